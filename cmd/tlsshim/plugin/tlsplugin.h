@@ -1,0 +1,92 @@
+/*
+ * tlsplugin.h - the C interface of TlsPlugin.so
+ *
+ * TLS connections that live in another process: each call is forwarded to the
+ * daemon tlsd, which owns OpenSSL and every connection. Nothing that OpenSSL or
+ * a peer does can hurt the process that calls these functions.
+ *
+ * Rules for all functions
+ *
+ *   - They can be called from any thread, and several may wait at once. They
+ *     can be called after fork() in the child, which then has a session of its
+ *     own: handles of the parent are unknown in it.
+ *   - They return a result >= 0, or -1, and then tls_LastError has the text.
+ *   - Strings are NUL-terminated UTF-8. Paths may be relative to the caller's
+ *     working directory.
+ *   - The functions with buf and cap work like snprintf: they return the full
+ *     length without the NUL, write at most cap bytes, always with a NUL, and
+ *     take NULL, 0 to ask for the length only.
+ *   - The library starts no threads, installs no signal handlers, and never
+ *     raises SIGPIPE.
+ *
+ * Where the daemon is found: $TLSD_SOCKET, else $XDG_RUNTIME_DIR/tlsd.sock,
+ * else /run/tlsd.sock. If none answers, a private tlsd is started from
+ * $TLSD_EXE or $PATH, unless TLSD_AUTOSTART is 0; it leaves when idle.
+ */
+#ifndef TLSPLUGIN_H
+#define TLSPLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Opens a TCP connection to host (name or address), port 1-65535.
+ * Returns a connection handle. TLS starts with tls_Handshake. */
+int64_t tls_NewClient(const char *host, int32_t port);
+
+/* Does the TLS handshake and verifies the server's certificate. Returns 0. */
+int64_t tls_Handshake(int64_t handle);
+
+/* Sends all len bytes (0 to 16777216), or fails. Returns len. */
+int64_t tls_Write(int64_t handle, const void *data, size_t len);
+
+/* Waits for data and reads at most max_bytes (1 to 16777216) into buf.
+ * Returns the number of bytes, or 0: the peer has ended its direction. */
+int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
+
+/* Sends close_notify and frees the handle. Calls of other threads that wait
+ * on the handle end with an error. Returns 0. */
+int64_t tls_Close(int64_t handle);
+
+/* 1 turns verification of the server's certificate off, 0 on again, for this
+ * connection, before its handshake. For tests only. Returns 0. */
+int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
+
+/* Loads a certificate chain and its private key (PEM files).
+ * Returns a context handle. */
+int64_t tls_NewServerContext(const char *cert_file, const char *key_file);
+
+/* Waits for a client on host (an address of this machine), port 1-65535, and does the
+ * handshake. Returns a connection handle. Listening goes on between calls,
+ * until tls_CloseServerContext. */
+int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
+
+/* Stops listening and frees the context. Waiting Accepts end with an error;
+ * accepted connections live on. Returns 0. */
+int64_t tls_CloseServerContext(int64_t ctx);
+
+/* Trusts the CA certificates in this PEM file, instead of the system's, for
+ * clients opened from now on. Returns 0. */
+int64_t tls_SetCaBundle(const char *path);
+
+/* The subject of the peer's certificate, "/CN=example.com"; "" if it has
+ * shown none. */
+int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap);
+
+/* "openssl", or "stub" if there is no daemon or it has no libssl. Never fails. */
+int64_t tls_Backend(char *buf, size_t cap);
+
+/* The negotiated version of a connection, "TLSv1.3"; with handle 0 the
+ * version of the library. */
+int64_t tls_Version(int64_t handle, char *buf, size_t cap);
+
+/* The text of this process's most recent error; "" if there was none. Never fails. */
+int64_t tls_LastError(char *buf, size_t cap);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
