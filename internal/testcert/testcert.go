@@ -1,0 +1,297 @@
+// Package testcert makes certificate authorities, certificates and keys for
+// tests. Nothing is stored in the repository: all of it is generated while a
+// test runs, into a directory that the test framework removes.
+//
+//	ca := testcert.NewCA(t, "Test CA")
+//	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+//	leaf.CertFile, leaf.KeyFile       // PEM files: the chain without the root, and the key
+//	ca.File                           // PEM file: the root, to be trusted
+//	leaf.TLS(), ca.Pool()             // the same for crypto/tls
+//
+// The package uses the standard library only and depends on no other package of the
+// project, so that any test can import it. Its functions end the test when
+// something fails; they return no errors. They are safe for concurrent use.
+package testcert
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// KeyType is the algorithm of a key.
+type KeyType int
+
+// The key types; ECDSA is the quickest to make and therefore the default.
+const (
+	ECDSA   KeyType = iota // P-256
+	RSA                    // 2048 bits
+	Ed25519                // RFC 8410
+)
+
+// A CA is a certificate authority: a self-signed root or an intermediate.
+type CA struct {
+	Cert *x509.Certificate
+	// File is a PEM file (ca.pem) with the certificate of the root that this
+	// authority descends from: what a peer has to trust.
+	File string
+
+	key   crypto.Signer
+	chain []*x509.Certificate // from this authority up to, but without, the root
+	root  *x509.Certificate
+}
+
+// A Leaf says what certificate to issue. The zero value is a valid certificate
+// with no name at all.
+type Leaf struct {
+	CN  string   // common name of the subject
+	DNS []string // subjectAltName: names, may have wildcards
+	IPs []string // subjectAltName: addresses, as net.ParseIP reads them
+
+	// Subject replaces CN by a whole name.
+	Subject *pkix.Name
+
+	Key KeyType
+
+	// The validity; zero means an hour ago and a day from now.
+	NotBefore, NotAfter time.Time
+	// Expired ended an hour ago, NotYet begins in an hour. They replace the
+	// two dates.
+	Expired, NotYet bool
+}
+
+// A Cert is an issued certificate with its key.
+type Cert struct {
+	Cert *x509.Certificate
+	Key  crypto.Signer
+
+	CertFile string // server.crt: the certificate, then its intermediates
+	KeyFile  string // server.key: the key as unencrypted PKCS #8
+
+	CertPEM, KeyPEM []byte // the contents of the two files
+
+	dir   string
+	chain [][]byte // DER: the certificate, then its intermediates
+}
+
+// NewCA makes a root authority with that common name.
+func NewCA(tb testing.TB, name string) *CA {
+	tb.Helper()
+	key := newKey(tb, ECDSA)
+	tmpl := authority(tb, name)
+	cert := sign(tb, tmpl, tmpl, key.Public(), key)
+	file := filepath.Join(tb.TempDir(), "ca.pem")
+	writeFile(tb, file, certPEM(cert.Raw))
+	return &CA{Cert: cert, File: file, key: key, root: cert}
+}
+
+// Intermediate makes an authority below ca. What it issues carries its
+// certificate in the chain.
+func (ca *CA) Intermediate(tb testing.TB, name string) *CA {
+	tb.Helper()
+	key := newKey(tb, ECDSA)
+	cert := sign(tb, authority(tb, name), ca.Cert, key.Public(), ca.key)
+	return &CA{
+		Cert:  cert,
+		File:  ca.File,
+		key:   key,
+		chain: append([]*x509.Certificate{cert}, ca.chain...),
+		root:  ca.root,
+	}
+}
+
+// Issue makes a certificate for TLS servers and clients, signed by ca.
+func (ca *CA) Issue(tb testing.TB, l Leaf) *Cert {
+	tb.Helper()
+	key := newKey(tb, l.Key)
+	cert := sign(tb, l.template(tb), ca.Cert, key.Public(), ca.key)
+	chain := [][]byte{cert.Raw}
+	for _, c := range ca.chain {
+		chain = append(chain, c.Raw)
+	}
+	return store(tb, cert, key, chain)
+}
+
+// PEM gives the root's certificate: the contents of File.
+func (ca *CA) PEM() []byte { return certPEM(ca.root.Raw) }
+
+// Pool gives the root as what crypto/tls trusts.
+func (ca *CA) Pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(ca.root)
+	return p
+}
+
+// SelfSigned makes a certificate that no authority has signed.
+func SelfSigned(tb testing.TB, l Leaf) *Cert {
+	tb.Helper()
+	key := newKey(tb, l.Key)
+	tmpl := l.template(tb)
+	cert := sign(tb, tmpl, tmpl, key.Public(), key)
+	return store(tb, cert, key, [][]byte{cert.Raw})
+}
+
+// TLS gives the certificate for crypto/tls.
+func (c *Cert) TLS() tls.Certificate {
+	return tls.Certificate{Certificate: c.chain, PrivateKey: c.Key, Leaf: c.Cert}
+}
+
+// Pool gives the certificate itself as what crypto/tls trusts; of use when it is
+// self-signed.
+func (c *Cert) Pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(c.Cert)
+	return p
+}
+
+// MismatchedKey writes a key that has nothing to do with the certificate, of the
+// same type, and gives its file.
+func (c *Cert) MismatchedKey(tb testing.TB) string {
+	tb.Helper()
+	kt := ECDSA
+	switch c.Key.(type) {
+	case *rsa.PrivateKey:
+		kt = RSA
+	case ed25519.PrivateKey:
+		kt = Ed25519
+	}
+	return writeFile(tb, filepath.Join(c.dir, "mismatched.key"), keyPEM(tb, newKey(tb, kt)))
+}
+
+func (l Leaf) template(tb testing.TB) *x509.Certificate {
+	tb.Helper()
+	now := time.Now()
+	from, to := l.NotBefore, l.NotAfter
+	if from.IsZero() {
+		from = now.Add(-time.Hour)
+	}
+	if to.IsZero() {
+		to = now.Add(24 * time.Hour)
+	}
+	switch {
+	case l.Expired:
+		from, to = now.Add(-48*time.Hour), now.Add(-time.Hour)
+	case l.NotYet:
+		from, to = now.Add(time.Hour), now.Add(48*time.Hour)
+	}
+	subject := pkix.Name{CommonName: l.CN}
+	if l.Subject != nil {
+		subject = *l.Subject
+	}
+	t := &x509.Certificate{
+		SerialNumber:          serial(tb),
+		Subject:               subject,
+		NotBefore:             from,
+		NotAfter:              to,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+		DNSNames:              l.DNS,
+	}
+	for _, s := range l.IPs {
+		ip := net.ParseIP(s)
+		if ip == nil {
+			tb.Fatalf("testcert: %q is not an IP address", s)
+		}
+		t.IPAddresses = append(t.IPAddresses, ip)
+	}
+	return t
+}
+
+func authority(tb testing.TB, name string) *x509.Certificate {
+	tb.Helper()
+	return &x509.Certificate{
+		SerialNumber:          serial(tb),
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             time.Now().Add(-24 * 7 * time.Hour),
+		NotAfter:              time.Now().Add(24 * 7 * time.Hour),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+}
+
+func newKey(tb testing.TB, kt KeyType) crypto.Signer {
+	tb.Helper()
+	var key crypto.Signer
+	var err error
+	switch kt {
+	case ECDSA:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case RSA:
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case Ed25519:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		tb.Fatalf("testcert: no key type %d", kt)
+	}
+	check(tb, err)
+	return key
+}
+
+func sign(tb testing.TB, tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
+	tb.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, signer)
+	check(tb, err)
+	cert, err := x509.ParseCertificate(der)
+	check(tb, err)
+	return cert
+}
+
+func store(tb testing.TB, cert *x509.Certificate, key crypto.Signer, chain [][]byte) *Cert {
+	tb.Helper()
+	dir := tb.TempDir()
+	c := &Cert{Cert: cert, Key: key, chain: chain, dir: dir, CertPEM: certPEM(chain...), KeyPEM: keyPEM(tb, key)}
+	c.CertFile = writeFile(tb, filepath.Join(dir, "server.crt"), c.CertPEM)
+	c.KeyFile = writeFile(tb, filepath.Join(dir, "server.key"), c.KeyPEM)
+	return c
+}
+
+func serial(tb testing.TB) *big.Int {
+	tb.Helper()
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	check(tb, err)
+	return n.Add(n, big.NewInt(1))
+}
+
+func certPEM(ders ...[]byte) []byte {
+	var b bytes.Buffer
+	for _, der := range ders {
+		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a bytes.Buffer takes everything
+	}
+	return b.Bytes()
+}
+
+func keyPEM(tb testing.TB, key crypto.Signer) []byte {
+	tb.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	check(tb, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+func writeFile(tb testing.TB, path string, data []byte) string {
+	tb.Helper()
+	check(tb, os.WriteFile(path, data, 0o600))
+	return path
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatalf("testcert: %v", err)
+	}
+}

@@ -1,0 +1,124 @@
+package testcert_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+)
+
+// handshake runs crypto/tls on both ends, over TCP: with net.Pipe both would wait for
+// each other, each in a Write.
+func handshake(tb testing.TB, cert tls.Certificate, client *tls.Config) error {
+	tb.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if c, err := l.Accept(); err == nil {
+			_ = c.(*tls.Conn).Handshake() // the client's verdict is what counts
+			c.Close()
+		}
+	}()
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.Addr().String(), client)
+	if err == nil {
+		c.Close()
+	}
+	l.Close()
+	<-done
+	return err
+}
+
+func TestIssuedCertificatesAreAcceptedByCryptoTLS(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t, "Root")
+	sub := ca.Intermediate(t, "Inter 1").Intermediate(t, "Inter 2")
+	for name, tc := range map[string]struct {
+		issuer *testcert.CA
+		leaf   testcert.Leaf
+		host   string
+		want   string // part of the error, "" for success
+	}{
+		"name":        {ca, testcert.Leaf{CN: "a", DNS: []string{"localhost"}}, "localhost", ""},
+		"address":     {ca, testcert.Leaf{CN: "a", IPs: []string{"127.0.0.1"}}, "127.0.0.1", ""},
+		"chain":       {sub, testcert.Leaf{CN: "a", DNS: []string{"localhost"}}, "localhost", ""},
+		"rsa":         {ca, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.RSA}, "localhost", ""},
+		"ed25519":     {ca, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.Ed25519}, "localhost", ""},
+		"expired":     {ca, testcert.Leaf{DNS: []string{"localhost"}, Expired: true}, "localhost", "expired or is not yet valid"},
+		"not yet":     {ca, testcert.Leaf{DNS: []string{"localhost"}, NotYet: true}, "localhost", "expired or is not yet valid"},
+		"wrong name":  {ca, testcert.Leaf{DNS: []string{"localhost"}}, "example.com", "not example.com"},
+		"other trust": {testcert.NewCA(t, "Other"), testcert.Leaf{DNS: []string{"localhost"}}, "localhost", "unknown authority"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := handshake(t, tc.issuer.Issue(t, tc.leaf).TLS(), &tls.Config{RootCAs: ca.Pool(), ServerName: tc.host})
+			switch {
+			case tc.want == "" && err != nil:
+				t.Fatalf("handshake: %v", err)
+			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+				t.Fatalf("handshake: %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestSelfSignedIsTrustedByItselfOnly(t *testing.T) {
+	t.Parallel()
+	c := testcert.SelfSigned(t, testcert.Leaf{DNS: []string{"localhost"}})
+	if err := handshake(t, c.TLS(), &tls.Config{RootCAs: c.Pool(), ServerName: "localhost"}); err != nil {
+		t.Fatalf("with its own pool: %v", err)
+	}
+	if err := handshake(t, c.TLS(), &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "localhost"}); err == nil {
+		t.Fatal("accepted by an empty pool")
+	}
+}
+
+func TestFilesHoldChainAndKey(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t, "Root")
+	c := ca.Intermediate(t, "Inter").Issue(t, testcert.Leaf{CN: "x"})
+	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(pair.Certificate); n != 2 {
+		t.Errorf("server.crt has %d certificates, want 2", n)
+	}
+	if _, err := tls.LoadX509KeyPair(c.CertFile, c.MismatchedKey(t)); err == nil {
+		t.Error("the mismatched key matches")
+	}
+	root, err := os.ReadFile(ca.File)
+	if err != nil || string(root) != string(ca.PEM()) {
+		t.Errorf("ca.pem: %v, differs from PEM()", err)
+	}
+}
+
+// The openssl command is the independent judge of the two encrypted forms.
+func TestEncryptedKeysOpenWithTheirPasswordOnly(t *testing.T) {
+	t.Parallel()
+	exe, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl command on this machine")
+	}
+	ca := testcert.NewCA(t, "Root")
+	for _, kt := range []testcert.KeyType{testcert.ECDSA, testcert.RSA} {
+		c := ca.Issue(t, testcert.Leaf{CN: "x", Key: kt})
+		for _, file := range []string{c.EncryptedKey(t, "secret"), c.EncryptedKeyTraditional(t, "secret")} {
+			if out, err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin", "pass:secret").CombinedOutput(); err != nil {
+				t.Errorf("%s: right password: %v: %s", file, err, out)
+			}
+			if err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin", "pass:wrong").Run(); err == nil {
+				t.Errorf("%s: wrong password opens it", file)
+			}
+		}
+	}
+}
