@@ -1,0 +1,182 @@
+package openssl
+
+import (
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// The error queue belongs to a thread, goroutines do not (ERR_get_error(3),
+// SSL_get_error(3)). Hence the one rule of this file: everything that can put
+// an error on the queue runs inside exclusive, which finds the queue empty and
+// leaves it empty, and nothing else touches it.
+
+// exclusive runs f, which makes one or more calls to OpenSSL, and returns the errors that they
+// have queued, the oldest first. The goroutine keeps its thread meanwhile. f must not
+// wait for anything, nor call exclusive.
+//
+// Goroutines that are in C for longer than some 20 µs cost a thread each. The
+// gate bounds them; waiting for it is short, because nothing in C waits.
+func (l *Library) exclusive(f func()) queue {
+	l.gate <- struct{}{}
+	runtime.LockOSThread()
+	defer func() {
+		runtime.UnlockOSThread()
+		<-l.gate
+	}()
+	call(l.sym.errClear)
+	f()
+	return l.drain()
+}
+
+// call is the only caller of C. Its result must be converted to what the C function
+// returns: int32 for int, int64 for long, uintptr for a pointer.
+//
+//go:uintptrescapes
+func call(fn uintptr, args ...uintptr) uintptr {
+	r, _, _ := purego.SyscallN(fn, args...)
+	return r
+}
+
+// errno is the C library's, of the call just made on this (locked) thread. The
+// getters of the error queue keep it as it is.
+func (l *Library) errno() syscall.Errno {
+	p := call(l.sym.errnoLocation)
+	if p == 0 {
+		return 0
+	}
+	return syscall.Errno(*(*int32)(pointer(p)))
+}
+
+// A queued is one entry of OpenSSL's error queue.
+type queued struct {
+	lib, reason int
+	text        string // "SSL routines: certificate verify failed: detail"
+	short       string // "certificate verify failed"
+}
+
+// A queue is what exclusive has taken from the error queue, the oldest first.
+type queue []queued
+
+// drain empties the queue of this thread.
+func (l *Library) drain() queue {
+	var q queue
+	for call(l.sym.errPeek) != 0 {
+		// Filled in by ERR_get_error_all; on the heap, where C may write.
+		var out struct {
+			file, function, data uintptr
+			line, flags          int32
+		}
+		var code uint64
+		switch {
+		case l.sym.errGetAll != 0:
+			code = uint64(call(l.sym.errGetAll, uintptr(unsafe.Pointer(&out.file)), uintptr(unsafe.Pointer(&out.line)),
+				uintptr(unsafe.Pointer(&out.function)), uintptr(unsafe.Pointer(&out.data)), uintptr(unsafe.Pointer(&out.flags))))
+		case l.sym.errGetLineData != 0:
+			code = uint64(call(l.sym.errGetLineData, uintptr(unsafe.Pointer(&out.file)), uintptr(unsafe.Pointer(&out.line)),
+				uintptr(unsafe.Pointer(&out.data)), uintptr(unsafe.Pointer(&out.flags))))
+		default:
+			code = uint64(call(l.sym.errGet))
+		}
+		q = append(q, l.entry(code, out.data, out.flags))
+	}
+	return q
+}
+
+func (l *Library) entry(code uint64, data uintptr, flags int32) queued {
+	const dataIsString = 0x02 // ERR_TXT_STRING
+	var e queued
+	e.lib, e.reason = splitCode(code, l.major)
+	e.short = goString(call(l.sym.errReason, uintptr(code)))
+	if e.short == "" {
+		// An error of the system (fopen …) has an errno in place of a reason.
+		if e.reason > 0 && e.reason < 4096 {
+			e.short = syscall.Errno(e.reason).Error()
+		} else {
+			e.short = "unknown error"
+		}
+	}
+	e.text = e.short
+	if lib := goString(call(l.sym.errLib, uintptr(code))); lib != "" {
+		e.text = lib + ": " + e.text
+	}
+	if flags&dataIsString != 0 {
+		if s := strings.TrimSpace(goString(data)); s != "" {
+			e.text += ": " + s
+		}
+	}
+	return e
+}
+
+// splitCode is ERR_GET_LIB and ERR_GET_REASON, macros whose layout changed in 3.0.
+func splitCode(code uint64, major int) (lib, reason int) {
+	if major < 3 {
+		return int(code >> 24 & 0xff), int(code & 0xfff)
+	}
+	if code&0x80000000 != 0 { // ERR_SYSTEM_FLAG
+		return 2, int(code & 0x7fffffff) // ERR_LIB_SYS
+	}
+	return int(code >> 23 & 0xff), int(code & 0x7fffff)
+}
+
+// has tells whether libssl has queued one of these reasons.
+func (q queue) has(reasons ...int) bool {
+	for _, e := range q {
+		for _, r := range reasons {
+			if e.lib == libSSL && e.reason == r {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reason is the text of the first error, which is as a rule the cause of the others.
+func (q queue) reason() string {
+	if len(q) == 0 {
+		return "no reason given"
+	}
+	return q[0].short
+}
+
+// strings is the queue for an error's Queue field.
+func (q queue) strings() []string {
+	if len(q) == 0 {
+		return nil
+	}
+	out := make([]string, len(q))
+	for i, e := range q {
+		out[i] = e.text
+	}
+	return out
+}
+
+// pointer turns an address of C memory into a pointer.
+func pointer(p uintptr) unsafe.Pointer {
+	// Through its own address, because the conversion is not for Go's heap, which is
+	// what vet warns of.
+	return *(*unsafe.Pointer)(unsafe.Pointer(&p))
+}
+
+// goString copies a NUL-terminated string of C; "" for NULL.
+func goString(p uintptr) string {
+	if p == 0 {
+		return ""
+	}
+	const most = 1 << 20
+	n := 0
+	for n < most && *(*byte)(unsafe.Add(pointer(p), n)) != 0 {
+		n++
+	}
+	return string(unsafe.Slice((*byte)(pointer(p)), n))
+}
+
+// cString is s with a NUL behind it. Keep it alive for as long as C needs it.
+func cString(s string) *byte {
+	b := make([]byte, len(s)+1)
+	copy(b, s)
+	return &b[0]
+}

@@ -1,0 +1,304 @@
+package openssl
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// A Conn is one TLS connection. Close it, or its SSL is never freed.
+//
+// All methods are safe for concurrent use. One Read and one Write run side by
+// side, neither waits for the other; several Reads wait for one another, and so do several Writes.
+//
+//	new ──Handshake ok──▶ established ──Close──▶ closed
+//	 │                        │
+//	 └─────error──────▶ failed ◀─┘   only Close is left; Read, Write and Handshake give the error again
+//
+// A context that ends, and io.EOF, are no such errors.
+type Conn struct {
+	lib     *Library
+	nc      *net.TCPConn
+	raw     syscall.RawConn
+	client  bool
+	peer    peerName // whom a client expects
+	store   string   // what a client trusts, for people
+	verdict *verdict // a client's
+
+	done   chan struct{} // closed when Close begins
+	closer sync.Once
+
+	lifeMu sync.Mutex // guards the next three
+	closed bool
+	users  int           // calls that are under way
+	idle   chan struct{} // closed when the last of them has left a closed Conn
+
+	// At most one Read and one Write (or Handshake) at a time; rd belongs
+	// to the holder of reading, wr to the holder of writing.
+	reading, writing sem
+	rd, wr           op
+	slots            [2]slot // who may wait for the socket to become readable, writable
+
+	mu          sync.Mutex // held for one SSL call, which never waits; guards the next five
+	ssl         uintptr    // 0 once it is freed
+	fatal       error      // set once; then no SSL call is made any more but SSL_free
+	eof         bool       // the peer has sent close_notify: no SSL_read any more
+	writeBroken bool       // a record is half sent: no SSL_write any more
+	begun       bool       // Handshake has been called
+	verify      bool       // a client's; does not change once begun is set
+
+	established      atomic.Bool // the handshake is done
+	subject, version string      // set before established is
+}
+
+// newConn makes the SSL for a connection. It owns nc.
+func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
+	defer func() {
+		if err != nil {
+			nc.Close()
+		}
+	}()
+	l := c.lib
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd uintptr
+	if err := raw.Control(func(n uintptr) { fd = n }); err != nil {
+		return nil, err
+	}
+	cn := &Conn{
+		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, verify: !c.server,
+		done: make(chan struct{}), idle: make(chan struct{}),
+		reading: newSem(), writing: newSem(),
+		slots: [2]slot{readable: {sem: newSem()}, writable: {sem: newSem()}},
+	}
+	cn.rd.init(cn)
+	cn.wr.init(cn)
+
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.ctx == 0 {
+		return nil, ErrFreed
+	}
+	ok := false
+	q := l.exclusive(func() {
+		if cn.ssl = call(l.sym.sslNew, c.ctx); cn.ssl == 0 {
+			return
+		}
+		ok = int32(call(l.sym.sslSetFd, cn.ssl, fd)) == 1
+		if c.server {
+			call(l.sym.sslSetAcceptState, cn.ssl)
+			return
+		}
+		call(l.sym.sslSetConnectState, cn.ssl)
+		ok = ok && l.expect(cn.ssl, name)
+	})
+	if !ok {
+		cn.free()
+		return nil, internalError("SSL_new", q)
+	}
+	if cn.client {
+		cn.verdict = &verdict{}
+		l.verdicts.Store(cn.ssl, cn.verdict)
+	}
+	return cn, nil
+}
+
+// free frees the SSL. Nobody else uses it any more.
+func (c *Conn) free() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ssl != 0 {
+		c.lib.verdicts.Delete(c.ssl)
+		c.lib.exclusive(func() { call(c.lib.sym.sslFree, c.ssl) })
+		c.ssl = 0
+	}
+}
+
+// enter says that a call uses the SSL until leave. It fails with net.ErrClosed.
+func (c *Conn) enter() error {
+	c.lifeMu.Lock()
+	defer c.lifeMu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.users++
+	return nil
+}
+
+func (c *Conn) leave() {
+	c.lifeMu.Lock()
+	defer c.lifeMu.Unlock()
+	c.users--
+	if c.closed && c.users == 0 {
+		close(c.idle)
+	}
+}
+
+// ready tells why there is nothing to be read or written yet.
+func (c *Conn) ready() error {
+	if c.established.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fatal != nil {
+		return c.fatal
+	}
+	return ErrNoHandshake
+}
+
+// SetVerify turns the verification of the server's certificate on, as it is at
+// first, or off. It fails with ErrServerSide, with ErrHandshakeDone, or with net.ErrClosed.
+func (c *Conn) SetVerify(on bool) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.leave()
+	if !c.client {
+		return ErrServerSide
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.begun {
+		return ErrHandshakeDone
+	}
+	c.verify = on
+	mode := uintptr(verifyNone)
+	if on {
+		mode = verifyPeer
+	}
+	c.lib.exclusive(func() { call(c.lib.sym.sslSetVerify, c.ssl, mode, c.lib.verifyCB) })
+	return nil
+}
+
+// Handshake does the TLS handshake. Once it has succeeded, it does nothing. The error is a *VerifyError, a
+// *HandshakeError, net.ErrClosed, or that of ctx; after the latter, Handshake may be called again to go on.
+func (c *Conn) Handshake(ctx context.Context) error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.leave()
+	if c.established.Load() {
+		return nil
+	}
+	if err := c.writing.lock(ctx, c.done); err != nil {
+		return err
+	}
+	defer c.writing.unlock()
+	if c.established.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	c.begun = true
+	c.mu.Unlock()
+	// A handshake waits for the peer most of the time, a server's all the time.
+	if _, err := c.wr.run(ctx, opHandshake, nil); err != nil {
+		return err
+	}
+	return c.establish()
+}
+
+// establish looks at what the handshake has brought.
+func (c *Conn) establish() error {
+	l := c.lib
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var cert uintptr
+	var code int
+	l.exclusive(func() {
+		c.version = goString(call(l.sym.sslGetVersion, c.ssl))
+		code = int(int64(call(l.sym.sslGetVerifyResult, c.ssl)))
+		if cert = call(l.sym.sslGetPeerCertificate, c.ssl); cert != 0 {
+			c.subject = l.subject(cert)
+			call(l.sym.x509Free, cert)
+		}
+	})
+	if c.client && c.verify {
+		// Both cannot happen after a handshake with SSL_VERIFY_PEER. But the
+		// result is "ok" too if there was nothing to verify (SSL_get_verify_result(3)).
+		switch {
+		case cert == 0:
+			c.fatal = &VerifyError{Code: -1, Reason: "the server has shown no certificate", Store: c.store}
+		case code != 0:
+			c.fatal = l.verifyError(code, 0, c.subject, c.store, c.peer.String())
+		}
+		if c.fatal != nil {
+			return c.fatal
+		}
+	}
+	c.established.Store(true)
+	return nil
+}
+
+// Read waits for data and gives what is there: at least one byte, unless p is
+// empty, and as much of p as is filled without waiting.
+//
+// The error is io.EOF after the peer's close_notify (also of every later Read), ErrTruncated, a
+// *ProtocolError, one that wraps a syscall.Errno, ErrNoHandshake, net.ErrClosed, or that of ctx. A Read that ctx has
+// ended has lost nothing.
+func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
+	if err := c.enter(); err != nil {
+		return 0, err
+	}
+	defer c.leave()
+	if err := c.ready(); err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := c.reading.lock(ctx, c.done); err != nil {
+		return 0, err
+	}
+	defer c.reading.unlock()
+	return c.rd.run(ctx, opRead, p)
+}
+
+// Write sends all of p, or fails; n is the number of bytes that are known to
+// have left. An empty p sends nothing. The peer's close_notify does not keep us from writing.
+//
+// The error is one of Read's except io.EOF, or ErrWriteBroken. If ctx ends a Write after some of p has left, or
+// while a record is half sent, nothing can follow it, and later Writes give ErrWriteBroken.
+func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
+	if err := c.enter(); err != nil {
+		return 0, err
+	}
+	defer c.leave()
+	if err := c.ready(); err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := c.writing.lock(ctx, c.done); err != nil {
+		return 0, err
+	}
+	defer c.writing.unlock()
+	return c.wr.run(ctx, opWrite, p)
+}
+
+// PeerSubject is the subject of the peer's certificate in OpenSSL's one-line form, "/C=DE/CN=example.com"
+// (X509_NAME_oneline(3)): ASCII, other bytes as \xNN, of any length. It is "" before the handshake, and if the peer has
+// shown no certificate, as clients do. It stays after Close.
+func (c *Conn) PeerSubject() string {
+	if !c.established.Load() {
+		return ""
+	}
+	return c.subject
+}
+
+// Version is the negotiated version, "TLSv1.3" or "TLSv1.2", or "" before the
+// handshake. It stays after Close.
+func (c *Conn) Version() string {
+	if !c.established.Load() {
+		return ""
+	}
+	return c.version
+}
+
+var _ io.Closer = (*Conn)(nil)

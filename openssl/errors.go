@@ -1,0 +1,145 @@
+package openssl
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Errors that have no detail of their own.
+//
+// Besides these and the types below, the methods of Conn return
+// context.Canceled and context.DeadlineExceeded when their context ends a
+// wait, net.ErrClosed when Close does, io.EOF from Read after the peer's close_notify, and
+// an error that wraps a syscall.Errno when the system reports one, such as
+// ECONNRESET.
+var (
+	// ErrTruncated says that the connection ended without close_notify: what
+	// was read may be only a part of what the peer sent (RFC 8446 section 6.1).
+	ErrTruncated = errors.New("the connection was cut: the peer closed it without close_notify")
+
+	// ErrWriteBroken says that an earlier Write was given up after some of
+	// its data had left, so that nothing can follow it. Reading still works.
+	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given up halfway")
+
+	// ErrNoHandshake says that Read or Write was called before Handshake had succeeded.
+	ErrNoHandshake = errors.New("the TLS handshake has not been done")
+
+	// ErrHandshakeDone says that SetVerify came too late.
+	ErrHandshakeDone = errors.New("the TLS handshake has already begun")
+
+	// ErrServerSide says that SetVerify was called on a server's connection,
+	// which verifies nothing.
+	ErrServerSide = errors.New("a server's connection does not verify its peer")
+
+	// ErrFreed says that a Context was used after Free.
+	ErrFreed = errors.New("the TLS context has been freed")
+)
+
+// LoadError says that no usable libssl was found, and what was tried.
+type LoadError struct {
+	Tried []Attempt // in the order of trying; never empty
+}
+
+// An Attempt is one library that could not be used.
+type Attempt struct {
+	Name string // as given to dlopen
+	Err  error
+}
+
+func (e *LoadError) Error() string {
+	var b strings.Builder
+	b.WriteString("no usable libssl")
+	for i, a := range e.Tried {
+		if i == 0 {
+			b.WriteString(": ")
+		} else {
+			b.WriteString("; ")
+		}
+		// dlerror begins with the name as a rule.
+		if text := a.Err.Error(); strings.HasPrefix(text, a.Name) {
+			b.WriteString(text)
+		} else {
+			fmt.Fprintf(&b, "%s: %s", a.Name, text)
+		}
+	}
+	return b.String()
+}
+
+// Unwrap gives the reasons of all attempts.
+func (e *LoadError) Unwrap() []error {
+	errs := make([]error, len(e.Tried))
+	for i, a := range e.Tried {
+		errs[i] = a.Err
+	}
+	return errs
+}
+
+// VerifyError says that the server's certificate was not accepted.
+type VerifyError struct {
+	Code    int    // X509_V_ERR_…; -1 if the server has shown no certificate
+	Reason  string // OpenSSL's text for Code
+	Depth   int    // of the certificate that failed; 0 is the server's own
+	Subject string // of that certificate, in the one-line form
+	Store   string // what was trusted, for people
+	Host    string // the name or address that was wanted; set if that is what failed
+}
+
+func (e *VerifyError) Error() string {
+	if e.Code < 0 {
+		return "certificate verify failed: " + e.Reason
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "certificate verify failed: %s (%d) at depth %d, subject %s", e.Reason, e.Code, e.Depth, e.Subject)
+	if e.Host != "" {
+		fmt.Fprintf(&b, "; the certificate is not for %q", e.Host)
+	}
+	fmt.Fprintf(&b, "; trust store: %s", e.Store)
+	return b.String()
+}
+
+// HandshakeError says that a handshake failed for another reason than
+// verification. It ends the connection, which can only be closed.
+type HandshakeError struct {
+	Reason string   // for people
+	Queue  []string // OpenSSL's error queue, the oldest first
+	Err    error    // ErrTruncated or a syscall.Errno, if that is the cause; else nil
+}
+
+func (e *HandshakeError) Error() string { return "TLS handshake failed: " + e.Reason }
+
+// Unwrap gives the cause, if it was not TLS itself.
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// ProtocolError says that TLS failed after the handshake: a broken record, or
+// an alert from the peer. It ends the connection, which can only be closed.
+type ProtocolError struct {
+	Reason string   // for people
+	Queue  []string // OpenSSL's error queue, the oldest first
+}
+
+func (e *ProtocolError) Error() string { return "TLS failed: " + e.Reason }
+
+// PEMError says what is wrong with a certificate, a key or a CA bundle.
+type PEMError struct {
+	What   string   // "certificate" or "key" of a server, or the name given to ParseCABundle
+	Block  int      // number of the PEM block at fault, from 1; 0 if it is none in particular
+	Line   int      // where that block begins, from 1; 0 likewise
+	Reason string   // for people, to be read after What: "is empty"
+	Queue  []string // OpenSSL's error queue, the oldest first
+}
+
+func (e *PEMError) Error() string {
+	if e.Block == 0 {
+		return e.What + " " + e.Reason
+	}
+	return fmt.Sprintf("%s: PEM block %d (line %d) %s", e.What, e.Block, e.Line, e.Reason)
+}
+
+// internalError is a failure of OpenSSL that no input of ours explains, such as a lack of memory.
+func internalError(doing string, q queue) error {
+	if len(q) == 0 {
+		return fmt.Errorf("openssl: %s failed and gave no reason", doing)
+	}
+	return fmt.Errorf("openssl: %s failed: %s", doing, q.reason())
+}

@@ -1,0 +1,377 @@
+package openssl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// How an operation waits. The socket is Go's: non-blocking and known to the
+// netpoller. The SSL uses its file descriptor (SSL_set_fd), so these rules hold:
+//
+//   - Every SSL call that may do I/O is made inside a function given to
+//     RawConn.Read or RawConn.Write. These keep the descriptor open meanwhile; outside of them its
+//     number may already belong to another connection.
+//   - Such a function returns false, which is to wait, only if the SSL call that it has
+//     just made has met EAGAIN in the direction that the RawConn waits for: WANT_READ in Read, WANT_WRITE in
+//     Write. The netpoller is edge-triggered and forgets old readiness when
+//     the RawConn call begins, so that in any other case the wake-up would never come.
+//   - If the SSL wants the other direction, the operation goes over to the
+//     other RawConn method.
+//   - The SSL's mutex is held for one SSL call and never while waiting.
+//
+// A context ends a wait by a deadline in the past, set on the direction in
+// which the operation waits.
+
+// A direction is what an operation waits for.
+type direction int
+
+const (
+	readable direction = iota
+	writable
+)
+
+// aLongTimeAgo is a deadline that has passed.
+var aLongTimeAgo = time.Unix(1, 0)
+
+func (c *Conn) setDeadline(d direction, t time.Time) {
+	// It fails only if the socket is closed, which then ends the wait as well.
+	if d == readable {
+		_ = c.nc.SetReadDeadline(t)
+	} else {
+		_ = c.nc.SetWriteDeadline(t)
+	}
+}
+
+// A sem is a mutex that can be waited for with a context.
+type sem chan struct{}
+
+func newSem() sem { return make(sem, 1) }
+
+// lock fails with the error of ctx, or with net.ErrClosed once done is closed.
+func (s sem) lock(ctx context.Context, done <-chan struct{}) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case s <- struct{}{}:
+	default:
+		select {
+		case s <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-done:
+			return net.ErrClosed
+		}
+	}
+	select {
+	case <-done:
+		s.unlock()
+		return net.ErrClosed
+	default:
+		return nil
+	}
+}
+
+func (s sem) unlock() { <-s }
+
+// A slot is the right to wait for the socket in one direction, and to set that
+// direction's deadline. Two operations compete for it when a Read has
+// something to send, or a Write has to read a message of the peer's handshake layer first.
+type slot struct {
+	sem     sem
+	waiting atomic.Int32 // operations that wait for sem
+}
+
+func (s *slot) lock(ctx context.Context, done <-chan struct{}) error {
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	return s.sem.lock(ctx, done)
+}
+
+// The kinds of operation.
+type opKind int
+
+const (
+	opHandshake opKind = iota
+	opRead
+	opWrite
+	opShutdown
+)
+
+// An op is a Read, a Write, a Handshake or a shutdown. A Conn has two, which it uses again and again, so that
+// an operation that need not wait allocates nothing.
+type op struct {
+	c    *Conn
+	kind opKind
+	ctx  context.Context
+	buf  []byte // what is read to or written from; being here keeps it on the heap, where C may have its address
+	n    int    // bytes done
+	err  error  // what has ended it
+
+	finished bool
+	pending  bool      // a record is half sent
+	dir      direction // what it waits for
+	parked   bool      // has waited since it got its slot
+	unwatch  func()    // set while ctx is watched
+
+	// One SSL call and its outcome.
+	fn     uintptr
+	args   []uintptr // of argv
+	argv   [3]uintptr
+	errArg [2]uintptr
+	ret    int32
+	code   int32 // SSL_get_error
+	errno  syscall.Errno
+
+	stepFn func()             // step, bound once
+	tryFn  func(uintptr) bool // try, bound once
+}
+
+func (o *op) init(c *Conn) {
+	o.c = c
+	o.stepFn, o.tryFn = o.step, o.try
+}
+
+// prepare makes o ready for an operation.
+func (o *op) prepare(ctx context.Context, kind opKind, p []byte) {
+	sym := &o.c.lib.sym
+	o.ctx, o.kind, o.buf, o.n, o.err = ctx, kind, p, 0, nil
+	o.finished, o.pending = false, false
+	o.argv[0] = o.c.ssl
+	o.args = o.argv[:1]
+	switch kind {
+	case opHandshake:
+		o.fn, o.dir = sym.sslDoHandshake, readable
+	case opRead:
+		o.fn, o.dir = sym.sslRead, readable
+		o.aim()
+	case opWrite:
+		o.fn, o.dir = sym.sslWrite, writable
+		o.aim()
+	case opShutdown:
+		o.fn, o.dir = sym.sslShutdown, writable
+	}
+}
+
+// aim sets the arguments to the rest of buf.
+func (o *op) aim() {
+	const most = 1 << 30 // C's int
+	rest := o.buf[o.n:]
+	o.argv[1] = uintptr(unsafe.Pointer(&rest[0]))
+	o.argv[2] = uintptr(min(len(rest), most))
+	o.args = o.argv[:3]
+}
+
+// run does an operation, from the first SSL call to the last.
+func (o *op) run(ctx context.Context, kind opKind, p []byte) (n int, err error) {
+	c := o.c
+	o.prepare(ctx, kind, p)
+	err = o.wait()
+	n = o.n
+	o.ctx, o.buf, o.err = nil, nil, nil
+	runtime.KeepAlive(p)
+	switch {
+	case kind == opRead && n > 0:
+		err = nil // what has been read must not be lost; the error comes again
+	case kind == opWrite && err != nil && (n > 0 || o.pending):
+		c.mu.Lock()
+		c.writeBroken = true
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// wait calls try, in the RawConn method that its direction needs, until the
+// operation is finished, its context ends, or the Conn is closed.
+func (o *op) wait() error {
+	c := o.c
+	for !o.finished {
+		d := o.dir
+		s := &c.slots[d]
+		if err := s.lock(o.ctx, c.done); err != nil {
+			return err
+		}
+		o.parked = false
+		var err error
+		if d == readable {
+			err = c.raw.Read(o.tryFn)
+		} else {
+			err = c.raw.Write(o.tryFn)
+		}
+		if o.unwatch != nil {
+			o.unwatch()
+			o.unwatch = nil
+		}
+		timeout := errors.Is(err, os.ErrDeadlineExceeded)
+		if timeout {
+			// Whoever has set it, it is over. Close's own is safe to undo: it
+			// comes after done, which the next lock looks at.
+			c.setDeadline(d, time.Time{})
+		}
+		s.sem.unlock()
+		switch {
+		case err == nil:
+		case timeout && o.ctx.Err() != nil:
+			return o.ctx.Err()
+		case timeout:
+		case errors.Is(err, net.ErrClosed):
+			return net.ErrClosed
+		default:
+			return err
+		}
+	}
+	return o.err
+}
+
+// try is the function that RawConn calls: at once, and after each wait.
+func (o *op) try(uintptr) bool {
+	for {
+		want, idle := o.once()
+		slot := &o.c.slots[o.dir]
+		if idle {
+			switch {
+			case o.kind == opRead && o.n > 0:
+				o.finished = true // give what there is
+				return true
+			case want != o.dir:
+				o.dir = want
+				return true
+			case o.parked && slot.waiting.Load() > 0:
+				return true // it is the other's turn; we line up behind it
+			}
+			o.parked = true
+			o.watch()
+			return false
+		}
+		if o.finished || slot.waiting.Load() > 0 {
+			return true
+		}
+	}
+}
+
+// watch makes the end of the context end the wait that is about to begin.
+func (o *op) watch() {
+	if o.unwatch != nil || o.ctx.Done() == nil {
+		return
+	}
+	c, d := o.c, o.dir
+	over := make(chan struct{})
+	stop := context.AfterFunc(o.ctx, func() {
+		c.setDeadline(d, aLongTimeAgo)
+		close(over)
+	})
+	o.unwatch = func() {
+		if !stop() { // It runs, or has run. It must not meet the next operation.
+			<-over
+			c.setDeadline(d, time.Time{})
+		}
+	}
+}
+
+// once makes one SSL call. It says either that the SSL wants to wait (idle) and for what, or
+// sets finished if the operation has come to its end, with its error.
+func (o *op) once() (want direction, idle bool) {
+	c := o.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.fatal != nil:
+		return o.end(c.fatal)
+	case o.kind == opRead && c.eof:
+		return o.end(io.EOF)
+	case o.kind == opWrite && c.writeBroken:
+		return o.end(ErrWriteBroken)
+	}
+	q := c.lib.exclusive(o.stepFn)
+	switch o.code {
+	case 0:
+		o.pending = false
+		o.advance()
+		return 0, false
+	case sslErrorWantRead:
+		return readable, true
+	case sslErrorWantWrite:
+		// The record exists and waits in the SSL. Only a repetition of this very call can
+		// send it, and nothing else can be sent before (SSL_write(3)).
+		o.pending = true
+		return writable, true
+	case sslErrorZeroReturn:
+		if o.kind == opRead {
+			c.eof = true
+			return o.end(io.EOF)
+		}
+	}
+	c.fatal = c.failure(o, q)
+	return o.end(c.fatal)
+}
+
+// step is the SSL call, for exclusive.
+func (o *op) step() {
+	sym := &o.c.lib.sym
+	o.code, o.errno = 0, 0
+	o.ret = int32(call(o.fn, o.args...))
+	// SSL_shutdown's 0 is no error and not for SSL_get_error (SSL_shutdown(3)).
+	if o.ret > 0 || o.ret == 0 && o.kind == opShutdown {
+		return
+	}
+	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
+	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
+	// After the peer's close_notify, ZERO_RETURN also stands for a failed write(2).
+	if o.code == sslErrorSyscall || o.code == sslErrorZeroReturn && o.kind != opRead {
+		o.errno = o.c.lib.errno()
+	}
+}
+
+// end finishes the operation with an error.
+func (o *op) end(err error) (direction, bool) {
+	o.finished, o.err = true, err
+	return 0, false
+}
+
+// fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
+const fullRecord = 1 << 14
+
+// advance takes note of a successful call and decides whether to go on.
+func (o *op) advance() {
+	if o.kind == opHandshake || o.kind == opShutdown {
+		o.finished = true
+		return
+	}
+	o.n += int(o.ret)
+	rest := len(o.buf) - o.n
+	if rest == 0 || o.kind == opRead && o.ret < fullRecord {
+		// Behind a full record there is likely another; behind a short one a
+		// further SSL_read would as a rule be a system call for nothing.
+		o.finished = true
+		return
+	}
+	o.aim()
+}
+
+// failure says why an SSL call has failed for good.
+func (c *Conn) failure(o *op, q queue) error {
+	if o.kind == opHandshake {
+		return c.handshakeFailure(o, q)
+	}
+	switch {
+	case q.has(reasonUnexpectedEOF), o.code == sslErrorSyscall && o.errno == 0 && len(q) == 0:
+		// 3.x and 4.x say it the first way, 1.1.1 the second (SSL_get_error(3)).
+		return ErrTruncated
+	case o.errno != 0:
+		verb := "read"
+		if o.kind == opWrite {
+			verb = "write"
+		}
+		return os.NewSyscallError(verb, o.errno)
+	}
+	return &ProtocolError{Reason: q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code)), Queue: q.strings()}
+}

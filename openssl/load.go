@@ -1,0 +1,210 @@
+package openssl
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// A Library is a libssl, with the libcrypto that it depends on, loaded into this
+// process. It stays loaded until the process ends. Its methods are safe for concurrent use.
+type Library struct {
+	sym     symbols
+	major   int    // 1, 3 or 4
+	version string // OpenSSL_version(0)
+	path    string
+
+	gate     chan struct{} // see exclusive
+	verifyCB uintptr       // the C function that is recordVerify
+	exIndex  uintptr       // where a store context keeps its SSL
+	verdicts sync.Map      // address of an SSL -> *verdict
+
+	trustMu  sync.Mutex // guards the two; held while trust files are read
+	trust    *trustState
+	trustCtx uintptr // SSL_CTX for trust; one reference is ours
+}
+
+// tested are the major versions that this package is known to work with, with the
+// smallest OPENSSL_VERSION_NUMBER of each. OpenSSL may break its ABI with a major version.
+var tested = []struct {
+	major int
+	least uint64
+}{
+	{1, 0x10101000}, // 1.1.1; 1.1.0 lacks functions, and TLS 1.3
+	{3, 0x30000000},
+	{4, 0x40000000},
+}
+
+// loaded remembers what Load has loaded: a library is never unloaded, because
+// its threads' data have destructors in it, so loading it again would leak.
+var loaded = struct {
+	sync.Mutex
+	byName   map[string]*Library
+	byHandle map[uintptr]*Library // one library may have several names
+}{byName: map[string]*Library{}, byHandle: map[uintptr]*Library{}}
+
+// Load loads libssl from path, which is given to dlopen(3): a file, or a bare name that the dynamic linker
+// looks for. With "" the names of this platform are tried, the newest version first, and the first that
+// is usable is taken: it has all the symbols, and is OpenSSL 1.1.1, 3.x or 4.x.
+//
+// The error is a *LoadError. Loading the same library again gives the same *Library.
+func Load(path string) (*Library, error) {
+	names := searchList(runtime.GOOS)
+	if path != "" {
+		names = []string{path}
+	}
+	loaded.Lock()
+	defer loaded.Unlock()
+	failed := &LoadError{}
+	for _, name := range names {
+		l, err := load(name)
+		if err == nil {
+			return l, nil
+		}
+		failed.Tried = append(failed.Tried, Attempt{name, err})
+	}
+	return nil, failed
+}
+
+// searchList is what Load("") tries.
+func searchList(goos string) []string {
+	switch goos {
+	case "darwin": // Homebrew does not put its OpenSSL on the linker's path.
+		names := []string{"libssl.4.dylib", "libssl.3.dylib", "libssl.1.1.dylib"}
+		for _, prefix := range []string{"/opt/homebrew/opt/", "/usr/local/opt/"} {
+			names = append(names,
+				prefix+"openssl@4/lib/libssl.4.dylib",
+				prefix+"openssl@3/lib/libssl.3.dylib",
+				prefix+"openssl@1.1/lib/libssl.1.1.dylib")
+		}
+		return names
+	case "freebsd": // The base system's, by its own numbering.
+		return []string{"libssl.so.4", "libssl.so.35", "libssl.so.30", "libssl.so.111", "libssl.so.3", "libssl.so.1.1"}
+	default:
+		return []string{"libssl.so.4", "libssl.so.3", "libssl.so.1.1"}
+	}
+}
+
+// load loads one library. The caller holds loaded's lock.
+func load(name string) (*Library, error) {
+	if l := loaded.byName[name]; l != nil {
+		return l, nil
+	}
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		return nil, errors.New("only 64-bit machines are supported: OpenSSL's 64-bit arguments are passed as one word here")
+	}
+	// dlerror(3) speaks of the calling thread's last failure.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	if err != nil {
+		return nil, err
+	}
+	l := loaded.byHandle[handle]
+	if l == nil {
+		if l, err = bind(name, handle); err != nil {
+			return nil, err
+		}
+		loaded.byHandle[handle] = l
+	}
+	loaded.byName[name] = l
+	return l, nil
+}
+
+// bind makes a Library of a dlopen handle. libcrypto's symbols are looked up through
+// the same handle, which finds the one that this libssl is linked with.
+func bind(name string, handle uintptr) (*Library, error) {
+	lookup := func(name string) uintptr {
+		p, _ := purego.Dlsym(handle, name) // an error means 0, and resolve reports it
+		return p
+	}
+	l := &Library{gate: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
+	if err := resolve(l.sym.versionTable(), lookup); err != nil {
+		return nil, err
+	}
+	l.version = goString(call(l.sym.opensslVersion, 0))
+	var err error
+	if l.major, err = checkVersion(uint64(call(l.sym.opensslVersionNum)), l.version); err != nil {
+		return nil, err
+	}
+	if err := resolve(l.sym.table(), lookup); err != nil {
+		return nil, fmt.Errorf("%s: %w", l.version, err)
+	}
+	// Must come before any other call (OPENSSL_init_ssl(3)). No atexit
+	// handlers: they would free what other threads still use.
+	ok := false
+	q := l.exclusive(func() {
+		ok = int32(call(l.sym.initSSL, initNoAtexit|initLoadSSLStrings|initLoadCryptoStrings, 0)) == 1
+		l.exIndex = call(l.sym.sslExDataIndex)
+	})
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", l.version, internalError("OPENSSL_init_ssl", q))
+	}
+	l.verifyCB = purego.NewCallback(l.recordVerify)
+	l.path = mappedFile(l.sym.sslNew)
+	if l.path == "" {
+		l.path = name
+	}
+	return l, nil
+}
+
+// checkVersion gives the major version, or refuses one that this package was never tested with.
+// num is OPENSSL_VERSION_NUMBER: 0xMNNFFPPS up to 1.1.1, 0xMNN00PP0 since 3.0.
+func checkVersion(num uint64, text string) (major int, err error) {
+	major = int(num >> 28)
+	if !strings.HasPrefix(text, "OpenSSL ") {
+		return 0, fmt.Errorf("%q is not OpenSSL", text)
+	}
+	for _, t := range tested {
+		if major == t.major && num >= t.least {
+			return major, nil
+		}
+	}
+	return 0, fmt.Errorf("%s is not supported: need OpenSSL 1.1.1, 3.x or 4.x", text)
+}
+
+// Version is what the library says of itself, such as "OpenSSL 3.0.19 27 Jan 2026".
+func (l *Library) Version() string { return l.version }
+
+// Path is the file that the library was loaded from, with symbolic links resolved.
+// Where the system does not tell, it is the name given to Load.
+func (l *Library) Path() string { return l.path }
+
+// QueuedErrors empties the error queue of the calling goroutine's thread and
+// gives the number of errors that were on it. It is for tests: they lock a
+// goroutine to its thread and expect 0, as every method of this package leaves the queue empty.
+func (l *Library) QueuedErrors() int {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return len(l.drain())
+}
+
+// mappedFile is the file that is mapped at an address, or "" (proc_pid_maps(5)).
+func mappedFile(addr uintptr) string {
+	f, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		// 7f1c…000-7f1c…000 r-xp 0001e000 fe:00 1234   /usr/lib/libssl.so.3
+		span, rest, _ := strings.Cut(sc.Text(), " ")
+		from, to, _ := strings.Cut(span, "-")
+		lo, err1 := strconv.ParseUint(from, 16, 64)
+		hi, err2 := strconv.ParseUint(to, 16, 64)
+		if err1 == nil && err2 == nil && lo <= uint64(addr) && uint64(addr) < hi {
+			if i := strings.IndexByte(rest, '/'); i >= 0 {
+				return rest[i:]
+			}
+		}
+	}
+	return ""
+}

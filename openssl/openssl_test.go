@@ -1,0 +1,215 @@
+package openssl_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tlsd/internal/testcert"
+	"tlsd/openssl"
+)
+
+// The tests run against the libssl that Load("") finds, or that
+// TLSD_TEST_LIBSSL names. The peer is always crypto/tls.
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if code == 0 {
+			code = queuesAreEmpty()
+		}
+		os.Exit(code)
+	}))
+}
+
+// queuesAreEmpty looks at the error queues of many threads when all tests have run.
+func queuesAreEmpty() int {
+	l, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
+	if err != nil {
+		println("queuesAreEmpty:", err.Error())
+		return 1
+	}
+	const threads = 50
+	found := make(chan int, threads)
+	release := make(chan struct{})
+	for range threads {
+		go func() {
+			runtime.LockOSThread() // each goroutine has a thread of its own, many of which have served tests
+			defer runtime.UnlockOSThread()
+			found <- l.QueuedErrors()
+			<-release
+		}()
+	}
+	code := 0
+	for range threads {
+		if n := <-found; n != 0 {
+			println("a thread has errors on its OpenSSL queue:", n)
+			code = 1
+		}
+	}
+	close(release)
+	return code
+}
+
+func load(tb testing.TB) *openssl.Library {
+	tb.Helper()
+	l, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return l
+}
+
+// bounded is a context that ends a test that hangs.
+func bounded(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+// tcpPair gives the two ends of a connection over loopback.
+func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
+	tb.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	dialed := make(chan *net.TCPConn, 1)
+	go func() {
+		c, err := net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+		if err != nil {
+			tb.Error(err)
+		}
+		dialed <- c
+	}()
+	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		tb.Fatal(err)
+	}
+	a, err := l.AcceptTCP()
+	b := <-dialed
+	if err != nil || b == nil {
+		tb.Fatal("no connection: ", err)
+	}
+	// What a test forgets must not hang its peer.
+	_ = b.SetDeadline(time.Now().Add(30 * time.Second))
+	tb.Cleanup(func() { b.Close() })
+	return a, b
+}
+
+// An identity is a server's, for both sides of a test.
+type identity struct {
+	ca   *testcert.CA
+	cert *testcert.Cert
+}
+
+func newIdentity(tb testing.TB) identity {
+	tb.Helper()
+	ca := testcert.NewCA(tb, "Test CA")
+	return identity{ca, ca.Issue(tb, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})}
+}
+
+// clientContext trusts a CA.
+func clientContext(tb testing.TB, l *openssl.Library, pem []byte) *openssl.Context {
+	tb.Helper()
+	b, err := l.ParseCABundle("test-ca.pem", pem)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, err := l.NewClientContext(b)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b.Free()
+	tb.Cleanup(ctx.Free)
+	return ctx
+}
+
+func serverContext(tb testing.TB, l *openssl.Library, cert *testcert.Cert) *openssl.Context {
+	tb.Helper()
+	ctx, err := l.NewServerContext(cert.CertPEM, cert.KeyPEM)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(ctx.Free)
+	return ctx
+}
+
+// A setup is one of the ways in which a Conn and its peer can be paired.
+type setup struct {
+	name   string
+	server bool   // the Conn is the server
+	max    uint16 // the version
+}
+
+var setups = []setup{
+	{"client/1.3", false, tls.VersionTLS13},
+	{"client/1.2", false, tls.VersionTLS12},
+	{"server/1.3", true, tls.VersionTLS13},
+	{"server/1.2", true, tls.VersionTLS12},
+}
+
+// forSetups runs a test for each setup, with a connection whose handshake is done.
+func forSetups(t *testing.T, test func(t *testing.T, c *openssl.Conn, peer *tls.Conn)) {
+	t.Helper()
+	for _, s := range setups {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			c, peer := s.connect(t)
+			test(t, c, peer)
+		})
+	}
+}
+
+// pair makes both ends, before the handshake.
+func (s setup) pair(tb testing.TB) (*openssl.Conn, *tls.Conn) {
+	tb.Helper()
+	l, id := load(tb), newIdentity(tb)
+	ours, peers := tcpPair(tb)
+	var c *openssl.Conn
+	var peer *tls.Conn
+	var err error
+	if s.server {
+		c, err = serverContext(tb, l, id.cert).NewServer(ours)
+		peer = tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", MaxVersion: s.max})
+	} else {
+		c, err = clientContext(tb, l, id.ca.PEM()).NewClient(ours, "localhost")
+		peer = tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, MaxVersion: s.max})
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	return c, peer
+}
+
+// connect makes both ends and does the handshake.
+func (s setup) connect(tb testing.TB) (*openssl.Conn, *tls.Conn) {
+	tb.Helper()
+	c, peer := s.pair(tb)
+	errc := make(chan error, 1)
+	go func() { errc <- peer.HandshakeContext(bounded(tb)) }()
+	err := c.Handshake(bounded(tb))
+	if perr := <-errc; err != nil || perr != nil {
+		tb.Fatalf("handshake: %v; the peer's: %v", err, perr)
+	}
+	return c, peer
+}
+
+// stream is a Conn as an io.ReadWriter, with one context for all calls.
+type stream struct {
+	ctx context.Context
+	c   *openssl.Conn
+}
+
+func (s stream) Read(p []byte) (int, error)  { return s.c.Read(s.ctx, p) }
+func (s stream) Write(p []byte) (int, error) { return s.c.Write(s.ctx, p) }
+
+var _ io.ReadWriter = stream{}

@@ -1,0 +1,13 @@
+package openssl
+
+import "golang.org/x/sys/unix"
+
+// unacknowledged is the number of bytes that the peer's system has not yet
+// acknowledged, a FIN counting as one (SIOCOUTQ, tcp(7)).
+func unacknowledged(fd uintptr) int {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}

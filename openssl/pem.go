@@ -1,0 +1,232 @@
+package openssl
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"unicode/utf8"
+	"unsafe"
+)
+
+// PEM (RFC 7468) is cut into its blocks here, so that an error can say which
+// block is at fault and so that OpenSSL sees only blocks of the kind that is wanted: given a
+// whole file it may skip what it does not understand, or stumble over an encrypted key
+// and ask for its password. What is in a block, OpenSSL alone decides.
+
+// maxPEM bounds what is accepted as a file: 8 MiB. A usual CA bundle has 0.2.
+const maxPEM = 8 << 20
+
+// A pemBlock is one BEGIN … END of a file.
+type pemBlock struct {
+	number, line int    // both from 1
+	label        string // "CERTIFICATE"
+	text         []byte // with both lines
+	encrypted    bool
+}
+
+func (b *pemBlock) isCert() bool {
+	return b.label == "CERTIFICATE" || b.label == "X509 CERTIFICATE" || b.label == "TRUSTED CERTIFICATE"
+}
+
+func (b *pemBlock) isKey() bool { return strings.HasSuffix(b.label, "PRIVATE KEY") }
+
+// fault is an error about this block.
+func (b *pemBlock) fault(what, reason string, q queue) *PEMError {
+	return &PEMError{What: what, Block: b.number, Line: b.line, Reason: reason, Queue: q.strings()}
+}
+
+// splitPEM finds the blocks of a file. Text around them is comment.
+func splitPEM(what string, data []byte) ([]pemBlock, error) {
+	bad := func(format string, args ...any) error {
+		return &PEMError{What: what, Reason: fmt.Sprintf(format, args...)}
+	}
+	if len(data) > maxPEM {
+		return nil, bad("has %d bytes: %d is the most", len(data), maxPEM)
+	}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // the byte order mark of some editors
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, bad("is empty")
+	}
+	var blocks []pemBlock
+	var open *pemBlock
+	start, line := 0, 0
+	for pos := 0; pos < len(data); {
+		line++
+		end := len(data)
+		if i := bytes.IndexByte(data[pos:], '\n'); i >= 0 {
+			end = pos + i + 1
+		}
+		text := string(bytes.TrimRight(data[pos:end], " \t\r\n"))
+		label, isBegin := cutMarker(text, "-----BEGIN ")
+		switch {
+		case isBegin && open != nil:
+			return nil, open.fault(what, "has no END line", nil)
+		case isBegin:
+			open, start = &pemBlock{number: len(blocks) + 1, line: line, label: label}, pos
+		case open != nil:
+			open.encrypted = open.encrypted || strings.HasPrefix(text, "Proc-Type:") && strings.Contains(text, "ENCRYPTED")
+			if label, isEnd := cutMarker(text, "-----END "); isEnd {
+				if label != open.label {
+					return nil, open.fault(what, fmt.Sprintf("begins as %q and ends as %q", open.label, label), nil)
+				}
+				open.text = data[start:end]
+				open.encrypted = open.encrypted || label == "ENCRYPTED PRIVATE KEY"
+				blocks = append(blocks, *open)
+				open = nil
+			}
+		}
+		pos = end
+	}
+	if open != nil {
+		return nil, open.fault(what, "has no END line: the file is cut short", nil)
+	}
+	if len(blocks) == 0 {
+		if bytes.IndexByte(data, 0) >= 0 || !utf8.Valid(data) {
+			return nil, bad("is not PEM: it is binary, perhaps DER or PKCS #12, which the openssl command can convert")
+		}
+		return nil, bad("is not PEM: it has no line that begins with -----BEGIN")
+	}
+	return blocks, nil
+}
+
+func cutMarker(line, prefix string) (label string, ok bool) {
+	rest, ok := strings.CutPrefix(line, prefix)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, "-----")
+}
+
+// withBIO runs f with a BIO that reads data, a copy of which it holds. To be called inside exclusive.
+func (l *Library) withBIO(data []byte, f func(bio uintptr)) {
+	bio := call(l.sym.bioNew, call(l.sym.bioSMem))
+	if bio == 0 || len(data) == 0 {
+		return
+	}
+	defer call(l.sym.bioFree, bio)
+	if int(int32(call(l.sym.bioWrite, bio, uintptr(unsafe.Pointer(&data[0])), uintptr(len(data))))) == len(data) {
+		f(bio)
+	}
+}
+
+// noPassword is what OpenSSL gets when it wants a password: an empty one. With NULL it
+// would open /dev/tty and wait there (pem_password_cb(3)).
+var noPassword = cString("")
+
+// readCert makes an X509 of a block; to be freed by x509Free.
+func (l *Library) readCert(b *pemBlock) (cert uintptr, q queue) {
+	q = l.exclusive(func() {
+		l.withBIO(b.text, func(bio uintptr) {
+			cert = call(l.sym.pemReadX509Aux, bio, 0, 0, uintptr(unsafe.Pointer(noPassword)))
+		})
+	})
+	return cert, q
+}
+
+// readKey makes an EVP_PKEY of a block; to be freed by pkeyFree.
+func (l *Library) readKey(b *pemBlock) (key uintptr, q queue) {
+	q = l.exclusive(func() {
+		l.withBIO(b.text, func(bio uintptr) {
+			key = call(l.sym.pemReadPrivateKey, bio, 0, 0, uintptr(unsafe.Pointer(noPassword)))
+		})
+	})
+	return key, q
+}
+
+// withCString runs f with the address of s as a string of C, unless s is "".
+func withCString(s string, f func(p uintptr)) {
+	if s == "" {
+		return
+	}
+	p := cString(s)
+	f(uintptr(unsafe.Pointer(p)))
+	runtime.KeepAlive(p)
+}
+
+// A CABundle is a set of certificates that a client trusts. It does not
+// change. Free it, or leave it to the garbage collector; contexts made with it live on.
+type CABundle struct {
+	lib     *Library
+	name    string
+	cleanup runtime.Cleanup
+
+	mu  sync.Mutex
+	ctx uintptr // an SSL_CTX that trusts them, for contexts to share; 0 after Free
+}
+
+// ParseCABundle reads CA certificates in PEM, at least one. Comments, CRLF, repeated certificates and
+// blocks that are not certificates are fine; a certificate that OpenSSL cannot read is an
+// error, even if others are good. name is for error messages: the file's path. The error is a *PEMError as a rule.
+//
+// Each of the certificates is an anchor of trust, whether it is self-signed or not
+// (X509_V_FLAG_PARTIAL_CHAIN), as with curl and crypto/tls.
+func (l *Library) ParseCABundle(name string, pem []byte) (*CABundle, error) {
+	blocks, err := splitPEM(name, pem)
+	if err != nil {
+		return nil, err
+	}
+	ctx, err := l.newClientCtx()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.trustBlocks(ctx, name, blocks); err != nil {
+		l.freeCtx(ctx)
+		return nil, err
+	}
+	b := &CABundle{lib: l, name: name, ctx: ctx}
+	b.cleanup = runtime.AddCleanup(b, l.freeCtx, ctx)
+	return b, nil
+}
+
+// trustBlocks adds the certificates of a file to a context's store.
+func (l *Library) trustBlocks(ctx uintptr, name string, blocks []pemBlock) error {
+	n := 0
+	for i := range blocks {
+		b := &blocks[i]
+		if !b.isCert() {
+			continue
+		}
+		n++
+		cert, q := l.readCert(b)
+		if cert == 0 {
+			return b.fault(name, "is not a valid certificate: "+q.reason(), q)
+		}
+		ok := false
+		q = l.exclusive(func() {
+			ok = int32(call(l.sym.storeAddCert, call(l.sym.ctxGetCertStore, ctx), cert)) == 1 // a repeated one is ok
+			call(l.sym.x509Free, cert)
+		})
+		if !ok {
+			return b.fault(name, "cannot be added to the trust store: "+q.reason(), q)
+		}
+	}
+	if n == 0 {
+		return &PEMError{What: name, Reason: fmt.Sprintf("has no certificate: its first PEM block is %q", blocks[0].label)}
+	}
+	l.exclusive(func() { call(l.sym.paramSetFlags, call(l.sym.ctxGet0Param, ctx), flagPartialChain) })
+	return nil
+}
+
+// Free gives up the bundle. It is idempotent.
+func (b *CABundle) Free() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ctx != 0 {
+		b.cleanup.Stop()
+		b.lib.freeCtx(b.ctx)
+		b.ctx = 0
+	}
+}
+
+// ref gives a new reference to the bundle's SSL_CTX.
+func (b *CABundle) ref() (uintptr, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ctx == 0 {
+		return 0, fmt.Errorf("CA bundle %s has been freed", b.name)
+	}
+	b.lib.exclusive(func() { call(b.lib.sym.ctxUpRef, b.ctx) })
+	return b.ctx, nil
+}

@@ -1,0 +1,72 @@
+package openssl
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+)
+
+// What OpenSSL's reasons mean to people.
+
+// handshakeFailure says why a handshake has failed. The caller holds c.mu.
+func (c *Conn) handshakeFailure(o *op, q queue) error {
+	if c.client && c.verify && c.verdict.failed && q.has(reasonCertVerifyFailed) {
+		v := c.verdict
+		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
+	}
+	e := &HandshakeError{Queue: q.strings()}
+	switch {
+	case q.has(reasonWrongVersionNumber, reasonHTTPRequest, reasonHTTPSProxyRequest, reasonPacketTooLong):
+		e.Reason = "the peer does not speak TLS: it may be plain HTTP, or another protocol that begins without TLS"
+	case o.errno == syscall.ECONNRESET, o.errno == syscall.EPIPE:
+		e.Reason = "the peer reset the connection during the handshake"
+		e.Err = o.errno
+	case o.errno != 0:
+		e.Reason = o.errno.Error()
+		e.Err = o.errno
+	case q.has(reasonUnexpectedEOF), o.code == sslErrorZeroReturn, o.code == sslErrorSyscall && o.errno == 0 && len(q) == 0:
+		e.Reason = "the peer closed the connection during the handshake"
+		e.Err = ErrTruncated
+	case q.has(reasonUnsupportedProtocol):
+		e.Reason = "the peer does not speak TLS 1.2 or newer"
+	case q.has(reasonNoSharedCipher):
+		e.Reason = "no cipher suite in common with the peer"
+	default:
+		e.Reason = q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code))
+	}
+	return e
+}
+
+// explain is the queue as one phrase; otherwise, if it is empty.
+func (q queue) explain(otherwise string) string {
+	for _, e := range q {
+		if n := e.reason - reasonAlert; e.lib == libSSL && 0 <= n && n < 256 {
+			if name := alerts[n]; name != "" {
+				return fmt.Sprintf("the peer sent the alert %s (%d)", name, n)
+			}
+			return fmt.Sprintf("the peer sent the alert %d", n)
+		}
+	}
+	if len(q) == 0 {
+		return otherwise
+	}
+	var parts []string
+	for _, e := range q {
+		if len(parts) == 0 || parts[len(parts)-1] != e.short {
+			parts = append(parts, e.short)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// alerts are the names of RFC 8446 section 6 and RFC 5246 section 7.2.
+var alerts = map[int]string{
+	0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac", 22: "record_overflow",
+	40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate", 44: "certificate_revoked",
+	45: "certificate_expired", 46: "certificate_unknown", 47: "illegal_parameter", 48: "unknown_ca",
+	49: "access_denied", 50: "decode_error", 51: "decrypt_error", 70: "protocol_version",
+	71: "insufficient_security", 80: "internal_error", 86: "inappropriate_fallback", 90: "user_canceled",
+	100: "no_renegotiation", 109: "missing_extension", 110: "unsupported_extension", 112: "unrecognized_name",
+	113: "bad_certificate_status_response", 115: "unknown_psk_identity", 116: "certificate_required",
+	120: "no_application_protocol",
+}

@@ -1,0 +1,216 @@
+package openssl
+
+import (
+	"fmt"
+	"strings"
+)
+
+// This file is the only one that names symbols of libssl and libcrypto. Their
+// signatures stand in the manual page of each name; what is a macro there
+// (SSL_CTX_set_mode, SSL_set_tlsext_host_name …) is not a symbol, and goes
+// through SSL_ctrl or SSL_CTX_ctrl with the constants below.
+
+// symbols are the addresses of the functions that this package calls; an optional one may be 0.
+type symbols struct {
+	opensslVersionNum uintptr
+	opensslVersion    uintptr
+	initSSL           uintptr
+
+	errClear, errPeek, errGetAll, errGetLineData, errGet uintptr
+	errReason, errLib                                    uintptr
+	errnoLocation                                        uintptr
+
+	tlsClientMethod, tlsServerMethod                  uintptr
+	ctxNew, ctxFree, ctxUpRef, ctxCtrl, ctxSetOptions uintptr
+	ctxSetVerify, ctxLoadVerifyLocations              uintptr
+	ctxGetCertStore, ctxGet0Param                     uintptr
+	ctxUseCertificate, ctxUsePrivateKey               uintptr
+	ctxCheckPrivateKey, ctxSetSessionIDContext        uintptr
+
+	sslNew, sslFree, sslCtrl, sslSetFd                uintptr
+	sslSetConnectState, sslSetAcceptState             uintptr
+	sslDoHandshake, sslRead, sslWrite, sslShutdown    uintptr
+	sslGetError, sslGetVersion, sslGetPeerCertificate uintptr
+	sslSetVerify, sslGetVerifyResult                  uintptr
+	sslSet1Host, sslSetHostflags, sslGet0Param        uintptr
+	sslExDataIndex                                    uintptr
+
+	paramSet1IPAsc, paramSetFlags                           uintptr
+	storeAddCert                                            uintptr
+	storeCtxExData, storeCtxError, storeCtxDepth            uintptr
+	storeCtxCert                                            uintptr
+	x509Free, x509Subject, x509NameOneline                  uintptr
+	x509CheckPrivateKey, x509VerifyString                   uintptr
+	defaultCertFile, defaultCertDir                         uintptr
+	defaultCertFileEnv, defaultCertDirEnv                   uintptr
+	bioNew, bioSMem, bioWrite, bioFree                      uintptr
+	pemReadX509Aux, pemReadPrivateKey, pkeyFree, cryptoFree uintptr
+}
+
+// A symbol is one line of the table.
+type symbol struct {
+	names    string // alternatives, separated by spaces: the first that exists is taken
+	dest     *uintptr
+	optional bool
+}
+
+// table lists every symbol. "Since" is told where it is later than 1.1.1, the oldest version that is accepted.
+func (s *symbols) table() []symbol {
+	const optional = true
+	return []symbol{
+		{"OPENSSL_init_ssl", &s.initSSL, false},
+
+		// The queue. ERR_get_error_all is since 3.0, where the older one is
+		// deprecated and may be left out of a build.
+		{"ERR_clear_error", &s.errClear, false},
+		{"ERR_peek_error", &s.errPeek, false},
+		{"ERR_get_error_all", &s.errGetAll, optional},
+		{"ERR_get_error_line_data", &s.errGetLineData, optional},
+		{"ERR_get_error", &s.errGet, false},
+		{"ERR_reason_error_string", &s.errReason, false},
+		{"ERR_lib_error_string", &s.errLib, false},
+		{"__errno_location __error", &s.errnoLocation, false}, // libc: glibc and musl; macOS and FreeBSD
+
+		{"TLS_client_method", &s.tlsClientMethod, false},
+		{"TLS_server_method", &s.tlsServerMethod, false},
+		{"SSL_CTX_new", &s.ctxNew, false},
+		{"SSL_CTX_free", &s.ctxFree, false},
+		{"SSL_CTX_up_ref", &s.ctxUpRef, false},
+		{"SSL_CTX_ctrl", &s.ctxCtrl, false},
+		{"SSL_CTX_set_options", &s.ctxSetOptions, false},
+		{"SSL_CTX_set_verify", &s.ctxSetVerify, false},
+		{"SSL_CTX_load_verify_locations", &s.ctxLoadVerifyLocations, false},
+		{"SSL_CTX_get_cert_store", &s.ctxGetCertStore, false},
+		{"SSL_CTX_get0_param", &s.ctxGet0Param, false},
+		{"SSL_CTX_use_certificate", &s.ctxUseCertificate, false},
+		{"SSL_CTX_use_PrivateKey", &s.ctxUsePrivateKey, false},
+		{"SSL_CTX_check_private_key", &s.ctxCheckPrivateKey, false},
+		{"SSL_CTX_set_session_id_context", &s.ctxSetSessionIDContext, false},
+
+		{"SSL_new", &s.sslNew, false},
+		{"SSL_free", &s.sslFree, false},
+		{"SSL_ctrl", &s.sslCtrl, false},
+		{"SSL_set_fd", &s.sslSetFd, false},
+		{"SSL_set_connect_state", &s.sslSetConnectState, false},
+		{"SSL_set_accept_state", &s.sslSetAcceptState, false},
+		{"SSL_do_handshake", &s.sslDoHandshake, false},
+		{"SSL_read", &s.sslRead, false},
+		{"SSL_write", &s.sslWrite, false},
+		{"SSL_shutdown", &s.sslShutdown, false},
+		{"SSL_get_error", &s.sslGetError, false},
+		{"SSL_get_version", &s.sslGetVersion, false},
+		{"SSL_get1_peer_certificate SSL_get_peer_certificate", &s.sslGetPeerCertificate, false}, // renamed in 3.0
+		{"SSL_set_verify", &s.sslSetVerify, false},
+		{"SSL_get_verify_result", &s.sslGetVerifyResult, false},
+		{"SSL_set1_host", &s.sslSet1Host, false},
+		{"SSL_set_hostflags", &s.sslSetHostflags, false},
+		{"SSL_get0_param", &s.sslGet0Param, false},
+		{"SSL_get_ex_data_X509_STORE_CTX_idx", &s.sslExDataIndex, false},
+
+		{"X509_VERIFY_PARAM_set1_ip_asc", &s.paramSet1IPAsc, false},
+		{"X509_VERIFY_PARAM_set_flags", &s.paramSetFlags, false},
+		{"X509_STORE_add_cert", &s.storeAddCert, false},
+		{"X509_STORE_CTX_get_ex_data", &s.storeCtxExData, false},
+		{"X509_STORE_CTX_get_error", &s.storeCtxError, false},
+		{"X509_STORE_CTX_get_error_depth", &s.storeCtxDepth, false},
+		{"X509_STORE_CTX_get_current_cert", &s.storeCtxCert, false},
+		{"X509_free", &s.x509Free, false},
+		{"X509_get_subject_name", &s.x509Subject, false},
+		{"X509_NAME_oneline", &s.x509NameOneline, false},
+		{"X509_check_private_key", &s.x509CheckPrivateKey, false},
+		{"X509_verify_cert_error_string", &s.x509VerifyString, false},
+		{"X509_get_default_cert_file", &s.defaultCertFile, false},
+		{"X509_get_default_cert_dir", &s.defaultCertDir, false},
+		{"X509_get_default_cert_file_env", &s.defaultCertFileEnv, false},
+		{"X509_get_default_cert_dir_env", &s.defaultCertDirEnv, false},
+
+		{"BIO_new", &s.bioNew, false},
+		{"BIO_s_mem", &s.bioSMem, false},
+		{"BIO_write", &s.bioWrite, false},
+		{"BIO_free", &s.bioFree, false},
+		{"PEM_read_bio_X509_AUX", &s.pemReadX509Aux, false},
+		{"PEM_read_bio_PrivateKey", &s.pemReadPrivateKey, false},
+		{"EVP_PKEY_free", &s.pkeyFree, false},
+		{"CRYPTO_free", &s.cryptoFree, false},
+	}
+}
+
+// versionTable is looked up first: the version decides whether the rest is looked at.
+func (s *symbols) versionTable() []symbol {
+	return []symbol{
+		{"OpenSSL_version_num", &s.opensslVersionNum, false},
+		{"OpenSSL_version", &s.opensslVersion, false},
+	}
+}
+
+// resolve fills a table. Its error names all the symbols that are missing.
+func resolve(table []symbol, lookup func(name string) uintptr) error {
+	var missing []string
+	for _, sym := range table {
+		for name := range strings.FieldsSeq(sym.names) {
+			if *sym.dest = lookup(name); *sym.dest != 0 {
+				break
+			}
+		}
+		if *sym.dest == 0 && !sym.optional {
+			missing = append(missing, strings.ReplaceAll(sym.names, " ", " or "))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("symbols are missing: %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// Constants of ssl.h, tls1.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI and
+// the same in 1.1.1, 3.x and 4.x.
+const (
+	initNoAtexit          = 0x00080000 // OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; unknown before, and ignored
+	initLoadSSLStrings    = 0x00200000
+	initLoadCryptoStrings = 0x00000002
+
+	ctrlMode             = 33  // SSL_CTRL_MODE
+	ctrlSetReadAhead     = 41  // SSL_CTRL_SET_READ_AHEAD
+	ctrlSetHostname      = 55  // SSL_CTRL_SET_TLSEXT_HOSTNAME
+	ctrlChainCert        = 89  // SSL_CTRL_CHAIN_CERT
+	ctrlSetMinProto      = 123 // SSL_CTRL_SET_MIN_PROTO_VERSION
+	ctrlGetMinProto      = 130 // SSL_CTRL_GET_MIN_PROTO_VERSION
+	hostnameTypeHostname = 0   // TLSEXT_NAMETYPE_host_name
+
+	modePartialWrite  = 0x01 // SSL_MODE_ENABLE_PARTIAL_WRITE
+	modeMovingBuffer  = 0x02 // SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+	modeAutoRetry     = 0x04 // SSL_MODE_AUTO_RETRY
+	modeReleaseBuffer = 0x10 // SSL_MODE_RELEASE_BUFFERS
+
+	opNoCompression   = 1 << 17 // SSL_OP_NO_COMPRESSION
+	opNoRenegotiation = 1 << 30 // SSL_OP_NO_RENEGOTIATION
+
+	tls12 = 0x0303 // TLS1_2_VERSION
+
+	verifyNone = 0 // SSL_VERIFY_NONE
+	verifyPeer = 1 // SSL_VERIFY_PEER
+
+	noPartialWildcards = 0x4     // X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+	flagPartialChain   = 0x80000 // X509_V_FLAG_PARTIAL_CHAIN
+
+	verifyHostMismatch = 62 // X509_V_ERR_HOSTNAME_MISMATCH
+	verifyIPMismatch   = 64 // X509_V_ERR_IP_ADDRESS_MISMATCH
+
+	sslErrorSSL        = 1
+	sslErrorWantRead   = 2
+	sslErrorWantWrite  = 3
+	sslErrorSyscall    = 5
+	sslErrorZeroReturn = 6
+
+	libSSL = 20 // ERR_LIB_SSL
+
+	reasonHTTPSProxyRequest   = 155
+	reasonHTTPRequest         = 156
+	reasonNoSharedCipher      = 193
+	reasonPacketTooLong       = 198
+	reasonUnsupportedProtocol = 258
+	reasonWrongVersionNumber  = 267
+	reasonUnexpectedEOF       = 294
+	reasonCertVerifyFailed    = 134
+	reasonAlert               = 1000 // SSL_AD_REASON_OFFSET: 1000 + the alert's number
+)

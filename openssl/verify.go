@@ -1,0 +1,109 @@
+package openssl
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"strings"
+	"unsafe"
+)
+
+// Verification is OpenSSL's alone. What this file adds is the memory of why it
+// failed: OpenSSL keeps only a number, and tells depth and certificate to a callback while
+// it is at it.
+
+// A verdict is the first failure of a verification. The callback writes it
+// during SSL_do_handshake, on the goroutine that has called that, and that goroutine reads it afterwards.
+type verdict struct {
+	failed  bool
+	code    int
+	depth   int
+	subject string
+}
+
+// recordVerify is the SSL_verify_cb of all connections (SSL_set_verify(3)). It changes nothing: it
+// returns what it was given. There is one callback a Library, because purego cannot
+// free one; an SSL's verdict is found by the SSL's address.
+func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
+	result = preverifyOK
+	// A panic must not unwind C's frames. A lost verdict only costs detail.
+	defer func() { _ = recover() }()
+	if int32(preverifyOK) == 1 {
+		return
+	}
+	ssl := call(l.sym.storeCtxExData, storeCtx, l.exIndex)
+	v, ok := l.verdicts.Load(ssl)
+	if !ok {
+		return
+	}
+	if v := v.(*verdict); !v.failed {
+		v.failed = true
+		v.code = int(int32(call(l.sym.storeCtxError, storeCtx)))
+		v.depth = int(int32(call(l.sym.storeCtxDepth, storeCtx)))
+		v.subject = l.subject(call(l.sym.storeCtxCert, storeCtx))
+	}
+	return
+}
+
+// subject is the subject of an X509 in the one-line form, as long as it is; "" for
+// NULL. OpenSSL writes what is not printable ASCII as \xNN. To be called inside exclusive.
+func (l *Library) subject(x509 uintptr) string {
+	if x509 == 0 {
+		return ""
+	}
+	s := call(l.sym.x509NameOneline, call(l.sym.x509Subject, x509), 0, 0) // no buffer: it allocates
+	defer call(l.sym.cryptoFree, s, 0, 0)
+	return goString(s)
+}
+
+// verifyError makes the error of a verdict.
+func (l *Library) verifyError(code, depth int, subject, store, host string) *VerifyError {
+	e := &VerifyError{Code: code, Depth: depth, Subject: subject, Store: store}
+	l.exclusive(func() { e.Reason = goString(call(l.sym.x509VerifyString, uintptr(code))) })
+	if code == verifyHostMismatch || code == verifyIPMismatch {
+		e.Host = host
+	}
+	return e
+}
+
+// A peerName is whom a client wants to speak to: one of the two is set.
+type peerName struct {
+	dns string // without the final dot of an absolute name (RFC 6066 section 3)
+	ip  string // without zone
+}
+
+func (n peerName) String() string { return n.dns + n.ip }
+
+func parsePeerName(host string) (peerName, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return peerName{ip: addr.WithZone("").Unmap().String()}, nil
+	}
+	name := strings.TrimSuffix(host, ".")
+	if name == "" {
+		return peerName{}, fmt.Errorf("%q is not a host name: it is empty", host)
+	}
+	if len(name) > 253 {
+		return peerName{}, fmt.Errorf("%.20q… is not a host name: it has %d bytes, 253 is the most", name, len(name))
+	}
+	for i := range len(name) {
+		if name[i] <= ' ' || name[i] >= 0x7f {
+			return peerName{}, fmt.Errorf("%q is not a host name: it must be ASCII without blanks (write the xn-- form of an international name)", name)
+		}
+	}
+	return peerName{dns: name}, nil
+}
+
+// expect tells an SSL whose certificate to demand, and asks for it by SNI if
+// it is a name. To be called inside exclusive.
+func (l *Library) expect(ssl uintptr, name peerName) bool {
+	if name.ip != "" {
+		ip := cString(name.ip)
+		defer runtime.KeepAlive(ip)
+		return int32(call(l.sym.paramSet1IPAsc, call(l.sym.sslGet0Param, ssl), uintptr(unsafe.Pointer(ip)))) == 1
+	}
+	dns := cString(name.dns)
+	defer runtime.KeepAlive(dns)
+	call(l.sym.sslSetHostflags, ssl, noPartialWildcards)
+	return int32(call(l.sym.sslSet1Host, ssl, uintptr(unsafe.Pointer(dns)))) == 1 &&
+		int64(call(l.sym.sslCtrl, ssl, ctrlSetHostname, hostnameTypeHostname, uintptr(unsafe.Pointer(dns)))) == 1
+}
