@@ -1,0 +1,216 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// turnGrace is how long a call that takes its turn behind others (Close,
+// CloseServerContext, LastError) waits while none of them ends.
+const turnGrace = 250 * time.Millisecond
+
+// A Call is an operation that has been made, has taken its place in the
+// session's order, and is ready to run. The methods of Session that return a
+// Call never wait; they must be called from one goroutine, in the order of the
+// caller's requests. Each Call must be Run exactly once, from any goroutine.
+//
+// A connection has three lanes: control (the making call, Handshake,
+// SetInsecureSkipVerify, PeerCertSubject, Version), in (Read) and out (Write).
+// Calls of one lane run one after another; Read and Write also wait for the
+// control calls that were made before them. Close waits its turn behind all of
+// them, for as long as one of them ends every turnGrace, and then ends the rest.
+type Call struct {
+	s      *Session
+	op     string
+	handle Handle // the handle that the caller named; 0 if none
+	makes  Handle // the handle that the call makes; 0 if none
+	seq    uint64 // place in the session's order
+
+	ctx    context.Context // done when the call is to end early; its cause says why
+	cancel context.CancelCauseFunc
+
+	after []<-chan struct{} // calls that must have ended before this one runs
+	done  chan struct{}     // closed when this call and all of after have ended
+	run   func(context.Context) (any, error)
+	waits bool // run may have to wait
+
+	abandoned func() // if not nil, called instead of run when the call is cancelled before its turn
+}
+
+// newCall registers a call. s.mu must be held.
+func (s *Session) newCall(op string, h Handle, run func(context.Context) (any, error)) *Call {
+	s.seq++
+	c := &Call{s: s, op: op, handle: h, seq: s.seq, run: run, waits: true, done: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
+	s.calls[c] = struct{}{}
+	s.running.Add(1)
+	return c
+}
+
+// refuse makes a call that fails. s.mu must be held.
+func (s *Session) refuse(op string, h Handle, err *Error) *Call {
+	c := s.newCall(op, h, func(context.Context) (any, error) { return nil, err })
+	c.waits = false
+	return c
+}
+
+// Waits reports whether Run may have to wait, for the network or for calls
+// that were made earlier.
+func (c *Call) Waits() bool {
+	if c.waits {
+		return true
+	}
+	for _, ch := range c.after {
+		select {
+		case <-ch:
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// Cancel ends the call with kind "cancelled", wherever it waits, unless it has
+// ended. It may be called at any time, more than once.
+func (c *Call) Cancel() { c.cancel(errCancelled) }
+
+// Run waits for the call's turn, carries it out and returns its result: a
+// Handle, an int, a string, or a []byte that the caller owns. An error is always
+// an *Error, and has become the session's last error.
+func (c *Call) Run() (any, error) {
+	v, err := c.perform()
+	var e *Error
+	if err != nil {
+		e = c.describe(err)
+	}
+	c.end(e)
+	if e != nil {
+		return nil, e
+	}
+	return v, nil
+}
+
+func (c *Call) perform() (any, error) {
+	for _, ch := range c.after {
+		select {
+		case <-ch:
+		case <-c.ctx.Done():
+			if c.abandoned != nil {
+				c.abandoned()
+			}
+			return nil, context.Cause(c.ctx)
+		}
+	}
+	return c.run(c.ctx)
+}
+
+// describe completes an error with the call's name and handle.
+func (c *Call) describe(err error) *Error {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = fail(kind.Internal, "%v", err)
+	}
+	d := *e
+	d.Op, d.Handle = c.op, c.handle
+	return &d
+}
+
+// end takes the call out of the session's order.
+func (c *Call) end(err *Error) {
+	c.cancel(nil)
+	s := c.s
+	s.mu.Lock()
+	if err != nil {
+		s.lastError = err.Error()
+	}
+	delete(s.calls, c)
+	if s.ended != nil {
+		close(s.ended)
+		s.ended = nil
+	}
+	s.mu.Unlock()
+
+	// Who waits for this call waits for its predecessors too, even if this one
+	// was cancelled before its turn.
+	for _, ch := range c.after {
+		select {
+		case <-ch:
+			continue
+		default:
+		}
+		go func() {
+			defer s.running.Done()
+			for _, ch := range c.after {
+				<-ch
+			}
+			close(c.done)
+		}()
+		return
+	}
+	close(c.done)
+	s.running.Done()
+}
+
+// turn waits until the calls that were made before c, on handle h or on any
+// if h is 0, have ended; or until none of them has ended for turnGrace; or ctx is done.
+func (c *Call) turn(ctx context.Context, h Handle) {
+	s := c.s
+	timer := time.NewTimer(turnGrace)
+	defer timer.Stop()
+	last := -1
+	for {
+		s.mu.Lock()
+		n := len(s.earlier(c, h))
+		if s.ended == nil {
+			s.ended = make(chan struct{})
+		}
+		ended := s.ended
+		s.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		if n != last {
+			timer.Reset(turnGrace)
+			last = n
+		}
+		select {
+		case <-ended:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// endWaiting ends the calls on handle h that were made before c, and waits until
+// they have.
+func (c *Call) endWaiting(h Handle, why error) {
+	s := c.s
+	s.mu.Lock()
+	waiting := s.earlier(c, h)
+	s.mu.Unlock()
+	for _, w := range waiting {
+		w.cancel(why)
+	}
+	for _, w := range waiting {
+		<-w.done
+	}
+}
+
+// earlier lists the calls on handle h (any if 0) that were made before c and have not ended.
+// s.mu must be held.
+func (s *Session) earlier(c *Call, h Handle) []*Call {
+	var list []*Call
+	for o := range s.calls {
+		if o.seq < c.seq && (h == 0 || o.concerns(h)) {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func (c *Call) concerns(h Handle) bool { return c.handle == h || c.makes == h }

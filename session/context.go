@@ -1,0 +1,151 @@
+package session
+
+import (
+	"context"
+
+	"tlsd/internal/kind"
+)
+
+// serverContext is one context handle: a certificate, its key, and the
+// listeners that Accept has opened with them.
+type serverContext struct {
+	s      *Session
+	handle Handle
+
+	// Guarded by s.mu.
+	closing   bool
+	gone      bool // the call that was to make it failed
+	engine    EngineContext
+	made      <-chan struct{}      // the making call's end
+	listeners map[string]*listener // by address
+}
+
+// NewServerContext loads a certificate chain and its key from PEM files, whose
+// paths must be absolute. The result is the context's Handle.
+func (s *Session) NewServerContext(certFile, keyFile string) *Call {
+	const op = "tls.NewServerContext"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, limit := s.reserve()
+	if limit != nil {
+		return s.refuse(op, 0, limit)
+	}
+	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}}
+	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
+		e, err := s.loadServer(certFile, keyFile)
+		if err != nil {
+			c.unmade()
+			return nil, classify(ctx, err, kind.File)
+		}
+		s.mu.Lock()
+		c.engine = e
+		s.mu.Unlock()
+		return h, nil
+	})
+	call.makes = h
+	call.abandoned = c.unmade
+	c.made = call.done
+	s.contexts[h] = c
+	return call
+}
+
+func (s *Session) loadServer(certFile, keyFile string) (EngineContext, error) {
+	if err := s.available(); err != nil {
+		return nil, err
+	}
+	cert, err := readPEM(certFile, maxCert)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPEM(keyFile, maxKey)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.Engine.NewServerContext(cert, key)
+	clear(key)
+	if err != nil {
+		return nil, fail(kind.File, "certificate %s, key %s: %v", certFile, keyFile, err)
+	}
+	return e, nil
+}
+
+func (c *serverContext) unmade() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.gone = true
+	delete(c.s.contexts, c.handle)
+}
+
+// Accept waits for a client at host (an address of this machine) and port
+// 1-65535 that has done its handshake. The result is the Handle of its connection.
+func (s *Session) Accept(ctxHandle Handle, host string, port int) *Call {
+	const op = "tls.Accept"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, limit := s.reserve()
+	if limit != nil {
+		return s.refuse(op, ctxHandle, limit)
+	}
+	sc, err := s.context(ctxHandle)
+	if err != nil {
+		return s.refuse(op, ctxHandle, err)
+	}
+	var c *connection
+	call := s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
+		t, err := sc.accept(ctx, host, port)
+		if err != nil {
+			c.unmade()
+			return nil, err
+		}
+		c.made(t, ready)
+		return h, nil
+	})
+	call.after = []<-chan struct{}{sc.made}
+	c = s.newConnection(h, call, true)
+	return call
+}
+
+// CloseServerContext stops listening, drops the clients that no Accept has
+// claimed, and frees the handle. It takes its turn behind the Accepts that were
+// made before it, and ends those that go on waiting. The result is 0.
+func (s *Session) CloseServerContext(h Handle) *Call {
+	const op = "tls.CloseServerContext"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.context(h)
+	if err != nil {
+		return s.refuse(op, h, err)
+	}
+	c.closing = true
+	var call *Call
+	call = s.newCall(op, h, func(ctx context.Context) (any, error) {
+		call.turn(ctx, h)
+		call.endWaiting(h, errClosed)
+		s.mu.Lock()
+		gone := c.gone
+		s.mu.Unlock()
+		if gone {
+			return nil, fail(kind.Handle, "the call that was to make it failed")
+		}
+		c.close()
+		return 0, nil
+	})
+	return call
+}
+
+// close frees the context. No Accept may be using it.
+func (c *serverContext) close() {
+	c.s.mu.Lock()
+	listeners := c.listeners
+	c.listeners = nil
+	e := c.engine
+	c.engine = nil
+	delete(c.s.contexts, c.handle)
+	c.s.mu.Unlock()
+	for _, l := range listeners {
+		l.close()
+	}
+	if e != nil {
+		e.Free()
+	}
+}

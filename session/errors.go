@@ -1,0 +1,119 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+	"tlsd/openssl"
+)
+
+// Error is how a call fails. Its text is what tls.LastError returns.
+type Error struct {
+	Kind   kind.Kind
+	Op     string // method name; may be empty
+	Handle Handle // the handle that the call named; 0 if none
+	Why    string
+
+	Errno   string       // name of the system's error, such as "ECONNREFUSED"; may be empty
+	Verify  *VerifyError // set with kind "verify"
+	OpenSSL []string     // OpenSSL's error queue, the oldest first
+}
+
+// VerifyError is the detail of a certificate that was not accepted. Code is an
+// X509_V_ERR number and Reason its text; Depth 0 is the peer's own certificate.
+type VerifyError = openssl.VerifyError
+
+// Error returns "op: handle N: why".
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Op != "" {
+		b.WriteString(e.Op)
+		b.WriteString(": ")
+	}
+	if e.Handle != 0 {
+		fmt.Fprintf(&b, "handle %d: ", e.Handle)
+	}
+	b.WriteString(e.Why)
+	return b.String()
+}
+
+func fail(k kind.Kind, format string, args ...any) *Error {
+	return &Error{Kind: k, Why: fmt.Sprintf(format, args...)}
+}
+
+// Reasons for which calls are ended from outside, as context causes.
+var (
+	errCancelled = fail(kind.Cancelled, "cancelled by the caller")
+	errClosed    = fail(kind.Cancelled, "the handle was closed while the call waited")
+	errEnded     = fail(kind.Cancelled, "the session ended while the call waited")
+)
+
+// classify makes an *Error of whatever a lower layer returned. doing says in
+// which phase it happened and decides the kind when the error itself does not.
+func classify(ctx context.Context, err error, doing kind.Kind) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		c := *e
+		return &c
+	}
+	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if errors.As(context.Cause(ctx), &e) {
+			c := *e
+			return &c
+		}
+		return fail(kind.Cancelled, "%v", context.Cause(ctx))
+	}
+	out := &Error{Kind: doing, Why: err.Error()}
+
+	var (
+		verify    *openssl.VerifyError
+		handshake *openssl.HandshakeError
+		protocol  *openssl.ProtocolError
+		errno     syscall.Errno
+		path      *fs.PathError
+		dns       *net.DNSError
+		netErr    net.Error
+		op        *net.OpError
+	)
+	switch {
+	case errors.As(err, &verify):
+		out.Kind, out.Verify = kind.Verify, verify
+	case errors.As(err, &handshake):
+		out.Kind, out.OpenSSL = kind.Handshake, handshake.Queue
+	case errors.As(err, &protocol):
+		out.OpenSSL = protocol.Queue
+	case errors.Is(err, net.ErrClosed):
+		return fail(kind.Cancelled, "%s", errClosed.Why)
+	case errors.Is(err, openssl.ErrWriteBroken):
+		out.Kind = kind.State
+	case errors.As(err, &path):
+		out.Why = fmt.Sprintf("%s: %v", path.Path, path.Err)
+	case errors.As(err, &dns):
+		out.Why = fmt.Sprintf("look up %s: %s", dns.Name, dns.Err)
+	case errors.As(err, &op) && op.Err != nil:
+		out.Why = op.Err.Error()
+	}
+	if errors.As(err, &errno) {
+		out.Errno = unix.ErrnoName(errno)
+		if op != nil {
+			out.Why = errno.Error()
+		}
+	}
+	switch {
+	case out.Verify != nil:
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
+		errors.As(err, &netErr) && netErr.Timeout():
+		out.Kind = kind.Timeout
+		out.Why = "timed out"
+	}
+	return out
+}

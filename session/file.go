@@ -1,0 +1,67 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+)
+
+// Bounds on the files that a caller names, in bytes.
+const (
+	maxBundle = 32 << 20
+	maxCert   = 1 << 20
+	maxKey    = 1 << 20
+)
+
+// readPEM reads a regular file of at most limit bytes. It never waits: a FIFO or a
+// device is refused, not opened for reading.
+func readPEM(path string, limit int64) ([]byte, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fail(kind.File, "%q: the path must be absolute", path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if st.IsDir() {
+		return nil, fail(kind.File, "%s: is a directory", path)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fail(kind.File, "%s: not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fail(kind.File, "%s: larger than %d bytes", path, limit)
+	}
+	if len(data) == 0 {
+		return nil, fail(kind.File, "%s: the file is empty", path)
+	}
+	return data, nil
+}
+
+func fileError(path string, err error) *Error {
+	out := fail(kind.File, "%s: %v", path, errors.Unwrap(err))
+	if errors.Unwrap(err) == nil {
+		out.Why = fmt.Sprintf("%s: %v", path, err)
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		out.Errno = unix.ErrnoName(errno)
+	}
+	return out
+}

@@ -1,0 +1,273 @@
+package session_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/internal/testcert"
+	"tlsd/session"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// rig is a session on the crypto/tls stand-in, with an authority that it trusts
+// and a certificate of that for localhost.
+type rig struct {
+	*session.Session
+	t    *testing.T
+	eng  *fakeengine.Engine
+	ca   *testcert.CA
+	cert *testcert.Cert
+
+	end sync.Once
+}
+
+// newRig makes a rig; set adjusts its configuration.
+func newRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig {
+	t.Helper()
+	r := &rig{t: t, eng: fakeengine.New(t)}
+	r.ca = testcert.NewCA(t, "Test CA")
+	r.cert = r.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	r.eng.System = r.ca.Pool()
+	cfg := session.Config{Engine: r.eng}
+	for _, f := range set {
+		f(r.eng, &cfg)
+	}
+	r.Session = session.New(cfg)
+	t.Cleanup(r.End)
+	return r
+}
+
+// End ends the session; the second time it does nothing.
+func (r *rig) End() {
+	r.end.Do(func() {
+		over := make(chan struct{})
+		go func() { r.Session.End(); close(over) }()
+		select {
+		case <-over:
+		case <-time.After(patience):
+			r.t.Errorf("End did not return in %v; is there a call that was never run?", patience)
+		}
+	})
+}
+
+// running is a call that has been started.
+type running struct {
+	*session.Call
+	t    *testing.T
+	done chan struct{}
+	v    any
+	err  error
+}
+
+// start runs a call on a goroutine of its own.
+func (r *rig) start(c *session.Call) *running {
+	g := &running{Call: c, t: r.t, done: make(chan struct{})}
+	go func() {
+		defer close(g.done)
+		g.v, g.err = c.Run()
+	}()
+	return g
+}
+
+// wait returns what the call returns.
+func (g *running) wait() (any, error) {
+	g.t.Helper()
+	await(g.t, g.done, "the end of a call")
+	return g.v, g.err
+}
+
+// ok is the result of a call that must succeed.
+func (g *running) ok() any {
+	g.t.Helper()
+	v, err := g.wait()
+	if err != nil {
+		g.t.Fatalf("unexpected error: %v", err)
+	}
+	return v
+}
+
+// fails is the error of a call that must fail with that kind.
+func (g *running) fails(k kind.Kind) *session.Error {
+	g.t.Helper()
+	v, err := g.wait()
+	var e *session.Error
+	if !errors.As(err, &e) {
+		g.t.Fatalf("got %v, %v; want an error of kind %s", v, err, k)
+	}
+	if e.Kind != k {
+		g.t.Fatalf("got kind %s (%v), want %s", e.Kind, e, k)
+	}
+	return e
+}
+
+// ended says whether the call has ended already.
+func (g *running) ended() bool {
+	select {
+	case <-g.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *rig) ok(c *session.Call) any {
+	r.t.Helper()
+	return r.start(c).ok()
+}
+
+func (r *rig) handle(c *session.Call) session.Handle {
+	r.t.Helper()
+	return r.ok(c).(session.Handle)
+}
+
+func (r *rig) fails(c *session.Call, k kind.Kind) *session.Error {
+	r.t.Helper()
+	return r.start(c).fails(k)
+}
+
+// lastError is what tls.LastError says.
+func (r *rig) lastError() string {
+	r.t.Helper()
+	return r.ok(r.LastError()).(string)
+}
+
+// client is a connection that has done its handshake.
+func (r *rig) client(port int) session.Handle {
+	r.t.Helper()
+	h := r.handle(r.NewClient("localhost", port))
+	r.ok(r.Handshake(h))
+	return h
+}
+
+// server is a context with the rig's certificate.
+func (r *rig) server() session.Handle {
+	r.t.Helper()
+	return r.handle(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile))
+}
+
+func (r *rig) echo() int { return fakeengine.Echo(r.t, r.cert.TLS()) }
+
+// dial makes a TLS connection to a listener of the session, as an outsider. It waits for the
+// listener to appear.
+func (r *rig) dial(port int) *tls.Conn {
+	r.t.Helper()
+	c := tls.Client(dialTCP(r.t, port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"})
+	c.SetDeadline(time.Now().Add(patience))
+	if err := c.Handshake(); err != nil {
+		r.t.Fatalf("the peer's handshake: %v", err)
+	}
+	return c
+}
+
+func dialTCP(t *testing.T, port int) net.Conn {
+	t.Helper()
+	var nc net.Conn
+	until(t, "a listener", func() bool {
+		var err error
+		nc, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		return err == nil
+	})
+	t.Cleanup(func() { nc.Close() })
+	return nc
+}
+
+// greet is a TLS server that says x and waits for the client to go.
+func greet(r *rig) func(net.Conn) {
+	return func(nc net.Conn) {
+		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		defer c.Close()
+		c.Write([]byte("x"))
+		io.Copy(io.Discard, c)
+	}
+}
+
+// await waits for a channel.
+func await(t *testing.T, ch <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-ch:
+	case <-time.After(patience):
+		t.Fatalf("waited %v for %s", patience, what)
+	}
+}
+
+// until waits for a condition that nothing announces.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}
+
+// gate is a hook that holds up one operation of the engine.
+type gate struct {
+	op      fakeengine.Op
+	arrived chan struct{} // gets an element for each operation that has come
+	release chan error    // the operation's result; nil lets it go on
+}
+
+func newGate(op fakeengine.Op) *gate {
+	return &gate{op: op, arrived: make(chan struct{}, 100), release: make(chan error, 100)}
+}
+
+// install makes the gate the engine's hook.
+func (g *gate) install(e *fakeengine.Engine, _ *session.Config) {
+	e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+		if op != g.op {
+			return nil
+		}
+		g.arrived <- struct{}{}
+		select {
+		case err := <-g.release:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// first is closed when the first operation has come.
+func (g *gate) first() <-chan struct{} {
+	ch := make(chan struct{})
+	go func() {
+		select {
+		case <-g.arrived:
+			close(ch)
+		case <-time.After(patience):
+		}
+	}()
+	return ch
+}
+
+// failing makes an engine whose operation fails.
+func failing(op fakeengine.Op, err error) func(*fakeengine.Engine, *session.Config) {
+	return func(e *fakeengine.Engine, _ *session.Config) {
+		e.Hook = func(_ context.Context, o fakeengine.Op) error {
+			if o == op {
+				return err
+			}
+			return nil
+		}
+	}
+}
+
+func limits(l session.Limits) func(*fakeengine.Engine, *session.Config) {
+	return func(_ *fakeengine.Engine, c *session.Config) { c.Limits = l }
+}
+
+func timeouts(l session.Timeouts) func(*fakeengine.Engine, *session.Config) {
+	return func(_ *fakeengine.Engine, c *session.Config) { c.Timeouts = l }
+}

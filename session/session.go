@@ -1,0 +1,225 @@
+package session
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// Handle identifies a connection or a server context within one session. Handles
+// count from 1 and fit in an int32.
+type Handle int32
+
+// Timeouts bound the waits that depend on the network. Zero means the default.
+type Timeouts struct {
+	Connect         time.Duration // NewClient: look-up and all addresses together; 30 s
+	Handshake       time.Duration // Handshake; 30 s
+	AcceptHandshake time.Duration // one client's handshake under Accept; 10 s
+}
+
+// Limits bound what one session may hold. Zero means the default.
+type Limits struct {
+	Handles int // open handles; 65536
+	Calls   int // calls that have not ended; 4096
+	Pending int // clients per listener that no Accept has claimed; 128
+}
+
+// Config is what a session is made with.
+type Config struct {
+	Engine   Engine
+	Timeouts Timeouts
+	Limits   Limits
+}
+
+// WithDefaults replaces zeros by the defaults.
+func (c Config) WithDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&c.Timeouts.Connect, 30*time.Second)
+	def(&c.Timeouts.Handshake, 30*time.Second)
+	def(&c.Timeouts.AcceptHandshake, 10*time.Second)
+	lim := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	lim(&c.Limits.Handles, 65536)
+	lim(&c.Limits.Calls, 4096)
+	lim(&c.Limits.Pending, 128)
+	return c
+}
+
+// Session is one caller's world. See the package comment.
+type Session struct {
+	Config // immutable
+
+	ctx     context.Context // done when the session ends
+	cancel  context.CancelCauseFunc
+	running sync.WaitGroup // calls that have not ended
+
+	mu        sync.Mutex // guards all below, and the mutable fields of handles
+	seq       uint64
+	calls     map[*Call]struct{} // made and not ended
+	ended     chan struct{}      // if not nil, closed and forgotten when a call ends
+	last      Handle             // the highest number given out
+	conns     map[Handle]*connection
+	contexts  map[Handle]*serverContext
+	trust     *trust
+	lastError string
+}
+
+// New starts a session. End must be called.
+func New(cfg Config) *Session {
+	s := &Session{
+		Config:   cfg.WithDefaults(),
+		calls:    map[*Call]struct{}{},
+		conns:    map[Handle]*connection{},
+		contexts: map[Handle]*serverContext{},
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.trust = &trust{s: s, settled: closedChan, holds: 1}
+	return s
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// End ends all calls with kind "cancelled", frees everything that the session owns,
+// and returns when it is gone. Each Call that was made must be, or have been, Run.
+// No method may be called after it.
+func (s *Session) End() {
+	s.cancel(errEnded)
+	s.running.Wait()
+	for _, c := range s.contexts {
+		c.close()
+	}
+	for _, c := range s.conns {
+		c.close()
+	}
+	s.trust.release()
+}
+
+// Fail records err, an error of a request that made no call, as the
+// session's last error.
+func (s *Session) Fail(err error) {
+	s.mu.Lock()
+	s.lastError = err.Error()
+	s.mu.Unlock()
+}
+
+// SkipHandle takes the next number for a call that was to make a handle but
+// has failed before it could be made.
+func (s *Session) SkipHandle() {
+	s.mu.Lock()
+	s.take()
+	s.mu.Unlock()
+}
+
+// StartAt sets the number of the first handle. It fails when a number has been
+// taken already.
+func (s *Session) StartAt(first Handle) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last != 0 {
+		return fail(kind.State, "firstHandle %d: handle %d has been given out already", first, s.last)
+	}
+	s.last = first - 1
+	return nil
+}
+
+// Busy reports the calls that have not ended.
+func (s *Session) Busy() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
+
+// take gives out the next number, or 0 if there is none left. s.mu must be held.
+func (s *Session) take() Handle {
+	if s.last == math.MaxInt32 {
+		return 0
+	}
+	s.last++
+	return s.last
+}
+
+// reserve gives out a number for a handle that is to be made. s.mu must be held.
+func (s *Session) reserve() (Handle, *Error) {
+	h := s.take()
+	if h == 0 {
+		return 0, fail(kind.Limit, "all %d handle numbers of this session are used up; start a new session", math.MaxInt32)
+	}
+	if n := len(s.conns) + len(s.contexts); n >= s.Limits.Handles {
+		return 0, fail(kind.Limit, "%d handles are open, the limit of a session; close some", n)
+	}
+	return h, nil
+}
+
+// connection finds an open connection handle. s.mu must be held.
+func (s *Session) connection(h Handle) (*connection, *Error) {
+	if c := s.conns[h]; c != nil && !c.closing {
+		return c, nil
+	}
+	if s.contexts[h] != nil {
+		return nil, fail(kind.Handle, "it is a server context, not a connection")
+	}
+	return nil, s.unknown(h)
+}
+
+// context finds an open context handle. s.mu must be held.
+func (s *Session) context(h Handle) (*serverContext, *Error) {
+	if c := s.contexts[h]; c != nil && !c.closing {
+		return c, nil
+	}
+	if s.conns[h] != nil {
+		return nil, fail(kind.Handle, "it is a connection, not a server context")
+	}
+	return nil, s.unknown(h)
+}
+
+func (s *Session) unknown(h Handle) *Error {
+	if h > 0 && h <= s.last {
+		return fail(kind.Handle, "it is closed, or the call that was to make it failed")
+	}
+	return fail(kind.Handle, "no such handle in this session")
+}
+
+// Backend says whether there is TLS: "openssl" or "stub".
+func (s *Session) Backend() *Call {
+	return s.instant("tls.Backend", func() (any, error) { return s.Engine.Backend(), nil })
+}
+
+// LibraryVersion is the library's own version text.
+func (s *Session) LibraryVersion() *Call {
+	return s.instant("tls.Version", func() (any, error) { return s.Engine.Version(), nil })
+}
+
+func (s *Session) instant(op string, run func() (any, error)) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.newCall(op, 0, func(context.Context) (any, error) { return run() })
+	c.waits = false
+	return c
+}
+
+// LastError is the text of the most recent error. It takes its turn behind the
+// calls that were made before it.
+func (s *Session) LastError() *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var c *Call
+	busy := len(s.calls) > 0
+	c = s.newCall("tls.LastError", 0, func(ctx context.Context) (any, error) {
+		c.turn(ctx, 0)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.lastError, nil
+	})
+	c.waits = busy
+	return c
+}
