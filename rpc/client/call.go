@@ -1,0 +1,180 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+)
+
+// Call calls any method. params is a slice or a struct that encoding/json makes
+// into an array or an object, or nil for none; result is what encoding/json decodes
+// the result into, or nil to drop it. A blob parameter is a []byte, which goes as
+// base64 ([Client.Write] sends it raw); a blob result can be decoded into a *[]byte,
+// which then owns it, or, as a base64 string, into anything else.
+func (c *Client) Call(ctx context.Context, method string, params, result any) error {
+	return c.call(ctx, method, params, nil, result)
+}
+
+// call makes a call with raw bytes, unless raw is nil, and decodes its result.
+func (c *Client) call(ctx context.Context, method string, params any, raw []byte, result any) error {
+	a, err := c.exchange(ctx, method, params, raw)
+	if err != nil {
+		return err
+	}
+	if result == nil {
+		return nil
+	}
+	if a.raw != nil {
+		if p, ok := result.(*[]byte); ok {
+			*p = a.raw
+			return nil
+		}
+		if a.result, err = json.Marshal(a.raw); err != nil {
+			return err
+		}
+	}
+	if err := json.Unmarshal(a.result, result); err != nil {
+		return fmt.Errorf("%s: tlsd has answered with another type than expected: %w", method, err)
+	}
+	return nil
+}
+
+// exchange sends a call and waits for its answer. An error is always an *Error.
+func (c *Client) exchange(ctx context.Context, method string, params any, raw []byte) (answer, error) {
+	a := c.roundTrip(ctx, method, params, raw)
+	if a.err == nil {
+		return a, nil
+	}
+	err := a.err.in(method)
+	if ctx.Err() != nil && (err.Kind == kind.Cancelled || err.Kind == kind.Lost) {
+		err.cause = errors.Join(err.cause, ctx.Err())
+	}
+	return answer{}, err
+}
+
+func (c *Client) roundTrip(ctx context.Context, method string, params any, raw []byte) answer {
+	if len(raw) > wire.MaxBlob {
+		return failed(kind.Params, nil, "%d bytes of data; at most %d are possible in one call", len(raw), wire.MaxBlob)
+	}
+	id, ch, lost := c.register()
+	if lost != nil {
+		return answer{err: lost}
+	}
+	msg, err := request(id, method, params, raw)
+	if err != nil {
+		c.forget(id)
+		return failed(kind.Params, err, "%v", err)
+	}
+	switch sent, err := c.send(ctx, msg, raw); {
+	case !sent && err != nil:
+		c.forget(id)
+		return failed(kind.Cancelled, err, "cancelled before it was sent: %v", err)
+	case err != nil:
+		c.breakOff(fmt.Errorf("send to tlsd: %w", err))
+		return <-ch // the reader ends soon, and fails the call
+	}
+	select {
+	case a := <-ch:
+		return a
+	case <-ctx.Done():
+		return c.cancel(ctx, id, ch)
+	}
+}
+
+// request makes a call's message.
+func request(id uint64, method string, params any, raw []byte) ([]byte, error) {
+	req := wire.Request{JSONRPC: "2.0", ID: strconv.AppendUint(nil, id, 10), Method: method}
+	if raw != nil {
+		n := len(raw)
+		req.Raw = &n
+	}
+	if params != nil {
+		p, err := json.Marshal(params)
+		if err != nil {
+			return nil, fmt.Errorf("parameters: %w", err)
+		}
+		req.Params = p
+	}
+	msg, err := json.Marshal(req)
+	if err == nil && len(msg) > wire.MaxLine {
+		err = fmt.Errorf("the message has %d bytes; at most %d are possible", len(msg), wire.MaxLine)
+	}
+	return msg, err
+}
+
+// register takes the next id. Its channel gets exactly one answer, the reader's
+// if the connection ends, unless the id is forgotten before anything was sent.
+func (c *Client) register() (uint64, <-chan answer, *Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, nil, c.err
+	}
+	c.lastID++
+	ch := make(chan answer, 1)
+	c.waiting[c.lastID] = ch
+	return c.lastID, ch, nil
+}
+
+func (c *Client) forget(id uint64) {
+	c.mu.Lock()
+	delete(c.waiting, id)
+	c.mu.Unlock()
+}
+
+func failed(k Kind, cause error, format string, args ...any) answer {
+	return answer{err: newError(k, cause, format, args...)}
+}
+
+// cancel asks tlsd to end the call, and waits for its answer.
+func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer {
+	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.grace)
+	defer stop()
+	note := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}`, id)
+	_, err := c.send(bounded, note, nil)
+	if err == nil {
+		select {
+		case a := <-ch:
+			return a
+		case <-bounded.Done():
+		}
+	}
+	c.breakOff(fmt.Errorf("tlsd did not answer within %v after a call was cancelled", c.grace))
+	c.conn.Close()
+	return <-ch
+}
+
+// send writes one message. If it returns false nothing has been written, and
+// the error, if any, is ctx's. If it returns true and an error the stream is broken. A write that tlsd
+// does not take is given up some time after ctx has ended.
+func (c *Client) send(ctx context.Context, msg, raw []byte) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	select {
+	case c.sending <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-c.done:
+		return false, nil // the reader has failed the call already
+	}
+	defer func() { <-c.sending }()
+
+	given := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(given)
+		c.conn.SetWriteDeadline(time.Now().Add(c.grace))
+	})
+	err := c.w.Write(msg, raw)
+	if !stop() {
+		<-given
+		c.conn.SetWriteDeadline(time.Time{}) // it was for this message only
+	}
+	return true, err
+}

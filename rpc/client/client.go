@@ -1,0 +1,244 @@
+// Package client calls tlsd, the daemon that owns TLS connections for its callers.
+//
+//	c, err := client.Dial(ctx, "/run/tlsd.sock")
+//	if err != nil { … }
+//	defer c.Close()
+//	h, err := c.NewClient(ctx, "example.com", 443)
+//	…
+//	err = c.Handshake(ctx, h)
+//
+// # Promises
+//
+//   - A [Client] is one session. [Client.Close], or the end of the process,
+//     frees all that the session owns.
+//   - All methods may be called from many goroutines at once. Calls are sent in the
+//     order in which the methods get to write; proto.md, section 3, says in which
+//     order tlsd runs them.
+//   - A call whose context ends is cancelled in tlsd too, and what it then answers is
+//     what the method returns: a call that was quicker than its cancellation has
+//     succeeded. An answer is waited for during two seconds. If none comes, nobody
+//     knows what became of the call, and the session is ended.
+//   - An error that tlsd has answered, the end of the connection and a cancelled
+//     call are an *[Error]. After the end of the connection every call fails with kind
+//     "lost"; a lost client stays lost, [Dial] a new one.
+//   - Blobs travel as raw bytes, both ways, and never as base64.
+//   - What is read from the socket is bounded by the protocol's limits.
+//
+// A Client has one goroutine of its own, which reads. Close waits for it.
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+)
+
+const (
+	dialTimeout = 10 * time.Second // for connect and tls.Hello, if the context allows more
+	cancelGrace = 2 * time.Second  // for an answer after a cancellation
+	drainTime   = time.Second      // for reading the reason after a failed write
+)
+
+// Client is a session of tlsd.
+type Client struct {
+	conn    net.Conn
+	w       *wire.Writer
+	sending chan struct{} // has an element while a message is written
+	done    chan struct{} // closed when the reader has ended
+	grace   time.Duration // cancelGrace, but in tests
+	peer    Peer
+
+	mu      sync.Mutex // guards the rest
+	lastID  uint64
+	waiting map[uint64]chan answer // calls that were or will be sent; nil when the connection is lost
+	cause   error                  // why this side ended the connection, if it did
+	err     *Error                 // why all calls fail; nil while the connection lives
+}
+
+// answer is how a call ended: one of raw, result and err is set.
+type answer struct {
+	result json.RawMessage
+	raw    []byte // not nil, but perhaps empty, if the answer had raw bytes
+	err    *Error
+}
+
+// Dial connects to the socket at path and greets tlsd, asking for raw answers. It
+// takes at most ten seconds, or less if ctx ends.
+//
+// Errors of connect(2) satisfy errors.Is with the system's: fs.ErrNotExist,
+// fs.ErrPermission, syscall.ECONNREFUSED (nobody listens). A socket of a user who is neither
+// root nor the caller is a *[StrangerError]. A daemon that does not admit this user
+// answers with an *[Error] of kind "denied". A daemon of another time is [ErrVersion].
+func Dial(ctx context.Context, path string) (*Client, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d", path, len(path), maxSocketPath)
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, plain(err))
+	}
+	peer, err := peerOf(conn.(*net.UnixConn))
+	if err == nil {
+		err = peer.trust(path, os.Geteuid())
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	c := New(conn)
+	c.peer = peer
+	if _, err := c.Hello(ctx); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// plain takes the wrapping off, which repeats the path.
+func plain(err error) error {
+	var (
+		op *net.OpError
+		sc *os.SyscallError
+	)
+	if errors.As(err, &op) && op.Err != nil {
+		err = op.Err
+	}
+	if errors.As(err, &sc) {
+		err = sc.Err
+	}
+	return err
+}
+
+// New makes a client of a connection, which it owns from then on. Unlike Dial it sends
+// nothing: answers are base64 until [Client.Hello] has asked for raw bytes.
+func New(conn net.Conn) *Client {
+	c := &Client{
+		conn:    conn,
+		w:       wire.NewWriter(conn, 0), // deadlines are set here, by the context of the call
+		sending: make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		grace:   cancelGrace,
+		waiting: make(map[uint64]chan answer),
+	}
+	go c.read()
+	return c
+}
+
+// Close ends the session and waits until nothing of the client runs any more.
+// Calls that wait fail with kind "lost". It can be called more than once and always
+// returns nil; connections with the peer are not closed in an orderly way (for
+// that, call [Client.CloseConn] first).
+func (c *Client) Close() error {
+	c.breakOff(net.ErrClosed)
+	c.conn.Close()
+	<-c.done
+	return nil
+}
+
+// breakOff notes why this side ends the connection. The reader ends soon
+// afterwards; it gets a moment in which to read why tlsd has ended it.
+func (c *Client) breakOff(cause error) {
+	c.mu.Lock()
+	if c.cause == nil {
+		c.cause = cause
+	}
+	c.mu.Unlock()
+	c.conn.SetReadDeadline(time.Now().Add(drainTime))
+}
+
+// read hands out answers until the connection ends, and then fails all calls.
+func (c *Client) read() {
+	defer close(c.done)
+	err := c.readAnswers()
+	c.conn.Close()
+
+	c.mu.Lock()
+	var refused *Error
+	switch {
+	case errors.As(err, &refused): // tlsd has said why
+	case c.cause != nil:
+		err = c.cause
+	case err == io.EOF:
+		err = errors.New("tlsd has closed the connection")
+	}
+	if refused == nil {
+		why := err.Error()
+		if err == net.ErrClosed {
+			why = "the client has been closed"
+		}
+		refused = newError(kind.Lost, err, "the session is lost: %s", why)
+	}
+	c.err = refused
+	waiting := c.waiting
+	c.waiting = nil
+	c.mu.Unlock()
+	for _, ch := range waiting {
+		ch <- answer{err: refused}
+	}
+}
+
+// readAnswers returns an *Error if tlsd has refused the whole session, with an
+// error that names no call.
+func (c *Client) readAnswers() error {
+	r := wire.NewReader(c.conn, wire.MaxLine)
+	for {
+		line, err := r.Line()
+		if err != nil {
+			return err
+		}
+		id, a, err := parse(line, r)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		ch, ok := c.waiting[id]
+		delete(c.waiting, id)
+		c.mu.Unlock()
+		if !ok {
+			return fmt.Errorf("tlsd has answered call %d, which nobody has made or which was answered before", id)
+		}
+		ch <- a // has room for the one answer that a call gets
+	}
+}
+
+// parse decodes one answer and reads the raw bytes behind it.
+func parse(line []byte, r *wire.Reader) (id uint64, a answer, err error) {
+	var m wire.Response
+	if err := json.Unmarshal(line, &m); err != nil {
+		return 0, a, fmt.Errorf("tlsd has sent something that is no answer: %w", err)
+	}
+	if m.JSONRPC != "2.0" || (m.Result == nil) == (m.Error == nil) {
+		return 0, a, errors.New("tlsd has sent something that is no JSON-RPC 2.0 answer")
+	}
+	if m.Error != nil {
+		a.err = fromWire(m.Error)
+		if string(m.ID) == "null" {
+			return 0, a, a.err
+		}
+	}
+	if id, err = strconv.ParseUint(string(m.ID), 10, 64); err != nil {
+		return 0, a, fmt.Errorf("tlsd has answered a call that nobody has made: id %.40q", m.ID)
+	}
+	if m.Raw == nil {
+		a.result = m.Result
+		return id, a, nil
+	}
+	if *m.Raw < 0 || *m.Raw > wire.MaxBlob || string(m.Result) != "null" {
+		return 0, a, fmt.Errorf("tlsd has announced %d raw bytes in a wrong way", *m.Raw)
+	}
+	a.raw, err = r.Raw(*m.Raw)
+	return id, a, err
+}

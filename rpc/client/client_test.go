@@ -1,0 +1,349 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"tlsd/rpc/wire"
+)
+
+// wantKind ends the test unless err is an *Error of that kind.
+func wantKind(t *testing.T, err error, k Kind) *Error {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != k {
+		t.Fatalf("error %T %v, want an *Error of kind %s", err, err, k)
+	}
+	if e.Data.Kind != k || e.Code == 0 || e.Message == "" {
+		t.Fatalf("incomplete error %+v", e)
+	}
+	return e
+}
+
+func TestAnswersFindTheirCallsInAnyOrder(t *testing.T) {
+	t.Parallel()
+	const n = 50
+	c := talk(t, func(s *standIn) {
+		var all []*asked
+		for range n {
+			all = append(all, s.expect("tls.Version", ""))
+		}
+		for i := range all { // the last call is answered first
+			m := all[n-1-i]
+			s.result(m, `"of `+strings.Trim(string(m.Params), "[]")+`"`)
+		}
+		s.end()
+	})
+	var wg sync.WaitGroup
+	for i := 1; i <= n; i++ {
+		wg.Go(func() {
+			got, err := c.Version(t.Context(), Handle(i))
+			if want := fmt.Sprintf("of %d", i); got != want || err != nil {
+				t.Errorf("got %q, %v; want %q", got, err, want)
+			}
+		})
+	}
+	wg.Wait()
+	c.Close()
+}
+
+func TestBlobsTravelRawBothWays(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{0, 1, 5, 70_000, wire.MaxBlob} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			data := pattern(n)
+			c := talk(t, func(s *standIn) {
+				m := s.expect("tls.Write", "[7]")
+				if m.Raw == nil || !bytes.Equal(m.blob, data) {
+					t.Errorf("the blob did not arrive raw and whole: raw %v, %d bytes", m.Raw, len(m.blob))
+				}
+				s.result(m, fmt.Sprint(n))
+				m = s.expect("tls.Read", fmt.Sprintf("[7,%d]", max(n, 1)))
+				s.say(`{"jsonrpc":"2.0","id":%s,"result":null,"raw":%d}`+"\n", m.ID, n)
+				s.conn.Write(data)
+				s.result(s.expect("tls.Backend", ""), `"openssl"`) // the stream goes on behind the bytes
+				s.end()
+			})
+			if got, err := c.Write(t.Context(), 7, data); got != n || err != nil {
+				t.Fatalf("Write: %d, %v", got, err)
+			}
+			got, err := c.Read(t.Context(), 7, max(n, 1))
+			if err != nil || got == nil || !bytes.Equal(got, data) {
+				t.Fatalf("Read: %d bytes, %v; want %d", len(got), err, n)
+			}
+			if b, err := c.Backend(t.Context()); b != "openssl" || err != nil {
+				t.Fatalf("Backend: %q, %v", b, err)
+			}
+			c.Close()
+		})
+	}
+}
+
+func TestBase64AnswersAreBlobsToo(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		s.result(s.next(), `"aGVsbG8="`)
+		s.result(s.next(), `""`)
+		m := s.next()
+		s.say(`{"jsonrpc":"2.0","id":%s,"result":null,"raw":2}`+"\nhi", m.ID)
+		s.end()
+	})
+	if p, err := c.Read(t.Context(), 1, 10); string(p) != "hello" || err != nil {
+		t.Errorf("got %q, %v", p, err)
+	}
+	if p, err := c.Read(t.Context(), 1, 10); p == nil || len(p) != 0 || err != nil {
+		t.Errorf("got %q, %v", p, err)
+	}
+	var text string // a raw answer, asked for as a string, is base64
+	if err := c.Call(t.Context(), "tls.Read", []any{1, 10}, &text); text != "aGk=" || err != nil {
+		t.Errorf("got %q, %v", text, err)
+	}
+}
+
+func TestErrorsKeepEverythingThatTlsdSays(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, object string
+		want         Error
+	}{
+		{"verify", `{"code":-32007,"message":"tls.Handshake: handle 3: expired","data":{"kind":"verify","op":"tls.Handshake","handle":3,
+			"verify":{"code":10,"reason":"certificate has expired","depth":1,"subject":"/CN=x","store":"system"},"openssl":["a","b"],"later":1}}`,
+			Error{Code: -32007, Kind: KindVerify, Message: "tls.Handshake: handle 3: expired", Data: wire.ErrorData{Kind: "verify", Op: "tls.Handshake",
+				Handle: 3, Verify: &wire.VerifyDetail{Code: 10, Reason: "certificate has expired", Depth: 1, Subject: "/CN=x", Store: "system"},
+				OpenSSL: []string{"a", "b"}}}},
+		{"no data", `{"code":-32601,"message":"no such method"}`,
+			Error{Code: -32601, Kind: KindParams, Message: "no such method", Data: wire.ErrorData{Kind: "params", Op: "tls.Handshake"}}},
+		{"code without kind", `{"code":-32008,"message":"cut","data":{"errno":"ECONNRESET"}}`,
+			Error{Code: -32008, Kind: KindIO, Message: "cut", Data: wire.ErrorData{Kind: "io", Op: "tls.Handshake", Errno: "ECONNRESET"}}},
+		{"unknown code", `{"code":1,"message":"?"}`,
+			Error{Code: 1, Kind: KindInternal, Message: "?", Data: wire.ErrorData{Kind: "internal", Op: "tls.Handshake"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := talk(t, func(s *standIn) {
+				m := s.expect("tls.Handshake", "[3]")
+				s.say(`{"jsonrpc":"2.0","id":%s,"error":%s}`+"\n", m.ID, strings.Join(strings.Fields(tt.object), " "))
+				s.result(s.expect("tls.LastError", ""), `"alive"`)
+				s.end()
+			})
+			got := wantKind(t, c.Handshake(t.Context(), 3), tt.want.Kind)
+			a, _ := json.Marshal(got)
+			b, _ := json.Marshal(tt.want)
+			if string(a) != string(b) {
+				t.Errorf("got  %s\nwant %s", a, b)
+			}
+			if got.Unwrap() != nil {
+				t.Errorf("an answer of tlsd has the cause %v", got.Unwrap())
+			}
+			if text, err := c.LastError(t.Context()); text != "alive" || err != nil {
+				t.Errorf("the session did not live on: %q, %v", text, err)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, line, why string }{
+		{"no JSON", "hello", "no answer"},
+		{"HTTP", "HTTP/1.1 400 Bad Request\r", "no answer"},
+		{"scalar", "7", "no answer"},
+		{"batch", `[{"jsonrpc":"2.0","id":1,"result":0}]`, "no answer"},
+		{"no version", `{"id":1,"result":0}`, "no JSON-RPC 2.0"},
+		{"wrong version", `{"jsonrpc":"1.0","id":1,"result":0}`, "no JSON-RPC 2.0"},
+		{"neither result nor error", `{"jsonrpc":"2.0","id":1}`, "no JSON-RPC 2.0"},
+		{"both", `{"jsonrpc":"2.0","id":1,"result":0,"error":{"code":1,"message":"x"}}`, "no JSON-RPC 2.0"},
+		{"a request", `{"jsonrpc":"2.0","id":1,"method":"x"}`, "no JSON-RPC 2.0"},
+		{"id of nobody", `{"jsonrpc":"2.0","id":99,"result":0}`, "nobody has made"},
+		{"id of another type", `{"jsonrpc":"2.0","id":"1","result":0}`, "nobody has made"},
+		{"no id", `{"jsonrpc":"2.0","result":0}`, "nobody has made"},
+		{"id twice", `{"jsonrpc":"2.0","id":2,"result":""}` + "\n" + `{"jsonrpc":"2.0","id":2,"result":""}`, "answered before"},
+		{"raw of less than nothing", `{"jsonrpc":"2.0","id":1,"result":null,"raw":-1}`, "-1 raw bytes"},
+		{"raw of too much", `{"jsonrpc":"2.0","id":1,"result":null,"raw":16777217}`, "16777217 raw bytes"},
+		{"raw with a fraction", `{"jsonrpc":"2.0","id":1,"result":null,"raw":1.5}`, "no answer"},
+		{"raw beside a result", `{"jsonrpc":"2.0","id":1,"result":"aGk=","raw":1}` + "\nx", "raw bytes in a wrong way"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := talk(t, func(s *standIn) {
+				s.next()
+				s.next()
+				s.say("%s\n", tt.line)
+				s.end()
+			})
+			var wg sync.WaitGroup
+			for range 2 {
+				wg.Go(func() {
+					_, err := c.Backend(t.Context())
+					if err == nil && strings.Contains(tt.line, `"id":2`) {
+						return // of the two answers to one call the first counts
+					}
+					e := wantKind(t, err, KindLost)
+					if !strings.Contains(e.Message, tt.why) || !strings.HasPrefix(e.Message, "tls.Backend: the session is lost: ") {
+						t.Errorf("message %q, want %q in it", e.Message, tt.why)
+					}
+				})
+			}
+			wg.Wait()
+			_, err := c.Read(t.Context(), 1, 1)
+			if e := wantKind(t, err, KindLost); e.Data.Op != "tls.Read" {
+				t.Errorf("a later call failed as %q", e.Data.Op)
+			}
+		})
+	}
+}
+
+func TestAnEndInTheMiddleLosesTheSession(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, last string }{
+		{"between messages", ""},
+		{"in a line", `{"jsonrpc":"2.0","id":1,"res`},
+		{"in raw bytes", `{"jsonrpc":"2.0","id":1,"result":null,"raw":10}` + "\nabc"},
+		{"before raw bytes", `{"jsonrpc":"2.0","id":1,"result":null,"raw":10}` + "\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := talk(t, func(s *standIn) {
+				s.next()
+				s.say("%s", tt.last)
+			})
+			_, err := c.Read(t.Context(), 1, 10)
+			wantKind(t, err, KindLost)
+			_, err = c.Backend(t.Context())
+			wantKind(t, err, KindLost)
+		})
+	}
+}
+
+func TestALastAnswerWithoutLineFeedCounts(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) { s.say(`{"jsonrpc":"2.0","id":%s,"result":"stub"}`, s.next().ID) })
+	if b, err := c.Backend(t.Context()); b != "stub" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+func TestATooLongAnswerLosesTheSession(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		s.next()
+		s.conn.Write(bytes.Repeat([]byte("x"), wire.MaxLine+70_000)) // fails when the client has had enough
+	})
+	_, err := c.Backend(t.Context())
+	if wantKind(t, err, KindLost); !errors.Is(err, wire.ErrTooLong) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestARefusedSessionSaysWhy(t *testing.T) {
+	t.Parallel()
+	const line = `{"jsonrpc":"2.0","id":null,"error":{"code":-32012,"message":"user 1000 is not allowed","data":{"kind":"denied"}}}` + "\n"
+	ours, theirs := pair(t)
+	if _, err := theirs.Write([]byte(line)); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close() // before the client has sent anything: its write fails, and yet it reads the reason
+	c := New(ours)
+	defer c.Close()
+	for range 2 {
+		_, err := c.Hello(t.Context())
+		if e := wantKind(t, err, KindDenied); e.Message != "user 1000 is not allowed" {
+			t.Errorf("message %q", e.Message)
+		}
+	}
+}
+
+func TestCloseEndsWaitingCalls(t *testing.T) {
+	t.Parallel()
+	called := make(chan struct{})
+	c := talk(t, func(s *standIn) {
+		s.next()
+		close(called)
+		s.end()
+	})
+	failed := make(chan error)
+	go func() {
+		_, err := c.Read(context.Background(), 1, 1)
+		failed <- err
+	}()
+	<-called
+	for range 2 {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	err := <-failed
+	if e := wantKind(t, err, KindLost); !errors.Is(err, net.ErrClosed) || !strings.Contains(e.Message, "client has been closed") {
+		t.Errorf("error %v", err)
+	}
+	_, err = c.Backend(t.Context())
+	wantKind(t, err, KindLost)
+}
+
+func TestWhatIsTooLargeIsNotSent(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		s.result(s.expect("tls.Backend", ""), `"openssl"`)
+		s.end()
+	})
+	_, err := c.Write(t.Context(), 1, make([]byte, wire.MaxBlob+1))
+	wantKind(t, err, KindParams)
+	wantKind(t, c.Call(t.Context(), "tls.Write", []any{1, make([]byte, wire.MaxLine)}, nil), KindParams)
+	wantKind(t, c.Call(t.Context(), "tls.Write", []any{make(chan int)}, nil), KindParams)
+	if _, err := c.Backend(t.Context()); err != nil {
+		t.Error(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) != 0 {
+		t.Errorf("%d calls are still waited for", len(c.waiting))
+	}
+}
+
+func TestAResultOfAnotherTypeIsAnErrorOfTheCallOnly(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		s.result(s.next(), `{"surprise":1}`)
+		s.result(s.next(), `"openssl"`)
+		s.end()
+	})
+	if _, err := c.NewClient(t.Context(), "h", 1); err == nil || !strings.HasPrefix(err.Error(), "tls.NewClient: tlsd has answered") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := c.Backend(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHelloChecksWhoAnswers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, answer, why string }{
+		{"ok", `{"version":1,"capabilities":["raw"],"server":{"name":"tlsd","version":"1.0","pid":1}}`, ""},
+		{"later version", `{"version":2,"capabilities":["raw"],"server":{"name":"tlsd","version":"9.0","pid":1}}`, `"tlsd" "9.0" speaks version 2`},
+		{"no version", `{}`, "version 0"},
+		{"no raw", `{"version":1,"capabilities":[],"server":{}}`, "raw"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := talk(t, func(s *standIn) {
+				s.result(s.expect("tls.Hello", `{"version":1,"capabilities":["raw"]}`), tt.answer)
+				s.end()
+			})
+			h, err := c.Hello(t.Context())
+			switch {
+			case tt.why == "" && (err != nil || h.Server.Version != "1.0"):
+				t.Errorf("got %+v, %v", h, err)
+			case tt.why != "" && (err == nil || !strings.Contains(err.Error(), tt.why) || !errors.Is(err, ErrVersion)):
+				t.Errorf("error %v, want ErrVersion with %q in it", err, tt.why)
+			}
+		})
+	}
+}

@@ -1,0 +1,106 @@
+package client
+
+import (
+	"fmt"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+)
+
+// Kind says why a call failed, coarsely enough for a program to act on.
+type Kind = kind.Kind
+
+// The kinds; proto.md, section 5, says what each means.
+const (
+	KindParams    = kind.Params
+	KindHandle    = kind.Handle
+	KindState     = kind.State
+	KindBackend   = kind.Backend
+	KindFile      = kind.File
+	KindConnect   = kind.Connect
+	KindHandshake = kind.Handshake
+	KindVerify    = kind.Verify
+	KindIO        = kind.IO
+	KindTimeout   = kind.Timeout
+	KindCancelled = kind.Cancelled
+	KindLimit     = kind.Limit
+	KindDenied    = kind.Denied
+	KindLost      = kind.Lost
+	KindInternal  = kind.Internal
+)
+
+// Error is how a call failed. Programs decide by Kind:
+//
+//	var e *client.Error
+//	if errors.As(err, &e) && e.Kind == client.KindVerify { … e.Data.Verify.Reason … }
+//
+// The error of a call that was ended by its context also satisfies errors.Is with
+// context.Canceled or context.DeadlineExceeded.
+type Error struct {
+	Code    int            // of JSON-RPC
+	Kind    Kind           // never empty
+	Message string         // for people; if tlsd has answered it, LastError gives the same
+	Data    wire.ErrorData // Op, Handle and detail, where they are known
+
+	cause error
+	ours  bool // made by this package, not answered by tlsd
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns what made this side end the call: the context's error, that of the
+// connection, or both. It is nil for an answer that nothing here has caused.
+func (e *Error) Unwrap() error { return e.cause }
+
+// newError makes an error that tlsd has not answered.
+func newError(k Kind, cause error, format string, args ...any) *Error {
+	return &Error{
+		Code:    wire.Codes[k],
+		Kind:    k,
+		Message: fmt.Sprintf(format, args...),
+		Data:    wire.ErrorData{Kind: k},
+		cause:   cause,
+		ours:    true,
+	}
+}
+
+// in returns the error as that of a call of method. The text of what tlsd has answered stays
+// as it is, because it is what LastError gives.
+func (e *Error) in(method string) *Error {
+	c := *e
+	if c.Data.Op == "" {
+		c.Data.Op = method
+	}
+	if c.ours {
+		c.Message = method + ": " + c.Message
+	}
+	return &c
+}
+
+// fromWire makes an Error of an answer. An error without data, which tlsd does not send,
+// gets the kind that belongs to its code.
+func fromWire(w *wire.Error) *Error {
+	e := &Error{Code: w.Code, Message: w.Message}
+	if w.Data != nil {
+		e.Data = *w.Data
+	}
+	if e.Data.Kind == "" {
+		e.Data.Kind = kindOf(w.Code)
+	}
+	e.Kind = e.Data.Kind
+	return e
+}
+
+func kindOf(code int) Kind {
+	switch code {
+	case wire.CodeParse, wire.CodeInvalidRequest, wire.CodeMethodNotFound:
+		return kind.Params
+	}
+	for k, c := range wire.Codes {
+		if c == code {
+			return k
+		}
+	}
+	return kind.Internal
+}

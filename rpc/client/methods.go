@@ -1,0 +1,184 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"unicode/utf8"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+)
+
+// Handle names a connection or a server context of one session: 1 to 2147483647.
+type Handle int32
+
+// NewClient opens a TCP connection to host, a name or an address, and port,
+// 1 to 65535. TLS starts with Handshake. The handle is to be closed with CloseConn.
+func (c *Client) NewClient(ctx context.Context, host string, port int) (Handle, error) {
+	return call[Handle](ctx, c, "tls.NewClient", host, port)
+}
+
+// Handshake does the TLS handshake and verifies the server's certificate.
+func (c *Client) Handshake(ctx context.Context, h Handle) error {
+	return c.Call(ctx, "tls.Handshake", []any{h}, nil)
+}
+
+// Write sends all of data, 0 to 16 MiB (1<<24 bytes), or fails. It returns len(data).
+func (c *Client) Write(ctx context.Context, h Handle, data []byte) (int, error) {
+	if data == nil {
+		data = []byte{}
+	}
+	var n int
+	err := c.call(ctx, "tls.Write", []any{h}, data, &n)
+	return n, err
+}
+
+// Read waits for data and returns what is there: 1 to maxBytes bytes, of which the caller
+// becomes the owner. No bytes and no error mean that the peer has ended its direction with
+// close_notify; a connection that was cut is an error of kind "io". maxBytes is 1 to 16777216.
+func (c *Client) Read(ctx context.Context, h Handle, maxBytes int) ([]byte, error) {
+	p := []byte{}
+	err := c.Call(ctx, "tls.Read", []any{h, maxBytes}, &p)
+	return p, err
+}
+
+// CloseConn is tls.Close: it sends close_notify and frees the connection's handle. (Close ends
+// the whole session.)
+func (c *Client) CloseConn(ctx context.Context, h Handle) error {
+	return c.Call(ctx, "tls.Close", []any{h}, nil)
+}
+
+// SetInsecureSkipVerify turns the verification of the server's certificate off (true) or on
+// again, for one connection, before its handshake. For tests only.
+func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) error {
+	n := 0
+	if on {
+		n = 1
+	}
+	return c.Call(ctx, "tls.SetInsecureSkipVerify", []any{h, n}, nil)
+}
+
+// NewServerContext loads a certificate chain and its private key (PEM files; relative paths
+// are of this process's working directory). The handle is to be closed with CloseServerContext.
+func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string) (Handle, error) {
+	const method = "tls.NewServerContext"
+	cert, err := absolute(method, certFile)
+	if err != nil {
+		return 0, err
+	}
+	key, err := absolute(method, keyFile)
+	if err != nil {
+		return 0, err
+	}
+	return call[Handle](ctx, c, method, cert, key)
+}
+
+// Accept waits for a client on host, an address of this machine, and port, 1 to 65535, and does
+// the handshake. tlsd listens from the first Accept on, until CloseServerContext.
+func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (Handle, error) {
+	return call[Handle](ctx, c, "tls.Accept", ctxHandle, host, port)
+}
+
+// CloseServerContext ends waiting Accepts with kind "cancelled", and stops listening. Accepted
+// connections live on.
+func (c *Client) CloseServerContext(ctx context.Context, ctxHandle Handle) error {
+	return c.Call(ctx, "tls.CloseServerContext", []any{ctxHandle}, nil)
+}
+
+// SetCaBundle makes the session's clients trust the CA certificates of a PEM file instead of
+// the system's, if they are opened from now on. A relative path is of this process's working directory.
+func (c *Client) SetCaBundle(ctx context.Context, path string) error {
+	const method = "tls.SetCaBundle"
+	path, err := absolute(method, path)
+	if err != nil {
+		return err
+	}
+	return c.Call(ctx, method, []any{path}, nil)
+}
+
+// PeerCertSubject is the subject of the peer's certificate, as "/CN=example.com", or "" if
+// the peer has shown none.
+func (c *Client) PeerCertSubject(ctx context.Context, h Handle) (string, error) {
+	return call[string](ctx, c, "tls.PeerCertSubject", h)
+}
+
+// Backend is "openssl", or "stub" if tlsd could not load libssl.
+func (c *Client) Backend(ctx context.Context) (string, error) {
+	return call[string](ctx, c, "tls.Backend")
+}
+
+// Version is the negotiated version of a connection, such as "TLSv1.3", or with handle 0
+// the version of the library.
+func (c *Client) Version(ctx context.Context, h Handle) (string, error) {
+	if h == 0 {
+		return call[string](ctx, c, "tls.Version")
+	}
+	return call[string](ctx, c, "tls.Version", h)
+}
+
+// LastError is the text of the session's most recent error that tlsd has answered, or "".
+func (c *Client) LastError(ctx context.Context) (string, error) {
+	return call[string](ctx, c, "tls.LastError")
+}
+
+// ErrVersion says that the daemon and this package do not speak a common version of the
+// protocol; install a tlsd and a program that fit together.
+var ErrVersion = errors.New("the versions of the protocol do not fit")
+
+// Hello greets tlsd, asks for raw answers and checks the version of the protocol, which may be
+// ErrVersion. Dial has done it; calling it again does no harm.
+func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
+	var h wire.Hello
+	p := wire.HelloParams{Version: wire.Version, Capabilities: []string{wire.CapabilityRaw}}
+	if err := c.Call(ctx, "tls.Hello", p, &h); err != nil {
+		return h, err
+	}
+	if h.Version < 1 || h.Version > wire.Version {
+		return h, fmt.Errorf("%w: %q %q speaks version %d, this program version %d",
+			ErrVersion, h.Server.Name, h.Server.Version, h.Version, wire.Version)
+	}
+	if !slices.Contains(h.Capabilities, wire.CapabilityRaw) {
+		return h, fmt.Errorf("%w: %q %q does not send raw bytes", ErrVersion, h.Server.Name, h.Server.Version)
+	}
+	return h, nil
+}
+
+// Info describes the daemon, its library and its trust store, for people.
+func (c *Client) Info(ctx context.Context) (wire.Info, error) {
+	return call[wire.Info](ctx, c, "tls.Info")
+}
+
+// Discover returns tlsd's OpenRPC document.
+func (c *Client) Discover(ctx context.Context) (json.RawMessage, error) {
+	return call[json.RawMessage](ctx, c, "rpc.discover")
+}
+
+// call makes a call with parameters by position.
+func call[R any](ctx context.Context, c *Client, method string, params ...any) (R, error) {
+	var r R
+	if params == nil {
+		return r, c.Call(ctx, method, nil, &r)
+	}
+	err := c.Call(ctx, method, params, &r)
+	return r, err
+}
+
+// absolute makes a path absolute. One that is not UTF-8 cannot be sent, and would
+// otherwise silently become another one.
+func absolute(method, path string) (string, error) {
+	if !utf8.ValidString(path) {
+		return "", newError(kind.Params, nil, "path %q: is not UTF-8, which JSON needs; rename the file", path).in(method)
+	}
+	if path == "" {
+		return "", newError(kind.Params, nil, "path: is empty").in(method)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", newError(kind.Params, err, "path %s: %v", path, err).in(method)
+	}
+	return abs, nil
+}

@@ -1,0 +1,57 @@
+package client
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Peer is the process that made the socket, as the kernel knows it (SO_PEERCRED, unix(7)).
+// That is the daemon, or the service manager that passed the socket to it; the
+// process that serves the session is named by tls.Hello.
+type Peer struct {
+	PID      int
+	UID, GID uint32
+}
+
+// Peer tells who made the socket. It is the zero Peer if New made the client.
+func (c *Client) Peer() Peer { return c.peer }
+
+// StrangerError says that the socket is that of a user who is neither root nor the
+// one that this process runs as. Nothing was sent: paths, data and what comes
+// back would be in the hands of that user.
+type StrangerError struct {
+	Path string
+	Peer Peer
+}
+
+func (e *StrangerError) Error() string {
+	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root nor %d", e.Path, e.Peer.UID, os.Geteuid())
+}
+
+// trust fails for a socket of somebody who must not be talked to.
+func (p Peer) trust(path string, euid int) error {
+	if p.UID == 0 || int(p.UID) == euid {
+		return nil
+	}
+	return &StrangerError{path, p}
+}
+
+func peerOf(conn *net.UnixConn) (Peer, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	var cred *syscall.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, cerr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	}); err != nil {
+		return Peer{}, err
+	}
+	if cerr != nil {
+		return Peer{}, fmt.Errorf("SO_PEERCRED: %w", cerr)
+	}
+	return Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid}, nil
+}

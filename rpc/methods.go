@@ -1,0 +1,198 @@
+package rpc
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"slices"
+
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+// method is a line of the table from which all that depends on a method's name
+// is made: dispatch, decoding, the OpenRPC document, and the check of proto.md.
+type method struct {
+	name   string
+	doc    string
+	params []param
+	result schema
+	makes  bool // it makes a handle, whose number is taken when the call arrives
+
+	// One of the two carries it out.
+	call   func(*session.Session, args) *session.Call
+	direct func(*server, args) (any, error) // at once, on the reading goroutine
+}
+
+// Parameters that several methods have.
+var (
+	pHandle = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
+	pCtx    = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
+	pHost   = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
+	pPort   = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+)
+
+func pPath(name, doc string) param {
+	return param{name: name, typ: str, min: 1, max: 4095, doc: doc}
+}
+
+var methods = func() map[string]*method {
+	m := map[string]*method{}
+	for i := range table {
+		m[table[i].name] = &table[i]
+	}
+	// It shows the table, so it cannot stand in it.
+	d := discover
+	d.direct = func(s *server, _ args) (any, error) { return openRPC(s.Version), nil }
+	m[d.name] = &d
+	return m
+}()
+
+var table = []method{
+	{
+		name: "tls.NewClient", doc: "Opens a TCP connection for a TLS client.",
+		params: []param{pHost, pPort}, result: sHandle, makes: true,
+		call: func(s *session.Session, a args) *session.Call { return s.NewClient(a.str(0), a.int(1)) },
+	},
+	{
+		name: "tls.Handshake", doc: "Does the TLS handshake and verifies the server's certificate.",
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0)) },
+	},
+	{
+		name: "tls.Write", doc: "Sends all of the data.",
+		params: []param{pHandle, {name: "data", typ: blob, max: wire.MaxBlob, doc: "the bytes to send"}}, result: sCount,
+		call: func(s *session.Session, a args) *session.Call { return s.Write(a.handle(0), a.blob(1)) },
+	},
+	{
+		name: "tls.Read", doc: "Waits for data and returns what is there; nothing after the peer's close_notify.",
+		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
+		call: func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
+	},
+	{
+		name: "tls.Close", doc: "Closes a connection and frees its handle.",
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Close(a.handle(0)) },
+	},
+	{
+		name: "tls.SetInsecureSkipVerify", doc: "Turns the verification of the server's certificate off (1) or on (0).",
+		params: []param{pHandle, {name: "on", typ: integer, min: 0, max: 1, doc: "1: do not verify"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call {
+			return s.SetInsecureSkipVerify(a.handle(0), a.int(1) == 1)
+		},
+	},
+	{
+		name: "tls.NewServerContext", doc: "Loads a server's certificate chain and private key.",
+		params: []param{pPath("certFile", "absolute path of a PEM file"), pPath("keyFile", "absolute path of a PEM file")},
+		result: sHandle, makes: true,
+		call: func(s *session.Session, a args) *session.Call { return s.NewServerContext(a.str(0), a.str(1)) },
+	},
+	{
+		name: "tls.Accept", doc: "Waits for a client and its handshake.",
+		params: []param{pCtx, pHost, pPort}, result: sHandle, makes: true,
+		call: func(s *session.Session, a args) *session.Call { return s.Accept(a.handle(0), a.str(1), a.int(2)) },
+	},
+	{
+		name: "tls.CloseServerContext", doc: "Stops listening and frees a context.",
+		params: []param{pCtx}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.CloseServerContext(a.handle(0)) },
+	},
+	{
+		name: "tls.SetCaBundle", doc: "Sets the trust store of clients that are opened afterwards.",
+		params: []param{pPath("path", "absolute path of a PEM file")}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.SetCaBundle(a.str(0)) },
+	},
+	{
+		name: "tls.PeerCertSubject", doc: "The subject of the peer's certificate, or an empty string.",
+		params: []param{pHandle}, result: sString,
+		call: func(s *session.Session, a args) *session.Call { return s.PeerCertSubject(a.handle(0)) },
+	},
+	{
+		name: "tls.Backend", doc: `"openssl", or "stub" without a library.`,
+		result: sString,
+		call:   func(s *session.Session, _ args) *session.Call { return s.Backend() },
+	},
+	{
+		name: "tls.Version", doc: "The library's version, or a connection's TLS version.",
+		params: []param{{name: "handle", typ: integer, min: 1, max: math.MaxInt32, optional: true, doc: "a connection handle"}}, result: sString,
+		call: func(s *session.Session, a args) *session.Call {
+			if a[0] == nil {
+				return s.LibraryVersion()
+			}
+			return s.ConnectionVersion(a.handle(0))
+		},
+	},
+	{
+		name: "tls.LastError", doc: "The message of the session's most recent error.",
+		result: sString,
+		call:   func(s *session.Session, _ args) *session.Call { return s.LastError() },
+	},
+	{
+		name: "tls.Hello", doc: "Agrees on the protocol's version and on capabilities.",
+		params: []param{
+			{name: "version", typ: integer, min: 1, max: math.MaxInt32, doc: "the highest version that the client speaks"},
+			{name: "capabilities", typ: texts, optional: true, doc: "what the client asks for"},
+			{name: "firstHandle", typ: integer, min: 1, max: math.MaxInt32, optional: true, doc: "the number of the first handle"},
+		},
+		result: sObject,
+		direct: hello,
+	},
+	{
+		name: "tls.Info", doc: "Describes the library, the trust store, timeouts and limits.",
+		result: sObject,
+		direct: info,
+	},
+	{
+		name: "$/cancelRequest", doc: "Ends a call in flight with kind cancelled.",
+		params: []param{{name: "id", typ: anyID, doc: "the id of the call"}}, result: sNull,
+		direct: func(s *server, a args) (any, error) {
+			s.cancel(a[0].(json.RawMessage))
+			return nil, nil
+		},
+	},
+}
+
+func hello(s *server, a args) (any, error) {
+	if a[2] != nil {
+		if err := s.sess.StartAt(a.handle(2)); err != nil {
+			return nil, err
+		}
+	}
+	h := wire.Hello{
+		Version:      wire.Version,
+		Capabilities: []string{},
+		Server:       wire.Server{Name: "tlsd", Version: s.Version, PID: os.Getpid()},
+	}
+	if list, _ := a[1].([]string); slices.Contains(list, wire.CapabilityRaw) {
+		s.raw.Store(true)
+		h.Capabilities = append(h.Capabilities, wire.CapabilityRaw)
+	}
+	return h, nil
+}
+
+func info(s *server, _ args) (any, error) {
+	e := s.sess.Engine.Info()
+	t, l := s.sess.Timeouts, s.sess.Limits
+	out := wire.Info{
+		Backend: s.sess.Engine.Backend(),
+		Libssl:  wire.Libssl{Path: e.Path, Version: e.Version},
+		Trust:   wire.Trust{Source: e.Trust.Source, File: e.Trust.File, Dir: e.Trust.Dir, Certificates: e.Trust.Certificates},
+		Timeouts: map[string]int64{
+			"connect":         t.Connect.Milliseconds(),
+			"handshake":       t.Handshake.Milliseconds(),
+			"acceptHandshake": t.AcceptHandshake.Milliseconds(),
+			"answer":          s.WriteTimeout.Milliseconds(),
+		},
+		Limits: map[string]int64{
+			"line":    wire.MaxLine,
+			"blob":    wire.MaxBlob,
+			"handles": int64(l.Handles),
+			"calls":   int64(l.Calls),
+			"pending": int64(l.Pending),
+		},
+	}
+	if e.Err != nil {
+		out.Libssl.Error = e.Err.Error()
+	}
+	return out, nil
+}

@@ -1,0 +1,214 @@
+package rpc
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+type paramType int
+
+const (
+	integer paramType = iota // from min to max
+	str                      // min to max bytes, no NUL
+	blob                     // base64, or the message's raw bytes
+	texts                    // array of strings
+	anyID                    // string, integer or null
+)
+
+// param describes one parameter: for decoding, and for rpc.discover.
+type param struct {
+	name     string
+	typ      paramType
+	min, max int64
+	optional bool
+	doc      string
+}
+
+// args are decoded parameters in the order of the method's table; nil where an
+// optional one was left out.
+type args []any
+
+func (a args) handle(i int) session.Handle { return session.Handle(a[i].(int64)) }
+func (a args) int(i int) int               { return int(a[i].(int64)) }
+func (a args) str(i int) string            { return a[i].(string) }
+func (a args) blob(i int) []byte           { return a[i].([]byte) }
+
+// decode decodes a call's parameters strictly: by position or by name, none
+// missing, none too many, each of its type and in its range.
+func (m *method) decode(c *call) (args, error) {
+	given, err := m.given(c.params)
+	if err != nil {
+		return nil, err
+	}
+	a := make(args, len(m.params))
+	usedRaw := false
+	for i, p := range m.params {
+		v := given[i]
+		switch {
+		case p.typ == blob && c.raw != nil && v == nil:
+			a[i], usedRaw = c.raw, true
+		case p.typ == blob && c.raw != nil:
+			return nil, m.wrong("%s: is given twice, as a parameter and as raw bytes", p.name)
+		case v != nil:
+			if a[i], err = m.value(p, v); err != nil {
+				return nil, err
+			}
+		case !p.optional:
+			return nil, m.wrong("%s is missing; %s", p.name, m.takes())
+		}
+	}
+	if c.raw != nil && !usedRaw {
+		return nil, m.wrong("takes no raw bytes, got %d", len(c.raw))
+	}
+	return a, nil
+}
+
+// given sorts the parameters, by position or by name, into the table's order.
+func (m *method) given(params json.RawMessage) ([]json.RawMessage, error) {
+	given := make([]json.RawMessage, len(m.params))
+	switch first(params) {
+	case 0:
+	case '[':
+		var list []json.RawMessage
+		if err := json.Unmarshal(params, &list); err != nil {
+			return nil, m.wrong("%v", err)
+		}
+		if len(list) > len(m.params) {
+			return nil, m.wrong("%s, got %d", m.takes(), len(list))
+		}
+		copy(given, list)
+	case '{':
+		d := json.NewDecoder(bytes.NewReader(params))
+		d.Token() // the brace
+		for d.More() {
+			t, err := d.Token()
+			if err != nil {
+				return nil, m.wrong("%v", err)
+			}
+			name, _ := t.(string)
+			i := m.index(name)
+			if i < 0 {
+				return nil, m.wrong("unknown parameter %q; %s", clip([]byte(name)), m.takes())
+			}
+			if given[i] != nil {
+				return nil, m.wrong("%s: is given twice", name)
+			}
+			if err := d.Decode(&given[i]); err != nil {
+				return nil, m.wrong("%s: %v", name, err)
+			}
+		}
+	}
+	return given, nil
+}
+
+// value decodes one parameter. A blob's value is never shown.
+func (m *method) value(p param, v json.RawMessage) (any, error) {
+	switch p.typ {
+	case integer:
+		if !isInteger(v) {
+			return nil, m.wrong("%s %s: must be an integer", p.name, clip(v))
+		}
+		n, err := strconv.ParseInt(string(v), 10, 64)
+		if err != nil || n < p.min || n > p.max {
+			return nil, m.wrong("%s %s: must be between %d and %d", p.name, clip(v), p.min, p.max)
+		}
+		return n, nil
+	case str:
+		if first(v) != '"' {
+			return nil, m.wrong("%s %s: must be a string", p.name, clip(v))
+		}
+		s := text(v)
+		switch {
+		case int64(len(s)) < p.min:
+			return nil, m.wrong("%s: must not be empty", p.name)
+		case int64(len(s)) > p.max:
+			return nil, m.wrong("%s: has %d bytes, at most %d are allowed", p.name, len(s), p.max)
+		case strings.ContainsRune(s, 0):
+			return nil, m.wrong("%s %s: must not contain a NUL character", p.name, clip(v))
+		}
+		return s, nil
+	case blob:
+		if first(v) != '"' {
+			return nil, m.wrong("%s: must be a base64 string", p.name)
+		}
+		data, err := base64.StdEncoding.Strict().DecodeString(text(v))
+		if err != nil {
+			return nil, m.wrong("%s: %v; it must be base64 with padding (RFC 4648 section 4)", p.name, err)
+		}
+		if len(data) > wire.MaxBlob {
+			return nil, m.wrong("%s: has %d bytes, at most %d are allowed", p.name, len(data), wire.MaxBlob)
+		}
+		return data, nil
+	case texts:
+		var list []*string
+		if first(v) != '[' || json.Unmarshal(v, &list) != nil {
+			return nil, m.wrong("%s %s: must be an array of strings", p.name, clip(v))
+		}
+		out := make([]string, len(list))
+		for i, s := range list {
+			if s == nil {
+				return nil, m.wrong("%s %s: must be an array of strings", p.name, clip(v))
+			}
+			out[i] = *s
+		}
+		return out, nil
+	case anyID:
+		if !validID(v) {
+			return nil, m.wrong("%s %s: must be a string, an integer or null", p.name, clip(v))
+		}
+		return v, nil
+	}
+	panic("rpc: unknown parameter type")
+}
+
+func (m *method) index(name string) int {
+	for i, p := range m.params {
+		if p.name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// takes says what the method takes, for errors.
+func (m *method) takes() string {
+	if len(m.params) == 0 {
+		return "takes no parameters"
+	}
+	names := make([]string, len(m.params))
+	for i, p := range m.params {
+		names[i] = p.name
+		if p.optional {
+			names[i] += "?"
+		}
+	}
+	s := "s"
+	if len(names) == 1 {
+		s = ""
+	}
+	return fmt.Sprintf("takes %d parameter%s (%s)", len(names), s, strings.Join(names, ", "))
+}
+
+func (m *method) wrong(format string, a ...any) error {
+	return &session.Error{Kind: kind.Params, Op: m.name, Why: fmt.Sprintf(format, a...)}
+}
+
+// failed names the method in an error of its own function.
+func (m *method) failed(err error) error {
+	var e *session.Error
+	if !errors.As(err, &e) {
+		return &session.Error{Kind: kind.Internal, Op: m.name, Why: err.Error()}
+	}
+	named := *e
+	named.Op = m.name
+	return &named
+}

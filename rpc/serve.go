@@ -1,0 +1,110 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sourcegraph/jsonrpc2"
+	"golang.org/x/sys/unix"
+
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+// Config says how sessions are served.
+type Config struct {
+	Session session.Config
+	// Version of tlsd, for tls.Hello.
+	Version string
+	// WriteTimeout bounds the writing of one answer to a caller that does not
+	// read. 30 s if zero.
+	WriteTimeout time.Duration
+}
+
+// Serve serves one session on conn, until the caller is gone or ctx is done. It
+// owns conn. When it returns, everything that the session owned is freed. The
+// error is nil when the caller has ended the connection in an orderly way.
+func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
+	if cfg.WriteTimeout <= 0 {
+		cfg.WriteTimeout = 30 * time.Second
+	}
+	s := &server{
+		Config: cfg,
+		sess:   session.New(cfg.Session),
+		conn:   conn,
+		w:      wire.NewWriter(conn, cfg.WriteTimeout),
+		calls:  map[*call]struct{}{},
+	}
+	st := &stream{server: s, r: wire.NewReader(conn, wire.MaxLine)}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+
+	// The library's context is not ours: calls are ended by their session.
+	lib := jsonrpc2.NewConn(context.Background(), st, st, jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
+	<-lib.DisconnectNotify()
+	conn.Close()
+	s.sess.End()
+	s.answers.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return st.err
+}
+
+// server is the state of one served session.
+type server struct {
+	Config
+	sess *session.Session
+	conn *net.UnixConn
+	w    *wire.Writer
+	raw  atomic.Bool // the caller takes raw answers
+
+	answers sync.WaitGroup // calls whose answer has not been written
+
+	mu    sync.Mutex // guards calls
+	calls map[*call]struct{}
+}
+
+// linger is called when the caller will send no more. It returns when all calls
+// are answered, or the caller has closed its reading side too.
+func (s *server) linger() {
+	answered := make(chan struct{})
+	go func() { s.answers.Wait(); close(answered) }()
+
+	gone := make(chan struct{})
+	go func() { defer close(gone); waitHangup(s.conn) }()
+
+	select {
+	case <-answered:
+		s.conn.SetReadDeadline(time.Unix(1, 0)) // ends waitHangup
+		<-gone
+	case <-gone:
+		// The session's end answers what is left; Serve waits for that.
+	}
+}
+
+// waitHangup returns when the other side has closed the connection altogether,
+// or a read deadline has passed. On a Unix stream socket, end of file is seen
+// after a shutdown of the other's writing side and after its close; only after
+// the latter poll(2) reports POLLHUP.
+func waitHangup(conn *net.UnixConn) {
+	rc, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	rc.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		for {
+			_, err := unix.Poll(p, 0)
+			if !errors.Is(err, unix.EINTR) {
+				return err != nil || p[0].Revents&unix.POLLHUP != 0
+			}
+		}
+	})
+}

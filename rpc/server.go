@@ -1,0 +1,168 @@
+package rpc
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+// begin makes a call of the session, in the order of arrival, and sees to it
+// that it is run and answered. It does not wait.
+func (s *server) begin(c *call) {
+	m := methods[c.method]
+	if m == nil {
+		s.answer(c, nil, &protocolError{wire.CodeMethodNotFound, fmt.Sprintf("method %q not found; rpc.discover lists all", clip([]byte(c.method)))})
+		return
+	}
+	args, err := m.decode(c)
+	if err == nil && s.sess.Busy() >= s.sess.Limits.Calls {
+		err = &session.Error{Kind: kind.Limit, Op: m.name, Why: fmt.Sprintf("%d calls are in flight, the limit of a session", s.sess.Limits.Calls)}
+	}
+	if err != nil {
+		if m.makes {
+			s.sess.SkipHandle()
+		}
+		s.answer(c, nil, err)
+		return
+	}
+	if m.direct != nil {
+		v, err := m.direct(s, args)
+		if err != nil {
+			err = m.failed(err)
+		}
+		s.answer(c, v, err)
+		return
+	}
+	sc := m.call(s.sess, args)
+	if !sc.Waits() {
+		v, err := sc.Run()
+		s.reply(c, v, err)
+		return
+	}
+	c.cancel = sc.Cancel
+	s.mu.Lock()
+	s.calls[c] = struct{}{}
+	s.mu.Unlock()
+	s.answers.Add(1)
+	go func() {
+		defer s.answers.Done()
+		v, err := sc.Run()
+		s.mu.Lock()
+		delete(s.calls, c)
+		s.mu.Unlock()
+		s.reply(c, v, err)
+	}()
+}
+
+// cancel ends the calls in flight that have this id.
+func (s *server) cancel(id json.RawMessage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.calls {
+		if c.id != nil && sameID(c.id, id) {
+			c.cancel()
+		}
+	}
+}
+
+// refuse answers a message that is not a request, with id null.
+func (s *server) refuse(err error, b *batch) {
+	s.answer(&call{id: json.RawMessage("null"), batch: b}, nil, err)
+}
+
+// answer is reply for calls that the session knows nothing of: their errors
+// become its last error here.
+func (s *server) answer(c *call, v any, err error) {
+	if err != nil {
+		s.sess.Fail(err)
+	}
+	s.reply(c, v, err)
+}
+
+// reply writes the answer of a call: v, or the error. A failure to write ends the
+// connection.
+func (s *server) reply(c *call, v any, err error) {
+	if c.id == nil {
+		return
+	}
+	var raw []byte
+	out := make([]byte, 0, 128)
+	out = append(out, `{"jsonrpc":"2.0","id":`...)
+	out = append(out, c.id...)
+	blob, isBlob := v.([]byte)
+	switch {
+	case err != nil:
+		out = append(append(out, `,"error":`...), encode(wireError(err))...)
+	case isBlob && s.rawAnswers(c):
+		raw = blob
+		out = append(out, `,"result":null,"raw":`...)
+		out = strconv.AppendInt(out, int64(len(blob)), 10)
+	case isBlob:
+		out = append(out, `,"result":"`...)
+		out = base64.StdEncoding.AppendEncode(out, blob)
+		out = append(out, '"')
+	default:
+		out = append(append(out, `,"result":`...), encode(v)...)
+	}
+	out = append(out, '}')
+	if c.batch != nil {
+		s.batchDone(c.batch, out)
+		return
+	}
+	s.write(out, raw)
+}
+
+func (s *server) rawAnswers(c *call) bool { return c.batch == nil && s.raw.Load() }
+
+func (s *server) write(msg, raw []byte) {
+	if s.w.Write(msg, raw) != nil {
+		s.conn.Close() // the reading goroutine ends the session
+	}
+}
+
+// encode is json.Marshal without HTML's escapes, for the people who read it.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // results and errors are types of ours
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// batch collects the answers of a batch until all are there.
+type batch struct {
+	mu      sync.Mutex // guards all
+	left    int        // answers that are missing
+	answers [][]byte
+}
+
+func (b *batch) add() {
+	b.mu.Lock()
+	b.left++
+	b.mu.Unlock()
+}
+
+// batchDone adds an answer (nil: none, only one less is missing) and writes the
+// batch's answer if it was the last.
+func (s *server) batchDone(b *batch, answer []byte) {
+	b.mu.Lock()
+	b.left--
+	if answer != nil {
+		b.answers = append(b.answers, answer)
+	}
+	complete := b.left == 0 && len(b.answers) > 0
+	b.mu.Unlock()
+	if complete {
+		out := append([]byte("["), bytes.Join(b.answers, []byte(","))...)
+		s.write(append(out, ']'), nil)
+	}
+}

@@ -1,0 +1,138 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"unicode/utf8"
+
+	"github.com/sourcegraph/jsonrpc2"
+
+	"tlsd/rpc/wire"
+)
+
+// stream is the library's view of the connection: it yields one good call after
+// another (ReadObject), and is told to begin each before it has to yield the
+// next (Handle). All of it runs on the library's one reading goroutine.
+type stream struct {
+	*server
+	r     *wire.Reader
+	queue []*call // good calls that have been read and not yielded
+	now   *call   // the call that was yielded last
+	err   error   // why the stream ended, if not in an orderly way
+}
+
+// token is what the library gets to see of a call. It needs no more than that
+// there is one: it could not carry every id, and would decode the parameters
+// and encode them again.
+var token = []byte(`{"jsonrpc":"2.0","method":"call"}`)
+
+// ReadObject yields the next call. An error ends the connection.
+func (st *stream) ReadObject(v any) error {
+	for len(st.queue) == 0 {
+		err := st.next()
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			st.linger()
+			return io.EOF
+		default:
+			if !errors.Is(err, net.ErrClosed) {
+				st.err = err
+			}
+			return err
+		}
+	}
+	st.now, st.queue = st.queue[0], st.queue[1:]
+	return json.Unmarshal(token, v)
+}
+
+// Handle begins the call that was yielded last.
+func (st *stream) Handle(context.Context, *jsonrpc2.Conn, *jsonrpc2.Request) { st.begin(st.now) }
+
+// WriteObject is part of the library's interface, but answers go past the library.
+func (st *stream) WriteObject(any) error { return errors.New("rpc: answers go past the library") }
+
+// Close ends the connection.
+func (st *stream) Close() error { return st.conn.Close() }
+
+// next reads one message with its raw bytes and queues its calls. A bad message
+// is answered here and is no error; an error means that no more can be read.
+func (st *stream) next() error {
+	line, err := st.r.Line()
+	if errors.Is(err, wire.ErrTooLong) {
+		return st.hopeless(fmt.Sprintf("the line is longer than %d bytes", wire.MaxLine))
+	}
+	if err != nil {
+		return err
+	}
+	if !utf8.Valid(line) {
+		st.refuse(&protocolError{wire.CodeParse, "parse error: the line is not UTF-8"}, nil)
+		return nil
+	}
+	if err := syntaxError(line); err != nil {
+		st.refuse(&protocolError{wire.CodeParse, fmt.Sprintf("parse error: the line is not JSON: %v", err)}, nil)
+		return nil
+	}
+	if first(line) == '[' {
+		st.queueBatch(line)
+		return nil
+	}
+	c, raw, why := parse(line)
+	if raw == badRaw {
+		return st.hopeless(why)
+	}
+	if raw >= 0 {
+		// They are read even if the message is bad, to find the next one.
+		bytes, err := st.r.Raw(raw)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			c.raw = bytes
+		}
+	}
+	if c == nil {
+		st.refuse(invalid(why), nil)
+		return nil
+	}
+	st.queue = append(st.queue, c)
+	return nil
+}
+
+// queueBatch queues the good calls of a batch and answers the rest.
+func (st *stream) queueBatch(line []byte) {
+	var elements []json.RawMessage
+	if err := json.Unmarshal(line, &elements); err != nil || len(elements) == 0 {
+		st.refuse(invalid("a batch has at least one call"), nil)
+		return
+	}
+	b := &batch{left: 1} // held until all calls are counted
+	for _, e := range elements {
+		c, raw, why := parse(e)
+		if raw != noRaw && why == "" {
+			why = "raw bytes cannot be announced inside a batch"
+		}
+		if why != "" {
+			b.add()
+			st.refuse(invalid(why), b)
+			continue
+		}
+		if c.id != nil {
+			b.add()
+		}
+		c.batch = b
+		st.queue = append(st.queue, c)
+	}
+	st.batchDone(b, nil)
+}
+
+// hopeless answers a message after which the next one cannot be found.
+func (st *stream) hopeless(why string) error {
+	err := invalid(why + "; closing the connection, because the start of the next message is unknown")
+	st.refuse(err, nil)
+	return err
+}

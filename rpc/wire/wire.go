@@ -1,0 +1,145 @@
+// Package wire has the messages of proto.md as Go types, and reads and writes
+// them. It is shared by the server (package rpc) and by clients.
+//
+// Promises: a [Reader] holds at most one message, of bounded size, and never
+// reads past its end into raw bytes. A [Writer] sends a message and the raw
+// bytes that it announces in one piece.
+package wire
+
+import (
+	"encoding/json"
+
+	"tlsd/internal/kind"
+)
+
+// Version of the protocol, as agreed on in tls.Hello.
+const Version = 1
+
+// Bounds of the protocol, in bytes.
+const (
+	MaxBlob = 1 << 24  // one blob, and one message's raw bytes
+	MaxLine = 23 << 20 // one message without its raw bytes
+)
+
+// CapabilityRaw asks for raw answers in tls.Hello.
+const CapabilityRaw = "raw"
+
+// Codes of the JSON-RPC 2.0 specification, section 5.1.
+const (
+	CodeParse          = -32700
+	CodeInvalidRequest = -32600
+	CodeMethodNotFound = -32601
+	CodeInvalidParams  = -32602
+	CodeInternal       = -32603
+)
+
+// Codes gives each kind's JSON-RPC code. For kind.Params it is the code of wrong parameters.
+var Codes = map[kind.Kind]int{
+	kind.Params:    CodeInvalidParams,
+	kind.Internal:  CodeInternal,
+	kind.Handle:    -32001,
+	kind.State:     -32002,
+	kind.Backend:   -32003,
+	kind.File:      -32004,
+	kind.Connect:   -32005,
+	kind.Handshake: -32006,
+	kind.Verify:    -32007,
+	kind.IO:        -32008,
+	kind.Timeout:   -32009,
+	kind.Cancelled: -32010,
+	kind.Limit:     -32011,
+	kind.Denied:    -32012,
+	kind.Lost:      -32013,
+}
+
+// Request is a call, or a notification if ID is nil.
+type Request struct {
+	JSONRPC string          `json:"jsonrpc"`
+	ID      json.RawMessage `json:"id,omitempty"`
+	Method  string          `json:"method"`
+	Params  json.RawMessage `json:"params,omitempty"`
+	Raw     *int            `json:"raw,omitempty"`
+}
+
+// Response answers a call, with either Result or Error.
+type Response struct {
+	JSONRPC string          `json:"jsonrpc"`
+	ID      json.RawMessage `json:"id"`
+	Result  json.RawMessage `json:"result,omitempty"`
+	Error   *Error          `json:"error,omitempty"`
+	Raw     *int            `json:"raw,omitempty"`
+}
+
+// Error is the error member of a Response.
+type Error struct {
+	Code    int        `json:"code"`
+	Message string     `json:"message"`
+	Data    *ErrorData `json:"data,omitempty"`
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// ErrorData is the data member of an Error.
+type ErrorData struct {
+	Kind    kind.Kind     `json:"kind"`
+	Op      string        `json:"op,omitempty"`
+	Handle  int32         `json:"handle,omitempty"`
+	Errno   string        `json:"errno,omitempty"`
+	Verify  *VerifyDetail `json:"verify,omitempty"`
+	OpenSSL []string      `json:"openssl,omitempty"`
+}
+
+// VerifyDetail says why a certificate was not accepted.
+type VerifyDetail struct {
+	Code    int    `json:"code"`
+	Reason  string `json:"reason"`
+	Depth   int    `json:"depth"`
+	Subject string `json:"subject"`
+	Store   string `json:"store"`
+}
+
+// HelloParams are the parameters of tls.Hello, by name.
+type HelloParams struct {
+	Version      int      `json:"version"`
+	Capabilities []string `json:"capabilities,omitempty"`
+	FirstHandle  int32    `json:"firstHandle,omitempty"`
+}
+
+// Hello is the result of tls.Hello.
+type Hello struct {
+	Version      int      `json:"version"`
+	Capabilities []string `json:"capabilities"`
+	Server       Server   `json:"server"`
+}
+
+// Server names the program that answers.
+type Server struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	PID     int    `json:"pid"`
+}
+
+// Info is the result of tls.Info.
+type Info struct {
+	Backend  string           `json:"backend"`
+	Libssl   Libssl           `json:"libssl"`
+	Trust    Trust            `json:"trust"`
+	Timeouts map[string]int64 `json:"timeouts"`
+	Limits   map[string]int64 `json:"limits"`
+}
+
+// Libssl describes the library, or says why there is none.
+type Libssl struct {
+	Path    string `json:"path,omitempty"`
+	Version string `json:"version,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+// Trust describes the system's trust store.
+type Trust struct {
+	Source       string `json:"source,omitempty"`
+	File         string `json:"file,omitempty"`
+	Dir          string `json:"dir,omitempty"`
+	Certificates int    `json:"certificates"`
+}
