@@ -1,0 +1,332 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tlsd/session"
+)
+
+// options are the settings of a start.
+type options struct {
+	socket     string
+	socketMode fs.FileMode
+	allowUID   []uint32
+	allowGID   []uint32
+
+	libssl    string
+	isolation string // "session" or "shared"
+	workers   int
+	spare     int
+
+	timeouts     session.Timeouts
+	writeTimeout time.Duration
+	drainTimeout time.Duration
+	idleExit     time.Duration
+
+	maxSessions int
+	limits      session.Limits
+
+	logLevel  string
+	logFormat string
+	readyFD   int
+
+	version bool
+	help    bool
+}
+
+// A flagInfo is a flag as the help shows it. A heading stands before its first
+// flag.
+type flagInfo struct {
+	heading, name, arg, preset, text string
+	value                            flag.Value
+}
+
+// flagTable lists the flags in the order of the help. It sets o to the defaults.
+func flagTable(o *options) []flagInfo {
+	defaults := session.Config{}.WithDefaults()
+	*o = options{
+		isolation: "session", workers: runtime.NumCPU(), spare: 1,
+		timeouts: defaults.Timeouts, writeTimeout: 30 * time.Second, drainTimeout: 30 * time.Second,
+		maxSessions: 1000, limits: defaults.Limits,
+		logLevel: "info", logFormat: "auto", readyFD: -1,
+	}
+	return []flagInfo{
+		{"Socket", "socket", "PATH", "/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
+			"where to listen", (*text)(&o.socket)},
+		{"", "socket-mode", "MODE", "0600; with --allow-uid or --allow-gid 0666, since tlsd itself then decides",
+			"permissions of the socket, octal", (*mode)(&o.socketMode)},
+		{"", "allow-uid", "USER,…", "none",
+			"users besides tlsd's own that may connect, names or numbers; may be repeated", &ids{&o.allowUID, "user", lookupUser}},
+		{"", "allow-gid", "GROUP,…", "none",
+			"groups, primary or supplementary, whose members may connect", &ids{&o.allowGID, "group", lookupGroup}},
+
+		{"Workers", "isolation", "MODE", "session",
+			"session: a process for each session; shared: a fixed number of processes for all", &choice{&o.isolation, []string{"session", "shared"}}},
+		{"", "workers", "N", "the number of processors",
+			"processes of --isolation=shared", &number{&o.workers, 1, 1024}},
+		{"", "spare", "N", "1",
+			"processes kept ready for the next session, with --isolation=session", &number{&o.spare, 0, 1024}},
+		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
+			"the OpenSSL library", (*text)(&o.libssl)},
+
+		{"Times", "connect-timeout", "TIME", "30s",
+			"for NewClient: the look-up and all addresses together", &duration{&o.timeouts.Connect, false}},
+		{"", "handshake-timeout", "TIME", "30s",
+			"for Handshake", &duration{&o.timeouts.Handshake, false}},
+		{"", "accept-handshake-timeout", "TIME", "10s",
+			"for the handshake of one client under Accept", &duration{&o.timeouts.AcceptHandshake, false}},
+		{"", "write-timeout", "TIME", "30s",
+			"for one answer to a caller that does not read it; then its session ends", &duration{&o.writeTimeout, false}},
+		{"", "drain-timeout", "TIME", "30s",
+			"for open sessions when tlsd is told to stop; then they are ended", &duration{&o.drainTimeout, true}},
+		{"", "idle-exit", "TIME", "0, never",
+			"leave when there has been no session for so long", &duration{&o.idleExit, true}},
+
+		{"Limits", "max-sessions", "N", "1000",
+			"sessions at the same time", &number{&o.maxSessions, 1, 1 << 20}},
+		{"", "max-handles", "N", "65536",
+			"open handles of one session", &number{&o.limits.Handles, 1, 1 << 30}},
+		{"", "max-calls", "N", "4096",
+			"calls of one session in flight", &number{&o.limits.Calls, 1, 1 << 20}},
+		{"", "max-pending", "N", "128",
+			"clients per server context that no Accept has taken", &number{&o.limits.Pending, 1, 1 << 16}},
+
+		{"Log and service", "log-level", "LEVEL", "info",
+			"the least to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
+		{"", "log-format", "FORMAT", "auto: console on a terminal, else json",
+			"auto, console, json", &choice{&o.logFormat, []string{"auto", "console", "json"}}},
+		{"", "ready-fd", "N", "none",
+			"write a newline to this descriptor when listening, then close it", &number{&o.readyFD, 1, 1 << 20}},
+
+		{"Other", "version", "", "", "print the version and leave", (*boolean)(&o.version)},
+		{"", "help", "", "", "print this text and leave", (*boolean)(&o.help)},
+	}
+}
+
+// envName is the environment twin of a flag: --socket-mode is TLSD_SOCKET_MODE.
+func envName(name string) string {
+	return "TLSD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// hasTwin says whether the environment can set the flag.
+func (f flagInfo) hasTwin() bool { return f.arg != "" }
+
+// parseOptions reads the flags and, for those not given, their environment
+// twins. An empty variable counts as none.
+func parseOptions(args []string, getenv func(string) string) (*options, error) {
+	var o options
+	table := flagTable(&o)
+	set := flag.NewFlagSet("tlsd", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.Usage = func() {}
+	for _, f := range table {
+		set.Var(f.value, f.name, f.text)
+	}
+	set.BoolVar(&o.help, "h", false, "")
+	if err := set.Parse(args); err != nil {
+		return nil, flagError(err)
+	}
+	if set.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q: tlsd takes flags only", set.Arg(0))
+	}
+	given := map[string]bool{}
+	set.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for _, f := range table {
+		name := envName(f.name)
+		if v := getenv(name); v != "" && f.hasTwin() && !given[f.name] {
+			if err := f.value.Set(v); err != nil {
+				return nil, fmt.Errorf("invalid value %q of the environment variable %s: %w", v, name, err)
+			}
+			given[f.name] = true
+		}
+	}
+	if !given["socket-mode"] {
+		o.socketMode = 0o600
+		if len(o.allowUID)+len(o.allowGID) > 0 {
+			o.socketMode = 0o666
+		}
+	}
+	return &o, nil
+}
+
+// flagError gives an error of package flag our spelling.
+func flagError(err error) error {
+	s := err.Error()
+	if name, ok := strings.CutPrefix(s, "flag provided but not defined: -"); ok {
+		return fmt.Errorf("unknown flag --%s", strings.TrimPrefix(name, "-"))
+	}
+	s = strings.Replace(s, "for flag -", "for --", 1)
+	s = strings.Replace(s, "for -", "for --", 1)
+	s = strings.Replace(s, "for ---", "for --", 1)
+	s = strings.Replace(s, "flag needs an argument: -", "a value is missing after --", 1)
+	return errors.New(s)
+}
+
+// defaultSocket is the path for a start that names none.
+func defaultSocket(getenv func(string) string) (string, error) {
+	if os.Geteuid() == 0 {
+		return "/run/tlsd.sock", nil
+	}
+	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return strings.TrimRight(dir, "/") + "/tlsd.sock", nil
+	}
+	return "", errors.New("where to listen: neither --socket nor TLSD_SOCKET nor XDG_RUNTIME_DIR is set; give --socket PATH")
+}
+
+// The values of flags. The error of Set says what is accepted.
+
+type text string
+
+func (t *text) String() string { return string(*t) }
+func (t *text) Set(s string) error {
+	if s == "" {
+		return errors.New("want a path")
+	}
+	*t = text(s)
+	return nil
+}
+
+type boolean bool
+
+func (b *boolean) String() string   { return strconv.FormatBool(bool(*b)) }
+func (b *boolean) IsBoolFlag() bool { return true }
+func (b *boolean) Set(s string) error {
+	v, err := strconv.ParseBool(s)
+	if err != nil {
+		return errors.New("want no value, or true or false")
+	}
+	*b = boolean(v)
+	return nil
+}
+
+type mode fs.FileMode
+
+func (m *mode) String() string { return fmt.Sprintf("%04o", *m) }
+func (m *mode) Set(s string) error {
+	v, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 32)
+	if err != nil || v > 0o777 {
+		return errors.New("want permissions in octal, from 0 to 0777")
+	}
+	*m = mode(v)
+	return nil
+}
+
+type number struct {
+	p        *int
+	min, max int
+}
+
+func (n *number) String() string {
+	if n.p == nil {
+		return ""
+	}
+	return strconv.Itoa(*n.p)
+}
+func (n *number) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < n.min || v > n.max {
+		return fmt.Errorf("want a whole number from %d to %d", n.min, n.max)
+	}
+	*n.p = v
+	return nil
+}
+
+type duration struct {
+	p    *time.Duration
+	zero bool // 0 has a meaning
+}
+
+func (d *duration) String() string {
+	if d.p == nil {
+		return ""
+	}
+	return d.p.String()
+}
+func (d *duration) Set(s string) error {
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 || v == 0 && !d.zero {
+		if d.zero {
+			return errors.New("want a time such as 90s, 1m30s or 500ms, or 0")
+		}
+		return errors.New("want a time above 0 such as 90s, 1m30s or 500ms")
+	}
+	*d.p = v
+	return nil
+}
+
+type choice struct {
+	p    *string
+	from []string
+}
+
+func (c *choice) String() string {
+	if c.p == nil {
+		return ""
+	}
+	return *c.p
+}
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.from, s) {
+		return fmt.Errorf("want one of %s", strings.Join(c.from, ", "))
+	}
+	*c.p = s
+	return nil
+}
+
+// ids is a list of users or groups; each Set adds to it.
+type ids struct {
+	p      *[]uint32
+	what   string
+	lookup func(string) (string, error)
+}
+
+func (l *ids) String() string {
+	if l.p == nil {
+		return ""
+	}
+	return strings.Trim(fmt.Sprint(*l.p), "[]")
+}
+func (l *ids) Set(s string) error {
+	for _, name := range strings.Split(s, ",") {
+		name = strings.TrimSpace(name)
+		id, err := strconv.ParseUint(name, 10, 32)
+		if err != nil {
+			var number string
+			if number, err = l.lookup(name); err == nil {
+				id, err = strconv.ParseUint(number, 10, 32)
+			}
+		}
+		if err != nil || id == 1<<32-1 { // (uid_t)-1 is nobody's
+			return fmt.Errorf("want names or numbers of %ss, with commas between them; there is no %s %q", l.what, l.what, name)
+		}
+		*l.p = append(*l.p, uint32(id))
+	}
+	return nil
+}
+
+func lookupUser(name string) (string, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	return u.Uid, nil
+}
+
+func lookupGroup(name string) (string, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return "", err
+	}
+	return g.Gid, nil
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// printHelp writes the help. What it says of the flags comes from their table.
+func printHelp(w io.Writer) {
+	var o options
+	fmt.Fprint(w, `tlsd serves TLS to local programs: JSON-RPC over a Unix socket in front, OpenSSL behind.
+
+Usage: tlsd [flags]
+
+  tlsd --socket /tmp/tlsd.sock                    start; that is all of it
+  echo '{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}' |
+      socat - UNIX-CONNECT:/tmp/tlsd.sock         ask it something
+`)
+	for _, f := range flagTable(&o) {
+		if f.heading != "" {
+			fmt.Fprintf(w, "\n%s\n", f.heading)
+		}
+		fmt.Fprintf(w, "  %s\n", strings.TrimSpace("--"+f.name+" "+f.arg))
+		fmt.Fprintf(w, "      %s\n", f.text)
+		if f.hasTwin() {
+			fmt.Fprintf(w, "      default: %s; environment: %s\n", f.preset, envName(f.name))
+		}
+	}
+	fmt.Fprint(w, `
+A flag wins over its environment variable. Times are like 90s, 1m30s or 500ms.
+
+SIGTERM or SIGINT: stop listening, let sessions finish, leave; a second one ends them at once.
+Exit status: 0 after a clean stop; 1 when tlsd could not start, or sessions had to be ended; 2 for wrong usage.
+`)
+}

@@ -1,0 +1,280 @@
+// Tlsd serves TLS to local programs. They speak JSON-RPC 2.0 to its Unix socket,
+// as proto.md describes; it loads OpenSSL at run time and owns every TLS
+// connection, so that nothing which OpenSSL or a peer does can hurt them.
+//
+//	tlsd --socket PATH
+//
+// is the whole of a normal start. Without --socket the path is $TLSD_SOCKET, else
+// /run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock. Each flag has an environment
+// twin, --socket-mode for one TLSD_SOCKET_MODE; the flag wins. tlsd --help lists all.
+//
+// # Who may connect
+//
+// The kernel tells tlsd the caller's user and groups. By default only the user
+// that runs tlsd may connect; --allow-uid and --allow-gid let others in.
+//
+// # Processes
+//
+// The daemon itself only listens and supervises. Each session is served by a worker
+// process of its own (--isolation=session), or by one of a fixed number
+// (--isolation=shared). If OpenSSL crashes, the sessions of that worker end and
+// nothing else. When tlsd runs as root, the worker of another user's session
+// runs with that user's rights, so that the files and ports that the caller names are opened as the
+// caller, also with --isolation=shared. When it runs as somebody else, all act with
+// that user's rights.
+//
+// Workers ignore SIGTERM. To end one session, kill its worker with SIGKILL; the log
+// has its pid.
+//
+// # Start and stop
+//
+// The path is locked (PATH.lock, which stays) so that two daemons never serve it. A socket that
+// a dead daemon has left is replaced; anything else at the path is not touched.
+//
+// A service manager learns of the start by READY=1 (sd_notify), or by a newline on the
+// descriptor of --ready-fd. A listening socket may be passed in by systemd
+// (LISTEN_FDS); then --socket and --socket-mode have no effect.
+//
+// On SIGTERM or SIGINT tlsd stops listening, removes the socket and lets open
+// sessions finish. After --drain-timeout it ends them; a second signal ends them at once. With
+// --idle-exit it stops by itself when there has been no session for that long. SIGHUP
+// does nothing: there is no configuration file.
+//
+// # Exit status
+//
+//	0  stopped, and all sessions had finished
+//	1  could not start, or sessions had to be ended
+//	2  wrong usage
+//
+// # Log
+//
+// The log goes to standard error, for people on a terminal, else as JSON. It never has
+// payload, keys or passwords.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/handoff"
+	"tlsd/internal/supervisor"
+)
+
+// version can be set when building: -ldflags "-X main.version=1.2.3".
+var version = ""
+
+func main() {
+	if len(os.Args) == 1 && os.Args[0] == handoff.Arg0 {
+		os.Exit(runWorker())
+	}
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program. It returns the exit status. When ctx is done, it stops as on
+// SIGTERM.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parseOptions(args, os.Getenv)
+	if err != nil {
+		return misuse(stderr, err)
+	}
+	switch {
+	case o.help:
+		printHelp(stdout)
+		return 0
+	case o.version:
+		fmt.Fprintf(stdout, "tlsd %s (%s %s/%s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return 0
+	}
+	if err := start(ctx, o, stderr); err != nil {
+		if errors.As(err, new(usageError)) {
+			return misuse(stderr, err)
+		}
+		fmt.Fprintln(stderr, "tlsd:", err)
+		return 1
+	}
+	return 0
+}
+
+// usageError is an error of the command line that shows only when it is carried out.
+type usageError struct{ error }
+
+func misuse(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "tlsd: %v\nRun tlsd --help for all flags.\n", err)
+	return 2
+}
+
+// start makes the socket and serves on it until tlsd is told to stop.
+func start(ctx context.Context, o *options, stderr io.Writer) error {
+	closeOnExec()
+	ready, err := openReady(o.readyFD)
+	if err != nil {
+		return usageError{err}
+	}
+	worker, err := workerSettings(o)
+	if err != nil {
+		return usageError{err}
+	}
+	log := newLog(stderr, o.logLevel, o.logFormat)
+	ctx, force, stop := handleSignals(ctx, log)
+	defer stop()
+	socket, err := listen(o)
+	if err != nil {
+		return err
+	}
+	if ready != nil {
+		_, err := ready.Write([]byte("\n"))
+		if err = errors.Join(err, ready.Close()); err != nil {
+			log.Warn("--ready-fd", zap.Error(err))
+		}
+	}
+	warn(o, log)
+	cfg := supervisor.Config{
+		Log: log, Socket: socket,
+		Policy:       supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
+		WorkerConfig: worker,
+		Shared:       o.isolation == "shared", Warm: o.spare,
+		MaxSessions: o.maxSessions, DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
+	}
+	if cfg.Shared {
+		cfg.Warm = o.workers
+	}
+	return supervisor.New(cfg).Run(ctx, force)
+}
+
+// listen takes the socket that systemd passes, or makes one.
+func listen(o *options) (*supervisor.Socket, error) {
+	if socket, err := supervisor.Activated(); socket != nil || err != nil {
+		return socket, err
+	}
+	path := o.socket
+	if path == "" {
+		var err error
+		if path, err = defaultSocket(os.Getenv); err != nil {
+			return nil, usageError{err}
+		}
+	}
+	return supervisor.Listen(path, o.socketMode)
+}
+
+// workerSettings is what each worker is told.
+func workerSettings(o *options) (json.RawMessage, error) {
+	libssl := o.libssl
+	if strings.Contains(libssl, "/") { // else a name for the loader to search
+		var err error
+		if libssl, err = filepath.Abs(libssl); err != nil {
+			return nil, fmt.Errorf("--libssl %s: %w", o.libssl, err)
+		}
+	}
+	return json.Marshal(workerConfig{
+		Libssl: libssl, Version: versionText(), Timeouts: o.timeouts, Limits: o.limits,
+		WriteTimeout: o.writeTimeout, LogLevel: o.logLevel,
+	})
+}
+
+// warn logs settings that may not be what their author thinks.
+func warn(o *options, log *zap.Logger) {
+	if os.Geteuid() != 0 && len(o.allowUID)+len(o.allowGID) > 0 {
+		log.Warn("tlsd does not run as root, so the callers that --allow-uid and --allow-gid let in use files and ports with the rights of tlsd's own user",
+			zap.Int("uid", os.Geteuid()))
+	}
+	const perSession, own = 4, 64 // descriptors of the supervisor
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || o.isolation != "session" {
+		return
+	}
+	if need := uint64(o.maxSessions)*perSession + own; limit.Cur < need {
+		log.Warn("the limit of open files (RLIMIT_NOFILE) is too low for --max-sessions",
+			zap.Uint64("limit", limit.Cur), zap.Uint64("needed", need), zap.Int("max-sessions", o.maxSessions))
+	}
+}
+
+// handleSignals makes the first SIGTERM or SIGINT end the context, and a second
+// one close force. The handling ends with stop.
+func handleSignals(parent context.Context, log *zap.Logger) (ctx context.Context, force <-chan struct{}, stop func()) {
+	signal.Ignore(unix.SIGPIPE)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	ctx, cancel := context.WithCancel(parent)
+	forced := make(chan struct{})
+	var handling sync.WaitGroup
+	handling.Go(func() {
+		count := 0
+		for sig := range signals {
+			if sig == unix.SIGHUP {
+				log.Info("SIGHUP ignored: there is no configuration file to read again")
+				continue
+			}
+			count++
+			log.Info("signal", zap.Stringer("signal", sig), zap.Int("count", count))
+			switch count {
+			case 1:
+				cancel()
+			case 2:
+				close(forced)
+			}
+		}
+	})
+	return ctx, forced, func() {
+		signal.Stop(signals)
+		close(signals)
+		handling.Wait()
+		cancel()
+	}
+}
+
+// openReady takes the descriptor of --ready-fd. The Go runtime's own
+// descriptors are neither files nor pipes nor sockets.
+func openReady(fd int) (*os.File, error) {
+	if fd < 0 {
+		return nil, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("--ready-fd %d: %w; want the number of a descriptor that is open for writing", fd, err)
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY || st.Mode&unix.S_IFMT == 0 || fd == 2 {
+		return nil, fmt.Errorf("--ready-fd %d: want a pipe, socket or file that is open for writing, and not standard error", fd)
+	}
+	return os.NewFile(uintptr(fd), "ready-fd"), nil
+}
+
+// closeOnExec keeps the descriptors that tlsd was started with from its workers.
+func closeOnExec() {
+	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	entries, _ := os.ReadDir("/proc/self/fd") // Linux before 5.11
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= 3 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
+// versionText is the version: set when building, else that of the module.
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/handoff"
+	"tlsd/openssl"
+	"tlsd/rpc"
+	"tlsd/session"
+)
+
+// The worker: this program, started by the supervisor (see package
+// handoff). The rules:
+//
+//   - It loads the library before it says that it is ready, and never unloads it.
+//   - The end of its channel is its only order to go. Signals that a terminal or
+//     a service manager sends to a whole group are the supervisor's to judge.
+//   - It leaves no core file and cannot be traced by its user's other
+//     programs: it has keys in its memory.
+
+const (
+	// longestReason bounds the text about a library that cannot be loaded, in bytes.
+	longestReason = 16 << 10
+	// endTimeout bounds the time that sessions have to end when the supervisor is gone.
+	endTimeout = 5 * time.Second
+)
+
+// workerConfig is what the supervisor hands to a worker.
+type workerConfig struct {
+	Libssl       string           `json:"libssl"`
+	Version      string           `json:"version"`
+	Timeouts     session.Timeouts `json:"timeouts"`
+	Limits       session.Limits   `json:"limits"`
+	WriteTimeout time.Duration    `json:"writeTimeout"`
+	LogLevel     string           `json:"logLevel"`
+}
+
+// runWorker is the worker's main. It returns the exit status.
+func runWorker() int {
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
+	// Each of these is a precaution, and does without where it cannot be had.
+	os.WriteFile("/proc/self/comm", []byte("tlsd-worker"), 0)
+	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+	log := newLog(os.Stderr, "info", "json")
+	channel, err := handoff.Open()
+	if err != nil {
+		log.Error("this is a worker of tlsd, to be started by tlsd only", zap.Error(err))
+		return 2
+	}
+	defer channel.Close()
+	var first handoff.ToWorker
+	if err := channel.Receive(&first); errors.Is(err, io.EOF) {
+		return 0
+	} else if err != nil {
+		log.Error("no configuration", zap.Error(err))
+		return 1
+	}
+	var cfg workerConfig
+	if err := json.Unmarshal(first.Config, &cfg); err != nil {
+		log.Error("bad configuration", zap.Error(err))
+		return 1
+	}
+	w := &workerProcess{cfg: cfg, channel: channel, log: newLog(os.Stderr, cfg.LogLevel, "json")}
+	return w.run()
+}
+
+type workerProcess struct {
+	cfg     workerConfig
+	channel *handoff.Conn
+	log     *zap.Logger
+
+	serving sync.WaitGroup
+}
+
+func (w *workerProcess) run() int {
+	engine, ready := loadEngine(w.cfg.Libssl)
+	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
+		return w.exit(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for {
+		var msg handoff.ToWorker
+		conn, err := w.channel.ReceiveConn(&msg)
+		if err != nil {
+			cancel()
+			return w.exit(err)
+		}
+		if msg.Session == nil || conn == nil {
+			w.log.Error("a message without a session")
+			if conn != nil {
+				conn.Close()
+			}
+			continue
+		}
+		w.serving.Go(func() {
+			err := rpc.Serve(ctx, conn, rpc.Config{
+				Session:      session.Config{Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits},
+				Version:      w.cfg.Version,
+				WriteTimeout: w.cfg.WriteTimeout,
+			})
+			w.ended(msg.Session.Number, err)
+		})
+	}
+}
+
+// ended reports the end of a session. A worker for one session is then told to
+// go by the supervisor, and does not wait for it.
+func (w *workerProcess) ended(number uint64, err error) {
+	e := handoff.Ended{Number: number}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	if err := w.channel.Send(handoff.FromWorker{Ended: &e}, nil); err != nil {
+		w.log.Debug("the supervisor is gone", zap.Error(err))
+	}
+}
+
+// exit waits until the sessions are gone. It returns the exit status.
+func (w *workerProcess) exit(why error) int {
+	gone := make(chan struct{})
+	go func() { defer close(gone); w.serving.Wait() }()
+	select {
+	case <-gone:
+	case <-time.After(endTimeout):
+		w.log.Error("sessions did not end in time", zap.Duration("after", endTimeout))
+		return 1
+	}
+	if !errors.Is(why, io.EOF) && !errors.Is(why, unix.EPIPE) && !errors.Is(why, unix.ECONNRESET) {
+		w.log.Error("the channel to the supervisor failed", zap.Error(why))
+		return 1
+	}
+	return 0
+}
+
+// loadEngine loads the library. Without one there is the stub, which says why.
+func loadEngine(path string) (session.Engine, handoff.Ready) {
+	lib, err := openssl.Load(path)
+	if err != nil {
+		why := err.Error()
+		return session.Stub(err), handoff.Ready{Backend: "stub", Error: why[:min(len(why), longestReason)]}
+	}
+	return session.OpenSSL(lib), handoff.Ready{Backend: "openssl", Version: lib.Version(), Path: lib.Path()}
+}

@@ -1,0 +1,249 @@
+// Package handoff is the channel between tlsd's supervisor and one of its worker
+// processes: a socket pair on which the supervisor hands over accepted
+// connections and the worker reports what becomes of them.
+//
+// The rules:
+//
+//   - One packet is one message, JSON, of at most [MaxMessage] bytes
+//     (SOCK_SEQPACKET: packets keep their bounds and their order).
+//   - The supervisor speaks first: the worker's configuration, then a message
+//     for each session, which carries the connection (SCM_RIGHTS, unix(7)).
+//   - The worker answers with one [Ready], then an [Ended] for each session.
+//   - The end of the channel is the order to go: a worker that reads it, because
+//     the supervisor closed its side or died, ends its sessions and exits.
+//   - Only the worker accepts descriptors. What a worker sends is judged like
+//     anything from outside, for it may act for a user other than the supervisor's.
+//
+// The sender never makes an [os.File] of a connection: taking its descriptor
+// switches the open file description to blocking, for everybody who has it.
+package handoff
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// MaxMessage bounds a message, in bytes.
+	MaxMessage = 64 << 10
+	// FD is the worker's descriptor of the channel.
+	FD = 3
+	// Arg0 is the zeroth argument of a worker, by which the program knows that
+	// it is one, and people in ps(1), too.
+	Arg0 = "tlsd: worker"
+
+	// sendTimeout bounds a Send: the other side has to keep reading.
+	sendTimeout = 5 * time.Second
+)
+
+// ToWorker is a message of the supervisor: one of its members.
+type ToWorker struct {
+	Config  json.RawMessage `json:"config,omitempty"`
+	Session *Session        `json:"session,omitempty"`
+}
+
+// Session announces a connection; it travels with the message.
+type Session struct {
+	Number uint64 `json:"number"`
+	UID    uint32 `json:"uid"`
+	PID    int32  `json:"pid"`
+}
+
+// FromWorker is a message of a worker: one of its members.
+type FromWorker struct {
+	Ready *Ready `json:"ready,omitempty"`
+	Ended *Ended `json:"ended,omitempty"`
+}
+
+// Ready says that the worker takes sessions, and with which library.
+type Ready struct {
+	Backend string `json:"backend"`           // "openssl" or "stub"
+	Version string `json:"version,omitempty"` // of the library
+	Path    string `json:"path,omitempty"`    // of the library
+	Error   string `json:"error,omitempty"`   // why there is none
+}
+
+// Ended says that a session is over and everything of it freed.
+type Ended struct {
+	Number uint64 `json:"number"`
+	Error  string `json:"error,omitempty"` // if it did not end by the caller's leaving
+}
+
+// Conn is one end of the channel. One goroutine may receive; Send is safe for
+// concurrent use.
+type Conn struct{ c *net.UnixConn }
+
+// Pair makes a channel: the supervisor's end, and the file that becomes
+// descriptor [FD] of the worker. The caller closes both.
+func Pair() (*Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	child := os.NewFile(uintptr(fds[1]), "worker's channel")
+	ours, err := open(fds[0])
+	if err != nil {
+		child.Close()
+		return nil, nil, err
+	}
+	return ours, child, nil
+}
+
+// Open takes the worker's end, descriptor [FD].
+func Open() (*Conn, error) {
+	c, err := open(FD)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is not tlsd's channel: %w", FD, err)
+	}
+	return c, nil
+}
+
+// open makes a Conn of a socket and takes it over.
+func open(fd int) (*Conn, error) {
+	if err := check(fd, unix.SOCK_SEQPACKET); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	c, err := adopt(fd)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{c}, nil
+}
+
+// Close ends the channel.
+func (c *Conn) Close() error { return c.c.Close() }
+
+// CloseSend tells the other side that nothing more will come. What it still has to
+// say can be received.
+func (c *Conn) CloseSend() error { return c.c.CloseWrite() }
+
+// Send sends msg, and with it the socket conn, if it is not nil. The receiver
+// gets a copy; conn stays the caller's to close.
+func (c *Conn) Send(msg any, conn *net.UnixConn) error {
+	b, err := json.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	if len(b) > MaxMessage {
+		return fmt.Errorf("a message of %d bytes is longer than the channel's %d", len(b), MaxMessage)
+	}
+	c.c.SetWriteDeadline(time.Now().Add(sendTimeout))
+	if conn == nil {
+		_, err = c.c.Write(b)
+		return err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) {
+		_, _, sent = c.c.WriteMsgUnix(b, unix.UnixRights(int(fd)), nil)
+	})
+	return errors.Join(err, sent)
+}
+
+// Receive waits for a message. It returns io.EOF when the other side has gone.
+// The kernel drops descriptors that come with the message.
+func (c *Conn) Receive(msg any) error {
+	buf := make([]byte, MaxMessage+1)
+	n, err := c.c.Read(buf)
+	if err != nil {
+		return err
+	}
+	return decode(buf[:n], msg)
+}
+
+// ReceiveConn is Receive for the worker: it also returns the connection that
+// came with the message, or nil. It is the caller's to close.
+func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
+	buf := make([]byte, MaxMessage+1)
+	oob := make([]byte, unix.CmsgSpace(4)) // room for one descriptor
+	n, oobn, flags, _, err := c.c.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := connOf(oob[:oobn], flags)
+	if err != nil {
+		return nil, err
+	}
+	if err := decode(buf[:n], msg); err != nil {
+		if conn != nil {
+			conn.Close()
+		}
+		return nil, err
+	}
+	return conn, nil
+}
+
+func decode(b []byte, msg any) error {
+	if len(b) > MaxMessage {
+		return fmt.Errorf("a message is longer than the channel's %d bytes", MaxMessage)
+	}
+	if err := json.Unmarshal(b, msg); err != nil {
+		return fmt.Errorf("a message cannot be read: %w", err)
+	}
+	return nil
+}
+
+// connOf makes a connection of the one descriptor that a message may carry.
+// Whatever else came is closed.
+func connOf(oob []byte, flags int) (*net.UnixConn, error) {
+	var fds []int
+	cmsgs, err := unix.ParseSocketControlMessage(oob)
+	for _, m := range cmsgs {
+		more, rightsErr := unix.ParseUnixRights(&m)
+		fds, err = append(fds, more...), errors.Join(err, rightsErr)
+	}
+	switch {
+	case err != nil:
+	case flags&unix.MSG_CTRUNC != 0 || len(fds) > 1:
+		err = errors.New("a message carries more than one descriptor, or one that could not be taken (is the limit of open files reached?)")
+	case len(fds) == 0:
+		return nil, nil
+	default:
+		err = check(fds[0], unix.SOCK_STREAM)
+	}
+	if err != nil {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return nil, err
+	}
+	return adopt(fds[0])
+}
+
+// check says whether fd is a Unix socket of the wanted type.
+func check(fd, want int) error {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_DOMAIN", err)
+	}
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_TYPE", err)
+	}
+	if domain != unix.AF_UNIX || typ != want {
+		return fmt.Errorf("a socket of domain %d and type %d, not a Unix socket (%d) of type %d", domain, typ, unix.AF_UNIX, want)
+	}
+	return nil
+}
+
+// adopt makes a Go connection of fd, non-blocking and close-on-exec, and takes
+// it over.
+func adopt(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close() // FileConn has a copy
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}

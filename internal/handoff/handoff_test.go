@@ -1,0 +1,229 @@
+package handoff
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// channel makes both ends in one process.
+func channel(t *testing.T) (supervisor, worker *Conn) {
+	t.Helper()
+	supervisor, f, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	worker, err = open(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { supervisor.Close(); worker.Close() })
+	return supervisor, worker
+}
+
+// accepted makes a connection and returns both its ends.
+func accepted(t *testing.T) (ours, callers *net.UnixConn) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	callers, err = net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err = l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ours.Close(); callers.Close() })
+	return ours, callers
+}
+
+func flags(t *testing.T, c *net.UnixConn) (nonblock, cloexec bool) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		fl, _ := unix.FcntlInt(fd, unix.F_GETFL, 0)
+		fd2, _ := unix.FcntlInt(fd, unix.F_GETFD, 0)
+		nonblock, cloexec = fl&unix.O_NONBLOCK != 0, fd2&unix.FD_CLOEXEC != 0
+	})
+	return nonblock, cloexec
+}
+
+func TestConnectionIsHandedOver(t *testing.T) {
+	t.Parallel()
+	sup, work := channel(t)
+	ours, callers := accepted(t)
+	if err := sup.Send(ToWorker{Session: &Session{Number: 7, UID: 8, PID: 9}}, ours); err != nil {
+		t.Fatal(err)
+	}
+	if nonblock, _ := flags(t, ours); !nonblock {
+		t.Error("the sender's connection has become blocking")
+	}
+	ours.Close()
+
+	var msg ToWorker
+	conn, err := work.ReceiveConn(&msg)
+	if err != nil || conn == nil {
+		t.Fatal(conn, err)
+	}
+	defer conn.Close()
+	if *msg.Session != (Session{7, 8, 9}) {
+		t.Errorf("the session is %+v", *msg.Session)
+	}
+	if nonblock, cloexec := flags(t, conn); !nonblock || !cloexec {
+		t.Errorf("non-blocking %t, close-on-exec %t; want both", nonblock, cloexec)
+	}
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close() // the last copy
+	if got, err := io.ReadAll(callers); string(got) != "hello" || err != nil {
+		t.Errorf("the caller reads %q, %v", got, err)
+	}
+}
+
+func TestMessagesKeepTheirBounds(t *testing.T) {
+	t.Parallel()
+	sup, work := channel(t)
+	for n := range uint64(3) {
+		if err := work.Send(FromWorker{Ended: &Ended{Number: n}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range uint64(3) {
+		var msg FromWorker
+		if err := sup.Receive(&msg); err != nil || msg.Ended.Number != n {
+			t.Fatalf("message %d: %+v, %v", n, msg, err)
+		}
+	}
+	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage) + `"`)}, nil); err == nil {
+		t.Error("an overlong message is sent")
+	}
+	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage-20) + `"`)}, nil); err != nil {
+		t.Error(err)
+	}
+	var msg ToWorker
+	if err := work.Receive(&msg); err != nil || len(msg.Config) != MaxMessage-18 {
+		t.Errorf("%d bytes, %v", len(msg.Config), err)
+	}
+}
+
+func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
+	t.Parallel()
+	sup, work := channel(t)
+	if err := sup.Send(ToWorker{Config: []byte(`1`)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	sup.CloseSend()
+	var msg ToWorker
+	if err := work.Receive(&msg); err != nil || string(msg.Config) != "1" {
+		t.Fatal(msg, err)
+	}
+	if _, err := work.ReceiveConn(&msg); !errors.Is(err, io.EOF) {
+		t.Fatalf("%v; want EOF", err)
+	}
+	if err := work.Send(FromWorker{Ready: &Ready{Backend: "x"}}, nil); err != nil {
+		t.Fatal("what the worker still has to say cannot be sent:", err)
+	}
+	work.Close()
+	var last FromWorker
+	if err := sup.Receive(&last); err != nil || last.Ready.Backend != "x" {
+		t.Fatal(last, err)
+	}
+	if err := sup.Receive(&last); !errors.Is(err, io.EOF) {
+		t.Fatalf("%v; want EOF", err)
+	}
+}
+
+// raw sends a packet with descriptors, as no Send would.
+func (c *Conn) raw(t *testing.T, packet string, fds ...int) {
+	t.Helper()
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	if _, _, err := c.c.WriteMsgUnix([]byte(packet), oob, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
+	// Not parallel: it counts the process's descriptors.
+	pipeR, pipeW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipeR.Close()
+	defer pipeW.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	sup, work := channel(t)
+	ours, _ := accepted(t)
+	var sock, udpFD int
+	raw, _ := ours.SyscallConn()
+	raw.Control(func(fd uintptr) { sock = int(fd) })
+	rawUDP, _ := udp.(*net.UDPConn).SyscallConn()
+	rawUDP.Control(func(fd uintptr) { udpFD = int(fd) })
+
+	tests := []struct {
+		name, packet string
+		fds          []int
+		want         string
+	}{
+		{"no JSON", "hello", nil, "cannot be read"},
+		{"no JSON, with a connection", "hello", []int{sock}, "cannot be read"},
+		{"wrong type", `{"session":1}`, nil, "cannot be read"},
+		{"too long", `"` + strings.Repeat("x", MaxMessage) + `"`, nil, "longer than"},
+		{"two connections", `{}`, []int{sock, sock}, "more than one"},
+		{"many connections", `{}`, []int{sock, sock, sock, sock, sock}, "more than one"},
+		{"a pipe", `{}`, []int{int(pipeR.Fd())}, "SO_DOMAIN"},
+		{"another socket", `{}`, []int{udpFD}, "not a Unix socket"},
+	}
+	before := openFiles(t)
+	for _, tt := range tests {
+		sup.raw(t, tt.packet, tt.fds...)
+		var msg ToWorker
+		conn, err := work.ReceiveConn(&msg)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || conn != nil {
+			t.Errorf("%s: %v, %v; want an error with %q", tt.name, conn, err, tt.want)
+		}
+	}
+	// The supervisor takes none at all.
+	work.raw(t, `{"ended":{"number":1}}`, sock, sock)
+	var msg FromWorker
+	if err := sup.Receive(&msg); err != nil {
+		t.Error(err)
+	}
+	if after := openFiles(t); after != before {
+		t.Errorf("%d descriptors are open; %d before", after, before)
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}

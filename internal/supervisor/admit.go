@@ -1,0 +1,167 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsd/internal/handoff"
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+)
+
+const (
+	// admitTimeout bounds the time that a caller waits for a worker.
+	admitTimeout = 30 * time.Second
+	// refuseTimeout bounds the writing of a refusal. A new connection has room
+	// for it at once.
+	refuseTimeout = time.Second
+)
+
+// admit decides on a connection and hands it to a worker. Whatever happens, the
+// supervisor's copy of it is closed then.
+func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
+	defer conn.Close()
+	peer, err := peerOf(conn)
+	if err != nil {
+		s.Log.Error("a caller is turned away", zap.Error(err))
+		refuse(conn, kind.Internal, err.Error())
+		s.leave()
+		return
+	}
+	log := s.callers.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
+	if err := s.Policy.Allows(peer); err != nil {
+		log.Warn("a caller is denied", zap.Uint32("gid", peer.GID))
+		refuse(conn, kind.Denied, err.Error())
+		s.leave()
+		return
+	}
+	sess, ok := s.open(peer)
+	if !ok {
+		log.Warn("a caller is turned away: there are as many sessions as allowed", zap.Int("max", s.MaxSessions))
+		refuse(conn, kind.Limit, fmt.Sprintf("%d sessions are open, the limit of this tlsd (--max-sessions); try again later", s.MaxSessions))
+		s.leave()
+		return
+	}
+	ctx, cancel := context.WithTimeout(life, admitTimeout)
+	defer cancel()
+	if err := s.place(ctx, sess, conn); err != nil {
+		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
+		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
+		s.close()
+	}
+}
+
+// place hands the connection to a worker. A worker that dies before it has taken
+// it is replaced; three in a row are an error.
+func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
+	for range 3 {
+		var w *worker
+		if w, err = s.acquire(ctx, sess.peer); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			continue
+		}
+		if s.assign(w, sess) {
+			s.Log.Info("session started", sess.fields(w)...) // before its end can be logged
+			if err = w.hand(sess, conn); err == nil || !s.unassign(w, sess) {
+				return nil
+			}
+		} else {
+			err = fmt.Errorf("worker %d has ended: %s", w.pid, w.exitText())
+		}
+		s.release(w)
+		s.retire(w)
+		s.Log.Warn("a worker could not take a session", append(sess.fields(w), zap.Error(err))...)
+	}
+	return err
+}
+
+// refuse answers the caller with one error, with id null, since nothing of what
+// it sends is read.
+func refuse(conn *net.UnixConn, k kind.Kind, message string) {
+	line, err := json.Marshal(wire.Response{
+		JSONRPC: "2.0",
+		Error:   &wire.Error{Code: wire.Codes[k], Message: message, Data: &wire.ErrorData{Kind: k}},
+	})
+	if err != nil {
+		return
+	}
+	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
+	conn.Write(append(line, '\n'))
+}
+
+// open counts a session, unless there are too many.
+func (s *Supervisor) open(peer Peer) (*session, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions >= s.MaxSessions {
+		return nil, false
+	}
+	s.sessions++
+	s.last++
+	return &session{number: s.last, peer: peer, start: time.Now()}, true
+}
+
+// close counts a session out that open has counted.
+func (s *Supervisor) close() {
+	s.mu.Lock()
+	s.sessions--
+	s.mu.Unlock()
+	s.leave()
+}
+
+// leave counts a connection out.
+func (s *Supervisor) leave() {
+	s.mu.Lock()
+	s.active--
+	none := s.active == 0
+	s.mu.Unlock()
+	if none {
+		poke(s.idle)
+	}
+}
+
+// ended takes a worker's word that a session is over.
+func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
+	s.mu.Lock()
+	sess := w.sessions[e.Number]
+	delete(w.sessions, e.Number)
+	if sess != nil {
+		w.load--
+	}
+	s.mu.Unlock()
+	if sess == nil {
+		s.Log.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
+		return
+	}
+	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
+	if e.Error != "" {
+		fields = append(fields, zap.String("why", e.Error))
+	}
+	s.Log.Info("session ended", fields...)
+	if w.own {
+		s.retire(w)
+	}
+	s.close()
+}
+
+func (sess *session) fields(w *worker) []zap.Field {
+	return []zap.Field{
+		zap.Uint64("session", sess.number), zap.Uint32("uid", sess.peer.UID), zap.Int32("pid", sess.peer.PID),
+		zap.Int("worker", w.pid),
+	}
+}
+
+// poke wakes whoever waits on c, a channel of capacity 1, now or later.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

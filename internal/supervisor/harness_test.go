@@ -1,0 +1,172 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// patience bounds every wait of these tests.
+const patience = 20 * time.Second
+
+// daemon is a Supervisor that runs.
+type daemon struct {
+	*Supervisor
+	t    *testing.T
+	path string
+	logs *observer.ObservedLogs
+
+	stop  context.CancelFunc
+	force func()
+	ended chan struct{}
+	err   error // when ended
+}
+
+// startDaemon runs a Supervisor until the test ends. set changes its configuration.
+func startDaemon(t *testing.T, play workerPlay, set func(*Config)) *daemon {
+	t.Helper()
+	path := filepath.Join(shortDir(t), "s")
+	socket, err := listenAt(path, 0o600)
+	must(t, err)
+	settings, err := json.Marshal(play)
+	must(t, err)
+	core, logs := observer.New(zapcore.DebugLevel)
+	cfg := Config{
+		Log: zap.New(core), Socket: socket, WorkerConfig: settings,
+		Warm: 1, MaxSessions: 100, DrainTimeout: patience,
+	}
+	if set != nil {
+		set(&cfg)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	force := make(chan struct{})
+	d := &daemon{
+		Supervisor: New(cfg), t: t, path: path, logs: logs,
+		stop: stop, force: sync.OnceFunc(func() { close(force) }), ended: make(chan struct{}),
+	}
+	go func() { defer close(d.ended); d.err = d.Run(ctx, force) }()
+	t.Cleanup(func() {
+		d.stop()
+		d.force()
+		d.wait()
+		if t.Failed() {
+			for _, e := range logs.All() {
+				t.Log(e.Level, e.Message, e.ContextMap())
+			}
+		}
+	})
+	return d
+}
+
+// wait returns what Run returned.
+func (d *daemon) wait() error {
+	d.t.Helper()
+	select {
+	case <-d.ended:
+		return d.err
+	case <-time.After(patience):
+		d.t.Fatal("the daemon does not end")
+		return nil
+	}
+}
+
+// until waits until cond holds.
+func (d *daemon) until(what string, cond func() bool) {
+	d.t.Helper()
+	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			d.t.Fatalf("it does not come to pass: %s", what)
+		}
+	}
+}
+
+// logged waits for n entries with this text and returns the fields of the last.
+func (d *daemon) logged(text string, n int) map[string]any {
+	d.t.Helper()
+	d.until(fmt.Sprintf("%d times in the log: %s", n, text), func() bool { return d.logs.FilterMessage(text).Len() >= n })
+	return d.logs.FilterMessage(text).All()[n-1].ContextMap()
+}
+
+// poolPIDs are the workers in the pool that are ready.
+func (d *daemon) poolPIDs() (pids []int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range d.pool {
+		select {
+		case <-w.ready:
+			pids = append(pids, w.pid)
+		default:
+		}
+	}
+	return pids
+}
+
+// caller is the other end of a session.
+type caller struct {
+	*net.UnixConn
+	t  *testing.T
+	in *bufio.Reader
+}
+
+func (d *daemon) dial() *caller {
+	d.t.Helper()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.path, Net: "unix"})
+	must(d.t, err)
+	d.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return &caller{conn, d.t, bufio.NewReader(conn)}
+}
+
+// say sends a line.
+func (c *caller) say(line string) {
+	c.t.Helper()
+	if _, err := fmt.Fprintln(c, line); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// ask sends a line and returns the answer.
+func (c *caller) ask(line string) string {
+	c.t.Helper()
+	c.say(line)
+	return c.hear()
+}
+
+// hear reads a line.
+func (c *caller) hear() string {
+	c.t.Helper()
+	line, err := c.in.ReadString('\n')
+	if err != nil {
+		c.t.Fatalf("no answer: %v", err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+// pid asks for the worker's.
+func (c *caller) pid() (pid int) {
+	c.t.Helper()
+	if _, err := fmt.Sscanf(c.ask("who"), "pid=%d", &pid); err != nil {
+		c.t.Fatal(err)
+	}
+	return pid
+}
+
+// cut waits for the end of the connection.
+func (c *caller) cut() {
+	c.t.Helper()
+	line, err := c.in.ReadString('\n')
+	if ne, ok := err.(net.Error); err == nil || ok && ne.Timeout() {
+		c.t.Fatalf("the connection is not cut: %q, %v", line, err)
+	}
+}

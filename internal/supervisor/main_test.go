@@ -1,0 +1,127 @@
+package supervisor
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/handoff"
+)
+
+// The supervisor starts its own program as worker. Here that is the test binary,
+// which then plays one whose sessions do what a line tells them to.
+
+func TestMain(m *testing.M) {
+	if os.Args[0] == handoff.Arg0 {
+		os.Exit(playWorker())
+	}
+	if path := os.Getenv("DIAL_AND_ASK"); path != "" {
+		os.Exit(dialAndAsk(path))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// workerPlay is the configuration of the worker that is played.
+type workerPlay struct {
+	ExitAtStart bool // before it is ready
+	NeverReady  bool
+	LogAtStart  string // written to standard error
+	Report      handoff.Ready
+}
+
+func playWorker() int {
+	signal.Ignore(unix.SIGTERM, unix.SIGPIPE)
+	ch, err := handoff.Open()
+	if err != nil {
+		return 3
+	}
+	var first handoff.ToWorker
+	if err := ch.Receive(&first); err != nil {
+		return 4
+	}
+	var play workerPlay
+	if err := json.Unmarshal(first.Config, &play); err != nil {
+		return 5
+	}
+	fmt.Fprint(os.Stderr, play.LogAtStart)
+	if play.ExitAtStart {
+		return 6
+	}
+	if !play.NeverReady {
+		ch.Send(handoff.FromWorker{Ready: &play.Report}, nil)
+	}
+	var mu sync.Mutex
+	open := map[*net.UnixConn]bool{}
+	var serving sync.WaitGroup
+	for {
+		var msg handoff.ToWorker
+		conn, err := ch.ReceiveConn(&msg)
+		if err != nil {
+			mu.Lock()
+			for c := range open {
+				c.Close()
+			}
+			mu.Unlock()
+			serving.Wait()
+			return 0
+		}
+		mu.Lock()
+		open[conn] = true
+		mu.Unlock()
+		serving.Go(func() {
+			playSession(conn)
+			conn.Close()
+			ch.Send(handoff.FromWorker{Ended: &handoff.Ended{Number: msg.Session.Number}}, nil)
+		})
+	}
+}
+
+func playSession(conn *net.UnixConn) {
+	in := bufio.NewScanner(conn)
+	for in.Scan() {
+		switch in.Text() {
+		case "who":
+			groups, _ := os.Getgroups()
+			sid, _ := unix.Getsid(0)
+			fmt.Fprintf(conn, "pid=%d uid=%d gid=%d groups=%v session=%t\n", os.Getpid(), os.Getuid(), os.Getgid(), groups, sid == os.Getpid())
+		case "files":
+			entries, _ := os.ReadDir("/proc/self/fd")
+			var names []string
+			for _, e := range entries {
+				if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+					names = append(names, e.Name()+":"+to)
+				}
+			}
+			fmt.Fprintln(conn, strings.Join(names, " "))
+		case "environment":
+			fmt.Fprintln(conn, strings.Join(os.Environ(), " "))
+		case "bye":
+			return
+		case "crash":
+			panic("crash")
+		}
+	}
+}
+
+// dialAndAsk is a caller in a process of its own: it prints the answer to one
+// question.
+func dialAndAsk(path string) int {
+	conn, err := net.DialTimeout("unix", path, patience)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Fprintln(conn, "who")
+	line, _ := bufio.NewReader(conn).ReadString('\n')
+	fmt.Print(line)
+	return 0
+}

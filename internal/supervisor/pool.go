@@ -1,0 +1,276 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The pool holds workers that any session of the daemon's own user may have. In
+// session mode they are spares: a session takes one out of the pool for good, and
+// fillPool starts another. In shared mode they are all there is, and the one with the
+// fewest sessions takes the next. A caller with other credentials always gets a
+// worker of its own, started for it.
+
+const (
+	// A worker of the pool that lives shorter than this counts as a failure. The first
+	// is replaced at once, further ones after a growing pause.
+	settled    = 10 * time.Second
+	longestGap = 10 * time.Second
+)
+
+// maxStarting bounds the workers that are being started for sessions at the same time. More
+// would only take the processor from each other.
+var maxStarting = 2 * runtime.GOMAXPROCS(0)
+
+var errStopping = errors.New("tlsd is stopping")
+
+// acquire finds a worker that is ready. It counts in the worker's load until
+// release.
+func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
+	w, err := s.choose(ctx, peer.credential())
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-w.ready:
+		return w, nil
+	case <-w.gone:
+		err = fmt.Errorf("worker %d ended before it was ready: %s", w.pid, w.exitText())
+	case <-ctx.Done():
+		err = waitError(ctx)
+	}
+	s.release(w)
+	if w.own {
+		s.retire(w)
+	}
+	return nil, err
+}
+
+// choose finds a worker that is, or soon will be, ready.
+func (s *Supervisor) choose(ctx context.Context, cred *syscall.Credential) (*worker, error) {
+	if cred == nil && s.Shared {
+		return s.leastLoaded(ctx)
+	}
+	if cred == nil {
+		if w := s.takeSpare(); w != nil {
+			return w, nil
+		}
+	}
+	return s.startOne(ctx, cred)
+}
+
+// takeSpare takes the oldest spare worker, if there is one.
+func (s *Supervisor) takeSpare() *worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pool) == 0 {
+		return nil
+	}
+	w := s.pool[0]
+	s.pool = slices.Delete(s.pool, 0, 1)
+	w.own = true
+	w.load++
+	poke(s.wake)
+	return w
+}
+
+// leastLoaded chooses a shared worker. It waits while there is none.
+func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
+	for {
+		s.mu.Lock()
+		if len(s.pool) > 0 {
+			w := slices.MinFunc(s.pool, func(a, b *worker) int { return a.load - b.load })
+			w.load++
+			s.mu.Unlock()
+			return w, nil
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, waitError(ctx)
+		}
+	}
+}
+
+// startOne starts a worker for one session, and waits until it is ready or gone.
+func (s *Supervisor) startOne(ctx context.Context, cred *syscall.Credential) (*worker, error) {
+	select {
+	case s.starting <- struct{}{}:
+	case <-ctx.Done():
+		return nil, waitError(ctx)
+	}
+	defer func() { <-s.starting }()
+	w, err := s.spawn(cred, func(w *worker) { w.own, w.load = true, 1 })
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-w.ready:
+	case <-w.gone:
+	case <-ctx.Done():
+	}
+	return w, nil
+}
+
+// waitError says why a wait for a worker has ended.
+func waitError(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("none was ready within %v", admitTimeout)
+	}
+	return errStopping
+}
+
+// spawn starts a worker and its watcher. enlist runs under s.mu, before anybody
+// can see the worker.
+func (s *Supervisor) spawn(cred *syscall.Credential, enlist func(*worker)) (*worker, error) {
+	w, stderr, err := s.start(cred)
+	if err != nil {
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	s.mu.Lock()
+	s.workers[w] = struct{}{}
+	enlist(w)
+	s.mu.Unlock()
+	s.watching.Add(1)
+	go s.watch(w, stderr)
+	return w, nil
+}
+
+// fillPool keeps the pool at its size until life is done.
+func (s *Supervisor) fillPool(life context.Context) {
+	var pause time.Duration
+	for {
+		s.mu.Lock()
+		lacks := len(s.pool) < s.Warm
+		if s.failures > 1 {
+			pause = min(50*time.Millisecond<<min(s.failures, 10), longestGap)
+		} else {
+			pause = 0
+		}
+		s.mu.Unlock()
+		if !lacks {
+			select {
+			case <-s.wake:
+				continue
+			case <-life.Done():
+				return
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-life.Done():
+			return
+		}
+		_, err := s.spawn(nil, func(w *worker) {
+			s.pool = append(s.pool, w)
+			close(s.changed)
+			s.changed = make(chan struct{})
+		})
+		if err != nil {
+			s.mu.Lock()
+			s.failures++
+			first := s.failures == 1
+			s.mu.Unlock()
+			if first {
+				s.Log.Error("a worker cannot be started; trying on", zap.Error(err))
+			}
+		}
+	}
+}
+
+// introduce logs what library the first worker has found.
+func (s *Supervisor) introduce(w *worker) {
+	s.mu.Lock()
+	first := !s.told
+	s.told = true
+	s.mu.Unlock()
+	switch r := w.report; {
+	case !first:
+	case r.Backend == "stub":
+		s.Log.Warn("no usable OpenSSL: every TLS call will fail with an error that says so", zap.String("tried", r.Error))
+	default:
+		s.Log.Info("library loaded", zap.String("version", r.Version), zap.String("path", r.Path))
+	}
+}
+
+// assign notes the session with the worker. It fails if the worker is gone.
+func (s *Supervisor) assign(w *worker, sess *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.sessions != nil {
+		w.sessions[sess.number] = sess
+	}
+	return w.sessions != nil
+}
+
+// unassign takes back what assign did. It fails if the worker has ended the
+// session, by its word or by its death.
+func (s *Supervisor) unassign(w *worker, sess *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, had := w.sessions[sess.number]
+	delete(w.sessions, sess.number)
+	return had
+}
+
+// release ends what acquire began.
+func (s *Supervisor) release(w *worker) {
+	s.mu.Lock()
+	w.load--
+	s.mu.Unlock()
+}
+
+// retire tells a worker to end its sessions and go, and kills it if it does not.
+func (s *Supervisor) retire(w *worker) {
+	s.mu.Lock()
+	w.ending = true
+	if i := slices.Index(s.pool, w); i >= 0 {
+		s.pool = slices.Delete(s.pool, i, i+1)
+	}
+	s.mu.Unlock()
+	poke(s.wake)
+	w.channel.CloseSend()
+	time.AfterFunc(endTimeout, w.kill)
+}
+
+// buried does what is to be done when a worker is gone.
+func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
+	uptime := time.Since(w.started)
+	s.mu.Lock()
+	delete(s.workers, w)
+	lost := w.sessions
+	w.sessions = nil
+	if i := slices.Index(s.pool, w); i >= 0 {
+		s.pool = slices.Delete(s.pool, i, i+1)
+		if uptime > settled {
+			s.failures = 0
+		}
+		s.failures++
+	}
+	expected := len(lost) == 0 && (w.own || w.ending) && w.process.ProcessState.Success()
+	s.mu.Unlock()
+	poke(s.wake)
+
+	fields := []zap.Field{zap.String("exit", w.exitText()), zap.Duration("uptime", uptime)}
+	if stderr != "" {
+		fields = append(fields, zap.String("stderr", stderr))
+	}
+	if expected {
+		log.Debug("worker ended", fields...)
+	} else {
+		log.Error("worker ended unexpectedly", append(fields, zap.Int("sessions", len(lost)))...)
+	}
+	for _, sess := range lost {
+		s.Log.Warn("session lost", append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))...)
+		s.close()
+	}
+}

@@ -1,0 +1,57 @@
+package supervisor
+
+import (
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+func TestRelaySortsEntriesFromNoise(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, in, noise, entries string
+	}{
+		{"nothing", "", "", ""},
+		{"an entry", `{"level":"warn","ts":"x","msg":"hello","b":1,"a":"y"}` + "\n", "", "warn hello a=y b=1|"},
+		{"it cannot name another worker", `{"level":"info","msg":"hello","worker":1}` + "\n", "", "info hello|"},
+		{"it cannot end the daemon", `{"level":"fatal","msg":"x"}` + "\n" + `{"level":"panic","msg":"x"}` + "\n",
+			`{"level":"fatal","msg":"x"}` + "\n" + `{"level":"panic","msg":"x"}` + "\n", ""},
+		{"JSON that is no entry", "{\"a\":1}\n{\n", "{\"a\":1}\n{\n", ""},
+		{"a dump", "SIGSEGV\n\ngoroutine 1\n", "SIGSEGV\n\ngoroutine 1\n", ""},
+		{"mixed, without an end", "one\n" + `{"level":"info","msg":"x"}` + "\ntwo", "one\ntwo", "info x|"},
+		{"a long dump", strings.Repeat("x", 99) + "\n" + strings.Repeat(strings.Repeat("y", 99)+"\n", 10000),
+			strings.Repeat("x", 99) + "\n" + strings.Repeat(strings.Repeat("y", 99)+"\n", 80) + strings.Repeat("y", 92), ""},
+		{"a line without end", strings.Repeat("z", 1<<20), strings.Repeat("z", headBytes), ""},
+		{"an overlong entry", `{"level":"info","msg":"` + strings.Repeat("z", entryBytes) + `"}` + "\n",
+			(`{"level":"info","msg":"` + strings.Repeat("z", headBytes))[:headBytes], ""},
+		{"not UTF-8", "a\xffb", "a\uFFFDb", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			core, logs := observer.New(zapcore.DebugLevel)
+			noise := relay(strings.NewReader(tt.in), zap.New(core))
+			if noise != tt.noise {
+				t.Errorf("noise of %d bytes %.80q; want %d bytes %.80q", len(noise), noise, len(tt.noise), tt.noise)
+			}
+			var got strings.Builder
+			for _, e := range logs.All() {
+				got.WriteString(e.Level.String() + " " + e.Message)
+				for _, f := range e.Context {
+					v := f.String
+					if f.Type != zapcore.StringType {
+						v = "1"
+					}
+					got.WriteString(" " + f.Key + "=" + v)
+				}
+				got.WriteString("|")
+			}
+			if got.String() != tt.entries {
+				t.Errorf("entries %q; want %q", got.String(), tt.entries)
+			}
+		})
+	}
+}

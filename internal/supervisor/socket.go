@@ -1,0 +1,226 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The rules of the socket's place in the file system:
+//
+//   - Nothing is removed but a socket that nobody serves.
+//   - Of several daemons that start on one path at the same time, exactly one
+//     gets it: the one that holds the lock of the file beside it. That file is
+//     never removed: a lock on a removed file would keep nobody out.
+//   - The socket has its final mode from the moment it exists.
+//   - What is removed at the end is our own socket, not one that somebody has put
+//     in its place.
+
+const (
+	// maxPath is the longest path of a Unix socket, in bytes: sun_path of
+	// unix(7) without its NUL.
+	maxPath = 107
+	// probeTimeout bounds the look whether a socket is served.
+	probeTimeout = time.Second
+)
+
+// Socket is a listening Unix socket.
+type Socket struct {
+	*net.UnixListener
+	Path string
+
+	lock   *os.File    // nil: somebody else made the socket
+	made   fs.FileInfo // of the socket's file
+	remove sync.Once
+}
+
+// Listen makes the socket at path with the permissions of mode, 0 to 0777. It
+// sets the process's umask for a moment: no other goroutine may make files
+// meanwhile.
+func Listen(path string, mode fs.FileMode) (*Socket, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	if _, err := lookAt(path); err != nil {
+		return nil, err // before a lock file is left beside something else
+	}
+	lock, err := takeLock(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := listenLocked(path, mode)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	s.lock = lock
+	return s, nil
+}
+
+// Remove removes the socket's file, if it still is the one that was made, and
+// gives the path free for the next daemon. It does not end the listening. A
+// socket that somebody else made stays.
+func (s *Socket) Remove() (err error) {
+	s.remove.Do(func() {
+		if s.lock == nil {
+			return
+		}
+		defer s.lock.Close()
+		var now fs.FileInfo
+		if now, err = os.Lstat(s.Path); err == nil && os.SameFile(now, s.made) {
+			err = os.Remove(s.Path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	})
+	return err
+}
+
+func checkPath(path string) error {
+	switch {
+	case path == "":
+		return errors.New("the path of the socket is empty")
+	case path[0] == '@':
+		return fmt.Errorf("%s: a name without a file (abstract socket) has no permissions and is not supported; give a path", path)
+	case len(path) > maxPath:
+		return fmt.Errorf("%s: the path of a Unix socket has at most %d bytes, this one has %d; choose a shorter one", path, maxPath, len(path))
+	}
+	return nil
+}
+
+// takeLock locks the file beside the socket.
+func takeLock(path string) (*os.File, error) {
+	name := path + ".lock"
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s: there is no directory %s; make it, or choose another path", path, filepath.Dir(path))
+	case errors.Is(err, unix.ELOOP):
+		return nil, fmt.Errorf("%s is a symbolic link, where tlsd would keep its lock; remove it, or choose another path", name)
+	case err != nil:
+		return nil, fmt.Errorf("the socket's lock file: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("%s is not a regular file, where tlsd would keep its lock; remove it, or choose another path", name)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another tlsd is serving %s, or about to: it holds %s", path, name)
+		}
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return f, nil
+}
+
+func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
+	if err := clearStale(path); err != nil {
+		return nil, err
+	}
+	old := unix.Umask(int(^mode & 0o777))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	unix.Umask(old)
+	if err != nil {
+		return nil, err // names the path
+	}
+	l.SetUnlinkOnClose(false) // Remove looks first
+	made, err := os.Lstat(path)
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &Socket{UnixListener: l, Path: path, made: made}, nil
+}
+
+// lookAt says whether there is a socket at path. Anything else there is an error.
+func lookAt(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return false, fmt.Errorf("%s is %s, not a socket; remove it, or choose another path", path, what(info.Mode()))
+	}
+	return true, nil
+}
+
+// clearStale removes a socket that nobody serves, and says what else is in the way.
+func clearStale(path string) error {
+	if there, err := lookAt(path); !there {
+		return err
+	}
+	conn, err := net.DialTimeout("unix", path, probeTimeout)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("another tlsd is serving %s", path)
+	case errors.Is(err, unix.ECONNREFUSED):
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("the socket of a tlsd that is gone: %w", err)
+		}
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, unix.EPROTOTYPE):
+		return fmt.Errorf("%s is a socket of another type and not tlsd's; choose another path", path)
+	default: // busy (EAGAIN, timeout), or not ours to ask (EACCES)
+		return fmt.Errorf("another tlsd seems to be serving %s: %w", path, err)
+	}
+}
+
+func what(m fs.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "a directory"
+	case m.IsRegular():
+		return "a file"
+	case m&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case m&fs.ModeNamedPipe != 0:
+		return "a named pipe"
+	case m&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return "something else"
+}
+
+// acceptWaiting accepts a connection that is there already, or returns nil.
+func (s *Socket) acceptWaiting() (*net.UnixConn, error) {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	ctlErr := raw.Control(func(lfd uintptr) {
+		for fd < 0 {
+			fd, _, err = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED) {
+				return
+			}
+		}
+	})
+	if ctlErr != nil || errors.Is(err, unix.EAGAIN) {
+		return nil, ctlErr
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("accept4", err)
+	}
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close() // FileConn has a copy
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
+}

@@ -1,0 +1,229 @@
+package supervisor
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// umask is the process's: tests that make sockets do it one at a time.
+var umask sync.Mutex
+
+func listenAt(path string, mode fs.FileMode) (*Socket, error) {
+	umask.Lock()
+	defer umask.Unlock()
+	return Listen(path, mode)
+}
+
+// shortDir is a directory whose name leaves room for a socket's path.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tlsd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		put  func(t *testing.T, path string)
+		want string
+	}{
+		{"file", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, "is a file, not a socket"},
+		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, "is a directory, not a socket"},
+		{"symbolic link", func(t *testing.T, path string) { must(t, os.Symlink("elsewhere", path)) }, "is a symbolic link, not a socket"},
+		{"pipe", func(t *testing.T, path string) { must(t, unix.Mkfifo(path, 0o600)) }, "is a named pipe, not a socket"},
+		{"live socket without lock", func(t *testing.T, path string) {
+			l, err := net.Listen("unix", path)
+			must(t, err)
+			t.Cleanup(func() { l.Close() })
+		}, "another tlsd is serving"},
+		{"socket of another type", func(t *testing.T, path string) {
+			c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+			must(t, err)
+			t.Cleanup(func() { c.Close() })
+		}, "a socket of another type"},
+		{"lock file is a link", func(t *testing.T, path string) { must(t, os.Symlink("elsewhere", path+".lock")) }, "is a symbolic link, where tlsd would keep its lock"},
+		{"lock file is a pipe", func(t *testing.T, path string) { must(t, unix.Mkfifo(path+".lock", 0o600)) }, "is not a regular file"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(shortDir(t), "s")
+			tt.put(t, path)
+			before, _ := os.Lstat(path)
+			s, err := listenAt(path, 0o600)
+			if err == nil {
+				s.Close()
+				t.Fatal("Listen succeeded")
+			}
+			if !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("error %q; want the path and %q", err, tt.want)
+			}
+			after, _ := os.Lstat(path)
+			if before != nil && !os.SameFile(before, after) {
+				t.Error("what was there is gone")
+			}
+		})
+	}
+}
+
+func TestImpossiblePathsAreExplained(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	long := filepath.Join(dir, strings.Repeat("x", maxPath-len(dir)))
+	tests := []struct{ name, path, want string }{
+		{"empty", "", "empty"},
+		{"abstract", "@tlsd", "abstract"},
+		{"too long", long, "has at most 107 bytes, this one has 108"},
+		{"no directory", dir + "/none/s", "there is no directory " + dir + "/none"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s, err := listenAt(tt.path, 0o600)
+			if err == nil {
+				s.Close()
+				t.Fatal("Listen succeeded")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %q; want %q", err, tt.want)
+			}
+		})
+	}
+	s, err := listenAt(long[:maxPath], 0o600)
+	must(t, err)
+	s.Remove()
+	s.Close()
+}
+
+func TestSocketHasItsMode(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666, 0o777, 0} {
+		path := filepath.Join(shortDir(t), "s")
+		s, err := listenAt(path, mode)
+		must(t, err)
+		info, err := os.Lstat(path)
+		must(t, err)
+		if got := info.Mode().Perm(); got != mode {
+			t.Errorf("mode %v; want %v", got, mode)
+		}
+		s.Remove()
+		s.Close()
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "s")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	must(t, err)
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+
+	s, err := listenAt(path, 0o600)
+	must(t, err)
+	defer s.Close()
+	c, err := net.Dial("unix", path)
+	must(t, err)
+	c.Close()
+}
+
+func TestOneOfManyGetsThePath(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "s")
+	const n = 8
+	sockets, errs := make([]*Socket, n), make([]error, n)
+	var start, done sync.WaitGroup
+	start.Add(1)
+	for i := range n {
+		done.Go(func() { start.Wait(); sockets[i], errs[i] = Listen(path, 0o600) })
+	}
+	umask.Lock()
+	start.Done()
+	done.Wait()
+	umask.Unlock()
+	won := 0
+	for i, s := range sockets {
+		if s != nil {
+			won++
+			defer s.Close()
+		} else if !strings.Contains(errs[i].Error(), "another tlsd is serving") {
+			t.Errorf("a loser is told %q", errs[i])
+		}
+	}
+	if won != 1 {
+		t.Fatalf("%d daemons got the path; want 1", won)
+	}
+	c, err := net.Dial("unix", path)
+	must(t, err)
+	c.Close()
+}
+
+func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "s")
+	s, err := listenAt(path, 0o600)
+	must(t, err)
+	defer s.Close()
+	must(t, os.Rename(path, path+".old"))
+	must(t, os.WriteFile(path, []byte("somebody else's"), 0o600))
+	must(t, s.Remove())
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("what was put in its place is gone: %v", err)
+	}
+	must(t, os.Remove(path))
+
+	// The path is free for the next one, though the old one still listens.
+	next, err := listenAt(path, 0o600)
+	must(t, err)
+	defer next.Close()
+	must(t, next.Remove())
+	must(t, next.Remove())
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its own socket is still there: %v", err)
+	}
+}
+
+func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "s")
+	s, err := listenAt(path, 0o600)
+	must(t, err)
+	defer s.Close()
+	c, err := net.Dial("unix", path)
+	must(t, err)
+	defer c.Close()
+	s.SetDeadline(time.Unix(1, 0))
+
+	conn, err := s.acceptWaiting()
+	if conn == nil || err != nil {
+		t.Fatalf("acceptWaiting gives %v, %v; want the connection", conn, err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if conn, err := s.acceptWaiting(); conn != nil || err != nil {
+		t.Errorf("acceptWaiting gives %v, %v; want nothing", conn, err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,281 @@
+// Package supervisor is the part of tlsd that lives as long as the daemon: it
+// listens, decides who may connect, hands each accepted connection to a worker
+// process, and sees to it that workers are there, are watched and are gone at the end. It
+// never loads a TLS library and never reads a byte of what callers send.
+//
+// # Promises
+//
+//   - A connection is in one worker's hands; the supervisor keeps no copy of it.
+//     When a worker dies, the kernel ends its callers' connections, and only those.
+//   - A worker acts with the caller's user and groups if the daemon runs as root.
+//   - A caller that is turned away is told why, in one line of the protocol.
+//   - No error of accept(2) ends the daemon or makes it spin.
+//   - [Supervisor.Run] returns when every goroutine and every process that it
+//     started is gone. If the daemon is killed, its workers go by themselves.
+//
+// The worker's side of the channel is in package handoff; what a worker does with a
+// connection is the business of the program.
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// How Run can end other than well.
+var (
+	ErrDrainTimeout = errors.New("sessions were still open when the drain timeout was over, and were ended")
+	ErrForced       = errors.New("sessions were still open, and were ended by force")
+)
+
+// Config is what a Supervisor works with. All of it is needed but where said.
+type Config struct {
+	Log    *zap.Logger
+	Socket *Socket
+	Policy Policy // zero: the daemon's own user only
+
+	// WorkerConfig is handed to each worker as its configuration.
+	WorkerConfig json.RawMessage
+
+	// Shared workers serve many sessions each; others serve one and exit.
+	Shared bool
+	// Warm is the number of shared workers, or else of workers that wait for a
+	// session of the daemon's own user.
+	Warm        int
+	MaxSessions int // at the same time
+
+	DrainTimeout time.Duration // from the order to stop until open sessions are ended
+	IdleExit     time.Duration // without a session, after which Run returns; 0: never
+}
+
+// Supervisor runs the daemon. Make it with New and run it once.
+type Supervisor struct {
+	Config
+	callers *zap.Logger // for lines that a hostile caller could make by the thousand
+
+	wake     chan struct{} // the pool may lack a worker
+	idle     chan struct{} // active has become 0
+	starting chan struct{} // slots of workers that are being started for one session
+
+	admitting sync.WaitGroup // connections whose fate is being decided
+	watching  sync.WaitGroup // workers that are not gone
+
+	mu       sync.Mutex // guards all below, and the fields of workers that say so
+	active   int        // connections being admitted, and sessions
+	sessions int
+	last     uint64 // the highest session number given out
+	workers  map[*worker]struct{}
+	pool     []*worker     // those that take any session of the daemon's own user, the oldest first
+	changed  chan struct{} // closed, and made anew, when pool has grown
+	failures int           // of workers of the pool in a row
+	told     bool          // the log says what library there is
+}
+
+// session is one caller in a worker's hands.
+type session struct {
+	number uint64
+	peer   Peer
+	start  time.Time
+}
+
+// New makes a Supervisor. It owns the socket from then on.
+func New(cfg Config) *Supervisor {
+	return &Supervisor{
+		Config: cfg,
+		callers: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(c, time.Second, 10, 1000)
+		})),
+		wake:     make(chan struct{}, 1),
+		idle:     make(chan struct{}, 1),
+		starting: make(chan struct{}, maxStarting),
+		workers:  map[*worker]struct{}{},
+		changed:  make(chan struct{}),
+	}
+}
+
+// Run serves until ctx is done or there has been no session for IdleExit. Then it
+// removes the socket, lets the open sessions finish within DrainTimeout, and ends what is left. It
+// ends everything at once when force is closed.
+func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
+	life, end := context.WithCancel(context.Background()) // of the supervisor's own waits
+	defer end()
+
+	var own sync.WaitGroup
+	own.Go(func() { s.fillPool(life) })
+	accepting := make(chan struct{})
+	own.Go(func() { defer close(accepting); s.accept(life) })
+	s.notify("READY=1")
+	s.Log.Info("listening", zap.String("socket", s.Socket.Path))
+
+	why := s.awaitStop(ctx, force)
+	s.Log.Info("stopping", zap.String("why", why), zap.Int("sessions", s.count()))
+	s.notify("STOPPING=1")
+	if err := s.Socket.Remove(); err != nil {
+		s.Log.Warn("the socket's file stays", zap.Error(err))
+	}
+	s.Socket.SetDeadline(time.Unix(1, 0)) // ends accept
+	<-accepting
+	s.acceptRest(life)
+	s.Socket.Close()
+
+	err := s.drain(force)
+	end()
+	s.admitting.Wait()
+	own.Wait()
+	s.endWorkers(errors.Is(err, ErrForced), force)
+	s.Log.Info("stopped")
+	return err
+}
+
+func (s *Supervisor) notify(state string) {
+	if err := notify(state); err != nil {
+		s.Log.Warn("the service manager cannot be told", zap.String("state", state), zap.Error(err))
+	}
+}
+
+// awaitStop waits for a reason to stop.
+func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) string {
+	quiet := time.NewTimer(s.IdleExit)
+	defer quiet.Stop()
+	if s.IdleExit == 0 {
+		quiet.Stop()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return "it was told to"
+		case <-force:
+			return "it was told to, at once"
+		case <-s.idle:
+			if s.IdleExit > 0 {
+				quiet.Reset(s.IdleExit)
+			}
+		case <-quiet.C:
+			// If there is a session now, its end starts the wait again.
+			if s.count() == 0 {
+				return fmt.Sprintf("no session for %v", s.IdleExit)
+			}
+		}
+	}
+}
+
+// count is the number of sessions, and of connections that may become one.
+func (s *Supervisor) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active
+}
+
+// drain waits until there is no session left.
+func (s *Supervisor) drain(force <-chan struct{}) error {
+	limit := time.NewTimer(s.DrainTimeout)
+	defer limit.Stop()
+	for s.count() > 0 {
+		select {
+		case <-s.idle:
+		case <-limit.C:
+			return ErrDrainTimeout
+		case <-force:
+			return ErrForced
+		}
+	}
+	return nil
+}
+
+// endWorkers tells all workers to go, or kills them, and waits until they are gone.
+func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
+	gone := make(chan struct{})
+	go func() { defer close(gone); s.watching.Wait() }()
+
+	s.eachWorker(s.retire) // which kills what does not go
+	if !kill {
+		select {
+		case <-gone:
+			return
+		case <-force:
+		}
+	}
+	s.eachWorker((*worker).kill)
+	<-gone
+}
+
+func (s *Supervisor) eachWorker(do func(*worker)) {
+	s.mu.Lock()
+	var all []*worker
+	for w := range s.workers {
+		all = append(all, w)
+	}
+	s.mu.Unlock()
+	for _, w := range all {
+		do(w)
+	}
+}
+
+// accept takes connections until the socket's deadline.
+func (s *Supervisor) accept(life context.Context) {
+	const longest = time.Second
+	var pause time.Duration
+	for {
+		conn, err := s.Socket.AcceptUnix()
+		switch {
+		case err == nil:
+			if pause > 0 {
+				s.Log.Info("connections can be accepted again")
+				pause = 0
+			}
+			s.receive(life, conn)
+		case isTimeout(err) || errors.Is(err, net.ErrClosed):
+			return
+		default:
+			if pause == 0 {
+				s.Log.Error("connections cannot be accepted; trying on", zap.Error(err))
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), longest)
+			select {
+			case <-time.After(pause):
+			case <-life.Done():
+				return
+			}
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// acceptRest takes the callers that connected before the socket's file was
+// removed, so that none of them is lost. Those of a socket that somebody else made are left
+// to the next daemon on it.
+func (s *Supervisor) acceptRest(life context.Context) {
+	if s.Socket.lock == nil {
+		return
+	}
+	for {
+		conn, err := s.Socket.acceptWaiting()
+		if err != nil {
+			s.Log.Warn("callers that were waiting are lost", zap.Error(err))
+		}
+		if conn == nil {
+			return
+		}
+		s.receive(life, conn)
+	}
+}
+
+// receive begins to admit a connection.
+func (s *Supervisor) receive(life context.Context, conn *net.UnixConn) {
+	s.mu.Lock()
+	s.active++
+	s.mu.Unlock()
+	s.admitting.Go(func() { s.admit(life, conn) })
+}

@@ -1,0 +1,328 @@
+package supervisor
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	a, b := d.dial(), d.dial()
+	pa, pb := a.pid(), b.pid()
+	if pa == pb || pa == os.Getpid() {
+		t.Fatalf("workers %d and %d; want two processes", pa, pb)
+	}
+	if !strings.Contains(a.ask("who"), "session=true") {
+		t.Error("the worker is not the leader of a session of its own: a terminal's signals reach it")
+	}
+	a.say("bye")
+	a.cut()
+	f := d.logged("session ended", 1)
+	if f["uid"] != uint32(os.Getuid()) || f["pid"] != int32(os.Getpid()) || f["worker"] != int64(pa) {
+		t.Errorf("the log says %v", f)
+	}
+	d.until("its worker is gone", func() bool { return unix.Kill(pa, 0) == unix.ESRCH })
+	if b.pid() != pb {
+		t.Error("the other session has changed its worker")
+	}
+	if got := d.logs.FilterMessage("worker ended unexpectedly").Len(); got != 0 {
+		t.Errorf("%d workers ended unexpectedly", got)
+	}
+}
+
+func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
+	t.Setenv("TLSD_SECRET", "1")
+	t.Setenv("SSLKEYLOGFILE", "/tmp/keys")
+	t.Setenv("SSL_CERT_DIR", "/certs")
+	// A descriptor that the daemon was started with is close-on-exec, as all of Go's.
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	if env := c.ask("environment"); strings.Contains(env, "TLSD_SECRET") || strings.Contains(env, "SSLKEYLOGFILE") || !strings.Contains(env, "SSL_CERT_DIR=/certs") {
+		t.Errorf("the worker's environment is %q", env)
+	}
+	files := strings.Fields(c.ask("files"))
+	sockets := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !strings.Contains(f, ":socket:") })
+	if len(sockets) != 2 { // the channel and the caller
+		t.Errorf("the worker has %d sockets, want 2: %q", len(sockets), files)
+	}
+	for _, std := range []string{"0:/dev/null", "1:/dev/null"} {
+		if !slices.Contains(files, std) {
+			t.Errorf("the worker has no %s: %q", std, files)
+		}
+	}
+}
+
+func TestCrashEndsItsSessionOnly(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	a, b := d.dial(), d.dial()
+	pa, pb := a.pid(), b.pid()
+	a.say("crash")
+	a.cut()
+	if f := d.logged("session lost", 1); f["worker"] != int64(pa) {
+		t.Errorf("lost: %v; want worker %d", f, pa)
+	}
+	f := d.logged("worker ended unexpectedly", 1)
+	if f["exit"] != "exit status 2" || f["sessions"] != int64(1) || !strings.Contains(f["stderr"].(string), "panic: crash") {
+		t.Errorf("the log says %v", f)
+	}
+	must(t, unix.Kill(b.pid(), unix.SIGKILL))
+	b.cut()
+	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" || f["worker"] != int64(pb) {
+		t.Errorf("the log says %v", f)
+	}
+	d.dial().pid()
+}
+
+func TestDeadSpareIsReplaced(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm = 2 })
+	for range 3 {
+		var pids []int
+		d.until("two spares are ready", func() bool { pids = d.poolPIDs(); return len(pids) == 2 })
+		must(t, unix.Kill(pids[0], unix.SIGKILL))
+		d.until("another is there", func() bool { now := d.poolPIDs(); return len(now) == 2 && !slices.Contains(now, pids[0]) })
+	}
+	c := d.dial()
+	c.pid()
+}
+
+func TestWorkersThatCannotStartAreNotTriedInALoop(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{ExitAtStart: true, LogAtStart: "no such library\n"}, nil)
+	begin := time.Now()
+	f := d.logged("worker ended unexpectedly", 3)
+	if f["exit"] != "exit status 6" || f["stderr"] != "no such library\n" {
+		t.Errorf("the log says %v", f)
+	}
+	if took := time.Since(begin); took < 200*time.Millisecond {
+		t.Errorf("3 attempts within %v", took)
+	}
+	line := d.dial().hear()
+	if !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32603`) || !strings.Contains(line, "exit status 6") {
+		t.Errorf("the caller is told %s", line)
+	}
+}
+
+func TestSharedWorkersTakeTurns(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared, c.Warm = true, 2 })
+	count := map[int]int{}
+	var callers []*caller
+	for range 6 {
+		c := d.dial()
+		count[c.pid()]++
+		callers = append(callers, c)
+	}
+	for pid, n := range count {
+		if n != 3 {
+			t.Errorf("worker %d has %d sessions of 6; want 3", pid, n)
+		}
+	}
+	victim := callers[0].pid()
+	must(t, unix.Kill(victim, unix.SIGKILL))
+	callers[0].cut()
+	d.logged("session lost", 3)
+	d.until("it is replaced", func() bool { return len(d.poolPIDs()) == 2 })
+	left := 0
+	for _, c := range callers {
+		if _, err := c.Write([]byte("who\n")); err == nil {
+			if _, err := c.in.ReadString('\n'); err == nil {
+				left++
+			}
+		}
+	}
+	if left != 3 {
+		t.Errorf("%d sessions live on; want 3", left)
+	}
+	for range 3 {
+		if pid := d.dial().pid(); count[pid] != 0 {
+			t.Errorf("a new session goes to worker %d, which has 3; the new worker has fewer", pid)
+		}
+	}
+	// A session's end leaves its worker.
+	callers = callers[:0]
+	c := d.dial()
+	pid := c.pid()
+	c.say("bye")
+	c.cut()
+	d.logged("session ended", 1)
+	must(t, unix.Kill(pid, 0))
+}
+
+func TestSessionsAreCounted(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.MaxSessions = 2 })
+	a, b := d.dial(), d.dial()
+	a.pid()
+	b.pid()
+	over := d.dial()
+	if line := over.hear(); !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32011`) || !strings.Contains(line, `"kind":"limit"`) {
+		t.Errorf("the third is told %s", line)
+	}
+	over.cut()
+	a.say("bye")
+	a.cut()
+	d.logged("session ended", 1)
+	d.dial().pid()
+}
+
+func TestStopLetsSessionsFinish(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	c.pid()
+	d.stop()
+	d.until("the socket is removed", func() bool { _, err := os.Lstat(d.path); return errors.Is(err, fs.ErrNotExist) })
+	if _, err := net.Dial("unix", d.path); err == nil {
+		t.Error("a new caller is taken")
+	}
+	c.pid()
+	select {
+	case <-d.ended:
+		t.Fatal("it has not waited for the session")
+	default:
+	}
+	c.say("bye")
+	c.cut()
+	if err := d.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDrainHasALimit(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.DrainTimeout = 50 * time.Millisecond })
+	c := d.dial()
+	c.pid()
+	d.stop()
+	c.cut()
+	if err := d.wait(); !errors.Is(err, ErrDrainTimeout) {
+		t.Errorf("Run returns %v; want %v", err, ErrDrainTimeout)
+	}
+	d.logged("session ended", 1) // told to go, not killed
+}
+
+func TestForceEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	pid := c.pid()
+	d.stop()
+	d.logged("stopping", 1)
+	d.force()
+	c.cut()
+	if err := d.wait(); !errors.Is(err, ErrForced) {
+		t.Errorf("Run returns %v; want %v", err, ErrForced)
+	}
+	if err := unix.Kill(pid, 0); err != unix.ESRCH {
+		t.Errorf("worker %d is still there after Run: %v", pid, err)
+	}
+}
+
+func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
+	t.Parallel()
+	// Nobody accepts, so the callers wait in the socket's queue.
+	socket, err := listenAt(shortDir(t)+"/s", 0o600)
+	must(t, err)
+	d := startDaemon(t, workerPlay{}, func(c *Config) {
+		c.Socket.Remove()
+		c.Socket.Close()
+		c.Socket = socket
+		socket.SetDeadline(time.Unix(1, 0))
+	})
+	d.path = socket.Path
+	a, b := d.dial(), d.dial()
+	d.stop()
+	a.pid()
+	b.pid()
+	a.say("bye")
+	b.say("bye")
+	if err := d.wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestIdleExit(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.IdleExit = 300 * time.Millisecond })
+	c := d.dial()
+	c.pid()
+	select {
+	case <-d.ended:
+		t.Fatal("it left a session")
+	case <-time.After(600 * time.Millisecond): // what is tested is that time alone does nothing
+	}
+	c.pid()
+	c.say("bye")
+	c.cut()
+	if err := d.wait(); err != nil {
+		t.Error(err)
+	}
+	if f := d.logged("stopping", 1); f["why"] != "no session for 300ms" {
+		t.Errorf("the log says %v", f)
+	}
+}
+
+func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
+	// Not parallel: the limit is the process's.
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	c.pid()
+	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
+	conn := d.dial() // its own descriptor is there before the limit
+	conn.pid()
+	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
+
+	waiting, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(waiting)
+	var old unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+	err = unix.Connect(waiting, &unix.SockaddrUnix{Name: d.path})
+	d.logged("connections cannot be accepted; trying on", 1)
+	spins := d.logs.Len()
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	must(t, err)
+	d.logged("connections can be accepted again", 1)
+	if more := d.logs.Len() - spins; more > 5 {
+		t.Errorf("%d further lines in the log", more)
+	}
+	d.logged("session started", 3)
+	conn.pid()
+	c.pid()
+}
+
+func TestWorkersGoWithTheirChannel(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	pid := c.pid()
+	d.eachWorker(func(w *worker) { w.channel.CloseSend() })
+	c.cut()
+	d.until("the worker is gone", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+}
+
+func TestFirstWorkerIsIntroduced(t *testing.T) {
+	t.Parallel()
+	play := workerPlay{}
+	play.Report.Backend, play.Report.Error = "stub", "tried everything"
+	d := startDaemon(t, play, func(c *Config) { c.Warm = 2 })
+	d.dial().pid()
+	if f := d.logged("no usable OpenSSL: every TLS call will fail with an error that says so", 1); f["tried"] != "tried everything" {
+		t.Errorf("the log says %v", f)
+	}
+	if n := d.logs.FilterFieldKey("tried").Len(); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
+}

@@ -1,0 +1,60 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Activated returns the listening socket that systemd has passed to this process
+// (sd_listen_fds(3)), or nil if there is none. It forgets the environment
+// variables that say so.
+func Activated() (*Socket, error) {
+	pid, n := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	if pid == "" || n == "" || pid != strconv.Itoa(os.Getpid()) {
+		return nil, nil
+	}
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
+	if n != "1" {
+		return nil, fmt.Errorf("systemd passes %s sockets (LISTEN_FDS); tlsd serves one", n)
+	}
+	const first = 3 // SD_LISTEN_FDS_START
+	if listens, err := unix.GetsockoptInt(first, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
+		return nil, errors.New("descriptor 3, which systemd passes (LISTEN_FDS=1), is not a listening socket")
+	}
+	f := os.NewFile(first, "socket of systemd")
+	defer f.Close() // FileListener has a copy
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("the socket of systemd: %w", err)
+	}
+	ul, ok := l.(*net.UnixListener)
+	if !ok || l.Addr().Network() != "unix" {
+		l.Close()
+		return nil, fmt.Errorf("the socket of systemd is %s %s, not a Unix stream socket (ListenStream= with a path)", l.Addr().Network(), l.Addr())
+	}
+	ul.SetUnlinkOnClose(false)
+	return &Socket{UnixListener: ul, Path: l.Addr().String()}, nil
+}
+
+// notify tells the service manager the daemon's state (sd_notify(3)), if one
+// has asked for it.
+func notify(state string) error {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte(state))
+	return err
+}

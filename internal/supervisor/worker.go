@@ -1,0 +1,198 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/handoff"
+)
+
+// A worker is a process that serves sessions. Its life:
+//
+//	start ─▶ starting ──Ready──▶ ready ─┬─ it exits, or crashes ──────────▶ gone
+//	            │                       └─ end: its channel is closed ────▶ gone
+//	            └─ not ready within startTimeout: killed ─────────────────▶ gone
+//
+// Its goroutine, watch, is the only one that receives from it and waits for it.
+type worker struct {
+	pid     int
+	process *exec.Cmd
+	channel *handoff.Conn
+	started time.Time
+
+	ready  chan struct{} // closed when report is there
+	report handoff.Ready // of a worker that is ready
+	gone   chan struct{} // closed when the process has been waited for
+
+	// Guarded by Supervisor.mu.
+	sessions map[uint64]*session // in its hands; nil when it is gone
+	load     int                 // sessions that it has or is about to get
+	own      bool                // it is for one session alone, and goes when that ends
+	ending   bool                // it was told to go
+}
+
+const (
+	// startTimeout bounds the time from the start of a worker to its Ready.
+	startTimeout = 10 * time.Second
+	// endTimeout bounds the time that a worker has to go when it is told to. Then
+	// it is killed.
+	endTimeout = 5 * time.Second
+)
+
+// start makes a worker process. It is not ready yet, and watch has to be run.
+func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, error) {
+	channel, theirs, err := handoff.Pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	stderr, write, err := os.Pipe()
+	if err != nil {
+		channel.Close()
+		return nil, nil, err
+	}
+	defer write.Close()
+
+	cmd := &exec.Cmd{
+		Path:       "/proc/self/exe", // this very program, even if its file has been replaced
+		Args:       []string{handoff.Arg0},
+		Env:        workerEnv(os.Environ()),
+		Dir:        "/",
+		Stderr:     write,
+		ExtraFiles: []*os.File{theirs}, // becomes handoff.FD
+		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
+		// phrase on it.
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Credential: cred},
+	}
+	err = cmd.Start()
+	if err == nil {
+		err = channel.Send(handoff.ToWorker{Config: s.WorkerConfig}, nil)
+		if err != nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	}
+	if err != nil {
+		channel.Close()
+		stderr.Close()
+		if cred != nil && errors.Is(err, unix.EACCES) {
+			err = fmt.Errorf("%w: user %d must be allowed to execute the tlsd program", err, cred.Uid)
+		}
+		return nil, nil, err
+	}
+	return &worker{
+		pid:      cmd.Process.Pid,
+		process:  cmd,
+		channel:  channel,
+		started:  time.Now(),
+		ready:    make(chan struct{}),
+		gone:     make(chan struct{}),
+		sessions: map[uint64]*session{},
+	}, stderr, nil
+}
+
+// workerEnv chooses what a worker gets of the daemon's environment: what finds
+// and sets up libraries, OpenSSL among them, the resolver and the Go runtime. SSLKEYLOGFILE is
+// not part of it: it would make some builds of OpenSSL write down session keys.
+func workerEnv(env []string) []string {
+	keep := []string{
+		"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
+	}
+	out := []string{} // not nil: that would mean all
+	for _, e := range env {
+		for _, name := range keep {
+			if strings.HasPrefix(e, name+"=") {
+				out = append(out, e)
+			}
+		}
+	}
+	return out
+}
+
+// watch follows the worker from its start to its end. The caller has added it
+// to s.workers.
+func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
+	defer s.watching.Done()
+	log := s.Log.With(zap.Int("worker", w.pid))
+
+	noise := make(chan string, 1)
+	go func() { noise <- relay(stderr, log) }()
+	late := time.AfterFunc(startTimeout, func() {
+		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
+		w.kill()
+	})
+	err := s.converse(w, func() { late.Stop() })
+	late.Stop()
+	w.channel.Close()
+	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+		log.Error("worker's channel failed; it is told to go", zap.Error(err))
+	}
+	stuck := time.AfterFunc(endTimeout, w.kill)
+	w.process.Wait() // what it returns is in ProcessState
+	stuck.Stop()
+	close(w.gone)
+
+	// Whoever else might have the pipe open has no hold on us.
+	if p, ok := stderr.(*os.File); ok {
+		p.SetReadDeadline(time.Now().Add(time.Second))
+	}
+	head := <-noise
+	stderr.Close()
+	s.buried(w, log, head)
+}
+
+// converse receives from the worker until its channel ends, and returns why.
+func (s *Supervisor) converse(w *worker, onReady func()) error {
+	for {
+		var msg handoff.FromWorker
+		if err := w.channel.Receive(&msg); err != nil {
+			return err
+		}
+		switch {
+		case msg.Ready != nil:
+			select {
+			case <-w.ready:
+				return errors.New("it said a second time that it is ready")
+			default:
+			}
+			onReady()
+			w.report = *msg.Ready
+			close(w.ready)
+			s.introduce(w)
+		case msg.Ended != nil:
+			s.ended(w, msg.Ended)
+		default:
+			return errors.New("a message without content")
+		}
+	}
+}
+
+// hand gives the worker a session.
+func (w *worker) hand(sess *session, conn *net.UnixConn) error {
+	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{Number: sess.number, UID: sess.peer.UID, PID: sess.peer.PID}}, conn)
+}
+
+func (w *worker) kill() { w.process.Process.Kill() }
+
+// exitText describes how the process ended, for the log.
+func (w *worker) exitText() string {
+	state := w.process.ProcessState
+	if state == nil {
+		return "unknown"
+	}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return unix.SignalName(ws.Signal())
+	}
+	return fmt.Sprintf("exit status %d", state.ExitCode())
+}
