@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strconv"
+
+	"tlsd/rpc/client"
+)
+
+// call is the subcommand: it makes the calls that the words describe, up to the first that fails.
+func (c *command) call(ctx context.Context, words []string) error {
+	calls, err := parseCalls(words, source{stdin: func() ([]byte, error) { return readInput(ctx, c.stdin) }})
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return usageError{err}
+	}
+	session, _, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	out := printer{c}
+	for _, inv := range calls {
+		if err := c.make(ctx, session, inv, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// make makes one call and prints what comes of it. If the call failed the error is errReported
+// and, if the session is over, errLost too.
+func (c *command) make(ctx context.Context, session *client.Client, inv invocation, out printer) error {
+	bounded, cancel := c.bounded(ctx)
+	defer cancel()
+	result, err := inv.make(bounded, session)
+	if err == nil {
+		return out.result(inv.method, result)
+	}
+	gaveUp := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+	if err := out.failure(inv.method, err, gaveUp); err != nil {
+		return err
+	}
+	var e *client.Error
+	if errors.As(err, &e) && e.Kind == client.KindLost {
+		return errors.Join(errReported, errLost)
+	}
+	return errReported
+}
+
+// errLost says that no further call of the session can succeed.
+var errLost = errors.New("the session is lost")
+
+// make returns the result: a []byte of a method that has a blob, else JSON.
+func (inv *invocation) make(ctx context.Context, session *client.Client) (any, error) {
+	switch {
+	case inv.data != nil:
+		n, err := session.Write(ctx, inv.asHandle(), inv.data)
+		return json.RawMessage(strconv.Itoa(n)), err
+	case inv.blob:
+		p := []byte{}
+		err := session.Call(ctx, inv.name, inv.args, &p)
+		return p, err
+	}
+	var r json.RawMessage
+	var params any // none at all, rather than an empty array
+	if len(inv.args) > 0 {
+		params = inv.args
+	}
+	err := session.Call(ctx, inv.name, params, &r)
+	return r, err
+}
+
+// readInput reads a blob from standard input, unless ctx ends first. A read from a
+// terminal or a pipe cannot be interrupted, so then it is left behind; it ends with
+// the process, which ends now.
+func readInput(ctx context.Context, r io.Reader) ([]byte, error) {
+	type outcome struct {
+		data []byte
+		err  error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		data, err := readBlob(r)
+		done <- outcome{data, err}
+	}()
+	select {
+	case o := <-done:
+		return o.data, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"tlsd/rpc/client"
+)
+
+// diagnosis says why a socket does not answer, and what can be done about it.
+type diagnosis struct{ text, mend string }
+
+// diagnose explains an error of client.Dial.
+func diagnose(path string, err error) diagnosis {
+	return explain(path, stat(path), os.Geteuid(), err)
+}
+
+func explain(path string, file fileFact, uid int, err error) diagnosis {
+	var (
+		answer   *client.Error
+		stranger *client.StrangerError
+	)
+	why := strings.TrimPrefix(err.Error(), path+": ")
+	again := fmt.Sprintf("end that process and start tlsd again: tlsd --socket %s", quote(path))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return diagnosis{"there is no such file", fmt.Sprintf("start a daemon: tlsd --socket %s (or let the plugin start a private one: "+
+			"put tlsd on PATH, or set TLSD_EXE, and do not set TLSD_AUTOSTART=0)", quote(path))}
+	case file.err == nil && file.mode.IsDir():
+		return diagnosis{"it is a directory", "name the socket in it: " + quote(path+"/tlsd.sock")}
+	case file.err == nil && file.mode&os.ModeSocket == 0:
+		return diagnosis{"it is not a socket", "name another path, here and for tlsd --socket; tlsd does not replace files of other sorts"}
+	case errors.Is(err, fs.ErrPermission):
+		return diagnosis{fmt.Sprintf("permission denied for user %d%s", uid, owner(file)),
+			fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d (which makes the socket accessible, unless --socket-mode says otherwise), "+
+				"and check the directories above it", uid)}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return diagnosis{"nobody listens: the socket was left by a daemon that is gone",
+			fmt.Sprintf("start tlsd again: tlsd --socket %s; it replaces the socket", quote(path))}
+	case errors.Is(err, syscall.EPROTOTYPE):
+		return diagnosis{"it is a socket of another sort (not a stream)", "name tlsd's socket"}
+	case errors.As(err, &stranger):
+		return diagnosis{fmt.Sprintf("it is run by user %d, who is neither root nor you (user %d), and could read everything", stranger.Peer.UID, uid),
+			"find out who made it; name the socket of a daemon of root or of your own with TLSD_SOCKET or --socket"}
+	case errors.Is(err, context.Canceled):
+		return diagnosis{"interrupted", "try again"}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return diagnosis{"somebody listens, but does not answer in time", "give it more time with --timeout, or, if it hangs, " + again}
+	case errors.Is(err, client.ErrVersion):
+		return diagnosis{why, "install a tlsd and a tlsshim of the same release"}
+	case errors.As(err, &answer) && answer.Kind == client.KindDenied:
+		return diagnosis{answer.Message, fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d", uid)}
+	case errors.As(err, &answer) && answer.Kind == client.KindLost:
+		return diagnosis{answer.Message, "see the log of tlsd; if the program that answers is not tlsd, name another socket"}
+	case errors.As(err, &answer):
+		return diagnosis{answer.Message, "see the log of tlsd"}
+	case len(path) > 107:
+		return diagnosis{why, "choose a shorter path, here and for tlsd --socket"}
+	}
+	return diagnosis{why, "see connect(2) for what the system means"}
+}
+
+// owner tells who may use a socket.
+func owner(f fileFact) string {
+	if f.err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (%v, of user %d and group %d)", f.mode, f.uid, f.gid)
+}
+
+// quote makes a word of a path that can be given to a shell.
+func quote(path string) string {
+	if path != "" && strings.IndexFunc(path, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:=@", r))
+	}) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"tlsd/rpc/wire"
+)
+
+// This file judges facts. The rule: "fail" is what keeps calls from working,
+// "warn" what may surprise somebody, and both say how to mend it.
+
+type severity string
+
+const (
+	ok   severity = "ok"
+	warn severity = "warn"
+	fail severity = "fail"
+)
+
+// finding is one line of doctor's report.
+type finding struct {
+	Check  string   `json:"check"`
+	Status severity `json:"status"`
+	Text   string   `json:"text"`
+	Mend   string   `json:"mend,omitempty"` // empty if the status is ok
+}
+
+// report is what doctor has found out.
+type report struct {
+	Usable   bool      `json:"usable"` // nothing has failed
+	Socket   string    `json:"socket,omitempty"`
+	Findings []finding `json:"findings"`
+}
+
+// slowTrip is the round trip from which on calls are noticeably slow; on an idle machine
+// one takes much less than a millisecond.
+const slowTrip = 50 * time.Millisecond
+
+func judge(f facts) report {
+	var r report
+	add := func(check string, s severity, mend, format string, args ...any) {
+		r.Findings = append(r.Findings, finding{check, s, fmt.Sprintf(format, args...), mend})
+	}
+	sockets(f, add)
+	if f.answers {
+		r.Socket = f.probes[len(f.probes)-1].path
+		daemon(f, add)
+	}
+	environment(f, add)
+	programs(f, add)
+	r.Usable = !slices.ContainsFunc(r.Findings, func(x finding) bool { return x.Status == fail })
+	return r
+}
+
+type adder func(check string, s severity, mend, format string, args ...any)
+
+// sockets judges where a daemon was looked for.
+func sockets(f facts, add adder) {
+	for _, p := range f.probes {
+		if p.err == nil {
+			add("socket", ok, "", "%s answers%s", p.path, owner(p.file))
+			continue
+		}
+		d := explain(p.path, p.file, f.uid, p.err)
+		switch {
+		case !f.answers:
+			add("socket", fail, d.mend, "%s: %s", p.path, d.text)
+		case errors.Is(p.err, os.ErrNotExist): // it is meant to be there or not
+			add("socket", ok, "", "%s: %s", p.path, d.text)
+		default:
+			add("socket", warn, d.mend, "%s: %s", p.path, d.text)
+		}
+	}
+}
+
+// daemon judges what the daemon has answered.
+func daemon(f facts, add adder) {
+	s := f.hello.Server
+	if f.infoIs != nil {
+		add("daemon", fail, "see the log of tlsd", "it does not describe itself: %v", f.infoIs)
+		return
+	}
+	who := "you"
+	switch {
+	case f.peer.UID == 0 && f.uid != 0:
+		who = "root"
+	case int(f.peer.UID) != f.uid:
+		who = fmt.Sprintf("user %d", f.peer.UID)
+	}
+	add("daemon", ok, "", "%s %s; socket of process %d, run by %s (user %d); session served by process %d",
+		s.Name, s.Version, f.peer.PID, who, f.peer.UID, s.PID)
+	add("protocol", ok, "", "version %d, capabilities %s", f.hello.Version, strings.Join(f.hello.Capabilities, " "))
+	library(f.info, add)
+	trip(f, add)
+}
+
+func library(i wire.Info, add adder) {
+	if i.Backend != "openssl" {
+		why := i.Libssl.Error
+		if why == "" {
+			why = "tlsd gives no reason"
+		}
+		add("backend", fail, "install the library (Debian, Ubuntu: apt install libssl3, or libssl3t64), or start tlsd with --libssl PATH; then start tlsd again",
+			"%s: no usable OpenSSL: %s", i.Backend, why)
+		return
+	}
+	add("backend", ok, "", "%s", i.Backend)
+	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
+	from := strings.Join(slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, func(s string) bool { return s == "" }), ", ")
+	if i.Trust.Certificates == 0 {
+		add("trust", warn, "install ca-certificates, or name a file of CA certificates with tls.SetCaBundle; until then no server is trusted",
+			"no trusted certificates in %s (%s)", from, i.Trust.Source)
+		return
+	}
+	add("trust", ok, "", "%d certificates in %s (%s)", i.Trust.Certificates, from, i.Trust.Source)
+}
+
+func trip(f facts, add adder) {
+	if f.tripIs != nil {
+		add("round trip", fail, "see the log of tlsd", "tls.Backend: %v", f.tripIs)
+		return
+	}
+	sorted := slices.Sorted(slices.Values(f.trips))
+	if len(sorted) == 0 {
+		return
+	}
+	median := sorted[len(sorted)/2].Round(time.Microsecond)
+	if median > slowTrip {
+		add("round trip", warn, "look for what keeps the machine busy", "tls.Backend takes %v (median of %d)", median, len(sorted))
+		return
+	}
+	add("round trip", ok, "", "tls.Backend takes %v (median of %d)", median, len(sorted))
+}
+
+// environment judges the caller's variables. The daemon has its own.
+func environment(f facts, add adder) {
+	for _, name := range watched {
+		v, set := f.env[name]
+		if !set {
+			add("environment", ok, "", "%s is not set", name)
+			continue
+		}
+		s, remark, mend := variable(f, name, v)
+		if remark != "" {
+			remark = ": " + remark
+		}
+		add("environment", s, mend, "%s=%s%s", name, v, remark)
+	}
+}
+
+// variable judges one that is set.
+func variable(f facts, name, v string) (s severity, remark, mend string) {
+	switch name {
+	case "TLSD_SOCKET":
+		if !filepath.IsAbs(v) {
+			return warn, "it depends on the working directory", "set an absolute path"
+		}
+		return ok, "the only socket that is tried", ""
+	case "TLSD_EXE":
+		if f.exe != nil {
+			return warn, fmt.Sprintf("cannot be started: %v", f.exe), "name an executable tlsd, or unset it"
+		}
+	case "TLSD_AUTOSTART":
+		if v != "0" {
+			return ok, "", ""
+		}
+		if !f.answers {
+			return warn, "the plugin will not start a daemon, and none answers", "unset it, or start a daemon"
+		}
+		return ok, "the plugin does not start a daemon", ""
+	case "XDG_RUNTIME_DIR":
+		switch d := f.runtimeDir; {
+		case !filepath.IsAbs(v):
+			return warn, "ignored, because it is not absolute", "set an absolute path, or unset it"
+		case d.err != nil:
+			return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)), "log in in a way that makes it, or unset it"
+		case !d.mode.IsDir():
+			return warn, "it is not a directory", "name a directory, or unset it"
+		case int(d.uid) != f.uid:
+			return warn, fmt.Sprintf("it belongs to user %d, not to you (user %d)", d.uid, f.uid),
+				"set it to a directory of your own, or unset it; su and sudo often leave it behind"
+		}
+	case "SSL_CERT_FILE", "SSL_CERT_DIR":
+		if f.answers {
+			return warn, "tlsd has an environment of its own and does not see this", "set it where tlsd is started, or call tls.SetCaBundle"
+		}
+		return ok, "counts only for a tlsd that is started from here", ""
+	}
+	return ok, "", ""
+}
+
+// programs judges what is installed.
+func programs(f facts, add adder) {
+	for _, p := range []struct {
+		name  string
+		files []string
+		mend  string
+	}{
+		{"tlsd", f.tlsd, "install tlsd into a directory of PATH, or set TLSD_EXE, so that the plugin can start it"},
+		{"TlsPlugin.so", f.plugin, "install it, or give a script's plugin line the path where it is"},
+	} {
+		if len(p.files) > 0 {
+			add(p.name, ok, "", "%s", strings.Join(p.files, ", "))
+			continue
+		}
+		add(p.name, warn, p.mend, "not found beside tlsshim nor on PATH")
+	}
+}

@@ -1,0 +1,268 @@
+// Tlsshim talks to the daemon tlsd from a shell: it makes calls, and finds out
+// what is wrong when calls do not work.
+//
+//	tlsshim call METHOD [ARG…] [-- METHOD [ARG…]]…    make calls in one session
+//	tlsshim shell                                     read calls from standard input, one a line
+//	tlsshim status                                    say whether a tlsd runs, and which
+//	tlsshim doctor                                    examine everything that calls depend on
+//
+// Each takes --help. These flags go before or after the subcommand:
+//
+//	--socket PATH   the daemon's socket. Without it: $TLSD_SOCKET, else $XDG_RUNTIME_DIR/tlsd.sock
+//	                and /run/tlsd.sock, else (no runtime directory) /run/tlsd.sock and /tmp/tlsd-UID/tlsd.sock;
+//	                the first that answers
+//	--timeout TIME  how long each call, and the connecting, may take, as 5s or 1m30s; status and
+//	                doctor allow 5s, call and shell as long as tlsd does
+//	--json          results for programs
+//	--version       print the version and leave
+//
+// Tlsshim never starts a daemon.
+//
+// # Calls
+//
+//	tlsshim call NewClient example.com 443 -- Handshake 1 \
+//	    -- Write 1 $'GET / HTTP/1.0\r\nHost: example.com\r\n\r\n' -- Read 1 4096
+//
+// makes four calls in one session, one after another, and ends with the first that fails.
+// A METHOD is one of tls.*, with or without "tls.", or rpc.discover; "tlsshim
+// call --help" lists them with their parameters. Handles count from 1 in each session,
+// so the first NewClient makes handle 1. When tlsshim ends, the session ends with it, and
+// tlsd closes what is still open.
+//
+// Files (of NewServerContext and SetCaBundle) may be relative to the working directory. The data
+// of Write is
+//
+//	TEXT          the text as it is
+//	@FILE         what the file has
+//	-             what standard input has, up to its end; in call only, once
+//	base64:TEXT   what TEXT stands for
+//	text:TEXT     TEXT, also if it looks like one of the above
+//
+// and at most 16 MiB (16777216 bytes). Data is read before anything is called.
+//
+// The results go to standard output, one a line: a number, a string (control
+// characters as \xNN), or, of Info and rpc.discover, JSON. Read writes the bytes that it has read as
+// they are, without a line feed behind them. Errors go to standard error.
+//
+// With --json each call makes one line, whether it succeeds or not, and blobs are base64:
+//
+//	{"method":"tls.Version","result":"OpenSSL 3.0.19 27 Jan 2026"}
+//	{"method":"tls.Close","error":{"code":-32001,"message":"…","data":{"kind":"handle","op":"tls.Close","handle":1}}}
+//
+// An interrupt (SIGINT) cancels the call in flight, in tlsd too.
+//
+// # Shell
+//
+// A line is what follows "call" on a command line, with words as in a shell: 'single quotes'
+// keep everything, "double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Lines that
+// are empty or start with # are skipped. All lines share one session. A call that fails ends its line, and
+// the next one goes on; when the session is lost, tlsshim ends.
+//
+// # Exit status
+//
+//	0    all calls succeeded; status: a tlsd runs; doctor: calls will work
+//	1    a call failed; doctor: calls will not work
+//	2    wrong usage; nothing was called (shell: a line was not understood)
+//	3    no tlsd answers; standard error says what was tried
+//	130  interrupted
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"tlsd/rpc/client"
+)
+
+// version can be set when building: -ldflags "-X main.version=1.2.3".
+var version = ""
+
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNoDaemon    = 3
+	exitInterrupted = 130 // as a shell tells of a command that SIGINT has ended
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT)
+	context.AfterFunc(ctx, stop) // a second one ends tlsshim at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+}
+
+// command is one start of the program.
+type command struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+
+	socket  string
+	timeout time.Duration
+	json    bool
+}
+
+// subcommands in the order of the help.
+var subcommands = []struct {
+	name, args, about string
+	run               func(*command, context.Context, []string) error
+}{
+	{"call", "METHOD [ARG…] [-- METHOD [ARG…]]…", "make calls in one session", (*command).call},
+	{"shell", "", "read calls from standard input, one a line", (*command).shell},
+	{"status", "", "say whether a tlsd runs, and which", (*command).status},
+	{"doctor", "", "examine everything that calls depend on", (*command).doctor},
+}
+
+// Errors that decide the exit status.
+var errReported = errors.New("a call failed, which was reported") // exitFailed, without a word more
+
+type usageError struct{ error }
+
+func misuse(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the program. It returns the exit status. When ctx is done it stops as on SIGINT.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+	c := &command{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
+	err := c.run(ctx, args)
+	var none *client.NoDaemonError
+	switch {
+	case err == nil || errors.Is(err, errReported):
+	case ctx.Err() != nil:
+		fmt.Fprintln(stderr, "tlsshim: interrupted")
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(stderr, "tlsshim: %v\nRun tlsshim --help for the manual.\n", err)
+		return exitUsage
+	case errors.As(err, &none):
+		reportNoDaemon(stderr, none)
+		return exitNoDaemon
+	default:
+		fmt.Fprintln(stderr, "tlsshim:", err)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case err != nil:
+		return exitFailed
+	}
+	return exitOK
+}
+
+func (c *command) run(ctx context.Context, args []string) error {
+	args, help, err := c.flags(args)
+	if err != nil || args == nil {
+		return err
+	}
+	if help && len(args) == 0 {
+		return printHelp(c.stdout)
+	}
+	if len(args) == 0 {
+		return misuse("a subcommand is missing: call, shell, status or doctor")
+	}
+	for _, sub := range subcommands {
+		if sub.name != args[0] {
+			continue
+		}
+		rest, helpToo, err := c.flags(args[1:])
+		switch {
+		case err != nil || rest == nil:
+			return err
+		case help || helpToo:
+			return printSubHelp(c.stdout, sub.name)
+		case sub.args == "" && len(rest) > 0:
+			return misuse("%s: unexpected argument %q: it takes flags only", sub.name, rest[0])
+		}
+		return sub.run(c, ctx, rest)
+	}
+	return misuse("unknown subcommand %q: want call, shell, status or doctor", args[0])
+}
+
+// flags reads the flags that every subcommand has. What follows them is nil if
+// there is nothing more to do.
+func (c *command) flags(args []string) (rest []string, help bool, err error) {
+	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.Usage = func() {}
+	showVersion := false
+	set.StringVar(&c.socket, "socket", c.socket, "")
+	set.DurationVar(&c.timeout, "timeout", c.timeout, "")
+	set.BoolVar(&c.json, "json", c.json, "")
+	set.BoolVar(&showVersion, "version", false, "")
+	set.BoolVar(&help, "help", false, "")
+	set.BoolVar(&help, "h", false, "")
+	if err := set.Parse(args); err != nil {
+		return nil, false, usageError{flagError(err)}
+	}
+	given := map[string]bool{}
+	set.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if given["timeout"] && c.timeout <= 0 {
+		return nil, false, misuse("--timeout: want a time above 0, such as 5s or 1m30s")
+	}
+	if given["socket"] && c.socket == "" {
+		return nil, false, misuse("--socket: want a path")
+	}
+	if showVersion {
+		_, err := fmt.Fprintf(c.stdout, "tlsshim %s (%s %s/%s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return nil, false, err
+	}
+	return append([]string{}, set.Args()...), help, nil
+}
+
+// flagError gives an error of package flag our spelling.
+func flagError(err error) error {
+	s := err.Error()
+	for _, r := range [][2]string{
+		{"flag provided but not defined: -", "unknown flag --"},
+		{"flag needs an argument: -", "a value is missing after --"},
+		{" for flag -", " for --"},
+		{" for -", " for --"},
+		{": parse error", ": want a time such as 5s or 1m30s"},
+	} {
+		s = strings.Replace(s, r[0], r[1], 1)
+	}
+	return errors.New(strings.Replace(s, "---", "--", 1))
+}
+
+// sockets are those to try.
+func (c *command) sockets() []string {
+	if c.socket != "" {
+		return []string{c.socket}
+	}
+	return client.DefaultSockets(c.getenv)
+}
+
+// connect opens a session with the first daemon that answers.
+func (c *command) connect(ctx context.Context) (*client.Client, string, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	return client.DialFirst(ctx, c.sockets())
+}
+
+// bounded is the context of one call.
+func (c *command) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, c.timeout)
+}
+
+// versionText is the version: set when building, else that of the module.
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}

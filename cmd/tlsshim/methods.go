@@ -1,0 +1,236 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"tlsd/rpc/client"
+	"tlsd/rpc/wire"
+)
+
+// This file makes calls of words. What a word must look like follows from its
+// parameter's type; whether a value makes sense is left to tlsd.
+
+type paramType int
+
+const (
+	text   paramType = iota
+	number           // a decimal integer
+	handle           // a number from 1 to 2147483647
+	file             // a path, which is made absolute
+	blob             // data, or where it is
+)
+
+type param struct {
+	name     string
+	typ      paramType
+	optional bool
+}
+
+// method is a line of the parameter table.
+type method struct {
+	name   string
+	params []param
+	blob   bool // the result is one
+	about  string
+}
+
+var (
+	pHandle = param{name: "handle", typ: handle}
+	pCtx    = param{name: "ctxHandle", typ: handle}
+	pHost   = param{name: "host", typ: text}
+	pPort   = param{name: "port", typ: number}
+)
+
+// methods follow proto.md, section 4. tls.Hello is left out, because connecting does it.
+var methods = []method{
+	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
+	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
+	{"tls.Write", []param{pHandle, {name: "data", typ: blob}}, false, "send all of the data"},
+	{"tls.Read", []param{pHandle, {name: "maxBytes", typ: number}}, true, "wait for data; none: the end"},
+	{"tls.Close", []param{pHandle}, false, "close a connection"},
+	{"tls.SetInsecureSkipVerify", []param{pHandle, {name: "on", typ: number}}, false, "1: do not verify; for tests only"},
+	{"tls.NewServerContext", []param{{name: "certFile", typ: file}, {name: "keyFile", typ: file}}, false, "load a certificate and its key"},
+	{"tls.Accept", []param{pCtx, pHost, pPort}, false, "wait for a client, and do the handshake"},
+	{"tls.CloseServerContext", []param{pCtx}, false, "stop listening"},
+	{"tls.SetCaBundle", []param{{name: "path", typ: file}}, false, "trust these CA certificates instead of the system's"},
+	{"tls.PeerCertSubject", []param{pHandle}, false, "the subject of the peer's certificate"},
+	{"tls.Backend", nil, false, "openssl, or stub without a library"},
+	{"tls.Version", []param{{name: "handle", typ: handle, optional: true}}, false, "the library's version, or a connection's"},
+	{"tls.LastError", nil, false, "the text of the session's last error"},
+	{"tls.Info", nil, false, "the daemon's library, trust store and limits"},
+	{"rpc.discover", nil, false, "the OpenRPC document of all methods"},
+}
+
+// usage is the method with its parameters, without "tls.".
+func (m *method) usage() string {
+	var b strings.Builder
+	b.WriteString(strings.TrimPrefix(m.name, "tls."))
+	for _, p := range m.params {
+		if p.optional {
+			fmt.Fprintf(&b, " [%s]", p.name)
+		} else {
+			b.WriteString(" " + p.name)
+		}
+	}
+	return b.String()
+}
+
+func findMethod(name string) (*method, error) {
+	var near []string
+	for i := range methods {
+		m := &methods[i]
+		if short := strings.TrimPrefix(m.name, "tls."); name == m.name || name == short {
+			return m, nil
+		} else if strings.EqualFold(name, m.name) || strings.EqualFold(name, short) {
+			near = append(near, short)
+		}
+	}
+	if len(near) > 0 {
+		return nil, fmt.Errorf("no method %q; did you mean %s?", name, near[0])
+	}
+	return nil, fmt.Errorf("no method %q; tlsshim call --help lists them", name)
+}
+
+// invocation is a call that is ready to be made.
+type invocation struct {
+	*method
+	args []any  // by position, without the blob
+	data []byte // the blob, if the method has one
+}
+
+// source gives the data of a blob argument; stdin is nil where standard input
+// cannot be data.
+type source struct {
+	stdin func() ([]byte, error)
+}
+
+// parseCalls makes calls of words that are separated by "--".
+func parseCalls(words []string, src source) ([]invocation, error) {
+	var calls []invocation
+	for start, i := 0, 0; i <= len(words); i++ {
+		if i < len(words) && words[i] != "--" {
+			continue
+		}
+		inv, err := parseCall(words[start:i], &src)
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, inv)
+		start = i + 1
+	}
+	return calls, nil
+}
+
+func parseCall(words []string, src *source) (invocation, error) {
+	if len(words) == 0 {
+		return invocation{}, errors.New("a method is missing")
+	}
+	m, err := findMethod(words[0])
+	if err != nil {
+		return invocation{}, err
+	}
+	inv := invocation{method: m}
+	words = words[1:]
+	for i, p := range m.params {
+		if i == len(words) {
+			if p.optional {
+				break
+			}
+			return inv, fmt.Errorf("%s: %s is missing; want %s", m.name, p.name, m.usage())
+		}
+		if err := inv.add(p, words[i], src); err != nil {
+			return inv, fmt.Errorf("%s: %s: %w", m.name, p.name, err)
+		}
+	}
+	if len(words) > len(m.params) {
+		return inv, fmt.Errorf("%s: one argument too many, %q; want %s", m.name, words[len(m.params)], m.usage())
+	}
+	return inv, nil
+}
+
+func (inv *invocation) add(p param, word string, src *source) error {
+	if !utf8.ValidString(word) && p.typ != blob {
+		return fmt.Errorf("%q is not UTF-8, which JSON needs", word)
+	}
+	switch p.typ {
+	case text:
+		inv.args = append(inv.args, word)
+	case number, handle:
+		n, err := strconv.ParseInt(word, 10, 64)
+		if errors.Is(err, strconv.ErrRange) {
+			return fmt.Errorf("%s is out of range", word)
+		}
+		if err != nil {
+			return fmt.Errorf("%q is not a number", word)
+		}
+		if p.typ == handle && n != int64(int32(max(n, 0))) || p.typ == handle && n == 0 {
+			return fmt.Errorf("%d is no handle; handles are 1 to 2147483647", n)
+		}
+		inv.args = append(inv.args, n)
+	case file:
+		if word == "" {
+			return errors.New("the path is empty")
+		}
+		abs, err := filepath.Abs(word)
+		if err != nil {
+			return err
+		}
+		inv.args = append(inv.args, abs)
+	case blob:
+		data, err := src.read(word)
+		if err != nil {
+			return err
+		}
+		if len(data) > wire.MaxBlob {
+			return fmt.Errorf("more than %d bytes; send them with several calls", wire.MaxBlob)
+		}
+		inv.data = data
+	}
+	return nil
+}
+
+// read gives the data that a word stands for: not nil, and at most one byte too many of it.
+func (s *source) read(word string) ([]byte, error) {
+	if literal, ok := strings.CutPrefix(word, "text:"); ok {
+		return []byte(literal), nil
+	}
+	if encoded, ok := strings.CutPrefix(word, "base64:"); ok {
+		data, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil {
+			return nil, fmt.Errorf("base64: %w", err)
+		}
+		return data, nil
+	}
+	if path, ok := strings.CutPrefix(word, "@"); ok {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return readBlob(f)
+	}
+	if word != "-" {
+		return []byte(word), nil
+	}
+	if s.stdin == nil {
+		return nil, errors.New("standard input has no data to give here; use @FILE, or text:- for a hyphen")
+	}
+	read := s.stdin
+	s.stdin = nil // once
+	return read()
+}
+
+func readBlob(r io.Reader) ([]byte, error) {
+	return io.ReadAll(io.LimitReader(r, wire.MaxBlob+1))
+}
+
+// asHandle is the handle that the call names first.
+func (inv *invocation) asHandle() client.Handle { return client.Handle(inv.args[0].(int64)) }

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"tlsd/rpc/client"
+	"tlsd/rpc/wire"
+)
+
+// The rules of output: standard output has results and nothing else, standard error
+// the rest. What comes from a peer or from tlsd cannot move a terminal's cursor or forge a line, but
+// for the bytes of Read, which are the caller's business. A result that cannot be written is an error.
+
+// printer prints what comes of calls.
+type printer struct{ *command }
+
+// result prints a []byte as it is, a string or a number as a line, other JSON indented.
+func (p printer) result(m *method, result any) error {
+	if p.json {
+		return p.line(struct {
+			Method string `json:"method"`
+			Result any    `json:"result"`
+		}{m.name, result})
+	}
+	var out []byte
+	switch r := result.(type) {
+	case []byte:
+		out = r
+	case json.RawMessage:
+		var s string
+		var b bytes.Buffer
+		if json.Unmarshal(r, &s) == nil {
+			b.WriteString(clean(s))
+		} else if err := json.Indent(&b, r, "", "  "); err != nil {
+			return err
+		}
+		b.WriteByte('\n')
+		out = b.Bytes()
+	}
+	return p.write(out)
+}
+
+// failure prints why a call failed. gaveUp says that it was --timeout.
+func (p printer) failure(m *method, err error, gaveUp bool) error {
+	why := err.Error()
+	if gaveUp {
+		why += fmt.Sprintf(" (--timeout %v)", p.timeout)
+	}
+	if !p.json {
+		_, err := fmt.Fprintln(p.stderr, clean(why))
+		return err
+	}
+	w := wire.Error{Code: wire.CodeInternal, Message: why, Data: &wire.ErrorData{Kind: client.KindInternal, Op: m.name}}
+	var e *client.Error
+	if errors.As(err, &e) {
+		w.Code, w.Data = e.Code, &e.Data
+	}
+	return p.line(struct {
+		Method string      `json:"method"`
+		Error  *wire.Error `json:"error"`
+	}{m.name, &w})
+}
+
+// line prints a value as one line of JSON.
+func (c *command) line(v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	return c.write(b.Bytes())
+}
+
+func (c *command) write(p []byte) error {
+	if _, err := c.stdout.Write(p); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	return nil
+}
+
+// clean makes control characters, and bytes that are not UTF-8, visible.
+func clean(s string) string {
+	if utf8.ValidString(s) && strings.IndexFunc(s, hidden) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case hidden(r) && r < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case hidden(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// hidden is true for what acts on a terminal instead of being shown: control characters,
+// and the format characters that turn the direction of writing.
+func hidden(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+
+// reportNoDaemon says which sockets were tried, why each failed, and what can be done.
+func reportNoDaemon(w io.Writer, none *client.NoDaemonError) {
+	fmt.Fprintln(w, "tlsshim: no tlsd answers")
+	for _, a := range none.Tried {
+		d := diagnose(a.Path, a.Err)
+		fmt.Fprintf(w, "  %s: %s\n      to mend it: %s\n", clean(a.Path), clean(d.text), clean(d.mend))
+	}
+	fmt.Fprintln(w, "tlsshim doctor says more.")
+}

@@ -1,0 +1,56 @@
+/*
+ * json.h - as much JSON (RFC 8259) as a client of tlsd needs: a writer for
+ * requests, and a strict reader that looks up members of an answer in place.
+ *
+ * A span is a piece of a received line; it lives as long as the line does.
+ * Apart from json_valid the readers expect a span that json_valid has accepted,
+ * or a part of one that json_member has returned.
+ */
+#ifndef TLSPLUGIN_JSON_H
+#define TLSPLUGIN_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A text that grows. It is the owner's to free(). Once memory has run out,
+ * failed is set and nothing more is added. */
+struct json_out {
+	char *at;
+	size_t len, cap;
+	bool failed;
+};
+
+void json_put(struct json_out *out, const char *text); /* as it is */
+void json_put_int(struct json_out *out, int64_t n);
+void json_put_string(struct json_out *out, const char *text); /* quoted and escaped */
+
+struct span {
+	const char *at; /* NULL: there is none */
+	size_t len;
+};
+
+/* Whether the line is one JSON value in UTF-8, nested at most 32 deep. */
+bool json_valid(struct span line);
+
+/* The value of an object's member. None if the object has no such member, has
+ * it twice, or is no object. Names are compared as they are written. */
+struct span json_member(struct span object, const char *name);
+
+/* Whether the value is written exactly so: json_is(v, "null"). */
+bool json_is(struct span value, const char *literal);
+
+/* Whether the value is an integer that fits. */
+bool json_int(struct span value, int64_t *n);
+
+/* Whether the value is a string. */
+bool json_is_string(struct span value);
+
+/* A string's text, to be freed, or NULL if there is no memory for it. What a C
+ * string or UTF-8 cannot hold, U+0000 and lone surrogates, becomes U+FFFD. */
+char *json_text(struct span string);
+
+/* Whether the value is an array that has this element, written exactly so. */
+bool json_array_has(struct span array, const char *literal);
+
+#endif

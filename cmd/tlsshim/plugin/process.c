@@ -1,0 +1,128 @@
+#define _GNU_SOURCE
+#include "process.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "text.h"
+
+static _Atomic(struct process *) self;
+static atomic_int visits;           /* that are going on; after a fork also those that the child has not */
+static struct process *forked_from; /* kept in sight of leak checkers */
+
+void process_free(struct process *p)
+{
+	free(atomic_load(&p->ca_bundle));
+	pthread_mutex_destroy(&p->trusting);
+	pthread_mutex_destroy(&p->opening);
+	pthread_mutex_destroy(&p->mu);
+	free(p);
+}
+
+/* A struct process for this process, which parent was forked to make, if any. */
+static struct process *make(struct process *parent)
+{
+	struct process *p = calloc(1, sizeof *p);
+	const char *ca = parent ? atomic_load(&parent->ca_bundle) : NULL;
+	char *copy = NULL;
+
+	if (!p || (ca && !(copy = strdup(ca)))) {
+		free(p);
+		return NULL;
+	}
+	p->pid = getpid();
+	pthread_mutex_init(&p->trusting, NULL);
+	pthread_mutex_init(&p->opening, NULL);
+	pthread_mutex_init(&p->mu, NULL);
+
+	/* The parent's handles stay unknown here: their numbers are not given
+	 * out again. Its trust store holds here as well: to fall back to the
+	 * system's without a word would be a trap. */
+	p->inherited = parent ? atomic_load(&parent->highest) : 0;
+	p->first = (int64_t)p->inherited + 1;
+	p->ca_version = ca ? 1 : 0;
+	atomic_init(&p->highest, p->inherited);
+	atomic_init(&p->socket, -1);
+	atomic_init(&p->ca_bundle, copy);
+	return p;
+}
+
+static struct process *this_process(void)
+{
+	struct process *p = atomic_load(&self), *mine;
+
+	if (p && p->pid == getpid())
+		return p;
+	mine = make(p);
+	if (!mine)
+		return NULL;
+	if (atomic_compare_exchange_strong(&self, &p, mine)) {
+		forked_from = p;
+		return mine;
+	}
+	process_free(mine); /* another thread was faster */
+	return p;
+}
+
+void visit_begin(struct visit *v)
+{
+	v->error = errno;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &v->cancel);
+	atomic_fetch_add(&visits, 1); /* before self is looked at: see process_retire */
+	v->process = this_process();
+}
+
+int64_t visit_end(struct visit *v, int64_t result)
+{
+	atomic_fetch_sub(&visits, 1);
+	pthread_setcancelstate(v->cancel, NULL);
+	errno = v->error;
+	return result;
+}
+
+struct process *process_retire(void)
+{
+	struct process *p = atomic_load(&self);
+
+	if (!p || p->pid != getpid() || !atomic_compare_exchange_strong(&self, &p, NULL))
+		return NULL;
+	if (atomic_load(&visits) == 0)
+		return p; /* a visit that begins only now finds self empty */
+	atomic_store(&self, p);
+	return NULL;
+}
+
+int64_t process_fail(struct process *p, const char *format, ...)
+{
+	va_list args;
+
+	if (!p)
+		return -1;
+	va_start(args, format);
+	pthread_mutex_lock(&p->mu);
+	p->error[0] = '\0';
+	text_vadd(p->error, sizeof p->error, format, args);
+	pthread_mutex_unlock(&p->mu);
+	va_end(args);
+	return -1;
+}
+
+/* In the child of a fork. The session is the parent's; as long as a copy of its
+ * socket is open here, tlsd would not notice the parent's end. */
+static void after_fork(void)
+{
+	struct process *p = atomic_load(&self);
+	int saved = errno, fd = p ? atomic_exchange(&p->socket, -1) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	errno = saved;
+}
+
+__attribute__((constructor)) static void load(void)
+{
+	pthread_atfork(NULL, NULL, after_fork);
+}

@@ -1,0 +1,64 @@
+/*
+ * process.h - what the plugin keeps for the process that it is loaded in.
+ *
+ * After fork() the child must not use anything of its parent: other threads may
+ * have held the locks, and the socket is the parent's. So everything hangs on a
+ * struct process that knows its pid, and a child makes a new one when it first
+ * calls. The parent's stays as it was at the fork and is never touched.
+ */
+#ifndef TLSPLUGIN_PROCESS_H
+#define TLSPLUGIN_PROCESS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "wire.h"
+
+enum { ERROR_BYTES = 4096 };
+
+struct process {
+	pid_t pid;
+	int32_t inherited; /* handles up to this one belong to the process that was forked; 0: none */
+
+	/* A child may read these of its parent's struct process; so they are atomic. */
+	_Atomic int32_t highest;   /* handle ever given to the host */
+	_Atomic int socket;        /* of the session, or -1 */
+	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL; replaced and then freed */
+
+	/* Taken in this order. mu guards all that follows and, in session.c, the
+	 * calls; nothing blocks under it. The other two are turns: they may be
+	 * held for as long as what they are for takes. */
+	pthread_mutex_t trusting; /* the right to change the session's CA bundle */
+	pthread_mutex_t opening;  /* the right to open a session */
+	pthread_mutex_t mu;
+
+	struct session *session; /* the one to use; NULL before the first and after a loss */
+	int64_t first;           /* handles below it are lost */
+	unsigned ca_version;     /* counts the settings of ca_bundle */
+	char why_lost[WHY_BYTES];
+	char error[ERROR_BYTES]; /* the most recent error */
+};
+
+/* A visit is the time between the begin and the end of one function of
+ * tlsplugin.h. During it the thread cannot be cancelled, because others may
+ * hold pointers to its stack; the host's errno is the same after it. */
+struct visit {
+	struct process *process; /* NULL if there is no memory for it */
+	int error, cancel;
+};
+
+void visit_begin(struct visit *v);
+int64_t visit_end(struct visit *v, int64_t result); /* returns result */
+
+/* Sets the most recent error and returns -1. process may be NULL. */
+__attribute__((format(printf, 2, 3)))
+int64_t process_fail(struct process *p, const char *format, ...);
+
+/* For the unloading of the library: takes this process's struct process out of
+ * use and returns it, or NULL if there is none or somebody is using it. */
+struct process *process_retire(void);
+void process_free(struct process *p);
+
+#endif

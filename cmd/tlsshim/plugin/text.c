@@ -1,0 +1,100 @@
+#define _GNU_SOURCE
+#include "text.h"
+
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The length of the UTF-8 character at p, or 0 if there is none before end. */
+static size_t character(const unsigned char *p, const unsigned char *end)
+{
+	unsigned char low = 0x80, high = 0xBF; /* bounds of the second byte, RFC 3629 section 4 */
+	size_t len;
+
+	if (p[0] < 0x80)
+		return 1;
+	if (p[0] >= 0xC2 && p[0] <= 0xDF)
+		len = 2;
+	else if (p[0] >= 0xE0 && p[0] <= 0xEF)
+		len = 3;
+	else if (p[0] >= 0xF0 && p[0] <= 0xF4)
+		len = 4;
+	else
+		return 0;
+	if ((size_t)(end - p) < len)
+		return 0;
+
+	switch (p[0]) {
+	case 0xE0: low = 0xA0; break;  /* no overlong form */
+	case 0xED: high = 0x9F; break; /* no surrogate */
+	case 0xF0: low = 0x90; break;  /* no overlong form */
+	case 0xF4: high = 0x8F; break; /* nothing above U+10FFFF */
+	}
+	if (p[1] < low || p[1] > high)
+		return 0;
+	for (size_t i = 2; i < len; i++)
+		if ((p[i] & 0xC0) != 0x80)
+			return 0;
+	return len;
+}
+
+bool utf8_valid(const char *at, size_t len)
+{
+	const unsigned char *p = (const unsigned char *)at, *end = p + len;
+
+	while (p < end) {
+		size_t n = character(p, end);
+		if (n == 0)
+			return false;
+		p += n;
+	}
+	return true;
+}
+
+void text_vadd(char *to, size_t cap, const char *format, va_list args)
+{
+	size_t have = strlen(to), cut;
+	int n = vsnprintf(to + have, cap - have, format, args);
+
+	if (n < 0) {
+		to[have] = '\0';
+		return;
+	}
+	if ((size_t)n < cap - have)
+		return;
+	for (cut = cap - 1; cut > have && ((unsigned char)to[cut - 1] & 0xC0) == 0x80;)
+		cut--;
+	if (cut > have && !utf8_valid(to + cut - 1, cap - cut))
+		to[cut - 1] = '\0';
+}
+
+void text_add(char *to, size_t cap, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	text_vadd(to, cap, format, args);
+	va_end(args);
+}
+
+int64_t text_give(char *to, size_t cap, const char *text)
+{
+	size_t len = strlen(text);
+
+	if (to && cap > 0) {
+		size_t n = len < cap ? len : cap - 1;
+		memcpy(to, text, n);
+		to[n] = '\0';
+	}
+	return (int64_t)len;
+}
+
+const char *errno_text(int error)
+{
+	/* strerror is not thread-safe, strerror_r differs between libraries and
+	 * both translate. The C locale is a constant of the library: asking for
+	 * it allocates nothing. */
+	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+
+	return c == (locale_t)0 ? "unknown error" : strerror_l(error, c);
+}

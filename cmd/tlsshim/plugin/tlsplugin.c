@@ -1,0 +1,278 @@
+/*
+ * The functions of tlsplugin.h: each checks what a C host can get wrong and tlsd
+ * could not see (pointers, lengths, text that is not UTF-8, paths relative to a
+ * directory that only this process knows), and leaves all else to tlsd.
+ */
+#define _GNU_SOURCE
+#pragma GCC visibility push(default)
+#include "tlsplugin.h"
+#pragma GCC visibility pop
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "find.h"
+#include "json.h"
+#include "session.h"
+#include "text.h"
+
+static const struct method
+	new_client = { .name = "tls.NewClient", .flags = OPENS | MAKES_HANDLE | TRUSTS },
+	handshake = { .name = "tls.Handshake", .waits_on = CONNECTION },
+	write_ = { .name = "tls.Write", .waits_on = CONNECTION },
+	read_ = { .name = "tls.Read", .result = BLOB, .waits_on = CONNECTION },
+	close_ = { .name = "tls.Close", .closes = CONNECTION },
+	set_insecure_skip_verify = { .name = "tls.SetInsecureSkipVerify" },
+	new_server_context = { .name = "tls.NewServerContext", .flags = OPENS | MAKES_HANDLE },
+	accept_ = { .name = "tls.Accept", .flags = MAKES_HANDLE, .waits_on = CONTEXT },
+	close_server_context = { .name = "tls.CloseServerContext", .closes = CONTEXT },
+	peer_cert_subject = { .name = "tls.PeerCertSubject", .result = TEXT },
+	backend = { .name = "tls.Backend", .result = TEXT, .flags = OPENS | QUIET },
+	version_of_library = { .name = "tls.Version", .result = TEXT, .flags = OPENS },
+	version_of_connection = { .name = "tls.Version", .result = TEXT };
+
+/* --- parameters --- */
+
+static bool check_text(struct process *p, const char *op, const char *name, const char *text)
+{
+	size_t len = text ? strnlen(text, PATH_MAX) : 0;
+
+	if (!text)
+		process_fail(p, "%s: %s: must not be NULL", op, name);
+	else if (len == PATH_MAX)
+		process_fail(p, "%s: %s: must not be longer than %d bytes", op, name, PATH_MAX - 1);
+	else if (!utf8_valid(text, len))
+		process_fail(p, "%s: %s: must be UTF-8", op, name);
+	else
+		return true;
+	return false;
+}
+
+/* The absolute form of a path parameter, to be freed; or NULL and the error set. */
+static char *check_path(struct process *p, const char *op, const char *name, const char *path)
+{
+	char *whole;
+
+	if (!check_text(p, op, name, path))
+		return NULL;
+	if (!*path) {
+		process_fail(p, "%s: %s: must not be empty", op, name);
+		return NULL;
+	}
+	whole = absolute_path(path);
+	if (!whole) {
+		process_fail(p, "%s: %s %s: the working directory: %s", op, name, path, errno_text(errno));
+		return NULL;
+	}
+	if (!utf8_valid(whole, strlen(whole))) {
+		process_fail(p, "%s: %s %s: the path of the working directory must be UTF-8", op, name, path);
+		free(whole);
+		return NULL;
+	}
+	return whole;
+}
+
+/* --- calls --- */
+
+/* Runs the call with these parameters: a handle unless it is 0, up to two
+ * texts unless they are NULL, and n unless it is NO_NUMBER. */
+#define NO_NUMBER INT64_MIN
+
+static int run(struct process *p, struct call *c, const char *text1, const char *text2, int64_t n)
+{
+	struct json_out params = { 0 };
+	const char *comma = "";
+	int result;
+
+	json_put(&params, "[");
+	if (!(c->method->flags & OPENS)) {
+		json_put_int(&params, c->handle);
+		comma = ",";
+	}
+	if (text1) {
+		json_put(&params, comma);
+		json_put_string(&params, text1);
+		comma = ",";
+	}
+	if (text2) {
+		json_put(&params, comma);
+		json_put_string(&params, text2);
+	}
+	if (n != NO_NUMBER) {
+		json_put(&params, comma);
+		json_put_int(&params, n);
+	}
+	json_put(&params, "]");
+	c->params = params.at;
+	result = params.failed ? (int)process_fail(p, "%s: out of memory", c->method->name) : call_run(p, c);
+	free(params.at);
+	return result;
+}
+
+/* A whole visit for a method whose result is a number and whose only parameters are numbers. */
+static int64_t number_call(const struct method *m, int64_t handle, int64_t n)
+{
+	struct call c = { .method = m, .handle = handle };
+	struct visit v;
+	int64_t result;
+
+	visit_begin(&v);
+	result = run(v.process, &c, NULL, NULL, n) == 0 ? c.number : -1;
+	return visit_end(&v, result);
+}
+
+/* A whole visit for a method whose result is a text; otherwise is given if it fails. */
+static int64_t text_call(const struct method *m, int64_t handle, char *buf, size_t cap, const char *otherwise)
+{
+	struct call c = { .method = m, .handle = handle };
+	struct visit v;
+	int64_t result = -1;
+
+	visit_begin(&v);
+	if (run(v.process, &c, NULL, NULL, NO_NUMBER) == 0)
+		result = text_give(buf, cap, c.text);
+	else if (otherwise)
+		result = text_give(buf, cap, otherwise);
+	free(c.text);
+	return visit_end(&v, result);
+}
+
+int64_t tls_NewClient(const char *host, int32_t port)
+{
+	struct call c = { .method = &new_client };
+	struct visit v;
+	int64_t result = -1;
+
+	visit_begin(&v);
+	if (check_text(v.process, new_client.name, "host", host) && run(v.process, &c, host, NULL, port) == 0)
+		result = c.number;
+	return visit_end(&v, result);
+}
+
+int64_t tls_Handshake(int64_t handle)
+{
+	return number_call(&handshake, handle, NO_NUMBER);
+}
+
+int64_t tls_Write(int64_t handle, const void *data, size_t len)
+{
+	struct call c = { .method = &write_, .handle = handle, .blob = data, .blob_len = len, .has_blob = true };
+	struct visit v;
+	int64_t result = -1;
+
+	visit_begin(&v);
+	if (len > RAW_MAX_BYTES)
+		process_fail(v.process, "tls.Write: data of %zu bytes: must not be more than %d", len, RAW_MAX_BYTES);
+	else if (!data && len > 0)
+		process_fail(v.process, "tls.Write: data: must not be NULL");
+	else if (run(v.process, &c, NULL, NULL, NO_NUMBER) == 0)
+		result = c.number;
+	return visit_end(&v, result);
+}
+
+int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes)
+{
+	struct call c = { .method = &read_, .handle = handle, .into = buf, .into_cap = max_bytes };
+	struct visit v;
+	int64_t result = -1;
+
+	visit_begin(&v);
+	if (max_bytes < 1 || max_bytes > RAW_MAX_BYTES)
+		process_fail(v.process, "tls.Read: maxBytes %zu: must be between 1 and %d", max_bytes, RAW_MAX_BYTES);
+	else if (!buf)
+		process_fail(v.process, "tls.Read: buf: must not be NULL");
+	else if (run(v.process, &c, NULL, NULL, (int64_t)max_bytes) == 0)
+		result = c.number;
+	return visit_end(&v, result);
+}
+
+int64_t tls_Close(int64_t handle)
+{
+	return number_call(&close_, handle, NO_NUMBER);
+}
+
+int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on)
+{
+	return number_call(&set_insecure_skip_verify, handle, on);
+}
+
+int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
+{
+	struct call c = { .method = &new_server_context };
+	char *cert, *key = NULL;
+	struct visit v;
+	int64_t result = -1;
+
+	visit_begin(&v);
+	cert = check_path(v.process, new_server_context.name, "certFile", cert_file);
+	if (cert)
+		key = check_path(v.process, new_server_context.name, "keyFile", key_file);
+	if (key && run(v.process, &c, cert, key, NO_NUMBER) == 0)
+		result = c.number;
+	free(cert);
+	free(key);
+	return visit_end(&v, result);
+}
+
+int64_t tls_Accept(int64_t ctx, const char *host, int32_t port)
+{
+	struct call c = { .method = &accept_, .handle = ctx };
+	struct visit v;
+	int64_t result = -1;
+
+	visit_begin(&v);
+	if (check_text(v.process, accept_.name, "host", host) && run(v.process, &c, host, NULL, port) == 0)
+		result = c.number;
+	return visit_end(&v, result);
+}
+
+int64_t tls_CloseServerContext(int64_t ctx)
+{
+	return number_call(&close_server_context, ctx, NO_NUMBER);
+}
+
+int64_t tls_SetCaBundle(const char *path)
+{
+	struct visit v;
+	int64_t result = -1;
+	char *whole;
+
+	visit_begin(&v);
+	whole = check_path(v.process, "tls.SetCaBundle", "path", path);
+	if (whole)
+		result = trust(v.process, whole);
+	free(whole);
+	return visit_end(&v, result);
+}
+
+int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap)
+{
+	return text_call(&peer_cert_subject, handle, buf, cap, NULL);
+}
+
+int64_t tls_Backend(char *buf, size_t cap)
+{
+	return text_call(&backend, 0, buf, cap, "stub");
+}
+
+int64_t tls_Version(int64_t handle, char *buf, size_t cap)
+{
+	return text_call(handle ? &version_of_connection : &version_of_library, handle, buf, cap, NULL);
+}
+
+int64_t tls_LastError(char *buf, size_t cap)
+{
+	char text[ERROR_BYTES] = "out of memory";
+	struct visit v;
+
+	visit_begin(&v);
+	if (v.process) {
+		pthread_mutex_lock(&v.process->mu);
+		memcpy(text, v.process->error, sizeof text);
+		pthread_mutex_unlock(&v.process->mu);
+	}
+	return visit_end(&v, text_give(buf, cap, text));
+}
