@@ -1,0 +1,92 @@
+/*
+ * ast.h - the tree that the parser makes and the interpreter walks
+ *
+ * All of it lives in the arena of the script. A variable is a slot of its
+ * function's frame, found by the parser.
+ */
+#ifndef AST_H
+#define AST_H
+
+#include "value.h"
+
+typedef struct Function Function;
+typedef struct Node Node;
+
+typedef enum {
+	/* expressions */
+	N_LITERAL, /* value */
+	N_VAR,     /* slot */
+	N_INDEX,   /* a[b] */
+	N_LENGTH,  /* a.Length */
+	N_CALL,    /* name(list) */
+	N_NOT,     /* !a */
+	N_NEGATE,  /* -a */
+	N_BINARY,  /* a op b */
+	N_AND,     /* a && b */
+	N_OR,      /* a || b */
+	N_ASSIGN,  /* a op b; op is '=', ':=' or the operator of a compound one */
+	N_STEP,    /* ++a --a; op is '+' or '-' */
+	N_STEP_AFTER, /* a++ a-- */
+	/* statements */
+	N_BLOCK,    /* list */
+	N_DECLARE,  /* type, slot; a: capacity or NULL, b: initial value or NULL */
+	N_IF,       /* a: condition, b: then, c: else or NULL */
+	N_LOOP,     /* a: before, b: condition, c: step, each or NULL; d: body */
+	N_BREAK,
+	N_CONTINUE,
+	N_RETURN, /* a or NULL */
+	N_EXPRESSION /* a */
+} NodeKind;
+
+typedef struct NodeList {
+	Node **items;
+	size_t count, room;
+} NodeList;
+
+struct Node {
+	NodeKind kind;
+	int line;
+	int depth; /* of the tree below, itself included */
+	int op;
+	int slot;
+	Type type;
+	Value value;
+	const char *name; /* of a function called, of a variable */
+	/* What a call calls, one of them; set when it is first run. */
+	const Function *function;
+	const struct Native *native;
+	Node *a, *b, *c, *d;
+	NodeList list;
+};
+
+typedef struct {
+	const char *name;
+	Type type;
+} Parameter;
+
+#define MAX_PARAMETERS 32
+
+struct Function {
+	Function *next;
+	const char *name;
+	int line;
+	Type result;
+	Parameter parameters[MAX_PARAMETERS]; /* they are the first slots */
+	int parameter_count;
+	int slot_count;
+	Node *body;
+};
+
+typedef struct Directive {
+	struct Directive *next;
+	const char *path;
+	int line;
+} Directive;
+
+typedef struct {
+	Directive *directives; /* in the order of the script */
+	Function *functions;   /* in no particular order */
+	Function *main;        /* the script's main, or its bare statements */
+} Program;
+
+#endif

@@ -1,0 +1,114 @@
+// Package reference reads the code examples out of the tls plugin's reference,
+// a text that lies beside a checkout and is not part of it.
+//
+// The text was printed from formatted pages, and so an example runs straight into
+// the text behind it: "tls.Close($c);0". An example begins with the first line that is code and
+// ends behind the semicolon that something follows on the same line.
+package reference
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// TypicalFlow is the name of the one example that is not of a single function.
+const TypicalFlow = "typical flow"
+
+// Example is one script of the reference, exactly as printed.
+type Example struct {
+	// Name is the function that it explains, such as "tls.Read", or TypicalFlow.
+	Name string
+	// Source is the script: bare statements without plugin directives.
+	Source string
+	// Expect is what the reference prints behind the script: what it shows on standard output
+	// ("openssl", "<version>", "[]"), the result of its last call ("0"), or a remark in
+	// parentheses. It is empty for TypicalFlow, behind which stands a heading.
+	Expect string
+}
+
+var (
+	function  = regexp.MustCompile(`^tls\.[A-Z]\w*$`)
+	flow      = regexp.MustCompile(`^A typical flow\b`)
+	firstLine = regexp.MustCompile(`^(?:(?:i32|i64|double|string|blob) \$|//|printf\(|tls\.\w+\(.*\);)`)
+)
+
+// Examples reads all examples of the reference at path, in its order. The error matches
+// fs.ErrNotExist if there is no such file.
+func Examples(path string) ([]Example, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reference: %w", err)
+	}
+	return parse(string(text))
+}
+
+func parse(text string) ([]Example, error) {
+	var (
+		examples []Example
+		name     string // of the section that has not shown its example yet
+	)
+	for text != "" {
+		line, rest, _ := strings.Cut(text, "\n")
+		line = strings.TrimSuffix(line, "\r")
+		heading := ""
+		switch {
+		case function.MatchString(line):
+			heading = line
+		case flow.MatchString(line):
+			heading = TypicalFlow
+		}
+		if heading != "" && name != "" {
+			break
+		}
+		if heading != "" {
+			name = heading
+		} else if name != "" && firstLine.MatchString(line) {
+			source, expect, after, ok := cutExample(text)
+			if !ok {
+				return nil, fmt.Errorf("reference: the end of the example of %s is not found", name)
+			}
+			if name == TypicalFlow {
+				expect = ""
+			}
+			examples = append(examples, Example{Name: name, Source: source, Expect: expect})
+			name, rest = "", after
+		}
+		text = rest
+	}
+	if name != "" {
+		return nil, fmt.Errorf("reference: %s has no example", name)
+	}
+	if len(examples) == 0 {
+		return nil, fmt.Errorf("reference: no examples in it")
+	}
+	return examples, nil
+}
+
+// cutExample takes the example at the start of text: it ends at the first
+// semicolon, outside of strings and comments, that is followed by more than
+// blanks on its line.
+func cutExample(text string) (source, expect, after string, ok bool) {
+	inString, inComment := false, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case inComment:
+			inComment = c != '\n'
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case strings.HasPrefix(text[i:], "//"):
+			inComment = true
+		case c == ';':
+			line, rest, _ := strings.Cut(text[i+1:], "\n")
+			line = strings.TrimSpace(line)
+			if line != "" && !strings.HasPrefix(line, "//") {
+				return text[:i+1] + "\n", line, rest, true
+			}
+		}
+	}
+	return "", "", "", false
+}
