@@ -1,0 +1,65 @@
+# make help lists the targets.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+CC      ?= cc
+CFLAGS  ?= -O2 -g
+
+WARNINGS   = -std=c11 -Wall -Wextra -Wpedantic -Werror
+PLUGIN_SRC = $(wildcard cmd/tlsshim/plugin/*.c)
+PLUGIN_HDR = $(wildcard cmd/tlsshim/plugin/*.h)
+DOM_SRC    = $(wildcard test/domhost/src/*.c)
+DOM_HDR    = $(wildcard test/domhost/src/*.h)
+
+export CGO_ENABLED ?= 0
+
+.PHONY: help build demo test check race deps deps-build deps-test install clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: deps-build bin/tlsd bin/tlsshim bin/TlsPlugin.so bin/domhost ## build everything into bin/
+
+bin/tlsd bin/tlsshim: bin/%: FORCE
+	$(GO) build -trimpath -o $@ ./cmd/$*
+
+bin/TlsPlugin.so: $(PLUGIN_SRC) $(PLUGIN_HDR)
+	@mkdir -p bin
+	$(CC) $(WARNINGS) $(CFLAGS) -fPIC -shared -fvisibility=hidden -Wl,-z,defs,-z,relro,-z,now -o $@ $(PLUGIN_SRC) -pthread
+
+bin/domhost: $(DOM_SRC) $(DOM_HDR)
+	@mkdir -p bin
+	$(CC) $(WARNINGS) $(CFLAGS) -o $@ $(DOM_SRC) -ldl -lm
+
+demo: build ## a server script and a client script talk TLS through the plugin and a private tlsd
+	@sh examples/demo.sh
+
+test: deps-test build check ## install what tests need and run all of them
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -shuffle=on -timeout 8m ./...
+	$(MAKE) race
+
+race: ## the concurrent packages again, under the race detector
+	TLSD_TEST_STRICT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 8m ./openssl/... ./session/... ./rpc/... ./internal/...
+
+check: ## formatting and vet
+	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
+	$(GO) vet ./...
+
+deps-build:
+	@sh scripts/deps.sh build
+
+deps-test:
+	@sh scripts/deps.sh test
+
+install: build ## install into DESTDIR, PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/tlsd $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/doc/tlsd
+	install -m 755 bin/tlsd bin/tlsshim $(DESTDIR)$(PREFIX)/bin
+	install -m 644 bin/TlsPlugin.so $(DESTDIR)$(PREFIX)/lib/tlsd
+	install -m 644 cmd/tlsshim/plugin/tlsplugin.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 README.md proto.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/tlsd
+
+clean: ## remove bin/
+	rm -rf bin
+
+FORCE:

@@ -1,0 +1,56 @@
+#!/bin/sh
+# deps.sh build|test - install what building (and the demo) or testing needs.
+#
+# Looks for each command first and calls apt-get only for what is missing, so it
+# does nothing on a prepared machine. Where apt-get cannot be used, it says
+# what to install and fails.
+set -eu
+
+case "${1:-}" in
+build) want='cc:gcc openssl:openssl curl:curl' headers='stdlib.h:libc6-dev' ;;
+test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 valgrind:valgrind unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' ;;
+*)
+	echo "usage: deps.sh build|test" >&2
+	exit 2
+	;;
+esac
+
+command -v go >/dev/null 2>&1 || {
+	echo "deps: go is missing: install Go 1.26 or newer from https://go.dev/dl" >&2
+	exit 1
+}
+
+missing=
+for pair in $want; do
+	command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+for pair in $headers; do
+	[ -e "/usr/include/${pair%%:*}" ] || missing="$missing ${pair#*:}"
+done
+# The library itself, under whichever name this release has it.
+found=
+for so in /usr/lib/*/libssl.so.* /usr/lib64/libssl.so.* /usr/lib/libssl.so.* /lib/*/libssl.so.*; do
+	[ -e "$so" ] && found=1
+done
+[ -n "$found" ] || missing="$missing openssl"
+[ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
+
+[ -n "$missing" ] || exit 0
+
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	sudo='sudo -n'
+fi
+if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$sudo" ] && ! $sudo true 2>/dev/null; }; then
+	echo "deps: please install:$missing" >&2
+	exit 1
+fi
+echo "deps: installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2086
+if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+	cat "$log" >&2
+	exit 1
+fi

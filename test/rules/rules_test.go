@@ -1,0 +1,81 @@
+// Package rules tests what holds for the source as a whole.
+package rules
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Imports run one way: cmd -> rpc -> session -> openssl -> purego.
+var forbidden = []struct {
+	pkg     string // a package, or all below it with /...
+	mustNot string // prefix of an import path
+	direct  bool   // only direct imports count
+	because string
+}{
+	{"tlsd/openssl/...", "tlsd/session", false, "openssl is the lowest layer"},
+	{"tlsd/openssl/...", "tlsd/rpc", false, "openssl is the lowest layer"},
+	{"tlsd/openssl/...", "go.uber.org/zap", false, "lower layers return errors and do not log"},
+	{"tlsd/session/...", "tlsd/rpc", false, "a session does not know how its calls travel"},
+	{"tlsd/session/...", "encoding/json", true, "JSON belongs to rpc"},
+	{"tlsd/session/...", "go.uber.org/zap", false, "lower layers return errors and do not log"},
+	{"tlsd/session/...", "github.com/ebitengine/purego", true, "only openssl calls into C"},
+	{"tlsd/rpc/...", "tlsd/cmd", false, "imports run one way"},
+	{"tlsd/rpc/...", "github.com/ebitengine/purego", true, "only openssl calls into C"},
+	{"tlsd/rpc/...", "go.uber.org/zap", false, "lower layers return errors and do not log"},
+	{"tlsd/rpc/wire", "tlsd/session", false, "clients use wire"},
+	{"tlsd/rpc/client", "tlsd/session", false, "a client has no session of its own"},
+	{"tlsd/rpc/client", "tlsd/openssl", false, "a client never loads libssl"},
+	{"tlsd/rpc/client", "github.com/ebitengine/purego", false, "a client never loads libssl"},
+	{"tlsd/cmd/tlsshim", "tlsd/session", false, "the shim only forwards"},
+	{"tlsd/cmd/tlsshim", "tlsd/openssl", false, "the shim never loads libssl"},
+	{"tlsd/cmd/tlsshim", "github.com/ebitengine/purego", false, "the shim never loads libssl"},
+	{"tlsd/cmd/tlsd", "github.com/ebitengine/purego", true, "only openssl calls into C"},
+	{"tlsd/internal/kind", "tlsd/", false, "every layer uses it"},
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	t.Parallel()
+	direct := list(t, "{{.ImportPath}}: {{join .Imports \" \"}}")
+	all := list(t, "{{.ImportPath}}: {{join .Deps \" \"}}")
+	for _, rule := range forbidden {
+		imports := all
+		if rule.direct {
+			imports = direct
+		}
+		matched := false
+		for pkg, paths := range imports {
+			below, ok := strings.CutSuffix(rule.pkg, "/...")
+			if pkg != rule.pkg && !(ok && (pkg == below || strings.HasPrefix(pkg, below+"/"))) {
+				continue
+			}
+			matched = true
+			for _, p := range paths {
+				if strings.HasPrefix(p, rule.mustNot) && p != pkg {
+					t.Errorf("%s must not import %s: %s", pkg, p, rule.because)
+				}
+			}
+		}
+		if !matched {
+			t.Errorf("no package matches %s: the rule checks nothing", rule.pkg)
+		}
+	}
+}
+
+// list runs go list over the module and returns each package's list.
+func list(t *testing.T, format string) map[string][]string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-f", format, "tlsd/...")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	m := map[string][]string{}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		pkg, imports, _ := strings.Cut(line, ": ")
+		m[pkg] = strings.Fields(imports)
+	}
+	return m
+}
