@@ -65,12 +65,12 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	return diagnosis{why, "see connect(2) for what the system means"}
 }
 
-// owner tells who may use a socket.
+// owner tells whose a socket is, and who may use it.
 func owner(f fileFact) string {
 	if f.err != nil {
 		return ""
 	}
-	return fmt.Sprintf(" (%v, of user %d and group %d)", f.mode, f.uid, f.gid)
+	return fmt.Sprintf(" (mode %04o, user %d, group %d)", f.mode.Perm(), f.uid, f.gid)
 }
 
 // quote makes a word of a path that can be given to a shell.

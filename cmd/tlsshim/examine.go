@@ -21,15 +21,15 @@ type facts struct {
 	probes  []probe           // up to the first socket that answers
 	answers bool              // the last probe has no error
 
-	hello  wire.Hello
-	peer   client.Peer
-	info   wire.Info
-	infoIs error
-	trips  []time.Duration // round trips of tls.Backend
-	tripIs error
+	hello   wire.Hello
+	peer    client.Peer
+	info    wire.Info
+	infoErr error
+	trips   []time.Duration // round trips of tls.Backend
+	tripErr error
 
 	runtimeDir fileFact // XDG_RUNTIME_DIR
-	exe        error    // why TLSD_EXE cannot be started, if it is set
+	exeErr     error    // why TLSD_EXE cannot be started, if it is set
 	tlsd       []string // where one was found
 	plugin     []string
 }
@@ -76,9 +76,9 @@ func (c *command) examine(ctx context.Context) facts {
 	}
 	if exe := f.env["TLSD_EXE"]; exe != "" {
 		if abs, err := filepath.Abs(exe); err != nil {
-			f.exe = err
+			f.exeErr = err
 		} else {
-			_, f.exe = exec.LookPath(abs) // has a slash: checks just this file
+			_, f.exeErr = exec.LookPath(abs) // has a slash: checks just this file
 		}
 	}
 	own, _ := os.Executable()
@@ -111,13 +111,13 @@ func (c *command) ask(ctx context.Context, session *client.Client, f *facts) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	f.peer = session.Peer()
-	f.hello, f.infoIs = session.Hello(ctx)
-	if f.infoIs == nil {
-		f.info, f.infoIs = session.Info(ctx)
+	f.hello, f.infoErr = session.Hello(ctx)
+	if f.infoErr == nil {
+		f.info, f.infoErr = session.Info(ctx)
 	}
 	for range 20 {
 		begun := time.Now()
-		if _, f.tripIs = session.Backend(ctx); f.tripIs != nil {
+		if _, f.tripErr = session.Backend(ctx); f.tripErr != nil {
 			return
 		}
 		f.trips = append(f.trips, time.Since(begun))

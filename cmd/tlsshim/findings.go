@@ -82,8 +82,8 @@ func sockets(f facts, add adder) {
 // daemon judges what the daemon has answered.
 func daemon(f facts, add adder) {
 	s := f.hello.Server
-	if f.infoIs != nil {
-		add("daemon", fail, "see the log of tlsd", "it does not describe itself: %v", f.infoIs)
+	if f.infoErr != nil {
+		add("daemon", fail, "see the log of tlsd", "it does not describe itself: %v", f.infoErr)
 		return
 	}
 	who := "you"
@@ -122,8 +122,8 @@ func library(i wire.Info, add adder) {
 }
 
 func trip(f facts, add adder) {
-	if f.tripIs != nil {
-		add("round trip", fail, "see the log of tlsd", "tls.Backend: %v", f.tripIs)
+	if f.tripErr != nil {
+		add("round trip", fail, "see the log of tlsd", "tls.Backend: %v", f.tripErr)
 		return
 	}
 	sorted := slices.Sorted(slices.Values(f.trips))
@@ -163,8 +163,8 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 		}
 		return ok, "the only socket that is tried", ""
 	case "TLSD_EXE":
-		if f.exe != nil {
-			return warn, fmt.Sprintf("cannot be started: %v", f.exe), "name an executable tlsd, or unset it"
+		if f.exeErr != nil {
+			return warn, fmt.Sprintf("cannot be started: %v", f.exeErr), "name an executable tlsd, or unset it"
 		}
 	case "TLSD_AUTOSTART":
 		if v != "0" {
@@ -187,6 +187,9 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 				"set it to a directory of your own, or unset it; su and sudo often leave it behind"
 		}
 	case "SSL_CERT_FILE", "SSL_CERT_DIR":
+		if f.answers && (v == f.info.Trust.File || v == f.info.Trust.Dir) {
+			return ok, "tlsd uses the same", ""
+		}
 		if f.answers {
 			return warn, "tlsd has an environment of its own and does not see this", "set it where tlsd is started, or call tls.SetCaBundle"
 		}

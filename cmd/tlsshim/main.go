@@ -76,16 +76,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
 
+	"tlsd/internal/version"
 	"tlsd/rpc/client"
 )
-
-// version can be set when building: -ldflags "-X main.version=1.2.3".
-var version = ""
 
 const (
 	exitOK          = 0
@@ -211,7 +208,7 @@ func (c *command) flags(args []string) (rest []string, help bool, err error) {
 		return nil, false, misuse("--socket: want a path")
 	}
 	if showVersion {
-		_, err := fmt.Fprintf(c.stdout, "tlsshim %s (%s %s/%s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		_, err := fmt.Fprintf(c.stdout, "tlsshim %s (%s %s/%s)\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return nil, false, err
 	}
 	return append([]string{}, set.Args()...), help, nil
@@ -253,16 +250,4 @@ func (c *command) bounded(ctx context.Context) (context.Context, context.CancelF
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, c.timeout)
-}
-
-// versionText is the version: set when building, else that of the module.
-func versionText() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -35,14 +35,20 @@ func (p printer) result(m *method, result any) error {
 		out = r
 	case json.RawMessage:
 		var s string
-		var b bytes.Buffer
+		var b strings.Builder
 		if json.Unmarshal(r, &s) == nil {
 			b.WriteString(clean(s))
-		} else if err := json.Indent(&b, r, "", "  "); err != nil {
-			return err
+			b.WriteByte('\n')
+		} else {
+			var indented bytes.Buffer
+			if err := json.Indent(&indented, r, "", "  "); err != nil {
+				return err
+			}
+			for line := range strings.SplitSeq(indented.String(), "\n") {
+				b.WriteString(clean(line) + "\n")
+			}
 		}
-		b.WriteByte('\n')
-		out = b.Bytes()
+		out = []byte(b.String())
 	}
 	return p.write(out)
 }
@@ -113,7 +119,7 @@ func hidden(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bid
 
 // reportNoDaemon says which sockets were tried, why each failed, and what can be done.
 func reportNoDaemon(w io.Writer, none *client.NoDaemonError) {
-	fmt.Fprintln(w, "tlsshim: no tlsd answers")
+	fmt.Fprintln(w, "tlsshim: there is no tlsd to talk to")
 	for _, a := range none.Tried {
 		d := diagnose(a.Path, a.Err)
 		fmt.Fprintf(w, "  %s: %s\n      to mend it: %s\n", clean(a.Path), clean(d.text), clean(d.mend))

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,51 +127,86 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 	c.grace = soon
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-
-	write := func() <-chan error {
-		failed := make(chan error, 1)
-		go func() {
-			_, err := c.Write(ctx, 1, make([]byte, wire.MaxBlob))
-			failed <- err
-		}()
-		return failed
-	}
-	first := write()
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.Write(ctx, 1, make([]byte, wire.MaxBlob))
+		first <- err
+	}()
 	<-begun
-	second := write() // which cannot even begin
+
+	// A second one cannot even begin, and harms nobody when it gives up.
+	short, stop := context.WithTimeout(t.Context(), soon)
+	defer stop()
+	_, err := c.Write(short, 1, []byte("x"))
+	if wantKind(t, err, KindCancelled); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the second failed with %v", err)
+	}
+
 	cancel()
-	err := <-first
+	err = <-first
 	if wantKind(t, err, KindLost); !errors.Is(err, os.ErrDeadlineExceeded) || !errors.Is(err, context.Canceled) {
 		t.Errorf("the first failed with %v", err)
-	}
-	if err := <-second; !errors.Is(err, context.Canceled) {
-		t.Errorf("the second failed with %v", err)
 	}
 	_, err = c.Backend(t.Context())
 	wantKind(t, err, KindLost) // half a message has been sent
 }
 
+// A deadlineConn knows the deadline that holds for its next write.
+type deadlineConn struct {
+	net.Conn
+	mu   sync.Mutex
+	set  int
+	last time.Time
+}
+
+func (c *deadlineConn) SetWriteDeadline(d time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set, c.last = c.set+1, d
+	return c.Conn.SetWriteDeadline(d)
+}
+
 func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	t.Parallel()
-	taken := make(chan struct{})
-	c := talk(t, func(s *standIn) {
-		<-taken // the context has ended while the client was writing
+	begun, cancelled := make(chan struct{}), make(chan struct{})
+	ours, theirs := pair(t)
+	conn := &deadlineConn{Conn: ours}
+	c := New(conn)
+	play(t, theirs, func(s *standIn) {
+		s.r.Peek(1)
+		close(begun)
+		<-cancelled // while the client is writing
 		m := s.expect("tls.Write", "[1]")
 		s.cancelled(m)
 		s.error(m, -32010, "cancelled", "cancelled")
-		for range 3 {
-			s.result(s.expect("tls.Backend", ""), `"openssl"`)
-		}
+		s.result(s.expect("tls.Backend", ""), `"openssl"`)
 		s.end()
 	})
+	t.Cleanup(func() { c.Close() })
 	ctx, cancel := context.WithCancel(t.Context())
-	context.AfterFunc(ctx, func() { close(taken) })
-	time.AfterFunc(soon, cancel)
+	defer cancel()
+	go func() {
+		<-begun
+		cancel()
+		for { // until the write's bound has been set
+			conn.mu.Lock()
+			set := conn.set
+			conn.mu.Unlock()
+			if set > 0 {
+				break
+			}
+			runtime.Gosched()
+		}
+		close(cancelled)
+	}()
 	_, err := c.Write(ctx, 1, make([]byte, wire.MaxBlob))
 	wantKind(t, err, KindCancelled)
-	for range 3 {
-		if _, err := c.Backend(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	conn.mu.Lock()
+	if !conn.last.IsZero() || conn.set != 2 {
+		t.Errorf("after %d settings the deadline is %v", conn.set, conn.last)
+	}
+	conn.mu.Unlock()
+	if _, err := c.Backend(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }

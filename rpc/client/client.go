@@ -73,7 +73,7 @@ type answer struct {
 }
 
 // Dial connects to the socket at path and greets tlsd, asking for raw answers. It
-// takes at most ten seconds, or less if ctx ends.
+// takes about ten seconds at most, or less if ctx ends.
 //
 // Errors of connect(2) satisfy errors.Is with the system's: fs.ErrNotExist,
 // fs.ErrPermission, syscall.ECONNREFUSED (nobody listens). A socket of a user who is neither

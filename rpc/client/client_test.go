@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"tlsd/rpc/wire"
 )
@@ -286,6 +287,31 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 	}
 	_, err = c.Backend(t.Context())
 	wantKind(t, err, KindLost)
+}
+
+// A slowConn needs a while to notice that it has been closed.
+type slowConn struct{ net.Conn }
+
+func (c slowConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		time.Sleep(soon)
+	}
+	return n, err
+}
+
+func TestCloseWaitsForTheReader(t *testing.T) {
+	t.Parallel()
+	ours, theirs := pair(t)
+	defer theirs.Close()
+	c := New(slowConn{ours})
+	c.Close()
+	select {
+	case <-c.done:
+	default:
+		t.Error("the reader still runs")
+		<-c.done
+	}
 }
 
 func TestWhatIsTooLargeIsNotSent(t *testing.T) {

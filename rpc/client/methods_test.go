@@ -161,6 +161,9 @@ func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 			t.Errorf("%s is not named in %q", path, err)
 		}
 	}
+	if !strings.Contains(none.Tried[3].Err.Error(), "at most 107") {
+		t.Errorf("the length of a path is not explained: %v", none.Tried[3].Err)
+	}
 	if !errors.Is(none.Tried[0].Err, fs.ErrNotExist) || !errors.Is(none.Tried[1].Err, syscall.ECONNREFUSED) {
 		t.Errorf("the system's errors are lost: %v", err)
 	}

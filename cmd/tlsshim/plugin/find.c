@@ -209,7 +209,7 @@ static int start(const char *path, const char *dir, char *tried)
 		nanosleep(&step, NULL);
 	}
 	if (fd < 0)
-		text_add(tried, TRIED_BYTES, "; started %s: %s", exe, started == LISTENS ? ignored : why);
+		text_add(tried, TRIED_BYTES, "; starting %s: %s", exe, started == LISTENS ? ignored : why);
 	free(exe);
 	free(where);
 	return fd;

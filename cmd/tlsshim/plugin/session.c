@@ -100,7 +100,7 @@ static void lose(struct process *p, struct session *s, const char *why)
 	text_add(s->why, sizeof s->why, "%s", why);
 	shutdown(s->fd, SHUT_RDWR); /* ends a send that waits */
 	for (struct call *c = s->calls; c; c = c->next) {
-		if (!c->done)
+		if (!c->done || !s->agreed)
 			c->done = c->lost = true;
 		pthread_cond_signal(&c->woken);
 	}

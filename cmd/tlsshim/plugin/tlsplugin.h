@@ -17,11 +17,18 @@
  *     length without the NUL, write at most cap bytes, always with a NUL, and
  *     take NULL, 0 to ask for the length only.
  *   - The library starts no threads, installs no signal handlers, and never
- *     raises SIGPIPE.
+ *     raises SIGPIPE. A call leaves errno as it was, and its thread cannot be
+ *     cancelled during it.
+ *   - If the daemon goes away, waiting calls and later calls on the handles of
+ *     that time fail as lost. tls_NewClient, tls_NewServerContext and
+ *     tls_SetCaBundle then work again, with new handles and the same CA bundle.
+ *     Nothing is ever sent a second time.
  *
  * Where the daemon is found: $TLSD_SOCKET, else $XDG_RUNTIME_DIR/tlsd.sock,
  * else /run/tlsd.sock. If none answers, a private tlsd is started from
- * $TLSD_EXE or $PATH, unless TLSD_AUTOSTART is 0; it leaves when idle.
+ * $TLSD_EXE or $PATH, unless TLSD_AUTOSTART is 0; it leaves when idle. It logs
+ * to the file $TLSD_LOG, if that is set. A daemon is talked to only if root or
+ * the caller's own user runs it.
  */
 #ifndef TLSPLUGIN_H
 #define TLSPLUGIN_H
@@ -83,7 +90,9 @@ int64_t tls_Backend(char *buf, size_t cap);
  * version of the library. */
 int64_t tls_Version(int64_t handle, char *buf, size_t cap);
 
-/* The text of this process's most recent error; "" if there was none. Never fails. */
+/* The text of this process's most recent error, at most 4095 bytes; "" if there
+ * was none. Success does not clear it, and the failure of another thread
+ * replaces it. Never fails. */
 int64_t tls_LastError(char *buf, size_t cap);
 
 #ifdef __cplusplus

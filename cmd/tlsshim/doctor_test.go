@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/rpc/client"
+	"tlsd/rpc/wire"
+)
+
+// healthy are the facts of a machine on which all is well.
+func healthy() facts {
+	return facts{
+		env:     map[string]string{},
+		uid:     1000,
+		probes:  []probe{{path: "/run/tlsd.sock", file: fileFact{mode: os.ModeSocket | 0o666}}},
+		answers: true,
+		hello:   wire.Hello{Version: 1, Capabilities: []string{"raw"}, Server: wire.Server{Name: "tlsd", Version: "1.0", PID: 12}},
+		peer:    client.Peer{PID: 11, UID: 0},
+		info: wire.Info{Backend: "openssl", Libssl: wire.Libssl{Path: "/usr/lib/libssl.so.3", Version: "OpenSSL 3.0.19"},
+			Trust: wire.Trust{Source: "compiled-in", File: "/etc/ssl/cert.pem", Dir: "/etc/ssl/certs", Certificates: 140}},
+		trips:  []time.Duration{200 * time.Microsecond, 9 * time.Second, 100 * time.Microsecond},
+		tlsd:   []string{"/usr/bin/tlsd"},
+		plugin: []string{"/usr/lib/tlsd/TlsPlugin.so"},
+	}
+}
+
+// unreached are the facts where one socket was tried in vain.
+func unreached(path string, file fileFact, err error) func(*facts) {
+	return func(f *facts) {
+		*f = facts{env: f.env, uid: f.uid, tlsd: f.tlsd, plugin: f.plugin,
+			probes: []probe{{path, file, fmt.Errorf("%s: %w", path, err)}}}
+	}
+}
+
+func TestEachProblemIsFoundAndMended(t *testing.T) {
+	t.Parallel()
+	socket := fileFact{mode: os.ModeSocket | 0o600, uid: 7, gid: 8}
+	for _, tt := range []struct {
+		name   string
+		change func(*facts)
+		want   finding // Text and Mend are parts of the finding's
+	}{
+		{"no daemon", unreached("/run/x", fileFact{err: fs.ErrNotExist}, syscall.ENOENT),
+			finding{"socket", fail, "/run/x: there is no such file", "tlsd --socket /run/x"}},
+		{"a path to be quoted", unreached("/a b'c", fileFact{err: fs.ErrNotExist}, syscall.ENOENT),
+			finding{"socket", fail, "no such file", `tlsd --socket '/a b'\''c'`}},
+		{"permission denied", unreached("/run/x", socket, syscall.EACCES),
+			finding{"socket", fail, "permission denied for user 1000 (mode 0600, user 7, group 8)", "--allow-uid=1000"}},
+		{"permission denied on the way", unreached("/run/d/x", fileFact{err: fs.ErrPermission}, syscall.EACCES),
+			finding{"socket", fail, "permission denied for user 1000", "directories above it"}},
+		{"stale socket", unreached("/run/x", socket, syscall.ECONNREFUSED),
+			finding{"socket", fail, "nobody listens", "start tlsd again"}},
+		{"a file", unreached("/run/x", fileFact{}, syscall.ECONNREFUSED),
+			finding{"socket", fail, "it is not a socket", "name another path"}},
+		{"a directory", unreached("/run", fileFact{mode: os.ModeDir}, syscall.ECONNREFUSED),
+			finding{"socket", fail, "it is a directory", "/run/tlsd.sock"}},
+		{"a datagram socket", unreached("/run/x", socket, syscall.EPROTOTYPE),
+			finding{"socket", fail, "another sort", "name tlsd's socket"}},
+		{"somebody else's", unreached("/run/x", socket, &client.StrangerError{Path: "/run/x", Peer: client.Peer{UID: 7}}),
+			finding{"socket", fail, "it is run by user 7, who is neither root nor you (user 1000)", "TLSD_SOCKET"}},
+		{"not admitted", unreached("/run/x", socket, &client.Error{Kind: client.KindDenied, Message: "user 1000 may not"}),
+			finding{"socket", fail, "/run/x: user 1000 may not", "--allow-uid=1000"}},
+		{"hangs", unreached("/run/x", socket, context.DeadlineExceeded),
+			finding{"socket", fail, "does not answer in time", "--timeout"}},
+		{"not tlsd", unreached("/run/x", socket, &client.Error{Kind: client.KindLost, Message: "no answer"}),
+			finding{"socket", fail, "no answer", "is not tlsd"}},
+		{"full", unreached("/run/x", socket, &client.Error{Kind: client.KindLimit, Message: "too many sessions"}),
+			finding{"socket", fail, "too many sessions", "log of tlsd"}},
+		{"another release", unreached("/run/x", socket, client.ErrVersion),
+			finding{"socket", fail, "do not fit", "same release"}},
+		{"anything else", unreached("/run/x", socket, syscall.EIO),
+			finding{"socket", fail, "input/output error", "connect(2)"}},
+
+		{"the first of two sockets is missing", func(f *facts) {
+			f.probes = append([]probe{{"/run/user/1000/tlsd.sock", fileFact{err: fs.ErrNotExist}, syscall.ENOENT}}, f.probes...)
+		}, finding{"socket", ok, "/run/user/1000/tlsd.sock: there is no such file", ""}},
+		{"the first of two sockets is stale", func(f *facts) {
+			f.probes = append([]probe{{"/run/user/1000/tlsd.sock", socket, syscall.ECONNREFUSED}}, f.probes...)
+		}, finding{"socket", warn, "nobody listens", "start tlsd again"}},
+
+		{"root's daemon", func(*facts) {}, finding{"daemon", ok, "tlsd 1.0; socket of process 11, run by root (user 0); session served by process 12", ""}},
+		{"my daemon", func(f *facts) { f.peer.UID = 1000 }, finding{"daemon", ok, "run by you (user 1000)", ""}},
+		{"says nothing of itself", func(f *facts) { f.infoErr = errors.New("broken") }, finding{"daemon", fail, "broken", "log of tlsd"}},
+		{"protocol", func(*facts) {}, finding{"protocol", ok, "version 1, capabilities raw", ""}},
+		{"stub", func(f *facts) {
+			f.info = wire.Info{Backend: "stub", Libssl: wire.Libssl{Error: "libssl.so.3: cannot open shared object file"}}
+		},
+			finding{"backend", fail, "stub: no usable OpenSSL: libssl.so.3: cannot open", "--libssl PATH"}},
+		{"stub without a reason", func(f *facts) { f.info = wire.Info{Backend: "stub"} }, finding{"backend", fail, "no reason", "libssl3"}},
+		{"library", func(*facts) {}, finding{"libssl", ok, "OpenSSL 3.0.19, /usr/lib/libssl.so.3", ""}},
+		{"trust", func(*facts) {}, finding{"trust", ok, "140 certificates in /etc/ssl/cert.pem, /etc/ssl/certs (compiled-in)", ""}},
+		{"no trust", func(f *facts) { f.info.Trust = wire.Trust{Source: "compiled-in", Dir: "/etc/ssl/certs"} },
+			finding{"trust", warn, "no trusted certificates in /etc/ssl/certs", "tls.SetCaBundle"}},
+		{"round trip", func(*facts) {}, finding{"round trip", ok, "200µs (median of 3)", ""}},
+		{"slow", func(f *facts) { f.trips = []time.Duration{time.Second} }, finding{"round trip", warn, "1s", "busy"}},
+		{"lost on the way", func(f *facts) { f.tripErr = errors.New("lost") }, finding{"round trip", fail, "lost", "log of tlsd"}},
+
+		{"TLSD_SOCKET", func(f *facts) { f.env["TLSD_SOCKET"] = "/x" }, finding{"environment", ok, "TLSD_SOCKET=/x: the only socket", ""}},
+		{"relative TLSD_SOCKET", func(f *facts) { f.env["TLSD_SOCKET"] = "x" }, finding{"environment", warn, "working directory", "absolute"}},
+		{"TLSD_SOCKET not set", func(*facts) {}, finding{"environment", ok, "TLSD_SOCKET is not set", ""}},
+		{"TLSD_EXE", func(f *facts) { f.env["TLSD_EXE"] = "/bin/tlsd" }, finding{"environment", ok, "TLSD_EXE=/bin/tlsd", ""}},
+		{"bad TLSD_EXE", func(f *facts) { f.env["TLSD_EXE"] = "/x"; f.exeErr = fs.ErrPermission },
+			finding{"environment", warn, "TLSD_EXE=/x: cannot be started: permission denied", "name an executable"}},
+		{"TLSD_AUTOSTART=0", func(f *facts) { f.env["TLSD_AUTOSTART"] = "0" }, finding{"environment", ok, "does not start a daemon", ""}},
+		{"TLSD_AUTOSTART=1", func(f *facts) { f.env["TLSD_AUTOSTART"] = "1" }, finding{"environment", ok, "TLSD_AUTOSTART=1", ""}},
+		{"TLSD_AUTOSTART=0 and no daemon", func(f *facts) {
+			unreached("/run/x", socket, syscall.ENOENT)(f)
+			f.env["TLSD_AUTOSTART"] = "0"
+		}, finding{"environment", warn, "none answers", "unset it"}},
+		{"XDG_RUNTIME_DIR", func(f *facts) {
+			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/run/user/1000", fileFact{mode: os.ModeDir, uid: 1000}
+		},
+			finding{"environment", ok, "XDG_RUNTIME_DIR=/run/user/1000", ""}},
+		{"relative XDG_RUNTIME_DIR", func(f *facts) { f.env["XDG_RUNTIME_DIR"] = "run" }, finding{"environment", warn, "not absolute", "absolute"}},
+		{"XDG_RUNTIME_DIR of another user", func(f *facts) {
+			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/run/user/0", fileFact{mode: os.ModeDir}
+		},
+			finding{"environment", warn, "belongs to user 0, not to you (user 1000)", "sudo"}},
+		{"XDG_RUNTIME_DIR missing", func(f *facts) {
+			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/x", stat("/nonexistent")
+		}, finding{"environment", warn, "no such file", "unset it"}},
+		{"XDG_RUNTIME_DIR a file", func(f *facts) { f.env["XDG_RUNTIME_DIR"] = "/x" }, finding{"environment", warn, "not a directory", "unset it"}},
+		{"SSL_CERT_FILE", func(f *facts) { f.env["SSL_CERT_FILE"] = "/x" }, finding{"environment", warn, "does not see this", "where tlsd is started"}},
+		{"SSL_CERT_DIR of tlsd too", func(f *facts) { f.env["SSL_CERT_DIR"] = "/etc/ssl/certs" }, finding{"environment", ok, "tlsd uses the same", ""}},
+		{"SSL_CERT_FILE and no daemon", func(f *facts) {
+			unreached("/run/x", socket, syscall.ENOENT)(f)
+			f.env["SSL_CERT_FILE"] = "/x"
+		}, finding{"environment", ok, "started from here", ""}},
+
+		{"tlsd", func(*facts) {}, finding{"tlsd", ok, "/usr/bin/tlsd", ""}},
+		{"no tlsd", func(f *facts) { f.tlsd = nil }, finding{"tlsd", warn, "not found", "TLSD_EXE"}},
+		{"no plugin", func(f *facts) { f.plugin = nil }, finding{"TlsPlugin.so", warn, "not found", "plugin line"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := healthy()
+			tt.change(&f)
+			r := judge(f)
+			if !slices.ContainsFunc(r.Findings, func(g finding) bool {
+				return g.Check == tt.want.Check && g.Status == tt.want.Status &&
+					strings.Contains(g.Text, tt.want.Text) && strings.Contains(g.Mend, tt.want.Mend)
+			}) {
+				t.Errorf("want %+v in\n%s", tt.want, r.text())
+			}
+			for _, g := range r.Findings {
+				if (g.Mend == "") != (g.Status == ok) {
+					t.Errorf("%+v: exactly problems say how to mend them", g)
+				}
+				if strings.Contains(g.Text, "%!") || strings.Contains(g.Mend, "%!") {
+					t.Errorf("%+v: badly formatted", g)
+				}
+			}
+			if r.Usable != (f.answers && tt.want.Status != fail) {
+				t.Errorf("usable: %v", r.Usable)
+			}
+			if r.Socket != "" != f.answers {
+				t.Errorf("socket %q", r.Socket)
+			}
+		})
+	}
+}
+
+func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"bin/tlsshim", "bin/x", "lib/x", "other/x", "named"} {
+		path := dir + "/" + name
+		if err := os.MkdirAll(path[:strings.LastIndex(path, "/")], 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(dir+"/bin/d", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("other", dir+"/same"); err != nil {
+		t.Fatal(err)
+	}
+	got := found(dir+"/named", dir+"/bin/tlsshim", strings.Join([]string{"relative", dir + "/other", dir + "/same", dir + "/nonexistent", dir + "/bin", ""}, ":"), "x", "../lib/x")
+	want := []string{dir + "/named", dir + "/bin/x", dir + "/lib/x", dir + "/other/x"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := found("", dir+"/bin/tlsshim", "", "d", "d"); got != nil {
+		t.Errorf("got %q: a directory is no program", got)
+	}
+}

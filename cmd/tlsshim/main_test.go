@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// outcome is what a start of the program has done.
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+func start(ctx context.Context, stdin string, env map[string]string, args ...string) outcome {
+	var stdout, stderr bytes.Buffer
+	status := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr, func(k string) string { return env[k] })
+	return outcome{status, stdout.String(), stderr.String()}
+}
+
+func TestWrongUsageIsExplained(t *testing.T) {
+	t.Parallel()
+	nobody := map[string]string{"TLSD_SOCKET": filepath.Join(t.TempDir(), "s")}
+	for _, tt := range []struct{ args, why string }{
+		{"", "a subcommand is missing"},
+		{"nonsense", `unknown subcommand "nonsense"`},
+		{"--nonsense call", "unknown flag --nonsense"},
+		{"call --nonsense", "unknown flag --nonsense"},
+		{"call", "a method is missing"},
+		{"call nonsense", "no method"},
+		{"--socket", "a value is missing after --socket"},
+		{"--socket= status", "--socket: want a path"},
+		{"--timeout soon status", "--timeout"},
+		{"--timeout 0s status", "want a time above 0"},
+		{"--timeout -5s status", "want a time above 0"},
+		{"status now", `unexpected argument "now"`},
+		{"doctor now", `unexpected argument "now"`},
+		{"shell now", `unexpected argument "now"`},
+	} {
+		got := start(t.Context(), "", nobody, strings.Fields(tt.args)...)
+		if got.status != exitUsage || !strings.Contains(got.stderr, tt.why) || got.stdout != "" {
+			t.Errorf("%q: %+v, want status 2 and %q", tt.args, got, tt.why)
+		}
+	}
+}
+
+func TestHelpIsTheManual(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ args, want string }{
+		{"--help", "# Exit status"},
+		{"-h", "tlsshim doctor"},
+		{"call --help", "NewServerContext certFile keyFile"},
+		{"--help call", "NewServerContext certFile keyFile"},
+		{"shell -h", "double quotes"},
+		{"status --help", "which tlsd answers"},
+		{"doctor --help", "how to mend it"},
+		{"--version", "tlsshim "},
+		{"call --version", "tlsshim "},
+	} {
+		want := tt.want
+		if heading, ok := strings.CutPrefix(want, "# "); ok {
+			want = "\n" + strings.ToUpper(heading) + "\n"
+		}
+		got := start(t.Context(), "", nil, strings.Fields(tt.args)...)
+		if got.status != exitOK || !strings.Contains(got.stdout, want) || got.stderr != "" {
+			t.Errorf("%q: %+v, want %q", tt.args, got, want)
+		}
+		if strings.Contains(got.stdout, "//") || strings.Contains(got.stdout, "package main") {
+			t.Errorf("%q: the manual is not plain text:\n%s", tt.args, got.stdout)
+		}
+	}
+}
+
+// A standIn listens at a socket, greets as tlsd does, answers so many calls with 7, and hangs up.
+func standIn(t *testing.T, calls int) (path string) {
+	path = filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		in := bufio.NewScanner(conn)
+		for id := 1; id <= calls+1 && in.Scan(); id++ {
+			result := "7"
+			if id == 1 {
+				result = `{"version":1,"capabilities":["raw"],"server":{"name":"stand-in","version":"0","pid":1}}`
+			}
+			fmt.Fprintf(conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
+		}
+		if calls < 0 {
+			io.Copy(io.Discard, conn) // holds still instead, until the caller has gone
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-ended })
+	return path
+}
+
+func TestAShellEndsWhenItsSessionIsLost(t *testing.T) {
+	t.Parallel()
+	got := start(t.Context(), "NewClient h 1\nBackend\nLastError\n", nil, "shell", "--socket", standIn(t, 1))
+	if got.status != exitFailed || got.stdout != "7\n" || strings.Count(got.stderr, "session is lost") != 1 {
+		t.Errorf("%+v, want one result and one error", got)
+	}
+}
+
+func TestAShellCountsItsLines(t *testing.T) {
+	t.Parallel()
+	got := start(t.Context(), "\n# a comment\n  \nNewClient h 1\nnonsense\nNewClient h 2 -- NewClient h 3\n'\n", nil,
+		"shell", "--socket", standIn(t, 3))
+	if got.status != exitUsage || got.stdout != "7\n7\n7\n" ||
+		strings.Count(got.stderr, ": line ") != 2 || !strings.Contains(got.stderr, "line 5: no method") || !strings.Contains(got.stderr, "line 7: a single quote") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestResultsThatCannotBeWrittenAreAnError(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range []string{"call NewClient h 1", "call --json NewClient h 1", "--version"} {
+		var stderr bytes.Buffer
+		args := append([]string{"--socket", standIn(t, 1)}, strings.Fields(args)...)
+		status := run(t.Context(), args, strings.NewReader(""), full, &stderr, func(string) string { return "" })
+		if status != exitFailed || !strings.Contains(stderr.String(), "no space left on device") {
+			t.Errorf("%q: status %d, %q", args, status, &stderr)
+		}
+	}
+}
+
+func TestADaemonThatHangsIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"call Backend", "status", "doctor", "shell"} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			path := standIn(t, -1) // does not even greet
+			want := exitNoDaemon
+			if args == "doctor" {
+				want = exitFailed
+			}
+			got := start(t.Context(), "", nil, append([]string{"--timeout", "50ms", "--socket", path}, strings.Fields(args)...)...)
+			if all := got.stdout + got.stderr; got.status != want || !strings.Contains(all, "does not answer in time") {
+				t.Errorf("%+v, want status %d", got, want)
+			}
+		})
+	}
+}
+
+// A blockedReader is a terminal at which nobody types, until it is released.
+type blockedReader chan struct{}
+
+func (r blockedReader) Read([]byte) (int, error) { <-r; return 0, errors.New("released") }
+
+func TestAnInterruptEndsTheWaitForInput(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"shell", "call Write 1 -"} {
+		stdin := make(blockedReader)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		var stdout, stderr bytes.Buffer
+		status := run(ctx, append([]string{"--socket", standIn(t, 0)}, strings.Fields(args)...), stdin, &stdout, &stderr, func(string) string { return "" })
+		close(stdin)
+		if status != exitInterrupted {
+			t.Errorf("%q: status %d, %q", args, status, &stderr)
+		}
+	}
+}
+
+func TestAnInterruptComesBeforeEverything(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range []string{"call Backend", "shell", "status", "doctor", "doctor --json"} {
+		got := start(ctx, "Backend\n", map[string]string{"TLSD_SOCKET": filepath.Join(t.TempDir(), "s")}, strings.Fields(args)...)
+		if got.status != exitInterrupted || got.stdout != "" || got.stderr != "tlsshim: interrupted\n" {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
+}
+
+func TestNoDaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ path, why, mend string }{
+		{filepath.Join(dir, "none"), "there is no such file", "tlsd --socket " + dir + "/none"},
+		{file, "it is not a socket", "name another path"},
+		{dir, "it is a directory", dir + "/tlsd.sock"},
+		{"/" + strings.Repeat("x", 120), "can have at most 107", "shorter path"},
+	} {
+		for _, args := range []string{"call Backend", "shell", "status", "call --json Backend"} {
+			got := start(t.Context(), "Backend\n", map[string]string{"TLSD_SOCKET": tt.path}, strings.Fields(args)...)
+			if got.status != exitNoDaemon || got.stdout != "" {
+				t.Errorf("%s, %s: %+v", tt.path, args, got)
+			}
+			for _, want := range []string{tt.path, tt.why, tt.mend} {
+				if !strings.Contains(got.stderr, want) {
+					t.Errorf("%s, %s: %q is not in %q", tt.path, args, want, got.stderr)
+				}
+			}
+		}
+	}
+}

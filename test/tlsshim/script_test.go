@@ -1,0 +1,185 @@
+// Package tlsshim runs the real tlsshim against the real daemon. Each file of
+// testdata is a script of package testscript with its own directory; TLSD_SOCKET names the
+// script's own socket, whether a daemon is there or not. Commands besides the package's own:
+//
+//	run STATUS [arg …]      run tlsshim, which must end with this status; like exec
+//	daemon [flag …]         start tlsd; NAME=value sets a variable of its environment
+//	echo                    start a TLS server, of crypto/tls, that sends back what it gets; ECHO_PORT
+//	                        tells its port, and ca.pem makes it trusted as "localhost"
+//	json N PATH WANT        line N of the last output must be JSON and have this value at the
+//	                        path, such as error.data.kind; a WANT of * is any
+//	findings CHECK STATUS REGEXP
+//	                        the last output is a report of doctor --json and has such a finding
+//
+// Every wait has a bound. What a script starts is gone when it ends.
+package tlsshim
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+)
+
+// patience bounds every wait.
+const patience = 20 * time.Second
+
+func TestMain(m *testing.M) { testd.Main(m) }
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	shim := testd.Exe(t, "tlsshim")
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			tb := env.T().(testing.TB)
+			env.Values[tbKey{}] = tb
+			env.Setenv("PATH", filepath.Dir(shim)+":"+os.Getenv("PATH"))
+			env.Setenv("TLSD_SOCKET", filepath.Join(testd.Dir(tb), "s"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"run": run, "daemon": daemon, "echo": echo, "json": jsonValue, "findings": findings,
+		},
+	})
+}
+
+type tbKey struct{}
+
+func tbOf(ts *testscript.TestScript) testing.TB { return ts.Value(tbKey{}).(testing.TB) }
+
+func need(ts *testscript.TestScript, neg bool, args []string, least, most int) {
+	if neg || len(args) < least || len(args) > most {
+		ts.Fatalf("wrong usage")
+	}
+}
+
+func run(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 1, 100)
+	status := 0
+	if err := ts.Exec("tlsshim", args[1:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("tlsshim: %v", err)
+		}
+		status = exit.ExitCode()
+	}
+	if strconv.Itoa(status) != args[0] {
+		ts.Fatalf("tlsshim ends with %d; want %s", status, args[0])
+	}
+}
+
+func daemon(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 0, 100)
+	var o testd.Options
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "-") {
+			o.Flags = append(o.Flags, arg)
+		} else {
+			o.Env = append(o.Env, arg)
+		}
+	}
+	ts.Setenv("TLSD_SOCKET", testd.StartWith(tbOf(ts), o).Socket)
+}
+
+func echo(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 0, 0)
+	s := startEcho(tbOf(ts))
+	ts.Setenv("ECHO_PORT", strconv.Itoa(s.port))
+	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), s.ca.PEM(), 0o644))
+}
+
+// echoServer sends back what it gets.
+type echoServer struct {
+	port   int
+	ca     *testcert.CA
+	shaken chan struct{} // gets an element for each handshake
+	ended  chan error    // gets how each connection ended: nil after close_notify
+}
+
+func startEcho(tb testing.TB) *echoServer {
+	tb.Helper()
+	ca := testcert.NewCA(tb, "Test CA")
+	leaf := ca.Issue(tb, testcert.Leaf{CN: "an echo", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s := &echoServer{port: l.Addr().(*net.TCPAddr).Port, ca: ca, shaken: make(chan struct{}, 100), ended: make(chan error, 100)}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(patience))
+				if conn.(*tls.Conn).Handshake() != nil {
+					return
+				}
+				s.shaken <- struct{}{}
+				_, err := io.Copy(conn, conn)
+				s.ended <- err
+			})
+		}
+	})
+	tb.Cleanup(func() { l.Close(); all.Wait() })
+	return s
+}
+
+func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3, 3)
+	lines := strings.Split(strings.TrimSuffix(ts.ReadFile("stdout"), "\n"), "\n")
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < 1 || n > len(lines) {
+		ts.Fatalf("there is no line %s, only %d", args[0], len(lines))
+	}
+	var v any
+	if err := json.Unmarshal([]byte(lines[n-1]), &v); err != nil {
+		ts.Fatalf("line %d: %v: %s", n, err, lines[n-1])
+	}
+	for _, name := range strings.Split(args[1], ".") {
+		m, _ := v.(map[string]any)
+		if v = m[name]; v == nil {
+			ts.Fatalf("line %d: there is no %s: %s", n, args[1], lines[n-1])
+		}
+	}
+	if got := fmt.Sprint(v); args[2] != "*" && got != args[2] {
+		ts.Fatalf("line %d: %s is %q, want %q", n, args[1], got, args[2])
+	}
+}
+
+func findings(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 3, 3)
+	type finding struct{ Check, Status, Text, Mend string }
+	var r struct {
+		Usable   *bool
+		Findings []finding
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &r)) // fails if there is more than one value
+	re := regexp.MustCompile(args[2])
+	if r.Usable == nil || !slices.ContainsFunc(r.Findings, func(f finding) bool {
+		return f.Check == args[0] && f.Status == args[1] && re.MatchString(f.Text+" "+f.Mend)
+	}) {
+		ts.Fatalf("there is no such finding")
+	}
+}

@@ -1,0 +1,185 @@
+package tlsshim
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+)
+
+// shim is a tlsshim that will be killed if it has not ended in time.
+func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	cmd = exec.CommandContext(ctx, testd.Exe(t, "tlsshim"), args...)
+	cmd.Env = []string{"TLSD_SOCKET=" + socket}
+	cmd.Dir = "/"
+	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	return cmd, stdout, stderr
+}
+
+func TestAnInterruptCancelsTheCallInFlight(t *testing.T) {
+	t.Parallel()
+	d, s := testd.Start(t), startEcho(t)
+	for _, flags := range [][]string{nil, {"--json"}} {
+		args := append(flags, "call", "SetCaBundle", s.ca.File, "--", "NewClient", "localhost", strconv.Itoa(s.port),
+			"--", "Handshake", "1", "--", "Read", "1", "10", "--", "Backend")
+		cmd, stdout, stderr := shim(t, d.Socket, args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-s.shaken // it will never get an answer to its Read
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		err := cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 130 {
+			t.Errorf("%q: ended with %v, want 130; %q, %q", flags, err, stdout, stderr)
+		}
+		if all := stdout.String() + stderr.String(); !strings.Contains(all, "cancelled") || strings.Contains(all, "openssl") {
+			t.Errorf("%q: wrote %q; want the answer of tlsd that the call is cancelled, and no call more", flags, all)
+		}
+		<-s.ended // tlsd has let go of the connection
+	}
+}
+
+func TestAServerIsMadeOfCalls(t *testing.T) {
+	t.Parallel()
+	d, port := testd.Start(t), testd.Port(t)
+	ca := testcert.NewCA(t, "Test CA")
+	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cmd, stdout, stderr := shim(t, d.Socket, "call", "NewServerContext", leaf.CertFile, leaf.KeyFile, "--",
+		"Accept", "1", "127.0.0.1", strconv.Itoa(port), "--", "Read", "2", "100", "--", "Write", "2", "-", "--", "Close", "2", "--", "CloseServerContext", "1")
+	cmd.Stdin = strings.NewReader("and to you\n")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testd.AwaitListener(t, port)
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "hello")
+	if got, err := io.ReadAll(conn); string(got) != "and to you\n" || err != nil {
+		t.Errorf("the client got %q, %v", got, err)
+	}
+	if err := cmd.Wait(); err != nil || stdout.String() != "1\n2\nhello11\n0\n0\n" {
+		t.Errorf("the server ended with %v, %q, %q", err, stdout, stderr)
+	}
+}
+
+func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
+	t.Parallel()
+	d := testd.Start(t)
+	output := func(args ...string) []byte {
+		cmd, stdout, stderr := shim(t, d.Socket, args...)
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%q: %v: %s", args, err, stderr)
+		}
+		return stdout.Bytes()
+	}
+	var doc struct {
+		Methods []struct {
+			Name   string
+			Params []struct {
+				Name     string
+				Required bool
+			}
+		}
+	}
+	if err := json.Unmarshal(output("call", "rpc.discover"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, m := range doc.Methods {
+		if m.Name == "tls.Hello" || m.Name == "$/cancelRequest" {
+			continue // made by connecting, and by SIGINT
+		}
+		words := []string{strings.TrimPrefix(m.Name, "tls.")}
+		for _, p := range m.Params {
+			if p.Required {
+				words = append(words, p.Name)
+			} else {
+				words = append(words, "["+p.Name+"]")
+			}
+		}
+		want = append(want, strings.Join(words, " "))
+	}
+	var got []string
+	_, list, _ := strings.Cut(string(output("call", "--help")), "\nMethods:\n")
+	for line := range strings.Lines(list) {
+		if line == "\n" {
+			break
+		}
+		usage, _, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		got = append(got, usage)
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if len(want) < 16 || !slices.Equal(got, want) {
+		t.Errorf("the help lists\n%q\nand tlsd has\n%q", got, want)
+	}
+}
+
+// Who is neither root nor the daemon's own user is told what to do.
+func TestDoctorExplainsWhoMayConnect(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		if os.Getenv("TLSD_TEST_STRICT") == "1" {
+			t.Fatal("needs root, to run as two users")
+		}
+		t.Skip("needs root, to run as two users")
+	}
+	const nobody = 65534
+	for _, tt := range []struct {
+		name       string
+		daemon     testd.Options
+		uid        uint32
+		why, mend  string
+		callStatus int
+	}{
+		{"socket mode", testd.Options{}, nobody, "permission denied for user 65534 (mode 0600, user 0, group 0)", "--allow-uid=65534", 3},
+		{"not admitted", testd.Options{Flags: []string{"--socket-mode=0666"}}, nobody, "65534", "--allow-uid=65534", 3},
+		{"admitted", testd.Options{Flags: []string{"--allow-uid=65534"}}, nobody, "run by root (user 0)", "", 0},
+		{"a stranger's", testd.Options{UID: nobody}, 0, "it is run by user 65534, who is neither root nor you (user 0)", "TLSD_SOCKET", 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			d := testd.StartWith(t, tt.daemon)
+			start := func(args ...string) (int, string) {
+				cmd, stdout, stderr := shim(t, d.Socket, args...)
+				if tt.uid != 0 {
+					cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
+				}
+				if err := cmd.Run(); cmd.ProcessState == nil {
+					t.Fatal(err)
+				}
+				return cmd.ProcessState.ExitCode(), stdout.String() + stderr.String()
+			}
+			wantDoctor := min(tt.callStatus, 1)
+			if status, out := start("doctor"); status != wantDoctor || !strings.Contains(out, tt.why) || !strings.Contains(out, tt.mend) {
+				t.Errorf("doctor ended with %d, want %d with %q and %q:\n%s", status, wantDoctor, tt.why, tt.mend, out)
+			}
+			if status, out := start("call", "Backend"); status != tt.callStatus || tt.callStatus != 0 && !strings.Contains(out, tt.why) {
+				t.Errorf("call ended with %d, want %d:\n%s", status, tt.callStatus, out)
+			}
+		})
+	}
+}
