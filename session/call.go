@@ -1,8 +1,10 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"tlsd/internal/kind"
@@ -98,6 +100,8 @@ func (c *Call) perform() (any, error) {
 		select {
 		case <-ch:
 		case <-c.ctx.Done():
+		}
+		if c.ctx.Err() != nil { // also if both has happened
 			if c.abandoned != nil {
 				c.abandoned()
 			}
@@ -193,6 +197,9 @@ func (c *Call) endWaiting(h Handle, why error) {
 	s.mu.Lock()
 	waiting := s.earlier(c, h)
 	s.mu.Unlock()
+	// The last first: a call that waits for another one is to end for the same
+	// reason, and not because that one has failed.
+	slices.SortFunc(waiting, func(a, b *Call) int { return cmp.Compare(b.seq, a.seq) })
 	for _, w := range waiting {
 		w.cancel(why)
 	}

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +34,7 @@ type Error struct {
 // X509_V_ERR number and Reason its text; Depth 0 is the peer's own certificate.
 type VerifyError = openssl.VerifyError
 
-// Error returns "op: handle N: why".
+// Error returns "op: handle N: why", in one line.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Op != "" {
@@ -43,6 +45,24 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&b, "handle %d: ", e.Handle)
 	}
 	b.WriteString(e.Why)
+	return oneLine(b.String())
+}
+
+// oneLine shows control characters, which a name that a caller or a peer gave may
+// have, as escapes.
+func oneLine(s string) string {
+	if strings.IndexFunc(s, unicode.IsControl) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			b.WriteRune(r)
+		}
+	}
 	return b.String()
 }
 

@@ -271,3 +271,14 @@ func limits(l session.Limits) func(*fakeengine.Engine, *session.Config) {
 func timeouts(l session.Timeouts) func(*fakeengine.Engine, *session.Config) {
 	return func(_ *fakeengine.Engine, c *session.Config) { c.Timeouts = l }
 }
+
+// deaf does a server's handshake and reads nothing.
+func deaf(r *rig, nc net.Conn) {
+	tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
+}
+
+// deafClient does a client's handshake and reads nothing.
+func deafClient(r *rig, nc net.Conn) {
+	nc.SetDeadline(time.Now().Add(patience))
+	tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"}).Handshake()
+}

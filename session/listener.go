@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -29,8 +30,9 @@ type listener struct {
 	stop   context.CancelFunc
 	work   sync.WaitGroup
 
-	places chan struct{} // one is taken by each client until it is claimed
-	ready  chan arrival  // clients that have done their handshake, or failed; never full
+	places  chan struct{} // one is taken by each client until it is claimed
+	ready   chan arrival  // clients that have done their handshake, or failed; never full
+	trouble chan *Error   // why no client can be taken, for an Accept that waits
 }
 
 type arrival struct {
@@ -38,37 +40,11 @@ type arrival struct {
 	err  *Error
 }
 
-// accept claims the next client of an address, which it opens at first use.
+// accept claims the next client of an address.
 func (c *serverContext) accept(ctx context.Context, host string, port int) (EngineConn, error) {
-	addr := net.JoinHostPort(host, strconv.Itoa(port))
-	c.s.mu.Lock()
-	if c.gone {
-		c.s.mu.Unlock()
-		return nil, fail(kind.Handle, "the call that was to make it failed")
-	}
-	l := c.listeners[addr]
-	first := l == nil
-	if first {
-		l = &listener{s: c.s, addr: addr, engine: c.engine, opened: make(chan struct{})}
-		c.listeners[addr] = l
-	}
-	c.s.mu.Unlock()
-
-	if first {
-		if l.err = l.open(ctx); l.err != nil {
-			c.s.mu.Lock()
-			delete(c.listeners, addr)
-			c.s.mu.Unlock()
-		}
-		close(l.opened)
-	}
-	select {
-	case <-l.opened:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if l.err != nil {
-		return nil, l.err
+	l, err := c.listener(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return nil, err
 	}
 	select {
 	case a := <-l.ready:
@@ -77,8 +53,49 @@ func (c *serverContext) accept(ctx context.Context, host string, port int) (Engi
 			return nil, a.err
 		}
 		return a.conn, nil
+	case e := <-l.trouble:
+		return nil, e
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	}
+}
+
+// listener returns the listener of an address, which it opens at first use.
+func (c *serverContext) listener(ctx context.Context, addr string) (*listener, error) {
+	for {
+		c.s.mu.Lock()
+		if c.gone {
+			c.s.mu.Unlock()
+			return nil, fail(kind.Handle, "the call that was to make it failed")
+		}
+		l := c.listeners[addr]
+		first := l == nil
+		if first {
+			l = &listener{s: c.s, addr: addr, engine: c.engine, opened: make(chan struct{})}
+			c.listeners[addr] = l
+		}
+		c.s.mu.Unlock()
+
+		if first {
+			if l.err = l.open(ctx); l.err != nil {
+				c.s.mu.Lock()
+				delete(c.listeners, addr)
+				c.s.mu.Unlock()
+			}
+			close(l.opened)
+		}
+		select {
+		case <-l.opened:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		switch {
+		case l.err == nil:
+			return l, nil
+		case first || l.err.Kind != kind.Cancelled:
+			return nil, l.err
+		}
+		// The Accept that was to open it was cancelled. This one was not.
 	}
 }
 
@@ -86,7 +103,7 @@ func (l *listener) open(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, l.s.Timeouts.Connect)
 	defer cancel()
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", l.addr)
+	ln, err := lc.Listen(ctx, network(l.addr), l.addr)
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
 		if e.Kind != kind.Cancelled {
@@ -98,6 +115,7 @@ func (l *listener) open(ctx context.Context) *Error {
 	l.ctx, l.stop = context.WithCancel(l.s.ctx)
 	l.places = make(chan struct{}, l.s.Limits.Pending)
 	l.ready = make(chan arrival, l.s.Limits.Pending)
+	l.trouble = make(chan *Error)
 	l.work.Add(1)
 	go l.serve()
 	return nil
@@ -121,13 +139,21 @@ func (l *listener) serve() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		// Out of descriptors or memory: an Accept hears of it, and clients wait
-		// until it is over.
+		// Out of descriptors or memory: an Accept that waits hears of it, and
+		// clients wait until it is over.
+		<-l.places
 		e := classify(l.ctx, err, kind.IO)
 		e.Why = fmt.Sprintf("accept on %s: %s", l.addr, e.Why)
-		l.ready <- arrival{err: e}
+		pause := time.NewTimer(100 * time.Millisecond)
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case l.trouble <- e:
+		case <-pause.C:
+			continue
+		case <-l.ctx.Done():
+			return
+		}
+		select {
+		case <-pause.C:
 		case <-l.ctx.Done():
 			return
 		}
@@ -170,4 +196,13 @@ func (l *listener) close() {
 			a.conn.Close()
 		}
 	}
+}
+
+// network keeps an IPv4 address to IPv4: with "tcp", Go takes 0.0.0.0 for all
+// addresses, those of IPv6 too.
+func network(addr string) string {
+	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }

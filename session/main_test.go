@@ -1,9 +1,26 @@
 package session_test
 
 import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// slowName is a new name whose look-up does not end. So is every name that is not
+// in /etc/hosts: no test asks a name server.
+func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
+
+var names, lookups atomic.Int32 // names made, and questions to a name server that have begun
+
+func TestMain(m *testing.M) {
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		lookups.Add(1)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	goleak.VerifyTestMain(m)
+}

@@ -67,7 +67,8 @@ type Session struct {
 	seq       uint64
 	calls     map[*Call]struct{} // made and not ended
 	ended     chan struct{}      // if not nil, closed and forgotten when a call ends
-	last      Handle             // the highest number given out
+	last      Handle             // the highest number given out; the next one is one more
+	taken     bool               // one has been given out
 	conns     map[Handle]*connection
 	contexts  map[Handle]*serverContext
 	trust     *trust
@@ -83,7 +84,8 @@ func New(cfg Config) *Session {
 		contexts: map[Handle]*serverContext{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.trust = &trust{s: s, settled: closedChan, holds: 1}
+	s.trust = newTrust(s)
+	s.trust.settled = closedChan
 	return s
 }
 
@@ -125,7 +127,7 @@ func (s *Session) SkipHandle() {
 func (s *Session) StartAt(first Handle) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last != 0 {
+	if s.taken {
 		return fail(kind.State, "firstHandle %d: handle %d has been given out already", first, s.last)
 	}
 	s.last = first - 1
@@ -145,6 +147,7 @@ func (s *Session) take() Handle {
 		return 0
 	}
 	s.last++
+	s.taken = true
 	return s.last
 }
 
@@ -183,7 +186,7 @@ func (s *Session) context(h Handle) (*serverContext, *Error) {
 }
 
 func (s *Session) unknown(h Handle) *Error {
-	if h > 0 && h <= s.last {
+	if s.taken && h > 0 && h <= s.last {
 		return fail(kind.Handle, "it is closed, or the call that was to make it failed")
 	}
 	return fail(kind.Handle, "no such handle in this session")

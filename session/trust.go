@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"tlsd/internal/kind"
 )
@@ -23,23 +24,26 @@ type trust struct {
 	instead *trust   // the store that stays because this one could not be had
 	bundle  CABundle // nil: the system's
 
-	mu    sync.Mutex    // guards what follows; held for no longer than the engine needs
-	holds int           // how many hold it
-	ctx   EngineContext // made at first use
+	holds atomic.Int32 // how many hold it
+
+	mu  sync.Mutex    // guards ctx; held while the engine makes it, so never under the session's lock
+	ctx EngineContext // made at first use
+}
+
+// newTrust makes a store that its maker holds.
+func newTrust(s *Session) *trust {
+	t := &trust{s: s}
+	t.holds.Store(1)
+	return t
 }
 
 func (t *trust) hold() *trust {
-	t.mu.Lock()
-	t.holds++
-	t.mu.Unlock()
+	t.holds.Add(1)
 	return t
 }
 
 func (t *trust) release() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.holds--
-	if t.holds > 0 {
+	if t.holds.Add(-1) > 0 {
 		return
 	}
 	if t.ctx != nil {
@@ -51,12 +55,18 @@ func (t *trust) release() {
 	}
 }
 
-// client starts TLS on a TCP connection with this store. It owns nc, also when
-// it fails. The store must be settled and held.
-func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
+// real is the store that t stands for. t must be settled.
+func (t *trust) real() *trust {
 	for t.instead != nil {
 		t = t.instead
 	}
+	return t
+}
+
+// client starts TLS on a TCP connection with this store. It owns nc, also when
+// it fails. The store must be settled and held.
+func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
+	t = t.real()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.load(); err != nil {
@@ -85,10 +95,12 @@ func (s *Session) SetCaBundle(path string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.trust
-	next := &trust{s: s, holds: 1}
+	next := newTrust(s)
 	c := s.newCall("tls.SetCaBundle", 0, func(ctx context.Context) (any, error) {
 		if err := next.read(path); err != nil {
-			next.instead = before
+			// Not before itself, or failed stores would pile up behind one another.
+			next.instead = before.real().hold()
+			before.release()
 			return nil, classify(ctx, err, kind.File)
 		}
 		before.release()

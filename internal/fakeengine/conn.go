@@ -1,0 +1,279 @@
+package fakeengine
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tlsd/openssl"
+)
+
+// conn is one connection. See session.EngineConn.
+type conn struct {
+	e      *Engine
+	nc     *net.TCPConn
+	end    cutConn // nc, for the tls.Conn
+	cfg    *tls.Config
+	client bool
+
+	mu     sync.Mutex      // guards what follows
+	busy   map[Op]struct{} // operations that run
+	tls    *tls.Conn       // from Handshake on
+	done   bool            // the handshake is
+	broken bool            // a Write has failed
+	closed bool
+}
+
+// cutConn notes the end of the TCP stream. Between two records crypto/tls takes
+// it for close_notify; but after that it would not read on.
+type cutConn struct {
+	*net.TCPConn
+	cut atomic.Bool
+}
+
+func (c *cutConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if errors.Is(err, io.EOF) {
+		c.cut.Store(true)
+	}
+	return n, err
+}
+
+// SetWriteDeadline is called by crypto/tls for its close_notify only, and with
+// 5 s; but an engine does not wait for the peer.
+func (c *cutConn) SetWriteDeadline(time.Time) error {
+	return c.TCPConn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+}
+
+// enter notes that an operation begins, and complains if it may not.
+func (c *conn) enter(op Op) (leave func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		c.e.tb.Errorf("fakeengine: %s on a closed connection", op)
+		return nil, net.ErrClosed
+	}
+	if _, twice := c.busy[op]; twice {
+		c.e.tb.Errorf("fakeengine: two calls of %s at the same time", op)
+	}
+	if c.busy == nil {
+		c.busy = map[Op]struct{}{}
+	}
+	c.busy[op] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		delete(c.busy, op)
+		c.mu.Unlock()
+	}, nil
+}
+
+func (c *conn) SetVerify(on bool) error {
+	leave, err := c.enter(SetVerify)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := c.e.hook(context.Background(), SetVerify); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tls != nil || !c.client {
+		c.e.tb.Errorf("fakeengine: SetVerify at a time, or on a side, that has none")
+	}
+	c.cfg.InsecureSkipVerify = !on
+	return nil
+}
+
+func (c *conn) Handshake(ctx context.Context) error {
+	leave, err := c.enter(Handshake)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := c.e.hook(ctx, Handshake); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	if c.tls != nil {
+		c.e.tb.Errorf("fakeengine: a second Handshake")
+	}
+	if c.client {
+		c.tls = tls.Client(&c.end, c.cfg)
+	} else {
+		c.tls = tls.Server(&c.end, c.cfg)
+	}
+	t := c.tls
+	c.mu.Unlock()
+
+	err = t.HandshakeContext(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done = err == nil
+	var verify *tls.CertificateVerificationError
+	var sys *net.OpError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case c.closed:
+		return net.ErrClosed
+	case errors.As(err, &verify):
+		return verifyError(verify)
+	case errors.As(err, &sys):
+		return err
+	default:
+		return &openssl.HandshakeError{Queue: []string{err.Error()}, Reason: err.Error()}
+	}
+}
+
+func verifyError(err *tls.CertificateVerificationError) error {
+	v := &openssl.VerifyError{Code: 1, Reason: err.Err.Error(), Subject: subject(err.UnverifiedCertificates[0]), Store: "test"}
+	var (
+		unknown x509.UnknownAuthorityError
+		host    x509.HostnameError
+		invalid x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		v.Code = 20 // X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+	case errors.As(err, &host):
+		v.Code = 62 // X509_V_ERR_HOSTNAME_MISMATCH
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		v.Code = 10 // X509_V_ERR_CERT_HAS_EXPIRED
+	}
+	return v
+}
+
+// interruptible runs f, which set (a deadline's setter) interrupts when ctx is done.
+func interruptible(ctx context.Context, set func(time.Time) error, f func() (int, error)) (int, error) {
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		set(time.Unix(1, 0))
+		close(interrupted)
+	})
+	n, err := f()
+	if !stop() {
+		<-interrupted
+		set(time.Time{})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ctx.Err()
+		}
+	}
+	return n, err
+}
+
+func (c *conn) Read(ctx context.Context, p []byte) (int, error) {
+	leave, err := c.enter(Read)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	if err := c.e.hook(ctx, Read); err != nil {
+		return 0, err
+	}
+	n, err := interruptible(ctx, c.nc.SetReadDeadline, func() (int, error) { return c.ready().Read(p) })
+	switch {
+	case n > 0:
+		return n, nil
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.end.cut.Load():
+		return 0, openssl.ErrTruncated
+	}
+	return 0, c.unlessClosed(err)
+}
+
+func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
+	leave, err := c.enter(Write)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	if err := c.e.hook(ctx, Write); err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	broken := c.broken
+	c.mu.Unlock()
+	if broken {
+		return 0, openssl.ErrWriteBroken
+	}
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	n, err := interruptible(ctx, c.nc.SetWriteDeadline, func() (int, error) { return c.ready().Write(p) })
+	if err != nil {
+		c.mu.Lock()
+		c.broken = true
+		c.mu.Unlock()
+	}
+	return n, c.unlessClosed(err)
+}
+
+// ready is the connection after its handshake.
+func (c *conn) ready() *tls.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.done {
+		c.e.tb.Errorf("fakeengine: Read or Write before the handshake")
+	}
+	return c.tls
+}
+
+func (c *conn) unlessClosed(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil && c.closed {
+		return net.ErrClosed
+	}
+	return err
+}
+
+func (c *conn) PeerSubject() string {
+	s := c.ready().ConnectionState()
+	if len(s.PeerCertificates) == 0 {
+		return ""
+	}
+	return subject(s.PeerCertificates[0])
+}
+
+// subject is OpenSSL's one-line form, as far as tests need it.
+func subject(c *x509.Certificate) string {
+	var b strings.Builder
+	for _, n := range c.Subject.Names {
+		short := map[string]string{"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.10": "O", "2.5.4.11": "OU"}
+		b.WriteString("/" + short[n.Type.String()] + "=")
+		s, _ := n.Value.(string)
+		b.WriteString(s)
+	}
+	return b.String()
+}
+
+func (c *conn) Version() string {
+	return strings.Replace(tls.VersionName(c.ready().ConnectionState().Version), "TLS ", "TLSv", 1)
+}
+
+func (c *conn) Close() error {
+	c.mu.Lock()
+	twice := c.closed
+	c.closed = true
+	t, done := c.tls, c.done
+	c.mu.Unlock()
+	if twice {
+		c.e.tb.Errorf("fakeengine: a connection was closed twice")
+		return net.ErrClosed
+	}
+	c.e.count(&c.e.conns, -1)
+	if done {
+		return t.Close()
+	}
+	return c.nc.Close()
+}

@@ -1,0 +1,227 @@
+// Package fakeengine is a session.Engine for tests of what lies above the
+// engine. It speaks real TLS, with crypto/tls in OpenSSL's place, so that peers
+// cannot tell; and it watches its user: contexts and connections that are not
+// freed, freed twice, or used after that, and two Reads or two Writes at the
+// same time fail the test.
+//
+// It stands in for OpenSSL's engine in what a session can observe, not in
+// detail: error texts are crypto/tls's, and only the commonest X509_V_ERR
+// numbers are told apart.
+package fakeengine
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+
+	"tlsd/session"
+)
+
+// Op names an operation of the engine, for Hook.
+type Op string
+
+// The operations.
+const (
+	ParseCABundle    Op = "ParseCABundle"
+	NewClientContext Op = "NewClientContext"
+	NewServerContext Op = "NewServerContext"
+	Client           Op = "Client"
+	Server           Op = "Server"
+	SetVerify        Op = "SetVerify"
+	Handshake        Op = "Handshake"
+	Read             Op = "Read"
+	Write            Op = "Write"
+)
+
+// Engine is a session.Engine on crypto/tls. Its fields are set before it is
+// used.
+type Engine struct {
+	// Hook, if not nil, is called before each operation, on the goroutine that
+	// does it. An error is returned in the operation's place. It may wait; ctx is the
+	// operation's, or never done where there is none.
+	Hook func(ctx context.Context, op Op) error
+	// System is what clients trust without a bundle; nil trusts nobody.
+	System *x509.CertPool
+
+	tb testing.TB
+
+	mu       sync.Mutex // guards what follows
+	contexts int        // not freed
+	freed    int
+	conns    int // not closed
+	parsed   int // bundles
+}
+
+// New makes an Engine. When the test ends, all that was made with it must be
+// freed.
+func New(tb testing.TB) *Engine {
+	e := &Engine{tb: tb}
+	tb.Cleanup(func() {
+		if contexts, conns := e.Open(); contexts != 0 || conns != 0 {
+			tb.Errorf("fakeengine: %d contexts and %d connections were never freed", contexts, conns)
+		}
+	})
+	return e
+}
+
+// Open counts the contexts and connections that have not been freed.
+func (e *Engine) Open() (contexts, conns int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.contexts, e.conns
+}
+
+// Freed counts the contexts that have been freed.
+func (e *Engine) Freed() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.freed
+}
+
+// Parsed counts the bundles that have been parsed.
+func (e *Engine) Parsed() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.parsed
+}
+
+func (e *Engine) count(n *int, by int) {
+	e.mu.Lock()
+	*n += by
+	e.mu.Unlock()
+}
+
+func (e *Engine) hook(ctx context.Context, op Op) error {
+	if e.Hook == nil {
+		return nil
+	}
+	return e.Hook(ctx, op)
+}
+
+// Backend is "openssl", for which this stands in.
+func (e *Engine) Backend() string { return "openssl" }
+
+// Version is a text that no OpenSSL has.
+func (e *Engine) Version() string { return "crypto/tls stand-in" }
+
+// Info describes the stand-in.
+func (e *Engine) Info() session.EngineInfo {
+	return session.EngineInfo{
+		Path:    "/nowhere/libssl.so",
+		Version: e.Version(),
+		Trust:   session.TrustStore{Source: "test", File: "/nowhere/ca.pem"},
+	}
+}
+
+// ParseCABundle accepts PEM with at least one certificate and nothing broken.
+func (e *Engine) ParseCABundle(name string, text []byte) (session.CABundle, error) {
+	if err := e.hook(context.Background(), ParseCABundle); err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	n := 0
+	for rest := text; ; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: certificate %d: %w", name, n+1, err)
+		}
+		pool.AddCert(c)
+		n++
+	}
+	if n == 0 || bytes.Count(text, []byte("-----BEGIN")) != n {
+		return nil, fmt.Errorf("%s: %d of %d certificates can be read", name, n, bytes.Count(text, []byte("-----BEGIN")))
+	}
+	e.count(&e.parsed, 1)
+	return pool, nil
+}
+
+// NewClientContext makes the context of clients.
+func (e *Engine) NewClientContext(b session.CABundle) (session.EngineContext, error) {
+	if err := e.hook(context.Background(), NewClientContext); err != nil {
+		return nil, err
+	}
+	pool, _ := b.(*x509.CertPool)
+	if pool == nil {
+		pool = e.System
+	}
+	if pool == nil {
+		pool = x509.NewCertPool()
+	}
+	return e.newContext(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}), nil
+}
+
+// NewServerContext makes the context of a server.
+func (e *Engine) NewServerContext(certPEM, keyPEM []byte) (session.EngineContext, error) {
+	if err := e.hook(context.Background(), NewServerContext); err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, err
+	}
+	return e.newContext(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
+}
+
+type engineContext struct {
+	e   *Engine
+	cfg *tls.Config
+
+	mu    sync.Mutex // guards freed
+	freed bool
+}
+
+func (e *Engine) newContext(cfg *tls.Config) *engineContext {
+	e.count(&e.contexts, 1)
+	return &engineContext{e: e, cfg: cfg}
+}
+
+func (c *engineContext) Client(nc *net.TCPConn, host string) (session.EngineConn, error) {
+	return c.wrap(nc, host, Client)
+}
+
+func (c *engineContext) Server(nc *net.TCPConn) (session.EngineConn, error) {
+	return c.wrap(nc, "", Server)
+}
+
+func (c *engineContext) wrap(nc *net.TCPConn, host string, op Op) (session.EngineConn, error) {
+	if err := c.e.hook(context.Background(), op); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	c.mu.Lock()
+	freed := c.freed
+	c.mu.Unlock()
+	if freed {
+		nc.Close()
+		c.e.tb.Errorf("fakeengine: a freed context was asked for a %s", op)
+		return nil, errors.New("the context is freed")
+	}
+	cfg := c.cfg.Clone()
+	cfg.ServerName = host
+	c.e.count(&c.e.conns, 1)
+	return &conn{e: c.e, nc: nc, end: cutConn{TCPConn: nc}, cfg: cfg, client: op == Client}, nil
+}
+
+func (c *engineContext) Free() {
+	c.mu.Lock()
+	twice := c.freed
+	c.freed = true
+	c.mu.Unlock()
+	if twice {
+		c.e.tb.Errorf("fakeengine: a context was freed twice")
+		return
+	}
+	c.e.count(&c.e.contexts, -1)
+	c.e.count(&c.e.freed, 1)
+}

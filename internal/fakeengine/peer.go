@@ -1,0 +1,145 @@
+package fakeengine
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Peers that connections are made to. All listen on 127.0.0.1, return their
+// port, and are gone when the test has ended.
+
+// Echo is a TLS server that sends back what it gets, and answers close_notify with
+// close_notify.
+func Echo(tb testing.TB, cert tls.Certificate) int {
+	return Serve(tb, func(nc net.Conn) {
+		t := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{cert}})
+		defer t.Close()
+		io.Copy(t, t)
+	})
+}
+
+// Silent is a server that takes connections and data, and never says a word.
+func Silent(tb testing.TB) int {
+	return Serve(tb, func(nc net.Conn) { io.Copy(io.Discard, nc) })
+}
+
+// Serve is a TCP server that runs f for each connection, which is closed
+// afterwards, at the latest when the test ends.
+func Serve(tb testing.TB, f func(net.Conn)) int {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var (
+		mu    sync.Mutex
+		conns = map[net.Conn]struct{}{}
+		over  bool
+		work  sync.WaitGroup
+	)
+	work.Go(func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns[nc] = struct{}{}
+			if over {
+				nc.Close()
+			}
+			mu.Unlock()
+			work.Go(func() {
+				f(nc)
+				nc.Close()
+				mu.Lock()
+				delete(conns, nc)
+				mu.Unlock()
+			})
+		}
+	})
+	tb.Cleanup(func() {
+		ln.Close()
+		mu.Lock()
+		over = true
+		for nc := range conns {
+			nc.Close()
+		}
+		mu.Unlock()
+		work.Wait()
+	})
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// Unanswered is a port on which connection attempts are neither accepted nor refused:
+// a listener whose queue of one place is full.
+func Unanswered(tb testing.TB) int {
+	tb.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		tb.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		tb.Fatal(err)
+	}
+	sa, err := syscall.Getsockname(fd)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	port := sa.(*syscall.SockaddrInet4).Port
+	filler, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { filler.Close() })
+	// The kernel shows the length of a listener's queue as rx_queue: proc_pid_net(5).
+	full := fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:00000001 ", port)
+	for range 1000 {
+		table, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if strings.Contains(string(table), full) {
+			return port
+		}
+		time.Sleep(time.Millisecond)
+	}
+	tb.Fatal("the listener's queue does not fill")
+	return 0
+}
+
+// FreePort is a port on which nobody listens, below those that the kernel gives
+// to outgoing connections, and another one at each call.
+func FreePort(tb testing.TB) int {
+	tb.Helper()
+	for range 1000 {
+		port := 10000 + int(nextPort.Add(1))%20000
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			ln.Close()
+			return port
+		}
+	}
+	tb.Fatal("no free port found")
+	return 0
+}
+
+var nextPort = func() *atomic.Uint32 {
+	var n atomic.Uint32
+	n.Store(rand.Uint32N(1 << 20))
+	return &n
+}()

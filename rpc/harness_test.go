@@ -1,0 +1,334 @@
+package rpc_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/internal/testcert"
+	"tlsd/rpc"
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// peer is a caller of a served session, whose engine is the crypto/tls stand-in.
+type peer struct {
+	t    testing.TB
+	conn *net.UnixConn
+	r    *wire.Reader
+	stop context.CancelFunc // ends the server's context
+
+	served chan struct{} // closed when Serve has returned
+	err    error         // what it returned
+
+	eng  *fakeengine.Engine
+	ca   *testcert.CA
+	cert *testcert.Cert
+	id   int
+}
+
+// newPeer serves a new session; set adjusts its configuration.
+func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
+	t.Helper()
+	p := &peer{t: t, served: make(chan struct{}), eng: fakeengine.New(t)}
+	p.ca = testcert.NewCA(t, "Test CA")
+	p.cert = p.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	p.eng.System = p.ca.Pool()
+	cfg := rpc.Config{Session: session.Config{Engine: p.eng}, Version: "1.2.3-test"}
+	for _, f := range set {
+		f(p.eng, &cfg)
+	}
+	ours, theirs := pair(t)
+	p.conn, p.r = ours, wire.NewReader(ours, 64<<20)
+	ours.SetDeadline(time.Now().Add(patience))
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	go func() {
+		defer close(p.served)
+		p.err = rpc.Serve(ctx, theirs, cfg)
+	}()
+	t.Cleanup(func() {
+		ours.Close()
+		p.over()
+		stop()
+	})
+	return p
+}
+
+// pair is a connected pair of Unix sockets.
+func pair(t testing.TB) (a, b *net.UnixConn) {
+	t.Helper()
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ca, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cb, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca.(*net.UnixConn), cb.(*net.UnixConn)
+}
+
+// over waits for the end of Serve and returns its error. All of the session must be gone.
+func (p *peer) over() error {
+	p.t.Helper()
+	select {
+	case <-p.served:
+	case <-time.After(patience):
+		p.t.Fatalf("Serve did not return in %v", patience)
+	}
+	if contexts, conns := p.eng.Open(); contexts+conns != 0 {
+		p.t.Errorf("%d contexts and %d connections are open after Serve", contexts, conns)
+	}
+	return p.err
+}
+
+// send sends bytes as they are.
+func (p *peer) send(data string) {
+	p.t.Helper()
+	if _, err := io.WriteString(p.conn, data); err != nil {
+		p.t.Fatalf("send: %v", err)
+	}
+}
+
+// line sends a line.
+func (p *peer) line(s string) { p.t.Helper(); p.send(s + "\n") }
+
+// answer reads a line.
+func (p *peer) answer() string {
+	p.t.Helper()
+	line, err := p.r.Line()
+	if err != nil {
+		p.t.Fatalf("no answer: %v", err)
+	}
+	return string(line)
+}
+
+// raw reads raw bytes.
+func (p *peer) raw(n int) string {
+	p.t.Helper()
+	b, err := p.r.Raw(n)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// expect reads an answer that must match want, in which ... stands for any value.
+func (p *peer) expect(want string) {
+	p.t.Helper()
+	if got := p.answer(); !matches(want, got) {
+		p.t.Fatalf("got  %s\nwant %s", got, want)
+	}
+}
+
+// silent checks that nothing is answered to what was sent: the next answer is that of a new call.
+func (p *peer) silent() {
+	p.t.Helper()
+	p.line(`{"jsonrpc":"2.0","id":"silent?","method":"tls.Backend"}`)
+	p.expect(`{"jsonrpc":"2.0","id":"silent?","result":"openssl"}`)
+}
+
+// ended checks that the server has closed the connection and nothing more comes.
+func (p *peer) ended() {
+	p.t.Helper()
+	line, err := p.r.Line()
+	if err == nil {
+		p.t.Fatalf("the connection is open and gives %s", line)
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		p.t.Fatal("the connection is still open")
+	}
+}
+
+// response is a decoded answer.
+type response struct {
+	ID     any
+	Result any
+	Error  *wire.Error
+	Raw    *int
+}
+
+func (p *peer) response() response {
+	p.t.Helper()
+	var r response
+	line := p.answer()
+	d := json.NewDecoder(strings.NewReader(line))
+	d.UseNumber()
+	if err := d.Decode(&r); err != nil {
+		p.t.Fatalf("%v in %s", err, line)
+	}
+	return r
+}
+
+// begin sends a call with parameters by position, and returns its id.
+func (p *peer) begin(method string, params ...any) int {
+	p.t.Helper()
+	p.id++
+	if params == nil {
+		params = []any{}
+	}
+	b, err := json.Marshal(params)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s}`, p.id, method, b))
+	return p.id
+}
+
+// call makes a call and waits for its answer, which must be the next.
+func (p *peer) call(method string, params ...any) response {
+	p.t.Helper()
+	id := p.begin(method, params...)
+	r := p.response()
+	if fmt.Sprint(r.ID) != fmt.Sprint(id) {
+		p.t.Fatalf("%s: the answer has id %v, want %d", method, r.ID, id)
+	}
+	return r
+}
+
+// ok makes a call that must succeed and returns its result as text.
+func (p *peer) ok(method string, params ...any) string {
+	p.t.Helper()
+	r := p.call(method, params...)
+	if r.Error != nil {
+		p.t.Fatalf("%s: %v", method, r.Error)
+	}
+	return fmt.Sprint(r.Result)
+}
+
+// fails makes a call that must fail with that kind.
+func (p *peer) fails(k kind.Kind, method string, params ...any) *wire.Error {
+	p.t.Helper()
+	r := p.call(method, params...)
+	if r.Error == nil || r.Error.Data == nil || r.Error.Data.Kind != k {
+		p.t.Fatalf("%s: got %v, error %+v; want kind %s", method, r.Result, r.Error, k)
+	}
+	return r.Error
+}
+
+// client opens a connection that has done its handshake, and returns its handle.
+func (p *peer) client(port int) json.Number {
+	p.t.Helper()
+	h := json.Number(p.ok("tls.NewClient", "localhost", port))
+	p.ok("tls.Handshake", h)
+	return h
+}
+
+func (p *peer) server() json.Number {
+	p.t.Helper()
+	return json.Number(p.ok("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile))
+}
+
+func (p *peer) echo() int { return fakeengine.Echo(p.t, p.cert.TLS()) }
+
+// matches compares JSON. In want, ... stands for any value; answers inside of an
+// array may have any order.
+func matches(want, got string) bool {
+	var w, g any
+	if json.Unmarshal([]byte(strings.ReplaceAll(want, "...", `"\u0000 any"`)), &w) != nil {
+		panic("not JSON: " + want)
+	}
+	return json.Unmarshal([]byte(got), &g) == nil && same(w, g)
+}
+
+func same(want, got any) bool {
+	if s, ok := want.(string); ok && s == "\x00 any" {
+		return true
+	}
+	switch w := want.(type) {
+	case map[string]any:
+		g, ok := got.(map[string]any)
+		if !ok || len(g) != len(w) {
+			return false
+		}
+		for k, v := range w {
+			gv, there := g[k]
+			if !there || !same(v, gv) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		g, ok := got.([]any)
+		if !ok || len(g) != len(w) {
+			return false
+		}
+		left := append([]any{}, g...)
+		for _, v := range w {
+			found := false
+			for i, gv := range left {
+				if same(v, gv) {
+					left = append(left[:i], left[i+1:]...)
+					found = true
+					break
+				}
+			}
+			if !found {
+				return false
+			}
+		}
+		return true
+	default:
+		return want == got
+	}
+}
+
+// until waits for a condition that nothing announces.
+func until(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+}
+
+func TestMatches(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		want, got string
+		match     bool
+	}{
+		{`{"a":1}`, `{"a":1}`, true},
+		{`{"a":1}`, `{"a":2}`, false},
+		{`{"a":1}`, `{"a":1,"b":2}`, false},
+		{`{"a":1,"b":2}`, `{"a":1}`, false},
+		{`{"a":null}`, `{}`, false},
+		{`{"a":...}`, `{"a":{"x":[]}}`, true},
+		{`{"a":...}`, `{}`, false},
+		{`[1,2]`, `[2,1]`, true},
+		{`[1,1]`, `[1,2]`, false},
+		{`1`, `"1"`, false},
+		{`1`, `nonsense`, false},
+	} {
+		if matches(c.want, c.got) != c.match {
+			t.Errorf("matches(%s, %s) is not %v", c.want, c.got, c.match)
+		}
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,41 @@
+package wire_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"tlsd/rpc/wire"
+)
+
+// FuzzReader reads anything in whole and byte by byte, and compares with the plainest
+// way to do it.
+func FuzzReader(f *testing.F) {
+	for _, s := range []string{"", "\n", "a\nb\n", "a\r\n\r\nb", "aaaaaaaaaaaaaaaaaaaaa\n", " \t\n", "a\n\x00\xff\n", "\r\n\r"} {
+		f.Add([]byte(s))
+	}
+	const max = 16
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var want []string
+		var wantErr error = io.EOF
+		for _, line := range bytes.SplitAfter(data, []byte("\n")) {
+			line = bytes.TrimSuffix(line, []byte("\n"))
+			if len(line) > max {
+				wantErr = wire.ErrTooLong
+				break
+			}
+			if line = bytes.TrimSuffix(line, []byte("\r")); len(bytes.TrimSpace(line)) > 0 {
+				want = append(want, string(line))
+			}
+		}
+		for _, r := range []io.Reader{bytes.NewReader(data), iotest.OneByteReader(bytes.NewReader(data))} {
+			got, err := lines(wire.NewReader(r, max))
+			if !errors.Is(err, wantErr) || strings.Join(got, "\n") != strings.Join(want, "\n") {
+				t.Errorf("%q: got %q, %v; want %q, %v", data, got, err, want, wantErr)
+			}
+		}
+	})
+}

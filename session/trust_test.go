@@ -1,0 +1,287 @@
+package session_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/internal/testcert"
+	"tlsd/session"
+)
+
+// untrusting is a session whose system trusts nobody.
+func untrusting(e *fakeengine.Engine, _ *session.Config) { e.System = nil }
+
+// trusts says whether a new client accepts the rig's server.
+func (r *rig) trusts(port int) bool {
+	r.t.Helper()
+	h := r.handle(r.NewClient("localhost", port))
+	_, err := r.start(r.Handshake(h)).wait()
+	var e *session.Error
+	if err != nil && (!errors.As(err, &e) || e.Kind != kind.Verify) {
+		r.t.Fatalf("unexpected error: %v", err)
+	}
+	r.ok(r.Close(h))
+	return err == nil
+}
+
+func TestSetCaBundleReplacesTheStoreOfLaterClients(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, untrusting)
+	port := r.echo()
+	before := r.handle(r.NewClient("localhost", port))
+	if v := r.ok(r.SetCaBundle(r.ca.File)); v != 0 {
+		t.Errorf("SetCaBundle returned %v", v)
+	}
+	after := r.handle(r.NewClient("localhost", port))
+	r.fails(r.Handshake(before), kind.Verify)
+	r.ok(r.Handshake(after))
+
+	// Another bundle trusts others instead.
+	r.ok(r.SetCaBundle(testcert.NewCA(t, "Other CA").File))
+	if r.trusts(port) {
+		t.Error("the first bundle is still trusted")
+	}
+	r.ok(r.Write(after, []byte("the open connection lives on")))
+}
+
+func TestSetCaBundleAlsoReplacesTheSystemsStore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.ok(r.SetCaBundle(testcert.NewCA(t, "Other CA").File))
+	if r.trusts(r.echo()) {
+		t.Error("the system's store is still trusted")
+	}
+}
+
+func TestSetCaBundleIsTheSessionsOwn(t *testing.T) {
+	t.Parallel()
+	r, other := newRig(t, untrusting), newRig(t, untrusting)
+	r.ok(r.SetCaBundle(r.ca.File))
+	if other.trusts(fakeengine.Echo(t, r.cert.TLS())) {
+		t.Error("another session trusts the bundle")
+	}
+}
+
+// badFiles are paths that cannot be read, with what the error has to say.
+func badFiles(t *testing.T) map[string]struct{ path, says string } {
+	dir := t.TempDir()
+	file := func(name string, data []byte) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loop := filepath.Join(dir, "loop")
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
+	huge := file("huge", nil)
+	if err := os.Truncate(huge, 33<<20); err != nil { // sparse
+		t.Fatal(err)
+	}
+	return map[string]struct{ path, says string }{
+		"missing":           {filepath.Join(dir, "missing"), "no such file or directory"},
+		"directory":         {dir, "is a directory"},
+		"FIFO":              {fifo, "not a regular file"},
+		"device":            {"/dev/zero", "not a regular file"},
+		"symbolic loop":     {loop, "too many levels of symbolic links"},
+		"through a file":    {filepath.Join(huge, "x"), "not a directory"},
+		"empty":             {file("empty", nil), "the file is empty"},
+		"oversized":         {huge, "larger than"},
+		"relative":          {"ca.pem", "the path must be absolute"},
+		"relative, dots":    {"../ca.pem", "the path must be absolute"},
+		"no path":           {"", "the path must be absolute"},
+		"binary":            {file("binary", []byte{0, 1, 2, 0xff}), ""},
+		"text":              {file("text", []byte("hello\n")), ""},
+		"truncated PEM":     {file("cut", []byte("-----BEGIN CERTIFICATE-----\nMIIB\n")), ""},
+		"nonsense in PEM":   {file("nonsense", []byte("-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n")), ""},
+		"NUL, by mistake":   {"/tmp/a\x00b", "invalid argument"},
+		"overly long name":  {"/" + strings.Repeat("x", 300), "file name too long"},
+		"nothing but slash": {"/", "is a directory"},
+	}
+}
+
+func TestBadCaBundleKeepsTheOldStore(t *testing.T) {
+	t.Parallel()
+	for name, c := range badFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, untrusting)
+			port := r.echo()
+			e := r.fails(r.SetCaBundle(c.path), kind.File)
+			if !strings.Contains(e.Why, c.says) {
+				t.Errorf("the error is %q, want one that says %q", e, c.says)
+			}
+			if shown := strings.ReplaceAll(c.path, "\x00", `\x00`); !strings.Contains(e.Error(), shown) {
+				t.Errorf("the error does not name the file: %q", e)
+			}
+			if e.Op != "tls.SetCaBundle" || e.Handle != 0 {
+				t.Errorf("the error names %s, handle %d", e.Op, e.Handle)
+			}
+			if r.trusts(port) {
+				t.Error("the system's store does not hold any more")
+			}
+			r.ok(r.SetCaBundle(r.ca.File))
+			r.fails(r.SetCaBundle(c.path), kind.File)
+			if !r.trusts(port) {
+				t.Error("the bundle does not hold any more")
+			}
+		})
+	}
+}
+
+func TestUnreadableFileNamesItsErrno(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if e := r.fails(r.SetCaBundle("/nonexistent/ca.pem"), kind.File); e.Errno != "ENOENT" {
+		t.Errorf("errno is %q, want ENOENT", e.Errno)
+	}
+}
+
+func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.ParseCABundle)
+	r := newRig(t, untrusting, g.install)
+	port := r.echo()
+	bundle := r.start(r.SetCaBundle(r.ca.File))
+	await(t, g.first(), "the bundle's being parsed")
+	made := make(chan *session.Call, 1)
+	go func() { made <- r.NewClient("localhost", port) }() // must not wait, neither for the bundle nor for its lock
+	var client *running
+	select {
+	case c := <-made:
+		client = r.start(c)
+	case <-t.Context().Done():
+	}
+	handshake := r.Handshake(1)
+	if client.ended() {
+		t.Error("the client did not wait for the bundle")
+	}
+	g.release <- nil
+	bundle.ok()
+	client.ok()
+	r.ok(handshake)
+}
+
+// TestLoadingAStoreHoldsUpNoCall: while the engine loads a store, which may take
+// long, other calls of the session can be made.
+func TestLoadingAStoreHoldsUpNoCall(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.NewClientContext)
+	r := newRig(t, g.install)
+	port := r.echo()
+	first := r.start(r.NewClient("localhost", port))
+	await(t, g.first(), "the loading of the store")
+	made := make(chan struct{})
+	var calls []*session.Call
+	go func() {
+		defer close(made)
+		calls = append(calls, r.NewClient("localhost", port), r.SetCaBundle("/nonexistent"), r.Backend(), r.NewClient("localhost", port))
+	}()
+	await(t, made, "calls to be made while a store is loaded")
+	r.ok(calls[2])
+	g.release <- nil
+	first.ok()
+	r.ok(calls[0])
+	r.fails(calls[1], kind.File)
+	r.ok(calls[3])
+}
+
+func TestSupersededStoresAreFreed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	port := r.echo()
+	open := func() int { n, _ := r.eng.Open(); return n }
+	if open() != 0 {
+		t.Fatal("a context exists before it is needed")
+	}
+	h := r.client(port)
+	if open() != 1 {
+		t.Fatalf("%d contexts for the system's store, want 1", open())
+	}
+	r.ok(r.Close(r.client(port)))
+	if open() != 1 {
+		t.Fatalf("a second client made %d contexts", open())
+	}
+	for i := range 3 {
+		r.ok(r.SetCaBundle(r.ca.File))
+		if open() != 1 || r.eng.Freed() != i+1 {
+			t.Errorf("after %d bundles %d contexts are open and %d freed", i+1, open(), r.eng.Freed())
+		}
+	}
+	for range 3 {
+		r.fails(r.SetCaBundle("/nonexistent"), kind.File)
+	}
+	if open() != 1 || r.eng.Freed() != 3 {
+		t.Errorf("after failed bundles %d contexts are open and %d freed", open(), r.eng.Freed())
+	}
+	r.ok(r.SetCaBundle(r.ca.File))
+	if open() != 1 || r.eng.Freed() != 4 {
+		t.Errorf("after a good one again %d contexts are open and %d freed", open(), r.eng.Freed())
+	}
+	r.ok(r.Write(h, []byte("x"))) // of the first store, which is freed
+	r.End()
+	if open() != 0 {
+		t.Errorf("%d contexts are open after the end", open())
+	}
+}
+
+// TestStoreLivesAsLongAsAClientThatIsToUseIt: the store is replaced while the client
+// still connects.
+func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, untrusting)
+	port := r.echo()
+	r.ok(r.SetCaBundle(r.ca.File))
+	client := r.NewClient("localhost", port)
+	r.ok(r.SetCaBundle(testcert.NewCA(t, "Other CA").File))
+	if r.eng.Freed() != 0 {
+		t.Fatal("the store was freed while a client was to use it")
+	}
+	h := r.handle(client)
+	if r.eng.Freed() != 1 {
+		t.Errorf("%d stores are freed, want 1", r.eng.Freed())
+	}
+	r.ok(r.Handshake(h))
+}
+
+// TestManyFailedBundlesCostNothing: they neither pile up nor slow down clients.
+func TestManyFailedBundlesCostNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var calls []*session.Call
+	for range 1000 {
+		calls = append(calls, r.SetCaBundle("relative"))
+	}
+	client := r.NewClient("localhost", r.echo())
+	for _, c := range calls {
+		r.fails(c, kind.File)
+	}
+	h := r.handle(client)
+	r.ok(r.Handshake(h))
+	if n := r.TrustDepth(); n > 2 {
+		t.Errorf("%d stores stand behind one another", n)
+	}
+}
+
+// TestEngineRefusesTheStore: what the engine says about a bundle reaches the caller.
+func TestEngineRefusesTheStore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, failing(fakeengine.NewClientContext, errors.New("no room")))
+	e := r.fails(r.SetCaBundle(r.ca.File), kind.File)
+	if !strings.Contains(e.Why, "no room") {
+		t.Errorf("got %v", e)
+	}
+	r.fails(r.NewClient("localhost", r.echo()), kind.Internal)
+}
