@@ -67,21 +67,70 @@ func TestReadmeHasTheFlagsOfTlsd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inHelp := flags(help, `(?m)^\s+(--[a-z-]+)`)
-	inReadme := flags(readme, "(?m)^\\| `(--[a-z-]+)")
+	inHelp := matches(help, `(?m)^\s+(--[a-z-]+)`)
+	inReadme := matches(readme, "(?m)^\\| `(--[a-z-]+)")
 	if len(inHelp) == 0 || !slices.Equal(inHelp, inReadme) {
 		t.Errorf("tlsd --help: %v\nREADME.md:   %v", inHelp, inReadme)
 	}
 	// What the text mentions elsewhere must exist as well.
-	for _, f := range flags(readme, "`tlsd (--[a-z-]+)") {
+	for _, f := range matches(readme, "`tlsd (--[a-z-]+)") {
 		if !slices.Contains(inHelp, f) {
 			t.Errorf("the README mentions %s, which tlsd does not know", f)
 		}
 	}
 }
 
-// flags gives what the first group of the expression matches.
-func flags(text []byte, expression string) []string {
+// The README names every variable that steers the plugin.
+func TestReadmeHasTheVariablesOfThePlugin(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read []string
+	for path, text := range texts(t) {
+		if strings.HasPrefix(path, "cmd/tlsshim/plugin/") {
+			read = append(read, matches(text, `(?:setting|getenv)\("(\w+)"\)`)...)
+		}
+	}
+	inReadme := matches(readme, "(?m)^\\| `([A-Z_]+)` \\|")
+	for _, name := range read {
+		if name != "PATH" && !slices.Contains(inReadme, name) {
+			t.Errorf("the plugin reads %s, which the README's table does not have", name)
+		}
+	}
+	for _, name := range inReadme {
+		if !slices.Contains(read, name) && strings.HasPrefix(name, "TLSD_") {
+			t.Errorf("the README has %s, which the plugin does not read", name)
+		}
+	}
+	if len(read) == 0 {
+		t.Error("the plugin reads no variables: this checks nothing")
+	}
+}
+
+// The README leads newcomers to files and folders. They must be there.
+func TestReadmeNamesWhatExists(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A path in backquotes that begins with a folder of ours, a folder of the table, or the target of a link.
+	paths := matches(readme, "`((?:cmd|rpc|session|openssl|internal|examples|scripts|test)(?:/[\\w./-]*)?)`")
+	paths = append(paths, matches(readme, `\]\(([\w./-]+)\)`)...)
+	if len(paths) < 10 {
+		t.Errorf("found only %v: this checks nothing", paths)
+	}
+	for _, path := range paths {
+		if _, err := os.Stat(filepath.Join(top, path)); err != nil {
+			t.Errorf("the README names %s: %v", path, err)
+		}
+	}
+}
+
+// matches gives what the first group of the expression matches.
+func matches(text []byte, expression string) []string {
 	var found []string
 	for _, m := range regexp.MustCompile(expression).FindAllSubmatch(text, -1) {
 		found = append(found, string(m[1]))

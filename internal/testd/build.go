@@ -1,0 +1,103 @@
+package testd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"tlsd/test/domhost"
+)
+
+// built is where the programs lie; set by Main.
+var built string
+
+// Main runs the tests and ends the process. Call it from TestMain.
+func Main(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tlsd-built-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testd:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	built = dir
+	return m.Run()
+}
+
+// Exe builds a program of cmd, "tlsd" or "tlsshim", and gives its path. The
+// program is shared by all tests.
+func Exe(tb testing.TB, name string) string {
+	tb.Helper()
+	return build(tb, name, func(file string) error {
+		cmd := exec.Command("go", "build", "-trimpath", "-o", file, "./cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		return output(cmd)
+	})
+}
+
+// Plugin builds TlsPlugin.so, as strictly as make does, and gives its path.
+func Plugin(tb testing.TB) string {
+	tb.Helper()
+	return build(tb, "TlsPlugin.so", func(file string) error {
+		sources, err := filepath.Glob(filepath.Join(root(), "cmd/tlsshim/plugin/*.c"))
+		if err != nil || len(sources) == 0 {
+			return errors.New("no sources of the plugin")
+		}
+		args := []string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-g",
+			"-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs,-z,relro,-z,now", "-o", file}
+		return output(exec.Command("cc", append(append(args, sources...), "-pthread")...))
+	})
+}
+
+// Domhost builds domhost and gives its path.
+func Domhost(tb testing.TB) string {
+	tb.Helper()
+	return build(tb, "domhost", func(file string) error { return domhost.Build(file, "-O2", "-lm") })
+}
+
+// builds has a *builder for each file.
+var builds sync.Map
+
+type builder struct {
+	once sync.Once
+	err  error
+}
+
+// build makes a file once, whoever asks first; the others wait.
+func build(tb testing.TB, name string, compile func(file string) error) string {
+	tb.Helper()
+	if built == "" {
+		tb.Fatal("testd: TestMain of this package must call testd.Main")
+	}
+	file := filepath.Join(built, name)
+	v, _ := builds.LoadOrStore(name, &builder{})
+	b := v.(*builder)
+	b.once.Do(func() { b.err = compile(file) })
+	if b.err != nil {
+		tb.Fatalf("testd: build %s: %v", name, b.err)
+	}
+	return file
+}
+
+func output(cmd *exec.Cmd) error {
+	cmd.Dir = root()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// root is the top of the source tree, in which tests run.
+func root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}

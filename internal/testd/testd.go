@@ -1,0 +1,258 @@
+// Package testd builds the programs of this project for tests and runs the
+// daemon, as users do: as a process, with its real flags, on a socket of its own.
+//
+//	func TestMain(m *testing.M) { testd.Main(m) }
+//
+//	func TestX(t *testing.T) {
+//		d := testd.Start(t, "--handshake-timeout=300ms")
+//		c := d.Dial(t)                       // a session
+//		h, err := c.NewClient(t.Context(), "localhost", port)
+//		…
+//	}                                        // stops d, and checks that it went well
+//
+// # Promises
+//
+//   - A program is built once in a test binary's run, as make builds it, when the
+//     first test asks for it. Main removes it.
+//   - A daemon gets an environment of which the tester's settings (TLSD_…, SSL_CERT_…,
+//     OPENSSL_CONF, LISTEN_…, NOTIFY_SOCKET) are taken out.
+//   - At the end of its test a daemon is stopped by SIGTERM. The test fails if it
+//     does not exit with 0 within stopTime, or leaves a process behind.
+//   - What a daemon has logged is shown when its test has failed.
+//
+// The functions end the test when something fails and return no errors. They
+// are safe for concurrent use.
+package testd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/rpc/client"
+)
+
+const (
+	startTime = 10 * time.Second // for the socket to be there
+	stopTime  = 10 * time.Second // from SIGTERM to the exit
+)
+
+// A Daemon is a running tlsd.
+type Daemon struct {
+	Socket string // path of its socket
+	PID    int    // of the supervisor
+
+	exe    string // a link of this daemon alone, by which its processes are known
+	log    string // file
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the supervisor has exited, and err is set
+	err    error
+	stop   sync.Once
+}
+
+// Options say how a daemon is started.
+type Options struct {
+	Flags []string
+	Env   []string // NAME=value, added to the environment
+	// User and group of the daemon; 0 is the tester's own. Only root can set it. What the
+	// daemon has to read must be readable for that user.
+	UID uint32
+	// MayFail leaves it to the test what state the daemon exits with.
+	MayFail bool
+}
+
+// Start starts a daemon with these flags, and --socket. It returns when the
+// daemon takes connections.
+func Start(tb testing.TB, flags ...string) *Daemon {
+	tb.Helper()
+	return StartWith(tb, Options{Flags: flags})
+}
+
+// StartWith is Start with more to say.
+func StartWith(tb testing.TB, o Options) *Daemon {
+	tb.Helper()
+	dir := Dir(tb)
+	if o.UID != 0 {
+		check(tb, os.Chown(dir, int(o.UID), int(o.UID)))
+	}
+	d := &Daemon{
+		Socket: filepath.Join(dir, "tlsd.sock"),
+		exe:    filepath.Join(dir, "tlsd"),
+		log:    filepath.Join(dir, "log"),
+		exited: make(chan struct{}),
+	}
+	check(tb, os.Link(Exe(tb, "tlsd"), d.exe))
+	log, err := os.Create(d.log)
+	check(tb, err)
+	defer log.Close()
+
+	ready, readySide, err := os.Pipe()
+	check(tb, err)
+	defer ready.Close()
+	defer readySide.Close()
+
+	d.cmd = exec.Command(d.exe, append([]string{"--socket=" + d.Socket, "--ready-fd=3"}, o.Flags...)...)
+	d.cmd.ExtraFiles = []*os.File{readySide}
+	d.cmd.Dir = "/"
+	d.cmd.Env = append(environment(), o.Env...)
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	// Ctrl-C is the tester's: the cleanup below stops the daemon.
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if o.UID != 0 {
+		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
+	}
+	check(tb, d.cmd.Start())
+	readySide.Close() // so that the daemon's end is the pipe's
+	d.PID = d.cmd.Process.Pid
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.exited)
+	}()
+	tb.Cleanup(func() {
+		err := d.Stop(tb)
+		if err != nil && !o.MayFail {
+			tb.Errorf("tlsd, stopped by SIGTERM: %v", err)
+		}
+		if tb.Failed() {
+			tb.Logf("the log of tlsd:\n%s", d.Log(tb))
+		}
+	})
+	d.await(tb, ready)
+	return d
+}
+
+// await waits for the daemon's word that it listens.
+func (d *Daemon) await(tb testing.TB, ready *os.File) {
+	tb.Helper()
+	ready.SetReadDeadline(time.Now().Add(startTime))
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
+		select {
+		case <-d.exited:
+			tb.Fatalf("tlsd ended at its start: %v\n%s", d.err, d.Log(tb))
+		case <-time.After(time.Second):
+			tb.Fatalf("tlsd does not say that it listens: %v\n%s", err, d.Log(tb))
+		}
+	}
+}
+
+// Dial opens a session, which is closed at the end of the test, before the daemon stops.
+func (d *Daemon) Dial(tb testing.TB) *client.Client {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	c, err := client.Dial(ctx, d.Socket)
+	check(tb, err)
+	tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Log is what the daemon has written to its standard output and error so far.
+func (d *Daemon) Log(tb testing.TB) string {
+	tb.Helper()
+	b, err := os.ReadFile(d.log)
+	check(tb, err)
+	return string(b)
+}
+
+// Exited is closed when the daemon has ended.
+func (d *Daemon) Exited() <-chan struct{} { return d.exited }
+
+// Stop ends the daemon with SIGTERM, unless it has ended, and waits for it. It
+// fails the test if it hangs or leaves a process behind; how it exited is returned. It
+// can be called more than once.
+func (d *Daemon) Stop(tb testing.TB) error {
+	tb.Helper()
+	d.stop.Do(func() {
+		_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended
+		select {
+		case <-d.exited:
+		case <-time.After(stopTime):
+			tb.Errorf("tlsd (pid %d) did not end within %v after SIGTERM", d.PID, stopTime)
+			_ = d.cmd.Process.Kill()
+			<-d.exited
+		}
+		// Workers end when the supervisor does; the last of them may be a moment behind.
+		for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+			left := d.Processes()
+			if len(left) == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				tb.Errorf("processes of tlsd are left: %v", left)
+				for _, pid := range left {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+				return
+			}
+		}
+	})
+	<-d.exited
+	return d.err
+}
+
+// Processes lists the pids of the daemon and of its workers that live.
+func (d *Daemon) Processes() []int {
+	var pids []int
+	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, link := range links {
+		exe, err := os.Readlink(link) // fails for those that are gone, and for others' that are hidden
+		if err != nil || strings.TrimSuffix(exe, " (deleted)") != d.exe {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(link, "/proc/%d/exe", &pid); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// Dir makes a directory whose path is short enough for sockets and which every
+// user can enter. It is removed at the end of the test.
+func Dir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "tlsd-")
+	check(tb, err)
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	check(tb, os.Chmod(dir, 0o755))
+	return dir
+}
+
+// Eventually waits until ok returns true, and ends the test if that takes longer
+// than bound. It asks every few milliseconds: it is for what cannot be waited for.
+func Eventually(tb testing.TB, bound time.Duration, what string, ok func() bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(bound); !ok(); time.Sleep(3 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Fatalf("not within %v: %s", bound, what)
+		}
+	}
+}
+
+// environment is this process's, without what would change a daemon's behaviour.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		for _, p := range []string{"TLSD_", "SSL_CERT_", "OPENSSL_CONF=", "LISTEN_", "NOTIFY_SOCKET="} {
+			if strings.HasPrefix(v, p) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatalf("testd: %v", err)
+	}
+}

@@ -1,0 +1,62 @@
+package testd
+
+import (
+	"errors"
+	"net"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) { Main(m) }
+
+func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	d := Start(t)
+	c := d.Dial(t)
+	if b, err := c.Backend(t.Context()); err != nil || b == "" {
+		t.Errorf("tls.Backend: %q, %v", b, err)
+	}
+	// The supervisor, and the worker of this session at least.
+	if got := d.Processes(); len(got) < 2 || got[0] != d.PID && got[1] != d.PID && len(got) == 2 {
+		t.Errorf("processes %v: want that of the supervisor (%d) and a worker", got, d.PID)
+	}
+	c.Close()
+	if err := d.Stop(t); err != nil {
+		t.Error(err)
+	}
+	if got := d.Processes(); len(got) != 0 {
+		t.Errorf("processes %v are left", got)
+	}
+}
+
+func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
+	t.Parallel()
+	port := Port(t)
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	if conn, err := net.DialTimeout("tcp", addr, time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		if err == nil {
+			conn.Close()
+		}
+		t.Errorf("connect: %v, want %v", err, syscall.ECONNREFUSED)
+	}
+	if Listening(t, port) {
+		t.Errorf("somebody listens on %d", port)
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	AwaitListener(t, port)
+}
+
+func TestPluginAndDomhostAreBuilt(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{Plugin(t), Domhost(t), Exe(t, "tlsshim")} {
+		if file == "" {
+			t.Error("no path")
+		}
+	}
+}

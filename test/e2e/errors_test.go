@@ -1,0 +1,242 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+)
+
+// A call of a script: the function's name in the namespace tls, and its arguments. A script's first handle
+// is 1.
+type call []any
+
+// statement is the call as a line of a script.
+func (c call) statement() string {
+	var args []string
+	for _, a := range c[1:] {
+		if s, ok := a.(string); ok {
+			args = append(args, strconv.Quote(s))
+		} else {
+			args = append(args, fmt.Sprint(a))
+		}
+	}
+	return fmt.Sprintf("tls.%s(%s);\n", c[0], strings.Join(args, ", "))
+}
+
+// A call that fails ends the script with exit status 1 and one line that has the script's place and, to
+// the letter, what tls.LastError then says. No call before it fails.
+func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
+	t.Parallel()
+	ca, cert := localhost(t)
+	elsewhere := httpsServer(t, ca.Issue(t, testcert.Leaf{CN: "example.com", DNS: []string{"example.com"}}))
+	d := testd.Start(t)
+	stub := testd.Start(t, "--libssl=/nonexistent.so")
+	refused := testd.Port(t)
+	untrusted := httpsServer(t, cert)
+	missing := filepath.Join(t.TempDir(), "missing.key")
+	absent := filepath.Join(testd.Dir(t), "absent.sock")
+
+	for name, c := range map[string]struct {
+		env   []string
+		calls []call
+		want  []string // parts of the text
+	}{
+		"refused port": {env(d), []call{{"NewClient", "localhost", refused}},
+			[]string{"localhost", strconv.Itoa(refused), "connection refused"}},
+		"untrusted certificate": {env(d), []call{{"NewClient", "localhost", untrusted}, {"Handshake", 1}},
+			[]string{"unable to get local issuer certificate", "/CN=localhost", "trust store: "}},
+		"wrong name": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "127.0.0.1", elsewhere}, {"Handshake", 1}},
+			[]string{"IP address mismatch"}},
+		"wrong argument": {env(d), []call{{"NewClient", "localhost", untrusted}, {"SetInsecureSkipVerify", 1, 2}},
+			[]string{"on"}},
+		"missing key file": {env(d), []call{{"NewServerContext", cert.CertFile, missing}},
+			[]string{missing, "no such file or directory"}},
+		"missing CA bundle": {env(d), []call{{"SetCaBundle", missing}},
+			[]string{missing, "no such file or directory"}},
+		"closed handle": {env(d), []call{{"NewClient", "localhost", untrusted}, {"Close", 1}, {"Close", 1}},
+			[]string{"1"}},
+		"no libssl, client": {env(stub), []call{{"NewClient", "localhost", untrusted}},
+			[]string{"/nonexistent.so"}},
+		"no libssl, server": {env(stub), []call{{"NewServerContext", cert.CertFile, cert.KeyFile}},
+			[]string{"/nonexistent.so"}},
+		"no daemon": {[]string{"TLSD_SOCKET=" + absent, "TLSD_AUTOSTART=0"}, []call{{"NewClient", "localhost", untrusted}},
+			[]string{absent, "TLSD_AUTOSTART is 0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source := "plugin \"../plugins/tls/TlsPlugin\";\n"
+			for _, call := range c.calls {
+				source += call.statement()
+			}
+			script := writeFile(t, filepath.Join(t.TempDir(), "fails.dom"), source)
+			p := domhost(script)
+			p.env = c.env
+			e := run(t, p)
+
+			want := fmt.Sprintf("%s:%d: %s\n", script, len(c.calls)+1, lastError(t, c.env, c.calls))
+			if e.status != 1 || e.stdout != "" || e.stderr != want {
+				t.Errorf("status %d, want 1\nstdout %q\nstderr %q\nwant   %q", e.status, e.stdout, e.stderr, want)
+			}
+			function := c.calls[len(c.calls)-1][0].(string)
+			mustContain(t, "the script", e.stderr, append(c.want, "tls."+function+": ")...)
+		})
+	}
+}
+
+// lastError makes the same calls through the plugin, in another host.
+func lastError(t *testing.T, env []string, calls []call) string {
+	t.Helper()
+	j, err := json.Marshal(calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := succeed(t, program{name: "python3", args: []string{"testdata/calls.py", testd.Plugin(t), string(j)}, env: env})
+	if text == "" {
+		t.Fatal("tls_LastError has no text")
+	}
+	return text
+}
+
+// Without a library, or a daemon, a script can ask what there is and go on.
+func TestStubBackendIsNoError(t *testing.T) {
+	t.Parallel()
+	stub := testd.Start(t, "--libssl=/nonexistent.so")
+	absent := filepath.Join(testd.Dir(t), "absent.sock")
+	const source = `printf("%s [%s]\n", tls.Backend(), tls.LastError());`
+	for name, c := range map[string]struct {
+		env  []string
+		want string
+	}{
+		"no libssl": {env(stub), "stub []\n"},
+		"no daemon": {[]string{"TLSD_SOCKET=" + absent, "TLSD_AUTOSTART=0"}, "stub []\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := domhost(writeFile(t, filepath.Join(t.TempDir(), "asks.dom"), source))
+			p.env = c.env
+			if out := succeed(t, p); out != c.want {
+				t.Errorf("printed %q, want %q", out, c.want)
+			}
+		})
+	}
+}
+
+// Without a daemon the plugin starts one, which leaves when it has had nothing to do for a while.
+func TestPrivateDaemonComesAndLeaves(t *testing.T) {
+	t.Parallel()
+	dir := testd.Dir(t)
+	exe := filepath.Join(dir, "tlsd-of-this-test") // by which its processes are known
+	if err := os.Link(testd.Exe(t, "tlsd"), exe); err != nil {
+		t.Fatal(err)
+	}
+	// The plugin gives it a minute. Of a flag that is given twice the last one counts.
+	wrapper := filepath.Join(dir, "wrapper")
+	text := "#!/bin/sh\necho started >>" + dir + "/starts\nexec " + exe + ` "$@" --idle-exit=500ms` + "\n"
+	if err := os.WriteFile(wrapper, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, pid := range processesOf(exe) { // only if the test has failed
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	socket := filepath.Join(dir, "tlsd.sock")
+	script := writeFile(t, filepath.Join(dir, "asks.dom"), `printf("%s\n", tls.Backend());`)
+	for round := 1; round <= 2; round++ {
+		p := domhost(script)
+		p.env = []string{"TLSD_SOCKET=" + socket, "TLSD_EXE=" + wrapper}
+		if out := succeed(t, p); out != "openssl\n" {
+			t.Errorf("round %d printed %q", round, out)
+		}
+		testd.Eventually(t, bound, "the private daemon leaves", func() bool { return len(processesOf(exe)) == 0 })
+		if exists(socket) {
+			t.Errorf("round %d: the private daemon has left its socket behind", round)
+		}
+	}
+	if got := readFile(t, filepath.Join(dir, "starts")); got != "started\nstarted\n" {
+		t.Errorf("starts: %q, want one a round", got)
+	}
+}
+
+// processesOf gives the processes that run the program. Workers hide theirs from all but root; the daemon,
+// which waits for them before it ends, does not.
+func processesOf(exe string) []int {
+	var pids []int
+	links, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is good
+	for _, link := range links {
+		if file, err := os.Readlink(link); err == nil && file == exe {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) // [0-9]*
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// childrenOf gives the processes that the process has started.
+func childrenOf(parent int) []int {
+	var pids []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is good
+	for _, stat := range stats {
+		text, _ := os.ReadFile(stat) // empty if it has just ended
+		// pid (name) state ppid …; the name can have anything in it; proc(5).
+		var state string
+		var ppid int
+		if _, err := fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &state, &ppid); err == nil && ppid == parent {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(stat))) // [0-9]*
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// A worker or the daemon that dies under a script is an error with a text, in time.
+func TestKilledDaemonIsALostSession(t *testing.T) {
+	t.Parallel()
+	ca, cert := localhost(t)
+	port := silentServer(t, cert)
+	source := fmt.Sprintf(`tls.SetCaBundle(%q);
+i32 $c = tls.NewClient("localhost", %d);
+tls.Handshake($c);
+printf("reading\n");
+tls.Read($c, 4096);
+`, ca.File, port)
+	for name, kill := range map[string]func(t *testing.T, d *testd.Daemon){
+		"worker": func(t *testing.T, d *testd.Daemon) {
+			workers := childrenOf(d.PID)
+			if len(workers) == 0 {
+				t.Fatal("the daemon has no workers")
+			}
+			for _, pid := range workers {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // a spare one may have been on its way out
+			}
+		},
+		"daemon": func(t *testing.T, d *testd.Daemon) {
+			_ = syscall.Kill(d.PID, syscall.SIGKILL)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := testd.StartWith(t, testd.Options{MayFail: true})
+			script := writeFile(t, filepath.Join(t.TempDir(), "reads.dom"), source)
+			p := domhost(script)
+			p.env = env(d)
+			r := start(t, p)
+			r.expect(t, "reading\n")
+			kill(t, d)
+			e := r.wait(t)
+			if e.status != 1 || !strings.HasPrefix(e.stderr, script+":5: tls.Read: ") || strings.Count(e.stderr, "\n") != 1 {
+				t.Errorf("status %d, stderr %q", e.status, e.stderr)
+			}
+			mustContain(t, "the script", e.stderr, "lost")
+		})
+	}
+}

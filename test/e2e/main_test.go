@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+// bound is how long anything may take. Everything here takes a second at most on
+// an idle machine.
+const bound = 30 * time.Second
+
+func TestMain(m *testing.M) { testd.Main(m) }
+
+// root is the top of the source tree.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// env is what leads a plugin to the daemon, and to no other.
+func env(d *testd.Daemon) []string {
+	return []string{"TLSD_SOCKET=" + d.Socket, "TLSD_AUTOSTART=0"}
+}
+
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

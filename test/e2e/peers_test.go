@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+)
+
+// page is what our HTTPS server answers with.
+const page = "this page has 22 bytes"
+
+// localhost gives a certificate for the name and the address, and who has signed it.
+func localhost(t *testing.T) (*testcert.CA, *testcert.Cert) {
+	t.Helper()
+	ca := testcert.NewCA(t, "Test CA")
+	return ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+}
+
+// httpsServer is a peer of crypto/tls and net/http. It gives its port.
+func httpsServer(t *testing.T, cert *testcert.Cert) int {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, page)
+	}))
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().(*net.TCPAddr).Port
+}
+
+// opensslServer is openssl s_server, which answers HTTP requests with a page
+// about the connection. It gives its port.
+func opensslServer(t *testing.T, cert *testcert.Cert) int {
+	t.Helper()
+	port := testd.Port(t)
+	start(t, program{name: "openssl", args: []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port),
+		"-www", "-cert", cert.CertFile, "-key", cert.KeyFile}})
+	testd.AwaitListener(t, port)
+	return port
+}
+
+// silentServer does the TLS handshake and says nothing. It gives its port.
+func silentServer(t *testing.T, cert *testcert.Cert) int {
+	t.Helper()
+	l := listen(t, "127.0.0.1:0", cert)
+	serve(t, l, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
+	t.Helper()
+	l, err := tls.Listen("tcp", address, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// serve gives each connection to handle, in a goroutine of its own, until the
+// test ends; then it closes them all.
+func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
+	t.Helper()
+	var (
+		all   sync.WaitGroup
+		mu    sync.Mutex // guards the following
+		open  []net.Conn
+		ended bool
+	)
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // the listener was closed
+			}
+			mu.Lock()
+			open = append(open, c)
+			if ended {
+				_ = c.Close()
+			}
+			mu.Unlock()
+			all.Go(func() {
+				handle(c)
+				_ = c.Close() // the peer may have been faster
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		ended = true
+		for _, c := range open {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+}
+
+// dial is a client of crypto/tls that trusts ca and speaks TLS 1.3 only. The server must listen already.
+func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
+	t.Helper()
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: bound},
+		Config: &tls.Config{ServerName: name, RootCAs: ca.Pool(), MinVersion: tls.VersionTLS13}}
+	c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*tls.Conn)
+}
+
+// readAll reads to the end, which must be a close_notify: crypto/tls is content with nothing less.
+func readAll(t *testing.T, c *tls.Conn) string {
+	t.Helper()
+	b, err := io.ReadAll(c)
+	if err != nil {
+		t.Errorf("after %d bytes: %v", len(b), err)
+	}
+	return string(b)
+}

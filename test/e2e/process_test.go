@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+// A program says what to run.
+type program struct {
+	name  string // domhost, tlsd and tlsshim are ours
+	args  []string
+	dir   string // working directory; the package's, if empty
+	env   []string
+	stdin string
+}
+
+// A process is a running program, which ends with its test at the latest.
+type process struct {
+	name           string
+	cmd            *exec.Cmd
+	stdout, stderr output
+	done           chan struct{} // closed when it has been waited for
+}
+
+// An ended process has left this.
+type ended struct {
+	stdout, stderr string
+	status         int // -1: ended by a signal
+}
+
+// output collects what a process prints.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// domhost runs a script.
+func domhost(script string, args ...string) program {
+	return program{name: "domhost", args: append(args, script)}
+}
+
+// start starts a program. Its environment is the test's, without what would lead it
+// elsewhere, plus p.env.
+func start(t *testing.T, p program) *process {
+	t.Helper()
+	file := p.name
+	switch p.name {
+	case "domhost":
+		testd.Plugin(t) // into the same folder, where domhost finds it
+		file = testd.Domhost(t)
+	case "tlsd", "tlsshim":
+		file = testd.Exe(t, p.name)
+	}
+	r := &process{name: p.name, cmd: exec.Command(file, p.args...), done: make(chan struct{})}
+	r.cmd.Dir = p.dir
+	r.cmd.Env = append(neutral(), p.env...)
+	if p.stdin != "" {
+		r.cmd.Stdin = strings.NewReader(p.stdin)
+	}
+	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
+	r.cmd.WaitDelay = time.Second // if a process behind it keeps the pipes
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(r.done)
+		_ = r.cmd.Wait() // what it says is in ProcessState
+	}()
+	t.Cleanup(func() {
+		_ = r.cmd.Process.Kill() // most have ended long ago
+		<-r.done
+		if t.Failed() {
+			t.Logf("%s %q: %v, stdout:\n%s\nstderr:\n%s", r.name, p.args, r.cmd.ProcessState, r.stdout.String(), r.stderr.String())
+		}
+	})
+	return r
+}
+
+// run runs a program to its end.
+func run(t *testing.T, p program) ended {
+	t.Helper()
+	return start(t, p).wait(t)
+}
+
+// succeed runs a program to its end, which must be a success, and gives what it printed.
+func succeed(t *testing.T, p program) string {
+	t.Helper()
+	e := run(t, p)
+	if e.status != 0 {
+		t.Fatalf("%s: status %d: %s", p.name, e.status, e.stderr)
+	}
+	return e.stdout
+}
+
+// wait waits for the end of the process.
+func (r *process) wait(t *testing.T) ended { return r.waitFor(t, bound) }
+
+func (r *process) waitFor(t *testing.T, bound time.Duration) ended {
+	t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(bound):
+		_ = r.cmd.Process.Signal(syscall.SIGQUIT) // a Go program says where it stands
+		t.Fatalf("%s has not ended within %v", r.name, bound)
+	}
+	return ended{r.stdout.String(), r.stderr.String(), r.cmd.ProcessState.ExitCode()}
+}
+
+// expect waits until the process has printed the text on standard output.
+func (r *process) expect(t *testing.T, text string) {
+	t.Helper()
+	testd.Eventually(t, bound, r.name+" prints "+text, func() bool {
+		select {
+		case <-r.done:
+			if !strings.Contains(r.stdout.String(), text) {
+				t.Fatalf("%s has ended and not printed %q", r.name, text)
+			}
+		default:
+		}
+		return strings.Contains(r.stdout.String(), text)
+	})
+}
+
+// neutral is the environment without what would lead a program elsewhere.
+func neutral() []string {
+	var kept []string
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if !strings.HasPrefix(name, "TLSD_") && !strings.HasPrefix(name, "SSL_CERT_") && !strings.HasPrefix(name, "DOMHOST_") &&
+			name != "XDG_RUNTIME_DIR" && name != "OPENSSL_CONF" {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// mustContain checks what somebody has printed.
+func mustContain(t *testing.T, who, printed string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(printed, w) {
+			t.Errorf("%s has not printed %q, but\n%s", who, w, printed)
+		}
+	}
+}

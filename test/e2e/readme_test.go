@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testd"
+)
+
+// The README marks the blocks that are run here with <!-- test: NAME --> on the line before. They
+// are run as printed, in a folder that has the repository's bin and cmd, but for
+//
+//	example.com     localhost
+//	443             the port of a server of the test's
+//	/run/tlsd.sock  the socket of a daemon of the test's, which TLSD_SOCKET names too
+var block = regexp.MustCompile("(?ms)^<!-- test: (\\w+) -->\n```\\w+\n(.*?)^```$")
+
+// How a block is run, and what it prints (a regular expression).
+var blocks = map[string]struct {
+	file    string // that the block is saved as; else it is given to sh
+	run     string // by sh; {first comment} is the block's own first line
+	prints  string
+	connect bool // it can meet a port at which nobody listens, which must be an error with a text
+}{
+	"dominscript": {"client.dom", "bin/domhost client.dom", `TLSv1\.3 /CN=localhost\n(\d+ bytes\n)+`, true},
+	"socat":       {"", "", socatAnswers, false},
+	"shim":        {"", "", `1\n0\n/CN=localhost\n`, true},
+	"doctor":      {"", "", `(?s).*OpenSSL \d.*`, false},
+	"c":           {"host.c", "{first comment} && ./host", `/CN=localhost\n`, true},
+	"luajit":      {"host.lua", "luajit host.lua", `/CN=localhost\n`, true},
+	"python":      {"host.py", "python3 host.py", `/CN=localhost\n`, true},
+}
+
+const socatAnswers = `\{"jsonrpc":"2\.0","id":1,"result":1\}
+\{"jsonrpc":"2\.0","id":2,"result":0\}
+\{"jsonrpc":"2\.0","id":3,"result":"/CN=localhost"\}
+`
+
+func TestReadmeBlocksRun(t *testing.T) {
+	t.Parallel()
+	ca, cert := localhost(t)
+	d := testd.StartWith(t, testd.Options{Env: []string{"SSL_CERT_FILE=" + ca.File}})
+	serving, refusing := httpsServer(t, cert), testd.Port(t)
+
+	var found []string
+	for _, m := range block.FindAllStringSubmatch(readFile(t, filepath.Join(root(t), "README.md")), -1) {
+		name, code := m[1], m[2]
+		how, ok := blocks[name]
+		if !ok {
+			t.Errorf("the README has a block %q, which nobody runs", name)
+		}
+		found = append(found, name)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := run(t, readmeBlock(t, d, how.file, how.run, code, serving))
+			if e.status != 0 || e.stderr != "" || !regexp.MustCompile(`^`+how.prints+`$`).MatchString(e.stdout) {
+				t.Errorf("status %d, stderr %q, printed %q, want %s", e.status, e.stderr, e.stdout, how.prints)
+			}
+			if !how.connect {
+				return
+			}
+			e = run(t, readmeBlock(t, d, how.file, how.run, code, refusing))
+			if e.status == 0 || e.stdout != "" || !strings.Contains(e.stderr, "tls.NewClient: ") || !strings.Contains(e.stderr, "connection refused") {
+				t.Errorf("with a port that refuses: status %d, stdout %q, stderr %q", e.status, e.stdout, e.stderr)
+			}
+		})
+	}
+	for name := range blocks {
+		if !slices.Contains(found, name) {
+			t.Errorf("the README has no block %q", name)
+		}
+	}
+}
+
+// readmeBlock makes a program of a block.
+func readmeBlock(t *testing.T, d *testd.Daemon, file, command, code string, port int) program {
+	t.Helper()
+	dir := t.TempDir()
+	testd.Plugin(t)
+	testd.Exe(t, "tlsshim")
+	for name, target := range map[string]string{"bin": filepath.Dir(testd.Domhost(t)), "cmd": filepath.Join(root(t), "cmd")} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code = strings.NewReplacer("example.com", "localhost", "/run/tlsd.sock", d.Socket).Replace(code)
+	code = regexp.MustCompile(`\b443\b`).ReplaceAllString(code, strconv.Itoa(port))
+	if file == "" {
+		command = code
+	} else {
+		writeFile(t, filepath.Join(dir, file), code)
+		first, _, _ := strings.Cut(code, "\n")
+		first = strings.TrimSuffix(strings.TrimPrefix(first, "/* "), " */")
+		command = strings.ReplaceAll(command, "{first comment}", first)
+	}
+	return program{name: "sh", args: []string{"-euc", command}, dir: dir, env: env(d)}
+}
