@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"os/user"
 	"runtime"
 	"slices"
@@ -64,7 +63,7 @@ func flagTable(o *options) []flagInfo {
 	return []flagInfo{
 		{"Socket", "socket", "PATH", "/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"where to listen", (*text)(&o.socket)},
-		{"", "socket-mode", "MODE", "0600; with --allow-uid or --allow-gid 0666, since tlsd itself then decides",
+		{"", "socket-mode", "MODE", "0600, or 0666 with --allow-uid or --allow-gid: then tlsd itself decides",
 			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users besides tlsd's own that may connect, names or numbers; may be repeated", &ids{&o.allowUID, "user", lookupUser}},
@@ -174,8 +173,8 @@ func flagError(err error) error {
 }
 
 // defaultSocket is the path for a start that names none.
-func defaultSocket(getenv func(string) string) (string, error) {
-	if os.Geteuid() == 0 {
+func defaultSocket(uid int, getenv func(string) string) (string, error) {
+	if uid == 0 {
 		return "/run/tlsd.sock", nil
 	}
 	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {

@@ -63,7 +63,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,10 +72,8 @@ import (
 
 	"tlsd/internal/handoff"
 	"tlsd/internal/supervisor"
+	"tlsd/internal/version"
 )
-
-// version can be set when building: -ldflags "-X main.version=1.2.3".
-var version = ""
 
 func main() {
 	if len(os.Args) == 1 && os.Args[0] == handoff.Arg0 {
@@ -97,7 +94,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		printHelp(stdout)
 		return 0
 	case o.version:
-		fmt.Fprintf(stdout, "tlsd %s (%s %s/%s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		fmt.Fprintf(stdout, "tlsd %s (%s %s/%s)\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return 0
 	}
 	if err := start(ctx, o, stderr); err != nil {
@@ -164,7 +161,7 @@ func listen(o *options) (*supervisor.Socket, error) {
 	path := o.socket
 	if path == "" {
 		var err error
-		if path, err = defaultSocket(os.Getenv); err != nil {
+		if path, err = defaultSocket(os.Geteuid(), os.Getenv); err != nil {
 			return nil, usageError{err}
 		}
 	}
@@ -181,7 +178,7 @@ func workerSettings(o *options) (json.RawMessage, error) {
 		}
 	}
 	return json.Marshal(workerConfig{
-		Libssl: libssl, Version: versionText(), Timeouts: o.timeouts, Limits: o.limits,
+		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits,
 		WriteTimeout: o.writeTimeout, LogLevel: o.logLevel,
 	})
 }
@@ -265,16 +262,4 @@ func closeOnExec() {
 			unix.CloseOnExec(fd)
 		}
 	}
-}
-
-// versionText is the version: set when building, else that of the module.
-func versionText() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

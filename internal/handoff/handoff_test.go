@@ -177,13 +177,20 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer udp.Close()
+	tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
 	sup, work := channel(t)
 	ours, _ := accepted(t)
-	var sock, udpFD int
+	var sock, udpFD, tcpFD int
 	raw, _ := ours.SyscallConn()
 	raw.Control(func(fd uintptr) { sock = int(fd) })
 	rawUDP, _ := udp.(*net.UDPConn).SyscallConn()
 	rawUDP.Control(func(fd uintptr) { udpFD = int(fd) })
+	rawTCP, _ := tcp.SyscallConn()
+	rawTCP.Control(func(fd uintptr) { tcpFD = int(fd) })
 
 	tests := []struct {
 		name, packet string
@@ -197,7 +204,8 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 		{"two connections", `{}`, []int{sock, sock}, "more than one"},
 		{"many connections", `{}`, []int{sock, sock, sock, sock, sock}, "more than one"},
 		{"a pipe", `{}`, []int{int(pipeR.Fd())}, "SO_DOMAIN"},
-		{"another socket", `{}`, []int{udpFD}, "not a Unix socket"},
+		{"a socket of the network", `{}`, []int{udpFD}, "not a Unix socket"},
+		{"a stream socket of the network", `{}`, []int{tcpFD}, "not a Unix socket"},
 	}
 	before := openFiles(t)
 	for _, tt := range tests {

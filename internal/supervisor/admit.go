@@ -135,6 +135,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	if sess != nil {
 		w.load--
 	}
+	own := w.own
 	s.mu.Unlock()
 	if sess == nil {
 		s.Log.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
@@ -145,7 +146,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 		fields = append(fields, zap.String("why", e.Error))
 	}
 	s.Log.Info("session ended", fields...)
-	if w.own {
+	if own {
 		s.retire(w)
 	}
 	s.close()

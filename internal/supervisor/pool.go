@@ -256,7 +256,8 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
 		}
 		s.failures++
 	}
-	expected := len(lost) == 0 && (w.own || w.ending) && w.process.ProcessState.Success()
+	told := w.ending
+	expected := len(lost) == 0 && (w.own || told) && w.process.ProcessState.Success()
 	s.mu.Unlock()
 	poke(s.wake)
 
@@ -264,9 +265,12 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
 	if stderr != "" {
 		fields = append(fields, zap.String("stderr", stderr))
 	}
-	if expected {
+	switch {
+	case expected:
 		log.Debug("worker ended", fields...)
-	} else {
+	case told:
+		log.Warn("worker was told to go, and did not do so in good order", append(fields, zap.Int("sessions", len(lost)))...)
+	default:
 		log.Error("worker ended unexpectedly", append(fields, zap.Int("sessions", len(lost)))...)
 	}
 	for _, sess := range lost {

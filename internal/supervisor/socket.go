@@ -29,7 +29,14 @@ const (
 	maxPath = 107
 	// probeTimeout bounds the look whether a socket is served.
 	probeTimeout = time.Second
+	// busyTimeout is how long a path must be in use to count as served. A worker that
+	// a daemon was starting when it was killed holds copies of its lock and
+	// socket until it has come from fork(2) to execve(2).
+	busyTimeout = 500 * time.Millisecond
 )
+
+// busyError says that a path is in use.
+type busyError struct{ error }
 
 // Socket is a listening Unix socket.
 type Socket struct {
@@ -48,6 +55,15 @@ func Listen(path string, mode fs.FileMode) (*Socket, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
+	for end := time.Now().Add(busyTimeout); ; time.Sleep(busyTimeout / 10) {
+		s, err := listenOnce(path, mode)
+		if !errors.As(err, new(busyError)) || time.Now().After(end) {
+			return s, err
+		}
+	}
+}
+
+func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
 	if _, err := lookAt(path); err != nil {
 		return nil, err // before a lock file is left beside something else
 	}
@@ -115,7 +131,7 @@ func takeLock(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another tlsd is serving %s, or about to: it holds %s", path, name)
+			return nil, busyError{fmt.Errorf("another tlsd is serving %s, or about to: it holds %s", path, name)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
@@ -164,7 +180,7 @@ func clearStale(path string) error {
 	switch {
 	case err == nil:
 		conn.Close()
-		return fmt.Errorf("another tlsd is serving %s", path)
+		return busyError{fmt.Errorf("another tlsd is serving %s", path)}
 	case errors.Is(err, unix.ECONNREFUSED):
 		if err := os.Remove(path); err != nil {
 			return fmt.Errorf("the socket of a tlsd that is gone: %w", err)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -225,5 +226,59 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestModeHoldsFromTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	must(t, err)
+	defer unix.Close(fd)
+	_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_ATTRIB)
+	must(t, err)
+	s, err := listenAt(filepath.Join(dir, "s"), 0o600)
+	must(t, err)
+	defer s.Close()
+
+	buf := make([]byte, 4096)
+	n, err := unix.Read(fd, buf)
+	must(t, err)
+	created := false
+	for b := buf[:n]; len(b) > 0; {
+		event := (*unix.InotifyEvent)(unsafe.Pointer(&b[0]))
+		size := unix.SizeofInotifyEvent + int(event.Len)
+		if name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:size]), "\x00"); name == "s" {
+			created = created || event.Mask&unix.IN_CREATE != 0
+			if event.Mask&unix.IN_ATTRIB != 0 {
+				t.Error("the socket's mode has been changed after it was made")
+			}
+		}
+		b = b[size:]
+	}
+	if !created {
+		t.Error("the making of the socket was not seen")
+	}
+}
+
+func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "s")
+	lock, err := takeLock(path)
+	must(t, err)
+	done := make(chan error, 1)
+	go func() {
+		s, err := listenAt(path, 0o600)
+		if err == nil {
+			s.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Errorf("Listen gives up at once: %v", err)
+	case <-time.After(busyTimeout / 5): // so long the path is in use
+		lock.Close()
+		must(t, <-done)
 	}
 }

@@ -116,6 +116,7 @@ func TestWorkersThatCannotStartAreNotTriedInALoop(t *testing.T) {
 func TestSharedWorkersTakeTurns(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared, c.Warm = true, 2 })
+	d.until("both are ready", func() bool { return len(d.poolPIDs()) == 2 })
 	count := map[int]int{}
 	var callers []*caller
 	for range 6 {
@@ -252,23 +253,62 @@ func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	}
 }
 
+func TestCallersInSomebodyElsesQueueAreLeftThere(t *testing.T) {
+	t.Parallel()
+	path := shortDir(t) + "/s"
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	must(t, err)
+	defer l.Close()
+	f, err := l.File()
+	must(t, err)
+	passed, err := net.FileListener(f)
+	f.Close()
+	must(t, err)
+	socket := &Socket{UnixListener: passed.(*net.UnixListener), Path: path}
+	socket.SetUnlinkOnClose(false)
+	d := startDaemon(t, workerPlay{}, func(c *Config) {
+		c.Socket.Remove()
+		c.Socket.Close()
+		c.Socket = socket
+		socket.SetDeadline(time.Unix(1, 0)) // it accepts nobody
+	})
+	d.path = path
+	c := d.dial()
+	d.stop()
+	must(t, d.wait())
+
+	l.SetDeadline(time.Now().Add(patience))
+	next, err := l.Accept()
+	must(t, err)
+	defer next.Close()
+	c.say("still here")
+	buf := make([]byte, 100)
+	n, err := next.Read(buf)
+	if string(buf[:n]) != "still here\n" || err != nil {
+		t.Errorf("the next daemon reads %q, %v", buf[:n], err)
+	}
+}
+
 func TestIdleExit(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { c.IdleExit = 300 * time.Millisecond })
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.IdleExit = time.Second })
 	c := d.dial()
 	c.pid()
 	select {
 	case <-d.ended:
 		t.Fatal("it left a session")
-	case <-time.After(600 * time.Millisecond): // what is tested is that time alone does nothing
+	case <-time.After(1500 * time.Millisecond): // what is tested is that time alone does nothing
 	}
+	other := d.dial() // it has not stopped listening either
+	other.pid()
+	other.Close()
 	c.pid()
 	c.say("bye")
 	c.cut()
 	if err := d.wait(); err != nil {
 		t.Error(err)
 	}
-	if f := d.logged("stopping", 1); f["why"] != "no session for 300ms" {
+	if f := d.logged("stopping", 1); f["why"] != "no session for 1s" {
 		t.Errorf("the log says %v", f)
 	}
 }

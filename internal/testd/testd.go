@@ -13,7 +13,8 @@
 // # Promises
 //
 //   - A program is built once in a test binary's run, as make builds it, when the
-//     first test asks for it. Main removes it.
+//     first test asks for it. Main removes it. For a machine without compilers they can be
+//     built elsewhere: TLSD_TEST_BIN names the folder where they lie.
 //   - A daemon gets an environment of which the tester's settings (TLSD_…, SSL_CERT_…,
 //     OPENSSL_CONF, LISTEN_…, NOTIFY_SOCKET) are taken out.
 //   - At the end of its test a daemon is stopped by SIGTERM. The test fails if it

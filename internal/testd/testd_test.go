@@ -3,7 +3,9 @@ package testd
 import (
 	"errors"
 	"net"
+	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +30,19 @@ func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
 	}
 	if got := d.Processes(); len(got) != 0 {
 		t.Errorf("processes %v are left", got)
+	}
+}
+
+// A run of the tests against a certain OpenSSL says which, so that it cannot test another by mistake.
+func TestADaemonHasTheLibraryOfThisRun(t *testing.T) {
+	t.Parallel()
+	want := os.Getenv("TLSD_TEST_OPENSSL")
+	if want == "" {
+		t.Skip("TLSD_TEST_OPENSSL does not say which version this run is for")
+	}
+	got, err := Start(t).Dial(t).Version(t.Context(), 0)
+	if err != nil || !strings.HasPrefix(got, "OpenSSL "+want) {
+		t.Errorf("tls.Version: %q, %v; this run is for OpenSSL %s", got, err, want)
 	}
 }
 

@@ -32,6 +32,11 @@ var forbidden = []struct {
 	{"tlsd/cmd/tlsshim", "tlsd/openssl", false, "the shim never loads libssl"},
 	{"tlsd/cmd/tlsshim", "github.com/ebitengine/purego", false, "the shim never loads libssl"},
 	{"tlsd/cmd/tlsd", "github.com/ebitengine/purego", true, "only openssl calls into C"},
+	{"tlsd/internal/supervisor", "tlsd/session", false, "the supervisor is never in the data path"},
+	{"tlsd/internal/supervisor", "tlsd/openssl", false, "the supervisor never loads libssl"},
+	{"tlsd/internal/supervisor", "github.com/ebitengine/purego", false, "the supervisor never loads libssl"},
+	{"tlsd/internal/handoff", "tlsd/session", false, "the supervisor uses it"},
+	{"tlsd/internal/handoff", "tlsd/openssl", false, "the supervisor uses it"},
 	{"tlsd/internal/kind", "tlsd/", false, "every layer uses it"},
 }
 

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parse reads flags in an environment of "NAME=value" entries.
+func parse(env []string, args ...string) (*options, error) {
+	return parseOptions(args, func(name string) string {
+		for _, e := range env {
+			if v, ok := strings.CutPrefix(e, name+"="); ok {
+				return v
+			}
+		}
+		return ""
+	})
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	o, err := parse(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.socket != "" || o.socketMode != 0o600 || o.isolation != "session" || o.spare != 1 || o.workers < 1 ||
+		o.libssl != "" || o.idleExit != 0 || o.readyFD != -1 || len(o.allowUID)+len(o.allowGID) != 0 {
+		t.Errorf("defaults: %+v", o)
+	}
+	// What the help says of numbers and times is what holds.
+	for _, f := range flagTable(o) {
+		switch v := f.value.(type) {
+		case *duration:
+			want, err := time.ParseDuration(strings.TrimSuffix(f.preset, ", never"))
+			if err != nil || want != *v.p {
+				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, *v.p)
+			}
+		case *number:
+			if f.name != "workers" && f.name != "ready-fd" && v.String() != f.preset {
+				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
+			}
+		case *choice:
+			if !strings.HasPrefix(f.preset, *v.p) {
+				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
+			}
+		}
+	}
+}
+
+func TestFlagsAndTheirTwins(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		flag, value string
+		get         func(*options) any
+		want        any
+	}{
+		{"socket", "/x/y", func(o *options) any { return o.socket }, "/x/y"},
+		{"socket-mode", "0660", func(o *options) any { return uint32(o.socketMode) }, uint32(0o660)},
+		{"socket-mode", "666", func(o *options) any { return uint32(o.socketMode) }, uint32(0o666)},
+		{"allow-uid", "7,root, 8", func(o *options) any { return o.allowUID }, []uint32{7, 0, 8}},
+		{"allow-uid", "7", func(o *options) any { return uint32(o.socketMode) }, uint32(0o666)},
+		{"allow-gid", "root", func(o *options) any { return o.allowGID }, []uint32{0}},
+		{"allow-gid", "1", func(o *options) any { return uint32(o.socketMode) }, uint32(0o666)},
+		{"isolation", "shared", func(o *options) any { return o.isolation }, "shared"},
+		{"workers", "7", func(o *options) any { return o.workers }, 7},
+		{"spare", "0", func(o *options) any { return o.spare }, 0},
+		{"libssl", "libssl.so.3", func(o *options) any { return o.libssl }, "libssl.so.3"},
+		{"connect-timeout", "1m30s", func(o *options) any { return o.timeouts.Connect }, 90 * time.Second},
+		{"handshake-timeout", "1ms", func(o *options) any { return o.timeouts.Handshake }, time.Millisecond},
+		{"accept-handshake-timeout", "2s", func(o *options) any { return o.timeouts.AcceptHandshake }, 2 * time.Second},
+		{"write-timeout", "2s", func(o *options) any { return o.writeTimeout }, 2 * time.Second},
+		{"drain-timeout", "0", func(o *options) any { return o.drainTimeout }, time.Duration(0)},
+		{"idle-exit", "5m", func(o *options) any { return o.idleExit }, 5 * time.Minute},
+		{"max-sessions", "3", func(o *options) any { return o.maxSessions }, 3},
+		{"max-handles", "3", func(o *options) any { return o.limits.Handles }, 3},
+		{"max-calls", "3", func(o *options) any { return o.limits.Calls }, 3},
+		{"max-pending", "3", func(o *options) any { return o.limits.Pending }, 3},
+		{"log-level", "debug", func(o *options) any { return o.logLevel }, "debug"},
+		{"log-format", "json", func(o *options) any { return o.logFormat }, "json"},
+		{"ready-fd", "5", func(o *options) any { return o.readyFD }, 5},
+	}
+	tested := map[string]bool{"version": true, "help": true}
+	for _, tt := range tests {
+		tested[tt.flag] = true
+		twin := "TLSD_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))
+		for _, how := range []struct {
+			env  []string
+			args []string
+		}{
+			{nil, []string{"--" + tt.flag, tt.value}},
+			{nil, []string{"-" + tt.flag + "=" + tt.value}},
+			{[]string{twin + "=" + tt.value}, nil},
+			{[]string{twin + "=nonsense"}, []string{"--" + tt.flag, tt.value}}, // the flag wins
+		} {
+			o, err := parse(how.env, how.args...)
+			if err != nil {
+				t.Errorf("%q %q: %v", how.env, how.args, err)
+			} else if got := tt.get(o); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("%q %q: %v; want %v", how.env, how.args, got, tt.want)
+			}
+		}
+	}
+	for _, f := range flagTable(&options{}) {
+		if !tested[f.name] {
+			t.Errorf("--%s is not tested", f.name)
+		}
+	}
+}
+
+func TestListsAddUp(t *testing.T) {
+	t.Parallel()
+	o, err := parse([]string{"TLSD_ALLOW_UID=9"}, "--allow-uid", "1,2", "--allow-uid", "3", "--socket-mode", "600")
+	if err != nil || !reflect.DeepEqual(o.allowUID, []uint32{1, 2, 3}) || o.socketMode != 0o600 {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+func TestWrongUsageIsExplained(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		env  []string
+		args []string
+		want string
+	}{
+		{nil, []string{"--socket-mode", "999"}, `invalid value "999" for --socket-mode: want permissions in octal, from 0 to 0777`},
+		{nil, []string{"--socket-mode", "7777"}, "want permissions in octal"},
+		{nil, []string{"--workers", "0"}, `invalid value "0" for --workers: want a whole number from 1 to 1024`},
+		{nil, []string{"--workers=-1"}, "want a whole number"},
+		{nil, []string{"--max-sessions", "1.5"}, "want a whole number from 1 to 1048576"},
+		{nil, []string{"--connect-timeout", "0"}, "want a time above 0 such as"},
+		{nil, []string{"--connect-timeout", "30"}, "want a time above 0 such as"},
+		{nil, []string{"--idle-exit", "-1s"}, "or 0"},
+		{nil, []string{"--isolation", "none"}, `invalid value "none" for --isolation: want one of session, shared`},
+		{nil, []string{"--log-level", "loud"}, "want one of debug, info, warn, error"},
+		{nil, []string{"--allow-uid", "no-such-user-here"}, `there is no user "no-such-user-here"`},
+		{nil, []string{"--allow-uid", "1,,2"}, `there is no user ""`},
+		{nil, []string{"--allow-uid", "4294967295"}, "there is no user"},
+		{nil, []string{"--allow-gid", "4294967296"}, "there is no group"},
+		{nil, []string{"--socket="}, `invalid value "" for --socket: want a path`},
+		{nil, []string{"--unknown"}, "unknown flag --unknown"},
+		{nil, []string{"--spare"}, "a value is missing after --spare"},
+		{nil, []string{"--version=maybe"}, "for --version: want no value, or true or false"},
+		{nil, []string{"start"}, `unexpected argument "start"`},
+		{[]string{"TLSD_SPARE=-2"}, nil, `invalid value "-2" of the environment variable TLSD_SPARE: want a whole number from 0`},
+		{[]string{"TLSD_READY_FD=0"}, nil, "TLSD_READY_FD: want a whole number from 1"},
+	}
+	for _, tt := range tests {
+		_, err := parse(tt.env, tt.args...)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q %q: %v; want %q", tt.env, tt.args, err, tt.want)
+		}
+	}
+}
+
+func TestDefaultSocket(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		uid       int
+		dir, want string
+		err       bool
+	}{
+		{0, "", "/run/tlsd.sock", false},
+		{0, "/run/user/0", "/run/tlsd.sock", false},
+		{1000, "/run/user/1000", "/run/user/1000/tlsd.sock", false},
+		{1000, "/run/user/1000/", "/run/user/1000/tlsd.sock", false},
+		{1000, "", "", true},
+	}
+	for _, tt := range tests {
+		got, err := defaultSocket(tt.uid, func(name string) string {
+			if name != "XDG_RUNTIME_DIR" {
+				t.Errorf("asks for %s", name)
+			}
+			return tt.dir
+		})
+		if got != tt.want || (err != nil) != tt.err {
+			t.Errorf("user %d, %q: %q, %v; want %q", tt.uid, tt.dir, got, err, tt.want)
+		}
+	}
+}
+
+func TestHelpHasEveryFlagWithinTheScreen(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	printHelp(&b)
+	for _, f := range flagTable(&options{}) {
+		if !strings.Contains(b.String(), "\n  --"+f.name) || f.hasTwin() && !strings.Contains(b.String(), "environment: "+envName(f.name)+"\n") {
+			t.Errorf("--%s, or its twin, is not there", f.name)
+		}
+	}
+	for line := range strings.Lines(b.String()) {
+		if len([]rune(line)) > 120 {
+			t.Errorf("a line of %d characters: %s", len(line), line)
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package tlsd
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testcert"
+)
+
+// What scripts cannot do: pass descriptors to the daemon, and be other users.
+
+// callerEnv makes the test binary a caller: it sends the line to the socket, and
+// prints the answer.
+const callerEnv = "TLSD_TEST_CALL"
+
+func callAndPrint(path, line string) int {
+	conn, err := net.DialTimeout("unix", path, patience)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintln(conn, line)
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	fmt.Print(answer)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// callAs is a caller with other rights.
+func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", path, line)
+	cmd.Env = []string{callerEnv + "=1"}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// shortDir is a directory that all may enter, with a short name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tlsd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// startWith starts tlsd with further descriptors, from 4 on, and waits until it
+// is ready. It is killed when the test ends.
+func startWith(t *testing.T, files []*os.File, shell string, args ...string) *exec.Cmd {
+	t.Helper()
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	cmd := exec.Command("sh", append([]string{"-c", shell + ` exec "$0" "$@"`, binary, "--ready-fd", strconv.Itoa(3 + len(files))}, args...)...)
+	cmd.ExtraFiles = append(append([]*os.File{}, files...), theirs)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	var log strings.Builder
+	cmd.Stderr = &log
+	cmd.WaitDelay = patience
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	ready.SetReadDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(ready); string(got) != "\n" || err != nil {
+		t.Fatalf("not ready: %q, %v", got, err)
+	}
+	return cmd
+}
+
+const askBackend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`
+
+func TestOtherUsersUseTheirOwnRights(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to call as other users")
+	}
+	t.Parallel()
+	dir := shortDir(t)
+	ca := testcert.NewCA(t, "Test CA")
+	pem, err := os.ReadFile(ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(dir, "secret.pem")
+	if err := os.WriteFile(secret, pem, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(secret, 0, 55); err != nil {
+		t.Fatal(err)
+	}
+	sock := filepath.Join(dir, "s")
+	startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234", "--allow-gid", "55")
+	if info, err := os.Lstat(sock); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("the socket is %v, %v; want mode 0666", info.Mode(), err)
+	}
+	params, _ := json.Marshal([]string{secret})
+	setBundle := `{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":` + string(params) + `}`
+	tests := []struct {
+		name string
+		who  *syscall.Credential
+		line string
+		want string
+	}{
+		{"root", &syscall.Credential{Uid: 0, Gid: 0}, setBundle, `"result":0`},
+		{"user without the right", &syscall.Credential{Uid: 1234, Gid: 1234}, setBundle, `"kind":"file"`},
+		{"user with the right by a group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{55}}, setBundle, `"result":0`},
+		{"user of an allowed group", &syscall.Credential{Uid: 4321, Gid: 55}, setBundle, `"result":0`},
+		{"its library is known", &syscall.Credential{Uid: 1234, Gid: 1234}, `{"jsonrpc":"2.0","id":1,"method":"tls.Info"}`, `libssl.so`},
+		{"another user", &syscall.Credential{Uid: 4321, Gid: 4321}, askBackend, `"id":null,"error":{"code":-32012`},
+	}
+	for _, tt := range tests {
+		if got := callAs(t, tt.who, sock, tt.line); !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %s; want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestSystemdPassesTheSocket(t *testing.T) {
+	t.Parallel()
+	sock := filepath.Join(shortDir(t), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := startWith(t, []*os.File{f}, "LISTEN_FDS=1 LISTEN_PID=$$", "--socket", "/nonexistent/s")
+	if got := callAs(t, nil, sock, askBackend); !strings.Contains(got, `"result":`) {
+		t.Errorf("the answer is %s", got)
+	}
+	cmd.Process.Signal(unix.SIGTERM)
+	cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 0 {
+		t.Errorf("it ends with %v", cmd.ProcessState)
+	}
+	if _, err := os.Lstat(sock); err != nil {
+		t.Errorf("the socket, which is not its own, is gone: %v", err)
+	}
+}
+
+func TestWhatSystemdPassesIsChecked(t *testing.T) {
+	t.Parallel()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	tcpFile, err := tcp.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcpFile.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	packets, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(shortDir(t), "s"), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	packetsFile, err := packets.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packetsFile.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected, other := os.NewFile(uintptr(pair[0]), "pair"), os.NewFile(uintptr(pair[1]), "pair")
+	defer connected.Close()
+	defer other.Close()
+	for _, tt := range []struct {
+		file  *os.File
+		count int
+		want  string
+	}{
+		{tcpFile, 1, "not a Unix stream socket"},
+		{packetsFile, 1, "not a Unix stream socket"},
+		{w, 1, "is not a listening socket"},
+		{connected, 1, "is not a listening socket"},
+		{w, 2, "tlsd serves one"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`LISTEN_FDS=%d LISTEN_PID=$$ exec "$0" --socket /nonexistent/s`, tt.count), binary)
+		cmd.ExtraFiles = []*os.File{tt.file}
+		out, _ := cmd.CombinedOutput()
+		cancel()
+		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), tt.want) {
+			t.Errorf("status %d, %s; want %s", code, out, tt.want)
+		}
+	}
+}
+
+func TestWorkersInheritNoDescriptor(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	sock := filepath.Join(shortDir(t), "s")
+	// The first of them makes way for the worker's channel; the second does not.
+	cmd := startWith(t, []*os.File{w, w}, "", "--socket", sock)
+	w.Close()
+
+	conn, err := net.Dial("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":1,"method":"tls.Hello","params":[1]}`)
+	var answer struct {
+		Result struct{ Server struct{ PID int } }
+	}
+	if err := json.NewDecoder(conn).Decode(&answer); err != nil || answer.Result.Server.PID == 0 {
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	// The worker cannot go when the daemon does, so a descriptor that it had would stay open.
+	pid := answer.Result.Server.PID
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(pid, unix.SIGKILL)
+	cmd.Process.Kill()
+	r.SetReadDeadline(time.Now().Add(patience / 4))
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the descriptor is open in a worker: %v", err)
+	}
+}
+
+func TestWorkerIsNotForPeopleToStart(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(binary)
+	cmd.Args = []string{"tlsd: worker"}
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(string(out), "to be started by tlsd only") {
+		t.Errorf("status %d: %s", code, out)
+	}
+}
