@@ -40,34 +40,15 @@ func (c *Conn) close() error {
 
 	until := time.Now().Add(closeBound)
 	c.mu.Lock()
-	fatal, broken := c.fatal, c.writeBroken
+	// SSL_shutdown must not be called after a fatal error (SSL_shutdown(3)).
+	whole := c.established.Load() && c.fatal == nil && !c.writeBroken
 	c.mu.Unlock()
-	flush := false
-	switch {
-	case fatal != nil:
-		flush = alertSent(fatal)
-	case c.established.Load() && !broken:
-		flush = c.closeNotify(until)
-	}
+	sent := whole && c.closeNotify(until)
 	c.free()
-	if flush {
-		// An error says that the connection is gone already.
-		if c.nc.CloseWrite() == nil {
-			c.flush(until)
-		}
+	if sent && c.nc.CloseWrite() == nil { // an error says that the connection is gone already
+		c.flush(until)
 	}
 	return c.nc.Close()
-}
-
-// alertSent tells whether this side has ended the connection, by an alert that should arrive.
-func alertSent(fatal error) bool {
-	switch e := fatal.(type) {
-	case *VerifyError, *ProtocolError:
-		return true
-	case *HandshakeError:
-		return e.Err == nil
-	}
-	return false
 }
 
 // closeNotify sends the alert and tells whether it has left.

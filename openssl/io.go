@@ -270,7 +270,7 @@ func (o *op) watch() {
 		close(over)
 	})
 	o.unwatch = func() {
-		if !stop() { // It runs, or has run. It must not meet the next operation.
+		if !stop() { // It runs, or has run. It must not meet the next operation, nor Close.
 			<-over
 			c.setDeadline(d, time.Time{})
 		}

@@ -61,6 +61,11 @@ func Load(path string) (*Library, error) {
 	if path != "" {
 		names = []string{path}
 	}
+	return loadFirst(names)
+}
+
+// loadFirst loads the first library that is usable.
+func loadFirst(names []string) (*Library, error) {
 	loaded.Lock()
 	defer loaded.Unlock()
 	failed := &LoadError{}
@@ -143,7 +148,7 @@ func bind(name string, handle uintptr) (*Library, error) {
 	ok := false
 	q := l.exclusive(func() {
 		ok = int32(call(l.sym.initSSL, initNoAtexit|initLoadSSLStrings|initLoadCryptoStrings, 0)) == 1
-		l.exIndex = call(l.sym.sslExDataIndex)
+		l.exIndex = uintptr(int32(call(l.sym.sslExDataIndex)))
 	})
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", l.version, internalError("OPENSSL_init_ssl", q))

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,22 +18,27 @@ import (
 )
 
 // The tests run against the libssl that Load("") finds, or that
-// TLSD_TEST_LIBSSL names. The peer is always crypto/tls.
+// TLSD_TEST_LIBSSL names. TLSD_TEST_OPENSSL can say which version that must be ("3.5"). The peer is always crypto/tls.
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if code == 0 {
-			code = queuesAreEmpty()
+			code = nothingIsLeft()
 		}
 		os.Exit(code)
 	}))
 }
 
-// queuesAreEmpty looks at the error queues of many threads when all tests have run.
-func queuesAreEmpty() int {
+// nothingIsLeft looks, when all tests have run, at the error queues of many threads, and
+// for what closed connections may have left behind.
+func nothingIsLeft() int {
 	l, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
 	if err != nil {
-		println("queuesAreEmpty:", err.Error())
+		println(err.Error())
+		return 1
+	}
+	if n := openssl.Verdicts(l); n != 0 {
+		println("verdicts of closed connections are left:", n)
 		return 1
 	}
 	const threads = 50
@@ -62,6 +68,9 @@ func load(tb testing.TB) *openssl.Library {
 	l, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
 	if err != nil {
 		tb.Fatal(err)
+	}
+	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(l.Version(), "OpenSSL "+want) {
+		tb.Fatalf("%s is loaded from %s, and this run is for %s", l.Version(), l.Path(), want)
 	}
 	return l
 }
@@ -178,10 +187,10 @@ func (s setup) pair(tb testing.TB) (*openssl.Conn, *tls.Conn) {
 	var err error
 	if s.server {
 		c, err = serverContext(tb, l, id.cert).NewServer(ours)
-		peer = tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", MaxVersion: s.max})
+		peer = tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", MaxVersion: s.max, DynamicRecordSizingDisabled: true})
 	} else {
 		c, err = clientContext(tb, l, id.ca.PEM()).NewClient(ours, "localhost")
-		peer = tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, MaxVersion: s.max})
+		peer = tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, MaxVersion: s.max, DynamicRecordSizingDisabled: true})
 	}
 	if err != nil {
 		tb.Fatal(err)

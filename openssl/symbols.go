@@ -191,6 +191,7 @@ const (
 	verifyPeer = 1 // SSL_VERIFY_PEER
 
 	noPartialWildcards = 0x4     // X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+	neverCheckSubject  = 0x20    // X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 	flagPartialChain   = 0x80000 // X509_V_FLAG_PARTIAL_CHAIN
 
 	verifyHostMismatch = 62 // X509_V_ERR_HOSTNAME_MISMATCH

@@ -74,11 +74,9 @@ var (
 
 // trustState is a TrustStore and what tells whether its file has changed.
 type trustState struct {
-	store TrustStore // Certificates is valid once counted is set
-	mtime time.Time  // of File
+	store TrustStore
+	mtime time.Time // of File
 	size  int64
-
-	counted bool
 }
 
 // SystemTrust tells what a client context without a CA bundle trusts. It
@@ -114,7 +112,7 @@ func (l *Library) systemContext() (ctx uintptr, store string, err error) {
 // refreshTrust brings l.trust up to date and drops the context of an outdated
 // one. The caller holds trustMu.
 func (l *Library) refreshTrust() {
-	now := l.findTrust()
+	now := findTrust(l.locations(), fallbackFiles, fallbackDir)
 	if old := l.trust; old != nil && old.store.Source == now.store.Source && old.store.File == now.store.File &&
 		old.store.Dir == now.store.Dir && old.mtime.Equal(now.mtime) && old.size == now.size {
 		return
@@ -127,22 +125,31 @@ func (l *Library) refreshTrust() {
 	}
 }
 
-// findTrust decides which store is the system's.
-func (l *Library) findTrust() *trustState {
-	var file, dir, fileEnv, dirEnv string
+// locations is what libcrypto says about its trust store.
+type locations struct {
+	file, dir       string // compiled in
+	fileEnv, dirEnv string // names of the environment variables that override them
+}
+
+func (l *Library) locations() (loc locations) {
 	l.exclusive(func() {
-		file, dir = goString(call(l.sym.defaultCertFile)), goString(call(l.sym.defaultCertDir))
-		fileEnv, dirEnv = goString(call(l.sym.defaultCertFileEnv)), goString(call(l.sym.defaultCertDirEnv))
+		loc.file, loc.dir = goString(call(l.sym.defaultCertFile)), goString(call(l.sym.defaultCertDir))
+		loc.fileEnv, loc.dirEnv = goString(call(l.sym.defaultCertFileEnv)), goString(call(l.sym.defaultCertDirEnv))
 	})
+	return loc
+}
+
+// findTrust decides which store is the system's.
+func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trustState {
 	t := &trustState{store: TrustStore{Source: TrustCompiledIn}}
 	// A location that was set on purpose stays, even if nothing is there: what
 	// an administrator has narrowed must not be widened.
-	envFile, envDir := os.Getenv(fileEnv), os.Getenv(dirEnv)
+	envFile, envDir := os.Getenv(loc.fileEnv), os.Getenv(loc.dirEnv)
 	switch {
 	case envFile != "":
 		t.store.Source, t.store.File = TrustEnvFile, envFile
-	case hasFile(file):
-		t.store.File = file
+	case hasFile(loc.file):
+		t.store.File = loc.file
 	}
 	switch {
 	case envDir != "":
@@ -150,8 +157,8 @@ func (l *Library) findTrust() *trustState {
 		if envFile == "" {
 			t.store.Source = TrustEnvDir
 		}
-	case countDirs(dir) > 0:
-		t.store.Dir = dir
+	case countDirs(loc.dir) > 0:
+		t.store.Dir = loc.dir
 	}
 	if t.store.File == "" && t.store.Dir == "" {
 		t.store.Source = TrustNone

@@ -103,7 +103,8 @@ func (l *Library) expect(ssl uintptr, name peerName) bool {
 	}
 	dns := cString(name.dns)
 	defer runtime.KeepAlive(dns)
-	call(l.sym.sslSetHostflags, ssl, noPartialWildcards)
+	// The common name must not be taken for a service's name (RFC 9525 section 2).
+	call(l.sym.sslSetHostflags, ssl, noPartialWildcards|neverCheckSubject)
 	return int32(call(l.sym.sslSet1Host, ssl, uintptr(unsafe.Pointer(dns)))) == 1 &&
 		int64(call(l.sym.sslCtrl, ssl, ctrlSetHostname, hostnameTypeHostname, uintptr(unsafe.Pointer(dns)))) == 1
 }

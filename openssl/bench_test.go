@@ -1,0 +1,141 @@
+package openssl_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+)
+
+// The benchmarks have crypto/tls as the peer at both ends of the comparison: "openssl" is a
+// Conn against crypto/tls, "crypto-tls" is crypto/tls against itself on
+// the same loopback. Compare the two, not the numbers.
+
+var sizes = []int{64, 16 << 10, 1 << 20}
+
+func name(n int) string {
+	switch {
+	case n >= 1<<20:
+		return fmt.Sprintf("%dMiB", n>>20)
+	case n >= 1<<10:
+		return fmt.Sprintf("%dKiB", n>>10)
+	}
+	return fmt.Sprintf("%dB", n)
+}
+
+// benchPair gives a stream under test and its crypto/tls peer, for both implementations.
+func benchPair(b *testing.B, impl string) (io.ReadWriter, *tls.Conn) {
+	b.Helper()
+	if impl == "openssl" {
+		c, peer := setups[0].connect(b)
+		return stream{context.Background(), c}, peer
+	}
+	id := newIdentity(b)
+	x, y := tcpPair(b)
+	peer := tls.Server(x, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
+	c := tls.Client(y, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost"})
+	errc := make(chan error, 1)
+	go func() { errc <- peer.Handshake() }()
+	if err := errors.Join(c.Handshake(), <-errc); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { x.Close(); y.Close() })
+	return c, peer
+}
+
+func forImpls(b *testing.B, f func(b *testing.B, impl string, n int)) {
+	for _, n := range sizes {
+		for _, impl := range []string{"openssl", "crypto-tls"} {
+			b.Run(name(n)+"/"+impl, func(b *testing.B) { f(b, impl, n) })
+		}
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	forImpls(b, func(b *testing.B, impl string, n int) {
+		w, peer := benchPair(b, impl)
+		go io.Copy(io.Discard, peer)
+		p := make([]byte, n)
+		b.SetBytes(int64(n))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := w.Write(p); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkRead(b *testing.B) {
+	forImpls(b, func(b *testing.B, impl string, n int) {
+		r, peer := benchPair(b, impl)
+		go func() {
+			p := make([]byte, n)
+			for {
+				if _, err := peer.Write(p); err != nil {
+					return
+				}
+			}
+		}()
+		p := make([]byte, n)
+		b.SetBytes(int64(n))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := io.ReadFull(r, p); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkEcho waits for each answer, with a context that can be cancelled.
+func BenchmarkEcho(b *testing.B) {
+	forImpls(b, func(b *testing.B, impl string, n int) {
+		c, peer := benchPair(b, impl)
+		if s, ok := c.(stream); ok {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			s.ctx = ctx
+			c = s
+		}
+		go io.Copy(struct{ io.Writer }{peer}, struct{ io.Reader }{peer})
+		p, back := make([]byte, n), make([]byte, n)
+		errc := make(chan error, 1)
+		b.SetBytes(2 * int64(n))
+		b.ReportAllocs()
+		for b.Loop() {
+			go func() { _, err := c.Write(p); errc <- err }()
+			if _, err := io.ReadFull(c, back); err != nil {
+				b.Fatal(err)
+			}
+			if err := <-errc; err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkHandshake(b *testing.B) {
+	l, id := load(b), newIdentity(b)
+	cctx := clientContext(b, l, id.ca.PEM())
+	b.ReportAllocs()
+	for b.Loop() {
+		ours, peers := tcpPair(b)
+		go func() {
+			s := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
+			_ = s.Handshake()
+			_, _ = io.Copy(io.Discard, s)
+			peers.Close()
+		}()
+		c, err := cctx.NewClient(ours, "localhost")
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Handshake(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+	}
+}

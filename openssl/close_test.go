@@ -1,0 +1,267 @@
+package openssl_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/openssl"
+)
+
+func TestCloseSendsCloseNotifyOnce(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if err := c.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			})
+		}
+		if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("the peer reads %d, %v, want EOF", n, err)
+		}
+		wg.Wait()
+		if _, err := c.Read(bounded(t), make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Read after Close: %v", err)
+		}
+		if _, err := c.Write(bounded(t), make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Write after Close: %v", err)
+		}
+		if err := c.Handshake(bounded(t)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Handshake after Close: %v", err)
+		}
+	})
+}
+
+func TestCloseEndsWaitingCalls(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, _ *tls.Conn) {
+		started := make(chan struct{}, 4)
+		errc := make(chan error, 4)
+		for range 2 { // one waits for the socket, the other for its turn
+			go func() {
+				started <- struct{}{}
+				_, err := c.Read(bounded(t), make([]byte, 1))
+				errc <- err
+			}()
+			go func() {
+				started <- struct{}{}
+				_, err := c.Write(bounded(t), make([]byte, 64<<20))
+				errc <- err
+			}()
+		}
+		for range 4 {
+			<-started
+		}
+		time.Sleep(10 * time.Millisecond) // most of them now wait; the promise holds for the others too
+		begun := time.Now()
+		c.Close()
+		for range 4 {
+			if err := <-errc; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("a waiting call: %v, want net.ErrClosed", err)
+			}
+		}
+		if d := time.Since(begun); d > 5*time.Second {
+			t.Errorf("took %v", d)
+		}
+	})
+}
+
+func TestCloseEndsWaitingHandshake(t *testing.T) {
+	t.Parallel()
+	for _, s := range setups {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := s.pair(t)
+			errc := make(chan error, 1)
+			go func() { errc <- c.Handshake(bounded(t)) }()
+			time.Sleep(5 * time.Millisecond)
+			c.Close()
+			if err := <-errc; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Handshake: %v, want net.ErrClosed", err)
+			}
+		})
+	}
+}
+
+func TestCloseBeforeTheHandshakeSaysNothing(t *testing.T) {
+	t.Parallel()
+	for _, s := range setups {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			c, peer := s.pair(t)
+			c.Close()
+			if got, err := io.ReadAll(peer.NetConn()); len(got) != 0 || err != nil {
+				t.Errorf("the peer has got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// A peer that does not read must not keep Close, neither from sending
+// close_notify nor afterwards.
+func TestCloseIsBounded(t *testing.T) {
+	t.Parallel()
+	l, id := load(t), newIdentity(t)
+	for name, fill := range map[string]func(*testing.T, *openssl.Conn, *net.TCPConn){
+		"no room for close_notify": func(t *testing.T, _ *openssl.Conn, nc *net.TCPConn) {
+			// Behind the SSL's back: it must not know of a half sent record.
+			_ = nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			if n, err := nc.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the socket takes %d bytes: %v", n, err)
+			}
+			// A socket becomes "writable" only when much of its buffer is free. Fill the rest.
+			raw, err := nc.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = raw.Control(func(fd uintptr) {
+				for err = nil; err == nil; {
+					_, err = syscall.Write(int(fd), make([]byte, 1000))
+				}
+			})
+			if err != syscall.EAGAIN {
+				t.Error(err)
+			}
+		},
+		"data that is not taken": func(t *testing.T, c *openssl.Conn, _ *net.TCPConn) {
+			for range 40 { // 640 KiB
+				if _, err := c.Write(bounded(t), make([]byte, 16<<10)); err != nil {
+					t.Error(err)
+				}
+			}
+		},
+		"half a record": func(t *testing.T, c *openssl.Conn, _ *net.TCPConn) {
+			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+			defer cancel()
+			if _, err := c.Write(ctx, make([]byte, 64<<20)); err == nil {
+				t.Error("the socket takes everything")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ours, peers := tcpPair(t)
+			_ = peers.SetReadBuffer(4 << 10)
+			peer := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
+			c, err := clientContext(t, l, id.ca.PEM()).NewClient(ours, "localhost")
+			if err != nil {
+				t.Fatal(err)
+			}
+			errc := make(chan error, 1)
+			go func() { errc <- peer.Handshake() }()
+			if err := errors.Join(c.Handshake(bounded(t)), <-errc); err != nil {
+				t.Fatal(err)
+			}
+			fill(t, c, ours)
+			begun := time.Now()
+			c.Close()
+			if d := time.Since(begun); d > 3*time.Second {
+				t.Errorf("Close took %v", d)
+			}
+		})
+	}
+}
+
+// What was written before Close arrives, although the peer has sent data that nobody has
+// read: closing a socket with unread data makes the system discard what is not yet sent.
+func TestCloseLosesNothingThatWasWritten(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		for range 20 {
+			if _, err := peer.Write(make([]byte, 1000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		data := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
+		go func() {
+			if _, err := c.Write(bounded(t), data); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+		}()
+		// The peer is slow, and goes on sending.
+		var got []byte
+		buf := make([]byte, 10_000)
+		for {
+			n, err := peer.Read(buf)
+			got = append(got, buf[:n]...)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("after %d of %d bytes: %v", len(got), len(data), err)
+			}
+			time.Sleep(time.Millisecond)
+			_, _ = peer.Write(make([]byte, 10))
+		}
+		if !bytes.Equal(got, data) {
+			t.Errorf("the peer has got %d of %d bytes", len(got), len(data))
+		}
+	})
+}
+
+func TestConnectionsOutliveTheirContext(t *testing.T) {
+	t.Parallel()
+	l, id := load(t), newIdentity(t)
+	bundle, err := l.ParseCABundle("ca.pem", id.ca.PEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cctx, err := l.NewClientContext(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sctx, err := l.NewServerContext(id.cert.CertPEM, id.cert.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := tcpPair(t)
+	s, err := sctx.NewServer(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c, err := cctx.NewClient(b, "localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	bundle.Free()
+	bundle.Free()
+	cctx.Free()
+	cctx.Free()
+	sctx.Free()
+	errc := make(chan error, 1)
+	go func() { errc <- s.Handshake(bounded(t)) }()
+	if err := errors.Join(c.Handshake(bounded(t)), <-errc); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(bounded(t), []byte("x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Read(bounded(t), make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+
+	if _, err := l.NewClientContext(bundle); err == nil {
+		t.Error("a freed bundle makes contexts")
+	}
+	a, b = tcpPair(t)
+	if _, err := cctx.NewClient(a, "localhost"); !errors.Is(err, openssl.ErrFreed) {
+		t.Errorf("NewClient after Free: %v", err)
+	}
+	if _, err := sctx.NewServer(b); !errors.Is(err, openssl.ErrFreed) {
+		t.Errorf("NewServer after Free: %v", err)
+	}
+}

@@ -1,0 +1,167 @@
+package openssl_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tlsd/openssl"
+)
+
+func TestLoadTellsPathAndVersion(t *testing.T) {
+	t.Parallel()
+	l := load(t)
+	if !strings.HasPrefix(l.Version(), "OpenSSL ") {
+		t.Errorf("Version %q", l.Version())
+	}
+	t.Logf("%s, %s", l.Version(), l.Path())
+	if st, err := os.Stat(l.Path()); err != nil || !st.Mode().IsRegular() || !filepath.IsAbs(l.Path()) {
+		t.Errorf("Path %q is no file: %v", l.Path(), err)
+	}
+	again, err := openssl.Load(l.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again != l {
+		t.Error("another name of the same file gives another Library")
+	}
+}
+
+func TestLoadErrorListsAllThatWasTried(t *testing.T) {
+	t.Parallel()
+	notELF := filepath.Join(t.TempDir(), "libtext.so")
+	if err := os.WriteFile(notELF, []byte("this is text, and long enough to have the header of an ELF file, if it were one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"libssl-that-is-missing.so.4", notELF, "/nonexistent/libssl.so.3"}
+	_, err := openssl.LoadFirst(names)
+	var le *openssl.LoadError
+	if !errors.As(err, &le) || len(le.Tried) != len(names) {
+		t.Fatalf("error %v, want a LoadError with %d attempts", err, len(names))
+	}
+	for i, why := range []string{"cannot open shared object file", "invalid ELF header", "cannot open shared object file"} {
+		if le.Tried[i].Name != names[i] || !strings.Contains(le.Tried[i].Err.Error(), why) {
+			t.Errorf("attempt %d: %q: %v, want %q: …%s", i, le.Tried[i].Name, le.Tried[i].Err, names[i], why)
+		}
+		if strings.Count(err.Error(), names[i]) != 1 {
+			t.Errorf("error %q should name %s once", err, names[i])
+		}
+	}
+	if _, err := openssl.Load("/nonexistent/libssl.so"); !errors.As(err, &le) || len(le.Tried) != 1 {
+		t.Errorf("Load of a path: %v", err)
+	}
+}
+
+func TestLoadGoesOnToTheNextCandidate(t *testing.T) {
+	t.Parallel()
+	want := load(t)
+	l, err := openssl.LoadFirst([]string{"libssl-that-is-missing.so.4", want.Path()})
+	if err != nil || l != want {
+		t.Errorf("got %v, %v", l, err)
+	}
+}
+
+// fakeLibrary compiles a shared library that has only the functions of version.
+func fakeLibrary(t *testing.T, num, text string) string {
+	t.Helper()
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("no C compiler to make a fake libssl with")
+	}
+	dir := t.TempDir()
+	src, lib := filepath.Join(dir, "fake.c"), filepath.Join(dir, "libssl.so.3")
+	code := "unsigned long OpenSSL_version_num(void) { return " + num + "UL; }\n" +
+		"const char *OpenSSL_version(int t) { (void)t; return \"" + text + "\"; }\n" +
+		"int SSL_read(void *s, void *b, int n) { (void)s; (void)b; return n; }\n"
+	if err := os.WriteFile(src, []byte(code), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", lib, src).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return lib
+}
+
+func TestMissingSymbolsAreAllNamedAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := openssl.Load(fakeLibrary(t, "0x30000010", "OpenSSL 3.0.1 fake"))
+	if err == nil {
+		t.Fatal("a library without symbols was loaded")
+	}
+	for _, want := range []string{
+		"OpenSSL 3.0.1 fake: symbols are missing", "OPENSSL_init_ssl", "SSL_CTX_new", "SSL_write",
+		"SSL_get1_peer_certificate or SSL_get_peer_certificate", "PEM_read_bio_X509_AUX",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not say %q", err, want)
+		}
+	}
+	for _, not := range []string{"SSL_read,", "ERR_get_error_all"} { // the one is there, the other optional
+		if strings.Contains(err.Error(), not) {
+			t.Errorf("error %q says %q", err, not)
+		}
+	}
+}
+
+func TestUntestedVersionsAreRefusedBeforeAnythingIsCalled(t *testing.T) {
+	t.Parallel()
+	for _, v := range []struct{ num, text string }{
+		{"0x50000000", "OpenSSL 5.0.0 1 Jan 2030"},
+		{"0x101000cf", "OpenSSL 1.1.0l  10 Sep 2019"},
+		{"0x20000000", "LibreSSL 3.8.2"},
+		{"0x1010107f", "BoringSSL"},
+	} {
+		_, err := openssl.Load(fakeLibrary(t, v.num, v.text))
+		if err == nil || !strings.Contains(err.Error(), v.text) || strings.Contains(err.Error(), "missing") {
+			t.Errorf("%s: %v", v.text, err)
+		}
+	}
+	for _, v := range []struct {
+		num   uint64
+		text  string
+		major int
+	}{
+		{0x1010100f, "OpenSSL 1.1.1  11 Sep 2018", 1},
+		{0x1010117f, "OpenSSL 1.1.1w  11 Sep 2023", 1},
+		{0x30000130, "OpenSSL 3.0.19 27 Jan 2026", 3},
+		{0x30600000, "OpenSSL 3.6.0", 3},
+		{0x40000000, "OpenSSL 4.0.0 14 Apr 2026", 4},
+	} {
+		if major, err := openssl.CheckVersion(v.num, v.text); err != nil || major != v.major {
+			t.Errorf("%s: %d, %v", v.text, major, err)
+		}
+	}
+}
+
+func TestSearchListPrefersTheNewest(t *testing.T) {
+	t.Parallel()
+	for goos, want := range map[string][]string{
+		"linux":  {"libssl.so.4", "libssl.so.3", "libssl.so.1.1"},
+		"darwin": {"libssl.4.dylib", "libssl.3.dylib", "libssl.1.1.dylib"},
+	} {
+		if got := openssl.SearchList(goos); !slices.Equal(got[:3], want) {
+			t.Errorf("%s: %q", goos, got)
+		}
+	}
+}
+
+// The layout of an error code changed in 3.0: ERR_PACK in err.h.
+func TestErrorCodesAreTakenApartByVersion(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		code             uint64
+		major, lib, want int
+	}{
+		{0x1416F086, 1, 20, 134}, // 1.1.1: error:1416F086:SSL routines:tls_process_server_certificate:certificate verify failed
+		{0x0A000086, 3, 20, 134}, // 3.0: error:0A000086:SSL routines::certificate verify failed
+		{0x80000002, 3, 2, 2},    // 3.0: error:80000002:system library::No such file or directory
+	} {
+		if lib, reason := openssl.SplitCode(tc.code, tc.major); lib != tc.lib || reason != tc.want {
+			t.Errorf("%#x: lib %d, reason %d, want %d, %d", tc.code, lib, reason, tc.lib, tc.want)
+		}
+	}
+}

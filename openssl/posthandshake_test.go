@@ -1,0 +1,194 @@
+package openssl_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/openssl"
+)
+
+// After a TLS 1.3 handshake the peer may still send messages of the handshake layer, also in
+// pieces. Until the rest of a message has come, SSL_write wants to read. crypto/tls cannot be
+// made to do that, so a forger writes the server's records.
+
+// A forger writes TLS 1.3 records with a server's keys (RFC 8446 section 5.2).
+type forger struct {
+	conn net.Conn
+	aead cipher.AEAD
+	iv   []byte
+	seq  uint64
+}
+
+// newForger derives the keys from what a tls.Config's KeyLogWriter has got.
+func newForger(t *testing.T, conn net.Conn, keyLog string) *forger {
+	t.Helper()
+	var secret []byte
+	for line := range strings.Lines(keyLog) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "SERVER_TRAFFIC_SECRET_0" {
+			secret, _ = hex.DecodeString(f[2])
+		}
+	}
+	if len(secret) != sha256.Size {
+		t.Fatalf("no secret of SHA-256's size in %q", keyLog)
+	}
+	expand := func(label string, n int) []byte { // HKDF-Expand-Label, section 7.1
+		info := append([]byte{0, byte(n), byte(len("tls13 ") + len(label))}, "tls13 "+label...)
+		out, err := hkdf.Expand(sha256.New, secret, string(append(info, 0)), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	block, err := aes.NewCipher(expand("key", 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &forger{conn: conn, aead: aead, iv: expand("iv", 12)}
+}
+
+const (
+	handshakeRecord   = 22
+	applicationRecord = 23
+)
+
+func (f *forger) send(t *testing.T, contentType byte, content []byte) {
+	t.Helper()
+	plain := append(bytes.Clone(content), contentType)
+	header := []byte{applicationRecord, 3, 3, 0, 0}
+	binary.BigEndian.PutUint16(header[3:], uint16(len(plain)+f.aead.Overhead()))
+	nonce := bytes.Clone(f.iv)
+	for i := range 8 {
+		nonce[4+i] ^= byte(f.seq >> (56 - 8*i))
+	}
+	f.seq++
+	if _, err := f.conn.Write(f.aead.Seal(header, nonce, plain, header)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newSessionTicket is such a message (section 4.6.1), of a ticket that nobody will use.
+func newSessionTicket() []byte {
+	body := []byte{0, 0, 0, 60, 1, 2, 3, 4, 1, 9, 0, 16}
+	body = append(body, make([]byte, 16)...)
+	body = append(body, 0, 0)
+	return append([]byte{4, 0, 0, byte(len(body))}, body...)
+}
+
+// connectForged gives a client whose server's records are forged; what the client sends, peer reads.
+func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
+	t.Helper()
+	l, id := load(t), newIdentity(t)
+	ours, peers := tcpPair(t)
+	c, err := clientContext(t, l, id.ca.PEM()).NewClient(ours, "localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	var keyLog bytes.Buffer
+	peer = tls.Server(peers, &tls.Config{
+		Certificates:           []tls.Certificate{id.cert.TLS()},
+		SessionTicketsDisabled: true, // else the sequence number would not be 0
+		KeyLogWriter:           &keyLog,
+	})
+	errc := make(chan error, 1)
+	go func() { errc <- peer.HandshakeContext(bounded(t)) }()
+	if err := c.Handshake(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-errc; err != nil {
+		t.Fatal(err)
+	}
+	if suite := peer.ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
+		t.Skipf("the forger knows only TLS_AES_128_GCM_SHA256, not %s", tls.CipherSuiteName(suite))
+	}
+	return c, peer, newForger(t, peers, keyLog.String())
+}
+
+func expectRead(t *testing.T, c *openssl.Conn, want string) {
+	t.Helper()
+	buf := make([]byte, 100)
+	if n, err := c.Read(bounded(t), buf); err != nil || string(buf[:n]) != want {
+		t.Errorf("Read: %q, %v, want %q", buf[:n], err, want)
+	}
+}
+
+func expectFromClient(t *testing.T, peer *tls.Conn, want string) {
+	t.Helper()
+	buf := make([]byte, 100)
+	if n, err := peer.Read(buf); err != nil || string(buf[:n]) != want {
+		t.Errorf("the peer reads %q, %v, want %q", buf[:n], err, want)
+	}
+}
+
+func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
+	t.Parallel()
+	c, peer, f := connectForged(t)
+	ticket := newSessionTicket()
+	f.send(t, handshakeRecord, ticket[:len(ticket)/2])
+
+	// This Read meets the first half, and waits for the rest.
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Read(ctx, make([]byte, 1)); err == nil {
+		t.Fatal("Read gives data of the handshake layer")
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		expectRead(t, c, "data")
+	}()
+	// So does a Write. It can be cancelled, whether it waits for the socket or for its turn.
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		if n, err := c.Write(ctx, []byte("lost")); n != 0 || err != context.DeadlineExceeded {
+			t.Fatalf("Write in the middle of a message: %d, %v, want DeadlineExceeded", n, err)
+		}
+		cancel()
+	}
+	wrote := make(chan struct{})
+	go func() {
+		defer close(wrote)
+		if n, err := c.Write(bounded(t), []byte("hello")); n != 5 || err != nil {
+			t.Errorf("Write: %d, %v", n, err)
+		}
+	}()
+	time.Sleep(10 * time.Millisecond) // both wait now, as a rule
+	f.send(t, handshakeRecord, ticket[len(ticket)/2:])
+	// Nothing of Read's has come, so it is the Write's turn now.
+	expectFromClient(t, peer, "hello")
+	<-wrote
+	f.send(t, applicationRecord, []byte("data"))
+	<-read
+}
+
+func TestKeyUpdateIsAnswered(t *testing.T) {
+	t.Parallel()
+	c, peer, f := connectForged(t)
+	f.send(t, handshakeRecord, []byte{24, 0, 0, 1, 1}) // section 4.6.3: update_requested
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {
+		t.Fatalf("Read: %v", err)
+	}
+	for _, s := range []string{"with new keys", "again"} {
+		if _, err := c.Write(bounded(t), []byte(s)); err != nil {
+			t.Fatal(err)
+		}
+		expectFromClient(t, peer, s)
+	}
+}

@@ -1,0 +1,182 @@
+/*
+ * The symbols and constants of libssl and libcrypto that package openssl uses, as C.
+ *
+ * The package calls C without a compiler's help. This file gets that help: compiled
+ * against the headers of a version of OpenSSL (cc -fsyntax-only, make libssl-matrix does it
+ * for all of them) it proves that each function has just this type there, and each
+ * constant this value. abi_test.go proves that the package's own table, its calls
+ * and its constants are these. One line is one check.
+ *
+ *	FUNCTION(result, name, parameters)
+ *	CONSTANT(name in the package, value, name in the headers)
+ *
+ * The types must be equal to the letter. A function whose type has changed between versions stands
+ * here once for each, under its condition; where the change is one of const only, which no
+ * call notices, that is said. X is a version as in OPENSSL_VERSION_NUMBER.
+ */
+#define OPENSSL_SUPPRESS_DEPRECATED /* what is deprecated is there all the same */
+#include <stdint.h>
+
+#include <openssl/bio.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+
+#ifdef COUNT_ONLY
+#define FUNCTION(result, name, parameters) ABI_CHECK
+#define CONSTANT(ours, value, theirs) ABI_CHECK
+#else
+#define FUNCTION(result, name, parameters) \
+	_Static_assert(__builtin_types_compatible_p(__typeof__(&name), result(*) parameters), #name " has another type");
+#define CONSTANT(ours, value, theirs) _Static_assert((theirs) == (value), #theirs " has another value");
+#endif
+
+#define V3 (OPENSSL_VERSION_NUMBER >= 0x30000000L)
+#define V4 (OPENSSL_VERSION_NUMBER >= 0x40000000L)
+
+/* As the package has it: SSL_verify_cb. */
+typedef int verify_cb(int preverify_ok, X509_STORE_CTX *ctx);
+
+FUNCTION(unsigned long, OpenSSL_version_num, (void))
+FUNCTION(const char *, OpenSSL_version, (int))
+FUNCTION(int, OPENSSL_init_ssl, (uint64_t, const OPENSSL_INIT_SETTINGS *))
+
+FUNCTION(void, ERR_clear_error, (void))
+FUNCTION(unsigned long, ERR_peek_error, (void))
+#if V3
+FUNCTION(unsigned long, ERR_get_error_all, (const char **, int *, const char **, const char **, int *))
+#endif
+#if !V4 && !defined OPENSSL_NO_DEPRECATED_3_0
+FUNCTION(unsigned long, ERR_get_error_line_data, (const char **, int *, const char **, int *))
+#endif
+FUNCTION(unsigned long, ERR_get_error, (void))
+FUNCTION(const char *, ERR_reason_error_string, (unsigned long))
+FUNCTION(const char *, ERR_lib_error_string, (unsigned long))
+
+FUNCTION(const SSL_METHOD *, TLS_client_method, (void))
+FUNCTION(const SSL_METHOD *, TLS_server_method, (void))
+FUNCTION(SSL_CTX *, SSL_CTX_new, (const SSL_METHOD *))
+FUNCTION(void, SSL_CTX_free, (SSL_CTX *))
+FUNCTION(int, SSL_CTX_up_ref, (SSL_CTX *))
+FUNCTION(long, SSL_CTX_ctrl, (SSL_CTX *, int, long, void *))
+#if V3
+FUNCTION(uint64_t, SSL_CTX_set_options, (SSL_CTX *, uint64_t))
+#else
+FUNCTION(unsigned long, SSL_CTX_set_options, (SSL_CTX *, unsigned long))
+#endif
+FUNCTION(void, SSL_CTX_set_verify, (SSL_CTX *, int, verify_cb *))
+FUNCTION(int, SSL_CTX_load_verify_locations, (SSL_CTX *, const char *, const char *))
+FUNCTION(X509_STORE *, SSL_CTX_get_cert_store, (const SSL_CTX *))
+FUNCTION(X509_VERIFY_PARAM *, SSL_CTX_get0_param, (SSL_CTX *))
+FUNCTION(int, SSL_CTX_use_certificate, (SSL_CTX *, X509 *))
+FUNCTION(int, SSL_CTX_use_PrivateKey, (SSL_CTX *, EVP_PKEY *))
+FUNCTION(int, SSL_CTX_check_private_key, (const SSL_CTX *))
+FUNCTION(int, SSL_CTX_set_session_id_context, (SSL_CTX *, const unsigned char *, unsigned int))
+
+FUNCTION(SSL *, SSL_new, (SSL_CTX *))
+FUNCTION(void, SSL_free, (SSL *))
+FUNCTION(long, SSL_ctrl, (SSL *, int, long, void *))
+FUNCTION(int, SSL_set_fd, (SSL *, int))
+FUNCTION(void, SSL_set_connect_state, (SSL *))
+FUNCTION(void, SSL_set_accept_state, (SSL *))
+FUNCTION(int, SSL_do_handshake, (SSL *))
+FUNCTION(int, SSL_read, (SSL *, void *, int))
+FUNCTION(int, SSL_write, (SSL *, const void *, int))
+FUNCTION(int, SSL_shutdown, (SSL *))
+FUNCTION(int, SSL_get_error, (const SSL *, int))
+FUNCTION(const char *, SSL_get_version, (const SSL *))
+#if V3
+FUNCTION(X509 *, SSL_get1_peer_certificate, (const SSL *))
+#else
+FUNCTION(X509 *, SSL_get_peer_certificate, (const SSL *))
+#endif
+FUNCTION(void, SSL_set_verify, (SSL *, int, verify_cb *))
+FUNCTION(long, SSL_get_verify_result, (const SSL *))
+FUNCTION(int, SSL_set1_host, (SSL *, const char *))
+FUNCTION(void, SSL_set_hostflags, (SSL *, unsigned int))
+FUNCTION(X509_VERIFY_PARAM *, SSL_get0_param, (SSL *))
+FUNCTION(int, SSL_get_ex_data_X509_STORE_CTX_idx, (void))
+
+FUNCTION(int, X509_VERIFY_PARAM_set1_ip_asc, (X509_VERIFY_PARAM *, const char *))
+FUNCTION(int, X509_VERIFY_PARAM_set_flags, (X509_VERIFY_PARAM *, unsigned long))
+#if V4 /* const only */
+FUNCTION(int, X509_STORE_add_cert, (X509_STORE *, const X509 *))
+FUNCTION(const X509_NAME *, X509_get_subject_name, (const X509 *))
+#else
+FUNCTION(int, X509_STORE_add_cert, (X509_STORE *, X509 *))
+FUNCTION(X509_NAME *, X509_get_subject_name, (const X509 *))
+#endif
+#if V3 /* const only */
+FUNCTION(void *, X509_STORE_CTX_get_ex_data, (const X509_STORE_CTX *, int))
+FUNCTION(int, X509_STORE_CTX_get_error, (const X509_STORE_CTX *))
+FUNCTION(int, X509_STORE_CTX_get_error_depth, (const X509_STORE_CTX *))
+FUNCTION(X509 *, X509_STORE_CTX_get_current_cert, (const X509_STORE_CTX *))
+#else
+FUNCTION(void *, X509_STORE_CTX_get_ex_data, (X509_STORE_CTX *, int))
+FUNCTION(int, X509_STORE_CTX_get_error, (X509_STORE_CTX *))
+FUNCTION(int, X509_STORE_CTX_get_error_depth, (X509_STORE_CTX *))
+FUNCTION(X509 *, X509_STORE_CTX_get_current_cert, (X509_STORE_CTX *))
+#endif
+FUNCTION(void, X509_free, (X509 *))
+FUNCTION(char *, X509_NAME_oneline, (const X509_NAME *, char *, int))
+FUNCTION(int, X509_check_private_key, (const X509 *, const EVP_PKEY *))
+FUNCTION(const char *, X509_verify_cert_error_string, (long))
+FUNCTION(const char *, X509_get_default_cert_file, (void))
+FUNCTION(const char *, X509_get_default_cert_dir, (void))
+FUNCTION(const char *, X509_get_default_cert_file_env, (void))
+FUNCTION(const char *, X509_get_default_cert_dir_env, (void))
+
+FUNCTION(BIO *, BIO_new, (const BIO_METHOD *))
+FUNCTION(const BIO_METHOD *, BIO_s_mem, (void))
+FUNCTION(int, BIO_write, (BIO *, const void *, int))
+FUNCTION(int, BIO_free, (BIO *))
+FUNCTION(X509 *, PEM_read_bio_X509_AUX, (BIO *, X509 **, pem_password_cb *, void *))
+FUNCTION(EVP_PKEY *, PEM_read_bio_PrivateKey, (BIO *, EVP_PKEY **, pem_password_cb *, void *))
+FUNCTION(void, EVP_PKEY_free, (EVP_PKEY *))
+FUNCTION(void, CRYPTO_free, (void *, const char *, int))
+
+CONSTANT(initNoAtexit, 0x00080000, OPENSSL_INIT_NO_ATEXIT)
+CONSTANT(initLoadSSLStrings, 0x00200000, OPENSSL_INIT_LOAD_SSL_STRINGS)
+CONSTANT(initLoadCryptoStrings, 0x00000002, OPENSSL_INIT_LOAD_CRYPTO_STRINGS)
+CONSTANT(ctrlMode, 33, SSL_CTRL_MODE)
+CONSTANT(ctrlSetReadAhead, 41, SSL_CTRL_SET_READ_AHEAD)
+CONSTANT(ctrlSetHostname, 55, SSL_CTRL_SET_TLSEXT_HOSTNAME)
+CONSTANT(ctrlChainCert, 89, SSL_CTRL_CHAIN_CERT)
+CONSTANT(ctrlSetMinProto, 123, SSL_CTRL_SET_MIN_PROTO_VERSION)
+CONSTANT(ctrlGetMinProto, 130, SSL_CTRL_GET_MIN_PROTO_VERSION)
+CONSTANT(hostnameTypeHostname, 0, TLSEXT_NAMETYPE_host_name)
+CONSTANT(modePartialWrite, 0x01, SSL_MODE_ENABLE_PARTIAL_WRITE)
+CONSTANT(modeMovingBuffer, 0x02, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+CONSTANT(modeAutoRetry, 0x04, SSL_MODE_AUTO_RETRY)
+CONSTANT(modeReleaseBuffer, 0x10, SSL_MODE_RELEASE_BUFFERS)
+CONSTANT(opNoCompression, 1 << 17, SSL_OP_NO_COMPRESSION)
+CONSTANT(opNoRenegotiation, 1 << 30, SSL_OP_NO_RENEGOTIATION)
+CONSTANT(tls12, 0x0303, TLS1_2_VERSION)
+CONSTANT(verifyNone, 0, SSL_VERIFY_NONE)
+CONSTANT(verifyPeer, 1, SSL_VERIFY_PEER)
+CONSTANT(noPartialWildcards, 0x4, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
+CONSTANT(neverCheckSubject, 0x20, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
+CONSTANT(flagPartialChain, 0x80000, X509_V_FLAG_PARTIAL_CHAIN)
+CONSTANT(verifyHostMismatch, 62, X509_V_ERR_HOSTNAME_MISMATCH)
+CONSTANT(verifyIPMismatch, 64, X509_V_ERR_IP_ADDRESS_MISMATCH)
+CONSTANT(sslErrorSSL, 1, SSL_ERROR_SSL)
+CONSTANT(sslErrorWantRead, 2, SSL_ERROR_WANT_READ)
+CONSTANT(sslErrorWantWrite, 3, SSL_ERROR_WANT_WRITE)
+CONSTANT(sslErrorSyscall, 5, SSL_ERROR_SYSCALL)
+CONSTANT(sslErrorZeroReturn, 6, SSL_ERROR_ZERO_RETURN)
+CONSTANT(libSSL, 20, ERR_LIB_SSL)
+CONSTANT(reasonHTTPSProxyRequest, 155, SSL_R_HTTPS_PROXY_REQUEST)
+CONSTANT(reasonHTTPRequest, 156, SSL_R_HTTP_REQUEST)
+CONSTANT(reasonNoSharedCipher, 193, SSL_R_NO_SHARED_CIPHER)
+CONSTANT(reasonPacketTooLong, 198, SSL_R_PACKET_LENGTH_TOO_LONG)
+CONSTANT(reasonUnsupportedProtocol, 258, SSL_R_UNSUPPORTED_PROTOCOL)
+CONSTANT(reasonWrongVersionNumber, 267, SSL_R_WRONG_VERSION_NUMBER)
+#if V3 /* 1.1.1 says it in another way */
+CONSTANT(reasonUnexpectedEOF, 294, SSL_R_UNEXPECTED_EOF_WHILE_READING)
+#endif
+CONSTANT(reasonCertVerifyFailed, 134, SSL_R_CERTIFICATE_VERIFY_FAILED)
+CONSTANT(reasonAlert, 1000, SSL_AD_REASON_OFFSET)
