@@ -140,7 +140,11 @@ func (m *method) value(p param, v json.RawMessage) (any, error) {
 		if first(v) != '"' {
 			return nil, m.wrong("%s: must be a base64 string", p.name)
 		}
-		data, err := base64.StdEncoding.Strict().DecodeString(text(v))
+		encoded := text(v)
+		data, err := base64.StdEncoding.Strict().DecodeString(encoded)
+		if strings.ContainsAny(encoded, "\r\n") { // the decoder would skip them
+			err = errors.New("it has line breaks")
+		}
 		if err != nil {
 			return nil, m.wrong("%s: %v; it must be base64 with padding (RFC 4648 section 4)", p.name, err)
 		}

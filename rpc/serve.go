@@ -3,9 +3,11 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +56,9 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if s.deaf.Load() {
+		return fmt.Errorf("the caller has not read an answer within %v: %w", cfg.WriteTimeout, os.ErrDeadlineExceeded)
+	}
 	return st.err
 }
 
@@ -64,6 +69,7 @@ type server struct {
 	conn *net.UnixConn
 	w    *wire.Writer
 	raw  atomic.Bool // the caller takes raw answers
+	deaf atomic.Bool // the caller has not taken an answer in time
 
 	answers sync.WaitGroup // calls whose answer has not been written
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"sync"
 
@@ -22,7 +24,7 @@ func (s *server) begin(c *call) {
 		return
 	}
 	args, err := m.decode(c)
-	if err == nil && s.sess.Busy() >= s.sess.Limits.Calls {
+	if err == nil && m.direct == nil && s.sess.Busy() >= s.sess.Limits.Calls {
 		err = &session.Error{Kind: kind.Limit, Op: m.name, Why: fmt.Sprintf("%d calls are in flight, the limit of a session", s.sess.Limits.Calls)}
 	}
 	if err != nil {
@@ -122,9 +124,14 @@ func (s *server) reply(c *call, v any, err error) {
 func (s *server) rawAnswers(c *call) bool { return c.batch == nil && s.raw.Load() }
 
 func (s *server) write(msg, raw []byte) {
-	if s.w.Write(msg, raw) != nil {
-		s.conn.Close() // the reading goroutine ends the session
+	err := s.w.Write(msg, raw)
+	if err == nil {
+		return
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.deaf.Store(true)
+	}
+	s.conn.Close() // the reading goroutine ends the session
 }
 
 // encode is json.Marshal without HTML's escapes, for the people who read it.

@@ -1,0 +1,136 @@
+package rpc_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/rpc"
+	"tlsd/session"
+)
+
+// cancelled is the answer of a cancelled call with that id.
+func cancelled(id, method, handle string) string {
+	if handle != "" {
+		handle = `,"handle":` + handle
+	}
+	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32010,"message":...,"data":{"kind":"cancelled","op":%q%s}}}`, id, method, handle)
+}
+
+func TestCancelRequest(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		method string
+		params func(*peer) string
+		handle string
+	}{
+		"connect": {"tls.NewClient", func(p *peer) string { return fmt.Sprintf(`["127.0.0.1",%d]`, fakeengine.Unanswered(p.t)) }, ""},
+		"Handshake": {"tls.Handshake", func(p *peer) string {
+			return "[" + p.ok("tls.NewClient", "localhost", fakeengine.Silent(p.t)) + "]"
+		}, "1"},
+		"Read":   {"tls.Read", func(p *peer) string { return "[" + string(p.client(p.echo())) + ",10]" }, "1"},
+		"Accept": {"tls.Accept", func(p *peer) string { return fmt.Sprintf(`[%s,"127.0.0.1",%d]`, p.server(), fakeengine.FreePort(p.t)) }, "1"},
+	} {
+		for _, id := range []string{`7`, `"seven"`, `-7`, `null`, `123456789012345678901234567890`} {
+			t.Run(name+" "+id, func(t *testing.T) {
+				t.Parallel()
+				p := newPeer(t)
+				p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":%q,"params":%s}`, id, c.method, c.params(p)))
+				p.silent()
+				// Others are not meant.
+				for _, other := range []string{`8`, `"7"`, `"null"`, `""`, `70`} {
+					p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[` + other + `]}`)
+				}
+				p.silent()
+				p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":` + id + `}}`)
+				p.expect(cancelled(id, c.method, c.handle))
+				p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":` + id + `}}`)
+				p.silent()
+			})
+		}
+	}
+}
+
+func TestCancelRequestAsACallIsAnswered(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	p.line(`{"jsonrpc":"2.0","id":1,"method":"$/cancelRequest","params":[99]}`)
+	p.expect(`{"jsonrpc":"2.0","id":1,"result":null}`)
+}
+
+func TestCancelRequestComparesStringsByValue(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	h := string(p.client(p.echo()))
+	p.line(`{"jsonrpc":"2.0","id":"\u0061/b","method":"tls.Read","params":[` + h + `,1]}`)
+	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":["a\/b"]}`)
+	p.expect(cancelled(`"a/b"`, "tls.Read", h))
+}
+
+func TestCancelRequestEndsAllWithThatID(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	h := string(p.client(p.echo()))
+	for range 3 {
+		p.line(`{"jsonrpc":"2.0","id":"same","method":"tls.Read","params":[` + h + `,1]}`)
+	}
+	p.line(`{"jsonrpc":"2.0","id":"other","method":"tls.Read","params":[` + h + `,1]}`)
+	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":["same"]}`)
+	for range 3 {
+		p.expect(cancelled(`"same"`, "tls.Read", h))
+	}
+	p.line(`{"jsonrpc":"2.0","method":"tls.Write","params":[` + h + `,"IQ=="]}`)
+	p.expect(`{"jsonrpc":"2.0","id":"other","result":"IQ=="}`)
+}
+
+func TestCancelRequestInABatch(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	h := string(p.client(p.echo()))
+	p.line(`[{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[` + h + `,1]},` +
+		`{"jsonrpc":"2.0","id":2,"method":"tls.Backend"},` +
+		`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[1]}]`)
+	p.expect(`[` + cancelled("1", "tls.Read", h) + `,{"jsonrpc":"2.0","id":2,"result":"openssl"}]`)
+}
+
+// TestCancelRequestReachesNoOtherSession.
+func TestCancelRequestReachesNoOtherSession(t *testing.T) {
+	t.Parallel()
+	p, other := newPeer(t), newPeer(t)
+	h := string(p.client(p.echo()))
+	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[` + h + `,1]}`)
+	p.silent()
+	other.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[1]}`)
+	other.silent()
+	p.line(`{"jsonrpc":"2.0","id":9,"method":"tls.Write","params":[` + h + `,"IQ=="]}`)
+	seen := p.answer() + p.answer()
+	if !strings.Contains(seen, `"id":1,"result":"IQ=="`) {
+		t.Errorf("got %s", seen)
+	}
+}
+
+// TestCallsInFlightAreLimited, but what ends them is not.
+func TestCallsInFlightAreLimited(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Limits = session.Limits{Calls: 3} })
+	h := string(p.client(p.echo()))
+	for i := range 3 {
+		p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":"r%d","method":"tls.Read","params":[%s,1]}`, i, h))
+	}
+	for _, method := range []string{"tls.Read", "tls.NewClient"} {
+		params := []any{1, 1}
+		if method == "tls.NewClient" {
+			params = []any{"localhost", 1}
+		}
+		e := p.fails("limit", method, params...)
+		if e.Code != -32011 || e.Data.Op != method || !strings.Contains(e.Message, "3 calls are in flight") {
+			t.Errorf("%s: code %d, data %+v, message %q", method, e.Code, e.Data, e.Message)
+		}
+	}
+	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":["r0"]}`)
+	p.expect(cancelled(`"r0"`, "tls.Read", h))
+	if got := p.server(); got != "3" {
+		t.Errorf("got handle %s, want 3: the refused NewClient has taken 2", got)
+	}
+}

@@ -1,0 +1,339 @@
+package rpc_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/rpc"
+	"tlsd/rpc/wire"
+)
+
+// openRPC is what the specification of OpenRPC 1.3 says of a document, as far as
+// ours uses it.
+type openRPC struct {
+	OpenRPC string `json:"openrpc"`
+	Info    struct {
+		Title, Version, Description string
+	} `json:"info"`
+	Methods []struct {
+		Name           string
+		Summary        string
+		ParamStructure string
+		Params         []descriptor
+		Result         *descriptor
+	} `json:"methods"`
+}
+
+type descriptor struct {
+	Name        string
+	Description string
+	Required    bool
+	Schema      map[string]any
+}
+
+// discovered is the document of rpc.discover.
+func discovered(t *testing.T) (doc openRPC) {
+	t.Helper()
+	p := newPeer(t)
+	p.line(`{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}`)
+	var r struct{ Result json.RawMessage }
+	if err := json.Unmarshal([]byte(p.answer()), &r); err != nil {
+		t.Fatal(err)
+	}
+	d := json.NewDecoder(strings.NewReader(string(r.Result)))
+	d.DisallowUnknownFields() // the members are those of the specification
+	if err := d.Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
+	t.Parallel()
+	doc := discovered(t)
+	if !regexp.MustCompile(`^1\.3\.\d+$`).MatchString(doc.OpenRPC) {
+		t.Errorf("openrpc is %q", doc.OpenRPC)
+	}
+	if doc.Info.Title != "tlsd" || doc.Info.Version != "1.2.3-test" {
+		t.Errorf("info is %+v", doc.Info)
+	}
+	types := []string{"integer", "string", "array", "object", "null"}
+	keys := []string{"title", "type", "const", "items", "minimum", "maximum", "minLength", "maxLength", "contentEncoding", "description"}
+	schema := func(where string, s map[string]any) {
+		if len(s) == 0 {
+			t.Errorf("%s has no schema", where)
+		}
+		for k := range s {
+			if !slices.Contains(keys, k) {
+				t.Errorf("%s: the schema has the keyword %q", where, k)
+			}
+		}
+		list, many := s["type"].([]any)
+		if !many && s["type"] != nil {
+			list = []any{s["type"]}
+		}
+		for _, typ := range list {
+			if name, _ := typ.(string); !slices.Contains(types, name) {
+				t.Errorf("%s: the schema has the type %v", where, typ)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, m := range doc.Methods {
+		if seen[m.Name] {
+			t.Errorf("%s is there twice", m.Name)
+		}
+		seen[m.Name] = true
+		if m.Summary == "" || m.ParamStructure != "either" || m.Params == nil {
+			t.Errorf("%s: summary %q, paramStructure %q, params %v", m.Name, m.Summary, m.ParamStructure, m.Params)
+		}
+		if m.Result == nil || m.Result.Name == "" {
+			t.Errorf("%s: result is %+v", m.Name, m.Result)
+		} else {
+			schema(m.Name+"'s result", m.Result.Schema)
+		}
+		names, optional := map[string]bool{}, false
+		for _, p := range m.Params {
+			if p.Name == "" || names[p.Name] {
+				t.Errorf("%s: parameter %q has no name of its own", m.Name, p.Name)
+			}
+			names[p.Name] = true
+			if optional && p.Required {
+				t.Errorf("%s: %s is required, but stands behind an optional one", m.Name, p.Name)
+			}
+			optional = !p.Required
+			schema(m.Name+"'s "+p.Name, p.Schema)
+		}
+	}
+	for _, name := range []string{
+		"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify", "tls.NewServerContext",
+		"tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject", "tls.Backend", "tls.Version", "tls.LastError",
+		"tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+	} {
+		if !seen[name] {
+			t.Errorf("%s is missing", name)
+		}
+	}
+}
+
+// TestDiscoverAgreesWithDispatch: each method is there and takes the parameters that the
+// document names, in that order.
+func TestDiscoverAgreesWithDispatch(t *testing.T) {
+	t.Parallel()
+	for _, m := range discovered(t).Methods {
+		t.Run(m.Name, func(t *testing.T) {
+			t.Parallel()
+			p := newPeer(t)
+			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q,"params":{"no such parameter":1}}`, m.Name))
+			r := p.response()
+			if r.Error == nil || r.Error.Code != -32602 {
+				t.Fatalf("an unknown parameter gives %v, %v", r.Result, r.Error)
+			}
+			var names []string
+			for _, d := range m.Params {
+				if !d.Required {
+					d.Name += "?"
+				}
+				names = append(names, d.Name)
+			}
+			want := "takes no parameters"
+			if len(names) > 0 {
+				want = "(" + strings.Join(names, ", ") + ")"
+			}
+			if !strings.HasSuffix(r.Error.Message, want) {
+				t.Errorf("the error is %q, want the document's %s", r.Error.Message, want)
+			}
+		})
+	}
+}
+
+func TestInfo(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Info"}`)
+	p.expect(`{"jsonrpc":"2.0","id":1,"result":{
+		"backend":"openssl",
+		"libssl":{"path":"/nowhere/libssl.so","version":"crypto/tls stand-in"},
+		"trust":{"source":"test","file":"/nowhere/ca.pem","certificates":0},
+		"timeouts":{"connect":30000,"handshake":30000,"acceptHandshake":10000,"answer":30000},
+		"limits":{"line":24117248,"blob":16777216,"handles":65536,"calls":4096,"pending":128}}}`)
+}
+
+// proto is proto.md.
+func proto(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../proto.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// table gives the cells of the table whose header begins with that word.
+func table(t *testing.T, header string) (rows [][]string) {
+	t.Helper()
+	_, rest, found := strings.Cut(proto(t), "\n| "+header+" |")
+	if !found {
+		t.Fatalf("proto.md has no table of %ss", header)
+	}
+	for i, line := range strings.Split(rest, "\n") {
+		if i < 2 { // the rest of the header, and the rule
+			continue
+		}
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		var cells []string
+		for _, c := range strings.Split(strings.Trim(line, "|"), "|") {
+			cells = append(cells, strings.TrimSpace(c))
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+var quoted = regexp.MustCompile("`([^`]+)`([^`]*)")
+
+// TestProtoListsEveryMethod, with its parameters in their order, and no other.
+func TestProtoListsEveryMethod(t *testing.T) {
+	t.Parallel()
+	documented := map[string]string{}
+	for _, row := range table(t, "method") {
+		var params []string
+		for _, m := range quoted.FindAllStringSubmatch(row[1], -1) {
+			name := m[1]
+			if strings.Contains(m[2], "optional") {
+				name += "?"
+			}
+			params = append(params, name)
+		}
+		documented[strings.Trim(row[0], "`")] = strings.Join(params, ", ")
+		for _, m := range quoted.FindAllStringSubmatch(row[3], -1) {
+			if !slices.Contains(kind.All, kind.Kind(m[1])) {
+				t.Errorf("%s: %q is no kind of error", row[0], m[1])
+			}
+		}
+	}
+	for _, m := range discovered(t).Methods {
+		var params []string
+		for _, p := range m.Params {
+			if !p.Required {
+				p.Name += "?"
+			}
+			params = append(params, p.Name)
+		}
+		got, there := documented[m.Name]
+		if !there {
+			t.Errorf("proto.md does not list %s", m.Name)
+		} else if want := strings.Join(params, ", "); got != want {
+			t.Errorf("%s: proto.md says (%s), the table of methods (%s)", m.Name, got, want)
+		}
+		delete(documented, m.Name)
+		if !strings.Contains(proto(t), "`"+m.Name+"`**") && m.Name != "rpc.discover" {
+			t.Errorf("proto.md does not describe %s", m.Name)
+		}
+	}
+	for name := range documented {
+		t.Errorf("proto.md lists %s, which is not there", name)
+	}
+}
+
+// TestProtoListsEveryKind with its code, and no other.
+func TestProtoListsEveryKind(t *testing.T) {
+	t.Parallel()
+	documented := map[kind.Kind][]int{}
+	for _, row := range table(t, "kind") {
+		k := kind.Kind(strings.Trim(row[0], "`"))
+		for _, code := range strings.Fields(row[1]) {
+			n, err := strconv.Atoi(code)
+			if err != nil {
+				t.Errorf("%s: %v", k, err)
+			}
+			documented[k] = append(documented[k], n)
+		}
+	}
+	for _, k := range kind.All {
+		want := []int{wire.Codes[k]}
+		if k == kind.Params {
+			want = []int{wire.CodeParse, wire.CodeInvalidRequest, wire.CodeMethodNotFound, wire.CodeInvalidParams}
+		}
+		if !slices.Equal(documented[k], want) {
+			t.Errorf("%s: proto.md says %v, the code is %v", k, documented[k], want)
+		}
+		delete(documented, k)
+	}
+	for k := range documented {
+		t.Errorf("proto.md lists kind %s, which is not there", k)
+	}
+}
+
+// TestProtoExamples runs the blocks marked jsonrpc, each in a new session. `-->` is sent, `<--` is
+// what must come; lines of `<--` that follow one another may come in any order. Raw bytes
+// that follow a line stand behind `+` and three spaces.
+func TestProtoExamples(t *testing.T) {
+	t.Parallel()
+	blocks := regexp.MustCompile("(?s)```jsonrpc\n(.*?)```").FindAllStringSubmatch(proto(t), -1)
+	if len(blocks) < 4 {
+		t.Fatalf("proto.md has %d examples", len(blocks))
+	}
+	for i, b := range blocks {
+		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+			t.Parallel()
+			p := newPeer(t, func(e *fakeengine.Engine, _ *rpc.Config) { e.System = nil })
+			text := strings.NewReplacer(
+				"$CA", p.ca.File, "$CERT", p.cert.CertFile, "$KEY", p.cert.KeyFile,
+				"$ECHO_PORT", strconv.Itoa(p.echo()), "$FREE_PORT", strconv.Itoa(fakeengine.FreePort(t)),
+			).Replace(b[1])
+			p.example(strings.Split(strings.TrimSuffix(text, "\n"), "\n"))
+			p.silent() // nothing else was answered
+		})
+	}
+}
+
+// example runs the lines of one example.
+func (p *peer) example(lines []string) {
+	p.t.Helper()
+	type message struct{ line, raw string }
+	var want []message
+	flush := func() { // reads what is to come
+		p.t.Helper()
+		for len(want) > 0 {
+			got := p.answer()
+			i := slices.IndexFunc(want, func(m message) bool { return matches(m.line, got) })
+			if i < 0 {
+				p.t.Fatalf("got  %s\nwant %s", got, want[0].line)
+			}
+			if raw := p.raw(len(want[i].raw)); raw != want[i].raw {
+				p.t.Fatalf("raw bytes %q, want %q", raw, want[i].raw)
+			}
+			want = slices.Delete(want, i, i+1)
+		}
+	}
+	sent := false // the previous line was sent, not to come
+	for _, l := range lines {
+		switch {
+		case strings.HasPrefix(l, "--> "):
+			flush()
+			p.line(l[4:])
+			sent = true
+		case strings.HasPrefix(l, "<-- "):
+			want = append(want, message{line: l[4:]})
+			sent = false
+		case strings.HasPrefix(l, "+   ") && sent:
+			p.send(l[4:])
+		case strings.HasPrefix(l, "+   ") && len(want) > 0:
+			want[len(want)-1].raw = l[4:]
+		default:
+			p.t.Fatalf("what is this? %q", l)
+		}
+	}
+	flush()
+}

@@ -1,0 +1,165 @@
+package rpc_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/openssl"
+	"tlsd/rpc"
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+// failing makes an operation of the engine fail.
+func failing(op fakeengine.Op, err error) func(*fakeengine.Engine, *rpc.Config) {
+	return func(e *fakeengine.Engine, _ *rpc.Config) {
+		e.Hook = func(_ context.Context, o fakeengine.Op) error {
+			if o == op {
+				return err
+			}
+			return nil
+		}
+	}
+}
+
+// TestEveryErrorIsTheLastError: for every kind, the answer has its code and its data, and its
+// message is what tls.LastError returns.
+func TestEveryErrorIsTheLastError(t *testing.T) {
+	t.Parallel()
+	type set = func(*fakeengine.Engine, *rpc.Config)
+	none := set(func(*fakeengine.Engine, *rpc.Config) {})
+	verify := &openssl.VerifyError{Code: 10, Reason: "certificate has expired", Depth: 1, Subject: "/CN=x", Store: "system"}
+	seen := map[kind.Kind]bool{}
+	for _, c := range []struct {
+		name string
+		set  set
+		call func(*peer) response // the answer with the error
+		code int
+		data wire.ErrorData
+	}{
+		{"not JSON", none, func(p *peer) response { p.line("{"); return p.response() }, -32700, wire.ErrorData{Kind: kind.Params}},
+		{"no request", none, func(p *peer) response { p.line("{}"); return p.response() }, -32600, wire.ErrorData{Kind: kind.Params}},
+		{"no method", none, func(p *peer) response { return p.call("tls.Nothing") }, -32601, wire.ErrorData{Kind: kind.Params}},
+		{"parameters", none, func(p *peer) response { return p.call("tls.Read", 1) }, -32602, wire.ErrorData{Kind: kind.Params, Op: "tls.Read"}},
+		{"handle", none, func(p *peer) response { return p.call("tls.Read", 7, 1) }, -32001, wire.ErrorData{Kind: kind.Handle, Op: "tls.Read", Handle: 7}},
+		{"state", none, func(p *peer) response {
+			p.ok("tls.NewClient", "localhost", p.echo())
+			return p.call("tls.Read", 1, 1)
+		}, -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Read", Handle: 1}},
+		{"state, Hello", none, func(p *peer) response {
+			p.server()
+			return p.call("tls.Hello", 1, []string{}, 5)
+		}, -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Hello"}},
+		{"backend", func(_ *fakeengine.Engine, c *rpc.Config) {
+			c.Session.Engine = session.Stub(errors.New("tried libssl.so.3"))
+		}, func(p *peer) response {
+			return p.call("tls.NewClient", "localhost", 1)
+		}, -32003, wire.ErrorData{Kind: kind.Backend, Op: "tls.NewClient"}},
+		{"file", none, func(p *peer) response {
+			return p.call("tls.SetCaBundle", "/nonexistent/\"quoted\" <&>\u2028")
+		}, -32004, wire.ErrorData{Kind: kind.File, Op: "tls.SetCaBundle", Errno: "ENOENT"}},
+		{"connect", none, func(p *peer) response {
+			return p.call("tls.NewClient", "127.0.0.1", fakeengine.FreePort(p.t))
+		}, -32005, wire.ErrorData{Kind: kind.Connect, Op: "tls.NewClient", Errno: "ECONNREFUSED"}},
+		{"handshake", failing(fakeengine.Handshake, &openssl.HandshakeError{Reason: "alert", Queue: []string{"error:1", "error:2"}}), handshake,
+			-32006, wire.ErrorData{Kind: kind.Handshake, Op: "tls.Handshake", Handle: 1, OpenSSL: []string{"error:1", "error:2"}}},
+		{"verify", failing(fakeengine.Handshake, verify), handshake, -32007, wire.ErrorData{Kind: kind.Verify, Op: "tls.Handshake", Handle: 1,
+			Verify: &wire.VerifyDetail{Code: 10, Reason: "certificate has expired", Depth: 1, Subject: "/CN=x", Store: "system"}}},
+		{"io", failing(fakeengine.Read, &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), func(p *peer) response {
+			return p.call("tls.Read", p.client(p.echo()), 1)
+		}, -32008, wire.ErrorData{Kind: kind.IO, Op: "tls.Read", Handle: 1, Errno: "ECONNRESET"}},
+		{"timeout", func(_ *fakeengine.Engine, c *rpc.Config) {
+			c.Session.Timeouts = session.Timeouts{Connect: 30 * time.Millisecond}
+		}, func(p *peer) response {
+			return p.call("tls.NewClient", "127.0.0.1", fakeengine.Unanswered(p.t))
+		}, -32009, wire.ErrorData{Kind: kind.Timeout, Op: "tls.NewClient"}},
+		{"cancelled", none, func(p *peer) response {
+			h := p.client(p.echo())
+			id := p.begin("tls.Read", h, 1)
+			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, id))
+			return p.response()
+		}, -32010, wire.ErrorData{Kind: kind.Cancelled, Op: "tls.Read", Handle: 1}},
+		{"limit", func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Limits = session.Limits{Handles: 1} }, func(p *peer) response {
+			p.server()
+			return p.call("tls.NewClient", "localhost", 1)
+		}, -32011, wire.ErrorData{Kind: kind.Limit, Op: "tls.NewClient"}},
+		{"internal", failing(fakeengine.Client, io.ErrNoProgress), func(p *peer) response {
+			return p.call("tls.NewClient", "localhost", p.echo())
+		}, -32603, wire.ErrorData{Kind: kind.Internal, Op: "tls.NewClient"}},
+	} {
+		seen[c.data.Kind] = true
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPeer(t, c.set)
+			if got := p.ok("tls.LastError"); got != "" {
+				t.Errorf("LastError is %q before there was one", got)
+			}
+			r := c.call(p)
+			if r.Error == nil {
+				t.Fatalf("it succeeded: %v", r.Result)
+			}
+			if r.Error.Code != c.code {
+				t.Errorf("code %d, want %d", r.Error.Code, c.code)
+			}
+			if !reflect.DeepEqual(r.Error.Data, &c.data) {
+				t.Errorf("data %+v, want %+v", r.Error.Data, &c.data)
+			}
+			for range 2 {
+				if got := p.ok("tls.LastError"); got != r.Error.Message || got == "" {
+					t.Errorf("LastError is %q, the message %q", got, r.Error.Message)
+				}
+				p.call("tls.Backend") // success does not clear it
+			}
+		})
+	}
+	for _, k := range kind.All {
+		// denied and lost are made by others: the supervisor and the plugin.
+		if !seen[k] && k != kind.Denied && k != kind.Lost {
+			t.Errorf("no case for kind %s", k)
+		}
+	}
+}
+
+func handshake(p *peer) response {
+	return p.call("tls.Handshake", json.Number(p.ok("tls.NewClient", "localhost", p.echo())))
+}
+
+// TestErrorOfANotificationIsTheLastError, though it is not answered.
+func TestErrorOfANotificationIsTheLastError(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	want := p.fails("handle", "tls.Close", 7).Message
+	p.fails("handle", "tls.Close", 8)
+	p.line(`{"jsonrpc":"2.0","method":"tls.Close","params":[7]}`)
+	if got := p.ok("tls.LastError"); got != want {
+		t.Errorf("LastError is %q, want %q", got, want)
+	}
+}
+
+// TestMessageIsText: control characters and foreign bytes of a path do not spoil it.
+func TestMessageIsText(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	dir := filepath.Join(t.TempDir(), "a\nb\x1b[31m")
+	e := p.fails("file", "tls.SetCaBundle", dir)
+	if got := p.ok("tls.LastError"); got != e.Message {
+		t.Errorf("LastError is %q, the message %q", got, e.Message)
+	}
+	for _, c := range e.Message {
+		if c < ' ' {
+			t.Errorf("the message has a control character: %q", e.Message)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package rpc
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+)
+
+// FuzzParse: what parse accepts is a request by the plainest reading of the specification,
+// and the other way round.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{
+		`{}`, `1`, `{"jsonrpc":"2.0","id":1,"method":"a"}`, `{"jsonrpc":"2.0","id":1.5,"method":"a"}`, `{"jsonrpc":"2.0","method":"a","params":[]}`,
+		`{"jsonrpc":"2.0","id":null,"method":"","params":{},"raw":5}`, `{"jsonrpc":"2.0","id":"x","method":1}`, `{"jsonrpc":"2.0","method":"a","params":null}`,
+		`{"jsonrpc":"2.0","id":-0,"method":"a","raw":16777217}`, `{"jsonrpc":2,"id":{},"method":"a","raw":"5"}`, `{"id":1,"id":true,"jsonrpc":"2.0","method":"\u0061"}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		if syntaxError(msg) != nil {
+			if json.Valid(msg) {
+				t.Fatalf("%q is JSON", msg)
+			}
+			return
+		}
+		c, raw, why := parse(msg)
+		if (c == nil) == (why == "") {
+			t.Fatalf("%s: call %v, why %q", msg, c, why)
+		}
+		var m map[string]any
+		d := json.NewDecoder(bytes.NewReader(msg))
+		d.UseNumber()
+		good := d.Decode(&m) == nil && m != nil && m["jsonrpc"] == "2.0"
+		if good {
+			_, isText := m["method"].(string)
+			id, hasID := m["id"]
+			switch v := id.(type) {
+			case json.Number:
+				good = !bytes.ContainsAny([]byte(v), ".eE")
+			case string, nil:
+			default:
+				good = false
+			}
+			params, hasParams := m["params"]
+			switch params.(type) {
+			case []any, map[string]any:
+			default:
+				good = good && !hasParams
+			}
+			good = good && isText
+			if r, hasRaw := m["raw"]; hasRaw {
+				n, isNumber := r.(json.Number)
+				i, err := n.Int64()
+				if inRange := isNumber && err == nil && i >= 0 && i <= 1<<24; inRange != (raw >= 0) || inRange && int(i) != raw {
+					t.Fatalf("%s: raw is %d", msg, raw)
+				}
+				good = good && raw >= 0
+			} else if raw != noRaw {
+				t.Fatalf("%s: raw is %d", msg, raw)
+			}
+			if c != nil && (c.id != nil) != hasID {
+				t.Fatalf("%s: the id is %q", msg, c.id)
+			}
+		}
+		if good != (c != nil) {
+			t.Fatalf("%s: a request: %v, but parse says %q", msg, good, why)
+		}
+	})
+}
