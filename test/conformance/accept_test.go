@@ -1,0 +1,289 @@
+package conformance
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+const crowd = 20
+
+// Many clients at once on one listener: each is served, and gets its own answer.
+func TestTwentyClientsAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	overPairs(t, needs{server: []ability{many}}, func(t *testing.T, cl, sv endpoint) {
+		l := sv.listen(t, listenOptions{cert: w.cert})
+		var all sync.WaitGroup
+		for i := range crowd {
+			all.Go(func() {
+				s, err := cl.dial(t, address{"localhost", l.port()}, dialOptions{ca: w.ca.File})
+				if err != nil {
+					t.Errorf("client %d: %v", i, err)
+					return
+				}
+				question := fmt.Sprintf("%s question %02d", marker, i)
+				if err := write(s, question); err != nil {
+					t.Errorf("client %d: %v", i, err)
+					return
+				}
+				if got, err := read(s, len(question)+len("answer to ")); err != nil || got != "answer to "+question {
+					t.Errorf("client %d reads %q, %v; want the answer to its own question", i, got, err)
+				}
+			})
+		}
+		for i := range crowd {
+			s, err := l.accept(t)
+			if err != nil {
+				t.Fatalf("accept %d: %v", i, err)
+			}
+			all.Go(func() {
+				question, err := read(s, len(marker+" question 00"))
+				if err == nil {
+					err = write(s, "answer to "+question)
+				}
+				if err != nil {
+					t.Errorf("server %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+func write(s stream, text string) error {
+	_, err := io.WriteString(s, text)
+	return err
+}
+
+func read(s stream, n int) (string, error) {
+	buf := make([]byte, n)
+	n, err := io.ReadFull(s, buf)
+	return string(buf[:n]), err
+}
+
+// Clients that come between two Accepts wait. They even get their handshake done,
+// and what they send is there when they are accepted.
+func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	overPairs(t, needs{server: []ability{many}}, func(t *testing.T, cl, sv endpoint) {
+		if sv.String() != "tlsd" {
+			return // its handshake is part of accept: there is nobody to do it
+		}
+		l := sv.listen(t, listenOptions{cert: w.cert})
+		const waiting = 3
+		var clients []stream
+		for i := range waiting {
+			c, err := cl.dial(t, address{"localhost", l.port()}, dialOptions{ca: w.ca.File})
+			if err != nil {
+				t.Fatalf("client %d between two Accepts: %v", i, err)
+			}
+			send(t, cl, c, fmt.Sprintf("%s %d", marker, i))
+			clients = append(clients, c)
+		}
+		for range waiting {
+			s, err := l.accept(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := read(s, len(marker)+2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, _ := strconv.Atoi(text[len(text)-1:])
+			if n >= waiting || clients[n] == nil {
+				t.Fatalf("%q was read twice, or nobody has sent it", text)
+			}
+			send(t, sv, s, text)
+			expect(t, cl, clients[n], text)
+			clients[n] = nil
+		}
+	})
+}
+
+// A hostile client is raised by the Accept that meets it, and holds up nobody.
+func TestAnAcceptMeetsABadClient(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t, "--accept-handshake-timeout=300ms")
+	hello := clientHello(t)
+	for _, c := range []struct {
+		name string
+		act  func(*net.TCPConn)
+		kind client.Kind
+		says []string
+	}{
+		{"hangs up at once", func(c *net.TCPConn) { c.Close() }, client.KindHandshake, nil},
+		{"resets at once", func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, client.KindHandshake, nil},
+		{"hangs up in its first message", func(c *net.TCPConn) { c.Write(hello[:50]); c.Close() }, client.KindHandshake, nil},
+		{"hangs up after its first message", func(c *net.TCPConn) { c.Write(hello); io.ReadFull(c, make([]byte, 100)); c.CloseWrite() }, client.KindHandshake, nil},
+		{"speaks HTTP", func(c *net.TCPConn) { io.WriteString(c, "GET /"+marker+" HTTP/1.1\r\nHost: x\r\n\r\n") }, client.KindHandshake, []string{"HTTP"}},
+		{"sends garbage", func(c *net.TCPConn) { c.Write(make([]byte, 1000)) }, client.KindHandshake, nil},
+		{"says nothing", func(c *net.TCPConn) {}, client.KindTimeout, []string{"300ms"}},
+		{"stops in its first message", func(c *net.TCPConn) { c.Write(hello[:50]) }, client.KindTimeout, []string{"300ms"}},
+		{"sends a byte now and then", func(c *net.TCPConn) {
+			for _, b := range hello {
+				if _, err := c.Write([]byte{b}); err != nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond) // the client's slowness is what is tested
+			}
+		}, client.KindTimeout, []string{"300ms"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			l := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
+			conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.p)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			acted := make(chan bool)
+			go func() { defer close(acted); c.act(conn.(*net.TCPConn)) }()
+			t.Cleanup(func() { conn.Close(); <-acted })
+			peer := conn.LocalAddr().String()
+
+			_, err = l.accept(t)
+			e := failure(err)
+			if e == nil || e.Kind != c.kind || !mentions(e, append(c.says, "tls.Accept", peer)...) {
+				t.Errorf("%v (%+v); want kind %s, and to read of the client %s and %q", err, e, c.kind, peer, c.says)
+			}
+			if e != nil {
+				if last, err := l.c.LastError(ctx); err != nil || last != e.Message {
+					t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
+				}
+			}
+			accepted := accepting(t, l)
+			s, err := goEndpoint{}.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := <-accepted
+			if a.err != nil {
+				t.Fatalf("the next Accept: %v", a.err)
+			}
+			greet(t, goEndpoint{}, tlsdEndpoint{d}, s, a.stream)
+		})
+	}
+}
+
+// clientHello is the first message of a client of crypto/tls.
+func clientHello(t *testing.T) []byte {
+	t.Helper()
+	near, far := net.Pipe()
+	defer far.Close()
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		tls.Client(near, &tls.Config{ServerName: "localhost"}).Handshake()
+	}()
+	far.SetDeadline(time.Now().Add(patience))
+	header := make([]byte, 5)
+	if _, err := io.ReadFull(far, header); err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, int(header[3])<<8|int(header[4]))
+	if _, err := io.ReadFull(far, body); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	<-done
+	return append(header, body...)
+}
+
+// A client that dawdles in its handshake is overtaken by those that do not.
+func TestASlowClientHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t) // its bound for a handshake is ten seconds
+	l := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
+	for range 5 {
+		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.p)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	l.ctx = ctx
+	accepted := accepting(t, l)
+	s, err := goEndpoint{}.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := <-accepted
+	if a.err != nil {
+		t.Fatalf("Accept, while others dawdle: %v", a.err)
+	}
+	greet(t, goEndpoint{}, tlsdEndpoint{d}, s, a.stream)
+}
+
+// CloseServerContext stops listening and ends a waiting Accept; what was accepted lives on.
+func TestCloseServerContext(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	cl, sv := goEndpoint{}, tlsdEndpoint{d}
+	l := sv.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
+	accepted := accepting(t, l)
+	c, err := cl.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := <-accepted
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	// A client that no Accept takes: it is dropped, and hears so.
+	unclaimed, err := cl.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.c.CloseServerContext(l.ctx, l.h); err != nil {
+		t.Fatal(err)
+	}
+	expectEnd(t, cl, unclaimed)
+	if testd.Listening(t, l.p) {
+		t.Error("tlsd still listens")
+	}
+	if e := failure(l.c.CloseServerContext(l.ctx, l.h)); e == nil || e.Kind != client.KindHandle {
+		t.Errorf("closing it again: %v; want kind handle", e)
+	}
+	greet(t, cl, sv, c, a.stream)
+}
+
+func TestCloseServerContextEndsAWaitingAccept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	l := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
+	ctx, cancel := context.WithTimeout(l.ctx, 5*time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.c.Accept(ctx, l.h, "127.0.0.1", l.p)
+		ended <- err
+	}()
+	// 1 is the context, 2 was taken by an Accept of listen, so 3 is this one's.
+	testd.Eventually(t, patience, "the Accept has arrived", func() bool {
+		e := failure(l.c.CloseServerContext(ctx, 3))
+		return e != nil && mentions(e, "it is a connection")
+	})
+	if err := l.c.CloseServerContext(ctx, l.h); err != nil {
+		t.Fatal(err)
+	}
+	if e := failure(<-ended); e == nil || e.Kind != client.KindCancelled || e.Data.Handle != int32(l.h) {
+		t.Errorf("the waiting Accept: %v; want kind cancelled", e)
+	}
+}

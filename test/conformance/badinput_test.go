@@ -1,0 +1,386 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+	"tlsd/rpc/wire"
+)
+
+// A patient is a session that gets bad input, and a session beside it. Each
+// has a connection at work, by which is seen that nothing else was harmed.
+type patient struct {
+	w     *world
+	d     *testd.Daemon
+	ctx   context.Context
+	s     *client.Client
+	port  int // a TLS server for new connections
+	mine  [2]stream
+	other [2]stream
+	quiet *client.Client // the other session, which sees no error
+}
+
+func newPatient(t *testing.T, d *testd.Daemon, w *world) *patient {
+	t.Helper()
+	p := &patient{w: w, d: d, ctx: bounded(t), port: serve(t, w.cert)}
+	p.mine[0], p.mine[1] = connect(t, w, tlsdEndpoint{d}, goEndpoint{}, dialOptions{}, listenOptions{})
+	p.other[0], p.other[1] = connect(t, w, tlsdEndpoint{d}, goEndpoint{}, dialOptions{}, listenOptions{})
+	p.s, p.quiet = p.mine[0].(*tlsdStream).c, p.other[0].(*tlsdStream).c
+	return p
+}
+
+// unharmed checks that both sessions work: the connection that each has, and a new one.
+func (p *patient) unharmed(t *testing.T) {
+	t.Helper()
+	for _, c := range [][2]stream{p.mine, p.other} {
+		greet(t, tlsdEndpoint{}, goEndpoint{}, c[0], c[1])
+	}
+	if last, err := p.quiet.LastError(p.ctx); last != "" || err != nil {
+		t.Errorf("another session's tls.LastError: %q, %v; want none", last, err)
+	}
+	h := p.open(t)
+	if err := p.s.Handshake(p.ctx, h); err != nil {
+		t.Errorf("a new connection of the session: %v", err)
+	}
+	if err := p.s.CloseConn(p.ctx, h); err != nil {
+		t.Error(err)
+	}
+}
+
+// open connects to the server of the patient, without a handshake.
+func (p *patient) open(t *testing.T) client.Handle {
+	t.Helper()
+	h, err := p.s.NewClient(p.ctx, "localhost", p.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// call makes a call with parameters as they stand on the wire.
+func (p *patient) call(method, params string) error {
+	return p.s.Call(p.ctx, method, json.RawMessage(params), nil)
+}
+
+// want is how a call has to fail.
+type want struct {
+	kind   client.Kind
+	code   int // 0: that of the kind
+	op     string
+	handle int // 0: none
+	errno  string
+	says   []string // words of the message, upper and lower case alike
+}
+
+// refused checks a failure: its kind, code and detail, its text, which
+// LastError has to give too, and that nothing else was harmed.
+func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
+	t.Helper()
+	e := failure(err)
+	if e == nil {
+		t.Errorf("%v; want kind %s", err, w.kind)
+		return nil
+	}
+	if w.code == 0 {
+		w.code = wire.Codes[w.kind]
+	}
+	if e.Kind != w.kind || e.Code != w.code || e.Data.Op != w.op || int(e.Data.Handle) != w.handle || e.Data.Errno != w.errno {
+		t.Errorf("%q: kind %s, code %d, %+v;\nwant kind %s, code %d, op %s, handle %d, errno %q", e.Message, e.Kind, e.Code, e.Data, w.kind, w.code, w.op, w.handle, w.errno)
+	}
+	if !mentions(e, append(w.says, w.op)...) {
+		t.Errorf("%q; want to read %q", e.Message, w.says)
+	}
+	if last, err := p.s.LastError(p.ctx); err != nil || last != e.Message {
+		t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
+	}
+	p.unharmed(t)
+	return e
+}
+
+// The methods of the plugin, with parameters that have nothing wrong with their form.
+var methods = []struct {
+	name     string
+	params   []param
+	optional int // how many of them may be left out
+}{
+	{"tls.NewClient", []param{host, port}, 0},
+	{"tls.Handshake", []param{handle}, 0},
+	{"tls.Write", []param{handle, {"data", `"aGk="`, []string{`7`, `null`, `true`, `["aGk="]`, `{}`, `"aGk"`, `"a GK="`, `"__8="`, `"aGl="`}}}, 0},
+	{"tls.Read", []param{handle, {"maxBytes", "1", integers("0", "16777217")}}, 0},
+	{"tls.Close", []param{handle}, 0},
+	{"tls.SetInsecureSkipVerify", []param{handle, {"on", "1", integers("-1", "2")}}, 0},
+	{"tls.NewServerContext", []param{path("certFile"), path("keyFile")}, 0},
+	{"tls.Accept", []param{ctxHandle, host, port}, 0},
+	{"tls.CloseServerContext", []param{ctxHandle}, 0},
+	{"tls.SetCaBundle", []param{path("path")}, 0},
+	{"tls.PeerCertSubject", []param{handle}, 0},
+	{"tls.Backend", nil, 0},
+	{"tls.Version", []param{handle}, 1},
+	{"tls.LastError", nil, 0},
+}
+
+type param struct {
+	name  string
+	good  string   // JSON
+	wrong []string // JSON
+}
+
+var (
+	handle    = param{"handle", "1", integers("0", "-1", "2147483648", "99999999999999999999")}
+	ctxHandle = param{"ctxHandle", "1", handle.wrong}
+	host      = param{"host", `"localhost"`, texts(255)}
+	port      = param{"port", "443", integers("0", "-1", "65536", "4294967739")}
+)
+
+func path(name string) param { return param{name, `"/nonexistent"`, texts(4095)} }
+
+// integers are JSON values that are no integer in range.
+func integers(outside ...string) []string {
+	return append(outside, `"1"`, `1.0`, `1.5`, `1e0`, `true`, `null`, `[1]`, `{}`)
+}
+
+// texts are JSON values that are no text of 1 to most bytes.
+func texts(most int) []string {
+	return []string{`1`, `null`, `false`, `["x"]`, `{}`, `""`, `"a\u0000b"`, `"` + strings.Repeat("x", most+1) + `"`}
+}
+
+// A wrong count, type or range of parameters is said to be one, with the
+// method and the parameter, by position and by name.
+func TestBadParameters(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := newPatient(t, daemon(t), w)
+	check := func(t *testing.T, method, params string, says ...string) {
+		t.Helper()
+		err := p.call(method, params)
+		p.refused(t, err, want{kind: client.KindParams, op: method, says: says})
+		if t.Failed() {
+			t.Fatalf("%s %.200s", method, params)
+		}
+	}
+	for _, m := range methods {
+		t.Run(m.name, func(t *testing.T) {
+			var good, named []string
+			for _, p := range m.params {
+				good = append(good, p.good)
+				named = append(named, fmt.Sprintf("%q:%s", p.name, p.good))
+			}
+			list := func(values []string) string { return "[" + strings.Join(values, ",") + "]" }
+			object := func(members []string) string { return "{" + strings.Join(members, ",") + "}" }
+
+			check(t, m.name, list(append(good[:len(good):len(good)], "1")), fmt.Sprint("got ", len(good)+1))
+			check(t, m.name, object(append(named[:len(named):len(named)], `"extra":1`)), "extra")
+			for i, p := range m.params {
+				if len(m.params)-i > m.optional {
+					check(t, m.name, list(good[:i]), p.name)
+					check(t, m.name, object(append(append([]string{}, named[:i]...), named[i+1:]...)), p.name)
+				}
+				check(t, m.name, object(append(named[:len(named):len(named)], named[i])), p.name, "twice")
+				upper := append([]string{}, named...)
+				upper[i] = strings.ToUpper(named[i][:2]) + named[i][2:]
+				check(t, m.name, object(upper), upper[i][1:2])
+				for _, wrong := range p.wrong {
+					values := append([]string{}, good...)
+					values[i] = wrong
+					check(t, m.name, list(values), p.name)
+					members := append([]string{}, named...)
+					members[i] = fmt.Sprintf("%q:%s", p.name, wrong)
+					check(t, m.name, object(members), p.name)
+				}
+			}
+		})
+	}
+	t.Run("no such method", func(t *testing.T) {
+		for _, name := range []string{"tls.Nothing", "tls.newClient", "NewClient", "", "rpc.nothing"} {
+			err := p.call(name, "[]")
+			if e := failure(err); e != nil {
+				e.Data.Op = "" // the client puts in what it has called
+			}
+			p.refused(t, err, want{kind: client.KindParams, code: wire.CodeMethodNotFound, says: []string{name, "not found"}})
+		}
+	})
+}
+
+// A number that is no handle of the session, or of the wrong sort, is a handle error.
+func TestBadHandles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	p := newPatient(t, d, w)
+	connection := p.open(t)
+	server, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := p.open(t)
+	if err := p.s.CloseConn(p.ctx, closed); err != nil {
+		t.Fatal(err)
+	}
+	closedServer, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.s.CloseServerContext(p.ctx, closedServer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testd.Port(t)); err == nil {
+		t.Fatal("a port on which nobody listens has answered")
+	}
+	never := closedServer + 1 // its number was taken by the call that failed
+
+	free := testd.Port(t)
+	for _, m := range []struct{ name, params, sort string }{
+		{"tls.Handshake", "[%d]", "connection"},
+		{"tls.Write", `[%d,"aGk="]`, "connection"},
+		{"tls.Write", `[%d,""]`, "connection"},
+		{"tls.Read", "[%d,100]", "connection"},
+		{"tls.Close", "[%d]", "connection"},
+		{"tls.SetInsecureSkipVerify", "[%d,1]", "connection"},
+		{"tls.PeerCertSubject", "[%d]", "connection"},
+		{"tls.Version", "[%d]", "connection"},
+		{"tls.Accept", fmt.Sprintf(`[%%d,"127.0.0.1",%d]`, free), "context"},
+		{"tls.CloseServerContext", "[%d]", "context"},
+	} {
+		otherSort, says := server, "it is a server context"
+		if m.sort == "context" {
+			otherSort, says = connection, "it is a connection"
+		}
+		for _, c := range []struct {
+			name   string
+			handle client.Handle
+			says   string
+		}{
+			{"of the other sort", otherSort, says},
+			{"of a closed connection", closed, "closed"},
+			{"of a closed context", closedServer, "closed"},
+			{"of a call that failed", never, "failed"},
+			{"that was never given out", 100_000, "no such handle"},
+			{"the highest", 1<<31 - 1, "no such handle"},
+		} {
+			t.Run(m.name+" "+c.name, func(t *testing.T) {
+				err := p.call(m.name, fmt.Sprintf(m.params, c.handle))
+				p.refused(t, err, want{kind: client.KindHandle, op: m.name, handle: int(c.handle), says: []string{c.says, fmt.Sprint("handle ", c.handle)}})
+			})
+		}
+	}
+	if testd.Listening(t, free) {
+		t.Error("tlsd listens for an Accept that it has refused")
+	}
+	// What was named in vain still works.
+	if err := p.s.Handshake(p.ctx, connection); err != nil {
+		t.Error(err)
+	}
+	if err := p.s.CloseServerContext(p.ctx, server); err != nil {
+		t.Error(err)
+	}
+}
+
+// A call that does not fit the state of its connection is a state error.
+func TestBadStates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	p := newPatient(t, d, w)
+	ctx := p.ctx
+	refused := func(t *testing.T, h client.Handle, method, params string, says ...string) {
+		t.Helper()
+		err := p.call(method, fmt.Sprintf(params, h))
+		p.refused(t, err, want{kind: client.KindState, op: method, handle: int(h), says: says})
+	}
+	needsHandshake := []struct{ method, params string }{
+		{"tls.Write", `[%d,"aGk="]`}, {"tls.Write", `[%d,""]`}, {"tls.Read", `[%d,10]`}, {"tls.PeerCertSubject", `[%d]`}, {"tls.Version", `[%d]`},
+	}
+	t.Run("before the handshake", func(t *testing.T) {
+		h := p.open(t)
+		for _, m := range needsHandshake {
+			refused(t, h, m.method, m.params, "handshake")
+		}
+		if err := p.s.Handshake(ctx, h); err != nil {
+			t.Errorf("the handshake after calls that came too early: %v", err)
+		}
+	})
+	t.Run("after the handshake", func(t *testing.T) {
+		h := p.open(t)
+		for range 3 { // once is enough, and again does no harm
+			if err := p.s.Handshake(ctx, h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refused(t, h, "tls.SetInsecureSkipVerify", "[%d,1]", "handshake has been done")
+		refused(t, h, "tls.SetInsecureSkipVerify", "[%d,0]", "handshake has been done")
+		if v, err := p.s.Version(ctx, h); v != "TLSv1.3" || err != nil {
+			t.Errorf("tls.Version: %q, %v", v, err)
+		}
+	})
+	t.Run("after a handshake that failed", func(t *testing.T) {
+		stranger := serve(t, issue(t, w.other, localhost))
+		h, err := p.s.NewClient(ctx, "localhost", stranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := failure(p.s.Handshake(ctx, h)); e == nil || e.Kind != client.KindVerify {
+			t.Fatalf("%v; want kind verify", e)
+		}
+		for _, m := range needsHandshake {
+			refused(t, h, m.method, m.params, "handshake failed", "tls.Close")
+		}
+		refused(t, h, "tls.Handshake", "[%d]", "handshake failed")
+		refused(t, h, "tls.SetInsecureSkipVerify", "[%d,1]", "handshake failed")
+		if err := p.s.CloseConn(ctx, h); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("on an accepted connection", func(t *testing.T) {
+		c, s := connect(t, w, goEndpoint{}, tlsdEndpoint{d}, dialOptions{}, listenOptions{})
+		a := s.(*tlsdStream)
+		if err := a.c.Handshake(ctx, a.h); err != nil {
+			t.Errorf("tls.Handshake: %v; it has been done", err)
+		}
+		err := a.c.SetInsecureSkipVerify(ctx, a.h, true)
+		if e := failure(err); e == nil || e.Kind != client.KindState || !mentions(e, "accepted") {
+			t.Errorf("tls.SetInsecureSkipVerify: %v; want kind state", err)
+		}
+		greet(t, goEndpoint{}, tlsdEndpoint{}, c, s)
+	})
+}
+
+// An empty Write is a success that sends nothing; the bounds of a Read are possible.
+func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, s := connect(t, w, tlsdEndpoint{daemon(t)}, goEndpoint{}, dialOptions{}, listenOptions{})
+	a := c.(*tlsdStream)
+	for range 2 {
+		if n, err := a.c.Write(a.ctx, a.h, nil); n != 0 || err != nil {
+			t.Errorf("an empty Write: %d, %v; want 0", n, err)
+		}
+	}
+	send(t, goEndpoint{}, s, marker)
+	if b, err := a.c.Read(a.ctx, a.h, 1); string(b) != marker[:1] || err != nil {
+		t.Errorf("Read of 1 byte: %q, %v", b, err)
+	}
+	if b, err := a.c.Read(a.ctx, a.h, 1<<24); string(b) != marker[1:] || err != nil {
+		t.Errorf("Read of 16 MiB: %q, %v; want what is there", b, err)
+	}
+	big := []byte(strings.Repeat(marker+" ", 1<<24/len(marker+" ")+1)[:1<<24])
+	written := make(chan error, 1)
+	go func() {
+		n, err := a.c.Write(a.ctx, a.h, big)
+		if err == nil && n != len(big) {
+			err = fmt.Errorf("%d bytes written", n)
+		}
+		written <- err
+	}()
+	got, err := read(s, len(big))
+	if err != nil || got != string(big) {
+		t.Errorf("a Write of 16 MiB arrives as %d bytes, or others, %v", len(got), err)
+	}
+	if err := <-written; err != nil {
+		t.Errorf("a Write of 16 MiB: %v", err)
+	}
+}

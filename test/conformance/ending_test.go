@@ -1,0 +1,152 @@
+package conformance
+
+import (
+	"errors"
+	"io"
+	"syscall"
+	"testing"
+
+	"tlsd/rpc/client"
+)
+
+// The peer's close_notify ends its own direction only (RFC 8446 section 6.1).
+func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	eachSideEnds(t, []ability{halfClose}, []ability{writeOn}, func(t *testing.T, p pair) {
+		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
+		greet(t, p.cl, p.sv, c, s)
+		ender, other := p.order(c, s)
+		if err := ender.closeWrite(); err != nil {
+			t.Fatal(err)
+		}
+		expectEnd(t, p.other, other)
+
+		const size = 1 << 20
+		written := make(chan string, 1)
+		go func() {
+			_, digest, err := produce(other, 3, size)
+			if err != nil {
+				digest = err.Error()
+			}
+			written <- digest
+		}()
+		n, read, err := consume(ender, size)
+		if wrote := <-written; n != size || err != nil || read != wrote {
+			t.Fatalf("%s has ended and reads %d bytes, %v, digest %s; %s writes %d, digest %s", p.ender, n, err, read, p.other, size, wrote)
+		}
+		expectEnd(t, p.other, other)
+		closeStream(t, p.other, other)
+		expectEnd(t, p.ender, ender)
+		closeStream(t, p.ender, ender)
+	})
+}
+
+// A connection that is cut must not look like one that has ended: what was
+// read may be only a part.
+func TestACutConnectionIsAnError(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	eachSideEnds(t, []ability{cut}, []ability{noticeCut}, func(t *testing.T, p pair) {
+		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
+		greet(t, p.cl, p.sv, c, s)
+		ender, other := p.order(c, s)
+		last := marker + " the last that arrives"
+		send(t, p.ender, ender, last)
+		expect(t, p.other, other, last)
+		ender.cut()
+		for range 2 { // it stays an error
+			_, err := other.Read(make([]byte, 100))
+			if p.other.String() != "tlsd" {
+				if !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Fatalf("%s reads: %v, want %v", p.other, err, io.ErrUnexpectedEOF)
+				}
+				continue
+			}
+			if e := failure(err); e == nil || e.Kind != client.KindIO || !mentions(e, "without close_notify") {
+				t.Fatalf("tlsd reads: %v; want kind io, and to read that close_notify was missing", err)
+			}
+		}
+		closeStream(t, p.other, other) // also works now
+	})
+}
+
+// What has arrived before the cut can be read; the error comes after it.
+func TestDataBeforeACutIsNotLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	eachSideEnds(t, []ability{cut, sendAtOnce}, []ability{noticeCut}, func(t *testing.T, p pair) {
+		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
+		greet(t, p.cl, p.sv, c, s)
+		ender, other := p.order(c, s)
+		const size = 32 << 10 // less than the kernel's buffers: nobody reads yet
+		_, wrote, err := produce(ender, 4, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ender.cut()
+		if n, read, err := consume(other, size); n != size || err != nil || read != wrote {
+			t.Fatalf("%s reads %d bytes, %v, digest %s; %s wrote %d, digest %s", p.other, n, err, read, p.ender, size, wrote)
+		}
+		if n, err := other.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("%s reads %d bytes, %v after the cut; want an error", p.other, n, err)
+		}
+	})
+}
+
+func TestAResetConnectionIsAnError(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	eachSideEnds(t, []ability{reset}, []ability{noticeRST}, func(t *testing.T, p pair) {
+		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
+		greet(t, p.cl, p.sv, c, s)
+		ender, other := p.order(c, s)
+		ender.reset()
+		_, err := other.Read(make([]byte, 100))
+		if p.other.String() != "tlsd" {
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatalf("%s reads: %v, want %v", p.other, err, syscall.ECONNRESET)
+			}
+			return
+		}
+		if e := failure(err); e == nil || e.Kind != client.KindIO || e.Data.Errno != "ECONNRESET" {
+			t.Fatalf("tlsd reads: %v (%+v); want kind io, errno ECONNRESET", err, e)
+		}
+		// The other direction is broken as well, and Close works.
+		if n, err := other.Write([]byte(marker)); failure(err) == nil || failure(err).Kind != client.KindIO {
+			t.Errorf("tlsd writes %d bytes: %v; want kind io", n, err)
+		}
+		closeStream(t, p.other, other)
+	})
+}
+
+// A pair of which one side ends the connection.
+type pair struct {
+	cl, sv       endpoint
+	ender, other endpoint
+	clientEnds   bool
+}
+
+func (p pair) order(c, s stream) (ender, other stream) {
+	if p.clientEnds {
+		return c, s
+	}
+	return s, c
+}
+
+// eachSideEnds runs a body over all pairs, once with each side as the one that ends.
+func eachSideEnds(t *testing.T, ender, other []ability, body func(*testing.T, pair)) {
+	t.Helper()
+	t.Run("the client ends", func(t *testing.T) {
+		t.Parallel()
+		overPairs(t, needs{client: ender, server: other}, func(t *testing.T, cl, sv endpoint) {
+			body(t, pair{cl: cl, sv: sv, ender: cl, other: sv, clientEnds: true})
+		})
+	})
+	t.Run("the server ends", func(t *testing.T) {
+		t.Parallel()
+		overPairs(t, needs{client: other, server: ender}, func(t *testing.T, cl, sv endpoint) {
+			body(t, pair{cl: cl, sv: sv, ender: sv, other: cl})
+		})
+	})
+}

@@ -1,0 +1,255 @@
+package conformance
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"tlsd/internal/testcert"
+)
+
+// An endpoint is one of the three that speak TLS with one another.
+type endpoint interface {
+	String() string
+	// dial connects to an address and does the handshake.
+	dial(t *testing.T, to address, o dialOptions) (stream, error)
+	// listen begins to listen on a free port of 127.0.0.1.
+	listen(t *testing.T, o listenOptions) listener
+}
+
+type address struct {
+	host string // the name or address that the certificate must have
+	port int
+}
+
+type dialOptions struct {
+	ca       string // PEM file with what is trusted; empty: nothing
+	insecure bool   // do not verify
+	only     uint16 // the one TLS version to offer; 0: what the endpoint likes
+}
+
+type listenOptions struct {
+	cert *testcert.Cert
+	only uint16
+}
+
+// A listener yields one connection after another. It ends with the test.
+type listener interface {
+	port() int
+	// accept waits for a client and its handshake.
+	accept(t *testing.T) (stream, error)
+}
+
+// A stream is a connection that has done its handshake. Read returns io.EOF
+// after the peer's close_notify. One Read and one Write may run at the same
+// time. What is not closed ends with the test.
+type stream interface {
+	io.ReadWriteCloser   // Close sends close_notify
+	peerSubject() string // in OpenSSL's one-line form; empty if the peer has shown no certificate
+	version() string     // "TLSv1.3"
+	closeWrite() error   // sends close_notify; Read goes on
+	cut()                // ends the TCP connection, without close_notify
+	reset()              // breaks the TCP connection (RST)
+}
+
+// An ability is what not every endpoint can do.
+type ability string
+
+const (
+	endFirst   ability = "end the connection before the peer does"
+	halfClose  ability = "end its own direction and go on reading"
+	writeOn    ability = "go on writing after the peer's close_notify"
+	cut        ability = "cut the connection without close_notify"
+	sendAtOnce ability = "say when what it writes has been sent"
+	reset      ability = "reset the connection"
+	noticeCut  ability = "tell a cut connection from one that ended"
+	noticeRST  ability = "tell a reset connection from one that was cut"
+	oneVersion ability = "offer one TLS version only"
+	takeTLS11  ability = "speak TLS 1.1 with a peer that can no better (tlsd is asked to, and has to refuse)"
+	many       ability = "serve many clients on one listener"
+)
+
+type role string
+
+const (
+	asClient role = "client"
+	asServer role = "server"
+	asBoth   role = "client and server"
+)
+
+// unable lists what an endpoint cannot do, and why. Pairs of which a side cannot do what
+// a test needs are left out of it, and of nothing else.
+var unable = []struct {
+	endpoint string
+	role     role
+	what     ability
+	why      string
+}{
+	{"tlsd", asBoth, halfClose, "the plugin's interface has no such call: tls.Close frees the handle"},
+	{"tlsd", asBoth, cut, "tls.Close always sends close_notify"},
+	{"tlsd", asBoth, reset, "tls.Close always sends close_notify"},
+	{"tlsd", asBoth, oneVersion, "it offers all that are safe, and has no setting"},
+	{"crypto/tls", asBoth, noticeCut, "a cut between two records is io.EOF to it"},
+	{"openssl", asServer, endFirst, "s_server closes the socket without close_notify at its end of input"},
+	{"openssl", asBoth, halfClose, "s_client and s_server leave when their input ends"},
+	{"openssl", asBoth, writeOn, "s_client and s_server leave when the peer has ended"},
+	{"openssl", asServer, noticeCut, "s_server says the same for a cut as for an end"},
+	{"openssl", asBoth, sendAtOnce, "its input is a pipe"},
+	{"openssl", asBoth, reset, "a killed process closes its socket in an orderly way"},
+	{"openssl", asBoth, noticeRST, "with -brief and -quiet they keep the number of the error for themselves"},
+	{"openssl", asBoth, takeTLS11, "its default level of security does not allow it"},
+	{"openssl", asServer, many, "the tests give s_server one client: all of them would share its output"},
+}
+
+// cannot says why an endpoint cannot do something, or returns "".
+func cannot(e endpoint, r role, a ability) string {
+	for _, u := range unable {
+		if u.endpoint == e.String() && u.what == a && (u.role == r || u.role == asBoth) {
+			return u.why
+		}
+	}
+	return ""
+}
+
+// needs says what a test needs of the two sides.
+type needs struct {
+	client, server []ability
+}
+
+func (n needs) leftOut(cl, sv endpoint) string {
+	for _, a := range n.client {
+		if why := cannot(cl, asClient, a); why != "" {
+			return fmt.Sprintf("%s as the client cannot %s: %s", cl, a, why)
+		}
+	}
+	for _, a := range n.server {
+		if why := cannot(sv, asServer, a); why != "" {
+			return fmt.Sprintf("%s as the server cannot %s: %s", sv, a, why)
+		}
+	}
+	return ""
+}
+
+// overPairs runs a body over all pairs, at the same time.
+func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) {
+	t.Helper()
+	d := daemon(t)
+	all := []endpoint{tlsdEndpoint{d}, goEndpoint{}, opensslEndpoint{}}
+	ours := 0
+	for _, cl := range all {
+		for _, sv := range all {
+			name := cl.String() + "→" + sv.String()
+			if why := n.leftOut(cl, sv); why != "" {
+				t.Logf("left out: %s: %s", name, why)
+				continue
+			}
+			if cl == all[0] || sv == all[0] {
+				ours++
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				body(t, cl, sv)
+			})
+		}
+	}
+	if ours == 0 {
+		t.Error("no pair with tlsd is left: the test is none")
+	}
+}
+
+// connect makes a connection of a pair. It must succeed.
+func connect(t *testing.T, w *world, cl, sv endpoint, do dialOptions, lo listenOptions) (c, s stream) {
+	t.Helper()
+	if lo.cert == nil {
+		lo.cert = w.cert
+	}
+	if do.ca == "" {
+		do.ca = w.ca.File
+	}
+	l := sv.listen(t, lo)
+	accepted := accepting(t, l)
+	c, err := cl.dial(t, address{"localhost", l.port()}, do)
+	if err != nil {
+		t.Fatalf("%s as the client: %v", cl, err)
+	}
+	a := <-accepted
+	if a.err != nil {
+		t.Fatalf("%s as the server: %v", sv, a.err)
+	}
+	return c, a.stream
+}
+
+type accepted struct {
+	stream stream
+	err    error
+}
+
+// accepting accepts one client, meanwhile.
+func accepting(t *testing.T, l listener) <-chan accepted {
+	t.Helper()
+	ch := make(chan accepted, 1)
+	go func() {
+		s, err := l.accept(t)
+		ch <- accepted{s, err}
+	}()
+	return ch
+}
+
+// send writes all of a text, and expect reads exactly it. They say who could not.
+func send(t *testing.T, who endpoint, s stream, text string) {
+	t.Helper()
+	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {
+		t.Fatalf("%s writes %d of %d bytes: %v", who, n, len(text), err)
+	}
+}
+
+func expect(t *testing.T, who endpoint, s stream, text string) {
+	t.Helper()
+	buf := make([]byte, len(text))
+	if n, err := io.ReadFull(s, buf); err != nil || string(buf) != text {
+		t.Fatalf("%s reads %q, %v; want %q", who, buf[:n], err, text)
+	}
+}
+
+// expectEnd reads the clean end, more than once.
+func expectEnd(t *testing.T, who endpoint, s stream) {
+	t.Helper()
+	for range 2 {
+		if n, err := s.Read(make([]byte, 100)); n != 0 || !errors.Is(err, io.EOF) {
+			t.Fatalf("%s reads %d bytes, %v; want the end", who, n, err)
+		}
+	}
+}
+
+// greet sends a text each way.
+func greet(t *testing.T, cl, sv endpoint, c, s stream) {
+	t.Helper()
+	send(t, cl, c, marker+" request")
+	expect(t, sv, s, marker+" request")
+	send(t, sv, s, marker+" reply")
+	expect(t, cl, c, marker+" reply")
+}
+
+func closeStream(t *testing.T, who endpoint, s stream) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Errorf("%s closes: %v", who, err)
+	}
+}
+
+// versionOf is OpenSSL's name of a TLS version.
+func versionOf(v uint16) string {
+	switch v {
+	case tls.VersionTLS10:
+		return "TLSv1"
+	case tls.VersionTLS11:
+		return "TLSv1.1"
+	case tls.VersionTLS12:
+		return "TLSv1.2"
+	case tls.VersionTLS13:
+		return "TLSv1.3"
+	}
+	return fmt.Sprintf("version %04x", v)
+}

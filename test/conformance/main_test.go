@@ -1,0 +1,173 @@
+// Package conformance holds tlsd against the world: one body of tests runs over every
+// pair of client and server among tlsd, Go's crypto/tls and OpenSSL's command
+// line (s_client, s_server), and the error table of the protocol is tried with bad input.
+//
+// tlsd is the real daemon, a process with the system's libssl, driven through
+// its socket. A pair without tlsd proves the body itself. What a pair cannot do, because
+// one of the two has no way to, stands with the reason in the table unable, and nowhere else.
+//
+// Peers listen on loopback. Keys and certificates are made when tests run.
+package conformance
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+func TestMain(m *testing.M) { testd.Main(m) }
+
+// patience bounds every wait of a test. Nothing is expected to take nearly as long.
+const patience = 30 * time.Second
+
+// marker is in every payload of these tests, so that a log can be searched for it.
+const marker = "payload-marker-8f3a61"
+
+// password protects the encrypted keys of these tests.
+const password = "password-marker-5d20c7"
+
+// daemon starts a tlsd whose log is looked through when it has ended: it may have
+// neither payload nor keys. It logs as much as it can.
+func daemon(t *testing.T, flags ...string) *testd.Daemon {
+	t.Helper()
+	return daemonWith(t, testd.Options{Flags: flags})
+}
+
+func daemonWith(t *testing.T, o testd.Options) *testd.Daemon {
+	t.Helper()
+	o.Flags = append([]string{"--log-level=debug"}, o.Flags...)
+	d := testd.StartWith(t, o)
+	t.Cleanup(func() {
+		d.Stop(t)
+		log := d.Log(t)
+		if !strings.Contains(log, "session") {
+			t.Errorf("the log does not speak of sessions: is it the log?\n%s", log)
+		}
+		for _, leak := range leaks(log) {
+			t.Errorf("the log has %s:\n%s", leak, log)
+		}
+	})
+	return d
+}
+
+// keys has pieces of all private keys that the tests have made, to their
+// description. 31 characters in a row of a key's PEM have at least one piece.
+var keys sync.Map
+
+const pieceLen = 16
+
+// leaks lists what a log must not have.
+func leaks(log string) []string {
+	var found []string
+	for _, secret := range []string{marker, password} {
+		if strings.Contains(log, secret) {
+			found = append(found, "the text "+secret)
+		}
+		if strings.Contains(strings.ToLower(log), hex.EncodeToString([]byte(secret))) {
+			found = append(found, "the hexadecimal form of "+secret)
+		}
+		for shift := range 3 { // base64 looks different at each of the three offsets
+			b := base64.StdEncoding.EncodeToString([]byte("xx"[:shift%3] + secret))
+			if strings.Contains(log, b[4:len(b)-4]) {
+				found = append(found, "the base64 form of "+secret)
+			}
+		}
+	}
+	if strings.Contains(log, "PRIVATE KEY") {
+		found = append(found, "PEM of a private key")
+	}
+	keys.Range(func(piece, of any) bool {
+		if strings.Contains(log, piece.(string)) {
+			found = append(found, "a piece of the key of "+of.(string))
+		}
+		return true
+	})
+	return found
+}
+
+// secret notes a certificate's key as one that no log may have.
+func secret(c *testcert.Cert) *testcert.Cert {
+	for line := range strings.Lines(string(c.KeyPEM)) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "-----") {
+			continue
+		}
+		for ; len(line) >= pieceLen; line = line[pieceLen:] {
+			keys.Store(line[:pieceLen], c.Cert.Subject.String())
+		}
+	}
+	return c
+}
+
+// The search must find what it looks for, or the check of the logs would be none.
+func TestLeaksAreFound(t *testing.T) {
+	t.Parallel()
+	c := secret(testcert.SelfSigned(t, testcert.Leaf{CN: "leak"}))
+	for name, log := range map[string]string{
+		"payload":        "wrote " + marker,
+		"payload, hex":   fmt.Sprintf("wrote %X", marker),
+		"base64":         base64.StdEncoding.EncodeToString([]byte("abc" + marker + "def")),
+		"base64, by one": base64.StdEncoding.EncodeToString([]byte("a" + marker + "def")),
+		"base64, by two": base64.StdEncoding.EncodeToString([]byte("ab" + marker + "def")),
+		"password":       "with " + password,
+		"key":            fmt.Sprintf("{\"msg\":%q}", c.KeyPEM[40:75]),
+		"PEM":            "-----BEGIN EC PRIVATE KEY-----",
+	} {
+		if len(leaks(log)) == 0 {
+			t.Errorf("%s: not found in %q", name, log)
+		}
+	}
+	if got := leaks(`{"level":"info","msg":"session ended"}`); len(got) != 0 {
+		t.Errorf("found in a harmless log: %v", got)
+	}
+}
+
+// A world has the certificates that most tests need.
+type world struct {
+	ca    *testcert.CA
+	other *testcert.CA   // trusted by nobody
+	cert  *testcert.Cert // for localhost and 127.0.0.1
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ca := testcert.NewCA(t, "Test CA")
+	return &world{ca: ca, other: testcert.NewCA(t, "Other CA"), cert: issue(t, ca, localhost)}
+}
+
+// localhost is what most servers are called here.
+var localhost = testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}}
+
+func issue(t *testing.T, ca *testcert.CA, l testcert.Leaf) *testcert.Cert {
+	t.Helper()
+	return secret(ca.Issue(t, l))
+}
+
+// bounded is a context that ends with the test, or when patience does.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// session opens a session that trusts ca, or the system's store if it is nil.
+func session(t *testing.T, d *testd.Daemon, ca *testcert.CA) *client.Client {
+	t.Helper()
+	c := d.Dial(t)
+	if ca != nil {
+		if err := c.SetCaBundle(bounded(t), ca.File); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}

@@ -1,0 +1,221 @@
+package conformance
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+// opensslEndpoint is OpenSSL's command line: s_client and s_server, whose standard
+// input and output are the payload. With -brief they write about the connection to
+// standard error.
+type opensslEndpoint struct{}
+
+func (opensslEndpoint) String() string { return "openssl" }
+
+var onlyFlag = map[uint16]string{tls.VersionTLS11: "-tls1_1", tls.VersionTLS12: "-tls1_2", tls.VersionTLS13: "-tls1_3"}
+
+func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) {
+	// Input that looks like a command is payload, and its end is the connection's.
+	args := []string{"s_client", "-connect", "127.0.0.1:" + strconv.Itoa(to.port), "-brief", "-nocommands", "-no_ign_eof"}
+	if o.ca != "" {
+		args = append(args, "-CAfile", o.ca)
+	} else {
+		args = append(args, "-no-CAfile")
+	}
+	args = append(args, "-no-CApath")
+	if !strings.HasPrefix(opensslRelease(), "OpenSSL 1.") {
+		args = append(args, "-no-CAstore") // since 3.0, as are stores
+	}
+	isAddress := net.ParseIP(to.host) != nil
+	if isAddress {
+		args = append(args, "-noservername")
+	} else {
+		args = append(args, "-servername", to.host)
+	}
+	switch {
+	case o.insecure:
+	case isAddress:
+		args = append(args, "-verify_return_error", "-verify_ip", to.host)
+	default:
+		args = append(args, "-verify_return_error", "-verify_hostname", to.host)
+	}
+	return startOpenssl(t, append(args, version(o.only)...)).established()
+}
+
+// opensslRelease is the version of the command line: "OpenSSL 3.0.19 27 Jan 2026 …".
+var opensslRelease = sync.OnceValue(func() string {
+	out, _ := exec.Command("openssl", "version").Output() // without it no test gets far
+	return string(out)
+})
+
+func version(only uint16) []string {
+	switch {
+	case only == 0:
+		return nil
+	case only < tls.VersionTLS12: // not allowed at the level of security that is the default
+		return []string{onlyFlag[only], "-cipher", "DEFAULT:@SECLEVEL=0"}
+	}
+	return []string{onlyFlag[only]}
+}
+
+func (opensslEndpoint) listen(t *testing.T, o listenOptions) listener {
+	t.Helper()
+	port := testd.Port(t)
+	args := []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-naccept", "1", "-brief",
+		"-cert", o.cert.CertFile, "-cert_chain", o.cert.CertFile, "-key", o.cert.KeyFile}
+	p := startOpenssl(t, append(args, version(o.only)...))
+	testd.AwaitListener(t, port)
+	return &opensslListener{p, port}
+}
+
+type opensslListener struct {
+	*openssl
+	p int
+}
+
+func (l *opensslListener) port() int                           { return l.p }
+func (l *opensslListener) accept(t *testing.T) (stream, error) { return l.established() }
+
+// openssl is a running s_client or s_server.
+type openssl struct {
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  io.ReadCloser
+	told chan struct{} // closed when standard error has spoken of the connection, or has ended
+	done chan struct{} // closed when the process has ended
+
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func startOpenssl(t *testing.T, args []string) *openssl {
+	t.Helper()
+	p := &openssl{cmd: exec.Command("openssl", args...), told: make(chan struct{}), done: make(chan struct{})}
+	var stderr io.ReadCloser
+	var errs [4]error
+	p.in, errs[0] = p.cmd.StdinPipe()
+	p.out, errs[1] = p.cmd.StdoutPipe()
+	stderr, errs[2] = p.cmd.StderrPipe()
+	errs[3] = p.cmd.Start()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatalf("openssl %s: %v", args[0], err)
+	}
+	timer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
+	go func() {
+		defer close(p.done)
+		p.listen(stderr)
+		// Not cmd.Wait: it closes the output, which may not have been read.
+		p.cmd.Process.Wait()
+		timer.Stop()
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.done
+		p.in.Close()
+		p.out.Close()
+		stderr.Close()
+	})
+	return p
+}
+
+// listen takes what the process writes to standard error, to its end.
+func (p *openssl) listen(stderr io.Reader) {
+	told := sync.OnceFunc(func() { close(p.told) })
+	defer told()
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		p.mu.Lock()
+		p.text.WriteString(lines.Text() + "\n")
+		p.mu.Unlock()
+		// "Peer certificate: CN = …" or "No peer certificate": with it all that is looked for is there.
+		if strings.Contains(lines.Text(), "eer certificate") {
+			told()
+		}
+	}
+}
+
+func (p *openssl) stderr() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
+// established waits for the handshake.
+func (p *openssl) established() (stream, error) {
+	<-p.told
+	if p.version() == "" {
+		<-p.done
+		return nil, &opensslError{p.stderr()}
+	}
+	return p, nil
+}
+
+type opensslError struct{ text string }
+
+func (e *opensslError) Error() string { return "openssl: " + e.text }
+
+func (p *openssl) Read(b []byte) (int, error) {
+	n, err := p.out.Read(b)
+	if err == io.EOF {
+		<-p.done
+		if strings.Contains(p.stderr(), "unexpected eof") {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	return n, err
+}
+
+func (p *openssl) Write(b []byte) (int, error) { return p.in.Write(b) }
+
+// Close ends the input, whereupon s_client ends the connection. s_server leaves
+// when its peer does.
+func (p *openssl) Close() error {
+	p.in.Close()
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("openssl does not leave: %s", p.stderr())
+	}
+}
+
+func (p *openssl) cut() {
+	p.cmd.Process.Kill()
+	<-p.done
+}
+
+func (p *openssl) closeWrite() error { return errors.New("not possible") }
+func (p *openssl) reset()            { panic("openssl cannot reset a connection") }
+
+var (
+	opensslVersion = regexp.MustCompile(`(?m)^Protocol version: (.*)$`)
+	opensslSubject = regexp.MustCompile(`(?m)^Peer certificate: CN ?= ?(.*)$`)
+)
+
+func (p *openssl) version() string { return p.find(opensslVersion) }
+
+func (p *openssl) peerSubject() string {
+	if cn := p.find(opensslSubject); cn != "" {
+		return "/CN=" + cn
+	}
+	return ""
+}
+
+func (p *openssl) find(re *regexp.Regexp) string {
+	if m := re.FindStringSubmatch(p.stderr()); m != nil {
+		return m[1]
+	}
+	return ""
+}

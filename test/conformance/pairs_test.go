@@ -1,0 +1,208 @@
+package conformance
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	"tlsd/rpc/client"
+)
+
+func TestRequestAndReply(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, first := range []role{asClient, asServer} {
+		n := needs{client: []ability{endFirst}}
+		if first == asServer {
+			n = needs{server: []ability{endFirst}}
+		}
+		t.Run("the "+string(first)+" ends", func(t *testing.T) {
+			t.Parallel()
+			overPairs(t, n, func(t *testing.T, cl, sv endpoint) {
+				c, s := connect(t, w, cl, sv, dialOptions{}, listenOptions{})
+				if got := c.peerSubject(); got != "/CN=localhost" {
+					t.Errorf("%s sees the server as %q, want /CN=localhost", cl, got)
+				}
+				if got := s.peerSubject(); got != "" {
+					t.Errorf("%s sees the client as %q, which has no certificate", sv, got)
+				}
+				if c.version() != "TLSv1.3" || s.version() != "TLSv1.3" {
+					t.Errorf("negotiated %q and %q, want TLSv1.3", c.version(), s.version())
+				}
+				greet(t, cl, sv, c, s)
+				greet(t, cl, sv, c, s)
+				if first == asClient {
+					closeStream(t, cl, c)
+					expectEnd(t, sv, s)
+					closeStream(t, sv, s)
+				} else {
+					closeStream(t, sv, s)
+					expectEnd(t, cl, c)
+					closeStream(t, cl, c)
+				}
+			})
+		})
+	}
+}
+
+func TestPeersWithTLS12Only(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, old := range []role{asClient, asServer} {
+		n, do, lo := needs{client: []ability{endFirst, oneVersion}}, dialOptions{only: tls.VersionTLS12}, listenOptions{}
+		if old == asServer {
+			n = needs{client: []ability{endFirst}, server: []ability{oneVersion}}
+			do, lo = dialOptions{}, listenOptions{only: tls.VersionTLS12}
+		}
+		t.Run("the "+string(old), func(t *testing.T) {
+			t.Parallel()
+			overPairs(t, n, func(t *testing.T, cl, sv endpoint) {
+				c, s := connect(t, w, cl, sv, do, lo)
+				if c.version() != "TLSv1.2" || s.version() != "TLSv1.2" {
+					t.Errorf("negotiated %q and %q, want TLSv1.2", c.version(), s.version())
+				}
+				if got := c.peerSubject(); got != "/CN=localhost" {
+					t.Errorf("%s sees the server as %q, want /CN=localhost", cl, got)
+				}
+				greet(t, cl, sv, c, s)
+				closeStream(t, cl, c)
+				expectEnd(t, sv, s)
+				closeStream(t, sv, s)
+			})
+		})
+	}
+}
+
+// RFC 8996: TLS 1.1 must not be used. crypto/tls, when told to, does use it with the
+// same peers, which shows that it is tlsd that refuses.
+func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, old := range []role{asClient, asServer} {
+		n, do, lo := needs{client: []ability{oneVersion}, server: []ability{takeTLS11}}, dialOptions{only: tls.VersionTLS11}, listenOptions{}
+		if old == asServer {
+			n = needs{client: []ability{takeTLS11}, server: []ability{oneVersion}}
+			do, lo = dialOptions{}, listenOptions{only: tls.VersionTLS11}
+		}
+		do.ca, lo.cert = w.ca.File, w.cert
+		t.Run("the "+string(old), func(t *testing.T) {
+			t.Parallel()
+			overPairs(t, n, func(t *testing.T, cl, sv endpoint) {
+				l := sv.listen(t, lo)
+				accepted := accepting(t, l)
+				c, clientErr := cl.dial(t, address{"localhost", l.port()}, do)
+				a := <-accepted
+				var e *client.Error
+				switch {
+				case cl.String() == "tlsd":
+					e = failure(clientErr)
+				case sv.String() == "tlsd":
+					e = failure(a.err)
+				default:
+					if clientErr != nil || a.err != nil || c.version() != "TLSv1.1" {
+						t.Errorf("%s as the client: %v; %s as the server: %v; want TLS 1.1", cl, clientErr, sv, a.err)
+					}
+					return
+				}
+				if clientErr == nil || a.err == nil || e == nil {
+					t.Fatalf("%s as the client: %v; %s as the server: %v; want both to fail", cl, clientErr, sv, a.err)
+				}
+				if e.Kind != client.KindHandshake || !mentions(e, "TLS 1.2 or newer") && !mentions(e, "protocol_version") || len(e.Data.OpenSSL) == 0 {
+					t.Errorf("%s: %q, OpenSSL's queue %q; want kind handshake, and to read of the version", e.Kind, e.Message, e.Data.OpenSSL)
+				}
+			})
+		})
+	}
+}
+
+// 64 MiB in each direction at the same time, in pieces of all sizes.
+func TestMuchDataBothWays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	overPairs(t, needs{client: []ability{endFirst}}, func(t *testing.T, cl, sv endpoint) {
+		const size = 64 << 20
+		c, s := connect(t, w, cl, sv, dialOptions{}, listenOptions{})
+		type result struct {
+			what   string
+			n      int
+			digest string
+			err    error
+		}
+		results := make(chan result, 4)
+		go func() {
+			n, d, err := produce(c, 1, size)
+			results <- result{cl.String() + " as the client writes", n, d, err}
+		}()
+		go func() {
+			n, d, err := produce(s, 2, size)
+			results <- result{sv.String() + " as the server writes", n, d, err}
+		}()
+		go func() {
+			n, d, err := consume(s, size)
+			results <- result{sv.String() + " as the server reads", n, d, err}
+		}()
+		go func() {
+			n, d, err := consume(c, size)
+			results <- result{cl.String() + " as the client reads", n, d, err}
+		}()
+		digests := map[string]int{}
+		for range 4 {
+			r := <-results
+			if r.n != size || r.err != nil {
+				t.Fatalf("%s %d bytes: %v", r.what, r.n, r.err)
+			}
+			digests[r.digest]++
+		}
+		// Two streams, each seen by its writer and its reader.
+		if len(digests) != 2 {
+			t.Errorf("the data that was read is not what was written: digests %v", digests)
+		}
+		for d, n := range digests {
+			if n != 2 {
+				t.Errorf("digest %s was seen %d times, want 2", d, n)
+			}
+		}
+		closeStream(t, cl, c)
+		expectEnd(t, sv, s)
+		closeStream(t, sv, s)
+	})
+}
+
+// produce writes size bytes, which depend on the seed, and gives their digest.
+func produce(w io.Writer, seed byte, size int) (int, string, error) {
+	random := rand.NewChaCha8([32]byte{seed})
+	sizes := rand.New(rand.NewPCG(uint64(seed), 0))
+	sum := sha256.New()
+	for n := 0; ; {
+		if n == size {
+			return n, hex.EncodeToString(sum.Sum(nil)), nil
+		}
+		piece := make([]byte, min(size-n, 1+sizes.IntN(1<<sizes.IntN(22))))
+		random.Read(piece)
+		copy(piece, marker)
+		m, err := w.Write(piece)
+		sum.Write(piece[:m])
+		if n += m; err != nil {
+			return n, "", err
+		}
+	}
+}
+
+// consume reads size bytes and gives their digest.
+func consume(r io.Reader, size int) (int, string, error) {
+	buf := make([]byte, 1<<20)
+	sum := sha256.New()
+	for n := 0; ; {
+		if n == size {
+			return n, hex.EncodeToString(sum.Sum(nil)), nil
+		}
+		m, err := r.Read(buf[:min(len(buf), size-n)])
+		sum.Write(buf[:m])
+		if n += m; err != nil {
+			return n, "", err
+		}
+	}
+}

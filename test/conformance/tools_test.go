@@ -1,0 +1,129 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testd"
+)
+
+// runTool runs a program to its end, with its input closed, and gives its output and exit state.
+func runTool(t *testing.T, name string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C"} // no proxy, no curlrc
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// httpServer answers one request of HTTP/1.1 on each connection of a tlsd listener with its
+// body, and ends the connection.
+func httpServer(t *testing.T, l listener, clients int, body string) <-chan error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		done <- func() error {
+			for range clients {
+				s, err := l.accept(t)
+				if err != nil {
+					return err
+				}
+				var request []byte
+				for buf := make([]byte, 4096); !bytes.Contains(request, []byte("\r\n\r\n")); {
+					n, err := s.Read(buf)
+					if err != nil {
+						return fmt.Errorf("after %q: %w", request, err)
+					}
+					request = append(request, buf[:n]...)
+				}
+				// No Content-Length: the body ends with the connection (RFC 9112 section 6.3), so that
+				// the client notices if that is cut instead of ended.
+				if _, err := io.WriteString(s, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"+body); err != nil {
+					return err
+				}
+				if err := s.Close(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	return done
+}
+
+func TestCurlGetsAPageFromTlsd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	body := strings.Repeat(marker+" a page\n", 10_000)
+	l := tlsdEndpoint{daemon(t)}.listen(t, listenOptions{cert: w.cert})
+	urls := []string{fmt.Sprintf("https://localhost:%d/a", l.port()), fmt.Sprintf("https://127.0.0.1:%d/b", l.port())}
+	done := httpServer(t, l, len(urls), body)
+	for _, url := range urls {
+		out, err := runTool(t, "curl", "--silent", "--show-error", "--fail", "--cacert", w.ca.File, url)
+		if err != nil || out != body {
+			t.Errorf("curl %s: %v, %d bytes of %d:\n%.300s", url, err, len(out), len(body), out)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the server: %v", err)
+	}
+	// curl turns away from the same server if it does not trust the authority.
+	refused := accepting(t, l)
+	out, err := runTool(t, "curl", "--silent", "--show-error", "--cacert", w.other.File, urls[0])
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 60 { // CURLE_PEER_FAILED_VERIFICATION
+		t.Errorf("curl without the authority: %v, want exit status 60\n%s", err, out)
+	}
+	if a := <-refused; failure(a.err) == nil || !mentions(failure(a.err), "alert") {
+		t.Errorf("the Accept of it: %v; want to read of an alert", a.err)
+	}
+}
+
+func TestSClientVerifiesTlsd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cert := secret(w.ca.Intermediate(t, "Between").Issue(t, localhost))
+	l := tlsdEndpoint{daemon(t)}.listen(t, listenOptions{cert: cert})
+	accepted := accepting(t, l)
+	out, err := runTool(t, "openssl", "s_client", "-connect", "127.0.0.1:"+strconv.Itoa(l.port()),
+		"-servername", "localhost", "-verify_hostname", "localhost", "-CAfile", w.ca.File, "-showcerts")
+	if err != nil || !strings.Contains(out, "Verify return code: 0 (ok)") {
+		t.Errorf("s_client: %v; want verify return code 0:\n%s", err, out)
+	}
+	if n := strings.Count(out, "BEGIN CERTIFICATE"); n != 2 {
+		t.Errorf("s_client was shown %d certificates, want the server's and the intermediate's", n)
+	}
+	if a := <-accepted; a.err != nil {
+		t.Error(a.err)
+	} else {
+		expectEnd(t, tlsdEndpoint{}, a.stream)
+	}
+}
+
+func TestTlsdGetsThePageOfSServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	port := testd.Port(t)
+	startOpenssl(t, []string{"s_server", "-www", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-cert", w.cert.CertFile, "-key", w.cert.KeyFile})
+	testd.AwaitListener(t, port)
+	s, err := tlsdEndpoint{d}.dial(t, address{"localhost", port}, dialOptions{ca: w.ca.File})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := write(s, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	page, err := io.ReadAll(s) // to the clean end, which it would be an error to miss
+	if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) || !bytes.Contains(page, []byte("</pre>")) || !bytes.Contains(page, []byte("TLSv1.3")) {
+		t.Errorf("%v; the page:\n%s", err, page)
+	}
+	closeStream(t, tlsdEndpoint{}, s)
+}

@@ -1,0 +1,405 @@
+package conformance
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// X509_V_ERR numbers, openssl-verification-options(1).
+const (
+	noIssuer         = 20
+	selfSigned       = 18
+	selfSignedAtRoot = 19
+	notYetValid      = 9
+	hasExpired       = 10
+	wrongName        = 62
+	wrongAddress     = 64
+)
+
+// A served case is a server's certificate, and what a client has to say of it.
+type served struct {
+	name    string
+	cert    func(*testing.T, *world) *testcert.Cert
+	host    string // whom the client wants: localhost if empty
+	code    int    // 0: it is accepted
+	depth   int
+	subject string // of the certificate at fault
+
+	opensslTakesIt bool // s_client falls back to the common name, which RFC 9525 section 2 forbids
+}
+
+var certificates = []served{
+	{name: "right name", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})},
+	{name: "right address", cert: leaf(testcert.Leaf{CN: "somebody", IPs: []string{"127.0.0.1"}}), host: "127.0.0.1"},
+	{name: "right among several names", cert: leaf(testcert.Leaf{CN: "x", DNS: []string{"a.test", "localhost"}, IPs: []string{"192.0.2.1"}})},
+	{name: "by an intermediate", cert: func(t *testing.T, w *world) *testcert.Cert {
+		return secret(w.ca.Intermediate(t, "Between").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}))
+	}},
+	{name: "RSA", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, Key: testcert.RSA})},
+	{name: "Ed25519", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, Key: testcert.Ed25519})},
+
+	{name: "expired", cert: leaf(testcert.Leaf{CN: "old", DNS: []string{"localhost"}, Expired: true}),
+		code: hasExpired, subject: "/CN=old"},
+	{name: "not yet valid", cert: leaf(testcert.Leaf{CN: "new", DNS: []string{"localhost"}, NotYet: true}),
+		code: notYetValid, subject: "/CN=new"},
+	{name: "self-signed", cert: func(t *testing.T, w *world) *testcert.Cert {
+		return secret(testcert.SelfSigned(t, testcert.Leaf{CN: "self", DNS: []string{"localhost"}}))
+	}, code: selfSigned, subject: "/CN=self"},
+	{name: "by an untrusted root", cert: func(t *testing.T, w *world) *testcert.Cert {
+		return issue(t, w.other, testcert.Leaf{CN: "stranger", DNS: []string{"localhost"}})
+	}, code: noIssuer, subject: "/CN=stranger"},
+	{name: "by an intermediate of an untrusted root", cert: func(t *testing.T, w *world) *testcert.Cert {
+		return secret(w.other.Intermediate(t, "Strange Between").Issue(t, testcert.Leaf{CN: "stranger", DNS: []string{"localhost"}}))
+	}, code: noIssuer, depth: 1, subject: "/CN=Strange Between"},
+	{name: "another name", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"elsewhere.test"}}),
+		code: wrongName, subject: "/CN=localhost"},
+	{name: "another address", cert: leaf(testcert.Leaf{CN: "127.0.0.1", IPs: []string{"127.0.0.2"}}), host: "127.0.0.1",
+		code: wrongAddress, subject: "/CN=127.0.0.1"},
+	{name: "a name where an address is wanted", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost", "127.0.0.1"}}), host: "127.0.0.1",
+		code: wrongAddress, subject: "/CN=localhost"},
+	{name: "an address where a name is wanted", cert: leaf(testcert.Leaf{CN: "somebody", IPs: []string{"127.0.0.1"}}),
+		code: wrongName, subject: "/CN=somebody"},
+	{name: "name only as the common name", cert: leaf(testcert.Leaf{CN: "localhost"}),
+		code: wrongName, subject: "/CN=localhost", opensslTakesIt: true},
+	{name: "address only as the common name", cert: leaf(testcert.Leaf{CN: "127.0.0.1"}), host: "127.0.0.1",
+		code: wrongAddress, subject: "/CN=127.0.0.1"},
+}
+
+func leaf(l testcert.Leaf) func(*testing.T, *world) *testcert.Cert {
+	return func(t *testing.T, w *world) *testcert.Cert { return issue(t, w.ca, l) }
+}
+
+func (c served) wanted() string {
+	if c.host == "" {
+		return "localhost"
+	}
+	return c.host
+}
+
+// All clients judge the certificates of all servers alike, and a server whose
+// client turns away is told so and goes on.
+func TestCertificatesAreJudged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	overPairs(t, needs{}, func(t *testing.T, cl, sv endpoint) {
+		for _, c := range certificates {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				judge(t, w, cl, sv, c)
+			})
+		}
+	})
+}
+
+func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
+	l := sv.listen(t, listenOptions{cert: c.cert(t, w)})
+	to := address{c.wanted(), l.port()}
+	accepted := accepting(t, l)
+	s, err := cl.dial(t, to, dialOptions{ca: w.ca.File})
+	a := <-accepted
+	if want := c.expectation(cl); judgement(err) != want {
+		t.Fatalf("%s as the client: %v; want %s", cl, err, want)
+	}
+	if err == nil {
+		if a.err != nil {
+			t.Fatalf("%s as the server: %v", sv, a.err)
+		}
+		greet(t, cl, sv, s, a.stream)
+		return
+	}
+	if a.err == nil {
+		t.Errorf("the client has refused, and %s as the server noticed nothing", sv)
+	}
+	if sv.String() != "tlsd" {
+		return
+	}
+	if e := failure(a.err); e == nil || e.Kind != client.KindHandshake || !mentions(e, "alert") {
+		t.Errorf("the client has refused, and tlsd's Accept says %v; want kind handshake, and to read of an alert", a.err)
+	}
+	// The same context serves the next client.
+	accepted = accepting(t, l)
+	if s, err = cl.dial(t, to, dialOptions{insecure: true}); err != nil {
+		t.Fatalf("%s as the client, which shall not verify: %v", cl, err)
+	}
+	if a = <-accepted; a.err != nil {
+		t.Fatalf("the next Accept: %v", a.err)
+	}
+	greet(t, cl, sv, s, a.stream)
+}
+
+// What clients can say of a certificate, coarsely.
+const (
+	isFine       = "accepted"
+	badTime      = "not valid at this time"
+	badAuthority = "not by a trusted authority"
+	badName      = "not for this name or address"
+)
+
+func (c served) expectation(cl endpoint) string {
+	if c.opensslTakesIt && cl.String() == "openssl" {
+		return isFine
+	}
+	return judgementOf(c.code)
+}
+
+func judgementOf(code int) string {
+	switch code {
+	case 0:
+		return isFine
+	case notYetValid, hasExpired:
+		return badTime
+	case selfSigned, selfSignedAtRoot, noIssuer:
+		return badAuthority
+	case wrongName, wrongAddress:
+		return badName
+	}
+	return fmt.Sprintf("verify code %d", code)
+}
+
+var opensslVerdict = regexp.MustCompile(`verify error:num=(\d+):`)
+
+// judgement reads what a client has to say from its error.
+func judgement(err error) string {
+	var (
+		ours    *client.Error
+		cli     *opensslError
+		invalid x509.CertificateInvalidError
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+	)
+	switch {
+	case err == nil:
+		return isFine
+	case errors.As(err, &ours) && ours.Kind == client.KindVerify && ours.Data.Verify != nil:
+		return judgementOf(ours.Data.Verify.Code)
+	case errors.As(err, &cli):
+		if m := opensslVerdict.FindStringSubmatch(cli.text); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			return judgementOf(n)
+		}
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return badTime
+	case errors.As(err, &unknown):
+		return badAuthority
+	case errors.As(err, &name):
+		return badName
+	}
+	return fmt.Sprintf("some other error: %v", err)
+}
+
+// The error of tlsd says which certificate was refused and why, in words and in
+// numbers, and what was trusted; SetInsecureSkipVerify turns all of that off, and on again.
+func TestARefusedCertificateIsExplained(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	for _, c := range certificates {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			cert := c.cert(t, w)
+			l := goEndpoint{}.listen(t, listenOptions{cert: cert})
+			ctx, s := bounded(t), session(t, d, w.ca)
+			shake := func(skip ...bool) error {
+				t.Helper()
+				accepted := accepting(t, l)
+				h, err := s.NewClient(ctx, c.wanted(), l.port())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, on := range skip {
+					if err := s.SetInsecureSkipVerify(ctx, h, on); err != nil {
+						t.Fatal(err)
+					}
+				}
+				err = s.Handshake(ctx, h)
+				a := <-accepted
+				if err == nil && a.err == nil {
+					greet(t, tlsdEndpoint{}, goEndpoint{}, &tlsdStream{t, ctx, s, h}, a.stream)
+				}
+				return err
+			}
+			check := func(err error) {
+				t.Helper()
+				if c.code == 0 {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				e := failure(err)
+				if e == nil || e.Kind != client.KindVerify || e.Data.Verify == nil {
+					t.Fatalf("%v; want kind verify, with detail", err)
+				}
+				v := e.Data.Verify
+				if v.Code != c.code || v.Depth != c.depth || v.Subject != c.subject || v.Reason == "" || !strings.Contains(v.Store, w.ca.File) {
+					t.Errorf("detail %+v; want code %d, depth %d, subject %s, a reason, and the store %s", *v, c.code, c.depth, c.subject, w.ca.File)
+				}
+				if !mentions(e, "tls.Handshake", v.Reason, v.Subject, v.Store, fmt.Sprintf("depth %d", v.Depth)) {
+					t.Errorf("%q; want to read the detail: %+v", e.Message, *v)
+				}
+				if (c.code == wrongName || c.code == wrongAddress) && !mentions(e, c.wanted()) {
+					t.Errorf("%q; want to read whom the certificate is not for: %s", e.Message, c.wanted())
+				}
+				if last, err := s.LastError(ctx); err != nil || last != e.Message {
+					t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
+				}
+			}
+			check(shake())
+			if err := shake(true); err != nil {
+				t.Errorf("with verification off: %v", err)
+			}
+			check(shake(true, false))
+			check(shake()) // another connection never was affected
+		})
+	}
+}
+
+// The subject is OpenSSL's one-line form, X509_NAME_oneline(3), which the command
+// line prints with -nameopt compat.
+func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	for _, c := range []struct {
+		name pkix.Name
+		has  string
+	}{
+		{pkix.Name{Country: []string{"DE"}, Organization: []string{"Some Co"}, CommonName: "localhost"}, "/C=DE/O=Some Co/CN=localhost"},
+		{pkix.Name{CommonName: "a/b=c"}, "/CN=a"},
+		{pkix.Name{CommonName: "Müller"}, `/CN=M\xC3\xBCller`},
+		{pkix.Name{CommonName: strings.Repeat("x", 1000)}, strings.Repeat("x", 1000)}, // longer than any buffer
+		{pkix.Name{}, ""},
+	} {
+		cert := issue(t, w.ca, testcert.Leaf{Subject: &c.name, DNS: []string{"localhost"}})
+		out, err := exec.Command("openssl", "x509", "-in", cert.CertFile, "-noout", "-subject", "-nameopt", "compat").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.TrimSpace(strings.TrimPrefix(string(out), "subject="))
+		s, _ := connect(t, w, tlsdEndpoint{d}, goEndpoint{}, dialOptions{}, listenOptions{cert: cert})
+		if got := s.peerSubject(); got != want || !strings.Contains(got, c.has) {
+			t.Errorf("subject %q; want %q, as openssl, with %q", got, want, c.has)
+		}
+	}
+}
+
+// SetCaBundle holds for the clients that are opened after it, in its session; one that fails changes nothing.
+func TestTheCaBundleThatHolds(t *testing.T) {
+	t.Parallel()
+	a, b := newWorld(t), newWorld(t)
+	d := daemon(t)
+	la, lb := serve(t, a.cert), serve(t, b.cert)
+	ctx := bounded(t)
+	open := func(s *client.Client, port int) client.Handle {
+		t.Helper()
+		h, err := s.NewClient(ctx, "localhost", port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	check := func(s *client.Client, h client.Handle, ok bool, store string) {
+		t.Helper()
+		err := s.Handshake(ctx, h)
+		if ok && err != nil {
+			t.Errorf("handle %d: %v; want success", h, err)
+		}
+		if e := failure(err); !ok && (e == nil || e.Kind != client.KindVerify || e.Data.Verify == nil || !strings.Contains(e.Data.Verify.Store, store)) {
+			t.Errorf("handle %d: %v; want kind verify, of the store %s", h, err, store)
+		}
+	}
+	s, other := session(t, d, a.ca), session(t, d, b.ca)
+
+	before := open(s, la)
+	beforeB := open(s, lb)
+	if err := s.SetCaBundle(ctx, b.ca.File); err != nil {
+		t.Fatal(err)
+	}
+	after := open(s, lb)
+	afterA := open(s, la)
+	check(s, before, true, "")              // it was opened under a
+	check(s, beforeB, false, a.ca.File)     //
+	check(s, after, true, "")               // and these under b
+	check(s, afterA, false, b.ca.File)      //
+	check(other, open(other, lb), true, "") // another session has its own
+
+	if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {
+		t.Error("a key was taken for a CA bundle")
+	}
+	check(s, open(s, lb), true, "") // the old store stays
+	check(s, open(s, la), false, b.ca.File)
+
+	if err := s.SetCaBundle(ctx, a.ca.File); err != nil {
+		t.Fatal(err)
+	}
+	check(s, open(s, la), true, "")
+	check(s, open(s, lb), false, a.ca.File)
+	check(other, open(other, la), false, b.ca.File)
+}
+
+// serve lets clients of crypto/tls come and go, until the test ends.
+func serve(t *testing.T, cert *testcert.Cert) (port int) {
+	t.Helper()
+	l := goEndpoint{}.listen(t, listenOptions{cert: cert}).(goListener)
+	var work sync.WaitGroup
+	t.Cleanup(func() { // after the sessions of the test have been closed, which were opened later
+		l.l.Close()
+		work.Wait()
+	})
+	work.Go(func() {
+		for {
+			nc, err := l.l.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() {
+				defer nc.Close()
+				nc.SetDeadline(time.Now().Add(patience))
+				io.Copy(io.Discard, tls.Server(nc, l.cfg))
+			})
+		}
+	})
+	return l.port()
+}
+
+// Without a CA bundle the system's store holds, which OpenSSL lets the environment set.
+func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, c := range map[string]struct {
+		env   []string
+		ok    bool
+		store string // what the error has to say of it
+	}{
+		"the system's own": {nil, false, "system"},
+		"SSL_CERT_FILE":    {[]string{"SSL_CERT_FILE=" + w.ca.File, "SSL_CERT_DIR=/nonexistent"}, true, ""},
+		"another's":        {[]string{"SSL_CERT_FILE=" + w.other.File, "SSL_CERT_DIR=/nonexistent"}, false, w.other.File},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := daemonWith(t, testd.Options{Env: c.env})
+			_, err := tlsdEndpoint{d}.dial(t, address{"localhost", serve(t, w.cert)}, dialOptions{})
+			if c.ok && err != nil {
+				t.Error(err)
+			}
+			if e := failure(err); !c.ok && (e == nil || e.Kind != client.KindVerify || !mentions(e, c.store) || !strings.Contains(e.Data.Verify.Store, c.store)) {
+				t.Errorf("%v; want kind verify, and to read %q", err, c.store)
+			}
+		})
+	}
+}

@@ -1,0 +1,246 @@
+package plugin
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test program is also the tlsd that the plugin starts: with this variable set it is a
+// stand-in that takes tlsd's flags. Its value says how it behaves; see standInMain.
+const asTLSD = "TLSD_TEST_AS_TLSD"
+
+// standInMain serves on the socket until it has no session any more, and then removes the socket. Before it listens it writes what it finds itself to be into SOCKET.facts.
+func standInMain() {
+	path := flag.String("socket", "", "")
+	idle := flag.Duration("idle-exit", 0, "")
+	ready := flag.Int("ready-fd", 0, "")
+	flag.Parse()
+	time.AfterFunc(patience, func() { os.Exit(1) })
+	pipe := os.NewFile(uintptr(*ready), "ready")
+
+	switch os.Getenv(asTLSD) {
+	case "fails":
+		fmt.Fprintln(os.Stderr, "cannot listen")
+		os.Exit(1)
+	case "lies": // is ready, but does not listen
+		pipe.WriteString("\n")
+		os.Exit(0)
+	}
+	cwd, _ := os.Getwd()
+	facts := fmt.Sprintf("idle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET %q\n", *idle, cwd, isSessionLeader(), os.Getenv("NOTIFY_SOCKET"))
+	facts += fmt.Sprintf("SIGUSR1 ignored %v\n", signal.Ignored(syscall.SIGUSR1))
+	for fd := range 4 {
+		target, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		target, _, _ = strings.Cut(target, ":")
+		facts += fmt.Sprintf("fd %d %s\n", fd, target)
+	}
+	var inherited []string
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, f := range fds {
+		if target, _ := os.Readlink("/proc/self/fd/" + f.Name()); strings.HasSuffix(target, "inherit-me") {
+			inherited = append(inherited, target)
+		}
+	}
+	facts += fmt.Sprintf("inherited %v\n", inherited)
+
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: *path, Net: "unix"})
+	if err != nil { // as tlsd does: another one is live
+		os.Exit(1)
+	}
+	os.WriteFile(*path+".facts", []byte(facts), 0o600)
+	pipe.WriteString("\n")
+	pipe.Close()
+	ended := make(chan bool)
+	go func() {
+		for {
+			conn, err := ln.AcceptUnix()
+			if err != nil {
+				return
+			}
+			ended <- false
+			go func() {
+				serveBackend(conn)
+				ended <- true
+			}()
+		}
+	}()
+	for sessions, e := 0, <-ended; ; e = <-ended {
+		if sessions++; e {
+			sessions -= 2
+		}
+		if sessions == 0 {
+			ln.Close() // removes the socket
+			os.Exit(0)
+		}
+	}
+}
+
+// serveBackend answers Hello and Backend until the plugin goes.
+func serveBackend(conn *net.UnixConn) {
+	p := newPeer(conn)
+	for {
+		r, err := p.read()
+		if err != nil {
+			return
+		}
+		answer := `"openssl"`
+		if r.Method == "tls.Hello" {
+			answer = `{"version":1,"capabilities":["raw"]}`
+		}
+		fmt.Fprintf(conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", *r.ID, answer)
+	}
+}
+
+func isSessionLeader() bool {
+	sid, _, _ := syscall.Syscall(syscall.SYS_GETSID, 0, 0, 0)
+	return int(sid) == os.Getpid()
+}
+
+func self(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exe
+}
+
+// gone waits until the started stand-in has left.
+func gone(t *testing.T, socket string) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Lstat(socket); os.IsNotExist(err) {
+			return
+		}
+	}
+	t.Errorf("the tlsd that was started at %s has not left", socket)
+}
+
+func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
+	t.Parallel()
+	dir := nowhere(t)
+	socket, log, inheritMe := filepath.Join(dir, "s"), filepath.Join(dir, "log"), filepath.Join(dir, "inherit-me")
+	if err := os.WriteFile(inheritMe, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := startHostWith(t, hostOptions{flavour: plain, env: []string{
+		"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + self(t), "TLSD_LOG=" + log, asTLSD + "=serves", "NOTIFY_SOCKET=/x"}})
+	h.send("count-sigchld").gives(0, "")
+	if r := h.call("inherit", inheritMe); r.n < 0 {
+		t.Fatal("cannot open a file to inherit")
+	}
+	before := h.call("status").text
+	h.send("Backend").gives(7, "openssl")
+	after := h.call("status").text
+
+	// One more descriptor, the socket; no child, no signal, no handler.
+	var threads, fds int
+	fmt.Sscanf(before, "threads %d fds %d", &threads, &fds)
+	want := strings.Replace(before, fmt.Sprintf("fds %d", fds), fmt.Sprintf("fds %d", fds+1), 1)
+	if after != want {
+		t.Errorf("the host was\n%s\nand is\n%s", before, after)
+	}
+	if !strings.Contains(before, "children none sigchlds 0") {
+		t.Errorf("the host's status is %s", before)
+	}
+
+	facts, err := os.ReadFile(socket + ".facts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFacts := "idle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGUSR1 ignored false\n" +
+		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\ninherited []\n"
+	if string(facts) != wantFacts {
+		t.Errorf("the tlsd finds itself as\n%s\nwant\n%s", facts, wantFacts)
+	}
+	h.send("exit")
+	gone(t, socket)
+}
+
+func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(nowhere(t), "s")
+	h := startHost(t, "TLSD_AUTOSTART=1", "TLSD_SOCKET="+socket, "TLSD_EXE="+self(t), asTLSD+"=serves")
+	h.send("ignore-sigchld").gives(0, "")
+	h.send("Backend").gives(7, "openssl")
+	h.send("exit")
+	gone(t, socket)
+}
+
+func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
+	t.Parallel()
+	dir, bin := nowhere(t), t.TempDir()
+	if err := os.Symlink(self(t), filepath.Join(bin, "tlsd")); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "PATH=relative::/nonexistent:" + bin, asTLSD + "=serves"}
+	h := startHost(t, env...)
+	h.send("Backend").gives(7, "openssl")
+	if _, err := os.Lstat(filepath.Join(dir, "tlsd.sock")); err != nil {
+		t.Error(err)
+	}
+	h.send("exit")
+	gone(t, filepath.Join(dir, "tlsd.sock"))
+}
+
+func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(nowhere(t), "s")
+	env := []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + self(t), asTLSD + "=serves"}
+	hosts := make([]*host, 4)
+	for i := range hosts {
+		hosts[i] = startHostWith(t, hostOptions{flavour: plain, env: env})
+		hosts[i].send("LastError").gives(0, "") // it runs
+	}
+	var calls []*pending
+	for _, h := range hosts {
+		calls = append(calls, h.start("Version", 0))
+	}
+	for _, c := range calls {
+		c.gives(7, "openssl")
+	}
+	for _, h := range hosts {
+		h.send("exit")
+	}
+	gone(t, socket)
+}
+
+func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
+	t.Parallel()
+	dir := nowhere(t)
+	notExecutable := filepath.Join(dir, "text")
+	if err := os.WriteFile(notExecutable, []byte("no program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	for _, c := range []struct {
+		env  []string
+		want []string
+	}{
+		{[]string{"TLSD_EXE=" + self(t), asTLSD + "=fails"},
+			[]string{socket + ": No such file or directory", "starting " + self(t), "ended before it listened"}},
+		{[]string{"TLSD_EXE=" + self(t), asTLSD + "=lies"},
+			[]string{"starting " + self(t), socket + ": No such file or directory"}},
+		{[]string{"TLSD_EXE=" + notExecutable}, []string{"starting " + notExecutable + ": Permission denied"}},
+		{[]string{"TLSD_EXE=/nonexistent/tlsd"}, []string{"starting /nonexistent/tlsd: No such file or directory"}},
+		{[]string{"PATH=/nonexistent"}, []string{"there is none to start on PATH, and TLSD_EXE does not name one"}},
+		{[]string{"TLSD_EXE=" + self(t), "TLSD_LOG=/nonexistent/log"}, []string{"TLSD_LOG: /nonexistent/log: No such file or directory"}},
+		{[]string{"TLSD_EXE=" + self(t), "TLSD_AUTOSTART=0"}, []string{socket + ": No such file or directory; none was started, because TLSD_AUTOSTART is 0"}},
+	} {
+		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket}, c.env...)...)
+		before := h.call("status").text
+		h.send("NewClient", "example.com", 443).fails("tls.NewClient: backend: no tlsd: ", c.want...)
+		h.send("Backend").gives(4, "stub")
+		if after := h.call("status").text; after != before {
+			t.Errorf("%v: the host was\n%s\nand is\n%s", c.env, before, after)
+		}
+	}
+}

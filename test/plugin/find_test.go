@@ -1,0 +1,236 @@
+package plugin
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// backendIs makes the host ask a stand-in for its backend.
+func backendIs(t *testing.T, h *host, d *standIn, name string) {
+	t.Helper()
+	call := h.start("Backend")
+	p, _ := d.session()
+	for range 2 {
+		p.result(p.expect("tls.Backend", "[]"), `"`+name+`"`)
+	}
+	call.gives(int64(len(name)), name)
+}
+
+func TestTheNamedSocketComesFirst(t *testing.T) {
+	t.Parallel()
+	dir := nowhere(t)
+	runtime := standInAt(t, filepath.Join(dir, "tlsd.sock"))
+	named := newStandIn(t)
+	h := startHost(t, "XDG_RUNTIME_DIR="+dir, named.env())
+	backendIs(t, h, named, "named")
+
+	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET=") // empty is unset
+	backendIs(t, h, runtime, "runtime")
+
+	// A named one that does not answer is not replaced.
+	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET="+dir+"/none")
+	h.send("Version", 0).fails("tls.Version: backend: no tlsd: "+dir+"/none: No such file or directory; none was started", "TLSD_AUTOSTART is 0")
+	if r := h.call("LastError"); strings.Contains(r.text, "/run/") {
+		t.Errorf("tried another than the named socket: %s", r.text)
+	}
+}
+
+func TestWhatWasTriedIsSaid(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Lstat("/run/tlsd.sock"); err == nil {
+		t.Skip("this machine runs a tlsd of its own")
+	}
+	dir := nowhere(t)
+	run := "/run/tlsd.sock: No such file or directory"
+	h := startHost(t, "XDG_RUNTIME_DIR="+dir)
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + dir + "/tlsd.sock: No such file or directory; " + run)
+
+	h = startHost(t, "XDG_RUNTIME_DIR=relative")
+	h.send("NewServerContext", "/c", "/k").fails("tls.NewServerContext: backend: no tlsd: "+run+"; /tmp/tlsd-"+strconv.Itoa(os.Geteuid())+"/tlsd.sock: ", "TLSD_AUTOSTART is 0")
+
+	// A dead socket, a file that is no socket, a path that is too long.
+	dead := filepath.Join(dir, "dead")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	long := "/" + strings.Repeat("x", 107)
+	for path, why := range map[string]string{
+		dead:                 dead + ": Connection refused",
+		"/etc/passwd":        "/etc/passwd: Connection refused",
+		"/etc/passwd/x":      "/etc/passwd/x: Not a directory",
+		long:                 long + ": the path of a socket can have at most 107 bytes",
+		long[:107] + "\xc3ä": "the path of a socket can have at most 107 bytes",
+	} {
+		h := startHost(t, "TLSD_SOCKET="+path)
+		h.send("SetCaBundle", "/ca").fails("tls.SetCaBundle: backend: no tlsd: ", why)
+		h.send("Backend").gives(4, "stub")
+	}
+}
+
+func TestAServerOfAnotherUserIsRefused(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		missing(t, "needs root, to be another user")
+	}
+	// A stand-in of user 65534 listens; root's host must not talk to it.
+	dir := nowhere(t)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	socket, exe := filepath.Join(dir, "s"), filepath.Join(dir, "tlsd")
+	copyFile(t, self(t), exe)
+	cmd := exec.Command(exe, "--socket", socket, "--ready-fd", "1")
+	cmd.Env = []string{asTLSD + "=serves"}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if n, _ := out.Read(make([]byte, 1)); n == 0 {
+		t.Fatal("the stand-in does not run as user 65534")
+	}
+	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1", "TLSD_EXE="+self(t), asTLSD+"=serves")
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+socket+": refused", "the user with id 65534 runs it, who is neither root nor 0")
+}
+
+func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("every other test shows it, because this is not root")
+	}
+	// Root's server serves everybody; that the host is another user is enough here.
+	d := newStandIn(t)
+	if err := os.Chmod(filepath.Dir(d.path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(d.path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=65534", "--clear-groups"}, env: []string{d.env()}})
+	backendIs(t, h, d, "root's")
+}
+
+func TestAFullQueueIsWaitedForWithABound(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(nowhere(t), "s")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", path) // the queue's only place
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	h := startHost(t, "TLSD_SOCKET="+path)
+	began := time.Now()
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + path + ": Connection timed out")
+	if d := time.Since(began); d < 9*time.Second || d > 30*time.Second {
+		t.Errorf("waited %v for a place in the queue; want 10 s", d)
+	}
+}
+
+func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
+	if _, err := os.Lstat("/run/tlsd.sock"); err == nil {
+		t.Skip("this machine runs a tlsd of its own")
+	}
+	// A user id of its own, so that no real directory is touched.
+	const uid = 54321
+	dir := "/tmp/tlsd-" + strconv.Itoa(uid)
+	if os.Geteuid() != 0 {
+		missing(t, "needs root, to be another user")
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		t.Skipf("%s is in use", dir)
+	}
+	// Everything that the other user runs must be readable for it.
+	shared := nowhere(t)
+	if err := os.Chmod(shared, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(shared, "tlsd")
+	copyFile(t, self(t), exe)
+	if err := os.Chmod(workDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	start := func() *host {
+		return startHostWith(t, hostOptions{flavour: plain,
+			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid), "--clear-groups"},
+			env:     []string{"TLSD_AUTOSTART=1", "TLSD_EXE=" + exe, asTLSD + "=serves"}})
+	}
+	defer os.RemoveAll(dir)
+	for _, c := range []struct {
+		name string
+		make func() error
+		why  string
+	}{
+		{"another's", func() error { return os.Mkdir(dir, 0o755) }, dir + ": belongs to another user"},
+		{"open", func() error {
+			return firstError(os.Mkdir(dir, 0o700), os.Chown(dir, uid, uid), os.Chmod(dir, 0o750))
+		}, dir + ": is open to other users; its mode must be 0700"},
+		{"link", func() error { return firstError(os.Symlink(shared, dir), os.Lchown(dir, uid, uid)) }, dir + ": is no directory"},
+		{"file", func() error { return os.WriteFile(dir, nil, 0o600) }, dir + "/tlsd.sock: Not a directory"},
+	} {
+		if err := c.make(); err != nil {
+			t.Fatal(c.name, err)
+		}
+		start().send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", c.why)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	h := start()
+	h.send("Backend").gives(7, "openssl")
+	if st, err := os.Lstat(dir); err != nil || st.Mode() != os.ModeDir|0o700 {
+		t.Errorf("the directory made for it: %v, %v", st.Mode(), err)
+	}
+	second := start() // finds it there
+	second.send("Backend").gives(7, "openssl")
+	second.send("exit")
+	h.send("exit")
+	gone(t, dir+"/tlsd.sock")
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

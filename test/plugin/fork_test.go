@@ -1,0 +1,143 @@
+package plugin
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d, h, p := opened(t)
+	p.client(h, 4)
+	ca := h.start("SetCaBundle", "/ca.pem")
+	p.result(p.expect("tls.SetCaBundle", `["/ca.pem"]`), "0")
+	ca.gives(0, "")
+	error := h.start("Handshake", 4)
+	p.fail(p.expect("tls.Handshake", "[4]"), "the parent's error")
+	error.fails("the parent's error")
+
+	// Other threads of the parent wait, one of them leads, one sends.
+	read := h.start("Read", 1, 100)
+	readID := p.expect("tls.Read", "[1,100]")
+	accept := h.start("Accept", 2, "::", 1)
+	acceptID := p.expect("tls.Accept", `[2,"::",1]`)
+	write := h.start("WriteZeros", 4, 8<<20)
+	p.in.Peek(1)
+
+	h.send("fork").gives(0, "") // from here on the child does the commands
+	h.send("LastError").gives(0, "")
+	for _, handle := range []int{1, 4} {
+		h.send("Read", handle, 10).fails("tls.Read: handle ", "no such handle: it belongs to the process that this one was forked from")
+	}
+	h.send("Close", 5).fails("tls.Close: handle 5: no such handle")
+	client := h.start("NewClient", "child", 1)
+	c, first := d.session()
+	if first != 5 {
+		t.Errorf("the child's session begins with handle %d; want 5, because 1 to 4 are the parent's", first)
+	}
+	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // the parent's trust holds
+	c.result(c.expect("tls.NewClient", `["child",1]`), "5")
+	client.gives(5, "")
+	childRead := h.start("Read", 5, 10)
+	c.blob(c.expect("tls.Read", "[5,10]"), "child")
+	childRead.reads("child")
+
+	// The parent's calls go on meanwhile, as if there were no child.
+	p.blob(readID, "parent")
+	read.reads("parent")
+
+	h.send("exit")
+	(&pending{h, "exit", "child"}).gives(0, "")
+	c.ended()
+
+	p.fail(acceptID, "accept")
+	accept.fails("accept")
+	r := p.request()
+	if r.Method != "tls.Write" || len(r.blob) != 8<<20 {
+		t.Fatalf("the parent sends %s of %d bytes", r.Method, len(r.blob))
+	}
+	p.result(*r.ID, "8388608")
+	write.gives(8<<20, "")
+	p.client(h, 6)
+}
+
+func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	fds := func() (n int) {
+		_, after, _ := strings.Cut(h.call("status").text, "fds ")
+		fmt.Sscan(after, &n)
+		return n
+	}
+	parent := fds()
+	h.send("fork").gives(0, "")
+	if child := fds(); child != parent-1 {
+		t.Errorf("the parent has %d descriptors, the child %d; want one less: the session's socket", parent, child)
+	}
+	h.send("exit")
+	(&pending{h, "exit", "child"}).gives(0, "")
+	p.client(h, 2)
+}
+
+func TestAProgramThatTheHostStartsDoesNotInheritTheSession(t *testing.T) {
+	t.Parallel()
+	d := newStandIn(t)
+	h := startHost(t, d.env())
+	before := h.call("spawn")
+	client := h.start("NewClient", "h", 1)
+	p, _ := d.session()
+	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
+	client.gives(1, "")
+	h.send("spawn").gives(before.n, "")
+}
+
+func TestALibraryThatIsLoadedAgainBeginsAnew(t *testing.T) {
+	t.Parallel()
+	d, h, p := opened(t)
+	before := h.call("status").text
+	h.send("reload").gives(0, "")
+	p.ended()
+	h.send("Handshake", 1).fails("tls.Handshake: handle 1: no such handle")
+	client := h.start("NewClient", "h", 1)
+	p, first := d.session()
+	if first != 1 {
+		t.Errorf("a library that was loaded again begins with handle %d", first)
+	}
+	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
+	client.gives(1, "")
+	if after := h.call("status").text; after != before {
+		t.Errorf("the host was\n%s\nand is\n%s", before, after)
+	}
+}
+
+func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
+	t.Parallel()
+	d, h, p := opened(t)
+	_ = p
+	h.send("fork").gives(0, "")
+	client := h.start("NewClient", "child", 1)
+	c, _ := d.session()
+	c.result(c.expect("tls.NewClient", `["child",1]`), "2")
+	client.gives(2, "")
+	h.send("status").wait() // joins the threads
+	h.send("fork").gives(0, "")
+	for _, handle := range []int{1, 2} {
+		h.send("Close", handle).fails("tls.Close: handle ", "no such handle")
+	}
+	client = h.start("NewClient", "grandchild", 1)
+	g, first := d.session()
+	if first != 3 {
+		t.Errorf("the grandchild's session begins with handle %d; want 3", first)
+	}
+	g.result(g.expect("tls.NewClient", `["grandchild",1]`), "3")
+	client.gives(3, "")
+	h.send("exit")
+	(&pending{h, "exit", "child"}).gives(0, "")
+	// The child's session has outlived its child.
+	handshake := h.start("Handshake", 2)
+	c.result(c.expect("tls.Handshake", "[2]"), "0")
+	handshake.gives(0, "")
+	h.send("exit")
+	(&pending{h, "exit", "child"}).wait()
+}

@@ -1,0 +1,174 @@
+package plugin
+
+import "testing"
+
+// The test's host has a session with connections 1 and 5, and loses it while a Read waits on 1.
+func lostSession(t *testing.T) (*standIn, *host) {
+	t.Helper()
+	d, h, p := opened(t)
+	p.client(h, 5)
+	read := h.start("Read", 1, 10)
+	p.expect("tls.Read", "[1,10]")
+	write := h.start("Write", 5, "6162")
+	p.request()
+	p.conn.Close()
+	read.fails("tls.", "lost: tlsd has closed the session") // LastError is the process's: it may be the other's
+	write.fails("tls.", "lost: tlsd has closed the session")
+	return d, h
+}
+
+func TestALostSessionsHandlesStayDead(t *testing.T) {
+	t.Parallel()
+	d, h := lostSession(t)
+	dead := func() {
+		t.Helper()
+		h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: ")
+		h.send("Write", 5, "").fails("tls.Write: handle 5: lost: ")
+		h.send("Close", 5).fails("tls.Close: handle 5: lost: ")
+		h.send("PeerCertSubject", 3).fails("tls.PeerCertSubject: handle 3: lost: ")
+		h.send("Version", 5).fails("tls.Version: handle 5: lost: ")
+		h.send("Accept", 5, "::", 1).fails("tls.Accept: handle 5: lost: ")
+	}
+	dead()
+	h.send("Read", 6, 10).fails("tls.Read: handle 6: no such handle")
+
+	call := h.start("NewClient", "again", 1)
+	p, first := d.session()
+	if first != 6 {
+		t.Errorf("the new session begins with handle %d; want 6", first)
+	}
+	p.result(p.expect("tls.NewClient", `["again",1]`), "6")
+	call.gives(6, "")
+	dead() // without a word to the new session
+	handshake := h.start("Handshake", 6)
+	p.result(p.expect("tls.Handshake", "[6]"), "0")
+	handshake.gives(0, "")
+}
+
+func TestAHandleThatWasNotHandedOutDoesNotCount(t *testing.T) {
+	t.Parallel()
+	d, h := lostSession(t)
+	call := h.start("NewServerContext", "/c", "/k")
+	p, _ := d.session()
+	p.expect("tls.NewServerContext", `["/c","/k"]`)
+	p.conn.Close() // 6 was made, but nobody has learned of it
+	call.fails("tls.NewServerContext: lost: tlsd has closed the session")
+
+	backend := h.start("Backend")
+	p, first := d.session()
+	if first != 6 {
+		t.Errorf("the new session begins with handle %d; want 6", first)
+	}
+	for range 2 {
+		p.result(p.expect("tls.Backend", "[]"), `"openssl"`)
+	}
+	backend.gives(7, "openssl")
+}
+
+func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
+	t.Parallel()
+	for name, farewell := range map[string]string{
+		"silently":      "",
+		"with a word":   `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"idle for too long"}}` + "\n",
+		"half a word":   `{"jsonrpc":"2.0",`,
+		"without sense": "x\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, h, p := opened(t)
+			p.conn.Write([]byte(farewell))
+			p.conn.Close()
+			call := h.start("NewClient", "again", 1)
+			p, first := d.session()
+			if first != 2 {
+				t.Errorf("the new session begins with handle %d; want 2", first)
+			}
+			p.result(p.expect("tls.NewClient", `["again",1]`), "2")
+			call.gives(2, "")
+			why := "tls.Read: handle 1: lost: tlsd has closed the session"
+			if name == "with a word" {
+				why = "tls.Read: handle 1: lost: idle for too long"
+			} else if name == "without sense" {
+				why = "tls.Read: handle 1: lost: tlsd has sent a line that is no answer"
+			}
+			h.send("Read", 1, 1).fails(why)
+		})
+	}
+}
+
+func TestACallOnAHandleLearnsThatTheSessionHasEnded(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	p.conn.Close()
+	h.send("Write", 1, "6162").fails("tls.Write: handle 1: lost: tlsd")
+	h.send("Read", 1, 9).fails("tls.Read: handle 1: lost: tlsd")
+}
+
+func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
+	t.Parallel()
+	d, h, p := opened(t)
+	for _, path := range []string{"/old.pem", "/new.pem"} {
+		ca := h.start("SetCaBundle", path)
+		p.result(p.expect("tls.SetCaBundle", `["`+path+`"]`), "0")
+		ca.gives(0, "")
+	}
+	ca := h.start("SetCaBundle", "/bad.pem") // does not replace it
+	p.fail(p.expect("tls.SetCaBundle", `["/bad.pem"]`), "tls.SetCaBundle: /bad.pem: no such file")
+	ca.fails("tls.SetCaBundle: /bad.pem")
+	p.conn.Close()
+
+	// A call that trusts nobody does not need it.
+	context := h.start("NewServerContext", "/c", "/k")
+	p, _ = d.session()
+	p.result(p.expect("tls.NewServerContext", `["/c","/k"]`), "2")
+	context.gives(2, "")
+
+	// If it cannot be set, the client fails, and so does the next: never the system's store instead.
+	for range 2 {
+		client := h.start("NewClient", "h", 1)
+		p.fail(p.expect("tls.SetCaBundle", `["/new.pem"]`), "tls.SetCaBundle: /new.pem: no such file")
+		client.fails("tls.SetCaBundle: /new.pem: no such file")
+	}
+	client := h.start("NewClient", "h", 1)
+	p.result(p.expect("tls.SetCaBundle", `["/new.pem"]`), "0")
+	p.result(p.expect("tls.NewClient", `["h",1]`), "3")
+	client.gives(3, "")
+	p.client(h, 4) // once is enough
+}
+
+func TestACABundleSetInANewSessionIsTheOne(t *testing.T) {
+	t.Parallel()
+	d, h, p := opened(t)
+	ca := h.start("SetCaBundle", "/old.pem")
+	p.result(p.expect("tls.SetCaBundle", `["/old.pem"]`), "0")
+	ca.gives(0, "")
+	p.conn.Close()
+
+	ca = h.start("SetCaBundle", "/new.pem")
+	p, _ = d.session()
+	p.result(p.expect("tls.SetCaBundle", `["/new.pem"]`), "0")
+	ca.gives(0, "")
+	p.client(h, 2)
+}
+
+func TestLostSessionsLeaveNoDescriptorsBehind(t *testing.T) {
+	t.Parallel()
+	d := newStandIn(t)
+	h := startHost(t, d.env())
+	h.start("LastError").gives(0, "") // the first thread makes libc catch a signal
+	before := h.call("status").text
+	for i := range 5 {
+		call := h.start("NewClient", "h", 1)
+		p, first := d.session()
+		if first != int64(i+1) {
+			t.Errorf("session %d begins with handle %d", i, first)
+		}
+		p.result(p.expect("tls.NewClient", `["h",1]`), string(rune('1'+i)))
+		call.gives(int64(i+1), "")
+		p.conn.Close()
+		h.send("Handshake", i+1).fails("tls.Handshake: handle ")
+	}
+	if after := h.call("status").text; after != before {
+		t.Errorf("the host was\n%s\nand is\n%s", before, after)
+	}
+}

@@ -1,0 +1,411 @@
+package plugin
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+)
+
+// A daemon is a running tlsd, the real one.
+type daemon struct{ path, log string }
+
+func (d *daemon) env() string { return "TLSD_SOCKET=" + d.path }
+
+func (d *daemon) logged(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(d.log)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(text)
+}
+
+func tlsdProgram(t *testing.T) string {
+	t.Helper()
+	out := filepath.Join(workDir, "tlsd")
+	cmd := exec.Command(needTool(t, "go"), "build", "-o", out, "tlsd/cmd/tlsd")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return build(t, out, cmd)
+}
+
+// startTLSD starts a tlsd, which ends with the test, and properly.
+func startTLSD(t *testing.T, flags ...string) *daemon {
+	t.Helper()
+	dir := nowhere(t)
+	d := &daemon{path: filepath.Join(dir, "tlsd.sock"), log: filepath.Join(dir, "log")}
+	log, err := os.Create(d.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	ready, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	cmd := exec.Command(tlsdProgram(t), append([]string{"--socket", d.path, "--ready-fd", "3", "--log-format", "json"}, flags...)...)
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("tlsd: %v", err)
+		}
+		kill.Stop()
+		if t.Failed() {
+			t.Logf("tlsd says\n%s", d.logged(t))
+		}
+	})
+	ready.SetReadDeadline(time.Now().Add(patience))
+	if line, err := io.ReadAll(ready); err != nil || string(line) != "\n" {
+		t.Fatalf("tlsd does not start: %q, %v\n%s", line, err, d.logged(t))
+	}
+	return d
+}
+
+// echoServer is a crypto/tls server that echoes; it returns its port.
+func echoServer(t *testing.T, cert *testcert.Cert) int {
+	t.Helper()
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() {
+		ln.Close()
+		<-ended
+	})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(2 * patience))
+				io.Copy(conn, conn)
+			}()
+		}
+	}()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// echo gives a CA file and the port of an echo server whose certificate it has signed.
+func echo(t *testing.T) (ca string, port int) {
+	t.Helper()
+	authority := testcert.NewCA(t, "Test CA")
+	cert := authority.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	return authority.File, echoServer(t, cert)
+}
+
+func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca, port := echo(t)
+	const conversation = "backend openssl\npeer /CN=localhost TLSv1.3\necho True\nthen tls.Read: handle %d"
+	first, second := fmt.Sprintf(conversation, 1), fmt.Sprintf(conversation, 2)
+	for _, c := range []struct {
+		name, script string
+		want         string
+	}{
+		{"python3", "client.py", first + "\n" + second + "\nchild 0\n"},
+		{"luajit", "client.lua", first + "\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			script, err := filepath.Abs("testdata/" + c.script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, needTool(t, c.name), script, plain.library(t), "localhost", strconv.Itoa(port), filepath.Base(ca))
+			cmd.Dir = filepath.Dir(ca) // the path is the caller's
+			cmd.Env = append(os.Environ(), d.env(), "TLSD_AUTOSTART=0")
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			out = regexp.MustCompile(`(?m)(^then .*handle \d+): .*`).ReplaceAll(out, []byte("$1"))
+			if err != nil || string(out) != c.want {
+				t.Errorf("%s: %v\n%s%s\nwant\n%s", c.name, err, out, stderr.String(), c.want)
+			}
+		})
+	}
+
+	t.Run("C", func(t *testing.T) {
+		t.Parallel()
+		h := startHost(t, d.env())
+		h.send("chdir", filepath.Dir(ca)).gives(0, "")
+		h.send("SetCaBundle", filepath.Base(ca)).gives(0, "")
+		before := h.call("status").text
+		if r := h.call("Version", 0); !strings.HasPrefix(r.text, "OpenSSL ") {
+			t.Errorf("Version(0) is %q", r.text)
+		}
+		h.send("NewClient", "localhost", port).gives(1, "")
+		h.send("Write", 1, "61").fails("tls.Write: handle 1: ")
+		h.send("Handshake", 1).gives(0, "")
+		h.send("Handshake", 1).gives(0, "")
+		h.send("PeerCertSubject", 1).gives(13, "/CN=localhost")
+		h.send("Version", 1).gives(7, "TLSv1.3")
+		h.send("Write", 1, "").gives(0, "")
+		h.send("Write", 1, hexOf("hello")).gives(5, "")
+		h.send("Read", 1, 4096).reads("hello")
+
+		h.send("NewClient", "127.0.0.1", port).gives(2, "")
+		h.send("SetInsecureSkipVerify", 2, 1).gives(0, "")
+		h.send("Handshake", 2).gives(0, "")
+		h.send("Close", 2).gives(0, "")
+		h.send("Close", 2).fails("tls.Close: handle 2: ")
+		h.send("Write", 99, "").fails("tls.Write: handle 99: ")
+		h.send("NewClient", "localhost", 0).fails("tls.NewClient: port")
+		h.send("SetCaBundle", "missing.pem").fails("tls.SetCaBundle: ", filepath.Dir(ca)+"/missing.pem")
+		if after := h.call("status").text; after != before {
+			t.Errorf("the host was\n%s\nand is\n%s", before, after)
+		}
+	})
+}
+
+func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca := testcert.NewCA(t, "Test CA")
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	port := freePort(t)
+	h := startHost(t, d.env())
+	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
+	h.send("NewServerContext", filepath.Base(cert.CertFile), filepath.Base(cert.KeyFile)).gives(1, "")
+	accept := h.start("Accept", 1, "127.0.0.1", port)
+
+	config := &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}
+	conn := dial(t, port, config)
+	accept.gives(2, "")
+	if _, err := conn.Write([]byte("request")); err != nil {
+		t.Fatal(err)
+	}
+	h.send("Read", 2, 100).reads("request")
+	h.send("Write", 2, hexOf("answer")).gives(6, "")
+	h.send("Close", 2).gives(0, "")
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "answer" {
+		t.Errorf("the client gets %q, %v", got, err)
+	}
+
+	waiting := h.start("Accept", 1, "127.0.0.1", port)
+	other := h.start("Accept", 1, "127.0.0.1", port)
+	dial(t, port, config).Close()
+	// One of the two has it, the other waits until the context is closed.
+	first, second := waiting, other
+	select {
+	case r := <-h.waiting(waiting.tag):
+		h.waiting(waiting.tag) <- r
+	case r := <-h.waiting(other.tag):
+		h.waiting(other.tag) <- r
+		first, second = other, waiting
+	case <-time.After(patience):
+		t.Fatal("no Accept ends")
+	}
+	if r := first.wait(); r.n < 3 {
+		t.Errorf("Accept gives %d, %q", r.n, r.text)
+	}
+	h.send("CloseServerContext", 1).gives(0, "")
+	second.fails("tls.Accept: handle 1: ")
+}
+
+// dial connects once somebody listens.
+func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
+		if err == nil {
+			conn.SetDeadline(time.Now().Add(patience))
+			t.Cleanup(func() { conn.Close() })
+			return conn
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+func TestACloseEndsARealReadAtOnce(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca, port := echo(t)
+	h := startHost(t, d.env())
+	h.send("SetCaBundle", ca).gives(0, "")
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	reads := []*pending{h.start("Read", 1, 10), h.start("Read", 1, 10)}
+	h.send("Write", 1, "").gives(0, "") // the Reads are likely to wait by now; the result is the same if they do not
+	h.send("Close", 1).gives(0, "")
+	for _, r := range reads {
+		r.fails("tls.Read: handle 1: ")
+	}
+}
+
+func TestAKilledWorkerIsALostSessionAndTheNextClientWorks(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca, port := echo(t)
+	h := startHost(t, d.env())
+	h.send("SetCaBundle", ca).gives(0, "")
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	read := h.start("Read", 1, 10)
+	killWorker(t, d)
+	read.fails("tls.Read: handle 1: ", "lost")
+	h.send("Write", 1, "61").fails("tls.Write: handle 1: lost")
+
+	h.send("NewClient", "localhost", port).gives(2, "")
+	h.send("Handshake", 2).gives(0, "") // by the CA bundle of before
+	h.send("Write", 2, hexOf("again")).gives(5, "")
+	h.send("Read", 2, 10).reads("again")
+	h.send("Read", 1, 10).fails("tls.Read: handle 1: lost")
+
+	killWorker(t, d) // while nobody calls
+	h.send("NewClient", "localhost", port).gives(3, "")
+}
+
+// killWorker kills the process that serves the daemon's latest session. Its log says which.
+func killWorker(t *testing.T, d *daemon) {
+	t.Helper()
+	var pid int
+	for line := range strings.Lines(d.logged(t)) {
+		var entry struct {
+			Msg    string
+			Worker int
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "session started" {
+			pid = entry.Worker
+		}
+	}
+	if pid == 0 {
+		t.Fatal("tlsd's log has no session")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the worker %d does not die", pid)
+		}
+	}
+}
+
+func TestForkInTheMiddleWithARealTLSD(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca, port := echo(t)
+	h := startHost(t, d.env())
+	h.send("SetCaBundle", ca).gives(0, "")
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	read := h.start("Read", 1, 100)
+
+	h.send("fork").gives(0, "")
+	h.send("Write", 1, "61").fails("tls.Write: handle 1: no such handle")
+	h.send("NewClient", "localhost", port).gives(2, "")
+	h.send("Handshake", 2).gives(0, "")
+	h.send("Write", 2, hexOf("child")).gives(5, "")
+	h.send("Read", 2, 100).reads("child")
+	h.send("exit")
+	(&pending{h, "exit", "child"}).gives(0, "")
+
+	h.send("Write", 1, hexOf("parent")).gives(6, "")
+	read.reads("parent")
+	h.send("Close", 1).gives(0, "")
+}
+
+func TestMuchDataThroughARealTLSD(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca, port := echo(t)
+	memcheck := func(t *testing.T) []string {
+		return valgrind(t, "--leak-check=full", "--errors-for-leak-kinds=definite,possible")
+	}
+	for _, c := range []struct {
+		name         string
+		flavour      *flavour
+		wrapper      func(t *testing.T) []string
+		conns        int
+		bytes, chunk int
+	}{
+		{"one connection", plain, nil, 1, 64 << 20, 1<<20 + 1},
+		{"eight connections", asan, nil, 8, 4 << 20, 300_001},
+		{"eight connections, thread sanitizer", tsan, nil, 8, 1 << 20, 100_001},
+		{"eight connections, memcheck", plain, memcheck, 8, 300_000, 50_001},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := hostOptions{flavour: c.flavour, env: []string{d.env()}}
+			if c.wrapper != nil {
+				o.wrapper = c.wrapper(t)
+			}
+			runBulk(t, o, "localhost", port, ca, c.conns, c.bytes, c.chunk)
+		})
+	}
+}
+
+func TestTheRealTLSDIsStartedForTheFirstWhoNeedsIt(t *testing.T) {
+	t.Parallel()
+	dir := nowhere(t)
+	// As tlsd, but it does not stay for a minute.
+	exe := filepath.Join(dir, "tlsd")
+	if err := os.WriteFile(exe, []byte("#!/bin/sh\nexec "+tlsdProgram(t)+` "$@" --idle-exit 200ms`+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ca, port := echo(t)
+	socket, log := filepath.Join(dir, "tlsd.sock"), filepath.Join(dir, "log")
+	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "TLSD_EXE=" + exe, "TLSD_LOG=" + log}
+	var hosts []*host
+	var calls []*pending
+	for range 4 {
+		hosts = append(hosts, startHostWith(t, hostOptions{flavour: plain, env: env}))
+	}
+	for _, h := range hosts {
+		calls = append(calls, h.start("SetCaBundle", ca))
+	}
+	for i, h := range hosts {
+		calls[i].gives(0, "")
+		h.send("NewClient", "localhost", port).gives(1, "")
+		h.send("Handshake", 1).gives(0, "")
+	}
+	for _, h := range hosts {
+		h.send("exit")
+	}
+	gone(t, socket)
+	if t.Failed() {
+		text, _ := os.ReadFile(log)
+		t.Logf("tlsd says\n%s", text)
+	}
+}

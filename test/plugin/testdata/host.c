@@ -1,0 +1,380 @@
+/*
+ * host.c - a C host for the plugin that a test drives line by line.
+ *
+ *	host PLUGIN.so
+ *
+ * A command is a line of fields separated by tabs: TAG OP ARGUMENT... . Its
+ * answer is TAG RESULT TEXT and a NUL, where TEXT is LastError after a failure,
+ * else what the call has given: Read's data in hexadecimal, a getter's text.
+ * An OP that begins with & runs in a thread of its own. The argument \N is NULL.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tlsplugin.h"
+
+enum { FIELDS = 8, LINE = 64 * 1024 };
+
+static struct {
+	__typeof__(&tls_NewClient) NewClient;
+	__typeof__(&tls_Handshake) Handshake;
+	__typeof__(&tls_Write) Write;
+	__typeof__(&tls_Read) Read;
+	__typeof__(&tls_Close) Close;
+	__typeof__(&tls_SetInsecureSkipVerify) SetInsecureSkipVerify;
+	__typeof__(&tls_NewServerContext) NewServerContext;
+	__typeof__(&tls_Accept) Accept;
+	__typeof__(&tls_CloseServerContext) CloseServerContext;
+	__typeof__(&tls_SetCaBundle) SetCaBundle;
+	__typeof__(&tls_PeerCertSubject) PeerCertSubject;
+	__typeof__(&tls_Backend) Backend;
+	__typeof__(&tls_Version) Version;
+	__typeof__(&tls_LastError) LastError;
+} tls;
+
+static void *library;
+static volatile sig_atomic_t sigchlds;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "host: %s: %s\n", what, strerror(errno));
+	exit(3);
+}
+
+static void load(const char *path)
+{
+	library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (!library) {
+		fprintf(stderr, "host: %s\n", dlerror());
+		exit(3);
+	}
+#define LOAD(name) \
+	if (!(*(void **)&tls.name = dlsym(library, "tls_" #name))) \
+		die("tls_" #name)
+	LOAD(NewClient);
+	LOAD(Handshake);
+	LOAD(Write);
+	LOAD(Read);
+	LOAD(Close);
+	LOAD(SetInsecureSkipVerify);
+	LOAD(NewServerContext);
+	LOAD(Accept);
+	LOAD(CloseServerContext);
+	LOAD(SetCaBundle);
+	LOAD(PeerCertSubject);
+	LOAD(Backend);
+	LOAD(Version);
+	LOAD(LastError);
+}
+
+static void reply(const char *tag, int64_t result, const char *text)
+{
+	char *line;
+	int n = asprintf(&line, "%s\t%" PRId64 "\t%s", tag, result, text);
+
+	if (n < 0 || write(STDOUT_FILENO, line, (size_t)n + 1) != n + 1)
+		die("write");
+	free(line);
+}
+
+/* A getter's text, fetched the way its header says: the length first. */
+static char *fetch(int64_t (*get)(int64_t, char *, size_t), int64_t handle, int64_t *length)
+{
+	char *text;
+
+	*length = get(handle, NULL, 0);
+	if (*length < 0)
+		return NULL;
+	text = malloc((size_t)*length + 1);
+	memset(text, 'X', (size_t)*length + 1);
+	if (get(handle, text, (size_t)*length + 1) != *length || strlen(text) != (size_t)*length)
+		die("a getter's second call differs from its first");
+	return text;
+}
+
+static int64_t get_backend(int64_t handle, char *buf, size_t cap)
+{
+	(void)handle;
+	return tls.Backend(buf, cap);
+}
+
+static int64_t get_last_error(int64_t handle, char *buf, size_t cap)
+{
+	(void)handle;
+	return tls.LastError(buf, cap);
+}
+
+static char *from_hex(const char *hex, size_t *len)
+{
+	char *data;
+
+	*len = strlen(hex) / 2;
+	data = malloc(*len ? *len : 1);
+	for (size_t i = 0; i < *len; i++) {
+		unsigned byte;
+		sscanf(hex + 2 * i, "%2x", &byte);
+		data[i] = (char)byte;
+	}
+	return data;
+}
+
+static char *to_hex(const char *data, size_t len)
+{
+	char *hex = malloc(2 * len + 1);
+
+	hex[0] = '\0';
+	for (size_t i = 0; i < len; i++)
+		sprintf(hex + 2 * i, "%02x", (unsigned char)data[i]);
+	return hex;
+}
+
+static int count_entries(const char *dir)
+{
+	DIR *d = opendir(dir);
+	int n = 0;
+
+	for (struct dirent *e; d && (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	closedir(d);
+	return n;
+}
+
+/* What a plugin must leave as it is: threads, descriptors (without the one that
+ * is open to count them), children and signals. */
+static char *status(void)
+{
+	char line[256], *text;
+	FILE *f;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+	siginfo_t info = { 0 };
+
+	fprintf(out, "threads %d fds %d ", count_entries("/proc/self/task"), count_entries("/proc/self/fd") - 1);
+	fprintf(out, "children %s ", waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD ? "none" : "some");
+	fprintf(out, "sigchlds %d", (int)sigchlds);
+	f = fopen("/proc/self/status", "re");
+	while (f && fgets(line, sizeof line, f))
+		if (strncmp(line, "Sig", 3) == 0 && strncmp(line, "SigQ", 4) != 0) {
+			line[strcspn(line, "\n")] = '\0';
+			line[6] = ' ';
+			fprintf(out, " %s", line);
+		}
+	fclose(f);
+	fclose(out);
+	return text;
+}
+
+static void on_sigchld(int sig)
+{
+	(void)sig;
+	sigchlds++;
+}
+
+struct command {
+	char *text, *field[FIELDS];
+	pthread_t thread;
+	struct command *next;
+};
+
+static struct command *threads;
+
+#define HANDLE strtoll(a[2], NULL, 10)
+#define IS(name) (strcmp(op, name) == 0)
+
+/* Does a command of the plugin's; any thread. */
+static void *execute(void *arg)
+{
+	struct command *c = arg;
+	char **a = c->field, *text = NULL, *data;
+	const char *op = a[1] + (a[1][0] == '&');
+	int64_t result = -1;
+	size_t len;
+
+	errno = 12345;
+	if (IS("NewClient"))
+		result = tls.NewClient(a[2], atoi(a[3]));
+	else if (IS("Handshake"))
+		result = tls.Handshake(HANDLE);
+	else if (IS("Write")) {
+		data = from_hex(a[3], &len);
+		result = tls.Write(HANDLE, data, len);
+		free(data);
+	} else if (IS("WriteRaw")) /* pointer and length as they are given */
+		result = tls.Write(HANDLE, a[3], strtoull(a[4], NULL, 10));
+	else if (IS("WriteZeros")) {
+		data = calloc(1, strtoull(a[3], NULL, 10));
+		result = tls.Write(HANDLE, data, strtoull(a[3], NULL, 10));
+		free(data);
+	} else if (IS("Read")) {
+		len = strtoull(a[3], NULL, 10);
+		data = a[4] ? NULL : malloc(len > 0 && len <= 1 << 24 ? len : 1);
+		result = tls.Read(HANDLE, data, len);
+		if (result > 0)
+			text = to_hex(data, (size_t)result);
+		free(data);
+	} else if (IS("Close"))
+		result = tls.Close(HANDLE);
+	else if (IS("SetInsecureSkipVerify"))
+		result = tls.SetInsecureSkipVerify(HANDLE, atoi(a[3]));
+	else if (IS("NewServerContext"))
+		result = tls.NewServerContext(a[2], a[3]);
+	else if (IS("Accept"))
+		result = tls.Accept(HANDLE, a[3], atoi(a[4]));
+	else if (IS("CloseServerContext"))
+		result = tls.CloseServerContext(HANDLE);
+	else if (IS("SetCaBundle"))
+		result = tls.SetCaBundle(a[2]);
+	else if (IS("PeerCertSubject"))
+		text = fetch(tls.PeerCertSubject, HANDLE, &result);
+	else if (IS("Backend"))
+		text = fetch(get_backend, 0, &result);
+	else if (IS("Version"))
+		text = fetch(tls.Version, HANDLE, &result);
+	else if (IS("LastError"))
+		text = fetch(get_last_error, 0, &result);
+	else if (IS("Cut")) { /* what a getter writes into too small a buffer */
+		char small[8] = "XXXXXXX";
+		result = tls.LastError(small, (size_t)HANDLE);
+		text = strdup(small);
+	} else
+		die(op);
+	if (errno != 12345 && !IS("PeerCertSubject") && !IS("Backend") && !IS("Version") && !IS("LastError") && !IS("Read") && strncmp(op, "Write", 5) != 0)
+		die("the call has changed errno");
+	if (result < 0) {
+		free(text);
+		text = malloc(8192); /* at one go: another thread may fail meanwhile */
+		tls.LastError(text, 8192);
+	}
+	reply(a[0], result, text ? text : "");
+	free(text);
+	return NULL;
+}
+
+static void join_threads(void)
+{
+	while (threads) {
+		struct command *c = threads;
+		threads = c->next;
+		pthread_join(c->thread, NULL);
+		free(c->text);
+		free(c);
+	}
+}
+
+/* A line without its line feed, read without reading ahead: a forked child goes on where its parent was. */
+static char *read_command(void)
+{
+	char *line = malloc(LINE);
+	size_t n = 0;
+
+	while (n < LINE - 1) {
+		ssize_t got = read(STDIN_FILENO, line + n, 1);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0 || line[n] == '\n')
+			break;
+		n++;
+	}
+	line[n] = '\0';
+	if (n == 0) {
+		free(line);
+		return NULL;
+	}
+	return line;
+}
+
+/* Forks; the child goes on with the commands until one says exit, and the parent waits for it. */
+static void in_child(const char *tag)
+{
+	pid_t pid = fork();
+	int state;
+
+	if (pid < 0)
+		die("fork");
+	if (pid == 0) {
+		threads = NULL; /* they are the parent's */
+		reply(tag, 0, "");
+		return;
+	}
+	while (waitpid(pid, &state, 0) < 0 && errno == EINTR)
+		continue;
+	reply("child", state, "");
+}
+
+int main(int argc, char **argv)
+{
+	char *line, *text;
+	pid_t first = getpid();
+
+	if (argc != 2)
+		die("usage: host PLUGIN.so");
+	load(argv[1]);
+	for (; (line = read_command());) {
+		struct command *c = calloc(1, sizeof *c);
+		char *rest = line;
+
+		c->text = line;
+		for (int i = 0; i < FIELDS && rest; i++) {
+			c->field[i] = strsep(&rest, "\t");
+			if (strcmp(c->field[i], "\\N") == 0)
+				c->field[i] = NULL;
+		}
+		const char *op = c->field[1];
+		if (*op == '&') {
+			c->next = threads;
+			threads = c;
+			if (pthread_create(&c->thread, NULL, execute, c) != 0)
+				die("pthread_create");
+			continue;
+		}
+		if (IS("exit")) {
+			free(line);
+			free(c);
+			break;
+		}
+		if (IS("fork")) {
+			in_child(c->field[0]);
+		} else if (IS("status")) {
+			join_threads();
+			text = status();
+			reply(c->field[0], 0, text);
+			free(text);
+		} else if (IS("chdir")) {
+			reply(c->field[0], chdir(c->field[2]), "");
+		} else if (IS("count-sigchld")) {
+			signal(SIGCHLD, on_sigchld);
+			reply(c->field[0], 0, "");
+		} else if (IS("ignore-sigchld")) {
+			signal(SIGCHLD, SIG_IGN);
+			reply(c->field[0], 0, "");
+		} else if (IS("inherit")) { /* opens a descriptor that a child would inherit */
+			reply(c->field[0], open(c->field[2], O_RDONLY), "");
+		} else if (IS("spawn")) { /* how many sockets a program finds open that is started without fork's handlers */
+			reply(c->field[0], system("exit $(ls -l /proc/self/fd | grep -c socket:)"), "");
+		} else if (IS("reload")) {
+			dlclose(library);
+			load(argv[1]);
+			reply(c->field[0], 0, "");
+		} else {
+			execute(c);
+		}
+		free(line);
+		free(c);
+	}
+	if (getpid() != first)
+		_exit(0); /* what the parent's threads have allocated is no leak of the child's */
+	join_threads();
+	dlclose(library);
+	return 0;
+}

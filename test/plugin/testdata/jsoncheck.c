@@ -1,0 +1,52 @@
+/*
+ * jsoncheck.c - says line by line how json.c reads a document:
+ *	no
+ *	yes [int N] [text HEX] [twice or no member v]
+ * N and HEX are those of the document's member v.
+ */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json.h"
+
+int main(void)
+{
+	char *line = NULL;
+	size_t cap = 0;
+	ssize_t n;
+
+	while ((n = getline(&line, &cap, stdin)) > 0) {
+		char *copy = malloc((size_t)n); /* of its exact size, for the address sanitizer */
+		struct span doc = { copy, (size_t)n - 1 }, v;
+		int64_t number;
+
+		memcpy(copy, line, doc.len);
+		if (!json_valid(doc)) {
+			puts("no");
+			free(copy);
+			continue;
+		}
+		fputs("yes", stdout);
+		v = json_member(doc, "v");
+		if (!v.at)
+			fputs(" none", stdout);
+		if (json_int(v, &number))
+			printf(" int %" PRId64, number);
+		if (json_is_string(v)) {
+			char *text = json_text(v);
+			fputs(" text ", stdout);
+			for (char *p = text; *p; p++)
+				printf("%02x", (unsigned char)*p);
+			free(text);
+		}
+		if (json_array_has(v, "\"raw\""))
+			fputs(" raw", stdout);
+		puts("");
+		free(copy);
+	}
+	free(line);
+	return 0;
+}
