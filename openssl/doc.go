@@ -38,7 +38,7 @@
 //	go test -run '^$' -bench 'Read|Write|Echo' ./openssl
 //
 // which runs the same transfer with crypto/tls in the place of this package. In CPU time of both ends
-// together, bulk data (16 KiB and more) takes 15 to 20 % more than with crypto/tls at both ends; for messages of 64 bytes a
+// together, bulk data (16 KiB and more) takes 17 to 23 % more than with crypto/tls at both ends; for messages of 64 bytes a
 // Read takes about as much, and a Write up to twice as much, most of it in the system call that wakes the peer.
 //
 // # Pitfalls, for who changes this package

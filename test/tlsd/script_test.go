@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "tlsd")
-		build := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3-test", "-o", binary, "tlsd/cmd/tlsd")
+		build := exec.Command("go", "build", "-ldflags", "-X tlsd/internal/version.Version=1.2.3-test", "-o", binary, "tlsd/cmd/tlsd")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build tlsd: %v\n%s", err, out)
