@@ -83,6 +83,15 @@ func (s sem) lock(ctx context.Context, done <-chan struct{}) error {
 
 func (s sem) unlock() { <-s }
 
+func (s sem) tryLock() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 // A slot is the right to wait for the socket in one direction, and to set that
 // direction's deadline. Two operations compete for it when a Read has
 // something to send, or a Write has to read a message of the peer's handshake layer first.
@@ -132,13 +141,17 @@ type op struct {
 	code   int32 // SSL_get_error
 	errno  syscall.Errno
 
+	blocked bool // now would have had to wait
+	owing   bool // now has sent a part of what is to be written
+
 	stepFn func()             // step, bound once
 	tryFn  func(uintptr) bool // try, bound once
+	nowFn  func(uintptr)      // now, bound once
 }
 
 func (o *op) init(c *Conn) {
 	o.c = c
-	o.stepFn, o.tryFn = o.step, o.try
+	o.stepFn, o.tryFn, o.nowFn = o.step, o.try, o.now
 }
 
 // prepare makes o ready for an operation.
@@ -173,19 +186,28 @@ func (o *op) aim() {
 
 // run does an operation, from the first SSL call to the last.
 func (o *op) run(ctx context.Context, kind opKind, p []byte) (n int, err error) {
-	c := o.c
 	o.prepare(ctx, kind, p)
-	err = o.wait()
+	return o.conclude(kind, p, o.wait())
+}
+
+// conclude gives an operation's result and forgets it.
+func (o *op) conclude(kind opKind, p []byte, err error) (n int, _ error) {
 	n = o.n
 	o.ctx, o.buf, o.err = nil, nil, nil
 	runtime.KeepAlive(p)
-	switch {
-	case kind == opRead && n > 0:
-		err = nil // what has been read must not be lost; the error comes again
-	case kind == opWrite && err != nil && (n > 0 || o.pending):
-		c.mu.Lock()
-		c.writeBroken = true
-		c.mu.Unlock()
+	switch kind {
+	case opRead:
+		if n > 0 {
+			err = nil // what has been read must not be lost; the error comes again
+		}
+	case opWrite:
+		begun := o.owing || n > 0 || o.pending
+		o.owing = begun && err == ErrWouldBlock
+		if begun && err != nil && !o.owing {
+			o.c.mu.Lock()
+			o.c.writeBroken = true
+			o.c.mu.Unlock()
+		}
 	}
 	return n, err
 }

@@ -43,7 +43,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		w:      wire.NewWriter(conn, cfg.WriteTimeout),
 		calls:  map[*call]struct{}{},
 	}
-	st := &stream{server: s, r: wire.NewReader(conn, wire.MaxLine)}
+	st := &stream{server: s, r: wire.NewReader(flushing{s}, wire.MaxLine)}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 

@@ -42,7 +42,12 @@ func (s *server) begin(c *call) {
 		s.answer(c, v, err)
 		return
 	}
-	sc := m.call(s.sess, args)
+	s.launch(c, m.call(s.sess, args))
+}
+
+// launch runs the session's side of a call and answers it: here if it does not
+// wait, else in a goroutine.
+func (s *server) launch(c *call, sc *session.Call) {
 	if !sc.Waits() {
 		v, err := sc.Run()
 		s.reply(c, v, err)
@@ -132,6 +137,13 @@ func (s *server) write(msg, raw []byte) {
 		s.deaf.Store(true)
 	}
 	s.conn.Close() // the reading goroutine ends the session
+}
+
+// later is write for the reading goroutine, which flushes before it waits.
+func (s *server) later(msg, raw []byte) {
+	if s.w.Later(msg, raw) != nil {
+		s.conn.Close()
+	}
 }
 
 // encode is json.Marshal without HTML's escapes, for the people who read it.

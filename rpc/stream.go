@@ -23,6 +23,20 @@ type stream struct {
 	queue []*call // good calls that have been read and not yielded
 	now   *call   // the call that was yielded last
 	err   error   // why the stream ended, if not in an orderly way
+
+	// Room that the short way uses again and again.
+	id, head, data []byte
+}
+
+// flushing is the connection as the reader sees it: before it waits for more,
+// it sends the answers that were kept to go out together.
+type flushing struct{ *server }
+
+func (f flushing) Read(p []byte) (int, error) {
+	if f.w.Flush() != nil {
+		f.conn.Close()
+	}
+	return f.conn.Read(p)
 }
 
 // token is what the library gets to see of a call. It needs no more than that
@@ -68,6 +82,11 @@ func (st *stream) next() error {
 	}
 	if err != nil {
 		return err
+	}
+	if c, ok := parseHot(line); ok {
+		if done, err := st.hot(c); done || err != nil {
+			return err
+		}
 	}
 	if !utf8.Valid(line) {
 		st.refuse(&protocolError{wire.CodeParse, "parse error: the line is not UTF-8"}, nil)

@@ -38,6 +38,7 @@ type connection struct {
 	state    connState
 	insecure bool
 	closing  bool // a Close has arrived
+	torn     bool // a Write has ended before all of its data could be sent
 	tls      EngineConn
 	ctl      <-chan struct{} // the last control call's end
 	in       <-chan struct{} // the last Read's end
@@ -257,17 +258,47 @@ func handshakeError(ctx context.Context, err error, bound time.Duration) *Error 
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.write(h, data, 0)
+}
+
+// WriteRest is the Write of what TryWrite has left, after n bytes have been sent. The
+// result is n more than len(data).
+func (s *Session) WriteRest(h Handle, data []byte, n int) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	call := s.write(h, data, n)
+	if c := s.conns[h]; c != nil {
+		call.abandoned = func() {
+			s.mu.Lock()
+			c.torn = true
+			s.mu.Unlock()
+		}
+	}
+	return call
+}
+
+// write makes a Write that adds before to its result. s.mu must be held.
+func (s *Session) write(h Handle, data []byte, before int) *Call {
 	return s.onConnection("tls.Write", h, outLane, func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.usable()
+		if err == nil && c.isTorn() {
+			err = fail(kind.State, "an earlier Write was cut short, so nothing can follow it; only tls.Read and tls.Close are possible")
+		}
 		if err != nil || len(data) == 0 {
-			return 0, err
+			return before, err
 		}
 		n, err := t.Write(ctx, data)
 		if err != nil {
 			return nil, classify(ctx, err, kind.IO)
 		}
-		return n, nil
+		return before + n, nil
 	})
+}
+
+func (c *connection) isTorn() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.torn
 }
 
 // Read waits for data and returns what is there, at most max bytes; none if the

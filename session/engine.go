@@ -65,6 +65,11 @@ type EngineConn interface {
 	Read(ctx context.Context, p []byte) (int, error)
 	// Write sends all of p, or fails.
 	Write(ctx context.Context, p []byte) (int, error)
+	// TryRead and TryWrite are Read and Write for a caller that must not wait.
+	// Instead they fail with ErrWouldBlock. TryWrite may have sent n bytes then; the
+	// next Write is to send the rest. They may always fail so.
+	TryRead(p []byte) (int, error)
+	TryWrite(p []byte) (n int, err error)
 	PeerSubject() string
 	Version() string
 	// Close ends calls that wait, sends close_notify where that makes sense,

@@ -277,3 +277,7 @@ func (c *conn) Close() error {
 	}
 	return c.nc.Close()
 }
+
+// TryRead and TryWrite always would have to wait: crypto/tls cannot do without.
+func (c *conn) TryRead([]byte) (int, error)  { return 0, openssl.ErrWouldBlock }
+func (c *conn) TryWrite([]byte) (int, error) { return 0, openssl.ErrWouldBlock }

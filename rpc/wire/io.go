@@ -21,9 +21,12 @@ type Reader struct {
 	buf []byte // a line that did not fit into r's buffer
 }
 
+// readAhead is how much a Reader asks for at once, in bytes.
+const readAhead = 128 << 10
+
 // NewReader reads messages whose lines have at most max bytes.
 func NewReader(r io.Reader, max int) *Reader {
-	return &Reader{r: bufio.NewReaderSize(r, 64<<10), max: max}
+	return &Reader{r: bufio.NewReaderSize(r, readAhead), max: max}
 }
 
 // Line returns the next line that is not blank, without its end. It is valid until
@@ -73,23 +76,54 @@ func (r *Reader) line() ([]byte, error) {
 // Raw reads the n raw bytes behind the last line into a new slice.
 func (r *Reader) Raw(n int) ([]byte, error) {
 	p := make([]byte, n)
-	if _, err := io.ReadFull(r.r, p); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, fmt.Errorf("raw bytes cut short: %w", err)
+	if err := r.Full(p); err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+// Full fills p with raw bytes.
+func (r *Reader) Full(p []byte) error {
+	_, err := io.ReadFull(r.r, p)
+	return cutShort(err)
+}
+
+// Piece returns some of the next n raw bytes, at least one: those that have
+// arrived, in the reader's own memory. They are valid until the next call.
+func (r *Reader) Piece(n int) ([]byte, error) {
+	if _, err := r.r.Peek(1); err != nil {
+		return nil, cutShort(err)
+	}
+	p, err := r.r.Peek(min(n, r.r.Buffered()))
+	r.r.Discard(len(p))
+	return p, cutShort(err)
+}
+
+// Skip reads n raw bytes and drops them.
+func (r *Reader) Skip(n int) error {
+	_, err := r.r.Discard(n)
+	return cutShort(err)
+}
+
+func cutShort(err error) error {
+	switch err {
+	case nil:
+		return nil
+	case io.EOF:
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("raw bytes cut short: %w", err)
 }
 
 // Writer writes messages. It is safe for concurrent use.
 type Writer struct {
 	timeout time.Duration
+	conn    net.Conn
 
-	mu     sync.Mutex // held while a message is written
-	conn   net.Conn
-	err    error // of an earlier write; the stream is broken
-	pieces [3][]byte
+	mu     sync.Mutex // held while a message is written, which the timeout bounds; guards the rest
+	err    error      // of an earlier write; the stream is broken
+	late   []byte     // messages that Flush will write
+	pieces [2][]byte
 }
 
 // NewWriter writes messages to conn. A message that cannot be written within
@@ -99,24 +133,58 @@ func NewWriter(conn net.Conn, timeout time.Duration) *Writer {
 	return &Writer{conn: conn, timeout: timeout}
 }
 
-var newline = []byte("\n")
-
 // Write sends a message, which has no line feed, and the raw bytes that it announces. After
 // an error every later Write fails with the same error.
 func (w *Writer) Write(msg, raw []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.late = append(append(w.late, msg...), '\n')
+	return w.flush(raw)
+}
+
+// Later is Write, but the message may be kept until the next Write or Flush. The
+// caller sees to it that one follows soon.
+func (w *Writer) Later(msg, raw []byte) error {
+	const most = 16 << 10
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.late = append(append(w.late, msg...), '\n')
+	if len(w.late)+len(raw) > most {
+		return w.flush(raw)
+	}
+	w.late = append(w.late, raw...)
+	return w.err
+}
+
+// Flush sends what Later has kept.
+func (w *Writer) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.late) == 0 {
+		return w.err
+	}
+	return w.flush(nil)
+}
+
+// flush sends what has been kept, and raw. w.mu must be held.
+func (w *Writer) flush(raw []byte) error {
 	if w.err != nil {
 		return w.err
 	}
 	if w.timeout > 0 {
 		w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
 	}
-	w.pieces = [3][]byte{msg, newline, raw}
-	pieces := net.Buffers(w.pieces[:])
 	if len(raw) == 0 {
-		pieces = pieces[:2]
+		_, w.err = w.conn.Write(w.late)
+	} else {
+		w.pieces = [2][]byte{w.late, raw}
+		pieces := net.Buffers(w.pieces[:])
+		_, w.err = pieces.WriteTo(w.conn)
+		w.pieces = [2][]byte{}
 	}
-	_, w.err = pieces.WriteTo(w.conn)
+	const keep = 64 << 10
+	if w.late = w.late[:0]; cap(w.late) > keep {
+		w.late = nil // do not keep the room of one huge message for ever
+	}
 	return w.err
 }

@@ -1,0 +1,66 @@
+package openssl
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// ErrWouldBlock is returned by TryRead and TryWrite if they would have to wait.
+var ErrWouldBlock = errors.New("the operation would have to wait")
+
+// TryRead is Read for a caller that must not wait: it gives what is there, or
+// fails with ErrWouldBlock. Nothing is lost by that.
+func (c *Conn) TryRead(p []byte) (int, error) {
+	return c.try(c.reading, &c.rd, opRead, p)
+}
+
+// TryWrite is Write for a caller that must not wait: it sends what the system takes at
+// once. If that is not all of p, it fails with ErrWouldBlock, and the caller
+// owes the rest, p[n:], to the next Write. If that Write fails, or another one
+// comes before it, the outgoing stream is broken (ErrWriteBroken).
+func (c *Conn) TryWrite(p []byte) (n int, err error) {
+	return c.try(c.writing, &c.wr, opWrite, p)
+}
+
+func (c *Conn) try(s sem, o *op, kind opKind, p []byte) (int, error) {
+	if err := c.enter(); err != nil {
+		return 0, err
+	}
+	defer c.leave()
+	if err := c.ready(); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	if !s.tryLock() {
+		return 0, ErrWouldBlock
+	}
+	defer s.unlock()
+	select {
+	case <-c.done:
+		return 0, net.ErrClosed
+	default:
+	}
+	return o.runNow(kind, p)
+}
+
+// runNow does as much of an operation as is possible without waiting. Since it
+// never waits, RawConn.Control will do: it keeps the descriptor open, too.
+func (o *op) runNow(kind opKind, p []byte) (int, error) {
+	o.prepare(context.Background(), kind, p)
+	o.blocked = false
+	err := o.c.raw.Control(o.nowFn)
+	if err == nil {
+		err = o.err
+	}
+	if o.blocked {
+		err = ErrWouldBlock
+	}
+	return o.conclude(kind, p, err)
+}
+
+// now is the function that RawConn.Control calls.
+func (o *op) now(uintptr) {
+	for !o.finished && !o.blocked {
+		_, o.blocked = o.once()
+	}
+}
