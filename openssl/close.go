@@ -22,11 +22,19 @@ const closeBound = time.Second
 // system has acknowledged everything: a round trip as a rule, and in all not more than a second.
 func (c *Conn) Close() error {
 	var err error
-	c.closer.Do(func() { err = c.close() })
+	c.closer.Do(func() { err = c.close(true) })
 	return err
 }
 
-func (c *Conn) close() error {
+// Abort is Close without a word to the peer, and without any wait: the peer
+// learns that the connection was cut, and may lose what it has not yet got.
+func (c *Conn) Abort() error {
+	var err error
+	c.closer.Do(func() { err = c.close(false) })
+	return err
+}
+
+func (c *Conn) close(orderly bool) error {
 	c.lifeMu.Lock()
 	c.closed = true
 	busy := c.users > 0
@@ -43,7 +51,7 @@ func (c *Conn) close() error {
 	// SSL_shutdown must not be called after a fatal error (SSL_shutdown(3)).
 	whole := c.established.Load() && c.fatal == nil && !c.writeBroken
 	c.mu.Unlock()
-	sent := whole && c.closeNotify(until)
+	sent := orderly && whole && c.closeNotify(until)
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error says that the connection is gone already
 		c.flush(until)

@@ -275,8 +275,11 @@ func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if err := c.writing.lock(ctx, c.done); err != nil {
-		return 0, err
+	// Whatever ctx says: only who has the lock can see whether a TryWrite has left it the rest.
+	if !c.writing.tryLock() {
+		if err := c.writing.lock(ctx, c.done); err != nil {
+			return 0, err
+		}
 	}
 	defer c.writing.unlock()
 	return c.wr.run(ctx, opWrite, p)

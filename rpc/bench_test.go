@@ -34,8 +34,11 @@ func (idleConn) SetVerify(bool) error                           { return nil }
 func (idleConn) Handshake(context.Context) error                { return nil }
 func (idleConn) Read(_ context.Context, p []byte) (int, error)  { return len(p), nil }
 func (idleConn) Write(_ context.Context, p []byte) (int, error) { return len(p), nil }
+func (idleConn) TryRead(p []byte) (int, error)                  { return len(p), nil }
+func (idleConn) TryWrite(p []byte) (int, error)                 { return len(p), nil }
 func (idleConn) PeerSubject() string                            { return "" }
 func (idleConn) Version() string                                { return "" }
+func (c idleConn) Abort() error                                 { return c.nc.Close() }
 func (c idleConn) Close() error                                 { return c.nc.Close() }
 
 func benchPeer(b *testing.B) *peer {

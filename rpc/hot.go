@@ -81,7 +81,7 @@ func (st *stream) hot(c hotCall) (done bool, err error) {
 	if !c.write {
 		return st.hotRead(c), nil
 	}
-	if c.n == 0 || !st.sess.Free(c.handle) {
+	if !st.sess.Free(c.handle) {
 		return false, nil
 	}
 	// What the line was read from is overwritten by what follows it.

@@ -90,19 +90,25 @@ func (c *connection) unmade() {
 	delete(c.s.conns, c.handle)
 }
 
-// close frees the engine side.
+// close ends the connection in an orderly way and frees it.
 func (c *connection) close() {
+	if t := c.forget(); t != nil {
+		t.Close()
+	}
+}
+
+// forget takes the handle out of the session and returns the engine's side, if
+// there is one.
+func (c *connection) forget() EngineConn {
 	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	t := c.tls
 	c.tls = nil
 	if c.state != closed {
 		c.become(closed)
 	}
 	delete(c.s.conns, c.handle)
-	c.s.mu.Unlock()
-	if t != nil {
-		t.Close()
-	}
+	return t
 }
 
 // usable returns the engine side of a connection that has done its handshake.

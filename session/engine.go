@@ -75,6 +75,8 @@ type EngineConn interface {
 	// Close ends calls that wait, sends close_notify where that makes sense,
 	// and frees the connection. It does not wait for the peer.
 	Close() error
+	// Abort is Close without close_notify. It does not wait at all.
+	Abort() error
 }
 
 // OpenSSL makes an Engine of a loaded library.

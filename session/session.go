@@ -92,7 +92,8 @@ func New(cfg Config) *Session {
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // End ends all calls with kind "cancelled", frees everything that the session owns,
-// and returns when it is gone. Each Call that was made must be, or have been, Run.
+// and returns when it is gone. Connections that were not closed are cut without
+// close_notify, so that a peer can tell that its partner has not ended in an orderly way. Each Call that was made must be, or have been, Run.
 // No method may be called after it.
 func (s *Session) End() {
 	s.cancel(errEnded)
@@ -101,7 +102,9 @@ func (s *Session) End() {
 		c.close()
 	}
 	for _, c := range s.conns {
-		c.close()
+		if t := c.forget(); t != nil {
+			t.Abort()
+		}
 	}
 	s.trust.release()
 }

@@ -261,7 +261,10 @@ func (c *conn) Version() string {
 	return strings.Replace(tls.VersionName(c.ready().ConnectionState().Version), "TLS ", "TLSv", 1)
 }
 
-func (c *conn) Close() error {
+func (c *conn) Close() error { return c.close(true) }
+func (c *conn) Abort() error { return c.close(false) }
+
+func (c *conn) close(orderly bool) error {
 	c.mu.Lock()
 	twice := c.closed
 	c.closed = true
@@ -272,7 +275,7 @@ func (c *conn) Close() error {
 		return net.ErrClosed
 	}
 	c.e.count(&c.e.conns, -1)
-	if done {
+	if done && orderly {
 		return t.Close()
 	}
 	return c.nc.Close()

@@ -1,0 +1,183 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/rpc"
+	"tlsd/session"
+)
+
+// sluggish is an engine that notes what it is to send, and takes only so much of it
+// without a wait.
+type sluggish struct {
+	session.Engine
+
+	mu      sync.Mutex // guards all
+	takes   int        // bytes that TryWrite takes before it would block
+	fails   int        // bytes after which writing fails; 0: never
+	written bytes.Buffer
+	waited  int    // Writes that were told to wait
+	gives   []byte // what TryRead has
+}
+
+var errBroken = errors.New("the wire is broken")
+
+func (*sluggish) Backend() string { return "openssl" }
+func (e *sluggish) NewClientContext(session.CABundle) (session.EngineContext, error) {
+	return sluggishContext{e}, nil
+}
+
+type sluggishContext struct{ e *sluggish }
+
+func (c sluggishContext) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
+	return sluggishConn{idleConn{nc}, c.e}, nil
+}
+func (c sluggishContext) Server(*net.TCPConn) (session.EngineConn, error) { panic("no server") }
+func (sluggishContext) Free()                                             {}
+
+type sluggishConn struct {
+	idleConn
+	e *sluggish
+}
+
+func (c sluggishConn) TryWrite(p []byte) (int, error) {
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	n := min(len(p), c.e.takes)
+	c.e.takes -= n
+	c.e.written.Write(p[:n])
+	switch {
+	case c.e.fails > 0 && c.e.written.Len() >= c.e.fails:
+		return n, errBroken
+	case n < len(p):
+		return n, session.ErrWouldBlock
+	}
+	return n, nil
+}
+
+func (c sluggishConn) Write(ctx context.Context, p []byte) (int, error) {
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	c.e.waited++
+	c.e.written.Write(p)
+	return len(p), nil
+}
+
+func (c sluggishConn) TryRead(p []byte) (int, error) {
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	if len(c.e.gives) == 0 {
+		return 0, session.ErrWouldBlock
+	}
+	n := copy(p, c.e.gives)
+	c.e.gives = c.e.gives[n:]
+	return n, nil
+}
+
+func (c sluggishConn) Read(_ context.Context, p []byte) (int, error) {
+	return copy(p, "waited for"), nil
+}
+
+// sluggishPeer has a connection with handle 1, and takes raw answers.
+func sluggishPeer(t *testing.T, e *sluggish) *peer {
+	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = e })
+	p.client(fakeengine.Silent(t))
+	p.line(hello)
+	p.answer()
+	return p
+}
+
+func rawWrite(id int, data string) string {
+	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Write","params":[1],"raw":%d}`+"\n%s", id, len(data), data)
+}
+
+// pattern is data in which a shifted or repeated piece would show.
+func pattern(n int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < n; i++ {
+		fmt.Fprintf(&b, "%d,", i)
+	}
+	return b.String()[:n]
+}
+
+func TestWritesArriveWholeAndInOrderWhateverTheSystemTakesAtOnce(t *testing.T) {
+	t.Parallel()
+	const block = 300_000 // more than the reader has room for
+	for _, takes := range []int{0, 1, 1000, block - 1, block, block + 1, 2*block + 5, 10 * block} {
+		t.Run(fmt.Sprint(takes), func(t *testing.T) {
+			t.Parallel()
+			e := &sluggish{takes: takes}
+			p := sluggishPeer(t, e)
+			data := pattern(3*block + 10)
+			go p.conn.Write([]byte(rawWrite(11, data[:block]) + rawWrite(12, data[block:block+10]) +
+				rawWrite(13, "") + rawWrite(14, data[block+10:2*block+10]) + rawWrite(15, data[2*block+10:])))
+			want := map[string]bool{
+				`{"jsonrpc":"2.0","id":11,"result":300000}`: true, `{"jsonrpc":"2.0","id":12,"result":10}`: true,
+				`{"jsonrpc":"2.0","id":13,"result":0}`: true, `{"jsonrpc":"2.0","id":14,"result":300000}`: true,
+				`{"jsonrpc":"2.0","id":15,"result":300000}`: true,
+			}
+			for len(want) > 0 {
+				got := p.answer()
+				if !want[got] {
+					t.Fatalf("got %s, want one of %v", got, want)
+				}
+				delete(want, got)
+			}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.written.String() != data {
+				t.Errorf("%d bytes were written that differ from the %d sent", e.written.Len(), len(data))
+			}
+			if all := takes >= len(data); all != (e.waited == 0) {
+				t.Errorf("%d Writes had to wait", e.waited)
+			}
+		})
+	}
+}
+
+func TestAWriteThatFailsInTheMiddleKeepsTheNextMessageInPlace(t *testing.T) {
+	t.Parallel()
+	e := &sluggish{takes: 1 << 30, fails: 150_000}
+	p := sluggishPeer(t, e)
+	go p.conn.Write([]byte(rawWrite(11, pattern(400_000)) + backend + "\n"))
+	p.expect(`{"jsonrpc":"2.0","id":11,"error":{"code":-32008,"message":"tls.Write: handle 1: the wire is broken","data":{"kind":"io","op":"tls.Write","handle":1}}}`)
+	p.expect(`{"jsonrpc":"2.0","id":...,"result":"openssl"}`)
+	p.line(`{"jsonrpc":"2.0","id":12,"method":"tls.LastError"}`)
+	p.expect(`{"jsonrpc":"2.0","id":12,"result":"tls.Write: handle 1: the wire is broken"}`)
+}
+
+func TestReadsGiveWhatIsThereAndWaitOtherwise(t *testing.T) {
+	t.Parallel()
+	e := &sluggish{gives: []byte("abcdef")}
+	p := sluggishPeer(t, e)
+	read := func(id, max int, want string) {
+		t.Helper()
+		p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Read","params":[1,%d]}`, id, max))
+		p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":null,"raw":%d}`, id, len(want)))
+		if got := p.raw(len(want)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	read(11, 4, "abcd")
+	read(12, 16777216, "ef")
+	read(13, 6, "waited")
+}
+
+func TestACallerThatIsCutInTheMiddleOfAWriteEndsItsSession(t *testing.T) {
+	t.Parallel()
+	p := sluggishPeer(t, &sluggish{takes: 1 << 30})
+	p.send(`{"jsonrpc":"2.0","id":11,"method":"tls.Write","params":[1],"raw":1000}` + "\nonly a part")
+	p.conn.CloseWrite()
+	if err := p.over(); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Serve returned %v", err)
+	}
+}
