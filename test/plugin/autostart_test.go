@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,10 +35,23 @@ func standInMain() {
 	case "lies": // is ready, but does not listen
 		pipe.WriteString("\n")
 		os.Exit(0)
+	case "yields": // to another one, which does not listen yet
+		pipe.Close()
+		other := exec.Command("/proc/self/exe", os.Args[1:]...)
+		other.Env = append(os.Environ(), asTLSD+"=late")
+		if other.Start() != nil {
+			os.WriteFile(*path, []byte("cannot start the other"), 0o600)
+		}
+		os.Exit(1)
+	case "late": // the other one
+		pipe = nil
+		time.Sleep(100 * time.Millisecond)
 	}
 	cwd, _ := os.Getwd()
 	facts := fmt.Sprintf("idle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET %q\n", *idle, cwd, isSessionLeader(), os.Getenv("NOTIFY_SOCKET"))
-	facts += fmt.Sprintf("SIGUSR1 ignored %v\n", signal.Ignored(syscall.SIGUSR1))
+	facts += fmt.Sprintf("SIGHUP ignored %v\n", signal.Ignored(syscall.SIGHUP))
+	status, _ := os.ReadFile("/proc/self/status")
+	facts += regexp.MustCompile(`SigBlk:.*\n`).FindString(string(status))
 	for fd := range 4 {
 		target, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 		target, _, _ = strings.Cut(target, ":")
@@ -134,9 +149,12 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	h := startHostWith(t, hostOptions{flavour: plain, env: []string{
 		"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + self(t), "TLSD_LOG=" + log, asTLSD + "=serves", "NOTIFY_SOCKET=/x"}})
 	h.send("count-sigchld").gives(0, "")
-	if r := h.call("inherit", inheritMe); r.n < 0 {
-		t.Fatal("cannot open a file to inherit")
+	for range 5 {
+		if r := h.call("inherit", inheritMe); r.n < 0 {
+			t.Fatal("cannot open a file to inherit")
+		}
 	}
+	h.send("ignore", int(syscall.SIGHUP)).gives(0, "")
 	before := h.call("status").text
 	h.send("Backend").gives(7, "openssl")
 	after := h.call("status").text
@@ -156,7 +174,7 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFacts := "idle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGUSR1 ignored false\n" +
+	wantFacts := "idle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGHUP ignored false\nSigBlk:\t0000000000000000\n" +
 		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\ninherited []\n"
 	if string(facts) != wantFacts {
 		t.Errorf("the tlsd finds itself as\n%s\nwant\n%s", facts, wantFacts)
@@ -169,7 +187,7 @@ func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
 	h := startHost(t, "TLSD_AUTOSTART=1", "TLSD_SOCKET="+socket, "TLSD_EXE="+self(t), asTLSD+"=serves")
-	h.send("ignore-sigchld").gives(0, "")
+	h.send("ignore", int(syscall.SIGCHLD)).gives(0, "")
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
 	gone(t, socket)
@@ -181,8 +199,19 @@ func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 	if err := os.Symlink(self(t), filepath.Join(bin, "tlsd")); err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "PATH=relative::/nonexistent:" + bin, asTLSD + "=serves"}
+	// What lies about in the directory of the script must not be taken.
+	cwd := t.TempDir()
+	if err := os.Mkdir(filepath.Join(cwd, "relative"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, trap := range []string{"relative/tlsd", "tlsd"} {
+		if err := os.WriteFile(filepath.Join(cwd, trap), []byte("#!/bin/false\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "PATH=relative::.:/nonexistent:" + bin, asTLSD + "=serves"}
 	h := startHost(t, env...)
+	h.send("chdir", cwd).gives(0, "")
 	h.send("Backend").gives(7, "openssl")
 	if _, err := os.Lstat(filepath.Join(dir, "tlsd.sock")); err != nil {
 		t.Error(err)
@@ -210,6 +239,15 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	for _, h := range hosts {
 		h.send("exit")
 	}
+	gone(t, socket)
+}
+
+func TestATLSDThatYieldsToAnotherIsNoFailure(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(nowhere(t), "s")
+	h := startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+self(t), asTLSD+"=yields")
+	h.send("Backend").gives(7, "openssl")
+	h.send("exit")
 	gone(t, socket)
 }
 

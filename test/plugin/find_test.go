@@ -36,7 +36,8 @@ func TestTheNamedSocketComesFirst(t *testing.T) {
 
 	// A named one that does not answer is not replaced.
 	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET="+dir+"/none")
-	h.send("Version", 0).fails("tls.Version: backend: no tlsd: "+dir+"/none: No such file or directory; none was started", "TLSD_AUTOSTART is 0")
+	h.send("Version", 0).gives(0, "")
+	h.send("NewClient", "localhost", 1).fails("tls.NewClient: backend: no tlsd: "+dir+"/none: No such file or directory; none was started", "TLSD_AUTOSTART is 0")
 	if r := h.call("LastError"); strings.Contains(r.text, "/run/") {
 		t.Errorf("tried another than the named socket: %s", r.text)
 	}

@@ -31,7 +31,7 @@ static const struct method
 	close_server_context = { .name = "tls.CloseServerContext", .closes = CONTEXT },
 	peer_cert_subject = { .name = "tls.PeerCertSubject", .result = TEXT },
 	backend = { .name = "tls.Backend", .result = TEXT, .flags = OPENS | QUIET },
-	version_of_library = { .name = "tls.Version", .result = TEXT, .flags = OPENS },
+	version_of_library = { .name = "tls.Version", .result = TEXT, .flags = OPENS | QUIET },
 	version_of_connection = { .name = "tls.Version", .result = TEXT };
 
 /* --- parameters --- */
@@ -260,7 +260,9 @@ int64_t tls_Backend(char *buf, size_t cap)
 
 int64_t tls_Version(int64_t handle, char *buf, size_t cap)
 {
-	return text_call(handle ? &version_of_connection : &version_of_library, handle, buf, cap, NULL);
+	if (handle)
+		return text_call(&version_of_connection, handle, buf, cap, NULL);
+	return text_call(&version_of_library, 0, buf, cap, "");
 }
 
 int64_t tls_LastError(char *buf, size_t cap)

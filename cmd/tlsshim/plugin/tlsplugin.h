@@ -86,8 +86,8 @@ int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap);
 /* "openssl", or "stub" if there is no daemon or it has no libssl. Never fails. */
 int64_t tls_Backend(char *buf, size_t cap);
 
-/* The negotiated version of a connection, "TLSv1.3"; with handle 0 the
- * version of the library. */
+/* The negotiated version of a connection, "TLSv1.3"; with handle 0 the version
+ * of the library, which is "" without a daemon or a library, and never fails. */
 int64_t tls_Version(int64_t handle, char *buf, size_t cap);
 
 /* The text of this process's most recent error, at most 4095 bytes; "" if there

@@ -355,8 +355,8 @@ int main(int argc, char **argv)
 		} else if (IS("count-sigchld")) {
 			signal(SIGCHLD, on_sigchld);
 			reply(c->field[0], 0, "");
-		} else if (IS("ignore-sigchld")) {
-			signal(SIGCHLD, SIG_IGN);
+		} else if (IS("ignore")) { /* a signal */
+			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
 		} else if (IS("inherit")) { /* opens a descriptor that a child would inherit */
 			reply(c->field[0], open(c->field[2], O_RDONLY), "");
