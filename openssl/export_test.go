@@ -1,5 +1,7 @@
 package openssl
 
+import "strings"
+
 // What the tests need to see of the inside.
 
 var (
@@ -20,4 +22,13 @@ func FindTrust(file, dir string, fallbackFiles []string, fallbackDir string) Tru
 func Verdicts(l *Library) (n int) {
 	l.verdicts.Range(func(any, any) bool { n++; return true })
 	return n
+}
+
+// SymbolNames are the names of the functions that the package looks up, except for those of the version.
+func SymbolNames() (names []string) {
+	var s symbols
+	for _, sym := range s.table() {
+		names = append(names, strings.Fields(sym.names)...)
+	}
+	return names
 }

@@ -143,6 +143,9 @@ func bind(name string, handle uintptr) (*Library, error) {
 	if err := resolve(l.sym.table(), lookup); err != nil {
 		return nil, fmt.Errorf("%s: %w", l.version, err)
 	}
+	if err := l.checkFiles(); err != nil {
+		return nil, err
+	}
 	// Must come before any other call (OPENSSL_init_ssl(3)). No atexit
 	// handlers: they would free what other threads still use.
 	ok := false
@@ -152,6 +155,9 @@ func bind(name string, handle uintptr) (*Library, error) {
 	})
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", l.version, internalError("OPENSSL_init_ssl", q))
+	}
+	if err := l.checkQueue(); err != nil {
+		return nil, err
 	}
 	l.verifyCB = purego.NewCallback(l.recordVerify)
 	l.path = mappedFile(l.sym.sslNew)

@@ -65,24 +65,27 @@ func TestLoadGoesOnToTheNextCandidate(t *testing.T) {
 	}
 }
 
-// fakeLibrary compiles a shared library that has only the functions of version.
-func fakeLibrary(t *testing.T, num, text string) string {
+// compile makes a shared library of C code.
+func compile(t *testing.T, lib, code string, flags ...string) {
 	t.Helper()
 	cc, err := exec.LookPath("cc")
 	if err != nil {
-		t.Skip("no C compiler to make a fake libssl with")
+		t.Skip("no C compiler to make a fake library with")
 	}
-	dir := t.TempDir()
-	src, lib := filepath.Join(dir, "fake.c"), filepath.Join(dir, "libssl.so.3")
-	code := "unsigned long OpenSSL_version_num(void) { return " + num + "UL; }\n" +
-		"const char *OpenSSL_version(int t) { (void)t; return \"" + text + "\"; }\n" +
-		"int SSL_read(void *s, void *b, int n) { (void)s; (void)b; return n; }\n"
-	if err := os.WriteFile(src, []byte(code), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(cc, "-shared", "-fPIC", "-o", lib, src).CombinedOutput(); err != nil {
+	src := write(t, lib+".c", []byte(code))
+	args := append([]string{"-shared", "-fPIC", "-fno-builtin", "-o", lib, src}, flags...)
+	if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+}
+
+// fakeLibrary is a library that has only the functions of version.
+func fakeLibrary(t *testing.T, num, text string) string {
+	t.Helper()
+	lib := filepath.Join(t.TempDir(), "libssl.so.3")
+	compile(t, lib, "unsigned long OpenSSL_version_num(void) { return "+num+"UL; }\n"+
+		"const char *OpenSSL_version(int t) { (void)t; return \""+text+"\"; }\n"+
+		"int SSL_read(void *s, void *b, int n) { (void)s; (void)b; return n; }\n")
 	return lib
 }
 

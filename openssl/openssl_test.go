@@ -21,6 +21,10 @@ import (
 // TLSD_TEST_LIBSSL names. TLSD_TEST_OPENSSL can say which version that must be ("3.5"). The peer is always crypto/tls.
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(loadOnly); path != "" {
+		loadOnlyMain(path)
+		return
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if code == 0 {
 			code = nothingIsLeft()

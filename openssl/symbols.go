@@ -208,6 +208,7 @@ const (
 	reasonHTTPSProxyRequest   = 155
 	reasonHTTPRequest         = 156
 	reasonNoSharedCipher      = 193
+	reasonNullMethod          = 196
 	reasonPacketTooLong       = 198
 	reasonUnsupportedProtocol = 258
 	reasonWrongVersionNumber  = 267

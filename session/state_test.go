@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"tlsd/internal/fakeengine"
@@ -197,6 +198,16 @@ func TestSetInsecureSkipVerify(t *testing.T) {
 		r.ok(r.SetInsecureSkipVerify(a, true))
 		r.fails(r.Handshake(b), kind.Verify)
 		r.ok(r.Handshake(a))
+	})
+	t.Run("an accepted connection says that it verifies nothing", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		ctx, port := r.server(), fakeengine.FreePort(t)
+		c := r.start(r.Accept(ctx, local, port))
+		r.dial(port)
+		if e := r.fails(r.SetInsecureSkipVerify(c.ok().(session.Handle), true), kind.State); !strings.Contains(e.Why, "accepted connection") {
+			t.Errorf("got %q", e)
+		}
 	})
 	t.Run("the engine's refusal is a fault of tlsd", func(t *testing.T) {
 		t.Parallel()

@@ -19,6 +19,7 @@
 //     OPENSSL_CONF, LISTEN_…, NOTIFY_SOCKET) are taken out.
 //   - At the end of its test a daemon is stopped by SIGTERM. The test fails if it
 //     does not exit with 0 within stopTime, or leaves a process behind.
+//   - A daemon does not outlive the test process, however that ends.
 //   - What a daemon has logged is shown when its test has failed.
 //
 // The functions end the test when something fails and return no errors. They
@@ -31,6 +32,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -105,18 +107,17 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	d.cmd.Dir = "/"
 	d.cmd.Env = append(environment(), o.Env...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	// Ctrl-C is the tester's: the cleanup below stops the daemon.
+	// Ctrl-C is the tester's, and reaches the daemon by the end of this process.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if o.UID != 0 {
 		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
 	}
-	check(tb, d.cmd.Start())
-	readySide.Close() // so that the daemon's end is the pipe's
-	d.PID = d.cmd.Process.Pid
-	go func() {
+	check(tb, Spawn(d.cmd, func() {
 		d.err = d.cmd.Wait()
 		close(d.exited)
-	}()
+	}))
+	readySide.Close() // so that the daemon's end is the pipe's
+	d.PID = d.cmd.Process.Pid
 	tb.Cleanup(func() {
 		err := d.Stop(tb)
 		if err != nil && !o.MayFail {
@@ -128,6 +129,29 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	})
 	d.await(tb, ready)
 	return d
+}
+
+// Spawn starts cmd in such a way that the kernel kills it if this process dies without
+// having stopped it: by a panic, a test that ran out of time, SIGKILL. Once it runs, wait is called on a goroutine of
+// its own; it must return when the process has ended.
+func Spawn(cmd *exec.Cmd, wait func()) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	started := make(chan error, 1)
+	go func() {
+		// The signal comes when the thread ends that has started the process (PR_SET_PDEATHSIG(2const)): it has to
+		// stay for as long.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			wait()
+		}
+	}()
+	return <-started
 }
 
 // await waits for the daemon's word that it listens.

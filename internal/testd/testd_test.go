@@ -2,8 +2,10 @@ package testd
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,6 +45,32 @@ func TestADaemonHasTheLibraryOfThisRun(t *testing.T) {
 	got, err := Start(t).Dial(t).Version(t.Context(), 0)
 	if err != nil || !strings.HasPrefix(got, "OpenSSL "+want) {
 		t.Errorf("tls.Version: %q, %v; this run is for OpenSSL %s", got, err, want)
+	}
+}
+
+// A test process that ends without its cleanups: by a panic, or because it took too long.
+func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
+	t.Parallel()
+	const variable = "TESTD_TEST_DIES"
+	if os.Getenv(variable) != "" {
+		d := Start(t)
+		d.Dial(t) // so that there is a worker
+		fmt.Println("pids", d.Processes())
+		os.Exit(3)
+	}
+	dir := Dir(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestADaemonDoesNotOutliveTheTestProcess$")
+	cmd.Env = append(os.Environ(), variable+"=1", "TMPDIR="+dir)
+	out, err := cmd.Output()
+	_, pids, found := strings.Cut(string(out), "pids [")
+	if !found {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, pid := range strings.Fields(strings.TrimRight(pids, "]\n")) {
+		Eventually(t, stopTime, "process "+pid+" is gone", func() bool {
+			exe, err := os.Readlink("/proc/" + pid + "/exe")
+			return err != nil || !strings.HasPrefix(exe, dir)
+		})
 	}
 }
 

@@ -12,7 +12,7 @@
  *
  * The types must be equal to the letter. A function whose type has changed between versions stands
  * here once for each, under its condition; where the change is one of const only, which no
- * call notices, that is said. X is a version as in OPENSSL_VERSION_NUMBER.
+ * call notices, that is said.
  */
 #define OPENSSL_SUPPRESS_DEPRECATED /* what is deprecated is there all the same */
 #include <stdint.h>
@@ -26,9 +26,9 @@
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
 
-#ifdef COUNT_ONLY
-#define FUNCTION(result, name, parameters) ABI_CHECK
-#define CONSTANT(ours, value, theirs) ABI_CHECK
+#ifdef LIST_ONLY /* cc -E then lists what is checked */
+#define FUNCTION(result, name, parameters) ABI_CHECK #name
+#define CONSTANT(ours, value, theirs) ABI_CHECK #ours
 #else
 #define FUNCTION(result, name, parameters) \
 	_Static_assert(__builtin_types_compatible_p(__typeof__(&name), result(*) parameters), #name " has another type");
@@ -50,9 +50,7 @@ FUNCTION(unsigned long, ERR_peek_error, (void))
 #if V3
 FUNCTION(unsigned long, ERR_get_error_all, (const char **, int *, const char **, const char **, int *))
 #endif
-#if !V4 && !defined OPENSSL_NO_DEPRECATED_3_0
 FUNCTION(unsigned long, ERR_get_error_line_data, (const char **, int *, const char **, int *))
-#endif
 FUNCTION(unsigned long, ERR_get_error, (void))
 FUNCTION(const char *, ERR_reason_error_string, (unsigned long))
 FUNCTION(const char *, ERR_lib_error_string, (unsigned long))
@@ -172,6 +170,7 @@ CONSTANT(libSSL, 20, ERR_LIB_SSL)
 CONSTANT(reasonHTTPSProxyRequest, 155, SSL_R_HTTPS_PROXY_REQUEST)
 CONSTANT(reasonHTTPRequest, 156, SSL_R_HTTP_REQUEST)
 CONSTANT(reasonNoSharedCipher, 193, SSL_R_NO_SHARED_CIPHER)
+CONSTANT(reasonNullMethod, 196, SSL_R_NULL_SSL_METHOD_PASSED)
 CONSTANT(reasonPacketTooLong, 198, SSL_R_PACKET_LENGTH_TOO_LONG)
 CONSTANT(reasonUnsupportedProtocol, 258, SSL_R_UNSUPPORTED_PROTOCOL)
 CONSTANT(reasonWrongVersionNumber, 267, SSL_R_WRONG_VERSION_NUMBER)

@@ -113,6 +113,9 @@ type counting struct {
 }
 
 func (c *counting) Read(p []byte) (int, error) {
+	if c.n > 1<<23 {
+		return 0, errors.New("far too much has been read")
+	}
 	n, err := c.Reader.Read(p)
 	c.n += n
 	return n, err

@@ -76,10 +76,7 @@ func read(s stream, n int) (string, error) {
 func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	overPairs(t, needs{server: []ability{many}}, func(t *testing.T, cl, sv endpoint) {
-		if sv.String() != "tlsd" {
-			return // its handshake is part of accept: there is nobody to do it
-		}
+	overPairs(t, needs{server: []ability{many, shakeAhead}}, func(t *testing.T, cl, sv endpoint) {
 		l := sv.listen(t, listenOptions{cert: w.cert})
 		const waiting = 3
 		var clients []stream

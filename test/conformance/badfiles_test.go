@@ -166,8 +166,8 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// A daemon without the right to read a file, or to listen on a port, says so. It
-// must have an unprivileged user for that.
+// A daemon without the right to read a file, or to listen on a port, says so. When the
+// tests run as root, it is started as nobody.
 func TestWithoutTheRightTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -36,7 +36,7 @@ func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, er
 		args = append(args, "-no-CAfile")
 	}
 	args = append(args, "-no-CApath")
-	if !strings.HasPrefix(opensslRelease(), "OpenSSL 1.") {
+	if !opensslIsOld() {
 		args = append(args, "-no-CAstore") // since 3.0, as are stores
 	}
 	isAddress := net.ParseIP(to.host) != nil
@@ -55,10 +55,10 @@ func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, er
 	return startOpenssl(t, append(args, version(o.only)...)).established()
 }
 
-// opensslRelease is the version of the command line: "OpenSSL 3.0.19 27 Jan 2026 …".
-var opensslRelease = sync.OnceValue(func() string {
+// opensslIsOld says whether the command line is of 1.1.1, as on Debian 11 and RHEL 8.
+var opensslIsOld = sync.OnceValue(func() bool {
 	out, _ := exec.Command("openssl", "version").Output() // without it no test gets far
-	return string(out)
+	return strings.HasPrefix(string(out), "OpenSSL 1.")
 })
 
 func version(only uint16) []string {
@@ -109,19 +109,18 @@ func startOpenssl(t *testing.T, args []string) *openssl {
 	p.in, errs[0] = p.cmd.StdinPipe()
 	p.out, errs[1] = p.cmd.StdoutPipe()
 	stderr, errs[2] = p.cmd.StderrPipe()
-	errs[3] = p.cmd.Start()
-	if err := errors.Join(errs[:]...); err != nil {
-		t.Fatalf("openssl %s: %v", args[0], err)
-	}
-	timer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
-	go func() {
+	errs[3] = testd.Spawn(p.cmd, func() {
 		defer close(p.done)
 		p.listen(stderr)
 		// Not cmd.Wait: it closes the output, which may not have been read.
 		p.cmd.Process.Wait()
-		timer.Stop()
-	}()
+	})
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatalf("openssl %s: %v", args[0], err)
+	}
+	timer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
 	t.Cleanup(func() {
+		timer.Stop()
 		p.cmd.Process.Kill()
 		<-p.done
 		p.in.Close()

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/rpc/client"
 )
 
 // runTool runs a program to its end, with its input closed, and gives its output and exit state.
@@ -81,7 +82,15 @@ func TestCurlGetsAPageFromTlsd(t *testing.T) {
 	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 60 { // CURLE_PEER_FAILED_VERIFICATION
 		t.Errorf("curl without the authority: %v, want exit status 60\n%s", err, out)
 	}
-	if a := <-refused; failure(a.err) == nil || !mentions(failure(a.err), "alert") {
+	// Its alert meets the Accept. A curl that looks at the certificate only after the
+	// handshake just goes, and then the first Read fails; in no case there is a request.
+	a := <-refused
+	if a.err == nil {
+		n, err := a.stream.Read(make([]byte, 100))
+		if e := failure(err); n != 0 || e == nil || e.Kind != client.KindIO {
+			t.Errorf("Read from a curl that has turned away: %d bytes, %v; want kind io", n, err)
+		}
+	} else if e := failure(a.err); e == nil || e.Kind != client.KindHandshake || !mentions(e, "alert") {
 		t.Errorf("the Accept of it: %v; want to read of an alert", a.err)
 	}
 }
@@ -122,6 +131,9 @@ func TestTlsdGetsThePageOfSServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	page, err := io.ReadAll(s) // to the clean end, which it would be an error to miss
+	if e := failure(err); opensslIsOld() && e != nil && e.Kind == client.KindIO && mentions(e, "without close_notify") {
+		err = nil // that of 1.1.1 does cut the connection
+	}
 	if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) || !bytes.Contains(page, []byte("</pre>")) || !bytes.Contains(page, []byte("TLSv1.3")) {
 		t.Errorf("%v; the page:\n%s", err, page)
 	}

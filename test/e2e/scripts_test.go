@@ -3,6 +3,7 @@ package e2e
 import (
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -125,6 +126,9 @@ func TestClientScriptTalksToEveryServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if out, _ := exec.Command("openssl", "version").Output(); name == "openssl s_server" && strings.HasPrefix(string(out), "OpenSSL 1.") {
+				t.Skip("s_server -www of 1.1.1 ends without close_notify, which is an error to the script")
+			}
 			port := server(t, cert)
 			out := runClient(t, d, ca, "https-client.dom", port)
 			mustContain(t, "https-client.dom", out, "TLSv1.3, /CN=localhost\nHTTP/1.0 200 ", " bytes\n")
