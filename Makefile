@@ -14,7 +14,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race deps deps-build deps-test install clean
+.PHONY: help build demo test check race bench bench-quick deps-build deps-test deps-bench install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,15 @@ race: ## the concurrent packages again, under the race detector
 check: ## formatting and vet
 	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
 	$(GO) vet ./...
+
+bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat; about 14 minutes
+	$(GO) run ./test/bench
+
+bench-quick: deps-bench build ## the same in under two minutes
+	$(GO) run ./test/bench -quick
+
+deps-bench:
+	@sh scripts/deps.sh bench
 
 deps-build:
 	@sh scripts/deps.sh build

@@ -1,5 +1,6 @@
 #!/bin/sh
-# deps.sh build|test - install what building (and the demo) or testing needs.
+# deps.sh build|test|bench - install what building (and the demo), testing or
+# benchmarking needs.
 #
 # Looks for each command first and calls apt-get only for what is missing, so it
 # does nothing on a prepared machine. Where apt-get cannot be used, it says
@@ -9,8 +10,9 @@ set -eu
 case "${1:-}" in
 build) want='cc:gcc openssl:openssl curl:curl' headers='stdlib.h:libc6-dev' ;;
 test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 valgrind:valgrind unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' ;;
+bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat' headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev' ;;
 *)
-	echo "usage: deps.sh build|test" >&2
+	echo "usage: deps.sh build|test|bench" >&2
 	exit 2
 	;;
 esac

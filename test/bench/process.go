@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A process is one that the benchmark has started and will end.
+type process struct {
+	cmd   *exec.Cmd
+	log   string // file with its stderr
+	stdin io.Closer
+	gone  chan struct{} // closed when it has ended
+}
+
+// launch starts a program that runs until stop. Its standard output goes to
+// out, or to the log.
+func launch(dir, name string, out *os.File, extra []*os.File, argv ...string) (*process, error) {
+	p := &process{log: filepath.Join(dir, name+".log"), gone: make(chan struct{})}
+	log, err := os.Create(p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = dir, log, log, extra
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if out != nil {
+		p.cmd.Stdout = out
+	}
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() { defer close(p.gone); p.cmd.Wait() }()
+	return p, nil
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// trouble is what the process has written to its log, for an error's text.
+func (p *process) trouble() string {
+	text, _ := os.ReadFile(p.log)
+	if text = bytes.TrimSpace(text); len(text) > 2000 {
+		text = text[len(text)-2000:]
+	}
+	return string(text)
+}
+
+// stop ends the process and the ones that it has started.
+func (p *process) stop() {
+	tree := family(p.pid())
+	p.stdin.Close()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.gone:
+	case <-time.After(3 * time.Second):
+		p.cmd.Process.Kill()
+		<-p.gone
+	}
+	for pid := range tree {
+		if pid != p.pid() && name(pid) == tree[pid].name {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// usage is what a process has used so far.
+type usage struct {
+	name string
+	cpu  time.Duration // user and system, all threads
+	rss  int64         // resident now, bytes
+}
+
+// family gives a process and all that descend from it.
+func family(root int) map[int]usage {
+	children := map[int][]int{}
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			if parent := parent(pid); parent > 0 {
+				children[parent] = append(children[parent], pid)
+			}
+		}
+	}
+	found := map[int]usage{}
+	for todo := []int{root}; len(todo) > 0; todo = todo[1:] {
+		if u, err := usageOf(todo[0]); err == nil {
+			found[todo[0]] = u
+		}
+		todo = append(todo, children[todo[0]]...)
+	}
+	return found
+}
+
+// parent reads /proc/PID/stat: "pid (name) state ppid …" (proc(5)); 0 if there is no such process.
+func parent(pid int) int {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(fields[1])
+	return n
+}
+
+func name(pid int) string {
+	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return string(bytes.TrimSpace(comm))
+}
+
+func usageOf(pid int) (usage, error) {
+	// The clock id of another process's CPU time, as clock_getcpuclockid(3) makes it.
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|2), &t); err != nil {
+		return usage{}, err
+	}
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return usage{}, err
+	}
+	u := usage{name: name(pid), cpu: time.Duration(t.Nano())}
+	if fields := strings.Fields(string(statm)); len(fields) > 1 {
+		pages, _ := strconv.ParseInt(fields[1], 10, 64)
+		u.rss = pages * int64(os.Getpagesize())
+	}
+	return u, nil
+}
+
+// settle waits until a family of processes has been quiet for a while, so that
+// what they do by themselves does not count: tlsd starts a spare worker.
+func settle(ctx context.Context, root int) (map[int]usage, error) {
+	const (
+		pause = 4 * time.Millisecond
+		quiet = 200 * time.Microsecond // of CPU time in a pause
+		calm  = 4                      // pauses in a row
+		bound = 5 * time.Second
+	)
+	last := family(root)
+	for n, end := 0, time.Now().Add(bound); n < calm; {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		now := family(root)
+		if growth(last, now) < quiet && len(now) == len(last) {
+			n++
+		} else {
+			n = 0
+		}
+		last = now
+		if time.Now().After(end) {
+			return nil, errors.New("the processes did not come to rest")
+		}
+	}
+	return last, nil
+}
+
+// growth is the CPU time that was used between two looks at a family.
+func growth(before, after map[int]usage) time.Duration {
+	var sum time.Duration
+	for pid, u := range after {
+		sum += u.cpu - before[pid].cpu
+	}
+	return sum
+}
+
+// busiest is the process of a family that has used most between two looks.
+func busiest(before, after map[int]usage) int {
+	best, most := 0, time.Duration(-1)
+	for pid, u := range after {
+		if b, ok := before[pid]; ok && u.cpu-b.cpu > most {
+			best, most = pid, u.cpu-b.cpu
+		}
+	}
+	return best
+}

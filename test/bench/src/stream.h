@@ -1,0 +1,56 @@
+/*
+ * stream.h - what the benchmark's programs have in common
+ *
+ * The data. Position p of a stream has a byte that depends on p alone: blocks
+ * of 4096 bytes, each with its number in the first 8 bytes and the same noise in the
+ * rest. So either side can check every byte that it gets, wherever a read ends, and
+ * a byte that is lost, doubled or out of place is found. Checking is a memcmp with
+ * a block that stays in the first-level cache.
+ *
+ * The protocol, inside of TLS. A client sends commands, the sink does them one
+ * after another; a command is complete when its answer is there. Numbers are in
+ * the machine's own byte order, because both ends are on one machine.
+ */
+#ifndef STREAM_H
+#define STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	BLOCK = 4096,
+	PIECE_MAX = 1 << 20,
+	SEND_PIECE = 64 * 1024, /* in which the sink sends */
+};
+
+enum operation {
+	DISCARD = 0x7b01, /* a bytes follow; the answer: how many were right */
+	SOURCE,           /* send a bytes; no answer besides */
+	ECHO,             /* b messages of a bytes follow; each is sent back */
+	MARK,             /* counts for tag a; the answer, if b is not 0: a */
+	COUNT,            /* the answer: how many MARKs there were for tag a */
+	PARK,             /* the answer: a; the connection is idle from then on */
+};
+
+struct command {
+	uint64_t operation, a, b;
+};
+
+/* Fills the buffer with the stream from 0 on. n is a multiple of BLOCK. */
+void stream_fill(uint8_t *buf, size_t n);
+/* Turns a filled buffer into the stream from offset on, a multiple of BLOCK. */
+void stream_move(uint8_t *buf, size_t n, uint64_t offset);
+/* Whether the n bytes are the stream from offset on. */
+bool stream_check(const uint8_t *buf, size_t n, uint64_t offset);
+
+double seconds(void);     /* of the monotonic clock */
+double cpu_seconds(void); /* of this process, user and system */
+
+void *must_alloc(size_t n);
+void raise_file_limit(void);
+
+/* Says what went wrong on stderr, and ends the program. */
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif
