@@ -15,8 +15,8 @@ import (
 // whole file it may skip what it does not understand, or stumble over an encrypted key
 // and ask for its password. What is in a block, OpenSSL alone decides.
 
-// maxPEM bounds what is accepted as a file: 8 MiB. A usual CA bundle has 0.2.
-const maxPEM = 8 << 20
+// MaxPEM bounds what is accepted as a file: 32 MiB. A usual CA bundle has 0.2.
+const MaxPEM = 32 << 20
 
 // A pemBlock is one BEGIN … END of a file.
 type pemBlock struct {
@@ -42,8 +42,8 @@ func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	bad := func(format string, args ...any) error {
 		return &PEMError{What: what, Reason: fmt.Sprintf(format, args...)}
 	}
-	if len(data) > maxPEM {
-		return nil, bad("has %d bytes: %d is the most", len(data), maxPEM)
+	if len(data) > MaxPEM {
+		return nil, bad("has %d bytes: %d is the most", len(data), MaxPEM)
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // the byte order mark of some editors
 	if len(bytes.TrimSpace(data)) == 0 {

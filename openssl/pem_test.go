@@ -53,7 +53,7 @@ func TestCABundlesAreReadAndChecked(t *testing.T) {
 		"bad certificate": {join([]byte("#\n"), good, pemOf("CERTIFICATE", badDER)), "is not a valid certificate"},
 		"not a certificate": {pemOf("CERTIFICATE", []byte("hello")),
 			"ca.pem: PEM block 1 (line 1) is not a valid certificate"},
-		"too large": {bytes.Repeat([]byte("#"), 8<<20+1), "ca.pem has 8388609 bytes: 8388608 is the most"},
+		"too large": {bytes.Repeat([]byte("#"), openssl.MaxPEM+1), "ca.pem has 33554433 bytes: 33554432 is the most"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/kind"
+	"tlsd/openssl"
 )
 
 // Bounds on the files that a caller names, in bytes.
 const (
-	maxBundle = 32 << 20
+	maxBundle = openssl.MaxPEM
 	maxCert   = 1 << 20
 	maxKey    = 1 << 20
 )
