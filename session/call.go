@@ -162,7 +162,7 @@ func (c *Call) end(err *Error) {
 // if h is 0, have ended; or until none of them has ended for turnGrace; or ctx is done.
 func (c *Call) turn(ctx context.Context, h Handle) {
 	s := c.s
-	timer := time.NewTimer(turnGrace)
+	timer := time.NewTimer(s.grace)
 	defer timer.Stop()
 	last := -1
 	for {
@@ -177,7 +177,7 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 			return
 		}
 		if n != last {
-			timer.Reset(turnGrace)
+			timer.Reset(s.grace)
 			last = n
 		}
 		select {
@@ -188,6 +188,25 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 			return
 		}
 	}
+}
+
+// closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that go on
+// waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be held.
+func (s *Session) closeInTurn(op string, h Handle, closeHandle func(), unmade func() bool) *Call {
+	var c *Call
+	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
+		c.turn(ctx, h)
+		c.endWaiting(h, errClosed)
+		s.mu.Lock()
+		never := unmade()
+		s.mu.Unlock()
+		if never {
+			return nil, fail(kind.Handle, "the call that was to make it failed")
+		}
+		closeHandle()
+		return 0, nil
+	})
+	return c
 }
 
 // endWaiting ends the calls on handle h that were made before c, and waits until

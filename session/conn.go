@@ -14,7 +14,7 @@ import (
 
 // readChunk is the most that one Read returns, in bytes, however much was
 // asked for: what is there is given, and more can be asked for again.
-const readChunk = 256 << 10
+const readChunk = 64 << 10
 
 type connState int
 
@@ -338,20 +338,7 @@ func (s *Session) Close(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	var call *Call
-	call = s.newCall(op, h, func(ctx context.Context) (any, error) {
-		call.turn(ctx, h)
-		call.endWaiting(h, errClosed)
-		s.mu.Lock()
-		unmade := c.state == failed
-		s.mu.Unlock()
-		if unmade {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
-		}
-		c.close()
-		return 0, nil
-	})
-	return call
+	return s.closeInTurn(op, h, c.close, func() bool { return c.state == failed })
 }
 
 // SetInsecureSkipVerify turns the verification of the server's certificate off

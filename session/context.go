@@ -117,20 +117,7 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	var call *Call
-	call = s.newCall(op, h, func(ctx context.Context) (any, error) {
-		call.turn(ctx, h)
-		call.endWaiting(h, errClosed)
-		s.mu.Lock()
-		gone := c.gone
-		s.mu.Unlock()
-		if gone {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
-		}
-		c.close()
-		return 0, nil
-	})
-	return call
+	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
 }
 
 // close frees the context. No Accept may be using it.
