@@ -91,6 +91,24 @@ func TestLastLineNeedsNoEnd(t *testing.T) {
 	}
 }
 
+// TestLastLineOfTheShortWay is answered too, though its answer may be kept for a while.
+func TestLastLineOfTheShortWay(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		`{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":0}`: `{"jsonrpc":"2.0","id":1,"result":0}`,
+		`{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[1,1]}`:        `{"jsonrpc":"2.0","id":1,"result":null,"raw":1}`,
+	} {
+		p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
+		p.client(fakeengine.Silent(t))
+		p.line(hello)
+		p.answer()
+		p.send(line)
+		p.conn.CloseWrite()
+		p.expect(want)
+		p.over()
+	}
+}
+
 // TestHalfCloseGetsAllAnswers: as with a file of lines that is piped through socat.
 func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	t.Parallel()
@@ -198,20 +216,35 @@ func TestContextEndsTheSession(t *testing.T) {
 // TestReaderThatDoesNotRead: its session ends after the timeout, and no other.
 func TestReaderThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	deaf := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.WriteTimeout = 100 * time.Millisecond })
-	other := newPeer(t)
-	deaf.client(deaf.echo())
-	go func() {
-		for {
-			if _, err := deaf.conn.Write([]byte(backend + "\n")); err != nil {
-				return
+	for name, line := range map[string]string{
+		"calls":        backend,
+		"writes":       `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":0}`,
+		"little reads": `{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[1,1]}`,
+		"large reads":  `{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[1,100000]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			other := newPeer(t)
+			deaf := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {
+				c.WriteTimeout = 100 * time.Millisecond
+				c.Session.Engine = idle{}
+			})
+			deaf.client(fakeengine.Silent(t))
+			deaf.line(hello)
+			deaf.answer()
+			go func() {
+				for {
+					if _, err := deaf.conn.Write([]byte(line + "\n")); err != nil {
+						return
+					}
+				}
+			}()
+			if err := deaf.over(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Serve returned %v, want a timeout", err)
 			}
-		}
-	}()
-	if err := deaf.over(); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("Serve returned %v, want a timeout", err)
+			other.silent()
+		})
 	}
-	other.silent()
 }
 
 // TestWaitingCallsDoNotHoldUpTheConnection, however many.

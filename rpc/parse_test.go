@@ -2,8 +2,11 @@ package rpc
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"testing"
+
+	"tlsd/rpc/wire"
 )
 
 // FuzzParse: what parse accepts is a request by the plainest reading of the specification,
@@ -66,4 +69,21 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%s: a request: %v, but parse says %q", msg, good, why)
 		}
 	})
+}
+
+// TestLargestBlob: one byte more is too much. The whole way of such a line would take the race
+// detector a minute.
+func TestLargestBlob(t *testing.T) {
+	t.Parallel()
+	m := methods["tls.Write"]
+	for n, good := range map[int]bool{wire.MaxBlob: true, wire.MaxBlob + 1: false} {
+		v := []byte(`"` + base64.StdEncoding.EncodeToString(make([]byte, n)) + `"`)
+		data, err := m.value(m.params[1], v)
+		switch {
+		case good && (err != nil || len(data.([]byte)) != n):
+			t.Errorf("%d bytes: %v", n, err)
+		case !good && (err == nil || err.Error() != "tls.Write: data: has 16777217 bytes, at most 16777216 are allowed"):
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
 }

@@ -129,7 +129,16 @@ func (s *server) reply(c *call, v any, err error) {
 func (s *server) rawAnswers(c *call) bool { return c.batch == nil && s.raw.Load() }
 
 func (s *server) write(msg, raw []byte) {
-	err := s.w.Write(msg, raw)
+	s.written(s.w.Write(msg, raw))
+}
+
+// later is write for the reading goroutine, which flushes before it waits.
+func (s *server) later(msg, raw []byte) {
+	s.written(s.w.Later(msg, raw))
+}
+
+// written ends the connection if a write has failed.
+func (s *server) written(err error) {
 	if err == nil {
 		return
 	}
@@ -137,13 +146,6 @@ func (s *server) write(msg, raw []byte) {
 		s.deaf.Store(true)
 	}
 	s.conn.Close() // the reading goroutine ends the session
-}
-
-// later is write for the reading goroutine, which flushes before it waits.
-func (s *server) later(msg, raw []byte) {
-	if s.w.Later(msg, raw) != nil {
-		s.conn.Close()
-	}
 }
 
 // encode is json.Marshal without HTML's escapes, for the people who read it.

@@ -33,9 +33,7 @@ type stream struct {
 type flushing struct{ *server }
 
 func (f flushing) Read(p []byte) (int, error) {
-	if f.w.Flush() != nil {
-		f.conn.Close()
-	}
+	f.written(f.w.Flush())
 	return f.conn.Read(p)
 }
 

@@ -101,11 +101,13 @@ func (c *Call) perform() (any, error) {
 		case <-ch:
 		case <-c.ctx.Done():
 		}
-		if c.ctx.Err() != nil { // also if both has happened
+		// Also if both has happened; and the session's end may have reached the
+		// call before, but not yet this one.
+		if why := cmp.Or(context.Cause(c.ctx), context.Cause(c.s.ctx)); why != nil {
 			if c.abandoned != nil {
 				c.abandoned()
 			}
-			return nil, context.Cause(c.ctx)
+			return nil, why
 		}
 	}
 	return c.run(c.ctx)

@@ -83,7 +83,7 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 // TestEndAtAnyMoment does random things and ends the session in the midst of them.
 func TestEndAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	rounds := 60
+	rounds := 30
 	if testing.Short() {
 		rounds = 10
 	}

@@ -180,16 +180,6 @@ func TestTimeouts(t *testing.T) {
 		r.fails(r.Handshake(h), kind.State)
 		r.ok(r.Close(h))
 	})
-	t.Run("Read has none", func(t *testing.T) {
-		t.Parallel()
-		r := newRig(t, short)
-		h := r.client(r.echo())
-		c := r.start(r.Read(h, 1))
-		time.Sleep(150 * time.Millisecond) // the promise is about time
-		if c.ended() {
-			t.Error("a Read has timed out")
-		}
-	})
 }
 
 func TestDefaults(t *testing.T) {

@@ -1,5 +1,11 @@
 package session
 
+import "time"
+
+// SetGrace makes Close, CloseServerContext and LastError wait longer, or less long, for the calls
+// before them. It must be called before the first call.
+func (s *Session) SetGrace(d time.Duration) { s.grace = d }
+
 // TrustDepth counts the stores that stand behind one another, the current one
 // included.
 func (s *Session) TrustDepth() int {

@@ -23,6 +23,7 @@ func TestConversationMadeAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
+			r.SetGrace(patience) // on a slow machine a handshake takes its time
 			port := r.echo()
 			want := []any{session.Handle(1), 0, 5, 6, "/CN=localhost", "TLSv1.3"}
 			calls := []*session.Call{
@@ -383,6 +384,7 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Read)
 	r := newRig(t, g.install)
+	r.SetGrace(500 * time.Millisecond)
 	h := r.client(r.echo())
 	r.ok(r.Write(h, []byte("abcdefghijkl")))
 	var reads []*running
@@ -390,10 +392,10 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 		reads = append(reads, r.start(r.Read(h, 1)))
 	}
 	closing := r.start(r.Close(h))
-	// One Read ends every 40 ms: 480 ms altogether, of 250 ms grace each.
+	// One Read ends every 60 ms: 720 ms altogether, of 500 ms grace each.
 	for _, c := range reads {
 		await(t, g.first(), "the next Read")
-		time.Sleep(40 * time.Millisecond) // the promise is about time
+		time.Sleep(60 * time.Millisecond) // the promise is about time
 		g.release <- nil
 		c.ok()
 	}

@@ -59,6 +59,7 @@ func (c Config) WithDefaults() Config {
 type Session struct {
 	Config // immutable
 
+	grace   time.Duration   // turnGrace, but in tests
 	ctx     context.Context // done when the session ends
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup // calls that have not ended
@@ -79,6 +80,7 @@ type Session struct {
 func New(cfg Config) *Session {
 	s := &Session{
 		Config:   cfg.WithDefaults(),
+		grace:    turnGrace,
 		calls:    map[*Call]struct{}{},
 		conns:    map[Handle]*connection{},
 		contexts: map[Handle]*serverContext{},

@@ -15,10 +15,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Bounds of the daemon in these tests.
+// Bounds of the daemon in these tests. They hold for its good peers, too, which need
+// some milliseconds, or more on a busy machine.
 const (
 	connectBound   = 1500 * time.Millisecond
-	handshakeBound = 300 * time.Millisecond
+	handshakeBound = time.Second
 )
 
 func networkDaemon(t *testing.T) *testd.Daemon {
@@ -70,7 +71,7 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 			if e != nil && strings.ContainsAny(e.Message, "\n\r") {
 				t.Errorf("%q has a line feed", e.Message)
 			}
-			if took > connectBound+5*time.Second {
+			if took > connectBound+patience/2 {
 				t.Errorf("it took %v, with a bound of %v", took, connectBound)
 			}
 			if testing.Verbose() {
@@ -157,7 +158,7 @@ func TestBadServers(t *testing.T) {
 			err = p.s.Handshake(p.ctx, h)
 			took := time.Since(begun)
 			p.refused(t, err, want{kind: c.kind, op: "tls.Handshake", handle: int(h), errno: c.errno, says: c.says})
-			if c.kind == client.KindTimeout && (took < handshakeBound || took > handshakeBound+5*time.Second) {
+			if c.kind == client.KindTimeout && (took < handshakeBound || took > handshakeBound+patience/2) {
 				t.Errorf("it took %v, with a bound of %v", took, handshakeBound)
 			}
 			if e := failure(p.s.Handshake(p.ctx, h)); e == nil || e.Kind != client.KindState {

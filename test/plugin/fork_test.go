@@ -80,6 +80,25 @@ func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
 	p.client(h, 2)
 }
 
+func TestAForkLeaksNothing(t *testing.T) {
+	t.Parallel()
+	d := newStandIn(t)
+	h := startHostWith(t, hostOptions{flavour: plain, env: []string{d.env()},
+		wrapper: valgrind(t, "--leak-check=full", "--errors-for-leak-kinds=definite,possible")})
+	for handle := int64(1); handle <= 2; handle++ {
+		// In the main thread: what other threads hold on their stacks is lost in a child, whoever they are.
+		client := h.send("NewClient", "h", 1)
+		p, _ := d.session()
+		p.result(p.expect("tls.NewClient", `["h",1]`), fmt.Sprint(handle))
+		client.gives(handle, "")
+		if handle == 1 {
+			h.send("fork").gives(0, "")
+		}
+	}
+	h.send("exit")
+	(&pending{h, "exit", "child"}).gives(0, "") // valgrind would have changed it
+}
+
 func TestAProgramThatTheHostStartsDoesNotInheritTheSession(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)

@@ -10,8 +10,7 @@
 #include "text.h"
 
 static _Atomic(struct process *) self;
-static atomic_int visits;           /* that are going on; after a fork also those that the child has not */
-static struct process *forked_from; /* kept in sight of leak checkers */
+static atomic_int visits; /* that are going on; after a fork also those that the child has not */
 
 void process_free(struct process *p)
 {
@@ -34,6 +33,7 @@ static struct process *make(struct process *parent)
 		return NULL;
 	}
 	p->pid = getpid();
+	p->parent = parent;
 	pthread_mutex_init(&p->trusting, NULL);
 	pthread_mutex_init(&p->opening, NULL);
 	pthread_mutex_init(&p->mu, NULL);
@@ -59,10 +59,8 @@ static struct process *this_process(void)
 	mine = make(p);
 	if (!mine)
 		return NULL;
-	if (atomic_compare_exchange_strong(&self, &p, mine)) {
-		forked_from = p;
+	if (atomic_compare_exchange_strong(&self, &p, mine))
 		return mine;
-	}
 	process_free(mine); /* another thread was faster */
 	return p;
 }

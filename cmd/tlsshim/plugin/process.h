@@ -20,7 +20,8 @@ enum { ERROR_BYTES = 4096 };
 
 struct process {
 	pid_t pid;
-	int32_t inherited; /* handles up to this one belong to the process that was forked; 0: none */
+	struct process *parent; /* of the process that was forked, in sight of leak checkers; or NULL */
+	int32_t inherited;      /* handles up to this one belong to the process that was forked; 0: none */
 
 	/* A child may read these of its parent's struct process; so they are atomic. */
 	_Atomic int32_t highest;   /* handle ever given to the host */
