@@ -9,6 +9,7 @@ var (
 	CheckVersion = checkVersion
 	LoadFirst    = loadFirst
 	SplitCode    = splitCode
+	Home         = home
 )
 
 // FindTrust is findTrust with libcrypto's answers replaced.

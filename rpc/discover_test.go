@@ -164,7 +164,7 @@ func TestInfo(t *testing.T) {
 		"libssl":{"path":"/nowhere/libssl.so","version":"crypto/tls stand-in"},
 		"trust":{"source":"test","file":"/nowhere/ca.pem","certificates":0},
 		"timeouts":{"connect":30000,"handshake":30000,"acceptHandshake":10000,"answer":30000},
-		"limits":{"line":24117248,"blob":16777216,"handles":65536,"calls":4096,"pending":128}}}`)
+		"limits":{"line":24117248,"blob":16777216,"batch":1024,"handles":65536,"calls":4096,"pending":128}}}`)
 }
 
 // proto is proto.md.

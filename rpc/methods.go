@@ -175,7 +175,7 @@ func info(s *server, _ args) (any, error) {
 	t, l := s.sess.Timeouts, s.sess.Limits
 	out := wire.Info{
 		Backend: s.sess.Engine.Backend(),
-		Libssl:  wire.Libssl{Path: e.Path, Version: e.Version},
+		Libssl:  wire.Libssl{Path: e.Path, Libcrypto: e.Crypto, Version: e.Version},
 		Trust:   wire.Trust{Source: e.Trust.Source, File: e.Trust.File, Dir: e.Trust.Dir, Certificates: e.Trust.Certificates},
 		Timeouts: map[string]int64{
 			"connect":         t.Connect.Milliseconds(),
@@ -186,6 +186,7 @@ func info(s *server, _ args) (any, error) {
 		Limits: map[string]int64{
 			"line":    wire.MaxLine,
 			"blob":    wire.MaxBlob,
+			"batch":   wire.MaxBatch,
 			"handles": int64(l.Handles),
 			"calls":   int64(l.Calls),
 			"pending": int64(l.Pending),

@@ -3,6 +3,8 @@ package rpc_test
 import (
 	"strings"
 	"testing"
+
+	"tlsd/rpc/wire"
 )
 
 // invalidRequest and parseError are answers to what is not a call.
@@ -246,4 +248,19 @@ func TestBatch(t *testing.T) {
 		p.expect(`[{"jsonrpc":"2.0","id":1,"result":"openssl"}]`)
 		p.expect(`[{"jsonrpc":"2.0","id":2,"result":"openssl"}]`)
 	})
+}
+
+func TestABatchHasABound(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	batch := func(n int) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(backend+",", n), ",") + "]"
+	}
+	p.line(batch(wire.MaxBatch))
+	if n := strings.Count(p.answer(), `"result":"openssl"`); n != wire.MaxBatch {
+		t.Errorf("a batch of the most calls got %d answers", n)
+	}
+	p.line(batch(wire.MaxBatch + 1))
+	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32011,"message":"a batch has at most 1024 calls; send several","data":{"kind":"limit"}}}`)
+	p.silent()
 }

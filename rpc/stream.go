@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/sourcegraph/jsonrpc2"
 
+	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
+	"tlsd/session"
 )
 
 // stream is the library's view of the connection: it yields one good call after
@@ -122,9 +125,13 @@ func (st *stream) next() error {
 
 // queueBatch queues the good calls of a batch and answers the rest.
 func (st *stream) queueBatch(line []byte) {
-	var elements []json.RawMessage
-	if err := json.Unmarshal(line, &elements); err != nil || len(elements) == 0 {
+	elements := splitBatch(line)
+	switch {
+	case len(elements) == 0:
 		st.refuse(invalid("a batch has at least one call"), nil)
+		return
+	case len(elements) > wire.MaxBatch:
+		st.refuse(&session.Error{Kind: kind.Limit, Why: fmt.Sprintf("a batch has at most %d calls; send several", wire.MaxBatch)}, nil)
 		return
 	}
 	b := &batch{left: 1} // held until all calls are counted
@@ -145,6 +152,22 @@ func (st *stream) queueBatch(line []byte) {
 		st.queue = append(st.queue, c)
 	}
 	st.batchDone(b, nil)
+}
+
+// splitBatch takes an array apart, which must be JSON. It stops when there are
+// too many elements: a line has room for millions.
+func splitBatch(line []byte) []json.RawMessage {
+	var elements []json.RawMessage
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.Token() // the bracket
+	for d.More() && len(elements) <= wire.MaxBatch {
+		var e json.RawMessage
+		if d.Decode(&e) != nil {
+			break
+		}
+		elements = append(elements, e)
+	}
+	return elements
 }
 
 // hopeless answers a message after which the next one cannot be found.

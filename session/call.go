@@ -12,7 +12,7 @@ import (
 
 // turnGrace is how long a call that takes its turn behind others (Close,
 // CloseServerContext, LastError) waits while none of them ends.
-const turnGrace = 250 * time.Millisecond
+const turnGrace = 500 * time.Millisecond
 
 // A Call is an operation that has been made, has taken its place in the
 // session's order, and is ready to run. The methods of Session that return a

@@ -31,6 +31,7 @@ type Engine interface {
 // EngineInfo describes the TLS library that an Engine drives.
 type EngineInfo struct {
 	Path    string // file of the library
+	Crypto  string // file of the libcrypto that it uses
 	Version string
 	Err     error      // why there is none
 	Trust   TrustStore // the system's trust store
@@ -91,6 +92,7 @@ func (e opensslEngine) Info() EngineInfo {
 	t := e.lib.SystemTrust()
 	return EngineInfo{
 		Path:    e.lib.Path(),
+		Crypto:  e.lib.CryptoPath(),
 		Version: e.lib.Version(),
 		Trust:   TrustStore{Source: t.Source, File: t.File, Dir: t.Dir, Certificates: t.Certificates},
 	}

@@ -112,6 +112,9 @@ func library(i wire.Info, add adder) {
 	}
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
+	if i.Libssl.Libcrypto != "" { // tlsd refuses one that does not belong to its libssl
+		add("libcrypto", ok, "", "%s, which goes with this libssl", i.Libssl.Libcrypto)
+	}
 	from := strings.Join(slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, func(s string) bool { return s == "" }), ", ")
 	if i.Trust.Certificates == 0 {
 		add("trust", warn, "install ca-certificates, or name a file of CA certificates with tls.SetCaBundle; until then no server is trusted",

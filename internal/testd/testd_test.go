@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -42,9 +43,14 @@ func TestADaemonHasTheLibraryOfThisRun(t *testing.T) {
 	if want == "" {
 		t.Skip("TLSD_TEST_OPENSSL does not say which version this run is for")
 	}
-	got, err := Start(t).Dial(t).Version(t.Context(), 0)
+	c := Start(t).Dial(t)
+	got, err := c.Version(t.Context(), 0)
 	if err != nil || !strings.HasPrefix(got, "OpenSSL "+want) {
 		t.Errorf("tls.Version: %q, %v; this run is for OpenSSL %s", got, err, want)
+	}
+	info, err := c.Info(t.Context())
+	if err != nil || filepath.Dir(info.Libssl.Libcrypto) != filepath.Dir(info.Libssl.Path) || info.Libssl.Path == "" {
+		t.Errorf("tls.Info: %+v, %v; want libssl and libcrypto of one folder", info.Libssl, err)
 	}
 }
 

@@ -21,6 +21,9 @@ const (
 	MaxLine = 23 << 20 // one message without its raw bytes
 )
 
+// MaxBatch is the most calls that a batch may have.
+const MaxBatch = 1024
+
 // CapabilityRaw asks for raw answers in tls.Hello.
 const CapabilityRaw = "raw"
 
@@ -131,9 +134,10 @@ type Info struct {
 
 // Libssl describes the library, or says why there is none.
 type Libssl struct {
-	Path    string `json:"path,omitempty"`
-	Version string `json:"version,omitempty"`
-	Error   string `json:"error,omitempty"`
+	Path      string `json:"path,omitempty"`
+	Libcrypto string `json:"libcrypto,omitempty"` // file of the libcrypto that it uses
+	Version   string `json:"version,omitempty"`
+	Error     string `json:"error,omitempty"`
 }
 
 // Trust describes the system's trust store.
