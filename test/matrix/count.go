@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"text/tabwriter"
+)
+
+// Results and how they are counted.
+
+// A result is one cell of the matrix.
+type result struct {
+	passed, failed, skipped int
+	missing                 string // why nothing was run; then the numbers are 0
+}
+
+func (r *result) plus(other result) {
+	r.passed += other.passed
+	r.failed += other.failed
+	r.skipped += other.skipped
+}
+
+func (r result) String() string {
+	if r.missing != "" {
+		return "SKIPPED"
+	}
+	return fmt.Sprintf("%d passed, %d failed, %d skipped", r.passed, r.failed, r.skipped)
+}
+
+// count runs a test program through test2json and counts its tests. What failed tests have
+// printed is shown. The error is the program's.
+func (m *matrix) count(cmd *exec.Cmd) (result, error) {
+	// test2json starts the program itself and ends with its status.
+	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"}, cmd.Args...)...)
+	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
+	convert.Cancel = cmd.Cancel
+	out, err := convert.StdoutPipe()
+	if err != nil {
+		return result{}, err
+	}
+	if err := convert.Start(); err != nil {
+		return result{}, err
+	}
+	r, err := tally(out, m.out, m.verbose)
+	return r, errors.Join(err, convert.Wait())
+}
+
+// An event is a line of test2json (go doc test2json).
+type event struct {
+	Action, Test, Output string
+}
+
+// tally counts the tests of a stream of events, and shows the output of those that fail, and of
+// no test. Tests that begin and do not end have failed.
+func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
+	var r result
+	printed := map[string]*strings.Builder{} // by test, of those that run
+	var last error
+	in := bufio.NewReader(events)
+	for {
+		line, err := in.ReadBytes('\n')
+		var e event
+		if len(line) > 0 {
+			if jerr := json.Unmarshal(line, &e); jerr != nil {
+				last = fmt.Errorf("not an event: %q", line)
+			}
+		}
+		switch e.Action {
+		case "run":
+			printed[e.Test] = &strings.Builder{}
+		case "output":
+			if b := printed[e.Test]; b != nil && !verbose {
+				b.WriteString(e.Output)
+			} else if verbose || notable(e.Output) {
+				io.WriteString(show, e.Output)
+			}
+		case "pass", "fail", "skip":
+			if e.Test == "" {
+				break // the program as a whole; its status tells
+			}
+			switch e.Action {
+			case "pass":
+				r.passed++
+			case "skip":
+				r.skipped++
+				io.WriteString(show, printed[e.Test].String())
+			case "fail":
+				r.failed++
+				io.WriteString(show, printed[e.Test].String())
+			}
+			delete(printed, e.Test)
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	for _, b := range printed {
+		r.failed++
+		io.WriteString(show, b.String())
+	}
+	return r, last
+}
+
+// notable leaves out the frame of go test's output.
+func notable(line string) bool {
+	return line != "PASS\n" && line != "FAIL\n" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "ok ")
+}
+
+// A table has the results by version and suite, in the order of adding.
+type table struct {
+	versions, suites []string
+	cells            map[[2]string]result
+}
+
+func (t *table) add(version, suite string, r result) {
+	if t.cells == nil {
+		t.cells = map[[2]string]result{}
+	}
+	t.versions, t.suites = with(t.versions, version), with(t.suites, suite)
+	t.cells[[2]string{version, suite}] = r
+}
+
+func with(list []string, item string) []string {
+	for _, i := range list {
+		if i == item {
+			return list
+		}
+	}
+	return append(list, item)
+}
+
+// print writes the table: passed/failed/skipped.
+func (t *table) print(out io.Writer) {
+	fmt.Fprintln(out, "\npassed/failed/skipped, subtests counted:")
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "OpenSSL\t"+strings.Join(t.suites, "\t"))
+	for _, v := range t.versions {
+		line := []string{v}
+		for _, s := range t.suites {
+			r := t.cells[[2]string{v, s}]
+			if r.missing != "" {
+				line = append(line, "SKIPPED")
+			} else {
+				line = append(line, fmt.Sprintf("%d/%d/%d", r.passed, r.failed, r.skipped))
+			}
+		}
+		fmt.Fprintln(w, strings.Join(line, "\t"))
+	}
+	w.Flush()
+	for _, v := range t.versions {
+		for _, s := range t.suites {
+			if why := t.cells[[2]string{v, s}].missing; why != "" {
+				fmt.Fprintf(out, "SKIPPED: %s, %s: %s\n", v, s, why)
+			}
+		}
+	}
+}
+
+// verdict is an error if anything has failed, or if nothing was run at all.
+func (t *table) verdict() error {
+	failed, run := 0, 0
+	for _, r := range t.cells {
+		failed += r.failed
+		run += r.passed + r.failed
+	}
+	switch {
+	case failed > 0:
+		return fmt.Errorf("%d checks have failed", failed)
+	case run == 0:
+		return errors.New("nothing was run: all versions are skipped")
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+# enter.sh ROOT SOURCES TESTS DIR COMMAND ARGUMENT... - run a test program in a root.
+#
+# To be run by unshare(1) with mount, pid and network namespaces of its own, so that all of
+# this ends with the program. SOURCES is seen as /src, read-only, and DIR is the working
+# directory in it. The programs of TESTS are in /tmp/bin, on the file system of the tests' own files.
+set -eu
+root=$1 sources=$2 tests=$3 dir=$4
+shift 4
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for d in null zero random urandom; do
+	: >"$root/dev/$d"
+	mount --bind "/dev/$d" "$root/dev/$d"
+done
+mount --bind "$sources" "$root/src"
+mount -o remount,bind,ro "$root/src"
+mkdir "$root/tmp/bin"
+cp "$tests"/* "$root/tmp/bin"
+chmod 755 "$root/tmp/bin" "$root/tmp/bin"/*
+ip link set lo up
+exec env -i PATH=/usr/bin:/bin TMPDIR=/tmp HOME=/tmp LC_ALL=C TLSD_TEST_BIN=/tmp/bin TLSD_TEST_OPENSSL="$OPENSSL" \
+	unshare --root="$root" --wd="/src/$dir" "$@"

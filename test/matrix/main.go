@@ -1,0 +1,77 @@
+// Matrix runs the conformance suites against several versions of OpenSSL. scripts/libssl-matrix.sh makes the
+// roots and calls it:
+//
+//	go run ./test/matrix [-v] 3.0=/folder/of/3.0 4.0=/folder/of/4.0 "3.6=-sid has another version"
+//
+// The folder of a version has root, a small system with that version, and dev, its
+// headers. A text after "-" says why there is none. Each suite of each version is run in
+// the root, with namespaces of its own (by root, or by anybody whom the system allows user namespaces), with programs that
+// are built here: the Go ones once, the C ones against the root's libc.
+//
+// # Promises
+//
+//   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests count.
+//   - The exit status is 1 if anything has failed, a suite that ends without its tests included. A
+//     version without a root, and a root that cannot be entered, is skipped and told as such, never passed.
+//   - Each suite checks that the library it drives is of the version that it is for.
+//   - Every suite is bounded by suiteTime and leaves no process behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// suiteTime is the longest that one suite may take.
+const suiteTime = 4 * time.Minute
+
+// A version is one column of the matrix.
+type version struct {
+	name string // "3.0"
+	dir  string // absolute; empty if there is none
+	why  string // there is none
+}
+
+func parseVersions(args []string) ([]version, error) {
+	var all []version
+	for _, arg := range args {
+		name, dir, ok := strings.Cut(arg, "=")
+		if !ok || name == "" || dir == "" {
+			return nil, fmt.Errorf("%q is not VERSION=FOLDER or VERSION=-REASON", arg)
+		}
+		if why, missing := strings.CutPrefix(dir, "-"); missing {
+			all = append(all, version{name: name, why: why})
+		} else {
+			all = append(all, version{name: name, dir: dir})
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no versions: there is nothing to test")
+	}
+	return all, nil
+}
+
+func main() {
+	verbose := flag.Bool("v", false, "print what every test prints, not only those that fail")
+	only := flag.String("suite", "", "run only the suite of this name")
+	flag.Parse()
+	versions, err := parseVersions(flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "matrix:", err)
+		os.Exit(2)
+	}
+	// Ctrl-C ends the suite that runs, and with it its namespaces.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	m := &matrix{ctx: ctx, out: os.Stdout, verbose: *verbose, only: *only}
+	if err := m.run(versions); err != nil {
+		fmt.Fprintln(os.Stderr, "matrix:", err)
+		os.Exit(1)
+	}
+}
