@@ -105,8 +105,9 @@ func TestRawWithoutANumberEndsTheConnection(t *testing.T) {
 			t.Parallel()
 			p := newPeer(t)
 			p.client(p.echo())
-			p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":` + raw + `}`)
-			p.line(`{"jsonrpc":"2.0","id":2,"method":"tls.Backend"}`)
+			// In one piece: after the first line there may be nobody to take the second.
+			p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":` + raw + "}\n" +
+				`{"jsonrpc":"2.0","id":2,"method":"tls.Backend"}` + "\n")
 			p.expect(invalidRequest)
 			p.ended()
 			if err := p.over(); err == nil {
