@@ -43,14 +43,20 @@ func (s *server) begin(c *call) {
 		return
 	}
 	sc := m.call(s.sess, args)
+	c.handle = m.named(args)
 	if !sc.Waits() {
+		s.Watcher.Calling(c.method, c.handle)
 		v, err := sc.Run()
+		s.mu.Lock()
+		s.watchAnother()
+		s.mu.Unlock()
 		s.reply(c, v, err)
 		return
 	}
 	c.cancel = sc.Cancel
 	s.mu.Lock()
 	s.calls[c] = struct{}{}
+	s.Watcher.Calling(c.method, c.handle)
 	s.mu.Unlock()
 	s.answers.Add(1)
 	go func() {
@@ -58,9 +64,19 @@ func (s *server) begin(c *call) {
 		v, err := sc.Run()
 		s.mu.Lock()
 		delete(s.calls, c)
+		s.watchAnother()
 		s.mu.Unlock()
 		s.reply(c, v, err)
 	}()
+}
+
+// watchAnother tells the watcher of some call that is in flight. s.mu must be held.
+func (s *server) watchAnother() {
+	for c := range s.calls {
+		s.Watcher.Calling(c.method, c.handle)
+		return
+	}
+	s.Watcher.Calling("", 0)
 }
 
 // cancel ends the calls in flight that have this id.
@@ -123,15 +139,27 @@ func (s *server) reply(c *call, v any, err error) {
 
 func (s *server) rawAnswers(c *call) bool { return c.batch == nil && s.raw.Load() }
 
+// onePiece is what a Unix stream socket takes in one piece or not at all,
+// whatever its buffer's size: Linux splits only what is longer than half the buffer, and a
+// buffer has at least 4.5 KiB (socket(7), SO_SNDBUF).
+const onePiece = 2000
+
 func (s *server) write(msg, raw []byte) {
+	inParts := len(msg)+len(raw) > onePiece
+	if inParts {
+		s.Watcher.Writing()
+	}
 	err := s.w.Write(msg, raw)
 	if err == nil {
+		if inParts {
+			s.Watcher.Written()
+		}
 		return
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.deaf.Store(true)
 	}
-	s.conn.Close() // the reading goroutine ends the session
+	s.hangUp() // the reading goroutine ends the session
 }
 
 // encode is json.Marshal without HTML's escapes, for the people who read it.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/handoff"
+	"tlsd/internal/vitals"
 	"tlsd/openssl"
 	"tlsd/rpc"
 	"tlsd/session"
@@ -60,6 +61,11 @@ func runWorker() int {
 		return 2
 	}
 	defer channel.Close()
+	page, err := vitals.Open()
+	if err != nil {
+		log.Error("no page of vitals", zap.Error(err))
+		return 2
+	}
 	var first handoff.ToWorker
 	if err := channel.Receive(&first); errors.Is(err, io.EOF) {
 		return 0
@@ -72,20 +78,21 @@ func runWorker() int {
 		log.Error("bad configuration", zap.Error(err))
 		return 1
 	}
-	w := &workerProcess{cfg: cfg, channel: channel, log: newLog(os.Stderr, cfg.LogLevel, "json")}
+	w := &workerProcess{cfg: cfg, channel: channel, page: page, log: newLog(os.Stderr, cfg.LogLevel, "json")}
 	return w.run()
 }
 
 type workerProcess struct {
 	cfg     workerConfig
 	channel *handoff.Conn
+	page    *vitals.Page
 	log     *zap.Logger
 
 	serving sync.WaitGroup
 }
 
 func (w *workerProcess) run() int {
-	engine, ready := loadEngine(w.cfg.Libssl)
+	engine, ready := loadEngine(w.cfg.Libssl, w.page)
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
 		return w.exit(err)
 	}
@@ -105,11 +112,19 @@ func (w *workerProcess) run() int {
 			}
 			continue
 		}
+		place, err := w.page.Session(msg.Session.Place)
+		if err != nil {
+			w.log.Error("a session without a place", zap.Error(err))
+			conn.Close()
+			w.ended(msg.Session.Number, err)
+			continue
+		}
 		w.serving.Go(func() {
 			err := rpc.Serve(ctx, conn, rpc.Config{
 				Session:      session.Config{Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits},
 				Version:      w.cfg.Version,
 				WriteTimeout: w.cfg.WriteTimeout,
+				Watcher:      place,
 			})
 			w.ended(msg.Session.Number, err)
 		})
@@ -146,11 +161,12 @@ func (w *workerProcess) exit(why error) int {
 }
 
 // loadEngine loads the library. Without one there is the stub, which says why.
-func loadEngine(path string) (session.Engine, handoff.Ready) {
+func loadEngine(path string, watcher openssl.Watcher) (session.Engine, handoff.Ready) {
 	lib, err := openssl.Load(path)
 	if err != nil {
 		why := err.Error()
 		return session.Stub(err), handoff.Ready{Backend: "stub", Error: why[:min(len(why), longestReason)]}
 	}
+	lib.Watcher = watcher
 	return session.OpenSSL(lib), handoff.Ready{Backend: "openssl", Version: lib.Version(), Path: lib.Path()}
 }

@@ -51,6 +51,7 @@ type ToWorker struct {
 // Session announces a connection; it travels with the message.
 type Session struct {
 	Number uint64 `json:"number"`
+	Place  int    `json:"place"` // in the page of vitals (see package vitals)
 	UID    uint32 `json:"uid"`
 	PID    int32  `json:"pid"`
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/handoff"
+	"tlsd/internal/vitals"
 )
 
 // The supervisor starts its own program as worker. Here that is the test binary,
@@ -43,6 +44,10 @@ func playWorker() int {
 	ch, err := handoff.Open()
 	if err != nil {
 		return 3
+	}
+	page, err := vitals.Open()
+	if err != nil {
+		return 7
 	}
 	var first handoff.ToWorker
 	if err := ch.Receive(&first); err != nil {
@@ -78,14 +83,18 @@ func playWorker() int {
 		open[conn] = true
 		mu.Unlock()
 		serving.Go(func() {
-			playSession(conn)
+			place, err := page.Session(msg.Session.Place)
+			if err != nil {
+				os.Exit(8)
+			}
+			playSession(conn, page, place)
 			conn.Close()
 			ch.Send(handoff.FromWorker{Ended: &handoff.Ended{Number: msg.Session.Number}}, nil)
 		})
 	}
 }
 
-func playSession(conn *net.UnixConn) {
+func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
 		switch in.Text() {
@@ -108,6 +117,33 @@ func playSession(conn *net.UnixConn) {
 			return
 		case "crash":
 			panic("crash")
+		case "abort", "segv", "kill", "exit": // in a Read
+			place.Calling("tls.Read", 3)
+			fmt.Fprintln(conn, "now")
+			switch in.Text() {
+			case "abort":
+				unix.Kill(os.Getpid(), unix.SIGABRT)
+			case "segv":
+				unix.Kill(os.Getpid(), unix.SIGSEGV)
+			case "kill":
+				unix.Kill(os.Getpid(), unix.SIGKILL)
+			case "exit":
+				os.Exit(77)
+			}
+		case "inside": // in the library for a Write, while a Read waits
+			place.Calling("tls.Read", 3)
+			page.Enter(1, "tls.Write")
+			panic("inside")
+		case "half":
+			place.Calling("tls.Read", 3)
+			place.Writing()
+			fmt.Fprint(conn, `{"jsonrpc":"2.0","id":1,"res`)
+			panic("half")
+		case "whole":
+			place.Writing()
+			fmt.Fprint(conn, "whole\n")
+			place.Written()
+			panic("whole")
 		}
 	}
 }

@@ -206,10 +206,15 @@ func (s *Supervisor) introduce(w *worker) {
 func (s *Supervisor) assign(w *worker, sess *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.sessions != nil {
-		w.sessions[sess.number] = sess
+	if w.sessions == nil {
+		return false
 	}
-	return w.sessions != nil
+	w.sessions[sess.number] = sess
+	sess.place = w.places.take()
+	if place, err := w.page.Session(sess.place); err == nil {
+		place.Clear()
+	}
+	return true
 }
 
 // unassign takes back what assign did. It fails if the worker has ended the
@@ -218,7 +223,10 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, had := w.sessions[sess.number]
-	delete(w.sessions, sess.number)
+	if had {
+		delete(w.sessions, sess.number)
+		w.places.giveBack(sess.place)
+	}
 	return had
 }
 
@@ -243,12 +251,11 @@ func (s *Supervisor) retire(w *worker) {
 }
 
 // buried does what is to be done when a worker is gone.
-func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
+func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last lastWords) {
 	uptime := time.Since(w.started)
+	lost := last.lost
 	s.mu.Lock()
 	delete(s.workers, w)
-	lost := w.sessions
-	w.sessions = nil
 	if i := slices.Index(s.pool, w); i >= 0 {
 		s.pool = slices.Delete(s.pool, i, i+1)
 		if uptime > settled {
@@ -262,6 +269,9 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
 	poke(s.wake)
 
 	fields := []zap.Field{zap.String("exit", w.exitText()), zap.Duration("uptime", uptime)}
+	if !expected {
+		fields = append(fields, zap.String("cause", last.cause), zap.String("library", last.library), zap.String("operation", last.operation))
+	}
 	if stderr != "" {
 		fields = append(fields, zap.String("stderr", stderr))
 	}
@@ -275,6 +285,6 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
 	}
 	for _, sess := range lost {
 		s.Log.Warn("session lost", append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))...)
-		s.close()
+		s.close(sess)
 	}
 }

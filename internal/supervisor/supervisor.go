@@ -5,8 +5,10 @@
 //
 // # Promises
 //
-//   - A connection is in one worker's hands; the supervisor keeps no copy of it.
-//     When a worker dies, the kernel ends its callers' connections, and only those.
+//   - A connection is in one worker's hands. The supervisor keeps a copy of its descriptor,
+//     from which it never reads, and closes it when the worker reports the session's end.
+//   - When a worker dies, its callers, and only those, are told why in one line of the protocol, where
+//     that line cannot fall into the middle of another, and their connections are ended.
 //   - A worker acts with the caller's user and groups if the daemon runs as root.
 //   - A caller that is turned away is told why, in one line of the protocol.
 //   - No error of accept(2) ends the daemon or makes it spin.
@@ -84,6 +86,11 @@ type session struct {
 	number uint64
 	peer   Peer
 	start  time.Time
+
+	// Its owner is who admits the session, until assign; then the goroutine
+	// that watches the worker.
+	caller int // our copy of the connection, a descriptor; -1: none
+	place  int // in the worker's page of vitals
 }
 
 // New makes a Supervisor. It owns the socket from then on.
@@ -195,6 +202,9 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	gone := make(chan struct{})
 	go func() { defer close(gone); s.watching.Wait() }()
 
+	if kill {
+		s.eachWorker(s.stopNow) // before they can go in an orderly way, so that all callers are told the same
+	}
 	s.eachWorker(s.retire) // which kills what does not go
 	if !kill {
 		select {
@@ -203,8 +213,15 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 		case <-force:
 		}
 	}
-	s.eachWorker((*worker).kill)
+	s.eachWorker(s.stopNow)
 	<-gone
+}
+
+func (s *Supervisor) stopNow(w *worker) {
+	s.mu.Lock()
+	w.ending = true
+	s.mu.Unlock()
+	w.kill()
 }
 
 func (s *Supervisor) eachWorker(do func(*worker)) {
