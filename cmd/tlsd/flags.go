@@ -32,6 +32,7 @@ type options struct {
 	writeTimeout time.Duration
 	drainTimeout time.Duration
 	idleExit     time.Duration
+	watchdog     time.Duration
 
 	maxSessions int
 	limits      session.Limits
@@ -56,7 +57,7 @@ func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
 		isolation: "session", workers: runtime.NumCPU(), spare: 1,
-		timeouts: defaults.Timeouts, writeTimeout: 30 * time.Second, drainTimeout: 30 * time.Second,
+		timeouts: defaults.Timeouts, writeTimeout: 30 * time.Second, drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
 		maxSessions: 1000, limits: defaults.Limits,
 		logLevel: "info", logFormat: "auto", readyFD: -1,
 	}
@@ -89,6 +90,8 @@ func flagTable(o *options) []flagInfo {
 			"for one answer to a caller that does not read it; then its session ends", &duration{&o.writeTimeout, false}},
 		{"", "drain-timeout", "TIME", "30s",
 			"for open sessions when tlsd is told to stop; then they are ended", &duration{&o.drainTimeout, true}},
+		{"", "watchdog", "TIME", "10s",
+			"for a worker with sessions to answer, and for one call into OpenSSL; then it is killed; 0: never", &duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
 			"leave when there has been no session for so long", &duration{&o.idleExit, true}},
 

@@ -74,6 +74,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"write-timeout", "2s", func(o *options) any { return o.writeTimeout }, 2 * time.Second},
 		{"drain-timeout", "0", func(o *options) any { return o.drainTimeout }, time.Duration(0)},
 		{"idle-exit", "5m", func(o *options) any { return o.idleExit }, 5 * time.Minute},
+		{"watchdog", "90s", func(o *options) any { return o.watchdog }, 90 * time.Second},
 		{"max-sessions", "3", func(o *options) any { return o.maxSessions }, 3},
 		{"max-handles", "3", func(o *options) any { return o.limits.Handles }, 3},
 		{"max-calls", "3", func(o *options) any { return o.limits.Calls }, 3},

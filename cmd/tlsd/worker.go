@@ -105,6 +105,12 @@ func (w *workerProcess) run() int {
 			cancel()
 			return w.exit(err)
 		}
+		if msg.Ping != 0 && conn == nil {
+			if err := w.channel.Send(handoff.FromWorker{Pong: msg.Ping}, nil); err != nil {
+				w.log.Debug("the supervisor is gone", zap.Error(err))
+			}
+			continue
+		}
 		if msg.Session == nil || conn == nil {
 			w.log.Error("a message without a session")
 			if conn != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -79,6 +80,10 @@ func playWorker() int {
 			serving.Wait()
 			return 0
 		}
+		if msg.Ping != 0 {
+			ch.Send(handoff.FromWorker{Pong: msg.Ping}, nil)
+			continue
+		}
 		mu.Lock()
 		open[conn] = true
 		mu.Unlock()
@@ -134,6 +139,19 @@ func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 			place.Calling("tls.Read", 3)
 			page.Enter(1, "tls.Write")
 			panic("inside")
+		case "freeze":
+			place.Calling("tls.Read", 3)
+			unix.Kill(os.Getpid(), unix.SIGSTOP)
+		case "stuck":
+			page.Enter(1, "tls.Write")
+		case "busy": // in the library all the time, and never for long
+			go func() {
+				for {
+					page.Enter(1, "tls.Write")
+					time.Sleep(time.Millisecond)
+					page.Leave(1)
+				}
+			}()
 		case "half":
 			place.Calling("tls.Read", 3)
 			place.Writing()

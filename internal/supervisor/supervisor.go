@@ -54,6 +54,10 @@ type Config struct {
 	Warm        int
 	MaxSessions int // at the same time
 
+	// Watchdog is the time within which a worker that has sessions must answer a ping, and a
+	// call into the library come back. It is killed if not. 0: never.
+	Watchdog time.Duration
+
 	DrainTimeout time.Duration // from the order to stop until open sessions are ended
 	IdleExit     time.Duration // without a session, after which Run returns; 0: never
 }

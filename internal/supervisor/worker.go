@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ type worker struct {
 	sessions map[uint64]*session // in its hands; nil when it is gone
 	load     int                 // sessions that it has or is about to get
 	own      bool                // it is for one session alone, and goes when that ends
+	ponged   uint64              // the number of the last ping that it has answered
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
@@ -149,8 +151,17 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
 		w.kill()
 	})
-	err := s.converse(w, func() { late.Stop() })
+	stop := make(chan struct{})
+	var guarding sync.WaitGroup
+	err := s.converse(w, func() {
+		late.Stop()
+		if s.Watchdog > 0 {
+			guarding.Go(func() { s.guard(w, stop) })
+		}
+	})
 	late.Stop()
+	close(stop)
+	guarding.Wait()
 	w.channel.Close()
 	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
 		log.Error("worker's channel failed; it is told to go", zap.Error(err))
@@ -194,6 +205,10 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			s.introduce(w)
 		case msg.Ended != nil:
 			s.ended(w, msg.Ended)
+		case msg.Pong != 0:
+			s.mu.Lock()
+			w.ponged = msg.Pong
+			s.mu.Unlock()
 		default:
 			return errors.New("a message without content")
 		}
