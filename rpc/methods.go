@@ -199,6 +199,7 @@ func info(s *server, _ args) (any, error) {
 			"pending": int64(l.Pending),
 		},
 	}
+	out.Confinement = s.Confinement
 	if e.Err != nil {
 		out.Libssl.Error = e.Err.Error()
 	}

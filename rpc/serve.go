@@ -27,6 +27,8 @@ type Config struct {
 	// WriteTimeout bounds the writing of one answer to a caller that does not
 	// read. 30 s if zero.
 	WriteTimeout time.Duration
+	// Confinement is what tls.Info says of the confinement of this process; may be nil.
+	Confinement map[string]string
 	// Watcher, if it is not nil, is told what the session is at. It must not wait.
 	Watcher Watcher
 }

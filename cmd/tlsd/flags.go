@@ -24,6 +24,7 @@ type options struct {
 	allowGID   []uint32
 
 	libssl    string
+	confine   string // "auto" or "off"
 	isolation string // "session" or "shared"
 	workers   int
 	spare     int
@@ -56,7 +57,7 @@ type flagInfo struct {
 func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
-		isolation: "session", workers: runtime.NumCPU(), spare: 1,
+		isolation: "session", confine: "auto", workers: runtime.NumCPU(), spare: 1,
 		timeouts: defaults.Timeouts, writeTimeout: 30 * time.Second, drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
 		maxSessions: 1000, limits: defaults.Limits,
 		logLevel: "info", logFormat: "auto", readyFD: -1,
@@ -79,6 +80,9 @@ func flagTable(o *options) []flagInfo {
 			"processes kept ready for the next session, with --isolation=session", &number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
+
+		{"", "confine", "MODE", "auto",
+			"auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing", &choice{&o.confine, []string{"auto", "off"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up and all addresses together", &duration{&o.timeouts.Connect, false}},

@@ -68,6 +68,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"workers", "7", func(o *options) any { return o.workers }, 7},
 		{"spare", "0", func(o *options) any { return o.spare }, 0},
 		{"libssl", "libssl.so.3", func(o *options) any { return o.libssl }, "libssl.so.3"},
+		{"confine", "off", func(o *options) any { return o.confine }, "off"},
 		{"connect-timeout", "1m30s", func(o *options) any { return o.timeouts.Connect }, 90 * time.Second},
 		{"handshake-timeout", "1ms", func(o *options) any { return o.timeouts.Handshake }, time.Millisecond},
 		{"accept-handshake-timeout", "2s", func(o *options) any { return o.timeouts.AcceptHandshake }, 2 * time.Second},

@@ -9,10 +9,12 @@ import (
 	"os/signal"
 	"sync"
 	"time"
+	"unsafe"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
 	"tlsd/internal/vitals"
 	"tlsd/openssl"
@@ -26,6 +28,8 @@ import (
 //   - It loads the library before it says that it is ready, and never unloads it.
 //   - The end of its channel is its only order to go. Signals that a terminal or
 //     a service manager sends to a whole group are the supervisor's to judge.
+//   - It confines itself: the files before it does anything else, the rest when the library is
+//     loaded (see package confine).
 //   - It leaves no core file and cannot be traced by its user's other
 //     programs: it has keys in its memory.
 
@@ -46,13 +50,28 @@ type workerConfig struct {
 	LogLevel     string           `json:"logLevel"`
 }
 
+// The name in ps(1) and top(1) is that of the first thread, which is certain to
+// run this.
+func init() {
+	if os.Args[0] == handoff.Arg0 {
+		name := [16]byte{}
+		copy(name[:], "tlsd-worker")
+		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+	}
+}
+
 // runWorker is the worker's main. It returns the exit status.
 func runWorker() int {
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
+	landlock := confine.Restart()
 	// Each of these is a precaution, and does without where it cannot be had.
-	os.WriteFile("/proc/self/comm", []byte("tlsd-worker"), 0)
-	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	measures := map[string]string{"landlock": landlock, "noCoreFiles": confine.On, "notTraceable": confine.On}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		measures["noCoreFiles"] = err.Error()
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		measures["notTraceable"] = err.Error()
+	}
 
 	log := newLog(os.Stderr, "info", "json")
 	channel, err := handoff.Open()
@@ -79,6 +98,9 @@ func runWorker() int {
 		return 1
 	}
 	w := &workerProcess{cfg: cfg, channel: channel, page: page, log: newLog(os.Stderr, cfg.LogLevel, "json")}
+	if landlock != "" {
+		w.measures = measures
+	}
 	return w.run()
 }
 
@@ -87,12 +109,19 @@ type workerProcess struct {
 	channel *handoff.Conn
 	page    *vitals.Page
 	log     *zap.Logger
+	// measures are those of confinement, with "on" or why not; nil: not wanted.
+	measures map[string]string
 
 	serving sync.WaitGroup
 }
 
 func (w *workerProcess) run() int {
 	engine, ready := loadEngine(w.cfg.Libssl, w.page)
+	if w.measures != nil {
+		w.measures["seccomp"] = confine.Finish() // the library is loaded
+		w.measures["noNewPrivileges"] = confine.Held()
+		ready.Confinement = w.measures
+	}
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
 		return w.exit(err)
 	}
@@ -131,6 +160,7 @@ func (w *workerProcess) run() int {
 				Version:      w.cfg.Version,
 				WriteTimeout: w.cfg.WriteTimeout,
 				Watcher:      place,
+				Confinement:  w.measures,
 			})
 			w.ended(msg.Session.Number, err)
 		})

@@ -70,6 +70,9 @@ type Ready struct {
 	Version string `json:"version,omitempty"` // of the library
 	Path    string `json:"path,omitempty"`    // of the library
 	Error   string `json:"error,omitempty"`   // why there is none
+
+	// Confinement says of each measure "on", or why it is not. Nil: none was asked for.
+	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
 // Ended says that a session is over and everything of it freed.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
+
+	"tlsd/internal/confine"
 )
 
 // The pool holds workers that any session of the daemon's own user may have. In
@@ -193,8 +196,15 @@ func (s *Supervisor) introduce(w *worker) {
 	first := !s.told
 	s.told = true
 	s.mu.Unlock()
+	if !first {
+		return
+	}
+	for _, measure := range slices.Sorted(maps.Keys(w.report.Confinement)) {
+		if why := w.report.Confinement[measure]; why != confine.On {
+			s.Log.Warn("workers are confined in part only", zap.String("without", measure), zap.String("why", why))
+		}
+	}
 	switch r := w.report; {
-	case !first:
 	case r.Backend == "stub":
 		s.Log.Warn("no usable OpenSSL: every TLS call will fail with an error that says so", zap.String("tried", r.Error))
 	default:

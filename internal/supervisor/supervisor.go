@@ -47,6 +47,9 @@ type Config struct {
 	// WorkerConfig is handed to each worker as its configuration.
 	WorkerConfig json.RawMessage
 
+	// Confine has workers confine themselves (see package confine).
+	Confine bool
+
 	// Shared workers serve many sessions each; others serve one and exit.
 	Shared bool
 	// Warm is the number of shared workers, or else of workers that wait for a

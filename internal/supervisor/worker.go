@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
 	"tlsd/internal/vitals"
 )
@@ -90,6 +91,9 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
 		// phrase on it.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Credential: cred},
+	}
+	if s.Confine {
+		cmd.Env = append(cmd.Env, confine.EnvName+"="+confine.EnvAsk)
 	}
 	err = cmd.Start()
 	if err == nil {
