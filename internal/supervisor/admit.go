@@ -53,7 +53,10 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 		// It can do without: the caller then sees the end, and not the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
 	}
-	if err := s.place(ctx, sess, conn); err != nil {
+	if err = s.waitTurn(ctx, peer.UID); err == nil {
+		err = s.place(ctx, sess, conn)
+	}
+	if err != nil {
 		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
 		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
 		s.close(sess)
@@ -156,6 +159,9 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if e.Error != "" {
 		fields = append(fields, zap.String("why", e.Error))
+	}
+	if own {
+		s.forgive(sess.peer.UID)
 	}
 	s.Log.Info("session ended", fields...)
 	if own {

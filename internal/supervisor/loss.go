@@ -102,11 +102,15 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 		stopped = true
 		last.cause = "has been ended, because tlsd was stopped"
 	}
+	counts := w.own && !w.ending
 	s.mu.Unlock()
 
 	inside := inside(w)
 	last.operation = inside
 	for _, sess := range last.lost {
+		if counts {
+			s.died(sess.peer.UID) // before its caller knows, who may be quick to come again
+		}
 		operation, mid := inside, true
 		if place, err := w.page.Session(sess.place); err == nil {
 			mid = place.MidMessage()

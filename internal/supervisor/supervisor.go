@@ -82,10 +82,11 @@ type Supervisor struct {
 	sessions int
 	last     uint64 // the highest session number given out
 	workers  map[*worker]struct{}
-	pool     []*worker     // those that take any session of the daemon's own user, the oldest first
-	changed  chan struct{} // closed, and made anew, when pool has grown
-	failures int           // of workers of the pool in a row
-	told     bool          // the log says what library there is
+	pool     []*worker      // those that take any session of the daemon's own user, the oldest first
+	changed  chan struct{}  // closed, and made anew, when pool has grown
+	failures int            // of workers of the pool in a row
+	rows     map[uint32]row // by user
+	told     bool           // the log says what library there is
 }
 
 // session is one caller in a worker's hands.
@@ -111,6 +112,7 @@ func New(cfg Config) *Supervisor {
 		idle:     make(chan struct{}, 1),
 		starting: make(chan struct{}, maxStarting),
 		workers:  map[*worker]struct{}{},
+		rows:     map[uint32]row{},
 		changed:  make(chan struct{}),
 	}
 }
