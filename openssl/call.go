@@ -20,16 +20,34 @@ import (
 //
 // Goroutines that are in C for longer than some 20 µs cost a thread each. The
 // gate bounds them; waiting for it is short, because nothing in C waits.
-func (l *Library) exclusive(f func()) queue {
-	l.gate <- struct{}{}
+func (l *Library) exclusive(f func()) queue { return l.exclusiveFor("", f) }
+
+// exclusiveFor is exclusive for the work of a method.
+func (l *Library) exclusiveFor(method string, f func()) queue {
+	thread := <-l.gate
 	runtime.LockOSThread()
+	if l.Watcher != nil {
+		l.Watcher.Enter(thread, method)
+	}
 	defer func() {
+		if l.Watcher != nil {
+			l.Watcher.Leave(thread)
+		}
 		runtime.UnlockOSThread()
-		<-l.gate
+		l.gate <- thread
 	}()
 	call(l.sym.errClear)
 	f()
 	return l.drain()
+}
+
+// A Watcher is told when threads enter and leave the library, so that it can
+// be known what a thread was at when it crashed, or that it does not come back. method
+// is the tls method whose work it is, or "" when that is not known here. No two threads have the
+// same number at the same time; the numbers count from 0. It must not wait.
+type Watcher interface {
+	Enter(thread int, method string)
+	Leave(thread int)
 }
 
 // call is the only caller of C. Its result must be converted to what the C function

@@ -299,6 +299,22 @@ func (o *op) watch() {
 	}
 }
 
+// method is what a Watcher is told.
+func (o *op) method() string {
+	switch o.kind {
+	case opRead:
+		return "tls.Read"
+	case opWrite:
+		return "tls.Write"
+	case opShutdown:
+		return "tls.Close"
+	}
+	if o.c.client {
+		return "tls.Handshake"
+	}
+	return "tls.Accept"
+}
+
 // once makes one SSL call. It says either that the SSL wants to wait (idle) and for what, or
 // sets finished if the operation has come to its end, with its error.
 func (o *op) once() (want direction, idle bool) {
@@ -313,7 +329,7 @@ func (o *op) once() (want direction, idle bool) {
 	case o.kind == opWrite && c.writeBroken:
 		return o.end(ErrWriteBroken)
 	}
-	q := c.lib.exclusive(o.stepFn)
+	q := c.lib.exclusiveFor(o.method(), o.stepFn)
 	switch o.code {
 	case 0:
 		o.pending = false

@@ -17,15 +17,19 @@ import (
 // A Library is a libssl, with the libcrypto that it depends on, loaded into this
 // process. It stays loaded until the process ends. Its methods are safe for concurrent use.
 type Library struct {
+	// Watcher, if it is not nil, is told of each stay of a thread in the library. It must be set
+	// before the Library is used.
+	Watcher Watcher
+
 	sym     symbols
 	major   int    // 1, 3 or 4
 	version string // OpenSSL_version(0)
 	path    string
 
-	gate     chan struct{} // see exclusive
-	verifyCB uintptr       // the C function that is recordVerify
-	exIndex  uintptr       // where a store context keeps its SSL
-	verdicts sync.Map      // address of an SSL -> *verdict
+	gate     chan int // see exclusive: the numbers of threads that may enter
+	verifyCB uintptr  // the C function that is recordVerify
+	exIndex  uintptr  // where a store context keeps its SSL
+	verdicts sync.Map // address of an SSL -> *verdict
 
 	trustMu  sync.Mutex // guards the two; held while trust files are read
 	trust    *trustState
@@ -131,7 +135,10 @@ func bind(name string, handle uintptr) (*Library, error) {
 		p, _ := purego.Dlsym(handle, name) // an error means 0, and resolve reports it
 		return p
 	}
-	l := &Library{gate: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
+	l := &Library{gate: make(chan int, 2*runtime.GOMAXPROCS(0))}
+	for thread := range cap(l.gate) {
+		l.gate <- thread
+	}
 	if err := resolve(l.sym.versionTable(), lookup); err != nil {
 		return nil, err
 	}

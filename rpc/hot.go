@@ -147,6 +147,6 @@ func (st *stream) finishWrite(c hotCall, sent int, part []byte, left int) error 
 	if err := st.r.Full(rest[len(part):]); err != nil {
 		return err
 	}
-	st.launch(&call{id: bytes.Clone(c.id)}, st.sess.WriteRest(c.handle, rest, sent))
+	st.launch(&call{id: bytes.Clone(c.id), method: "tls.Write", handle: int32(c.handle)}, st.sess.WriteRest(c.handle, rest, sent))
 	return nil
 }

@@ -152,6 +152,14 @@ var table = []method{
 	},
 }
 
+// named is the handle that a call names, or 0.
+func (m *method) named(a args) int32 {
+	if len(m.params) == 0 || m.params[0].name != pHandle.name && m.params[0].name != pCtx.name || a[0] == nil {
+		return 0
+	}
+	return int32(a.handle(0))
+}
+
 func hello(s *server, a args) (any, error) {
 	if a[2] != nil {
 		if err := s.sess.StartAt(a.handle(2)); err != nil {
@@ -192,6 +200,7 @@ func info(s *server, _ args) (any, error) {
 			"pending": int64(l.Pending),
 		},
 	}
+	out.Confinement = s.Confinement
 	if e.Err != nil {
 		out.Libssl.Error = e.Err.Error()
 	}

@@ -18,6 +18,7 @@ type call struct {
 	raw    []byte          // the raw bytes that followed; nil: none were announced
 	batch  *batch          // nil: not in a batch
 
+	handle int32  // that it names, or 0; set when it has begun
 	cancel func() // ends the call early; set when it has begun
 }
 

@@ -27,7 +27,26 @@ type Config struct {
 	// WriteTimeout bounds the writing of one answer to a caller that does not
 	// read. 30 s if zero.
 	WriteTimeout time.Duration
+	// Confinement is what tls.Info says of the confinement of this process; may be nil.
+	Confinement map[string]string
+	// Watcher, if it is not nil, is told what the session is at. It must not wait.
+	Watcher Watcher
 }
+
+// A Watcher is told what a session is at, so that somebody else can tell the
+// caller if this process dies. Its methods are called by several goroutines.
+type Watcher interface {
+	wire.Watcher
+	// Calling names a call that is in flight, the youngest as a rule, and the handle that it
+	// names or 0; or "" when there is none.
+	Calling(method string, handle int32)
+}
+
+type noWatcher struct{}
+
+func (noWatcher) Writing()              {}
+func (noWatcher) Written()              {}
+func (noWatcher) Calling(string, int32) {}
 
 // Serve serves one session on conn, until the caller is gone or ctx is done. It
 // owns conn. When it returns, everything that the session owned is freed. The
@@ -36,21 +55,24 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if cfg.WriteTimeout <= 0 {
 		cfg.WriteTimeout = 30 * time.Second
 	}
+	if cfg.Watcher == nil {
+		cfg.Watcher = noWatcher{}
+	}
 	s := &server{
 		Config: cfg,
 		sess:   session.New(cfg.Session),
 		conn:   conn,
-		w:      wire.NewWriter(conn, cfg.WriteTimeout),
+		w:      wire.NewWriter(conn, cfg.WriteTimeout, cfg.Watcher),
 		calls:  map[*call]struct{}{},
 	}
 	st := &stream{server: s, r: wire.NewReader(flushing{s}, wire.MaxLine)}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, s.hangUp)
 	defer stop()
 
 	// The library's context is not ours: calls are ended by their session.
 	lib := jsonrpc2.NewConn(context.Background(), st, st, jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
 	<-lib.DisconnectNotify()
-	conn.Close()
+	s.hangUp()
 	s.sess.End()
 	s.answers.Wait()
 	if ctx.Err() != nil {
@@ -75,6 +97,15 @@ type server struct {
 
 	mu    sync.Mutex // guards calls
 	calls map[*call]struct{}
+}
+
+// hangUp ends the connection. The caller sees its end at once, although the
+// supervisor may have a copy of its descriptor (shutdown(2) is for all copies).
+func (s *server) hangUp() {
+	if rc, err := s.conn.SyscallConn(); err == nil {
+		rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
+	s.conn.Close()
 }
 
 // linger is called when the caller will send no more. It returns when all calls

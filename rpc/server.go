@@ -42,6 +42,7 @@ func (s *server) begin(c *call) {
 		s.answer(c, v, err)
 		return
 	}
+	c.handle = m.named(args)
 	s.launch(c, m.call(s.sess, args))
 }
 
@@ -49,13 +50,18 @@ func (s *server) begin(c *call) {
 // wait, else in a goroutine.
 func (s *server) launch(c *call, sc *session.Call) {
 	if !sc.Waits() {
+		s.Watcher.Calling(c.method, c.handle)
 		v, err := sc.Run()
+		s.mu.Lock()
+		s.watchAnother()
+		s.mu.Unlock()
 		s.reply(c, v, err)
 		return
 	}
 	c.cancel = sc.Cancel
 	s.mu.Lock()
 	s.calls[c] = struct{}{}
+	s.Watcher.Calling(c.method, c.handle)
 	s.mu.Unlock()
 	s.answers.Add(1)
 	go func() {
@@ -63,9 +69,19 @@ func (s *server) launch(c *call, sc *session.Call) {
 		v, err := sc.Run()
 		s.mu.Lock()
 		delete(s.calls, c)
+		s.watchAnother()
 		s.mu.Unlock()
 		s.reply(c, v, err)
 	}()
+}
+
+// watchAnother tells the watcher of some call that is in flight. s.mu must be held.
+func (s *server) watchAnother() {
+	for c := range s.calls {
+		s.Watcher.Calling(c.method, c.handle)
+		return
+	}
+	s.Watcher.Calling("", 0)
 }
 
 // cancel ends the calls in flight that have this id.
@@ -145,7 +161,7 @@ func (s *server) written(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.deaf.Store(true)
 	}
-	s.conn.Close() // the reading goroutine ends the session
+	s.hangUp() // the reading goroutine ends the session
 }
 
 // encode is json.Marshal without HTML's escapes, for the people who read it.

@@ -72,7 +72,10 @@ func (st *stream) Handle(context.Context, *jsonrpc2.Conn, *jsonrpc2.Request) { s
 func (st *stream) WriteObject(any) error { return errors.New("rpc: answers go past the library") }
 
 // Close ends the connection.
-func (st *stream) Close() error { return st.conn.Close() }
+func (st *stream) Close() error {
+	st.hangUp()
+	return nil
+}
 
 // next reads one message with its raw bytes and queues its calls. A bad message
 // is answered here and is no error; an error means that no more can be read.

@@ -24,6 +24,7 @@ type options struct {
 	allowGID   []uint32
 
 	libssl    string
+	confine   string // "auto" or "off"
 	isolation string // "session" or "shared"
 	workers   int
 	spare     int
@@ -32,6 +33,7 @@ type options struct {
 	writeTimeout time.Duration
 	drainTimeout time.Duration
 	idleExit     time.Duration
+	watchdog     time.Duration
 
 	maxSessions int
 	limits      session.Limits
@@ -55,8 +57,8 @@ type flagInfo struct {
 func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
-		isolation: "session", workers: runtime.NumCPU(), spare: 1,
-		timeouts: defaults.Timeouts, writeTimeout: 30 * time.Second, drainTimeout: 30 * time.Second,
+		isolation: "session", confine: "auto", workers: runtime.NumCPU(), spare: 1,
+		timeouts: defaults.Timeouts, writeTimeout: 30 * time.Second, drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
 		maxSessions: 1000, limits: defaults.Limits,
 		logLevel: "info", logFormat: "auto", readyFD: -1,
 	}
@@ -79,6 +81,9 @@ func flagTable(o *options) []flagInfo {
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
 
+		{"", "confine", "MODE", "auto",
+			"auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing", &choice{&o.confine, []string{"auto", "off"}}},
+
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up and all addresses together", &duration{&o.timeouts.Connect, false}},
 		{"", "handshake-timeout", "TIME", "30s",
@@ -89,6 +94,8 @@ func flagTable(o *options) []flagInfo {
 			"for one answer to a caller that does not read it; then its session ends", &duration{&o.writeTimeout, false}},
 		{"", "drain-timeout", "TIME", "30s",
 			"for open sessions when tlsd is told to stop; then they are ended", &duration{&o.drainTimeout, true}},
+		{"", "watchdog", "TIME", "10s",
+			"for a worker with sessions to answer, and for one call into OpenSSL; then it is killed; 0: never", &duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
 			"leave when there has been no session for so long", &duration{&o.idleExit, true}},
 

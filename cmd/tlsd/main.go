@@ -146,6 +146,7 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 		WorkerConfig: worker,
 		Shared:       o.isolation == "shared", Warm: o.spare,
 		MaxSessions: o.maxSessions, DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
+		Watchdog: o.watchdog, Confine: o.confine == "auto",
 	}
 	if cfg.Shared {
 		cfg.Warm = o.workers

@@ -9,11 +9,14 @@ import (
 	"os/signal"
 	"sync"
 	"time"
+	"unsafe"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
+	"tlsd/internal/vitals"
 	"tlsd/openssl"
 	"tlsd/rpc"
 	"tlsd/session"
@@ -25,6 +28,8 @@ import (
 //   - It loads the library before it says that it is ready, and never unloads it.
 //   - The end of its channel is its only order to go. Signals that a terminal or
 //     a service manager sends to a whole group are the supervisor's to judge.
+//   - It confines itself: the files before it does anything else, the rest when the library is
+//     loaded (see package confine).
 //   - It leaves no core file and cannot be traced by its user's other
 //     programs: it has keys in its memory.
 
@@ -45,13 +50,28 @@ type workerConfig struct {
 	LogLevel     string           `json:"logLevel"`
 }
 
+// The name in ps(1) and top(1) is that of the first thread, which is certain to
+// run this.
+func init() {
+	if os.Args[0] == handoff.Arg0 {
+		name := [16]byte{}
+		copy(name[:], "tlsd-worker")
+		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+	}
+}
+
 // runWorker is the worker's main. It returns the exit status.
 func runWorker() int {
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
+	landlock := confine.Restart()
 	// Each of these is a precaution, and does without where it cannot be had.
-	os.WriteFile("/proc/self/comm", []byte("tlsd-worker"), 0)
-	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	measures := map[string]string{"landlock": landlock, "noCoreFiles": confine.On, "notTraceable": confine.On}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		measures["noCoreFiles"] = err.Error()
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		measures["notTraceable"] = err.Error()
+	}
 
 	log := newLog(os.Stderr, "info", "json")
 	channel, err := handoff.Open()
@@ -60,6 +80,11 @@ func runWorker() int {
 		return 2
 	}
 	defer channel.Close()
+	page, err := vitals.Open()
+	if err != nil {
+		log.Error("no page of vitals", zap.Error(err))
+		return 2
+	}
 	var first handoff.ToWorker
 	if err := channel.Receive(&first); errors.Is(err, io.EOF) {
 		return 0
@@ -72,20 +97,31 @@ func runWorker() int {
 		log.Error("bad configuration", zap.Error(err))
 		return 1
 	}
-	w := &workerProcess{cfg: cfg, channel: channel, log: newLog(os.Stderr, cfg.LogLevel, "json")}
+	w := &workerProcess{cfg: cfg, channel: channel, page: page, log: newLog(os.Stderr, cfg.LogLevel, "json")}
+	if landlock != "" {
+		w.measures = measures
+	}
 	return w.run()
 }
 
 type workerProcess struct {
 	cfg     workerConfig
 	channel *handoff.Conn
+	page    *vitals.Page
 	log     *zap.Logger
+	// measures are those of confinement, with "on" or why not; nil: not wanted.
+	measures map[string]string
 
 	serving sync.WaitGroup
 }
 
 func (w *workerProcess) run() int {
-	engine, ready := loadEngine(w.cfg.Libssl)
+	engine, ready := loadEngine(w.cfg.Libssl, w.page)
+	if w.measures != nil {
+		w.measures["seccomp"] = confine.Finish() // the library is loaded
+		w.measures["noNewPrivileges"] = confine.Held()
+		ready.Confinement = w.measures
+	}
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
 		return w.exit(err)
 	}
@@ -98,6 +134,12 @@ func (w *workerProcess) run() int {
 			cancel()
 			return w.exit(err)
 		}
+		if msg.Ping != 0 && conn == nil {
+			if err := w.channel.Send(handoff.FromWorker{Pong: msg.Ping}, nil); err != nil {
+				w.log.Debug("the supervisor is gone", zap.Error(err))
+			}
+			continue
+		}
 		if msg.Session == nil || conn == nil {
 			w.log.Error("a message without a session")
 			if conn != nil {
@@ -105,11 +147,20 @@ func (w *workerProcess) run() int {
 			}
 			continue
 		}
+		place, err := w.page.Session(msg.Session.Place)
+		if err != nil {
+			w.log.Error("a session without a place", zap.Error(err))
+			conn.Close()
+			w.ended(msg.Session.Number, err)
+			continue
+		}
 		w.serving.Go(func() {
 			err := rpc.Serve(ctx, conn, rpc.Config{
 				Session:      session.Config{Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits},
 				Version:      w.cfg.Version,
 				WriteTimeout: w.cfg.WriteTimeout,
+				Watcher:      place,
+				Confinement:  w.measures,
 			})
 			w.ended(msg.Session.Number, err)
 		})
@@ -146,11 +197,12 @@ func (w *workerProcess) exit(why error) int {
 }
 
 // loadEngine loads the library. Without one there is the stub, which says why.
-func loadEngine(path string) (session.Engine, handoff.Ready) {
+func loadEngine(path string, watcher openssl.Watcher) (session.Engine, handoff.Ready) {
 	lib, err := openssl.Load(path)
 	if err != nil {
 		why := err.Error()
 		return session.Stub(err), handoff.Ready{Backend: "stub", Error: why[:min(len(why), longestReason)]}
 	}
+	lib.Watcher = watcher
 	return session.OpenSSL(lib), handoff.Ready{Backend: "openssl", Version: lib.Version(), Path: lib.Path()}
 }

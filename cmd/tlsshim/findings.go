@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,6 +98,7 @@ func daemon(f facts, add adder) {
 		s.Name, s.Version, f.peer.PID, who, f.peer.UID, s.PID)
 	add("protocol", ok, "", "version %d, capabilities %s", f.hello.Version, strings.Join(f.hello.Capabilities, " "))
 	library(f.info, add)
+	confinement(f.info, add)
 	trip(f, add)
 }
 
@@ -122,6 +124,28 @@ func library(i wire.Info, add adder) {
 		return
 	}
 	add("trust", ok, "", "%d certificates in %s (%s)", i.Trust.Certificates, from, i.Trust.Source)
+}
+
+// confinement judges how the session's process is confined.
+func confinement(i wire.Info, add adder) {
+	if len(i.Confinement) == 0 {
+		add("confinement", warn, "start tlsd without --confine=off", "tlsd does not confine its workers")
+		return
+	}
+	var on, off []string
+	for _, measure := range slices.Sorted(maps.Keys(i.Confinement)) {
+		if why := i.Confinement[measure]; why == "on" {
+			on = append(on, measure)
+		} else {
+			off = append(off, measure+" ("+why+")")
+		}
+	}
+	if len(off) > 0 {
+		add("confinement", warn, "a newer kernel, or a container that allows it, has more",
+			"%s; not in force: %s", strings.Join(on, ", "), strings.Join(off, ", "))
+		return
+	}
+	add("confinement", ok, "", "%s", strings.Join(on, ", "))
 }
 
 func trip(f facts, add adder) {

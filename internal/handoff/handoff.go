@@ -8,7 +8,7 @@
 //     (SOCK_SEQPACKET: packets keep their bounds and their order).
 //   - The supervisor speaks first: the worker's configuration, then a message
 //     for each session, which carries the connection (SCM_RIGHTS, unix(7)).
-//   - The worker answers with one [Ready], then an [Ended] for each session.
+//   - The worker answers with one [Ready], then an [Ended] for each session, and a pong for each ping.
 //   - The end of the channel is the order to go: a worker that reads it, because
 //     the supervisor closed its side or died, ends its sessions and exits.
 //   - Only the worker accepts descriptors. What a worker sends is judged like
@@ -46,11 +46,13 @@ const (
 type ToWorker struct {
 	Config  json.RawMessage `json:"config,omitempty"`
 	Session *Session        `json:"session,omitempty"`
+	Ping    uint64          `json:"ping,omitempty"`
 }
 
 // Session announces a connection; it travels with the message.
 type Session struct {
 	Number uint64 `json:"number"`
+	Place  int    `json:"place"` // in the page of vitals (see package vitals)
 	UID    uint32 `json:"uid"`
 	PID    int32  `json:"pid"`
 }
@@ -59,6 +61,7 @@ type Session struct {
 type FromWorker struct {
 	Ready *Ready `json:"ready,omitempty"`
 	Ended *Ended `json:"ended,omitempty"`
+	Pong  uint64 `json:"pong,omitempty"` // the number of the ping
 }
 
 // Ready says that the worker takes sessions, and with which library.
@@ -67,6 +70,9 @@ type Ready struct {
 	Version string `json:"version,omitempty"` // of the library
 	Path    string `json:"path,omitempty"`    // of the library
 	Error   string `json:"error,omitempty"`   // why there is none
+
+	// Confinement says of each measure "on", or why it is not. Nil: none was asked for.
+	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
 // Ended says that a session is over and everything of it freed.

@@ -70,7 +70,7 @@ func TestConnectionIsHandedOver(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)
 	ours, callers := accepted(t)
-	if err := sup.Send(ToWorker{Session: &Session{Number: 7, UID: 8, PID: 9}}, ours); err != nil {
+	if err := sup.Send(ToWorker{Session: &Session{Number: 7, Place: 3, UID: 8, PID: 9}}, ours); err != nil {
 		t.Fatal(err)
 	}
 	if nonblock, _ := flags(t, ours); !nonblock {
@@ -84,7 +84,7 @@ func TestConnectionIsHandedOver(t *testing.T) {
 		t.Fatal(conn, err)
 	}
 	defer conn.Close()
-	if *msg.Session != (Session{7, 8, 9}) {
+	if *msg.Session != (Session{Number: 7, Place: 3, UID: 8, PID: 9}) {
 		t.Errorf("the session is %+v", *msg.Session)
 	}
 	if nonblock, cloexec := flags(t, conn); !nonblock || !cloexec {

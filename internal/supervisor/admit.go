@@ -22,8 +22,8 @@ const (
 	refuseTimeout = time.Second
 )
 
-// admit decides on a connection and hands it to a worker. Whatever happens, the
-// supervisor's copy of it is closed then.
+// admit decides on a connection and hands it to a worker. Whatever happens, conn
+// is closed then; what the supervisor keeps of a session is a copy.
 func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	peer, err := peerOf(conn)
@@ -49,10 +49,17 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	}
 	ctx, cancel := context.WithTimeout(life, admitTimeout)
 	defer cancel()
-	if err := s.place(ctx, sess, conn); err != nil {
+	if sess.caller, err = copyOf(conn); err != nil {
+		// It can do without: the caller then sees the end, and not the reason.
+		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
+	}
+	if err = s.waitTurn(ctx, peer.UID); err == nil {
+		err = s.place(ctx, sess, conn)
+	}
+	if err != nil {
 		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
 		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
-		s.close()
+		s.close(sess)
 	}
 }
 
@@ -85,15 +92,20 @@ func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixCon
 // refuse answers the caller with one error, with id null, since nothing of what
 // it sends is read.
 func refuse(conn *net.UnixConn, k kind.Kind, message string) {
+	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
+	conn.Write(errorLine(k, message))
+}
+
+// errorLine is an error that answers no call in particular.
+func errorLine(k kind.Kind, message string) []byte {
 	line, err := json.Marshal(wire.Response{
 		JSONRPC: "2.0",
 		Error:   &wire.Error{Code: wire.Codes[k], Message: message, Data: &wire.ErrorData{Kind: k}},
 	})
 	if err != nil {
-		return
+		panic(err) // it consists of strings
 	}
-	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
-	conn.Write(append(line, '\n'))
+	return append(line, '\n')
 }
 
 // open counts a session, unless there are too many.
@@ -105,14 +117,15 @@ func (s *Supervisor) open(peer Peer) (*session, bool) {
 	}
 	s.sessions++
 	s.last++
-	return &session{number: s.last, peer: peer, start: time.Now()}, true
+	return &session{number: s.last, peer: peer, start: time.Now(), caller: -1}, true
 }
 
 // close counts a session out that open has counted.
-func (s *Supervisor) close() {
+func (s *Supervisor) close(sess *session) {
 	s.mu.Lock()
 	s.sessions--
 	s.mu.Unlock()
+	sess.letGo() // a caller that sees the end can come again
 	s.leave()
 }
 
@@ -134,6 +147,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	delete(w.sessions, e.Number)
 	if sess != nil {
 		w.load--
+		w.places.giveBack(sess.place)
 	}
 	own := w.own
 	s.mu.Unlock()
@@ -141,15 +155,18 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 		s.Log.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
 		return
 	}
+	s.close(sess) // at once: nothing else may hold the caller's connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if e.Error != "" {
 		fields = append(fields, zap.String("why", e.Error))
+	}
+	if own {
+		s.forgive(sess.peer.UID)
 	}
 	s.Log.Info("session ended", fields...)
 	if own {
 		s.retire(w)
 	}
-	s.close()
 }
 
 func (sess *session) fields(w *worker) []zap.Field {

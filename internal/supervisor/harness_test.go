@@ -162,6 +162,16 @@ func (c *caller) pid() (pid int) {
 	return pid
 }
 
+// told waits for the line that says why the session is lost, and then the end of the connection.
+func (c *caller) told(why string) {
+	c.t.Helper()
+	want := `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session ` + why + `","data":{"kind":"lost"}}}`
+	if got := c.hear(); got != want {
+		c.t.Fatalf("the caller is told\n%s, want\n%s", got, want)
+	}
+	c.cut()
+}
+
 // cut waits for the end of the connection.
 func (c *caller) cut() {
 	c.t.Helper()

@@ -10,11 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/handoff"
+	"tlsd/internal/vitals"
 )
 
 // The supervisor starts its own program as worker. Here that is the test binary,
@@ -43,6 +45,10 @@ func playWorker() int {
 	ch, err := handoff.Open()
 	if err != nil {
 		return 3
+	}
+	page, err := vitals.Open()
+	if err != nil {
+		return 7
 	}
 	var first handoff.ToWorker
 	if err := ch.Receive(&first); err != nil {
@@ -74,18 +80,26 @@ func playWorker() int {
 			serving.Wait()
 			return 0
 		}
+		if msg.Ping != 0 {
+			ch.Send(handoff.FromWorker{Pong: msg.Ping}, nil)
+			continue
+		}
 		mu.Lock()
 		open[conn] = true
 		mu.Unlock()
 		serving.Go(func() {
-			playSession(conn)
+			place, err := page.Session(msg.Session.Place)
+			if err != nil {
+				os.Exit(8)
+			}
+			playSession(conn, page, place)
 			conn.Close()
 			ch.Send(handoff.FromWorker{Ended: &handoff.Ended{Number: msg.Session.Number}}, nil)
 		})
 	}
 }
 
-func playSession(conn *net.UnixConn) {
+func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
 		switch in.Text() {
@@ -108,6 +122,46 @@ func playSession(conn *net.UnixConn) {
 			return
 		case "crash":
 			panic("crash")
+		case "abort", "segv", "kill", "exit": // in a Read
+			place.Calling("tls.Read", 3)
+			fmt.Fprintln(conn, "now")
+			switch in.Text() {
+			case "abort":
+				unix.Kill(os.Getpid(), unix.SIGABRT)
+			case "segv":
+				unix.Kill(os.Getpid(), unix.SIGSEGV)
+			case "kill":
+				unix.Kill(os.Getpid(), unix.SIGKILL)
+			case "exit":
+				os.Exit(77)
+			}
+		case "inside": // in the library for a Write, while a Read waits
+			place.Calling("tls.Read", 3)
+			page.Enter(1, "tls.Write")
+			panic("inside")
+		case "freeze":
+			place.Calling("tls.Read", 3)
+			unix.Kill(os.Getpid(), unix.SIGSTOP)
+		case "stuck":
+			page.Enter(1, "tls.Write")
+		case "busy": // in the library all the time, and never for long
+			go func() {
+				for {
+					page.Enter(1, "tls.Write")
+					time.Sleep(time.Millisecond)
+					page.Leave(1)
+				}
+			}()
+		case "half":
+			place.Calling("tls.Read", 3)
+			place.Writing()
+			fmt.Fprint(conn, `{"jsonrpc":"2.0","id":1,"res`)
+			panic("half")
+		case "whole":
+			place.Writing()
+			fmt.Fprint(conn, "whole\n")
+			place.Written()
+			panic("whole")
 		}
 	}
 }

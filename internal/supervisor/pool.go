@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
+
+	"tlsd/internal/confine"
 )
 
 // The pool holds workers that any session of the daemon's own user may have. In
@@ -193,8 +196,15 @@ func (s *Supervisor) introduce(w *worker) {
 	first := !s.told
 	s.told = true
 	s.mu.Unlock()
+	if !first {
+		return
+	}
+	for _, measure := range slices.Sorted(maps.Keys(w.report.Confinement)) {
+		if why := w.report.Confinement[measure]; why != confine.On {
+			s.Log.Warn("workers are confined in part only", zap.String("without", measure), zap.String("why", why))
+		}
+	}
 	switch r := w.report; {
-	case !first:
 	case r.Backend == "stub":
 		s.Log.Warn("no usable OpenSSL: every TLS call will fail with an error that says so", zap.String("tried", r.Error))
 	default:
@@ -206,10 +216,15 @@ func (s *Supervisor) introduce(w *worker) {
 func (s *Supervisor) assign(w *worker, sess *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.sessions != nil {
-		w.sessions[sess.number] = sess
+	if w.sessions == nil {
+		return false
 	}
-	return w.sessions != nil
+	w.sessions[sess.number] = sess
+	sess.place = w.places.take()
+	if place, err := w.page.Session(sess.place); err == nil {
+		place.Clear()
+	}
+	return true
 }
 
 // unassign takes back what assign did. It fails if the worker has ended the
@@ -218,7 +233,10 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, had := w.sessions[sess.number]
-	delete(w.sessions, sess.number)
+	if had {
+		delete(w.sessions, sess.number)
+		w.places.giveBack(sess.place)
+	}
 	return had
 }
 
@@ -243,12 +261,11 @@ func (s *Supervisor) retire(w *worker) {
 }
 
 // buried does what is to be done when a worker is gone.
-func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
+func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last lastWords) {
 	uptime := time.Since(w.started)
+	lost := last.lost
 	s.mu.Lock()
 	delete(s.workers, w)
-	lost := w.sessions
-	w.sessions = nil
 	if i := slices.Index(s.pool, w); i >= 0 {
 		s.pool = slices.Delete(s.pool, i, i+1)
 		if uptime > settled {
@@ -262,6 +279,9 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
 	poke(s.wake)
 
 	fields := []zap.Field{zap.String("exit", w.exitText()), zap.Duration("uptime", uptime)}
+	if !expected {
+		fields = append(fields, zap.String("cause", last.cause), zap.String("library", last.library), zap.String("operation", last.operation))
+	}
 	if stderr != "" {
 		fields = append(fields, zap.String("stderr", stderr))
 	}
@@ -275,6 +295,6 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string) {
 	}
 	for _, sess := range lost {
 		s.Log.Warn("session lost", append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))...)
-		s.close()
+		s.close(sess)
 	}
 }

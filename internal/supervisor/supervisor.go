@@ -5,8 +5,10 @@
 //
 // # Promises
 //
-//   - A connection is in one worker's hands; the supervisor keeps no copy of it.
-//     When a worker dies, the kernel ends its callers' connections, and only those.
+//   - A connection is in one worker's hands. The supervisor keeps a copy of its descriptor,
+//     from which it never reads, and closes it when the worker reports the session's end.
+//   - When a worker dies, its callers, and only those, are told why in one line of the protocol, where
+//     that line cannot fall into the middle of another, and their connections are ended.
 //   - A worker acts with the caller's user and groups if the daemon runs as root.
 //   - A caller that is turned away is told why, in one line of the protocol.
 //   - No error of accept(2) ends the daemon or makes it spin.
@@ -45,12 +47,19 @@ type Config struct {
 	// WorkerConfig is handed to each worker as its configuration.
 	WorkerConfig json.RawMessage
 
+	// Confine has workers confine themselves (see package confine).
+	Confine bool
+
 	// Shared workers serve many sessions each; others serve one and exit.
 	Shared bool
 	// Warm is the number of shared workers, or else of workers that wait for a
 	// session of the daemon's own user.
 	Warm        int
 	MaxSessions int // at the same time
+
+	// Watchdog is the time within which a worker that has sessions must answer a ping, and a
+	// call into the library come back. It is killed if not. 0: never.
+	Watchdog time.Duration
 
 	DrainTimeout time.Duration // from the order to stop until open sessions are ended
 	IdleExit     time.Duration // without a session, after which Run returns; 0: never
@@ -73,10 +82,11 @@ type Supervisor struct {
 	sessions int
 	last     uint64 // the highest session number given out
 	workers  map[*worker]struct{}
-	pool     []*worker     // those that take any session of the daemon's own user, the oldest first
-	changed  chan struct{} // closed, and made anew, when pool has grown
-	failures int           // of workers of the pool in a row
-	told     bool          // the log says what library there is
+	pool     []*worker      // those that take any session of the daemon's own user, the oldest first
+	changed  chan struct{}  // closed, and made anew, when pool has grown
+	failures int            // of workers of the pool in a row
+	rows     map[uint32]row // by user
+	told     bool           // the log says what library there is
 }
 
 // session is one caller in a worker's hands.
@@ -84,6 +94,11 @@ type session struct {
 	number uint64
 	peer   Peer
 	start  time.Time
+
+	// Its owner is who admits the session, until assign; then the goroutine
+	// that watches the worker.
+	caller int // our copy of the connection, a descriptor; -1: none
+	place  int // in the worker's page of vitals
 }
 
 // New makes a Supervisor. It owns the socket from then on.
@@ -97,6 +112,7 @@ func New(cfg Config) *Supervisor {
 		idle:     make(chan struct{}, 1),
 		starting: make(chan struct{}, maxStarting),
 		workers:  map[*worker]struct{}{},
+		rows:     map[uint32]row{},
 		changed:  make(chan struct{}),
 	}
 }
@@ -195,6 +211,9 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	gone := make(chan struct{})
 	go func() { defer close(gone); s.watching.Wait() }()
 
+	if kill {
+		s.eachWorker(s.stopNow) // before they can go in an orderly way, so that all callers are told the same
+	}
 	s.eachWorker(s.retire) // which kills what does not go
 	if !kill {
 		select {
@@ -203,8 +222,15 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 		case <-force:
 		}
 	}
-	s.eachWorker((*worker).kill)
+	s.eachWorker(s.stopNow)
 	<-gone
+}
+
+func (s *Supervisor) stopNow(w *worker) {
+	s.mu.Lock()
+	w.ending = true
+	s.mu.Unlock()
+	w.kill()
 }
 
 func (s *Supervisor) eachWorker(do func(*worker)) {

@@ -67,7 +67,7 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 	a, b := d.dial(), d.dial()
 	pa, pb := a.pid(), b.pid()
 	a.say("crash")
-	a.cut()
+	a.told("died of a panic")
 	if f := d.logged("session lost", 1); f["worker"] != int64(pa) {
 		t.Errorf("lost: %v; want worker %d", f, pa)
 	}
@@ -76,7 +76,7 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 		t.Errorf("the log says %v", f)
 	}
 	must(t, unix.Kill(b.pid(), unix.SIGKILL))
-	b.cut()
+	b.told("was killed (SIGKILL)")
 	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" || f["worker"] != int64(pb) {
 		t.Errorf("the log says %v", f)
 	}
@@ -131,13 +131,13 @@ func TestSharedWorkersTakeTurns(t *testing.T) {
 	}
 	victim := callers[0].pid()
 	must(t, unix.Kill(victim, unix.SIGKILL))
-	callers[0].cut()
+	callers[0].told("was killed (SIGKILL)")
 	d.logged("session lost", 3)
 	d.until("it is replaced", func() bool { return len(d.poolPIDs()) == 2 })
 	left := 0
 	for _, c := range callers {
 		if _, err := c.Write([]byte("who\n")); err == nil {
-			if _, err := c.in.ReadString('\n'); err == nil {
+			if line, err := c.in.ReadString('\n'); err == nil && strings.HasPrefix(line, "pid=") {
 				left++
 			}
 		}
@@ -221,7 +221,7 @@ func TestForceEndsAtOnce(t *testing.T) {
 	d.stop()
 	d.logged("stopping", 1)
 	d.force()
-	c.cut()
+	c.told("has been ended, because tlsd was stopped")
 	if err := d.wait(); !errors.Is(err, ErrForced) {
 		t.Errorf("Run returns %v; want %v", err, ErrForced)
 	}

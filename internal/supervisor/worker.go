@@ -8,13 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
+	"tlsd/internal/vitals"
 )
 
 // A worker is a process that serves sessions. Its life:
@@ -28,6 +31,7 @@ type worker struct {
 	pid     int
 	process *exec.Cmd
 	channel *handoff.Conn
+	page    *vitals.Page // watch takes it away, after gone
 	started time.Time
 
 	ready  chan struct{} // closed when report is there
@@ -38,7 +42,10 @@ type worker struct {
 	sessions map[uint64]*session // in its hands; nil when it is gone
 	load     int                 // sessions that it has or is about to get
 	own      bool                // it is for one session alone, and goes when that ends
+	ponged   uint64              // the number of the last ping that it has answered
+	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
+	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
 }
 
 const (
@@ -56,9 +63,20 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		return nil, nil, err
 	}
 	defer theirs.Close()
+	sessions := 1
+	if s.Shared && cred == nil {
+		sessions = s.MaxSessions
+	}
+	page, pageFile, err := vitals.New(sessions)
+	if err != nil {
+		channel.Close()
+		return nil, nil, err
+	}
+	defer pageFile.Close()
 	stderr, write, err := os.Pipe()
 	if err != nil {
 		channel.Close()
+		page.Close()
 		return nil, nil, err
 	}
 	defer write.Close()
@@ -69,10 +87,13 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		Env:        workerEnv(os.Environ()),
 		Dir:        "/",
 		Stderr:     write,
-		ExtraFiles: []*os.File{theirs}, // becomes handoff.FD
+		ExtraFiles: []*os.File{theirs, pageFile}, // become handoff.FD and vitals.FD
 		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
 		// phrase on it.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Credential: cred},
+	}
+	if s.Confine {
+		cmd.Env = append(cmd.Env, confine.EnvName+"="+confine.EnvAsk)
 	}
 	err = cmd.Start()
 	if err == nil {
@@ -84,6 +105,7 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 	}
 	if err != nil {
 		channel.Close()
+		page.Close()
 		stderr.Close()
 		if cred != nil && errors.Is(err, unix.EACCES) {
 			err = fmt.Errorf("%w: user %d must be allowed to execute the tlsd program", err, cred.Uid)
@@ -94,6 +116,7 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		pid:      cmd.Process.Pid,
 		process:  cmd,
 		channel:  channel,
+		page:     page,
 		started:  time.Now(),
 		ready:    make(chan struct{}),
 		gone:     make(chan struct{}),
@@ -132,16 +155,24 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
 		w.kill()
 	})
-	err := s.converse(w, func() { late.Stop() })
+	stop := make(chan struct{})
+	var guarding sync.WaitGroup
+	err := s.converse(w, func() {
+		late.Stop()
+		if s.Watchdog > 0 {
+			guarding.Go(func() { s.guard(w, stop) })
+		}
+	})
 	late.Stop()
+	close(stop)
+	guarding.Wait()
 	w.channel.Close()
 	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
 		log.Error("worker's channel failed; it is told to go", zap.Error(err))
 	}
 	stuck := time.AfterFunc(endTimeout, w.kill)
-	w.process.Wait() // what it returns is in ProcessState
+	end := awaitEnd(w.pid)
 	stuck.Stop()
-	close(w.gone)
 
 	// Whoever else might have the pipe open has no hold on us.
 	if p, ok := stderr.(*os.File); ok {
@@ -149,7 +180,13 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	}
 	head := <-noise
 	stderr.Close()
-	s.buried(w, log, head)
+	// The callers are told first: who sees that the process is gone can rely on it
+	// that they know.
+	last := s.farewell(w, end, head)
+	w.process.Wait() // what it returns is in ProcessState
+	close(w.gone)
+	s.buried(w, log, head, last)
+	w.page.Close()
 }
 
 // converse receives from the worker until its channel ends, and returns why.
@@ -172,6 +209,10 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			s.introduce(w)
 		case msg.Ended != nil:
 			s.ended(w, msg.Ended)
+		case msg.Pong != 0:
+			s.mu.Lock()
+			w.ponged = msg.Pong
+			s.mu.Unlock()
 		default:
 			return errors.New("a message without content")
 		}
@@ -180,7 +221,7 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 
 // hand gives the worker a session.
 func (w *worker) hand(sess *session, conn *net.UnixConn) error {
-	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{Number: sess.number, UID: sess.peer.UID, PID: sess.peer.PID}}, conn)
+	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{Number: sess.number, Place: sess.place, UID: sess.peer.UID, PID: sess.peer.PID}}, conn)
 }
 
 func (w *worker) kill() { w.process.Process.Kill() }

@@ -127,7 +127,7 @@ func plain(err error) error {
 func New(conn net.Conn) *Client {
 	c := &Client{
 		conn:    conn,
-		w:       wire.NewWriter(conn, 0), // deadlines are set here, by the context of the call
+		w:       wire.NewWriter(conn, 0, nil), // deadlines are set here, by the context of the call
 		sending: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		grace:   cancelGrace,

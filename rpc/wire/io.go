@@ -115,10 +115,25 @@ func cutShort(err error) error {
 	return fmt.Errorf("raw bytes cut short: %w", err)
 }
 
+// A Watcher is told when the other side could be left with a part of a message. It
+// must not wait.
+type Watcher interface {
+	// Writing and Written stand around a write of which the other side could get
+	// a part. After one that has failed, Written is not called.
+	Writing()
+	Written()
+}
+
+// onePiece is what a Unix stream socket takes in one piece or not at all,
+// whatever its buffer's size: Linux splits only what is longer than half the buffer, and a
+// buffer has at least 4.5 KiB (socket(7), SO_SNDBUF).
+const onePiece = 2000
+
 // Writer writes messages. It is safe for concurrent use.
 type Writer struct {
 	timeout time.Duration
 	conn    net.Conn
+	watch   Watcher // or nil
 
 	mu     sync.Mutex // held while a message is written, which the timeout bounds; guards the rest
 	err    error      // of an earlier write; the stream is broken
@@ -128,9 +143,9 @@ type Writer struct {
 
 // NewWriter writes messages to conn. A message that cannot be written within
 // the timeout, because the other side does not read, breaks the stream; 0 means no
-// timeout.
-func NewWriter(conn net.Conn, timeout time.Duration) *Writer {
-	return &Writer{conn: conn, timeout: timeout}
+// timeout. The Watcher may be nil.
+func NewWriter(conn net.Conn, timeout time.Duration, watch Watcher) *Writer {
+	return &Writer{conn: conn, timeout: timeout, watch: watch}
 }
 
 // Write sends a message, which has no line feed, and the raw bytes that it announces. After
@@ -174,6 +189,10 @@ func (w *Writer) flush(raw []byte) error {
 	if w.timeout > 0 {
 		w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
 	}
+	inParts := w.watch != nil && len(w.late)+len(raw) > onePiece
+	if inParts {
+		w.watch.Writing()
+	}
 	if len(raw) == 0 {
 		_, w.err = w.conn.Write(w.late)
 	} else {
@@ -181,6 +200,9 @@ func (w *Writer) flush(raw []byte) error {
 		pieces := net.Buffers(w.pieces[:])
 		_, w.err = pieces.WriteTo(w.conn)
 		w.pieces = [2][]byte{}
+	}
+	if inParts && w.err == nil {
+		w.watch.Written()
 	}
 	const keep = 64 << 10
 	if w.late = w.late[:0]; cap(w.late) > keep {

@@ -206,7 +206,7 @@ func pair(t testing.TB) (a, b *net.UnixConn) {
 func TestMessagesStayInOnePiece(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	w := wire.NewWriter(a, 20*time.Second)
+	w := wire.NewWriter(a, 20*time.Second, nil)
 	const writers, each = 8, 50
 	var all sync.WaitGroup
 	for i := range writers {
@@ -248,7 +248,7 @@ func TestMessagesStayInOnePiece(t *testing.T) {
 func TestWriterFailsForEverAfterAnError(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	w := wire.NewWriter(a, 20*time.Millisecond)
+	w := wire.NewWriter(a, 20*time.Millisecond, nil)
 	var first error
 	for first == nil { // nobody reads: at some time the socket is full
 		first = w.Write([]byte("message"), make([]byte, 64<<10))
@@ -268,7 +268,7 @@ func TestWriterFailsForEverAfterAnError(t *testing.T) {
 func TestWriterTimeoutIsPerMessage(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	w := wire.NewWriter(a, 200*time.Millisecond)
+	w := wire.NewWriter(a, 200*time.Millisecond, nil)
 	if err := w.Write([]byte("one"), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestWriterWithoutTimeout(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	a.SetWriteDeadline(time.Time{})
-	w := wire.NewWriter(a, 0)
+	w := wire.NewWriter(a, 0, nil)
 	done := make(chan error, 1)
 	go func() { done <- w.Write([]byte("m"), make([]byte, 4<<20)) }()
 	n, err := io.CopyN(io.Discard, b, 2+4<<20)

@@ -130,6 +130,9 @@ type Info struct {
 	Trust    Trust            `json:"trust"`
 	Timeouts map[string]int64 `json:"timeouts"`
 	Limits   map[string]int64 `json:"limits"`
+	// Confinement says of each measure that confines the process which serves the session "on", or
+	// why it is not. It is left out if none was asked for.
+	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
 // Libssl describes the library, or says why there is none.

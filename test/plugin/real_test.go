@@ -283,22 +283,44 @@ func TestAKilledWorkerIsALostSessionAndTheNextClientWorks(t *testing.T) {
 	h.send("NewClient", "localhost", port).gives(1, "")
 	h.send("Handshake", 1).gives(0, "")
 	read := h.start("Read", 1, 10)
-	killWorker(t, d)
-	read.fails("tls.Read: handle 1: ", "lost")
-	h.send("Write", 1, "61").fails("tls.Write: handle 1: lost")
+	killWorker(t, d, syscall.SIGKILL)
+	const why = "lost: the worker of this session was killed (SIGKILL)"
+	read.fails("tls.Read: handle 1: " + why)
+	h.send("Write", 1, "61").fails("tls.Write: handle 1: " + why)
 
 	h.send("NewClient", "localhost", port).gives(2, "")
 	h.send("Handshake", 2).gives(0, "") // by the CA bundle of before
 	h.send("Write", 2, hexOf("again")).gives(5, "")
 	h.send("Read", 2, 10).reads("again")
-	h.send("Read", 1, 10).fails("tls.Read: handle 1: lost")
+	h.send("Read", 1, 10).fails("tls.Read: handle 1: " + why)
 
-	killWorker(t, d) // while nobody calls
+	killWorker(t, d, syscall.SIGKILL) // while nobody calls
 	h.send("NewClient", "localhost", port).gives(3, "")
 }
 
-// killWorker kills the process that serves the daemon's latest session. Its log says which.
-func killWorker(t *testing.T, d *daemon) {
+func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
+	t.Parallel()
+	for sig, why := range map[syscall.Signal]string{
+		syscall.SIGSEGV: "died of SIGSEGV", syscall.SIGABRT: "died of SIGABRT", syscall.SIGKILL: "was killed (SIGKILL)",
+	} {
+		t.Run(why, func(t *testing.T) {
+			t.Parallel()
+			d := startTLSD(t)
+			ca, port := echo(t)
+			h := startHost(t, d.env())
+			h.send("SetCaBundle", ca).gives(0, "")
+			h.send("NewClient", "localhost", port).gives(1, "")
+			h.send("Handshake", 1).gives(0, "")
+			read := h.start("Read", 1, 10)
+			killWorker(t, d, sig)
+			read.fails("tls.Read: handle 1: lost: the worker of this session " + why)
+			h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: the worker of this session " + why)
+		})
+	}
+}
+
+// killWorker ends the process that serves the daemon's latest session. Its log says which.
+func killWorker(t *testing.T, d *daemon, sig syscall.Signal) {
 	t.Helper()
 	var pid int
 	for line := range strings.Lines(d.logged(t)) {
@@ -313,7 +335,7 @@ func killWorker(t *testing.T, d *daemon) {
 	if pid == 0 {
 		t.Fatal("tlsd's log has no session")
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(pid, sig); err != nil {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {

@@ -11,7 +11,8 @@
 //	open NAME                begin a session
 //	ask NAME METHOD WANT     call a method of the session; the answer must match
 //	close NAME               end the session
-//	cut NAME                 wait until the daemon has ended the connection
+//	cut NAME                 wait until the daemon has ended the connection, without a word
+//	told NAME WANT           wait for a last line that matches, and the end of the connection
 //	call LINE …              a session that sends these lines; the answers go to stdout
 //	mode PATH MODE           the socket's permissions must be these
 //	gone PATH|PIDS           wait until the file is gone, or all processes are
@@ -87,7 +88,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"run": run, "start": start, "signal": sendSignal, "exits": exits, "log": awaitLog, "logged": logged,
-			"open": open, "ask": ask, "close": closeSession, "cut": cut, "call": call,
+			"open": open, "ask": ask, "close": closeSession, "cut": cut, "told": told, "call": call,
 			"mode": mode, "gone": gone, "children": children,
 		},
 	})
@@ -294,6 +295,16 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 	rest, err := io.ReadAll(worldOf(ts).session(ts, args[0]).in)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() || len(rest) > 0 {
 		ts.Fatalf("session %s is not cut: %q, %v", args[0], rest, err)
+	}
+}
+
+func told(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 2, 2)
+	rest, err := io.ReadAll(worldOf(ts).session(ts, args[0]).in)
+	ok, bad := regexp.Match(args[1], rest)
+	ts.Check(bad)
+	if !ok || bytes.Count(rest, []byte("\n")) != 1 || !bytes.HasSuffix(rest, []byte("\n")) {
+		ts.Fatalf("session %s is told %q, %v; want %s", args[0], rest, err, args[1])
 	}
 }
 

@@ -184,7 +184,10 @@ static bool deliver(struct process *p, struct session *s, struct answer *a, char
 
 	if (a->id_null) {
 		char *message = a->error.at ? json_text(a->error) : NULL;
-		text_add(why, WHY_BYTES, "%s", message ? message : "tlsd has sent an answer to nothing");
+		const char *text = message ? message : "tlsd has sent an answer to nothing";
+		if (strncmp(text, "lost: ", 6) == 0)
+			text += 6; /* the host is told that by conclude */
+		text_add(why, WHY_BYTES, "%s", text);
 		free(message);
 		return false;
 	}

@@ -1,0 +1,79 @@
+package supervisor
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+)
+
+func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	uid := uint32(os.Getuid())
+	for n := range forgiven + 2 {
+		c := d.dial()
+		c.say("crash")
+		c.told("died of a panic")
+		d.mu.Lock()
+		if got := d.rows[uid].deaths; got != n+1 {
+			t.Errorf("after %d deaths %d are counted", n+1, got)
+		}
+		d.mu.Unlock()
+	}
+	f := d.logged("workers of a user die in a row; its next session has to wait", 2)
+	if f["uid"] != uid || f["deaths"] != int64(forgiven+2) || f["pause"] != 2*shortestPause {
+		t.Errorf("the log says %v", f)
+	}
+	d.mu.Lock()
+	until := d.rows[uid].until
+	d.mu.Unlock()
+	c := d.dial()
+	c.pid()
+	if now := time.Now(); now.Before(until) {
+		t.Errorf("the next session is served %v too early", until.Sub(now))
+	}
+	c.say("bye")
+	c.cut()
+	d.logged("session ended", 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.rows) != 0 {
+		t.Errorf("an orderly end is not the end of the row: %v", d.rows)
+	}
+}
+
+func TestOneUsersRowIsNotAnothers(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	for range forgiven + 5 {
+		d.died(uint32(os.Getuid() + 1))
+	}
+	// The other one waits, until it is told not to.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := d.waitTurn(ctx, uint32(os.Getuid()+1)); err == nil {
+		t.Error("the other user does not have to wait")
+	}
+	begin := time.Now()
+	d.dial().pid()
+	if took := time.Since(begin); took > pauseAfter(forgiven+5) {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestPausesGrowToABound(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		deaths int
+		want   time.Duration
+	}{
+		{0, 0}, {1, 0}, {forgiven, 0},
+		{forgiven + 1, 100 * time.Millisecond}, {forgiven + 2, 200 * time.Millisecond}, {forgiven + 7, 6400 * time.Millisecond},
+		{forgiven + 8, longestPause}, {forgiven + 1000, longestPause},
+	} {
+		if got := pauseAfter(tt.deaths); got != tt.want {
+			t.Errorf("after %d: %v; want %v", tt.deaths, got, tt.want)
+		}
+	}
+}

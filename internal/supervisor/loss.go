@@ -1,0 +1,198 @@
+package supervisor
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+)
+
+// What callers are told when their worker dies. The rules:
+//
+//   - The line is true: a cause or an operation that is not known is not named.
+//   - It never falls into the middle of a message: the worker's page of vitals
+//     says whether the caller may have a part of one.
+//   - It is written without waiting. A caller that has not read what it was sent before has no
+//     room for it perhaps, and then sees the end alone.
+
+// An end is how a process has ended.
+type end struct {
+	signal unix.Signal // 0: it has exited
+	status int         // if it has exited
+}
+
+// awaitEnd waits until the process has ended, and leaves it to be waited for.
+func awaitEnd(pid int) end {
+	// siginfo_t on 64-bit machines (sigaction(2)); the library has only its head.
+	var info struct {
+		signo, errno, code, _ int32
+		pid                   int32
+		uid                   uint32
+		status                int32
+		_                     [100]byte
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil: // cannot be: it is our child, and nobody else waits for it
+			return end{status: -1}
+		case info.code == 1: // CLD_EXITED
+			return end{status: int(info.status)}
+		}
+		return end{signal: unix.Signal(info.status)}
+	}
+}
+
+// signalLine is how the Go runtime begins the dump of a signal that it dies of
+// (then the exit status is 2), on the goroutine's side and on C's.
+var signalLine = regexp.MustCompile(`(?m)^(?:fatal error: |\[signal )?(SIG[A-Z]{2,6}): `)
+
+// cause says what became of a worker, as the rest of "the worker of this session …".
+func (e end) cause(stderr string) string {
+	switch {
+	case e.signal == unix.SIGKILL:
+		return "was killed (SIGKILL)"
+	case e.signal != 0:
+		return "died of " + unix.SignalName(e.signal)
+	case e.status == 2:
+		if m := signalLine.FindStringSubmatch(stderr); m != nil && unix.SignalNum(m[1]) != 0 {
+			return "died of " + m[1]
+		}
+		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
+			return "died of a panic"
+		}
+		if strings.HasPrefix(stderr, "fatal error: ") || strings.Contains(stderr, "\nfatal error: ") {
+			return "died of a fatal error of its runtime"
+		}
+	}
+	return fmt.Sprintf("exited with status %d", e.status)
+}
+
+// lastWords is what is known of a worker that has died.
+type lastWords struct {
+	cause     string
+	operation string // the last one known, "" if none
+	library   string
+	lost      map[uint64]*session
+}
+
+// farewell tells the callers of a worker that has died why, and ends their
+// connections.
+func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
+	last := lastWords{cause: e.cause(stderr)}
+	select {
+	case <-w.ready:
+		last.library = w.report.Version
+	default:
+	}
+	stopped := false
+	s.mu.Lock()
+	last.lost, w.sessions = w.sessions, nil
+	switch {
+	case w.killed != "":
+		last.cause = w.killed
+	case w.ending && e.signal == unix.SIGKILL:
+		stopped = true
+		last.cause = "has been ended, because tlsd was stopped"
+	}
+	counts := w.own && !w.ending
+	s.mu.Unlock()
+
+	inside := inside(w)
+	last.operation = inside
+	for _, sess := range last.lost {
+		if counts {
+			s.died(sess.peer.UID) // before its caller knows, who may be quick to come again
+		}
+		operation, mid := inside, true
+		if place, err := w.page.Session(sess.place); err == nil {
+			mid = place.MidMessage()
+			if method, _ := place.InFlight(); operation == "" {
+				operation = method
+			}
+		}
+		if last.operation == "" {
+			last.operation = operation
+		}
+		text := "lost: the worker of this session " + last.cause
+		if operation != "" && !stopped {
+			text += " in " + operation
+		}
+		if !mid {
+			sess.tell(errorLine(kind.Lost, text))
+		}
+		sess.letGo()
+	}
+	return last
+}
+
+// inside names the operation during which the worker was in the library, if it is certain.
+func inside(w *worker) string {
+	name := ""
+	for _, stay := range w.page.Inside() {
+		if stay.Method == "" || name != "" && name != stay.Method {
+			return ""
+		}
+		name = stay.Method
+	}
+	return name
+}
+
+// copyOf makes a copy of the connection's descriptor that is unknown to Go's
+// netpoller, which would otherwise wake up here for every message.
+func copyOf(conn *net.UnixConn) (int, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var failed error
+	err = raw.Control(func(its uintptr) { fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0) })
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		return -1, fmt.Errorf("copy its descriptor: %w", err)
+	}
+	return fd, nil
+}
+
+// tell sends the caller a line, if there is room for it.
+func (sess *session) tell(line []byte) {
+	if sess.caller >= 0 {
+		unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	}
+}
+
+// letGo closes the supervisor's copy of the connection, if there is one.
+func (sess *session) letGo() {
+	if sess.caller >= 0 {
+		unix.Close(sess.caller)
+		sess.caller = -1
+	}
+}
+
+// places gives out the places of a page of vitals.
+type places struct {
+	next int
+	free []int
+}
+
+func (p *places) take() int {
+	if n := len(p.free); n > 0 {
+		place := p.free[n-1]
+		p.free = p.free[:n-1]
+		return place
+	}
+	p.next++
+	return p.next - 1
+}
+
+func (p *places) giveBack(place int) { p.free = append(p.free, place) }

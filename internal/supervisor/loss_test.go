@@ -1,0 +1,153 @@
+package supervisor
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/handoff"
+)
+
+func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "OpenSSL 3.9"}}, nil)
+	other := d.dial()
+	pid := other.pid()
+	for n, tt := range []struct{ how, want string }{
+		{"segv", "died of SIGSEGV in tls.Read"},
+		{"abort", "died of SIGABRT in tls.Read"},
+		{"kill", "was killed (SIGKILL) in tls.Read"},
+		{"exit", "exited with status 77 in tls.Read"},
+	} {
+		c := d.dial()
+		if got := c.ask(tt.how); got != "now" {
+			t.Fatal(got)
+		}
+		c.told(tt.want)
+		f := d.logged("worker ended unexpectedly", n+1)
+		if f["cause"].(string)+" in tls.Read" != tt.want || f["operation"] != "tls.Read" || f["library"] != "OpenSSL 3.9" || f["uptime"].(time.Duration) <= 0 {
+			t.Errorf("%s: the log says %v", tt.how, f)
+		}
+	}
+	if other.pid() != pid {
+		t.Error("another session has changed its worker")
+	}
+}
+
+func TestWhatIsInTheLibraryIsNamedBeforeWhatWaits(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	c.say("inside")
+	c.told("died of a panic in tls.Write")
+}
+
+func TestNoLineFallsIntoTheMiddleOfAMessage(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	c.say("half")
+	if all, _ := io.ReadAll(c.in); string(all) != `{"jsonrpc":"2.0","id":1,"res` {
+		t.Errorf("the caller reads %q", all)
+	}
+	c = d.dial()
+	c.say("whole")
+	if got := c.hear(); got != "whole" {
+		t.Error(got)
+	}
+	c.told("died of a panic")
+}
+
+func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	full, fine := d.dial(), d.dial()
+	fine.pid()
+	pid := full.pid()
+	for range 20000 { // it does not read the answers, so that the worker stands still in a write
+		full.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := fmt.Fprintln(full, "who"); err != nil {
+			break
+		}
+	}
+	unix.Kill(pid, unix.SIGKILL)
+	d.logged("session lost", 1)
+	fine.pid()
+}
+
+func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })
+	var all []*caller
+	for range 5 {
+		all = append(all, d.dial())
+		all[len(all)-1].pid()
+	}
+	all[1].say("bye") // its place is given to another
+	all[1].cut()
+	d.logged("session ended", 1)
+	all[1] = d.dial()
+	all[1].pid()
+	all[0].say("kill")
+	if got := all[0].hear(); got != "now" {
+		t.Error(got)
+	}
+	all[0].told("was killed (SIGKILL) in tls.Read")
+	for _, c := range all[1:] {
+		c.told("was killed (SIGKILL)")
+	}
+}
+
+func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
+	// Not parallel: it counts the process's descriptors.
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })
+	sockets := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(entries)
+	}
+	c := d.dial()
+	c.pid()
+	before := sockets()
+	for range 5 {
+		c := d.dial()
+		c.pid()
+		c.say("bye")
+		c.cut()
+		c.Close()
+	}
+	d.logged("session ended", 5)
+	d.until("nothing is left open", func() bool { return sockets() <= before })
+}
+
+func TestCause(t *testing.T) {
+	t.Parallel()
+	const segv = "SIGSEGV: segmentation violation\nPC=0x7f m=3 sigcode=1 addr=0x0\n"
+	const runtimeSegv = "fatal error: unexpected signal during runtime execution\n[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x7f]\n"
+	for _, tt := range []struct {
+		end    end
+		stderr string
+		want   string
+	}{
+		{end{status: 2}, segv, "died of SIGSEGV"},
+		{end{status: 2}, "free(): invalid pointer\nSIGABRT: abort\n", "died of SIGABRT"},
+		{end{status: 2}, runtimeSegv, "died of SIGSEGV"},
+		{end{status: 2}, "SIGNAL: not one\n", "exited with status 2"},
+		{end{status: 2}, "x SIGSEGV: not at the beginning\n", "exited with status 2"},
+		{end{status: 2}, "fatal error: out of memory\n", "died of a fatal error of its runtime"},
+		{end{status: 2}, "panic: oh\n", "died of a panic"},
+		{end{status: 1}, segv, "exited with status 1"},
+		{end{}, "", "exited with status 0"},
+		{end{signal: unix.SIGBUS}, segv, "died of SIGBUS"},
+		{end{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
+	} {
+		if got := tt.end.cause(tt.stderr); got != tt.want {
+			t.Errorf("%+v, %q: %s; want %s", tt.end, strings.TrimSpace(tt.stderr), got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,192 @@
+// Package vitals is the page of memory in which a worker notes what it is doing,
+// so that the supervisor can say what that was when the worker is dead, and can
+// see that a call into the library does not come back.
+//
+// The page is a memfd of fixed size, made by the supervisor, shared with one
+// worker, and sealed, so that the worker cannot shrink it. Its layout, in 32-bit
+// words of the machine's byte order, each written atomically:
+//
+//		byte 0     threads  256 × 2 words: turn, work
+//		byte 4096  sessions N × 4 words: writing, calling, handle, (unused)
+//
+//	  - turn counts up when a thread enters the library and when it leaves: odd
+//	    means inside. work says what for, and holds while turn is odd.
+//	  - writing is the number of answers that are being written to the caller; it
+//	    stays above 0 once one could not be written in whole.
+//	  - calling is the method of a call in flight, as index into the list of
+//	    methods plus 1, and 0 if there is none; handle is the handle that it names, or 0.
+//
+// What the page says is the worker's word, and the worker is not trusted: numbers
+// out of range count as nothing, and no text comes out of it.
+package vitals
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// FD is the worker's descriptor of the page.
+	FD = 4
+	// Threads bounds the threads that can be in the library at the same time.
+	Threads = 256
+
+	headerBytes  = 4096
+	sessionBytes = 16
+)
+
+// methods are the names that calling and work stand for. The order has no meaning:
+// both sides are the same program.
+var methods = []string{
+	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify",
+	"tls.NewServerContext", "tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject",
+	"tls.Backend", "tls.Version", "tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover",
+}
+
+func number(method string) uint32 { return uint32(slices.Index(methods, method) + 1) }
+
+func name(n uint32) string {
+	if n < 1 || int(n) > len(methods) {
+		return ""
+	}
+	return methods[n-1]
+}
+
+// Known says whether the page can tell of the method.
+func Known(method string) bool { return number(method) != 0 }
+
+// Page is one side's view of the page. Its methods but Close are safe for
+// concurrent use.
+type Page struct{ mem []byte }
+
+// New makes a page for a worker of n sessions, and the file that becomes
+// descriptor [FD] of the worker. The caller closes both.
+func New(n int) (*Page, *os.File, error) {
+	fd, err := unix.MemfdCreate("tlsd-vitals", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "vitals")
+	if err = f.Truncate(int64(headerBytes + n*sessionBytes)); err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	}
+	var p *Page
+	if err == nil {
+		p, err = open(fd)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, fmt.Errorf("make the page of vitals: %w", err)
+	}
+	return p, f, nil
+}
+
+// Open takes the worker's side, descriptor [FD], and closes the descriptor.
+func Open() (*Page, error) {
+	p, err := open(FD)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is not the page of vitals: %w", FD, err)
+	}
+	unix.Close(FD)
+	return p, nil
+}
+
+func open(fd int) (*Page, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	if st.Size < headerBytes || st.Size > 1<<30 {
+		return nil, fmt.Errorf("it has %d bytes", st.Size)
+	}
+	mem, err := unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	return &Page{mem}, nil
+}
+
+// Close takes the page out of memory. Nothing of it may be used any more.
+func (p *Page) Close() error { return unix.Munmap(p.mem) }
+
+func (p *Page) word(at int) *atomic.Uint32 {
+	return (*atomic.Uint32)(unsafe.Pointer(&p.mem[at]))
+}
+
+// Enter notes that a thread enters the library, for the work of a method.
+// An empty or unknown method is none in particular. No two threads have the same
+// number at the same time.
+func (p *Page) Enter(thread int, method string) {
+	if thread < Threads {
+		p.word(8*thread + 4).Store(number(method))
+		p.word(8 * thread).Add(1)
+	}
+}
+
+// Leave notes that the thread has left it.
+func (p *Page) Leave(thread int) {
+	if thread < Threads {
+		p.word(8 * thread).Add(1)
+	}
+}
+
+// A Stay is a thread's time in the library.
+type Stay struct {
+	Turn   uint32 // the same number is the same stay
+	Method string // whose work it is, or ""
+}
+
+// Inside gives the threads that are in the library.
+func (p *Page) Inside() map[int]Stay {
+	in := map[int]Stay{}
+	for i := range Threads {
+		if turn := p.word(8 * i).Load(); turn%2 == 1 {
+			in[i] = Stay{turn, name(p.word(8*i + 4).Load())}
+		}
+	}
+	return in
+}
+
+// A Session is the place of one session in the page.
+type Session struct{ writing, calling, handle *atomic.Uint32 }
+
+// Session gives the n-th place. It fails if there are not so many.
+func (p *Page) Session(n int) (*Session, error) {
+	at := headerBytes + n*sessionBytes
+	if n < 0 || at+sessionBytes > len(p.mem) {
+		return nil, fmt.Errorf("the page of vitals has no place %d for a session", n)
+	}
+	return &Session{p.word(at), p.word(at + 4), p.word(at + 8)}, nil
+}
+
+// Clear makes the place ready for another session.
+func (s *Session) Clear() {
+	s.writing.Store(0)
+	s.calling.Store(0)
+	s.handle.Store(0)
+}
+
+// Writing notes that an answer is about to be written.
+func (s *Session) Writing() { s.writing.Add(1) }
+
+// Written notes that it has been written in whole.
+func (s *Session) Written() { s.writing.Add(^uint32(0)) }
+
+// Calling notes the call that is in flight, or with "" that there is none.
+func (s *Session) Calling(method string, handle int32) {
+	s.handle.Store(uint32(handle))
+	s.calling.Store(number(method))
+}
+
+// MidMessage says whether the caller may have a part of a message only.
+func (s *Session) MidMessage() bool { return s.writing.Load() != 0 }
+
+// InFlight gives what Calling has noted.
+func (s *Session) InFlight() (method string, handle int32) {
+	return name(s.calling.Load()), int32(s.handle.Load())
+}

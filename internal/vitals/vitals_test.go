@@ -1,0 +1,116 @@
+package vitals
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// pages are the two sides of one page.
+func pages(t *testing.T, n int) (supervisor, worker *Page) {
+	t.Helper()
+	supervisor, f, err := New(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	worker, err = open(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { supervisor.Close(); worker.Close() })
+	if err := f.Truncate(0); err == nil {
+		t.Error("the worker can take the page away from under the supervisor")
+	}
+	return supervisor, worker
+}
+
+func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
+	t.Parallel()
+	sup, work := pages(t, 2)
+	work.Enter(3, "tls.Read")
+	work.Enter(255, "")
+	work.Enter(256, "tls.Read") // more than there is room for: not noted
+	first := sup.Inside()
+	if len(first) != 2 || first[3].Method != "tls.Read" || first[255].Method != "" {
+		t.Errorf("inside: %v", first)
+	}
+	work.Leave(3)
+	work.Leave(255)
+	work.Leave(256)
+	if in := sup.Inside(); len(in) != 0 {
+		t.Errorf("inside: %v; want nobody", in)
+	}
+	work.Enter(3, "tls.Read")
+	if again := sup.Inside()[3]; again.Turn == first[3].Turn {
+		t.Error("a second stay looks like the first one")
+	}
+
+	for n := range 2 {
+		ours, err := sup.Session(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := work.Session(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs.Calling("tls.Write", int32(n+5))
+		theirs.Writing()
+		theirs.Writing()
+		theirs.Written()
+		if m, h := ours.InFlight(); m != "tls.Write" || h != int32(n+5) || !ours.MidMessage() {
+			t.Errorf("session %d: %s of handle %d, mid-message %t", n, m, h, ours.MidMessage())
+		}
+		theirs.Written()
+		theirs.Calling("", 0)
+		if m, _ := ours.InFlight(); m != "" || ours.MidMessage() {
+			t.Errorf("session %d: %q, mid-message %t; want nothing", n, m, ours.MidMessage())
+		}
+		theirs.Writing()
+		ours.Clear()
+		if ours.MidMessage() {
+			t.Errorf("session %d: a new one begins mid-message", n)
+		}
+	}
+	for _, n := range []int{-1, 2, 1 << 40} {
+		if _, err := sup.Session(n); err == nil {
+			t.Errorf("there is a place %d", n)
+		}
+	}
+}
+
+func TestNonsenseInThePageIsNothing(t *testing.T) {
+	t.Parallel()
+	sup, work := pages(t, 1)
+	for i := range work.mem {
+		work.mem[i] = 0xff
+	}
+	for _, in := range sup.Inside() {
+		if in.Method != "" {
+			t.Errorf("inside: %+v", in)
+		}
+	}
+	s, err := sup.Session(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, _ := s.InFlight(); m != "" || !s.MidMessage() {
+		t.Errorf("in flight: %q, mid-message %t", m, s.MidMessage())
+	}
+}
+
+func TestWhatIsNoPageIsRefused(t *testing.T) {
+	t.Parallel()
+	fd, err := unix.MemfdCreate("small", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := open(fd); err == nil {
+		t.Error("an empty file is taken for the page")
+	}
+	if _, err := open(-1); err == nil {
+		t.Error("a descriptor that is not open is taken for the page")
+	}
+}
