@@ -14,10 +14,10 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race bench bench-quick deps-build deps-test deps-bench install clean
+.PHONY: help build demo test check race bench bench-quick libssl-matrix deps-build deps-test deps-bench install clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: deps-build bin/tlsd bin/tlsshim bin/TlsPlugin.so bin/domhost ## build everything into bin/
 
@@ -51,6 +51,9 @@ bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy 
 
 bench-quick: deps-bench build ## the same in under two minutes
 	$(GO) run ./test/bench -quick
+
+libssl-matrix: ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages
+	@sh scripts/libssl-matrix.sh
 
 deps-bench:
 	@sh scripts/deps.sh bench

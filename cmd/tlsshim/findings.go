@@ -115,7 +115,7 @@ func library(i wire.Info, add adder) {
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
 	if i.Libssl.Libcrypto != "" { // tlsd refuses one that does not belong to its libssl
-		add("libcrypto", ok, "", "%s, which goes with this libssl", i.Libssl.Libcrypto)
+		add("libcrypto", ok, "", "%s", i.Libssl.Libcrypto)
 	}
 	from := strings.Join(slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, func(s string) bool { return s == "" }), ", ")
 	if i.Trust.Certificates == 0 {
