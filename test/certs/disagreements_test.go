@@ -1,5 +1,7 @@
 package certs
 
+import "strings"
+
 // The other judges.
 const (
 	judgeCommand = "openssl verify"
@@ -10,9 +12,20 @@ type about struct{ row, judge string }
 
 // A disagreement is a verdict of another judge that is not ours.
 type disagreement struct {
-	says string
-	why  string
-	only string // the version of OpenSSL that it is about, such as "1.1.1"; all if empty
+	says   string // the whole verdict, or what is before the colon
+	why    string
+	except map[string]string // by version of OpenSSL, such as "1.1.1": what it says there; "" if it agrees
+}
+
+// in gives what the judge says with that version of OpenSSL, if it is not what we say.
+func (d disagreement) in(version string) (says string, known bool) {
+	says = d.says
+	for v, s := range d.except {
+		if strings.HasPrefix(version, v) {
+			says = s
+		}
+	}
+	return says, says != ""
 }
 
 // Why verdicts differ, where one reason explains several.
@@ -34,9 +47,9 @@ var disagreements = map[about]disagreement{
 	{"wildcard in the common name", judgeCommand}:            {says: accepted, why: commonName},
 	{"wildcard in part of a label", judgeCommand}:            {says: accepted, why: partial},
 	{"wildcard at the end of a label", judgeCommand}:         {says: accepted, why: partial},
-	{"trailing dot wanted", judgeCommand}:                    {says: "(62) at depth 0: hostname mismatch", why: "OpenSSL compares the final dot; we take it away, as it only makes the name absolute, and SNI must not have it (RFC 6066 section 3)"},
+	{"trailing dot wanted", judgeCommand}:                    {says: "(62) at depth 0", except: map[string]string{"4.": silent}, why: "OpenSSL compares the final dot, and since 4.0 refuses it as no name; we take it away, as it only makes the name absolute, and SNI must not have it (RFC 6066 section 3)"},
 	{"IPv4 address wanted in IPv6 form", judgeCommand}:       {says: "(64) at depth 0: IP address mismatch", why: "OpenSSL compares 16 bytes with 4; we turn the wanted one into its IPv4 form, which is what the connection uses"},
-	{"bytes after the certificate", judgeCommand}:            {says: accepted, why: "PEM's base64 is decoded and what follows the certificate is ignored; a TLS message must have nothing there (RFC 8446 section 4.4.2)"},
+	{"bytes after the certificate", judgeCommand}:            {says: accepted, except: map[string]string{"1.1.1": ""}, why: "PEM's base64 is decoded and what follows the certificate is ignored, but for 1.1.1; a TLS message must have nothing there (RFC 8446 section 4.4.2)"},
 
 	// crypto/x509: it accepts what we refuse
 	{"wildcard for a top-level domain", judgeGo}:     {says: accepted, why: "crypto/x509 has no minimum for what follows the wildcard; OpenSSL wants two labels"},
