@@ -22,8 +22,8 @@ import (
 const patience = 20 * time.Second // for one case, on a machine that is busy
 
 // ours lets a client of the package judge what a server of crypto/tls shows. The server
-// sends the bytes as they are. The error is that of Handshake, or of NewClient.
-func ours(t *testing.T, lib *openssl.Library, c chain, host string) error {
+// sends the bytes as they are, in TLS of that version. The error is that of Handshake, or of NewClient.
+func ours(t *testing.T, lib *openssl.Library, c chain, host string, version uint16) error {
 	t.Helper()
 	bundle, err := lib.ParseCABundle("bundle.pem", pemOf(c.trust...))
 	if err != nil {
@@ -45,7 +45,10 @@ func ours(t *testing.T, lib *openssl.Library, c chain, host string) error {
 	go func() {
 		defer peer.Close()
 		peer.SetDeadline(time.Now().Add(patience))
-		s := tls.Server(peer, &tls.Config{Certificates: []tls.Certificate{{Certificate: c.shown, PrivateKey: c.key}}})
+		s := tls.Server(peer, &tls.Config{
+			Certificates: []tls.Certificate{{Certificate: c.shown, PrivateKey: c.key}},
+			MaxVersion:   version,
+		})
 		err := s.Handshake()
 		io.Copy(io.Discard, s) // until the client closes
 		served <- err

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -118,7 +120,10 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 		}
 		names[r.name] = true
 	}
-	for key := range disagreements {
+	for key, d := range disagreements {
+		if d.why == "" {
+			t.Errorf("the disagreement about %q is not explained", key.row)
+		}
 		if !names[key.row] {
 			t.Errorf("a disagreement about %q, which is no case", key.row)
 		}
@@ -143,8 +148,9 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 					r.early, r.fails = true, "is not a host name to OpenSSL "+r.until
 				}
 				verdict, kind := r.expect(version)
-				err := ours(t, lib, c, host)
-				checkOurs(t, r, verdict, host, err)
+				for _, v := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
+					checkOurs(t, r, verdict, host, ours(t, lib, c, host, v))
+				}
 
 				tally := func(judge, got, want string, detail error) {
 					says, known := disagreements[about{r.name, judge}].in(version)
@@ -176,6 +182,9 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 			})
 		}
 	})
+	if n := queued(lib); n != 0 {
+		t.Errorf("%d threads have errors on their OpenSSL queue", n)
+	}
 	t.Logf("%s from %s: %d cases", lib.Version(), lib.Path(), len(rows))
 	for _, judge := range []string{judgeCommand, judgeGo} {
 		t.Logf("%s was asked in %d and disagrees in %d: in %d of them one accepts and the other does not",
@@ -205,6 +214,25 @@ func (r row) expect(version string) (verdict, kind string) {
 		}
 	}
 	return fmt.Sprintf("(%d) at depth %d: %s", number, r.depth, text), m.kind
+}
+
+// queued counts threads, many of which have served tests, whose error queue is not empty.
+func queued(lib *openssl.Library) (n int) {
+	const threads = 50
+	found, release := make(chan int, threads), make(chan struct{})
+	for range threads {
+		go func() {
+			runtime.LockOSThread() // until release, so that each goroutine has a thread of its own
+			defer runtime.UnlockOSThread()
+			found <- lib.QueuedErrors()
+			<-release
+		}()
+	}
+	for range threads {
+		n += min(1, <-found)
+	}
+	close(release)
+	return n
 }
 
 func isOneOf(version string, prefixes []string) bool {
