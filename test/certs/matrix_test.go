@@ -108,10 +108,12 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	}
 	cmd, why := findCommand(lib)
 	if cmd == nil {
-		t.Logf("SKIPPED: the comparison with openssl verify: %s", why)
-		if os.Getenv("TLSD_TEST_STRICT") == "1" {
-			t.Error("TLSD_TEST_STRICT=1 allows no skipping")
-		}
+		t.Run(judgeCommand, func(t *testing.T) { // so that it is counted as skipped
+			if os.Getenv("TLSD_TEST_STRICT") == "1" {
+				t.Fatalf("TLSD_TEST_STRICT=1 allows no skipping: %s", why)
+			}
+			t.Skipf("SKIPPED in all cases: %s", why)
+		})
 	}
 	names := map[string]bool{}
 	for _, r := range rows {
