@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
@@ -275,7 +276,7 @@ func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 		t.Errorf("subject %q, want %q", v.Subject, subject)
 	}
 	place, reason, _ := strings.Cut(verdict, ": ")
-	text := fmt.Sprintf("certificate verify failed: %s %s, subject %s", reason, place, subject)
+	text := fmt.Sprintf("certificate verify failed: %s %s, subject %s", reason, place, cmp.Or(subject, "(empty)"))
 	if r.code == 62 || r.code == 64 {
 		text += fmt.Sprintf("; the certificate is not for %q", host)
 	}
