@@ -2,6 +2,7 @@ package openssl
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -84,7 +85,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	if c.ctx == 0 {
 		return nil, ErrFreed
 	}
-	ok := false
+	ok, expects := false, true
 	q := l.exclusive(func() {
 		if cn.ssl = call(l.sym.sslNew, c.ctx); cn.ssl == 0 {
 			return
@@ -95,10 +96,14 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 			return
 		}
 		call(l.sym.sslSetConnectState, cn.ssl)
-		ok = ok && l.expect(cn.ssl, name)
+		expects = l.expect(cn.ssl, name)
+		ok = ok && expects
 	})
 	if !ok {
 		cn.free()
+		if !expects && len(q) == 0 { // since 4.0 OpenSSL has rules of its own for what can be a name
+			return nil, fmt.Errorf("%q is not a host name to %s", name, l.version)
+		}
 		return nil, internalError("SSL_new", q)
 	}
 	if cn.client {

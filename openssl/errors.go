@@ -1,6 +1,7 @@
 package openssl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -90,7 +91,7 @@ func (e *VerifyError) Error() string {
 		return "certificate verify failed: " + e.Reason
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "certificate verify failed: %s (%d) at depth %d, subject %s", e.Reason, e.Code, e.Depth, e.Subject)
+	fmt.Fprintf(&b, "certificate verify failed: %s (%d) at depth %d, subject %s", e.Reason, e.Code, e.Depth, cmp.Or(e.Subject, "(empty)"))
 	if e.Host != "" {
 		fmt.Fprintf(&b, "; the certificate is not for %q", e.Host)
 	}

@@ -82,6 +82,9 @@ func parsePeerName(host string) (peerName, error) {
 	if name == "" {
 		return peerName{}, fmt.Errorf("%q is not a host name: it is empty", host)
 	}
+	if name[0] == '.' { // to SSL_set1_host(3) it would be any name below
+		return peerName{}, fmt.Errorf("%q is not a host name: it begins with a dot", host)
+	}
 	if len(name) > 253 {
 		return peerName{}, fmt.Errorf("%.20q… is not a host name: it has %d bytes, 253 is the most", name, len(name))
 	}
