@@ -144,6 +144,18 @@ func (c *Conn) leave() {
 	}
 }
 
+// enterReady is enter for what needs a handshake that is done. It has not entered if it fails.
+func (c *Conn) enterReady() error {
+	if err := c.enter(); err != nil {
+		return err
+	}
+	err := c.ready()
+	if err != nil {
+		c.leave()
+	}
+	return err
+}
+
 // ready tells why there is nothing to be read or written yet.
 func (c *Conn) ready() error {
 	if c.established.Load() {
@@ -247,13 +259,10 @@ func (c *Conn) establish() error {
 // *ProtocolError, one that wraps a syscall.Errno, ErrNoHandshake, net.ErrClosed, or that of ctx. A Read that ctx has
 // ended has lost nothing.
 func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
-	if err := c.enter(); err != nil {
+	if err := c.enterReady(); err != nil {
 		return 0, err
 	}
 	defer c.leave()
-	if err := c.ready(); err != nil {
-		return 0, err
-	}
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -270,13 +279,10 @@ func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 // The error is one of Read's except io.EOF, or ErrWriteBroken. If ctx ends a Write after some of p has left, or
 // while a record is half sent, nothing can follow it, and later Writes give ErrWriteBroken.
 func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
-	if err := c.enter(); err != nil {
+	if err := c.enterReady(); err != nil {
 		return 0, err
 	}
 	defer c.leave()
-	if err := c.ready(); err != nil {
-		return 0, err
-	}
 	if len(p) == 0 {
 		return 0, nil
 	}

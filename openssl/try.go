@@ -24,12 +24,12 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 }
 
 func (c *Conn) try(s sem, o *op, kind opKind, p []byte) (int, error) {
-	if err := c.enter(); err != nil {
+	if err := c.enterReady(); err != nil {
 		return 0, err
 	}
 	defer c.leave()
-	if err := c.ready(); err != nil || len(p) == 0 {
-		return 0, err
+	if len(p) == 0 {
+		return 0, nil
 	}
 	if !s.tryLock() {
 		return 0, ErrWouldBlock
