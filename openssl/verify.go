@@ -85,6 +85,9 @@ func parsePeerName(host string) (peerName, error) {
 	if name[0] == '.' { // to SSL_set1_host(3) it would be any name below
 		return peerName{}, fmt.Errorf("%q is not a host name: it begins with a dot", host)
 	}
+	if name[len(name)-1] == '.' { // RFC 6066 section 3 forbids it in SNI, and peers end the handshake
+		return peerName{}, fmt.Errorf("%q is not a host name: it ends with two dots", host)
+	}
 	if len(name) > 253 {
 		return peerName{}, fmt.Errorf("%.20q… is not a host name: it has %d bytes, 253 is the most", name, len(name))
 	}

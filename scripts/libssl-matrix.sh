@@ -172,7 +172,6 @@ if [ -z "${missing:-}" ]; then
 	exec 9>"$cache/lock"
 	flock 9 # another run may fill the same cache
 	echo "$releases" | fetch_all
-	exec 9>&-
 fi
 for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac
@@ -181,7 +180,8 @@ for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	elif [ -e "$cache/$version.ok" ]; then
 		set -- "$@" "$version=$cache/$version"
 	else
-		set -- "$@" "$version=-$(grep -m 1 '^E:' "$cache/$version.log" || tail -n 1 "$cache/$version.log")"
+		set -- "$@" "$version=-$(grep -m 1 '^E:' "$cache/$version.log" || tail -n 1 "$cache/$version.log" | grep . || echo "no root was made, and $cache/$version.log does not say why")"
 	fi
 done
+[ -n "${missing:-}" ] || exec 9>&-
 exec go run ./test/matrix "$@"

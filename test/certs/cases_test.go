@@ -73,6 +73,8 @@ var rows = []row{
 	{name: "upper case in the certificate", make: is(named("Host.TEST"))},
 	{name: "trailing dot wanted", make: is(), host: "host.test."},
 	{name: "trailing dot in the certificate", make: is(named("host.test.")), code: 62},
+	{name: "trailing dot in both", make: is(named("host.test.")), host: "host.test.", code: 62},
+	{name: "two trailing dots wanted", make: is(), host: "host.test..", early: true, fails: "is not a host name"},
 	{name: "leading dot in the certificate", make: is(named(".test")), code: 62},
 	{name: "leading dot wanted", make: is(), host: ".test", early: true, fails: "is not a host name"}, // to OpenSSL: any name below it
 	{name: "one letter", make: is(named("a")), host: "a", until: "4."},
@@ -96,6 +98,7 @@ var rows = []row{
 	{name: "wildcard in the second label", make: is(named("www.*.test")), host: "www.wild.test", code: 62},
 	{name: "two wildcards", make: is(named("*.*.test")), host: "www.wild.test", code: 62},
 	{name: "wildcard alone", make: is(named("*")), host: "localhost", code: 62},
+	{name: "wildcard alone for two labels", make: is(named("*")), code: 62},
 	{name: "wildcard for a top-level domain", make: is(named("*.test")), code: 62},
 	{name: "wildcard with an underscore", make: is(named("*.wild.test")), host: "a_b.wild.test", code: 62},
 	{name: "wildcard for an address", make: is(named("*.0.0.1")), host: "127.0.0.1", code: 64},
@@ -122,6 +125,8 @@ var rows = []row{
 	{name: "address of a wrong length", make: is(altName(nameAddress, "\x7f\x00\x00")), host: "127.0.0.1", code: 64},
 	{name: "address wanted, certified as a DNS name", make: is(named("127.0.0.1")), host: "127.0.0.1", code: 64},
 	{name: "address wanted, only names certified", make: is(), host: "127.0.0.1", code: 64},
+	{name: "IPv6 address wanted, only names certified", make: is(), host: "2001:db8::1", code: 64},
+	{name: "IPv6 address wanted, certified as a DNS name", make: is(named("2001:db8::1")), host: "2001:db8::1", code: 64},
 	{name: "name wanted, only an address certified", make: is(at("127.0.0.1")), code: 62},
 	{name: "address only as the common name", make: is(called("127.0.0.1"), named()), host: "127.0.0.1", code: 64, subject: "/CN=127.0.0.1"},
 
@@ -135,7 +140,8 @@ var rows = []row{
 	{name: "expired", make: is(valid(-2, -1)), code: 10},
 	{name: "not yet valid", make: is(valid(1, 2)), code: 9},
 	{name: "ends before it begins", make: is(valid(1, -1)), code: 9},
-	{name: "without an end", make: is(func(c *x509.Certificate) { c.NotAfter = endless })}, // RFC 5280 section 4.1.2.5
+	{name: "expired, and of another name", make: is(valid(-2, -1), named("other.test")), code: 62}, // the name is looked at first
+	{name: "without an end", make: is(func(c *x509.Certificate) { c.NotAfter = endless })},         // RFC 5280 section 4.1.2.5
 	{name: "expired intermediate", make: below(valid(-2, -1)), code: 10, depth: 1, subject: "/CN=Between"},
 	{name: "intermediate not yet valid", make: below(valid(1, 2)), code: 9, depth: 1, subject: "/CN=Between"},
 	{name: "expired root", make: func(t *testing.T, _ *issuer) chain {
@@ -275,6 +281,11 @@ var rows = []row{
 	{name: "permitted address", make: scoped(permitNet("127.0.0.0/8"), at("127.0.0.1")), host: "127.0.0.1"},
 	{name: "address that is not permitted", make: scoped(permitNet("10.0.0.0/8"), at("127.0.0.1")), host: "127.0.0.1", code: 47},
 	{name: "address where only names are constrained", make: scoped(permit("test"), at("127.0.0.1")), host: "127.0.0.1"},
+	{name: "permitted IPv6 address", make: scoped(permitNet("2001:db8::/32"), at("2001:db8::1")), host: "2001:db8::1"},
+	{name: "IPv6 address where IPv4 is permitted", make: scoped(permitNet("127.0.0.0/8"), at("2001:db8::1")), host: "2001:db8::1", code: 47},
+	{name: "permitted above, excluded below", make: func(t *testing.T, root *issuer) chain {
+		return root.sub("Upper", newKey(t), permit("test")).sub("Lower", newKey(t), exclude("host.test")).leaf()
+	}, code: 48},
 	{name: "name that is not permitted by the root", make: func(t *testing.T, _ *issuer) chain {
 		narrow := newRoot(t, "Narrow Root", newKey(t), permit("other.test"))
 		return narrow.leaf().trusting(narrow.der)
@@ -315,6 +326,9 @@ var rows = []row{
 	{name: "P-384 by P-521", make: func(t *testing.T, _ *issuer) chain {
 		root := newRoot(t, "P-521 Root", curve(t, elliptic.P521()))
 		return root.leafWith(curve(t, elliptic.P384())).trusting(root.der)
+	}},
+	{name: "intermediate's P-224", make: func(t *testing.T, root *issuer) chain {
+		return root.sub("Between", curve(t, elliptic.P224())).leaf()
 	}},
 	{name: "RSA-PSS signature", make: func(t *testing.T, _ *issuer) chain {
 		root := newRoot(t, "PSS Root", rsaKey(t, 2048), signedWith(x509.SHA256WithRSAPSS))

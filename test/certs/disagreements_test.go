@@ -48,6 +48,7 @@ var disagreements = map[about]disagreement{
 	{"wildcard in part of a label", judgeCommand}:            {says: accepted, why: partial},
 	{"wildcard at the end of a label", judgeCommand}:         {says: accepted, why: partial},
 	{"trailing dot wanted", judgeCommand}:                    {says: "(62) at depth 0", except: map[string]string{"4.": silent}, why: "OpenSSL compares the final dot, and since 4.0 refuses it as no name; we take it away, as it only makes the name absolute, and SNI must not have it (RFC 6066 section 3)"},
+	{"trailing dot in both", judgeCommand}:                   {says: accepted, except: map[string]string{"4.": silent}, why: "as above: the command compares with the dot, we without it; a certified name has none (RFC 5280 section 4.2.1.6)"},
 	{"IPv4 address wanted in IPv6 form", judgeCommand}:       {says: "(64) at depth 0: IP address mismatch", why: "OpenSSL compares 16 bytes with 4; we turn the wanted one into its IPv4 form, which is what the connection uses"},
 	{"bytes after the certificate", judgeCommand}:            {says: accepted, except: map[string]string{"1.1.1": ""}, why: "PEM's base64 is decoded and what follows the certificate is ignored, but for 1.1.1; a TLS message must have nothing there (RFC 8446 section 4.4.2)"},
 
@@ -55,6 +56,7 @@ var disagreements = map[about]disagreement{
 	{"wildcard for a top-level domain", judgeGo}:     {says: accepted, why: "crypto/x509 has no minimum for what follows the wildcard; OpenSSL wants two labels"},
 	{"wildcard with an underscore", judgeGo}:         {says: accepted, why: "to OpenSSL a wildcard stands for letters, digits and hyphens only; crypto/x509 lets it stand for whatever is a label"},
 	{"IPv4 address certified in IPv6 form", judgeGo}: {says: accepted, why: "net.IP.Equal takes both forms for the same; RFC 5280 section 4.2.1.6 wants four bytes, and OpenSSL compares bytes"},
+	{"trailing dot in both", judgeGo}:                {says: accepted, why: "a certified name with a final dot is no host name to crypto/x509, which then compares it with what is wanted letter by letter; we take the dot away from what is wanted"},
 	{"for any purpose", judgeGo}:                     {says: accepted, why: "OpenSSL's purpose sslserver does not take anyExtendedKeyUsage for serverAuth, as RFC 5280 section 4.2.1.12 allows"},
 	{"key for certificates only", judgeGo}:           {says: accepted, why: noUsage},
 	{"key for commitments only", judgeGo}:            {says: accepted, why: noUsage},
@@ -69,6 +71,7 @@ var disagreements = map[about]disagreement{
 	{"wildcard over an excluded name", judgeGo}: {says: badScope, why: "a wildcard that could stand for an excluded name is refused as a whole by crypto/x509; to OpenSSL the constraint is not below the wildcard's letters, and the name that is wanted is not the excluded one"},
 
 	// crypto/x509: it refuses for another reason
+	{"expired, and of another name", judgeGo}:                     {says: badTime, why: "crypto/x509 looks at the time first, OpenSSL at the name"},
 	{"U-label in the certificate", judgeGo}:                       {says: badForm, why: strict},
 	{"address of a network", judgeGo}:                             {says: badForm, why: strict},
 	{"address of a wrong length", judgeGo}:                        {says: badForm, why: strict},

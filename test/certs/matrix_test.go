@@ -278,7 +278,7 @@ func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 	place, reason, _ := strings.Cut(verdict, ": ")
 	text := fmt.Sprintf("certificate verify failed: %s %s, subject %s", reason, place, cmp.Or(subject, "(empty)"))
 	if r.code == 62 || r.code == 64 {
-		text += fmt.Sprintf("; the certificate is not for %q", host)
+		text += fmt.Sprintf("; the certificate is not for %q", strings.TrimSuffix(host, "."))
 	}
 	if text += "; trust store: bundle.pem (CA bundle)"; err.Error() != text {
 		t.Errorf("it reads\n%s\nwant\n%s", err, text)

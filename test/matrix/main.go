@@ -42,7 +42,7 @@ func parseVersions(args []string) ([]version, error) {
 	var all []version
 	for _, arg := range args {
 		name, dir, ok := strings.Cut(arg, "=")
-		if !ok || name == "" || dir == "" {
+		if !ok || name == "" || dir == "" || dir == "-" {
 			return nil, fmt.Errorf("%q is not VERSION=FOLDER or VERSION=-REASON", arg)
 		}
 		if why, missing := strings.CutPrefix(dir, "-"); missing {

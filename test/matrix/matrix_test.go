@@ -102,7 +102,7 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0] != (version{name: "3.0", dir: "/somewhere/3.0"}) || got[1] != (version{name: "3.6", why: "no such release"}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, bad := range [][]string{nil, {"3.0"}, {"3.0="}, {"=/x"}} {
+	for _, bad := range [][]string{nil, {"3.0"}, {"3.0="}, {"=/x"}, {"3.0=-"}} {
 		if _, err := parseVersions(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -36,6 +36,7 @@ func (p program) file() string { return strings.ReplaceAll(p.pkg, "/", "-") + ".
 
 var suites = []suite{
 	{"in process", []program{{pkg: "openssl"}}},
+	{"certificates", []program{{pkg: "test/certs"}}},
 	{"daemon", []program{
 		{pkg: "internal/testd"},
 		{pkg: "test/conformance"},
