@@ -50,6 +50,9 @@ func (q queue) explain(otherwise string) string {
 	if len(q) == 0 {
 		return otherwise
 	}
+	if q.has(reasonBadRecordMAC) {
+		return "decryption failed or bad record mac" // since 3.0 the cipher adds words of its own, in TLS 1.2
+	}
 	var parts []string
 	for _, e := range q {
 		if len(parts) == 0 || parts[len(parts)-1] != e.short {

@@ -214,5 +214,6 @@ const (
 	reasonWrongVersionNumber  = 267
 	reasonUnexpectedEOF       = 294
 	reasonCertVerifyFailed    = 134
+	reasonBadRecordMAC        = 281
 	reasonAlert               = 1000 // SSL_AD_REASON_OFFSET: 1000 + the alert's number
 )

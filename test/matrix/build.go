@@ -20,8 +20,13 @@ func (m *matrix) buildGo() error {
 		{"build", "-trimpath", "-o", filepath.Join(m.goDir(), "tlsd"), "./cmd/tlsd"},
 		{"build", "-trimpath", "-o", filepath.Join(m.goDir(), "tlsshim"), "./cmd/tlsshim"},
 	}
+	built := map[string]bool{}
 	for _, s := range suites {
 		for _, p := range s.programs {
+			if built[p.pkg] {
+				continue
+			}
+			built[p.pkg] = true
 			commands = append(commands, []string{"test", "-c", "-o", filepath.Join(m.goDir(), p.file()), "./" + p.pkg})
 		}
 	}

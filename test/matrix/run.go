@@ -39,8 +39,9 @@ var suites = []suite{
 	{"certificates", []program{{pkg: "test/certs"}}},
 	{"daemon", []program{
 		{pkg: "internal/testd"},
-		{pkg: "test/conformance"},
+		{pkg: "test/conformance", args: []string{"-test.skip=^TestEnds$"}},
 	}},
+	{"ends", []program{{pkg: "test/conformance", args: []string{"-test.run=^TestEnds$"}}}},
 	{"plugin", []program{
 		// Left out: what is about this source tree and not about TLS (its installation, its README, make demo).
 		{pkg: "test/e2e", args: []string{"-test.skip=^(TestInstall|TestReadme|TestDemo|TestEveryExampleIsRun)"}},

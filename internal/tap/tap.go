@@ -1,0 +1,243 @@
+// Package tap is a relay for tests: it stands between a client and a server of TLS,
+// passes their records on one by one, and sees what can be seen without keys.
+//
+//	r := tap.Start(t, port)      // whoever connects to r.Port reaches port
+//	r.Hold(tap.FromServer)       // nothing more passes in this direction…
+//	r.Release(tap.FromServer)    // … until now
+//	r.Spoil(tap.FromClient)      // the next encrypted record in this direction is damaged
+//	r.Records(tap.FromServer)    // what has passed so far
+//
+// An end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. What
+// is held back when a side ends comes first, in its turn.
+//
+// A relay ends with its test, and waits for its goroutines. Its functions end the test when something
+// fails, and are safe for concurrent use.
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A Direction is one of the two in which records pass.
+type Direction int
+
+const (
+	FromClient Direction = iota
+	FromServer
+)
+
+// The types of records (RFC 8446 section 5.1). After a handshake of TLS 1.3 all look like application data.
+const (
+	ChangeCipherSpec = 20
+	Alert            = 21
+	Handshake        = 22
+	ApplicationData  = 23
+)
+
+// A Record is what has passed.
+type Record struct {
+	Type byte
+	Len  int  // of what follows the header, with the overhead of encryption
+	HRR  bool // it is, or begins with, a HelloRetryRequest
+}
+
+// helloRetryRequest is the random of such a ServerHello (RFC 8446 section 4.1.3).
+var helloRetryRequest, _ = hex.DecodeString("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+
+// A Relay passes on the connections of one port.
+type Relay struct {
+	Port int
+
+	l      *net.TCPListener
+	target string
+	work   sync.WaitGroup
+
+	mu      sync.Mutex // guards the rest
+	changed *sync.Cond
+	ended   bool
+	conns   []net.Conn
+	held    [2]bool
+	spoil   [2]bool
+	records [2][]Record
+	failed  error
+}
+
+// Start begins to relay to a port of 127.0.0.1.
+func Start(tb testing.TB, port int) *Relay {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r := &Relay{l: l.(*net.TCPListener), Port: l.Addr().(*net.TCPAddr).Port, target: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	r.changed = sync.NewCond(&r.mu)
+	r.work.Go(r.accept)
+	tb.Cleanup(func() {
+		r.mu.Lock()
+		r.ended = true
+		for _, c := range r.conns {
+			c.Close()
+		}
+		r.changed.Broadcast()
+		r.mu.Unlock()
+		r.l.Close()
+		r.work.Wait()
+		if r.failed != nil {
+			tb.Errorf("tap: %v", r.failed)
+		}
+	})
+	return r
+}
+
+// Hold lets nothing pass in a direction until Release.
+func (r *Relay) Hold(d Direction) { r.hold(d, true) }
+
+// Release ends Hold.
+func (r *Relay) Release(d Direction) { r.hold(d, false) }
+
+func (r *Relay) hold(d Direction, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held[d] = on
+	r.changed.Broadcast()
+}
+
+// Spoil damages the next record of application data in a direction.
+func (r *Relay) Spoil(d Direction) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spoil[d] = true
+}
+
+// Records gives the records that have passed in a direction, of all connections.
+func (r *Relay) Records(d Direction) []Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]Record(nil), r.records[d]...)
+}
+
+// Await waits until ok says yes to the records that have passed in a direction, and says whether it did so in time.
+func (r *Relay) Await(d Direction, bound time.Duration, ok func([]Record) bool) bool {
+	late := false
+	timer := time.AfterFunc(bound, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		late = true
+		r.changed.Broadcast()
+	})
+	defer timer.Stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !ok(r.records[d]) {
+		if late || r.ended {
+			return false
+		}
+		r.changed.Wait()
+	}
+	return true
+}
+
+func (r *Relay) accept() {
+	for {
+		client, err := r.l.AcceptTCP()
+		if err != nil {
+			return // it is closed
+		}
+		server, err := net.Dial("tcp", r.target)
+		r.mu.Lock()
+		if err != nil || r.ended {
+			client.Close()
+			if err == nil {
+				server.Close()
+			} else if !r.ended {
+				r.failed = err
+			}
+			r.mu.Unlock()
+			continue
+		}
+		r.conns = append(r.conns, client, server)
+		r.mu.Unlock()
+		r.work.Go(func() { r.pass(FromClient, client, server.(*net.TCPConn)) })
+		r.work.Go(func() { r.pass(FromServer, server.(*net.TCPConn), client) })
+	}
+}
+
+// pass carries records from one side to the other, to the end.
+func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
+	for {
+		record, err := next(from)
+		if err == nil {
+			record = r.see(d, record)
+		} else {
+			r.await(d)
+		}
+		if _, werr := to.Write(record); err == nil {
+			err = werr
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			to.CloseWrite() // an error says that the connection is gone already
+			return
+		case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+			for _, c := range []*net.TCPConn{from, to} {
+				c.SetLinger(0) // likewise
+				c.Close()
+			}
+			return
+		default:
+			return // the test has ended
+		}
+	}
+}
+
+// next reads a record, or what there is of one.
+func next(from io.Reader) ([]byte, error) {
+	record := make([]byte, 5, 5+1<<14+256)
+	n, err := io.ReadFull(from, record)
+	if err != nil {
+		return record[:n], err
+	}
+	body := int(binary.BigEndian.Uint16(record[3:]))
+	record = append(record, make([]byte, body)...)
+	n, err = io.ReadFull(from, record[5:])
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return record[:5+n], err
+}
+
+// await waits while a direction is held. r.mu must not be held.
+func (r *Relay) await(d Direction) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.held[d] && !r.ended {
+		r.changed.Wait()
+	}
+}
+
+// see waits until a record may pass, notes it, and gives what is to be passed.
+func (r *Relay) see(d Direction, record []byte) []byte {
+	r.await(d)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// Header 5, message type 1, its length 3, version 2, random 32.
+	hrr := record[0] == Handshake && len(record) >= 43 && record[5] == 2 && bytes.Equal(record[11:43], helloRetryRequest)
+	r.records[d] = append(r.records[d], Record{Type: record[0], Len: len(record) - 5, HRR: hrr})
+	if r.spoil[d] && record[0] == ApplicationData {
+		r.spoil[d] = false
+		record[len(record)-1] ^= 1
+	}
+	r.changed.Broadcast()
+	return record
+}

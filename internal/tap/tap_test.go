@@ -1,0 +1,132 @@
+package tap_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/tap"
+	"tlsd/internal/testcert"
+)
+
+const patience = 30 * time.Second
+
+// pair makes a connection of crypto/tls through a relay.
+func pair(t *testing.T, server, client *tls.Config) (r *tap.Relay, c, s *tls.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	ca := testcert.NewCA(t, "CA")
+	server.Certificates = []tls.Certificate{ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
+	client.RootCAs, client.ServerName = ca.Pool(), "localhost"
+	accepted := make(chan *tls.Conn, 1)
+	go func() {
+		nc, err := l.Accept()
+		if err != nil {
+			accepted <- nil
+			return
+		}
+		nc.SetDeadline(time.Now().Add(patience))
+		s := tls.Server(nc, server)
+		s.Handshake() // an error comes again
+		accepted <- s
+	}()
+	r = tap.Start(t, l.Addr().(*net.TCPAddr).Port)
+	c, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", net.JoinHostPort("127.0.0.1", itoa(r.Port)), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	s = <-accepted
+	t.Cleanup(func() { c.Close(); s.Close() })
+	return r, c, s
+}
+
+func itoa(n int) string { return strings.TrimPrefix((&net.TCPAddr{Port: n}).String(), ":") }
+
+func TestRecordsPassAndAreSeen(t *testing.T) {
+	t.Parallel()
+	r, c, s := pair(t, &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{})
+	if retry := r.Records(tap.FromServer)[0]; !retry.HRR || retry.Type != tap.Handshake {
+		t.Errorf("the first record of a server that wants another group is %+v", retry)
+	}
+	before := len(r.Records(tap.FromClient))
+	go c.Write(make([]byte, 1<<14))
+	if _, err := io.ReadFull(s, make([]byte, 1<<14)); err != nil {
+		t.Fatal(err)
+	}
+	largest := 0
+	for _, rec := range r.Records(tap.FromClient)[before:] {
+		largest = max(largest, rec.Len)
+		if rec.Type != tap.ApplicationData || rec.HRR {
+			t.Errorf("data passes as %+v", rec)
+		}
+	}
+	if largest == 0 {
+		t.Error("no record was seen")
+	}
+	c.Close()
+	if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("after the client's end the server reads %d, %v", n, err)
+	}
+}
+
+func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
+	t.Parallel()
+	r, c, s := pair(t, &tls.Config{}, &tls.Config{})
+	r.Hold(tap.FromClient)
+	passed := len(r.Records(tap.FromClient))
+	c.Write([]byte("held"))
+	s.NetConn().SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := s.NetConn().Read(make([]byte, 1)); err == nil {
+		t.Error("it has passed")
+	}
+	s.NetConn().SetReadDeadline(time.Now().Add(patience))
+	if n := len(r.Records(tap.FromClient)); n != passed {
+		t.Errorf("%d records are said to have passed, %d have", n, passed)
+	}
+	r.Release(tap.FromClient)
+	buf := make([]byte, 4)
+	if _, err := io.ReadFull(s, buf); err != nil || string(buf) != "held" {
+		t.Errorf("%q, %v", buf, err)
+	}
+	if !r.Await(tap.FromClient, patience, func(all []tap.Record) bool { return len(all) > passed }) {
+		t.Error("the record is not said to have passed")
+	}
+	if r.Await(tap.FromClient, time.Millisecond, func([]tap.Record) bool { return false }) {
+		t.Error("Await waits for what never comes, and says it came")
+	}
+}
+
+func TestASpoiledRecordIsRefused(t *testing.T) {
+	t.Parallel()
+	r, c, s := pair(t, &tls.Config{}, &tls.Config{})
+	r.Spoil(tap.FromClient)
+	c.Write([]byte("spoiled"))
+	if n, err := s.Read(make([]byte, 10)); n != 0 || err == nil || !strings.Contains(err.Error(), "bad record MAC") {
+		t.Errorf("the server reads %d bytes, %v", n, err)
+	}
+}
+
+func TestEndsPassAsTheyAre(t *testing.T) {
+	t.Parallel()
+	_, c, s := pair(t, &tls.Config{}, &tls.Config{})
+	c.NetConn().Close()
+	if n, err := s.NetConn().Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("after a FIN: %d, %v", n, err)
+	}
+	_, c, s = pair(t, &tls.Config{}, &tls.Config{})
+	c.NetConn().(*net.TCPConn).SetLinger(0)
+	c.NetConn().Close()
+	if n, err := s.NetConn().Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after a reset: %d, %v", n, err)
+	}
+}

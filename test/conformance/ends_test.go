@@ -1,0 +1,569 @@
+package conformance
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/tap"
+	"tlsd/internal/testd"
+)
+
+// How connections end, as one table: who ends it, how, and what each call says then, to the letter.
+// It holds for our client and our server, in TLS 1.2 and 1.3, and with every version of OpenSSL: make libssl-matrix
+// runs it with each. The peer is crypto/tls.
+
+type ender string
+
+const (
+	they ender = "they end"
+	we   ender = "we end"
+)
+
+// Lines that stand more than once.
+const (
+	readEnd   = `Read: the end`
+	closeOK   = `Close: ok`
+	peerEnd   = `the peer reads: close_notify, then FIN`
+	peerCut   = `the peer reads: FIN without close_notify`
+	peerLeft  = `the peer reads: FIN or a reset`
+	wasCut    = `io: tls.Read: handle N: the connection was cut: the peer closed it without close_notify`
+	writeCut  = `io: tls.Write: handle N: the connection was cut: the peer closed it without close_notify`
+	wasReset  = `io ECONNRESET: tls.Read: handle N: read: connection reset by peer`
+	writeRST  = `io ECONNRESET: tls.Write: handle N: read: connection reset by peer`
+	duringEnd = `handshake: %s: handle N: TLS handshake failed: the peer closed the connection during the handshake`
+)
+
+// An end is a row. Its act does what it is called on a connection that has done its handshake, but for those that have
+// none, and notes what the calls say.
+type end struct {
+	who  ender
+	how  string
+	act  func(*bout)
+	want []string
+	// Where the roles differ: in place of want, for our server.
+	wantServer []string
+	skip       string // why it cannot be done
+}
+
+var ends = []end{
+	{who: they, how: "clean close", act: func(b *bout) {
+		b.peer.CloseWrite()
+		b.read()
+		b.read()
+		b.close()
+		b.peerReads()
+	}, want: []string{readEnd, readEnd, closeOK, peerEnd}},
+	{who: they, how: "half-close", act: func(b *bout) {
+		b.peer.CloseWrite()
+		b.read()
+		b.write(20_000)
+		b.write(3)
+		b.read()
+		b.close()
+		b.peerReads()
+	}, want: []string{readEnd, `Write: 20000 bytes`, `Write: 3 bytes`, readEnd, closeOK, `the peer reads: 20003 bytes`, peerEnd}},
+	{who: they, how: "cut", act: func(b *bout) {
+		b.peerWrites(3)
+		b.tcp.Close()
+		b.read()
+		b.read()
+		b.read()
+		b.write(3)
+		b.close()
+	}, want: []string{`Read: 3 bytes`, "Read: " + wasCut, "Read: " + wasCut, "Write: " + writeCut, closeOK}},
+	{who: they, how: "reset", act: func(b *bout) {
+		b.tcp.SetLinger(0)
+		b.tcp.Close()
+		b.read()
+		b.read()
+		b.write(3)
+		b.close()
+	}, want: []string{"Read: " + wasReset, "Read: " + wasReset, "Write: " + writeRST, closeOK}},
+	{who: they, how: "fatal alert", act: func(b *bout) {
+		b.relay.Spoil(b.ours())
+		b.write(3)
+		b.peerReads() // and says so
+		b.read()
+		b.read()
+		b.write(3)
+		b.close()
+	}, want: []string{`Write: 3 bytes`, `the peer reads: bad record MAC`,
+		`Read: io: tls.Read: handle N: TLS failed: the peer sent the alert bad_record_mac (20)`,
+		`Read: io: tls.Read: handle N: TLS failed: the peer sent the alert bad_record_mac (20)`,
+		`Write: io: tls.Write: handle N: TLS failed: the peer sent the alert bad_record_mac (20)`, closeOK}},
+	{who: they, how: "close with unread data", act: func(b *bout) {
+		b.direct()
+		b.write(20_000)
+		b.awaitTheirs(20_000)
+		b.peerWrites(3)
+		b.peer.Close() // the system resets the connection, behind what was sent
+		b.read()
+		b.read()
+		b.write(3)
+		b.close()
+	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
+		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK}},
+	{who: they, how: "close while we are not reading", act: func(b *bout) {
+		b.peerWrites(20_000)
+		b.peer.Close()
+		b.readAll()
+		b.close()
+	}, want: []string{`Read: 20000 bytes`, readEnd, closeOK}},
+	{who: they, how: "close twice", act: func(b *bout) {
+		b.peer.Close()
+		b.peer.Close()
+		b.read()
+		b.read()
+		b.close()
+	}, want: []string{readEnd, readEnd, closeOK}},
+	{who: they, how: "close in the handshake", act: func(b *bout) {
+		b.theyLeave()
+	}, want: []string{"Handshake: " + fmt.Sprintf(duringEnd, "tls.Handshake"), closeOK},
+		wantServer: []string{"Accept: handshake: tls.Accept: handle N: client PEER: TLS handshake failed: the peer closed the connection during the handshake"}},
+
+	{who: we, how: "clean close", act: func(b *bout) {
+		b.close()
+		b.peerReads()
+	}, want: []string{closeOK, peerEnd}},
+	{who: we, how: "half-close", skip: "the interface has no call for it: tls.Close frees the handle"},
+	{who: we, how: "cut", act: func(b *bout) {
+		b.c.Close() // a session that ends leaves its connections in the lurch
+		b.peerReads()
+	}, want: []string{peerCut}},
+	{who: we, how: "reset", act: func(b *bout) {
+		b.direct()
+		b.peerWrites(20_000)
+		b.awaitOurs()
+		b.c.Close() // the system does it: there is data that nobody has read
+		b.peerReads()
+	}, want: []string{`the peer reads: a reset`}},
+	{who: we, how: "fatal alert", act: func(b *bout) {
+		b.relay.Spoil(b.theirs())
+		b.peerWrites(3)
+		b.read()
+		b.read()
+		b.write(3)
+		b.peerReads()
+		b.close()
+	}, want: []string{
+		`Read: io: tls.Read: handle N: TLS failed: decryption failed or bad record mac`,
+		`Read: io: tls.Read: handle N: TLS failed: decryption failed or bad record mac`,
+		`Write: io: tls.Write: handle N: TLS failed: decryption failed or bad record mac`,
+		`the peer reads: the alert bad record MAC`, closeOK}},
+	{who: we, how: "close with unread data", act: func(b *bout) {
+		b.direct()
+		b.peerWrites(20_000)
+		b.awaitOurs()
+		b.write(3)
+		b.close()
+		b.peerReads()
+	}, want: []string{`Write: 3 bytes`, closeOK, `the peer reads: 3 bytes`, peerEnd}},
+	{who: we, how: "close while the peer is not reading", act: func(b *bout) {
+		b.write(20_000)
+		b.close()
+		b.peerReads()
+	}, want: []string{`Write: 20000 bytes`, closeOK, `the peer reads: 20000 bytes`, peerEnd}},
+	{who: we, how: "close while a Write waits for the peer", act: func(b *bout) {
+		b.direct()
+		b.closeDuringWrite()
+		b.peerReads()
+	}, want: []string{`Write: cancelled: tls.Write: handle N: the handle was closed while the call waited`, closeOK,
+		`the peer reads: a part`, peerCut}},
+	{who: we, how: "close twice", act: func(b *bout) {
+		b.close()
+		b.close()
+		b.peerReads()
+	}, want: []string{closeOK, `Close: handle: tls.Close: handle N: it is closed, or the call that was to make it failed`, peerEnd}},
+	{who: we, how: "close in the handshake", act: func(b *bout) { b.weLeave() },
+		want:       []string{`Handshake: cancelled: tls.Handshake: handle N: the handle was closed while the call waited`, closeOK, peerLeft},
+		wantServer: []string{`Accept: cancelled: tls.Accept: handle N: the handle was closed while the call waited`, `CloseServerContext: ok`, peerLeft}},
+}
+
+func TestEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := daemon(t)
+	for _, e := range ends {
+		for _, r := range []role{asClient, asServer} {
+			for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+				t.Run(fmt.Sprintf("%s/%s/our %s/%s", e.who, e.how, r, versionOf(v)), func(t *testing.T) {
+					t.Parallel()
+					if e.skip != "" {
+						t.Skip(e.skip)
+					}
+					b := &bout{t: t, d: d, w: w, role: r, version: v}
+					if !strings.HasSuffix(e.how, "in the handshake") {
+						b.connect(true)
+					}
+					e.act(b)
+					want := e.want
+					if r == asServer && e.wantServer != nil {
+						want = e.wantServer
+					}
+					if !slices.Equal(b.said, want) {
+						t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
+					}
+				})
+			}
+		}
+	}
+}
+
+// A bout is one connection between tlsd and crypto/tls, and what was said on it.
+type bout struct {
+	t       *testing.T
+	d       *testd.Daemon
+	w       *world
+	role    role // ours
+	version uint16
+
+	*tlsdStream              // ours
+	peer        *tls.Conn    // theirs
+	tcp         *net.TCPConn // below it
+	wire        *watched     // around that
+	relay       *tap.Relay   // between the two; nil after direct
+	said        []string
+}
+
+// ours and theirs are the directions of the relay.
+func (b *bout) ours() tap.Direction {
+	if b.role == asServer {
+		return tap.FromServer
+	}
+	return tap.FromClient
+}
+
+func (b *bout) theirs() tap.Direction { return 1 - b.ours() }
+
+// connect makes the connection, through a relay or not.
+func (b *bout) connect(relayed bool) {
+	b.t.Helper()
+	through := func(port int) int {
+		if !relayed {
+			return port
+		}
+		b.relay = tap.Start(b.t, port)
+		return b.relay.Port
+	}
+	cfg := &tls.Config{MinVersion: b.version, MaxVersion: b.version, ServerName: "localhost", RootCAs: b.w.ca.Pool(),
+		Certificates: []tls.Certificate{b.w.cert.TLS()}}
+	begin := func(nc net.Conn, make func(net.Conn, *tls.Config) *tls.Conn) {
+		b.t.Cleanup(func() { nc.Close() })
+		nc.SetDeadline(time.Now().Add(patience))
+		b.tcp, b.wire = nc.(*net.TCPConn), &watched{Conn: nc}
+		b.peer = make(b.wire, cfg)
+	}
+	if b.role == asServer {
+		l := tlsdEndpoint{b.d}.listen(b.t, listenOptions{cert: b.w.cert}).(*tlsdListener)
+		accepted := accepting(b.t, l)
+		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(through(l.p))))
+		must(b.t, err)
+		begin(nc, tls.Client)
+		must(b.t, b.peer.Handshake())
+		a := <-accepted
+		must(b.t, a.err)
+		b.tlsdStream = a.stream.(*tlsdStream)
+	} else {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(b.t, err)
+		defer l.Close()
+		dialed := make(chan accepted, 1)
+		go func() {
+			s, err := tlsdEndpoint{b.d}.dial(b.t, address{"localhost", through(l.Addr().(*net.TCPAddr).Port)}, dialOptions{ca: b.w.ca.File})
+			dialed <- accepted{s, err}
+		}()
+		l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+		nc, err := l.Accept()
+		must(b.t, err)
+		begin(nc, tls.Server)
+		must(b.t, b.peer.Handshake())
+		a := <-dialed
+		must(b.t, a.err)
+		b.tlsdStream = a.stream.(*tlsdStream)
+	}
+	// A byte each way, so that both ends have the whole handshake, tickets included, behind them.
+	b.peerWrites(1)
+	if n, err := b.Read(make([]byte, 9)); n != 1 || err != nil {
+		b.t.Fatalf("tlsd reads %d bytes, %v", n, err)
+	}
+	if _, err := b.Write([]byte{1}); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := io.ReadFull(b.peer, make([]byte, 1)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// direct starts again with a connection of which the ends of the system's sockets meet: a relay would take from
+// them what nobody reads.
+func (b *bout) direct() {
+	b.t.Helper()
+	b.tcp.Close()
+	b.connect(false)
+}
+
+func (b *bout) note(format string, args ...any) {
+	b.said = append(b.said, fmt.Sprintf(format, args...))
+}
+
+var (
+	handleNumber = regexp.MustCompile(`handle \d+`)
+	peerAddress  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+)
+
+// outcome notes what a call of ours has said. Numbers that differ from run to run are taken out.
+func (b *bout) outcome(call string, err error, otherwise string) {
+	e := failure(err)
+	switch {
+	case err == nil:
+		b.note("%s: %s", call, otherwise)
+	case e == nil:
+		b.note("%s: %v", call, err)
+	default:
+		kind := string(e.Kind)
+		if e.Data.Errno != "" {
+			kind += " " + e.Data.Errno
+		}
+		b.note("%s: %s: %s", call, kind, peerAddress.ReplaceAllString(handleNumber.ReplaceAllString(e.Message, "handle N"), "PEER"))
+	}
+}
+
+func (b *bout) read() {
+	n, err := b.Read(make([]byte, 1<<16))
+	if err == io.EOF {
+		b.note(readEnd)
+		return
+	}
+	b.outcome("Read", err, fmt.Sprintf("%d bytes", n))
+}
+
+// readAll reads to the end.
+func (b *bout) readAll() {
+	all, err := io.ReadAll(b.tlsdStream)
+	b.outcome("Read", err, fmt.Sprintf("%d bytes", len(all)))
+	b.read()
+}
+
+func (b *bout) write(size int) {
+	n, err := b.Write(make([]byte, size))
+	b.outcome("Write", err, fmt.Sprintf("%d bytes", n))
+}
+
+func (b *bout) close() { b.outcome("Close", b.Close(), "ok") }
+
+func (b *bout) peerWrites(size int) {
+	b.t.Helper()
+	if _, err := b.peer.Write(make([]byte, size)); err != nil {
+		b.t.Fatalf("the peer writes: %v", err)
+	}
+}
+
+// peerReads lets the peer read to the end, and notes what that is.
+func (b *bout) peerReads() {
+	n, err := io.Copy(io.Discard, b.peer)
+	switch {
+	case n >= partial:
+		b.note("the peer reads: a part")
+	case n > 0:
+		b.note("the peer reads: %d bytes", n)
+	}
+	var alert tls.AlertError
+	var op *net.OpError
+	switch {
+	case err == nil && b.wire.endsInAlert(b.version):
+		rest, err := io.Copy(io.Discard, b.tcp)
+		if rest != 0 || err != nil {
+			b.t.Errorf("after close_notify there are %d bytes, %v", rest, err)
+		}
+		b.note(peerEnd)
+	case err == nil, errors.Is(err, io.ErrUnexpectedEOF):
+		b.note(peerCut)
+	case errors.Is(err, syscall.ECONNRESET):
+		b.note("the peer reads: a reset")
+	case errors.As(err, &op) && op.Op == "remote error":
+		b.note("the peer reads: the alert %s", strings.TrimPrefix(op.Err.Error(), "tls: "))
+	case errors.As(err, &alert), errors.As(err, &op) && op.Op == "local error":
+		b.note("the peer reads: %s", strings.TrimPrefix(op.Err.Error(), "tls: "))
+	default:
+		b.note("the peer reads: %v", err)
+	}
+}
+
+// partial is more than the rows send that send all they have.
+const partial = 1 << 16
+
+// awaitTheirs waits until what we have sent lies, unread, in the peer's socket.
+func (b *bout) awaitTheirs(n int) {
+	b.t.Helper()
+	testd.Eventually(b.t, patience, "data waits for the peer", func() bool { return b.queue(unix.SIOCINQ) >= n })
+}
+
+// awaitOurs waits until what the peer has sent lies, unread, in our socket.
+func (b *bout) awaitOurs() {
+	b.t.Helper()
+	testd.Eventually(b.t, patience, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
+}
+
+// queue asks how full a queue of the peer's socket is (tcp(7)).
+func (b *bout) queue(request uint) (n int) {
+	b.t.Helper()
+	raw, err := b.tcp.SyscallConn()
+	must(b.t, err)
+	var ioctl error
+	must(b.t, raw.Control(func(fd uintptr) { n, ioctl = unix.IoctlGetInt(int(fd), request) }))
+	must(b.t, ioctl)
+	return n
+}
+
+// closeDuringWrite closes while a Write waits, because the peer does not read.
+func (b *bout) closeDuringWrite() {
+	b.t.Helper()
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := b.Write(make([]byte, 16<<20)) // more than sockets hold
+		wrote <- err
+	}()
+	b.awaitTheirs(partial)
+	err := b.Close()
+	b.outcome("Write", <-wrote, "ok")
+	b.outcome("Close", err, "ok")
+}
+
+// A stranger is a peer that does not do its part of the handshake.
+type stranger func(*net.TCPConn)
+
+// meet lets our side begin a handshake with a stranger. It gives what Handshake or Accept will say, once
+// the two are connected.
+func (b *bout) meet(s stranger) <-chan error {
+	b.t.Helper()
+	said := make(chan error, 1)
+	acted := make(chan bool)
+	b.t.Cleanup(func() { <-acted })
+	if b.role == asServer {
+		l := tlsdEndpoint{b.d}.listen(b.t, listenOptions{cert: b.w.cert}).(*tlsdListener)
+		b.tlsdStream = &tlsdStream{t: b.t, ctx: l.ctx, c: l.c, h: l.h}
+		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.p)))
+		must(b.t, err)
+		b.t.Cleanup(func() { nc.Close() })
+		nc.SetDeadline(time.Now().Add(patience))
+		go func() { defer close(acted); s(nc.(*net.TCPConn)) }()
+		go func() {
+			_, err := l.accept(b.t)
+			said <- err
+		}()
+		return said
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(b.t, err)
+	defer l.Close()
+	b.tlsdStream = &tlsdStream{t: b.t, ctx: bounded(b.t), c: session(b.t, b.d, b.w.ca)}
+	b.h, err = b.c.NewClient(b.ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
+	must(b.t, err)
+	nc, err := l.Accept()
+	must(b.t, err)
+	b.t.Cleanup(func() { nc.Close() })
+	nc.SetDeadline(time.Now().Add(patience))
+	go func() { defer close(acted); s(nc.(*net.TCPConn)) }()
+	go func() { said <- b.c.Handshake(b.ctx, b.h) }()
+	return said
+}
+
+// theyLeave ends a handshake by the peer, in the midst of the first message that it would get or send.
+func (b *bout) theyLeave() {
+	b.t.Helper()
+	said := b.meet(func(c *net.TCPConn) {
+		if b.role == asServer {
+			hello := clientHello(b.t)
+			c.Write(hello[:len(hello)/2])
+		} else {
+			io.ReadFull(c, make([]byte, 100))
+		}
+		c.CloseWrite()
+		io.Copy(io.Discard, c)
+	})
+	if b.role == asServer {
+		b.outcome("Accept", <-said, "ok")
+		return
+	}
+	b.outcome("Handshake", <-said, "ok")
+	b.close()
+}
+
+// weLeave ends a handshake by us, while the peer says nothing.
+func (b *bout) weLeave() {
+	b.t.Helper()
+	begun, left := make(chan bool), make(chan string, 1)
+	said := b.meet(func(c *net.TCPConn) {
+		if b.role == asServer {
+			hello := clientHello(b.t)
+			c.Write(hello[:len(hello)/2])
+		} else if _, err := io.ReadFull(c, make([]byte, 100)); err != nil {
+			b.t.Errorf("the client has sent nothing: %v", err)
+		}
+		close(begun)
+		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			b.t.Errorf("the peer waits for the end: %v", err)
+		}
+		left <- peerLeft
+	})
+	<-begun
+	if b.role == asServer {
+		// The Accept waits for longer than a handshake takes; whether tlsd has seen the half message already does not matter.
+		testd.Eventually(b.t, patience, "the Accept has arrived", func() bool {
+			e := failure(b.c.CloseServerContext(b.ctx, b.h+2)) // the first Accept after the context is that of listen
+			return e != nil && mentions(e, "it is a connection")
+		})
+		err := b.c.CloseServerContext(b.ctx, b.h)
+		b.outcome("Accept", <-said, "ok")
+		b.outcome("CloseServerContext", err, "ok")
+	} else {
+		err := b.Close()
+		b.outcome("Handshake", <-said, "ok")
+		b.outcome("Close", err, "ok")
+	}
+	b.said = append(b.said, <-left)
+}
+
+// watched is the peer's TCP connection. It knows the last record that was read.
+type watched struct {
+	net.Conn
+	buf []byte // the beginning of what was not looked at
+	typ byte
+	n   int // bytes of that record
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	w.buf = append(w.buf, p[:n]...)
+	for len(w.buf) >= 5 {
+		body := int(binary.BigEndian.Uint16(w.buf[3:]))
+		if len(w.buf) < 5+body {
+			break
+		}
+		w.typ, w.n = w.buf[0], body
+		w.buf = w.buf[5+body:]
+	}
+	return n, err
+}
+
+// endsInAlert says whether the last record was an alert. TLS 1.3 hides its type; but its size, two bytes, one for the
+// type and 16 of authentication, is that of nothing else in these tests.
+func (w *watched) endsInAlert(version uint16) bool {
+	if version == tls.VersionTLS13 {
+		return w.typ == tap.ApplicationData && w.n == 2+1+16
+	}
+	return w.typ == tap.Alert
+}
