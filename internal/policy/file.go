@@ -1,0 +1,206 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxFile bounds the file, in bytes.
+	maxFile = 1 << 20
+	// maxPolicy bounds what holds for one user, as JSON, in bytes: it has to fit into a message to a worker.
+	maxPolicy = 32 << 10
+)
+
+// File is a policy file that was found good: TOML with a table [default] and tables [user.NAME], NAME
+// being a name of the user database or a number.
+type File struct {
+	preset Policy
+	users  map[uint32]Policy // with the default's keys
+	names  map[uint32]string // as the file has them
+}
+
+// Load reads a file. It must be a regular file that belongs to root or to this process's user, and that nobody else can
+// write to.
+func Load(path string) (*File, error) {
+	text, err := read(path)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	f, err := parse(text, lookup)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %s:%w", path, err)
+	}
+	return f, nil
+}
+
+// For is what holds for a user. A nil File restricts nothing.
+func (f *File) For(uid uint32) Policy {
+	if f == nil {
+		return Policy{}
+	}
+	if p, ok := f.users[uid]; ok {
+		return p
+	}
+	return f.preset
+}
+
+// Users lists the users that have a table, in order, with the names that the file gives them.
+func (f *File) Users() (uids []uint32, names map[uint32]string) {
+	return slices.Sorted(maps.Keys(f.names)), f.names
+}
+
+// Default is what holds for the others.
+func (f *File) Default() Policy { return f.preset }
+
+func read(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err // has the path
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: it is not a regular file; name one", path)
+	}
+	own, owner, mode := os.Geteuid(), info.Sys().(*syscall.Stat_t).Uid, info.Mode().Perm()
+	switch {
+	case owner != 0 && int(owner) != own:
+		return nil, fmt.Errorf("%s: it belongs to user %d, who could change it; give it to root or to tlsd's user %d (chown)", path, owner, own)
+	case mode&0o022 != 0:
+		return nil, fmt.Errorf("%s: its mode is %04o, so that others than its owner can change it; take that from them (chmod go-w)", path, mode)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s: it has more than %d bytes", path, maxFile)
+	}
+	return text, err
+}
+
+// parse reads the text of a file. An error begins with the line, or a space.
+func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error) {
+	var tables struct {
+		Default Policy            `toml:"default"`
+		User    map[string]Policy `toml:"user"`
+	}
+	d := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
+	if err := d.Decode(&tables); err != nil {
+		return nil, located(err)
+	}
+	if err := checkCase(text); err != nil {
+		return nil, err
+	}
+	f := &File{preset: tables.Default, users: map[uint32]Policy{}, names: map[uint32]string{}}
+	if err := checkSize(f.preset); err != nil {
+		return nil, fmt.Errorf(" [default]: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(tables.User)) {
+		uid, err := lookup(name)
+		if err != nil {
+			return nil, fmt.Errorf(" [user.%s]: %w", name, err)
+		}
+		if other, there := f.names[uid]; there {
+			return nil, fmt.Errorf(" [user.%s] and [user.%s] are both user %d: make one of them", other, name, uid)
+		}
+		p := f.preset.over(tables.User[name])
+		if err := checkSize(p); err != nil {
+			return nil, fmt.Errorf(" [user.%s]: %w", name, err)
+		}
+		f.users[uid], f.names[uid] = p, name
+	}
+	return f, nil
+}
+
+// located gives an error of the TOML library the form "LINE: KEY: why".
+func located(err error) error {
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
+		e := &unknown.Errors[0]
+		line, _ := e.Position()
+		return fmt.Errorf("%d: %s is not known; there are [default] and [user.NAME], and in them %s", line, strings.Join(e.Key(), "."),
+			strings.Join([]string{KeySkipVerify, KeyMinTLS, KeyListen, KeyDestinations, KeyKeyFolders, KeyCAFolders}, ", "))
+	case errors.As(err, &bad):
+		line, _ := bad.Position()
+		why := strings.TrimPrefix(bad.Error(), "toml: ")
+		if i := strings.Index(why, " into "); i > 0 && strings.HasPrefix(why, "cannot decode TOML ") { // the rest speaks of Go's types
+			why = why[:i] + " here: it is of the wrong type"
+		}
+		if key := strings.Join(bad.Key(), "."); key != "" {
+			why = key + ": " + why
+		}
+		return fmt.Errorf("%d: %s", line, why)
+	}
+	return fmt.Errorf(" %s", strings.TrimPrefix(err.Error(), "toml: "))
+}
+
+// checkCase refuses keys that the library takes for ours although they are written otherwise: two that differ in case alone
+// would both be one.
+func checkCase(text []byte) error {
+	var all map[string]any
+	if err := toml.Unmarshal(text, &all); err != nil {
+		return located(err)
+	}
+	check := func(keys any) error {
+		table, _ := keys.(map[string]any)
+		for key := range table {
+			if key != strings.ToLower(key) {
+				return fmt.Errorf(" %s: keys are written in lower case", key)
+			}
+		}
+		return nil
+	}
+	users, _ := all["user"].(map[string]any)
+	errs := []error{check(all), check(all["default"])}
+	for _, name := range slices.Sorted(maps.Keys(users)) {
+		errs = append(errs, check(users[name]))
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkSize(p Policy) error {
+	b, err := json.Marshal(p)
+	if err == nil && len(b) > maxPolicy {
+		err = fmt.Errorf("what holds there takes %d bytes, more than the %d that a session is given; use networks, ranges and wildcards", len(b), maxPolicy)
+	}
+	return err
+}
+
+// lookup finds a user by number or name.
+func lookup(name string) (uint32, error) {
+	text := name
+	if strings.Trim(name, "0123456789") != "" {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return 0, fmt.Errorf("there is no user %q: %w", name, err)
+		}
+		text = u.Uid
+	}
+	uid, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || uid == 1<<32-1 { // (uid_t)-1 is nobody's
+		return 0, fmt.Errorf("%q cannot be the number of a user", text)
+	}
+	return uint32(uid), nil
+}

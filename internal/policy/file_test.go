@@ -1,0 +1,265 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// people is the user database of these tests.
+func people(name string) (uint32, error) {
+	uids := map[string]uint32{"alice": 1000, "1000": 1000, "bob": 1001, "7": 7}
+	if uid, ok := uids[name]; ok {
+		return uid, nil
+	}
+	return 0, fmt.Errorf("there is no user %q", name)
+}
+
+func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
+	t.Parallel()
+	f, err := parse([]byte(`
+		[default]
+		insecure-skip-verify = false
+		min-tls = "1.3"
+		listen = ["8443", 9443]
+		destinations = ["example.com:443"]
+		key-folders = ["/srv/keys/"]
+		[user.alice]
+		insecure-skip-verify = true
+		listen = []
+		[user.7]
+		min-tls = "1.2"
+		destinations = ["*:*"]
+		key-folders = []
+		ca-folders = ["/srv/ca"]
+	`), people)
+	if err != nil {
+		t.Fatal(err)
+	}
+	preset := map[string]any{"insecure-skip-verify": false, "min-tls": "1.3", "listen": []string{"8443", "9443"},
+		"destinations": []string{"example.com:443"}, "key-folders": []string{"/srv/keys"}}
+	alice := map[string]any{"insecure-skip-verify": true, "min-tls": "1.3", "listen": []string{},
+		"destinations": []string{"example.com:443"}, "key-folders": []string{"/srv/keys"}}
+	seven := map[string]any{"insecure-skip-verify": false, "min-tls": "1.2", "listen": []string{"8443", "9443"},
+		"destinations": []string{"*:*"}, "key-folders": []string{}, "ca-folders": []string{"/srv/ca"}}
+	for uid, want := range map[uint32]map[string]any{0: preset, 1001: preset, 1000: alice, 7: seven} {
+		p := f.For(uid)
+		if got := p.Keys(); !reflect.DeepEqual(got, want) {
+			t.Errorf("user %d: %v, want %v", uid, got, want)
+		}
+		// It arrives at a worker as it was.
+		b, err := json.Marshal(p)
+		var q Policy
+		if err == nil {
+			err = json.Unmarshal(b, &q)
+		}
+		if err != nil || !reflect.DeepEqual(p, q) {
+			t.Errorf("user %d: %+v has become %+v, %v, by %s", uid, p, q, err, b)
+		}
+	}
+	if uids, names := f.Users(); !reflect.DeepEqual(uids, []uint32{7, 1000}) || names[1000] != "alice" {
+		t.Errorf("users %v %v", uids, names)
+	}
+	var none *File
+	empty, err := parse(nil, people)
+	if err != nil || len(none.For(3).Keys())+len(empty.For(3).Keys()) != 0 {
+		t.Errorf("without a file, or with an empty one: %v %v, %v", none.For(3), empty.For(3), err)
+	}
+}
+
+func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
+	t.Parallel()
+	var many strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&many, "%q,", fmt.Sprintf("host%d.example.com:443", i))
+	}
+	for text, want := range map[string]string{
+		"[default]\nmin-tsl = \"1.3\"\n":                       "2: default.min-tsl is not known; there are",
+		"[default]\n\n[group.x]\n":                             "3: group.x is not known",
+		"x = 1\n[default]\n":                                   "1: x is not known",
+		"[default]\nmin-tls = \"1.1\"\n":                       `2: default.min-tls: "1.1": want "1.2" or "1.3"`,
+		"[default]\ninsecure-skip-verify = \"no\"\n":           "2: default.insecure-skip-verify: cannot decode TOML string here: it is of the wrong type",
+		"[default]\ninsecure-skip-verify = 0\n":                "wrong type",
+		"[user.alice]\nlisten = \"80\"\n":                      "2: user.alice.listen: cannot decode TOML string here",
+		"[user.alice]\nlisten = [\n\"80\",\n\"eighty\"]\n":     `4: user.alice.listen: "eighty": ports "eighty": want`,
+		"[user.alice]\nlisten = [0]\n":                         `"0": ports "0": want`,
+		"[default]\ndestinations = [\"example.com\"]\n":        `2: default.destinations: "example.com": want HOST:PORTS`,
+		"[default]\nkey-folders = [\"keys\"]\n":                `2: default.key-folders: "keys": want the absolute path`,
+		"[default]\nca-folders = [\"keys\"]\n":                 `2: default.ca-folders: "keys": want the absolute path`,
+		"[default\n":                                           "1: ",
+		"[default]\nlisten = [\"80\"\n":                        ": ",
+		"[default]\nmin-tls=\"1.2\"\nmin-tls=\"1.3\"\n":        "3: ",
+		"[default]\n[default]\n":                               "2: ",
+		"[default]\nMin-TLS = \"1.3\"\n":                       "Min-TLS: keys are written in lower case",
+		"[user.alice]\nListen = []\n":                          "Listen: keys are written in lower case",
+		"[Default]\n":                                          "Default: keys are written in lower case",
+		"[user.carol]\n":                                       `[user.carol]: there is no user "carol"`,
+		"[user.alice]\n[user.1000]\n":                          "[user.1000] and [user.alice] are both user 1000",
+		"user = 3\n":                                           "1: user: cannot decode TOML integer here",
+		"[default]\ndestinations = [" + many.String() + "]\n":  "[default]: what holds there takes",
+		"[user.bob]\ndestinations = [" + many.String() + "]\n": "[user.bob]: what holds there takes",
+		"\xff\xfe": "1: ",
+		"[default]\nmin-tls = \"1.3\"\n[default.listen]\nx = 1\n": ": ",
+	} {
+		if _, err := parse([]byte(text), people); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60q: %v; want %q", text, err, want)
+		}
+	}
+}
+
+func TestUsersAreLookedUp(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"root": "", "0": "", "4294967294": "",
+		"4294967295": "cannot be the number", "4294967296": "cannot be the number", "": "cannot be", "no such user": "there is no user", "-1": "there is no user"} {
+		_, err := lookup(name)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", name, err, want)
+		}
+	}
+	if uid, err := lookup("root"); uid != 0 || err != nil {
+		t.Errorf("root is user %d, %v", uid, err)
+	}
+}
+
+func TestFileMustBeTheAdministrators(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("[default]\nmin-tls=\"1.3\"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := file("good", 0o644)
+	if err := os.Symlink(good, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{good, file("private", 0o400), filepath.Join(dir, "link")} {
+		if f, err := Load(path); err != nil || f.For(1).MinTLS.String() != "1.3" {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	big := file("big", 0o600)
+	if err := os.Truncate(big, maxFile+1); err != nil {
+		t.Fatal(err)
+	}
+	bad := file("bad", 0o600)
+	if err := os.WriteFile(bad, []byte("\n[defualt]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string]string{
+		filepath.Join(dir, "none"): "no such file",
+		dir:                        "it is not a regular file",
+		fifo:                       "it is not a regular file",
+		"/dev/null":                "it is not a regular file",
+		file("group", 0o620):       "its mode is 0620, so that others than its owner can change it",
+		file("others", 0o602):      "its mode is 0602",
+		big:                        "it has more than 1048576 bytes",
+		bad:                        bad + ":2: defualt is not known",
+	}
+	if os.Getuid() == 0 {
+		foreign := file("foreign", 0o600)
+		if err := os.Chown(foreign, 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+		cases[foreign] = "it belongs to user 1234, who could change it"
+	}
+	for path, want := range cases {
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v; want %q", path, err, want)
+		}
+	}
+}
+
+func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := func(name string) string { return filepath.Join(dir, name) }
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(os.MkdirAll(p("keys/sub"), 0o700))
+	check(os.Mkdir(p("keys-of-others"), 0o700))
+	for _, name := range []string{"keys/a", "keys/sub/b", "keys-of-others/c", "d", "keys/moved"} {
+		check(os.WriteFile(p(name), nil, 0o600))
+	}
+	check(os.Symlink(p("d"), p("keys/out")))
+	check(os.Symlink(p("keys/a"), p("in")))
+	check(os.Symlink(p("keys"), p("linked")))
+	check(os.Symlink(dir, p("keys/up")))
+	folders := Folders{Folder{p("none")}, Folder{p("keys")}}
+	for _, tc := range []struct {
+		folders Folders
+		path    string
+		want    bool
+	}{
+		{folders, p("keys/a"), true},
+		{folders, p("keys/sub/b"), true},
+		{folders, p("in"), true}, // it leads there
+		{folders, p("linked/a"), true},
+		{folders, "/proc/self/root" + p("keys/a"), true},
+		{folders, p("d"), false},
+		{folders, p("keys-of-others/c"), false},
+		{folders, p("keys/out"), false},
+		{folders, p("keys") + "/../d", false},
+		{folders, p("keys/up/d"), false},
+		{folders, p("keys/up/keys/a"), true},
+		{folders, "/dev/null", false},
+		{Folders{Folder{p("linked")}}, p("keys/a"), true},
+		{Folders{Folder{p("keys/a")}}, p("keys/a"), false}, // it is no folder
+		{Folders{{"/"}}, p("d"), true},
+		{Folders{}, p("keys/a"), false},
+		{nil, p("d"), true},
+	} {
+		f, err := os.Open(tc.path)
+		check(err)
+		if got := tc.folders.Hold(f); got != tc.want {
+			t.Errorf("%v, %s: %v, want %v", tc.folders, tc.path, got, tc.want)
+		}
+		f.Close()
+	}
+	// The name that it was opened by does not count, but where it is.
+	f, err := os.Open(p("keys/moved"))
+	check(err)
+	defer f.Close()
+	check(os.Rename(p("keys/moved"), p("moved")))
+	check(os.WriteFile(p("keys/moved"), nil, 0o600))
+	if folders.Hold(f) {
+		t.Error("a file that was moved away is held")
+	}
+	pipe, w, err := os.Pipe()
+	check(err)
+	defer pipe.Close()
+	defer w.Close()
+	if (Folders{{"/"}}).Hold(pipe) {
+		t.Error("a pipe is in a folder")
+	}
+	for path, want := range map[string]bool{p("keys/x"): true, p("x"): false, p("keys") + "/../x": false, p("keys-of-others/x"): false, p("keys"): false} {
+		if got := folders.HoldName(path); got != want {
+			t.Errorf("the name %s: %v, want %v", path, got, want)
+		}
+	}
+	if !Folders(nil).HoldName("/x") || (Folders{}).HoldName("/x") {
+		t.Error("no list is to allow all, an empty one nothing")
+	}
+}

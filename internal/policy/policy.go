@@ -1,0 +1,154 @@
+// Package policy is what an administrator allows scripts to do: the file in which that is written, and the
+// decisions that follow from it. It binds the calls of a session, which package session judges with it; it does not
+// bind code that has taken a worker over.
+//
+// # The rules
+//
+//   - A key that is not there restricts nothing. An empty list allows nothing.
+//   - A key of a user's table takes the place of the default's key as a whole; lists are not joined.
+//   - Whatever cannot be judged is not allowed.
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// The keys of a table. An error of a call that is refused names one.
+const (
+	KeySkipVerify   = "insecure-skip-verify"
+	KeyMinTLS       = "min-tls"
+	KeyListen       = "listen"
+	KeyDestinations = "destinations"
+	KeyKeyFolders   = "key-folders"
+	KeyCAFolders    = "ca-folders"
+)
+
+// Policy is what one session may do. The zero value allows everything. It is the content of a table of the file, too, and
+// travels as JSON from the supervisor to a worker.
+type Policy struct {
+	SkipVerify   *bool         `toml:"insecure-skip-verify" json:"insecure-skip-verify,omitzero"`
+	MinTLS       Version       `toml:"min-tls" json:"min-tls,omitzero"`
+	Listen       []Listen      `toml:"listen" json:"listen,omitzero"`
+	Destinations []Destination `toml:"destinations" json:"destinations,omitzero"`
+	KeyFolders   Folders       `toml:"key-folders" json:"key-folders,omitzero"`
+	CAFolders    Folders       `toml:"ca-folders" json:"ca-folders,omitzero"`
+}
+
+// over is p with the keys of q in the place of its own.
+func (p Policy) over(q Policy) Policy {
+	if q.SkipVerify != nil {
+		p.SkipVerify = q.SkipVerify
+	}
+	if q.MinTLS.text != "" {
+		p.MinTLS = q.MinTLS
+	}
+	if q.Listen != nil {
+		p.Listen = q.Listen
+	}
+	if q.Destinations != nil {
+		p.Destinations = q.Destinations
+	}
+	if q.KeyFolders != nil {
+		p.KeyFolders = q.KeyFolders
+	}
+	if q.CAFolders != nil {
+		p.CAFolders = q.CAFolders
+	}
+	return p
+}
+
+// Keys is the policy for people: the keys that are there, with a bool, a string or a []string.
+func (p Policy) Keys() map[string]any {
+	keys := map[string]any{}
+	if p.SkipVerify != nil {
+		keys[KeySkipVerify] = *p.SkipVerify
+	}
+	if p.MinTLS.text != "" {
+		keys[KeyMinTLS] = p.MinTLS.text
+	}
+	if p.Listen != nil {
+		keys[KeyListen] = texts(p.Listen)
+	}
+	if p.Destinations != nil {
+		keys[KeyDestinations] = texts(p.Destinations)
+	}
+	if p.KeyFolders != nil {
+		keys[KeyKeyFolders] = texts(p.KeyFolders)
+	}
+	if p.CAFolders != nil {
+		keys[KeyCAFolders] = texts(p.CAFolders)
+	}
+	return keys
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = v.String()
+	}
+	return out
+}
+
+// MaySkipVerify says whether the verification of certificates may be turned off.
+func (p Policy) MaySkipVerify() bool { return p.SkipVerify == nil || *p.SkipVerify }
+
+// An Answer is what can be said of a destination by the host that a script names.
+type Answer int
+
+const (
+	No        Answer = iota // whatever its addresses are
+	Yes                     // whatever its addresses are
+	ByAddress               // MayConnectTo decides on each address
+)
+
+// MayConnect judges a host as a script names it, before it is looked up.
+func (p Policy) MayConnect(host string, port int) Answer {
+	if p.Destinations == nil {
+		return Yes
+	}
+	answer := No
+	for _, d := range p.Destinations {
+		switch {
+		case !d.ports.has(port):
+		case d.matchesName(host):
+			return Yes
+		case d.net.IsValid():
+			answer = ByAddress
+		}
+	}
+	return answer
+}
+
+// MayConnectTo judges an address that is about to be connected to, of a host for which MayConnect says ByAddress. An
+// IPv4 address in IPv6 form is the IPv4 address; a zone is ignored; the unspecified address is
+// the machine itself, which is where the kernel leads it.
+func (p Policy) MayConnectTo(a netip.AddrPort) bool {
+	addr := plain(a.Addr())
+	switch addr {
+	case netip.IPv4Unspecified():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		addr = netip.IPv6Loopback()
+	}
+	return p.Destinations == nil || slices.ContainsFunc(p.Destinations, func(d Destination) bool {
+		return d.ports.has(int(a.Port())) && (d.any || d.net.IsValid() && d.net.Contains(addr))
+	})
+}
+
+// MayListenOnPort says whether there is an address at which the port may be listened on.
+func (p Policy) MayListenOnPort(port int) bool {
+	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool { return l.ports.has(port) })
+}
+
+// MayListen judges the address of a listener. The unspecified address stands for all of the machine's; that
+// of IPv6 for those of IPv4, too.
+func (p Policy) MayListen(a netip.AddrPort) bool {
+	addr := plain(a.Addr())
+	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {
+		return l.ports.has(int(a.Port())) && (!l.net.IsValid() || l.net.Contains(addr))
+	})
+}
+
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }

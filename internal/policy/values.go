@@ -1,0 +1,211 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// The values of keys. Each reads itself from a text, and an error says what is accepted. A value is written as it was read.
+
+// Version is a version of TLS: "1.2" or "1.3"; "" is none. (A struct, because the TOML library does not ask a
+// string how it is read.)
+type Version struct{ text string }
+
+func (v Version) String() string { return v.text }
+
+// MarshalText writes it.
+func (v Version) MarshalText() ([]byte, error) { return []byte(v.text), nil }
+
+// UnmarshalText reads it.
+func (v *Version) UnmarshalText(b []byte) error {
+	if s := string(b); s != "1.2" && s != "1.3" {
+		return fmt.Errorf("%q: want \"1.2\" or \"1.3\"", s)
+	}
+	v.text = string(b)
+	return nil
+}
+
+// A Destination is where a script may connect to: HOST:PORTS. HOST is a name, *.NAME for the names that have one
+// label more, an address, a network such as 10.0.0.0/8 or [2001:db8::/32], or * for every host. PORTS is a number, a range
+// LOW-HIGH, or *.
+type Destination struct {
+	text  string
+	any   bool
+	name  string       // in lower case, without a final dot; may begin with "*."
+	net   netip.Prefix // of an address, that address alone
+	ports ports
+}
+
+func (d Destination) String() string { return d.text }
+
+// MarshalText writes it.
+func (d Destination) MarshalText() ([]byte, error) { return []byte(d.text), nil }
+
+// UnmarshalText reads it.
+func (d *Destination) UnmarshalText(b []byte) error {
+	s := string(b)
+	host, portText, err := net.SplitHostPort(s)
+	if err != nil || host == "" {
+		return fmt.Errorf("%q: want HOST:PORTS, such as \"example.com:443\", \"*.example.com:8000-8999\", \"10.0.0.0/8:*\" or \"[2001:db8::/32]:443\"", s)
+	}
+	out := Destination{text: s}
+	if out.ports, err = parsePorts(portText); err != nil {
+		return fmt.Errorf("%q: %w", s, err)
+	}
+	if host == "*" {
+		out.any = true
+	} else if out.net, err = parseNet(host); err != nil {
+		return fmt.Errorf("%q: %w", s, err)
+	} else if !out.net.IsValid() {
+		if out.name, err = parseName(host); err != nil {
+			return fmt.Errorf("%q: %w", s, err)
+		}
+	}
+	*d = out
+	return nil
+}
+
+// matchesName says whether a host that a script names is meant, whatever its addresses are. An
+// address is never meant by a name, nor a name by an address.
+func (d Destination) matchesName(host string) bool {
+	if d.any {
+		return true
+	}
+	if d.name == "" {
+		return false
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if parent, ok := strings.CutPrefix(d.name, "*."); ok {
+		label, rest, found := strings.Cut(host, ".")
+		return found && label != "" && rest == parent
+	}
+	return host == d.name
+}
+
+// A Listen is where a script may listen: PORTS, or ADDRESS:PORTS with an address or a network.
+type Listen struct {
+	text  string
+	net   netip.Prefix // not valid: every address
+	ports ports
+}
+
+func (l Listen) String() string { return l.text }
+
+// MarshalText writes it.
+func (l Listen) MarshalText() ([]byte, error) { return []byte(l.text), nil }
+
+// UnmarshalText reads it.
+func (l *Listen) UnmarshalText(b []byte) error {
+	s := string(b)
+	out := Listen{text: s}
+	portText := s
+	if strings.Contains(s, ":") {
+		host, p, err := net.SplitHostPort(s)
+		if err == nil {
+			out.net, err = parseNet(host)
+		}
+		if err == nil && !out.net.IsValid() {
+			err = errors.New("want PORTS or ADDRESS:PORTS, such as \"8443\", \"8000-8999\", \"127.0.0.1:8443\" or \"[::1]:*\"")
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", s, err)
+		}
+		portText = p
+	}
+	var err error
+	if out.ports, err = parsePorts(portText); err != nil {
+		return fmt.Errorf("%q: %w", s, err)
+	}
+	*l = out
+	return nil
+}
+
+// parseNet reads an address or a network. What is neither gives an invalid one, if it can be a name.
+func parseNet(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		switch {
+		case addr.Zone() != "":
+			return netip.Prefix{}, errors.New("a zone cannot be given: a rule holds in all of them")
+		case addr.Is4In6():
+			return netip.Prefix{}, fmt.Errorf("write it as IPv4: %s", addr.Unmap())
+		}
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	if !strings.ContainsAny(s, "/:") {
+		return netip.Prefix{}, nil
+	}
+	n, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return n, fmt.Errorf("%q is no network: want an address and a number of bits, such as 10.0.0.0/8 or [2001:db8::/32]", s)
+	case n.Addr().Is4In6():
+		return netip.Prefix{}, errors.New("write it as a network of IPv4")
+	case n != n.Masked():
+		return netip.Prefix{}, fmt.Errorf("the network is %s: bits after the first %d are set", n.Masked(), n.Bits())
+	}
+	return n, nil
+}
+
+// parseName reads a name, or *. and a name.
+func parseName(s string) (string, error) {
+	name := strings.ToLower(strings.TrimSuffix(s, "."))
+	labels := strings.Split(strings.TrimPrefix(name, "*."), ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return "", errors.New("want a name of letters, digits, hyphens and dots (others in their xn-- form), or *. before one")
+		}
+	}
+	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" {
+		return "", fmt.Errorf("is neither a name nor an address")
+	}
+	return name, nil
+}
+
+// ports is a range of ports.
+type ports struct{ low, high int }
+
+func (p ports) has(port int) bool { return p.low <= port && port <= p.high }
+
+func parsePorts(s string) (ports, error) {
+	if s == "*" {
+		return ports{1, 65535}, nil
+	}
+	low, high, isRange := strings.Cut(s, "-")
+	if !isRange {
+		high = low
+	}
+	l, lok := parsePort(low)
+	h, hok := parsePort(high)
+	if !lok || !hok || l > h {
+		return ports{}, fmt.Errorf("ports %q: want a number from 1 to 65535, a range LOW-HIGH, or *", s)
+	}
+	return ports{l, h}, nil
+}
+
+func parsePort(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return int(n), err == nil && n > 0
+}
+
+// A Folder is the absolute path of a folder.
+type Folder struct{ path string }
+
+func (f Folder) String() string { return f.path }
+
+// MarshalText writes it.
+func (f Folder) MarshalText() ([]byte, error) { return []byte(f.path), nil }
+
+// UnmarshalText reads it.
+func (f *Folder) UnmarshalText(b []byte) error {
+	s := string(b)
+	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {
+		return fmt.Errorf("%q: want the absolute path of a folder", s)
+	}
+	f.path = filepath.Clean(s)
+	return nil
+}

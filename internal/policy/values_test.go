@@ -1,0 +1,259 @@
+package policy
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func destinations(t *testing.T, list ...string) Policy {
+	t.Helper()
+	p := Policy{Destinations: []Destination{}}
+	for _, s := range list {
+		var d Destination
+		if err := d.UnmarshalText([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+		p.Destinations = append(p.Destinations, d)
+	}
+	return p
+}
+
+func TestDestinationsByName(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		rule, host string
+		port       int
+		want       Answer
+	}{
+		{"example.com:443", "example.com", 443, Yes},
+		{"example.com:443", "EXAMPLE.Com", 443, Yes},
+		{"example.com:443", "example.com.", 443, Yes},
+		{"Example.COM.:443", "example.com", 443, Yes},
+		{"example.com:443", "example.com..", 443, No},
+		{"example.com:443", "www.example.com", 443, No},
+		{"example.com:443", "example.com", 442, No},
+		{"example.com:443", "example.com", 444, No},
+		{"example.com:443", "example.com ", 443, No},
+		{"example.com:443", "notexample.com", 443, No},
+		{"*.example.com:443", "www.example.com", 443, Yes},
+		{"*.example.com:443", "WWW.example.com.", 443, Yes},
+		{"*.example.com:443", "example.com", 443, No},
+		{"*.example.com:443", ".example.com", 443, No},
+		{"*.example.com:443", "a.b.example.com", 443, No},
+		{"*.example.com:443", "*.example.com", 443, Yes}, // a name that cannot be looked up
+		{"example.com:100-200", "example.com", 99, No},
+		{"example.com:100-200", "example.com", 100, Yes},
+		{"example.com:100-200", "example.com", 200, Yes},
+		{"example.com:100-200", "example.com", 201, No},
+		{"example.com:*", "example.com", 1, Yes},
+		{"example.com:*", "example.com", 65535, Yes},
+		{"localhost:443", "localhost", 443, Yes},
+		{"localhost:443", "127.0.0.1", 443, No}, // a name does not stand for its addresses
+		{"localhost:443", "0.0.0.0", 443, No},
+		{"*:443", "anything", 443, Yes},
+		{"*:443", "::1", 443, Yes},
+		{"*:443", "anything", 80, No},
+		{"10.0.0.0/8:443", "example.com", 443, ByAddress},
+		{"10.0.0.0/8:443", "192.0.2.1", 443, ByAddress},
+		{"10.0.0.0/8:443", "example.com", 80, No}, // and it is not looked up
+	} {
+		if got := destinations(t, tc.rule).MayConnect(tc.host, tc.port); got != tc.want {
+			t.Errorf("%q, host %q port %d: %v, want %v", tc.rule, tc.host, tc.port, got, tc.want)
+		}
+	}
+	if got := destinations(t).MayConnect("example.com", 443); got != No {
+		t.Errorf("an empty list allows a destination: %v", got)
+	}
+	if got := (Policy{}).MayConnect("example.com", 443); got != Yes {
+		t.Errorf("no list refuses a destination: %v", got)
+	}
+	if got := destinations(t, "10.0.0.0/8:443", "example.com:443").MayConnect("example.com", 443); got != Yes {
+		t.Errorf("a name behind a network: %v", got)
+	}
+}
+
+func TestDestinationsByAddress(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		rule, addr string
+		want       bool
+	}{
+		{"127.0.0.1:443", "127.0.0.1:443", true},
+		{"127.0.0.1:443", "127.0.0.2:443", false},
+		{"127.0.0.1:443", "127.0.0.1:444", false},
+		{"127.0.0.1:443", "[::ffff:127.0.0.1]:443", true},
+		{"127.0.0.1:443", "0.0.0.0:443", true}, // where the kernel leads it
+		{"127.0.0.1:443", "[::ffff:0.0.0.0]:443", true},
+		{"10.0.0.0/8:443", "0.0.0.0:443", false},
+		{"0.0.0.0/0:443", "0.0.0.0:443", true},
+		{"127.0.0.1:443", "[::]:443", false},
+		{"[::1]:443", "[::]:443", true},
+		{"[::1]:443", "127.0.0.1:443", false},
+		{"10.0.0.0/8:443", "10.0.0.0:443", true},
+		{"10.0.0.0/8:443", "10.255.255.255:443", true},
+		{"10.0.0.0/8:443", "11.0.0.0:443", false},
+		{"10.0.0.0/8:443", "9.255.255.255:443", false},
+		{"10.0.0.0/8:443", "[::ffff:10.1.2.3]:443", true},
+		{"[::/0]:443", "10.1.2.3:443", false},
+		{"[::/0]:443", "[::ffff:10.1.2.3]:443", false},
+		{"[2001:db8::/32]:443", "[2001:db8:ffff::1]:443", true},
+		{"[2001:db8::/32]:443", "[2001:db9::1]:443", false},
+		{"[fe80::/10]:443", "[fe80::1%eth0]:443", true},
+		{"[fe80::1]:443", "[fe80::1%2]:443", true},
+		{"[fe80::1]:443", "[fe80::2%2]:443", false},
+		{"*:443", "192.0.2.1:443", true},
+		{"*:443", "192.0.2.1:80", false},
+		{"example.com:443", "192.0.2.1:443", false},
+	} {
+		if got := destinations(t, tc.rule).MayConnectTo(netip.MustParseAddrPort(tc.addr)); got != tc.want {
+			t.Errorf("%q, address %s: %v, want %v", tc.rule, tc.addr, got, tc.want)
+		}
+	}
+	if !(Policy{}).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) || destinations(t).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) {
+		t.Error("no list is to allow all, an empty one nothing")
+	}
+}
+
+func TestListenRules(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		rule, addr string
+		want       bool
+	}{
+		{"8443", "127.0.0.1:8443", true},
+		{"8443", "[::]:8443", true},
+		{"8443", "127.0.0.1:8442", false},
+		{"8443", "127.0.0.1:8444", false},
+		{"8000-8999", "127.0.0.1:7999", false},
+		{"8000-8999", "127.0.0.1:8000", true},
+		{"8000-8999", "127.0.0.1:8999", true},
+		{"8000-8999", "127.0.0.1:9000", false},
+		{"*", "0.0.0.0:1", true},
+		{"127.0.0.1:8443", "127.0.0.1:8443", true},
+		{"127.0.0.1:8443", "[::ffff:127.0.0.1]:8443", true},
+		{"127.0.0.1:8443", "127.0.0.2:8443", false},
+		{"127.0.0.1:8443", "0.0.0.0:8443", false}, // more than that address
+		{"127.0.0.0/8:*", "127.9.9.9:1", true},
+		{"127.0.0.0/8:*", "[::]:1", false},
+		{"[::1]:8443", "[::1]:8443", true},
+		{"[::1]:8443", "[::]:8443", false},
+		{"0.0.0.0:8443", "0.0.0.0:8443", true},
+		{"0.0.0.0:8443", "[::]:8443", false},
+	} {
+		var l Listen
+		if err := l.UnmarshalText([]byte(tc.rule)); err != nil {
+			t.Fatal(err)
+		}
+		p, addr := Policy{Listen: []Listen{l}}, netip.MustParseAddrPort(tc.addr)
+		if got := p.MayListen(addr); got != tc.want {
+			t.Errorf("%q, address %s: %v, want %v", tc.rule, tc.addr, got, tc.want)
+		}
+		if tc.want && !p.MayListenOnPort(int(addr.Port())) {
+			t.Errorf("%q: port %d is refused", tc.rule, addr.Port())
+		}
+	}
+	addr := netip.MustParseAddrPort("127.0.0.1:1")
+	if none := (Policy{Listen: []Listen{}}); none.MayListen(addr) || none.MayListenOnPort(1) || !(Policy{}).MayListen(addr) || !(Policy{}).MayListenOnPort(1) {
+		t.Error("no list is to allow all, an empty one nothing")
+	}
+}
+
+func TestBadRulesSayWhatIsWanted(t *testing.T) {
+	t.Parallel()
+	for rule, want := range map[string]string{
+		"":                             "want HOST:PORTS",
+		"example.com":                  "want HOST:PORTS",
+		":443":                         "want HOST:PORTS",
+		"2001:db8::1:443":              "want HOST:PORTS",
+		"[2001:db8::]/32:443":          "want HOST:PORTS",
+		"example.com:":                 "want a number",
+		"example.com:0":                "want a number",
+		"example.com:65536":            "want a number",
+		"example.com:9-8":              "want a number",
+		"example.com:1-":               "want a number",
+		"example.com:+1":               "want a number",
+		"example.com:https":            "want a number",
+		"10.0.0.1/8:443":               "the network is 10.0.0.0/8",
+		"10.0.0.0/33:443":              "is no network",
+		"[fe80::1%eth0]:443":           "a zone cannot be given",
+		"[::ffff:10.0.0.1]:443":        "write it as IPv4: 10.0.0.1",
+		"[::ffff:10.0.0.0/104]:443":    "write it as a network of IPv4",
+		"exa mple.com:443":             "want a name",
+		"*example.com:443":             "want a name",
+		"www.*.com:443":                "want a name",
+		"*.*.com:443":                  "want a name",
+		"*.:443":                       "want a name",
+		"bücher.example:443":           "xn--",
+		"a..b:443":                     "want a name",
+		"10.0.0:443":                   "neither a name nor an address",
+		"*.1:443":                      "neither a name nor an address",
+		"https://example.com/:443":     "want HOST:PORTS",
+		"example.com/path:443":         "is no network",
+		strings.Repeat("a", 64) + ":1": "want a name",
+	} {
+		var d Destination
+		if err := d.UnmarshalText([]byte(rule)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"`+rule+`"`) && rule != "bücher.example:443" {
+			t.Errorf("destination %q: %v, want the rule and %q", rule, err, want)
+		}
+	}
+	for rule, want := range map[string]string{
+		"":                "want a number",
+		"0":               "want a number",
+		"65536":           "want a number",
+		"1-2-3":           "want a number",
+		"localhost:8443":  "want PORTS or ADDRESS:PORTS",
+		":8443":           "want PORTS or ADDRESS:PORTS",
+		"127.0.0.1:":      "want a number",
+		"::1":             "too many colons",
+		"127.0.0.1/8:443": "the network is 127.0.0.0/8",
+	} {
+		var l Listen
+		if err := l.UnmarshalText([]byte(rule)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("listen %q: %v, want %q", rule, err, want)
+		}
+	}
+	for _, path := range []string{"", "keys", "./keys", "~/keys", "/a\x00b"} {
+		var f Folder
+		if err := f.UnmarshalText([]byte(path)); err == nil || !strings.Contains(err.Error(), "absolute path") {
+			t.Errorf("folder %q: %v", path, err)
+		}
+	}
+}
+
+// Whatever the rule and the host, a rule is read back as it was, and its decisions do not depend on how a host is written.
+func FuzzDestination(f *testing.F) {
+	for _, s := range []string{"example.com:443", "*.example.com:1-2", "10.0.0.0/8:*", "[2001:db8::/32]:443", "*:*", "[::1]:1"} {
+		f.Add(s, "www.example.com", 443)
+		f.Add(s, "::ffff:10.0.0.1", 1)
+	}
+	f.Fuzz(func(t *testing.T, rule, host string, port int) {
+		var d, again Destination
+		if d.UnmarshalText([]byte(rule)) != nil {
+			return
+		}
+		text, _ := d.MarshalText()
+		if err := again.UnmarshalText(text); err != nil || again != d {
+			t.Fatalf("%q is read back as %+v, %v; was %+v", rule, again, err, d)
+		}
+		p := Policy{Destinations: []Destination{d}}
+		answer := p.MayConnect(host, port)
+		if up := p.MayConnect(strings.ToUpper(host), port); isASCII(host) && up != answer {
+			t.Errorf("%q: host %q is %v, in upper case %v", rule, host, answer, up)
+		}
+		addr, err := netip.ParseAddr(host)
+		if err != nil || port < 1 || port > 65535 {
+			return
+		}
+		if d.name != "" && answer == Yes {
+			t.Errorf("the name of %q matches the address %s", rule, addr)
+		}
+		if a := netip.AddrPortFrom(addr, uint16(port)); p.MayConnectTo(a) && answer == No {
+			t.Errorf("%q: %s may be connected to, but not by that name", rule, a)
+		} else if mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()), uint16(port)); addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
+			t.Errorf("%q: %s and %s differ", rule, a, mapped)
+		}
+	})
+}
+
+func isASCII(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0 }
