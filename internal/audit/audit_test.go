@@ -1,0 +1,67 @@
+package audit
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	l := NewLimiter(3, 2)
+	take := func(missed, before uint64, ok bool) {
+		t.Helper()
+		if b, o := l.Take(now, missed); b != before || o != ok {
+			t.Fatalf("%d, %v; want %d, %v", b, o, before, ok)
+		}
+	}
+	take(0, 0, true)
+	take(0, 0, true)
+	take(5, 5, true)
+	take(0, 0, false)
+	take(2, 0, false)
+	if l.Idle(now) {
+		t.Error("a Limiter that owes a count is idle")
+	}
+	now = now.Add(500 * time.Millisecond)
+	take(0, 4, true)
+	take(0, 0, false)
+	l.Miss(10)
+	if n := l.Missed(); n != 11 {
+		t.Errorf("%d were left out, want 11", n)
+	}
+	now = now.Add(time.Second)
+	if l.Idle(now) {
+		t.Error("it has not recovered yet")
+	}
+	now = now.Add(time.Hour) // and no more than the burst
+	if !l.Idle(now) {
+		t.Error("it has recovered")
+	}
+	take(0, 0, true)
+	take(0, 0, true)
+	take(0, 0, true)
+	take(0, 0, false)
+	now = now.Add(-time.Hour) // a clock that goes back gives nothing
+	take(0, 0, false)
+}
+
+func TestEventsAreFitForALog(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"example.com:443":              "example.com:443",
+		"a\nb\x1b[31m":                 `a\nb\x1b[31m`,
+		"bücher ✓":                     "bücher ✓",
+		"\u202eevil\u2028":             `\u202eevil\u2028`,
+		"\x00\x7f\u0085":               `\x00\x7f\u0085`,
+		"a\xffb":                       "a\uFFFDb",
+		strings.Repeat("x", 512):       strings.Repeat("x", 512),
+		strings.Repeat("x", 513):       strings.Repeat("x", 512) + "…",
+		strings.Repeat("x", 511) + "ü": strings.Repeat("x", 511) + "\uFFFD…",
+	} {
+		if got := (Event{Name: in, Method: in, Asked: in, Key: in}).Clean(); got != (Event{Name: want, Method: want, Asked: want, Key: want}) {
+			t.Errorf("%q becomes %+v, want %q", in, got, want)
+		}
+	}
+}
