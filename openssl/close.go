@@ -11,30 +11,38 @@ import (
 // closeBound is the longest that Close waits for the network.
 const closeBound = time.Second
 
-// Close ends the waiting Reads, Writes and Handshakes, which return net.ErrClosed, frees the
+// Close is CloseContext with a bound of a second.
+func (c *Conn) Close() error {
+	ctx, stop := context.WithTimeout(context.Background(), closeBound)
+	defer stop()
+	return c.CloseContext(ctx)
+}
+
+// CloseContext ends the waiting Reads, Writes and Handshakes, which return net.ErrClosed, frees the
 // SSL when the last of them has left, and closes the socket. It is idempotent; every call returns when all that is done.
 //
 // After a handshake it sends close_notify first, unless the connection has failed or its outgoing stream is
 // broken. It never waits for the peer's. But it sees to it that what was written arrives: the system
 // discards what it has not yet sent when a socket is closed while incoming data is unread, or when such
 // data comes later (RFC 1122 section 4.2.2.13), and TLS 1.3 servers send session tickets
-// that nobody reads. So Close ends its direction, throws incoming data away, and waits until the peer's
-// system has acknowledged everything: a round trip as a rule, and in all not more than a second.
-func (c *Conn) Close() error {
+// that nobody reads. So it ends its direction, throws incoming data away, and waits until the peer's
+// system has acknowledged everything, a round trip as a rule, or until ctx is done. If it is done already, what
+// can be sent at once is sent. The end of ctx is no error.
+func (c *Conn) CloseContext(ctx context.Context) error {
 	var err error
-	c.closer.Do(func() { err = c.close(true) })
+	c.closer.Do(func() { err = c.close(ctx, true) })
 	return err
 }
 
-// Abort is Close without a word to the peer, and without any wait: the peer
+// Abort is CloseContext without a word to the peer, and without any wait: the peer
 // learns that the connection was cut, and may lose what it has not yet got.
 func (c *Conn) Abort() error {
 	var err error
-	c.closer.Do(func() { err = c.close(false) })
+	c.closer.Do(func() { err = c.close(context.Background(), false) })
 	return err
 }
 
-func (c *Conn) close(orderly bool) error {
+func (c *Conn) close(ctx context.Context, orderly bool) error {
 	c.lifeMu.Lock()
 	c.closed = true
 	busy := c.users > 0
@@ -46,33 +54,41 @@ func (c *Conn) close(orderly bool) error {
 		<-c.idle
 	}
 
-	until := time.Now().Add(closeBound)
+	_ = c.nc.SetDeadline(time.Time{}) // an error comes again from Write
 	c.mu.Lock()
 	// SSL_shutdown must not be called after a fatal error (SSL_shutdown(3)).
 	whole := c.established.Load() && c.fatal == nil && !c.writeBroken
 	c.mu.Unlock()
-	sent := orderly && whole && c.closeNotify(until)
+	sent := orderly && whole && c.closeNotify(ctx)
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error says that the connection is gone already
-		c.flush(until)
+		c.flush(ctx)
 	}
 	return c.nc.Close()
 }
 
 // closeNotify sends the alert and tells whether it has left.
-func (c *Conn) closeNotify(until time.Time) (sent bool) {
-	_ = c.nc.SetDeadline(until) // an error comes again from Write
+func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 	o := &c.wr
-	o.prepare(context.Background(), opShutdown, nil)
+	o.prepare(ctx, opShutdown, nil)
 	err := c.raw.Write(func(uintptr) bool {
 		want, idle := o.once()
-		return !idle || want != writable
+		if !idle || want != writable {
+			return true
+		}
+		o.dir = want
+		o.watch()
+		return false
 	})
+	if o.unwatch != nil {
+		o.unwatch()
+		o.unwatch = nil
+	}
 	return err == nil && o.finished && o.err == nil
 }
 
 // flush reads and discards until the peer's system has everything, or the peer is gone.
-func (c *Conn) flush(until time.Time) {
+func (c *Conn) flush(ctx context.Context) {
 	buf := make([]byte, 16<<10)
 	over := false
 	try := func(fd uintptr) bool {
@@ -91,12 +107,8 @@ func (c *Conn) flush(until time.Time) {
 		return true
 	}
 	// There is no event for "acknowledged": look again and again.
-	for wait := time.Millisecond; !over; wait = min(2*wait, 20*time.Millisecond) {
-		now := time.Now()
-		if now.After(until) {
-			return
-		}
-		_ = c.nc.SetReadDeadline(now.Add(wait)) // an error comes again from Read
+	for wait := time.Millisecond; !over && ctx.Err() == nil; wait = min(2*wait, 20*time.Millisecond) {
+		_ = c.nc.SetReadDeadline(time.Now().Add(wait)) // an error comes again from Read
 		if err := c.raw.Read(try); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}

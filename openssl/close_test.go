@@ -149,27 +149,41 @@ func TestCloseIsBounded(t *testing.T) {
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ours, peers := tcpPair(t)
-			_ = peers.SetReadBuffer(4 << 10)
-			peer := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
-			c, err := clientContext(t, l, id.ca.PEM()).NewClient(ours, "localhost")
-			if err != nil {
-				t.Fatal(err)
-			}
-			errc := make(chan error, 1)
-			go func() { errc <- peer.Handshake() }()
-			if err := errors.Join(c.Handshake(bounded(t)), <-errc); err != nil {
-				t.Fatal(err)
-			}
-			fill(t, c, ours)
-			begun := time.Now()
-			c.Close()
-			if d := time.Since(begun); d > 3*time.Second {
-				t.Errorf("Close took %v", d)
-			}
-		})
+		for way, end := range map[string]func(*openssl.Conn){
+			"by itself": func(c *openssl.Conn) { c.Close() },
+			"by a context that ends": func(c *openssl.Conn) {
+				ctx, cancel := context.WithCancel(context.Background())
+				time.AfterFunc(20*time.Millisecond, cancel)
+				c.CloseContext(ctx)
+			},
+			"by a context that has ended": func(c *openssl.Conn) {
+				ctx, cancel := context.WithCancel(context.Background())
+				cancel()
+				c.CloseContext(ctx)
+			},
+		} {
+			t.Run(name+", "+way, func(t *testing.T) {
+				t.Parallel()
+				ours, peers := tcpPair(t)
+				_ = peers.SetReadBuffer(4 << 10)
+				peer := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
+				c, err := clientContext(t, l, id.ca.PEM()).NewClient(ours, "localhost")
+				if err != nil {
+					t.Fatal(err)
+				}
+				errc := make(chan error, 1)
+				go func() { errc <- peer.Handshake() }()
+				if err := errors.Join(c.Handshake(bounded(t)), <-errc); err != nil {
+					t.Fatal(err)
+				}
+				fill(t, c, ours)
+				begun := time.Now()
+				end(c)
+				if d := time.Since(begun); d > 3*time.Second {
+					t.Errorf("Close took %v", d)
+				}
+			})
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ func (idleConn) TryRead(p []byte) (int, error)                  { return len(p),
 func (idleConn) TryWrite(p []byte) (int, error)                 { return len(p), nil }
 func (idleConn) PeerSubject() string                            { return "" }
 func (idleConn) Version() string                                { return "" }
+func (c idleConn) CloseContext(context.Context) error           { return c.nc.Close() }
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 func (c idleConn) Close() error                                 { return c.nc.Close() }
 

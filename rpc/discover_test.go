@@ -116,7 +116,7 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 	for _, name := range []string{
 		"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify", "tls.NewServerContext",
 		"tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject", "tls.Backend", "tls.Version", "tls.LastError",
-		"tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+		"tls.SetTimeout", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
 	} {
 		if !seen[name] {
 			t.Errorf("%s is missing", name)
@@ -163,7 +163,7 @@ func TestInfo(t *testing.T) {
 		"backend":"openssl",
 		"libssl":{"path":"/nowhere/libssl.so","version":"crypto/tls stand-in"},
 		"trust":{"source":"test","file":"/nowhere/ca.pem","certificates":0},
-		"timeouts":{"connect":30000,"handshake":30000,"acceptHandshake":10000,"answer":30000},
+		"timeouts":{"connect":30000,"handshake":30000,"acceptHandshake":10000,"accept":0,"read":0,"write":30000,"close":1000,"answer":30000,"sessionIdle":0},
 		"limits":{"line":24117248,"blob":16777216,"batch":1024,"handles":65536,"calls":4096,"pending":128}}}`)
 }
 

@@ -19,5 +19,5 @@
 //   - One table (methods) gives dispatch, decoding, and the rpc.discover document.
 //   - One function (wireError) makes a wire error of a Go error.
 //   - A caller that does not read its answers blocks nobody but itself, and not
-//     for longer than Config.WriteTimeout.
+//     for longer than Config.AnswerTimeout.
 package rpc

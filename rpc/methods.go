@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"time"
 
 	"tlsd/rpc/wire"
 	"tlsd/session"
@@ -108,6 +109,14 @@ var table = []method{
 		call: func(s *session.Session, a args) *session.Call { return s.PeerCertSubject(a.handle(0)) },
 	},
 	{
+		name: "tls.SetTimeout", doc: "Bounds later waits on a handle: Handshake, Read and Write of a connection, Accept of a context.",
+		params: []param{{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle or a context handle"},
+			{name: "milliseconds", typ: integer, min: 0, max: math.MaxInt32, doc: "the bound; 0: tlsd's own timeouts"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call {
+			return s.SetTimeout(a.handle(0), time.Duration(a.int(1))*time.Millisecond)
+		},
+	},
+	{
 		name: "tls.Backend", doc: `"openssl", or "stub" without a library.`,
 		result: sString,
 		call:   func(s *session.Session, _ args) *session.Call { return s.Backend() },
@@ -189,7 +198,12 @@ func info(s *server, _ args) (any, error) {
 			"connect":         t.Connect.Milliseconds(),
 			"handshake":       t.Handshake.Milliseconds(),
 			"acceptHandshake": t.AcceptHandshake.Milliseconds(),
-			"answer":          s.WriteTimeout.Milliseconds(),
+			"accept":          t.Accept.Milliseconds(),
+			"read":            t.Read.Milliseconds(),
+			"write":           t.Write.Milliseconds(),
+			"close":           t.Close.Milliseconds(),
+			"answer":          s.AnswerTimeout.Milliseconds(),
+			"sessionIdle":     s.IdleTimeout.Milliseconds(),
 		},
 		Limits: map[string]int64{
 			"line":    wire.MaxLine,

@@ -24,9 +24,12 @@ type Config struct {
 	Session session.Config
 	// Version of tlsd, for tls.Hello.
 	Version string
-	// WriteTimeout bounds the writing of one answer to a caller that does not
+	// AnswerTimeout bounds the writing of one answer to a caller that does not
 	// read. 30 s if zero.
-	WriteTimeout time.Duration
+	AnswerTimeout time.Duration
+	// IdleTimeout ends a session that has no call in flight and of whose caller nothing has
+	// come for so long. Never if zero.
+	IdleTimeout time.Duration
 	// Confinement is what tls.Info says of the confinement of this process; may be nil.
 	Confinement map[string]string
 	// Watcher, if it is not nil, is told what the session is at. It must not wait.
@@ -52,8 +55,8 @@ func (noWatcher) Calling(string, int32) {}
 // owns conn. When it returns, everything that the session owned is freed. The
 // error is nil when the caller has ended the connection in an orderly way.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
-	if cfg.WriteTimeout <= 0 {
-		cfg.WriteTimeout = 30 * time.Second
+	if cfg.AnswerTimeout <= 0 {
+		cfg.AnswerTimeout = 30 * time.Second
 	}
 	if cfg.Watcher == nil {
 		cfg.Watcher = noWatcher{}
@@ -62,10 +65,11 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		Config: cfg,
 		sess:   session.New(cfg.Session),
 		conn:   conn,
-		w:      wire.NewWriter(conn, cfg.WriteTimeout, cfg.Watcher),
+		w:      wire.NewWriter(conn, cfg.AnswerTimeout, cfg.Watcher),
 		calls:  map[*call]struct{}{},
 	}
-	st := &stream{server: s, r: wire.NewReader(flushing{s}, wire.MaxLine)}
+	st := &stream{server: s, r: wire.NewReader(caller{s}, wire.MaxLine)}
+	s.listenOn()
 	stop := context.AfterFunc(ctx, s.hangUp)
 	defer stop()
 
@@ -79,7 +83,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		return ctx.Err()
 	}
 	if s.deaf.Load() {
-		return fmt.Errorf("the caller has not read an answer within %v: %w", cfg.WriteTimeout, os.ErrDeadlineExceeded)
+		return fmt.Errorf("the caller has not read an answer within %v: %w", cfg.AnswerTimeout, os.ErrDeadlineExceeded)
 	}
 	return st.err
 }
@@ -95,8 +99,11 @@ type server struct {
 
 	answers sync.WaitGroup // calls whose answer has not been written
 
-	mu    sync.Mutex // guards calls
+	heard time.Time // when the caller has sent something last; the reading goroutine's
+
+	mu    sync.Mutex // guards the rest
 	calls map[*call]struct{}
+	freed time.Time // when the last of calls has ended
 }
 
 // hangUp ends the connection. The caller sees its end at once, although the
@@ -111,6 +118,7 @@ func (s *server) hangUp() {
 // linger is called when the caller will send no more. It returns when all calls
 // are answered, or the caller has closed its reading side too.
 func (s *server) linger() {
+	s.conn.SetReadDeadline(time.Time{}) // of idleness
 	answered := make(chan struct{})
 	go func() { s.answers.Wait(); close(answered) }()
 

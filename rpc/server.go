@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
@@ -68,7 +69,9 @@ func (s *server) launch(c *call, sc *session.Call) {
 		defer s.answers.Done()
 		v, err := sc.Run()
 		s.mu.Lock()
-		delete(s.calls, c)
+		if delete(s.calls, c); len(s.calls) == 0 {
+			s.freed = time.Now()
+		}
 		s.watchAnother()
 		s.mu.Unlock()
 		s.reply(c, v, err)

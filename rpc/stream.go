@@ -31,15 +31,6 @@ type stream struct {
 	id, head, data []byte
 }
 
-// flushing is the connection as the reader sees it: before it waits for more,
-// it sends the answers that were kept to go out together.
-type flushing struct{ *server }
-
-func (f flushing) Read(p []byte) (int, error) {
-	f.written(f.w.Flush())
-	return f.conn.Read(p)
-}
-
 // token is what the library gets to see of a call. It needs no more than that
 // there is one: it could not carry every id, and would decode the parameters
 // and encode them again.

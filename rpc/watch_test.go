@@ -84,7 +84,7 @@ func TestWatcherKnowsTheCallInFlight(t *testing.T) {
 func TestWatcherKnowsOfAnAnswerThatIsWrittenInPart(t *testing.T) {
 	t.Parallel()
 	n := &notes{}
-	caller, served := serveWatched(t, Config{Watcher: n, WriteTimeout: 50 * time.Millisecond})
+	caller, served := serveWatched(t, Config{Watcher: n, AnswerTimeout: 50 * time.Millisecond})
 	go func() { // more answers than a socket has room for, which nobody reads
 		for range 1000 {
 			if _, err := fmt.Fprintln(caller, `{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}`); err != nil {

@@ -19,7 +19,7 @@ const turnGrace = 500 * time.Millisecond
 // Call never wait; they must be called from one goroutine, in the order of the
 // caller's requests. Each Call must be Run exactly once, from any goroutine.
 //
-// A connection has three lanes: control (the making call, Handshake,
+// A connection has three lanes: control (the making call, Handshake, SetTimeout,
 // SetInsecureSkipVerify, PeerCertSubject, Version), in (Read) and out (Write).
 // Calls of one lane run one after another; Read and Write also wait for the
 // control calls that were made before them. Close waits its turn behind all of
@@ -39,7 +39,9 @@ type Call struct {
 	run   func(context.Context) (any, error)
 	waits bool // run may have to wait
 
-	abandoned func() // if not nil, called instead of run when the call is cancelled before its turn
+	abandoned func() // if not nil, called instead of run when the call ends before its turn
+	// bound, if not nil, bounds the wait for the last of after, and run.
+	bound func(context.Context) (context.Context, context.CancelFunc)
 }
 
 // newCall registers a call. s.mu must be held.
@@ -96,21 +98,27 @@ func (c *Call) Run() (any, error) {
 }
 
 func (c *Call) perform() (any, error) {
-	for _, ch := range c.after {
+	ctx := c.ctx
+	for i, ch := range c.after {
+		if c.bound != nil && i == len(c.after)-1 {
+			var stop context.CancelFunc
+			ctx, stop = c.bound(ctx)
+			defer stop()
+		}
 		select {
 		case <-ch:
-		case <-c.ctx.Done():
+		case <-ctx.Done():
 		}
 		// Also if both has happened; and the session's end may have reached the
 		// call before, but not yet this one.
-		if why := cmp.Or(context.Cause(c.ctx), context.Cause(c.s.ctx)); why != nil {
+		if why := cmp.Or(context.Cause(ctx), context.Cause(c.s.ctx)); why != nil {
 			if c.abandoned != nil {
 				c.abandoned()
 			}
 			return nil, why
 		}
 	}
-	return c.run(c.ctx)
+	return c.run(ctx)
 }
 
 // describe completes an error with the call's name and handle.
@@ -194,7 +202,7 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 
 // closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that go on
 // waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be held.
-func (s *Session) closeInTurn(op string, h Handle, closeHandle func(), unmade func() bool) *Call {
+func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Context), unmade func() bool) *Call {
 	var c *Call
 	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
 		c.turn(ctx, h)
@@ -205,7 +213,7 @@ func (s *Session) closeInTurn(op string, h Handle, closeHandle func(), unmade fu
 		if never {
 			return nil, fail(kind.Handle, "the call that was to make it failed")
 		}
-		closeHandle()
+		closeHandle(ctx)
 		return 0, nil
 	})
 	return c

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,11 @@ const (
 	closed
 )
 
+// writePiece is how much of a Write must leave within its bound, in bytes. What is
+// larger is written in such pieces; so a peer that takes data slowly is not taken for one that takes none,
+// and one that takes a byte now and then is.
+const writePiece = 64 << 10
+
 // connection is one connection handle.
 type connection struct {
 	s        *Session
@@ -37,8 +43,9 @@ type connection struct {
 	// Guarded by s.mu.
 	state    connState
 	insecure bool
-	closing  bool // a Close has arrived
-	torn     bool // a Write has ended before all of its data could be sent
+	closing  bool          // a Close has arrived
+	torn     bool          // a Write has ended before all of its data could be sent
+	bound    time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
 	tls      EngineConn
 	ctl      <-chan struct{} // the last control call's end
 	in       <-chan struct{} // the last Read's end
@@ -90,10 +97,12 @@ func (c *connection) unmade() {
 	delete(c.s.conns, c.handle)
 }
 
-// close ends the connection in an orderly way and frees it.
-func (c *connection) close() {
+// close ends the connection in an orderly way, as far as ctx and the timeout allow, and frees it.
+func (c *connection) close(ctx context.Context) {
 	if t := c.forget(); t != nil {
-		t.Close()
+		ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
+		defer stop()
+		t.CloseContext(ctx)
 	}
 }
 
@@ -174,15 +183,12 @@ func (s *Session) connect(ctx context.Context, store *trust, host string, port i
 		return nil, err
 	}
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
-	ctx, stop := context.WithTimeout(ctx, s.Timeouts.Connect)
+	ctx, stop := bounded(ctx, s.Timeouts.Connect, "no connection")
 	defer stop()
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
-		if e.Kind == kind.Timeout {
-			e.Why = fmt.Sprintf("no connection within %v", s.Timeouts.Connect)
-		}
 		if e.Kind != kind.Cancelled {
 			e.Why = fmt.Sprintf("connect to %s: %s", addr, e.Why)
 		}
@@ -196,7 +202,7 @@ func (s *Session) connect(ctx context.Context, store *trust, host string, port i
 }
 
 // onConnection makes a call on a connection handle that runs after the calls of
-// the lanes that lanes returns, and replaces the tail of the first of them.
+// the lanes that lanes returns, and replaces the tail of the last of them.
 // s.mu must be held.
 func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<-chan struct{},
 	run func(context.Context, *connection) (any, error)) *Call {
@@ -209,24 +215,34 @@ func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<
 	for _, t := range tails {
 		call.after = append(call.after, *t)
 	}
-	*tails[0] = call.done
+	*tails[len(tails)-1] = call.done
 	return call
 }
 
 func ctlLane(c *connection) []*<-chan struct{} { return []*<-chan struct{}{&c.ctl} }
-func inLane(c *connection) []*<-chan struct{}  { return []*<-chan struct{}{&c.in, &c.ctl} }
-func outLane(c *connection) []*<-chan struct{} { return []*<-chan struct{}{&c.out, &c.ctl} }
+func inLane(c *connection) []*<-chan struct{}  { return []*<-chan struct{}{&c.ctl, &c.in} }
+func outLane(c *connection) []*<-chan struct{} { return []*<-chan struct{}{&c.ctl, &c.out} }
 
 // Handshake does the TLS handshake. The result is 0.
 func (s *Session) Handshake(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	bound := s.bound(h, s.Timeouts.Handshake)
 	return s.onConnection("tls.Handshake", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
-		return 0, c.handshake(ctx)
+		return 0, c.handshake(ctx, bound)
 	})
 }
 
-func (c *connection) handshake(ctx context.Context) error {
+// bound is that of a call on a connection handle which is being made now; the session's own would be
+// preset. s.mu must be held.
+func (s *Session) bound(h Handle, preset time.Duration) time.Duration {
+	if c := s.conns[h]; c != nil {
+		return cmp.Or(c.bound, preset)
+	}
+	return preset
+}
+
+func (c *connection) handshake(ctx context.Context, bound time.Duration) error {
 	s := c.s
 	s.mu.Lock()
 	if err := c.stateError(); err != nil || c.state == ready {
@@ -237,7 +253,7 @@ func (c *connection) handshake(ctx context.Context) error {
 	t := c.tls
 	s.mu.Unlock()
 
-	ctx, stop := context.WithTimeout(ctx, s.Timeouts.Handshake)
+	ctx, stop := bounded(ctx, bound, noHandshake)
 	defer stop()
 	err := t.Handshake(ctx)
 
@@ -248,15 +264,19 @@ func (c *connection) handshake(ctx context.Context) error {
 		return nil
 	}
 	c.become(broken)
-	return handshakeError(ctx, err, s.Timeouts.Handshake)
+	return classify(ctx, err, kind.Handshake)
 }
 
-func handshakeError(ctx context.Context, err error, bound time.Duration) *Error {
-	e := classify(ctx, err, kind.Handshake)
-	if e.Kind == kind.Timeout {
-		e.Why = fmt.Sprintf("no handshake within %v", bound)
+// noHandshake is what a handshake that meets its bound is said to be.
+const noHandshake = "no handshake"
+
+// bounded is ctx with a bound; who meets it gets an error of kind "timeout" that says what there was
+// not in that time. 0 is no bound.
+func bounded(ctx context.Context, bound time.Duration, missing string) (context.Context, context.CancelFunc) {
+	if bound == 0 {
+		return ctx, func() {}
 	}
-	return e
+	return context.WithTimeoutCause(ctx, bound, fail(kind.Timeout, "%s within %v", missing, bound))
 }
 
 // Write sends all of data, at most 16 MiB. It keeps data until it has ended.
@@ -274,17 +294,14 @@ func (s *Session) WriteRest(h Handle, data []byte, n int) *Call {
 	defer s.mu.Unlock()
 	call := s.write(h, data, n)
 	if c := s.conns[h]; c != nil {
-		call.abandoned = func() {
-			s.mu.Lock()
-			c.torn = true
-			s.mu.Unlock()
-		}
+		call.abandoned = c.tear
 	}
 	return call
 }
 
 // write makes a Write that adds before to its result. s.mu must be held.
 func (s *Session) write(h Handle, data []byte, before int) *Call {
+	bound := s.bound(h, s.Timeouts.Write)
 	return s.onConnection("tls.Write", h, outLane, func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.usable()
 		if err == nil && c.isTorn() {
@@ -293,12 +310,31 @@ func (s *Session) write(h Handle, data []byte, before int) *Call {
 		if err != nil || len(data) == 0 {
 			return before, err
 		}
-		n, err := t.Write(ctx, data)
-		if err != nil {
-			return nil, classify(ctx, err, kind.IO)
+		for sent := 0; sent < len(data); {
+			n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], bound)
+			if sent += n; err != nil {
+				if before+sent > 0 {
+					c.tear()
+				}
+				if err.Kind == kind.Timeout {
+					err.Why += fmt.Sprintf("; %d of %d have left", before+sent, before+len(data))
+				}
+				return nil, err
+			}
 		}
-		return before + n, nil
+		return before + len(data), nil
 	})
+}
+
+// writeWithin writes a piece within its bound.
+func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Duration) (int, *Error) {
+	ctx, stop := bounded(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
+	defer stop()
+	n, err := t.Write(ctx, piece)
+	if err != nil {
+		return n, classify(ctx, err, kind.IO)
+	}
+	return n, nil
 }
 
 func (c *connection) isTorn() bool {
@@ -307,12 +343,19 @@ func (c *connection) isTorn() bool {
 	return c.torn
 }
 
+// tear notes that a Write has been cut short.
+func (c *connection) tear() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.torn = true
+}
+
 // Read waits for data and returns what is there, at most max bytes; none if the
-// peer has sent close_notify.
+// peer has sent close_notify. A Read that ends with kind "timeout" has lost nothing.
 func (s *Session) Read(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.onConnection("tls.Read", h, inLane, func(ctx context.Context, c *connection) (any, error) {
+	call := s.onConnection("tls.Read", h, inLane, func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.usable()
 		if err != nil {
 			return nil, err
@@ -324,6 +367,31 @@ func (s *Session) Read(h Handle, max int) *Call {
 		}
 		return buf[:n], nil
 	})
+	// The wait for an earlier Read counts: that one may have no bound.
+	bound := s.bound(h, s.Timeouts.Read)
+	call.bound = func(ctx context.Context) (context.Context, context.CancelFunc) { return bounded(ctx, bound, "no data") }
+	return call
+}
+
+// SetTimeout bounds each Handshake, Read and piece of a Write on a connection handle, or each Accept on a context
+// handle, that is made afterwards. 0 brings the session's own timeouts back. The result is 0, when it is known that
+// there is such a handle.
+func (s *Session) SetTimeout(h Handle, bound time.Duration) *Call {
+	const op = "tls.SetTimeout"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.contexts[h] != nil {
+		return s.setAcceptTimeout(op, h, bound)
+	}
+	call := s.onConnection(op, h, ctlLane, func(_ context.Context, c *connection) (any, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return 0, c.stateError()
+	}).instant()
+	if c := s.conns[h]; c != nil {
+		c.bound = bound // now: calls that were made before have theirs already
+	}
+	return call
 }
 
 // Close sends close_notify where that makes sense and frees the handle. It takes its turn

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"cmp"
 	"context"
+	"time"
 
 	"tlsd/internal/kind"
 )
@@ -17,6 +19,7 @@ type serverContext struct {
 	gone      bool // the call that was to make it failed
 	engine    EngineContext
 	made      <-chan struct{}      // the making call's end
+	bound     time.Duration        // of each Accept that is made from now on; 0: the session's own
 	listeners map[string]*listener // by address
 }
 
@@ -46,6 +49,25 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	call.abandoned = c.unmade
 	c.made = call.done
 	s.contexts[h] = c
+	return call
+}
+
+// setAcceptTimeout is SetTimeout on a context handle. s.mu must be held.
+func (s *Session) setAcceptTimeout(op string, h Handle, bound time.Duration) *Call {
+	c, err := s.context(h)
+	if err != nil {
+		return s.refuse(op, h, err)
+	}
+	call := s.newCall(op, h, func(context.Context) (any, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if c.gone {
+			return nil, fail(kind.Handle, "the call that was to make it failed")
+		}
+		return 0, nil
+	}).instant()
+	call.after = []<-chan struct{}{c.made}
+	c.bound = bound
 	return call
 }
 
@@ -91,7 +113,10 @@ func (s *Session) Accept(ctxHandle Handle, host string, port int) *Call {
 		return s.refuse(op, ctxHandle, err)
 	}
 	var c *connection
+	bound := cmp.Or(sc.bound, s.Timeouts.Accept)
 	call := s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
+		ctx, stop := bounded(ctx, bound, "no client has done its handshake")
+		defer stop()
 		t, err := sc.accept(ctx, host, port)
 		if err != nil {
 			c.unmade()
@@ -120,8 +145,11 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
 }
 
-// close frees the context. No Accept may be using it.
-func (c *serverContext) close() {
+// close frees the context. No Accept may be using it. Clients that were not claimed are closed in an
+// orderly way, as far as ctx and the timeout allow.
+func (c *serverContext) close(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
+	defer stop()
 	c.s.mu.Lock()
 	listeners := c.listeners
 	c.listeners = nil
@@ -130,7 +158,7 @@ func (c *serverContext) close() {
 	delete(c.s.contexts, c.handle)
 	c.s.mu.Unlock()
 	for _, l := range listeners {
-		l.close()
+		l.close(ctx)
 	}
 	if e != nil {
 		e.Free()

@@ -27,6 +27,6 @@
 //	closed ◀──────────────────┴──────────────────────────┴──────────────┘
 //
 // Write, Read, PeerCertSubject and Version need ready; SetInsecureSkipVerify
-// needs open; Handshake needs open, and answers at once in ready; Close works in
+// needs open; Handshake needs open, and answers at once in ready; SetTimeout works in both; Close in
 // all of them but closed. All changes go through connection.become.
 package session

@@ -73,10 +73,11 @@ type EngineConn interface {
 	TryWrite(p []byte) (n int, err error)
 	PeerSubject() string
 	Version() string
-	// Close ends calls that wait, sends close_notify where that makes sense,
-	// and frees the connection. It does not wait for the peer.
-	Close() error
-	// Abort is Close without close_notify. It does not wait at all.
+	// CloseContext ends calls that wait, sends close_notify where that makes sense,
+	// and frees the connection. It does not wait for the peer's close_notify, and for nothing
+	// once ctx is done.
+	CloseContext(ctx context.Context) error
+	// Abort is CloseContext without close_notify. It does not wait at all.
 	Abort() error
 }
 

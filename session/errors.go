@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -134,6 +135,12 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 		errors.As(err, &netErr) && netErr.Timeout():
 		out.Kind = kind.Timeout
 		out.Why = "timed out"
+		if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
+			<-ctx.Done() // A moment, if at all: who has a deadline of his own may see it pass first.
+		}
+		if errors.As(context.Cause(ctx), &e) { // see bounded
+			out.Why = e.Why
+		}
 	}
 	return out
 }

@@ -185,13 +185,13 @@ func TestTimeouts(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	c := session.Config{}.WithDefaults()
-	if c.Timeouts != (session.Timeouts{Connect: 30 * time.Second, Handshake: 30 * time.Second, AcceptHandshake: 10 * time.Second}) {
+	if c.Timeouts != (session.Timeouts{Connect: 30 * time.Second, Handshake: 30 * time.Second, AcceptHandshake: 10 * time.Second, Write: 30 * time.Second, Close: time.Second}) {
 		t.Errorf("timeouts %+v", c.Timeouts)
 	}
 	if c.Limits != (session.Limits{Handles: 65536, Calls: 4096, Pending: 128}) {
 		t.Errorf("limits %+v", c.Limits)
 	}
-	c = session.Config{Timeouts: session.Timeouts{Connect: 1, Handshake: 2, AcceptHandshake: 3}, Limits: session.Limits{Handles: 4, Calls: 5, Pending: 6}}
+	c = session.Config{Timeouts: session.Timeouts{Connect: 1, Handshake: 2, AcceptHandshake: 3, Accept: 4, Read: 5, Write: 6, Close: 7}, Limits: session.Limits{Handles: 4, Calls: 5, Pending: 6}}
 	if got := c.WithDefaults(); got != c {
 		t.Errorf("given values are replaced: %+v", got)
 	}

@@ -92,15 +92,15 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 		switch {
 		case l.err == nil:
 			return l, nil
-		case first || l.err.Kind != kind.Cancelled:
+		case first || l.err.Kind != kind.Cancelled && l.err.Kind != kind.Timeout:
 			return nil, l.err
 		}
-		// The Accept that was to open it was cancelled. This one was not.
+		// The Accept that was to open it has ended early. This one has not.
 	}
 }
 
 func (l *listener) open(ctx context.Context) *Error {
-	ctx, cancel := context.WithTimeout(ctx, l.s.Timeouts.Connect)
+	ctx, cancel := bounded(ctx, l.s.Timeouts.Connect, "no address")
 	defer cancel()
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, network(l.addr), l.addr)
@@ -168,11 +168,11 @@ func (l *listener) handshake(nc *net.TCPConn) {
 		l.ready <- arrival{err: classify(l.ctx, err, kind.Internal)}
 		return
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, l.s.Timeouts.AcceptHandshake)
+	ctx, cancel := bounded(l.ctx, l.s.Timeouts.AcceptHandshake, noHandshake)
 	defer cancel()
 	if err := conn.Handshake(ctx); err != nil {
-		conn.Close()
-		e := handshakeError(ctx, err, l.s.Timeouts.AcceptHandshake)
+		conn.Abort()
+		e := classify(ctx, err, kind.Handshake)
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
 		l.ready <- arrival{err: e}
 		return
@@ -181,8 +181,8 @@ func (l *listener) handshake(nc *net.TCPConn) {
 }
 
 // close stops listening, ends the handshakes and drops the clients that were
-// not claimed. It returns when all of that is done.
-func (l *listener) close() {
+// not claimed, all at the same time. It returns when all of that is done.
+func (l *listener) close(ctx context.Context) {
 	<-l.opened
 	if l.err != nil {
 		return
@@ -193,9 +193,10 @@ func (l *listener) close() {
 	close(l.ready)
 	for a := range l.ready {
 		if a.conn != nil {
-			a.conn.Close()
+			l.work.Go(func() { a.conn.CloseContext(ctx) })
 		}
 	}
+	l.work.Wait()
 }
 
 // network keeps an IPv4 address to IPv4: with "tcp", Go takes 0.0.0.0 for all

@@ -18,6 +18,10 @@ type Timeouts struct {
 	Connect         time.Duration // NewClient: look-up and all addresses together; 30 s
 	Handshake       time.Duration // Handshake; 30 s
 	AcceptHandshake time.Duration // one client's handshake under Accept; 10 s
+	Accept          time.Duration // Accept, until it has a client; none
+	Read            time.Duration // Read; none
+	Write           time.Duration // each piece of a Write (see writePiece); 30 s
+	Close           time.Duration // what Close waits for the network; 1 s
 }
 
 // Limits bound what one session may hold. Zero means the default.
@@ -44,6 +48,8 @@ func (c Config) WithDefaults() Config {
 	def(&c.Timeouts.Connect, 30*time.Second)
 	def(&c.Timeouts.Handshake, 30*time.Second)
 	def(&c.Timeouts.AcceptHandshake, 10*time.Second)
+	def(&c.Timeouts.Write, 30*time.Second)
+	def(&c.Timeouts.Close, time.Second)
 	lim := func(n *int, v int) {
 		if *n <= 0 {
 			*n = v
@@ -101,7 +107,7 @@ func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()
 	for _, c := range s.contexts {
-		c.close()
+		c.close(s.ctx)
 	}
 	for _, c := range s.conns {
 		if t := c.forget(); t != nil {

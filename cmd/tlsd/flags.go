@@ -29,11 +29,12 @@ type options struct {
 	workers   int
 	spare     int
 
-	timeouts     session.Timeouts
-	writeTimeout time.Duration
-	drainTimeout time.Duration
-	idleExit     time.Duration
-	watchdog     time.Duration
+	timeouts      session.Timeouts
+	answerTimeout time.Duration
+	idleTimeout   time.Duration
+	drainTimeout  time.Duration
+	idleExit      time.Duration
+	watchdog      time.Duration
 
 	maxSessions int
 	limits      session.Limits
@@ -58,7 +59,8 @@ func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
 		isolation: "session", confine: "auto", workers: runtime.NumCPU(), spare: 1,
-		timeouts: defaults.Timeouts, writeTimeout: 30 * time.Second, drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
+		timeouts: defaults.Timeouts, answerTimeout: 30 * time.Second, idleTimeout: 12 * time.Hour,
+		drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
 		maxSessions: 1000, limits: defaults.Limits,
 		logLevel: "info", logFormat: "auto", readyFD: -1,
 	}
@@ -90,8 +92,18 @@ func flagTable(o *options) []flagInfo {
 			"for Handshake", &duration{&o.timeouts.Handshake, false}},
 		{"", "accept-handshake-timeout", "TIME", "10s",
 			"for the handshake of one client under Accept", &duration{&o.timeouts.AcceptHandshake, false}},
+		{"", "accept-timeout", "TIME", "0, never",
+			"for Accept to get a client; it goes on listening", &duration{&o.timeouts.Accept, true}},
+		{"", "read-timeout", "TIME", "0, never",
+			"for Read to get data", &duration{&o.timeouts.Read, true}},
 		{"", "write-timeout", "TIME", "30s",
-			"for one answer to a caller that does not read it; then its session ends", &duration{&o.writeTimeout, false}},
+			"for each 64 KiB of a Write to leave", &duration{&o.timeouts.Write, false}},
+		{"", "close-timeout", "TIME", "1s",
+			"for what was written to arrive, when Close ends a connection", &duration{&o.timeouts.Close, false}},
+		{"", "answer-timeout", "TIME", "30s",
+			"for one answer to a caller that does not read it; then its session ends", &duration{&o.answerTimeout, false}},
+		{"", "session-idle-timeout", "TIME", "12h",
+			"for a session without a call in flight, of whose caller nothing comes; then it ends; 0: never", &duration{&o.idleTimeout, true}},
 		{"", "drain-timeout", "TIME", "30s",
 			"for open sessions when tlsd is told to stop; then they are ended", &duration{&o.drainTimeout, true}},
 		{"", "watchdog", "TIME", "10s",

@@ -180,7 +180,7 @@ func workerSettings(o *options) (json.RawMessage, error) {
 	}
 	return json.Marshal(workerConfig{
 		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits,
-		WriteTimeout: o.writeTimeout, LogLevel: o.logLevel,
+		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
 	})
 }
 

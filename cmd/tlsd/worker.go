@@ -42,12 +42,13 @@ const (
 
 // workerConfig is what the supervisor hands to a worker.
 type workerConfig struct {
-	Libssl       string           `json:"libssl"`
-	Version      string           `json:"version"`
-	Timeouts     session.Timeouts `json:"timeouts"`
-	Limits       session.Limits   `json:"limits"`
-	WriteTimeout time.Duration    `json:"writeTimeout"`
-	LogLevel     string           `json:"logLevel"`
+	Libssl        string           `json:"libssl"`
+	Version       string           `json:"version"`
+	Timeouts      session.Timeouts `json:"timeouts"`
+	Limits        session.Limits   `json:"limits"`
+	AnswerTimeout time.Duration    `json:"answerTimeout"`
+	IdleTimeout   time.Duration    `json:"idleTimeout"`
+	LogLevel      string           `json:"logLevel"`
 }
 
 // The name in ps(1) and top(1) is that of the first thread, which is certain to
@@ -156,11 +157,12 @@ func (w *workerProcess) run() int {
 		}
 		w.serving.Go(func() {
 			err := rpc.Serve(ctx, conn, rpc.Config{
-				Session:      session.Config{Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits},
-				Version:      w.cfg.Version,
-				WriteTimeout: w.cfg.WriteTimeout,
-				Watcher:      place,
-				Confinement:  w.measures,
+				Session:       session.Config{Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits},
+				Version:       w.cfg.Version,
+				AnswerTimeout: w.cfg.AnswerTimeout,
+				IdleTimeout:   w.cfg.IdleTimeout,
+				Watcher:       place,
+				Confinement:   w.measures,
 			})
 			w.ended(msg.Session.Number, err)
 		})

@@ -62,6 +62,7 @@ var methods = []method{
 	{"tls.CloseServerContext", []param{pCtx}, false, "stop listening"},
 	{"tls.SetCaBundle", []param{{name: "path", typ: file}}, false, "trust these CA certificates instead of the system's"},
 	{"tls.PeerCertSubject", []param{pHandle}, false, "the subject of the peer's certificate"},
+	{"tls.SetTimeout", []param{pHandle, {name: "milliseconds", typ: number}}, false, "bound later waits on a handle; 0: tlsd's timeouts"},
 	{"tls.Backend", nil, false, "openssl, or stub without a library"},
 	{"tls.Version", []param{{name: "handle", typ: handle, optional: true}}, false, "the library's version, or a connection's"},
 	{"tls.LastError", nil, false, "the text of the session's last error"},

@@ -261,10 +261,10 @@ func (c *conn) Version() string {
 	return strings.Replace(tls.VersionName(c.ready().ConnectionState().Version), "TLS ", "TLSv", 1)
 }
 
-func (c *conn) Close() error { return c.close(true) }
-func (c *conn) Abort() error { return c.close(false) }
+func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }
+func (c *conn) Abort() error                           { return c.close(context.Background(), false) }
 
-func (c *conn) close(orderly bool) error {
+func (c *conn) close(ctx context.Context, orderly bool) error {
 	c.mu.Lock()
 	twice := c.closed
 	c.closed = true
@@ -276,6 +276,7 @@ func (c *conn) close(orderly bool) error {
 	}
 	c.e.count(&c.e.conns, -1)
 	if done && orderly {
+		_ = c.e.hook(ctx, Close)
 		return t.Close()
 	}
 	return c.nc.Close()

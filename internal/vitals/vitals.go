@@ -45,7 +45,7 @@ const (
 var methods = []string{
 	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify",
 	"tls.NewServerContext", "tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject",
-	"tls.Backend", "tls.Version", "tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover",
+	"tls.SetTimeout", "tls.Backend", "tls.Version", "tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover",
 }
 
 func number(method string) uint32 { return uint32(slices.Index(methods, method) + 1) }

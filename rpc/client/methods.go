@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"tlsd/internal/kind"
@@ -60,6 +61,14 @@ func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) e
 		n = 1
 	}
 	return c.Call(ctx, "tls.SetInsecureSkipVerify", []any{h, n}, nil)
+}
+
+// SetTimeout bounds each wait of a handle from now on: of a connection Handshake, Read and each 64 KiB of a
+// Write, of a server context Accept. A call that meets its bound fails with kind "timeout". The bound is
+// rounded up to milliseconds, of which there are at most 2147483647; 0 brings back the timeouts that tlsd was started with.
+func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) error {
+	ms := (bound + time.Millisecond - 1) / time.Millisecond
+	return c.Call(ctx, "tls.SetTimeout", []any{h, int64(ms)}, nil)
 }
 
 // NewServerContext loads a certificate chain and its private key (PEM files; relative paths

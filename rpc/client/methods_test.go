@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
@@ -36,6 +37,11 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 		{"tls.Close", `[7]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.CloseConn(ctx, 7) }, nil},
 		{"tls.SetInsecureSkipVerify", `[7,1]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetInsecureSkipVerify(ctx, 7, true) }, nil},
 		{"tls.SetInsecureSkipVerify", `[7,0]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetInsecureSkipVerify(ctx, 7, false) }, nil},
+		{"tls.SetTimeout", `[7,1500]`, "0", func(ctx context.Context, c *Client) (any, error) {
+			return nil, c.SetTimeout(ctx, 7, 1500*time.Millisecond)
+		}, nil},
+		{"tls.SetTimeout", `[7,1]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetTimeout(ctx, 7, 1) }, nil},
+		{"tls.SetTimeout", `[7,0]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetTimeout(ctx, 7, 0) }, nil},
 		{"tls.NewServerContext", `["` + wd + `/a.crt","/b.key"]`, "2147483647", func(ctx context.Context, c *Client) (any, error) {
 			return c.NewServerContext(ctx, "a.crt", "/b.key")
 		}, Handle(2147483647)},

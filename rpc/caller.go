@@ -1,0 +1,60 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+// caller is the connection as the reader sees it. Before it waits for more, it
+// sends the answers that were kept to go out together. And it ends a session that is idle: there is
+// no call in flight, and for IdleTimeout nothing has come, be it between messages or in the middle of one.
+type caller struct{ *server }
+
+func (c caller) Read(p []byte) (int, error) {
+	c.written(c.w.Flush())
+	for {
+		n, err := c.conn.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			if c.IdleTimeout > 0 {
+				c.heard = time.Now()
+			}
+			return n, err
+		}
+		left := c.idleLeft()
+		if left <= 0 {
+			// Most callers learn of it when they make their next call.
+			c.refuse(&session.Error{Kind: kind.Timeout, Why: fmt.Sprintf(
+				"the session was idle for %v, the longest that this tlsd allows (--session-idle-timeout), and was ended", c.IdleTimeout)}, nil)
+			return 0, fmt.Errorf("nothing has come from the caller for %v: %w", c.IdleTimeout, err)
+		}
+		c.conn.SetReadDeadline(time.Now().Add(left))
+	}
+}
+
+// listenOn begins to watch for idleness. The deadline is not moved with all that comes, but
+// when it has passed.
+func (s *server) listenOn() {
+	if s.IdleTimeout > 0 {
+		s.heard = time.Now()
+		s.conn.SetReadDeadline(s.heard.Add(s.IdleTimeout))
+	}
+}
+
+// idleLeft is for how long the session may still be idle.
+func (s *server) idleLeft() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.calls) > 0 {
+		return s.IdleTimeout
+	}
+	since := s.heard
+	if s.freed.After(since) {
+		since = s.freed
+	}
+	return s.IdleTimeout - time.Since(since)
+}

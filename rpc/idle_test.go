@@ -1,0 +1,89 @@
+package rpc_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/rpc"
+)
+
+const idleLimit = 100 * time.Millisecond
+
+func idling(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = idleLimit }
+
+// endsIdle reads the last line of an idle session, and checks that it has ended for that reason.
+func (p *peer) endsIdle() {
+	p.t.Helper()
+	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32009,"message":...,"data":{"kind":"timeout"}}}`)
+	p.ended()
+	if err := p.over(); !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "nothing has come from the caller") {
+		p.t.Errorf("Serve returned %v", err)
+	}
+}
+
+// TestIdleSessionEnds, also in the middle of a message, and what it owned is freed.
+func TestIdleSessionEnds(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]string{
+		"between messages":        "",
+		"in a line":               `{"jsonrpc":"2.0","id":1,`,
+		"in a long line":          `{"jsonrpc":"2.0","id":1,` + strings.Repeat(" ", 1<<20),
+		"in a batch":              `[{"jsonrpc":"2.0","id":1,"method":"tls.Backend"},`,
+		"before raw bytes":        `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":5}` + "\n",
+		"in raw bytes":            `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":16777216}` + "\nabc",
+		"in raw bytes to nowhere": `{"jsonrpc":"2.0","id":1,"method":"tls.Close","params":[1],"raw":5}` + "\nabc",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
+			begun := time.Now()
+			p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",` + itoa(fakeengine.Silent(t)) + "]}\n" +
+				`{"jsonrpc":"2.0","id":2,"method":"tls.Handshake","params":[1]}` + "\n")
+			p.answer()
+			p.answer()
+			p.send(part)
+			p.endsIdle()
+			if d := time.Since(begun); d < idleLimit {
+				t.Errorf("it has ended after %v already", d)
+			}
+		})
+	}
+}
+
+// TestASessionWithACallInFlightIsNotIdle; its time begins when the call has ended.
+func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, idling)
+	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
+		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,500]}` + "\n" +
+		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(fakeengine.FreePort(t)) + `]}` + "\n")
+	p.expect(`{"jsonrpc":"2.0","id":1,"result":1}`)
+	p.expect(`{"jsonrpc":"2.0","id":2,"result":0}`)
+	p.expect(`{"jsonrpc":"2.0","id":3,"error":{"code":-32009,"message":...,"data":{"kind":"timeout","op":"tls.Accept","handle":1}}}`)
+	answered := time.Now()
+	p.endsIdle()
+	if d := time.Since(answered); d < idleLimit/2 {
+		t.Errorf("it has ended %v after the answer already", d)
+	}
+}
+
+// TestACallerThatHasShutDownItsWritingSideIsNotIdle while it waits for an answer.
+func TestACallerThatHasShutDownItsWritingSideIsNotIdle(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, idling)
+	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
+		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,500]}` + "\n" +
+		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(fakeengine.FreePort(t)) + `]}` + "\n")
+	p.conn.CloseWrite()
+	p.expect(`{"jsonrpc":"2.0","id":1,"result":1}`)
+	p.expect(`{"jsonrpc":"2.0","id":2,"result":0}`)
+	p.expect(`{"jsonrpc":"2.0","id":3,"error":{"code":-32009,"message":...,"data":{"kind":"timeout","op":"tls.Accept","handle":1}}}`)
+	p.ended()
+	if err := p.over(); err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+}

@@ -1,0 +1,274 @@
+package session_test
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+// moment is a bound that passes soon, and era one that does not pass in a test.
+const (
+	moment = 50 * time.Millisecond
+	era    = time.Hour
+)
+
+// timesOut is the error of a call that must fail with kind timeout; its text has all of says.
+func (r *rig) timesOut(c *session.Call, says ...string) {
+	r.t.Helper()
+	e := r.fails(c, kind.Timeout)
+	for _, s := range says {
+		if !strings.Contains(e.Error(), s) {
+			r.t.Errorf("%q; want to read %q", e, s)
+		}
+	}
+}
+
+// TestReadTimesOutAndLosesNothing, whoever has set the bound.
+func TestReadTimesOutAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	for name, byHandle := range map[string]bool{"the session's": false, "the handle's": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bound := session.Timeouts{Read: moment}
+			if byHandle {
+				bound.Read = era
+			}
+			r := newRig(t, timeouts(bound))
+			h := r.client(r.echo())
+			if byHandle {
+				r.ok(r.SetTimeout(h, moment))
+			}
+			r.timesOut(r.Read(h, 10), "tls.Read", "no data within 50ms")
+			r.ok(r.Write(h, []byte("x")))
+			for {
+				// On a slow machine even this may come too late.
+				g := r.start(r.Read(h, 10))
+				if v, err := g.wait(); err == nil {
+					if got := string(v.([]byte)); got != "x" {
+						t.Errorf("read %q, want x", got)
+					}
+					return
+				}
+				g.fails(kind.Timeout)
+			}
+		})
+	}
+}
+
+// TestSetTimeoutHoldsForEachLaterCall of its handle, and for no other; 0 brings the session's back.
+func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
+	t.Parallel()
+	t.Run("Handshake", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		port := fakeengine.Silent(t)
+		a, b := r.NewClient("localhost", port), r.NewClient("localhost", port)
+		bound := r.SetTimeout(1, moment) // waits for the connect
+		first, second := r.Handshake(1), r.Handshake(2)
+		other := r.start(second)
+		for _, c := range []*session.Call{a, b, bound} {
+			defer r.start(c).ok()
+		}
+		r.timesOut(first, "no handshake within 50ms")
+		if other.ended() {
+			t.Errorf("another handle's Handshake has ended as well: %v", other.err)
+		}
+		r.fails(r.SetTimeout(1, moment), kind.State)
+		second.Cancel()
+		cancelled(t, other)
+	})
+	t.Run("Read", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		h := r.client(r.echo())
+		before := r.start(r.Read(h, 1))
+		r.ok(r.SetTimeout(h, moment))
+		r.timesOut(r.Read(h, 1)) // its wait behind the other Read counts
+		if before.ended() {
+			t.Errorf("a Read from before has ended as well: %v", before.err)
+		}
+		r.ok(r.SetTimeout(h, 0))
+		after := r.start(r.Read(h, 1))
+		select {
+		case <-after.done:
+			t.Errorf("a Read without a bound has ended: %v", after.err)
+		case <-time.After(4 * moment): // the promise is that nothing happens
+		}
+		after.Cancel()
+		cancelled(t, after)
+		before.Cancel()
+		cancelled(t, before)
+	})
+	t.Run("Write", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		h := r.client(fakeengine.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }))
+		r.ok(r.SetTimeout(h, moment))
+		r.timesOut(r.Write(h, make([]byte, 16<<20)), "the peer has not taken 65536 bytes within 50ms", "of 16777216 have left")
+		r.fails(r.Write(h, []byte("x")), kind.State)
+		r.ok(r.Close(h))
+	})
+	t.Run("Accept", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		port := fakeengine.FreePort(t)
+		made := r.NewServerContext(r.cert.CertFile, r.cert.KeyFile)
+		bound := r.SetTimeout(1, moment) // waits for the context
+		accept := r.Accept(1, "127.0.0.1", port)
+		defer r.start(made).ok()
+		defer r.start(bound).ok()
+		r.timesOut(accept, "no client has done its handshake within 50ms")
+		// The listener goes on: this client comes while there is no Accept.
+		r.dial(port)
+		r.ok(r.SetTimeout(1, 0))
+		r.ok(r.Handshake(r.handle(r.Accept(1, "127.0.0.1", port))))
+	})
+	t.Run("no such handle", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.fails(r.SetTimeout(1, moment), kind.Handle)
+		h := r.server()
+		r.ok(r.CloseServerContext(h))
+		r.fails(r.SetTimeout(h, moment), kind.Handle)
+		bad := r.start(r.NewServerContext("/nonexistent", "/nonexistent"))
+		late := r.start(r.SetTimeout(h+1, moment))
+		bad.fails(kind.File)
+		late.fails(kind.Handle)
+	})
+}
+
+func TestAcceptTimesOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, timeouts(session.Timeouts{Accept: moment}))
+	ctx, port := r.server(), fakeengine.FreePort(t)
+	r.timesOut(r.Accept(ctx, "127.0.0.1", port), "no client")
+	nc := dialTCP(t, port) // one that dawdles is no client
+	r.timesOut(r.Accept(ctx, "127.0.0.1", port), "no client")
+	nc.Close()
+	r.ok(r.CloseServerContext(ctx))
+}
+
+// TestWriteIsBoundedByThePiece: a Write may take longer than its bound if the peer goes on taking data.
+func TestWriteIsBoundedByThePiece(t *testing.T) {
+	t.Parallel()
+	var (
+		mu    sync.Mutex
+		bound []time.Time // of each piece
+	)
+	r := newRig(t, timeouts(session.Timeouts{Write: era}), func(e *fakeengine.Engine, _ *session.Config) {
+		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+			if op == fakeengine.Write {
+				until, _ := ctx.Deadline()
+				mu.Lock()
+				bound = append(bound, until)
+				mu.Unlock()
+			}
+			return nil
+		}
+	})
+	h := r.client(r.echo())
+	begun := time.Now()
+	if n := r.ok(r.Write(h, make([]byte, 5<<16+1))); n != 5<<16+1 {
+		t.Errorf("%v bytes written", n)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(bound) != 6 {
+		t.Fatalf("%d pieces, want 6", len(bound))
+	}
+	last := begun.Add(era)
+	for i, b := range bound {
+		if b.Before(last) {
+			t.Errorf("piece %d has until %v, which is not an hour from its beginning, after %v", i, b, last)
+		}
+		last = b
+	}
+}
+
+// TestAWriteCutBetweenPiecesTearsTheStream: nothing may follow, though the engine could send.
+func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Write)
+	r := newRig(t, g.install)
+	h := r.client(fakeengine.Serve(t, greet(r)))
+	c := r.start(r.Write(h, make([]byte, 1<<17)))
+	g.release <- nil
+	for range 2 {
+		select {
+		case <-g.arrived:
+		case <-time.After(patience):
+			t.Fatal("no second piece")
+		}
+	}
+	c.Cancel() // the second piece has not begun
+	cancelled(t, c)
+	r.fails(r.Write(h, []byte("x")), kind.State)
+	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
+		t.Errorf("the incoming stream gives %q", got)
+	}
+}
+
+// TestListenThatTimesOutDoesNotEndOtherAccepts: the Accept that opens the listener meets its bound
+// while it looks up the address. Not parallel, as it counts look-ups.
+func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
+	r := newRig(t)
+	ctx, port := r.server(), fakeengine.FreePort(t)
+	before, name := lookups.Load(), slowName()
+	r.ok(r.SetTimeout(ctx, 4*moment))
+	a := r.start(r.Accept(ctx, name, port))
+	until(t, "the look-up", func() bool { return lookups.Load() > before })
+	r.ok(r.SetTimeout(ctx, 0))
+	b := r.start(r.Accept(ctx, name, port))
+	before = lookups.Load()
+	a.fails(kind.Timeout)
+	until(t, "the other Accept's own look-up", func() bool { return b.ended() || lookups.Load() > before })
+	if b.ended() {
+		t.Fatalf("the other Accept has ended as well: %v", b.err)
+	}
+	b.Cancel()
+	cancelled(t, b)
+}
+
+// TestUnclaimedClientsAreClosedTogether: one that takes nothing does not hold up the next.
+func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
+	t.Parallel()
+	var (
+		closing atomic.Int32
+		armed   atomic.Bool
+	)
+	together := make(chan struct{})
+	r := newRig(t, timeouts(session.Timeouts{Close: patience}), func(e *fakeengine.Engine, _ *session.Config) {
+		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+			if op != fakeengine.Close || !armed.Load() {
+				return nil
+			}
+			if closing.Add(1) == 2 {
+				close(together)
+			}
+			select {
+			case <-together:
+			case <-ctx.Done():
+				t.Error("no two clients were closed at the same time")
+			}
+			return nil
+		}
+	})
+	ctx, port := r.listening()
+	for range 5 {
+		r.dial(port)
+	}
+	r.handle(r.Accept(ctx, local, port)) // likely, the others have got as far
+	armed.Store(true)
+	r.ok(r.CloseServerContext(ctx))
+	if closing.Load() == 0 {
+		t.Error("no client was closed in an orderly way")
+	}
+}
