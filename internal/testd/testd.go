@@ -15,6 +15,7 @@
 //   - A program is built once in a test binary's run, as make builds it, when the
 //     first test asks for it. Main removes it. For a machine without compilers they can be
 //     built elsewhere: TLSD_TEST_BIN names the folder where they lie.
+//   - A daemon loads the libssl that TLSD_TEST_LIBSSL names, if it is set and the test's flags name no other.
 //   - A daemon gets an environment of which the tester's settings (TLSD_…, SSL_CERT_…,
 //     OPENSSL_CONF, LISTEN_…, NOTIFY_SOCKET) are taken out.
 //   - At the end of its test a daemon is stopped by SIGTERM. The test fails if it
@@ -109,7 +110,11 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	defer ready.Close()
 	defer readySide.Close()
 
-	d.cmd = exec.Command(d.exe, append([]string{"--socket=" + d.Socket, "--ready-fd=3"}, o.Flags...)...)
+	flags := []string{"--socket=" + d.Socket, "--ready-fd=3"}
+	if lib := os.Getenv("TLSD_TEST_LIBSSL"); lib != "" {
+		flags = append(flags, "--libssl="+lib)
+	}
+	d.cmd = exec.Command(d.exe, append(flags, o.Flags...)...)
 	d.cmd.ExtraFiles = []*os.File{readySide}
 	d.cmd.Dir = "/"
 	d.cmd.Env = append(environment(), o.Env...)

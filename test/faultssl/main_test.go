@@ -1,0 +1,152 @@
+package main
+
+import (
+	"debug/elf"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"tlsd/internal/testd"
+)
+
+func TestMain(m *testing.M) { testd.Main(m) }
+
+// built is the library, which all tests share.
+var built struct {
+	once      sync.Once
+	image     []byte
+	functions []function
+	err       error
+}
+
+// library builds faultssl into a folder that every user can enter, with these orders beside it.
+func library(t *testing.T, orders string) (file string, functions []function) {
+	t.Helper()
+	if _, err := exec.LookPath("cc"); err != nil {
+		skip(t, "needs a C compiler")
+	}
+	built.once.Do(func() {
+		file := filepath.Join(t.TempDir(), "faultssl.so")
+		if built.functions, built.err = build(file); built.err == nil {
+			built.image, built.err = os.ReadFile(file)
+		}
+	})
+	if errors.Is(built.err, errNoLibrary) {
+		skip(t, built.err.Error())
+	}
+	check(t, built.err)
+	file = filepath.Join(testd.Dir(t), "faultssl.so")
+	check(t, os.WriteFile(file, built.image, 0o644))
+	check(t, os.WriteFile(file+".orders", []byte(orders), 0o644))
+	return file, built.functions
+}
+
+// skip skips a test, unless TLSD_TEST_STRICT=1 allows no skipping.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("TLSD_TEST_STRICT") == "1" {
+		t.Fatalf("TLSD_TEST_STRICT=1 allows no skipping: %s", why)
+	}
+	t.Skip(why)
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// libc are the names in the table of symbols that are not OpenSSL's.
+var libc = []string{"__errno_location", "__error"}
+
+// table reads the names that package openssl looks up: a row has alternatives.
+func table(t *testing.T) (rows [][]string, optional map[string]bool) {
+	t.Helper()
+	source, err := os.ReadFile("../../openssl/symbols.go")
+	check(t, err)
+	optional = map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\s*\{"([\w ]+)", &s\.\w+, (\w+)\}`).FindAllStringSubmatch(string(source), -1) {
+		names := strings.Fields(m[1])
+		if slices.Contains(libc, names[0]) {
+			continue
+		}
+		rows = append(rows, names)
+		optional[names[0]] = m[2] == "optional"
+	}
+	if len(rows) < 60 {
+		t.Fatalf("found %d rows in the table of symbols: this checks next to nothing", len(rows))
+	}
+	return rows, optional
+}
+
+func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
+	t.Parallel()
+	file, functions := library(t, "")
+	lib, err := elf.Open(file)
+	check(t, err)
+	defer lib.Close()
+	exported, err := lib.DynamicSymbols()
+	check(t, err)
+	wrapped := map[string]bool{}
+	for _, s := range exported {
+		if s.Section == elf.SHN_UNDEF {
+			continue
+		}
+		// With another version, or none, libssl's own calls of libcrypto would come here, too.
+		if s.Version != "FAULTSSL" {
+			t.Errorf("%s has the version %q", s.Name, s.Version)
+		}
+		wrapped[s.Name] = true
+	}
+	rows, optional := table(t)
+	named := map[string]bool{}
+	for _, names := range rows {
+		any := optional[names[0]]
+		for _, name := range names {
+			any = any || wrapped[name]
+			named[name] = true
+		}
+		if !any {
+			t.Errorf("%s has no wrapper", strings.Join(names, " or "))
+		}
+	}
+	for _, f := range functions {
+		if !wrapped[f.name] || !named[f.name] {
+			t.Errorf("%s: exported %v, in the table of symbols %v", f.name, wrapped[f.name], named[f.name])
+		}
+	}
+}
+
+// What cannot be the same with faultssl: these tests are about the two files of libssl and libcrypto, and here
+// all symbols are in a third.
+const aboutFiles = "^(TestTheLibcryptoInUseIsTold|TestALibsslWithAForeignLibcryptoIsRefused)$"
+
+func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
+	t.Parallel()
+	file, _ := library(t, "# no orders, but a file that is read at every call\n")
+	for _, suite := range [][]string{
+		{"tlsd/openssl", "-skip", aboutFiles},
+		{"tlsd/test/conformance", "-run", "^Test(RequestAndReply|MuchDataBothWays|CertificatesAreJudged|ARefusedCertificateIsExplained|" +
+			"ACutConnectionIsAnError|AResetConnectionIsAnError|DataBeforeACutIsNotLost|PeersWithTLS12Only|BadFiles|TheCaBundleThatHolds|AnAcceptMeetsABadClient)$"},
+	} {
+		t.Run(strings.ReplaceAll(suite[0], "/", "."), func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-count=1", "-timeout=4m", "-v"}, suite...)...)
+			cmd.Env = append(os.Environ(), "TLSD_TEST_LIBSSL="+file)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if passed := strings.Count(string(out), "--- PASS: "); passed < 30 {
+				t.Errorf("%d tests have passed: that is hardly the suite\n%s", passed, out)
+			}
+		})
+	}
+}
