@@ -27,6 +27,7 @@ type Conn struct {
 	client  bool
 	peer    peerName // whom a client expects
 	store   string   // what a client trusts, for people
+	tls13   bool     // nothing older is spoken
 	verdict *verdict // a client's
 
 	done   chan struct{} // closed when Close begins
@@ -72,7 +73,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 		return nil, err
 	}
 	cn := &Conn{
-		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, verify: !c.server,
+		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, verify: !c.server, tls13: c.min == tls13,
 		done: make(chan struct{}), idle: make(chan struct{}),
 		reading: newSem(), writing: newSem(),
 		slots: [2]slot{readable: {sem: newSem()}, writable: {sem: newSem()}},
@@ -91,6 +92,9 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 			return
 		}
 		ok = int32(call(l.sym.sslSetFd, cn.ssl, fd)) == 1
+		if c.min != 0 {
+			ok = ok && int64(call(l.sym.sslCtrl, cn.ssl, ctrlSetMinProto, c.min, 0)) == 1
+		}
 		if c.server {
 			call(l.sym.sslSetAcceptState, cn.ssl)
 			return

@@ -17,9 +17,15 @@ type Context struct {
 	server bool
 	store  string // a client's trust store, for people
 
+	min uintptr // the lowest version of TLS, if it is above that of ctx
+
 	mu  sync.RWMutex // held by Free; shared by those who use ctx
 	ctx uintptr      // 0 after Free
 }
+
+// RequireTLS13 refuses older versions of TLS on the connections that are made from the context. It is called before
+// the first one. (An SSL_CTX can be shared with contexts that do not require it.)
+func (c *Context) RequireTLS13() { c.min = tls13 }
 
 // NewClientContext makes a context for clients that trust the bundle, or with nil the
 // system's store. It is cheap: the store is shared.

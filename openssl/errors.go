@@ -104,7 +104,9 @@ func (e *VerifyError) Error() string {
 type HandshakeError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first
-	Err    error    // ErrTruncated or a syscall.Errno, if that is the cause; else nil
+	// Version: one side, by what it says, speaks no version of TLS that the other allows.
+	Version bool
+	Err     error // ErrTruncated or a syscall.Errno, if that is the cause; else nil
 }
 
 func (e *HandshakeError) Error() string { return "TLS handshake failed: " + e.Reason }

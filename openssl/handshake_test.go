@@ -390,7 +390,7 @@ func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 			if !errors.As(err, &h) {
 				t.Fatalf("error %v (%T), want a HandshakeError", err, err)
 			}
-			if !strings.Contains(h.Reason, tc.reason) {
+			if !strings.Contains(h.Reason, tc.reason) || h.Version != strings.Contains(name, "TLS 1.1") {
 				t.Errorf("reason %q, want %q (queue %q)", h.Reason, tc.reason, h.Queue)
 			}
 			if tc.err != nil && !errors.Is(err, tc.err) {

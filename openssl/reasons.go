@@ -14,7 +14,7 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
-	e := &HandshakeError{Queue: q.strings()}
+	e := &HandshakeError{Queue: q.strings(), Version: q.has(reasonUnsupportedProtocol, reasonAlert+alertProtocolVersion)}
 	switch {
 	case q.has(reasonWrongVersionNumber, reasonHTTPRequest, reasonHTTPSProxyRequest, reasonPacketTooLong):
 		e.Reason = "the peer does not speak TLS: it may be plain HTTP, or another protocol that begins without TLS"
@@ -27,6 +27,8 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 	case q.has(reasonUnexpectedEOF), o.code == sslErrorZeroReturn, o.code == sslErrorSyscall && o.errno == 0 && len(q) == 0:
 		e.Reason = "the peer closed the connection during the handshake"
 		e.Err = ErrTruncated
+	case q.has(reasonUnsupportedProtocol) && c.tls13:
+		e.Reason = "the peer does not speak TLS 1.3"
 	case q.has(reasonUnsupportedProtocol):
 		e.Reason = "the peer does not speak TLS 1.2 or newer"
 	case q.has(reasonNoSharedCipher):
@@ -61,6 +63,8 @@ func (q queue) explain(otherwise string) string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+const alertProtocolVersion = 70
 
 // alerts are the names of RFC 8446 section 6 and RFC 5246 section 7.2.
 var alerts = map[int]string{

@@ -186,6 +186,7 @@ const (
 	opNoRenegotiation = 1 << 30 // SSL_OP_NO_RENEGOTIATION
 
 	tls12 = 0x0303 // TLS1_2_VERSION
+	tls13 = 0x0304 // TLS1_3_VERSION
 
 	verifyNone = 0 // SSL_VERIFY_NONE
 	verifyPeer = 1 // SSL_VERIFY_PEER

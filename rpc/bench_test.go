@@ -22,6 +22,8 @@ func (idle) NewClientContext(session.CABundle) (session.EngineContext, error) {
 
 type idleContext struct{}
 
+func (idleContext) RequireTLS13() {}
+
 func (idleContext) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
 	return idleConn{nc}, nil
 }

@@ -38,6 +38,8 @@ func (e *sluggish) NewClientContext(session.CABundle) (session.EngineContext, er
 
 type sluggishContext struct{ e *sluggish }
 
+func (c sluggishContext) RequireTLS13() {}
+
 func (c sluggishContext) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
 	return sluggishConn{idleConn{nc}, c.e}, nil
 }

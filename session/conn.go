@@ -39,6 +39,7 @@ type connection struct {
 	s        *Session
 	handle   Handle
 	accepted bool
+	peer     string // as NewClient was given it
 
 	// Guarded by s.mu.
 	state    connState
@@ -171,6 +172,7 @@ func (s *Session) NewClient(host string, port int) *Call {
 	})
 	call.after = []<-chan struct{}{store.settled}
 	c = s.newConnection(h, call, false)
+	c.peer = net.JoinHostPort(host, strconv.Itoa(port))
 	call.abandoned = func() {
 		c.unmade()
 		store.release()
@@ -185,11 +187,10 @@ func (s *Session) connect(ctx context.Context, store *trust, host string, port i
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
 	ctx, stop := bounded(ctx, s.Timeouts.Connect, "no connection")
 	defer stop()
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", addr)
+	nc, err := s.dial(ctx, host, port)
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
-		if e.Kind != kind.Cancelled {
+		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
 			e.Why = fmt.Sprintf("connect to %s: %s", addr, e.Why)
 		}
 		return nil, e
@@ -264,7 +265,7 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration) error {
 		return nil
 	}
 	c.become(broken)
-	return classify(ctx, err, kind.Handshake)
+	return s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
 }
 
 // noHandshake is what a handshake that meets its bound is said to be.
@@ -427,6 +428,11 @@ func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 		s.mu.Unlock()
 		if err != nil {
 			return nil, err
+		}
+		if skip {
+			if err := s.skipVerify(c.peer); err != nil {
+				return nil, err
+			}
 		}
 		if err := t.SetVerify(!skip); err != nil {
 			return nil, classify(ctx, err, kind.Internal)

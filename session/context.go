@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tlsd/internal/kind"
+	"tlsd/internal/policy"
 )
 
 // serverContext is one context handle: a certificate, its key, and the
@@ -75,15 +76,16 @@ func (s *Session) loadServer(certFile, keyFile string) (EngineContext, error) {
 	if err := s.available(); err != nil {
 		return nil, err
 	}
-	cert, err := readPEM(certFile, maxCert)
+	const op, rule = "tls.NewServerContext", policy.KeyKeyFolders
+	cert, err := readPEM(certFile, maxCert, s.within(op, rule, s.Policy.KeyFolders, certFile))
 	if err != nil {
 		return nil, err
 	}
-	key, err := readPEM(keyFile, maxKey)
+	key, err := readPEM(keyFile, maxKey, s.within(op, rule, s.Policy.KeyFolders, keyFile))
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.Engine.NewServerContext(cert, key)
+	e, err := s.versions(s.Engine.NewServerContext(cert, key))
 	clear(key)
 	if err != nil {
 		return nil, fail(kind.File, "certificate %s, key %s: %v", certFile, keyFile, err)

@@ -53,6 +53,9 @@ type EngineContext interface {
 	// also when they fail. Nothing is sent yet.
 	Client(nc *net.TCPConn, host string) (EngineConn, error)
 	Server(nc *net.TCPConn) (EngineConn, error)
+	// RequireTLS13 refuses older versions on the connections that are made from it. It is called before the first
+	// one, if at all.
+	RequireTLS13()
 	// Free drops the context. Connections made from it live on.
 	Free()
 }
@@ -138,7 +141,8 @@ func (c opensslContext) Server(nc *net.TCPConn) (EngineConn, error) {
 	return conn, nil
 }
 
-func (c opensslContext) Free() { c.ctx.Free() }
+func (c opensslContext) RequireTLS13() { c.ctx.RequireTLS13() }
+func (c opensslContext) Free()         { c.ctx.Free() }
 
 // Stub makes the Engine of a process that could not load a library. A session
 // answers all that needs one with why.

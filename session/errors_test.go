@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -192,7 +193,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("limits %+v", c.Limits)
 	}
 	c = session.Config{Timeouts: session.Timeouts{Connect: 1, Handshake: 2, AcceptHandshake: 3, Accept: 4, Read: 5, Write: 6, Close: 7}, Limits: session.Limits{Handles: 4, Calls: 5, Pending: 6}}
-	if got := c.WithDefaults(); got != c {
+	if got := c.WithDefaults(); !reflect.DeepEqual(got, c) {
 		t.Errorf("given values are replaced: %+v", got)
 	}
 }

@@ -102,11 +102,10 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 func (l *listener) open(ctx context.Context) *Error {
 	ctx, cancel := bounded(ctx, l.s.Timeouts.Connect, "no address")
 	defer cancel()
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, network(l.addr), l.addr)
+	ln, err := l.s.listen(ctx, l.addr)
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
-		if e.Kind != kind.Cancelled {
+		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
 			e.Why = fmt.Sprintf("listen on %s: %s", l.addr, e.Why)
 		}
 		return e
@@ -172,7 +171,7 @@ func (l *listener) handshake(nc *net.TCPConn) {
 	defer cancel()
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
-		e := classify(ctx, err, kind.Handshake)
+		e := l.s.judgeHandshake("tls.Accept", peer.String(), err, classify(ctx, err, kind.Handshake))
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
 		l.ready <- arrival{err: e}
 		return

@@ -6,7 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"tlsd/internal/audit"
 	"tlsd/internal/kind"
+	"tlsd/internal/policy"
 )
 
 // Handle identifies a connection or a server context within one session. Handles
@@ -36,6 +38,10 @@ type Config struct {
 	Engine   Engine
 	Timeouts Timeouts
 	Limits   Limits
+	// Policy is what the administrator allows; the zero value is everything.
+	Policy policy.Policy
+	// Audit, if not nil, is told of what the administrator always wants to know. It is called by the goroutines of calls and must not wait.
+	Audit func(audit.Event)
 }
 
 // WithDefaults replaces zeros by the defaults.

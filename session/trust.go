@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"tlsd/internal/kind"
+	"tlsd/internal/policy"
 )
 
 // trust is the trust store of the clients that are opened from one SetCaBundle
@@ -81,7 +82,7 @@ func (t *trust) load() error {
 	if t.ctx != nil {
 		return nil
 	}
-	ctx, err := t.s.Engine.NewClientContext(t.bundle)
+	ctx, err := t.s.versions(t.s.Engine.NewClientContext(t.bundle))
 	if err == nil {
 		t.ctx = ctx
 	}
@@ -118,7 +119,7 @@ func (t *trust) read(path string) error {
 	if err := t.s.available(); err != nil {
 		return err
 	}
-	pem, err := readPEM(path, maxBundle)
+	pem, err := readPEM(path, maxBundle, t.s.within("tls.SetCaBundle", policy.KeyCAFolders, t.s.Policy.CAFolders, path))
 	if err != nil {
 		return err
 	}

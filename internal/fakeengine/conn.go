@@ -129,10 +129,11 @@ func (c *conn) Handshake(ctx context.Context) error {
 		return net.ErrClosed
 	case errors.As(err, &verify):
 		return verifyError(verify)
-	case errors.As(err, &sys):
+	case errors.As(err, &sys) && sys.Op != "remote error": // crypto/tls's name for an alert
 		return err
 	default:
-		return &openssl.HandshakeError{Queue: []string{err.Error()}, Reason: err.Error()}
+		version := strings.Contains(err.Error(), "protocol version") || strings.Contains(err.Error(), "unsupported versions")
+		return &openssl.HandshakeError{Queue: []string{err.Error()}, Reason: err.Error(), Version: version}
 	}
 }
 

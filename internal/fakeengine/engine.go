@@ -214,6 +214,8 @@ func (c *engineContext) wrap(nc *net.TCPConn, host string, op Op) (session.Engin
 	return &conn{e: c.e, nc: nc, end: cutConn{TCPConn: nc}, cfg: cfg, client: op == Client}, nil
 }
 
+func (c *engineContext) RequireTLS13() { c.cfg.MinVersion = tls.VersionTLS13 }
+
 func (c *engineContext) Free() {
 	c.mu.Lock()
 	twice := c.freed

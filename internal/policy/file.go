@@ -40,12 +40,15 @@ func Load(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	f, err := parse(text, lookup)
+	f, err := Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("policy: %s:%w", path, err)
 	}
 	return f, nil
 }
+
+// Parse reads the text of a file. An error begins with the number of the line and a colon, or, if that is not known, with a space.
+func Parse(text []byte) (*File, error) { return parse(text, lookup) }
 
 // For is what holds for a user. A nil File restricts nothing.
 func (f *File) For(uid uint32) Policy {
@@ -93,7 +96,6 @@ func read(path string) ([]byte, error) {
 	return text, err
 }
 
-// parse reads the text of a file. An error begins with the line, or a space.
 func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error) {
 	var tables struct {
 		Default Policy            `toml:"default"`

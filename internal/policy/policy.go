@@ -94,6 +94,9 @@ func texts[T fmt.Stringer](list []T) []string {
 // MaySkipVerify says whether the verification of certificates may be turned off.
 func (p Policy) MaySkipVerify() bool { return p.SkipVerify == nil || *p.SkipVerify }
 
+// RequiresTLS13 says whether no version of TLS below 1.3 may be spoken. TLS 1.2 is the least without a policy.
+func (p Policy) RequiresTLS13() bool { return p.MinTLS.text == "1.3" }
+
 // An Answer is what can be said of a destination by the host that a script names.
 type Answer int
 

@@ -1,0 +1,164 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/kind"
+	"tlsd/internal/policy"
+	"tlsd/openssl"
+)
+
+// What the administrator's policy forbids a session is refused here, with an error of kind "denied" that names
+// the policy's key, and an audit event. A name is judged before it is looked up, an address when it is
+// about to be used, a file when it is open: nothing can change in between.
+
+// denied makes the error of a call that is refused. asked is what the audit is told, doing how the error names it.
+func (s *Session) denied(op, key, asked, doing string) *Error {
+	s.note(audit.Event{Name: audit.Denied, Method: op, Asked: asked, Key: key})
+	return fail(kind.Denied, "%s is not allowed by the administrator's policy (%s)", doing, key)
+}
+
+func (s *Session) note(e audit.Event) {
+	if s.Audit != nil {
+		s.Audit(e)
+	}
+}
+
+// errRefused is what the network's functions get for an address that is not allowed.
+var errRefused = errors.New("the address is not allowed")
+
+// dial connects to a host at one of the addresses that the policy allows.
+func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, error) {
+	const op = "tls.NewClient"
+	target := net.JoinHostPort(host, strconv.Itoa(port))
+	var d net.Dialer
+	switch s.Policy.MayConnect(host, port) {
+	case policy.Yes:
+		return d.DialContext(ctx, "tcp", target)
+	case policy.No:
+		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
+	}
+	var (
+		mu      sync.Mutex // guards the next two: addresses are tried side by side
+		refused []string
+		tried   bool
+	)
+	d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(address)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil && s.Policy.MayConnectTo(a) {
+			tried = true
+			return nil
+		}
+		refused = append(refused, address)
+		return errRefused
+	}
+	nc, err := d.DialContext(ctx, "tcp", target)
+	mu.Lock()
+	defer mu.Unlock()
+	switch {
+	case err == nil:
+		return nc, nil
+	case len(refused) > 0 && !tried:
+		if refused[0] != target {
+			target = fmt.Sprintf("%s (%s)", target, strings.Join(refused, ", "))
+		}
+		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
+	case errors.Is(err, errRefused): // Go gives the error of the first address
+		return nil, fail(kind.Connect, "none of its addresses that the administrator's policy (%s) allows can be connected to; not allowed: %s",
+			policy.KeyDestinations, strings.Join(refused, ", "))
+	}
+	return nil, err
+}
+
+// listen listens on an address that the policy allows.
+func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if s.Policy.Listen == nil {
+		return lc.Listen(ctx, network(addr), addr)
+	}
+	_, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return nil, err
+	}
+	refuse := func(asked string) error {
+		return s.denied("tls.Accept", policy.KeyListen, asked, "listening on "+asked)
+	}
+	if !s.Policy.MayListenOnPort(port) {
+		return nil, refuse(addr) // without a look-up
+	}
+	refused := "" // written and read by this goroutine; Go tries some addresses twice, as MPTCP and as TCP
+	lc.Control = func(network, address string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(address)
+		if err == nil && a.Addr().IsUnspecified() && network == "tcp6" { // Go says 0.0.0.0, too, for all addresses of both families
+			a = netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
+			address = a.String()
+		}
+		if err != nil || !s.Policy.MayListen(a) {
+			refused = address
+			return errRefused
+		}
+		return nil
+	}
+	ln, err := lc.Listen(ctx, network(addr), addr)
+	if errors.Is(err, errRefused) {
+		return nil, refuse(refused)
+	}
+	return ln, err
+}
+
+// within judges a file: an open one by where it really is; by its name one that cannot be opened (f is nil), so that the
+// answer does not tell what there is elsewhere.
+func (s *Session) within(op, key string, folders policy.Folders, path string) func(f *os.File) error {
+	return func(f *os.File) error {
+		if f != nil && folders.Hold(f) || f == nil && folders.HoldName(path) {
+			return nil
+		}
+		return s.denied(op, key, path, "the file "+path)
+	}
+}
+
+// skipVerify judges that the verification of a server's certificate is turned off, and tells the audit of it in any case.
+func (s *Session) skipVerify(peer string) error {
+	const op = "tls.SetInsecureSkipVerify"
+	if !s.Policy.MaySkipVerify() {
+		return s.denied(op, policy.KeySkipVerify, peer, "turning off the verification of "+peer)
+	}
+	s.note(audit.Event{Name: audit.InsecureSkipVerify, Method: op, Asked: peer})
+	return nil
+}
+
+// versions gives an engine's context the versions of TLS that the policy allows.
+func (s *Session) versions(e EngineContext, err error) (EngineContext, error) {
+	if err == nil && s.Policy.RequiresTLS13() {
+		e.RequireTLS13()
+	}
+	return e, err
+}
+
+// judgeHandshake makes e, the error of a handshake that failed with err, a refusal, if the policy is
+// the reason: no version of TLS is left.
+func (s *Session) judgeHandshake(op, peer string, err error, e *Error) *Error {
+	var h *openssl.HandshakeError
+	if s.Policy.RequiresTLS13() && e.Kind == kind.Handshake && errors.As(err, &h) && h.Version {
+		s.note(audit.Event{Name: audit.Denied, Method: op, Asked: peer, Key: policy.KeyMinTLS})
+		e.Kind = kind.Denied
+		e.Why += fmt.Sprintf("; TLS below 1.3 is not allowed by the administrator's policy (%s)", policy.KeyMinTLS)
+	}
+	return e
+}

@@ -1,0 +1,317 @@
+package session_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/internal/policy"
+	"tlsd/internal/testcert"
+	"tlsd/session"
+)
+
+// audits are the events that a session has told of.
+type audits struct {
+	mu   sync.Mutex
+	list []audit.Event
+}
+
+func (a *audits) note(e audit.Event) {
+	a.mu.Lock()
+	a.list = append(a.list, e)
+	a.mu.Unlock()
+}
+
+// are takes the events since the last time, which must be these.
+func (a *audits) are(t *testing.T, want ...audit.Event) {
+	t.Helper()
+	a.mu.Lock()
+	got := a.list
+	a.list = nil
+	a.mu.Unlock()
+	if len(got)+len(want) > 0 && !reflect.DeepEqual(got, want) {
+		t.Errorf("the audit was told %+v, want %+v", got, want)
+	}
+}
+
+// ruled is a rig with a policy: the keys of a table of the file.
+func ruled(t *testing.T, keys string) (*rig, *audits) {
+	t.Helper()
+	f, err := policy.Parse([]byte("[default]\n" + keys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &audits{}
+	return newRig(t, func(_ *fakeengine.Engine, c *session.Config) { c.Policy, c.Audit = f.Default(), a.note }), a
+}
+
+func denied(method, asked, key string) audit.Event {
+	return audit.Event{Name: audit.Denied, Method: method, Asked: asked, Key: key}
+}
+
+// refuses checks that a call is denied, and that the error names what and by which key.
+func (r *rig) refuses(c *session.Call, texts ...string) {
+	r.t.Helper()
+	err := r.fails(c, kind.Denied)
+	for _, want := range texts {
+		if !strings.Contains(err.Error(), want) {
+			r.t.Errorf("error %q, want %q in it", err, want)
+		}
+	}
+	if last := r.lastError(); last != err.Error() {
+		r.t.Errorf("LastError is %q, want %q", last, err)
+	}
+}
+
+func TestSkippingVerificationIsAlwaysTold(t *testing.T) {
+	t.Parallel()
+	for _, keys := range []string{"", "insecure-skip-verify = true"} {
+		r, a := ruled(t, keys)
+		port := r.echo()
+		h := r.handle(r.NewClient("localhost", port))
+		r.ok(r.SetInsecureSkipVerify(h, false))
+		a.are(t)
+		r.ok(r.SetInsecureSkipVerify(h, true))
+		a.are(t, audit.Event{Name: audit.InsecureSkipVerify, Method: "tls.SetInsecureSkipVerify", Asked: fmt.Sprintf("localhost:%d", port)})
+		r.ok(r.Handshake(h))
+		r.fails(r.SetInsecureSkipVerify(h, true), kind.State) // nothing was turned off
+		a.are(t)
+	}
+}
+
+func TestSkippingVerificationCanBeForbidden(t *testing.T) {
+	t.Parallel()
+	r, a := ruled(t, "insecure-skip-verify = false")
+	port := fakeengine.Echo(t, r.cert.TLS())
+	h := r.handle(r.NewClient("127.0.0.1", port))
+	r.refuses(r.SetInsecureSkipVerify(h, true), "handle 1", fmt.Sprintf("127.0.0.1:%d", port), "(insecure-skip-verify)")
+	a.are(t, denied("tls.SetInsecureSkipVerify", fmt.Sprintf("127.0.0.1:%d", port), "insecure-skip-verify"))
+	r.ok(r.SetInsecureSkipVerify(h, false)) // it is on anyway
+	r.ok(r.Handshake(h))
+	a.are(t)
+
+	// It is the verification that is left on, and not only the call that fails.
+	other := testcert.NewCA(t, "Other CA").Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
+	h = r.handle(r.NewClient("localhost", fakeengine.Echo(t, other.TLS())))
+	r.fails(r.SetInsecureSkipVerify(h, true), kind.Denied)
+	r.fails(r.Handshake(h), kind.Verify)
+}
+
+func TestOldVersionsCanBeForbidden(t *testing.T) {
+	t.Parallel()
+	r, a := ruled(t, `min-tls = "1.3"`)
+	old := fakeengine.Serve(t, func(nc net.Conn) {
+		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MaxVersion: tls.VersionTLS12}).Handshake()
+	})
+	h := r.handle(r.NewClient("localhost", old))
+	r.refuses(r.Handshake(h), "(min-tls)", "TLS below 1.3")
+	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
+	r.client(r.echo()) // speaks 1.3
+
+	// Another store, and so another context.
+	r.ok(r.SetCaBundle(r.ca.File))
+	h = r.handle(r.NewClient("localhost", old))
+	r.refuses(r.Handshake(h), "(min-tls)")
+	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
+
+	ctx, port := r.server(), fakeengine.FreePort(t)
+	accept := r.start(r.Accept(ctx, local, port))
+	nc := dialTCP(t, port)
+	tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost", MaxVersion: tls.VersionTLS12}).Handshake()
+	if err := accept.fails(kind.Denied); !strings.Contains(err.Error(), "(min-tls)") || !strings.Contains(err.Error(), nc.LocalAddr().String()) {
+		t.Errorf("error %q", err)
+	}
+	a.are(t, denied("tls.Accept", nc.LocalAddr().String(), "min-tls"))
+	accept = r.start(r.Accept(ctx, local, port))
+	r.dial(port)
+	accept.ok()
+	a.are(t)
+
+	// Without the rule a peer that is too old is a failed handshake like any other.
+	for _, keys := range []string{"", `min-tls = "1.2"`} {
+		r, a := ruled(t, keys)
+		tooOld := fakeengine.Serve(t, func(nc net.Conn) {
+			tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
+		})
+		h := r.handle(r.NewClient("localhost", tooOld))
+		r.fails(r.Handshake(h), kind.Handshake)
+		a.are(t)
+	}
+}
+
+func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
+	t.Parallel()
+	seed := newRig(t)
+	port := seed.echo()
+	p := fmt.Sprint(port)
+	for _, tc := range []struct {
+		rules, host string
+		refused     string // what the audit is told; "" if it is allowed
+	}{
+		{`"localhost:` + p + `"`, "localhost", ""},
+		{`"localhost:` + p + `"`, "LocalHost", ""},
+		{`"localhost:` + p + `"`, "127.0.0.1", "127.0.0.1:" + p},
+		{`"localhost:` + fmt.Sprint(port-1) + `"`, "localhost", "localhost:" + p},
+		{`"127.0.0.1:` + p + `"`, "127.0.0.1", ""},
+		{`"127.0.0.1:` + p + `", "[::1]:` + p + `"`, "localhost", ""},
+		{`"127.0.0.1:` + p + `"`, "::ffff:127.0.0.1", ""},
+		{`"127.0.0.1:` + p + `"`, "0.0.0.0", ""},
+		{`"127.0.0.0/8:1-65535"`, "127.0.0.1", ""},
+		{`"10.0.0.0/8:` + p + `"`, "127.0.0.1", "127.0.0.1:" + p},
+		{`"10.0.0.0/8:` + p + `"`, "0.0.0.0", "0.0.0.0:" + p},
+		{`"[::1]:` + p + `"`, "127.0.0.1", "127.0.0.1:" + p},
+		{`"*:` + p + `"`, "localhost", ""},
+		{``, "localhost", "localhost:" + p},
+		// It would be looked up, and that would fail in another way.
+		{`"example.com:` + p + `"`, "host.invalid", "host.invalid:" + p},
+	} {
+		r, a := ruled(t, "destinations = ["+tc.rules+"]")
+		if tc.refused == "" {
+			r.ok(r.NewClient(tc.host, port))
+			a.are(t)
+			continue
+		}
+		r.refuses(r.NewClient(tc.host, port), "tls.NewClient: connecting to "+tc.refused, "(destinations)")
+		a.are(t, denied("tls.NewClient", tc.refused, "destinations"))
+	}
+}
+
+// What a name leads to is judged, and not the name, when the rules have addresses.
+func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
+	t.Parallel()
+	r, a := ruled(t, `destinations = ["192.0.2.0/24:*", "example.com:*"]`)
+	port := r.echo()
+	err := r.fails(r.NewClient("localhost", port), kind.Denied)
+	if want := fmt.Sprintf("127.0.0.1:%d", port); !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "localhost") {
+		t.Errorf("error %q, want the name and %s", err, want)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.list) != 1 || !strings.HasPrefix(a.list[0].Asked, fmt.Sprintf("localhost:%d (", port)) {
+		t.Errorf("the audit was told %+v", a.list)
+	}
+}
+
+func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
+	t.Parallel()
+	r, a := ruled(t, `destinations = ["127.0.0.1:*"]`)
+	port := fakeengine.FreePort(t)
+	if err := r.fails(r.NewClient("127.0.0.1", port), kind.Connect); err.Errno != "ECONNREFUSED" {
+		t.Errorf("error %q, errno %q", err, err.Errno)
+	}
+	r.fails(r.NewClient("localhost", port), kind.Connect) // also if [::1], which is not allowed, is tried first
+	a.are(t)
+}
+
+func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
+	t.Parallel()
+	port := fakeengine.FreePort(t)
+	p := fmt.Sprint(port)
+	everything := "0.0.0.0" // what :: is on a machine without IPv6
+	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil {
+		l.Close()
+		everything = "[::]"
+	}
+	for _, tc := range []struct {
+		rules, host string
+		refused     string
+	}{
+		{`"` + p + `"`, local, ""},
+		{`"127.0.0.1:` + p + `"`, "localhost", ""},
+		{`"127.0.0.1:` + p + `"`, "::ffff:127.0.0.1", ""},
+		{`"` + fmt.Sprint(port-1) + `"`, local, local + ":" + p},
+		{`"` + fmt.Sprint(port+1) + `-65535"`, local, local + ":" + p},
+		{`"127.0.0.2:` + p + `"`, local, local + ":" + p},
+		{`"127.0.0.2:` + p + `"`, "localhost", local + ":" + p},
+		{`"127.0.0.1:` + p + `"`, "0.0.0.0", "0.0.0.0:" + p},
+		{`"127.0.0.0/8:` + p + `"`, "::", everything + ":" + p},
+		{`"127.0.0.0/8:` + p + `"`, "::ffff:0.0.0.0", everything + ":" + p},
+		{``, local, local + ":" + p},
+	} {
+		r, a := ruled(t, "listen = ["+tc.rules+"]")
+		accept := r.start(r.Accept(r.server(), tc.host, port))
+		if tc.refused != "" {
+			if err := accept.fails(kind.Denied); !strings.Contains(err.Error(), "listening on "+tc.refused+" is not allowed") || !strings.Contains(err.Error(), "(listen)") {
+				t.Errorf("%s, %s: error %q", tc.rules, tc.host, err)
+			}
+			a.are(t, denied("tls.Accept", tc.refused, "listen"))
+			continue
+		}
+		r.dial(port)
+		accept.ok()
+		a.are(t)
+		r.End()
+	}
+}
+
+func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := filepath.Join(dir, "in")
+	if err := os.Mkdir(in, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, a := ruled(t, fmt.Sprintf("key-folders = [%q]\nca-folders = [%q]", in, in))
+	copyOf := func(from, to string) string {
+		b, err := os.ReadFile(from)
+		if err == nil {
+			to = filepath.Join(dir, to)
+			err = os.WriteFile(to, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return to
+	}
+	link := func(to, name string) string {
+		name = filepath.Join(dir, name)
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	cert, key, ca := copyOf(r.cert.CertFile, "in/cert"), copyOf(r.cert.KeyFile, "in/key"), copyOf(r.ca.File, "in/ca")
+	certOut, keyOut, caOut := copyOf(cert, "cert"), copyOf(key, "key"), copyOf(ca, "ca")
+
+	r.ok(r.NewServerContext(cert, key))
+	r.ok(r.NewServerContext(link(cert, "link-in"), key))
+	r.ok(r.SetCaBundle(ca))
+	a.are(t)
+	for _, path := range []string{keyOut, link(keyOut, "in/link-out"), in + "/../key", "/dev/null", filepath.Join(dir, "none"), dir} {
+		r.refuses(r.NewServerContext(cert, path), "the file "+path+" is not allowed", "(key-folders)")
+		a.are(t, denied("tls.NewServerContext", path, "key-folders"))
+	}
+	r.refuses(r.NewServerContext(certOut, key), "the file "+certOut, "(key-folders)")
+	a.are(t, denied("tls.NewServerContext", certOut, "key-folders"))
+	r.refuses(r.SetCaBundle(caOut), "the file "+caOut, "(ca-folders)")
+	a.are(t, denied("tls.SetCaBundle", caOut, "ca-folders"))
+	r.client(r.echo()) // the old store stays
+
+	// What is missing or bad in the folder is a bad file, and not a forbidden one.
+	r.fails(r.NewServerContext(cert, filepath.Join(in, "none")), kind.File)
+	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied) // the folder itself is not in it
+	a.are(t, denied("tls.NewServerContext", in+"/", "key-folders"))
+	r.fails(r.NewServerContext(cert, "in/key"), kind.File)
+	a.are(t)
+
+	// One key says nothing of the other.
+	r, a = ruled(t, "key-folders = []")
+	r.ok(r.SetCaBundle(r.ca.File))
+	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.Denied)
+	r, a = ruled(t, "ca-folders = []")
+	r.server()
+	r.fails(r.SetCaBundle(r.ca.File), kind.Denied)
+	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"))
+}
