@@ -10,12 +10,13 @@ var (
 	LoadFirst    = loadFirst
 	SplitCode    = splitCode
 	Home         = home
+	ComparePair  = comparePair
 )
 
 // FindTrust is findTrust with libcrypto's answers replaced.
 func FindTrust(file, dir string, fallbackFiles []string, fallbackDir string) TrustStore {
 	t := findTrust(locations{file, dir, "SSL_CERT_FILE", "SSL_CERT_DIR"}, fallbackFiles, fallbackDir)
-	t.store.Certificates = countFile(t.store.File) + countDirs(t.store.Dir)
+	t.store.count()
 	return t.store
 }
 
@@ -32,4 +33,10 @@ func SymbolNames() (names []string) {
 		names = append(names, strings.Fields(sym.names)...)
 	}
 	return names
+}
+
+// CompiledIn are the file and the directory that libcrypto was built with.
+func CompiledIn(l *Library) (file, dir string) {
+	loc := l.locations()
+	return loc.file, loc.dir
 }

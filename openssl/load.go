@@ -25,6 +25,7 @@ type Library struct {
 	major   int    // 1, 3 or 4
 	version string // OpenSSL_version(0)
 	path    string
+	pair    string // see Pair
 
 	gate     chan int // see exclusive: the numbers of threads that may enter
 	verifyCB uintptr  // the C function that is recordVerify

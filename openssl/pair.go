@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -18,20 +21,23 @@ import (
 // checkFiles refuses a libssl that has got another's libcrypto. It calls no function of either.
 func (l *Library) checkFiles() error {
 	ssl, crypto := mappedFile(l.sym.sslNew), l.CryptoPath()
-	if ssl == "" || crypto == "" || ssl == crypto { // not told, or both are in one file
+	if ssl == "" || crypto == "" {
+		l.pair = "not compared: this system does not tell where they were loaded from"
+		return nil
+	}
+	if ssl == crypto {
+		l.pair = "both are in one file"
 		return nil
 	}
 	f, err := elf.Open(ssl)
 	if err != nil {
+		l.pair = "not compared: " + err.Error()
 		return nil
 	}
 	defer f.Close()
-	names, _ := f.DynString(elf.DT_SONAME)
-	for _, name := range names {
-		if major := sonames[name]; major != 0 && major != l.major {
-			return fmt.Errorf("%s (%s) is a libssl of OpenSSL %d.x, but its libcrypto, %s, is %s: the two must be of one build",
-				ssl, name, major, crypto, l.version)
-		}
+	var why error
+	if l.pair, why = comparePair(f, l.version); why != nil {
+		return fmt.Errorf("%s %w, but its libcrypto, %s, is %s: the two must be of one build", ssl, why, crypto, l.version)
 	}
 	needed, _ := f.DynString(elf.DT_NEEDED)
 	for _, name := range needed {
@@ -44,8 +50,92 @@ func (l *Library) checkFiles() error {
 	return nil
 }
 
-// sonames are the names whose major version is known. Other systems have numbers of their own.
-var sonames = map[string]int{"libssl.so.1.1": 1, "libssl.so.3": 3, "libssl.so.4": 4}
+// comparePair compares what a libssl says of itself with the version of its libcrypto. It gives what has
+// been compared, for people; the error is to be read after the libssl's name.
+func comparePair(ssl *elf.File, version string) (agree string, err error) {
+	names, _ := ssl.DynString(elf.DT_SONAME)
+	for _, name := range names {
+		if major, known := sonames[name]; known && !strings.HasPrefix(version, "OpenSSL "+major) {
+			return "", fmt.Errorf("(%s) is a libssl of OpenSSL %sx", name, major)
+		}
+	}
+	// Up to 1.1.1 libssl has the text of its version in it.
+	if section := ssl.Section(".rodata"); section != nil {
+		data, _ := section.Data()
+		if text := versionText.FindSubmatch(data); text != nil {
+			if own := string(text[1]); own != version {
+				return "", fmt.Errorf("is the libssl of %s", own)
+			}
+			return "both are " + version, nil
+		}
+	}
+	newest := newestSymbols(ssl)
+	release, ok := parseRelease(version)
+	switch {
+	case !ok || newest == (release3{}):
+		return "not compared: libssl has no symbol versions", nil
+	case slices.Contains(addedSymbols, release) && newest != release, slices.Compare(newest[:], release[:]) > 0:
+		return "", fmt.Errorf("is a libssl of OpenSSL %s (its newest symbols are of that)", newest)
+	}
+	return fmt.Sprintf("libssl's newest symbols are of OpenSSL %s, as they must be", newest), nil
+}
+
+// sonames are the names whose version is known. Other systems have numbers of their own.
+var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
+
+var versionText = regexp.MustCompile(`\x00(OpenSSL \d+\.\d+\.\d[^\x00]*)\x00`)
+
+// A release3 is a release of OpenSSL: since 3.0 the third number is one of repairs, and is 0 here.
+type release3 [3]int
+
+func (r release3) String() string {
+	if r[0] < 3 {
+		return fmt.Sprintf("%d.%d.%d", r[0], r[1], r[2])
+	}
+	return fmt.Sprintf("%d.%d", r[0], r[1])
+}
+
+// addedSymbols are the releases whose libssl has or needs symbols that were added by them, so that it can be told from
+// older ones. Of releases that are not here it is known only that they have none of later ones.
+var addedSymbols = []release3{{1, 1, 1}, {3, 0}, {3, 2}, {3, 3}, {3, 4}, {3, 5}, {3, 6}, {4, 0}}
+
+// newestSymbols is the release of the newest symbols that a library has or needs. OpenSSL gives those that a
+// release adds a version of that name: OPENSSL_3.5.0, OPENSSL_1_1_1a.
+func newestSymbols(f *elf.File) (newest release3) {
+	note := func(name string) {
+		if r, ok := parseRelease(name); ok && strings.HasPrefix(name, "OPENSSL_") && slices.Compare(r[:], newest[:]) > 0 {
+			newest = r
+		}
+	}
+	has, _ := f.DynamicVersions()
+	for _, v := range has {
+		note(v.Name)
+	}
+	needs, _ := f.DynamicVersionNeeds()
+	for _, file := range needs {
+		for _, v := range file.Needs {
+			note(v.Dep)
+		}
+	}
+	return newest
+}
+
+var releaseNumber = regexp.MustCompile(`(\d+)[._](\d+)[._](\d+)`)
+
+// parseRelease finds the release in the text of a version or in the name of a symbol version.
+func parseRelease(text string) (r release3, ok bool) {
+	m := releaseNumber.FindStringSubmatch(text)
+	if m == nil {
+		return r, false
+	}
+	for i := range r {
+		r[i], _ = strconv.Atoi(m[i+1]) // all are digits
+	}
+	if r[0] >= 3 {
+		r[2] = 0
+	}
+	return r, true
+}
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
@@ -75,3 +165,7 @@ func (l *Library) checkQueue() error {
 // CryptoPath is the file of the libcrypto that the library uses, with symbolic links resolved, or
 // "" where the system does not tell. Load has seen to it that the two belong together.
 func (l *Library) CryptoPath() string { return mappedFile(l.sym.opensslVersionNum) }
+
+// Pair tells people what is known of whether libssl and libcrypto are of one build. Load has
+// refused those of which it is known that they are not.
+func (l *Library) Pair() string { return l.pair }

@@ -1,10 +1,13 @@
 package openssl_test
 
 import (
+	"cmp"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -61,6 +64,9 @@ func TestTheLibcryptoInUseIsTold(t *testing.T) {
 	if got := filepath.Base(l.CryptoPath()); !strings.HasPrefix(got, "libcrypto.so.") {
 		t.Errorf("CryptoPath is %q", l.CryptoPath())
 	}
+	if l.Pair() == "" || strings.HasPrefix(l.Pair(), "not compared") {
+		t.Errorf("Pair is %q: want to read that the two agree", l.Pair())
+	}
 }
 
 func TestALibsslWithAForeignLibcryptoIsRefused(t *testing.T) {
@@ -96,27 +102,114 @@ func TestALibsslWithAForeignLibcryptoIsRefused(t *testing.T) {
 	}
 }
 
-// A libssl of one major version with a libcrypto of another, which the linker lets pass if
-// they have no symbol versions.
-func TestALibsslOfAnotherMajorVersionIsRefused(t *testing.T) {
-	t.Parallel()
+// fakePair makes a libssl and a libcrypto that do nothing, and gives the path of the libssl. The linker lets them pass.
+func fakePair(t *testing.T, soname, symbolVersion, cryptoVersion string) (ssl string) {
+	t.Helper()
 	dir := t.TempDir()
 	crypto := filepath.Join(dir, "libcrypto.so.3")
 	compile(t, crypto, "unsigned long OpenSSL_version_num(void) { return 0x30000010UL; }\n"+
-		"const char *OpenSSL_version(int t) { (void)t; return \"OpenSSL 3.0.1 fake\"; }\n")
+		"const char *OpenSSL_version(int t) { (void)t; return \""+cryptoVersion+"\"; }\n")
 	// All that the package looks up: a function that does nothing.
 	var code strings.Builder
 	for _, name := range openssl.SymbolNames() {
 		code.WriteString("long " + name + "(void) { return 0; }\n")
 	}
-	ssl := filepath.Join(dir, "libssl.so.1.1")
-	compile(t, ssl, code.String(), "-Wl,-soname,libssl.so.1.1", "-Wl,-rpath,"+dir, "-Wl,--no-as-needed", crypto)
-	_, err := openssl.Load(ssl)
-	for _, want := range []string{"libssl of OpenSSL 1.x", "OpenSSL 3.0.1 fake", ssl, crypto, "must be of one build"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: want to read %q", err, want)
+	flags := []string{"-Wl,-soname," + soname, "-Wl,-rpath," + dir, "-Wl,--no-as-needed", crypto}
+	if symbolVersion != "" {
+		script := write(t, filepath.Join(dir, "versions"), []byte(symbolVersion+" { global: *; };\n"))
+		flags = append(flags, "-Wl,--version-script="+script)
+	}
+	ssl = filepath.Join(dir, soname)
+	compile(t, ssl, code.String(), flags...)
+	return ssl
+}
+
+func TestALibsslOfAnotherVersionIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ soname, symbols, crypto, says string }{
+		"another major version":     {"libssl.so.1.1", "", "OpenSSL 3.0.1 fake", "(libssl.so.1.1) is a libssl of OpenSSL 1.x"},
+		"3.0 with libcrypto of 3.5": {"libssl.so.3", "OPENSSL_3.0.3", "OpenSSL 3.5.9 fake", "is a libssl of OpenSSL 3.0"},
+		"3.5 with libcrypto of 3.0": {"libssl.so.3", "OPENSSL_3.5.0", "OpenSSL 3.0.19 fake", "is a libssl of OpenSSL 3.5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ssl := fakePair(t, tc.soname, tc.symbols, tc.crypto)
+			_, err := openssl.Load(ssl)
+			for _, want := range []string{ssl + " " + tc.says, "but its libcrypto, " + filepath.Dir(ssl) + "/libcrypto.so.3, is " + tc.crypto, "must be of one build"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v: want to read %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+// What is compared, for all that can be: made for this test, and the libraries of
+// make libssl-matrix where they have been fetched.
+func TestPairsAreComparedByTheirVersions(t *testing.T) {
+	t.Parallel()
+	compare := func(t *testing.T, file, version string) (string, error) {
+		t.Helper()
+		f, err := elf.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return openssl.ComparePair(f, version)
+	}
+	for _, tc := range []struct {
+		symbols, version string
+		agree            string // "" if they do not
+	}{
+		{"OPENSSL_3.0.0", "OpenSSL 3.0.19 27 Jan 2026", "libssl's newest symbols are of OpenSSL 3.0, as they must be"},
+		{"OPENSSL_3.0.3", "OpenSSL 3.1.8 11 Feb 2025", "libssl's newest symbols are of OpenSSL 3.0"}, // 3.1 may have none of its own
+		{"OPENSSL_3.6.0", "OpenSSL 3.9.0 1 Jan 2028", "libssl's newest symbols are of OpenSSL 3.6"},  // a release that nobody knows yet
+		{"OPENSSL_3.9.0", "OpenSSL 3.9.0 1 Jan 2028", "libssl's newest symbols are of OpenSSL 3.9"},
+		{"", "OpenSSL 3.0.19 27 Jan 2026", "not compared: libssl has no symbol versions"},
+		{"VENDOR_9.9.9", "OpenSSL 3.0.19 27 Jan 2026", "not compared: libssl has no symbol versions"},
+		{"OPENSSL_3.0.3", "OpenSSL 3.2.6", ""},
+		{"OPENSSL_3.2.0", "OpenSSL 3.1.8", ""},
+		{"OPENSSL_3.5.0", "OpenSSL 3.6.5", ""},
+		{"OPENSSL_3.9.1", "OpenSSL 3.8.0", ""},
+	} {
+		agree, err := compare(t, fakePair(t, "libssl.so.3", tc.symbols, tc.version), tc.version)
+		if (err == nil) != (tc.agree != "") || !strings.HasPrefix(agree, tc.agree) {
+			t.Errorf("%s, %s: %q, %v; want %q", tc.symbols, tc.version, agree, err, tc.agree)
 		}
 	}
+
+	versions := map[string]string{} // of the libraries that have been fetched: file -> version of its libcrypto
+	for release, name := range map[string]string{"1.1.1": "so.1.1", "3.0": "so.3", "3.5": "so.3", "3.6": "so.3", "4.0": "so.4"} {
+		found, err := filepath.Glob(filepath.Join(fetched(), release, "root/usr/lib/*/libssl."+name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range found {
+			data, err := os.ReadFile(filepath.Join(filepath.Dir(file), "libcrypto."+name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := regexp.MustCompile(`\x00(OpenSSL \d[^\x00]* 20\d\d)\x00`).FindSubmatch(data)
+			if text == nil {
+				t.Fatalf("the libcrypto beside %s has no version", file)
+			}
+			versions[file] = string(text[1])
+		}
+	}
+	for file, own := range versions {
+		for _, version := range versions {
+			if agree, err := compare(t, file, version); (err == nil) != (version == own) || strings.HasPrefix(agree, "not compared") {
+				t.Errorf("%s with the libcrypto of %s: %q, %v", file, version, agree, err)
+			}
+		}
+	}
+	t.Logf("%d libraries of the matrix are here", len(versions))
+}
+
+// fetched is where make libssl-matrix keeps what it has fetched.
+func fetched() string {
+	cache, _ := os.UserCacheDir()
+	return cmp.Or(os.Getenv("TLSD_LIBSSL_CACHE"), filepath.Join(cache, "tlsd/libssl"))
 }
 
 // Something in front of libcrypto, of whatever name, that takes libssl's calls.

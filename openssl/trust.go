@@ -3,9 +3,13 @@ package openssl
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,6 +38,10 @@ type TrustStore struct {
 
 	// Certificates is the number of certificates in File and Dir; those that are in both count twice.
 	Certificates int
+
+	// Empty are the places that were looked at and have no certificates, each with the reason, such as
+	// "/etc/ssl/cert.pem does not exist". It is nil if the certificates are where libcrypto or the environment says.
+	Empty []string
 }
 
 // String tells people which store it is.
@@ -44,18 +52,20 @@ func (t TrustStore) String() string {
 			places = append(places, p)
 		}
 	}
-	if len(places) == 0 {
-		return "none found on this system"
-	}
 	s := strings.Join(places, " and ")
 	switch t.Source {
+	case TrustNone:
+		s = "none found on this system"
 	case TrustEnvFile, TrustEnvDir:
 		s += " (system, from " + t.Source + ")"
 	default:
 		s += " (system)"
 	}
-	if t.Certificates == 0 {
+	if t.Certificates == 0 && len(places) > 0 {
 		s += ", which has no certificates"
+	}
+	if len(t.Empty) > 0 {
+		s += "; tried: " + strings.Join(t.Empty, ", ")
 	}
 	return s
 }
@@ -68,6 +78,7 @@ var (
 		"/etc/ssl/ca-bundle.pem",                            // SUSE
 		"/etc/ssl/cert.pem",                                 // BSD, macOS
 		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL
+		"/var/lib/ca-certificates/ca-bundle.pem",            // SUSE, where the one in /etc is a link to it
 	}
 	fallbackDir = "/etc/ssl/certs"
 )
@@ -75,6 +86,7 @@ var (
 // trustState is a TrustStore and what tells whether its file has changed.
 type trustState struct {
 	store TrustStore
+	found []string  // Empty of findTrust
 	mtime time.Time // of File
 	size  int64
 }
@@ -84,29 +96,50 @@ type trustState struct {
 func (l *Library) SystemTrust() TrustStore {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()
-	l.refreshTrust()
+	_ = l.loadTrust() // what fails is not the store
 	return l.trust.store
 }
 
 // systemContext gives a reference to the SSL_CTX that trusts the system's
-// store, and the store's description. It is made once, and again when the store changes: loading takes some 10 ms.
+// store, and the store's description.
 func (l *Library) systemContext() (ctx uintptr, store string, err error) {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()
-	l.refreshTrust()
-	if l.trustCtx == 0 {
-		if ctx, err = l.newClientCtx(); err != nil {
-			return 0, "", err
-		}
-		// A file that cannot be loaded is an empty one, as for OpenSSL itself.
-		l.exclusive(func() {
-			withCString(l.trust.store.File, func(p uintptr) { call(l.sym.ctxLoadVerifyLocations, ctx, p, 0) })
-			withCString(l.trust.store.Dir, func(p uintptr) { call(l.sym.ctxLoadVerifyLocations, ctx, 0, p) })
-		})
-		l.trustCtx = ctx
+	if err := l.loadTrust(); err != nil {
+		return 0, "", err
 	}
 	l.exclusive(func() { call(l.sym.ctxUpRef, l.trustCtx) })
 	return l.trustCtx, l.trust.store.String(), nil
+}
+
+// loadTrust brings l.trust up to date and makes its context. It is made once, and again when the store
+// changes: loading takes some 10 ms. The caller holds trustMu.
+func (l *Library) loadTrust() error {
+	l.refreshTrust()
+	if l.trustCtx != 0 {
+		return nil
+	}
+	ctx, err := l.newClientCtx()
+	if err != nil {
+		return err
+	}
+	// What cannot be loaded is empty, as for OpenSSL itself, which takes all of a file or nothing of it.
+	s := &l.trust.store
+	if emptyFile(s.File) == "" {
+		loaded := false
+		q := l.exclusive(func() {
+			withCString(s.File, func(p uintptr) { loaded = int32(call(l.sym.ctxLoadVerifyLocations, ctx, p, 0)) == 1 })
+		})
+		if !loaded {
+			s.Certificates -= countFile(s.File)
+			s.Empty = append(s.Empty, s.File+" cannot be read by OpenSSL: "+q.reason())
+		}
+	}
+	l.exclusive(func() {
+		withCString(s.Dir, func(p uintptr) { call(l.sym.ctxLoadVerifyLocations, ctx, 0, p) }) // looks into it later
+	})
+	l.trustCtx = ctx
+	return nil
 }
 
 // refreshTrust brings l.trust up to date and drops the context of an outdated
@@ -114,14 +147,22 @@ func (l *Library) systemContext() (ctx uintptr, store string, err error) {
 func (l *Library) refreshTrust() {
 	now := findTrust(l.locations(), fallbackFiles, fallbackDir)
 	if old := l.trust; old != nil && old.store.Source == now.store.Source && old.store.File == now.store.File &&
-		old.store.Dir == now.store.Dir && old.mtime.Equal(now.mtime) && old.size == now.size {
+		old.store.Dir == now.store.Dir && old.mtime.Equal(now.mtime) && old.size == now.size && slices.Equal(old.found, now.found) {
 		return
 	}
-	now.store.Certificates = countFile(now.store.File) + countDirs(now.store.Dir)
+	now.store.count()
 	l.trust = now
 	if l.trustCtx != 0 {
 		l.exclusive(func() { call(l.sym.ctxFree, l.trustCtx) })
 		l.trustCtx = 0
+	}
+}
+
+// count sets Certificates, and forgets empty places that nobody misses.
+func (t *TrustStore) count() {
+	t.Certificates = countFile(t.File) + countDirs(t.Dir)
+	if t.Certificates > 0 && t.Source != TrustFallback {
+		t.Empty = nil
 	}
 }
 
@@ -141,50 +182,102 @@ func (l *Library) locations() (loc locations) {
 
 // findTrust decides which store is the system's.
 func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trustState {
-	t := &trustState{store: TrustStore{Source: TrustCompiledIn}}
+	t := &trustState{}
+	s := &t.store
+	has := func(path, empty string) bool {
+		if empty != "" {
+			s.Empty = append(s.Empty, path+" "+empty)
+		}
+		return empty == ""
+	}
 	// A location that was set on purpose stays, even if nothing is there: what
 	// an administrator has narrowed must not be widened.
 	envFile, envDir := os.Getenv(loc.fileEnv), os.Getenv(loc.dirEnv)
+	if file := cmp.Or(envFile, loc.file); has(file, emptyFile(file)) || envFile != "" {
+		s.File = file
+	}
+	if dir := cmp.Or(envDir, loc.dir); has(dir, emptyDirs(dir)) || envDir != "" {
+		s.Dir = dir
+	}
 	switch {
 	case envFile != "":
-		t.store.Source, t.store.File = TrustEnvFile, envFile
-	case hasFile(loc.file):
-		t.store.File = loc.file
-	}
-	switch {
+		s.Source = TrustEnvFile
 	case envDir != "":
-		t.store.Dir = envDir
-		if envFile == "" {
-			t.store.Source = TrustEnvDir
-		}
-	case countDirs(loc.dir) > 0:
-		t.store.Dir = loc.dir
-	}
-	if t.store.File == "" && t.store.Dir == "" {
-		t.store.Source = TrustNone
+		s.Source = TrustEnvDir
+	case s.File != "" || s.Dir != "":
+		s.Source = TrustCompiledIn
+	default:
+		s.Source = TrustNone
 		for _, f := range fallbackFiles {
-			if hasFile(f) {
-				t.store.Source, t.store.File = TrustFallback, f
+			if has(f, emptyFile(f)) {
+				s.Source, s.File = TrustFallback, f
 				break
 			}
 		}
-		if t.store.File == "" && countDirs(fallbackDir) > 0 {
-			t.store.Source, t.store.Dir = TrustFallback, fallbackDir
+		if s.File == "" && has(fallbackDir, emptyDirs(fallbackDir)) {
+			s.Source, s.Dir = TrustFallback, fallbackDir
 		}
 	}
-	if st, err := os.Stat(t.store.File); err == nil {
+	if st, err := os.Stat(s.File); err == nil {
 		t.mtime, t.size = st.ModTime(), st.Size()
 	}
+	t.found = slices.Clone(s.Empty)
 	return t
 }
 
-func hasFile(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular() && st.Size() > 0
+// emptyFile says why a file has no certificates, or "". What is no regular file is not opened: that may
+// take for ever.
+func emptyFile(path string) string {
+	switch st, err := os.Stat(path); {
+	case err != nil:
+		return reason(err)
+	case st.IsDir():
+		return "is a directory"
+	case !st.Mode().IsRegular():
+		return "is not a regular file"
+	case st.Size() == 0:
+		return "is empty"
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return reason(err)
+	}
+	f.Close()
+	return ""
+}
+
+// emptyDirs is the same for directories separated by colons.
+func emptyDirs(dirs string) string {
+	if countDirs(dirs) > 0 {
+		return ""
+	}
+	for _, dir := range filepath.SplitList(dirs) {
+		switch st, err := os.Stat(dir); {
+		case err != nil:
+			return reason(err)
+		case !st.IsDir():
+			return "is not a directory"
+		}
+	}
+	return "has no certificates named by their hash"
+}
+
+// reason is an error of the system without what was done to which file.
+func reason(err error) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return "does not exist"
+	}
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err
+	}
+	return "cannot be read: " + err.Error()
 }
 
 // countFile counts the certificates in a PEM file.
 func countFile(path string) (n int) {
+	if emptyFile(path) != "" {
+		return 0
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return 0

@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +35,12 @@ func TestSystemTrustIsFound(t *testing.T) {
 	missing := filepath.Join(dir, "missing")
 	fallback := write(t, filepath.Join(dir, "fallback.pem"), ca)
 	empty := write(t, filepath.Join(dir, "empty.pem"), nil)
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// What stands in Empty, for the first of the fallback files is always missing.
+	gone, none := missing+" does not exist", " has no certificates named by their hash"
 
 	for name, tc := range map[string]struct {
 		file, dir         string // compiled in
@@ -43,19 +51,29 @@ func TestSystemTrustIsFound(t *testing.T) {
 		"compiled in": {file, certs, "", "", fallback, missing, openssl.TrustStore{Source: "compiled-in", File: file, Dir: certs, Certificates: 3}},
 		"file only":   {file, missing, "", "", fallback, missing, openssl.TrustStore{Source: "compiled-in", File: file, Certificates: 2}},
 		"dir only":    {missing, certs, "", "", fallback, missing, openssl.TrustStore{Source: "compiled-in", Dir: certs, Certificates: 1}},
-		"empty ones":  {empty, bare, "", "", fallback, missing, openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1}},
-		"fallback to a file": {missing, missing, "", "", fallback, certs,
-			openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1}},
-		"fallback to a directory": {missing, missing, "", "", missing, certs, openssl.TrustStore{Source: "fallback", Dir: certs, Certificates: 1}},
-		"nothing":                 {missing, missing, "", "", missing, missing, openssl.TrustStore{Source: "none"}},
-		"file by environment":     {missing, certs, file, "", fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: file, Dir: certs, Certificates: 3}},
-		"dir by environment":      {missing, missing, "", certs + ":" + bare, fallback, missing, openssl.TrustStore{Source: "SSL_CERT_DIR", Dir: certs + ":" + bare, Certificates: 1}},
-		"narrowed to nothing":     {missing, missing, missing, "", fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: missing}},
+		"empty ones": {empty, bare, "", "", fallback, missing, openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
+			Empty: []string{empty + " is empty", bare + none, gone}}},
+		"of other sorts": {certs, file, "", "", fallback, missing, openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
+			Empty: []string{certs + " is a directory", file + " is not a directory", gone}}},
+		"fallback to a file": {missing, missing, "", "", fallback, certs, openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
+			Empty: []string{gone, gone, gone}}},
+		"fallback to a directory": {missing, missing, "", "", missing, certs, openssl.TrustStore{Source: "fallback", Dir: certs, Certificates: 1,
+			Empty: []string{gone, gone, gone, gone}}},
+		"nothing":             {missing, missing, "", "", missing, missing, openssl.TrustStore{Source: "none", Empty: []string{gone, gone, gone, gone, gone}}},
+		"file by environment": {missing, certs, file, "", fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: file, Dir: certs, Certificates: 3}},
+		"dir by environment": {missing, missing, "", certs + ":" + bare, fallback, missing,
+			openssl.TrustStore{Source: "SSL_CERT_DIR", Dir: certs + ":" + bare, Certificates: 1}},
+		"both by environment": {missing, missing, file, certs, fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: file, Dir: certs, Certificates: 3}},
+		"narrowed to nothing": {missing, missing, missing, "", fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: missing, Empty: []string{gone, gone}}},
+		"narrowed to a directory with nothing": {file, missing, "", bare, fallback, missing,
+			openssl.TrustStore{Source: "SSL_CERT_DIR", File: file, Dir: bare, Certificates: 2}},
+		"a FIFO by environment": {missing, missing, fifo, "", fallback, missing,
+			openssl.TrustStore{Source: "SSL_CERT_FILE", File: fifo, Empty: []string{fifo + " is not a regular file", gone}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("SSL_CERT_FILE", tc.envFile)
 			t.Setenv("SSL_CERT_DIR", tc.envDir)
-			if got := openssl.FindTrust(tc.file, tc.dir, []string{missing, tc.fallback}, tc.fallDir); got != tc.want {
+			if got := openssl.FindTrust(tc.file, tc.dir, []string{missing, tc.fallback}, tc.fallDir); !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 		})
@@ -65,11 +83,11 @@ func TestSystemTrustIsFound(t *testing.T) {
 func TestTrustStoreTellsPeopleWhatItIs(t *testing.T) {
 	t.Parallel()
 	for want, store := range map[string]openssl.TrustStore{
-		"/etc/ssl/certs (system)":                                        {Source: "compiled-in", Dir: "/etc/ssl/certs", Certificates: 1},
-		"/a.pem and /b (system)":                                         {Source: "fallback", File: "/a.pem", Dir: "/b", Certificates: 1},
-		"/a.pem (system, from SSL_CERT_FILE)":                            {Source: "SSL_CERT_FILE", File: "/a.pem", Certificates: 1},
-		"/a.pem (system, from SSL_CERT_FILE), which has no certificates": {Source: "SSL_CERT_FILE", File: "/a.pem"},
-		"none found on this system":                                      {Source: "none"},
+		"/etc/ssl/certs (system)":             {Source: "compiled-in", Dir: "/etc/ssl/certs", Certificates: 1},
+		"/a.pem and /b (system)":              {Source: "fallback", File: "/a.pem", Dir: "/b", Certificates: 1},
+		"/a.pem (system, from SSL_CERT_FILE)": {Source: "SSL_CERT_FILE", File: "/a.pem", Certificates: 1},
+		"/a.pem (system, from SSL_CERT_FILE), which has no certificates; tried: /a.pem does not exist": {Source: "SSL_CERT_FILE", File: "/a.pem", Empty: []string{"/a.pem does not exist"}},
+		"none found on this system; tried: /a is empty, /b does not exist":                             {Source: "none", Empty: []string{"/a is empty", "/b does not exist"}},
 	} {
 		if got := store.String(); got != want {
 			t.Errorf("%+v: %q, want %q", store, got, want)
@@ -120,7 +138,7 @@ func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if err := handshake(); err == nil || !strings.Contains(err.Error(), "which has no certificates") {
+	if err := handshake(); err == nil || !strings.Contains(err.Error(), "which has no certificates; tried: "+file+" does not exist") {
 		t.Errorf("without the file: %v", err)
 	}
 }

@@ -33,6 +33,7 @@ type EngineInfo struct {
 	Path    string // file of the library
 	Crypto  string // file of the libcrypto that it uses
 	Version string
+	Pair    string     // what is known of whether the two belong together
 	Err     error      // why there is none
 	Trust   TrustStore // the system's trust store
 }
@@ -41,7 +42,8 @@ type EngineInfo struct {
 type TrustStore struct {
 	Source       string // how it was chosen
 	File, Dir    string
-	Certificates int // how many there are
+	Certificates int      // how many there are
+	Empty        []string // places that have none, and why
 }
 
 // CABundle is a checked set of CA certificates. It belongs to its Engine.
@@ -98,7 +100,8 @@ func (e opensslEngine) Info() EngineInfo {
 		Path:    e.lib.Path(),
 		Crypto:  e.lib.CryptoPath(),
 		Version: e.lib.Version(),
-		Trust:   TrustStore{Source: t.Source, File: t.File, Dir: t.Dir, Certificates: t.Certificates},
+		Pair:    e.lib.Pair(),
+		Trust:   TrustStore(t),
 	}
 }
 

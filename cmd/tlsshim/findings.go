@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -115,15 +116,19 @@ func library(i wire.Info, add adder) {
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
 	if i.Libssl.Libcrypto != "" { // tlsd refuses one that does not belong to its libssl
-		add("libcrypto", ok, "", "%s", i.Libssl.Libcrypto)
+		add("libcrypto", ok, "", "%s (%s)", i.Libssl.Libcrypto, cmp.Or(i.Libssl.Pair, "not compared with libssl"))
 	}
 	from := strings.Join(slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, func(s string) bool { return s == "" }), ", ")
+	tried := ""
+	if len(i.Trust.Empty) > 0 {
+		tried = "; tried: " + strings.Join(i.Trust.Empty, ", ")
+	}
 	if i.Trust.Certificates == 0 {
 		add("trust", warn, "install ca-certificates, or name a file of CA certificates with tls.SetCaBundle; until then no server is trusted",
-			"no trusted certificates in %s (%s)", from, i.Trust.Source)
+			"no trusted certificates in %s (%s)%s", cmp.Or(from, "any place"), i.Trust.Source, tried)
 		return
 	}
-	add("trust", ok, "", "%d certificates in %s (%s)", i.Trust.Certificates, from, i.Trust.Source)
+	add("trust", ok, "", "%d certificates in %s (%s)%s", i.Trust.Certificates, from, i.Trust.Source, tried)
 }
 
 // confinement judges how the session's process is confined.

@@ -72,6 +72,9 @@ type Options struct {
 	// User and group of the daemon; 0 is the tester's own. Only root can set it. What the
 	// daemon has to read must be readable for that user.
 	UID uint32
+	// Under is a command that ends in executing the daemon, whose command line it gets as further
+	// arguments; empty for none.
+	Under []string
 	// MayFail leaves it to the test what state the daemon exits with.
 	MayFail bool
 }
@@ -110,11 +113,12 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	defer ready.Close()
 	defer readySide.Close()
 
-	flags := []string{"--socket=" + d.Socket, "--ready-fd=3"}
+	line := append(slices.Clone(o.Under), d.exe, "--socket="+d.Socket, "--ready-fd=3")
 	if lib := os.Getenv("TLSD_TEST_LIBSSL"); lib != "" {
-		flags = append(flags, "--libssl="+lib)
+		line = append(line, "--libssl="+lib)
 	}
-	d.cmd = exec.Command(d.exe, append(flags, o.Flags...)...)
+	line = append(line, o.Flags...)
+	d.cmd = exec.Command(line[0], line[1:]...)
 	d.cmd.ExtraFiles = []*os.File{readySide}
 	d.cmd.Dir = "/"
 	d.cmd.Env = append(environment(), o.Env...)

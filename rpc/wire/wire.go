@@ -140,6 +140,7 @@ type Libssl struct {
 	Path      string `json:"path,omitempty"`
 	Libcrypto string `json:"libcrypto,omitempty"` // file of the libcrypto that it uses
 	Version   string `json:"version,omitempty"`
+	Pair      string `json:"pair,omitempty"` // what is known of whether the two are of one build
 	Error     string `json:"error,omitempty"`
 }
 
@@ -149,4 +150,6 @@ type Trust struct {
 	File         string `json:"file,omitempty"`
 	Dir          string `json:"dir,omitempty"`
 	Certificates int    `json:"certificates"`
+
+	Empty []string `json:"empty,omitempty"` // places that have no certificates, each with the reason
 }

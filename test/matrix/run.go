@@ -40,6 +40,7 @@ var suites = []suite{
 	{"daemon", []program{
 		{pkg: "internal/testd"},
 		{pkg: "test/conformance", args: []string{"-test.skip=^TestEnds$"}},
+		{pkg: "test/trust"},
 	}},
 	{"ends", []program{{pkg: "test/conformance", args: []string{"-test.run=^TestEnds$"}}}},
 	{"plugin", []program{

@@ -1,0 +1,128 @@
+package trust
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(enterEnv); spec != "" {
+		enter(spec, os.Args[1:])
+	}
+	testd.Main(m)
+}
+
+// patience bounds every wait of a test, on a machine that has other things to do.
+const patience = time.Minute
+
+// A world has an authority, one that is trusted nowhere, and a server by each.
+type world struct {
+	ca, other   *testcert.CA
+	good, wrong int // ports
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{ca: testcert.NewCA(t, "Test CA"), other: testcert.NewCA(t, "Other CA")}
+	leaf := testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}
+	w.good, w.wrong = serve(t, w.ca.Issue(t, leaf)), serve(t, w.other.Issue(t, leaf))
+	return w
+}
+
+// serve lets clients come and go until the test ends.
+func serve(t *testing.T, cert *testcert.Cert) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	cfg := &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
+	var work sync.WaitGroup
+	t.Cleanup(func() { // after the clients of the test are gone, which were opened later
+		l.Close()
+		work.Wait()
+	})
+	work.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() {
+				defer nc.Close()
+				nc.SetDeadline(time.Now().Add(patience))
+				io.Copy(io.Discard, tls.Server(nc, cfg))
+			})
+		}
+	})
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// open makes a client's connection, before its handshake.
+func open(t *testing.T, s *client.Client, port int) client.Handle {
+	t.Helper()
+	h, err := s.NewClient(bounded(t), "localhost", port)
+	must(t, err)
+	return h
+}
+
+// shake does a handshake with a new connection.
+func shake(t *testing.T, s *client.Client, port int) error {
+	t.Helper()
+	h := open(t, s, port)
+	err := s.Handshake(bounded(t), h)
+	must(t, s.CloseConn(bounded(t), h))
+	return err
+}
+
+// accepts demands a handshake that succeeds.
+func accepts(t *testing.T, s *client.Client, port int) {
+	t.Helper()
+	if err := shake(t, s, port); err != nil {
+		t.Errorf("%v; want success", err)
+	}
+}
+
+// refuses demands that the certificate is not accepted, and an error that says these, the store among them.
+func refuses(t *testing.T, s *client.Client, port int, store ...string) {
+	t.Helper()
+	refused(t, shake(t, s, port), store...)
+}
+
+func refused(t *testing.T, err error, store ...string) {
+	t.Helper()
+	var e *client.Error
+	if !errors.As(err, &e) || e.Kind != client.KindVerify || e.Data.Verify == nil {
+		t.Errorf("%v; want kind verify", err)
+		return
+	}
+	for _, text := range store {
+		if !strings.Contains(e.Data.Verify.Store, text) || !strings.Contains(e.Message, text) {
+			t.Errorf("%v; want to read %q, as the store", err, text)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
