@@ -12,6 +12,9 @@ import (
 // by their exact form, carried out on the reading goroutine if they need not
 // wait, and answered from there without JSON libraries. All that is written differently, and all
 // that goes wrong, takes the long way, which does the same.
+//
+// Small Writes that have arrived one behind the other are sent as one, so that they share a TLS
+// record and a system call; see hotSmallWrites.
 
 // hotCall is a request of one of the forms
 //
@@ -90,13 +93,19 @@ func (st *stream) hot(c hotCall) (done bool, err error) {
 	return true, st.hotWrite(c)
 }
 
+// room is where the short way keeps data, hotReadSize bytes.
+func (st *stream) room() []byte {
+	if st.data == nil {
+		st.data = make([]byte, hotReadSize)
+	}
+	return st.data
+}
+
 func (st *stream) hotRead(c hotCall) bool {
 	if !st.raw.Load() {
 		return false
 	}
-	if st.data == nil {
-		st.data = make([]byte, hotReadSize)
-	}
+	st.room()
 	n, done, err := st.sess.TryRead(c.handle, st.data[:min(c.n, len(st.data))])
 	switch {
 	case !done:
@@ -116,6 +125,9 @@ const hotReadSize = 128 << 10
 
 // hotWrite sends the blob piece by piece as it arrives.
 func (st *stream) hotWrite(c hotCall) error {
+	if c.n < fullRecord {
+		return st.hotSmallWrites(c)
+	}
 	sent, left := 0, c.n
 	for left > 0 {
 		piece, err := st.r.Piece(left)
@@ -133,11 +145,95 @@ func (st *stream) hotWrite(c hotCall) error {
 			return st.finishWrite(c, sent, piece[n:], left)
 		}
 	}
-	st.head = append(append(append(st.head[:0], hotStart...), c.id...), `,"result":`...)
-	st.head = append(strconv.AppendInt(st.head, int64(c.n), 10), '}')
-	st.later(st.head, nil)
+	st.wrote(c.id, c.n)
 	return nil
 }
+
+// wrote answers a Write that was carried out the short way.
+func (st *stream) wrote(id []byte, n int) {
+	st.head = append(append(append(st.head[:0], hotStart...), id...), `,"result":`...)
+	st.head = append(strconv.AppendInt(st.head, int64(n), 10), '}')
+	st.later(st.head, nil)
+}
+
+// fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
+const fullRecord = 1 << 14
+
+// hotSmallWrites carries out a Write of less than a record, together with those for the same handle
+// that have arrived whole behind it and have room in the same record. It waits for none of these.
+func (st *stream) hotSmallWrites(c hotCall) error {
+	data := st.room()[:c.n]
+	if err := st.r.Full(data); err != nil {
+		return err
+	}
+	// From here on nothing is read from the connection, so that the ids, but for the first, stay where they are.
+	all := append(st.joined[:0], part{c.id, c.n})
+	for {
+		next, ok := st.following(c.handle, fullRecord-len(data))
+		if !ok {
+			break
+		}
+		data = append(data, next.data...)
+		all = append(all, part{next.id, next.n})
+		st.r.Skip(next.size)
+	}
+	st.joined = all
+	n, done, err := 0, true, error(nil)
+	if len(data) > 0 {
+		n, done, err = st.sess.TryWrite(c.handle, data)
+	}
+	switch {
+	case err != nil:
+		for _, w := range all {
+			st.reply(&call{id: w.id}, nil, err)
+		}
+	case done:
+		for _, w := range all {
+			st.wrote(w.id, w.n)
+		}
+	default:
+		// The engine may hold a record with all of it, so all of it is one call from now on.
+		rest := &call{id: bytes.Clone(c.id), method: "tls.Write", handle: int32(c.handle)}
+		for _, w := range all {
+			rest.joined = append(rest.joined, part{bytes.Clone(w.id), w.n})
+		}
+		st.launch(rest, st.sess.WriteRest(c.handle, bytes.Clone(data[n:]), n))
+	}
+	return nil
+}
+
+// A part is one of several Writes that are carried out as one.
+type part struct {
+	id []byte
+	n  int // its bytes
+}
+
+// A followingWrite is a Write that has been read ahead, and not taken yet.
+type followingWrite struct {
+	hotCall
+	data []byte
+	size int // of the whole message
+}
+
+// following looks whether the next message is a Write for the handle, of at most so many bytes, which
+// has arrived whole.
+func (st *stream) following(h session.Handle, most int) (w followingWrite, ok bool) {
+	ahead := st.r.Ahead()
+	end := bytes.IndexByte(ahead[:min(len(ahead), longestHot)], '\n')
+	if end < 0 {
+		return w, false
+	}
+	w.hotCall, ok = parseHot(ahead[:end])
+	w.size = end + 1 + w.n
+	if !ok || !w.write || w.handle != h || w.n > most || w.size > len(ahead) {
+		return w, false
+	}
+	w.data = ahead[end+1 : w.size]
+	return w, true
+}
+
+// longestHot is more than the length of any line that parseHot takes, in bytes.
+const longestHot = 128
 
 // finishWrite goes on with a Write that has to wait: with a part that has been read and more that
 // has not.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +26,9 @@ type sluggish struct {
 	takes   int        // bytes that TryWrite takes before it would block
 	fails   int        // bytes after which writing fails; 0: never
 	written bytes.Buffer
+	writes  []int  // the sizes of TryWrites
 	waited  int    // Writes that were told to wait
+	stuck   bool   // these never end by themselves
 	gives   []byte // what TryRead has
 }
 
@@ -54,6 +57,7 @@ type sluggishConn struct {
 func (c sluggishConn) TryWrite(p []byte) (int, error) {
 	c.e.mu.Lock()
 	defer c.e.mu.Unlock()
+	c.e.writes = append(c.e.writes, len(p))
 	n := min(len(p), c.e.takes)
 	c.e.takes -= n
 	c.e.written.Write(p[:n])
@@ -67,6 +71,10 @@ func (c sluggishConn) TryWrite(p []byte) (int, error) {
 }
 
 func (c sluggishConn) Write(ctx context.Context, p []byte) (int, error) {
+	if c.e.stuck {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
 	c.e.mu.Lock()
 	defer c.e.mu.Unlock()
 	c.e.waited++
@@ -182,4 +190,105 @@ func TestACallerThatIsCutInTheMiddleOfAWriteEndsItsSession(t *testing.T) {
 	if err := p.over(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("Serve returned %v", err)
 	}
+}
+
+func TestSmallWritesThatArriveTogetherShareARecord(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		sizes []int
+		want  []int // bytes of each write that the engine gets
+	}{
+		"four quarters":        {[]int{4096, 4096, 4096, 4096}, []int{16384}},
+		"one does not fit":     {[]int{4096, 4096, 8193, 10}, []int{8192, 8203}},
+		"a large one in front": {[]int{16384, 10, 10}, []int{16384, 20}},
+		"a large one behind":   {[]int{10, 10, 20000, 5}, []int{20, 20000, 5}},
+		"empty ones":           {[]int{0, 3, 0, 4, 0}, []int{7}},
+		"nothing":              {[]int{0, 0}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := &sluggish{takes: 1 << 30}
+			p := sluggishPeer(t, e)
+			var all, data strings.Builder
+			total := 0
+			for _, n := range tt.sizes {
+				total += n
+			}
+			data.WriteString(pattern(total))
+			at := 0
+			for i, n := range tt.sizes {
+				all.WriteString(rawWrite(20+i, data.String()[at:at+n]))
+				at += n
+			}
+			p.send(all.String())
+			for i, n := range tt.sizes {
+				p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":%d}`, 20+i, n))
+			}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.written.String() != data.String() {
+				t.Error("other bytes were written than sent")
+			}
+			if !slices.Equal(e.writes, tt.want) {
+				t.Errorf("the engine was given writes of %v, want %v", e.writes, tt.want)
+			}
+		})
+	}
+}
+
+func TestOtherMessagesBetweenSmallWritesKeepTheirPlace(t *testing.T) {
+	t.Parallel()
+	e := &sluggish{takes: 1 << 30}
+	p := sluggishPeer(t, e)
+	p.send(rawWrite(11, "a") + rawWrite(12, "b") + backend + "\n" + rawWrite(13, "c") +
+		strings.Replace(rawWrite(14, "d"), `[1]`, `[2]`, 1) + rawWrite(15, "e"))
+	p.expect(`{"jsonrpc":"2.0","id":11,"result":1}`)
+	p.expect(`{"jsonrpc":"2.0","id":12,"result":1}`)
+	p.expect(`{"jsonrpc":"2.0","id":...,"result":"openssl"}`)
+	p.expect(`{"jsonrpc":"2.0","id":13,"result":1}`)
+	p.expect(`{"jsonrpc":"2.0","id":14,"error":...}`) // there is no handle 2
+	p.expect(`{"jsonrpc":"2.0","id":15,"result":1}`)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.written.String() != "abce" || !slices.Equal(e.writes, []int{2, 1, 1}) {
+		t.Errorf("%q was written, in %v", e.written.String(), e.writes)
+	}
+}
+
+func TestEachOfSeveralJoinedWritesIsAnsweredWhateverBecomesOfThem(t *testing.T) {
+	t.Parallel()
+	three := rawWrite(11, "abc") + rawWrite(12, "def") + rawWrite(13, "ghi")
+	t.Run("they have to wait", func(t *testing.T) {
+		t.Parallel()
+		for takes := range 9 {
+			e := &sluggish{takes: takes}
+			p := sluggishPeer(t, e)
+			p.send(three)
+			for id := 11; id <= 13; id++ {
+				p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":3}`, id))
+			}
+			e.mu.Lock()
+			if e.written.String() != "abcdefghi" || e.waited != 1 {
+				t.Errorf("%d taken at once: %q was written, %d waited", takes, e.written.String(), e.waited)
+			}
+			e.mu.Unlock()
+		}
+	})
+	t.Run("they fail", func(t *testing.T) {
+		t.Parallel()
+		p := sluggishPeer(t, &sluggish{takes: 1 << 30, fails: 1})
+		p.send(three)
+		for id := 11; id <= 13; id++ {
+			p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"error":{"code":-32008,"message":"tls.Write: handle 1: the wire is broken","data":...}}`, id))
+		}
+	})
+	t.Run("one is cancelled", func(t *testing.T) {
+		t.Parallel()
+		p := sluggishPeer(t, &sluggish{stuck: true})
+		p.send(three)
+		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[12]}`)
+		for id := 11; id <= 13; id++ {
+			p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"error":{"code":-32010,"message":...,"data":...}}`, id))
+		}
+	})
 }

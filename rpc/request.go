@@ -18,8 +18,20 @@ type call struct {
 	raw    []byte          // the raw bytes that followed; nil: none were announced
 	batch  *batch          // nil: not in a batch
 
+	joined []part // the Writes that this call carries out, if they are several
+
 	handle int32  // that it names, or 0; set when it has begun
 	cancel func() // ends the call early; set when it has begun
+}
+
+// hasID says whether the call answers a request with this id.
+func (c *call) hasID(id []byte) bool {
+	for _, w := range c.joined {
+		if sameID(w.id, id) {
+			return true
+		}
+	}
+	return c.id != nil && sameID(c.id, id)
 }
 
 // What parse finds out about raw bytes, besides their number.

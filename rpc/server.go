@@ -92,7 +92,7 @@ func (s *server) cancel(id json.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.calls {
-		if c.id != nil && sameID(c.id, id) {
+		if c.hasID(id) {
 			c.cancel()
 		}
 	}
@@ -115,6 +115,12 @@ func (s *server) answer(c *call, v any, err error) {
 // reply writes the answer of a call: v, or the error. A failure to write ends the
 // connection.
 func (s *server) reply(c *call, v any, err error) {
+	if c.joined != nil {
+		for _, w := range c.joined {
+			s.reply(&call{id: w.id}, w.n, err)
+		}
+		return
+	}
 	if c.id == nil {
 		return
 	}

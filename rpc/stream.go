@@ -29,6 +29,7 @@ type stream struct {
 
 	// Room that the short way uses again and again.
 	id, head, data []byte
+	joined         []part
 }
 
 // token is what the library gets to see of a call. It needs no more than that

@@ -99,6 +99,12 @@ func (r *Reader) Piece(n int) ([]byte, error) {
 	return p, cutShort(err)
 }
 
+// Ahead is what has been received and not yet been taken. It is valid until the next call but Skip.
+func (r *Reader) Ahead() []byte {
+	p, _ := r.r.Peek(r.r.Buffered())
+	return p
+}
+
 // Skip reads n raw bytes and drops them.
 func (r *Reader) Skip(n int) error {
 	_, err := r.r.Discard(n)
