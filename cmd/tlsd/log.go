@@ -10,8 +10,8 @@ import (
 )
 
 // newLog makes the log. Entries have a time, a level, a text and fields; no
-// entry ever has payload, a key or a password.
-func newLog(w io.Writer, level, format string) *zap.Logger {
+// entry ever has payload, a key or a password. They are JSON, or else for people.
+func newLog(w io.Writer, level string, forPeople bool) *zap.Logger {
 	lvl, err := zapcore.ParseLevel(level)
 	if err != nil {
 		lvl = zapcore.InfoLevel
@@ -20,7 +20,7 @@ func newLog(w io.Writer, level, format string) *zap.Logger {
 	cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	cfg.EncodeDuration = zapcore.StringDurationEncoder
 	encoder := zapcore.NewJSONEncoder(cfg)
-	if format == "console" || format == "auto" && isTerminal(w) {
+	if forPeople {
 		cfg.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 		cfg.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(cfg)

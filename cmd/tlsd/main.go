@@ -49,7 +49,9 @@
 // # Log
 //
 // The log goes to standard error, for people on a terminal, else as JSON. It never has
-// payload, keys or passwords.
+// payload, keys or passwords. tlsd does not wait for whoever reads its log: if that is slow, gone, or a disk
+// that is full, tlsd serves on, keeps up to 1 MiB of entries and drops what comes on top. A warning says
+// how many were lost as soon as one can be written again.
 package main
 
 import (
@@ -126,7 +128,12 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 	if err != nil {
 		return usageError{err}
 	}
-	log := newLog(stderr, o.logLevel, o.logFormat)
+	queue := newLogQueue(stderr)
+	defer queue.close()
+	log := newLog(queue, o.logLevel, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
+	queue.tellLoss(func(entries int) {
+		log.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
+	})
 	ctx, force, stop := handleSignals(ctx, log)
 	defer stop()
 	socket, err := listen(o)

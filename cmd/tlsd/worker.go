@@ -74,7 +74,7 @@ func runWorker() int {
 		measures["notTraceable"] = err.Error()
 	}
 
-	log := newLog(os.Stderr, "info", "json")
+	log := newLog(os.Stderr, "info", false)
 	channel, err := handoff.Open()
 	if err != nil {
 		log.Error("this is a worker of tlsd, to be started by tlsd only", zap.Error(err))
@@ -98,7 +98,7 @@ func runWorker() int {
 		log.Error("bad configuration", zap.Error(err))
 		return 1
 	}
-	w := &workerProcess{cfg: cfg, channel: channel, page: page, log: newLog(os.Stderr, cfg.LogLevel, "json")}
+	w := &workerProcess{cfg: cfg, channel: channel, page: page, log: newLog(os.Stderr, cfg.LogLevel, false)}
 	if landlock != "" {
 		w.measures = measures
 	}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A gate is a place for a log that takes nothing while it is shut, or has only so much room.
+type gate struct {
+	open chan struct{} // closed when it is
+
+	mu   sync.Mutex // guards the rest
+	room int        // bytes; -1: no bound
+	text bytes.Buffer
+}
+
+func newGate(room int) *gate { return &gate{open: make(chan struct{}), room: room} }
+
+func (g *gate) Write(p []byte) (int, error) {
+	<-g.open
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(p)
+	if g.room >= 0 {
+		n = min(n, g.room-g.text.Len())
+	}
+	g.text.Write(p[:n])
+	if n < len(p) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+func (g *gate) String() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.text.String()
+}
+
+func TestTheLogKeepsWhatIsWrittenInOrder(t *testing.T) {
+	t.Parallel()
+	g := newGate(-1)
+	q := newLogQueue(g)
+	close(g.open)
+	var want strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(q, "entry %d\n", i)
+		fmt.Fprintf(&want, "entry %d\n", i)
+	}
+	q.close()
+	if got := g.String(); got != want.String() {
+		t.Errorf("%d bytes arrive, want %d", len(got), want.Len())
+	}
+}
+
+func TestWhoLogsDoesNotWaitForWhoReads(t *testing.T) {
+	t.Parallel()
+	g := newGate(-1)
+	q := newLogQueue(g)
+	q.tellLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
+	const entries = 3 * queueBytes / 1000
+	entry := strings.Repeat("x", 999) + "\n"
+	for range entries {
+		q.Write([]byte(entry))
+	}
+	begin := time.Now()
+	q.close() // does not wait for ever either
+	if took := time.Since(begin); took < lastWrite {
+		t.Errorf("the last entries were waited for %v only", took)
+	}
+	close(g.open)
+	<-q.ended
+	kept := strings.Count(g.String(), entry)
+	if !strings.HasSuffix(g.String(), fmt.Sprintf("\nlost %d\n", entries-kept)) || kept < queueBytes/1000 || kept > 2*queueBytes/1000 {
+		t.Errorf("%d of %d are kept, and it ends with %q", kept, entries, g.String()[g.text.Len()-20:])
+	}
+}
+
+func TestAFullDiskTearsNoEntryOfLater(t *testing.T) {
+	t.Parallel()
+	g := newGate(10)
+	q := newLogQueue(g)
+	q.tellLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
+	close(g.open)
+	fmt.Fprint(q, "entry one\n")
+	fmt.Fprint(q, "entry two\n")
+	wait := func(what string, ok func() bool) {
+		for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: %q", what, g)
+			}
+		}
+	}
+	wait("the second is lost", func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.lost == 1 })
+	g.mu.Lock()
+	g.room = 15
+	g.mu.Unlock()
+	fmt.Fprint(q, "entry three\n")
+	wait("the third is lost", func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.lost == 2 })
+	g.mu.Lock()
+	g.room = -1
+	g.mu.Unlock()
+	fmt.Fprint(q, "entry four\n")
+	q.close()
+	if got, want := g.String(), "entry one\nentry\nentry four\nlost 2\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestAReaderThatIsGoneCostsEntriesOnly(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r.Close()
+	q := newLogQueue(w)
+	fmt.Fprint(q, "an entry\n")
+	q.close()
+	if q.lost != 1 {
+		t.Errorf("%d entries are lost, want 1", q.lost)
+	}
+}
