@@ -131,6 +131,11 @@ func (w *workerProcess) run() int {
 	for {
 		var msg handoff.ToWorker
 		conn, err := w.channel.ReceiveConn(&msg)
+		if errors.Is(err, handoff.ErrNotTaken) && msg.Session != nil {
+			// The other sessions go on.
+			w.report(handoff.Ended{Number: msg.Session.Number, NotTaken: true, Error: err.Error()})
+			continue
+		}
 		if err != nil {
 			cancel()
 			return w.exit(err)
@@ -176,6 +181,10 @@ func (w *workerProcess) ended(number uint64, err error) {
 	if err != nil {
 		e.Error = err.Error()
 	}
+	w.report(e)
+}
+
+func (w *workerProcess) report(e handoff.Ended) {
 	if err := w.channel.Send(handoff.FromWorker{Ended: &e}, nil); err != nil {
 		w.log.Debug("the supervisor is gone", zap.Error(err))
 	}

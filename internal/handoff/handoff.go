@@ -75,10 +75,15 @@ type Ready struct {
 	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
+// ErrNotTaken is returned by ReceiveConn when no descriptor was free for the connection of a message. The
+// message itself is there, and the channel can go on.
+var ErrNotTaken = errors.New("the process has no descriptor free for a connection (RLIMIT_NOFILE)")
+
 // Ended says that a session is over and everything of it freed.
 type Ended struct {
-	Number uint64 `json:"number"`
-	Error  string `json:"error,omitempty"` // if it did not end by the caller's leaving
+	Number   uint64 `json:"number"`
+	NotTaken bool   `json:"notTaken,omitempty"` // the session has not begun: see ErrNotTaken
+	Error    string `json:"error,omitempty"`    // if it did not end by the caller's leaving
 }
 
 // Conn is one end of the channel. One goroutine may receive; Send is safe for
@@ -168,7 +173,7 @@ func (c *Conn) Receive(msg any) error {
 }
 
 // ReceiveConn is Receive for the worker: it also returns the connection that
-// came with the message, or nil. It is the caller's to close.
+// came with the message, or nil. It is the caller's to close. After ErrNotTaken msg is as good as without an error.
 func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	buf := make([]byte, MaxMessage+1)
 	oob := make([]byte, unix.CmsgSpace(4)) // room for one descriptor
@@ -176,9 +181,9 @@ func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := connOf(oob[:oobn], flags)
-	if err != nil {
-		return nil, err
+	conn, taken := connOf(oob[:oobn], flags)
+	if taken != nil && !errors.Is(taken, ErrNotTaken) {
+		return nil, taken
 	}
 	if err := decode(buf[:n], msg); err != nil {
 		if conn != nil {
@@ -186,7 +191,7 @@ func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 		}
 		return nil, err
 	}
-	return conn, nil
+	return conn, taken
 }
 
 func decode(b []byte, msg any) error {
@@ -210,8 +215,10 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 	}
 	switch {
 	case err != nil:
+	case flags&unix.MSG_CTRUNC != 0 && len(fds) == 0: // there is room for one: it was the kernel that had none (recvmsg(2))
+		err = ErrNotTaken
 	case flags&unix.MSG_CTRUNC != 0 || len(fds) > 1:
-		err = errors.New("a message carries more than one descriptor, or one that could not be taken (is the limit of open files reached?)")
+		err = errors.New("a message carries more than one descriptor")
 	case len(fds) == 0:
 		return nil, nil
 	default:
@@ -223,7 +230,11 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 		}
 		return nil, err
 	}
-	return adopt(fds[0])
+	conn, err := adopt(fds[0])
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) { // it needs another for a moment
+		err = ErrNotTaken
+	}
+	return conn, err
 }
 
 // check says whether fd is a Unix socket of the wanted type.

@@ -227,6 +227,55 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 	}
 }
 
+// A process that is out of descriptors gets the message without the connection, and the next one whole.
+func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
+	// Not parallel: the limit is the process's.
+	sup, work := channel(t)
+	ours, callers := accepted(t)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // the lowest that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	before := openFiles(t)
+	for number, limit := range []uint64{0, uint64(free) + 1} { // none is free; one is, where two are needed for a moment
+		if err := sup.Send(ToWorker{Session: &Session{Number: uint64(number)}}, ours); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: old.Max}); err != nil {
+			t.Fatal(err)
+		}
+		var msg ToWorker
+		conn, err := work.ReceiveConn(&msg)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+			t.Fatal(err)
+		}
+		if conn != nil || !errors.Is(err, ErrNotTaken) || msg.Session == nil || msg.Session.Number != uint64(number) {
+			t.Errorf("limit %d: %v, %v, %+v", limit, conn, err, msg)
+		}
+	}
+	if after := openFiles(t); after != before {
+		t.Errorf("%d descriptors are open; %d before", after, before)
+	}
+	if err := sup.Send(ToWorker{Session: &Session{Number: 3}}, ours); err != nil {
+		t.Fatal(err)
+	}
+	var msg ToWorker
+	conn, err := work.ReceiveConn(&msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	ours.Close()
+	if _, err := callers.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the caller reads %v: a copy of its connection is open", err)
+	}
+}
+
 func openFiles(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

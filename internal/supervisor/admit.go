@@ -155,6 +155,10 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 		s.Log.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
 		return
 	}
+	if e.NotTaken {
+		sess.tell(errorLine(kind.Limit, "the process that was to serve this session has no descriptor free (RLIMIT_NOFILE); "+
+			"try again when other sessions have closed connections"))
+	}
 	s.close(sess) // at once: nothing else may hold the caller's connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if e.Error != "" {
