@@ -75,6 +75,8 @@ type Options struct {
 	// Under is a command that ends in executing the daemon, whose command line it gets as further
 	// arguments; empty for none.
 	Under []string
+	// Stderr is where the daemon logs, instead of to the file that Log reads.
+	Stderr *os.File
 	// MayFail leaves it to the test what state the daemon exits with.
 	MayFail bool
 }
@@ -123,6 +125,9 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	d.cmd.Dir = "/"
 	d.cmd.Env = append(environment(), o.Env...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if o.Stderr != nil {
+		d.cmd.Stderr = o.Stderr
+	}
 	// Ctrl-C is the tester's, and reaches the daemon by the end of this process.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if o.UID != 0 {

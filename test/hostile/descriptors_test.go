@@ -1,0 +1,170 @@
+package hostile
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+const backend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n"
+
+// A daemon that can accept nobody goes on with whom it has, and takes the others when it can.
+func TestNoDescriptorToAcceptACaller(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port, _ := w.echo(t)
+	overModes(t, nil, func(t *testing.T, d *testd.Daemon) {
+		tk := w.talk(t, d.Dial(t), port)
+		serves(t, d)
+		before := len(openFiles(t, d.PID))
+		restore := leaveDescriptors(t, d.PID, 0)
+		late := rawDial(t, d) // into the kernel's queue
+		testd.Eventually(t, patience, "the log tells", func() bool {
+			return strings.Contains(d.Log(t), "connections cannot be accepted")
+		})
+		tk.works(t)
+		restore()
+		_, err := io.WriteString(late, backend)
+		must(t, err)
+		must(t, late.CloseWrite())
+		if got, err := io.ReadAll(late); err != nil || !strings.Contains(string(got), `"result":"openssl"`) {
+			t.Errorf("%q, %v", got, err)
+		}
+		serves(t, d)
+		tk.works(t)
+		settled(t, d.PID, before)
+	})
+}
+
+// One that can accept, but start no worker, says so to the caller.
+func TestNoDescriptorToStartAWorker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port, _ := w.echo(t)
+	d := testd.Start(t, "--spare=0")
+	tk := w.talk(t, d.Dial(t), port)
+	serves(t, d)
+	workers(t, d, 1)
+	before := len(openFiles(t, d.PID))
+	for free := 1; free <= 7; free++ { // a worker's start needs more than that
+		restore := leaveDescriptors(t, d.PID, free)
+		conn := rawDial(t, d)
+		got, err := io.ReadAll(conn)
+		if err != nil || !strings.Contains(string(got), `"kind":"internal"`) || !strings.Contains(string(got), "too many open files") {
+			t.Errorf("%d descriptors are free, and the caller is told %q, %v", free, got, err)
+		}
+		tk.works(t)
+		restore()
+		conn.Close()
+	}
+	serves(t, d)
+	workers(t, d, 1)
+	settled(t, d.PID, before)
+}
+
+// A worker that cannot accept, connect or open a file says so by the call that needs it; the
+// session's connections go on, and all of it works again when there are descriptors.
+func TestNoDescriptorInAWorker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	echo, _ := w.echo(t)
+	overModes(t, nil, func(t *testing.T, d *testd.Daemon) {
+		ctx := bounded(t)
+		c := d.Dial(t)
+		tk := w.talk(t, c, echo)
+		sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
+		must(t, err)
+		port := testd.Port(t)
+		accept := func() <-chan error {
+			ended := make(chan error, 1)
+			go func() {
+				h, err := c.Accept(ctx, sc, "127.0.0.1", port)
+				if err == nil {
+					err = c.CloseConn(ctx, h)
+				}
+				ended <- err
+			}()
+			return ended
+		}
+		first := accept()
+		testd.AwaitListener(t, port)
+		must(t, visit(w, port))
+		must(t, <-first)
+		pid := workerOf(t, c)
+		var before int
+		testd.Eventually(t, patience, "the accepted connection is closed", func() bool {
+			before = len(openFiles(t, pid))
+			return before == len(openFiles(t, pid))
+		})
+
+		restore := leaveDescriptors(t, pid, 0)
+		waiting := accept()
+		visited := make(chan error, 1)
+		go func() { visited <- visit(w, port) }()
+		failed(t, <-waiting, client.KindIO, "EMFILE", "too many open files", fmt.Sprint("127.0.0.1:", port))
+		_, err = c.NewClient(ctx, "127.0.0.1", echo)
+		failed(t, err, client.KindConnect, "EMFILE", "too many open files", fmt.Sprint("127.0.0.1:", echo))
+		_, err = c.NewClient(ctx, "localhost", echo)
+		failed(t, err, client.KindConnect, "too many open files", "localhost")
+		failed(t, c.SetCaBundle(ctx, w.ca.File), client.KindFile, "EMFILE", "too many open files", w.ca.File)
+		_, err = c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
+		failed(t, err, client.KindFile, "EMFILE", "too many open files", w.cert.CertFile)
+		_, err = c.Accept(ctx, sc, "127.0.0.1", testd.Port(t))
+		failed(t, err, client.KindConnect, "EMFILE", "too many open files")
+		tk.works(t)
+		restore()
+
+		must(t, <-accept()) // the client that has waited meanwhile
+		must(t, <-visited)
+		w.talk(t, c, echo)
+		tk.works(t)
+		settled(t, pid, before+1) // that of the new connection
+	})
+}
+
+// visit is a good client of an accepting session: a handshake, and the end of the connection.
+func visit(w *world, port int) error {
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", fmt.Sprint("127.0.0.1:", port), &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		return fmt.Errorf("the client reads %v", err)
+	}
+	return nil
+}
+
+// A shared worker that cannot take a further session turns that one away, and keeps the others.
+func TestNoDescriptorForASession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port, _ := w.echo(t)
+	d := testd.Start(t, modes["shared"]...)
+	c := d.Dial(t)
+	tk := w.talk(t, c, port)
+	pid := workerOf(t, c)
+	for free := range 2 {
+		restore := leaveDescriptors(t, pid, free)
+		got, err := io.ReadAll(rawDial(t, d))
+		if err != nil || !strings.Contains(string(got), `"kind":"limit"`) || !strings.Contains(string(got), "RLIMIT_NOFILE") {
+			t.Errorf("%d descriptors are free, and the caller is told %q, %v", free, got, err)
+		}
+		tk.works(t)
+		restore()
+	}
+	serves(t, d)
+	if now := workerOf(t, c); now != pid || unix.Kill(pid, 0) != nil {
+		t.Errorf("the worker was %d and is %d", pid, now)
+	}
+}

@@ -1,0 +1,271 @@
+// Package hostile breaks things around a running tlsd on purpose, and looks whether
+// everybody who has nothing to do with it goes on, and whether nothing is left over.
+//
+// The environment: no descriptors, a full disk, a log that nobody reads, callers that do
+// not read or die in the middle, the socket's file removed or replaced, many daemons
+// on one path. The network: bad clients of an accepting session, and bad servers.
+//
+// tlsd is the real daemon with the system's libssl. Peers are raw bytes or crypto/tls, on loopback.
+package hostile
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(callerEnv) != "" {
+		os.Exit(playCaller(os.Args[1:]))
+	}
+	testd.Main(m)
+}
+
+// patience bounds every wait. Nothing is expected to take nearly as long, but on a
+// machine that has other things to do.
+const patience = time.Minute
+
+// modes are the flags of both ways to isolate, by their names.
+var modes = map[string][]string{
+	"session": {"--isolation=session"},
+	"shared":  {"--isolation=shared", "--workers=1"},
+}
+
+// overModes runs a body with a daemon of each mode.
+func overModes(t *testing.T, flags []string, body func(t *testing.T, d *testd.Daemon)) {
+	t.Helper()
+	for name, mode := range modes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			body(t, testd.Start(t, append(flags, mode...)...))
+		})
+	}
+}
+
+// bounded is a context that ends with the test, or when patience does.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// failed checks that a call has failed with this kind and that its text has all of these.
+func failed(t *testing.T, err error, kind client.Kind, says ...string) {
+	t.Helper()
+	var e *client.Error
+	if !errors.As(err, &e) || e.Kind != kind {
+		t.Fatalf("%v (%+v); want kind %s", err, e, kind)
+	}
+	for _, text := range says {
+		if !strings.Contains(e.Message, text) && e.Data.Errno != text {
+			t.Errorf("%q (errno %q) does not say %q", e.Message, e.Data.Errno, text)
+		}
+	}
+}
+
+// A world has the certificates that most tests need.
+type world struct {
+	ca   *testcert.CA
+	cert *testcert.Cert // for localhost and 127.0.0.1
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ca := testcert.NewCA(t, "Test CA")
+	return &world{ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})}
+}
+
+// echo is a server of TLS that sends back what it gets. It counts the connections that are open.
+func (w *world) echo(t *testing.T) (port int, open func() int) {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}})
+	must(t, err)
+	conns := make(chan int, 1)
+	conns <- 0
+	add := func(n int) { conns <- <-conns + n }
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			add(1)
+			go func() {
+				defer add(-1)
+				defer conn.Close()
+				io.Copy(conn, conn)
+			}()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port, func() int { n := <-conns; conns <- n; return n }
+}
+
+// A talk is a connection of a session with an echo.
+type talk struct {
+	c *client.Client
+	h client.Handle
+}
+
+// talk connects a session that trusts the world's authority.
+func (w *world) talk(t *testing.T, c *client.Client, port int) talk {
+	t.Helper()
+	ctx := bounded(t)
+	must(t, c.SetCaBundle(ctx, w.ca.File))
+	h, err := c.NewClient(ctx, "127.0.0.1", port)
+	must(t, err)
+	must(t, c.Handshake(ctx, h))
+	tk := talk{c, h}
+	tk.works(t)
+	return tk
+}
+
+// works sends a text and reads it back.
+func (tk talk) works(t *testing.T) {
+	t.Helper()
+	ctx := bounded(t)
+	const text = "there and back"
+	_, err := tk.c.Write(ctx, tk.h, []byte(text))
+	must(t, err)
+	var got []byte
+	for len(got) < len(text) {
+		p, err := tk.c.Read(ctx, tk.h, 100)
+		must(t, err)
+		if len(p) == 0 {
+			t.Fatal("the connection has ended")
+		}
+		got = append(got, p...)
+	}
+	if string(got) != text {
+		t.Fatalf("%q comes back", got)
+	}
+}
+
+// serves opens a session and has it answer.
+func serves(t *testing.T, d *testd.Daemon) {
+	t.Helper()
+	c := d.Dial(t)
+	b, err := c.Backend(bounded(t))
+	must(t, err)
+	if b != "openssl" {
+		t.Fatalf("tls.Backend: %q", b)
+	}
+	must(t, c.Close())
+}
+
+// workerOf is the process that serves a session.
+func workerOf(t *testing.T, c *client.Client) int {
+	t.Helper()
+	hello, err := c.Hello(bounded(t))
+	must(t, err)
+	return hello.Server.PID
+}
+
+// rawDial connects to a daemon without a client's help.
+func rawDial(t *testing.T, d *testd.Daemon) *net.UnixConn {
+	t.Helper()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.Socket, Net: "unix"})
+	must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// workers waits until the daemon has exactly n children, none of them a zombie.
+func workers(t *testing.T, d *testd.Daemon, n int) {
+	t.Helper()
+	var got []string
+	testd.Eventually(t, patience, fmt.Sprintf("the daemon has %d workers and no zombie", n), func() bool {
+		got = children(d.PID)
+		return len(got) == n && !slices.ContainsFunc(got, func(c string) bool { return strings.HasSuffix(c, "Z") })
+	})
+}
+
+// children lists a process's children as "pid state".
+func children(pid int) (list []string) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // fails for a thread that is gone
+		for _, child := range strings.Fields(string(text)) {
+			stat, err := os.ReadFile("/proc/" + child + "/stat")
+			if err != nil {
+				continue
+			}
+			state := "?"
+			if i := bytes.LastIndexByte(stat, ')'); i > 0 && len(stat) > i+2 {
+				state = string(stat[i+2])
+			}
+			list = append(list, child+" "+state)
+		}
+	}
+	return list
+}
+
+// openFiles lists the descriptors of a process, in order.
+func openFiles(t *testing.T, pid int) []int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if errors.Is(err, os.ErrPermission) {
+		t.Skip("needs root, to look into a worker")
+	}
+	must(t, err)
+	var fds []int
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		must(t, err)
+		fds = append(fds, fd)
+	}
+	slices.Sort(fds)
+	return fds
+}
+
+// settled waits until a process has as few descriptors as before.
+func settled(t *testing.T, pid, before int) {
+	t.Helper()
+	testd.Eventually(t, patience, fmt.Sprintf("process %d has no more than %d descriptors", pid, before), func() bool {
+		return len(openFiles(t, pid)) <= before
+	})
+}
+
+// leaveDescriptors lowers a process's limit of open files so that n more can be opened. The
+// function that it returns, which also the end of the test calls, takes that back.
+func leaveDescriptors(t *testing.T, pid, n int) (restore func()) {
+	t.Helper()
+	var old unix.Rlimit
+	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old))
+	limit, free := 0, 0
+	for open := openFiles(t, pid); free < n; limit++ {
+		if !slices.Contains(open, limit) {
+			free++
+		}
+	}
+	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(limit), Max: old.Max}, nil))
+	restore = func() { _ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil) } // fails if it is gone
+	t.Cleanup(restore)
+	return restore
+}
