@@ -1,5 +1,156 @@
 package hostile
 
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+// Callers that do not behave.
+
+// A caller that does not read its answers is left, and nobody waits for it.
+func TestACallerThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port, _ := w.echo(t)
+	const bound = 2 * time.Second
+	overModes(t, []string{"--answer-timeout=" + bound.String()}, func(t *testing.T, d *testd.Daemon) {
+		tk := w.talk(t, d.Dial(t), port)
+		deaf := rawDial(t, d)
+		// It owns something, too.
+		_, err := fmt.Fprintf(deaf, `{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)
+		must(t, err)
+		begin := time.Now()
+		stuffed := make(chan error, 1)
+		go func() {
+			for {
+				if _, err := io.WriteString(deaf, strings.Repeat(backend, 100)); err != nil {
+					stuffed <- err
+					return
+				}
+			}
+		}()
+		slowest := time.Duration(0)
+		for ended := false; !ended; {
+			select {
+			case err := <-stuffed:
+				if ne, ok := err.(net.Error); ok && ne.Timeout() {
+					t.Fatal("the caller is not left")
+				}
+				ended = true
+			default:
+				one := time.Now()
+				tk.works(t)
+				slowest = max(slowest, time.Since(one))
+			}
+		}
+		if took := time.Since(begin); took < bound {
+			t.Errorf("the caller is left after %v already", took)
+		}
+		t.Logf("the caller is left after %v; meanwhile the slowest exchange of another has taken %v", time.Since(begin), slowest)
+		if slowest > bound+5*time.Second {
+			t.Errorf("an exchange of another has taken %v", slowest)
+		}
+		tk.works(t)
+		testd.Eventually(t, patience, "the log says why", func() bool { return strings.Contains(d.Log(t), "has not read an answer within") })
+	})
+}
+
+// A caller that dies in the middle takes everything of it along.
+func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, rest := range []struct{ name, begin string }{
+		{"between two messages", ``},
+		{"in a line", `{"jsonrpc":"2.0","id":99,"method":"tls.Wri`},
+		{"in raw bytes", `{"jsonrpc":"2.0","id":99,"method":"tls.Write","params":[1],"raw":1000000}` + "\nonly some of them"},
+		{"in raw bytes of a bad call", `{"jsonrpc":"2.0","id":99,"method":"tls.Nothing","params":[1],"raw":1000000}` + "\nonly some of them"},
+		{"in a line of megabytes", `{"jsonrpc":"2.0","id":99,"method":"tls.Write","params":[1,"` + strings.Repeat("AAAA", 1<<20)},
+	} {
+		t.Run(rest.name, func(t *testing.T) {
+			t.Parallel()
+			overModes(t, nil, func(t *testing.T, d *testd.Daemon) {
+				echo, open := w.echo(t)
+				tk := w.talk(t, d.Dial(t), echo)
+				before := len(openFiles(t, workerOf(t, tk.c)))
+				supervisors := len(openFiles(t, d.PID))
+				processes := len(d.Processes())
+				port := testd.Port(t)
+				// What it has: a Read and an Accept that wait, and a client that was not accepted.
+				caller := startCaller(t, d, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
+{"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
+{"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
+{"jsonrpc":"2.0","id":4,"method":"tls.NewServerContext","params":[%q,%q]}
+{"jsonrpc":"2.0","id":5,"method":"tls.Accept","params":[2,"127.0.0.1",%d]}
+{"jsonrpc":"2.0","id":6,"method":"tls.Read","params":[1,100]}
+%s`, w.ca.File, echo, w.cert.CertFile, w.cert.KeyFile, port, rest.begin))
+				testd.AwaitListener(t, port)
+				testd.Eventually(t, patience, "both connections are open", func() bool { return open() == 2 })
+				pending, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+				must(t, err)
+				defer pending.Close()
+				must(t, caller.Process.Kill())
+				caller.Wait()
+
+				testd.Eventually(t, patience, "the peer sees the end", func() bool { return open() == 1 })
+				pending.SetDeadline(time.Now().Add(patience))
+				if n, err := pending.Read(make([]byte, 1)); n != 0 || err == nil || isTimeout(err) {
+					t.Errorf("the client that was not accepted reads %d bytes, %v", n, err)
+				}
+				testd.Eventually(t, patience, "nobody listens", func() bool { return !testd.Listening(t, port) })
+				testd.Eventually(t, patience, "its worker is gone, or a spare again", func() bool { return len(d.Processes()) <= processes })
+				settled(t, workerOf(t, tk.c), before)
+				settled(t, d.PID, supervisors)
+				tk.works(t)
+			})
+		})
+	}
+}
+
+func isTimeout(err error) bool {
+	ne, ok := err.(net.Error)
+	return ok && ne.Timeout()
+}
+
 const callerEnv = "HOSTILE_TEST_CALLER"
 
-func playCaller(args []string) int { return 0 }
+// startCaller starts a process that connects to the daemon, sends a text, and then reads answers
+// until it is killed.
+func startCaller(t *testing.T, d *testd.Daemon, text string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", d.Socket)
+	cmd.Env = append(os.Environ(), callerEnv+"=1")
+	cmd.Stdin = strings.NewReader(text)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, testd.Spawn(cmd, func() {}))
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("the caller says %q, %v", line, err)
+	}
+	return cmd
+}
+
+func playCaller(args []string) int {
+	conn, err := net.Dial("unix", args[0])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	go io.Copy(io.Discard, conn)
+	if _, err := io.Copy(conn, os.Stdin); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("sent")
+	select {}
+}
