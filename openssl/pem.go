@@ -18,6 +18,10 @@ import (
 // MaxPEM bounds what is accepted as a file: 32 MiB. A usual CA bundle has 0.2.
 const MaxPEM = 32 << 20
 
+// MaxCAs bounds the number of different certificates in a CA bundle. A usual one has 150. OpenSSL before 4.0 sorts
+// its store for each that is added, so that the time grows with the square: 1,000 take 0.2 s, 5,000 2 s, 16,000 24 s.
+const MaxCAs = 5000
+
 // A pemBlock is one BEGIN … END of a file.
 type pemBlock struct {
 	number, line int    // both from 1
@@ -48,6 +52,9 @@ func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // the byte order mark of some editors
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, bad("is empty")
+	}
+	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(bytes.TrimRight(data, "\r"), '\r') >= 0 && bytes.Contains(data, []byte("-----BEGIN ")) {
+		return nil, bad("has lines that end with a carriage return alone: they must end with a line feed")
 	}
 	var blocks []pemBlock
 	var open *pemBlock
@@ -158,7 +165,7 @@ type CABundle struct {
 
 // ParseCABundle reads CA certificates in PEM, at least one. Comments, CRLF, repeated certificates and
 // blocks that are not certificates are fine; a certificate that OpenSSL cannot read is an
-// error, even if others are good. name is for error messages: the file's path. The error is a *PEMError as a rule.
+// error, even if others are good, and so are more than MaxCAs. name is for error messages: the file's path. The error is a *PEMError as a rule.
 //
 // Each of the certificates is an anchor of trust, whether it is self-signed or not
 // (X509_V_FLAG_PARTIAL_CHAIN), as with curl and crypto/tls.
@@ -182,13 +189,22 @@ func (l *Library) ParseCABundle(name string, pem []byte) (*CABundle, error) {
 
 // trustBlocks adds the certificates of a file to a context's store.
 func (l *Library) trustBlocks(ctx uintptr, name string, blocks []pemBlock) error {
-	n := 0
+	different := map[string]bool{}
+	var certs []*pemBlock
 	for i := range blocks {
 		b := &blocks[i]
-		if !b.isCert() {
-			continue
+		if text := string(bytes.TrimSpace(b.text)); b.isCert() && !different[text] {
+			different[text] = true
+			certs = append(certs, b)
 		}
-		n++
+	}
+	switch {
+	case len(certs) == 0:
+		return &PEMError{What: name, Reason: fmt.Sprintf("has no certificate: its first PEM block is %q", blocks[0].label)}
+	case len(certs) > MaxCAs:
+		return &PEMError{What: name, Reason: fmt.Sprintf("has %d different certificates: %d is the most", len(certs), MaxCAs)}
+	}
+	for _, b := range certs {
 		cert, q := l.readCert(b)
 		if cert == 0 {
 			return b.fault(name, "is not a valid certificate: "+q.reason(), q)
@@ -201,9 +217,6 @@ func (l *Library) trustBlocks(ctx uintptr, name string, blocks []pemBlock) error
 		if !ok {
 			return b.fault(name, "cannot be added to the trust store: "+q.reason(), q)
 		}
-	}
-	if n == 0 {
-		return &PEMError{What: name, Reason: fmt.Sprintf("has no certificate: its first PEM block is %q", blocks[0].label)}
 	}
 	l.exclusive(func() { call(l.sym.paramSetFlags, call(l.sym.ctxGet0Param, ctx), flagPartialChain) })
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -22,6 +23,10 @@ func TestCABundlesAreReadAndChecked(t *testing.T) {
 	ca, leaf := testcert.NewCA(t, "CA"), testcert.SelfSigned(t, testcert.Leaf{CN: "x"})
 	good := ca.PEM()
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	var many bytes.Buffer // of nothing that OpenSSL would take: their number is looked at first
+	for i := range openssl.MaxCAs + 1 {
+		many.Write(pemOf("CERTIFICATE", []byte(strconv.Itoa(i))))
+	}
 	badDER := bytes.Clone(ca.Cert.Raw[:len(ca.Cert.Raw)-20])
 
 	for name, tc := range map[string]struct {
@@ -53,7 +58,9 @@ func TestCABundlesAreReadAndChecked(t *testing.T) {
 		"bad certificate": {join([]byte("#\n"), good, pemOf("CERTIFICATE", badDER)), "is not a valid certificate"},
 		"not a certificate": {pemOf("CERTIFICATE", []byte("hello")),
 			"ca.pem: PEM block 1 (line 1) is not a valid certificate"},
-		"too large": {bytes.Repeat([]byte("#"), openssl.MaxPEM+1), "ca.pem has 33554433 bytes: 33554432 is the most"},
+		"too many":           {many.Bytes(), "ca.pem has 5001 different certificates: 5000 is the most"},
+		"repeated too often": {bytes.Repeat(good, openssl.MaxCAs+1), ""},
+		"too large":          {bytes.Repeat([]byte("#"), openssl.MaxPEM+1), "ca.pem has 33554433 bytes: 33554432 is the most"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

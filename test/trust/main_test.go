@@ -25,19 +25,21 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait of a test, on a machine that has other things to do.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // A world has an authority, one that is trusted nowhere, and a server by each.
 type world struct {
 	ca, other   *testcert.CA
-	good, wrong int // ports
+	server      *testcert.Cert // by ca
+	good, wrong int            // ports of the servers
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{ca: testcert.NewCA(t, "Test CA"), other: testcert.NewCA(t, "Other CA")}
 	leaf := testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}
-	w.good, w.wrong = serve(t, w.ca.Issue(t, leaf)), serve(t, w.other.Issue(t, leaf))
+	w.server = w.ca.Issue(t, leaf)
+	w.good, w.wrong = serve(t, w.server), serve(t, w.other.Issue(t, leaf))
 	return w
 }
 
