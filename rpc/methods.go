@@ -215,6 +215,7 @@ func info(s *server, _ args) (any, error) {
 		},
 	}
 	out.Confinement = s.Confinement
+	out.Policy = s.sess.Policy.Keys()
 	if e.Err != nil {
 		out.Libssl.Error = e.Err.Error()
 	}

@@ -22,6 +22,7 @@ type options struct {
 	socketMode fs.FileMode
 	allowUID   []uint32
 	allowGID   []uint32
+	policy     string
 
 	libssl    string
 	confine   string // "auto" or "off"
@@ -43,6 +44,7 @@ type options struct {
 	logFormat string
 	readyFD   int
 
+	check   bool
 	version bool
 	help    bool
 }
@@ -73,6 +75,8 @@ func flagTable(o *options) []flagInfo {
 			"users besides tlsd's own that may connect, names or numbers; may be repeated", &ids{&o.allowUID, "user", lookupUser}},
 		{"", "allow-gid", "GROUP,…", "none",
 			"groups, primary or supplementary, whose members may connect", &ids{&o.allowGID, "group", lookupGroup}},
+		{"", "policy", "FILE", "none: scripts may do what their user may",
+			"what scripts may do, by user; see README.md; read again on SIGHUP", (*text)(&o.policy)},
 
 		{"Workers", "isolation", "MODE", "session",
 			"session: a process for each session; shared: a fixed number of processes for all", &choice{&o.isolation, []string{"session", "shared"}}},
@@ -127,7 +131,8 @@ func flagTable(o *options) []flagInfo {
 		{"", "ready-fd", "N", "none",
 			"write a newline to this descriptor when listening, then close it", &number{&o.readyFD, 1, 1 << 20}},
 
-		{"Other", "version", "", "", "print the version and leave", (*boolean)(&o.version)},
+		{"Other", "check", "", "", "read the file of --policy, print what it allows each user, and leave", (*boolean)(&o.check)},
+		{"", "version", "", "", "print the version and leave", (*boolean)(&o.version)},
 		{"", "help", "", "", "print this text and leave", (*boolean)(&o.help)},
 	}
 }

@@ -64,6 +64,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"allow-uid", "7", func(o *options) any { return uint32(o.socketMode) }, uint32(0o666)},
 		{"allow-gid", "root", func(o *options) any { return o.allowGID }, []uint32{0}},
 		{"allow-gid", "1", func(o *options) any { return uint32(o.socketMode) }, uint32(0o666)},
+		{"policy", "/x/y", func(o *options) any { return o.policy }, "/x/y"},
 		{"isolation", "shared", func(o *options) any { return o.isolation }, "shared"},
 		{"workers", "7", func(o *options) any { return o.workers }, 7},
 		{"spare", "0", func(o *options) any { return o.spare }, 0},
@@ -90,7 +91,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"log-format", "json", func(o *options) any { return o.logFormat }, "json"},
 		{"ready-fd", "5", func(o *options) any { return o.readyFD }, 5},
 	}
-	tested := map[string]bool{"version": true, "help": true}
+	tested := map[string]bool{"check": true, "version": true, "help": true}
 	for _, tt := range tests {
 		tested[tt.flag] = true
 		twin := "TLSD_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))

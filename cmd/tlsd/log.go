@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newLog makes the log. Entries have a time, a level, a text and fields; no
-// entry ever has payload, a key or a password. They are JSON, or else for people.
-func newLog(w io.Writer, level string, forPeople bool) *zap.Logger {
+// newLog makes the log, and the log of the audit, which has all of its lines whatever the level is. Entries have a time, a
+// level, a text and fields; no entry ever has payload, a key or a password. They are JSON, or else for people.
+func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) {
 	lvl, err := zapcore.ParseLevel(level)
 	if err != nil {
 		lvl = zapcore.InfoLevel
@@ -25,7 +25,8 @@ func newLog(w io.Writer, level string, forPeople bool) *zap.Logger {
 		cfg.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(cfg)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), lvl))
+	out := zapcore.Lock(zapcore.AddSync(w))
+	return zap.New(zapcore.NewCore(encoder, out, lvl)), zap.New(zapcore.NewCore(encoder, out, zapcore.InfoLevel)).Named("audit")
 }
 
 func isTerminal(w io.Writer) bool {

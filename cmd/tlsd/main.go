@@ -13,6 +13,12 @@
 // The kernel tells tlsd the caller's user and groups. By default only the user
 // that runs tlsd may connect; --allow-uid and --allow-gid let others in.
 //
+// # What scripts may do
+//
+// The administrator's policy file, --policy, bounds what the sessions of a user may do, above what the user's rights
+// allow: see package policy, and README.md for the file. A file that is not good is an error at the start; at SIGHUP it is
+// logged, and what was read before stays in force.
+//
 // # Processes
 //
 // The daemon itself only listens and supervises. Each session is served by a worker
@@ -37,8 +43,8 @@
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and lets open
 // sessions finish. After --drain-timeout it ends them; a second signal ends them at once. With
-// --idle-exit it stops by itself when there has been no session for that long. SIGHUP
-// does nothing: there is no configuration file.
+// --idle-exit it stops by itself when there has been no session for that long. On SIGHUP it reads the
+// policy file again.
 //
 // # Exit status
 //
@@ -49,9 +55,9 @@
 // # Log
 //
 // The log goes to standard error, for people on a terminal, else as JSON. It never has
-// payload, keys or passwords. tlsd does not wait for whoever reads its log: if that is slow, gone, or a disk
-// that is full, tlsd serves on, keeps up to 1 MiB of entries and drops what comes on top. A warning says
-// how many were lost as soon as one can be written again.
+// payload, keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does not wait for
+// whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves on, keeps up to 1 MiB of entries and
+// drops what comes on top. A warning says how many were lost as soon as one can be written again.
 package main
 
 import (
@@ -98,6 +104,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case o.version:
 		fmt.Fprintf(stdout, "tlsd %s (%s %s/%s)\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return 0
+	case o.check && o.policy == "":
+		return misuse(stderr, errors.New("--check: there is nothing to check; give --policy FILE, too"))
+	case o.check:
+		rules, err := loadRules(o.policy)
+		if err != nil {
+			fmt.Fprintln(stderr, "tlsd:", err)
+			return 1
+		}
+		rules.print(stdout)
+		return 0
 	}
 	if err := start(ctx, o, stderr); err != nil {
 		if errors.As(err, new(usageError)) {
@@ -128,13 +144,17 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 	if err != nil {
 		return usageError{err}
 	}
+	rules, err := loadRules(o.policy)
+	if err != nil {
+		return err
+	}
 	queue := newLogQueue(stderr)
 	defer queue.close()
-	log := newLog(queue, o.logLevel, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
-	queue.tellLoss(func(entries int) {
-		log.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
+	log, audit := newLog(queue, o.logLevel, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
+	queue.tellLoss(func(entries int) { // of the audit, too, and so it is told whatever the level is
+		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
 	})
-	ctx, force, stop := handleSignals(ctx, log)
+	ctx, force, stop := handleSignals(ctx, log, func() { rules.reload(log) })
 	defer stop()
 	socket, err := listen(o)
 	if err != nil {
@@ -148,7 +168,7 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 	}
 	warn(o, log)
 	cfg := supervisor.Config{
-		Log: log, Socket: socket,
+		Log: log, Audit: audit, Socket: socket, PolicyFor: rules.For,
 		Policy:       supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
 		WorkerConfig: worker,
 		Shared:       o.isolation == "shared", Warm: o.spare,
@@ -209,8 +229,8 @@ func warn(o *options, log *zap.Logger) {
 }
 
 // handleSignals makes the first SIGTERM or SIGINT end the context, and a second
-// one close force. The handling ends with stop.
-func handleSignals(parent context.Context, log *zap.Logger) (ctx context.Context, force <-chan struct{}, stop func()) {
+// one close force, and SIGHUP call reload. The handling ends with stop.
+func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx context.Context, force <-chan struct{}, stop func()) {
 	signal.Ignore(unix.SIGPIPE)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
@@ -221,7 +241,7 @@ func handleSignals(parent context.Context, log *zap.Logger) (ctx context.Context
 		count := 0
 		for sig := range signals {
 			if sig == unix.SIGHUP {
-				log.Info("SIGHUP ignored: there is no configuration file to read again")
+				reload()
 				continue
 			}
 			count++

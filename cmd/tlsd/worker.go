@@ -74,7 +74,7 @@ func runWorker() int {
 		measures["notTraceable"] = err.Error()
 	}
 
-	log := newLog(os.Stderr, "info", false)
+	log, _ := newLog(os.Stderr, "info", false)
 	channel, err := handoff.Open()
 	if err != nil {
 		log.Error("this is a worker of tlsd, to be started by tlsd only", zap.Error(err))
@@ -98,7 +98,11 @@ func runWorker() int {
 		log.Error("bad configuration", zap.Error(err))
 		return 1
 	}
-	w := &workerProcess{cfg: cfg, channel: channel, page: page, log: newLog(os.Stderr, cfg.LogLevel, false)}
+	log, _ = newLog(os.Stderr, cfg.LogLevel, false)
+	w := &workerProcess{
+		cfg: cfg, channel: channel, page: page, log: log,
+		outbox: make(chan handoff.FromWorker, outboxLength), sent: make(chan struct{}),
+	}
 	if landlock != "" {
 		w.measures = measures
 	}
@@ -114,9 +118,12 @@ type workerProcess struct {
 	measures map[string]string
 
 	serving sync.WaitGroup
+	outbox  chan handoff.FromWorker // closed when serving is over
+	sent    chan struct{}           // closed when its sender has ended
 }
 
 func (w *workerProcess) run() int {
+	go w.send()
 	engine, ready := loadEngine(w.cfg.Libssl, w.page)
 	if w.measures != nil {
 		w.measures["seccomp"] = confine.Finish() // the library is loaded
@@ -141,9 +148,7 @@ func (w *workerProcess) run() int {
 			return w.exit(err)
 		}
 		if msg.Ping != 0 && conn == nil {
-			if err := w.channel.Send(handoff.FromWorker{Pong: msg.Ping}, nil); err != nil {
-				w.log.Debug("the supervisor is gone", zap.Error(err))
-			}
+			w.tell(handoff.FromWorker{Pong: msg.Ping})
 			continue
 		}
 		if msg.Session == nil || conn == nil {
@@ -154,27 +159,35 @@ func (w *workerProcess) run() int {
 			continue
 		}
 		place, err := w.page.Session(msg.Session.Place)
+		if err == nil && msg.Session.Policy == nil {
+			err = errors.New("it has no policy")
+		}
 		if err != nil {
-			w.log.Error("a session without a place", zap.Error(err))
+			w.log.Error("a session that cannot be served", zap.Error(err))
 			conn.Close()
 			w.ended(msg.Session.Number, err)
 			continue
 		}
 		w.serving.Go(func() {
+			note, noMore := w.auditor(msg.Session.Number)
 			err := rpc.Serve(ctx, conn, rpc.Config{
-				Session:       session.Config{Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits},
+				Session: session.Config{
+					Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
+					Policy: *msg.Session.Policy, Audit: note,
+				},
 				Version:       w.cfg.Version,
 				AnswerTimeout: w.cfg.AnswerTimeout,
 				IdleTimeout:   w.cfg.IdleTimeout,
 				Watcher:       place,
 				Confinement:   w.measures,
 			})
+			noMore()
 			w.ended(msg.Session.Number, err)
 		})
 	}
 }
 
-// ended reports the end of a session. A worker for one session is then told to
+// ended reports the end of a session, behind what is still to be told of it. A worker for one session is then told to
 // go by the supervisor, and does not wait for it.
 func (w *workerProcess) ended(number uint64, err error) {
 	e := handoff.Ended{Number: number}
@@ -184,8 +197,11 @@ func (w *workerProcess) ended(number uint64, err error) {
 	w.report(e)
 }
 
-func (w *workerProcess) report(e handoff.Ended) {
-	if err := w.channel.Send(handoff.FromWorker{Ended: &e}, nil); err != nil {
+func (w *workerProcess) report(e handoff.Ended) { w.outbox <- handoff.FromWorker{Ended: &e} }
+
+// tell sends a message without an answer.
+func (w *workerProcess) tell(msg handoff.FromWorker) {
+	if err := w.channel.Send(msg, nil); err != nil {
 		w.log.Debug("the supervisor is gone", zap.Error(err))
 	}
 }
@@ -193,7 +209,12 @@ func (w *workerProcess) report(e handoff.Ended) {
 // exit waits until the sessions are gone. It returns the exit status.
 func (w *workerProcess) exit(why error) int {
 	gone := make(chan struct{})
-	go func() { defer close(gone); w.serving.Wait() }()
+	go func() {
+		defer close(gone)
+		w.serving.Wait()
+		close(w.outbox)
+		<-w.sent
+	}()
 	select {
 	case <-gone:
 	case <-time.After(endTimeout):

@@ -100,6 +100,7 @@ func daemon(f facts, add adder) {
 	add("protocol", ok, "", "version %d, capabilities %s", f.hello.Version, strings.Join(f.hello.Capabilities, " "))
 	library(f.info, add)
 	confinement(f.info, add)
+	policy(f.info, add)
 	trip(f, add)
 }
 
@@ -151,6 +152,25 @@ func confinement(i wire.Info, add adder) {
 		return
 	}
 	add("confinement", ok, "", "%s", strings.Join(on, ", "))
+}
+
+// policy says what the administrator has forbidden.
+func policy(i wire.Info, add adder) {
+	if len(i.Policy) == 0 {
+		add("policy", ok, "", "the administrator's policy restricts nothing")
+		return
+	}
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(i.Policy)) {
+		value := fmt.Sprint(i.Policy[key])
+		if list, isList := i.Policy[key].([]any); isList && len(list) == 0 {
+			value = "none"
+		} else if isList {
+			value = strings.Trim(value, "[]")
+		}
+		parts = append(parts, key+"="+value)
+	}
+	add("policy", ok, "", "%s", strings.Join(parts, "; "))
 }
 
 func trip(f facts, add adder) {

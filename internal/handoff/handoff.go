@@ -8,7 +8,8 @@
 //     (SOCK_SEQPACKET: packets keep their bounds and their order).
 //   - The supervisor speaks first: the worker's configuration, then a message
 //     for each session, which carries the connection (SCM_RIGHTS, unix(7)).
-//   - The worker answers with one [Ready], then an [Ended] for each session, and a pong for each ping.
+//   - The worker answers with one [Ready], then an [Ended] for each session, and a pong for each ping; in between
+//     an [Audit] for what the administrator is to know.
 //   - The end of the channel is the order to go: a worker that reads it, because
 //     the supervisor closed its side or died, ends its sessions and exits.
 //   - Only the worker accepts descriptors. What a worker sends is judged like
@@ -27,6 +28,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/policy"
 )
 
 const (
@@ -55,6 +59,8 @@ type Session struct {
 	Place  int    `json:"place"` // in the page of vitals (see package vitals)
 	UID    uint32 `json:"uid"`
 	PID    int32  `json:"pid"`
+
+	Policy *policy.Policy `json:"policy,omitempty"` // a worker serves no session without one
 }
 
 // FromWorker is a message of a worker: one of its members.
@@ -62,6 +68,7 @@ type FromWorker struct {
 	Ready *Ready `json:"ready,omitempty"`
 	Ended *Ended `json:"ended,omitempty"`
 	Pong  uint64 `json:"pong,omitempty"` // the number of the ping
+	Audit *Audit `json:"audit,omitempty"`
 }
 
 // Ready says that the worker takes sessions, and with which library.
@@ -78,6 +85,13 @@ type Ready struct {
 // ErrNotTaken is returned by ReceiveConn when no descriptor was free for the connection of a message. The
 // message itself is there, and the channel can go on.
 var ErrNotTaken = errors.New("the process has no descriptor free for a connection (RLIMIT_NOFILE)")
+
+// Audit is an event of a session that the administrator is to be told of. It comes before the session's Ended.
+type Audit struct {
+	Session uint64       `json:"session"`
+	Event   *audit.Event `json:"event,omitempty"`  // nil: only that some were left out
+	Missed  uint64       `json:"missed,omitempty"` // events that were left out before this one
+}
 
 // Ended says that a session is over and everything of it freed.
 type Ended struct {

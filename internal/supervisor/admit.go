@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tlsd/internal/audit"
 	"tlsd/internal/handoff"
 	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
@@ -35,7 +36,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	}
 	log := s.callers.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 	if err := s.Policy.Allows(peer); err != nil {
-		log.Warn("a caller is denied", zap.Uint32("gid", peer.GID))
+		s.record(peer, 0, &audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}, 0)
 		refuse(conn, kind.Denied, err.Error())
 		s.leave()
 		return
@@ -47,6 +48,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 		s.leave()
 		return
 	}
+	sess.policy = s.PolicyFor(peer.UID)
 	ctx, cancel := context.WithTimeout(life, admitTimeout)
 	defer cancel()
 	if sess.caller, err = copyOf(conn); err != nil {

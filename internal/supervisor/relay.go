@@ -57,7 +57,7 @@ func passOn(line []byte, log *zap.Logger) bool {
 	if !ok || err != nil || level > zapcore.ErrorLevel { // a level above ends the process that logs
 		return false
 	}
-	for _, key := range []string{"msg", "level", "ts", "worker"} {
+	for _, key := range []string{"msg", "level", "ts", "worker", "logger"} {
 		delete(entry, key)
 	}
 	var fields []zap.Field

@@ -17,6 +17,7 @@ func TestRelaySortsEntriesFromNoise(t *testing.T) {
 		{"nothing", "", "", ""},
 		{"an entry", `{"level":"warn","ts":"x","msg":"hello","b":1,"a":"y"}` + "\n", "", "warn hello a=y b=1|"},
 		{"it cannot name another worker", `{"level":"info","msg":"hello","worker":1}` + "\n", "", "info hello|"},
+		{"it cannot pose as the audit", `{"level":"info","logger":"audit","msg":"denied"}` + "\n", "", "info denied|"},
 		{"it cannot end the daemon", `{"level":"fatal","msg":"x"}` + "\n" + `{"level":"panic","msg":"x"}` + "\n",
 			`{"level":"fatal","msg":"x"}` + "\n" + `{"level":"panic","msg":"x"}` + "\n", ""},
 		{"JSON that is no entry", "{\"a\":1}\n{\n", "{\"a\":1}\n{\n", ""},

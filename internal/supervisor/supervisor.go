@@ -11,6 +11,7 @@
 //     that line cannot fall into the middle of another, and their connections are ended.
 //   - A worker acts with the caller's user and groups if the daemon runs as root.
 //   - A caller that is turned away is told why, in one line of the protocol.
+//   - A session is bound by the policy that held for its user when it began; the worker enforces it.
 //   - No error of accept(2) ends the daemon or makes it spin.
 //   - [Supervisor.Run] returns when every goroutine and every process that it
 //     started is gone. If the daemon is killed, its workers go by themselves.
@@ -30,6 +31,9 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/policy"
 )
 
 // How Run can end other than well.
@@ -43,6 +47,11 @@ type Config struct {
 	Log    *zap.Logger
 	Socket *Socket
 	Policy Policy // zero: the daemon's own user only
+
+	// Audit gets the audit lines; they should be written whatever Log leaves out. Nil: Log gets them.
+	Audit *zap.Logger
+	// PolicyFor is what the administrator allows the sessions of a user that begin now; nil: everything.
+	PolicyFor func(uid uint32) policy.Policy
 
 	// WorkerConfig is handed to each worker as its configuration.
 	WorkerConfig json.RawMessage
@@ -82,11 +91,12 @@ type Supervisor struct {
 	sessions int
 	last     uint64 // the highest session number given out
 	workers  map[*worker]struct{}
-	pool     []*worker      // those that take any session of the daemon's own user, the oldest first
-	changed  chan struct{}  // closed, and made anew, when pool has grown
-	failures int            // of workers of the pool in a row
-	rows     map[uint32]row // by user
-	told     bool           // the log says what library there is
+	pool     []*worker                 // those that take any session of the daemon's own user, the oldest first
+	changed  chan struct{}             // closed, and made anew, when pool has grown
+	failures int                       // of workers of the pool in a row
+	rows     map[uint32]row            // by user
+	told     bool                      // the log says what library there is
+	audits   map[uint32]*audit.Limiter // by user
 }
 
 // session is one caller in a worker's hands.
@@ -97,12 +107,20 @@ type session struct {
 
 	// Its owner is who admits the session, until assign; then the goroutine
 	// that watches the worker.
+	policy policy.Policy // fixed when it began
+
 	caller int // our copy of the connection, a descriptor; -1: none
 	place  int // in the worker's page of vitals
 }
 
 // New makes a Supervisor. It owns the socket from then on.
 func New(cfg Config) *Supervisor {
+	if cfg.Audit == nil {
+		cfg.Audit = cfg.Log.Named("audit")
+	}
+	if cfg.PolicyFor == nil {
+		cfg.PolicyFor = func(uint32) policy.Policy { return policy.Policy{} }
+	}
 	return &Supervisor{
 		Config: cfg,
 		callers: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
@@ -113,6 +131,7 @@ func New(cfg Config) *Supervisor {
 		starting: make(chan struct{}, maxStarting),
 		workers:  map[*worker]struct{}{},
 		rows:     map[uint32]row{},
+		audits:   map[uint32]*audit.Limiter{},
 		changed:  make(chan struct{}),
 	}
 }
@@ -147,6 +166,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	s.admitting.Wait()
 	own.Wait()
 	s.endWorkers(errors.Is(err, ErrForced), force)
+	s.closeAudit()
 	s.Log.Info("stopped")
 	return err
 }

@@ -209,6 +209,8 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			s.introduce(w)
 		case msg.Ended != nil:
 			s.ended(w, msg.Ended)
+		case msg.Audit != nil:
+			s.reported(w, msg.Audit)
 		case msg.Pong != 0:
 			s.mu.Lock()
 			w.ponged = msg.Pong
@@ -221,7 +223,9 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 
 // hand gives the worker a session.
 func (w *worker) hand(sess *session, conn *net.UnixConn) error {
-	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{Number: sess.number, Place: sess.place, UID: sess.peer.UID, PID: sess.peer.PID}}, conn)
+	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{
+		Number: sess.number, Place: sess.place, UID: sess.peer.UID, PID: sess.peer.PID, Policy: &sess.policy,
+	}}, conn)
 }
 
 func (w *worker) kill() { w.process.Process.Kill() }

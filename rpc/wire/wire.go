@@ -133,6 +133,9 @@ type Info struct {
 	// Confinement says of each measure that confines the process which serves the session "on", or
 	// why it is not. It is left out if none was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
+	// Policy has the keys of the administrator's policy that bind the session, with a bool, a string or an
+	// array of strings. It is left out if there are none.
+	Policy map[string]any `json:"policy,omitempty"`
 }
 
 // Libssl describes the library, or says why there is none.

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"tlsd/internal/policy"
+)
+
+// rules is the administrator's policy file: the one that was found good last. Without a file, everything is allowed.
+type rules struct {
+	path    string // "" if there is none
+	current atomic.Pointer[policy.File]
+}
+
+func loadRules(path string) (*rules, error) {
+	r := &rules{}
+	if path == "" {
+		return r, nil
+	}
+	var err error
+	if r.path, err = filepath.Abs(path); err != nil {
+		return nil, fmt.Errorf("--policy %s: %w", path, err)
+	}
+	f, err := policy.Load(r.path)
+	r.current.Store(f)
+	return r, err
+}
+
+// For is what holds for a user's sessions that begin now.
+func (r *rules) For(uid uint32) policy.Policy { return r.current.Load().For(uid) }
+
+// reload reads the file again. If it is bad, the old one stays.
+func (r *rules) reload(log *zap.Logger) {
+	if r.path == "" {
+		log.Info("SIGHUP ignored: there is no policy file (--policy) to read again")
+		return
+	}
+	f, err := policy.Load(r.path)
+	if err != nil {
+		log.Error("the policy file is not good, and what was read before stays in force", zap.Error(err))
+		return
+	}
+	r.current.Store(f)
+	log.Info("policy file read again, for sessions that begin from now on", zap.String("path", r.path))
+}
+
+// print writes what holds for each user.
+func (r *rules) print(w io.Writer) {
+	f := r.current.Load()
+	uids, names := f.Users()
+	for _, uid := range uids {
+		printPolicy(w, fmt.Sprintf("user %s (%d)", names[uid], uid), f.For(uid))
+	}
+	printPolicy(w, "all others", f.Default())
+}
+
+func printPolicy(w io.Writer, who string, p policy.Policy) {
+	fmt.Fprintf(w, "%s:\n", who)
+	keys := p.Keys()
+	if len(keys) == 0 {
+		fmt.Fprintln(w, "  everything is allowed")
+	}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		value := fmt.Sprint(keys[key])
+		if list, ok := keys[key].([]string); ok {
+			if value = strings.Join(list, ", "); value == "" {
+				value = "none"
+			}
+		}
+		fmt.Fprintf(w, "  %s: %s\n", key, value)
+	}
+}

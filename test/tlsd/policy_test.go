@@ -1,0 +1,359 @@
+package tlsd
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testcert"
+)
+
+// What the administrator's policy does to scripts, with the whole daemon.
+
+// A ruled is a daemon with a policy.
+type ruled struct {
+	t         *testing.T
+	sock, log string
+	policy    string // file
+	daemon    *os.Process
+}
+
+// startRuled starts a daemon that logs errors alone.
+func startRuled(t *testing.T, policy string, flags ...string) *ruled {
+	t.Helper()
+	dir := shortDir(t)
+	r := &ruled{t: t, sock: filepath.Join(dir, "s"), log: filepath.Join(dir, "log"), policy: filepath.Join(dir, "policy.toml")}
+	r.write(policy)
+	cmd := startWith(t, nil, "exec 2>"+r.log+";", append([]string{"--socket", r.sock, "--policy", r.policy, "--log-level", "error", "--log-format", "json"}, flags...)...)
+	r.daemon = cmd.Process
+	return r
+}
+
+func (r *ruled) write(policy string) {
+	r.t.Helper()
+	if err := os.WriteFile(r.policy, []byte(policy), 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// A line is what the tests look at of a line of the log.
+type line struct {
+	Logger, Msg, Method, Asked, Key string
+	UID, GID                        uint32
+	PID                             int
+	Session, Missed                 uint64
+}
+
+// audit waits until there are so many audit lines, and gives them.
+func (r *ruled) audit(n int) (lines []line) {
+	r.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(r.log)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		lines = nil
+		for raw := range bytes.Lines(text) {
+			var l line
+			if json.Unmarshal(raw, &l) == nil && l.Logger == "audit" {
+				lines = append(lines, l)
+			}
+		}
+		if len(lines) >= n {
+			return lines
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%d audit lines, want %d; the log is %s", len(lines), n, text)
+		}
+	}
+}
+
+// request is a call, as a line.
+func request(id int, method string, params ...any) string {
+	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": id, "method": method, "params": append([]any{}, params...)})
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// tlsServer is a server that does handshakes, up to a version, until the test ends. The result is its port.
+func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}, MaxVersion: max})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-gone })
+	go func() {
+		defer close(gone)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(patience))
+				if c.(*tls.Conn).Handshake() == nil {
+					c.Read(make([]byte, 1))
+				}
+			}()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// put copies a file to a place that all may read.
+func put(t *testing.T, from, to string) string {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestPolicyRefusesAndAllows(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t, "Test CA")
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	dir := shortDir(t)
+	keys := filepath.Join(dir, "keys")
+	if err := os.Mkdir(keys, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	certIn, keyIn, caIn := put(t, cert.CertFile, keys+"/cert"), put(t, cert.KeyFile, keys+"/key"), put(t, ca.File, keys+"/ca")
+	keyOut, caOut := put(t, cert.KeyFile, dir+"/key"), put(t, ca.File, dir+"/ca")
+	sly := keys + "/sly"
+	if err := os.Symlink(keyOut, sly); err != nil {
+		t.Fatal(err)
+	}
+	recent, old := tlsServer(t, cert, tls.VersionTLS13), tlsServer(t, cert, tls.VersionTLS12)
+	free, err := strconv.Atoi(freePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startRuled(t, fmt.Sprintf(`
+		[default]
+		insecure-skip-verify = false
+		min-tls = "1.3"
+		listen = ["127.0.0.1:%d"]
+		destinations = ["127.0.0.0/8:%d", "localhost:%d"]
+		key-folders = [%q]
+		ca-folders = [%q]
+	`, free, recent, old, keys, keys))
+	conn, in, _ := connect(t, r.sock)
+	type asked struct{ method, what, key string }
+	var want []asked
+	for i, tc := range []struct {
+		line string
+		want string // in the answer
+		asked
+	}{
+		{request(1, "tls.SetCaBundle", caOut), `"kind":"denied"`, asked{"tls.SetCaBundle", caOut, "ca-folders"}},
+		{request(1, "tls.SetCaBundle", caIn), `"result":0`, asked{}},
+		{request(1, "tls.NewClient", "127.0.0.1", recent), `"result":1`, asked{}},
+		{request(1, "tls.SetInsecureSkipVerify", 1, 1), `"kind":"denied"`, asked{"tls.SetInsecureSkipVerify", fmt.Sprint("127.0.0.1:", recent), "insecure-skip-verify"}},
+		{request(1, "tls.LastError"), "turning off the verification of 127.0.0.1:" + strconv.Itoa(recent) + " is not allowed by the administrator's policy (insecure-skip-verify)", asked{}},
+		{request(1, "tls.SetInsecureSkipVerify", 1, 0), `"result":0`, asked{}},
+		{request(1, "tls.Handshake", 1), `"result":0`, asked{}},
+		{request(1, "tls.NewClient", "127.0.0.1", old), `"kind":"denied"`, asked{"tls.NewClient", fmt.Sprint("127.0.0.1:", old), "destinations"}},
+		{request(1, "tls.NewClient", "localhost", old), `"result":3`, asked{}},
+		{request(1, "tls.Handshake", 3), `"kind":"denied"`, asked{"tls.Handshake", fmt.Sprint("localhost:", old), "min-tls"}},
+		{request(1, "tls.NewClient", "host.invalid", old), `"kind":"denied"`, asked{"tls.NewClient", fmt.Sprint("host.invalid:", old), "destinations"}},
+		{request(1, "tls.NewServerContext", certIn, keyOut), `"kind":"denied"`, asked{"tls.NewServerContext", keyOut, "key-folders"}},
+		{request(1, "tls.NewServerContext", certIn, sly), `"kind":"denied"`, asked{"tls.NewServerContext", sly, "key-folders"}},
+		{request(1, "tls.NewServerContext", certIn, keys+"/../key"), `"kind":"denied"`, asked{"tls.NewServerContext", keys + "/../key", "key-folders"}},
+		{request(1, "tls.NewServerContext", certIn, keyIn), `"result":8`, asked{}},
+		{request(1, "tls.Accept", 8, "127.0.0.2", free), `"kind":"denied"`, asked{"tls.Accept", fmt.Sprint("127.0.0.2:", free), "listen"}},
+		{request(1, "tls.Accept", 8, "127.0.0.1", recent), `"kind":"denied"`, asked{"tls.Accept", fmt.Sprint("127.0.0.1:", recent), "listen"}},
+		{request(2, "tls.Accept", 8, "127.0.0.1", free) + "\n" + request(1, "tls.CloseServerContext", 8), `"kind":"cancelled"`, asked{}},
+	} {
+		got := exchange(t, conn, in, tc.line)
+		if !strings.Contains(got, tc.want) {
+			t.Errorf("%d: %s\nis answered with %swant %s", i, tc.line, got, tc.want)
+		}
+		if tc.method != "" {
+			want = append(want, tc.asked)
+			if !strings.Contains(got, "administrator's policy ("+tc.key+")") {
+				t.Errorf("%d: the error does not name the key: %s", i, got)
+			}
+		}
+	}
+	lines := r.audit(len(want))
+	var got []asked
+	for _, l := range lines {
+		got = append(got, asked{l.Method, l.Asked, l.Key})
+		if l.Msg != "denied" || int(l.UID) != os.Getuid() || int(l.GID) != os.Getgid() || l.PID != os.Getpid() || l.Session != 1 {
+			t.Errorf("audit line %+v", l)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("audit lines\n%q\nwant\n%q", got, want)
+	}
+	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("PRIVATE")) || bytes.Contains(text, []byte("session started")) {
+		t.Errorf("the log is %s", text)
+	}
+}
+
+// Without a policy that says a word about it, too, and at any level of the log.
+func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
+	t.Parallel()
+	port := tlsServer(t, testcert.SelfSigned(t, testcert.Leaf{CN: "x"}), tls.VersionTLS13)
+	for _, flags := range [][]string{nil, {"--isolation=shared"}} {
+		r := startRuled(t, "", flags...)
+		conn, in, _ := connect(t, r.sock)
+		exchange(t, conn, in, request(1, "tls.NewClient", "127.0.0.1", port))
+		if got := exchange(t, conn, in, request(2, "tls.SetInsecureSkipVerify", 1, 1)); !strings.Contains(got, `"result":0`) {
+			t.Fatal(got)
+		}
+		if got := exchange(t, conn, in, request(3, "tls.Handshake", 1)); !strings.Contains(got, `"result":0`) {
+			t.Error(got)
+		}
+		if l := r.audit(1); len(l) != 1 || l[0].Msg != "insecure-skip-verify" || l[0].Method != "tls.SetInsecureSkipVerify" || l[0].Asked != fmt.Sprint("127.0.0.1:", port) || l[0].Session != 1 {
+			t.Errorf("audit lines %+v", l)
+		}
+	}
+}
+
+// A script that makes audit lines in a loop gets so many, and the number of the others is told.
+func TestFloodOfAuditLinesIsCounted(t *testing.T) {
+	t.Parallel()
+	r := startRuled(t, "[default]\ndestinations = []\n")
+	conn, in, _ := connect(t, r.sock)
+	const calls = 2000
+	go func() {
+		for i := range calls {
+			if _, err := fmt.Fprintln(conn, request(i, "tls.NewClient", "a\nb\u202e", 443)); err != nil {
+				return
+			}
+		}
+		conn.CloseWrite()
+	}()
+	answers := 0
+	for in := in; ; answers++ {
+		l, err := in.ReadString('\n')
+		if err != nil {
+			break
+		}
+		if !strings.Contains(l, `"kind":"denied"`) {
+			t.Fatal(l)
+		}
+	}
+	if answers != calls {
+		t.Fatalf("%d answers, want %d", answers, calls)
+	}
+	var told uint64
+	for n := 1; told < calls; n++ { // the last one comes when the session has ended
+		lines := r.audit(n)
+		told = 0
+		for _, l := range lines {
+			told += l.Missed
+			if l.Msg == "denied" {
+				told++
+				if l.Asked != `a\nb\u202e:443` {
+					t.Fatalf("audit line %+v", l)
+				}
+			}
+		}
+		n = len(lines)
+	}
+	if lines := r.audit(1); told != calls || len(lines) > calls/4 {
+		t.Errorf("%d lines tell of %d events, want %d", len(lines), told, calls)
+	}
+}
+
+func TestPolicyIsByUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to call as other users")
+	}
+	t.Parallel()
+	ca := testcert.NewCA(t, "Test CA")
+	dir := shortDir(t)
+	keys := filepath.Join(dir, "keys")
+	if err := os.Mkdir(keys, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	in, out := put(t, ca.File, keys+"/ca"), put(t, ca.File, dir+"/ca")
+	r := startRuled(t, fmt.Sprintf(`
+		[default]
+		ca-folders = []
+		[user.1234]
+		ca-folders = [%q]
+		[user.root]
+		ca-folders = ["/"]
+	`, keys), "--allow-uid", "1234,1235")
+	as := func(uid uint32) *syscall.Credential { return &syscall.Credential{Uid: uid, Gid: uid + 1} }
+	for _, tc := range []struct {
+		uid        uint32
+		file, want string
+	}{
+		{0, in, `"result":0`},
+		{0, out, `"result":0`},
+		{1234, in, `"result":0`},
+		{1234, out, `"kind":"denied"`},
+		{1235, in, `"kind":"denied"`},
+		{1235, out, `"kind":"denied"`},
+		{1236, in, `"id":null,"error":{"code":-32012`}, // it may not even connect
+	} {
+		if got := callAs(t, as(tc.uid), r.sock, request(1, "tls.SetCaBundle", tc.file)); !strings.Contains(got, tc.want) {
+			t.Errorf("user %d, %s: %s; want %s", tc.uid, tc.file, got, tc.want)
+		}
+	}
+	lines := r.audit(4)
+	for i, want := range []line{
+		{UID: 1234, Method: "tls.SetCaBundle", Asked: out, Key: "ca-folders"},
+		{UID: 1235, Method: "tls.SetCaBundle", Asked: in, Key: "ca-folders"},
+		{UID: 1235, Method: "tls.SetCaBundle", Asked: out, Key: "ca-folders"},
+		{UID: 1236, Method: "connect", Asked: r.sock},
+	} {
+		got := lines[i]
+		if got.PID == 0 || (got.Session == 0) != (want.Method == "connect") {
+			t.Errorf("audit line %+v", got)
+		}
+		want.Logger, want.Msg, want.GID, want.PID, want.Session = "audit", "denied", want.UID+1, got.PID, got.Session
+		if got != want {
+			t.Errorf("audit line %+v, want %+v", got, want)
+		}
+	}
+
+	// A file that is somebody else's is not taken, at the start or later.
+	if err := os.Chown(r.policy, 1234, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(r.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte("it belongs to user 1234")) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the log is %s", text)
+		}
+	}
+	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(got, `"kind":"denied"`) {
+		t.Errorf("what held before does not hold any more: %s", got)
+	}
+}
