@@ -30,6 +30,7 @@ Usage: tlsd [flags]
 	fmt.Fprint(w, `
 A flag wins over its environment variable. Times are like 90s, 1m30s or 500ms.
 
+SIGHUP: read the file of --policy again.
 SIGTERM or SIGINT: stop listening, let sessions finish, leave; a second one ends them at once.
 Exit status: 0 after a clean stop; 1 when tlsd could not start, or sessions had to be ended; 2 for wrong usage.
 `)

@@ -106,6 +106,10 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"not confined", func(f *facts) { f.info.Confinement = nil }, finding{"confinement", warn, "does not confine", "--confine=off"}},
 		{"confined in part", func(f *facts) { f.info.Confinement["landlock"] = "the kernel has none" },
 			finding{"confinement", warn, "seccomp; not in force: landlock (the kernel has none)", "newer kernel"}},
+		{"no policy", func(*facts) {}, finding{"policy", ok, "restricts nothing", ""}},
+		{"policy", func(f *facts) {
+			f.info.Policy = map[string]any{"min-tls": "1.3", "listen": []any{}, "destinations": []any{"a:1", "b:2"}, "insecure-skip-verify": false}
+		}, finding{"policy", ok, "destinations=a:1 b:2; insecure-skip-verify=false; listen=none; min-tls=1.3", ""}},
 		{"round trip", func(*facts) {}, finding{"round trip", ok, "200µs (median of 3)", ""}},
 		{"slow", func(f *facts) { f.trips = []time.Duration{time.Second} }, finding{"round trip", warn, "1s", "busy"}},
 		{"lost on the way", func(f *facts) { f.tripErr = errors.New("lost") }, finding{"round trip", fail, "lost", "log of tlsd"}},

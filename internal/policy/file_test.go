@@ -113,6 +113,24 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 	}
 }
 
+func TestTheExampleIsGood(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../examples/policy.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parse(text, func(name string) (uint32, error) { return map[string]uint32{"www-data": 33, "1000": 1000}[name], nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys := f.Default().Keys(); len(keys) != 6 {
+		t.Errorf("it shows %v, not all of the keys", keys)
+	}
+	if f.For(33).MayListenOnPort(9000) || !f.For(33).MayListenOnPort(443) || f.For(33).MaySkipVerify() || !f.For(1000).MaySkipVerify() {
+		t.Error("a user's key does not take the place of the default's")
+	}
+}
+
 func TestUsersAreLookedUp(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{"root": "", "0": "", "4294967294": "",

@@ -73,11 +73,13 @@ func (s *Supervisor) auditing(uid uint32) *audit.Limiter {
 	return l
 }
 
-// closeAudit says what was left out and not told of.
+// closeAudit says what was left out and not told of. Nobody audits any more.
 func (s *Supervisor) closeAudit() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for uid, l := range s.audits {
+	audits := s.audits
+	s.audits = nil
+	s.mu.Unlock()
+	for uid, l := range audits {
 		if n := l.Missed(); n > 0 {
 			s.Audit.Info("left out", zap.Uint32("uid", uid), zap.Uint64("missed", n))
 		}

@@ -71,8 +71,8 @@ func TestOtherUsers(t *testing.T) {
 		if !strings.Contains(denied, `"id":null`) || !strings.Contains(denied, `"code":-32012`) || !strings.Contains(denied, `"kind":"denied"`) || !strings.Contains(denied, "user 4321 may not") {
 			t.Errorf("user 4321 is told %s", denied)
 		}
-		if f := d.logged("a caller is denied", 1); f["uid"] != uint32(4321) {
-			t.Errorf("the log says %v", f)
+		if f := d.logged("denied", 1); f["uid"] != uint32(4321) || f["gid"] != uint32(4321) || f["method"] != "connect" || f["asked"] != d.path {
+			t.Errorf("the audit says %v", f)
 		}
 		if n := d.logs.FilterMessage("session started").Len(); n != 0 {
 			t.Errorf("%d sessions for a denied caller", n)
