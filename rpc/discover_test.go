@@ -164,7 +164,7 @@ func TestInfo(t *testing.T) {
 		"libssl":{"path":"/nowhere/libssl.so","version":"crypto/tls stand-in"},
 		"trust":{"source":"test","file":"/nowhere/ca.pem","certificates":0},
 		"timeouts":{"connect":30000,"handshake":30000,"acceptHandshake":10000,"accept":0,"read":0,"write":30000,"close":1000,"answer":30000,"sessionIdle":0},
-		"limits":{"line":24117248,"blob":16777216,"batch":1024,"handles":65536,"calls":4096,"pending":128}}}`)
+		"limits":{"message":24117248,"nesting":64,"buffered":67108864,"blob":16777216,"batch":1024,"handles":65536,"calls":4096,"pending":128}}}`)
 }
 
 // proto is proto.md.

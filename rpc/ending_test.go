@@ -45,8 +45,8 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 				p.conn.Write([]byte(data)) // may fail at the end: the server closes
 			}()
 			got := p.answer()
-			if !matches(invalidRequest, got) || !strings.Contains(got, "24117248 bytes") {
-				t.Errorf("got %s, want an invalid request that names the bound", got)
+			if !matches(overLimit("null", ""), got) || !strings.Contains(got, "24117248 bytes") {
+				t.Errorf("got %s, want an error of kind limit that names the bound", got)
 			}
 			p.ended()
 			<-sent

@@ -84,7 +84,7 @@ func (st *stream) hot(c hotCall) (done bool, err error) {
 	if !c.write {
 		return st.hotRead(c), nil
 	}
-	if !st.sess.Free(c.handle) {
+	if !st.sess.Free(c.handle) || !st.fits(c.n) {
 		return false, nil
 	}
 	// What the line was read from is overwritten by what follows it.
@@ -170,7 +170,7 @@ func (st *stream) hotSmallWrites(c hotCall) error {
 	all := append(st.joined[:0], part{c.id, c.n})
 	for {
 		next, ok := st.following(c.handle, fullRecord-len(data))
-		if !ok {
+		if !ok || !st.fits(len(data)+next.n) {
 			break
 		}
 		data = append(data, next.data...)
@@ -197,7 +197,7 @@ func (st *stream) hotSmallWrites(c hotCall) error {
 		for _, w := range all {
 			rest.joined = append(rest.joined, part{bytes.Clone(w.id), w.n})
 		}
-		st.launch(rest, st.sess.WriteRest(c.handle, bytes.Clone(data[n:]), n))
+		st.launchKeeping(rest, c.handle, bytes.Clone(data[n:]), n)
 	}
 	return nil
 }
@@ -243,6 +243,14 @@ func (st *stream) finishWrite(c hotCall, sent int, part []byte, left int) error 
 	if err := st.r.Full(rest[len(part):]); err != nil {
 		return err
 	}
-	st.launch(&call{id: bytes.Clone(c.id), method: "tls.Write", handle: int32(c.handle)}, st.sess.WriteRest(c.handle, rest, sent))
+	st.launchKeeping(&call{id: bytes.Clone(c.id), method: "tls.Write", handle: int32(c.handle)}, c.handle, rest, sent)
 	return nil
+}
+
+// launchKeeping launches a Write for what has not been sent, of which it has been made sure that it fits.
+func (st *stream) launchKeeping(c *call, h session.Handle, rest []byte, sent int) {
+	if err := st.hold(c, len(rest)); err != nil {
+		panic(err)
+	}
+	st.launch(c, st.sess.WriteRest(h, rest, sent))
 }

@@ -18,7 +18,8 @@ type method struct {
 	doc    string
 	params []param
 	result schema
-	makes  bool // it makes a handle, whose number is taken when the call arrives
+	makes  bool           // it makes a handle, whose number is taken when the call arrives
+	answer func(args) int // the most bytes that its blob has; nil: the result is none
 
 	// One of the two carries it out.
 	call   func(*session.Session, args) *session.Call
@@ -68,7 +69,8 @@ var table = []method{
 	{
 		name: "tls.Read", doc: "Waits for data and returns what is there; nothing after the peer's close_notify.",
 		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
-		call: func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
+		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
+		call:   func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
 	},
 	{
 		name: "tls.Close", doc: "Closes a connection and frees its handle.",
@@ -206,12 +208,14 @@ func info(s *server, _ args) (any, error) {
 			"sessionIdle":     s.IdleTimeout.Milliseconds(),
 		},
 		Limits: map[string]int64{
-			"line":    wire.MaxLine,
-			"blob":    wire.MaxBlob,
-			"batch":   wire.MaxBatch,
-			"handles": int64(l.Handles),
-			"calls":   int64(l.Calls),
-			"pending": int64(l.Pending),
+			"message":  int64(s.Limits.Message),
+			"nesting":  int64(s.Limits.Nesting),
+			"buffered": int64(s.Limits.Buffered),
+			"blob":     wire.MaxBlob,
+			"batch":    wire.MaxBatch,
+			"handles":  int64(l.Handles),
+			"calls":    int64(l.Calls),
+			"pending":  int64(l.Pending),
 		},
 	}
 	out.Confinement = s.Confinement

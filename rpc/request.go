@@ -17,6 +17,8 @@ type call struct {
 	params json.RawMessage // nil: left out
 	raw    []byte          // the raw bytes that followed; nil: none were announced
 	batch  *batch          // nil: not in a batch
+	held   int             // bytes that are kept for it; see server.hold
+	refuse error           // why it cannot be carried out, if that is known already
 
 	joined []part // the Writes that this call carries out, if they are several
 

@@ -22,6 +22,7 @@ import (
 // Config says how sessions are served.
 type Config struct {
 	Session session.Config
+	Limits  Limits
 	// Version of tlsd, for tls.Hello.
 	Version string
 	// AnswerTimeout bounds the writing of one answer to a caller that does not
@@ -58,6 +59,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if cfg.AnswerTimeout <= 0 {
 		cfg.AnswerTimeout = 30 * time.Second
 	}
+	cfg.Limits = cfg.Limits.WithDefaults()
 	if cfg.Watcher == nil {
 		cfg.Watcher = noWatcher{}
 	}
@@ -68,7 +70,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		w:      wire.NewWriter(conn, cfg.AnswerTimeout, cfg.Watcher),
 		calls:  map[*call]struct{}{},
 	}
-	st := &stream{server: s, r: wire.NewReader(caller{s}, wire.MaxLine)}
+	st := &stream{server: s, r: wire.NewReader(caller{s}, cfg.Limits.Message)}
 	s.listenOn()
 	stop := context.AfterFunc(ctx, s.hangUp)
 	defer stop()
@@ -96,6 +98,8 @@ type server struct {
 	w    *wire.Writer
 	raw  atomic.Bool // the caller takes raw answers
 	deaf atomic.Bool // the caller has not taken an answer in time
+
+	held atomic.Int64 // bytes that are kept for calls; see hold
 
 	answers sync.WaitGroup // calls whose answer has not been written
 

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
@@ -24,10 +23,7 @@ func (s *server) begin(c *call) {
 		s.answer(c, nil, &protocolError{wire.CodeMethodNotFound, fmt.Sprintf("method %q not found; rpc.discover lists all", clip([]byte(c.method)))})
 		return
 	}
-	args, err := m.decode(c)
-	if err == nil && m.direct == nil && s.sess.Busy() >= s.sess.Limits.Calls {
-		err = &session.Error{Kind: kind.Limit, Op: m.name, Why: fmt.Sprintf("%d calls are in flight, the limit of a session", s.sess.Limits.Calls)}
-	}
+	args, err := m.admit(s, c)
 	if err != nil {
 		if m.makes {
 			s.sess.SkipHandle()
@@ -45,6 +41,28 @@ func (s *server) begin(c *call) {
 	}
 	c.handle = m.named(args)
 	s.launch(c, m.call(s.sess, args))
+}
+
+// admit decodes the parameters of a call, and says why it cannot be carried out.
+func (m *method) admit(s *server, c *call) (args, error) {
+	if c.refuse != nil {
+		return nil, m.failed(c.refuse)
+	}
+	args, err := m.decode(c)
+	if err != nil {
+		return nil, err
+	}
+	c.params, c.raw = nil, nil
+	if m.direct != nil {
+		return args, nil
+	}
+	if n := s.sess.Limits.Calls; s.sess.Busy() >= n {
+		return nil, m.failed(overLimit("%d calls are in flight, the limit of a session (--max-calls); wait for answers", n))
+	}
+	if err := s.hold(c, m.keeps(c, args)); err != nil {
+		return nil, m.failed(err)
+	}
+	return args, nil
 }
 
 // launch runs the session's side of a call and answers it: here if it does not
@@ -115,6 +133,7 @@ func (s *server) answer(c *call, v any, err error) {
 // reply writes the answer of a call: v, or the error. A failure to write ends the
 // connection.
 func (s *server) reply(c *call, v any, err error) {
+	s.letGo(c)
 	if c.joined != nil {
 		for _, w := range c.joined {
 			s.reply(&call{id: w.id}, w.n, err)
@@ -188,12 +207,20 @@ func encode(v any) []byte {
 type batch struct {
 	mu      sync.Mutex // guards all
 	left    int        // answers that are missing
+	held    int        // bytes that are kept for it
 	answers [][]byte
 }
 
 func (b *batch) add() {
 	b.mu.Lock()
 	b.left++
+	b.mu.Unlock()
+}
+
+// keep notes bytes that are to be counted out when the batch is complete.
+func (b *batch) keep(n int) {
+	b.mu.Lock()
+	b.held += n
 	b.mu.Unlock()
 }
 
@@ -205,9 +232,12 @@ func (s *server) batchDone(b *batch, answer []byte) {
 	if answer != nil {
 		b.answers = append(b.answers, answer)
 	}
-	complete := b.left == 0 && len(b.answers) > 0
-	b.mu.Unlock()
+	complete := b.left == 0
 	if complete {
+		s.held.Add(-int64(b.held))
+	}
+	b.mu.Unlock()
+	if complete && len(b.answers) > 0 {
 		out := append([]byte("["), bytes.Join(b.answers, []byte(","))...)
 		s.write(append(out, ']'), nil)
 	}

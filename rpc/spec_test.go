@@ -160,7 +160,7 @@ func TestParseErrors(t *testing.T) {
 	for _, line := range []string{
 		`nonsense`, `{`, `}`, `[`, `]`, `"`, `{"a":1,}`, `[1,]`, `{} {}`, `{}x`, `01`, `+1`, `.5`, `tru`, `'a'`, "\x00", "{\x00}",
 		"\"\t\"", "\"\xff\"", "{\"jsonrpc\":\"2.0\",\"id\":\"\xc3\",\"method\":\"tls.Backend\"}", `"\u12"`, `"\x41"`, "\ufeff{}",
-		strings.Repeat("[", 20_000), strings.Repeat(`{"a":`, 20_000), strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000),
+		strings.Repeat("[", 20_000), strings.Repeat(`{"a":`, 20_000),
 	} {
 		name := line
 		if len(name) > 20 {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/sourcegraph/jsonrpc2"
 
-	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
@@ -74,7 +73,7 @@ func (st *stream) Close() error {
 func (st *stream) next() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
-		return st.hopeless(fmt.Sprintf("the line is longer than %d bytes", wire.MaxLine))
+		return st.hopeless(overLimit("the line is longer than the %d bytes that a message may have (--max-message)", st.Limits.Message))
 	}
 	if err != nil {
 		return err
@@ -88,26 +87,34 @@ func (st *stream) next() error {
 		st.refuse(&protocolError{wire.CodeParse, "parse error: the line is not UTF-8"}, nil)
 		return nil
 	}
+	line, deep := shallow(line, st.Limits.Nesting)
 	if err := syntaxError(line); err != nil {
 		st.refuse(&protocolError{wire.CodeParse, fmt.Sprintf("parse error: the line is not JSON: %v", err)}, nil)
 		return nil
 	}
+	var tooDeep error
+	if deep {
+		tooDeep = overLimit("the message is nested deeper than the %d levels that it may be (--max-nesting)", st.Limits.Nesting)
+	}
 	if first(line) == '[' {
+		if deep {
+			st.refuse(tooDeep, nil)
+			return nil
+		}
 		st.queueBatch(line)
 		return nil
 	}
 	c, raw, why := parse(line)
 	if raw == badRaw {
-		return st.hopeless(why)
+		return st.hopeless(invalid(why))
+	}
+	if c != nil {
+		c.refuse = tooDeep
 	}
 	if raw >= 0 {
 		// They are read even if the message is bad, to find the next one.
-		bytes, err := st.r.Raw(raw)
-		if err != nil {
+		if err := st.readRaw(c, raw); err != nil {
 			return err
-		}
-		if c != nil {
-			c.raw = bytes
 		}
 	}
 	if c == nil {
@@ -118,6 +125,18 @@ func (st *stream) next() error {
 	return nil
 }
 
+// readRaw reads the raw bytes of a call, or drops them if the call (nil: not a good one) cannot be carried out.
+func (st *stream) readRaw(c *call, n int) (err error) {
+	if c != nil && c.refuse == nil {
+		c.refuse = st.hold(c, n)
+	}
+	if c == nil || c.refuse != nil {
+		return st.r.Skip(n)
+	}
+	c.raw, err = st.r.Raw(n)
+	return err
+}
+
 // queueBatch queues the good calls of a batch and answers the rest.
 func (st *stream) queueBatch(line []byte) {
 	elements := splitBatch(line)
@@ -126,7 +145,7 @@ func (st *stream) queueBatch(line []byte) {
 		st.refuse(invalid("a batch has at least one call"), nil)
 		return
 	case len(elements) > wire.MaxBatch:
-		st.refuse(&session.Error{Kind: kind.Limit, Why: fmt.Sprintf("a batch has at most %d calls; send several", wire.MaxBatch)}, nil)
+		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch), nil)
 		return
 	}
 	b := &batch{left: 1} // held until all calls are counted
@@ -166,8 +185,14 @@ func splitBatch(line []byte) []json.RawMessage {
 }
 
 // hopeless answers a message after which the next one cannot be found.
-func (st *stream) hopeless(why string) error {
-	err := invalid(why + "; closing the connection, because the start of the next message is unknown")
+func (st *stream) hopeless(err error) error {
+	const then = "; closing the connection, because the start of the next message is unknown"
+	switch e := err.(type) {
+	case *protocolError:
+		e.why += then
+	case *session.Error:
+		e.Why += then
+	}
 	st.refuse(err, nil)
 	return err
 }

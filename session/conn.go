@@ -13,9 +13,9 @@ import (
 	"tlsd/internal/kind"
 )
 
-// readChunk is the most that one Read returns, in bytes, however much was
+// MaxRead is the most that one Read returns, in bytes, however much was
 // asked for: what is there is given, and more can be asked for again.
-const readChunk = 64 << 10
+const MaxRead = 64 << 10
 
 type connState int
 
@@ -361,7 +361,7 @@ func (s *Session) Read(h Handle, max int) *Call {
 		if err != nil {
 			return nil, err
 		}
-		buf := make([]byte, min(max, readChunk))
+		buf := make([]byte, min(max, MaxRead))
 		n, err := t.Read(ctx, buf)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, classify(ctx, err, kind.IO)

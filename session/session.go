@@ -175,7 +175,7 @@ func (s *Session) reserve() (Handle, *Error) {
 		return 0, fail(kind.Limit, "all %d handle numbers of this session are used up; start a new session", math.MaxInt32)
 	}
 	if n := len(s.conns) + len(s.contexts); n >= s.Limits.Handles {
-		return 0, fail(kind.Limit, "%d handles are open, the limit of a session; close some", n)
+		return 0, fail(kind.Limit, "%d handles are open, the limit of a session (--max-handles); close some", n)
 	}
 	return h, nil
 }

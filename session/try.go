@@ -17,8 +17,10 @@ var ErrWouldBlock = openssl.ErrWouldBlock
 // data at once. Like all methods of Session they are called in the order of the caller's requests, by
 // one goroutine; so nothing can come before them while they run.
 
-// Free reports whether TryWrite would begin.
-func (s *Session) Free(h Handle) bool { return s.free(h, outLane) != nil }
+// Free reports whether TryWrite would begin, and if need be WriteRest could follow.
+func (s *Session) Free(h Handle) bool {
+	return s.free(h, outLane) != nil && s.Busy() < s.Limits.Calls
+}
 
 // TryRead carries out a Read into buf. It is done if it has succeeded, or failed with an *Error; else nothing has
 // happened, and Read is to be called.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"tlsd/rpc"
 	"tlsd/session"
 )
 
@@ -37,8 +38,10 @@ type options struct {
 	idleExit      time.Duration
 	watchdog      time.Duration
 
-	maxSessions int
-	limits      session.Limits
+	maxSessions       int
+	maxSessionsPerUID int // 0: not given
+	limits            session.Limits
+	messages          rpc.Limits
 
 	logLevel  string
 	logFormat string
@@ -63,7 +66,7 @@ func flagTable(o *options) []flagInfo {
 		isolation: "session", confine: "auto", workers: runtime.NumCPU(), spare: 1,
 		timeouts: defaults.Timeouts, answerTimeout: 30 * time.Second, idleTimeout: 12 * time.Hour,
 		drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
-		maxSessions: 1000, limits: defaults.Limits,
+		maxSessions: 1000, limits: defaults.Limits, messages: rpc.Limits{}.WithDefaults(),
 		logLevel: "info", logFormat: "auto", readyFD: -1,
 	}
 	return []flagInfo{
@@ -117,12 +120,20 @@ func flagTable(o *options) []flagInfo {
 
 		{"Limits", "max-sessions", "N", "1000",
 			"sessions at the same time", &number{&o.maxSessions, 1, 1 << 20}},
+		{"", "max-sessions-per-uid", "N", "all, or with --allow-uid or --allow-gid a quarter",
+			"sessions of one user at the same time", &number{&o.maxSessionsPerUID, 1, 1 << 20}},
 		{"", "max-handles", "N", "65536",
 			"open handles of one session", &number{&o.limits.Handles, 1, 1 << 30}},
 		{"", "max-calls", "N", "4096",
 			"calls of one session in flight", &number{&o.limits.Calls, 1, 1 << 20}},
 		{"", "max-pending", "N", "128",
 			"clients per server context that no Accept has taken", &number{&o.limits.Pending, 1, 1 << 16}},
+		{"", "max-message", "SIZE", "23MiB",
+			"one message, without the raw bytes behind it", &size{&o.messages.Message, 1 << 10, 1 << 30}},
+		{"", "max-nesting", "N", "64",
+			"arrays and objects inside of one another in a message", &number{&o.messages.Nesting, 4, 10000}},
+		{"", "max-buffered", "SIZE", "64MiB",
+			"data of one session's calls that wait", &size{&o.messages.Buffered, 1 << 10, 1 << 40}},
 
 		{"Log and service", "log-level", "LEVEL", "info",
 			"the least to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
@@ -135,6 +146,17 @@ func flagTable(o *options) []flagInfo {
 		{"", "version", "", "", "print the version and leave", (*boolean)(&o.version)},
 		{"", "help", "", "", "print this text and leave", (*boolean)(&o.help)},
 	}
+}
+
+// sessionsPerUID is --max-sessions-per-uid, or what stands for it: no user can keep all others out.
+func (o *options) sessionsPerUID() int {
+	switch {
+	case o.maxSessionsPerUID > 0:
+		return o.maxSessionsPerUID
+	case len(o.allowUID)+len(o.allowGID) > 0:
+		return (o.maxSessions + 3) / 4
+	}
+	return o.maxSessions
 }
 
 // envName is the environment twin of a flag: --socket-mode is TLSD_SOCKET_MODE.
@@ -262,6 +284,33 @@ func (n *number) Set(s string) error {
 		return fmt.Errorf("want a whole number from %d to %d", n.min, n.max)
 	}
 	*n.p = v
+	return nil
+}
+
+// size is a number of bytes, which may be given in KiB, MiB or GiB.
+type size struct {
+	p        *int
+	min, max int
+}
+
+func (n *size) String() string {
+	if n.p == nil {
+		return ""
+	}
+	return strconv.Itoa(*n.p)
+}
+func (n *size) Set(s string) error {
+	digits, unit := s, 1
+	for i, name := range []string{"KiB", "MiB", "GiB"} {
+		if rest, ok := strings.CutSuffix(s, name); ok {
+			digits, unit = rest, 1<<(10*(i+1))
+		}
+	}
+	v, err := strconv.Atoi(digits)
+	if err != nil || v < 0 || v > n.max/unit || v*unit < n.min {
+		return fmt.Errorf("want a number of bytes from %d to %d, such as 512KiB, 16MiB or 1048576", n.min, n.max)
+	}
+	*n.p = v * unit
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -39,7 +40,11 @@ func TestDefaults(t *testing.T) {
 				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, *v.p)
 			}
 		case *number:
-			if f.name != "workers" && f.name != "ready-fd" && v.String() != f.preset {
+			if f.name != "workers" && f.name != "ready-fd" && f.name != "max-sessions-per-uid" && v.String() != f.preset {
+				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
+			}
+		case *size:
+			if mib := strings.TrimSuffix(f.preset, "MiB"); mib+" MiB" != fmt.Sprintf("%d MiB", *v.p>>20) || *v.p&(1<<20-1) != 0 {
 				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
 			}
 		case *choice:
@@ -84,6 +89,14 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"idle-exit", "5m", func(o *options) any { return o.idleExit }, 5 * time.Minute},
 		{"watchdog", "90s", func(o *options) any { return o.watchdog }, 90 * time.Second},
 		{"max-sessions", "3", func(o *options) any { return o.maxSessions }, 3},
+		{"max-sessions-per-uid", "3", func(o *options) any { return o.sessionsPerUID() }, 3},
+		{"max-sessions", "9", func(o *options) any { return o.sessionsPerUID() }, 9},
+		{"allow-uid", "7", func(o *options) any { return o.sessionsPerUID() }, 250},
+		{"max-message", "2048", func(o *options) any { return o.messages.Message }, 2048},
+		{"max-message", "1GiB", func(o *options) any { return o.messages.Message }, 1 << 30},
+		{"max-nesting", "4", func(o *options) any { return o.messages.Nesting }, 4},
+		{"max-buffered", "3MiB", func(o *options) any { return o.messages.Buffered }, 3 << 20},
+		{"max-buffered", "1KiB", func(o *options) any { return o.messages.Buffered }, 1 << 10},
 		{"max-handles", "3", func(o *options) any { return o.limits.Handles }, 3},
 		{"max-calls", "3", func(o *options) any { return o.limits.Calls }, 3},
 		{"max-pending", "3", func(o *options) any { return o.limits.Pending }, 3},
@@ -139,6 +152,13 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{nil, []string{"--workers", "0"}, `invalid value "0" for --workers: want a whole number from 1 to 1024`},
 		{nil, []string{"--workers=-1"}, "want a whole number"},
 		{nil, []string{"--max-sessions", "1.5"}, "want a whole number from 1 to 1048576"},
+		{nil, []string{"--max-message", "1023"}, `invalid value "1023" for --max-message: want a number of bytes from 1024 to 1073741824, such as 512KiB`},
+		{nil, []string{"--max-message", "1025MiB"}, "want a number of bytes"},
+		{nil, []string{"--max-message", "9007199254740993GiB"}, "want a number of bytes"},
+		{nil, []string{"--max-buffered", "64MB"}, "want a number of bytes"},
+		{nil, []string{"--max-buffered", "-1MiB"}, "want a number of bytes"},
+		{nil, []string{"--max-nesting", "3"}, "want a whole number from 4 to 10000"},
+		{nil, []string{"--write-timeout", "0"}, "want a time above 0 such as"},
 		{nil, []string{"--connect-timeout", "0"}, "want a time above 0 such as"},
 		{nil, []string{"--connect-timeout", "30"}, "want a time above 0 such as"},
 		{nil, []string{"--idle-exit", "-1s"}, "or 0"},

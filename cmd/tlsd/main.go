@@ -172,7 +172,7 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 		Policy:       supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
 		WorkerConfig: worker,
 		Shared:       o.isolation == "shared", Warm: o.spare,
-		MaxSessions: o.maxSessions, DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
+		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
 		Watchdog: o.watchdog, Confine: o.confine == "auto",
 	}
 	if cfg.Shared {
@@ -206,7 +206,7 @@ func workerSettings(o *options) (json.RawMessage, error) {
 		}
 	}
 	return json.Marshal(workerConfig{
-		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits,
+		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
 		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
 	})
 }

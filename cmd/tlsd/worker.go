@@ -46,6 +46,7 @@ type workerConfig struct {
 	Version       string           `json:"version"`
 	Timeouts      session.Timeouts `json:"timeouts"`
 	Limits        session.Limits   `json:"limits"`
+	Messages      rpc.Limits       `json:"messages"`
 	AnswerTimeout time.Duration    `json:"answerTimeout"`
 	IdleTimeout   time.Duration    `json:"idleTimeout"`
 	LogLevel      string           `json:"logLevel"`
@@ -175,6 +176,7 @@ func (w *workerProcess) run() int {
 					Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
 					Policy: *msg.Session.Policy, Audit: note,
 				},
+				Limits:        w.cfg.Messages,
 				Version:       w.cfg.Version,
 				AnswerTimeout: w.cfg.AnswerTimeout,
 				IdleTimeout:   w.cfg.IdleTimeout,

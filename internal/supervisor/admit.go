@@ -41,10 +41,10 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 		s.leave()
 		return
 	}
-	sess, ok := s.open(peer)
-	if !ok {
-		log.Warn("a caller is turned away: there are as many sessions as allowed", zap.Int("max", s.MaxSessions))
-		refuse(conn, kind.Limit, fmt.Sprintf("%d sessions are open, the limit of this tlsd (--max-sessions); try again later", s.MaxSessions))
+	sess, err := s.open(peer)
+	if err != nil {
+		log.Warn("a caller is turned away: there are as many sessions as allowed", zap.Error(err))
+		refuse(conn, kind.Limit, err.Error())
 		s.leave()
 		return
 	}
@@ -111,21 +111,28 @@ func errorLine(k kind.Kind, message string) []byte {
 }
 
 // open counts a session, unless there are too many.
-func (s *Supervisor) open(peer Peer) (*session, bool) {
+func (s *Supervisor) open(peer Peer) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions >= s.MaxSessions {
-		return nil, false
+		return nil, fmt.Errorf("%d sessions are open, the limit of this tlsd (--max-sessions); try again when some have ended", s.sessions)
+	}
+	if n := s.perUID[peer.UID]; s.MaxSessionsPerUID > 0 && n >= s.MaxSessionsPerUID {
+		return nil, fmt.Errorf("%d sessions of user %d are open, the limit for one user (--max-sessions-per-uid); end some and try again", n, peer.UID)
 	}
 	s.sessions++
+	s.perUID[peer.UID]++
 	s.last++
-	return &session{number: s.last, peer: peer, start: time.Now(), caller: -1}, true
+	return &session{number: s.last, peer: peer, start: time.Now(), caller: -1}, nil
 }
 
 // close counts a session out that open has counted.
 func (s *Supervisor) close(sess *session) {
 	s.mu.Lock()
 	s.sessions--
+	if s.perUID[sess.peer.UID]--; s.perUID[sess.peer.UID] == 0 {
+		delete(s.perUID, sess.peer.UID)
+	}
 	s.mu.Unlock()
 	sess.letGo() // a caller that sees the end can come again
 	s.leave()

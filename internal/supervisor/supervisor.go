@@ -63,8 +63,9 @@ type Config struct {
 	Shared bool
 	// Warm is the number of shared workers, or else of workers that wait for a
 	// session of the daemon's own user.
-	Warm        int
-	MaxSessions int // at the same time
+	Warm              int
+	MaxSessions       int // at the same time
+	MaxSessionsPerUID int // of one user; 0: as many
 
 	// Watchdog is the time within which a worker that has sessions must answer a ping, and a
 	// call into the library come back. It is killed if not. 0: never.
@@ -89,7 +90,8 @@ type Supervisor struct {
 	mu       sync.Mutex // guards all below, and the fields of workers that say so
 	active   int        // connections being admitted, and sessions
 	sessions int
-	last     uint64 // the highest session number given out
+	perUID   map[uint32]int // sessions by user, of those who have any
+	last     uint64         // the highest session number given out
 	workers  map[*worker]struct{}
 	pool     []*worker                 // those that take any session of the daemon's own user, the oldest first
 	changed  chan struct{}             // closed, and made anew, when pool has grown
@@ -130,6 +132,7 @@ func New(cfg Config) *Supervisor {
 		idle:     make(chan struct{}, 1),
 		starting: make(chan struct{}, maxStarting),
 		workers:  map[*worker]struct{}{},
+		perUID:   map[uint32]int{},
 		rows:     map[uint32]row{},
 		audits:   map[uint32]*audit.Limiter{},
 		changed:  make(chan struct{}),

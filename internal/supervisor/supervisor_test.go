@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,6 +177,77 @@ func TestSessionsAreCounted(t *testing.T) {
 	a.cut()
 	d.logged("session ended", 1)
 	d.dial().pid()
+}
+
+func TestSessionsOfOneUserAreCounted(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.MaxSessionsPerUID = 2 })
+	a, b := d.dial(), d.dial()
+	a.pid()
+	b.pid()
+	over := d.dial()
+	if line := over.hear(); !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"kind":"limit"`) || !strings.Contains(line, "--max-sessions-per-uid") {
+		t.Errorf("the third is told %s", line)
+	}
+	over.cut()
+	// Another user has sessions of his own.
+	d.mu.Lock()
+	d.active++
+	d.mu.Unlock()
+	other, err := d.open(Peer{UID: 4321})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.close(other)
+	a.say("bye")
+	a.cut()
+	d.dial().pid() // who sees the end can come again
+}
+
+// TestTheCountHoldsWhileSessionsComeAndGo, of which some are lost with their worker; at the end it is zero.
+func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
+	t.Parallel()
+	const most = 3
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.MaxSessionsPerUID, c.Shared, c.Warm = most, true, 2 })
+	var open, refused atomic.Int32
+	var callers sync.WaitGroup
+	for i := range 2 * most {
+		callers.Go(func() {
+			for round := range 20 {
+				c := d.dial()
+				c.Write([]byte("who\n")) // fails if it is refused already
+				line, err := c.in.ReadString('\n')
+				switch {
+				case err != nil:
+					t.Errorf("caller %d: %v", i, err)
+				case strings.HasPrefix(line, "pid="):
+					if n := open.Add(1); n > most {
+						t.Errorf("%d sessions are open", n)
+					}
+					open.Add(-1)
+					if i == 0 && round == 5 {
+						c.Write([]byte("crash\n"))
+						c.in.ReadString(0) // to the end
+					}
+				case strings.Contains(line, `"kind":"limit"`):
+					refused.Add(1)
+				case strings.Contains(line, `"kind":"lost"`): // by another's crash
+				default:
+					t.Errorf("caller %d is told %s", i, line)
+				}
+				c.Close()
+			}
+		})
+	}
+	callers.Wait()
+	if refused.Load() == 0 {
+		t.Error("nobody was refused: this has shown nothing")
+	}
+	d.until("all is counted out", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.sessions == 0 && len(d.perUID) == 0
+	})
 }
 
 func TestStopLetsSessionsFinish(t *testing.T) {

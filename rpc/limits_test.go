@@ -1,0 +1,144 @@
+package rpc_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/rpc"
+)
+
+func limited(l rpc.Limits) func(*fakeengine.Engine, *rpc.Config) {
+	return func(_ *fakeengine.Engine, c *rpc.Config) { c.Limits = l }
+}
+
+// overLimit is the answer to a call that a limit forbids.
+func overLimit(id, op string) string {
+	if op != "" {
+		op = `,"op":"` + op + `"`
+	}
+	return `{"jsonrpc":"2.0","id":` + id + `,"error":{"code":-32011,"message":...,"data":{"kind":"limit"` + op + `}}}`
+}
+
+// nested is n arrays inside of one another.
+func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+
+// TestNestingIsLimited at the bound and one over it. The connection lives on, and the next message is found.
+func TestNestingIsLimited(t *testing.T) {
+	t.Parallel()
+	const most = 10
+	p := newPeer(t, limited(rpc.Limits{Nesting: most}))
+	member := func(n int) string { return `{"jsonrpc":"2.0","id":7,"method":"tls.Backend","x":` + nested(n-1) + `}` }
+	p.line(member(most))
+	p.expect(`{"jsonrpc":"2.0","id":7,"result":"openssl"}`)
+	for _, n := range []int{most + 1, 9_999, 10_001, 1_000_000} { // encoding/json goes to 10,000
+		p.line(member(n))
+		p.expect(overLimit("7", "tls.Backend"))
+	}
+	p.line(`[` + member(most-1) + `]`)
+	p.expect(`[{"jsonrpc":"2.0","id":7,"result":"openssl"}]`)
+	p.line(`[` + member(most) + `]`)
+	p.expect(overLimit("null", ""))
+	// Brackets in a string are text.
+	p.line(`{"jsonrpc":"2.0","id":"` + strings.Repeat(`[\"{`, 100) + `","method":"tls.Backend"}`)
+	if got := p.answer(); !strings.Contains(got, `"result":"openssl"`) {
+		t.Errorf("got %s", got)
+	}
+	// Raw bytes are dropped; a notification is not answered; a handle's number is taken.
+	p.line(`{"jsonrpc":"2.0","id":8,"method":"tls.Write","params":` + nested(most) + `,"raw":5}` + "\n[[[[[" +
+		`{"jsonrpc":"2.0","method":"tls.Write","params":` + nested(most) + `}`)
+	p.expect(overLimit("8", "tls.Write"))
+	p.line(`{"jsonrpc":"2.0","id":9,"method":"tls.NewClient","params":` + nested(most) + `}`)
+	p.expect(overLimit("9", "tls.NewClient"))
+	if got := p.server(); got != "2" {
+		t.Errorf("got handle %s, want 2", got)
+	}
+	// Broken JSON is broken also when it is deep.
+	p.line(nested(most+1) + "]")
+	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":...,"data":{"kind":"params"}}}`)
+	if e := p.fails(kind.Params, "tls.Backend", []any{}); !strings.Contains(e.Message, "takes no parameters") {
+		t.Errorf("%q", e.Message)
+	}
+}
+
+// TestKeptBytesAreLimited at the bound and one over it: the data of Writes that wait, however it was sent. What is refused is dropped;
+// what ends the waiting is not refused; and then there is room again.
+func TestKeptBytesAreLimited(t *testing.T) {
+	t.Parallel()
+	const most, first = 1 << 20, 600_000
+	for name, write := range map[string]func(id string, handle, n int) string{
+		"raw": func(id string, handle, n int) string {
+			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":{"handle":%d},"raw":%d}`+"\n", id, handle, n) + strings.Repeat("{", n)
+		},
+		"raw, the short way": func(id string, handle, n int) string {
+			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":[%d],"raw":%d}`+"\n", id, handle, n) + strings.Repeat("{", n)
+		},
+		"base64": func(id string, handle, n int) string {
+			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":[%d,"%s"]}`+"\n", id, handle, base64.StdEncoding.EncodeToString(make([]byte, n)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stuck := func(e *fakeengine.Engine, c *rpc.Config) {
+				e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+					if op == fakeengine.Write {
+						<-ctx.Done()
+					}
+					return nil
+				}
+			}
+			p := newPeer(t, stuck, limited(rpc.Limits{Buffered: most}))
+			port := p.echo()
+			a, b := p.client(port), p.client(port)
+			p.send(write("101", 1, first))
+			p.send(write("102", 2, most-first+1))
+			p.expect(overLimit("102", "tls.Write"))
+			p.send(write("103", 2, most-first)) // to the byte
+			p.send(write("104", 2, 1))
+			p.expect(overLimit("104", "tls.Write"))
+			p.line(`{"jsonrpc":"2.0","id":"` + strings.Repeat("x", 1000) + `","method":"tls.Read","params":[1,1]}`)
+			if got := p.answer(); !strings.Contains(got, "--max-buffered") {
+				t.Errorf("a long id is no reason: %s", got)
+			}
+			p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[103]}`)
+			p.expect(cancelled("103", "tls.Write", string(b)))
+			p.send(write("105", 2, most-first+1))
+			p.expect(overLimit("105", "tls.Write"))
+			p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[101]}`)
+			p.expect(cancelled("101", "tls.Write", string(a)))
+			p.ok("tls.Close", a)
+			p.ok("tls.Close", b)
+			// Everything has been counted out.
+			c := p.client(port)
+			p.send(write("106", 3, most))
+			p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[106]}`)
+			p.expect(cancelled("106", "tls.Write", string(c)))
+		})
+	}
+}
+
+// TestABatchesAnswersAreCounted before they are there: they are kept until the batch is complete.
+func TestABatchesAnswersAreCounted(t *testing.T) {
+	t.Parallel()
+	const each = 3000 // 4,000 in base64
+	p := newPeer(t, limited(rpc.Limits{Buffered: 2*4000 + 100}))
+	h := p.client(p.echo())
+	read := func(id int) string {
+		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Read","params":[%s,%d]}`, id, h, each)
+	}
+	other := p.client(p.echo())
+	notified := fmt.Sprintf(`{"jsonrpc":"2.0","method":"tls.Write","params":[%s,"%s"]}`, other, base64.StdEncoding.EncodeToString(make([]byte, 60)))
+	for range 3 { // each time they are counted out
+		p.line("[" + read(901) + "," + read(902) + "," + read(903) + "," + notified + "]")
+		p.ok("tls.Write", h, "eA==")
+		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[902]}`)
+		got := p.answer()
+		if strings.Count(got, `"kind":"limit"`) != 1 || !strings.Contains(got, `"id":901,"result":"eA=="`) || !strings.Contains(got, `"kind":"cancelled"`) {
+			t.Fatalf("got %s", got)
+		}
+	}
+}

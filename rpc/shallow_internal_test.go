@@ -1,0 +1,84 @@
+package rpc
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// depth is how deep a JSON value is nested, as encoding/json sees it.
+func depth(t *testing.T, msg string) int {
+	t.Helper()
+	most, now := 0, 0
+	for d := json.NewDecoder(strings.NewReader(msg)); ; {
+		tok, err := d.Token()
+		if err != nil {
+			return most
+		}
+		if delim, ok := tok.(json.Delim); ok {
+			if delim == '[' || delim == '{' {
+				now++
+			} else {
+				now--
+			}
+			most = max(most, now)
+		}
+	}
+}
+
+func TestShallow(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		msg  string
+		most int
+		want string // "": as it was
+	}{
+		{`1`, 1, ""},
+		{`[]`, 1, ""},
+		{`[[]]`, 1, `[0]`},
+		{`[[]]`, 2, ""},
+		{`[1,[2,[3]],4,{"a":[]}]`, 1, `[1,0,4,0]`},
+		{`[1,[2,[3]],4,{"a":[]}]`, 2, `[1,[2,0],4,{"a":0}]`},
+		{`["[[[[",[]]`, 2, ""},
+		{`["[[[[","\"[[[","\\",["]"]]`, 1, `["[[[[","\"[[[","\\",0]`},
+		{`{"a\\\"":[[[1]]],"raw":5}`, 2, `{"a\\\"":[0],"raw":5}`},
+		{strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000), 3, `[[[0]]]`},
+		{strings.Repeat("[", 100_000), 3, `[[[0`},
+		{`[[["`, 2, `[[0`},
+		{`[["`, 2, ""},
+	} {
+		got, deep := shallow([]byte(c.msg), c.most)
+		want := c.want
+		if want == "" {
+			want = c.msg
+		}
+		if string(got) != want || deep != (c.want != "") {
+			t.Errorf("shallow(%.60s, %d) is %.60s, %v; want %.60s", c.msg, c.most, got, deep, want)
+		}
+	}
+}
+
+// FuzzShallow: good JSON stays good, gets shallow enough, and stays as it is if it was.
+func FuzzShallow(f *testing.F) {
+	for _, s := range []string{`[]`, `[[["\"]"]]]`, `{"a":{"b\\":{}},"raw":1}`, `["\\\"["]`} {
+		f.Add(s, 2)
+	}
+	f.Fuzz(func(t *testing.T, msg string, most int) {
+		if most < 1 || most > 100 || !json.Valid([]byte(msg)) {
+			return
+		}
+		short, deep := shallow([]byte(msg), most)
+		if !json.Valid(short) {
+			t.Fatalf("%q is not JSON", short)
+		}
+		if was := depth(t, msg); deep != (was > most) {
+			t.Errorf("it is %d deep, and said to be deeper than %d: %v", was, most, deep)
+		}
+		if is := depth(t, string(short)); is > most {
+			t.Errorf("%q is still %d deep", short, is)
+		}
+		if !deep && string(short) != msg {
+			t.Errorf("it has become %q", short)
+		}
+	})
+}

@@ -1,0 +1,243 @@
+package conformance
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+	"tlsd/rpc/wire"
+)
+
+// liner is a caller that sends bytes as they are.
+type liner struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+	id   int
+}
+
+func newLiner(t *testing.T, d *testd.Daemon) *liner {
+	t.Helper()
+	conn, err := net.Dial("unix", d.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return &liner{t: t, conn: conn, in: bufio.NewReader(conn)}
+}
+
+// begin sends a call with the next id, and n raw bytes if n is not negative.
+func (l *liner) begin(method, params string, n int) int {
+	l.t.Helper()
+	l.id++
+	raw, data := "", ""
+	if n >= 0 {
+		raw, data = fmt.Sprintf(`,"raw":%d`, n), strings.Repeat("[", n)
+	}
+	l.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s%s}`, l.id, method, params, raw) + "\n" + data)
+	return l.id
+}
+
+func (l *liner) send(s string) {
+	l.t.Helper()
+	if _, err := io.WriteString(l.conn, s); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// answer reads the next answer.
+func (l *liner) answer() (id string, _ *wire.Error) {
+	l.t.Helper()
+	line, err := l.in.ReadString('\n')
+	if err != nil {
+		l.t.Fatalf("no answer: %v", err)
+	}
+	var r wire.Response
+	if err := json.Unmarshal([]byte(line), &r); err != nil {
+		l.t.Fatalf("%v in %s", err, line)
+	}
+	return string(r.ID), r.Error
+}
+
+// ok makes a call that must succeed; refused one that must meet the limit that the flag sets.
+func (l *liner) ok(method, params string) {
+	l.t.Helper()
+	want := fmt.Sprint(l.begin(method, params, -1))
+	if id, err := l.answer(); id != want || err != nil {
+		l.t.Fatalf("%s%s: answer to %s: %v", method, params, id, err)
+	}
+}
+
+func (l *liner) refused(flag, method, params string, raw int) {
+	l.t.Helper()
+	l.meets(flag, fmt.Sprint(l.begin(method, params, raw)))
+}
+
+func (l *liner) meets(flag, want string) {
+	l.t.Helper()
+	id, err := l.answer()
+	if id != want || err == nil || err.Data == nil || err.Data.Kind != client.KindLimit || err.Code != -32011 || !strings.Contains(err.Message, flag) {
+		l.t.Fatalf("answer to %s: %+v; want one to %s of kind limit that names %s", id, err, want, flag)
+	}
+}
+
+func (l *liner) ended() {
+	l.t.Helper()
+	if rest, err := io.ReadAll(l.in); err != nil || len(rest) > 0 {
+		l.t.Fatalf("the connection is to be closed, and gives %q, %v", rest, err)
+	}
+}
+
+// silent is the port of a server that takes connections and says nothing.
+func silent(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() }) // the kernel takes the connections
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// TestLimits: each limit that a flag of tlsd sets, at the limit, one over it, and, where something can be given back, below it again.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		flag, value string
+		test        func(t *testing.T, d *testd.Daemon)
+	}{
+		{"--max-message", "2KiB", func(t *testing.T, d *testd.Daemon) {
+			l := newLiner(t, d)
+			line := func(n int) string {
+				const call = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`
+				return call + strings.Repeat(" ", n-len(call)) + "\n"
+			}
+			l.send(line(2048))
+			if id, err := l.answer(); id != "1" || err != nil {
+				t.Fatalf("%s, %v", id, err)
+			}
+			l.send(line(2049))
+			l.meets("--max-message", "null")
+			l.ended()
+		}},
+		{"--max-nesting", "5", func(t *testing.T, d *testd.Daemon) {
+			l := newLiner(t, d)
+			l.send(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend","x":[[[[]]]]}` + "\n")
+			if id, err := l.answer(); id != "1" || err != nil {
+				t.Fatalf("%s, %v", id, err)
+			}
+			l.send(`{"jsonrpc":"2.0","id":2,"method":"tls.Backend","x":[[[[[]]]]]}` + "\n")
+			l.meets("--max-nesting", "2")
+			l.ok("tls.Backend", "[]")
+		}},
+		{"--max-calls", "3", func(t *testing.T, d *testd.Daemon) {
+			l := newLiner(t, d)
+			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
+			l.begin("tls.Handshake", "[1]", -1) // for which the Reads wait
+			l.begin("tls.Read", "[1,1]", -1)
+			last := l.begin("tls.Read", "[1,1]", -1)
+			l.refused("--max-calls", "tls.Read", "[1,1]", -1)
+			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
+			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil || err.Data.Kind != client.KindCancelled {
+				t.Fatalf("%s, %v", id, err)
+			}
+			l.begin("tls.Read", "[1,1]", -1)
+			l.refused("--max-calls", "tls.Read", "[1,1]", -1)
+		}},
+		{"--max-buffered", "100KiB", func(t *testing.T, d *testd.Daemon) {
+			l := newLiner(t, d)
+			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
+			l.begin("tls.Handshake", "[1]", -1) // for which the Writes wait
+			l.begin("tls.Write", "[1]", 60<<10)
+			last := l.begin("tls.Write", "[1]", 40<<10)
+			l.refused("--max-buffered", "tls.Write", "[1]", 1)
+			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
+			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil || err.Data.Kind != client.KindCancelled {
+				t.Fatalf("%s, %v", id, err)
+			}
+			l.refused("--max-buffered", "tls.Write", "[1]", 40<<10+1)
+			l.begin("tls.Write", "[1]", 40<<10)
+			l.refused("--max-buffered", "tls.Write", `[1,"eA=="]`, -1)
+		}},
+		{"--max-handles", "2", func(t *testing.T, d *testd.Daemon) {
+			l := newLiner(t, d)
+			open := fmt.Sprintf(`["127.0.0.1",%d]`, silent(t))
+			l.ok("tls.NewClient", open)
+			l.ok("tls.NewClient", open)
+			l.refused("--max-handles", "tls.NewClient", open, -1)
+			l.ok("tls.Close", "[1]")
+			l.ok("tls.NewClient", open)
+			l.refused("--max-handles", "tls.NewClient", open, -1)
+		}},
+		{"--max-sessions", "2", sessions("--max-sessions")},
+		{"--max-sessions-per-uid", "2", sessions("--max-sessions-per-uid")},
+		{"--max-pending", "2", pending},
+	} {
+		t.Run(c.flag, func(t *testing.T) {
+			t.Parallel()
+			c.test(t, daemon(t, c.flag, c.value))
+		})
+	}
+}
+
+// sessions tries two sessions, and one more.
+func sessions(flag string) func(*testing.T, *testd.Daemon) {
+	return func(t *testing.T, d *testd.Daemon) {
+		a, b := newLiner(t, d), newLiner(t, d)
+		a.ok("tls.Backend", "[]")
+		b.ok("tls.Backend", "[]")
+		over := newLiner(t, d)
+		over.meets(flag, "null")
+		over.ended()
+		a.conn.Close()
+		testd.Eventually(t, patience, "there is room for another session", func() bool {
+			again := newLiner(t, d)
+			io.WriteString(again.conn, `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\n") // fails if it is refused already
+			_, err := again.answer()
+			return err == nil
+		})
+		newLiner(t, d).meets(flag, "null")
+	}
+}
+
+// pending has two clients finish their handshake; a third, for which there is no place, only when one of them has been claimed.
+func pending(t *testing.T, d *testd.Daemon) {
+	w := newWorld(t)
+	ln := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert})
+	dial := func() *tls.Conn {
+		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ln.port()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		nc.SetDeadline(time.Now().Add(patience))
+		return tls.Client(nc, &tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool()})
+	}
+	for range 2 {
+		if err := dial().Handshake(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third, done := dial(), make(chan error, 1)
+	go func() { done <- third.Handshake() }()
+	select {
+	case err := <-done:
+		t.Fatalf("the third client's handshake has ended: %v", err)
+	case <-time.After(300 * time.Millisecond): // the promise is that nothing happens
+	}
+	if _, err := ln.accept(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the third client, when there is a place: %v", err)
+	}
+}
