@@ -83,10 +83,10 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d", path, len(path), maxSocketPath)
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	bounded, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
+	conn, err := d.DialContext(bounded, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, plain(err))
 	}
@@ -100,8 +100,11 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	}
 	c := New(conn)
 	c.peer = peer
-	if _, err := c.Hello(ctx); err != nil {
+	if _, err := c.Hello(bounded); err != nil {
 		c.Close()
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return nil, fmt.Errorf("%s: tlsd has not answered within %v; is it stopped, or the machine very busy? %w", path, dialTimeout, err)
+		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil

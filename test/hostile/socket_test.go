@@ -1,0 +1,281 @@
+package hostile
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// What happens at the socket's place in the file system.
+
+// A daemon whose socket's file is gone, or whose place something else has taken, serves those whom it has, keeps the
+// path from other daemons, and removes nothing of others when it goes.
+func TestTheSocketsFileIsTakenAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port, _ := w.echo(t)
+	for _, c := range []struct {
+		name string
+		put  func(t *testing.T, path string)
+		dial error
+	}{
+		{"and nothing is there", func(t *testing.T, path string) {}, unix.ENOENT},
+		{"and a file is there", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, unix.ECONNREFUSED},
+		{"and a directory is there", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, unix.ECONNREFUSED},
+		{"and another socket is there", func(t *testing.T, path string) {
+			l, err := net.Listen("unix", path)
+			must(t, err)
+			t.Cleanup(func() { l.Close() })
+		}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			d := testd.Start(t)
+			tk := w.talk(t, d.Dial(t), port)
+			must(t, os.Remove(d.Socket))
+			c.put(t, d.Socket)
+			before, _ := os.Lstat(d.Socket)
+			if c.dial != nil {
+				if _, err := client.Dial(bounded(t), d.Socket); !errors.Is(err, c.dial) {
+					t.Errorf("a caller gets %v, want %v", err, c.dial)
+				}
+			}
+			out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket", d.Socket).CombinedOutput()
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), d.Socket) {
+				t.Errorf("a second daemon ends with %v: %s", err, out)
+			}
+			tk.works(t)
+			tk.c.Close()
+			must(t, d.Stop(t))
+			after, err := os.Lstat(d.Socket)
+			if before == nil {
+				if !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("there is %v, %v", after, err)
+				}
+			} else if err != nil || !os.SameFile(before, after) {
+				t.Errorf("what was put there is gone: %v", err)
+			}
+		})
+	}
+}
+
+// Of many daemons that start on one path at once, one serves, the others say so, and what they leave
+// keeps nobody from starting the next.
+func TestManyDaemonsOnOnePath(t *testing.T) {
+	t.Parallel()
+	dir := testd.Dir(t)
+	path := filepath.Join(dir, "s")
+	const many = 8
+	for round := range 2 { // the second finds the lock's file, and a socket that a killed one has left
+		var group sync.WaitGroup
+		var losers, others sync.Map
+		ended := make(chan int, many)
+		cmds := make([]*exec.Cmd, many)
+		logs := make([]*strings.Builder, many)
+		for i := range cmds {
+			logs[i] = new(strings.Builder)
+			cmds[i] = exec.Command(testd.Exe(t, "tlsd"), "--socket", path, "--spare=0")
+			cmds[i].Stderr = logs[i]
+			must(t, testd.Spawn(cmds[i], func() {}))
+			group.Go(func() {
+				cmds[i].Wait()
+				if cmds[i].ProcessState.ExitCode() == 1 && strings.Contains(logs[i].String(), "another tlsd is serving "+path) {
+					losers.Store(i, true)
+				} else {
+					others.Store(i, logs[i].String())
+				}
+				ended <- i
+			})
+		}
+		left := map[int]bool{}
+		for i := range many {
+			left[i] = true
+		}
+		for range many - 1 {
+			select {
+			case i := <-ended:
+				delete(left, i)
+			case <-time.After(patience):
+				t.Fatalf("%d daemons are left", len(left))
+			}
+		}
+		c, err := client.Dial(bounded(t), path)
+		must(t, err)
+		c.Close()
+		for i := range left {
+			cmds[i].Process.Kill()
+		}
+		group.Wait()
+		n := 0
+		losers.Range(func(any, any) bool { n++; return true })
+		if n != many-1 {
+			others.Range(func(i, log any) bool { t.Logf("daemon %d: %s", i, log); return true })
+			t.Errorf("round %d: %d daemons yield to another, want %d", round, n, many-1)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		if e.Name() != "s" && e.Name() != "s.lock" {
+			t.Errorf("%s is left", e.Name())
+		}
+	}
+}
+
+// A daemon that cannot have its place says why, and leaves nothing there.
+func TestPlacesWhereNoSocketCanBe(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		path func(t *testing.T, dir string) string
+		uid  uint32 // of the daemon; 0: the tester's
+		says string
+	}{
+		{"a path too long", func(t *testing.T, dir string) string { return filepath.Join(dir, strings.Repeat("x", 108)) }, 0, "choose a shorter one"},
+		{"no folder", func(t *testing.T, dir string) string { return filepath.Join(dir, "none", "s") }, 0, "there is no directory"},
+		{"a folder of somebody else", func(t *testing.T, dir string) string { must(t, os.Chmod(dir, 0o555)); return filepath.Join(dir, "s") }, 65534, "s.lock: permission denied"},
+		{"a folder that is a file", func(t *testing.T, dir string) string {
+			must(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o600))
+			return filepath.Join(dir, "f", "s")
+		}, 0, "not a directory"},
+		{"a lock that is a folder", func(t *testing.T, dir string) string {
+			must(t, os.Mkdir(filepath.Join(dir, "s.lock"), 0o700))
+			return filepath.Join(dir, "s")
+		}, 0, "s.lock"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := testd.Dir(t)
+			path := c.path(t, dir)
+			cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
+			if c.uid != 0 && os.Geteuid() == 0 { // whom permissions do not bind
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.uid, Gid: c.uid}}
+			}
+			out, err := cmd.CombinedOutput()
+			if errors.Is(err, unix.EINVAL) { // setuid(2): the root of a user namespace that has no more users
+				t.Skipf("there is no user %d in this user namespace", c.uid)
+			}
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), c.says) || strings.Count(string(out), "\n") != 1 {
+				t.Errorf("it ends with %v and says %s", err, out)
+			}
+			if _, err := os.Lstat(path); err == nil {
+				t.Error("a socket is left")
+			}
+		})
+	}
+	t.Run("a lock that is left behind is no obstacle", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(testd.Dir(t), "s")
+		must(t, os.WriteFile(path+".lock", []byte("whatever"), 0o400))
+		cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
+		must(t, testd.Spawn(cmd, func() {}))
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		testd.Eventually(t, patience, "it serves", func() bool {
+			c, err := client.Dial(t.Context(), path)
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
+	})
+}
+
+// A daemon that was stopped, or killed, between bind(2) and listen(2) refuses callers at once. Whoever
+// starts the next one is told of the first while it holds the lock, and gets the path when it is dead.
+func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(testd.Dir(t), "s")
+	lock, err := os.Create(path + ".lock")
+	must(t, err)
+	defer lock.Close()
+	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+
+	if _, err := client.Dial(bounded(t), path); !errors.Is(err, unix.ECONNREFUSED) || !strings.Contains(err.Error(), path) {
+		t.Errorf("a caller gets %v", err)
+	}
+	scriptFails(t, path, "Connection refused")
+	out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket", path).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), "another tlsd is serving "+path+", or about to") {
+		t.Errorf("a second daemon ends with %v: %s", err, out)
+	}
+
+	unix.Close(fd) // it is killed
+	lock.Close()
+	cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
+	must(t, testd.Spawn(cmd, func() {}))
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	testd.Eventually(t, patience, "the next daemon serves", func() bool {
+		c, err := client.Dial(t.Context(), path)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// A daemon that is stopped keeps nobody waiting for ever: a caller gives up after a bound and says what it was waiting for. Those
+// who talk to its workers notice nothing, and when it goes on it serves again.
+func TestADaemonThatIsStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port, _ := w.echo(t)
+	d := testd.Start(t)
+	tk := w.talk(t, d.Dial(t), port)
+	must(t, unix.Kill(d.PID, unix.SIGSTOP))
+	t.Cleanup(func() { unix.Kill(d.PID, unix.SIGCONT) })
+	var both sync.WaitGroup
+	both.Go(func() {
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := client.Dial(ctx, d.Socket)
+		if err == nil || !strings.Contains(err.Error(), d.Socket+": tlsd has not answered within ") {
+			t.Errorf("a caller gets %v", err)
+		}
+		t.Logf("a Go caller gives up after %v: %v", time.Since(begin), err)
+	})
+	both.Go(func() { scriptFails(t, d.Socket, "has not answered in time") })
+	tk.works(t)
+	both.Wait()
+	tk.works(t)
+	must(t, unix.Kill(d.PID, unix.SIGCONT))
+	serves(t, d)
+	tk.works(t)
+}
+
+// scriptFails runs a script that is led to the socket, may start no daemon of its own, and opens a client. It must fail, and
+// name the socket and the reason.
+func scriptFails(t *testing.T, socket, says string) {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.Symlink(testd.Plugin(t), filepath.Join(dir, "TlsPlugin.so")))
+	script := filepath.Join(dir, "s.dom")
+	must(t, os.WriteFile(script, []byte("plugin \"./TlsPlugin\";\n\nvoid main() {\n    tls.NewClient(\"127.0.0.1\", 1);\n}\n"), 0o600))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testd.Domhost(t), script)
+	cmd.Env = []string{"TLSD_SOCKET=" + socket, "TLSD_AUTOSTART=0", "PATH=/nowhere"}
+	begin := time.Now()
+	out, err := cmd.CombinedOutput()
+	text := string(out)
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !strings.Contains(text, "tls.NewClient: backend: ") || !strings.Contains(text, socket) || !strings.Contains(text, says) {
+		t.Errorf("the script ends with %v: %s", err, text)
+	}
+	t.Logf("a script gives up after %v: %s", time.Since(begin), text)
+}
