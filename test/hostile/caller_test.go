@@ -115,11 +115,6 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 	}
 }
 
-func isTimeout(err error) bool {
-	ne, ok := err.(net.Error)
-	return ok && ne.Timeout()
-}
-
 const callerEnv = "HOSTILE_TEST_CALLER"
 
 // startCaller starts a process that connects to the daemon, sends a text, and then reads answers

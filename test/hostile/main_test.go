@@ -269,3 +269,11 @@ func leaveDescriptors(t *testing.T, pid, n int) (restore func()) {
 	t.Cleanup(restore)
 	return restore
 }
+
+func isTimeout(err error) bool {
+	ne, ok := err.(net.Error)
+	return ok && ne.Timeout()
+}
+
+// isReset says whether the other side has closed the connection before all was read that it was sent.
+func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) }

@@ -1,0 +1,132 @@
+package hostile
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+// 1,000 sessions that begin, and end in whatever state they happen to be, leave nothing: no worker too
+// many, no zombie, no descriptor, no connection to a peer. So it is when more come at once than there may be.
+func TestAThousandSessionsDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const sessions, atOnce = 1000, 24
+	for name, few := range map[string]int{"as many as come": sessions + 2, "fewer than come": atOnce / 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			overModes(t, []string{fmt.Sprintf("--max-sessions=%d", few)}, func(t *testing.T, d *testd.Daemon) {
+				echo, open := w.echo(t)
+				tk := w.talk(t, d.Dial(t), echo)
+				testd.Eventually(t, patience, "the spare is there", func() bool { return len(d.Processes()) >= 2 })
+				serves(t, d)
+				idle := len(d.Processes())
+				files, workerFiles := len(openFiles(t, d.PID)), len(openFiles(t, workerOf(t, tk.c)))
+
+				seed := rand.Uint64()
+				t.Logf("seed %d", seed)
+				var crowd sync.WaitGroup
+				var refused, done atomic.Int64
+				for i := range atOnce {
+					random := rand.New(rand.NewPCG(seed, uint64(i)))
+					crowd.Go(func() {
+						for n := i; n < sessions; n += atOnce {
+							if err := drop(d.Socket, echo, w, random, &refused); err != nil {
+								t.Errorf("session %d: %v", n, err)
+							}
+							done.Add(1)
+						}
+					})
+				}
+				tk.works(t)
+				crowd.Wait()
+				t.Logf("%d sessions, %d of them turned away", done.Load(), refused.Load())
+				if few > sessions && refused.Load() > 0 {
+					t.Errorf("%d sessions are turned away, though there is room", refused.Load())
+				}
+				tk.works(t)
+				testd.Eventually(t, patience, "the peer has one connection", func() bool { return open() == 1 })
+				workers(t, d, idle-1)
+				settled(t, d.PID, files)
+				settled(t, workerOf(t, tk.c), workerFiles)
+				serves(t, d)
+				for _, bad := range []string{`"level":"error"`, "unexpectedly"} {
+					if log := d.Log(t); strings.Contains(log, bad) {
+						t.Errorf("the log has %s", bad)
+					}
+				}
+			})
+		})
+	}
+}
+
+// drop opens a session and leaves it in one of many states. A session that tlsd turns away is counted.
+func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.Int64) error {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	in := bufio.NewReader(conn)
+	say := func(text string) { io.WriteString(conn, text) } // fails for who is turned away
+	hear := func(want string) error {
+		line, err := in.ReadString('\n')
+		if strings.Contains(line, `"kind":"limit"`) || isReset(err) { // who wrote to a closed socket may not get to read why
+			refused.Add(1)
+			return nil
+		}
+		if err != nil || !strings.Contains(line, want) {
+			return fmt.Errorf("%q, %v; want %s", line, err, want)
+		}
+		return nil
+	}
+	connected := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
+{"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
+{"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
+`, w.ca.File, echo)
+	switch random.IntN(9) {
+	case 0: // at once
+	case 1: // without reading
+		say(backend)
+	case 2:
+		say(backend)
+		return hear(`"result":"openssl"`)
+	case 3: // in the middle of a line
+		say(backend + backend[:random.IntN(len(backend))])
+		return hear(`"result":"openssl"`)
+	case 4: // with all of that in flight
+		say(connected + `{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}` + "\n")
+	case 5: // with a Read that waits, or data on its way
+		say(connected)
+		if err := hear(`"result":`); err != nil {
+			return err
+		}
+		say(`{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}` + "\n")
+		if random.IntN(2) == 0 {
+			say(`{"jsonrpc":"2.0","id":5,"method":"tls.Write","params":[1],"raw":100000}` + "\n" + strings.Repeat("x", random.IntN(100000)))
+		}
+	case 6: // with an Accept that waits; the system chooses no port, so that may also fail
+		say(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":[%q,%q]}
+{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",%d]}
+`, w.cert.CertFile, w.cert.KeyFile, 20000+random.IntN(10000)))
+		return hear(`"result":1`)
+	case 7: // half closed, in good order
+		say(backend)
+		conn.CloseWrite()
+		return hear(`"result":"openssl"`)
+	case 8: // nonsense
+		say("nonsense\n")
+		return hear(`"kind":"params"`)
+	}
+	return nil
+}
