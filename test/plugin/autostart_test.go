@@ -35,6 +35,12 @@ func standInMain() {
 	case "lies": // is ready, but does not listen
 		pipe.WriteString("\n")
 		os.Exit(0)
+	case "mute": // is never ready; it stays as long as the test's directory
+		for dir := filepath.Dir(*path); ; time.Sleep(20 * time.Millisecond) {
+			if _, err := os.Stat(dir); err != nil {
+				os.Exit(0)
+			}
+		}
 	case "yields": // to another one, which does not listen yet
 		pipe.Close()
 		other := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -159,10 +165,10 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	h.send("Backend").gives(7, "openssl")
 	after := h.call("status").text
 
-	// One more descriptor, the socket; no child, no signal, no handler.
+	// Two more descriptors, the socket and the bell of tls_Cancel; no child, no signal, no handler.
 	var threads, fds int
 	fmt.Sscanf(before, "threads %d fds %d", &threads, &fds)
-	want := strings.Replace(before, fmt.Sprintf("fds %d", fds), fmt.Sprintf("fds %d", fds+1), 1)
+	want := strings.Replace(before, fmt.Sprintf("fds %d", fds), fmt.Sprintf("fds %d", fds+2), 1)
 	if after != want {
 		t.Errorf("the host was\n%s\nand is\n%s", before, after)
 	}
@@ -274,6 +280,7 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 		{[]string{"TLSD_EXE=" + self(t), "TLSD_AUTOSTART=0"}, []string{socket + ": No such file or directory; none was started, because TLSD_AUTOSTART is 0"}},
 	} {
 		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket}, c.env...)...)
+		h.send("Backend").gives(4, "stub") // the bell of tls_Cancel is there from now on
 		before := h.call("status").text
 		h.send("NewClient", "example.com", 443).fails("tls.NewClient: backend: no tlsd: ", c.want...)
 		h.send("Backend").gives(4, "stub")

@@ -129,23 +129,7 @@ func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
 
 func TestAFullQueueIsWaitedForWithABound(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(nowhere(t), "s")
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd)
-	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Listen(fd, 0); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("unix", path) // the queue's only place
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	path := fullQueue(t)
 	h := startHost(t, "TLSD_SOCKET="+path)
 	began := time.Now()
 	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + path + ": Connection timed out")

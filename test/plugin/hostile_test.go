@@ -102,6 +102,25 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 	}
 }
 
+// What has not been sent is nobody's business: its caller's memory may be gone when it is cancelled.
+func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	read := h.start("Read", 1, 10)
+	id := p.expect("tls.Read", "[1,10]")
+	write := h.start("WriteZeros", 1, 16<<20) // id+1
+	p.in.Peek(1)                              // it has the turn, and cannot end
+	queued := h.start("Read", 2, 10)          // id+2
+	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":null,"raw":5}`+"\nhello", id+2))
+	why := fmt.Sprintf("lost: tlsd has answered a call that is not waiting: id %d", id+2)
+	for _, c := range []*pending{read, write, queued} {
+		// The last may have begun only when the session was lost.
+		if r := c.wait(); r.n != -1 || !strings.HasSuffix(r.text, why) && !strings.HasSuffix(r.text, "handle 2: no such handle") {
+			t.Errorf("%s gives %d, %q; want -1, %q", c.op, r.n, r.text, why)
+		}
+	}
+}
+
 func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -86,6 +86,12 @@ func startTLSD(t *testing.T, flags ...string) *daemon {
 // echoServer is a crypto/tls server that echoes; it returns its port.
 func echoServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
+	return serveTLS(t, cert, func(conn *tls.Conn) { io.Copy(conn, conn) })
+}
+
+// serveTLS is a crypto/tls server; it returns its port.
+func serveTLS(t *testing.T, cert *testcert.Cert, serve func(conn *tls.Conn)) int {
+	t.Helper()
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +111,7 @@ func echoServer(t *testing.T, cert *testcert.Cert) int {
 			go func() {
 				defer conn.Close()
 				conn.SetDeadline(time.Now().Add(2 * patience))
-				io.Copy(conn, conn)
+				serve(conn.(*tls.Conn))
 			}()
 		}
 	}()

@@ -12,11 +12,9 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "text.h"
-#include "wire.h"
 
 enum {
 	CONNECT_WAIT_MS = 10000, /* when the server's queue is full */
@@ -67,33 +65,38 @@ static int new_socket(void)
 	return up;
 }
 
-/* connect(2) waits as long as the server's queue is full; SO_SNDTIMEO bounds that. */
-static int connect_in_time(int fd, const struct sockaddr_un *to)
+/* Makes every send and every receive on the socket give up after so long. */
+static int set_timeouts(int fd, int64_t ms)
 {
-	int64_t deadline = now_ms() + CONNECT_WAIT_MS, left;
-	struct timeval none = { 0, 0 };
+	struct timeval t = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 
-	for (;;) {
-		left = deadline - now_ms();
-		struct timeval wait = { left / 1000, left % 1000 * 1000 };
-		if (left <= 0) {
-			errno = ETIMEDOUT;
-			return -1;
-		}
-		if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait) < 0)
-			return -1;
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t) < 0)
+		return -1;
+	return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+}
+
+/* connect(2) waits while the server's queue is full, but not for longer than SO_SNDTIMEO. */
+static int connect_in_time(int fd, const struct sockaddr_un *to, struct wait *w)
+{
+	int64_t deadline = now_ms() + CONNECT_WAIT_MS;
+
+	if (set_timeouts(fd, TICK_MS) < 0)
+		return -1;
+	while (!wait_ended(w)) {
 		if (connect(fd, (const struct sockaddr *)to, sizeof *to) == 0)
-			return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none);
-		if (errno == EAGAIN)
+			return 0;
+		if (errno == EAGAIN && now_ms() >= deadline)
 			errno = ETIMEDOUT;
-		if (errno != EINTR)
+		if (errno != EINTR && errno != EAGAIN)
 			return -1;
 	}
+	errno = ECANCELED;
+	return -1;
 }
 
 /* Returns a socket, or -1 with errno, and adds what happened to tried. errno is
  * EPERM if there is a server that must not be talked to. */
-static int try_socket(const char *path, char *tried)
+static int try_socket(const char *path, char *tried, struct wait *w)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	struct ucred server;
@@ -108,7 +111,7 @@ static int try_socket(const char *path, char *tried)
 	}
 	memcpy(to.sun_path, path, strlen(path) + 1);
 	fd = new_socket();
-	if (fd >= 0 && connect_in_time(fd, &to) == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &len) == 0) {
+	if (fd >= 0 && connect_in_time(fd, &to, w) == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &len) == 0) {
 		if (server.uid == 0 || server.uid == geteuid())
 			return fd;
 		text_add(tried, TRIED_BYTES, "%s%s: refused, because the user with id %u runs it, who is neither root nor %u",
@@ -172,7 +175,7 @@ static bool own_directory(const char *dir, char *tried)
 
 /* Starts a private tlsd on a socket where nobody answered, and connects to it.
  * dir is the directory to be made for the socket, if any. */
-static int start(const char *path, const char *dir, char *tried)
+static int start(const char *path, const char *dir, char *tried, struct wait *w)
 {
 	const char *autostart = setting("TLSD_AUTOSTART");
 	char ignored[TRIED_BYTES] = "", why[TRIED_BYTES] = "";
@@ -196,17 +199,17 @@ static int start(const char *path, const char *dir, char *tried)
 		free(where);
 		return -1;
 	}
-	started = start_tlsd(exe, where, why);
+	started = start_tlsd(exe, where, w, why);
 	/* If another process has started one in the same moment, ours has gone
 	 * away in favour of it, and that one may need a moment until it listens. */
 	deadline = now_ms() + (started == HAS_ENDED ? RACE_WAIT_MS : 0);
 	while (started != CANNOT_START) {
-		struct timespec step = { 0, RACE_STEP_MS * 1000000 };
 		ignored[0] = '\0';
-		fd = try_socket(path, ignored);
+		fd = try_socket(path, ignored, w);
 		if (fd >= 0 || (errno != ENOENT && errno != ECONNREFUSED) || now_ms() >= deadline)
 			break;
-		nanosleep(&step, NULL);
+		w->deadline = now_ms() + RACE_STEP_MS;
+		wait_for(-1, 0, w);
 	}
 	if (fd < 0)
 		text_add(tried, TRIED_BYTES, "; starting %s: %s", exe, started == LISTENS ? ignored : why);
@@ -215,7 +218,7 @@ static int start(const char *path, const char *dir, char *tried)
 	return fd;
 }
 
-int find_tlsd(char path[SOCKET_PATH_BYTES], char tried[TRIED_BYTES])
+int find_tlsd(char path[SOCKET_PATH_BYTES], char tried[TRIED_BYTES], struct wait *w)
 {
 	const char *named = setting("TLSD_SOCKET"), *runtime = setting("XDG_RUNTIME_DIR");
 	char dir[SOCKET_PATH_BYTES] = "", own[PATH_MAX] = "";
@@ -243,7 +246,7 @@ int find_tlsd(char path[SOCKET_PATH_BYTES], char tried[TRIED_BYTES])
 	}
 
 	for (int i = 0; i < n; i++) {
-		fd = try_socket(candidates[i], tried);
+		fd = try_socket(candidates[i], tried, w);
 		if (fd >= 0) {
 			text_add(path, SOCKET_PATH_BYTES, "%s", candidates[i]);
 			return fd;
@@ -251,7 +254,7 @@ int find_tlsd(char path[SOCKET_PATH_BYTES], char tried[TRIED_BYTES])
 		if (i == mine)
 			may_start = errno == ENOENT || errno == ECONNREFUSED;
 	}
-	fd = may_start ? start(candidates[mine], dir, tried) : -1;
+	fd = may_start && !wait_ended(w) ? start(candidates[mine], dir, tried, w) : -1;
 	if (fd >= 0)
 		text_add(path, SOCKET_PATH_BYTES, "%s", candidates[mine]);
 	return fd;

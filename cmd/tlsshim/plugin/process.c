@@ -5,18 +5,27 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "text.h"
+
+/* tls_Cancel may interrupt whatever holds a lock. */
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2, "atomics of this machine need locks");
 
 static _Atomic(struct process *) self;
 static atomic_int visits; /* that are going on; after a fork also those that the child has not */
 
 void process_free(struct process *p)
 {
+	int bell = atomic_load(&p->bell);
+
+	if (bell >= 0)
+		close(bell);
 	free(atomic_load(&p->ca_bundle));
-	pthread_mutex_destroy(&p->trusting);
-	pthread_mutex_destroy(&p->opening);
+	turn_destroy(&p->trusting);
+	turn_destroy(&p->opening);
 	pthread_mutex_destroy(&p->mu);
 	free(p);
 }
@@ -34,8 +43,8 @@ static struct process *make(struct process *parent)
 	}
 	p->pid = getpid();
 	p->parent = parent;
-	pthread_mutex_init(&p->trusting, NULL);
-	pthread_mutex_init(&p->opening, NULL);
+	turn_init(&p->trusting);
+	turn_init(&p->opening);
 	pthread_mutex_init(&p->mu, NULL);
 
 	/* The parent's handles stay unknown here: their numbers are not given
@@ -46,6 +55,7 @@ static struct process *make(struct process *parent)
 	p->ca_version = ca ? 1 : 0;
 	atomic_init(&p->highest, p->inherited);
 	atomic_init(&p->socket, -1);
+	atomic_init(&p->bell, -1);
 	atomic_init(&p->ca_bundle, copy);
 	return p;
 }
@@ -108,15 +118,110 @@ int64_t process_fail(struct process *p, const char *format, ...)
 	return -1;
 }
 
+/* --- cancelling --- */
+
+void process_ring(struct process *p)
+{
+	uint64_t once = 1;
+	int bell = atomic_load(&p->bell);
+
+	/* If it fails, the bell is ringing as loud as it can. syscall(2), because
+	 * write(2) is a point at which a thread can be cancelled. */
+	if (bell >= 0)
+		(void)!syscall(SYS_write, bell, &once, sizeof once);
+}
+
+/* Nothing here but atomics and system calls. */
+void process_cancel(void)
+{
+	struct process *p;
+	int saved = errno;
+
+	atomic_fetch_add(&visits, 1); /* as in visit_begin */
+	p = atomic_load(&self);
+	if (p && p->pid == getpid()) {
+		atomic_fetch_add(&p->cancels, 1);
+		process_ring(p);
+	}
+	atomic_fetch_sub(&visits, 1);
+	errno = saved;
+}
+
+bool process_cancelled(struct process *p, unsigned began)
+{
+	return atomic_load(&p->cancels) != began;
+}
+
+bool process_hang_bell(struct process *p)
+{
+	int bell;
+
+	if (atomic_load(&p->bell) >= 0)
+		return true;
+	bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (bell >= 0)
+		atomic_store(&p->bell, bell);
+	return bell >= 0;
+}
+
+/* --- turns --- */
+
+void turn_init(struct turn *turn)
+{
+	turn->taken = false;
+	pthread_cond_init(&turn->free, NULL);
+}
+
+void turn_destroy(struct turn *turn)
+{
+	pthread_cond_destroy(&turn->free);
+}
+
+bool turn_take(struct process *p, struct turn *turn, unsigned began)
+{
+	while (turn->taken && !process_cancelled(p, began))
+		pthread_cond_wait(&turn->free, &p->mu);
+	if (process_cancelled(p, began)) {
+		if (!turn->taken)
+			pthread_cond_signal(&turn->free); /* we may have been the one that was woken */
+		return false;
+	}
+	turn->taken = true;
+	return true;
+}
+
+void turn_give_back(struct turn *turn)
+{
+	turn->taken = false;
+	pthread_cond_signal(&turn->free);
+}
+
+void turn_stir(struct turn *turn)
+{
+	pthread_cond_broadcast(&turn->free);
+}
+
+/* --- forks --- */
+
+static void close_for_child(_Atomic int *fd)
+{
+	int n = atomic_exchange(fd, -1);
+
+	if (n >= 0)
+		close(n);
+}
+
 /* In the child of a fork. The session is the parent's; as long as a copy of its
  * socket is open here, tlsd would not notice the parent's end. */
 static void after_fork(void)
 {
 	struct process *p = atomic_load(&self);
-	int saved = errno, fd = p ? atomic_exchange(&p->socket, -1) : -1;
+	int saved = errno;
 
-	if (fd >= 0)
-		close(fd);
+	if (p) {
+		close_for_child(&p->socket);
+		close_for_child(&p->bell);
+	}
 	errno = saved;
 }
 

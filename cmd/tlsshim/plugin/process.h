@@ -11,12 +11,20 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "wire.h"
 
 enum { ERROR_BYTES = 4096 };
+
+/* A right that one thread at a time has, for as long as what it is for takes.
+ * Guarded by mu, with which it is waited for. */
+struct turn {
+	bool taken;
+	pthread_cond_t free;
+};
 
 struct process {
 	pid_t pid;
@@ -26,14 +34,18 @@ struct process {
 	/* A child may read these of its parent's struct process; so they are atomic. */
 	_Atomic int32_t highest;   /* handle ever given to the host */
 	_Atomic int socket;        /* of the session, or -1 */
+	_Atomic int bell;          /* of wait.h; -1 before a session is looked for */
 	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL; replaced and then freed */
 
-	/* Taken in this order. mu guards all that follows and, in session.c, the
-	 * calls; nothing blocks under it. The other two are turns: they may be
-	 * held for as long as what they are for takes. */
-	pthread_mutex_t trusting; /* the right to change the session's CA bundle */
-	pthread_mutex_t opening;  /* the right to open a session */
-	pthread_mutex_t mu;
+	/* How often tls_Cancel was called. A call is cancelled when this is no
+	 * longer what it was when the call began. */
+	atomic_uint cancels;
+
+	pthread_mutex_t mu; /* guards all that follows and, in session.h, the calls; nothing blocks under it */
+
+	/* Taken in this order. */
+	struct turn trusting; /* the right to change the session's CA bundle */
+	struct turn opening;  /* the right to open a session */
 
 	struct session *session; /* the one to use; NULL before the first and after a loss */
 	int64_t first;           /* handles below it are lost */
@@ -56,6 +68,34 @@ int64_t visit_end(struct visit *v, int64_t result); /* returns result */
 /* Sets the most recent error and returns -1. process may be NULL. */
 __attribute__((format(printf, 2, 3)))
 int64_t process_fail(struct process *p, const char *format, ...);
+
+/* --- the end of calls before their time --- */
+
+/* Cancels the calls that are going on. Can be called in a signal handler. */
+void process_cancel(void);
+
+/* Whether a call was cancelled that began when p->cancels was this. */
+bool process_cancelled(struct process *p, unsigned began);
+
+/* Makes sure that there is a bell; false and errno if there cannot be one. */
+bool process_hang_bell(struct process *p);
+
+/* Makes the thread look around that listens to the bell. */
+void process_ring(struct process *p);
+
+/* --- turns; mu is held --- */
+
+/* Waits for the turn and takes it; false if the call that wants it is cancelled. */
+bool turn_take(struct process *p, struct turn *turn, unsigned began);
+void turn_give_back(struct turn *turn);
+
+/* Makes all who wait for it look whether they are cancelled. */
+void turn_stir(struct turn *turn);
+
+void turn_init(struct turn *turn);
+void turn_destroy(struct turn *turn);
+
+/* --- the end of the library --- */
 
 /* For the unloading of the library: takes this process's struct process out of
  * use and returns it, or NULL if there is none or somebody is using it. */

@@ -1,69 +1,55 @@
 /*
- * session.h - calls to tlsd over the process's session.
- *
- * The session is opened by the first call that needs one, and lives until tlsd
- * or its worker goes away. Then every call that waits on it fails as lost, and
- * so does every later call on one of its handles; the next call that can do
- * without a handle opens a new session. No call is ever sent twice.
+ * session.h - one session: a socket to tlsd, and the calls that wait on it.
  */
 #ifndef TLSPLUGIN_SESSION_H
 #define TLSPLUGIN_SESSION_H
 
-#include <pthread.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "call.h"
+#include "find.h"
 
-#include "process.h"
+enum { HELLO_ID = 1 };
 
-/* What is peculiar about a method. */
-enum {
-	OPENS = 1,        /* needs no handle, so it may open a session */
-	MAKES_HANDLE = 2, /* its result is a handle */
-	TRUSTS = 4,       /* the session must have the CA bundle before it */
-	QUIET = 8,        /* a failure is no error of the host's */
+struct session {
+	int fd;
+	char path[SOCKET_PATH_BYTES];
+	int64_t first;    /* handle that it may give out */
+	int64_t hello_by; /* when the answer to Hello must be there */
+	unsigned born;    /* p->cancels at that time */
+
+	/* Guarded by the process's mu. */
+	int refs; /* the process's and one for each call */
+	struct call *calls;
+	int64_t next_id;
+	bool led, agreed, lost;
+	unsigned heard;      /* p->cancels when it was looked at last */
+	int cancelling;      /* calls that have a cancel_by */
+	unsigned ca_version; /* the one of the process that holds here */
+	char why[WHY_BYTES]; /* it is lost, or will be */
+
+	struct input in; /* the leader's */
+
+	struct turn sending; /* the right to send; taken while a message goes out */
+	bool greeted;        /* belongs to who has that turn */
 };
 
-enum result { NUMBER, TEXT, BLOB };
+/* A session on a socket of find.h, with one reference; NULL if there is no memory. */
+struct session *session_make(struct process *p, int fd, const char *path, unsigned born);
 
-enum sort { NEITHER, CONNECTION, CONTEXT };
+/* Gives up a reference. mu is not held. */
+void session_release(struct process *p, struct session *s);
 
-struct method {
-	const char *name;
-	enum result result;
-	int flags;
-	enum sort waits_on; /* such a handle, and a close of it ends the wait */
-	enum sort closes;
-};
+/* Makes the call on a session that the caller has a reference of. Returns like call_run. */
+int session_call(struct process *p, struct session *s, struct call *c);
 
-/* One call. It lives on the stack of the thread that makes it. The caller fills
- * in the first part. */
-struct call {
-	const struct method *method;
-	int64_t handle;     /* that it names; 0 if the method OPENS */
-	const char *params; /* JSON array */
-	const void *blob;   /* sent raw behind the request, if has_blob */
-	size_t blob_len;
-	bool has_blob;
-	char *into; /* where a BLOB goes, into_cap bytes */
-	size_t into_cap;
+/* The process's session with a reference, or NULL if it has none that can be
+ * used. mu is held; the caller has the turn to open one. */
+struct session *session_current(struct process *p, unsigned began);
 
-	int64_t number; /* a NUMBER, or the length of a BLOB */
-	char *text;     /* a TEXT, which the caller frees */
+/* --- for session.c --- */
 
-	/* The session's, guarded by the process's mu. */
-	struct call *next;
-	int64_t id;
-	bool done, failed, lost;
-	bool parked; /* its thread waits on woken */
-	pthread_cond_t woken;
-};
-
-/* Makes the call and waits for its answer. Returns 0, or -1 with the process's
- * error set. */
-int call_run(struct process *p, struct call *c);
-
-/* tls.SetCaBundle for this session and those to come. Returns like call_run. */
-int trust(struct process *p, const char *path);
+/* Gives an answer to the call that it belongs to; false if tlsd breaks the
+ * protocol or says why it ends the session. The leader does that, with mu held,
+ * which is left while a blob is read, in w. (answer.c) */
+bool answer_deliver(struct process *p, struct session *s, struct answer *a, struct wait *w, char *why);
 
 #endif

@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "text.h"
-#include "wire.h"
 
 enum {
 	READY_WAIT_MS = 10000,
@@ -123,25 +122,34 @@ static int spawn(const struct plan *plan)
 }
 
 /* Waits until tlsd listens. */
-static enum started await_ready(int fd, char *why)
+static enum started await_ready(int fd, struct wait *w, char *why)
 {
 	unsigned char said[2];
-	ssize_t n;
-	int readable = wait_readable(fd, now_ms() + READY_WAIT_MS);
+	ssize_t n = -1;
 
-	do
-		n = readable > 0 ? read(fd, said, sizeof said) : -1;
-	while (n < 0 && readable > 0 && errno == EINTR);
+	w->deadline = now_ms() + READY_WAIT_MS;
+	switch (wait_for(fd, POLLIN, w)) {
+	case READY:
+		do
+			n = read(fd, said, sizeof said);
+		while (n < 0 && errno == EINTR);
+		break;
+	case LATE:
+		text_add(why, TRIED_BYTES, "does not listen after %d s", READY_WAIT_MS / 1000);
+		return HAS_ENDED;
+	case ENDED:
+		text_add(why, TRIED_BYTES, "not waited for");
+		return CANNOT_START;
+	case FAILED:
+		break;
+	}
 	if (n > 0 && said[0] == '\n')
 		return LISTENS;
 	if (n == 2 && said[0] == NOT_STARTED) {
 		text_add(why, TRIED_BYTES, "%s", errno_text(said[1]));
 		return CANNOT_START;
 	}
-	if (readable == 0)
-		text_add(why, TRIED_BYTES, "does not listen after %d s", READY_WAIT_MS / 1000);
-	else
-		text_add(why, TRIED_BYTES, "ended before it listened (TLSD_LOG can name a file for its messages)");
+	text_add(why, TRIED_BYTES, "ended before it listened (TLSD_LOG can name a file for its messages)");
 	return HAS_ENDED;
 }
 
@@ -179,7 +187,7 @@ static int move_up(int fd)
 	return up;
 }
 
-enum started start_tlsd(const char *exe, const char *socket, char why[TRIED_BYTES])
+enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES])
 {
 	const char *log = secure_getenv("TLSD_LOG");
 	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1 };
@@ -207,7 +215,7 @@ enum started start_tlsd(const char *exe, const char *socket, char why[TRIED_BYTE
 	if (plan.ready >= 0)
 		close(plan.ready); /* so that the pipe ends when tlsd does */
 	if (result == LISTENS)
-		result = await_ready(pipe_fds[0], why);
+		result = await_ready(pipe_fds[0], w, why);
 	if (pipe_fds[0] >= 0)
 		close(pipe_fds[0]);
 	if (plan.null >= 0)

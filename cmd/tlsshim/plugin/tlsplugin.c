@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "call.h"
 #include "find.h"
 #include "json.h"
-#include "session.h"
 #include "text.h"
 
 static const struct method
@@ -263,6 +263,12 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap)
 	if (handle)
 		return text_call(&version_of_connection, handle, buf, cap, NULL);
 	return text_call(&version_of_library, 0, buf, cap, "");
+}
+
+int64_t tls_Cancel(void)
+{
+	process_cancel(); /* no visit: see there */
+	return 0;
 }
 
 int64_t tls_LastError(char *buf, size_t cap)

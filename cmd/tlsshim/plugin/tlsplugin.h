@@ -90,6 +90,28 @@ int64_t tls_Backend(char *buf, size_t cap);
  * of the library, which is "" without a daemon or a library, and never fails. */
 int64_t tls_Version(int64_t handle, char *buf, size_t cap);
 
+/* Ends every call of this process that waits at this moment, whichever it is and
+ * whatever for. Returns 0 and never fails.
+ *
+ * Who: any thread, and a signal handler, also one that has interrupted a call of
+ * this library. It takes no lock, allocates nothing and leaves errno. In a forked
+ * child it concerns the child's calls only. If no call waits, it does nothing:
+ * calls that begin after it are not affected.
+ *
+ * What becomes of a call: one whose answer is on its way succeeds as if nothing
+ * had been. Any other fails, and tls_LastError says "cancelled by the caller"; but
+ * tls_Backend gives "stub" and tls_Version(0) "". A tls_Close is hurried rather
+ * than ended: it frees the handle. A cancelled tls_Read has taken no data. After a
+ * cancelled tls_Write of which some had left, the connection cannot be written
+ * to, and after a cancelled tls_Handshake it can only be closed. A private tlsd
+ * that was being started goes on starting, for the next call.
+ *
+ * When: at once as a rule. But a call that was handed over to the daemon cannot
+ * be taken back, so the daemon is told, and its answer is waited for. One that
+ * does not answer within 5 s, because it hangs, or does not read a tls_Write to
+ * the end, is given up: the session and all its handles are then lost. */
+int64_t tls_Cancel(void);
+
 /* The text of this process's most recent error, at most 4095 bytes; "" if there
  * was none. Success does not clear it, and the failure of another thread
  * replaces it. Never fails. */

@@ -6,56 +6,51 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "text.h"
 
-enum { FIRST_BYTES = 32 * 1024 }; /* of the input; holds an answer with a TLS record's data */
+enum {
+	FIRST_BYTES = 32 * 1024, /* of the input; holds an answer with a TLS record's data */
+	PIECE_BYTES = 256 * 1024, /* of a message; between two of them it is seen whether to go on */
+};
 
-int64_t now_ms(void)
+/* Waits until there is something to read. */
+static bool await_input(int fd, struct wait *w, char *why)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	switch (wait_for(fd, POLLIN, w)) {
+	case READY:
+		return true;
+	case LATE:
+	case ENDED:
+		text_add(why, WHY_BYTES, "%s", w->why ? w->why : "tlsd has not answered in time");
+		return false;
+	default:
+		text_add(why, WHY_BYTES, "poll: %s", errno_text(errno));
+		return false;
+	}
 }
 
-int wait_readable(int fd, int64_t deadline)
+/* At most len bytes; 0 if there are no more, with the reason in why. The flags
+ * make sure that recv(2) does not wait for longer than a tick. */
+static size_t receive(int fd, char *to, size_t len, int flags, struct wait *w, char *why)
 {
 	for (;;) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
-		int64_t left = deadline - now_ms();
-		int n = poll(&p, 1, left > 0 ? (int)left : 0);
+		ssize_t n = recv(fd, to, len, flags);
 
-		if (n >= 0)
-			return n;
-		if (errno != EINTR)
-			return -1;
-	}
-}
-
-/* At most len bytes; 0 if there are no more, with the reason in why. */
-static size_t receive(int fd, char *to, size_t len, int64_t deadline, int flags, char *why)
-{
-	ssize_t n;
-
-	if (deadline) {
-		n = wait_readable(fd, deadline);
-		if (n == 0)
-			text_add(why, WHY_BYTES, "tlsd has not answered in time");
-		if (n < 0)
-			text_add(why, WHY_BYTES, "poll: %s", errno_text(errno));
-		if (n <= 0)
+		if (n > 0)
+			return (size_t)n;
+		if (n == 0) {
+			text_add(why, WHY_BYTES, "tlsd has closed the session");
 			return 0;
+		}
+		if (errno == EAGAIN) {
+			if (!await_input(fd, w, why))
+				return 0;
+		} else if (errno != EINTR) {
+			text_add(why, WHY_BYTES, "tlsd is gone: %s", errno_text(errno));
+			return 0;
+		}
 	}
-	do
-		n = recv(fd, to, len, flags);
-	while (n < 0 && errno == EINTR);
-	if (n == 0)
-		text_add(why, WHY_BYTES, "tlsd has closed the session");
-	if (n < 0)
-		text_add(why, WHY_BYTES, "tlsd is gone: %s", errno_text(errno));
-	return n > 0 ? (size_t)n : 0;
 }
 
 /* Makes room behind what the input has. */
@@ -85,7 +80,7 @@ static bool make_room(struct input *in, char *why)
 	return true;
 }
 
-static bool read_line(int fd, struct input *in, int64_t deadline, struct span *line, char *why)
+static bool read_line(int fd, struct input *in, struct wait *w, struct span *line, char *why)
 {
 	size_t searched = 0, n; /* bytes of the line that have no line feed */
 
@@ -102,7 +97,7 @@ static bool read_line(int fd, struct input *in, int64_t deadline, struct span *l
 		searched = have;
 		if (!make_room(in, why))
 			return false;
-		n = receive(fd, in->at + in->have, in->cap - in->have, deadline, 0, why);
+		n = receive(fd, in->at + in->have, in->cap - in->have, MSG_DONTWAIT, w, why);
 		if (n == 0)
 			return false;
 		in->have += n;
@@ -140,11 +135,11 @@ static bool take_apart(struct span line, struct answer *a)
 	return true;
 }
 
-bool wire_read(int fd, struct input *in, int64_t deadline, struct answer *a, char why[WHY_BYTES])
+bool wire_read(int fd, struct input *in, struct wait *w, struct answer *a, char why[WHY_BYTES])
 {
 	struct span line;
 
-	if (!read_line(fd, in, deadline, &line, why))
+	if (!read_line(fd, in, w, &line, why))
 		return false;
 	if (take_apart(line, a))
 		return true;
@@ -152,25 +147,44 @@ bool wire_read(int fd, struct input *in, int64_t deadline, struct answer *a, cha
 	return false;
 }
 
-bool wire_raw(int fd, struct input *in, char *to, size_t len, char why[WHY_BYTES])
+bool wire_raw(int fd, struct input *in, char *to, size_t len, struct wait *w, char why[WHY_BYTES])
 {
 	size_t have = in->have - in->used, n = len < have ? len : have;
 
 	if (n > 0)
 		memcpy(to, in->at + in->used, n);
 	in->used += n;
-	for (; n < len; n += have) {
-		have = receive(fd, to + n, len - n, 0, MSG_WAITALL, why);
-		if (have == 0)
+	while (n < len) {
+		have = receive(fd, to + n, len - n, MSG_WAITALL, w, why);
+		n += have;
+		/* Only part of it has come in a tick. Another is not granted blindly: a tlsd that
+		 * sends byte after byte could use up any number of them. */
+		if (have == 0 || (n < len && !await_input(fd, w, why)))
 			return false;
 	}
 	return true;
 }
 
-bool wire_send(int fd, struct iovec *parts, int n)
+/* The first parts of a message that together are no longer than a piece. Returns
+ * how many, and shortens the last of them; whole is how long that one was. */
+static size_t take_piece(struct iovec *parts, int n, size_t *whole)
+{
+	size_t room = PIECE_BYTES, i = 0;
+
+	do {
+		*whole = parts[i].iov_len;
+		if (*whole > room)
+			parts[i].iov_len = room;
+		room -= parts[i].iov_len;
+	} while (++i < (size_t)n && room > 0);
+	return i;
+}
+
+bool wire_send(int fd, struct iovec *parts, int n, struct wait *w)
 {
 	while (n > 0) {
 		struct msghdr m = { .msg_iov = parts };
+		size_t whole;
 		ssize_t sent;
 
 		if (parts->iov_len == 0) {
@@ -178,18 +192,19 @@ bool wire_send(int fd, struct iovec *parts, int n)
 			n--;
 			continue;
 		}
-		m.msg_iovlen = (size_t)n;
+		m.msg_iovlen = take_piece(parts, n, &whole);
 		sent = sendmsg(fd, &m, MSG_NOSIGNAL);
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0)
+		parts[m.msg_iovlen - 1].iov_len = whole;
+		if (sent < 0 && errno != EINTR && errno != EAGAIN)
 			return false;
-		for (; n > 0 && (size_t)sent >= parts->iov_len; parts++, n--)
+		for (; n > 0 && sent > 0 && (size_t)sent >= parts->iov_len; parts++, n--)
 			sent -= (ssize_t)parts->iov_len;
-		if (n > 0) {
+		if (n > 0 && sent > 0) {
 			parts->iov_base = (char *)parts->iov_base + sent;
 			parts->iov_len -= (size_t)sent;
 		}
+		if (n > 0 && (wait_ended(w) || (w->deadline && now_ms() >= w->deadline)))
+			return false;
 	}
 	return true;
 }

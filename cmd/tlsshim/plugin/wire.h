@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "json.h"
+#include "wait.h"
 
 enum {
 	WHY_BYTES = 1024,            /* room for a reason */
@@ -38,20 +39,14 @@ struct answer {
 };
 
 /* Reads the next answer. Its spans live until the next wire_ call on the input.
- * deadline is a now_ms() time, 0 for none. If it fails, why says so, and the
- * place where the next message starts is lost. */
-bool wire_read(int fd, struct input *in, int64_t deadline, struct answer *a, char why[WHY_BYTES]);
+ * If it fails, why says so, and the place where the next message starts is lost. */
+bool wire_read(int fd, struct input *in, struct wait *w, struct answer *a, char why[WHY_BYTES]);
 
-/* Reads the raw bytes of the answer just read. */
-bool wire_raw(int fd, struct input *in, char *to, size_t len, char why[WHY_BYTES]);
+/* Reads the raw bytes of the answer just read. fd has SO_RCVTIMEO. */
+bool wire_raw(int fd, struct input *in, char *to, size_t len, struct wait *w, char why[WHY_BYTES]);
 
-/* Sends all of it, waiting as long as it takes; changes parts. */
-bool wire_send(int fd, struct iovec *parts, int n);
-
-/* Milliseconds of the monotonic clock. */
-int64_t now_ms(void);
-
-/* Waits until fd is readable. 1: it is; 0: the deadline is over; -1: errno. */
-int wait_readable(int fd, int64_t deadline);
+/* Sends all of it, or as much as can be sent before w is over; it does not
+ * listen to the bell but looks at every tick. fd has SO_SNDTIMEO. Changes parts. */
+bool wire_send(int fd, struct iovec *parts, int n, struct wait *w);
 
 #endif

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,6 +41,7 @@ static struct {
 	__typeof__(&tls_PeerCertSubject) PeerCertSubject;
 	__typeof__(&tls_Backend) Backend;
 	__typeof__(&tls_Version) Version;
+	__typeof__(&tls_Cancel) Cancel;
 	__typeof__(&tls_LastError) LastError;
 } tls;
 
@@ -75,6 +77,7 @@ static void load(const char *path)
 	LOAD(PeerCertSubject);
 	LOAD(Backend);
 	LOAD(Version);
+	LOAD(Cancel);
 	LOAD(LastError);
 }
 
@@ -181,6 +184,17 @@ static void on_sigchld(int sig)
 	sigchlds++;
 }
 
+/* A handler that cancels, as an interpreter's for SIGINT would. */
+static void on_cancel(int sig)
+{
+	static const char complaint[] = "host: tls_Cancel fails or changes errno\n";
+	int before = errno;
+
+	(void)sig;
+	if ((tls.Cancel() != 0 || errno != before) && write(STDERR_FILENO, complaint, sizeof complaint - 1) >= 0)
+		_exit(3);
+}
+
 struct command {
 	char *text, *field[FIELDS];
 	pthread_t thread;
@@ -241,6 +255,8 @@ static void *execute(void *arg)
 		text = fetch(get_backend, 0, &result);
 	else if (IS("Version"))
 		text = fetch(tls.Version, HANDLE, &result);
+	else if (IS("Cancel"))
+		result = tls.Cancel();
 	else if (IS("LastError"))
 		text = fetch(get_last_error, 0, &result);
 	else if (IS("Cut")) { /* what a getter writes into too small a buffer */
@@ -358,6 +374,15 @@ int main(int argc, char **argv)
 		} else if (IS("ignore")) { /* a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
+		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM with on_cancel and these flags */
+			struct sigaction act = { .sa_handler = on_cancel, .sa_flags = atoi(c->field[2]) };
+			reply(c->field[0], sigaction(SIGUSR1, &act, NULL) | sigaction(SIGALRM, &act, NULL), "");
+		} else if (IS("interrupt")) { /* the thread that was started last */
+			pthread_kill(threads->thread, SIGUSR1);
+			reply(c->field[0], 0, "");
+		} else if (IS("alarm")) { /* every so many milliseconds */
+			struct timeval ms = { 0, atoi(c->field[2]) * 1000 };
+			reply(c->field[0], setitimer(ITIMER_REAL, &(struct itimerval){ ms, ms }, NULL), "");
 		} else if (IS("inherit")) { /* opens a descriptor that a child would inherit */
 			reply(c->field[0], open(c->field[2], O_RDONLY), "");
 		} else if (IS("spawn")) { /* how many sockets a program finds open that is started without fork's handlers */

@@ -1,0 +1,557 @@
+package plugin
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"tlsd/internal/testcert"
+)
+
+// A canceller is a way to call tls_Cancel while a call waits. Each calls it again and
+// again, because a call that has not begun when it is called is not affected.
+type canceller struct {
+	name string
+	// start begins the call that is to be cancelled.
+	start func(h *host, op string, args ...any) *pending
+	// cancel is called from time to time until the call has ended.
+	cancel func(h *host)
+	// end puts the host at rest.
+	end func(h *host)
+}
+
+func cancellers() []canceller {
+	threads := func(h *host, op string, args ...any) *pending { return h.start(op, args...) }
+	nothing := func(*host) {}
+	list := []canceller{{"another thread", threads, func(h *host) { h.send("Cancel").gives(0, "") }, nothing}}
+	for name, flags := range map[string]int{"": 0, ", SA_RESTART": 0x10000000} {
+		list = append(list,
+			// In the thread that waits, while the host's main thread waits for commands.
+			canceller{"a handler in the waiting thread" + name,
+				func(h *host, op string, args ...any) *pending {
+					h.send("catch", flags).gives(0, "")
+					return h.start(op, args...)
+				},
+				func(h *host) { h.send("interrupt").gives(0, "") }, nothing},
+			// In a host of one thread.
+			canceller{"a handler for SIGALRM" + name,
+				func(h *host, op string, args ...any) *pending {
+					h.send("catch", flags).gives(0, "")
+					h.send("alarm", 20).gives(0, "")
+					return h.send(op, args...)
+				},
+				nothing, func(h *host) { h.send("alarm", 0).gives(0, "") }})
+	}
+	return list
+}
+
+// run makes the call, and cancels until it and the others have ended.
+func (c canceller) run(h *host, op string, args []any, others ...*pending) (results []result) {
+	h.t.Helper()
+	defer c.end(h)
+	for _, call := range append(others, c.start(h, op, args...)) {
+		for end := time.Now().Add(patience); ; {
+			select {
+			case r := <-h.waiting(call.tag):
+				results = append(results, r)
+			case <-h.left:
+				h.t.Fatalf("%s: the host has ended", call.op)
+			case <-time.After(10 * time.Millisecond):
+				if time.Now().After(end) {
+					h.t.Fatalf("%s is not cancelled", call.op)
+				}
+				c.cancel(h)
+				continue
+			}
+			break
+		}
+	}
+	return results
+}
+
+// A stuck call is one that would wait for a long time.
+type stuck struct {
+	name    string
+	prepare func(t *testing.T) *stuckHost
+	after   func(t *testing.T, h *host) // shows what lives on
+}
+
+type stuckHost struct {
+	*host
+	op     string
+	args   []any
+	others []*pending // calls that wait too
+}
+
+func stuckCalls(t *testing.T) []stuck {
+	d := startTLSD(t)
+	ca := testcert.NewCA(t, "Test CA")
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	connected := func(t *testing.T, port int) *host {
+		h := startHost(t, d.env())
+		h.send("SetCaBundle", ca.File).gives(0, "")
+		h.send("NewClient", "localhost", port).gives(1, "")
+		return h
+	}
+	shaken := func(t *testing.T, serve func(conn *tls.Conn)) *host {
+		h := connected(t, serveTLS(t, cert, serve))
+		h.send("Handshake", 1).gives(0, "")
+		return h
+	}
+	listens := func(conn *tls.Conn) { io.Copy(io.Discard, conn) }
+	call := func(h *host, op string, args ...any) *stuckHost { return &stuckHost{host: h, op: op, args: args} }
+	alive := func(t *testing.T, h *host) {
+		h.send("Backend").gives(7, "openssl")
+		h.send("Close", 1).gives(0, "")
+		h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(2, "")
+	}
+	return []stuck{
+		{"NewClient in connect", func(t *testing.T) *stuckHost {
+			return call(startHost(t, d.env()), "NewClient", "127.0.0.1", deafPort(t))
+		}, func(t *testing.T, h *host) { h.send("Backend").gives(7, "openssl") }},
+		{"Handshake with a silent peer", func(t *testing.T) *stuckHost {
+			return call(connected(t, silentPort(t)), "Handshake", 1)
+		}, alive},
+		{"Read from a silent peer", func(t *testing.T) *stuckHost {
+			return call(shaken(t, func(conn *tls.Conn) { io.CopyN(conn, conn, 5); io.Copy(io.Discard, conn) }), "Read", 1, 100)
+		}, func(t *testing.T, h *host) {
+			h.send("Write", 1, hexOf("hello")).gives(5, "")
+			h.send("Read", 1, 100).reads("hello") // the cancelled one has taken nothing
+			alive(t, h)
+		}},
+		{"Write to a peer that does not read", func(t *testing.T) *stuckHost {
+			return call(shaken(t, func(conn *tls.Conn) { conn.Handshake(); <-t.Context().Done() }), "WriteZeros", 1, 16<<20)
+		}, alive},
+		{"Accept without a client", func(t *testing.T) *stuckHost {
+			h := startHost(t, d.env())
+			h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(1, "")
+			return call(h, "Accept", 1, "127.0.0.1", freePort(t))
+		}, func(t *testing.T, h *host) { h.send("CloseServerContext", 1).gives(0, "") }},
+		{"Read behind another Read of the handle", func(t *testing.T) *stuckHost {
+			c := call(shaken(t, listens), "Read", 1, 100)
+			c.others = []*pending{c.start("Read", 1, 100)}
+			return c
+		}, alive},
+		{"eight Handshakes at once", func(t *testing.T) *stuckHost {
+			c := call(connected(t, silentPort(t)), "Handshake", 1)
+			c.others = []*pending{c.start("Handshake", 1)}
+			for range 6 {
+				c.others = append(c.others, c.start("Handshake", 1))
+			}
+			return c
+		}, alive},
+
+		// Before there is a session.
+		{"a private tlsd that is never ready", func(t *testing.T) *stuckHost {
+			socket := filepath.Join(nowhere(t), "s")
+			return call(startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+self(t), asTLSD+"=mute"), "NewServerContext", "/c", "/k")
+		}, nil},
+		{"a tlsd that does not accept", func(t *testing.T) *stuckHost {
+			return call(startHost(t, "TLSD_SOCKET="+fullQueue(t)), "SetCaBundle", "/ca")
+		}, nil},
+		{"a tlsd that never answers Hello", func(t *testing.T) *stuckHost {
+			return call(startHost(t, newStandIn(t).env()), "NewClient", "h", 1)
+		}, nil},
+		{"a tlsd that never answers the Hello of another call", func(t *testing.T) *stuckHost {
+			c := call(startHost(t, newStandIn(t).env()), "NewClient", "h", 1)
+			c.others = []*pending{c.start("NewServerContext", "/c", "/k")}
+			return c
+		}, nil},
+		{"the wait for another call's search for a tlsd", func(t *testing.T) *stuckHost {
+			c := call(startHost(t, "TLSD_SOCKET="+fullQueue(t)), "NewClient", "h", 1)
+			c.others = []*pending{c.start("NewServerContext", "/c", "/k"), c.start("NewClient", "h", 2)}
+			return c
+		}, nil},
+		{"the wait for another call's CA bundle", func(t *testing.T) *stuckHost {
+			c := call(startHost(t, newStandIn(t).env()), "SetCaBundle", "/a")
+			c.others = []*pending{c.start("SetCaBundle", "/b"), c.start("SetCaBundle", "/c")}
+			return c
+		}, nil},
+	}
+}
+
+func TestACancelEndsEachCallInEachPhase(t *testing.T) {
+	t.Parallel()
+	for _, s := range stuckCalls(t) {
+		for _, c := range cancellers() {
+			t.Run(s.name+"/"+c.name, func(t *testing.T) {
+				t.Parallel()
+				h := s.prepare(t)
+				began := time.Now()
+				for _, r := range c.run(h.host, h.op, h.args, h.others...) {
+					if r.n != -1 || !strings.HasPrefix(r.text, "tls.") || !strings.HasSuffix(r.text, ": cancelled by the caller") {
+						t.Errorf("%s gives %d, %q; want to be cancelled", h.op, r.n, r.text)
+					}
+				}
+				// A tlsd that is given up would be so after 5 s.
+				if d := time.Since(began); d > 4*time.Second {
+					t.Errorf("the cancelled %s has waited for %v", h.op, d)
+				}
+				if s.after != nil {
+					s.after(t, h.host)
+				}
+			})
+		}
+	}
+}
+
+// silentPort is where a server accepts and says nothing.
+func silentPort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() }) // the kernel accepts
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// deafPort is where nobody answers a connect: its queue is full.
+func deafPort(t *testing.T) int {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := firstError(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := name.(*syscall.SockaddrInet4).Port
+	for range 3 {
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 200*time.Millisecond)
+		if err != nil {
+			return port
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	t.Fatal("a listener with a queue of 0 takes 3 connections")
+	return 0
+}
+
+// fullQueue is the path of a socket where a connect waits for its place in the queue.
+func fullQueue(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(nowhere(t), "s")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := firstError(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", path) // the queue's only place
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return path
+}
+
+func TestACancelWithoutACallDoesNothing(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	h.send("catch", 0).gives(0, "")
+	for range 3 {
+		for range 50 {
+			h.send("Cancel").gives(0, "")
+		}
+		read := h.start("Read", 1, 10)
+		p.blob(p.expect("tls.Read", "[1,10]"), "data") // the Read's request is the first after the cancels
+		read.reads("data")
+	}
+}
+
+func TestACancelBeforeTheFirstCallDoesNothing(t *testing.T) {
+	t.Parallel()
+	d := newStandIn(t)
+	h := startHost(t, d.env())
+	h.send("Cancel").gives(0, "")
+	backendIs(t, h, d, "openssl")
+}
+
+// cancelled takes what the plugin tells a tlsd of cancelled calls.
+func (p *peer) cancelled(ids ...int64) {
+	p.t.Helper()
+	want, got := map[string]bool{}, map[string]bool{}
+	for _, id := range ids {
+		want[fmt.Sprintf("[%d]", id)] = true
+		r := p.request()
+		if r.Method != "$/cancelRequest" || r.ID != nil {
+			p.t.Fatalf("the plugin sends %s; want a cancellation", r.Method)
+		}
+		got[string(r.Params)] = true
+	}
+	if !maps.Equal(got, want) {
+		p.t.Errorf("the plugin cancels %v; want %v", got, want)
+	}
+}
+
+func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	var calls []*pending
+	var ids []int64
+	for i := range 5 {
+		calls = append(calls, h.start("Read", i+1, 10))
+		ids = append(ids, p.expect("tls.Read", fmt.Sprintf("[%d,10]", i+1)))
+	}
+	h.send("Cancel").gives(0, "")
+	p.cancelled(ids...)
+	h.send("Cancel").gives(0, "") // has nobody left to cancel
+	later := h.start("Read", 9, 10)
+	laterID := p.expect("tls.Read", "[9,10]")
+
+	// What tlsd answers is what holds, in whatever order.
+	p.fail(ids[3], "tls.Read: cancelled by the caller")
+	calls[3].fails("tls.Read: cancelled by the caller")
+	p.blob(ids[0], "on its way")
+	calls[0].reads("on its way")
+	p.blob(laterID, "later")
+	later.reads("later")
+	for _, i := range []int{1, 2, 4} {
+		p.fail(ids[i], "tls.Read: cancelled by the caller")
+		calls[i].fails("tls.Read: cancelled by the caller")
+	}
+	p.client(h, 6)
+}
+
+func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer string // to a Read of at most 100 bytes with the id %[1]d
+	}{
+		"no answer":            {""},
+		"half an answer":       {`{"jsonrpc":"2.0","id":%[1]d,`},
+		"half a blob":          {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":100}` + "\nhel"},
+		"an answer to another": {`{"jsonrpc":"2.0","id":%[2]d,"result":0}` + "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, h, p := opened(t)
+			shake := h.start("Handshake", 1)
+			shakeID := p.expect("tls.Handshake", "[1]")
+			read := h.start("Read", 1, 100)
+			readID := p.expect("tls.Read", "[1,100]")
+			fmt.Fprintf(p.conn, c.answer+"%.0[1]d%.0[2]d", readID, shakeID)
+			began := time.Now()
+			h.send("Cancel").gives(0, "")
+			_, err := io.Copy(io.Discard, p.in) // until the plugin leaves
+			if wait := time.Since(began); err != nil || wait < 4*time.Second {
+				t.Errorf("the plugin leaves after %v: %v", wait, err)
+			}
+			if r := read.wait(); r.n != -1 || !strings.HasSuffix(r.text, ": cancelled by the caller") {
+				t.Errorf("the Read gives %d, %q", r.n, r.text)
+			}
+			shake.wait()
+			const why = "lost: tlsd has not ended a cancelled call in time"
+			h.send("Read", 1, 10).fails("tls.Read: handle 1: " + why)
+			client := h.start("NewClient", "again", 1)
+			p, _ = d.session()
+			p.result(p.expect("tls.NewClient", `["again",1]`), "2")
+			client.gives(2, "")
+		})
+	}
+}
+
+func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	read := h.start("Read", 1, 10)
+	id := p.expect("tls.Read", "[1,10]")
+	h.send("Cancel").gives(0, "")
+	p.cancelled(id)
+	later := h.start("Accept", 2, "::", 1)
+	p.expect("tls.Accept", `[2,"::",1]`)
+	io.Copy(io.Discard, p.in)
+	results := []result{read.wait(), later.wait()}
+	// LastError is the process's: one of the texts may be there twice.
+	for _, r := range results {
+		if r.n != -1 || r.text != "tls.Read: handle 1: cancelled by the caller" &&
+			r.text != "tls.Accept: handle 2: lost: tlsd has not ended a cancelled call in time" {
+			t.Errorf("a call gives %d, %q", r.n, r.text)
+		}
+	}
+}
+
+func TestACancelWhileARequestIsSent(t *testing.T) {
+	t.Parallel()
+	for name, reads := range map[string]bool{"that tlsd reads in the end": true, "that tlsd does not read": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, h, p := opened(t)
+			read := h.start("Read", 1, 10)
+			readID := p.expect("tls.Read", "[1,10]")
+			write := h.start("WriteZeros", 1, 16<<20)
+			p.in.Peek(1) // it is being sent, and that cannot end
+			began := time.Now()
+			// What waits for its turn to be sent is cancelled without tlsd.
+			by := cancellers()[0]
+			for _, r := range by.run(h, "WriteZeros", []any{2, 16 << 20}) {
+				if want := "tls.Write: handle 2: cancelled by the caller"; r.n != -1 || r.text != want {
+					t.Errorf("the Write in the queue gives %d, %q; want %q", r.n, r.text, want)
+				}
+			}
+			if !reads {
+				const why = ": cancelled by the caller"
+				for _, c := range []*pending{read, write} {
+					if r := c.wait(); r.n != -1 || !strings.HasSuffix(r.text, why) {
+						t.Errorf("%s gives %d, %q; want %q", c.op, r.n, r.text, why)
+					}
+				}
+				if wait := time.Since(began); wait < 4*time.Second {
+					t.Errorf("the session is given up after %v", wait)
+				}
+				h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: tlsd has not ended a cancelled call in time")
+				return
+			}
+			r := p.request()
+			if r.Method != "tls.Write" || string(r.Params) != "[1]" || len(r.blob) != 16<<20 {
+				t.Fatalf("the plugin sends %s %s of %d bytes", r.Method, r.Params, len(r.blob))
+			}
+			p.cancelled(readID, *r.ID)
+			for _, id := range []int64{readID, *r.ID} {
+				p.fail(id, "cancelled")
+			}
+			read.fails("cancelled")
+			write.fails("cancelled")
+			p.client(h, 2)
+		})
+	}
+}
+
+func TestACancelWithoutRoomInTheSocketWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	const size = 30_000 // goes out in one piece, as long as the socket is not full at all
+	// fill sends Writes that nobody reads, one after another, at most n, as long as each goes out whole.
+	fill := func(h *host, p *peer, n int) (calls []*pending) {
+		for len(calls) < n {
+			before := unread(t, p)
+			calls = append(calls, h.start("WriteZeros", 1, size))
+			for end := time.Now().Add(time.Second); unread(t, p) < before+size; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					return calls
+				}
+			}
+		}
+		return calls
+	}
+	_, h, p := opened(t)
+	n := len(fill(h, p, 1000)) - 1 // that fill it
+	p.conn.Close()
+
+	_, h, p = opened(t)
+	calls := fill(h, p, n)
+	h.send("Cancel").gives(0, "")
+	var ids []int64
+	for range calls {
+		ids = append(ids, *p.request().ID)
+	}
+	p.cancelled(ids...)
+	for _, id := range ids {
+		p.fail(id, "tls.Write: cancelled by the caller")
+	}
+	for _, c := range calls {
+		c.fails("tls.Write: cancelled by the caller")
+	}
+	p.client(h, 2)
+}
+
+// unread is how many bytes have arrived that nobody has read.
+func unread(t *testing.T, p *peer) (n int) {
+	t.Helper()
+	raw, err := p.conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var value int32
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCINQ, uintptr(unsafe.Pointer(&value)))
+	})
+	if err != nil || errno != 0 {
+		t.Fatal(err, errno)
+	}
+	return int(value)
+}
+
+func TestALaterCallOpensAnotherSessionThanTheOneThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	d := newStandIn(t)
+	h := startHost(t, d.env())
+	for i := range 20 {
+		first := h.start("NewClient", "first", 1)
+		p := d.accept()
+		p.helloOnly() // and no answer
+		h.send("Cancel").gives(0, "")
+		later := h.start("NewClient", "later", 1)
+		first.fails("tls.NewClient: cancelled by the caller")
+		q, _ := d.session()
+		q.result(q.expect("tls.NewClient", `["later",1]`), fmt.Sprint(i+1))
+		later.gives(int64(i+1), "")
+		q.conn.Close()
+		h.send("Handshake", i+1).fails("tls.Handshake: handle")
+	}
+}
+
+func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
+	t.Parallel()
+	d, h, p := opened(t)
+	read := h.start("Read", 1, 100)
+	id := p.expect("tls.Read", "[1,100]")
+	h.send("fork").gives(0, "")
+	h.send("Cancel").gives(0, "") // before the child has called
+	shake := h.start("NewClient", "child", 1)
+	c, _ := d.session()
+	clientID := c.expect("tls.NewClient", `["child",1]`)
+	h.send("Cancel").gives(0, "")
+	c.cancelled(clientID)
+	c.fail(clientID, "cancelled")
+	shake.fails("cancelled")
+	h.send("exit")
+	(&pending{h, "exit", "child"}).gives(0, "")
+	p.blob(id, "the parent's")
+	read.reads("the parent's")
+	p.client(h, 2)
+}
+
+func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca, port := echo(t)
+	for _, c := range []struct {
+		flavour *flavour
+		rounds  int
+	}{{plain, 300}, {asan, 100}, {tsan, 60}} {
+		t.Run(c.flavour.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, c.flavour.program(t, "fire"), c.flavour.library(t), "localhost", fmt.Sprint(port), ca, fmt.Sprint(c.rounds))
+			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"), c.flavour.env...)
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			var calls, cancelled int
+			if _, scan := fmt.Sscanf(string(out), "calls %d cancelled %d\n", &calls, &cancelled); err != nil || scan != nil || cancelled == 0 || cancelled == calls {
+				t.Errorf("fire: %v\n%s%s", err, out, stderr.String())
+			}
+			t.Logf("%s", out)
+		})
+	}
+}
