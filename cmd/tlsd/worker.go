@@ -65,15 +65,8 @@ func init() {
 // runWorker is the worker's main. It returns the exit status.
 func runWorker() int {
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
-	landlock := confine.Restart()
-	// Each of these is a precaution, and does without where it cannot be had.
-	measures := map[string]string{"landlock": landlock, "noCoreFiles": confine.On, "notTraceable": confine.On}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		measures["noCoreFiles"] = err.Error()
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		measures["notTraceable"] = err.Error()
-	}
+	measures := confine.Restart()
+	measures.Conceal()
 
 	log, _ := newLog(os.Stderr, "info", false)
 	channel, err := handoff.Open()
@@ -101,22 +94,18 @@ func runWorker() int {
 	}
 	log, _ = newLog(os.Stderr, cfg.LogLevel, false)
 	w := &workerProcess{
-		cfg: cfg, channel: channel, page: page, log: log,
+		cfg: cfg, channel: channel, page: page, measures: measures, log: log,
 		outbox: make(chan handoff.FromWorker, outboxLength), sent: make(chan struct{}),
-	}
-	if landlock != "" {
-		w.measures = measures
 	}
 	return w.run()
 }
 
 type workerProcess struct {
-	cfg     workerConfig
-	channel *handoff.Conn
-	page    *vitals.Page
-	log     *zap.Logger
-	// measures are those of confinement, with "on" or why not; nil: not wanted.
-	measures map[string]string
+	cfg      workerConfig
+	channel  *handoff.Conn
+	page     *vitals.Page
+	log      *zap.Logger
+	measures confine.Measures // nil: not wanted
 
 	serving sync.WaitGroup
 	outbox  chan handoff.FromWorker // closed when serving is over
@@ -127,8 +116,7 @@ func (w *workerProcess) run() int {
 	go w.send()
 	engine, ready := loadEngine(w.cfg.Libssl, w.page)
 	if w.measures != nil {
-		w.measures["seccomp"] = confine.Finish() // the library is loaded
-		w.measures["noNewPrivileges"] = confine.Held()
+		w.measures.Finish() // the library is loaded
 		ready.Confinement = w.measures
 	}
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {

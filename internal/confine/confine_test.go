@@ -1,18 +1,27 @@
 package confine
 
 import (
+	"encoding/binary"
+	"maps"
 	"os"
 	"testing"
 
+	"github.com/elastic/go-seccomp-bpf/arch"
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
 func TestWithoutARequestNothingIsConfined(t *testing.T) {
 	// Not parallel: it sets the environment.
-	for _, state := range []string{"", On, "some reason"} {
+	for state, want := range map[string]Measures{
+		"":                                      nil,
+		`{"landlock":"on","capabilities":"no"}`: {"landlock": On, "capabilities": "no"},
+		"nonsense":                              {"landlock": `not known: TLSD_WORKER_CONFINE="nonsense": invalid character 'o' in literal null (expecting 'u')`},
+	} {
 		t.Setenv(EnvName, state)
-		if got := Restart(); got != state {
-			t.Errorf("%q: Restart returns %q", state, got)
+		if got := Restart(); !maps.Equal(got, want) || (got == nil) != (want == nil) {
+			t.Errorf("%q: Restart returns %v; want %v", state, got, want)
 		}
 		if v, ok := os.LookupEnv(EnvName); ok {
 			t.Errorf("%q: the variable stays, as %q", state, v)
@@ -20,82 +29,123 @@ func TestWithoutARequestNothingIsConfined(t *testing.T) {
 	}
 }
 
-// decide runs the filter as the kernel does: a system call number and its first argument.
-func decide(t *testing.T, prog []unix.SockFilter, arch, number uint32, arg0 uint64) uint32 {
-	t.Helper()
-	data := map[uint32]uint32{dataNumber: number, dataArch: arch, dataArg0: uint32(arg0), dataArg0Top: uint32(arg0 >> 32)}
-	var a uint32
-	for pc := 0; pc < len(prog); pc++ {
-		in := prog[pc]
-		var jump bool
-		switch in.Code {
-		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-			a = data[in.K]
-			continue
-		case unix.BPF_RET | unix.BPF_K:
-			return in.K
-		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
-			jump = a == in.K
-		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
-			jump = a >= in.K
-		default:
-			t.Fatalf("instruction %d: code %#x", pc, in.Code)
-		}
-		if jump {
-			pc += int(in.Jt)
-		} else {
-			pc += int(in.Jf)
+// The rights of the kernel's versions are those that go-landlock has in its list, but for the network.
+func TestRightsAreThoseOfTheKernelsVersion(t *testing.T) {
+	t.Parallel()
+	for i, c := range []landlock.Config{
+		landlock.V1, landlock.V2, landlock.V3, landlock.V4, landlock.V5, landlock.V6, landlock.V7, landlock.V8, landlock.V9, landlock.V10, landlock.V11,
+	} {
+		got := handled(i + 1)
+		if got.HandledAccessFS != uint64(c.HandledAccessFS) || got.Scoped != uint64(c.Scoped) {
+			t.Errorf("version %d: %+v; want %v", i+1, got, c)
 		}
 	}
-	t.Fatal("the filter has no end")
-	return 0
+}
+
+// call is a system call as the filter sees it (struct seccomp_data).
+type call struct {
+	arch, number uint32
+	args         [6]uint64
+}
+
+// decide runs the program as the kernel does. The virtual machine reads words as a network has
+// them; so the machine's are given to it turned.
+func decide(t *testing.T, vm *bpf.VM, c call) uint32 {
+	t.Helper()
+	data := binary.BigEndian.AppendUint32(nil, c.number)
+	data = binary.BigEndian.AppendUint32(data, c.arch)
+	data = append(data, make([]byte, 8)...) // the instruction pointer
+	for _, a := range c.args {
+		data = binary.BigEndian.AppendUint32(data, uint32(a))
+		data = binary.BigEndian.AppendUint32(data, uint32(a>>32))
+	}
+	v, err := vm.Run(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint32(v)
 }
 
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	const pid = 4711
-	prog := program(pid)
-	if len(prog) == 0 {
-		t.Skip("no filter for this machine")
+	list, err := program(pid)
+	if err != nil {
+		t.Fatal(err)
 	}
-	native := prog[1].K
+	vm, err := bpf.NewVM(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := arch.GetInfo("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := uint32(info.ID)
 	const yes = unix.SECCOMP_RET_ALLOW
 	const no = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	const absent = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+	for _, name := range refused {
+		if number, ok := info.SyscallNames[name]; ok {
+			if got := decide(t, vm, call{native, uint32(number), [6]uint64{}}); got != no {
+				t.Errorf("%s: %#x; want %#x", name, got, no)
+			}
+		}
+	}
 	for _, tt := range []struct {
 		name         string
 		arch, number uint32
-		arg0         uint64
+		args         [6]uint64
 		want         uint32
 	}{
-		{"read", native, unix.SYS_READ, 0, yes},
-		{"read of another architecture", unix.AUDIT_ARCH_I386, unix.SYS_READ, 0, no},
-		{"futex", native, unix.SYS_FUTEX, 0, yes},
-		{"openat", native, unix.SYS_OPENAT, 0, yes},
-		{"the first that is refused", native, refused[0], 0, no},
-		{"the last that is refused", native, refused[len(refused)-1], 0, no},
-		{"socket IPv4", native, unix.SYS_SOCKET, unix.AF_INET, yes},
-		{"socket IPv6", native, unix.SYS_SOCKET, unix.AF_INET6, yes},
-		{"socket of Unix", native, unix.SYS_SOCKET, unix.AF_UNIX, no},
-		{"socket of Unix, with bits that the kernel drops", native, unix.SYS_SOCKET, 1<<32 | unix.AF_INET, no},
-		{"socket of packets", native, unix.SYS_SOCKET, unix.AF_PACKET, no},
-		{"signal to itself", native, unix.SYS_TGKILL, pid, yes},
-		{"signal to another", native, unix.SYS_TGKILL, pid + 1, no},
-		{"kill itself", native, unix.SYS_KILL, pid, yes},
-		{"kill all", native, unix.SYS_KILL, 1<<64 - 1, no},
-		{"the last call", native, 450, 0, yes},
+		{"read", native, unix.SYS_READ, [6]uint64{}, yes},
+		{"read of another architecture", unix.AUDIT_ARCH_I386, unix.SYS_READ, [6]uint64{}, no},
+		{"futex", native, unix.SYS_FUTEX, [6]uint64{}, yes},
+		{"openat", native, unix.SYS_OPENAT, [6]uint64{}, yes},
+		{"one of which nobody knows yet", native, 4000, [6]uint64{}, yes},
+		{"socket IPv4", native, unix.SYS_SOCKET, [6]uint64{unix.AF_INET}, yes},
+		{"socket IPv6", native, unix.SYS_SOCKET, [6]uint64{unix.AF_INET6}, yes},
+		{"socket of the kernel's interfaces", native, unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK}, yes},
+		{"socket of Unix", native, unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX}, no},
+		{"socket of Unix, with bits that the kernel drops", native, unix.SYS_SOCKET, [6]uint64{1<<32 | unix.AF_INET}, no},
+		{"socket of packets", native, unix.SYS_SOCKET, [6]uint64{unix.AF_PACKET}, no},
+		{"signal to itself", native, unix.SYS_TGKILL, [6]uint64{pid}, yes},
+		{"signal to another", native, unix.SYS_TGKILL, [6]uint64{pid + 1}, no},
+		{"kill itself", native, unix.SYS_KILL, [6]uint64{pid}, yes},
+		{"kill all", native, unix.SYS_KILL, [6]uint64{1<<64 - 1}, no},
+		{"its limits", native, unix.SYS_PRLIMIT64, [6]uint64{0}, yes},
+		{"its limits, by its number", native, unix.SYS_PRLIMIT64, [6]uint64{pid}, yes},
+		{"another's limits", native, unix.SYS_PRLIMIT64, [6]uint64{1}, no},
+		{"a thread", native, unix.SYS_CLONE, [6]uint64{unix.CLONE_VM | unix.CLONE_SIGHAND | unix.CLONE_THREAD}, yes},
+		{"a process", native, unix.SYS_CLONE, [6]uint64{uint64(unix.SIGCHLD)}, no},
+		{"a process or thread, who knows", native, unix.SYS_CLONE3, [6]uint64{}, absent},
+		{"memory", native, unix.SYS_MMAP, [6]uint64{3: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}, yes},
+		{"memory of a file", native, unix.SYS_MMAP, [6]uint64{3: unix.MAP_SHARED}, yes},
+		{"shared memory", native, unix.SYS_MMAP, [6]uint64{3: unix.MAP_SHARED | unix.MAP_ANONYMOUS}, no},
 	} {
-		if got := decide(t, prog, tt.arch, tt.number, tt.arg0); got != tt.want {
+		if got := decide(t, vm, call{tt.arch, tt.number, tt.args}); got != tt.want {
 			t.Errorf("%s: %#x; want %#x", tt.name, got, tt.want)
 		}
 	}
-	if native == unix.AUDIT_ARCH_X86_64 {
-		if got := decide(t, prog, native, 0x40000000|unix.SYS_READ, 0); got != no {
-			t.Errorf("x32: %#x", got)
+	if info == arch.X86_64 {
+		if got := decide(t, vm, call{native, 1<<30 | unix.SYS_READ, [6]uint64{}}); got != absent {
+			t.Errorf("read of x32: %#x; want %#x", got, absent)
 		}
 	}
-	for _, n := range refused {
-		if got := decide(t, prog, native, n, 0); got != no {
-			t.Errorf("system call %d: %#x; want it refused", n, got)
+}
+
+// A name that is written wrongly would refuse nothing.
+func TestRefusedSystemCallsAreKnown(t *testing.T) {
+	t.Parallel()
+	for _, name := range refused {
+		if _, ok := arch.X86_64.SyscallNames[name]; !ok {
+			t.Errorf("%s is not known", name)
+		}
+	}
+	for _, info := range []*arch.Info{arch.X86_64, arch.AARCH64} {
+		p := policy(info, 1)
+		if list, err := p.Assemble(); err != nil || len(list) < 100 {
+			t.Errorf("%s: %d instructions, %v", info.Name, len(list), err)
 		}
 	}
 }

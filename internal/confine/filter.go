@@ -1,101 +1,134 @@
 package confine
 
 import (
+	"fmt"
 	"runtime"
+	"unsafe"
 
+	"github.com/elastic/go-seccomp-bpf"
+	"github.com/elastic/go-seccomp-bpf/arch"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
 // The filter refuses, with EPERM, what a worker never does. It is a list of
 // what is refused and not of what is allowed, because what a libssl, a C library and a Go runtime
 // of other versions will want is not known.
+//
+// go-seccomp-bpf makes the program from the list. Two things it does not do for us, and so they are here:
+//
+//   - Its programs give a call of another architecture the default answer, which
+//     is for a list of what is refused to allow it. [program] refuses it first.
+//   - Its LoadFilter takes a filter that some thread could not be given for one that all
+//     have. [install] does not.
 
-// refused are system calls that are refused whatever their arguments.
-var refused = []uint32{
-	// Other programs, and other processes' memory and descriptors.
-	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV,
-	unix.SYS_PIDFD_GETFD, unix.SYS_KCMP, unix.SYS_PROCESS_MADVISE, unix.SYS_PIDFD_SEND_SIGNAL, unix.SYS_TKILL,
-	unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO,
+// refused are the system calls that are refused whatever their arguments. Not every architecture has all of them.
+var refused = []string{
+	// Other programs, and other processes: their memory, descriptors and limits.
+	"execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "process_madvise",
+	"process_mrelease", "pidfd_send_signal", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "move_pages", "migrate_pages",
+	// A process of its own, which would outlive the worker.
+	"fork", "vfork",
 	// What is done through it, no filter sees.
-	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
+	"io_uring_setup", "io_uring_enter", "io_uring_register",
+	// What Landlock leaves: the attributes of files.
+	"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown", "fchownat", "utime", "utimes", "futimesat", "utimensat",
+	"setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
 	// File systems and namespaces.
-	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_CHROOT, unix.SYS_OPEN_TREE, unix.SYS_MOVE_MOUNT,
-	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR,
-	unix.SYS_SETNS, unix.SYS_UNSHARE, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_QUOTACTL, unix.SYS_ACCT, unix.SYS_SWAPON, unix.SYS_SWAPOFF,
+	"mount", "umount2", "pivot_root", "chroot", "open_tree", "open_tree_attr", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick",
+	"mount_setattr", "setns", "unshare", "open_by_handle_at", "quotactl", "quotactl_fd", "acct", "swapon", "swapoff",
 	// The kernel.
-	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD, unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD,
-	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_REBOOT,
-	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_CLOCK_SETTIME, unix.SYS_SETTIMEOFDAY,
-	// Only for Unix sockets.
-	unix.SYS_SOCKETPAIR,
+	"bpf", "perf_event_open", "userfaultfd", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot",
+	"keyctl", "add_key", "request_key", "clock_settime", "settimeofday", "clock_adjtime", "adjtimex", "sethostname", "setdomainname",
+	"iopl", "ioperm", "vhangup", "syslog",
+	// Ways to other processes, and memory that no limit of this one counts.
+	"socketpair", "mq_open", "msgget", "semget", "shmget", "memfd_create", "memfd_secret",
 }
 
-// domains are those in which sockets can be made: the network, and what Go's net package asks
-// for the interfaces. A new Unix socket is none of them.
-var domains = []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
-
-// Where struct seccomp_data has what is looked at (seccomp(2)), on little-endian machines.
 const (
-	dataNumber  = 0
-	dataArch    = 4
-	dataArg0    = 16
-	dataArg0Top = 20
+	refuse = seccomp.ActionErrno // with EPERM
+	lacks  = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)
 )
 
-// program makes the filter for the process pid, in classic BPF. It is empty on machines that it does not know.
-func program(pid uint32) []unix.SockFilter {
-	var arch uint32
-	switch runtime.GOARCH {
-	case "amd64":
-		arch = unix.AUDIT_ARCH_X86_64
-	case "arm64":
-		arch = unix.AUDIT_ARCH_AARCH64
-	default:
-		return nil
+// policy is the filter for the process pid.
+func policy(info *arch.Info, pid uint64) seccomp.Policy {
+	names := []string{}
+	for _, name := range refused {
+		if _, ok := info.SyscallNames[name]; ok {
+			names = append(names, name)
+		}
 	}
-	const (
-		load  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		equal = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		least = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
-		give  = unix.BPF_RET | unix.BPF_K
-	)
-	refuse := unix.SockFilter{Code: give, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
-	accept := unix.SockFilter{Code: give, K: unix.SECCOMP_RET_ALLOW}
+	is := func(argument uint32, op seccomp.Operation, value uint64) seccomp.Condition {
+		return seccomp.Condition{Argument: argument, Operation: op, Value: value}
+	}
+	when := func(name string, conditions ...seccomp.Condition) seccomp.NameWithConditions {
+		return seccomp.NameWithConditions{Name: name, Conditions: conditions}
+	}
+	return seccomp.Policy{
+		DefaultAction: seccomp.ActionAllow,
+		Syscalls: []seccomp.SyscallGroup{
+			{Action: refuse, Names: names},
+			{Action: refuse, NamesWithCondtions: []seccomp.NameWithConditions{
+				// The network, and what Go's net package asks for the interfaces. A new Unix socket is none of them.
+				when("socket", is(0, seccomp.NotEqual, unix.AF_INET), is(0, seccomp.NotEqual, unix.AF_INET6), is(0, seccomp.NotEqual, unix.AF_NETLINK)),
+				when("kill", is(0, seccomp.NotEqual, pid)),
+				when("tgkill", is(0, seccomp.NotEqual, pid)),
+				when("prlimit64", is(0, seccomp.NotEqual, 0), is(0, seccomp.NotEqual, pid)),
+				when("clone", is(0, seccomp.BitsNotSet, unix.CLONE_THREAD)),
+				// Memory that is shared without a file counts towards no limit.
+				when("mmap", is(3, seccomp.BitsSet, unix.MAP_SHARED), is(3, seccomp.BitsSet, unix.MAP_ANONYMOUS)),
+			}},
+			// Its arguments are out of sight. C libraries take clone(2) where it is not there.
+			{Action: lacks, Names: []string{"clone3"}},
+		},
+	}
+}
 
+// archOffset is where struct seccomp_data has the architecture (seccomp(2)).
+const archOffset = 4
+
+// program makes the filter's program for the process pid.
+func program(pid int) ([]bpf.Instruction, error) {
+	info, err := arch.GetInfo(runtime.GOARCH)
+	if err != nil {
+		return nil, fmt.Errorf("there is no seccomp filter for %s: %w", runtime.GOARCH, err)
+	}
+	p := policy(info, uint64(pid))
+	list, err := p.Assemble()
+	if err != nil {
+		return nil, err
+	}
 	// The calls of another architecture have other numbers: all are refused.
-	p := []unix.SockFilter{
-		{Code: load, K: dataArch},
-		{Code: equal, K: arch, Jt: 1},
-		refuse,
-		{Code: load, K: dataNumber},
+	return append([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: archOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
+		bpf.RetConstant{Val: uint32(refuse) | uint32(unix.EPERM)},
+	}, list...), nil
+}
+
+// install puts the program before all threads of the process.
+func install(program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return err
 	}
-	if runtime.GOARCH == "amd64" {
-		p = append(p, unix.SockFilter{Code: least, K: 0x40000000, Jf: 1}, refuse) // x32
+	filter := make([]unix.SockFilter, len(raw))
+	for i, in := range raw {
+		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
-	for _, number := range refused {
-		p = append(p, unix.SockFilter{Code: equal, K: number, Jf: 1}, refuse)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// With TSYNC the other threads get no_new_privs, too.
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err)
 	}
-	// Calls whose first argument has to be one of a few values.
-	for _, c := range []struct {
-		number uint32
-		first  []uint32
-	}{
-		{unix.SYS_SOCKET, domains},
-		{unix.SYS_KILL, []uint32{pid}},
-		{unix.SYS_TGKILL, []uint32{pid}},
-	} {
-		block := []unix.SockFilter{
-			{Code: load, K: dataArg0Top},
-			{Code: equal, K: 0, Jt: 1},
-			refuse,
-			{Code: load, K: dataArg0},
-		}
-		for _, v := range c.first {
-			block = append(block, unix.SockFilter{Code: equal, K: v, Jf: 1}, accept)
-		}
-		block = append(block, refuse)
-		p = append(p, unix.SockFilter{Code: equal, K: c.number, Jf: uint8(len(block))})
-		p = append(p, block...)
+	fprog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
+	switch {
+	case errno != 0:
+		return fmt.Errorf("seccomp: %w", errno)
+	case r != 0:
+		return fmt.Errorf("thread %d cannot have the seccomp filter", r)
 	}
-	return append(p, accept)
+	return nil
 }

@@ -47,6 +47,19 @@ func TestWhatIsInTheLibraryIsNamedBeforeWhatWaits(t *testing.T) {
 	c.told("died of a panic in tls.Write")
 }
 
+// The dump is much more than a pipe holds, so a worker that nobody drains would not die.
+func TestDumpOfABigWorkerIsReadToItsEndAndItsHeadKept(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	c.say("crash in a crowd")
+	c.told("died of SIGSEGV in tls.Read")
+	f := d.logged("worker ended unexpectedly", 1)
+	if text := f["stderr"].(string); len(text) != headBytes || !strings.HasPrefix(text, "SIGSEGV: segmentation violation\n") || f["exit"] != "exit status 2" {
+		t.Errorf("%d bytes of the dump are kept, exit %v: %.200s", len(text), f["exit"], text)
+	}
+}
+
 func TestNoLineFallsIntoTheMiddleOfAMessage(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

@@ -122,6 +122,12 @@ func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 			return
 		case "crash":
 			panic("crash")
+		case "crash in a crowd": // whose dump is megabytes
+			for range 20000 {
+				go func() { select {} }()
+			}
+			place.Calling("tls.Read", 3)
+			unix.Kill(os.Getpid(), unix.SIGSEGV)
 		case "abort", "segv", "kill", "exit": // in a Read
 			place.Calling("tls.Read", 3)
 			fmt.Fprintln(conn, "now")

@@ -1,51 +1,87 @@
 package tlsd
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/elastic/go-seccomp-bpf"
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
 )
 
-// What code that has taken a worker over, here in the place of libssl, can do.
+// What code that has taken a worker over, here in the place of libssl, can do and see.
 
-// escape has the library try, and returns what came of each attempt, and the folder in which it wrote. The certificate's
+// stranger is a user that is not root, where the tests run as root.
+var stranger = &syscall.Credential{Uid: 1234, Gid: 1234}
+
+// attempt is what the library in a worker has found out.
+type attempt struct {
+	dir     string                   // the folder in which it tried to write
+	outcome map[string]syscall.Errno // of each attempt, 0 if it succeeded
+	inside  map[string]any           // what it sees of itself
+	log     string
+}
+
+// escape has the library of a worker for that user try; nil is the test's own. The certificate's
 // files are read by the worker meanwhile.
-func escape(t *testing.T, flags ...string) (outcome map[string]syscall.Errno, dir string) {
+func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	t.Helper()
 	lib := faultyLibrary(t, "-DESCAPE")
 	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	dir = shortDir(t)
-	if err := os.WriteFile(filepath.Join(dir, "there"), []byte("there"), 0o600); err != nil {
+	a := attempt{dir: shortDir(t)}
+	there := filepath.Join(a.dir, "there")
+	key, err := os.ReadFile(cert.KeyFile)
+	if err != nil {
 		t.Fatal(err)
 	}
-	log := filepath.Join(dir, "log")
-	sock := filepath.Join(dir, "s")
-	startWith(t, nil, "export LANG="+dir+"; exec 2>"+log+";", append([]string{"--socket", sock, "--libssl", lib, "--log-format", "json"}, flags...)...)
-	conn, in, _ := connect(t, sock)
-	params, _ := json.Marshal([]string{cert.CertFile, cert.KeyFile})
-	if got := exchange(t, conn, in, `{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(params)+`}`); !strings.Contains(got, `"result":1`) {
+	certificate, err := os.ReadFile(cert.CertFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All in one file, which a stranger can read, too.
+	if err := os.WriteFile(there, append(certificate, key...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if who != nil {
+		for _, path := range []string{a.dir, there} {
+			if err := os.Chown(path, int(who.Uid), int(who.Gid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flags = append(flags, "--allow-uid", fmt.Sprint(who.Uid))
+	}
+	log := filepath.Join(shortDir(t), "log")
+	sock := filepath.Join(filepath.Dir(log), "s")
+	shell := "export SSLKEYLOGFILE=" + a.dir + "/keys SECRET=1 TLSD_LOG_LEVEL=info LANG=" + a.dir + "; exec 2>" + log + ";"
+	startWith(t, nil, shell, append([]string{"--socket", sock, "--libssl", lib, "--log-format", "json"}, flags...)...)
+	params, _ := json.Marshal([]string{there, there})
+	if got := callAs(t, who, sock, `{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(params)+`}`); !strings.Contains(got, `"result":1`) {
 		t.Fatal(got)
 	}
-	want := `"on"`
-	if got := exchange(t, conn, in, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`); strings.Contains(got, want) == (len(flags) > 0) {
-		t.Errorf("tls.Info says %s", got)
-	}
-	// The worker's line takes its way through the supervisor.
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	// The worker's lines take their way through the supervisor.
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		text, err := os.ReadFile(log)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if outcome := reported(string(text)); outcome != nil {
-			return outcome, dir
+		a.log = string(text)
+		a.inside, a.outcome = entry(a.log, "inside"), map[string]syscall.Errno{}
+		for name, v := range entry(a.log, "escape") {
+			if n, ok := v.(float64); ok {
+				a.outcome[name] = syscall.Errno(n)
+			}
+		}
+		if len(a.outcome) > 0 {
+			return a
 		}
 		if time.Now().After(end) {
 			t.Fatalf("no report in the log: %s", text)
@@ -53,22 +89,27 @@ func escape(t *testing.T, flags ...string) (outcome map[string]syscall.Errno, di
 	}
 }
 
-// reported finds what the library has logged, if it is there.
-func reported(log string) map[string]syscall.Errno {
+// entry finds the first log entry with this text.
+func entry(log, msg string) map[string]any {
 	for line := range strings.Lines(log) {
-		var entry map[string]any
-		if json.Unmarshal([]byte(line), &entry) != nil || entry["msg"] != "escape" {
-			continue
+		var e map[string]any
+		if json.Unmarshal([]byte(line), &e) == nil && e["msg"] == msg {
+			return e
 		}
-		outcome := map[string]syscall.Errno{}
-		for name, v := range entry {
-			if n, ok := v.(float64); ok && name != "worker" {
-				outcome[name] = syscall.Errno(n)
-			}
-		}
-		return outcome
 	}
 	return nil
+}
+
+// eachUser runs a test for the test's own user and, where that is root, for another.
+func eachUser(t *testing.T, test func(*testing.T, *syscall.Credential)) {
+	t.Run("own user", func(t *testing.T) { t.Parallel(); test(t, nil) })
+	t.Run("another user", func(t *testing.T) {
+		if os.Getuid() != 0 {
+			t.Skip("needs root")
+		}
+		t.Parallel()
+		test(t, stranger)
+	})
 }
 
 func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
@@ -77,40 +118,192 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 	landlock := map[string]syscall.Errno{"write": unix.EACCES, "overwrite": unix.EACCES, "remove": unix.EACCES, "mkdir": unix.EACCES, "truncate": unix.EACCES}
 	want := map[string]syscall.Errno{
 		"read": 0, "tcp": 0, "ownSignal": 0,
-		"exec": unix.EPERM, "ptrace": unix.EPERM, "memory": unix.EPERM, "unix": unix.EPERM,
-		"signal": unix.EPERM, "unshare": unix.EPERM, "ring": unix.EPERM,
+		"exec": unix.EPERM, "fork": unix.EPERM, "ptrace": unix.EPERM, "memory": unix.EPERM, "limit": unix.EPERM, "unix": unix.EPERM,
+		"signal": unix.EPERM, "unshare": unix.EPERM, "ring": unix.EPERM, "chmod": unix.EPERM, "memfd": unix.EPERM, "shared": unix.EPERM,
+		"mount": unix.EPERM, "settime": unix.EPERM, "setuid": unix.EPERM, "raw": unix.EPERM,
 	}
-	got, dir := escape(t)
-	for name, w := range want {
-		if g, ok := got[name]; !ok || g != w {
-			t.Errorf("%s: %v (reported: %t); want %v", name, g, ok, w)
+	eachUser(t, func(t *testing.T, who *syscall.Credential) {
+		got := escape(t, who)
+		for name, w := range want {
+			if g, ok := got.outcome[name]; !ok || g != w {
+				t.Errorf("%s: %v (reported: %t); want %v", name, g, ok, w)
+			}
 		}
-	}
-	if errno != 0 || abi < 3 {
-		t.Skip("the kernel has no Landlock, or one that does not know truncate: what is left is not tried")
-	}
-	for name, w := range landlock {
-		if g, ok := got[name]; !ok || g != w {
-			t.Errorf("%s: %v (reported: %t); want %v", name, g, ok, w)
+		if errno != 0 || abi < 3 {
+			t.Skip("the kernel has no Landlock, or one that does not know truncate: what is left is not tried")
 		}
-	}
-	for _, name := range []string{"written", "made"} {
-		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
-			t.Errorf("%s is there", name)
+		for name, w := range landlock {
+			if g, ok := got.outcome[name]; !ok || g != w {
+				t.Errorf("%s: %v (reported: %t); want %v", name, g, ok, w)
+			}
 		}
-	}
-	if b, err := os.ReadFile(filepath.Join(dir, "there")); string(b) != "there" {
-		t.Errorf("the file has %q, %v", b, err)
-	}
+		for _, name := range []string{"written", "made", "keys"} {
+			if _, err := os.Lstat(filepath.Join(got.dir, name)); err == nil {
+				t.Errorf("%s is there", name)
+			}
+		}
+		if b, err := os.ReadFile(filepath.Join(got.dir, "there")); len(b) < 100 {
+			t.Errorf("the file has %q, %v", b, err)
+		}
+	})
 }
 
 // What the other test sees is the confinement, and not the attempts' failing by themselves.
 func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	t.Parallel()
-	got, _ := escape(t, "--confine", "off")
-	for _, name := range []string{"write", "overwrite", "truncate", "remove", "mkdir", "unix", "signal", "unshare", "exec"} {
+	got := escape(t, nil, "--confine", "off").outcome
+	names := []string{"write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "memfd", "shared", "fork", "exec"}
+	if os.Getuid() == 0 {
+		names = append(names, "setuid", "raw", "mount", "settime")
+	}
+	for _, name := range names {
 		if g, ok := got[name]; !ok || g != 0 {
 			t.Errorf("%s: %v (reported: %t); want success", name, g, ok)
 		}
+	}
+}
+
+func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	eachUser(t, func(t *testing.T, who *syscall.Credential) {
+		got := escape(t, who).inside
+		const mayRead, mayBind = 1 << unix.CAP_DAC_READ_SEARCH, 1 << unix.CAP_NET_BIND_SERVICE
+		rights, bound := float64(0), got["bounding"]
+		if os.Getuid() == 0 && who == nil {
+			rights, bound = mayRead|mayBind, float64(2)
+		}
+		for name, want := range map[string]any{
+			"noNewPrivileges": 1.0, "core": 0.0, "dumpable": 0.0, // keys stay in its memory
+			"stdin": 1.0, "leader": 1.0, "terminal": float64(unix.ENXIO), // nobody can be asked for a pass phrase
+			"permitted": rights, "effective": rights, "inheritable": 0.0, "upper": 0.0, "bounding": bound,
+		} {
+			if got[name] != want {
+				t.Errorf("%s: %v; want %v", name, got[name], want)
+			}
+		}
+		if env := fmt.Sprint(got["environment"]); env != "LANG " {
+			t.Errorf("the environment has %s; want LANG alone", env)
+		}
+		files := strings.Fields(fmt.Sprint(got["files"]))
+		if len(files) < 4 {
+			t.Errorf("the descriptors are not known: %v", got["files"])
+		}
+		for _, f := range files {
+			number, to, _ := strings.Cut(f, ":")
+			known := number == "0" && to == "/dev/null" || number == "1" && to == "/dev/null" || number == "2" && strings.HasPrefix(to, "pipe:") ||
+				strings.HasPrefix(to, "anon_inode:[event") || strings.HasPrefix(to, "socket:") ||
+				strings.HasPrefix(to, "/sys/fs/cgroup/") // by which Go's runtime knows how many processors it may use
+			if !known {
+				t.Errorf("descriptor %s", f)
+			}
+		}
+	})
+}
+
+// The memory of a worker has keys in it. The kernel lets a user read that of its own processes, but for these.
+func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to call as other users")
+	}
+	t.Parallel()
+	sock := filepath.Join(shortDir(t), "s")
+	startWith(t, nil, "", "--socket", sock, "--allow-uid", fmt.Sprint(stranger.Uid))
+	// The caller lives on, with its worker, until its input ends.
+	caller := exec.Command("/proc/self/exe", sock, `{"jsonrpc":"2.0","id":1,"method":"tls.Hello","params":[1]}`)
+	caller.Env = []string{callerEnv + "=stay"}
+	caller.Dir = "/"
+	caller.SysProcAttr = &syscall.SysProcAttr{Credential: stranger}
+	in, err := caller.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := caller.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := caller.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer caller.Wait()
+	defer in.Close()
+	var hello struct {
+		Result struct{ Server struct{ PID int } }
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(line, &hello); err != nil || hello.Result.Server.PID == 0 {
+		t.Fatalf("%s: %v", line, err)
+	}
+	opens := func(pid string) error {
+		cmd := exec.Command("sh", "-c", "exec 3</proc/"+pid+"/mem")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: stranger}
+		return cmd.Run()
+	}
+	worker := fmt.Sprint(hello.Result.Server.PID)
+	if b, err := os.ReadFile("/proc/" + worker + "/status"); err != nil || !strings.Contains(string(b), "\nUid:\t1234\t1234\t1234\t1234\n") {
+		t.Fatalf("the worker is not its user's: %v\n%s", err, b)
+	}
+	if err := opens("$$"); err != nil {
+		t.Fatalf("its own memory cannot be opened: %v", err)
+	}
+	if err := opens(worker); err == nil {
+		t.Error("the memory of the worker can be opened")
+	}
+}
+
+// lackEnv makes the test binary execute a program as on a kernel without Landlock and
+// seccomp, which is played by a filter that the program inherits.
+const lackEnv = "TLSD_TEST_LACK"
+
+func executeWithLacks(command []string) error {
+	os.Unsetenv(lackEnv)
+	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+		DefaultAction: seccomp.ActionAllow,
+		Syscalls: []seccomp.SyscallGroup{{
+			Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"landlock_create_ruleset", "seccomp"},
+		}},
+	}})
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(command[0], command, os.Environ())
+}
+
+func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	startWith(t, nil, `export `+lackEnv+`=1; exec 2>`+log+`; exec `+self+` "$0" "$@";`, "--socket", sock, "--log-format", "json")
+	for range 3 {
+		conn, in, _ := connect(t, sock)
+		got := exchange(t, conn, in, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`)
+		for _, want := range []string{
+			`"landlock":"the kernel has no Landlock: function not implemented"`, `"seccomp":"seccomp: function not implemented"`,
+			`"noNewPrivileges":"on"`, `"capabilities":"on"`, `"backend":"openssl"`,
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("tls.Info says %s; want %s", got, want)
+			}
+		}
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, measure := range []string{"landlock", "seccomp"} {
+		if n := strings.Count(string(text), `"msg":"workers are confined in part only","without":"`+measure+`"`); n != 1 {
+			t.Errorf("%s is warned of %d times: %s", measure, n, text)
+		}
+	}
+	doctor := exec.Command("go", "run", "tlsd/cmd/tlsshim", "doctor", "--socket", sock)
+	out, _ := doctor.CombinedOutput()
+	if !strings.Contains(string(out), "not in force: landlock (the kernel has no Landlock: function not implemented), seccomp (seccomp: function not implemented)") {
+		t.Errorf("doctor says\n%s", out)
 	}
 }

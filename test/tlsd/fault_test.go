@@ -2,17 +2,23 @@ package tlsd
 
 import (
 	"crypto/tls"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
 )
 
-// What happens when the library itself goes wrong.
+// What happens when a worker dies, whatever of: its sessions are lost, and nothing else.
 
 // faultyLibrary builds the libssl of testdata/fault.
 func faultyLibrary(t *testing.T, flags ...string) string {
@@ -34,9 +40,10 @@ func faultyLibrary(t *testing.T, flags ...string) string {
 	return lib
 }
 
-// quietServer is a server of TLS that sends nothing.
-func quietServer(t *testing.T, cert *testcert.Cert) (port string) {
+// echoServer is a server of TLS that sends back what it gets.
+func echoServer(t *testing.T) (port string) {
 	t.Helper()
+	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +56,7 @@ func quietServer(t *testing.T, cert *testcert.Cert) (port string) {
 				return
 			}
 			go func() {
-				io.Copy(io.Discard, conn)
+				io.Copy(conn, conn)
 				conn.Close()
 			}()
 		}
@@ -61,41 +68,162 @@ func quietServer(t *testing.T, cert *testcert.Cert) (port string) {
 	return port
 }
 
-func TestFaultInTheLibraryIsToldAndHurtsNobodyElse(t *testing.T) {
+// modes are the ways in which workers are shared.
+var modes = map[string][]string{
+	"session": {"--isolation", "session"},
+	"shared":  {"--isolation", "shared", "--workers", "2"},
+}
+
+// A user is a session with a connection.
+type user struct {
+	net.Conn
+	t      *testing.T
+	hear   func() (string, error) // the next line
+	worker int
+}
+
+// newUser begins a session, and in it a connection, handle 1, to the server.
+func newUser(t *testing.T, sock, port string) *user {
+	t.Helper()
+	conn, in, worker := connect(t, sock)
+	u := &user{conn, t, func() (string, error) { return in.ReadString('\n') }, worker}
+	u.ask("tls.NewClient", `"localhost",`+port)
+	u.ask("tls.SetInsecureSkipVerify", "1,1")
+	u.ask("tls.Handshake", "1")
+	return u
+}
+
+func (u *user) say(method, params string) {
+	u.t.Helper()
+	if _, err := fmt.Fprintf(u, `{"jsonrpc":"2.0","id":1,"method":%q,"params":[%s]}`+"\n", method, params); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// ask makes a call that has to succeed.
+func (u *user) ask(method, params string) string {
+	u.t.Helper()
+	u.say(method, params)
+	line, err := u.hear()
+	if err != nil || !strings.Contains(line, `"result"`) {
+		u.t.Fatalf("%s answers %q, %v", method, line, err)
+	}
+	return line
+}
+
+// talk has the server send something back.
+func (u *user) talk() {
+	u.t.Helper()
+	u.ask("tls.Write", `1,"aGVsbG8="`)
+	if got := u.ask("tls.Read", "1,100"); !strings.Contains(got, `"result":"aGVsbG8="`) {
+		u.t.Fatal(got)
+	}
+}
+
+// lost waits for the line that says why the session is lost, and for the end of the connection.
+func (u *user) lost(why string) {
+	u.t.Helper()
+	want := `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session ` + why + `","data":{"kind":"lost"}}}` + "\n"
+	if got, err := u.hear(); got != want {
+		u.t.Errorf("the caller is told %q, %v; want %q", got, err, want)
+	}
+	if got, err := u.hear(); err != io.EOF {
+		u.t.Errorf("the connection goes on: %q, %v", got, err)
+	}
+}
+
+// buried waits for the log's entry about the worker's end.
+func buried(t *testing.T, log string, worker int) map[string]any {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			var e map[string]any
+			if json.Unmarshal([]byte(line), &e) == nil && e["msg"] == "worker ended unexpectedly" && e["worker"] == float64(worker) {
+				return e
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("nothing about the end of worker %d in the log: %s", worker, text)
+		}
+	}
+}
+
+func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 	t.Parallel()
-	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	port := quietServer(t, cert)
-	for name, tt := range map[string]struct{ flag, want string }{
-		"crash": {"-DCRASH", "died of SIGSEGV in tls.Read"},
-		"hang":  {"-DHANG", "was killed because it did not come back from the library for 500ms in tls.Read"},
+	lib := faultyLibrary(t)
+	port := echoServer(t)
+	const watchdog = "3s"
+	for name, tt := range map[string]struct {
+		read  int         // the number of bytes by which the library knows what to do
+		kill  unix.Signal // or from outside
+		exit  string
+		cause string
+	}{
+		"SIGSEGV":              {1001, 0, "exit status 2", "died of SIGSEGV"},
+		"abort":                {1002, 0, "exit status 2", "died of SIGABRT"},
+		"SIGBUS":               {1003, 0, "exit status 2", "died of SIGBUS"},
+		"exit":                 {1004, 0, "exit status 3", "exited with status 3"},
+		"stack overflow":       {1005, 0, "exit status 2", "died of SIGSEGV"},
+		"hang":                 {1006, 0, "exit status 2", "was killed because it did not come back from the library for " + watchdog},
+		"stopped":              {1007, 0, "SIGKILL", "was killed because it did not answer for " + watchdog},
+		"panic":                {1008, 0, "exit status 2", "died of a panic"},
+		"SIGKILL":              {100, unix.SIGKILL, "SIGKILL", "was killed (SIGKILL)"},
+		"SIGSEGV from outside": {100, unix.SIGSEGV, "exit status 2", "died of SIGSEGV"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			sock := filepath.Join(shortDir(t), "s")
-			startWith(t, nil, "", "--socket", sock, "--libssl", faultyLibrary(t, tt.flag), "--watchdog", "500ms")
-			other, otherIn, _ := connect(t, sock)
-			for range 2 {
-				conn, in, _ := connect(t, sock)
-				for _, line := range []string{
-					`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["localhost",` + port + `]}`,
-					`{"jsonrpc":"2.0","id":2,"method":"tls.SetInsecureSkipVerify","params":[1,1]}`,
-					`{"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}`,
-				} {
-					if got := exchange(t, conn, in, line); !strings.Contains(got, `"result"`) {
-						t.Fatal(got)
+		for mode, flags := range modes {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				t.Parallel()
+				dir := shortDir(t)
+				sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
+				if tt.read == 1006 || tt.read == 1007 {
+					flags = append(flags[:len(flags):len(flags)], "--watchdog", watchdog)
+				}
+				startWith(t, nil, "exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib}, flags...)...)
+				var users []*user
+				for range 4 {
+					users = append(users, newUser(t, sock, port))
+				}
+				users[0].say("tls.Read", fmt.Sprintf("1,%d", tt.read))
+				if tt.kill != 0 {
+					users[0].say("tls.Backend", "") // its answer says that the Read has begun
+					if got, err := users[0].hear(); err != nil || !strings.Contains(got, `"result":"openssl"`) {
+						t.Fatal(got, err)
+					}
+					unix.Kill(users[0].worker, tt.kill)
+				}
+				inside := tt.kill == 0 && name != "panic"
+				others, lost := 0, 0
+				for _, u := range users {
+					if u.worker == users[0].worker {
+						why := tt.cause
+						if u == users[0] || inside { // what a worker does in the library, it does to all
+							why += " in tls.Read"
+						}
+						u.lost(why)
+						lost++
+					} else {
+						u.talk()
+						others++
 					}
 				}
-				got := exchange(t, conn, in, `{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,10]}`)
-				if !strings.Contains(got, `"id":null,"error":{"code":-32013,"message":"lost: the worker of this session `+tt.want+`"`) {
-					t.Errorf("the caller is told %s", got)
+				if lost != map[string]int{"session": 1, "shared": 2}[mode] || others+lost != len(users) {
+					t.Errorf("%d sessions are lost, %d go on", lost, others)
 				}
-				if _, err := in.ReadByte(); err == nil {
-					t.Error("the connection goes on")
+				newUser(t, sock, port).talk()
+				e := buried(t, log, users[0].worker)
+				library, _ := e["library"].(string)
+				text, _ := e["uptime"].(string)
+				uptime, _ := time.ParseDuration(text)
+				if e["exit"] != tt.exit || e["cause"] != tt.cause || e["operation"] != "tls.Read" || e["sessions"] != float64(lost) ||
+					!strings.HasPrefix(library, "OpenSSL ") || uptime <= 0 {
+					delete(e, "stderr")
+					t.Errorf("the log says %v", e)
 				}
-			}
-			if got := exchange(t, other, otherIn, askBackend); !strings.Contains(got, `"result":"openssl"`) {
-				t.Errorf("another session answers %s", got)
-			}
-		})
+			})
+		}
 	}
 }

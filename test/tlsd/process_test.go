@@ -24,7 +24,7 @@ import (
 // What scripts cannot do: pass descriptors to the daemon, and be other users.
 
 // callerEnv makes the test binary a caller: it sends the line to the socket, and
-// prints the answer.
+// prints the answer. If it is "stay", it leaves when its input has ended.
 const callerEnv = "TLSD_TEST_CALL"
 
 func callAndPrint(path, line string) int {
@@ -40,6 +40,9 @@ func callAndPrint(path, line string) int {
 	if err != nil {
 		fmt.Println(err)
 		return 1
+	}
+	if os.Getenv(callerEnv) == "stay" {
+		io.Copy(io.Discard, os.Stdin)
 	}
 	return 0
 }

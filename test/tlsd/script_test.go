@@ -53,6 +53,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(callerEnv) != "" {
 		os.Exit(callAndPrint(os.Args[1], os.Args[2]))
 	}
+	if os.Getenv(lackEnv) != "" {
+		fmt.Fprintln(os.Stderr, executeWithLacks(os.Args[1:]))
+		os.Exit(1)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "tlsd-bin")
 		if err != nil {

@@ -1,46 +1,104 @@
 /*
  * A libssl that goes wrong on purpose: the real one, on which it depends, but for
- * one function. Built with -DHANG, -DCRASH or -DESCAPE; the last tries, in the place of
+ * one function. Built without anything, SSL_read does what the number of bytes that are
+ * asked for stands for, see there. Built with -DESCAPE, it tries, in the place of
  * code that has taken the process over, what a worker must not be able to do, and
- * reports it in the form of a log entry, 0 for what it could, else the errno.
+ * reports in the form of log entries: "escape" has 0 for what it could, else the errno; "inside" is what it sees of itself.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef ESCAPE
 
 void *SSL_CTX_new(const void *method);
 
+extern char **environ;
+
 static int outcome(long result)
 {
 	return result < 0 ? errno : 0;
 }
 
-static int run(const char *program)
+static int execute(void)
 {
-	char *argv[] = { (char *)program, NULL };
+	char *argv[] = { (char *)"/bin/true", NULL };
+
+	execv(argv[0], argv);
+	return errno;
+}
+
+static int settime(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return outcome(clock_settime(CLOCK_REALTIME, &now));
+}
+
+static int become(void)
+{
+	return outcome(setuid(65534));
+}
+
+static int attach(void)
+{
+	int result = outcome(mount("none", getenv("LANG"), "tmpfs", 0, NULL));
+
+	if (result == 0)
+		umount2(getenv("LANG"), MNT_DETACH);
+	return result;
+}
+
+static int shared(void)
+{
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0;
+}
+
+/* apart tries in a process of its own, where there is one, what changes the process if it succeeds. */
+static int apart(int (*what)(void))
+{
 	int status = 0;
 	pid_t child = fork();
 
-	if (child == 0) {
-		execv(program, argv);
-		_exit(errno);
-	}
+	if (child < 0)
+		return what();
+	if (child == 0)
+		_exit(what());
 	waitpid(child, &status, 0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int child(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	if (pid < 0)
+		return errno;
+	waitpid(pid, NULL, 0);
+	return 0;
 }
 
 static void escape(void)
@@ -48,25 +106,78 @@ static void escape(void)
 	char byte, *outside = getenv("LANG"); /* a folder: one of the few variables that a worker gets */
 	char file[512];
 	struct iovec to = { &byte, 1 }, from = { outside, 1 };
+	struct rlimit limit = { 1, 1 };
 
 	snprintf(file, sizeof file, "%s/written", outside);
 	fprintf(stderr, "{\"level\":\"info\",\"msg\":\"escape\",\"write\":%d,", outcome(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)));
 	snprintf(file, sizeof file, "%s/there", outside);
 	fprintf(stderr, "\"overwrite\":%d,", outcome(open(file, O_WRONLY | O_CLOEXEC)));
 	fprintf(stderr, "\"truncate\":%d,", outcome(truncate(file, 1)));
+	fprintf(stderr, "\"chmod\":%d,", outcome(chmod(file, 0644)));
 	fprintf(stderr, "\"read\":%d,", outcome(open(file, O_RDONLY | O_CLOEXEC)));
 	fprintf(stderr, "\"remove\":%d,", outcome(unlink(file)));
 	snprintf(file, sizeof file, "%s/made", outside);
 	fprintf(stderr, "\"mkdir\":%d,", outcome(mkdir(file, 0700)));
 	fprintf(stderr, "\"unix\":%d,", outcome(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)));
 	fprintf(stderr, "\"tcp\":%d,", outcome(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+	fprintf(stderr, "\"raw\":%d,", outcome(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, 1)));
 	fprintf(stderr, "\"signal\":%d,", outcome(kill(getppid(), 0)));
 	fprintf(stderr, "\"ownSignal\":%d,", outcome(kill(getpid(), 0)));
 	fprintf(stderr, "\"ptrace\":%d,", outcome(ptrace(PTRACE_SEIZE, getppid(), NULL, NULL)));
 	fprintf(stderr, "\"memory\":%d,", outcome(process_vm_readv(getppid(), &to, 1, &from, 1, 0)));
+	fprintf(stderr, "\"limit\":%d,", outcome(prlimit(getppid(), RLIMIT_CORE, NULL, &limit)));
 	fprintf(stderr, "\"unshare\":%d,", outcome(syscall(SYS_unshare, 0)));
 	fprintf(stderr, "\"ring\":%d,", outcome(syscall(SYS_io_uring_setup, 0, NULL)));
-	fprintf(stderr, "\"exec\":%d}\n", run("/bin/true"));
+	fprintf(stderr, "\"memfd\":%d,", outcome(syscall(SYS_memfd_create, "x", 0)));
+	fprintf(stderr, "\"shared\":%d,", shared());
+	fprintf(stderr, "\"mount\":%d,", apart(attach));
+	fprintf(stderr, "\"setuid\":%d,", apart(become));
+	fprintf(stderr, "\"settime\":%d,", apart(settime));
+	fprintf(stderr, "\"fork\":%d,", child());
+	fprintf(stderr, "\"exec\":%d}\n", apart(execute));
+}
+
+static void inside(void)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct sets[2];
+	struct rlimit core = { 1, 1 };
+	struct dirent *entry;
+	struct stat in;
+	char **e;
+	DIR *dir;
+	int bounded = 0, c;
+
+	memset(sets, 0, sizeof sets);
+	syscall(SYS_capget, &header, sets);
+	for (c = 0; prctl(PR_CAPBSET_READ, c, 0, 0, 0) >= 0; c++)
+		bounded += prctl(PR_CAPBSET_READ, c, 0, 0, 0);
+	getrlimit(RLIMIT_CORE, &core);
+	memset(&in, 0, sizeof in);
+	fstat(0, &in);
+	fprintf(stderr, "{\"level\":\"info\",\"msg\":\"inside\",\"noNewPrivileges\":%d,\"dumpable\":%d,\"core\":%d,",
+		prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), (int)(core.rlim_cur | core.rlim_max));
+	fprintf(stderr, "\"permitted\":%u,\"effective\":%u,\"inheritable\":%u,\"upper\":%u,\"bounding\":%d,",
+		sets[0].permitted, sets[0].effective, sets[0].inheritable, sets[1].permitted | sets[1].effective | sets[1].inheritable, bounded);
+	fprintf(stderr, "\"stdin\":%d,\"leader\":%d,\"terminal\":%d,", S_ISCHR(in.st_mode) && in.st_rdev == 0x103,
+		getsid(0) == getpid(), outcome(open("/dev/tty", O_RDONLY | O_CLOEXEC)));
+	fprintf(stderr, "\"environment\":\"");
+	for (e = environ; *e; e++)
+		fprintf(stderr, "%.*s ", (int)strcspn(*e, "="), *e);
+	fprintf(stderr, "\",\"files\":\"");
+	dir = opendir("/proc/self/fd");
+	while (dir && (entry = readdir(dir))) {
+		char name[300], to[300];
+		ssize_t n;
+
+		snprintf(name, sizeof name, "/proc/self/fd/%s", entry->d_name);
+		n = readlink(name, to, sizeof to - 1);
+		if (n > 0 && atoi(entry->d_name) != dirfd(dir))
+			fprintf(stderr, "%s:%.*s ", entry->d_name, (int)n, to);
+	}
+	if (dir)
+		closedir(dir);
+	fprintf(stderr, "\"}\n");
 }
 
 void *SSL_CTX_new(const void *method)
@@ -76,8 +187,10 @@ void *SSL_CTX_new(const void *method)
 
 	*(void **)&real = dlsym(RTLD_NEXT, "SSL_CTX_new");
 	/* Without a method it is the loader's check, which comes before the confinement. */
-	if (method && !tried++)
+	if (method && !tried++) {
+		inside();
 		escape();
+	}
 	return real(method);
 }
 
@@ -85,18 +198,71 @@ void *SSL_CTX_new(const void *method)
 
 int SSL_read(void *ssl, void *buf, int num);
 
+static int overflow(int n)
+{
+	volatile char frame[4096];
+
+	frame[n & 4095] = 1;
+	return n < 0 ? 0 : overflow(n + 1) + frame[0];
+}
+
+/* eat takes memory, piece by piece, until there is none. It gives the number of pieces, of 1 MiB. */
+static int eat(void)
+{
+	int n;
+
+	for (n = 0; n < 1 << 16; n++) {
+		char *piece = malloc(1 << 20);
+
+		if (!piece)
+			return n;
+		memset(piece, 1, 1 << 20);
+	}
+	return n;
+}
+
 int SSL_read(void *ssl, void *buf, int num)
 {
-	(void)ssl;
-	(void)buf;
-	(void)num;
-#ifdef HANG
-	for (;;)
-		pause();
-#else
-	*(volatile int *)8 = 1;
-	return -1;
-#endif
+	static int (*real)(void *, void *, int);
+
+	switch (num) {
+	case 1001:
+		*(volatile int *)8 = 1;
+		return -1;
+	case 1002:
+		abort();
+	case 1003:
+		kill(getpid(), SIGBUS);
+		for (;;)
+			pause();
+	case 1004:
+		exit(3);
+	case 1005:
+		return overflow(0);
+	case 1006:
+		for (;;)
+			pause();
+	case 1007:
+		kill(getpid(), SIGSTOP);
+		for (;;)
+			pause();
+	case 1008: /* more than there is room for */
+		return 1 << 20;
+	case 1009:
+		eat();
+		*(volatile int *)8 = 1; /* what one gets who does not look whether there was memory */
+		return -1;
+	case 1010: { /* what one gets who does */
+		int n = eat();
+
+		memcpy(buf, "full", 4);
+		fprintf(stderr, "{\"level\":\"info\",\"msg\":\"full\",\"mebibytes\":%d}\n", n);
+		return 4;
+	}
+	}
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "SSL_read");
+	return real(ssl, buf, num);
 }
 
 #endif

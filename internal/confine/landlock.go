@@ -1,0 +1,98 @@
+package confine
+
+import (
+	"debug/elf"
+	"fmt"
+	"os"
+	"strings"
+
+	landlock "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// Landlock (landlock(7)), by the system calls of go-landlock. The rest of that library restricts all threads of a
+// process, which kernels before Landlock's version 8 cannot do themselves, and Go cannot do for
+// them in a program that calls C without cgo.
+
+// Of the kernel's versions of Landlock, each has the rights of those before it.
+const (
+	rightsOf1 = landlock.AccessFSMakeSym<<1 - 1 // all up to it
+	scopes    = landlock.ScopeAbstractUnixSocket | landlock.ScopeSignal
+)
+
+// handled are the rights that a version of Landlock can take away.
+func handled(version int) landlock.RulesetAttr {
+	attr := landlock.RulesetAttr{HandledAccessFS: rightsOf1}
+	for _, later := range []struct {
+		version int
+		right   uint64
+	}{
+		{2, landlock.AccessFSRefer},
+		{3, landlock.AccessFSTruncate},
+		{5, landlock.AccessFSIoctlDev},
+		{9, landlock.AccessFSResolveUnix},
+	} {
+		if version >= later.version {
+			attr.HandledAccessFS |= later.right
+		}
+	}
+	if version >= 6 {
+		attr.Scoped = scopes
+	}
+	return attr
+}
+
+// restrict takes from the calling thread, and what it executes: writing to, making and removing files;
+// executing other files than this program; signals to, and sockets of, processes outside.
+func restrict() error {
+	version, err := landlock.LandlockGetABIVersion()
+	if err != nil {
+		return fmt.Errorf("the kernel has no Landlock: %w", err)
+	}
+	attr := handled(version)
+	rules, err := landlock.LandlockCreateRuleset(&attr, 0)
+	if err != nil {
+		return os.NewSyscallError("landlock_create_ruleset", err)
+	}
+	defer unix.Close(rules)
+	if err := allow(rules, "/", landlock.AccessFSReadFile|landlock.AccessFSReadDir); err != nil {
+		return err
+	}
+	const self = "/proc/self/exe"
+	if err := allow(rules, self, landlock.AccessFSExecute); err != nil {
+		return err
+	}
+	// The kernel executes the dynamic linker, too.
+	program, err := elf.Open(self)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	for _, p := range program.Progs {
+		if p.Type != elf.PT_INTERP {
+			continue
+		}
+		name := make([]byte, p.Filesz)
+		if _, err := p.ReadAt(name, 0); err != nil {
+			return err
+		}
+		if err := allow(rules, strings.TrimRight(string(name), "\x00"), landlock.AccessFSExecute); err != nil {
+			return err
+		}
+	}
+	return os.NewSyscallError("landlock_restrict_self", landlock.LandlockRestrictSelf(rules, 0))
+}
+
+// allow adds a rule for a file, or for all below a folder.
+func allow(rules int, path string, access uint64) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	attr := landlock.PathBeneathAttr{AllowedAccess: access, ParentFd: fd}
+	if err := landlock.LandlockAddPathBeneathRule(rules, &attr, 0); err != nil {
+		return fmt.Errorf("landlock_add_rule for %s: %w", path, err)
+	}
+	return nil
+}
