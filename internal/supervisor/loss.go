@@ -5,6 +5,7 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -95,6 +96,12 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	stopped := false
 	s.mu.Lock()
 	last.lost, w.sessions = w.sessions, nil
+	if s.leavePool(w) { // so that nobody is sent to it any more
+		if time.Since(w.started) > settled {
+			s.failures = 0
+		}
+		s.failures++
+	}
 	switch {
 	case w.killed != "":
 		last.cause = w.killed

@@ -250,14 +250,24 @@ func (s *Supervisor) release(w *worker) {
 // retire tells a worker to end its sessions and go, and kills it if it does not.
 func (s *Supervisor) retire(w *worker) {
 	s.mu.Lock()
-	w.ending = true
-	if i := slices.Index(s.pool, w); i >= 0 {
-		s.pool = slices.Delete(s.pool, i, i+1)
+	if w.sessions != nil { // a dead one has not ended because it was told to
+		w.ending = true
 	}
+	s.leavePool(w)
 	s.mu.Unlock()
-	poke(s.wake)
 	w.channel.CloseSend()
 	time.AfterFunc(endTimeout, w.kill)
+}
+
+// leavePool takes a worker out of the pool, if it is there. The caller holds s.mu.
+func (s *Supervisor) leavePool(w *worker) (was bool) {
+	i := slices.Index(s.pool, w)
+	if i < 0 {
+		return false
+	}
+	s.pool = slices.Delete(s.pool, i, i+1)
+	poke(s.wake)
+	return true
 }
 
 // buried does what is to be done when a worker is gone.
@@ -266,17 +276,9 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last last
 	lost := last.lost
 	s.mu.Lock()
 	delete(s.workers, w)
-	if i := slices.Index(s.pool, w); i >= 0 {
-		s.pool = slices.Delete(s.pool, i, i+1)
-		if uptime > settled {
-			s.failures = 0
-		}
-		s.failures++
-	}
 	told := w.ending
 	expected := len(lost) == 0 && (w.own || told) && w.process.ProcessState.Success()
 	s.mu.Unlock()
-	poke(s.wake)
 
 	fields := []zap.Field{zap.String("exit", w.exitText()), zap.Duration("uptime", uptime)}
 	if !expected {
