@@ -131,6 +131,7 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls := 0
+	byOperation := map[string]string{} // calls with their arguments in a slice, and what their results are converted to
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -148,13 +149,27 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 				return true
 			}
 			fn, ok := c.Fun.(*ast.Ident)
-			if !ok || fn.Name != "call" || c.Ellipsis.IsValid() {
-				return true // calls through an op: see below
+			if !ok || fn.Name != "call" {
+				return true
+			}
+			if c.Ellipsis.IsValid() {
+				byOperation[types.ExprString(c)] = convertedTo(path)
+				return true // see TestOperationsFitTheirPrototypes
+			}
+			for _, arg := range c.Args[1:] {
+				if lit, ok := arg.(*ast.BasicLit); ok && lit.Value != "0" && lit.Value != "1" {
+					t.Errorf("%s: %s: %s has no name, so that no header is asked for its value", name, types.ExprString(c), lit.Value)
+				}
 			}
 			sel, ok := c.Args[0].(*ast.SelectorExpr)
 			if !ok {
 				if id, isIdent := c.Args[0].(*ast.Ident); isIdent && id.Name == "method" {
-					return true // TLS_client_method or TLS_server_method, of newCtx
+					for _, symbol := range []string{"TLS_client_method", "TLS_server_method"} { // of newCtx
+						if p := have[symbol]; len(p) != 1 || p[0] != (prototype{"const SSL_METHOD *", len(c.Args) - 1}) || convertedTo(path) != "" {
+							t.Errorf("%s: %s: %s is %+v", name, types.ExprString(c), symbol, p)
+						}
+					}
+					return true
 				}
 				t.Errorf("%s: %s: not a symbol of the table", name, types.ExprString(c))
 				return true
@@ -178,6 +193,87 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 	}
 	if calls < 50 {
 		t.Errorf("found %d calls: this checks next to nothing", calls)
+	}
+	want := map[string]string{"call(o.fn, o.args...)": "int32", "call(sym.sslGetError, o.errArg[:]...)": "int32"}
+	if !maps.Equal(byOperation, want) {
+		t.Errorf("calls with a slice are %v, and those that are checked are %v", byOperation, want)
+	}
+}
+
+// The calls of an op have their arguments in a slice, and all give an int.
+func TestOperationsFitTheirPrototypes(t *testing.T) {
+	t.Parallel()
+	have, fields := prototypes(t), fieldNames(t)
+	operations := OperationArguments()
+	if len(operations) != 5 {
+		t.Errorf("there are %d operations: %v", len(operations), operations)
+	}
+	for field, n := range operations {
+		for _, symbol := range fields[field] {
+			for _, p := range have[symbol] {
+				if p != (prototype{"int", n}) {
+					t.Errorf("%s gets %d arguments and is to give an int; it is %+v", symbol, n, p)
+				}
+			}
+		}
+		if fields[field] == nil {
+			t.Errorf("%s is not in the table", field)
+		}
+	}
+}
+
+var callbackLine = regexp.MustCompile(`(?m)^typedef (\w+) verify_cb\((.*)\);$`)
+
+// What OpenSSL calls has as many parameters as it gives, all of them words; one that is an int is read as such, for the upper
+// half of its register is anything.
+func TestTheCallbackFitsItsType(t *testing.T) {
+	t.Parallel()
+	m := callbackLine.FindStringSubmatch(abiText(t))
+	if m == nil {
+		t.Fatal("testdata/abi.c has no type of the callback")
+	}
+	parameters := strings.Split(m[2], ", ")
+	found := false
+	ast.Inspect(parse(t, "verify.go"), func(n ast.Node) bool {
+		f, ok := n.(*ast.FuncDecl)
+		if !ok || f.Name.Name != "recordVerify" {
+			return true
+		}
+		found = true
+		var names []string
+		for _, field := range slices.Concat(f.Type.Params.List, f.Type.Results.List) {
+			if types.ExprString(field.Type) != "uintptr" {
+				t.Errorf("%s is no word", types.ExprString(field.Type))
+			}
+			for _, name := range field.Names {
+				names = append(names, name.Name)
+			}
+		}
+		if len(names) != len(parameters)+1 {
+			t.Fatalf("it has %q, the type in C %q and a result", names, parameters)
+		}
+		for i, p := range parameters {
+			if !strings.HasPrefix(p, "int ") {
+				continue
+			}
+			ast.Inspect(f.Body, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.CallExpr: // int32(x)
+					return types.ExprString(n) != "int32("+names[i]+")"
+				case *ast.AssignStmt: // result = x: a word as it came
+					return types.ExprString(n.Lhs[0]) != names[len(names)-1]
+				case *ast.Ident:
+					if n.Name == names[i] {
+						t.Errorf("%s is used as a word, and is an int", n.Name)
+					}
+				}
+				return true
+			})
+		}
+		return false
+	})
+	if !found {
+		t.Error("there is no recordVerify")
 	}
 }
 

@@ -105,7 +105,6 @@ func (l *Library) drain() queue {
 }
 
 func (l *Library) entry(code uint64, data uintptr, flags int32) queued {
-	const dataIsString = 0x02 // ERR_TXT_STRING
 	var e queued
 	e.lib, e.reason = splitCode(code, l.major)
 	e.short = goString(call(l.sym.errReason, uintptr(code)))
@@ -121,7 +120,7 @@ func (l *Library) entry(code uint64, data uintptr, flags int32) queued {
 	if lib := goString(call(l.sym.errLib, uintptr(code))); lib != "" {
 		e.text = lib + ": " + e.text
 	}
-	if flags&dataIsString != 0 {
+	if flags&txtString != 0 {
 		if s := strings.TrimSpace(goString(data)); s != "" {
 			e.text += ": " + s
 		}
@@ -134,10 +133,10 @@ func splitCode(code uint64, major int) (lib, reason int) {
 	if major < 3 {
 		return int(code >> 24 & 0xff), int(code & 0xfff)
 	}
-	if code&0x80000000 != 0 { // ERR_SYSTEM_FLAG
-		return 2, int(code & 0x7fffffff) // ERR_LIB_SYS
+	if code&errSystemFlag != 0 {
+		return libSys, int(code & (errSystemFlag - 1))
 	}
-	return int(code >> 23 & 0xff), int(code & 0x7fffff)
+	return int(code >> errLibOffset & 0xff), int(code & errReasonMask)
 }
 
 // has tells whether libssl has queued one of these reasons.

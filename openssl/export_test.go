@@ -1,6 +1,9 @@
 package openssl
 
-import "strings"
+import (
+	"context"
+	"strings"
+)
 
 // What the tests need to see of the inside.
 
@@ -39,4 +42,20 @@ func SymbolNames() (names []string) {
 func CompiledIn(l *Library) (file, dir string) {
 	loc := l.locations()
 	return loc.file, loc.dir
+}
+
+// OperationArguments gives the number of arguments of each call that is made by an op, by its field of symbols.
+func OperationArguments() map[string]int {
+	c := &Conn{lib: &Library{}}
+	s := &c.lib.sym
+	fields := map[uintptr]string{1: "sslDoHandshake", 2: "sslRead", 3: "sslWrite", 4: "sslShutdown"}
+	s.sslDoHandshake, s.sslRead, s.sslWrite, s.sslShutdown = 1, 2, 3, 4
+	var o op
+	o.init(c)
+	found := map[string]int{"sslGetError": len(o.errArg)}
+	for _, kind := range []opKind{opHandshake, opRead, opWrite, opShutdown} {
+		o.prepare(context.Background(), kind, make([]byte, 1))
+		found[fields[o.fn]] = len(o.args)
+	}
+	return found
 }

@@ -204,7 +204,12 @@ const (
 	sslErrorSyscall    = 5
 	sslErrorZeroReturn = 6
 
-	libSSL = 20 // ERR_LIB_SSL
+	libSys        = 2          // ERR_LIB_SYS
+	libSSL        = 20         // ERR_LIB_SSL
+	txtString     = 0x02       // ERR_TXT_STRING
+	errSystemFlag = 0x80000000 // ERR_SYSTEM_FLAG, since 3.0, as the next two
+	errLibOffset  = 23         // ERR_LIB_OFFSET
+	errReasonMask = 0x7fffff   // ERR_REASON_MASK
 
 	reasonHTTPSProxyRequest   = 155
 	reasonHTTPRequest         = 156

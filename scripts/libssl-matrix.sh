@@ -127,7 +127,7 @@ populate() { # version suite library dir
 	done
 	dpkg-deb -x "$new"/dev/libssl-dev_*.deb "$new/dev"
 	rm -f "$apt"/archives/*.deb "$new"/dev/*.deb
-	mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/run" "$root/src" "$root/etc/ssl/certs"
+	mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/run" "$root/src" "$root/etc/ssl/certs" "$root/var/lib"
 	echo '127.0.0.1 localhost' >"$root/etc/hosts"
 	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
 	printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"

@@ -38,7 +38,7 @@
 #define V3 (OPENSSL_VERSION_NUMBER >= 0x30000000L)
 #define V4 (OPENSSL_VERSION_NUMBER >= 0x40000000L)
 
-/* As the package has it: SSL_verify_cb. */
+/* As the package has it: SSL_verify_cb. abi_test.go compares recordVerify with this line. */
 typedef int verify_cb(int preverify_ok, X509_STORE_CTX *ctx);
 
 FUNCTION(unsigned long, OpenSSL_version_num, (void))
@@ -167,7 +167,16 @@ CONSTANT(sslErrorWantRead, 2, SSL_ERROR_WANT_READ)
 CONSTANT(sslErrorWantWrite, 3, SSL_ERROR_WANT_WRITE)
 CONSTANT(sslErrorSyscall, 5, SSL_ERROR_SYSCALL)
 CONSTANT(sslErrorZeroReturn, 6, SSL_ERROR_ZERO_RETURN)
+CONSTANT(libSys, 2, ERR_LIB_SYS)
 CONSTANT(libSSL, 20, ERR_LIB_SSL)
+CONSTANT(txtString, 0x02, ERR_TXT_STRING)
+#if V3 /* 1.1.1 has two fields of 12 bits each below the one of the library */
+CONSTANT(errSystemFlag, 0x80000000, ERR_SYSTEM_FLAG)
+CONSTANT(errLibOffset, 23, ERR_LIB_OFFSET)
+CONSTANT(errReasonMask, 0x7fffff, ERR_REASON_MASK)
+#else
+_Static_assert(ERR_GET_LIB(0x1416F086L) == 0x14 && ERR_GET_REASON(0x1416F086L) == 0x86, "an error code has other fields");
+#endif
 CONSTANT(reasonHTTPSProxyRequest, 155, SSL_R_HTTPS_PROXY_REQUEST)
 CONSTANT(reasonHTTPRequest, 156, SSL_R_HTTP_REQUEST)
 CONSTANT(reasonNoSharedCipher, 193, SSL_R_NO_SHARED_CIPHER)

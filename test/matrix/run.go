@@ -40,8 +40,8 @@ var suites = []suite{
 	{"daemon", []program{
 		{pkg: "internal/testd"},
 		{pkg: "test/conformance", args: []string{"-test.skip=^TestEnds$"}},
-		{pkg: "test/trust"},
 	}},
+	{"trust", []program{{pkg: "test/trust"}}},
 	{"ends", []program{{pkg: "test/conformance", args: []string{"-test.run=^TestEnds$"}}}},
 	{"plugin", []program{
 		// Left out: what is about this source tree and not about TLS (its installation, its README, make demo).

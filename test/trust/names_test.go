@@ -1,0 +1,130 @@
+package trust
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// A private build of OpenSSL: this machine's pair in a folder of its own, its libcrypto with another OPENSSLDIR, which does
+// not exist. The text has the same length, so that it can be replaced in the file.
+type build struct {
+	dir, ssl, crypto string // the folder, and the files in it
+	nowhere          string // its OPENSSLDIR
+	version          string
+}
+
+func privateBuild(t *testing.T) build {
+	t.Helper()
+	info, err := testd.Start(t).Dial(t).Info(bounded(t))
+	must(t, err)
+	dir := t.TempDir()
+	b := build{
+		dir:     dir,
+		ssl:     filepath.Join(dir, filepath.Base(info.Libssl.Path)),
+		crypto:  filepath.Join(dir, filepath.Base(info.Libssl.Libcrypto)),
+		version: info.Libssl.Version,
+	}
+	ssl, err := os.ReadFile(info.Libssl.Path)
+	must(t, err)
+	crypto, err := os.ReadFile(info.Libssl.Libcrypto)
+	must(t, err)
+	was := regexp.MustCompile(`\x00(/[^\x00]*)/cert\.pem\x00`).FindSubmatch(crypto)
+	if was == nil {
+		t.Fatalf("%s does not have the path of its certificates", info.Libssl.Libcrypto)
+	}
+	b.nowhere = "/" + strings.Repeat("n", len(was[1])-1)
+	crypto = bytes.ReplaceAll(crypto, append(was[1], "/cert"...), []byte(b.nowhere+"/cert"))
+	must(t, os.WriteFile(b.ssl, ssl, 0o700))
+	must(t, os.WriteFile(b.crypto, crypto, 0o700))
+	return b
+}
+
+// doctor runs tlsshim doctor.
+func doctor(t *testing.T, d *testd.Daemon) string {
+	t.Helper()
+	cmd := exec.CommandContext(bounded(t), testd.Exe(t, "tlsshim"), "--socket="+d.Socket, "doctor")
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func says(t *testing.T, what, got string, want ...string) {
+	t.Helper()
+	for _, text := range want {
+		if !strings.Contains(got, text) {
+			t.Errorf("%s: want to read %q in\n%s", what, text, got)
+		}
+	}
+}
+
+// An OpenSSL that was built for a folder that is not there trusts what the system trusts; errors and
+// doctor say where else was looked.
+func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
+	t.Parallel()
+	w, b := newWorld(t), privateBuild(t)
+	d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + b.ssl}, Env: []string{"LD_LIBRARY_PATH=" + b.dir}})
+	s := d.Dial(t)
+	tried := []string{"tried: " + b.nowhere + "/cert.pem does not exist, " + b.nowhere + "/certs does not exist"}
+	refuses(t, s, w.good, append(tried, "(system)")...)
+	info, err := s.Info(bounded(t))
+	must(t, err)
+	if tr := info.Trust; tr.Source != "fallback" && tr.Source != "none" || len(tr.Empty) < 2 || !strings.HasPrefix(tr.Empty[0], b.nowhere) {
+		t.Errorf("tls.Info says %+v", tr)
+	}
+	says(t, "doctor", doctor(t, d), tried...)
+	must(t, s.SetCaBundle(bounded(t), w.ca.File))
+	accepts(t, s, w.good)
+}
+
+// What is reported is the file that is loaded, whatever it was asked for by.
+func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
+	t.Parallel()
+	b := privateBuild(t)
+	link := filepath.Join(t.TempDir(), "a-library.so")
+	must(t, os.Symlink(b.ssl, link))
+	for name, asked := range map[string]string{"by its path": b.ssl, "by a link": link, "by its name": filepath.Base(b.ssl)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + asked}, Env: []string{"LD_LIBRARY_PATH=" + b.dir}})
+			s := d.Dial(t)
+			info, err := s.Info(bounded(t))
+			must(t, err)
+			l := info.Libssl
+			if l.Path != b.ssl || l.Libcrypto != b.crypto || l.Version != b.version || l.Pair == "" || strings.HasPrefix(l.Pair, "not compared") {
+				t.Errorf("tls.Info says %+v; want %s and %s, which agree", l, b.ssl, b.crypto)
+			}
+			if v, err := s.Version(bounded(t), 0); err != nil || v != b.version {
+				t.Errorf("tls.Version says %q, %v; want %q", v, err, b.version)
+			}
+			says(t, "doctor", doctor(t, d), b.version+", "+b.ssl+"\n", b.crypto+" ("+l.Pair+")\n")
+		})
+	}
+}
+
+// A libssl that gets the system's libcrypto instead of its own is no backend; calls and doctor say why, and what to do.
+func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
+	t.Parallel()
+	b := privateBuild(t)
+	d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + b.ssl}})
+	s := d.Dial(t)
+	if name, err := s.Backend(bounded(t)); err != nil || name != "stub" {
+		t.Errorf("tls.Backend says %q, %v; want stub", name, err)
+	}
+	_, err := s.NewClient(bounded(t), "localhost", 1)
+	if e, ok := err.(*client.Error); !ok || e.Kind != client.KindBackend {
+		t.Fatalf("%v; want kind backend", err)
+	}
+	want := []string{b.ssl + " has got a foreign libcrypto, /", "and not its own, " + b.crypto, "set LD_LIBRARY_PATH=" + b.dir}
+	says(t, "tls.NewClient", err.Error(), want...)
+	says(t, "doctor", doctor(t, d), append(want, "calls will not work")...)
+}
