@@ -17,14 +17,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"tlsd/internal/testcert"
 )
 
 // What scripts cannot do: pass descriptors to the daemon, and be other users.
 
 // callerEnv makes the test binary a caller: it sends the line to the socket, and
-// prints the answer. If it is "stay", it leaves when its input has ended.
+// prints the answer. If it is "wait", it waits before that for a line of its input; if it is "stay", it leaves when
+// its input has ended.
 const callerEnv = "TLSD_TEST_CALL"
 
 func callAndPrint(path, line string) int {
@@ -34,6 +33,9 @@ func callAndPrint(path, line string) int {
 		return 1
 	}
 	conn.SetDeadline(time.Now().Add(patience))
+	if os.Getenv(callerEnv) == "wait" {
+		bufio.NewReader(os.Stdin).ReadString('\n')
+	}
 	fmt.Fprintln(conn, line)
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	fmt.Print(answer)
@@ -109,51 +111,6 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 }
 
 const askBackend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`
-
-func TestOtherUsersUseTheirOwnRights(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root, to call as other users")
-	}
-	t.Parallel()
-	dir := shortDir(t)
-	ca := testcert.NewCA(t, "Test CA")
-	pem, err := os.ReadFile(ca.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := filepath.Join(dir, "secret.pem")
-	if err := os.WriteFile(secret, pem, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(secret, 0, 55); err != nil {
-		t.Fatal(err)
-	}
-	sock := filepath.Join(dir, "s")
-	startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234", "--allow-gid", "55")
-	if info, err := os.Lstat(sock); err != nil || info.Mode().Perm() != 0o666 {
-		t.Errorf("the socket is %v, %v; want mode 0666", info.Mode(), err)
-	}
-	params, _ := json.Marshal([]string{secret})
-	setBundle := `{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":` + string(params) + `}`
-	tests := []struct {
-		name string
-		who  *syscall.Credential
-		line string
-		want string
-	}{
-		{"root", &syscall.Credential{Uid: 0, Gid: 0}, setBundle, `"result":0`},
-		{"user without the right", &syscall.Credential{Uid: 1234, Gid: 1234}, setBundle, `"kind":"file"`},
-		{"user with the right by a group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{55}}, setBundle, `"result":0`},
-		{"user of an allowed group", &syscall.Credential{Uid: 4321, Gid: 55}, setBundle, `"result":0`},
-		{"its library is known", &syscall.Credential{Uid: 1234, Gid: 1234}, `{"jsonrpc":"2.0","id":1,"method":"tls.Info"}`, `libssl.so`},
-		{"another user", &syscall.Credential{Uid: 4321, Gid: 4321}, askBackend, `"id":null,"error":{"code":-32012`},
-	}
-	for _, tt := range tests {
-		if got := callAs(t, tt.who, sock, tt.line); !strings.Contains(got, tt.want) {
-			t.Errorf("%s: %s; want %s", tt.name, got, tt.want)
-		}
-	}
-}
 
 func TestSystemdPassesTheSocket(t *testing.T) {
 	t.Parallel()

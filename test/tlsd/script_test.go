@@ -366,13 +366,9 @@ func children(ts *testscript.TestScript, neg bool, args []string) {
 	var found []string
 	until(ts, fmt.Sprintf("%s has %s children", args[0], args[1]), func() bool {
 		found = nil
-		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-		for _, f := range files {
-			text, _ := os.ReadFile(f)
-			for _, field := range strings.Fields(string(text)) {
-				if child, err := strconv.Atoi(field); err == nil && runs(child) {
-					found = append(found, field)
-				}
+		for _, child := range childrenOf(pid) {
+			if runs(child) {
+				found = append(found, strconv.Itoa(child))
 			}
 		}
 		return strconv.Itoa(len(found)) == args[1]

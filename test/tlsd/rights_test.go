@@ -1,0 +1,185 @@
+package tlsd
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+)
+
+// Under root's daemon a session has the rights of its caller. The users and groups are made up: a number is
+// enough for the kernel.
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to call as other users")
+	}
+	t.Parallel()
+}
+
+// guarded writes a file that only root and a group can read.
+func guarded(t *testing.T, from, to string, gid int) string {
+	t.Helper()
+	put(t, from, to)
+	if err := os.Chmod(to, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(to, 0, gid); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestOtherUsersUseTheirOwnRights(t *testing.T) {
+	needRoot(t)
+	dir := shortDir(t)
+	ca := testcert.NewCA(t, "Test CA")
+	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	secret, key := guarded(t, ca.File, dir+"/secret.pem", 55), guarded(t, leaf.KeyFile, dir+"/key.pem", 55)
+	cert := put(t, leaf.CertFile, dir+"/cert.pem")
+	sock := filepath.Join(dir, "s")
+	startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234", "--allow-gid", "55")
+	if info, err := os.Lstat(sock); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("the socket is %v, %v; want mode 0666", info.Mode(), err)
+	}
+	setBundle, serve := request(1, "tls.SetCaBundle", secret), request(1, "tls.NewServerContext", cert, key)
+	tests := []struct {
+		name string
+		who  *syscall.Credential
+		line string
+		want []string
+	}{
+		{"root", &syscall.Credential{Uid: 0, Gid: 0}, setBundle, []string{`"result":0`}},
+		{"root's key", &syscall.Credential{Uid: 0, Gid: 0}, serve, []string{`"result":1`}},
+		{"user without the right", &syscall.Credential{Uid: 1234, Gid: 1234}, setBundle, []string{`"kind":"file"`, `"errno":"EACCES"`}},
+		{"user without the right to the key", &syscall.Credential{Uid: 1234, Gid: 1234}, serve, []string{`"kind":"file"`, `"errno":"EACCES"`, "key.pem: permission denied"}},
+		{"user with the right by a group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{7, 55}}, setBundle, []string{`"result":0`}},
+		{"user with the right to the key by a group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{7, 55}}, serve, []string{`"result":1`}},
+		{"user in another group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{7, 56}}, serve, []string{`"kind":"file"`}},
+		{"user of an allowed group", &syscall.Credential{Uid: 4321, Gid: 55}, setBundle, []string{`"result":0`}},
+		{"user with an allowed group besides", &syscall.Credential{Uid: 4321, Gid: 4321, Groups: []uint32{7, 55}}, serve, []string{`"result":1`}},
+		{"user without an allowed group", &syscall.Credential{Uid: 4321, Gid: 4321, Groups: []uint32{7, 56}}, askBackend, []string{`"id":null,"error":{"code":-32012`}},
+		{"its library is known", &syscall.Credential{Uid: 1234, Gid: 1234}, request(1, "tls.Info"), []string{`libssl.so`}},
+	}
+	for _, tt := range tests {
+		got := callAs(t, tt.who, sock, tt.line)
+		for _, want := range tt.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %s; want %s", tt.name, got, want)
+			}
+		}
+	}
+}
+
+// In a network namespace of its own the daemon has the kernel's default: ports below 1024 are for root.
+func TestOtherUsersListenWhereTheyCould(t *testing.T) {
+	needRoot(t)
+	dir := shortDir(t)
+	leaf := testcert.SelfSigned(t, testcert.Leaf{CN: "x"})
+	cert, key := put(t, leaf.CertFile, dir+"/cert.pem"), put(t, leaf.KeyFile, dir+"/key.pem")
+	sock := filepath.Join(dir, "s")
+	for _, isolation := range []string{"session", "shared"} {
+		startWith(t, nil, `exec unshare --net "$0" "$@";`, "--socket", sock+isolation, "--allow-uid", "1234", "--isolation", isolation)
+		for _, tc := range []struct {
+			uid  uint32
+			port int
+			want string
+		}{
+			{1234, 443, `"errno":"EACCES"`},
+			{1234, 1023, `"errno":"EACCES"`},
+			{1234, 1024, `"kind":"cancelled"`}, // by CloseServerContext: it has listened
+			{0, 443, `"kind":"cancelled"`},
+		} {
+			batch := "[" + request(1, "tls.NewServerContext", cert, key) + "," + request(2, "tls.Accept", 1, "0.0.0.0", tc.port) + "," + request(3, "tls.CloseServerContext", 1) + "]"
+			got := callAs(t, &syscall.Credential{Uid: tc.uid, Gid: tc.uid}, sock+isolation, batch)
+			if !strings.Contains(got, tc.want) || !strings.Contains(got, `"id":1,"result":1`) {
+				t.Errorf("%s: user %d, port %d: %s; want %s", isolation, tc.uid, tc.port, got, tc.want)
+			}
+		}
+	}
+}
+
+// A worker has its caller's user, group and groups, and no capabilities, before the caller has said a word.
+func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
+	needRoot(t)
+	sock := filepath.Join(shortDir(t), "s")
+	daemon := startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234")
+	caller := exec.Command("/proc/self/exe", sock, request(1, "tls.Hello", 1))
+	caller.Env = []string{callerEnv + "=wait"}
+	caller.Dir = "/"
+	caller.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 1235, Groups: []uint32{8, 9}}}
+	speak, err := caller.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	caller.Stdout = &out
+	if err := caller.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer caller.Wait()
+	defer speak.Close()
+
+	// The workers of root's own sessions are there, too.
+	var worker int
+	var status map[string]string
+	for end := time.Now().Add(patience); worker == 0; time.Sleep(time.Millisecond) {
+		for _, pid := range childrenOf(daemon.Process.Pid) {
+			if s := statusOf(pid); s["Name"] == "tlsd-worker" && s["Uid"] != "0 0 0 0" {
+				worker, status = pid, s
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatal("no worker of another user")
+		}
+	}
+	for name, want := range map[string]string{
+		"Uid": "1234 1234 1234 1234", "Gid": "1235 1235 1235 1235", "Groups": "8 9",
+		"CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
+	} {
+		if status[name] != want {
+			t.Errorf("%s of the worker: %s, want %s", name, status[name], want)
+		}
+	}
+	fmt.Fprintln(speak, "now")
+	caller.Wait()
+	var answer struct {
+		Result struct{ Server struct{ PID int } }
+	}
+	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil || answer.Result.Server.PID != worker {
+		t.Errorf("the caller is answered %s, %v; want worker %d", out.String(), err, worker)
+	}
+}
+
+func childrenOf(pid int) (children []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, task := range tasks {
+		text, _ := os.ReadFile(task)
+		for _, field := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				children = append(children, child)
+			}
+		}
+	}
+	return children
+}
+
+// statusOf is /proc/PID/status.
+func statusOf(pid int) map[string]string {
+	status := map[string]string{}
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		status[name] = strings.Join(strings.Fields(value), " ")
+	}
+	return status
+}
