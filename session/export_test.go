@@ -1,6 +1,9 @@
 package session
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // SetGrace makes Close, CloseServerContext and LastError wait longer, or less long, for the calls
 // before them. It must be called before the first call.
@@ -17,3 +20,6 @@ func (s *Session) TrustDepth() int {
 	}
 	return n
 }
+
+// SetNames replaces the system's look-up of names. No call may have been made.
+func (s *Session) SetNames(r *net.Resolver) { s.names = r }

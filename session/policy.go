@@ -41,7 +41,7 @@ var errRefused = errors.New("the address is not allowed")
 func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, error) {
 	const op = "tls.NewClient"
 	target := net.JoinHostPort(host, strconv.Itoa(port))
-	var d net.Dialer
+	d := net.Dialer{Resolver: s.names}
 	switch s.Policy.MayConnect(host, port) {
 	case policy.Yes:
 		return d.DialContext(ctx, "tcp", target)

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"math"
+	"net"
 	"sync"
 	"time"
 
@@ -72,6 +73,7 @@ type Session struct {
 	Config // immutable
 
 	grace   time.Duration   // turnGrace, but in tests
+	names   *net.Resolver   // nil, the system's, but in tests
 	ctx     context.Context // done when the session ends
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup // calls that have not ended
