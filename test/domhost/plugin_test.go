@@ -33,6 +33,7 @@ func TestEveryFunctionPassesItsArgumentsAndResult(t *testing.T) {
 		i32 $c; i64 $ctx; blob $b[4];
 		$c = tls.NewClient("example.com", 65535); printf("%d\n", $c);
 		printf("%d\n", tls.SetInsecureSkipVerify(7, 0));
+		printf("%d\n", tls.SetTimeout(7, 2147483647));
 		printf("%d\n", tls.Handshake($c));
 		$b[0] = 1; $b[2] = 255;
 		printf("%d\n", tls.Write($c, $b));
@@ -50,9 +51,9 @@ func TestEveryFunctionPassesItsArgumentsAndResult(t *testing.T) {
 		printf("%s [%s]\n", tls.Backend(), tls.LastError());
 		printf("%d\n", tls.PeerCertSubject(99).Length);
 		tls.Handshake(9223372036854775807);`
-	const stdout = "1\n0\n0\n3\n0\n2 1 0\n1 255\n0\n/CN=fake\nFake 1.0 Fake 1.0 TLSv1.3\n0\n2\n3\n0\n0\nopenssl []\n9000\n"
+	const stdout = "1\n0\n0\n0\n3\n0\n2 1 0\n1 255\n0\n/CN=fake\nFake 1.0 Fake 1.0 TLSv1.3\n0\n2\n3\n0\n0\nopenssl []\n9000\n"
 	want := []string{
-		"NewClient example.com 65535", "SetInsecureSkipVerify 7 0", "Handshake 1",
+		"NewClient example.com 65535", "SetInsecureSkipVerify 7 0", "SetTimeout 7 2147483647", "Handshake 1",
 		"Write 1 3 0100ff", "Write 1 0 ", "Read 1 2", "Read 1 16777216", "Read 1 1",
 		"PeerCertSubject 1", "Version 0", "Version 0", "Version 1", "Close 1",
 		"NewServerContext cert.pem key.pem", "Accept 2 127.0.0.1 1", "CloseServerContext 2",
@@ -117,6 +118,7 @@ func TestWrongArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 		`tls.Read(1, "5")`:                   "tls.Read: argument 2 (maxBytes) must be an int, got a string",
 		`tls.Close(blob.FromText("1"))`:      "tls.Close: argument 1 (handle) must be an int, got a blob",
 		`tls.SetInsecureSkipVerify(1)`:       "tls.SetInsecureSkipVerify: takes 2 arguments (handle, on), got 1",
+		`tls.SetTimeout(1, 2147483648)`:      "tls.SetTimeout: argument 2 (milliseconds) must be an i32, got 2147483648",
 		`tls.NewServerContext("a", 1)`:       "tls.NewServerContext: argument 2 (keyFile) must be a string, got an i32",
 		`tls.Accept(1, 2, 3)`:                "tls.Accept: argument 2 (host) must be a string, got an i32",
 		`tls.Accept(1, "a")`:                 "tls.Accept: takes 3 arguments (ctxHandle, host, port), got 2",

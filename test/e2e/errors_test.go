@@ -54,6 +54,8 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 			[]string{"localhost", strconv.Itoa(refused), "connection refused"}},
 		"untrusted certificate": {env(d), []call{{"NewClient", "localhost", untrusted}, {"Handshake", 1}},
 			[]string{"unable to get local issuer certificate", "/CN=localhost", "trust store: "}},
+		"silent server": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted}, {"Handshake", 1}, {"SetTimeout", 1, 100}, {"Read", 1, 10}},
+			[]string{"tls.Read: handle 1: ", "no data within 100ms"}},
 		"wrong name": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "127.0.0.1", elsewhere}, {"Handshake", 1}},
 			[]string{"IP address mismatch"}},
 		"wrong argument": {env(d), []call{{"NewClient", "localhost", untrusted}, {"SetInsecureSkipVerify", 1, 2}},

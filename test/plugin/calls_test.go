@@ -23,6 +23,7 @@ func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 		{"NewClient", []any{"::1", 65535}, "tls.NewClient", `["::1",65535]`, "2", 2, ""},
 		{"Handshake", []any{1}, "tls.Handshake", `[1]`, "0", 0, ""},
 		{"SetInsecureSkipVerify", []any{1, 1}, "tls.SetInsecureSkipVerify", `[1,1]`, "0", 0, ""},
+		{"SetTimeout", []any{1, 2147483647}, "tls.SetTimeout", `[1,2147483647]`, "0", 0, ""},
 		{"NewServerContext", []any{"/a b/c.crt", "/k.key"}, "tls.NewServerContext", `["/a b/c.crt","/k.key"]`, "3", 3, ""},
 		{"Accept", []any{3, "0.0.0.0", 8443}, "tls.Accept", `[3,"0.0.0.0",8443]`, "2147483647", 2147483647, ""},
 		{"CloseServerContext", []any{3}, "tls.CloseServerContext", `[3]`, "0", 0, ""},

@@ -25,6 +25,7 @@ static const struct method
 	write_ = { .name = "tls.Write", .waits_on = CONNECTION },
 	read_ = { .name = "tls.Read", .result = BLOB, .waits_on = CONNECTION },
 	close_ = { .name = "tls.Close", .closes = CONNECTION },
+	set_timeout = { .name = "tls.SetTimeout" },
 	set_insecure_skip_verify = { .name = "tls.SetInsecureSkipVerify" },
 	new_server_context = { .name = "tls.NewServerContext", .flags = OPENS | MAKES_HANDLE },
 	accept_ = { .name = "tls.Accept", .flags = MAKES_HANDLE, .waits_on = CONTEXT },
@@ -197,6 +198,11 @@ int64_t tls_Close(int64_t handle)
 int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on)
 {
 	return number_call(&set_insecure_skip_verify, handle, on);
+}
+
+int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds)
+{
+	return number_call(&set_timeout, handle, milliseconds);
 }
 
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file)

@@ -62,6 +62,13 @@ int64_t tls_Close(int64_t handle);
  * connection, before its handshake. For tests only. Returns 0. */
 int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
 
+/* Bounds the waits of later calls on the handle, in milliseconds: each
+ * tls_Handshake, each tls_Read and each 64 KiB of a tls_Write of a connection,
+ * each tls_Accept of a context. A call that meets its bound fails, and its text
+ * says so. 0: the daemon's bounds, which are none for tls_Read and tls_Accept
+ * unless it was started with others. Returns 0. */
+int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
+
 /* Loads a certificate chain and its private key (PEM files).
  * Returns a context handle. */
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file);

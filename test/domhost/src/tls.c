@@ -188,6 +188,7 @@ const Native tls_functions[] = {
 	{"tls.Read", "tls_Read", {HANDLE("handle"), {"maxBytes", P_I64}}, call_read},
 	{"tls.Close", "tls_Close", {HANDLE("handle")}, call_handle},
 	{"tls.SetInsecureSkipVerify", "tls_SetInsecureSkipVerify", {HANDLE("handle"), INT("on")}, call_handle_int},
+	{"tls.SetTimeout", "tls_SetTimeout", {HANDLE("handle"), INT("milliseconds")}, call_handle_int},
 	{"tls.NewServerContext", "tls_NewServerContext", {STRING("certFile"), STRING("keyFile")}, call_string_string},
 	{"tls.Accept", "tls_Accept", {HANDLE("ctxHandle"), STRING("host"), INT("port")}, call_handle_string_int},
 	{"tls.CloseServerContext", "tls_CloseServerContext", {HANDLE("ctxHandle")}, call_handle},

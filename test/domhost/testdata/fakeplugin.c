@@ -127,6 +127,12 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on)
 	return 0;
 }
 
+int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds)
+{
+	RECORD("SetTimeout %" PRId64 " %" PRId32, handle, milliseconds);
+	return 0;
+}
+
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 {
 	RECORD("NewServerContext %s %s", cert_file, key_file);

@@ -10,6 +10,8 @@ import sys
 
 tls = ctypes.CDLL(sys.argv[1])
 for name, *args in json.loads(sys.argv[2]):
+    if name == "Read":
+        args.insert(1, bytes(args[1]).decode())  # a buffer of that size
     call = tls["tls_" + name]
     call.restype = ctypes.c_int64
     call.argtypes = [ctypes.c_char_p if isinstance(a, str) else ctypes.c_int64 for a in args]

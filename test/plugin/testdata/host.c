@@ -34,6 +34,7 @@ static struct {
 	__typeof__(&tls_Read) Read;
 	__typeof__(&tls_Close) Close;
 	__typeof__(&tls_SetInsecureSkipVerify) SetInsecureSkipVerify;
+	__typeof__(&tls_SetTimeout) SetTimeout;
 	__typeof__(&tls_NewServerContext) NewServerContext;
 	__typeof__(&tls_Accept) Accept;
 	__typeof__(&tls_CloseServerContext) CloseServerContext;
@@ -70,6 +71,7 @@ static void load(const char *path)
 	LOAD(Read);
 	LOAD(Close);
 	LOAD(SetInsecureSkipVerify);
+	LOAD(SetTimeout);
 	LOAD(NewServerContext);
 	LOAD(Accept);
 	LOAD(CloseServerContext);
@@ -241,6 +243,8 @@ static void *execute(void *arg)
 		result = tls.Close(HANDLE);
 	else if (IS("SetInsecureSkipVerify"))
 		result = tls.SetInsecureSkipVerify(HANDLE, atoi(a[3]));
+	else if (IS("SetTimeout"))
+		result = tls.SetTimeout(HANDLE, atoi(a[3]));
 	else if (IS("NewServerContext"))
 		result = tls.NewServerContext(a[2], a[3]);
 	else if (IS("Accept"))
