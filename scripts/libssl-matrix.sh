@@ -3,7 +3,7 @@
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
 # For each of them a small root is made of the packages of the Debian release that has
-# it: its libssl, its libc, its openssl, curl and python3. The packages come from the mirror that this
+# it: its libssl, its libc, its openssl, curl, python3 and GnuTLS. The packages come from the mirror that this
 # machine's apt uses, with lists and state of their own; apt checks the signatures against
 # Debian's keyring, and nothing is installed into the system. test/matrix then runs the
 # tests in the roots.
@@ -100,7 +100,7 @@ populate() { # version suite library dir
 	export APT_CONFIG="$apt/apt.conf"
 	apt-get -qq update
 	rm -f "$apt"/archives/*.deb
-	apt-get -qq -y --download-only install "$3" openssl curl python3 dash ca-certificates libc6-dev
+	apt-get -qq -y --download-only install "$3" openssl curl python3 gnutls-bin dash ca-certificates libc6-dev
 	(cd "$new/dev" && apt-get -qq download libssl-dev)
 
 	got=$(dpkg-deb -f "$apt"/archives/"$3"_*.deb Version)

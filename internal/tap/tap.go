@@ -5,6 +5,7 @@
 //	r.Hold(tap.FromServer)       // nothing more passes in this direction…
 //	r.Release(tap.FromServer)    // … until now
 //	r.Spoil(tap.FromClient)      // the next encrypted record in this direction is damaged
+//	r.HoldAfterHandshake()       // as Hold(FromServer), from the moment the client has done its part
 //	r.Records(tap.FromServer)    // what has passed so far
 //
 // An end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. What
@@ -44,11 +45,36 @@ const (
 	ApplicationData  = 23
 )
 
+const serverHello = 2 // a type of message (section 4)
+
 // A Record is what has passed.
 type Record struct {
-	Type byte
-	Len  int  // of what follows the header, with the overhead of encryption
-	HRR  bool // it is, or begins with, a HelloRetryRequest
+	Type  byte
+	Len   int    // of what follows the header, with the overhead of encryption
+	Hello []byte // a ServerHello that it begins with
+}
+
+// HRR says whether it is a HelloRetryRequest.
+func (r Record) HRR() bool { return len(r.Hello) > 34 && bytes.Equal(r.Hello[2:34], helloRetryRequest) }
+
+// PSK says whether it is a ServerHello that goes on with a session of TLS 1.3 (section 4.2.11).
+func (r Record) PSK() bool {
+	const preSharedKey = 41
+	h := r.Hello
+	if len(h) < 35 || len(h) < 35+int(h[34])+5 {
+		return false
+	}
+	for h = h[35+int(h[34])+5:]; len(h) >= 4; { // session id, suite, compression, length of the extensions
+		if binary.BigEndian.Uint16(h) == preSharedKey {
+			return true
+		}
+		n := 4 + int(binary.BigEndian.Uint16(h[2:]))
+		if n > len(h) {
+			return false
+		}
+		h = h[n:]
+	}
+	return false
 }
 
 // helloRetryRequest is the random of such a ServerHello (RFC 8446 section 4.1.3).
@@ -67,6 +93,7 @@ type Relay struct {
 	ended   bool
 	conns   []net.Conn
 	held    [2]bool
+	shaking bool // HoldAfterHandshake waits for the client
 	spoil   [2]bool
 	records [2][]Record
 	failed  error
@@ -101,6 +128,14 @@ func Start(tb testing.TB, port int) *Relay {
 
 // Hold lets nothing pass in a direction until Release.
 func (r *Relay) Hold(d Direction) { r.hold(d, true) }
+
+// HoldAfterHandshake lets nothing of the server's pass once the client has sent its first encrypted record: in
+// TLS 1.3 that is the one that ends the handshake, and tickets come behind it.
+func (r *Relay) HoldAfterHandshake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shaking = true
+}
 
 // Release ends Hold.
 func (r *Relay) Release(d Direction) { r.hold(d, false) }
@@ -231,9 +266,16 @@ func (r *Relay) see(d Direction, record []byte) []byte {
 	r.await(d)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Header 5, message type 1, its length 3, version 2, random 32.
-	hrr := record[0] == Handshake && len(record) >= 43 && record[5] == 2 && bytes.Equal(record[11:43], helloRetryRequest)
-	r.records[d] = append(r.records[d], Record{Type: record[0], Len: len(record) - 5, HRR: hrr})
+	seen := Record{Type: record[0], Len: len(record) - 5}
+	if seen.Type == Handshake && len(record) > 9 && record[5] == serverHello {
+		if end := 9 + int(record[7])<<8 + int(record[8]); record[6] == 0 && end <= len(record) {
+			seen.Hello = bytes.Clone(record[9:end])
+		}
+	}
+	r.records[d] = append(r.records[d], seen)
+	if r.shaking && d == FromClient && seen.Type == ApplicationData {
+		r.shaking, r.held[FromServer] = false, true
+	}
 	if r.spoil[d] && record[0] == ApplicationData {
 		r.spoil[d] = false
 		record[len(record)-1] ^= 1

@@ -17,15 +17,20 @@ import (
 const patience = 30 * time.Second
 
 // pair makes a connection of crypto/tls through a relay.
-func pair(t *testing.T, server, client *tls.Config) (r *tap.Relay, c, s *tls.Conn) {
+func pair(t *testing.T, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c, s *tls.Conn) {
+	t.Helper()
+	ca := testcert.NewCA(t, "CA")
+	server.Certificates = []tls.Certificate{ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
+	return pairOf(t, ca, server, client, first...)
+}
+
+func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c, s *tls.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	ca := testcert.NewCA(t, "CA")
-	server.Certificates = []tls.Certificate{ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
 	client.RootCAs, client.ServerName = ca.Pool(), "localhost"
 	accepted := make(chan *tls.Conn, 1)
 	go func() {
@@ -40,6 +45,9 @@ func pair(t *testing.T, server, client *tls.Config) (r *tap.Relay, c, s *tls.Con
 		accepted <- s
 	}()
 	r = tap.Start(t, l.Addr().(*net.TCPAddr).Port)
+	for _, f := range first {
+		f(r)
+	}
 	c, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", net.JoinHostPort("127.0.0.1", itoa(r.Port)), client)
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +63,7 @@ func itoa(n int) string { return strings.TrimPrefix((&net.TCPAddr{Port: n}).Stri
 func TestRecordsPassAndAreSeen(t *testing.T) {
 	t.Parallel()
 	r, c, s := pair(t, &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{})
-	if retry := r.Records(tap.FromServer)[0]; !retry.HRR || retry.Type != tap.Handshake {
+	if retry := r.Records(tap.FromServer)[0]; !retry.HRR() || retry.Type != tap.Handshake {
 		t.Errorf("the first record of a server that wants another group is %+v", retry)
 	}
 	before := len(r.Records(tap.FromClient))
@@ -66,7 +74,7 @@ func TestRecordsPassAndAreSeen(t *testing.T) {
 	largest := 0
 	for _, rec := range r.Records(tap.FromClient)[before:] {
 		largest = max(largest, rec.Len)
-		if rec.Type != tap.ApplicationData || rec.HRR {
+		if rec.Type != tap.ApplicationData || rec.HRR() {
 			t.Errorf("data passes as %+v", rec)
 		}
 	}
@@ -128,5 +136,42 @@ func TestEndsPassAsTheyAre(t *testing.T) {
 	c.NetConn().Close()
 	if n, err := s.NetConn().Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after a reset: %d, %v", n, err)
+	}
+}
+
+func TestASessionThatGoesOnIsSeen(t *testing.T) {
+	t.Parallel()
+	client := &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	server := &tls.Config{}
+	server.SetSessionTicketKeys([][32]byte{{1}})
+	ca := testcert.NewCA(t, "CA")
+	server.Certificates = []tls.Certificate{ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
+	for _, resumed := range []bool{false, true} {
+		r, c, s := pairOf(t, ca, server, client)
+		go s.Write([]byte{1})
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // and the ticket
+			t.Fatal(err)
+		}
+		if got := r.Records(tap.FromServer)[0].PSK(); got != resumed || c.ConnectionState().DidResume != resumed {
+			t.Errorf("seen: %v, crypto/tls: %v; want %v", got, c.ConnectionState().DidResume, resumed)
+		}
+	}
+}
+
+func TestTheServerIsHeldAfterTheHandshake(t *testing.T) {
+	t.Parallel()
+	r, c, s := pair(t, &tls.Config{}, &tls.Config{}, (*tap.Relay).HoldAfterHandshake)
+	passed := len(r.Records(tap.FromServer))
+	go s.Write([]byte{1})
+	c.NetConn().SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := c.NetConn().Read(make([]byte, 1)); err == nil {
+		t.Error("something has passed")
+	}
+	if n := len(r.Records(tap.FromServer)); n != passed {
+		t.Errorf("%d records have passed after the handshake", n-passed)
+	}
+	r.Release(tap.FromServer)
+	if !r.Await(tap.FromServer, patience, func(all []tap.Record) bool { return len(all) > passed }) {
+		t.Error("data has not passed after Release")
 	}
 }

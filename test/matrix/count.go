@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -56,10 +59,11 @@ type event struct {
 }
 
 // tally counts the tests of a stream of events, and shows the output of those that fail, and of
-// no test. Tests that begin and do not end have failed.
+// no test; at the end, why others were skipped. Tests that begin and do not end have failed.
 func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 	var r result
 	printed := map[string]*strings.Builder{} // by test, of those that run
+	skipped := map[string]int{}              // by reason
 	var last error
 	in := bufio.NewReader(events)
 	for {
@@ -88,7 +92,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 				r.passed++
 			case "skip":
 				r.skipped++
-				io.WriteString(show, printed[e.Test].String())
+				skipped[reason(printed[e.Test].String())]++
 			case "fail":
 				r.failed++
 				io.WriteString(show, printed[e.Test].String())
@@ -106,7 +110,22 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 		r.failed++
 		io.WriteString(show, b.String())
 	}
+	for _, why := range slices.Sorted(maps.Keys(skipped)) {
+		fmt.Fprintf(show, "skipped %d: %s\n", skipped[why], why)
+	}
 	return r, last
+}
+
+var place = regexp.MustCompile(`^\s*\w+\.go:\d+: `)
+
+// reason is the last thing that a skipped test has said.
+func reason(printed string) (why string) {
+	for line := range strings.Lines(printed) {
+		if notable(line) && !strings.HasPrefix(strings.TrimSpace(line), "--- SKIP") {
+			why = strings.TrimSpace(place.ReplaceAllString(line, ""))
+		}
+	}
+	return why
 }
 
 // notable leaves out the frame of go test's output.

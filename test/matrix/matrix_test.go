@@ -26,10 +26,11 @@ func TestTestsAreCounted(t *testing.T) {
 {"Action":"fail","Test":"B/1"}
 {"Action":"fail","Test":"B"}
 {"Action":"run","Test":"C"}
-{"Action":"output","Test":"C","Output":"no tool\n"}
+{"Action":"output","Test":"C","Output":"    c_test.go:7: no tool\n"}
+{"Action":"output","Test":"C","Output":"--- SKIP: C (0.00s)\n"}
 {"Action":"skip","Test":"C"}
 {"Action":"fail"}
-`, result{passed: 1, failed: 2, skipped: 1}, "b says\nno tool\n", "a says"},
+`, result{passed: 1, failed: 2, skipped: 1}, "b says\nskipped 1: no tool\n", "a says"},
 		"a crash in the middle": {`{"Action":"run","Test":"A"}
 {"Action":"pass","Test":"A"}
 {"Action":"run","Test":"B"}

@@ -42,6 +42,7 @@ var suites = []suite{
 		{pkg: "test/conformance", args: []string{"-test.skip=^TestEnds$"}},
 	}},
 	{"trust", []program{{pkg: "test/trust"}}},
+	{"peers", []program{{pkg: "test/peers"}}},
 	{"ends", []program{{pkg: "test/conformance", args: []string{"-test.run=^TestEnds$"}}}},
 	{"plugin", []program{
 		// Left out: what is about this source tree and not about TLS (its installation, its README, make demo).

@@ -1,0 +1,315 @@
+package peers
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+)
+
+// A peer is a program that speaks TLS and was not written here.
+type peer interface {
+	String() string
+	tool() string // the program that must be installed; empty: none
+	// client connects to a port of this machine.
+	client(t *testing.T, port int, s setting) talk
+	// server listens on a port for one connection.
+	server(t *testing.T, port int, s setting) talk
+}
+
+// A setting is how a peer shall be.
+type setting struct {
+	version uint16
+	ca      string         // whom it trusts
+	cert    *testcert.Cert // of a server
+	group   string         // the only one of a server: "" or "P-384"
+	ask     string         // what a server asks of its clients: "", "optional" or "required" certificates
+	most    int            // bytes of each of its writes; 0: what it likes
+	command bool           // it will be told to do what does not come by itself
+	resume  bool           // a client: it comes twice, the second time with the ticket of the first
+}
+
+func (s setting) name() string {
+	if s.version == tls.VersionTLS12 {
+		return "1.2"
+	}
+	return "1.3"
+}
+
+// A talk is a peer's end of a connection. It is to be written to and read from when ours has done its handshake.
+type talk interface {
+	io.ReadWriter
+	closeWrite() error
+	end() error // ends it, and waits until nothing is left of it
+}
+
+// An echo is a talk that sends back what it gets; it is neither read nor written.
+type echo interface{ echoes() }
+
+// A command is what a peer can be told.
+type command string
+
+const (
+	rekey       command = "KeyUpdate"
+	renegotiate command = "renegotiation"
+)
+
+// A commander can be told to do something. Its output may have more than what it has received from then on.
+type commander interface {
+	order(command, stream) error
+}
+
+func at(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// openssl is OpenSSL's command line.
+type openssl struct{}
+
+func (openssl) String() string { return "openssl" }
+func (openssl) tool() string   { return "openssl" }
+
+var opensslVersions = map[uint16]string{tls.VersionTLS12: "-tls1_2", tls.VersionTLS13: "-tls1_3"}
+
+func (openssl) client(t *testing.T, port int, s setting) talk {
+	args := []string{"s_client", "-connect", at(port), "-brief", "-no_ign_eof", opensslVersions[s.version],
+		"-servername", "localhost", "-CAfile", s.ca, "-verify_return_error", "-verify_hostname", "localhost"}
+	if !s.command {
+		args = append(args, "-nocommands")
+	}
+	if s.resume {
+		file := filepath.Join(t.TempDir(), "session")
+		visit(t, start(t, "openssl", append(args, "-sess_out", file)...))
+		args = append(args, "-sess_in", file)
+	}
+	return opensslTalk{start(t, "openssl", args...)}
+}
+
+// visit makes the first connection of a client that comes twice: it says something, as clients do, and reads to the end.
+func visit(t *testing.T, p *process) {
+	t.Helper()
+	_, err := p.Write([]byte("ticket"))
+	must(t, err)
+	_, err = io.Copy(io.Discard, p)
+	must(t, err)
+	must(t, p.end())
+}
+
+func (openssl) server(t *testing.T, port int, s setting) talk {
+	args := []string{"s_server", "-accept", at(port), "-naccept", "1", opensslVersions[s.version],
+		"-cert", s.cert.CertFile, "-cert_chain", s.cert.CertFile, "-key", s.cert.KeyFile, "-CAfile", s.ca}
+	if !s.command {
+		args = append(args, "-brief")
+	}
+	if s.group != "" {
+		args = append(args, "-groups", s.group)
+	}
+	switch s.ask {
+	case "optional":
+		args = append(args, "-verify", "3")
+	case "required":
+		args = append(args, "-Verify", "3")
+	}
+	p := opensslTalk{start(t, "openssl", args...)}
+	if s.command { // then it writes about the connection, too
+		return noisyTalk{p, &payload{from: p}}
+	}
+	return p
+}
+
+type opensslTalk struct{ *process }
+
+func (p opensslTalk) order(c command, _ stream) error {
+	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c] // K: and the other shall do the same
+	_, err := p.in.Write([]byte(letter))
+	return err
+}
+
+// stdin is for who writes so slowly that each piece becomes a record.
+func (p opensslTalk) stdin() io.Writer { return p.in }
+
+// A noisyTalk writes more than what it has received.
+type noisyTalk struct {
+	opensslTalk
+	payload *payload
+}
+
+func (p noisyTalk) Read(b []byte) (int, error) { return p.payload.Read(b) }
+
+// A payload is the lines of digits in what a program writes.
+type payload struct {
+	from io.Reader
+	line []byte // what there is of a line that is not whole
+	have []byte
+}
+
+func (p *payload) Read(b []byte) (int, error) {
+	buf := make([]byte, 1<<16)
+	for len(p.have) == 0 {
+		n, err := p.from.Read(buf)
+		p.line = append(p.line, buf[:n]...)
+		for {
+			line, rest, whole := bytes.Cut(p.line, []byte("\n"))
+			if !whole {
+				break
+			}
+			if len(line) == 63 && len(bytes.Trim(line, "0123456789")) == 0 {
+				p.have = append(append(p.have, line...), '\n')
+			}
+			p.line = rest
+		}
+		if err != nil && len(p.have) == 0 {
+			return 0, err
+		}
+	}
+	n := copy(b, p.have)
+	p.have = p.have[n:]
+	return n, nil
+}
+
+// gnuTLS is gnutls-cli and gnutls-serv. The server has no option for the address: for the time of a test it
+// listens on all of the machine's.
+type gnuTLS struct{}
+
+func (gnuTLS) String() string { return "GnuTLS" }
+func (gnuTLS) tool() string   { return "gnutls-cli" }
+
+func (gnuTLS) priority(s setting) string {
+	p := "--priority=NORMAL:-VERS-ALL:+VERS-TLS" + s.name()
+	if s.group == "P-384" {
+		p += ":-GROUP-ALL:+GROUP-SECP384R1"
+	}
+	return p
+}
+
+func (g gnuTLS) client(t *testing.T, port int, s setting) talk {
+	args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=localhost", "--verify-hostname=localhost",
+		"--x509cafile=" + s.ca, "--logfile=/dev/stderr", g.priority(s)}
+	if s.command {
+		args = append(args, "--inline-commands")
+	}
+	if s.resume {
+		args = append(args, "--resume")
+		if s.version == tls.VersionTLS13 {
+			args = append(args, "--waitresumption")
+		}
+	}
+	return gnuTLSTalk{start(t, "gnutls-cli", append(args, "127.0.0.1")...)}
+}
+
+func (g gnuTLS) server(t *testing.T, port int, s setting) talk {
+	args := []string{"--echo", "--quiet", "--port=" + strconv.Itoa(port), "--x509certfile=" + s.cert.CertFile,
+		"--x509keyfile=" + s.cert.KeyFile, "--x509cafile=" + s.ca, g.priority(s)}
+	switch s.ask {
+	case "":
+		args = append(args, "--disable-client-cert")
+	case "required":
+		args = append(args, "--require-client-cert")
+	}
+	p := start(t, "gnutls-serv", args...)
+	go io.Copy(io.Discard, p.out)
+	return gnuTLSServer{p}
+}
+
+type gnuTLSTalk struct{ *process }
+
+func (p gnuTLSTalk) order(c command, _ stream) error {
+	line := map[command]string{rekey: "^rekey^\n", renegotiate: "^renegotiate^\n"}[c]
+	_, err := p.in.Write([]byte(line))
+	return err
+}
+
+func (p gnuTLSTalk) stdin() io.Writer { return p.in }
+
+type gnuTLSServer struct{ *process }
+
+func (gnuTLSServer) echoes() {}
+
+// order has to come over the connection.
+func (p gnuTLSServer) order(c command, us stream) error {
+	if c != renegotiate {
+		return fmt.Errorf("gnutls-serv knows no %s", c)
+	}
+	_, err := us.Write([]byte("**REHANDSHAKE**\n"))
+	return err
+}
+
+// It serves until it is told to end.
+func (p gnuTLSServer) end() error {
+	p.cmd.Process.Kill()
+	return p.process.end()
+}
+
+// script is a program of ours in another language, over that language's TLS.
+type script struct{ language, program, file string }
+
+var (
+	python = script{"Python", "python3", "testdata/peer.py"}
+	node   = script{"Node", "node", "testdata/peer.js"}
+)
+
+func (p script) String() string { return p.language }
+func (p script) tool() string   { return p.program }
+
+func (p script) start(t *testing.T, role string, port int, s setting, more ...string) talk {
+	t.Helper()
+	args := append([]string{p.file, role, strconv.Itoa(port), "version=" + s.name(), "ca=" + s.ca}, more...)
+	if s.most > 0 {
+		args = append(args, "most="+strconv.Itoa(s.most))
+	}
+	if s.command {
+		args = append(args, "command=1")
+	}
+	return scriptTalk{start(t, p.program, args...)}
+}
+
+func (p script) client(t *testing.T, port int, s setting) talk {
+	if s.resume {
+		return p.start(t, "client", port, s, "resume=1")
+	}
+	return p.start(t, "client", port, s)
+}
+
+func (p script) server(t *testing.T, port int, s setting) talk {
+	more := []string{"cert=" + s.cert.CertFile, "key=" + s.cert.KeyFile}
+	if s.group != "" {
+		more = append(more, "group="+map[string]string{"P-384": "secp384r1"}[s.group])
+	}
+	if s.ask != "" {
+		more = append(more, "ask="+s.ask)
+	}
+	return p.start(t, "server", port, s, more...)
+}
+
+type scriptTalk struct{ *process }
+
+func (p scriptTalk) order(command, stream) error {
+	_, err := p.in.Write([]byte("R\n"))
+	return err
+}
+
+// end fails if the script has not seen a clean end.
+func (p scriptTalk) end() error {
+	err := p.process.end()
+	if err == nil && !strings.Contains(p.said(), "ended: clean") {
+		err = fmt.Errorf("%s: %s", p.name, p.said())
+	}
+	return err
+}
+
+// everyPeer is the table's first dimension.
+var everyPeer = []peer{openssl{}, cryptoTLS{}, gnuTLS{}, python, node, curl{}}
+
+// await waits until a server of a process listens.
+func await(t *testing.T, p peer, port int) {
+	t.Helper()
+	if !slices.Contains([]string{"crypto/tls"}, p.String()) {
+		testd.AwaitListener(t, port)
+	}
+}

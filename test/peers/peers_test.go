@@ -1,0 +1,540 @@
+package peers
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tlsd/internal/tap"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// The cases, each of which is run for every peer, in both roles, in TLS 1.2 and 1.3.
+const (
+	ticketsLate  = "tickets that arrive late"
+	resumed      = "resumption"
+	keyUpdate    = "KeyUpdate in the middle of data"
+	retried      = "HelloRetryRequest"
+	oneByte      = "records of one byte"
+	largestOurs  = "records of 16 KiB from us"
+	largestPeers = "records of 16 KiB from the peer"
+	halfClosed   = "half-close by the peer"
+	halfClosing  = "half-close by us"
+	renegotiated = "renegotiation is refused"
+	certOptional = "a client certificate is asked for"
+	certRequired = "a client certificate is insisted on"
+)
+
+var cases = []struct {
+	name    string
+	run     func(*cell)
+	plugin  bool // also through the plugin
+	retries bool // our server takes P-384 only
+}{
+	{name: "RSA", run: withCert("RSA"), plugin: true},
+	{name: "ECDSA", run: withCert("ECDSA"), plugin: true},
+	{name: "Ed25519", run: withCert("Ed25519"), plugin: true},
+	{name: chainOfThree, run: withCert(chainOfThree), plugin: true},
+	{name: ticketsLate, run: (*cell).lateTickets},
+	{name: resumed, run: (*cell).resumption},
+	{name: keyUpdate, run: (*cell).keyUpdate, plugin: true},
+	{name: retried, run: (*cell).helloRetry, retries: true},
+	{name: oneByte, run: (*cell).oneByte, plugin: true},
+	{name: largestOurs, run: func(c *cell) { c.largestRecords(1 - c.peers()) }, plugin: true},
+	{name: largestPeers, run: func(c *cell) { c.largestRecords(c.peers()) }, plugin: true},
+	{name: halfClosed, run: (*cell).peerHalfCloses},
+	{name: halfClosing},
+	{name: renegotiated, run: (*cell).renegotiation},
+	{name: certOptional, run: (*cell).clientCertOptional},
+	{name: certRequired, run: (*cell).clientCertRequired},
+}
+
+func TestPeers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := testd.Start(t)
+	// A server that knows only a group for which nobody sends a key share by himself.
+	cnf := filepath.Join(t.TempDir(), "openssl.cnf")
+	must(t, os.WriteFile(cnf, []byte("openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\nGroups=P-384\n"), 0o644))
+	picky := testd.StartWith(t, testd.Options{Env: []string{"OPENSSL_CONF=" + cnf}})
+	for _, p := range everyPeer {
+		for _, r := range []role{asServer, asClient} {
+			for _, k := range cases {
+				for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+					via := []ours{viaClient{d}}
+					if k.retries && r == asClient {
+						via = []ours{viaClient{picky}}
+					}
+					if k.plugin {
+						via = append(via, viaPlugin{d})
+					}
+					for _, o := range via {
+						s := setting{version: v, ca: w.ca.File, cert: w.certs["ECDSA"]}
+						t.Run(fmt.Sprintf("%s/%s %s/%s/TLS %s", o, p, r, k.name, s.name()), func(t *testing.T) {
+							t.Parallel()
+							if why := cannot(p, r, k.name, v); why != "" {
+								t.Skip(why)
+							}
+							need(t, p.tool())
+							k.run(&cell{T: t, w: w, ours: o, peer: p, role: r, setting: s})
+						})
+					}
+				}
+			}
+		}
+	}
+}
+
+// bulk is how much goes each way, in bytes.
+const bulk = 300 << 10
+
+// A cell is one connection of ours with a peer.
+type cell struct {
+	*testing.T
+	w    *world
+	ours ours
+	peer peer
+	role role // the peer's
+	setting
+
+	relay *tap.Relay
+	held  bool // hold back what comes behind the handshake
+	us    stream
+	them  talk
+}
+
+// peers is the direction of what the peer sends.
+func (c *cell) peers() tap.Direction {
+	if c.role == asClient {
+		return tap.FromClient
+	}
+	return tap.FromServer
+}
+
+// begin lets both do their handshake, and gives what ours says.
+func (c *cell) begin() (err error) {
+	c.Helper()
+	if c.role == asServer {
+		port := testd.Port(c.T)
+		c.them = c.peer.server(c.T, port, c.setting)
+		await(c.T, c.peer, port)
+		c.relay = tap.Start(c.T, port)
+		if c.held {
+			c.relay.HoldAfterHandshake()
+		}
+		c.us, err = c.ours.dial(c.T, c.relay.Port, c.w.ca.File)
+		return err
+	}
+	l := c.ours.listen(c.T, c.cert)
+	c.relay = tap.Start(c.T, l.port())
+	if c.held {
+		c.relay.HoldAfterHandshake()
+	}
+	come := make(chan error, 1)
+	go func() {
+		if c.resume {
+			if err := receiveFirst(l); err != nil {
+				come <- fmt.Errorf("the first connection: %w", err)
+				return
+			}
+		}
+		var err error
+		c.us, err = l.accept()
+		come <- err
+	}()
+	c.them = c.peer.client(c.T, c.relay.Port, c.setting)
+	return <-come
+}
+
+// receiveFirst serves the first connection of a client that comes twice. Whether it says something or
+// just leaves does not matter.
+func receiveFirst(l listener) error {
+	first, err := l.accept()
+	if err != nil {
+		return err
+	}
+	first.Read(make([]byte, 1<<10))
+	respond(first, nil)
+	return first.Close()
+}
+
+// connect is begin, which must succeed.
+func (c *cell) connect() {
+	c.Helper()
+	if err := c.begin(); err != nil {
+		c.Fatal(err)
+	}
+	if v := c.us.version(); v != "TLSv"+c.setting.name() {
+		c.Errorf("the version is %s", v)
+	}
+}
+
+// lines gives n bytes of text, in lines that no program takes for a command.
+func lines(seed byte, n int) []byte {
+	random := rand.NewChaCha8([32]byte{seed})
+	text := make([]byte, n)
+	random.Read(text)
+	for i, b := range text {
+		text[i] = '0' + b%10
+		if i%64 == 63 || i == n-1 {
+			text[i] = '\n'
+		}
+	}
+	return text
+}
+
+// exchange sends n bytes each way at the same time. With an echo ours come back. size is that of our writes;
+// 0: of all sizes.
+func (c *cell) exchange(n, size int) {
+	c.Helper()
+	if t, ok := c.them.(*curlTalk); ok {
+		if err := t.serve(c.us, lines(2, n)); err != nil {
+			c.Fatal(err)
+		}
+		return
+	}
+	if _, ok := c.them.(echo); ok {
+		c.all(c.sends("we", c.us, lines(1, n), size), c.receives("we", c.us, lines(1, n)))
+		return
+	}
+	c.all(c.sends("we", c.us, lines(1, n), size), c.receives("the peer", c.them, lines(1, n)),
+		c.sends("the peer", c.them, lines(2, n), 1<<15), c.receives("we", c.us, lines(2, n)))
+}
+
+// all runs these at the same time.
+func (c *cell) all(work ...func() error) {
+	c.Helper()
+	errs := make(chan error, len(work))
+	for _, f := range work {
+		go func() { errs <- f() }()
+	}
+	for range work {
+		if err := <-errs; err != nil {
+			c.Fatal(err) // the others end with the processes
+		}
+	}
+}
+
+func (c *cell) sends(who string, to io.Writer, text []byte, size int) func() error {
+	return func() error {
+		sizes := rand.New(rand.NewPCG(1, 2))
+		for at := 0; at < len(text); {
+			n := size
+			if n == 0 {
+				n = 1 + sizes.IntN(1<<sizes.IntN(17))
+			}
+			n = min(n, len(text)-at)
+			if _, err := to.Write(text[at : at+n]); err != nil {
+				return fmt.Errorf("%s: write after %d bytes: %w", who, at, err)
+			}
+			at += n
+		}
+		return nil
+	}
+}
+
+func (c *cell) receives(who string, from io.Reader, text []byte) func() error {
+	return func() error {
+		got := make([]byte, len(text))
+		if n, err := io.ReadFull(from, got); err != nil {
+			return fmt.Errorf("%s: read after %d bytes of %d: %w", who, n, len(text), err)
+		}
+		if !bytes.Equal(got, text) {
+			return fmt.Errorf("%s: what is read is not what was sent", who)
+		}
+		return nil
+	}
+}
+
+// finish ends the connection, from our side.
+func (c *cell) finish() {
+	c.Helper()
+	if _, ok := c.them.(*curlTalk); ok {
+		return // the exchange has ended it
+	}
+	if err := c.us.Close(); err != nil {
+		c.Errorf("Close: %v", err)
+	}
+	if err := c.them.end(); err != nil {
+		c.Error(err)
+	}
+}
+
+func withCert(kind string) func(*cell) {
+	return func(c *cell) {
+		c.cert = c.w.certs[kind]
+		c.connect()
+		c.exchange(bulk, 0)
+		c.finish()
+	}
+}
+
+// Whoever gets a ticket behind the handshake has begun to write, and goes on.
+func (c *cell) lateTickets() {
+	c.held = true
+	c.connect()
+	if _, ok := c.them.(*curlTalk); ok { // it has sent its request
+		c.releaseTickets()
+		c.exchange(bulk, 0)
+		return
+	}
+	from, to := io.Writer(c.us), io.Reader(c.them)
+	if c.role == asClient {
+		from, to = c.them, c.us
+	}
+	few := lines(3, 20_000) // an echo of it fits into the sockets
+	if _, echoes := c.them.(echo); echoes {
+		c.all(c.sends("the client", from, few, 0))
+		c.releaseTickets()
+		c.all(c.receives("the echo", c.us, few))
+	} else {
+		c.all(c.sends("the client", from, few, 0), c.receives("the server", to, few))
+		c.releaseTickets()
+	}
+	c.exchange(bulk, 0)
+	c.finish()
+}
+
+// releaseTickets lets pass what was held: at least one record, though no data was sent yet.
+func (c *cell) releaseTickets() {
+	c.Helper()
+	passed := len(c.relay.Records(tap.FromServer))
+	c.relay.Release(tap.FromServer)
+	if !c.relay.Await(tap.FromServer, patience, func(all []tap.Record) bool { return len(all) > passed }) {
+		c.Fatal("nothing came behind the handshake")
+	}
+}
+
+// A client that comes again goes on with its session.
+func (c *cell) resumption() {
+	c.resume = true
+	c.connect()
+	if !c.goesOn() {
+		c.Errorf("it is a new session: the server has sent %+v", c.relay.Records(tap.FromServer))
+	}
+	c.exchange(bulk, 0)
+	c.finish()
+}
+
+// goesOn looks at the last ServerHello: TLS 1.3 says it there, in TLS 1.2 no message follows that would fill a record, before
+// the change of keys.
+func (c *cell) goesOn() bool {
+	all := c.relay.Records(tap.FromServer)
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].Hello == nil {
+			continue
+		}
+		if c.version == tls.VersionTLS13 {
+			return all[i].PSK()
+		}
+		plain := 0
+		for _, r := range all[i:] {
+			if r.Type == tap.ChangeCipherSpec {
+				break
+			}
+			plain += r.Len
+		}
+		return plain < len(c.w.certs["ECDSA"].Cert.Raw)
+	}
+	return false
+}
+
+// fullOfLines is a full record. What s_server says about the connection may come between two of them.
+const fullOfLines = 1 << 14
+
+// sizeOfKeyUpdate is that of its record: header of the message, one byte, type of the record, authentication.
+const sizeOfKeyUpdate = 4 + 1 + 1 + 16
+
+func (c *cell) keyUpdate() {
+	c.command = true
+	c.connect()
+	told := c.them.(commander)
+	both := func(text []byte) {
+		c.Helper()
+		c.all(c.sends("the peer", c.them, text, fullOfLines), c.receives("we", c.us, text),
+			c.sends("we", c.us, text, fullOfLines), c.receives("the peer", c.them, text))
+	}
+	for round := range 3 {
+		text := lines(byte(round), bulk)
+		half := len(text) / 2
+		both(text[:half])
+		if err := told.order(rekey, c.us); err != nil {
+			c.Fatal(err)
+		}
+		if !c.relay.Await(c.peers(), patience, func(all []tap.Record) bool { return updates(all) > round }) {
+			c.Fatalf("no KeyUpdate has passed: %+v", c.relay.Records(c.peers()))
+		}
+		both(text[half:])
+	}
+	both(lines(4, fullOfLines)) // ours comes with the next Write after the Read that has met the peer's
+	// The peer has asked for the same from us each time.
+	if got := updates(c.relay.Records(1 - c.peers())); got != 3 {
+		c.Errorf("we have sent %d KeyUpdates, want 3", got)
+	}
+	c.finish()
+}
+
+func updates(all []tap.Record) (n int) {
+	for _, r := range all {
+		if r.Type == tap.ApplicationData && r.Len == sizeOfKeyUpdate {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *cell) helloRetry() {
+	if c.role == asServer {
+		c.group = "P-384" // our server is one that has no other, too
+	}
+	c.connect()
+	if first := c.relay.Records(tap.FromServer)[0]; !first.HRR() {
+		c.Errorf("the server's first record is %+v, no HelloRetryRequest", first)
+	}
+	c.exchange(bulk, 0)
+	c.finish()
+}
+
+func (c *cell) oneByte() {
+	const n = 2000
+	c.most = 1
+	c.connect()
+	want := c.overhead() + 1
+	if p, ok := c.them.(interface{ stdin() io.Writer }); ok {
+		// It reads what is there: one byte, if the next comes only when that has left.
+		text := lines(2, 200)
+		c.all(func() error {
+			for i := range text {
+				sent := sizes(c.relay.Records(c.peers()))[want]
+				if _, err := p.stdin().Write(text[i : i+1]); err != nil {
+					return err
+				}
+				if !c.relay.Await(c.peers(), patience, func(all []tap.Record) bool { return sizes(all)[want] > sent }) {
+					return fmt.Errorf("byte %d does not leave", i)
+				}
+			}
+			return nil
+		}, c.receives("we", c.us, text), c.sends("we", c.us, lines(1, n), 1), c.receives("the peer", c.them, lines(1, n)))
+	} else {
+		c.exchange(n, 1)
+	}
+	if all := sizes(c.relay.Records(c.peers())); all[want] < 200 {
+		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want], want, all)
+	}
+	c.all(c.sends("we", c.us, lines(1, bulk), 0), c.receives("the peer", c.them, lines(1, bulk))) // the peer has no time for more
+	c.finish()
+}
+
+// overhead is what encryption adds to a record: in TLS 1.3 the type and the authentication, in TLS 1.2 with AES-GCM
+// the nonce and the authentication. A suite of ChaCha20 has no nonce there.
+func (c *cell) overhead() int {
+	if c.version == tls.VersionTLS13 {
+		return 1 + 16
+	}
+	return 8 + 16
+}
+
+// sizes counts the records of data by their size.
+func sizes(all []tap.Record) map[int]int {
+	n := map[int]int{}
+	for _, r := range all {
+		if r.Type == tap.ApplicationData {
+			n[r.Len]++
+		}
+	}
+	return n
+}
+
+// largestRecords looks for full records in a direction (RFC 8446 section 5.1).
+func (c *cell) largestRecords(d tap.Direction) {
+	c.connect()
+	c.exchange(bulk, 1<<15)
+	if all := sizes(c.relay.Records(d)); all[1<<14+c.overhead()] == 0 {
+		c.Errorf("there is no full record: %v", all)
+	}
+	c.finish()
+}
+
+func (c *cell) peerHalfCloses() {
+	c.connect()
+	c.exchange(1000, 0)
+	must(c.T, c.them.closeWrite())
+	if n, err := c.us.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		c.Fatalf("the peer has ended, and we read %d bytes, %v", n, err)
+	}
+	c.all(c.sends("we", c.us, lines(4, bulk), 0), c.receives("the peer", c.them, lines(4, bulk)))
+	c.finish()
+}
+
+func (c *cell) renegotiation() {
+	c.command = true
+	c.connect()
+	c.exchange(bulk, fullOfLines)
+	theirs, ours := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
+	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
+		c.Fatal(err)
+	}
+	if !c.relay.Await(c.peers(), patience, func(all []tap.Record) bool { return shakes(all) > theirs }) {
+		c.Fatal("the peer has not begun a handshake")
+	}
+	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go on or to leave.
+	data, err := io.ReadAll(io.LimitReader(c.us, 1))
+	e := failure(err)
+	switch {
+	case err == nil: // the peer has ended the connection, or sent more
+	case e == nil || e.Kind != client.KindIO:
+		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
+	}
+	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
+	if n := shakes(c.relay.Records(1 - c.peers())); n != ours {
+		c.Errorf("we have sent %d messages of a handshake", n-ours)
+	}
+	refusal := func(r tap.Record) bool { return r.Type == tap.Alert }
+	if !c.relay.Await(1-c.peers(), patience, func(all []tap.Record) bool { return slices.ContainsFunc(all, refusal) }) {
+		c.Error("we have sent no alert")
+	}
+	c.us.Close()
+	c.them.end() // whatever it says now
+}
+
+func shakes(all []tap.Record) (n int) {
+	for _, r := range all {
+		if r.Type == tap.Handshake {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *cell) clientCertOptional() {
+	c.ask = "optional"
+	c.connect()
+	c.exchange(bulk, 0)
+	c.finish()
+}
+
+// In TLS 1.2 the handshake fails; in TLS 1.3 it is done when the server says so, and the first Read fails.
+func (c *cell) clientCertRequired() {
+	c.ask = "required"
+	err := c.begin()
+	kind := client.KindHandshake
+	if c.version == tls.VersionTLS13 {
+		must(c.T, err)
+		kind = client.KindIO
+		_, err = c.us.Read(make([]byte, 1))
+	}
+	if e := failure(err); e == nil || e.Kind != kind || !strings.Contains(e.Message, "the peer sent the alert ") {
+		c.Errorf("%v; want kind %s, and to read of the alert", err, kind)
+	}
+	c.Log(err)
+	c.them.end() // it may be there, waiting for the next
+}

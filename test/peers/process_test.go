@@ -1,0 +1,115 @@
+package peers
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+// A process is a program that carries one connection: its standard input is sent, what is received is
+// its standard output. It is killed when patience or the test ends.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  io.ReadCloser
+	done chan struct{} // closed when the process has ended
+
+	mu     sync.Mutex // guards stderr
+	stderr strings.Builder
+}
+
+func start(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	return startWith(t, nil, name, args...)
+}
+
+func startWith(t *testing.T, env []string, name string, args ...string) *process {
+	t.Helper()
+	p := &process{name: name, cmd: exec.Command(name, args...), done: make(chan struct{})}
+	// No proxy, no configuration of the tester's.
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}, env...)
+	p.cmd.Stderr = writerFunc(func(b []byte) (int, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.stderr.Write(b)
+	})
+	p.cmd.WaitDelay = time.Second
+	outR, outW, err := os.Pipe()
+	must(t, err)
+	p.out, p.cmd.Stdout = outR, outW
+	p.in, err = p.cmd.StdinPipe()
+	must(t, err)
+	must(t, testd.Spawn(p.cmd, func() {
+		defer close(p.done)
+		_ = p.cmd.Wait() // what it says is in ProcessState
+	}))
+	outW.Close()
+	timer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
+	t.Cleanup(func() {
+		timer.Stop()
+		p.cmd.Process.Kill() // most have ended long ago
+		<-p.done
+		p.in.Close()
+		p.out.Close()
+		if t.Failed() {
+			t.Logf("%s %q: %v\n%s", name, args, p.cmd.ProcessState, p.said())
+		}
+	})
+	return p
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// said is what it has written to standard error so far.
+func (p *process) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.String()
+}
+
+func (p *process) Read(b []byte) (int, error)  { return p.out.Read(b) }
+func (p *process) Write(b []byte) (int, error) { return p.in.Write(b) }
+func (p *process) closeWrite() error           { return p.in.Close() }
+
+// end ends the input, drops the rest of the output, and waits until the process has ended.
+func (p *process) end() error {
+	p.in.Close()
+	go io.Copy(io.Discard, p.out)
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("%s has not ended within %v", p.name, patience)
+	}
+}
+
+// expect waits until standard error has the text. It fails if the process ends without it.
+func (p *process) expect(text string) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
+		ended := false
+		select {
+		case <-p.done:
+			ended = true
+		default:
+		}
+		switch {
+		case strings.Contains(p.said(), text):
+			return nil
+		case ended:
+			return errors.New(p.name + " has ended: " + p.said())
+		case time.Now().After(deadline):
+			return fmt.Errorf("%s does not say %q, but: %s", p.name, text, p.said())
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package peers
+
+import "crypto/tls"
+
+// What cells cannot be done, and why. A cell that is not here has to pass.
+type role string
+
+const (
+	asClient role = "client"
+	asServer role = "server"
+	either   role = ""
+)
+
+var unable = []struct {
+	peer string // "" is all
+	role role   // the peer's
+	what string // beginning of the case's name
+	v    uint16 // 0: both
+	why  string
+}{
+	{"curl", asServer, "", 0, "curl is no server"},
+	{"curl", asClient, oneByte, 0, "curl writes as much at once as it has"},
+	{"curl", asClient, halfClosed, 0, "curl closes both directions at once"},
+	{"curl", asClient, keyUpdate, 0, "curl has no command for it"},
+	{"curl", asClient, renegotiated, 0, "curl has no command for it"},
+
+	{"", asClient, ticketsLate, tls.VersionTLS12, "in TLS 1.2 the ticket is a part of the handshake"},
+	{"", asServer, ticketsLate, tls.VersionTLS12, "in TLS 1.2 the ticket is a part of the handshake"},
+	{"crypto/tls", asServer, ticketsLate, 0, "crypto/tls sends its tickets before the client has ended the handshake"},
+	{"", asServer, resumed, 0, "our client does not resume"},
+
+	{"", either, keyUpdate, tls.VersionTLS12, "TLS 1.2 has none"},
+	{"crypto/tls", either, keyUpdate, 0, "crypto/tls cannot be told to; a forged one is tested in package openssl"},
+	{"Python", either, keyUpdate, 0, "Python's ssl cannot be told to"},
+	{"Node", either, keyUpdate, 0, "Node's tls cannot be told to"},
+	{"GnuTLS", asServer, keyUpdate, 0, "gnutls-serv has no command for it"},
+
+	{"", either, retried, tls.VersionTLS12, "TLS 1.2 has none"},
+
+	{"GnuTLS", asServer, oneByte, 0, "gnutls-serv answers line by line"},
+	{"openssl", asServer, halfClosed, 0, "s_server leaves when its input ends"},
+	{"openssl", asClient, halfClosed, 0, "s_client leaves when its input ends"},
+	{"openssl", asClient, largestPeers, 0, "s_client writes 8 KiB at most"},
+	{"GnuTLS", asClient, largestPeers, 0, "gnutls-cli writes 4 KiB at most"},
+	{"GnuTLS", asServer, largestPeers, 0, "gnutls-serv answers line by line"},
+
+	{"GnuTLS", asServer, halfClosed, 0, "gnutls-serv only echoes"},
+	{"", either, halfClosing, 0, "our interface has no call for it: tls.Close frees the handle"},
+
+	{"", either, renegotiated, tls.VersionTLS13, "TLS 1.3 has none"},
+	{"crypto/tls", either, renegotiated, 0, "crypto/tls cannot begin one"},
+	{"Python", either, renegotiated, 0, "Python's ssl cannot begin one"},
+	{"Node", asServer, renegotiated, 0, "a server of Node's tls cannot begin one"},
+
+	{"", asClient, certOptional, 0, "our server never asks for one"},
+	{"", asClient, certRequired, 0, "our server never asks for one"},
+}
+
+func cannot(p peer, r role, what string, v uint16) string {
+	for _, u := range unable {
+		if (u.peer == "" || u.peer == p.String()) && (u.role == either || u.role == r) &&
+			(u.what == "" || u.what == what) && (u.v == 0 || u.v == v) {
+			return u.why
+		}
+	}
+	return ""
+}
