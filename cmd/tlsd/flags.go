@@ -38,6 +38,7 @@ type options struct {
 	idleExit      time.Duration
 	watchdog      time.Duration
 
+	maxMemory         int // bytes
 	maxSessions       int
 	maxSessionsPerUID int // 0: not given
 	limits            session.Limits
@@ -129,11 +130,13 @@ func flagTable(o *options) []flagInfo {
 		{"", "max-pending", "N", "128",
 			"clients per server context that no Accept has taken", &number{&o.limits.Pending, 1, 1 << 16}},
 		{"", "max-message", "SIZE", "23MiB",
-			"one message, without the raw bytes behind it", &size{&o.messages.Message, 1 << 10, 1 << 30}},
+			"one message, without the raw bytes behind it", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
 		{"", "max-nesting", "N", "64",
 			"arrays and objects inside of one another in a message", &number{&o.messages.Nesting, 4, 10000}},
 		{"", "max-buffered", "SIZE", "64MiB",
-			"data of one session's calls that wait", &size{&o.messages.Buffered, 1 << 10, 1 << 40}},
+			"data of one session's calls that wait", &size{&o.messages.Buffered, 1 << 10, 1 << 40, false}},
+		{"", "max-memory", "SIZE", "0, none",
+			"memory of one worker, beyond what it has at its start", &size{&o.maxMemory, 64 << 20, 1 << 50, true}},
 
 		{"Log and service", "log-level", "LEVEL", "info",
 			"the least to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
@@ -291,6 +294,7 @@ func (n *number) Set(s string) error {
 type size struct {
 	p        *int
 	min, max int
+	zero     bool // 0 has a meaning
 }
 
 func (n *size) String() string {
@@ -307,7 +311,10 @@ func (n *size) Set(s string) error {
 		}
 	}
 	v, err := strconv.Atoi(digits)
-	if err != nil || v < 0 || v > n.max/unit || v*unit < n.min {
+	if err != nil || v < 0 || v > n.max/unit || v*unit < n.min && !(n.zero && v == 0) {
+		if n.zero {
+			return fmt.Errorf("want 0 or a number of bytes from %d to %d, such as 512MiB or 1GiB", n.min, n.max)
+		}
 		return fmt.Errorf("want a number of bytes from %d to %d, such as 512KiB, 16MiB or 1048576", n.min, n.max)
 	}
 	*n.p = v * unit

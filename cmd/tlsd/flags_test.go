@@ -44,7 +44,7 @@ func TestDefaults(t *testing.T) {
 				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
 			}
 		case *size:
-			if mib := strings.TrimSuffix(f.preset, "MiB"); mib+" MiB" != fmt.Sprintf("%d MiB", *v.p>>20) || *v.p&(1<<20-1) != 0 {
+			if mib := strings.TrimSuffix(strings.TrimSuffix(f.preset, ", none"), "MiB"); mib+" MiB" != fmt.Sprintf("%d MiB", *v.p>>20) || *v.p&(1<<20-1) != 0 {
 				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
 			}
 		case *choice:
@@ -97,6 +97,8 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"max-nesting", "4", func(o *options) any { return o.messages.Nesting }, 4},
 		{"max-buffered", "3MiB", func(o *options) any { return o.messages.Buffered }, 3 << 20},
 		{"max-buffered", "1KiB", func(o *options) any { return o.messages.Buffered }, 1 << 10},
+		{"max-memory", "64MiB", func(o *options) any { return o.maxMemory }, 64 << 20},
+		{"max-memory", "0", func(o *options) any { return o.maxMemory }, 0},
 		{"max-handles", "3", func(o *options) any { return o.limits.Handles }, 3},
 		{"max-calls", "3", func(o *options) any { return o.limits.Calls }, 3},
 		{"max-pending", "3", func(o *options) any { return o.limits.Pending }, 3},
@@ -147,6 +149,7 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		args []string
 		want string
 	}{
+		{nil, []string{"--max-memory", "63MiB"}, `invalid value "63MiB" for --max-memory: want 0 or a number of bytes from 67108864 to `},
 		{nil, []string{"--socket-mode", "999"}, `invalid value "999" for --socket-mode: want permissions in octal, from 0 to 0777`},
 		{nil, []string{"--socket-mode", "7777"}, "want permissions in octal"},
 		{nil, []string{"--workers", "0"}, `invalid value "0" for --workers: want a whole number from 1 to 1024`},

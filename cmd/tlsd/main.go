@@ -154,6 +154,9 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 	queue.tellLoss(func(entries int) { // of the audit, too, and so it is told whatever the level is
 		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
 	})
+	if o.maxMemory > 0 {
+		limitStacks(log)
+	}
 	ctx, force, stop := handleSignals(ctx, log, func() { rules.reload(log) })
 	defer stop()
 	socket, err := listen(o)
@@ -173,7 +176,7 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 		WorkerConfig: worker,
 		Shared:       o.isolation == "shared", Warm: o.spare,
 		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
-		Watchdog: o.watchdog, Confine: o.confine == "auto",
+		Watchdog: o.watchdog, Confine: o.confine == "auto", MaxMemory: int64(o.maxMemory),
 	}
 	if cfg.Shared {
 		cfg.Warm = o.workers
@@ -208,6 +211,7 @@ func workerSettings(o *options) (json.RawMessage, error) {
 	return json.Marshal(workerConfig{
 		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
 		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
+		MaxMemory: int64(o.maxMemory),
 	})
 }
 
@@ -225,6 +229,21 @@ func warn(o *options, log *zap.Logger) {
 	if need := uint64(o.maxSessions)*perSession + own; limit.Cur < need {
 		log.Warn("the limit of open files (RLIMIT_NOFILE) is too low for --max-sessions",
 			zap.Uint64("limit", limit.Cur), zap.Uint64("needed", need), zap.Int("max-sessions", o.maxSessions))
+	}
+}
+
+// limitStacks makes the stacks of workers' threads small, which inherit this: the C library takes it for the size of
+// each, and all of it counts as their memory.
+func limitStacks(log *zap.Logger) {
+	const enough = 1 << 20
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_STACK, &limit)
+	if err == nil && limit.Cur > enough {
+		limit.Cur = enough
+		err = unix.Setrlimit(unix.RLIMIT_STACK, &limit)
+	}
+	if err != nil {
+		log.Warn("the stacks of workers' threads count as their memory in full", zap.Error(err))
 	}
 }
 

@@ -49,6 +49,7 @@ type workerConfig struct {
 	Messages      rpc.Limits       `json:"messages"`
 	AnswerTimeout time.Duration    `json:"answerTimeout"`
 	IdleTimeout   time.Duration    `json:"idleTimeout"`
+	MaxMemory     int64            `json:"maxMemory"` // 0: no limit
 	LogLevel      string           `json:"logLevel"`
 }
 
@@ -115,6 +116,11 @@ type workerProcess struct {
 func (w *workerProcess) run() int {
 	go w.send()
 	engine, ready := loadEngine(w.cfg.Libssl, w.page)
+	if w.cfg.MaxMemory > 0 {
+		if err := confine.LimitMemory(w.cfg.MaxMemory); err != nil {
+			w.log.Error("the worker's memory is not limited", zap.Error(err))
+		}
+	}
 	if w.measures != nil {
 		w.measures.Finish() // the library is loaded
 		ready.Confinement = w.measures

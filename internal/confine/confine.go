@@ -43,8 +43,9 @@ func (m Measures) note(measure string, err error) {
 	}
 }
 
-// Restart confines the calling thread and executes the program again, if the
-// environment asks for that. Otherwise it returns the measures of the Restart that came before, or nil if no
+// Restart has the kernel kill this process before the one that has started it, when memory is
+// short. Then it confines the calling thread and executes the program again, if the
+// environment asks for that. In the program that is executed again, it does nothing but return the measures; they are nil if no
 // confinement is wanted. It is called before anything else.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
@@ -52,6 +53,7 @@ func Restart() Measures {
 	m := Measures{}
 	switch {
 	case state == "":
+		dieFirst() // nobody has asked for a report
 		return nil
 	case state != EnvAsk:
 		if err := json.Unmarshal([]byte(state), &m); err != nil {
@@ -59,6 +61,7 @@ func Restart() Measures {
 		}
 		return m
 	}
+	m.note("dieFirst", dieFirst())
 	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		m.note("landlock", fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err))

@@ -25,6 +25,7 @@ import (
 type end struct {
 	signal unix.Signal // 0: it has exited
 	status int         // if it has exited
+	peak   int64       // the most memory that was resident, in bytes
 }
 
 // awaitEnd waits until the process has ended, and leaves it to be waited for.
@@ -37,23 +38,40 @@ func awaitEnd(pid int) end {
 		status                int32
 		_                     [100]byte
 	}
+	var used unix.Rusage
 	for {
-		err := unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, nil)
+		err := unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, &used)
+		peak := used.Maxrss << 10
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err != nil: // cannot be: it is our child, and nobody else waits for it
 			return end{status: -1}
 		case info.code == 1: // CLD_EXITED
-			return end{status: int(info.status)}
+			return end{status: int(info.status), peak: peak}
 		}
-		return end{signal: unix.Signal(info.status)}
+		return end{signal: unix.Signal(info.status), peak: peak}
 	}
 }
 
 // signalLine is how the Go runtime begins the dump of a signal that it dies of
 // (then the exit status is 2), on the goroutine's side and on C's.
 var signalLine = regexp.MustCompile(`(?m)^(?:fatal error: |\[signal )?(SIG[A-Z]{2,6}): `)
+
+// memoryLine is how the Go runtime says that it has got no more memory. It dies of that.
+var memoryLine = regexp.MustCompile(`(?m)^fatal error: (?:runtime: )?(?:out of memory|cannot allocate memory)`)
+
+const outOfMemory = "ran out of memory"
+
+// sizeText is a number of bytes as one would give it to a flag.
+func sizeText(n int64) string {
+	for i, unit := range []string{"GiB", "MiB", "KiB"} {
+		if part := int64(1) << (30 - 10*i); n%part == 0 {
+			return fmt.Sprintf("%d%s", n/part, unit)
+		}
+	}
+	return fmt.Sprint(n)
+}
 
 // cause says what became of a worker, as the rest of "the worker of this session …".
 func (e end) cause(stderr string) string {
@@ -68,6 +86,9 @@ func (e end) cause(stderr string) string {
 		}
 		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
 			return "died of a panic"
+		}
+		if memoryLine.MatchString(stderr) {
+			return outOfMemory
 		}
 		if strings.HasPrefix(stderr, "fatal error: ") || strings.Contains(stderr, "\nfatal error: ") {
 			return "died of a fatal error of its runtime"
@@ -88,6 +109,15 @@ type lastWords struct {
 // connections.
 func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	last := lastWords{cause: e.cause(stderr)}
+	switch recent := s.oom.look(); {
+	case e.signal == unix.SIGKILL && recent:
+		last.cause = "was killed by the kernel, which was out of memory"
+	case s.MaxMemory == 0:
+	case last.cause == outOfMemory:
+		last.cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
+	case e.peak >= s.MaxMemory: // neither C nor Go looks everywhere whether it has got memory
+		last.cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
+	}
 	select {
 	case <-w.ready:
 		last.library = w.report.Version

@@ -67,6 +67,9 @@ type Config struct {
 	MaxSessions       int // at the same time
 	MaxSessionsPerUID int // of one user; 0: as many
 
+	// MaxMemory is what workers are told, by WorkerConfig, of how much memory each may have, in bytes; 0: no limit.
+	MaxMemory int64
+
 	// Watchdog is the time within which a worker that has sessions must answer a ping, and a
 	// call into the library come back. It is killed if not. 0: never.
 	Watchdog time.Duration
@@ -79,6 +82,8 @@ type Config struct {
 type Supervisor struct {
 	Config
 	callers *zap.Logger // for lines that a hostile caller could make by the thousand
+
+	oom *oomWatch
 
 	wake     chan struct{} // the pool may lack a worker
 	idle     chan struct{} // active has become 0
@@ -128,6 +133,7 @@ func New(cfg Config) *Supervisor {
 		callers: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, time.Second, 10, 1000)
 		})),
+		oom:      watchOOM(),
 		wake:     make(chan struct{}, 1),
 		idle:     make(chan struct{}, 1),
 		starting: make(chan struct{}, maxStarting),

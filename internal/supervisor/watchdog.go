@@ -40,6 +40,7 @@ func (s *Supervisor) guard(w *worker, stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
+		s.oom.look()
 		s.mu.Lock()
 		busy, ponged := len(w.sessions) > 0 && !w.ending, w.ponged
 		s.mu.Unlock()

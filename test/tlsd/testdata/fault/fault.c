@@ -211,7 +211,7 @@ static int eat(void)
 {
 	int n;
 
-	for (n = 0; n < 1 << 16; n++) {
+	for (n = 0; n < 1 << 11; n++) {
 		char *piece = malloc(1 << 20);
 
 		if (!piece)

@@ -1,0 +1,82 @@
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The limit of a worker's memory is RLIMIT_DATA (getrlimit(2)): what it can write to and shares with nobody, of Go and of
+// C. Of the others, RLIMIT_AS counts the gigabytes of addresses that Go reserves and does not use, and a cgroup of
+// its own for each worker is not for everybody to make.
+
+// LimitMemory lets the process have max bytes more than it has now. Then malloc(3) fails, and
+// an allocation of Go ends the process. Go's collector works harder from three quarters of it on.
+func LimitMemory(max int64) error {
+	has, err := dataBytes()
+	if err != nil {
+		return err
+	}
+	if has > math.MaxInt64-max {
+		return fmt.Errorf("limit memory to %d bytes: too many", max)
+	}
+	limit := uint64(has + max)
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return fmt.Errorf("setrlimit RLIMIT_DATA: %w", err)
+	}
+	if most := max / 4 * 3; most < debug.SetMemoryLimit(-1) { // GOMEMLIMIT may be lower
+		debug.SetMemoryLimit(most)
+	}
+	return nil
+}
+
+// dataBytes is what RLIMIT_DATA counts.
+func dataBytes() (int64, error) {
+	const file, key = "/proc/self/status", "VmData:"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", file, err)
+			}
+			return n << 10, nil
+		}
+	}
+	return 0, errors.New(file + " has no " + key)
+}
+
+// oomBias is how much sooner than the supervisor a worker is chosen when the machine, or its cgroup, is out of
+// memory, in thousandths of all memory. Enough for the supervisor, which is small, to live, and too little for workers
+// to die of another program's hunger before that program does.
+const oomBias = 100
+
+// dieFirst has the kernel choose this process, and what it executes, before the one that
+// has started it (proc_pid_oom_score_adj(5)).
+func dieFirst() error {
+	const file = "/proc/self/oom_score_adj"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(strconv.Itoa(min(score+oomBias, 1000)))
+	return err
+}

@@ -1,0 +1,55 @@
+package supervisor
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
+	t.Parallel()
+	w := &oomWatch{file: filepath.Join(t.TempDir(), "memory.events")}
+	count := func(n string) {
+		must(t, os.WriteFile(w.file, []byte("low 0\noom 9\noom_kill "+n+"\noom_group_kill 7\n"), 0o600))
+	}
+	if w.look() {
+		t.Error("a file that is not there says that there was a kill")
+	}
+	count("0")
+	if w.look() {
+		t.Error("a count of 0 says so")
+	}
+	count("3")
+	if !w.look() || !w.look() {
+		t.Error("a count that has grown does not say so")
+	}
+	w.grown = w.grown.Add(-oomWindow)
+	if w.look() {
+		t.Error("a count that had grown long ago says so")
+	}
+	count("nonsense")
+	if w.look() || w.count != 3 {
+		t.Error("nonsense counts")
+	}
+}
+
+func TestTheMachineCountsKills(t *testing.T) {
+	t.Parallel()
+	w := watchOOM()
+	if _, ok := oomKills(w.file); !ok {
+		t.Errorf("there is no count in %s", w.file)
+	}
+	if time.Since(w.grown) < oomWindow {
+		t.Error("an old count is a new kill")
+	}
+}
+
+func TestSizeText(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{1 << 30: "1GiB", 3 << 29: "1536MiB", 96 << 20: "96MiB", 1 << 10: "1KiB", 1000: "1000"} {
+		if got := sizeText(n); got != want {
+			t.Errorf("%d: %s; want %s", n, got, want)
+		}
+	}
+}

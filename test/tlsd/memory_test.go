@@ -1,0 +1,161 @@
+package tlsd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What happens when a worker, or the machine, has no more memory.
+
+// full is what the library has reported of the memory that it could have.
+func full(t *testing.T, log string) (mebibytes float64) {
+	t.Helper()
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mebibytes, _ = entry(string(text), "full")["mebibytes"].(float64)
+	return mebibytes
+}
+
+func TestMemoryOfAWorkerIsLimited(t *testing.T) {
+	cause := regexp.MustCompile(`(ran out of memory|died of [a-zA-Z ]+ close to its limit of memory) \(--max-memory 96MiB\)`)
+	t.Parallel()
+	lib := faultyLibrary(t)
+	port := echoServer(t)
+	for mode, flags := range modes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			dir := shortDir(t)
+			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
+			startWith(t, nil, "exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
+			var users []*user
+			for range 4 {
+				users = append(users, newUser(t, sock, port))
+			}
+			// A library that looks whether it has got memory goes on.
+			if got := users[0].ask("tls.Read", "1,1010"); !strings.Contains(got, `"result":"ZnVsbA=="`) {
+				t.Fatal(got)
+			}
+			if n := full(t, log); n < 60 || n > 96 {
+				t.Errorf("of 96 MiB the library could have %v", n)
+			}
+			// Go cannot go on. It does not look at each place whether it has got memory.
+			message := `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"` + strings.Repeat("AAAA", 4<<20) + `"]}`
+			fmt.Fprintln(users[0], message) // it cannot take all of it
+			got, err := users[0].hear()
+			why := cause.FindString(got)
+			if why == "" || !strings.Contains(got, `"kind":"lost"`) {
+				t.Fatalf("the caller is told %q, %v", got, err)
+			}
+			for _, u := range users[1:] {
+				if u.worker == users[0].worker {
+					u.lost(why)
+				} else {
+					u.talk()
+				}
+			}
+			if e := buried(t, log, users[0].worker); e["cause"] != why {
+				t.Errorf("the log says %v; the callers are told %s", e, why)
+			}
+			// A library that does not look.
+			u := newUser(t, sock, port)
+			u.say("tls.Read", "1,1009")
+			u.lost("died of SIGSEGV close to its limit of memory (--max-memory 96MiB) in tls.Read")
+			newUser(t, sock, port).talk()
+		})
+	}
+}
+
+// memoryGroup makes a cgroup with a limit, and returns the file that takes the processes that are to be in it.
+func memoryGroup(t *testing.T, limit int) (procs string) {
+	t.Helper()
+	name := fmt.Sprintf("tlsd-test-%d-%s", os.Getpid(), filepath.Base(t.Name()))
+	var why []string
+	for _, v := range []struct{ dir, limit string }{
+		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, // version 1
+		{"/sys/fs/cgroup", "memory.max"},                   // version 2
+	} {
+		dir := filepath.Join(v.dir, name)
+		if _, err := os.Stat(filepath.Join(v.dir, "cgroup.procs")); err != nil {
+			why = append(why, err.Error())
+			continue
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			why = append(why, err.Error())
+			continue
+		}
+		t.Cleanup(func() { // the workers go when tlsd is gone
+			for end := time.Now().Add(patience); os.Remove(dir) != nil && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+		if err := os.WriteFile(filepath.Join(dir, v.limit), fmt.Append(nil, limit), 0); err != nil {
+			why = append(why, err.Error())
+			continue
+		}
+		return filepath.Join(dir, "cgroup.procs")
+	}
+	t.Skipf("THE KERNEL'S OUT-OF-MEMORY KILLER IS NOT TRIED: it needs a memory cgroup, as root: %s", strings.Join(why, "; "))
+	return ""
+}
+
+// The supervisor has to outlive its workers.
+func TestKernelThatIsOutOfMemoryPrefersWorkers(t *testing.T) {
+	t.Parallel()
+	score := func(pid int) (n int) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscan(string(text), &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for _, confine := range []string{"auto", "off"} {
+		sock := filepath.Join(shortDir(t), "s")
+		daemon := startWith(t, nil, "", "--socket", sock, "--confine", confine)
+		_, _, worker := connect(t, sock)
+		if own, its := score(daemon.Process.Pid), score(worker); its != min(own+100, 1000) {
+			t.Errorf("--confine=%s: the supervisor's score is %d, the worker's %d", confine, own, its)
+		}
+	}
+}
+
+func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
+	t.Parallel()
+	lib := faultyLibrary(t)
+	port := echoServer(t)
+	for mode, flags := range modes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			group := memoryGroup(t, 160<<20)
+			dir := shortDir(t)
+			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
+			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib}, flags...)...)
+			var users []*user
+			for range 4 {
+				users = append(users, newUser(t, sock, port))
+			}
+			users[0].say("tls.Read", "1,1010")
+			const cause = "was killed by the kernel, which was out of memory"
+			for _, u := range users {
+				if u.worker == users[0].worker {
+					u.lost(cause + " in tls.Read")
+				} else {
+					u.talk()
+				}
+			}
+			if e := buried(t, log, users[0].worker); e["cause"] != cause || e["exit"] != "SIGKILL" {
+				t.Errorf("the log says %v", e)
+			}
+			newUser(t, sock, port).talk()
+		})
+	}
+}
