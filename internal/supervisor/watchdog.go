@@ -17,12 +17,33 @@ import (
 //   - A thread is in the library and does not come back. Other threads can still answer pings, so
 //     this is seen in the page of vitals.
 //
-// It counts looks, not time, so that a machine that was asleep, or a supervisor that
+// A worker that is not ready in time hangs, too. It all counts looks, not time, so that a machine that was asleep, or a supervisor that
 // was stopped, does not cost a session.
 const looks = 4
 
 // abortGrace is the time that a worker has to write down, on SIGABRT, where it hangs.
 const abortGrace = time.Second
+
+// awaitReady kills a worker that is not ready within startTimeout.
+func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger) {
+	tick := time.NewTicker(startTimeout / looks)
+	defer tick.Stop()
+	for range looks {
+		select {
+		case <-tick.C:
+		case <-w.ready:
+			return
+		case <-stop:
+			return
+		}
+	}
+	select {
+	case <-w.ready: // the last look may have found both
+	default:
+		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
+		w.kill()
+	}
+}
 
 // guard watches over a worker until stop is closed.
 func (s *Supervisor) guard(w *worker, stop <-chan struct{}) {

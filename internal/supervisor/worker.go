@@ -151,19 +151,14 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 
 	noise := make(chan string, 1)
 	go func() { noise <- relay(stderr, log) }()
-	late := time.AfterFunc(startTimeout, func() {
-		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
-		w.kill()
-	})
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
+	guarding.Go(func() { s.awaitReady(w, stop, log) })
 	err := s.converse(w, func() {
-		late.Stop()
 		if s.Watchdog > 0 {
 			guarding.Go(func() { s.guard(w, stop) })
 		}
 	})
-	late.Stop()
 	close(stop)
 	guarding.Wait()
 	w.channel.Close()
