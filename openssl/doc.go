@@ -21,6 +21,7 @@
 //   - OpenSSL's error queue is empty whenever no call is under way, on every thread.
 //   - Nobody is ever asked for a password: an encrypted key is an error.
 //   - Verification is OpenSSL's; why it failed is told: reason, depth, subject, trust store.
+//   - What has failed or was closed leaves nothing allocated.
 //   - Nothing is logged. No error contains payload, a key or a password.
 //
 // Reading and writing allocate nothing as long as they need not wait, and a little, whatever the size, if they do.

@@ -1,0 +1,266 @@
+package openssl_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ebitengine/purego"
+
+	"tlsd/internal/testcert"
+	"tlsd/openssl"
+)
+
+// The C library counts the bytes that are allocated (mallinfo2(3)). Go's own memory is not among them, so what is counted
+// is OpenSSL's, and what this package makes for it. The test runs in a process of its own, where nothing else
+// allocates, and without the caches of malloc, which count as allocated.
+
+const (
+	growEnv  = "TLSD_TEST_GROW"
+	tunables = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
+)
+
+// A churn makes something of the library and gives all of it back. The error is not expected.
+type churn struct {
+	name string
+	run  func(t *testing.T) error
+}
+
+// Whatever fails, as often as it fails, leaves nothing allocated.
+func TestNothingIsLeftOfWhatFails(t *testing.T) {
+	if os.Getenv(growEnv) == "" {
+		t.Parallel()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // on a machine that has other things to do
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), growEnv+"=1", tunables)
+		out, err := cmd.CombinedOutput()
+		switch {
+		case err != nil || !strings.Contains(string(out), t.Name()):
+			t.Errorf("%v\n%s", err, out)
+		case strings.Contains(string(out), "--- SKIP"):
+			t.Skipf("%s", out)
+		default:
+			t.Logf("in a process of its own:\n%s", out)
+		}
+		return
+	}
+	allocated := mallinfo(t)
+	for _, c := range churns(t) {
+		t.Run(c.name, func(t *testing.T) {
+			round := func(n int) (grown int) {
+				before := allocated()
+				for range n {
+					if err := c.run(t); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return allocated() - before
+			}
+			const n = 50
+			round(n) // what is allocated once
+			// A new thread allocates, too; so one round that leaves nothing is enough. The least that malloc can give
+			// are 24 bytes.
+			least := 0
+			for range 6 {
+				grown := round(n)
+				if grown < 24*n {
+					t.Logf("%d bytes more after %d times", grown, n)
+					return
+				}
+				if least == 0 || grown < least {
+					least = grown
+				}
+			}
+			t.Errorf("%d bytes more, or above, each %d times", least, n)
+		})
+	}
+	// The test must be able to see a leak.
+	l, id := load(t), newIdentity(t)
+	before := allocated()
+	for range 10 {
+		if _, err := l.NewServerContext(id.cert.CertPEM, id.cert.KeyPEM); err != nil { // never freed
+			t.Fatal(err)
+		}
+	}
+	if grown := allocated() - before; grown < 10*1000 {
+		t.Errorf("10 contexts that are not freed are %d bytes", grown)
+	}
+}
+
+// mallinfo gives a function that tells the number of bytes that are allocated.
+func mallinfo(t *testing.T) func() int {
+	t.Helper()
+	type sizes struct{ arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost uintptr }
+	type ints struct{ arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost int32 }
+	if f, err := purego.Dlsym(purego.RTLD_DEFAULT, "mallinfo2"); err == nil { // since glibc 2.33
+		var get func() sizes
+		purego.RegisterFunc(&get, f)
+		return func() int { s := get(); return int(s.uordblks + s.hblkhd) }
+	}
+	f, err := purego.Dlsym(purego.RTLD_DEFAULT, "mallinfo")
+	if err != nil {
+		t.Skipf("this C library does not tell what is allocated: %v", err)
+	}
+	var get func() ints
+	purego.RegisterFunc(&get, f)
+	return func() int { s := get(); return int(s.uordblks) + int(s.hblkhd) }
+}
+
+func churns(t *testing.T) []churn {
+	t.Helper()
+	l, id := load(t), newIdentity(t)
+	stranger := testcert.NewCA(t, "Stranger")
+	old := id.ca.Issue(t, testcert.Leaf{CN: "old", DNS: []string{"localhost"}, Expired: true})
+	client, server := clientContext(t, l, id.ca.PEM()), serverContext(t, l, id.cert)
+	untrusting := clientContext(t, l, stranger.PEM())
+	bad := pemOf("CERTIFICATE", []byte("bad"))
+
+	// A peer that closes with something unread resets.
+	const gone = "the connection during the handshake"
+	// dial does a handshake with a peer, and closes. It must end as is wanted.
+	dial := func(ctx *openssl.Context, host, want string, peer func(net.Conn)) func(*testing.T) error {
+		return func(t *testing.T) error {
+			ours, peers := connected(t)
+			defer peers.Close()
+			done := make(chan struct{})
+			go func() { defer close(done); peer(peers) }()
+			c, err := ctx.NewClient(ours, host)
+			if err == nil {
+				err = c.Handshake(t.Context())
+				if err == nil && want == "then cut" {
+					_, err = c.Read(t.Context(), make([]byte, 10))
+				}
+				c.Close()
+			}
+			<-done
+			return expected(err, want)
+		}
+	}
+	accept := func(want string, peer func(net.Conn)) func(*testing.T) error {
+		return func(t *testing.T) error {
+			ours, peers := connected(t)
+			defer peers.Close()
+			done := make(chan struct{})
+			go func() { defer close(done); peer(peers) }()
+			c, err := server.NewServer(ours)
+			if err == nil {
+				err = c.Handshake(t.Context())
+				c.Close()
+			}
+			<-done
+			return expected(err, want)
+		}
+	}
+	serves := func(cert *testcert.Cert) func(net.Conn) {
+		return func(nc net.Conn) {
+			_, _ = io.Copy(io.Discard, tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}))
+		}
+	}
+	bundle := func(pem []byte, want string) func(*testing.T) error {
+		return func(*testing.T) error {
+			b, err := l.ParseCABundle("ca.pem", pem)
+			if err == nil {
+				b.Free()
+			}
+			return expected(err, want)
+		}
+	}
+	serverOf := func(cert, key []byte, want string) func(*testing.T) error {
+		return func(*testing.T) error {
+			ctx, err := l.NewServerContext(cert, key)
+			if err == nil {
+				ctx.Free()
+			}
+			return expected(err, want)
+		}
+	}
+	join := func(a, b []byte) []byte { return append(append([]byte{}, a...), b...) }
+	return []churn{
+		{"client: all is well", dial(client, "localhost", "", serves(id.cert))},
+		{"client: unknown authority", dial(untrusting, "localhost", "unable to get local issuer", serves(id.cert))},
+		{"client: another name", dial(client, "other.test", "mismatch", serves(id.cert))},
+		{"client: expired", dial(client, "localhost", "expired", serves(old))},
+		{"client: bad host", dial(client, "a b", "is not a host name", func(net.Conn) {})},
+		{"client: the peer closes", dial(client, "localhost", gone, func(nc net.Conn) { nc.Close() })},
+		{"client: the peer is no TLS", dial(client, "localhost", "does not speak TLS", func(nc net.Conn) {
+			_, _ = nc.Write([]byte("HTTP/1.0 400 Bad Request\r\n\r\n"))
+			_, _ = io.Copy(io.Discard, nc)
+		})},
+		{"client: an alert", dial(client, "localhost", "alert", func(nc net.Conn) {
+			_ = tls.Server(nc, &tls.Config{}).Handshake()
+			_, _ = io.Copy(io.Discard, nc)
+		})},
+		{"client: cut afterwards", dial(client, "localhost", "then cut", func(nc net.Conn) {
+			_ = tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}}).Handshake()
+			_ = nc.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, nc)
+		})},
+		{"server: all is well", accept("", func(nc net.Conn) {
+			_, _ = io.Copy(io.Discard, tls.Client(nc, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost"}))
+		})},
+		{"server: the client refuses", accept("alert bad_certificate", func(nc net.Conn) {
+			_ = tls.Client(nc, &tls.Config{RootCAs: stranger.Pool(), ServerName: "localhost", MaxVersion: tls.VersionTLS12}).Handshake()
+			_, _ = io.Copy(io.Discard, nc)
+		})},
+		{"server: the client is no TLS", accept("does not speak TLS", func(nc net.Conn) {
+			_, _ = nc.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
+			_, _ = io.Copy(io.Discard, nc)
+		})},
+		{"server: the client goes", accept(gone, func(nc net.Conn) { nc.Close() })},
+		{"bundle: good", bundle(join(id.ca.PEM(), stranger.PEM()), "")},
+		{"bundle: bad certificate", bundle(join(id.ca.PEM(), bad), "is not a valid certificate")},
+		{"bundle: repeated", bundle(join(id.ca.PEM(), id.ca.PEM()), "")},
+		{"bundle: a key", bundle(id.cert.KeyPEM, "has no certificate")},
+		{"bundle: no PEM", bundle(id.ca.Cert.Raw, "is binary")},
+		{"context: good", serverOf(id.cert.CertPEM, id.cert.KeyPEM, "")},
+		{"context: bad intermediate", serverOf(join(id.cert.CertPEM, bad), id.cert.KeyPEM, "is not a valid certificate")},
+		{"context: bad key", serverOf(id.cert.CertPEM, pemOf("PRIVATE KEY", []byte("bad")), "is not a valid private key")},
+		{"context: another key", serverOf(id.cert.CertPEM, old.KeyPEM, "does not match")},
+		{"context: encrypted key", serverOf(id.cert.CertPEM, readFile(t, id.cert.EncryptedKey(t, "secret")), "is encrypted")},
+		{"context: the system's store", func(*testing.T) error {
+			ctx, err := l.NewClientContext(nil)
+			if err == nil {
+				ctx.Free()
+			}
+			return err
+		}},
+	}
+}
+
+// expected is nil if err says what is wanted; "" is wanted to succeed.
+func expected(err error, want string) error {
+	switch {
+	case err == nil && want == "", err != nil && want != "" && strings.Contains(err.Error(), strings.TrimPrefix(want, "then ")):
+		return nil
+	case err == nil:
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// connected is tcpPair without what the test's end has to do for each.
+func connected(t *testing.T) (ours, peers *net.TCPConn) {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ours, err = net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers, err = l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = peers.SetDeadline(time.Now().Add(30 * time.Second)) // what hangs ends
+	return ours, peers
+}
