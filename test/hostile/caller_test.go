@@ -88,7 +88,7 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				before, supervisors := len(openFiles(t, workerOf(t, tk.c))), len(openFiles(t, d.PID))
 				port := testd.Port(t)
 				// What it has: a Read and an Accept that wait, and a client that was not accepted.
-				caller := startCaller(t, d, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
+				caller, gone := startCaller(t, d, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
 {"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
 {"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
 {"jsonrpc":"2.0","id":4,"method":"tls.NewServerContext","params":[%q,%q]}
@@ -101,7 +101,7 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				must(t, err)
 				defer pending.Close()
 				must(t, caller.Process.Kill())
-				caller.Wait()
+				<-gone
 
 				testd.Eventually(t, patience, "the peer sees the end", func() bool { return open() == 1 })
 				pending.SetDeadline(time.Now().Add(patience))
@@ -122,7 +122,7 @@ const callerEnv = "HOSTILE_TEST_CALLER"
 
 // startCaller starts a process that connects to the daemon, sends a text, and then reads answers
 // until it is killed.
-func startCaller(t *testing.T, d *testd.Daemon, text string) *exec.Cmd {
+func startCaller(t *testing.T, d *testd.Daemon, text string) (*exec.Cmd, <-chan struct{}) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", d.Socket)
 	cmd.Env = append(os.Environ(), callerEnv+"=1")
@@ -130,12 +130,11 @@ func startCaller(t *testing.T, d *testd.Daemon, text string) *exec.Cmd {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	must(t, err)
-	must(t, testd.Spawn(cmd, func() {}))
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	gone := start(t, cmd)
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatalf("the caller says %q, %v", line, err)
 	}
-	return cmd
+	return cmd, gone
 }
 
 func playCaller(args []string) int {

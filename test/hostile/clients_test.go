@@ -455,7 +455,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	must(t, err)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
-	must(t, testd.Spawn(cmd, func() {}))
+	ended := start(t, cmd)
 	h := <-accepted
 	for range 20 {
 		io.WriteString(in, "R\n") // fails when s_client has given up
@@ -468,7 +468,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 		}
 	}
 	in.Close()
-	cmd.Wait()
+	<-ended
 	if !strings.Contains(out.String(), "RENEGOTIATING") || !strings.Contains(out.String(), "no renegotiation") {
 		t.Errorf("s_client says:\n%s", &out)
 	}

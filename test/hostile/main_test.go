@@ -17,6 +17,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -277,3 +278,12 @@ func isTimeout(err error) bool {
 
 // isReset says whether the other side has closed the connection before all was read that it was sent.
 func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) }
+
+// start runs a command that is killed when the test ends, if not before. ended is closed when it has ended.
+func start(t *testing.T, cmd *exec.Cmd) (ended <-chan struct{}) {
+	t.Helper()
+	gone := make(chan struct{})
+	must(t, testd.Spawn(cmd, func() { cmd.Wait(); close(gone) }))
+	t.Cleanup(func() { cmd.Process.Kill(); <-gone })
+	return gone
+}

@@ -3,10 +3,12 @@ package hostile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,9 +91,9 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 			logs[i] = new(strings.Builder)
 			cmds[i] = exec.Command(testd.Exe(t, "tlsd"), "--socket", path, "--spare=0")
 			cmds[i].Stderr = logs[i]
-			must(t, testd.Spawn(cmds[i], func() {}))
+			gone := start(t, cmds[i])
 			group.Go(func() {
-				cmds[i].Wait()
+				<-gone
 				if cmds[i].ProcessState.ExitCode() == 1 && strings.Contains(logs[i].String(), "another tlsd is serving "+path) {
 					losers.Store(i, true)
 				} else {
@@ -181,8 +183,7 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 		path := filepath.Join(testd.Dir(t), "s")
 		must(t, os.WriteFile(path+".lock", []byte("whatever"), 0o400))
 		cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
-		must(t, testd.Spawn(cmd, func() {}))
-		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		start(t, cmd)
 		testd.Eventually(t, patience, "it serves", func() bool {
 			c, err := client.Dial(t.Context(), path)
 			if err == nil {
@@ -218,8 +219,7 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	unix.Close(fd) // it is killed
 	lock.Close()
 	cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
-	must(t, testd.Spawn(cmd, func() {}))
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	start(t, cmd)
 	testd.Eventually(t, patience, "the next daemon serves", func() bool {
 		c, err := client.Dial(t.Context(), path)
 		if err == nil {
@@ -239,6 +239,13 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	tk := w.talk(t, d.Dial(t), port)
 	must(t, unix.Kill(d.PID, unix.SIGSTOP))
 	t.Cleanup(func() { unix.Kill(d.PID, unix.SIGCONT) })
+	testd.Eventually(t, patience, "all of its threads have stopped", func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID))
+		return len(threads) > 0 && !slices.ContainsFunc(threads, func(file string) bool {
+			stat, _ := os.ReadFile(file)
+			return !strings.Contains(string(stat), ") T ")
+		})
+	})
 	var both sync.WaitGroup
 	both.Go(func() {
 		begin := time.Now()
