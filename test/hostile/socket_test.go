@@ -235,7 +235,7 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
-	d := testd.Start(t)
+	d := testd.Start(t, "--spare=16") // some are just being started, and cannot say that they are ready
 	tk := w.talk(t, d.Dial(t), port)
 	must(t, unix.Kill(d.PID, unix.SIGSTOP))
 	t.Cleanup(func() { unix.Kill(d.PID, unix.SIGCONT) })
@@ -264,6 +264,9 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	must(t, unix.Kill(d.PID, unix.SIGCONT))
 	serves(t, d)
 	tk.works(t)
+	if log := d.Log(t); strings.Contains(log, `"level":"error"`) {
+		t.Error("a worker has not survived that")
+	}
 }
 
 // scriptFails runs a script that is led to the socket, may start no daemon of its own, and opens a client. It must fail, and
