@@ -57,12 +57,13 @@ type Daemon struct {
 	Socket string // path of its socket
 	PID    int    // of the supervisor
 
-	exe    string // a link of this daemon alone, by which its processes are known
-	log    string // file
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when the supervisor has exited, and err is set
-	err    error
-	stop   sync.Once
+	exe     string // a link of this daemon alone, by which its processes are known
+	log     string // file
+	options Options
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when the supervisor has exited, and err is set
+	err     error
+	stop    sync.Once
 }
 
 // Options say how a daemon is started.
@@ -100,13 +101,33 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 		check(tb, err)
 	}
 	d := &Daemon{
-		Socket: filepath.Join(dir, "tlsd.sock"),
-		exe:    filepath.Join(dir, "tlsd"),
-		log:    filepath.Join(dir, "log"),
-		exited: make(chan struct{}),
+		Socket:  filepath.Join(dir, "tlsd.sock"),
+		exe:     filepath.Join(dir, "tlsd"),
+		log:     filepath.Join(dir, "log"),
+		options: o,
 	}
 	check(tb, os.Link(Exe(tb, "tlsd"), d.exe))
-	log, err := os.Create(d.log)
+	tb.Cleanup(func() {
+		if d.exited == nil {
+			return // it could not even be started
+		}
+		err := d.Stop(tb)
+		if err != nil && !o.MayFail {
+			tb.Errorf("tlsd, stopped by SIGTERM: %v", err)
+		}
+		if tb.Failed() {
+			tb.Logf("the log of tlsd:\n%s", d.Log(tb))
+		}
+	})
+	d.launch(tb)
+	return d
+}
+
+// launch starts the process and waits until it listens.
+func (d *Daemon) launch(tb testing.TB) {
+	tb.Helper()
+	o := d.options
+	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	check(tb, err)
 	defer log.Close()
 
@@ -133,23 +154,15 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	if o.UID != 0 {
 		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
 	}
+	exited := make(chan struct{})
 	check(tb, Spawn(d.cmd, func() {
 		d.err = d.cmd.Wait()
-		close(d.exited)
+		close(exited)
 	}))
+	d.exited = exited
 	readySide.Close() // so that the daemon's end is the pipe's
 	d.PID = d.cmd.Process.Pid
-	tb.Cleanup(func() {
-		err := d.Stop(tb)
-		if err != nil && !o.MayFail {
-			tb.Errorf("tlsd, stopped by SIGTERM: %v", err)
-		}
-		if tb.Failed() {
-			tb.Logf("the log of tlsd:\n%s", d.Log(tb))
-		}
-	})
 	d.await(tb, ready)
-	return d
 }
 
 // Spawn starts cmd in such a way that the kernel kills it if this process dies without
@@ -216,32 +229,51 @@ func (d *Daemon) Exited() <-chan struct{} { return d.exited }
 // can be called more than once.
 func (d *Daemon) Stop(tb testing.TB) error {
 	tb.Helper()
-	d.stop.Do(func() {
-		_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended
-		select {
-		case <-d.exited:
-		case <-time.After(stopTime):
-			tb.Errorf("tlsd (pid %d) did not end within %v after SIGTERM", d.PID, stopTime)
-			_ = d.cmd.Process.Kill()
-			<-d.exited
-		}
-		// Workers end when the supervisor does; the last of them may be a moment behind.
-		for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
-			left := d.Processes()
-			if len(left) == 0 {
-				return
-			}
-			if time.Now().After(deadline) {
-				tb.Errorf("processes of tlsd are left: %v", left)
-				for _, pid := range left {
-					_ = syscall.Kill(pid, syscall.SIGKILL)
-				}
-				return
-			}
-		}
-	})
+	d.stop.Do(func() { d.end(tb, syscall.SIGTERM) })
 	<-d.exited
 	return d.err
+}
+
+// Restart ends the daemon with a signal, or two, waits for it as Stop does, and starts it again on the same
+// socket. Flags, if there are any, take the place of those before. No other method may run at the same time.
+func (d *Daemon) Restart(tb testing.TB, signals []syscall.Signal, flags ...string) error {
+	tb.Helper()
+	d.end(tb, signals...)
+	err := d.err
+	if len(flags) > 0 {
+		d.options.Flags = flags
+	}
+	d.launch(tb)
+	return err
+}
+
+// end sends the signals and waits until all processes are gone.
+func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
+	tb.Helper()
+	for _, sig := range signals {
+		_ = d.cmd.Process.Signal(sig) // fails if it has ended
+	}
+	select {
+	case <-d.exited:
+	case <-time.After(stopTime):
+		tb.Errorf("tlsd (pid %d) did not end within %v after %v", d.PID, stopTime, signals)
+		_ = d.cmd.Process.Kill()
+		<-d.exited
+	}
+	// Workers end when the supervisor does; the last of them may be a moment behind.
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+		left := d.Processes()
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Errorf("processes of tlsd are left: %v", left)
+			for _, pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			return
+		}
+	}
 }
 
 // Processes lists the pids of the daemon and of its workers that live.

@@ -109,3 +109,20 @@ func TestPluginAndDomhostAreBuilt(t *testing.T) {
 		}
 	}
 }
+
+func TestADaemonIsStartedAgainOnItsSocket(t *testing.T) {
+	t.Parallel()
+	d := Start(t)
+	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGKILL}} {
+		before := d.PID
+		err := d.Restart(t, signals, "--isolation=shared")
+		if killed := signals[0] == syscall.SIGKILL; killed != (err != nil) {
+			t.Errorf("after %v it ends with %v", signals, err)
+		}
+		c := d.Dial(t)
+		if _, err := c.Backend(t.Context()); err != nil || d.PID == before {
+			t.Errorf("after %v, pid %d again: %v", signals, d.PID, err)
+		}
+		c.Close()
+	}
+}
