@@ -14,7 +14,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race bench bench-quick faultssl libssl-matrix deps-build deps-test deps-bench install clean
+.PHONY: help build demo test check race bench bench-quick faultssl libssl-matrix soak deps-build deps-test deps-bench install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,10 @@ bench-quick: deps-bench build ## the same in under two minutes
 faultssl: deps-build ## build bin/faultssl.so, a libssl that goes wrong on purpose (test/faultssl)
 	@mkdir -p bin
 	$(GO) run ./test/faultssl bin/faultssl.so
+
+DURATION ?= 10m
+soak: ## everything at random for DURATION (10m); fails if anything is wrong or left over
+	$(GO) test -count=1 -v -timeout 0 ./test/soak -duration=$(DURATION) $(if $(SEED),-seed=$(SEED))
 
 libssl-matrix: ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages
 	@sh scripts/libssl-matrix.sh

@@ -221,6 +221,9 @@ func (d *Daemon) Log(tb testing.TB) string {
 	return string(b)
 }
 
+// CommandLine is that of the daemon.
+func (d *Daemon) CommandLine() string { return strings.Join(d.cmd.Args, " ") }
+
 // Exited is closed when the daemon has ended.
 func (d *Daemon) Exited() <-chan struct{} { return d.exited }
 

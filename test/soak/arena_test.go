@@ -1,0 +1,238 @@
+package soak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// An arena is a daemon and all that happens to it.
+type arena struct {
+	t        *testing.T
+	seed     uint64
+	restarts bool
+	killing  [2]time.Duration
+
+	ca, stranger *testcert.CA
+	cert         *testcert.Cert
+	bundle       string // file with the CA, and sometimes another, that is replaced now and then
+	temp         string // the daemon's folder for temporary files
+	d            *testd.Daemon
+	peer         *peer
+	ports        chan int // of 127.0.0.1, free
+	figures      *figures
+	atRest       rest // before all of it
+
+	ctx  context.Context // of the run; done when its time is over, or something has failed
+	stop context.CancelFunc
+
+	// Held for reading while the daemon's socket and pid are used, for writing by a restart.
+	daemon sync.RWMutex
+	epoch  atomic.Int64 // changes when the daemon is being restarted
+
+	mu       sync.Mutex // guards the rest, and is held while a worker is killed
+	sessions map[*session]struct{}
+	killed   map[int]time.Time // when, by pid
+}
+
+func newArena(t *testing.T, seed uint64, flags []string, restarts bool, killing [2]time.Duration) *arena {
+	t.Helper()
+	a := &arena{t: t, seed: seed, restarts: restarts, killing: killing,
+		ca: testcert.NewCA(t, "Soak CA"), stranger: testcert.NewCA(t, "Stranger"),
+		bundle: filepath.Join(t.TempDir(), "bundle.pem"), temp: t.TempDir(),
+		ports: make(chan int, 32), figures: newFigures(),
+		sessions: map[*session]struct{}{}, killed: map[int]time.Time{},
+	}
+	a.cert = a.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	must(t, os.WriteFile(a.bundle, a.ca.PEM(), 0o600))
+	a.peer = startPeer(t, a.cert)
+	for range cap(a.ports) {
+		a.ports <- testd.Port(t)
+	}
+	a.d = testd.StartWith(t, testd.Options{
+		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...), Env: []string{"TMPDIR=" + a.temp}, MayFail: restarts,
+	})
+	return a
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run plays until the time is over.
+func (a *arena) run() {
+	a.atRest = a.rest()
+	a.ctx, a.stop = context.WithTimeout(a.t.Context(), *duration)
+	defer a.stop()
+	var all sync.WaitGroup
+	for i := range *callers {
+		random := rand.New(rand.NewPCG(a.seed, uint64(i)))
+		all.Go(func() {
+			for a.ctx.Err() == nil {
+				a.play(random)
+			}
+		})
+	}
+	for i, act := range []func(*rand.Rand){a.killWorkers, a.killCallers, a.changeBundles, a.hangUp, a.restart} {
+		random := rand.New(rand.NewPCG(a.seed, 1000+uint64(i)))
+		all.Go(func() { act(random) })
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	sampled := make(chan struct{})
+	go func() { defer close(sampled); a.sample(ctx) }()
+	all.Wait()
+	cancel()
+	<-sampled
+}
+
+// fail ends the run.
+func (a *arena) fail(format string, args ...any) {
+	a.t.Helper()
+	a.t.Errorf(format, args...)
+	a.stop()
+}
+
+// pause waits for a random time, or until the run is over.
+func (a *arena) pause(random *rand.Rand, least, most time.Duration) {
+	select {
+	case <-time.After(least + time.Duration(random.Int64N(int64(most-least)))):
+	case <-a.ctx.Done():
+	}
+}
+
+// A scene is what a caller does until it begins anew.
+type scene struct {
+	*arena
+	name     string
+	random   *rand.Rand
+	ctx      context.Context
+	epoch    int64
+	began    time.Time
+	sessions []*session
+}
+
+// A session may be lost: then doomed is set before that happens.
+type session struct {
+	*client.Client
+	pid    int // of its worker
+	pidfd  int
+	doomed atomic.Bool
+}
+
+// play plays one scene.
+func (a *arena) play(random *rand.Rand) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	which := scenes[random.IntN(len(scenes))]
+	sc := &scene{arena: a, name: which.name, random: random, ctx: ctx, epoch: a.epoch.Load(), began: time.Now()}
+	err := which.play(sc)
+	switch excused := sc.excused(); {
+	case err == nil:
+		a.figures.add("scenes", 1)
+	case errors.As(err, new(wrongByte)) || ctx.Err() != nil || !excused:
+		a.fail("scene %q, after %v (excused: %t): %v", sc.name, time.Since(sc.began), excused, err)
+	default:
+		a.figures.add("scenes cut short", 1)
+		a.figures.error(err)
+	}
+	for _, s := range sc.sessions {
+		a.close(s)
+	}
+}
+
+// excused says whether the soak has caused a failure of the scene.
+func (sc *scene) excused() bool {
+	if sc.arena.epoch.Load() != sc.epoch {
+		return true
+	}
+	for _, s := range sc.sessions {
+		if s.doomed.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// open begins a session.
+func (sc *scene) open() (*session, error) {
+	a := sc.arena
+	a.daemon.RLock()
+	socket := a.d.Socket
+	a.daemon.RUnlock()
+	c, err := client.Dial(sc.ctx, socket)
+	if err != nil {
+		if a.killedSince(sc.began.Add(-time.Minute)) && a.shared() {
+			// A session that begins may be given to a worker that is just dying, or has to wait for one.
+			sc.sessions = append(sc.sessions, doomedSession)
+		}
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	s := &session{Client: c, pidfd: -1}
+	sc.sessions = append(sc.sessions, s)
+	hello, err := c.Hello(sc.ctx)
+	s.pid = hello.Server.PID
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		s.pidfd, err = unix.PidfdOpen(s.pid, 0)
+	}
+	_, dead := a.killed[s.pid]
+	if dead || err != nil && a.shared() && len(a.killed) > 0 {
+		s.doomed.Store(true)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("hello: %w", err)
+	}
+	a.sessions[s] = struct{}{}
+	a.figures.add("sessions", 1)
+	return s, nil
+}
+
+// doomedSession excuses a scene that has none of its own.
+var doomedSession = func() *session { s := &session{pidfd: -1}; s.doomed.Store(true); return s }()
+
+// close ends a session.
+func (a *arena) close(s *session) {
+	if s.Client == nil {
+		return
+	}
+	a.mu.Lock()
+	delete(a.sessions, s)
+	if s.pidfd >= 0 {
+		unix.Close(s.pidfd)
+		s.pidfd = -1
+	}
+	a.mu.Unlock()
+	s.Close()
+}
+
+func (a *arena) killedSince(when time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range a.killed {
+		if at.After(when) {
+			return true
+		}
+	}
+	return false
+}
+
+// shared says whether many sessions share a worker.
+func (a *arena) shared() bool { return strings.HasSuffix(a.t.Name(), "shared") || a.restarts }

@@ -1,0 +1,87 @@
+package soak
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// figures counts what has happened.
+type figures struct {
+	mu     sync.Mutex
+	counts map[string]int
+	errors map[string]int // of scenes that were excused, by kind
+
+	samples samples
+}
+
+func newFigures() *figures { return &figures{counts: map[string]int{}, errors: map[string]int{}} }
+
+func (f *figures) add(what string, n int) {
+	f.mu.Lock()
+	f.counts[what] += n
+	f.mu.Unlock()
+}
+
+func (f *figures) error(err error) {
+	kind := string(kindOf(err))
+	if kind == "" {
+		kind = "of the peer or the socket"
+	}
+	f.mu.Lock()
+	f.errors[kind]++
+	f.mu.Unlock()
+}
+
+func (f *figures) count(what string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts[what]
+}
+
+// String lists all of it.
+func (f *figures) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(f.counts)) {
+		fmt.Fprintf(&b, "%-28s %12d\n", name, f.counts[name])
+	}
+	for _, kind := range slices.Sorted(maps.Keys(f.errors)) {
+		fmt.Fprintf(&b, "%-28s %12d\n", "errors: "+kind, f.errors[kind])
+	}
+	return b.String()
+}
+
+// judgeMemory compares the last third of the run with the first, without its beginning.
+func (f *figures) judgeMemory(t *testing.T) {
+	t.Helper()
+	all := f.samples.all
+	if len(all) < 30 {
+		t.Errorf("the memory was looked at %d times only", len(all))
+		return
+	}
+	var at []string
+	for _, percent := range []int{25, 50, 75, 100} {
+		s := all[len(all)*percent/100-1]
+		at = append(at, fmt.Sprintf("%d %%: RSS %d KiB, PSS %d KiB, %d descriptors, %d threads", percent, s.rss, s.pss, s.files, s.threads))
+	}
+	t.Logf("the supervisor at %s", strings.Join(at, "; "))
+	warm := all[len(all)/10:]
+	median := func(part []sample) int {
+		values := make([]int, len(part))
+		for i, s := range part {
+			values[i] = s.rss
+		}
+		slices.Sort(values)
+		return values[len(values)/2]
+	}
+	first, last := median(warm[:len(warm)/3]), median(warm[len(warm)*2/3:])
+	t.Logf("the median of its RSS is %d KiB in the first third, %d KiB in the last", first, last)
+	if last > first+first/10+2048 {
+		t.Errorf("the supervisor's memory grows from %d to %d KiB", first, last)
+	}
+}

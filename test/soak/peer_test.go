@@ -1,0 +1,135 @@
+package soak
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+)
+
+// An order is what a caller asks of a peer, as the first bytes that it sends.
+type order struct {
+	token    uint64 // by which the caller finds what the peer has to say; the key of the stream that it sends
+	up, down uint64 // bytes that the caller sends, and gets; the key of the latter is ^token
+	// halfClose has the peer end its direction before it has got anything.
+	halfClose uint64
+}
+
+const orderBytes = 32
+
+func (o order) bytes() []byte {
+	var b []byte
+	for _, v := range []uint64{o.token, o.up, o.down, o.halfClose} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+// A peer is a server of crypto/tls that carries out orders.
+type peer struct {
+	t        *testing.T
+	listener net.Listener
+	port     int
+	open     atomic.Int64
+	serving  sync.WaitGroup
+	results  sync.Map // token to chan error
+}
+
+func startPeer(t *testing.T, cert *testcert.Cert) *peer {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	must(t, err)
+	p := &peer{t: t, listener: l, port: l.Addr().(*net.TCPAddr).Port}
+	p.serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.open.Add(1)
+			p.serving.Go(func() {
+				defer p.open.Add(-1)
+				defer conn.Close()
+				p.serve(conn.(*tls.Conn))
+			})
+		}
+	})
+	return p
+}
+
+// stop ends the peer, all of whose connections must have ended.
+func (p *peer) stop() {
+	p.listener.Close()
+	p.serving.Wait()
+}
+
+// expect makes the place for the result of an order.
+func (p *peer) expect(o order) <-chan error {
+	ch := make(chan error, 1)
+	p.results.Store(o.token, ch)
+	return ch
+}
+
+func (p *peer) serve(conn *tls.Conn) {
+	conn.SetDeadline(time.Now().Add(2 * patience))
+	head := make([]byte, orderBytes)
+	if _, err := io.ReadFull(conn, head); err != nil {
+		return // a caller that was not that far
+	}
+	v := func(i int) uint64 { return binary.BigEndian.Uint64(head[8*i:]) }
+	o := order{v(0), v(1), v(2), v(3)}
+	result, ok := p.results.LoadAndDelete(o.token)
+	if !ok {
+		return // of a caller that was to be killed
+	}
+	sent := make(chan error, 1)
+	send := func() {
+		_, err := conn.Write(filled(^o.token, 0, int(o.down)))
+		if err == nil {
+			err = conn.CloseWrite()
+		}
+		sent <- err
+	}
+	if o.halfClose != 0 {
+		send()
+	} else {
+		go send()
+	}
+	got, err := receive(conn, o.token)
+	if err == nil && got != int(o.up) {
+		err = fmt.Errorf("the caller's stream ends after %d of %d bytes", got, o.up)
+	}
+	if errors.As(err, new(wrongByte)) {
+		p.t.Errorf("a peer got %v", err)
+	}
+	conn.SetDeadline(time.Now().Add(10 * time.Second)) // who has sent its end has read all, or is gone
+	result.(chan error) <- errors.Join(err, <-sent)
+}
+
+type wrongByte struct{ error }
+
+// receive reads the key'th stream to its end.
+func receive(r io.Reader, key uint64) (int, error) {
+	at, buf := 0, make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		if bad := wrong(key, at, buf[:n]); bad != nil {
+			return at, wrongByte{bad}
+		}
+		at += n
+		if err == io.EOF {
+			return at, nil
+		}
+		if err != nil {
+			return at, err
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package soak
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// What is left when all is over, and how much memory it took meanwhile.
+
+// rest is a daemon without sessions.
+type rest struct {
+	children, files int
+	workers         int // descriptors of the worker that has most; 0 for who may not look
+}
+
+// rest has a session served and waits until the daemon is at rest.
+func (a *arena) rest() rest {
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	defer cancel()
+	c, err := client.Dial(ctx, a.d.Socket)
+	must(a.t, err)
+	b, err := c.Backend(ctx)
+	must(a.t, err)
+	if b != "openssl" {
+		a.t.Fatalf("tls.Backend is %q", b)
+	}
+	c.Close()
+	want := 1 // the spare one
+	if strings.Contains(a.d.CommandLine(), "--workers=3") {
+		want = 3
+	} else if strings.Contains(a.d.CommandLine(), "--workers=2") {
+		want = 2
+	}
+	var r rest
+	testd.Eventually(a.t, patience, fmt.Sprintf("the daemon is at rest, with %d workers", want), func() bool {
+		kids := children(a.d.PID)
+		r = rest{children: len(kids), files: len(list(fmt.Sprintf("/proc/%d/fd", a.d.PID)))}
+		for _, kid := range kids {
+			pid, _, _ := strings.Cut(kid, " ")
+			r.workers = max(r.workers, len(list("/proc/"+pid+"/fd")))
+		}
+		return r.children == want && !slices.ContainsFunc(kids, func(c string) bool { return strings.HasSuffix(c, "Z") }) &&
+			(a.atRest.files == 0 || a.restarts || r.files <= a.atRest.files && r.workers <= a.atRest.workers)
+	})
+	return r
+}
+
+// look checks what is left.
+func (a *arena) look() {
+	t := a.t
+	now := a.rest()
+	a.t.Logf("%s\n%s", filepath.Base(t.Name()), a.figures)
+	if !a.restarts {
+		t.Logf("at rest: %d workers, %d descriptors, at most %d in a worker; before: %d, %d, %d",
+			now.children, now.files, now.workers, a.atRest.children, a.atRest.files, a.atRest.workers)
+		a.figures.judgeMemory(t)
+	}
+	testd.Eventually(t, patience, "no connection is left", func() bool { return a.peer.open.Load() == 0 })
+	for range cap(a.ports) {
+		if port := <-a.ports; testd.Listening(t, port) {
+			t.Errorf("somebody listens on port %d", port)
+		}
+	}
+	if left := list(a.temp); len(left) > 0 {
+		t.Errorf("temporary files: %v", left)
+	}
+	err := a.d.Stop(t)
+	if err != nil {
+		t.Errorf("the daemon ends with %v", err)
+	}
+	for _, name := range list(filepath.Dir(a.d.Socket)) {
+		if !slices.Contains([]string{"log", "tlsd", "tlsd.sock.lock"}, name) {
+			t.Errorf("the daemon has left %s", name)
+		}
+	}
+	a.peer.stop()
+	a.readLog()
+	for _, must := range []string{"scenes", "sessions", "connections", "accepts", "raw sessions", "abandoned sessions", "cancelled", "refused certificates", "kills of callers"} {
+		if a.figures.count(must) == 0 {
+			t.Errorf("there were no %s: the soak has not done what it is for", must)
+		}
+	}
+}
+
+// readLog looks for deaths of workers that nobody has caused.
+func (a *arena) readLog() {
+	deaths := 0
+	for line := range strings.Lines(a.d.Log(a.t)) {
+		var entry struct{ Level, Msg, Cause string }
+		if a.restarts && strings.HasPrefix(line, "tlsd: sessions were still open") { // as it says with its exit status
+			continue
+		}
+		if json.Unmarshal([]byte(line), &entry) != nil {
+			a.t.Errorf("the log has %s", line)
+			continue
+		}
+		if entry.Msg == "worker ended unexpectedly" {
+			deaths++
+		}
+		if entry.Level == "error" && entry.Msg != "worker ended unexpectedly" && entry.Msg != "worker hangs" &&
+			!(a.shared() && entry.Msg == "no worker for a session") {
+			a.t.Errorf("the log has %s", line)
+		}
+	}
+	kills := 0
+	for _, sig := range []string{"SIGKILL", "SIGSEGV", "SIGABRT", "SIGSTOP"} {
+		kills += a.figures.count("kills by " + sig)
+	}
+	a.t.Logf("%d workers were killed, and %d deaths are in the log", kills, deaths)
+	if deaths > kills && !a.restarts {
+		a.t.Errorf("%d workers have died, and %d were killed", deaths, kills)
+	}
+}
+
+func list(dir string) (names []string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// children lists a process's children as "pid state".
+func children(pid int) (found []string) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // fails for a thread that is gone
+		for _, child := range strings.Fields(string(text)) {
+			stat, err := os.ReadFile("/proc/" + child + "/stat")
+			if i := bytes.LastIndexByte(stat, ')'); err == nil && len(stat) > i+2 {
+				found = append(found, child+" "+string(stat[i+2]))
+			}
+		}
+	}
+	return found
+}
+
+// A sample is what the supervisor has at some time.
+type sample struct{ rss, pss, files, threads int } // KiB
+
+type samples struct {
+	mu  sync.Mutex
+	all []sample
+}
+
+// sample looks at the supervisor's memory a hundred times or more.
+func (a *arena) sample(ctx context.Context) {
+	tick := time.NewTicker(min(*duration/120, 2*time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		a.daemon.RLock()
+		pid := a.d.PID
+		a.daemon.RUnlock()
+		s := sample{files: len(list(fmt.Sprintf("/proc/%d/fd", pid))), threads: len(list(fmt.Sprintf("/proc/%d/task", pid)))}
+		s.rss, _ = field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:")
+		s.pss, _ = field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
+		if s.rss > 0 {
+			a.figures.samples.mu.Lock()
+			a.figures.samples.all = append(a.figures.samples.all, s)
+			a.figures.samples.mu.Unlock()
+		}
+	}
+}
+
+// field reads a number of a file in /proc.
+func field(file, name string) (int, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
+			return strconv.Atoi(f[1])
+		}
+	}
+	return 0, errors.New(name + " is missing")
+}

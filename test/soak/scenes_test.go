@@ -1,0 +1,461 @@
+package soak
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// The scenes. An error is what the scene could not do as it should have.
+var scenes = []struct {
+	name string
+	play func(*scene) error
+}{
+	{"transfer", (*scene).transfer},
+	{"transfer", (*scene).transfer},
+	{"pair", (*scene).pair},
+	{"pair", (*scene).pair},
+	{"cancel", (*scene).cancel},
+	{"bundles", (*scene).bundles},
+	{"nobody there", (*scene).nobodyThere},
+	{"raw", (*scene).raw},
+	{"abandon", (*scene).abandon},
+}
+
+// length is a random length, mostly small and at most most.
+func (sc *scene) length(most int) int { return sc.random.IntN(1 + sc.random.IntN(most)) }
+
+// connect makes a connection whose certificate is verified.
+func (sc *scene) connect(s *session, port int) (client.Handle, error) {
+	h, err := s.NewClient(sc.ctx, "127.0.0.1", port)
+	if err == nil {
+		err = s.Handshake(sc.ctx, h)
+	}
+	if err == nil {
+		sc.figures.add("connections", 1)
+	}
+	return h, err
+}
+
+// trusting opens a session that trusts the arena's authority, by its bundle or its own file.
+func (sc *scene) trusting() (*session, error) {
+	s, err := sc.open()
+	if err != nil {
+		return nil, err
+	}
+	file := sc.bundle
+	if sc.random.IntN(3) == 0 {
+		file = sc.ca.File
+	}
+	return s, s.SetCaBundle(sc.ctx, file)
+}
+
+// transfer sends and gets streams at once, of a peer that may end its direction first.
+func (sc *scene) transfer() error {
+	s, err := sc.trusting()
+	if err != nil {
+		return err
+	}
+	for range 1 + sc.random.IntN(3) {
+		h, err := sc.connect(s, sc.peer.port)
+		if err != nil {
+			return err
+		}
+		if err := sc.order(s, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// order has the peer of a connection do something, does its own part, and closes the connection.
+func (sc *scene) order(s *session, h client.Handle) error {
+	o := order{token: sc.random.Uint64(), up: uint64(sc.length(1 << 20)), down: uint64(sc.length(1 << 20)), halfClose: uint64(sc.random.IntN(2))}
+	result := sc.peer.expect(o)
+	defer sc.peer.results.Delete(o.token)
+	if _, err := s.Write(sc.ctx, h, o.bytes()); err != nil {
+		return err
+	}
+	pieces, reads := 1+sc.random.IntN(200<<10), 1+sc.random.IntN(200<<10)
+	var reading error
+	var both sync.WaitGroup
+	if o.halfClose == 0 {
+		both.Go(func() { reading = sc.download(s, h, ^o.token, int(o.down), reads) })
+	} else if err := sc.download(s, h, ^o.token, int(o.down), reads); err != nil {
+		return err
+	}
+	writing := sc.upload(s, h, o.token, int(o.up), pieces)
+	both.Wait()
+	if err := errors.Join(writing, reading); err != nil {
+		return err
+	}
+	if err := s.CloseConn(sc.ctx, h); err != nil {
+		return err
+	}
+	select {
+	case err := <-result:
+		if err != nil {
+			return fmt.Errorf("the peer, of up %d, down %d, half-close %d: %w", o.up, o.down, o.halfClose, err)
+		}
+	case <-sc.ctx.Done():
+		return errors.New("the peer does not get the end")
+	}
+	return nil
+}
+
+func (sc *scene) upload(s *session, h client.Handle, key uint64, n, pieces int) error {
+	for at := 0; at < n; {
+		p := filled(key, at, min(pieces, n-at))
+		if _, err := s.Write(sc.ctx, h, p); err != nil {
+			return err
+		}
+		at += len(p)
+		sc.figures.add("bytes sent", len(p))
+	}
+	return nil
+}
+
+// download reads the key'th stream, which must end after n bytes.
+func (sc *scene) download(s *session, h client.Handle, key uint64, n, reads int) error {
+	for at := 0; ; {
+		p, err := s.Read(sc.ctx, h, reads)
+		if err != nil {
+			return err
+		}
+		if len(p) == 0 {
+			if at != n { // not even if the other side was killed: that is a cut, and no end
+				return wrongByte{fmt.Errorf("the stream has an end after %d of %d bytes", at, n)}
+			}
+			return nil
+		}
+		if err := wrong(key, at, p); err != nil {
+			return wrongByte{err}
+		}
+		at += len(p)
+		sc.figures.add("bytes received", len(p))
+	}
+}
+
+// pair has two sessions, one of which accepts what the other connects.
+func (sc *scene) pair() error {
+	server, err := sc.open()
+	if err != nil {
+		return err
+	}
+	cl, err := sc.trusting()
+	if err != nil {
+		return err
+	}
+	ctx := sc.ctx
+	sctx, err := server.NewServerContext(ctx, sc.cert.CertFile, sc.cert.KeyFile)
+	if err != nil {
+		return err
+	}
+	port := <-sc.ports
+	defer sc.giveBack(port)
+	connections, bad := 1+sc.random.IntN(3), sc.random.IntN(3) == 0
+	accept := func() <-chan accepted {
+		got := make(chan accepted, 1)
+		go func() {
+			h, err := server.Accept(ctx, sctx, "127.0.0.1", port)
+			if err == nil {
+				sc.figures.add("accepts", 1)
+			}
+			got <- accepted{h, err}
+		}()
+		return got
+	}
+	next := accept()
+	if err := sc.listens(port, next); err != nil {
+		return err
+	}
+	if bad {
+		conn, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			return err
+		}
+		io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+		got := <-next
+		conn.Close()
+		if kindOf(got.err) != client.KindHandshake {
+			return fmt.Errorf("a bad client is accepted: %w", got.err)
+		}
+		sc.figures.add("bad clients", 1)
+		next = accept()
+	}
+	for i := range connections {
+		key := sc.random.Uint64()
+		up, down, pieces := sc.length(300<<10), sc.length(300<<10), 1+sc.random.IntN(100<<10)
+		h, err := sc.connect(cl, port)
+		if err != nil {
+			return err
+		}
+		got := <-next
+		if got.err != nil {
+			return got.err
+		}
+		// A Close ends both directions, so the side that has sent all waits for the other's.
+		serving := make(chan error, 1)
+		go func() {
+			err := sc.exactly(server, got.h, key, up, pieces)
+			if err == nil {
+				err = sc.upload(server, got.h, ^key, down, pieces)
+			}
+			if err == nil {
+				err = server.CloseConn(ctx, got.h)
+			}
+			serving <- err
+		}()
+		err = sc.upload(cl, h, key, up, pieces)
+		if err == nil {
+			err = sc.download(cl, h, ^key, down, pieces)
+		}
+		if err != nil {
+			sc.giveUp()
+		} else {
+			err = cl.CloseConn(ctx, h)
+		}
+		if err = errors.Join(err, <-serving); err != nil {
+			return err
+		}
+		if i+1 < connections {
+			next = accept()
+		}
+	}
+	return server.CloseServerContext(ctx, sctx)
+}
+
+// exactly reads n bytes of the key'th stream.
+func (sc *scene) exactly(s *session, h client.Handle, key uint64, n, reads int) error {
+	for at := 0; at < n; {
+		p, err := s.Read(sc.ctx, h, min(reads, n-at))
+		switch {
+		case err != nil:
+			return err
+		case len(p) == 0:
+			return wrongByte{fmt.Errorf("the stream has an end after %d of %d bytes", at, n)}
+		}
+		if err := wrong(key, at, p); err != nil {
+			return wrongByte{err}
+		}
+		at += len(p)
+		sc.figures.add("bytes received", len(p))
+	}
+	return nil
+}
+
+// giveUp ends the scene's sessions, so that nothing waits for what will not come.
+func (sc *scene) giveUp() {
+	for _, s := range sc.sessions {
+		sc.close(s)
+	}
+}
+
+type accepted struct {
+	h   client.Handle
+	err error
+}
+
+// listens waits until somebody listens on the port, or the Accept that was to do so has ended.
+func (sc *scene) listens(port int, accept <-chan accepted) error {
+	for !testd.Listening(sc.t, port) {
+		select {
+		case got := <-accept:
+			return fmt.Errorf("nobody listens: %w", got.err)
+		case <-sc.ctx.Done():
+			return errors.New("nobody listens")
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// giveBack returns a port when nobody listens there any more.
+func (sc *scene) giveBack(port int) {
+	sc.giveUp()
+	for end := time.Now().Add(patience); testd.Listening(sc.t, port); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			sc.fail("scene %q: its session has ended, and somebody still listens on its port %d", sc.name, port)
+			break
+		}
+	}
+	sc.ports <- port
+}
+
+// cancel has calls end by the caller's will, which must cost nothing but the call.
+func (sc *scene) cancel() error {
+	s, err := sc.trusting()
+	if err != nil {
+		return err
+	}
+	h, err := sc.connect(s, sc.peer.port)
+	if err != nil {
+		return err
+	}
+	for range 1 + sc.random.IntN(4) {
+		soon, cancel := context.WithTimeout(sc.ctx, time.Duration(sc.random.IntN(20))*time.Millisecond)
+		_, err := s.Read(soon, h, 1000)
+		cancel()
+		if kindOf(err) != client.KindCancelled {
+			return fmt.Errorf("a Read that was cancelled: %w", err)
+		}
+		sc.figures.add("cancelled", 1)
+	}
+	if sc.random.IntN(2) == 0 { // a Close ends a Read
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.Read(sc.ctx, h, 1000)
+			ended <- err
+		}()
+		time.Sleep(time.Duration(sc.random.IntN(5)) * time.Millisecond)
+		if err := s.CloseConn(sc.ctx, h); err != nil {
+			return err
+		}
+		if err := <-ended; kindOf(err) != client.KindCancelled && kindOf(err) != client.KindHandle {
+			return fmt.Errorf("a Read whose handle was closed: %w", err)
+		}
+		return nil
+	}
+	return sc.order(s, h)
+}
+
+// bundles changes what a session trusts; what is opened afterwards is judged by it.
+func (sc *scene) bundles() error {
+	s, err := sc.open()
+	if err != nil {
+		return err
+	}
+	for range 1 + sc.random.IntN(4) {
+		good := sc.random.IntN(2) == 0
+		file := sc.stranger.File
+		if good {
+			file = sc.bundle
+		}
+		if err := s.SetCaBundle(sc.ctx, file); err != nil {
+			return err
+		}
+		if sc.random.IntN(3) == 0 {
+			if err := s.SetCaBundle(sc.ctx, "/nonexistent/ca.pem"); kindOf(err) != client.KindFile {
+				return fmt.Errorf("a bundle that is not there: %w", err)
+			}
+		}
+		h, err := sc.connect(s, sc.peer.port)
+		if !good {
+			if kindOf(err) != client.KindVerify {
+				return fmt.Errorf("a certificate that is not trusted: %w", err)
+			}
+			sc.figures.add("refused certificates", 1)
+			err = s.CloseConn(sc.ctx, h)
+		} else if err == nil {
+			err = sc.order(s, h)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nobodyThere makes what fails by itself, and leaves nothing.
+func (sc *scene) nobodyThere() error {
+	s, err := sc.open()
+	if err != nil {
+		return err
+	}
+	port := <-sc.ports
+	defer sc.giveBack(port)
+	for range 1 + sc.random.IntN(5) {
+		if _, err := s.NewClient(sc.ctx, "127.0.0.1", port); kindOf(err) != client.KindConnect {
+			return fmt.Errorf("a port on which nobody listens: %w", err)
+		}
+	}
+	return nil
+}
+
+// raw is a conversation by hand, in one go, with nonsense in it.
+func (sc *scene) raw() error {
+	conn, err := sc.rawDial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	calls := 1 + sc.random.IntN(20)
+	text := strings.Repeat(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\nnonsense\n", calls)
+	go func() { io.WriteString(conn, text); conn.CloseWrite() }()
+	answers, err := io.ReadAll(conn)
+	if err == nil && (bytes.Count(answers, []byte(`"result":"openssl"`)) != calls || bytes.Count(answers, []byte(`"code":-32700`)) != calls) {
+		err = fmt.Errorf("%d calls and as many lines of nonsense get %.1000q", calls, answers)
+	}
+	if err != nil {
+		sc.unregistered()
+		return err
+	}
+	sc.figures.add("raw sessions", 1)
+	return nil
+}
+
+// abandon leaves a session in the middle of something.
+func (sc *scene) abandon() error {
+	conn, err := sc.rawDial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	text := sc.conversation()
+	io.WriteString(conn, text[:sc.random.IntN(len(text)+1)])
+	time.Sleep(time.Duration(sc.random.IntN(20)) * time.Millisecond) // for some of it to happen
+	sc.figures.add("abandoned sessions", 1)
+	return nil
+}
+
+// conversation owns much and waits for it.
+func (a *arena) conversation() string {
+	return fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
+{"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
+{"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
+{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}
+{"jsonrpc":"2.0","id":5,"method":"tls.NewServerContext","params":[%q,%q]}
+{"jsonrpc":"2.0","id":6,"method":"tls.Write","params":[1],"raw":100000}
+%s`, a.ca.File, a.peer.port, a.cert.CertFile, a.cert.KeyFile, strings.Repeat("x", 90000))
+}
+
+func (sc *scene) rawDial() (*net.UnixConn, error) {
+	sc.daemon.RLock()
+	socket := sc.d.Socket
+	sc.daemon.RUnlock()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn, nil
+}
+
+// unregistered excuses a session of a shared worker that nobody knows when it was one that was killed.
+func (sc *scene) unregistered() {
+	if sc.shared() && sc.killedSince(sc.began.Add(-time.Minute)) {
+		sc.sessions = append(sc.sessions, doomedSession)
+	}
+}
+
+func kindOf(err error) client.Kind {
+	var e *client.Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+		return "no tlsd"
+	}
+	return ""
+}
