@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/user"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -27,6 +29,7 @@ type options struct {
 
 	libssl    string
 	confine   string // "auto" or "off"
+	readable  []string
 	isolation string // "session" or "shared"
 	workers   int
 	spare     int
@@ -93,6 +96,8 @@ func flagTable(o *options) []flagInfo {
 
 		{"", "confine", "MODE", "auto",
 			"auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing", &choice{&o.confine, []string{"auto", "off"}}},
+		{"", "readable", "PATH,…", "all that their users may read",
+			"folders and files that workers may read, besides those of the system; needs --confine; may be repeated", &paths{&o.readable}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up and all addresses together", &duration{&o.timeouts.Connect, false}},
@@ -198,6 +203,9 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 			}
 			given[f.name] = true
 		}
+	}
+	if len(o.readable) > 0 && o.confine == "off" {
+		return nil, errors.New("--readable needs --confine=auto: otherwise workers may read all that their users may")
 	}
 	if !given["socket-mode"] {
 		o.socketMode = 0o600
@@ -360,6 +368,29 @@ func (c *choice) Set(s string) error {
 		return fmt.Errorf("want one of %s", strings.Join(c.from, ", "))
 	}
 	*c.p = s
+	return nil
+}
+
+// paths is a list of absolute paths that exist; each Set adds to it.
+type paths struct{ p *[]string }
+
+func (l *paths) String() string {
+	if l.p == nil {
+		return ""
+	}
+	return strings.Join(*l.p, ",")
+}
+func (l *paths) Set(s string) error {
+	for _, path := range strings.Split(s, ",") {
+		path = strings.TrimSpace(path)
+		if !filepath.IsAbs(path) || strings.Contains(path, ":") {
+			return fmt.Errorf("want absolute paths without colons, with commas between them; %q is none", path)
+		}
+		if _, err := os.Stat(path); err != nil {
+			return err
+		}
+		*l.p = append(*l.p, path)
+	}
 	return nil
 }
 

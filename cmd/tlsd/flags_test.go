@@ -75,6 +75,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"spare", "0", func(o *options) any { return o.spare }, 0},
 		{"libssl", "libssl.so.3", func(o *options) any { return o.libssl }, "libssl.so.3"},
 		{"confine", "off", func(o *options) any { return o.confine }, "off"},
+		{"readable", "/usr, /etc/passwd", func(o *options) any { return readable(o) }, []string{"/usr", "/etc/passwd"}},
 		{"connect-timeout", "1m30s", func(o *options) any { return o.timeouts.Connect }, 90 * time.Second},
 		{"handshake-timeout", "1ms", func(o *options) any { return o.timeouts.Handshake }, time.Millisecond},
 		{"accept-handshake-timeout", "2s", func(o *options) any { return o.timeouts.AcceptHandshake }, 2 * time.Second},
@@ -149,6 +150,9 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		args []string
 		want string
 	}{
+		{nil, []string{"--readable", "/usr", "--confine", "off"}, "--readable needs --confine=auto"},
+		{nil, []string{"--readable", "/usr,etc"}, `invalid value "/usr,etc" for --readable: want absolute paths without colons, with commas between them; "etc" is none`},
+		{nil, []string{"--readable", "/none/such"}, `invalid value "/none/such" for --readable: stat /none/such: no such file or directory`},
 		{nil, []string{"--max-memory", "63MiB"}, `invalid value "63MiB" for --max-memory: want 0 or a number of bytes from 67108864 to `},
 		{nil, []string{"--socket-mode", "999"}, `invalid value "999" for --socket-mode: want permissions in octal, from 0 to 0777`},
 		{nil, []string{"--socket-mode", "7777"}, "want permissions in octal"},

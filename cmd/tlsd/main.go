@@ -71,6 +71,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -177,6 +178,7 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 		Shared:       o.isolation == "shared", Warm: o.spare,
 		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
 		Watchdog: o.watchdog, Confine: o.confine == "auto", MaxMemory: int64(o.maxMemory),
+		Readable: readable(o),
 	}
 	if cfg.Shared {
 		cfg.Warm = o.workers
@@ -213,6 +215,21 @@ func workerSettings(o *options) (json.RawMessage, error) {
 		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
 		MaxMemory: int64(o.maxMemory),
 	})
+}
+
+// readable is what workers may read besides the system's files. The folder of a library of --libssl is part of it.
+func readable(o *options) []string {
+	if len(o.readable) == 0 || !strings.Contains(o.libssl, "/") {
+		return o.readable
+	}
+	list := slices.Clone(o.readable)
+	if path, err := filepath.Abs(o.libssl); err == nil { // else it cannot be loaded in any case
+		list = append(list, filepath.Dir(path))
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			list = append(list, filepath.Dir(real))
+		}
+	}
+	return list
 }
 
 // warn logs settings that may not be what their author thinks.

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -26,6 +27,10 @@ const (
 	EnvName = "TLSD_WORKER_CONFINE"
 	EnvAsk  = "ask"
 )
+
+// EnvReadable is the environment variable by which the supervisor names the folders and files, as in PATH, that a
+// confined worker may read besides those of the system; without it, it may read all that its user may.
+const EnvReadable = "TLSD_WORKER_READABLE"
 
 // On is the report of a measure that holds.
 const On = "on"
@@ -50,6 +55,8 @@ func (m Measures) note(measure string, err error) {
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)
+	readable := filepath.SplitList(os.Getenv(EnvReadable))
+	os.Unsetenv(EnvReadable)
 	m := Measures{}
 	switch {
 	case state == "":
@@ -67,7 +74,7 @@ func Restart() Measures {
 		m.note("landlock", fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err))
 		m["capabilities"] = m["landlock"]
 	} else {
-		m.note("landlock", restrict())
+		m.note("landlock", restrict(readable))
 		m.note("capabilities", dropCapabilities())
 	}
 	report, err := json.Marshal(m)

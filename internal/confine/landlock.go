@@ -2,8 +2,10 @@ package confine
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	landlock "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -43,8 +45,9 @@ func handled(version int) landlock.RulesetAttr {
 }
 
 // restrict takes from the calling thread, and what it executes: writing to, making and removing files;
-// executing other files than this program; signals to, and sockets of, processes outside.
-func restrict() error {
+// executing other files than this program; signals to, and sockets of, processes outside; and reading
+// other files than those of the system and the readable ones, if there are any.
+func restrict(readable []string) error {
 	version, err := landlock.LandlockGetABIVersion()
 	if err != nil {
 		return fmt.Errorf("the kernel has no Landlock: %w", err)
@@ -55,11 +58,20 @@ func restrict() error {
 		return os.NewSyscallError("landlock_create_ruleset", err)
 	}
 	defer unix.Close(rules)
-	if err := allow(rules, "/", landlock.AccessFSReadFile|landlock.AccessFSReadDir); err != nil {
-		return err
+	if len(readable) == 0 {
+		readable = []string{"/"}
+	} else {
+		readable = append(readable, ofTheSystem()...)
+	}
+	for _, path := range readable {
+		err := allow(rules, path, landlock.AccessFSReadFile|landlock.AccessFSReadDir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	const self = "/proc/self/exe"
-	if err := allow(rules, self, landlock.AccessFSExecute); err != nil {
+	const execute = landlock.AccessFSExecute | landlock.AccessFSReadFile // it wants both
+	if err := allow(rules, self, execute); err != nil {
 		return err
 	}
 	// The kernel executes the dynamic linker, too.
@@ -76,11 +88,24 @@ func restrict() error {
 		if _, err := p.ReadAt(name, 0); err != nil {
 			return err
 		}
-		if err := allow(rules, strings.TrimRight(string(name), "\x00"), landlock.AccessFSExecute); err != nil {
+		if err := allow(rules, strings.TrimRight(string(name), "\x00"), execute); err != nil {
 			return err
 		}
 	}
 	return os.NewSyscallError("landlock_restrict_self", landlock.LandlockRestrictSelf(rules, 0))
+}
+
+// ofTheSystem is what a worker reads whatever it serves: libraries and their configuration, the system's store of CAs, and what
+// the resolver and the Go runtime want to know. Folders, because files in them are replaced.
+func ofTheSystem() []string {
+	list := []string{"/usr", "/lib", "/lib32", "/lib64", "/etc", "/dev", "/proc", "/sys"}
+	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil {
+		list = append(list, filepath.Dir(real))
+	}
+	for _, name := range []string{"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		list = append(list, strings.FieldsFunc(os.Getenv(name), func(c rune) bool { return c == ':' || c == ' ' })...)
+	}
+	return list
 }
 
 // allow adds a rule for a file, or for all below a folder.
@@ -90,6 +115,13 @@ func allow(rules int, path string, access uint64) error {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "fstat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		access &^= landlock.AccessFSReadDir
+	}
 	attr := landlock.PathBeneathAttr{AllowedAccess: access, ParentFd: fd}
 	if err := landlock.LandlockAddPathBeneathRule(rules, &attr, 0); err != nil {
 		return fmt.Errorf("landlock_add_rule for %s: %w", path, err)

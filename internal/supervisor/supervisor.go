@@ -58,6 +58,8 @@ type Config struct {
 
 	// Confine has workers confine themselves (see package confine).
 	Confine bool
+	// Readable are the folders and files that confined workers may read besides the system's; empty: all.
+	Readable []string
 
 	// Shared workers serve many sessions each; others serve one and exit.
 	Shared bool

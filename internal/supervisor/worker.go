@@ -94,6 +94,9 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 	}
 	if s.Confine {
 		cmd.Env = append(cmd.Env, confine.EnvName+"="+confine.EnvAsk)
+		if len(s.Readable) > 0 {
+			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
+		}
 	}
 	err = cmd.Start()
 	if err == nil {

@@ -115,9 +115,9 @@ func eachUser(t *testing.T, test func(*testing.T, *syscall.Credential)) {
 func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 	t.Parallel()
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	landlock := map[string]syscall.Errno{"write": unix.EACCES, "overwrite": unix.EACCES, "remove": unix.EACCES, "mkdir": unix.EACCES, "truncate": unix.EACCES}
+	landlock := map[string]syscall.Errno{"write": unix.EACCES, "overwrite": unix.EACCES, "remove": unix.EACCES, "mkdir": unix.EACCES, "truncate": unix.EACCES, "environ": unix.EACCES}
 	want := map[string]syscall.Errno{
-		"read": 0, "tcp": 0, "ownSignal": 0,
+		"read": 0, "elsewhere": 0, "tcp": 0, "ownSignal": 0,
 		"exec": unix.EPERM, "fork": unix.EPERM, "ptrace": unix.EPERM, "memory": unix.EPERM, "limit": unix.EPERM, "unix": unix.EPERM,
 		"signal": unix.EPERM, "unshare": unix.EPERM, "ring": unix.EPERM, "chmod": unix.EPERM, "memfd": unix.EPERM, "shared": unix.EPERM,
 		"mount": unix.EPERM, "settime": unix.EPERM, "setuid": unix.EPERM, "raw": unix.EPERM,
@@ -148,11 +148,45 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 	})
 }
 
+func TestReadingCanBeLimited(t *testing.T) {
+	t.Parallel()
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
+		t.Skip("needs Landlock")
+	}
+	eachUser(t, func(t *testing.T, who *syscall.Credential) {
+		got := escape(t, who, "--readable", os.TempDir())
+		if got.outcome["read"] != 0 || got.outcome["elsewhere"] != unix.EACCES {
+			t.Errorf("read what is named: %v, what is not: %v", got.outcome["read"], got.outcome["elsewhere"])
+		}
+	})
+	// All that a script wants is there, but for its files elsewhere.
+	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	sock := filepath.Join(shortDir(t), "s")
+	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
+	u := newUser(t, sock, echoServer(t))
+	u.talk()
+	u.ask("tls.NewServerContext", fmt.Sprintf("%q,%q", cert.CertFile, cert.KeyFile))
+	var info struct {
+		Result struct{ Trust struct{ Certificates int } }
+	}
+	if line := u.ask("tls.Info", ""); json.Unmarshal([]byte(line), &info) != nil || info.Result.Trust.Certificates == 0 {
+		t.Errorf("the system's store is not read: %s", line)
+	}
+	other := filepath.Join(shortDir(t), "there")
+	if err := os.WriteFile(other, []byte("there"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	u.say("tls.SetCaBundle", fmt.Sprintf("%q", other))
+	if got, err := u.hear(); err != nil || !strings.Contains(got, `"kind":"file"`) || !strings.Contains(got, "permission denied") {
+		t.Errorf("a file elsewhere: %s, %v", got, err)
+	}
+}
+
 // What the other test sees is the confinement, and not the attempts' failing by themselves.
 func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	got := escape(t, nil, "--confine", "off").outcome
-	names := []string{"write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "memfd", "shared", "fork", "exec"}
+	names := []string{"environ", "elsewhere", "write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "memfd", "shared", "fork", "exec"}
 	if os.Getuid() == 0 {
 		names = append(names, "setuid", "raw", "mount", "settime")
 	}
@@ -192,7 +226,8 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 			number, to, _ := strings.Cut(f, ":")
 			known := number == "0" && to == "/dev/null" || number == "1" && to == "/dev/null" || number == "2" && strings.HasPrefix(to, "pipe:") ||
 				strings.HasPrefix(to, "anon_inode:[event") || strings.HasPrefix(to, "socket:") ||
-				strings.HasPrefix(to, "/sys/fs/cgroup/") // by which Go's runtime knows how many processors it may use
+				strings.HasPrefix(to, "/sys/fs/cgroup/") || // by which Go's runtime knows how many processors it may use
+				strings.HasPrefix(to, "/usr/") || strings.HasPrefix(to, "/etc/") // which the worker is just reading
 			if !known {
 				t.Errorf("descriptor %s", f)
 			}

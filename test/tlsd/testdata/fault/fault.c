@@ -127,6 +127,9 @@ static void escape(void)
 	fprintf(stderr, "\"memory\":%d,", outcome(process_vm_readv(getppid(), &to, 1, &from, 1, 0)));
 	fprintf(stderr, "\"limit\":%d,", outcome(prlimit(getppid(), RLIMIT_CORE, NULL, &limit)));
 	fprintf(stderr, "\"unshare\":%d,", outcome(syscall(SYS_unshare, 0)));
+	snprintf(file, sizeof file, "/proc/%d/environ", (int)getppid());
+	fprintf(stderr, "\"environ\":%d,", outcome(open(file, O_RDONLY | O_CLOEXEC)));
+	fprintf(stderr, "\"elsewhere\":%d,", outcome(open("/var", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
 	fprintf(stderr, "\"ring\":%d,", outcome(syscall(SYS_io_uring_setup, 0, NULL)));
 	fprintf(stderr, "\"memfd\":%d,", outcome(syscall(SYS_memfd_create, "x", 0)));
 	fprintf(stderr, "\"shared\":%d,", shared());
