@@ -64,6 +64,7 @@ func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.exclusive(func() { l.harden(ctx) })
 	if err := l.identify(ctx, certs, keys, bytes.Equal(certPEM, keyPEM)); err != nil {
 		l.freeCtx(ctx)
 		return nil, err

@@ -26,6 +26,9 @@ type symbols struct {
 	ctxGetCertStore, ctxGet0Param                     uintptr
 	ctxUseCertificate, ctxUsePrivateKey               uintptr
 	ctxCheckPrivateKey, ctxSetSessionIDContext        uintptr
+	ctxGetCiphers, ctxSetCipherList                   uintptr
+	skNum, skValue                                    uintptr
+	cipherName, cipherIsAEAD, cipherKXNid             uintptr
 
 	sslNew, sslFree, sslCtrl, sslSetFd                uintptr
 	sslSetConnectState, sslSetAcceptState             uintptr
@@ -86,6 +89,14 @@ func (s *symbols) table() []symbol {
 		{"SSL_CTX_use_PrivateKey", &s.ctxUsePrivateKey, false},
 		{"SSL_CTX_check_private_key", &s.ctxCheckPrivateKey, false},
 		{"SSL_CTX_set_session_id_context", &s.ctxSetSessionIDContext, false},
+
+		{"SSL_CTX_get_ciphers", &s.ctxGetCiphers, false},
+		{"SSL_CTX_set_cipher_list", &s.ctxSetCipherList, false},
+		{"OPENSSL_sk_num", &s.skNum, false},
+		{"OPENSSL_sk_value", &s.skValue, false},
+		{"SSL_CIPHER_get_name", &s.cipherName, false},
+		{"SSL_CIPHER_is_aead", &s.cipherIsAEAD, false},
+		{"SSL_CIPHER_get_kx_nid", &s.cipherKXNid, false},
 
 		{"SSL_new", &s.sslNew, false},
 		{"SSL_free", &s.sslFree, false},
@@ -182,8 +193,13 @@ const (
 	modeAutoRetry     = 0x04 // SSL_MODE_AUTO_RETRY
 	modeReleaseBuffer = 0x10 // SSL_MODE_RELEASE_BUFFERS
 
-	opNoCompression   = 1 << 17 // SSL_OP_NO_COMPRESSION
-	opNoRenegotiation = 1 << 30 // SSL_OP_NO_RENEGOTIATION
+	opNoCompression          = 1 << 17 // SSL_OP_NO_COMPRESSION
+	opPrioritizeChaCha       = 1 << 21 // SSL_OP_PRIORITIZE_CHACHA
+	opCipherServerPreference = 1 << 22 // SSL_OP_CIPHER_SERVER_PREFERENCE
+	opNoRenegotiation        = 1 << 30 // SSL_OP_NO_RENEGOTIATION
+
+	nidKXECDHE = 1038 // NID_kx_ecdhe
+	nidKXDHE   = 1039 // NID_kx_dhe
 
 	tls12 = 0x0303 // TLS1_2_VERSION
 	tls13 = 0x0304 // TLS1_3_VERSION
