@@ -14,7 +14,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race bench bench-quick faultssl libssl-matrix soak deps-build deps-test deps-bench install clean
+.PHONY: help build demo test check race bench bench-quick faultssl scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,7 +44,7 @@ race: ## the concurrent packages again, under the race detector
 
 check: ## formatting and vet
 	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
-	$(GO) vet ./...
+	$(GO) vet -tags scan ./...
 
 bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat; about 14 minutes
 	$(GO) run ./test/bench
@@ -60,8 +60,17 @@ DURATION ?= 10m
 soak: ## everything at random for DURATION (10m); fails if anything is wrong or left over
 	$(GO) test -count=1 -v -timeout 0 ./test/soak -duration=$(DURATION) $(if $(SEED),-seed=$(SEED))
 
-libssl-matrix: ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages
+scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/scan
+
+libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages
 	@sh scripts/libssl-matrix.sh
+
+deps-scan:
+	@sh scripts/deps.sh scan
+
+deps-matrix:
+	@sh scripts/deps.sh matrix || echo "libssl-matrix: without it" >&2
 
 deps-bench:
 	@sh scripts/deps.sh bench

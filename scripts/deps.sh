@@ -1,6 +1,6 @@
 #!/bin/sh
-# deps.sh build|test|bench - install what building (and the demo), testing or
-# benchmarking needs.
+# deps.sh build|test|scan|matrix|bench - install what building (and the demo), testing, scanning, the
+# matrix of OpenSSL's versions, or benchmarking needs.
 #
 # Looks for each command first and calls apt-get only for what is missing, so it
 # does nothing on a prepared machine. Where apt-get cannot be used, it says
@@ -10,9 +10,11 @@ set -eu
 case "${1:-}" in
 build) want='cc:gcc openssl:openssl curl:curl' headers='stdlib.h:libc6-dev' ;;
 test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 gnutls-cli:gnutls-bin node:nodejs valgrind:valgrind unshare:util-linux ip:iproute2 clang:clang musl-gcc:musl-tools g++:g++' headers='stdlib.h:libc6-dev' ;;
+scan) want='cc:gcc sslscan:sslscan testssl:testssl.sh' headers='stdlib.h:libc6-dev' ;;
+matrix) want='cc:gcc flock:util-linux unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' keyring=1 ;;
 bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat' headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev' ;;
 *)
-	echo "usage: deps.sh build|test|bench" >&2
+	echo "usage: deps.sh build|test|scan|matrix|bench" >&2
 	exit 2
 	;;
 esac
@@ -29,6 +31,8 @@ done
 for pair in $headers; do
 	[ -e "/usr/include/${pair%%:*}" ] || missing="$missing ${pair#*:}"
 done
+# What signs Debian's packages; only Debian has it from the start.
+[ -z "${keyring:-}" ] || [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 # The library itself, under whichever name this release has it.
 found=
 for so in /usr/lib/*/libssl.so.* /usr/lib64/libssl.so.* /usr/lib/libssl.so.* /lib/*/libssl.so.*; do

@@ -3,7 +3,7 @@
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
 # For each of them a small root is made of the packages of the Debian release that has
-# it: its libssl, its libc, its openssl, curl, python3 and GnuTLS. The packages come from the mirror that this
+# it: its libssl, its libc, its openssl, curl, python3, GnuTLS and sslscan. The packages come from the mirror that this
 # machine's apt uses, with lists and state of their own; apt checks the signatures against
 # Debian's keyring, and nothing is installed into the system. test/matrix then runs the
 # tests in the roots.
@@ -11,10 +11,11 @@
 # Environment:
 #   TLSD_LIBSSL_CACHE   folder of the roots; default $XDG_CACHE_HOME/tlsd/libssl. Roots younger than a day are
 #                       used as they are.
-#   TLSD_DEBIAN_MIRROR  URL of a Debian mirror; default: the first of apt's sources
+#   TLSD_DEBIAN_MIRROR  URL of a Debian mirror; default: the first of apt's sources, else deb.debian.org
 #   TLSD_LIBSSL_ONLY    versions to run, separated by blanks: "3.0 4.0"; default: all
 #
-# A release that cannot be had is told, and counts as skipped.
+# A release that cannot be had is told, and counts as skipped; if none can, the exit status is 3. An
+# interrupt ends the downloads; what they have left is taken away by the next run.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -41,7 +42,7 @@ mirror() {
 		[ -e "$f" ] || continue
 		sed -n -e 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' \
 			-e 's/^deb[[:space:]]\{1,\}\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]*\).*/\2/p' "$f"
-	done | grep -m 1 '/debian/*$'
+	done | grep -m 1 '/debian/*$' || echo http://deb.debian.org/debian
 }
 
 # configure writes apt's configuration for one root. The machine's own is left out, for it may have hooks and
@@ -100,7 +101,7 @@ populate() { # version suite library dir
 	export APT_CONFIG="$apt/apt.conf"
 	apt-get -qq update
 	rm -f "$apt"/archives/*.deb
-	apt-get -qq -y --download-only install "$3" openssl curl python3 gnutls-bin dash ca-certificates libc6-dev
+	apt-get -qq -y --download-only install "$3" openssl curl python3 gnutls-bin sslscan dash ca-certificates libc6-dev
 	(cd "$new/dev" && apt-get -qq download libssl-dev)
 
 	got=$(dpkg-deb -f "$apt"/archives/"$3"_*.deb Version)
@@ -150,28 +151,40 @@ fetch() { # version suite library
 	touch "$dir.ok"
 }
 
-for tool in apt-get apt-config dpkg-deb flock unshare ip; do
+for tool in apt-get apt-config dpkg-deb flock setsid unshare ip; do
 	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
 done
 [ -e "$keyring" ] || missing="${missing:-} $keyring"
-url=$(mirror) || missing="${missing:-} a-Debian-mirror-in-apt's-sources"
+url=$(mirror)
 mkdir -p "$cache"
 
+# For fetch_all: one release, in a process group of its own.
+if [ "${1:-}" = --fetch ]; then
+	shift
+	fetch "$@"
+	exit
+fi
+
 # fetch_all does so for all at once: most of the time goes into downloads and into unpacking.
-# What fails ends its own shell only; no condition may stand here, or set -e would not hold in it.
 fetch_all() {
+	groups=
+	trap 'for g in $groups; do kill -- "-$g" 2>/dev/null || :; done; exit 130' INT TERM
 	while read -r version suite library; do
 		case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac
-		fetch "$version" "$suite" "$library" >"$cache/$version.log" 2>&1 </dev/null &
-	done
+		setsid sh scripts/libssl-matrix.sh --fetch "$version" "$suite" "$library" >"$cache/$version.log" 2>&1 </dev/null &
+		groups="$groups $!"
+	done <<-END
+		$releases
+	END
 	wait
+	trap - INT TERM
 }
 
 if [ -z "${missing:-}" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
 	flock 9 # another run may fill the same cache
-	echo "$releases" | fetch_all
+	fetch_all
 fi
 for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac
@@ -184,4 +197,6 @@ for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	fi
 done
 [ -n "${missing:-}" ] || exec 9>&-
-exec go run ./test/matrix "$@"
+# Not go run, which would not pass on signals.
+CGO_ENABLED=0 go build -o "$cache/matrix" ./test/matrix
+exec "$cache/matrix" "$@"

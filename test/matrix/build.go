@@ -27,7 +27,7 @@ func (m *matrix) buildGo() error {
 				continue
 			}
 			built[p.pkg] = true
-			commands = append(commands, []string{"test", "-c", "-o", filepath.Join(m.goDir(), p.file()), "./" + p.pkg})
+			commands = append(commands, []string{"test", "-c", "-tags", "scan", "-o", filepath.Join(m.goDir(), p.file()), "./" + p.pkg})
 		}
 	}
 	for _, args := range commands {

@@ -183,7 +183,10 @@ func (t *table) print(out io.Writer) {
 	}
 }
 
-// verdict is an error if anything has failed, or if nothing was run at all.
+// errNothing says that all is skipped. That is no success, and no failure of what was to be tested.
+var errNothing = errors.New("nothing was run: all versions are skipped")
+
+// verdict is an error if anything has failed, or errNothing.
 func (t *table) verdict() error {
 	failed, run := 0, 0
 	for _, r := range t.cells {
@@ -194,7 +197,7 @@ func (t *table) verdict() error {
 	case failed > 0:
 		return fmt.Errorf("%d checks have failed", failed)
 	case run == 0:
-		return errors.New("nothing was run: all versions are skipped")
+		return errNothing
 	}
 	return nil
 }

@@ -11,7 +11,7 @@
 // # Promises
 //
 //   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests count.
-//   - The exit status is 1 if anything has failed, a suite that ends without its tests included. A
+//   - The exit status is 1 if anything has failed, a suite that ends without its tests included, and 3 if nothing was run. A
 //     version without a root, and a root that cannot be entered, is skipped and told as such, never passed.
 //   - Each suite checks that the library it drives is of the version that it is for.
 //   - Every suite is bounded by suiteTime and leaves no process behind.
@@ -19,6 +19,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -72,6 +73,9 @@ func main() {
 	m := &matrix{ctx: ctx, out: os.Stdout, verbose: *verbose, only: *only}
 	if err := m.run(versions); err != nil {
 		fmt.Fprintln(os.Stderr, "matrix:", err)
+		if errors.Is(err, errNothing) {
+			os.Exit(3)
+		}
 		os.Exit(1)
 	}
 }

@@ -43,6 +43,7 @@ var suites = []suite{
 	}},
 	{"trust", []program{{pkg: "test/trust"}}},
 	{"peers", []program{{pkg: "test/peers"}}},
+	{"scan", []program{{pkg: "test/scan", args: []string{"-test.run=^TestSslscan$"}}}},
 	{"ends", []program{{pkg: "test/conformance", args: []string{"-test.run=^TestEnds$"}}}},
 	{"plugin", []program{
 		// Left out: what is about this source tree and not about TLS (its installation, its README, make demo).

@@ -1,0 +1,176 @@
+//go:build scan
+
+package scan
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+func TestMain(m *testing.M) { testd.Main(m) }
+
+// scanTime bounds one scan.
+const scanTime = 4 * time.Minute
+
+// need skips a test without a tool; TLSD_TEST_STRICT=1 fails it.
+func need(t *testing.T, tool string) {
+	t.Helper()
+	if _, err := exec.LookPath(tool); err == nil {
+		return
+	}
+	if os.Getenv("TLSD_TEST_STRICT") == "1" {
+		t.Fatalf("TLSD_TEST_STRICT=1: %s is not installed", tool)
+	}
+	t.Skipf("%s is not installed", tool)
+}
+
+// run runs a scanner to its end. Its home is none, so that it finds no configuration.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), scanTime)
+	defer cancel()
+	cmd := exec.Command(name, args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent", "TERM=dumb", "TMPDIR=" + t.TempDir()}
+	cmd.WaitDelay = 10 * time.Second
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	done := make(chan struct{})
+	if err := testd.Spawn(cmd, func() { cmd.Wait(); close(done) }); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		cmd.Process.Kill()
+		<-done
+		t.Fatalf("%s has not ended within %v:\n%s", name, scanTime, out.String())
+	}
+	return out.String()
+}
+
+// serve accepts whatever comes, until the test ends: what gets through its handshake says something, or not, and is closed. It gives
+// the port, and the version of OpenSSL.
+func serve(t *testing.T, ca *testcert.CA, key testcert.KeyType) (port int, version string) {
+	t.Helper()
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}, Key: key,
+		NotAfter: time.Now().Add(90 * 24 * time.Hour)})
+	d := testd.Start(t, "--accept-handshake-timeout=10s")
+	c := d.Dial(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	h, err := c.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if version, err = c.Version(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	port = testd.Port(t)
+	done := make(chan error, 1)
+	go func() { done <- accept(ctx, c, h, port) }()
+	testd.AwaitListener(t, port)
+	t.Cleanup(func() {
+		expectAGoodClient(t, port, ca)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("tls.Accept during the scan: %v", err)
+		}
+	})
+	return port, version
+}
+
+func accept(ctx context.Context, c *client.Client, h client.Handle, port int) error {
+	for {
+		conn, err := c.Accept(ctx, h, "127.0.0.1", port)
+		var e *client.Error
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			go func() {
+				short, stop := context.WithTimeout(ctx, time.Second)
+				defer stop()
+				c.Read(short, conn, 1<<10) // whatever it is
+				c.CloseConn(context.WithoutCancel(ctx), conn)
+			}()
+		case errors.As(err, &e) && (e.Kind == client.KindHandshake || e.Kind == client.KindTimeout):
+		default:
+			return err
+		}
+	}
+}
+
+// expectAGoodClient checks that nothing of the scan is left that keeps others out.
+func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}}
+	c, err := d.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		t.Errorf("a good client after the scan: %v", err)
+		return
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Errorf("a good client after the scan writes: %v", err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a good client after the scan reads: %v, want the end", err)
+	}
+}
+
+// A finding is what a scanner says, and why that is right.
+type finding struct {
+	what string
+	why  string
+	only string // the versions of OpenSSL that have it: "3.0 3.5"; empty: all
+}
+
+// compare holds what was found against a table.
+func compare(t *testing.T, version string, found []string, table []finding) {
+	t.Helper()
+	var explained []string
+	for _, f := range table {
+		if f.why == "" {
+			t.Errorf("%q is not explained", f.what)
+		}
+		if !f.holds(version) {
+			continue
+		}
+		explained = append(explained, f.what)
+		if !slices.Contains(found, f.what) {
+			t.Errorf("%q is expected and was not found", f.what)
+		}
+	}
+	for _, f := range found {
+		if !slices.Contains(explained, f) {
+			t.Errorf("%q was found and is not explained", f)
+		}
+	}
+	if len(found) == 0 {
+		t.Error("nothing was found: has anything been scanned?")
+	}
+	t.Logf("%s: %d findings, %d in the table", version, len(found), len(explained))
+}
+
+func (f finding) holds(version string) bool {
+	if f.only == "" {
+		return true
+	}
+	return slices.ContainsFunc(strings.Fields(f.only), func(v string) bool {
+		return strings.HasPrefix(version, fmt.Sprintf("OpenSSL %s", v))
+	})
+}

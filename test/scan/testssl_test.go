@@ -1,0 +1,65 @@
+//go:build scan
+
+package scan
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"tlsd/internal/testcert"
+)
+
+// What testssl.sh finds that is worse than OK or informative.
+var testsslFindings = []finding{
+	{"engine_problem WARN", "about the scanner: its openssl has no engine for GOST", ""},
+	{"cert_revocation HIGH", "the certificate is one of this test, whose authority has no list of revocations", ""},
+}
+
+// passed are checks that testssl.sh must have done, and found good: were they left out, their silence would mean nothing.
+var passed = []string{"SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW",
+	"cipher_order", "cert_trust", "cert_chain_of_trust", "heartbleed", "CCS", "ROBOT", "secure_renego", "secure_client_renego", "CRIME_TLS", "POODLE_SSL",
+	"fallback_SCSV", "SWEET32", "FREAK", "DROWN", "LOGJAM", "BEAST", "LUCKY13", "RC4"}
+
+func TestTestssl(t *testing.T) {
+	t.Parallel()
+	need(t, "testssl")
+	ca := testcert.NewCA(t, "Test CA")
+	port, version := serve(t, ca, testcert.RSA)
+	file := filepath.Join(t.TempDir(), "report.json")
+	// Protocols, suites, forward secrecy, preferences, defaults, vulnerabilities, RC4. Nothing that asks the network outside.
+	out := run(t, "testssl", "--protocols", "--standard", "--pfs", "--server-preference", "--server-defaults", "--vulnerable", "--rc4",
+		"--nodns=none", "--ip=127.0.0.1", "--warnings=off", "--quiet", "--color=0", "--openssl-timeout=10", "--add-ca="+ca.File,
+		"--jsonfile="+file, "localhost:"+strconv.Itoa(port))
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var report []struct{ ID, Severity, Finding string }
+	if err := json.Unmarshal(text, &report); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var found, good []string
+	for _, r := range report {
+		switch r.Severity {
+		case "OK":
+			good = append(good, r.ID)
+		case "INFO", "DEBUG":
+		default:
+			found = append(found, r.ID+" "+r.Severity)
+			t.Logf("%s %s: %s", r.ID, r.Severity, r.Finding)
+		}
+	}
+	compare(t, version, found, testsslFindings)
+	for _, id := range passed {
+		if !slices.Contains(good, id) {
+			t.Errorf("testssl.sh does not say OK to %s", id)
+		}
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}
