@@ -79,10 +79,13 @@ type queued struct {
 // A queue is what exclusive has taken from the error queue, the oldest first.
 type queue []queued
 
+// mostQueued is more than a queue can have (16, ERR_NUM_ERRORS). It ends draining a queue that does not become empty.
+const mostQueued = 64
+
 // drain empties the queue of this thread.
 func (l *Library) drain() queue {
 	var q queue
-	for call(l.sym.errPeek) != 0 {
+	for len(q) < mostQueued && call(l.sym.errPeek) != 0 {
 		// Filled in by ERR_get_error_all; on the heap, where C may write.
 		var out struct {
 			file, function, data uintptr

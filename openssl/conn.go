@@ -231,11 +231,12 @@ func (c *Conn) establish() error {
 	defer c.mu.Unlock()
 	var cert uintptr
 	var code int
-	l.exclusive(func() {
+	told := true
+	q := l.exclusive(func() {
 		c.version = goString(call(l.sym.sslGetVersion, c.ssl))
 		code = int(int64(call(l.sym.sslGetVerifyResult, c.ssl)))
 		if cert = call(l.sym.sslGetPeerCertificate, c.ssl); cert != 0 {
-			c.subject = l.subject(cert)
+			c.subject, told = l.subject(cert)
 			call(l.sym.x509Free, cert)
 		}
 	})
@@ -251,6 +252,10 @@ func (c *Conn) establish() error {
 		if c.fatal != nil {
 			return c.fatal
 		}
+	}
+	if !told { // "" would say that the peer has shown no certificate
+		c.fatal = &HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's certificate: " + q.reason(), Queue: q.strings()}
+		return c.fatal
 	}
 	c.established.Store(true)
 	return nil

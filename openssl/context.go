@@ -163,7 +163,7 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		}
 		// TLS 1.2 or newer; openssl.cnf may demand more.
 		ok = true
-		if int64(call(l.sym.ctxCtrl, ctx, ctrlGetMinProto, 0, 0)) < tls12 {
+		if int64(call(l.sym.ctxCtrl, ctx, ctrlGetMinProto, 0, 0)) != tls13 {
 			ok = int64(call(l.sym.ctxCtrl, ctx, ctrlSetMinProto, tls12, 0)) == 1
 		}
 		call(l.sym.ctxCtrl, ctx, ctrlMode, modePartialWrite|modeMovingBuffer|modeAutoRetry|modeReleaseBuffer, 0)
@@ -178,6 +178,16 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		return 0, internalError("SSL_CTX_new", q)
 	}
 	return ctx, nil
+}
+
+// refCtx makes a reference to an SSL_CTX, to be freed by freeCtx.
+func (l *Library) refCtx(ctx uintptr) error {
+	ok := false
+	q := l.exclusive(func() { ok = int32(call(l.sym.ctxUpRef, ctx)) == 1 })
+	if !ok {
+		return internalError("SSL_CTX_up_ref", q)
+	}
+	return nil
 }
 
 func (l *Library) freeCtx(ctx uintptr) {

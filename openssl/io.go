@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // How an operation waits. The socket is Go's: non-blocking and known to the
@@ -26,6 +28,8 @@ import (
 //     the RawConn call begins, so that in any other case the wake-up would never come.
 //   - If the SSL wants the other direction, the operation goes over to the
 //     other RawConn method.
+//   - Before it returns false, it looks whether the socket is ready after all. A library that wants to wait for what
+//     is there is asked again, and given up in the end.
 //   - The SSL's mutex is held for one SSL call and never while waiting.
 //
 // A context ends a wait by a deadline in the past, set on the direction in
@@ -138,8 +142,12 @@ type op struct {
 	argv   [3]uintptr
 	errArg [2]uintptr
 	ret    int32
-	code   int32 // SSL_get_error
+	code   int32 // SSL_get_error, unless the call has succeeded
 	errno  syscall.Errno
+	closed bool // at the end of what can be read: the peer's close_notify is there
+	// unexplained says that the system was to tell why the call has failed, and does not.
+	unexplained bool
+	turns       int // calls since the last wait or success that have asked for a wait without a need
 
 	blocked bool // now would have had to wait
 	owing   bool // now has sent a part of what is to be written
@@ -158,7 +166,7 @@ func (o *op) init(c *Conn) {
 func (o *op) prepare(ctx context.Context, kind opKind, p []byte) {
 	sym := &o.c.lib.sym
 	o.ctx, o.kind, o.buf, o.n, o.err = ctx, kind, p, 0, nil
-	o.finished, o.pending = false, false
+	o.finished, o.pending, o.turns = false, false, 0
 	o.argv[0] = o.c.ssl
 	o.args = o.argv[:1]
 	switch kind {
@@ -254,8 +262,12 @@ func (o *op) wait() error {
 	return o.err
 }
 
+// mostTurns bounds how often the library is asked again when it wants to wait without a need. What it wants may have come
+// just now, a few times in a row.
+const mostTurns = 100
+
 // try is the function that RawConn calls: at once, and after each wait.
-func (o *op) try(uintptr) bool {
+func (o *op) try(fd uintptr) bool {
 	for {
 		want, idle := o.once()
 		slot := &o.c.slots[o.dir]
@@ -264,13 +276,20 @@ func (o *op) try(uintptr) bool {
 			case o.kind == opRead && o.n > 0:
 				o.finished = true // give what there is
 				return true
+			case o.turns > mostTurns:
+				o.giveUp()
+				return true
 			case want != o.dir:
+				o.turns++
 				o.dir = want
 				return true
 			case o.parked && slot.waiting.Load() > 0:
 				return true // it is the other's turn; we line up behind it
+			case ready(fd, want):
+				o.turns++
+				continue
 			}
-			o.parked = true
+			o.parked, o.turns = true, 0
 			o.watch()
 			return false
 		}
@@ -330,11 +349,12 @@ func (o *op) once() (want direction, idle bool) {
 		return o.end(ErrWriteBroken)
 	}
 	q := c.lib.exclusiveFor(o.method(), o.stepFn)
-	switch o.code {
-	case 0:
-		o.pending = false
+	if o.succeeded() {
+		o.pending, o.turns = false, 0
 		o.advance()
 		return 0, false
+	}
+	switch o.code {
 	case sslErrorWantRead:
 		return readable, true
 	case sslErrorWantWrite:
@@ -343,7 +363,7 @@ func (o *op) once() (want direction, idle bool) {
 		o.pending = true
 		return writable, true
 	case sslErrorZeroReturn:
-		if o.kind == opRead {
+		if o.kind == opRead && o.closed {
 			c.eof = true
 			return o.end(io.EOF)
 		}
@@ -355,18 +375,68 @@ func (o *op) once() (want direction, idle bool) {
 // step is the SSL call, for exclusive.
 func (o *op) step() {
 	sym := &o.c.lib.sym
-	o.code, o.errno = 0, 0
+	o.code, o.errno, o.unexplained = 0, 0, false
 	o.ret = int32(call(o.fn, o.args...))
-	// SSL_shutdown's 0 is no error and not for SSL_get_error (SSL_shutdown(3)).
-	if o.ret > 0 || o.ret == 0 && o.kind == opShutdown {
+	if o.succeeded() {
 		return
 	}
 	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
 	// After the peer's close_notify, ZERO_RETURN also stands for a failed write(2).
 	if o.code == sslErrorSyscall || o.code == sslErrorZeroReturn && o.kind != opRead {
-		o.errno = o.c.lib.errno()
+		// EAGAIN is no failure, so it is that of an earlier call, and says nothing. As an error it would pass for a timeout.
+		if o.errno = o.c.lib.errno(); o.errno == syscall.EAGAIN {
+			o.errno, o.unexplained = 0, true
+		}
 	}
+	o.closed = o.code == sslErrorZeroReturn && int32(call(sym.sslGetShutdown, o.argv[0]))&receivedShutdown != 0
+}
+
+// succeeded says whether the call has done its work. A result that its manual page does not have is a failure.
+func (o *op) succeeded() bool {
+	switch o.kind {
+	case opHandshake:
+		return o.ret == 1
+	case opShutdown:
+		return o.ret == 0 || o.ret == 1 // 0 is no error and not for SSL_get_error (SSL_shutdown(3))
+	default:
+		return o.ret > 0 && !o.beyond()
+	}
+}
+
+// beyond says whether more bytes are said to have been read or written than were asked for.
+func (o *op) beyond() bool {
+	return (o.kind == opRead || o.kind == opWrite) && o.ret > 0 && uintptr(o.ret) > o.argv[2]
+}
+
+// ready says whether the socket has what an operation wants to wait for.
+func ready(fd uintptr, d direction) bool {
+	events := int16(unix.POLLIN)
+	if d == writable {
+		events = unix.POLLOUT
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 0)
+		if err != unix.EINTR {
+			return err == nil && n > 0
+		}
+	}
+}
+
+// giveUp ends an operation for which the library wants to wait, although there is nothing to wait for.
+func (o *op) giveUp() {
+	const why = "OpenSSL wants to wait for a socket that is ready"
+	c := o.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fatal == nil {
+		if o.kind == opHandshake {
+			c.fatal = &HandshakeError{Reason: why}
+		} else {
+			c.fatal = &ProtocolError{Reason: why}
+		}
+	}
+	o.end(c.fatal)
 }
 
 // end finishes the operation with an error.
@@ -395,14 +465,21 @@ func (o *op) advance() {
 	o.aim()
 }
 
+// cut says whether OpenSSL has met the end of the connection. 3.x and 4.x say it the first way, 1.1.1 the
+// second (SSL_get_error(3)).
+func (o *op) cut(q queue) bool {
+	return q.has(reasonUnexpectedEOF) || o.code == sslErrorSyscall && o.errno == 0 && !o.unexplained && len(q) == 0
+}
+
 // failure says why an SSL call has failed for good.
 func (c *Conn) failure(o *op, q queue) error {
 	if o.kind == opHandshake {
 		return c.handshakeFailure(o, q)
 	}
 	switch {
-	case q.has(reasonUnexpectedEOF), o.code == sslErrorSyscall && o.errno == 0 && len(q) == 0:
-		// 3.x and 4.x say it the first way, 1.1.1 the second (SSL_get_error(3)).
+	case o.beyond():
+		return &ProtocolError{Reason: fmt.Sprintf("OpenSSL says that it has moved %d bytes where %d were asked for", o.ret, o.argv[2])}
+	case o.cut(q), o.code == sslErrorZeroReturn && o.kind == opRead: // the second is said to be the end, without close_notify
 		return ErrTruncated
 	case o.errno != 0:
 		verb := "read"

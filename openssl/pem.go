@@ -240,6 +240,8 @@ func (b *CABundle) ref() (uintptr, error) {
 	if b.ctx == 0 {
 		return 0, fmt.Errorf("CA bundle %s has been freed", b.name)
 	}
-	b.lib.exclusive(func() { call(b.lib.sym.ctxUpRef, b.ctx) })
+	if err := b.lib.refCtx(b.ctx); err != nil {
+		return 0, err
+	}
 	return b.ctx, nil
 }

@@ -24,7 +24,7 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 	case o.errno != 0:
 		e.Reason = o.errno.Error()
 		e.Err = o.errno
-	case q.has(reasonUnexpectedEOF), o.code == sslErrorZeroReturn, o.code == sslErrorSyscall && o.errno == 0 && len(q) == 0:
+	case o.cut(q), o.code == sslErrorZeroReturn:
 		e.Reason = "the peer closed the connection during the handshake"
 		e.Err = ErrTruncated
 	case q.has(reasonUnsupportedProtocol) && c.tls13:

@@ -33,6 +33,7 @@ type symbols struct {
 	sslNew, sslFree, sslCtrl, sslSetFd                uintptr
 	sslSetConnectState, sslSetAcceptState             uintptr
 	sslDoHandshake, sslRead, sslWrite, sslShutdown    uintptr
+	sslGetShutdown                                    uintptr
 	sslGetError, sslGetVersion, sslGetPeerCertificate uintptr
 	sslSetVerify, sslGetVerifyResult                  uintptr
 	sslSet1Host, sslSetHostflags, sslGet0Param        uintptr
@@ -108,6 +109,7 @@ func (s *symbols) table() []symbol {
 		{"SSL_read", &s.sslRead, false},
 		{"SSL_write", &s.sslWrite, false},
 		{"SSL_shutdown", &s.sslShutdown, false},
+		{"SSL_get_shutdown", &s.sslGetShutdown, false},
 		{"SSL_get_error", &s.sslGetError, false},
 		{"SSL_get_version", &s.sslGetVersion, false},
 		{"SSL_get1_peer_certificate SSL_get_peer_certificate", &s.sslGetPeerCertificate, false}, // renamed in 3.0
@@ -213,6 +215,8 @@ const (
 
 	verifyHostMismatch = 62 // X509_V_ERR_HOSTNAME_MISMATCH
 	verifyIPMismatch   = 64 // X509_V_ERR_IP_ADDRESS_MISMATCH
+
+	receivedShutdown = 2 // SSL_RECEIVED_SHUTDOWN
 
 	sslErrorSSL        = 1
 	sslErrorWantRead   = 2

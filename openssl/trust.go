@@ -108,7 +108,9 @@ func (l *Library) systemContext() (ctx uintptr, store string, err error) {
 	if err := l.loadTrust(); err != nil {
 		return 0, "", err
 	}
-	l.exclusive(func() { call(l.sym.ctxUpRef, l.trustCtx) })
+	if err := l.refCtx(l.trustCtx); err != nil {
+		return 0, "", err
+	}
 	return l.trustCtx, l.trust.store.String(), nil
 }
 

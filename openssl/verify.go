@@ -40,20 +40,27 @@ func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 		v.failed = true
 		v.code = int(int32(call(l.sym.storeCtxError, storeCtx)))
 		v.depth = int(int32(call(l.sym.storeCtxDepth, storeCtx)))
-		v.subject = l.subject(call(l.sym.storeCtxCert, storeCtx))
+		v.subject, _ = l.subject(call(l.sym.storeCtxCert, storeCtx))
 	}
 	return
 }
 
-// subject is the subject of an X509 in the one-line form, as long as it is; "" for
-// NULL. OpenSSL writes what is not printable ASCII as \xNN. To be called inside exclusive.
-func (l *Library) subject(x509 uintptr) string {
+// subject is the subject of an X509 in the one-line form, as long as it is. It is not ok if there is no X509, or
+// OpenSSL cannot tell. OpenSSL writes what is not printable ASCII as \xNN. To be called inside exclusive.
+func (l *Library) subject(x509 uintptr) (text string, ok bool) {
 	if x509 == 0 {
-		return ""
+		return "", false
 	}
-	s := call(l.sym.x509NameOneline, call(l.sym.x509Subject, x509), 0, 0) // no buffer: it allocates
+	name := call(l.sym.x509Subject, x509)
+	if name == 0 {
+		return "", false
+	}
+	s := call(l.sym.x509NameOneline, name, 0, 0) // no buffer: it allocates
+	if s == 0 {
+		return "", false
+	}
 	defer call(l.sym.cryptoFree, s, 0, 0)
-	return goString(s)
+	return goString(s), true
 }
 
 // verifyError makes the error of a verdict.

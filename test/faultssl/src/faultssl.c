@@ -231,8 +231,9 @@ struct fault faultssl_next(const char *function)
 		} else if (strncmp(what, "errors=", 7) == 0) {
 			f.kind = STALE;
 			result(&f, what + 7);
-		} else if (strcmp(what, "short") == 0) {
+		} else if (strncmp(what, "short=", 6) == 0) {
 			f.kind = SHORTEN;
+			result(&f, what + 6);
 		} else if (strcmp(what, "note") != 0) {
 			die("no such fault", what);
 		}

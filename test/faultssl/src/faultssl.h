@@ -16,7 +16,7 @@
 /* What a wrapper is to do at one call. */
 struct fault {
 	enum { GO_ON, RETURN, REPLACE, SHORTEN, STALE } kind;
-	intptr_t value; /* RETURN, REPLACE: the result; STALE: the number of errors */
+	intptr_t value; /* RETURN, REPLACE: the result; STALE: the number of errors; SHORTEN: the most bytes */
 	int more;       /* value is to be added to the number of bytes asked for */
 };
 
@@ -63,8 +63,8 @@ void *faultssl_real(const char *function);
 			fault.value += count; \
 		if (fault.kind == RETURN) \
 			return (result)fault.value; \
-		if (fault.kind == SHORTEN && count > 1) \
-			count = 1; \
+		if (fault.kind == SHORTEN && count > fault.value) \
+			count = (int)fault.value; \
 		result value = real arguments; \
 		if (fault.kind == STALE) \
 			faultssl_stale(fault.value); \

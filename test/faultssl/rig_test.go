@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// patience bounds every wait of a test. Nothing takes nearly as long, but on a machine that has other things to do.
+const patience = 30 * time.Second
+
+// watchdog is that of the daemons.
+const watchdog = time.Second
+
+// A rig is a daemon whose workers load faultssl. One of its workers at a time is given orders, by its pid; another
+// has a session with an open connection, which nothing must happen to.
+type rig struct {
+	d         *testd.Daemon
+	w         *world
+	orders    *os.File
+	read      int // how much of the log has been looked at
+	bystander *client.Client
+	conn      client.Handle
+}
+
+// orderBytes is the constant size of the file of orders, so that each change is one write.
+const orderBytes = 1024
+
+func newRig(t *testing.T, w *world, orders string, flags ...string) *rig {
+	t.Helper()
+	lib, _ := library(t, pad(orders))
+	r := &rig{w: w}
+	var err error
+	r.orders, err = os.OpenFile(lib+".orders", os.O_WRONLY, 0)
+	check(t, err)
+	t.Cleanup(func() { r.orders.Close() })
+	r.d = testd.StartWith(t, testd.Options{
+		Flags: append([]string{"--libssl=" + lib, "--watchdog=" + watchdog.String(), "--log-level=debug"}, flags...),
+		Env:   []string{"SSL_CERT_FILE=" + w.ca.File, "SSL_CERT_DIR=" + w.emptyDir},
+	})
+	return r
+}
+
+// order gives orders to all who have the library, from their next call on.
+func (r *rig) order(t *testing.T, lines ...string) {
+	t.Helper()
+	_, err := r.orders.WriteAt([]byte(pad(strings.Join(lines, "\n"))), 0)
+	check(t, err)
+}
+
+func pad(text string) string {
+	if len(text) >= orderBytes {
+		panic("orders are too long")
+	}
+	return text + "\n" + strings.Repeat("\n", orderBytes-1-len(text))
+}
+
+// accompany opens the bystander's session.
+func (r *rig) accompany(t *testing.T) {
+	t.Helper()
+	ctx := bounded(t)
+	r.bystander = r.d.Dial(t)
+	check(t, r.bystander.SetCaBundle(ctx, r.w.ca.File))
+	var err error
+	r.conn, err = r.bystander.NewClient(ctx, "localhost", r.w.echo)
+	check(t, err)
+	check(t, r.bystander.Handshake(ctx, r.conn))
+}
+
+// othersGoOn checks that the bystander's session is what it was, and with fresh that a new one works at once.
+func (r *rig) othersGoOn(t *testing.T, fresh bool) {
+	t.Helper()
+	ctx := bounded(t)
+	const text = "is anybody there?"
+	_, err := r.bystander.Write(ctx, r.conn, []byte(text))
+	for got := ""; err == nil && got != text; {
+		var part []byte
+		if part, err = r.bystander.Read(ctx, r.conn, 100); len(part) == 0 && err == nil {
+			err = fmt.Errorf("the end after %q", got)
+		}
+		got += string(part)
+	}
+	if err != nil {
+		t.Errorf("another session that was open: %v", err)
+	}
+	if !fresh {
+		return
+	}
+	c, err := client.Dial(ctx, r.d.Socket)
+	if err != nil {
+		t.Errorf("a new session: %v", err)
+		return
+	}
+	defer c.Close()
+	if backend, err := c.Backend(ctx); backend != "openssl" || err != nil {
+		t.Errorf("a new session has the backend %q, %v", backend, err)
+	}
+	v := &visit{t: t, ctx: ctx, c: c, w: r.w}
+	v.talk("localhost", r.w.answer)
+	if v.end != nil {
+		t.Errorf("a new session: %v", v.end)
+	}
+}
+
+// A hit is an order that was followed, as a line of the log.
+type hit struct {
+	Msg, Function, Fault string
+	PID                  int
+
+	Worker int    // of a line about a worker's end
+	Exit   string // likewise
+}
+
+// hits gives those of a worker, once the log says that it has ended: that is the last line about it.
+func (r *rig) hits(t *testing.T, pid int) (found []hit) {
+	t.Helper()
+	ended := false
+	testd.Eventually(t, patience, fmt.Sprintf("the log says that worker %d has ended", pid), func() bool {
+		log := r.d.Log(t)[r.read:]
+		end := strings.LastIndexByte(log, '\n') + 1
+		r.read += end
+		for line := range strings.Lines(log[:end]) {
+			var h hit
+			if i := strings.IndexByte(line, '{'); i < 0 || json.Unmarshal([]byte(line[i:]), &h) != nil {
+				continue
+			}
+			if h.Msg == "faultssl" {
+				found = append(found, h)
+			}
+			ended = ended || h.Worker == pid && h.Exit != ""
+		}
+		return ended
+	})
+	return found
+}
+
+// visit runs a scenario in a new session whose worker has orders, and gives the lines of the log about it. The function
+// that gives garbage, if one does, is garbled.
+func (r *rig) visit(t *testing.T, s scenario, garbled string, orders ...string) ([]hit, *visit) {
+	t.Helper()
+	ctx := bounded(t)
+	c, err := client.Dial(ctx, r.d.Socket)
+	check(t, err)
+	defer c.Close()
+	hello, err := c.Hello(ctx)
+	check(t, err)
+	pid := hello.Server.PID
+	v := &visit{t: t, ctx: ctx, c: c, w: r.w, garbled: garbled}
+	if s.prepare != nil {
+		s.prepare(v)
+	}
+	var lines []string
+	for _, o := range orders {
+		lines = append(lines, fmt.Sprintf("%d %s", pid, o))
+	}
+	r.order(t, lines...)
+	s.run(v)
+	c.Close()
+	hits := r.hits(t, pid)
+	r.order(t)
+	for _, h := range hits {
+		if h.PID != pid {
+			t.Errorf("worker %d has followed the order of worker %d", h.PID, pid)
+		}
+	}
+	return hits, v
+}
+
+// kindOf is the kind of an error of tlsd.
+func kindOf(err error) string {
+	var e *client.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &e):
+		return string(e.Kind)
+	}
+	return "none of tlsd's: " + err.Error()
+}
+
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}

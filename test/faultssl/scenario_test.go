@@ -1,0 +1,362 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// A world is what scenarios meet: servers of TLS on loopback, certificates, files.
+type world struct {
+	ca       *testcert.CA
+	otherCA  *testcert.CA // has signed nothing that is met
+	cert     *testcert.Cert
+	emptyDir string
+	badPEM   string // a file whose certificate is none
+	wrongKey string
+
+	answer int // port of a server that sends back what it got, after the end of 40 KiB, and closes
+	echo   int // of one that sends back what it gets
+	cut    int // of one that sends a little and cuts the connection
+	named  int // of one whose certificate has another name
+}
+
+// payload is what is sent to the answering server. It takes several records.
+var payload = bytes.Repeat([]byte("0123456789abcdef"), 40<<10/16)
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{ca: testcert.NewCA(t, "Test CA"), otherCA: testcert.NewCA(t, "Other CA"), emptyDir: t.TempDir()}
+	w.cert = w.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	w.wrongKey = w.cert.MismatchedKey(t)
+	w.badPEM = filepath.Join(t.TempDir(), "bad.pem")
+	check(t, os.WriteFile(w.badPEM, []byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n"), 0o644))
+	named := w.ca.Issue(t, testcert.Leaf{CN: "other.example", DNS: []string{"other.example"}})
+
+	w.answer = serve(t, w.cert, func(conn *tls.Conn) {
+		p := make([]byte, len(payload))
+		if _, err := io.ReadFull(conn, p); err == nil {
+			conn.Write(p)
+			conn.CloseWrite()
+			io.Copy(io.Discard, conn)
+		}
+	})
+	w.echo = serve(t, w.cert, func(conn *tls.Conn) { io.Copy(conn, conn) })
+	w.cut = serve(t, w.cert, func(conn *tls.Conn) {
+		conn.Write([]byte("cut"))
+		conn.NetConn().Close()
+	})
+	w.named = serve(t, named, func(conn *tls.Conn) { io.Copy(conn, conn) })
+	return w
+}
+
+// serve runs a server until the test ends, and gives its port.
+func serve(t *testing.T, cert *testcert.Cert, handle func(*tls.Conn)) int {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	check(t, err)
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(5 * patience)) // ends what a test leaves
+				if c := conn.(*tls.Conn); c.Handshake() == nil {
+					handle(c)
+				}
+			})
+		}
+	})
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// A visit is one run of a scenario, in a session of its own.
+type visit struct {
+	t   *testing.T
+	ctx context.Context
+	c   *client.Client
+	w   *world
+
+	// What the functions that are made to fail give directly may be wrong in the answer.
+	garbled string
+
+	h   client.Handle // of the connection that prepare has made
+	op  string        // the call that has failed
+	end error         // how; nil: none has
+}
+
+// did notes how a call has ended, and says whether the scenario goes on.
+func (v *visit) did(op string, err error) bool {
+	if err != nil {
+		v.op, v.end = op, err
+	}
+	return err == nil
+}
+
+func (v *visit) wrong(format string, args ...any) {
+	v.t.Helper()
+	v.t.Errorf(format, args...)
+}
+
+// A scenario is a script's conversation with tlsd.
+type scenario struct {
+	name    string
+	prepare func(v *visit) // before there is a fault; may be nil
+	run     func(v *visit)
+	ends    string // the kind of the error that it ends with when all goes well; "": none
+	// Whoever it meets must not be trusted: no fault must lead to a handshake.
+	stranger bool
+}
+
+var scenarios = []scenario{
+	{name: "client", run: func(v *visit) {
+		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
+			v.talk("localhost", v.w.answer)
+		}
+	}},
+	{name: "client by address", run: func(v *visit) {
+		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
+			v.talk("127.0.0.1", v.w.answer)
+		}
+	}},
+	{name: "client with the system's store", run: func(v *visit) {
+		if _, err := v.c.Info(v.ctx); v.did("tls.Info", err) {
+			v.talk("localhost", v.w.answer)
+		}
+	}},
+	{name: "client that verifies nothing", run: func(v *visit) {
+		if !v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.otherCA.File)) {
+			return
+		}
+		h, err := v.c.NewClient(v.ctx, "localhost", v.w.answer)
+		if v.did("tls.NewClient", err) && v.did("tls.SetInsecureSkipVerify", v.c.SetInsecureSkipVerify(v.ctx, h, true)) {
+			v.converse(h)
+		}
+	}},
+	{name: "open connection", prepare: func(v *visit) { v.h = v.connect(v.w.answer) }, run: func(v *visit) { v.exchange(v.h) }},
+	{name: "server", run: (*visit).accept},
+	{name: "unknown authority", ends: "verify", stranger: true, run: func(v *visit) {
+		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.otherCA.File)) {
+			v.refuse("localhost", v.w.echo)
+		}
+	}},
+	{name: "wrong name", ends: "verify", stranger: true, run: func(v *visit) {
+		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
+			v.refuse("localhost", v.w.named)
+		}
+	}},
+	{name: "wrong address", ends: "verify", stranger: true, run: func(v *visit) {
+		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
+			v.refuse("127.0.0.1", v.w.named)
+		}
+	}},
+	{name: "cut connection", ends: "io", prepare: func(v *visit) { v.h = v.connect(v.w.cut) }, run: (*visit).meetCut},
+	{name: "bad file", ends: "file", run: func(v *visit) {
+		err := v.c.SetCaBundle(v.ctx, v.w.badPEM)
+		if err == nil {
+			v.wrong("a CA bundle that is none has been taken")
+		}
+		v.did("tls.SetCaBundle", err)
+	}},
+	{name: "wrong key", ends: "file", run: func(v *visit) {
+		_, err := v.c.NewServerContext(v.ctx, v.w.cert.CertFile, v.w.wrongKey)
+		if err == nil {
+			v.wrong("a key that does not fit has been taken")
+		}
+		v.did("tls.NewServerContext", err)
+	}},
+}
+
+// talk is a client's whole conversation with the answering server.
+func (v *visit) talk(host string, port int) {
+	if _, err := v.c.Version(v.ctx, 0); !v.did("tls.Version", err) {
+		return
+	}
+	if h, err := v.c.NewClient(v.ctx, host, port); v.did("tls.NewClient", err) {
+		v.converse(h)
+	}
+}
+
+func (v *visit) converse(h client.Handle) {
+	if v.did("tls.Handshake", v.c.Handshake(v.ctx, h)) && v.describe(h, "/CN=localhost") {
+		v.exchange(h)
+	}
+}
+
+// exchange sends the payload and gets it back, and then the end.
+func (v *visit) exchange(h client.Handle) {
+	n, err := v.c.Write(v.ctx, h, payload)
+	if !v.did("tls.Write", err) {
+		return
+	}
+	if n != len(payload) {
+		v.wrong("Write has written %d bytes of %d", n, len(payload))
+	}
+	got, ok := v.readAll(h)
+	if !ok {
+		return
+	}
+	if !bytes.Equal(got, payload) {
+		v.wrong("the end after %d bytes of %d", len(got), len(payload))
+	}
+	v.did("tls.Close", v.c.CloseConn(v.ctx, h))
+}
+
+// readAll reads to the end. What it reads must be a beginning of the payload.
+func (v *visit) readAll(h client.Handle) (got []byte, ok bool) {
+	for {
+		part, err := v.c.Read(v.ctx, h, 30000)
+		if !v.did("tls.Read", err) {
+			return got, false
+		}
+		if len(part) == 0 {
+			return got, true
+		}
+		if got = append(got, part...); !bytes.HasPrefix(payload, got) {
+			v.wrong("Read has given wrong data: %.60q", part)
+			return got, false
+		}
+	}
+}
+
+// describe asks for what is known of a connection.
+func (v *visit) describe(h client.Handle, subject string) bool {
+	version, err := v.c.Version(v.ctx, h)
+	if !v.did("tls.Version", err) {
+		return false
+	}
+	if version != "TLSv1.3" && v.garbled != "SSL_get_version" {
+		v.wrong("Version is %q", version)
+	}
+	got, err := v.c.PeerCertSubject(v.ctx, h)
+	if !v.did("tls.PeerCertSubject", err) {
+		return false
+	}
+	if got != subject && !(got == "" && v.garbled == "SSL_get1_peer_certificate") && v.garbled != "X509_NAME_oneline" {
+		v.wrong("PeerCertSubject is %q, want %q", got, subject)
+	}
+	return true
+}
+
+// refuse is a client that must not come to terms with the server.
+func (v *visit) refuse(host string, port int) {
+	h, err := v.c.NewClient(v.ctx, host, port)
+	if !v.did("tls.NewClient", err) {
+		return
+	}
+	err = v.c.Handshake(v.ctx, h)
+	if err == nil {
+		v.wrong("A CONNECTION THAT IS NOT VERIFIED HAS BEEN TAKEN FOR VERIFIED")
+	}
+	if _, err := v.c.Write(v.ctx, h, []byte("secret")); err == nil {
+		v.wrong("something could be sent to a stranger")
+	}
+	v.did("tls.Handshake", err)
+}
+
+// connect opens a connection in whose way nothing stands.
+func (v *visit) connect(port int) client.Handle {
+	v.t.Helper()
+	check(v.t, v.c.SetCaBundle(v.ctx, v.w.ca.File))
+	h, err := v.c.NewClient(v.ctx, "localhost", port)
+	check(v.t, err)
+	check(v.t, v.c.Handshake(v.ctx, h))
+	return h
+}
+
+// meetCut reads from a connection that is cut: never the end.
+func (v *visit) meetCut() {
+	for got := ""; ; {
+		part, err := v.c.Read(v.ctx, v.h, 100)
+		if !v.did("tls.Read", err) {
+			return
+		}
+		if len(part) == 0 {
+			v.wrong("a connection that was cut has ended, after %q", got)
+			return
+		}
+		if got += string(part); !slices.Contains([]string{"c", "cu", "cut"}, got) {
+			v.wrong("Read has given wrong data: %q", got)
+			return
+		}
+	}
+}
+
+// accept serves one client.
+func (v *visit) accept() {
+	ctx, err := v.c.NewServerContext(v.ctx, v.w.cert.CertFile, v.w.cert.KeyFile)
+	if !v.did("tls.NewServerContext", err) {
+		return
+	}
+	port := testd.Port(v.t)
+	var peer sync.WaitGroup
+	over, stop := context.WithCancel(v.ctx)
+	defer peer.Wait()
+	defer stop()
+	peer.Go(func() { v.w.visitServer(over, port) })
+	h, err := v.c.Accept(v.ctx, ctx, "127.0.0.1", port)
+	if !v.did("tls.Accept", err) || !v.describe(h, "") {
+		return
+	}
+	got := []byte{}
+	for len(got) < len(payload) {
+		part, err := v.c.Read(v.ctx, h, 30000)
+		if !v.did("tls.Read", err) {
+			return
+		}
+		got = append(got, part...)
+		if len(part) == 0 || !bytes.HasPrefix(payload, got) {
+			v.wrong("Read has given wrong data, after %d bytes: %.60q", len(got), part)
+			return
+		}
+	}
+	if _, err = v.c.Write(v.ctx, h, payload); !v.did("tls.Write", err) {
+		return
+	}
+	if v.did("tls.Close", v.c.CloseConn(v.ctx, h)) {
+		v.did("tls.CloseServerContext", v.c.CloseServerContext(v.ctx, ctx))
+	}
+}
+
+// visitServer is the client of an accepting session. It comes when somebody listens.
+func (w *world) visitServer(ctx context.Context, port int) {
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	for ctx.Err() == nil {
+		var d net.Dialer
+		nc, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			time.Sleep(2 * time.Millisecond) // nobody listens yet
+			continue
+		}
+		conn := tls.Client(nc, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+		stop := context.AfterFunc(ctx, func() { nc.Close() })
+		if conn.HandshakeContext(ctx) == nil {
+			conn.Write(payload)
+			io.Copy(io.Discard, conn)
+		}
+		stop()
+		conn.Close()
+		return
+	}
+}
