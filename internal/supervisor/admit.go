@@ -69,9 +69,12 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 // it is replaced; three in a row are an error.
 func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
 	for range 3 {
-		var w *worker
-		if w, err = s.acquire(ctx, sess.peer); err != nil {
-			if ctx.Err() != nil {
+		w, failed := s.acquire(ctx, sess.peer)
+		if failed != nil {
+			if ctx.Err() != nil && err != nil {
+				return fmt.Errorf("%w; before that, %w", failed, err)
+			}
+			if err = failed; ctx.Err() != nil {
 				return err
 			}
 			continue

@@ -45,7 +45,7 @@ func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
 	case <-w.ready:
 		return w, nil
 	case <-w.gone:
-		err = fmt.Errorf("worker %d ended before it was ready: %s", w.pid, w.exitText())
+		err = fmt.Errorf("worker %d %s, before it was ready", w.pid, w.cause)
 	case <-ctx.Done():
 		err = waitError(ctx)
 	}

@@ -110,7 +110,7 @@ func TestWorkersThatCannotStartAreNotTriedInALoop(t *testing.T) {
 		t.Errorf("3 attempts within %v", took)
 	}
 	line := d.dial().hear()
-	if !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32603`) || !strings.Contains(line, "exit status 6") {
+	if !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32603`) || !strings.Contains(line, "exited with status 6, before it was ready") {
 		t.Errorf("the caller is told %s", line)
 	}
 }

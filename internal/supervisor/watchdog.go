@@ -41,6 +41,9 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 	case <-w.ready: // the last look may have found both
 	default:
 		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
+		s.mu.Lock()
+		w.killed = fmt.Sprintf("was killed because it was not ready within %v", startTimeout)
+		s.mu.Unlock()
 		w.kill()
 	}
 }

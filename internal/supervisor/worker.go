@@ -37,6 +37,7 @@ type worker struct {
 	ready  chan struct{} // closed when report is there
 	report handoff.Ready // of a worker that is ready
 	gone   chan struct{} // closed when the process has been waited for
+	cause  string        // of its end, of a worker that is gone: "died of SIGSEGV"
 
 	// Guarded by Supervisor.mu.
 	sessions map[uint64]*session // in its hands; nil when it is gone
@@ -181,6 +182,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	// The callers are told first: who sees that the process is gone can rely on it
 	// that they know.
 	last := s.farewell(w, end, head)
+	w.cause = last.cause
 	w.process.Wait() // what it returns is in ProcessState
 	close(w.gone)
 	s.buried(w, log, head, last)
