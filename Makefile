@@ -14,7 +14,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race bench bench-quick faultssl scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
+.PHONY: help build demo test check race bench bench-quick faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ soak: ## everything at random for DURATION (10m); fails if anything is wrong or 
 
 scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/scan
+
+faults: deps-test ## every fault in every function of libssl that is called, in every scenario; about 3 minutes
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 30m -run 'Fault|Answers|AWait' ./test/faultssl -long
 
 libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages
 	@sh scripts/libssl-matrix.sh

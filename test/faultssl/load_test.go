@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// What is called when the library is loaded, before there is a session, is made to fail in every worker.
+
+// atLoadTime are the functions, without those of the error queue, which the product has.
+var atLoadTime = []string{
+	"OpenSSL_version_num", "OpenSSL_version", "OPENSSL_init_ssl", "SSL_get_ex_data_X509_STORE_CTX_idx",
+	"SSL_CTX_new", "ERR_clear_error", "ERR_peek_error",
+}
+
+// callsFor is how long callers come again and again while the fault lasts.
+const callsFor = 2 * time.Second
+
+func TestAFaultAtLoadTimeIsToldAndPasses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, functions := library(t, "")
+	slots := make(chan struct{}, 6)
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards outcomes
+	outcomes := map[string]int{}
+	for _, f := range functions {
+		if !slices.Contains(atLoadTime, f.name) {
+			continue
+		}
+		plain, garbage := faults(f)
+		for _, fault := range append(plain, garbage...) {
+			if fault == "hang" && f.name != "OPENSSL_init_ssl" && !*long {
+				continue // 30 s each, and the same for all
+			}
+			slots <- struct{}{}
+			all.Go(func() {
+				defer func() { <-slots }()
+				t.Run(f.name+"/"+fault, func(t *testing.T) {
+					outcome := tryAtLoadTime(t, w, f.name, fault)
+					mu.Lock()
+					outcomes[outcome]++
+					mu.Unlock()
+				})
+			})
+		}
+	}
+	all.Wait()
+	t.Logf("%v", outcomes)
+}
+
+// tryAtLoadTime starts a daemon whose workers all meet the fault, and sees what callers are told, until there are no more faults.
+func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome string) {
+	r := newRig(t, w, "* "+function+" 1+ "+fault)
+	began := time.Now()
+	outcomes := map[string]bool{}
+	callers := 0
+	for callers == 0 || time.Since(began) < callsFor {
+		callers++
+		outcomes[r.callAtLoadTime(t, fault)] = true
+		if t.Failed() {
+			break
+		}
+		if fault == "hang" {
+			break
+		}
+		time.Sleep(callsFor / 10) // the callers' pace
+	}
+	// Each caller has three workers at most, and the spare one is replaced at a falling rate: 0, 0.2, 0.4, 0.8 … s.
+	if died, most := strings.Count(r.d.Log(t), "worker ended unexpectedly"), 3*callers+8; died > most {
+		t.Errorf("%d workers have died for %d callers within %v", died, callers, time.Since(began))
+	}
+	r.order(t)
+	testd.Eventually(t, patience, "tlsd serves again when the fault is over", func() bool {
+		ctx := bounded(t)
+		c, err := client.Dial(ctx, r.d.Socket)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		v := &visit{t: t, ctx: ctx, c: c, w: w}
+		v.talk("localhost", w.answer)
+		return v.end == nil // not of a worker that had been kept ready since before
+	})
+	for _, o := range []string{"refused", "stub", "served"} {
+		if outcomes[o] {
+			return o
+		}
+	}
+	return "wrong"
+}
+
+// dial is client.Dial, but for its own bound.
+func dial(ctx context.Context, socket string) (*client.Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	c := client.New(conn)
+	if _, err := c.Hello(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// callAtLoadTime is one caller: it is refused with the reason, told that there is no library and why, or served.
+func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
+	t.Helper()
+	reason := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT", "hang": "was killed because it was not ready within 10s"}[fault]
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience) // tlsd tries for 30 s to find a worker
+	defer cancel()
+	c, err := dial(ctx, r.d.Socket)
+	if err != nil {
+		if kindOf(err) != "internal" || !strings.Contains(err.Error(), "no worker process for this session") || !strings.Contains(err.Error(), reason) ||
+			reason == "" && !strings.Contains(err.Error(), "died of SIGSEGV") {
+			t.Errorf("a caller is told %v; want kind internal: … %s …", err, reason)
+		}
+		return "refused"
+	}
+	defer c.Close()
+	if reason != "" {
+		t.Errorf("a worker is ready, in spite of %s", fault)
+	}
+	backend, err := c.Backend(ctx)
+	if err != nil {
+		t.Error(err)
+	}
+	if backend == "openssl" {
+		v := &visit{t: t, ctx: ctx, c: c, w: r.w}
+		v.talk("localhost", r.w.answer)
+		if v.end != nil && !slices.Contains(clean, kindOf(v.end)) {
+			t.Errorf("it is served, and ends with %v", v.end)
+		}
+		return "served"
+	}
+	if _, err := c.NewClient(ctx, "localhost", r.w.answer); backend != "stub" || kindOf(err) != "backend" ||
+		!strings.Contains(err.Error(), "faultssl.so") {
+		t.Errorf("the backend is %q, and NewClient says %v; want a stub that says what was tried", backend, err)
+	}
+	return "stub"
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/client"
+)
+
+// The product: every function that is called, in every scenario that calls it, with every fault
+// that it can have. What calls what is found out by a run of each scenario in which all calls are noted.
+//
+// By default the product is thinned out: crashes, aborts and hangs of a function are tried in the first scenario that
+// calls it, garbage there and in those scenarios where it could do most harm, and of garbage that is alike some. With -long
+// nothing is left out.
+
+var long = flag.Bool("long", false, "try every fault in every scenario")
+
+// rigs is the number of daemons that are tried at the same time. Most of the time they wait for their watchdogs.
+const rigs = 10
+
+// A trial is one element of the product.
+type trial struct {
+	scenario scenario
+	function function
+	call     string // "1" or "1+"
+	fault    string
+}
+
+func (tr trial) name() string {
+	return fmt.Sprintf("%s/%s/%s/%s", tr.scenario.name, tr.function.name, tr.call, tr.fault)
+}
+
+// faults are those that a function can have; plain ones have to do with where it is called, and not with what it is.
+func faults(f function) (plain, garbage []string) {
+	plain = []string{"segv", "abort", "hang"}
+	garbage = []string{"errors=1", "errors=40"}
+	switch f.result {
+	case "void":
+		garbage = append(garbage, "return=0")
+	case "void *":
+		garbage = append(garbage, "return=0")
+	case "const char *":
+		garbage = append(garbage, "return=0", "return=control", "return=huge", "return=unterminated")
+	case "int":
+		garbage = append(garbage, "return=-1", "return=0", "return=0x7fffffff", "return=-0x80000000", "instead=-1", "instead=0", "instead=0x7fffffff")
+	default: // of 64 bits
+		garbage = append(garbage, "return=-1", "return=0", "return=0x7fffffffffffffff", "instead=-1", "instead=0", "instead=0x7fffffffffffffff")
+	}
+	if f.name == "SSL_get_error" {
+		for code := 1; code <= 6; code++ {
+			garbage = append(garbage, fmt.Sprintf("return=%d", code))
+		}
+	}
+	if f.counts() {
+		garbage = append(garbage, "return=more", "instead=more", "short=64")
+	}
+	return plain, garbage
+}
+
+// A lie is a success that has not taken place. What looks at the outcome of a handshake must not rely on a
+// single answer of the library. The exceptions are those of which nothing else would tell.
+var credible = map[string]string{
+	"SSL_set1_host":                  "the name is given to the library in this call alone",
+	"X509_VERIFY_PARAM_set1_ip_asc":  "the address is given to the library in this call alone",
+	"SSL_CTX_load_verify_locations":  "no certificates are trusted then",
+	"SSL_CTX_set_session_id_context": "not looked at",
+}
+
+// alike are faults of which others do nearly the same.
+var alike = []string{"errors=1", "return=-0x80000000"}
+
+// waitForEver is an SSL_get_error that always wants to wait for the peer. If it says so where the stream ends, that
+// is as if the peer sent nothing more: only the caller can end the wait.
+const waitForEver = "return=2"
+
+// trials makes the product, given the functions that each scenario calls.
+func trials(functions []function, reached map[string][]string) (all []trial) {
+	met := map[string]bool{}
+	for _, s := range scenarios {
+		for _, f := range functions {
+			if !slices.Contains(reached[s.name], f.name) {
+				continue
+			}
+			plain, garbage := faults(f)
+			first := !met[f.name]
+			met[f.name] = true
+			for _, fault := range plain {
+				if first || *long {
+					all = append(all, trial{s, f, "1", fault})
+				}
+			}
+			for _, fault := range garbage {
+				if !*long && slices.Contains(alike, fault) {
+					continue
+				}
+				if first || s.prepare != nil || *long {
+					all = append(all, trial{s, f, "1", fault})
+				}
+				if (first || s.stranger || s.prepare != nil || *long) && !(f.name == "SSL_get_error" && fault == waitForEver) {
+					all = append(all, trial{s, f, "1+", fault})
+				}
+			}
+			if _, ok := credible[f.name]; !ok && s.stranger && f.result == "int" {
+				all = append(all, trial{s, f, "1+", "return=1"})
+			}
+		}
+	}
+	return all
+}
+
+func TestNoFaultInTheLibraryHurtsAnybodyElse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, functions := library(t, "")
+	pool := make(chan *rig, rigs)
+	for range rigs {
+		r := newRig(t, w, "")
+		r.accompany(t)
+		pool <- r
+	}
+	reached := survey(t, pool, functions)
+	if t.Failed() {
+		t.FailNow()
+	}
+
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards outcomes
+	outcomes := map[string]int{}
+	kinds := map[string]bool{}
+	product := trials(functions, reached)
+	for _, tr := range product {
+		r := <-pool
+		kinds[tr.fault] = true
+		all.Go(func() {
+			defer func() { pool <- r }()
+			t.Run(tr.name(), func(t *testing.T) {
+				outcome := tr.run(t, r)
+				mu.Lock()
+				outcomes[outcome]++
+				mu.Unlock()
+			})
+		})
+	}
+	all.Wait()
+	t.Logf("%d functions, %d faults, %d trials: %v", len(functions), len(kinds), len(product), outcomes)
+}
+
+// survey runs each scenario without faults, and gives the functions that it calls.
+func survey(t *testing.T, pool chan *rig, functions []function) map[string][]string {
+	r := <-pool
+	defer func() { pool <- r }()
+	reached := map[string][]string{}
+	called := map[string]bool{}
+	for _, s := range scenarios {
+		hits, v := r.visit(t, s, "", "* 1 note")
+		if kind := kindOf(v.end); kind != s.ends {
+			t.Errorf("%s: without a fault it ends with %v in %s", s.name, v.end, v.op)
+		}
+		for _, h := range hits {
+			reached[s.name] = append(reached[s.name], h.Function)
+			called[h.Function] = true
+		}
+		r.othersGoOn(t, true)
+	}
+	for _, f := range functions {
+		why := elsewhere[f.name]
+		switch {
+		case why == "" && !called[f.name]:
+			t.Errorf("no scenario calls %s: its faults are not tried", f.name)
+		case why != "" && called[f.name]:
+			t.Errorf("%s is called, although it is not expected to be: %s", f.name, why)
+		}
+	}
+	return reached
+}
+
+// elsewhere are the functions that no scenario calls, and why.
+var elsewhere = map[string]string{
+	"OpenSSL_version_num":                "called when the library is loaded: TestAFaultAtLoadTimeIsToldAndPasses",
+	"OpenSSL_version":                    "likewise",
+	"OPENSSL_init_ssl":                   "likewise",
+	"SSL_get_ex_data_X509_STORE_CTX_idx": "likewise",
+	"ERR_get_error_line_data":            "only where there is no ERR_get_error_all, as in 1.1.1",
+	"ERR_get_error":                      "only where neither of the others is",
+}
+
+// The kinds of error that may come of a fault in the library, besides that of the scenario itself.
+var clean = []string{"file", "handshake", "verify", "io", "state", "internal"}
+
+// lost is how the end of a worker may be told.
+var lost = regexp.MustCompile(`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|was killed because it did not come back from the library for 1s)( in tls\.\w+)?$`)
+
+// run is one trial. It gives the outcome: "survived", "error" or "lost".
+func (tr trial) run(t *testing.T, r *rig) string {
+	garbled := ""
+	if strings.HasPrefix(tr.fault, "return=") || strings.HasPrefix(tr.fault, "instead=") {
+		garbled = tr.function.name
+	}
+	hits, v := r.visit(t, tr.scenario, garbled, fmt.Sprintf("%s %s %s", tr.function.name, tr.call, tr.fault))
+	if len(hits) != 1 || hits[0].Function != tr.function.name {
+		t.Errorf("the order has been followed %d times: %v", len(hits), hits)
+	}
+	r.othersGoOn(t, kindOf(v.end) == string(kind.Lost))
+	deadly := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT", "hang": "was killed because it did not come back"}[tr.fault]
+	switch k := kindOf(v.end); {
+	case k == string(kind.Lost):
+		var e *client.Error
+		errors.As(v.end, &e)
+		if m := lost.FindString(e.Message); m == "" || !strings.Contains(m, deadly) {
+			t.Errorf("the loss is told as %q", e.Message)
+		}
+		return "lost"
+	case k == "" || k == tr.scenario.ends:
+		// A fault that is deadly comes behind the last call then: in what the end of a session does.
+		if deadly != "" && !slices.Contains(atTheEnd, tr.function.name) {
+			t.Errorf("%s has gone by as if nothing had happened", tr.fault)
+		}
+		return "survived"
+	case slices.Contains(clean, k):
+		if deadly != "" {
+			t.Errorf("%s is told as %v", tr.fault, v.end)
+		}
+		return "error"
+	default:
+		t.Errorf("%s in %s: %v", tr.fault, v.op, v.end)
+		return "wrong"
+	}
+}
+
+// atTheEnd are the functions that may be called first when the script has had its last answer.
+var atTheEnd = []string{"SSL_CTX_free", "SSL_free"}
