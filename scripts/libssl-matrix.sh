@@ -183,7 +183,11 @@ fetch_all() {
 if [ -z "${missing:-}" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	flock 9 # another run may fill the same cache
+	# Another run may fill the same cache, or run in its roots (test/matrix holds a shared lock).
+	flock -n 9 || {
+		echo "libssl-matrix: waiting for another run with the same roots"
+		flock 9
+	}
 	fetch_all
 fi
 for version in $(echo "$releases" | cut -d ' ' -f 1); do
@@ -196,7 +200,7 @@ for version in $(echo "$releases" | cut -d ' ' -f 1); do
 		set -- "$@" "$version=-$(grep -m 1 '^E:' "$cache/$version.log" || tail -n 1 "$cache/$version.log" | grep . || echo "no root was made, and $cache/$version.log does not say why")"
 	fi
 done
-[ -n "${missing:-}" ] || exec 9>&-
 # Not go run, which would not pass on signals.
 CGO_ENABLED=0 go build -o "$cache/matrix" ./test/matrix
+[ -n "${missing:-}" ] || exec 9>&-
 exec "$cache/matrix" "$@"

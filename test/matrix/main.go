@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -66,6 +67,22 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "matrix:", err)
 		os.Exit(2)
+	}
+	for _, v := range versions {
+		if v.dir == "" {
+			continue
+		}
+		// Until this process ends nobody replaces the roots: scripts/libssl-matrix.sh takes this lock to do so.
+		lock, err := os.Open(filepath.Join(filepath.Dir(v.dir), "lock"))
+		if err == nil {
+			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			fmt.Fprintln(os.Stderr, "matrix:", err)
+			os.Exit(1)
+		}
+		defer lock.Close()
+		break // all lie in one folder
 	}
 	// Ctrl-C ends the suite that runs, and with it its namespaces.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
