@@ -201,12 +201,31 @@ func TestCallerThatClosesWithoutReading(t *testing.T) {
 	p.over()
 }
 
+// TestContextEndsTheSession, and the caller is told its cause.
 func TestContextEndsTheSession(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	h := p.client(p.echo())
 	p.begin("tls.Read", h, 10)
 	p.silent() // the Read has begun
+	p.stop()
+	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the test is over","data":{"kind":"lost"}}}`)
+	p.ended()
+	if err := p.over(); !errors.Is(err, context.Canceled) {
+		t.Errorf("Serve returned %v", err)
+	}
+}
+
+// TestContextEndsTheSessionOfADeafCaller, who cannot be told, all the same.
+func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.AnswerTimeout = time.Hour })
+	for { // until the answers are in each other's way
+		p.conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, err := p.conn.Write([]byte(backend + "\n")); err != nil {
+			break
+		}
+	}
 	p.stop()
 	if err := p.over(); !errors.Is(err, context.Canceled) {
 		t.Errorf("Serve returned %v", err)

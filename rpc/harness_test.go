@@ -33,7 +33,7 @@ type peer struct {
 	t    testing.TB
 	conn *net.UnixConn
 	r    *wire.Reader
-	stop context.CancelFunc // ends the server's context
+	stop func() // ends the server's context
 
 	served chan struct{} // closed when Serve has returned
 	err    error         // what it returned
@@ -58,7 +58,8 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	ours, theirs := pair(t)
 	p.conn, p.r = ours, wire.NewReader(ours, 64<<20)
 	ours.SetDeadline(time.Now().Add(patience))
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stop := func() { cancel(errors.New("the test is over")) }
 	p.stop = stop
 	go func() {
 		defer close(p.served)

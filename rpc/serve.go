@@ -15,6 +15,7 @@ import (
 	"github.com/sourcegraph/jsonrpc2"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
@@ -52,8 +53,11 @@ func (noWatcher) Writing()              {}
 func (noWatcher) Written()              {}
 func (noWatcher) Calling(string, int32) {}
 
-// Serve serves one session on conn, until the caller is gone or ctx is done. It
-// owns conn. When it returns, everything that the session owned is freed. The
+// farewellTimeout bounds the time for the last line of a session that ends from this side.
+const farewellTimeout = 200 * time.Millisecond
+
+// Serve serves one session on conn, until the caller is gone or ctx is done; then the
+// caller is told ctx's cause. It owns conn. When it returns, everything that the session owned is freed. The
 // error is nil when the caller has ended the connection in an orderly way.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if cfg.AnswerTimeout <= 0 {
@@ -72,7 +76,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	}
 	st := &stream{server: s, r: wire.NewReader(caller{s}, cfg.Limits.Message)}
 	s.listenOn()
-	stop := context.AfterFunc(ctx, s.hangUp)
+	stop := context.AfterFunc(ctx, func() { s.dismiss(context.Cause(ctx)) })
 	defer stop()
 
 	// The library's context is not ours: calls are ended by their session.
@@ -108,6 +112,15 @@ type server struct {
 	mu    sync.Mutex // guards the rest
 	calls map[*call]struct{}
 	freed time.Time // when the last of calls has ended
+}
+
+// dismiss tells the caller why its session is lost, and ends it; without a word, if
+// the caller does not read, or is in the middle of an answer, for too long.
+func (s *server) dismiss(why error) {
+	late := time.AfterFunc(farewellTimeout, s.hangUp)
+	defer late.Stop()
+	s.refuse(&session.Error{Kind: kind.Lost, Why: "lost: " + why.Error()}, nil)
+	s.hangUp()
 }
 
 // hangUp ends the connection. The caller sees its end at once, although the

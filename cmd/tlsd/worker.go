@@ -101,6 +101,10 @@ func runWorker() int {
 	return w.run()
 }
 
+// errNoSupervisor is what callers are told: that end of the channel is closed by a tlsd that ends, and by the kernel
+// if it has died.
+var errNoSupervisor = errors.New("the session has been ended, because tlsd was stopped")
+
 type workerProcess struct {
 	cfg      workerConfig
 	channel  *handoff.Conn
@@ -128,8 +132,8 @@ func (w *workerProcess) run() int {
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
 		return w.exit(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
 	for {
 		var msg handoff.ToWorker
 		conn, err := w.channel.ReceiveConn(&msg)
@@ -139,7 +143,7 @@ func (w *workerProcess) run() int {
 			continue
 		}
 		if err != nil {
-			cancel()
+			cancel(errNoSupervisor)
 			return w.exit(err)
 		}
 		if msg.Ping != 0 && conn == nil {

@@ -517,18 +517,21 @@ func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	id := p.expect("tls.Read", "[1,100]")
 	h.send("fork").gives(0, "")
 	h.send("Cancel").gives(0, "") // before the child has called
-	shake := h.start("NewClient", "child", 1)
+	client := h.start("NewClient", "child", 1)
 	c, _ := d.session()
-	clientID := c.expect("tls.NewClient", `["child",1]`)
+	c.result(c.expect("tls.NewClient", `["child",1]`), "2")
+	client.gives(2, "")
+	shake := h.start("Handshake", 2)
+	shakeID := c.expect("tls.Handshake", "[2]")
 	h.send("Cancel").gives(0, "")
-	c.cancelled(clientID)
-	c.fail(clientID, "cancelled")
+	c.cancelled(shakeID)
+	c.fail(shakeID, "cancelled")
 	shake.fails("cancelled")
 	h.send("exit")
 	(&pending{h, "exit", "child"}).gives(0, "")
 	p.blob(id, "the parent's")
 	read.reads("the parent's")
-	p.client(h, 2)
+	p.client(h, 3)
 }
 
 func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {

@@ -22,7 +22,11 @@ import (
 )
 
 // A daemon is a running tlsd, the real one.
-type daemon struct{ path, log string }
+type daemon struct {
+	path, log string
+	flags     []string
+	cmd       *exec.Cmd
+}
 
 func (d *daemon) env() string { return "TLSD_SOCKET=" + d.path }
 
@@ -47,7 +51,21 @@ func tlsdProgram(t *testing.T) string {
 func startTLSD(t *testing.T, flags ...string) *daemon {
 	t.Helper()
 	dir := nowhere(t)
-	d := &daemon{path: filepath.Join(dir, "tlsd.sock"), log: filepath.Join(dir, "log")}
+	d := &daemon{path: filepath.Join(dir, "tlsd.sock"), log: filepath.Join(dir, "log"), flags: flags}
+	d.start(t)
+	t.Cleanup(func() {
+		if err := d.stop(syscall.SIGTERM); err != nil {
+			t.Errorf("tlsd: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("tlsd says\n%s", d.logged(t))
+		}
+	})
+	return d
+}
+
+func (d *daemon) start(t *testing.T) {
+	t.Helper()
 	log, err := os.Create(d.log)
 	if err != nil {
 		t.Fatal(err)
@@ -58,29 +76,28 @@ func startTLSD(t *testing.T, flags ...string) *daemon {
 		t.Fatal(err)
 	}
 	defer ready.Close()
-	cmd := exec.Command(tlsdProgram(t), append([]string{"--socket", d.path, "--ready-fd", "3", "--log-format", "json"}, flags...)...)
+	cmd := exec.Command(tlsdProgram(t), append([]string{"--socket", d.path, "--ready-fd", "3", "--log-format", "json"}, d.flags...)...)
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	d.cmd = cmd
 	w.Close()
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("tlsd: %v", err)
-		}
-		kill.Stop()
-		if t.Failed() {
-			t.Logf("tlsd says\n%s", d.logged(t))
-		}
-	})
 	ready.SetReadDeadline(time.Now().Add(patience))
 	if line, err := io.ReadAll(ready); err != nil || string(line) != "\n" {
 		t.Fatalf("tlsd does not start: %q, %v\n%s", line, err, d.logged(t))
 	}
-	return d
+}
+
+// stop ends the daemon with these signals, and waits until it has.
+func (d *daemon) stop(signals ...syscall.Signal) error {
+	for _, sig := range signals {
+		d.cmd.Process.Signal(sig)
+	}
+	kill := time.AfterFunc(patience, func() { d.cmd.Process.Kill() })
+	defer kill.Stop()
+	return d.cmd.Wait()
 }
 
 // echoServer is a crypto/tls server that echoes; it returns its port.
@@ -280,30 +297,6 @@ func TestACloseEndsARealReadAtOnce(t *testing.T) {
 	}
 }
 
-func TestAKilledWorkerIsALostSessionAndTheNextClientWorks(t *testing.T) {
-	t.Parallel()
-	d := startTLSD(t)
-	ca, port := echo(t)
-	h := startHost(t, d.env())
-	h.send("SetCaBundle", ca).gives(0, "")
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
-	read := h.start("Read", 1, 10)
-	killWorker(t, d, syscall.SIGKILL)
-	const why = "lost: the worker of this session was killed (SIGKILL)"
-	read.fails("tls.Read: handle 1: " + why)
-	h.send("Write", 1, "61").fails("tls.Write: handle 1: " + why)
-
-	h.send("NewClient", "localhost", port).gives(2, "")
-	h.send("Handshake", 2).gives(0, "") // by the CA bundle of before
-	h.send("Write", 2, hexOf("again")).gives(5, "")
-	h.send("Read", 2, 10).reads("again")
-	h.send("Read", 1, 10).fails("tls.Read: handle 1: " + why)
-
-	killWorker(t, d, syscall.SIGKILL) // while nobody calls
-	h.send("NewClient", "localhost", port).gives(3, "")
-}
-
 func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 	t.Parallel()
 	for sig, why := range map[syscall.Signal]string{
@@ -325,10 +318,9 @@ func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 	}
 }
 
-// killWorker ends the process that serves the daemon's latest session. Its log says which.
-func killWorker(t *testing.T, d *daemon, sig syscall.Signal) {
+// worker is the process that serves the daemon's latest session. Its log says which.
+func (d *daemon) worker(t *testing.T) (pid int) {
 	t.Helper()
-	var pid int
 	for line := range strings.Lines(d.logged(t)) {
 		var entry struct {
 			Msg    string
@@ -341,9 +333,20 @@ func killWorker(t *testing.T, d *daemon, sig syscall.Signal) {
 	if pid == 0 {
 		t.Fatal("tlsd's log has no session")
 	}
+	return pid
+}
+
+func killWorker(t *testing.T, d *daemon, sig syscall.Signal) {
+	t.Helper()
+	pid := d.worker(t)
 	if err := syscall.Kill(pid, sig); err != nil {
 		t.Fatal(err)
 	}
+	awaitDeath(t, pid)
+}
+
+func awaitDeath(t *testing.T, pid int) {
+	t.Helper()
 	for end := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the worker %d does not die", pid)
