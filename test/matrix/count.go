@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 )
 
@@ -41,7 +42,9 @@ func (m *matrix) count(cmd *exec.Cmd) (result, error) {
 	// test2json starts the program itself and ends with its status.
 	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"}, cmd.Args...)...)
 	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
-	convert.Cancel = cmd.Cancel
+	// An end that is not its own is that of the whole group: unshare then takes its namespaces along.
+	convert.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	convert.Cancel = func() error { return syscall.Kill(-convert.Process.Pid, syscall.SIGKILL) }
 	out, err := convert.StdoutPipe()
 	if err != nil {
 		return result{}, err
