@@ -216,15 +216,15 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 		} else {
 			r.await(d)
 		}
-		if _, werr := to.Write(record); err == nil {
-			err = werr
+		if _, werr := to.Write(record); err == nil && werr != nil {
+			return // it is gone; what it has said before still passes in the other direction, and how it went
 		}
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			to.CloseWrite() // an error says that the connection is gone already
 			return
-		case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		case errors.Is(err, syscall.ECONNRESET):
 			for _, c := range []*net.TCPConn{from, to} {
 				c.SetLinger(0) // likewise
 				c.Close()
