@@ -65,6 +65,16 @@ func TestNestingIsLimited(t *testing.T) {
 	}
 }
 
+// stuck lets no Write get anywhere.
+func stuck(e *fakeengine.Engine, _ *rpc.Config) {
+	e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+		if op == fakeengine.Write {
+			<-ctx.Done()
+		}
+		return nil
+	}
+}
+
 // TestKeptBytesAreLimited at the bound and one over it: the data of Writes that wait, however it was sent. What is refused is dropped;
 // what ends the waiting is not refused; and then there is room again.
 func TestKeptBytesAreLimited(t *testing.T) {
@@ -83,14 +93,6 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			stuck := func(e *fakeengine.Engine, c *rpc.Config) {
-				e.Hook = func(ctx context.Context, op fakeengine.Op) error {
-					if op == fakeengine.Write {
-						<-ctx.Done()
-					}
-					return nil
-				}
-			}
 			p := newPeer(t, stuck, limited(rpc.Limits{Buffered: most}))
 			port := p.echo()
 			a, b := p.client(port), p.client(port)
@@ -130,10 +132,8 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 	read := func(id int) string {
 		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Read","params":[%s,%d]}`, id, h, each)
 	}
-	other := p.client(p.echo())
-	notified := fmt.Sprintf(`{"jsonrpc":"2.0","method":"tls.Write","params":[%s,"%s"]}`, other, base64.StdEncoding.EncodeToString(make([]byte, 60)))
 	for range 3 { // each time they are counted out
-		p.line("[" + read(901) + "," + read(902) + "," + read(903) + "," + notified + "]")
+		p.line("[" + read(901) + "," + read(902) + "," + read(903) + "]")
 		p.ok("tls.Write", h, "eA==")
 		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[902]}`)
 		got := p.answer()
@@ -141,4 +141,20 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 			t.Fatalf("got %s", got)
 		}
 	}
+}
+
+// TestANotificationThatOutlivesItsBatchIsCountedOut.
+func TestANotificationThatOutlivesItsBatchIsCountedOut(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, stuck, limited(rpc.Limits{Buffered: 100}))
+	conn := p.client(p.echo())
+	h := string(conn)
+	data := base64.StdEncoding.EncodeToString(make([]byte, 100))
+	p.line(`[` + backend + `,{"jsonrpc":"2.0","method":"tls.Write","params":[` + h + `,"` + data + `"]}]`)
+	p.expect(`[` + backendAnswer + `]`)
+	p.ok("tls.Close", conn) // which ends the Write
+	h = string(p.client(p.echo()))
+	p.line(`{"jsonrpc":"2.0","id":7,"method":"tls.Write","params":[` + h + `,"` + data + `"]}`)
+	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[7]}`)
+	p.expect(cancelled("7", "tls.Write", h))
 }

@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// A look-up whose name server says nothing ends when it is cancelled, within the connect timeout, and with its
+// session. tlsd looks names up itself, and not by the C library, where none of that would be possible.
+func TestALookUpThatGetsNoAnswer(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	for file, text := range map[string]string{
+		"/etc/hosts":         "127.0.0.1 localhost\n",
+		"/etc/nsswitch.conf": "hosts: files dns\n",
+		"/etc/resolv.conf":   "nameserver 127.0.0.1\noptions timeout:3600 attempts:1\n",
+	} {
+		if exists(file) {
+			mount(t, writeFile(t, filepath.Join(t.TempDir(), "file"), text), file, "", unix.MS_BIND)
+		}
+	}
+	server, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	asked := func(t *testing.T) {
+		t.Helper()
+		server.SetReadDeadline(time.Now().Add(bound))
+		if _, _, err := server.ReadFrom(make([]byte, 512)); err != nil {
+			t.Fatalf("no question has come: %v", err)
+		}
+	}
+	lookUp := func(ctx context.Context, c *client.Client, name string) <-chan error {
+		ended := make(chan error, 1)
+		go func() { _, err := c.NewClient(ctx, name, 443); ended <- err }()
+		return ended
+	}
+	wants := func(t *testing.T, ended <-chan error, kind client.Kind) {
+		t.Helper()
+		select {
+		case err := <-ended:
+			var e *client.Error
+			if !errors.As(err, &e) || e.Kind != kind {
+				t.Errorf("it has ended with %v, want kind %s", err, kind)
+			}
+		case <-time.After(bound):
+			t.Errorf("the look-up has not ended within %v", bound)
+		}
+	}
+
+	patient := testd.Start(t, "--connect-timeout=1h")
+	c := patient.Dial(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := lookUp(ctx, c, "one.example")
+	asked(t)
+	cancel()
+	wants(t, ended, client.KindCancelled)
+
+	ended = lookUp(t.Context(), c, "two.example")
+	asked(t)
+	c.Close()
+	<-ended
+	if err := patient.Stop(t); err != nil { // it fails the test if a worker is left
+		t.Error(err)
+	}
+
+	c = testd.Start(t, "--connect-timeout=300ms").Dial(t)
+	wants(t, lookUp(t.Context(), c, "three.example"), client.KindTimeout)
+}

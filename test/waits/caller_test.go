@@ -1,0 +1,364 @@
+package waits
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/testcert"
+	"tlsd/openssl"
+	"tlsd/rpc"
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+// soon is within which what was told to end must have ended. Nothing is expected to take
+// nearly as long, but on a machine that has other things to do.
+const soon = 30 * time.Second
+
+// slowName is a new name. (Two look-ups of the same name are one in Go, which then does not end with
+// the first of those that wait for it, but by the resolver's own timeouts.)
+func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
+
+var names atomic.Int32
+
+// TestMain makes each look-up of a name that is not in /etc/hosts one that gets no answer.
+func TestMain(m *testing.M) {
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	goleak.VerifyTestMain(m)
+}
+
+// counting is an engine that counts what it has made and what is not freed.
+type counting struct {
+	session.Engine
+	open atomic.Int64
+}
+
+func load(t *testing.T) *openssl.Library {
+	t.Helper()
+	lib, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lib
+}
+
+func (e *counting) NewClientContext(b session.CABundle) (session.EngineContext, error) {
+	return e.context(e.Engine.NewClientContext(b))
+}
+
+func (e *counting) NewServerContext(cert, key []byte) (session.EngineContext, error) {
+	return e.context(e.Engine.NewServerContext(cert, key))
+}
+
+func (e *counting) context(c session.EngineContext, err error) (session.EngineContext, error) {
+	if err != nil {
+		return nil, err
+	}
+	e.open.Add(1)
+	return countedContext{c, e}, nil
+}
+
+type countedContext struct {
+	session.EngineContext
+	e *counting
+}
+
+func (c countedContext) Free() {
+	c.EngineContext.Free()
+	c.e.open.Add(-1)
+}
+
+func (c countedContext) Client(nc *net.TCPConn, host string) (session.EngineConn, error) {
+	return c.conn(c.EngineContext.Client(nc, host))
+}
+
+func (c countedContext) Server(nc *net.TCPConn) (session.EngineConn, error) {
+	return c.conn(c.EngineContext.Server(nc))
+}
+
+func (c countedContext) conn(conn session.EngineConn, err error) (session.EngineConn, error) {
+	if err != nil {
+		return nil, err
+	}
+	c.e.open.Add(1)
+	return countedConn{conn, c.e}, nil
+}
+
+type countedConn struct {
+	session.EngineConn
+	e *counting
+}
+
+func (c countedConn) CloseContext(ctx context.Context) error {
+	defer c.e.open.Add(-1)
+	return c.EngineConn.CloseContext(ctx)
+}
+
+func (c countedConn) Abort() error {
+	defer c.e.open.Add(-1)
+	return c.EngineConn.Abort()
+}
+
+// caller is the caller of a session that is served.
+type caller struct {
+	t    *testing.T
+	way  way
+	cert *testcert.Cert
+	conn net.Conn
+	stop context.CancelFunc // ends the server's context
+
+	eng    *counting
+	served chan struct{} // closed when Serve has returned
+	err    error         // what it returned
+
+	id int // of the last call
+
+	mu      sync.Mutex
+	answers map[string]chan answer
+	over    chan struct{} // closed when there are no more answers
+}
+
+type answer struct {
+	result string
+	err    *wire.Error
+}
+
+// newCaller serves a session that is to be ended in some way.
+func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way, bounds session.Timeouts) *caller {
+	t.Helper()
+	ours, theirs := pair(t)
+	ours.SetDeadline(time.Now().Add(10 * soon))
+	ctx, stop := context.WithCancel(context.Background())
+	c := &caller{
+		t: t, way: w, cert: cert, conn: ours, stop: stop,
+		eng: &counting{Engine: session.OpenSSL(lib)}, served: make(chan struct{}),
+		answers: map[string]chan answer{}, over: make(chan struct{}),
+	}
+	go func() {
+		defer close(c.served)
+		c.err = rpc.Serve(ctx, theirs, rpc.Config{Session: session.Config{Engine: c.eng, Timeouts: bounds}})
+	}()
+	go c.listen()
+	t.Cleanup(func() {
+		c.conn.Close()
+		c.ended()
+		stop()
+		<-c.over
+	})
+	c.ok("tls.Hello", `[1,["raw"]]`)
+	return c
+}
+
+// pair is a connected pair of Unix sockets.
+func pair(t *testing.T) (a, b *net.UnixConn) {
+	t.Helper()
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ca, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cb, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca.(*net.UnixConn), cb.(*net.UnixConn)
+}
+
+// listen sorts the answers.
+func (c *caller) listen() {
+	defer close(c.over)
+	r := wire.NewReader(c.conn, wire.MaxLine)
+	for {
+		line, err := r.Line()
+		if err != nil {
+			return
+		}
+		var list []wire.Response
+		if line[0] != '[' {
+			list = make([]wire.Response, 1)
+			err = json.Unmarshal(line, &list[0])
+		} else {
+			err = json.Unmarshal(line, &list)
+		}
+		if err != nil {
+			c.t.Errorf("%v in %s", err, line)
+			return
+		}
+		if n := list[0].Raw; n != nil {
+			if err := r.Skip(*n); err != nil {
+				return
+			}
+		}
+		for _, a := range list {
+			select {
+			case c.at(string(a.ID)) <- answer{string(a.Result), a.Error}:
+			default:
+				c.t.Errorf("a second answer: %s", line)
+			}
+		}
+	}
+}
+
+// at is where the answer to a call is put.
+func (c *caller) at(id string) chan answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answers[id] == nil {
+		c.answers[id] = make(chan answer, 1)
+	}
+	return c.answers[id]
+}
+
+func (c *caller) send(s string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.conn, s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// call sends a call and returns its id.
+func (c *caller) call(method, params string) string {
+	c.t.Helper()
+	c.id++
+	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n", c.id, method, params))
+	return fmt.Sprint(c.id)
+}
+
+// write sends a tls.Write with raw bytes.
+func (c *caller) write(handle, n int) string {
+	c.t.Helper()
+	c.id++
+	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Write","params":[%d],"raw":%d}`+"\n", c.id, handle, n) + strings.Repeat("x", n))
+	return fmt.Sprint(c.id)
+}
+
+// notify sends a notification.
+func (c *caller) notify(method, params string) {
+	c.t.Helper()
+	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"%s","params":%s}`+"\n", method, params))
+}
+
+// answer waits for the answer to a call.
+func (c *caller) answer(id string) answer {
+	c.t.Helper()
+	select {
+	case a := <-c.at(id):
+		return a
+	case <-time.After(soon):
+		c.t.Fatalf("no answer to call %s within %v", id, soon)
+		return answer{}
+	}
+}
+
+// kind is how a call has ended: "ok", or the kind of its error.
+func (a answer) kind() string {
+	if a.err == nil {
+		return ok
+	}
+	return string(a.err.Data.Kind)
+}
+
+func (c *caller) ok(method, params string) string {
+	c.t.Helper()
+	a := c.answer(c.call(method, params))
+	if a.err != nil {
+		c.t.Fatalf("%s%s: %v", method, params, a.err)
+	}
+	return a.result
+}
+
+// settle returns when all that was sent has been begun.
+func (c *caller) settle() { c.t.Helper(); c.ok("tls.Backend", "[]") }
+
+// ended waits for the end of Serve, and looks whether all of the session is gone.
+func (c *caller) ended() {
+	c.t.Helper()
+	select {
+	case <-c.served:
+	case <-time.After(soon):
+		c.t.Errorf("the session has not ended within %v", soon)
+		return
+	}
+	if n := c.eng.open.Load(); n != 0 {
+		c.t.Errorf("%d contexts and connections are not freed", n)
+	}
+	if c.err != nil && !errors.Is(c.err, context.Canceled) {
+		c.t.Errorf("Serve returned %v", c.err)
+	}
+}
+
+// bound sets the handle's timeout if that is the way to end the wait.
+func (c *caller) bound(handle int) {
+	c.t.Helper()
+	if c.way == byHandle {
+		c.call("tls.SetTimeout", fmt.Sprintf("[%d,%d]", handle, moment.Milliseconds()))
+	}
+}
+
+// open connects to a peer. It is handle 1.
+func (c *caller) open(peer func(*net.TCPConn)) {
+	c.t.Helper()
+	port := fakeengine.Serve(c.t, func(nc net.Conn) { peer(nc.(*net.TCPConn)) })
+	c.ok("tls.NewClient", fmt.Sprintf(`["localhost",%d]`, port))
+	c.ok("tls.SetInsecureSkipVerify", "[1,1]")
+}
+
+// ready is open with a peer that has done its handshake, and does then what it wants with the connection
+// below. The connection stays until the test ends.
+func (c *caller) ready(then func(*net.TCPConn)) {
+	c.t.Helper()
+	c.open(func(nc *net.TCPConn) {
+		nc.SetReadBuffer(4 << 10)
+		p := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{c.cert.TLS()}})
+		if p.Handshake() == nil && then != nil {
+			then(nc)
+		}
+		<-c.t.Context().Done()
+	})
+	c.ok("tls.Handshake", "[1]")
+}
+
+// server makes a server context, which is handle 1, and gives a port that is free.
+func (c *caller) server() (port int) {
+	c.t.Helper()
+	c.ok("tls.NewServerContext", fmt.Sprintf("[%q,%q]", c.cert.CertFile, c.cert.KeyFile))
+	return fakeengine.FreePort(c.t)
+}
+
+// dial makes a TCP connection to a listener, once there is one, which says so much and no more.
+func (c *caller) dial(port int, says string) {
+	c.t.Helper()
+	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			c.t.Cleanup(func() { nc.Close() })
+			io.WriteString(nc, says)
+			return
+		}
+		if time.Now().After(end) {
+			c.t.Fatal("nobody listens")
+		}
+	}
+}

@@ -1,0 +1,391 @@
+package waits
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/testcert"
+	"tlsd/session"
+)
+
+// A way is how a wait is ended.
+type way int
+
+const (
+	byCancel way = iota // $/cancelRequest
+	byClose             // tls.Close, or tls.CloseServerContext, of the handle
+	byCaller            // the caller's end of the connection is closed
+	byDaemon            // the session is ended from our side
+	byFlag              // a timeout that tlsd was started with
+	byHandle            // tls.SetTimeout
+	ways
+)
+
+func (w way) String() string {
+	return [...]string{"$/cancelRequest", "closing the handle", "the caller's end", "the daemon's end", "a timeout", "tls.SetTimeout"}[w]
+}
+
+const (
+	moment = 100 * time.Millisecond // a bound that passes soon
+	era    = time.Hour              // one that does not pass in a test
+)
+
+// How a call can end, besides by an error of a kind.
+const ok = "ok"
+
+// A wait is a call, in a phase in which it can wait for ever.
+type wait struct {
+	method, phase string
+	// begin brings the session so far that the call waits, and returns its id. The handle that is to be closed
+	// is 1. It calls bound(1) before the call that SetTimeout is to bound.
+	begin func(c *caller) (id string)
+	// How the call ends by each way that it can be told of. A text that begins with "no:" says why that way does
+	// not exist.
+	cancel, close, flag, handle string
+	// What closes handle 1, and how that ends; tls.Close and "ok" if empty.
+	closer, closed string
+	// timeout sets the timeout that byFlag is.
+	timeout func(*session.Timeouts)
+}
+
+// The timeouts, to be set to a moment.
+func connect(t *session.Timeouts)   { t.Connect = moment }
+func handshake(t *session.Timeouts) { t.Handshake = moment }
+func accepting(t *session.Timeouts) { t.Accept = moment }
+func greeting(t *session.Timeouts)  { t.AcceptHandshake = moment }
+func reading(t *session.Timeouts)   { t.Read = moment }
+func writing(t *session.Timeouts)   { t.Write = moment }
+func closing(t *session.Timeouts)   { t.Close = moment }
+
+const (
+	noHandle = "no: the call makes the handle"
+	noBound  = "no: its time begins with its turn"
+	closes   = "no: it closes the handle"
+	notOne   = "no: it waits for the calls of all handles, and none of its own"
+)
+
+const (
+	halfServerHello = "\x16\x03\x03\x00\x7a\x02\x00\x00\x76"
+	halfClientHello = "\x16\x03\x01\x02\x00\x01\x00"
+	halfRecord      = "\x17\x03\x03\x01\x00half of it"
+	much            = 6 << 20 // bytes, more than sockets take
+)
+
+var waits = []wait{
+	{method: "tls.NewClient", phase: "name look-up", timeout: connect,
+		begin:  func(c *caller) string { return c.call("tls.NewClient", `["`+slowName()+`",443]`) },
+		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "timeout", handle: noHandle},
+	{method: "tls.NewClient", phase: "connect", timeout: connect,
+		begin:  func(c *caller) string { return c.blackHole() },
+		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "timeout", handle: noHandle},
+
+	{method: "tls.Handshake", phase: "the peer says nothing", timeout: handshake,
+		begin:  func(c *caller) string { return c.handshaking("") },
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Handshake", phase: "half a ServerHello", timeout: handshake,
+		begin:  func(c *caller) string { return c.handshaking(halfServerHello) },
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Handshake", phase: "behind a NewClient", timeout: connect,
+		begin:  func(c *caller) string { c.blackHole(); return c.call("tls.Handshake", "[1]") },
+		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "handle", handle: noBound},
+
+	{method: "tls.Read", phase: "the peer says nothing", timeout: reading,
+		begin:  func(c *caller) string { c.ready(nil); c.bound(1); return c.call("tls.Read", "[1,100]") },
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Read", phase: "half a record", timeout: reading,
+		begin: func(c *caller) string {
+			sent := make(chan struct{})
+			c.ready(func(nc *net.TCPConn) { io.WriteString(nc, halfRecord); close(sent) })
+			<-sent
+			c.bound(1)
+			return c.call("tls.Read", "[1,100]")
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Read", phase: "in a batch", timeout: reading,
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			c.send(`[{"jsonrpc":"2.0","id":"b","method":"tls.Read","params":[1,100]},{"jsonrpc":"2.0","id":"b2","method":"tls.Backend"}]` + "\n")
+			return `"b"`
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Read", phase: "behind a Read", timeout: reading,
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.call("tls.Read", "[1,100]")
+			c.bound(1)
+			return c.call("tls.Read", "[1,100]")
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Read", phase: "behind a Handshake", timeout: handshake,
+		begin:  func(c *caller) string { c.handshaking(""); return c.call("tls.Read", "[1,100]") },
+		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
+
+	{method: "tls.Write", phase: "a full socket", timeout: writing,
+		begin:  func(c *caller) string { c.ready(nil); c.bound(1); return c.write(1, much) },
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Write", phase: "a full socket, base64", timeout: writing,
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			return c.call("tls.Write", `[1,"`+base64.StdEncoding.EncodeToString(make([]byte, much))+`"]`)
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Write", phase: "behind a Write", timeout: writing,
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			c.write(1, much)
+			return c.write(1, 1)
+		},
+		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
+	{method: "tls.Write", phase: "behind a Handshake", timeout: handshake,
+		begin:  func(c *caller) string { c.handshaking(""); return c.write(1, 1) },
+		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
+
+	{method: "tls.Accept", phase: "nobody comes", timeout: accepting,
+		begin: func(c *caller) string {
+			port := c.server()
+			c.bound(1)
+			return c.accept(port)
+		},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+	{method: "tls.Accept", phase: "name look-up", timeout: connect,
+		begin: func(c *caller) string {
+			c.server()
+			c.bound(1)
+			return c.call("tls.Accept", `[1,"`+slowName()+`",443]`)
+		},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+	{method: "tls.Accept", phase: "a client that says nothing", timeout: greeting,
+		begin:  func(c *caller) string { return c.dawdler("") },
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+	{method: "tls.Accept", phase: "half a ClientHello", timeout: greeting,
+		begin:  func(c *caller) string { return c.dawdler(halfClientHello) },
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+	{method: "tls.Accept", phase: "beside an Accept", timeout: accepting,
+		begin: func(c *caller) string {
+			port := c.server()
+			c.accept(port)
+			c.bound(1)
+			return c.accept(port)
+		},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+
+	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.answer(c.write(1, 640<<10)) // of which the most waits in the system
+			return c.call("tls.Close", "[1]")
+		},
+		cancel: ok, close: closes, flag: ok, handle: "no: the bound is for data"},
+	{method: "tls.Close", phase: "its turn, behind a Read", timeout: reading,
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			c.call("tls.Read", "[1,100]")
+			return c.call("tls.Close", "[1]")
+		},
+		cancel: ok, close: closes, flag: ok, handle: ok},
+	{method: "tls.CloseServerContext", phase: "its turn, behind an Accept", timeout: accepting,
+		begin: func(c *caller) string {
+			port := c.server()
+			c.bound(1)
+			c.accept(port)
+			return c.call("tls.CloseServerContext", "[1]")
+		},
+		cancel: ok, close: closes, flag: ok, handle: ok},
+	{method: "tls.LastError", phase: "its turn, behind a Read", timeout: reading,
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			c.call("tls.Read", "[1,100]")
+			return c.call("tls.LastError", "[]")
+		},
+		cancel: ok, close: ok, flag: ok, handle: ok},
+
+	behindAHandshake("tls.PeerCertSubject", "[1]"),
+	behindAHandshake("tls.Version", "[1]"),
+	behindAHandshake("tls.SetInsecureSkipVerify", "[1,1]"),
+	behindAHandshake("tls.SetTimeout", "[1,5000]"),
+	behindAHandshake("tls.Handshake", "[1]"),
+}
+
+// behindAHandshake is a call that itself never waits.
+func behindAHandshake(method, params string) wait {
+	return wait{method: method, phase: "behind a Handshake", timeout: handshake,
+		begin:  func(c *caller) string { c.handshaking(""); return c.call(method, params) },
+		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"}
+}
+
+// The methods that never wait for anything but the calls before them to be begun, or for a file.
+var instant = []string{
+	"tls.NewServerContext", "tls.SetCaBundle", "tls.Backend", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+}
+
+// blackHole begins a NewClient whose connect gets no answer. It is handle 1.
+func (c *caller) blackHole() string {
+	return c.call("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, fakeengine.Unanswered(c.t)))
+}
+
+// handshaking begins a Handshake with a peer that answers the ClientHello with so much and no more.
+func (c *caller) handshaking(says string) string {
+	met := make(chan struct{})
+	c.open(func(nc *net.TCPConn) {
+		nc.Read(make([]byte, 1<<10))
+		io.WriteString(nc, says)
+		close(met)
+		<-c.t.Context().Done()
+	})
+	c.bound(1)
+	id := c.call("tls.Handshake", "[1]")
+	<-met
+	return id
+}
+
+func (c *caller) accept(port int) string {
+	return c.call("tls.Accept", fmt.Sprintf(`[1,"127.0.0.1",%d]`, port))
+}
+
+// dawdler begins an Accept, with a client that says so much and no more.
+func (c *caller) dawdler(says string) string {
+	port := c.server()
+	c.bound(1)
+	id := c.accept(port)
+	c.dial(port, says)
+	return id
+}
+
+// expects is how the call ends, and whether that way exists.
+func (w *wait) expects(by way) (string, bool) {
+	kind := ""
+	switch by {
+	case byCancel:
+		kind = w.cancel
+	case byClose:
+		kind = w.close
+	case byFlag:
+		kind = w.flag
+	case byHandle:
+		kind = w.handle
+	}
+	return kind, !strings.HasPrefix(kind, "no:")
+}
+
+// TestEveryWaitCanBeEnded: the product of the waits and the ways. Where it is not the way, every bound is an hour, or there is none.
+func TestEveryWaitCanBeEnded(t *testing.T) {
+	lib := load(t)
+	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "localhost"})
+	// Whatever the first session needs for ever is there now.
+	newCaller(t, lib, cert, byCaller, session.Timeouts{}).ready(nil)
+	before, descriptors := goleak.IgnoreCurrent(), openDescriptors(t)
+	product := 0
+	t.Run("each", func(t *testing.T) {
+		for i := range waits {
+			w := &waits[i]
+			for by := range ways {
+				if kind, exists := w.expects(by); !exists {
+					t.Logf("%s, %s: not by %s: %s", w.method, w.phase, by, strings.TrimPrefix(kind, "no: "))
+					continue
+				}
+				product++
+				t.Run(fmt.Sprintf("%s, %s, by %s", w.method, w.phase, by), func(t *testing.T) {
+					t.Parallel()
+					w.end(t, newCaller(t, lib, cert, by, w.bounds(by)))
+				})
+			}
+		}
+	})
+	t.Logf("%d waits, %d ways, %d combinations that exist", len(waits), ways, product)
+	if err := goleak.Find(before); err != nil {
+		t.Error(err)
+	}
+	if now := openDescriptors(t); now > descriptors {
+		t.Errorf("%d descriptors are open, %d were before", now, descriptors)
+	}
+}
+
+// bounds are the timeouts of a session whose wait is to be ended by a way.
+func (w *wait) bounds(by way) session.Timeouts {
+	t := session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era, Write: era, Close: era}
+	if by == byFlag {
+		w.timeout(&t)
+	}
+	return t
+}
+
+// end begins the wait, ends it, and looks at how it has ended.
+func (w *wait) end(t *testing.T, c *caller) {
+	id := w.begin(c)
+	c.settle()
+	want, _ := w.expects(c.way)
+	switch c.way {
+	case byCaller:
+		c.conn.Close()
+		c.ended()
+		return
+	case byDaemon:
+		c.stop()
+		c.ended()
+		<-c.over // and the caller has been told
+		return
+	case byCancel:
+		c.notify("$/cancelRequest", "["+id+"]")
+	case byClose:
+		closer, closed := w.closer, w.closed
+		if closer == "" {
+			closer = "tls.Close"
+		}
+		if closed == "" {
+			closed = ok
+		}
+		if a := c.answer(c.call(closer, "[1]")); a.kind() != closed {
+			t.Errorf("%s: %s (%v), want %s", closer, a.kind(), a.err, closed)
+		}
+	}
+	if a := c.answer(id); a.kind() != want {
+		t.Errorf("it has ended with %s (%v), want %s", a.kind(), a.err, want)
+	}
+	c.settle() // the session lives
+}
+
+// TestEveryMethodIsThere: each method of tlsd is in the table, or never waits.
+func TestEveryMethodIsThere(t *testing.T) {
+	t.Parallel()
+	c := newCaller(t, load(t), nil, byCaller, session.Timeouts{})
+	var doc struct{ Methods []struct{ Name string } }
+	if err := json.Unmarshal([]byte(c.ok("rpc.discover", "[]")), &doc); err != nil || len(doc.Methods) == 0 {
+		t.Fatal(err, doc)
+	}
+	known := map[string]bool{}
+	for _, name := range instant {
+		known[name] = true
+	}
+	for _, w := range waits {
+		known[w.method] = true
+	}
+	for _, m := range doc.Methods {
+		if !known[m.Name] {
+			t.Errorf("%s is missing", m.Name)
+		}
+	}
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
