@@ -95,8 +95,8 @@ func checkExports(t *testing.T, library, header string) {
 	if !slices.Equal(exported, declared) {
 		t.Errorf("exported: %s\ndeclared: %s", strings.Join(exported, " "), strings.Join(declared, " "))
 	}
-	if len(declared) != 16 {
-		t.Errorf("%d functions are declared, want the 14 of the reference, tls_SetTimeout and tls_Cancel", len(declared))
+	if len(declared) != 17 {
+		t.Errorf("%d functions are declared, want the 14 of the reference, tls_SetTimeout, tls_SetStrictWrites and tls_Cancel", len(declared))
 	}
 }
 

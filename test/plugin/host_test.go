@@ -23,6 +23,7 @@ const null = `\N`
 // A host is a running testdata/host.c.
 type host struct {
 	t     *testing.T
+	pid   int
 	in    io.WriteCloser
 	mu    sync.Mutex
 	tags  int
@@ -75,7 +76,7 @@ func startHostWith(t *testing.T, o hostOptions) *host {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, in: in, waits: map[string]chan result{}, left: make(chan struct{})}
+	h := &host{t: t, pid: cmd.Process.Pid, in: in, waits: map[string]chan result{}, left: make(chan struct{})}
 	go func() {
 		h.read(out)
 		h.err = cmd.Wait()

@@ -70,7 +70,7 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 		"raw a fraction":        {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":1.0}` + "\n", "no answer of JSON-RPC 2.0"},
 		"raw beyond a blob":     {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":16777217}` + "\n", "no answer of JSON-RPC 2.0"},
 		"raw beyond an integer": {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":99999999999999999999}` + "\n", "no answer of JSON-RPC 2.0"},
-		"raw beyond the buffer": {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":101}` + "\n" + strings.Repeat("x", 101), "what cannot be its result"},
+		"raw beyond the buffer": {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":131073}` + "\n" + strings.Repeat("x", 131073), "what cannot be its result"},
 		"no raw":                {`{"jsonrpc":"2.0","id":%[1]d,"result":"aGVsbG8="}` + "\n", "what cannot be its result"},
 		"nobody's id":           {`{"jsonrpc":"2.0","id":4711,"result":null,"raw":0}` + "\n", "a call that is not waiting: id 4711"},
 		"Hello's id again":      {`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n", "a call that is not waiting: id 1"},

@@ -39,7 +39,7 @@ func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 		for _, l := range losses {
 			t.Run(isolation+"/"+l.name, func(t *testing.T) {
 				t.Parallel()
-				d := startTLSD(t, "--isolation="+isolation, "--workers=1", "--drain-timeout=1ms")
+				d := startTLSD(t, "--isolation="+isolation, "--workers=1", "--drain-timeout=1s")
 				ca, port := echo(t) // which no system's store knows
 				h := startHost(t, d.env())
 				lost := func(handle int) {

@@ -76,7 +76,7 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 
 bool answer_deliver(struct process *p, struct session *s, struct answer *a, struct wait *w, char *why)
 {
-	struct call *c = s->calls;
+	struct call *c;
 
 	if (a->id_null) {
 		char *message = a->error.at ? json_text(a->error) : NULL;
@@ -89,17 +89,21 @@ bool answer_deliver(struct process *p, struct session *s, struct answer *a, stru
 	}
 	if (a->id == HELLO_ID && !s->agreed)
 		return agree(p, s, a, why);
-	while (c && (c->id != a->id || c->done || !c->begun))
-		c = c->next;
-	if (!c) {
+	c = calls_find(s, a->id);
+	if (!c || c->done || !c->begun) {
 		text_add(why, WHY_BYTES, "tlsd has answered a call that is not waiting: id %" PRId64, a->id);
 		return false;
 	}
 	if (a->error.at) {
 		c->failed = true;
-		c->text = json_text(a->error);
+		if (!c->ahead)
+			c->text = json_text(a->error);
 	} else if (!take_result(p, s, c, a, w, why)) {
 		return false;
+	}
+	if (c->ahead) {
+		ahead_end(s, c, a);
+		return true;
 	}
 	c->done = true;
 	pthread_cond_signal(&c->woken);

@@ -219,7 +219,7 @@ int call_run(struct process *p, struct call *c)
 	if (c->method->flags & TRUSTS)
 		result = restore_ca(p, s, c);
 	if (result == 0)
-		result = session_call(p, s, c);
+		result = c->method->flags & READS_AHEAD ? stream_read(p, s, c) : session_call(p, s, c);
 	else if (process_cancelled(p, c->began))
 		call_cancelled(p, c);
 	session_release(p, s);
@@ -230,10 +230,20 @@ int call_run(struct process *p, struct call *c)
 __attribute__((destructor)) static void unload(void)
 {
 	struct process *p = process_retire();
+	struct session *s = p ? p->session : NULL;
+	bool kept;
 
 	if (!p)
 		return;
-	if (p->session)
-		session_release(p, p->session);
+	if (s) {
+		pthread_mutex_lock(&p->mu);
+		s->refs++;
+		session_finish(p, s);
+		kept = p->session == s;
+		pthread_mutex_unlock(&p->mu);
+		session_release(p, s);
+		if (kept)
+			session_release(p, s);
+	}
 	process_free(p);
 }

@@ -22,6 +22,9 @@ enum {
 	MAKES_HANDLE = 2, /* its result is a handle */
 	TRUSTS = 4,       /* the session must have the CA bundle before it */
 	QUIET = 8,        /* a failure is no error of the host's, except that it was cancelled */
+	RUNS_AHEAD = 16,  /* see ahead.h: it is a Write */
+	READS_AHEAD = 32, /* it is a Read, whose params are made there */
+	MAKES_READY = 64, /* after it, its handle or the one that it makes can be written to */
 };
 
 enum result { NUMBER, TEXT, BLOB };
@@ -54,8 +57,10 @@ struct call {
 	unsigned began; /* p->cancels at that time */
 
 	/* The session's, guarded by the process's mu. */
-	struct call *next;
+	struct call *next, *prev, *same; /* among all calls, and among those of a bucket */
 	int64_t id;
+	struct stream *ahead;  /* it is a Write that runs ahead, on the heap, and nobody waits for it; else NULL */
+	struct stream *drains; /* it is no request, but waits until less runs ahead there; else NULL */
 	bool done, failed, lost;
 	bool parked;       /* its thread waits on woken */
 	bool begun;        /* its request is sent or being sent: only the leader can end it now */

@@ -35,6 +35,7 @@ static struct process *make(struct process *parent)
 {
 	struct process *p = calloc(1, sizeof *p);
 	const char *ca = parent ? atomic_load(&parent->ca_bundle) : NULL;
+	const char *strict = secure_getenv("TLSD_STRICT_WRITES");
 	char *copy = NULL;
 
 	if (!p || (ca && !(copy = strdup(ca)))) {
@@ -56,6 +57,7 @@ static struct process *make(struct process *parent)
 	atomic_init(&p->highest, p->inherited);
 	atomic_init(&p->socket, -1);
 	atomic_init(&p->bell, -1);
+	atomic_init(&p->strict, parent ? atomic_load(&parent->strict) : strict && strcmp(strict, "") != 0 && strcmp(strict, "0") != 0);
 	atomic_init(&p->ca_bundle, copy);
 	return p;
 }

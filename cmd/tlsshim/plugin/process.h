@@ -41,6 +41,8 @@ struct process {
 	 * longer what it was when the call began. */
 	atomic_uint cancels;
 
+	atomic_bool strict; /* a Write waits for its answer */
+
 	pthread_mutex_t mu; /* guards all that follows and, in session.h, the calls; nothing blocks under it */
 
 	/* Taken in this order. */

@@ -15,6 +15,10 @@
  * waits like any other; the leader reads what tlsd had still to say, meets the
  * end, and ends all calls.
  *
+ * Answers to Writes that run ahead have no thread that waits for them. They are so
+ * few and short that the socket holds them all (ahead.h), so tlsd never waits
+ * for their sake, and it does not matter when they are taken.
+ *
  * tls_Cancel, which may interrupt whoever holds mu, only counts and rings the
  * bell. There is always at most one who listens: the leader of the session or,
  * while there is none, the one who opens it. The others need not hear it. Those
@@ -53,6 +57,7 @@
 enum {
 	HELLO_WAIT_MS = 10000,
 	FAREWELL_WAIT_MS = 1000, /* for the rest of a message that was begun */
+	FINISH_WAIT_MS = 5000,   /* at the end of the process, for Writes that run ahead */
 	CANCEL_WAIT_MS = 5000,   /* for the answers to calls that are cancelled */
 };
 
@@ -91,6 +96,10 @@ void session_release(struct process *p, struct session *s)
 	atomic_compare_exchange_strong(&p->socket, &fd, -1);
 	close(s->fd);
 	free(s->in.at);
+	free(s->spare);
+	while (s->calls) /* only what runs ahead is left */
+		ahead_end(s, s->calls, NULL);
+	stream_close_all(s);
 	turn_destroy(&s->sending);
 	free(s);
 }
@@ -105,6 +114,8 @@ static void lose(struct process *p, struct session *s, const char *why)
 		text_add(s->why, sizeof s->why, "%s", why);
 	shutdown(s->fd, SHUT_RDWR); /* ends a send that waits */
 	for (struct call *c = s->calls; c; c = c->next) {
+		if (c->ahead)
+			continue;
 		if (!c->done || !s->agreed)
 			c->done = c->lost = true;
 		pthread_cond_signal(&c->woken);
@@ -121,6 +132,18 @@ static void lose(struct process *p, struct session *s, const char *why)
 
 /* --- cancelling; mu is held --- */
 
+void session_cancel(struct session *s, struct call *c)
+{
+	if (c->cancel_by || c->ahead || c->done)
+		return;
+	c->cancel_by = now_ms() + CANCEL_WAIT_MS;
+	s->cancelling++;
+	if (c->drains) { /* tlsd knows nothing of it */
+		c->done = true;
+		pthread_cond_signal(&c->woken);
+	}
+}
+
 /* Finds the calls that were cancelled since the last time. */
 static void hear(struct process *p, struct session *s)
 {
@@ -129,15 +152,15 @@ static void hear(struct process *p, struct session *s)
 	if (s->heard == cancels)
 		return;
 	s->heard = cancels;
-	for (struct call *c = s->calls; c; c = c->next) {
-		if (c->began == cancels || c->cancel_by)
-			continue;
-		c->cancel_by = now_ms() + CANCEL_WAIT_MS;
-		s->cancelling++;
-	}
+	for (struct call *c = s->calls; c; c = c->next)
+		if (c->began != cancels)
+			session_cancel(s, c);
 	turn_stir(&p->trusting);
 	turn_stir(&p->opening);
 	turn_stir(&s->sending);
+	for (int i = 0; i < STREAM_BUCKETS; i++)
+		for (struct stream *st = s->streams[i]; st; st = st->next)
+			turn_stir(&st->reading);
 }
 
 /* Tells tlsd that a call is cancelled. Nobody else is sending. False if there is no room. */
@@ -180,12 +203,28 @@ static void serve_cancelled(struct process *p, struct session *s, struct wait *w
 
 /* --- reading --- */
 
+/* Whether there is something to read, be it the end. */
+static bool has_input(const struct session *s)
+{
+	char byte;
+
+	return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
 struct reading {
 	struct wait wait; /* the first, so that a pointer to it is one to the whole */
 	struct process *p;
 	struct session *s;
+	struct call *mine; /* that the leader waits for, or NULL */
 	int64_t by;
 };
+
+/* Whether the leader need not lead any more, though there was no answer: what it waits
+ * for was no answer. */
+static bool is_over(const struct session *s, const struct call *mine)
+{
+	return s->agreed && mine && mine->drains && mine->done;
+}
 
 static void look_from_reading(struct wait *w)
 {
@@ -193,26 +232,33 @@ static void look_from_reading(struct wait *w)
 
 	pthread_mutex_lock(&r->p->mu);
 	serve_cancelled(r->p, r->s, w, r->by);
+	w->ended |= is_over(r->s, r->mine);
 	pthread_mutex_unlock(&r->p->mu);
 }
 
-/* Reads one answer. mu is held before and after, and nobody leads. */
-static void lead(struct process *p, struct session *s, int64_t by)
+/* Reads one answer, for the sake of a call or of none. mu is held before and after, and nobody leads. */
+static void lead(struct process *p, struct session *s, struct call *mine, int64_t by)
 {
-	struct reading r = { .wait = { .bell = atomic_load(&p->bell), .look = look_from_reading }, .p = p, .s = s, .by = by };
+	struct reading r = { .wait = { .bell = atomic_load(&p->bell), .look = look_from_reading }, .p = p, .s = s, .mine = mine, .by = by };
 	char why[WHY_BYTES] = "";
 	struct answer a;
 	bool ok;
 
 	s->led = true;
 	serve_cancelled(p, s, &r.wait, by);
+	r.wait.ended |= is_over(s, mine);
 	pthread_mutex_unlock(&p->mu);
 	ok = wire_read(s->fd, &s->in, &r.wait, &a, why);
 	pthread_mutex_lock(&p->mu);
-	r.by = 0; /* it is there; what comes with it may take its time */
-	serve_cancelled(p, s, &r.wait, r.by);
-	if (!ok || !answer_deliver(p, s, &a, &r.wait, why))
-		lose(p, s, why);
+	/* Else a part of an answer may have been read, and the next leader goes on with it. */
+	if (ok || !r.wait.ended || !is_over(s, mine)) {
+		r.by = 0; /* it is there; what comes with it may take its time */
+		r.mine = NULL;
+		r.wait.ended = false;
+		serve_cancelled(p, s, &r.wait, r.by);
+		if (!ok || !answer_deliver(p, s, &a, &r.wait, why))
+			lose(p, s, why);
+	}
 	s->led = false;
 }
 
@@ -236,7 +282,7 @@ static void await(struct process *p, struct session *s, struct call *c)
 			pthread_cond_wait(&c->woken, &p->mu);
 			c->parked = false;
 		} else {
-			lead(p, s, s->agreed ? 0 : s->hello_by);
+			lead(p, s, c, s->agreed ? 0 : s->hello_by);
 		}
 	}
 }
@@ -254,9 +300,15 @@ static void look_from_sending(struct wait *w)
 {
 	struct sending *out = (struct sending *)w;
 
+	struct session *s = out->s;
+
 	pthread_mutex_lock(&out->p->mu);
-	hear(out->p, out->s);
+	hear(out->p, s);
 	w->deadline = out->c->cancel_by;
+	/* Should tlsd wait for somebody to take answers after all, we are the only one who can be waiting for it. */
+	while (!s->led && !s->lost && has_input(s))
+		lead(out->p, s, NULL, now_ms() + FAREWELL_WAIT_MS);
+	wake_leader(s);
 	pthread_mutex_unlock(&out->p->mu);
 }
 
@@ -264,7 +316,7 @@ static void look_from_sending(struct wait *w)
 static void write_request(struct json_out *out, const struct session *s, const struct call *c)
 {
 	for (const struct call *w = c->method->closes ? s->calls : NULL; w; w = w->next) {
-		if (w->handle != c->handle || w->method->waits_on != c->method->closes)
+		if (w->handle != c->handle || w->method->waits_on != c->method->closes || w->ahead || !w->begun)
 			continue;
 		json_put(out, "{\"jsonrpc\":\"2.0\",\"method\":\"$/cancelRequest\",\"params\":[");
 		json_put_int(out, w->id);
@@ -347,17 +399,14 @@ static void enter(struct session *s, struct call *c)
 	c->id = s->next_id++;
 	c->done = c->lost = s->lost;
 	pthread_cond_init(&c->woken, NULL);
-	c->next = s->calls;
-	s->calls = c;
+	calls_add(s, c);
+	s->waiting++;
 }
 
 static void leave(struct process *p, struct session *s, struct call *c)
 {
-	struct call **link = &s->calls;
-
-	while (*link != c)
-		link = &(*link)->next;
-	*link = c->next;
+	calls_remove(s, c);
+	s->waiting--;
 	pthread_cond_destroy(&c->woken);
 	if (c->cancel_by)
 		s->cancelling--;
@@ -391,26 +440,50 @@ static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 	return true;
 }
 
+void session_wait(struct process *p, struct session *s, struct call *c)
+{
+	enter(s, c);
+	await(p, s, c);
+	leave(p, s, c);
+}
+
 int session_call(struct process *p, struct session *s, struct call *c)
 {
-	bool in_time;
+	bool ahead, gone = false, in_time = true;
+	struct stream *st;
 
 	pthread_mutex_lock(&p->mu);
-	enter(s, c);
-	in_time = send_in_turn(p, s, c);
-	if (c->begun)
-		await(p, s, c);
-	leave(p, s, c);
+	st = stream_find(s, c->handle);
+	ahead = st && st->ready && c->method->flags & RUNS_AHEAD && !atomic_load(&p->strict);
+	if (!st || ahead_make_way(p, s, st, c)) {
+		enter(s, c);
+		in_time = send_in_turn(p, s, c);
+		gone = ahead && c->begun && !c->done && !c->cancel_by && ahead_go(s, st, c);
+		if (c->begun && !gone)
+			await(p, s, c);
+		leave(p, s, c);
+	} else {
+		in_time = c->lost || c->failed;
+	}
+	if (gone)
+		c->number = (int64_t)c->blob_len;
+	else if (c->method->flags & MAKES_READY && c->done && !c->failed && !c->lost)
+		stream_make_ready(s, c->method->flags & MAKES_HANDLE ? c->number : c->handle);
+	if (st && c->method->closes && c->done && !c->failed && !c->lost)
+		stream_close(s, st);
+	if (st)
+		ahead_raise(st, c);
+	stream_release(st);
 	pthread_mutex_unlock(&p->mu);
 	return in_time ? conclude(p, s, c) : call_cancelled(p, c);
 }
 
-/* Whether there is something to read, be it the end. */
-static bool has_input(const struct session *s)
+void session_finish(struct process *p, struct session *s)
 {
-	char byte;
+	int64_t by = now_ms() + FINISH_WAIT_MS;
 
-	return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+	while (s->ahead > 0 && !s->lost && !s->led)
+		lead(p, s, NULL, by);
 }
 
 struct session *session_current(struct process *p, unsigned began)
@@ -422,7 +495,7 @@ struct session *session_current(struct process *p, unsigned began)
 		s = p->session;
 		if (!s)
 			return NULL;
-		idle = !s->calls && !s->led;
+		idle = s->waiting == 0 && !s->led;
 		if (s->agreed || !process_cancelled(p, s->born))
 			break;
 		/* It is being given up; if nobody is left to do it, we do. */
@@ -438,11 +511,10 @@ struct session *session_current(struct process *p, unsigned began)
 		pthread_mutex_lock(&p->mu);
 	}
 	s->refs++;
-	/* Nothing is in flight on an idle one; if there is something to read on it, it is its end. */
-	if (idle && has_input(s)) {
-		lead(p, s, now_ms() + FAREWELL_WAIT_MS);
-		wake_leader(s);
-	}
+	/* On an idle one there can be answers to what runs ahead; if there is anything else, it is its end. */
+	while (!s->lost && s->waiting == 0 && !s->led && has_input(s))
+		lead(p, s, NULL, now_ms() + FAREWELL_WAIT_MS);
+	wake_leader(s);
 	if (!s->lost)
 		return s;
 	pthread_mutex_unlock(&p->mu);

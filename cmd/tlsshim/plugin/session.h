@@ -4,10 +4,11 @@
 #ifndef TLSPLUGIN_SESSION_H
 #define TLSPLUGIN_SESSION_H
 
+#include "ahead.h"
 #include "call.h"
 #include "find.h"
 
-enum { HELLO_ID = 1 };
+enum { HELLO_ID = 1, CALL_BUCKETS = 256, STREAM_BUCKETS = 256 };
 
 struct session {
 	int fd;
@@ -17,8 +18,14 @@ struct session {
 	unsigned born;    /* p->cancels at that time */
 
 	/* Guarded by the process's mu. */
-	int refs; /* the process's and one for each call */
-	struct call *calls;
+	int refs; /* the process's and one for each call that a thread waits for */
+	struct call *calls;                       /* the youngest first */
+	struct call *by_id[CALL_BUCKETS];         /* by the low bits of the id */
+	struct stream *streams[STREAM_BUCKETS];   /* by those of the handle */
+	char *spare;                              /* room for a Read, or NULL */
+	unsigned waiting;                         /* threads */
+	unsigned ahead;                           /* Writes that run ahead */
+	size_t ahead_bytes;                       /* in these */
 	int64_t next_id;
 	bool led, agreed, lost;
 	unsigned heard;      /* p->cancels when it was looked at last */
@@ -45,7 +52,21 @@ int session_call(struct process *p, struct session *s, struct call *c);
  * used. mu is held; the caller has the turn to open one. */
 struct session *session_current(struct process *p, unsigned began);
 
-/* --- for session.c --- */
+/* Waits, at the end of the process, until nothing runs ahead any more. mu is held. */
+void session_finish(struct process *p, struct session *s);
+
+/* --- for session.c, answer.c and ahead.c; mu is held --- */
+
+/* (calls.c) */
+void calls_add(struct session *s, struct call *c);
+void calls_remove(struct session *s, struct call *c);
+struct call *calls_find(struct session *s, int64_t id);
+
+/* Makes a wait one of the session's until it is done. */
+void session_wait(struct process *p, struct session *s, struct call *c);
+
+/* Ends a call whose thread waits, as tls_Cancel does. */
+void session_cancel(struct session *s, struct call *c);
 
 /* Gives an answer to the call that it belongs to; false if tlsd breaks the
  * protocol or says why it ends the session. The leader does that, with mu held,

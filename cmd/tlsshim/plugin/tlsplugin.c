@@ -21,14 +21,14 @@
 
 static const struct method
 	new_client = { .name = "tls.NewClient", .flags = OPENS | MAKES_HANDLE | TRUSTS },
-	handshake = { .name = "tls.Handshake", .waits_on = CONNECTION },
-	write_ = { .name = "tls.Write", .waits_on = CONNECTION },
-	read_ = { .name = "tls.Read", .result = BLOB, .waits_on = CONNECTION },
+	handshake = { .name = "tls.Handshake", .flags = MAKES_READY, .waits_on = CONNECTION },
+	write_ = { .name = "tls.Write", .flags = RUNS_AHEAD, .waits_on = CONNECTION },
+	read_ = { .name = "tls.Read", .result = BLOB, .flags = READS_AHEAD, .waits_on = CONNECTION },
 	close_ = { .name = "tls.Close", .closes = CONNECTION },
 	set_timeout = { .name = "tls.SetTimeout" },
 	set_insecure_skip_verify = { .name = "tls.SetInsecureSkipVerify" },
 	new_server_context = { .name = "tls.NewServerContext", .flags = OPENS | MAKES_HANDLE },
-	accept_ = { .name = "tls.Accept", .flags = MAKES_HANDLE, .waits_on = CONTEXT },
+	accept_ = { .name = "tls.Accept", .flags = MAKES_HANDLE | MAKES_READY, .waits_on = CONTEXT },
 	close_server_context = { .name = "tls.CloseServerContext", .closes = CONTEXT },
 	peer_cert_subject = { .name = "tls.PeerCertSubject", .result = TEXT },
 	backend = { .name = "tls.Backend", .result = TEXT, .flags = OPENS | QUIET },
@@ -174,6 +174,21 @@ int64_t tls_Write(int64_t handle, const void *data, size_t len)
 	return visit_end(&v, result);
 }
 
+int64_t tls_SetStrictWrites(int32_t on)
+{
+	struct visit v;
+	int64_t result = -1;
+
+	visit_begin(&v);
+	if (on != 0 && on != 1)
+		process_fail(v.process, "tls.SetStrictWrites: on %d: must be 0 or 1", on);
+	else if (v.process) {
+		atomic_store(&v.process->strict, on);
+		result = 0;
+	}
+	return visit_end(&v, result);
+}
+
 int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes)
 {
 	struct call c = { .method = &read_, .handle = handle, .into = buf, .into_cap = max_bytes };
@@ -185,7 +200,7 @@ int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes)
 		process_fail(v.process, "tls.Read: maxBytes %zu: must be between 1 and %d", max_bytes, RAW_MAX_BYTES);
 	else if (!buf)
 		process_fail(v.process, "tls.Read: buf: must not be NULL");
-	else if (run(v.process, &c, NULL, NULL, (int64_t)max_bytes) == 0)
+	else if (call_run(v.process, &c) == 0)
 		result = c.number;
 	return visit_end(&v, result);
 }

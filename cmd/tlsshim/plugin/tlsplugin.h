@@ -47,8 +47,21 @@ int64_t tls_NewClient(const char *host, int32_t port);
 /* Does the TLS handshake and verifies the server's certificate. Returns 0. */
 int64_t tls_Handshake(int64_t handle);
 
-/* Sends all len bytes (0 to 16777216), or fails. Returns len. */
+/* Sends all len bytes (0 to 16777216), or fails. Returns len.
+ *
+ * It may return when the data is on its way to the daemon, before it has left. Then
+ * an error is not lost: the next call on the handle raises it, whichever
+ * it is. That may be tls_Close, which then frees the handle all the same. Order is
+ * kept, and tls_Close waits until everything that was written has left, unless another
+ * thread waits in a tls_Write of the handle. So does the end of the process, for up
+ * to 5 s. What runs ahead is bounded: to 32 calls and 2 MiB a connection. See
+ * tls_SetStrictWrites. */
 int64_t tls_Write(int64_t handle, const void *data, size_t len);
+
+/* 1: from now on each tls_Write of this process returns only when everything
+ * has left, and raises its own error. 0: as described there, which is how it is at first,
+ * unless the environment has TLSD_STRICT_WRITES=1. Returns 0. */
+int64_t tls_SetStrictWrites(int32_t on);
 
 /* Waits for data and reads at most max_bytes (1 to 16777216) into buf.
  * Returns the number of bytes, or 0: the peer has ended its direction. */

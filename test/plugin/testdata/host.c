@@ -35,6 +35,7 @@ static struct {
 	__typeof__(&tls_Close) Close;
 	__typeof__(&tls_SetInsecureSkipVerify) SetInsecureSkipVerify;
 	__typeof__(&tls_SetTimeout) SetTimeout;
+	__typeof__(&tls_SetStrictWrites) SetStrictWrites;
 	__typeof__(&tls_NewServerContext) NewServerContext;
 	__typeof__(&tls_Accept) Accept;
 	__typeof__(&tls_CloseServerContext) CloseServerContext;
@@ -72,6 +73,7 @@ static void load(const char *path)
 	LOAD(Close);
 	LOAD(SetInsecureSkipVerify);
 	LOAD(SetTimeout);
+	LOAD(SetStrictWrites);
 	LOAD(NewServerContext);
 	LOAD(Accept);
 	LOAD(CloseServerContext);
@@ -245,6 +247,8 @@ static void *execute(void *arg)
 		result = tls.SetInsecureSkipVerify(HANDLE, atoi(a[3]));
 	else if (IS("SetTimeout"))
 		result = tls.SetTimeout(HANDLE, atoi(a[3]));
+	else if (IS("SetStrictWrites"))
+		result = tls.SetStrictWrites(atoi(a[2]));
 	else if (IS("NewServerContext"))
 		result = tls.NewServerContext(a[2], a[3]);
 	else if (IS("Accept"))
