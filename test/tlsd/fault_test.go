@@ -170,7 +170,6 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 		"stack overflow":       {1005, 0, "exit status 2", "died of SIGSEGV"},
 		"hang":                 {1006, 0, "exit status 2", "was killed because it did not come back from the library for " + watchdog},
 		"stopped":              {1007, 0, "SIGKILL", "was killed because it did not answer for " + watchdog},
-		"panic":                {1008, 0, "exit status 2", "died of a panic"},
 		"SIGKILL":              {100, unix.SIGKILL, "SIGKILL", "was killed (SIGKILL)"},
 		"SIGSEGV from outside": {100, unix.SIGSEGV, "exit status 2", "died of SIGSEGV"},
 	} {
@@ -195,7 +194,7 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 					}
 					unix.Kill(users[0].worker, tt.kill)
 				}
-				inside := tt.kill == 0 && name != "panic"
+				inside := tt.kill == 0
 				others, lost := 0, 0
 				for _, u := range users {
 					if u.worker == users[0].worker {
