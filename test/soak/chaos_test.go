@@ -18,7 +18,10 @@ import (
 
 // killWorkers ends the worker of some session now and then.
 func (a *arena) killWorkers(random *rand.Rand) {
-	signals := []unix.Signal{unix.SIGKILL, unix.SIGKILL, unix.SIGSEGV, unix.SIGABRT, unix.SIGSTOP} // the watchdog ends the last
+	signals := []unix.Signal{unix.SIGKILL, unix.SIGKILL, unix.SIGSEGV, unix.SIGABRT}
+	if !a.restarts { // the watchdog ends it; but nobody does when the supervisor is killed before
+		signals = append(signals, unix.SIGSTOP)
+	}
 	for {
 		a.pause(random, a.killing[0], a.killing[1])
 		if a.ctx.Err() != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"tlsd/rpc/client"
 )
 
 // figures counts what has happened.
@@ -28,8 +30,11 @@ func (f *figures) add(what string, n int) {
 
 func (f *figures) error(err error) {
 	kind := string(kindOf(err))
-	if kind == "" {
+	switch {
+	case kind == "":
 		kind = "of the peer or the socket"
+	case kind == string(client.KindLost) && strings.Contains(err.Error(), "the worker of this session "):
+		kind += ", and told why"
 	}
 	f.mu.Lock()
 	f.errors[kind]++

@@ -455,7 +455,7 @@ func kindOf(err error) client.Kind {
 		return e.Kind
 	}
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
-		return "no tlsd"
+		return "connection refused"
 	}
 	return ""
 }
