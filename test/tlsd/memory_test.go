@@ -39,10 +39,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			dir := shortDir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 			startWith(t, nil, "exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
-			var users []*user
-			for range 4 {
-				users = append(users, newUser(t, sock, port))
-			}
+			users := newUsers(t, sock, port)
 			// A library that looks whether it has got memory goes on.
 			if got := users[0].ask("tls.Read", "1,1010"); !strings.Contains(got, `"result":"ZnVsbA=="`) {
 				t.Fatal(got)
@@ -144,10 +141,7 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 			dir := shortDir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib}, flags...)...)
-			var users []*user
-			for range 4 {
-				users = append(users, newUser(t, sock, port))
-			}
+			users := newUsers(t, sock, port)
 			users[0].say("tls.Read", "1,1010")
 			const cause = "was killed by the kernel, which was out of memory"
 			for _, u := range users {
