@@ -42,6 +42,7 @@ type Conn struct {
 	// to the holder of reading, wr to the holder of writing.
 	reading, writing sem
 	rd, wr           op
+	first            [1]byte // that a ReadSome has read; as rd
 	slots            [2]slot // who may wait for the socket to become readable, writable
 
 	mu          sync.Mutex // held for one SSL call, which never waits; guards the next five
@@ -280,6 +281,32 @@ func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 	}
 	defer c.reading.unlock()
 	return c.rd.run(ctx, opRead, p)
+}
+
+// someBytes is the most that one ReadSome gives: the data of two records.
+const someBytes = 2 * fullRecord
+
+// ReadSome is Read into memory of its own, at most limit bytes, which must be positive. It takes the memory only when there
+// is something to read, so that any number of them can wait. With an error there is no data.
+func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
+	if err := c.enterReady(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if err := c.reading.lock(ctx, c.done); err != nil {
+		return nil, err
+	}
+	defer c.reading.unlock()
+	if _, err := c.rd.run(ctx, opRead, c.first[:]); err != nil {
+		return nil, err
+	}
+	p := make([]byte, min(limit, someBytes))
+	p[0] = c.first[0]
+	if len(p) == 1 {
+		return p, nil
+	}
+	n, _ := c.rd.runNow(opRead, p[1:]) // an error comes again, in its turn
+	return p[:1+n], nil
 }
 
 // Write sends all of p, or fails; n is the number of bytes that are known to

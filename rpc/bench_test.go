@@ -32,9 +32,11 @@ func (idleContext) Free()                                              {}
 
 type idleConn struct{ nc *net.TCPConn }
 
-func (idleConn) SetVerify(bool) error                           { return nil }
-func (idleConn) Handshake(context.Context) error                { return nil }
-func (idleConn) Read(_ context.Context, p []byte) (int, error)  { return len(p), nil }
+func (idleConn) SetVerify(bool) error            { return nil }
+func (idleConn) Handshake(context.Context) error { return nil }
+func (idleConn) ReadSome(_ context.Context, limit int) ([]byte, error) {
+	return make([]byte, limit), nil
+}
 func (idleConn) Write(_ context.Context, p []byte) (int, error) { return len(p), nil }
 func (idleConn) TryRead(p []byte) (int, error)                  { return len(p), nil }
 func (idleConn) TryWrite(p []byte) (int, error)                 { return len(p), nil }

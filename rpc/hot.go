@@ -108,8 +108,10 @@ func (st *stream) hotRead(c hotCall) bool {
 	st.room()
 	n, done, err := st.sess.TryRead(c.handle, st.data[:min(c.n, len(st.data))])
 	switch {
+	case !done && st.sess.Busy() >= st.sess.Limits.Calls:
+		return false // refused the long way
 	case !done:
-		return false
+		st.launch(&call{id: bytes.Clone(c.id), method: "tls.Read", handle: int32(c.handle)}, st.sess.Read(c.handle, c.n))
 	case err != nil:
 		st.reply(&call{id: c.id}, nil, err)
 	default:

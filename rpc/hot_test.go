@@ -93,8 +93,8 @@ func (c sluggishConn) TryRead(p []byte) (int, error) {
 	return n, nil
 }
 
-func (c sluggishConn) Read(_ context.Context, p []byte) (int, error) {
-	return copy(p, "waited for"), nil
+func (c sluggishConn) ReadSome(_ context.Context, limit int) ([]byte, error) {
+	return []byte("waited for")[:min(limit, 10)], nil
 }
 
 // sluggishPeer has a connection with handle 1, and takes raw answers.

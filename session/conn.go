@@ -15,7 +15,7 @@ import (
 
 // MaxRead is the most that one Read returns, in bytes, however much was
 // asked for: what is there is given, and more can be asked for again.
-const MaxRead = 64 << 10
+const MaxRead = 32 << 10
 
 type connState int
 
@@ -361,12 +361,14 @@ func (s *Session) Read(h Handle, max int) *Call {
 		if err != nil {
 			return nil, err
 		}
-		buf := make([]byte, min(max, MaxRead))
-		n, err := t.Read(ctx, buf)
-		if err != nil && !errors.Is(err, io.EOF) {
+		data, err := t.ReadSome(ctx, min(max, MaxRead))
+		switch {
+		case errors.Is(err, io.EOF):
+			return []byte{}, nil
+		case err != nil:
 			return nil, classify(ctx, err, kind.IO)
 		}
-		return buf[:n], nil
+		return data, nil
 	})
 	// The wait for an earlier Read counts: that one may have no bound.
 	bound := s.bound(h, s.Timeouts.Read)

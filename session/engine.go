@@ -67,11 +67,12 @@ type EngineContext interface {
 type EngineConn interface {
 	SetVerify(on bool) error
 	Handshake(ctx context.Context) error
-	// Read returns io.EOF after the peer's close_notify.
-	Read(ctx context.Context, p []byte) (int, error)
+	// ReadSome waits for data and returns what is there, at least one byte and at most limit. It returns
+	// io.EOF after the peer's close_notify.
+	ReadSome(ctx context.Context, limit int) ([]byte, error)
 	// Write sends all of p, or fails.
 	Write(ctx context.Context, p []byte) (int, error)
-	// TryRead and TryWrite are Read and Write for a caller that must not wait.
+	// TryRead, into p, and TryWrite are the same for a caller that must not wait.
 	// Instead they fail with ErrWouldBlock. TryWrite may have sent n bytes then; the
 	// next Write is to send the rest. They may always fail so.
 	TryRead(p []byte) (int, error)

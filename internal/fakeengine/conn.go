@@ -173,23 +173,24 @@ func interruptible(ctx context.Context, set func(time.Time) error, f func() (int
 	return n, err
 }
 
-func (c *conn) Read(ctx context.Context, p []byte) (int, error) {
+func (c *conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	leave, err := c.enter(Read)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer leave()
 	if err := c.e.hook(ctx, Read); err != nil {
-		return 0, err
+		return nil, err
 	}
+	p := make([]byte, limit)
 	n, err := interruptible(ctx, c.nc.SetReadDeadline, func() (int, error) { return c.ready().Read(p) })
 	switch {
 	case n > 0:
-		return n, nil
+		return p[:n], nil
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.end.cut.Load():
-		return 0, openssl.ErrTruncated
+		return nil, openssl.ErrTruncated
 	}
-	return 0, c.unlessClosed(err)
+	return nil, c.unlessClosed(err)
 }
 
 func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
