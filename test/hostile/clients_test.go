@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,8 +165,12 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 
 	var mu sync.Mutex // guards who
 	who := map[string]string{}
+	var clients atomic.Uint32
 	run := func(a attack) error {
-		conn, err := net.DialTimeout("tcp", fmt.Sprint("127.0.0.1:", port), patience)
+		// Each from an address of its own: a port that was reset can be another's a moment later.
+		n := clients.Add(1)
+		d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
+		conn, err := d.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
 		if err != nil {
 			return err
 		}
@@ -260,7 +265,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 }
 
 // clientOf finds the client's address in the text of an Accept that failed.
-var clientOf = regexp.MustCompile(`client (127\.0\.0\.1:\d+): `)
+var clientOf = regexp.MustCompile(`client (127[\d.]+:\d+): `)
 
 // greeted is a good client that sends a text and gets it back. It says how long that took.
 func greeted(w *world, port int, text string) (time.Duration, error) {
