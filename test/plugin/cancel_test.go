@@ -190,6 +190,10 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 				h := s.prepare(t)
 				began := time.Now()
 				for _, r := range c.run(h.host, h.op, h.args, h.others...) {
+					// Of several Handshakes one may have begun after another was cancelled. And LastError is the process's.
+					if len(h.others) > 0 && r.n == -1 && r.text == "tls.Handshake: handle 1: its handshake failed; only tls.Close is possible" {
+						continue
+					}
 					if r.n != -1 || !strings.HasPrefix(r.text, "tls.") || !strings.HasSuffix(r.text, ": cancelled by the caller") {
 						t.Errorf("%s gives %d, %q; want to be cancelled", h.op, r.n, r.text)
 					}
