@@ -117,6 +117,14 @@ func (u *user) say(method, params string) {
 	}
 }
 
+// order has the library do what this number of bytes to read stands for. A Read that can have its data raw is
+// tried with that very number before it waits.
+func (u *user) order(n int) {
+	u.t.Helper()
+	u.ask("tls.Hello", `1,["raw"]`)
+	u.say("tls.Read", fmt.Sprintf("1,%d", n))
+}
+
 // ask makes a call that has to succeed.
 func (u *user) ask(method, params string) string {
 	u.t.Helper()
@@ -204,7 +212,7 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				}
 				startWith(t, nil, "exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib}, flags...)...)
 				users := newUsers(t, sock, port)
-				users[0].say("tls.Read", fmt.Sprintf("1,%d", tt.read))
+				users[0].order(tt.read)
 				if tt.kill != 0 {
 					users[0].say("tls.Backend", "") // its answer says that the Read has begun
 					if got, err := users[0].hear(); err != nil || !strings.Contains(got, `"result":"openssl"`) {

@@ -41,8 +41,9 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			startWith(t, nil, "exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
 			users := newUsers(t, sock, port)
 			// A library that looks whether it has got memory goes on.
-			if got := users[0].ask("tls.Read", "1,1010"); !strings.Contains(got, `"result":"ZnVsbA=="`) {
-				t.Fatal(got)
+			users[0].order(1010)
+			if got, err := users[0].hear(); !strings.Contains(got, `"raw":4`) {
+				t.Fatal(got, err)
 			}
 			if n := full(t, log); n < 60 || n > 96 {
 				t.Errorf("of 96 MiB the library could have %v", n)
@@ -50,7 +51,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			// Go cannot go on. It does not look at each place whether it has got memory.
 			message := `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"` + strings.Repeat("AAAA", 4<<20) + `"]}`
 			fmt.Fprintln(users[0], message) // it cannot take all of it
-			got, err := users[0].hear()
+			got, err := users[0].hear()     // behind the data
 			why := cause.FindString(got)
 			if why == "" || !strings.Contains(got, `"kind":"lost"`) {
 				t.Fatalf("the caller is told %q, %v", got, err)
@@ -67,7 +68,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			}
 			// A library that does not look.
 			u := newUser(t, sock, port)
-			u.say("tls.Read", "1,1009")
+			u.order(1009)
 			u.lost("died of SIGSEGV close to its limit of memory (--max-memory 96MiB) in tls.Read")
 			newUser(t, sock, port).talk()
 		})
@@ -142,7 +143,7 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib}, flags...)...)
 			users := newUsers(t, sock, port)
-			users[0].say("tls.Read", "1,1010")
+			users[0].order(1010)
 			const cause = "was killed by the kernel, which was out of memory"
 			for _, u := range users {
 				if u.worker == users[0].worker {
