@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"regexp"
@@ -73,16 +74,25 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
+// dumped is the signal whose dump this is, or "".
+func dumped(stderr string) string {
+	if m := signalLine.FindStringSubmatch(stderr); m != nil && unix.SignalNum(m[1]) != 0 {
+		return m[1]
+	}
+	return ""
+}
+
 // cause says what became of a worker, as the rest of "the worker of this session …".
 func (e end) cause(stderr string) string {
 	switch {
 	case e.signal == unix.SIGKILL:
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
-		return "died of " + unix.SignalName(e.signal)
+		// It may have met another one while it wrote the dump of the first.
+		return "died of " + cmp.Or(dumped(stderr), unix.SignalName(e.signal))
 	case e.status == 2:
-		if m := signalLine.FindStringSubmatch(stderr); m != nil && unix.SignalNum(m[1]) != 0 {
-			return "died of " + m[1]
+		if name := dumped(stderr); name != "" {
+			return "died of " + name
 		}
 		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
 			return "died of a panic"

@@ -159,7 +159,8 @@ func TestCause(t *testing.T) {
 		{end{status: 2}, "panic: oh\n", "died of a panic"},
 		{end{status: 1}, segv, "exited with status 1"},
 		{end{}, "", "exited with status 0"},
-		{end{signal: unix.SIGBUS}, segv, "died of SIGBUS"},
+		{end{signal: unix.SIGBUS}, "", "died of SIGBUS"},
+		{end{signal: unix.SIGBUS}, segv, "died of SIGSEGV"}, // and then of SIGBUS, while it said so
 		{end{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
 	} {
 		if got := tt.end.cause(tt.stderr); got != tt.want {
