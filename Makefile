@@ -14,7 +14,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race bench bench-quick faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
+.PHONY: help build demo test check race fuzz bench bench-quick faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,11 @@ demo: build ## a server script and a client script talk TLS through the plugin a
 test: deps-test build check ## install what tests need and run all of them
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -shuffle=on -timeout 8m ./...
 	$(MAKE) race
+	$(MAKE) fuzz FUZZTIME=10s
+
+FUZZTIME ?= 60s
+fuzz: deps-test ## every fuzz target for FUZZTIME (60s); what they find is kept for the tests
+	$(GO) run ./test/fuzz -time $(FUZZTIME)
 
 race: ## the concurrent packages again, under the race detector
 	TLSD_TEST_STRICT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 8m ./openssl/... ./session/... ./rpc/... ./internal/...

@@ -41,22 +41,33 @@ done
 [ -n "$found" ] || missing="$missing openssl"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
 
-[ -n "$missing" ] || exit 0
+# install PACKAGE... - or say that somebody has to.
+install() {
+	[ $# -gt 0 ] || return 0
+	sudo=
+	if [ "$(id -u)" != 0 ]; then
+		sudo='sudo -n'
+	fi
+	if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$sudo" ] && ! $sudo true 2>/dev/null; }; then
+		echo "deps: please install: $*" >&2
+		exit 1
+	fi
+	echo "deps: installing: $*"
+	export DEBIAN_FRONTEND=noninteractive
+	if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "$@"; } >"$tmp/log" 2>&1; then
+		cat "$tmp/log" >&2
+		exit 1
+	fi
+}
 
-sudo=
-if [ "$(id -u)" != 0 ]; then
-	sudo='sudo -n'
-fi
-if ! command -v apt-get >/dev/null 2>&1 || { [ -n "$sudo" ] && ! $sudo true 2>/dev/null; }; then
-	echo "deps: please install:$missing" >&2
-	exit 1
-fi
-echo "deps: installing:$missing"
-export DEBIAN_FRONTEND=noninteractive
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
 # shellcheck disable=SC2086
-if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
-	cat "$log" >&2
-	exit 1
+install $missing
+
+# What clang's fuzzer links is in a package that has clang's version in its name, except in old releases.
+if [ "$1" = test ]; then
+	echo 'int LLVMFuzzerTestOneInput(const char *data, unsigned long n) { return n > 9 && *data; }' >"$tmp/fuzz.c"
+	clang -fsanitize=fuzzer,address -o "$tmp/fuzz" "$tmp/fuzz.c" 2>/dev/null ||
+		install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 fi

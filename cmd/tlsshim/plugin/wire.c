@@ -86,7 +86,7 @@ static bool read_line(int fd, struct input *in, struct wait *w, struct span *lin
 
 	for (;;) {
 		size_t have = in->have - in->used;
-		const char *start = in->at + in->used;
+		const char *start = have > 0 ? in->at + in->used : NULL; /* at first there is no buffer */
 		const char *feed = have > searched ? memchr(start + searched, '\n', have - searched) : NULL;
 
 		if (feed) {

@@ -1,0 +1,37 @@
+package vitals
+
+import "testing"
+
+// FuzzPage: whatever a worker writes into its page, no text but the name of a method comes out of it.
+func FuzzPage(f *testing.F) {
+	f.Add([]byte{}, 0)
+	f.Add([]byte{1, 0, 0, 0, 3, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255}, -1)
+	f.Add([]byte{1, 0, 0, 0, 20, 0, 0, 0}, 1)
+	page, file, err := New(2)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { page.Close(); file.Close() })
+	f.Fuzz(func(t *testing.T, data []byte, n int) {
+		// At both parts of the page: the threads, and the sessions.
+		clear(page.mem)
+		copy(page.mem, data)
+		copy(page.mem[headerBytes:], data)
+		for thread, stay := range page.Inside() {
+			if thread < 0 || thread >= Threads || stay.Turn%2 == 0 || stay.Method != "" && !Known(stay.Method) {
+				t.Fatalf("thread %d: %+v", thread, stay)
+			}
+		}
+		s, err := page.Session(n)
+		if (err == nil) != (n == 0 || n == 1) {
+			t.Fatalf("place %d: %v", n, err)
+		}
+		if err != nil {
+			return
+		}
+		s.MidMessage()
+		if method, _ := s.InFlight(); method != "" && !Known(method) {
+			t.Fatalf("the method is %q", method)
+		}
+	})
+}

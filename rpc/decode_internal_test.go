@@ -1,0 +1,82 @@
+package rpc
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"tlsd/rpc/wire"
+)
+
+// FuzzDecode: what the decoder of parameters accepts is what the method's table says, and means the same by name.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{
+		`[]`, `{}`, `["localhost",443]`, `{"port":443,"host":"a"}`, `[1]`, `[1,"aGVsbG8="]`, `{"handle":1,"data":""}`, `[1,16777216]`, `[1,0]`,
+		`["/c","/k"]`, `[1,"::",65535]`, `{"version":1,"capabilities":["raw","\ud800"],"firstHandle":7}`, `["x"]`, `[null]`, `[-0]`, `{"h\u0061ndle":1}`,
+		`{"handle":1,"handle":1}`, `[1.0]`, `["a\u0000b",1]`, `[1,"aGVsbG8"]`, `[1,"aGVs\nbG8="]`,
+	} {
+		for i := range methods {
+			f.Add(i, []byte(s), false)
+		}
+		f.Add("tls.Write", []byte(s), true)
+	}
+	names := slices.Sorted(maps.Keys(methods))
+	f.Fuzz(func(t *testing.T, name string, params []byte, raw bool) {
+		m := methods[name]
+		if m == nil { // the fuzzer cannot guess names
+			sum := 0
+			for _, b := range []byte(name) {
+				sum += int(b)
+			}
+			m = methods[names[sum%len(names)]]
+		}
+		// As parse hands them over.
+		if !json.Valid(params) || !utf8.Valid(params) || first(params) != '[' && first(params) != '{' {
+			return
+		}
+		c := &call{method: m.name, params: params}
+		if raw {
+			c.raw = []byte("raw")
+		}
+		a, err := m.decode(c)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), m.name+": ") || a != nil {
+				t.Fatalf("%s %s: %v, %v", m.name, params, a, err)
+			}
+			return
+		}
+		again := map[string]any{}
+		for i, p := range m.params {
+			v := a[i]
+			ok := v == nil && p.optional
+			switch x := v.(type) {
+			case int64:
+				ok = p.typ == integer && x >= p.min && x <= p.max
+			case string:
+				ok = p.typ == str && int64(len(x)) >= p.min && int64(len(x)) <= p.max && !strings.ContainsRune(x, 0) && utf8.ValidString(x)
+			case []byte:
+				ok = p.typ == blob && len(x) <= wire.MaxBlob
+				v = base64.StdEncoding.EncodeToString(x)
+			case []string:
+				ok = p.typ == texts
+			case json.RawMessage:
+				ok = p.typ == anyID && validID(x)
+			}
+			if !ok {
+				t.Fatalf("%s %s: %s becomes %v", m.name, params, p.name, v)
+			}
+			if v != nil {
+				again[p.name] = v
+			}
+		}
+		byName := encode(again) // which leaves an id as it is written
+		if b, err := m.decode(&call{method: m.name, params: byName}); err != nil || !reflect.DeepEqual(a, b) {
+			t.Fatalf("%s: %s becomes %v; %s becomes %v, %v", m.name, params, a, byName, b, err)
+		}
+	})
+}
