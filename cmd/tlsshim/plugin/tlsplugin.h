@@ -124,7 +124,8 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap);
  * than ended: it frees the handle. A cancelled tls_Read has taken no data. After a
  * cancelled tls_Write of which some had left, the connection cannot be written
  * to, and after a cancelled tls_Handshake it can only be closed. A private tlsd
- * that was being started goes on starting, for the next call.
+ * that was being started goes on starting, for the next call. What a tls_Write has
+ * left to be sent after its return goes on as well.
  *
  * When: at once as a rule. But a call that was handed over to the daemon cannot
  * be taken back, so the daemon is told, and its answer is waited for. One that
