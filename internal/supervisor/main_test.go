@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -99,6 +100,13 @@ func playWorker() int {
 	}
 }
 
+// die sends the signal to its own thread, which is in Go then. Another could be in the race detector, from where the
+// runtime cannot write a dump.
+func die(sig unix.Signal) {
+	runtime.LockOSThread()
+	unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+}
+
 func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
@@ -127,15 +135,15 @@ func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 				go func() { select {} }()
 			}
 			place.Calling("tls.Read", 3)
-			unix.Kill(os.Getpid(), unix.SIGSEGV)
+			die(unix.SIGSEGV)
 		case "abort", "segv", "kill", "exit": // in a Read
 			place.Calling("tls.Read", 3)
 			fmt.Fprintln(conn, "now")
 			switch in.Text() {
 			case "abort":
-				unix.Kill(os.Getpid(), unix.SIGABRT)
+				die(unix.SIGABRT)
 			case "segv":
-				unix.Kill(os.Getpid(), unix.SIGSEGV)
+				die(unix.SIGSEGV)
 			case "kill":
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 			case "exit":
