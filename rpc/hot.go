@@ -105,8 +105,8 @@ func (st *stream) hotRead(c hotCall) bool {
 	if !st.raw.Load() {
 		return false
 	}
-	st.room()
-	n, done, err := st.sess.TryRead(c.handle, st.data[:min(c.n, len(st.data))])
+	data := st.room()
+	n, done, err := st.sess.TryRead(c.handle, data[:min(c.n, len(data))])
 	switch {
 	case !done && st.sess.Busy() >= st.sess.Limits.Calls:
 		return false // refused the long way
@@ -117,7 +117,7 @@ func (st *stream) hotRead(c hotCall) bool {
 	default:
 		st.head = append(append(append(st.head[:0], hotStart...), c.id...), `,"result":null,"raw":`...)
 		st.head = append(strconv.AppendInt(st.head, int64(n), 10), '}')
-		st.later(st.head, st.data[:n])
+		st.later(st.head, data[:n])
 	}
 	return true
 }

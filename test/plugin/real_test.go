@@ -100,12 +100,6 @@ func (d *daemon) stop(signals ...syscall.Signal) error {
 	return d.cmd.Wait()
 }
 
-// echoServer is a crypto/tls server that echoes; it returns its port.
-func echoServer(t *testing.T, cert *testcert.Cert) int {
-	t.Helper()
-	return serveTLS(t, cert, func(conn *tls.Conn) { io.Copy(conn, conn) })
-}
-
 // serveTLS is a crypto/tls server; it returns its port.
 func serveTLS(t *testing.T, cert *testcert.Cert, serve func(conn *tls.Conn)) int {
 	t.Helper()
