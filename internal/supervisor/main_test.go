@@ -126,6 +126,8 @@ func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 			fmt.Fprintln(conn, strings.Join(names, " "))
 		case "environment":
 			fmt.Fprintln(conn, strings.Join(os.Environ(), " "))
+		case "slack": // of the thread that asks
+			fmt.Fprintln(conn, slack())
 		case "bye":
 			return
 		case "crash":

@@ -99,7 +99,7 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
 		}
 	}
-	err = cmd.Start()
+	err = withTimerSlack(timerSlack, cmd.Start)
 	if err == nil {
 		err = channel.Send(handoff.ToWorker{Config: s.WorkerConfig}, nil)
 		if err != nil {
