@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"crypto/tls"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -47,7 +46,7 @@ func (p *peer) takesWrite(handle int, data string) int64 {
 }
 
 func writes(h *host, data string) *pending {
-	return h.send("Write", 1, hex.EncodeToString([]byte(data)))
+	return h.send("Write", 1, []byte(data))
 }
 
 const broken = "tls.Write: handle 1: broken pipe"
@@ -75,7 +74,7 @@ func TestAWriteOnWhatIsNotReadyWaitsForItsError(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t, runsAhead)
 	for _, handle := range []int{1, 99} {
-		write := h.start("Write", handle, "61")
+		write := h.start("Write", handle, []byte("a"))
 		p.fail(p.takesWrite(handle, "a"), fmt.Sprintf("tls.Write: handle %d: no", handle))
 		write.fails(fmt.Sprintf("tls.Write: handle %d: no", handle))
 	}
@@ -84,7 +83,7 @@ func TestAWriteOnWhatIsNotReadyWaitsForItsError(t *testing.T) {
 	closing := h.start("Close", 1)
 	p.result(p.expect("tls.Close", "[1]"), "0")
 	closing.gives(0, "")
-	write := h.start("Write", 1, "61")
+	write := h.start("Write", 1, []byte("a"))
 	p.fail(p.takesWrite(1, "a"), "tls.Write: handle 1: it is closed")
 	write.fails("tls.Write: handle 1: it is closed")
 }
@@ -94,7 +93,7 @@ func TestStrictWritesWaitForTheirAnswers(t *testing.T) {
 	_, h, p := ready(t)
 	h.send("SetStrictWrites", 2).fails("tls.SetStrictWrites: on 2: must be 0 or 1")
 	h.send("SetStrictWrites", 1).gives(0, "")
-	write := h.start("Write", 1, "61")
+	write := h.start("Write", 1, []byte("a"))
 	p.fail(p.takesWrite(1, "a"), broken)
 	write.fails(broken)
 	h.send("SetStrictWrites", 0).gives(0, "")
@@ -105,7 +104,7 @@ func TestStrictWritesWaitForTheirAnswers(t *testing.T) {
 func TestTheNextCallRaisesTheErrorOfAWriteOnce(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]any{
-		"Write": {1, "62"}, "Read": {1, 10}, "PeerCertSubject": {1}, "Version": {1}, "Handshake": {1}, "SetTimeout": {1, 10},
+		"Write": {1, []byte("b")}, "Read": {1, 10}, "PeerCertSubject": {1}, "Version": {1}, "Handshake": {1}, "SetTimeout": {1, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -156,7 +155,7 @@ func TestTheNextCallRaisesTheErrorOfAWriteOnce(t *testing.T) {
 		writes(h, "a").gives(1, "")
 		p.fail(p.takesWrite(1, "a"), broken)
 		p.client(h, 3)
-		h.send("Write", 2, "62").gives(1, "")
+		h.send("Write", 2, []byte("b")).gives(1, "")
 		p.result(p.takesWrite(2, "b"), "1")
 		writes(h, "c").fails(broken)
 	})
@@ -207,7 +206,7 @@ func TestCloseEndsWhatAnotherThreadHasToWrite(t *testing.T) {
 	t.Parallel()
 	_, h, p := ready(t)
 	fill(h, p)
-	write := h.start("Write", 1, "62")
+	write := h.start("Write", 1, []byte("b"))
 	h.untilAThreadWaits()
 	closing := h.start("Close", 1)
 	p.result(p.expect("tls.Close", "[1]"), "0")
@@ -229,11 +228,11 @@ func fill(h *host, p *peer) (ids []int64) {
 func (h *host) untilAThreadWaits() {
 	h.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.pid))
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.PID))
 		for _, task := range tasks {
 			call, _ := os.ReadFile(task + "/syscall") // the number of the system call that it is in, proc_pid_syscall(5)
 			number, _, _ := strings.Cut(string(call), " ")
-			if filepath.Base(task) != fmt.Sprint(h.pid) && (number == fmt.Sprint(unix.SYS_POLL) || number == fmt.Sprint(unix.SYS_PPOLL)) {
+			if filepath.Base(task) != fmt.Sprint(h.PID) && (number == fmt.Sprint(unix.SYS_POLL) || number == fmt.Sprint(unix.SYS_PPOLL)) {
 				return
 			}
 		}
@@ -247,7 +246,7 @@ func TestWhatRunsAheadIsBounded(t *testing.T) {
 		t.Parallel()
 		_, h, p := ready(t)
 		ids := fill(h, p)
-		write := h.start("Write", 1, "62")
+		write := h.start("Write", 1, []byte("b"))
 		p.client(h, 2) // not the Write
 		for _, id := range ids[:15] {
 			p.result(id, "1")
@@ -263,7 +262,7 @@ func TestWhatRunsAheadIsBounded(t *testing.T) {
 		large := h.start("WriteZeros", 1, 2<<20)
 		id := *p.request().ID
 		large.gives(2<<20, "")
-		write := h.start("Write", 1, "62")
+		write := h.start("Write", 1, []byte("b"))
 		p.client(h, 2)
 		p.result(id, fmt.Sprint(2<<20))
 		p.takesWrite(1, "b")
@@ -278,11 +277,11 @@ func TestWhatRunsAheadIsBounded(t *testing.T) {
 			p.shake(h, handle)
 		}
 		for range 32 {
-			h.send("Write", 2, "61").gives(1, "")
+			h.send("Write", 2, []byte("a")).gives(1, "")
 			p.takesWrite(2, "a")
 		}
 		// One more is sent, but waits for its answer: it holds up nobody and is held up by nobody.
-		write := h.start("Write", 3, "62")
+		write := h.start("Write", 3, []byte("b"))
 		id := p.takesWrite(3, "b")
 		p.fail(id, "tls.Write: handle 3: its own error")
 		write.fails("tls.Write: handle 3: its own error")
@@ -293,7 +292,7 @@ func TestCancelConcernsWritesThatWaitAndNoneThatRunAhead(t *testing.T) {
 	t.Parallel()
 	_, h, p := ready(t)
 	ids := fill(h, p)
-	write := h.start("Write", 1, "62")
+	write := h.start("Write", 1, []byte("b"))
 	h.untilAThreadWaits()
 	h.send("Cancel").gives(0, "")
 	write.fails("tls.Write: handle 1: cancelled by the caller")
@@ -342,19 +341,10 @@ func TestTwoThreadsThatReadGetEachByteOnce(t *testing.T) {
 	_, h, p := ready(t)
 	one, two := h.start("Read", 1, 2), h.start("Read", 1, 2)
 	p.blob(p.expect("tls.Read", "[1,2]"), "abcd")
-	got := []string{decoded(t, one), decoded(t, two)}
+	got := []string{one.wait().Text, two.wait().Text}
 	if !(got[0] == "ab" && got[1] == "cd") && !(got[0] == "cd" && got[1] == "ab") {
 		t.Errorf("the threads have read %q", got)
 	}
-}
-
-func decoded(t *testing.T, c *pending) string {
-	t.Helper()
-	data, err := hex.DecodeString(c.wait().text)
-	if err != nil {
-		t.Error(err)
-	}
-	return string(data)
 }
 
 // A program that writes and ends has written.
@@ -373,7 +363,7 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 	for range 30 {
 		h.send("WriteZeros", 1, 50_000).gives(50_000, "")
 	}
-	io.WriteString(h.in, "0\texit\n")
+	h.send("exit")
 	select {
 	case n := <-got:
 		if n != 30*50_000 {
@@ -406,15 +396,15 @@ func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
 	h.send("Handshake", 1).gives(0, "")
 	failed := ""
 	for range 1000 {
-		if r := h.call("WriteZeros", 1, 1000); r.n < 0 {
-			failed = r.text
+		if r := h.call("WriteZeros", 1, 1000); r.N < 0 {
+			failed = r.Text
 			break
 		}
 	}
 	if !strings.HasPrefix(failed, "tls.Write: handle 1: ") {
 		t.Errorf("a thousand Writes to nobody: %q", failed)
 	}
-	if r := h.call("Read", 1, 10); r.n >= 0 {
-		t.Errorf("a Read gives %d", r.n)
+	if r := h.call("Read", 1, 10); r.N >= 0 {
+		t.Errorf("a Read gives %d", r.N)
 	}
 }

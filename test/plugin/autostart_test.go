@@ -156,14 +156,14 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 		"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + self(t), "TLSD_LOG=" + log, asTLSD + "=serves", "NOTIFY_SOCKET=/x"}})
 	h.send("count-sigchld").gives(0, "")
 	for range 5 {
-		if r := h.call("inherit", inheritMe); r.n < 0 {
+		if r := h.call("inherit", inheritMe); r.N < 0 {
 			t.Fatal("cannot open a file to inherit")
 		}
 	}
 	h.send("ignore", int(syscall.SIGHUP)).gives(0, "")
-	before := h.call("status").text
+	before := h.call("status").Text
 	h.send("Backend").gives(7, "openssl")
-	after := h.call("status").text
+	after := h.call("status").Text
 
 	// Two more descriptors, the socket and the bell of tls_Cancel; no child, no signal, no handler.
 	var threads, fds int
@@ -281,10 +281,10 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 	} {
 		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket}, c.env...)...)
 		h.send("Backend").gives(4, "stub") // the bell of tls_Cancel is there from now on
-		before := h.call("status").text
+		before := h.call("status").Text
 		h.send("NewClient", "example.com", 443).fails("tls.NewClient: backend: no tlsd: ", c.want...)
 		h.send("Backend").gives(4, "stub")
-		if after := h.call("status").text; after != before {
+		if after := h.call("status").Text; after != before {
 			t.Errorf("%v: the host was\n%s\nand is\n%s", c.env, before, after)
 		}
 	}

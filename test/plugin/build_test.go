@@ -117,7 +117,7 @@ func TestTheLibraryWorksOnMusl(t *testing.T) {
 	h.send("fork").gives(0, "")
 	h.send("Read", 1, 1).fails("tls.Read: handle 1: no such handle")
 	h.send("exit")
-	(&pending{h, "exit", "child"}).gives(0, "")
+	h.child().gives(0, "")
 	p.blob(id, "data")
 	read.reads("data")
 	p.conn.Close()

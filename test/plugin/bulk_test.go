@@ -72,7 +72,7 @@ func serveEcho(p *peer) error {
 // runBulk runs testdata/bulk.c to its end. settings are as for a hostOptions.
 func runBulk(t *testing.T, o hostOptions, args ...any) {
 	t.Helper()
-	list := append(o.wrapper, o.flavour.program(t, "bulk"), o.flavour.library(t))
+	list := append(o.wrapper, o.flavour.program(t, "testdata/bulk.c"), o.flavour.library(t))
 	for _, a := range args {
 		list = append(list, fmt.Sprint(a))
 	}

@@ -55,8 +55,8 @@ func TestATextResultIsGivenWholeToATwoCallGetter(t *testing.T) {
 		for range 2 { // for the length, and for the text
 			p.result(p.expect("tls.PeerCertSubject", `[1]`), c.json)
 		}
-		if r := call.wait(); r.n != int64(len(c.text)) || r.text != c.text {
-			t.Errorf("%.80s becomes %d, %.80q", c.json, r.n, r.text)
+		if r := call.wait(); r.N != int64(len(c.text)) || r.Text != c.text {
+			t.Errorf("%.80s becomes %d, %.80q", c.json, r.N, r.Text)
 		}
 	}
 	for _, op := range []struct{ op, method, params string }{
@@ -82,7 +82,7 @@ func TestBlobsTravelRaw(t *testing.T) {
 		everyByte += string([]byte{byte(i)})
 	}
 	for _, data := range []string{"", "x", "\n", everyByte, strings.Repeat("0123456789abcdef", 1500)} {
-		write := h.start("Write", 1, hexOf(data))
+		write := h.start("Write", 1, []byte(data))
 		r := p.request()
 		if r.Method != "tls.Write" || string(r.Params) != "[1]" || r.Raw == nil || string(r.blob) != data {
 			t.Fatalf("Write of %d bytes arrives as %+v", len(data), r)
@@ -115,8 +115,8 @@ func TestAnErrorIsRaisedAndKeptVerbatim(t *testing.T) {
 	} {
 		read := h.start("Read", 1, 10)
 		p.fail(p.expect("tls.Read", "[1,10]"), message)
-		if r := read.wait(); r.n != -1 || r.text != message {
-			t.Errorf("a failed Read gives %d, %q; want -1, %q", r.n, r.text, message)
+		if r := read.wait(); r.N != -1 || r.Text != message {
+			t.Errorf("a failed Read gives %d, %q; want -1, %q", r.N, r.Text, message)
 		}
 		h.send("LastError").gives(int64(len(message)), message)
 	}
@@ -141,8 +141,8 @@ func TestALongErrorIsCutBetweenCharacters(t *testing.T) {
 		p.fail(p.expect("tls.Handshake", "[1]"), strings.Repeat("x", shift)+strings.Repeat("😀", 3000))
 		r := handshake.wait()
 		want := strings.Repeat("x", shift) + strings.Repeat("😀", (4095-shift)/4)
-		if r.n != -1 || r.text != want {
-			t.Errorf("shift %d: an error text of %d bytes becomes one of %d; want %d", shift, 12000, len(r.text), len(want))
+		if r.N != -1 || r.Text != want {
+			t.Errorf("shift %d: an error text of %d bytes becomes one of %d; want %d", shift, 12000, len(r.Text), len(want))
 		}
 	}
 }
@@ -183,8 +183,8 @@ func TestWhatCannotBeSentIsRefusedHere(t *testing.T) {
 		{"Handshake", []any{int64(1) << 40}, "tls.Handshake: handle 1099511627776: no such handle"},
 		{"Version", []any{3}, "tls.Version: handle 3: no such handle"},
 	} {
-		if r := h.call(c.op, c.args...); r.n != -1 || r.text != c.error {
-			t.Errorf("%s%.60v gives %d, %q; want %q", c.op, c.args, r.n, r.text, c.error)
+		if r := h.call(c.op, c.args...); r.N != -1 || r.Text != c.error {
+			t.Errorf("%s%.60v gives %d, %q; want %q", c.op, c.args, r.N, r.Text, c.error)
 		}
 	}
 }

@@ -63,13 +63,13 @@ func (c canceller) run(h *host, op string, args []any, others ...*pending) (resu
 	for _, call := range append(others, c.start(h, op, args...)) {
 		for end := time.Now().Add(patience); ; {
 			select {
-			case r := <-h.waiting(call.tag):
+			case r := <-call.Result():
 				results = append(results, r)
-			case <-h.left:
-				h.t.Fatalf("%s: the host has ended", call.op)
+			case <-h.Left:
+				h.t.Fatalf("%s: the host has ended", call.Op)
 			case <-time.After(10 * time.Millisecond):
 				if time.Now().After(end) {
-					h.t.Fatalf("%s is not cancelled", call.op)
+					h.t.Fatalf("%s is not cancelled", call.Op)
 				}
 				c.cancel(h)
 				continue
@@ -126,7 +126,7 @@ func stuckCalls(t *testing.T) []stuck {
 		{"Read from a silent peer", func(t *testing.T) *stuckHost {
 			return call(shaken(t, func(conn *tls.Conn) { io.CopyN(conn, conn, 5); io.Copy(io.Discard, conn) }), "Read", 1, 100)
 		}, func(t *testing.T, h *host) {
-			h.send("Write", 1, hexOf("hello")).gives(5, "")
+			h.send("Write", 1, []byte("hello")).gives(5, "")
 			h.send("Read", 1, 100).reads("hello") // the cancelled one has taken nothing
 			alive(t, h)
 		}},
@@ -191,11 +191,11 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 				began := time.Now()
 				for _, r := range c.run(h.host, h.op, h.args, h.others...) {
 					// Of several Handshakes one may have begun after another was cancelled. And LastError is the process's.
-					if len(h.others) > 0 && r.n == -1 && r.text == "tls.Handshake: handle 1: its handshake failed; only tls.Close is possible" {
+					if len(h.others) > 0 && r.N == -1 && r.Text == "tls.Handshake: handle 1: its handshake failed; only tls.Close is possible" {
 						continue
 					}
-					if r.n != -1 || !strings.HasPrefix(r.text, "tls.") || !strings.HasSuffix(r.text, ": cancelled by the caller") {
-						t.Errorf("%s gives %d, %q; want to be cancelled", h.op, r.n, r.text)
+					if r.N != -1 || !strings.HasPrefix(r.Text, "tls.") || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
+						t.Errorf("%s gives %d, %q; want to be cancelled", h.op, r.N, r.Text)
 					}
 				}
 				// A tlsd that is given up would be so after 5 s.
@@ -360,8 +360,8 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 			if wait := time.Since(began); err != nil || wait < 4*time.Second {
 				t.Errorf("the plugin leaves after %v: %v", wait, err)
 			}
-			if r := read.wait(); r.n != -1 || !strings.HasSuffix(r.text, ": cancelled by the caller") {
-				t.Errorf("the Read gives %d, %q", r.n, r.text)
+			if r := read.wait(); r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
+				t.Errorf("the Read gives %d, %q", r.N, r.Text)
 			}
 			shake.wait()
 			const why = "lost: tlsd has not ended a cancelled call in time"
@@ -387,9 +387,9 @@ func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 	results := []result{read.wait(), later.wait()}
 	// LastError is the process's: one of the texts may be there twice.
 	for _, r := range results {
-		if r.n != -1 || r.text != "tls.Read: handle 1: cancelled by the caller" &&
-			r.text != "tls.Accept: handle 2: lost: tlsd has not ended a cancelled call in time" {
-			t.Errorf("a call gives %d, %q", r.n, r.text)
+		if r.N != -1 || r.Text != "tls.Read: handle 1: cancelled by the caller" &&
+			r.Text != "tls.Accept: handle 2: lost: tlsd has not ended a cancelled call in time" {
+			t.Errorf("a call gives %d, %q", r.N, r.Text)
 		}
 	}
 }
@@ -408,15 +408,15 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 			// What waits for its turn to be sent is cancelled without tlsd.
 			by := cancellers()[0]
 			for _, r := range by.run(h, "WriteZeros", []any{2, 16 << 20}) {
-				if want := "tls.Write: handle 2: cancelled by the caller"; r.n != -1 || r.text != want {
-					t.Errorf("the Write in the queue gives %d, %q; want %q", r.n, r.text, want)
+				if want := "tls.Write: handle 2: cancelled by the caller"; r.N != -1 || r.Text != want {
+					t.Errorf("the Write in the queue gives %d, %q; want %q", r.N, r.Text, want)
 				}
 			}
 			if !reads {
 				const why = ": cancelled by the caller"
 				for _, c := range []*pending{read, write} {
-					if r := c.wait(); r.n != -1 || !strings.HasSuffix(r.text, why) {
-						t.Errorf("%s gives %d, %q; want %q", c.op, r.n, r.text, why)
+					if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, why) {
+						t.Errorf("%s gives %d, %q; want %q", c.Op, r.N, r.Text, why)
 					}
 				}
 				if wait := time.Since(began); wait < 4*time.Second {
@@ -532,7 +532,7 @@ func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	c.fail(shakeID, "cancelled")
 	shake.fails("cancelled")
 	h.send("exit")
-	(&pending{h, "exit", "child"}).gives(0, "")
+	h.child().gives(0, "")
 	p.blob(id, "the parent's")
 	read.reads("the parent's")
 	p.client(h, 3)
@@ -549,7 +549,7 @@ func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {
 		t.Run(c.flavour.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, c.flavour.program(t, "fire"), c.flavour.library(t), "localhost", fmt.Sprint(port), ca, fmt.Sprint(c.rounds))
+			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/fire.c"), c.flavour.library(t), "localhost", fmt.Sprint(port), ca, fmt.Sprint(c.rounds))
 			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"), c.flavour.env...)
 			var stderr strings.Builder
 			cmd.Stderr = &stderr

@@ -38,8 +38,8 @@ func TestTheNamedSocketComesFirst(t *testing.T) {
 	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET="+dir+"/none")
 	h.send("Version", 0).gives(0, "")
 	h.send("NewClient", "localhost", 1).fails("tls.NewClient: backend: no tlsd: "+dir+"/none: No such file or directory; none was started", "TLSD_AUTOSTART is 0")
-	if r := h.call("LastError"); strings.Contains(r.text, "/run/") {
-		t.Errorf("tried another than the named socket: %s", r.text)
+	if r := h.call("LastError"); strings.Contains(r.Text, "/run/") {
+		t.Errorf("tried another than the named socket: %s", r.Text)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 	read.reads("parent")
 
 	h.send("exit")
-	(&pending{h, "exit", "child"}).gives(0, "")
+	h.child().gives(0, "")
 	c.ended()
 
 	p.fail(acceptID, "accept")
@@ -66,7 +66,7 @@ func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
 	fds := func() (n int) {
-		_, after, _ := strings.Cut(h.call("status").text, "fds ")
+		_, after, _ := strings.Cut(h.call("status").Text, "fds ")
 		fmt.Sscan(after, &n)
 		return n
 	}
@@ -76,7 +76,7 @@ func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
 		t.Errorf("the parent has %d descriptors, the child %d; want two less: the session's socket and the bell of tls_Cancel", parent, child)
 	}
 	h.send("exit")
-	(&pending{h, "exit", "child"}).gives(0, "")
+	h.child().gives(0, "")
 	p.client(h, 2)
 }
 
@@ -96,7 +96,7 @@ func TestAForkLeaksNothing(t *testing.T) {
 		}
 	}
 	h.send("exit")
-	(&pending{h, "exit", "child"}).gives(0, "") // valgrind would have changed it
+	h.child().gives(0, "") // valgrind would have changed it
 }
 
 func TestAProgramThatTheHostStartsDoesNotInheritTheSession(t *testing.T) {
@@ -108,13 +108,13 @@ func TestAProgramThatTheHostStartsDoesNotInheritTheSession(t *testing.T) {
 	p, _ := d.session()
 	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
 	client.gives(1, "")
-	h.send("spawn").gives(before.n, "")
+	h.send("spawn").gives(before.N, "")
 }
 
 func TestALibraryThatIsLoadedAgainBeginsAnew(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)
-	before := h.call("status").text
+	before := h.call("status").Text
 	h.send("reload").gives(0, "")
 	p.ended()
 	h.send("Handshake", 1).fails("tls.Handshake: handle 1: no such handle")
@@ -125,7 +125,7 @@ func TestALibraryThatIsLoadedAgainBeginsAnew(t *testing.T) {
 	}
 	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
 	client.gives(1, "")
-	if after := h.call("status").text; after != before {
+	if after := h.call("status").Text; after != before {
 		t.Errorf("the host was\n%s\nand is\n%s", before, after)
 	}
 }
@@ -152,11 +152,11 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	g.result(g.expect("tls.NewClient", `["grandchild",1]`), "3")
 	client.gives(3, "")
 	h.send("exit")
-	(&pending{h, "exit", "child"}).gives(0, "")
+	h.child().gives(0, "")
 	// The child's session has outlived its child.
 	handshake := h.start("Handshake", 2)
 	c.result(c.expect("tls.Handshake", "[2]"), "0")
 	handshake.gives(0, "")
 	h.send("exit")
-	(&pending{h, "exit", "child"}).wait()
+	h.child().wait()
 }

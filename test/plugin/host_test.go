@@ -1,41 +1,25 @@
 package plugin
 
 import (
-	"bufio"
-	"encoding/hex"
-	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
+
+	"tlsd/internal/testhost"
 )
 
 // patience bounds every wait of these tests. Nothing waits that long unless it hangs.
-const patience = 60 * time.Second
+const patience = testhost.Patience
 
 // null is an argument that the host turns into a NULL pointer.
-const null = `\N`
+var null = testhost.Null
 
-// A host is a running testdata/host.c.
+// A host is a host of one test, which ends the test when it does not answer.
 type host struct {
-	t     *testing.T
-	pid   int
-	in    io.WriteCloser
-	mu    sync.Mutex
-	tags  int
-	waits map[string]chan result
-	left  chan struct{} // closed when the host has ended and err is set
-	err   error
+	*testhost.Host
+	t *testing.T
 }
 
-type result struct {
-	n    int64
-	text string // Read's data, a getter's text, or LastError
-}
+type result = testhost.Result
 
 type hostOptions struct {
 	flavour *flavour
@@ -55,96 +39,36 @@ func startHostWith(t *testing.T, o hostOptions) *host {
 	if o.flavour == nil {
 		o.flavour = asan
 	}
-	args := append(o.wrapper, o.flavour.program(t, "host"), o.flavour.library(t))
-	cmd := exec.Command(args[0], args[1:]...)
-	for _, s := range os.Environ() {
-		if name, _, _ := strings.Cut(s, "="); !strings.HasPrefix(name, "TLSD_") && name != "XDG_RUNTIME_DIR" {
-			cmd.Env = append(cmd.Env, s)
-		}
-	}
-	cmd.Env = append(append(cmd.Env, "TLSD_AUTOSTART=0"), append(o.flavour.env, o.env...)...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	in, err := cmd.StdinPipe()
+	h, err := testhost.Start(testhost.Options{
+		Program: o.flavour.program(t, testhost.Source()),
+		Library: o.flavour.library(t),
+		Wrapper: o.wrapper,
+		Env:     append(o.flavour.env[:len(o.flavour.env):len(o.flavour.env)], o.env...),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	h := &host{t: t, pid: cmd.Process.Pid, in: in, waits: map[string]chan result{}, left: make(chan struct{})}
-	go func() {
-		h.read(out)
-		h.err = cmd.Wait()
-		if h.err != nil {
-			h.err = fmt.Errorf("host: %w\n%s", h.err, stderr.String())
-		}
-		close(h.left)
-	}()
 	t.Cleanup(func() {
-		in.Close()
-		select {
-		case <-h.left:
-		case <-time.After(patience):
-			t.Error("the host does not end")
-			cmd.Process.Kill()
-			<-h.left
-		}
-		if h.err != nil {
-			t.Error(h.err)
+		if err := h.End(); err != nil {
+			t.Error(err)
 		}
 	})
-	return h
-}
-
-func (h *host) read(out io.Reader) {
-	lines := bufio.NewReader(out)
-	for {
-		line, err := lines.ReadString(0)
-		if err != nil {
-			return
-		}
-		f := strings.SplitN(strings.TrimSuffix(line, "\x00"), "\t", 3)
-		n, _ := strconv.ParseInt(f[1], 10, 64)
-		h.waiting(f[0]) <- result{n, f[2]}
-	}
-}
-
-// waiting returns where the answer with this tag goes.
-func (h *host) waiting(tag string) chan result {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.waits[tag] == nil {
-		h.waits[tag] = make(chan result, 1)
-	}
-	return h.waits[tag]
+	return &host{h, t}
 }
 
 // A pending is a command whose answer has not been waited for.
 type pending struct {
-	h   *host
-	op  string
-	tag string
+	*testhost.Call
+	t *testing.T
 }
 
 func (h *host) send(op string, args ...any) *pending {
 	h.t.Helper()
-	h.mu.Lock()
-	h.tags++
-	tag := strconv.Itoa(h.tags)
-	h.mu.Unlock()
-	line := tag + "\t" + op
-	for _, a := range args {
-		line += "\t" + fmt.Sprint(a)
+	call, err := h.Send(op, args...)
+	if err != nil {
+		h.t.Fatal(err)
 	}
-	if _, err := io.WriteString(h.in, line+"\n"); err != nil {
-		h.t.Fatalf("%s: the host has ended: %v", op, err)
-	}
-	return &pending{h, op, tag}
+	return &pending{call, h.t}
 }
 
 // start begins a call in a thread of its own.
@@ -159,50 +83,42 @@ func (h *host) call(op string, args ...any) result {
 	return h.send(op, args...).wait()
 }
 
+// child is the end of a child that was forked. Its result is its state.
+func (h *host) child() *pending { return &pending{h.Answer("child"), h.t} }
+
 func (p *pending) wait() result {
-	p.h.t.Helper()
-	select {
-	case r := <-p.h.waiting(p.tag):
-		return r
-	case <-p.h.left:
-		select {
-		case r := <-p.h.waiting(p.tag):
-			return r
-		default:
-			p.h.t.Fatalf("%s: the host has ended", p.op)
-		}
-	case <-time.After(patience):
-		p.h.t.Fatalf("%s: no result", p.op)
+	p.t.Helper()
+	r, err := p.Wait()
+	if err != nil {
+		p.t.Fatal(err)
 	}
-	panic("not reached")
+	return r
 }
 
 // gives checks a result that is a success.
 func (p *pending) gives(n int64, text string) {
-	p.h.t.Helper()
-	if r := p.wait(); r.n != n || r.text != text {
-		p.h.t.Errorf("%s gives %d, %q; want %d, %q", p.op, r.n, r.text, n, text)
+	p.t.Helper()
+	if r := p.wait(); r.N != n || r.Text != text {
+		p.t.Errorf("%s gives %d, %q; want %d, %q", p.Op, r.N, r.Text, n, text)
 	}
 }
 
 // reads checks the data that a Read has given.
 func (p *pending) reads(data string) {
-	p.h.t.Helper()
-	p.gives(int64(len(data)), hex.EncodeToString([]byte(data)))
+	p.t.Helper()
+	p.gives(int64(len(data)), data)
 }
 
 // fails checks that a call has failed with a text that has all these parts, the first at its start.
 func (p *pending) fails(start string, parts ...string) {
-	p.h.t.Helper()
+	p.t.Helper()
 	r := p.wait()
-	if r.n != -1 || !strings.HasPrefix(r.text, start) {
-		p.h.t.Errorf("%s gives %d, %q; want -1, %q…", p.op, r.n, r.text, start)
+	if r.N != -1 || !strings.HasPrefix(r.Text, start) {
+		p.t.Errorf("%s gives %d, %q; want -1, %q…", p.Op, r.N, r.Text, start)
 	}
 	for _, part := range parts {
-		if !strings.Contains(r.text, part) {
-			p.h.t.Errorf("%s fails with %q, which lacks %q", p.op, r.text, part)
+		if !strings.Contains(r.Text, part) {
+			p.t.Errorf("%s fails with %q, which lacks %q", p.Op, r.Text, part)
 		}
 	}
 }
-
-func hexOf(s string) string { return hex.EncodeToString([]byte(s)) }

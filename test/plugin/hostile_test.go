@@ -115,8 +115,8 @@ func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
 	why := fmt.Sprintf("lost: tlsd has answered a call that is not waiting: id %d", id+2)
 	for _, c := range []*pending{read, write, queued} {
 		// The last may have begun only when the session was lost.
-		if r := c.wait(); r.n != -1 || !strings.HasSuffix(r.text, why) && !strings.HasSuffix(r.text, "handle 2: no such handle") {
-			t.Errorf("%s gives %d, %q; want -1, %q", c.op, r.n, r.text, why)
+		if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, why) && !strings.HasSuffix(r.Text, "handle 2: no such handle") {
+			t.Errorf("%s gives %d, %q; want -1, %q", c.Op, r.N, r.Text, why)
 		}
 	}
 }
@@ -136,8 +136,8 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 		{"Handshake", []any{1}, "0.0"},
 		{"Handshake", []any{1}, "0e0"},
 		{"Handshake", []any{1}, "null"},
-		{"Write", []any{1, "616263"}, "2"},
-		{"Write", []any{1, "616263"}, "4"},
+		{"Write", []any{1, []byte("abc")}, "2"},
+		{"Write", []any{1, []byte("abc")}, "4"},
 		{"PeerCertSubject", []any{1}, "0"},
 		{"PeerCertSubject", []any{1}, `null,"raw":0`},
 		{"Read", []any{1, 4}, "0"},
@@ -200,8 +200,8 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 				p.conn.Close()
 			}
 			backend.gives(4, "stub")
-			if r := h.call("LastError"); !strings.HasPrefix(r.text, "tls.NewClient: ") {
-				t.Errorf("Backend, which cannot fail, has set the error %q", r.text)
+			if r := h.call("LastError"); !strings.HasPrefix(r.Text, "tls.NewClient: ") {
+				t.Errorf("Backend, which cannot fail, has set the error %q", r.Text)
 			}
 		})
 	}

@@ -45,7 +45,7 @@ func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 				lost := func(handle int) {
 					t.Helper()
 					h.send("Read", handle, 10).fails("tls.Read: handle ", ": lost: "+l.why)
-					h.send("Write", handle, "61").fails("tls.Write: handle ", ": lost: "+l.why)
+					h.send("Write", handle, []byte("a")).fails("tls.Write: handle ", ": lost: "+l.why)
 					h.send("Handshake", handle).fails("tls.Handshake: handle ", ": lost: "+l.why)
 					h.send("SetTimeout", handle, 1).fails("tls.SetTimeout: handle ", ": lost: "+l.why)
 					h.send("PeerCertSubject", handle).fails("tls.PeerCertSubject: handle ", ": lost: "+l.why)
@@ -56,14 +56,14 @@ func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 				h.send("NewClient", "localhost", port).gives(1, "")
 				h.send("Handshake", 1).gives(0, "")
 				read := h.start("Read", 1, 10)
-				h.send("Write", 1, "").gives(0, "") // the Read is likely to wait by now; the result is the same if it does not
+				h.send("Write", 1, []byte{}).gives(0, "") // the Read is likely to wait by now; the result is the same if it does not
 				l.lose(t, d)
 				read.fails("tls.Read: handle 1: lost: " + l.why)
 				lost(1)
 
 				h.send("NewClient", "localhost", port).gives(2, "")
 				h.send("Handshake", 2).gives(0, "") // by the CA bundle of before
-				h.send("Write", 2, hexOf("again")).gives(5, "")
+				h.send("Write", 2, []byte("again")).gives(5, "")
 				h.send("Read", 2, 10).reads("again")
 				lost(1)
 

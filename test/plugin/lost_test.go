@@ -9,7 +9,7 @@ func lostSession(t *testing.T) (*standIn, *host) {
 	p.client(h, 5)
 	read := h.start("Read", 1, 10)
 	p.expect("tls.Read", "[1,10]")
-	write := h.start("Write", 5, "6162")
+	write := h.start("Write", 5, []byte("ab"))
 	p.request()
 	p.conn.Close()
 	read.fails("tls.", "lost: tlsd has closed the session") // LastError is the process's: it may be the other's
@@ -23,7 +23,7 @@ func TestALostSessionsHandlesStayDead(t *testing.T) {
 	dead := func() {
 		t.Helper()
 		h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: ")
-		h.send("Write", 5, "").fails("tls.Write: handle 5: lost: ")
+		h.send("Write", 5, []byte{}).fails("tls.Write: handle 5: lost: ")
 		h.send("Close", 5).fails("tls.Close: handle 5: lost: ")
 		h.send("PeerCertSubject", 3).fails("tls.PeerCertSubject: handle 3: lost: ")
 		h.send("Version", 5).fails("tls.Version: handle 5: lost: ")
@@ -100,7 +100,7 @@ func TestACallOnAHandleLearnsThatTheSessionHasEnded(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
 	p.conn.Close()
-	h.send("Write", 1, "6162").fails("tls.Write: handle 1: lost: tlsd")
+	h.send("Write", 1, []byte("ab")).fails("tls.Write: handle 1: lost: tlsd")
 	h.send("Read", 1, 9).fails("tls.Read: handle 1: lost: tlsd")
 }
 
@@ -167,10 +167,10 @@ func TestLostSessionsLeaveNoDescriptorsBehind(t *testing.T) {
 		p.conn.Close()
 		h.send("Handshake", i+1).fails("tls.Handshake: handle ")
 		if i == 0 { // what is there once and for all: the bell of tls_Cancel, and libc catches a signal since the first thread
-			before = h.call("status").text
+			before = h.call("status").Text
 		}
 	}
-	if after := h.call("status").text; after != before {
+	if after := h.call("status").Text; after != before {
 		t.Errorf("the host was\n%s\nand is\n%s", before, after)
 	}
 }

@@ -2,7 +2,7 @@
 // Python and LuaJIT load it, and a stand-in for tlsd or the real one answers.
 //
 // The stand-in (standin_test.go) says on purpose what a healthy tlsd never would. The C
-// host (testdata/host.c) does what a line of text tells it, so that each test reads as
+// host (internal/testhost) does what a line of text tells it, so that each test reads as
 // one conversation. Host and plugin are built with the address and
 // undefined-behaviour sanitizers unless a test says otherwise.
 //
@@ -107,12 +107,13 @@ func (f *flavour) library(t *testing.T) string {
 	return compile(t, f.cc, "TlsPlugin-"+f.name+".so", append(args, librarySources(t)...)...)
 }
 
-// program builds a host from testdata.
-func (f *flavour) program(t *testing.T, name string) string {
+// program builds a host.
+func (f *flavour) program(t *testing.T, source string) string {
 	t.Helper()
 	args := append([]string{"-I" + sources}, strict...)
 	args = append(args, f.flags...)
-	return compile(t, f.cc, name+"-"+f.name, append(args, "testdata/"+name+".c", "-ldl")...)
+	name := strings.TrimSuffix(filepath.Base(source), ".c")
+	return compile(t, f.cc, name+"-"+f.name, append(args, source, "-ldl")...)
 }
 
 // needTool ends the test unless the program is installed.

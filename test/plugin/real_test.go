@@ -174,18 +174,18 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 		h := startHost(t, d.env())
 		h.send("chdir", filepath.Dir(ca)).gives(0, "")
 		h.send("SetCaBundle", filepath.Base(ca)).gives(0, "")
-		before := h.call("status").text
-		if r := h.call("Version", 0); !strings.HasPrefix(r.text, "OpenSSL ") {
-			t.Errorf("Version(0) is %q", r.text)
+		before := h.call("status").Text
+		if r := h.call("Version", 0); !strings.HasPrefix(r.Text, "OpenSSL ") {
+			t.Errorf("Version(0) is %q", r.Text)
 		}
 		h.send("NewClient", "localhost", port).gives(1, "")
-		h.send("Write", 1, "61").fails("tls.Write: handle 1: ")
+		h.send("Write", 1, []byte("a")).fails("tls.Write: handle 1: ")
 		h.send("Handshake", 1).gives(0, "")
 		h.send("Handshake", 1).gives(0, "")
 		h.send("PeerCertSubject", 1).gives(13, "/CN=localhost")
 		h.send("Version", 1).gives(7, "TLSv1.3")
-		h.send("Write", 1, "").gives(0, "")
-		h.send("Write", 1, hexOf("hello")).gives(5, "")
+		h.send("Write", 1, []byte{}).gives(0, "")
+		h.send("Write", 1, []byte("hello")).gives(5, "")
 		h.send("Read", 1, 4096).reads("hello")
 
 		h.send("NewClient", "127.0.0.1", port).gives(2, "")
@@ -193,10 +193,10 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 		h.send("Handshake", 2).gives(0, "")
 		h.send("Close", 2).gives(0, "")
 		h.send("Close", 2).fails("tls.Close: handle 2: ")
-		h.send("Write", 99, "").fails("tls.Write: handle 99: ")
+		h.send("Write", 99, []byte{}).fails("tls.Write: handle 99: ")
 		h.send("NewClient", "localhost", 0).fails("tls.NewClient: port")
 		h.send("SetCaBundle", "missing.pem").fails("tls.SetCaBundle: ", filepath.Dir(ca)+"/missing.pem")
-		if after := h.call("status").text; after != before {
+		if after := h.call("status").Text; after != before {
 			t.Errorf("the host was\n%s\nand is\n%s", before, after)
 		}
 	})
@@ -220,7 +220,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.send("Read", 2, 100).reads("request")
-	h.send("Write", 2, hexOf("answer")).gives(6, "")
+	h.send("Write", 2, []byte("answer")).gives(6, "")
 	h.send("Close", 2).gives(0, "")
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "answer" {
 		t.Errorf("the client gets %q, %v", got, err)
@@ -232,16 +232,16 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	// One of the two has it, the other waits until the context is closed.
 	first, second := waiting, other
 	select {
-	case r := <-h.waiting(waiting.tag):
-		h.waiting(waiting.tag) <- r
-	case r := <-h.waiting(other.tag):
-		h.waiting(other.tag) <- r
+	case r := <-waiting.Result():
+		waiting.Result() <- r
+	case r := <-other.Result():
+		other.Result() <- r
 		first, second = other, waiting
 	case <-time.After(patience):
 		t.Fatal("no Accept ends")
 	}
-	if r := first.wait(); r.n < 3 {
-		t.Errorf("Accept gives %d, %q", r.n, r.text)
+	if r := first.wait(); r.N < 3 {
+		t.Errorf("Accept gives %d, %q", r.N, r.Text)
 	}
 	h.send("CloseServerContext", 1).gives(0, "")
 	second.fails("tls.Accept: handle 1: ")
@@ -282,7 +282,7 @@ func TestACloseEndsARealReadAtOnce(t *testing.T) {
 	h.send("NewClient", "localhost", port).gives(1, "")
 	h.send("Handshake", 1).gives(0, "")
 	reads := []*pending{h.start("Read", 1, 10), h.start("Read", 1, 10)}
-	h.send("Write", 1, "").gives(0, "") // the Reads are likely to wait by now; the result is the same if they do not
+	h.send("Write", 1, []byte{}).gives(0, "") // the Reads are likely to wait by now; the result is the same if they do not
 	h.send("Close", 1).gives(0, "")
 	for _, r := range reads {
 		r.fails("tls.Read: handle 1: ")
@@ -357,15 +357,15 @@ func TestForkInTheMiddleWithARealTLSD(t *testing.T) {
 	read := h.start("Read", 1, 100)
 
 	h.send("fork").gives(0, "")
-	h.send("Write", 1, "61").fails("tls.Write: handle 1: no such handle")
+	h.send("Write", 1, []byte("a")).fails("tls.Write: handle 1: no such handle")
 	h.send("NewClient", "localhost", port).gives(2, "")
 	h.send("Handshake", 2).gives(0, "")
-	h.send("Write", 2, hexOf("child")).gives(5, "")
+	h.send("Write", 2, []byte("child")).gives(5, "")
 	h.send("Read", 2, 100).reads("child")
 	h.send("exit")
-	(&pending{h, "exit", "child"}).gives(0, "")
+	h.child().gives(0, "")
 
-	h.send("Write", 1, hexOf("parent")).gives(6, "")
+	h.send("Write", 1, []byte("parent")).gives(6, "")
 	read.reads("parent")
 	h.send("Close", 1).gives(0, "")
 }

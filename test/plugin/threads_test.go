@@ -11,7 +11,7 @@ func TestACloseEndsTheCallsThatWaitOnItsHandle(t *testing.T) {
 	p.client(h, 2)
 	read := h.start("Read", 1, 10)
 	readID := p.expect("tls.Read", "[1,10]")
-	write := h.start("Write", 1, "6162")
+	write := h.start("Write", 1, []byte("ab"))
 	writeID := *p.request().ID
 	shake := h.start("Handshake", 1)
 	shakeID := p.expect("tls.Handshake", "[1]")

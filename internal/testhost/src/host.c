@@ -3,10 +3,12 @@
  *
  *	host PLUGIN.so
  *
- * A command is a line of fields separated by tabs: TAG OP ARGUMENT... . Its
- * answer is TAG RESULT TEXT and a NUL, where TEXT is LastError after a failure,
- * else what the call has given: Read's data in hexadecimal, a getter's text.
- * An OP that begins with & runs in a thread of its own. The argument \N is NULL.
+ * A command is a line of fields separated by tabs: TAG OP ARGUMENT... . In an argument
+ * \t, \n and \\ stand for a tab, a line feed and a backslash, and \N is NULL. The argument of Write
+ * that stands for its data is their number of bytes, which follow the line. The answer is a line,
+ * TAG RESULT LENGTH, and so many bytes behind it: LastError after a failure, else what
+ * the call has given: Read's data, a getter's text.
+ * An OP that begins with & runs in a thread of its own.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -16,10 +18,12 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,14 +89,35 @@ static void load(const char *path)
 	LOAD(LastError);
 }
 
+static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* answers do not mix */
+
+static void answer(const char *tag, int64_t result, const char *data, size_t len)
+{
+	char head[128];
+	struct iovec part[] = { { head, 0 }, { (void *)data, len } };
+
+	part[0].iov_len = (size_t)snprintf(head, sizeof head, "%s\t%" PRId64 "\t%zu\n", tag, result, len);
+	pthread_mutex_lock(&replying);
+	for (int i = 0; i < 2;) {
+		ssize_t n = writev(STDOUT_FILENO, part + i, 2 - i);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			die("write");
+		for (; i < 2 && (size_t)n >= part[i].iov_len; i++)
+			n -= (ssize_t)part[i].iov_len;
+		if (i < 2) {
+			part[i].iov_base = (char *)part[i].iov_base + n;
+			part[i].iov_len -= (size_t)n;
+		}
+	}
+	pthread_mutex_unlock(&replying);
+}
+
 static void reply(const char *tag, int64_t result, const char *text)
 {
-	char *line;
-	int n = asprintf(&line, "%s\t%" PRId64 "\t%s", tag, result, text);
-
-	if (n < 0 || write(STDOUT_FILENO, line, (size_t)n + 1) != n + 1)
-		die("write");
-	free(line);
+	answer(tag, result, text, strlen(text));
 }
 
 /* A getter's text, fetched the way its header says: the length first. */
@@ -120,30 +145,6 @@ static int64_t get_last_error(int64_t handle, char *buf, size_t cap)
 {
 	(void)handle;
 	return tls.LastError(buf, cap);
-}
-
-static char *from_hex(const char *hex, size_t *len)
-{
-	char *data;
-
-	*len = strlen(hex) / 2;
-	data = malloc(*len ? *len : 1);
-	for (size_t i = 0; i < *len; i++) {
-		unsigned byte;
-		sscanf(hex + 2 * i, "%2x", &byte);
-		data[i] = (char)byte;
-	}
-	return data;
-}
-
-static char *to_hex(const char *data, size_t len)
-{
-	char *hex = malloc(2 * len + 1);
-
-	hex[0] = '\0';
-	for (size_t i = 0; i < len; i++)
-		sprintf(hex + 2 * i, "%02x", (unsigned char)data[i]);
-	return hex;
 }
 
 static int count_entries(const char *dir)
@@ -201,7 +202,9 @@ static void on_cancel(int sig)
 
 struct command {
 	char *text, *field[FIELDS];
+	char *data; /* of a Write */
 	pthread_t thread;
+	atomic_int done; /* its thread has nothing left to do */
 	struct command *next;
 };
 
@@ -224,11 +227,9 @@ static void *execute(void *arg)
 		result = tls.NewClient(a[2], atoi(a[3]));
 	else if (IS("Handshake"))
 		result = tls.Handshake(HANDLE);
-	else if (IS("Write")) {
-		data = from_hex(a[3], &len);
-		result = tls.Write(HANDLE, data, len);
-		free(data);
-	} else if (IS("WriteRaw")) /* pointer and length as they are given */
+	else if (IS("Write"))
+		result = tls.Write(HANDLE, c->data, strtoull(a[3], NULL, 10));
+	else if (IS("WriteRaw")) /* pointer and length as they are given */
 		result = tls.Write(HANDLE, a[3], strtoull(a[4], NULL, 10));
 	else if (IS("WriteZeros")) {
 		data = calloc(1, strtoull(a[3], NULL, 10));
@@ -236,11 +237,8 @@ static void *execute(void *arg)
 		free(data);
 	} else if (IS("Read")) {
 		len = strtoull(a[3], NULL, 10);
-		data = a[4] ? NULL : malloc(len > 0 && len <= 1 << 24 ? len : 1);
-		result = tls.Read(HANDLE, data, len);
-		if (result > 0)
-			text = to_hex(data, (size_t)result);
-		free(data);
+		text = a[4] ? NULL : malloc(len > 0 && len <= 1 << 24 ? len : 1);
+		result = tls.Read(HANDLE, text, len);
 	} else if (IS("Close"))
 		result = tls.Close(HANDLE);
 	else if (IS("SetInsecureSkipVerify"))
@@ -280,20 +278,66 @@ static void *execute(void *arg)
 		text = malloc(8192); /* at one go: another thread may fail meanwhile */
 		tls.LastError(text, 8192);
 	}
-	reply(a[0], result, text ? text : "");
+	if (result > 0 && IS("Read"))
+		answer(a[0], result, text, (size_t)result);
+	else
+		reply(a[0], result, text && !(result == 0 && IS("Read")) ? text : "");
 	free(text);
+	atomic_store(&c->done, 1);
 	return NULL;
 }
 
-static void join_threads(void)
+static void drop(struct command *c)
 {
-	while (threads) {
-		struct command *c = threads;
-		threads = c->next;
+	free(c->text);
+	free(c->data);
+	free(c);
+}
+
+/* Joins the threads that have ended, or all. */
+static void join_threads(int all)
+{
+	for (struct command **at = &threads; *at;) {
+		struct command *c = *at;
+
+		if (!all && !atomic_load(&c->done)) {
+			at = &c->next;
+			continue;
+		}
+		*at = c->next;
 		pthread_join(c->thread, NULL);
-		free(c->text);
-		free(c);
+		drop(c);
 	}
+}
+
+/* The data behind a command's line. */
+static char *read_data(size_t len)
+{
+	char *data = malloc(len ? len : 1);
+
+	for (size_t n = 0; n < len;) {
+		ssize_t got = read(STDIN_FILENO, data + n, len - n);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			die("the data of a command");
+		n += (size_t)got;
+	}
+	return data;
+}
+
+/* Undoes the escapes of an argument. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (; *text; text++)
+		if (*text == '\\' && text[1])
+			*to++ = *++text == 't' ? '\t' : *text == 'n' ? '\n' : *text;
+		else
+			*to++ = *text;
+	*to = '\0';
 }
 
 /* A line without its line feed, read without reading ahead: a forked child goes on where its parent was. */
@@ -328,6 +372,7 @@ static void in_child(const char *tag)
 		die("fork");
 	if (pid == 0) {
 		threads = NULL; /* they are the parent's */
+		pthread_mutex_init(&replying, NULL); /* one of them may have had it */
 		reply(tag, 0, "");
 		return;
 	}
@@ -353,9 +398,14 @@ int main(int argc, char **argv)
 			c->field[i] = strsep(&rest, "\t");
 			if (strcmp(c->field[i], "\\N") == 0)
 				c->field[i] = NULL;
+			else
+				unescape(c->field[i]);
 		}
-		const char *op = c->field[1];
-		if (*op == '&') {
+		const char *op = c->field[1] + (*c->field[1] == '&');
+		if (IS("Write"))
+			c->data = read_data(strtoull(c->field[3], NULL, 10));
+		if (op != c->field[1]) {
+			join_threads(0);
 			c->next = threads;
 			threads = c;
 			if (pthread_create(&c->thread, NULL, execute, c) != 0)
@@ -363,14 +413,13 @@ int main(int argc, char **argv)
 			continue;
 		}
 		if (IS("exit")) {
-			free(line);
-			free(c);
+			drop(c);
 			break;
 		}
 		if (IS("fork")) {
 			in_child(c->field[0]);
 		} else if (IS("status")) {
-			join_threads();
+			join_threads(1);
 			text = status();
 			reply(c->field[0], 0, text);
 			free(text);
@@ -402,12 +451,11 @@ int main(int argc, char **argv)
 		} else {
 			execute(c);
 		}
-		free(line);
-		free(c);
+		drop(c);
 	}
 	if (getpid() != first)
 		_exit(0); /* what the parent's threads have allocated is no leak of the child's */
-	join_threads();
+	join_threads(1);
 	dlclose(library);
 	return 0;
 }

@@ -1,0 +1,222 @@
+// Package testhost is a host for the plugin, a program in C that loads it as an interpreter would (src/host.c), driven by a test
+// call by call: several calls may wait at once, each in a thread of the host, and data goes both ways as it is.
+//
+//	h, err := testhost.Start(testhost.Options{Program: program, Library: plugin, Env: []string{"TLSD_SOCKET=" + socket}})
+//	call, err := h.Send("&Read", handle, 4096) // &: in a thread of its own
+//	r, err := call.Wait()
+//	err = h.End()
+//
+// # Promises
+//
+//   - A host sees nothing of the tester's settings that tell where a tlsd is, and starts none.
+//   - It does not outlive the test process, however that ends.
+//   - All methods are safe for concurrent use, and every wait is bounded.
+package testhost
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+// Patience bounds every wait. Nothing waits that long unless it hangs.
+const Patience = 60 * time.Second
+
+// Null is an argument that the host turns into a NULL pointer.
+var Null = null{}
+
+type null struct{}
+
+// Source is the path of the program's source, which needs the plugin's header, -ldl and -pthread.
+func Source() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "src", "host.c")
+}
+
+// Options say what is run.
+type Options struct {
+	Program string   // built from Source
+	Library string   // the plugin
+	Wrapper []string // program and arguments before the host's, such as valgrind
+	Env     []string // NAME=value, added to the environment
+}
+
+// A Host is a running program. End it.
+type Host struct {
+	PID  int
+	Left chan struct{} // closed when it has ended
+
+	in     io.WriteCloser
+	err    error // how it has ended; set before Left is closed
+	stderr strings.Builder
+
+	mu    sync.Mutex // guards the two, and the order of what is sent
+	tags  int
+	waits map[string]chan Result
+}
+
+// A Result is what a call has given. Text is what Read has read, a getter's text, or LastError after a failure.
+type Result struct {
+	N    int64
+	Text string
+}
+
+// Start starts a host.
+func Start(o Options) (*Host, error) {
+	args := append(append([]string{}, o.Wrapper...), o.Program, o.Library)
+	cmd := exec.Command(args[0], args[1:]...)
+	for _, s := range os.Environ() {
+		if name, _, _ := strings.Cut(s, "="); !strings.HasPrefix(name, "TLSD_") && name != "XDG_RUNTIME_DIR" {
+			cmd.Env = append(cmd.Env, s)
+		}
+	}
+	cmd.Env = append(append(cmd.Env, "TLSD_AUTOSTART=0"), o.Env...)
+	h := &Host{Left: make(chan struct{}), waits: map[string]chan Result{}}
+	cmd.Stderr = &h.stderr
+	var err error
+	if h.in, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	err = testd.Spawn(cmd, func() {
+		defer close(h.Left)
+		err := h.read(out)
+		if err = errors.Join(err, cmd.Wait()); err != nil {
+			h.err = fmt.Errorf("host: %w\n%s", err, h.stderr.String())
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.PID = cmd.Process.Pid
+	return h, nil
+}
+
+// End ends the host, unless it has ended, and says how it did.
+func (h *Host) End() error {
+	h.in.Close()
+	select {
+	case <-h.Left:
+	case <-time.After(Patience):
+		if p, err := os.FindProcess(h.PID); err == nil {
+			p.Kill()
+		}
+		<-h.Left
+		return errors.Join(errors.New("the host does not end"), h.err)
+	}
+	return h.err
+}
+
+// read takes answers, until the output ends.
+func (h *Host) read(out io.Reader) error {
+	in := bufio.NewReaderSize(out, 1<<17)
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return nil // how it has ended tells
+		}
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if len(f) != 3 {
+			io.Copy(io.Discard, in)
+			return fmt.Errorf("answers with %q", line)
+		}
+		n, _ := strconv.ParseInt(f[1], 10, 64)
+		size, _ := strconv.Atoi(f[2])
+		text := make([]byte, size)
+		if _, err := io.ReadFull(in, text); err != nil {
+			return nil
+		}
+		h.waiting(f[0]) <- Result{n, string(text)}
+	}
+}
+
+// waiting is where the answer with this tag goes.
+func (h *Host) waiting(tag string) chan Result {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waits[tag] == nil {
+		h.waits[tag] = make(chan Result, 1)
+	}
+	return h.waits[tag]
+}
+
+// A Call is a command that has been sent.
+type Call struct {
+	Op  string
+	h   *Host
+	tag string
+}
+
+// Send sends a command: a function of the plugin without its "tls_", or one of the host's own (src/host.c). With & before its
+// name it runs in a thread of its own. Arguments are numbers, texts, Null, and []byte for data.
+func (h *Host) Send(op string, args ...any) (*Call, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tags++
+	c := &Call{op, h, strconv.Itoa(h.tags)}
+	line := []byte(c.tag + "\t" + op)
+	var data []byte
+	for _, a := range args {
+		line = append(line, '\t')
+		switch a := a.(type) {
+		case null:
+			line = append(line, `\N`...)
+		case []byte:
+			data = a
+			line = strconv.AppendInt(line, int64(len(a)), 10)
+		default:
+			line = append(line, escape.Replace(fmt.Sprint(a))...)
+		}
+	}
+	if _, err := h.in.Write(append(append(line, '\n'), data...)); err != nil {
+		return nil, fmt.Errorf("%s: the host has ended: %w", op, err)
+	}
+	return c, nil
+}
+
+// What would end a field or a line.
+var escape = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`)
+
+// Answer is what the host says by itself under a tag: "child" when one that it has forked has ended.
+func (h *Host) Answer(tag string) *Call { return &Call{tag, h, tag} }
+
+// Result gets the result, once.
+func (c *Call) Result() chan Result { return c.h.waiting(c.tag) }
+
+// Wait waits for the result. It fails if the host ends without it.
+func (c *Call) Wait() (Result, error) {
+	select {
+	case r := <-c.Result():
+		c.h.forget(c.tag)
+		return r, nil
+	case <-c.h.Left:
+		select {
+		case r := <-c.Result():
+			return r, nil
+		default:
+			return Result{}, fmt.Errorf("%s: the host has ended: %v", c.Op, c.h.err)
+		}
+	case <-time.After(Patience):
+		return Result{}, fmt.Errorf("%s: no result", c.Op)
+	}
+}
+
+func (h *Host) forget(tag string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.waits, tag)
+}
