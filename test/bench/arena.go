@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -32,7 +33,7 @@ type arena struct {
 
 // openArena starts everything. If it fails, what has been started is in the
 // arena all the same, to be closed.
-func openArena(ctx context.Context, bin, dir string) (*arena, error) {
+func openArena(ctx context.Context, bin, dir string, p plan) (*arena, error) {
 	a := &arena{dir: dir, plugin: filepath.Join(bin, "TlsPlugin.so"), socket: filepath.Join(dir, "tlsd.sock"), proxies: map[string]*proxy{}}
 	for _, f := range []string{a.plugin, filepath.Join(bin, "tlsd")} {
 		if _, err := os.Stat(f); err != nil {
@@ -46,7 +47,7 @@ func openArena(ctx context.Context, bin, dir string) (*arena, error) {
 	if err := a.startSink(); err != nil {
 		return a, err
 	}
-	if err := a.startTLSD(filepath.Join(bin, "tlsd")); err != nil {
+	if err := a.startTLSD(filepath.Join(bin, "tlsd"), p); err != nil {
 		return a, err
 	}
 	for _, kind := range proxyKinds {
@@ -96,14 +97,19 @@ func (a *arena) startSink() error {
 	return nil
 }
 
-// startTLSD starts the daemon with its own settings, and waits until it listens.
-func (a *arena) startTLSD(exe string) error {
+// startTLSD starts the daemon with its own settings, unless the plan has more sessions than these
+// allow, and waits until it listens.
+func (a *arena) startTLSD(exe string, p plan) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	a.tlsd, err = launch(a.dir, "tlsd", nil, []*os.File{w}, exe, "--socket", a.socket, "--log-level", "warn", "--ready-fd", "3")
+	argv := []string{exe, "--socket", a.socket, "--log-level", "warn", "--ready-fd", "3"}
+	if p.sessions > full.sessions {
+		argv = append(argv, "--max-sessions", strconv.Itoa(p.sessions))
+	}
+	a.tlsd, err = launch(a.dir, "tlsd", nil, []*os.File{w}, argv...)
 	w.Close()
 	if err != nil {
 		return err

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// The programs and what they are made of. Only the sink and the client in whose
-// process TLS is spoken are linked with libssl.
+// The programs and what they are made of. Only those in which
+// TLS is spoken are linked with libssl.
 var programs = []struct {
 	name    string
 	sources []string
@@ -18,7 +18,13 @@ var programs = []struct {
 	{"client-inprocess", append(client, "inprocess.c"), []string{"-lssl", "-lcrypto"}},
 	{"client-plugin", append(client, "plugin.c"), []string{"-ldl"}},
 	{"client-plain", append(client, "plain.c"), nil},
+	{"client-hop", append(client, "hop.c"), nil},
+	{"relay-inprocess", []string{"relay.c", "inprocess.c", "stream.c"}, []string{"-lssl", "-lcrypto"}},
+	{"relay-hop", []string{"relay.c", "hop.c", "stream.c"}, nil},
 	{"calls", []string{"calls.c", "measure.c", "stream.c"}, []string{"-ldl"}},
+	{"sessions", []string{"sessions.c", "measure.c", "stream.c"}, nil},
+	{"bare", []string{"bare.c", "measure.c", "stream.c"}, nil},
+	{"records", []string{"records.c", "measure.c", "stream.c"}, []string{"-lssl", "-lcrypto"}},
 }
 
 var client = []string{"client.c", "traffic.c", "opening.c", "measure.c", "stream.c"}

@@ -2,11 +2,15 @@
 // in its own process, and the proxies stunnel, haproxy and socat.
 //
 //	go run ./test/bench [-quick] [-only ROW,…] [-rounds N] [-json FILE]
+//	go run ./test/bench -from FILE [-text FILE] [-charts FOLDER] [-json FILE]
 //
 // It compiles the programs in src, makes a certificate, starts one TLS server
 // (the sink), one tlsd and the proxies, all on loopback, and lets the contestants
 // do the same work in turn, for several rounds. Then it prints a table of medians,
-// of ratios, and of the goals that are met, and writes everything as JSON.
+// of ratios, and of the goals that are met, and writes everything as JSON. Besides the comparison
+// it measures the steps of the way (the rows hop-…), and how the cost grows (growth-…).
+//
+// With -from it measures nothing, and makes tables and charts from what an earlier run has written.
 //
 // Promises:
 //
@@ -36,12 +40,17 @@ import (
 )
 
 type options struct {
-	quick  bool
-	only   string
-	rounds int
-	json   string
-	bin    string
-	date   string
+	quick    bool
+	only     string
+	rounds   int
+	sessions int
+	json     string
+	bin      string
+	date     string
+
+	from   string
+	text   string
+	charts string
 }
 
 // Processes are started from the main thread, which lasts as long as the program: when it is
@@ -49,6 +58,13 @@ type options struct {
 func init() { runtime.LockOSThread() }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == partnerArg { // started by src/bare.c
+		if err := runPartner(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "fewer, shorter rounds and fewer idle connections")
 	flag.StringVar(&o.only, "only", "", "measure only the rows whose names begin with one of these, with commas between them")
@@ -56,6 +72,10 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "file for the results (default test/bench/out/bench.json)")
 	flag.StringVar(&o.bin, "bin", "", "folder with tlsd and TlsPlugin.so (default bin)")
 	flag.StringVar(&o.date, "date", time.Now().UTC().Format(time.RFC3339), "the date to note in the results")
+	flag.IntVar(&o.sessions, "sessions", 0, "how many sessions there are at most (default 1000, with -quick 100)")
+	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this file")
+	flag.StringVar(&o.text, "text", "", "write the tables into this Markdown file, between its marks")
+	flag.StringVar(&o.charts, "charts", "", "write the charts into this folder")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "bench: unexpected argument %q\n", flag.Arg(0))
@@ -63,7 +83,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	do := run
+	if o.from != "" {
+		do = present
+	}
+	if err := do(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -90,7 +114,14 @@ func run(ctx context.Context, o options) error {
 	if o.rounds > 0 {
 		p.rounds, p.budget = o.rounds, 0
 	}
-	chosen, err := choose(works(p), o.only)
+	if o.sessions > 0 {
+		p.sessions = o.sessions
+	}
+	list := works(p)
+	if o.quick && o.only == "" {
+		list = slices.DeleteFunc(list, func(w work) bool { return w.group == "growth" })
+	}
+	chosen, err := choose(list, o.only)
 	if err != nil {
 		return err
 	}
@@ -113,11 +144,13 @@ func run(ctx context.Context, o options) error {
 	r.Seconds = time.Since(began).Round(time.Second).Seconds()
 	r.Machine, r.Load = machine(), cpuNow().loadSince(then)
 	r.judge()
-	r.print(os.Stdout)
 	if err := r.save(o.json); err != nil {
 		return err
 	}
 	say("written to %s", o.json)
+	if err := r.publish(o); err != nil {
+		return err
+	}
 	if r.failures > 0 {
 		return fmt.Errorf("%d measurements failed; see above", r.failures)
 	}
@@ -126,7 +159,7 @@ func run(ctx context.Context, o options) error {
 
 // measureAll starts everything, measures, and ends everything.
 func measureAll(ctx context.Context, bin, dir string, p plan, chosen []work) (*results, error) {
-	a, err := openArena(ctx, bin, dir)
+	a, err := openArena(ctx, bin, dir, p)
 	if a != nil {
 		defer a.close()
 	}
@@ -158,7 +191,8 @@ func sourceTree() (string, error) {
 	}
 }
 
-// choose takes the works with the rows that are named, in full or by how they begin.
+// choose takes the works with the rows that are named, in full or by how they begin. These are
+// then measured in each round.
 func choose(all []work, only string) ([]work, error) {
 	if only == "" {
 		return all, nil
@@ -181,9 +215,13 @@ func choose(all []work, only string) ([]work, error) {
 			return nil, fmt.Errorf("-only %s: there is no such row; there are: %s", want, strings.Join(names, " "))
 		}
 	}
-	return slices.DeleteFunc(all, func(w work) bool {
+	all = slices.DeleteFunc(all, func(w work) bool {
 		return !slices.ContainsFunc(w.rows, func(r row) bool { return wanted[r.name] })
-	}), nil
+	})
+	for i := range all {
+		all[i].every = 1
+	}
+	return all, nil
 }
 
 // say tells on stderr what is going on.

@@ -17,6 +17,10 @@ const (
 	inProcess  = "in-process"
 	ours       = "tlsd"
 	socketpair = "socketpair"
+
+	// C programs between the client and the sink.
+	oneRelay  = "one relay"
+	twoRelays = "two relays"
 )
 
 var proxyNames = []string{"stunnel", "haproxy", "socat"}
@@ -29,18 +33,28 @@ type outcome struct {
 
 	client, helper, sink time.Duration // CPU time
 	memory               int64         // growth of the process that holds the connections, bytes
+	weight               memory        // growth of all helpers, if they were weighed
 }
 
 // measureTimeout bounds one measurement.
 const measureTimeout = 2 * time.Minute
 
-// measure runs one of the C programs through its turn (see src/measure.h).
-// helper is the process that works for it, with its family; nil if there is none.
-func (a *arena) measure(ctx context.Context, helper *process, program string, args ...string) (*outcome, error) {
+// A turn is what one of the C programs is to do (see src/measure.h).
+type turn struct {
+	program string
+	args    []string
+	env     []string // besides that of all clients
+	helper  *process // that works for it, with its family; nil: none
+	weigh   bool     // look at the helpers' memory, which takes a while
+	place   string   // which CPUs it and all that work for it have: see place
+}
+
+// measure lets a program take its turn.
+func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(a.dir, program), args...)
-	cmd.Env = a.env()
+	cmd := exec.CommandContext(ctx, filepath.Join(a.dir, t.program), t.args...)
+	cmd.Env = append(a.env(), t.env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	cmd.WaitDelay = 2 * time.Second
@@ -56,7 +70,7 @@ func (a *arena) measure(ctx context.Context, helper *process, program string, ar
 		return nil, err
 	}
 	lines := bufio.NewReader(out)
-	o, err := a.takeTurn(ctx, helper, cmd.Process.Pid, lines, func() error { _, err := in.Write([]byte("\n")); return err })
+	o, err := a.takeTurn(ctx, t, cmd.Process.Pid, lines, func() error { _, err := in.Write([]byte("\n")); return err })
 	if err != nil {
 		in.Close() // the program leaves by itself
 	}
@@ -72,18 +86,30 @@ func (a *arena) measure(ctx context.Context, helper *process, program string, ar
 	return o, err
 }
 
-func (a *arena) takeTurn(ctx context.Context, helper *process, client int, lines *bufio.Reader, goOn func() error) (*outcome, error) {
+func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.Reader, goOn func() error) (*outcome, error) {
 	line, err := lines.ReadString('\n')
 	if err != nil || line != "ready\n" {
 		return nil, fmt.Errorf("the program has said %q: %w", line, err)
 	}
-	helpers := map[int]usage{}
-	if helper != nil {
-		if helpers, err = settle(ctx, helper.pid()); err != nil {
+	helpers, weight := map[int]usage{}, memory{}
+	if t.helper != nil {
+		if helpers, err = settle(ctx, t.helper.pid()); err != nil {
+			return nil, err
+		}
+	}
+	if t.weigh {
+		if weight, err = weigh(helpers); err != nil {
 			return nil, err
 		}
 	}
 	clients, sinks := family(client), family(a.sink.pid())
+	if t.place != "" {
+		free, err := place(t.place, client, clients, sinks, helpers)
+		defer free()
+		if err != nil {
+			return nil, err
+		}
+	}
 	if err := goOn(); err != nil {
 		return nil, err
 	}
@@ -99,11 +125,23 @@ func (a *arena) takeTurn(ctx context.Context, helper *process, client int, lines
 	o.client = growth(clients, clientsAfter)
 	o.sink = growth(sinks, sinksAfter)
 	o.memory = clientsAfter[client].rss - clients[client].rss
-	if helper != nil {
-		after := family(helper.pid())
+	if t.helper != nil {
+		after := family(t.helper.pid())
 		o.helper = growth(helpers, after)
 		holder := busiest(helpers, after)
 		o.memory = after[holder].rss - helpers[holder].rss
+	}
+	if t.weigh {
+		// The spare worker for the next session is as there was one before.
+		after, err := settle(ctx, t.helper.pid())
+		if err != nil {
+			return nil, err
+		}
+		now, err := weigh(after)
+		if err != nil {
+			return nil, err
+		}
+		o.weight = memory{now.pss - weight.pss, now.dirty - weight.dirty}
 	}
 	return o, goOn()
 }
@@ -130,22 +168,44 @@ func parseOutcome(line string) (*outcome, error) {
 	return o, nil
 }
 
+// A job is what a contestant's client is to do.
+type job struct {
+	flags   []string
+	args    []string
+	env     []string
+	place   string
+	tickets bool // from the port of the sink that gives session tickets
+}
+
 // run lets a contestant do a client's work. ok is false if it is absent.
-func (a *arena) run(ctx context.Context, who string, port int, flags []string, args ...string) (o *outcome, ok bool, err error) {
-	argv := append([]string{"-c", a.id.ca}, flags...)
-	at := func(port int) []string { return append(append(argv, "-p", strconv.Itoa(port)), args...) }
+func (a *arena) run(ctx context.Context, who string, j job) (o *outcome, ok bool, err error) {
+	port := a.port
+	if j.tickets {
+		port = a.ticketsPort
+	}
+	t := turn{env: j.env, place: j.place}
+	argv := append([]string{"-c", a.id.ca}, j.flags...)
 	switch who {
 	case inProcess:
-		o, err = a.measure(ctx, nil, "client-inprocess", at(port)...)
+		t.program = "client-inprocess"
 	case ours:
+		t.program, t.helper = "client-plugin", a.tlsd
 		argv = append(argv, "-l", a.plugin)
-		o, err = a.measure(ctx, a.tlsd, "client-plugin", at(port)...)
+	case oneRelay, twoRelays:
+		t.program = "client-hop"
+		relays := filepath.Join(a.dir, "relay-inprocess")
+		if who == twoRelays {
+			relays = filepath.Join(a.dir, "relay-hop") + "," + relays
+		}
+		argv = append(argv, "-l", relays)
 	default:
 		p := a.proxies[who]
 		if p == nil {
 			return nil, false, nil
 		}
-		o, err = a.measure(ctx, p.process, "client-plain", at(p.port)...)
+		t.program, t.helper, port = "client-plain", p.process, p.port
 	}
+	t.args = append(append(argv, "-p", strconv.Itoa(port)), j.args...)
+	o, err = a.measure(ctx, t)
 	return o, true, err
 }

@@ -8,20 +8,48 @@ import (
 	"unicode/utf8"
 )
 
-// print writes the results as tables for people. They are valid Markdown.
+// A section is a part of what is printed, and of BENCHMARKS.md. It is valid Markdown.
+type section struct {
+	name  string
+	print func(*results, io.Writer)
+}
+
+var sections = []section{
+	{"run", (*results).printRun},
+	{"speeds", (*results).printSpeeds},
+	{"cpu", (*results).printCPU},
+	{"goals", (*results).printGoals},
+	{"hops", (*results).printHops},
+	{"growth", (*results).printGrowth},
+}
+
+// text is a section's Markdown, without blank lines around it; "" if nothing was measured for it.
+func (r *results) text(s section) string {
+	var b strings.Builder
+	s.print(r, &b)
+	return strings.TrimSpace(b.String())
+}
+
+// print writes all sections.
 func (r *results) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s, %s run, %d rounds, %.0f s\n%s\n%s\n", r.Date, r.Plan, r.Rounds, r.Seconds, r.Machine, r.Load)
+	for _, s := range sections {
+		if text := r.text(s); text != "" {
+			fmt.Fprintf(w, "\n%s\n", text)
+		}
+	}
+}
+
+// printRun says where the results come from.
+func (r *results) printRun(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s run, %d rounds, %.0f s\n\n- %s\n- %s\n", r.Date, r.Plan, r.Rounds, r.Seconds, r.Machine, r.Load)
 	if disturbed := r.Load.Others + r.Load.Stolen; disturbed > 0.1 {
-		fmt.Fprintf(w, "THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are rough, and times say little\n", 100*disturbed)
+		fmt.Fprintf(w, "- THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are rough, and times say little\n", 100*disturbed)
 	}
 	var names []string
 	for _, name := range []string{"tlsd", "libssl of tlsd", "libssl of the C programs", "stunnel", "haproxy", "socat"} {
 		names = append(names, name+": "+r.Versions[name])
 	}
-	fmt.Fprintf(w, "%s\n\n", strings.Join(names, "; "))
-	r.printSpeeds(w)
-	r.printCPU(w)
-	r.printGoals(w)
+	fmt.Fprintf(w, "- %s\n", strings.Join(names, "; "))
 }
 
 var columns = append([]string{inProcess, ours}, proxyNames...)
@@ -29,11 +57,10 @@ var columns = append([]string{inProcess, ours}, proxyNames...)
 func (r *results) printSpeeds(w io.Writer) {
 	t := table{{"row", "work", "unit", "", inProcess, ours, "ratio", "stunnel", "haproxy", "socat", "to the best proxy"}}
 	for _, rr := range r.Rows {
-		better := "↑"
-		if rr.LowerBetter {
-			better = "↓"
+		if rr.Group != "" {
+			continue
 		}
-		line := []string{rr.Name, rr.Title, rr.Unit, better}
+		line := []string{rr.Name, rr.Title, rr.Unit, rr.better()}
 		for _, name := range columns {
 			c := rr.contestant(name)
 			if name == inProcess && c == nil {
@@ -49,6 +76,9 @@ func (r *results) printSpeeds(w io.Writer) {
 			toBest = medianRatio(rr.contestant(ours).Samples, best.Samples)
 		}
 		t = append(t, append(line, ratioText(toBest)))
+	}
+	if len(t) == 1 {
+		return
 	}
 	t.print(w)
 	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians; ratio: the median of tlsd's ratios to the column before it, round by round.\n"+
@@ -80,6 +110,9 @@ func ratioText(v *float64) string {
 func (r *results) printCPU(w io.Writer) {
 	t := table{append([]string{"CPU time, µs", "for one"}, columns...)}
 	for _, rr := range r.Rows {
+		if rr.Group != "" {
+			continue
+		}
 		one := map[string]string{"MB/s": "MB", "1/s": "connection"}[rr.Unit]
 		if one == "" {
 			one = "round trip"

@@ -27,10 +27,15 @@ type results struct {
 }
 
 type rowResult struct {
-	Name        string              `json:"name"`
-	Title       string              `json:"title"`
-	Unit        string              `json:"unit"`
-	LowerBetter bool                `json:"lowerIsBetter"`
+	Name        string `json:"name"`
+	Title       string `json:"title"`
+	Unit        string `json:"unit"`
+	LowerBetter bool   `json:"lowerIsBetter"`
+	// Group is of which part of the text: "" is the comparison, else hop or growth.
+	Group string `json:"group,omitempty"`
+	// Rows of one Series differ in At: the size, or the number of connections or sessions.
+	Series      string              `json:"series,omitempty"`
+	At          int                 `json:"at,omitempty"`
 	Contestants []*contestantResult `json:"contestants"`
 }
 
@@ -63,7 +68,8 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 	rows := make([][]*rowResult, len(list))
 	for i, w := range list {
 		for _, row := range w.rows {
-			rr := &rowResult{Name: row.name, Title: row.title, Unit: row.unit, LowerBetter: row.lower}
+			rr := &rowResult{Name: row.name, Title: row.title, Unit: row.unit, LowerBetter: row.lower,
+				Group: w.group, Series: row.series, At: row.at}
 			for _, who := range w.who {
 				rr.Contestants = append(rr.Contestants, &contestantResult{Name: who})
 			}
@@ -146,7 +152,7 @@ func (a *arena) oneTurn(ctx context.Context, w work, k int, rows []*rowResult, r
 func (rr *rowResult) conclude() {
 	base := rr.Contestants[0]
 	for _, c := range rr.Contestants {
-		c.Median = median(present(c.Samples))
+		c.Median = median(measured(c.Samples))
 		if c != base {
 			c.OfBaseline = medianRatio(c.Samples, base.Samples)
 		}
@@ -174,7 +180,7 @@ func (r *results) row(name string) *rowResult {
 	return nil
 }
 
-func present(samples []*float64) []float64 {
+func measured(samples []*float64) []float64 {
 	var v []float64
 	for _, s := range samples {
 		if s != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 type row struct {
 	name, title, unit string
 	lower             bool // is better
+	// Rows of a series differ in at: the size in bytes, or the number of connections or sessions.
+	series string
+	at     int
 	// per is how many of the outcome's units one of the table's CPU figures stands for;
 	// 0: there is no such figure.
 	per float64
@@ -22,6 +26,7 @@ type row struct {
 
 // A work is what contestants do in turn. One run of it gives a sample for each of its rows.
 type work struct {
+	group string // of which part of the text the rows are: see rowResult
 	rows  []row
 	who   []string
 	every int // runs in each round whose number it divides
@@ -35,14 +40,16 @@ type plan struct {
 	rounds  int
 	seconds float64 // one measurement
 	idle    int     // connections
-	every   int     // rounds for one with idle connections
+	every   int     // rounds for one with idle connections, or of growth
+	// sessions is how many there are at most at once.
+	sessions int
 	// budget bounds the whole: a round is not begun if it would probably end later.
 	budget time.Duration
 }
 
 var (
-	full  = plan{name: "full", rounds: 9, seconds: 0.6, idle: 10000, every: 4, budget: 14 * time.Minute}
-	quick = plan{name: "quick", rounds: 3, seconds: 0.25, idle: 1000, every: 3, budget: 105 * time.Second}
+	full  = plan{name: "full", rounds: 9, seconds: 0.6, idle: 10000, every: 4, sessions: 1000, budget: 14 * time.Minute}
+	quick = plan{name: "quick", rounds: 3, seconds: 0.25, idle: 1000, every: 3, sessions: 100, budget: 105 * time.Second}
 )
 
 const megabyte = 1e6
@@ -51,45 +58,55 @@ func perSecond(o *outcome) float64    { return o.units / o.seconds }
 func megabytes(o *outcome) float64    { return o.units / megabyte / o.seconds }
 func microseconds(o *outcome) float64 { return o.seconds * 1e6 / o.units }
 
-// works are all there are, in the order of the table.
-func works(p plan) []work {
-	everybody := append([]string{inProcess, ours}, proxyNames...)
+// works are all there are, in the order of the tables.
+func works(p plan) []work { return slices.Concat(comparison(p), hops(p), growths(p)) }
+
+var everybody = append([]string{inProcess, ours}, proxyNames...)
+
+// clients is a work that clients do.
+func clients(r row, who []string, j job) work {
+	return work{rows: []row{r}, who: who, every: 1, times: 1,
+		run: func(ctx context.Context, a *arena, who string) (*outcome, bool, error) { return a.run(ctx, who, j) }}
+}
+
+// bulk moves pieces of so many bytes on n connections, one way.
+func bulk(kind string, size, n int, seconds string) (row, job) {
+	return row{name: kind + "-" + short(size), title: fmt.Sprintf("bulk %s, %s pieces", kind, long(size)), unit: "MB/s",
+			per: megabyte, of: megabytes},
+		job{args: []string{kind, strconv.Itoa(size), strconv.Itoa(n), seconds}}
+}
+
+// trips sends messages of so many bytes to and fro on one connection.
+func trips(size int, seconds string) (row, job) {
+	return row{name: "pingpong-" + short(size), title: "ping-pong, " + long(size), unit: "µs", lower: true,
+			per: 1, of: microseconds},
+		job{args: []string{"pingpong", strconv.Itoa(size), "1", seconds}}
+}
+
+// comparison is the main table.
+func comparison(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds, 'f', -1, 64)
 	var list []work
-
-	client := func(r row, who []string, flags []string, args ...string) {
-		list = append(list, work{rows: []row{r}, who: who, every: 1, times: 1,
-			run: func(ctx context.Context, a *arena, who string) (*outcome, bool, error) {
-				return a.run(ctx, who, a.port, flags, args...)
-			}})
-	}
-	bulk := func(kind string, size int) {
-		client(row{name: kind + "-" + short(size), title: fmt.Sprintf("bulk %s, %s pieces", kind, long(size)), unit: "MB/s",
-			per: megabyte, of: megabytes}, everybody, nil, kind, strconv.Itoa(size), "1", seconds)
-	}
-	trip := func(size int) {
-		client(row{name: "pingpong-" + short(size), title: "ping-pong, " + long(size), unit: "µs", lower: true,
-			per: 1, of: microseconds}, everybody, nil, "pingpong", strconv.Itoa(size), "1", seconds)
-	}
-	bulk("write", 4<<10)
-	bulk("write", 64<<10)
-	bulk("write", 1<<20)
-	bulk("read", 16<<10)
-	bulk("read", 64<<10)
-	trip(64)
-	trip(16 << 10)
-	client(row{name: "connect", title: "connect, handshake, one write, close", unit: "1/s", per: 1, of: perSecond},
-		everybody, nil, "connect", "0", "1", seconds)
+	add := func(r row, j job) { list = append(list, clients(r, everybody, j)) }
+	add(bulk("write", 4<<10, 1, seconds))
+	add(bulk("write", 64<<10, 1, seconds))
+	add(bulk("write", 1<<20, 1, seconds))
+	add(bulk("read", 16<<10, 1, seconds))
+	add(bulk("read", 64<<10, 1, seconds))
+	add(trips(64, seconds))
+	add(trips(16<<10, seconds))
+	add(row{name: "connect", title: "connect, handshake, one write, close", unit: "1/s", per: 1, of: perSecond},
+		job{args: []string{"connect", "0", "1", seconds}})
 
 	list = append(list, work{
 		rows: []row{{name: "call", title: "one call, Backend()", unit: "µs", lower: true, per: 1, of: microseconds}},
 		who:  []string{socketpair, ours}, every: 1, times: 1,
 		run: func(ctx context.Context, a *arena, who string) (o *outcome, ok bool, err error) {
+			t := turn{program: "bare", args: []string{"unix", "pingpong", "64", seconds}}
 			if who == ours {
-				o, err = a.measure(ctx, a.tlsd, "calls", a.plugin, "loop", seconds)
-			} else {
-				o, err = a.measure(ctx, nil, "calls", "bare", "loop", seconds)
+				t = turn{program: "calls", args: []string{a.plugin, "loop", seconds}, helper: a.tlsd}
 			}
+			o, err = a.measure(ctx, t)
 			return o, true, err
 		},
 	}, work{
@@ -97,32 +114,35 @@ func works(p plan) []work {
 			of: func(o *outcome) float64 { return o.seconds * 1e3 }}},
 		who: []string{ours}, every: 1, times: 5,
 		run: func(ctx context.Context, a *arena, _ string) (*outcome, bool, error) {
-			o, err := a.measure(ctx, a.tlsd, "calls", a.plugin, "first")
+			o, err := a.measure(ctx, turn{program: "calls", args: []string{a.plugin, "first"}, helper: a.tlsd})
 			return o, true, err
 		},
 	})
 
 	for _, n := range []int{1, 10, 100, 1000} {
-		client(row{name: fmt.Sprintf("busy-%d", n), title: fmt.Sprintf("bulk write, 16 KiB pieces, %d connections", n), unit: "MB/s",
-			per: megabyte, of: megabytes}, []string{inProcess, ours}, nil, "write", strconv.Itoa(16<<10), strconv.Itoa(n), seconds)
+		r, j := bulk("write", 16<<10, n, seconds)
+		r.name, r.title = fmt.Sprintf("busy-%d", n), fmt.Sprintf("%s, %d connections", r.title, n)
+		r.series, r.at = "busy", n
+		list = append(list, clients(r, []string{inProcess, ours}, j))
 	}
+	idle := idling(idleConnections(p.idle), "idle")
+	idle.every = p.every
+	return append(list, idle)
+}
 
-	n := idleConnections(p.idle)
+// idling opens n connections in one session and leaves them open.
+func idling(n int, name string) work {
 	what := fmt.Sprintf("%d idle connections, ", n)
-	return append(list, work{
-		rows: []row{
-			{name: "idle-memory", title: what + "memory each", unit: "KiB", lower: true,
-				of: func(o *outcome) float64 { return float64(o.memory) / 1024 / o.units }},
-			{name: "idle-first", title: what + "opening one of the first 100", unit: "µs", lower: true,
-				of: func(o *outcome) float64 { return o.extra["first"] * 1e6 }},
-			{name: "idle-last", title: what + "opening one of the last 100", unit: "µs", lower: true,
-				of: func(o *outcome) float64 { return o.extra["last"] * 1e6 }},
-		},
-		who: []string{inProcess, ours}, every: p.every, times: 1,
-		run: func(ctx context.Context, a *arena, who string) (*outcome, bool, error) {
-			return a.run(ctx, who, a.ticketsPort, []string{"-r"}, "idle", "0", strconv.Itoa(n))
-		},
-	})
+	sample := min(n/2, 100)
+	w := clients(row{name: name + "-memory", title: what + "memory each", unit: "KiB", lower: true, series: "idle-memory", at: n,
+		of: func(o *outcome) float64 { return float64(o.memory) / 1024 / o.units }},
+		[]string{inProcess, ours}, job{tickets: true, flags: []string{"-r"}, args: []string{"idle", "0", strconv.Itoa(n)}})
+	w.rows = append(w.rows,
+		row{name: name + "-first", title: fmt.Sprintf("%sopening one of the first %d", what, sample), unit: "µs", lower: true,
+			series: "idle-first", at: n, of: func(o *outcome) float64 { return o.extra["first"] * 1e6 }},
+		row{name: name + "-last", title: fmt.Sprintf("%sopening one of the last %d", what, sample), unit: "µs", lower: true,
+			series: "idle-last", at: n, of: func(o *outcome) float64 { return o.extra["last"] * 1e6 }})
+	return w
 }
 
 // idleConnections is n, or as many as the limit of descriptors allows.

@@ -1,7 +1,8 @@
 /*
- * client [-c CA] [-l PLUGIN] [-r] -p PORT WORK [SIZE [CONNECTIONS [SECONDS]]]
+ * client [-a] [-c CA] [-l PLUGIN] [-r] -p PORT WORK [SIZE [CONNECTIONS [SECONDS]]]
  *
- * Does one kind of work over the link that it was linked with.
+ * Does one kind of work over the link that it was linked with. With -a, traffic on
+ * several connections comes from as many processes.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -48,8 +49,9 @@ int main(int argc, char **argv)
 	struct work_options o = { .connections = 1, .seconds = 1 };
 	int c;
 
-	while ((c = getopt(argc, argv, "c:l:p:r")) != -1) {
+	while ((c = getopt(argc, argv, "ac:l:p:r")) != -1) {
 		switch (c) {
+		case 'a': o.apart = &l; break;
 		case 'c': l.ca = optarg; break;
 		case 'l': l.path = optarg; break;
 		case 'p': l.port = atoi(optarg); break;
@@ -68,11 +70,12 @@ int main(int argc, char **argv)
 	if (argc > 3)
 		o.seconds = atof(argv[3]);
 	if (o.size > PIECE_MAX)
-		die("client: a piece has at most %d bytes", PIECE_MAX);
+		die("client: a piece has at most %d bytes", (int)PIECE_MAX);
 
 	signal(SIGPIPE, SIG_IGN);
 	raise_file_limit();
-	link_setup(&l);
+	if (!o.apart)
+		link_setup(&l);
 	if (strcmp(argv[0], "version") == 0) {
 		puts(link_version());
 		return 0;

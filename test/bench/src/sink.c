@@ -28,7 +28,8 @@
 struct peer {
 	SSL *ssl;
 	int fd;
-	uint8_t *buf; /* PIECE_MAX bytes, made when needed */
+	uint8_t *buf; /* of room bytes, made when needed */
+	size_t room;
 };
 
 struct listener {
@@ -77,10 +78,13 @@ static bool answer(struct peer *p, uint64_t value)
 	return put(p, &value, sizeof value);
 }
 
-static uint8_t *buffer(struct peer *p)
+static uint8_t *buffer(struct peer *p, size_t n)
 {
-	if (!p->buf)
-		p->buf = must_alloc(PIECE_MAX);
+	if (p->room < n) {
+		free(p->buf);
+		p->buf = must_alloc(n);
+		p->room = n;
+	}
 	return p->buf;
 }
 
@@ -88,13 +92,13 @@ static uint8_t *buffer(struct peer *p)
 
 static bool do_discard(struct peer *p, uint64_t n)
 {
-	uint8_t *buf = buffer(p);
+	uint8_t *buf = buffer(p, TAKE_MOST);
 	uint64_t right = 0;
 	bool good = true;
 	size_t got;
 
 	for (uint64_t at = 0; at < n; at += got) {
-		size_t most = n - at < PIECE_MAX ? (size_t)(n - at) : PIECE_MAX;
+		size_t most = n - at < TAKE_MOST ? (size_t)(n - at) : TAKE_MOST;
 		if (SSL_read_ex(p->ssl, buf, most, &got) != 1)
 			return false;
 		good = good && stream_check(buf, got, at);
@@ -106,7 +110,7 @@ static bool do_discard(struct peer *p, uint64_t n)
 
 static bool do_source(struct peer *p, uint64_t n)
 {
-	uint8_t *buf = buffer(p);
+	uint8_t *buf = buffer(p, SEND_PIECE);
 
 	stream_fill(buf, SEND_PIECE);
 	for (uint64_t at = 0; at < n; at += SEND_PIECE) {
@@ -120,10 +124,11 @@ static bool do_source(struct peer *p, uint64_t n)
 
 static bool do_echo(struct peer *p, uint64_t size, uint64_t times)
 {
-	uint8_t *buf = buffer(p);
+	uint8_t *buf;
 
 	if (size > PIECE_MAX)
 		return false;
+	buf = buffer(p, (size_t)size);
 	for (; times > 0; times--)
 		if (!get(p, buf, (size_t)size) || !put(p, buf, (size_t)size))
 			return false;
@@ -149,6 +154,7 @@ static bool do_park(struct peer *p, uint64_t a)
 
 	free(p->buf);
 	p->buf = NULL;
+	p->room = 0;
 	if (!answer(p, a))
 		return false;
 	if (epoll_ctl(parked, EPOLL_CTL_ADD, p->fd, &e) != 0)

@@ -20,8 +20,9 @@
 
 enum {
 	BLOCK = 4096,
-	PIECE_MAX = 1 << 20,
-	SEND_PIECE = 64 * 1024, /* in which the sink sends */
+	PIECE_MAX = 16 << 20,   /* of a piece or message: as much as a Write takes */
+	TAKE_MOST = 1 << 20,    /* in which the sink takes */
+	SEND_PIECE = 64 * 1024, /* in which it sends */
 };
 
 enum operation {
@@ -46,6 +47,7 @@ bool stream_check(const uint8_t *buf, size_t n, uint64_t offset);
 
 double seconds(void);     /* of the monotonic clock */
 double cpu_seconds(void); /* of this process, user and system */
+double median(double *v, int n); /* sorts them */
 
 void *must_alloc(size_t n);
 void raise_file_limit(void);

@@ -7,10 +7,16 @@
  * when everything has arrived: with the sink's answer that all bytes were right
  * (write), with the last byte (read, pingpong).
  */
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "measure.h"
 #include "stream.h"
@@ -28,10 +34,12 @@ struct lane {
 	pthread_t thread;
 };
 
+/* Lies in memory that is shared with the processes of the lanes, if they have some. */
 struct traffic {
 	move_function *move;
 	size_t size;
 	int n;
+	const struct link_options *apart; /* of processes of their own, or NULL */
 	struct lane *lanes;
 	uint64_t units; /* for each lane; set before the barrier's start */
 	bool over;
@@ -52,20 +60,94 @@ static void *run_lane(void *arg)
 	}
 }
 
-/* A single connection is served by the main thread, several by a thread each. */
+static void open_lane(struct traffic *t, struct lane *lane)
+{
+	*lane = (struct lane){ .t = t, .link = link_open(), .buf = must_alloc(t->size + BLOCK) };
+	stream_fill(lane->buf, (t->size + BLOCK - 1) / BLOCK * BLOCK);
+}
+
+/* What a lane does that has a process of its own. */
+static _Noreturn void be_lane(struct traffic *t)
+{
+	struct lane lane;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGCHLD, SIG_DFL);
+	link_setup(t->apart);
+	open_lane(t, &lane);
+	pthread_barrier_wait(&t->end); /* it is open */
+	run_lane(&lane);
+	link_close(lane.link);
+	_exit(0);
+}
+
+static struct traffic *shared; /* with processes */
+
+/* A lane whose process fails would be waited for in vain. */
+static void lane_ended(int unused)
+{
+	int status, before = errno;
+
+	(void)unused;
+	while (waitpid(-1, &status, WNOHANG) > 0)
+		if (status != 0 || !shared->over)
+			_exit(1); /* it has said why */
+	errno = before;
+}
+
+static void open_apart(struct traffic *t)
+{
+	shared = t;
+	signal(SIGCHLD, lane_ended);
+	for (int i = 0; i < t->n; i++) {
+		pid_t pid = fork();
+		if (pid == 0)
+			be_lane(t);
+		if (pid < 0)
+			die("client: process %d of %d: %s", i + 1, t->n, strerror(errno));
+	}
+	pthread_barrier_wait(&t->end);
+}
+
+/* The processes leave by themselves. */
+static void close_apart(struct traffic *t)
+{
+	signal(SIGCHLD, SIG_DFL);
+	t->over = true;
+	pthread_barrier_wait(&t->start);
+	for (int status; wait(&status) > 0;)
+		if (status != 0)
+			_exit(1);
+}
+
+static void init_barriers(struct traffic *t)
+{
+	pthread_barrierattr_t attr;
+
+	pthread_barrierattr_init(&attr);
+	pthread_barrierattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_barrier_init(&t->start, &attr, (unsigned)t->n + 1);
+	pthread_barrier_init(&t->end, &attr, (unsigned)t->n + 1);
+	pthread_barrierattr_destroy(&attr);
+}
+
+/* A single connection is served by the main thread, several by a thread or process each. */
 static void open_lanes(struct traffic *t)
 {
 	pthread_attr_t attr;
 
+	init_barriers(t);
+	if (t->apart) {
+		open_apart(t);
+		return;
+	}
+
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 256 * 1024);
-	pthread_barrier_init(&t->start, NULL, (unsigned)t->n + 1);
-	pthread_barrier_init(&t->end, NULL, (unsigned)t->n + 1);
 	t->lanes = must_alloc((size_t)t->n * sizeof *t->lanes);
 	for (int i = 0; i < t->n; i++) {
 		struct lane *lane = &t->lanes[i];
-		*lane = (struct lane){ .t = t, .link = link_open(), .buf = must_alloc(t->size + BLOCK) };
-		stream_fill(lane->buf, (t->size + BLOCK - 1) / BLOCK * BLOCK);
+		open_lane(t, lane);
 		if (t->n > 1 && pthread_create(&lane->thread, &attr, run_lane, lane) != 0)
 			die("client: thread %d of %d cannot be started", i + 1, t->n);
 	}
@@ -74,6 +156,10 @@ static void open_lanes(struct traffic *t)
 
 static void close_lanes(struct traffic *t)
 {
+	if (t->apart) {
+		close_apart(t);
+		return;
+	}
 	t->over = true;
 	if (t->n > 1)
 		pthread_barrier_wait(&t->start);
@@ -92,7 +178,7 @@ static double move_all(struct traffic *t, uint64_t units)
 	double begun = seconds();
 
 	t->units = units;
-	if (t->n == 1) {
+	if (t->n == 1 && !t->apart) {
 		t->move(t->lanes[0].link, t->lanes[0].buf, t->size, units);
 	} else {
 		pthread_barrier_wait(&t->start);
@@ -103,19 +189,24 @@ static double move_all(struct traffic *t, uint64_t units)
 
 static void run_traffic(const struct work_options *o, move_function *move, uint64_t step, uint64_t first)
 {
-	struct traffic t = { .move = move, .size = o->size, .n = o->connections };
-	uint64_t units = (first / (uint64_t)t.n / step + 1) * step;
+	struct traffic *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint64_t units;
 	double took;
 
-	open_lanes(&t);
-	while ((took = move_all(&t, units)) < o->seconds / 10)
+	if (t == MAP_FAILED)
+		die("client: mmap: %s", strerror(errno));
+	*t = (struct traffic){ .move = move, .size = o->size, .n = o->connections, .apart = o->apart };
+	units = (first / (uint64_t)t->n / step + 1) * step;
+	open_lanes(t);
+	while ((took = move_all(t, units)) < o->seconds / 10)
 		units *= 2;
 	units = (uint64_t)((double)units * o->seconds / took / (double)step + 1) * step;
 
 	measure_start();
-	move_all(&t, units);
-	measure_end((double)units * t.n, "");
-	close_lanes(&t);
+	move_all(t, units);
+	measure_end((double)units * t->n, "");
+	close_lanes(t);
+	munmap(t, sizeof *t);
 }
 
 static void move_out(struct link *l, uint8_t *buf, size_t size, uint64_t n)
@@ -124,8 +215,9 @@ static void move_out(struct link *l, uint8_t *buf, size_t size, uint64_t n)
 
 	command(l, DISCARD, n, 0);
 	for (uint64_t at = 0; at < n; at += size) {
-		stream_move(buf, size, at);
-		link_write(l, buf, size);
+		if (at % BLOCK == 0)
+			stream_move(buf, size < BLOCK ? BLOCK : size, at);
+		link_write(l, buf + at % BLOCK, size);
 	}
 	right = answer(l);
 	if (right != n)
@@ -166,7 +258,7 @@ static void need(bool fits, const char *what)
 
 void work_write(const struct work_options *o)
 {
-	need(o->size > 0 && o->size % BLOCK == 0, "a piece is a multiple of 4096 bytes");
+	need(o->size > 0 && (o->size % BLOCK == 0 || BLOCK % o->size == 0), "a piece is a multiple of 4096 bytes, or a part into which they can be divided");
 	run_traffic(o, move_out, o->size, FIRST_BYTES);
 }
 

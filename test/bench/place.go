@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where processes run decides what a message from one to another costs: on one CPU it is a switch; on two the
+// other one is woken, which takes several times as long where it has gone to sleep. The kernel chooses as it likes,
+// so the steps are measured in both ways.
+const (
+	oneCPU  = "one CPU"  // all processes
+	twoCPUs = "two CPUs" // the program on one, all others on the other one
+	anyCPU  = "free"     // as the kernel likes
+)
+
+// place puts families of processes on CPUs, and gives the function that lets them go again.
+func place(how string, program int, families ...map[int]usage) (free func(), err error) {
+	var all unix.CPUSet
+	free = func() {}
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return free, err
+	}
+	var cpus []int
+	for i := 0; len(cpus) < 2 && i < len(all)*64; i++ {
+		if all.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	if how == twoCPUs && len(cpus) < 2 {
+		return free, fmt.Errorf("there is one CPU only")
+	}
+	put := func(pid int, set *unix.CPUSet) {
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		for _, t := range threads {
+			if tid, err := strconv.Atoi(t.Name()); err == nil {
+				unix.SchedSetaffinity(tid, set) // it may have ended
+			}
+		}
+	}
+	each := func(set func(pid int) *unix.CPUSet) {
+		for _, f := range families {
+			for pid := range f {
+				put(pid, set(pid))
+			}
+		}
+	}
+	var first, other unix.CPUSet
+	first.Set(cpus[0])
+	other.Set(cpus[len(cpus)-1])
+	each(func(pid int) *unix.CPUSet {
+		if how == oneCPU || pid == program {
+			return &first
+		}
+		return &other
+	})
+	return func() { each(func(int) *unix.CPUSet { return &all }) }, nil
+}
