@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"testing"
+
+	"tlsd/internal/testalloc"
+	"tlsd/openssl"
 )
 
 // The benchmarks have crypto/tls as the peer at both ends of the comparison: "openssl" is a
@@ -115,6 +118,92 @@ func BenchmarkEcho(b *testing.B) {
 			}
 		}
 	})
+}
+
+const block = 64 << 10 // bytes
+
+// writingPair gives a Conn that can be written to at any time: what it sends is dropped.
+func writingPair(tb testing.TB) *openssl.Conn {
+	c, peer := setups[0].connect(tb)
+	go io.Copy(io.Discard, peer.NetConn())
+	return c
+}
+
+// writeNow is TryWrite, and Write for what would have had to wait.
+func writeNow(tb testing.TB, c *openssl.Conn, p []byte) {
+	n, err := c.TryWrite(p)
+	if errors.Is(err, openssl.ErrWouldBlock) {
+		_, err = c.Write(context.Background(), p[n:])
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// readingPair gives a Conn to which another one sends all the time.
+func readingPair(tb testing.TB) *openssl.Conn {
+	l, id := load(tb), newIdentity(tb)
+	ours, peers := tcpPair(tb)
+	c, err := clientContext(tb, l, id.ca.PEM()).NewClient(ours, "localhost")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	peer, err := serverContext(tb, l, id.cert).NewServer(peers)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := peer.Handshake(context.Background())
+		for p := make([]byte, block); err == nil; {
+			_, err = peer.Write(context.Background(), p)
+		}
+	}()
+	tb.Cleanup(func() { c.Close(); peer.Close(); <-ended })
+	if err := c.Handshake(bounded(tb)); err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// readNow fills p with TryRead, and with Read where there was nothing.
+func readNow(tb testing.TB, c *openssl.Conn, p []byte) {
+	for len(p) > 0 {
+		n, err := c.TryRead(p)
+		if errors.Is(err, openssl.ErrWouldBlock) {
+			n, err = c.Read(context.Background(), p)
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		p = p[n:]
+	}
+}
+
+func benchNow(b *testing.B, c *openssl.Conn, do func(testing.TB, *openssl.Conn, []byte)) {
+	p := make([]byte, block)
+	b.SetBytes(block)
+	b.ReportAllocs()
+	for b.Loop() {
+		do(b, c, p)
+	}
+}
+
+func BenchmarkTryWrite64K(b *testing.B) { benchNow(b, writingPair(b), writeNow) }
+func BenchmarkTryRead64K(b *testing.B)  { benchNow(b, readingPair(b), readNow) }
+
+func TestReadsAndWritesAllocateNothingThatGrowsWithTheirData(t *testing.T) {
+	p := make([]byte, block)
+	const most = 4 << 10 // bytes; those that have to wait need some
+	c := writingPair(t)
+	if got := testalloc.PerCall(200, func() { writeNow(t, c, p) }); got > most {
+		t.Errorf("to write %d bytes allocates %d, more than %d", block, got, most)
+	}
+	c = readingPair(t)
+	if got := testalloc.PerCall(200, func() { readNow(t, c, p) }); got > most {
+		t.Errorf("to read %d bytes allocates %d, more than %d", block, got, most)
+	}
 }
 
 func BenchmarkHandshake(b *testing.B) {

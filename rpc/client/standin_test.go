@@ -118,7 +118,7 @@ func play(t *testing.T, conn net.Conn, script func(*standIn)) {
 }
 
 // pair makes two connected Unix stream sockets.
-func pair(t *testing.T) (a, b net.Conn) {
+func pair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -1,0 +1,20 @@
+// Package testalloc measures for tests how much memory a call allocates.
+package testalloc
+
+import "runtime"
+
+// PerCall is how many bytes one call of f allocates, on average over n calls behind some that
+// do not count. Allocations of all goroutines are included, so a test that uses it
+// is not parallel.
+func PerCall(n int, f func()) int {
+	for range 10 {
+		f()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range n {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return int(after.TotalAlloc-before.TotalAlloc) / n
+}
