@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -16,10 +17,11 @@ import (
 // built is where the programs lie; set by Main.
 var built string
 
-// Main runs the tests and ends the process. Call it from TestMain.
-func Main(m *testing.M) { os.Exit(run(m)) }
+// Main runs the tests and ends the process. Call it from TestMain. What is to be looked at when all
+// tests have run fails the run by an error.
+func Main(m *testing.M, afterwards ...func() error) { os.Exit(run(m, afterwards)) }
 
-func run(m *testing.M) int {
+func run(m *testing.M, afterwards []func() error) int {
 	dir, err := os.MkdirTemp("", "tlsd-built-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
@@ -30,7 +32,14 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	built = dir
-	return m.Run()
+	code := m.Run()
+	for _, look := range afterwards {
+		if err := look(); err != nil {
+			fmt.Fprintln(os.Stderr, "afterwards:", err)
+			code = max(code, 1)
+		}
+	}
+	return code
 }
 
 // Exe builds a program of cmd, "tlsd" or "tlsshim", and gives its path. The
@@ -52,11 +61,20 @@ func Plugin(tb testing.TB) string {
 		if err != nil || len(sources) == 0 {
 			return errors.New("no sources of the plugin")
 		}
-		args := []string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-g",
-			"-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs,-z,relro,-z,now", "-o", file}
+		args := append(strictC, "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs,-z,relro,-z,now", "-o", file)
 		return output(exec.Command("cc", append(append(args, sources...), "-pthread")...))
 	})
 }
+
+// Host builds the host of internal/testhost and gives its path.
+func Host(tb testing.TB) string {
+	tb.Helper()
+	return build(tb, "host", func(file string) error {
+		return output(exec.Command("cc", append(strictC, "-Icmd/tlsshim/plugin", "-o", file, "internal/testhost/src/host.c", "-ldl", "-pthread")...))
+	})
+}
+
+var strictC = slices.Clip([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-g"})
 
 // Domhost builds domhost and gives its path.
 func Domhost(tb testing.TB) string {

@@ -12,6 +12,7 @@ import (
 
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
+	"tlsd/session"
 )
 
 const crowd = 20
@@ -111,66 +112,65 @@ func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 func TestAnAcceptMeetsABadClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t, "--accept-handshake-timeout="+handshakeBound.String())
 	hello := clientHello(t)
-	for _, c := range []struct {
-		name string
-		act  func(*net.TCPConn)
-		kind client.Kind
-		says []string
-	}{
-		{"hangs up at once", func(c *net.TCPConn) { c.Close() }, client.KindHandshake, nil},
-		{"resets at once", func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, client.KindHandshake, nil},
-		{"hangs up in its first message", func(c *net.TCPConn) { c.Write(hello[:50]); c.Close() }, client.KindHandshake, nil},
-		{"hangs up after its first message", func(c *net.TCPConn) { c.Write(hello); io.ReadFull(c, make([]byte, 100)); c.CloseWrite() }, client.KindHandshake, nil},
-		{"speaks HTTP", func(c *net.TCPConn) { io.WriteString(c, "GET /"+marker+" HTTP/1.1\r\nHost: x\r\n\r\n") }, client.KindHandshake, []string{"HTTP"}},
-		{"sends garbage", func(c *net.TCPConn) { c.Write(make([]byte, 1000)) }, client.KindHandshake, nil},
-		{"says nothing", func(c *net.TCPConn) {}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
-		{"stops in its first message", func(c *net.TCPConn) { c.Write(hello[:50]) }, client.KindTimeout, []string{"within " + handshakeBound.String()}},
-		{"sends a byte now and then", func(c *net.TCPConn) {
-			for _, b := range hello {
-				if _, err := c.Write([]byte{b}); err != nil {
-					return
+	atEachLevel(t, session.Timeouts{AcceptHandshake: handshakeBound}, func(t *testing.T, e us) {
+		for _, c := range []struct {
+			name string
+			act  func(*net.TCPConn)
+			kind client.Kind
+			says []string
+		}{
+			{"hangs up at once", func(c *net.TCPConn) { c.Close() }, client.KindHandshake, nil},
+			{"resets at once", func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, client.KindHandshake, nil},
+			{"hangs up in its first message", func(c *net.TCPConn) { c.Write(hello[:50]); c.Close() }, client.KindHandshake, nil},
+			{"hangs up after its first message", func(c *net.TCPConn) { c.Write(hello); io.ReadFull(c, make([]byte, 100)); c.CloseWrite() }, client.KindHandshake, nil},
+			{"speaks HTTP", func(c *net.TCPConn) { io.WriteString(c, "GET /"+marker+" HTTP/1.1\r\nHost: x\r\n\r\n") }, client.KindHandshake, []string{"HTTP"}},
+			{"sends garbage", func(c *net.TCPConn) { c.Write(make([]byte, 1000)) }, client.KindHandshake, nil},
+			{"says nothing", func(c *net.TCPConn) {}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
+			{"stops in its first message", func(c *net.TCPConn) { c.Write(hello[:50]) }, client.KindTimeout, []string{"within " + handshakeBound.String()}},
+			{"sends a byte now and then", func(c *net.TCPConn) {
+				for _, b := range hello {
+					if _, err := c.Write([]byte{b}); err != nil {
+						return
+					}
+					time.Sleep(20 * time.Millisecond) // the client's slowness is what is tested
 				}
-				time.Sleep(20 * time.Millisecond) // the client's slowness is what is tested
-			}
-		}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			ctx := bounded(t)
-			l := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
-			conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.p)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			acted := make(chan bool)
-			go func() { defer close(acted); c.act(conn.(*net.TCPConn)) }()
-			t.Cleanup(func() { conn.Close(); <-acted })
-			peer := conn.LocalAddr().String()
+			}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				l := e.server(t, listenOptions{cert: w.cert})
+				conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				acted := make(chan bool)
+				go func() { defer close(acted); c.act(conn.(*net.TCPConn)) }()
+				t.Cleanup(func() { conn.Close(); <-acted })
+				peer := conn.LocalAddr().String()
 
-			_, err = l.accept(t)
-			e := failure(err)
-			if e == nil || e.Kind != c.kind || !mentions(e, append(c.says, "tls.Accept", peer)...) {
-				t.Errorf("%v (%+v); want kind %s, and to read of the client %s and %q", err, e, c.kind, peer, c.says)
-			}
-			if e != nil {
-				if last, err := l.c.LastError(ctx); err != nil || last != e.Message {
-					t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
+				_, err = l.accept(t)
+				if !isKind(err, c.kind) || !mentions(failure(err), append(c.says, "tls.Accept", peer)...) {
+					t.Errorf("%v (%+v); want kind %s, and to read of the client %s and %q", err, failure(err), c.kind, peer, c.says)
 				}
-			}
-			accepted := accepting(t, l)
-			s, err := goEndpoint{}.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
-			if err != nil {
-				t.Fatal(err)
-			}
-			a := <-accepted
-			if a.err != nil {
-				t.Fatalf("the next Accept: %v", a.err)
-			}
-			greet(t, goEndpoint{}, tlsdEndpoint{d}, s, a.stream)
-		})
-	}
+				if err != nil {
+					if last, lastErr := l.S.LastError(l.Ctx); lastErr != nil || last != err.Error() {
+						t.Errorf("tls.LastError: %q, %v; want %q", last, lastErr, err)
+					}
+				}
+				accepted := accepting(t, l)
+				s, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
+				if err != nil {
+					t.Fatal(err)
+				}
+				a := <-accepted
+				if a.err != nil {
+					t.Fatalf("the next Accept: %v", a.err)
+				}
+				greet(t, goEndpoint{}, e, s, a.stream)
+			})
+		}
+	})
 }
 
 // clientHello is the first message of a client of crypto/tls.
@@ -201,81 +201,83 @@ func clientHello(t *testing.T) []byte {
 func TestASlowClientHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t, "--accept-handshake-timeout=1h")
-	l := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
-	for range 5 {
-		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.p)))
+	atEachLevel(t, session.Timeouts{AcceptHandshake: time.Hour}, func(t *testing.T, e us) {
+		l := e.server(t, listenOptions{cert: w.cert})
+		for range 5 {
+			conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+		}
+		accepted := accepting(t, l)
+		s, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
-	}
-	accepted := accepting(t, l)
-	s, err := goEndpoint{}.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := <-accepted
-	if a.err != nil {
-		t.Fatalf("Accept, while others dawdle: %v", a.err)
-	}
-	greet(t, goEndpoint{}, tlsdEndpoint{d}, s, a.stream)
+		a := <-accepted
+		if a.err != nil {
+			t.Fatalf("Accept, while others dawdle: %v", a.err)
+		}
+		greet(t, goEndpoint{}, e, s, a.stream)
+	})
 }
 
 // CloseServerContext stops listening and ends a waiting Accept; what was accepted lives on.
 func TestCloseServerContext(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t)
-	cl, sv := goEndpoint{}, tlsdEndpoint{d}
-	l := sv.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
-	accepted := accepting(t, l)
-	c, err := cl.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := <-accepted
-	if a.err != nil {
-		t.Fatal(a.err)
-	}
-	// A client that no Accept takes: it is dropped, and hears so.
-	unclaimed, err := cl.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.c.CloseServerContext(l.ctx, l.h); err != nil {
-		t.Fatal(err)
-	}
-	expectEnd(t, cl, unclaimed)
-	if testd.Listening(t, l.p) {
-		t.Error("tlsd still listens")
-	}
-	if e := failure(l.c.CloseServerContext(l.ctx, l.h)); e == nil || e.Kind != client.KindHandle {
-		t.Errorf("closing it again: %v; want kind handle", e)
-	}
-	greet(t, cl, sv, c, a.stream)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		cl := goEndpoint{}
+		l := e.server(t, listenOptions{cert: w.cert})
+		accepted := accepting(t, l)
+		c, err := cl.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := <-accepted
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		// A client that no Accept takes: it is dropped, and hears so.
+		unclaimed, err := cl.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.S.CloseServerContext(l.Ctx, l.H); err != nil {
+			t.Fatal(err)
+		}
+		expectEnd(t, cl, unclaimed)
+		if testd.Listening(t, l.Port) {
+			t.Error("we still listen")
+		}
+		if err := l.S.CloseServerContext(l.Ctx, l.H); !isKind(err, client.KindHandle) {
+			t.Errorf("closing it again: %v; want kind handle", err)
+		}
+		greet(t, cl, e, c, a.stream)
+	})
 }
 
 func TestCloseServerContextEndsAWaitingAccept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t)
-	l := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert}).(*tlsdListener)
-	ctx := l.ctx
-	ended := make(chan error, 1)
-	go func() {
-		_, err := l.c.Accept(ctx, l.h, "127.0.0.1", l.p)
-		ended <- err
-	}()
-	// 1 is the context, 2 was taken by an Accept of listen, so 3 is this one's.
-	testd.Eventually(t, patience, "the Accept has arrived", func() bool {
-		e := failure(l.c.CloseServerContext(ctx, 3))
-		return e != nil && mentions(e, "it is a connection")
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		l := e.server(t, listenOptions{cert: w.cert})
+		ended := make(chan error, 1)
+		go func() {
+			_, err := l.S.Accept(l.Ctx, l.H, "127.0.0.1", l.Port)
+			ended <- err
+		}()
+		// 1 is the context, 2 was taken by an Accept of listen, so 3 is this one's.
+		testd.Eventually(t, patience, "the Accept has arrived", func() bool {
+			e := failure(l.S.CloseServerContext(l.Ctx, 3))
+			return e != nil && mentions(e, "it is a connection")
+		})
+		if err := l.S.CloseServerContext(l.Ctx, l.H); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; !isKind(err, client.KindCancelled) || tells(failure(err)) && failure(err).Data.Handle != int32(l.H) {
+			t.Errorf("the waiting Accept: %v; want kind cancelled", err)
+		}
 	})
-	if err := l.c.CloseServerContext(ctx, l.h); err != nil {
-		t.Fatal(err)
-	}
-	if e := failure(<-ended); e == nil || e.Kind != client.KindCancelled || e.Data.Handle != int32(l.h) {
-		t.Errorf("the waiting Accept: %v; want kind cancelled", e)
-	}
 }

@@ -3,7 +3,6 @@ package conformance
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -18,6 +17,7 @@ import (
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
+	"tlsd/session"
 )
 
 // The three places where the interface takes a file.
@@ -139,37 +139,43 @@ func must(t *testing.T, err error) {
 func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := newPatient(t, daemon(t), w)
-	for _, at := range everyPlace {
-		for _, c := range badFiles {
-			if !slices.Contains(c.places, at) {
-				continue
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		p := newPatient(t, e, w)
+		for _, at := range everyPlace {
+			for _, c := range badFiles {
+				if !slices.Contains(c.places, at) {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s: %s", at, c.name), func(t *testing.T) {
+					path := c.make(t, w)
+					if why := cannot(e, asBoth, relative); why != "" && !filepath.IsAbs(path) {
+						t.Skip(why)
+					}
+					var err error
+					op := "tls.NewServerContext"
+					switch at {
+					case asBundle:
+						op, err = "tls.SetCaBundle", p.s.SetCaBundle(p.ctx, path)
+					case asCert:
+						_, err = p.s.NewServerContext(p.ctx, path, w.cert.KeyFile)
+					case asKey:
+						_, err = p.s.NewServerContext(p.ctx, w.cert.CertFile, path)
+					}
+					p.refused(t, err, want{kind: client.KindFile, op: op, errno: c.errno, says: append(c.says, path)})
+					if testing.Verbose() {
+						t.Log(err)
+					}
+				})
 			}
-			t.Run(fmt.Sprintf("%s: %s", at, c.name), func(t *testing.T) {
-				path := c.make(t, w)
-				op, params := "tls.SetCaBundle", []string{path}
-				switch at {
-				case asCert:
-					op, params = "tls.NewServerContext", []string{path, w.cert.KeyFile}
-				case asKey:
-					op, params = "tls.NewServerContext", []string{w.cert.CertFile, path}
-				}
-				raw, err := json.Marshal(params)
-				must(t, err)
-				err = p.call(op, string(raw))
-				e := p.refused(t, err, want{kind: client.KindFile, op: op, errno: c.errno, says: append(c.says, path)})
-				if e != nil && testing.Verbose() {
-					t.Log(e.Message)
-				}
-			})
 		}
-	}
+	})
 }
 
 // A daemon without the right to read a file, or to listen on a port, says so. When the
 // tests run as root, it is started as nobody.
 func TestWithoutTheRightTo(t *testing.T) {
 	t.Parallel()
+	aboutTheDaemon(t)
 	w := newWorld(t)
 	const nobody = 65534
 	o := testd.Options{}

@@ -6,31 +6,34 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"tlsd/internal/ours"
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
 	"tlsd/rpc/wire"
+	"tlsd/session"
 )
 
 // A patient is a session that gets bad input, and a session beside it. Each
 // has a connection at work, by which is seen that nothing else was harmed.
 type patient struct {
 	w     *world
-	d     *testd.Daemon
+	e     us
 	ctx   context.Context
-	s     *client.Client
+	s     ours.Session
 	port  int // a TLS server for new connections
 	mine  [2]stream
 	other [2]stream
-	quiet *client.Client // the other session, which sees no error
+	quiet ours.Session // the other session, which sees no error
 }
 
-func newPatient(t *testing.T, d *testd.Daemon, w *world) *patient {
+func newPatient(t *testing.T, e us, w *world) *patient {
 	t.Helper()
-	p := &patient{w: w, d: d, ctx: bounded(t), port: serve(t, w.cert)}
-	p.mine[0], p.mine[1] = connect(t, w, tlsdEndpoint{d}, goEndpoint{}, dialOptions{}, listenOptions{})
-	p.other[0], p.other[1] = connect(t, w, tlsdEndpoint{d}, goEndpoint{}, dialOptions{}, listenOptions{})
-	p.s, p.quiet = p.mine[0].(*tlsdStream).c, p.other[0].(*tlsdStream).c
+	p := &patient{w: w, e: e, ctx: bounded(t), port: serve(t, w.cert)}
+	p.mine[0], p.mine[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
+	p.other[0], p.other[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
+	p.s, p.quiet = p.mine[0].(ourStream).S, p.other[0].(ourStream).S
 	return p
 }
 
@@ -38,7 +41,7 @@ func newPatient(t *testing.T, d *testd.Daemon, w *world) *patient {
 func (p *patient) unharmed(t *testing.T) {
 	t.Helper()
 	for _, c := range [][2]stream{p.mine, p.other} {
-		greet(t, tlsdEndpoint{}, goEndpoint{}, c[0], c[1])
+		greet(t, p.e, goEndpoint{}, c[0], c[1])
 	}
 	if last, err := p.quiet.LastError(p.ctx); last != "" || err != nil {
 		t.Errorf("another session's tls.LastError: %q, %v; want none", last, err)
@@ -62,11 +65,6 @@ func (p *patient) open(t *testing.T) client.Handle {
 	return h
 }
 
-// call makes a call with parameters as they stand on the wire.
-func (p *patient) call(method, params string) error {
-	return p.s.Call(p.ctx, method, json.RawMessage(params), nil)
-}
-
 // want is how a call has to fail.
 type want struct {
 	kind   client.Kind
@@ -86,10 +84,13 @@ func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 		t.Errorf("%v; want kind %s", err, w.kind)
 		return nil
 	}
+	if w.handle != 0 {
+		w.says = append(w.says, fmt.Sprint("handle ", w.handle))
+	}
 	if w.code == 0 {
 		w.code = wire.Codes[w.kind]
 	}
-	if e.Kind != w.kind || e.Code != w.code || e.Data.Op != w.op || int(e.Data.Handle) != w.handle || e.Data.Errno != w.errno {
+	if tells(e) && (e.Kind != w.kind || e.Code != w.code || e.Data.Op != w.op || int(e.Data.Handle) != w.handle || e.Data.Errno != w.errno) {
 		t.Errorf("%q: kind %s, code %d, %+v;\nwant kind %s, code %d, op %s, handle %d, errno %q", e.Message, e.Kind, e.Code, e.Data, w.kind, w.code, w.op, w.handle, w.errno)
 	}
 	if !mentions(e, append(w.says, w.op)...) {
@@ -155,10 +156,14 @@ func texts(most int) []string {
 func TestBadParameters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := newPatient(t, daemon(t), w)
+	aboutTheDaemon(t) // the plugin's parameters have types, and its own test
+	p := newPatient(t, us{ours.Daemon{D: daemon(t)}}, w)
+	call := func(method, params string) error { // as they stand on the wire
+		return p.s.(*client.Client).Call(p.ctx, method, json.RawMessage(params), nil)
+	}
 	check := func(t *testing.T, method, params string, says ...string) {
 		t.Helper()
-		err := p.call(method, params)
+		err := call(method, params)
 		p.refused(t, err, want{kind: client.KindParams, op: method, says: says})
 		if t.Failed() {
 			t.Fatalf("%s %.200s", method, params)
@@ -196,9 +201,19 @@ func TestBadParameters(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a relative path", func(t *testing.T) { // of which a client makes an absolute one
+		for method, params := range map[string][]string{
+			"tls.SetCaBundle":      {"server.pem"},
+			"tls.NewServerContext": {"server.pem", w.cert.KeyFile},
+		} {
+			raw, err := json.Marshal(params)
+			must(t, err)
+			p.refused(t, call(method, string(raw)), want{kind: client.KindFile, op: method, says: []string{"server.pem", "absolute"}})
+		}
+	})
 	t.Run("no such method", func(t *testing.T) {
 		for _, name := range []string{"tls.Nothing", "tls.newClient", "NewClient", "", "rpc.nothing"} {
-			err := p.call(name, "[]")
+			err := call(name, "[]")
 			if e := failure(err); e != nil {
 				e.Data.Op = "" // the client puts in what it has called
 			}
@@ -207,150 +222,165 @@ func TestBadParameters(t *testing.T) {
 	})
 }
 
+// A function is one of the plugin's, on a handle.
+type function struct {
+	name string
+	call func(client.Handle) error
+}
+
+// afterHandshake are those that need a handshake that is done.
+func (p *patient) afterHandshake() []function {
+	return []function{
+		{"tls.Write", func(h client.Handle) error { _, err := p.s.Write(p.ctx, h, []byte("hi")); return err }},
+		{"tls.Write", func(h client.Handle) error { _, err := p.s.Write(p.ctx, h, nil); return err }},
+		{"tls.Read", func(h client.Handle) error { _, err := p.s.Read(p.ctx, h, 100); return err }},
+		{"tls.PeerCertSubject", func(h client.Handle) error { _, err := p.s.PeerCertSubject(p.ctx, h); return err }},
+		{"tls.Version", func(h client.Handle) error { _, err := p.s.Version(p.ctx, h); return err }},
+	}
+}
+
 // A number that is no handle of the session, or of the wrong sort, is a handle error.
 func TestBadHandles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t)
-	p := newPatient(t, d, w)
-	connection := p.open(t)
-	server, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := p.open(t)
-	if err := p.s.CloseConn(p.ctx, closed); err != nil {
-		t.Fatal(err)
-	}
-	closedServer, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.s.CloseServerContext(p.ctx, closedServer); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testd.Port(t)); err == nil {
-		t.Fatal("a port on which nobody listens has answered")
-	}
-	never := closedServer + 1 // its number was taken by the call that failed
-
-	free := testd.Port(t)
-	for _, m := range []struct{ name, params, sort string }{
-		{"tls.Handshake", "[%d]", "connection"},
-		{"tls.Write", `[%d,"aGk="]`, "connection"},
-		{"tls.Write", `[%d,""]`, "connection"},
-		{"tls.Read", "[%d,100]", "connection"},
-		{"tls.Close", "[%d]", "connection"},
-		{"tls.SetInsecureSkipVerify", "[%d,1]", "connection"},
-		{"tls.SetTimeout", "[%d,1]", "either"},
-		{"tls.PeerCertSubject", "[%d]", "connection"},
-		{"tls.Version", "[%d]", "connection"},
-		{"tls.Accept", fmt.Sprintf(`[%%d,"127.0.0.1",%d]`, free), "context"},
-		{"tls.CloseServerContext", "[%d]", "context"},
-	} {
-		otherSort, says := server, "it is a server context"
-		if m.sort == "context" {
-			otherSort, says = connection, "it is a connection"
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		p := newPatient(t, e, w)
+		connection := p.open(t)
+		server, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, c := range []struct {
+		closed := p.open(t)
+		if err := p.s.CloseConn(p.ctx, closed); err != nil {
+			t.Fatal(err)
+		}
+		closedServer, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.s.CloseServerContext(p.ctx, closedServer); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testd.Port(t)); err == nil {
+			t.Fatal("a port on which nobody listens has answered")
+		}
+		never := closedServer + 1 // its number was taken by the call that failed
+
+		free := testd.Port(t)
+		type named struct {
 			name   string
 			handle client.Handle
 			says   string
-		}{
-			{"of the other sort", otherSort, says},
+		}
+		bad := []named{
 			{"of a closed connection", closed, "closed"},
 			{"of a closed context", closedServer, "closed"},
 			{"of a call that failed", never, "failed"},
 			{"that was never given out", 100_000, "no such handle"},
 			{"the highest", 1<<31 - 1, "no such handle"},
-		} {
-			if m.sort == "either" && c.handle == otherSort {
-				continue
-			}
-			t.Run(m.name+" "+c.name, func(t *testing.T) {
-				err := p.call(m.name, fmt.Sprintf(m.params, c.handle))
-				p.refused(t, err, want{kind: client.KindHandle, op: m.name, handle: int(c.handle), says: []string{c.says, fmt.Sprint("handle ", c.handle)}})
-			})
 		}
-	}
-	if testd.Listening(t, free) {
-		t.Error("tlsd listens for an Accept that it has refused")
-	}
-	// What was named in vain still works.
-	if err := p.s.Handshake(p.ctx, connection); err != nil {
-		t.Error(err)
-	}
-	if err := p.s.CloseServerContext(p.ctx, server); err != nil {
-		t.Error(err)
-	}
+		refused := func(all []function, handles ...named) {
+			for _, f := range all {
+				for _, h := range handles {
+					t.Run(f.name+" "+h.name, func(t *testing.T) {
+						p.refused(t, f.call(h.handle), want{kind: client.KindHandle, op: f.name, handle: int(h.handle), says: []string{h.says}})
+					})
+				}
+			}
+		}
+		refused(append(p.afterHandshake(),
+			function{"tls.Handshake", func(h client.Handle) error { return p.s.Handshake(p.ctx, h) }},
+			function{"tls.Close", func(h client.Handle) error { return p.s.CloseConn(p.ctx, h) }},
+			function{"tls.SetInsecureSkipVerify", func(h client.Handle) error { return p.s.SetInsecureSkipVerify(p.ctx, h, true) }},
+		), append(bad, named{"of the other sort", server, "it is a server context"})...)
+		refused([]function{
+			{"tls.Accept", func(h client.Handle) error { _, err := p.s.Accept(p.ctx, h, "127.0.0.1", free); return err }},
+			{"tls.CloseServerContext", func(h client.Handle) error { return p.s.CloseServerContext(p.ctx, h) }},
+		}, append(bad, named{"of the other sort", connection, "it is a connection"})...)
+		refused([]function{ // of either sort
+			{"tls.SetTimeout", func(h client.Handle) error { return p.s.SetTimeout(p.ctx, h, time.Millisecond) }},
+		}, bad...)
+		if testd.Listening(t, free) {
+			t.Error("somebody listens for an Accept that was refused")
+		}
+		// What was named in vain still works.
+		if err := p.s.Handshake(p.ctx, connection); err != nil {
+			t.Error(err)
+		}
+		if err := p.s.CloseServerContext(p.ctx, server); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A call that does not fit the state of its connection is a state error.
 func TestBadStates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t)
-	p := newPatient(t, d, w)
-	ctx := p.ctx
-	refused := func(t *testing.T, h client.Handle, method, params string, says ...string) {
-		t.Helper()
-		err := p.call(method, fmt.Sprintf(params, h))
-		p.refused(t, err, want{kind: client.KindState, op: method, handle: int(h), says: says})
-	}
-	needsHandshake := []struct{ method, params string }{
-		{"tls.Write", `[%d,"aGk="]`}, {"tls.Write", `[%d,""]`}, {"tls.Read", `[%d,10]`}, {"tls.PeerCertSubject", `[%d]`}, {"tls.Version", `[%d]`},
-	}
-	t.Run("before the handshake", func(t *testing.T) {
-		h := p.open(t)
-		for _, m := range needsHandshake {
-			refused(t, h, m.method, m.params, "handshake")
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		p := newPatient(t, e, w)
+		ctx := p.ctx
+		refused := func(t *testing.T, h client.Handle, op string, err error, says ...string) {
+			t.Helper()
+			p.refused(t, err, want{kind: client.KindState, op: op, handle: int(h), says: says})
 		}
-		if err := p.s.Handshake(ctx, h); err != nil {
-			t.Errorf("the handshake after calls that came too early: %v", err)
-		}
-	})
-	t.Run("after the handshake", func(t *testing.T) {
-		h := p.open(t)
-		for range 3 { // once is enough, and again does no harm
-			if err := p.s.Handshake(ctx, h); err != nil {
-				t.Fatal(err)
+		skip := func(t *testing.T, h client.Handle, says string) {
+			t.Helper()
+			for _, on := range []bool{true, false} {
+				refused(t, h, "tls.SetInsecureSkipVerify", p.s.SetInsecureSkipVerify(ctx, h, on), says)
 			}
 		}
-		refused(t, h, "tls.SetInsecureSkipVerify", "[%d,1]", "handshake has been done")
-		refused(t, h, "tls.SetInsecureSkipVerify", "[%d,0]", "handshake has been done")
-		if v, err := p.s.Version(ctx, h); v != "TLSv1.3" || err != nil {
-			t.Errorf("tls.Version: %q, %v", v, err)
-		}
-	})
-	t.Run("after a handshake that failed", func(t *testing.T) {
-		stranger := serve(t, issue(t, w.other, localhost))
-		h, err := p.s.NewClient(ctx, "localhost", stranger)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e := failure(p.s.Handshake(ctx, h)); e == nil || e.Kind != client.KindVerify {
-			t.Fatalf("%v; want kind verify", e)
-		}
-		for _, m := range needsHandshake {
-			refused(t, h, m.method, m.params, "handshake failed", "tls.Close")
-		}
-		refused(t, h, "tls.Handshake", "[%d]", "handshake failed")
-		refused(t, h, "tls.SetInsecureSkipVerify", "[%d,1]", "handshake failed")
-		if err := p.s.CloseConn(ctx, h); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Run("on an accepted connection", func(t *testing.T) {
-		c, s := connect(t, w, goEndpoint{}, tlsdEndpoint{d}, dialOptions{}, listenOptions{})
-		a := s.(*tlsdStream)
-		if err := a.c.Handshake(ctx, a.h); err != nil {
-			t.Errorf("tls.Handshake: %v; it has been done", err)
-		}
-		err := a.c.SetInsecureSkipVerify(ctx, a.h, true)
-		if e := failure(err); e == nil || e.Kind != client.KindState || !mentions(e, "accepted") {
-			t.Errorf("tls.SetInsecureSkipVerify: %v; want kind state", err)
-		}
-		greet(t, goEndpoint{}, tlsdEndpoint{}, c, s)
+		t.Run("before the handshake", func(t *testing.T) {
+			h := p.open(t)
+			for _, f := range p.afterHandshake() {
+				refused(t, h, f.name, f.call(h), "handshake")
+			}
+			if err := p.s.Handshake(ctx, h); err != nil {
+				t.Errorf("the handshake after calls that came too early: %v", err)
+			}
+		})
+		t.Run("after the handshake", func(t *testing.T) {
+			h := p.open(t)
+			for range 3 { // once is enough, and again does no harm
+				if err := p.s.Handshake(ctx, h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			skip(t, h, "handshake has been done")
+			if v, err := p.s.Version(ctx, h); v != "TLSv1.3" || err != nil {
+				t.Errorf("tls.Version: %q, %v", v, err)
+			}
+		})
+		t.Run("after a handshake that failed", func(t *testing.T) {
+			stranger := serve(t, issue(t, w.other, localhost))
+			h, err := p.s.NewClient(ctx, "localhost", stranger)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.s.Handshake(ctx, h); !isKind(err, client.KindVerify) {
+				t.Fatalf("%v; want kind verify", err)
+			}
+			for _, f := range p.afterHandshake() {
+				refused(t, h, f.name, f.call(h), "handshake failed", "tls.Close")
+			}
+			refused(t, h, "tls.Handshake", p.s.Handshake(ctx, h), "handshake failed")
+			skip(t, h, "handshake failed")
+			if err := p.s.CloseConn(ctx, h); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run("on an accepted connection", func(t *testing.T) {
+			c, s := connect(t, w, goEndpoint{}, e, dialOptions{}, listenOptions{})
+			a := s.(ourStream)
+			if err := a.S.Handshake(ctx, a.H); err != nil {
+				t.Errorf("tls.Handshake: %v; it has been done", err)
+			}
+			err := a.S.SetInsecureSkipVerify(ctx, a.H, true)
+			if !isKind(err, client.KindState) || !mentions(failure(err), "accepted") {
+				t.Errorf("tls.SetInsecureSkipVerify: %v; want kind state", err)
+			}
+			greet(t, goEndpoint{}, e, c, s)
+		})
 	})
 }
 
@@ -358,34 +388,36 @@ func TestBadStates(t *testing.T) {
 func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c, s := connect(t, w, tlsdEndpoint{daemon(t)}, goEndpoint{}, dialOptions{}, listenOptions{})
-	a := c.(*tlsdStream)
-	for range 2 {
-		if n, err := a.c.Write(a.ctx, a.h, nil); n != 0 || err != nil {
-			t.Errorf("an empty Write: %d, %v; want 0", n, err)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		c, s := connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
+		a := c.(ourStream)
+		for range 2 {
+			if n, err := a.S.Write(a.Ctx, a.H, nil); n != 0 || err != nil {
+				t.Errorf("an empty Write: %d, %v; want 0", n, err)
+			}
 		}
-	}
-	send(t, goEndpoint{}, s, marker)
-	if b, err := a.c.Read(a.ctx, a.h, 1); string(b) != marker[:1] || err != nil {
-		t.Errorf("Read of 1 byte: %q, %v", b, err)
-	}
-	if b, err := a.c.Read(a.ctx, a.h, 1<<24); string(b) != marker[1:] || err != nil {
-		t.Errorf("Read of 16 MiB: %q, %v; want what is there", b, err)
-	}
-	big := []byte(strings.Repeat(marker+" ", 1<<24/len(marker+" ")+1)[:1<<24])
-	written := make(chan error, 1)
-	go func() {
-		n, err := a.c.Write(a.ctx, a.h, big)
-		if err == nil && n != len(big) {
-			err = fmt.Errorf("%d bytes written", n)
+		send(t, goEndpoint{}, s, marker)
+		if b, err := a.S.Read(a.Ctx, a.H, 1); string(b) != marker[:1] || err != nil {
+			t.Errorf("Read of 1 byte: %q, %v", b, err)
 		}
-		written <- err
-	}()
-	got, err := read(s, len(big))
-	if err != nil || got != string(big) {
-		t.Errorf("a Write of 16 MiB arrives as %d bytes, or others, %v", len(got), err)
-	}
-	if err := <-written; err != nil {
-		t.Errorf("a Write of 16 MiB: %v", err)
-	}
+		if b, err := a.S.Read(a.Ctx, a.H, 1<<24); string(b) != marker[1:] || err != nil {
+			t.Errorf("Read of 16 MiB: %q, %v; want what is there", b, err)
+		}
+		big := []byte(strings.Repeat(marker+" ", 1<<24/len(marker+" ")+1)[:1<<24])
+		written := make(chan error, 1)
+		go func() {
+			n, err := a.S.Write(a.Ctx, a.H, big)
+			if err == nil && n != len(big) {
+				err = fmt.Errorf("%d bytes written", n)
+			}
+			written <- err
+		}()
+		got, err := read(s, len(big))
+		if err != nil || got != string(big) {
+			t.Errorf("a Write of 16 MiB arrives as %d bytes, or others, %v", len(got), err)
+		}
+		if err := <-written; err != nil {
+			t.Errorf("a Write of 16 MiB: %v", err)
+		}
+	})
 }

@@ -11,74 +11,74 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/ours"
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
+	"tlsd/session"
 )
 
-// Bounds of the daemon in these tests. They hold for its good peers, too, which need
+// Bounds of our side in these tests. They hold for its good peers, too, which need
 // some milliseconds, or more on a busy machine.
 const (
 	connectBound   = 1500 * time.Millisecond
 	handshakeBound = time.Second
 )
 
-func networkDaemon(t *testing.T) *testd.Daemon {
-	t.Helper()
-	return daemon(t, "--connect-timeout="+connectBound.String(), "--handshake-timeout="+handshakeBound.String())
-}
+var networkBounds = session.Timeouts{Connect: connectBound, Handshake: handshakeBound}
 
 // What cannot be connected to is a connect error that names the address, or a
 // timeout when its bound is over.
 func TestBadAddressesToConnectTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := networkDaemon(t)
 	dead := testd.Port(t)
-	for _, c := range []struct {
-		name  string
-		host  string
-		port  int
-		kinds []client.Kind
-		errno string
-		says  []string
-	}{
-		// A resolver may say that there is no such name, or not answer in time.
-		{"a name that does not exist", "no-such-host.invalid", 443, []client.Kind{client.KindConnect, client.KindTimeout}, "", []string{"no-such-host.invalid:443"}},
-		{"a port on which nobody listens", "127.0.0.1", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("127.0.0.1:", dead), "refused"}},
-		{"a name, and a port on which nobody listens", "localhost", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("localhost:", dead), "refused"}},
-		{"a server that does not answer", "127.0.0.1", deafPort(t), []client.Kind{client.KindTimeout}, "", []string{"127.0.0.1:", connectBound.String()}},
-		{"a name with a blank", "local host", 443, []client.Kind{client.KindConnect}, "", []string{"local host"}},
-		{"a name that is too long", strings.Repeat("a", 250) + ".test", 443, []client.Kind{client.KindConnect}, "", nil},
-		{"a label that is too long", strings.Repeat("a", 64) + ".test", 443, []client.Kind{client.KindConnect}, "", []string{"aaa.test"}},
-		{"an empty label", "a..test", 443, []client.Kind{client.KindConnect}, "", []string{"a..test"}},
-		{"no IPv4 address", "999.1.1.1", 443, []client.Kind{client.KindConnect, client.KindTimeout}, "", []string{"999.1.1.1"}},
-		{"half an IPv6 address", "[::1", 443, []client.Kind{client.KindConnect}, "", []string{"[::1"}},
-		{"a name with its port", "localhost:443", 443, []client.Kind{client.KindConnect}, "", []string{"localhost:443"}},
-		{"a URL", "https://localhost/", 443, []client.Kind{client.KindConnect}, "", []string{"https://localhost/"}},
-		{"a name with a line feed", "local\nhost", 443, []client.Kind{client.KindConnect}, "", nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			p := newPatient(t, d, w)
-			begun := time.Now()
-			_, err := p.s.NewClient(p.ctx, c.host, c.port)
-			took := time.Since(begun)
-			w := want{kind: c.kinds[0], op: "tls.NewClient", errno: c.errno, says: c.says}
-			if e := failure(err); e != nil && len(c.kinds) > 1 && e.Kind == c.kinds[1] {
-				w.kind = c.kinds[1]
-			}
-			e := p.refused(t, err, w)
-			if e != nil && strings.ContainsAny(e.Message, "\n\r") {
-				t.Errorf("%q has a line feed", e.Message)
-			}
-			if took > connectBound+patience/2 {
-				t.Errorf("it took %v, with a bound of %v", took, connectBound)
-			}
-			if testing.Verbose() {
-				t.Log(err)
-			}
-		})
-	}
+	atEachLevel(t, networkBounds, func(t *testing.T, e us) {
+		for _, c := range []struct {
+			name  string
+			host  string
+			port  int
+			kinds []client.Kind
+			errno string
+			says  []string
+		}{
+			// A resolver may say that there is no such name, or not answer in time.
+			{"a name that does not exist", "no-such-host.invalid", 443, []client.Kind{client.KindConnect, client.KindTimeout}, "", []string{"no-such-host.invalid:443"}},
+			{"a port on which nobody listens", "127.0.0.1", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("127.0.0.1:", dead), "refused"}},
+			{"a name, and a port on which nobody listens", "localhost", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("localhost:", dead), "refused"}},
+			{"a server that does not answer", "127.0.0.1", deafPort(t), []client.Kind{client.KindTimeout}, "", []string{"127.0.0.1:", connectBound.String()}},
+			{"a name with a blank", "local host", 443, []client.Kind{client.KindConnect}, "", []string{"local host"}},
+			{"a name that is too long", strings.Repeat("a", 250) + ".test", 443, []client.Kind{client.KindConnect}, "", nil},
+			{"a label that is too long", strings.Repeat("a", 64) + ".test", 443, []client.Kind{client.KindConnect}, "", []string{"aaa.test"}},
+			{"an empty label", "a..test", 443, []client.Kind{client.KindConnect}, "", []string{"a..test"}},
+			{"no IPv4 address", "999.1.1.1", 443, []client.Kind{client.KindConnect, client.KindTimeout}, "", []string{"999.1.1.1"}},
+			{"half an IPv6 address", "[::1", 443, []client.Kind{client.KindConnect}, "", []string{"[::1"}},
+			{"a name with its port", "localhost:443", 443, []client.Kind{client.KindConnect}, "", []string{"localhost:443"}},
+			{"a URL", "https://localhost/", 443, []client.Kind{client.KindConnect}, "", []string{"https://localhost/"}},
+			{"a name with a line feed", "local\nhost", 443, []client.Kind{client.KindConnect}, "", nil},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				p := newPatient(t, e, w)
+				begun := time.Now()
+				_, err := p.s.NewClient(p.ctx, c.host, c.port)
+				took := time.Since(begun)
+				w := want{kind: c.kinds[0], op: "tls.NewClient", errno: c.errno, says: c.says}
+				if len(c.kinds) > 1 && isKind(err, c.kinds[1]) {
+					w.kind = c.kinds[1]
+				}
+				p.refused(t, err, w)
+				if err != nil && strings.ContainsAny(err.Error(), "\n\r") {
+					t.Errorf("%q has a line feed", err)
+				}
+				if took > connectBound+patience/2 {
+					t.Errorf("it took %v, with a bound of %v", took, connectBound)
+				}
+				if testing.Verbose() {
+					t.Log(err)
+				}
+			})
+		}
+	})
 }
 
 // deafPort is a port of 127.0.0.1 whose listener's queue is full: the kernel drops what comes.
@@ -108,114 +108,116 @@ func deafPort(t *testing.T) int {
 func TestBadServers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := networkDaemon(t)
-	for _, c := range []struct {
-		name  string
-		act   func(*net.TCPConn)
-		kind  client.Kind
-		errno string
-		says  []string
-	}{
-		{"speaks HTTP", func(c *net.TCPConn) {
-			io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-			io.Copy(io.Discard, c)
-		}, client.KindHandshake, "", []string{"TLS"}},
-		{"speaks SMTP", func(c *net.TCPConn) { io.WriteString(c, "220 mail.test ESMTP\r\n"); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"TLS"}},
-		{"sends zeros", func(c *net.TCPConn) { c.Write(make([]byte, 1000)); io.Copy(io.Discard, c) }, client.KindHandshake, "", nil},
-		// It reads to the end: the kernel resets a connection that is closed with data unread.
-		{"hangs up at once", func(c *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"closed"}},
-		{"hangs up after the first message", func(c *net.TCPConn) {
-			io.ReadFull(c, make([]byte, 100))
-			c.CloseWrite()
-			io.Copy(io.Discard, c)
-		}, client.KindHandshake, "", []string{"closed"}},
-		{"resets", func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 100)); c.SetLinger(0) }, client.KindHandshake, "ECONNRESET", []string{"reset"}},
-		{"refuses by an alert", func(c *net.TCPConn) {
-			c.Write([]byte{21, 3, 3, 0, 2, 2, 40}) // handshake_failure, RFC 8446 section 6
-			io.Copy(io.Discard, c)
-		}, client.KindHandshake, "", []string{"alert", "handshake_failure"}},
-		{"says nothing", func(c *net.TCPConn) { io.Copy(io.Discard, c) }, client.KindTimeout, "", []string{handshakeBound.String()}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			p := newPatient(t, d, w)
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			must(t, err)
-			acted := make(chan bool)
-			go func() {
-				defer close(acted)
-				conn, err := l.Accept()
-				if err != nil {
-					return
+	atEachLevel(t, networkBounds, func(t *testing.T, e us) {
+		for _, c := range []struct {
+			name  string
+			act   func(*net.TCPConn)
+			kind  client.Kind
+			errno string
+			says  []string
+		}{
+			{"speaks HTTP", func(c *net.TCPConn) {
+				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+				io.Copy(io.Discard, c)
+			}, client.KindHandshake, "", []string{"TLS"}},
+			{"speaks SMTP", func(c *net.TCPConn) { io.WriteString(c, "220 mail.test ESMTP\r\n"); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"TLS"}},
+			{"sends zeros", func(c *net.TCPConn) { c.Write(make([]byte, 1000)); io.Copy(io.Discard, c) }, client.KindHandshake, "", nil},
+			// It reads to the end: the kernel resets a connection that is closed with data unread.
+			{"hangs up at once", func(c *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"closed"}},
+			{"hangs up after the first message", func(c *net.TCPConn) {
+				io.ReadFull(c, make([]byte, 100))
+				c.CloseWrite()
+				io.Copy(io.Discard, c)
+			}, client.KindHandshake, "", []string{"closed"}},
+			{"resets", func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 100)); c.SetLinger(0) }, client.KindHandshake, "ECONNRESET", []string{"reset"}},
+			{"refuses by an alert", func(c *net.TCPConn) {
+				c.Write([]byte{21, 3, 3, 0, 2, 2, 40}) // handshake_failure, RFC 8446 section 6
+				io.Copy(io.Discard, c)
+			}, client.KindHandshake, "", []string{"alert", "handshake_failure"}},
+			{"says nothing", func(c *net.TCPConn) { io.Copy(io.Discard, c) }, client.KindTimeout, "", []string{handshakeBound.String()}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				p := newPatient(t, e, w)
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				must(t, err)
+				acted := make(chan bool)
+				go func() {
+					defer close(acted)
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					defer conn.Close()
+					conn.SetDeadline(time.Now().Add(patience))
+					c.act(conn.(*net.TCPConn))
+				}()
+				h, err := p.s.NewClient(p.ctx, "127.0.0.1", l.Addr().(*net.TCPAddr).Port)
+				must(t, err)
+				begun := time.Now()
+				err = p.s.Handshake(p.ctx, h)
+				took := time.Since(begun)
+				p.refused(t, err, want{kind: c.kind, op: "tls.Handshake", handle: int(h), errno: c.errno, says: c.says})
+				if c.kind == client.KindTimeout && (took < handshakeBound || took > handshakeBound+patience/2) {
+					t.Errorf("it took %v, with a bound of %v", took, handshakeBound)
 				}
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(patience))
-				c.act(conn.(*net.TCPConn))
-			}()
-			h, err := p.s.NewClient(p.ctx, "127.0.0.1", l.Addr().(*net.TCPAddr).Port)
-			must(t, err)
-			begun := time.Now()
-			err = p.s.Handshake(p.ctx, h)
-			took := time.Since(begun)
-			p.refused(t, err, want{kind: c.kind, op: "tls.Handshake", handle: int(h), errno: c.errno, says: c.says})
-			if c.kind == client.KindTimeout && (took < handshakeBound || took > handshakeBound+patience/2) {
-				t.Errorf("it took %v, with a bound of %v", took, handshakeBound)
-			}
-			if e := failure(p.s.Handshake(p.ctx, h)); e == nil || e.Kind != client.KindState {
-				t.Errorf("a second tls.Handshake: %v; want kind state", e)
-			}
-			must(t, p.s.CloseConn(p.ctx, h))
-			l.Close()
-			<-acted
-			if testing.Verbose() {
-				t.Log(err)
-			}
-		})
-	}
+				if err := p.s.Handshake(p.ctx, h); !isKind(err, client.KindState) {
+					t.Errorf("a second tls.Handshake: %v; want kind state", err)
+				}
+				must(t, p.s.CloseConn(p.ctx, h))
+				l.Close()
+				<-acted
+				if testing.Verbose() {
+					t.Log(err)
+				}
+			})
+		}
+	})
 }
 
 // An address that cannot be listened on is a connect error; the context can be used for another.
 func TestBadAddressesToListenOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := networkDaemon(t)
-	p := newPatient(t, d, w)
-	taken := goEndpoint{}.listen(t, listenOptions{cert: w.cert}).port()
-	other := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert}).(*tlsdListener).p
-	h, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
-	must(t, err)
-	for _, c := range []struct {
-		name  string
-		host  string
-		port  int
-		errno string
-	}{
-		{"of another machine", "192.0.2.1", 4433, "EADDRNOTAVAIL"},
-		{"that somebody else uses", "127.0.0.1", taken, "EADDRINUSE"},
-		{"that another session uses", "127.0.0.1", other, "EADDRINUSE"},
-		{"with a name that does not exist", "no-such-host.invalid", 4433, ""},
-		{"that is none", "127.0.0.1.1", 4433, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			_, err := p.s.Accept(p.ctx, h, c.host, c.port)
-			w := want{kind: client.KindConnect, op: "tls.Accept", handle: int(h), errno: c.errno, says: []string{fmt.Sprintf("%s:%d", c.host, c.port)}}
-			if e := failure(err); e != nil && e.Kind == client.KindTimeout && c.errno == "" {
-				w.kind = client.KindTimeout // the resolver does not answer
-			}
-			p.refused(t, err, w)
-			if testing.Verbose() {
-				t.Log(err)
-			}
-		})
-	}
-	t.Run("and then one that is free", func(t *testing.T) {
-		l := &tlsdListener{p.ctx, p.s, h, testd.Port(t)}
-		accepted := accepting(t, l)
-		testd.AwaitListener(t, l.p)
-		c, err := goEndpoint{}.dial(t, address{"localhost", l.p}, dialOptions{ca: w.ca.File})
+	atEachLevel(t, networkBounds, func(t *testing.T, e us) {
+		p := newPatient(t, e, w)
+		taken := goEndpoint{}.listen(t, listenOptions{cert: w.cert}).port()
+		other := e.server(t, listenOptions{cert: w.cert}).Port
+		h, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
 		must(t, err)
-		a := <-accepted
-		must(t, a.err)
-		greet(t, goEndpoint{}, tlsdEndpoint{}, c, a.stream)
+		for _, c := range []struct {
+			name  string
+			host  string
+			port  int
+			errno string
+		}{
+			{"of another machine", "192.0.2.1", 4433, "EADDRNOTAVAIL"},
+			{"that somebody else uses", "127.0.0.1", taken, "EADDRINUSE"},
+			{"that another session uses", "127.0.0.1", other, "EADDRINUSE"},
+			{"with a name that does not exist", "no-such-host.invalid", 4433, ""},
+			{"that is none", "127.0.0.1.1", 4433, ""},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				_, err := p.s.Accept(p.ctx, h, c.host, c.port)
+				w := want{kind: client.KindConnect, op: "tls.Accept", handle: int(h), errno: c.errno, says: []string{fmt.Sprintf("%s:%d", c.host, c.port)}}
+				if isKind(err, client.KindTimeout) && c.errno == "" {
+					w.kind = client.KindTimeout // the resolver does not answer
+				}
+				p.refused(t, err, w)
+				if testing.Verbose() {
+					t.Log(err)
+				}
+			})
+		}
+		t.Run("and then one that is free", func(t *testing.T) {
+			l := ourListener{&ours.Listener{TB: t, Ctx: p.ctx, S: p.s, H: h, Port: testd.Port(t)}}
+			accepted := accepting(t, l)
+			testd.AwaitListener(t, l.Port)
+			c, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
+			must(t, err)
+			a := <-accepted
+			must(t, a.err)
+			greet(t, goEndpoint{}, e, c, a.stream)
+		})
 	})
 }

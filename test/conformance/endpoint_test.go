@@ -8,9 +8,10 @@ import (
 	"testing"
 
 	"tlsd/internal/testcert"
+	"tlsd/session"
 )
 
-// An endpoint is one of the three that speak TLS with one another.
+// An endpoint is one of those that speak TLS with one another: we, at one of our levels, crypto/tls, and openssl.
 type endpoint interface {
 	String() string
 	// dial connects to an address and does the handshake.
@@ -67,9 +68,12 @@ const (
 	noticeCut  ability = "tell a cut connection from one that ended"
 	noticeRST  ability = "tell a reset connection from one that was cut"
 	oneVersion ability = "offer one TLS version only"
-	takeTLS11  ability = "speak TLS 1.1 with a peer that can no better (tlsd is asked to, and has to refuse)"
+	takeTLS11  ability = "speak TLS 1.1 with a peer that can no better (we are asked to, and have to refuse)"
 	shakeAhead ability = "do handshakes while nobody accepts"
 	many       ability = "serve many clients on one listener"
+	tellKind   ability = "tell the kind of an error and its detail, besides its text"
+	relative   ability = "pass a relative path on"
+	setEnv     ability = "be started with an environment of the test's"
 )
 
 type role string
@@ -89,10 +93,15 @@ var unable = []struct {
 	why      string
 	old      bool // only of OpenSSL 1.1.1
 }{
-	{"tlsd", asBoth, halfClose, "the plugin's interface has no such call: tls.Close frees the handle", false},
-	{"tlsd", asBoth, cut, "tls.Close always sends close_notify", false},
-	{"tlsd", asBoth, reset, "tls.Close always sends close_notify", false},
-	{"tlsd", asBoth, oneVersion, "it offers all that are safe, and has no setting", false},
+	{ourName, asBoth, halfClose, "the plugin's interface has no such call: tls.Close frees the handle", false},
+	{ourName, asBoth, cut, "tls.Close always sends close_notify", false},
+	{ourName, asBoth, reset, "tls.Close always sends close_notify", false},
+	{ourName, asBoth, oneVersion, "it offers all that are safe, and has no setting", false},
+	{"in process", asBoth, setEnv, "its environment is that of all tests", false},
+	{"daemon", asBoth, relative, "rpc/client makes paths absolute; what the wire says to one is tested with other bad parameters", false},
+	{"plugin", asBoth, sendAtOnce, "its Writes run ahead, but in the strict mode", false},
+	{"plugin", asBoth, tellKind, "its interface gives the text of an error only: tls_LastError", false},
+	{"plugin", asBoth, relative, "it makes paths absolute, from its host's working directory", false},
 	{"crypto/tls", asBoth, noticeCut, "a cut between two records is io.EOF to it", false},
 	{"openssl", asServer, endFirst, "s_server closes the socket without close_notify at its end of input", false},
 	{"openssl", asBoth, halfClose, "s_client and s_server leave when their input ends", false},
@@ -107,10 +116,14 @@ var unable = []struct {
 	{"openssl", asServer, many, "the tests give s_server one client: all of them would share its output", false},
 }
 
+// ourName is our side in that table, at all levels; else an endpoint's own name stands there.
+const ourName = "ours"
+
 // cannot says why an endpoint cannot do something, or returns "".
 func cannot(e endpoint, r role, a ability) string {
 	for _, u := range unable {
-		if u.endpoint == e.String() && u.what == a && (u.role == r || u.role == asBoth) && (!u.old || opensslIsOld()) {
+		named := u.endpoint == e.String() || u.endpoint == ourName && isOurs(e)
+		if named && u.what == a && (u.role == r || u.role == asBoth) && (!u.old || opensslIsOld()) {
 			return u.why
 		}
 	}
@@ -120,6 +133,7 @@ func cannot(e endpoint, r role, a ability) string {
 // needs says what a test needs of the two sides.
 type needs struct {
 	client, server []ability
+	strictWrites   bool // of ours: an error is that of its own Write
 }
 
 func (n needs) leftOut(cl, sv endpoint) string {
@@ -136,30 +150,41 @@ func (n needs) leftOut(cl, sv endpoint) string {
 	return ""
 }
 
-// overPairs runs a body over all pairs, at the same time.
+// overPairs runs a body over all pairs, at the same time: at each of our levels those with us, once those without.
 func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) {
 	t.Helper()
-	d := daemon(t)
-	all := []endpoint{tlsdEndpoint{d}, goEndpoint{}, opensslEndpoint{}}
-	ours := 0
-	for _, cl := range all {
-		for _, sv := range all {
-			name := cl.String() + "→" + sv.String()
-			if why := n.leftOut(cl, sv); why != "" {
-				t.Logf("left out: %s: %s", name, why)
-				continue
-			}
-			if cl == all[0] || sv == all[0] {
-				ours++
-			}
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				body(t, cl, sv)
-			})
+	run := func(cl, sv endpoint) bool {
+		name := cl.String() + "→" + sv.String()
+		if why := n.leftOut(cl, sv); why != "" {
+			t.Logf("left out: %s: %s", name, why)
+			return false
+		}
+		return t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			body(t, cl, sv)
+		})
+	}
+	others := []endpoint{goEndpoint{}, opensslEndpoint{}}
+	for _, l := range levels(t, session.Timeouts{}) {
+		if n.strictWrites {
+			l = l.strict()
+		}
+		ran := run(l, l)
+		for _, other := range others {
+			as, bs := run(l, other), run(other, l)
+			ran = ran || as || bs
+		}
+		if !ran {
+			t.Errorf("no pair with us, %s, is left: the test is none", l)
 		}
 	}
-	if ours == 0 {
-		t.Error("no pair with tlsd is left: the test is none")
+	if level != "" && level != daemonLevel {
+		return // they are in the daemon's run
+	}
+	for _, cl := range others {
+		for _, sv := range others {
+			run(cl, sv)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/ours"
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
 	"tlsd/rpc/wire"
@@ -111,6 +112,7 @@ func silent(t *testing.T) int {
 // TestLimits: each limit that a flag of tlsd sets, at the limit, one over it, and, where something can be given back, below it again.
 func TestLimits(t *testing.T) {
 	t.Parallel()
+	aboutTheDaemon(t)
 	for _, c := range []struct {
 		flag, value string
 		test        func(t *testing.T, d *testd.Daemon)
@@ -212,7 +214,7 @@ func sessions(flag string) func(*testing.T, *testd.Daemon) {
 // pending has two clients finish their handshake; a third, for which there is no place, only when one of them has been claimed.
 func pending(t *testing.T, d *testd.Daemon) {
 	w := newWorld(t)
-	ln := tlsdEndpoint{d}.listen(t, listenOptions{cert: w.cert})
+	ln := us{ours.Daemon{D: d}}.listen(t, listenOptions{cert: w.cert})
 	dial := func() *tls.Conn {
 		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ln.port()))
 		if err != nil {

@@ -1,10 +1,12 @@
-// Package conformance holds tlsd against the world: one body of tests runs over every
-// pair of client and server among tlsd, Go's crypto/tls and OpenSSL's command
+// Package conformance holds our side of TLS against the world: one body of tests runs over every
+// pair of client and server among ours, Go's crypto/tls and OpenSSL's command
 // line (s_client, s_server), and the error table of the protocol is tried with bad input.
 //
-// tlsd is the real daemon, a process with the system's libssl, driven through
-// its socket. A pair without tlsd proves the body itself. What a pair cannot do, because
-// one of the two has no way to, stands with the reason in the table unable, and nowhere else.
+// Our side is tried at three levels (internal/ours): in process, through the daemon, which is the real one, a process that is driven
+// through its socket, and through the plugin in a host in C. All of them drive the machine's libssl, or another that make libssl-matrix has for
+// them. TLSD_TEST_LEVEL names one of them; then the tests run at that one only. A pair without us proves the body itself.
+// What an endpoint cannot do, at whatever level, stands with the reason in the table unable, and nowhere else; and tests of what
+// only a daemon has, its flags and its wire, say so.
 //
 // Peers listen on loopback. Keys and certificates are made when tests run.
 package conformance
@@ -19,12 +21,12 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
-	"tlsd/rpc/client"
 )
 
-func TestMain(m *testing.M) { testd.Main(m) }
+func TestMain(m *testing.M) { testd.Main(m, ours.NothingLeft) }
 
 // patience bounds every wait of a test. Nothing is expected to take nearly as long,
 // but on a machine that has other things to do.
@@ -159,16 +161,4 @@ func bounded(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// session opens a session that trusts ca, or the system's store if it is nil.
-func session(t *testing.T, d *testd.Daemon, ca *testcert.CA) *client.Client {
-	t.Helper()
-	c := d.Dial(t)
-	if ca != nil {
-		if err := c.SetCaBundle(bounded(t), ca.File); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return c
 }

@@ -12,6 +12,7 @@ import (
 
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
+	"tlsd/session"
 )
 
 // runTool runs a program to its end, with its input closed, and gives its output and exit state.
@@ -25,7 +26,7 @@ func runTool(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// httpServer answers one request of HTTP/1.1 on each connection of a tlsd listener with its
+// httpServer answers one request of HTTP/1.1 on each connection of a listener of ours with its
 // body, and ends the connection.
 func httpServer(t *testing.T, l listener, clients int, body string) <-chan error {
 	t.Helper()
@@ -60,82 +61,87 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 	return done
 }
 
-func TestCurlGetsAPageFromTlsd(t *testing.T) {
+func TestCurlGetsOurPage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	body := strings.Repeat(marker+" a page\n", 10_000)
-	l := tlsdEndpoint{daemon(t)}.listen(t, listenOptions{cert: w.cert})
-	urls := []string{fmt.Sprintf("https://localhost:%d/a", l.port()), fmt.Sprintf("https://127.0.0.1:%d/b", l.port())}
-	done := httpServer(t, l, len(urls), body)
-	for _, url := range urls {
-		out, err := runTool(t, "curl", "--silent", "--show-error", "--fail", "--cacert", w.ca.File, url)
-		if err != nil || out != body {
-			t.Errorf("curl %s: %v, %d bytes of %d:\n%.300s", url, err, len(out), len(body), out)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		body := strings.Repeat(marker+" a page\n", 10_000)
+		l := e.listen(t, listenOptions{cert: w.cert})
+		urls := []string{fmt.Sprintf("https://localhost:%d/a", l.port()), fmt.Sprintf("https://127.0.0.1:%d/b", l.port())}
+		done := httpServer(t, l, len(urls), body)
+		for _, url := range urls {
+			out, err := runTool(t, "curl", "--silent", "--show-error", "--fail", "--cacert", w.ca.File, url)
+			if err != nil || out != body {
+				t.Errorf("curl %s: %v, %d bytes of %d:\n%.300s", url, err, len(out), len(body), out)
+			}
 		}
-	}
-	if err := <-done; err != nil {
-		t.Errorf("the server: %v", err)
-	}
-	// curl turns away from the same server if it does not trust the authority.
-	refused := accepting(t, l)
-	out, err := runTool(t, "curl", "--silent", "--show-error", "--cacert", w.other.File, urls[0])
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 60 { // CURLE_PEER_FAILED_VERIFICATION
-		t.Errorf("curl without the authority: %v, want exit status 60\n%s", err, out)
-	}
-	// Its alert meets the Accept. A curl that looks at the certificate only after the
-	// handshake just goes, and then the first Read fails; in no case there is a request.
-	a := <-refused
-	if a.err == nil {
-		n, err := a.stream.Read(make([]byte, 100))
-		if e := failure(err); n != 0 || e == nil || e.Kind != client.KindIO {
-			t.Errorf("Read from a curl that has turned away: %d bytes, %v; want kind io", n, err)
+		if err := <-done; err != nil {
+			t.Errorf("the server: %v", err)
 		}
-	} else if e := failure(a.err); e == nil || e.Kind != client.KindHandshake || !mentions(e, "alert") {
-		t.Errorf("the Accept of it: %v; want to read of an alert", a.err)
-	}
+		// curl turns away from the same server if it does not trust the authority.
+		refused := accepting(t, l)
+		out, err := runTool(t, "curl", "--silent", "--show-error", "--cacert", w.other.File, urls[0])
+		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 60 { // CURLE_PEER_FAILED_VERIFICATION
+			t.Errorf("curl without the authority: %v, want exit status 60\n%s", err, out)
+		}
+		// Its alert meets the Accept. A curl that looks at the certificate only after the
+		// handshake just goes, and then the first Read fails; in no case there is a request.
+		a := <-refused
+		if a.err == nil {
+			n, err := a.stream.Read(make([]byte, 100))
+			if n != 0 || !isKind(err, client.KindIO) {
+				t.Errorf("Read from a curl that has turned away: %d bytes, %v; want kind io", n, err)
+			}
+		} else if !isKind(a.err, client.KindHandshake) || !mentions(failure(a.err), "alert") {
+			t.Errorf("the Accept of it: %v; want to read of an alert", a.err)
+		}
+	})
 }
 
-func TestSClientVerifiesTlsd(t *testing.T) {
+func TestSClientVerifiesUs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	cert := secret(w.ca.Intermediate(t, "Between").Issue(t, localhost))
-	l := tlsdEndpoint{daemon(t)}.listen(t, listenOptions{cert: cert})
-	accepted := accepting(t, l)
-	out, err := runTool(t, "openssl", "s_client", "-connect", "127.0.0.1:"+strconv.Itoa(l.port()),
-		"-servername", "localhost", "-verify_hostname", "localhost", "-CAfile", w.ca.File, "-showcerts")
-	if err != nil || !strings.Contains(out, "Verify return code: 0 (ok)") {
-		t.Errorf("s_client: %v; want verify return code 0:\n%s", err, out)
-	}
-	if n := strings.Count(out, "BEGIN CERTIFICATE"); n != 2 {
-		t.Errorf("s_client was shown %d certificates, want the server's and the intermediate's", n)
-	}
-	if a := <-accepted; a.err != nil {
-		t.Error(a.err)
-	} else {
-		expectEnd(t, tlsdEndpoint{}, a.stream)
-	}
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		cert := secret(w.ca.Intermediate(t, "Between").Issue(t, localhost))
+		l := e.listen(t, listenOptions{cert: cert})
+		accepted := accepting(t, l)
+		out, err := runTool(t, "openssl", "s_client", "-connect", "127.0.0.1:"+strconv.Itoa(l.port()),
+			"-servername", "localhost", "-verify_hostname", "localhost", "-CAfile", w.ca.File, "-showcerts")
+		if err != nil || !strings.Contains(out, "Verify return code: 0 (ok)") {
+			t.Errorf("s_client: %v; want verify return code 0:\n%s", err, out)
+		}
+		if n := strings.Count(out, "BEGIN CERTIFICATE"); n != 2 {
+			t.Errorf("s_client was shown %d certificates, want the server's and the intermediate's", n)
+		}
+		if a := <-accepted; a.err != nil {
+			t.Error(a.err)
+		} else {
+			expectEnd(t, e, a.stream)
+		}
+	})
 }
 
-func TestTlsdGetsThePageOfSServer(t *testing.T) {
+func TestWeGetThePageOfSServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t)
-	port := testd.Port(t)
-	startOpenssl(t, []string{"s_server", "-www", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-cert", w.cert.CertFile, "-key", w.cert.KeyFile})
-	testd.AwaitListener(t, port)
-	s, err := tlsdEndpoint{d}.dial(t, address{"localhost", port}, dialOptions{ca: w.ca.File})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := write(s, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	page, err := io.ReadAll(s) // to the clean end, which it would be an error to miss
-	if e := failure(err); opensslIsOld() && e != nil && e.Kind == client.KindIO && mentions(e, "without close_notify") {
-		err = nil // that of 1.1.1 does cut the connection
-	}
-	if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) || !bytes.Contains(page, []byte("</pre>")) || !bytes.Contains(page, []byte("TLSv1.3")) {
-		t.Errorf("%v; the page:\n%s", err, page)
-	}
-	closeStream(t, tlsdEndpoint{}, s)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		port := testd.Port(t)
+		startOpenssl(t, []string{"s_server", "-www", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-cert", w.cert.CertFile, "-key", w.cert.KeyFile})
+		testd.AwaitListener(t, port)
+		s, err := e.dial(t, address{"localhost", port}, dialOptions{ca: w.ca.File})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := write(s, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		page, err := io.ReadAll(s) // to the clean end, which it would be an error to miss
+		if opensslIsOld() && isKind(err, client.KindIO) && mentions(failure(err), "without close_notify") {
+			err = nil // that of 1.1.1 does cut the connection
+		}
+		if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) || !bytes.Contains(page, []byte("</pre>")) || !bytes.Contains(page, []byte("TLSv1.3")) {
+			t.Errorf("%v; the page:\n%s", err, page)
+		}
+		closeStream(t, e, s)
+	})
 }

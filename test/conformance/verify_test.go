@@ -15,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
+	"tlsd/session"
 )
 
 // X509_V_ERR numbers, openssl-verification-options(1).
@@ -125,11 +127,11 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	if a.err == nil {
 		t.Errorf("the client has refused, and %s as the server noticed nothing", sv)
 	}
-	if sv.String() != "tlsd" {
+	if !isOurs(sv) {
 		return
 	}
-	if e := failure(a.err); e == nil || e.Kind != client.KindHandshake || !mentions(e, "alert") {
-		t.Errorf("the client has refused, and tlsd's Accept says %v; want kind handshake, and to read of an alert", a.err)
+	if !isKind(a.err, client.KindHandshake) || !mentions(failure(a.err), "alert") {
+		t.Errorf("the client has refused, and our Accept says %v; want kind handshake, and to read of an alert", a.err)
 	}
 	// The same context serves the next client.
 	accepted = accepting(t, l)
@@ -171,12 +173,15 @@ func judgementOf(code int) string {
 	return fmt.Sprintf("verify code %d", code)
 }
 
-var opensslVerdict = regexp.MustCompile(`verify error:num=(\d+):`)
+var (
+	opensslVerdict = regexp.MustCompile(`verify error:num=(\d+):`)
+	ourVerdict     = regexp.MustCompile(`certificate verify failed: .* \((\d+)\) at depth `)
+)
 
 // judgement reads what a client has to say from its error.
 func judgement(err error) string {
 	var (
-		ours    *client.Error
+		own     *client.Error
 		cli     *opensslError
 		invalid x509.CertificateInvalidError
 		unknown x509.UnknownAuthorityError
@@ -185,8 +190,13 @@ func judgement(err error) string {
 	switch {
 	case err == nil:
 		return isFine
-	case errors.As(err, &ours) && ours.Kind == client.KindVerify && ours.Data.Verify != nil:
-		return judgementOf(ours.Data.Verify.Code)
+	case errors.As(err, &own) && own.Kind == client.KindVerify && own.Data.Verify != nil:
+		return judgementOf(own.Data.Verify.Code)
+	case errors.As(err, &own) && !tells(own):
+		if m := ourVerdict.FindStringSubmatch(own.Message); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			return judgementOf(n)
+		}
 	case errors.As(err, &cli):
 		if m := opensslVerdict.FindStringSubmatch(cli.text); m != nil {
 			n, _ := strconv.Atoi(m[1])
@@ -202,71 +212,77 @@ func judgement(err error) string {
 	return fmt.Sprintf("some other error: %v", err)
 }
 
-// The error of tlsd says which certificate was refused and why, in words and in
+// Our error says which certificate was refused and why, in words and in
 // numbers, and what was trusted; SetInsecureSkipVerify turns all of that off, and on again.
 func TestARefusedCertificateIsExplained(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t)
-	for _, c := range certificates {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			cert := c.cert(t, w)
-			l := goEndpoint{}.listen(t, listenOptions{cert: cert})
-			ctx, s := bounded(t), session(t, d, w.ca)
-			shake := func(skip ...bool) error {
-				t.Helper()
-				accepted := accepting(t, l)
-				h, err := s.NewClient(ctx, c.wanted(), l.port())
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, on := range skip {
-					if err := s.SetInsecureSkipVerify(ctx, h, on); err != nil {
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		for _, c := range certificates {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				cert := c.cert(t, w)
+				l := goEndpoint{}.listen(t, listenOptions{cert: cert})
+				ctx, s := bounded(t), e.open(t, w.ca.File)
+				shake := func(skip ...bool) error {
+					t.Helper()
+					accepted := accepting(t, l)
+					h, err := s.NewClient(ctx, c.wanted(), l.port())
+					if err != nil {
 						t.Fatal(err)
 					}
-				}
-				err = s.Handshake(ctx, h)
-				a := <-accepted
-				if err == nil && a.err == nil {
-					greet(t, tlsdEndpoint{}, goEndpoint{}, &tlsdStream{t, ctx, s, h}, a.stream)
-				}
-				return err
-			}
-			check := func(err error) {
-				t.Helper()
-				if c.code == 0 {
-					if err != nil {
-						t.Error(err)
+					for _, on := range skip {
+						if err := s.SetInsecureSkipVerify(ctx, h, on); err != nil {
+							t.Fatal(err)
+						}
 					}
-					return
+					err = s.Handshake(ctx, h)
+					a := <-accepted
+					if err == nil && a.err == nil {
+						greet(t, e, goEndpoint{}, ourStream{&ours.Stream{TB: t, Ctx: ctx, S: s, H: h}}, a.stream)
+					}
+					return err
 				}
-				e := failure(err)
-				if e == nil || e.Kind != client.KindVerify || e.Data.Verify == nil {
-					t.Fatalf("%v; want kind verify, with detail", err)
+				check := func(err error) {
+					t.Helper()
+					if c.code == 0 {
+						if err != nil {
+							t.Error(err)
+						}
+						return
+					}
+					e := failure(err)
+					if !isKind(err, client.KindVerify) {
+						t.Fatalf("%v; want kind verify", err)
+					}
+					if !mentions(e, "tls.Handshake", fmt.Sprintf("(%d) at depth %d", c.code, c.depth), c.subject, w.ca.File) {
+						t.Errorf("%q; want to read of code %d at depth %d, of %s, and of the store %s", e.Message, c.code, c.depth, c.subject, w.ca.File)
+					}
+					if tells(e) {
+						v := e.Data.Verify
+						if v == nil || v.Code != c.code || v.Depth != c.depth || v.Subject != c.subject || v.Reason == "" || !strings.Contains(v.Store, w.ca.File) {
+							t.Fatalf("detail %+v; want code %d, depth %d, subject %s, a reason, and the store %s", v, c.code, c.depth, c.subject, w.ca.File)
+						}
+						if !mentions(e, v.Reason, v.Store) {
+							t.Errorf("%q; want to read the detail: %+v", e.Message, *v)
+						}
+					}
+					if (c.code == wrongName || c.code == wrongAddress) && !mentions(e, c.wanted()) {
+						t.Errorf("%q; want to read whom the certificate is not for: %s", e.Message, c.wanted())
+					}
+					if last, err := s.LastError(ctx); err != nil || last != e.Message {
+						t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
+					}
 				}
-				v := e.Data.Verify
-				if v.Code != c.code || v.Depth != c.depth || v.Subject != c.subject || v.Reason == "" || !strings.Contains(v.Store, w.ca.File) {
-					t.Errorf("detail %+v; want code %d, depth %d, subject %s, a reason, and the store %s", *v, c.code, c.depth, c.subject, w.ca.File)
+				check(shake())
+				if err := shake(true); err != nil {
+					t.Errorf("with verification off: %v", err)
 				}
-				if !mentions(e, "tls.Handshake", v.Reason, v.Subject, v.Store, fmt.Sprintf("depth %d", v.Depth)) {
-					t.Errorf("%q; want to read the detail: %+v", e.Message, *v)
-				}
-				if (c.code == wrongName || c.code == wrongAddress) && !mentions(e, c.wanted()) {
-					t.Errorf("%q; want to read whom the certificate is not for: %s", e.Message, c.wanted())
-				}
-				if last, err := s.LastError(ctx); err != nil || last != e.Message {
-					t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
-				}
-			}
-			check(shake())
-			if err := shake(true); err != nil {
-				t.Errorf("with verification off: %v", err)
-			}
-			check(shake(true, false))
-			check(shake()) // another connection never was affected
-		})
-	}
+				check(shake(true, false))
+				check(shake()) // another connection never was affected
+			})
+		}
+	})
 }
 
 // The subject is OpenSSL's one-line form, X509_NAME_oneline(3), which the command
@@ -274,82 +290,84 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := daemon(t)
-	for _, c := range []struct {
-		name pkix.Name
-		has  string
-	}{
-		{pkix.Name{Country: []string{"DE"}, Organization: []string{"Some Co"}, CommonName: "localhost"}, "/C=DE/O=Some Co/CN=localhost"},
-		{pkix.Name{CommonName: "a/b=c"}, "/CN=a"},
-		{pkix.Name{CommonName: "Müller"}, `/CN=M\xC3\xBCller`},
-		{pkix.Name{CommonName: strings.Repeat("x", 1000)}, strings.Repeat("x", 1000)}, // longer than any buffer
-		{pkix.Name{}, ""},
-	} {
-		cert := issue(t, w.ca, testcert.Leaf{Subject: &c.name, DNS: []string{"localhost"}})
-		out, err := exec.Command("openssl", "x509", "-in", cert.CertFile, "-noout", "-subject", "-nameopt", "compat").Output()
-		if err != nil {
-			t.Fatal(err)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		for _, c := range []struct {
+			name pkix.Name
+			has  string
+		}{
+			{pkix.Name{Country: []string{"DE"}, Organization: []string{"Some Co"}, CommonName: "localhost"}, "/C=DE/O=Some Co/CN=localhost"},
+			{pkix.Name{CommonName: "a/b=c"}, "/CN=a"},
+			{pkix.Name{CommonName: "Müller"}, `/CN=M\xC3\xBCller`},
+			{pkix.Name{CommonName: strings.Repeat("x", 1000)}, strings.Repeat("x", 1000)}, // longer than any buffer
+			{pkix.Name{}, ""},
+		} {
+			cert := issue(t, w.ca, testcert.Leaf{Subject: &c.name, DNS: []string{"localhost"}})
+			out, err := exec.Command("openssl", "x509", "-in", cert.CertFile, "-noout", "-subject", "-nameopt", "compat").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := strings.TrimSpace(strings.TrimPrefix(string(out), "subject="))
+			s, _ := connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{cert: cert})
+			if got := s.peerSubject(); got != want || !strings.Contains(got, c.has) {
+				t.Errorf("subject %q; want %q, as openssl, with %q", got, want, c.has)
+			}
 		}
-		want := strings.TrimSpace(strings.TrimPrefix(string(out), "subject="))
-		s, _ := connect(t, w, tlsdEndpoint{d}, goEndpoint{}, dialOptions{}, listenOptions{cert: cert})
-		if got := s.peerSubject(); got != want || !strings.Contains(got, c.has) {
-			t.Errorf("subject %q; want %q, as openssl, with %q", got, want, c.has)
-		}
-	}
+	})
 }
 
 // SetCaBundle holds for the clients that are opened after it, in its session; one that fails changes nothing.
 func TestTheCaBundleThatHolds(t *testing.T) {
 	t.Parallel()
 	a, b := newWorld(t), newWorld(t)
-	d := daemon(t)
-	la, lb := serve(t, a.cert), serve(t, b.cert)
-	ctx := bounded(t)
-	open := func(s *client.Client, port int) client.Handle {
-		t.Helper()
-		h, err := s.NewClient(ctx, "localhost", port)
-		if err != nil {
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		la, lb := serve(t, a.cert), serve(t, b.cert)
+		ctx := bounded(t)
+		open := func(s ours.Session, port int) client.Handle {
+			t.Helper()
+			h, err := s.NewClient(ctx, "localhost", port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return h
+		}
+		check := func(s ours.Session, h client.Handle, ok bool, store string) {
+			t.Helper()
+			err := s.Handshake(ctx, h)
+			if ok && err != nil {
+				t.Errorf("handle %d: %v; want success", h, err)
+			}
+			if !ok && (!isKind(err, client.KindVerify) || !mentions(failure(err), "trust store: "+store)) {
+				t.Errorf("handle %d: %v; want kind verify, of the store %s", h, err, store)
+			}
+		}
+		s, other := e.open(t, a.ca.File), e.open(t, b.ca.File)
+
+		before := open(s, la)
+		beforeB := open(s, lb)
+		if err := s.SetCaBundle(ctx, b.ca.File); err != nil {
 			t.Fatal(err)
 		}
-		return h
-	}
-	check := func(s *client.Client, h client.Handle, ok bool, store string) {
-		t.Helper()
-		err := s.Handshake(ctx, h)
-		if ok && err != nil {
-			t.Errorf("handle %d: %v; want success", h, err)
+		after := open(s, lb)
+		afterA := open(s, la)
+		check(s, before, true, "")              // it was opened under a
+		check(s, beforeB, false, a.ca.File)     //
+		check(s, after, true, "")               // and these under b
+		check(s, afterA, false, b.ca.File)      //
+		check(other, open(other, lb), true, "") // another session has its own
+
+		if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {
+			t.Error("a key was taken for a CA bundle")
 		}
-		if e := failure(err); !ok && (e == nil || e.Kind != client.KindVerify || e.Data.Verify == nil || !strings.Contains(e.Data.Verify.Store, store)) {
-			t.Errorf("handle %d: %v; want kind verify, of the store %s", h, err, store)
+		check(s, open(s, lb), true, "") // the old store stays
+		check(s, open(s, la), false, b.ca.File)
+
+		if err := s.SetCaBundle(ctx, a.ca.File); err != nil {
+			t.Fatal(err)
 		}
-	}
-	s, other := session(t, d, a.ca), session(t, d, b.ca)
-
-	before := open(s, la)
-	beforeB := open(s, lb)
-	if err := s.SetCaBundle(ctx, b.ca.File); err != nil {
-		t.Fatal(err)
-	}
-	after := open(s, lb)
-	afterA := open(s, la)
-	check(s, before, true, "")              // it was opened under a
-	check(s, beforeB, false, a.ca.File)     //
-	check(s, after, true, "")               // and these under b
-	check(s, afterA, false, b.ca.File)      //
-	check(other, open(other, lb), true, "") // another session has its own
-
-	if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {
-		t.Error("a key was taken for a CA bundle")
-	}
-	check(s, open(s, lb), true, "") // the old store stays
-	check(s, open(s, la), false, b.ca.File)
-
-	if err := s.SetCaBundle(ctx, a.ca.File); err != nil {
-		t.Fatal(err)
-	}
-	check(s, open(s, la), true, "")
-	check(s, open(s, lb), false, a.ca.File)
-	check(other, open(other, la), false, b.ca.File)
+		check(s, open(s, la), true, "")
+		check(s, open(s, lb), false, a.ca.File)
+		check(other, open(other, la), false, b.ca.File)
+	})
 }
 
 // serve lets clients of crypto/tls come and go, until the test ends.
@@ -380,6 +398,9 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 // Without a CA bundle the system's store holds, which OpenSSL lets the environment set.
 func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 	t.Parallel()
+	if why := cannot(us{ours.InProcess{}}, asClient, setEnv); level == (ours.InProcess{}).String() {
+		t.Skip(why)
+	}
 	w := newWorld(t)
 	for name, c := range map[string]struct {
 		env   []string
@@ -393,12 +414,17 @@ func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := daemonWith(t, testd.Options{Env: c.env})
-			_, err := tlsdEndpoint{d}.dial(t, address{"localhost", serve(t, w.cert)}, dialOptions{})
-			if c.ok && err != nil {
-				t.Error(err)
-			}
-			if e := failure(err); !c.ok && (e == nil || e.Kind != client.KindVerify || !mentions(e, c.store) || !strings.Contains(e.Data.Verify.Store, c.store)) {
-				t.Errorf("%v; want kind verify, and to read %q", err, c.store)
+			for _, l := range []us{{ours.Daemon{D: d}}, {ours.Plugin{D: d}}} {
+				if level != "" && l.String() != level {
+					continue
+				}
+				_, err := l.dial(t, address{"localhost", serve(t, w.cert)}, dialOptions{})
+				if c.ok && err != nil {
+					t.Errorf("%s: %v", l, err)
+				}
+				if !c.ok && (!isKind(err, client.KindVerify) || !mentions(failure(err), c.store)) {
+					t.Errorf("%s: %v; want kind verify, and to read %q", l, err, c.store)
+				}
 			}
 		})
 	}

@@ -48,7 +48,7 @@ func (m *matrix) buildC(v version) error {
 	}{
 		"TlsPlugin.so": {"cmd/tlsshim/plugin/*.c", []string{"-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs", "-pthread"}},
 		"domhost":      {"test/domhost/src/*.c", []string{"-ldl", "-lm"}},
-		"pipe":         {"test/peers/testdata/*.c", []string{"-Icmd/tlsshim/plugin", "-ldl", "-pthread"}},
+		"host":         {"internal/testhost/src/*.c", []string{"-Icmd/tlsshim/plugin", "-ldl", "-pthread"}},
 	} {
 		sources, err := filepath.Glob(how.sources)
 		if err != nil || len(sources) == 0 {

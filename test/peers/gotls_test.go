@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tlsd/internal/ours"
 )
 
 // cryptoTLS is Go's crypto/tls, in this process.
@@ -188,7 +190,7 @@ type curlTalk struct {
 }
 
 // serve is the exchange with a curl: its request is read, and answered.
-func (c *curlTalk) serve(us stream, answer []byte) error {
+func (c *curlTalk) serve(us *ours.Stream, answer []byte) error {
 	request, err := readRequest(us)
 	if err != nil {
 		return err
@@ -216,13 +218,13 @@ func (c *curlTalk) serve(us stream, answer []byte) error {
 }
 
 // respond answers a request of HTTP. The body ends with the connection (RFC 9112 section 6.3).
-func respond(us stream, body []byte) error {
+func respond(us *ours.Stream, body []byte) error {
 	_, err := us.Write(append([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), body...))
 	return err
 }
 
 // readRequest reads the header of a request and its body.
-func readRequest(us stream) ([]byte, error) {
+func readRequest(us *ours.Stream) ([]byte, error) {
 	var got []byte
 	for buf := make([]byte, 1<<16); ; {
 		head, body, whole := bytes.Cut(got, []byte("\r\n\r\n"))

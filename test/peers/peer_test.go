@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
 )
@@ -64,7 +65,7 @@ const (
 
 // A commander can be told to do something. Its output may have more than what it has received from then on.
 type commander interface {
-	order(command, stream) error
+	order(command, *ours.Stream) error
 }
 
 func at(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
@@ -125,7 +126,7 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 
 type opensslTalk struct{ *process }
 
-func (p opensslTalk) order(c command, _ stream) error {
+func (p opensslTalk) order(c command, _ *ours.Stream) error {
 	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c] // K: and the other shall do the same
 	_, err := p.in.Write([]byte(letter))
 	return err
@@ -219,7 +220,7 @@ func (g gnuTLS) server(t *testing.T, port int, s setting) talk {
 
 type gnuTLSTalk struct{ *process }
 
-func (p gnuTLSTalk) order(c command, _ stream) error {
+func (p gnuTLSTalk) order(c command, _ *ours.Stream) error {
 	line := map[command]string{rekey: "^rekey^\n", renegotiate: "^renegotiate^\n"}[c]
 	_, err := p.in.Write([]byte(line))
 	return err
@@ -232,7 +233,7 @@ type gnuTLSServer struct{ *process }
 func (gnuTLSServer) echoes() {}
 
 // order has to come over the connection.
-func (p gnuTLSServer) order(c command, us stream) error {
+func (p gnuTLSServer) order(c command, us *ours.Stream) error {
 	if c != renegotiate {
 		return fmt.Errorf("gnutls-serv knows no %s", c)
 	}
@@ -289,7 +290,7 @@ func (p script) server(t *testing.T, port int, s setting) talk {
 
 type scriptTalk struct{ *process }
 
-func (p scriptTalk) order(command, stream) error {
+func (p scriptTalk) order(command, *ours.Stream) error {
 	_, err := p.in.Write([]byte("R\n"))
 	return err
 }

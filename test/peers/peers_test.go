@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"tlsd/internal/ours"
 	"tlsd/internal/tap"
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
@@ -70,12 +71,12 @@ func TestPeers(t *testing.T) {
 		for _, r := range []role{asServer, asClient} {
 			for _, k := range cases {
 				for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-					via := []ours{viaClient{d}}
+					via := []ours.Level{ours.Daemon{D: d}}
 					if k.retries && r == asClient {
-						via = []ours{viaClient{picky}}
+						via = []ours.Level{ours.Daemon{D: picky}}
 					}
 					if k.plugin {
-						via = append(via, viaPlugin{d})
+						via = append(via, ours.Plugin{D: d})
 					}
 					for _, o := range via {
 						s := setting{version: v, ca: w.ca.File, cert: w.certs["ECDSA"]}
@@ -85,7 +86,7 @@ func TestPeers(t *testing.T) {
 								t.Skip(why)
 							}
 							need(t, p.tool())
-							k.run(&cell{T: t, w: w, ours: o, peer: p, role: r, setting: s})
+							k.run(&cell{T: t, w: w, level: o, peer: p, role: r, setting: s})
 						})
 					}
 				}
@@ -100,15 +101,15 @@ const bulk = 300 << 10
 // A cell is one connection of ours with a peer.
 type cell struct {
 	*testing.T
-	w    *world
-	ours ours
-	peer peer
-	role role // the peer's
+	w     *world
+	level ours.Level // ours
+	peer  peer
+	role  role // the peer's
 	setting
 
 	relay *tap.Relay
 	held  bool // hold back what comes behind the handshake
-	us    stream
+	us    *ours.Stream
 	them  talk
 }
 
@@ -131,11 +132,11 @@ func (c *cell) begin() (err error) {
 		if c.held {
 			c.relay.HoldAfterHandshake()
 		}
-		c.us, err = c.ours.dial(c.T, c.relay.Port, c.w.ca.File)
+		c.us, err = ours.Dial(bounded(c.T), c.T, c.level, "localhost", c.relay.Port, ours.Trust{CA: c.w.ca.File})
 		return err
 	}
-	l := c.ours.listen(c.T, c.cert)
-	c.relay = tap.Start(c.T, l.port())
+	l := ours.Listen(bounded(c.T), c.T, c.level, c.cert.CertFile, c.cert.KeyFile)
+	c.relay = tap.Start(c.T, l.Port)
 	if c.held {
 		c.relay.HoldAfterHandshake()
 	}
@@ -148,7 +149,7 @@ func (c *cell) begin() (err error) {
 			}
 		}
 		var err error
-		c.us, err = l.accept()
+		c.us, err = l.Accept()
 		come <- err
 	}()
 	c.them = c.peer.client(c.T, c.relay.Port, c.setting)
@@ -157,8 +158,8 @@ func (c *cell) begin() (err error) {
 
 // receiveFirst serves the first connection of a client that comes twice. Whether it says something or
 // just leaves does not matter.
-func receiveFirst(l listener) error {
-	first, err := l.accept()
+func receiveFirst(l *ours.Listener) error {
+	first, err := l.Accept()
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ func (c *cell) connect() {
 	if err := c.begin(); err != nil {
 		c.Fatal(err)
 	}
-	if v := c.us.version(); v != "TLSv"+c.setting.name() {
+	if v := c.us.Version(); v != "TLSv"+c.setting.name() {
 		c.Errorf("the version is %s", v)
 	}
 }
@@ -479,7 +480,7 @@ func (c *cell) renegotiation() {
 	c.command = true
 	c.connect()
 	c.exchange(bulk, fullOfLines)
-	theirs, ours := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
+	theirs, own := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
 	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
 		c.Fatal(err)
 	}
@@ -488,15 +489,12 @@ func (c *cell) renegotiation() {
 	}
 	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go on or to leave.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
-	e := failure(err)
-	switch {
-	case err == nil: // the peer has ended the connection, or sent more
-	case e == nil || e.Kind != client.KindIO:
+	if err != nil && !ours.Is(err, client.KindIO) { // else the peer has ended the connection, or sent more
 		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
-	if n := shakes(c.relay.Records(1 - c.peers())); n != ours {
-		c.Errorf("we have sent %d messages of a handshake", n-ours)
+	if n := shakes(c.relay.Records(1 - c.peers())); n != own {
+		c.Errorf("we have sent %d messages of a handshake", n-own)
 	}
 	refusal := func(r tap.Record) bool { return r.Type == tap.Alert }
 	if !c.relay.Await(1-c.peers(), patience, func(all []tap.Record) bool { return slices.ContainsFunc(all, refusal) }) {
@@ -532,7 +530,7 @@ func (c *cell) clientCertRequired() {
 		kind = client.KindIO
 		_, err = c.us.Read(make([]byte, 1))
 	}
-	if e := failure(err); e == nil || e.Kind != kind || !strings.Contains(e.Message, "the peer sent the alert ") {
+	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") {
 		c.Errorf("%v; want kind %s, and to read of the alert", err, kind)
 	}
 	c.Log(err)

@@ -1,7 +1,6 @@
 package peers
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,14 +28,9 @@ type process struct {
 
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	return startWith(t, nil, name, args...)
-}
-
-func startWith(t *testing.T, env []string, name string, args ...string) *process {
-	t.Helper()
 	p := &process{name: name, cmd: exec.Command(name, args...), done: make(chan struct{})}
 	// No proxy, no configuration of the tester's.
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}, env...)
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}
 	p.cmd.Stderr = writerFunc(func(b []byte) (int, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -91,25 +85,5 @@ func (p *process) end() error {
 		return nil
 	case <-time.After(patience):
 		return fmt.Errorf("%s has not ended within %v", p.name, patience)
-	}
-}
-
-// expect waits until standard error has the text. It fails if the process ends without it.
-func (p *process) expect(text string) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
-		ended := false
-		select {
-		case <-p.done:
-			ended = true
-		default:
-		}
-		switch {
-		case strings.Contains(p.said(), text):
-			return nil
-		case ended:
-			return errors.New(p.name + " has ended: " + p.said())
-		case time.Now().After(deadline):
-			return fmt.Errorf("%s does not say %q, but: %s", p.name, text, p.said())
-		}
 	}
 }

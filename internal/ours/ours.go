@@ -1,0 +1,178 @@
+// Package ours gives tests our side of TLS, at each of the three levels at which it can be had:
+//
+//   - in process: package session over package openssl, in the test's own process, without a daemon, a worker or a wire;
+//   - daemon: a running tlsd, by rpc/client;
+//   - plugin: TlsPlugin.so in a host in C, and behind it a running tlsd.
+//
+// A test that is written for a [Level] makes the same calls at each, and expects the same errors, to the letter. What is in the way
+// of that is that the plugin's interface has the text of an error only: see [Untold].
+//
+// The in-process level drives the libssl that openssl.Load finds, or that TLSD_TEST_LIBSSL names; TLSD_TEST_OPENSSL can
+// say which version that must be ("3.5").
+package ours
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// A Session has the functions of the plugin's interface; package client says what each does. The error of a call is a *client.Error.
+// Several calls may be made at once. The end of ctx cancels a call.
+type Session interface {
+	NewClient(ctx context.Context, host string, port int) (client.Handle, error)
+	Handshake(ctx context.Context, h client.Handle) error
+	Write(ctx context.Context, h client.Handle, data []byte) (int, error)
+	Read(ctx context.Context, h client.Handle, maxBytes int) ([]byte, error)
+	CloseConn(ctx context.Context, h client.Handle) error
+	SetInsecureSkipVerify(ctx context.Context, h client.Handle, on bool) error
+	SetTimeout(ctx context.Context, h client.Handle, bound time.Duration) error
+	NewServerContext(ctx context.Context, certFile, keyFile string) (client.Handle, error)
+	Accept(ctx context.Context, ctxHandle client.Handle, host string, port int) (client.Handle, error)
+	CloseServerContext(ctx context.Context, ctxHandle client.Handle) error
+	SetCaBundle(ctx context.Context, path string) error
+	PeerCertSubject(ctx context.Context, h client.Handle) (string, error)
+	Version(ctx context.Context, h client.Handle) (string, error)
+	LastError(ctx context.Context) (string, error)
+	// Close ends the session. Its connections are cut without close_notify.
+	Close() error
+}
+
+// A Level is a way to sessions.
+type Level interface {
+	String() string
+	// Open opens a session, which is closed at the end of the test.
+	Open(testing.TB) Session
+}
+
+// Untold is the kind of an error whose level tells nothing but its text. Its Data is empty.
+const Untold client.Kind = ""
+
+// Failure is the error of a call, or nil if it is none of ours.
+func Failure(err error) *client.Error {
+	var e *client.Error
+	errors.As(err, &e)
+	return e
+}
+
+// Is says whether an error is of a kind, as far as its level tells.
+func Is(err error, kind client.Kind) bool {
+	e := Failure(err)
+	return e != nil && (e.Kind == kind || e.Kind == Untold)
+}
+
+// Daemon is the level of a running daemon.
+type Daemon struct{ D *testd.Daemon }
+
+func (Daemon) String() string               { return "daemon" }
+func (l Daemon) Open(tb testing.TB) Session { tb.Helper(); return l.D.Dial(tb) }
+
+// A Stream is a connection that has done its handshake. Read returns io.EOF after the peer's close_notify. One
+// Read and one Write may run at the same time.
+type Stream struct {
+	TB  testing.TB
+	Ctx context.Context // of all calls
+	S   Session
+	H   client.Handle
+}
+
+var _ io.ReadWriteCloser = (*Stream)(nil)
+
+func (s *Stream) Read(p []byte) (int, error) {
+	data, err := s.S.Read(s.Ctx, s.H, min(len(p), 1<<24))
+	if err != nil {
+		return 0, err
+	}
+	if len(data) == 0 {
+		return 0, io.EOF
+	}
+	return copy(p, data), nil
+}
+
+func (s *Stream) Write(p []byte) (int, error) { return s.S.Write(s.Ctx, s.H, p) }
+
+// Close ends the connection, not the session.
+func (s *Stream) Close() error { return s.S.CloseConn(s.Ctx, s.H) }
+
+// PeerSubject is that of the peer's certificate, Version that of TLS.
+func (s *Stream) PeerSubject() string { return s.ask(s.S.PeerCertSubject(s.Ctx, s.H)) }
+func (s *Stream) Version() string     { return s.ask(s.S.Version(s.Ctx, s.H)) }
+
+func (s *Stream) ask(answer string, err error) string {
+	if err != nil {
+		s.TB.Error(err)
+	}
+	return answer
+}
+
+// Trust says which server a client accepts.
+type Trust struct {
+	CA       string // file with the authorities; empty: the system's
+	Insecure bool   // any
+}
+
+// Dial connects to a port of this machine, in a session of its own, and does the handshake.
+func Dial(ctx context.Context, tb testing.TB, l Level, host string, port int, trust Trust) (*Stream, error) {
+	s := &Stream{tb, ctx, l.Open(tb), 0}
+	if trust.CA != "" {
+		if err := s.S.SetCaBundle(ctx, trust.CA); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if s.H, err = s.S.NewClient(ctx, host, port); err != nil {
+		return nil, err
+	}
+	if trust.Insecure {
+		if err := s.S.SetInsecureSkipVerify(ctx, s.H, true); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.S.Handshake(ctx, s.H)
+}
+
+// A Listener is a server context that listens on 127.0.0.1.
+type Listener struct {
+	TB   testing.TB
+	Ctx  context.Context // of all calls
+	S    Session
+	H    client.Handle // of the context
+	Port int
+}
+
+// Listen begins to listen on a free port, in a session of its own. It takes two handles.
+func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile string) *Listener {
+	tb.Helper()
+	ln := &Listener{tb, ctx, l.Open(tb), 0, testd.Port(tb)}
+	var err error
+	if ln.H, err = ln.S.NewServerContext(ctx, certFile, keyFile); err != nil {
+		tb.Fatal(err)
+	}
+	// It listens from the first Accept on. This one is cancelled; clients that come wait for the next.
+	short, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := ln.S.Accept(short, ln.H, "127.0.0.1", ln.Port)
+		ended <- err
+	}()
+	testd.AwaitListener(tb, ln.Port)
+	cancel()
+	if err := <-ended; !Is(err, client.KindCancelled) {
+		tb.Fatalf("an Accept that was cancelled: %v", err)
+	}
+	return ln
+}
+
+// Accept waits for a client and its handshake.
+func (l *Listener) Accept() (*Stream, error) {
+	h, err := l.S.Accept(l.Ctx, l.H, "127.0.0.1", l.Port)
+	if err != nil {
+		return nil, err
+	}
+	return &Stream{l.TB, l.Ctx, l.S, h}, nil
+}

@@ -1,0 +1,154 @@
+package conformance
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"tlsd/internal/ours"
+	"tlsd/rpc/client"
+	"tlsd/session"
+)
+
+// us is our side, at one of its levels. Each connection and each listener has a session of its own.
+type us struct{ ours.Level }
+
+// level is the only level that this run is about: "in process", "daemon" or "plugin"; empty: all.
+var level = os.Getenv("TLSD_TEST_LEVEL")
+
+const daemonLevel = "daemon"
+
+// levels are those of this run, with these timeouts (connect, handshake, accept-handshake).
+func levels(t *testing.T, bounds session.Timeouts) []us {
+	t.Helper()
+	var flags []string
+	for name, bound := range map[string]string{"connect": bounds.Connect.String(), "handshake": bounds.Handshake.String(),
+		"accept-handshake": bounds.AcceptHandshake.String()} {
+		if bound != "0s" {
+			flags = append(flags, "--"+name+"-timeout="+bound)
+		}
+	}
+	inProcess := us{ours.InProcess{Timeouts: bounds}}
+	if level == inProcess.String() {
+		return []us{inProcess}
+	}
+	d := daemon(t, flags...)
+	all := slices.DeleteFunc([]us{inProcess, {ours.Daemon{D: d}}, {ours.Plugin{D: d}}}, func(l us) bool {
+		return level != "" && l.String() != level
+	})
+	if len(all) == 0 {
+		t.Fatalf("TLSD_TEST_LEVEL: there is no level %q", level)
+	}
+	return all
+}
+
+// atEachLevel runs a body with our side at each level, at the same time.
+func atEachLevel(t *testing.T, bounds session.Timeouts, body func(t *testing.T, l us)) {
+	t.Helper()
+	for _, l := range levels(t, bounds) {
+		t.Run(l.String(), func(t *testing.T) {
+			t.Parallel()
+			body(t, l)
+		})
+	}
+}
+
+// aboutTheDaemon skips a test, of what only a daemon has, in a run that is about another level.
+func aboutTheDaemon(t *testing.T) {
+	t.Helper()
+	if level != "" && level != daemonLevel {
+		t.Skip("it is about the daemon")
+	}
+}
+
+// strict is our side with Writes that do not run ahead.
+func (e us) strict() us {
+	if p, ok := e.Level.(ours.Plugin); ok {
+		p.StrictWrites = true
+		return us{p}
+	}
+	return e
+}
+
+// open opens a session that trusts ca, or the system's store if it is empty.
+func (e us) open(t *testing.T, ca string) ours.Session {
+	t.Helper()
+	s := e.Open(t)
+	if ca != "" {
+		must(t, s.SetCaBundle(bounded(t), ca))
+	}
+	return s
+}
+
+func (e us) dial(t *testing.T, to address, o dialOptions) (stream, error) {
+	e.takesVersion(t, o.only)
+	s, err := ours.Dial(bounded(t), t, e, to.host, to.port, ours.Trust{CA: o.ca, Insecure: o.insecure})
+	if err != nil {
+		return nil, err
+	}
+	return ourStream{s}, nil
+}
+
+func (e us) listen(t *testing.T, o listenOptions) listener {
+	t.Helper()
+	return e.server(t, o)
+}
+
+func (e us) server(t *testing.T, o listenOptions) ourListener {
+	t.Helper()
+	e.takesVersion(t, o.only)
+	return ourListener{ours.Listen(bounded(t), t, e, o.cert.CertFile, o.cert.KeyFile)}
+}
+
+func (us) takesVersion(t *testing.T, only uint16) {
+	if only != 0 {
+		t.Error("we cannot be told which versions to offer: the test must say that it needs that")
+	}
+}
+
+type ourListener struct{ *ours.Listener }
+
+func (l ourListener) port() int { return l.Port }
+
+func (l ourListener) accept(*testing.T) (stream, error) {
+	s, err := l.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return ourStream{s}, nil
+}
+
+type ourStream struct{ *ours.Stream }
+
+func (s ourStream) peerSubject() string { return s.PeerSubject() }
+func (s ourStream) version() string     { return s.Version() }
+func (s ourStream) closeWrite() error   { return errors.New("not possible") }
+func (s ourStream) cut()                { s.TB.Error("we cannot cut a connection") }
+func (s ourStream) reset()              { s.TB.Error("we cannot reset a connection") }
+
+// isOurs says whether an endpoint is our side.
+func isOurs(e endpoint) bool {
+	_, ok := e.(us)
+	return ok
+}
+
+// failure is the error of a call, or nil if it is none of ours.
+func failure(err error) *client.Error { return ours.Failure(err) }
+
+// isKind says whether an error is of a kind, as far as its level tells (tellKind).
+func isKind(err error, kind client.Kind) bool { return ours.Is(err, kind) }
+
+// tells says whether an error has more than a text.
+func tells(e *client.Error) bool { return e.Kind != ours.Untold }
+
+// mentions says whether the error's text has all of these.
+func mentions(e *client.Error, texts ...string) bool {
+	for _, text := range texts {
+		if !strings.Contains(strings.ToLower(e.Message), strings.ToLower(text)) {
+			return false
+		}
+	}
+	return true
+}
