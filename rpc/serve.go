@@ -119,6 +119,7 @@ type server struct {
 func (s *server) dismiss(why error) {
 	late := time.AfterFunc(farewellTimeout, s.hangUp)
 	defer late.Stop()
+	s.sess.Hurry()
 	s.refuse(&session.Error{Kind: kind.Lost, Why: "lost: " + why.Error()}, nil)
 	s.hangUp()
 }

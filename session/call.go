@@ -172,19 +172,22 @@ func (c *Call) end(err *Error) {
 // if h is 0, have ended; or until none of them has ended for turnGrace; or ctx is done.
 func (c *Call) turn(ctx context.Context, h Handle) {
 	s := c.s
-	timer := time.NewTimer(s.grace)
-	defer timer.Stop()
+	var timer *time.Timer
 	last := -1
 	for {
 		s.mu.Lock()
 		n := len(s.earlier(c, h))
-		if s.ended == nil {
+		if n > 0 && s.ended == nil {
 			s.ended = make(chan struct{})
 		}
 		ended := s.ended
 		s.mu.Unlock()
 		if n == 0 {
 			return
+		}
+		if timer == nil {
+			timer = time.NewTimer(s.grace)
+			defer timer.Stop()
 		}
 		if n != last {
 			timer.Reset(s.grace)

@@ -45,6 +45,7 @@ type connection struct {
 	state    connState
 	insecure bool
 	closing  bool          // a Close has arrived
+	placed   bool          // that Close has a place to finish it in the background
 	torn     bool          // a Write has ended before all of its data could be sent
 	bound    time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
 	tls      EngineConn
@@ -96,15 +97,6 @@ func (c *connection) unmade() {
 	defer c.s.mu.Unlock()
 	c.become(failed)
 	delete(c.s.conns, c.handle)
-}
-
-// close ends the connection in an orderly way, as far as ctx and the timeout allow, and frees it.
-func (c *connection) close(ctx context.Context) {
-	if t := c.forget(); t != nil {
-		ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
-		defer stop()
-		t.CloseContext(ctx)
-	}
 }
 
 // forget takes the handle out of the session and returns the engine's side, if
@@ -397,7 +389,7 @@ func (s *Session) SetTimeout(h Handle, bound time.Duration) *Call {
 	return call
 }
 
-// Close sends close_notify where that makes sense and frees the handle. It takes its turn
+// Close frees the handle, and has close_notify sent where that makes sense; see finish.go. It takes its turn
 // behind the calls on the handle that were made before it, and ends those that
 // go on waiting. The result is 0.
 func (s *Session) Close(h Handle) *Call {
@@ -409,7 +401,11 @@ func (s *Session) Close(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	return s.closeInTurn(op, h, c.close, func() bool { return c.state == failed })
+	call := s.closeInTurn(op, h, c.close, func() bool { return c.state == failed })
+	if len(s.earlier(call, h)) == 0 && s.placeToFinish() {
+		c.placed, call.waits = true, false
+	}
+	return call
 }
 
 // SetInsecureSkipVerify turns the verification of the server's certificate off

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// MostFinishing is for tests.
+const MostFinishing = mostFinishing
+
 // SetGrace makes Close, CloseServerContext and LastError wait longer, or less long, for the calls
 // before them. It must be called before the first call.
 func (s *Session) SetGrace(d time.Duration) { s.grace = d }

@@ -24,7 +24,7 @@ type Timeouts struct {
 	Accept          time.Duration // Accept, until it has a client; none
 	Read            time.Duration // Read; none
 	Write           time.Duration // each piece of a Write (see writePiece); 30 s
-	Close           time.Duration // what Close waits for the network; 1 s
+	Close           time.Duration // for what was written to arrive, once a connection is closed; 1 s
 }
 
 // Limits bound what one session may hold. Zero means the default.
@@ -78,6 +78,11 @@ type Session struct {
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup // calls that have not ended
 
+	finishing  chan struct{} // has one element for each connection that is being finished in the background
+	finishers  sync.WaitGroup
+	patience   context.Context // done when that is to be cut short
+	impatience context.CancelFunc
+
 	mu        sync.Mutex // guards all below, and the mutable fields of handles
 	seq       uint64
 	calls     map[*Call]struct{} // made and not ended
@@ -100,6 +105,8 @@ func New(cfg Config) *Session {
 		contexts: map[Handle]*serverContext{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.patience, s.impatience = context.WithCancel(context.Background())
+	s.finishing = make(chan struct{}, mostFinishing)
 	s.trust = newTrust(s)
 	s.trust.settled = closedChan
 	return s
@@ -109,7 +116,8 @@ var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); retu
 
 // End ends all calls with kind "cancelled", frees everything that the session owns,
 // and returns when it is gone. Connections that were not closed are cut without
-// close_notify, so that a peer can tell that its partner has not ended in an orderly way. Each Call that was made must be, or have been, Run.
+// close_notify, so that a peer can tell that its partner has not ended in an orderly way; this does not wait for
+// those that are still being finished, but End does (see Hurry). Each Call that was made must be, or have been, Run.
 // No method may be called after it.
 func (s *Session) End() {
 	s.cancel(errEnded)
@@ -123,6 +131,8 @@ func (s *Session) End() {
 		}
 	}
 	s.trust.release()
+	s.finishers.Wait()
+	s.impatience()
 }
 
 // Fail records err, an error of a request that made no call, as the

@@ -112,7 +112,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "write-timeout", "TIME", "30s",
 			"for each 64 KiB of a Write to leave", &duration{&o.timeouts.Write, false}},
 		{"", "close-timeout", "TIME", "1s",
-			"for what was written to arrive, when Close ends a connection", &duration{&o.timeouts.Close, false}},
+			"for what was written to arrive, after Close has been answered", &duration{&o.timeouts.Close, false}},
 		{"", "answer-timeout", "TIME", "30s",
 			"for one answer to a caller that does not read it; then its session ends", &duration{&o.answerTimeout, false}},
 		{"", "session-idle-timeout", "TIME", "12h",

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -371,6 +372,58 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the server sees no end")
+	}
+}
+
+// A Close need not wait until the peer has everything. It arrives all the same, and so does the end, though the program leaves at
+// once, and though the peer sends what nobody reads.
+func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
+	t.Parallel()
+	const writes, size = 30, 10_000
+	type outcome struct {
+		n   int64
+		err error
+	}
+	for _, mode := range []string{runsAhead, "TLSD_STRICT_WRITES=1"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			d := startTLSD(t, "--close-timeout=60s")
+			left := make(chan struct{})
+			got := make(chan outcome, 1)
+			ca, port := serving(t, func(conn *tls.Conn) {
+				conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10) // the rest has to wait on the other side
+				conn.Handshake()
+				<-left
+				var o outcome
+				for o.err == nil {
+					var n int64
+					n, o.err = io.CopyN(io.Discard, conn, size)
+					o.n += n
+					conn.Write(make([]byte, 100))     // a socket that is gone would answer with a reset
+					time.Sleep(10 * time.Millisecond) // it is to be slower than the host's and the session's end
+				}
+				got <- o
+			})
+			h := startHost(t, d.env(), mode)
+			h.call("SetCaBundle", ca)
+			h.send("NewClient", "localhost", port).gives(1, "")
+			h.send("Handshake", 1).gives(0, "")
+			for range writes {
+				h.send("WriteZeros", 1, size).gives(size, "")
+			}
+			h.send("Close", 1).gives(0, "")
+			h.send("exit")
+			<-h.Left
+			close(left)
+			select {
+			case o := <-got:
+				if o.n != writes*size || o.err != io.EOF {
+					t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size, o.err)
+				}
+			case <-time.After(patience):
+				t.Error("the server sees no end")
+			}
+		})
 	}
 }
 

@@ -51,7 +51,7 @@ type wait struct {
 	begin func(c *caller) (id string)
 	// How the call ends by each way that it can be told of. A text that begins with "no:" says why that way does
 	// not exist.
-	cancel, close, flag, handle string
+	cancel, close, flag, handle, caller string
 	// What closes handle 1, and how that ends; tls.Close and "ok" if empty.
 	closer, closed string
 	// timeout sets the timeout that byFlag is.
@@ -182,13 +182,14 @@ var waits = []wait{
 		},
 		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
 
+	// What keeps this one is behind its answer.
 	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
 		begin: func(c *caller) string {
 			c.ready(nil)
 			c.answer(c.write(1, 640<<10)) // of which the most waits in the system
 			return c.call("tls.Close", "[1]")
 		},
-		cancel: ok, close: closes, flag: ok, handle: "no: the bound is for data"},
+		cancel: ok, close: closes, flag: ok, handle: "no: the bound is for data", caller: "no: what was written may still arrive, within the timeout"},
 	{method: "tls.Close", phase: "its turn, behind a Read", timeout: reading,
 		begin: func(c *caller) string {
 			c.ready(nil)
@@ -270,6 +271,8 @@ func (c *caller) dawdler(says string) string {
 func (w *wait) expects(by way) (string, bool) {
 	kind := ""
 	switch by {
+	case byCaller:
+		kind = w.caller
 	case byCancel:
 		kind = w.cancel
 	case byClose:
@@ -357,6 +360,10 @@ func (w *wait) end(t *testing.T, c *caller) {
 		t.Errorf("it has ended with %s (%v), want %s", a.kind(), a.err, want)
 	}
 	c.settle() // the session lives
+	if c.way == byFlag && w.caller != "" {
+		c.conn.Close()
+		c.ended()
+	}
 }
 
 // TestEveryMethodIsThere: each method of tlsd is in the table, or never waits.

@@ -67,8 +67,10 @@ int64_t tls_SetStrictWrites(int32_t on);
  * Returns the number of bytes, or 0: the peer has ended its direction. */
 int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
 
-/* Sends close_notify and frees the handle. Calls of other threads that wait
- * on the handle end with an error. Returns 0. */
+/* Frees the handle. Calls of other threads that wait on it end with an error. The daemon
+ * then sends close_notify, and sees to it for a second, unless it was started with another
+ * --close-timeout, that all which was written arrives. This it does though the process
+ * ends meanwhile. Returns 0. */
 int64_t tls_Close(int64_t handle);
 
 /* 1 turns verification of the server's certificate off, 0 on again, for this

@@ -1,0 +1,53 @@
+package session
+
+import "context"
+
+// How a connection ends. Its Close is answered when the connection is no longer the caller's: the handle is free and
+// the calls on it have ended. The rest is finished in the background: close_notify is sent, and it is waited until the
+// peer's system has all that was written, within Timeouts.Close. The end of the session does not keep it from that,
+// since the caller was told that all is well; [Session.End] waits for it, and [Session.Hurry] cuts it short.
+
+// mostFinishing bounds the connections of a session that are being finished at the same time. A Close that finds
+// so many finishes its own before it is answered.
+const mostFinishing = 64
+
+// placeToFinish takes one of the places, if there is one.
+func (s *Session) placeToFinish() bool {
+	select {
+	case s.finishing <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// close frees the handle and finishes the connection. If it has no place to be finished in the background, or the session
+// has ended before the Close was answered, that is done before it returns, as far as ctx allows.
+func (c *connection) close(ctx context.Context) {
+	s, t := c.s, c.forget()
+	placed := c.placed || s.placeToFinish()
+	if placed && s.ctx.Err() == nil {
+		s.finishers.Go(func() {
+			s.finish(s.patience, t)
+			<-s.finishing
+		})
+		return
+	}
+	s.finish(ctx, t)
+	if placed {
+		<-s.finishing
+	}
+}
+
+// finish ends a connection in an orderly way, as far as ctx and the timeout allow; nil is one that has ended.
+func (s *Session) finish(ctx context.Context, t EngineConn) {
+	if t == nil {
+		return
+	}
+	ctx, stop := context.WithTimeout(ctx, s.Timeouts.Close)
+	defer stop()
+	t.CloseContext(ctx)
+}
+
+// Hurry ends the waits for connections that are being finished. It may be called at any time.
+func (s *Session) Hurry() { s.impatience() }

@@ -1,0 +1,121 @@
+package session_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/session"
+)
+
+// A slowEnd is a rig whose connections take until free is closed to end in an orderly way, or until they may not wait any more.
+type slowEnd struct {
+	*rig
+	free       chan struct{}
+	begun, cut atomic.Int32 // connections
+}
+
+func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
+	s := &slowEnd{free: make(chan struct{})}
+	s.rig = newRig(t, timeouts(session.Timeouts{Close: timeout}), func(e *fakeengine.Engine, _ *session.Config) {
+		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+			if op != fakeengine.Close {
+				return nil
+			}
+			s.begun.Add(1)
+			select {
+			case <-s.free:
+			case <-ctx.Done():
+				s.cut.Add(1)
+			}
+			return nil
+		}
+	})
+	return s
+}
+
+// ended runs End, and gives a channel that is closed when it has returned.
+func (s *slowEnd) ended() <-chan struct{} {
+	over := make(chan struct{})
+	go func() { s.End(); close(over) }()
+	return over
+}
+
+func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
+	t.Parallel()
+	s := newSlowEnd(t, patience)
+	h := s.client(s.echo())
+	s.ok(s.Close(h))
+	until(t, "the connection's end to begin", func() bool { return s.begun.Load() == 1 })
+	over := s.ended()
+	select {
+	case <-over:
+		t.Error("the session has ended before its connection")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(s.free)
+	await(t, over, "the session's end")
+	if n := s.cut.Load(); n != 0 {
+		t.Error("the connection was cut short")
+	}
+	s.gone()
+}
+
+// TestTheEndDoesNotKeepWhatWasNotClosed: a connection that is being finished does not hold up that the others are cut.
+func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
+	t.Parallel()
+	s := newSlowEnd(t, patience)
+	defer close(s.free)
+	port := s.echo()
+	closed, other := s.client(port), s.client(port)
+	s.ok(s.Close(closed))
+	read := s.start(s.Read(other, 1))
+	s.ended()
+	until(t, "the end of the connection that was not closed", func() bool {
+		_, conns := s.eng.Open()
+		return conns == 0 && read.ended() // those that are being finished do not count
+	})
+}
+
+func TestHurryCutsShortWhatIsBeingFinished(t *testing.T) {
+	t.Parallel()
+	s := newSlowEnd(t, patience)
+	s.ok(s.Close(s.client(s.echo())))
+	until(t, "the connection's end to begin", func() bool { return s.begun.Load() == 1 })
+	over := s.ended()
+	s.Hurry()
+	await(t, over, "the session's end")
+	if n := s.cut.Load(); n != 1 {
+		t.Errorf("%d connections were cut short, want 1", n)
+	}
+}
+
+func TestFinishingMeetsTheCloseTimeout(t *testing.T) {
+	t.Parallel()
+	s := newSlowEnd(t, moment)
+	s.ok(s.Close(s.client(s.echo())))
+	s.gone()
+	if n := s.cut.Load(); n != 1 {
+		t.Errorf("%d connections were cut short, want 1", n)
+	}
+}
+
+// TestFewAreFinishedAtTheSameTime: a Close too many waits for its own connection.
+func TestFewAreFinishedAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	s := newSlowEnd(t, patience)
+	port := s.echo()
+	for range session.MostFinishing {
+		s.ok(s.Close(s.client(port)))
+	}
+	one := s.start(s.Close(s.client(port)))
+	until(t, "all ends to begin", func() bool { return s.begun.Load() == session.MostFinishing+1 })
+	if one.ended() {
+		t.Error("the Close did not wait")
+	}
+	close(s.free)
+	one.ok()
+	s.gone()
+}
