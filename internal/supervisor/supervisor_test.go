@@ -51,6 +51,9 @@ func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	if env := c.ask("environment"); strings.Contains(env, "TLSD_SECRET") || strings.Contains(env, "SSLKEYLOGFILE") || !strings.Contains(env, "SSL_CERT_DIR=/certs") {
 		t.Errorf("the worker's environment is %q", env)
 	}
+	if env := c.ask("environment"); !strings.Contains(env, "MALLOC_ARENA_MAX=1") {
+		t.Errorf("the worker has many heaps: its environment is %q", env)
+	}
 	files := strings.Fields(c.ask("files"))
 	sockets := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !strings.Contains(f, ":socket:") })
 	if len(sockets) != 2 { // the channel and the caller

@@ -135,8 +135,11 @@ func workerEnv(env []string) []string {
 	keep := []string{
 		"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
+		"MALLOC_ARENA_MAX",
 	}
-	out := []string{} // not nil: that would mean all
+	// The C library would make its threads a heap each, so that many connections, whose memory comes from one and the other,
+	// need a tenth more (mallopt(3), M_ARENA_MAX). Of variables of one name the last counts.
+	out := []string{"MALLOC_ARENA_MAX=1"}
 	for _, e := range env {
 		for _, name := range keep {
 			if strings.HasPrefix(e, name+"=") {
