@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -46,6 +47,9 @@ func (c *Conn) close(ctx context.Context, orderly bool) error {
 	c.lifeMu.Lock()
 	c.closed = true
 	busy := c.users > 0
+	if busy {
+		c.idle = make(chan struct{})
+	}
 	c.lifeMu.Unlock()
 	close(c.done)
 	if busy {
@@ -69,7 +73,8 @@ func (c *Conn) close(ctx context.Context, orderly bool) error {
 
 // closeNotify sends the alert and tells whether it has left.
 func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
-	o := &c.wr
+	o := c.op()
+	defer o.giveBack()
 	o.prepare(ctx, opShutdown, nil)
 	err := c.raw.Write(func(uintptr) bool {
 		want, idle := o.once()
@@ -87,13 +92,17 @@ func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 	return err == nil && o.finished && o.err == nil
 }
 
+// trash is what nobody reads.
+var trash = sync.Pool{New: func() any { return new([16 << 10]byte) }}
+
 // flush reads and discards until the peer's system has everything, or the peer is gone.
 func (c *Conn) flush(ctx context.Context) {
-	buf := make([]byte, 16<<10)
+	buf := trash.Get().(*[16 << 10]byte)
+	defer trash.Put(buf)
 	over := false
 	try := func(fd uintptr) bool {
 		for range 64 { // a peer that sends without end must not keep us here
-			switch n, err := syscall.Read(int(fd), buf); {
+			switch n, err := syscall.Read(int(fd), buf[:]); {
 			case n > 0 || err == syscall.EINTR:
 			case err == syscall.EAGAIN:
 				over = unacknowledged(fd) == 0

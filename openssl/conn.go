@@ -36,13 +36,11 @@ type Conn struct {
 	lifeMu sync.Mutex // guards the next three
 	closed bool
 	users  int           // calls that are under way
-	idle   chan struct{} // closed when the last of them has left a closed Conn
+	idle   chan struct{} // if not nil, closed when the last of them has left
 
-	// At most one Read and one Write (or Handshake) at a time; rd belongs
-	// to the holder of reading, wr to the holder of writing.
+	// At most one Read and one Write (or Handshake) at a time.
 	reading, writing sem
-	rd, wr           op
-	first            [1]byte // that a ReadSome has read; as rd
+	owing            bool    // a TryWrite has sent a part of what is to be written; for the holder of writing
 	slots            [2]slot // who may wait for the socket to become readable, writable
 
 	mu          sync.Mutex // held for one SSL call, which never waits; guards the next five
@@ -75,12 +73,10 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	}
 	cn := &Conn{
 		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, verify: !c.server, tls13: c.min == tls13,
-		done: make(chan struct{}), idle: make(chan struct{}),
+		done:    make(chan struct{}),
 		reading: newSem(), writing: newSem(),
 		slots: [2]slot{readable: {sem: newSem()}, writable: {sem: newSem()}},
 	}
-	cn.rd.init(cn)
-	cn.wr.init(cn)
 
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -144,7 +140,7 @@ func (c *Conn) leave() {
 	c.lifeMu.Lock()
 	defer c.lifeMu.Unlock()
 	c.users--
-	if c.closed && c.users == 0 {
+	if c.idle != nil && c.users == 0 {
 		close(c.idle)
 	}
 }
@@ -219,7 +215,9 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	c.begun = true
 	c.mu.Unlock()
 	// A handshake waits for the peer most of the time, a server's all the time.
-	if _, err := c.wr.run(ctx, opHandshake, nil); err != nil {
+	o := c.op()
+	defer o.giveBack()
+	if _, err := o.run(ctx, opHandshake, nil); err != nil {
 		return err
 	}
 	return c.establish()
@@ -258,6 +256,10 @@ func (c *Conn) establish() error {
 		c.fatal = &HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's certificate: " + q.reason(), Queue: q.strings()}
 		return c.fatal
 	}
+	if c.client {
+		l.verdicts.Delete(c.ssl)
+		c.verdict = nil
+	}
 	c.established.Store(true)
 	return nil
 }
@@ -280,7 +282,9 @@ func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 		return 0, err
 	}
 	defer c.reading.unlock()
-	return c.rd.run(ctx, opRead, p)
+	o := c.op()
+	defer o.giveBack()
+	return o.run(ctx, opRead, p)
 }
 
 // someBytes is the most that one ReadSome gives: the data of two records.
@@ -297,15 +301,17 @@ func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 		return nil, err
 	}
 	defer c.reading.unlock()
-	if _, err := c.rd.run(ctx, opRead, c.first[:]); err != nil {
+	o := c.op()
+	defer o.giveBack()
+	if _, err := o.run(ctx, opRead, o.first[:]); err != nil {
 		return nil, err
 	}
 	p := make([]byte, min(limit, someBytes))
-	p[0] = c.first[0]
+	p[0] = o.first[0]
 	if len(p) == 1 {
 		return p, nil
 	}
-	n, _ := c.rd.runNow(opRead, p[1:]) // an error comes again, in its turn
+	n, _ := o.runNow(opRead, p[1:]) // an error comes again, in its turn
 	return p[:1+n], nil
 }
 
@@ -329,7 +335,9 @@ func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
 		}
 	}
 	defer c.writing.unlock()
-	return c.wr.run(ctx, opWrite, p)
+	o := c.op()
+	defer o.giveBack()
+	return o.run(ctx, opWrite, p)
 }
 
 // PeerSubject is the subject of the peer's certificate in OpenSSL's one-line form, "/C=DE/CN=example.com"

@@ -50,8 +50,7 @@ func OperationArguments() map[string]int {
 	s := &c.lib.sym
 	fields := map[uintptr]string{1: "sslDoHandshake", 2: "sslRead", 3: "sslWrite", 4: "sslShutdown"}
 	s.sslDoHandshake, s.sslRead, s.sslWrite, s.sslShutdown = 1, 2, 3, 4
-	var o op
-	o.init(c)
+	o := c.op()
 	found := map[string]int{"sslGetError": len(o.errArg)}
 	for _, kind := range []opKind{opHandshake, opRead, opWrite, opShutdown} {
 		o.prepare(context.Background(), kind, make([]byte, 1))

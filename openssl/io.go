@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -120,8 +121,8 @@ const (
 	opShutdown
 )
 
-// An op is a Read, a Write, a Handshake or a shutdown. A Conn has two, which it uses again and again, so that
-// an operation that need not wait allocates nothing.
+// An op is a Read, a Write, a Handshake or a shutdown. They are used again and again, by whichever Conn has something to do, so that
+// an operation that need not wait allocates nothing, and a Conn without one needs no memory for it.
 type op struct {
 	c    *Conn
 	kind opKind
@@ -149,17 +150,30 @@ type op struct {
 	unexplained bool
 	turns       int // calls since the last wait or success that have asked for a wait without a need
 
-	blocked bool // now would have had to wait
-	owing   bool // now has sent a part of what is to be written
+	blocked bool    // now would have had to wait
+	first   [1]byte // that a ReadSome has read
 
 	stepFn func()             // step, bound once
 	tryFn  func(uintptr) bool // try, bound once
 	nowFn  func(uintptr)      // now, bound once
 }
 
-func (o *op) init(c *Conn) {
-	o.c = c
+var ops = sync.Pool{New: func() any {
+	o := new(op)
 	o.stepFn, o.tryFn, o.nowFn = o.step, o.try, o.now
+	return o
+}}
+
+// op is one for the Conn, to be given back.
+func (c *Conn) op() *op {
+	o := ops.Get().(*op)
+	o.c = c
+	return o
+}
+
+func (o *op) giveBack() {
+	o.c, o.ctx, o.buf, o.err = nil, nil, nil, nil
+	ops.Put(o)
 }
 
 // prepare makes o ready for an operation.
@@ -209,9 +223,9 @@ func (o *op) conclude(kind opKind, p []byte, err error) (n int, _ error) {
 			err = nil // what has been read must not be lost; the error comes again
 		}
 	case opWrite:
-		begun := o.owing || n > 0 || o.pending
-		o.owing = begun && err == ErrWouldBlock
-		if begun && err != nil && !o.owing {
+		begun := o.c.owing || n > 0 || o.pending
+		o.c.owing = begun && err == ErrWouldBlock
+		if begun && err != nil && !o.c.owing {
 			o.c.mu.Lock()
 			o.c.writeBroken = true
 			o.c.mu.Unlock()

@@ -12,7 +12,7 @@ var ErrWouldBlock = errors.New("the operation would have to wait")
 // TryRead is Read for a caller that must not wait: it gives what is there, or
 // fails with ErrWouldBlock. Nothing is lost by that.
 func (c *Conn) TryRead(p []byte) (int, error) {
-	return c.try(c.reading, &c.rd, opRead, p)
+	return c.try(c.reading, opRead, p)
 }
 
 // TryWrite is Write for a caller that must not wait: it sends what the system takes at
@@ -20,10 +20,10 @@ func (c *Conn) TryRead(p []byte) (int, error) {
 // owes the rest, p[n:], to the next Write. If that Write fails, or another one
 // comes before it, the outgoing stream is broken (ErrWriteBroken).
 func (c *Conn) TryWrite(p []byte) (n int, err error) {
-	return c.try(c.writing, &c.wr, opWrite, p)
+	return c.try(c.writing, opWrite, p)
 }
 
-func (c *Conn) try(s sem, o *op, kind opKind, p []byte) (int, error) {
+func (c *Conn) try(s sem, kind opKind, p []byte) (int, error) {
 	if err := c.enterReady(); err != nil {
 		return 0, err
 	}
@@ -40,6 +40,8 @@ func (c *Conn) try(s sem, o *op, kind opKind, p []byte) (int, error) {
 		return 0, net.ErrClosed
 	default:
 	}
+	o := c.op()
+	defer o.giveBack()
 	return o.runNow(kind, p)
 }
 

@@ -36,6 +36,7 @@ type Call struct {
 
 	after []<-chan struct{} // calls that must have ended before this one runs
 	done  chan struct{}     // closed when this call and all of after have ended
+	lane  *<-chan struct{}  // the lane whose tail is done, until another call is; nil: none
 	run   func(context.Context) (any, error)
 	waits bool // run may have to wait
 
@@ -164,6 +165,11 @@ func (c *Call) end(err *Error) {
 		}()
 		return
 	}
+	s.mu.Lock()
+	if c.lane != nil && *c.lane == c.done {
+		*c.lane = closedChan // an idle connection is not to keep a channel of its own for each lane
+	}
+	s.mu.Unlock()
 	close(c.done)
 	s.running.Done()
 }

@@ -78,7 +78,7 @@ func (c *connection) become(next connState) {
 func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection {
 	c := &connection{s: s, handle: h, accepted: accepted, ctl: call.done, in: closedChan, out: closedChan}
 	s.conns[h] = c
-	call.makes = h
+	call.makes, call.lane = h, &c.ctl
 	call.abandoned = func() { c.unmade() }
 	return c
 }
@@ -208,7 +208,8 @@ func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<
 	for _, t := range tails {
 		call.after = append(call.after, *t)
 	}
-	*tails[len(tails)-1] = call.done
+	call.lane = tails[len(tails)-1]
+	*call.lane = call.done
 	return call
 }
 
