@@ -11,7 +11,7 @@ case "${1:-}" in
 build) want='cc:gcc openssl:openssl curl:curl' headers='stdlib.h:libc6-dev' ;;
 test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 gnutls-cli:gnutls-bin node:nodejs valgrind:valgrind unshare:util-linux ip:iproute2 clang:clang musl-gcc:musl-tools g++:g++' headers='stdlib.h:libc6-dev' ;;
 scan) want='cc:gcc sslscan:sslscan testssl:testssl.sh' headers='stdlib.h:libc6-dev' ;;
-matrix) want='cc:gcc flock:util-linux unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' keyring=1 ;;
+matrix) want='cc:gcc testssl:testssl.sh flock:util-linux unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' keyring=1 ;;
 bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat' headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev' ;;
 *)
 	echo "usage: deps.sh build|test|scan|matrix|bench" >&2

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 )
@@ -38,7 +39,7 @@ func (r result) String() string {
 
 // count runs a test program through test2json and counts its tests. What failed tests have
 // printed is shown. The error is the program's.
-func (m *matrix) count(cmd *exec.Cmd) (result, error) {
+func (m *matrix) count(cmd *exec.Cmd, show io.Writer) (result, error) {
 	// test2json starts the program itself and ends with its status.
 	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"}, cmd.Args...)...)
 	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
@@ -52,7 +53,7 @@ func (m *matrix) count(cmd *exec.Cmd) (result, error) {
 	if err := convert.Start(); err != nil {
 		return result{}, err
 	}
-	r, err := tally(out, m.out, m.verbose)
+	r, err := tally(out, show, m.verbose)
 	return r, errors.Join(err, convert.Wait())
 }
 
@@ -136,13 +137,28 @@ func notable(line string) bool {
 	return line != "PASS\n" && line != "FAIL\n" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "ok ")
 }
 
-// A table has the results by version and suite, in the order of adding.
+// A table has the results by version and suite, in the order of adding, unless it is set before.
 type table struct {
+	mu               sync.Mutex // guards the others
 	versions, suites []string
 	cells            map[[2]string]result
 }
 
+// order sets the order: that of the versions and of suites, of which only may name one.
+func (t *table) order(versions []version, only string) {
+	for _, v := range versions {
+		t.versions = append(t.versions, v.name)
+	}
+	for _, name := range append([]string{headers}, names()...) {
+		if only == "" || only == name {
+			t.suites = append(t.suites, name)
+		}
+	}
+}
+
 func (t *table) add(version, suite string, r result) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.cells == nil {
 		t.cells = map[[2]string]result{}
 	}

@@ -2,7 +2,9 @@
 #
 # To be run by unshare(1) with mount, pid and network namespaces of its own, so that all of
 # this ends with the program. SOURCES is seen as /src, read-only, and DIR is the working
-# directory in it. The programs of TESTS are in /tmp/bin, on the file system of the tests' own files.
+# directory in it. The programs of TESTS are in /tmp/bin, on the file system of the tests' own files. The machine's
+# own file system is seen at /host, read-only but for that /tmp: for programs that need more than a root has.
+# OPENSSL is the version of the root, LEVEL what TLSD_TEST_LEVEL is to be.
 set -eu
 root=$1 sources=$2 tests=$3 dir=$4
 shift 4
@@ -17,9 +19,14 @@ for d in null zero random urandom; do
 done
 mount --bind "$sources" "$root/src"
 mount -o remount,bind,ro "$root/src"
+mkdir -p "$root/host"
+mount --rbind / "$root/host"
+mount -o remount,bind,ro "$root/host" # of the root; nothing is written to the others
+mount --bind "$root/tmp" "$root/host/tmp"
 mkdir "$root/tmp/bin"
 cp "$tests"/* "$root/tmp/bin"
 chmod 755 "$root/tmp/bin" "$root/tmp/bin"/*
 ip link set lo up
 exec env -i PATH=/usr/bin:/bin TMPDIR=/tmp HOME=/tmp LC_ALL=C TLSD_TEST_BIN=/tmp/bin TLSD_TEST_OPENSSL="$OPENSSL" \
+	TLSD_TEST_LEVEL="${LEVEL:-}" TLSD_TEST_HOST=/host \
 	unshare --root="$root" --wd="/src/$dir" "$@"

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -27,33 +28,45 @@ type suite struct {
 
 // A program is a package's test program.
 type program struct {
-	pkg  string // folder, from the top of the source tree; the program runs there
-	args []string
+	pkg   string // folder, from the top of the source tree; the program runs there
+	args  []string
+	level string // the only one of test/conformance that it is about
 }
 
 // file is what the program is called.
 func (p program) file() string { return strings.ReplaceAll(p.pkg, "/", "-") + ".test" }
 
 var suites = []suite{
-	{"in process", []program{{pkg: "openssl"}}},
+	{"openssl", []program{{pkg: "openssl"}}},
 	{"certificates", []program{{pkg: "test/certs"}}},
-	{"daemon", []program{
-		{pkg: "internal/testd"},
-		{pkg: "test/conformance", args: []string{"-test.skip=^TestEnds$"}},
-	}},
-	{"trust", []program{{pkg: "test/trust"}}},
-	{"peers", []program{{pkg: "test/peers"}}},
-	{"scan", []program{{pkg: "test/scan", args: []string{"-test.run=^TestSslscan$"}}}},
-	{"ends", []program{{pkg: "test/conformance", args: []string{"-test.run=^TestEnds$"}}}},
-	{"plugin", []program{
+	// One suite at three levels.
+	{"in process", []program{{pkg: "test/conformance", level: "in process"}}},
+	{"daemon", []program{{pkg: "internal/testd"}, {pkg: "test/conformance", level: "daemon"}}},
+	{"plugin", []program{{pkg: "test/conformance", level: "plugin"}}},
+	{"scripts", []program{
 		// Left out: what is about this source tree and not about TLS (its installation, its README, make demo).
 		{pkg: "test/e2e", args: []string{"-test.skip=^(TestInstall|TestReadme|TestDemo|TestEveryExampleIsRun)"}},
 	}},
+	{"trust", []program{{pkg: "test/trust"}}},
+	{"peers", []program{{pkg: "test/peers"}}},
+	{"sslscan", []program{{pkg: "test/scan", args: []string{"-test.run=^TestSslscan$"}}}},
+	{"testssl", []program{{pkg: "test/scan", args: []string{"-test.run=^TestTestssl$"}}}},
+}
+
+// atOnce is how many versions are tested at the same time: a suite waits, for processes and for bounds, about as long as it computes.
+const atOnce = 2
+
+func names() (all []string) {
+	for _, s := range suites {
+		all = append(all, s.name)
+	}
+	return all
 }
 
 // A matrix is one run.
 type matrix struct {
 	ctx     context.Context
+	mu      sync.Mutex // guards out
 	out     io.Writer
 	verbose bool
 	only    string
@@ -63,7 +76,7 @@ type matrix struct {
 }
 
 func (m *matrix) run(versions []version) error {
-	if m.only != "" && m.only != headers && !slices.ContainsFunc(suites, func(s suite) bool { return s.name == m.only }) {
+	if m.only != "" && m.only != headers && !slices.Contains(names(), m.only) {
 		return fmt.Errorf("no suite is called %q", m.only)
 	}
 	begun := time.Now()
@@ -83,11 +96,21 @@ func (m *matrix) run(versions []version) error {
 			return err
 		}
 	}
+	m.results.order(versions, m.only)
+	var tested sync.WaitGroup
+	places := make(chan struct{}, atOnce)
 	for _, v := range versions {
-		m.test(v)
-		if m.ctx.Err() != nil {
-			return errors.New("interrupted")
-		}
+		places <- struct{}{}
+		tested.Go(func() {
+			defer func() { <-places }()
+			if m.ctx.Err() == nil {
+				m.test(v)
+			}
+		})
+	}
+	tested.Wait()
+	if m.ctx.Err() != nil {
+		return errors.New("interrupted")
 	}
 	m.results.print(m.out)
 	fmt.Fprintf(m.out, "in %v\n", time.Since(begun).Round(time.Second))
@@ -136,7 +159,14 @@ func (m *matrix) test(v version) {
 }
 
 func (m *matrix) say(format string, args ...any) {
-	fmt.Fprintf(m.out, "matrix: "+format+"\n", args...)
+	m.tell(fmt.Sprintf("matrix: "+format+"\n", args...))
+}
+
+// tell prints a text in one piece.
+func (m *matrix) tell(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	io.WriteString(m.out, text)
 }
 
 // inRoot is a command that runs in a version's root. dir is its working directory, in the source tree.
@@ -175,8 +205,10 @@ func (m *matrix) program(v version, p program) result {
 	args := append([]string{"/tmp/bin/" + p.file(), "-test.v=test2json", "-test.paniconexit0",
 		"-test.timeout=" + (suiteTime - 30*time.Second).String()}, p.args...)
 	cmd := m.inRoot(ctx, v, p.pkg, args...)
+	cmd.Env = append(cmd.Env, "LEVEL="+p.level)
 	begun := time.Now()
-	r, err := m.count(cmd)
+	var said strings.Builder
+	r, err := m.count(cmd, &said)
 	if err == nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
@@ -188,6 +220,10 @@ func (m *matrix) program(v version, p program) result {
 		m.say("%s, %s: no test has been run", v.name, p.pkg)
 		r.failed++
 	}
-	m.say("%s, %s: %s in %v", v.name, p.pkg, r, time.Since(begun).Round(time.Second))
+	what := p.pkg
+	if p.level != "" {
+		what += " (" + p.level + ")"
+	}
+	m.tell(fmt.Sprintf("%smatrix: %s, %s: %s in %v\n", said.String(), v.name, what, r, time.Since(begun).Round(time.Second)))
 	return r
 }

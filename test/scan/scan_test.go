@@ -11,9 +11,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,24 +29,32 @@ func TestMain(m *testing.M) { testd.Main(m) }
 // scanTime bounds one scan.
 const scanTime = 4 * time.Minute
 
-// need skips a test without a tool; TLSD_TEST_STRICT=1 fails it.
-func need(t *testing.T, tool string) {
+// command gives a scanner. In a root that does not have it, that of the machine is taken, with the machine's file system: TLSD_TEST_HOST says
+// where that is seen. Without one the test is skipped; with TLSD_TEST_STRICT=1 it fails.
+func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	if _, err := exec.LookPath(tool); err == nil {
-		return
+	if path, err := exec.LookPath(name); err == nil {
+		return exec.Command(path, args...)
+	}
+	if host, path := os.Getenv("TLSD_TEST_HOST"), filepath.Join("/usr/bin", name); host != "" {
+		if _, err := os.Stat(filepath.Join(host, path)); err == nil {
+			cmd := exec.Command(path, args...)
+			cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Chroot: host}
+			return cmd
+		}
 	}
 	if os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatalf("TLSD_TEST_STRICT=1: %s is not installed", tool)
+		t.Fatalf("TLSD_TEST_STRICT=1: %s is not installed", name)
 	}
-	t.Skipf("%s is not installed", tool)
+	t.Skipf("%s is not installed", name)
+	return nil
 }
 
 // run runs a scanner to its end. Its home is none, so that it finds no configuration.
-func run(t *testing.T, name string, args ...string) string {
+func run(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scanTime)
 	defer cancel()
-	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent", "TERM=dumb", "TMPDIR=" + t.TempDir()}
 	cmd.WaitDelay = 10 * time.Second
 	var out strings.Builder
@@ -58,7 +68,7 @@ func run(t *testing.T, name string, args ...string) string {
 	case <-ctx.Done():
 		cmd.Process.Kill()
 		<-done
-		t.Fatalf("%s has not ended within %v:\n%s", name, scanTime, out.String())
+		t.Fatalf("%s has not ended within %v:\n%s", cmd.Path, scanTime, out.String())
 	}
 	return out.String()
 }

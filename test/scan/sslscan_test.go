@@ -116,13 +116,14 @@ func (r report) findings() (found []string) {
 
 func TestSslscan(t *testing.T) {
 	t.Parallel()
-	need(t, "sslscan")
 	for name, key := range map[string]testcert.KeyType{"ECDSA": testcert.ECDSA, "RSA": testcert.RSA} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			port, version := serve(t, testcert.NewCA(t, "Test CA"), key)
 			file := filepath.Join(t.TempDir(), "report.xml")
-			out := run(t, "sslscan", "--no-colour", "--no-check-certificate", "--sni-name=localhost", "--xml="+file, "127.0.0.1:"+strconv.Itoa(port))
+			cmd := command(t, "sslscan", "--no-colour", "--no-check-certificate", "--sni-name=localhost", "--xml="+file)
+			port, version := serve(t, testcert.NewCA(t, "Test CA"), key)
+			cmd.Args = append(cmd.Args, "127.0.0.1:"+strconv.Itoa(port))
+			out := run(t, cmd)
 			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)

@@ -26,14 +26,15 @@ var passed = []string{"SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "cipherlist_NULL", "
 
 func TestTestssl(t *testing.T) {
 	t.Parallel()
-	need(t, "testssl")
 	ca := testcert.NewCA(t, "Test CA")
-	port, version := serve(t, ca, testcert.RSA)
 	file := filepath.Join(t.TempDir(), "report.json")
 	// Protocols, suites, forward secrecy, preferences, defaults, vulnerabilities, RC4. Nothing that asks the network outside.
-	out := run(t, "testssl", "--protocols", "--standard", "--pfs", "--server-preference", "--server-defaults", "--vulnerable", "--rc4",
+	cmd := command(t, "testssl", "--protocols", "--standard", "--pfs", "--server-preference", "--server-defaults", "--vulnerable", "--rc4",
 		"--nodns=none", "--ip=127.0.0.1", "--warnings=off", "--quiet", "--color=0", "--openssl-timeout=10", "--add-ca="+ca.File,
-		"--jsonfile="+file, "localhost:"+strconv.Itoa(port))
+		"--jsonfile="+file)
+	port, version := serve(t, ca, testcert.RSA)
+	cmd.Args = append(cmd.Args, "localhost:"+strconv.Itoa(port))
+	out := run(t, cmd)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
