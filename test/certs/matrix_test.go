@@ -188,9 +188,9 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	if n := queued(lib); n != 0 {
 		t.Errorf("%d threads have errors on their OpenSSL queue", n)
 	}
-	t.Logf("%s from %s: %d cases", lib.Version(), lib.Path(), len(rows))
+	t.Logf("in figures: %s from %s: %d cases", lib.Version(), lib.Path(), len(rows))
 	for _, judge := range []string{judgeCommand, judgeGo} {
-		t.Logf("%s was asked in %d and disagrees in %d: in %d of them one accepts and the other does not",
+		t.Logf("in figures: %s was asked in %d and disagrees in %d: in %d of them one accepts and the other does not",
 			judge, count[judge], count[judge+" otherwise"], count[judge+" opposite"])
 	}
 }

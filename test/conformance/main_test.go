@@ -21,12 +21,14 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
 )
 
-func TestMain(m *testing.M) { testd.Main(m, ours.NothingLeft) }
+func TestMain(m *testing.M) { testd.Main(m, ours.NothingLeft, func() error { return goleak.Find() }) }
 
 // patience bounds every wait of a test. Nothing is expected to take nearly as long,
 // but on a machine that has other things to do.

@@ -63,7 +63,7 @@ type event struct {
 }
 
 // tally counts the tests of a stream of events, and shows the output of those that fail, and of
-// no test; at the end, why others were skipped. Tests that begin and do not end have failed.
+// no test, and the figures of those that pass; at the end, why others were skipped. Tests that begin and do not end have failed.
 func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 	var r result
 	printed := map[string]*strings.Builder{} // by test, of those that run
@@ -94,6 +94,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 			switch e.Action {
 			case "pass":
 				r.passed++
+				figures(printed[e.Test].String(), show)
 			case "skip":
 				r.skipped++
 				skipped[reason(printed[e.Test].String())]++
@@ -130,6 +131,15 @@ func reason(printed string) (why string) {
 		}
 	}
 	return why
+}
+
+// figures shows what a test that has passed logs as figures of its own: how many cases it has had, and the like.
+func figures(printed string, show io.Writer) {
+	for line := range strings.Lines(printed) {
+		if text, ok := strings.CutPrefix(place.ReplaceAllString(line, ""), "in figures: "); ok {
+			io.WriteString(show, text)
+		}
+	}
 }
 
 // notable leaves out the frame of go test's output.

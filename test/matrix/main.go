@@ -10,7 +10,8 @@
 //
 // # Promises
 //
-//   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests count.
+//   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests count. Before it stands, of
+//     each suite, why tests were skipped, and what it says "in figures".
 //   - The exit status is 1 if anything has failed, a suite that ends without its tests included, and 3 if nothing was run. A
 //     version without a root, and a root that cannot be entered, is skipped and told as such, never passed.
 //   - Each suite checks that the library it drives is of the version that it is for.

@@ -19,6 +19,7 @@ func TestTestsAreCounted(t *testing.T) {
 	}{
 		"all three": {`{"Action":"run","Test":"A"}
 {"Action":"output","Test":"A","Output":"a says\n"}
+{"Action":"output","Test":"A","Output":"    a_test.go:5: in figures: 7 cases\n"}
 {"Action":"pass","Test":"A"}
 {"Action":"run","Test":"B"}
 {"Action":"run","Test":"B/1"}
@@ -30,7 +31,7 @@ func TestTestsAreCounted(t *testing.T) {
 {"Action":"output","Test":"C","Output":"--- SKIP: C (0.00s)\n"}
 {"Action":"skip","Test":"C"}
 {"Action":"fail"}
-`, result{passed: 1, failed: 2, skipped: 1}, "b says\nskipped 1: no tool\n", "a says"},
+`, result{passed: 1, failed: 2, skipped: 1}, "7 cases\nb says\nskipped 1: no tool\n", "a says"},
 		"a crash in the middle": {`{"Action":"run","Test":"A"}
 {"Action":"pass","Test":"A"}
 {"Action":"run","Test":"B"}

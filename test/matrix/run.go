@@ -53,7 +53,8 @@ var suites = []suite{
 	{"testssl", []program{{pkg: "test/scan", args: []string{"-test.run=^TestTestssl$"}}}},
 }
 
-// atOnce is how many versions are tested at the same time: a suite waits, for processes and for bounds, about as long as it computes.
+// atOnce is how many suites run at the same time, of different versions: a suite waits, for processes and for bounds, about as long as it
+// computes.
 const atOnce = 2
 
 func names() (all []string) {
@@ -73,6 +74,7 @@ type matrix struct {
 	source  string // top of the source tree
 	build   string // folder for what is built
 	results table
+	places  chan struct{} // one is taken by each suite that runs
 }
 
 func (m *matrix) run(versions []version) error {
@@ -97,16 +99,10 @@ func (m *matrix) run(versions []version) error {
 		}
 	}
 	m.results.order(versions, m.only)
+	m.places = make(chan struct{}, atOnce)
 	var tested sync.WaitGroup
-	places := make(chan struct{}, atOnce)
 	for _, v := range versions {
-		places <- struct{}{}
-		tested.Go(func() {
-			defer func() { <-places }()
-			if m.ctx.Err() == nil {
-				m.test(v)
-			}
-		})
+		tested.Go(func() { m.test(v) })
 	}
 	tested.Wait()
 	if m.ctx.Err() != nil {
@@ -150,9 +146,13 @@ func (m *matrix) test(v version) {
 			m.say("%v", err)
 			r.failed++
 		default:
+			m.places <- struct{}{}
 			for _, p := range s.programs {
-				r.plus(m.program(v, p))
+				if m.ctx.Err() == nil {
+					r.plus(m.program(v, p))
+				}
 			}
+			<-m.places
 		}
 		m.results.add(v.name, s.name, r)
 	}

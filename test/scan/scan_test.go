@@ -173,7 +173,7 @@ func compare(t *testing.T, version string, found []string, table []finding) {
 	if len(found) == 0 {
 		t.Error("nothing was found: has anything been scanned?")
 	}
-	t.Logf("%s: %d findings, %d in the table", version, len(found), len(explained))
+	t.Logf("in figures: %s, %s: %d findings, %d in the table", t.Name(), version, len(found), len(explained))
 }
 
 func (f finding) holds(version string) bool {
