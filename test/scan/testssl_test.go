@@ -19,6 +19,10 @@ var testsslFindings = []finding{
 	{"cert_revocation HIGH", "the certificate is one of this test, whose authority has no list of revocations", ""},
 }
 
+// What it finds sometimes.
+var testsslSometimes = finding{"sessionresumption_ticket WARN",
+	"about the scanner: its s_client leaves at the end of its input, and may not wait for the ticket, which in TLS 1.3 comes behind the handshake", ""}
+
 // passed are checks that testssl.sh must have done, and found good: were they left out, their silence would mean nothing.
 var passed = []string{"SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW",
 	"cipher_order", "cert_trust", "cert_chain_of_trust", "heartbleed", "CCS", "ROBOT", "secure_renego", "secure_client_renego", "CRIME_TLS", "POODLE_SSL",
@@ -54,7 +58,7 @@ func TestTestssl(t *testing.T) {
 			t.Logf("%s %s: %s", r.ID, r.Severity, r.Finding)
 		}
 	}
-	compare(t, version, found, testsslFindings)
+	compare(t, version, found, testsslFindings, testsslSometimes)
 	for _, id := range passed {
 		if !slices.Contains(good, id) {
 			t.Errorf("testssl.sh does not say OK to %s", id)
