@@ -15,6 +15,7 @@ type call struct {
 	id     json.RawMessage // as it was written; nil: a notification
 	method string
 	params json.RawMessage // nil: left out
+	args   args            // the parameters, if they are decoded already
 	raw    []byte          // the raw bytes that followed; nil: none were announced
 	batch  *batch          // nil: not in a batch
 	held   int             // bytes that are kept for it; see server.hold

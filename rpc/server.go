@@ -48,11 +48,14 @@ func (m *method) admit(s *server, c *call) (args, error) {
 	if c.refuse != nil {
 		return nil, m.failed(c.refuse)
 	}
-	args, err := m.decode(c)
+	args, err := c.args, error(nil)
+	if args == nil {
+		args, err = m.decode(c)
+	}
 	if err != nil {
 		return nil, err
 	}
-	c.params, c.raw = nil, nil
+	c.params, c.args, c.raw = nil, nil, nil
 	if m.direct != nil {
 		return args, nil
 	}
@@ -160,7 +163,7 @@ func (s *server) reply(c *call, v any, err error) {
 		out = base64.StdEncoding.AppendEncode(out, blob)
 		out = append(out, '"')
 	default:
-		out = append(append(out, `,"result":`...), encode(v)...)
+		out = appendValue(append(out, `,"result":`...), v)
 	}
 	out = append(out, '}')
 	if c.batch != nil {
@@ -190,6 +193,17 @@ func (s *server) written(err error) {
 		s.deaf.Store(true)
 	}
 	s.hangUp() // the reading goroutine ends the session
+}
+
+// appendValue appends a result in JSON.
+func appendValue(out []byte, v any) []byte {
+	switch v := v.(type) {
+	case int:
+		return strconv.AppendInt(out, int64(v), 10)
+	case session.Handle:
+		return strconv.AppendInt(out, int64(v), 10)
+	}
+	return append(out, encode(v)...)
 }
 
 // encode is json.Marshal without HTML's escapes, for the people who read it.

@@ -83,6 +83,10 @@ func (st *stream) next() error {
 			return err
 		}
 	}
+	if c := parsePlain(line); c != nil {
+		st.begin(c)
+		return nil
+	}
 	if !utf8.Valid(line) {
 		st.refuse(&protocolError{wire.CodeParse, "parse error: the line is not UTF-8"}, nil)
 		return nil

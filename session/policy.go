@@ -44,6 +44,7 @@ func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, er
 	d := net.Dialer{Resolver: s.names}
 	switch s.Policy.MayConnect(host, port) {
 	case policy.Yes:
+		d.Control = beginConnect
 		return d.DialContext(ctx, "tcp", target)
 	case policy.No:
 		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
@@ -53,16 +54,20 @@ func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, er
 		refused []string
 		tried   bool
 	)
-	d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+	d.Control = func(network, address string, socket syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
+		allowed := err == nil && s.Policy.MayConnectTo(a)
 		mu.Lock()
-		defer mu.Unlock()
-		if err == nil && s.Policy.MayConnectTo(a) {
+		if allowed {
 			tried = true
-			return nil
+		} else {
+			refused = append(refused, address)
 		}
-		refused = append(refused, address)
-		return errRefused
+		mu.Unlock()
+		if !allowed {
+			return errRefused
+		}
+		return beginConnect(network, address, socket)
 	}
 	nc, err := d.DialContext(ctx, "tcp", target)
 	mu.Lock()
