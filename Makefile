@@ -14,7 +14,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race fuzz bench bench-quick faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
+.PHONY: help build demo test check race fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,11 +51,22 @@ check: ## formatting and vet
 	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
 	$(GO) vet -tags scan ./...
 
-bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat; about 14 minutes
+bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat, each hop, and growth; up to 14 minutes
 	$(GO) run ./test/bench
 
-bench-quick: deps-bench build ## the same in under two minutes
+bench-quick: deps-bench build ## the comparison and the cost of each hop in under two minutes
 	$(GO) run ./test/bench -quick
+
+bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about two minutes
+	$(GO) run ./test/bench -only growth,busy,idle -rounds 1 -json test/bench/out/growth.json
+
+RESULTS ?= test/bench/out/bench.json
+bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, what the last make bench has written
+	$(GO) run ./test/bench -from $(RESULTS) -json test/bench/results.json -text BENCHMARKS.md -charts test/bench/charts
+
+BENCHTIME ?= 1s
+bench-go: ## the Go benchmarks of each layer, with their allocations; about a minute
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./rpc/... ./session ./openssl
 
 faultssl: deps-build ## build bin/faultssl.so, a libssl that goes wrong on purpose (test/faultssl)
 	@mkdir -p bin

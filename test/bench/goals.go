@@ -48,6 +48,7 @@ type goalResult struct {
 
 // judge holds the goals of the measured rows against the results.
 func (r *results) judge() {
+	r.Goals = nil
 	for _, g := range goals {
 		rr := r.row(g.row)
 		if rr == nil {

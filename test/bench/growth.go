@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strconv"
 )
@@ -71,10 +73,16 @@ func sessions(n int) work {
 				of: func(o *outcome) float64 { return float64(o.weight.dirty) / mib / o.units }},
 			{name: name + "last", title: fmt.Sprintf("%sthe call of one of the last %d", what, min(n, 20)), unit: "ms", lower: true,
 				series: "sessions-last", at: n, of: func(o *outcome) float64 { return o.extra["last"] * 1e3 }},
+			{name: name + "idle", title: what + "CPU time each while idle", unit: "µs/s", lower: true, series: "sessions-idle", at: n,
+				of: func(o *outcome) float64 { return o.idle * 1e6 / o.units }},
 		},
 		who: []string{ours},
 		run: func(ctx context.Context, a *arena, _ string) (*outcome, bool, error) {
 			o, err := a.measure(ctx, turn{program: "sessions", args: []string{a.socket, strconv.Itoa(n)}, helper: a.tlsd, weigh: true})
+			if errors.Is(err, fs.ErrPermission) {
+				say("ABSENT: %d sessions: %v", n, err)
+				return nil, false, nil
+			}
 			return o, true, err
 		},
 	}
@@ -111,7 +119,8 @@ func (r *results) printGrowth(w io.Writer) {
 	r.growthTable(w, "idle connections, one session", number, []column{{"idle-memory", "memory each, KiB"}, {"idle-last", "opening the next, µs"}})
 	r.growthTable(w, "busy sessions, one connection each", number, []column{{"sessions-busy", "write of 16 KiB pieces, MB/s in all"}})
 	r.growthTable(w, "sessions", number,
-		[]column{{"sessions-memory", "memory each (PSS), MiB"}, {"sessions-dirty", "of its own (private, dirty), MiB"}, {"sessions-last", "first call of the next, ms"}})
+		[]column{{"sessions-memory", "memory each (PSS), MiB"}, {"sessions-dirty", "of its own (private, dirty), MiB"}, {"sessions-last", "first call of the next, ms"},
+			{"sessions-idle", "CPU time each while idle, µs/s"}})
 }
 
 // A column is a series in a table of growth: with a baseline, three columns.

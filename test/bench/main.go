@@ -2,7 +2,7 @@
 // in its own process, and the proxies stunnel, haproxy and socat.
 //
 //	go run ./test/bench [-quick] [-only ROW,…] [-rounds N] [-json FILE]
-//	go run ./test/bench -from FILE [-text FILE] [-charts FOLDER] [-json FILE]
+//	go run ./test/bench -from FILE[,FILE…] [-text FILE] [-charts FOLDER] [-json FILE]
 //
 // It compiles the programs in src, makes a certificate, starts one TLS server
 // (the sink), one tlsd and the proxies, all on loopback, and lets the contestants
@@ -73,7 +73,7 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "", "folder with tlsd and TlsPlugin.so (default bin)")
 	flag.StringVar(&o.date, "date", time.Now().UTC().Format(time.RFC3339), "the date to note in the results")
 	flag.IntVar(&o.sessions, "sessions", 0, "how many sessions there are at most (default 1000, with -quick 100)")
-	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this file")
+	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this file, or from several with commas between them: the later ones add what is lacking")
 	flag.StringVar(&o.text, "text", "", "write the tables into this Markdown file, between its marks")
 	flag.StringVar(&o.charts, "charts", "", "write the charts into this folder")
 	flag.Parse()

@@ -34,6 +34,7 @@ type outcome struct {
 	client, helper, sink time.Duration // CPU time
 	memory               int64         // growth of the process that holds the connections, bytes
 	weight               memory        // growth of all helpers, if they were weighed
+	idle                 float64       // CPU time that they use for each second afterwards, in seconds
 }
 
 // measureTimeout bounds one measurement.
@@ -80,6 +81,9 @@ func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
 		}
 		if text := bytes.TrimSpace(stderr.Bytes()); len(text) > 0 {
 			exit = fmt.Errorf("%w: %s", exit, text)
+		}
+		if err != nil {
+			exit = fmt.Errorf("%w; %w", err, exit)
 		}
 		return nil, exit
 	}
@@ -132,8 +136,7 @@ func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.R
 		o.memory = after[holder].rss - helpers[holder].rss
 	}
 	if t.weigh {
-		// The spare worker for the next session is as there was one before.
-		after, err := settle(ctx, t.helper.pid())
+		after, err := stable(ctx, t.helper.pid()) // with a spare worker, as before
 		if err != nil {
 			return nil, err
 		}
@@ -142,6 +145,9 @@ func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.R
 			return nil, err
 		}
 		o.weight = memory{now.pss - weight.pss, now.dirty - weight.dirty}
+		if o.idle, err = idleLoad(ctx, t.helper.pid()); err != nil {
+			return nil, err
+		}
 	}
 	return o, goOn()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -17,6 +18,8 @@ const (
 	anyCPU  = "free"     // as the kernel likes
 )
 
+var errOneCPU = errors.New("there is one CPU only")
+
 // place puts families of processes on CPUs, and gives the function that lets them go again.
 func place(how string, program int, families ...map[int]usage) (free func(), err error) {
 	var all unix.CPUSet
@@ -31,7 +34,7 @@ func place(how string, program int, families ...map[int]usage) (free func(), err
 		}
 	}
 	if how == twoCPUs && len(cpus) < 2 {
-		return free, fmt.Errorf("there is one CPU only")
+		return free, errOneCPU
 	}
 	put := func(pid int, set *unix.CPUSet) {
 		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))

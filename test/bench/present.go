@@ -12,11 +12,11 @@ import (
 
 // present makes tables and charts from the results of an earlier run.
 func present(_ context.Context, o options) error {
-	r, err := loadResults(o.from)
+	r, err := joinResults(strings.Split(o.from, ","))
 	if err != nil {
 		return err
 	}
-	if o.json != "" && o.json != o.from {
+	if o.json != "" {
 		if err := r.save(o.json); err != nil {
 			return err
 		}
@@ -35,6 +35,30 @@ func loadResults(file string) (*results, error) {
 		return nil, fmt.Errorf("read the results: %s: %w", file, err)
 	}
 	return &r, nil
+}
+
+// joinResults reads the results of several runs. From the second on, they add the rows that those before lack.
+func joinResults(files []string) (*results, error) {
+	r, err := loadResults(files[0])
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files[1:] {
+		more, err := loadResults(file)
+		if err != nil {
+			return nil, err
+		}
+		part := partOfRun{Date: more.Date, Plan: more.Plan, Rounds: more.Rounds, Load: more.Load}
+		for _, rr := range more.Rows {
+			if r.row(rr.Name) == nil {
+				r.Rows = append(r.Rows, rr)
+				part.Rows = append(part.Rows, rr.Name)
+			}
+		}
+		r.Joined = append(r.Joined, part)
+	}
+	r.judge()
+	return r, nil
 }
 
 // publish writes the results where the options say, else to standard output.

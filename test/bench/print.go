@@ -42,14 +42,23 @@ func (r *results) print(w io.Writer) {
 // printRun says where the results come from.
 func (r *results) printRun(w io.Writer) {
 	fmt.Fprintf(w, "%s, %s run, %d rounds, %.0f s\n\n- %s\n- %s\n", r.Date, r.Plan, r.Rounds, r.Seconds, r.Machine, r.Load)
-	if disturbed := r.Load.Others + r.Load.Stolen; disturbed > 0.1 {
-		fmt.Fprintf(w, "- THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are rough, and times say little\n", 100*disturbed)
-	}
+	r.Load.warn(w)
 	var names []string
 	for _, name := range []string{"tlsd", "libssl of tlsd", "libssl of the C programs", "stunnel", "haproxy", "socat"} {
 		names = append(names, name+": "+r.Versions[name])
 	}
 	fmt.Fprintf(w, "- %s\n", strings.Join(names, "; "))
+	for _, p := range r.Joined {
+		fmt.Fprintf(w, "- %d rows (%s …) are of another run: %s, %s run, %d rounds; %s\n", len(p.Rows), strings.Join(p.Rows[:min(1, len(p.Rows))], ""), p.Date, p.Plan, p.Rounds, p.Load)
+		p.Load.warn(w)
+	}
+}
+
+// warn says that a load has disturbed, if it has.
+func (l load) warn(w io.Writer) {
+	if disturbed := l.Others + l.Stolen; disturbed > 0.1 {
+		fmt.Fprintf(w, "- THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are rough, and times say little\n", 100*disturbed)
+	}
 }
 
 var columns = append([]string{inProcess, ours}, proxyNames...)

@@ -153,10 +153,8 @@ func settle(ctx context.Context, root int) (map[int]usage, error) {
 	)
 	last := family(root)
 	for n, end := 0, time.Now().Add(bound); n < calm; {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
 		}
 		now := family(root)
 		if growth(last, now) < quiet && len(now) == len(last) {
@@ -170,6 +168,49 @@ func settle(ctx context.Context, root int) (map[int]usage, error) {
 		}
 	}
 	return last, nil
+}
+
+// stable waits until no process of a family has come or gone for a while.
+func stable(ctx context.Context, root int) (map[int]usage, error) {
+	const (
+		pause = 100 * time.Millisecond
+		calm  = 5 // pauses in a row
+		bound = 30 * time.Second
+	)
+	last := family(root)
+	for n, end := 0, time.Now().Add(bound); n < calm; n++ {
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
+		}
+		now := family(root)
+		if len(now) != len(last) {
+			n = 0
+		}
+		last = now
+		if time.Now().After(end) {
+			return nil, errors.New("processes come and go, and do not cease to")
+		}
+	}
+	return last, nil
+}
+
+// idleLoad is how much CPU time a family uses for each second when nobody wants anything of it.
+func idleLoad(ctx context.Context, root int) (float64, error) {
+	before, begun := family(root), time.Now()
+	if err := sleep(ctx, time.Second); err != nil {
+		return 0, err
+	}
+	after := family(root)
+	return growth(before, after).Seconds() / time.Since(begun).Seconds(), nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // growth is the CPU time that was used between two looks at a family.
@@ -202,7 +243,7 @@ func weigh(processes map[int]usage) (memory, error) {
 	for pid := range processes {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if errors.Is(err, fs.ErrPermission) {
-			return sum, fmt.Errorf("look at the memory of tlsd's workers: %w; they let nobody but root look (SECURITY.md)", err)
+			return sum, fmt.Errorf("only root may look at the memory of tlsd's workers: %w", err)
 		}
 		if err != nil {
 			continue

@@ -22,8 +22,18 @@ type results struct {
 	Versions map[string]string `json:"versions"`
 	Rows     []*rowResult      `json:"rows"`
 	Goals    []goalResult      `json:"goals"`
+	// Joined are other runs, of which some rows are.
+	Joined []partOfRun `json:"joined,omitempty"`
 
 	failures int
+}
+
+type partOfRun struct {
+	Date   string   `json:"date"`
+	Plan   string   `json:"plan"`
+	Rounds int      `json:"rounds"`
+	Load   load     `json:"load"`
+	Rows   []string `json:"rows"`
 }
 
 type rowResult struct {

@@ -57,10 +57,10 @@ func (s *sum) print(w io.Writer, head ...string) {
 }
 
 // printTrip prints where the time of a round trip of 64 bytes goes, if all processes share one CPU: then
-// one works at a time, and what they do adds up.
+// one works at a time, and what they do adds up. It is their CPU time, so that others who want the same CPU do not count.
 func (r *results) printTrip(w io.Writer) {
 	var s sum
-	at := func(row string) *float64 { return r.medianOf(row, oneCPU) }
+	at := func(row string) *float64 { return r.cpuOf(row, oneCPU) }
 	s.add("TCP to and fro", "hop-tcp-64", at("hop-tcp-64"))
 	s.add("TLS at both ends", "hop-tls-64", at("hop-tls-64"))
 	s.compare("in-process", "hop-inprocess-64", at("hop-inprocess-64"))
@@ -69,15 +69,15 @@ func (r *results) printTrip(w io.Writer) {
 	s.add("Go's netpoller instead of read(2), twice", "2 × (hop-netpoll-64 − hop-unix-64)", difference(2, at("hop-netpoll-64"), at("hop-unix-64")))
 	s.add("plugin and JSON-RPC, two calls", "2 × (hop-call − hop-netpoll-64)", difference(2, at("hop-call"), at("hop-netpoll-64")))
 	s.compare("tlsd", "hop-tlsd-64", at("hop-tlsd-64"))
-	s.print(w, "one round trip of 64 bytes, all on one CPU", "from the rows", "µs")
+	s.print(w, "one round trip of 64 bytes, all on one CPU", "from the rows", "CPU time, µs")
 }
 
 // printMegabyte prints where the CPU time of a megabyte goes that is written in pieces of 1 MiB. The times of
 // processes that work at once do not add up; their CPU times do.
 func (r *results) printMegabyte(w io.Writer) {
 	var s sum
-	thread := func(row, at string) *float64 { // of a thread that does nothing else
-		v := r.medianOf(row, at)
+	thread := func(row string) *float64 { // of rows that are measured in CPU time
+		v := r.medianOf(row, oneCPU)
 		if v == nil {
 			return nil
 		}
@@ -85,10 +85,10 @@ func (r *results) printMegabyte(w io.Writer) {
 		return &us
 	}
 	cpu := func(row string) *float64 { return r.cpuOf(row, anyCPU) }
-	s.add("made by the writer, checked by the sink", "hop-check-1m", thread("hop-check-1m", anyCPU))
-	s.add("sealed by the writer", "hop-seal-1m", thread("hop-seal-1m", oneCPU))
+	s.add("made by the writer, checked by the sink", "hop-check-1m", cpu("hop-check-1m"))
+	s.add("sealed by the writer", "hop-seal-1m", thread("hop-seal-1m"))
 	s.add("TCP", "hop-tcp-16k", cpu("hop-tcp-16k"))
-	s.add("opened by the sink", "hop-open-1m", thread("hop-open-1m", oneCPU))
+	s.add("opened by the sink", "hop-open-1m", thread("hop-open-1m"))
 	s.compare("in-process", "hop-inprocess-1m", cpu("hop-inprocess-1m"))
 	s.add("a Unix socket", "hop-unix-1m", cpu("hop-unix-1m"))
 	s.compare("a C program between", "hop-relay-1m", cpu("hop-relay-1m"))
