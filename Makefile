@@ -57,7 +57,7 @@ bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy 
 bench-quick: deps-bench build ## the comparison and the cost of each hop in under two minutes
 	$(GO) run ./test/bench -quick
 
-bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about two minutes
+bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about three minutes
 	$(GO) run ./test/bench -only growth,busy,idle -rounds 1 -json test/bench/out/growth.json
 
 RESULTS ?= test/bench/out/bench.json

@@ -88,6 +88,7 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 		}
 	}
 	start := time.Now()
+	took := map[bool]time.Duration{} // the last round with all works, and the last without those that are not in each round
 	for round := range p.rounds {
 		began := time.Now()
 		for i, w := range list {
@@ -104,9 +105,9 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 			}
 		}
 		r.Rounds = round + 1
-		took := time.Since(began)
-		say("round %d of %d took %.0f s", r.Rounds, p.rounds, took.Seconds())
-		if left := p.budget - time.Since(start); p.budget > 0 && r.Rounds < p.rounds && took > left {
+		took[round%p.every == 0] = time.Since(began)
+		say("round %d of %d took %.0f s", r.Rounds, p.rounds, time.Since(began).Seconds())
+		if left := p.budget - time.Since(start); p.budget > 0 && r.Rounds < p.rounds && took[r.Rounds%p.every == 0] > left {
 			say("the machine is slow or busy: no more than %d rounds in %v; -rounds %d would do all", r.Rounds, p.budget, p.rounds)
 			break
 		}
