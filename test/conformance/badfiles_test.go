@@ -175,7 +175,7 @@ func TestBadFiles(t *testing.T) {
 // tests run as root, it is started as nobody.
 func TestWithoutTheRightTo(t *testing.T) {
 	t.Parallel()
-	aboutTheDaemon(t)
+	needsLevel(t, bareDaemon)
 	w := newWorld(t)
 	const nobody = 65534
 	o := testd.Options{}

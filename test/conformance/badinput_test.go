@@ -156,7 +156,7 @@ func texts(most int) []string {
 func TestBadParameters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	aboutTheDaemon(t) // the plugin's parameters have types, and its own test
+	needsLevel(t, bareDaemon)
 	p := newPatient(t, us{ours.Daemon{D: daemon(t)}}, w)
 	call := func(method, params string) error { // as they stand on the wire
 		return p.s.(*client.Client).Call(p.ctx, method, json.RawMessage(params), nil)

@@ -74,6 +74,7 @@ const (
 	tellKind   ability = "tell the kind of an error and its detail, besides its text"
 	relative   ability = "pass a relative path on"
 	setEnv     ability = "be started with an environment of the test's"
+	bareDaemon ability = "have the flags of tlsd, and take a caller's bytes on its socket"
 )
 
 type role string
@@ -97,6 +98,8 @@ var unable = []struct {
 	{ourName, asBoth, cut, "tls.Close always sends close_notify", false},
 	{ourName, asBoth, reset, "tls.Close always sends close_notify", false},
 	{ourName, asBoth, oneVersion, "it offers all that are safe, and has no setting", false},
+	{"in process", asBoth, bareDaemon, "there is no daemon", false},
+	{"plugin", asBoth, bareDaemon, "the daemon behind it is tried by itself; what the plugin does with bad parameters, in test/plugin", false},
 	{"in process", asBoth, setEnv, "its environment is that of all tests", false},
 	{"daemon", asBoth, relative, "rpc/client makes paths absolute; what the wire says to one is tested with other bad parameters", false},
 	{"plugin", asBoth, sendAtOnce, "its Writes run ahead, but in the strict mode", false},

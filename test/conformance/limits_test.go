@@ -112,7 +112,7 @@ func silent(t *testing.T) int {
 // TestLimits: each limit that a flag of tlsd sets, at the limit, one over it, and, where something can be given back, below it again.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	aboutTheDaemon(t)
+	needsLevel(t, bareDaemon)
 	for _, c := range []struct {
 		flag, value string
 		test        func(t *testing.T, d *testd.Daemon)

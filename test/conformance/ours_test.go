@@ -55,11 +55,13 @@ func atEachLevel(t *testing.T, bounds session.Timeouts, body func(t *testing.T, 
 	}
 }
 
-// aboutTheDaemon skips a test, of what only a daemon has, in a run that is about another level.
-func aboutTheDaemon(t *testing.T) {
+// needsLevel skips a test in a run that is about a level which cannot do what it needs.
+func needsLevel(t *testing.T, a ability) {
 	t.Helper()
-	if level != "" && level != daemonLevel {
-		t.Skip("it is about the daemon")
+	for _, l := range []us{{ours.InProcess{}}, {ours.Daemon{}}, {ours.Plugin{}}} {
+		if why := cannot(l, asBoth, a); why != "" && level == l.String() {
+			t.Skip(why)
+		}
 	}
 }
 

@@ -398,9 +398,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 // Without a CA bundle the system's store holds, which OpenSSL lets the environment set.
 func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 	t.Parallel()
-	if why := cannot(us{ours.InProcess{}}, asClient, setEnv); level == (ours.InProcess{}).String() {
-		t.Skip(why)
-	}
+	needsLevel(t, setEnv)
 	w := newWorld(t)
 	for name, c := range map[string]struct {
 		env   []string
