@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -44,11 +45,18 @@ var library = sync.OnceValues(func() (*openssl.Library, error) {
 	return l, nil
 })
 
-// NothingLeft looks, when all tests have run, at the error queues of many threads, most of which have served sessions. For testd.Main.
+// NothingLeft looks, when all tests have run, for sockets of connections that nobody has closed, and at the error queues of many threads, most
+// of which have served sessions. For testd.Main.
 func NothingLeft() error {
 	lib, err := library()
 	if err != nil {
 		return nil // the tests have told, if they needed it
+	}
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, link := range links {
+		if what, _ := os.Readlink(link); strings.HasPrefix(what, "socket:") {
+			return fmt.Errorf("%s is open: %s", link, what)
+		}
 	}
 	const threads = 50
 	found, release := make(chan int, threads), make(chan struct{})
