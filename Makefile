@@ -82,7 +82,7 @@ scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minu
 faults: deps-test ## every fault in every function of libssl that is called, in every scenario; about 3 minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 30m -run 'Fault|Answers|AWait' ./test/faultssl -long
 
-libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages
+libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages; about 8 minutes
 	@sh scripts/libssl-matrix.sh
 
 deps-scan:
