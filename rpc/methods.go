@@ -74,8 +74,13 @@ var table = []method{
 	},
 	{
 		name: "tls.Close", doc: "Closes a connection and frees its handle.",
-		params: []param{pHandle}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call { return s.Close(a.handle(0)) },
+		params: []param{pHandle, {name: "patient", typ: integer, min: 0, max: 1, optional: true, doc: "1: wait for Writes as long as they take"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call {
+			if a[1] == int64(1) {
+				return s.ClosePatiently(a.handle(0))
+			}
+			return s.Close(a.handle(0))
+		},
 	},
 	{
 		name: "tls.SetInsecureSkipVerify", doc: "Turns the verification of the server's certificate off (1) or on (0).",

@@ -23,7 +23,7 @@ const turnGrace = 500 * time.Millisecond
 // SetInsecureSkipVerify, PeerCertSubject, Version), in (Read) and out (Write).
 // Calls of one lane run one after another; Read and Write also wait for the
 // control calls that were made before them. Close waits its turn behind all of
-// them, for as long as one of them ends every turnGrace, and then ends the rest.
+// them, for as long as one of them ends every turnGrace, and then ends the rest; a patient one goes on waiting for Writes.
 type Call struct {
 	s      *Session
 	op     string
@@ -210,12 +210,20 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 }
 
 // closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that go on
-// waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be held.
-func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Context), unmade func() bool) *Call {
+// waiting, but if it is patient, Writes only if it is cancelled. unmade says, under s.mu, whether the handle has never come to be. s.mu must be held.
+func (s *Session) closeInTurn(op string, h Handle, patient bool, closeHandle func(context.Context), unmade func() bool) *Call {
 	var c *Call
 	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
 		c.turn(ctx, h)
-		c.endWaiting(h, errClosed)
+		if patient {
+			for _, w := range c.endWaiting(h, func(w *Call) bool { return w.op != opWrite }) {
+				select {
+				case <-w.done:
+				case <-ctx.Done():
+				}
+			}
+		}
+		c.endWaiting(h, func(*Call) bool { return true })
 		s.mu.Lock()
 		never := unmade()
 		s.mu.Unlock()
@@ -228,22 +236,30 @@ func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Cont
 	return c
 }
 
-// endWaiting ends the calls on handle h that were made before c, and waits until
-// they have.
-func (c *Call) endWaiting(h Handle, why error) {
+// endWaiting ends those calls on handle h that were made before c and are not to be spared, waits until
+// they have ended, and gives the others.
+func (c *Call) endWaiting(h Handle, end func(*Call) bool) (spared []*Call) {
 	s := c.s
+	var waiting []*Call
 	s.mu.Lock()
-	waiting := s.earlier(c, h)
+	for _, w := range s.earlier(c, h) {
+		if end(w) {
+			waiting = append(waiting, w)
+		} else {
+			spared = append(spared, w)
+		}
+	}
 	s.mu.Unlock()
 	// The last first: a call that waits for another one is to end for the same
 	// reason, and not because that one has failed.
 	slices.SortFunc(waiting, func(a, b *Call) int { return cmp.Compare(b.seq, a.seq) })
 	for _, w := range waiting {
-		w.cancel(why)
+		w.cancel(errClosed)
 	}
 	for _, w := range waiting {
 		<-w.done
 	}
+	return spared
 }
 
 // earlier lists the calls on handle h (any if 0) that were made before c and have not ended.

@@ -293,10 +293,12 @@ func (s *Session) WriteRest(h Handle, data []byte, n int) *Call {
 	return call
 }
 
+const opWrite = "tls.Write"
+
 // write makes a Write that adds before to its result. s.mu must be held.
 func (s *Session) write(h Handle, data []byte, before int) *Call {
 	bound := s.bound(h, s.Timeouts.Write)
-	return s.onConnection("tls.Write", h, outLane, func(ctx context.Context, c *connection) (any, error) {
+	return s.onConnection(opWrite, h, outLane, func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.usable()
 		if err == nil && c.isTorn() {
 			err = fail(kind.State, "an earlier Write was cut short, so nothing can follow it; only tls.Read and tls.Close are possible")
@@ -393,7 +395,12 @@ func (s *Session) SetTimeout(h Handle, bound time.Duration) *Call {
 // Close frees the handle, and has close_notify sent where that makes sense; see finish.go. It takes its turn
 // behind the calls on the handle that were made before it, and ends those that
 // go on waiting. The result is 0.
-func (s *Session) Close(h Handle) *Call {
+func (s *Session) Close(h Handle) *Call { return s.close(h, false) }
+
+// ClosePatiently is Close, but waits for Writes as long as they take, which have a bound.
+func (s *Session) ClosePatiently(h Handle) *Call { return s.close(h, true) }
+
+func (s *Session) close(h Handle, patient bool) *Call {
 	const op = "tls.Close"
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -402,7 +409,7 @@ func (s *Session) Close(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	call := s.closeInTurn(op, h, c.close, func() bool { return c.state == failed })
+	call := s.closeInTurn(op, h, patient, c.close, func() bool { return c.state == failed })
 	if len(s.earlier(call, h)) == 0 && s.placeToFinish() {
 		c.placed, call.waits = true, false
 	}

@@ -144,7 +144,7 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
+	return s.closeInTurn(op, h, false, c.close, func() bool { return c.gone })
 }
 
 // close frees the context. No Accept may be using it. Clients that were not claimed are closed in an

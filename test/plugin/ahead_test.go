@@ -134,9 +134,20 @@ func TestTheNextCallRaisesTheErrorOfAWriteOnce(t *testing.T) {
 		writes(h, "a").gives(1, "")
 		closing := h.start("Close", 1)
 		p.fail(p.takesWrite(1, "a"), broken)
-		p.result(p.expect("tls.Close", "[1]"), "0")
+		p.result(p.expect("tls.Close", "[1,1]"), "0")
 		closing.fails(broken)
 		p.client(h, 2)
+	})
+	t.Run("Close, which is answered before it", func(t *testing.T) {
+		t.Parallel()
+		_, h, p := ready(t)
+		writes(h, "a").gives(1, "")
+		closing := h.start("Close", 1)
+		write := p.takesWrite(1, "a")
+		p.result(p.expect("tls.Close", "[1,1]"), "0")
+		p.client(h, 2) // by now it would have returned
+		p.fail(write, broken)
+		closing.fails(broken)
 	})
 	t.Run("of the first of several that fail", func(t *testing.T) {
 		t.Parallel()
@@ -187,19 +198,26 @@ func TestAReadThatWaitsRaisesTheErrorOfAWrite(t *testing.T) {
 	h.send("Read", 1, 10).fails(broken)
 }
 
-func TestCloseWaitsForTheWritesThatRunAhead(t *testing.T) {
+func TestCloseIsSentBehindTheWritesThatRunAhead(t *testing.T) {
 	t.Parallel()
 	_, h, p := ready(t)
 	writes(h, "a").gives(1, "")
 	writes(h, "b").gives(1, "")
 	closing := h.start("Close", 1)
 	first, second := p.takesWrite(1, "a"), p.takesWrite(1, "b")
-	// Something else that is sent now comes before the Close.
-	p.client(h, 2)
+	close := p.expect("tls.Close", "[1,1]") // 1: tlsd is to wait for the Writes
 	p.result(first, "1")
-	p.client(h, 3)
 	p.result(second, "1")
-	p.result(p.expect("tls.Close", "[1]"), "0")
+	p.result(close, "0")
+	closing.gives(0, "")
+	// Where nothing runs ahead, there is nothing to be patient for.
+	p.client(h, 2)
+	p.shake(h, 2)
+	h.send("Write", 2, []byte("c")).gives(1, "")
+	p.result(p.takesWrite(2, "c"), "1")
+	p.client(h, 3) // the answer is taken
+	closing = h.start("Close", 2)
+	p.result(p.expect("tls.Close", "[2]"), "0")
 	closing.gives(0, "")
 }
 
@@ -369,6 +387,40 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 	case n := <-got:
 		if n != 30*50_000 {
 			t.Errorf("%d bytes have arrived", n)
+		}
+	case <-time.After(patience):
+		t.Error("the server sees no end")
+	}
+}
+
+// A Close is sent right behind what runs ahead, and is patient with a peer that takes its time.
+func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
+	t.Parallel()
+	const writes, size = 23, 250_000 // more than the system has room for, as a rule, and no more than may run ahead besides
+	d := startTLSD(t)
+	got := make(chan int64, 1)
+	ca, port := serving(t, func(conn *tls.Conn) {
+		conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10)
+		conn.Handshake()
+		time.Sleep(1200 * time.Millisecond) // the promise is about time
+		n, err := io.Copy(io.Discard, conn)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- n
+	})
+	h := startHost(t, d.env(), runsAhead)
+	h.call("SetCaBundle", ca)
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	for range writes {
+		h.send("WriteZeros", 1, size).gives(size, "")
+	}
+	h.send("Close", 1).gives(0, "")
+	select {
+	case n := <-got:
+		if n != writes*size {
+			t.Errorf("%d bytes have arrived of %d", n, writes*size)
 		}
 	case <-time.After(patience):
 		t.Error("the server sees no end")

@@ -165,14 +165,12 @@ static char *closed_meanwhile(const struct call *c)
 	return strdup(text);
 }
 
-/* Waits until less runs ahead on the connection: for a Close nothing, else so little
- * that there is room. False if the call must not go on, and is then done. */
+/* Waits until so little runs ahead on the connection that there is room. False if the call
+ * must not go on, and is then done. */
 static bool drain(struct process *p, struct session *s, struct stream *st, struct call *c)
 {
 	struct call wait = { .method = c->method, .handle = c->handle, .began = c->began, .drains = st };
 
-	if (st->writes == 0)
-		return true;
 	session_wait(p, s, &wait);
 	c->lost = wait.lost;
 	c->failed = wait.failed;
@@ -208,16 +206,29 @@ bool ahead_make_way(struct process *p, struct session *s, struct stream *st, str
 {
 	if (c->method->closes) {
 		/* The Writes that run ahead are to arrive. But a Close also ends what waits. */
-		if (!write_waits(s, c->handle))
-			return drain(p, s, st, c);
-		end_drains(s, st);
-		process_ring(p); /* the leader may be one of them */
+		bool waits = write_waits(s, c->handle);
+
+		c->patient = st->writes > 0 && !waits;
+		if (waits) {
+			end_drains(s, st);
+			process_ring(p); /* the leader may be one of them */
+		}
 		return true;
 	}
 	if (!st->error && c->method->flags & RUNS_AHEAD && !ahead_has_room(st, c->blob_len) && !drain(p, s, st, c))
 		return false;
 	c->done = c->failed = st->error != NULL;
 	return !c->done;
+}
+
+void ahead_collect(struct process *p, struct session *s, struct stream *st, struct call *c)
+{
+	struct call wait = { .method = c->method, .handle = c->handle, .began = c->began, .drains = st };
+
+	if (st->writes == 0 || c->lost)
+		return;
+	session_wait(p, s, &wait);
+	c->lost = wait.lost;
 }
 
 void ahead_raise(struct stream *st, struct call *c)

@@ -77,6 +77,9 @@ bool ahead_is_low(const struct stream *st);
  * the call ends there; then it is done. */
 bool ahead_make_way(struct process *p, struct session *s, struct stream *st, struct call *c);
 
+/* Waits until the Writes that ran ahead of a Close, which is answered, have been answered, too. */
+void ahead_collect(struct process *p, struct session *s, struct stream *st, struct call *c);
+
 /* Has the call raise the error of a Write that ran ahead, if there is one and the call
  * is of no avail, or the last. */
 void ahead_raise(struct stream *st, struct call *c);

@@ -61,6 +61,7 @@ struct call {
 	int64_t id;
 	struct stream *ahead;  /* it is a Write that runs ahead, on the heap, and nobody waits for it; else NULL */
 	struct stream *drains; /* it is no request, but waits until less runs ahead there; else NULL */
+	bool patient;          /* it is a Close that is to wait for the Writes which run ahead */
 	bool done, failed, lost;
 	bool parked;       /* its thread waits on woken */
 	bool begun;        /* its request is sent or being sent: only the leader can end it now */

@@ -327,7 +327,13 @@ static void write_request(struct json_out *out, const struct session *s, const s
 	json_put(out, ",\"method\":\"");
 	json_put(out, c->method->name);
 	json_put(out, "\",\"params\":");
-	json_put(out, c->params);
+	if (c->patient) {
+		json_put(out, "[");
+		json_put_int(out, c->handle);
+		json_put(out, ",1]");
+	} else {
+		json_put(out, c->params);
+	}
 	if (c->has_blob) {
 		json_put(out, ",\"raw\":");
 		json_put_int(out, (int64_t)c->blob_len);
@@ -462,6 +468,8 @@ int session_call(struct process *p, struct session *s, struct call *c)
 		if (c->begun && !gone)
 			await(p, s, c);
 		leave(p, s, c);
+		if (c->patient && c->done)
+			ahead_collect(p, s, st, c);
 	} else {
 		in_time = c->lost || c->failed;
 	}

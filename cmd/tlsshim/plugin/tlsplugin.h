@@ -123,11 +123,12 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap);
  * What becomes of a call: one whose answer is on its way succeeds as if nothing
  * had been. Any other fails, and tls_LastError says "cancelled by the caller"; but
  * tls_Backend gives "stub" and tls_Version(0) "". A tls_Close is hurried rather
- * than ended: it frees the handle. A cancelled tls_Read has taken no data. After a
- * cancelled tls_Write of which some had left, the connection cannot be written
- * to, and after a cancelled tls_Handshake it can only be closed. A private tlsd
- * that was being started goes on starting, for the next call. What a tls_Write has
- * left to be sent after its return goes on as well.
+ * than ended: it frees the handle, and raises an error if that cuts short what
+ * a tls_Write has left to be sent after its return, which goes on otherwise. A
+ * cancelled tls_Read has taken no data. After a cancelled tls_Write of which some
+ * had left, the connection cannot be written to, and after a cancelled tls_Handshake
+ * it can only be closed. A private tlsd that was being started goes on starting, for
+ * the next call.
  *
  * When: at once as a rule. But a call that was handed over to the daemon cannot
  * be taken back, so the daemon is told, and its answer is waited for. One that
