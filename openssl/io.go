@@ -150,8 +150,9 @@ type op struct {
 	unexplained bool
 	turns       int // calls since the last wait or success that have asked for a wait without a need
 
-	blocked bool    // now would have had to wait
-	first   [1]byte // that a ReadSome has read
+	blocked  bool    // now would have had to wait
+	hopeless bool    // now has waited in vain, and has not met a peer that reads since
+	first    [1]byte // that a ReadSome has read
 
 	stepFn func()             // step, bound once
 	tryFn  func(uintptr) bool // try, bound once
@@ -424,13 +425,16 @@ func (o *op) beyond() bool {
 }
 
 // ready says whether the socket has what an operation wants to wait for.
-func ready(fd uintptr, d direction) bool {
+func ready(fd uintptr, d direction) bool { return readyWithin(fd, d, 0) }
+
+// readyWithin waits for it for so long, in a multiple of milliseconds.
+func readyWithin(fd uintptr, d direction, most time.Duration) bool {
 	events := int16(unix.POLLIN)
 	if d == writable {
 		events = unix.POLLOUT
 	}
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, int(most.Milliseconds()))
 		if err != unix.EINTR {
 			return err == nil && n > 0
 		}

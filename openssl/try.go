@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 )
 
 // ErrWouldBlock is returned by TryRead and TryWrite if they would have to wait.
@@ -60,9 +61,26 @@ func (o *op) runNow(kind opKind, p []byte) (int, error) {
 	return o.conclude(kind, p, err)
 }
 
+// patience is for how long a TryWrite waits for a peer that reads: less than it costs to do without, which
+// is to copy the rest and to come back for it.
+const patience = 2 * time.Millisecond
+
 // now is the function that RawConn.Control calls.
-func (o *op) now(uintptr) {
+func (o *op) now(fd uintptr) {
+	waited := false
 	for !o.finished && !o.blocked {
-		_, o.blocked = o.once()
+		want, idle := o.once()
+		switch {
+		case !idle:
+		case o.kind == opWrite && want == writable && !o.hopeless:
+			waited = true
+			o.hopeless = !readyWithin(fd, writable, patience)
+			o.blocked = o.hopeless
+		default:
+			o.blocked = true
+		}
+	}
+	if !waited && !o.blocked {
+		o.hopeless = false
 	}
 }

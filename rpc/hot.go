@@ -88,9 +88,15 @@ func (st *stream) hot(c hotCall) (done bool, err error) {
 		return false, nil
 	}
 	// What the line was read from is overwritten by what follows it.
-	st.id = append(st.id[:0], c.id...)
-	c.id = st.id
+	st.ids = st.ids[:0]
+	c.id = st.keepID(c.id)
 	return true, st.hotWrite(c)
+}
+
+// keepID copies an id, for as long as a Write is carried out.
+func (st *stream) keepID(id []byte) []byte {
+	st.ids = append(st.ids, id...)
+	return st.ids[len(st.ids)-len(id):]
 }
 
 // room is where the short way keeps data, hotReadSize bytes.
@@ -155,7 +161,7 @@ func (st *stream) hotWrite(c hotCall) error {
 func (st *stream) wrote(id []byte, n int) {
 	st.head = append(append(append(st.head[:0], hotStart...), id...), `,"result":`...)
 	st.head = append(strconv.AppendInt(st.head, int64(n), 10), '}')
-	st.later(st.head, nil)
+	st.written(st.w.Acknowledge(st.head))
 }
 
 // fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
@@ -168,15 +174,14 @@ func (st *stream) hotSmallWrites(c hotCall) error {
 	if err := st.r.Full(data); err != nil {
 		return err
 	}
-	// From here on nothing is read from the connection, so that the ids, but for the first, stay where they are.
 	all := append(st.joined[:0], part{c.id, c.n})
 	for {
 		next, ok := st.following(c.handle, fullRecord-len(data))
-		if !ok || !st.fits(len(data)+next.n) {
+		if !ok || len(all) == mostJoined || !st.fits(len(data)+next.n) {
 			break
 		}
 		data = append(data, next.data...)
-		all = append(all, part{next.id, next.n})
+		all = append(all, part{st.keepID(next.id), next.n})
 		st.r.Skip(next.size)
 	}
 	st.joined = all
@@ -204,6 +209,9 @@ func (st *stream) hotSmallWrites(c hotCall) error {
 	return nil
 }
 
+// mostJoined is how many Writes are carried out as one at most; there may be endless empty ones.
+const mostJoined = 256
+
 // A part is one of several Writes that are carried out as one.
 type part struct {
 	id []byte
@@ -221,11 +229,12 @@ type followingWrite struct {
 // has arrived whole.
 func (st *stream) following(h session.Handle, most int) (w followingWrite, ok bool) {
 	ahead := st.r.Ahead()
-	end := bytes.IndexByte(ahead[:min(len(ahead), longestHot)], '\n')
+	n := copy(st.next[:], ahead) // before it is looked at: the caller may be able to change what is ahead
+	end := bytes.IndexByte(st.next[:n], '\n')
 	if end < 0 {
 		return w, false
 	}
-	w.hotCall, ok = parseHot(ahead[:end])
+	w.hotCall, ok = parseHot(st.next[:end])
 	w.size = end + 1 + w.n
 	if !ok || !w.write || w.handle != h || w.n > most || w.size > len(ahead) {
 		return w, false

@@ -23,7 +23,7 @@ type method struct {
 
 	// One of the two carries it out.
 	call   func(*session.Session, args) *session.Call
-	direct func(*server, args) (any, error) // at once, on the reading goroutine
+	direct func(*server, *call, args) (any, error) // at once, on the reading goroutine
 }
 
 // Parameters that several methods have.
@@ -45,7 +45,7 @@ var methods = func() map[string]*method {
 	}
 	// It shows the table, so it cannot stand in it.
 	d := discover
-	d.direct = func(s *server, _ args) (any, error) { return openRPC(s.Version), nil }
+	d.direct = func(s *server, _ *call, _ args) (any, error) { return openRPC(s.Version), nil }
 	m[d.name] = &d
 	return m
 }()
@@ -161,7 +161,7 @@ var table = []method{
 	{
 		name: "$/cancelRequest", doc: "Ends a call in flight with kind cancelled.",
 		params: []param{{name: "id", typ: anyID, doc: "the id of the call"}}, result: sNull,
-		direct: func(s *server, a args) (any, error) {
+		direct: func(s *server, _ *call, a args) (any, error) {
 			s.cancel(a[0].(json.RawMessage))
 			return nil, nil
 		},
@@ -176,7 +176,7 @@ func (m *method) named(a args) int32 {
 	return int32(a.handle(0))
 }
 
-func hello(s *server, a args) (any, error) {
+func hello(s *server, c *call, a args) (any, error) {
 	if a[2] != nil {
 		if err := s.sess.StartAt(a.handle(2)); err != nil {
 			return nil, err
@@ -187,14 +187,35 @@ func hello(s *server, a args) (any, error) {
 		Capabilities: []string{},
 		Server:       wire.Server{Name: "tlsd", Version: s.Version, PID: os.Getpid()},
 	}
-	if list, _ := a[1].([]string); slices.Contains(list, wire.CapabilityRaw) {
+	list, _ := a[1].([]string)
+	if slices.Contains(list, wire.CapabilityRaw) {
 		s.raw.Store(true)
 		h.Capabilities = append(h.Capabilities, wire.CapabilityRaw)
+	}
+	if slices.Contains(list, wire.CapabilityRing) && s.share(c) {
+		h.Capabilities = append(h.Capabilities, wire.CapabilityRing)
 	}
 	return h, nil
 }
 
-func info(s *server, _ args) (any, error) {
+// share maps the memory that the caller has sent along, and says whether messages move there: those from here with
+// the answer to this call, the caller's with an empty line.
+func (s *server) share(c *call) bool {
+	if s.shared < 0 || c.id == nil || c.batch != nil || s.rings.Load() != nil {
+		return false
+	}
+	rings, err := wire.OpenRings(s.shared)
+	s.dropShared()
+	if err != nil {
+		return false // the caller is told by the capability that the answer does not have
+	}
+	s.rings.Store(rings)
+	s.r.MoveTo(rings)
+	c.moves = true
+	return true
+}
+
+func info(s *server, _ *call, _ args) (any, error) {
 	e := s.sess.Engine.Info()
 	t, l := s.sess.Timeouts, s.sess.Limits
 	out := wire.Info{

@@ -22,6 +22,7 @@ type call struct {
 	refuse error           // why it cannot be carried out, if that is known already
 
 	joined []part // the Writes that this call carries out, if they are several
+	moves  bool   // its answer is the last on the socket
 
 	handle int32  // that it names, or 0; set when it has begun
 	cancel func() // ends the call early; set when it has begun

@@ -73,8 +73,10 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		conn:   conn,
 		w:      wire.NewWriter(conn, cfg.AnswerTimeout, cfg.Watcher),
 		calls:  map[*call]struct{}{},
+		shared: -1,
 	}
-	st := &stream{server: s, r: wire.NewReader(caller{s}, cfg.Limits.Message)}
+	s.r = wire.NewReader(caller{s}, cfg.Limits.Message)
+	st := &stream{server: s}
 	s.listenOn()
 	stop := context.AfterFunc(ctx, func() { s.dismiss(context.Cause(ctx)) })
 	defer stop()
@@ -85,6 +87,11 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	s.hangUp()
 	s.sess.End()
 	s.answers.Wait()
+	s.dropShared()
+	if rings := s.rings.Load(); rings != nil {
+		s.w.Close()
+		rings.Close()
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -100,14 +107,21 @@ type server struct {
 	sess *session.Session
 	conn *net.UnixConn
 	w    *wire.Writer
-	raw  atomic.Bool // the caller takes raw answers
-	deaf atomic.Bool // the caller has not taken an answer in time
+	r    *wire.Reader // the reading goroutine's
+	raw  atomic.Bool  // the caller takes raw answers
+	deaf atomic.Bool  // the caller has not taken an answer in time
 
 	held atomic.Int64 // bytes that are kept for calls; see hold
 
 	answers sync.WaitGroup // calls whose answer has not been written
 
-	heard time.Time // when the caller has sent something last; the reading goroutine's
+	// The reading goroutine's.
+	heard     time.Time // when the caller has sent something last
+	spoken    bool      // the caller has sent something
+	shared    int       // the descriptor that came with it, or -1
+	unflushed int       // bytes moved since the last flush
+
+	rings atomic.Pointer[wire.Rings] // nil if messages go over the socket
 
 	mu    sync.Mutex // guards the rest
 	calls map[*call]struct{}
@@ -127,6 +141,9 @@ func (s *server) dismiss(why error) {
 // hangUp ends the connection. The caller sees its end at once, although the
 // supervisor may have a copy of its descriptor (shutdown(2) is for all copies).
 func (s *server) hangUp() {
+	if rings := s.rings.Load(); rings != nil {
+		rings.End()
+	}
 	if rc, err := s.conn.SyscallConn(); err == nil {
 		rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	}
@@ -136,6 +153,7 @@ func (s *server) hangUp() {
 // linger is called when the caller will send no more. It returns when all calls
 // are answered, or the caller has closed its reading side too.
 func (s *server) linger() {
+	s.flush()
 	s.conn.SetReadDeadline(time.Time{}) // of idleness
 	answered := make(chan struct{})
 	go func() { s.answers.Wait(); close(answered) }()

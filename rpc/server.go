@@ -32,7 +32,7 @@ func (s *server) begin(c *call) {
 		return
 	}
 	if m.direct != nil {
-		v, err := m.direct(s, args)
+		v, err := m.direct(s, c, args)
 		if err != nil {
 			err = m.failed(err)
 		}
@@ -170,6 +170,10 @@ func (s *server) reply(c *call, v any, err error) {
 		s.batchDone(c.batch, out)
 		return
 	}
+	if c.moves {
+		s.written(s.w.WriteAndMoveTo(out, s.rings.Load(), s.conn))
+		return
+	}
 	s.write(out, raw)
 }
 
@@ -182,6 +186,15 @@ func (s *server) write(msg, raw []byte) {
 // later is write for the reading goroutine, which flushes before it waits.
 func (s *server) later(msg, raw []byte) {
 	s.written(s.w.Later(msg, raw))
+}
+
+// flushEvery is after how many bytes moved the answers that were kept go out, though there is more to do.
+const flushEvery = 128 << 10
+
+// flush sends the answers that later has kept.
+func (s *server) flush() {
+	s.unflushed = 0
+	s.written(s.w.Flush())
 }
 
 // written ends the connection if a write has failed.

@@ -21,14 +21,14 @@ import (
 // next (Handle). All of it runs on the library's one reading goroutine.
 type stream struct {
 	*server
-	r     *wire.Reader
 	queue []*call // good calls that have been read and not yielded
 	now   *call   // the call that was yielded last
 	err   error   // why the stream ended, if not in an orderly way
 
 	// Room that the short way uses again and again.
-	id, head, data []byte
-	joined         []part
+	ids, head, data []byte
+	joined          []part
+	next            [longestHot]byte
 }
 
 // token is what the library gets to see of a call. It needs no more than that
@@ -39,7 +39,7 @@ var token = []byte(`{"jsonrpc":"2.0","method":"call"}`)
 // ReadObject yields the next call. An error ends the connection.
 func (st *stream) ReadObject(v any) error {
 	for len(st.queue) == 0 {
-		err := st.next()
+		err := st.message()
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
@@ -68,9 +68,9 @@ func (st *stream) Close() error {
 	return nil
 }
 
-// next reads one message with its raw bytes and queues its calls. A bad message
+// message reads one message with its raw bytes and queues its calls. A bad message
 // is answered here and is no error; an error means that no more can be read.
-func (st *stream) next() error {
+func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
 		return st.hopeless(overLimit("the line is longer than the %d bytes that a message may have (--max-message)", st.Limits.Message))
@@ -80,6 +80,9 @@ func (st *stream) next() error {
 	}
 	if c, ok := parseHot(line); ok {
 		if done, err := st.hot(c); done || err != nil {
+			if st.unflushed += c.n; st.unflushed >= flushEvery {
+				st.flush()
+			}
 			return err
 		}
 	}

@@ -24,8 +24,11 @@ const (
 // MaxBatch is the most calls that a batch may have.
 const MaxBatch = 1024
 
-// CapabilityRaw asks for raw answers in tls.Hello.
-const CapabilityRaw = "raw"
+// Capabilities that can be asked for in tls.Hello.
+const (
+	CapabilityRaw  = "raw"  // raw answers
+	CapabilityRing = "ring" // messages in shared memory
+)
 
 // Codes of the JSON-RPC 2.0 specification, section 5.1.
 const (

@@ -233,10 +233,18 @@ func TestCloseEndsWhatAnotherThreadHasToWrite(t *testing.T) {
 	write.fails("tls.Write: handle 1: the handle was closed while the call waited")
 }
 
+// mayRunAhead is how many Writes of a connection may run ahead; of a session twice as many.
+var mayRunAhead = func() int {
+	if overSharedMemory {
+		return 128
+	}
+	return 32
+}()
+
 // fill has as many Writes run ahead as may, and gives their ids.
 func fill(h *host, p *peer) (ids []int64) {
 	p.t.Helper()
-	for range 32 {
+	for range mayRunAhead {
 		writes(h, "a").gives(1, "")
 		ids = append(ids, p.takesWrite(1, "a"))
 	}
@@ -267,11 +275,11 @@ func TestWhatRunsAheadIsBounded(t *testing.T) {
 		ids := fill(h, p)
 		write := h.start("Write", 1, []byte("b"))
 		p.client(h, 2) // not the Write
-		for _, id := range ids[:15] {
+		for _, id := range ids[:mayRunAhead/2-1] {
 			p.result(id, "1")
 		}
 		p.client(h, 3) // still not
-		p.result(ids[15], "1")
+		p.result(ids[mayRunAhead/2-1], "1")
 		p.takesWrite(1, "b")
 		write.gives(1, "")
 	})
@@ -295,7 +303,7 @@ func TestWhatRunsAheadIsBounded(t *testing.T) {
 			p.client(h, int64(handle))
 			p.shake(h, handle)
 		}
-		for range 32 {
+		for range mayRunAhead {
 			h.send("Write", 2, []byte("a")).gives(1, "")
 			p.takesWrite(2, "a")
 		}

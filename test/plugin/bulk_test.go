@@ -25,7 +25,7 @@ func serveEcho(p *peer) error {
 	}
 	conns := map[int64]*connection{}
 	answer := func(id int64, result string) error {
-		_, err := fmt.Fprintf(p.conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
+		_, err := fmt.Fprintf(p.out, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
 		return err
 	}
 	for {
@@ -61,7 +61,7 @@ func serveEcho(p *peer) error {
 				continue
 			}
 			data := c.data.Next(int(c.limit))
-			if _, err := fmt.Fprintf(p.conn, `{"jsonrpc":"2.0","id":%d,"result":null,"raw":%d}`+"\n%s", c.id, len(data), data); err != nil {
+			if _, err := fmt.Fprintf(p.out, `{"jsonrpc":"2.0","id":%d,"result":null,"raw":%d}`+"\n%s", c.id, len(data), data); err != nil {
 				return err
 			}
 			c.id = 0

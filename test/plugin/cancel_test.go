@@ -131,7 +131,9 @@ func stuckCalls(t *testing.T) []stuck {
 			alive(t, h)
 		}},
 		{"Write to a peer that does not read", func(t *testing.T) *stuckHost {
-			return call(shaken(t, func(conn *tls.Conn) { conn.Handshake(); <-t.Context().Done() }), "WriteZeros", 1, 16<<20)
+			h := shaken(t, func(conn *tls.Conn) { conn.Handshake(); <-t.Context().Done() })
+			h.send("SetStrictWrites", 1).gives(0, "") // or it would not wait
+			return call(h, "WriteZeros", 1, 16<<20)
 		}, alive},
 		{"Accept without a client", func(t *testing.T) *stuckHost {
 			h := startHost(t, d.env())

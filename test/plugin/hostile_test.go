@@ -76,7 +76,7 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 		"Hello's id again":      {`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n", "a call that is not waiting: id 1"},
 		"deep":                  {`{"jsonrpc":"2.0","id":%[1]d,"result":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}\n", "no answer of JSON-RPC 2.0"},
 		"very deep":             {strings.Repeat("[", 1000_000) + "\n", "no answer of JSON-RPC 2.0"},
-		"endless line":          {strings.Repeat(" ", 1<<20), "a line of more than 1048576 bytes"},
+		"endless line":          {strings.Repeat(" ", 1<<20+1), "a line of more than 1048576 bytes"},
 		"NUL":                   {"{\"jsonrpc\":\"2.0\",\x00\n", "no answer of JSON-RPC 2.0"},
 		"end in a line":         {`{"jsonrpc":"2.0","id":%[1]d`, "has closed the session"},
 		"end in a blob":         {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":100}` + "\nhel", "has closed the session"},
@@ -93,7 +93,7 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 				c.answer = fmt.Sprintf(c.answer, id)
 			}
 			// The plugin may leave before it has taken all of it.
-			p.conn.Write([]byte(c.answer))
+			p.out.Write([]byte(c.answer))
 			p.conn.CloseWrite()
 			read.fails("tls.Read: handle 1: lost: ", c.why)
 			p.ended()
@@ -179,7 +179,7 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 					p.helloOnly()
 					p.expect("tls.NewClient", `["h",1]`)
 				}
-				p.conn.Write([]byte(c.answer))
+				p.out.Write([]byte(c.answer))
 				p.conn.Close()
 				call.fails("tls.NewClient: backend: "+d.path+": ", c.why)
 			}
@@ -188,7 +188,7 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 				p := d.accept()
 				p.helloOnly()
 				p.result(p.expect("tls.NewClient", `["h",1]`), "1")
-				p.conn.Write([]byte(c.answer))
+				p.out.Write([]byte(c.answer))
 				call.fails("tls.NewClient: backend: "+d.path+": ", c.why)
 			}
 			backend := h.start("Backend")
@@ -196,7 +196,7 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 				p := d.accept()
 				p.helloOnly()
 				p.expect("tls.Backend", "[]")
-				p.conn.Write([]byte(c.answer))
+				p.out.Write([]byte(c.answer))
 				p.conn.Close()
 			}
 			backend.gives(4, "stub")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,11 +67,18 @@ type peer struct {
 	t    *testing.T
 	conn *net.UnixConn
 	in   *bufio.Reader
+	out  io.Writer // conn, or shared
+
+	first  *firstFD
+	shared *sharedMemory // after it was agreed on, in which the plugin's messages lie after an empty line; or nil
+
+	sharedIn *bufio.Reader // then in
 }
 
 func newPeer(conn *net.UnixConn) *peer {
 	conn.SetDeadline(time.Now().Add(patience))
-	return &peer{conn: conn, in: bufio.NewReaderSize(conn, 64*1024)}
+	first := &firstFD{conn, -1}
+	return &peer{conn: conn, in: bufio.NewReaderSize(first, 64*1024), out: conn, first: first}
 }
 
 type request struct {
@@ -85,6 +93,11 @@ type request struct {
 // read gives the next message, or an error at the end.
 func (p *peer) read() (*request, error) {
 	line, err := p.in.ReadBytes('\n')
+	if err == nil && p.shared != nil && string(line) == "\n" && p.in != p.sharedIn {
+		p.sharedIn = bufio.NewReaderSize(p.shared, 64*1024)
+		p.in = p.sharedIn
+		line, err = p.in.ReadBytes('\n')
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +151,13 @@ func (p *peer) expect(method, params string) int64 {
 func (p *peer) hello() int64 {
 	p.t.Helper()
 	id, first := p.helloOnly()
-	p.result(id, `{"version":1,"capabilities":["raw"],"server":{"name":"tlsd","version":"stand-in","pid":1}}`)
+	const server = `"server":{"name":"tlsd","version":"stand-in","pid":1}`
+	if overSharedMemory && p.first.fd >= 0 {
+		p.result(id, `{"version":1,"capabilities":["raw","ring"],`+server+`}`)
+		p.share()
+	} else {
+		p.result(id, `{"version":1,"capabilities":["raw"],`+server+`}`)
+	}
 	return first
 }
 
@@ -151,7 +170,7 @@ func (p *peer) helloOnly() (id, first int64) {
 		FirstHandle  int64    `json:"firstHandle"`
 	}
 	err := json.Unmarshal(r.Params, &params)
-	if r.Method != "tls.Hello" || err != nil || params.Version != 1 || len(params.Capabilities) != 1 || params.Capabilities[0] != "raw" {
+	if r.Method != "tls.Hello" || err != nil || params.Version != 1 || !slices.Contains(params.Capabilities, "raw") {
 		p.t.Fatalf("the session begins with %s %s: %v", r.Method, r.Params, err)
 	}
 	return *r.ID, params.FirstHandle
@@ -160,7 +179,7 @@ func (p *peer) helloOnly() (id, first int64) {
 // send sends exactly this.
 func (p *peer) send(text string) {
 	p.t.Helper()
-	if _, err := io.WriteString(p.conn, text); err != nil {
+	if _, err := io.WriteString(p.out, text); err != nil {
 		p.t.Fatal(err)
 	}
 }

@@ -215,8 +215,8 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 				t.Errorf("%s: %v; want %v", name, got[name], want)
 			}
 		}
-		if env := fmt.Sprint(got["environment"]); env != "LANG " {
-			t.Errorf("the environment has %s; want LANG alone", env)
+		if env := fmt.Sprint(got["environment"]); env != "MALLOC_ARENA_MAX LANG " {
+			t.Errorf("the environment has %s; want LANG of tlsd's own, and what workers have besides", env)
 		}
 		files := strings.Fields(fmt.Sprint(got["files"]))
 		if len(files) < 4 {

@@ -38,6 +38,7 @@ struct stream *stream_make(struct session *s, int64_t handle)
 		if (!*link)
 			return NULL;
 		(*link)->handle = handle;
+		(*link)->most = s->wire.shared ? AHEAD_WRITES_SHARED : AHEAD_WRITES;
 		turn_init(&(*link)->reading);
 	}
 	(*link)->users++;
@@ -93,19 +94,20 @@ void stream_make_ready(struct session *s, int64_t handle)
 
 bool ahead_has_room(const struct stream *st, size_t len)
 {
-	return st->writes == 0 || (st->writes < AHEAD_WRITES && st->bytes + len <= AHEAD_BYTES);
+	return st->writes == 0 || (st->writes < st->most && st->bytes + len <= AHEAD_BYTES);
 }
 
 bool ahead_is_low(const struct stream *st)
 {
-	return st->writes <= AHEAD_WRITES / 2 && st->bytes <= AHEAD_BYTES / 2;
+	return st->writes <= st->most / 2 && st->bytes <= AHEAD_BYTES / 2;
 }
 
 bool ahead_go(struct session *s, struct stream *st, struct call *c)
 {
+	unsigned most = s->wire.shared ? SESSION_AHEAD_WRITES_SHARED : SESSION_AHEAD_WRITES;
 	struct call *ahead;
 
-	if (s->ahead >= SESSION_AHEAD_WRITES || s->ahead_bytes + c->blob_len > SESSION_AHEAD_BYTES)
+	if (s->ahead >= most || s->ahead_bytes + c->blob_len > SESSION_AHEAD_BYTES)
 		return false;
 	ahead = malloc(sizeof *ahead);
 	if (!ahead)
@@ -145,7 +147,7 @@ void ahead_end(struct session *s, struct call *c, const struct answer *a)
 			st->error = strdup("tls.Write: out of memory");
 		end_reads(s, st);
 	}
-	for (struct call *w = s->calls; w && (st->writes == 0 || ahead_is_low(st)); w = w->next) {
+	for (struct call *w = s->calls; st->draining > 0 && ahead_is_low(st) && w; w = w->next) {
 		if (w->drains != st || (w->method->closes && st->writes > 0))
 			continue;
 		w->done = true;
@@ -165,13 +167,20 @@ static char *closed_meanwhile(const struct call *c)
 	return strdup(text);
 }
 
+static void wait_for_answers(struct process *p, struct session *s, struct call *wait)
+{
+	wait->drains->draining++;
+	session_wait(p, s, wait);
+	wait->drains->draining--;
+}
+
 /* Waits until so little runs ahead on the connection that there is room. False if the call
  * must not go on, and is then done. */
 static bool drain(struct process *p, struct session *s, struct stream *st, struct call *c)
 {
 	struct call wait = { .method = c->method, .handle = c->handle, .began = c->began, .drains = st };
 
-	session_wait(p, s, &wait);
+	wait_for_answers(p, s, &wait);
 	c->lost = wait.lost;
 	c->failed = wait.failed;
 	c->cancel_by = wait.cancel_by;
@@ -186,7 +195,7 @@ static bool write_waits(const struct session *s, int64_t handle)
 {
 	const struct call *c = s->calls;
 
-	while (c && !(c->handle == handle && c->method->flags & RUNS_AHEAD && !c->ahead))
+	while (c && !(c->handle == handle && c->method->flags & RUNS_AHEAD))
 		c = c->next;
 	return c != NULL;
 }
@@ -227,7 +236,7 @@ void ahead_collect(struct process *p, struct session *s, struct stream *st, stru
 
 	if (st->writes == 0 || c->lost)
 		return;
-	session_wait(p, s, &wait);
+	wait_for_answers(p, s, &wait);
 	c->lost = wait.lost;
 }
 

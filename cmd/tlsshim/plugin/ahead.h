@@ -26,12 +26,16 @@
 enum {
 	READ_AHEAD_BYTES = 128 * 1024,
 
-	/* Of one connection. A Write that would be one too many waits until half of them are answered. */
+	/* Of one connection, without shared memory and with it. A Write that would be one too many waits until half of
+	 * them are answered. */
 	AHEAD_WRITES = 32,
+	AHEAD_WRITES_SHARED = 128,
 	AHEAD_BYTES = 2 * 1024 * 1024,
 
-	/* Of a session. On the socket an answer takes about 1 KiB of the 208 KiB that there are as a rule. */
+	/* Of a session. On the socket an answer takes about 1 KiB of the 208 KiB that there are as a rule, in shared
+	 * memory less of RING_BYTES. */
 	SESSION_AHEAD_WRITES = 64,
+	SESSION_AHEAD_WRITES_SHARED = 256,
 	SESSION_AHEAD_BYTES = 16 * 1024 * 1024,
 };
 
@@ -45,8 +49,10 @@ struct stream {
 	bool ready;  /* its handshake is done: a Write on it makes sense */
 	bool closed; /* it is no longer the session's */
 
-	unsigned writes; /* that run ahead */
+	unsigned most;   /* Writes that may run ahead */
+	unsigned writes; /* that do */
 	size_t bytes;    /* in these */
+	int draining;    /* threads that wait until there are less */
 	char *error;     /* of the first that has failed, until it is raised; else NULL */
 
 	struct turn reading; /* the right to read */

@@ -29,6 +29,13 @@ static bool agree(struct process *p, struct session *s, struct answer *a, char *
 		text_add(why, WHY_BYTES, "tlsd does not have the capability raw");
 		return false;
 	}
+	if (json_array_has(json_member(a->result, "capabilities"), "\"ring\"")) {
+		if (!s->wire.rings.mem) {
+			text_add(why, WHY_BYTES, "tlsd uses shared memory that it was not given");
+			return false;
+		}
+		wire_share(&s->wire);
+	}
 	s->agreed = true;
 	for (struct call *c = s->calls; c; c = c->next)
 		pthread_cond_signal(&c->woken);
@@ -65,7 +72,7 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 			break;
 		c->number = (int64_t)a->raw;
 		pthread_mutex_unlock(&p->mu);
-		ok = wire_raw(s->fd, &s->in, c->into, a->raw, w, why);
+		ok = wire_raw(&s->wire, c->into, a->raw, w, why);
 		pthread_mutex_lock(&p->mu);
 		return ok;
 	}
@@ -81,9 +88,7 @@ bool answer_deliver(struct process *p, struct session *s, struct answer *a, stru
 	if (a->id_null) {
 		char *message = a->error.at ? json_text(a->error) : NULL;
 		const char *text = message ? message : "tlsd has sent an answer to nothing";
-		if (strncmp(text, "lost: ", 6) == 0)
-			text += 6; /* the host is told that by conclude */
-		text_add(why, WHY_BYTES, "%s", text);
+		text_add(why, WHY_BYTES, "%s", answer_reason(text));
 		free(message);
 		return false;
 	}

@@ -1,19 +1,25 @@
 /*
- * calls.c - the calls of a session: all of them in a list, and by their ids, which
- * count up, in buckets, so that an answer finds its call among a thousand.
+ * calls.c - the calls of a session: those of threads in one list, those that run ahead
+ * in another, and all by their ids, which count up, in buckets, so that an answer finds
+ * its call among a thousand.
  */
 #define _GNU_SOURCE
 #include "session.h"
 
+static struct call **list(struct session *s, const struct call *c)
+{
+	return c->ahead ? &s->calls_ahead : &s->calls;
+}
+
 void calls_add(struct session *s, struct call *c)
 {
-	struct call **bucket = &s->by_id[(uint64_t)c->id % CALL_BUCKETS];
+	struct call **bucket = &s->by_id[(uint64_t)c->id % CALL_BUCKETS], **first = list(s, c);
 
 	c->prev = NULL;
-	c->next = s->calls;
+	c->next = *first;
 	if (c->next)
 		c->next->prev = c;
-	s->calls = c;
+	*first = c;
 	c->same = *bucket;
 	*bucket = c;
 }
@@ -30,7 +36,7 @@ void calls_remove(struct session *s, struct call *c)
 	if (c->prev)
 		c->prev->next = c->next;
 	else
-		s->calls = c->next;
+		*list(s, c) = c->next;
 }
 
 struct call *calls_find(struct session *s, int64_t id)

@@ -11,12 +11,14 @@ enum { DEEPEST = 32 };
 
 /* --- writing --- */
 
+enum { FIRST_BYTES = 128 /* holds nearly each request */ };
+
 static void put(struct json_out *out, const char *at, size_t len)
 {
 	if (out->failed)
 		return;
 	if (out->cap - out->len <= len) {
-		size_t cap = (out->len + len + 1) * 2;
+		size_t cap = (out->len + len + FIRST_BYTES) * 2;
 		char *grown = realloc(out->at, cap);
 		if (!grown) {
 			out->failed = true;
@@ -37,10 +39,15 @@ void json_put(struct json_out *out, const char *text)
 
 void json_put_int(struct json_out *out, int64_t n)
 {
-	char digits[24];
+	char digits[24], *first = digits + sizeof digits;
+	uint64_t left = n < 0 ? -(uint64_t)n : (uint64_t)n;
 
-	snprintf(digits, sizeof digits, "%" PRId64, n);
-	json_put(out, digits);
+	do
+		*--first = (char)('0' + left % 10);
+	while (left /= 10);
+	if (n < 0)
+		*--first = '-';
+	put(out, first, (size_t)(digits + sizeof digits - first));
 }
 
 void json_put_string(struct json_out *out, const char *text)

@@ -66,13 +66,21 @@ enum {
 
 /* --- the life of a session --- */
 
+/* Whether the host has not switched shared memory off. */
+static bool share_wanted(void)
+{
+	const char *wanted = secure_getenv("TLSD_SHARED_MEMORY");
+
+	return !wanted || strcmp(wanted, "0") != 0;
+}
+
 struct session *session_make(struct process *p, int fd, const char *path, unsigned born)
 {
 	struct session *s = calloc(1, sizeof *s);
 
 	if (!s)
 		return NULL;
-	s->fd = fd;
+	wire_init(&s->wire, fd, share_wanted());
 	text_add(s->path, sizeof s->path, "%s", path);
 	s->first = p->first;
 	s->hello_by = now_ms() + HELLO_WAIT_MS;
@@ -85,7 +93,7 @@ struct session *session_make(struct process *p, int fd, const char *path, unsign
 
 void session_release(struct process *p, struct session *s)
 {
-	int fd = s->fd;
+	int fd = s->wire.fd;
 	bool last;
 
 	pthread_mutex_lock(&p->mu);
@@ -94,11 +102,10 @@ void session_release(struct process *p, struct session *s)
 	if (!last)
 		return;
 	atomic_compare_exchange_strong(&p->socket, &fd, -1);
-	close(s->fd);
-	free(s->in.at);
+	wire_free(&s->wire);
 	free(s->spare);
-	while (s->calls) /* only what runs ahead is left */
-		ahead_end(s, s->calls, NULL);
+	while (s->calls_ahead)
+		ahead_end(s, s->calls_ahead, NULL);
 	stream_close_all(s);
 	turn_destroy(&s->sending);
 	free(s);
@@ -112,10 +119,8 @@ static void lose(struct process *p, struct session *s, const char *why)
 	s->lost = true;
 	if (!*s->why)
 		text_add(s->why, sizeof s->why, "%s", why);
-	shutdown(s->fd, SHUT_RDWR); /* ends a send that waits */
+	wire_end(&s->wire);
 	for (struct call *c = s->calls; c; c = c->next) {
-		if (c->ahead)
-			continue;
 		if (!c->done || !s->agreed)
 			c->done = c->lost = true;
 		pthread_cond_signal(&c->woken);
@@ -134,7 +139,7 @@ static void lose(struct process *p, struct session *s, const char *why)
 
 void session_cancel(struct session *s, struct call *c)
 {
-	if (c->cancel_by || c->ahead || c->done)
+	if (c->cancel_by || c->done)
 		return;
 	c->cancel_by = now_ms() + CANCEL_WAIT_MS;
 	s->cancelling++;
@@ -167,14 +172,17 @@ static void hear(struct process *p, struct session *s)
 static bool tell(struct session *s, struct call *c)
 {
 	char line[96] = "";
-	ssize_t n;
 
 	text_add(line, sizeof line, "{\"jsonrpc\":\"2.0\",\"method\":\"$/cancelRequest\",\"params\":[%" PRId64 "]}\n", c->id);
-	n = send(s->fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	switch (wire_try_send(&s->wire, line, strlen(line))) {
+	case NO_ROOM:
 		return false;
-	if (n != (ssize_t)strlen(line))
-		shutdown(s->fd, SHUT_RDWR);
+	case BROKEN:
+		wire_end(&s->wire);
+		break;
+	case SENT:
+		break;
+	}
 	c->told = true;
 	return true;
 }
@@ -185,7 +193,7 @@ static void serve_cancelled(struct process *p, struct session *s, struct wait *w
 {
 	hear(p, s);
 	w->deadline = by;
-	w->also = 0;
+	w->tick = false;
 	w->why = NULL;
 	if (s->cancelling == 0)
 		return;
@@ -197,19 +205,11 @@ static void serve_cancelled(struct process *p, struct session *s, struct wait *w
 		if (!w->deadline || c->cancel_by < w->deadline)
 			w->deadline = c->cancel_by;
 		if (c->begun && !c->told && !s->sending.taken && !tell(s, c))
-			w->also = POLLOUT;
+			w->tick = true;
 	}
 }
 
 /* --- reading --- */
-
-/* Whether there is something to read, be it the end. */
-static bool has_input(const struct session *s)
-{
-	char byte;
-
-	return recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
-}
 
 struct reading {
 	struct wait wait; /* the first, so that a pointer to it is one to the whole */
@@ -233,6 +233,7 @@ static void look_from_reading(struct wait *w)
 	pthread_mutex_lock(&r->p->mu);
 	serve_cancelled(r->p, r->s, w, r->by);
 	w->ended |= is_over(r->s, r->mine);
+	w->ready = wire_has_shared(&r->s->wire);
 	pthread_mutex_unlock(&r->p->mu);
 }
 
@@ -245,10 +246,11 @@ static void lead(struct process *p, struct session *s, struct call *mine, int64_
 	bool ok;
 
 	s->led = true;
+	atomic_store(&s->wire.sleep_for, s->awaiting_writes > 0 || !mine ? SLEEPS_FOR_ALL : SLEEPS_FOR_ANSWERS);
 	serve_cancelled(p, s, &r.wait, by);
 	r.wait.ended |= is_over(s, mine);
 	pthread_mutex_unlock(&p->mu);
-	ok = wire_read(s->fd, &s->in, &r.wait, &a, why);
+	ok = wire_read(&s->wire, &r.wait, &a, why);
 	pthread_mutex_lock(&p->mu);
 	/* Else a part of an answer may have been read, and the next leader goes on with it. */
 	if (ok || !r.wait.ended || !is_over(s, mine)) {
@@ -273,11 +275,19 @@ static void wake_leader(struct session *s)
 		pthread_cond_signal(&c->woken);
 }
 
+/* Whether the thread of a call waits for answers to Writes. */
+static bool awaits_writes(const struct call *c)
+{
+	return c->drains || c->method->flags & RUNS_AHEAD;
+}
+
 /* Waits until the call is done. Before Hello is answered well, no call is. mu is held. */
 static void await(struct process *p, struct session *s, struct call *c)
 {
 	while (!c->done || !(s->agreed || s->lost)) {
 		if (s->led) {
+			if (awaits_writes(c) && wire_sleep_for_all(&s->wire))
+				process_ring(p);
 			c->parked = true;
 			pthread_cond_wait(&c->woken, &p->mu);
 			c->parked = false;
@@ -306,7 +316,7 @@ static void look_from_sending(struct wait *w)
 	hear(out->p, s);
 	w->deadline = out->c->cancel_by;
 	/* Should tlsd wait for somebody to take answers after all, we are the only one who can be waiting for it. */
-	while (!s->led && !s->lost && has_input(s))
+	while (!s->led && !s->lost && wire_has_input(&s->wire))
 		lead(out->p, s, NULL, now_ms() + FAREWELL_WAIT_MS);
 	wake_leader(s);
 	pthread_mutex_unlock(&out->p->mu);
@@ -316,7 +326,7 @@ static void look_from_sending(struct wait *w)
 static void write_request(struct json_out *out, const struct session *s, const struct call *c)
 {
 	for (const struct call *w = c->method->closes ? s->calls : NULL; w; w = w->next) {
-		if (w->handle != c->handle || w->method->waits_on != c->method->closes || w->ahead || !w->begun)
+		if (w->handle != c->handle || w->method->waits_on != c->method->closes || !w->begun)
 			continue;
 		json_put(out, "{\"jsonrpc\":\"2.0\",\"method\":\"$/cancelRequest\",\"params\":[");
 		json_put_int(out, w->id);
@@ -355,12 +365,12 @@ static void send_request(struct process *p, struct session *s, const struct json
 	if (!s->greeted) {
 		text_add(hello, sizeof hello,
 			 "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"tls.Hello\",\"params\":"
-			 "{\"version\":1,\"capabilities\":[\"raw\"],\"firstHandle\":%" PRId64 "}}\n",
-			 HELLO_ID, s->first);
+			 "{\"version\":1,\"capabilities\":[\"raw\"%s],\"firstHandle\":%" PRId64 "}}\n",
+			 HELLO_ID, s->wire.rings.mem ? ",\"ring\"" : "", s->first);
 		parts[0].iov_len = strlen(hello);
 		s->greeted = true;
 	}
-	if (wire_send(s->fd, parts, 3, &out.wait))
+	if (wire_send(&s->wire, parts, 3, parts[0].iov_len > 0, &out.wait))
 		return;
 	if (out.wait.deadline) {
 		pthread_mutex_lock(&p->mu);
@@ -368,7 +378,7 @@ static void send_request(struct process *p, struct session *s, const struct json
 			text_add(s->why, sizeof s->why, NOT_ENDED);
 		pthread_mutex_unlock(&p->mu);
 	}
-	shutdown(s->fd, SHUT_RDWR);
+	wire_end(&s->wire);
 }
 
 /* --- a call --- */
@@ -407,12 +417,14 @@ static void enter(struct session *s, struct call *c)
 	pthread_cond_init(&c->woken, NULL);
 	calls_add(s, c);
 	s->waiting++;
+	s->awaiting_writes += awaits_writes(c);
 }
 
 static void leave(struct process *p, struct session *s, struct call *c)
 {
 	calls_remove(s, c);
 	s->waiting--;
+	s->awaiting_writes -= awaits_writes(c);
 	pthread_cond_destroy(&c->woken);
 	if (c->cancel_by)
 		s->cancelling--;
@@ -435,6 +447,7 @@ static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 		c->done = c->failed = line.failed; /* without a message: out of memory */
 	}
 	if (c->begun) {
+		s->wire.put_shared = s->wire.shared;
 		pthread_mutex_unlock(&p->mu);
 		send_request(p, s, &line, c);
 		pthread_mutex_lock(&p->mu);
@@ -520,7 +533,7 @@ struct session *session_current(struct process *p, unsigned began)
 	}
 	s->refs++;
 	/* On an idle one there can be answers to what runs ahead; if there is anything else, it is its end. */
-	while (!s->lost && s->waiting == 0 && !s->led && has_input(s))
+	while (!s->lost && s->waiting == 0 && !s->led && wire_has_input(&s->wire))
 		lead(p, s, NULL, now_ms() + FAREWELL_WAIT_MS);
 	wake_leader(s);
 	if (!s->lost)

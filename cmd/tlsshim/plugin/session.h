@@ -11,7 +11,7 @@
 enum { HELLO_ID = 1, CALL_BUCKETS = 256, STREAM_BUCKETS = 256 };
 
 struct session {
-	int fd;
+	struct wire wire;
 	char path[SOCKET_PATH_BYTES];
 	int64_t first;    /* handle that it may give out */
 	int64_t hello_by; /* when the answer to Hello must be there */
@@ -19,7 +19,8 @@ struct session {
 
 	/* Guarded by the process's mu. */
 	int refs; /* the process's and one for each call that a thread waits for */
-	struct call *calls;                       /* the youngest first */
+	struct call *calls;                       /* of threads, the youngest first */
+	struct call *calls_ahead;                 /* that run ahead, the youngest first */
 	struct call *by_id[CALL_BUCKETS];         /* by the low bits of the id */
 	struct stream *streams[STREAM_BUCKETS];   /* by those of the handle */
 	char *spare;                              /* room for a Read, or NULL */
@@ -30,10 +31,9 @@ struct session {
 	bool led, agreed, lost;
 	unsigned heard;      /* p->cancels when it was looked at last */
 	int cancelling;      /* calls that have a cancel_by */
+	int awaiting_writes; /* threads that wait for answers to Writes */
 	unsigned ca_version; /* the one of the process that holds here */
 	char why[WHY_BYTES]; /* it is lost, or will be */
-
-	struct input in; /* the leader's */
 
 	struct turn sending; /* the right to send; taken while a message goes out */
 	bool greeted;        /* belongs to who has that turn */

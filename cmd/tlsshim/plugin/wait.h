@@ -17,9 +17,10 @@ enum { TICK_MS = 100 };
 struct wait {
 	int64_t deadline; /* a now_ms() time; 0: none */
 	int bell;         /* or -1 */
-	short also;       /* POLLOUT: look also when there is room to send; else 0 */
+	bool tick;        /* look at every tick */
+	bool ready;       /* set by look: what is waited for is there, but not on fd */
 	bool ended;       /* set by look: the wait is over */
-	void (*look)(struct wait *w); /* called when the bell has rung; may change all but itself */
+	void (*look)(struct wait *w); /* called when the bell has rung, and at a tick; may change all but itself */
 	const char *why;  /* it is over, if ended or the deadline says so; or NULL */
 };
 
