@@ -145,8 +145,7 @@ func eachSideEnds(t *testing.T, n needs, body func(*testing.T, pair)) {
 	})
 	t.Run("the server ends", func(t *testing.T) {
 		t.Parallel()
-		n.client, n.server = n.server, n.client
-		overPairs(t, n, func(t *testing.T, cl, sv endpoint) {
+		overPairs(t, needs{client: n.server, server: n.client, strictWrites: n.strictWrites}, func(t *testing.T, cl, sv endpoint) {
 			body(t, pair{cl: cl, sv: sv, ender: sv, other: cl})
 		})
 	})
