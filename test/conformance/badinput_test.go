@@ -113,7 +113,7 @@ var methods = []struct {
 	{"tls.Handshake", []param{handle}, 0},
 	{"tls.Write", []param{handle, {"data", `"aGk="`, []string{`7`, `null`, `true`, `["aGk="]`, `{}`, `"aGk"`, `"a GK="`, `"__8="`, `"aGl="`}}}, 0},
 	{"tls.Read", []param{handle, {"maxBytes", "1", integers("0", "16777217")}}, 0},
-	{"tls.Close", []param{handle}, 0},
+	{"tls.Close", []param{handle, {"patient", "1", integers("-1", "2")}}, 1},
 	{"tls.SetInsecureSkipVerify", []param{handle, {"on", "1", integers("-1", "2")}}, 0},
 	{"tls.NewServerContext", []param{path("certFile"), path("keyFile")}, 0},
 	{"tls.Accept", []param{ctxHandle, host, port}, 0},
