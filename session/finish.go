@@ -25,6 +25,10 @@ func (s *Session) placeToFinish() bool {
 // has ended before the Close was answered, that is done before it returns, as far as ctx allows.
 func (c *connection) close(ctx context.Context) {
 	s, t := c.s, c.forget()
+	if t != nil && c.isTorn() { // by close_notify the peer would take a part for the whole
+		t.Abort()
+		t = nil
+	}
 	placed := c.placed || s.placeToFinish()
 	if placed && s.ctx.Err() == nil {
 		s.finishers.Go(func() {

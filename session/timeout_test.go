@@ -193,11 +193,21 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 	}
 }
 
-// TestAWriteCutBetweenPiecesTearsTheStream: nothing may follow, though the engine could send.
+// TestAWriteCutBetweenPiecesTearsTheStream: nothing may follow, though the engine could send; no close_notify either, by which the peer
+// would take a part for the whole.
 func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
-	r := newRig(t, g.install)
+	var orderly atomic.Int32
+	r := newRig(t, g.install, func(e *fakeengine.Engine, _ *session.Config) {
+		gate := e.Hook
+		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+			if op == fakeengine.Close {
+				orderly.Add(1)
+			}
+			return gate(ctx, op)
+		}
+	})
 	h := r.client(fakeengine.Serve(t, greet(r)))
 	c := r.start(r.Write(h, make([]byte, 1<<17)))
 	g.release <- nil
@@ -213,6 +223,11 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	r.fails(r.Write(h, []byte("x")), kind.State)
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
 		t.Errorf("the incoming stream gives %q", got)
+	}
+	r.ok(r.Close(h))
+	r.gone()
+	if n := orderly.Load(); n != 0 {
+		t.Error("the connection has ended with close_notify")
 	}
 }
 
