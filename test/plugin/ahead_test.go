@@ -295,23 +295,49 @@ func TestWhatRunsAheadIsBounded(t *testing.T) {
 		p.takesWrite(1, "b")
 		write.gives(1, "")
 	})
-	t.Run("in all", func(t *testing.T) {
-		t.Parallel()
-		_, h, p := ready(t)
-		fill(h, p)
-		for handle := 2; handle <= 3; handle++ {
+	// full has as many Writes run ahead as may in a session, and more connections.
+	full := func(t *testing.T, more int) (h *host, p *peer, ids []int64) {
+		_, h, p = ready(t)
+		ids = fill(h, p)
+		for handle := 2; handle <= 2+more; handle++ {
 			p.client(h, int64(handle))
 			p.shake(h, handle)
 		}
 		for range mayRunAhead {
 			h.send("Write", 2, []byte("a")).gives(1, "")
-			p.takesWrite(2, "a")
+			ids = append(ids, p.takesWrite(2, "a"))
 		}
-		// One more is sent, but waits for its answer: it holds up nobody and is held up by nobody.
+		return h, p, ids
+	}
+	t.Run("in all, and nothing is answered", func(t *testing.T) {
+		t.Parallel()
+		h, p, _ := full(t, 1)
+		// After a while one more is sent, but waits for its answer: it holds up nobody and is held up by nobody for ever.
 		write := h.start("Write", 3, []byte("b"))
 		id := p.takesWrite(3, "b")
 		p.fail(id, "tls.Write: handle 3: its own error")
 		write.fails("tls.Write: handle 3: its own error")
+	})
+	t.Run("in all, and those who wait get room", func(t *testing.T) {
+		t.Parallel()
+		const others = 20
+		h, p, ids := full(t, others)
+		var all []*pending
+		for handle := 3; handle < 3+others; handle++ {
+			all = append(all, h.start("Write", handle, []byte("b")))
+		}
+		h.untilAThreadWaits()
+		for _, id := range ids {
+			p.result(id, "1")
+		}
+		for range others {
+			p.result(*p.request().ID, "1")
+		}
+		for _, write := range all {
+			write.gives(1, "")
+		}
+		h.start("Close", 1)
+		p.expect("tls.Close", "[1]")
 	})
 }
 

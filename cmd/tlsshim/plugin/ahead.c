@@ -102,23 +102,110 @@ bool ahead_is_low(const struct stream *st)
 	return st->writes <= st->most / 2 && st->bytes <= AHEAD_BYTES / 2;
 }
 
+/* --- room in the session --- */
+
+static unsigned most_ahead(const struct session *s)
+{
+	return s->wire.shared ? SESSION_AHEAD_WRITES_SHARED : SESSION_AHEAD_WRITES;
+}
+
+static bool reserve(struct session *s, struct call *c)
+{
+	if (s->ahead >= most_ahead(s) || s->ahead_bytes + c->blob_len > SESSION_AHEAD_BYTES)
+		return false;
+	s->ahead++;
+	s->ahead_bytes += c->blob_len;
+	c->reserved = true;
+	return true;
+}
+
+/* Lets the oldest in the queue go on, if there is room for many Writes and it is its turn. */
+static void grant(struct session *s)
+{
+	struct call *c = s->queue;
+
+	if (!c || s->granted || s->ahead > most_ahead(s) / 2 || s->ahead_bytes > SESSION_AHEAD_BYTES / 2)
+		return;
+	s->granted = true;
+	ahead_dequeue(s, c);
+}
+
+static void give_back(struct session *s, struct call *c)
+{
+	if (!c->reserved)
+		return;
+	c->reserved = false;
+	s->ahead--;
+	s->ahead_bytes -= c->blob_len;
+	grant(s);
+}
+
+static void queue_up(struct process *p, struct session *s, struct call *c)
+{
+	bool first = !s->queue;
+
+	if (first) {
+		s->queue_end = &s->queue;
+		s->progress = true;
+		s->progress_at = now_ms();
+	}
+	*s->queue_end = c;
+	s->queue_end = &c->behind;
+	if (first && s->led)
+		process_ring(p); /* the leader looks at every tick now */
+}
+
+void ahead_dequeue(struct session *s, struct call *c)
+{
+	struct call **link = &s->queue;
+
+	while (*link && *link != c)
+		link = &(*link)->behind;
+	if (!*link)
+		return;
+	*link = c->behind;
+	if (s->queue_end == &c->behind)
+		s->queue_end = link;
+	c->done = true;
+	pthread_cond_signal(&c->woken);
+}
+
+void ahead_dequeue_all(struct session *s)
+{
+	while (s->queue)
+		ahead_dequeue(s, s->queue);
+}
+
+void ahead_look(struct session *s)
+{
+	int64_t now = s->queue ? now_ms() : 0;
+
+	if (!s->queue || now < s->progress_at + TICK_MS)
+		return;
+	if (!s->progress) {
+		s->stuck = true;
+		ahead_dequeue_all(s);
+	}
+	s->progress = false;
+	s->progress_at = now;
+}
+
+/* --- answers to Writes --- */
+
 bool ahead_go(struct session *s, struct stream *st, struct call *c)
 {
-	unsigned most = s->wire.shared ? SESSION_AHEAD_WRITES_SHARED : SESSION_AHEAD_WRITES;
-	struct call *ahead;
+	struct call *ahead = c->reserved && c->begun && !c->done && !c->cancel_by ? malloc(sizeof *ahead) : NULL;
 
-	if (s->ahead >= most || s->ahead_bytes + c->blob_len > SESSION_AHEAD_BYTES)
+	if (!ahead) {
+		give_back(s, c);
 		return false;
-	ahead = malloc(sizeof *ahead);
-	if (!ahead)
-		return false;
+	}
 	*ahead = (struct call){ .method = c->method, .handle = c->handle, .blob_len = c->blob_len, .has_blob = true,
-		.id = c->id, .begun = true, .ahead = st };
+		.id = c->id, .begun = true, .ahead = st, .reserved = true };
+	c->reserved = false;
 	calls_add(s, ahead);
 	st->writes++;
 	st->bytes += c->blob_len;
-	s->ahead++;
-	s->ahead_bytes += c->blob_len;
 	return true;
 }
 
@@ -138,8 +225,9 @@ void ahead_end(struct session *s, struct call *c, const struct answer *a)
 	calls_remove(s, c);
 	st->writes--;
 	st->bytes -= c->blob_len;
-	s->ahead--;
-	s->ahead_bytes -= c->blob_len;
+	s->progress = true;
+	s->stuck = false;
+	give_back(s, c);
 	free(c);
 	if (a && a->error.at && !st->error) {
 		st->error = json_text(a->error);
@@ -174,20 +262,44 @@ static void wait_for_answers(struct process *p, struct session *s, struct call *
 	wait->drains->draining--;
 }
 
-/* Waits until so little runs ahead on the connection that there is room. False if the call
- * must not go on, and is then done. */
+/* What a wait has come to, for the sake of which the call waited. False if the call must not go on, and is
+ * then done. */
+static bool goes_on(struct call *c, const struct call *wait)
+{
+	c->lost = wait->lost;
+	c->failed = wait->failed;
+	c->cancel_by = wait->cancel_by;
+	c->done = c->lost || c->failed || c->cancel_by;
+	if (c->failed)
+		c->text = closed_meanwhile(c);
+	return !c->done;
+}
+
+/* Waits until so little runs ahead on the connection that there is room. */
 static bool drain(struct process *p, struct session *s, struct stream *st, struct call *c)
 {
 	struct call wait = { .method = c->method, .handle = c->handle, .began = c->began, .drains = st };
 
 	wait_for_answers(p, s, &wait);
-	c->lost = wait.lost;
-	c->failed = wait.failed;
-	c->cancel_by = wait.cancel_by;
-	c->done = c->lost || c->failed || c->cancel_by;
-	if (c->failed)
-		c->text = closed_meanwhile(c);
-	return !c->done;
+	return goes_on(c, &wait);
+}
+
+/* Waits until there is room in the session, unless nothing makes room. */
+static bool await_room(struct process *p, struct session *s, struct call *c)
+{
+	while (!reserve(s, c) && !s->stuck) {
+		struct call wait = { .method = c->method, .handle = c->handle, .began = c->began, .queues = true };
+
+		queue_up(p, s, &wait);
+		session_wait(p, s, &wait);
+		ahead_dequeue(s, &wait);
+		s->granted = false;
+		if (!goes_on(c, &wait)) {
+			grant(s);
+			return false;
+		}
+	}
+	return true;
 }
 
 /* Whether a thread waits in a Write of the handle. */
@@ -204,9 +316,11 @@ static bool write_waits(const struct session *s, int64_t handle)
 static void end_drains(struct session *s, const struct stream *st)
 {
 	for (struct call *c = s->calls; c; c = c->next) {
-		if (c->drains != st)
+		if (c->drains != st && !(c->queues && c->handle == st->handle))
 			continue;
-		c->done = c->failed = true;
+		c->failed = true;
+		ahead_dequeue(s, c);
+		c->done = true;
 		pthread_cond_signal(&c->woken);
 	}
 }
@@ -226,7 +340,11 @@ bool ahead_make_way(struct process *p, struct session *s, struct stream *st, str
 	}
 	if (!st->error && c->method->flags & RUNS_AHEAD && !ahead_has_room(st, c->blob_len) && !drain(p, s, st, c))
 		return false;
+	if (!st->error && c->may_run_ahead && !await_room(p, s, c))
+		return false;
 	c->done = c->failed = st->error != NULL;
+	if (c->done)
+		give_back(s, c);
 	return !c->done;
 }
 

@@ -8,9 +8,12 @@
  * is no open connection waits for its error. Order is
  * kept, because requests are sent in order. Nobody may be there to take the answers; so
  * they are bounded to what the socket has room for whatever happens, and what
- * is said in session.c of deadlocks holds. Beyond a bound a Write waits: for
- * the connection's own bounds before it is sent, beyond the session's for its
- * answer, as all do in strict mode.
+ * is said in session.c of deadlocks holds. Beyond a bound a Write waits before
+ * it is sent. Those that wait for the session's bounds do so in a queue, from which they
+ * are let go one by one, each when half of the room is free: so each has room for many
+ * Writes before it waits again, and a thousand threads do not wake one another for each. But they do not wait
+ * for what does not come: if for a tick no Write is answered, because no peer reads, a Write is
+ * sent and waits for its own answer, as all do in strict mode.
  *
  * Reads. A short tls_Read asks for more than the host wants, and what is left
  * over is for the next ones. Reads of one connection take turns for that.
@@ -86,11 +89,18 @@ bool ahead_make_way(struct process *p, struct session *s, struct stream *st, str
 /* Waits until the Writes that ran ahead of a Close, which is answered, have been answered, too. */
 void ahead_collect(struct process *p, struct session *s, struct stream *st, struct call *c);
 
+/* Notes, from time to time, whether answers to Writes come, while there is a queue. */
+void ahead_look(struct session *s);
+
+/* Takes a call out of the session's queue, or all. They are then done. */
+void ahead_dequeue(struct session *s, struct call *c);
+void ahead_dequeue_all(struct session *s);
+
 /* Has the call raise the error of a Write that ran ahead, if there is one and the call
  * is of no avail, or the last. */
 void ahead_raise(struct stream *st, struct call *c);
 
-/* Puts a call on the heap into the place of c, a Write whose request is sent. False
+/* Puts a call on the heap into the place of c, a Write whose request is sent, if it may run ahead. False
  * if it has to wait for its answer. */
 bool ahead_go(struct session *s, struct stream *st, struct call *c);
 

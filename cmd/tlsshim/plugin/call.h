@@ -61,6 +61,10 @@ struct call {
 	int64_t id;
 	struct stream *ahead;  /* it is a Write that runs ahead, on the heap, and nobody waits for it; else NULL */
 	struct stream *drains; /* it is no request, but waits until less runs ahead there; else NULL */
+	bool queues;           /* it is no request, but waits in the session's queue */
+	struct call *behind;   /* in the queue */
+	bool may_run_ahead;    /* it is a Write that may */
+	bool reserved;         /* it is counted among what runs ahead in the session */
 	bool patient;          /* it is a Close that is to wait for the Writes which run ahead */
 	bool done, failed, lost;
 	bool parked;       /* its thread waits on woken */

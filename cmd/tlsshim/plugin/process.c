@@ -170,7 +170,7 @@ bool process_hang_bell(struct process *p)
 
 void turn_init(struct turn *turn)
 {
-	turn->taken = false;
+	*turn = (struct turn){ .taken = false };
 	pthread_cond_init(&turn->free, NULL);
 }
 
@@ -179,13 +179,27 @@ void turn_destroy(struct turn *turn)
 	pthread_cond_destroy(&turn->free);
 }
 
+/* Wakes one who waits for the turn, unless one is already about to look. Until that one does, others may take the turn
+ * and give it back: to hand it on each time would cost a switch between threads for each. */
+static void wake_next(struct turn *turn)
+{
+	if (turn->waking)
+		return;
+	turn->waking = true;
+	pthread_cond_signal(&turn->free);
+}
+
 bool turn_take(struct process *p, struct turn *turn, unsigned began)
 {
-	while (turn->taken && !process_cancelled(p, began))
+	while (turn->taken && !process_cancelled(p, began)) {
+		turn->waiting++;
 		pthread_cond_wait(&turn->free, &p->mu);
+		turn->waiting--;
+		turn->waking = false;
+	}
 	if (process_cancelled(p, began)) {
 		if (!turn->taken)
-			pthread_cond_signal(&turn->free); /* we may have been the one that was woken */
+			turn_give_back(turn); /* we may have been the one that was woken */
 		return false;
 	}
 	turn->taken = true;
@@ -195,7 +209,8 @@ bool turn_take(struct process *p, struct turn *turn, unsigned began)
 void turn_give_back(struct turn *turn)
 {
 	turn->taken = false;
-	pthread_cond_signal(&turn->free);
+	if (turn->waiting > 0)
+		wake_next(turn);
 }
 
 void turn_stir(struct turn *turn)

@@ -23,6 +23,8 @@ enum { ERROR_BYTES = 4096 };
  * Guarded by mu, with which it is waited for. */
 struct turn {
 	bool taken;
+	int waiting; /* threads */
+	bool waking; /* one of them has been woken and has not looked yet */
 	pthread_cond_t free;
 };
 

@@ -120,6 +120,7 @@ static void lose(struct process *p, struct session *s, const char *why)
 	if (!*s->why)
 		text_add(s->why, sizeof s->why, "%s", why);
 	wire_end(&s->wire);
+	s->queue = NULL;
 	for (struct call *c = s->calls; c; c = c->next) {
 		if (!c->done || !s->agreed)
 			c->done = c->lost = true;
@@ -137,13 +138,20 @@ static void lose(struct process *p, struct session *s, const char *why)
 
 /* --- cancelling; mu is held --- */
 
+/* Whether it only waits. */
+static bool is_no_request(const struct call *c)
+{
+	return c->drains || c->queues;
+}
+
 void session_cancel(struct session *s, struct call *c)
 {
 	if (c->cancel_by || c->done)
 		return;
 	c->cancel_by = now_ms() + CANCEL_WAIT_MS;
 	s->cancelling++;
-	if (c->drains) { /* tlsd knows nothing of it */
+	if (is_no_request(c)) { /* tlsd knows nothing of it */
+		ahead_dequeue(s, c);
 		c->done = true;
 		pthread_cond_signal(&c->woken);
 	}
@@ -193,7 +201,7 @@ static void serve_cancelled(struct process *p, struct session *s, struct wait *w
 {
 	hear(p, s);
 	w->deadline = by;
-	w->tick = false;
+	w->tick = s->queue != NULL;
 	w->why = NULL;
 	if (s->cancelling == 0)
 		return;
@@ -223,7 +231,7 @@ struct reading {
  * for was no answer. */
 static bool is_over(const struct session *s, const struct call *mine)
 {
-	return s->agreed && mine && mine->drains && mine->done;
+	return s->agreed && mine && is_no_request(mine) && mine->done;
 }
 
 static void look_from_reading(struct wait *w)
@@ -231,6 +239,7 @@ static void look_from_reading(struct wait *w)
 	struct reading *r = (struct reading *)w;
 
 	pthread_mutex_lock(&r->p->mu);
+	ahead_look(r->s);
 	serve_cancelled(r->p, r->s, w, r->by);
 	w->ended |= is_over(r->s, r->mine);
 	w->ready = wire_has_shared(&r->s->wire);
@@ -278,7 +287,7 @@ static void wake_leader(struct session *s)
 /* Whether the thread of a call waits for answers to Writes. */
 static bool awaits_writes(const struct call *c)
 {
-	return c->drains || c->method->flags & RUNS_AHEAD;
+	return is_no_request(c) || c->method->flags & RUNS_AHEAD;
 }
 
 /* Waits until the call is done. Before Hello is answered well, no call is. mu is held. */
@@ -468,16 +477,16 @@ void session_wait(struct process *p, struct session *s, struct call *c)
 
 int session_call(struct process *p, struct session *s, struct call *c)
 {
-	bool ahead, gone = false, in_time = true;
+	bool gone = false, in_time = true;
 	struct stream *st;
 
 	pthread_mutex_lock(&p->mu);
 	st = stream_find(s, c->handle);
-	ahead = st && st->ready && c->method->flags & RUNS_AHEAD && !atomic_load(&p->strict);
+	c->may_run_ahead = st && st->ready && c->method->flags & RUNS_AHEAD && !atomic_load(&p->strict);
 	if (!st || ahead_make_way(p, s, st, c)) {
 		enter(s, c);
 		in_time = send_in_turn(p, s, c);
-		gone = ahead && c->begun && !c->done && !c->cancel_by && ahead_go(s, st, c);
+		gone = ahead_go(s, st, c);
 		if (c->begun && !gone)
 			await(p, s, c);
 		leave(p, s, c);

@@ -25,8 +25,12 @@ struct session {
 	struct stream *streams[STREAM_BUCKETS];   /* by those of the handle */
 	char *spare;                              /* room for a Read, or NULL */
 	unsigned waiting;                         /* threads */
-	unsigned ahead;                           /* Writes that run ahead */
+	unsigned ahead;                           /* Writes that run ahead, or are about to */
 	size_t ahead_bytes;                       /* in these */
+	struct call *queue, **queue_end;          /* Writes that wait until less runs ahead in the session; the oldest first */
+	bool granted;                             /* one has been let go on, and has not yet */
+	bool progress, stuck;                     /* since progress_at answers to Writes have come, or for long none */
+	int64_t progress_at;                      /* when that was looked at last */
 	int64_t next_id;
 	bool led, agreed, lost;
 	unsigned heard;      /* p->cancels when it was looked at last */
