@@ -27,7 +27,7 @@ func TestTheSameHoldsOverSharedMemory(t *testing.T) {
 	if overSharedMemory {
 		t.Skip("this is that process")
 	}
-	const same = "^Test(Answers|ATLSDThat|AnAnswer|Results|Errors|TheNextCall|AWrite|Writes|WhatIs|Strict|Reads|AShort|Close|CancelConcerns|Blobs|Much|SharedMemory|LastWords)"
+	const same = "^Test(Answers|ATLSDThat|AnAnswer|Results|Errors|TheNextCall|AWrite|Writes|WhatIs|WhatRuns|Strict|Reads|AShort|Close|CancelConcerns|Blobs|Much|SharedMemory|LastWords)"
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+same, "-test.count=1", "-test.parallel=4", "-test.v", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), "TLSD_TEST_SHARED_MEMORY=1")
 	out, err := cmd.CombinedOutput()
