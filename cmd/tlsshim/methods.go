@@ -55,7 +55,7 @@ var methods = []method{
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
 	{"tls.Write", []param{pHandle, {name: "data", typ: blob}}, false, "send all of the data"},
 	{"tls.Read", []param{pHandle, {name: "maxBytes", typ: number}}, true, "wait for data; none: the end"},
-	{"tls.Close", []param{pHandle}, false, "close a connection"},
+	{"tls.Close", []param{pHandle, {name: "patient", typ: number, optional: true}}, false, "close a connection"},
 	{"tls.SetInsecureSkipVerify", []param{pHandle, {name: "on", typ: number}}, false, "1: do not verify; for tests only"},
 	{"tls.NewServerContext", []param{{name: "certFile", typ: file}, {name: "keyFile", typ: file}}, false, "load a certificate and its key"},
 	{"tls.Accept", []param{pCtx, pHost, pPort}, false, "wait for a client, and do the handshake"},
