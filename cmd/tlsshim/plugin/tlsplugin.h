@@ -70,7 +70,8 @@ int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
 /* Frees the handle. Calls of other threads that wait on it end with an error. The daemon
  * then sends close_notify, and sees to it for a second, unless it was started with another
  * --close-timeout, that all which was written arrives. This it does though the process
- * ends meanwhile. Returns 0. */
+ * ends meanwhile. After a tls_Write that was cut short there is no close_notify: the peer
+ * shall not take a part for all. Returns 0. */
 int64_t tls_Close(int64_t handle);
 
 /* 1 turns verification of the server's certificate off, 0 on again, for this
