@@ -46,6 +46,7 @@ fuzz: deps-test ## every fuzz target for FUZZTIME (60s); what they find is kept 
 
 race: ## the concurrent packages again, under the race detector
 	TLSD_TEST_STRICT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 8m ./openssl/... ./session/... ./rpc/... ./internal/...
+	TLSD_TEST_STRICT=1 TLSD_TEST_LEVEL="in process" CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 8m ./test/conformance
 
 check: ## formatting and vet
 	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
