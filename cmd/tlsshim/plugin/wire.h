@@ -74,6 +74,9 @@ void wire_share(struct wire *wi);
 /* The reason in a message that tlsd ends a session with: without "lost: ", which the host is told anyway. */
 const char *answer_reason(const char *message);
 
+/* Takes a line apart; false if it is no answer of JSON-RPC 2.0. (parse.c) */
+bool wire_parse(struct span line, struct answer *a);
+
 /* Reads the next answer. Its spans live until the next wire_ call that reads.
  * If it fails, why says so, and the place where the next message starts is lost. */
 bool wire_read(struct wire *wi, struct wait *w, struct answer *a, char why[WHY_BYTES]);
