@@ -201,7 +201,7 @@ func hello(s *server, c *call, a args) (any, error) {
 // share maps the memory that the caller has sent along, and says whether messages move there: those from here with
 // the answer to this call, the caller's with an empty line.
 func (s *server) share(c *call) bool {
-	if s.shared < 0 || c.id == nil || c.batch != nil || s.rings.Load() != nil {
+	if s.shared < 0 || c.id == nil || c.batch != nil {
 		return false
 	}
 	rings, err := wire.OpenRings(s.shared)

@@ -251,7 +251,10 @@ type putter struct {
 // put puts in as much of p as there is room for. Who takes out sees it after publish.
 func (r *putter) put(p []byte) (n int, err error) {
 	free := r.size - (r.at - r.tail.Load())
-	if free > r.size {
+	switch {
+	case r.closed.Load():
+		return 0, errClosed
+	case free > r.size:
 		return 0, errRules
 	}
 	n = copy(r.from(free), p)
@@ -264,16 +267,12 @@ func (r *putter) publish() { r.head.Store(r.at) }
 // roomTick is after how long who waits for room looks around.
 const roomTick = 100 * time.Millisecond
 
-// waitForRoom waits until the ring is not full, for a tick at most. It fails after close.
-func (r *putter) waitForRoom() error {
+// waitForRoom waits until the ring is not full, for a tick at most, and not after close.
+func (r *putter) waitForRoom() {
 	r.wants.Store(1)
-	switch {
-	case r.closed.Load():
-		return errClosed
-	case r.at-r.tail.Load() == r.size:
+	if !r.closed.Load() && r.at-r.tail.Load() == r.size {
 		futexWait(r.wants, 1, roomTick)
 	}
-	return nil
 }
 
 // close ends the wait for room, for good.

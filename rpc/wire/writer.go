@@ -190,7 +190,8 @@ func (w *Writer) awaitRoom(deadline *time.Time) error {
 	if w.gone() {
 		return syscall.EPIPE
 	}
-	return w.out.waitForRoom()
+	w.out.waitForRoom()
+	return nil
 }
 
 // gone says whether the other side has closed the connection altogether.

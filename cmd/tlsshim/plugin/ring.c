@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
 #include "ring.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -92,12 +91,11 @@ void rings_free(struct rings *r)
 
 /* --- futex(2) --- */
 
-/* False if the time is over. */
-static bool futex_wait(_Atomic uint32_t *word, uint32_t value, int ms)
+static void futex_wait(_Atomic uint32_t *word, uint32_t value, int ms)
 {
 	struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
 
-	return syscall(SYS_futex, word, FUTEX_WAIT, value, &t, NULL, 0) == 0 || errno != ETIMEDOUT;
+	syscall(SYS_futex, word, FUTEX_WAIT, value, &t, NULL, 0);
 }
 
 static void futex_wake(_Atomic uint32_t *word)
@@ -192,9 +190,10 @@ bool ring_await_room(struct ring *r, int ms)
 {
 	atomic_store(r->wants, 1);
 	if (room(r) == 0)
-		return futex_wait(r->wants, 1, ms);
-	atomic_store(r->wants, 0);
-	return true;
+		futex_wait(r->wants, 1, ms);
+	else
+		atomic_store(r->wants, 0);
+	return room(r) != 0;
 }
 
 void ring_give_up(struct ring *r)

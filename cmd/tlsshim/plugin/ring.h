@@ -72,7 +72,7 @@ bool ring_publish(struct ring *r);
 
 bool ring_has_room(const struct ring *r, size_t len);
 
-/* Waits until there may be room, or until ring_give_up; false if that has not come in so long. */
+/* Waits until there is room, but not for longer than so, and not beyond ring_give_up or a signal; false if there is none then. */
 bool ring_await_room(struct ring *r, int ms);
 void ring_give_up(struct ring *r);
 
