@@ -92,8 +92,8 @@ func harmless(t testing.TB, port int) policy.Policy {
 }
 
 // converse sends bytes to a session that has the raw capability and connections with the handles 1 and 2, and gives all
-// answers, to calls with their id as the key. The session must end well, and free all.
-func converse(t *testing.T, port int, engine counting, data []byte) map[string][]string {
+// answers, to calls with their id as the key. shared says that they go through shared memory. The session must end well, and free all.
+func converse(t *testing.T, port int, engine counting, data []byte, shared bool) map[string][]string {
 	t.Helper()
 	ours, theirs := pair(t)
 	defer ours.Close()
@@ -103,8 +103,13 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	go func() { served <- rpc.Serve(context.Background(), theirs, cfg) }()
 	const client = `{"jsonrpc":"2.0","id":%q,"method":"tls.NewClient","params":["127.0.0.1",%d]}` + "\n" +
 		`{"jsonrpc":"2.0","id":%q,"method":"tls.Handshake","params":[%d]}` + "\n"
-	fmt.Fprintf(ours, hello+"\n"+client+client, "c1", port, "h1", 1, "c2", port, "h2", 2)
-	r := wire.NewReader(ours, 64<<20)
+	p := &peer{t: t, conn: ours, to: ours, r: wire.NewReader(ours, 64<<20)}
+	stop := func() {}
+	if shared {
+		stop = p.move("raw").Stop
+	}
+	p.send(fmt.Sprintf(hello+"\n"+client+client, "c1", port, "h1", 1, "c2", port, "h2", 2))
+	r := p.r
 	for range 5 {
 		if line, err := r.Line(); err != nil || !bytes.Contains(line, []byte(`"result"`)) { // else nothing goes the short way
 			t.Fatalf("the session cannot begin: %s, %v", line, err)
@@ -113,7 +118,7 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		ours.Write(data) // fails if the server closes before
+		p.to.Write(data) // fails if the server closes before
 		ours.CloseWrite()
 	}()
 	answers := map[string][]string{}
@@ -148,6 +153,7 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 			answers[id] = append(answers[id], text+string(blob))
 		}
 	}
+	stop()
 	<-sent
 	select {
 	case <-served:
@@ -202,11 +208,15 @@ func FuzzServe(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	port := fakeengine.Silent(f)
-	f.Fuzz(func(t *testing.T, data []byte) { converse(t, port, newCounting(), data) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		converse(t, port, newCounting(), data, false)
+		converse(t, port, newCounting(), data, true)
+	})
 }
 
-// FuzzShortWay makes the same calls twice, in the form that is recognised for the short way and with a blank that
-// is in its way: the answers are the same, and so is what has been written. Each three bytes are a call.
+// FuzzShortWay makes the same calls three times, in the form that is recognised for the short way, over the socket and in
+// shared memory, and with a blank that is in its way: the answers are the same, and so is what has been written. Each three
+// bytes are a call.
 func FuzzShortWay(f *testing.F) {
 	f.Add([]byte{0, 1, 5, 1, 1, 9, 0, 1, 7, 2, 1, 0})
 	f.Add([]byte{0, 1, 1, 0, 1, 1, 0, 1, 0, 0, 1, 255, 0, 2, 3, 1, 1, 200, 1, 1, 0, 1, 0, 1, 0, 3, 1})
@@ -236,14 +246,22 @@ func FuzzShortWay(f *testing.F) {
 			fmt.Fprintf(&long, "{ %s\n%s", line, blob)
 		}
 		// One after the other on each handle, but the Writes of two connections have no order between them.
-		a, b := newCounting(), newCounting()
+		a, b, c := newCounting(), newCounting(), newCounting()
 		oneHandle := !bytes.Contains(short.Bytes(), []byte(`"params":[2]`)) || !bytes.Contains(short.Bytes(), []byte(`"params":[1]`))
-		first, second := converse(t, port, a, short.Bytes()), converse(t, port, b, long.Bytes())
-		if !maps.EqualFunc(first, second, func(x, y []string) bool { return len(x) == len(y) && x[0] == y[0] }) {
+		first, second := converse(t, port, a, short.Bytes(), false), converse(t, port, b, long.Bytes(), false)
+		third := converse(t, port, c, short.Bytes(), true)
+		same := func(x, y []string) bool { return len(x) == len(y) && x[0] == y[0] }
+		if !maps.EqualFunc(first, second, same) {
 			t.Fatalf("%.500s\nis answered\n%.2000q\nbut the long way\n%.2000q", short.Bytes(), first, second)
+		}
+		if !maps.EqualFunc(first, third, same) {
+			t.Fatalf("%.500s\nis answered\n%.2000q\nbut in shared memory\n%.2000q", short.Bytes(), first, third)
 		}
 		if oneHandle && !bytes.Equal(a.written.Sum(nil), b.written.Sum(nil)) {
 			t.Fatalf("%.2000s\nwrites something else than the long way", short.Bytes())
+		}
+		if oneHandle && !bytes.Equal(a.written.Sum(nil), c.written.Sum(nil)) {
+			t.Fatalf("%.2000s\nwrites something else in shared memory", short.Bytes())
 		}
 	})
 }

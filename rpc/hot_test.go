@@ -98,8 +98,10 @@ func (c sluggishConn) ReadSome(_ context.Context, limit int) ([]byte, error) {
 }
 
 // sluggishPeer has a connection with handle 1, and takes raw answers.
-func sluggishPeer(t *testing.T, e *sluggish) *peer {
-	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = e })
+func sluggishPeer(t *testing.T, e *sluggish) *peer { return sluggishPeerOf(t, e, newPeer) }
+
+func sluggishPeerOf(t *testing.T, e *sluggish, make peerMaker) *peer {
+	p := make(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = e })
 	p.client(fakeengine.Silent(t))
 	p.line(hello)
 	p.answer()
@@ -122,13 +124,15 @@ func pattern(n int) string {
 func TestWritesArriveWholeAndInOrderWhateverTheSystemTakesAtOnce(t *testing.T) {
 	t.Parallel()
 	const block = 300_000 // more than the reader has room for
-	for _, takes := range []int{0, 1, 1000, block - 1, block, block + 1, 2*block + 5, 10 * block} {
-		t.Run(fmt.Sprint(takes), func(t *testing.T) {
+	takes := []int{0, 1, 1000, block - 1, block, block + 1, 2*block + 5, 10 * block}
+	for i := range 2 * len(takes) {
+		takes, where := takes[i/2], []string{"over the socket", "in shared memory"}[i%2]
+		t.Run(fmt.Sprint(takes, " ", where), func(t *testing.T) {
 			t.Parallel()
 			e := &sluggish{takes: takes}
-			p := sluggishPeer(t, e)
+			p := sluggishPeerOf(t, e, both[where])
 			data := pattern(3*block + 10)
-			go p.conn.Write([]byte(rawWrite(11, data[:block]) + rawWrite(12, data[block:block+10]) +
+			go p.to.Write([]byte(rawWrite(11, data[:block]) + rawWrite(12, data[block:block+10]) +
 				rawWrite(13, "") + rawWrite(14, data[block+10:2*block+10]) + rawWrite(15, data[2*block+10:])))
 			want := map[string]bool{
 				`{"jsonrpc":"2.0","id":11,"result":300000}`: true, `{"jsonrpc":"2.0","id":12,"result":10}`: true,
@@ -204,6 +208,8 @@ func TestSmallWritesThatArriveTogetherShareARecord(t *testing.T) {
 		"a large one behind":   {[]int{10, 10, 20000, 5}, []int{20, 20000, 5}},
 		"empty ones":           {[]int{0, 3, 0, 4, 0}, []int{7}},
 		"nothing":              {[]int{0, 0}, nil},
+		"too many":             {slices.Repeat([]int{1}, 300), []int{256, 44}},
+		"too many empty ones":  {append(make([]int, 300), 1), []int{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

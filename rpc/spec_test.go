@@ -80,15 +80,17 @@ func TestSpecificationExamples(t *testing.T) {
 			``,
 		},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			p := newPeer(t)
-			p.line(strings.NewReplacer("\n", " ", "\t", "").Replace(c.send))
-			if c.want != "" {
-				p.expect(c.want)
-			}
-			p.silent() // and the connection lives on
-		})
+		for where, newPeer := range both {
+			t.Run(c.name+" "+where, func(t *testing.T) {
+				t.Parallel()
+				p := newPeer(t)
+				p.line(strings.NewReplacer("\n", " ", "\t", "").Replace(c.send))
+				if c.want != "" {
+					p.expect(c.want)
+				}
+				p.silent() // and the connection lives on
+			})
+		}
 	}
 }
 
