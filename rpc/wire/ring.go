@@ -115,7 +115,7 @@ func mapTwice(fd int, size uintptr) ([]byte, error) {
 	return unsafe.Slice((*byte)(base), all), nil
 }
 
-// End makes who waits for room fail, now and later.
+// End makes all that is put in, or waits for room, fail from now on.
 func (r *Rings) End() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
