@@ -133,7 +133,7 @@ const hotReadSize = 128 << 10
 
 // hotWrite sends the blob piece by piece as it arrives.
 func (st *stream) hotWrite(c hotCall) error {
-	if c.n < fullRecord {
+	if c.n <= smallWrite {
 		return st.hotSmallWrites(c)
 	}
 	sent, left := 0, c.n
@@ -164,11 +164,13 @@ func (st *stream) wrote(id []byte, n int) {
 	st.written(st.w.Acknowledge(st.head))
 }
 
-// fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
-const fullRecord = 1 << 14
+const (
+	smallWrite  = 1 << 14        // what one TLS record carries at most (RFC 8446 section 5.1)
+	joinedBytes = 4 * smallWrite // of small Writes that are sent as one, at most
+)
 
-// hotSmallWrites carries out a Write of less than a record, together with those for the same handle
-// that have arrived whole behind it and have room in the same record. It waits for none of these.
+// hotSmallWrites carries out a Write of no more than a record, together with as small ones for the same handle
+// that have arrived whole behind it. It waits for none of these.
 func (st *stream) hotSmallWrites(c hotCall) error {
 	data := st.room()[:c.n]
 	if err := st.r.Full(data); err != nil {
@@ -176,7 +178,7 @@ func (st *stream) hotSmallWrites(c hotCall) error {
 	}
 	all := append(st.joined[:0], part{c.id, c.n})
 	for {
-		next, ok := st.following(c.handle, fullRecord-len(data))
+		next, ok := st.following(c.handle, min(smallWrite, joinedBytes-len(data)))
 		if !ok || len(all) == mostJoined || !st.fits(len(data)+next.n) {
 			break
 		}

@@ -203,8 +203,10 @@ func TestSmallWritesThatArriveTogetherShareARecord(t *testing.T) {
 		want  []int // bytes of each write that the engine gets
 	}{
 		"four quarters":        {[]int{4096, 4096, 4096, 4096}, []int{16384}},
-		"one does not fit":     {[]int{4096, 4096, 8193, 10}, []int{8192, 8203}},
-		"a large one in front": {[]int{16384, 10, 10}, []int{16384, 20}},
+		"four records":         {slices.Repeat([]int{4096}, 17), []int{65536, 4096}},
+		"one does not fit":     {[]int{16384, 16384, 16384, 16000, 500, 10}, []int{65152, 510}},
+		"a record in front":    {[]int{16384, 10, 10}, []int{16404}},
+		"a large one in front": {[]int{16385, 10, 10}, []int{16385, 20}},
 		"a large one behind":   {[]int{10, 10, 20000, 5}, []int{20, 20000, 5}},
 		"empty ones":           {[]int{0, 3, 0, 4, 0}, []int{7}},
 		"nothing":              {[]int{0, 0}, nil},
