@@ -90,9 +90,7 @@ func (r *results) printMegabyte(w io.Writer) {
 	s.add("TCP", "hop-tcp-16k", cpu("hop-tcp-16k"))
 	s.add("opened by the sink", "hop-open-1m", thread("hop-open-1m"))
 	s.compare("in-process", "hop-inprocess-1m", cpu("hop-inprocess-1m"))
-	s.add("a Unix socket", "hop-unix-1m", cpu("hop-unix-1m"))
-	s.compare("a C program between", "hop-relay-1m", cpu("hop-relay-1m"))
-	s.add("Go's netpoller instead of read(2)", "hop-netpoll-1m − hop-unix-1m", difference(1, cpu("hop-netpoll-1m"), cpu("hop-unix-1m")))
+	s.add("copied into shared memory", "hop-memory-1m", cpu("hop-memory-1m"))
 	s.compare("tlsd", "hop-tlsd-1m", cpu("hop-tlsd-1m"))
 	s.print(w, "one MB written in pieces of 1 MiB", "from the rows", "CPU time, µs")
 }

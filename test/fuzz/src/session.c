@@ -14,6 +14,7 @@ enum {
 	AGREED = 1,     /* Hello has been answered */
 	QUEUED = 2,     /* the last call has not been sent yet */
 	CANCELS = 4,    /* tls_Cancel is called after as many answers as the upper four bits say */
+	SHARED = 8,     /* the bytes come through shared memory; with all of the upper bits, more than fit in are said to be there */
 	BLOB_LEN = 5,   /* of the Write */
 	MOST = 64 << 10, /* bytes of input, which the socket takes without a reader */
 };
@@ -56,7 +57,9 @@ static struct stream *run_ahead(struct process *p, struct session *s)
 
 	must(st != NULL);
 	enter(s, &c);
-	c.begun = true;
+	c.begun = c.reserved = true;
+	s->ahead++;
+	s->ahead_bytes += c.blob_len;
 	must(ahead_go(s, st, &c));
 	leave(p, s, &c);
 	return st;
@@ -90,6 +93,15 @@ static void check(struct process *p, const struct session *s, struct call *c)
 	}
 }
 
+static void feed_shared(struct session *s, int fd, const uint8_t *data, size_t size, bool too_much)
+{
+	must(s->wire.rings.mem != NULL);
+	s->wire.shared = true;
+	memcpy(s->wire.rings.in.data, data, size);
+	atomic_store(s->wire.rings.in.head, (uint32_t)size + (too_much ? RING_BYTES + 1 : 0));
+	shutdown(fd, SHUT_WR);
+}
+
 static void feed(int fd, const uint8_t *data, size_t size)
 {
 	while (size > 0) {
@@ -116,11 +128,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	visit_begin(&v);
 	p = v.process;
 	must(p && process_hang_bell(p) && socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-	feed(fds[1], data + 1, size - 1);
 	p->first = 1;
 	atomic_store(&p->highest, 0);
 	s = session_make(p, fds[0], "fuzz", atomic_load(&p->cancels));
 	must(s != NULL);
+	if (flags & SHARED)
+		feed_shared(s, fds[1], data + 1, size - 1, flags >> 4 == 15);
+	else
+		feed(fds[1], data + 1, size - 1);
 
 	pthread_mutex_lock(&p->mu);
 	p->session = s;
