@@ -3,7 +3,8 @@
 //
 // Promises: a [Reader] holds at most one message, of bounded size, and never
 // reads past its end into raw bytes. A [Writer] sends a message and the raw
-// bytes that it announces in one piece.
+// bytes that it announces in one piece. Both begin on a socket, and can go on in memory that is shared with the
+// caller ([Rings]).
 package wire
 
 import (
