@@ -290,8 +290,18 @@ func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 // someBytes is the most that one ReadSome gives: the data of two records.
 const someBytes = 2 * fullRecord
 
+// someMemory is memory for ReadSome that Recycle has taken back.
+var someMemory = sync.Pool{New: func() any { return new([someBytes]byte) }}
+
+// Recycle takes back what a ReadSome has returned, for a later one. Nobody may use it any more. It need not be called.
+func Recycle(p []byte) {
+	if cap(p) == someBytes {
+		someMemory.Put((*[someBytes]byte)(p[:someBytes]))
+	}
+}
+
 // ReadSome is Read into memory of its own, at most limit bytes, which must be positive. It takes the memory only when there
-// is something to read, so that any number of them can wait. With an error there is no data.
+// is something to read, so that any number of them can wait. With an error there is no data. See Recycle.
 func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	if err := c.enterReady(); err != nil {
 		return nil, err
@@ -306,7 +316,7 @@ func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	if _, err := o.run(ctx, opRead, o.first[:]); err != nil {
 		return nil, err
 	}
-	p := make([]byte, min(limit, someBytes))
+	p := someMemory.Get().(*[someBytes]byte)[:min(limit, someBytes)]
 	p[0] = o.first[0]
 	if len(p) == 1 {
 		return p, nil

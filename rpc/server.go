@@ -96,6 +96,9 @@ func (s *server) launch(c *call, sc *session.Call) {
 		s.watchAnother()
 		s.mu.Unlock()
 		s.reply(c, v, err)
+		if data, ok := v.([]byte); ok {
+			session.Recycle(data) // it has been written, or copied
+		}
 	}()
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tlsd/internal/kind"
+	"tlsd/openssl"
 )
 
 // MaxRead is the most that one Read returns, in bytes, however much was
@@ -345,6 +346,9 @@ func (c *connection) tear() {
 	defer c.s.mu.Unlock()
 	c.torn = true
 }
+
+// Recycle takes back the data that a Read has returned, which nobody may use any more. It need not be called.
+func Recycle(data []byte) { openssl.Recycle(data) }
 
 // Read waits for data and returns what is there, at most max bytes; none if the
 // peer has sent close_notify. A Read that ends with kind "timeout" has lost nothing.

@@ -67,7 +67,7 @@ type EngineContext interface {
 type EngineConn interface {
 	SetVerify(on bool) error
 	Handshake(ctx context.Context) error
-	// ReadSome waits for data and returns what is there, at least one byte and at most limit. It returns
+	// ReadSome waits for data and returns what is there, at least one byte and at most limit; Recycle may be called with it. It returns
 	// io.EOF after the peer's close_notify.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
 	// Write sends all of p, or fails.
