@@ -76,6 +76,9 @@ func (o *op) now(fd uintptr) {
 			waited = true
 			o.hopeless = !readyWithin(fd, writable, patience)
 			o.blocked = o.hopeless
+			if o.turns++; o.turns > mostTurns {
+				o.giveUp()
+			}
 		default:
 			o.blocked = true
 		}

@@ -240,5 +240,6 @@ func (tr trial) run(t *testing.T, r *rig) string {
 	}
 }
 
-// atTheEnd are the functions that may be called first when the script has had its last answer.
-var atTheEnd = []string{"SSL_CTX_free", "SSL_free"}
+// atTheEnd are the functions that may be called first when the script has had its last answer: to its Close, for what comes
+// behind that.
+var atTheEnd = []string{"SSL_CTX_free", "SSL_free", "SSL_shutdown"}

@@ -14,12 +14,16 @@ enum { PUT_BYTES = 64 * 1024 /* of a message; tlsd begins with it while we put i
 
 /* --- reading --- */
 
-/* Drops bells and keeps last words. What is longer is cut off. */
+/* Drops bells and keeps last words, behind which nothing comes. What is longer is cut off. */
 static void keep_last(struct wire *wi, const char *from, size_t len)
 {
-	for (size_t i = 0; i < len; i++)
-		if ((wi->last_len > 0 || from[i] != '\n') && wi->last_len < sizeof wi->last)
+	for (size_t i = 0; i < len && !wi->ended; i++) {
+		if (wi->last_len == 0 && from[i] == '\n')
+			continue;
+		if (wi->last_len < sizeof wi->last)
 			wi->last[wi->last_len++] = from[i];
+		wi->ended = from[i] == '\n';
+	}
 }
 
 void wire_share(struct wire *wi)
