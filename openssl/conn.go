@@ -41,6 +41,7 @@ type Conn struct {
 	// At most one Read and one Write (or Handshake) at a time.
 	reading, writing sem
 	owing            bool    // a TryWrite has sent a part of what is to be written; for the holder of writing
+	unwilling        bool    // a TryWrite has waited for the peer in vain, and none has gone through since; as owing
 	slots            [2]slot // who may wait for the socket to become readable, writable
 
 	mu          sync.Mutex // held for one SSL call, which never waits; guards the next five

@@ -150,9 +150,8 @@ type op struct {
 	unexplained bool
 	turns       int // calls since the last wait or success that have asked for a wait without a need
 
-	blocked  bool    // now would have had to wait
-	hopeless bool    // now has waited in vain, and has not met a peer that reads since
-	first    [1]byte // that a ReadSome has read
+	blocked bool    // now would have had to wait
+	first   [1]byte // that a ReadSome has read
 
 	stepFn func()             // step, bound once
 	tryFn  func(uintptr) bool // try, bound once

@@ -61,8 +61,9 @@ func (o *op) runNow(kind opKind, p []byte) (int, error) {
 	return o.conclude(kind, p, err)
 }
 
-// patience is for how long a TryWrite waits for a peer that reads: less than it costs to do without, which
-// is to copy the rest and to come back for it.
+// patience is for how long a TryWrite waits, once, for a peer that reads: one that does makes room sooner, as a rule, and then
+// nothing has to be copied and come back to. For a peer in front of which it has waited in vain, there is none until a
+// TryWrite has gone through without.
 const patience = 2 * time.Millisecond
 
 // now is the function that RawConn.Control calls.
@@ -72,18 +73,15 @@ func (o *op) now(fd uintptr) {
 		want, idle := o.once()
 		switch {
 		case !idle:
-		case o.kind == opWrite && want == writable && !o.hopeless:
+		case o.kind == opWrite && want == writable && !waited && !o.c.unwilling:
 			waited = true
-			o.hopeless = !readyWithin(fd, writable, patience)
-			o.blocked = o.hopeless
-			if o.turns++; o.turns > mostTurns {
-				o.giveUp()
-			}
+			o.c.unwilling = !readyWithin(fd, writable, patience)
+			o.blocked = o.c.unwilling
 		default:
 			o.blocked = true
 		}
 	}
-	if !waited && !o.blocked {
-		o.hopeless = false
+	if o.kind == opWrite && !waited && !o.blocked {
+		o.c.unwilling = false
 	}
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"strconv"
+	"time"
 
 	"tlsd/rpc/wire"
 	"tlsd/session"
@@ -137,7 +138,10 @@ func (st *stream) hotWrite(c hotCall) error {
 		return st.hotSmallWrites(c)
 	}
 	sent, left := 0, c.n
-	for left > 0 {
+	for began := time.Now(); left > 0; {
+		if sent > 0 && time.Since(began) > longestWrite {
+			return st.finishWrite(c, sent, nil, left)
+		}
 		piece, err := st.r.Piece(left)
 		if err != nil {
 			return err
@@ -156,6 +160,9 @@ func (st *stream) hotWrite(c hotCall) error {
 	st.wrote(c.id, c.n)
 	return nil
 }
+
+// longestWrite is for how long one Write may be carried out the short way, while all that was sent behind it waits.
+const longestWrite = 20 * time.Millisecond
 
 // wrote answers a Write that was carried out the short way.
 func (st *stream) wrote(id []byte, n int) {

@@ -271,6 +271,8 @@ func TestAHostileCallerHarmsOnlyItself(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			var stop atomic.Bool
 			var busy sync.WaitGroup
+			end := sync.OnceFunc(func() { p.conn.Close(); stop.Store(true); busy.Wait() })
+			defer end() // before the memory goes
 			if !mild {
 				busy.Go(func() { scribble(m, rand.New(rand.NewPCG(seed, 2)), &stop) })
 			}
@@ -304,9 +306,7 @@ func TestAHostileCallerHarmsOnlyItself(t *testing.T) {
 					runtime.Gosched()
 				}
 			}
-			p.conn.Close()
-			stop.Store(true)
-			busy.Wait()
+			end()
 			p.over()
 			if n := engine.open.Load(); n != 0 {
 				t.Fatalf("seed %d: %d connections are open", seed, n)

@@ -117,8 +117,12 @@ func half(words, data []byte) Half {
 // Put puts in as much as there is room for, and does not ring.
 func (m *Memory) Put(p []byte) (n int) {
 	h := &m.To
-	for n < len(p) && h.At-h.Tail.Load() < uint32(len(h.Data)) {
-		free := len(h.Data) - int(h.At-h.Tail.Load())
+	for n < len(p) {
+		used := h.At - h.Tail.Load() // read once: a test may scribble over it meanwhile
+		if used >= uint32(len(h.Data)) {
+			break
+		}
+		free := len(h.Data) - int(used)
 		place := int(h.At) % len(h.Data)
 		some := copy(h.Data[place:min(place+free, len(h.Data))], p[n:])
 		n += some

@@ -1,10 +1,10 @@
 // Package wire has the messages of proto.md as Go types, and reads and writes
 // them. It is shared by the server (package rpc) and by clients.
 //
-// Promises: a [Reader] holds at most one message, of bounded size, and never
-// reads past its end into raw bytes. A [Writer] sends a message and the raw
-// bytes that it announces in one piece. Both begin on a socket, and can go on in memory that is shared with the
-// caller ([Rings]).
+// Promises: a [Reader] keeps at most one line, of bounded size, besides what it has read ahead, and gives out
+// lines and raw bytes as they were sent. A [Writer] sends a message and the raw bytes that it announces
+// one behind the other, whoever else writes. Both begin on a socket, and can go on in memory that is shared
+// with the caller ([Rings]).
 package wire
 
 import (

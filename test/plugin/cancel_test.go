@@ -355,7 +355,7 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 			shakeID := p.expect("tls.Handshake", "[1]")
 			read := h.start("Read", 1, 100)
 			readID := p.expect("tls.Read", "[1,100]")
-			fmt.Fprintf(p.conn, c.answer+"%.0[1]d%.0[2]d", readID, shakeID)
+			fmt.Fprintf(p.out, c.answer+"%.0[1]d%.0[2]d", readID, shakeID)
 			began := time.Now()
 			h.send("Cancel").gives(0, "")
 			_, err := io.Copy(io.Discard, p.in) // until the plugin leaves

@@ -280,6 +280,8 @@ static bool drain(struct process *p, struct session *s, struct stream *st, struc
 {
 	struct call wait = { .method = c->method, .handle = c->handle, .began = c->began, .drains = st };
 
+	if (process_cancelled(p, c->began))
+		return false;
 	wait_for_answers(p, s, &wait);
 	return goes_on(c, &wait);
 }
@@ -287,9 +289,12 @@ static bool drain(struct process *p, struct session *s, struct stream *st, struc
 /* Waits until there is room in the session, unless nothing makes room. */
 static bool await_room(struct process *p, struct session *s, struct call *c)
 {
-	while (!reserve(s, c) && !s->stuck) {
+	/* A large one would wait until nothing else runs ahead, which need not come. */
+	while (!reserve(s, c) && !s->stuck && !s->lost && c->blob_len <= SESSION_AHEAD_BYTES / 2) {
 		struct call wait = { .method = c->method, .handle = c->handle, .began = c->began, .queues = true };
 
+		if (process_cancelled(p, c->began))
+			return false;
 		queue_up(p, s, &wait);
 		session_wait(p, s, &wait);
 		ahead_dequeue(s, &wait);

@@ -9,8 +9,8 @@
  * kept, because requests are sent in order. Nobody may be there to take the answers; so
  * they are bounded to what the socket has room for whatever happens, and what
  * is said in session.c of deadlocks holds. Beyond a bound a Write waits before
- * it is sent. Those that wait for the session's bounds do so in a queue, from which they
- * are let go one by one, each when half of the room is free: so each has room for many
+ * it is sent. Those that wait for the session's bounds do so in a queue, from which the oldest
+ * is let go when half of the room is free, one at a time: so each has room for many
  * Writes before it waits again, and a thousand threads do not wake one another for each. But they do not wait
  * for what does not come: if for a tick no Write is answered, because no peer reads, a Write is
  * sent and waits for its own answer, as all do in strict mode.

@@ -179,12 +179,16 @@ void turn_destroy(struct turn *turn)
 	pthread_cond_destroy(&turn->free);
 }
 
+/* How often the turn is given back before one more is woken, whoever is awake. */
+enum { MOST_PASSES = 64 };
+
 /* Wakes one who waits for the turn, unless one is already about to look. Until that one does, others may take the turn
  * and give it back: to hand it on each time would cost a switch between threads for each. */
 static void wake_next(struct turn *turn)
 {
-	if (turn->waking)
+	if (turn->waking && ++turn->passes < MOST_PASSES)
 		return;
+	turn->passes = 0;
 	turn->waking = true;
 	pthread_cond_signal(&turn->free);
 }

@@ -25,6 +25,7 @@ struct turn {
 	bool taken;
 	int waiting; /* threads */
 	bool waking; /* one of them has been woken and has not looked yet */
+	int passes;  /* of the turn since then */
 	pthread_cond_t free;
 };
 

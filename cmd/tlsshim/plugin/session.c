@@ -29,7 +29,7 @@
  * held, only if nobody else is sending and there is room for all of it, which on a
  * Unix stream socket is all or nothing for so few bytes. Else it goes on reading,
  * so that what is said above of deadlocks holds; the sender rings when it has
- * finished, and poll(2) says when there is room.
+ * finished, and while there is no room it looks at every tick.
  *
  * A call that began to be sent cannot be taken back, and what tlsd has read for
  * it would be lost if its answer were not waited for. But a tlsd that does not
@@ -255,6 +255,7 @@ static void lead(struct process *p, struct session *s, struct call *mine, int64_
 	bool ok;
 
 	s->led = true;
+	ahead_look(s);
 	atomic_store(&s->wire.sleep_for, s->awaiting_writes > 0 || !mine ? SLEEPS_FOR_ALL : SLEEPS_FOR_ANSWERS);
 	serve_cancelled(p, s, &r.wait, by);
 	r.wait.ended |= is_over(s, mine);

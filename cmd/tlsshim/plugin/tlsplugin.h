@@ -54,7 +54,7 @@ int64_t tls_Handshake(int64_t handle);
  * it is. That may be tls_Close, which then frees the handle all the same. Order is
  * kept, and tls_Close waits until everything that was written has left, unless another
  * thread waits in a tls_Write of the handle. So does the end of the process, for up
- * to 5 s. What runs ahead is bounded: to 128 calls and 2 MiB a connection. See
+ * to 5 s. What runs ahead is bounded: to 128 calls (32 without shared memory) and 2 MiB a connection. See
  * tls_SetStrictWrites. */
 int64_t tls_Write(int64_t handle, const void *data, size_t len);
 
