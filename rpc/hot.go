@@ -138,15 +138,18 @@ func (st *stream) hotWrite(c hotCall) error {
 		return st.hotSmallWrites(c)
 	}
 	sent, left := 0, c.n
-	for began := time.Now(); left > 0; {
-		if sent > 0 && time.Since(began) > longestWrite {
+	spent := time.Duration(0)
+	for left > 0 {
+		if spent > longestWrite {
 			return st.finishWrite(c, sent, nil, left)
 		}
 		piece, err := st.r.Piece(left)
 		if err != nil {
 			return err
 		}
+		began := time.Now()
 		n, done, err := st.sess.TryWrite(c.handle, piece)
+		spent += time.Since(began)
 		left -= len(piece)
 		sent += n
 		switch {
@@ -161,7 +164,7 @@ func (st *stream) hotWrite(c hotCall) error {
 	return nil
 }
 
-// longestWrite is for how long one Write may be carried out the short way, while all that was sent behind it waits.
+// longestWrite is for how long the peer may take for one Write the short way, while all that was sent behind it waits.
 const longestWrite = 20 * time.Millisecond
 
 // wrote answers a Write that was carried out the short way.
