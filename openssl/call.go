@@ -194,6 +194,14 @@ func goString(p uintptr) string {
 	return string(unsafe.Slice((*byte)(pointer(p)), n))
 }
 
+// goBytes copies memory of C; nil for NULL.
+func goBytes(p uintptr, n int) []byte {
+	if p == 0 || n <= 0 {
+		return nil
+	}
+	return append([]byte(nil), unsafe.Slice((*byte)(pointer(p)), n)...)
+}
+
 // cString is s with a NUL behind it. Keep it alive for as long as C needs it.
 func cString(s string) *byte {
 	b := make([]byte, len(s)+1)

@@ -2,6 +2,7 @@ package openssl
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -28,7 +29,10 @@ type Conn struct {
 	peer    peerName // whom a client expects
 	store   string   // what a client trusts, for people
 	tls13   bool     // nothing older is spoken
-	verdict *verdict // a client's
+	verdict *verdict // of the verification that the handshake does, if it does one
+
+	settings *serverSettings     // a server's, held; nil for clients and once the SSL is freed
+	pins     [][sha256.Size]byte // of a client; set before the handshake
 
 	done   chan struct{} // closed when Close begins
 	closer sync.Once
@@ -84,6 +88,9 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	if c.ctx == 0 {
 		return nil, ErrFreed
 	}
+	if c.settings != nil {
+		cn.settings = c.settings.hold()
+	}
 	ok, expects := false, true
 	q := l.exclusive(func() {
 		if cn.ssl = call(l.sym.sslNew, c.ctx); cn.ssl == 0 {
@@ -108,7 +115,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 		}
 		return nil, internalError("SSL_new", q)
 	}
-	if cn.client {
+	if cn.client || c.clientAuth != ClientAuthNone {
 		cn.verdict = &verdict{}
 		l.verdicts.Store(cn.ssl, cn.verdict)
 	}
@@ -123,6 +130,10 @@ func (c *Conn) free() {
 		c.lib.verdicts.Delete(c.ssl)
 		c.lib.exclusive(func() { call(c.lib.sym.sslFree, c.ssl) })
 		c.ssl = 0
+	}
+	if c.settings != nil {
+		c.settings.release()
+		c.settings = nil
 	}
 }
 
@@ -257,10 +268,12 @@ func (c *Conn) establish() error {
 		c.fatal = &HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's certificate: " + q.reason(), Queue: q.strings()}
 		return c.fatal
 	}
-	if c.client {
-		l.verdicts.Delete(c.ssl)
-		c.verdict = nil
+	if err := c.checkPins(); err != nil {
+		c.fatal = err
+		return c.fatal
 	}
+	l.verdicts.Delete(c.ssl)
+	c.verdict = nil
 	c.established.Store(true)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -31,6 +32,10 @@ type Library struct {
 	verifyCB uintptr  // the C function that is recordVerify
 	exIndex  uintptr  // where a store context keeps its SSL
 	verdicts sync.Map // address of an SSL -> *verdict
+
+	alpnCB, servernameCB uintptr       // the C functions that are selectALPN, chooseHost
+	servers              sync.Map      // number -> *serverSettings
+	nextServer           atomic.Uint64 // the last number
 
 	trustMu  sync.Mutex // guards the two; held while trust files are read
 	trust    *trustState
@@ -168,6 +173,8 @@ func bind(name string, handle uintptr) (*Library, error) {
 		return nil, err
 	}
 	l.verifyCB = purego.NewCallback(l.recordVerify)
+	l.alpnCB = purego.NewCallback(l.selectALPN)
+	l.servernameCB = purego.NewCallback(l.chooseHost)
 	l.path = mappedFile(l.sym.sslNew)
 	if l.path == "" {
 		l.path = name

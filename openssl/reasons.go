@@ -10,7 +10,7 @@ import (
 
 // handshakeFailure says why a handshake has failed. The caller holds c.mu.
 func (c *Conn) handshakeFailure(o *op, q queue) error {
-	if c.client && c.verify && c.verdict.failed && q.has(reasonCertVerifyFailed) {
+	if c.verdict != nil && (c.verify || !c.client) && c.verdict.failed && q.has(reasonCertVerifyFailed) {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
