@@ -20,7 +20,7 @@ import (
 
 // What the administrator's policy forbids a session is refused here, with an error of kind "denied" that names
 // the policy's key, and an audit event. A name is judged before it is looked up, an address when it is
-// about to be used, a file when it is open: nothing can change in between.
+// about to be used, a file while it is being opened: nothing can change in between.
 
 // denied makes the error of a call that is refused. asked is what the audit is told, doing how the error names it.
 func (s *Session) denied(op, key, asked, doing string) *Error {
@@ -136,14 +136,14 @@ func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error)
 	return ln, err
 }
 
-// within judges a file: an open one by where it really is; by its name one that cannot be opened (f is nil), so that the
-// answer does not tell what there is elsewhere.
-func (s *Session) within(op, key string, folders policy.Folders, path string) func(f *os.File) error {
-	return func(f *os.File) error {
-		if f != nil && folders.Hold(f) || f == nil && folders.HoldName(path) {
-			return nil
+// within gives what opens a file that must be in one of the folders.
+func (s *Session) within(op, key string, folders policy.Folders, path string) opener {
+	return func() (*os.File, error) {
+		f, err := folders.Open(path)
+		if errors.Is(err, policy.ErrOutside) {
+			return nil, s.denied(op, key, path, "the file "+path)
 		}
-		return s.denied(op, key, path, "the file "+path)
+		return f, err
 	}
 }
 
