@@ -67,7 +67,7 @@ func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 		t.Errorf("users %v %v", uids, names)
 	}
 	var none *File
-	empty, err := parse(nil, people)
+	empty, err := parse([]byte("[default]"), people)
 	if err != nil || len(none.For(3).Keys())+len(empty.For(3).Keys()) != 0 {
 		t.Errorf("without a file, or with an empty one: %v %v, %v", none.For(3), empty.For(3), err)
 	}
@@ -101,6 +101,8 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 		"[Default]\n":                                          "Default: keys are written in lower case",
 		"[user.carol]\n":                                       `[user.carol]: there is no user "carol"`,
 		"[user.alice]\n[user.1000]\n":                          "[user.1000] and [user.alice] are both user 1000",
+		"":                                                     " it has no table; write [default]",
+		"# all is lost\n":                                      " it has no table; write [default]",
 		"user = 3\n":                                           "1: user: cannot decode TOML integer here",
 		"[default]\ndestinations = [" + many.String() + "]\n":  "[default]: what holds there takes",
 		"[user.bob]\ndestinations = [" + many.String() + "]\n": "[user.bob]: what holds there takes",
@@ -179,6 +181,12 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("\n[defualt]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	empty, cut := file("empty", 0o600), file("cut", 0o600)
+	for path, size := range map[string]int64{empty: 0, cut: int64(len("[default]\nmin-tls"))} {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cases := map[string]string{
 		filepath.Join(dir, "none"): "no such file",
 		dir:                        "it is not a regular file",
@@ -188,6 +196,8 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 		file("others", 0o602):      "its mode is 0602",
 		big:                        "it has more than 1048576 bytes",
 		bad:                        bad + ":2: defualt is not known",
+		empty:                      empty + ": it has no table",
+		cut:                        cut + ": the last line has no end; was the file cut off?",
 	}
 	if os.Getuid() == 0 {
 		foreign := file("foreign", 0o600)
