@@ -70,7 +70,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,7 +102,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		printHelp(stdout)
 		return 0
 	case o.version:
-		fmt.Fprintf(stdout, "tlsd %s (%s %s/%s)\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		fmt.Fprintln(stdout, version.Line("tlsd"))
 		return 0
 	case o.check && o.policy == "":
 		return misuse(stderr, errors.New("--check: there is nothing to check; give --policy FILE, too"))
