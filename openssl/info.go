@@ -18,6 +18,8 @@ type Info struct {
 
 	// Chain has the peer's certificates in DER, its own first, as the peer has sent them.
 	Chain [][]byte
+	// Issuer is that of the peer's own certificate in the one-line form (X509_NAME_oneline(3)).
+	Issuer string
 	// KeySHA256 is the hash of the peer's public key (SubjectPublicKeyInfo, RFC 7469 section 2.4). It is zero without
 	// a certificate.
 	KeySHA256 [sha256.Size]byte
@@ -90,6 +92,9 @@ func (c *Conn) shown(i *Info) bool {
 		return false
 	}
 	i.Chain = append(i.Chain, own)
+	if i.Issuer, ok = c.lib.oneLine(call(sym.x509Issuer, leaf)); !ok {
+		return false
+	}
 	key, ok := c.lib.encodeKey(call(sym.x509Pubkey, leaf))
 	if !ok {
 		return false

@@ -48,7 +48,7 @@ type symbols struct {
 	sslGetServername, sslCurrentCipher                uintptr
 	sslSessionReused, sslGroupName, sslPeerChain      uintptr
 	sslGetVerifyMode, sslExport                       uintptr
-	i2dX509, i2dPubkey, x509Pubkey                    uintptr
+	i2dX509, i2dPubkey, x509Pubkey, x509Issuer        uintptr
 
 	paramSet1IPAsc, paramSetFlags                           uintptr
 	storeAddCert                                            uintptr
@@ -152,6 +152,7 @@ func (s *symbols) table() []symbol {
 		{"i2d_X509", &s.i2dX509, false},
 		{"i2d_X509_PUBKEY", &s.i2dPubkey, false},
 		{"X509_get_X509_PUBKEY", &s.x509Pubkey, false},
+		{"X509_get_issuer_name", &s.x509Issuer, false},
 
 		{"X509_VERIFY_PARAM_set1_ip_asc", &s.paramSet1IPAsc, false},
 		{"X509_VERIFY_PARAM_set_flags", &s.paramSetFlags, false},

@@ -44,17 +44,19 @@ type connection struct {
 	peer     string // as NewClient was given it
 	flow     flow
 
+	local, remote string // addresses; set before the connection is open or ready
+
 	// Guarded by s.mu.
-	state    connState
-	insecure bool
-	closing  bool          // a Close has arrived
-	placed   bool          // that Close has a place to finish it in the background
-	bound    time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
-	tls      EngineConn
-	pumps    *pumps          // nil without a data channel
-	ctl      <-chan struct{} // the last control call's end
-	in       <-chan struct{} // the last Read's end
-	out      <-chan struct{} // the last Write's end
+	state   connState
+	begin   beginning     // what it needs until its handshake
+	closing bool          // a Close has arrived
+	placed  bool          // that Close has a place to finish it in the background
+	bound   time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
+	tls     EngineConn
+	pumps   *pumps          // nil without a data channel
+	ctl     <-chan struct{} // the last control call's end
+	in      <-chan struct{} // the last Read's end
+	out     <-chan struct{} // the last Write's end
 }
 
 // become is the only place where a connection changes its state. It panics on a
@@ -87,13 +89,13 @@ func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection
 	return c
 }
 
-// made gives the connection its engine side, and its data channel if there is one.
-func (c *connection) made(t EngineConn, st connState, ch *channel) {
+// made gives an accepted connection that has done its handshake its engine side, and its data channel if there is one.
+func (c *connection) made(t EngineConn, ch *channel) {
 	t.SetTag(int32(c.handle))
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.tls = t
-	c.become(st)
+	c.become(ready)
 	if ch != nil {
 		c.attach(ch)
 	}
@@ -111,13 +113,14 @@ func (c *connection) unmade() {
 // there is one. The pumps must have ended.
 func (c *connection) forget() EngineConn {
 	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	t := c.tls
-	c.tls = nil
+	t, b := c.tls, c.begin
+	c.tls, c.begin = nil, beginning{}
 	if c.state != closed {
 		c.become(closed)
 	}
 	delete(c.s.conns, c.handle)
+	c.s.mu.Unlock()
+	b.drop()
 	return t
 }
 
@@ -185,13 +188,19 @@ func (s *Session) NewClient(host string, port int) *Call {
 	var c *connection
 	store := s.trust.hold()
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
-		defer store.release()
-		t, err := s.connect(ctx, store, host, port)
+		nc, to, err := s.connect(ctx, host, port)
+		if err == nil {
+			if err = store.prepare(); err != nil {
+				nc.Close()
+				err = classify(ctx, err, kind.Internal)
+			}
+		}
 		if err != nil {
+			store.release()
 			c.unmade()
 			return nil, err
 		}
-		c.made(t, open, nil)
+		c.opened(beginning{tcp: nc, name: to.String(), store: store})
 		return h, nil
 	})
 	call.after = []<-chan struct{}{store.settled}
@@ -204,30 +213,25 @@ func (s *Session) NewClient(host string, port int) *Call {
 	return call
 }
 
-func (s *Session) connect(ctx context.Context, store *trust, host string, port int) (EngineConn, error) {
+func (s *Session) connect(ctx context.Context, host string, port int) (*net.TCPConn, policy.Host, error) {
 	if err := s.available(); err != nil {
-		return nil, err
+		return nil, policy.Host{}, err
 	}
 	to, err := policy.ParseHost(host)
 	if err != nil {
-		return nil, fail(kind.Params, "%v", err)
+		return nil, to, fail(kind.Params, "%v", err)
 	}
-	addr := net.JoinHostPort(to.String(), strconv.Itoa(port))
 	ctx, stop := bounded(ctx, s.Timeouts.Connect, "no connection")
 	defer stop()
 	nc, err := s.dial(ctx, to, port)
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
 		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
-			e.Why = fmt.Sprintf("connect to %s: %s", addr, e.Why)
+			e.Why = fmt.Sprintf("connect to %s: %s", net.JoinHostPort(to.String(), strconv.Itoa(port)), e.Why)
 		}
-		return nil, e
+		return nil, to, e
 	}
-	t, err := store.client(nc.(*net.TCPConn), to.String())
-	if err != nil {
-		return nil, classify(ctx, err, kind.Internal)
-	}
-	return t, nil
+	return nc.(*net.TCPConn), to, nil
 }
 
 // onConnection makes a call on a connection handle that runs after the calls of
@@ -306,12 +310,22 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration, call *C
 		s.mu.Unlock()
 		return err
 	}
+	if err := c.begin.unread(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
 	c.become(shaking)
-	t := c.tls
 	s.mu.Unlock()
 
 	ctx, stop := bounded(ctx, bound, noHandshake)
 	defer stop()
+	t, err := c.startTLS()
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.become(broken)
+		return classify(ctx, err, kind.Internal)
+	}
 	err = t.Handshake(ctx)
 
 	s.mu.Lock()
@@ -321,6 +335,9 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration, call *C
 		return s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
 	}
 	c.become(ready)
+	if ch == nil {
+		ch, c.begin.data = c.begin.data, nil
+	}
 	if ch != nil {
 		c.attach(ch)
 		call.data = nil
@@ -494,16 +511,15 @@ func (s *Session) Close(h Handle) *Call {
 func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.onConnection("tls.SetInsecureSkipVerify", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+	return s.onConnection("tls.SetInsecureSkipVerify", h, ctlLane, func(_ context.Context, c *connection) (any, error) {
 		s.mu.Lock()
 		err := c.stateError()
 		if err == nil && c.accepted {
 			err = fail(kind.State, "it is an accepted connection, which verifies no certificate")
 		}
-		if err == nil && c.state != open {
-			err = fail(kind.State, "the handshake has been done already")
+		if err == nil {
+			err = c.unshaken()
 		}
-		t := c.tls
 		s.mu.Unlock()
 		if err != nil {
 			return nil, err
@@ -513,9 +529,9 @@ func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 				return nil, err
 			}
 		}
-		if err := t.SetVerify(!skip); err != nil {
-			return nil, classify(ctx, err, kind.Internal)
-		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.begin.insecure = skip
 		return 0, nil
 	}).instant()
 }

@@ -102,6 +102,16 @@ func (l *limiter) stop() {
 	l.cancel(nil)
 }
 
+// pending is the size of the piece that is under way.
+func (l *limiter) pending() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.running {
+		return 0
+	}
+	return l.size
+}
+
 // notTaken is the error of a peer that does not make room for so many bytes; 0 is close_notify.
 func notTaken(size int, bound time.Duration) *Error {
 	if size == 0 {

@@ -42,6 +42,8 @@ type Config struct {
 	Engine   Engine
 	Timeouts Timeouts
 	Limits   Limits
+	// SkipFailedHandshakes is how server contexts begin: Accept goes on after a client whose handshake has failed.
+	SkipFailedHandshakes bool
 	// Policy is what the administrator allows; the zero value is everything.
 	Policy policy.Policy
 	// Audit, if not nil, is told of what the administrator always wants to know. It is called by the goroutines of calls and must not wait.

@@ -101,6 +101,26 @@ func (c *conn) SetVerify(on bool) error {
 	return nil
 }
 
+func (c *conn) Configure(s openssl.ClientSettings) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tls != nil || !c.client {
+		c.e.tb.Errorf("fakeengine: Configure at a time, or on a side, that has none")
+	}
+	c.cfg.NextProtos = s.ALPN
+	if s.TLS13 {
+		c.cfg.MinVersion = tls.VersionTLS13
+	}
+	if s.Identity != nil {
+		cert, err := tls.X509KeyPair(s.Identity.Cert, s.Identity.Key)
+		if err != nil {
+			return err
+		}
+		c.cfg.Certificates = []tls.Certificate{cert}
+	}
+	return nil
+}
+
 func (c *conn) Handshake(ctx context.Context) error {
 	leave, err := c.enter(Handshake)
 	if err != nil {
@@ -351,6 +371,21 @@ func subject(c *x509.Certificate) string {
 
 func (c *conn) Version() string {
 	return strings.Replace(tls.VersionName(c.ready().ConnectionState().Version), "TLS ", "TLSv", 1)
+}
+
+// Info has less than OpenSSL's.
+func (c *conn) Info() (openssl.Info, error) {
+	t := c.ready()
+	if t == nil {
+		return openssl.Info{}, openssl.ErrNoHandshake
+	}
+	st := t.ConnectionState()
+	i := openssl.Info{Version: c.Version(), Cipher: tls.CipherSuiteName(st.CipherSuite), ALPN: st.NegotiatedProtocol, ServerName: st.ServerName,
+		Verified: len(st.VerifiedChains) > 0}
+	for _, cert := range st.PeerCertificates {
+		i.Chain = append(i.Chain, cert.Raw)
+	}
+	return i, nil
 }
 
 func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }

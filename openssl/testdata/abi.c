@@ -142,9 +142,11 @@ FUNCTION(int, X509_VERIFY_PARAM_set_flags, (X509_VERIFY_PARAM *, unsigned long))
 #if V4 /* const only */
 FUNCTION(int, X509_STORE_add_cert, (X509_STORE *, const X509 *))
 FUNCTION(const X509_NAME *, X509_get_subject_name, (const X509 *))
+FUNCTION(const X509_NAME *, X509_get_issuer_name, (const X509 *))
 #else
 FUNCTION(int, X509_STORE_add_cert, (X509_STORE *, X509 *))
 FUNCTION(X509_NAME *, X509_get_subject_name, (const X509 *))
+FUNCTION(X509_NAME *, X509_get_issuer_name, (const X509 *))
 #endif
 #if V3 /* const only */
 FUNCTION(void *, X509_STORE_CTX_get_ex_data, (const X509_STORE_CTX *, int))
