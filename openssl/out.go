@@ -137,9 +137,8 @@ func (c *Conn) push(fd uintptr) (all bool) {
 
 // sendFailed ends the outgoing direction. The caller holds c.mu.
 func (c *Conn) sendFailed(err error) {
-	errno, _ := err.(syscall.Errno)
-	c.sendErrno = errno
-	if c.writeErr == nil || c.writeErr == ErrShut {
+	c.sendErrno, _ = err.(syscall.Errno)
+	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() { // close_notify has not left
 		c.writeErr = os.NewSyscallError("write", err)
 	}
 	c.silence()

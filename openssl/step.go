@@ -219,17 +219,16 @@ func (o *op) lookForReset(fd uintptr) direction {
 	switch {
 	case c.readErr != io.EOF && c.readErr != ErrTruncated:
 		return o.end(c.readErr)
-	case c.sendErrno != 0:
-		return o.end(c.writeErr)
-	case poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
+	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
+	case c.sendErrno == 0:
+		err := error(syscall.ECONNRESET) // unless somebody has been told already
+		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
+			err = syscall.Errno(n)
+		}
+		c.sendFailed(err)
 	}
-	err := error(syscall.ECONNRESET) // unless somebody has been told already
-	if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
-		err = syscall.Errno(n)
-	}
-	c.sendFailed(err)
-	return o.end(os.NewSyscallError("read", err))
+	return o.end(os.NewSyscallError("read", c.sendErrno))
 }
 
 // judge takes note of what a stay has brought.
