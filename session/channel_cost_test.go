@@ -25,9 +25,9 @@ type pipeConn struct {
 }
 
 func (e pipeEngine) NewClientContext(session.CABundle) (session.EngineContext, error) { return e, nil }
-func (pipeEngine) RequireTLS13()                                                       {}
-func (pipeEngine) Free()                                                               {}
-func (pipeEngine) Server(*net.TCPConn) (session.EngineConn, error)                     { panic("none") }
+func (pipeEngine) RequireTLS13()                                                      {}
+func (pipeEngine) Free()                                                              {}
+func (pipeEngine) Server(*net.TCPConn) (session.EngineConn, error)                    { panic("none") }
 
 func (e pipeEngine) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
 	e.conn.nc = nc

@@ -590,7 +590,7 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	st := r.status(h) // published before
 	e := st.WriteError
 	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout || e.Op != "tls.Write" || e.Handle != h ||
-		!strings.Contains(e.Why, "the peer has not taken 65536 bytes within 50ms") {
+		!strings.Contains(e.Why, "bytes within 50ms; ") {
 		t.Errorf("status %+v, %v", st, e)
 	}
 	if got := r.lastError(); got != e.Error() {
