@@ -3,28 +3,20 @@ package rpc
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"tlsd/internal/kind"
 	"tlsd/session"
 )
 
-// caller is the connection as the reader sees it. Before it waits for more, it
-// sends the answers that were kept to go out together. And it ends a session that is idle: there is
-// no call in flight, and for IdleTimeout nothing has come, be it between messages or in the middle of one.
+// caller is the connection as the reader sees it. It ends a session that is idle: no call is in flight, and
+// for IdleTimeout nothing has come, be it between messages or in the middle of one.
 type caller struct{ *server }
 
 func (c caller) Read(p []byte) (int, error) {
-	c.flush()
-	if c.IdleTimeout > 0 {
-		c.heard = time.Now() // of what came through shared memory
-	}
 	for {
-		n, err := c.receive(p)
+		n, err := c.conn.Read(p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			if c.IdleTimeout > 0 {
 				c.heard = time.Now()
@@ -63,36 +55,4 @@ func (s *server) idleLeft() time.Duration {
 		since = s.freed
 	}
 	return s.IdleTimeout - time.Since(since)
-}
-
-// receive is conn.Read, which also takes the descriptor that comes with what is read first.
-func (c caller) receive(p []byte) (int, error) {
-	if c.spoken {
-		return c.conn.Read(p)
-	}
-	oob := make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := c.conn.ReadMsgUnix(p, oob)
-	if n > 0 {
-		c.spoken = true
-	}
-	messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
-	for _, m := range messages {
-		fds, _ := unix.ParseUnixRights(&m)
-		for _, fd := range fds {
-			c.dropShared()
-			c.shared = fd
-		}
-	}
-	if errors.Is(err, io.EOF) {
-		err = io.EOF // as conn.Read gives it
-	}
-	return max(n, 0), err // it is -1 with an error
-}
-
-// dropShared closes the descriptor that the caller has sent.
-func (s *server) dropShared() {
-	if s.shared >= 0 {
-		unix.Close(s.shared)
-		s.shared = -1
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"math"
 	"os"
-	"slices"
 	"time"
 
 	"tlsd/rpc/wire"
@@ -23,7 +22,7 @@ type method struct {
 
 	// One of the two carries it out.
 	call   func(*session.Session, args) *session.Call
-	direct func(*server, *call, args) (any, error) // at once, on the reading goroutine
+	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }
 
 // Parameters that several methods have.
@@ -45,7 +44,7 @@ var methods = func() map[string]*method {
 	}
 	// It shows the table, so it cannot stand in it.
 	d := discover
-	d.direct = func(s *server, _ *call, _ args) (any, error) { return openRPC(s.Version), nil }
+	d.direct = func(s *server, _ args) (any, error) { return openRPC(s.Version), nil }
 	m[d.name] = &d
 	return m
 }()
@@ -74,13 +73,8 @@ var table = []method{
 	},
 	{
 		name: "tls.Close", doc: "Closes a connection and frees its handle.",
-		params: []param{pHandle, {name: "patient", typ: integer, min: 0, max: 1, optional: true, doc: "1: wait for Writes as long as they take"}}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call {
-			if a[1] == int64(1) {
-				return s.ClosePatiently(a.handle(0))
-			}
-			return s.Close(a.handle(0))
-		},
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Close(a.handle(0)) },
 	},
 	{
 		name: "tls.SetInsecureSkipVerify", doc: "Turns the verification of the server's certificate off (1) or on (0).",
@@ -161,7 +155,7 @@ var table = []method{
 	{
 		name: "$/cancelRequest", doc: "Ends a call in flight with kind cancelled.",
 		params: []param{{name: "id", typ: anyID, doc: "the id of the call"}}, result: sNull,
-		direct: func(s *server, _ *call, a args) (any, error) {
+		direct: func(s *server, a args) (any, error) {
 			s.cancel(a[0].(json.RawMessage))
 			return nil, nil
 		},
@@ -176,7 +170,7 @@ func (m *method) named(a args) int32 {
 	return int32(a.handle(0))
 }
 
-func hello(s *server, c *call, a args) (any, error) {
+func hello(s *server, a args) (any, error) {
 	if a[2] != nil {
 		if err := s.sess.StartAt(a.handle(2)); err != nil {
 			return nil, err
@@ -187,35 +181,10 @@ func hello(s *server, c *call, a args) (any, error) {
 		Capabilities: []string{},
 		Server:       wire.Server{Name: "tlsd", Version: s.Version, PID: os.Getpid()},
 	}
-	list, _ := a[1].([]string)
-	if slices.Contains(list, wire.CapabilityRaw) {
-		s.raw.Store(true)
-		h.Capabilities = append(h.Capabilities, wire.CapabilityRaw)
-	}
-	if slices.Contains(list, wire.CapabilityRing) && s.share(c) {
-		h.Capabilities = append(h.Capabilities, wire.CapabilityRing)
-	}
 	return h, nil
 }
 
-// share maps the memory that the caller has sent along, and says whether messages move there: those from here with
-// the answer to this call, the caller's with an empty line.
-func (s *server) share(c *call) bool {
-	if s.shared < 0 || c.id == nil || c.batch != nil {
-		return false
-	}
-	rings, err := wire.OpenRings(s.shared)
-	s.dropShared()
-	if err != nil {
-		return false // the caller is told by the capability that the answer does not have
-	}
-	s.rings.Store(rings)
-	s.r.MoveTo(rings)
-	c.moves = true
-	return true
-}
-
-func info(s *server, _ *call, _ args) (any, error) {
+func info(s *server, _ args) (any, error) {
 	e := s.sess.Engine.Info()
 	t, l := s.sess.Timeouts, s.sess.Limits
 	out := wire.Info{

@@ -31,8 +31,6 @@ type asked struct {
 	ID      json.RawMessage `json:"id"`
 	Method  string          `json:"method"`
 	Params  json.RawMessage `json:"params"`
-	Raw     *int            `json:"raw"`
-	blob    []byte
 }
 
 // next reads a request. It returns nil at the end of the stream.
@@ -50,13 +48,6 @@ func (s *standIn) next() *asked {
 		s.t.Errorf("stand-in: the client sent %.60q: %v", line, err)
 		return nil
 	}
-	if m.Raw != nil {
-		m.blob = make([]byte, *m.Raw)
-		if _, err := io.ReadFull(s.r, m.blob); err != nil {
-			s.t.Errorf("stand-in: raw bytes: %v", err)
-			return nil
-		}
-	}
 	return &m
 }
 
@@ -68,7 +59,7 @@ func (s *standIn) expect(method, params string) *asked {
 		return &asked{ID: json.RawMessage("0")}
 	}
 	if m.Method != method || params != "" && string(m.Params) != params {
-		s.t.Errorf("stand-in: the client called %s%s, want %s%s", m.Method, m.Params, method, params)
+		s.t.Errorf("stand-in: the client called %s%.200s, want %s%s", m.Method, m.Params, method, params)
 	}
 	return m
 }

@@ -1,10 +1,5 @@
-// Package wire has the messages of proto.md as Go types, and reads and writes
-// them. It is shared by the server (package rpc) and by clients.
-//
-// Promises: a [Reader] keeps at most one line, of bounded size, besides what it has read ahead, and gives out
-// lines and raw bytes as they were sent. A [Writer] sends a message and the raw bytes that it announces
-// one behind the other, whoever else writes. Both begin on a socket, and can go on in memory that is shared
-// with the caller ([Rings]).
+// Package wire has the messages of proto.md as Go types, and reads and writes them, one a line. It is
+// shared by the server (package rpc) and by clients.
 package wire
 
 import (
@@ -18,18 +13,15 @@ const Version = 1
 
 // Bounds of the protocol, in bytes.
 const (
-	MaxBlob = 1 << 24  // one blob, and one message's raw bytes
-	MaxLine = 23 << 20 // one message without its raw bytes
+	MaxBlob = 1 << 24  // one blob
+	MaxLine = 23 << 20 // one message: the largest blob as base64, and some room
 )
 
 // MaxBatch is the most calls that a batch may have.
 const MaxBatch = 1024
 
-// Capabilities that can be asked for in tls.Hello.
-const (
-	CapabilityRaw  = "raw"  // raw answers
-	CapabilityRing = "ring" // messages in shared memory
-)
+// CapabilityData can be asked for in tls.Hello: a connection's bytes go over a data channel.
+const CapabilityData = "data"
 
 // Codes of the JSON-RPC 2.0 specification, section 5.1.
 const (
@@ -65,7 +57,6 @@ type Request struct {
 	ID      json.RawMessage `json:"id,omitempty"`
 	Method  string          `json:"method"`
 	Params  json.RawMessage `json:"params,omitempty"`
-	Raw     *int            `json:"raw,omitempty"`
 }
 
 // Response answers a call, with either Result or Error.
@@ -74,7 +65,6 @@ type Response struct {
 	ID      json.RawMessage `json:"id"`
 	Result  json.RawMessage `json:"result,omitempty"`
 	Error   *Error          `json:"error,omitempty"`
-	Raw     *int            `json:"raw,omitempty"`
 }
 
 // Error is the error member of a Response.
