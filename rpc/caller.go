@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -10,16 +11,20 @@ import (
 	"tlsd/session"
 )
 
-// caller is the connection as the reader sees it. It ends a session that is idle: no call is in flight, and
-// for IdleTimeout nothing has come, be it between messages or in the middle of one.
+// caller is the connection as the reader sees it. It ends a session that is idle: for IdleTimeout no call was
+// in flight, nothing has come from the caller, be it between messages or in the middle of one, and no byte
+// has moved on a data channel.
 type caller struct{ *server }
 
 func (c caller) Read(p []byte) (int, error) {
 	for {
-		n, err := c.conn.Read(p)
+		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			if c.IdleTimeout > 0 {
 				c.heard = time.Now()
+			}
+			if errors.Is(err, io.EOF) {
+				err = io.EOF // without what ReadMsgUnix puts around it
 			}
 			return n, err
 		}
@@ -51,8 +56,10 @@ func (s *server) idleLeft() time.Duration {
 		return s.IdleTimeout
 	}
 	since := s.heard
-	if s.freed.After(since) {
-		since = s.freed
+	for _, t := range []time.Time{s.freed, s.sess.LastMoved()} {
+		if t.After(since) {
+			since = t
+		}
 	}
 	return s.IdleTimeout - time.Since(since)
 }

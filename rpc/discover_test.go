@@ -116,7 +116,7 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 	for _, name := range []string{
 		"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify", "tls.NewServerContext",
 		"tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject", "tls.Backend", "tls.Version", "tls.LastError",
-		"tls.SetTimeout", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+		"tls.SetTimeout", "tls.Status", "tls.Flush", "tls.Shutdown", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
 	} {
 		if !seen[name] {
 			t.Errorf("%s is missing", name)
@@ -280,7 +280,7 @@ func TestProtoListsEveryKind(t *testing.T) {
 func TestProtoExamples(t *testing.T) {
 	t.Parallel()
 	blocks := regexp.MustCompile("(?s)```jsonrpc\n(.*?)```").FindAllStringSubmatch(proto(t), -1)
-	if len(blocks) < 3 {
+	if len(blocks) < 4 {
 		t.Fatalf("proto.md has %d examples", len(blocks))
 	}
 	for i, b := range blocks {

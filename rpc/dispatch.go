@@ -67,7 +67,24 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 	if err := s.hold(c, m.keeps(c, args)); err != nil {
 		return nil, m.failed(err)
 	}
-	return args, nil
+	return args, m.attach(s, c, args)
+}
+
+// attach puts the data channel that a call announces in the place of its parameter.
+func (m *method) attach(s *server, c *call, a args) error {
+	i := m.index(pChannel.name)
+	if i < 0 || a[i] != int64(1) {
+		return nil
+	}
+	if c.batch != nil {
+		return m.wrong("channel: is not possible inside a batch")
+	}
+	ch, err := s.descriptors.channel()
+	if err != nil {
+		return m.failed(err)
+	}
+	a[i] = ch
+	return nil
 }
 
 // launch runs the session's side of a call and answers it: here if it does not wait, else in a goroutine.
@@ -111,6 +128,9 @@ func (s *server) fail(c *call, err error) {
 func (s *server) reply(c *call, v any, err error) {
 	id := jsonrpc2.ID{Num: c.number}
 	if err == nil {
+		if st, ok := v.(session.Status); ok {
+			v = wireStatus(st)
+		}
 		c.lib.Reply(context.Background(), id, v)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	"tlsd/rpc/wire"
@@ -27,10 +28,11 @@ type method struct {
 
 // Parameters that several methods have.
 var (
-	pHandle = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
-	pCtx    = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
-	pHost   = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
-	pPort   = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+	pHandle  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
+	pCtx     = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
+	pHost    = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
+	pPort    = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+	pChannel = param{name: "channel", typ: integer, min: 0, max: 1, optional: true, doc: "1: a data channel comes with the message (SCM_RIGHTS)"}
 )
 
 func pPath(name, doc string) param {
@@ -57,8 +59,8 @@ var table = []method{
 	},
 	{
 		name: "tls.Handshake", doc: "Does the TLS handshake and verifies the server's certificate.",
-		params: []param{pHandle}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0)) },
+		params: []param{pHandle, pChannel}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.HandshakeOver(a.handle(0), a.channel(1)) },
 	},
 	{
 		name: "tls.Write", doc: "Sends all of the data.",
@@ -70,6 +72,21 @@ var table = []method{
 		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
 		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
 		call:   func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
+	},
+	{
+		name: "tls.Status", doc: "How the two directions of a connection stand, and their errors.",
+		params: []param{pHandle}, result: sObject,
+		call: func(s *session.Session, a args) *session.Call { return s.Status(a.handle(0)) },
+	},
+	{
+		name: "tls.Flush", doc: "Waits until so many bytes of a connection have left.",
+		params: []param{pHandle, {name: "bytes", typ: integer, min: 0, max: math.MaxInt64, doc: "the bytes sent since the handshake"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Flush(a.handle(0), a[1].(int64)) },
+	},
+	{
+		name: "tls.Shutdown", doc: "Sends close_notify behind what was written. Reading goes on.",
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Shutdown(a.handle(0)) },
 	},
 	{
 		name: "tls.Close", doc: "Closes a connection and frees its handle.",
@@ -91,8 +108,10 @@ var table = []method{
 	},
 	{
 		name: "tls.Accept", doc: "Waits for a client and its handshake.",
-		params: []param{pCtx, pHost, pPort}, result: sHandle, makes: true,
-		call: func(s *session.Session, a args) *session.Call { return s.Accept(a.handle(0), a.str(1), a.int(2)) },
+		params: []param{pCtx, pHost, pPort, pChannel}, result: sHandle, makes: true,
+		call: func(s *session.Session, a args) *session.Call {
+			return s.AcceptOver(a.handle(0), a.str(1), a.int(2), a.channel(3))
+		},
 	},
 	{
 		name: "tls.CloseServerContext", doc: "Stops listening and frees a context.",
@@ -176,12 +195,33 @@ func hello(s *server, a args) (any, error) {
 			return nil, err
 		}
 	}
+	t := s.sess.Timeouts
 	h := wire.Hello{
 		Version:      wire.Version,
 		Capabilities: []string{},
 		Server:       wire.Server{Name: "tlsd", Version: s.Version, PID: os.Getpid()},
+		Timeouts: map[string]int64{
+			"read":      t.Read.Milliseconds(),
+			"write":     t.Write.Milliseconds(),
+			"handshake": t.Handshake.Milliseconds(),
+			"accept":    t.Accept.Milliseconds(),
+		},
+	}
+	if list, _ := a[1].([]string); slices.Contains(list, wire.CapabilityData) {
+		h.Capabilities = append(h.Capabilities, wire.CapabilityData)
 	}
 	return h, nil
+}
+
+func wireStatus(st session.Status) wire.Status {
+	w := wire.Status{Read: st.Read, Write: st.Write, Received: st.Received, Sent: st.Sent}
+	if st.ReadError != nil {
+		w.ReadError = wireError(st.ReadError)
+	}
+	if st.WriteError != nil {
+		w.WriteError = wireError(st.WriteError)
+	}
+	return w
 }
 
 func info(s *server, _ args) (any, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +43,12 @@ func (a args) handle(i int) session.Handle { return session.Handle(a[i].(int64))
 func (a args) int(i int) int               { return int(a[i].(int64)) }
 func (a args) str(i int) string            { return a[i].(string) }
 func (a args) blob(i int) []byte           { return a[i].([]byte) }
+
+// channel is the data channel that a call brings, or nil; see method.attach.
+func (a args) channel(i int) *net.UnixConn {
+	ch, _ := a[i].(*net.UnixConn)
+	return ch
+}
 
 // decode decodes a call's parameters strictly: by position or by name, none missing, none too many, each
 // of its type and in its range.

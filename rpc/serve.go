@@ -86,6 +86,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	s.hangUp()
 	s.sess.End()
 	s.answers.Wait()
+	s.descriptors.close()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -107,7 +108,9 @@ type server struct {
 	held    atomic.Int64   // bytes that are kept for calls; see hold
 	answers sync.WaitGroup // calls that run, until they are answered
 
-	heard time.Time // when the caller has sent something last; the reading goroutine's
+	// The reading goroutine's.
+	heard       time.Time // when the caller has sent something last
+	descriptors descriptors
 
 	mu    sync.Mutex       // guards the rest
 	calls map[uint64]*call // in flight, by their number

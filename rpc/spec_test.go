@@ -22,22 +22,22 @@ func TestSpecificationExamples(t *testing.T) {
 		{
 			"call with positional parameters",
 			`{"jsonrpc": "2.0", "method": "tls.Hello", "params": [1, ["other"]], "id": 1}`,
-			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...},"id":1}`,
+			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...,"timeouts":...},"id":1}`,
 		},
 		{
 			"call with positional parameters, another id",
 			`{"jsonrpc": "2.0", "method": "tls.Hello", "params": [7, []], "id": 2}`,
-			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...},"id":2}`,
+			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...,"timeouts":...},"id":2}`,
 		},
 		{
 			"call with named parameters",
 			`{"jsonrpc": "2.0", "method": "tls.Hello", "params": {"version": 1, "capabilities": ["other"]}, "id": 3}`,
-			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...},"id":3}`,
+			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...,"timeouts":...},"id":3}`,
 		},
 		{
 			"call with named parameters, another order",
 			`{"jsonrpc": "2.0", "method": "tls.Hello", "params": {"capabilities": ["other"], "version": 1}, "id": 4}`,
-			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...},"id":4}`,
+			`{"jsonrpc":"2.0","result":{"version":1,"capabilities":[],"server":...,"timeouts":...},"id":4}`,
 		},
 		{"notification", `{"jsonrpc": "2.0", "method": "tls.Hello", "params": [1,["other"]]}`, ``},
 		{"notification of a method that is not there", `{"jsonrpc": "2.0", "method": "foobar"}`, ``},

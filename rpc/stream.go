@@ -68,6 +68,7 @@ func (st *stream) message() error {
 	if err != nil {
 		return err
 	}
+	st.descriptors.begin(st.r.Start())
 	if !utf8.Valid(line) {
 		st.refuse(&protocolError{wire.CodeParse, "parse error: the line is not UTF-8"}, nil)
 		return nil

@@ -108,6 +108,18 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
+	// Timeouts that hold without tls.SetTimeout, in milliseconds, by the names of tls.Info. 0: never.
+	Timeouts map[string]int64 `json:"timeouts"`
+}
+
+// Status is the result of tls.Status.
+type Status struct {
+	Read       string `json:"read"`     // "open", "end" (the peer's close_notify) or "failed"
+	Write      string `json:"write"`    // "open", "shut" (close_notify was sent) or "failed"
+	Received   int64  `json:"received"` // bytes that were given to the caller
+	Sent       int64  `json:"sent"`     // bytes that have left for the peer
+	ReadError  *Error `json:"readError,omitempty"`
+	WriteError *Error `json:"writeError,omitempty"`
 }
 
 // Server names the program that answers.
