@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
@@ -16,19 +20,25 @@ import (
 // or nil for none; result is what encoding/json decodes the result into, or nil to drop it. A blob, as a
 // parameter and as a result, is a []byte.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
-	value, err := c.exchange(ctx, method, params)
+	value, err := c.exchange(ctx, method, params, nil)
 	if err != nil || result == nil {
 		return err
 	}
+	return decode(method, value, result)
+}
+
+// decode decodes the result of a call.
+func decode(method string, value json.RawMessage, result any) error {
 	if err := json.Unmarshal(value, result); err != nil {
 		return fmt.Errorf("%s: tlsd has answered with another type than expected: %w", method, err)
 	}
 	return nil
 }
 
-// exchange sends a call and waits for its answer. An error is always an *Error.
-func (c *Client) exchange(ctx context.Context, method string, params any) (json.RawMessage, error) {
-	a := c.roundTrip(ctx, method, params)
+// exchange sends a call, with a descriptor if there is one, and waits for its answer. An error is always an
+// *Error.
+func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (json.RawMessage, error) {
+	a := c.roundTrip(ctx, method, params, f)
 	if a.err == nil {
 		return a.result, nil
 	}
@@ -39,7 +49,7 @@ func (c *Client) exchange(ctx context.Context, method string, params any) (json.
 	return nil, err
 }
 
-func (c *Client) roundTrip(ctx context.Context, method string, params any) answer {
+func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os.File) answer {
 	id, ch, lost := c.register()
 	if lost != nil {
 		return answer{err: lost}
@@ -49,7 +59,7 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any) answe
 		c.forget(id)
 		return failed(kind.Params, err, "%v", err)
 	}
-	switch sent, err := c.send(ctx, msg); {
+	switch sent, err := c.send(ctx, msg, f); {
 	case !sent && err != nil:
 		c.forget(id)
 		return failed(kind.Cancelled, err, "cancelled before it was sent: %v", err)
@@ -111,7 +121,7 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.grace)
 	defer stop()
 	note := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}`, id)
-	_, err := c.send(bounded, note)
+	_, err := c.send(bounded, note, nil)
 	if err == nil {
 		select {
 		case a := <-ch:
@@ -127,7 +137,7 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 // send writes one message. If it returns false nothing has been written, and
 // the error, if any, is ctx's. If it returns true and an error the stream is broken. A write that tlsd
 // does not take is given up some time after ctx has ended.
-func (c *Client) send(ctx context.Context, msg []byte) (bool, error) {
+func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -145,10 +155,32 @@ func (c *Client) send(ctx context.Context, msg []byte) (bool, error) {
 		defer close(given)
 		c.conn.SetWriteDeadline(time.Now().Add(c.grace))
 	})
-	err := c.w.Write(msg)
+	err := c.write(append(msg, '\n'), f)
 	if !stop() {
 		<-given
 		c.conn.SetWriteDeadline(time.Time{}) // it was for this message only
 	}
 	return true, err
+}
+
+// write sends a line, and a descriptor with its first byte.
+func (c *Client) write(line []byte, f *os.File) error {
+	if f != nil {
+		rc, err := f.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var n int
+		if failed := rc.Control(func(fd uintptr) {
+			n, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(int(fd)), nil)
+		}); failed != nil {
+			return failed
+		}
+		if err != nil {
+			return err
+		}
+		line = line[n:]
+	}
+	_, err := c.conn.Write(line)
+	return err
 }

@@ -22,6 +22,8 @@
 //     call are an *[Error]. After the end of the connection every call fails with kind
 //     "lost"; a lost client stays lost, [Dial] a new one.
 //   - What is read from the socket is bounded by the protocol's limits.
+//   - [Client.HandshakeConn] and [Client.AcceptConn] give a net.Conn, which is the way for programs that move
+//     data. [Client.Read] and [Client.Write] carry it as base64.
 //
 // A Client has one goroutine of its own, which reads. Close waits for it.
 package client
@@ -51,7 +53,6 @@ const (
 // Client is a session of tlsd.
 type Client struct {
 	conn    net.Conn
-	w       *wire.Writer
 	sending chan struct{} // has an element while a message is written
 	done    chan struct{} // closed when the reader has ended
 	grace   time.Duration // cancelGrace, but in tests
@@ -126,7 +127,6 @@ func plain(err error) error {
 func New(conn net.Conn) *Client {
 	c := &Client{
 		conn:    conn,
-		w:       wire.NewWriter(conn, 0, nil), // deadlines are set here, by the context of the call
 		sending: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		grace:   cancelGrace,

@@ -58,12 +58,12 @@ func TestAnswersFindTheirCallsInAnyOrder(t *testing.T) {
 
 func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{0, 1, 5, 70_000, wire.MaxBlob} {
+	for _, n := range []int{0, 1, 5, 1 << 20} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			data := pattern(n)
 			c := talk(t, func(s *standIn) {
-				m := s.next()
+				m := s.expect("tls.Write", "")
 				var params struct {
 					handle int
 					data   []byte

@@ -52,6 +52,40 @@ func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
+// Status says how the two directions of a connection stand. An error that it tells counts as told: Close does
+// not tell it again.
+func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
+	w, err := call[wire.Status](ctx, c, "tls.Status", h)
+	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
+	if w.ReadError != nil {
+		s.ReadError = fromWire(w.ReadError)
+	}
+	if w.WriteError != nil {
+		s.WriteError = fromWire(w.WriteError)
+	}
+	return s, err
+}
+
+// Status is how the two directions of a connection stand.
+type Status struct {
+	Read       string // "open", "end" (the peer's close_notify) or "failed"
+	Write      string // "open", "shut" (close_notify was sent) or "failed"
+	Received   int64  // bytes that were put on the data channel, or read with Read
+	Sent       int64  // bytes that have left for the peer
+	ReadError  *Error // nil, unless reading has failed
+	WriteError *Error // nil, unless writing has failed
+}
+
+// Flush waits until so many bytes of a connection have left for the peer, counted from the handshake.
+func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
+	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
+}
+
+// Shutdown sends what was written, and then close_notify. Reading goes on.
+func (c *Client) Shutdown(ctx context.Context, h Handle) error {
+	return c.Call(ctx, "tls.Shutdown", []any{h}, nil)
+}
+
 // SetInsecureSkipVerify turns the verification of the server's certificate off (true) or on
 // again, for one connection, before its handshake. For tests only.
 func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) error {
