@@ -60,7 +60,7 @@ var table = []method{
 	{
 		name: "tls.Handshake", doc: "Does the TLS handshake and verifies the server's certificate.",
 		params: []param{pHandle, pChannel}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call { return s.HandshakeOver(a.handle(0), a.channel(1)) },
+		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0), a.channel(1)) },
 	},
 	{
 		name: "tls.Write", doc: "Sends all of the data.",
@@ -110,7 +110,7 @@ var table = []method{
 		name: "tls.Accept", doc: "Waits for a client and its handshake.",
 		params: []param{pCtx, pHost, pPort, pChannel}, result: sHandle, makes: true,
 		call: func(s *session.Session, a args) *session.Call {
-			return s.AcceptOver(a.handle(0), a.str(1), a.int(2), a.channel(3))
+			return s.Accept(a.handle(0), a.str(1), a.int(2), a.channel(3))
 		},
 	},
 	{
