@@ -134,7 +134,7 @@ func (c opensslContext) Client(nc *net.TCPConn, host string) (EngineConn, error)
 	if err != nil {
 		return nil, err
 	}
-	return conn, nil
+	return noTry{conn}, nil
 }
 
 func (c opensslContext) Server(nc *net.TCPConn) (EngineConn, error) {
@@ -142,8 +142,14 @@ func (c opensslContext) Server(nc *net.TCPConn) (EngineConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return conn, nil
+	return noTry{conn}, nil
 }
+
+// noTry is a connection of OpenSSL's, which has no way not to wait.
+type noTry struct{ *openssl.Conn }
+
+func (noTry) TryRead([]byte) (int, error)  { return 0, ErrWouldBlock }
+func (noTry) TryWrite([]byte) (int, error) { return 0, ErrWouldBlock }
 
 func (c opensslContext) RequireTLS13() { c.ctx.RequireTLS13() }
 func (c opensslContext) Free()         { c.ctx.Free() }

@@ -5,12 +5,11 @@ import (
 	"io"
 
 	"tlsd/internal/kind"
-	"tlsd/openssl"
 )
 
 // ErrWouldBlock is what an [EngineConn] returns from TryRead and TryWrite if it
 // would have to wait.
-var ErrWouldBlock = openssl.ErrWouldBlock
+var ErrWouldBlock = errors.New("the operation would have to wait")
 
 // The short way of Read and Write: at once and without a Call, if nothing was
 // made before that they would have to wait for, and the system gives or takes the

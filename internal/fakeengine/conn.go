@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tlsd/openssl"
+	"tlsd/session"
 )
 
 // conn is one connection. See session.EngineConn.
@@ -285,5 +286,5 @@ func (c *conn) close(ctx context.Context, orderly bool) error {
 }
 
 // TryRead and TryWrite always would have to wait: crypto/tls cannot do without.
-func (c *conn) TryRead([]byte) (int, error)  { return 0, openssl.ErrWouldBlock }
-func (c *conn) TryWrite([]byte) (int, error) { return 0, openssl.ErrWouldBlock }
+func (c *conn) TryRead([]byte) (int, error)  { return 0, session.ErrWouldBlock }
+func (c *conn) TryWrite([]byte) (int, error) { return 0, session.ErrWouldBlock }
