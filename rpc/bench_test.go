@@ -38,8 +38,9 @@ func (idleConn) ReadSome(_ context.Context, limit int) ([]byte, error) {
 	return make([]byte, limit), nil
 }
 func (idleConn) Write(_ context.Context, p []byte) (int, error) { return len(p), nil }
-func (idleConn) TryRead(p []byte) (int, error)                  { return len(p), nil }
-func (idleConn) TryWrite(p []byte) (int, error)                 { return len(p), nil }
+func (idleConn) CloseWrite(context.Context) error               { return nil }
+func (idleConn) WaitReset(ctx context.Context) error            { <-ctx.Done(); return ctx.Err() }
+func (idleConn) SetTag(int32)                                   {}
 func (idleConn) PeerSubject() string                            { return "" }
 func (idleConn) Version() string                                { return "" }
 func (c idleConn) CloseContext(context.Context) error           { return c.nc.Close() }
