@@ -1,5 +1,5 @@
-#define _GNU_SOURCE
-#include "call.h"
+#define _POSIX_C_SOURCE 200809L
+#include "client.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -7,19 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "find.h"
 #include "json.h"
-#include "session.h"
 #include "text.h"
 
 static const struct method set_ca_bundle = { .name = "tls.SetCaBundle", .flags = OPENS };
-
-int call_cancelled(struct process *p, const struct call *c)
-{
-	if (c->handle)
-		return (int)process_fail(p, "%s: handle %" PRId64 ": cancelled by the caller", c->method->name, c->handle);
-	return (int)process_fail(p, "%s: cancelled by the caller", c->method->name);
-}
 
 /* --- which session --- */
 
@@ -49,27 +40,21 @@ static struct session *find_session(struct process *p, const struct call *c)
 {
 	struct process *to = c->method->flags & QUIET ? NULL : p;
 	char path[SOCKET_PATH_BYTES] = "", tried[TRIED_BYTES] = "";
-	struct search find = { .wait = { .look = look_from_search }, .p = p, .began = c->began };
+	struct search find = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p, .began = c->began };
 	struct session *s = NULL;
-	int fd;
+	int fd = find_tlsd(path, tried, &find.wait);
 
-	if (!process_hang_bell(p)) {
-		process_fail(to, "%s: backend: eventfd: %s", c->method->name, errno_text(errno));
-		return NULL;
-	}
-	find.wait.bell = atomic_load(&p->bell);
-	fd = find_tlsd(path, tried, &find.wait);
-	if (wait_ended(&find.wait))
-		call_cancelled(p, c);
-	else if (fd < 0)
+	if (wait_ended(&find.wait)) {
+		session_cancelled(p, c);
+		if (fd >= 0)
+			close(fd);
+	} else if (fd < 0) {
 		process_fail(to, "%s: backend: no tlsd: %s", c->method->name, tried);
-	else if (!(s = session_make(p, fd, path, c->began)))
-		process_fail(to, "%s: out of memory", c->method->name);
-	if (fd >= 0 && !s)
-		close(fd);
+	} else if (!(s = session_make(p, fd, path, c->began))) {
+		process_fail(to, "%s: backend: %s", c->method->name, errno_text(errno));
+	}
 	if (s) {
 		pthread_mutex_lock(&p->mu);
-		atomic_store(&p->socket, fd);
 		p->session = s;
 		s->refs++;
 		pthread_mutex_unlock(&p->mu);
@@ -85,7 +70,7 @@ static struct session *open_session(struct process *p, const struct call *c)
 	pthread_mutex_lock(&p->mu);
 	if (!turn_take(p, &p->opening, c->began)) {
 		pthread_mutex_unlock(&p->mu);
-		call_cancelled(p, c);
+		session_cancelled(p, c);
 		return NULL;
 	}
 	s = session_current(p, c->began);
@@ -98,16 +83,16 @@ static struct session *open_session(struct process *p, const struct call *c)
 	return s;
 }
 
-/* The session of the call's handle, with a reference; or NULL and the error set. */
-static struct session *session_of(struct process *p, const struct call *c)
+struct session *client_session(struct process *p, const char *op, int64_t handle)
 {
-	char why[WHY_BYTES + 8] = "";
+	char why[LOST_BYTES + 8] = "";
 	struct session *s = NULL;
 
 	pthread_mutex_lock(&p->mu);
-	if (c->handle >= 1 && c->handle <= p->inherited)
+	session_check(p);
+	if (handle >= 1 && handle <= p->inherited)
 		text_add(why, sizeof why, "no such handle: it belongs to the process that this one was forked from");
-	else if (c->handle >= 1 && c->handle < p->first)
+	else if (handle >= 1 && handle < p->first)
 		text_add(why, sizeof why, "lost: %s", p->why_lost);
 	else if (!p->session || !p->session->agreed)
 		text_add(why, sizeof why, "no such handle");
@@ -115,7 +100,7 @@ static struct session *session_of(struct process *p, const struct call *c)
 		(s = p->session)->refs++;
 	pthread_mutex_unlock(&p->mu);
 	if (!s)
-		process_fail(p, "%s: handle %" PRId64 ": %s", c->method->name, c->handle, why);
+		process_fail(p, "%s: handle %" PRId64 ": %s", op, handle, why);
 	return s;
 }
 
@@ -153,7 +138,7 @@ static int restore_ca(struct process *p, struct session *s, const struct call *c
 	missing = s->ca_version != p->ca_version; /* somebody may have done it meanwhile */
 	pthread_mutex_unlock(&p->mu);
 	if (missing && !mine)
-		return call_cancelled(p, c);
+		return session_cancelled(p, c);
 	if (missing)
 		result = send_ca(p, s, atomic_load(&p->ca_bundle), c->began);
 	if (mine) {
@@ -166,7 +151,7 @@ static int restore_ca(struct process *p, struct session *s, const struct call *c
 	return result;
 }
 
-int trust(struct process *p, const char *path)
+int client_trust(struct process *p, const char *path)
 {
 	struct call c = { .method = &set_ca_bundle };
 	char *copy = strdup(path);
@@ -185,7 +170,7 @@ int trust(struct process *p, const char *path)
 	if (mine)
 		s = open_session(p, &c);
 	else
-		call_cancelled(p, &c);
+		session_cancelled(p, &c);
 	if (s)
 		result = send_ca(p, s, path, c.began);
 	if (result == 0)
@@ -205,45 +190,79 @@ int trust(struct process *p, const char *path)
 
 /* --- a call --- */
 
-int call_run(struct process *p, struct call *c)
+static int call_on(struct process *p, struct session *s, struct call *c)
 {
-	struct session *s;
 	int result = 0;
 
-	if (!p)
-		return -1;
-	c->began = atomic_load(&p->cancels);
-	s = c->method->flags & OPENS ? open_session(p, c) : session_of(p, c);
-	if (!s)
-		return -1;
 	if (c->method->flags & TRUSTS)
 		result = restore_ca(p, s, c);
 	if (result == 0)
-		result = c->method->flags & READS_AHEAD ? stream_read(p, s, c) : session_call(p, s, c);
-	else if (process_cancelled(p, c->began))
-		call_cancelled(p, c);
-	session_release(p, s);
+		return session_call(p, s, c);
+	if (process_cancelled(p, c->began))
+		session_cancelled(p, c);
 	return result;
 }
 
-/* When the library is unloaded, at the latest at the end of the process. */
-__attribute__((destructor)) static void unload(void)
+int client_call(struct process *p, struct call *c)
 {
-	struct process *p = process_retire();
-	struct session *s = p ? p->session : NULL;
-	bool kept;
+	struct session *s = NULL;
+	int result = -1;
 
-	if (!p)
-		return;
-	if (s) {
-		pthread_mutex_lock(&p->mu);
-		s->refs++;
-		session_finish(p, s);
-		kept = p->session == s;
-		pthread_mutex_unlock(&p->mu);
-		session_release(p, s);
-		if (kept)
-			session_release(p, s);
+	if (p) {
+		c->began = atomic_load(&p->cancels);
+		if (c->method->flags & OPENS)
+			s = open_session(p, c);
+		else
+			s = client_session(p, c->op ? c->op : c->method->name, c->handle);
 	}
-	process_free(p);
+	if (s) {
+		result = call_on(p, s, c);
+		session_release(p, s);
+	}
+	owned_close(c->pass);
+	c->pass = NULL;
+	return result;
+}
+
+int client_run(struct process *p, struct call *c, const char *text1, const char *text2, const int64_t *n)
+{
+	struct json_out params = { 0 };
+	const char *comma = "";
+	int result = -1;
+
+	json_put(&params, "[");
+	if (!(c->method->flags & OPENS)) {
+		json_put_int(&params, c->handle);
+		comma = ",";
+	}
+	for (int i = 0; i < 2; i++) {
+		const char *text = i == 0 ? text1 : text2;
+		if (!text)
+			continue;
+		json_put(&params, comma);
+		json_put_string(&params, text);
+		comma = ",";
+	}
+	if (n) {
+		json_put(&params, comma);
+		json_put_int(&params, *n);
+	}
+	json_put(&params, c->pass ? ",1]" : "]"); /* the parameter channel comes last */
+	c->params = params.at;
+	if (params.failed)
+		process_fail(p, "%s: out of memory", c->method->name);
+	else
+		result = client_call(p, c);
+	owned_close(c->pass); /* NULL unless memory ran out */
+	free(params.at);
+	return result;
+}
+
+void client_end(struct process *p)
+{
+	struct session *s = p->session;
+
+	p->session = NULL;
+	if (s)
+		session_release(p, s);
 }
