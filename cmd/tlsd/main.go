@@ -183,6 +183,9 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 	if cfg.Shared {
 		cfg.Warm = o.workers
 	}
+	if os.Geteuid() == 0 && len(o.allowUID)+len(o.allowGID) > 0 {
+		cfg.WarmOthers = o.spare
+	}
 	return supervisor.New(cfg).Run(ctx, force)
 }
 

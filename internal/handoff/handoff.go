@@ -6,9 +6,9 @@
 //
 //   - One packet is one message, JSON, of at most [MaxMessage] bytes
 //     (SOCK_SEQPACKET: packets keep their bounds and their order).
-//   - The supervisor speaks first: the worker's configuration, then a message
-//     for each session, which carries the connection (SCM_RIGHTS, unix(7)).
-//   - The worker answers with one [Ready], then an [Ended] for each session, and a pong for each ping; in between
+//   - The supervisor speaks first: the worker's configuration, and the user that it has to become, if
+//     any. Then a message for each session, which carries the connection (SCM_RIGHTS, unix(7)).
+//   - The worker answers with one [Ready], or says why it cannot serve and ends; then an [Ended] for each session, and a pong for each ping; in between
 //     an [Audit] for what the administrator is to know.
 //   - The end of the channel is the order to go: a worker that reads it, because
 //     the supervisor closed its side or died, ends its sessions and exits.
@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/audit"
+	"tlsd/internal/confine"
 	"tlsd/internal/policy"
 )
 
@@ -48,9 +49,10 @@ const (
 
 // ToWorker is a message of the supervisor: one of its members.
 type ToWorker struct {
-	Config  json.RawMessage `json:"config,omitempty"`
-	Session *Session        `json:"session,omitempty"`
-	Ping    uint64          `json:"ping,omitempty"`
+	Config  json.RawMessage   `json:"config,omitempty"`
+	As      *confine.Identity `json:"as,omitempty"` // with Config: the user to become before anything else
+	Session *Session          `json:"session,omitempty"`
+	Ping    uint64            `json:"ping,omitempty"`
 }
 
 // Session announces a connection; it travels with the message.
@@ -66,6 +68,7 @@ type Session struct {
 // FromWorker is a message of a worker: one of its members.
 type FromWorker struct {
 	Ready *Ready `json:"ready,omitempty"`
+	Unfit string `json:"unfit,omitempty"` // instead of Ready: why it cannot serve anybody
 	Ended *Ended `json:"ended,omitempty"`
 	Pong  uint64 `json:"pong,omitempty"` // the number of the ping
 	Audit *Audit `json:"audit,omitempty"`

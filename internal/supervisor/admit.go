@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -51,6 +52,8 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	sess.policy = s.PolicyFor(peer.UID)
 	ctx, cancel := context.WithTimeout(life, admitTimeout)
 	defer cancel()
+	ctx, noMore := whileThere(ctx, conn)
+	defer noMore()
 	if sess.caller, err = copyOf(conn); err != nil {
 		// It can do without: the caller then sees the end, and not the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
@@ -58,7 +61,10 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	if err = s.waitTurn(ctx, peer.UID); err == nil {
 		err = s.place(ctx, sess, conn)
 	}
-	if err != nil {
+	if errors.Is(err, errLeft) {
+		log.Info("a caller has hung up before its session began", zap.Uint64("session", sess.number))
+		s.close(sess)
+	} else if err != nil {
 		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
 		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
 		s.close(sess)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
 	"tlsd/internal/vitals"
 )
@@ -35,10 +36,11 @@ func TestMain(m *testing.M) {
 
 // workerPlay is the configuration of the worker that is played.
 type workerPlay struct {
-	ExitAtStart bool // before it is ready
-	NeverReady  bool
-	LogAtStart  string // written to standard error
-	Report      handoff.Ready
+	ExitAtStart   bool // before it is ready
+	NeverReady    bool
+	NeverReadyFor int    // a user
+	LogAtStart    string // written to standard error
+	Report        handoff.Ready
 }
 
 func playWorker() int {
@@ -59,11 +61,17 @@ func playWorker() int {
 	if err := json.Unmarshal(first.Config, &play); err != nil {
 		return 5
 	}
+	if first.As != nil {
+		if err := confine.Measures(nil).Become(*first.As); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 9
+		}
+	}
 	fmt.Fprint(os.Stderr, play.LogAtStart)
 	if play.ExitAtStart {
 		return 6
 	}
-	if !play.NeverReady {
+	if !play.NeverReady && (play.NeverReadyFor == 0 || play.NeverReadyFor != os.Getuid()) {
 		ch.Send(handoff.FromWorker{Ready: &play.Report}, nil)
 	}
 	var mu sync.Mutex

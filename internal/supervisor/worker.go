@@ -22,9 +22,12 @@ import (
 
 // A worker is a process that serves sessions. Its life:
 //
-//	start ─▶ starting ──Ready──▶ ready ─┬─ it exits, or crashes ──────────▶ gone
-//	            │                       └─ end: its channel is closed ────▶ gone
-//	            └─ not ready within startTimeout: killed ─────────────────▶ gone
+//	start ─▶ waiting ──engage──▶ starting ──Ready──▶ ready ─┬─ it exits, or crashes ──────────▶ gone
+//	                                │                       └─ end: its channel is closed ────▶ gone
+//	                                └─ not ready within startTimeout: killed ─────────────────▶ gone
+//
+// One that serves the daemon's own user is engaged at once. One for another user is root's while it waits, and becomes
+// that user's when it is engaged.
 //
 // Its goroutine, watch, is the only one that receives from it and waits for it.
 type worker struct {
@@ -34,12 +37,14 @@ type worker struct {
 	page    *vitals.Page // watch takes it away, after gone
 	started time.Time
 
-	ready  chan struct{} // closed when report is there
-	report handoff.Ready // of a worker that is ready
-	gone   chan struct{} // closed when the process has been waited for
-	cause  string        // of its end, of a worker that is gone: "died of SIGSEGV"
+	engaged chan struct{} // closed when it knows whom it serves
+	ready   chan struct{} // closed when report is there
+	report  handoff.Ready // of a worker that is ready
+	gone    chan struct{} // closed when the process has been waited for
+	cause   string        // of its end, of a worker that is gone: "died of SIGSEGV"
 
 	// Guarded by Supervisor.mu.
+	turn     func()              // ends the turn of its start
 	sessions map[uint64]*session // in its hands; nil when it is gone
 	load     int                 // sessions that it has or is about to get
 	own      bool                // it is for one session alone, and goes when that ends
@@ -57,15 +62,19 @@ const (
 	endTimeout = 5 * time.Second
 )
 
-// start makes a worker process. It is not ready yet, and watch has to be run.
-func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, error) {
+// start makes a worker process, for the daemon's own user or to become another's. It has to be engaged, and watch has
+// to be run.
+//
+// The process has the daemon's user, for between fork(2) and execve(2) it shares the daemon's memory: a user who could stop it
+// there would stop the daemon.
+func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	channel, theirs, err := handoff.Pair()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer theirs.Close()
 	sessions := 1
-	if s.Shared && cred == nil {
+	if s.Shared && !other {
 		sessions = s.MaxSessions
 	}
 	page, pageFile, err := vitals.New(sessions)
@@ -91,29 +100,23 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		ExtraFiles: []*os.File{theirs, pageFile}, // become handoff.FD and vitals.FD
 		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
 		// phrase on it.
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Credential: cred},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if s.Confine {
-		cmd.Env = append(cmd.Env, confine.EnvName+"="+confine.EnvAsk)
+		ask := confine.EnvAsk
+		if other {
+			ask = confine.EnvAskOther
+		}
+		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
 		if len(s.Readable) > 0 {
 			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
 		}
 	}
-	err = withTimerSlack(timerSlack, cmd.Start)
-	if err == nil {
-		err = channel.Send(handoff.ToWorker{Config: s.WorkerConfig}, nil)
-		if err != nil {
-			cmd.Process.Kill()
-			cmd.Wait()
-		}
-	}
+	err = s.forking.during(func() error { return withTimerSlack(timerSlack, cmd.Start) })
 	if err != nil {
 		channel.Close()
 		page.Close()
 		stderr.Close()
-		if cred != nil && errors.Is(err, unix.EACCES) {
-			err = fmt.Errorf("%w: user %d must be allowed to execute the tlsd program", err, cred.Uid)
-		}
 		return nil, nil, err
 	}
 	return &worker{
@@ -122,10 +125,20 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		channel:  channel,
 		page:     page,
 		started:  time.Now(),
+		engaged:  make(chan struct{}),
 		ready:    make(chan struct{}),
 		gone:     make(chan struct{}),
+		turn:     func() {},
 		sessions: map[uint64]*session{},
 	}, stderr, nil
+}
+
+// engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
+func (s *Supervisor) engage(w *worker, as *confine.Identity) {
+	close(w.engaged)
+	if err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil); err != nil {
+		w.kill() // what has become of it, watch sees
+	}
 }
 
 // workerEnv chooses what a worker gets of the daemon's environment: what finds
@@ -161,6 +174,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
+	defer w.turn()
 	err := s.converse(w, func() {
 		if s.Watchdog > 0 {
 			guarding.Go(func() { s.guard(w, stop) })
@@ -209,7 +223,13 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			onReady()
 			w.report = *msg.Ready
 			close(w.ready)
+			w.turn()
 			s.introduce(w)
+		case msg.Unfit != "":
+			s.mu.Lock()
+			w.killed = "could not serve: " + msg.Unfit
+			s.mu.Unlock()
+			return io.EOF
 		case msg.Ended != nil:
 			s.ended(w, msg.Ended)
 		case msg.Audit != nil:
@@ -229,6 +249,15 @@ func (w *worker) hand(sess *session, conn *net.UnixConn) error {
 	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{
 		Number: sess.number, Place: sess.place, UID: sess.peer.UID, PID: sess.peer.PID, Policy: &sess.policy,
 	}}, conn)
+}
+
+func (w *worker) isReady() bool {
+	select {
+	case <-w.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 func (w *worker) kill() { w.process.Process.Kill() }

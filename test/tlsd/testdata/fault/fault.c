@@ -133,6 +133,7 @@ static void escape(void)
 	fprintf(stderr, "\"ring\":%d,", outcome(syscall(SYS_io_uring_setup, 0, NULL)));
 	fprintf(stderr, "\"memfd\":%d,", outcome(syscall(SYS_memfd_create, "x", 0)));
 	fprintf(stderr, "\"shared\":%d,", shared());
+	fprintf(stderr, "\"dumpable\":%d,", outcome(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)));
 	fprintf(stderr, "\"mount\":%d,", apart(attach));
 	fprintf(stderr, "\"setuid\":%d,", apart(become));
 	fprintf(stderr, "\"settime\":%d,", apart(settime));
