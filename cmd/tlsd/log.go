@@ -12,10 +12,20 @@ import (
 // newLog makes the log, and the log of the audit, which has all of its lines whatever the level is. Entries have a time, a
 // level, a text and fields; no entry ever has payload, a key or a password. They are JSON, or else for people.
 func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) {
-	lvl, err := zapcore.ParseLevel(level)
+	return newLogAt(w, levelOf(level), forPeople)
+}
+
+// levelOf is the level of a name that --log-level takes.
+func levelOf(name string) zapcore.Level {
+	level, err := zapcore.ParseLevel(name)
 	if err != nil {
-		lvl = zapcore.InfoLevel
+		return zapcore.InfoLevel
 	}
+	return level
+}
+
+// newLogAt makes a log whose level can change while it is used.
+func newLogAt(w io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (log, audit *zap.Logger) {
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	cfg.EncodeDuration = zapcore.StringDurationEncoder
