@@ -31,6 +31,7 @@ import (
 
 	"tlsd/internal/audit"
 	"tlsd/internal/confine"
+	"tlsd/internal/plain"
 	"tlsd/internal/policy"
 )
 
@@ -83,6 +84,22 @@ type Ready struct {
 
 	// Confinement says of each measure "on", or why it is not. Nil: none was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
+}
+
+// Clean makes the report fit for a log, whoever made it.
+func (r Ready) Clean() Ready {
+	const longest = 16 << 10
+	out := Ready{
+		Backend: plain.Text(r.Backend, longest), Version: plain.Text(r.Version, longest), Path: plain.Text(r.Path, longest),
+		Error: plain.Text(r.Error, longest),
+	}
+	for measure, state := range r.Confinement {
+		if out.Confinement == nil {
+			out.Confinement = map[string]string{}
+		}
+		out.Confinement[plain.Text(measure, longest)] = plain.Text(state, longest)
+	}
+	return out
 }
 
 // ErrNotTaken is returned by ReceiveConn when no descriptor was free for the connection of a message. The
@@ -211,12 +228,15 @@ func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	return conn, taken
 }
 
+// ErrMessage is wrapped by the errors of messages that break the rules.
+var ErrMessage = errors.New("a message cannot be read")
+
 func decode(b []byte, msg any) error {
 	if len(b) > MaxMessage {
-		return fmt.Errorf("a message is longer than the channel's %d bytes", MaxMessage)
+		return fmt.Errorf("%w: longer than the channel's %d bytes", ErrMessage, MaxMessage)
 	}
 	if err := json.Unmarshal(b, msg); err != nil {
-		return fmt.Errorf("a message cannot be read: %w", err)
+		return fmt.Errorf("%w: %w", ErrMessage, err)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"tlsd/internal/audit"
 	"tlsd/internal/handoff"
 	"tlsd/internal/kind"
+	"tlsd/internal/plain"
 	"tlsd/rpc/wire"
 )
 
@@ -91,7 +92,7 @@ func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixCon
 				return nil
 			}
 		} else {
-			err = fmt.Errorf("worker %d has ended: %s", w.pid, w.exitText())
+			err = fmt.Errorf("worker %d has ended before it had the session", w.pid)
 		}
 		s.release(w)
 		s.retire(w)
@@ -170,7 +171,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	own := w.own
 	s.mu.Unlock()
 	if sess == nil {
-		s.Log.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
+		s.callers.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
 		return
 	}
 	if e.NotTaken {
@@ -180,7 +181,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	s.close(sess) // at once: nothing else may hold the caller's connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if e.Error != "" {
-		fields = append(fields, zap.String("why", e.Error))
+		fields = append(fields, zap.String("why", plain.Text(e.Error, longestReason)))
 	}
 	if own {
 		s.forgive(sess.peer.UID)

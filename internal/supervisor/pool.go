@@ -296,10 +296,10 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last last
 	s.mu.Lock()
 	delete(s.workers, w)
 	told := w.ending
-	expected := len(lost) == 0 && (w.own || told) && w.process.ProcessState.Success() || told && !w.isReady()
+	expected := len(lost) == 0 && (w.own || told) && w.end.inOrder() || told && !w.isReady()
 	s.mu.Unlock()
 
-	fields := []zap.Field{zap.String("exit", w.exitText()), zap.Duration("uptime", uptime)}
+	fields := []zap.Field{zap.String("exit", w.end.text()), zap.Duration("uptime", uptime)}
 	if !expected {
 		fields = append(fields, zap.String("cause", last.cause), zap.String("library", last.library), zap.String("operation", last.operation))
 	}

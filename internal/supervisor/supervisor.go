@@ -16,7 +16,8 @@
 //   - No user's workers, and no user's callers, hold up the start of another user's.
 //   - No error of accept(2) ends the daemon or makes it spin.
 //   - [Supervisor.Run] returns when every goroutine and every process that it
-//     started is gone. If the daemon is killed, its workers go by themselves.
+//     started is gone. It waits for none for ever: a process that was killed, and that another one keeps from ending, is
+//     left behind. If the daemon is killed, its workers go by themselves.
 //
 // The worker's side of the channel is in package handoff; what a worker does with a
 // connection is the business of the program.
@@ -44,6 +45,9 @@ var (
 	ErrDrainTimeout = errors.New("sessions were still open when the drain timeout was over, and were ended")
 	ErrForced       = errors.New("sessions were still open, and were ended by force")
 )
+
+// forceTimeout bounds the wait for workers that were killed when everything is to end at once.
+const forceTimeout = 2 * reapTimeout
 
 // Config is what a Supervisor works with. All of it is needed but where said.
 type Config struct {
@@ -112,6 +116,7 @@ type Supervisor struct {
 	changed  chan struct{}             // closed, and made anew, when pool has grown
 	failures int                       // of workers of pool and others in a row
 	rows     map[uint32]row            // by user
+	kept     []*worker                 // were killed, and have not ended
 	told     bool                      // the log says what library there is
 	audits   map[uint32]*audit.Limiter // by user
 }
@@ -261,13 +266,23 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	s.eachWorker(s.retire) // which kills what does not go
 	if !kill {
 		select {
-		case <-gone:
+		case <-gone: // within the bounds of each
 			return
 		case <-force:
 		}
 	}
 	s.eachWorker(s.stopNow)
-	<-gone
+	select {
+	case <-gone:
+	case <-time.After(forceTimeout):
+		s.Log.Error("workers that were killed have not ended; they are left behind", zap.Int("workers", s.countWorkers()))
+	}
+}
+
+func (s *Supervisor) countWorkers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.workers)
 }
 
 func (s *Supervisor) stopNow(w *worker) {

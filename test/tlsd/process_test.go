@@ -251,15 +251,20 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	t.Parallel()
 	sock := filepath.Join(shortDir(t), "s")
 	cmd := startWith(t, nil, "", "--socket", sock)
-	const lock = ".lock"
-	var its []string // what the daemon has, and workers must not have
-	for _, to := range descriptors(cmd.Process.Pid) {
-		if strings.HasPrefix(to, "socket:") || strings.HasSuffix(to, lock) {
-			its = append(its, to)
+	sockets, err := os.ReadFile("/proc/net/unix") // Num RefCount Protocol Flags Type St Inode Path
+	if err != nil {
+		t.Fatal(err)
+	}
+	its := []string{sock + ".lock"} // what the daemon has, and workers must not have
+	for line := range strings.Lines(string(sockets)) {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == sock {
+			its = append(its, "socket:["+f[6]+"]")
 		}
 	}
-	if len(its) < 2 {
-		t.Fatalf("the daemon has %v; want a socket and a lock", its)
+	for _, to := range its {
+		if len(its) != 2 || !slices.Contains(descriptors(cmd.Process.Pid), to) {
+			t.Fatalf("the daemon has %v; want %v, a lock and a socket", descriptors(cmd.Process.Pid), its)
+		}
 	}
 	seen := map[int]bool{}
 	for sessions := 0; sessions < 20; sessions++ {
@@ -287,7 +292,6 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 				}
 				seen[pid] = true
 				for _, to := range descriptors(pid) {
-					// The channel's other end, of which the daemon's is one of its sockets, has another number.
 					if slices.Contains(its, to) {
 						t.Fatalf("worker %d has the daemon's %s", pid, to)
 					}
