@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd test-systemd install uninstall clean
+.PHONY: help build demo test check race fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd test-systemd pages install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -127,7 +127,10 @@ $(BIN)/NOTICES: go.mod packaging/notices/main.go
 	@mv $@.new $@
 
 BUILT = $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so
-DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE
+DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml examples/policy.toml
+# Where shells look for completions, below PREFIX.
+COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlsshim \
+	zsh/site-functions/_tlsd zsh/site-functions/_tlsshim fish/vendor_completions.d/tlsd.fish fish/vendor_completions.d/tlsshim.fish
 UNITS = system/tlsd.service system/tlsd.socket user/tlsd.service user/tlsd.socket
 PAGES = $(wildcard packaging/man/*.[1-8])
 
@@ -141,8 +144,14 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 	install -m 644 $(DOCS) $(DESTDIR)$(DOCDIR)
 	sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|' -e "s|@VERSION@|$$(sh scripts/version.sh $(VERSION))|" \
 		packaging/tlsd.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc
+	for page in $(PAGES); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit; done
+	for file in $(COMPLETIONS); do name=$${file##*/}; case $$file in bash*) name=$$name.bash ;; esac; \
+		install -D -m 644 packaging/completions/$$name $(DESTDIR)$(PREFIX)/share/$$file || exit; done
 	for unit in $(UNITS); do sed 's|/usr/bin/tlsd|$(BINDIR)/tlsd|' packaging/systemd/$$unit >$(DESTDIR)$(UNITDIR)/$$unit || exit; done
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+
+pages: ## write anew what manual pages, completions and the sample configuration have from the programs' tables
+	$(GO) test -count=1 -run 'Page|Sample|Completion' ./cmd/tlsd ./cmd/tlsshim ./test/packaging -update
 
 test-systemd: deps-systemd build ## the units under a real systemd in namespaces of its own, as root; half a minute
 	$(GO) test -count=1 -v -tags systemd -timeout 10m -run 'Units|Service|Settings|User' ./test/packaging
@@ -153,7 +162,8 @@ deps-systemd:
 uninstall: ## remove what make install has put there, given the same variables
 	rm -f $(DESTDIR)$(BINDIR)/tlsd $(DESTDIR)$(BINDIR)/tlsshim $(DESTDIR)$(LIBDIR)/tlsd/TlsPlugin.so
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(DESTDIR)$(INCLUDEDIR)/tlsplugin.h
-	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(DOCS)) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(COMPLETIONS)) $(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man*/$(notdir $(page)))
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(notdir $(DOCS))) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 	-rmdir $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(DOCDIR) 2>/dev/null
 
 clean: ## remove bin/
