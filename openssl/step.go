@@ -151,7 +151,12 @@ func (o *op) method() string {
 	case opWrite:
 		return "tls.Write"
 	case opShutdown:
-		return "tls.Close"
+		select {
+		case <-o.c.done:
+			return "tls.Close"
+		default:
+			return "tls.Shutdown"
+		}
 	}
 	if o.c.client {
 		return "tls.Handshake"
