@@ -25,7 +25,7 @@ import (
 const (
 	// inBytes is the most that is read from the peer at once.
 	inBytes = 128 << 10
-	// lastWords bounds the time that the in pump gets to meet the peer's reason, when a send has failed.
+	// lastWords bounds the time that the in pump gets to meet the peer's reason, when a send has failed; but in tests.
 	lastWords = time.Second
 )
 
@@ -124,7 +124,7 @@ func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
 func (p *pumps) failOut(err error) {
 	e := classify(p.limit.ctx, err, kind.IO)
 	if e.Kind == kind.IO {
-		late := time.NewTimer(lastWords)
+		late := time.NewTimer(p.c.s.lastWords)
 		defer late.Stop()
 		select {
 		case <-p.inOver: // a fatal failure there is that of this direction, and is published
