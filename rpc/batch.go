@@ -42,7 +42,7 @@ func (st *stream) queueBatch(line []byte) {
 	}
 	b := &batch{left: 1} // held until all calls are counted
 	for _, e := range elements {
-		c, why := parse(e)
+		c, why, _ := parse(e)
 		if c == nil {
 			b.add()
 			st.refuse(invalid(why), b)

@@ -366,4 +366,3 @@ func TestACutConnectionIsNoEnd(t *testing.T) {
 	}
 	conn.CloseContext(context.Background())
 }
-

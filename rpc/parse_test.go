@@ -20,13 +20,13 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		if syntaxError(msg) != nil {
-			if json.Valid(msg) {
-				t.Fatalf("%q is JSON", msg)
-			}
+		c, why, err := parse(msg)
+		if (err == nil) != json.Valid(msg) {
+			t.Fatalf("%q: JSON: %v, but parse says %v", msg, json.Valid(msg), err)
+		}
+		if err != nil {
 			return
 		}
-		c, why := parse(msg)
 		if (c == nil) == (why == "") {
 			t.Fatalf("%s: call %v, why %q", msg, c, why)
 		}

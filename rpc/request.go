@@ -37,14 +37,24 @@ func (c *call) message() []byte {
 	return append(out, '}')
 }
 
-// parse takes a request apart, which must be JSON. If it is not a request of JSON-RPC 2.0 (section 4 of
-// its specification), the call is nil and why says so. Names of members are compared exactly, which
-// encoding/json does only with maps.
-func parse(msg []byte) (c *call, why string) {
+// parse takes a request apart. If it is not a request of JSON-RPC 2.0 (section 4 of its specification), the
+// call is nil and why says so; if it is not JSON, there is an error. Names of members are compared exactly,
+// which encoding/json does only with maps.
+func parse(msg []byte) (c *call, why string, err error) {
+	why = "a request is an object"
 	var m map[string]json.RawMessage
-	if first(msg) != '{' || json.Unmarshal(msg, &m) != nil {
-		return nil, "a request is an object"
+	if err := json.Unmarshal(msg, &m); err != nil {
+		return nil, why, syntaxError(err)
 	}
+	if m == nil { // null
+		return nil, why, nil
+	}
+	c, why = request(m)
+	return c, why, nil
+}
+
+// request makes a call of the members of an object.
+func request(m map[string]json.RawMessage) (c *call, why string) {
 	if v, ok := m["jsonrpc"]; !ok || text(v) != "2.0" {
 		return nil, `"jsonrpc" must be "2.0"`
 	}
@@ -140,15 +150,10 @@ func clip(v []byte) string {
 	return string(v)
 }
 
-// syntaxError says where line is not JSON, or nil. It does not quote the line.
-func syntaxError(line []byte) error {
-	if json.Valid(line) {
-		return nil
-	}
-	var v json.RawMessage
-	err := json.Unmarshal(line, &v)
+// syntaxError is err if that says where a line is not JSON, else nil. It does not quote the line.
+func syntaxError(err error) error {
 	if syntax, ok := err.(*json.SyntaxError); ok {
 		return fmt.Errorf("%v at byte %d", syntax, syntax.Offset)
 	}
-	return err
+	return nil
 }

@@ -1,11 +1,13 @@
 package rpc
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"unicode/utf8"
 
 	"tlsd/rpc/wire"
@@ -74,7 +76,8 @@ func (st *stream) message() error {
 		return nil
 	}
 	line, deep := shallow(line, st.Limits.Nesting)
-	if err := syntaxError(line); err != nil {
+	c, why, err := parse(line)
+	if err != nil {
 		st.refuse(&protocolError{wire.CodeParse, fmt.Sprintf("parse error: the line is not JSON: %v", err)}, nil)
 		return nil
 	}
@@ -82,7 +85,7 @@ func (st *stream) message() error {
 	if deep {
 		tooDeep = overLimit("the message is nested deeper than the %d levels that it may be (--max-nesting)", st.Limits.Nesting)
 	}
-	switch c, why := parse(line); {
+	switch {
 	case first(line) == '[' && deep:
 		st.refuse(tooDeep, nil)
 	case first(line) == '[':
@@ -109,24 +112,28 @@ func (st *stream) WriteObject(v any) error {
 	if err != nil {
 		return err
 	}
-	var r struct {
-		ID            uint64
-		Result, Error json.RawMessage
+	number, answer, ok := splitResponse(msg)
+	if !ok {
+		return fmt.Errorf("rpc: the library writes a response in a form that is not known: %.60s", msg)
 	}
-	if err := json.Unmarshal(msg, &r); err != nil {
-		return err
-	}
-	c := st.leave(r.ID)
+	c := st.leave(number)
 	if c == nil {
-		return fmt.Errorf("rpc: the response %d answers no request", r.ID)
+		return fmt.Errorf("rpc: the response %d answers no request", number)
 	}
 	if c.id == nil {
 		return nil
 	}
-	if r.Error != nil {
-		return st.answer(c.id, c.batch, "error", r.Error)
-	}
-	return st.answer(c.id, c.batch, "result", r.Result)
+	return st.answer(c.id, c.batch, answer)
+}
+
+// splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. The answer is
+// the member result or error.
+func splitResponse(msg []byte) (number uint64, answer []byte, ok bool) {
+	rest, begins := bytes.CutPrefix(msg, []byte(`{"id":`))
+	rest, ends := bytes.CutSuffix(rest, []byte(`,"jsonrpc":"2.0"}`))
+	digits, answer, two := bytes.Cut(rest, []byte(`,`))
+	number, err := strconv.ParseUint(string(digits), 10, 64)
+	return number, answer, begins && ends && two && err == nil
 }
 
 // Close ends the connection.
@@ -138,15 +145,14 @@ func (st *stream) Close() error {
 // refuse answers a message that is not a request, with id null.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
-	s.answer(json.RawMessage("null"), b, "error", encode(wireError(err)))
+	s.answer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
 }
 
-// answer writes an answer: the member is "result" or "error". That of a batch's call waits for the others.
-func (s *server) answer(id json.RawMessage, b *batch, member string, value json.RawMessage) error {
-	out := make([]byte, 0, 64+len(id)+len(value))
+// answer writes an answer with that id and that member, result or error. In a batch it waits for the others.
+func (s *server) answer(id json.RawMessage, b *batch, member []byte) error {
+	out := make([]byte, 0, 64+len(id)+len(member))
 	out = append(append(out, `{"jsonrpc":"2.0","id":`...), id...)
-	out = append(append(out, `,"`+member+`":`...), value...)
-	out = append(out, '}')
+	out = append(append(append(out, ','), member...), '}')
 	if b != nil {
 		return s.batchDone(b, out)
 	}
