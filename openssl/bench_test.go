@@ -129,13 +129,9 @@ func writingPair(tb testing.TB) *openssl.Conn {
 	return c
 }
 
-// writeNow is TryWrite, and Write for what would have had to wait.
-func writeNow(tb testing.TB, c *openssl.Conn, p []byte) {
-	n, err := c.TryWrite(p)
-	if errors.Is(err, openssl.ErrWouldBlock) {
-		_, err = c.Write(context.Background(), p[n:])
-	}
-	if err != nil {
+// writeAll is a Write that must succeed.
+func writeAll(tb testing.TB, c *openssl.Conn, p []byte) {
+	if _, err := c.Write(context.Background(), p); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -167,17 +163,26 @@ func readingPair(tb testing.TB) *openssl.Conn {
 	return c
 }
 
-// readNow fills p with TryRead, and with Read where there was nothing.
-func readNow(tb testing.TB, c *openssl.Conn, p []byte) {
+// readAll fills p.
+func readAll(tb testing.TB, c *openssl.Conn, p []byte) {
 	for len(p) > 0 {
-		n, err := c.TryRead(p)
-		if errors.Is(err, openssl.ErrWouldBlock) {
-			n, err = c.Read(context.Background(), p)
-		}
+		n, err := c.Read(context.Background(), p)
 		if err != nil {
 			tb.Fatal(err)
 		}
 		p = p[n:]
+	}
+}
+
+// readSome reads as much as p has, with ReadSome.
+func readSome(tb testing.TB, c *openssl.Conn, p []byte) {
+	for n := 0; n < len(p); {
+		got, err := c.ReadSome(context.Background(), len(p)-n)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		n += len(got)
+		openssl.Recycle(got)
 	}
 }
 
@@ -190,18 +195,19 @@ func benchNow(b *testing.B, c *openssl.Conn, do func(testing.TB, *openssl.Conn, 
 	}
 }
 
-func BenchmarkTryWrite64K(b *testing.B) { benchNow(b, writingPair(b), writeNow) }
-func BenchmarkTryRead64K(b *testing.B)  { benchNow(b, readingPair(b), readNow) }
+func BenchmarkWrite64K(b *testing.B)    { benchNow(b, writingPair(b), writeAll) }
+func BenchmarkRead64K(b *testing.B)     { benchNow(b, readingPair(b), readAll) }
+func BenchmarkReadSome64K(b *testing.B) { benchNow(b, readingPair(b), readSome) }
 
 func TestReadsAndWritesAllocateNothingThatGrowsWithTheirData(t *testing.T) {
 	p := make([]byte, block)
 	const most = 4 << 10 // bytes; those that have to wait need some
 	c := writingPair(t)
-	if got := testalloc.PerCall(200, func() { writeNow(t, c, p) }); got > most {
+	if got := testalloc.PerCall(200, func() { writeAll(t, c, p) }); got > most {
 		t.Errorf("to write %d bytes allocates %d, more than %d", block, got, most)
 	}
 	c = readingPair(t)
-	if got := testalloc.PerCall(200, func() { readNow(t, c, p) }); got > most {
+	if got := testalloc.PerCall(200, func() { readAll(t, c, p) }); got > most {
 		t.Errorf("to read %d bytes allocates %d, more than %d", block, got, most)
 	}
 	// The race detector drops some of what is recycled.

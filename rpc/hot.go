@@ -85,7 +85,7 @@ func (st *stream) hot(c hotCall) (done bool, err error) {
 	if !c.write {
 		return st.hotRead(c), nil
 	}
-	if !st.sess.Free(c.handle) || !st.fits(c.n) {
+	if true { // until the short way is gone
 		return false, nil
 	}
 	// What the line was read from is overwritten by what follows it.
@@ -113,7 +113,7 @@ func (st *stream) hotRead(c hotCall) bool {
 		return false
 	}
 	data := st.room()
-	n, done, err := st.sess.TryRead(c.handle, data[:min(c.n, len(data))])
+	n, done, err := 0, false, error(nil)
 	switch {
 	case !done && st.sess.Busy() >= st.sess.Limits.Calls:
 		return false // refused the long way
@@ -148,7 +148,7 @@ func (st *stream) hotWrite(c hotCall) error {
 			return err
 		}
 		began := time.Now()
-		n, done, err := st.sess.TryWrite(c.handle, piece)
+		n, done, err := 0, false, error(nil)
 		spent += time.Since(began)
 		left -= len(piece)
 		sent += n
@@ -199,7 +199,7 @@ func (st *stream) hotSmallWrites(c hotCall) error {
 	st.joined = all
 	n, done, err := 0, true, error(nil)
 	if len(data) > 0 {
-		n, done, err = st.sess.TryWrite(c.handle, data)
+		n, done, err = 0, false, nil
 	}
 	switch {
 	case err != nil:
@@ -275,5 +275,5 @@ func (st *stream) launchKeeping(c *call, h session.Handle, rest []byte, sent int
 	if err := st.hold(c, len(rest)); err != nil {
 		panic(err)
 	}
-	st.launch(c, st.sess.WriteRest(h, rest, sent))
+	st.launch(c, st.sess.Write(h, rest))
 }

@@ -59,7 +59,7 @@ var table = []method{
 	{
 		name: "tls.Handshake", doc: "Does the TLS handshake and verifies the server's certificate.",
 		params: []param{pHandle}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0)) },
+		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0), nil) },
 	},
 	{
 		name: "tls.Write", doc: "Sends all of the data.",
@@ -77,7 +77,7 @@ var table = []method{
 		params: []param{pHandle, {name: "patient", typ: integer, min: 0, max: 1, optional: true, doc: "1: wait for Writes as long as they take"}}, result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
 			if a[1] == int64(1) {
-				return s.ClosePatiently(a.handle(0))
+				return s.Close(a.handle(0))
 			}
 			return s.Close(a.handle(0))
 		},
@@ -98,7 +98,7 @@ var table = []method{
 	{
 		name: "tls.Accept", doc: "Waits for a client and its handshake.",
 		params: []param{pCtx, pHost, pPort}, result: sHandle, makes: true,
-		call: func(s *session.Session, a args) *session.Call { return s.Accept(a.handle(0), a.str(1), a.int(2)) },
+		call: func(s *session.Session, a args) *session.Call { return s.Accept(a.handle(0), a.str(1), a.int(2), nil) },
 	},
 	{
 		name: "tls.CloseServerContext", doc: "Stops listening and frees a context.",

@@ -33,7 +33,7 @@ const (
 // writePiece is how much of a Write must leave within its bound, in bytes. What is
 // larger is written in such pieces; so a peer that takes data slowly is not taken for one that takes none,
 // and one that takes a byte now and then is.
-const writePiece = 64 << 10
+const writePiece = pieceBytes
 
 // connection is one connection handle.
 type connection struct {
@@ -41,15 +41,16 @@ type connection struct {
 	handle   Handle
 	accepted bool
 	peer     string // as NewClient was given it
+	flow     flow
 
 	// Guarded by s.mu.
 	state    connState
 	insecure bool
 	closing  bool          // a Close has arrived
 	placed   bool          // that Close has a place to finish it in the background
-	torn     bool          // a Write has ended before all of its data could be sent
 	bound    time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
 	tls      EngineConn
+	pumps    *pumps          // nil without a data channel
 	ctl      <-chan struct{} // the last control call's end
 	in       <-chan struct{} // the last Read's end
 	out      <-chan struct{} // the last Write's end
@@ -78,18 +79,23 @@ func (c *connection) become(next connState) {
 // newConnection registers the handle that call will make. s.mu must be held.
 func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection {
 	c := &connection{s: s, handle: h, accepted: accepted, ctl: call.done, in: closedChan, out: closedChan}
+	c.flow.handle, c.flow.now.Read, c.flow.now.Write = h, stateOpen, stateOpen
 	s.conns[h] = c
 	call.makes, call.lane = h, &c.ctl
 	call.abandoned = func() { c.unmade() }
 	return c
 }
 
-// made gives the connection its engine side.
-func (c *connection) made(t EngineConn, st connState) {
+// made gives the connection its engine side, and its data channel if there is one.
+func (c *connection) made(t EngineConn, st connState, ch *channel) {
+	t.SetTag(int32(c.handle))
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.tls = t
 	c.become(st)
+	if ch != nil {
+		c.attach(ch)
+	}
 }
 
 // unmade takes back a handle whose making call has failed.
@@ -101,7 +107,7 @@ func (c *connection) unmade() {
 }
 
 // forget takes the handle out of the session and returns the engine's side, if
-// there is one.
+// there is one. The pumps must have ended.
 func (c *connection) forget() EngineConn {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -125,6 +131,30 @@ func (c *connection) usable() (EngineConn, error) {
 		return nil, fail(kind.State, "the handshake has not been done; call tls.Handshake first")
 	}
 	return c.tls, nil
+}
+
+// channelled is usable for a call that goes by the data channel, if there is one.
+func (c *connection) channelled() (*pumps, error) {
+	if _, err := c.usable(); err != nil {
+		return nil, err
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.pumps, nil
+}
+
+// plain is usable for a call that carries bytes itself.
+func (c *connection) plain() (EngineConn, error) {
+	t, err := c.usable()
+	if err != nil {
+		return nil, err
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.pumps != nil {
+		return nil, fail(kind.State, "it has a data channel, over which its bytes go")
+	}
+	return t, nil
 }
 
 // stateError says why nothing but Close can be done with the connection, if so.
@@ -160,7 +190,7 @@ func (s *Session) NewClient(host string, port int) *Call {
 			c.unmade()
 			return nil, err
 		}
-		c.made(t, open)
+		c.made(t, open, nil)
 		return h, nil
 	})
 	call.after = []<-chan struct{}{store.settled}
@@ -214,18 +244,40 @@ func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<
 	return call
 }
 
+// beside makes a call on a connection handle that runs after the calls of the lanes, but holds up none. s.mu must be held.
+func (s *Session) beside(op string, h Handle, lanes func(*connection) []*<-chan struct{},
+	run func(context.Context, *connection) (any, error)) *Call {
+	c, err := s.connection(h)
+	if err != nil {
+		return s.refuse(op, h, err)
+	}
+	call := s.newCall(op, h, func(ctx context.Context) (any, error) { return run(ctx, c) })
+	for _, t := range lanes(c) {
+		call.after = append(call.after, *t)
+	}
+	return call
+}
+
 func ctlLane(c *connection) []*<-chan struct{} { return []*<-chan struct{}{&c.ctl} }
 func inLane(c *connection) []*<-chan struct{}  { return []*<-chan struct{}{&c.ctl, &c.in} }
 func outLane(c *connection) []*<-chan struct{} { return []*<-chan struct{}{&c.ctl, &c.out} }
 
-// Handshake does the TLS handshake. The result is 0.
-func (s *Session) Handshake(h Handle) *Call {
+// Handshake does the TLS handshake. The result is 0. If data is not nil, it becomes the connection's data channel; the
+// session owns it from now on.
+func (s *Session) Handshake(h Handle, data *net.UnixConn) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bound := s.bound(h, s.Timeouts.Handshake)
-	return s.onConnection("tls.Handshake", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
-		return 0, c.handshake(ctx, bound)
+	var call *Call
+	call = s.onConnection("tls.Handshake", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+		ch, err := call.channel()
+		if err != nil {
+			return nil, err
+		}
+		return 0, c.handshake(ctx, bound, call, ch)
 	})
+	call.data = data
+	return call
 }
 
 // bound is that of a call on a connection handle which is being made now; the session's own would be
@@ -237,10 +289,15 @@ func (s *Session) bound(h Handle, preset time.Duration) time.Duration {
 	return preset
 }
 
-func (c *connection) handshake(ctx context.Context, bound time.Duration) error {
+// handshake does it, and gives the connection its data channel, if there is one.
+func (c *connection) handshake(ctx context.Context, bound time.Duration, call *Call, ch *channel) error {
 	s := c.s
 	s.mu.Lock()
-	if err := c.stateError(); err != nil || c.state == ready {
+	err := c.stateError()
+	if err == nil && c.state == ready && ch != nil {
+		err = fail(kind.State, "its handshake has been done; a data channel must come with it")
+	}
+	if err != nil || c.state == ready {
 		s.mu.Unlock()
 		return err
 	}
@@ -250,16 +307,20 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration) error {
 
 	ctx, stop := bounded(ctx, bound, noHandshake)
 	defer stop()
-	err := t.Handshake(ctx)
+	err = t.Handshake(ctx)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
-		c.become(ready)
-		return nil
+	if err != nil {
+		c.become(broken)
+		return s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
 	}
-	c.become(broken)
-	return s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
+	c.become(ready)
+	if ch != nil {
+		c.attach(ch)
+		call.data = nil
+	}
+	return nil
 }
 
 // noHandshake is what a handshake that meets its bound is said to be.
@@ -274,53 +335,62 @@ func bounded(ctx context.Context, bound time.Duration, missing string) (context.
 	return context.WithTimeoutCause(ctx, bound, fail(kind.Timeout, "%s within %v", missing, bound))
 }
 
-// Write sends all of data, at most 16 MiB. It keeps data until it has ended.
+// Write sends all of data, at most 16 MiB, on a connection without a data channel. It keeps data until it has ended.
 // The result is len(data).
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.write(h, data, 0)
-}
-
-// WriteRest is the Write of what TryWrite has left, after n bytes have been sent. The
-// result is n more than len(data).
-func (s *Session) WriteRest(h Handle, data []byte, n int) *Call {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	call := s.write(h, data, n)
-	if c := s.conns[h]; c != nil {
-		call.abandoned = c.tear
-	}
-	return call
-}
-
-const opWrite = "tls.Write"
-
-// write makes a Write that adds before to its result. s.mu must be held.
-func (s *Session) write(h Handle, data []byte, before int) *Call {
 	bound := s.bound(h, s.Timeouts.Write)
 	return s.onConnection(opWrite, h, outLane, func(ctx context.Context, c *connection) (any, error) {
-		t, err := c.usable()
-		if err == nil && c.isTorn() {
-			err = fail(kind.State, "an earlier Write was cut short, so nothing can follow it; only tls.Read and tls.Close are possible")
+		t, err := c.plain()
+		if err == nil {
+			err = c.writable()
 		}
 		if err != nil || len(data) == 0 {
-			return before, err
+			return 0, err
 		}
-		for sent := 0; sent < len(data); {
-			n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], bound)
-			if sent += n; err != nil {
-				if before+sent > 0 {
-					c.tear()
-				}
-				if err.Kind == kind.Timeout {
-					err.Why += fmt.Sprintf("; %d of %d have left", before+sent, before+len(data))
-				}
-				return nil, err
+		return len(data), c.write(ctx, t, data, bound)
+	})
+}
+
+// write sends all of data. What cuts it short fails the outgoing direction, unless nothing has left: then another Write
+// may follow.
+func (c *connection) write(ctx context.Context, t EngineConn, data []byte, bound time.Duration) error {
+	for sent := 0; sent < len(data); {
+		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], bound)
+		sent += n
+		e := event{sent: n}
+		if err != nil {
+			if err.Kind == kind.Timeout {
+				err.Why += fmt.Sprintf("; %d of %d have left", sent, len(data))
+			}
+			if sent > 0 || !gaveUp(err) {
+				e.write, e.err, e.told = stateFailed, err, true
 			}
 		}
-		return before + len(data), nil
-	})
+		if c.flow.change(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gaveUp says whether an error comes from this side's patience, and not from the network.
+func gaveUp(err *Error) bool { return err.Kind == kind.Timeout || err.Kind == kind.Cancelled }
+
+// writable says why nothing can be sent any more, if so.
+func (c *connection) writable() error {
+	st := c.flow.status()
+	switch {
+	case st.Write == stateShut:
+		return fail(kind.State, "close_notify has been sent (tls.Shutdown), so nothing can follow")
+	case st.Write != stateFailed:
+		return nil
+	case gaveUp(st.WriteError):
+		return fail(kind.State, "an earlier Write was cut short, so nothing can follow it; only tls.Read and tls.Close are possible")
+	}
+	c.flow.tell()
+	return st.WriteError
 }
 
 // writeWithin writes a piece within its bound.
@@ -334,33 +404,26 @@ func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Dur
 	return n, nil
 }
 
-func (c *connection) isTorn() bool {
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	return c.torn
-}
-
-// tear notes that a Write has been cut short.
-func (c *connection) tear() {
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	c.torn = true
-}
-
 // Recycle takes back the data that a Read has returned, which nobody may use any more. It need not be called.
 func Recycle(data []byte) { openssl.Recycle(data) }
 
-// Read waits for data and returns what is there, at most max bytes; none if the
+// Read waits for data on a connection without a data channel and returns what is there, at most max bytes; none if the
 // peer has sent close_notify. A Read that ends with kind "timeout" has lost nothing.
 func (s *Session) Read(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	call := s.onConnection("tls.Read", h, inLane, func(ctx context.Context, c *connection) (any, error) {
-		t, err := c.usable()
+	call := s.onConnection(opRead, h, inLane, func(ctx context.Context, c *connection) (any, error) {
+		t, err := c.plain()
 		if err != nil {
 			return nil, err
 		}
 		data, err := t.ReadSome(ctx, min(max, MaxRead))
+		e := event{received: len(data), told: true}
+		if err != nil {
+			e, _ = readEnd(ctx, err)
+			e.told = true
+		}
+		c.flow.change(e)
 		switch {
 		case errors.Is(err, io.EOF):
 			return []byte{}, nil
@@ -392,19 +455,20 @@ func (s *Session) SetTimeout(h Handle, bound time.Duration) *Call {
 	}).instant()
 	if c := s.conns[h]; c != nil {
 		c.bound = bound // now: calls that were made before have theirs already
+		if c.pumps != nil {
+			c.pumps.limit.set(c.writeBound())
+		}
 	}
 	return call
 }
 
+// writeBound is that of a piece that is sent from now on. s.mu must be held.
+func (c *connection) writeBound() time.Duration { return cmp.Or(c.bound, c.s.Timeouts.Write) }
+
 // Close frees the handle, and has close_notify sent where that makes sense; see finish.go. It takes its turn
-// behind the calls on the handle that were made before it, and ends those that
-// go on waiting. The result is 0.
-func (s *Session) Close(h Handle) *Call { return s.close(h, false) }
-
-// ClosePatiently is Close, but waits for Writes as long as they take, which have a bound.
-func (s *Session) ClosePatiently(h Handle) *Call { return s.close(h, true) }
-
-func (s *Session) close(h Handle, patient bool) *Call {
+// behind the calls on the handle that were made before it, and ends those that go on waiting. With a data channel, all that
+// the caller has sent leaves first. The result is 0, or why something has not left, if the caller has not been told.
+func (s *Session) Close(h Handle) *Call {
 	const op = "tls.Close"
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -413,8 +477,8 @@ func (s *Session) close(h Handle, patient bool) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	call := s.closeInTurn(op, h, patient, c.close, func() bool { return c.state == failed })
-	if len(s.earlier(call, h)) == 0 && s.placeToFinish() {
+	call := s.closeInTurn(op, h, c.close, func() bool { return c.state == failed })
+	if c.pumps == nil && len(s.earlier(call, h)) == 0 && s.placeToFinish() {
 		c.placed, call.waits = true, false
 	}
 	return call

@@ -3,6 +3,7 @@ package session
 import (
 	"cmp"
 	"context"
+	"net"
 	"time"
 
 	"tlsd/internal/kind"
@@ -101,8 +102,15 @@ func (c *serverContext) unmade() {
 }
 
 // Accept waits for a client at host (an address of this machine) and port
-// 1-65535 that has done its handshake. The result is the Handle of its connection.
-func (s *Session) Accept(ctxHandle Handle, host string, port int) *Call {
+// 1-65535 that has done its handshake. The result is the Handle of its connection. If data is not nil, it becomes the
+// connection's data channel; the session owns it from now on.
+func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
+	call := s.accept(ctxHandle, host, port)
+	call.data = data
+	return call
+}
+
+func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	const op = "tls.Accept"
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,17 +122,26 @@ func (s *Session) Accept(ctxHandle Handle, host string, port int) *Call {
 	if err != nil {
 		return s.refuse(op, ctxHandle, err)
 	}
-	var c *connection
+	var (
+		c    *connection
+		call *Call
+	)
 	bound := cmp.Or(sc.bound, s.Timeouts.Accept)
-	call := s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
+	call = s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
 		ctx, stop := bounded(ctx, bound, "no client has done its handshake")
 		defer stop()
+		ch, err := call.channel()
+		if err != nil {
+			c.unmade()
+			return nil, err
+		}
 		t, err := sc.accept(ctx, host, port)
 		if err != nil {
 			c.unmade()
 			return nil, err
 		}
-		c.made(t, ready)
+		c.made(t, ready, ch)
+		call.data = nil
 		return h, nil
 	})
 	call.after = []<-chan struct{}{sc.made}
@@ -144,12 +161,12 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	return s.closeInTurn(op, h, false, c.close, func() bool { return c.gone })
+	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
 }
 
 // close frees the context. No Accept may be using it. Clients that were not claimed are closed in an
 // orderly way, as far as ctx and the timeout allow.
-func (c *serverContext) close(ctx context.Context) {
+func (c *serverContext) close(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
 	defer stop()
 	c.s.mu.Lock()
@@ -165,4 +182,5 @@ func (c *serverContext) close(ctx context.Context) {
 	if e != nil {
 		e.Free()
 	}
+	return nil
 }

@@ -70,13 +70,15 @@ type EngineConn interface {
 	// ReadSome waits for data and returns what is there, at least one byte and at most limit; Recycle may be called with it. It returns
 	// io.EOF after the peer's close_notify.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
-	// Write sends all of p, or fails.
-	Write(ctx context.Context, p []byte) (int, error)
-	// TryRead, into p, and TryWrite are the same for a caller that must not wait.
-	// Instead they fail with ErrWouldBlock. TryWrite may have sent n bytes then; the
-	// next Write is to send the rest. They may always fail so.
-	TryRead(p []byte) (int, error)
-	TryWrite(p []byte) (n int, err error)
+	// Write sends all of p, or fails; n bytes have left. After a failed send, later Writes give the same error. Reads go on.
+	Write(ctx context.Context, p []byte) (n int, err error)
+	// CloseWrite sends close_notify behind what was written. Reads go on.
+	CloseWrite(ctx context.Context) error
+	// WaitReset waits, after io.EOF or openssl.ErrTruncated, until the peer has reset the connection, which is the error that it
+	// returns; or ctx's.
+	WaitReset(ctx context.Context) error
+	// SetTag names the connection in what the engine reports about its work.
+	SetTag(tag int32)
 	PeerSubject() string
 	Version() string
 	// CloseContext ends calls that wait, sends close_notify where that makes sense,

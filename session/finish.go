@@ -2,8 +2,8 @@ package session
 
 import "context"
 
-// How a connection ends. Its Close is answered when the connection is no longer the caller's: the handle is free and
-// the calls on it have ended. The rest is finished in the background: close_notify is sent, and it is waited until the
+// How a connection ends. Its Close is answered when the connection is no longer the caller's: the handle is free, the calls
+// on it have ended, and what came on a data channel has left. The rest is finished in the background: close_notify is sent, and it is waited until the
 // peer's system has all that was written, within Timeouts.Close. The end of the session does not keep it from that,
 // since the caller was told that all is well; [Session.End] waits for it, and [Session.Hurry] cuts it short.
 
@@ -22,10 +22,20 @@ func (s *Session) placeToFinish() bool {
 }
 
 // close frees the handle and finishes the connection. If it has no place to be finished in the background, or the session
-// has ended before the Close was answered, that is done before it returns, as far as ctx allows.
-func (c *connection) close(ctx context.Context) {
-	s, t := c.s, c.forget()
-	if t != nil && c.isTorn() { // by close_notify the peer would take a part for the whole
+// has ended before the Close was answered, that is done before it returns, as far as ctx allows. The error is that of what has not
+// left, if the caller does not know it.
+func (c *connection) close(ctx context.Context) error {
+	s := c.s
+	s.mu.Lock()
+	p := c.pumps
+	s.mu.Unlock()
+	if p != nil {
+		p.drain(ctx)
+		p.end()
+	}
+	why, untold := c.flow.tell()
+	t := c.forget()
+	if t != nil && why != nil { // by close_notify the peer would take a part for the whole
 		t.Abort()
 		t = nil
 	}
@@ -35,11 +45,27 @@ func (c *connection) close(ctx context.Context) {
 			s.finish(s.patience, t)
 			<-s.finishing
 		})
-		return
+	} else {
+		s.finish(ctx, t)
+		if placed {
+			<-s.finishing
+		}
 	}
-	s.finish(ctx, t)
-	if placed {
-		<-s.finishing
+	if untold {
+		return why
+	}
+	return nil
+}
+
+// cut ends a connection that was not closed, without close_notify. What the caller has sent on a data channel leaves
+// before, within Timeouts.Close.
+func (c *connection) cut(ctx context.Context) {
+	if p := c.pumps; p != nil {
+		p.drain(ctx)
+		p.end()
+	}
+	if t := c.forget(); t != nil {
+		t.Abort()
 	}
 }
 

@@ -38,7 +38,9 @@ const (
 	Handshake        Op = "Handshake"
 	Read             Op = "Read"
 	Write            Op = "Write"
-	Close            Op = "Close" // of a connection that has done its handshake; its error is ignored
+	CloseWrite       Op = "CloseWrite"
+	WaitReset        Op = "WaitReset" // not hooked
+	Close            Op = "Close"     // of a connection that has done its handshake; its error is ignored
 )
 
 // Engine is a session.Engine on crypto/tls. Its fields are set before it is

@@ -121,7 +121,7 @@ func (p *Page) word(at int) *atomic.Uint32 {
 // Enter notes that a thread enters the library, for the work of a method.
 // An empty or unknown method is none in particular. No two threads have the same
 // number at the same time.
-func (p *Page) Enter(thread int, method string) {
+func (p *Page) Enter(thread int, method string, _ int32) {
 	if thread < Threads {
 		p.word(8*thread + 4).Store(number(method))
 		p.word(8 * thread).Add(1)

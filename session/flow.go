@@ -1,0 +1,113 @@
+package session
+
+import (
+	"sync"
+
+	"tlsd/internal/kind"
+)
+
+// How a direction of a connection stands. Each leaves stateOpen once.
+const (
+	stateOpen   = "open"
+	stateEnd    = "end"    // reading: the peer has sent close_notify
+	stateShut   = "shut"   // writing: we have sent close_notify
+	stateFailed = "failed" // the error says why
+)
+
+// Status is how a connection that has done its handshake stands; the result of tls.Status.
+type Status struct {
+	Read, Write           string // "open", "end" or "failed"; "open", "shut" or "failed"
+	Received              int64  // bytes that the caller has been given
+	Sent                  int64  // bytes that have left for the peer
+	ReadError, WriteError *Error // why they failed, or nil
+}
+
+// A flow is the state of both directions of a connection, with or without a data channel. All changes go through change. It
+// is published before the caller can notice: before a shutdown of the channel, and before the answer of a call.
+type flow struct {
+	handle Handle // of the connection, for errors
+
+	mu   sync.Mutex // guards the rest
+	now  Status
+	told bool          // the caller knows of the WriteError
+	news chan struct{} // if not nil, closed and forgotten at the next change
+}
+
+// An event changes a flow. Empty states change nothing.
+type event struct {
+	received, sent int
+	read, write    string
+	err            *Error // of each direction that fails
+	told           bool   // the caller is told of err by the call that meets it
+}
+
+// change is the only place where a flow changes. It says which directions have ended by it.
+func (f *flow) change(e event) (readEnded, writeEnded bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now.Received += int64(e.received)
+	f.now.Sent += int64(e.sent)
+	if e.read != "" && f.now.Read == stateOpen {
+		f.now.Read, readEnded = e.read, true
+		if e.read == stateFailed {
+			f.now.ReadError = e.err.of(opRead, f.handle)
+		}
+	}
+	switch {
+	case e.write != "" && f.now.Write == stateOpen:
+		f.now.Write, writeEnded = e.write, true
+		if e.write == stateFailed {
+			f.now.WriteError, f.told = e.err.of(opWrite, f.handle), e.told
+		}
+	case readEnded && e.write == stateFailed && f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO:
+		f.now.WriteError = e.err.of(opWrite, f.handle) // the peer's reason is better than that of the send
+	}
+	if f.news != nil {
+		close(f.news)
+		f.news = nil
+	}
+	return readEnded, writeEnded
+}
+
+// of is the error as a call would have it.
+func (e *Error) of(op string, h Handle) *Error {
+	d := *e
+	d.Op, d.Handle = op, h
+	return &d
+}
+
+// status is how the connection stands.
+func (f *flow) status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+// watch is status, with a channel that is closed when it has changed.
+func (f *flow) watch() (Status, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.news == nil {
+		f.news = make(chan struct{})
+	}
+	return f.now, f.news
+}
+
+// writing says whether the outgoing direction is open.
+func (f *flow) writing() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now.Write == stateOpen
+}
+
+// tell is the error of the outgoing direction, which counts as told from now on. untold says that it was not before.
+func (f *flow) tell() (err *Error, untold bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.now.WriteError == nil {
+		return nil, false
+	}
+	untold = !f.told
+	f.told = true
+	return f.now.WriteError, untold
+}

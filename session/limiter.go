@@ -1,0 +1,111 @@
+package session
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// A limiter bounds pieces of work that come one after another, each with the time that holds when it begins. Its context ends, with
+// kind "timeout", when a piece takes longer; then it is used up. A piece that is in time costs no allocation:
+// the timer goes on running behind it, and looks when it fires whether it has to run on.
+type limiter struct {
+	mu      sync.Mutex // guards the rest
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	bound   time.Duration // 0: none
+	size    int           // bytes of the piece, for people
+	running bool          // a piece is
+	until   time.Time     // when it must have ended
+	timer   *time.Timer   // made with the first piece
+	ticking bool          // the timer is running
+	fires   time.Time     // then: when it fires
+}
+
+func newLimiter(parent context.Context, bound time.Duration) *limiter {
+	l := &limiter{bound: bound}
+	l.ctx, l.cancel = context.WithCancelCause(parent)
+	return l
+}
+
+// set changes the bound, for a piece that runs as well, from now on.
+func (l *limiter) set(bound time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bound = bound
+	if l.running {
+		l.start()
+	}
+}
+
+// begin begins a piece.
+func (l *limiter) begin(size int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running, l.size = true, size
+	l.start()
+}
+
+// end ends it.
+func (l *limiter) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = false
+}
+
+// start counts from now. l.mu must be held.
+func (l *limiter) start() {
+	if l.bound == 0 {
+		l.until = time.Time{}
+		return
+	}
+	l.until = time.Now().Add(l.bound)
+	if !l.ticking || l.until.Before(l.fires) {
+		l.tick(l.bound)
+	}
+}
+
+// tick makes the timer fire after d. l.mu must be held.
+func (l *limiter) tick(d time.Duration) {
+	l.ticking, l.fires = true, l.until
+	if l.timer == nil {
+		l.timer = time.AfterFunc(d, l.fire)
+	} else {
+		l.timer.Reset(d)
+	}
+}
+
+func (l *limiter) fire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ticking = false
+	if !l.running || l.until.IsZero() {
+		return
+	}
+	if left := time.Until(l.until); left > 0 {
+		l.tick(left)
+		return
+	}
+	l.cancel(notTaken(l.size, l.bound))
+}
+
+// stop frees the limiter.
+func (l *limiter) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = false
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.cancel(nil)
+}
+
+// notTaken is the error of a peer that does not make room for so many bytes; 0 is close_notify.
+func notTaken(size int, bound time.Duration) *Error {
+	if size == 0 {
+		return fail(kind.Timeout, "the peer has not taken close_notify within %v", bound)
+	}
+	return fail(kind.Timeout, "the peer has not taken %d bytes within %v", size, bound)
+}
