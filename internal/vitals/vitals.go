@@ -46,6 +46,7 @@ var methods = []string{
 	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify",
 	"tls.NewServerContext", "tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject",
 	"tls.SetTimeout", "tls.Backend", "tls.Version", "tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover",
+	"tls.Status", "tls.Flush", "tls.Shutdown",
 }
 
 func number(method string) uint32 { return uint32(slices.Index(methods, method) + 1) }
