@@ -134,7 +134,16 @@ func stuckCalls(t *testing.T) []stuck {
 			h := shaken(t, func(conn *tls.Conn) { conn.Handshake(); <-t.Context().Done() })
 			h.send("SetStrictWrites", 1).gives(0, "") // or it would not wait
 			return call(h, "WriteZeros", 1, 16<<20)
-		}, alive},
+		}, func(t *testing.T, h *host) {
+			// A Close sends what was written before it, unless it is hurried.
+			for _, r := range cancellers()[0].run(h, "Close", []any{1}) {
+				if r.N != 0 && !strings.HasPrefix(r.Text, "tls.") { // 0 if nothing had been sent
+					t.Errorf("a Close that is hurried gives %d, %q", r.N, r.Text)
+				}
+			}
+			h.send("Close", 1).fails("tls.Close: handle 1: ")
+			h.send("Backend").gives(7, "openssl")
+		}},
 		{"Accept without a client", func(t *testing.T) *stuckHost {
 			h := startHost(t, d.env())
 			h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(1, "")
