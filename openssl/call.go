@@ -20,33 +20,70 @@ import (
 //
 // Goroutines that are in C for longer than some 20 µs cost a thread each. The
 // gate bounds them; waiting for it is short, because nothing in C waits.
-func (l *Library) exclusive(f func()) queue { return l.exclusiveFor("", f) }
+func (l *Library) exclusive(f func()) queue {
+	return l.exclusiveFor("", 0, func(*thread) { f() })
+}
 
-// exclusiveFor is exclusive for the work of a method.
-func (l *Library) exclusiveFor(method string, f func()) queue {
-	thread := <-l.gate
+// exclusiveFor is exclusive for the work of a method on the connection with a tag. f may use the thread.
+func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue {
+	t := <-l.gate
 	runtime.LockOSThread()
 	if l.Watcher != nil {
-		l.Watcher.Enter(thread, method)
+		l.Watcher.Enter(t.number, method, tag)
 	}
 	defer func() {
 		if l.Watcher != nil {
-			l.Watcher.Leave(thread)
+			l.Watcher.Leave(t.number)
 		}
 		runtime.UnlockOSThread()
-		l.gate <- thread
+		l.gate <- t
 	}()
 	call(l.sym.errClear)
-	f()
+	f(t)
 	return l.drain()
+}
+
+// A thread is the right to be in the library, and what belongs to a stay there.
+type thread struct {
+	number int
+	// bio is the memory BIO that an SSL writes to. It is empty, and no SSL has it, outside of a stay; so one
+	// for each thread is enough for any number of connections.
+	bio uintptr
+	arg [3]uintptr // the arguments of calls that must not allocate
+	few [1 << 10]byte
+}
+
+// newGate makes the threads. Their BIOs come later: there must be no other call before OPENSSL_init_ssl.
+func newGate() chan *thread {
+	gate := make(chan *thread, 2*runtime.GOMAXPROCS(0))
+	for n := range cap(gate) {
+		gate <- &thread{number: n}
+	}
+	return gate
+}
+
+// equip gives each thread its BIO. Nobody else uses the library yet.
+func (l *Library) equip() error {
+	for range cap(l.gate) { // each in its turn
+		ok := false
+		q := l.exclusiveFor("", 0, func(t *thread) {
+			t.bio = call(l.sym.bioNew, call(l.sym.bioSMem))
+			ok = t.bio != 0
+		})
+		if !ok {
+			return internalError("BIO_new", q)
+		}
+	}
+	return nil
 }
 
 // A Watcher is told when threads enter and leave the library, so that it can
 // be known what a thread was at when it crashed, or that it does not come back. method
-// is the tls method whose work it is, or "" when that is not known here. No two threads have the
+// is the tls method whose work it is, or "" when that is not known here; tag is what [Conn.SetTag] has
+// given to the connection, or 0. No two threads have the
 // same number at the same time; the numbers count from 0. It must not wait.
 type Watcher interface {
-	Enter(thread int, method string)
+	Enter(thread int, method string, tag int32)
 	Leave(thread int)
 }
 

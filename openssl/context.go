@@ -152,8 +152,13 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 			ok = int64(call(l.sym.ctxCtrl, ctx, ctrlSetMinProto, tls12, 0)) == 1
 		}
 		call(l.sym.ctxCtrl, ctx, ctrlMode, modePartialWrite|modeMovingBuffer|modeAutoRetry|modeReleaseBuffer, 0)
-		// Without renegotiation, SSL_read and SSL_write almost never wait for the other direction.
-		call(l.sym.ctxSetOptions, ctx, opNoCompression|opNoRenegotiation)
+		options := uintptr(opNoCompression | opNoRenegotiation)
+		if l.major >= 3 {
+			// Without it OpenSSL fails for both directions when the peer has cut one. That it was cut
+			// is seen all the same (cut in step.go).
+			options |= opIgnoreEOF
+		}
+		call(l.sym.ctxSetOptions, ctx, options)
 		call(l.sym.ctxCtrl, ctx, ctrlSetReadAhead, 1, 0) // one read(2) a record instead of two
 		// Resumption fails without one if a client certificate is asked for (SSL_CTX_set_session_id_context(3)).
 		call(l.sym.ctxSetSessionIDContext, ctx, uintptr(unsafe.Pointer(&id[0])), uintptr(len(id)))

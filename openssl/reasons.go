@@ -14,6 +14,9 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
+	if c.sendErrno != 0 && o.cut(q) { // the system has told a send why, and tells it once
+		o.errno, q = c.sendErrno, nil
+	}
 	e := &HandshakeError{Queue: q.strings(), Version: q.has(reasonUnsupportedProtocol, reasonAlert+alertProtocolVersion)}
 	switch {
 	case q.has(reasonWrongVersionNumber, reasonHTTPRequest, reasonHTTPSProxyRequest, reasonPacketTooLong):

@@ -30,7 +30,8 @@ type symbols struct {
 	skNum, skValue                                    uintptr
 	cipherName, cipherIsAEAD, cipherKXNid             uintptr
 
-	sslNew, sslFree, sslCtrl, sslSetFd                uintptr
+	sslNew, sslFree, sslCtrl, sslSetRfd               uintptr
+	sslSet0Wbio, sslGetRbio                           uintptr
 	sslSetConnectState, sslSetAcceptState             uintptr
 	sslDoHandshake, sslRead, sslWrite, sslShutdown    uintptr
 	sslGetShutdown                                    uintptr
@@ -59,6 +60,7 @@ type symbols struct {
 	defaultCertFile, defaultCertDir                         uintptr
 	defaultCertFileEnv, defaultCertDirEnv                   uintptr
 	bioNew, bioSMem, bioWrite, bioFree                      uintptr
+	bioRead, bioCtrl, bioUpRef                              uintptr
 	pemReadX509Aux, pemReadPrivateKey, pkeyFree, cryptoFree uintptr
 }
 
@@ -113,7 +115,9 @@ func (s *symbols) table() []symbol {
 		{"SSL_new", &s.sslNew, false},
 		{"SSL_free", &s.sslFree, false},
 		{"SSL_ctrl", &s.sslCtrl, false},
-		{"SSL_set_fd", &s.sslSetFd, false},
+		{"SSL_set_rfd", &s.sslSetRfd, false},
+		{"SSL_set0_wbio", &s.sslSet0Wbio, false},
+		{"SSL_get_rbio", &s.sslGetRbio, false},
 		{"SSL_set_connect_state", &s.sslSetConnectState, false},
 		{"SSL_set_accept_state", &s.sslSetAcceptState, false},
 		{"SSL_do_handshake", &s.sslDoHandshake, false},
@@ -174,6 +178,9 @@ func (s *symbols) table() []symbol {
 		{"BIO_new", &s.bioNew, false},
 		{"BIO_s_mem", &s.bioSMem, false},
 		{"BIO_write", &s.bioWrite, false},
+		{"BIO_read", &s.bioRead, false},
+		{"BIO_ctrl", &s.bioCtrl, false},
+		{"BIO_up_ref", &s.bioUpRef, false},
 		{"BIO_free", &s.bioFree, false},
 		{"PEM_read_bio_X509_AUX", &s.pemReadX509Aux, false},
 		{"PEM_read_bio_PrivateKey", &s.pemReadPrivateKey, false},
@@ -209,7 +216,7 @@ func resolve(table []symbol, lookup func(name string) uintptr) error {
 	return nil
 }
 
-// Constants of ssl.h, tls1.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI and
+// Constants of ssl.h, tls1.h, bio.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI and
 // the same in 1.1.1, 3.x and 4.x.
 const (
 	initNoAtexit          = 0x00080000 // OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; unknown before, and ignored
@@ -234,6 +241,7 @@ const (
 	modeAutoRetry     = 0x04 // SSL_MODE_AUTO_RETRY
 	modeReleaseBuffer = 0x10 // SSL_MODE_RELEASE_BUFFERS
 
+	opIgnoreEOF              = 1 << 7  // SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0; it was another one before
 	opNoTicket               = 1 << 14 // SSL_OP_NO_TICKET
 	opNoCompression          = 1 << 17 // SSL_OP_NO_COMPRESSION
 	opPrioritizeChaCha       = 1 << 21 // SSL_OP_PRIORITIZE_CHACHA
@@ -265,6 +273,8 @@ const (
 
 	receivedShutdown = 2 // SSL_RECEIVED_SHUTDOWN
 
+	bioCtrlEOF = 2 // BIO_CTRL_EOF
+
 	sslErrorSSL        = 1
 	sslErrorWantRead   = 2
 	sslErrorWantWrite  = 3
@@ -286,6 +296,7 @@ const (
 	reasonUnsupportedProtocol = 258
 	reasonWrongVersionNumber  = 267
 	reasonUnexpectedEOF       = 294
+	reasonShutdownInInit      = 407
 	reasonCertVerifyFailed    = 134
 	reasonBadRecordMAC        = 281
 	reasonAlert               = 1000 // SSL_AD_REASON_OFFSET: 1000 + the alert's number

@@ -23,15 +23,16 @@ type method struct {
 
 	// One of the two carries it out.
 	call   func(*session.Session, args) *session.Call
-	direct func(*server, *call, args) (any, error) // at once, on the reading goroutine
+	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }
 
 // Parameters that several methods have.
 var (
-	pHandle = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
-	pCtx    = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
-	pHost   = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
-	pPort   = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+	pHandle  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
+	pCtx     = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
+	pHost    = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
+	pPort    = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+	pChannel = param{name: "channel", typ: integer, min: 0, max: 1, optional: true, doc: "1: a data channel comes with the message (SCM_RIGHTS)"}
 )
 
 func pPath(name, doc string) param {
@@ -45,7 +46,7 @@ var methods = func() map[string]*method {
 	}
 	// It shows the table, so it cannot stand in it.
 	d := discover
-	d.direct = func(s *server, _ *call, _ args) (any, error) { return openRPC(s.Version), nil }
+	d.direct = func(s *server, _ args) (any, error) { return openRPC(s.Version), nil }
 	m[d.name] = &d
 	return m
 }()
@@ -58,8 +59,8 @@ var table = []method{
 	},
 	{
 		name: "tls.Handshake", doc: "Does the TLS handshake and verifies the server's certificate.",
-		params: []param{pHandle}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0), nil) },
+		params: []param{pHandle, pChannel}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0), a.channel(1)) },
 	},
 	{
 		name: "tls.Write", doc: "Sends all of the data.",
@@ -73,14 +74,24 @@ var table = []method{
 		call:   func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
 	},
 	{
+		name: "tls.Status", doc: "How the two directions of a connection stand, and their errors.",
+		params: []param{pHandle}, result: sObject,
+		call: func(s *session.Session, a args) *session.Call { return s.Status(a.handle(0)) },
+	},
+	{
+		name: "tls.Flush", doc: "Waits until so many bytes of a connection have left.",
+		params: []param{pHandle, {name: "bytes", typ: integer, min: 0, max: math.MaxInt64, doc: "the bytes sent since the handshake"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Flush(a.handle(0), a[1].(int64)) },
+	},
+	{
+		name: "tls.Shutdown", doc: "Sends close_notify behind what was written. Reading goes on.",
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Shutdown(a.handle(0)) },
+	},
+	{
 		name: "tls.Close", doc: "Closes a connection and frees its handle.",
-		params: []param{pHandle, {name: "patient", typ: integer, min: 0, max: 1, optional: true, doc: "1: wait for Writes as long as they take"}}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call {
-			if a[1] == int64(1) {
-				return s.Close(a.handle(0))
-			}
-			return s.Close(a.handle(0))
-		},
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Close(a.handle(0)) },
 	},
 	{
 		name: "tls.SetInsecureSkipVerify", doc: "Turns the verification of the server's certificate off (1) or on (0).",
@@ -97,8 +108,10 @@ var table = []method{
 	},
 	{
 		name: "tls.Accept", doc: "Waits for a client and its handshake.",
-		params: []param{pCtx, pHost, pPort}, result: sHandle, makes: true,
-		call: func(s *session.Session, a args) *session.Call { return s.Accept(a.handle(0), a.str(1), a.int(2), nil) },
+		params: []param{pCtx, pHost, pPort, pChannel}, result: sHandle, makes: true,
+		call: func(s *session.Session, a args) *session.Call {
+			return s.Accept(a.handle(0), a.str(1), a.int(2), a.channel(3))
+		},
 	},
 	{
 		name: "tls.CloseServerContext", doc: "Stops listening and frees a context.",
@@ -161,7 +174,7 @@ var table = []method{
 	{
 		name: "$/cancelRequest", doc: "Ends a call in flight with kind cancelled.",
 		params: []param{{name: "id", typ: anyID, doc: "the id of the call"}}, result: sNull,
-		direct: func(s *server, _ *call, a args) (any, error) {
+		direct: func(s *server, a args) (any, error) {
 			s.cancel(a[0].(json.RawMessage))
 			return nil, nil
 		},
@@ -176,46 +189,42 @@ func (m *method) named(a args) int32 {
 	return int32(a.handle(0))
 }
 
-func hello(s *server, c *call, a args) (any, error) {
+func hello(s *server, a args) (any, error) {
 	if a[2] != nil {
 		if err := s.sess.StartAt(a.handle(2)); err != nil {
 			return nil, err
 		}
 	}
+	t := s.sess.Timeouts
 	h := wire.Hello{
 		Version:      wire.Version,
 		Capabilities: []string{},
 		Server:       wire.Server{Name: "tlsd", Version: s.Version, PID: os.Getpid()},
+		Timeouts: map[string]int64{
+			"read":      t.Read.Milliseconds(),
+			"write":     t.Write.Milliseconds(),
+			"handshake": t.Handshake.Milliseconds(),
+			"accept":    t.Accept.Milliseconds(),
+		},
 	}
-	list, _ := a[1].([]string)
-	if slices.Contains(list, wire.CapabilityRaw) {
-		s.raw.Store(true)
-		h.Capabilities = append(h.Capabilities, wire.CapabilityRaw)
-	}
-	if slices.Contains(list, wire.CapabilityRing) && s.share(c) {
-		h.Capabilities = append(h.Capabilities, wire.CapabilityRing)
+	if list, _ := a[1].([]string); slices.Contains(list, wire.CapabilityData) {
+		h.Capabilities = append(h.Capabilities, wire.CapabilityData)
 	}
 	return h, nil
 }
 
-// share maps the memory that the caller has sent along, and says whether messages move there: those from here with
-// the answer to this call, the caller's with an empty line.
-func (s *server) share(c *call) bool {
-	if s.shared < 0 || c.id == nil || c.batch != nil {
-		return false
+func wireStatus(st session.Status) wire.Status {
+	w := wire.Status{Read: st.Read, Write: st.Write, Received: st.Received, Sent: st.Sent}
+	if st.ReadError != nil {
+		w.ReadError = wireError(st.ReadError)
 	}
-	rings, err := wire.OpenRings(s.shared)
-	s.dropShared()
-	if err != nil {
-		return false // the caller is told by the capability that the answer does not have
+	if st.WriteError != nil {
+		w.WriteError = wireError(st.WriteError)
 	}
-	s.rings.Store(rings)
-	s.r.MoveTo(rings)
-	c.moves = true
-	return true
+	return w
 }
 
-func info(s *server, _ *call, _ args) (any, error) {
+func info(s *server, _ args) (any, error) {
 	e := s.sess.Engine.Info()
 	t, l := s.sess.Timeouts, s.sess.Limits
 	out := wire.Info{

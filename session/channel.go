@@ -37,16 +37,16 @@ type channel struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 
-	receive, send, room func(fd uintptr) bool // of the RawConn; made once, so that a call allocates nothing
+	receive, send func(fd uintptr) bool // of the RawConn; made once, so that a call allocates nothing
 
 	// The receiving goroutine's.
-	got     *piece
-	gotN    int
-	gotErr  error
-	rest    []byte // the sending goroutine's, like the next two
+	got    *piece
+	gotN   int
+	gotErr error
+	// The sending goroutine's.
+	rest    []byte
 	sent    int
 	sendErr error
-	poll    [1]unix.PollFd
 }
 
 // newChannel checks what the caller has sent. It does not own conn if it fails.
@@ -60,7 +60,7 @@ func newChannel(conn *net.UnixConn) (*channel, *Error) {
 			"socketpair(AF_UNIX, SOCK_STREAM)", err)
 	}
 	ch := &channel{conn: conn, raw: raw}
-	ch.receive, ch.send, ch.room = ch.tryReceive, ch.trySend, ch.tryRoom
+	ch.receive, ch.send = ch.tryReceive, ch.trySend
 	return ch, nil
 }
 
@@ -118,19 +118,6 @@ func receive(fd uintptr, p []byte, flags int) (int, error) {
 		}
 		if err != unix.EINTR {
 			return 0, err
-		}
-	}
-}
-
-// waitForRoom waits until the caller's side takes bytes, or its end.
-func (ch *channel) waitForRoom() error { return ch.raw.Write(ch.room) }
-
-func (ch *channel) tryRoom(fd uintptr) bool {
-	ch.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
-	for {
-		n, err := unix.Poll(ch.poll[:], 0)
-		if err != unix.EINTR {
-			return n != 0 || err != nil
 		}
 	}
 }

@@ -25,7 +25,7 @@ import (
 const (
 	// inBytes is the most that is read from the peer at once.
 	inBytes = 128 << 10
-	// lastWords bounds the time that the in pump gets to meet the peer's reason, when a send has failed.
+	// lastWords bounds the time that the in pump gets to meet the peer's reason, when a send has failed; but in tests.
 	lastWords = time.Second
 )
 
@@ -124,7 +124,7 @@ func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
 func (p *pumps) failOut(err error) {
 	e := classify(p.limit.ctx, err, kind.IO)
 	if e.Kind == kind.IO {
-		late := time.NewTimer(lastWords)
+		late := time.NewTimer(p.c.s.lastWords)
 		defer late.Stop()
 		select {
 		case <-p.inOver: // a fatal failure there is that of this direction, and is published
@@ -144,8 +144,8 @@ func (p *pumps) in() {
 	defer close(p.inEnded)
 	p.deliver()
 	close(p.inOver)
-	if p.ctx.Err() != nil || !p.c.flow.writing() {
-		return
+	if st := p.c.flow.status(); st.Read == stateOpen || st.Write != stateOpen {
+		return // the caller takes no more, or a send finds out, or there is nothing to fail
 	}
 	if err := p.t.WaitReset(p.ctx); err != nil && p.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 		p.publish(event{write: stateFailed, err: classify(p.ctx, err, kind.IO)})
@@ -155,9 +155,6 @@ func (p *pumps) in() {
 // deliver gives the caller what the peer sends, to its end, which it publishes; or until the caller takes no more.
 func (p *pumps) deliver() {
 	for {
-		if p.ch.waitForRoom() != nil {
-			return
-		}
 		data, err := p.t.ReadSome(p.ctx, inBytes)
 		if err != nil {
 			if e, ended := readEnd(p.ctx, err); ended {

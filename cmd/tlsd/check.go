@@ -52,6 +52,12 @@ func checkSocket(path string) error {
 	if most := len(address.Path) - 1; len(path) > most {
 		return fmt.Errorf("%s: it has %d bytes, and a socket's path has %d at most; choose a shorter one", path, len(path), most)
 	}
+	switch info, err := os.Lstat(path); {
+	case err == nil && info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is there, and is not a socket; move it away or choose another path", path)
+	case err == nil:
+		return nil // a service manager's, which tlsd only takes, or that of a tlsd
+	}
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
 	switch {
@@ -64,9 +70,6 @@ func checkSocket(path string) error {
 	}
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		return fmt.Errorf("%s: this user cannot make a socket in %s: %w", path, dir, err)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is there, and is not a socket; move it away or choose another path", path)
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "workers", "N", "the number of processors",
 			"processes of --isolation=shared", &number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes kept ready for the next session, with --isolation=session", &number{&o.spare, 0, 1024}},
+			"processes kept ready for the next session: of tlsd's own user, with --isolation=session, and of others", &number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
 
@@ -141,7 +141,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "max-pending", "N", "128",
 			"clients per server context that no Accept has taken", &number{&o.limits.Pending, 1, 1 << 16}},
 		{"", "max-message", "SIZE", "23MiB",
-			"one message, without the raw bytes behind it", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
+			"one message", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
 		{"", "max-nesting", "N", "64",
 			"arrays and objects inside of one another in a message", &number{&o.messages.Nesting, 4, 10000}},
 		{"", "max-buffered", "SIZE", "64MiB",

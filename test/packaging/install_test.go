@@ -13,16 +13,33 @@ import (
 
 // What make install puts where, with PREFIX=/usr, and how.
 var installed = map[string]fs.FileMode{
-	"usr/bin/tlsd":                    0o755,
-	"usr/bin/tlsshim":                 0o755,
-	"usr/lib/tlsd/TlsPlugin.so":       0o644,
-	"usr/lib/pkgconfig/tlsd.pc":       0o644,
-	"usr/include/tlsplugin.h":         0o644,
-	"usr/share/doc/tlsd/CHANGELOG.md": 0o644,
-	"usr/share/doc/tlsd/LICENSE":      0o644,
-	"usr/share/doc/tlsd/README.md":    0o644,
-	"usr/share/doc/tlsd/SECURITY.md":  0o644,
-	"usr/share/doc/tlsd/proto.md":     0o644,
+	"usr/bin/tlsd":                                     0o755,
+	"usr/bin/tlsshim":                                  0o755,
+	"usr/lib/tlsd/TlsPlugin.so":                        0o644,
+	"usr/lib/pkgconfig/tlsd.pc":                        0o644,
+	"usr/include/tlsplugin.h":                          0o644,
+	"usr/lib/systemd/system/tlsd.service":              0o644,
+	"usr/lib/systemd/system/tlsd.socket":               0o644,
+	"usr/lib/systemd/user/tlsd.service":                0o644,
+	"usr/lib/systemd/user/tlsd.socket":                 0o644,
+	"usr/share/doc/tlsd/CHANGELOG.md":                  0o644,
+	"usr/share/doc/tlsd/policy.toml":                   0o644,
+	"usr/share/doc/tlsd/tlsd.toml":                     0o644,
+	"usr/share/bash-completion/completions/tlsd":       0o644,
+	"usr/share/bash-completion/completions/tlsshim":    0o644,
+	"usr/share/zsh/site-functions/_tlsd":               0o644,
+	"usr/share/zsh/site-functions/_tlsshim":            0o644,
+	"usr/share/fish/vendor_completions.d/tlsd.fish":    0o644,
+	"usr/share/fish/vendor_completions.d/tlsshim.fish": 0o644,
+	"usr/share/man/man1/tlsshim.1":                     0o644,
+	"usr/share/man/man3/tlsplugin.3":                   0o644,
+	"usr/share/man/man5/tlsd-policy.5":                 0o644,
+	"usr/share/man/man5/tlsd.toml.5":                   0o644,
+	"usr/share/man/man8/tlsd.8":                        0o644,
+	"usr/share/doc/tlsd/LICENSE":                       0o644,
+	"usr/share/doc/tlsd/README.md":                     0o644,
+	"usr/share/doc/tlsd/SECURITY.md":                   0o644,
+	"usr/share/doc/tlsd/proto.md":                      0o644,
 }
 
 // The libraries that installed files may need: the C library, which is in several files before glibc 2.34.
@@ -105,7 +122,10 @@ func TestInstallTakesItsFolders(t *testing.T) {
 	folders := []string{"PREFIX=/opt/x", "LIBDIR=/usr/lib/machine-abi", "MANDIR=/man"}
 	install(t, "install", dest, folders...)
 	got := filesBelow(t, dest)
-	for _, name := range []string{"opt/x/bin/tlsd", "usr/lib/machine-abi/tlsd/TlsPlugin.so", "usr/lib/machine-abi/pkgconfig/tlsd.pc"} {
+	if unit := readFile(t, filepath.Join(dest, "opt/x/lib/systemd/system/tlsd.service")); !strings.Contains(unit, "\nExecStart=/opt/x/bin/tlsd\n") {
+		t.Errorf("the unit starts another program:\n%s", unit)
+	}
+	for _, name := range []string{"opt/x/bin/tlsd", "usr/lib/machine-abi/tlsd/TlsPlugin.so", "usr/lib/machine-abi/pkgconfig/tlsd.pc", "man/man8/tlsd.8"} {
 		if _, ok := got[name]; !ok {
 			t.Errorf("there is no %s", name)
 		}

@@ -1,8 +1,10 @@
 package waits
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -164,7 +165,6 @@ func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way, b
 		stop()
 		<-c.over
 	})
-	c.ok("tls.Hello", `[1,["raw"]]`)
 	return c
 }
 
@@ -207,11 +207,6 @@ func (c *caller) listen() {
 			c.t.Errorf("%v in %s", err, line)
 			return
 		}
-		if n := list[0].Raw; n != nil {
-			if err := r.Skip(*n); err != nil {
-				return
-			}
-		}
 		for _, a := range list {
 			select {
 			case c.at(string(a.ID)) <- answer{string(a.Result), a.Error}:
@@ -247,12 +242,10 @@ func (c *caller) call(method, params string) string {
 	return fmt.Sprint(c.id)
 }
 
-// write sends a tls.Write with raw bytes.
+// write sends a tls.Write of n bytes.
 func (c *caller) write(handle, n int) string {
 	c.t.Helper()
-	c.id++
-	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Write","params":[%d],"raw":%d}`+"\n", c.id, handle, n) + strings.Repeat("x", n))
-	return fmt.Sprint(c.id)
+	return c.call("tls.Write", fmt.Sprintf(`[%d,"%s"]`, handle, base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'x'}, n))))
 }
 
 // notify sends a notification.

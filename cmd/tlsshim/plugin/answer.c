@@ -1,7 +1,7 @@
 /*
  * answer.c - what an answer means for the call that it belongs to.
  */
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 /* Checks the answer to Hello. */
 static bool agree(struct process *p, struct session *s, struct answer *a, char *why)
 {
-	int64_t version = 0;
+	int64_t version = 0, n;
 
 	if (a->error.at) {
 		char *message = json_text(a->error);
@@ -25,17 +25,12 @@ static bool agree(struct process *p, struct session *s, struct answer *a, char *
 		text_add(why, WHY_BYTES, "tlsd does not speak version 1 of the protocol");
 		return false;
 	}
-	if (!json_array_has(json_member(a->result, "capabilities"), "\"raw\"")) {
-		text_add(why, WHY_BYTES, "tlsd does not have the capability raw");
+	if (!json_array_has(json_member(a->result, "capabilities"), "\"data\"")) {
+		text_add(why, WHY_BYTES, "tlsd does not have the capability data");
 		return false;
 	}
-	if (json_array_has(json_member(a->result, "capabilities"), "\"ring\"")) {
-		if (!s->wire.rings.mem) {
-			text_add(why, WHY_BYTES, "tlsd uses shared memory that it was not given");
-			return false;
-		}
-		wire_share(&s->wire);
-	}
+	if (json_int(json_member(json_member(a->result, "timeouts"), "read"), &n) && n > 0)
+		s->read_timeout = n;
 	s->agreed = true;
 	for (struct call *c = s->calls; c; c = c->next)
 		pthread_cond_signal(&c->woken);
@@ -43,18 +38,14 @@ static bool agree(struct process *p, struct session *s, struct answer *a, char *
 	return true;
 }
 
-/* Takes the result of a call over, if it is what the method gives. Leaves mu
- * while it reads a blob; the call stays where it is, because only the leader,
- * who is here, can end it. */
-static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a, struct wait *w, char *why)
+/* Takes the result of a call over, if it is what the method gives. */
+static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a, char *why)
 {
-	bool ok = a->has_raw == (c->method->result == BLOB);
+	bool ok = !(c->method->flags & FAILS);
 
 	switch (c->method->result) {
 	case NUMBER:
 		ok = ok && json_int(a->result, &c->number) && c->number >= 0 && c->number <= INT32_MAX;
-		if (ok && c->has_blob)
-			ok = (size_t)c->number == c->blob_len;
 		if (ok && (c->method->flags & MAKES_HANDLE)) {
 			ok = c->number >= s->first;
 			if (ok && c->number > atomic_load(&p->highest))
@@ -66,22 +57,18 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 		if (ok)
 			c->text = json_text(a->result);
 		break;
-	case BLOB:
-		ok = ok && a->raw <= c->into_cap;
-		if (!ok)
-			break;
-		c->number = (int64_t)a->raw;
-		pthread_mutex_unlock(&p->mu);
-		ok = wire_raw(&s->wire, c->into, a->raw, w, why);
-		pthread_mutex_lock(&p->mu);
-		return ok;
+	case OBJECT:
+		ok = ok && *a->result.at == '{';
+		if (ok)
+			c->text = strndup(a->result.at, a->result.len);
+		break;
 	}
 	if (!ok)
 		text_add(why, WHY_BYTES, "tlsd has answered %s with what cannot be its result", c->method->name);
 	return ok;
 }
 
-bool answer_deliver(struct process *p, struct session *s, struct answer *a, struct wait *w, char *why)
+bool answer_deliver(struct process *p, struct session *s, struct answer *a, char *why)
 {
 	struct call *c;
 
@@ -101,14 +88,9 @@ bool answer_deliver(struct process *p, struct session *s, struct answer *a, stru
 	}
 	if (a->error.at) {
 		c->failed = true;
-		if (!c->ahead)
-			c->text = json_text(a->error);
-	} else if (!take_result(p, s, c, a, w, why)) {
+		c->text = json_text(a->error);
+	} else if (!take_result(p, s, c, a, why)) {
 		return false;
-	}
-	if (c->ahead) {
-		ahead_end(s, c, a);
-		return true;
 	}
 	c->done = true;
 	pthread_cond_signal(&c->woken);

@@ -82,6 +82,9 @@ int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
  * shall not take a part for all. Returns 0. */
 int64_t tls_Close(int64_t handle);
 
+int64_t tls_Shutdown(int64_t handle);
+int64_t tls_Descriptor(int64_t handle);
+
 /* 1 turns verification of the server's certificate off, 0 on again, for this
  * connection, before its handshake. For tests only. Returns 0. */
 int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
