@@ -37,7 +37,7 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 		s.fail(c, err)
 		return
 	}
-	if m.direct == nil {
+	if !m.isDirect(args) {
 		s.launch(c, m, args, m.call(s.sess, args))
 		return
 	}
@@ -58,7 +58,7 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 		return nil, m.wrong("%s: is given twice", c.repeated)
 	}
 	args, err := m.decode(params)
-	if err != nil || m.direct != nil {
+	if err != nil || m.isDirect(args) {
 		return args, err
 	}
 	if n := s.sess.Limits.Calls; s.sess.Busy() >= n {

@@ -21,10 +21,13 @@ type method struct {
 	makes  bool           // it makes a handle, whose number is taken when the call arrives
 	answer func(args) int // the most bytes that its blob has; nil: the result is none
 
-	// One of the two carries it out.
+	// One of the two carries it out. If there are both, direct is for a call without parameters.
 	call   func(*session.Session, args) *session.Call
 	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }
+
+// isDirect says whether direct carries out a call with these parameters.
+func (m *method) isDirect(a args) bool { return m.direct != nil && (m.call == nil || a[0] == nil) }
 
 // Parameters that several methods have.
 var (
@@ -32,6 +35,9 @@ var (
 	pCtx     = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
 	pHost    = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
 	pPort    = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+	pEither  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle or a context handle"}
+	pPlace   = param{name: "host", typ: str, max: 255, doc: "an address of this machine, or nothing with the port 0: all places where the context listens"}
+	pAnyPort = param{name: "port", typ: integer, min: 0, max: 65535, doc: "a TCP port"}
 	pChannel = param{name: "channel", typ: integer, min: 0, max: 1, optional: true, doc: "1: a data channel comes with the message (SCM_RIGHTS)"}
 )
 
@@ -108,7 +114,7 @@ var table = []method{
 	},
 	{
 		name: "tls.Accept", doc: "Waits for a client and its handshake.",
-		params: []param{pCtx, pHost, pPort, pChannel}, result: sHandle, makes: true,
+		params: []param{pCtx, pPlace, pAnyPort, pChannel}, result: sHandle, makes: true,
 		call: func(s *session.Session, a args) *session.Call {
 			return s.Accept(a.handle(0), a.str(1), a.int(2), a.channel(3))
 		},
@@ -130,7 +136,7 @@ var table = []method{
 	},
 	{
 		name: "tls.SetTimeout", doc: "Bounds later waits on a handle: Handshake, Read and Write of a connection, Accept of a context.",
-		params: []param{{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle or a context handle"},
+		params: []param{pEither,
 			{name: "milliseconds", typ: integer, min: 0, max: math.MaxInt32, doc: "the bound; 0: tlsd's own timeouts"}}, result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
 			return s.SetTimeout(a.handle(0), time.Duration(a.int(1))*time.Millisecond)
@@ -167,9 +173,47 @@ var table = []method{
 		direct: hello,
 	},
 	{
-		name: "tls.Info", doc: "Describes the library, the trust store, timeouts and limits.",
+		name: "tls.Info", doc: "Describes the library, the trust store, timeouts and limits; or one fact about a handle, as a string.",
+		params: []param{
+			{name: "handle", typ: integer, min: 1, max: math.MaxInt32, optional: true, doc: "a connection handle or a context handle"},
+			{name: "name", typ: str, max: 64, optional: true, doc: "of the fact; nothing: all of them as a JSON object in a string"},
+		},
 		result: sObject,
 		direct: info,
+		call: func(s *session.Session, a args) *session.Call {
+			name, _ := a[1].(string)
+			return s.HandleInfo(a.handle(0), name)
+		},
+	},
+	{
+		name: "tls.SetOption", doc: "Sets an option of a connection before its handshake, or of a context for clients that come later.",
+		params: []param{pEither, {name: "name", typ: str, min: 1, max: 64, doc: "of the option"},
+			{name: "value", typ: str, max: 65535, doc: "as the option takes it"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.SetOption(a.handle(0), a.str(1), a.str(2)) },
+	},
+	{
+		name: "tls.SetCertificate", doc: "Replaces a certificate of a context, or gives a client one.",
+		params: []param{pEither, {name: "serverName", typ: str, max: 255, doc: "a name, or *. and a name, that clients ask for; nothing: any"},
+			pPath("certFile", "absolute path of a PEM file"), pPath("keyFile", "absolute path of a PEM file")}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call {
+			return s.SetCertificate(a.handle(0), a.str(1), a.str(2), a.str(3))
+		},
+	},
+	{
+		name: "tls.Listen", doc: "Binds an address for a context's clients, and returns the port.",
+		params: []param{pCtx, pHost, {name: "port", typ: integer, min: 0, max: 65535, doc: "a TCP port; 0: any free one"}}, result: sCount,
+		call: func(s *session.Session, a args) *session.Call { return s.Listen(a.handle(0), a.str(1), a.int(2)) },
+	},
+	{
+		name: "tls.ReadPlain", doc: "Reads before the handshake, in plain text.",
+		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
+		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
+		call:   func(s *session.Session, a args) *session.Call { return s.ReadPlain(a.handle(0), a.int(1)) },
+	},
+	{
+		name: "tls.WritePlain", doc: "Sends before the handshake, in plain text.",
+		params: []param{pHandle, {name: "data", typ: blob, max: wire.MaxBlob, doc: "the bytes to send"}}, result: sCount,
+		call: func(s *session.Session, a args) *session.Call { return s.WritePlain(a.handle(0), a.blob(1)) },
 	},
 	{
 		name: "$/cancelRequest", doc: "Ends a call in flight with kind cancelled.",

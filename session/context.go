@@ -100,6 +100,9 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 		return s.refuse(op, ctxHandle, limit)
 	}
 	sc, err := s.context(ctxHandle)
+	if err == nil && (host == "") != (port == 0) {
+		err = fail(kind.Params, "host %q, port %d: give both, or neither for all places where the context listens", host, port)
+	}
 	if err != nil {
 		return s.refuse(op, ctxHandle, err)
 	}
