@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/openssl"
 	"tlsd/rpc"
 	"tlsd/session"
 )
@@ -32,8 +33,10 @@ func (idleContext) Free()                                              {}
 
 type idleConn struct{ nc *net.TCPConn }
 
-func (idleConn) SetVerify(bool) error            { return nil }
-func (idleConn) Handshake(context.Context) error { return nil }
+func (idleConn) SetVerify(bool) error                   { return nil }
+func (idleConn) Configure(openssl.ClientSettings) error { return nil }
+func (idleConn) Info() (openssl.Info, error)            { return openssl.Info{}, nil }
+func (idleConn) Handshake(context.Context) error        { return nil }
 func (idleConn) ReadSome(_ context.Context, limit int) ([]byte, error) {
 	return make([]byte, limit), nil
 }
