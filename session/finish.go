@@ -21,6 +21,25 @@ func (s *Session) placeToFinish() bool {
 	}
 }
 
+// Close frees the handle, and has close_notify sent where that makes sense; see finish.go. It takes its turn
+// behind the calls on the handle that were made before it, and ends those that go on waiting. With a data channel, all that
+// the caller has sent leaves first. The result is 0, or why something has not left, if the caller has not been told.
+func (s *Session) Close(h Handle) *Call {
+	const op = "tls.Close"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.connection(h)
+	if err != nil {
+		return s.refuse(op, h, err)
+	}
+	c.closing = true
+	call := s.closeInTurn(op, h, c.close, func() bool { return c.state == failed })
+	if c.pumps == nil && len(s.earlier(call, h)) == 0 && s.placeToFinish() {
+		c.placed, call.waits = true, false
+	}
+	return call
+}
+
 // close frees the handle and finishes the connection. If it has no place to be finished in the background, or the session
 // has ended before the Close was answered, that is done before it returns, as far as ctx allows. The error is that of what has not
 // left, if the caller does not know it.
