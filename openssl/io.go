@@ -216,16 +216,11 @@ func poll(fd uintptr, events int16) int16 {
 
 // giveUp ends an operation for which the library wants to wait, although there is nothing to wait for.
 func (o *op) giveUp() {
-	const why = "OpenSSL wants to wait for a socket that is ready"
 	c := o.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.readErr == nil {
-		if o.kind == opHandshake {
-			c.fail(&HandshakeError{Reason: why})
-		} else {
-			c.fail(&ProtocolError{Reason: why})
-		}
+		c.fail(o.problem("OpenSSL wants to wait for a socket that is ready"))
 	}
 	o.end(c.readErr)
 }

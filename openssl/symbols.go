@@ -226,7 +226,8 @@ const (
 
 	receivedShutdown = 2 // SSL_RECEIVED_SHUTDOWN
 
-	bioCtrlEOF = 2 // BIO_CTRL_EOF
+	bioCtrlEOF     = 2  // BIO_CTRL_EOF
+	bioCtrlPending = 10 // BIO_CTRL_PENDING
 
 	sslErrorSSL        = 1
 	sslErrorWantRead   = 2
