@@ -99,14 +99,10 @@ func call(fn uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// errno is the C library's, of the call just made on this (locked) thread. The
-// getters of the error queue keep it as it is.
-func (l *Library) errno() syscall.Errno {
+// errno is where the C library's is, on this (locked) thread.
+func (l *Library) errno() *int32 {
 	p := call(l.sym.errnoLocation)
-	if p == 0 {
-		return 0
-	}
-	return syscall.Errno(*(*int32)(pointer(p)))
+	return (*int32)(pointer(p))
 }
 
 // A queued is one entry of OpenSSL's error queue.

@@ -52,7 +52,8 @@ type op struct {
 	argv   [3]uintptr
 	errArg [2]uintptr
 	ret    int32
-	code   int32 // SSL_get_error, unless the call has succeeded
+	code   int32  // SSL_get_error, unless the call has succeeded
+	told   *int32 // C's errno on this thread
 	errno  syscall.Errno
 	until  int  // of buf, what this stay may do
 	wrote  int  // bytes that it has sealed, and what came beside them
@@ -260,14 +261,14 @@ func (o *op) judge(q queue) (want direction) {
 		o.done = o.kind != opWrite
 		return none
 	}
-	if o.kind == opRead && o.n > 0 && (o.code == sslErrorWantRead || o.code == sslErrorWantWrite) {
+	if o.kind == opRead && o.n > 0 && (o.code == sslErrorWantRead || o.code == sslErrorWantNothing || o.code == sslErrorWantWrite) {
 		return o.end(nil) // give what there is
 	}
 	switch o.code {
 	case sslErrorWantRead:
 		return readable
-	case sslErrorWantWrite:
-		return nothing // there is always room in memory
+	case sslErrorWantNothing, sslErrorWantWrite: // there is always room in memory
+		return nothing
 	case sslErrorZeroReturn:
 		if o.kind == opRead && o.closed {
 			return o.readEnds(io.EOF)
@@ -327,6 +328,7 @@ func (o *op) step(t *thread) {
 	if o.ret = -1; !o.c.attach(t) {
 		return
 	}
+	o.told = o.lib().errno()
 	for o.call() {
 	}
 	o.wrote, o.sound = o.c.detach(t, o.kind == opRead)
@@ -346,6 +348,10 @@ func (l *Library) ends(bio uintptr) bool {
 // fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
 const fullRecord = 1 << 14
 
+// sslErrorWantNothing is our own: the library wants to wait for something to read without having met EAGAIN, so that nothing would
+// end the wait. Without SSL_MODE_AUTO_RETRY it does so behind a message of the handshake layer, also if it has more in a buffer.
+const sslErrorWantNothing = -1
+
 // call makes one SSL call. It tells whether another should follow.
 func (o *op) call() bool {
 	sym := &o.c.lib.sym
@@ -353,7 +359,9 @@ func (o *op) call() bool {
 		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
 		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // C's int
 	}
+	*o.told = 0
 	o.ret = int32(call(o.fn, o.args...))
+	errno := syscall.Errno(*o.told)
 	if o.succeeded() {
 		if len(o.args) < 3 {
 			return false
@@ -365,11 +373,13 @@ func (o *op) call() bool {
 	}
 	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
-	if o.code == sslErrorSyscall {
-		// EAGAIN is no failure, so it is that of an earlier call, and says nothing. As an error it would pass for a timeout.
-		if o.errno = o.c.lib.errno(); o.errno == syscall.EAGAIN {
-			o.errno, o.unexplained = 0, true
-		}
+	switch {
+	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
+		o.unexplained = true // EAGAIN is no failure, and as an error it would pass for a timeout
+	case o.code == sslErrorSyscall:
+		o.errno = errno
+	case o.code == sslErrorWantRead && errno != syscall.EAGAIN:
+		o.code = sslErrorWantNothing
 	}
 	return false
 }
