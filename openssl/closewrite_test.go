@@ -14,7 +14,9 @@ import (
 func TestCloseWriteEndsOnlyOurDirection(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		shut := make(chan struct{})
 		go func() {
+			defer close(shut)
 			if _, err := c.Write(bounded(t), pattern(300_000)); err != nil {
 				t.Error(err)
 			}
@@ -43,6 +45,7 @@ func TestCloseWriteEndsOnlyOurDirection(t *testing.T) {
 		if _, err := c.Read(bounded(t), make([]byte, 1)); err != io.EOF {
 			t.Errorf("Read: %v, want EOF", err)
 		}
+		<-shut
 		if err := c.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}

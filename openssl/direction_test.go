@@ -210,9 +210,13 @@ func TestPeerThatAsksForEverAndReadsNothingIsGivenUp(t *testing.T) {
 		_, err := c.Read(bounded(t), make([]byte, 1))
 		read <- err
 	}()
-	for range 4000 { // more than is kept
-		f.keyUpdate(t)
-	}
+	asked := make(chan struct{})
+	defer func() { c.Close(); <-asked }()
+	go func() {
+		defer close(asked)
+		for f.tryKeyUpdate(t) == nil { // until we close
+		}
+	}()
 	err := <-read
 	var p *openssl.ProtocolError
 	if !errors.As(err, &p) {

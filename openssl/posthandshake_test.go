@@ -75,8 +75,15 @@ func (f *forger) expand(t *testing.T, label string, n int) []byte {
 // keyUpdate sends such a message with update_requested (section 4.6.3), and uses the new keys from then on.
 func (f *forger) keyUpdate(t *testing.T) {
 	t.Helper()
-	f.send(t, handshakeRecord, []byte{24, 0, 0, 1, 1})
+	if err := f.tryKeyUpdate(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *forger) tryKeyUpdate(t *testing.T) error {
+	err := f.trySend(handshakeRecord, []byte{24, 0, 0, 1, 1})
 	f.rekey(t, f.expand(t, "traffic upd", sha256.Size))
+	return err
 }
 
 const (
@@ -86,6 +93,12 @@ const (
 
 func (f *forger) send(t *testing.T, contentType byte, content []byte) {
 	t.Helper()
+	if err := f.trySend(contentType, content); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *forger) trySend(contentType byte, content []byte) error {
 	plain := append(bytes.Clone(content), contentType)
 	header := []byte{applicationRecord, 3, 3, 0, 0}
 	binary.BigEndian.PutUint16(header[3:], uint16(len(plain)+f.aead.Overhead()))
@@ -94,9 +107,8 @@ func (f *forger) send(t *testing.T, contentType byte, content []byte) {
 		nonce[4+i] ^= byte(f.seq >> (56 - 8*i))
 	}
 	f.seq++
-	if _, err := f.conn.Write(f.aead.Seal(header, nonce, plain, header)); err != nil {
-		t.Fatal(err)
-	}
+	_, err := f.conn.Write(f.aead.Seal(header, nonce, plain, header))
+	return err
 }
 
 // newSessionTicket is such a message (section 4.6.1), of a ticket that nobody will use.

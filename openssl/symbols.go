@@ -235,6 +235,7 @@ const (
 	ctrlSetMinProto        = 123 // SSL_CTRL_SET_MIN_PROTO_VERSION
 	ctrlGetMinProto        = 130 // SSL_CTRL_GET_MIN_PROTO_VERSION
 	hostnameTypeHostname   = 0   // TLSEXT_NAMETYPE_host_name
+	ctrlClearMode          = 78  // SSL_CTRL_CLEAR_MODE
 
 	modePartialWrite  = 0x01 // SSL_MODE_ENABLE_PARTIAL_WRITE
 	modeMovingBuffer  = 0x02 // SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
@@ -273,7 +274,8 @@ const (
 
 	receivedShutdown = 2 // SSL_RECEIVED_SHUTDOWN
 
-	bioCtrlEOF = 2 // BIO_CTRL_EOF
+	bioCtrlEOF     = 2  // BIO_CTRL_EOF
+	bioCtrlPending = 10 // BIO_CTRL_PENDING
 
 	sslErrorSSL        = 1
 	sslErrorWantRead   = 2

@@ -163,7 +163,7 @@ func TestAChannelWhoseCallerIsGoneBeforeTheHandshake(t *testing.T) {
 	c.Close()
 	r.ok(r.Session.Handshake(h, worker))
 	r.ok(r.Close(h))
-	want(t, got, "last will|close_notify")
+	want(t, got, "last will|cut")
 }
 
 // TestDescriptorsInTheBytesOfAChannelAreNotTaken, nor are urgent bytes and credentials more than bytes. Not parallel, as it counts descriptors.

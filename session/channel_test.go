@@ -499,10 +499,10 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 	})
 }
 
-// TestACallerThatClosesItsChannelHasSentWhatItSent, and is cut without close_notify unless it says tls.Close.
+// TestACallerThatClosesItsChannelHasSentWhatItSent, and is cut without close_notify: nobody knows whether it was all.
 func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	t.Parallel()
-	for name, orderly := range map[string]bool{"tls.Close": true, "the session's end": false} {
+	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -515,13 +515,43 @@ func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 				t.Errorf("status %+v", st)
 			}
 			r.fails(r.Flush(h, 10), kind.State)
-			if !orderly {
+			if byClose {
+				r.ok(r.Close(h))
+			} else {
 				r.End()
-				want(t, got, "all of it|cut")
-				return
 			}
+			want(t, got, "all of it|cut")
+		})
+	}
+}
+
+// TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify, before what was sent has left and after.
+func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]bool{"before": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(fakeengine.Write)
+			r := newRig(t, g.install)
+			port, got := r.sink()
+			h, c := r.channel(port)
+			send(t, c, []byte("all"))
+			await(t, g.first(), "the piece")
+			c.Close()
+			if late {
+				g.release <- nil
+				r.fails(r.Flush(h, 4), kind.State)
+			}
+			shut := r.start(r.Shutdown(h))
+			g.release <- nil
+			shut.ok()
+			want(t, got, "all|close_notify")
+			if st := r.status(h); st.Write != "shut" {
+				t.Errorf("status %+v", st)
+			}
+			r.ok(r.Shutdown(h))
 			r.ok(r.Close(h))
-			want(t, got, "all of it|close_notify")
+			r.gone()
 		})
 	}
 }
@@ -614,25 +644,38 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 	r.fails(r.Flush(plain, 4), kind.State)
 }
 
-// TestFlushAndShutdownEndWithTheirClose, however that goes.
+// TestFlushAndShutdownEndWithTheirClose: it drains for them, and does not wait until they give up.
 func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 	t.Parallel()
-	g := newGate(fakeengine.Write)
-	r := newRig(t, g.install)
-	r.SetGrace(era) // a Close does not count on it
-	port, got := r.sink()
-	h, c := r.channel(port)
-	send(t, c, random(4))
-	await(t, g.first(), "the piece")
-	flush, never, shut := r.start(r.Flush(h, 4)), r.start(r.Flush(h, 5)), r.start(r.Shutdown(h))
-	closing := r.start(r.Close(h))
-	unsendable(t, c)
-	g.release <- nil
-	closing.ok()
-	flush.ok()
-	never.fails(kind.State)
-	shut.ok()
-	want(t, got, string(random(4))+"|close_notify")
+	for name, c := range map[string]struct {
+		make func(*rig, session.Handle) *session.Call
+		ends kind.Kind
+	}{
+		"Flush":                  {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 4) }, ok},
+		"Flush of what is never": {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 5) }, kind.State},
+		"Shutdown":               {func(r *rig, h session.Handle) *session.Call { return r.Shutdown(h) }, ok},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(fakeengine.Write)
+			r := newRig(t, g.install)
+			r.SetGrace(era) // a Close does not count on it
+			port, got := r.sink()
+			h, caller := r.channel(port)
+			send(t, caller, random(4))
+			await(t, g.first(), "the piece")
+			call, closing := r.start(c.make(r, h)), r.start(r.Close(h))
+			unsendable(t, caller)
+			g.release <- nil
+			closing.ok()
+			if c.ends == ok {
+				call.ok()
+			} else {
+				call.fails(c.ends)
+			}
+			want(t, got, string(random(4))+"|close_notify")
+		})
+	}
 }
 
 func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
