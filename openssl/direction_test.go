@@ -158,13 +158,18 @@ func stall(t *testing.T, c *openssl.Conn, size int) <-chan error {
 		_, err := c.Write(bounded(t), pattern(size))
 		wrote <- err
 	}()
-	for !openssl.WaitsForRoom(c) {
-		if t.Context().Err() != nil || len(wrote) > 0 {
-			t.Fatal("the Write does not wait")
-		}
-		runtime.Gosched()
-	}
+	waitForRoom(t, c)
 	return wrote
+}
+
+// waitForRoom waits until c waits for room.
+func waitForRoom(t *testing.T, c *openssl.Conn) {
+	t.Helper()
+	for end := bounded(t); !openssl.WaitsForRoom(c); runtime.Gosched() {
+		if end.Err() != nil {
+			t.Fatal("nothing waits for room")
+		}
+	}
 }
 
 // pattern is data in which everything that is missing or out of order shows.
@@ -241,6 +246,25 @@ func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 		}
 		if again := <-wrote; again != err {
 			t.Errorf("Write: %v, want %v", again, err)
+		}
+	})
+}
+
+func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		openssl.FillSocket(t, c)
+		shut := make(chan error, 1)
+		go func() { shut <- c.CloseWrite(bounded(t)) }()
+		waitForRoom(t, c)
+		_, _ = peer.NetConn().Write(append([]byte("\x17\x03\x03\x00\x40"), make([]byte, 0x40)...))
+		_, err := c.Read(bounded(t), make([]byte, 1))
+		var p *openssl.ProtocolError
+		if !errors.As(err, &p) {
+			t.Fatalf("Read: %v", err)
+		}
+		if again := <-shut; again != err {
+			t.Errorf("CloseWrite: %v, want %v", again, err)
 		}
 	})
 }

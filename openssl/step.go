@@ -172,8 +172,8 @@ func (o *op) barred() error {
 	switch {
 	case o.kind == opHandshake:
 		return c.readErr // and not for a failed send: the peer's reason may still be read
-	case o.kind == opShutdown && o.done && c.writeErr == ErrShut:
-		return nil
+	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // by this very one
+		return c.failed
 	}
 	return c.writeErr
 }
@@ -193,6 +193,9 @@ func (o *op) once(fd uintptr) (want direction) {
 		}
 	default:
 		c.sending = false
+		if err := o.barred(); err != nil {
+			return o.end(err)
+		}
 		if !c.push(fd) {
 			c.sending = true
 			return writable
@@ -427,7 +430,7 @@ func (c *Conn) failure(o *op, q queue) error {
 // fail ends both directions: no SSL call is made any more but SSL_free. What waits, ends with the same error. If a
 // send had failed before, what the peer says is the better reason. The caller holds c.mu.
 func (c *Conn) fail(err error) {
-	c.readErr = err
+	c.readErr, c.failed = err, err
 	var protocol *ProtocolError
 	if c.writeErr == nil || c.mute && c.writeErr != ErrWriteBroken && errors.As(err, &protocol) {
 		c.writeErr = err
