@@ -220,14 +220,14 @@ static void lead(struct process *p, struct session *s, int64_t by)
 {
 	struct reading r = { .wait = { .bell = &p->bell, .look = look_from_reading }, .p = p, .s = s, .by = by };
 	char why[WHY_BYTES] = "";
-	struct answer a;
+	struct span line;
 	bool ok;
 
 	s->led = true;
 	pthread_mutex_unlock(&p->mu);
-	ok = wire_read(&s->wire, &r.wait, &a, why);
+	ok = wire_read(&s->wire, &r.wait, &line, why);
 	pthread_mutex_lock(&p->mu);
-	if (!ok || !answer_deliver(p, s, &a, why))
+	if (!ok || !answer_deliver(p, s, line, why))
 		session_lose(p, s, why);
 	s->led = false;
 }
@@ -373,13 +373,18 @@ static void enter(struct session *s, struct call *c)
 	c->id = s->next_id++;
 	c->done = c->lost = s->lost;
 	pthread_cond_init(&c->woken, NULL);
-	calls_add(s, c);
+	c->next = s->calls;
+	s->calls = c;
 	s->waiting++;
 }
 
 static void leave(struct process *p, struct session *s, struct call *c)
 {
-	calls_remove(s, c);
+	struct call **link = &s->calls;
+
+	while (*link != c)
+		link = &(*link)->next;
+	*link = c->next;
 	s->waiting--;
 	pthread_cond_destroy(&c->woken);
 	if (c->cancel_by)

@@ -13,7 +13,7 @@
 #include "process.h"
 #include "wire.h"
 
-enum { HELLO_ID = 1, CALL_BUCKETS = 256 };
+enum { HELLO_ID = 1 };
 
 struct session {
 	struct wire wire;
@@ -25,8 +25,7 @@ struct session {
 
 	/* Guarded by the process's mu. */
 	int refs; /* the process's and one for each thread that has a pointer */
-	struct call *calls;               /* the youngest first */
-	struct call *by_id[CALL_BUCKETS]; /* by the low bits of the id */
+	struct call *calls; /* the youngest first */
 	struct channels channels;
 	unsigned waiting; /* calls */
 	int64_t next_id;
@@ -66,15 +65,8 @@ void session_check(struct process *p);
 /* Sets the error of a call that is cancelled. Returns -1. */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* --- for session.c and answer.c; mu is held --- */
-
-/* (calls.c) */
-void calls_add(struct session *s, struct call *c);
-void calls_remove(struct session *s, struct call *c);
-struct call *calls_find(struct session *s, int64_t id);
-
 /* Gives an answer to the call that it belongs to; false if tlsd breaks the protocol or says why
- * it ends the session. The leader does that. (answer.c) */
-bool answer_deliver(struct process *p, struct session *s, struct answer *a, char *why);
+ * it ends the session. The leader does that, with mu held. (answer.c) */
+bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
 
 #endif
