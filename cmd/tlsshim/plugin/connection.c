@@ -147,7 +147,8 @@ static void begin_close(struct use *u)
 	pthread_mutex_lock(&u->p->mu);
 	ch->closing = true;
 	turn_stir(&ch->reading.turn);
-	bell_ring(&u->p->bell);
+	if (ch->refs > 2) /* the table's and our own */
+		bell_ring(&u->p->bell);
 	if (turn_take(u->p, &ch->writing.turn, u->began)) /* the Write that was going on has ended */
 		turn_give_back(&ch->writing.turn);
 	cut = ch->writing.state == CUT_SHORT;

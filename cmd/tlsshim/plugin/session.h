@@ -44,7 +44,7 @@ struct session {
  * that cannot be done. */
 struct session *session_make(struct process *p, int fd, const char *path, unsigned born);
 
-/* Gives up a reference. mu is not held. */
+/* Gives up a reference, and mu, which is held. */
 void session_release(struct process *p, struct session *s);
 
 /* Makes the call and waits for its answer. The caller has a reference of the session. Returns
@@ -58,9 +58,9 @@ struct session *session_current(struct process *p, unsigned began);
 /* Ends the session. mu is held, and the caller has a reference, or there is no other thread. */
 void session_lose(struct process *p, struct session *s, const char *why);
 
-/* Ends a session that does not belong to this process any more: its descriptors were replaced,
- * or the user has changed. The process's session is meant, if there is one. mu is held. */
-void session_check(struct process *p);
+/* Ends the process's session, if there is one and it is not what it was: the user has changed or,
+ * if control says that this matters, its socket was replaced. mu is held. */
+void session_check(struct process *p, bool control);
 
 /* Sets the error of a call that is cancelled. Returns -1. */
 int session_cancelled(struct process *p, const struct call *c);

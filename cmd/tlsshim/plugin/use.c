@@ -26,20 +26,14 @@ bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle)
 		return false;
 	u->wait = (struct wait){ .bell = &p->bell, .look = look };
 	u->began = atomic_load(&p->cancels);
-	u->s = client_session(p, op, handle);
-	if (!u->s)
-		return false;
-	pthread_mutex_lock(&p->mu);
-	u->ch = channel_find(&u->s->channels, handle);
-	pthread_mutex_unlock(&p->mu);
-	return true;
+	u->s = client_session(p, op, handle, &u->ch);
+	return u->s != NULL;
 }
 
 void use_end(struct use *u)
 {
 	pthread_mutex_lock(&u->p->mu);
 	channel_release(u->ch);
-	pthread_mutex_unlock(&u->p->mu);
 	session_release(u->p, u->s);
 }
 
