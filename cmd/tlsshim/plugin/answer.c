@@ -1,5 +1,6 @@
 /*
- * answer.c - what an answer means for the call that it belongs to.
+ * answer.c - a line of tlsd's is taken apart, which must be an answer of JSON-RPC 2.0, and given to
+ * the call that it belongs to.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -9,6 +10,37 @@
 #include "json.h"
 #include "session.h"
 #include "text.h"
+
+struct answer {
+	bool id_null; /* it belongs to no call: tlsd tells why it ends the session */
+	int64_t id;
+	struct span error; /* the message of an error, a string; else none */
+	struct span result;
+};
+
+/* Takes a line apart; false if it is no answer of JSON-RPC 2.0. */
+static bool parse(struct span line, struct answer *a)
+{
+	struct span id, error;
+
+	if (!json_valid(line) || !json_is(json_member(line, "jsonrpc"), "\"2.0\""))
+		return false;
+	id = json_member(line, "id");
+	error = json_member(line, "error");
+
+	*a = (struct answer){ .result = json_member(line, "result") };
+	a->id_null = json_is(id, "null");
+	if (!a->id_null && !json_int(id, &a->id))
+		return false;
+	if ((a->result.at != NULL) == (error.at != NULL))
+		return false;
+	if (error.at) {
+		a->error = json_member(error, "message");
+		if (!json_is_string(a->error))
+			return false;
+	}
+	return true;
+}
 
 /* Checks the answer to Hello. */
 static bool agree(struct process *p, struct session *s, struct answer *a, char *why)
@@ -68,28 +100,41 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 	return ok;
 }
 
-bool answer_deliver(struct process *p, struct session *s, struct answer *a, char *why)
+/* What ends a session has no id. The host is told "lost: " anyway. */
+static void take_farewell(const struct answer *a, char *why)
 {
+	char *message = a->error.at ? json_text(a->error) : NULL;
+	const char *text = message ? message : "tlsd has sent an answer to nothing";
+
+	text_add(why, WHY_BYTES, "%s", strncmp(text, "lost: ", 6) == 0 ? text + 6 : text);
+	free(message);
+}
+
+bool answer_deliver(struct process *p, struct session *s, struct span line, char *why)
+{
+	struct answer a;
 	struct call *c;
 
-	if (a->id_null) {
-		char *message = a->error.at ? json_text(a->error) : NULL;
-		const char *text = message ? message : "tlsd has sent an answer to nothing";
-		text_add(why, WHY_BYTES, "%s", answer_reason(text));
-		free(message);
+	if (!parse(line, &a)) {
+		text_add(why, WHY_BYTES, "tlsd has sent a line that is no answer of JSON-RPC 2.0");
 		return false;
 	}
-	if (a->id == HELLO_ID && !s->agreed)
-		return agree(p, s, a, why);
-	c = calls_find(s, a->id);
+	if (a.id_null) {
+		take_farewell(&a, why);
+		return false;
+	}
+	if (a.id == HELLO_ID && !s->agreed)
+		return agree(p, s, &a, why);
+	for (c = s->calls; c && c->id != a.id;)
+		c = c->next;
 	if (!c || c->done || !c->begun) {
-		text_add(why, WHY_BYTES, "tlsd has answered a call that is not waiting: id %" PRId64, a->id);
+		text_add(why, WHY_BYTES, "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
 		return false;
 	}
-	if (a->error.at) {
+	if (a.error.at) {
 		c->failed = true;
-		c->text = json_text(a->error);
-	} else if (!take_result(p, s, c, a, why)) {
+		c->text = json_text(a.error);
+	} else if (!take_result(p, s, c, &a, why)) {
 		return false;
 	}
 	c->done = true;

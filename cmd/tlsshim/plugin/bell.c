@@ -57,13 +57,13 @@ int bell_listen(struct bell *b, int *fd)
 
 	pthread_mutex_lock(&b->mu);
 	which = atomic_load(&b->newest);
-	if (which < 0 || !atomic_load(&b->pipes[which].rope) || owned_fd(b->pipes[which].listen) < 0)
+	*fd = which >= 0 && atomic_load(&b->pipes[which].rope) ? owned_fd(b->pipes[which].listen) : -1;
+	if (*fd < 0) {
 		which = hang(b);
-	*fd = -1;
-	if (which >= 0) {
-		b->pipes[which].users++;
-		*fd = owned_fd(b->pipes[which].listen);
+		*fd = which >= 0 ? owned_fd(b->pipes[which].listen) : -1;
 	}
+	if (which >= 0)
+		b->pipes[which].users++;
 	pthread_mutex_unlock(&b->mu);
 	return which;
 }

@@ -44,7 +44,7 @@ struct call {
 	char *text;     /* a TEXT or an OBJECT, which the caller frees */
 
 	/* The session's, guarded by the process's mu. */
-	struct call *next, *prev, *same; /* among all calls, and among those of a bucket */
+	struct call *next;
 	int64_t id;
 	bool done, failed, lost;
 	bool parked;       /* its thread waits on woken */

@@ -83,13 +83,13 @@ static struct session *open_session(struct process *p, const struct call *c)
 	return s;
 }
 
-struct session *client_session(struct process *p, const char *op, int64_t handle)
+struct session *client_session(struct process *p, const char *op, int64_t handle, struct channel **ch)
 {
 	char why[LOST_BYTES + 8] = "";
 	struct session *s = NULL;
 
 	pthread_mutex_lock(&p->mu);
-	session_check(p);
+	session_check(p, ch == NULL);
 	if (handle >= 1 && handle <= p->inherited)
 		text_add(why, sizeof why, "no such handle: it belongs to the process that this one was forked from");
 	else if (handle >= 1 && handle < p->first)
@@ -98,6 +98,8 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 		text_add(why, sizeof why, "no such handle");
 	else
 		(s = p->session)->refs++;
+	if (s && ch)
+		*ch = channel_find(&s->channels, handle);
 	pthread_mutex_unlock(&p->mu);
 	if (!s)
 		process_fail(p, "%s: handle %" PRId64 ": %s", op, handle, why);
@@ -182,8 +184,10 @@ int client_trust(struct process *p, const char *path)
 		turn_give_back(&p->trusting);
 		pthread_mutex_unlock(&p->mu);
 	}
-	if (s)
+	if (s) {
+		pthread_mutex_lock(&p->mu);
 		session_release(p, s);
+	}
 	free(copy);
 	return result;
 }
@@ -213,10 +217,11 @@ int client_call(struct process *p, struct call *c)
 		if (c->method->flags & OPENS)
 			s = open_session(p, c);
 		else
-			s = client_session(p, c->op ? c->op : c->method->name, c->handle);
+			s = client_session(p, c->op ? c->op : c->method->name, c->handle, NULL);
 	}
 	if (s) {
 		result = call_on(p, s, c);
+		pthread_mutex_lock(&p->mu);
 		session_release(p, s);
 	}
 	owned_close(c->pass);
@@ -260,9 +265,13 @@ int client_run(struct process *p, struct call *c, const char *text1, const char 
 
 void client_end(struct process *p)
 {
-	struct session *s = p->session;
+	struct session *s;
 
+	pthread_mutex_lock(&p->mu);
+	s = p->session;
 	p->session = NULL;
 	if (s)
 		session_release(p, s);
+	else
+		pthread_mutex_unlock(&p->mu);
 }

@@ -114,6 +114,16 @@ int64_t process_fail(struct process *p, const char *format, ...)
 	return -1;
 }
 
+void process_set_error(struct process *p, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	p->error[0] = '\0';
+	text_vadd(p->error, sizeof p->error, format, args);
+	va_end(args);
+}
+
 /* --- cancelling --- */
 
 /* Nothing here but atomics and system calls. */

@@ -75,6 +75,10 @@ int64_t visit_end(struct visit *v, int64_t result); /* returns result */
 __attribute__((format(printf, 2, 3)))
 int64_t process_fail(struct process *p, const char *format, ...);
 
+/* Sets it with mu held. */
+__attribute__((format(printf, 2, 3)))
+void process_set_error(struct process *p, const char *format, ...);
+
 /* --- the end of calls before their time --- */
 
 /* Cancels the calls that are going on. Can be called in a signal handler. */

@@ -76,10 +76,8 @@ struct session *session_make(struct process *p, int fd, const char *path, unsign
 
 void session_release(struct process *p, struct session *s)
 {
-	bool last;
+	bool last = --s->refs == 0;
 
-	pthread_mutex_lock(&p->mu);
-	last = --s->refs == 0;
 	if (last)
 		channels_drop_all(&s->channels);
 	pthread_mutex_unlock(&p->mu);
@@ -120,18 +118,17 @@ static void lose_and_release(struct process *p, struct session *s, const char *w
 {
 	s->refs++;
 	session_lose(p, s, why);
-	pthread_mutex_unlock(&p->mu);
 	session_release(p, s);
 	pthread_mutex_lock(&p->mu);
 }
 
-void session_check(struct process *p)
+void session_check(struct process *p, bool control)
 {
 	struct session *s = p->session;
 
 	if (s && s->euid != geteuid())
 		lose_and_release(p, s, OTHER_USER);
-	else if (s && !wire_is_ours(&s->wire))
+	else if (s && control && !wire_is_ours(&s->wire))
 		lose_and_release(p, s, WIRE_REPLACED);
 }
 
@@ -220,14 +217,14 @@ static void lead(struct process *p, struct session *s, int64_t by)
 {
 	struct reading r = { .wait = { .bell = &p->bell, .look = look_from_reading }, .p = p, .s = s, .by = by };
 	char why[WHY_BYTES] = "";
-	struct answer a;
+	struct span line;
 	bool ok;
 
 	s->led = true;
 	pthread_mutex_unlock(&p->mu);
-	ok = wire_read(&s->wire, &r.wait, &a, why);
+	ok = wire_read(&s->wire, &r.wait, &line, why);
 	pthread_mutex_lock(&p->mu);
-	if (!ok || !answer_deliver(p, s, &a, why))
+	if (!ok || !answer_deliver(p, s, line, why))
 		session_lose(p, s, why);
 	s->led = false;
 }
@@ -373,13 +370,18 @@ static void enter(struct session *s, struct call *c)
 	c->id = s->next_id++;
 	c->done = c->lost = s->lost;
 	pthread_cond_init(&c->woken, NULL);
-	calls_add(s, c);
+	c->next = s->calls;
+	s->calls = c;
 	s->waiting++;
 }
 
 static void leave(struct process *p, struct session *s, struct call *c)
 {
-	calls_remove(s, c);
+	struct call **link = &s->calls;
+
+	while (*link != c)
+		link = &(*link)->next;
+	*link = c->next;
 	s->waiting--;
 	pthread_cond_destroy(&c->woken);
 	if (c->cancel_by)
@@ -435,7 +437,7 @@ struct session *session_current(struct process *p, unsigned began)
 	struct session *s;
 	bool idle;
 
-	session_check(p);
+	session_check(p, true);
 	for (;;) {
 		s = p->session;
 		if (!s)
@@ -451,7 +453,6 @@ struct session *session_current(struct process *p, unsigned began)
 		} else {
 			s->refs++;
 			pthread_cond_wait(&p->opening.free, &p->mu);
-			pthread_mutex_unlock(&p->mu);
 			session_release(p, s);
 			pthread_mutex_lock(&p->mu);
 		}
@@ -463,7 +464,6 @@ struct session *session_current(struct process *p, unsigned began)
 	wake_leader(s);
 	if (!s->lost)
 		return s;
-	pthread_mutex_unlock(&p->mu);
 	session_release(p, s);
 	pthread_mutex_lock(&p->mu);
 	return NULL;

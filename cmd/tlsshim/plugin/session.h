@@ -13,7 +13,7 @@
 #include "process.h"
 #include "wire.h"
 
-enum { HELLO_ID = 1, CALL_BUCKETS = 256 };
+enum { HELLO_ID = 1 };
 
 struct session {
 	struct wire wire;
@@ -25,8 +25,7 @@ struct session {
 
 	/* Guarded by the process's mu. */
 	int refs; /* the process's and one for each thread that has a pointer */
-	struct call *calls;               /* the youngest first */
-	struct call *by_id[CALL_BUCKETS]; /* by the low bits of the id */
+	struct call *calls; /* the youngest first */
 	struct channels channels;
 	unsigned waiting; /* calls */
 	int64_t next_id;
@@ -45,7 +44,7 @@ struct session {
  * that cannot be done. */
 struct session *session_make(struct process *p, int fd, const char *path, unsigned born);
 
-/* Gives up a reference. mu is not held. */
+/* Gives up a reference, and mu, which is held. */
 void session_release(struct process *p, struct session *s);
 
 /* Makes the call and waits for its answer. The caller has a reference of the session. Returns
@@ -59,22 +58,15 @@ struct session *session_current(struct process *p, unsigned began);
 /* Ends the session. mu is held, and the caller has a reference, or there is no other thread. */
 void session_lose(struct process *p, struct session *s, const char *why);
 
-/* Ends a session that does not belong to this process any more: its descriptors were replaced,
- * or the user has changed. The process's session is meant, if there is one. mu is held. */
-void session_check(struct process *p);
+/* Ends the process's session, if there is one and it is not what it was: the user has changed or,
+ * if control says that this matters, its socket was replaced. mu is held. */
+void session_check(struct process *p, bool control);
 
 /* Sets the error of a call that is cancelled. Returns -1. */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* --- for session.c and answer.c; mu is held --- */
-
-/* (calls.c) */
-void calls_add(struct session *s, struct call *c);
-void calls_remove(struct session *s, struct call *c);
-struct call *calls_find(struct session *s, int64_t id);
-
 /* Gives an answer to the call that it belongs to; false if tlsd breaks the protocol or says why
- * it ends the session. The leader does that. (answer.c) */
-bool answer_deliver(struct process *p, struct session *s, struct answer *a, char *why);
+ * it ends the session. The leader does that, with mu held. (answer.c) */
+bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
 
 #endif

@@ -14,10 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client.h"
+#include "connection.h"
 #include "data.h"
 #include "find.h"
 #include "text.h"
+#include "use.h"
 
 static const struct method
 	new_client = { .name = "tls.NewClient", .flags = OPENS | MAKES_HANDLE | TRUSTS },
@@ -88,7 +89,7 @@ static int64_t text_call(const struct method *m, int64_t handle, char *buf, size
 	int64_t result = -1;
 
 	visit_begin(&v);
-	if ((!handle || data_raise(v.process, handle) == 0) && client_run(v.process, &c, NULL, NULL, NULL) == 0)
+	if ((!handle || use_raise_untold(v.process, handle) == 0) && client_run(v.process, &c, NULL, NULL, NULL) == 0)
 		result = text_give(buf, cap, c.text);
 	else if (otherwise)
 		result = text_give(buf, cap, otherwise);
@@ -110,7 +111,7 @@ int64_t tls_NewClient(const char *host, int32_t port)
 
 int64_t tls_Handshake(int64_t handle)
 {
-	return visit(data_handshake, handle);
+	return visit(connection_handshake, handle);
 }
 
 int64_t tls_Write(int64_t handle, const void *data, size_t len)
@@ -160,17 +161,17 @@ int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes)
 
 int64_t tls_Shutdown(int64_t handle)
 {
-	return visit(data_shutdown, handle);
+	return visit(connection_shutdown, handle);
 }
 
 int64_t tls_Close(int64_t handle)
 {
-	return visit(data_close, handle);
+	return visit(connection_close, handle);
 }
 
 int64_t tls_Descriptor(int64_t handle)
 {
-	return visit(data_descriptor, handle);
+	return visit(connection_descriptor, handle);
 }
 
 int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on)
@@ -180,7 +181,7 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on)
 	struct visit v;
 
 	visit_begin(&v);
-	if (data_raise(v.process, handle) == 0)
+	if (use_raise_untold(v.process, handle) == 0)
 		result = client_run(v.process, &c, NULL, NULL, &n);
 	return visit_end(&v, result);
 }
@@ -190,7 +191,7 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds)
 	struct visit v;
 
 	visit_begin(&v);
-	return visit_end(&v, data_set_timeout(v.process, handle, milliseconds));
+	return visit_end(&v, connection_set_timeout(v.process, handle, milliseconds));
 }
 
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
@@ -218,13 +219,13 @@ int64_t tls_Accept(int64_t ctx, const char *host, int32_t port)
 
 	visit_begin(&v);
 	if (check_text(v.process, "tls.Accept", "host", host))
-		result = data_accept(v.process, ctx, host, port);
+		result = connection_accept(v.process, ctx, host, port);
 	return visit_end(&v, result);
 }
 
 int64_t tls_CloseServerContext(int64_t ctx)
 {
-	return visit(data_close_context, ctx);
+	return visit(connection_close_context, ctx);
 }
 
 int64_t tls_SetCaBundle(const char *path)

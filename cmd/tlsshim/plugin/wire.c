@@ -101,7 +101,7 @@ static bool make_room(struct wire *wi, char *why)
 	return true;
 }
 
-static bool read_line(struct wire *wi, struct wait *w, struct span *line, char *why)
+bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_BYTES])
 {
 	size_t searched = 0, n; /* bytes of the line that have no line feed */
 
@@ -123,18 +123,6 @@ static bool read_line(struct wire *wi, struct wait *w, struct span *line, char *
 			return false;
 		wi->have += n;
 	}
-}
-
-bool wire_read(struct wire *wi, struct wait *w, struct answer *a, char why[WHY_BYTES])
-{
-	struct span line;
-
-	if (!read_line(wi, w, &line, why))
-		return false;
-	if (wire_parse(line, a))
-		return true;
-	text_add(why, WHY_BYTES, "tlsd has sent a line that is no answer of JSON-RPC 2.0");
-	return false;
 }
 
 bool wire_has_input(const struct wire *wi)

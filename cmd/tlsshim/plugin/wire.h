@@ -2,8 +2,8 @@
  * wire.h - lines of JSON to and from tlsd on the control socket, as proto.md describes them.
  *
  * Nothing here knows calls or locks. One thread at a time may read, one may write. tlsd is not
- * trusted: a line has a bound, and an answer is checked before it is handed out. Descriptors
- * that tlsd might send are dropped by the kernel, because no recv(2) here has room for them.
+ * trusted: a line has a bound. Descriptors that tlsd might send are dropped by the kernel, because
+ * no recv(2) here has room for them.
  */
 #ifndef TLSPLUGIN_WIRE_H
 #define TLSPLUGIN_WIRE_H
@@ -34,13 +34,6 @@ struct wire {
 	size_t used, have, cap;
 };
 
-struct answer {
-	bool id_null; /* it belongs to no call: tlsd tells why it ends the session */
-	int64_t id;
-	struct span error; /* the message of an error, a string; else none */
-	struct span result;
-};
-
 /* Takes the connected socket over. False and errno if there is no memory. */
 bool wire_init(struct wire *wi, int fd);
 void wire_free(struct wire *wi);
@@ -51,15 +44,8 @@ bool wire_is_ours(const struct wire *wi);
 /* Makes the end of the session known to both sides. Can be called at any time. */
 void wire_end(struct wire *wi);
 
-/* The reason in a message that tlsd ends a session with: without "lost: ", which the host is
- * told anyway. */
-const char *answer_reason(const char *message);
-
-/* Takes a line apart; false if it is no answer of JSON-RPC 2.0. (parse.c) */
-bool wire_parse(struct span line, struct answer *a);
-
-/* Reads the next answer. Its spans live until the next wire_read. If it fails, why says so. */
-bool wire_read(struct wire *wi, struct wait *w, struct answer *a, char why[WHY_BYTES]);
+/* Reads the next line, which lives until the next wire_read. If it fails, why says so. */
+bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_BYTES]);
 
 /* Whether there is something to read, be it the end. Nobody reads. */
 bool wire_has_input(const struct wire *wi);

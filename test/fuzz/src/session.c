@@ -146,6 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check(p, s, &calls[i]);
 		free(calls[i].text);
 	}
+	pthread_mutex_lock(&p->mu);
 	session_release(p, s);
 	close(fds[1]);
 	visit_end(&v, 0);
