@@ -36,8 +36,8 @@ func files(t *testing.T, c *testcert.Cert) (cert, key string) {
 	return cert, key
 }
 
-// listening makes a context that listens on a free port.
-func (r *rig) listening(options ...string) (ctx session.Handle, port int) {
+// listener makes a context that listens on a free port.
+func (r *rig) listener(options ...string) (ctx session.Handle, port int) {
 	r.t.Helper()
 	ctx = r.server()
 	for i := 0; i < len(options); i += 2 {
@@ -99,7 +99,7 @@ func TestAnUnknownOptionOrValueIsToldWithTheKnownOnes(t *testing.T) {
 func TestClientsAndServersOfOursAgreeOnAProtocol(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.listening("alpn", "h2,http/1.1")
+	ctx, port := r.listener("alpn", "h2,http/1.1")
 	h := r.handle(r.NewClient("127.0.0.1", port))
 	r.ok(r.SetOption(h, "alpn", "http/1.1,h2"))
 	accepted := r.start(r.Accept(ctx, "", 0))
@@ -187,7 +187,7 @@ func TestOptionsOfAClientHold(t *testing.T) {
 		{"the right pin", "localhost", r.echo(), []string{"pins", fmt.Sprintf("sha256:%x", pin)}, "", ""},
 		{"a wrong pin", "localhost", r.echo(), []string{"pins", "sha256:" + strings.Repeat("0", 64)}, kind.Verify, "pins"},
 		{"no pin after all", "localhost", r.echo(), []string{"pins", "sha256:" + strings.Repeat("0", 64), "pins", ""}, "", ""},
-		{"TLS 1.3 of an old server", "localhost", old, []string{"min-version", "1.3"}, kind.Handshake, "TLS 1.3"},
+		{"TLS 1.3 of an old server", "localhost", old, []string{"min-version", "1.3"}, kind.Handshake, "protocol_version"},
 		{"TLS 1.2 after all", "localhost", old, []string{"min-version", "1.3", "min-version", "1.2"}, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestOptionsOfAClientHold(t *testing.T) {
 func TestCertificatesOfClients(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.listening("client-ca", r.ca.File, "client-cert", "require")
+	ctx, port := r.listener("client-ca", r.ca.File, "client-cert", "require")
 	good := r.ca.Issue(t, testcert.Leaf{CN: "a client"})
 	bad := testcert.NewCA(t, "Stranger").Issue(t, testcert.Leaf{CN: "a client"})
 	for name, c := range map[string]*testcert.Cert{"good": good, "of another CA": bad, "none": nil} {
@@ -261,7 +261,7 @@ func TestCertificatesOfClients(t *testing.T) {
 func TestARenewalDropsNobody(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.listening()
+	ctx, port := r.listener()
 	const renewals, clients = 100, 4
 	var pairs [][2]string
 	for _, cn := range []string{"one", "two"} {
@@ -327,7 +327,7 @@ func TestARenewalDropsNobody(t *testing.T) {
 func TestClientsGetTheCertificateOfTheHostThatTheyAskFor(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.listening()
+	ctx, port := r.listener()
 	for _, name := range []string{"a.test", "*.b.test"} {
 		cert, key := files(t, r.ca.Issue(t, testcert.Leaf{CN: name, DNS: []string{name}}))
 		r.ok(r.SetCertificate(ctx, name, cert, key))
@@ -382,7 +382,7 @@ func TestAContextListensInSeveralPlaces(t *testing.T) {
 func TestAServerSurvivesItsClients(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.listening("failed-handshakes", "skip")
+	ctx, port := r.listener("failed-handshakes", "skip")
 	waiting := r.start(r.Accept(ctx, "", 0))
 	for _, says := range []string{"", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01"} {
 		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -399,7 +399,7 @@ func TestAServerSurvivesItsClients(t *testing.T) {
 func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.listening("handshake", "later")
+	ctx, port := r.listener("handshake", "later")
 	accepted := r.start(r.Accept(ctx, "", 0))
 	h := r.handle(r.NewClient("127.0.0.1", port))
 	a := accepted.ok().(session.Handle)
@@ -443,7 +443,7 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 func TestAnAcceptedConnectionBeforeItsHandshakeIsFreed(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.listening("handshake", "later")
+	ctx, port := r.listener("handshake", "later")
 	c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		t.Fatal(err)
