@@ -205,7 +205,7 @@ func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 		"handshake done":        {"tls.Handshake", `[1,1]`, `"kind":"state","op":"tls.Handshake","handle":1`},
 		"a channel already":     {"tls.Handshake", `[2,1]`, `"kind":"state","op":"tls.Handshake","handle":2`},
 		"no such context":       {"tls.Accept", `[9,"127.0.0.1",1,1]`, `"kind":"handle","op":"tls.Accept","handle":9`},
-		"another parameter":     {"tls.Accept", `[9,"127.0.0.1",0,1]`, `"kind":"params","op":"tls.Accept"`},
+		"another parameter":     {"tls.Accept", `[9,"127.0.0.1",65536,1]`, `"kind":"params","op":"tls.Accept"`},
 		"a call without one":    {"tls.Status", `[9]`, `"kind":"handle","op":"tls.Status","handle":9`},
 		"a method without any":  {"tls.Status", `[9,1]`, `"kind":"params","op":"tls.Status"`},
 		"a method that is none": {"tls.None", `[9,1]`, `"kind":"params"`},

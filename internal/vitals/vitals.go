@@ -47,6 +47,7 @@ var methods = []string{
 	"tls.NewServerContext", "tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject",
 	"tls.SetTimeout", "tls.Backend", "tls.Version", "tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover",
 	"tls.Status", "tls.Flush", "tls.Shutdown",
+	"tls.SetOption", "tls.SetCertificate", "tls.Listen", "tls.ReadPlain", "tls.WritePlain",
 }
 
 func number(method string) uint32 { return uint32(slices.Index(methods, method) + 1) }

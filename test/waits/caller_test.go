@@ -68,8 +68,8 @@ func (e *counting) NewClientContext(b session.CABundle) (session.EngineContext, 
 	return e.context(e.Engine.NewClientContext(b))
 }
 
-func (e *counting) NewServerContext(cert, key []byte) (session.EngineContext, error) {
-	return e.context(e.Engine.NewServerContext(cert, key))
+func (e *counting) NewServer(cfg openssl.ServerConfig) (session.EngineContext, error) {
+	return e.context(e.Engine.NewServer(cfg))
 }
 
 func (e *counting) context(c session.EngineContext, err error) (session.EngineContext, error) {
