@@ -337,11 +337,13 @@ func (o *op) step(t *thread) {
 	if o.ret = -1; !o.c.attach(t) {
 		return
 	}
-	o.told = o.lib().errno()
+	o.told = nil
+	if o.kind != opWrite && o.kind != opShutdown { // these as a rule read nothing
+		o.told = o.lib().errno()
+	}
 	for o.call() {
 	}
-	o.wrote, o.sound = o.c.detach(t, o.kind == opRead)
-	o.besides = records(o.c.out.mem) - o.sealed
+	o.wrote, o.sound = o.collect(t)
 	// With opIgnoreEOF the end of the stream looks like close_notify, except that behind that nothing is read. A
 	// library to which nothing is an end is not believed.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) && !o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
@@ -369,9 +371,10 @@ func (o *op) call() bool {
 		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
 		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // C's int
 	}
-	*o.told = 0
+	if o.told != nil {
+		*o.told = 0
+	}
 	o.ret = int32(call(o.fn, o.args...))
-	errno := syscall.Errno(*o.told)
 	if o.succeeded() {
 		if len(o.args) < 3 {
 			return false
@@ -386,7 +389,12 @@ func (o *op) call() bool {
 	}
 	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
-	switch {
+	if o.told == nil {
+		if o.told = o.lib().errno(); o.code == sslErrorWantRead {
+			return true // for that once more
+		}
+	}
+	switch errno := syscall.Errno(*o.told); {
 	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
 		o.unexplained = true // EAGAIN is no failure, and as an error it would pass for a timeout
 	case o.code == sslErrorSyscall:
