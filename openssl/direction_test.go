@@ -181,6 +181,32 @@ func pattern(size int) []byte {
 	return p
 }
 
+// What a Write says to have sent has left in whole records, and all of them count.
+func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
+	t.Parallel()
+	const size = 64 << 20
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		ctx, cancel := context.WithCancel(bounded(t))
+		var n int
+		wrote := make(chan error, 1)
+		go func() {
+			var err error
+			n, err = c.Write(ctx, pattern(size))
+			wrote <- err
+		}()
+		waitForRoom(t, c)
+		cancel()
+		if err := <-wrote; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		go c.Close()
+		got, _ := io.ReadAll(peer)
+		if len(got) != n || !bytes.Equal(got, pattern(n)) {
+			t.Errorf("the peer has got %d bytes in whole records, and the Write has told of %d", len(got), n)
+		}
+	})
+}
+
 // The answer to a KeyUpdate must neither be lost nor come into the middle of a record.
 func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	t.Parallel()

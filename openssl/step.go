@@ -55,8 +55,11 @@ type op struct {
 	code   int32  // SSL_get_error, unless the call has succeeded
 	told   *int32 // C's errno on this thread
 	errno  syscall.Errno
-	until  int  // of buf, what this stay may do
-	wrote  int  // bytes that it has sealed, and what came beside them
+	until  int // of buf, what this stay may do
+	wrote  int // bytes that it has sealed, and what came beside them
+	// Of the records that a Write has sealed: how many, the data of each but the last, and how many are in front of them that have none.
+	sealed, first, besides int
+
 	closed bool // at the end of what can be read: the peer's close_notify is there
 	sound  bool // the library does not contradict itself about what is to be sent
 	// unexplained says that the system was to tell why the call has failed, and does not.
@@ -142,6 +145,9 @@ func (o *op) conclude(err error) {
 	if o.kind != opHandshake && (o.at > o.n || o.done) && !c.mute && !c.out.empty() {
 		c.writeErr = ErrWriteBroken
 		c.silence()
+	}
+	if o.at > o.n && c.mute { // the last piece has left in part
+		o.n = min(o.at, o.n+max(0, c.whole-o.besides)*o.first)
 	}
 }
 
@@ -327,14 +333,17 @@ func (o *op) step(t *thread) {
 	if o.kind == opWrite {
 		o.until = min(o.until, o.at+piece)
 	}
-	o.code, o.errno, o.unexplained, o.closed, o.sound = 0, 0, false, false, false
+	o.code, o.errno, o.unexplained, o.closed, o.sound, o.sealed = 0, 0, false, false, false, 0
 	if o.ret = -1; !o.c.attach(t) {
 		return
 	}
-	o.told = o.lib().errno()
+	o.told = nil
+	if o.kind != opWrite && o.kind != opShutdown { // these as a rule read nothing
+		o.told = o.lib().errno()
+	}
 	for o.call() {
 	}
-	o.wrote, o.sound = o.c.detach(t, o.kind == opRead)
+	o.wrote, o.sound = o.collect(t)
 	// With opIgnoreEOF the end of the stream looks like close_notify, except that behind that nothing is read. A
 	// library to which nothing is an end is not believed.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) && !o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
@@ -362,21 +371,30 @@ func (o *op) call() bool {
 		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
 		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // C's int
 	}
-	*o.told = 0
+	if o.told != nil {
+		*o.told = 0
+	}
 	o.ret = int32(call(o.fn, o.args...))
-	errno := syscall.Errno(*o.told)
 	if o.succeeded() {
 		if len(o.args) < 3 {
 			return false
 		}
 		o.at += int(o.ret)
+		if o.sealed++; o.sealed == 1 {
+			o.first = int(o.ret)
+		}
 		// Behind a full record there is likely another; behind a short one a
 		// further SSL_read would as a rule be a system call for nothing.
 		return o.at < o.until && (o.kind == opWrite || o.ret >= fullRecord)
 	}
 	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
-	switch {
+	if o.told == nil {
+		if o.told = o.lib().errno(); o.code == sslErrorWantRead {
+			return true // for that once more
+		}
+	}
+	switch errno := syscall.Errno(*o.told); {
 	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
 		o.unexplained = true // EAGAIN is no failure, and as an error it would pass for a timeout
 	case o.code == sslErrorSyscall:
@@ -408,7 +426,7 @@ func (o *op) beyond() bool {
 // ways, 1.1.1 in the third (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
-		o.code == sslErrorSyscall && o.errno == 0 && !o.unexplained && len(q) == 0
+		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 && !o.unexplained && len(q) == 0
 }
 
 // failure says why an SSL call has failed for good.
