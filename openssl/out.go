@@ -159,5 +159,20 @@ func (c *Conn) sendFailed(err error) {
 // silence lets nothing go out any more. The caller holds c.mu.
 func (c *Conn) silence() {
 	c.mute = true
+	c.whole = records(c.out.mem[:c.out.sent])
 	c.out.drop()
+}
+
+// records is the number of whole TLS records at the beginning of p (RFC 8446 section 5.1).
+func records(p []byte) (n int) {
+	const header = 5
+	for len(p) >= header {
+		size := header + int(p[3])<<8 + int(p[4])
+		if size > len(p) {
+			break
+		}
+		p = p[size:]
+		n++
+	}
+	return n
 }

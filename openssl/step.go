@@ -55,8 +55,11 @@ type op struct {
 	code   int32  // SSL_get_error, unless the call has succeeded
 	told   *int32 // C's errno on this thread
 	errno  syscall.Errno
-	until  int  // of buf, what this stay may do
-	wrote  int  // bytes that it has sealed, and what came beside them
+	until  int // of buf, what this stay may do
+	wrote  int // bytes that it has sealed, and what came beside them
+	// Of the records that a Write has sealed: how many, the data of each but the last, and how many are in front of them that have none.
+	sealed, first, besides int
+
 	closed bool // at the end of what can be read: the peer's close_notify is there
 	sound  bool // the library does not contradict itself about what is to be sent
 	// unexplained says that the system was to tell why the call has failed, and does not.
@@ -143,6 +146,9 @@ func (o *op) conclude(err error) {
 		c.writeErr = ErrWriteBroken
 		c.silence()
 	}
+	if o.at > o.n && c.mute { // the last piece has left in part
+		o.n = min(o.at, o.n+max(0, c.whole-o.besides)*o.first)
+	}
 }
 
 // method is what a Watcher is told.
@@ -172,8 +178,8 @@ func (o *op) barred() error {
 	switch {
 	case o.kind == opHandshake:
 		return c.readErr // and not for a failed send: the peer's reason may still be read
-	case o.kind == opShutdown && o.done && c.writeErr == ErrShut:
-		return nil
+	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // by this very one
+		return c.failed
 	}
 	return c.writeErr
 }
@@ -193,6 +199,9 @@ func (o *op) once(fd uintptr) (want direction) {
 		}
 	default:
 		c.sending = false
+		if err := o.barred(); err != nil {
+			return o.end(err)
+		}
 		if !c.push(fd) {
 			c.sending = true
 			return writable
@@ -324,7 +333,7 @@ func (o *op) step(t *thread) {
 	if o.kind == opWrite {
 		o.until = min(o.until, o.at+piece)
 	}
-	o.code, o.errno, o.unexplained, o.closed, o.sound = 0, 0, false, false, false
+	o.code, o.errno, o.unexplained, o.closed, o.sound, o.sealed = 0, 0, false, false, false, 0
 	if o.ret = -1; !o.c.attach(t) {
 		return
 	}
@@ -332,6 +341,7 @@ func (o *op) step(t *thread) {
 	for o.call() {
 	}
 	o.wrote, o.sound = o.c.detach(t, o.kind == opRead)
+	o.besides = records(o.c.out.mem) - o.sealed
 	// With opIgnoreEOF the end of the stream looks like close_notify, except that behind that nothing is read. A
 	// library to which nothing is an end is not believed.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) && !o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
@@ -367,6 +377,9 @@ func (o *op) call() bool {
 			return false
 		}
 		o.at += int(o.ret)
+		if o.sealed++; o.sealed == 1 {
+			o.first = int(o.ret)
+		}
 		// Behind a full record there is likely another; behind a short one a
 		// further SSL_read would as a rule be a system call for nothing.
 		return o.at < o.until && (o.kind == opWrite || o.ret >= fullRecord)
@@ -405,7 +418,7 @@ func (o *op) beyond() bool {
 // ways, 1.1.1 in the third (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
-		o.code == sslErrorSyscall && o.errno == 0 && !o.unexplained && len(q) == 0
+		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 && !o.unexplained && len(q) == 0
 }
 
 // failure says why an SSL call has failed for good.
@@ -427,7 +440,7 @@ func (c *Conn) failure(o *op, q queue) error {
 // fail ends both directions: no SSL call is made any more but SSL_free. What waits, ends with the same error. If a
 // send had failed before, what the peer says is the better reason. The caller holds c.mu.
 func (c *Conn) fail(err error) {
-	c.readErr = err
+	c.readErr, c.failed = err, err
 	var protocol *ProtocolError
 	if c.writeErr == nil || c.mute && c.writeErr != ErrWriteBroken && errors.As(err, &protocol) {
 		c.writeErr = err
