@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -174,4 +175,63 @@ func FuzzServe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		converse(t, port, newCounting(), data)
 	})
+}
+
+// FuzzAnswers sends good calls with ids of every kind, alone, in batches and as notifications: each id is
+// answered as often as it was sent, and nothing else is. Each two bytes are a call; see callOf.
+func FuzzAnswers(f *testing.F) {
+	f.Add([]byte{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6})
+	f.Add([]byte{0x40, 0, 0x41, 1, 0x42, 7, 0xc0, 3, 0x80, 2, 0x07, 4})
+	f.Add([]byte{0x47, 0, 0x47, 1, 0x07, 2, 0x47, 5, 0x41, 9, 0x41, 9})
+	port := fakeengine.Silent(f)
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		if len(ops) > 2*100 {
+			return
+		}
+		var sent bytes.Buffer
+		var batch []string
+		want := map[string]int{}
+		flush := func() {
+			if len(batch) > 0 {
+				fmt.Fprintf(&sent, "[%s]\n", strings.Join(batch, ","))
+			}
+			batch = nil
+		}
+		for ; len(ops) >= 2; ops = ops[2:] {
+			id, text, inBatch := callOf(ops[0], ops[1])
+			if id != "" {
+				want[id]++
+			}
+			if inBatch {
+				batch = append(batch, text)
+				continue
+			}
+			flush()
+			sent.WriteString(text + "\n")
+		}
+		flush()
+		got := map[string]int{}
+		for id, answers := range converse(t, port, newCounting(), sent.Bytes()) {
+			got[id] = len(answers)
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("%.2000s\nis answered %v, want %v", sent.Bytes(), got, want)
+		}
+	})
+}
+
+// callOf makes a call: the low bits of the first byte choose its id ("" for a notification), bit 6 puts it in a
+// batch, and the second byte chooses the method.
+func callOf(how, what byte) (id, text string, inBatch bool) {
+	ids := []string{`1`, `-1`, `"1"`, `""`, `null`, `123456789012345678901234567890`, `"\u00e9\"x"`}
+	methods := []string{
+		`"tls.Backend"`, `"tls.Read","params":[1,5]`, `"tls.Read","params":{"maxBytes":9,"handle":2}`, `"tls.Write","params":[1,"YQ=="]`,
+		`"tls.Write","params":[2]`, `"tls.Status","params":[1]`, `"tls.Handshake","params":[1,1]`, `"no such"`, `"tls.LastError"`,
+		`"tls.Close","params":[2]`, `"tls.Read","params":[9,1]`, `"tls.Shutdown","params":[1]`, `"tls.Read","params":{"handle":1,"handle":1,"maxBytes":1}`,
+	}
+	if n := int(how & 7); n < len(ids) {
+		id = ids[n]
+		text = `"id":` + id + `,`
+	}
+	return id, `{"jsonrpc":"2.0",` + text + `"method":` + methods[int(what)%len(methods)] + `}`, how&0x40 != 0
 }

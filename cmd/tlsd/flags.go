@@ -135,7 +135,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "max-pending", "N", "128",
 			"clients per server context that no Accept has taken", &number{&o.limits.Pending, 1, 1 << 16}},
 		{"", "max-message", "SIZE", "23MiB",
-			"one message, without the raw bytes behind it", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
+			"one message", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
 		{"", "max-nesting", "N", "64",
 			"arrays and objects inside of one another in a message", &number{&o.messages.Nesting, 4, 10000}},
 		{"", "max-buffered", "SIZE", "64MiB",

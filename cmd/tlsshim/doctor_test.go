@@ -23,7 +23,7 @@ func healthy() facts {
 		uid:     1000,
 		probes:  []probe{{path: "/run/tlsd.sock", file: fileFact{mode: os.ModeSocket | 0o666}}},
 		answers: true,
-		hello:   wire.Hello{Version: 1, Capabilities: []string{"raw"}, Server: wire.Server{Name: "tlsd", Version: "1.0", PID: 12}},
+		hello:   wire.Hello{Version: 1, Capabilities: []string{"data"}, Server: wire.Server{Name: "tlsd", Version: "1.0", PID: 12}},
 		peer:    client.Peer{PID: 11, UID: 0},
 		info: wire.Info{Backend: "openssl", Libssl: wire.Libssl{Path: "/usr/lib/libssl.so.3", Libcrypto: "/usr/lib/libcrypto.so.3", Version: "OpenSSL 3.0.19"},
 			Trust:       wire.Trust{Source: "compiled-in", File: "/etc/ssl/cert.pem", Dir: "/etc/ssl/certs", Certificates: 140},
@@ -91,7 +91,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"root's daemon", func(*facts) {}, finding{"daemon", ok, "tlsd 1.0; socket of process 11, run by root (user 0); session served by process 12", ""}},
 		{"my daemon", func(f *facts) { f.peer.UID = 1000 }, finding{"daemon", ok, "run by you (user 1000)", ""}},
 		{"says nothing of itself", func(f *facts) { f.infoErr = errors.New("broken") }, finding{"daemon", fail, "broken", "log of tlsd"}},
-		{"protocol", func(*facts) {}, finding{"protocol", ok, "version 1, capabilities raw", ""}},
+		{"protocol", func(*facts) {}, finding{"protocol", ok, "version 1, capabilities data", ""}},
 		{"stub", func(f *facts) {
 			f.info = wire.Info{Backend: "stub", Libssl: wire.Libssl{Error: "libssl.so.3: cannot open shared object file"}}
 		},

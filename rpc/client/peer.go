@@ -4,14 +4,12 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 )
 
-// Peer is the process that made the socket, as the kernel knows it (SO_PEERCRED, unix(7)).
-// That is the daemon, or the service manager that passed the socket to it; the
-// process that serves the session is named by tls.Hello.
+// Peer is the process that made the socket, as the kernel knows it. That is the daemon, or the service
+// manager that passed the socket to it; the process that serves the session is named by tls.Hello.
 type Peer struct {
-	PID      int
+	PID      int // 0 where the system does not tell
 	UID, GID uint32
 }
 
@@ -43,15 +41,9 @@ func peerOf(conn *net.UnixConn) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	var cred *syscall.Ucred
-	var cerr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, cerr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); err != nil {
-		return Peer{}, err
+	var peer Peer
+	if failed := raw.Control(func(fd uintptr) { peer, err = peerOfSocket(int(fd)) }); failed != nil {
+		return Peer{}, failed
 	}
-	if cerr != nil {
-		return Peer{}, fmt.Errorf("SO_PEERCRED: %w", cerr)
-	}
-	return Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid}, nil
+	return peer, err
 }

@@ -158,20 +158,16 @@ func play(t *testing.T, conn net.Conn, script func(*standIn)) {
 // pair makes two connected Unix stream sockets.
 func pair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	ours, f, err := socketpair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socketpair")
-		conns[i], err = net.FileConn(f)
-		f.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
+	defer f.Close()
+	theirs, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return conns[0], conns[1]
+	return ours, theirs
 }
 
 // pattern is data with everything in it that could upset a line-based protocol.

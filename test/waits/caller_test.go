@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/testcert"
@@ -50,7 +51,8 @@ func TestMain(m *testing.M) {
 // counting is an engine that counts what it has made and what is not freed.
 type counting struct {
 	session.Engine
-	open atomic.Int64
+	open  atomic.Int64
+	small atomic.Bool // a client's buffer for sending is as small as can be
 }
 
 func load(t *testing.T) *openssl.Library {
@@ -89,6 +91,9 @@ func (c countedContext) Free() {
 }
 
 func (c countedContext) Client(nc *net.TCPConn, host string) (session.EngineConn, error) {
+	if c.e.small.Load() {
+		nc.SetWriteBuffer(4 << 10)
+	}
 	return c.conn(c.EngineContext.Client(nc, host))
 }
 
@@ -324,6 +329,13 @@ func (c *caller) open(peer func(*net.TCPConn)) {
 // below. The connection stays until the test ends.
 func (c *caller) ready(then func(*net.TCPConn)) {
 	c.t.Helper()
+	c.openServer(then)
+	c.ok("tls.Handshake", "[1]")
+}
+
+// openServer is ready without the handshake on our side.
+func (c *caller) openServer(then func(*net.TCPConn)) {
+	c.t.Helper()
 	c.open(func(nc *net.TCPConn) {
 		nc.SetReadBuffer(4 << 10)
 		p := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{c.cert.TLS()}})
@@ -332,8 +344,48 @@ func (c *caller) ready(then func(*net.TCPConn)) {
 		}
 		<-c.t.Context().Done()
 	})
-	c.ok("tls.Handshake", "[1]")
 }
+
+// callWithChannel is call for a call that announces a data channel. It gives the other end, too.
+func (c *caller) callWithChannel(method, params string) (id string, ours net.Conn) {
+	c.t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "ours")
+	ours, err = net.FileConn(f)
+	f.Close()
+	if err == nil {
+		c.t.Cleanup(func() { ours.Close() })
+		c.id++
+		line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n", c.id, method, params)
+		_, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(fds[1]), nil)
+	}
+	unix.Close(fds[1])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return fmt.Sprint(c.id), ours
+}
+
+// full is ready with a data channel, on which there is more than the peer takes.
+func (c *caller) full() {
+	c.t.Helper()
+	c.eng.small.Store(true)
+	c.openServer(nil)
+	id, ours := c.callWithChannel("tls.Handshake", "[1,1]")
+	if a := c.answer(id); a.err != nil {
+		c.t.Fatal(a.err)
+	}
+	c.bound(1)
+	if _, err := ours.Write(make([]byte, tooMuch)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// tooMuch bytes fit into a data channel, but not into a piece that is sent and the buffers of the TCP connection.
+const tooMuch = 150 << 10
 
 // server makes a server context, which is handle 1, and gives a port that is free.
 func (c *caller) server() (port int) {

@@ -54,6 +54,8 @@ type wait struct {
 	cancel, close, flag, handle, caller string
 	// What closes handle 1, and how that ends; tls.Close and "ok" if empty.
 	closer, closed string
+	// drained says that the session's end waits, within the close timeout, for what is on a data channel.
+	drained bool
 	// timeout sets the timeout that byFlag is.
 	timeout func(*session.Timeouts)
 }
@@ -70,6 +72,7 @@ func closing(t *session.Timeouts)   { t.Close = moment }
 const (
 	noHandle = "no: the call makes the handle"
 	noBound  = "no: its time begins with its turn"
+	drains   = "no: it sends what is on the data channel first, which has a bound of its own"
 	closes   = "no: it closes the handle"
 	notOne   = "no: it waits for the calls of all handles, and none of its own"
 )
@@ -151,6 +154,27 @@ var waits = []wait{
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 	{method: "tls.Write", phase: "behind a Handshake", timeout: handshake,
 		begin:  func(c *caller) string { c.handshaking(""); return c.write(1, 1) },
+		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
+
+	{method: "tls.Handshake", phase: "the peer says nothing, with a data channel", timeout: handshake,
+		begin: func(c *caller) string {
+			c.open(func(nc *net.TCPConn) { io.Copy(io.Discard, nc) })
+			c.bound(1)
+			id, _ := c.callWithChannel("tls.Handshake", "[1,1]")
+			return id
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Flush", phase: "a full socket", timeout: writing, drained: true,
+		begin:  func(c *caller) string { c.full(); return c.call("tls.Flush", fmt.Sprintf("[1,%d]", tooMuch)) },
+		cancel: "cancelled", close: drains, flag: "timeout", handle: "timeout"},
+	{method: "tls.Shutdown", phase: "a full socket", timeout: writing, drained: true,
+		begin:  func(c *caller) string { c.full(); return c.call("tls.Shutdown", "[1]") },
+		cancel: "cancelled", close: drains, flag: "timeout", handle: "timeout"},
+	{method: "tls.Close", phase: "a full socket, with a data channel", timeout: writing, drained: true,
+		begin:  func(c *caller) string { c.full(); return c.call("tls.Close", "[1]") },
+		cancel: "cancelled", close: closes, flag: "timeout", handle: "timeout"},
+	{method: "tls.Status", phase: "behind a Handshake", timeout: handshake,
+		begin:  func(c *caller) string { c.handshaking(""); return c.call("tls.Status", "[1]") },
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
 	{method: "tls.Accept", phase: "nobody comes", timeout: accepting,
@@ -321,6 +345,9 @@ func TestEveryWaitCanBeEnded(t *testing.T) {
 // bounds are the timeouts of a session whose wait is to be ended by a way.
 func (w *wait) bounds(by way) session.Timeouts {
 	t := session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era, Write: era, Close: era}
+	if w.drained {
+		t.Close = moment
+	}
 	if by == byFlag {
 		w.timeout(&t)
 	}
