@@ -24,11 +24,17 @@
  *     tls_SetCaBundle then work again, with new handles and the same CA bundle.
  *     Nothing is ever sent a second time.
  *
- * Where the daemon is found: $TLSD_SOCKET, else $XDG_RUNTIME_DIR/tlsd.sock,
- * else /run/tlsd.sock. If none answers, a private tlsd is started from
- * $TLSD_EXE or $PATH, unless TLSD_AUTOSTART is 0; it leaves when idle. It logs
- * to the file $TLSD_LOG, if that is set. A daemon is talked to only if root or
- * the caller's own user runs it.
+ * Where the daemon is found: $TLSD_SOCKET, else the socket of /etc/tlsd/client.conf, else
+ * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock or /run/tlsd/tlsd.sock. If none answers, a private tlsd is
+ * started from $TLSD_EXE or $PATH; but not beside a system's tlsd, not where client.conf forbids it, and not
+ * if TLSD_AUTOSTART is 0. It leaves when idle. It logs to the file $TLSD_LOG, if that is set. A daemon is talked to only
+ * if root, the caller's own user, or one of client.conf's trusted-users runs it.
+ *
+ * A private tlsd is no child of the host: the host gets no SIGCHLD and no zombie of it, and waitpid(-1) does not find it. If
+ * the host is process 1 of its namespace or a subreaper (prctl(2)), one child without an exit signal stays as long as
+ * that tlsd: a copy of the host that only waits, with the memory that the host had at that moment. wait(2) shows it with __WALL
+ * or __WCLONE only. It stays as a zombie until the next tlsd is started, or the host ends. When process 1 of a
+ * namespace ends, the kernel ends tlsd, too: what tls_Close promises beyond the end of the process does not hold there.
  */
 #ifndef TLSPLUGIN_H
 #define TLSPLUGIN_H
