@@ -88,6 +88,27 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			f.probes = append([]probe{{"/run/user/1000/tlsd.sock", socket, syscall.ECONNREFUSED}}, f.probes...)
 		}, finding{"socket", warn, "nobody listens", "start tlsd again"}},
 
+		{"a second socket", func(f *facts) { f.unused = []string{"/run/tlsd/tlsd.sock"} }, finding{"socket", ok, "/run/tlsd/tlsd.sock: not used", ""}},
+		{"no client.conf", func(*facts) {}, finding{"client.conf", ok, "there is no /etc/tlsd/client.conf", ""}},
+		{"client.conf", func(f *facts) {
+			f.conf = client.Conf{There: true, Socket: "/run/x", TrustedUsers: []uint32{7, 8}}
+		}, finding{"client.conf", ok, "socket=/run/x, autostart=(not said), trusted-users=7 8", ""}},
+		{"client.conf with an unknown user", func(f *facts) { f.conf = client.Conf{There: true, UnknownUsers: []string{"x"}} },
+			finding{"client.conf", warn, "unknown users: x", "numbers"}},
+		{"a bad client.conf", func(f *facts) { f.confErr = errors.New("line 3: what?") }, finding{"client.conf", fail, "line 3: what?", "administrator"}},
+		{"the system's daemon is down", func(f *facts) {
+			unreached("/run/x", socket, syscall.ECONNREFUSED)(f)
+			f.conf = client.Conf{There: true, Socket: "/run/x"}
+		}, finding{"autostart", warn, "starts no private one, because /etc/tlsd/client.conf names the system's socket", "start the system's tlsd"}},
+		{"the system's daemon is down, and autostart forbidden", func(f *facts) {
+			unreached("/run/x", socket, syscall.ECONNREFUSED)(f)
+			f.conf = client.Conf{There: true, Autostart: "no"}
+		}, finding{"autostart", warn, "has autostart = no", "start the system's tlsd"}},
+		{"the system's socket is there", func(f *facts) {
+			unreached("/run/tlsd.sock", socket, syscall.ECONNREFUSED)(f)
+			f.systems = []string{"/run/tlsd.sock"}
+		}, finding{"autostart", warn, "/run/tlsd.sock is there", "start the system's tlsd"}},
+
 		{"root's daemon", func(*facts) {}, finding{"daemon", ok, "tlsd 1.0; socket of process 11, run by root (user 0); session served by process 12", ""}},
 		{"my daemon", func(f *facts) { f.peer.UID = 1000 }, finding{"daemon", ok, "run by you (user 1000)", ""}},
 		{"says nothing of itself", func(f *facts) { f.infoErr = errors.New("broken") }, finding{"daemon", fail, "broken", "log of tlsd"}},
@@ -135,6 +156,10 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/run/user/0", fileFact{mode: os.ModeDir}
 		},
 			finding{"environment", warn, "belongs to user 0, not to you (user 1000)", "sudo"}},
+		{"XDG_RUNTIME_DIR that others can write to", func(f *facts) {
+			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/run/user/1000", fileFact{mode: os.ModeDir | 0o777, uid: 1000}
+		},
+			finding{"environment", warn, "not used: its mode is 0777", "chmod go-w"}},
 		{"XDG_RUNTIME_DIR missing", func(f *facts) {
 			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/x", stat("/nonexistent")
 		}, finding{"environment", warn, "no such file", "unset it"}},

@@ -18,8 +18,12 @@ import (
 type facts struct {
 	env     map[string]string // of watched, those that are set
 	uid     int               // effective
-	probes  []probe           // up to the first socket that answers
-	answers bool              // the last probe has no error
+	conf    client.Conf
+	confErr error    // why it cannot be used; then there are no probes, unless --socket names one
+	probes  []probe  // up to the first socket that answers
+	unused  []string // sockets that are there and come after that
+	systems []string // sockets of the system's tlsd that are there
+	answers bool     // the last probe has no error
 
 	hello   wire.Hello
 	peer    client.Peer
@@ -85,8 +89,24 @@ func (c *command) examine(ctx context.Context) facts {
 	f.tlsd = found(f.env["TLSD_EXE"], own, c.getenv("PATH"), "tlsd", "tlsd")
 	f.plugin = found("", own, c.getenv("PATH"), "TlsPlugin.so", "../lib/tlsd/TlsPlugin.so")
 
-	for _, path := range c.sockets() {
+	f.conf, f.confErr = client.ReadConf()
+	for _, path := range client.SystemSockets {
+		if _, err := os.Lstat(path); err == nil {
+			f.systems = append(f.systems, path)
+		}
+	}
+	paths, err := c.sockets()
+	if err != nil {
+		return f
+	}
+	for _, path := range paths {
 		p := probe{path: path, file: stat(path)}
+		if f.answers {
+			if p.file.err == nil {
+				f.unused = append(f.unused, path)
+			}
+			continue
+		}
 		var session *client.Client
 		session, p.err = c.dial(ctx, path)
 		f.probes = append(f.probes, p)
@@ -94,7 +114,6 @@ func (c *command) examine(ctx context.Context) facts {
 			f.answers = true
 			c.ask(ctx, session, &f)
 			session.Close()
-			break
 		}
 	}
 	return f
