@@ -28,6 +28,7 @@ func healthy() facts {
 		info: wire.Info{Backend: "openssl", Libssl: wire.Libssl{Path: "/usr/lib/libssl.so.3", Libcrypto: "/usr/lib/libcrypto.so.3", Version: "OpenSSL 3.0.19"},
 			Trust:       wire.Trust{Source: "compiled-in", File: "/etc/ssl/cert.pem", Dir: "/etc/ssl/certs", Certificates: 140},
 			Confinement: map[string]string{"landlock": "on", "seccomp": "on"}},
+		tried:  rehearsal{step: "asking", version: "TLSv1.3"},
 		trips:  []time.Duration{200 * time.Microsecond, 9 * time.Second, 100 * time.Microsecond},
 		tlsd:   []string{"/usr/bin/tlsd"},
 		plugin: []string{"/usr/lib/tlsd/TlsPlugin.so"},
@@ -135,6 +136,23 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"slow", func(f *facts) { f.trips = []time.Duration{time.Second} }, finding{"round trip", warn, "1s", "busy"}},
 		{"lost on the way", func(f *facts) { f.tripErr = errors.New("lost") }, finding{"round trip", fail, "lost", "log of tlsd"}},
 
+		{"a conversation", func(*facts) {}, finding{"conversation", ok, "with TLSv1.3, the certificate verified", ""}},
+		{"one that is forbidden", func(f *facts) {
+			f.tried = rehearsal{step: "listening", err: &client.Error{Kind: client.KindDenied, Message: "not allowed (listen)"}}
+		}, finding{"conversation", ok, "not tried: listening: not allowed (listen)", ""}},
+		{"a library without ciphers", func(f *facts) {
+			f.tried = rehearsal{step: "making a server's context", err: &client.Error{Kind: client.KindFile, Message: "SSL_CTX_new: no ciphers"}}
+		}, finding{"conversation", fail, "making a server's context: SSL_CTX_new: no ciphers", "openssl.cnf"}},
+		{"a daemon that sees other files", func(f *facts) {
+			f.tried = rehearsal{step: "reading", err: &client.Error{Kind: client.KindFile, Message: "/tmp/x: no such file", Data: wire.ErrorData{Errno: "ENOENT"}}}
+		}, finding{"conversation", fail, "reading: /tmp/x: no such file", "PrivateTmp="}},
+		{"a conversation that hangs", func(f *facts) {
+			f.tried = rehearsal{step: "a handshake as a client", err: context.DeadlineExceeded}
+		}, finding{"conversation", fail, "a handshake as a client: context deadline exceeded", "log of tlsd"}},
+		{"names", func(*facts) {}, finding{"names", ok, "/etc/hosts and by DNS", ""}},
+		{"modules that are not asked", func(f *facts) { f.modules = []string{"mdns4_minimal", "myhostname"} },
+			finding{"names", warn, "does not ask mdns4_minimal, myhostname", "/etc/hosts"}},
+
 		{"TLSD_SOCKET", func(f *facts) { f.env["TLSD_SOCKET"] = "/x" }, finding{"environment", ok, "TLSD_SOCKET=/x: the only socket", ""}},
 		{"relative TLSD_SOCKET", func(f *facts) { f.env["TLSD_SOCKET"] = "x" }, finding{"environment", warn, "working directory", "absolute"}},
 		{"TLSD_SOCKET not set", func(*facts) {}, finding{"environment", ok, "TLSD_SOCKET is not set", ""}},
@@ -229,5 +247,19 @@ func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	}
 	if got := found("", dir+"/bin/tlsshim", "", "d", "d"); got != nil {
 		t.Errorf("got %q: a directory is no program", got)
+	}
+}
+
+func TestModulesThatTLSDDoesNotAsk(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"":                                      nil,
+		"passwd: files sss\nhosts: files dns\n": nil,
+		"hosts:files mdns4_minimal [NOTFOUND=return] dns myhostname # x y\n":                  {"mdns4_minimal", "myhostname"},
+		"  hosts:\tresolve [ !UNAVAIL = return ] files[SUCCESS=continue]wins dns\n# hosts: x": {"resolve", "wins"},
+	} {
+		if got := foreignModules(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,7 +32,9 @@ type facts struct {
 	infoErr error
 	trips   []time.Duration // round trips of tls.Backend
 	tripErr error
+	tried   rehearsal
 
+	modules    []string // that look up hosts on this machine, and that tlsd does not ask
 	runtimeDir fileFact // XDG_RUNTIME_DIR
 	exeErr     error    // why TLSD_EXE cannot be started, if it is set
 	tlsd       []string // where one was found
@@ -89,6 +92,9 @@ func (c *command) examine(ctx context.Context) facts {
 	f.tlsd = found(f.env["TLSD_EXE"], own, c.getenv("PATH"), "tlsd", "tlsd")
 	f.plugin = found("", own, c.getenv("PATH"), "TlsPlugin.so", "../lib/tlsd/TlsPlugin.so")
 
+	if text, err := os.ReadFile("/etc/nsswitch.conf"); err == nil {
+		f.modules = foreignModules(string(text))
+	}
 	f.conf, f.confErr = client.ReadConf()
 	for _, path := range client.SystemSockets {
 		if _, err := os.Lstat(path); err == nil {
@@ -126,8 +132,8 @@ func (c *command) dial(ctx context.Context, path string) (*client.Client, error)
 }
 
 // ask puts the questions to the daemon.
-func (c *command) ask(ctx context.Context, session *client.Client, f *facts) {
-	ctx, cancel := c.bounded(ctx)
+func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
+	ctx, cancel := c.bounded(outer)
 	defer cancel()
 	f.peer = session.Peer()
 	f.hello, f.infoErr = session.Hello(ctx)
@@ -141,6 +147,38 @@ func (c *command) ask(ctx context.Context, session *client.Client, f *facts) {
 		}
 		f.trips = append(f.trips, time.Since(begun))
 	}
+	if f.infoErr == nil && f.info.Backend == "openssl" {
+		ctx, cancel := c.bounded(outer)
+		defer cancel()
+		f.tried = rehearse(ctx, session)
+	}
+}
+
+// foreignModules gives the modules of the line "hosts:" of an nsswitch.conf(5) that Go's resolver, which tlsd has, does not ask.
+func foreignModules(text string) []string {
+	var found []string
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		modules, ok := strings.CutPrefix(strings.TrimSpace(line), "hosts:")
+		if !ok {
+			continue
+		}
+		action := false // [NOTFOUND=return], which may have blanks
+		for _, word := range strings.Fields(strings.NewReplacer("[", " [ ", "]", " ] ").Replace(modules)) {
+			switch word {
+			case "[":
+				action = true
+			case "]":
+				action = false
+			case "files", "dns":
+			default:
+				if !action {
+					found = append(found, word)
+				}
+			}
+		}
+	}
+	return found
 }
 
 // found looks for a file: the one named, if any; beside this program, and in a

@@ -145,6 +145,8 @@ func daemon(f facts, add adder) {
 	confinement(f.info, add)
 	policy(f.info, add)
 	trip(f, add)
+	conversation(f.tried, add)
+	names(f.modules, add)
 }
 
 func library(i wire.Info, add adder) {
@@ -231,6 +233,34 @@ func trip(f facts, add adder) {
 		return
 	}
 	add("round trip", ok, "", "tls.Backend takes %v (median of %d)", median, len(sorted))
+}
+
+// conversation judges what a script would do.
+func conversation(r rehearsal, add adder) {
+	switch {
+	case r.step == "": // the library is missing, which is said
+	case r.err == nil:
+		add("conversation", ok, "", "a server and a client of one script have done a handshake on 127.0.0.1, with %s, the certificate verified", r.version)
+	case isKind(r.err, client.KindDenied):
+		add("conversation", ok, "", "not tried: %s: %v", r.step, r.err)
+	case isKind(r.err, client.KindFile) && errnoOf(r.err) != "":
+		add("conversation", fail, "look whether tlsd sees the same files as you, above all in "+os.TempDir()+" (PrivateTmp=, ProtectHome= in its unit, a container)",
+			"%s: %v", r.step, r.err)
+	case isKind(r.err, client.KindFile), isKind(r.err, client.KindHandshake), isKind(r.err, client.KindInternal): // the files are good
+		add("conversation", fail, "look into OpenSSL's configuration (openssl.cnf of tlsd's OpenSSL): it may leave no cipher or provider", "%s: %v", r.step, r.err)
+	default:
+		add("conversation", fail, "see the log of tlsd", "%s: %v", r.step, r.err)
+	}
+}
+
+// names says how hosts are looked up.
+func names(modules []string, add adder) {
+	if len(modules) == 0 {
+		add("names", ok, "", "tlsd looks them up in /etc/hosts and by DNS, as this machine does")
+		return
+	}
+	add("names", warn, "for names that only these know, such as *.local of mdns, give addresses, or put them into /etc/hosts or the DNS",
+		"tlsd looks them up in /etc/hosts and by DNS; it does not ask %s, as /etc/nsswitch.conf has other programs do", strings.Join(modules, ", "))
 }
 
 // environment judges the caller's variables. The daemon has its own.
