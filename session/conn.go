@@ -154,9 +154,10 @@ func (s *Session) NewClient(host string, port int) *Call {
 	}
 	var c *connection
 	store := s.trust.hold()
+	to, bad := policy.ParseHost(host)
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
 		defer store.release()
-		t, err := s.connect(ctx, store, host, port)
+		t, err := s.connect(ctx, store, to, bad, port)
 		if err != nil {
 			c.unmade()
 			return nil, err
@@ -166,7 +167,7 @@ func (s *Session) NewClient(host string, port int) *Call {
 	})
 	call.after = []<-chan struct{}{store.settled}
 	c = s.newConnection(h, call, false)
-	c.peer = net.JoinHostPort(host, strconv.Itoa(port))
+	c.peer = net.JoinHostPort(to.String(), strconv.Itoa(port))
 	call.abandoned = func() {
 		c.unmade()
 		store.release()
@@ -174,13 +175,13 @@ func (s *Session) NewClient(host string, port int) *Call {
 	return call
 }
 
-func (s *Session) connect(ctx context.Context, store *trust, host string, port int) (EngineConn, error) {
+// connect connects to a host, or says why it is none.
+func (s *Session) connect(ctx context.Context, store *trust, to policy.Host, bad error, port int) (EngineConn, error) {
 	if err := s.available(); err != nil {
 		return nil, err
 	}
-	to, err := policy.ParseHost(host)
-	if err != nil {
-		return nil, fail(kind.Params, "%v", err)
+	if bad != nil {
+		return nil, fail(kind.Params, "%v", bad)
 	}
 	addr := net.JoinHostPort(to.String(), strconv.Itoa(port))
 	ctx, stop := bounded(ctx, s.Timeouts.Connect, "no connection")

@@ -420,6 +420,11 @@ func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 		h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"), "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log}})
 		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "TLSD_LOG: "+log+": it must be a regular file, and no link")
 	}
+	if os.Geteuid() == 0 { // and one that must not be written to
+		h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=54325", "--clear-groups"},
+			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=/nonexistent/s", "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "TLSD_LOG: "+at("file")+": Permission denied")
+	}
 	h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"), "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
@@ -431,6 +436,7 @@ func TestTooLowHardLimitsAreSaid(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
 	for limit, want := range map[string]string{
+		"--nofile=10":  "a hard limit of 10 for open files",
 		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn), and a tlsd for others needs 256",
 		"--cpu=60":     "a hard limit of 60 for the seconds of CPU time (ulimit -Ht)",
 	} {

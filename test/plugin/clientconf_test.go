@@ -22,7 +22,7 @@ type machine struct {
 	env   []string
 }
 
-// plain's host on the machine.
+// start starts a host on the machine.
 func (m machine) start(t *testing.T) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -38,7 +38,7 @@ func (m machine) start(t *testing.T) *host {
 		}
 	}
 	script := `set -e; mount --make-rprivate /; mount -t tmpfs none /run; ` + m.setup + "\n" + `mount --bind "$etc" /etc; exec "$@"`
-	return startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "unshare"), "--mount", needTool(t, "sh"), "-c", script, "sh"},
+	return startHostWith(t, hostOptions{flavour: asan, wrapper: []string{needTool(t, "unshare"), "--mount", needTool(t, "sh"), "-c", script, "sh"},
 		env: append([]string{"etc=" + etc, "TLSD_AUTOSTART=", "TLSD_EXE=" + tlsdThat(t, "serves")}, m.env...)})
 }
 
