@@ -53,8 +53,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 	)
 	literal, isAddr := host.Addr()
 	may := func(a netip.AddrPort) bool {
-		if isAddr {
-			return a == netip.AddrPortFrom(literal, uint16(port)) // and no other, however the net package reads the target
+		if isAddr { // a zone may be given by its number, and comes back as a name
+			return a.Port() == uint16(port) && a.Addr().WithZone("") == literal.WithZone("") // and no other, however the net package reads the target
 		}
 		return answer == policy.Yes || s.Policy.MayConnectTo(a)
 	}
