@@ -160,8 +160,9 @@ func (s *Session) NewClient(host string, port int) *Call {
 	}
 	var c *connection
 	store := s.trust.hold()
+	to, bad := policy.ParseHost(host)
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
-		nc, to, err := s.connect(ctx, host, port)
+		nc, err := s.connect(ctx, to, bad, port)
 		if err == nil {
 			if err = store.prepare(); err != nil {
 				nc.Close()
@@ -178,7 +179,7 @@ func (s *Session) NewClient(host string, port int) *Call {
 	})
 	call.after = []<-chan struct{}{store.settled}
 	c = s.newConnection(h, call, false)
-	c.peer = net.JoinHostPort(host, strconv.Itoa(port))
+	c.peer = net.JoinHostPort(to.String(), strconv.Itoa(port))
 	call.abandoned = func() {
 		c.unmade()
 		store.release()
@@ -186,13 +187,13 @@ func (s *Session) NewClient(host string, port int) *Call {
 	return call
 }
 
-func (s *Session) connect(ctx context.Context, host string, port int) (*net.TCPConn, policy.Host, error) {
+// connect connects to a host, or says why it is none.
+func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port int) (*net.TCPConn, error) {
 	if err := s.available(); err != nil {
-		return nil, policy.Host{}, err
+		return nil, err
 	}
-	to, err := policy.ParseHost(host)
-	if err != nil {
-		return nil, to, fail(kind.Params, "%v", err)
+	if bad != nil {
+		return nil, fail(kind.Params, "%v", bad)
 	}
 	ctx, stop := bounded(ctx, s.Timeouts.Connect, "no connection")
 	defer stop()
@@ -202,9 +203,9 @@ func (s *Session) connect(ctx context.Context, host string, port int) (*net.TCPC
 		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
 			e.Why = fmt.Sprintf("connect to %s: %s", net.JoinHostPort(to.String(), strconv.Itoa(port)), e.Why)
 		}
-		return nil, to, e
+		return nil, e
 	}
-	return nc.(*net.TCPConn), to, nil
+	return nc.(*net.TCPConn), nil
 }
 
 // onConnection makes a call on a connection handle that runs after the calls of

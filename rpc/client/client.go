@@ -36,6 +36,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -75,11 +76,16 @@ type answer struct {
 //
 // Errors of connect(2) satisfy errors.Is with the system's: fs.ErrNotExist,
 // fs.ErrPermission, syscall.ECONNREFUSED (nobody listens). A socket of a user who is neither
-// root nor the caller is a *[StrangerError]. A daemon that does not admit this user
+// root nor the caller, nor trusted by ConfPath, is a *[StrangerError]. A daemon that does not admit this user
 // answers with an *[Error] of kind "denied". A daemon of another time is [ErrVersion].
 func Dial(ctx context.Context, path string) (*Client, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d", path, len(path), maxSocketPath)
+	}
+	if dir := privateDir(); filepath.Dir(path) == dir {
+		if err := checkPrivateDir(dir); err != nil {
+			return nil, err
+		}
 	}
 	bounded, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -90,7 +96,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	}
 	peer, err := peerOf(conn.(*net.UnixConn))
 	if err == nil {
-		err = peer.trust(path, os.Geteuid())
+		err = peer.trust(path, os.Geteuid(), ReadConf)
 	}
 	if err != nil {
 		conn.Close()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,7 +18,7 @@ type Peer struct {
 func (c *Client) Peer() Peer { return c.peer }
 
 // StrangerError says that the socket is that of a user who is neither root nor the
-// one that this process runs as. Nothing was sent: paths, data and what comes
+// one that this process runs as, nor one of the trusted-users of ConfPath. Nothing was sent: paths, data and what comes
 // back would be in the hands of that user.
 type StrangerError struct {
 	Path string
@@ -25,15 +26,23 @@ type StrangerError struct {
 }
 
 func (e *StrangerError) Error() string {
-	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root nor %d", e.Path, e.Peer.UID, os.Geteuid())
+	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root nor %d, nor one of trusted-users in %s", e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
-// trust fails for a socket of somebody who must not be talked to.
-func (p Peer) trust(path string, euid int) error {
+// trust fails for a socket of somebody who must not be talked to. read is ReadConf, but in tests.
+func (p Peer) trust(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil
 	}
-	return &StrangerError{path, p}
+	conf, err := read()
+	if err == nil && conf.trusts(p.UID) {
+		return nil
+	}
+	stranger := &StrangerError{path, p}
+	if err != nil {
+		return errors.Join(stranger, err)
+	}
+	return stranger
 }
 
 func peerOf(conn *net.UnixConn) (Peer, error) {

@@ -28,10 +28,20 @@
  *     tls_NewClient, tls_NewServerContext and tls_SetCaBundle work again at once, with new
  *     handles and the same CA bundle. Nothing is ever sent twice.
  *
- * Where the daemon is found: $TLSD_SOCKET, else $XDG_RUNTIME_DIR/tlsd.sock, else
- * /run/tlsd.sock. If none answers, a private tlsd is started from $TLSD_EXE or $PATH, unless
- * TLSD_AUTOSTART is 0; it leaves when idle. It logs to the file $TLSD_LOG, if that is set. The
- * library talks to a daemon only if root or the caller's own user runs it.
+ * Where the daemon is found: $TLSD_SOCKET, else the socket of /etc/tlsd/client.conf, else
+ * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock or /run/tlsd/tlsd.sock. If none answers, a private
+ * tlsd is started from $TLSD_EXE or $PATH. That is not done beside a system's tlsd, where
+ * client.conf forbids it, or if TLSD_AUTOSTART is 0. It leaves when idle. It logs to the file
+ * $TLSD_LOG, if that is set. The library talks to a daemon only if root, the caller's own user,
+ * or one of client.conf's trusted-users runs it.
+ *
+ * A private tlsd is no child of the host. The host gets no SIGCHLD and no zombie of it, and
+ * waitpid(-1) does not find it. If the host is process 1 of its namespace or a subreaper
+ * (prctl(2)), one child without an exit signal stays as long as that tlsd: a copy of the host that
+ * only waits, with the memory that the host had at that moment. wait(2) shows it with __WALL or
+ * __WCLONE only. It stays as a zombie until the next tlsd is started, or the host ends. When
+ * process 1 of a namespace ends, the kernel ends tlsd, too. Then nothing is sent after the end of
+ * the process, whatever tls_Close promises.
  */
 #ifndef TLSPLUGIN_H
 #define TLSPLUGIN_H

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -441,6 +442,11 @@ int main(int argc, char **argv)
 		} else if (IS("count-sigchld")) {
 			signal(SIGCHLD, on_sigchld);
 			reply(c->field[0], 0, "");
+		} else if (IS("subreaper")) { /* orphans below it become its children */
+			reply(c->field[0], prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "");
+		} else if (IS("wait-any")) { /* as a host would that reaps whatever it finds */
+			pid_t found = waitpid(-1, NULL, WNOHANG);
+			reply(c->field[0], found < 0 && errno == ECHILD ? 0 : found > 0 ? found : 1, "");
 		} else if (IS("ignore")) { /* a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
