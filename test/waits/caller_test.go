@@ -325,6 +325,15 @@ func (c *caller) open(peer func(*net.TCPConn)) {
 	c.ok("tls.SetInsecureSkipVerify", "[1,1]")
 }
 
+// silent is open with a peer that neither reads nor writes.
+func (c *caller) silent() {
+	c.t.Helper()
+	c.open(func(nc *net.TCPConn) {
+		nc.SetReadBuffer(4 << 10)
+		<-c.t.Context().Done()
+	})
+}
+
 // ready is open with a peer that has done its handshake, and does then what it wants with the connection
 // below. The connection stays until the test ends.
 func (c *caller) ready(then func(*net.TCPConn)) {

@@ -206,6 +206,23 @@ var waits = []wait{
 		},
 		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
 
+	{method: "tls.ReadPlain", phase: "the peer says nothing", timeout: reading,
+		begin:  func(c *caller) string { c.silent(); c.bound(1); return c.call("tls.ReadPlain", "[1,100]") },
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.WritePlain", phase: "a full socket", timeout: writing,
+		begin: func(c *caller) string {
+			c.silent()
+			c.bound(1)
+			return c.call("tls.WritePlain", `[1,"`+base64.StdEncoding.EncodeToString(make([]byte, much))+`"]`)
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Listen", phase: "name look-up", timeout: connect,
+		begin: func(c *caller) string {
+			c.server()
+			return c.call("tls.Listen", `[1,"`+slowName()+`",443]`)
+		},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: noBound},
+
 	// What keeps this one is behind its answer.
 	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
 		begin: func(c *caller) string {
@@ -243,6 +260,7 @@ var waits = []wait{
 	behindAHandshake("tls.Version", "[1]"),
 	behindAHandshake("tls.SetInsecureSkipVerify", "[1,1]"),
 	behindAHandshake("tls.SetTimeout", "[1,5000]"),
+	behindAHandshake("tls.SetOption", `[1,"alpn","h2"]`),
 	behindAHandshake("tls.Handshake", "[1]"),
 }
 
@@ -255,7 +273,7 @@ func behindAHandshake(method, params string) wait {
 
 // The methods that never wait for anything but the calls before them to be begun, or for a file.
 var instant = []string{
-	"tls.NewServerContext", "tls.SetCaBundle", "tls.Backend", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+	"tls.NewServerContext", "tls.SetCaBundle", "tls.SetCertificate", "tls.Backend", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
 }
 
 // blackHole begins a NewClient whose connect gets no answer. It is handle 1.
