@@ -105,6 +105,10 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			unreached("/run/x", socket, syscall.ECONNREFUSED)(f)
 			f.conf = client.Conf{There: true, Autostart: "no"}
 		}, finding{"autostart", warn, "has autostart = no", "start the system's tlsd"}},
+		{"the system's socket is named", func(f *facts) {
+			unreached("/run/tlsd.sock", socket, syscall.ENOENT)(f)
+			f.env["TLSD_SOCKET"] = "/run/tlsd.sock"
+		}, finding{"autostart", warn, "TLSD_SOCKET names the system's socket", "start the system's tlsd"}},
 		{"the system's socket is there", func(f *facts) {
 			unreached("/run/tlsd.sock", socket, syscall.ECONNREFUSED)(f)
 			f.systems = []string{"/run/tlsd.sock"}

@@ -93,6 +93,8 @@ func noAutostart(f facts) string {
 	case f.conf.Autostart == "yes":
 	case f.conf.Socket != "":
 		return client.ConfPath + " names the system's socket"
+	case slices.Contains(client.SystemSockets, f.env["TLSD_SOCKET"]):
+		return "TLSD_SOCKET names the system's socket"
 	case f.env["TLSD_SOCKET"] == "" && len(f.systems) > 0:
 		return "the system has one: " + f.systems[0] + " is there"
 	}

@@ -51,9 +51,11 @@ func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
 		want []string // in the error
 	}{
 		"its socket is there": {machine{"", "touch /run/tlsd.sock", []string{xdg}},
-			[]string{dir + "/tlsd.sock: No such file or directory; /run/tlsd.sock: Connection refused", "none was started beside the system's tlsd, which is down", "/run/tlsd.sock is there"}},
+			[]string{dir + "/tlsd.sock: No such file or directory; /run/tlsd.sock: Connection refused", "none was started beside the system's tlsd, which is down", "its socket is /run/tlsd.sock"}},
+		"its socket is named": {machine{"", "", []string{"TLSD_SOCKET=/run/tlsd.sock"}},
+			[]string{"no tlsd: /run/tlsd.sock: No such file or directory; none was started beside the system's tlsd", "its socket is /run/tlsd.sock"}},
 		"its socket is in its folder": {machine{"", "mkdir /run/tlsd; touch /run/tlsd/tlsd.sock", []string{xdg}},
-			[]string{"/run/tlsd/tlsd.sock: Connection refused; none was started beside the system's tlsd", "/run/tlsd/tlsd.sock is there"}},
+			[]string{"/run/tlsd/tlsd.sock: Connection refused; none was started beside the system's tlsd", "its socket is /run/tlsd/tlsd.sock"}},
 		"client.conf names a socket": {machine{"# ours\n\nsocket = /run/x/tlsd.sock\n", "", []string{xdg}},
 			[]string{"no tlsd: /run/x/tlsd.sock: No such file or directory; none was started, because /etc/tlsd/client.conf names the system's socket /run/x/tlsd.sock; the system's tlsd is down"}},
 		"client.conf names a socket, and the environment, too": {machine{"socket = /run/x", "", []string{"TLSD_SOCKET=" + dir + "/s"}},
