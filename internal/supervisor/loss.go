@@ -133,7 +133,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	last.operation = inside
 	for _, sess := range last.lost {
 		if counts {
-			s.died(sess.peer.UID) // before its caller knows, who may be quick to come again
+			s.died(sess.peer.account()) // before its caller knows, who may be quick to come again
 		}
 		operation, mid := inside, true
 		if place, err := w.page.Session(sess.place); err == nil {

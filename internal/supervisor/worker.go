@@ -38,12 +38,13 @@ type worker struct {
 	page    *vitals.Page // watch takes it away, after gone
 	started time.Time
 
-	engaged chan struct{} // closed when it knows whom it serves
-	ready   chan struct{} // closed when report is there
-	report  handoff.Ready // of a worker that is ready
-	gone    chan struct{} // closed when the process has been waited for
-	cause   string        // of its end, of a worker that is gone: "died of SIGSEGV"
-	end     end           // of a worker that is gone
+	engaged     chan struct{} // closed when it knows whom it serves
+	ready       chan struct{} // closed when report is there
+	libraryFile os.FileInfo   // of a worker that is ready, the library that it has loaded; nil: not known
+	report      handoff.Ready // of a worker that is ready
+	gone        chan struct{} // closed when the process has been waited for
+	cause       string        // of its end, of a worker that is gone: "died of SIGSEGV"
+	end         end           // of a worker that is gone
 
 	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: it was not
 
@@ -55,6 +56,7 @@ type worker struct {
 	ponged   uint64              // the number of the last ping that it has answered
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
+	outgoing bool                // it gets no more sessions, and goes with its last
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
 }
 
@@ -248,6 +250,9 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			}
 			onReady()
 			w.report = msg.Ready.Clean()
+			if w.report.Path != "" {
+				w.libraryFile, _ = os.Stat(w.report.Path) // without it the worker does not become outdated
+			}
 			close(w.ready)
 			w.turn()
 			s.introduce(w)

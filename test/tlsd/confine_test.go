@@ -355,6 +355,17 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 	}
 }
 
+func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(shortDir(t), "s"), "--confine", "require")
+	cmd.Env = []string{lackEnv + "=1"}
+	out, _ := cmd.CombinedOutput()
+	const want = "workers are confined in part only, and --confine=require wants all: without landlock (the kernel has no Landlock: function not implemented), seccomp ("
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), want) {
+		t.Errorf("status %d: %s", code, out)
+	}
+}
+
 // A service manager's filter is not taken for an old kernel, and what it kills is explained.
 func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 	t.Parallel()
