@@ -17,6 +17,9 @@ import (
 //   - A thread is in the library and does not come back. Other threads can still answer pings, so
 //     this is seen in the page of vitals.
 //
+// A worker that rests, with no call in flight and no thread in the library, is pinged once within the bound: hundreds of them would
+// keep the machine busy otherwise. One that was stopped while it rested is ended within twice the bound.
+//
 // A worker that is not ready in time hangs, too. It all counts looks, not time, so that a machine that was asleep, or a supervisor that
 // was stopped, does not cost a session.
 const looks = 4
@@ -58,6 +61,7 @@ func (s *Supervisor) guard(w *worker, stop <-chan struct{}) {
 	tick := time.NewTicker(s.Watchdog / looks)
 	defer tick.Stop()
 	var pinged, missed uint64
+	rests := 0 // looks in a row at which it has rested, since the last ping
 	type stay struct {
 		turn  uint32
 		times int
@@ -69,7 +73,7 @@ func (s *Supervisor) guard(w *worker, stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
-		s.oom.look()
+		s.oom.glance()
 		s.mu.Lock()
 		busy, ponged := len(w.sessions) > 0 && !w.ending, w.ponged
 		s.mu.Unlock()
@@ -78,8 +82,14 @@ func (s *Supervisor) guard(w *worker, stop <-chan struct{}) {
 			clear(stays)
 			continue
 		}
-		if ponged >= pinged {
+		inside := w.page.Inside()
+		if len(inside) > 0 || s.inFlight(w) {
+			rests = looks
+		}
+		if rests++; ponged >= pinged && rests < looks {
 			missed = 0
+		} else if ponged >= pinged {
+			missed, rests = 0, 0
 			pinged++
 			if err := w.channel.Send(handoff.ToWorker{Ping: pinged}, nil); err != nil {
 				return // its end is near, and seen by others
@@ -88,7 +98,6 @@ func (s *Supervisor) guard(w *worker, stop <-chan struct{}) {
 			s.putDown(w, stop, fmt.Sprintf("was killed because it did not answer for %v", s.Watchdog))
 			return
 		}
-		inside := w.page.Inside()
 		for thread := range stays {
 			if _, ok := inside[thread]; !ok {
 				delete(stays, thread)
@@ -105,6 +114,20 @@ func (s *Supervisor) guard(w *worker, stop <-chan struct{}) {
 			}
 		}
 	}
+}
+
+// inFlight says whether a call of a session of the worker is in flight.
+func (s *Supervisor) inFlight(w *worker) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sess := range w.sessions {
+		if place, err := w.page.Session(sess.place); err == nil {
+			if method, _ := place.InFlight(); method != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // putDown ends a worker that hangs: with SIGABRT, so that it writes down where,
