@@ -63,7 +63,9 @@ func programFor(info *arch.Info, pid uint32) []bpf.Instruction {
 	for _, name := range allowed {
 		add(name, permit)
 	}
-	add("socket", oneOf(0, refuse, families...)...)
+	// Of netlink's protocols the one for interfaces alone: others are ways to other processes.
+	add("socket", slices.Concat([]bpf.Instruction{low(0), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: 3},
+		low(2), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1}, refuse}, oneOf(0, refuse, families...))...)
 	add("kill", oneOf(0, refuse, pid)...)
 	add("tgkill", oneOf(0, refuse, pid)...)
 	add("prlimit64", oneOf(0, refuse, 0, pid)...)

@@ -31,6 +31,9 @@ func userAccount(uid uint32) account  { return account(uid) }
 func groupAccount(gid uint32) account { return account(gid) | groupBit }
 
 func (a account) String() string {
+	if a == strangers {
+		return "strangers"
+	}
 	if a&groupBit != 0 {
 		return fmt.Sprintf("group %d", uint32(a))
 	}
@@ -39,6 +42,9 @@ func (a account) String() string {
 
 // field names the account in the log.
 func (a account) field() zap.Field {
+	if a == strangers {
+		return zap.Skip()
+	}
 	if a&groupBit != 0 {
 		return zap.Uint32("gid", uint32(a))
 	}
@@ -70,6 +76,20 @@ var systemAccountant = accountant{
 func parseID(text string) (uint32, bool) {
 	id, err := strconv.ParseUint(text, 10, 32)
 	return uint32(id), err == nil
+}
+
+// strangers are all callers together who are not allowed, and whom no user database has.
+const strangers account = groupBit << 1
+
+// denied is the account of a caller whom the policy does not allow. It may have many numbers, too.
+func (a accountant) denied(peer Peer) account {
+	if a.known(peer.UID) {
+		return userAccount(peer.UID)
+	}
+	if owner, ok := a.owner(peer.UID); ok {
+		return userAccount(owner)
+	}
+	return strangers
 }
 
 // of is the account of a caller whom the policy allows.

@@ -48,6 +48,11 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 			t.Errorf("%s: %s; want %s", c.name, got, c.want)
 		}
 	}
+	for uid, want := range map[uint32]string{1000: "user 1000", 100005: "user 1000", 5000: "strangers", 300000: "strangers"} {
+		if got := a.denied(Peer{UID: uid}).String(); got != want {
+			t.Errorf("user %d, who is not allowed, counts as %s; want %s", uid, got, want)
+		}
+	}
 	a.subuid = func() (io.ReadCloser, error) { return nil, errors.New("there is none") }
 	if got := a.of(p, Peer{UID: 100000, GID: 50}).String(); got != "group 50" {
 		t.Errorf("without the file: %s", got)

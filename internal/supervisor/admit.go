@@ -38,6 +38,8 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	}
 	log := s.callers.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 	if err := s.Policy.Allows(peer); err != nil {
+		as := systemAccountant.denied(peer)
+		peer.as = &as
 		s.record(peer, 0, &audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}, 0)
 		refuse(conn, kind.Denied, err.Error())
 		s.leave()
