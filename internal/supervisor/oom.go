@@ -24,17 +24,6 @@ type oomWatch struct {
 	mu    sync.Mutex // guards all below
 	count uint64
 	grown time.Time
-	last  time.Time // it was looked at
-}
-
-// glance is look, but not more often than once in a while: hundreds of workers want to look.
-func (w *oomWatch) glance() {
-	w.mu.Lock()
-	due := time.Since(w.last) > oomWindow/5
-	w.mu.Unlock()
-	if due {
-		w.look()
-	}
 }
 
 // watchOOM finds the count that workers are part of, that of the daemon's cgroup (cgroups(7)) if it can be.
@@ -83,7 +72,6 @@ func (w *oomWatch) look() (recent bool) {
 	n, ok := oomKills(w.file)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last = time.Now()
 	if ok && n > w.count {
 		w.count, w.grown = n, time.Now()
 	}

@@ -180,6 +180,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	var own sync.WaitGroup
 	own.Go(func() { s.fillPool(life) })
 	own.Go(func() { s.probe(life) })
+	own.Go(func() { s.guardAll(life) })
 	if err := s.awaitFit(ctx); err != nil {
 		s.Socket.Remove()
 		s.Socket.Close()
