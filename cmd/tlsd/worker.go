@@ -66,9 +66,9 @@ func init() {
 
 // runWorker is the worker's main. It returns the exit status.
 func runWorker() int {
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	measures := confine.Restart()
 	measures.Conceal()
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 
 	log, _ := newLog(os.Stderr, "info", false)
 	channel, err := handoff.Open()

@@ -16,7 +16,7 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 		c.say("crash")
 		c.told("died of a panic")
 		d.mu.Lock()
-		if got := d.rows[uid].deaths; got != n+1 {
+		if got := d.rows[userAccount(uid)].deaths; got != n+1 {
 			t.Errorf("after %d deaths %d are counted", n+1, got)
 		}
 		d.mu.Unlock()
@@ -26,7 +26,7 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 		t.Errorf("the log says %v", f)
 	}
 	d.mu.Lock()
-	until := d.rows[uid].until
+	until := d.rows[userAccount(uid)].until
 	d.mu.Unlock()
 	c := d.dial()
 	c.pid()
@@ -47,12 +47,12 @@ func TestOneUsersRowIsNotAnothers(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	for range forgiven + 5 {
-		d.died(uint32(os.Getuid() + 1))
+		d.died(account(os.Getuid() + 1))
 	}
 	// The other one waits, until it is told not to.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := d.waitTurn(ctx, uint32(os.Getuid()+1)); err == nil {
+	if err := d.waitTurn(ctx, account(os.Getuid()+1)); err == nil {
 		t.Error("the other user does not have to wait")
 	}
 	begin := time.Now()

@@ -3,13 +3,14 @@
 complete -c tlsd -l socket -d 'where to listen' -r
 complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
 complete -c tlsd -l allow-uid -d 'users besides tlsds own that may connect, names or numbers; may be repeated' -x
-complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect' -x
+complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md says how they count' -x
 complete -c tlsd -l policy -d 'what scripts may do, by user; see README.md; read again on SIGHUP' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'processes of --isolation=shared' -x
 complete -c tlsd -l spare -d 'processes kept ready for the next session: of tlsds own user, with --isolation=session, and of others' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
-complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing' -x -a 'auto off'
+complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken; require: all, or do not start; off: nothing' -x -a 'auto require off'
+complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
 complete -c tlsd -l readable -d 'folders and files that workers may read, besides those of the system; needs --confine; may be repeated' -r
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up and all addresses together' -x
 complete -c tlsd -l handshake-timeout -d 'for Handshake' -x

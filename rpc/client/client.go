@@ -89,12 +89,11 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(bounded, "unix", path)
+	conn, err := connect(bounded, path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, plain(err))
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	peer, err := peerOf(conn.(*net.UnixConn))
+	peer, err := peerOf(conn)
 	if err == nil {
 		err = peer.trust(path, os.Geteuid(), ReadConf)
 	}
