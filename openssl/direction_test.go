@@ -273,12 +273,16 @@ func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 		if again := <-wrote; again != err {
 			t.Errorf("Write: %v, want %v", again, err)
 		}
+		if _, again := c.Write(bounded(t), []byte("x")); again != err {
+			t.Errorf("the next Write: %v, want %v", again, err)
+		}
 	})
 }
 
 func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		_ = peer.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 		openssl.FillSocket(t, c)
 		shut := make(chan error, 1)
 		go func() { shut <- c.CloseWrite(bounded(t)) }()
