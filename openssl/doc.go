@@ -47,7 +47,7 @@
 //
 //   - An error queue belongs to a thread: make no call that can fail outside of exclusive (call.go).
 //   - C's int is int32 here: the upper half of the register is garbage.
-//   - Memory of Go's is given to C for the time of one call only, and must be on the heap (aim in io.go, cString).
+//   - Memory of Go's is given to C for the time of one call only, and must be on the heap (op.buf, cString).
 //   - Many names of the manual are macros; table in symbols.go has what exists.
 //   - A C function that calls back into Go more than once a handshake would be slow, and callbacks are never
 //     freed: there is one a Library.
