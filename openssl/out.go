@@ -80,17 +80,17 @@ func (c *Conn) attach(t *thread) bool {
 	return true
 }
 
-// collect takes what the SSL has written out of the BIO. It gives the number of bytes, and whether what the library
-// says of them fits together. Of a Write the records must be whole, one for each of those sealed, if not more; otherwise the
+// collect takes what the SSL has written out of the BIO. It tells whether what the library
+// says of it fits together. Of a Write the records must be whole, one for each of those sealed, if not more; otherwise the
 // library is asked for their size.
-func (o *op) collect(t *thread) (n int, sound bool) {
+func (o *op) collect(t *thread) (sound bool) {
 	c, sym := o.c, &o.c.lib.sym
-	want := 0
+	n, want := 0, 0
 	if o.kind == opHandshake || o.kind == opShutdown {
 		t.arg[0], t.arg[1], t.arg[2], t.arg[3] = t.bio, bioCtrlPending, 0, 0
 		want = int(int64(call(sym.bioCtrl, t.arg[:4]...)))
 	}
-	for sound = false; !sound; {
+	for !sound {
 		room := t.few[:] // a Read as a rule has nothing to say, and needs no memory for that
 		if o.kind != opRead {
 			room = c.out.tail()
@@ -123,7 +123,7 @@ func (o *op) collect(t *thread) (n int, sound bool) {
 		call(sym.bioFree, t.bio)
 		t.bio = c.lib.newBIO()
 	}
-	return n, sound
+	return sound
 }
 
 // add appends what a Read has to say.
