@@ -77,8 +77,8 @@ func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestACertificateThatIsRequiredIsTold every time, to a program that writes and then reads: the server's alert and its reset race with
-// each other and with what was written.
+// TestACertificateThatIsRequiredIsTold every time, to a program that writes and then reads: the
+// server's alert and its reset race with each other and with what was written.
 func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 	t.Parallel()
 	for name, plain := range map[string]bool{"on a channel": false, "without": true} {
