@@ -49,7 +49,7 @@ type thread struct {
 	// bio is the memory BIO that an SSL writes to. It is empty, and no SSL has it, outside of a stay; so one
 	// for each thread is enough for any number of connections.
 	bio uintptr
-	arg [3]uintptr // the arguments of calls that must not allocate
+	arg [4]uintptr // the arguments of calls that must not allocate
 	few [1 << 10]byte
 }
 
@@ -67,7 +67,7 @@ func (l *Library) equip() error {
 	for range cap(l.gate) { // each in its turn
 		ok := false
 		q := l.exclusiveFor("", 0, func(t *thread) {
-			t.bio = call(l.sym.bioNew, call(l.sym.bioSMem))
+			t.bio = l.newBIO()
 			ok = t.bio != 0
 		})
 		if !ok {
@@ -76,6 +76,9 @@ func (l *Library) equip() error {
 	}
 	return nil
 }
+
+// newBIO makes a memory BIO. It is called in exclusive.
+func (l *Library) newBIO() uintptr { return call(l.sym.bioNew, call(l.sym.bioSMem)) }
 
 // A Watcher is told when threads enter and leave the library, so that it can
 // be known what a thread was at when it crashed, or that it does not come back. method
@@ -96,14 +99,10 @@ func call(fn uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// errno is the C library's, of the call just made on this (locked) thread. The
-// getters of the error queue keep it as it is.
-func (l *Library) errno() syscall.Errno {
+// errno is where the C library's is, on this (locked) thread.
+func (l *Library) errno() *int32 {
 	p := call(l.sym.errnoLocation)
-	if p == 0 {
-		return 0
-	}
-	return syscall.Errno(*(*int32)(pointer(p)))
+	return (*int32)(pointer(p))
 }
 
 // A queued is one entry of OpenSSL's error queue.

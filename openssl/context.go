@@ -166,7 +166,9 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		if int64(call(l.sym.ctxCtrl, ctx, ctrlGetMinProto, 0, 0)) != tls13 {
 			ok = int64(call(l.sym.ctxCtrl, ctx, ctrlSetMinProto, tls12, 0)) == 1
 		}
-		call(l.sym.ctxCtrl, ctx, ctrlMode, modePartialWrite|modeMovingBuffer|modeAutoRetry|modeReleaseBuffer, 0)
+		call(l.sym.ctxCtrl, ctx, ctrlMode, modePartialWrite|modeMovingBuffer|modeReleaseBuffer, 0)
+		// One SSL_read must not answer a peer that asks for ever.
+		call(l.sym.ctxCtrl, ctx, ctrlClearMode, modeAutoRetry, 0)
 		options := uintptr(opNoCompression | opNoRenegotiation)
 		if l.major >= 3 {
 			// Without it OpenSSL fails for both directions when the peer has cut one. That it was cut

@@ -58,3 +58,10 @@ func OperationArguments() map[string]int {
 	}
 	return found
 }
+
+// WaitsForRoom says whether a Write waits for the peer to take what is sealed.
+func WaitsForRoom(c *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sending
+}

@@ -20,8 +20,8 @@ import (
 //   - Such a function returns false, which is to wait, only if what it has just done has met EAGAIN in the direction that
 //     the RawConn waits for: SSL_read in Read, write(2) in Write. The netpoller is edge-triggered and forgets old readiness when
 //     the RawConn call begins, so that in any other case the wake-up would never come.
-//   - Before it waits for something to read, it looks whether that is there after all. A library that wants to wait for what
-//     is there is asked again, and given up in the end.
+//   - Whether SSL_read has met EAGAIN is seen by errno. A library that wants to wait without having met it
+//     is asked again, and given up in the end.
 //   - Conn.mu is held for one stay in the library and the sends around it, and never while waiting.
 //
 // In the direction of writing only the holder of Conn.writing waits. In that of reading waits the holder of Conn.reading: a
@@ -159,8 +159,6 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == readable && o.parked && o.c.reading.waiting.Load() > 0:
 			return true // it is the other's turn; we line up behind it
-		case want == readable && o.kind != opReset && ready(fd):
-			o.turns++
 		default:
 			o.parked, o.turns = true, 0
 			o.watch()
@@ -196,9 +194,6 @@ func (o *op) forget() {
 	}
 }
 
-// ready says whether the socket has what can be read.
-func ready(fd uintptr) bool { return poll(fd, unix.POLLIN) != 0 }
-
 // poll gives what is ready of what is asked for; POLLERR and POLLHUP always are.
 func poll(fd uintptr, events int16) int16 {
 	for {
@@ -216,16 +211,11 @@ func poll(fd uintptr, events int16) int16 {
 
 // giveUp ends an operation for which the library wants to wait, although there is nothing to wait for.
 func (o *op) giveUp() {
-	const why = "OpenSSL wants to wait for a socket that is ready"
 	c := o.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.readErr == nil {
-		if o.kind == opHandshake {
-			c.fail(&HandshakeError{Reason: why})
-		} else {
-			c.fail(&ProtocolError{Reason: why})
-		}
+		c.fail(o.problem("OpenSSL wants to wait for a socket that is ready"))
 	}
 	o.end(c.readErr)
 }

@@ -64,19 +64,30 @@ func (b *outbox) drop() {
 }
 
 // attach gives the SSL the thread's BIO to write to.
-func (c *Conn) attach(t *thread) {
+func (c *Conn) attach(t *thread) bool {
 	sym := &c.lib.sym
 	t.arg[0] = t.bio
-	call(sym.bioUpRef, t.arg[:1]...) // the SSL frees its reference
+	if int32(call(sym.bioUpRef, t.arg[:1]...)) != 1 { // the SSL frees its reference
+		return false
+	}
 	t.arg[0], t.arg[1] = c.ssl, t.bio
 	call(sym.sslSet0Wbio, t.arg[:2]...)
+	return true
 }
 
-// detach takes what the SSL has written out of the BIO, and the BIO away from it. It gives the number of bytes.
-func (c *Conn) detach(t *thread, reading bool) (n int) {
+// detach takes the BIO away from the SSL, and what has been written out of the BIO. It gives the number of bytes, and whether
+// the library says the same of them wherever it is asked.
+func (c *Conn) detach(t *thread, reading bool) (n int, sound bool) {
 	sym := &c.lib.sym
-	for {
-		room := t.few[:] // a Read as a rule has nothing to say, and needs no memory for that
+	t.arg[0], t.arg[1] = c.ssl, 0
+	call(sym.sslSet0Wbio, t.arg[:2]...)
+	want := 0
+	if !reading { // a Read as a rule has nothing to say, and asks once
+		t.arg[0], t.arg[1], t.arg[2], t.arg[3] = t.bio, bioCtrlPending, 0, 0
+		want = int(int64(call(sym.bioCtrl, t.arg[:4]...)))
+	}
+	for n == 0 || n != want {
+		room := t.few[:]
 		if !reading {
 			room = c.out.tail()
 		}
@@ -91,16 +102,17 @@ func (c *Conn) detach(t *thread, reading bool) (n int) {
 			c.out.mem = c.out.mem[:len(c.out.mem)+got]
 		}
 		n += got
-		if got < len(room) {
-			break // a memory BIO gives all that it has
-		}
 	}
-	t.arg[0], t.arg[1] = c.ssl, 0
-	call(sym.sslSet0Wbio, t.arg[:2]...)
 	if c.mute || c.shut || len(c.out.mem) == 0 {
 		c.out.drop()
 	}
-	return n
+	if reading || n == want {
+		return n, true
+	}
+	// What is left of one connection must not come into another's stream.
+	call(sym.bioFree, t.bio)
+	t.bio = c.lib.newBIO()
+	return n, false
 }
 
 // add appends what a Read has to say.
@@ -137,9 +149,8 @@ func (c *Conn) push(fd uintptr) (all bool) {
 
 // sendFailed ends the outgoing direction. The caller holds c.mu.
 func (c *Conn) sendFailed(err error) {
-	errno, _ := err.(syscall.Errno)
-	c.sendErrno = errno
-	if c.writeErr == nil || c.writeErr == ErrShut {
+	c.sendErrno, _ = err.(syscall.Errno)
+	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() { // close_notify has not left
 		c.writeErr = os.NewSyscallError("write", err)
 	}
 	c.silence()

@@ -52,11 +52,13 @@ type op struct {
 	argv   [3]uintptr
 	errArg [2]uintptr
 	ret    int32
-	code   int32 // SSL_get_error, unless the call has succeeded
+	code   int32  // SSL_get_error, unless the call has succeeded
+	told   *int32 // C's errno on this thread
 	errno  syscall.Errno
 	until  int  // of buf, what this stay may do
 	wrote  int  // bytes that it has sealed, and what came beside them
 	closed bool // at the end of what can be read: the peer's close_notify is there
+	sound  bool // the library does not contradict itself about what is to be sent
 	// unexplained says that the system was to tell why the call has failed, and does not.
 	unexplained bool
 
@@ -151,7 +153,12 @@ func (o *op) method() string {
 	case opWrite:
 		return "tls.Write"
 	case opShutdown:
-		return "tls.Close"
+		select {
+		case <-o.c.done:
+			return "tls.Close"
+		default:
+			return "tls.Shutdown"
+		}
 	}
 	if o.c.client {
 		return "tls.Handshake"
@@ -219,17 +226,16 @@ func (o *op) lookForReset(fd uintptr) direction {
 	switch {
 	case c.readErr != io.EOF && c.readErr != ErrTruncated:
 		return o.end(c.readErr)
-	case c.sendErrno != 0:
-		return o.end(c.writeErr)
-	case poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
+	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
+	case c.sendErrno == 0:
+		err := error(syscall.ECONNRESET) // unless somebody has been told already
+		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
+			err = syscall.Errno(n)
+		}
+		c.sendFailed(err)
 	}
-	err := error(syscall.ECONNRESET) // unless somebody has been told already
-	if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
-		err = syscall.Errno(n)
-	}
-	c.sendFailed(err)
-	return o.end(os.NewSyscallError("read", err))
+	return o.end(os.NewSyscallError("read", c.sendErrno))
 }
 
 // judge takes note of what a stay has brought.
@@ -238,11 +244,11 @@ func (o *op) judge(q queue) (want direction) {
 	if o.kind == opRead {
 		o.n = o.at
 	}
-	if o.kind == opWrite && o.at > o.n && o.wrote == 0 { // a lie: these bytes would be lost
-		return o.fail(&ProtocolError{Reason: "OpenSSL says that it has written, and there is nothing to be sent"})
-	}
-	if c.out.owed > mostOwed {
-		return o.fail(&ProtocolError{Reason: "the peer asks for answers and does not read them"})
+	switch {
+	case !o.sound, o.kind == opWrite && o.at > o.n && o.wrote == 0:
+		return o.fail(o.problem("OpenSSL contradicts itself about what is to be sent"))
+	case c.out.owed > mostOwed:
+		return o.fail(o.problem("the peer asks for answers and does not read them"))
 	}
 	if o.succeeded() {
 		o.turns = 0
@@ -255,14 +261,14 @@ func (o *op) judge(q queue) (want direction) {
 		o.done = o.kind != opWrite
 		return none
 	}
-	if o.kind == opRead && o.n > 0 && (o.code == sslErrorWantRead || o.code == sslErrorWantWrite) {
+	if o.kind == opRead && o.n > 0 && (o.code == sslErrorWantRead || o.code == sslErrorWantNothing || o.code == sslErrorWantWrite) {
 		return o.end(nil) // give what there is
 	}
 	switch o.code {
 	case sslErrorWantRead:
 		return readable
-	case sslErrorWantWrite:
-		return nothing // there is always room in memory
+	case sslErrorWantNothing, sslErrorWantWrite: // there is always room in memory
+		return nothing
 	case sslErrorZeroReturn:
 		if o.kind == opRead && o.closed {
 			return o.readEnds(io.EOF)
@@ -278,6 +284,14 @@ func (o *op) judge(q queue) (want direction) {
 		return o.readEnds(ErrTruncated)
 	}
 	return o.fail(c.failure(o, q))
+}
+
+// problem is an error of the operation.
+func (o *op) problem(why string) error {
+	if o.kind == opHandshake {
+		return &HandshakeError{Reason: why}
+	}
+	return &ProtocolError{Reason: why}
 }
 
 // readEnds ends reading; writing may go on. What has been read in the same stay is given first: the end comes again.
@@ -310,24 +324,44 @@ func (o *op) step(t *thread) {
 	if o.kind == opWrite {
 		o.until = min(o.until, o.at+piece)
 	}
-	o.c.attach(t)
+	o.code, o.errno, o.unexplained, o.closed, o.sound = 0, 0, false, false, false
+	if o.ret = -1; !o.c.attach(t) {
+		return
+	}
+	o.told = o.lib().errno()
 	for o.call() {
 	}
-	o.wrote = o.c.detach(t, o.kind == opRead)
+	o.wrote, o.sound = o.c.detach(t, o.kind == opRead)
+	// With opIgnoreEOF the end of the stream looks like close_notify, except that behind that nothing is read. A
+	// library to which nothing is an end is not believed.
+	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) && !o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
+		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
+}
+
+func (o *op) lib() *Library { return o.c.lib }
+
+// ends says whether a BIO is at its end. An empty one of memory is.
+func (l *Library) ends(bio uintptr) bool {
+	return int64(call(l.sym.bioCtrl, bio, bioCtrlEOF, 0, 0)) != 0
 }
 
 // fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
 const fullRecord = 1 << 14
 
+// sslErrorWantNothing is our own: the library wants to wait for something to read without having met EAGAIN, so that nothing would
+// end the wait. Without SSL_MODE_AUTO_RETRY it does so behind a message of the handshake layer, also if it has more in a buffer.
+const sslErrorWantNothing = -1
+
 // call makes one SSL call. It tells whether another should follow.
 func (o *op) call() bool {
 	sym := &o.c.lib.sym
-	o.code, o.errno, o.unexplained, o.closed = 0, 0, false, false
 	if len(o.args) == 3 {
 		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
 		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // C's int
 	}
+	*o.told = 0
 	o.ret = int32(call(o.fn, o.args...))
+	errno := syscall.Errno(*o.told)
 	if o.succeeded() {
 		if len(o.args) < 3 {
 			return false
@@ -339,21 +373,15 @@ func (o *op) call() bool {
 	}
 	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
-	if o.code == sslErrorSyscall {
-		// EAGAIN is no failure, so it is that of an earlier call, and says nothing. As an error it would pass for a timeout.
-		if o.errno = o.c.lib.errno(); o.errno == syscall.EAGAIN {
-			o.errno, o.unexplained = 0, true
-		}
+	switch {
+	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
+		o.unexplained = true // EAGAIN is no failure, and as an error it would pass for a timeout
+	case o.code == sslErrorSyscall:
+		o.errno = errno
+	case o.code == sslErrorWantRead && errno != syscall.EAGAIN:
+		o.code = sslErrorWantNothing
 	}
-	o.closed = o.code == sslErrorZeroReturn && int32(call(sym.sslGetShutdown, o.argv[0]))&receivedShutdown != 0 && !o.c.atEnd()
 	return false
-}
-
-// atEnd says whether OpenSSL has met the end of the stream. With opIgnoreEOF that looks like the peer's
-// close_notify, except that behind that one nothing is read.
-func (c *Conn) atEnd() bool {
-	sym := &c.lib.sym
-	return int64(call(sym.bioCtrl, call(sym.sslGetRbio, c.ssl), bioCtrlEOF, 0, 0)) != 0
 }
 
 // succeeded says whether the call has done its work. A result that its manual page does not have is a failure.

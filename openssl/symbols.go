@@ -194,6 +194,7 @@ const (
 	ctrlSetHostname      = 55  // SSL_CTRL_SET_TLSEXT_HOSTNAME
 	ctrlChainCert        = 89  // SSL_CTRL_CHAIN_CERT
 	ctrlSetMinProto      = 123 // SSL_CTRL_SET_MIN_PROTO_VERSION
+	ctrlClearMode        = 78  // SSL_CTRL_CLEAR_MODE
 	ctrlGetMinProto      = 130 // SSL_CTRL_GET_MIN_PROTO_VERSION
 	hostnameTypeHostname = 0   // TLSEXT_NAMETYPE_host_name
 
@@ -226,7 +227,8 @@ const (
 
 	receivedShutdown = 2 // SSL_RECEIVED_SHUTDOWN
 
-	bioCtrlEOF = 2 // BIO_CTRL_EOF
+	bioCtrlEOF     = 2  // BIO_CTRL_EOF
+	bioCtrlPending = 10 // BIO_CTRL_PENDING
 
 	sslErrorSSL        = 1
 	sslErrorWantRead   = 2

@@ -25,9 +25,9 @@ type pipeConn struct {
 }
 
 func (e pipeEngine) NewClientContext(session.CABundle) (session.EngineContext, error) { return e, nil }
-func (pipeEngine) RequireTLS13()                                                       {}
-func (pipeEngine) Free()                                                               {}
-func (pipeEngine) Server(*net.TCPConn) (session.EngineConn, error)                     { panic("none") }
+func (pipeEngine) RequireTLS13()                                                      {}
+func (pipeEngine) Free()                                                              {}
+func (pipeEngine) Server(*net.TCPConn) (session.EngineConn, error)                    { panic("none") }
 
 func (e pipeEngine) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
 	e.conn.nc = nc
@@ -71,7 +71,8 @@ func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	must(s.Handshake(h, worker).Run())
 	p := make([]byte, 32<<10)
 	const most = 256 // bytes
-	if got := testalloc.PerCall(500, func() {
+	// A piece of the pool may be lost at times, to a collection or to another processor.
+	if got := testalloc.PerCall(5000, func() {
 		if _, err := c.Write(p); err != nil {
 			t.Fatal(err)
 		}

@@ -66,6 +66,33 @@ func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	rest(t, unread) // its end is told, although the duplicate lives
 }
 
+// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread, while it waits for the caller. Not parallel, as it counts threads.
+func TestAChannelWhoseFlagsTheCallerChangesTakesNoThread(t *testing.T) {
+	r := newRig(t)
+	port := r.echo()
+	const channels = 100
+	before := threads(t)
+	for range channels {
+		_, c, dup := r.hostile(port)
+		unix.SetNonblock(dup, false)
+		send(t, c, []byte("x"))
+		receive(t, c, 1)
+	}
+	if n := threads(t) - before; n > channels/2 {
+		t.Errorf("%d more threads for %d channels", n, channels)
+	}
+	r.gone()
+}
+
+func threads(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(list)
+}
+
 func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -136,7 +163,7 @@ func TestAChannelWhoseCallerIsGoneBeforeTheHandshake(t *testing.T) {
 	c.Close()
 	r.ok(r.Session.Handshake(h, worker))
 	r.ok(r.Close(h))
-	want(t, got, "last will|close_notify")
+	want(t, got, "last will|cut")
 }
 
 // TestDescriptorsInTheBytesOfAChannelAreNotTaken, nor are urgent bytes and credentials more than bytes. Not parallel, as it counts descriptors.

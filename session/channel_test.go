@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -500,10 +499,10 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 	})
 }
 
-// TestACallerThatClosesItsChannelHasSentWhatItSent, and is cut without close_notify unless it says tls.Close.
+// TestACallerThatClosesItsChannelHasSentWhatItSent, and is cut without close_notify: nobody knows whether it was all.
 func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	t.Parallel()
-	for name, orderly := range map[string]bool{"tls.Close": true, "the session's end": false} {
+	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -516,15 +515,102 @@ func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 				t.Errorf("status %+v", st)
 			}
 			r.fails(r.Flush(h, 10), kind.State)
-			if !orderly {
+			if byClose {
+				r.ok(r.Close(h))
+			} else {
 				r.End()
-				want(t, got, "all of it|cut")
-				return
 			}
-			r.ok(r.Close(h))
-			want(t, got, "all of it|close_notify")
+			want(t, got, "all of it|cut")
 		})
 	}
+}
+
+// TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify, before what was sent has left and after.
+func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]bool{"before": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(fakeengine.Write)
+			r := newRig(t, g.install)
+			port, got := r.sink()
+			h, c := r.channel(port)
+			send(t, c, []byte("all"))
+			await(t, g.first(), "the piece")
+			c.Close()
+			if late {
+				g.release <- nil
+				r.fails(r.Flush(h, 4), kind.State)
+			}
+			shut := r.start(r.Shutdown(h))
+			g.release <- nil
+			shut.ok()
+			want(t, got, "all|close_notify")
+			if st := r.status(h); st.Write != "shut" {
+				t.Errorf("status %+v", st)
+			}
+			r.ok(r.Shutdown(h))
+			r.ok(r.Close(h))
+			r.gone()
+		})
+	}
+}
+
+// TestAPeersResetEndsTheDrain, and the Close says so.
+func TestAPeersResetEndsTheDrain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, timeouts(session.Timeouts{Write: era}))
+	reset := make(chan struct{})
+	h, c := r.channel(r.serve(func(_ *tls.Conn, nc *net.TCPConn) {
+		<-reset
+		nc.SetLinger(0)
+	}))
+	c.SetWriteDeadline(time.Now().Add(moment))
+	c.Write(make([]byte, 64<<20)) // more than goes
+	closing := r.start(r.Close(h))
+	unsendable(t, c)
+	if closing.ended() {
+		t.Fatal("the Close did not wait for the peer")
+	}
+	close(reset)
+	closing.fails(kind.IO)
+	r.gone()
+}
+
+// TestCloseEndsAHandshakeThatBringsAChannel, and one that succeeds in time is drained.
+func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
+	t.Parallel()
+	t.Run("it goes on waiting", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.SetGrace(moment)
+		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+		c, worker := pair(t)
+		handshake, flush := r.start(r.Session.Handshake(h, worker)), r.start(r.Flush(h, 1))
+		r.ok(r.Close(h))
+		handshake.fails(kind.Cancelled)
+		flush.fails(kind.Cancelled)
+		closed(t, c)
+		r.gone()
+	})
+	t.Run("it succeeds", func(t *testing.T) {
+		t.Parallel()
+		g := newGate(fakeengine.Handshake)
+		r := newRig(t, g.install)
+		r.SetGrace(era)
+		port, got := r.sink()
+		h := r.handle(r.NewClient("localhost", port))
+		c, worker := pair(t)
+		send(t, c, []byte("early"))
+		handshake := r.start(r.Session.Handshake(h, worker))
+		await(t, g.first(), "the handshake")
+		closing := r.start(r.Close(h))
+		g.release <- nil
+		handshake.ok()
+		closing.ok()
+		want(t, got, "early|close_notify")
+		r.gone()
+	})
 }
 
 func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
@@ -558,25 +644,38 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 	r.fails(r.Flush(plain, 4), kind.State)
 }
 
-// TestFlushAndShutdownEndWithTheirClose, however that goes.
+// TestFlushAndShutdownEndWithTheirClose: it drains for them, and does not wait until they give up.
 func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 	t.Parallel()
-	g := newGate(fakeengine.Write)
-	r := newRig(t, g.install)
-	r.SetGrace(era) // a Close does not count on it
-	port, got := r.sink()
-	h, c := r.channel(port)
-	send(t, c, random(4))
-	await(t, g.first(), "the piece")
-	flush, never, shut := r.start(r.Flush(h, 4)), r.start(r.Flush(h, 5)), r.start(r.Shutdown(h))
-	closing := r.start(r.Close(h))
-	unsendable(t, c)
-	g.release <- nil
-	closing.ok()
-	flush.ok()
-	never.fails(kind.State)
-	shut.ok()
-	want(t, got, string(random(4))+"|close_notify")
+	for name, c := range map[string]struct {
+		make func(*rig, session.Handle) *session.Call
+		ends kind.Kind
+	}{
+		"Flush":                  {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 4) }, ok},
+		"Flush of what is never": {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 5) }, kind.State},
+		"Shutdown":               {func(r *rig, h session.Handle) *session.Call { return r.Shutdown(h) }, ok},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(fakeengine.Write)
+			r := newRig(t, g.install)
+			r.SetGrace(era) // a Close does not count on it
+			port, got := r.sink()
+			h, caller := r.channel(port)
+			send(t, caller, random(4))
+			await(t, g.first(), "the piece")
+			call, closing := r.start(c.make(r, h)), r.start(r.Close(h))
+			unsendable(t, caller)
+			g.release <- nil
+			closing.ok()
+			if c.ends == ok {
+				call.ok()
+			} else {
+				call.fails(c.ends)
+			}
+			want(t, got, string(random(4))+"|close_notify")
+		})
+	}
 }
 
 func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
@@ -590,7 +689,7 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	st := r.status(h) // published before
 	e := st.WriteError
 	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout || e.Op != "tls.Write" || e.Handle != h ||
-		!strings.Contains(e.Why, "the peer has not taken 65536 bytes within 50ms") {
+		!strings.Contains(e.Why, "bytes within 50ms; ") {
 		t.Errorf("status %+v, %v", st, e)
 	}
 	if got := r.lastError(); got != e.Error() {
@@ -696,37 +795,54 @@ func TestACutFailsOnlyReading(t *testing.T) {
 	want(t, got, "still here|")
 }
 
-// TestAnAlertIsTheReasonOfBothDirections, though the Write has failed first.
+// TestAnAlertIsTheReasonOfBothDirections, though the Write has failed first; it is not published before the peer had its time.
 func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	t.Parallel()
-	var failed atomic.Bool
-	alert := make(chan struct{})
-	r := newRig(t, func(e *fakeengine.Engine, _ *session.Config) {
-		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
-			switch {
-			case op == fakeengine.Write:
-				failed.Store(true)
-				close(alert)
-				return os.NewSyscallError("write", syscall.EPIPE)
-			case op == fakeengine.Read:
-				select {
-				case <-alert:
-					return errors.New("tls alert certificate required (116)")
-				case <-ctx.Done():
-					return ctx.Err()
+	for name, comes := range map[string]bool{"it comes": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			failed, alert := make(chan struct{}), make(chan struct{})
+			r := newRig(t, func(e *fakeengine.Engine, _ *session.Config) {
+				e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+					switch op {
+					case fakeengine.Write:
+						close(failed)
+						return os.NewSyscallError("write", syscall.EPIPE)
+					case fakeengine.Read:
+						select {
+						case <-alert:
+							return errors.New("alert 116")
+						case <-ctx.Done():
+							return ctx.Err()
+						}
+					}
+					return nil
 				}
+			})
+			says := "broken pipe"
+			if comes {
+				r.SetLastWords(era)
+				says = "alert 116"
+			} else {
+				r.SetLastWords(moment)
 			}
-			return nil
-		}
-	})
-	h, c := r.channel(r.echo())
-	send(t, c, []byte("x"))
-	unsendable(t, c)
-	st := r.status(h)
-	if st.Read != "failed" || st.Write != "failed" || !strings.Contains(st.WriteError.Why, "116") || !strings.Contains(st.ReadError.Why, "116") {
-		t.Errorf("status %+v: %v, %v", st, st.WriteError, st.ReadError)
+			h, c := r.channel(r.echo())
+			send(t, c, []byte("x"))
+			await(t, failed, "the failed send")
+			if comes {
+				if st := r.status(h); st.Write != "open" {
+					t.Errorf("status %+v, before the peer had its time", st)
+				}
+				close(alert)
+			}
+			unsendable(t, c)
+			if st := r.status(h); st.Write != "failed" || !strings.Contains(st.WriteError.Why, says) ||
+				comes != (st.Read == "failed") || comes && !strings.Contains(st.ReadError.Why, says) {
+				t.Errorf("status %+v: %v, %v", st, st.WriteError, st.ReadError)
+			}
+			r.ok(r.Close(h))
+		})
 	}
-	r.ok(r.Close(h))
 }
 
 // TestAnErrorThatNobodyWasToldIsTheCloses, and that handle is freed all the same.

@@ -1,22 +1,14 @@
 package session
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"time"
 
 	"tlsd/internal/kind"
-	"tlsd/openssl"
 )
-
-// MaxRead is the most that one Read returns, in bytes, however much was
-// asked for: what is there is given, and more can be asked for again.
-const MaxRead = 32 << 10
 
 type connState int
 
@@ -30,11 +22,6 @@ const (
 	closed
 )
 
-// writePiece is how much of a Write must leave within its bound, in bytes. What is
-// larger is written in such pieces; so a peer that takes data slowly is not taken for one that takes none,
-// and one that takes a byte now and then is.
-const writePiece = pieceBytes
-
 // connection is one connection handle.
 type connection struct {
 	s        *Session
@@ -44,16 +31,15 @@ type connection struct {
 	flow     flow
 
 	// Guarded by s.mu.
-	state    connState
-	insecure bool
-	closing  bool          // a Close has arrived
-	placed   bool          // that Close has a place to finish it in the background
-	bound    time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
-	tls      EngineConn
-	pumps    *pumps          // nil without a data channel
-	ctl      <-chan struct{} // the last control call's end
-	in       <-chan struct{} // the last Read's end
-	out      <-chan struct{} // the last Write's end
+	state   connState
+	closing bool          // a Close has arrived
+	placed  bool          // that Close has a place to finish it in the background
+	bound   time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
+	tls     EngineConn
+	pumps   *pumps          // nil without a data channel
+	ctl     <-chan struct{} // the last control call's end
+	in      <-chan struct{} // the last Read's end
+	out     <-chan struct{} // the last Write's end
 }
 
 // become is the only place where a connection changes its state. It panics on a
@@ -141,20 +127,6 @@ func (c *connection) channelled() (*pumps, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	return c.pumps, nil
-}
-
-// plain is usable for a call that carries bytes itself.
-func (c *connection) plain() (EngineConn, error) {
-	t, err := c.usable()
-	if err != nil {
-		return nil, err
-	}
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	if c.pumps != nil {
-		return nil, fail(kind.State, "it has a data channel, over which its bytes go")
-	}
-	return t, nil
 }
 
 // stateError says why nothing but Close can be done with the connection, if so.
@@ -280,15 +252,6 @@ func (s *Session) Handshake(h Handle, data *net.UnixConn) *Call {
 	return call
 }
 
-// bound is that of a call on a connection handle which is being made now; the session's own would be
-// preset. s.mu must be held.
-func (s *Session) bound(h Handle, preset time.Duration) time.Duration {
-	if c := s.conns[h]; c != nil {
-		return cmp.Or(c.bound, preset)
-	}
-	return preset
-}
-
 // handshake does it, and gives the connection its data channel, if there is one.
 func (c *connection) handshake(ctx context.Context, bound time.Duration, call *Call, ch *channel) error {
 	s := c.s
@@ -321,167 +284,6 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration, call *C
 		call.data = nil
 	}
 	return nil
-}
-
-// noHandshake is what a handshake that meets its bound is said to be.
-const noHandshake = "no handshake"
-
-// bounded is ctx with a bound; who meets it gets an error of kind "timeout" that says what there was
-// not in that time. 0 is no bound.
-func bounded(ctx context.Context, bound time.Duration, missing string) (context.Context, context.CancelFunc) {
-	if bound == 0 {
-		return ctx, func() {}
-	}
-	return context.WithTimeoutCause(ctx, bound, fail(kind.Timeout, "%s within %v", missing, bound))
-}
-
-// Write sends all of data, at most 16 MiB, on a connection without a data channel. It keeps data until it has ended.
-// The result is len(data).
-func (s *Session) Write(h Handle, data []byte) *Call {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bound := s.bound(h, s.Timeouts.Write)
-	return s.onConnection(opWrite, h, outLane, func(ctx context.Context, c *connection) (any, error) {
-		t, err := c.plain()
-		if err == nil {
-			err = c.writable()
-		}
-		if err != nil || len(data) == 0 {
-			return 0, err
-		}
-		return len(data), c.write(ctx, t, data, bound)
-	})
-}
-
-// write sends all of data. What cuts it short fails the outgoing direction, unless nothing has left: then another Write
-// may follow.
-func (c *connection) write(ctx context.Context, t EngineConn, data []byte, bound time.Duration) error {
-	for sent := 0; sent < len(data); {
-		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], bound)
-		sent += n
-		e := event{sent: n}
-		if err != nil {
-			if err.Kind == kind.Timeout {
-				err.Why += fmt.Sprintf("; %d of %d have left", sent, len(data))
-			}
-			if sent > 0 || !gaveUp(err) {
-				e.write, e.err, e.told = stateFailed, err, true
-			}
-		}
-		if c.flow.change(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// gaveUp says whether an error comes from this side's patience, and not from the network.
-func gaveUp(err *Error) bool { return err.Kind == kind.Timeout || err.Kind == kind.Cancelled }
-
-// writable says why nothing can be sent any more, if so.
-func (c *connection) writable() error {
-	st := c.flow.status()
-	switch {
-	case st.Write == stateShut:
-		return fail(kind.State, "close_notify has been sent (tls.Shutdown), so nothing can follow")
-	case st.Write != stateFailed:
-		return nil
-	case gaveUp(st.WriteError):
-		return fail(kind.State, "an earlier Write was cut short, so nothing can follow it; only tls.Read and tls.Close are possible")
-	}
-	c.flow.tell()
-	return st.WriteError
-}
-
-// writeWithin writes a piece within its bound.
-func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Duration) (int, *Error) {
-	ctx, stop := bounded(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
-	defer stop()
-	n, err := t.Write(ctx, piece)
-	if err != nil {
-		return n, classify(ctx, err, kind.IO)
-	}
-	return n, nil
-}
-
-// Recycle takes back the data that a Read has returned, which nobody may use any more. It need not be called.
-func Recycle(data []byte) { openssl.Recycle(data) }
-
-// Read waits for data on a connection without a data channel and returns what is there, at most max bytes; none if the
-// peer has sent close_notify. A Read that ends with kind "timeout" has lost nothing.
-func (s *Session) Read(h Handle, max int) *Call {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	call := s.onConnection(opRead, h, inLane, func(ctx context.Context, c *connection) (any, error) {
-		t, err := c.plain()
-		if err != nil {
-			return nil, err
-		}
-		data, err := t.ReadSome(ctx, min(max, MaxRead))
-		e := event{received: len(data), told: true}
-		if err != nil {
-			e, _ = readEnd(ctx, err)
-			e.told = true
-		}
-		c.flow.change(e)
-		switch {
-		case errors.Is(err, io.EOF):
-			return []byte{}, nil
-		case err != nil:
-			return nil, classify(ctx, err, kind.IO)
-		}
-		return data, nil
-	})
-	// The wait for an earlier Read counts: that one may have no bound.
-	bound := s.bound(h, s.Timeouts.Read)
-	call.bound = func(ctx context.Context) (context.Context, context.CancelFunc) { return bounded(ctx, bound, "no data") }
-	return call
-}
-
-// SetTimeout bounds each Handshake, Read and piece of a Write on a connection handle, or each Accept on a context
-// handle, that is made afterwards. 0 brings the session's own timeouts back. The result is 0, when it is known that
-// there is such a handle.
-func (s *Session) SetTimeout(h Handle, bound time.Duration) *Call {
-	const op = "tls.SetTimeout"
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.contexts[h] != nil {
-		return s.setAcceptTimeout(op, h, bound)
-	}
-	call := s.onConnection(op, h, ctlLane, func(_ context.Context, c *connection) (any, error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return 0, c.stateError()
-	}).instant()
-	if c := s.conns[h]; c != nil {
-		c.bound = bound // now: calls that were made before have theirs already
-		if c.pumps != nil {
-			c.pumps.limit.set(c.writeBound())
-		}
-	}
-	return call
-}
-
-// writeBound is that of a piece that is sent from now on. s.mu must be held.
-func (c *connection) writeBound() time.Duration { return cmp.Or(c.bound, c.s.Timeouts.Write) }
-
-// Close frees the handle, and has close_notify sent where that makes sense; see finish.go. It takes its turn
-// behind the calls on the handle that were made before it, and ends those that go on waiting. With a data channel, all that
-// the caller has sent leaves first. The result is 0, or why something has not left, if the caller has not been told.
-func (s *Session) Close(h Handle) *Call {
-	const op = "tls.Close"
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, err := s.connection(h)
-	if err != nil {
-		return s.refuse(op, h, err)
-	}
-	c.closing = true
-	call := s.closeInTurn(op, h, c.close, func() bool { return c.state == failed })
-	if c.pumps == nil && len(s.earlier(call, h)) == 0 && s.placeToFinish() {
-		c.placed, call.waits = true, false
-	}
-	return call
 }
 
 // SetInsecureSkipVerify turns the verification of the server's certificate off

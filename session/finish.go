@@ -21,10 +21,32 @@ func (s *Session) placeToFinish() bool {
 	}
 }
 
+// Close frees the handle, and has close_notify sent where that makes sense; see finish.go. It takes its turn
+// behind the calls on the handle that were made before it, and ends those that go on waiting. With a data channel, all that
+// the caller has sent leaves first; if it has closed the channel before, without close_notify, since it may have been cut short
+// itself. The result is 0, or why something has not left, if the caller has not been told.
+func (s *Session) Close(h Handle) *Call {
+	const op = "tls.Close"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.connection(h)
+	if err != nil {
+		return s.refuse(op, h, err)
+	}
+	c.closing = true
+	deserted := c.pumps != nil && c.pumps.deserted()
+	closing := func(ctx context.Context) error { return c.close(ctx, deserted) }
+	call := s.closeInTurn(op, h, closing, func() bool { return c.state == failed })
+	if c.pumps == nil && len(s.earlier(call, h)) == 0 && s.placeToFinish() {
+		c.placed, call.waits = true, false
+	}
+	return call
+}
+
 // close frees the handle and finishes the connection. If it has no place to be finished in the background, or the session
 // has ended before the Close was answered, that is done before it returns, as far as ctx allows. The error is that of what has not
 // left, if the caller does not know it.
-func (c *connection) close(ctx context.Context) error {
+func (c *connection) close(ctx context.Context, deserted bool) error {
 	s := c.s
 	s.mu.Lock()
 	p := c.pumps
@@ -35,7 +57,7 @@ func (c *connection) close(ctx context.Context) error {
 	}
 	why, untold := c.flow.tell()
 	t := c.forget()
-	if t != nil && why != nil { // by close_notify the peer would take a part for the whole
+	if t != nil && (why != nil || deserted && c.flow.writing()) { // by close_notify the peer would take a part for the whole
 		t.Abort()
 		t = nil
 	}

@@ -1,6 +1,10 @@
 package session
 
-import "sync"
+import (
+	"sync"
+
+	"tlsd/internal/kind"
+)
 
 // How a direction of a connection stands. Each leaves stateOpen once.
 const (
@@ -49,11 +53,14 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 			f.now.ReadError = e.err.of(opRead, f.handle)
 		}
 	}
-	if e.write != "" && f.now.Write == stateOpen {
+	switch {
+	case e.write != "" && f.now.Write == stateOpen:
 		f.now.Write, writeEnded = e.write, true
 		if e.write == stateFailed {
 			f.now.WriteError, f.told = e.err.of(opWrite, f.handle), e.told
 		}
+	case readEnded && e.write == stateFailed && f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO:
+		f.now.WriteError = e.err.of(opWrite, f.handle) // the peer's reason is better than that of the send
 	}
 	if f.news != nil {
 		close(f.news)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 const (
 	// inBytes is the most that is read from the peer at once.
 	inBytes = 128 << 10
-	// lastWords bounds the time that the in pump gets to meet the peer's reason, when a send has failed.
+	// lastWords bounds the time that the in pump gets to meet the peer's reason, when a send has failed; but in tests.
 	lastWords = time.Second
 )
 
@@ -38,20 +39,22 @@ type pumps struct {
 	ctx  context.Context // of both
 	stop context.CancelCauseFunc
 
-	outEnded chan struct{} // closed when the pump has returned
-	inEnded  chan struct{}
-	inOver   chan struct{} // closed when nothing more comes from the peer, and that is published
+	outEnded, inEnded chan struct{} // closed when the pump has returned
+	outOver           chan struct{} // closed when no more bytes leave
+	inOver            chan struct{} // closed when nothing more comes from the peer, and that is published
 
-	asked    atomic.Bool // tls.Shutdown wants close_notify, whatever the caller does with the channel
-	ending   atomic.Bool // Close or End decides about close_notify
-	finished atomic.Bool // the in pump has shut down its side of the channel, or is about to
+	asked    atomic.Bool   // tls.Shutdown wants close_notify, whatever the caller does with the channel
+	finished atomic.Bool   // the in pump has shut down its side of the channel, or is about to
+	decide   sync.Once     // closes decided
+	decided  chan struct{} // closed when tls.Shutdown, Close or End says what becomes of the outgoing direction
 }
 
 // attach starts the pumps of a connection that is ready. s.mu must be held.
 func (c *connection) attach(ch *channel) {
 	p := &pumps{
 		c: c, t: c.tls, ch: ch,
-		outEnded: make(chan struct{}), inEnded: make(chan struct{}), inOver: make(chan struct{}),
+		outEnded: make(chan struct{}), inEnded: make(chan struct{}),
+		outOver: make(chan struct{}), inOver: make(chan struct{}), decided: make(chan struct{}),
 	}
 	p.ctx, p.stop = context.WithCancelCause(context.Background())
 	p.limit = newLimiter(p.ctx, c.writeBound())
@@ -63,17 +66,27 @@ func (c *connection) attach(ch *channel) {
 // out is the out pump.
 func (p *pumps) out() {
 	defer close(p.outEnded)
+	again := p.forward()
+	close(p.outOver)
+	if again {
+		<-p.decided
+		p.closeWrite()
+	}
+}
+
+// forward carries bytes until no more come, or cannot leave. The caller may have deserted the channel: then it may still be decided
+// whether close_notify is sent.
+func (p *pumps) forward() (deserted bool) {
 	for {
 		data, n, err := p.ch.take()
 		if n == 0 {
-			p.lastTaken(err)
-			return
+			return p.lastTaken(err)
 		}
 		err = p.write(data[:n])
 		pieces.Put(data)
 		if err != nil {
 			p.failOut(err)
-			return
+			return false
 		}
 	}
 }
@@ -88,31 +101,50 @@ func (p *pumps) write(data []byte) error {
 	return err
 }
 
-// lastTaken ends the out pump when the channel gives no more, because of err if that is not nil.
-func (p *pumps) lastTaken(err error) {
+// lastTaken looks why the channel gives no more; err is that of the attempt.
+func (p *pumps) lastTaken(err error) (deserted bool) {
 	switch {
 	case interrupted(err):
 		if p.ch.left() {
 			p.failOut(context.Cause(p.ctx))
 		}
-		return
 	case err != nil && !callerGone(err):
 		p.failOut(fail(kind.IO, "take bytes from the data channel: %v", err))
+	case p.deserted():
+		return true
+	default:
+		p.closeWrite()
+	}
+	return false
+}
+
+// closeWrite sends close_notify, unless the direction has failed, or Close or End does it.
+func (p *pumps) closeWrite() {
+	select {
+	case <-p.decided:
+		if !p.asked.Load() {
+			return
+		}
+	default:
+	}
+	if !p.c.flow.writing() {
 		return
-	case !p.c.flow.writing():
-		return
-	case p.asked.Load():
-	case p.ending.Load(), p.deserted():
-		return // without close_notify, until tls.Close
 	}
 	p.limit.begin(0)
-	err = p.t.CloseWrite(p.limit.ctx)
+	err := p.t.CloseWrite(p.limit.ctx)
 	p.limit.end()
 	if err != nil {
 		p.failOut(err)
 		return
 	}
 	p.c.flow.change(event{write: stateShut})
+}
+
+// shutDown has the out pump send close_notify behind what the caller has sent.
+func (p *pumps) shutDown() {
+	p.asked.Store(true)
+	p.decide.Do(func() { close(p.decided) })
+	p.ch.fence()
 }
 
 // deserted says whether the caller has closed the channel, and not only shut down its sending side. Once we have shut down
@@ -124,7 +156,7 @@ func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
 func (p *pumps) failOut(err error) {
 	e := classify(p.limit.ctx, err, kind.IO)
 	if e.Kind == kind.IO {
-		late := time.NewTimer(lastWords)
+		late := time.NewTimer(p.c.s.lastWords)
 		defer late.Stop()
 		select {
 		case <-p.inOver: // a fatal failure there is that of this direction, and is published
@@ -194,7 +226,7 @@ func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	switch {
 	case errors.Is(err, io.EOF):
 		return event{read: stateEnd}, true
-	case ctx.Err() != nil, errors.Is(err, net.ErrClosed), errors.Is(err, openssl.ErrNoHandshake):
+	case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
 		return e, false
 	}
 	e = event{read: stateFailed, err: classify(ctx, err, kind.IO)}
@@ -208,7 +240,7 @@ func readEnd(ctx context.Context, err error) (e event, ended bool) {
 // ctx ends, what is left is given up; but if that is because the session has ended, only after Timeouts.Close.
 func (p *pumps) drain(ctx context.Context) {
 	s := p.c.s
-	p.ending.Store(true)
+	p.decide.Do(func() { close(p.decided) })
 	p.ch.fence()
 	select {
 	case <-p.outEnded:
@@ -231,6 +263,7 @@ func (p *pumps) drain(ctx context.Context) {
 
 // interrupt ends the waits of both pumps.
 func (p *pumps) interrupt(why error) {
+	p.decide.Do(func() { close(p.decided) })
 	p.stop(why)
 	p.ch.interrupt()
 }

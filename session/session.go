@@ -75,11 +75,12 @@ func (c Config) WithDefaults() Config {
 type Session struct {
 	Config // immutable
 
-	grace   time.Duration   // turnGrace, but in tests
-	names   *net.Resolver   // nil, the system's, but in tests
-	ctx     context.Context // done when the session ends
-	cancel  context.CancelCauseFunc
-	running sync.WaitGroup // calls that have not ended
+	grace     time.Duration   // turnGrace, but in tests
+	lastWords time.Duration   // likewise
+	names     *net.Resolver   // nil, the system's, but in tests
+	ctx       context.Context // done when the session ends
+	cancel    context.CancelCauseFunc
+	running   sync.WaitGroup // calls that have not ended
 
 	finishing  chan struct{} // has one element for each connection that is being finished in the background
 	finishers  sync.WaitGroup
@@ -103,11 +104,12 @@ type Session struct {
 // New starts a session. End must be called.
 func New(cfg Config) *Session {
 	s := &Session{
-		Config:   cfg.WithDefaults(),
-		grace:    turnGrace,
-		calls:    map[*Call]struct{}{},
-		conns:    map[Handle]*connection{},
-		contexts: map[Handle]*serverContext{},
+		Config:    cfg.WithDefaults(),
+		grace:     turnGrace,
+		lastWords: lastWords,
+		calls:     map[*Call]struct{}{},
+		conns:     map[Handle]*connection{},
+		contexts:  map[Handle]*serverContext{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.patience, s.impatience = context.WithCancel(context.Background())

@@ -55,7 +55,7 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
 	over := closedChan // without a channel, nothing is under way behind the Writes
 	if p != nil {
-		over = p.outEnded
+		over = p.outOver
 	}
 	for {
 		st, news := c.flow.watch()
@@ -94,8 +94,7 @@ func (s *Session) Shutdown(h Handle) *Call {
 		if p == nil {
 			return 0, c.shutdown(ctx, bound)
 		}
-		p.asked.Store(true)
-		p.ch.fence()
+		p.shutDown()
 		select {
 		case <-p.outEnded:
 		case <-ctx.Done():

@@ -221,12 +221,10 @@ func (c *conn) failed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.shut {
-		return errShut
+		return openssl.ErrShut
 	}
 	return c.broken
 }
-
-var errShut = errors.New("close_notify has been sent")
 
 func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
 	leave, err := c.enter(Write)
