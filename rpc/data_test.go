@@ -176,6 +176,7 @@ func TestADescriptorOfTheWrongKind(t *testing.T) {
 	defer r.Close()
 	p.lineWith(`{"jsonrpc":"2.0","id":1,"method":"tls.Handshake","params":[1,1]}`, w)
 	p.expect(`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":...,"data":{"kind":"params","op":"tls.Handshake"}}}`)
+	r.SetReadDeadline(time.Now().Add(patience))
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("the descriptor is open: %d, %v", n, err)
 	}
