@@ -47,6 +47,7 @@ type Conn struct {
 
 	mu        sync.Mutex    // held for one stay in the library and the sends around it, which never wait; guards the rest
 	ssl       uintptr       // 0 once it is freed
+	wbio      uintptr       // the thread's BIO that the SSL writes to
 	readErr   error         // why nothing can be read any more: no SSL_read
 	writeErr  error         // why nothing can be written any more: no SSL_write
 	failed    error         // why neither is possible any more

@@ -199,10 +199,13 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 		if err := <-wrote; !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
+		got := make([]byte, n)
+		if m, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, pattern(n)) {
+			t.Errorf("the peer has got %d bytes, the Write has told of %d: %v", m, n, err)
+		}
 		go c.Close()
-		got, _ := io.ReadAll(peer)
-		if len(got) != n || !bytes.Equal(got, pattern(n)) {
-			t.Errorf("the peer has got %d bytes in whole records, and the Write has told of %d", len(got), n)
+		if more, _ := io.ReadAll(peer); len(more) != 0 {
+			t.Errorf("the peer has got %d bytes more", len(more))
 		}
 	})
 }
@@ -273,12 +276,16 @@ func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 		if again := <-wrote; again != err {
 			t.Errorf("Write: %v, want %v", again, err)
 		}
+		if _, again := c.Write(bounded(t), []byte("x")); again != err {
+			t.Errorf("the next Write: %v, want %v", again, err)
+		}
 	})
 }
 
 func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		_ = peer.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 		openssl.FillSocket(t, c)
 		shut := make(chan error, 1)
 		go func() { shut <- c.CloseWrite(bounded(t)) }()

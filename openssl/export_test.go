@@ -73,7 +73,7 @@ func WaitsForRoom(c *Conn) bool {
 func FillSocket(t *testing.T, c *Conn) {
 	t.Helper()
 	// What arrives at the peer makes room, so that one EAGAIN is not the end.
-	for idle := 0; idle < 20; idle++ {
+	for idle := 0; idle < 50; idle++ {
 		_ = c.raw.Control(func(fd uintptr) {
 			for _, size := range []int{64 << 10, 1} {
 				for {
@@ -87,6 +87,6 @@ func FillSocket(t *testing.T, c *Conn) {
 				}
 			}
 		})
-		time.Sleep(time.Millisecond)
+		time.Sleep(4 * time.Millisecond)
 	}
 }
