@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestAnswersMayComeInAnyPieces(t *testing.T) {
@@ -154,6 +155,7 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 		"refused":   {`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"tls.Hello: firstHandle: too big"}}` + "\n", "tls.Hello: firstHandle: too big"},
 		"denied":    {denied, "user 7 may not use this tlsd"},
 		"SSH":       {"SSH-2.0-OpenSSH_9.2p1\r\n", "no answer of JSON-RPC 2.0"},
+		"other id":  {`{"jsonrpc":"2.0","id":2,"result":{"version":1,"capabilities":["data"]}}` + "\n", "a call that is not waiting: id 2"},
 		"goes away": {"", "tlsd "}, // has closed the session, or is gone: with a request unread, the system calls that a reset
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,25 +167,15 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 				p := d.accept()
 				if !early { // a server that denies does not read first
 					p.helloOnly()
-					p.expect("tls.NewClient", `["h",1]`)
 				}
 				p.conn.Write([]byte(c.answer))
 				p.conn.Close()
-				call.fails("tls.NewClient: backend: "+d.path+": ", c.why)
-			}
-			if strings.HasPrefix(c.answer, `{"jsonrpc":"2.0","id":1,`) { // what was answered before Hello does not count
-				call := h.start("NewClient", "h", 1)
-				p := d.accept()
-				p.helloOnly()
-				p.result(p.expect("tls.NewClient", `["h",1]`), "1")
-				p.conn.Write([]byte(c.answer))
 				call.fails("tls.NewClient: backend: "+d.path+": ", c.why)
 			}
 			backend := h.start("Backend")
 			for range 2 {
 				p := d.accept()
 				p.helloOnly()
-				p.expect("tls.Backend", "[]")
 				p.conn.Write([]byte(c.answer))
 				p.conn.Close()
 			}
@@ -195,14 +187,23 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 	}
 }
 
-func TestATLSDThatDoesNotAnswerHelloIsGivenUp(t *testing.T) {
+// The calls of other threads wait for the same answer, and not for 10 s each.
+func TestATLSDThatDoesNotAnswerHelloIsGivenUpOnceForAll(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
 	h := startHost(t, d.env())
-	call := h.start("NewClient", "h", 1)
+	calls := []*pending{h.start("NewClient", "h", 1)}
 	p := d.accept()
 	p.helloOnly()
-	call.fails("tls.NewClient: backend: "+d.path+": ", "tlsd has not answered in time") // after 10 s
-	p.expect("tls.NewClient", `["h",1]`)
+	for range 5 {
+		calls = append(calls, h.start("NewClient", "h", 1))
+	}
+	for _, call := range calls {
+		call.fails("tls.NewClient: backend: "+d.path+": ", "tlsd has not answered in time") // after 10 s
+	}
 	p.ended()
+	d.ln.SetDeadline(time.Now())
+	if _, err := d.ln.Accept(); err == nil {
+		t.Error("there was a second session for them")
+	}
 }

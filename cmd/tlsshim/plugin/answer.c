@@ -11,6 +11,8 @@
 #include "session.h"
 #include "text.h"
 
+#define NO_ANSWER "tlsd has sent a line that is no answer of JSON-RPC 2.0"
+
 struct answer {
 	bool id_null; /* it belongs to no call: tlsd tells why it ends the session */
 	int64_t id;
@@ -42,32 +44,37 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* Checks the answer to Hello. */
-static bool agree(struct process *p, struct session *s, struct answer *a, char *why)
+/* What ends a session has no id. The host is told "lost: " anyway. */
+static void take_farewell(const struct answer *a, char *why)
+{
+	char *message = a->error.at ? json_text(a->error) : NULL;
+	const char *text = message ? message : "tlsd has sent an answer to nothing";
+
+	text_add(why, WHY_BYTES, "%s", strncmp(text, "lost: ", 6) == 0 ? text + 6 : text);
+	free(message);
+}
+
+bool answer_agree(struct session *s, struct span line, char *why)
 {
 	int64_t version = 0, n;
+	struct answer a;
 
-	if (a->error.at) {
-		char *message = json_text(a->error);
-		text_add(why, WHY_BYTES, "%s", message ? message : "out of memory");
-		free(message);
-		return false;
-	}
-	if (!json_int(json_member(a->result, "version"), &version) || version != 1) {
+	if (!parse(line, &a)) {
+		text_add(why, WHY_BYTES, NO_ANSWER);
+	} else if (a.id_null || a.error.at) {
+		take_farewell(&a, why);
+	} else if (a.id != HELLO_ID) {
+		text_add(why, WHY_BYTES, "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
+	} else if (!json_int(json_member(a.result, "version"), &version) || version != 1) {
 		text_add(why, WHY_BYTES, "tlsd does not speak version 1 of the protocol");
-		return false;
-	}
-	if (!json_array_has(json_member(a->result, "capabilities"), "\"data\"")) {
+	} else if (!json_array_has(json_member(a.result, "capabilities"), "\"data\"")) {
 		text_add(why, WHY_BYTES, "tlsd does not have the capability data");
-		return false;
+	} else {
+		if (json_int(json_member(json_member(a.result, "timeouts"), "read"), &n) && n > 0)
+			s->read_timeout = n;
+		return true;
 	}
-	if (json_int(json_member(json_member(a->result, "timeouts"), "read"), &n) && n > 0)
-		s->read_timeout = n;
-	s->agreed = true;
-	for (struct call *c = s->calls; c; c = c->next)
-		pthread_cond_signal(&c->woken);
-	turn_stir(&p->opening);
-	return true;
+	return false;
 }
 
 /* Takes the result of a call over, if it is what the method gives. */
@@ -100,31 +107,19 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 	return ok;
 }
 
-/* What ends a session has no id. The host is told "lost: " anyway. */
-static void take_farewell(const struct answer *a, char *why)
-{
-	char *message = a->error.at ? json_text(a->error) : NULL;
-	const char *text = message ? message : "tlsd has sent an answer to nothing";
-
-	text_add(why, WHY_BYTES, "%s", strncmp(text, "lost: ", 6) == 0 ? text + 6 : text);
-	free(message);
-}
-
 bool answer_deliver(struct process *p, struct session *s, struct span line, char *why)
 {
 	struct answer a;
 	struct call *c;
 
 	if (!parse(line, &a)) {
-		text_add(why, WHY_BYTES, "tlsd has sent a line that is no answer of JSON-RPC 2.0");
+		text_add(why, WHY_BYTES, NO_ANSWER);
 		return false;
 	}
 	if (a.id_null) {
 		take_farewell(&a, why);
 		return false;
 	}
-	if (a.id == HELLO_ID && !s->agreed)
-		return agree(p, s, &a, why);
 	for (c = s->calls; c && c->id != a.id;)
 		c = c->next;
 	if (!c || c->done || !c->begun) {

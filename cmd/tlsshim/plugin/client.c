@@ -34,52 +34,67 @@ static void look_from_search(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Finds a tlsd and makes a session the process's, with a reference; or NULL and
- * the error set. The call has the turn to open one, and mu is not held. */
+/* Finds a tlsd and makes a session the process's, with a reference. NULL if that is cancelled
+ * or has failed, which is noted. The call has the turn to open one, and mu is not held. */
 static struct session *find_session(struct process *p, const struct call *c)
 {
-	struct process *to = c->method->flags & QUIET ? NULL : p;
-	char path[SOCKET_PATH_BYTES] = "", tried[TRIED_BYTES] = "";
+	char path[SOCKET_PATH_BYTES] = "", tried[TRIED_BYTES] = "", why[WHY_BYTES] = "";
 	struct search find = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p, .began = c->began };
-	struct session *s = NULL;
 	int fd = find_tlsd(path, tried, &find.wait);
+	struct session *s = fd >= 0 ? session_make(p, fd) : NULL;
 
-	if (wait_ended(&find.wait)) {
-		session_cancelled(p, c);
-		if (fd >= 0)
-			close(fd);
-	} else if (fd < 0) {
-		process_fail(to, "%s: backend: no tlsd: %s", c->method->name, tried);
-	} else if (!(s = session_make(p, fd, path, c->began))) {
-		process_fail(to, "%s: backend: %s", c->method->name, errno_text(errno));
-	}
-	if (s) {
+	if (fd >= 0 && !s)
+		text_add(why, sizeof why, "%s", errno_text(errno));
+	if (s && session_greet(s, &find.wait, why)) {
 		pthread_mutex_lock(&p->mu);
 		p->session = s;
 		s->refs++;
 		pthread_mutex_unlock(&p->mu);
+		return s;
 	}
-	return s;
+	pthread_mutex_lock(&p->mu);
+	if (!find.wait.ended) {
+		p->searches++;
+		p->found_not[0] = '\0';
+		if (fd < 0)
+			text_add(p->found_not, sizeof p->found_not, "no tlsd: %s", tried);
+		else
+			text_add(p->found_not, sizeof p->found_not, "%s: %s", path, why);
+	}
+	if (s)
+		session_release(p, s);
+	else
+		pthread_mutex_unlock(&p->mu);
+	return NULL;
 }
 
 /* A session for a call that needs no handle, with a reference; or NULL and the error set. */
 static struct session *open_session(struct process *p, const struct call *c)
 {
-	struct session *s;
+	char why[ERROR_BYTES] = "";
+	struct session *s = NULL;
+	unsigned searches;
+	bool mine;
 
 	pthread_mutex_lock(&p->mu);
-	if (!turn_take(p, &p->opening, c->began)) {
+	searches = p->searches;
+	mine = turn_take(p, &p->opening, c->began);
+	if (mine)
+		s = session_current(p);
+	if (mine && !s && searches == p->searches) { /* a search that failed while we waited counts for us, too */
 		pthread_mutex_unlock(&p->mu);
-		session_cancelled(p, c);
-		return NULL;
-	}
-	s = session_current(p, c->began);
-	pthread_mutex_unlock(&p->mu);
-	if (!s)
 		s = find_session(p, c);
-	pthread_mutex_lock(&p->mu);
-	turn_give_back(&p->opening);
+		pthread_mutex_lock(&p->mu);
+	}
+	if (mine)
+		turn_give_back(&p->opening);
+	if (searches != p->searches)
+		text_add(why, sizeof why, "%s", p->found_not);
 	pthread_mutex_unlock(&p->mu);
+	if (!s && *why)
+		process_fail(c->method->flags & QUIET ? NULL : p, "%s: backend: %s", c->method->name, why);
+	else if (!s)
+		session_cancelled(p, c);
 	return s;
 }
 
@@ -94,7 +109,7 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 		text_add(why, sizeof why, "no such handle: it belongs to the process that this one was forked from");
 	else if (handle >= 1 && handle < p->first)
 		text_add(why, sizeof why, "lost: %s", p->why_lost);
-	else if (!p->session || !p->session->agreed)
+	else if (!p->session)
 		text_add(why, sizeof why, "no such handle");
 	else
 		(s = p->session)->refs++;

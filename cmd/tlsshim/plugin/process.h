@@ -53,6 +53,9 @@ struct process {
 	struct turn trusting; /* the right to change the session's CA bundle */
 	struct turn opening;  /* the right to open a session */
 
+	unsigned searches;            /* for a tlsd that have failed */
+	char found_not[ERROR_BYTES]; /* why, the last time */
+
 	struct session *session; /* the one to use; NULL before the first and after a loss */
 	int64_t first;           /* handles below it are lost */
 	unsigned ca_version;     /* counts the settings of ca_bundle */

@@ -24,8 +24,7 @@
  *
  * A call that began to be sent cannot be taken back, so its answer is waited for. But a tlsd
  * that does not answer is not waited for longer than CANCEL_WAIT_MS. Then the session is given
- * up as lost. A session without an answer to Hello is given up at once, because there is nothing
- * to lose in it; calls that began later wait for that and open another.
+ * up as lost.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "session.h"
@@ -46,12 +45,11 @@ enum {
 };
 
 #define NOT_ENDED "tlsd has not ended a cancelled call in time"
-#define GIVEN_UP "cancelled before tlsd had answered"
 #define OTHER_USER "the effective user of this program has changed"
 
 /* --- the life of a session --- */
 
-struct session *session_make(struct process *p, int fd, const char *path, unsigned born)
+struct session *session_make(struct process *p, int fd)
 {
 	struct session *s = calloc(1, sizeof *s);
 
@@ -63,15 +61,30 @@ struct session *session_make(struct process *p, int fd, const char *path, unsign
 		errno = error;
 		return NULL;
 	}
-	text_add(s->path, sizeof s->path, "%s", path);
 	s->first = p->first;
-	s->hello_by = now_ms() + HELLO_WAIT_MS;
-	s->born = s->heard = born;
+	s->heard = atomic_load(&p->cancels);
 	s->euid = geteuid();
 	s->refs = 1;
 	s->next_id = HELLO_ID + 1;
 	turn_init(&s->sending);
 	return s;
+}
+
+bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES])
+{
+	struct json_out line = { 0 };
+	struct span answer;
+
+	json_put(&line, "{\"jsonrpc\":\"2.0\",\"id\":");
+	json_put_int(&line, HELLO_ID);
+	json_put(&line, ",\"method\":\"tls.Hello\",\"params\":{\"version\":1,\"capabilities\":[\"data\"],\"firstHandle\":");
+	json_put_int(&line, s->first);
+	json_put(&line, "}}\n");
+	w->deadline = now_ms() + HELLO_WAIT_MS;
+	if (!line.failed)
+		wire_send(&s->wire, line.at, line.len, NULL, w); /* tlsd may refuse before it reads */
+	free(line.at);
+	return wire_read(&s->wire, w, &answer, why) && answer_agree(s, answer, why);
 }
 
 void session_release(struct process *p, struct session *s)
@@ -97,7 +110,7 @@ void session_lose(struct process *p, struct session *s, const char *why)
 		text_add(s->why, sizeof s->why, "%s", why);
 	wire_end(&s->wire);
 	for (struct call *c = s->calls; c; c = c->next) {
-		if (!c->done || !s->agreed)
+		if (!c->done)
 			c->done = c->lost = true;
 		pthread_cond_signal(&c->woken);
 	}
@@ -109,7 +122,6 @@ void session_lose(struct process *p, struct session *s, const char *why)
 		p->why_lost[0] = '\0';
 		text_add(p->why_lost, sizeof p->why_lost, "%s", s->why);
 	}
-	turn_stir(&p->opening);
 	bell_ring(&p->bell); /* for threads that wait on channels */
 }
 
@@ -182,9 +194,8 @@ static void serve_cancelled(struct process *p, struct session *s, struct wait *w
 	w->why = NULL;
 	if (s->cancelling == 0)
 		return;
-	w->why = s->agreed ? NOT_ENDED : GIVEN_UP;
-	w->ended = !s->agreed;
-	for (struct call *c = s->calls; c && s->agreed; c = c->next) {
+	w->why = NOT_ENDED;
+	for (struct call *c = s->calls; c; c = c->next) {
 		if (!c->cancel_by || c->done)
 			continue;
 		if (!w->deadline || c->cancel_by < w->deadline)
@@ -240,16 +251,16 @@ static void wake_leader(struct session *s)
 		pthread_cond_signal(&c->woken);
 }
 
-/* Waits until the call is done. Before Hello is answered well, no call is. mu is held. */
+/* Waits until the call is done. mu is held. */
 static void await(struct process *p, struct session *s, struct call *c)
 {
-	while (!c->done || !(s->agreed || s->lost)) {
+	while (!c->done) {
 		if (s->led) {
 			c->parked = true;
 			pthread_cond_wait(&c->woken, &p->mu);
 			c->parked = false;
 		} else {
-			lead(p, s, s->agreed ? 0 : s->hello_by);
+			lead(p, s, 0);
 		}
 	}
 }
@@ -272,16 +283,6 @@ static void look_from_sending(struct wait *w)
 	w->deadline = out->c->cancel_by;
 	wake_leader(out->s);
 	pthread_mutex_unlock(&out->p->mu);
-}
-
-/* Writes the first line of a session, which goes out with its first call. */
-static void write_hello(struct json_out *out, const struct session *s)
-{
-	json_put(out, "{\"jsonrpc\":\"2.0\",\"id\":");
-	json_put_int(out, HELLO_ID);
-	json_put(out, ",\"method\":\"tls.Hello\",\"params\":{\"version\":1,\"capabilities\":[\"data\"],\"firstHandle\":");
-	json_put_int(out, s->first);
-	json_put(out, "}}\n");
 }
 
 /* Writes the request. The calls that wait on a handle that it closes are cancelled before it. */
@@ -307,16 +308,8 @@ static void write_request(struct json_out *out, const struct session *s, const s
 static void send_lines(struct process *p, struct session *s, const struct json_out *lines, struct call *c)
 {
 	struct sending out = { .wait = { .bell = &p->bell, .look = look_from_sending }, .p = p, .s = s, .c = c };
-	struct json_out hello = { 0 };
-	bool sent = true;
 
-	if (!s->greeted) {
-		write_hello(&hello, s);
-		sent = !hello.failed && wire_send(&s->wire, hello.at, hello.len, NULL, &out.wait);
-		free(hello.at);
-		s->greeted = true;
-	}
-	if (sent && wire_send(&s->wire, lines->at, lines->len, c->pass, &out.wait))
+	if (wire_send(&s->wire, lines->at, lines->len, c->pass, &out.wait))
 		return;
 	pthread_mutex_lock(&p->mu);
 	if (!*s->why && !wire_is_ours(&s->wire))
@@ -350,8 +343,6 @@ static int conclude(struct process *p, const struct session *s, struct call *c)
 	c->text = NULL;
 	if (c->lost && c->cancel_by)
 		session_cancelled(p, c);
-	else if (c->lost && !s->agreed)
-		process_fail(to, "%s: backend: %s: %s", op, s->path, s->why);
 	else if (c->lost && c->handle)
 		process_fail(to, "%s: handle %" PRId64 ": lost: %s", op, c->handle, s->why);
 	else if (c->lost)
@@ -372,22 +363,18 @@ static void enter(struct session *s, struct call *c)
 	pthread_cond_init(&c->woken, NULL);
 	c->next = s->calls;
 	s->calls = c;
-	s->waiting++;
 }
 
-static void leave(struct process *p, struct session *s, struct call *c)
+static void leave(struct session *s, struct call *c)
 {
 	struct call **link = &s->calls;
 
 	while (*link != c)
 		link = &(*link)->next;
 	*link = c->next;
-	s->waiting--;
 	pthread_cond_destroy(&c->woken);
 	if (c->cancel_by)
 		s->cancelling--;
-	if (!s->agreed)
-		turn_stir(&p->opening); /* see session_current */
 	wake_leader(s);
 }
 
@@ -427,39 +414,22 @@ int session_call(struct process *p, struct session *s, struct call *c)
 	c->pass = NULL;
 	if (c->begun)
 		await(p, s, c);
-	leave(p, s, c);
+	leave(s, c);
 	pthread_mutex_unlock(&p->mu);
 	return in_time ? conclude(p, s, c) : session_cancelled(p, c);
 }
 
-struct session *session_current(struct process *p, unsigned began)
+struct session *session_current(struct process *p)
 {
 	struct session *s;
-	bool idle;
 
 	session_check(p, true);
-	for (;;) {
-		s = p->session;
-		if (!s)
-			return NULL;
-		idle = s->waiting == 0 && !s->led;
-		if (s->agreed || !process_cancelled(p, s->born))
-			break;
-		/* It is being given up; if nobody is left to do it, we do. */
-		if (process_cancelled(p, began))
-			return NULL;
-		if (idle) {
-			lose_and_release(p, s, GIVEN_UP);
-		} else {
-			s->refs++;
-			pthread_cond_wait(&p->opening.free, &p->mu);
-			session_release(p, s);
-			pthread_mutex_lock(&p->mu);
-		}
-	}
+	s = p->session;
+	if (!s)
+		return NULL;
 	s->refs++;
 	/* If there is anything to read on an idle one, it is its end. */
-	while (!s->lost && s->waiting == 0 && !s->led && wire_has_input(&s->wire))
+	while (!s->lost && !s->calls && !s->led && wire_has_input(&s->wire))
 		lead(p, s, now_ms() + FAREWELL_WAIT_MS);
 	wake_leader(s);
 	if (!s->lost)

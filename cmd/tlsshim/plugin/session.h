@@ -17,32 +17,30 @@ enum { HELLO_ID = 1 };
 
 struct session {
 	struct wire wire;
-	char path[SOCKET_PATH_BYTES];
-	int64_t first;    /* handle that it may give out */
-	int64_t hello_by; /* when the answer to Hello must be there */
-	unsigned born;    /* p->cancels at that time */
-	uid_t euid;       /* of the process at that time */
+	int64_t first; /* handle that it may give out */
+	uid_t euid;    /* of the process when it was made */
 
 	/* Guarded by the process's mu. */
 	int refs; /* the process's and one for each thread that has a pointer */
 	struct call *calls; /* the youngest first */
 	struct channels channels;
-	unsigned waiting; /* calls */
 	int64_t next_id;
 	int64_t read_timeout; /* the daemon's for a Read, in ms; 0: none */
-	bool led, agreed, lost;
+	bool led, lost;
 	unsigned heard;      /* p->cancels when it was looked at last */
 	int cancelling;      /* calls that have a cancel_by */
 	unsigned ca_version; /* the one of the process that holds here */
 	char why[WHY_BYTES]; /* it is lost, or will be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */
-	bool greeted;        /* belongs to who has that turn */
 };
 
 /* A session on a socket of find.h, which it takes over, with one reference. NULL and errno if
  * that cannot be done. */
-struct session *session_make(struct process *p, int fd, const char *path, unsigned born);
+struct session *session_make(struct process *p, int fd);
+
+/* Says Hello and waits for the answer. False and why if that ends otherwise, or w before it. */
+bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
 
 /* Gives up a reference, and mu, which is held. */
 void session_release(struct process *p, struct session *s);
@@ -51,9 +49,8 @@ void session_release(struct process *p, struct session *s);
  * 0, or -1 with the process's error set. */
 int session_call(struct process *p, struct session *s, struct call *c);
 
-/* The process's session with a reference, or NULL if it has none that can be used. mu is held;
- * the caller has the turn to open one. */
-struct session *session_current(struct process *p, unsigned began);
+/* The process's session with a reference, or NULL if it has none that can be used. mu is held. */
+struct session *session_current(struct process *p);
 
 /* Ends the session. mu is held, and the caller has a reference, or there is no other thread. */
 void session_lose(struct process *p, struct session *s, const char *why);
@@ -68,5 +65,8 @@ int session_cancelled(struct process *p, const struct call *c);
 /* Gives an answer to the call that it belongs to; false if tlsd breaks the protocol or says why
  * it ends the session. The leader does that, with mu held. (answer.c) */
 bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
+
+/* Takes the answer to Hello; false and why if it is none that we can agree with. (answer.c) */
+bool answer_agree(struct session *s, struct span line, char *why);
 
 #endif

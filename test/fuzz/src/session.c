@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 
 enum {
-	AGREED = 1,      /* Hello has been answered */
+	GREETS = 1,      /* the answer to Hello comes first */
 	QUEUED = 2,      /* the last call has not been sent yet */
 	CANCELS = 4,     /* tls_Cancel is called after as many answers as the upper four bits say */
 	MOST = 64 << 10, /* bytes of input, which the socket takes without a reader */
@@ -36,10 +36,8 @@ static void must(bool holds)
 		abort();
 }
 
-static bool all_done(const struct session *s, const struct call *calls)
+static bool all_done(const struct call *calls)
 {
-	if (!s->lost && !s->agreed)
-		return false;
 	for (int i = 0; i < KINDS; i++)
 		if (calls[i].begun && !calls[i].done)
 			return false;
@@ -71,7 +69,7 @@ static void check(struct process *p, const struct session *s, struct call *c)
 		must(utf8_valid(p->error, strlen(p->error)));
 		return;
 	}
-	must(c->begun && s->agreed && !(c->method->flags & FAILS));
+	must(c->begun && !(c->method->flags & FAILS));
 	switch (c->method->result) {
 	case NUMBER:
 		must(c->number >= 0 && c->number <= INT32_MAX);
@@ -84,6 +82,11 @@ static void check(struct process *p, const struct session *s, struct call *c)
 		read_status(c->text);
 		break;
 	}
+}
+
+static void look_no_further(struct wait *w)
+{
+	(void)w;
 }
 
 static void feed(int fd, const uint8_t *data, size_t size)
@@ -104,6 +107,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct process *p;
 	struct visit v;
 	int fds[2], flags, answers = 0;
+	char why[WHY_BYTES] = "";
+	struct wait greet = { .look = look_no_further };
+	bool greeted;
 
 	if (size < 1 || size > MOST)
 		return 0;
@@ -111,23 +117,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	visit_begin(&v);
 	p = v.process;
 	must(p && socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+	greet.bell = &p->bell;
 	p->first = 1;
 	atomic_store(&p->highest, 0);
-	s = session_make(p, fds[0], "fuzz", atomic_load(&p->cancels));
+	s = session_make(p, fds[0]);
 	must(s != NULL);
 	feed(fds[1], data + 1, size - 1);
+	greeted = !(flags & GREETS) || session_greet(s, &greet, why);
+	must(utf8_valid(why, strlen(why)) && (greeted || *why));
 
 	pthread_mutex_lock(&p->mu);
 	p->session = s;
 	s->refs++;
-	s->greeted = true;
-	s->agreed = flags & AGREED;
+	if (!greeted)
+		session_lose(p, s, why);
 	for (int i = 0; i < KINDS; i++) {
-		calls[i] = (struct call){ .method = &kinds[i], .handle = kinds[i].flags & OPENS ? 0 : 1, .began = s->born };
+		calls[i] = (struct call){ .method = &kinds[i], .handle = kinds[i].flags & OPENS ? 0 : 1, .began = s->heard };
 		enter(s, &calls[i]);
-		calls[i].begun = i < KINDS - 1 || !(flags & QUEUED);
+		calls[i].begun = !s->lost && (i < KINDS - 1 || !(flags & QUEUED));
 	}
-	for (; !all_done(s, calls); answers++) {
+	for (; !all_done(calls); answers++) {
 		if (flags & CANCELS && answers == flags >> 4)
 			process_cancel();
 		lead(p, s, 0);
@@ -135,9 +144,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must(p->session == (s->lost ? NULL : s));
 	for (int i = 0; i < KINDS; i++) {
 		must(calls[i].begun || calls[i].done == s->lost);
-		leave(p, s, &calls[i]);
+		leave(s, &calls[i]);
 	}
-	must(s->waiting == 0 && s->cancelling == 0 && !s->calls);
+	must(s->cancelling == 0 && !s->calls);
 	if (!s->lost)
 		session_lose(p, s, "the end");
 	pthread_mutex_unlock(&p->mu);
