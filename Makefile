@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,18 +55,30 @@ $(BIN)/domhost: $(DOM_SRC) $(DOM_HDR)
 demo: build ## a server script and a client script talk TLS through the plugin and a private tlsd
 	@sh examples/demo.sh
 
-test: deps-test build check ## install what tests need and run all of them
-	TLSD_TEST_STRICT=1 $(GO) test -count=1 -shuffle=on -timeout 8m ./...
-	$(MAKE) race
-	$(MAKE) fuzz FUZZTIME=10s
+bin/host: internal/testhost/src/host.c cmd/tlsshim/plugin/tlsplugin.h
+	@mkdir -p bin
+	$(CC) $(WARNINGS) $(CFLAGS) -Icmd/tlsshim/plugin -o $@ $< -ldl -pthread
+
+# Tests take what they run from here, and do not build it again.
+export TLSD_TEST_BIN
+test race stress: TLSD_TEST_BIN = $(CURDIR)/bin
+test race stress: build bin/host
+
+test: deps-test check ## install what tests need and run all of them; the last line counts them
+	TLSD_TEST_STRICT=1 $(GO) run ./test/run plain race
 
 FUZZTIME ?= 60s
 fuzz: deps-test ## every fuzz target for FUZZTIME (60s); what they find is kept for the tests
 	$(GO) run ./test/fuzz -time $(FUZZTIME)
 
-race: ## the concurrent packages again, under the race detector
-	TLSD_TEST_STRICT=1 CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 8m ./openssl/... ./session/... ./rpc/... ./internal/...
-	TLSD_TEST_STRICT=1 TLSD_TEST_LEVEL="in process" CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 8m ./test/conformance
+race: ## the tests of the concurrent packages alone, under the race detector
+	TLSD_TEST_STRICT=1 $(GO) run ./test/run race
+
+PKG  ?= ./...
+N    ?= 20
+HOGS ?= 8
+stress: deps-test ## run the tests of PKG (./...) N times (20), shuffled, beside HOGS (8) busy threads; RUN=REGEXP, RACE=1
+	$(GO) run ./test/stress -n $(N) -hogs $(HOGS) $(if $(RACE),-race) $(if $(RUN),-run '$(RUN)') $(PKG)
 
 check: ## formatting and vet
 	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }

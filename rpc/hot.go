@@ -3,7 +3,6 @@ package rpc
 import (
 	"bytes"
 	"strconv"
-	"time"
 
 	"tlsd/rpc/wire"
 	"tlsd/session"
@@ -138,18 +137,15 @@ func (st *stream) hotWrite(c hotCall) error {
 		return st.hotSmallWrites(c)
 	}
 	sent, left := 0, c.n
-	spent := time.Duration(0)
 	for left > 0 {
-		if spent > longestWrite {
+		if sent >= mostWritten {
 			return st.finishWrite(c, sent, nil, left)
 		}
 		piece, err := st.r.Piece(left)
 		if err != nil {
 			return err
 		}
-		began := time.Now()
 		n, done, err := st.sess.TryWrite(c.handle, piece)
-		spent += time.Since(began)
 		left -= len(piece)
 		sent += n
 		switch {
@@ -164,8 +160,10 @@ func (st *stream) hotWrite(c hotCall) error {
 	return nil
 }
 
-// longestWrite is for how long the peer may take for one Write the short way, while all that was sent behind it waits.
-const longestWrite = 20 * time.Millisecond
+// mostWritten limits what one Write sends the short way, in bytes; it may exceed that by less than a piece.
+// Everything that was sent behind the Write waits meanwhile. A TryWrite waits a few milliseconds for the peer at
+// most, so a limit of bytes limits the time, too, and does not count time in which this process did not run.
+const mostWritten = 512 << 10
 
 // wrote answers a Write that was carried out the short way.
 func (st *stream) wrote(id []byte, n int) {

@@ -158,6 +158,31 @@ func TestWritesArriveWholeAndInOrderWhateverTheSystemTakesAtOnce(t *testing.T) {
 	}
 }
 
+// What is sent behind a large Write does not wait until all of it has left, even if the system takes all.
+func TestALargeWriteGivesUpTheShortWayAfterSoManyBytes(t *testing.T) {
+	t.Parallel()
+	const short = 512 << 10 // bytes, and less than a piece of 64 KiB more
+	for size, long := range map[int]bool{short: false, 4 * short: true} {
+		e := &sluggish{takes: 1 << 30}
+		p := sluggishPeer(t, e)
+		data := pattern(size)
+		go p.conn.Write([]byte(rawWrite(11, data)))
+		p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":11,"result":%d}`, size))
+		e.mu.Lock()
+		sent := 0
+		for _, n := range e.writes {
+			sent += n
+		}
+		if e.written.String() != data {
+			t.Errorf("%d bytes were written that differ from the %d sent", e.written.Len(), size)
+		}
+		if want := min(size, short); sent < want || sent >= want+64<<10 || long != (e.waited > 0) {
+			t.Errorf("of %d bytes %d were sent the short way, and %d pieces the long one", size, sent, e.waited)
+		}
+		e.mu.Unlock()
+	}
+}
+
 func TestAWriteThatFailsInTheMiddleKeepsTheNextMessageInPlace(t *testing.T) {
 	t.Parallel()
 	e := &sluggish{takes: 1 << 30, fails: 150_000}

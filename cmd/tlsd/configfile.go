@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,7 +14,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
-	"tlsd/internal/policy"
+	"tlsd/internal/safefile"
 )
 
 // The configuration file is TOML without tables. Its keys are the names of the flags that have an
@@ -23,6 +24,9 @@ import (
 // systemConfig is the file that root's tlsd reads if it is there and no other is named. Other users'
 // daemons read none by default: what the file says of callers is meant for the system's.
 const systemConfig = "/etc/tlsd/tlsd.toml"
+
+// maxConfig limits the size of the file, in bytes.
+const maxConfig = 1 << 20
 
 // noConfig in the place of a file's name means that no file is read.
 const noConfig = "none"
@@ -47,7 +51,11 @@ type fileValue struct {
 
 // readConfig reads a file. Its keys are checked against the table.
 func readConfig(path string, table []flagInfo) (map[string]fileValue, error) {
-	text, err := policy.ReadTrusted(path)
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	text, err := safefile.Read(path, maxConfig, uint32(os.Geteuid()))
 	if err != nil {
 		return nil, fmt.Errorf("configuration file: %w", err)
 	}

@@ -98,7 +98,7 @@ func TestAMistakeInTheFileIsExplained(t *testing.T) {
 			t.Errorf("%q: %v; want %q", tt.text, err, tt.want)
 		}
 	}
-	if _, err := parse(nil, "--config", "/none/such"); err == nil || !strings.Contains(err.Error(), "configuration file: open /none/such: no such file") {
+	if _, err := parse(nil, "--config", "/none/such"); err == nil || !strings.Contains(err.Error(), "configuration file: /none/such: /none: no such file") {
 		t.Errorf("%v", err)
 	}
 	open := configOf(t, "spare = 2")

@@ -96,7 +96,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "workers", "N", "the number of processors",
 			"processes of --isolation=shared", &number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes kept ready for the next session, with --isolation=session", &number{&o.spare, 0, 1024}},
+			"processes kept ready for the next session: of tlsd's own user, with --isolation=session, and of others", &number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
 

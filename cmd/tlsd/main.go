@@ -57,8 +57,8 @@
 //
 // The log goes to standard error, for people on a terminal, else as JSON. It never has
 // payload, keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does not wait for
-// whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves on, keeps up to 1 MiB of entries and
-// drops what comes on top. A warning says how many were lost as soon as one can be written again.
+// whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves on, keeps up to 1 MiB of entries, and as
+// much of the audit's besides, and drops what comes on top. A warning says how many were lost as soon as one can be written again.
 package main
 
 import (
@@ -149,7 +149,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	queue := newLogQueue(stderr)
 	defer queue.close()
 	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
-	log, audit := newLogAt(queue, level, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
+	log, audit := newLogAt(queue, queue.forAudit(), level, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
 	queue.tellLoss(func(entries int) { // of the audit, too, and so it is told whatever the level is
 		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
 	})
@@ -182,6 +182,9 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	}
 	if cfg.Shared {
 		cfg.Warm = o.workers
+	}
+	if os.Geteuid() == 0 && len(o.allowUID)+len(o.allowGID) > 0 {
+		cfg.WarmOthers = o.spare
 	}
 	return supervisor.New(cfg).Run(ctx, force)
 }

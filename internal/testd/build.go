@@ -3,11 +3,13 @@ package testd
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -90,19 +92,15 @@ type builder struct {
 	err  error
 }
 
-// build makes a file once, whoever asks first; the others wait. Where TLSD_TEST_BIN
-// names a folder, it is taken from there instead.
+// build makes a file once, whoever asks first; the others wait. Where TLSD_TEST_BIN names a folder, the file
+// is copied from there instead: that folder may be one that only the tester can enter.
 func build(tb testing.TB, name string, compile func(file string) error) string {
 	tb.Helper()
-	if dir := os.Getenv("TLSD_TEST_BIN"); dir != "" {
-		file := filepath.Join(dir, name)
-		if _, err := os.Stat(file); err != nil {
-			tb.Fatalf("testd: TLSD_TEST_BIN does not have what the test needs: %v", err)
-		}
-		return file
-	}
 	if built == "" {
 		tb.Fatal("testd: TestMain of this package must call testd.Main")
+	}
+	if dir := os.Getenv("TLSD_TEST_BIN"); dir != "" {
+		compile = func(file string) error { return take(filepath.Join(dir, name), file) }
 	}
 	file := filepath.Join(built, name)
 	v, _ := builds.LoadOrStore(name, &builder{})
@@ -112,6 +110,57 @@ func build(tb testing.TB, name string, compile func(file string) error) string {
 		tb.Fatalf("testd: build %s: %v", name, b.err)
 	}
 	return file
+}
+
+// take copies a program that was built elsewhere, if it is up to date.
+func take(from, to string) error {
+	err := fresh(from, root())
+	if err != nil {
+		return fmt.Errorf("TLSD_TEST_BIN: %w", err)
+	}
+	program, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, program, 0o755)
+}
+
+// sources are what a program is built from, below the top of the source tree.
+func sources(program string) []string {
+	switch filepath.Base(program) {
+	case "TlsPlugin.so":
+		return []string{"cmd/tlsshim/plugin"}
+	case "domhost":
+		return []string{"test/domhost/src"}
+	case "host":
+		return []string{"internal/testhost/src", "cmd/tlsshim/plugin/tlsplugin.h"}
+	}
+	return []string{"go.mod", "go.sum", "cmd", "internal", "openssl", "rpc", "session"}
+}
+
+// fresh checks that a program is there, and newer than what it is built from. Where a test runs without
+// the sources, there is nothing to compare.
+func fresh(program, top string) error {
+	built, err := os.Stat(program)
+	if err != nil {
+		return err
+	}
+	for _, from := range sources(program) {
+		err := filepath.WalkDir(filepath.Join(top, from), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := e.Info()
+			if err == nil && source.ModTime().After(built.ModTime()) {
+				err = fmt.Errorf("%s is older than %s: run make build", program, path)
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func output(cmd *exec.Cmd) error {

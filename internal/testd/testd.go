@@ -13,8 +13,8 @@
 // # Promises
 //
 //   - A program is built once in a test binary's run, as make builds it, when the
-//     first test asks for it. Main removes it. For a machine without compilers they can be
-//     built elsewhere: TLSD_TEST_BIN names the folder where they lie.
+//     first test asks for it. Main removes it. Programs can be built before: TLSD_TEST_BIN names
+//     the folder where they lie. They must be newer than their sources.
 //   - A daemon loads the libssl that TLSD_TEST_LIBSSL names, if it is set and the test's flags name no other.
 //   - A daemon gets an environment of which the tester's settings (TLSD_…, SSL_CERT_…,
 //     OPENSSL_CONF, LISTEN_…, NOTIFY_SOCKET) are taken out.

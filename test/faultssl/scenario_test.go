@@ -69,8 +69,10 @@ func serve(t *testing.T, cert *testcert.Cert, handle func(*tls.Conn)) int {
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
 	check(t, err)
 	var serving sync.WaitGroup
+	over, end := context.WithCancel(context.Background())
 	t.Cleanup(func() {
 		l.Close()
+		end() // cuts what a test leaves: some connections last as long as the test, however long that is
 		serving.Wait()
 	})
 	serving.Go(func() {
@@ -80,9 +82,10 @@ func serve(t *testing.T, cert *testcert.Cert, handle func(*tls.Conn)) int {
 				return
 			}
 			serving.Go(func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(5 * patience)) // ends what a test leaves
-				if c := conn.(*tls.Conn); c.Handshake() == nil {
+				c := conn.(*tls.Conn)
+				defer c.Close()
+				defer context.AfterFunc(over, func() { c.NetConn().Close() })()
+				if c.Handshake() == nil {
 					handle(c)
 				}
 			})

@@ -1,0 +1,94 @@
+// Command run runs the project's tests and counts them.
+//
+//	go run ./test/run plain race
+//
+// It prints a line for each package when the package ends, then why tests were skipped, and at last
+// one line: "N passed, N failed, N skipped". Its exit status is 0 if no test failed.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// A suite is one call of go test.
+type suite struct {
+	name     string
+	args     []string
+	env      []string
+	packages []string
+}
+
+// Everything is tested as it is built for users, without cgo. The race detector needs cgo; what is
+// concurrent runs under it, too.
+var suites = []suite{
+	{"plain", nil, []string{"CGO_ENABLED=0"}, []string{"./..."}},
+	{"race", []string{"-race"}, []string{"CGO_ENABLED=1"},
+		[]string{"./openssl/...", "./session/...", "./rpc/...", "./internal/..."}},
+}
+
+// common are the arguments of each call of go test; make check vets.
+var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-vet=off", "-timeout=20m"}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var chosen []suite
+	for _, name := range os.Args[1:] {
+		i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
+		if i < 0 {
+			fmt.Fprintf(os.Stderr, "run: there is no suite %q\n", name)
+			os.Exit(2)
+		}
+		chosen = append(chosen, suites[i])
+	}
+	if len(chosen) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: go run ./test/run SUITE...")
+		os.Exit(2)
+	}
+	os.Exit(run(ctx, chosen, os.Stdout))
+}
+
+// run runs the suites and returns the exit status.
+func run(ctx context.Context, chosen []suite, out io.Writer) int {
+	status := 0
+	c := &counter{out: out}
+	for _, s := range chosen {
+		if err := s.run(ctx, c); err != nil {
+			status = 1
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+				fmt.Fprintf(os.Stderr, "run: %s: %v\n", s.name, err)
+			}
+		}
+	}
+	c.summary()
+	if c.failed > 0 || c.passed == 0 {
+		status = 1
+	}
+	return status
+}
+
+func (s suite) run(ctx context.Context, c *counter) error {
+	cmd := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"), slices.Concat(common, s.args, s.packages)...)
+	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Stderr = os.Stderr
+	events, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "== %s: %s go %s\n", s.name, strings.Join(s.env, " "), strings.Join(cmd.Args[1:], " "))
+	err = c.read(events)
+	return errors.Join(err, cmd.Wait())
+}
