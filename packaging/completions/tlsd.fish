@@ -7,7 +7,7 @@ complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose member
 complete -c tlsd -l policy -d 'what scripts may do, by user; see README.md; read again on SIGHUP' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'processes of --isolation=shared' -x
-complete -c tlsd -l spare -d 'processes kept ready for the next session, with --isolation=session' -x
+complete -c tlsd -l spare -d 'processes kept ready for the next session: of tlsds own user, with --isolation=session, and of others' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
 complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing' -x -a 'auto off'
 complete -c tlsd -l readable -d 'folders and files that workers may read, besides those of the system; needs --confine; may be repeated' -r
