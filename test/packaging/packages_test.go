@@ -67,7 +67,7 @@ func lintian(t *testing.T, deb string) {
 func lookAtRpm(t *testing.T, rpm, deb string) {
 	need(t, "rpm", "rpm2cpio", "cpio", "dpkg-deb")
 	root, other := t.TempDir(), t.TempDir()
-	succeed(t, exec.Command("sh", "-c", `rpm2cpio "$1" | (cd "$2" && cpio -idm --quiet)`, "sh", rpm, root))
+	succeed(t, exec.Command("sh", "-c", `rpm2cpio "$1" | (cd "$2" && cpio -idm --quiet --no-absolute-filenames)`, "sh", rpm, root))
 	succeed(t, exec.Command("dpkg-deb", "-x", deb, other))
 	got, want := filesBelow(t, root), filesBelow(t, other)
 	for name := range want {
