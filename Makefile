@@ -169,7 +169,7 @@ packages: ## the .deb and the .rpm, into bin/packages
 	sh packaging/packages.sh
 
 test-packages: deps-packages ## install, use, upgrade and remove the .deb in a Debian of its own, as root; 5 minutes, the first time
-	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Package|Pages' ./test/packaging
+	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging
 
 deps-packages:
 	@sh scripts/deps.sh packages
