@@ -175,7 +175,7 @@ deps-packages:
 	@sh scripts/deps.sh packages
 
 test-systemd: deps-systemd build ## the units under a real systemd in namespaces of its own, as root; half a minute
-	$(GO) test -count=1 -v -tags systemd -timeout 10m -run 'Units|Service|Settings|User' ./test/packaging
+	$(GO) test -count=1 -v -tags systemd -timeout 10m -run 'Unit|Service|Settings|User' ./test/packaging
 
 deps-systemd:
 	@sh scripts/deps.sh systemd

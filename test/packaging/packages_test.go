@@ -78,6 +78,7 @@ func lookAtRpm(t *testing.T, rpm, deb string) {
 	if len(got) != len(want) || len(got) == 0 {
 		t.Errorf("the .rpm has %d files, the .deb %d", len(got), len(want))
 	}
+	succeed(t, exec.Command("rpm", "--checksig", "--nosignature", rpm))
 	if config := succeed(t, exec.Command("rpm", "-qpc", rpm)); config != "/etc/tlsd/tlsd.toml\n" {
 		t.Errorf("configuration files: %q", config)
 	}
