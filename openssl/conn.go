@@ -273,7 +273,7 @@ func (c *Conn) establish() error {
 		c.fail(&HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's certificate: " + q.reason(), Queue: q.strings()})
 	}
 	if c.sendErrno != 0 { // what ends the handshake has not left
-		c.fail(c.handshakeFailure(&op{kind: opHandshake, errno: c.sendErrno}, nil))
+		c.fail(c.handshakeFailure(&op{c: c, kind: opHandshake, errno: c.sendErrno}, nil))
 	}
 	if c.readErr != nil {
 		return c.readErr
