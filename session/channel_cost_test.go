@@ -37,6 +37,9 @@ func (e pipeEngine) Client(nc *net.TCPConn, _ string) (session.EngineConn, error
 }
 
 func (c *pipeConn) Write(ctx context.Context, p []byte) (int, error) {
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
 	select {
 	case <-c.late:
 		<-ctx.Done()
