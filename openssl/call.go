@@ -3,6 +3,7 @@ package openssl
 import (
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -26,7 +27,7 @@ func (l *Library) exclusive(f func()) queue {
 
 // exclusiveFor is exclusive for the work of a method on the connection with a tag. f may use the thread.
 func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue {
-	t := <-l.gate
+	t := l.gate.enter()
 	runtime.LockOSThread()
 	if l.Watcher != nil {
 		l.Watcher.Enter(t.number, method, tag)
@@ -36,7 +37,7 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 			l.Watcher.Leave(t.number)
 		}
 		runtime.UnlockOSThread()
-		l.gate <- t
+		l.gate.leave(t)
 	}()
 	call(l.sym.errClear)
 	f(t)
@@ -53,26 +54,52 @@ type thread struct {
 	few [1 << 10]byte
 }
 
-// newGate makes the threads. Their BIOs come later: there must be no other call before OPENSSL_init_ssl.
-func newGate() chan *thread {
-	gate := make(chan *thread, 2*runtime.GOMAXPROCS(0))
-	for n := range cap(gate) {
-		gate <- &thread{number: n}
-	}
-	return gate
+// A gate lets a bounded number of threads in. The one that has left last enters next: what it has in memory is
+// likely to be in the processor's cache.
+type gate struct {
+	room chan struct{} // one for each thread that is inside
+	mu   sync.Mutex    // guards out
+	out  []*thread     // those that may enter
 }
 
-// equip gives each thread its BIO. Nobody else uses the library yet.
+func newGate() *gate {
+	most := 2 * runtime.GOMAXPROCS(0)
+	g := &gate{room: make(chan struct{}, most)}
+	for n := range most {
+		g.out = append(g.out, &thread{number: n})
+	}
+	return g
+}
+
+func (g *gate) enter() *thread {
+	g.room <- struct{}{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	last := len(g.out) - 1
+	t := g.out[last]
+	g.out = g.out[:last]
+	return t
+}
+
+func (g *gate) leave(t *thread) {
+	g.mu.Lock()
+	g.out = append(g.out, t)
+	g.mu.Unlock()
+	<-g.room
+}
+
+// equip gives each thread its BIO. Nobody else uses the library yet, and there must be no other
+// call before OPENSSL_init_ssl.
 func (l *Library) equip() error {
-	for range cap(l.gate) { // each in its turn
-		ok := false
-		q := l.exclusiveFor("", 0, func(t *thread) {
+	ok := true
+	q := l.exclusiveFor("", 0, func(own *thread) {
+		for _, t := range append(l.gate.out, own) {
 			t.bio = l.newBIO()
-			ok = t.bio != 0
-		})
-		if !ok {
-			return internalError("BIO_new", q)
+			ok = ok && t.bio != 0
 		}
+	})
+	if !ok {
+		return internalError("BIO_new", q)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"tlsd/openssl"
 )
@@ -66,25 +67,38 @@ func TestCloseWriteBeforeTheHandshakeIsAnError(t *testing.T) {
 // In the middle of a message of the peer's handshake layer OpenSSL sends no close_notify.
 func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 	t.Parallel()
-	c, peer, f := connectForged(t)
-	ticket := newSessionTicket()
-	f.send(t, handshakeRecord, ticket[:len(ticket)/2])
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		expectRead(t, c, "data")
-	}()
-	shut := make(chan error, 1)
-	go func() { shut <- c.CloseWrite(bounded(t)) }()
-	f.send(t, handshakeRecord, ticket[len(ticket)/2:])
-	f.send(t, applicationRecord, []byte("data"))
-	if err := <-shut; err != nil {
-		t.Error(err)
+	for _, reader := range []bool{false, true} {
+		c, peer, f := connectForged(t)
+		ticket := newSessionTicket()
+		f.send(t, handshakeRecord, ticket[:len(ticket)/2])
+		ctx, cancel := context.WithTimeout(bounded(t), 20*time.Millisecond)
+		if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded { // it meets the first half
+			t.Fatal(err)
+		}
+		cancel()
+		read := make(chan struct{})
+		if reader {
+			go func() {
+				defer close(read)
+				expectRead(t, c, "data")
+			}()
+		} else {
+			f.send(t, handshakeRecord, ticket[len(ticket)/2:])
+		}
+		shut := make(chan error, 1)
+		go func() { shut <- c.CloseWrite(bounded(t)) }()
+		if reader {
+			f.send(t, handshakeRecord, ticket[len(ticket)/2:])
+			f.send(t, applicationRecord, []byte("data"))
+			<-read
+		}
+		if err := <-shut; err != nil {
+			t.Error(err)
+		}
+		if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("the peer reads %d, %v, want EOF", n, err)
+		}
 	}
-	if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("the peer reads %d, %v, want EOF", n, err)
-	}
-	<-read
 }
 
 func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {

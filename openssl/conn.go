@@ -47,11 +47,14 @@ type Conn struct {
 
 	mu        sync.Mutex    // held for one stay in the library and the sends around it, which never wait; guards the rest
 	ssl       uintptr       // 0 once it is freed
+	wbio      uintptr       // the thread's BIO that the SSL writes to
 	readErr   error         // why nothing can be read any more: no SSL_read
 	writeErr  error         // why nothing can be written any more: no SSL_write
+	failed    error         // why neither is possible any more
 	out       outbox        // what is sealed and not sent
 	sending   bool          // the holder of writing waits for room for it, and sends it when there is some
 	mute      bool          // nothing goes out any more: a send has failed, or was given up
+	whole     int           // when it became mute: the records of what was being sent that have left whole
 	shut      bool          // close_notify is sealed, so that nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
 	begun     bool          // Handshake has been called

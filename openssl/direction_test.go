@@ -158,13 +158,18 @@ func stall(t *testing.T, c *openssl.Conn, size int) <-chan error {
 		_, err := c.Write(bounded(t), pattern(size))
 		wrote <- err
 	}()
-	for !openssl.WaitsForRoom(c) {
-		if t.Context().Err() != nil || len(wrote) > 0 {
-			t.Fatal("the Write does not wait")
-		}
-		runtime.Gosched()
-	}
+	waitForRoom(t, c)
 	return wrote
+}
+
+// waitForRoom waits until c waits for room.
+func waitForRoom(t *testing.T, c *openssl.Conn) {
+	t.Helper()
+	for end := bounded(t); !openssl.WaitsForRoom(c); runtime.Gosched() {
+		if end.Err() != nil {
+			t.Fatal("nothing waits for room")
+		}
+	}
 }
 
 // pattern is data in which everything that is missing or out of order shows.
@@ -174,6 +179,35 @@ func pattern(size int) []byte {
 		p[i] = byte(i ^ i>>8 ^ i>>16)
 	}
 	return p
+}
+
+// What a Write says to have sent has left in whole records, and all of them count.
+func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
+	t.Parallel()
+	const size = 64 << 20
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		ctx, cancel := context.WithCancel(bounded(t))
+		var n int
+		wrote := make(chan error, 1)
+		go func() {
+			var err error
+			n, err = c.Write(ctx, pattern(size))
+			wrote <- err
+		}()
+		waitForRoom(t, c)
+		cancel()
+		if err := <-wrote; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		got := make([]byte, n)
+		if m, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, pattern(n)) {
+			t.Errorf("the peer has got %d bytes, the Write has told of %d: %v", m, n, err)
+		}
+		go c.Close()
+		if more, _ := io.ReadAll(peer); len(more) != 0 {
+			t.Errorf("the peer has got %d bytes more", len(more))
+		}
+	})
 }
 
 // The answer to a KeyUpdate must neither be lost nor come into the middle of a record.
@@ -241,6 +275,29 @@ func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 		}
 		if again := <-wrote; again != err {
 			t.Errorf("Write: %v, want %v", again, err)
+		}
+		if _, again := c.Write(bounded(t), []byte("x")); again != err {
+			t.Errorf("the next Write: %v, want %v", again, err)
+		}
+	})
+}
+
+func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		_ = peer.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
+		openssl.FillSocket(t, c)
+		shut := make(chan error, 1)
+		go func() { shut <- c.CloseWrite(bounded(t)) }()
+		waitForRoom(t, c)
+		_, _ = peer.NetConn().Write(append([]byte("\x17\x03\x03\x00\x40"), make([]byte, 0x40)...))
+		_, err := c.Read(bounded(t), make([]byte, 1))
+		var p *openssl.ProtocolError
+		if !errors.As(err, &p) {
+			t.Fatalf("Read: %v", err)
+		}
+		if again := <-shut; again != err {
+			t.Errorf("CloseWrite: %v, want %v", again, err)
 		}
 	})
 }

@@ -27,10 +27,10 @@ type Library struct {
 	path    string
 	pair    string // see Pair
 
-	gate     chan *thread // see exclusive: the threads that may enter
-	verifyCB uintptr      // the C function that is recordVerify
-	exIndex  uintptr      // where a store context keeps its SSL
-	verdicts sync.Map     // address of an SSL -> *verdict
+	gate     *gate    // see exclusive
+	verifyCB uintptr  // the C function that is recordVerify
+	exIndex  uintptr  // where a store context keeps its SSL
+	verdicts sync.Map // address of an SSL -> *verdict
 
 	trustMu  sync.Mutex // guards the two; held while trust files are read
 	trust    *trustState

@@ -8,7 +8,7 @@ import (
 )
 
 // What goes out. An SSL writes into the memory BIO of the thread that it is on. Before the thread
-// leaves the library, everything is taken out of it and put behind the Conn's unsent bytes. The
+// leaves the library, everything is taken out of that and put behind the Conn's unsent bytes. The
 // rules:
 //
 //   - Unsent bytes are sent in their order, by write(2) that cannot block, and under Conn.mu, by whoever
@@ -63,8 +63,12 @@ func (b *outbox) drop() {
 	*b = outbox{}
 }
 
-// attach gives the SSL the thread's BIO to write to.
+// attach sees to it that the SSL writes to the thread's BIO. It keeps it until it comes to another thread: only who is on the
+// thread uses the BIO.
 func (c *Conn) attach(t *thread) bool {
+	if c.wbio == t.bio {
+		return true
+	}
 	sym := &c.lib.sym
 	t.arg[0] = t.bio
 	if int32(call(sym.bioUpRef, t.arg[:1]...)) != 1 { // the SSL frees its reference
@@ -72,47 +76,54 @@ func (c *Conn) attach(t *thread) bool {
 	}
 	t.arg[0], t.arg[1] = c.ssl, t.bio
 	call(sym.sslSet0Wbio, t.arg[:2]...)
+	c.wbio = t.bio
 	return true
 }
 
-// detach takes the BIO away from the SSL, and what has been written out of the BIO. It gives the number of bytes, and whether
-// the library says the same of them wherever it is asked.
-func (c *Conn) detach(t *thread, reading bool) (n int, sound bool) {
-	sym := &c.lib.sym
-	t.arg[0], t.arg[1] = c.ssl, 0
-	call(sym.sslSet0Wbio, t.arg[:2]...)
-	want := 0
-	if !reading { // a Read as a rule has nothing to say, and asks once
+// collect takes what the SSL has written out of the BIO. It tells whether what the library
+// says of it fits together. Of a Write the records must be whole, one for each of those sealed, if not more; otherwise the
+// library is asked for their size.
+func (o *op) collect(t *thread) (sound bool) {
+	c, sym := o.c, &o.c.lib.sym
+	n, want := 0, 0
+	if o.kind == opHandshake || o.kind == opShutdown {
 		t.arg[0], t.arg[1], t.arg[2], t.arg[3] = t.bio, bioCtrlPending, 0, 0
 		want = int(int64(call(sym.bioCtrl, t.arg[:4]...)))
 	}
-	for n == 0 || n != want {
-		room := t.few[:]
-		if !reading {
+	for !sound {
+		room := t.few[:] // a Read as a rule has nothing to say, and needs no memory for that
+		if o.kind != opRead {
 			room = c.out.tail()
 		}
 		t.arg[0], t.arg[1], t.arg[2] = t.bio, uintptr(unsafe.Pointer(&room[0])), uintptr(len(room))
 		got := int(int32(call(sym.bioRead, t.arg[:3]...)))
 		if got <= 0 || got > len(room) {
+			sound = o.kind == opRead || n == want && o.sealed == 0
 			break
 		}
-		if reading {
+		if o.kind == opRead {
 			c.out.add(room[:got])
 		} else {
 			c.out.mem = c.out.mem[:len(c.out.mem)+got]
 		}
 		n += got
+		switch o.kind {
+		case opWrite:
+			count, size := records(c.out.mem)
+			o.besides = count - o.sealed
+			sound = o.besides >= 0 && size == len(c.out.mem)
+		case opHandshake, opShutdown:
+			sound = n == want
+		}
 	}
 	if c.mute || c.shut || len(c.out.mem) == 0 {
 		c.out.drop()
 	}
-	if reading || n == want {
-		return n, true
+	if !sound { // What is left of one connection must not come into another's stream.
+		call(sym.bioFree, t.bio)
+		t.bio = c.lib.newBIO()
 	}
-	// What is left of one connection must not come into another's stream.
-	call(sym.bioFree, t.bio)
-	t.bio = c.lib.newBIO()
-	return n, false
+	return sound
 }
 
 // add appends what a Read has to say.
@@ -159,5 +170,20 @@ func (c *Conn) sendFailed(err error) {
 // silence lets nothing go out any more. The caller holds c.mu.
 func (c *Conn) silence() {
 	c.mute = true
+	c.whole, _ = records(c.out.mem[:c.out.sent])
 	c.out.drop()
+}
+
+// records is the number of whole TLS records at the beginning of p, and their size (RFC 8446 section 5.1).
+func records(p []byte) (count, size int) {
+	const header = 5
+	for len(p) >= size+header {
+		next := size + header + int(p[size+3])<<8 + int(p[size+4])
+		if next > len(p) {
+			break
+		}
+		size = next
+		count++
+	}
+	return count, size
 }
