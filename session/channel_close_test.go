@@ -4,9 +4,10 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
@@ -223,21 +224,23 @@ func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) 
 // TestAPeersResetEndsTheDrain, and the Close says so.
 func TestAPeersResetEndsTheDrain(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, timeouts(session.Timeouts{Write: era}))
-	reset := make(chan struct{})
-	h, c := r.channel(r.serve(func(_ *tls.Conn, nc *net.TCPConn) {
-		<-reset
-		nc.SetLinger(0)
-	}))
-	c.SetWriteDeadline(time.Now().Add(moment))
-	c.Write(make([]byte, 64<<20)) // more than goes
+	g := newGate(fakeengine.Write)
+	r := newRig(t, g.install, timeouts(session.Timeouts{Write: era}))
+	r.SetLastWords(0) // this peer has none
+	port, got := r.sink()
+	h, c := r.channel(port)
+	send(t, c, random(100000))
+	await(t, g.first(), "a piece")
 	closing := r.start(r.Close(h))
 	unsendable(t, c)
 	if closing.ended() {
 		t.Fatal("the Close did not wait for the peer")
 	}
-	close(reset)
-	closing.fails(kind.IO)
+	g.release <- os.NewSyscallError("write", syscall.ECONNRESET)
+	if e := closing.fails(kind.IO); e.Errno != "ECONNRESET" || e.Op != "tls.Close" {
+		t.Errorf("%v", e)
+	}
+	want(t, got, "|cut")
 	r.gone()
 }
 

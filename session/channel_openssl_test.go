@@ -169,12 +169,13 @@ func TestOpenSSLNoticesAResetAfterCloseNotify(t *testing.T) {
 // TestAStuckPeerOfOpenSSLFailsOnlyItself, by the write timeout; what others send passes meanwhile.
 func TestAStuckPeerOfOpenSSLFailsOnlyItself(t *testing.T) {
 	t.Parallel()
-	r := newRealRig(t, timeouts(session.Timeouts{Write: 20 * moment}))
+	r := newRealRig(t, timeouts(session.Timeouts{Write: era}))
 	port := r.serve(func(c *tls.Conn, _ *net.TCPConn) { <-t.Context().Done() })
 	var stuck []session.Handle
 	var over sync.WaitGroup
 	for range 5 {
 		h, c := r.channel(port)
+		r.ok(r.SetTimeout(h, 20*moment))
 		stuck = append(stuck, h)
 		over.Go(func() {
 			if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, syscall.EPIPE) {

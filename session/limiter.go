@@ -13,6 +13,8 @@ import (
 // allocates nothing and does not touch the timer: when the timer fires, it looks whether it must
 // run on.
 type limiter struct {
+	parent context.Context
+
 	mu      sync.Mutex // guards the rest
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -26,7 +28,7 @@ type limiter struct {
 }
 
 func newLimiter(parent context.Context, bound time.Duration) *limiter {
-	l := &limiter{bound: bound}
+	l := &limiter{parent: parent, bound: bound}
 	l.ctx, l.cancel = context.WithCancelCause(parent)
 	return l
 }
@@ -41,12 +43,16 @@ func (l *limiter) set(bound time.Duration) {
 	}
 }
 
-// begin begins a piece.
-func (l *limiter) begin(size int) {
+// begin begins a piece, and gives its context.
+func (l *limiter) begin(size int) context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		l.ctx, l.cancel = context.WithCancelCause(l.parent)
+	}
 	l.running, l.size = true, size
 	l.start()
+	return l.ctx
 }
 
 // end ends it.

@@ -83,20 +83,20 @@ func (p *pumps) forward() (deserted bool) {
 		if n == 0 {
 			return p.lastTaken(err)
 		}
-		err = p.write(data[:n])
+		ctx := p.limit.begin(n)
+		err = p.write(ctx, data[:n])
+		p.limit.end()
 		pieces.Put(data)
 		if err != nil {
-			p.failOut(err)
+			p.failOut(ctx, err)
 			return false
 		}
 	}
 }
 
 // write carries a piece to the peer.
-func (p *pumps) write(data []byte) error {
-	p.limit.begin(len(data))
-	n, err := p.t.Write(p.limit.ctx, data)
-	p.limit.end()
+func (p *pumps) write(ctx context.Context, data []byte) error {
+	n, err := p.t.Write(ctx, data)
 	p.c.s.moved()
 	p.c.flow.change(event{sent: n})
 	return err
@@ -107,10 +107,10 @@ func (p *pumps) lastTaken(err error) (deserted bool) {
 	switch {
 	case interrupted(err):
 		if p.ch.left() {
-			p.failOut(context.Cause(p.ctx))
+			p.failOut(p.ctx, context.Cause(p.ctx))
 		}
 	case err != nil && !callerGone(err):
-		p.failOut(fail(kind.IO, "take bytes from the data channel: %v", err))
+		p.failOut(p.ctx, fail(kind.IO, "take bytes from the data channel: %v", err))
 	case p.deserted():
 		return true
 	default:
@@ -131,11 +131,11 @@ func (p *pumps) closeWrite() {
 	if !p.c.flow.writing() {
 		return
 	}
-	p.limit.begin(0)
-	err := p.t.CloseWrite(p.limit.ctx)
+	ctx := p.limit.begin(0)
+	err := p.t.CloseWrite(ctx)
 	p.limit.end()
 	if err != nil {
-		p.failOut(err)
+		p.failOut(ctx, err)
 		return
 	}
 	p.c.flow.change(event{write: stateShut})
@@ -154,8 +154,9 @@ func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
 
 // failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
 // If the network failed, the peer may have said why, and the in pump gets the time to read that.
-func (p *pumps) failOut(err error) {
-	e := classify(p.limit.ctx, err, kind.IO)
+// ctx is that of the work that has failed.
+func (p *pumps) failOut(ctx context.Context, err error) {
+	e := classify(ctx, err, kind.IO)
 	if e.Kind == kind.IO {
 		late := time.NewTimer(p.c.s.lastWords)
 		defer late.Stop()
