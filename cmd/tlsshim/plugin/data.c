@@ -81,9 +81,7 @@ static int fail_late(struct use *u, int64_t timeout)
 /* What a Read gives when its direction is no longer open. mu is held. */
 static int result_at_end(struct use *u)
 {
-	if (u->ch->reading.state == BROKEN_OFF)
-		return use_raise(u, &u->ch->reading);
-	return use_has_untold(u) ? use_raise(u, &u->ch->writing) : 0;
+	return u->ch->reading.state == BROKEN_OFF ? use_raise(u, &u->ch->reading) : 0;
 }
 
 static int at_end(struct use *u)
