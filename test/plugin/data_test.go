@@ -254,13 +254,14 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 		p.fail(p.expect("tls.Close", "[1]"), "tls.Close: handle 1: closed")
 		closing.fails("tls.Close: handle 1: closed")
 	})
-	t.Run("the Read that finds the end", func(t *testing.T) {
+	t.Run("the Read after the one that has found the end", func(t *testing.T) {
 		t.Parallel()
 		_, h, p, data := ready(t)
 		data.CloseWrite()
 		read := h.start("Read", 1, 10)
 		p.statusOf(1, endAndFail)
-		read.fails(broken)
+		read.gives(0, "") // it tells what it was called for
+		h.send("Read", 1, 10).fails(broken)
 		h.send("Read", 1, 10).gives(0, "")
 	})
 	t.Run("one cause is told once", func(t *testing.T) {

@@ -64,7 +64,8 @@ bool answer_agree(struct session *s, struct span line, char *why)
 	} else if (a.id_null || a.error.at) {
 		take_farewell(&a, why);
 	} else if (a.id != HELLO_ID) {
-		text_add(why, WHY_BYTES, "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
+		text_add(why, WHY_BYTES,
+			 "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
 	} else if (!json_int(json_member(a.result, "version"), &version) || version != 1) {
 		text_add(why, WHY_BYTES, "tlsd does not speak version 1 of the protocol");
 	} else if (!json_array_has(json_member(a.result, "capabilities"), "\"data\"")) {
@@ -78,13 +79,15 @@ bool answer_agree(struct session *s, struct span line, char *why)
 }
 
 /* Takes the result of a call over, if it is what the method gives. */
-static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a, char *why)
+static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a,
+			char *why)
 {
 	bool ok = !(c->method->flags & FAILS);
 
 	switch (c->method->result) {
 	case NUMBER:
-		ok = ok && json_int(a->result, &c->number) && c->number >= 0 && c->number <= INT32_MAX;
+		ok = ok && json_int(a->result, &c->number) && c->number >= 0;
+		ok = ok && c->number <= INT32_MAX;
 		if (ok && (c->method->flags & MAKES_HANDLE)) {
 			ok = c->number >= s->first;
 			if (ok && c->number > atomic_load(&p->highest))
@@ -103,7 +106,8 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 		break;
 	}
 	if (!ok)
-		text_add(why, WHY_BYTES, "tlsd has answered %s with what cannot be its result", c->method->name);
+		text_add(why, WHY_BYTES, "tlsd has answered %s with what cannot be its result",
+			 c->method->name);
 	return ok;
 }
 
@@ -123,7 +127,8 @@ bool answer_deliver(struct process *p, struct session *s, struct span line, char
 	for (c = s->calls; c && c->id != a.id;)
 		c = c->next;
 	if (!c || c->done || !c->begun) {
-		text_add(why, WHY_BYTES, "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
+		text_add(why, WHY_BYTES,
+			 "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
 		return false;
 	}
 	if (a.error.at) {

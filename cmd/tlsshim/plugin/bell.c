@@ -57,7 +57,9 @@ int bell_listen(struct bell *b, int *fd)
 
 	pthread_mutex_lock(&b->mu);
 	which = atomic_load(&b->newest);
-	*fd = which >= 0 && atomic_load(&b->pipes[which].rope) ? owned_fd(b->pipes[which].listen) : -1;
+	*fd = -1;
+	if (which >= 0 && atomic_load(&b->pipes[which].rope))
+		*fd = owned_fd(b->pipes[which].listen);
 	if (*fd < 0) {
 		which = hang(b);
 		*fd = which >= 0 ? owned_fd(b->pipes[which].listen) : -1;

@@ -39,7 +39,8 @@ static void look_from_search(struct wait *w)
 static struct session *find_session(struct process *p, const struct call *c)
 {
 	char path[SOCKET_PATH_BYTES] = "", tried[TRIED_BYTES] = "", why[WHY_BYTES] = "";
-	struct search find = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p, .began = c->began };
+	struct search find = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,
+			       .began = c->began };
 	int fd = find_tlsd(path, tried, &find.wait);
 	struct session *s = fd >= 0 ? session_make(p, fd) : NULL;
 
@@ -81,7 +82,8 @@ static struct session *open_session(struct process *p, const struct call *c)
 	mine = turn_take(p, &p->opening, c->began);
 	if (mine)
 		s = session_current(p);
-	if (mine && !s && searches == p->searches) { /* a search that failed while we waited counts for us, too */
+	/* A search that failed while we waited counts for us, too. */
+	if (mine && !s && searches == p->searches) {
 		pthread_mutex_unlock(&p->mu);
 		s = find_session(p, c);
 		pthread_mutex_lock(&p->mu);
@@ -92,13 +94,15 @@ static struct session *open_session(struct process *p, const struct call *c)
 		text_add(why, sizeof why, "%s", p->found_not);
 	pthread_mutex_unlock(&p->mu);
 	if (!s && *why)
-		process_fail(c->method->flags & QUIET ? NULL : p, "%s: backend: %s", c->method->name, why);
+		process_fail(c->method->flags & QUIET ? NULL : p, "%s: backend: %s",
+			     c->method->name, why);
 	else if (!s)
 		session_cancelled(p, c);
 	return s;
 }
 
-struct session *client_session(struct process *p, const char *op, int64_t handle, struct channel **ch)
+struct session *client_session(struct process *p, const char *op, int64_t handle,
+			       struct channel **ch)
 {
 	char why[LOST_BYTES + 8] = "";
 	struct session *s = NULL;
@@ -106,7 +110,8 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 	pthread_mutex_lock(&p->mu);
 	session_check(p, ch == NULL);
 	if (handle >= 1 && handle <= p->inherited)
-		text_add(why, sizeof why, "no such handle: it belongs to the process that this one was forked from");
+		text_add(why, sizeof why,
+			 "no such handle: it belongs to the process that this one was forked from");
 	else if (handle >= 1 && handle < p->first)
 		text_add(why, sizeof why, "lost: %s", p->why_lost);
 	else if (!p->session)
@@ -244,7 +249,8 @@ int client_call(struct process *p, struct call *c)
 	return result;
 }
 
-int client_run(struct process *p, struct call *c, const char *text1, const char *text2, const int64_t *n)
+int client_run(struct process *p, struct call *c, const char *text1, const char *text2,
+	       const int64_t *n)
 {
 	struct json_out params = { 0 };
 	const char *comma = "";

@@ -17,11 +17,13 @@ int client_call(struct process *p, struct call *c);
 
 /* The same, with these parameters behind the handle: up to two texts unless they are NULL, a
  * number unless n is NULL, and 1 for a descriptor that goes along. */
-int client_run(struct process *p, struct call *c, const char *text1, const char *text2, const int64_t *n);
+int client_run(struct process *p, struct call *c, const char *text1, const char *text2,
+	       const int64_t *n);
 
 /* The session of a handle with a reference, for a call with this name; or NULL and the error set.
  * If the call uses the handle's channel, *ch is that, with a reference, or NULL. */
-struct session *client_session(struct process *p, const char *op, int64_t handle, struct channel **ch);
+struct session *client_session(struct process *p, const char *op, int64_t handle,
+			       struct channel **ch);
 
 /* tls.SetCaBundle for this session and those to come. Returns like client_call. */
 int client_trust(struct process *p, const char *path);

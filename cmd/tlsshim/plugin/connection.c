@@ -23,8 +23,9 @@ static bool make_pair(struct process *p, struct call *c, struct owned *ends[2])
 		c->pass = ends[1];
 		return true;
 	}
-	process_fail(p, "%s: handle %" PRId64 ": limit: no descriptor for the data of the connection: %s%s", c->method->name,
-		     c->handle, errno_text(errno), errno == EMFILE ? "; raise RLIMIT_NOFILE or close others" : "");
+	process_fail(p, "%s: handle %" PRId64 ": limit: no descriptor for the data of the connection: "
+		     "%s%s", c->method->name, c->handle, errno_text(errno),
+		     errno == EMFILE ? "; raise RLIMIT_NOFILE or close others" : "");
 	return false;
 }
 
@@ -149,7 +150,8 @@ static void begin_close(struct use *u)
 	turn_stir(&ch->reading.turn);
 	if (ch->refs > 2) /* the table's and our own */
 		bell_ring(&u->p->bell);
-	if (turn_take(u->p, &ch->writing.turn, u->began)) /* the Write that was going on has ended */
+	/* After that the Write that was going on has ended. */
+	if (turn_take(u->p, &ch->writing.turn, u->began))
 		turn_give_back(&ch->writing.turn);
 	cut = ch->writing.state == CUT_SHORT;
 	pthread_mutex_unlock(&u->p->mu);

@@ -18,7 +18,7 @@ static const struct method
 /* --- reading --- */
 
 enum {
-	SPIN_US = 150, /* a little longer than a round trip of 64 bytes on an idle machine of 2 CPUs */
+	SPIN_US = 150, /* about a round trip of 64 bytes on an idle machine of 2 CPUs */
 	MOST_SKIPS = 64,
 };
 
@@ -81,9 +81,7 @@ static int fail_late(struct use *u, int64_t timeout)
 /* What a Read gives when its direction is no longer open. mu is held. */
 static int result_at_end(struct use *u)
 {
-	if (u->ch->reading.state == BROKEN_OFF)
-		return use_raise(u, &u->ch->reading);
-	return use_has_untold(u) ? use_raise(u, &u->ch->writing) : 0;
+	return u->ch->reading.state == BROKEN_OFF ? use_raise(u, &u->ch->reading) : 0;
 }
 
 static int at_end(struct use *u)
@@ -160,7 +158,10 @@ int64_t data_read(struct process *p, int64_t handle, void *buf, size_t max_bytes
 
 	if (!use_begin(&u, p, read_.name, handle))
 		return -1;
-	result = use_has_data(&u) ? read_in_turn(&u, buf, max_bytes) : client_run(p, &c, NULL, NULL, &n);
+	if (use_has_data(&u))
+		result = read_in_turn(&u, buf, max_bytes);
+	else
+		result = client_run(p, &c, NULL, NULL, &n);
 	use_end(&u);
 	return result;
 }
@@ -183,7 +184,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 		if (n > 0) {
 			sent += (size_t)n;
 		} else if (n < 0 && errno == EAGAIN) {
-			/* With a bound: Linux wakes nobody who waits for room when the other side stops receiving. */
+			/* With a bound: when the other side stops receiving, Linux does not wake a
+			 * thread that waits for room. */
 			if (use_wait(u, fd, POLLOUT, now_ms() + TICK_MS) == ENDED) {
 				use_fail_ended(u);
 				break;
@@ -247,7 +249,10 @@ int64_t data_write(struct process *p, int64_t handle, const void *data, size_t l
 
 	if (!use_begin(&u, p, write_.name, handle))
 		return -1;
-	result = use_has_data(&u) ? write_in_turn(&u, data, len) : client_run(p, &c, "", NULL, NULL);
+	if (use_has_data(&u))
+		result = write_in_turn(&u, data, len);
+	else
+		result = client_run(p, &c, "", NULL, NULL);
 	use_end(&u);
 	return result;
 }

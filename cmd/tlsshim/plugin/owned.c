@@ -60,7 +60,8 @@ static struct owned *find_entry(void)
 	for (struct block *b = &first;; b = atomic_load(&b->next)) {
 		for (int i = 0; i < BLOCK; i++) {
 			int nothing = 0;
-			if (atomic_compare_exchange_strong(&b->entries[i].number, &nothing, CHANGING))
+			if (atomic_compare_exchange_strong(&b->entries[i].number, &nothing,
+							   CHANGING))
 				return &b->entries[i];
 		}
 		if (!atomic_load(&b->next)) {

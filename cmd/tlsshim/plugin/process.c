@@ -10,7 +10,8 @@
 #include "text.h"
 
 /* tls_Cancel may interrupt whatever holds a lock. */
-_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2, "atomics of this machine need locks");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
+	       "atomics of this machine need locks");
 
 static _Atomic(struct process *) self;
 static atomic_int visits; /* that are going on; after a fork also those that the child has not */

@@ -32,22 +32,23 @@ struct turn {
 
 struct process {
 	pid_t pid;
-	struct process *parent; /* of the process that was forked, in sight of leak checkers; or NULL */
-	int32_t inherited;      /* handles up to this one belong to the process that was forked; 0: none */
+	struct process *parent; /* the one that was forked, in sight of leak checkers; or NULL */
+	int32_t inherited;      /* handles up to this one are the parent's; 0: none */
 
 	/* A child may read these of its parent's struct process; so they are atomic. */
 	_Atomic int32_t highest;   /* handle ever given to the host */
-	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL; replaced and then freed */
+	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL */
 
 	/* How often tls_Cancel was called. A call is cancelled when this is no
 	 * longer what it was when the call began. */
 	atomic_uint cancels;
 
-	struct bell bell; /* of all waits: for tls_Cancel, and for whatever else ends a wait early */
+	struct bell bell; /* of all waits: for tls_Cancel, and for what else ends a wait early */
 
 	atomic_bool strict; /* a Write returns when its bytes have left */
 
-	pthread_mutex_t mu; /* guards all that follows and, in session.h, the calls; nothing blocks under it */
+	/* Guards all that follows, and what session.h and channel.h say. Nothing blocks under it. */
+	pthread_mutex_t mu;
 
 	/* Taken in this order. */
 	struct turn trusting; /* the right to change the session's CA bundle */

@@ -77,12 +77,13 @@ bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES])
 
 	json_put(&line, "{\"jsonrpc\":\"2.0\",\"id\":");
 	json_put_int(&line, HELLO_ID);
-	json_put(&line, ",\"method\":\"tls.Hello\",\"params\":{\"version\":1,\"capabilities\":[\"data\"],\"firstHandle\":");
+	json_put(&line, ",\"method\":\"tls.Hello\",\"params\":{\"version\":1,");
+	json_put(&line, "\"capabilities\":[\"data\"],\"firstHandle\":");
 	json_put_int(&line, s->first);
 	json_put(&line, "}}\n");
 	w->deadline = now_ms() + HELLO_WAIT_MS;
 	if (!line.failed)
-		wire_send(&s->wire, line.at, line.len, NULL, w); /* tlsd may refuse before it reads */
+		wire_send(&s->wire, line.at, line.len, NULL, w); /* tlsd may refuse unread */
 	free(line.at);
 	return wire_read(&s->wire, w, &answer, why) && answer_agree(s, answer, why);
 }
@@ -170,7 +171,9 @@ static bool tell(struct session *s, struct call *c)
 {
 	char line[96] = "";
 
-	text_add(line, sizeof line, "{\"jsonrpc\":\"2.0\",\"method\":\"$/cancelRequest\",\"params\":[%" PRId64 "]}\n", c->id);
+	text_add(line, sizeof line,
+		 "{\"jsonrpc\":\"2.0\",\"method\":\"$/cancelRequest\",\"params\":[%" PRId64 "]}\n",
+		 c->id);
 	switch (wire_try_send(&s->wire, line, strlen(line))) {
 	case NO_ROOM:
 		return false;
@@ -226,7 +229,8 @@ static void look_from_reading(struct wait *w)
 /* Reads one answer. mu is held before and after, and nobody leads. */
 static void lead(struct process *p, struct session *s, int64_t by)
 {
-	struct reading r = { .wait = { .bell = &p->bell, .look = look_from_reading }, .p = p, .s = s, .by = by };
+	struct reading r = { .wait = { .bell = &p->bell, .look = look_from_reading }, .p = p,
+			     .s = s, .by = by };
 	char why[WHY_BYTES] = "";
 	struct span line;
 	bool ok;
@@ -305,9 +309,11 @@ static void write_request(struct json_out *out, const struct session *s, const s
 }
 
 /* Sends the lines. The call has the turn, and mu is not held. */
-static void send_lines(struct process *p, struct session *s, const struct json_out *lines, struct call *c)
+static void send_lines(struct process *p, struct session *s, const struct json_out *lines,
+		       struct call *c)
 {
-	struct sending out = { .wait = { .bell = &p->bell, .look = look_from_sending }, .p = p, .s = s, .c = c };
+	struct sending out = { .wait = { .bell = &p->bell, .look = look_from_sending }, .p = p,
+			       .s = s, .c = c };
 
 	if (wire_send(&s->wire, lines->at, lines->len, c->pass, &out.wait))
 		return;
@@ -327,7 +333,8 @@ int session_cancelled(struct process *p, const struct call *c)
 	const char *op = c->op ? c->op : c->method->name;
 
 	if (c->handle)
-		return (int)process_fail(p, "%s: handle %" PRId64 ": cancelled by the caller", op, c->handle);
+		return (int)process_fail(p, "%s: handle %" PRId64 ": cancelled by the caller", op,
+					 c->handle);
 	return (int)process_fail(p, "%s: cancelled by the caller", op);
 }
 

@@ -23,7 +23,10 @@ static int prepare(int fds[2], int nonblock)
 
 		bad = bad || (nonblock && fcntl(fds[i], F_SETFL, O_NONBLOCK) < 0);
 #ifdef SO_NOSIGPIPE
-		bad = bad || (!nonblock && setsockopt(fds[i], SOL_SOCKET, SO_NOSIGPIPE, &(int){ 1 }, sizeof(int)) < 0);
+		int on = 1;
+
+		if (!nonblock)
+			bad = bad || setsockopt(fds[i], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on) < 0;
 #endif
 		if (bad) {
 			int error = errno;
@@ -64,7 +67,8 @@ ssize_t sys_send_with(int fd, const void *at, size_t len, int pass)
 {
 	alignas(struct cmsghdr) char room[CMSG_SPACE(sizeof pass)] = { 0 };
 	struct iovec part = { (void *)(size_t)at, len };
-	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room,
+			    .msg_controllen = sizeof room };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 
 	if (pass < 0)
@@ -85,7 +89,9 @@ int sys_has_input(int fd)
 {
 	char byte;
 
-	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != EINTR);
+	if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+		return 1;
+	return errno != EAGAIN && errno != EINTR;
 }
 
 const char *sys_getenv(const char *name)

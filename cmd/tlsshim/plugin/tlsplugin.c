@@ -59,11 +59,13 @@ static char *check_path(struct process *p, const char *op, const char *name, con
 	}
 	whole = absolute_path(path);
 	if (!whole) {
-		process_fail(p, "%s: %s %s: the working directory: %s", op, name, path, errno_text(errno));
+		process_fail(p, "%s: %s %s: the working directory: %s", op, name, path,
+			     errno_text(errno));
 		return NULL;
 	}
 	if (!utf8_valid(whole, strlen(whole))) {
-		process_fail(p, "%s: %s %s: the path of the working directory must be UTF-8", op, name, path);
+		process_fail(p, "%s: %s %s: the path of the working directory must be UTF-8", op,
+			     name, path);
 		free(whole);
 		return NULL;
 	}
@@ -82,14 +84,16 @@ static int64_t visit(int64_t (*function)(struct process *p, int64_t handle), int
 }
 
 /* A whole visit for a method whose result is a text; otherwise is given if it fails. */
-static int64_t text_call(const struct method *m, int64_t handle, char *buf, size_t cap, const char *otherwise)
+static int64_t text_call(const struct method *m, int64_t handle, char *buf, size_t cap,
+			 const char *otherwise)
 {
 	struct call c = { .method = m, .handle = handle };
 	struct visit v;
 	int64_t result = -1;
 
 	visit_begin(&v);
-	if ((!handle || use_raise_untold(v.process, handle) == 0) && client_run(v.process, &c, NULL, NULL, NULL) == 0)
+	if ((!handle || use_raise_untold(v.process, handle) == 0) &&
+	    client_run(v.process, &c, NULL, NULL, NULL) == 0)
 		result = text_give(buf, cap, c.text);
 	else if (otherwise)
 		result = text_give(buf, cap, otherwise);
@@ -104,7 +108,8 @@ int64_t tls_NewClient(const char *host, int32_t port)
 	struct visit v;
 
 	visit_begin(&v);
-	if (check_text(v.process, new_client.name, "host", host) && client_run(v.process, &c, host, NULL, &n) == 0)
+	if (check_text(v.process, new_client.name, "host", host) &&
+	    client_run(v.process, &c, host, NULL, &n) == 0)
 		result = c.number;
 	return visit_end(&v, result);
 }
@@ -121,7 +126,8 @@ int64_t tls_Write(int64_t handle, const void *data, size_t len)
 
 	visit_begin(&v);
 	if (len > DATA_MAX_BYTES)
-		process_fail(v.process, "tls.Write: data of %zu bytes: must not be more than %d", len, DATA_MAX_BYTES);
+		process_fail(v.process, "tls.Write: data of %zu bytes: must not be more than %d",
+			     len, DATA_MAX_BYTES);
 	else if (!data && len > 0)
 		process_fail(v.process, "tls.Write: data: must not be NULL");
 	else
@@ -151,7 +157,8 @@ int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes)
 
 	visit_begin(&v);
 	if (max_bytes < 1 || max_bytes > DATA_MAX_BYTES)
-		process_fail(v.process, "tls.Read: maxBytes %zu: must be between 1 and %d", max_bytes, DATA_MAX_BYTES);
+		process_fail(v.process, "tls.Read: maxBytes %zu: must be between 1 and %d",
+			     max_bytes, DATA_MAX_BYTES);
 	else if (!buf)
 		process_fail(v.process, "tls.Read: buf: must not be NULL");
 	else

@@ -49,7 +49,8 @@ int use_fail(struct use *u, const char *why)
 
 static int fail_lost(struct use *u)
 {
-	return (int)process_fail(u->p, "%s: handle %" PRId64 ": lost: %s", u->op, u->handle, u->s->why);
+	return (int)process_fail(u->p, "%s: handle %" PRId64 ": lost: %s", u->op, u->handle,
+				 u->s->why);
 }
 
 int use_fd(struct use *u)
@@ -181,7 +182,8 @@ bool use_has_untold(const struct use *u)
 
 bool use_can_write(struct use *u)
 {
-	const char *why = "tls.Shutdown has ended this direction; only tls.Read and tls.Close are possible";
+	const char *why = "tls.Shutdown has ended this direction; "
+			  "only tls.Read and tls.Close are possible";
 
 	switch (u->ch->writing.state) {
 	case OPEN:
@@ -190,7 +192,8 @@ bool use_can_write(struct use *u)
 		use_raise(u, &u->ch->writing);
 		return false;
 	case CUT_SHORT:
-		why = "an earlier Write was cut short, so nothing can follow it; only tls.Read and tls.Close are possible";
+		why = "an earlier Write was cut short, so nothing can follow it; "
+		      "only tls.Read and tls.Close are possible";
 		break;
 	case ENDED_WELL:
 		break;

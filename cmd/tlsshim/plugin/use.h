@@ -49,7 +49,8 @@ void use_give_turn_back(struct use *u);
 /* Waits for an event, as wait_for does. The call has a turn, and mu is not held. */
 enum waited use_wait(struct use *u, int fd, short events, int64_t deadline);
 
-/* Asks tlsd why the direction has ended. False and the error set if it does not say. mu is not held. */
+/* Asks tlsd why the direction has ended. False and the error set if it does not say. mu is not
+ * held. */
 bool use_ask(struct use *u);
 
 /* Whether the next call has to raise an error of writing. mu is held. */

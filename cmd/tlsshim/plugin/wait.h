@@ -18,7 +18,7 @@ struct wait {
 	struct bell *bell;
 	bool tick;         /* look at every tick, too */
 	bool ended;        /* set by look: the wait is over */
-	void (*look)(struct wait *w); /* called before each sleep; may change all but itself and bell */
+	void (*look)(struct wait *w); /* called before each sleep; may not change itself and bell */
 	const char *why;   /* it is over, if ended or the deadline says so; or NULL */
 };
 

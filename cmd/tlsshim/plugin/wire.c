@@ -65,7 +65,8 @@ static size_t receive(struct wire *wi, char *to, size_t len, struct wait *w, cha
 		else if (waited == FAILED)
 			text_add(why, WHY_BYTES, "poll: %s", errno_text(errno));
 		else if (waited != READY)
-			text_add(why, WHY_BYTES, "%s", w->why ? w->why : "tlsd has not answered in time");
+			text_add(why, WHY_BYTES, "%s",
+				 w->why ? w->why : "tlsd has not answered in time");
 		else if (errno == EAGAIN || errno == EINTR)
 			continue;
 		else
@@ -88,7 +89,8 @@ static bool make_room(struct wire *wi, char *why)
 	if (wi->have < wi->cap)
 		return true;
 	if (cap > LINE_MAX_BYTES) {
-		text_add(why, WHY_BYTES, "tlsd has sent a line of more than %d bytes", LINE_MAX_BYTES);
+		text_add(why, WHY_BYTES, "tlsd has sent a line of more than %d bytes",
+			 LINE_MAX_BYTES);
 		return false;
 	}
 	grown = realloc(wi->at, cap);
@@ -107,8 +109,9 @@ bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_
 
 	for (;;) {
 		size_t have = wi->have - wi->used;
-		const char *start = have > 0 ? wi->at + wi->used : NULL; /* at first there is no buffer */
-		const char *feed = have > searched ? memchr(start + searched, '\n', have - searched) : NULL;
+		const char *start = have > 0 ? wi->at + wi->used : NULL; /* or there is no buffer */
+		const char *feed = have > searched ? memchr(start + searched, '\n',
+							    have - searched) : NULL;
 
 		if (feed) {
 			*line = (struct span){ start, (size_t)(feed - start) };
@@ -134,7 +137,8 @@ bool wire_has_input(const struct wire *wi)
 
 /* --- sending --- */
 
-bool wire_send(struct wire *wi, const char *lines, size_t len, const struct owned *pass, struct wait *w)
+bool wire_send(struct wire *wi, const char *lines, size_t len, const struct owned *pass,
+	       struct wait *w)
 {
 	while (len > 0) {
 		int fd = owned_fd(wi->sock), passed = pass ? owned_fd(pass) : -1;
@@ -142,7 +146,7 @@ bool wire_send(struct wire *wi, const char *lines, size_t len, const struct owne
 
 		if (fd < 0 || atomic_load(&wi->over))
 			return false;
-		n = sys_send_with(fd, lines, len, passed); /* without pass, tlsd says what is missing */
+		n = sys_send_with(fd, lines, len, passed); /* if pass is gone, tlsd says so */
 		if (n > 0) {
 			lines += n;
 			len -= (size_t)n;

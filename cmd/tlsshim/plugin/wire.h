@@ -52,7 +52,8 @@ bool wire_has_input(const struct wire *wi);
 
 /* Sends the lines, and pass with their first byte unless it is NULL. False if not all can be
  * sent before w is over. */
-bool wire_send(struct wire *wi, const char *lines, size_t len, const struct owned *pass, struct wait *w);
+bool wire_send(struct wire *wi, const char *lines, size_t len, const struct owned *pass,
+	       struct wait *w);
 
 enum sent { SENT, NO_ROOM, BROKEN };
 
