@@ -261,6 +261,6 @@ func connected(t *testing.T) (ours, peers *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = peers.SetDeadline(time.Now().Add(30 * time.Second)) // what hangs ends
+	_ = peers.SetDeadline(time.Now().Add(4 * time.Minute)) // what hangs ends
 	return ours, peers
 }

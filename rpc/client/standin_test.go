@@ -107,7 +107,7 @@ func talk(t *testing.T, script func(*standIn)) *Client {
 }
 
 func play(t *testing.T, conn net.Conn, script func(*standIn)) {
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

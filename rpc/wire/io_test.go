@@ -268,11 +268,11 @@ func TestWriterFailsForEverAfterAnError(t *testing.T) {
 func TestWriterTimeoutIsPerMessage(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	w := wire.NewWriter(a, 200*time.Millisecond, nil)
+	w := wire.NewWriter(a, 2*time.Second, nil)
 	if err := w.Write([]byte("one"), nil); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(300 * time.Millisecond) // the promise is about time
+	time.Sleep(2500 * time.Millisecond) // the promise is about time
 	if err := w.Write([]byte("two"), nil); err != nil {
 		t.Errorf("a message after a pause: %v", err)
 	}
