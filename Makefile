@@ -1,10 +1,24 @@
 # make help lists the targets.
 
-PREFIX  ?= /usr/local
-DESTDIR ?=
-GO      ?= go
-CC      ?= cc
-CFLAGS  ?= -O2 -g
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+DOCDIR     ?= $(PREFIX)/share/doc/tlsd
+UNITDIR    ?= $(PREFIX)/lib/systemd
+DESTDIR    ?=
+# The folder that build fills and install takes from.
+BIN        ?= bin
+GO         ?= go
+CC         ?= cc
+CFLAGS     ?= -O2 -g
+LDFLAGS    ?=
+# VERSION and COMMIT default to the source's own version and to the commit of its Git folder.
+VERSION    ?=
+COMMIT     ?=
+# pie costs each worker about 0.7 MiB, because relocated data is no longer shared between processes.
+BUILDMODE  ?= pie
 
 WARNINGS   = -std=c11 -Wall -Wextra -Wpedantic -Werror
 PLUGIN_SRC = $(wildcard cmd/tlsshim/plugin/*.c)
@@ -14,23 +28,29 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install deps-systemd test-systemd pages uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
-build: deps-build bin/tlsd bin/tlsshim bin/TlsPlugin.so bin/domhost ## build everything into bin/
+build: deps-build $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so $(BIN)/domhost ## build everything into bin/
 
-bin/tlsd bin/tlsshim: bin/%: FORCE
-	$(GO) build -trimpath -o $@ ./cmd/$*
+# Two builds of one source are equal, whatever folders they run in.
+GO_LDFLAGS  = -bindnow $(if $(VERSION),-X tlsd/internal/version.Version=$(VERSION)) $(if $(COMMIT),-X tlsd/internal/version.commit=$(COMMIT))
+SAME_PATHS  = -ffile-prefix-map=$(CURDIR)=.
+PLUGIN_MAP  = cmd/tlsshim/plugin/tlsplugin.map
+PLUGIN_LINK = -shared -Wl,-soname,TlsPlugin.so,--version-script=$(PLUGIN_MAP),-z,defs,-z,relro,-z,now
 
-bin/TlsPlugin.so: $(PLUGIN_SRC) $(PLUGIN_HDR)
-	@mkdir -p bin
-	$(CC) $(WARNINGS) $(CFLAGS) -fPIC -shared -fvisibility=hidden -Wl,-z,defs,-z,relro,-z,now -o $@ $(PLUGIN_SRC) -pthread
+$(BIN)/tlsd $(BIN)/tlsshim: $(BIN)/%: FORCE
+	$(GO) build -trimpath -buildmode=$(BUILDMODE) -ldflags '$(GO_LDFLAGS)' -o $@ ./cmd/$*
 
-bin/domhost: $(DOM_SRC) $(DOM_HDR)
-	@mkdir -p bin
-	$(CC) $(WARNINGS) $(CFLAGS) -o $@ $(DOM_SRC) -ldl -lm
+$(BIN)/TlsPlugin.so: $(PLUGIN_SRC) $(PLUGIN_HDR) $(PLUGIN_MAP)
+	@mkdir -p $(BIN)
+	$(CC) $(WARNINGS) $(CFLAGS) $(SAME_PATHS) -fPIC -fvisibility=hidden $(LDFLAGS) $(PLUGIN_LINK) -o $@ $(PLUGIN_SRC) -pthread
+
+$(BIN)/domhost: $(DOM_SRC) $(DOM_HDR)
+	@mkdir -p $(BIN)
+	$(CC) $(WARNINGS) $(CFLAGS) $(SAME_PATHS) $(LDFLAGS) -o $@ $(DOM_SRC) -ldl -lm
 
 demo: build ## a server script and a client script talk TLS through the plugin and a private tlsd
 	@sh examples/demo.sh
@@ -113,12 +133,50 @@ deps-build:
 deps-test:
 	@sh scripts/deps.sh test
 
-install: build ## install into DESTDIR, PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/tlsd $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/doc/tlsd
-	install -m 755 bin/tlsd bin/tlsshim $(DESTDIR)$(PREFIX)/bin
-	install -m 644 bin/TlsPlugin.so $(DESTDIR)$(PREFIX)/lib/tlsd
-	install -m 644 cmd/tlsshim/plugin/tlsplugin.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 README.md proto.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/tlsd
+$(BIN)/NOTICES: go.mod packaging/notices/main.go
+	@mkdir -p $(BIN)
+	$(GO) run ./packaging/notices >$@.new
+	@mv $@.new $@
+
+BUILT = $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so
+DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml examples/policy.toml
+# Where shells look for completions, below PREFIX.
+COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlsshim \
+	zsh/site-functions/_tlsd zsh/site-functions/_tlsshim fish/vendor_completions.d/tlsd.fish fish/vendor_completions.d/tlsshim.fish
+UNITS = system/tlsd.service system/tlsd.socket user/tlsd.service user/tlsd.socket
+PAGES = $(wildcard packaging/man/*.[1-8])
+
+install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDIR; builds and downloads nothing
+	@for file in $(BUILT); do test -e $$file || { echo "make install: there is no $$file; run make build first" >&2; exit 1; }; done
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DOCDIR) \
+		$(addprefix $(DESTDIR)$(UNITDIR)/,$(sort $(dir $(UNITS))))
+	install -m 755 $(BIN)/tlsd $(BIN)/tlsshim $(DESTDIR)$(BINDIR)
+	install -m 644 $(BIN)/TlsPlugin.so $(DESTDIR)$(LIBDIR)/tlsd
+	install -m 644 cmd/tlsshim/plugin/tlsplugin.h $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 $(DOCS) $(DESTDIR)$(DOCDIR)
+	sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|' -e "s|@VERSION@|$$(sh scripts/version.sh $(VERSION))|" \
+		packaging/tlsd.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc
+	for page in $(PAGES); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit; done
+	for file in $(COMPLETIONS); do name=$${file##*/}; case $$file in bash*) name=$$name.bash ;; esac; \
+		install -D -m 644 packaging/completions/$$name $(DESTDIR)$(PREFIX)/share/$$file || exit; done
+	for unit in $(UNITS); do sed 's|/usr/bin/tlsd|$(BINDIR)/tlsd|' packaging/systemd/$$unit >$(DESTDIR)$(UNITDIR)/$$unit || exit; done
+	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+
+pages: ## write anew what manual pages, completions and the sample configuration have from the programs' tables
+	$(GO) test -count=1 -run 'Page|Sample|Completion' ./cmd/tlsd ./cmd/tlsshim ./test/packaging -update
+
+test-systemd: deps-systemd build ## the units under a real systemd in namespaces of its own, as root; half a minute
+	$(GO) test -count=1 -v -tags systemd -timeout 10m -run 'Units|Service|Settings|User' ./test/packaging
+
+deps-systemd:
+	@sh scripts/deps.sh systemd
+
+uninstall: ## remove what make install has put there, given the same variables
+	rm -f $(DESTDIR)$(BINDIR)/tlsd $(DESTDIR)$(BINDIR)/tlsshim $(DESTDIR)$(LIBDIR)/tlsd/TlsPlugin.so
+	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(DESTDIR)$(INCLUDEDIR)/tlsplugin.h
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(COMPLETIONS)) $(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man*/$(notdir $(page)))
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(notdir $(DOCS))) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+	-rmdir $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(DOCDIR) 2>/dev/null
 
 clean: ## remove bin/
 	rm -rf bin

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tlsd/internal/kind"
+	"tlsd/internal/policy"
 	"tlsd/openssl"
 )
 
@@ -177,10 +178,14 @@ func (s *Session) connect(ctx context.Context, store *trust, host string, port i
 	if err := s.available(); err != nil {
 		return nil, err
 	}
-	addr := net.JoinHostPort(host, strconv.Itoa(port))
+	to, err := policy.ParseHost(host)
+	if err != nil {
+		return nil, fail(kind.Params, "%v", err)
+	}
+	addr := net.JoinHostPort(to.String(), strconv.Itoa(port))
 	ctx, stop := bounded(ctx, s.Timeouts.Connect, "no connection")
 	defer stop()
-	nc, err := s.dial(ctx, host, port)
+	nc, err := s.dial(ctx, to, port)
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
 		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
@@ -188,7 +193,7 @@ func (s *Session) connect(ctx context.Context, store *trust, host string, port i
 		}
 		return nil, e
 	}
-	t, err := store.client(nc.(*net.TCPConn), host)
+	t, err := store.client(nc.(*net.TCPConn), to.String())
 	if err != nil {
 		return nil, classify(ctx, err, kind.Internal)
 	}

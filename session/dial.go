@@ -10,10 +10,9 @@ import (
 // beginConnect begins to connect a socket that the net package is about to connect, which may be done twice (connect(2)). A peer on this machine
 // has accepted when the second call comes, and so a goroutine need not wait for it, with all that this takes. The error is the
 // one that the second call would have.
-func beginConnect(network, address string, socket syscall.RawConn) error {
-	a, err := netip.ParseAddrPort(address)
-	if err != nil || a.Addr().Zone() != "" {
-		return nil // it is the net package's to say what is wrong, or to find the zone's number
+func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
+	if a.Addr().Zone() != "" {
+		return nil // it is the net package's to find the zone's number
 	}
 	var to syscall.Sockaddr = &syscall.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 	if strings.HasSuffix(network, "4") {
@@ -22,6 +21,7 @@ func beginConnect(network, address string, socket syscall.RawConn) error {
 		}
 		to = &syscall.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
+	var err error
 	if e := socket.Control(func(fd uintptr) { err = syscall.Connect(int(fd), to) }); e != nil {
 		return e
 	}

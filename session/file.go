@@ -21,23 +21,24 @@ const (
 	maxKey    = 1 << 20
 )
 
+// An opener opens a file for reading, without waiting for it. An error that is an *Error says all; another one gets the path.
+type opener func() (*os.File, error)
+
 // readPEM reads a regular file of at most limit bytes. It never waits: a FIFO or a
-// device is refused, not opened for reading. may judges the open file, or nil if it cannot be opened.
-func readPEM(path string, limit int64, may func(*os.File) error) ([]byte, error) {
+// device is refused, not read.
+func readPEM(path string, limit int64, open opener) ([]byte, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fail(kind.File, "%q: the path must be absolute", path)
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	f, err := open()
+	var refusal *Error
+	if errors.As(err, &refusal) {
+		return nil, refusal
+	}
 	if err != nil {
-		if refusal := may(nil); refusal != nil {
-			return nil, refusal
-		}
 		return nil, fileError(path, err)
 	}
 	defer f.Close()
-	if refusal := may(f); refusal != nil {
-		return nil, refusal
-	}
 	st, err := f.Stat()
 	if err != nil {
 		return nil, fileError(path, err)

@@ -20,7 +20,7 @@ import (
 
 // What the administrator's policy forbids a session is refused here, with an error of kind "denied" that names
 // the policy's key, and an audit event. A name is judged before it is looked up, an address when it is
-// about to be used, a file when it is open: nothing can change in between.
+// about to be used, a file while it is being opened: nothing can change in between.
 
 // denied makes the error of a call that is refused. asked is what the audit is told, doing how the error names it.
 func (s *Session) denied(op, key, asked, doing string) *Error {
@@ -37,16 +37,13 @@ func (s *Session) note(e audit.Event) {
 // errRefused is what the network's functions get for an address that is not allowed.
 var errRefused = errors.New("the address is not allowed")
 
-// dial connects to a host at one of the addresses that the policy allows.
-func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, error) {
+// dial connects to a host at one of the addresses that the policy allows. The host was read once: what the policy judges
+// here is what is dialled.
+func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Conn, error) {
 	const op = "tls.NewClient"
-	target := net.JoinHostPort(host, strconv.Itoa(port))
-	d := net.Dialer{Resolver: s.names}
-	switch s.Policy.MayConnect(host, port) {
-	case policy.Yes:
-		d.Control = beginConnect
-		return d.DialContext(ctx, "tcp", target)
-	case policy.No:
+	target := net.JoinHostPort(host.String(), strconv.Itoa(port))
+	answer := s.Policy.MayConnect(host, port)
+	if answer == policy.No {
 		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
 	}
 	var (
@@ -54,9 +51,16 @@ func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, er
 		refused []string
 		tried   bool
 	)
-	d.Control = func(network, address string, socket syscall.RawConn) error {
+	literal, isAddr := host.Addr()
+	may := func(a netip.AddrPort) bool {
+		if isAddr { // a zone may be given by its number, and comes back as a name
+			return a.Port() == uint16(port) && a.Addr().WithZone("") == literal.WithZone("") // and no other, however the net package reads the target
+		}
+		return answer == policy.Yes || s.Policy.MayConnectTo(a)
+	}
+	d := net.Dialer{Resolver: s.names, Control: func(network, address string, socket syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
-		allowed := err == nil && s.Policy.MayConnectTo(a)
+		allowed := err == nil && may(a)
 		mu.Lock()
 		if allowed {
 			tried = true
@@ -67,8 +71,8 @@ func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, er
 		if !allowed {
 			return errRefused
 		}
-		return beginConnect(network, address, socket)
-	}
+		return beginConnect(network, a, socket)
+	}}
 	nc, err := d.DialContext(ctx, "tcp", target)
 	mu.Lock()
 	defer mu.Unlock()
@@ -76,9 +80,7 @@ func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, er
 	case err == nil:
 		return nc, nil
 	case len(refused) > 0 && !tried:
-		if refused[0] != target {
-			target = fmt.Sprintf("%s (%s)", target, strings.Join(refused, ", "))
-		}
+		target = fmt.Sprintf("%s (%s)", target, strings.Join(refused, ", "))
 		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
 	case errors.Is(err, errRefused): // Go gives the error of the first address
 		return nil, fail(kind.Connect, "none of its addresses that the administrator's policy (%s) allows can be connected to; not allowed: %s",
@@ -87,15 +89,22 @@ func (s *Session) dial(ctx context.Context, host string, port int) (net.Conn, er
 	return nil, err
 }
 
-// listen listens on an address that the policy allows.
+// listen listens on an address that the policy allows. It judges what is about to be bound. addr is what net.JoinHostPort
+// made of the script's host, which may have brackets of its own.
 func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error) {
+	colon := strings.LastIndexByte(addr, ':')
+	hostText, portText := addr[:colon], addr[colon+1:]
+	if strings.HasPrefix(hostText, "[") {
+		hostText = hostText[1 : len(hostText)-1]
+	}
+	host, err := policy.ParseHost(hostText)
+	if err != nil {
+		return nil, fail(kind.Params, "%v", err)
+	}
+	addr = net.JoinHostPort(host.String(), portText)
 	var lc net.ListenConfig
 	if s.Policy.Listen == nil {
 		return lc.Listen(ctx, network(addr), addr)
-	}
-	_, portText, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
 	}
 	port, err := strconv.Atoi(portText)
 	if err != nil {
@@ -127,14 +136,14 @@ func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error)
 	return ln, err
 }
 
-// within judges a file: an open one by where it really is; by its name one that cannot be opened (f is nil), so that the
-// answer does not tell what there is elsewhere.
-func (s *Session) within(op, key string, folders policy.Folders, path string) func(f *os.File) error {
-	return func(f *os.File) error {
-		if f != nil && folders.Hold(f) || f == nil && folders.HoldName(path) {
-			return nil
+// within gives what opens a file that must be in one of the folders.
+func (s *Session) within(op, key string, folders policy.Folders, path string) opener {
+	return func() (*os.File, error) {
+		f, err := folders.Open(path)
+		if errors.Is(err, policy.ErrOutside) {
+			return nil, s.denied(op, key, path, "the file "+path)
 		}
-		return s.denied(op, key, path, "the file "+path)
+		return f, err
 	}
 }
 

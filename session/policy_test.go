@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"tlsd/internal/audit"
@@ -170,6 +171,9 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 		{`"127.0.0.1:` + p + `", "[::1]:` + p + `"`, "localhost", ""},
 		{`"127.0.0.1:` + p + `"`, "::ffff:127.0.0.1", ""},
 		{`"127.0.0.1:` + p + `"`, "0.0.0.0", ""},
+		{`"127.0.0.1:` + p + `"`, "::ffff:0.0.0.0", ""},
+		{`"*.example.com:` + p + `"`, "::ffff:7f00:1", "127.0.0.1:" + p},
+		{`"*.example.com:` + p + `"`, "fe80::1%x.example.com", "[fe80::1%x.example.com]:" + p},
 		{`"127.0.0.0/8:1-65535"`, "127.0.0.1", ""},
 		{`"10.0.0.0/8:` + p + `"`, "127.0.0.1", "127.0.0.1:" + p},
 		{`"10.0.0.0/8:` + p + `"`, "0.0.0.0", "0.0.0.0:" + p},
@@ -187,6 +191,39 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 		}
 		r.refuses(r.NewClient(tc.host, port), "tls.NewClient: connecting to "+tc.refused, "(destinations)")
 		a.are(t, denied("tls.NewClient", tc.refused, "destinations"))
+	}
+}
+
+// A host that two parsers could read differently is neither judged nor dialled.
+func TestAmbiguousHostsAreNotConnectedTo(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", ":0") // of both families
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reached atomic.Int32
+	gone := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-gone })
+	go func() {
+		defer close(gone)
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			reached.Add(1)
+			c.Close()
+		}
+	}()
+	port := l.Addr().(*net.TCPAddr).Port
+	for _, rules := range []string{`destinations = ["*.example.com:*", "example.com:*"]`, `destinations = ["*:*"]`, ""} {
+		r, a := ruled(t, rules)
+		for _, host := range []string{"::1%x.example.com", "::ffff:7f00:1%x.example.com", "::1%lo", "127.1", "0x7f.1", "2130706433", "0177.0.0.1",
+			"127.0.0.1.", "127.0.0.1%x.example.com", "\u212a.example.com", "example.com\x00.test", "https://example.com/", "example.com..", "*.example.com"} {
+			if err := r.fails(r.NewClient(host, port), kind.Params); !strings.Contains(err.Error(), "is not a host: ") {
+				t.Errorf("%q: error %q", host, err)
+			}
+		}
+		a.are(t)
+		if n := reached.Load(); n != 0 {
+			t.Fatalf("%s: %d connections", rules, n)
+		}
 	}
 }
 
@@ -223,7 +260,7 @@ func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
 		{`"127.0.0.2:` + p + `"`, "localhost", local + ":" + p},
 		{`"127.0.0.1:` + p + `"`, "0.0.0.0", "0.0.0.0:" + p},
 		{`"127.0.0.0/8:` + p + `"`, "::", everything + ":" + p},
-		{`"127.0.0.0/8:` + p + `"`, "::ffff:0.0.0.0", everything + ":" + p},
+		{`"127.0.0.0/8:` + p + `"`, "::ffff:0.0.0.0", "0.0.0.0:" + p},
 		{``, local, local + ":" + p},
 	} {
 		r, a := ruled(t, "listen = ["+tc.rules+"]")

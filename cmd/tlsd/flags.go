@@ -51,9 +51,15 @@ type options struct {
 	logFormat string
 	readyFD   int
 
-	check   bool
-	version bool
-	help    bool
+	config string // the configuration file; noConfig: none
+
+	check       bool
+	printConfig bool
+	version     bool
+	help        bool
+
+	// origin says of each setting that was given where: a flag, a variable, or a file and a line.
+	origin map[string]string
 }
 
 // A flagInfo is a flag as the help shows it. A heading stands before its first
@@ -90,7 +96,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "workers", "N", "the number of processors",
 			"processes of --isolation=shared", &number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes kept ready for the next session, with --isolation=session", &number{&o.spare, 0, 1024}},
+			"processes kept ready for the next session: of tlsd's own user, with --isolation=session, and of others", &number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
 
@@ -150,7 +156,10 @@ func flagTable(o *options) []flagInfo {
 		{"", "ready-fd", "N", "none",
 			"write a newline to this descriptor when listening, then close it", &number{&o.readyFD, 1, 1 << 20}},
 
-		{"Other", "check", "", "", "read the file of --policy, print what it allows each user, and leave", (*boolean)(&o.check)},
+		{"Other", "config", "FILE", "/etc/tlsd/tlsd.toml for root, if it is there; else none",
+			"settings: TOML with the names of these flags as keys; none: read no file", (*text)(&o.config)},
+		{"", "check", "", "", "examine everything that a start needs, print what the policy allows each user, and leave", (*boolean)(&o.check)},
+		{"", "print-config", "", "", "print each setting and where it comes from, and leave", (*boolean)(&o.printConfig)},
 		{"", "version", "", "", "print the version and leave", (*boolean)(&o.version)},
 		{"", "help", "", "", "print this text and leave", (*boolean)(&o.help)},
 	}
@@ -175,11 +184,40 @@ func envName(name string) string {
 // hasTwin says whether the environment can set the flag.
 func (f flagInfo) hasTwin() bool { return f.arg != "" }
 
-// parseOptions reads the flags and, for those not given, their environment
-// twins. An empty variable counts as none.
-func parseOptions(args []string, getenv func(string) string) (*options, error) {
+// parseOptions reads the settings: from the flags, else the environment, else the configuration
+// file, else the default holds. Without --config and TLSD_CONFIG the file is config. After --help
+// and --version nothing but the flags is read.
+func parseOptions(args, environ []string, config string) (*options, error) {
 	var o options
 	table := flagTable(&o)
+	if err := parseFlags(args, table, &o); err != nil || o.help || o.version {
+		return &o, err
+	}
+	values, err := readEnvironment(environ, table)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range table {
+		if v, ok := values[f.name]; ok && o.origin[f.name] == "" {
+			if err := f.value.Set(v); err != nil {
+				return nil, fmt.Errorf("invalid value %q of the environment variable %s: %w", v, envName(f.name), err)
+			}
+			o.origin[f.name] = envName(f.name)
+		}
+	}
+	if o.config == "" {
+		o.config = config
+	}
+	if o.config != noConfig {
+		if err := useConfig(&o, table); err != nil {
+			return nil, err
+		}
+	}
+	return &o, o.finish()
+}
+
+// parseFlags reads the command line, and notes in o.origin which flags were given.
+func parseFlags(args []string, table []flagInfo, o *options) error {
 	set := flag.NewFlagSet("tlsd", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.Usage = func() {}
@@ -188,45 +226,74 @@ func parseOptions(args []string, getenv func(string) string) (*options, error) {
 	}
 	set.BoolVar(&o.help, "h", false, "")
 	if err := set.Parse(args); err != nil {
-		return nil, flagError(err)
+		return flagError(err, table)
 	}
 	if set.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q: tlsd takes flags only", set.Arg(0))
+		return fmt.Errorf("unexpected argument %q: tlsd takes flags only", set.Arg(0))
 	}
-	given := map[string]bool{}
-	set.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	o.origin = map[string]string{}
+	set.Visit(func(f *flag.Flag) { o.origin[f.Name] = "--" + f.Name })
+	return nil
+}
+
+// useConfig takes from the configuration file what neither flags nor the environment have set.
+func useConfig(o *options, table []flagInfo) error {
+	values, err := readConfig(o.config, table)
+	if err != nil {
+		return err
+	}
 	for _, f := range table {
-		name := envName(f.name)
-		if v := getenv(name); v != "" && f.hasTwin() && !given[f.name] {
-			if err := f.value.Set(v); err != nil {
-				return nil, fmt.Errorf("invalid value %q of the environment variable %s: %w", v, name, err)
-			}
-			given[f.name] = true
+		v, ok := values[f.name]
+		if !ok || o.origin[f.name] != "" || v.list && v.text == "" {
+			continue
 		}
+		at := fmt.Sprintf("%s:%d", o.config, v.line)
+		if err := f.value.Set(v.text); err != nil {
+			return fmt.Errorf("configuration file: %s: invalid value %q of %s: %w", at, v.text, f.name, err)
+		}
+		o.origin[f.name] = at
 	}
+	return nil
+}
+
+// finish checks settings against each other, and sets what follows from others.
+func (o *options) finish() error {
 	if len(o.readable) > 0 && o.confine == "off" {
-		return nil, errors.New("--readable needs --confine=auto: otherwise workers may read all that their users may")
+		return errors.New("--readable needs --confine=auto: otherwise workers may read all that their users may")
 	}
-	if !given["socket-mode"] {
+	if o.origin["socket-mode"] == "" {
 		o.socketMode = 0o600
 		if len(o.allowUID)+len(o.allowGID) > 0 {
 			o.socketMode = 0o666
 		}
 	}
-	return &o, nil
+	return nil
 }
 
 // flagError gives an error of package flag our spelling.
-func flagError(err error) error {
+func flagError(err error, table []flagInfo) error {
 	s := err.Error()
 	if name, ok := strings.CutPrefix(s, "flag provided but not defined: -"); ok {
-		return fmt.Errorf("unknown flag --%s", strings.TrimPrefix(name, "-"))
+		var known []string
+		for _, f := range table {
+			known = append(known, "--"+f.name)
+		}
+		name = "--" + strings.TrimPrefix(name, "-")
+		return fmt.Errorf("unknown flag %s%s", name, suggest(name, known))
 	}
 	s = strings.Replace(s, "for flag -", "for --", 1)
 	s = strings.Replace(s, "for -", "for --", 1)
 	s = strings.Replace(s, "for ---", "for --", 1)
 	s = strings.Replace(s, "flag needs an argument: -", "a value is missing after --", 1)
 	return errors.New(s)
+}
+
+// socketPath is where to listen.
+func (o *options) socketPath() (string, error) {
+	if o.socket != "" {
+		return o.socket, nil
+	}
+	return defaultSocket(os.Geteuid(), os.Getenv)
 }
 
 // defaultSocket is the path for a start that names none.

@@ -9,17 +9,8 @@ import (
 	"time"
 )
 
-// parse reads flags in an environment of "NAME=value" entries.
-func parse(env []string, args ...string) (*options, error) {
-	return parseOptions(args, func(name string) string {
-		for _, e := range env {
-			if v, ok := strings.CutPrefix(e, name+"="); ok {
-				return v
-			}
-		}
-		return ""
-	})
-}
+// parse reads flags in an environment of "NAME=value" entries, without a configuration file.
+func parse(env []string, args ...string) (*options, error) { return parseOptions(args, env, noConfig) }
 
 func TestDefaults(t *testing.T) {
 	t.Parallel()
@@ -107,7 +98,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"log-format", "json", func(o *options) any { return o.logFormat }, "json"},
 		{"ready-fd", "5", func(o *options) any { return o.readyFD }, 5},
 	}
-	tested := map[string]bool{"check": true, "version": true, "help": true}
+	tested := map[string]bool{"config": true, "check": true, "print-config": true, "version": true, "help": true}
 	for _, tt := range tests {
 		tested[tt.flag] = true
 		twin := "TLSD_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))
@@ -118,6 +109,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 			{nil, []string{"--" + tt.flag, tt.value}},
 			{nil, []string{"-" + tt.flag + "=" + tt.value}},
 			{[]string{twin + "=" + tt.value}, nil},
+			{nil, []string{"--config", configOf(t, tt.flag+` = "`+tt.value+`"`)}},
 			{[]string{twin + "=nonsense"}, []string{"--" + tt.flag, tt.value}}, // the flag wins
 		} {
 			o, err := parse(how.env, how.args...)
@@ -177,6 +169,9 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{nil, []string{"--allow-gid", "4294967296"}, "there is no group"},
 		{nil, []string{"--socket="}, `invalid value "" for --socket: want a path`},
 		{nil, []string{"--unknown"}, "unknown flag --unknown"},
+		{nil, []string{"--drain-timeot", "1s"}, "unknown flag --drain-timeot; did you mean --drain-timeout?"},
+		{[]string{"TLSD_DRAIN_TIMEOT=1s"}, nil, "the environment variable TLSD_DRAIN_TIMEOT is not known; did you mean TLSD_DRAIN_TIMEOUT?; correct or unset it"},
+		{[]string{"TLSD_QXZJV=1"}, nil, "the environment variable TLSD_QXZJV is not known; correct or unset it"},
 		{nil, []string{"--spare"}, "a value is missing after --spare"},
 		{nil, []string{"--version=maybe"}, "for --version: want no value, or true or false"},
 		{nil, []string{"start"}, `unexpected argument "start"`},

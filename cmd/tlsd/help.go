@@ -28,10 +28,12 @@ Usage: tlsd [flags]
 		}
 	}
 	fmt.Fprint(w, `
-A flag wins over its environment variable. Times are like 90s, 1m30s or 500ms.
+A flag wins over its environment variable, and both win over the configuration file, --config. Its keys are
+the flags' names: max-sessions = 500. Times are like 90s, 1m30s or 500ms.
 
-SIGHUP: read the file of --policy again.
+SIGHUP: read the configuration file (log-level and policy) and the file of --policy again.
 SIGTERM or SIGINT: stop listening, let sessions finish, leave; a second one ends them at once.
-Exit status: 0 after a clean stop; 1 when tlsd could not start, or sessions had to be ended; 2 for wrong usage.
+Exit status: 0 after a clean stop; 1 when tlsd could not start, or sessions had to be ended; 2 for wrong usage
+or a bad setting.
 `)
 }

@@ -7,15 +7,28 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/plain"
 )
 
 // newLog makes the log, and the log of the audit, which has all of its lines whatever the level is. Entries have a time, a
-// level, a text and fields; no entry ever has payload, a key or a password. They are JSON, or else for people.
+// level, a text and fields; no entry ever has payload, a key or a password. They are JSON, or else for people. In both
+// forms an entry is one line, in which nothing is hidden, whoever's text is in it.
 func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) {
-	lvl, err := zapcore.ParseLevel(level)
+	return newLogAt(w, w, levelOf(level), forPeople)
+}
+
+// levelOf is the level of a name that --log-level takes.
+func levelOf(name string) zapcore.Level {
+	level, err := zapcore.ParseLevel(name)
 	if err != nil {
-		lvl = zapcore.InfoLevel
+		return zapcore.InfoLevel
 	}
+	return level
+}
+
+// newLogAt makes a log whose level can change while it is used, and whose audit has a place of its own.
+func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (log, audit *zap.Logger) {
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	cfg.EncodeDuration = zapcore.StringDurationEncoder
@@ -25,8 +38,20 @@ func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) 
 		cfg.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(cfg)
 	}
-	out := zapcore.Lock(zapcore.AddSync(w))
-	return zap.New(zapcore.NewCore(encoder, out, lvl)), zap.New(zapcore.NewCore(encoder, out, zapcore.InfoLevel)).Named("audit")
+	to := func(w io.Writer, lvl zapcore.LevelEnabler) *zap.Logger {
+		return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(plainLines{w})), lvl))
+	}
+	return to(w, lvl), to(auditTo, zapcore.InfoLevel).Named("audit")
+}
+
+// plainLines passes entries on as plain lines.
+type plainLines struct{ out io.Writer }
+
+func (p plainLines) Write(entry []byte) (int, error) {
+	if _, err := p.out.Write(plain.Line(entry)); err != nil {
+		return 0, err
+	}
+	return len(entry), nil
 }
 
 func isTerminal(w io.Writer) bool {

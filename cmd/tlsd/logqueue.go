@@ -9,8 +9,8 @@ import (
 
 // logQueue stands between the log and where it goes, so that who logs never waits: a
 // pipe that nobody reads or a disk that is full must not stop the daemon. What is written to it is kept until
-// a goroutine of its own has passed it on, up to queueBytes. What finds no room, or cannot be
-// written, is lost; as soon as something can be written again, the log says how many entries that were.
+// a goroutine of its own has passed it on, up to queueBytes; the audit has room beyond that, which nothing else
+// can take. What finds no room, or cannot be written, is lost; as soon as something can be written again, the log says how many entries that were.
 type logQueue struct {
 	out   io.Writer
 	ended chan struct{} // closed when the goroutine has ended
@@ -26,6 +26,8 @@ type logQueue struct {
 const (
 	// queueBytes is how much of the log waits at most.
 	queueBytes = 1 << 20
+	// auditBytes is how much of the audit waits beyond that.
+	auditBytes = 1 << 20
 	// lastWrite bounds the wait of close.
 	lastWrite = time.Second
 )
@@ -46,10 +48,20 @@ func (q *logQueue) tellLoss(f func(entries int)) {
 }
 
 // Write takes one entry. It never fails.
-func (q *logQueue) Write(entry []byte) (int, error) {
+func (q *logQueue) Write(entry []byte) (int, error) { return q.put(entry, queueBytes) }
+
+// forAudit is the queue with the audit's room.
+func (q *logQueue) forAudit() io.Writer { return auditQueue{q} }
+
+type auditQueue struct{ q *logQueue }
+
+func (a auditQueue) Write(entry []byte) (int, error) { return a.q.put(entry, queueBytes+auditBytes) }
+
+// put takes an entry if no more than room waits then.
+func (q *logQueue) put(entry []byte, room int) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting)+len(entry) > queueBytes {
+	if len(q.waiting)+len(entry) > room {
 		q.lost++
 		return len(entry), nil
 	}

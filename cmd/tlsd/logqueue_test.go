@@ -128,3 +128,29 @@ func TestAReaderThatIsGoneCostsEntriesOnly(t *testing.T) {
 		t.Errorf("%d entries are lost, want 1", q.lost)
 	}
 }
+
+// Whoever fills the log does not keep the audit out.
+func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
+	t.Parallel()
+	g := newGate(-1)
+	q := newLogQueue(g)
+	entry := []byte(strings.Repeat("x", 1<<10-1) + "\n")
+	for range 3 * queueBytes / len(entry) {
+		q.Write(entry)
+	}
+	const line = "an audit line\n"
+	q.forAudit().Write([]byte(line))
+	for range 3 * auditBytes / len(entry) { // which has bounds, too
+		q.forAudit().Write(entry)
+	}
+	q.mu.Lock()
+	if waits := len(q.waiting); waits > queueBytes+auditBytes {
+		t.Errorf("%d bytes wait", waits)
+	}
+	q.mu.Unlock()
+	close(g.open)
+	q.close()
+	if !strings.Contains(g.String(), line) {
+		t.Error("the audit line is lost")
+	}
+}

@@ -6,7 +6,8 @@
 //
 // is the whole of a normal start. Without --socket the path is $TLSD_SOCKET, else
 // /run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock. Each flag has an environment
-// twin, --socket-mode for one TLSD_SOCKET_MODE; the flag wins. tlsd --help lists all.
+// twin, --socket-mode for one TLSD_SOCKET_MODE; the flag wins. tlsd --help lists all. The
+// configuration file, --config, sets what neither a flag nor a variable sets.
 //
 // # Who may connect
 //
@@ -44,20 +45,20 @@
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and lets open
 // sessions finish. After --drain-timeout it ends them; a second signal ends them at once. With
 // --idle-exit it stops by itself when there has been no session for that long. On SIGHUP it reads the
-// policy file again.
+// configuration file and the policy file again, and logs which settings hold only after a restart.
 //
 // # Exit status
 //
 //	0  stopped, and all sessions had finished
 //	1  could not start, or sessions had to be ended
-//	2  wrong usage
+//	2  wrong usage, or a bad setting
 //
 // # Log
 //
 // The log goes to standard error, for people on a terminal, else as JSON. It never has
 // payload, keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does not wait for
-// whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves on, keeps up to 1 MiB of entries and
-// drops what comes on top. A warning says how many were lost as soon as one can be written again.
+// whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves on, keeps up to 1 MiB of entries, and as
+// much of the audit's besides, and drops what comes on top. A warning says how many were lost as soon as one can be written again.
 package main
 
 import (
@@ -70,7 +71,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,7 +94,8 @@ func main() {
 // run is the program. It returns the exit status. When ctx is done, it stops as on
 // SIGTERM.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parseOptions(args, os.Getenv)
+	read := func() (*options, error) { return parseOptions(args, os.Environ(), presetConfig()) }
+	o, err := read()
 	if err != nil {
 		return misuse(stderr, err)
 	}
@@ -103,20 +104,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		printHelp(stdout)
 		return 0
 	case o.version:
-		fmt.Fprintf(stdout, "tlsd %s (%s %s/%s)\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		fmt.Fprintln(stdout, version.Line("tlsd"))
 		return 0
-	case o.check && o.policy == "":
-		return misuse(stderr, errors.New("--check: there is nothing to check; give --policy FILE, too"))
+	case o.printConfig:
+		printConfig(stdout, o)
+		return 0
 	case o.check:
-		rules, err := loadRules(o.policy)
-		if err != nil {
-			fmt.Fprintln(stderr, "tlsd:", err)
-			return 1
-		}
-		rules.print(stdout)
-		return 0
+		return check(stdout, o)
 	}
-	if err := start(ctx, o, stderr); err != nil {
+	if err := start(ctx, o, read, stderr); err != nil {
 		if errors.As(err, new(usageError)) {
 			return misuse(stderr, err)
 		}
@@ -134,8 +130,9 @@ func misuse(stderr io.Writer, err error) int {
 	return 2
 }
 
-// start makes the socket and serves on it until tlsd is told to stop.
-func start(ctx context.Context, o *options, stderr io.Writer) error {
+// start makes the socket and serves on it until tlsd is told to stop. At SIGHUP it reads the settings
+// again.
+func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
 	closeOnExec()
 	ready, err := openReady(o.readyFD)
 	if err != nil {
@@ -151,14 +148,17 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 	}
 	queue := newLogQueue(stderr)
 	defer queue.close()
-	log, audit := newLog(queue, o.logLevel, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
+	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
+	log, audit := newLogAt(queue, queue.forAudit(), level, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
 	queue.tellLoss(func(entries int) { // of the audit, too, and so it is told whatever the level is
 		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
 	})
 	if o.maxMemory > 0 {
 		limitStacks(log)
 	}
-	ctx, force, stop := handleSignals(ctx, log, func() { rules.reload(log) })
+	running := *o
+	reload := &reloader{read: read, running: &running, level: level, rules: rules}
+	ctx, force, stop := handleSignals(ctx, log, func() { reload.reload(log) })
 	defer stop()
 	socket, err := listen(o)
 	if err != nil {
@@ -183,6 +183,9 @@ func start(ctx context.Context, o *options, stderr io.Writer) error {
 	if cfg.Shared {
 		cfg.Warm = o.workers
 	}
+	if os.Geteuid() == 0 && len(o.allowUID)+len(o.allowGID) > 0 {
+		cfg.WarmOthers = o.spare
+	}
 	return supervisor.New(cfg).Run(ctx, force)
 }
 
@@ -191,12 +194,9 @@ func listen(o *options) (*supervisor.Socket, error) {
 	if socket, err := supervisor.Activated(); socket != nil || err != nil {
 		return socket, err
 	}
-	path := o.socket
-	if path == "" {
-		var err error
-		if path, err = defaultSocket(os.Geteuid(), os.Getenv); err != nil {
-			return nil, usageError{err}
-		}
+	path, err := o.socketPath()
+	if err != nil {
+		return nil, usageError{err}
 	}
 	return supervisor.Listen(path, o.socketMode)
 }

@@ -16,7 +16,7 @@ import (
 
 // rules is the administrator's policy file: the one that was found good last. Without a file, everything is allowed.
 type rules struct {
-	path    string // "" if there is none
+	path    string // "" if there is none; reload may change it
 	current atomic.Pointer[policy.File]
 }
 
@@ -37,12 +37,22 @@ func loadRules(path string) (*rules, error) {
 // For is what holds for a user's sessions that begin now.
 func (r *rules) For(uid uint32) policy.Policy { return r.current.Load().For(uid) }
 
-// reload reads the file again. If it is bad, the old one stays.
-func (r *rules) reload(log *zap.Logger) {
-	if r.path == "" {
-		log.Info("SIGHUP ignored: there is no policy file (--policy) to read again")
+// reload reads the file again, which may be another one. If it is bad, the old rules stay. Only one
+// goroutine may call it.
+func (r *rules) reload(path string, log *zap.Logger) {
+	if path == "" {
+		if r.current.Swap(nil) != nil {
+			log.Warn("there is no policy file any more; for sessions that begin from now on everything is allowed")
+		}
+		r.path = ""
 		return
 	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		log.Error("the policy file is not good, and what was read before stays in force", zap.Error(err))
+		return
+	}
+	r.path = path
 	f, err := policy.Load(r.path)
 	if err != nil {
 		log.Error("the policy file is not good, and what was read before stays in force", zap.Error(err))

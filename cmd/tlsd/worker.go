@@ -25,13 +25,14 @@ import (
 // The worker: this program, started by the supervisor (see package
 // handoff). The rules:
 //
+//   - One that is to serve another user than the daemon's becomes that user first, and only then looks at anything else.
 //   - It loads the library before it says that it is ready, and never unloads it.
 //   - The end of its channel is its only order to go. Signals that a terminal or
 //     a service manager sends to a whole group are the supervisor's to judge.
 //   - It confines itself: the files before it does anything else, the rest when the library is
 //     loaded (see package confine).
 //   - It leaves no core file and cannot be traced by its user's other
-//     programs: it has keys in its memory.
+//     programs: it has keys in its memory. If one of them does already, it serves nobody.
 
 const (
 	// longestReason bounds the text about a library that cannot be loaded, in bytes.
@@ -65,9 +66,9 @@ func init() {
 
 // runWorker is the worker's main. It returns the exit status.
 func runWorker() int {
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	measures := confine.Restart()
 	measures.Conceal()
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 
 	log, _ := newLog(os.Stderr, "info", false)
 	channel, err := handoff.Open()
@@ -92,6 +93,12 @@ func runWorker() int {
 	if err := json.Unmarshal(first.Config, &cfg); err != nil {
 		log.Error("bad configuration", zap.Error(err))
 		return 1
+	}
+	if first.As != nil {
+		if err := measures.Become(*first.As); err != nil {
+			channel.Send(handoff.FromWorker{Unfit: err.Error()}, nil)
+			return 1
+		}
 	}
 	log, _ = newLog(os.Stderr, cfg.LogLevel, false)
 	w := &workerProcess{
@@ -128,6 +135,10 @@ func (w *workerProcess) run() int {
 	if w.measures != nil {
 		w.measures.Finish() // the library is loaded
 		ready.Confinement = w.measures
+		if err := confine.Untraced(); err != nil {
+			w.tell(handoff.FromWorker{Unfit: err.Error()})
+			return w.exit(io.EOF)
+		}
 	}
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
 		return w.exit(err)

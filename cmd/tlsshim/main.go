@@ -75,7 +75,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -208,7 +207,7 @@ func (c *command) flags(args []string) (rest []string, help bool, err error) {
 		return nil, false, misuse("--socket: want a path")
 	}
 	if showVersion {
-		_, err := fmt.Fprintf(c.stdout, "tlsshim %s (%s %s/%s)\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		_, err := fmt.Fprintln(c.stdout, version.Line("tlsshim"))
 		return nil, false, err
 	}
 	return append([]string{}, set.Args()...), help, nil

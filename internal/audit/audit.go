@@ -6,11 +6,10 @@
 package audit
 
 import (
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
+
+	"tlsd/internal/plain"
 )
 
 // The names of events.
@@ -35,34 +34,7 @@ func (e Event) Clean() Event {
 	return Event{Name: clean(e.Name), Method: clean(e.Method), Asked: clean(e.Asked), Key: clean(e.Key)}
 }
 
-func clean(s string) string {
-	cut := len(s) > longest
-	if cut {
-		s = s[:longest]
-	}
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if strings.IndexFunc(s, hidden) >= 0 {
-		var b strings.Builder
-		for _, r := range s {
-			if hidden(r) {
-				quoted := strconv.QuoteRuneToASCII(r)
-				b.WriteString(quoted[1 : len(quoted)-1])
-			} else {
-				b.WriteRune(r)
-			}
-		}
-		s = b.String()
-	}
-	if cut {
-		s += "…"
-	}
-	return s
-}
-
-// hidden are characters that do not show, or change how others are shown.
-func hidden(r rune) bool {
-	return !unicode.IsGraphic(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
-}
+func clean(s string) string { return plain.Text(s, longest) }
 
 // A Limiter lets so many events pass at once, and so many a second from then on. The others are
 // counted. It is safe for concurrent use.
@@ -83,15 +55,20 @@ func NewLimiter(burst, perSecond int) *Limiter {
 // Take asks for an event at the time now, before which others, missed in number, were left out already. If it may pass, the
 // result is how many were left out since the last one that passed. Otherwise it is counted with them.
 func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
+	return l.TakeWeight(now, missed, 1)
+}
+
+// TakeWeight is Take for an event that counts as much as so many.
+func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.missed += missed
 	l.refill(now)
-	if l.tokens < 1 {
+	if l.tokens < float64(weight) {
 		l.missed++
 		return 0, false
 	}
-	l.tokens--
+	l.tokens -= float64(weight)
 	before, l.missed = l.missed, 0
 	return before, true
 }

@@ -7,14 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kept are the capabilities (capabilities(7)) that a worker keeps if it has them: those that are what its user
-// may read, and where it may listen. A worker for root loses all that makes root more than that.
-const kept = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_NET_BIND_SERVICE
+// The capabilities (capabilities(7)) that a worker keeps if it has them.
+const (
+	// forOwnUser are what its user may read, and where it may listen. A worker for root loses all that makes root
+	// more than that.
+	forOwnUser = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_NET_BIND_SERVICE
+	// toBecome are what Become needs. The kernel takes them, too, when the process is another user's.
+	toBecome = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+)
 
-// dropCapabilities takes the others from the calling thread, and what it executes. The latter is so because
+// dropCapabilities takes all but kept from the calling thread, and what it executes. The latter is so because
 // no_new_privs is set. It is no use to programs that call C without cgo to
 // ask a library to do that for all threads.
-func dropCapabilities() error {
+func dropCapabilities(kept uint64) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData // the lower and the upper half
 	if err := unix.Capget(&header, &sets[0]); err != nil {
@@ -35,10 +40,15 @@ func dropCapabilities() error {
 			}
 		}
 	}
-	for i, keep := range []uint32{kept & (1<<32 - 1), kept >> 32} {
+	inheritable := kept // without it, ambient ones would go
+	if kept == toBecome {
+		inheritable = 0 // they are not for the user
+	}
+	for i := range sets {
+		keep := uint32(kept >> (32 * i))
 		sets[i].Effective &= keep
 		sets[i].Permitted &= keep
-		sets[i].Inheritable &= keep // without it, ambient ones would go
+		sets[i].Inheritable &= uint32(inheritable >> (32 * i))
 	}
 	if err := unix.Capset(&header, &sets[0]); err != nil {
 		return fmt.Errorf("capset: %w", err)

@@ -1,10 +1,11 @@
 // Package confine takes from a worker process what it never needs, so that code which
-// takes it over through the TLS library gains little. It has two parts:
+// takes it over through the TLS library gains little. It has three parts:
 //
 //   - [Restart], at the very start: what holds for a thread and what it executes, that is
 //     no_new_privs, capabilities and Landlock. A Go program that calls C without cgo cannot do that to all of its
 //     threads on most kernels, so it does it to one and executes itself.
-//   - [Finish], when the library is loaded: a seccomp filter, for all threads at once.
+//   - [Measures.Become], where root's daemon serves another user: the process becomes that user's.
+//   - [Measures.Finish], when the library is loaded: a seccomp filter, for all threads at once.
 //
 // What the kernel does not have is left out, and reported as the reason instead
 // of "on". Nothing here can be undone.
@@ -21,11 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EnvName is the environment variable by which the supervisor asks for the
-// confinement of a worker ([EnvAsk]), and by which Restart tells the program that it executes what it has reached.
+// EnvName is the environment variable by which the supervisor asks for the confinement of a worker, and by which
+// Restart tells the program that it executes what it has reached.
 const (
-	EnvName = "TLSD_WORKER_CONFINE"
-	EnvAsk  = "ask"
+	EnvName     = "TLSD_WORKER_CONFINE"
+	EnvAsk      = "ask"            // of one that serves the daemon's own user
+	EnvAskOther = "ask, to Become" // of one that will serve another
 )
 
 // EnvReadable is the environment variable by which the supervisor names the folders and files, as in PATH, that a
@@ -62,7 +64,8 @@ func Restart() Measures {
 	case state == "":
 		dieFirst() // nobody has asked for a report
 		return nil
-	case state != EnvAsk:
+	case state != EnvAsk && state != EnvAskOther:
+		hide() // as early as can be; Conceal reports it
 		if err := json.Unmarshal([]byte(state), &m); err != nil {
 			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
 		}
@@ -75,7 +78,11 @@ func Restart() Measures {
 		m["capabilities"] = m["landlock"]
 	} else {
 		m.note("landlock", restrict(readable))
-		m.note("capabilities", dropCapabilities())
+		keep := uint64(forOwnUser)
+		if state == EnvAskOther {
+			keep = toBecome
+		}
+		m.note("capabilities", dropCapabilities(keep))
 	}
 	report, err := json.Marshal(m)
 	if err == nil {
@@ -90,8 +97,8 @@ func Restart() Measures {
 // Conceal keeps the process's memory out of core files and from its user's other
 // programs: there will be keys in it. An m of nil does not report that.
 func (m Measures) Conceal() {
+	m.note("notTraceable", hide())
 	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
-	m.note("notTraceable", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
 
 // Finish puts the seccomp filter before all threads of the process.

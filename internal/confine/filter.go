@@ -45,6 +45,13 @@ var refused = []string{
 	"socketpair", "mq_open", "msgget", "semget", "shmget", "memfd_create", "memfd_secret",
 }
 
+// prctls are the operations of prctl(2) that are allowed: names, of threads and of memory, and questions.
+var prctls = []uint64{
+	unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA, unix.PR_SET_TIMERSLACK, unix.PR_GET_TIMERSLACK, unix.PR_SET_NO_NEW_PRIVS,
+	unix.PR_GET_NO_NEW_PRIVS, unix.PR_GET_DUMPABLE, unix.PR_GET_SECCOMP, unix.PR_CAPBSET_READ, unix.PR_GET_SECUREBITS,
+	unix.PR_GET_TAGGED_ADDR_CTRL, unix.PR_SVE_GET_VL,
+}
+
 const (
 	refuse = seccomp.ActionErrno // with EPERM
 	lacks  = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)
@@ -64,16 +71,24 @@ func policy(info *arch.Info, pid uint64) seccomp.Policy {
 	when := func(name string, conditions ...seccomp.Condition) seccomp.NameWithConditions {
 		return seccomp.NameWithConditions{Name: name, Conditions: conditions}
 	}
+	without := func(argument uint32, values ...uint64) (list []seccomp.Condition) {
+		for _, v := range values {
+			list = append(list, is(argument, seccomp.NotEqual, v))
+		}
+		return list
+	}
 	return seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{
 			{Action: refuse, Names: names},
 			{Action: refuse, NamesWithCondtions: []seccomp.NameWithConditions{
 				// The network, and what Go's net package asks for the interfaces. A new Unix socket is none of them.
-				when("socket", is(0, seccomp.NotEqual, unix.AF_INET), is(0, seccomp.NotEqual, unix.AF_INET6), is(0, seccomp.NotEqual, unix.AF_NETLINK)),
+				when("socket", without(0, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK)...),
 				when("kill", is(0, seccomp.NotEqual, pid)),
 				when("tgkill", is(0, seccomp.NotEqual, pid)),
-				when("prlimit64", is(0, seccomp.NotEqual, 0), is(0, seccomp.NotEqual, pid)),
+				when("prlimit64", without(0, 0, pid)...),
+				// What Become and Conceal have done stays so, also for a tracer that has the process make the call.
+				when("prctl", without(0, prctls...)...),
 				when("clone", is(0, seccomp.BitsNotSet, unix.CLONE_THREAD)),
 				// Memory that is shared without a file counts towards no limit.
 				when("mmap", is(3, seccomp.BitsSet, unix.MAP_SHARED), is(3, seccomp.BitsSet, unix.MAP_ANONYMOUS)),

@@ -6,9 +6,9 @@
 //
 //   - One packet is one message, JSON, of at most [MaxMessage] bytes
 //     (SOCK_SEQPACKET: packets keep their bounds and their order).
-//   - The supervisor speaks first: the worker's configuration, then a message
-//     for each session, which carries the connection (SCM_RIGHTS, unix(7)).
-//   - The worker answers with one [Ready], then an [Ended] for each session, and a pong for each ping; in between
+//   - The supervisor speaks first: the worker's configuration, and the user that it has to become, if
+//     any. Then a message for each session, which carries the connection (SCM_RIGHTS, unix(7)).
+//   - The worker answers with one [Ready], or says why it cannot serve and ends; then an [Ended] for each session, and a pong for each ping; in between
 //     an [Audit] for what the administrator is to know.
 //   - The end of the channel is the order to go: a worker that reads it, because
 //     the supervisor closed its side or died, ends its sessions and exits.
@@ -30,6 +30,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/audit"
+	"tlsd/internal/confine"
+	"tlsd/internal/plain"
 	"tlsd/internal/policy"
 )
 
@@ -48,9 +50,10 @@ const (
 
 // ToWorker is a message of the supervisor: one of its members.
 type ToWorker struct {
-	Config  json.RawMessage `json:"config,omitempty"`
-	Session *Session        `json:"session,omitempty"`
-	Ping    uint64          `json:"ping,omitempty"`
+	Config  json.RawMessage   `json:"config,omitempty"`
+	As      *confine.Identity `json:"as,omitempty"` // with Config: the user to become before anything else
+	Session *Session          `json:"session,omitempty"`
+	Ping    uint64            `json:"ping,omitempty"`
 }
 
 // Session announces a connection; it travels with the message.
@@ -66,6 +69,7 @@ type Session struct {
 // FromWorker is a message of a worker: one of its members.
 type FromWorker struct {
 	Ready *Ready `json:"ready,omitempty"`
+	Unfit string `json:"unfit,omitempty"` // instead of Ready: why it cannot serve anybody
 	Ended *Ended `json:"ended,omitempty"`
 	Pong  uint64 `json:"pong,omitempty"` // the number of the ping
 	Audit *Audit `json:"audit,omitempty"`
@@ -80,6 +84,22 @@ type Ready struct {
 
 	// Confinement says of each measure "on", or why it is not. Nil: none was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
+}
+
+// Clean makes the report fit for a log, whoever made it.
+func (r Ready) Clean() Ready {
+	const longest = 16 << 10
+	out := Ready{
+		Backend: plain.Text(r.Backend, longest), Version: plain.Text(r.Version, longest), Path: plain.Text(r.Path, longest),
+		Error: plain.Text(r.Error, longest),
+	}
+	for measure, state := range r.Confinement {
+		if out.Confinement == nil {
+			out.Confinement = map[string]string{}
+		}
+		out.Confinement[plain.Text(measure, longest)] = plain.Text(state, longest)
+	}
+	return out
 }
 
 // ErrNotTaken is returned by ReceiveConn when no descriptor was free for the connection of a message. The
@@ -208,12 +228,15 @@ func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	return conn, taken
 }
 
+// ErrMessage is wrapped by the errors of messages that break the rules.
+var ErrMessage = errors.New("a message cannot be read")
+
 func decode(b []byte, msg any) error {
 	if len(b) > MaxMessage {
-		return fmt.Errorf("a message is longer than the channel's %d bytes", MaxMessage)
+		return fmt.Errorf("%w: longer than the channel's %d bytes", ErrMessage, MaxMessage)
 	}
 	if err := json.Unmarshal(b, msg); err != nil {
-		return fmt.Errorf("a message cannot be read: %w", err)
+		return fmt.Errorf("%w: %w", ErrMessage, err)
 	}
 	return nil
 }

@@ -5,17 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/user"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/pelletier/go-toml/v2"
-	"golang.org/x/sys/unix"
+
+	"tlsd/internal/safefile"
 )
 
 const (
@@ -33,12 +32,15 @@ type File struct {
 	names  map[uint32]string // as the file has them
 }
 
-// Load reads a file. It must be a regular file that belongs to root or to this process's user, and that nobody else can
-// write to.
+// Load reads a file. Nobody but root and this process's user can change it, nor a folder or a link on the way to it.
+// A file that seems to be cut off is not taken.
 func Load(path string) (*File, error) {
-	text, err := read(path)
+	text, err := safefile.Read(path, maxFile, uint32(os.Geteuid()))
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if lines := bytes.TrimRight(text, " \t"); len(lines) > 0 && lines[len(lines)-1] != '\n' {
+		return nil, fmt.Errorf("policy: %s: the last line has no end; was the file cut off?", path)
 	}
 	f, err := Parse(text)
 	if err != nil {
@@ -47,7 +49,7 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// Parse reads the text of a file. An error begins with the number of the line and a colon, or, if that is not known, with a space.
+// Parse reads the text of a file. It must have a table: an empty file is rather one that was cut off than one that allows everything. An error begins with the number of the line and a colon, or, if that is not known, with a space.
 func Parse(text []byte) (*File, error) { return parse(text, lookup) }
 
 // For is what holds for a user. A nil File restricts nothing.
@@ -69,36 +71,9 @@ func (f *File) Users() (uids []uint32, names map[uint32]string) {
 // Default is what holds for the others.
 func (f *File) Default() Policy { return f.preset }
 
-func read(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err // has the path
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: it is not a regular file; name one", path)
-	}
-	own, owner, mode := os.Geteuid(), info.Sys().(*syscall.Stat_t).Uid, info.Mode().Perm()
-	switch {
-	case owner != 0 && int(owner) != own:
-		return nil, fmt.Errorf("%s: it belongs to user %d, who could change it; give it to root or to tlsd's user %d (chown)", path, owner, own)
-	case mode&0o022 != 0:
-		return nil, fmt.Errorf("%s: its mode is %04o, so that others than its owner can change it; take that from them (chmod go-w)", path, mode)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("%s: it has more than %d bytes", path, maxFile)
-	}
-	return text, err
-}
-
 func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error) {
 	var tables struct {
-		Default Policy            `toml:"default"`
+		Default *Policy           `toml:"default"`
 		User    map[string]Policy `toml:"user"`
 	}
 	d := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
@@ -108,7 +83,13 @@ func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error)
 	if err := checkCase(text); err != nil {
 		return nil, err
 	}
-	f := &File{preset: tables.Default, users: map[uint32]Policy{}, names: map[uint32]string{}}
+	if tables.Default == nil && len(tables.User) == 0 {
+		return nil, errors.New(" it has no table; write [default] into it, even if nothing is to be forbidden")
+	}
+	if tables.Default == nil {
+		tables.Default = &Policy{}
+	}
+	f := &File{preset: *tables.Default, users: map[uint32]Policy{}, names: map[uint32]string{}}
 	if err := checkSize(f.preset); err != nil {
 		return nil, fmt.Errorf(" [default]: %w", err)
 	}

@@ -67,7 +67,7 @@ func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 		t.Errorf("users %v %v", uids, names)
 	}
 	var none *File
-	empty, err := parse(nil, people)
+	empty, err := parse([]byte("[default]"), people)
 	if err != nil || len(none.For(3).Keys())+len(empty.For(3).Keys()) != 0 {
 		t.Errorf("without a file, or with an empty one: %v %v, %v", none.For(3), empty.For(3), err)
 	}
@@ -101,6 +101,8 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 		"[Default]\n":                                          "Default: keys are written in lower case",
 		"[user.carol]\n":                                       `[user.carol]: there is no user "carol"`,
 		"[user.alice]\n[user.1000]\n":                          "[user.1000] and [user.alice] are both user 1000",
+		"":                                                     " it has no table; write [default]",
+		"# all is lost\n":                                      " it has no table; write [default]",
 		"user = 3\n":                                           "1: user: cannot decode TOML integer here",
 		"[default]\ndestinations = [" + many.String() + "]\n":  "[default]: what holds there takes",
 		"[user.bob]\ndestinations = [" + many.String() + "]\n": "[user.bob]: what holds there takes",
@@ -179,6 +181,12 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("\n[defualt]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	empty, cut := file("empty", 0o600), file("cut", 0o600)
+	for path, size := range map[string]int64{empty: 0, cut: int64(len("[default]\nmin-tls"))} {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cases := map[string]string{
 		filepath.Join(dir, "none"): "no such file",
 		dir:                        "it is not a regular file",
@@ -188,6 +196,8 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 		file("others", 0o602):      "its mode is 0602",
 		big:                        "it has more than 1048576 bytes",
 		bad:                        bad + ":2: defualt is not known",
+		empty:                      empty + ": it has no table",
+		cut:                        cut + ": the last line has no end; was the file cut off?",
 	}
 	if os.Getuid() == 0 {
 		foreign := file("foreign", 0o600)
@@ -200,84 +210,5 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v; want %q", path, err, want)
 		}
-	}
-}
-
-func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
-	t.Parallel()
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := func(name string) string { return filepath.Join(dir, name) }
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	check(os.MkdirAll(p("keys/sub"), 0o700))
-	check(os.Mkdir(p("keys-of-others"), 0o700))
-	for _, name := range []string{"keys/a", "keys/sub/b", "keys-of-others/c", "d", "keys/moved"} {
-		check(os.WriteFile(p(name), nil, 0o600))
-	}
-	check(os.Symlink(p("d"), p("keys/out")))
-	check(os.Symlink(p("keys/a"), p("in")))
-	check(os.Symlink(p("keys"), p("linked")))
-	check(os.Symlink(dir, p("keys/up")))
-	folders := Folders{Folder{p("none")}, Folder{p("keys")}}
-	for _, tc := range []struct {
-		folders Folders
-		path    string
-		want    bool
-	}{
-		{folders, p("keys/a"), true},
-		{folders, p("keys/sub/b"), true},
-		{folders, p("in"), true}, // it leads there
-		{folders, p("linked/a"), true},
-		{folders, "/proc/self/root" + p("keys/a"), true},
-		{folders, p("d"), false},
-		{folders, p("keys-of-others/c"), false},
-		{folders, p("keys/out"), false},
-		{folders, p("keys") + "/../d", false},
-		{folders, p("keys/up/d"), false},
-		{folders, p("keys/up/keys/a"), true},
-		{folders, "/dev/null", false},
-		{Folders{Folder{p("linked")}}, p("keys/a"), true},
-		{Folders{Folder{p("keys/a")}}, p("keys/a"), false}, // it is no folder
-		{Folders{{"/"}}, p("d"), true},
-		{Folders{}, p("keys/a"), false},
-		{nil, p("d"), true},
-	} {
-		f, err := os.Open(tc.path)
-		check(err)
-		if got := tc.folders.Hold(f); got != tc.want {
-			t.Errorf("%v, %s: %v, want %v", tc.folders, tc.path, got, tc.want)
-		}
-		f.Close()
-	}
-	// The name that it was opened by does not count, but where it is.
-	f, err := os.Open(p("keys/moved"))
-	check(err)
-	defer f.Close()
-	check(os.Rename(p("keys/moved"), p("moved")))
-	check(os.WriteFile(p("keys/moved"), nil, 0o600))
-	if folders.Hold(f) {
-		t.Error("a file that was moved away is held")
-	}
-	pipe, w, err := os.Pipe()
-	check(err)
-	defer pipe.Close()
-	defer w.Close()
-	if (Folders{{"/"}}).Hold(pipe) {
-		t.Error("a pipe is in a folder")
-	}
-	for path, want := range map[string]bool{p("keys/x"): true, p("x"): false, p("keys") + "/../x": false, p("keys-of-others/x"): false, p("keys"): false} {
-		if got := folders.HoldName(path); got != want {
-			t.Errorf("the name %s: %v, want %v", path, got, want)
-		}
-	}
-	if !Folders(nil).HoldName("/x") || (Folders{}).HoldName("/x") {
-		t.Error("no list is to allow all, an empty one nothing")
 	}
 }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,44 +13,98 @@ import (
 
 // Folders are those that files may be in, at any depth. Nil is every folder.
 //
-// What counts is where the file that is open really is, as the kernel says, so that no symbolic link, no ".."
-// and no renaming in between leads around the rule. A hard link is a file of the folder that it is in: who
-// may write into one of the folders, decides what is in it.
+// # The rules
+//
+//   - What counts is where a file really is. Neither a symbolic link, nor "..", nor a renaming in between leads around the rule.
+//   - The kernel holds the rule: the file is opened below the folder, with openat2(2), RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS.
+//   - The links of /proc, such as /proc/PID/root, are not followed: in another mount namespace a folder's path says nothing.
+//   - Nothing outside of the folders is opened, not even to be looked at.
+//   - A kernel without openat2(2), before Linux 5.6, opens no file where folders are given.
+//   - A hard link is a file of the folder that it is in: who may write into one of the folders, decides what is in it.
 type Folders []Folder
 
-// Hold says whether the open file is in one of the folders.
-func (l Folders) Hold(f *os.File) bool {
+// ErrOutside is the error of a file that is in none of the folders.
+var ErrOutside = errors.New("it is in none of the allowed folders")
+
+// Open opens a file for reading, without ever waiting for it. The error of a file that is in none of the folders is
+// ErrOutside, and so is that of a file that is not there and whose name is in none: the error does not tell what there is elsewhere.
+func (l Folders) Open(path string) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	if l == nil {
-		return true
+		return os.OpenFile(path, flags, 0)
 	}
-	path, err := realPath(f)
+	// Where is it?
+	place, err := openat2(unix.AT_FDCWD, path, unix.O_PATH, unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
-		return false
+		if noOpenat2(err) {
+			return nil, &os.PathError{Op: "open", Path: path, Err: fmt.Errorf("the policy's folders need openat2(2), Linux 5.6: %w", err)}
+		}
+		if l.holdName(path) && !errors.Is(err, unix.ELOOP) { // a link of /proc is none of the folder's
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return nil, ErrOutside
+	}
+	defer place.Close()
+	real, err := realPath(place)
+	if err != nil {
+		return nil, ErrOutside
 	}
 	for _, folder := range l {
-		if folder.holds(path) {
-			return true
+		f, held, err := folder.open(real, flags)
+		if held && err != nil {
+			err = &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		if held {
+			return f, err
 		}
 	}
-	return false
+	return nil, ErrOutside
 }
 
-func (f Folder) holds(path string) bool {
+// open opens a file by where it is, if that is below the folder.
+func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err error) {
 	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false // nothing is in a folder that is not there
+		return nil, false, nil // nothing is in a folder that is not there
 	}
-	d := os.NewFile(uintptr(fd), f.path)
-	defer d.Close()
-	real, err := realPath(d)
-	return err == nil && beneath(real, path)
+	dir := os.NewFile(uintptr(fd), f.path)
+	defer dir.Close()
+	folder, err := realPath(dir)
+	if err != nil || !beneath(folder, real) {
+		return nil, false, nil
+	}
+	rel := strings.TrimPrefix(real[len(strings.TrimSuffix(folder, "/")):], "/")
+	file, err = openat2(fd, rel, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	return file, true, err
 }
 
-// HoldName is Hold for a file that could not be opened, by its name alone.
-func (l Folders) HoldName(path string) bool {
-	if l == nil {
-		return true
+// openat2 is the system call; the error has no path.
+func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
+	for {
+		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve})
+		if err == nil {
+			return os.NewFile(uintptr(fd), path), nil
+		}
+		if err != unix.EINTR { // EAGAIN is final: who holds a lease on the file could have it come for ever
+			return nil, err
+		}
 	}
+}
+
+// noOpenat2 says whether the kernel, or a sandbox around the process, has no openat2(2): it does not open the root either.
+func noOpenat2(err error) bool {
+	if err != unix.ENOSYS && err != unix.EPERM && err != unix.EACCES {
+		return false
+	}
+	root, err := openat2(unix.AT_FDCWD, "/", unix.O_PATH, 0)
+	if err == nil {
+		root.Close()
+	}
+	return err != nil
+}
+
+// holdName says whether a file that is not there would be in one of the folders, by its name alone.
+func (l Folders) holdName(path string) bool {
 	for _, folder := range l {
 		if beneath(folder.path, filepath.Clean(path)) {
 			return true

@@ -106,16 +106,22 @@ const (
 	ByAddress               // MayConnectTo decides on each address
 )
 
-// MayConnect judges a host as a script names it, before it is looked up.
-func (p Policy) MayConnect(host string, port int) Answer {
+// MayConnect judges a host that a script names, before it is looked up. For an address it says Yes or No.
+func (p Policy) MayConnect(host Host, port int) Answer {
 	if p.Destinations == nil {
 		return Yes
 	}
 	answer := No
+	if addr, ok := host.Addr(); ok {
+		if port == int(uint16(port)) && p.MayConnectTo(netip.AddrPortFrom(addr, uint16(port))) {
+			answer = Yes
+		}
+		return answer
+	}
 	for _, d := range p.Destinations {
 		switch {
 		case !d.ports.has(port):
-		case d.matchesName(host):
+		case d.matchesName(host.name):
 			return Yes
 		case d.net.IsValid():
 			answer = ByAddress
@@ -124,7 +130,8 @@ func (p Policy) MayConnect(host string, port int) Answer {
 	return answer
 }
 
-// MayConnectTo judges an address that is about to be connected to, of a host for which MayConnect says ByAddress. An
+// MayConnectTo judges an address that is about to be connected to: a host that is one, or one of a name for which
+// MayConnect says ByAddress. An
 // IPv4 address in IPv6 form is the IPv4 address; a zone is ignored; the unspecified address is
 // the machine itself, which is where the kernel leads it.
 func (p Policy) MayConnectTo(a netip.AddrPort) bool {

@@ -62,7 +62,7 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	} else if out.net, err = parseNet(host); err != nil {
 		return fmt.Errorf("%q: %w", s, err)
 	} else if !out.net.IsValid() {
-		if out.name, err = parseName(host); err != nil {
+		if out.name, err = parsePattern(host); err != nil {
 			return fmt.Errorf("%q: %w", s, err)
 		}
 	}
@@ -70,21 +70,20 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// matchesName says whether a host that a script names is meant, whatever its addresses are. An
-// address is never meant by a name, nor a name by an address.
-func (d Destination) matchesName(host string) bool {
+// matchesName says whether a name that a script gives is meant, whatever its addresses are. The name is in lower
+// case, without a final dot.
+func (d Destination) matchesName(name string) bool {
 	if d.any {
 		return true
 	}
 	if d.name == "" {
 		return false
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if parent, ok := strings.CutPrefix(d.name, "*."); ok {
-		label, rest, found := strings.Cut(host, ".")
-		return found && label != "" && rest == parent
+		_, rest, found := strings.Cut(name, ".")
+		return found && rest == parent
 	}
-	return host == d.name
+	return name == d.name
 }
 
 // A Listen is where a script may listen: PORTS, or ADDRESS:PORTS with an address or a network.
@@ -151,17 +150,15 @@ func parseNet(s string) (netip.Prefix, error) {
 	return n, nil
 }
 
-// parseName reads a name, or *. and a name.
-func parseName(s string) (string, error) {
-	name := strings.ToLower(strings.TrimSuffix(s, "."))
-	labels := strings.Split(strings.TrimPrefix(name, "*."), ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return "", errors.New("want a name of letters, digits, hyphens and dots (others in their xn-- form), or *. before one")
-		}
+// parsePattern reads a name, or *. and a name; a final dot does not count.
+func parsePattern(s string) (string, error) {
+	name, wild := strings.CutPrefix(strings.TrimSuffix(s, "."), "*.")
+	name, err := parseName(name)
+	if err != nil {
+		return "", fmt.Errorf("%w; *. may stand before a name", err)
 	}
-	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" {
-		return "", fmt.Errorf("is neither a name nor an address")
+	if wild {
+		name = "*." + name
 	}
 	return name, nil
 }

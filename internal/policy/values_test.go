@@ -19,6 +19,15 @@ func destinations(t *testing.T, list ...string) Policy {
 	return p
 }
 
+func host(t *testing.T, s string) Host {
+	t.Helper()
+	h, err := ParseHost(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
 func TestDestinationsByName(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -30,18 +39,16 @@ func TestDestinationsByName(t *testing.T) {
 		{"example.com:443", "EXAMPLE.Com", 443, Yes},
 		{"example.com:443", "example.com.", 443, Yes},
 		{"Example.COM.:443", "example.com", 443, Yes},
-		{"example.com:443", "example.com..", 443, No},
 		{"example.com:443", "www.example.com", 443, No},
 		{"example.com:443", "example.com", 442, No},
 		{"example.com:443", "example.com", 444, No},
-		{"example.com:443", "example.com ", 443, No},
 		{"example.com:443", "notexample.com", 443, No},
 		{"*.example.com:443", "www.example.com", 443, Yes},
 		{"*.example.com:443", "WWW.example.com.", 443, Yes},
 		{"*.example.com:443", "example.com", 443, No},
-		{"*.example.com:443", ".example.com", 443, No},
 		{"*.example.com:443", "a.b.example.com", 443, No},
-		{"*.example.com:443", "*.example.com", 443, Yes}, // a name that cannot be looked up
+		{"*.example.com:443", "_dmarc.example.com", 443, Yes},
+		{"my_service:443", "my_service", 443, Yes},
 		{"example.com:100-200", "example.com", 99, No},
 		{"example.com:100-200", "example.com", 100, Yes},
 		{"example.com:100-200", "example.com", 200, Yes},
@@ -55,20 +62,27 @@ func TestDestinationsByName(t *testing.T) {
 		{"*:443", "::1", 443, Yes},
 		{"*:443", "anything", 80, No},
 		{"10.0.0.0/8:443", "example.com", 443, ByAddress},
-		{"10.0.0.0/8:443", "192.0.2.1", 443, ByAddress},
-		{"10.0.0.0/8:443", "example.com", 80, No}, // and it is not looked up
+		{"10.0.0.0/8:443", "192.0.2.1", 443, No},
+		{"10.0.0.0/8:443", "10.0.2.1", 443, Yes},
+		{"10.0.0.0/8:443", "::ffff:10.0.2.1", 443, Yes},
+		{"127.0.0.1:443", "::ffff:7f00:1", 443, Yes},
+		{"[::/0]:443", "::ffff:7f00:1", 443, No}, // it is an IPv4 address
+		{"[fe80::/10]:443", "fe80::1%eth0", 443, Yes},
+		{"*.example.com:443", "fe80::1%x.example.com", 443, No},
+		{"[fe80::/10]:443", "fe80::1%x.example.com", 443, Yes}, // an interface may be called so
+		{"10.0.0.0/8:443", "example.com", 80, No},              // and it is not looked up
 	} {
-		if got := destinations(t, tc.rule).MayConnect(tc.host, tc.port); got != tc.want {
+		if got := destinations(t, tc.rule).MayConnect(host(t, tc.host), tc.port); got != tc.want {
 			t.Errorf("%q, host %q port %d: %v, want %v", tc.rule, tc.host, tc.port, got, tc.want)
 		}
 	}
-	if got := destinations(t).MayConnect("example.com", 443); got != No {
+	if got := destinations(t).MayConnect(host(t, "example.com"), 443); got != No {
 		t.Errorf("an empty list allows a destination: %v", got)
 	}
-	if got := (Policy{}).MayConnect("example.com", 443); got != Yes {
+	if got := (Policy{}).MayConnect(host(t, "example.com"), 443); got != Yes {
 		t.Errorf("no list refuses a destination: %v", got)
 	}
-	if got := destinations(t, "10.0.0.0/8:443", "example.com:443").MayConnect("example.com", 443); got != Yes {
+	if got := destinations(t, "10.0.0.0/8:443", "example.com:443").MayConnect(host(t, "example.com"), 443); got != Yes {
 		t.Errorf("a name behind a network: %v", got)
 	}
 }
@@ -179,21 +193,28 @@ func TestBadRulesSayWhatIsWanted(t *testing.T) {
 		"[fe80::1%eth0]:443":           "a zone cannot be given",
 		"[::ffff:10.0.0.1]:443":        "write it as IPv4: 10.0.0.1",
 		"[::ffff:10.0.0.0/104]:443":    "write it as a network of IPv4",
-		"exa mple.com:443":             "want a name",
-		"*example.com:443":             "want a name",
-		"www.*.com:443":                "want a name",
-		"*.*.com:443":                  "want a name",
-		"*.:443":                       "want a name",
+		"exa mple.com:443":             "or a name",
+		"*example.com:443":             "or a name",
+		"www.*.com:443":                "or a name",
+		"*.*.com:443":                  "or a name",
+		"*.:443":                       "or a name",
+		"\u212a.example:443":           "xn--", // the Kelvin sign is no k
+		"*.\u212a.example:443":         "xn--",
+		"-a.example:443":               "or a name",
+		"a-.example:443":               "or a name",
 		"bücher.example:443":           "xn--",
-		"a..b:443":                     "want a name",
+		"a..b:443":                     "or a name",
+		"a.b..:443":                    "or a name",
+		"0x7f.1:443":                   "neither a name nor an address",
+		"example.0x7f:443":             "neither a name nor an address",
 		"10.0.0:443":                   "neither a name nor an address",
 		"*.1:443":                      "neither a name nor an address",
 		"https://example.com/:443":     "want HOST:PORTS",
 		"example.com/path:443":         "is no network",
-		strings.Repeat("a", 64) + ":1": "want a name",
+		strings.Repeat("a", 64) + ":1": "or a name",
 	} {
 		var d Destination
-		if err := d.UnmarshalText([]byte(rule)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"`+rule+`"`) && rule != "bücher.example:443" {
+		if err := d.UnmarshalText([]byte(rule)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"`+rule+`"`) && isASCII(rule) {
 			t.Errorf("destination %q: %v, want the rule and %q", rule, err, want)
 		}
 	}
@@ -219,41 +240,6 @@ func TestBadRulesSayWhatIsWanted(t *testing.T) {
 			t.Errorf("folder %q: %v", path, err)
 		}
 	}
-}
-
-// Whatever the rule and the host, a rule is read back as it was, and its decisions do not depend on how a host is written.
-func FuzzDestination(f *testing.F) {
-	for _, s := range []string{"example.com:443", "*.example.com:1-2", "10.0.0.0/8:*", "[2001:db8::/32]:443", "*:*", "[::1]:1"} {
-		f.Add(s, "www.example.com", 443)
-		f.Add(s, "::ffff:10.0.0.1", 1)
-	}
-	f.Fuzz(func(t *testing.T, rule, host string, port int) {
-		var d, again Destination
-		if d.UnmarshalText([]byte(rule)) != nil {
-			return
-		}
-		text, _ := d.MarshalText()
-		if err := again.UnmarshalText(text); err != nil || again != d {
-			t.Fatalf("%q is read back as %+v, %v; was %+v", rule, again, err, d)
-		}
-		p := Policy{Destinations: []Destination{d}}
-		answer := p.MayConnect(host, port)
-		if up := p.MayConnect(strings.ToUpper(host), port); isASCII(host) && up != answer {
-			t.Errorf("%q: host %q is %v, in upper case %v", rule, host, answer, up)
-		}
-		addr, err := netip.ParseAddr(host)
-		if err != nil || port < 1 || port > 65535 {
-			return
-		}
-		if d.name != "" && answer == Yes {
-			t.Errorf("the name of %q matches the address %s", rule, addr)
-		}
-		if a := netip.AddrPortFrom(addr, uint16(port)); p.MayConnectTo(a) && answer == No {
-			t.Errorf("%q: %s may be connected to, but not by that name", rule, a)
-		} else if mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()), uint16(port)); addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
-			t.Errorf("%q: %s and %s differ", rule, a, mapped)
-		}
-	})
 }
 
 func isASCII(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"tlsd/internal/audit"
 	"tlsd/internal/handoff"
 	"tlsd/internal/kind"
+	"tlsd/internal/plain"
 	"tlsd/rpc/wire"
 )
 
@@ -51,6 +53,8 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	sess.policy = s.PolicyFor(peer.UID)
 	ctx, cancel := context.WithTimeout(life, admitTimeout)
 	defer cancel()
+	ctx, noMore := whileThere(ctx, conn)
+	defer noMore()
 	if sess.caller, err = copyOf(conn); err != nil {
 		// It can do without: the caller then sees the end, and not the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
@@ -58,7 +62,10 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	if err = s.waitTurn(ctx, peer.UID); err == nil {
 		err = s.place(ctx, sess, conn)
 	}
-	if err != nil {
+	if errors.Is(err, errLeft) {
+		log.Info("a caller has hung up before its session began", zap.Uint64("session", sess.number))
+		s.close(sess)
+	} else if err != nil {
 		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
 		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
 		s.close(sess)
@@ -85,7 +92,7 @@ func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixCon
 				return nil
 			}
 		} else {
-			err = fmt.Errorf("worker %d has ended: %s", w.pid, w.exitText())
+			err = fmt.Errorf("worker %d has ended before it had the session", w.pid)
 		}
 		s.release(w)
 		s.retire(w)
@@ -164,7 +171,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	own := w.own
 	s.mu.Unlock()
 	if sess == nil {
-		s.Log.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
+		s.callers.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
 		return
 	}
 	if e.NotTaken {
@@ -174,7 +181,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	s.close(sess) // at once: nothing else may hold the caller's connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if e.Error != "" {
-		fields = append(fields, zap.String("why", e.Error))
+		fields = append(fields, zap.String("why", plain.Text(e.Error, longestReason)))
 	}
 	if own {
 		s.forgive(sess.peer.UID)

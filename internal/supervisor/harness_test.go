@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds every wait of these tests.
@@ -179,4 +182,45 @@ func (c *caller) cut() {
 	if ne, ok := err.(net.Error); err == nil || ok && ne.Timeout() {
 		c.t.Fatalf("the connection is not cut: %q, %v", line, err)
 	}
+}
+
+// dialFrom connects as another user, whom the kernel notes for the connection.
+func (d *daemon) dialFrom(uid int) *net.UnixConn {
+	d.t.Helper()
+	conns := make(chan *net.UnixConn, 1)
+	go func() {
+		// The user is that of the thread that connects. It ends with the goroutine.
+		runtime.LockOSThread()
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+			d.t.Error(errno)
+			close(conns)
+			return
+		}
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: d.path})
+		}
+		if err != nil {
+			d.t.Error(err)
+			close(conns)
+			return
+		}
+		conns <- connOfFD(d.t, fd)
+	}()
+	conn := <-conns
+	if conn == nil {
+		d.t.FailNow()
+	}
+	return conn
+}
+
+// connOfFD makes a connection of a descriptor, which is closed with it, at the end of the test at the latest.
+func connOfFD(t *testing.T, fd int) *net.UnixConn {
+	t.Helper()
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UnixConn)
 }

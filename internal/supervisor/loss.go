@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,39 +20,6 @@ import (
 //     says whether the caller may have a part of one.
 //   - It is written without waiting. A caller that has not read what it was sent before has no
 //     room for it perhaps, and then sees the end alone.
-
-// An end is how a process has ended.
-type end struct {
-	signal unix.Signal // 0: it has exited
-	status int         // if it has exited
-	peak   int64       // the most memory that was resident, in bytes
-}
-
-// awaitEnd waits until the process has ended, and leaves it to be waited for.
-func awaitEnd(pid int) end {
-	// siginfo_t on 64-bit machines (sigaction(2)); the library has only its head.
-	var info struct {
-		signo, errno, code, _ int32
-		pid                   int32
-		uid                   uint32
-		status                int32
-		_                     [100]byte
-	}
-	var used unix.Rusage
-	for {
-		err := unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, &used)
-		peak := used.Maxrss << 10
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil: // cannot be: it is our child, and nobody else waits for it
-			return end{status: -1}
-		case info.code == 1: // CLD_EXITED
-			return end{status: int(info.status), peak: peak}
-		}
-		return end{signal: unix.Signal(info.status), peak: peak}
-	}
-}
 
 // signalLine is how the Go runtime begins the dump of a signal that it dies of
 // (then the exit status is 2), on the goroutine's side and on C's.
@@ -85,6 +51,8 @@ func dumped(stderr string) string {
 // cause says what became of a worker, as the rest of "the worker of this session …".
 func (e end) cause(stderr string) string {
 	switch {
+	case e.kept:
+		return "was killed (SIGKILL), and another process keeps it from ending"
 	case e.signal == unix.SIGKILL:
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
@@ -145,7 +113,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	switch {
 	case w.killed != "":
 		last.cause = w.killed
-	case w.ending && e.signal == unix.SIGKILL:
+	case w.ending && (e.signal == unix.SIGKILL || e.kept):
 		stopped = true
 		last.cause = "has been ended, because tlsd was stopped"
 	}
@@ -174,6 +142,9 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 		}
 		if !mid {
 			sess.tell(errorLine(kind.Lost, text))
+		}
+		if e.kept {
+			sess.cut()
 		}
 		sess.letGo()
 	}
@@ -218,6 +189,13 @@ func (sess *session) tell(line []byte) {
 	}
 }
 
+// cut ends the connection, whoever else has it open.
+func (sess *session) cut() {
+	if sess.caller >= 0 {
+		unix.Shutdown(sess.caller, unix.SHUT_RDWR)
+	}
+}
+
 // letGo closes the supervisor's copy of the connection, if there is one.
 func (sess *session) letGo() {
 	if sess.caller >= 0 {
@@ -228,6 +206,7 @@ func (sess *session) letGo() {
 
 // places gives out the places of a page of vitals.
 type places struct {
+	most int // how many there are
 	next int
 	free []int
 }

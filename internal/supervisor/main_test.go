@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
 	"tlsd/internal/vitals"
 )
@@ -30,15 +32,19 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("DIAL_AND_ASK"); path != "" {
 		os.Exit(dialAndAsk(path))
 	}
+	if pid := os.Getenv("TRACE"); pid != "" {
+		os.Exit(trace(pid))
+	}
 	goleak.VerifyTestMain(m)
 }
 
 // workerPlay is the configuration of the worker that is played.
 type workerPlay struct {
-	ExitAtStart bool // before it is ready
-	NeverReady  bool
-	LogAtStart  string // written to standard error
-	Report      handoff.Ready
+	ExitAtStart   bool // before it is ready
+	NeverReady    bool
+	NeverReadyFor int    // a user
+	LogAtStart    string // written to standard error
+	Report        handoff.Ready
 }
 
 func playWorker() int {
@@ -59,11 +65,17 @@ func playWorker() int {
 	if err := json.Unmarshal(first.Config, &play); err != nil {
 		return 5
 	}
+	if first.As != nil {
+		if err := confine.Measures(nil).Become(*first.As); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 9
+		}
+	}
 	fmt.Fprint(os.Stderr, play.LogAtStart)
 	if play.ExitAtStart {
 		return 6
 	}
-	if !play.NeverReady {
+	if !play.NeverReady && (play.NeverReadyFor == 0 || play.NeverReadyFor != os.Getuid()) {
 		ch.Send(handoff.FromWorker{Ready: &play.Report}, nil)
 	}
 	var mu sync.Mutex
@@ -93,7 +105,7 @@ func playWorker() int {
 			if err != nil {
 				os.Exit(8)
 			}
-			playSession(conn, page, place)
+			playSession(ch, conn, page, place)
 			conn.Close()
 			ch.Send(handoff.FromWorker{Ended: &handoff.Ended{Number: msg.Session.Number}}, nil)
 		})
@@ -107,7 +119,7 @@ func die(sig unix.Signal) {
 	unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
 }
 
-func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
+func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
 		switch in.Text() {
@@ -130,6 +142,16 @@ func playSession(conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 			fmt.Fprintln(conn, slack())
 		case "bye":
 			return
+		case "talk": // a message after the other
+			for {
+				ch.Send(handoff.FromWorker{Pong: 1}, nil)
+			}
+		case "ready again":
+			ch.Send(handoff.FromWorker{Ready: &handoff.Ready{}}, nil)
+		case "nothing":
+			ch.Send(handoff.FromWorker{}, nil)
+		case "nonsense":
+			ch.Send([]string{}, nil)
 		case "crash":
 			panic("crash")
 		case "crash in a crowd": // whose dump is much more than a pipe holds
@@ -193,5 +215,25 @@ func dialAndAsk(path string) int {
 	fmt.Fprintln(conn, "who")
 	line, _ := bufio.NewReader(conn).ReadString('\n')
 	fmt.Print(line)
+	return 0
+}
+
+// trace traces a process until its own input ends.
+func trace(pid string) int {
+	runtime.LockOSThread()
+	n, err := strconv.Atoi(pid)
+	if err == nil {
+		// On most kernels even one that is killed stops before it gives anything back.
+		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(n), 0, unix.PTRACE_O_TRACEEXIT, 0, 0)
+		if errno != 0 {
+			err = errno
+		}
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("traced")
+	os.Stdin.Read(make([]byte, 1))
 	return 0
 }

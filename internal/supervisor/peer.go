@@ -9,10 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/confine"
 )
 
 // Peer is who connected, as the kernel noted it at that moment. The pid may have
@@ -32,6 +33,9 @@ type Policy struct {
 // Allows decides. The error is for the caller to read.
 func (p Policy) Allows(peer Peer) error {
 	own := uint32(os.Geteuid())
+	if len(peer.Groups) > confine.MaxGroups && peer.identity() != nil {
+		return fmt.Errorf("user %d is in %d groups, more than tlsd gives a worker (%d); leave some before connecting", peer.UID, len(peer.Groups), confine.MaxGroups)
+	}
 	inGroup := func(gid uint32) bool { return gid == peer.GID || slices.Contains(peer.Groups, gid) }
 	if peer.UID == own || slices.Contains(p.UIDs, peer.UID) || slices.ContainsFunc(p.GIDs, inGroup) {
 		return nil
@@ -126,12 +130,12 @@ func groupsOfUser(uid uint32) ([]uint32, error) {
 	return ids, nil
 }
 
-// credential is what the worker of this caller runs with: nil for the daemon's
-// own, else the caller's. Only root can give a process other credentials; the
+// identity is what the worker of this caller becomes: nil for the daemon's
+// own, else the caller's. Only root can give a process another; the
 // daemon of an ordinary user acts for callers it allows with its own rights.
-func (p Peer) credential() *syscall.Credential {
+func (p Peer) identity() *confine.Identity {
 	if own := uint32(os.Geteuid()); own != 0 || p.UID == own {
 		return nil
 	}
-	return &syscall.Credential{Uid: p.UID, Gid: p.GID, Groups: p.Groups}
+	return &confine.Identity{UID: p.UID, GID: p.GID, Groups: p.Groups}
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"runtime"
 	"slices"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,8 +17,9 @@ import (
 // The pool holds workers that any session of the daemon's own user may have. In
 // session mode they are spares: a session takes one out of the pool for good, and
 // fillPool starts another. In shared mode they are all there is, and the one with the
-// fewest sessions takes the next. A caller with other credentials always gets a
-// worker of its own, started for it.
+// fewest sessions takes the next. A session of another user always gets a
+// worker of its own. Spares of that kind wait beside the pool: they have loaded nothing yet, and become the
+// user's when they are engaged.
 
 const (
 	// A worker of the pool that lives shorter than this counts as a failure. The first
@@ -37,7 +37,7 @@ var errStopping = errors.New("tlsd is stopping")
 // acquire finds a worker that is ready. It counts in the worker's load until
 // release.
 func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
-	w, err := s.choose(ctx, peer.credential())
+	w, err := s.choose(ctx, peer)
 	if err != nil {
 		return nil, err
 	}
@@ -51,33 +51,39 @@ func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
 	}
 	s.release(w)
 	if w.own {
-		s.retire(w)
+		s.stopNow(w) // it has nothing to end in good order
 	}
 	return nil, err
 }
 
 // choose finds a worker that is, or soon will be, ready.
-func (s *Supervisor) choose(ctx context.Context, cred *syscall.Credential) (*worker, error) {
-	if cred == nil && s.Shared {
+func (s *Supervisor) choose(ctx context.Context, peer Peer) (*worker, error) {
+	as := peer.identity()
+	if as == nil && s.Shared {
 		return s.leastLoaded(ctx)
 	}
-	if cred == nil {
-		if w := s.takeSpare(); w != nil {
-			return w, nil
+	if w := s.takeSpare(as != nil); w != nil {
+		if as != nil {
+			s.engage(w, as)
 		}
+		return w, nil
 	}
-	return s.startOne(ctx, cred)
+	return s.startOne(ctx, peer.UID, as)
 }
 
-// takeSpare takes the oldest spare worker, if there is one.
-func (s *Supervisor) takeSpare() *worker {
+// takeSpare takes the oldest spare worker, for the daemon's own user or for others, if there is one.
+func (s *Supervisor) takeSpare(other bool) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.pool) == 0 {
+	spares := &s.pool
+	if other {
+		spares = &s.others
+	}
+	if len(*spares) == 0 {
 		return nil
 	}
-	w := s.pool[0]
-	s.pool = slices.Delete(s.pool, 0, 1)
+	w := (*spares)[0]
+	*spares = slices.Delete(*spares, 0, 1)
 	w.own = true
 	w.load++
 	poke(s.wake)
@@ -104,28 +110,26 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	}
 }
 
-// startOne starts a worker for one session, and waits until it is ready or gone.
-func (s *Supervisor) startOne(ctx context.Context, cred *syscall.Credential) (*worker, error) {
-	select {
-	case s.starting <- struct{}{}:
-	case <-ctx.Done():
+// startOne starts a worker for one session of a user. Its turn lasts until the worker is ready or gone.
+func (s *Supervisor) startOne(ctx context.Context, uid uint32, as *confine.Identity) (*worker, error) {
+	done, err := s.starting.take(ctx, uid)
+	if err != nil {
 		return nil, waitError(ctx)
 	}
-	defer func() { <-s.starting }()
-	w, err := s.spawn(cred, func(w *worker) { w.own, w.load = true, 1 })
+	w, err := s.spawn(as != nil, func(w *worker) { w.own, w.load, w.turn = true, 1, done })
 	if err != nil {
+		done()
 		return nil, err
 	}
-	select {
-	case <-w.ready:
-	case <-w.gone:
-	case <-ctx.Done():
-	}
+	s.engage(w, as)
 	return w, nil
 }
 
 // waitError says why a wait for a worker has ended.
 func waitError(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errLeft) {
+		return errLeft
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("none was ready within %v", admitTimeout)
 	}
@@ -134,8 +138,8 @@ func waitError(ctx context.Context) error {
 
 // spawn starts a worker and its watcher. enlist runs under s.mu, before anybody
 // can see the worker.
-func (s *Supervisor) spawn(cred *syscall.Credential, enlist func(*worker)) (*worker, error) {
-	w, stderr, err := s.start(cred)
+func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
+	w, stderr, err := s.start(other)
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
@@ -153,14 +157,14 @@ func (s *Supervisor) fillPool(life context.Context) {
 	var pause time.Duration
 	for {
 		s.mu.Lock()
-		lacks := len(s.pool) < s.Warm
+		lacks, lacksOther := len(s.pool) < s.Warm, len(s.others) < s.WarmOthers
 		if s.failures > 1 {
 			pause = min(50*time.Millisecond<<min(s.failures, 10), longestGap)
 		} else {
 			pause = 0
 		}
 		s.mu.Unlock()
-		if !lacks {
+		if !lacks && !lacksOther {
 			select {
 			case <-s.wake:
 				continue
@@ -173,11 +177,12 @@ func (s *Supervisor) fillPool(life context.Context) {
 		case <-life.Done():
 			return
 		}
-		_, err := s.spawn(nil, func(w *worker) {
-			s.pool = append(s.pool, w)
-			close(s.changed)
-			s.changed = make(chan struct{})
-		})
+		var err error
+		if lacks {
+			err = s.addToPool()
+		} else {
+			_, err = s.spawn(true, func(w *worker) { s.others = append(s.others, w) })
+		}
 		if err != nil {
 			s.mu.Lock()
 			s.failures++
@@ -188,6 +193,19 @@ func (s *Supervisor) fillPool(life context.Context) {
 			}
 		}
 	}
+}
+
+// addToPool starts a worker for sessions of the daemon's own user.
+func (s *Supervisor) addToPool() error {
+	w, err := s.spawn(false, func(w *worker) {
+		s.pool = append(s.pool, w)
+		close(s.changed)
+		s.changed = make(chan struct{})
+	})
+	if err == nil {
+		s.engage(w, nil)
+	}
+	return err
 }
 
 // introduce logs what library the first worker has found.
@@ -259,15 +277,16 @@ func (s *Supervisor) retire(w *worker) {
 	time.AfterFunc(endTimeout, w.kill)
 }
 
-// leavePool takes a worker out of the pool, if it is there. The caller holds s.mu.
+// leavePool takes a worker out of the pool, or of the spares for others, if it is there. The caller holds s.mu.
 func (s *Supervisor) leavePool(w *worker) (was bool) {
-	i := slices.Index(s.pool, w)
-	if i < 0 {
-		return false
+	for _, spares := range []*[]*worker{&s.pool, &s.others} {
+		if i := slices.Index(*spares, w); i >= 0 {
+			*spares = slices.Delete(*spares, i, i+1)
+			poke(s.wake)
+			return true
+		}
 	}
-	s.pool = slices.Delete(s.pool, i, i+1)
-	poke(s.wake)
-	return true
+	return false
 }
 
 // buried does what is to be done when a worker is gone.
@@ -277,10 +296,10 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last last
 	s.mu.Lock()
 	delete(s.workers, w)
 	told := w.ending
-	expected := len(lost) == 0 && (w.own || told) && w.process.ProcessState.Success()
+	expected := len(lost) == 0 && (w.own || told) && w.end.inOrder() || told && !w.isReady()
 	s.mu.Unlock()
 
-	fields := []zap.Field{zap.String("exit", w.exitText()), zap.Duration("uptime", uptime)}
+	fields := []zap.Field{zap.String("exit", w.end.text()), zap.Duration("uptime", uptime)}
 	if !expected {
 		fields = append(fields, zap.String("cause", last.cause), zap.String("library", last.library), zap.String("operation", last.operation))
 	}

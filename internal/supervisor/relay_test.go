@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -54,5 +55,32 @@ func TestRelaySortsEntriesFromNoise(t *testing.T) {
 				t.Errorf("entries %q; want %q", got.String(), tt.entries)
 			}
 		})
+	}
+}
+
+func TestRelayCountsWhatIsTooMuch(t *testing.T) {
+	t.Parallel()
+	const entries = 100 * relayBurst
+	core, logs := observer.New(zapcore.DebugLevel)
+	in := strings.Repeat(`{"level":"info","msg":"x"}`+"\n", entries) + "dump\n"
+	if noise := relay(strings.NewReader(in), zap.New(core)); noise != "dump\n" {
+		t.Errorf("the noise is %q", noise)
+	}
+	passed, missed := logs.FilterMessage("x").Len(), uint64(0)
+	for _, e := range logs.FilterFieldKey("entries").All() {
+		missed += e.ContextMap()["entries"].(uint64)
+	}
+	if passed < relayBurst || passed > 10*relayBurst || passed+int(missed) != entries {
+		t.Errorf("%d entries are passed on and %d are counted, of %d", passed, missed, entries)
+	}
+}
+
+func TestRelayPassesOnPlainText(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zapcore.DebugLevel)
+	relay(strings.NewReader(`{"level":"info","msg":"a\nb\tc\u001b[1m","k\u202e":["\u009b",{"l\n":"\u007f"}]}`+"\n"), zap.New(core))
+	e := logs.All()
+	if len(e) != 1 || e[0].Message != `a\nb\tc\x1b[1m` || fmt.Sprint(e[0].ContextMap()) != `map[k\u202e:[\u009b map[l\n:\x7f]]]` {
+		t.Errorf("passed on: %+v", e)
 	}
 }

@@ -9,12 +9,15 @@
 //     from which it never reads, and closes it when the worker reports the session's end.
 //   - When a worker dies, its callers, and only those, are told why in one line of the protocol, where
 //     that line cannot fall into the middle of another, and their connections are ended.
-//   - A worker acts with the caller's user and groups if the daemon runs as root.
+//   - A worker acts with the caller's user and groups if the daemon runs as root. It is root's until it has closed
+//     all ways to it, and takes them then itself (see package confine): its user cannot stop or trace it before.
 //   - A caller that is turned away is told why, in one line of the protocol.
 //   - A session is bound by the policy that held for its user when it began; the worker enforces it.
+//   - No user's workers, and no user's callers, hold up the start of another user's.
 //   - No error of accept(2) ends the daemon or makes it spin.
 //   - [Supervisor.Run] returns when every goroutine and every process that it
-//     started is gone. If the daemon is killed, its workers go by themselves.
+//     started is gone. It waits for none for ever: a process that was killed, and that another one keeps from ending, is
+//     left behind. If the daemon is killed, its workers go by themselves.
 //
 // The worker's side of the channel is in package handoff; what a worker does with a
 // connection is the business of the program.
@@ -26,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -41,6 +45,9 @@ var (
 	ErrDrainTimeout = errors.New("sessions were still open when the drain timeout was over, and were ended")
 	ErrForced       = errors.New("sessions were still open, and were ended by force")
 )
+
+// forceTimeout bounds the wait for workers that were killed when everything is to end at once.
+const forceTimeout = 2 * reapTimeout
 
 // Config is what a Supervisor works with. All of it is needed but where said.
 type Config struct {
@@ -65,7 +72,9 @@ type Config struct {
 	Shared bool
 	// Warm is the number of shared workers, or else of workers that wait for a
 	// session of the daemon's own user.
-	Warm              int
+	Warm int
+	// WarmOthers is the number of workers that wait to be told which other user they serve.
+	WarmOthers        int
 	MaxSessions       int // at the same time
 	MaxSessionsPerUID int // of one user; 0: as many
 
@@ -85,11 +94,13 @@ type Supervisor struct {
 	Config
 	callers *zap.Logger // for lines that a hostile caller could make by the thousand
 
-	oom *oomWatch
+	oom     *oomWatch
+	forking forkWatch
+	beat    <-chan time.Time // the service manager wants to hear of us; nil: never
 
 	wake     chan struct{} // the pool may lack a worker
 	idle     chan struct{} // active has become 0
-	starting chan struct{} // slots of workers that are being started for one session
+	starting *turns        // of workers that are being started for one session
 
 	admitting sync.WaitGroup // connections whose fate is being decided
 	watching  sync.WaitGroup // workers that are not gone
@@ -101,9 +112,11 @@ type Supervisor struct {
 	last     uint64         // the highest session number given out
 	workers  map[*worker]struct{}
 	pool     []*worker                 // those that take any session of the daemon's own user, the oldest first
+	others   []*worker                 // those that wait to be told which other user they serve
 	changed  chan struct{}             // closed, and made anew, when pool has grown
-	failures int                       // of workers of the pool in a row
+	failures int                       // of workers of pool and others in a row
 	rows     map[uint32]row            // by user
+	kept     []*worker                 // were killed, and have not ended
 	told     bool                      // the log says what library there is
 	audits   map[uint32]*audit.Limiter // by user
 }
@@ -138,7 +151,7 @@ func New(cfg Config) *Supervisor {
 		oom:      watchOOM(),
 		wake:     make(chan struct{}, 1),
 		idle:     make(chan struct{}, 1),
-		starting: make(chan struct{}, maxStarting),
+		starting: newTurns(maxStarting, uint32(os.Geteuid())),
 		workers:  map[*worker]struct{}{},
 		perUID:   map[uint32]int{},
 		rows:     map[uint32]row{},
@@ -154,6 +167,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	life, end := context.WithCancel(context.Background()) // of the supervisor's own waits
 	defer end()
 
+	defer s.startHeartbeat()()
 	var own sync.WaitGroup
 	own.Go(func() { s.fillPool(life) })
 	accepting := make(chan struct{})
@@ -205,6 +219,8 @@ func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) strin
 			if s.IdleExit > 0 {
 				quiet.Reset(s.IdleExit)
 			}
+		case <-s.beat:
+			s.alive()
 		case <-quiet.C:
 			// If there is a session now, its end starts the wait again.
 			if s.count() == 0 {
@@ -228,6 +244,8 @@ func (s *Supervisor) drain(force <-chan struct{}) error {
 	for s.count() > 0 {
 		select {
 		case <-s.idle:
+		case <-s.beat:
+			s.alive()
 		case <-limit.C:
 			return ErrDrainTimeout
 		case <-force:
@@ -248,13 +266,23 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	s.eachWorker(s.retire) // which kills what does not go
 	if !kill {
 		select {
-		case <-gone:
+		case <-gone: // within the bounds of each
 			return
 		case <-force:
 		}
 	}
 	s.eachWorker(s.stopNow)
-	<-gone
+	select {
+	case <-gone:
+	case <-time.After(forceTimeout):
+		s.Log.Error("workers that were killed have not ended; they are left behind", zap.Int("workers", s.countWorkers()))
+	}
+}
+
+func (s *Supervisor) countWorkers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.workers)
 }
 
 func (s *Supervisor) stopNow(w *worker) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,9 @@ func Activated() (*Socket, error) {
 	return &Socket{UnixListener: ul, Path: l.Addr().String()}, nil
 }
 
+// notifyTimeout bounds the wait for a service manager that does not read.
+const notifyTimeout = time.Second
+
 // notify tells the service manager the daemon's state (sd_notify(3)), if one
 // has asked for it.
 func notify(state string) error {
@@ -55,6 +59,7 @@ func notify(state string) error {
 		return err
 	}
 	defer conn.Close()
+	conn.SetWriteDeadline(time.Now().Add(notifyTimeout))
 	_, err = conn.Write([]byte(state))
 	return err
 }

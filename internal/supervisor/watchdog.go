@@ -24,8 +24,13 @@ const looks = 4
 // abortGrace is the time that a worker has to write down, on SIGABRT, where it hangs.
 const abortGrace = time.Second
 
-// awaitReady kills a worker that is not ready within startTimeout.
+// awaitReady kills a worker that is not ready within startTimeout, from when it was engaged.
 func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger) {
+	select {
+	case <-w.engaged:
+	case <-stop:
+		return
+	}
 	tick := time.NewTicker(startTimeout / looks)
 	defer tick.Stop()
 	for range looks {

@@ -2,29 +2,33 @@ package supervisor
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
+	"tlsd/internal/audit"
 	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
+	"tlsd/internal/plain"
 	"tlsd/internal/vitals"
 )
 
 // A worker is a process that serves sessions. Its life:
 //
-//	start ─▶ starting ──Ready──▶ ready ─┬─ it exits, or crashes ──────────▶ gone
-//	            │                       └─ end: its channel is closed ────▶ gone
-//	            └─ not ready within startTimeout: killed ─────────────────▶ gone
+//	start ─▶ waiting ──engage──▶ starting ──Ready──▶ ready ─┬─ it exits, or crashes ──────────▶ gone
+//	                                │                       └─ end: its channel is closed ────▶ gone
+//	                                └─ not ready within startTimeout: killed ─────────────────▶ gone
+//
+// One that serves the daemon's own user is engaged at once. One for another user is root's while it waits, and becomes
+// that user's when it is engaged.
 //
 // Its goroutine, watch, is the only one that receives from it and waits for it.
 type worker struct {
@@ -34,12 +38,17 @@ type worker struct {
 	page    *vitals.Page // watch takes it away, after gone
 	started time.Time
 
-	ready  chan struct{} // closed when report is there
-	report handoff.Ready // of a worker that is ready
-	gone   chan struct{} // closed when the process has been waited for
-	cause  string        // of its end, of a worker that is gone: "died of SIGSEGV"
+	engaged chan struct{} // closed when it knows whom it serves
+	ready   chan struct{} // closed when report is there
+	report  handoff.Ready // of a worker that is ready
+	gone    chan struct{} // closed when the process has been waited for
+	cause   string        // of its end, of a worker that is gone: "died of SIGSEGV"
+	end     end           // of a worker that is gone
+
+	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: it was not
 
 	// Guarded by Supervisor.mu.
+	turn     func()              // ends the turn of its start
 	sessions map[uint64]*session // in its hands; nil when it is gone
 	load     int                 // sessions that it has or is about to get
 	own      bool                // it is for one session alone, and goes when that ends
@@ -55,17 +64,28 @@ const (
 	// endTimeout bounds the time that a worker has to go when it is told to. Then
 	// it is killed.
 	endTimeout = 5 * time.Second
+
+	// messageBurst and messageRate, a second, bound the messages of a worker, with a fifth and a tenth more for each session that
+	// it may have. One that keeps its own limits (see cmd/tlsd) has far fewer.
+	messageBurst = 1000
+	messageRate  = 100
+	// longestReason bounds the text why a worker cannot serve, in bytes.
+	longestReason = 1 << 10
 )
 
-// start makes a worker process. It is not ready yet, and watch has to be run.
-func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, error) {
+// start makes a worker process, for the daemon's own user or to become another's. It has to be engaged, and watch has
+// to be run.
+//
+// The process has the daemon's user, for between fork(2) and execve(2) it shares the daemon's memory: a user who could stop it
+// there would stop the daemon.
+func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	channel, theirs, err := handoff.Pair()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer theirs.Close()
 	sessions := 1
-	if s.Shared && cred == nil {
+	if s.Shared && !other {
 		sessions = s.MaxSessions
 	}
 	page, pageFile, err := vitals.New(sessions)
@@ -91,29 +111,23 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		ExtraFiles: []*os.File{theirs, pageFile}, // become handoff.FD and vitals.FD
 		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
 		// phrase on it.
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Credential: cred},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if s.Confine {
-		cmd.Env = append(cmd.Env, confine.EnvName+"="+confine.EnvAsk)
+		ask := confine.EnvAsk
+		if other {
+			ask = confine.EnvAskOther
+		}
+		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
 		if len(s.Readable) > 0 {
 			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
 		}
 	}
-	err = withTimerSlack(timerSlack, cmd.Start)
-	if err == nil {
-		err = channel.Send(handoff.ToWorker{Config: s.WorkerConfig}, nil)
-		if err != nil {
-			cmd.Process.Kill()
-			cmd.Wait()
-		}
-	}
+	err = s.forking.during(func() error { return withTimerSlack(timerSlack, cmd.Start) })
 	if err != nil {
 		channel.Close()
 		page.Close()
 		stderr.Close()
-		if cred != nil && errors.Is(err, unix.EACCES) {
-			err = fmt.Errorf("%w: user %d must be allowed to execute the tlsd program", err, cred.Uid)
-		}
 		return nil, nil, err
 	}
 	return &worker{
@@ -122,10 +136,21 @@ func (s *Supervisor) start(cred *syscall.Credential) (*worker, io.ReadCloser, er
 		channel:  channel,
 		page:     page,
 		started:  time.Now(),
+		engaged:  make(chan struct{}),
 		ready:    make(chan struct{}),
 		gone:     make(chan struct{}),
+		turn:     func() {},
 		sessions: map[uint64]*session{},
+		places:   places{most: sessions},
 	}, stderr, nil
+}
+
+// engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
+func (s *Supervisor) engage(w *worker, as *confine.Identity) {
+	close(w.engaged)
+	if err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil); err != nil {
+		w.kill() // what has become of it, watch sees
+	}
 }
 
 // workerEnv chooses what a worker gets of the daemon's environment: what finds
@@ -157,10 +182,11 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	log := s.Log.With(zap.Int("worker", w.pid))
 
 	noise := make(chan string, 1)
-	go func() { noise <- relay(stderr, log) }()
+	go func() { noise <- relay(stderr, log.Named("worker")) }()
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
+	defer w.turn()
 	err := s.converse(w, func() {
 		if s.Watchdog > 0 {
 			guarding.Go(func() { s.guard(w, stop) })
@@ -168,13 +194,15 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	})
 	close(stop)
 	guarding.Wait()
-	w.channel.Close()
-	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
-		log.Error("worker's channel failed; it is told to go", zap.Error(err))
+	if broken := (brokenError{}); errors.As(err, &broken) {
+		log.Error("worker breaks the rules of its channel, and is killed", zap.Error(err))
+		s.mu.Lock()
+		w.killed = "was killed because it broke the rules of its channel to tlsd"
+		s.mu.Unlock()
+		w.kill()
 	}
-	stuck := time.AfterFunc(endTimeout, w.kill)
-	end := awaitEnd(w.pid)
-	stuck.Stop()
+	w.channel.Close()
+	w.end = awaitEnd(w)
 
 	// Whoever else might have the pipe open has no hold on us.
 	if p, ok := stderr.(*os.File); ok {
@@ -184,32 +212,50 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	stderr.Close()
 	// The callers are told first: who sees that the process is gone can rely on it
 	// that they know.
-	last := s.farewell(w, end, head)
+	last := s.farewell(w, w.end, head)
 	w.cause = last.cause
-	w.process.Wait() // what it returns is in ProcessState
+	if w.end.kept {
+		leaveBehind(w, log)
+	}
+	s.bury(w)
 	close(w.gone)
 	s.buried(w, log, head, last)
 	w.page.Close()
 }
 
-// converse receives from the worker until its channel ends, and returns why.
+// A brokenError is a worker's breach of the rules of its channel.
+type brokenError struct{ error }
+
+// converse receives from the worker until its channel ends, and returns why. A worker that says what it must not
+// say, or too much, is broken.
 func (s *Supervisor) converse(w *worker, onReady func()) error {
+	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.places.most, messageRate+messageRate/5*w.places.most)
 	for {
 		var msg handoff.FromWorker
-		if err := w.channel.Receive(&msg); err != nil {
+		switch err := w.channel.Receive(&msg); {
+		case errors.Is(err, handoff.ErrMessage):
+			return brokenError{err}
+		case err != nil: // the end, whoever has brought it about
 			return err
+		}
+		if _, ok := limiter.Take(time.Now(), 0); !ok {
+			return brokenError{errors.New("too many messages")}
 		}
 		switch {
 		case msg.Ready != nil:
-			select {
-			case <-w.ready:
-				return errors.New("it said a second time that it is ready")
-			default:
+			if w.isReady() {
+				return brokenError{errors.New("it said a second time that it is ready")}
 			}
 			onReady()
-			w.report = *msg.Ready
+			w.report = msg.Ready.Clean()
 			close(w.ready)
+			w.turn()
 			s.introduce(w)
+		case msg.Unfit != "":
+			s.mu.Lock()
+			w.killed = "could not serve: " + plain.Text(msg.Unfit, longestReason)
+			s.mu.Unlock()
+			return io.EOF
 		case msg.Ended != nil:
 			s.ended(w, msg.Ended)
 		case msg.Audit != nil:
@@ -219,7 +265,7 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			w.ponged = msg.Pong
 			s.mu.Unlock()
 		default:
-			return errors.New("a message without content")
+			return brokenError{errors.New("a message without content")}
 		}
 	}
 }
@@ -231,16 +277,19 @@ func (w *worker) hand(sess *session, conn *net.UnixConn) error {
 	}}, conn)
 }
 
-func (w *worker) kill() { w.process.Process.Kill() }
+func (w *worker) isReady() bool {
+	select {
+	case <-w.ready:
+		return true
+	default:
+		return false
+	}
+}
 
-// exitText describes how the process ended, for the log.
-func (w *worker) exitText() string {
-	state := w.process.ProcessState
-	if state == nil {
-		return "unknown"
+// kill ends the process. If it does not end, its channel does, so that nobody waits for it.
+func (w *worker) kill() {
+	w.process.Process.Kill()
+	if w.killedAt.CompareAndSwap(0, time.Now().UnixNano()) {
+		time.AfterFunc(reapTimeout, func() { w.channel.Close() })
 	}
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return unix.SignalName(ws.Signal())
-	}
-	return fmt.Sprintf("exit status %d", state.ExitCode())
 }

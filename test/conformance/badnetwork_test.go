@@ -27,7 +27,7 @@ const (
 var networkBounds = session.Timeouts{Connect: connectBound, Handshake: handshakeBound}
 
 // What cannot be connected to is a connect error that names the address, or a
-// timeout when its bound is over.
+// timeout when its bound is over. What is no host is a params error.
 func TestBadAddressesToConnectTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -46,15 +46,16 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 			{"a port on which nobody listens", "127.0.0.1", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("127.0.0.1:", dead), "refused"}},
 			{"a name, and a port on which nobody listens", "localhost", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("localhost:", dead), "refused"}},
 			{"a server that does not answer", "127.0.0.1", deafPort(t), []client.Kind{client.KindTimeout}, "", []string{"127.0.0.1:", connectBound.String()}},
-			{"a name with a blank", "local host", 443, []client.Kind{client.KindConnect}, "", []string{"local host"}},
-			{"a name that is too long", strings.Repeat("a", 250) + ".test", 443, []client.Kind{client.KindConnect}, "", nil},
-			{"a label that is too long", strings.Repeat("a", 64) + ".test", 443, []client.Kind{client.KindConnect}, "", []string{"aaa.test"}},
-			{"an empty label", "a..test", 443, []client.Kind{client.KindConnect}, "", []string{"a..test"}},
-			{"no IPv4 address", "999.1.1.1", 443, []client.Kind{client.KindConnect, client.KindTimeout}, "", []string{"999.1.1.1"}},
-			{"half an IPv6 address", "[::1", 443, []client.Kind{client.KindConnect}, "", []string{"[::1"}},
-			{"a name with its port", "localhost:443", 443, []client.Kind{client.KindConnect}, "", []string{"localhost:443"}},
-			{"a URL", "https://localhost/", 443, []client.Kind{client.KindConnect}, "", []string{"https://localhost/"}},
-			{"a name with a line feed", "local\nhost", 443, []client.Kind{client.KindConnect}, "", nil},
+			// What is no host is not looked up.
+			{"a name with a blank", "local host", 443, []client.Kind{client.KindParams}, "", []string{"local host"}},
+			{"a name that is too long", strings.Repeat("a", 250) + ".test", 443, []client.Kind{client.KindParams}, "", nil},
+			{"a label that is too long", strings.Repeat("a", 64) + ".test", 443, []client.Kind{client.KindParams}, "", []string{"aaa.test"}},
+			{"an empty label", "a..test", 443, []client.Kind{client.KindParams}, "", []string{"a..test"}},
+			{"no IPv4 address", "999.1.1.1", 443, []client.Kind{client.KindParams}, "", []string{"999.1.1.1"}},
+			{"half an IPv6 address", "[::1", 443, []client.Kind{client.KindParams}, "", []string{"[::1"}},
+			{"a name with its port", "localhost:443", 443, []client.Kind{client.KindParams}, "", []string{"localhost:443"}},
+			{"a URL", "https://localhost/", 443, []client.Kind{client.KindParams}, "", []string{"https://localhost/"}},
+			{"a name with a line feed", "local\nhost", 443, []client.Kind{client.KindParams}, "", nil},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -185,6 +186,7 @@ func TestBadAddressesToListenOn(t *testing.T) {
 		other := e.server(t, listenOptions{cert: w.cert}).Port
 		h, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
 		must(t, err)
+		const noHost = "not a host"
 		for _, c := range []struct {
 			name  string
 			host  string
@@ -195,12 +197,15 @@ func TestBadAddressesToListenOn(t *testing.T) {
 			{"that somebody else uses", "127.0.0.1", taken, "EADDRINUSE"},
 			{"that another session uses", "127.0.0.1", other, "EADDRINUSE"},
 			{"with a name that does not exist", "no-such-host.invalid", 4433, ""},
-			{"that is none", "127.0.0.1.1", 4433, ""},
+			{"that is none", "127.0.0.1.1", 4433, noHost},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				_, err := p.s.Accept(p.ctx, h, c.host, c.port)
 				w := want{kind: client.KindConnect, op: "tls.Accept", handle: int(h), errno: c.errno, says: []string{fmt.Sprintf("%s:%d", c.host, c.port)}}
-				if isKind(err, client.KindTimeout) && c.errno == "" {
+				switch {
+				case c.errno == noHost:
+					w.kind, w.errno = client.KindParams, ""
+				case isKind(err, client.KindTimeout) && c.errno == "":
 					w.kind = client.KindTimeout // the resolver does not answer
 				}
 				p.refused(t, err, w)

@@ -36,6 +36,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(callerEnv) != "" {
 		os.Exit(playCaller(os.Args[1:]))
 	}
+	if os.Getenv(tracerEnv) != "" {
+		fmt.Println(playTracer(os.Args[1:]))
+		return
+	}
+	if play := os.Getenv(userEnv); play != "" {
+		os.Exit(playUser(play, os.Args[1]))
+	}
 	testd.Main(m)
 }
 

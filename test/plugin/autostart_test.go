@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,6 +72,20 @@ func standInMain() {
 		}
 	}
 	facts += fmt.Sprintf("inherited %v\n", inherited)
+	facts += fmt.Sprintf("umask %04o\n", syscall.Umask(0o077))
+	limits, _ := os.ReadFile("/proc/self/limits")
+	for _, l := range regexp.MustCompile(`(?m)^Max (cpu time|core file size|stack size) +(\w+) +(\w+)`).FindAllStringSubmatch(string(limits), -1) {
+		facts += fmt.Sprintf("%s %s of %s\n", l[1], l[2], l[3])
+	}
+	var names []string
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if !slices.Contains([]string{asTLSD, "PWD", "OLDPWD", "SHLVL", "_"}, name) { // of the shell between
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	facts += fmt.Sprintf("environment %v\n", names)
 
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: *path, Net: "unix"})
 	if err != nil { // as tlsd does: another one is live
@@ -125,6 +140,28 @@ func isSessionLeader() bool {
 	return int(sid) == os.Getpid()
 }
 
+// ways are what the variable may be.
+var ways = []string{"serves", "fails", "lies", "mute", "yields"}
+
+// writeTLSDs makes a program for each of them. It is a script that sets the variable, because a tlsd that is started does not get its host's.
+func writeTLSDs() error {
+	exe, err := os.Executable()
+	for _, how := range ways {
+		text := fmt.Sprintf("#!/bin/sh\nexport %s=%s\nexec %s \"$@\"\n", asTLSD, how, exe)
+		err = firstError(err, os.WriteFile(filepath.Join(workDir, "tlsd-"+how), []byte(text), 0o755))
+	}
+	return err
+}
+
+// tlsdThat is a stand-in to be started that behaves so.
+func tlsdThat(t *testing.T, how string) string {
+	t.Helper()
+	if !slices.Contains(ways, how) {
+		t.Fatalf("there is no stand-in that %s", how)
+	}
+	return filepath.Join(workDir, "tlsd-"+how)
+}
+
 func self(t *testing.T) string {
 	t.Helper()
 	exe, err := os.Executable()
@@ -152,8 +189,12 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	if err := os.WriteFile(inheritMe, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, env: []string{
-		"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + self(t), "TLSD_LOG=" + log, asTLSD + "=serves", "NOTIFY_SOCKET=/x"}})
+	// Everything that another program's tlsd must not have of this one.
+	h := startHostWith(t, hostOptions{flavour: plain,
+		wrapper: []string{needTool(t, "prlimit"), "--cpu=60:unlimited", "--core=unlimited", "--stack=100000:unlimited", needTool(t, "sh"), "-c", `umask 0 && exec "$@"`, "sh"},
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log, "NOTIFY_SOCKET=/x",
+			"HOME=/", "LANG=C", "LC_ALL=C", "LOGNAME=me", "TZ=UTC", "USER=me", "SSL_CERT_FILE=/evil", "SSL_CERT_DIR=/evil", "OPENSSL_CONF=/evil",
+			"LD_LIBRARY_PATH=/evil", "TLSD_ALLOW_UID=1", "TLSD_POLICY=/evil", "GODEBUG=", "ANYTHING=x"}})
 	h.send("count-sigchld").gives(0, "")
 	for range 5 {
 		if r := h.call("inherit", inheritMe); r.N < 0 {
@@ -181,7 +222,9 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantFacts := "idle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGHUP ignored false\nSigBlk:\t0000000000000000\n" +
-		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\ninherited []\n"
+		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\ninherited []\n" +
+		"umask 0077\ncpu time unlimited of unlimited\nstack size 8388608 of unlimited\ncore file size 0 of unlimited\n" +
+		"environment [HOME LANG LC_ALL LOGNAME PATH TZ USER]\n"
 	if string(facts) != wantFacts {
 		t.Errorf("the tlsd finds itself as\n%s\nwant\n%s", facts, wantFacts)
 	}
@@ -192,7 +235,7 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
-	h := startHost(t, "TLSD_AUTOSTART=1", "TLSD_SOCKET="+socket, "TLSD_EXE="+self(t), asTLSD+"=serves")
+	h := startHost(t, "TLSD_AUTOSTART=1", "TLSD_SOCKET="+socket, "TLSD_EXE="+tlsdThat(t, "serves"))
 	h.send("ignore", int(syscall.SIGCHLD)).gives(0, "")
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
@@ -202,7 +245,7 @@ func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
 func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 	t.Parallel()
 	dir, bin := nowhere(t), t.TempDir()
-	if err := os.Symlink(self(t), filepath.Join(bin, "tlsd")); err != nil {
+	if err := os.Symlink(tlsdThat(t, "serves"), filepath.Join(bin, "tlsd")); err != nil {
 		t.Fatal(err)
 	}
 	// What lies about in the directory of the script must not be taken.
@@ -215,7 +258,7 @@ func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "PATH=relative::.:/nonexistent:" + bin, asTLSD + "=serves"}
+	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "PATH=relative::.:/nonexistent:" + bin}
 	h := startHost(t, env...)
 	h.send("chdir", cwd).gives(0, "")
 	h.send("Backend").gives(7, "openssl")
@@ -229,7 +272,7 @@ func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
-	env := []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + self(t), asTLSD + "=serves"}
+	env := []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}
 	hosts := make([]*host, 4)
 	for i := range hosts {
 		hosts[i] = startHostWith(t, hostOptions{flavour: plain, env: env})
@@ -251,7 +294,7 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 func TestATLSDThatYieldsToAnotherIsNoFailure(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
-	h := startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+self(t), asTLSD+"=yields")
+	h := startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+tlsdThat(t, "yields"))
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
 	gone(t, socket)
@@ -269,10 +312,10 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 		env  []string
 		want []string
 	}{
-		{[]string{"TLSD_EXE=" + self(t), asTLSD + "=fails"},
-			[]string{socket + ": No such file or directory", "starting " + self(t), "ended before it listened"}},
-		{[]string{"TLSD_EXE=" + self(t), asTLSD + "=lies"},
-			[]string{"starting " + self(t), socket + ": No such file or directory"}},
+		{[]string{"TLSD_EXE=" + tlsdThat(t, "fails")},
+			[]string{socket + ": No such file or directory", "starting " + tlsdThat(t, "fails"), "ended before it listened"}},
+		{[]string{"TLSD_EXE=" + tlsdThat(t, "lies")},
+			[]string{"starting " + tlsdThat(t, "lies"), socket + ": No such file or directory"}},
 		{[]string{"TLSD_EXE=" + notExecutable}, []string{"starting " + notExecutable + ": Permission denied"}},
 		{[]string{"TLSD_EXE=/nonexistent/tlsd"}, []string{"starting /nonexistent/tlsd: No such file or directory"}},
 		{[]string{"PATH=/nonexistent"}, []string{"there is none to start on PATH, and TLSD_EXE does not name one"}},

@@ -157,7 +157,7 @@ func stuckCalls(t *testing.T) []stuck {
 		// Before there is a session.
 		{"a private tlsd that is never ready", func(t *testing.T) *stuckHost {
 			socket := filepath.Join(nowhere(t), "s")
-			return call(startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+self(t), asTLSD+"=mute"), "NewServerContext", "/c", "/k")
+			return call(startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+tlsdThat(t, "mute")), "NewServerContext", "/c", "/k")
 		}, nil},
 		{"a tlsd that does not accept", func(t *testing.T) *stuckHost {
 			return call(startHost(t, "TLSD_SOCKET="+fullQueue(t)), "SetCaBundle", "/ca")

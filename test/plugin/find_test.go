@@ -54,7 +54,7 @@ func TestWhatWasTriedIsSaid(t *testing.T) {
 	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + dir + "/tlsd.sock: No such file or directory; " + run)
 
 	h = startHost(t, "XDG_RUNTIME_DIR=relative")
-	h.send("NewServerContext", "/c", "/k").fails("tls.NewServerContext: backend: no tlsd: "+run+"; /tmp/tlsd-"+strconv.Itoa(os.Geteuid())+"/tlsd.sock: ", "TLSD_AUTOSTART is 0")
+	h.send("NewServerContext", "/c", "/k").fails("tls.NewServerContext: backend: no tlsd: "+run+"; /run/tlsd/tlsd.sock: No such file or directory; /tmp/tlsd-"+strconv.Itoa(os.Geteuid())+"/tlsd.sock: ", "TLSD_AUTOSTART is 0")
 
 	// A dead socket, a file that is no socket, a path that is too long.
 	dead := filepath.Join(dir, "dead")
@@ -106,7 +106,7 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 	if n, _ := out.Read(make([]byte, 1)); n == 0 {
 		t.Fatal("the stand-in does not run as user 65534")
 	}
-	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1", "TLSD_EXE="+self(t), asTLSD+"=serves")
+	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1", "TLSD_EXE="+tlsdThat(t, "serves"))
 	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+socket+": refused", "the user with id 65534 runs it, who is neither root nor 0")
 }
 
@@ -156,15 +156,18 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	if err := os.Chmod(shared, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	exe := filepath.Join(shared, "tlsd")
-	copyFile(t, self(t), exe)
+	standIn, exe := filepath.Join(shared, "stand-in"), filepath.Join(shared, "tlsd")
+	copyFile(t, self(t), standIn)
+	if err := os.WriteFile(exe, []byte("#!/bin/sh\nexport "+asTLSD+"=serves\nexec "+standIn+` "$@"`+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(workDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	start := func() *host {
 		return startHostWith(t, hostOptions{flavour: plain,
 			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid), "--clear-groups"},
-			env:     []string{"TLSD_AUTOSTART=1", "TLSD_EXE=" + exe, asTLSD + "=serves"}})
+			env:     []string{"TLSD_AUTOSTART=1", "TLSD_EXE=" + exe}})
 	}
 	defer os.RemoveAll(dir)
 	for _, c := range []struct {
@@ -177,7 +180,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 			return firstError(os.Mkdir(dir, 0o700), os.Chown(dir, uid, uid), os.Chmod(dir, 0o750))
 		}, dir + ": is open to other users; its mode must be 0700"},
 		{"link", func() error { return firstError(os.Symlink(shared, dir), os.Lchown(dir, uid, uid)) }, dir + ": is no directory"},
-		{"file", func() error { return os.WriteFile(dir, nil, 0o600) }, dir + "/tlsd.sock: Not a directory"},
+		{"file", func() error { return os.WriteFile(dir, nil, 0o600) }, dir + ": is no directory"},
 	} {
 		if err := c.make(); err != nil {
 			t.Fatal(c.name, err)

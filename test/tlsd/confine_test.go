@@ -121,6 +121,7 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 		"exec": unix.EPERM, "fork": unix.EPERM, "ptrace": unix.EPERM, "memory": unix.EPERM, "limit": unix.EPERM, "unix": unix.EPERM,
 		"signal": unix.EPERM, "unshare": unix.EPERM, "ring": unix.EPERM, "chmod": unix.EPERM, "memfd": unix.EPERM, "shared": unix.EPERM,
 		"mount": unix.EPERM, "settime": unix.EPERM, "setuid": unix.EPERM, "raw": unix.EPERM,
+		"dumpable": unix.EPERM,
 	}
 	eachUser(t, func(t *testing.T, who *syscall.Credential) {
 		got := escape(t, who)
@@ -186,7 +187,7 @@ func TestReadingCanBeLimited(t *testing.T) {
 func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	got := escape(t, nil, "--confine", "off").outcome
-	names := []string{"environ", "elsewhere", "write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "memfd", "shared", "fork", "exec"}
+	names := []string{"environ", "elsewhere", "write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "dumpable", "memfd", "shared", "fork", "exec"}
 	if os.Getuid() == 0 {
 		names = append(names, "setuid", "raw", "mount", "settime")
 	}

@@ -48,6 +48,26 @@ func (r *ruled) write(policy string) {
 	}
 }
 
+// reload makes the daemon read the file again, and waits until its log has a text.
+func (r *ruled) reload(says string) {
+	r.t.Helper()
+	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
+		r.t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(r.log)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte(says)) {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("the log is %s", text)
+		}
+	}
+}
+
 // A line is what the tests look at of a line of the log.
 type line struct {
 	Logger, Msg, Method, Asked, Key string
@@ -222,7 +242,7 @@ func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 	t.Parallel()
 	port := tlsServer(t, testcert.SelfSigned(t, testcert.Leaf{CN: "x"}), tls.VersionTLS13)
 	for _, flags := range [][]string{nil, {"--isolation=shared"}} {
-		r := startRuled(t, "", flags...)
+		r := startRuled(t, "[default]\n", flags...)
 		conn, in, _ := connect(t, r.sock)
 		exchange(t, conn, in, request(1, "tls.NewClient", "127.0.0.1", port))
 		if got := exchange(t, conn, in, request(2, "tls.SetInsecureSkipVerify", 1, 1)); !strings.Contains(got, `"result":0`) {
@@ -240,12 +260,12 @@ func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 // A script that makes audit lines in a loop gets so many, and the number of the others is told.
 func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 	t.Parallel()
-	r := startRuled(t, "[default]\ndestinations = []\n")
+	r := startRuled(t, "[default]\nca-folders = []\n")
 	conn, in, _ := connect(t, r.sock)
 	const calls = 2000
 	go func() {
 		for i := range calls {
-			if _, err := fmt.Fprintln(conn, request(i, "tls.NewClient", "a\nb\u202e", 443)); err != nil {
+			if _, err := fmt.Fprintln(conn, request(i, "tls.SetCaBundle", "/a\nb\u202e")); err != nil {
 				return
 			}
 		}
@@ -272,7 +292,7 @@ func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 			told += l.Missed
 			if l.Msg == "denied" {
 				told++
-				if l.Asked != `a\nb\u202e:443` {
+				if l.Asked != `/a\nb\u202e` {
 					t.Fatalf("audit line %+v", l)
 				}
 			}
@@ -341,25 +361,17 @@ func TestPolicyIsByUser(t *testing.T) {
 		}
 	}
 
-	// A file that is somebody else's is not taken, at the start or later.
+	// A file that was emptied allows nothing more, and one that is somebody else's is not taken.
+	r.write("")
+	r.reload("it has no table")
+	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(got, `"kind":"denied"`) {
+		t.Errorf("an emptied file allows it: %s", got)
+	}
+	r.write("[default]\n")
 	if err := os.Chown(r.policy, 1234, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(r.log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(text, []byte("it belongs to user 1234")) {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the log is %s", text)
-		}
-	}
+	r.reload("it belongs to user 1234")
 	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(got, `"kind":"denied"`) {
 		t.Errorf("what held before does not hold any more: %s", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -242,4 +243,75 @@ func TestWorkerIsNotForPeopleToStart(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(string(out), "to be started by tlsd only") {
 		t.Errorf("status %d: %s", code, out)
 	}
+}
+
+// The daemon's socket and lock are no worker's at any time, from the moment that the worker's program runs: a worker that is
+// stopped or stays would keep the next daemon out.
+func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
+	t.Parallel()
+	sock := filepath.Join(shortDir(t), "s")
+	cmd := startWith(t, nil, "", "--socket", sock)
+	sockets, err := os.ReadFile("/proc/net/unix") // Num RefCount Protocol Flags Type St Inode Path
+	if err != nil {
+		t.Fatal(err)
+	}
+	its := []string{sock + ".lock"} // what the daemon has, and workers must not have
+	for line := range strings.Lines(string(sockets)) {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == sock {
+			its = append(its, "socket:["+f[6]+"]")
+		}
+	}
+	for _, to := range its {
+		if len(its) != 2 || !slices.Contains(descriptors(cmd.Process.Pid), to) {
+			t.Fatalf("the daemon has %v; want %v, a lock and a socket", descriptors(cmd.Process.Pid), its)
+		}
+	}
+	seen := map[int]bool{}
+	for sessions := 0; sessions < 20; sessions++ {
+		conn, err := net.Dial("unix", sock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		fmt.Fprintln(conn, askBackend)
+		answered := make(chan error, 1)
+		go func() { _, err := bufio.NewReader(conn).ReadString('\n'); answered <- err }()
+		for waits := true; waits; {
+			select {
+			case err := <-answered:
+				if err != nil {
+					t.Fatal(err)
+				}
+				waits = false
+			default:
+			}
+			for _, pid := range childrenOf(cmd.Process.Pid) {
+				line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+				if string(line) != "tlsd: worker\x00" { // it is not executed yet, and the daemon waits for that
+					continue
+				}
+				seen[pid] = true
+				for _, to := range descriptors(pid) {
+					if slices.Contains(its, to) {
+						t.Fatalf("worker %d has the daemon's %s", pid, to)
+					}
+				}
+			}
+		}
+		conn.Close()
+	}
+	if len(seen) < 20 {
+		t.Errorf("%d workers were seen; want 20 at least", len(seen))
+	}
+}
+
+// descriptors are what a process has open.
+func descriptors(pid int) (to []string) {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, link := range links {
+		if name, err := os.Readlink(link); err == nil {
+			to = append(to, name)
+		}
+	}
+	return to
 }

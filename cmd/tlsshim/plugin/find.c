@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "clientconf.h"
 #include "text.h"
 
 enum {
@@ -21,6 +23,9 @@ enum {
 	RACE_WAIT_MS = 1000,     /* for the tlsd that another process has just started */
 	RACE_STEP_MS = 10,
 };
+
+/* Where a tlsd for the whole machine listens: by default, and with systemd's RuntimeDirectory=. */
+static const char *const system_sockets[] = { "/run/tlsd.sock", "/run/tlsd/tlsd.sock" };
 
 /* The environment is not trusted in a program that runs with more rights than its user has. */
 static const char *setting(const char *name)
@@ -94,9 +99,22 @@ static int connect_in_time(int fd, const struct sockaddr_un *to, struct wait *w)
 	return -1;
 }
 
+/* Adds what was tried. */
+__attribute__((format(printf, 2, 3)))
+static void note(char *tried, const char *format, ...)
+{
+	va_list args;
+
+	if (*tried)
+		text_add(tried, TRIED_BYTES, "; ");
+	va_start(args, format);
+	text_vadd(tried, TRIED_BYTES, format, args);
+	va_end(args);
+}
+
 /* Returns a socket, or -1 with errno, and adds what happened to tried. errno is
  * EPERM if there is a server that must not be talked to. */
-static int try_socket(const char *path, char *tried, struct wait *w)
+static int try_socket(const char *path, const struct client_conf *conf, char *tried, struct wait *w)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	struct ucred server;
@@ -104,24 +122,23 @@ static int try_socket(const char *path, char *tried, struct wait *w)
 	int fd, error;
 
 	if (strlen(path) >= sizeof to.sun_path) {
-		text_add(tried, TRIED_BYTES, "%s%s: the path of a socket can have at most %zu bytes", *tried ? "; " : "", path,
-			 sizeof to.sun_path - 1);
+		note(tried, "%s: the path of a socket can have at most %zu bytes", path, sizeof to.sun_path - 1);
 		errno = ENAMETOOLONG;
 		return -1;
 	}
 	memcpy(to.sun_path, path, strlen(path) + 1);
 	fd = new_socket();
 	if (fd >= 0 && connect_in_time(fd, &to, w) == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &len) == 0) {
-		if (server.uid == 0 || server.uid == geteuid())
+		if (server.uid == 0 || server.uid == geteuid() || client_conf_trusts(conf, server.uid))
 			return fd;
-		text_add(tried, TRIED_BYTES, "%s%s: refused, because the user with id %u runs it, who is neither root nor %u",
-			 *tried ? "; " : "", path, (unsigned)server.uid, (unsigned)geteuid());
+		note(tried, "%s: refused, because the user with id %u runs it, who is neither root nor %u, nor one of trusted-users in %s", path,
+		     (unsigned)server.uid, (unsigned)geteuid(), CLIENT_CONF);
 		close(fd);
 		errno = EPERM;
 		return -1;
 	}
 	error = errno;
-	text_add(tried, TRIED_BYTES, "%s%s: %s", *tried ? "; " : "", path, errno_text(error));
+	note(tried, "%s: %s", path, errno_text(error));
 	if (fd >= 0)
 		close(fd);
 	errno = error;
@@ -152,16 +169,14 @@ static char *find_exe(void)
 	return NULL;
 }
 
-/* Makes sure that nobody else can put anything into the directory. */
-static bool own_directory(const char *dir, char *tried)
+/* Makes sure that nobody else can put anything into a directory that another user could have made. It need not be there. */
+static bool is_private(const char *dir, char *tried)
 {
 	struct stat st;
 	const char *wrong = NULL;
 
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		wrong = errno_text(errno);
-	else if (lstat(dir, &st) < 0)
-		wrong = errno_text(errno);
+	if (lstat(dir, &st) < 0)
+		wrong = errno == ENOENT ? NULL : errno_text(errno);
 	else if (!S_ISDIR(st.st_mode))
 		wrong = "is no directory";
 	else if (st.st_uid != geteuid())
@@ -169,32 +184,50 @@ static bool own_directory(const char *dir, char *tried)
 	else if (st.st_mode & 077)
 		wrong = "is open to other users; its mode must be 0700";
 	if (wrong)
-		text_add(tried, TRIED_BYTES, "; %s: %s", dir, wrong);
+		note(tried, "%s: %s", dir, wrong);
 	return !wrong;
+}
+
+static bool make_private(const char *dir, char *tried)
+{
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
+		note(tried, "%s: %s", dir, errno_text(errno));
+		return false;
+	}
+	return is_private(dir, tried);
+}
+
+/* Names what another user has left where a tlsd of ours would be. */
+static void note_obstacles(const char *path, char *tried)
+{
+	static const char *const suffixes[] = { "", ".lock" };
+	char *file;
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+		if (asprintf(&file, "%s%s", path, suffixes[i]) < 0)
+			return;
+		if (lstat(file, &st) == 0 && st.st_uid != geteuid())
+			note(tried, "%s belongs to user %u and is in the way; remove it", file, (unsigned)st.st_uid);
+		free(file);
+	}
 }
 
 /* Starts a private tlsd on a socket where nobody answered, and connects to it.
  * dir is the directory to be made for the socket, if any. */
-static int start(const char *path, const char *dir, char *tried, struct wait *w)
+static int start(const char *path, const char *dir, const struct client_conf *conf, char *tried, struct wait *w)
 {
-	const char *autostart = setting("TLSD_AUTOSTART");
 	char ignored[TRIED_BYTES] = "", why[TRIED_BYTES] = "";
-	char *exe, *where;
+	char *exe = find_exe(), *where = absolute_path(path);
 	int64_t deadline;
 	enum started started;
 	int fd = -1;
 
-	if (autostart && strcmp(autostart, "0") == 0) {
-		text_add(tried, TRIED_BYTES, "; none was started, because TLSD_AUTOSTART is 0");
-		return -1;
-	}
-	exe = find_exe();
-	where = absolute_path(path);
 	if (!exe)
-		text_add(tried, TRIED_BYTES, "; there is none to start on PATH, and TLSD_EXE does not name one");
+		note(tried, "there is none to start on PATH, and TLSD_EXE does not name one");
 	else if (!where)
-		text_add(tried, TRIED_BYTES, "; the working directory: %s", errno_text(errno));
-	if (!exe || !where || (*dir && !own_directory(dir, tried))) {
+		note(tried, "the working directory: %s", errno_text(errno));
+	if (!exe || !where || (*dir && !make_private(dir, tried))) {
 		free(exe);
 		free(where);
 		return -1;
@@ -205,57 +238,143 @@ static int start(const char *path, const char *dir, char *tried, struct wait *w)
 	deadline = now_ms() + (started == HAS_ENDED ? RACE_WAIT_MS : 0);
 	while (started != CANNOT_START) {
 		ignored[0] = '\0';
-		fd = try_socket(path, ignored, w);
+		fd = try_socket(path, conf, ignored, w);
 		if (fd >= 0 || (errno != ENOENT && errno != ECONNREFUSED) || now_ms() >= deadline)
 			break;
 		w->deadline = now_ms() + RACE_STEP_MS;
 		wait_for(-1, 0, w);
 	}
-	if (fd < 0)
-		text_add(tried, TRIED_BYTES, "; starting %s: %s", exe, started == LISTENS ? ignored : why);
+	if (fd < 0) {
+		note(tried, "starting %s: %s", exe, started == LISTENS ? ignored : why);
+		note_obstacles(where, tried);
+	}
 	free(exe);
 	free(where);
 	return fd;
 }
 
+/* --- where to look --- */
+
+/* Where a tlsd may be. A private one is started at candidates[mine], if at all. */
+struct places {
+	const char *candidates[4];
+	int n, mine;
+	char own[PATH_MAX];          /* where our own private one would be */
+	char dir[SOCKET_PATH_BYTES]; /* the directory for it that must be made, or "" */
+};
+
+static void add_place(struct places *p, const char *path)
+{
+	p->candidates[p->n++] = path;
+}
+
+static void add_mine(struct places *p, const char *path)
+{
+	p->mine = p->n;
+	add_place(p, path);
+}
+
+/* $XDG_RUNTIME_DIR, if it is ours. After sudo -E it is another user's: what root left there would be in that user's way. */
+static const char *runtime_dir(char *tried)
+{
+	const char *dir = setting("XDG_RUNTIME_DIR");
+	struct stat st;
+
+	if (!dir || *dir != '/') /* must be absolute, XDG Base Directory Specification */
+		return NULL;
+	if (stat(dir, &st) == 0 && (st.st_uid != geteuid() || (st.st_mode & 022))) {
+		note(tried, "XDG_RUNTIME_DIR=%s is not used, because it %s", dir,
+		     st.st_uid != geteuid() ? "belongs to another user" : "is open to other users");
+		return NULL;
+	}
+	return dir;
+}
+
+static void find_places(struct places *p, const struct client_conf *conf, char *tried)
+{
+	const char *named = setting("TLSD_SOCKET"), *runtime;
+
+	p->n = 0;
+	p->own[0] = p->dir[0] = '\0';
+	if (named) {
+		add_mine(p, named);
+		return;
+	}
+	runtime = runtime_dir(tried);
+	if (runtime) {
+		text_add(p->own, sizeof p->own, "%s/tlsd.sock", runtime);
+	} else {
+		text_add(p->dir, sizeof p->dir, "/tmp/tlsd-%u", (unsigned)geteuid());
+		text_add(p->own, sizeof p->own, "%s/tlsd.sock", p->dir);
+	}
+	if (*conf->socket) {
+		add_place(p, conf->socket);
+		p->mine = -1;
+		if (conf->autostart == ALLOWED)
+			add_mine(p, p->own);
+		return;
+	}
+	if (runtime)
+		add_mine(p, p->own);
+	for (size_t i = 0; i < sizeof system_sockets / sizeof *system_sockets; i++)
+		add_place(p, system_sockets[i]);
+	if (!runtime)
+		add_mine(p, p->own);
+}
+
+/* Whether a private tlsd may be started. Where there is a system's tlsd, one beside it would lead around its policy. */
+static bool may_start(const struct client_conf *conf, char *tried)
+{
+	const char *autostart = setting("TLSD_AUTOSTART");
+	struct stat st;
+
+	if (autostart && strcmp(autostart, "0") == 0)
+		note(tried, "none was started, because TLSD_AUTOSTART is 0");
+	else if (conf->autostart == FORBIDDEN)
+		note(tried, "none was started, because %s has autostart = no; the system's tlsd is down", CLIENT_CONF);
+	else if (conf->autostart == UNSAID && *conf->socket)
+		note(tried, "none was started, because %s names the system's socket %s; the system's tlsd is down", CLIENT_CONF, conf->socket);
+	else if (conf->autostart == ALLOWED || setting("TLSD_SOCKET"))
+		return true;
+	else {
+		for (size_t i = 0; i < sizeof system_sockets / sizeof *system_sockets; i++)
+			if (lstat(system_sockets[i], &st) == 0) {
+				note(tried, "none was started beside the system's tlsd, which is down or not for this user: %s is there", system_sockets[i]);
+				return false;
+			}
+		return true;
+	}
+	return false;
+}
+
 int find_tlsd(char path[SOCKET_PATH_BYTES], char tried[TRIED_BYTES], struct wait *w)
 {
-	const char *named = setting("TLSD_SOCKET"), *runtime = setting("XDG_RUNTIME_DIR");
-	char dir[SOCKET_PATH_BYTES] = "", own[PATH_MAX] = "";
-	const char *candidates[2];
-	bool may_start = true;
-	int n = 0, fd, mine;
+	struct client_conf conf;
+	struct places places;
+	bool startable = true;
+	int fd;
 
-	/* candidates[mine] is where a private tlsd would be. */
-	if (runtime && *runtime != '/')
-		runtime = NULL; /* must be absolute, XDG Base Directory Specification */
-	if (named) {
-		candidates[n++] = named;
-		mine = 0;
-	} else if (runtime) {
-		text_add(own, sizeof own, "%s/tlsd.sock", runtime);
-		candidates[n++] = own;
-		candidates[n++] = "/run/tlsd.sock";
-		mine = 0;
-	} else {
-		text_add(dir, sizeof dir, "/tmp/tlsd-%u", (unsigned)geteuid());
-		text_add(own, sizeof own, "%s/tlsd.sock", dir);
-		candidates[n++] = "/run/tlsd.sock";
-		candidates[n++] = own;
-		mine = 1;
-	}
-
-	for (int i = 0; i < n; i++) {
-		fd = try_socket(candidates[i], tried, w);
+	if (!client_conf_read(&conf, tried, TRIED_BYTES))
+		return -1;
+	find_places(&places, &conf, tried);
+	for (int i = 0; i < places.n; i++) {
+		const char *at = places.candidates[i];
+		if (at == places.own && *places.dir && !is_private(places.dir, tried)) {
+			startable = false; /* whoever made it might listen in it */
+			continue;
+		}
+		fd = try_socket(at, &conf, tried, w);
 		if (fd >= 0) {
-			text_add(path, SOCKET_PATH_BYTES, "%s", candidates[i]);
+			text_add(path, SOCKET_PATH_BYTES, "%s", at);
 			return fd;
 		}
-		if (i == mine)
-			may_start = errno == ENOENT || errno == ECONNREFUSED;
+		if (i == places.mine)
+			startable = errno == ENOENT || errno == ECONNREFUSED;
 	}
-	fd = may_start && !wait_ended(w) ? start(candidates[mine], dir, tried, w) : -1;
+	if (!startable || wait_ended(w) || !may_start(&conf, tried))
+		return -1;
+	fd = start(places.candidates[places.mine], places.dir, &conf, tried, w);
 	if (fd >= 0)
-		text_add(path, SOCKET_PATH_BYTES, "%s", candidates[mine]);
+		text_add(path, SOCKET_PATH_BYTES, "%s", places.candidates[places.mine]);
 	return fd;
 }

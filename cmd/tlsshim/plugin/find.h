@@ -1,9 +1,13 @@
 /*
- * find.h - the way to a tlsd: $TLSD_SOCKET, else $XDG_RUNTIME_DIR/tlsd.sock,
- * else /run/tlsd.sock; and if none answers there, a private one is started.
+ * find.h - the way to a tlsd.
  *
- * A server is talked to only if root or our own user runs it. A socket that was
- * named by TLSD_SOCKET is never replaced by another.
+ *   - The places are $TLSD_SOCKET alone; else the socket of client.conf alone; else
+ *     $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without a runtime
+ *     directory of our own the last place is /tmp/tlsd-UID/tlsd.sock.
+ *   - If none answers there, a private one is started; but not beside a system's tlsd, which may have a
+ *     policy: if client.conf forbids it or names a socket, or if one of the two files in /run is there.
+ *   - A server is talked to only if root, our own user, or one of client.conf's trusted-users runs it.
+ *   - A directory that another user could have made is looked at before a socket in it is.
  */
 #ifndef TLSPLUGIN_FIND_H
 #define TLSPLUGIN_FIND_H

@@ -1,10 +1,15 @@
 /*
  * start.c - starts a tlsd that belongs to nobody.
  *
- * It is a grandchild: the process between ends at once, so that init inherits
- * tlsd. Both are made with clone(2) without an exit signal. So the host gets no
- * SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
- * does not matter. Between clone and exec only what is async-signal-safe is done.
+ *   - It is a grandchild: the process between ends at once, so that init inherits
+ *     tlsd. Both are made with clone(2) without an exit signal. So the host gets no
+ *     SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
+ *     does not matter.
+ *   - If the host itself inherits orphans, because it is process 1 or a subreaper, the process
+ *     between stays until tlsd has ended, and reaps it. It is reaped when the next one is started.
+ *   - Other programs use this tlsd, too. So it has nothing of the host but its user, its cgroup, its namespaces and its
+ *     hard limits: no descriptor, signal mask, directory, umask, terminal, soft limit or environment but a few variables.
+ *   - Between clone and exec only what is async-signal-safe is done.
  */
 #define _GNU_SOURCE
 #include "find.h"
@@ -14,9 +19,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,16 +38,34 @@ enum {
 	HIGH_FD = 10, /* and up: not in the way of the above */
 	NOT_STARTED = 'x', /* on the same pipe, before an errno */
 	MOST_FDS = 1 << 20,
+	MOST_SITTERS = 8,
+	USUAL_STACK = 8 << 20,
 };
 
-extern char **environ;
+/* What tlsd and the libraries in it want to know of this user. */
+static const char *const few[] = { "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TZ", "USER" };
+enum { FEW = sizeof few / sizeof *few };
 
 /* All that the new process needs, made before it. */
 struct plan {
 	const char *exe;
 	char *argv[8];
-	char **env;
+	char *env[FEW + 1];
 	int null, log, ready; /* descriptors */
+	bool sit;             /* the process between stays */
+};
+
+/* Limits that only root could raise. Below these a tlsd would not serve others well. */
+static const struct need {
+	int limit;
+	rlim_t least;
+	const char *what;
+} needs[] = {
+	{ RLIMIT_CPU, 3600, "the seconds of CPU time (ulimit -Ht)" },
+	{ RLIMIT_NOFILE, 256, "open files (ulimit -Hn)" },
+	{ RLIMIT_FSIZE, 16 << 20, "the size of files in bytes (ulimit -Hf)" },
+	{ RLIMIT_AS, 1 << 30, "the bytes of address space (ulimit -Hv)" },
+	{ RLIMIT_DATA, 256 << 20, "the bytes of data (ulimit -Hd)" },
 };
 
 static pid_t clone_quietly(void)
@@ -62,12 +89,52 @@ static void close_from(unsigned first)
 		close((int)fd);
 }
 
+/* Raises the soft limits as far as they go. A dump of memory could have keys in it. */
+static void raise_limits(void)
+{
+	struct rlimit limit;
+
+	for (int i = 0; i < (int)RLIM_NLIMITS; i++) {
+		if (getrlimit(i, &limit) < 0)
+			continue;
+		if (i == RLIMIT_CORE)
+			limit.rlim_cur = 0;
+		else if (i != RLIMIT_STACK) /* without a bound, addresses are laid out in another way */
+			limit.rlim_cur = limit.rlim_max;
+		else if (limit.rlim_cur < USUAL_STACK)
+			limit.rlim_cur = limit.rlim_max < USUAL_STACK ? limit.rlim_max : USUAL_STACK;
+		setrlimit(i, &limit);
+	}
+}
+
+/* Whether the hard limits leave enough. Only a log makes files. */
+static bool limits_suffice(bool log, char *why)
+{
+	struct rlimit limit;
+
+	for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
+		if ((log || needs[i].limit != RLIMIT_FSIZE) && getrlimit(needs[i].limit, &limit) == 0 && limit.rlim_max < needs[i].least) {
+			text_add(why, TRIED_BYTES, "this process has a hard limit of %llu for %s, and a tlsd for others needs %llu; "
+				 "start one elsewhere", (unsigned long long)limit.rlim_max, needs[i].what, (unsigned long long)needs[i].least);
+			return false;
+		}
+	return true;
+}
+
+static _Noreturn void give_up(int ready, int error)
+{
+	char failed[2] = { NOT_STARTED, (char)error };
+
+	while (write(ready, failed, sizeof failed) < 0 && errno == EINTR)
+		continue;
+	_exit(127);
+}
+
 /* In the new process: becomes tlsd. The signals are still blocked. */
 static _Noreturn void become(const struct plan *plan)
 {
 	struct sigaction standard;
 	sigset_t none;
-	char failed[2];
 
 	memset(&standard, 0, sizeof standard);
 	standard.sa_handler = SIG_DFL;
@@ -82,13 +149,49 @@ static _Noreturn void become(const struct plan *plan)
 	dup2(plan->log, STDERR_FILENO);
 	dup2(plan->ready, READY_FD);
 	close_from(READY_FD + 1);
+	raise_limits();
+	umask(077);
 	if (chdir("/") == 0)
 		execve(plan->exe, plan->argv, plan->env);
-	failed[0] = NOT_STARTED;
-	failed[1] = (char)errno;
-	while (write(READY_FD, failed, sizeof failed) < 0 && errno == EINTR)
+	give_up(READY_FD, errno);
+}
+
+/* In the process between, with all signals blocked: stays until tlsd has ended. */
+static _Noreturn void sit(pid_t tlsd)
+{
+	setsid();
+	close_from(0);
+	(void)!chdir("/");
+	while (waitpid(tlsd, NULL, __WALL) < 0 && errno == EINTR)
 		continue;
-	_exit(127);
+	_exit(0);
+}
+
+/* Processes between that stay. Only the thread that opens a session comes here; in a forked child they are none of ours, and forgotten. */
+static pid_t sitters[MOST_SITTERS];
+
+static void reap_sitters(void)
+{
+	for (size_t i = 0; i < MOST_SITTERS; i++)
+		if (sitters[i] > 0 && waitpid(sitters[i], NULL, __WCLONE | WNOHANG) != 0)
+			sitters[i] = 0;
+}
+
+static void remember_sitter(pid_t sitter)
+{
+	for (size_t i = 0; i < MOST_SITTERS; i++)
+		if (sitters[i] == 0) {
+			sitters[i] = sitter;
+			return;
+		}
+}
+
+/* Whether orphans become children of this process. */
+static bool inherits_orphans(void)
+{
+	int subreaper = 0;
+
+	return getpid() == 1 || (prctl(PR_GET_CHILD_SUBREAPER, (unsigned long)(uintptr_t)&subreaper, 0UL, 0UL, 0UL) == 0 && subreaper);
 }
 
 /* Returns 0, or -1 and errno. */
@@ -105,10 +208,18 @@ static int spawn(const struct plan *plan)
 		tlsd = clone_quietly();
 		if (tlsd == 0)
 			become(plan);
+		if (plan->sit && tlsd > 0)
+			sit(tlsd);
+		if (plan->sit)
+			give_up(plan->ready, errno);
 		_exit(tlsd < 0 ? errno : 0);
 	}
 	error = errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (between > 0 && plan->sit) {
+		remember_sitter(between);
+		return 0;
+	}
 	if (between > 0) {
 		int status = 0;
 		while (waitpid(between, &status, __WALL) < 0 && errno == EINTR)
@@ -153,27 +264,37 @@ static enum started await_ready(int fd, struct wait *w, char *why)
 	return HAS_ENDED;
 }
 
-/* The environment for tlsd: ours without what is meant for this process alone, sd_notify(3), sd_listen_fds(3). */
-static char **environment(void)
+/* The environment for tlsd. It does not have the variables that decide what is trusted, which library is loaded, or how tlsd behaves:
+ * this process's are not those of the other programs that will use it. */
+static void few_variables(char *env[static FEW + 1])
 {
-	static const char *const ours[] = { "NOTIFY_SOCKET=", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
-					    "WATCHDOG_PID=", "WATCHDOG_USEC=" };
-	size_t n = 0, kept = 0;
-	char **env;
+	size_t kept = 0;
 
-	while (environ && environ[n])
-		n++;
-	env = calloc(n + 1, sizeof *env);
-	if (!env)
-		return NULL;
-	for (size_t i = 0; i < n; i++) {
-		size_t o = 0;
-		while (o < sizeof ours / sizeof *ours && strncmp(environ[i], ours[o], strlen(ours[o])) != 0)
-			o++;
-		if (o == sizeof ours / sizeof *ours)
-			env[kept++] = environ[i];
+	for (size_t i = 0; i < FEW; i++) {
+		const char *value = secure_getenv(few[i]);
+		if (value && asprintf(&env[kept], "%s=%s", few[i], value) >= 0)
+			kept++;
 	}
-	return env;
+	env[kept] = NULL;
+}
+
+/* Opens the file for tlsd's log, at once whatever it is. -1 and errno, which is 0 if it is no regular file. */
+static int open_log(const char *path)
+{
+	struct stat st;
+	int fd;
+
+	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+		errno = 0;
+		return -1;
+	}
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0600);
+	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))) { /* it was replaced meanwhile */
+		close(fd);
+		errno = 0;
+		return -1;
+	}
+	return fd;
 }
 
 /* The same descriptor with a higher number. */
@@ -187,26 +308,34 @@ static int move_up(int fd)
 	return up;
 }
 
+static void say_log_error(const char *log, int error, char *why)
+{
+	text_add(why, TRIED_BYTES, "TLSD_LOG: %s: %s", log, error ? errno_text(error) : "it must be a regular file, and no link");
+}
+
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES])
 {
 	const char *log = secure_getenv("TLSD_LOG");
-	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1 };
+	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1, .sit = inherits_orphans() };
 	int pipe_fds[2] = { -1, -1 };
 	enum started result = CANNOT_START;
 	char *argv[] = { (char *)(uintptr_t)exe, "--socket", (char *)(uintptr_t)socket, "--idle-exit", "60s",
 			 "--ready-fd", "3", NULL };
 
+	reap_sitters();
+	if (!limits_suffice(log && *log, why))
+		return CANNOT_START;
 	memcpy(plan.argv, argv, sizeof argv);
-	plan.env = environment();
+	few_variables(plan.env);
 	plan.null = move_up(open("/dev/null", O_RDWR | O_CLOEXEC));
 	if (log && *log)
-		plan.log = move_up(open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+		plan.log = move_up(open_log(log));
 	else
 		plan.log = fcntl(plan.null, F_DUPFD_CLOEXEC, HIGH_FD);
 
 	if (plan.log < 0 && log && *log)
-		text_add(why, TRIED_BYTES, "TLSD_LOG: %s: %s", log, errno_text(errno));
-	else if (!plan.env || plan.null < 0 || plan.log < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0 ||
+		say_log_error(log, errno, why);
+	else if (plan.null < 0 || plan.log < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0 ||
 		 (plan.ready = move_up(pipe_fds[1])) < 0 || spawn(&plan) < 0)
 		text_add(why, TRIED_BYTES, "%s", errno_text(errno));
 	else
@@ -222,6 +351,7 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 		close(plan.null);
 	if (plan.log >= 0)
 		close(plan.log);
-	free(plan.env);
+	for (char **v = plan.env; *v; v++)
+		free(*v);
 	return result;
 }

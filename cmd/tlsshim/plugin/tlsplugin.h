@@ -36,6 +36,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The version of this header. A program that is compiled with it runs with each TlsPlugin.so
+ * of the same major version that is not older. */
+#define TLSPLUGIN_VERSION_MAJOR 0
+#define TLSPLUGIN_VERSION_MINOR 1
+#define TLSPLUGIN_VERSION_PATCH 0
+#define TLSPLUGIN_VERSION \
+	(TLSPLUGIN_VERSION_MAJOR * 10000 + TLSPLUGIN_VERSION_MINOR * 100 + TLSPLUGIN_VERSION_PATCH)
+
 #ifdef __cplusplus
 extern "C" {
 #endif

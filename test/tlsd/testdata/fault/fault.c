@@ -4,6 +4,7 @@
  * asked for stands for, see there. Built with -DESCAPE, it tries, in the place of
  * code that has taken the process over, what a worker must not be able to do, and
  * reports in the form of log entries: "escape" has 0 for what it could, else the errno; "inside" is what it sees of itself.
+ * Built with -DTALK=N, it says what it must not say as soon as it is loaded, and N entries more.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -133,6 +134,7 @@ static void escape(void)
 	fprintf(stderr, "\"ring\":%d,", outcome(syscall(SYS_io_uring_setup, 0, NULL)));
 	fprintf(stderr, "\"memfd\":%d,", outcome(syscall(SYS_memfd_create, "x", 0)));
 	fprintf(stderr, "\"shared\":%d,", shared());
+	fprintf(stderr, "\"dumpable\":%d,", outcome(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)));
 	fprintf(stderr, "\"mount\":%d,", apart(attach));
 	fprintf(stderr, "\"setuid\":%d,", apart(become));
 	fprintf(stderr, "\"settime\":%d,", apart(settime));
@@ -195,6 +197,19 @@ void *SSL_CTX_new(const void *method)
 		escape();
 	}
 	return real(method);
+}
+
+#elif defined TALK
+
+/* It forges lines of the daemon's log, and then floods it. */
+__attribute__((constructor)) static void talk(void)
+{
+	int i;
+
+	fprintf(stderr, "{\"level\":\"info\",\"msg\":\"said\\n00:00:00.000\\tINFO\\taudit\\tdenied\\u001b[2J\\u202e\\u009b1m\","
+		"\"field\":\"x\\u001b[2J\\u007f\\u202e\",\"list\":[{\"a\\u202e\":\"b\\u009b1m\"}],\"logger\":\"audit\"}\n");
+	for (i = 0; i < TALK; i++)
+		fprintf(stderr, "{\"level\":\"info\",\"msg\":\"flood\",\"number\":%d}\n", i);
 }
 
 #else

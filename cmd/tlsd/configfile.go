@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"tlsd/internal/safefile"
+)
+
+// The configuration file is TOML without tables. Its keys are the names of the flags that have an
+// environment variable, except config itself. A value is a string or a whole number; a setting that is
+// a list takes an array of them.
+
+// systemConfig is the file that root's tlsd reads if it is there and no other is named. Other users'
+// daemons read none by default: what the file says of callers is meant for the system's.
+const systemConfig = "/etc/tlsd/tlsd.toml"
+
+// maxConfig limits the size of the file, in bytes.
+const maxConfig = 1 << 20
+
+// noConfig in the place of a file's name means that no file is read.
+const noConfig = "none"
+
+// preset is the file of a start that names none.
+func presetConfig() string {
+	if os.Geteuid() != 0 {
+		return noConfig
+	}
+	if _, err := os.Lstat(systemConfig); errors.Is(err, os.ErrNotExist) {
+		return noConfig
+	}
+	return systemConfig
+}
+
+// A fileValue is what the file says of one setting.
+type fileValue struct {
+	text string // as the flag takes it
+	list bool
+	line int
+}
+
+// readConfig reads a file. Its keys are checked against the table.
+func readConfig(path string, table []flagInfo) (map[string]fileValue, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	text, err := safefile.Read(path, maxConfig, uint32(os.Geteuid()))
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	values, err := parseConfig(text, table)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %s:%w", path, err)
+	}
+	return values, nil
+}
+
+// parseConfig reads the text of a file. An error begins with the number of its line and a colon.
+func parseConfig(text []byte, table []flagInfo) (map[string]fileValue, error) {
+	var found map[string]any
+	if err := toml.NewDecoder(bytes.NewReader(text)).Decode(&found); err != nil {
+		line := 1
+		var bad *toml.DecodeError
+		if errors.As(err, &bad) {
+			line, _ = bad.Position()
+		}
+		return nil, fmt.Errorf("%d: %s", line, strings.TrimPrefix(err.Error(), "toml: "))
+	}
+	values := map[string]fileValue{}
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		line := lineOf(text, key)
+		f, ok := settingNamed(table, key)
+		if !ok {
+			return nil, fmt.Errorf("%d: %s is not known%s", line, key, suggest(key, fileKeys(table)))
+		}
+		v, err := convert(found[key])
+		if err == nil && v.list && !f.isList() {
+			err = errors.New("want one value, not a list")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%d: %s: %w", line, key, err)
+		}
+		v.line = line
+		values[key] = v
+	}
+	return values, nil
+}
+
+// convert gives a value of TOML the form in which a flag takes it.
+func convert(value any) (fileValue, error) {
+	switch v := value.(type) {
+	case string:
+		return fileValue{text: v}, nil
+	case int64:
+		return fileValue{text: strconv.FormatInt(v, 10)}, nil
+	case []any:
+		var parts []string
+		for _, element := range v {
+			part, err := convert(element)
+			if err != nil || part.list {
+				return fileValue{}, errors.New("want a list of strings or whole numbers")
+			}
+			parts = append(parts, part.text)
+		}
+		return fileValue{text: strings.Join(parts, ","), list: true}, nil
+	}
+	return fileValue{}, errors.New(`want a string in quotes, such as "30s", or a whole number`)
+}
+
+// settingNamed finds the setting that a key of the file means.
+func settingNamed(table []flagInfo, key string) (flagInfo, bool) {
+	i := slices.IndexFunc(table, func(f flagInfo) bool { return f.name == key && f.hasKey() })
+	if i < 0 {
+		return flagInfo{}, false
+	}
+	return table[i], true
+}
+
+// fileKeys are the keys that the file can have.
+func fileKeys(table []flagInfo) []string {
+	var keys []string
+	for _, f := range table {
+		if f.hasKey() {
+			keys = append(keys, f.name)
+		}
+	}
+	return keys
+}
+
+// hasKey says whether the file can set the flag.
+func (f flagInfo) hasKey() bool { return f.hasTwin() && f.name != "config" }
+
+// isList says whether the flag takes several values.
+func (f flagInfo) isList() bool {
+	switch f.value.(type) {
+	case *ids, *paths:
+		return true
+	}
+	return false
+}
+
+// lineOf is the line of a key in the file, 1 if it is not found.
+func lineOf(text []byte, key string) int {
+	at := regexp.MustCompile(`(?m)^[ \t]*\[?["']?` + regexp.QuoteMeta(key) + `["']?[ \t]*[=\].]`).FindIndex(text)
+	if at == nil {
+		return 1
+	}
+	return 1 + bytes.Count(text[:at[0]], []byte("\n"))
+}

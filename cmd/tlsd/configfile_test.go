@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// configOf writes a configuration file and gives its path.
+func configOf(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tlsd.toml")
+	if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
+	t.Parallel()
+	file := configOf(t, "# ours\nspare = 5\nmax-calls = 6\nmax-pending = 7\n")
+	o, err := parseOptions([]string{"--spare", "2"}, []string{"TLSD_SPARE=3", "TLSD_MAX_CALLS=4", "TLSD_CONFIG=" + file}, noConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.spare != 2 || o.limits.Calls != 4 || o.limits.Pending != 7 || o.limits.Handles != 65536 {
+		t.Errorf("%+v", o)
+	}
+	want := map[string]string{"spare": "--spare", "max-calls": "TLSD_MAX_CALLS", "max-pending": file + ":4", "config": "TLSD_CONFIG"}
+	if !reflect.DeepEqual(o.origin, want) {
+		t.Errorf("the values come from %v, want %v", o.origin, want)
+	}
+}
+
+func TestTheFileHasNumbersTextsAndLists(t *testing.T) {
+	t.Parallel()
+	file := configOf(t, `
+max-sessions = 12
+max-message = 4096
+max-memory = "1GiB"
+drain-timeout = "1m30s"
+socket-mode = "0640"
+allow-uid = [7, "root"]
+allow-gid = "8,9"
+readable = ["/usr", "/etc"]`)
+	o, err := parse(nil, "--config", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.maxSessions != 12 || o.messages.Message != 4096 || o.maxMemory != 1<<30 || o.drainTimeout != 90*time.Second || o.socketMode != 0o640 ||
+		!reflect.DeepEqual(o.allowUID, []uint32{7, 0}) || !reflect.DeepEqual(o.allowGID, []uint32{8, 9}) || !reflect.DeepEqual(o.readable, []string{"/usr", "/etc"}) {
+		t.Errorf("%+v", o)
+	}
+	// A flag takes the place of the file's list.
+	o, err = parse(nil, "--config", file, "--allow-uid", "3")
+	if err != nil || !reflect.DeepEqual(o.allowUID, []uint32{3}) {
+		t.Errorf("%v, %v", o.allowUID, err)
+	}
+}
+
+func TestTheSystemsFileIsReadUnlessAnotherIsNamed(t *testing.T) {
+	t.Parallel()
+	system, own := configOf(t, "spare = 3"), configOf(t, "spare = 4")
+	for _, tt := range []struct {
+		args []string
+		want int
+	}{{nil, 3}, {[]string{"--config", own}, 4}, {[]string{"--config", "none"}, 1}} {
+		o, err := parseOptions(tt.args, nil, system)
+		if err != nil || o.spare != tt.want {
+			t.Errorf("%q: %d, %v; want %d", tt.args, o.spare, err, tt.want)
+		}
+	}
+}
+
+func TestAMistakeInTheFileIsExplained(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ text, want string }{
+		{"spare = 1\nmax-sesions = 3", `tlsd.toml:2: max-sesions is not known; did you mean max-sessions?`},
+		{"config = \"/x\"", `tlsd.toml:1: config is not known`},
+		{"check = true", `tlsd.toml:1: check is not known`},
+		{"[limits]\nmax-calls = 3", `tlsd.toml:1: limits is not known`},
+		{"spare = 1\n\nworkers = \"many\"", `tlsd.toml:3: invalid value "many" of workers: want a whole number from 1 to 1024`},
+		{"workers = [1, 2]", `tlsd.toml:1: workers: want one value, not a list`},
+		{"workers = 1.5", `tlsd.toml:1: workers: want a string in quotes, such as "30s", or a whole number`},
+		{"confine = true", `tlsd.toml:1: confine: want a string in quotes`},
+		{"allow-uid = [[1]]", `tlsd.toml:1: allow-uid: want a list of strings or whole numbers`},
+		{"drain-timeout = 30s", `tlsd.toml:1: `},
+		{"spare = 1\nspare = 2", `tlsd.toml:2: `},
+		{"confine = \"off\"\nreadable = [\"/usr\"]", `--readable needs --confine=auto`},
+	} {
+		_, err := parse(nil, "--config", configOf(t, tt.text))
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: %v; want %q", tt.text, err, tt.want)
+		}
+	}
+	if _, err := parse(nil, "--config", "/none/such"); err == nil || !strings.Contains(err.Error(), "configuration file: /none/such: /none: no such file") {
+		t.Errorf("%v", err)
+	}
+	open := configOf(t, "spare = 2")
+	if err := os.Chmod(open, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parse(nil, "--config", open); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a file that anybody can write to: %v", err)
+	}
+}
+
+// Help and version come whatever is set.
+func TestHelpNeedsNoGoodSettings(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--help", "--version", "-h"} {
+		if _, err := parse([]string{"TLSD_SPARE=many", "TLSD_NOTHING=1"}, flag, "--config", "/none/such"); err != nil {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
+
+// What --print-config prints is a configuration file that leads to the same settings.
+func TestPrintedSettingsCanBeReadAgain(t *testing.T) {
+	t.Parallel()
+	first, err := parse([]string{"TLSD_MAX_MESSAGE=3MiB"}, "--socket", "/x/y", "--allow-uid", "1,2", "--readable", "/usr,/etc", "--drain-timeout", "12h",
+		"--max-memory", "100000000", "--libssl", `/with "quotes"`, "--ready-fd", "5", "--accept-timeout", "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	printConfig(&b, first)
+	second, err := parse(nil, "--config", configOf(t, b.String()))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &b)
+	}
+	if d := differences(first, second); len(d) > 0 {
+		t.Errorf("%v differ:\n%s", d, &b)
+	}
+	for _, line := range []string{`max-message = "3MiB" +# from TLSD_MAX_MESSAGE`, `allow-uid = \[1, 2\] +# from --allow-uid`, `drain-timeout = "12h" +# from --drain-timeout`,
+		`max-handles = 65536 +# default`, `# policy is not set +# default: none`, `socket-mode = "0666" +# default`} {
+		if !regexp.MustCompile(`(?m)^` + line).Match(b.Bytes()) {
+			t.Errorf("there is no line %q:\n%s", line, &b)
+		}
+	}
+}
+
+// Every variable that the plugin, the client or a script of this source reads may be set where tlsd
+// is started.
+func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
+	t.Parallel()
+	var files []string
+	for _, pattern := range []string{"../tlsshim/plugin/*.c", "../tlsshim/*.go", "../../rpc/client/*.go", "../../scripts/*.sh"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, found, err)
+		}
+		files = append(files, found...)
+	}
+	names := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`\bTLSD_[A-Z_]*[A-Z]\b`).FindAllString(string(text), -1) {
+			names++
+			if _, err := parse([]string{name + "=x"}); err != nil && strings.Contains(err.Error(), "is not known") {
+				t.Errorf("%s: %s: %v", file, name, err)
+			}
+		}
+	}
+	if names < 10 {
+		t.Errorf("found only %d names: this checks nothing", names)
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testpages"
+)
+
+// The pages, the sample of the configuration file and the completions are made from the table of
+// flags. make pages does that; these tests hold that it has been done.
+
+const folder = "../../packaging/"
+
+func TestPageOfTlsdIsTheTable(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for _, f := range flagTable(&options{}) {
+		if f.heading != "" {
+			if b.Len() > 0 {
+				b.WriteString(".El\n")
+			}
+			fmt.Fprintf(&b, ".Ss %s\n.Bl -tag -width Ds\n", f.heading)
+		}
+		fmt.Fprintf(&b, ".It Fl Fl %s", f.name)
+		if f.arg != "" {
+			fmt.Fprintf(&b, " Ar %s", testpages.Argument(f.arg))
+		}
+		fmt.Fprintf(&b, "\n%s", sentence(f.text))
+		if f.hasTwin() {
+			b.WriteString(sentence("Default: " + f.preset))
+			fmt.Fprintf(&b, "Environment:\n.Ev %s .\n", envName(f.name))
+		}
+	}
+	b.WriteString(".El\n")
+	testpages.Hold(t, folder+"man/tlsd.8", b.String())
+}
+
+func TestPageOfTheFileIsTheTable(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString(".Bl -tag -width Ds\n")
+	for _, f := range flagTable(&options{}) {
+		if f.hasKey() {
+			fmt.Fprintf(&b, ".It Cm %s No = Ar %s\n%s%s", f.name, testpages.Argument(f.kind()), sentence(f.text), sentence("Default: "+f.preset))
+		}
+	}
+	b.WriteString(".El\n")
+	testpages.Hold(t, folder+"man/tlsd.toml.5", b.String())
+}
+
+func TestSampleOfTheFileIsTheTable(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for _, f := range flagTable(&options{}) {
+		if !f.hasKey() {
+			continue
+		}
+		fmt.Fprintf(&b, "\n# %s\n# default: %s\n#%s = %s\n", f.text, f.preset, f.name, f.example())
+	}
+	testpages.Hold(t, folder+"tlsd.toml", b.String())
+	if _, err := parseConfig([]byte(strings.ReplaceAll(b.String(), "\n#", "\n")), flagTable(&options{})); err == nil {
+		t.Error("the sample's explanations can be read as settings: this checks nothing")
+	}
+	var settings strings.Builder
+	for line := range strings.Lines(b.String()) {
+		if setting, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(setting, " ") {
+			settings.WriteString(setting)
+		}
+	}
+	// Each sample is a value that its setting takes.
+	var o options
+	table := flagTable(&o)
+	values, err := parseConfig([]byte(settings.String()), table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range table {
+		if v, ok := values[f.name]; ok {
+			if err := f.value.Set(v.text); err != nil {
+				t.Errorf("%s = %s: %v", f.name, v.text, err)
+			}
+		} else if f.hasKey() {
+			t.Errorf("the sample lacks %s", f.name)
+		}
+	}
+}
+
+func TestCompletionsAreTheTable(t *testing.T) {
+	t.Parallel()
+	var words, choices, files, zsh, fish []string
+	for _, f := range flagTable(&options{}) {
+		words = append(words, "--"+f.name)
+		spec := fmt.Sprintf("'--%s[%s]", f.name, strings.NewReplacer("'", "", "[", "", "]", "", ":", "").Replace(f.text))
+		line := fmt.Sprintf("complete -c tlsd -l %s -d '%s'", f.name, strings.ReplaceAll(f.text, "'", ""))
+		switch v := f.value.(type) {
+		case *choice:
+			choices = append(choices, fmt.Sprintf("\t--%s) words='%s' ;;\n", f.name, strings.Join(v.from, " ")))
+			spec += fmt.Sprintf(":%s:(%s)", f.arg, strings.Join(v.from, " "))
+			line += fmt.Sprintf(" -x -a '%s'", strings.Join(v.from, " "))
+		case *text, *paths:
+			files = append(files, "--"+f.name)
+			spec += ":" + f.arg + ":_files"
+			line += " -r"
+		default:
+			if f.arg != "" {
+				spec += ":" + f.arg + ":"
+				line += " -x"
+			} else {
+				line += " -f"
+			}
+		}
+		zsh = append(zsh, "\t"+spec+"' \\\n")
+		fish = append(fish, line+"\n")
+	}
+	bash := fmt.Sprintf("\t%s) compopt -o default; return ;;\n%s\t*) words='%s' ;;\n", strings.Join(files, " | "), strings.Join(choices, ""), strings.Join(words, " "))
+	testpages.Hold(t, folder+"completions/tlsd.bash", bash)
+	testpages.Hold(t, folder+"completions/_tlsd", "_arguments \\\n"+strings.TrimSuffix(strings.Join(zsh, ""), " \\\n")+"\n")
+	testpages.Hold(t, folder+"completions/tlsd.fish", strings.Join(fish, ""))
+}
+
+// sentence makes a text of the help a sentence of a page.
+func sentence(s string) string {
+	return testpages.Text(strings.ToUpper(s[:1]) + s[1:] + ".")
+}
+
+// kind is what the file takes for a setting.
+func (f flagInfo) kind() string {
+	switch f.value.(type) {
+	case *number:
+		return "number"
+	case *size:
+		return "number or \"SIZE\""
+	case *ids, *paths:
+		return "[" + strings.TrimSuffix(f.arg, ",…") + ", ...]"
+	}
+	return "\"" + f.arg + "\""
+}
+
+// example is a value for the sample: the default, if it is one.
+func (f flagInfo) example() string {
+	switch v := f.value.(type) {
+	case *number:
+		if _, err := strconv.Atoi(f.preset); err == nil {
+			return f.preset
+		}
+		return fmt.Sprint(min(max(v.min, 10), v.max))
+	case *text:
+		return quote(map[string]string{"socket": "/run/tlsd.sock", "policy": "/etc/tlsd/policy.toml"}[f.name] + map[bool]string{true: "libssl.so.3"}[f.name == "libssl"])
+	case *mode:
+		return `"0600"`
+	case *ids:
+		return `["root"]`
+	case *paths:
+		return `["/etc"]`
+	}
+	return f.tomlValue()
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// A setting is what holds for one key of the configuration file.
+type setting struct {
+	name  string
+	value string // as a line of the file has it; "" if there is none
+	from  string // "" for the default
+	about string // what the help says of the default
+}
+
+// settings lists what holds, in the order of the help.
+func settings(o *options) []setting {
+	copied := *o
+	table := flagTable(&copied) // sets the defaults
+	copied = *o
+	var list []setting
+	for _, f := range table {
+		if f.hasKey() {
+			list = append(list, setting{f.name, f.tomlValue(), o.origin[f.name], f.preset})
+		}
+	}
+	return list
+}
+
+// tomlValue is the flag's value as the configuration file has it, "" if it has none.
+func (f flagInfo) tomlValue() string {
+	switch v := f.value.(type) {
+	case *number:
+		if *v.p < v.min { // not given
+			return ""
+		}
+		return v.String()
+	case *size:
+		if n := *v.p; n > 0 && n%(1<<20) == 0 {
+			return quote(fmt.Sprintf("%dMiB", n>>20))
+		}
+		return v.String()
+	case *duration:
+		return quote(shortTime(*v.p))
+	case *ids:
+		return list(strings.Fields(v.String()))
+	case *paths:
+		var quoted []string
+		for _, path := range *v.p {
+			quoted = append(quoted, quote(path))
+		}
+		return list(quoted)
+	}
+	if s := f.value.String(); s != "" {
+		return quote(s)
+	}
+	return ""
+}
+
+func list(elements []string) string {
+	if len(elements) == 0 {
+		return ""
+	}
+	return "[" + strings.Join(elements, ", ") + "]"
+}
+
+// quote gives a text as a string of TOML.
+func quote(s string) string {
+	if strconv.Quote(s) == `"`+s+`"` { // nothing to escape
+		return `"` + s + `"`
+	}
+	line, err := toml.Marshal(map[string]string{"k": s})
+	if err != nil {
+		return fmt.Sprintf("%q", s)
+	}
+	return strings.TrimSpace(strings.TrimPrefix(string(line), "k = "))
+}
+
+var zeroParts = regexp.MustCompile(`([hm])0[ms](0s)?$`)
+
+// shortTime is a time without parts that are zero: 12h, not 12h0m0s.
+func shortTime(d time.Duration) string { return zeroParts.ReplaceAllString(d.String(), "$1") }
+
+// printConfig writes what holds and where each value comes from, in the form of a configuration file.
+func printConfig(w io.Writer, o *options) {
+	fmt.Fprintf(w, "# configuration file: %s\n", o.config)
+	if path, err := o.socketPath(); err == nil {
+		o.socket = path
+	}
+	for _, s := range settings(o) {
+		switch {
+		case s.value == "":
+			fmt.Fprintf(w, "# %-57s # default: %s\n", s.name+" is not set", s.about)
+		case s.from == "":
+			fmt.Fprintf(w, "%-59s # default\n", s.name+" = "+s.value)
+		default:
+			fmt.Fprintf(w, "%-59s # from %s\n", s.name+" = "+s.value, s.from)
+		}
+	}
+}

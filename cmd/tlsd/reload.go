@@ -1,0 +1,55 @@
+package main
+
+import (
+	"slices"
+
+	"go.uber.org/zap"
+)
+
+// changeable are the settings that a running daemon takes from its configuration file at SIGHUP.
+// The others are part of processes and of a socket that exist already.
+var changeable = []string{"log-level", "policy"}
+
+// reloader carries out SIGHUP. Only the goroutine that handles signals uses it.
+type reloader struct {
+	read    func() (*options, error) // the settings as a start would find them now
+	running *options                 // the settings that hold
+	level   zap.AtomicLevel
+	rules   *rules
+}
+
+// reload reads the settings and the policy file again. If the settings are not good, nothing changes.
+func (r *reloader) reload(log *zap.Logger) {
+	next, err := r.read()
+	if err != nil {
+		log.Error("the settings are not good, and those that were read before stay in force", zap.Error(err))
+		return
+	}
+	taken, waiting := []string{}, []string{}
+	for _, name := range differences(r.running, next) {
+		if slices.Contains(changeable, name) {
+			taken = append(taken, name)
+		} else {
+			waiting = append(waiting, name)
+		}
+	}
+	r.level.SetLevel(levelOf(next.logLevel))
+	r.running.logLevel, r.running.policy = next.logLevel, next.policy
+	log.Info("settings read again", zap.Strings("changed", taken))
+	if len(waiting) > 0 {
+		log.Warn("a running tlsd cannot change these settings: they hold after a restart", zap.Strings("settings", waiting))
+	}
+	r.rules.reload(next.policy, log)
+}
+
+// differences names the settings of which a and b have other values.
+func differences(a, b *options) []string {
+	var names []string
+	x, y := settings(a), settings(b)
+	for i := range x {
+		if x[i].value != y[i].value {
+			names = append(names, x[i].name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// otherVariables are the variables that begin with TLSD_ and are not tlsd's own: the plugin, the Go
+// client, or scripts of this source tree read them. The processes that start tlsd may have them set.
+var otherVariables = []string{
+	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_SHARED_MEMORY", "TLSD_STRICT_WRITES",
+	"TLSD_DEBIAN_MIRROR", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY",
+}
+
+// testVariables is the beginning of the names of variables that steer tests.
+const testVariables = "TLSD_TEST_"
+
+// readEnvironment gives the values of the settings' variables by the settings' names. An empty
+// variable counts as none. A variable that begins with TLSD_ and that nobody knows is an error:
+// whoever has set it expects an effect.
+func readEnvironment(environ []string, table []flagInfo) (map[string]string, error) {
+	settings := map[string]string{}
+	for _, f := range table {
+		if f.hasTwin() {
+			settings[envName(f.name)] = f.name
+		}
+	}
+	values := map[string]string{}
+	for _, entry := range environ {
+		variable, value, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(variable, "TLSD_") || value == "" {
+			continue
+		}
+		name, ok := settings[variable]
+		switch {
+		case ok:
+			values[name] = value
+		case strings.HasPrefix(variable, testVariables) || slices.Contains(otherVariables, variable):
+		default:
+			return nil, fmt.Errorf("the environment variable %s is not known%s; correct or unset it", variable,
+				suggest(variable, append(variables(table), otherVariables...)))
+		}
+	}
+	return values, nil
+}
+
+// variables are the names of the settings' variables.
+func variables(table []flagInfo) []string {
+	var names []string
+	for _, f := range table {
+		if f.hasTwin() {
+			names = append(names, envName(f.name))
+		}
+	}
+	return names
+}
+
+// suggest is the end of an error about a name that is not known: the nearest known name, if there is
+// one near enough.
+func suggest(name string, known []string) string {
+	best, least := "", len(name)/3+1
+	for _, k := range known {
+		if d := distance(name, k); d < least {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// distance is the number of letters to insert, delete or replace to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,143 @@
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Identity is the user that a worker becomes, with its groups.
+type Identity struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"` // supplementary
+}
+
+// MaxGroups is how many supplementary groups an Identity may have.
+const MaxGroups = 4096
+
+// Become makes this process, which runs as root, the user's for good: groups, group and user of all its threads. The rules:
+//
+//   - It comes after the last exec and before anything of the user is read. Between fork and exec it would
+//     be too early: the user could stop a process that still shares the memory of its parent.
+//   - The kernel makes the process dumpable as fs.suid_dumpable says; it is concealed again at once. Where that
+//     is 1, for debugging, the user has a moment to open its memory, and the measure is not reported as on.
+//   - It is believed when it was looked at: of each thread all four numbers, the groups and the
+//     capabilities, and that there is no way back.
+//
+// After an error the process must end.
+func (m Measures) Become(id Identity) error {
+	if text, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil && strings.TrimSpace(string(text)) == "1" {
+		m.note("notTraceable", errors.New("fs.suid_dumpable is 1: the user could have opened the worker's memory as it became the user's"))
+	}
+	groups := make([]int, len(id.Groups))
+	for i, g := range id.Groups {
+		groups[i] = int(g)
+	}
+	if err := syscall.Setgroups(groups); err != nil {
+		return fmt.Errorf("setgroups to %d groups: %w", len(groups), err)
+	}
+	if err := syscall.Setresgid(int(id.GID), int(id.GID), int(id.GID)); err != nil {
+		return fmt.Errorf("setresgid to %d: %w", id.GID, err)
+	}
+	if err := syscall.Setresuid(int(id.UID), int(id.UID), int(id.UID)); err != nil {
+		return fmt.Errorf("setresuid to %d: %w", id.UID, err)
+	}
+	if err := hide(); err != nil {
+		return err
+	}
+	if err := eachThread(func(status map[string]string) error { return id.holds(status) }); err != nil {
+		return err
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno == 0 && id.UID != 0 {
+		return fmt.Errorf("user %d can become root again", id.UID)
+	}
+	return nil
+}
+
+// hide makes the process undumpable, and looks whether it is.
+func hide() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl PR_SET_DUMPABLE: %w", err)
+	}
+	if v, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || v != 0 {
+		return fmt.Errorf("the process stays dumpable: %d, %v", v, err)
+	}
+	return nil
+}
+
+// holds compares the identity with what the kernel says of a thread.
+func (id Identity) holds(status map[string]string) error {
+	four := func(n uint32) string {
+		return strings.TrimSpace(strings.Repeat(strconv.FormatUint(uint64(n), 10)+" ", 4))
+	}
+	groups := slices.Sorted(slices.Values(id.Groups))
+	listed := make([]string, len(groups))
+	for i, g := range groups {
+		listed[i] = strconv.FormatUint(uint64(g), 10)
+	}
+	const none = "0000000000000000"
+	for _, want := range []struct{ name, value string }{
+		{"Uid", four(id.UID)}, {"Gid", four(id.GID)}, {"Groups", strings.Join(listed, " ")},
+		{"CapPrm", none}, {"CapEff", none}, {"CapAmb", none},
+	} {
+		if got := status[want.name]; got != want.value && !(want.name == "CapAmb" && got == "") { // CapAmb: Linux 4.3
+			return fmt.Errorf("a thread has %s %q after the change to user %d, not %q", want.name, got, id.UID, want.value)
+		}
+	}
+	return nil
+}
+
+// eachThread looks at the status of every thread of the process (proc_pid_status(5)), also of those that start meanwhile.
+func eachThread(look func(status map[string]string) error) error {
+	seen := map[string]bool{}
+	for {
+		before := len(seen)
+		tasks, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		for _, task := range tasks {
+			if seen[task.Name()] {
+				continue
+			}
+			text, err := os.ReadFile(filepath.Join("/proc/self/task", task.Name(), "status"))
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) { // it has ended
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			seen[task.Name()] = true
+			status := map[string]string{}
+			for line := range strings.Lines(string(text)) {
+				name, value, _ := strings.Cut(line, ":")
+				status[name] = strings.Join(strings.Fields(value), " ")
+			}
+			if err := look(status); err != nil {
+				return err
+			}
+		}
+		if len(seen) == before {
+			return nil
+		}
+	}
+}
+
+// Untraced returns an error if another process traces a thread of this one. A tracer that came before [Measures.Conceal]
+// stays, and could read what this process will have in its memory; none can come afterwards.
+func Untraced() error {
+	return eachThread(func(status map[string]string) error {
+		if tracer := status["TracerPid"]; tracer != "" && tracer != "0" {
+			return fmt.Errorf("process %s traces it, and could read its keys; end that, or start tlsd with --confine=off to debug it", tracer)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,71 @@
+// Package plain makes text that somebody else has written fit for a log or a terminal: no character of it
+// ends a line, moves a cursor, or changes how the others are shown.
+package plain
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Text escapes what is hidden in s, and cuts s after at most max bytes.
+func Text(s string, max int) string {
+	cut := len(s) > max
+	if cut {
+		s = s[:max]
+	}
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if strings.IndexFunc(s, hidden) >= 0 {
+		var b strings.Builder
+		for _, r := range s {
+			if hidden(r) {
+				escape(&b, r)
+			} else {
+				b.WriteRune(r)
+			}
+		}
+		s = b.String()
+	}
+	if cut {
+		s += "…"
+	}
+	return s
+}
+
+// Line escapes what is hidden in one entry of a log, but for its tabs and the newline at its end. The escapes are those of
+// JSON, so that JSON stays JSON. It returns entry itself if nothing is to be escaped.
+func Line(entry []byte) []byte {
+	text := strings.TrimSuffix(string(entry), "\n")
+	if strings.IndexFunc(text, hiddenInLine) < 0 && utf8.ValidString(text) {
+		return entry
+	}
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(text, "\uFFFD") {
+		if hiddenInLine(r) {
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&b, `\u%04x`, unit)
+			}
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	if len(text) < len(entry) {
+		b.WriteByte('\n')
+	}
+	return []byte(b.String())
+}
+
+// hidden are characters that do not show, or change how others are shown.
+func hidden(r rune) bool {
+	return !unicode.IsGraphic(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
+}
+
+func hiddenInLine(r rune) bool { return r != '\t' && hidden(r) }
+
+// escape writes a hidden character as Go does in a literal.
+func escape(b *strings.Builder, r rune) {
+	quoted := fmt.Sprintf("%+q", r)
+	b.WriteString(quoted[1 : len(quoted)-1])
+}

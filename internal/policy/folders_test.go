@@ -1,0 +1,173 @@
+package policy
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/elastic/go-seccomp-bpf"
+	"golang.org/x/sys/unix"
+)
+
+// A place is a folder with the files of these tests.
+func place(t *testing.T) (p func(name string) string) {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	check(t, err)
+	p = func(name string) string { return filepath.Join(dir, name) }
+	check(t, os.MkdirAll(p("keys/sub"), 0o700))
+	check(t, os.Mkdir(p("keys-of-others"), 0o700))
+	for _, name := range []string{"keys/a", "keys/sub/b", "keys-of-others/c", "d"} {
+		check(t, os.WriteFile(p(name), []byte(name), 0o600))
+	}
+	check(t, os.Symlink(p("d"), p("keys/out")))
+	check(t, os.Symlink(p("keys/a"), p("in")))
+	check(t, os.Symlink(p("keys"), p("linked")))
+	check(t, os.Symlink("..", p("keys/up")))
+	check(t, os.Symlink("/proc/self/root"+p("keys/a"), p("keys/magic")))
+	check(t, os.Symlink("loop", p("keys/loop")))
+	check(t, unix.Mkfifo(p("keys/fifo"), 0o600))
+	return p
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
+	t.Parallel()
+	p := place(t)
+	folders := Folders{Folder{p("none")}, Folder{p("keys")}}
+	self := "/proc/self/fd/"
+	open, err := os.Open(p("keys/a"))
+	check(t, err)
+	defer open.Close()
+	for _, tc := range []struct {
+		folders Folders
+		path    string
+		is      string // what is in it; "" if it is outside
+	}{
+		{folders, p("keys/a"), "keys/a"},
+		{folders, p("keys/sub/b"), "keys/sub/b"},
+		{folders, p("keys") + "/sub/../a", "keys/a"},
+		{folders, p("keys") + "/../keys/a", "keys/a"},
+		{folders, p("in"), "keys/a"}, // it leads there
+		{folders, p("linked/a"), "keys/a"},
+		{folders, p("keys/up/keys/a"), "keys/a"},
+		{folders, "/proc/self/root" + p("keys/a"), ""}, // whose root that is, the path does not say
+		{folders, fmt.Sprint(self, open.Fd()), ""},
+		{folders, p("keys/magic"), ""},
+		{folders, p("keys/loop"), ""},
+		{folders, p("d"), ""},
+		{folders, p("keys-of-others/c"), ""},
+		{folders, p("keys/out"), ""},
+		{folders, p("keys") + "/../d", ""},
+		{folders, p("keys/up/d"), ""},
+		{folders, p("keys"), ""},
+		{folders, p("keys") + "/", ""},
+		{folders, p("nothing"), ""},
+		{folders, p("keys") + "/../nothing", ""},
+		{folders, "/dev/null", ""},
+		{Folders{Folder{p("linked")}}, p("keys/a"), "keys/a"},
+		{Folders{Folder{p("keys/a")}}, p("keys/a"), ""}, // it is no folder
+		{Folders{{"/"}}, p("d"), "d"},
+		{Folders{}, p("keys/a"), ""},
+		{nil, p("d"), "d"},
+		{nil, "/proc/self/root" + p("d"), "d"},
+	} {
+		f, err := tc.folders.Open(tc.path)
+		if tc.is == "" {
+			if f != nil || !errors.Is(err, ErrOutside) {
+				t.Errorf("%v, %s: %v, want ErrOutside", tc.folders, tc.path, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%v, %s: %v", tc.folders, tc.path, err)
+			continue
+		}
+		text := make([]byte, 100)
+		if n, err := f.Read(text); string(text[:n]) != tc.is {
+			t.Errorf("%v, %s: it has %q, %v; want %q", tc.folders, tc.path, text[:n], err, tc.is)
+		}
+		check(t, f.Close())
+	}
+	for path, want := range map[string]error{p("keys/x"): fs.ErrNotExist, p("keys/a/x"): unix.ENOTDIR, p("keys/../keys/x"): fs.ErrNotExist} {
+		if _, err := folders.Open(path); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+	}
+	f, err := folders.Open(p("keys/fifo")) // at once
+	check(t, err)
+	f.Close()
+}
+
+// In another mount namespace, another file can have the path of an allowed one, and /proc/PID/root leads there.
+func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
+	t.Parallel()
+	p := place(t)
+	check(t, os.WriteFile(p("keys-of-others/evil"), []byte("evil"), 0o600))
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `mount --bind "$1" "$2" && echo ready && read end`,
+		"sh", p("keys-of-others"), p("keys"))
+	if os.Getuid() != 0 {
+		cmd.Args = append([]string{"unshare", "--map-root-user"}, cmd.Args[1:]...)
+	}
+	in, err := cmd.StdinPipe()
+	check(t, err)
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	if err := cmd.Start(); err != nil {
+		t.Skipf("no mount namespaces: %v", err)
+	}
+	defer cmd.Wait()
+	defer in.Close() // ends it
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+		t.Skipf("no mount namespaces: %v", err)
+	}
+	path := fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, p("keys/evil"))
+	if text, err := os.ReadFile(path); err != nil || string(text) != "evil" { // the witness
+		t.Fatalf("%s has %q, %v", path, text, err)
+	}
+	check(t, os.Symlink(path, p("keys/evil-link")))
+	for _, path := range []string{path, p("keys/evil-link"), filepath.Dir(path) + "/a"} {
+		if f, err := (Folders{{p("keys")}}).Open(path); f != nil || !errors.Is(err, ErrOutside) {
+			t.Errorf("%s: %v, want ErrOutside", path, err)
+		}
+	}
+}
+
+// Where the system call is not there, or a sandbox refuses it, nothing is opened, and the error says why.
+func TestFoldersNeedOpenat2(t *testing.T) {
+	t.Parallel()
+	const folder, errno = "TEST_FOLDER", "TEST_ERRNO"
+	if dir := os.Getenv(folder); dir != "" { // in a process of its own
+		var value uint32
+		fmt.Sscan(os.Getenv(errno), &value)
+		check(t, seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+			DefaultAction: seccomp.ActionAllow,
+			Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionErrno | seccomp.Action(value), Names: []string{"openat2"}}},
+		}}))
+		_, err := Folders{{dir}}.Open(dir + "/a")
+		fmt.Println("child:", err)
+		return
+	}
+	p := place(t)
+	for _, value := range []unix.Errno{unix.ENOSYS, unix.EPERM} {
+		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.count=1")
+		cmd.Env = append(os.Environ(), folder+"="+p("keys"), fmt.Sprint(errno, "=", int(value)))
+		out, err := cmd.CombinedOutput()
+		want := fmt.Sprintf("child: open %s: the policy's folders need openat2(2), Linux 5.6: %v", p("keys/a"), value)
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%v: %v, %s; want %s", value, err, out, want)
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package policy
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestHostIsAnAddressOrAName(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat(strings.Repeat("a", 49)+".", 5)
+	for text, want := range map[string]string{
+		"127.0.0.1":                  "127.0.0.1",
+		"::1":                        "::1",
+		"[::1]":                      "::1",
+		"0:0:0:0:0:0:0:1":            "::1",
+		"::ffff:7f00:1":              "127.0.0.1",
+		"[::ffff:127.0.0.1]":         "127.0.0.1",
+		"FE80::1%eth0":               "fe80::1%eth0",
+		"fe80::1%2":                  "fe80::1%2",
+		"fe80::1%x.example.com":      "fe80::1%x.example.com", // a VLAN's interface has a dot
+		"example.com":                "example.com",
+		"EXAMPLE.com":                "example.com",
+		"example.com.":               "example.com.",
+		"localhost":                  "localhost",
+		"xn--bcher-kva.example":      "xn--bcher-kva.example",
+		"_dmarc.my_host.example":     "_dmarc.my_host.example",
+		"3com.com":                   "3com.com",
+		"1.2.3.4.in-addr.arpa":       "1.2.3.4.in-addr.arpa",
+		"0xg":                        "0xg",
+		"a.0x7f.example":             "a.0x7f.example",
+		strings.Repeat("a", 63):      strings.Repeat("a", 63),
+		long + "abc":                 long + "abc",
+		long + "abc.":                long + "abc.",
+		"dead.beef":                  "dead.beef",
+		"127.0.0.1.example.com":      "127.0.0.1.example.com",
+		"a--b.example":               "a--b.example",
+		"2001:db8::192.0.2.1":        "2001:db8::c000:201",
+		"64:ff9b::127.0.0.1":         "64:ff9b::7f00:1", // to this machine it is an IPv6 address
+		"0.0.0.0":                    "0.0.0.0",
+		"::":                         "::",
+		"fe80:0:0:0:0:0:0:1%4294967": "fe80::1%4294967",
+	} {
+		h, err := ParseHost(text)
+		if err != nil || h.String() != want {
+			t.Errorf("%q is %q, %v; want %q", text, h, err, want)
+		}
+	}
+}
+
+// What some parser takes for another host than this one does is no host.
+func TestAmbiguousHostsAreRefused(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                              "want an address, or a name",
+		".":                             "want an address, or a name",
+		"..":                            "want an address, or a name",
+		".example.com":                  "want an address, or a name",
+		"example.com..":                 "want an address, or a name",
+		"a..b":                          "want an address, or a name",
+		"*.example.com":                 "want an address, or a name",
+		"example.com ":                  "want an address, or a name",
+		" 127.0.0.1":                    "want an address, or a name",
+		"a b":                           "want an address, or a name",
+		"a\x00b":                        "want an address, or a name",
+		"a\nb":                          "want an address, or a name",
+		"a/b":                           "want an address, or a name",
+		"a@b":                           "want an address, or a name",
+		"-a.example":                    "want an address, or a name",
+		"a-.example":                    "want an address, or a name",
+		"bücher.example":                "xn--",
+		"\u212a.example":                "xn--",
+		"127\u30020\u30020\u30021":      "xn--", // with ideographic full stops
+		"\uff11.example":                "xn--",
+		"%x.example.com":                "want an address, or a name",
+		"127.0.0.1%x.example.com":       "want an address, or a name",
+		"127.0.0.1%lo":                  "want an address, or a name",
+		"::1%x.example.com":             "the address ::1 takes no zone",
+		"[::1%x.example.com]":           "the address ::1 takes no zone",
+		"::1%lo":                        "the address ::1 takes no zone",
+		"::ffff:7f00:1%x.example.com":   "takes no zone",
+		"::ffff:169.254.1.1%eth0":       "takes no zone",
+		"2001:db8::1%eth0":              "takes no zone",
+		"ff02::1%eth0":                  "takes no zone",
+		"fe80::1%":                      "no IPv6 address",
+		"fe80::1%a b":                   "network interface",
+		"fe80::1%a%b":                   "network interface",
+		"fe80::1%a/b":                   "network interface",
+		"fe80::1%abcdefghijklmnop":      "network interface",
+		"127.1":                         "four decimal numbers",
+		"127.0.0.1.":                    "four decimal numbers",
+		"2130706433":                    "four decimal numbers",
+		"0x7f.1":                        "four decimal numbers",
+		"0X7F000001":                    "four decimal numbers",
+		"0x":                            "four decimal numbers",
+		"0177.0.0.1":                    "four decimal numbers",
+		"127.0.0.01":                    "four decimal numbers",
+		"256.0.0.1":                     "four decimal numbers",
+		"1.2.3.4.5":                     "four decimal numbers",
+		"example.com.1":                 "four decimal numbers",
+		"example.com:443":               "a port is given beside the host",
+		"127.0.0.1:443":                 "a port is given beside the host",
+		"[::1]:443":                     "brackets are for",
+		"[::1":                          "brackets are for",
+		"[[::1]]":                       "no IPv6 address",
+		"[localhost]":                   "brackets are for",
+		"[127.0.0.1]":                   "brackets are for",
+		"::1]":                          "no IPv6 address",
+		"1::2::3":                       "no IPv6 address",
+		"https://example.com/":          "it is a URL",
+		strings.Repeat("a", 64):         "want an address, or a name",
+		strings.Repeat("a.", 127) + "a": "255 bytes",
+	} {
+		h, err := ParseHost(text)
+		if err == nil {
+			t.Errorf("%q is %q", text, h)
+		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "is not a host: ") {
+			t.Errorf("%q: %q, want %q", text, err, want)
+		}
+	}
+}
+
+// Whatever the rule and the host: both are read back as they were; no name is an address to anybody; what is allowed
+// does not depend on how a host is written.
+func FuzzDestination(f *testing.F) {
+	for _, s := range []string{"example.com:443", "*.example.com:1-2", "10.0.0.0/8:*", "[2001:db8::/32]:443", "*:*", "[::1]:1", "\u212a.com:1"} {
+		f.Add(s, "www.example.com", 443)
+		f.Add(s, "::ffff:10.0.0.1", 1)
+		f.Add(s, "::1%x.example.com", 1)
+		f.Add(s, "fe80::1%x.example.com", 1)
+		f.Add(s, "0x7f.1", 1)
+		f.Add(s, "\u212a.com", 1)
+	}
+	f.Fuzz(func(t *testing.T, rule, text string, port int) {
+		host, err := ParseHost(text)
+		if err == nil {
+			checkHost(t, text, host)
+		}
+		var d, again Destination
+		if d.UnmarshalText([]byte(rule)) != nil {
+			return
+		}
+		written, _ := d.MarshalText()
+		if err := again.UnmarshalText(written); err != nil || again != d {
+			t.Fatalf("%q is read back as %+v, %v; was %+v", rule, again, err, d)
+		}
+		if err != nil || port < 1 || port > 65535 {
+			return
+		}
+		p := Policy{Destinations: []Destination{d}}
+		answer := p.MayConnect(host, port)
+		addr, ok := host.Addr()
+		if !ok {
+			if d.net.IsValid() && answer == Yes {
+				t.Errorf("the network of %q matches the name %s", rule, host)
+			}
+			return
+		}
+		if answer == ByAddress || d.name != "" && answer == Yes {
+			t.Errorf("%q: the address %s is judged %v", rule, addr, answer)
+		}
+		a := netip.AddrPortFrom(addr, uint16(port))
+		if p.MayConnectTo(a) != (answer == Yes) {
+			t.Errorf("%q: %s is judged in two ways", rule, a)
+		}
+		if mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()), uint16(port)); addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
+			t.Errorf("%q: %s and %s differ", rule, a, mapped)
+		}
+	})
+}
+
+// checkHost checks what holds for every host that was read from a text.
+func checkHost(t *testing.T, text string, host Host) {
+	if again, err := ParseHost(host.String()); err != nil || again != host {
+		t.Errorf("%q is %+v, which is read back as %+v, %v", text, host, again, err)
+	}
+	if upper, err := ParseHost(strings.ToUpper(text)); !strings.Contains(text, "%") && (err != nil || upper != host) {
+		t.Errorf("%q is %+v, in upper case %+v, %v", text, host, upper, err)
+	}
+	addr, isAddr := host.Addr()
+	if read, err := netip.ParseAddr(host.String()); (err == nil) != isAddr || isAddr && read != addr {
+		t.Errorf("%q is %+v, and to netip %v, %v", text, host, read, err)
+	}
+	if isAddr && (addr.Is4In6() || addr.Zone() != "" && !linkLocal.Contains(addr.WithZone(""))) || !isASCII(text) {
+		t.Errorf("%q is %+v", text, host)
+	}
+	if !isAddr && strings.ContainsAny(host.String(), ":%/[] *") {
+		t.Errorf("%q is the name %q", text, host)
+	}
+}

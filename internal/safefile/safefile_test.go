@@ -1,0 +1,109 @@
+package safefile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A tree is a folder with the files of these tests, which belong to this process's user.
+func tree(t *testing.T) (p func(name string) string) {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, err)
+	p = func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"good", "group", "others", "sticky"} {
+		must(t, os.Mkdir(p(name), 0o755))
+		must(t, os.WriteFile(p(name)+"/file", []byte(name), 0o644))
+	}
+	must(t, os.Chmod(p("group"), 0o775))
+	must(t, os.Chmod(p("others"), 0o757))
+	must(t, os.Chmod(p("sticky"), 0o777|fs.ModeSticky))
+	for name, target := range map[string]string{"link": p("good/file"), "relative": "good/../good/file", "folder": "good", "via-group": p("group/file"),
+		"loop": "loop", "dangling": "nothing", "good/up": "..", "to-folder": "good"} {
+		must(t, os.Symlink(target, p(name)))
+	}
+	must(t, unix.Mkfifo(p("fifo"), 0o600))
+	return p
+}
+
+func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
+	t.Parallel()
+	p := tree(t)
+	own := uint32(os.Getuid())
+	for path, want := range map[string]string{
+		"good/file":          "good",
+		"link":               "good",
+		"relative":           "good",
+		"folder/file":        "good",
+		"good/up/good/file":  "good",
+		"good//./../link":    "good",
+		"sticky/file":        "sticky",
+		"group/file":         "the folder " + p("group") + ": its mode is 0775",
+		"others/file":        "the folder " + p("others") + ": its mode is 0757",
+		"via-group":          "the folder " + p("group") + ": its mode is 0775",
+		"loop":               "too many levels",
+		"dangling":           p("nothing") + ": no such file",
+		"none":               "none: no such file",
+		"good":               "it is not a regular file",
+		"to-folder":          "it is not a regular file",
+		"good/file/x":        "not a directory",
+		"fifo":               "it is not a regular file",
+		"/dev/null":          "it is not a regular file",
+		"/":                  "it is not a regular file",
+		"/proc/self/environ": "", // of this user or root
+	} {
+		full := path
+		if !strings.HasPrefix(path, "/") {
+			full = p("") + "/" + path
+		}
+		text, err := Read(full, 1<<20, own)
+		switch {
+		case err == nil && want != "" && string(text) != want:
+			t.Errorf("%s: %q, want %q", path, text, want)
+		case err != nil && (want == "" || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), full+": ")):
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+	if _, err := Read(p("none"), 1, own); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := Read(p("good/file"), 3, own); err == nil || !strings.Contains(err.Error(), "more than 3 bytes") {
+		t.Errorf("a file of 4 bytes: %v", err)
+	}
+}
+
+func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to give files away")
+	}
+	t.Parallel()
+	p := tree(t)
+	for name, what := range map[string]string{"good/file": "file", "folder": "the link " + p("folder"), "sticky": "the folder " + p("sticky")} {
+		must(t, os.Lchown(p(name), 1234, 0))
+		path := map[string]string{"good/file": "good/file", "folder": "folder/file", "sticky": "sticky/file"}[name]
+		_, err := Read(p(path), 1<<20)
+		if err == nil || !strings.Contains(err.Error(), "it belongs to user 1234, who could change it; give it to root (chown)") || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := Read(p(path), 1<<20, 1234); err != nil {
+			t.Errorf("%s, for 1234: %v", name, err)
+		}
+		must(t, os.Lchown(p(name), 0, 0))
+		if _, err := Read(p(path), 1<<20); err != nil {
+			t.Errorf("%s, for root again: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package supervisor
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// traced has another process trace a worker until the test ends, or letGo is called.
+func traced(t *testing.T, pid int) (letGo func()) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{fmt.Sprintf("TRACE=%d", pid)}
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	letGo = func() { in.Close(); cmd.Wait() }
+	t.Cleanup(letGo)
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "traced\n" {
+		t.Skipf("the machine does not let a process be traced: %s, %v", line, err)
+	}
+	return letGo
+}
+
+// A worker that is dead, and that its tracer does not let go, is not waited for: its caller is told, and the daemon goes on
+// and ends.
+func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"killed", "stopped in good order", "stopped by force"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			d := startDaemon(t, workerPlay{}, nil)
+			c := d.dial()
+			pid := c.pid()
+			letGo := traced(t, pid)
+			switch how {
+			case "killed":
+				d.eachWorker(func(w *worker) {
+					if w.pid == pid {
+						w.kill()
+					}
+				})
+				c.told("was killed (SIGKILL), and another process keeps it from ending")
+				if f := d.logged("worker was killed and does not end; it is left behind", 1); f["tracer"] == "" || f["tracer"] == "0" {
+					t.Errorf("the log says %v", f)
+				}
+				d.dial().pid() // others are served
+				letGo()
+				other := d.dial()
+				other.pid()
+				other.say("bye")
+				d.until("it is reaped with the next one", func() bool {
+					_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+					return err != nil
+				})
+				return
+			case "stopped in good order":
+				d.stop()
+				c.say("bye")
+			case "stopped by force":
+				d.stop()
+				d.logged("stopping", 1)
+				d.force()
+			}
+			d.wait()
+			d.logged("stopped", 1)
+		})
+	}
+}
+
+// A worker that says what it must not say is ended, and its caller is told.
+func TestAWorkerThatBreaksTheRulesOfItsChannelIsKilled(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	other := d.dial()
+	pid := other.pid()
+	for n, how := range []string{"ready again", "nothing", "nonsense", "talk"} {
+		c := d.dial()
+		c.pid()
+		c.say(how)
+		c.told("was killed because it broke the rules of its channel to tlsd")
+		d.logged("worker breaks the rules of its channel, and is killed", n+1)
+	}
+	if other.pid() != pid {
+		t.Error("another session has changed its worker")
+	}
+}

@@ -1,0 +1,200 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// waiting is how many callers of a user wait for a turn.
+func (t *turns) waiting(uid uint32) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if u := t.users[uid]; u != nil {
+		return len(u.waiting)
+	}
+	return 0
+}
+
+func TestTurnsGoRoundTheUsers(t *testing.T) {
+	t.Parallel()
+	const own = 1000
+	q := newTurns(4, own)
+	q.slow = time.Hour
+	type turn struct {
+		uid  uint32
+		done func()
+	}
+	begins := make(chan turn, 100)
+	var running []turn
+	// Two of user 1 begin, and three wait; the daemon's own user takes the two places that are left.
+	for _, uid := range []uint32{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
+		waiting := q.waiting(uid)
+		go func() {
+			done, err := q.take(t.Context(), uid)
+			if err != nil {
+				t.Error(err)
+			}
+			begins <- turn{uid, done}
+		}()
+		if len(running) < 4 && waiting == 0 && !(uid == 1 && len(running) == 2) {
+			running = append(running, <-begins)
+			continue
+		}
+		for q.waiting(uid) == waiting {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	var order []uint32
+	for range 6 { // one ends, and one begins
+		running[0].done()
+		running[0].done() // counts once
+		begun := <-begins
+		running = append(running[1:], begun)
+		order = append(order, begun.uid)
+	}
+	if want := []uint32{1, 2, 3, 1, 2, 1}; !slices.Equal(order, want) {
+		t.Errorf("the turns go to %v; want %v", order, want)
+	}
+}
+
+func TestAUserHasHalfOfTheTurns(t *testing.T) {
+	t.Parallel()
+	q := newTurns(4, 1000)
+	q.slow = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	var dones []func()
+	for range 2 {
+		done, err := q.take(ctx, 1)
+		must(t, err)
+		dones = append(dones, done)
+	}
+	waits := make(chan error, 1)
+	go func() { _, err := q.take(ctx, 1); waits <- err }()
+	for q.waiting(1) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	done, err := q.take(ctx, 2) // goes before who waits longer
+	must(t, err)
+	cancel() // whoever waits is dropped
+	if err := <-waits; err != context.Canceled {
+		t.Errorf("who waits is told %v", err)
+	}
+	for _, done := range append(dones, done) {
+		done()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.now != 0 || len(q.users) != 0 || len(q.queue) != 0 {
+		t.Errorf("left: %d starts, users %v, queue %v", q.now, q.users, q.queue)
+	}
+}
+
+func TestASlowStartLeavesItsPlaceToOthers(t *testing.T) {
+	t.Parallel()
+	q := newTurns(2, 1000)
+	q.slow = time.Millisecond
+	for uid := range uint32(50) { // each of them never ends
+		if _, err := q.take(t.Context(), uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := q.users[1].now; n != 1 {
+		t.Errorf("a slow start counts %d times for its own user", n)
+	}
+}
+
+// One user's workers do not get ready. Another's session starts while the first one's still have time.
+func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to call as other users")
+	}
+	t.Parallel()
+	const slow, quick = 61111, 62222
+	for _, spares := range []int{0, 1} {
+		d := startDaemon(t, workerPlay{NeverReadyFor: slow}, func(c *Config) {
+			c.Policy, c.WarmOthers = Policy{UIDs: []uint32{slow, quick}}, spares
+		})
+		must(t, os.Chmod(filepath.Dir(d.path), 0o755))
+		must(t, os.Chmod(d.path, 0o666))
+		var callers []interface{ Close() error }
+		for range 3 * maxStarting {
+			callers = append(callers, d.dialFrom(slow))
+		}
+		d.until("the slow user's callers are there", func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.perUID[slow] == len(callers)
+		})
+		for range 3 {
+			if got := d.askAs(quick, quick); !strings.Contains(got, fmt.Sprintf(" uid=%d ", quick)) {
+				t.Fatalf("the other user is told %q", got)
+			}
+		}
+		if n := d.logs.FilterMessage("worker is not ready in time, and is killed").Len(); n != 0 {
+			t.Errorf("with %d spares, another user's session has waited for %d starts to be given up", spares, n)
+		}
+		for _, c := range callers {
+			c.Close()
+		}
+		d.until("those who have hung up are forgotten", func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.sessions == 0
+		})
+		if n := d.logs.FilterMessage("worker is not ready in time, and is killed").Len(); n != 0 {
+			t.Error("callers who have hung up are kept until their workers are given up")
+		}
+	}
+}
+
+// Who has sent something, and who has shut down its sending side, is there; who has closed is not.
+func TestWhoHasHungUp(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		do   func(fd int)
+		left bool
+	}{
+		{"sends", func(fd int) { unix.Write(fd, []byte("x")) }, false},
+		{"shuts down its sending side", func(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }, false},
+		{"closes", func(fd int) { unix.Close(fd) }, true},
+		{"sends and closes", func(fd int) { unix.Write(fd, []byte("x")); unix.Close(fd) }, true},
+	} {
+		for _, early := range []bool{false, true} {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			must(t, err)
+			conn := connOfFD(t, fds[0])
+			if early {
+				c.do(fds[1])
+			}
+			ctx, end := whileThere(t.Context(), conn)
+			if !early {
+				c.do(fds[1])
+			}
+			if c.left {
+				select {
+				case <-ctx.Done():
+				case <-time.After(patience):
+					t.Errorf("%s: it counts as there", c.name)
+				}
+			}
+			end()
+			if left := context.Cause(ctx) == errLeft; left != c.left {
+				t.Errorf("%s: has left: %v; want %v", c.name, left, c.left)
+			}
+			if !c.left {
+				unix.Close(fds[1])
+			}
+		}
+	}
+}

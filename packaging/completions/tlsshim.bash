@@ -1,0 +1,14 @@
+# bash completion for tlsshim
+
+_tlsshim() {
+	local words current=${COMP_WORDS[COMP_CWORD]}
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	# begin generated: make pages
+	--socket) compopt -o default; return ;;
+	call | --) words='NewClient Handshake Write Read Close SetInsecureSkipVerify NewServerContext Accept CloseServerContext SetCaBundle PeerCertSubject SetTimeout Backend Version LastError Info rpc.discover' ;;
+	*) words='call shell status doctor --socket --timeout --json --version --help' ;;
+	# end generated
+	esac
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+}
+complete -F _tlsshim tlsshim

@@ -1,0 +1,229 @@
+package hostile
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testd"
+)
+
+// Users of root's daemon against the daemon and against each other. The users are made up: a number is enough for
+// the kernel. An attacker is this test binary, run as its user.
+
+const (
+	attacker  = 61234
+	bystander = 54321
+)
+
+// userEnv names what the test binary does as another user; its argument is the daemon's socket.
+const userEnv = "HOSTILE_TEST_USER"
+
+var userPlays = map[string]func(socket string) error{
+	"ask":          playAsk,
+	"stop workers": playStopWorkers,
+}
+
+// A daemon that is traced is started by this test binary: its arguments are the daemon's command line.
+const tracerEnv = "HOSTILE_TEST_TRACER"
+
+func playUser(play, socket string) int {
+	if err := userPlays[play](socket); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// needUsers skips a test that cannot have other users.
+func needUsers(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be other users")
+	}
+	t.Parallel()
+}
+
+// asUser is the command of a play.
+func asUser(ctx context.Context, uid uint32, play, socket string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", socket)
+	cmd.Env = []string{userEnv + "=" + play}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
+}
+
+// playAsk has one call answered.
+func playAsk(socket string) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprint(conn, backend)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if !strings.Contains(line, `"result":"openssl"`) {
+		return fmt.Errorf("%q, %v", line, err)
+	}
+	return nil
+}
+
+// servesUser has a user's session answer, and returns how long that took.
+func servesUser(t *testing.T, d *testd.Daemon, uid uint32) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	if out, err := asUser(bounded(t), uid, "ask", d.Socket).CombinedOutput(); err != nil {
+		t.Fatalf("user %d is not served: %v: %s", uid, err, out)
+	}
+	return time.Since(begin)
+}
+
+// playStopWorkers begins sessions, and stops whatever process comes next.
+func playStopWorkers(socket string) error {
+	go func() {
+		for {
+			if conn, err := net.Dial("unix", socket); err == nil {
+				fmt.Fprint(conn, backend)
+				conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
+				conn.Read(make([]byte, 1))
+				conn.Close()
+			}
+		}
+	}()
+	for {
+		text, err := os.ReadFile("/proc/loadavg") // which ends with the last pid
+		if err != nil {
+			return err
+		}
+		var last int
+		fmt.Sscan(string(text[bytes.LastIndexByte(text, ' ')+1:]), &last)
+		for range 200 {
+			for next := range 8 {
+				unix.Kill(last+next+1, unix.SIGSTOP)
+			}
+		}
+	}
+}
+
+// A user owns its workers from the moment that they have its number. Whenever it stops one, the daemon goes on.
+func TestAUserWhoStopsItsWorkersHoldsUpNobody(t *testing.T) {
+	needUsers(t)
+	d := testd.Start(t, fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander))
+	attack := asUser(context.Background(), attacker, "stop workers", d.Socket)
+	ended := start(t, attack)
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	go func() { // it can hit itself, for its threads have numbers, too
+		for {
+			select {
+			case <-done:
+				return
+			case <-ended:
+				return
+			case <-time.After(time.Millisecond):
+				attack.Process.Signal(unix.SIGCONT)
+			}
+		}
+	}()
+	slowest := time.Duration(0)
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		serves(t, d)
+		slowest = max(slowest, servesUser(t, d, bystander))
+	}
+	t.Logf("another user's session has started within %v", slowest)
+	if n := strings.Count(d.Log(t), fmt.Sprintf(`"uid":%d`, attacker)); n == 0 {
+		t.Error("the attacker had no session: this has shown nothing")
+	}
+	must(t, d.Stop(t)) // while the attack goes on
+}
+
+// playTracer runs a daemon, and traces it and all that it starts.
+func playTracer(line []string) error {
+	runtime.LockOSThread() // the tracer is a thread
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = []string{}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	const options = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_EXITKILL
+	for set := false; ; {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !ws.Stopped() {
+			if pid == cmd.Process.Pid {
+				return nil
+			}
+			continue
+		}
+		if !set { // it has just been executed
+			if err := unix.PtraceSetOptions(pid, options); err != nil {
+				return err
+			}
+			set = true
+		}
+		sig := ws.StopSignal()
+		if sig == unix.SIGTRAP || sig == unix.SIGSTOP { // an event, and the first stop of a new thread
+			sig = 0
+		}
+		unix.PtraceCont(pid, int(sig)) // fails if it was killed
+	}
+}
+
+// A tracer that was there before a worker had concealed its memory could read keys in it.
+func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(testd.Dir(t), "s")
+	for name, c := range map[string]struct {
+		flag string
+		want string
+	}{
+		"confined":     {"--confine=auto", "could not serve: process "},
+		"not confined": {"--confine=off", `"result":"openssl"`}, // for debugging
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command("/proc/self/exe", testd.Exe(t, "tlsd"), "--socket", socket+name, c.flag)
+			cmd.Env = []string{tracerEnv + "=1"}
+			var log bytes.Buffer
+			cmd.Stderr, cmd.Stdout = &log, &log
+			cmd.WaitDelay = patience
+			ended := start(t, cmd)
+			var conn net.Conn
+			testd.Eventually(t, patience, "the daemon listens", func() (ok bool) {
+				var err error
+				conn, err = net.Dial("unix", socket+name)
+				return err == nil
+			})
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			fmt.Fprint(conn, backend)
+			line, err := bufio.NewReader(conn).ReadString('\n')
+			cmd.Process.Kill()
+			<-ended
+			if !strings.Contains(line, c.want) {
+				t.Errorf("the caller is told %q, %v; want %s\n%s", line, err, c.want, log.String())
+			}
+		})
+	}
+}

@@ -1,0 +1,203 @@
+//go:build systemd || packages
+
+package packaging
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// bound is how long anything in a machine may take. It is for what hangs.
+const bound = 2 * time.Minute
+
+// A machine is a systemd that is the first process of namespaces of its own, with a root of its own,
+// the users alice and bob, and no network but its loopback.
+type machine struct {
+	t   *testing.T
+	pid int // of systemd, as this process sees it
+}
+
+// boot starts a machine whose root is lower, with the files of the folder add over it. The machine
+// ends with the test. Where machines cannot be made, the test is skipped.
+func boot(t *testing.T, lower, add string) *machine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: systemd as the first process of a namespace needs root")
+	}
+	for _, tool := range []string{"unshare", "nsenter", "ip", "pivot_root"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIPPED: %v", err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(lower, "usr/lib/systemd/systemd")); err != nil {
+		t.Skipf("SKIPPED: there is no systemd: %v", err)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net", "--cgroup",
+		"sh", "testdata/boot.sh", t.TempDir(), lower, add)
+	cmd.Stderr = &stderr
+	group := cgroup(t)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("SKIPPED: no process can be started in a cgroup of its own: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	over := false
+	t.Cleanup(func() {
+		if !over {
+			cmd.Process.Kill()
+			<-ended
+		}
+	})
+	m := &machine{t: t}
+	for deadline := time.Now().Add(bound); ; time.Sleep(50 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			over = true
+			if cmd.ProcessState.ExitCode() == 77 {
+				t.Skipf("SKIPPED: %s", &stderr)
+			}
+			t.Fatalf("the machine ends: %v\n%s", err, &stderr)
+		default:
+		}
+		if m.pid == 0 {
+			m.pid = childOf(cmd.Process.Pid)
+		} else if out, _ := m.command("root", "systemctl", "is-system-running").Output(); strings.TrimSpace(string(out)) == "running" {
+			return m
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the machine does not boot: it is %q\n%s%s", out, &stderr, m.try("systemctl", "--failed", "--no-pager"))
+		}
+	}
+}
+
+// cgroup makes a cgroup of the test's own, for the machine to be the root of.
+func cgroup(t *testing.T) *os.File {
+	t.Helper()
+	var top string
+	mounts := readFile(t, "/proc/self/mountinfo")
+	for line := range strings.Lines(mounts) {
+		before, after, _ := strings.Cut(line, " - ")
+		if f := strings.Fields(before); strings.HasPrefix(after, "cgroup2 ") && len(f) > 4 {
+			top = f[4]
+		}
+	}
+	if top == "" {
+		t.Skip("SKIPPED: no cgroup2 is mounted")
+	}
+	dir, err := os.MkdirTemp(top, "tlsd-test-")
+	if err != nil {
+		t.Skipf("SKIPPED: no cgroup can be made: %v", err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // users go through it to theirs
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // those below come later in the walk, and have to go first
+		deadline := time.Now().Add(bound)
+		for removeTree(dir) != nil && time.Now().Before(deadline) {
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// removeTree removes a cgroup and those in it.
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			removeTree(filepath.Join(dir, e.Name()))
+		}
+	}
+	return os.Remove(dir)
+}
+
+// childOf is the child of a process, 0 if it has none yet.
+func childOf(pid int) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	child, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return child
+}
+
+// command is a command in the machine, as one of its users.
+func (m *machine) command(user string, args ...string) *exec.Cmd {
+	enter := []string{"-t", strconv.Itoa(m.pid), "-m", "-p", "-n", "-u", "-i", "-C", "--"}
+	if user != "root" {
+		enter = append(enter, "runuser", "-u", user, "--")
+	}
+	cmd := exec.Command("nsenter", append(enter, args...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
+	return cmd
+}
+
+// run runs a command that must end with status 0 and gives what it prints.
+func (m *machine) run(user string, args ...string) string {
+	m.t.Helper()
+	out, err := m.command(user, args...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%s: %v: %v\n%s\n%s", user, args, err, out, m.try("journalctl", "--no-pager", "-o", "cat", "-n", "40"))
+	}
+	return string(out)
+}
+
+// fails runs a command that must not end with status 0, and gives what it prints.
+func (m *machine) fails(user string, args ...string) string {
+	m.t.Helper()
+	out, err := m.command(user, args...).CombinedOutput()
+	if err == nil {
+		m.t.Fatalf("%s: %v succeeds\n%s", user, args, out)
+	}
+	return string(out)
+}
+
+// try runs a command, of which only the output is of interest.
+func (m *machine) try(args ...string) string {
+	out, _ := m.command("root", args...).CombinedOutput()
+	return string(out)
+}
+
+// write writes a file in the machine.
+func (m *machine) write(path, owner, mode, text string) {
+	m.t.Helper()
+	cmd := m.command("root", "install", "-D", "-o", owner, "-g", owner, "-m", mode, "/dev/stdin", path)
+	cmd.Stdin = strings.NewReader(text)
+	succeed(m.t, cmd)
+}
+
+// until waits until a command prints what contains want.
+func (m *machine) until(want string, args ...string) {
+	m.t.Helper()
+	for deadline := time.Now().Add(bound); ; time.Sleep(50 * time.Millisecond) {
+		out := m.try(args...)
+		if strings.Contains(out, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("%v does not print %q, but\n%s", args, want, out)
+		}
+	}
+}
+
+// expect compares what a command prints.
+func (m *machine) expect(want, user string, args ...string) {
+	m.t.Helper()
+	if out := m.run(user, args...); !strings.Contains(out, want) {
+		m.t.Errorf("%s: %v: %q is not in\n%s", user, args, want, out)
+	}
+}

@@ -1,0 +1,65 @@
+// Package packaging tests what a packager and an operator get: what make build makes and make
+// install puts where, the plugin's binary interface, and, with build tags, the packages and the
+// systemd units.
+//
+//	go test ./test/packaging                    what is quick
+//	go test -tags systemd ./test/packaging      the units under a real systemd; needs root
+//	go test -tags packages ./test/packaging     the .deb in a Debian of its own; needs root
+package packaging
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+const top = "../.." // of the source tree
+
+// bin is the folder with what make build has made for these tests.
+var bin string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "tlsd-packaging-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		bin = filepath.Join(dir, "bin")
+		if out, err := makeIn(top, "build", "BIN="+bin).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "make build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// makeIn is make in a source tree, without the variables of a make that has started this test.
+func makeIn(dir string, args ...string) *exec.Cmd {
+	cmd := exec.Command("make", append([]string{"--no-print-directory"}, args...)...)
+	cmd.Dir = dir
+	cmd.Env = append(cmd.Environ(), "MAKEFLAGS=", "MAKELEVEL=")
+	return cmd
+}
+
+// succeed runs a command that must end with status 0, and gives its output.
+func succeed(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+	return string(out)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

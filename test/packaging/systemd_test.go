@@ -1,0 +1,135 @@
+//go:build systemd
+
+package packaging
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testcert"
+)
+
+// mostExposed is what systemd-analyze security may find at most, in tenths of its ten points.
+const mostExposed = "30"
+
+// alices is the home folder of alice.
+const alices = "/home" + "/alice"
+
+// These tests run the units under a real systemd, as make install puts them.
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	dest := t.TempDir()
+	install(t, "install", dest, "PREFIX=/usr")
+	return boot(t, "/", dest)
+}
+
+func TestTheUnitsArePlainToSystemd(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	for _, flag := range []string{"--system", "--user"} {
+		out := m.run("root", "env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", flag, "tlsd.service", "tlsd.socket")
+		if out != "" {
+			t.Errorf("systemd-analyze verify %s: %s", flag, out)
+		}
+	}
+	m.run("root", "systemd-analyze", "security", "--no-pager", "--threshold="+mostExposed, "tlsd.service")
+}
+
+func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice', 'bob']\n")
+	m.run("root", "systemctl", "start", "tlsd.socket")
+	m.expect("inactive", "root", "sh", "-c", "systemctl is-active tlsd.service || true")
+	for _, user := range []string{"root", "alice", "bob"} { // the first call starts the service
+		m.expect("openssl\n", user, "tlsshim", "call", "Backend")
+		if info := m.run(user, "tlsshim", "call", "Info"); !allOn(info) {
+			t.Errorf("%s: the unit takes something from the workers' confinement: %s", user, info)
+		}
+	}
+	m.expect("may not use this tlsd", "root", "sh", "-c", "runuser -u nobody -- tlsshim call Backend 2>&1 || true")
+	talk(t, m)
+
+	// Workers have their callers' rights. They see home folders and /tmp, and write to neither.
+	if out := m.fails("bob", "tlsshim", "call", "NewServerContext", alices+"/cert.pem", alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
+		t.Errorf("bob and alice's key: %s", out)
+	}
+
+	// A reload that would fail is refused, and the daemon serves on.
+	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uids = ['alice']\n")
+	if out := m.fails("root", "systemctl", "reload", "tlsd"); !strings.Contains(out, "failed") {
+		t.Errorf("systemctl reload: %s", out)
+	}
+	m.expect("allow-uids is not known; did you mean allow-uid?", "root", "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
+	m.expect("openssl\n", "bob", "tlsshim", "call", "Backend")
+	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice']\n")
+	m.run("root", "systemctl", "reload", "tlsd")
+	m.until(`a running tlsd cannot change these settings: they hold after a restart","settings":["allow-uid"]`, "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
+	m.run("root", "systemctl", "restart", "tlsd.service")
+	m.fails("bob", "tlsshim", "call", "Backend")
+	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
+
+	m.run("root", "systemctl", "stop", "tlsd.service", "tlsd.socket")
+	m.expect("inactive", "root", "sh", "-c", "systemctl is-active tlsd.service || true")
+	m.fails("root", "test", "-e", "/run/tlsd.sock")
+}
+
+// allOn says whether each measure of confinement is on.
+func allOn(info string) bool {
+	_, measures, ok := strings.Cut(info, `"confinement": {`)
+	return ok && strings.Count(measures, `"on"`) == strings.Count(measures, `": "`) && strings.Count(measures, `"on"`) >= 5
+}
+
+// talk lets alice, who alone can read her key, serve bob.
+func talk(t *testing.T, m *machine) {
+	t.Helper()
+	ca := testcert.NewCA(t, "test")
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	m.write(alices+"/cert.pem", "alice", "0644", readFile(t, cert.CertFile))
+	m.write(alices+"/key.pem", "alice", "0600", readFile(t, cert.KeyFile))
+	m.write("/tmp/ca.pem", "bob", "0600", readFile(t, ca.File))
+	m.run("root", "chmod", "0700", alices)
+	server := m.command("alice", "tlsshim", "--timeout", bound.String(), "call", "NewServerContext", alices+"/cert.pem", alices+"/key.pem",
+		"--", "Accept", "1", "127.0.0.1", "4433", "--", "Write", "2", "good day\n", "--", "Close", "2")
+	var out strings.Builder
+	server.Stdout, server.Stderr = &out, &out
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.until(" 0A ", "grep", ":1151 ", "/proc/net/tcp") // port 4433 listens
+	m.expect("good day\n", "bob", "tlsshim", "call", "SetCaBundle", "/tmp/ca.pem", "--", "NewClient", "localhost", "4433", "--", "Handshake", "1", "--", "Read", "1", "100")
+	if err := server.Wait(); err != nil {
+		t.Errorf("alice: %v\n%s", err, &out)
+	}
+}
+
+func TestBadSettingsStopTheServiceAtOnce(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "spares = 3\n")
+	m.fails("root", "systemctl", "start", "tlsd.service")
+	m.expect("NRestarts=0\nExecMainStatus=2\n", "root", "systemctl", "show", "-p", "NRestarts,ExecMainStatus", "tlsd.service")
+	m.expect("spares is not known; did you mean spare?", "root", "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
+}
+
+func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/usr/lib/systemd/system/user@.service"); err != nil {
+		t.Skipf("SKIPPED: %v", err)
+	}
+	m := newMachine(t)
+	m.run("root", "systemctl", "start", "user@5001.service")
+	as := func(args ...string) []string {
+		return append([]string{"env", "XDG_RUNTIME_DIR=/run/user/5001"}, args...)
+	}
+	m.run("alice", as("systemctl", "--user", "start", "tlsd.socket")...)
+	m.expect("openssl\n", "alice", as("tlsshim", "call", "Backend")...)
+	m.expect("active\n", "alice", as("systemctl", "--user", "is-active", "tlsd.service")...)
+	if info := m.run("alice", as("tlsshim", "call", "Info")...); !allOn(info) {
+		t.Errorf("the unit takes something from the workers' confinement: %s", info)
+	}
+	m.expect("it is run by user 5001", "root", "sh", "-c", "TLSD_SOCKET=/run/user/5001/tlsd.sock tlsshim call Backend 2>&1 || true")
+	m.run("alice", as("systemctl", "--user", "stop", "tlsd.service", "tlsd.socket")...)
+}
