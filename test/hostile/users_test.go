@@ -121,7 +121,8 @@ func playStopWorkers(socket string) error {
 // A user owns its workers from the moment that they have its number. Whenever it stops one, the daemon goes on.
 func TestAUserWhoStopsItsWorkersHoldsUpNobody(t *testing.T) {
 	needUsers(t)
-	d := testd.Start(t, fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander))
+	// A stopped worker has a session, for which the end would wait as for any other.
+	d := testd.Start(t, fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander), "--drain-timeout=1s")
 	attack := asUser(context.Background(), attacker, "stop workers", d.Socket)
 	ended := start(t, attack)
 	done := make(chan struct{})
