@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench install deps-systemd test-systemd pages uninstall clean
+.PHONY: help build demo test check check-quick race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-check deps-scan deps-matrix deps-bench install deps-systemd test-systemd pages uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,16 +55,16 @@ $(BIN)/domhost: $(DOM_SRC) $(DOM_HDR)
 demo: build ## a server script and a client script talk TLS through the plugin and a private tlsd
 	@sh examples/demo.sh
 
-bin/host: internal/testhost/src/host.c cmd/tlsshim/plugin/tlsplugin.h
-	@mkdir -p bin
+$(BIN)/host: internal/testhost/src/host.c cmd/tlsshim/plugin/tlsplugin.h
+	@mkdir -p $(BIN)
 	$(CC) $(WARNINGS) $(CFLAGS) -Icmd/tlsshim/plugin -o $@ $< -ldl -pthread
 
 # Tests take what they run from here, and do not build it again.
 export TLSD_TEST_BIN
-test race stress: TLSD_TEST_BIN = $(CURDIR)/bin
-test race stress: build bin/host
+test race stress: TLSD_TEST_BIN = $(abspath $(BIN))
+test race stress: build $(BIN)/host
 
-test: deps-test check ## install what tests need and run all of them; the last line counts them
+test: deps-test check-quick ## install what tests need and run all of them; the last line counts them
 	TLSD_TEST_STRICT=1 $(GO) run ./test/run plain race
 
 FUZZTIME ?= 60s
@@ -80,9 +80,11 @@ HOGS ?= 8
 stress: deps-test ## run the tests of PKG (./...) N times (20), shuffled, beside HOGS (8) busy threads; RUN=REGEXP, RACE=1
 	$(GO) run ./test/stress -n $(N) -hogs $(HOGS) $(if $(RACE),-race) $(if $(RUN),-run '$(RUN)') $(PKG)
 
-check: ## formatting and vet
-	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
-	$(GO) vet -tags scan ./...
+check-quick: ## formatting and vet
+	@sh scripts/check.sh quick
+
+check: deps-check ## what can be found without running: linters for Go, C and shell, and spelling
+	@sh scripts/check.sh all
 
 bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat, each hop, and growth; up to 14 minutes
 	$(GO) run ./test/bench
@@ -123,6 +125,9 @@ deps-scan:
 
 deps-matrix:
 	@sh scripts/deps.sh matrix || echo "libssl-matrix: without it" >&2
+
+deps-check:
+	@sh scripts/deps.sh check
 
 deps-bench:
 	@sh scripts/deps.sh bench

@@ -88,7 +88,7 @@ func (m *method) given(params json.RawMessage) ([]json.RawMessage, error) {
 		copy(given, list)
 	case '{':
 		d := json.NewDecoder(bytes.NewReader(params))
-		d.Token() // the brace
+		_, _ = d.Token() // the brace
 		for d.More() {
 			t, err := d.Token()
 			if err != nil {

@@ -121,8 +121,12 @@ func TestCompletionsAreTheTable(t *testing.T) {
 	testpages.Hold(t, folder+"completions/tlsd.fish", strings.Join(fish, ""))
 }
 
-// sentence makes a text of the help a sentence of a page.
+// sentence makes a text of the help a sentence of a page. A text that begins with a value keeps its
+// first letter.
 func sentence(s string) string {
+	if first, _, _ := strings.Cut(s, " "); strings.HasSuffix(first, ":") && first != "Default:" {
+		return testpages.Text(s + ".")
+	}
 	return testpages.Text(strings.ToUpper(s[:1]) + s[1:] + ".")
 }
 

@@ -114,7 +114,7 @@ func (s *Supervisor) putDown(w *worker, stop <-chan struct{}, why string) {
 	w.killed = why
 	s.mu.Unlock()
 	s.Log.Error("worker hangs", zap.Int("worker", w.pid), zap.String("why", why))
-	w.process.Process.Signal(unix.SIGABRT)
+	_ = w.process.Process.Signal(unix.SIGABRT)
 	select {
 	case <-stop:
 	case <-time.After(abortGrace):
