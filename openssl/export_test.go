@@ -41,12 +41,6 @@ func SymbolNames() (names []string) {
 	return names
 }
 
-// CompiledIn are the file and the directory that libcrypto was built with.
-func CompiledIn(l *Library) (file, dir string) {
-	loc := l.locations()
-	return loc.file, loc.dir
-}
-
 // OperationArguments gives the number of arguments of each call that is made by an op, by its field of symbols.
 func OperationArguments() map[string]int {
 	c := &Conn{lib: &Library{}}

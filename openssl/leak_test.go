@@ -161,8 +161,20 @@ func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 // mallinfo gives a function that tells the number of bytes that are allocated.
 func mallinfo(t *testing.T) func() int {
 	t.Helper()
-	type sizes struct{ arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost uintptr }
-	type ints struct{ arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost int32 }
+	type sizes struct {
+		_        [4]uintptr // arena, ordblks, smblks, hblks
+		hblkhd   uintptr
+		_        [2]uintptr // usmblks, fsmblks
+		uordblks uintptr
+		_        [2]uintptr // fordblks, keepcost
+	}
+	type ints struct {
+		_        [4]int32
+		hblkhd   int32
+		_        [2]int32
+		uordblks int32
+		_        [2]int32
+	}
 	if f, err := purego.Dlsym(purego.RTLD_DEFAULT, "mallinfo2"); err == nil { // since glibc 2.33
 		var get func() sizes
 		purego.RegisterFunc(&get, f)
@@ -325,6 +337,6 @@ func connected(t *testing.T) (ours, peers *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = peers.SetDeadline(time.Now().Add(30 * time.Second)) // what hangs ends
+	_ = peers.SetDeadline(time.Now().Add(4 * time.Minute)) // what hangs ends
 	return ours, peers
 }

@@ -228,7 +228,7 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 			t.Parallel()
 			other := newPeer(t)
 			deaf := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {
-				c.AnswerTimeout = 100 * time.Millisecond
+				c.AnswerTimeout = 2 * time.Second
 				c.Session.Engine = idle{}
 			})
 			deaf.client(fakeengine.Silent(t))

@@ -157,7 +157,7 @@ func TestConnectErrors(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
-	short := timeouts(session.Timeouts{Connect: 50 * time.Millisecond, Handshake: 60 * time.Millisecond})
+	short := timeouts(session.Timeouts{Connect: 50 * time.Millisecond})
 	t.Run("connect", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, short)
@@ -176,7 +176,7 @@ func TestTimeouts(t *testing.T) {
 	})
 	t.Run("Handshake", func(t *testing.T) {
 		t.Parallel()
-		r := newRig(t, short)
+		r := newRig(t, timeouts(session.Timeouts{Handshake: 60 * time.Millisecond}))
 		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
 		if e := r.fails(r.Handshake(h), kind.Timeout); !strings.Contains(e.Why, "no handshake within 60ms") {
 			t.Errorf("got %q", e)

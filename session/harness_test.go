@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // rig is a session on the crypto/tls stand-in, with an authority that it trusts
 // and a certificate of that for localhost.

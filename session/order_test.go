@@ -384,7 +384,7 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Read)
 	r := newRig(t, g.install)
-	r.SetGrace(500 * time.Millisecond)
+	r.SetGrace(4 * time.Second)
 	h := r.client(r.echo())
 	r.ok(r.Write(h, []byte("abcdefghijkl")))
 	var reads []*running
@@ -392,10 +392,10 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 		reads = append(reads, r.start(r.Read(h, 1)))
 	}
 	closing := r.start(r.Close(h))
-	// One Read ends every 60 ms: 720 ms altogether, of 500 ms grace each.
+	// One Read ends every 400 ms: 4.8 s altogether, of 4 s grace each.
 	for _, c := range reads {
 		await(t, g.first(), "the next Read")
-		time.Sleep(60 * time.Millisecond) // the promise is about time
+		time.Sleep(400 * time.Millisecond) // the promise is about time
 		g.release <- nil
 		c.ok()
 	}

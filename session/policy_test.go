@@ -334,7 +334,7 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	a.are(t)
 
 	// One key says nothing of the other.
-	r, a = ruled(t, "key-folders = []")
+	r, _ = ruled(t, "key-folders = []")
 	r.ok(r.SetCaBundle(r.ca.File))
 	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.Denied)
 	r, a = ruled(t, "ca-folders = []")

@@ -60,7 +60,7 @@ func init() {
 	if os.Args[0] == handoff.Arg0 {
 		name := [16]byte{}
 		copy(name[:], "tlsd-worker")
-		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	}
 }
 
@@ -96,7 +96,7 @@ func runWorker() int {
 	}
 	if first.As != nil {
 		if err := measures.Become(*first.As); err != nil {
-			channel.Send(handoff.FromWorker{Unfit: err.Error()}, nil)
+			_ = channel.Send(handoff.FromWorker{Unfit: err.Error()}, nil)
 			return 1
 		}
 	}

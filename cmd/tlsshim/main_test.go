@@ -99,7 +99,7 @@ func standIn(t *testing.T, calls int) (path string) {
 			return
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		conn.SetDeadline(time.Now().Add(2 * time.Minute))
 		in := bufio.NewScanner(conn)
 		for id := 1; id <= calls+1 && in.Scan(); id++ {
 			result := "7"

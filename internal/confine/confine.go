@@ -62,10 +62,10 @@ func Restart() Measures {
 	m := Measures{}
 	switch {
 	case state == "":
-		dieFirst() // nobody has asked for a report
+		_ = dieFirst() // nobody has asked for a report
 		return nil
 	case state != EnvAsk && state != EnvAskOther:
-		hide() // as early as can be; Conceal reports it
+		_ = hide() // as early as can be; Conceal reports it
 		if err := json.Unmarshal([]byte(state), &m); err != nil {
 			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
 		}

@@ -110,7 +110,7 @@ func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixCon
 // it sends is read.
 func refuse(conn *net.UnixConn, k kind.Kind, message string) {
 	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
-	conn.Write(errorLine(k, message))
+	_, _ = conn.Write(errorLine(k, message))
 }
 
 // errorLine is an error that answers no call in particular.

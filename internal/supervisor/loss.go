@@ -194,14 +194,14 @@ func copyOf(conn *net.UnixConn) (int, error) {
 // tell sends the caller a line, if there is room for it.
 func (sess *session) tell(line []byte) {
 	if sess.caller >= 0 {
-		unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, _ = unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 }
 
 // cut ends the connection, whoever else has it open.
 func (sess *session) cut() {
 	if sess.caller >= 0 {
-		unix.Shutdown(sess.caller, unix.SHUT_RDWR)
+		_ = unix.Shutdown(sess.caller, unix.SHUT_RDWR)
 	}
 }
 

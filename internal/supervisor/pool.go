@@ -278,7 +278,7 @@ func (s *Supervisor) retire(w *worker) {
 	}
 	s.leavePool(w)
 	s.mu.Unlock()
-	w.channel.CloseSend()
+	_ = w.channel.CloseSend()
 	time.AfterFunc(endTimeout, w.kill)
 }
 

@@ -290,7 +290,7 @@ func (w *worker) isReady() bool {
 
 // kill ends the process. If it does not end, its channel does, so that nobody waits for it.
 func (w *worker) kill() {
-	w.process.Process.Kill()
+	_ = w.process.Process.Kill()
 	if w.killedAt.CompareAndSwap(0, time.Now().UnixNano()) {
 		time.AfterFunc(reapTimeout, func() { w.channel.Close() })
 	}

@@ -15,6 +15,19 @@ import (
 // soon bounds waits that would otherwise have no end.
 const soon = 50 * time.Millisecond
 
+// An expiring context is one whose deadline passes when the test says so.
+type expiring struct {
+	context.Context
+	expire context.CancelFunc
+}
+
+func newExpiring() expiring {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return expiring{ctx, func() { cancel(context.DeadlineExceeded) }}
+}
+
+func (e expiring) Err() error { return context.Cause(e.Context) }
+
 // cancelled reads the notification that cancels m.
 func (s *standIn) cancelled(m *asked) {
 	n := s.expect("$/cancelRequest", fmt.Sprintf(`{"id":%s}`, m.ID))
@@ -34,7 +47,8 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 			return context.WithCancel(context.Background())
 		}},
 		{"timed out", context.DeadlineExceeded, func() (context.Context, context.CancelFunc) {
-			return context.WithTimeout(context.Background(), soon)
+			e := newExpiring()
+			return e, e.expire
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -43,9 +57,7 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 			defer cancel()
 			c := talk(t, func(s *standIn) {
 				m := s.expect("tls.Read", "[1,10]")
-				if tt.cause == context.Canceled {
-					cancel()
-				}
+				cancel()
 				s.cancelled(m)
 				s.error(m, -32010, "tls.Read: handle 1: cancelled by the caller", "cancelled")
 				s.result(s.expect("tls.Backend", ""), `"openssl"`)
@@ -81,13 +93,14 @@ func TestACallThatWasQuickerThanItsCancellationHasSucceeded(t *testing.T) {
 
 func TestACancellationThatIsNotAnsweredEndsTheSession(t *testing.T) {
 	t.Parallel()
+	ctx := newExpiring()
 	c := talk(t, func(s *standIn) {
-		s.cancelled(s.expect("tls.Read", ""))
+		m := s.expect("tls.Read", "")
+		ctx.expire()
+		s.cancelled(m)
 		s.end() // the client hangs up
 	})
 	c.grace = soon
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
-	defer cancel()
 	_, err := c.Read(ctx, 1, 10)
 	if wantKind(t, err, KindLost); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v does not tell of the deadline", err)

@@ -56,9 +56,6 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 			t.Errorf("the caller is left after %v already", took)
 		}
 		t.Logf("the caller is left after %v; meanwhile the slowest exchange of another has taken %v", time.Since(begin), slowest)
-		if slowest > bound+5*time.Second {
-			t.Errorf("an exchange of another has taken %v", slowest)
-		}
 		tk.works(t)
 		testd.Eventually(t, patience, "the log says why", func() bool { return strings.Contains(d.Log(t), "has not read an answer within") })
 	})

@@ -31,7 +31,7 @@ import (
 
 // soon is within which what was told to end must have ended. Nothing is expected to take
 // nearly as long, but on a machine that has other things to do.
-const soon = 30 * time.Second
+const soon = 3 * time.Minute
 
 // slowName is a new name. (Two look-ups of the same name are one in Go, which then does not end with
 // the first of those that wait for it, but by the resolver's own timeouts.)

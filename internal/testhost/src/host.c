@@ -159,7 +159,9 @@ static int count_entries(const char *dir)
 	DIR *d = opendir(dir);
 	int n = 0;
 
-	for (struct dirent *e; d && (e = readdir(d));)
+	if (!d)
+		die(dir);
+	for (struct dirent *e; (e = readdir(d));)
 		n += e->d_name[0] != '.';
 	closedir(d);
 	return n;
@@ -175,11 +177,15 @@ static char *status(void)
 	FILE *out = open_memstream(&text, &len);
 	siginfo_t info = { 0 };
 
+	if (!out)
+		die("open_memstream");
 	fprintf(out, "threads %d fds %d ", count_entries("/proc/self/task"), count_entries("/proc/self/fd") - 1);
 	fprintf(out, "children %s ", waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD ? "none" : "some");
 	fprintf(out, "sigchlds %d", (int)sigchlds);
 	f = fopen("/proc/self/status", "re");
-	while (f && fgets(line, sizeof line, f))
+	if (!f)
+		die("/proc/self/status");
+	while (fgets(line, sizeof line, f))
 		if (strncmp(line, "Sig", 3) == 0 && strncmp(line, "SigQ", 4) != 0) {
 			line[strcspn(line, "\n")] = '\0';
 			line[6] = ' ';
@@ -407,6 +413,8 @@ int main(int argc, char **argv)
 		struct command *c = calloc(1, sizeof *c);
 		char *rest = line;
 
+		if (!c)
+			die("calloc");
 		c->text = line;
 		for (int i = 0; i < FIELDS && rest; i++) {
 			c->field[i] = strsep(&rest, "\t");
@@ -415,6 +423,8 @@ int main(int argc, char **argv)
 			else
 				unescape(c->field[i]);
 		}
+		if (!c->field[1])
+			die("a command without a name");
 		const char *op = c->field[1] + (*c->field[1] == '&');
 		if (IS("Write"))
 			c->data = read_data(strtoull(c->field[3], NULL, 10));
@@ -454,6 +464,8 @@ int main(int argc, char **argv)
 			struct sigaction act = { .sa_handler = on_cancel, .sa_flags = atoi(c->field[2]) };
 			reply(c->field[0], sigaction(SIGUSR1, &act, NULL) | sigaction(SIGALRM, &act, NULL), "");
 		} else if (IS("interrupt")) { /* the thread that was started last */
+			if (!threads)
+				die("interrupt");
 			pthread_kill(threads->thread, SIGUSR1);
 			reply(c->field[0], 0, "");
 		} else if (IS("alarm")) { /* every so many milliseconds */
