@@ -96,7 +96,8 @@ func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 			close(reset)
 			unsendable(t, c)
 			st := r.status(h)
-			if st.Write != "failed" || st.WriteError.Kind != kind.IO || st.WriteError.Errno != "ECONNRESET" || st.WriteError.Op != "tls.Write" {
+			if e := st.WriteError; st.Write != "failed" || e.Kind != kind.IO || e.Errno != "ECONNRESET" ||
+				e.Op != "tls.Write" || strings.HasPrefix(e.Why, "read: ") {
 				t.Errorf("status %+v, %v", st, st.WriteError)
 			}
 			if notify != (st.Read == "end") || !notify && (st.Read != "failed" || st.ReadError.Op != "tls.Read") {

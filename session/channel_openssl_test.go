@@ -160,8 +160,9 @@ func TestOpenSSLNoticesAResetAfterCloseNotify(t *testing.T) {
 	}
 	close(reset)
 	unsendable(t, c)
-	if st := r.status(h); st.WriteError == nil || st.WriteError.Errno != "ECONNRESET" {
-		t.Errorf("status %+v, %v", st, st.WriteError)
+	st := r.status(h)
+	if e := st.WriteError; e == nil || e.Errno != "ECONNRESET" || !strings.HasPrefix(e.Why, "write: ") {
+		t.Errorf("status %+v, %v", st, e)
 	}
 	r.ok(r.Close(h))
 }

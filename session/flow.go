@@ -1,6 +1,7 @@
 package session
 
 import (
+	"strings"
 	"sync"
 
 	"tlsd/internal/kind"
@@ -75,10 +76,14 @@ func (f *flow) sendFailed() bool {
 	return f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO
 }
 
-// of is the error as a call would have it.
+// of is the error as a call would have it. A reset fails a Write as well, whichever system call has
+// met it.
 func (e *Error) of(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h
+	if rest, ok := strings.CutPrefix(d.Why, "read: "); ok && op == opWrite && d.Errno != "" {
+		d.Why = "write: " + rest
+	}
 	return &d
 }
 
