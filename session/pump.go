@@ -199,10 +199,14 @@ func (p *pumps) deliver() {
 			}
 			return
 		}
+		// Counted before: what the caller has read is never more than what it is told.
+		p.c.flow.change(event{received: len(data)})
 		n, err := p.ch.put(data)
-		openssl.Recycle(data)
 		p.c.s.moved()
-		p.c.flow.change(event{received: n})
+		if n < len(data) {
+			p.c.flow.change(event{received: n - len(data)})
+		}
+		openssl.Recycle(data)
 		if err != nil {
 			if !interrupted(err) && !callerGone(err) {
 				e := fail(kind.IO, "pass bytes to the data channel: %v", err)
