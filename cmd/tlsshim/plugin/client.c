@@ -42,6 +42,8 @@ static char *make_params(const struct call *c, const char *text1, const char *te
 
 /* --- which session --- */
 
+enum { MOST_TRIES = 3 }; /* in a program that forks again and again */
+
 struct search {
 	struct wait wait; /* the first, so that a pointer to it is one to the whole */
 	struct process *p;
@@ -62,6 +64,13 @@ static void look_from_search(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
+static void drop(struct process *p, struct session *s)
+{
+	wire_end(&s->wire);
+	pthread_mutex_lock(&p->mu);
+	session_release(p, s);
+}
+
 /* Finds a tlsd and makes a session the process's, with a reference. NULL if that is cancelled
  * or has failed, which is noted. The call has the turn to open one, and mu is not held. */
 static struct session *find_session(struct process *p, const struct call *c)
@@ -69,9 +78,18 @@ static struct session *find_session(struct process *p, const struct call *c)
 	char path[SOCKET_PATH_BYTES] = "", tried[TRIED_BYTES] = "", why[WHY_BYTES] = "";
 	struct search find = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,
 			       .began = c->began };
-	int fd = find_tlsd(path, tried, &find.wait);
-	struct session *s = fd >= 0 ? session_make(p, fd) : NULL;
+	struct session *s = NULL;
+	int fd, tries = 0;
+	unsigned forks;
 
+	do {
+		if (s) /* a child has a copy of the socket: this session could not end before it */
+			drop(p, s);
+		path[0] = tried[0] = '\0';
+		forks = owned_forks();
+		fd = find_tlsd(path, tried, &find.wait);
+		s = fd >= 0 ? session_make(p, fd) : NULL;
+	} while (s && forks != owned_forks() && ++tries < MOST_TRIES);
 	if (fd >= 0 && !s)
 		text_add(why, sizeof why, "%s", errno_text(errno));
 	if (s && session_greet(s, &find.wait, why)) {
