@@ -170,6 +170,9 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 			log.Warn("--ready-fd", zap.Error(err))
 		}
 	}
+	if o.config != noConfig {
+		log.Info("configuration file read", zap.String("path", o.config))
+	}
 	warn(o, log)
 	cfg := supervisor.Config{
 		Log: log, Audit: audit, Socket: socket, PolicyFor: rules.For,
