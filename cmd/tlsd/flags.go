@@ -83,11 +83,11 @@ func flagTable(o *options) []flagInfo {
 		{"Socket", "socket", "PATH", "/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"where to listen", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE", "0600, or 0666 with --allow-uid or --allow-gid: then tlsd itself decides",
-			"permissions of the socket, in octal", (*mode)(&o.socketMode)},
+			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
-			"users that may connect besides tlsd's own; names or numbers; may be repeated", &ids{&o.allowUID, "user", lookupUser}},
+			"users besides tlsd's own that may connect, names or numbers; may be repeated", &ids{&o.allowUID, "user", lookupUser}},
 		{"", "allow-gid", "GROUP,…", "none",
-			"groups whose members may connect, primary or supplementary", &ids{&o.allowGID, "group", lookupGroup}},
+			"groups, primary or supplementary, whose members may connect", &ids{&o.allowGID, "group", lookupGroup}},
 		{"", "policy", "FILE", "none: scripts may do what their user may",
 			"what scripts may do, by user; see tlsd-policy(5) or README.md; read again on SIGHUP", (*text)(&o.policy)},
 
@@ -101,9 +101,9 @@ func flagTable(o *options) []flagInfo {
 			"the OpenSSL library", (*text)(&o.libssl)},
 
 		{"", "confine", "MODE", "auto",
-			"auto: confine workers as far as the kernel can, see SECURITY.md; off: do not confine them", &choice{&o.confine, []string{"auto", "off"}}},
+			"auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing", &choice{&o.confine, []string{"auto", "off"}}},
 		{"", "readable", "PATH,…", "all that their users may read",
-			"files and folders that workers may read, besides the system's; needs --confine=auto; may be repeated", &paths{&o.readable}},
+			"folders and files that workers may read, besides those of the system; needs --confine; may be repeated", &paths{&o.readable}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up of the name and all addresses together", &duration{&o.timeouts.Connect, false}},

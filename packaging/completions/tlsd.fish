@@ -1,16 +1,16 @@
 # fish completion for tlsd
 # begin generated: make pages
 complete -c tlsd -l socket -d 'where to listen' -r
-complete -c tlsd -l socket-mode -d 'permissions of the socket, in octal' -x
-complete -c tlsd -l allow-uid -d 'users that may connect besides tlsds own; names or numbers; may be repeated' -x
-complete -c tlsd -l allow-gid -d 'groups whose members may connect, primary or supplementary' -x
+complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
+complete -c tlsd -l allow-uid -d 'users besides tlsds own that may connect, names or numbers; may be repeated' -x
+complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect' -x
 complete -c tlsd -l policy -d 'what scripts may do, by user; see tlsd-policy(5) or README.md; read again on SIGHUP' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
 complete -c tlsd -l spare -d 'processes kept ready: for tlsds own user, with --isolation=session, and for other users' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
-complete -c tlsd -l confine -d 'auto: confine workers as far as the kernel can, see SECURITY.md; off: do not confine them' -x -a 'auto off'
-complete -c tlsd -l readable -d 'files and folders that workers may read, besides the systems; needs --confine=auto; may be repeated' -r
+complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing' -x -a 'auto off'
+complete -c tlsd -l readable -d 'folders and files that workers may read, besides those of the system; needs --confine; may be repeated' -r
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name and all addresses together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x
