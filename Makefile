@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install check-quick deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,24 +55,24 @@ $(BIN)/domhost: $(DOM_SRC) $(DOM_HDR)
 demo: build ## a server script and a client script talk TLS through the plugin and a private tlsd
 	@sh examples/demo.sh
 
-bin/host: internal/testhost/src/host.c cmd/tlsshim/plugin/tlsplugin.h
-	@mkdir -p bin
+$(BIN)/host: internal/testhost/src/host.c cmd/tlsshim/plugin/tlsplugin.h
+	@mkdir -p $(BIN)
 	$(CC) $(WARNINGS) $(CFLAGS) -Icmd/tlsshim/plugin -o $@ $< -ldl -pthread
 
 # Tests take what they run from here, and do not build it again.
 export TLSD_TEST_BIN
-test race stress: TLSD_TEST_BIN = $(CURDIR)/bin
-test race stress: build bin/host
+test race stress: TLSD_TEST_BIN = $(abspath $(BIN))
+test race stress: build $(BIN)/host
 
-test: deps-test check ## install what tests need and run all of them; the last line counts them
+test: deps-test check-quick ## install what tests need and run all of them; the last line counts them
 	TLSD_TEST_STRICT=1 $(GO) run ./test/run plain race
 
 FUZZTIME ?= 60s
 fuzz: deps-test ## every fuzz target for FUZZTIME (60s); what they find is kept for the tests
 	$(GO) run ./test/fuzz -time $(FUZZTIME)
 
-race: ## the tests of the concurrent packages alone, under the race detector
-	TLSD_TEST_STRICT=1 $(GO) run ./test/run race
+race: deps-test ## what is concurrent, and the conformance of a server in one process, under the race detector
+	TLSD_TEST_STRICT=1 $(GO) run ./test/run race race-conformance
 
 PKG  ?= ./...
 N    ?= 20
@@ -80,9 +80,11 @@ HOGS ?= 8
 stress: deps-test ## run the tests of PKG (./...) N times (20), shuffled, beside HOGS (8) busy threads; RUN=REGEXP, RACE=1
 	$(GO) run ./test/stress -n $(N) -hogs $(HOGS) $(if $(RACE),-race) $(if $(RUN),-run '$(RUN)') $(PKG)
 
-check: ## formatting and vet
-	@out=$$(gofmt -l cmd internal openssl rpc session test); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
-	$(GO) vet -tags scan ./...
+check-quick: ## formatting and vet
+	@sh scripts/check.sh quick
+
+check: deps-check ## what can be found without running: linters for Go, C and shell, and spelling
+	@sh scripts/check.sh all
 
 bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat, each hop, and growth; up to 14 minutes
 	$(GO) run ./test/bench
@@ -112,8 +114,8 @@ soak: ## everything at random for DURATION (10m); fails if anything is wrong or 
 scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/scan
 
-faults: deps-test ## every fault in every function of libssl that is called, in every scenario; about 3 minutes
-	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 30m -run 'Fault|Answers|AWait' ./test/faultssl -long
+faults: deps-test ## every fault in every function of libssl that is called, in every scenario; some minutes
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 60m ./test/faultssl -long
 
 libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages; about 8 minutes
 	@sh scripts/libssl-matrix.sh
@@ -123,6 +125,9 @@ deps-scan:
 
 deps-matrix:
 	@sh scripts/deps.sh matrix || echo "libssl-matrix: without it" >&2
+
+deps-check:
+	@sh scripts/deps.sh check
 
 deps-bench:
 	@sh scripts/deps.sh bench

@@ -10,7 +10,7 @@ set -eu
 bin=$(cd "$(dirname "$0")/../bin" && pwd)
 examples=$(cd "$(dirname "$0")" && pwd)
 dir=$(mktemp -d)
-tlsd= server=
+tlsd='' server=''
 seconds=30 # how long any one step may take
 
 # stop PID: end a process of ours, by force if it has not left after 5 seconds.

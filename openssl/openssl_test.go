@@ -82,7 +82,7 @@ func load(tb testing.TB) *openssl.Library {
 // bounded is a context that ends a test that hangs.
 func bounded(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -103,7 +103,7 @@ func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 		}
 		dialed <- c
 	}()
-	if err := l.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := l.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		tb.Fatal(err)
 	}
 	a, err := l.AcceptTCP()
@@ -112,7 +112,7 @@ func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 		tb.Fatal("no connection: ", err)
 	}
 	// What a test forgets must not hang its peer.
-	_ = b.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = b.SetDeadline(time.Now().Add(4 * time.Minute))
 	tb.Cleanup(func() { b.Close() })
 	return a, b
 }

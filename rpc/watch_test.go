@@ -53,7 +53,7 @@ func serveWatched(t *testing.T, cfg Config) (*net.UnixConn, <-chan error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { caller.Close() })
-	caller.SetDeadline(time.Now().Add(20 * time.Second))
+	caller.SetDeadline(time.Now().Add(2 * time.Minute))
 	conn, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)

@@ -168,6 +168,7 @@ fi
 # fetch_all does so for all at once: most of the time goes into downloads and into unpacking.
 fetch_all() {
 	groups=
+	# shellcheck disable=SC2154 # g is the trap's own
 	trap 'for g in $groups; do kill -- "-$g" 2>/dev/null || :; done; exit 130' INT TERM
 	while read -r version suite library; do
 		case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac

@@ -77,8 +77,11 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 				calls := []*session.Call{
 					r.NewClient("localhost", r.echo()), r.Handshake(1), r.Write(1, []byte("x")), r.Read(1, 1),
 				}
-				order := []fakeengine.Op{fakeengine.Client, fakeengine.Handshake, fakeengine.Write, fakeengine.Read}
-				at := max(slices.Index(order, c.op), 0)
+				order := []fakeengine.Op{fakeengine.NewClientContext, fakeengine.Handshake, fakeengine.Write, fakeengine.Read}
+				at := slices.Index(order, c.op)
+				if c.op == fakeengine.Client { // TLS begins with the handshake
+					at = 1
+				}
 				var e *session.Error
 				for i, call := range calls {
 					g := r.start(call)
@@ -154,7 +157,7 @@ func TestConnectErrors(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
-	short := timeouts(session.Timeouts{Connect: 50 * time.Millisecond, Handshake: 60 * time.Millisecond})
+	short := timeouts(session.Timeouts{Connect: 50 * time.Millisecond})
 	t.Run("connect", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, short)
@@ -173,7 +176,7 @@ func TestTimeouts(t *testing.T) {
 	})
 	t.Run("Handshake", func(t *testing.T) {
 		t.Parallel()
-		r := newRig(t, short)
+		r := newRig(t, timeouts(session.Timeouts{Handshake: 60 * time.Millisecond}))
 		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
 		if e := r.fails(r.Handshake(h), kind.Timeout); !strings.Contains(e.Why, "no handshake within 60ms") {
 			t.Errorf("got %q", e)

@@ -7,14 +7,17 @@ import (
 	"time"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
 	"tlsd/session"
 )
 
 // A slowEnd is a rig whose connections take until free is closed to end in an orderly way, or until they may not wait any more.
 type slowEnd struct {
 	*rig
-	free       chan struct{}
-	begun, cut atomic.Int32 // connections
+	free  chan struct{}
+	begun atomic.Int32 // connections whose end has begun
+	cut   atomic.Int32 // those of them that may not wait
+	left  atomic.Int32 // those of them that have ended
 }
 
 func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
@@ -25,6 +28,7 @@ func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
 				return nil
 			}
 			s.begun.Add(1)
+			defer s.left.Add(1)
 			select {
 			case <-s.free:
 			case <-ctx.Done():
@@ -46,17 +50,23 @@ func (s *slowEnd) ended() <-chan struct{} {
 func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, patience)
-	h := s.client(s.echo())
+	port := s.echo()
+	h, other := s.client(port), s.client(port)
 	s.ok(s.Close(h))
 	until(t, "the connection's end to begin", func() bool { return s.begun.Load() == 1 })
+	read := s.start(s.Read(other, 1))
 	over := s.ended()
+	read.fails(kind.Cancelled) // the session's end has begun
 	select {
 	case <-over:
 		t.Error("the session has ended before its connection")
-	case <-time.After(50 * time.Millisecond):
+	default:
 	}
 	close(s.free)
 	await(t, over, "the session's end")
+	if s.left.Load() == 0 {
+		t.Error("the session has ended before its connection")
+	}
 	if n := s.cut.Load(); n != 0 {
 		t.Error("the connection was cut short")
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // rig is a session on the crypto/tls stand-in, with an authority that it trusts
 // and a certificate of that for localhost.
@@ -46,6 +46,13 @@ func newRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig
 	r.Session = session.New(cfg)
 	t.Cleanup(r.End)
 	return r
+}
+
+// Handshake and Accept are the session's, without a data channel.
+func (r *rig) Handshake(h session.Handle) *session.Call { return r.Session.Handshake(h, nil) }
+
+func (r *rig) Accept(ctx session.Handle, host string, port int) *session.Call {
+	return r.Session.Accept(ctx, host, port, nil)
 }
 
 // End ends the session; the second time it does nothing.

@@ -91,7 +91,7 @@ func TestAFullDiskTearsNoEntryOfLater(t *testing.T) {
 	fmt.Fprint(q, "entry one\n")
 	fmt.Fprint(q, "entry two\n")
 	wait := func(what string, ok func() bool) {
-		for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: %q", what, g)
 			}

@@ -60,15 +60,15 @@ func init() {
 	if os.Args[0] == handoff.Arg0 {
 		name := [16]byte{}
 		copy(name[:], "tlsd-worker")
-		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	}
 }
 
 // runWorker is the worker's main. It returns the exit status.
 func runWorker() int {
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	measures := confine.Restart()
 	measures.Conceal()
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 
 	log, _ := newLog(os.Stderr, "info", false)
 	channel, err := handoff.Open()
@@ -96,7 +96,7 @@ func runWorker() int {
 	}
 	if first.As != nil {
 		if err := measures.Become(*first.As); err != nil {
-			channel.Send(handoff.FromWorker{Unfit: err.Error()}, nil)
+			_ = channel.Send(handoff.FromWorker{Unfit: err.Error()}, nil)
 			return 1
 		}
 	}

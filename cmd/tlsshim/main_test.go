@@ -99,12 +99,12 @@ func standIn(t *testing.T, calls int) (path string) {
 			return
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		conn.SetDeadline(time.Now().Add(2 * time.Minute))
 		in := bufio.NewScanner(conn)
 		for id := 1; id <= calls+1 && in.Scan(); id++ {
 			result := "7"
 			if id == 1 {
-				result = `{"version":1,"capabilities":["raw"],"server":{"name":"stand-in","version":"0","pid":1}}`
+				result = `{"version":1,"capabilities":["data"],"server":{"name":"stand-in","version":"0","pid":1}}`
 			}
 			fmt.Fprintf(conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
 		}

@@ -62,10 +62,10 @@ func Restart() Measures {
 	m := Measures{}
 	switch {
 	case state == "":
-		dieFirst() // nobody has asked for a report
+		_ = dieFirst() // nobody has asked for a report
 		return nil
 	case state != EnvAsk && state != EnvAskOther:
-		hide() // as early as can be; Conceal reports it
+		_ = hide() // as early as can be; Conceal reports it
 		if err := json.Unmarshal([]byte(state), &m); err != nil {
 			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
 		}
@@ -77,7 +77,11 @@ func Restart() Measures {
 		m.note("landlock", fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err))
 		m["capabilities"] = m["landlock"]
 	} else {
-		m.note("landlock", restrict(readable))
+		version, err := restrict(readable)
+		m.note("landlock", err)
+		if err == nil {
+			m.note("landlockTruncate", truncation(version))
+		}
 		keep := uint64(forOwnUser)
 		if state == EnvAskOther {
 			keep = toBecome

@@ -1,7 +1,6 @@
 package confine
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -52,7 +51,7 @@ func dataBytes() (int64, error) {
 			return n << 10, nil
 		}
 	}
-	return 0, errors.New(file + " has no " + key)
+	return 0, fmt.Errorf("%s has no %q", file, key)
 }
 
 // oomBias is how much sooner than the supervisor a worker is chosen when the machine, or its cgroup, is out of

@@ -4,12 +4,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -90,17 +88,10 @@ func Unanswered(tb testing.TB) int {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		tb.Fatal(err)
-	}
+	port := bindLoopback(tb, fd)
 	if err := syscall.Listen(fd, 0); err != nil {
 		tb.Fatal(err)
 	}
-	sa, err := syscall.Getsockname(fd)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	port := sa.(*syscall.SockaddrInet4).Port
 	filler, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		tb.Fatal(err)
@@ -108,7 +99,7 @@ func Unanswered(tb testing.TB) int {
 	tb.Cleanup(func() { filler.Close() })
 	// The kernel shows the length of a listener's queue as rx_queue: proc_pid_net(5).
 	full := fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:00000001 ", port)
-	for range 1000 {
+	for range 100_000 {
 		table, err := os.ReadFile("/proc/net/tcp")
 		if err != nil {
 			tb.Fatal(err)
@@ -122,24 +113,31 @@ func Unanswered(tb testing.TB) int {
 	return 0
 }
 
-// FreePort is a port on which nobody listens, below those that the kernel gives
-// to outgoing connections, and another one at each call.
+// FreePort is a port on which nobody listens, and which nobody gets by chance until the test ends: a
+// socket is bound to it, without listening. Go asks for a port with SO_REUSEADDR, and so can listen on it
+// (socket(7)); until then connections are refused.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	for range 1000 {
-		port := 10000 + int(nextPort.Add(1))%20000
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			ln.Close()
-			return port
-		}
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		tb.Fatal(err)
 	}
-	tb.Fatal("no free port found")
-	return 0
+	tb.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		tb.Fatal(err)
+	}
+	return bindLoopback(tb, fd)
 }
 
-var nextPort = func() *atomic.Uint32 {
-	var n atomic.Uint32
-	n.Store(rand.Uint32N(1 << 20))
-	return &n
-}()
+// bindLoopback binds a socket to any port of 127.0.0.1, and returns the port.
+func bindLoopback(tb testing.TB, fd int) int {
+	tb.Helper()
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		tb.Fatal(err)
+	}
+	sa, err := syscall.Getsockname(fd)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return sa.(*syscall.SockaddrInet4).Port
+}

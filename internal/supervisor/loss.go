@@ -57,10 +57,10 @@ func (e end) cause(stderr string) string {
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
 		// It may have met another one while it wrote the dump of the first.
-		return "died of " + cmp.Or(dumped(stderr), unix.SignalName(e.signal))
+		return diedOf(cmp.Or(dumped(stderr), unix.SignalName(e.signal)))
 	case e.status == 2:
 		if name := dumped(stderr); name != "" {
-			return "died of " + name
+			return diedOf(name)
 		}
 		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
 			return "died of a panic"
@@ -73,6 +73,15 @@ func (e end) cause(stderr string) string {
 		}
 	}
 	return fmt.Sprintf("exited with status %d", e.status)
+}
+
+// diedOf says what a signal means that has one cause only.
+func diedOf(signal string) string {
+	if signal == "SIGSYS" {
+		return "died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile) forbids one that it needs; " +
+			"a unit needs @system-service and @sandbox"
+	}
+	return "died of " + signal
 }
 
 // lastWords is what is known of a worker that has died.
@@ -124,7 +133,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	last.operation = inside
 	for _, sess := range last.lost {
 		if counts {
-			s.died(sess.peer.UID) // before its caller knows, who may be quick to come again
+			s.died(sess.peer.account()) // before its caller knows, who may be quick to come again
 		}
 		operation, mid := inside, true
 		if place, err := w.page.Session(sess.place); err == nil {
@@ -185,14 +194,14 @@ func copyOf(conn *net.UnixConn) (int, error) {
 // tell sends the caller a line, if there is room for it.
 func (sess *session) tell(line []byte) {
 	if sess.caller >= 0 {
-		unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, _ = unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 }
 
 // cut ends the connection, whoever else has it open.
 func (sess *session) cut() {
 	if sess.caller >= 0 {
-		unix.Shutdown(sess.caller, unix.SHUT_RDWR)
+		_ = unix.Shutdown(sess.caller, unix.SHUT_RDWR)
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *Supervisor) bury(w *worker) {
 	s.mu.Unlock()
 	for _, w := range candidates {
 		if _, ok := hasEnded(w.pid); ok {
-			w.process.Wait() // what it returns is known
+			_ = w.process.Wait() // what it returns is known
 			continue
 		}
 		s.mu.Lock()

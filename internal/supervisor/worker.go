@@ -38,14 +38,16 @@ type worker struct {
 	page    *vitals.Page // watch takes it away, after gone
 	started time.Time
 
-	engaged chan struct{} // closed when it knows whom it serves
-	ready   chan struct{} // closed when report is there
-	report  handoff.Ready // of a worker that is ready
-	gone    chan struct{} // closed when the process has been waited for
-	cause   string        // of its end, of a worker that is gone: "died of SIGSEGV"
-	end     end           // of a worker that is gone
+	engaged     chan struct{} // closed when it knows whom it serves
+	ready       chan struct{} // closed when report is there
+	libraryFile os.FileInfo   // of a worker that is ready, the library that it has loaded; nil: not known
+	report      handoff.Ready // of a worker that is ready
+	gone        chan struct{} // closed when the process has been waited for
+	cause       string        // of its end, of a worker that is gone: "died of SIGSEGV"
+	end         end           // of a worker that is gone
 
 	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: it was not
+	guard    guard        // only guardAll's
 
 	// Guarded by Supervisor.mu.
 	turn     func()              // ends the turn of its start
@@ -55,6 +57,7 @@ type worker struct {
 	ponged   uint64              // the number of the last ping that it has answered
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
+	outgoing bool                // it gets no more sessions, and goes with its last
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
 }
 
@@ -139,6 +142,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 		engaged:  make(chan struct{}),
 		ready:    make(chan struct{}),
 		gone:     make(chan struct{}),
+		guard:    guard{stays: map[int]stay{}},
 		turn:     func() {},
 		sessions: map[uint64]*session{},
 		places:   places{most: sessions},
@@ -187,11 +191,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
 	defer w.turn()
-	err := s.converse(w, func() {
-		if s.Watchdog > 0 {
-			guarding.Go(func() { s.guard(w, stop) })
-		}
-	})
+	err := s.converse(w)
 	close(stop)
 	guarding.Wait()
 	if broken := (brokenError{}); errors.As(err, &broken) {
@@ -228,7 +228,7 @@ type brokenError struct{ error }
 
 // converse receives from the worker until its channel ends, and returns why. A worker that says what it must not
 // say, or too much, is broken.
-func (s *Supervisor) converse(w *worker, onReady func()) error {
+func (s *Supervisor) converse(w *worker) error {
 	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.places.most, messageRate+messageRate/5*w.places.most)
 	for {
 		var msg handoff.FromWorker
@@ -246,8 +246,10 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			if w.isReady() {
 				return brokenError{errors.New("it said a second time that it is ready")}
 			}
-			onReady()
 			w.report = msg.Ready.Clean()
+			if w.report.Path != "" {
+				w.libraryFile, _ = os.Stat(w.report.Path) // without it the worker does not become outdated
+			}
 			close(w.ready)
 			w.turn()
 			s.introduce(w)
@@ -288,7 +290,7 @@ func (w *worker) isReady() bool {
 
 // kill ends the process. If it does not end, its channel does, so that nobody waits for it.
 func (w *worker) kill() {
-	w.process.Process.Kill()
+	_ = w.process.Process.Kill()
 	if w.killedAt.CompareAndSwap(0, time.Now().UnixNano()) {
 		time.AfterFunc(reapTimeout, func() { w.channel.Close() })
 	}

@@ -14,7 +14,7 @@ import (
 	"tlsd/internal/testcert"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // pair makes a connection of crypto/tls through a relay.
 func pair(t *testing.T, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c, s *tls.Conn) {

@@ -29,7 +29,7 @@ func handshake(tb testing.TB, cert tls.Certificate, client *tls.Config) error {
 			c.Close()
 		}
 	}()
-	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.Addr().String(), client)
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Minute}, "tcp", l.Addr().String(), client)
 	if err == nil {
 		c.Close()
 	}

@@ -48,8 +48,8 @@ import (
 )
 
 const (
-	startTime = 10 * time.Second // for the socket to be there
-	stopTime  = 10 * time.Second // from SIGTERM to the exit
+	startTime = 2 * time.Minute // for the socket to be there
+	stopTime  = 2 * time.Minute // from SIGTERM to the exit
 )
 
 // A Daemon is a running tlsd.
@@ -260,11 +260,16 @@ func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
 	case <-d.exited:
 	case <-time.After(stopTime):
 		tb.Errorf("tlsd (pid %d) did not end within %v after %v", d.PID, stopTime, signals)
-		_ = d.cmd.Process.Kill()
-		<-d.exited
+		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // the log gets to know what it was doing
+		select {
+		case <-d.exited:
+		case <-time.After(10 * time.Second):
+			_ = d.cmd.Process.Kill()
+			<-d.exited
+		}
 	}
 	// Workers end when the supervisor does; the last of them may be a moment behind.
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(stopTime); ; time.Sleep(5 * time.Millisecond) {
 		left := d.Processes()
 		if len(left) == 0 {
 			return

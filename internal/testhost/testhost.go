@@ -31,7 +31,7 @@ import (
 )
 
 // Patience bounds every wait. Nothing waits that long unless it hangs.
-const Patience = 60 * time.Second
+const Patience = 3 * time.Minute
 
 // Null is an argument that the host turns into a NULL pointer.
 var Null = null{}

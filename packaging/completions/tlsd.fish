@@ -2,15 +2,16 @@
 # begin generated: make pages
 complete -c tlsd -l socket -d 'where to listen' -r
 complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
-complete -c tlsd -l allow-uid -d 'users besides tlsds own that may connect, names or numbers; may be repeated' -x
-complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect' -x
+complete -c tlsd -l allow-uid -d 'users that may connect besides tlsds own; names or numbers; may be repeated' -x
+complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md says how they count' -x
 complete -c tlsd -l policy -d 'what scripts may do, by user; see tlsd-policy(5) or README.md; read again on SIGHUP' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
 complete -c tlsd -l spare -d 'processes kept ready: for tlsds own user, with --isolation=session, and for other users' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
-complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken, see SECURITY.md; off: nothing' -x -a 'auto off'
-complete -c tlsd -l readable -d 'folders and files that workers may read, besides those of the system; needs --confine; may be repeated' -r
+complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken; require: all, or do not start; off: nothing' -x -a 'auto require off'
+complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
+complete -c tlsd -l readable -d 'files and folders that workers may read, besides the systems; needs --confine; may be repeated' -r
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name and all addresses together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x
@@ -28,7 +29,7 @@ complete -c tlsd -l max-sessions-per-uid -d 'sessions of one user at the same ti
 complete -c tlsd -l max-handles -d 'open handles of one session' -x
 complete -c tlsd -l max-calls -d 'calls of one session in flight' -x
 complete -c tlsd -l max-pending -d 'clients per server context that wait for an Accept' -x
-complete -c tlsd -l max-message -d 'one message, without the raw bytes behind it' -x
+complete -c tlsd -l max-message -d 'one message' -x
 complete -c tlsd -l max-nesting -d 'levels of arrays and objects in a message' -x
 complete -c tlsd -l max-buffered -d 'data that one sessions waiting calls keep in memory' -x
 complete -c tlsd -l max-memory -d 'memory that one worker may use beyond what it has at its start' -x

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { testd.Main(m, ours.NothingLeft, func() error { ret
 
 // patience bounds every wait of a test. Nothing is expected to take nearly as long,
 // but on a machine that has other things to do.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // marker is in every payload of these tests, so that a log can be searched for it.
 const marker = "payload-marker-8f3a61"

@@ -130,6 +130,9 @@ const aboutFiles = "^(TestTheLibcryptoInUseIsTold|TestALibsslWithAForeignLibcryp
 
 func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
 	t.Parallel()
+	if !*long {
+		t.Skip("it runs other packages' tests again: with -long")
+	}
 	file, _ := library(t, "# no orders, but a file that is read at every call\n")
 	for _, suite := range [][]string{
 		{"tlsd/openssl", "-skip", aboutFiles},

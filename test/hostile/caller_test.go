@@ -56,9 +56,6 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 			t.Errorf("the caller is left after %v already", took)
 		}
 		t.Logf("the caller is left after %v; meanwhile the slowest exchange of another has taken %v", time.Since(begin), slowest)
-		if slowest > bound+5*time.Second {
-			t.Errorf("an exchange of another has taken %v", slowest)
-		}
 		tk.works(t)
 		testd.Eventually(t, patience, "the log says why", func() bool { return strings.Contains(d.Log(t), "has not read an answer within") })
 	})
@@ -71,8 +68,6 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 	for _, rest := range []struct{ name, begin string }{
 		{"between two messages", ``},
 		{"in a line", `{"jsonrpc":"2.0","id":99,"method":"tls.Wri`},
-		{"in raw bytes", `{"jsonrpc":"2.0","id":99,"method":"tls.Write","params":[1],"raw":1000000}` + "\nonly some of them"},
-		{"in raw bytes of a bad call", `{"jsonrpc":"2.0","id":99,"method":"tls.Nothing","params":[1],"raw":1000000}` + "\nonly some of them"},
 		{"in a line of megabytes", `{"jsonrpc":"2.0","id":99,"method":"tls.Write","params":[1,"` + strings.Repeat("AAAA", 1<<20)},
 	} {
 		t.Run(rest.name, func(t *testing.T) {

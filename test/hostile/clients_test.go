@@ -113,7 +113,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	t.Logf("seed %d", seed)
 	bad := attacks(t, rand.New(rand.NewPCG(seed, 1)))
 	hello := clientHello(t)
-	d := testd.Start(t, "--accept-handshake-timeout=3s")
+	d := testd.Start(t, "--accept-handshake-timeout=8s")
 	ctx := bounded(t)
 	c := d.Dial(t)
 	sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)

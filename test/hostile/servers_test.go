@@ -95,7 +95,7 @@ func TestServersThatAnswerNonsense(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	p := newPatient(t, w, "--handshake-timeout=1s")
+	p := newPatient(t, w, "--handshake-timeout=1m")
 	// serverHello makes a ServerHello (RFC 8446, section 4.1.3).
 	serverHello := func(version uint16, suite uint16, extensions []byte) []byte {
 		body := append([]byte{byte(version >> 8), byte(version)}, randomBytes(random, 32)...)
@@ -214,15 +214,16 @@ func TestServersThatDrip(t *testing.T) {
 	w := newWorld(t)
 	for _, c := range []struct {
 		name  string
+		bound string
 		pause time.Duration // after each byte of the server's
 		want  client.Kind   // "": success
 	}{
-		{"within the bound", 0, ""},
-		{"over it", 20 * time.Millisecond, client.KindTimeout}, // it sends more than 800 bytes
+		{"within the bound", "2m", 0, ""},
+		{"over it", "4s", 20 * time.Millisecond, client.KindTimeout}, // it sends more than 800 bytes
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPatient(t, w, "--handshake-timeout=4s")
+			p := newPatient(t, w, "--handshake-timeout="+c.bound)
 			var took time.Duration
 			begin := time.Now()
 			p.meet(func(conn *net.TCPConn) {

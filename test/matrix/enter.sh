@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # enter.sh ROOT SOURCES TESTS DIR COMMAND ARGUMENT... - run a test program in a root.
 #
 # To be run by unshare(1) with mount, pid and network namespaces of its own, so that all of

@@ -14,7 +14,7 @@ import (
 func TestMain(m *testing.M) { testd.Main(m) }
 
 // patience bounds every wait of a test, and the life of every process that it starts.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 func must(t *testing.T, err error) {
 	t.Helper()

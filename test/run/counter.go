@@ -26,7 +26,8 @@ type counter struct {
 	out io.Writer
 
 	passed, failed int
-	skips          []string // why each skipped test was
+	skipped        int
+	skips          []skip // of one package and reason each
 
 	packages map[string]*result
 	builds   map[string]string // what the compiler says, by import path
@@ -118,7 +119,7 @@ func (c *counter) end(name string, e event) {
 		case "skip":
 			if !p.parents[test] {
 				skipped++
-				c.skips = append(c.skips, fmt.Sprintf("%s %s: %s", name, test, reason(t.output.String())))
+				c.skip(name, test, reason(t.output.String()))
 			}
 		default: // failed, or was running at the end
 			bad = append(bad, test)
@@ -151,6 +152,23 @@ func (c *counter) end(name string, e event) {
 	fmt.Fprintln(c.out, line)
 }
 
+// A skip is one reason why tests of a package were skipped.
+type skip struct {
+	pkg, why, first string // first is one of the tests
+	tests           int
+}
+
+func (c *counter) skip(pkg, test, why string) {
+	c.skipped++
+	for i, s := range c.skips {
+		if s.pkg == pkg && s.why == why {
+			c.skips[i].tests++
+			return
+		}
+	}
+	c.skips = append(c.skips, skip{pkg, why, test, 1})
+}
+
 // explain prints what is known of a failure.
 func (c *counter) explain(p *result, bad []string) {
 	for _, text := range c.builds {
@@ -179,7 +197,7 @@ func reason(output string) string {
 // summary prints the end of the output.
 func (c *counter) summary() {
 	for _, s := range c.skips {
-		fmt.Fprintln(c.out, "skipped:", s)
+		fmt.Fprintf(c.out, "skipped %d of %s, such as %s: %s\n", s.tests, s.pkg, s.first, s.why)
 	}
-	fmt.Fprintf(c.out, "%d passed, %d failed, %d skipped\n", c.passed, c.failed, len(c.skips))
+	fmt.Fprintf(c.out, "%d passed, %d failed, %d skipped\n", c.passed, c.failed, c.skipped)
 }

@@ -29,7 +29,7 @@ func TestEachTestIsCountedOnce(t *testing.T) {
 `},
 		"passed, failed, skipped": {mixed, `    b_test.go:9: 1 is not 2
 FAIL p                             1.5s  1 passed, 1 failed, 1 skipped
-skipped: p TestB/one: there is no valgrind
+skipped 1 of p, such as TestB/one: there is no valgrind
 1 passed, 1 failed, 1 skipped
 `},
 		"a test that does not come to an end": {`{"Action":"run","Package":"p","Test":"TestA"}

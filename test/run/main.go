@@ -34,10 +34,13 @@ var suites = []suite{
 	{"plain", nil, []string{"CGO_ENABLED=0"}, []string{"./..."}},
 	{"race", []string{"-race"}, []string{"CGO_ENABLED=1"},
 		[]string{"./openssl/...", "./session/...", "./rpc/...", "./internal/..."}},
+	{"race-conformance", []string{"-race"}, []string{"CGO_ENABLED=1", "TLSD_TEST_LEVEL=in process"},
+		[]string{"./test/conformance"}},
 }
 
-// common are the arguments of each call of go test; make check vets.
-var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-vet=off", "-timeout=20m"}
+// common are the arguments of each call of go test. Many tests wait for others more than they
+// compute, so more of them run at the same time than there are processors. make check vets.
+var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-parallel=8", "-vet=off", "-timeout=20m"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -44,7 +44,7 @@ import (
 )
 
 // patience bounds every wait.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // binary is the daemon that is tested.
 var binary string

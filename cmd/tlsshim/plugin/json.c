@@ -259,6 +259,8 @@ bool json_array_has(struct span array, const char *literal)
 	while (*p != ']') {
 		value = p;
 		p = skip_value(value, end, DEEPEST);
+		if (!p)
+			return false;
 		if (json_is((struct span){ value, (size_t)(p - value) }, literal))
 			return true;
 		p = skip_space(p, end);

@@ -1,0 +1,34 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+// connect connects to the socket at path. A queue of callers that is full is EAGAIN from the kernel, for a
+// socket that does not block; a caller waits for its turn then, as one would whose socket blocks.
+func connect(ctx context.Context, path string) (*net.UnixConn, error) {
+	const longest = 100 * time.Millisecond
+	var d net.Dialer
+	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn.(*net.UnixConn), nil
+		}
+		err = plain(err)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return nil, err
+		}
+		wait := time.NewTimer(pause)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, fmt.Errorf("too many others wait to be let in by tlsd: %w", err)
+		}
+	}
+}
