@@ -179,6 +179,9 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 			log.Warn("--ready-fd", zap.Error(err))
 		}
 	}
+	if o.config != noConfig {
+		log.Info("configuration file read", zap.String("path", o.config))
+	}
 	warn(o, log)
 	cfg := supervisorConfig(o)
 	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig = log, audit, socket, rules.For, worker

@@ -50,6 +50,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asTLSD) != "" {
 		standInMain()
 	}
+	os.Setenv("TLSD_CONFIG", "none") // a daemon of a test does not take the machine's settings
 	os.Exit(run(m))
 }
 
