@@ -5,7 +5,7 @@
 # tools/go.mod), gcc's analyzer and cppcheck, shellcheck and codespell. Each check that finds
 # something prints it, and the status is 1 at the end.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 GO=${GO:-go}
 export CGO_ENABLED=0
 status=0
@@ -60,10 +60,10 @@ analyzed() {
 		gcc -std=c11 -O1 -Wall -Wextra -Werror -fanalyzer -Wno-analyzer-malloc-leak \
 			-Icmd/tlsshim/plugin -c -o /dev/null "$source" || bad=1
 	done
-	return $bad
+	return "$bad"
 }
 
-shells() { git ls-files '*.sh' .ci/run | xargs shellcheck; }
+shells() { git ls-files '*.sh' .ci/run | xargs shellcheck --severity=warning; }
 
 check staticcheck "$tools/staticcheck" -tags scan ./...
 # shellcheck disable=SC2086
