@@ -64,15 +64,18 @@ export TLSD_TEST_BIN
 test race stress: TLSD_TEST_BIN = $(abspath $(BIN))
 test race stress: build $(BIN)/host
 
+# Built first, because go run has a last word of its own.
+RUN_TESTS = $(GO) build -o $(BIN)/run ./test/run && TLSD_TEST_STRICT=1 $(BIN)/run
+
 test: deps-test check-quick ## install what tests need and run all of them; the last line counts them
-	TLSD_TEST_STRICT=1 $(GO) run ./test/run plain race
+	@$(RUN_TESTS) plain race
 
 FUZZTIME ?= 60s
 fuzz: deps-test ## every fuzz target for FUZZTIME (60s); what they find is kept for the tests
 	$(GO) run ./test/fuzz -time $(FUZZTIME)
 
 race: deps-test ## what is concurrent, and the conformance of a server in one process, under the race detector
-	TLSD_TEST_STRICT=1 $(GO) run ./test/run race race-conformance
+	@$(RUN_TESTS) race race-conformance
 
 PKG  ?= ./...
 N    ?= 20

@@ -183,21 +183,8 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 		log.Info("configuration file read", zap.String("path", o.config))
 	}
 	warn(o, log)
-	cfg := supervisor.Config{
-		Log: log, Audit: audit, Socket: socket, PolicyFor: rules.For,
-		Policy:       supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
-		WorkerConfig: worker,
-		Shared:       o.isolation == "shared", Warm: o.spare,
-		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
-		Watchdog: o.watchdog, Confine: o.confine != "off", RequireConfinement: o.confine == "require", RequireOpenSSL: o.requireOpenSSL == "yes", MaxMemory: int64(o.maxMemory),
-		Readable: readable(o),
-	}
-	if cfg.Shared {
-		cfg.Warm = o.workers
-	}
-	if os.Geteuid() == 0 && len(o.allowUID)+len(o.allowGID) > 0 {
-		cfg.WarmOthers = o.spare
-	}
+	cfg := supervisorConfig(o)
+	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig = log, audit, socket, rules.For, worker
 	d := supervisor.New(cfg)
 	daemon.Store(d)
 	err = d.Run(ctx, force)
@@ -206,6 +193,24 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 		return nil
 	}
 	return err
+}
+
+// supervisorConfig is what the settings say to the supervisor.
+func supervisorConfig(o *options) supervisor.Config {
+	cfg := supervisor.Config{
+		Policy: supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
+		Shared: o.isolation == "shared", Warm: o.spare,
+		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
+		Watchdog: o.watchdog, Confine: o.confine != "off", MaxMemory: int64(o.maxMemory), Readable: readable(o),
+		RequireConfinement: o.confine == "require", RequireOpenSSL: o.requireOpenSSL == "yes",
+	}
+	if cfg.Shared {
+		cfg.Warm = o.workers
+	}
+	if os.Geteuid() == 0 && len(o.allowUID)+len(o.allowGID) > 0 {
+		cfg.WarmOthers = o.spare
+	}
+	return cfg
 }
 
 // listen takes the socket that systemd passes, or makes one.

@@ -95,16 +95,7 @@ type lastWords struct {
 // farewell tells the callers of a worker that has died why, and ends their
 // connections.
 func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
-	last := lastWords{cause: e.cause(stderr)}
-	switch recent := s.oom.look(); {
-	case e.signal == unix.SIGKILL && recent:
-		last.cause = "was killed by the kernel, which was out of memory"
-	case s.MaxMemory == 0:
-	case last.cause == outOfMemory:
-		last.cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
-	case e.peak >= s.MaxMemory: // neither C nor Go looks everywhere whether it has got memory
-		last.cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
-	}
+	last := lastWords{cause: s.causeOf(e, stderr)}
 	select {
 	case <-w.ready:
 		last.library = w.report.Version
@@ -158,6 +149,21 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 		sess.letGo()
 	}
 	return last
+}
+
+// causeOf is the cause of an end, with what memory has to do with it.
+func (s *Supervisor) causeOf(e end, stderr string) string {
+	cause := e.cause(stderr)
+	switch recent := s.oom.look(); {
+	case e.signal == unix.SIGKILL && recent:
+		cause = "was killed by the kernel, which was out of memory"
+	case s.MaxMemory == 0:
+	case cause == outOfMemory:
+		cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
+	case e.peak >= s.MaxMemory: // neither C nor Go looks everywhere whether it has got memory
+		cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
+	}
+	return cause
 }
 
 // inside names the operation during which the worker was in the library, if it is certain.

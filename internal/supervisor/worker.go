@@ -105,27 +105,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	}
 	defer write.Close()
 
-	cmd := &exec.Cmd{
-		Path:       "/proc/self/exe", // this very program, even if its file has been replaced
-		Args:       []string{handoff.Arg0},
-		Env:        workerEnv(os.Environ()),
-		Dir:        "/",
-		Stderr:     write,
-		ExtraFiles: []*os.File{theirs, pageFile}, // become handoff.FD and vitals.FD
-		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
-		// phrase on it.
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	if s.Confine {
-		ask := confine.EnvAsk
-		if other {
-			ask = confine.EnvAskOther
-		}
-		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
-		if len(s.Readable) > 0 {
-			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
-		}
-	}
+	cmd := s.workerCommand(other, write, theirs, pageFile)
 	err = s.forking.during(func() error { return withTimerSlack(timerSlack, cmd.Start) })
 	if err != nil {
 		channel.Close()
@@ -147,6 +127,32 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 		sessions: map[uint64]*session{},
 		places:   places{most: sessions},
 	}, stderr, nil
+}
+
+// workerCommand is the process of a worker: its standard error, and the files that become handoff.FD and vitals.FD.
+func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *exec.Cmd {
+	cmd := &exec.Cmd{
+		Path:       "/proc/self/exe", // this very program, even if its file has been replaced
+		Args:       []string{handoff.Arg0},
+		Env:        workerEnv(os.Environ()),
+		Dir:        "/",
+		Stderr:     stderr,
+		ExtraFiles: []*os.File{channel, page},
+		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
+		// phrase on it.
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if s.Confine {
+		ask := confine.EnvAsk
+		if other {
+			ask = confine.EnvAskOther
+		}
+		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
+		if len(s.Readable) > 0 {
+			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
+		}
+	}
+	return cmd
 }
 
 // engage tells a worker whom it serves, nil being the daemon's own user. It is called once.

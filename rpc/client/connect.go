@@ -14,13 +14,18 @@ import (
 func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 	const longest = 100 * time.Millisecond
 	var d net.Dialer
+	var full error
 	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
 		conn, err := d.DialContext(ctx, "unix", path)
 		if err == nil {
 			return conn.(*net.UnixConn), nil
 		}
-		err = plain(err)
-		if !errors.Is(err, syscall.EAGAIN) {
+		switch err = plain(err); {
+		case errors.Is(err, syscall.EAGAIN):
+			full = fmt.Errorf("too many others wait to be let in by tlsd: %w", err)
+		case full != nil && ctx.Err() != nil:
+			return nil, full
+		default:
 			return nil, err
 		}
 		wait := time.NewTimer(pause)
@@ -28,7 +33,7 @@ func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 		case <-wait.C:
 		case <-ctx.Done():
 			wait.Stop()
-			return nil, fmt.Errorf("too many others wait to be let in by tlsd: %w", err)
+			return nil, full
 		}
 	}
 }

@@ -196,7 +196,7 @@ var elsewhere = map[string]string{
 var clean = []string{"file", "handshake", "verify", "io", "state", "internal"}
 
 // lost is how the end of a worker may be told.
-var lost = regexp.MustCompile(`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|was killed because it did not come back from the library for 1s)( in tls\.\w+)?$`)
+var lost = regexp.MustCompile(`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|was killed because it did not come back from the library for 2s)( in tls\.\w+)?$`)
 
 // run is one trial. It gives the outcome: "survived", "error" or "lost".
 func (tr trial) run(t *testing.T, r *rig) string {

@@ -17,8 +17,8 @@ import (
 // patience bounds every wait of a test. Only a hang takes as long.
 const patience = 2 * time.Minute
 
-// watchdog is that of the daemons.
-const watchdog = time.Second
+// watchdog is that of the daemons: a worker that waits for the processor for so long is taken for one that hangs.
+const watchdog = 2 * time.Second
 
 // A rig is a daemon whose workers load faultssl. One of its workers at a time is given orders, by its pid; another
 // has a session with an open connection, which nothing must happen to.

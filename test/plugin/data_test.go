@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -566,14 +567,43 @@ func TestWithoutAFreeDescriptorThereIsALimitError(t *testing.T) {
 // untilAThreadWaits returns when a thread besides the main one waits in poll(2).
 func (h *host) untilAThreadWaits() {
 	h.t.Helper()
+	h.untilAThreadIsIn(unix.SYS_POLL, unix.SYS_PPOLL)
+}
+
+// untilAllThreadsWait returns when each thread besides the main one waits, for another thread or in poll(2).
+func (h *host) untilAllThreadsWait() {
+	h.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.PID))
-		for _, task := range tasks {
-			call, _ := os.ReadFile(task + "/syscall") // the number of the system call that it is in, proc_pid_syscall(5)
-			number, _, _ := strings.Cut(string(call), " ")
-			if filepath.Base(task) != fmt.Sprint(h.PID) && (number == fmt.Sprint(unix.SYS_POLL) || number == fmt.Sprint(unix.SYS_PPOLL)) {
-				return
-			}
+		if !slices.ContainsFunc(h.otherThreads(), func(call int) bool {
+			return call != unix.SYS_POLL && call != unix.SYS_PPOLL && call != unix.SYS_FUTEX
+		}) {
+			return
+		}
+	}
+	h.t.Fatal("the threads do not come to rest")
+}
+
+// otherThreads are the system calls that the threads besides the main one are in.
+func (h *host) otherThreads() (calls []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.PID))
+	for _, task := range tasks {
+		if filepath.Base(task) == fmt.Sprint(h.PID) {
+			continue
+		}
+		call, _ := os.ReadFile(task + "/syscall") // begins with the number of the system call, proc_pid_syscall(5)
+		number := -1
+		fmt.Sscan(string(call), &number)
+		calls = append(calls, number)
+	}
+	return calls
+}
+
+// untilAThreadIsIn returns when a thread besides the main one is in one of these system calls.
+func (h *host) untilAThreadIsIn(calls ...int) {
+	h.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if slices.ContainsFunc(h.otherThreads(), func(call int) bool { return slices.Contains(calls, call) }) {
+			return
 		}
 	}
 	h.t.Fatal("no thread waits")

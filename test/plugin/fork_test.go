@@ -2,8 +2,13 @@ package plugin
 
 import (
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
@@ -158,4 +163,54 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	handshake.gives(0, "")
 	h.send("exit")
 	h.child().wait()
+}
+
+// A child that is forked while its parent looks for a daemon has a copy of the socket. The parent takes another one.
+func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.T) {
+	t.Parallel()
+	path, first := heldQueue(t)
+	h := startHost(t, "TLSD_SOCKET="+path)
+	client := h.start("NewClient", "h", 1)
+	h.untilAThreadIsIn(unix.SYS_CONNECT)
+	h.send("fork").gives(0, "")
+	d := first() // the queue has room from now on
+	p := d.accept()
+	p.ended() // though the child lives
+	q, _ := d.session()
+	q.result(q.expect("tls.NewClient", `["h",1]`), "1")
+	client.gives(1, "")
+	h.send("exit")
+	h.child().gives(0, "")
+	q.client(h, 2)
+}
+
+// heldQueue is the path of a socket where a connect waits for its place in the queue, until free is called; then a stand-in
+// serves it.
+func heldQueue(t *testing.T) (path string, free func() *standIn) {
+	t.Helper()
+	path = filepath.Join(nowhere(t), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := firstError(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	filler, err := net.Dial("unix", path) // the queue's only place
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { filler.Close() })
+	return path, func() *standIn {
+		file := os.NewFile(uintptr(fd), path)
+		defer file.Close()
+		ln, err := net.FileListener(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		d := &standIn{t, path, ln.(*net.UnixListener)}
+		d.accept() // the filler
+		return d
+	}
 }

@@ -38,7 +38,8 @@ struct call {
 	int64_t handle;           /* that it names; 0 if the method OPENS */
 	const char *params;       /* JSON array */
 	struct owned *pass;       /* a descriptor that goes along and is closed then, or NULL */
-	unsigned began;           /* the process's cancels at that time */
+	bool is_part;             /* of a function of tlsplugin.h, and began is set */
+	unsigned began;           /* the process's cancels when it began */
 
 	int64_t number; /* a NUMBER */
 	char *text;     /* a TEXT or an OBJECT, which the caller frees */

@@ -12,7 +12,37 @@
 
 static const struct method set_ca_bundle = { .name = "tls.SetCaBundle", .flags = OPENS };
 
+/* The parameters of a call as client_run describes them, to be freed; NULL without memory. */
+static char *make_params(const struct call *c, const char *text1, const char *text2,
+			 const int64_t *n)
+{
+	const char *texts[] = { text1, text2 }, *comma = "";
+	struct json_out out = { 0 };
+
+	json_put(&out, "[");
+	if (!(c->method->flags & OPENS)) {
+		json_put_int(&out, c->handle);
+		comma = ",";
+	}
+	for (int i = 0; i < 2 && texts[i]; i++) {
+		json_put(&out, comma);
+		json_put_string(&out, texts[i]);
+		comma = ",";
+	}
+	if (n) {
+		json_put(&out, comma);
+		json_put_int(&out, *n);
+	}
+	json_put(&out, c->pass ? ",1]" : "]"); /* the parameter channel comes last */
+	if (!out.failed)
+		return out.at;
+	free(out.at);
+	return NULL;
+}
+
 /* --- which session --- */
+
+enum { MOST_TRIES = 3 }; /* in a program that forks again and again */
 
 struct search {
 	struct wait wait; /* the first, so that a pointer to it is one to the whole */
@@ -34,6 +64,13 @@ static void look_from_search(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
+static void drop(struct process *p, struct session *s)
+{
+	wire_end(&s->wire);
+	pthread_mutex_lock(&p->mu);
+	session_release(p, s);
+}
+
 /* Finds a tlsd and makes a session the process's, with a reference. NULL if that is cancelled
  * or has failed, which is noted. The call has the turn to open one, and mu is not held. */
 static struct session *find_session(struct process *p, const struct call *c)
@@ -41,9 +78,18 @@ static struct session *find_session(struct process *p, const struct call *c)
 	char path[SOCKET_PATH_BYTES] = "", tried[TRIED_BYTES] = "", why[WHY_BYTES] = "";
 	struct search find = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,
 			       .began = c->began };
-	int fd = find_tlsd(path, tried, &find.wait);
-	struct session *s = fd >= 0 ? session_make(p, fd) : NULL;
+	struct session *s = NULL;
+	int fd, tries = 0;
+	unsigned forks;
 
+	do {
+		if (s) /* a child has a copy of the socket: this session could not end before it */
+			drop(p, s);
+		path[0] = tried[0] = '\0';
+		forks = owned_forks();
+		fd = find_tlsd(path, tried, &find.wait);
+		s = fd >= 0 ? session_make(p, fd) : NULL;
+	} while (s && forks != owned_forks() && ++tries < MOST_TRIES);
 	if (fd >= 0 && !s)
 		text_add(why, sizeof why, "%s", errno_text(errno));
 	if (s && session_greet(s, &find.wait, why)) {
@@ -131,20 +177,15 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 /* Tells the session of a CA bundle. trusting is taken. */
 static int send_ca(struct process *p, struct session *s, const char *path, unsigned began)
 {
-	struct json_out params = { 0 };
 	struct call c = { .method = &set_ca_bundle, .began = began };
+	char *params = make_params(&c, path, NULL, NULL);
 	int result;
 
-	json_put(&params, "[");
-	json_put_string(&params, path);
-	json_put(&params, "]");
-	if (params.failed) {
-		free(params.at);
+	if (!params)
 		return (int)process_fail(p, "%s: out of memory", set_ca_bundle.name);
-	}
-	c.params = params.at;
+	c.params = params;
 	result = session_call(p, s, &c);
-	free(params.at);
+	free(params);
 	return result;
 }
 
@@ -233,7 +274,8 @@ int client_call(struct process *p, struct call *c)
 	int result = -1;
 
 	if (p) {
-		c->began = atomic_load(&p->cancels);
+		if (!c->is_part)
+			c->began = atomic_load(&p->cancels);
 		if (c->method->flags & OPENS)
 			s = open_session(p, c);
 		else
@@ -252,35 +294,16 @@ int client_call(struct process *p, struct call *c)
 int client_run(struct process *p, struct call *c, const char *text1, const char *text2,
 	       const int64_t *n)
 {
-	struct json_out params = { 0 };
-	const char *comma = "";
+	char *params = make_params(c, text1, text2, n);
 	int result = -1;
 
-	json_put(&params, "[");
-	if (!(c->method->flags & OPENS)) {
-		json_put_int(&params, c->handle);
-		comma = ",";
-	}
-	for (int i = 0; i < 2; i++) {
-		const char *text = i == 0 ? text1 : text2;
-		if (!text)
-			continue;
-		json_put(&params, comma);
-		json_put_string(&params, text);
-		comma = ",";
-	}
-	if (n) {
-		json_put(&params, comma);
-		json_put_int(&params, *n);
-	}
-	json_put(&params, c->pass ? ",1]" : "]"); /* the parameter channel comes last */
-	c->params = params.at;
-	if (params.failed)
+	c->params = params;
+	if (!params)
 		process_fail(p, "%s: out of memory", c->method->name);
 	else
 		result = client_call(p, c);
 	owned_close(c->pass); /* NULL unless memory ran out */
-	free(params.at);
+	free(params);
 	return result;
 }
 

@@ -118,12 +118,13 @@ static bool begin_shutdown(struct use *u, int *result)
 
 int64_t connection_shutdown(struct process *p, int64_t handle)
 {
-	struct call c = { .method = &shutdown_, .handle = handle };
+	struct call c = { .method = &shutdown_, .handle = handle, .is_part = true };
 	struct use u;
 	int result;
 
 	if (!use_begin(&u, p, shutdown_.name, handle))
 		return -1;
+	c.began = u.began;
 	if (!use_has_data(&u)) {
 		result = client_run(p, &c, NULL, NULL, NULL);
 	} else if (begin_shutdown(&u, &result)) {
@@ -173,13 +174,14 @@ static int end_close(struct use *u, int result)
 
 static int64_t close_handle(struct process *p, const struct method *m, int64_t handle)
 {
-	struct call c = { .method = m, .handle = handle };
+	struct call c = { .method = m, .handle = handle, .is_part = true };
 	bool ready;
 	struct use u;
 	int result;
 
 	if (!use_begin(&u, p, m->name, handle))
 		return -1;
+	c.began = u.began;
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);

@@ -205,7 +205,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 /* Waits until all that was sent, so many bytes, has left. */
 static bool flush_all(struct use *u, int64_t total)
 {
-	struct call c = { .method = &flush, .op = u->op, .handle = u->handle };
+	struct call c = { .method = &flush, .op = u->op, .handle = u->handle, .is_part = true,
+			  .began = u->began };
 
 	if (client_run(u->p, &c, NULL, NULL, &total) == 0)
 		return true;

@@ -37,6 +37,7 @@ struct block {
 
 static struct block first;
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+static atomic_uint forks;
 
 static sigset_t lock_making(void)
 {
@@ -162,15 +163,19 @@ int owned_fd(const struct owned *o)
 
 void owned_close(struct owned *o)
 {
-	int fd, saved = errno;
+	int fd = owned_fd(o), saved = errno;
 
 	if (!o)
 		return;
-	fd = atomic_exchange(&o->number, CHANGING) - 1;
-	if (fd >= 0 && is_same(o, fd))
+	if (fd >= 0)
 		close(fd);
-	atomic_store(&o->number, 0);
+	atomic_store(&o->number, 0); /* only now: a child that is forked before that must know it */
 	errno = saved;
+}
+
+unsigned owned_forks(void)
+{
+	return atomic_load(&forks);
 }
 
 void owned_end(void)
@@ -193,6 +198,7 @@ static void before_fork(void)
 
 static void after_fork_in_parent(void)
 {
+	atomic_fetch_add(&forks, 1);
 	pthread_mutex_unlock(&making);
 }
 

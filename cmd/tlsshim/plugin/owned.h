@@ -29,6 +29,10 @@ int owned_fd(const struct owned *o);
 /* Closes the descriptor, if it is still what it was. o may be NULL. Safe in a signal handler. */
 void owned_close(struct owned *o);
 
+/* How often this process has forked. A descriptor that was made elsewhere may be open in a child if
+ * this has changed until it was taken over. */
+unsigned owned_forks(void);
+
 /* At the end of the library: frees memory. Nothing is owned any more. */
 void owned_end(void);
 

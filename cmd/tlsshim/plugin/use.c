@@ -133,7 +133,8 @@ static void note(struct direction *d, struct span said, struct span error)
 
 bool use_ask(struct use *u)
 {
-	struct call c = { .method = &status, .op = u->op, .handle = u->handle };
+	struct call c = { .method = &status, .op = u->op, .handle = u->handle, .is_part = true,
+			  .began = u->began };
 	struct span said;
 	bool known;
 
