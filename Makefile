@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check check-quick race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-check deps-scan deps-matrix deps-bench install deps-systemd test-systemd pages uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install check-quick deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ help: ## list the targets
 build: deps-build $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so $(BIN)/domhost ## build everything into bin/
 
 # Two builds of one source are equal, whatever folders they run in.
-GO_LDFLAGS  = -bindnow $(if $(VERSION),-X tlsd/internal/version.Version=$(VERSION)) $(if $(COMMIT),-X tlsd/internal/version.commit=$(COMMIT))
+GO_LDFLAGS  = -bindnow $(if $(STRIP),-s -w) $(if $(VERSION),-X tlsd/internal/version.Version=$(VERSION)) $(if $(COMMIT),-X tlsd/internal/version.commit=$(COMMIT))
 SAME_PATHS  = -ffile-prefix-map=$(CURDIR)=.
 PLUGIN_MAP  = cmd/tlsshim/plugin/tlsplugin.map
 PLUGIN_LINK = -shared -Wl,-soname,TlsPlugin.so,--version-script=$(PLUGIN_MAP),-z,defs,-z,relro,-z,now
@@ -173,8 +173,17 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 pages: ## write anew what manual pages, completions and the sample configuration have from the programs' tables
 	$(GO) test -count=1 -run 'Page|Sample|Completion' ./cmd/tlsd ./cmd/tlsshim ./test/packaging -update
 
+packages: ## the .deb and the .rpm, into bin/packages
+	sh packaging/packages.sh
+
+test-packages: deps-packages ## install, use, upgrade and remove the .deb in a Debian of its own, as root; 5 minutes, the first time
+	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging
+
+deps-packages:
+	@sh scripts/deps.sh packages
+
 test-systemd: deps-systemd build ## the units under a real systemd in namespaces of its own, as root; half a minute
-	$(GO) test -count=1 -v -tags systemd -timeout 10m -run 'Units|Service|Settings|User' ./test/packaging
+	$(GO) test -count=1 -v -tags systemd -timeout 10m -run 'Unit|Service|Settings|User' ./test/packaging
 
 deps-systemd:
 	@sh scripts/deps.sh systemd

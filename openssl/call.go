@@ -3,6 +3,7 @@ package openssl
 import (
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -20,33 +21,99 @@ import (
 //
 // Goroutines that are in C for longer than some 20 µs cost a thread each. The
 // gate bounds them; waiting for it is short, because nothing in C waits.
-func (l *Library) exclusive(f func()) queue { return l.exclusiveFor("", f) }
+func (l *Library) exclusive(f func()) queue {
+	return l.exclusiveFor("", 0, func(*thread) { f() })
+}
 
-// exclusiveFor is exclusive for the work of a method.
-func (l *Library) exclusiveFor(method string, f func()) queue {
-	thread := <-l.gate
+// exclusiveFor is exclusive for the work of a method on the connection with a tag. f may use the thread.
+func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue {
+	t := l.gate.enter()
 	runtime.LockOSThread()
 	if l.Watcher != nil {
-		l.Watcher.Enter(thread, method)
+		l.Watcher.Enter(t.number, method, tag)
 	}
 	defer func() {
 		if l.Watcher != nil {
-			l.Watcher.Leave(thread)
+			l.Watcher.Leave(t.number)
 		}
 		runtime.UnlockOSThread()
-		l.gate <- thread
+		l.gate.leave(t)
 	}()
 	call(l.sym.errClear)
-	f()
+	f(t)
 	return l.drain()
 }
 
+// A thread is the right to be in the library, and what belongs to a stay there.
+type thread struct {
+	number int
+	// bio is the memory BIO that an SSL writes to. It is empty, and no SSL has it, outside of a stay; so one
+	// for each thread is enough for any number of connections.
+	bio uintptr
+	arg [4]uintptr // the arguments of calls that must not allocate
+	few [1 << 10]byte
+}
+
+// A gate lets a bounded number of threads in. The one that has left last enters next: what it has in memory is
+// likely to be in the processor's cache.
+type gate struct {
+	room chan struct{} // one for each thread that is inside
+	mu   sync.Mutex    // guards out
+	out  []*thread     // those that may enter
+}
+
+func newGate() *gate {
+	most := 2 * runtime.GOMAXPROCS(0)
+	g := &gate{room: make(chan struct{}, most)}
+	for n := range most {
+		g.out = append(g.out, &thread{number: n})
+	}
+	return g
+}
+
+func (g *gate) enter() *thread {
+	g.room <- struct{}{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	last := len(g.out) - 1
+	t := g.out[last]
+	g.out = g.out[:last]
+	return t
+}
+
+func (g *gate) leave(t *thread) {
+	g.mu.Lock()
+	g.out = append(g.out, t)
+	g.mu.Unlock()
+	<-g.room
+}
+
+// equip gives each thread its BIO. Nobody else uses the library yet, and there must be no other
+// call before OPENSSL_init_ssl.
+func (l *Library) equip() error {
+	ok := true
+	q := l.exclusiveFor("", 0, func(own *thread) {
+		for _, t := range append(l.gate.out, own) {
+			t.bio = l.newBIO()
+			ok = ok && t.bio != 0
+		}
+	})
+	if !ok {
+		return internalError("BIO_new", q)
+	}
+	return nil
+}
+
+// newBIO makes a memory BIO. It is called in exclusive.
+func (l *Library) newBIO() uintptr { return call(l.sym.bioNew, call(l.sym.bioSMem)) }
+
 // A Watcher is told when threads enter and leave the library, so that it can
 // be known what a thread was at when it crashed, or that it does not come back. method
-// is the tls method whose work it is, or "" when that is not known here. No two threads have the
+// is the tls method whose work it is, or "" when that is not known here; tag is what [Conn.SetTag] has
+// given to the connection, or 0. No two threads have the
 // same number at the same time; the numbers count from 0. It must not wait.
 type Watcher interface {
-	Enter(thread int, method string)
+	Enter(thread int, method string, tag int32)
 	Leave(thread int)
 }
 
@@ -59,14 +126,10 @@ func call(fn uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// errno is the C library's, of the call just made on this (locked) thread. The
-// getters of the error queue keep it as it is.
-func (l *Library) errno() syscall.Errno {
+// errno is where the C library's is, on this (locked) thread.
+func (l *Library) errno() *int32 {
 	p := call(l.sym.errnoLocation)
-	if p == 0 {
-		return 0
-	}
-	return syscall.Errno(*(*int32)(pointer(p)))
+	return (*int32)(pointer(p))
 }
 
 // A queued is one entry of OpenSSL's error queue.
@@ -192,6 +255,14 @@ func goString(p uintptr) string {
 		n++
 	}
 	return string(unsafe.Slice((*byte)(pointer(p)), n))
+}
+
+// goBytes copies memory of C; nil for NULL.
+func goBytes(p uintptr, n int) []byte {
+	if p == 0 || n <= 0 {
+		return nil
+	}
+	return append([]byte(nil), unsafe.Slice((*byte)(pointer(p)), n)...)
 }
 
 // cString is s with a NUL behind it. Keep it alive for as long as C needs it.

@@ -22,7 +22,7 @@ func (c *Conn) Close() error {
 // CloseContext ends the waiting Reads, Writes and Handshakes, which return net.ErrClosed, frees the
 // SSL when the last of them has left, and closes the socket. It is idempotent; every call returns when all that is done.
 //
-// After a handshake it sends close_notify first, unless the connection has failed or its outgoing stream is
+// After a handshake it sends close_notify first, unless that is done, the connection has failed, or its outgoing stream is
 // broken. It never waits for the peer's. But it sees to it that what was written arrives: the system
 // discards what it has not yet sent when a socket is closed while incoming data is unread, or when such
 // data comes later (RFC 1122 section 4.2.2.13), and TLS 1.3 servers send session tickets
@@ -59,11 +59,7 @@ func (c *Conn) close(ctx context.Context, orderly bool) error {
 	}
 
 	_ = c.nc.SetDeadline(time.Time{}) // an error comes again from Write
-	c.mu.Lock()
-	// SSL_shutdown must not be called after a fatal error (SSL_shutdown(3)).
-	whole := c.established.Load() && c.fatal == nil && !c.writeBroken
-	c.mu.Unlock()
-	sent := orderly && whole && c.closeNotify(ctx)
+	sent := orderly && c.established.Load() && c.lastWords(ctx)
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error says that the connection is gone already
 		c.flush(ctx)
@@ -71,24 +67,47 @@ func (c *Conn) close(ctx context.Context, orderly bool) error {
 	return c.nc.Close()
 }
 
+// lastWords sends what is there to be sent, and close_notify behind it unless that is done, and tells whether everything has left. Of a connection that has
+// failed it sends what the system takes at once: an alert.
+func (c *Conn) lastWords(ctx context.Context) (sent bool) {
+	c.mu.Lock()
+	why := c.writeErr
+	c.mu.Unlock()
+	switch why {
+	case nil:
+		return c.closeNotify(ctx)
+	case ErrShut:
+		return true
+	}
+	_ = c.raw.Control(func(fd uintptr) { // nothing is lost that was promised
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.push(fd)
+	})
+	return false
+}
+
 // closeNotify sends the alert and tells whether it has left.
 func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 	o := c.op()
 	defer o.giveBack()
 	o.prepare(ctx, opShutdown, nil)
-	err := c.raw.Write(func(uintptr) bool {
-		want, idle := o.once()
-		if !idle || want != writable {
-			return true
+	try := func(fd uintptr) bool {
+		// A library that wants to read first is not waited for.
+		for !o.finished {
+			switch o.once(fd) {
+			case none:
+			case writable:
+				o.watch()
+				return false
+			default:
+				return true
+			}
 		}
-		o.dir = want
-		o.watch()
-		return false
-	})
-	if o.unwatch != nil {
-		o.unwatch()
-		o.unwatch = nil
+		return true
 	}
+	err := c.raw.Write(try)
+	o.forget()
 	return err == nil && o.finished && o.err == nil
 }
 

@@ -2,6 +2,8 @@ package openssl
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,7 +21,9 @@ import (
 //	 │                        │
 //	 └─────error──────▶ failed ◀─┘   only Close is left; Read, Write and Handshake give the error again
 //
-// A context that ends, and io.EOF, are no such errors.
+// An established connection has two directions, and each can end alone: reading at the peer's close_notify
+// (io.EOF) or when the peer cuts its direction (ErrTruncated); writing at CloseWrite (ErrShut), when a send fails, and when
+// a Write is given up in the middle (ErrWriteBroken). The end of a context is no error of the connection.
 type Conn struct {
 	lib     *Library
 	nc      *net.TCPConn
@@ -28,7 +32,11 @@ type Conn struct {
 	peer    peerName // whom a client expects
 	store   string   // what a client trusts, for people
 	tls13   bool     // nothing older is spoken
-	verdict *verdict // a client's
+	verdict *verdict // of the verification that the handshake does, if it does one
+
+	settings *serverSettings     // a server's, held; nil for clients and once the SSL is freed
+	pins     [][sha256.Size]byte // of a client; set before the handshake
+	tag      atomic.Int32
 
 	done   chan struct{} // closed when Close begins
 	closer sync.Once
@@ -38,19 +46,23 @@ type Conn struct {
 	users  int           // calls that are under way
 	idle   chan struct{} // if not nil, closed when the last of them has left
 
-	// At most one Read and one Write (or Handshake) at a time.
-	reading, writing sem
-	owing            bool    // a TryWrite has sent a part of what is to be written; for the holder of writing
-	unwilling        bool    // a TryWrite has waited for the peer in vain, and none has gone through since; as owing
-	slots            [2]slot // who may wait for the socket to become readable, writable
+	writing sem // held by a Write, Handshake or CloseWrite
+	reading sem // held by who waits for something to read (io.go)
 
-	mu          sync.Mutex // held for one SSL call, which never waits; guards the next five
-	ssl         uintptr    // 0 once it is freed
-	fatal       error      // set once; then no SSL call is made any more but SSL_free
-	eof         bool       // the peer has sent close_notify: no SSL_read any more
-	writeBroken bool       // a record is half sent: no SSL_write any more
-	begun       bool       // Handshake has been called
-	verify      bool       // a client's; does not change once begun is set
+	mu        sync.Mutex    // held for one stay in the library and the sends around it, which never wait; guards the rest
+	ssl       uintptr       // 0 once it is freed
+	wbio      uintptr       // the thread's BIO that the SSL writes to
+	readErr   error         // why nothing can be read any more: no SSL_read
+	writeErr  error         // why nothing can be written any more: no SSL_write
+	failed    error         // why neither is possible any more
+	out       outbox        // what is sealed and not sent
+	sending   bool          // the holder of writing waits for room for it, and sends it when there is some
+	mute      bool          // nothing goes out any more: a send has failed, or was given up
+	whole     int           // when it became mute: the records of what was being sent that have left whole
+	shut      bool          // close_notify is sealed, so that nothing can follow it
+	sendErrno syscall.Errno // why a send has failed
+	begun     bool          // Handshake has been called
+	verify    bool          // a client's; does not change once begun is set
 
 	established      atomic.Bool // the handshake is done
 	subject, version string      // set before established is
@@ -76,7 +88,6 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, verify: !c.server, tls13: c.min == tls13,
 		done:    make(chan struct{}),
 		reading: newSem(), writing: newSem(),
-		slots: [2]slot{readable: {sem: newSem()}, writable: {sem: newSem()}},
 	}
 
 	c.mu.RLock()
@@ -84,12 +95,15 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	if c.ctx == 0 {
 		return nil, ErrFreed
 	}
+	if c.settings != nil {
+		cn.settings = c.settings.hold()
+	}
 	ok, expects := false, true
 	q := l.exclusive(func() {
 		if cn.ssl = call(l.sym.sslNew, c.ctx); cn.ssl == 0 {
 			return
 		}
-		ok = int32(call(l.sym.sslSetFd, cn.ssl, fd)) == 1
+		ok = int32(call(l.sym.sslSetRfd, cn.ssl, fd)) == 1
 		if c.min != 0 {
 			ok = ok && int64(call(l.sym.sslCtrl, cn.ssl, ctrlSetMinProto, c.min, 0)) == 1
 		}
@@ -108,7 +122,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 		}
 		return nil, internalError("SSL_new", q)
 	}
-	if cn.client {
+	if cn.client || c.clientAuth != ClientAuthNone {
 		cn.verdict = &verdict{}
 		l.verdicts.Store(cn.ssl, cn.verdict)
 	}
@@ -123,6 +137,11 @@ func (c *Conn) free() {
 		c.lib.verdicts.Delete(c.ssl)
 		c.lib.exclusive(func() { call(c.lib.sym.sslFree, c.ssl) })
 		c.ssl = 0
+		c.out.drop()
+	}
+	if c.settings != nil {
+		c.settings.release()
+		c.settings = nil
 	}
 }
 
@@ -165,8 +184,8 @@ func (c *Conn) ready() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fatal != nil {
-		return c.fatal
+	if c.readErr != nil {
+		return c.readErr
 	}
 	return ErrNoHandshake
 }
@@ -245,53 +264,71 @@ func (c *Conn) establish() error {
 		// result is "ok" too if there was nothing to verify (SSL_get_verify_result(3)).
 		switch {
 		case cert == 0:
-			c.fatal = &VerifyError{Code: -1, Reason: "the server has shown no certificate", Store: c.store}
+			c.fail(&VerifyError{Code: -1, Reason: "the server has shown no certificate", Store: c.store})
 		case code != 0:
-			c.fatal = l.verifyError(code, 0, c.subject, c.store, c.peer.String())
-		}
-		if c.fatal != nil {
-			return c.fatal
+			c.fail(l.verifyError(code, 0, c.subject, c.store, c.peer.String()))
 		}
 	}
 	if !told { // "" would say that the peer has shown no certificate
-		c.fatal = &HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's certificate: " + q.reason(), Queue: q.strings()}
-		return c.fatal
+		c.fail(&HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's certificate: " + q.reason(), Queue: q.strings()})
 	}
-	if c.client {
-		l.verdicts.Delete(c.ssl)
-		c.verdict = nil
+	if c.sendErrno != 0 { // what ends the handshake has not left
+		c.fail(c.handshakeFailure(&op{c: c, kind: opHandshake, errno: c.sendErrno}, nil))
 	}
+	if c.readErr != nil {
+		return c.readErr
+	}
+	if err := c.checkPins(); err != nil {
+		c.fail(err)
+		return err
+	}
+	l.verdicts.Delete(c.ssl)
+	c.verdict = nil
 	c.established.Store(true)
 	return nil
 }
+
+// SetTag gives the connection a number by which the library's Watcher can tell it.
+func (c *Conn) SetTag(tag int32) { c.tag.Store(tag) }
 
 // Read waits for data and gives what is there: at least one byte, unless p is
 // empty, and as much of p as is filled without waiting.
 //
 // The error is io.EOF after the peer's close_notify (also of every later Read), ErrTruncated, a
 // *ProtocolError, one that wraps a syscall.Errno, ErrNoHandshake, net.ErrClosed, or that of ctx. A Read that ctx has
-// ended has lost nothing.
+// ended has lost nothing. A Write that has failed does not keep a Read from what has arrived.
 func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
-	if err := c.enterReady(); err != nil {
+	o, err := c.reader()
+	if o == nil {
 		return 0, err
 	}
 	defer c.leave()
+	defer o.giveBack()
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if err := c.reading.lock(ctx, c.done); err != nil {
-		return 0, err
-	}
-	defer c.reading.unlock()
-	o := c.op()
-	defer o.giveBack()
 	return o.run(ctx, opRead, p)
 }
 
-// someBytes is the most that one ReadSome gives: the data of two records.
-const someBytes = 2 * fullRecord
+// reader is an op for what is to be read. With an error there is none, and c is not entered.
+func (c *Conn) reader() (*op, error) {
+	if err := c.enterReady(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	err := c.readErr
+	c.mu.Unlock()
+	if err != nil { // without a wait for a WaitReset
+		c.leave()
+		return nil, err
+	}
+	return c.op(), nil
+}
 
-// someMemory is memory for ReadSome that Recycle has taken back.
+// someBytes is the most that one ReadSome gives: the data of eight records.
+const someBytes = 8 * fullRecord
+
+// someMemory is memory for ReadSome that is not in use.
 var someMemory = sync.Pool{New: func() any { return new([someBytes]byte) }}
 
 // Recycle takes back what a ReadSome has returned, for a later one. Nobody may use it any more. It need not be called.
@@ -301,54 +338,84 @@ func Recycle(p []byte) {
 	}
 }
 
-// ReadSome is Read into memory of its own, at most limit bytes, which must be positive. It takes the memory only when there
-// is something to read, so that any number of them can wait. With an error there is no data. See Recycle.
+// ReadSome is Read into memory of its own, at most limit bytes, which must be positive. It has the memory only while it looks
+// for something to read, so that any number of them can wait. With an error there is no data. See Recycle.
 func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
-	if err := c.enterReady(); err != nil {
+	o, err := c.reader()
+	if o == nil {
 		return nil, err
 	}
 	defer c.leave()
-	if err := c.reading.lock(ctx, c.done); err != nil {
-		return nil, err
-	}
-	defer c.reading.unlock()
-	o := c.op()
 	defer o.giveBack()
-	if _, err := o.run(ctx, opRead, o.first[:]); err != nil {
-		return nil, err
-	}
-	p := someMemory.Get().(*[someBytes]byte)[:min(limit, someBytes)]
-	p[0] = o.first[0]
-	if len(p) == 1 {
-		return p, nil
-	}
-	n, _ := o.runNow(opRead, p[1:]) // an error comes again, in its turn
-	return p[:1+n], nil
+	return o.runSome(ctx, limit)
 }
 
-// Write sends all of p, or fails; n is the number of bytes that are known to
-// have left. An empty p sends nothing. The peer's close_notify does not keep us from writing.
+// Write sends all of p, or fails; n is the number of bytes that are known to have left: the system has taken them, in records
+// that are whole. An empty p sends nothing. The peer's close_notify does not keep us from writing.
 //
-// The error is one of Read's except io.EOF, or ErrWriteBroken. If ctx ends a Write after some of p has left, or
-// while a record is half sent, nothing can follow it, and later Writes give ErrWriteBroken.
+// The error is ErrShut, ErrWriteBroken, one that wraps a syscall.Errno when the system cannot send, the connection's own
+// (see Read) when it has failed, also while the Write was waiting, net.ErrClosed, or that of ctx. Except for the last, all later Writes fail,
+// too. If ctx ends a Write whose data has left in part, nothing can follow that, and later Writes give ErrWriteBroken. If a
+// send has failed, Reads go on; when they meet the peer's alert, that is the error of later Writes.
 func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, c.idleWrite()
+	}
+	return c.outgoing(ctx, opWrite, p)
+}
+
+// idleWrite is a Write of nothing.
+func (c *Conn) idleWrite() error {
+	err := c.enterReady()
+	if err == nil {
+		c.leave()
+	}
+	return err
+}
+
+// CloseWrite sends close_notify behind what was written. Reads go on; later Writes give ErrShut. It fails as a
+// Write does. A second one does nothing.
+func (c *Conn) CloseWrite(ctx context.Context) error {
+	_, err := c.outgoing(ctx, opShutdown, nil)
+	if err == ErrShut {
+		return nil
+	}
+	return err
+}
+
+// outgoing is a Write or a CloseWrite.
+func (c *Conn) outgoing(ctx context.Context, kind opKind, p []byte) (n int, err error) {
 	if err := c.enterReady(); err != nil {
 		return 0, err
 	}
 	defer c.leave()
-	if len(p) == 0 {
-		return 0, nil
-	}
-	// Whatever ctx says: only who has the lock can see whether a TryWrite has left it the rest.
-	if !c.writing.tryLock() {
-		if err := c.writing.lock(ctx, c.done); err != nil {
-			return 0, err
-		}
+	if err := c.writing.lock(ctx, c.done); err != nil {
+		return 0, err
 	}
 	defer c.writing.unlock()
 	o := c.op()
 	defer o.giveBack()
-	return o.run(ctx, opWrite, p)
+	return o.run(ctx, kind, p)
+}
+
+// WaitReset waits, after a Read has given io.EOF or ErrTruncated, for what can still come: that
+// the peer's system resets the connection, or answers no more. It returns that error, which is from then on the one
+// of Writes; the connection's if that has failed; net.ErrClosed, or that of ctx.
+func (c *Conn) WaitReset(ctx context.Context) error {
+	if err := c.enterReady(); err != nil {
+		return err
+	}
+	defer c.leave()
+	c.mu.Lock()
+	err := c.readErr
+	c.mu.Unlock()
+	if err == nil {
+		return errors.New("WaitReset comes before the end of what can be read")
+	}
+	o := c.op()
+	defer o.giveBack()
+	_, err = o.run(ctx, opReset, nil)
+	return err
 }
 
 // PeerSubject is the subject of the peer's certificate in OpenSSL's one-line form, "/C=DE/CN=example.com"

@@ -1,7 +1,6 @@
 package openssl
 
 import (
-	"bytes"
 	"errors"
 	"net"
 	"sync"
@@ -18,6 +17,9 @@ type Context struct {
 	store  string // a client's trust store, for people
 
 	min uintptr // the lowest version of TLS, if it is above that of ctx
+
+	clientAuth ClientAuth      // a server's
+	settings   *serverSettings // a server's, for the callbacks
 
 	mu  sync.RWMutex // held by Free; shared by those who use ctx
 	ctx uintptr      // 0 after Free
@@ -52,24 +54,7 @@ func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 // Either may hold other blocks too, so that both can be the same file. Keys that need a password
 // are refused: nobody is there to be asked. The error is a *PEMError as a rule, its What "certificate" or "key".
 func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
-	certs, err := splitPEM("certificate", certPEM)
-	if err != nil {
-		return nil, err
-	}
-	keys, err := splitPEM("key", keyPEM)
-	if err != nil {
-		return nil, err
-	}
-	ctx, err := l.newCtx(l.sym.tlsServerMethod)
-	if err != nil {
-		return nil, err
-	}
-	l.exclusive(func() { l.harden(ctx) })
-	if err := l.identify(ctx, certs, keys, bytes.Equal(certPEM, keyPEM)); err != nil {
-		l.freeCtx(ctx)
-		return nil, err
-	}
-	return &Context{lib: l, ctx: ctx, server: true}, nil
+	return l.NewServer(ServerConfig{Default: Identity{Cert: certPEM, Key: keyPEM}})
 }
 
 // identify gives a context its certificate, chain and key.
@@ -166,9 +151,16 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		if int64(call(l.sym.ctxCtrl, ctx, ctrlGetMinProto, 0, 0)) != tls13 {
 			ok = int64(call(l.sym.ctxCtrl, ctx, ctrlSetMinProto, tls12, 0)) == 1
 		}
-		call(l.sym.ctxCtrl, ctx, ctrlMode, modePartialWrite|modeMovingBuffer|modeAutoRetry|modeReleaseBuffer, 0)
-		// Without renegotiation, SSL_read and SSL_write almost never wait for the other direction.
-		call(l.sym.ctxSetOptions, ctx, opNoCompression|opNoRenegotiation)
+		call(l.sym.ctxCtrl, ctx, ctrlMode, modePartialWrite|modeMovingBuffer|modeReleaseBuffer, 0)
+		// One SSL_read must not answer a peer that asks for ever.
+		call(l.sym.ctxCtrl, ctx, ctrlClearMode, modeAutoRetry, 0)
+		options := uintptr(opNoCompression | opNoRenegotiation)
+		if l.major >= 3 {
+			// Without it OpenSSL fails for both directions when the peer has cut one. That it was cut
+			// is seen all the same (cut in step.go).
+			options |= opIgnoreEOF
+		}
+		call(l.sym.ctxSetOptions, ctx, options)
 		call(l.sym.ctxCtrl, ctx, ctrlSetReadAhead, 1, 0) // one read(2) a record instead of two
 		// Resumption fails without one if a client certificate is asked for (SSL_CTX_set_session_id_context(3)).
 		call(l.sym.ctxSetSessionIDContext, ctx, uintptr(unsafe.Pointer(&id[0])), uintptr(len(id)))
@@ -202,6 +194,10 @@ func (c *Context) Free() {
 	defer c.mu.Unlock()
 	c.lib.freeCtx(c.ctx)
 	c.ctx = 0
+	if c.settings != nil {
+		c.settings.release()
+		c.settings = nil
+	}
 }
 
 // NewClient makes a client's connection over nc, which it owns from then on, even if it

@@ -17,6 +17,8 @@
 //     the number of threads stays near twice GOMAXPROCS, whatever the number of connections.
 //   - Every wait has a context that ends it. Close ends all of a connection's.
 //   - A Read that waits does not hold up a Write, nor the other way round.
+//   - Each direction fails alone. After a send has failed, Reads give what has arrived, and then the peer's alert.
+//   - A Write that waits ends when the connection fails, with the same error.
 //   - A connection that was cut is never taken for one that has ended: ErrTruncated is not io.EOF.
 //   - OpenSSL's error queue is empty whenever no call is under way, on every thread.
 //   - Nobody is ever asked for a password: an encrypted key is an error.
@@ -28,29 +30,32 @@
 //
 // # The socket and the SSL
 //
-// The SSL reads and writes the socket itself (SSL_set_fd) and does so only inside RawConn.Read and
-// RawConn.Write; io.go has the rules. The other way would be a pair of memory BIOs between the SSL
-// and a net.Conn. It is simpler to wait with, but each byte is copied once more in each direction, each connection needs
-// buffers of its own, the SSL never notices that the network is full, so that its output
-// must be bounded by hand, and what it wants to say besides data (alerts, key updates) must be
-// looked for after each call. With the socket, TCP's own flow control does that.
-// What this costs in comparison can be measured with
+// The SSL reads the socket itself (SSL_set_rfd), and does so only inside RawConn.Read and RawConn.Write; io.go has the
+// rules. It writes to a memory BIO. What that holds is taken out before the thread leaves the library, and Go sends
+// it: up to 64 KiB of data with one write(2), where an SSL that writes to the socket makes one for each record.
+// SSL_write never wants to wait, so no record is half sent inside the SSL, and the answer to a KeyUpdate is in nobody's way. A send that fails
+// is no failure of the SSL, which goes on reading. The BIO belongs to the thread and not to the connection,
+// so an idle connection has no memory for what goes out.
+//
+// What this costs can be measured with
 //
 //	go test -run '^$' -bench 'Read|Write|Echo' ./openssl
 //
-// which runs the same transfer with crypto/tls in the place of this package. In CPU time of both ends
-// together, bulk data (16 KiB and more) takes 17 to 23 % more than with crypto/tls at both ends; for messages of 64 bytes a
-// Read takes about as much, and a Write up to twice as much, most of it in the system call that wakes the peer.
+// which tells the CPU time of both ends together, beside the same with crypto/tls in the place of this package.
 //
 // # Pitfalls, for who changes this package
 //
 //   - An error queue belongs to a thread: make no call that can fail outside of exclusive (call.go).
 //   - C's int is int32 here: the upper half of the register is garbage.
-//   - Memory of Go's is given to C for the time of one call only, and must be on the heap (aim in io.go, cString).
+//   - Memory of Go's is given to C for the time of one call only, and must be on the heap (op.buf, cString).
 //   - Many names of the manual are macros; table in symbols.go has what exists.
 //   - A C function that calls back into Go more than once a handshake would be slow, and callbacks are never
 //     freed: there is one a Library.
 //   - The SSL has its own idea of the socket's number. After close(2) that number is another's.
 //   - Since 4.0 SSL_get_error does not look at the queue, and after the end or a fatal error SSL_read and
 //     SSL_write must not be called again: Conn remembers.
+//   - The end of the stream without close_notify would fail both directions of the SSL since 3.0. With
+//     SSL_OP_IGNORE_UNEXPECTED_EOF it looks like close_notify: only the BIO that was read from knows better.
+//   - With SSL_MODE_AUTO_RETRY one SSL_read goes on for as long as the peer sends messages that are no data, and answers
+//     them in memory without a bound. Without it SSL_read wants to wait although it has more in a buffer: errno tells.
 package openssl

@@ -19,8 +19,11 @@ var (
 	// was read may be only a part of what the peer sent (RFC 8446 section 6.1).
 	ErrTruncated = errors.New("the connection was cut: the peer closed it without close_notify")
 
-	// ErrWriteBroken says that an earlier Write was given up after some of
-	// its data had left, so that nothing can follow it. Reading still works.
+	// ErrShut says that Write was called after CloseWrite.
+	ErrShut = errors.New("the outgoing direction has been shut")
+
+	// ErrWriteBroken says that an earlier Write was given up in the middle of what was
+	// being sent, so that nothing can follow it. Reading still works.
 	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given up halfway")
 
 	// ErrNoHandshake says that Read or Write was called before Handshake had succeeded.

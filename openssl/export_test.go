@@ -3,6 +3,9 @@ package openssl
 import (
 	"context"
 	"strings"
+	"syscall"
+	"testing"
+	"time"
 )
 
 // What the tests need to see of the inside.
@@ -51,4 +54,33 @@ func OperationArguments() map[string]int {
 		found[fields[o.fn]] = len(o.args)
 	}
 	return found
+}
+
+// WaitsForRoom says whether a Write waits for the peer to take what is sealed.
+func WaitsForRoom(c *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sending
+}
+
+// FillSocket writes to the socket, behind the SSL's back, until it takes no byte more for a while.
+func FillSocket(t *testing.T, c *Conn) {
+	t.Helper()
+	// What arrives at the peer makes room, so that one EAGAIN is not the end.
+	for idle := 0; idle < 50; idle++ {
+		_ = c.raw.Control(func(fd uintptr) {
+			for _, size := range []int{64 << 10, 1} {
+				for {
+					if _, err := syscall.Write(int(fd), make([]byte, size)); err != nil {
+						if err != syscall.EAGAIN {
+							t.Error(err)
+						}
+						break
+					}
+					idle = 0
+				}
+			}
+		})
+		time.Sleep(4 * time.Millisecond)
+	}
 }

@@ -32,23 +32,32 @@ type churn struct {
 	run  func(t *testing.T) error
 }
 
+// elsewhere runs the test in a process of its own, and tells whether that is done. It is false in that process.
+func elsewhere(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(growEnv) != "" {
+		return false
+	}
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // on a machine that has other things to do
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), growEnv+"=1", tunables)
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil || !strings.Contains(string(out), t.Name()):
+		t.Errorf("%v\n%s", err, out)
+	case strings.Contains(string(out), "--- SKIP"):
+		t.Skipf("%s", out)
+	default:
+		t.Logf("in a process of its own:\n%s", out)
+	}
+	return true
+}
+
 // Whatever fails, as often as it fails, leaves nothing allocated.
 func TestNothingIsLeftOfWhatFails(t *testing.T) {
-	if os.Getenv(growEnv) == "" {
-		t.Parallel()
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // on a machine that has other things to do
-		defer cancel()
-		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-		cmd.Env = append(os.Environ(), growEnv+"=1", tunables)
-		out, err := cmd.CombinedOutput()
-		switch {
-		case err != nil || !strings.Contains(string(out), t.Name()):
-			t.Errorf("%v\n%s", err, out)
-		case strings.Contains(string(out), "--- SKIP"):
-			t.Skipf("%s", out)
-		default:
-			t.Logf("in a process of its own:\n%s", out)
-		}
+	if elsewhere(t) {
 		return
 	}
 	allocated := mallinfo(t)
@@ -91,6 +100,61 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 	}
 	if grown := allocated() - before; grown < 10*1000 {
 		t.Errorf("10 contexts that are not freed are %d bytes", grown)
+	}
+}
+
+// A connection that has moved a lot and is idle now has as much memory as one that has moved nothing.
+func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	const conns, size, most = 50, 300_000, 500 // bytes of each
+	allocated := mallinfo(t)
+	move := func(c *openssl.Conn, peer *tls.Conn, size int) {
+		t.Helper()
+		echoed := make(chan error, 1)
+		go func() {
+			p := make([]byte, size)
+			_, err := io.ReadFull(peer, p)
+			if err == nil {
+				_, err = peer.Write(p)
+			}
+			echoed <- err
+		}()
+		if _, err := c.Write(bounded(t), make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < size; {
+			p, err := c.ReadSome(bounded(t), size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(p)
+			openssl.Recycle(p)
+		}
+		if err := <-echoed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range setups {
+		grown := 0
+		for range 2 { // first, each thread gets the memory that it keeps
+			var all [conns]*openssl.Conn
+			var peers [conns]*tls.Conn
+			for i := range all {
+				all[i], peers[i] = s.connect(t)
+				move(all[i], peers[i], 1)
+			}
+			before := allocated()
+			for i := range all {
+				move(all[i], peers[i], size)
+			}
+			grown = (allocated() - before) / conns
+			t.Logf("%s: %d bytes more of each", s.name, grown)
+		}
+		if grown > most {
+			t.Errorf("%s: %d bytes more of each, want at most %d", s.name, grown, most)
+		}
 	}
 }
 

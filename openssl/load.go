@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -27,10 +28,14 @@ type Library struct {
 	path    string
 	pair    string // see Pair
 
-	gate     chan int // see exclusive: the numbers of threads that may enter
+	gate     *gate    // see exclusive
 	verifyCB uintptr  // the C function that is recordVerify
 	exIndex  uintptr  // where a store context keeps its SSL
 	verdicts sync.Map // address of an SSL -> *verdict
+
+	alpnCB, servernameCB uintptr       // the C functions that are selectALPN, chooseHost
+	servers              sync.Map      // number -> *serverSettings
+	nextServer           atomic.Uint64 // the last number
 
 	trustMu  sync.Mutex // guards the two; held while trust files are read
 	trust    *trustState
@@ -136,10 +141,7 @@ func bind(name string, handle uintptr) (*Library, error) {
 		p, _ := purego.Dlsym(handle, name) // an error means 0, and resolve reports it
 		return p
 	}
-	l := &Library{gate: make(chan int, 2*runtime.GOMAXPROCS(0))}
-	for thread := range cap(l.gate) {
-		l.gate <- thread
-	}
+	l := &Library{gate: newGate()}
 	if err := resolve(l.sym.versionTable(), lookup); err != nil {
 		return nil, err
 	}
@@ -164,10 +166,15 @@ func bind(name string, handle uintptr) (*Library, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", l.version, internalError("OPENSSL_init_ssl", q))
 	}
+	if err := l.equip(); err != nil {
+		return nil, fmt.Errorf("%s: %w", l.version, err)
+	}
 	if err := l.checkQueue(); err != nil {
 		return nil, err
 	}
 	l.verifyCB = purego.NewCallback(l.recordVerify)
+	l.alpnCB = purego.NewCallback(l.selectALPN)
+	l.servernameCB = purego.NewCallback(l.chooseHost)
 	l.path = mappedFile(l.sym.sslNew)
 	if l.path == "" {
 		l.path = name

@@ -24,10 +24,11 @@ import (
 
 // A forger writes TLS 1.3 records with a server's keys (RFC 8446 section 5.2).
 type forger struct {
-	conn net.Conn
-	aead cipher.AEAD
-	iv   []byte
-	seq  uint64
+	conn   net.Conn
+	secret []byte
+	aead   cipher.AEAD
+	iv     []byte
+	seq    uint64
 }
 
 // newForger derives the keys from what a tls.Config's KeyLogWriter has got.
@@ -42,23 +43,47 @@ func newForger(t *testing.T, conn net.Conn, keyLog string) *forger {
 	if len(secret) != sha256.Size {
 		t.Fatalf("no secret of SHA-256's size in %q", keyLog)
 	}
-	expand := func(label string, n int) []byte { // HKDF-Expand-Label, section 7.1
-		info := append([]byte{0, byte(n), byte(len("tls13 ") + len(label))}, "tls13 "+label...)
-		out, err := hkdf.Expand(sha256.New, secret, string(append(info, 0)), n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	block, err := aes.NewCipher(expand("key", 16))
+	f := &forger{conn: conn}
+	f.rekey(t, secret)
+	return f
+}
+
+// rekey derives the keys of a secret (section 7.1, HKDF-Expand-Label).
+func (f *forger) rekey(t *testing.T, secret []byte) {
+	t.Helper()
+	f.secret, f.seq = secret, 0
+	block, err := aes.NewCipher(f.expand(t, "key", 16))
 	if err != nil {
 		t.Fatal(err)
 	}
-	aead, err := cipher.NewGCM(block)
+	if f.aead, err = cipher.NewGCM(block); err != nil {
+		t.Fatal(err)
+	}
+	f.iv = f.expand(t, "iv", 12)
+}
+
+func (f *forger) expand(t *testing.T, label string, n int) []byte {
+	t.Helper()
+	info := append([]byte{0, byte(n), byte(len("tls13 ") + len(label))}, "tls13 "+label...)
+	out, err := hkdf.Expand(sha256.New, f.secret, string(append(info, 0)), n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &forger{conn: conn, aead: aead, iv: expand("iv", 12)}
+	return out
+}
+
+// keyUpdate sends such a message with update_requested (section 4.6.3), and uses the new keys from then on.
+func (f *forger) keyUpdate(t *testing.T) {
+	t.Helper()
+	if err := f.tryKeyUpdate(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *forger) tryKeyUpdate(t *testing.T) error {
+	err := f.trySend(handshakeRecord, []byte{24, 0, 0, 1, 1})
+	f.rekey(t, f.expand(t, "traffic upd", sha256.Size))
+	return err
 }
 
 const (
@@ -68,6 +93,12 @@ const (
 
 func (f *forger) send(t *testing.T, contentType byte, content []byte) {
 	t.Helper()
+	if err := f.trySend(contentType, content); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *forger) trySend(contentType byte, content []byte) error {
 	plain := append(bytes.Clone(content), contentType)
 	header := []byte{applicationRecord, 3, 3, 0, 0}
 	binary.BigEndian.PutUint16(header[3:], uint16(len(plain)+f.aead.Overhead()))
@@ -76,9 +107,8 @@ func (f *forger) send(t *testing.T, contentType byte, content []byte) {
 		nonce[4+i] ^= byte(f.seq >> (56 - 8*i))
 	}
 	f.seq++
-	if _, err := f.conn.Write(f.aead.Seal(header, nonce, plain, header)); err != nil {
-		t.Fatal(err)
-	}
+	_, err := f.conn.Write(f.aead.Seal(header, nonce, plain, header))
+	return err
 }
 
 // newSessionTicket is such a message (section 4.6.1), of a ticket that nobody will use.
@@ -179,7 +209,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 func TestKeyUpdateIsAnswered(t *testing.T) {
 	t.Parallel()
 	c, peer, f := connectForged(t)
-	f.send(t, handshakeRecord, []byte{24, 0, 0, 1, 1}) // section 4.6.3: update_requested
+	f.keyUpdate(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {

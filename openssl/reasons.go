@@ -10,9 +10,12 @@ import (
 
 // handshakeFailure says why a handshake has failed. The caller holds c.mu.
 func (c *Conn) handshakeFailure(o *op, q queue) error {
-	if c.client && c.verify && c.verdict.failed && q.has(reasonCertVerifyFailed) {
+	if c.verdict != nil && (c.verify || !c.client) && c.verdict.failed && q.has(reasonCertVerifyFailed) {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
+	}
+	if c.sendErrno != 0 && o.cut(q) { // the system has told a send why, and tells it once
+		o.errno, q = c.sendErrno, nil
 	}
 	e := &HandshakeError{Queue: q.strings(), Version: q.has(reasonUnsupportedProtocol, reasonAlert+alertProtocolVersion)}
 	switch {

@@ -30,7 +30,8 @@ type symbols struct {
 	skNum, skValue                                    uintptr
 	cipherName, cipherIsAEAD, cipherKXNid             uintptr
 
-	sslNew, sslFree, sslCtrl, sslSetFd                uintptr
+	sslNew, sslFree, sslCtrl, sslSetRfd               uintptr
+	sslSet0Wbio, sslGetRbio                           uintptr
 	sslSetConnectState, sslSetAcceptState             uintptr
 	sslDoHandshake, sslRead, sslWrite, sslShutdown    uintptr
 	sslGetShutdown                                    uintptr
@@ -38,6 +39,17 @@ type symbols struct {
 	sslSetVerify, sslGetVerifyResult                  uintptr
 	sslSet1Host, sslSetHostflags, sslGet0Param        uintptr
 	sslExDataIndex                                    uintptr
+
+	// Settings, and what a handshake has agreed on.
+	ctxSetALPNSelect, ctxCallbackCtrl, ctxAddClientCA uintptr
+	ctxSetNumTickets                                  uintptr
+	ctxGet0Certificate, ctxGet0PrivateKey             uintptr
+	sslSetALPN, sslGet0ALPN, sslSetCtx                uintptr
+	sslUseCertificate, sslUsePrivateKey               uintptr
+	sslGetServername, sslCurrentCipher                uintptr
+	sslSessionReused, sslGroupName, sslPeerChain      uintptr
+	sslGetVerifyMode, sslExport                       uintptr
+	i2dX509, i2dPubkey, x509Pubkey, x509Issuer        uintptr
 
 	paramSet1IPAsc, paramSetFlags                           uintptr
 	storeAddCert                                            uintptr
@@ -48,6 +60,7 @@ type symbols struct {
 	defaultCertFile, defaultCertDir                         uintptr
 	defaultCertFileEnv, defaultCertDirEnv                   uintptr
 	bioNew, bioSMem, bioWrite, bioFree                      uintptr
+	bioRead, bioCtrl, bioUpRef                              uintptr
 	pemReadX509Aux, pemReadPrivateKey, pkeyFree, cryptoFree uintptr
 }
 
@@ -102,7 +115,9 @@ func (s *symbols) table() []symbol {
 		{"SSL_new", &s.sslNew, false},
 		{"SSL_free", &s.sslFree, false},
 		{"SSL_ctrl", &s.sslCtrl, false},
-		{"SSL_set_fd", &s.sslSetFd, false},
+		{"SSL_set_rfd", &s.sslSetRfd, false},
+		{"SSL_set0_wbio", &s.sslSet0Wbio, false},
+		{"SSL_get_rbio", &s.sslGetRbio, false},
 		{"SSL_set_connect_state", &s.sslSetConnectState, false},
 		{"SSL_set_accept_state", &s.sslSetAcceptState, false},
 		{"SSL_do_handshake", &s.sslDoHandshake, false},
@@ -119,6 +134,29 @@ func (s *symbols) table() []symbol {
 		{"SSL_set_hostflags", &s.sslSetHostflags, false},
 		{"SSL_get0_param", &s.sslGet0Param, false},
 		{"SSL_get_ex_data_X509_STORE_CTX_idx", &s.sslExDataIndex, false},
+
+		{"SSL_CTX_set_alpn_select_cb", &s.ctxSetALPNSelect, false},
+		{"SSL_CTX_callback_ctrl", &s.ctxCallbackCtrl, false},
+		{"SSL_CTX_add_client_CA", &s.ctxAddClientCA, false},
+		{"SSL_CTX_set_num_tickets", &s.ctxSetNumTickets, false},
+		{"SSL_CTX_get0_certificate", &s.ctxGet0Certificate, false},
+		{"SSL_CTX_get0_privatekey", &s.ctxGet0PrivateKey, false},
+		{"SSL_set_alpn_protos", &s.sslSetALPN, false},
+		{"SSL_get0_alpn_selected", &s.sslGet0ALPN, false},
+		{"SSL_set_SSL_CTX", &s.sslSetCtx, false},
+		{"SSL_use_certificate", &s.sslUseCertificate, false},
+		{"SSL_use_PrivateKey", &s.sslUsePrivateKey, false},
+		{"SSL_get_servername", &s.sslGetServername, false},
+		{"SSL_get_current_cipher", &s.sslCurrentCipher, false},
+		{"SSL_session_reused", &s.sslSessionReused, false},
+		{"SSL_group_to_name", &s.sslGroupName, optional}, // since 3.0
+		{"SSL_get_peer_cert_chain", &s.sslPeerChain, false},
+		{"SSL_get_verify_mode", &s.sslGetVerifyMode, false},
+		{"SSL_export_keying_material", &s.sslExport, false},
+		{"i2d_X509", &s.i2dX509, false},
+		{"i2d_X509_PUBKEY", &s.i2dPubkey, false},
+		{"X509_get_X509_PUBKEY", &s.x509Pubkey, false},
+		{"X509_get_issuer_name", &s.x509Issuer, false},
 
 		{"X509_VERIFY_PARAM_set1_ip_asc", &s.paramSet1IPAsc, false},
 		{"X509_VERIFY_PARAM_set_flags", &s.paramSetFlags, false},
@@ -140,6 +178,9 @@ func (s *symbols) table() []symbol {
 		{"BIO_new", &s.bioNew, false},
 		{"BIO_s_mem", &s.bioSMem, false},
 		{"BIO_write", &s.bioWrite, false},
+		{"BIO_read", &s.bioRead, false},
+		{"BIO_ctrl", &s.bioCtrl, false},
+		{"BIO_up_ref", &s.bioUpRef, false},
 		{"BIO_free", &s.bioFree, false},
 		{"PEM_read_bio_X509_AUX", &s.pemReadX509Aux, false},
 		{"PEM_read_bio_PrivateKey", &s.pemReadPrivateKey, false},
@@ -175,26 +216,34 @@ func resolve(table []symbol, lookup func(name string) uintptr) error {
 	return nil
 }
 
-// Constants of ssl.h, tls1.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI and
+// Constants of ssl.h, tls1.h, bio.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI and
 // the same in 1.1.1, 3.x and 4.x.
 const (
 	initNoAtexit          = 0x00080000 // OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; unknown before, and ignored
 	initLoadSSLStrings    = 0x00200000
 	initLoadCryptoStrings = 0x00000002
 
-	ctrlMode             = 33  // SSL_CTRL_MODE
-	ctrlSetReadAhead     = 41  // SSL_CTRL_SET_READ_AHEAD
-	ctrlSetHostname      = 55  // SSL_CTRL_SET_TLSEXT_HOSTNAME
-	ctrlChainCert        = 89  // SSL_CTRL_CHAIN_CERT
-	ctrlSetMinProto      = 123 // SSL_CTRL_SET_MIN_PROTO_VERSION
-	ctrlGetMinProto      = 130 // SSL_CTRL_GET_MIN_PROTO_VERSION
-	hostnameTypeHostname = 0   // TLSEXT_NAMETYPE_host_name
+	ctrlMode               = 33  // SSL_CTRL_MODE
+	ctrlSetReadAhead       = 41  // SSL_CTRL_SET_READ_AHEAD
+	ctrlSessCacheMode      = 44  // SSL_CTRL_SET_SESS_CACHE_MODE
+	ctrlSetServernameCB    = 53  // SSL_CTRL_SET_TLSEXT_SERVERNAME_CB
+	ctrlSetServernameArg   = 54  // SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG
+	ctrlGetChainCerts      = 115 // SSL_CTRL_GET_CHAIN_CERTS
+	ctrlGetNegotiatedGroup = 134 // SSL_CTRL_GET_NEGOTIATED_GROUP, since 3.0
+	ctrlSetHostname        = 55  // SSL_CTRL_SET_TLSEXT_HOSTNAME
+	ctrlChainCert          = 89  // SSL_CTRL_CHAIN_CERT
+	ctrlSetMinProto        = 123 // SSL_CTRL_SET_MIN_PROTO_VERSION
+	ctrlGetMinProto        = 130 // SSL_CTRL_GET_MIN_PROTO_VERSION
+	hostnameTypeHostname   = 0   // TLSEXT_NAMETYPE_host_name
+	ctrlClearMode          = 78  // SSL_CTRL_CLEAR_MODE
 
 	modePartialWrite  = 0x01 // SSL_MODE_ENABLE_PARTIAL_WRITE
 	modeMovingBuffer  = 0x02 // SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
 	modeAutoRetry     = 0x04 // SSL_MODE_AUTO_RETRY
 	modeReleaseBuffer = 0x10 // SSL_MODE_RELEASE_BUFFERS
 
+	opIgnoreEOF              = 1 << 7  // SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0; it was another one before
+	opNoTicket               = 1 << 14 // SSL_OP_NO_TICKET
 	opNoCompression          = 1 << 17 // SSL_OP_NO_COMPRESSION
 	opPrioritizeChaCha       = 1 << 21 // SSL_OP_PRIORITIZE_CHACHA
 	opCipherServerPreference = 1 << 22 // SSL_OP_CIPHER_SERVER_PREFERENCE
@@ -206,8 +255,15 @@ const (
 	tls12 = 0x0303 // TLS1_2_VERSION
 	tls13 = 0x0304 // TLS1_3_VERSION
 
-	verifyNone = 0 // SSL_VERIFY_NONE
-	verifyPeer = 1 // SSL_VERIFY_PEER
+	alpnOK    = 0 // SSL_TLSEXT_ERR_OK
+	alpnFatal = 2 // SSL_TLSEXT_ERR_ALERT_FATAL
+	alpnNone  = 3 // SSL_TLSEXT_ERR_NOACK
+
+	verifyNone       = 0 // SSL_VERIFY_NONE
+	verifyPeer       = 1 // SSL_VERIFY_PEER
+	verifyFailIfNone = 2 // SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+
+	sessCacheOff = 0 // SSL_SESS_CACHE_OFF
 
 	noPartialWildcards = 0x4     // X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
 	neverCheckSubject  = 0x20    // X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
@@ -217,6 +273,9 @@ const (
 	verifyIPMismatch   = 64 // X509_V_ERR_IP_ADDRESS_MISMATCH
 
 	receivedShutdown = 2 // SSL_RECEIVED_SHUTDOWN
+
+	bioCtrlEOF     = 2  // BIO_CTRL_EOF
+	bioCtrlPending = 10 // BIO_CTRL_PENDING
 
 	sslErrorSSL        = 1
 	sslErrorWantRead   = 2
@@ -239,6 +298,7 @@ const (
 	reasonUnsupportedProtocol = 258
 	reasonWrongVersionNumber  = 267
 	reasonUnexpectedEOF       = 294
+	reasonShutdownInInit      = 407
 	reasonCertVerifyFailed    = 134
 	reasonBadRecordMAC        = 281
 	reasonAlert               = 1000 // SSL_AD_REASON_OFFSET: 1000 + the alert's number

@@ -51,7 +51,11 @@ func (l *Library) subject(x509 uintptr) (text string, ok bool) {
 	if x509 == 0 {
 		return "", false
 	}
-	name := call(l.sym.x509Subject, x509)
+	return l.oneLine(call(l.sym.x509Subject, x509))
+}
+
+// oneLine is an X509_NAME in the one-line form. To be called inside exclusive.
+func (l *Library) oneLine(name uintptr) (text string, ok bool) {
 	if name == 0 {
 		return "", false
 	}

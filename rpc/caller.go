@@ -7,27 +7,24 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tlsd/internal/kind"
 	"tlsd/session"
 )
 
-// caller is the connection as the reader sees it. Before it waits for more, it
-// sends the answers that were kept to go out together. And it ends a session that is idle: there is
-// no call in flight, and for IdleTimeout nothing has come, be it between messages or in the middle of one.
+// caller is the connection as the reader sees it. It ends a session that is idle: for IdleTimeout no call was
+// in flight, nothing has come from the caller, be it between messages or in the middle of one, and no byte
+// has moved on a data channel.
 type caller struct{ *server }
 
 func (c caller) Read(p []byte) (int, error) {
-	c.flush()
-	if c.IdleTimeout > 0 {
-		c.heard = time.Now() // of what came through shared memory
-	}
 	for {
-		n, err := c.receive(p)
+		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			if c.IdleTimeout > 0 {
 				c.heard = time.Now()
+			}
+			if errors.Is(err, io.EOF) {
+				err = io.EOF // without what ReadMsgUnix puts around it
 			}
 			return n, err
 		}
@@ -59,40 +56,10 @@ func (s *server) idleLeft() time.Duration {
 		return s.IdleTimeout
 	}
 	since := s.heard
-	if s.freed.After(since) {
-		since = s.freed
-	}
-	return s.IdleTimeout - time.Since(since)
-}
-
-// receive is conn.Read, which also takes the descriptor that comes with what is read first.
-func (c caller) receive(p []byte) (int, error) {
-	if c.spoken {
-		return c.conn.Read(p)
-	}
-	oob := make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := c.conn.ReadMsgUnix(p, oob)
-	if n > 0 {
-		c.spoken = true
-	}
-	messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
-	for _, m := range messages {
-		fds, _ := unix.ParseUnixRights(&m)
-		for _, fd := range fds {
-			c.dropShared()
-			c.shared = fd
+	for _, t := range []time.Time{s.freed, s.sess.LastMoved()} {
+		if t.After(since) {
+			since = t
 		}
 	}
-	if errors.Is(err, io.EOF) {
-		err = io.EOF // as conn.Read gives it
-	}
-	return max(n, 0), err // it is -1 with an error
-}
-
-// dropShared closes the descriptor that the caller has sent.
-func (s *server) dropShared() {
-	if s.shared >= 0 {
-		unix.Close(s.shared)
-		s.shared = -1
-	}
+	return s.IdleTimeout - time.Since(since)
 }

@@ -95,7 +95,7 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			p.server()
 			return p.call("tls.NewClient", "localhost", 1)
 		}, -32011, wire.ErrorData{Kind: kind.Limit, Op: "tls.NewClient"}},
-		{"internal", failing(fakeengine.Client, io.ErrNoProgress), func(p *peer) response {
+		{"internal", failing(fakeengine.NewClientContext, io.ErrNoProgress), func(p *peer) response {
 			return p.call("tls.NewClient", "localhost", p.echo())
 		}, -32603, wire.ErrorData{Kind: kind.Internal, Op: "tls.NewClient"}},
 	} {

@@ -14,12 +14,10 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
-	"tlsd/internal/testring"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
 	"tlsd/session"
@@ -34,7 +32,6 @@ const patience = 3 * time.Minute
 type peer struct {
 	t    testing.TB
 	conn *net.UnixConn
-	to   io.Writer // what is sent goes there
 	r    *wire.Reader
 	stop func() // ends the server's context
 
@@ -59,7 +56,7 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 		f(p.eng, &cfg)
 	}
 	ours, theirs := pair(t)
-	p.conn, p.to, p.r = ours, ours, wire.NewReader(ours, 64<<20)
+	p.conn, p.r = ours, wire.NewReader(ours, 64<<20)
 	ours.SetDeadline(time.Now().Add(patience))
 	ctx, cancel := context.WithCancelCause(context.Background())
 	stop := func() { cancel(errors.New("the test is over")) }
@@ -74,46 +71,6 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 		stop()
 	})
 	return p
-}
-
-// ringBytes is the size of a ring.
-const ringBytes = 64 << 10
-
-// newRingPeer is newPeer for a session that goes on in shared memory.
-func newRingPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
-	t.Helper()
-	p := newPeer(t, set...)
-	p.move()
-	return p
-}
-
-// move makes the session go on in shared memory, with these capabilities besides.
-func (p *peer) move(capabilities ...string) *testring.Memory {
-	p.t.Helper()
-	m := testring.New(p.t, p.conn, ringBytes)
-	list, err := json.Marshal(append(capabilities, "ring"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.sendWith(fmt.Sprintf(`{"jsonrpc":"2.0","id":"move","method":"tls.Hello","params":[1,%s]}`+"\n", list), m.FD)
-	p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":"move","result":{"version":1,"capabilities":%s,"server":...}}`, list))
-	p.to, p.r = m, wire.NewReader(m, 64<<20)
-	return m
-}
-
-// sendWith sends bytes, and descriptors with the first of them.
-func (p *peer) sendWith(data string, fds ...int) {
-	p.t.Helper()
-	if n, _, err := p.conn.WriteMsgUnix([]byte(data), unix.UnixRights(fds...), nil); err != nil || n != len(data) {
-		p.t.Fatalf("%d of %d bytes, %v", n, len(data), err)
-	}
-}
-
-type peerMaker func(testing.TB, ...func(*fakeengine.Engine, *rpc.Config)) *peer
-
-// both are the ways in which messages can go.
-var both = map[string]peerMaker{
-	"over the socket": newPeer, "in shared memory": newRingPeer,
 }
 
 // pair is a connected pair of Unix sockets.
@@ -152,7 +109,7 @@ func (p *peer) over() error {
 // send sends bytes as they are.
 func (p *peer) send(data string) {
 	p.t.Helper()
-	if _, err := io.WriteString(p.to, data); err != nil {
+	if _, err := io.WriteString(p.conn, data); err != nil {
 		p.t.Fatalf("send: %v", err)
 	}
 }
@@ -168,16 +125,6 @@ func (p *peer) answer() string {
 		p.t.Fatalf("no answer: %v", err)
 	}
 	return string(line)
-}
-
-// raw reads raw bytes.
-func (p *peer) raw(n int) string {
-	p.t.Helper()
-	b, err := p.r.Raw(n)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return string(b)
 }
 
 // expect reads an answer that must match want, in which ... stands for any value.
@@ -213,7 +160,6 @@ type response struct {
 	ID     any
 	Result any
 	Error  *wire.Error
-	Raw    *int
 }
 
 func (p *peer) response() response {
@@ -374,5 +320,8 @@ func TestMatches(t *testing.T) {
 		}
 	}
 }
+
+// hello is a call without a handle whose answer is known.
+const hello = `{"jsonrpc":"2.0","id":"hello","method":"tls.Hello","params":[1,[]]}`
 
 func itoa(n int) string { return strconv.Itoa(n) }

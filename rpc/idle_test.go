@@ -30,13 +30,10 @@ func (p *peer) endsIdle() {
 func TestIdleSessionEnds(t *testing.T) {
 	t.Parallel()
 	for name, part := range map[string]string{
-		"between messages":        "",
-		"in a line":               `{"jsonrpc":"2.0","id":1,`,
-		"in a long line":          `{"jsonrpc":"2.0","id":1,` + strings.Repeat(" ", 1<<20),
-		"in a batch":              `[{"jsonrpc":"2.0","id":1,"method":"tls.Backend"},`,
-		"before raw bytes":        `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":5}` + "\n",
-		"in raw bytes":            `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1],"raw":16777216}` + "\nabc",
-		"in raw bytes to nowhere": `{"jsonrpc":"2.0","id":1,"method":"tls.Close","params":[1],"raw":5}` + "\nabc",
+		"between messages": "",
+		"in a line":        `{"jsonrpc":"2.0","id":1,`,
+		"in a long line":   `{"jsonrpc":"2.0","id":1,` + strings.Repeat(" ", 1<<20),
+		"in a batch":       `[{"jsonrpc":"2.0","id":1,"method":"tls.Backend"},`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -12,7 +12,7 @@ import (
 
 // Limits bound what one session may send. Zero means the default.
 type Limits struct {
-	Message  int // bytes of a message without its raw bytes; wire.MaxLine
+	Message  int // bytes of a message; wire.MaxLine
 	Nesting  int // arrays and objects inside of one another in a message; 64
 	Buffered int // bytes of requests, and of a batch's answers, that are kept at the same time; 64 MiB
 }

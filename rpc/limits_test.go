@@ -48,8 +48,8 @@ func TestNestingIsLimited(t *testing.T) {
 	if got := p.answer(); !strings.Contains(got, `"result":"openssl"`) {
 		t.Errorf("got %s", got)
 	}
-	// Raw bytes are dropped; a notification is not answered; a handle's number is taken.
-	p.line(`{"jsonrpc":"2.0","id":8,"method":"tls.Write","params":` + nested(most) + `,"raw":5}` + "\n[[[[[" +
+	// A notification is not answered; a handle's number is taken.
+	p.line(`{"jsonrpc":"2.0","id":8,"method":"tls.Write","params":` + nested(most) + `}` + "\n" +
 		`{"jsonrpc":"2.0","method":"tls.Write","params":` + nested(most) + `}`)
 	p.expect(overLimit("8", "tls.Write"))
 	p.line(`{"jsonrpc":"2.0","id":9,"method":"tls.NewClient","params":` + nested(most) + `}`)
@@ -75,52 +75,40 @@ func stuck(e *fakeengine.Engine, _ *rpc.Config) {
 	}
 }
 
-// TestKeptBytesAreLimited at the bound and one over it: the data of Writes that wait, however it was sent. What is refused is dropped;
+// TestKeptBytesAreLimited at the bound and one over it: the data of Writes that wait. What is refused is dropped;
 // what ends the waiting is not refused; and then there is room again.
 func TestKeptBytesAreLimited(t *testing.T) {
 	t.Parallel()
 	const most, first = 1 << 20, 600_000
-	for name, write := range map[string]func(id string, handle, n int) string{
-		"raw": func(id string, handle, n int) string {
-			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":{"handle":%d},"raw":%d}`+"\n", id, handle, n) + strings.Repeat("{", n)
-		},
-		"raw, the short way": func(id string, handle, n int) string {
-			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":[%d],"raw":%d}`+"\n", id, handle, n) + strings.Repeat("{", n)
-		},
-		"base64": func(id string, handle, n int) string {
-			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":[%d,"%s"]}`+"\n", id, handle, base64.StdEncoding.EncodeToString(make([]byte, n)))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := newPeer(t, stuck, limited(rpc.Limits{Buffered: most}))
-			port := p.echo()
-			a, b := p.client(port), p.client(port)
-			p.send(write("101", 1, first))
-			p.send(write("102", 2, most-first+1))
-			p.expect(overLimit("102", "tls.Write"))
-			p.send(write("103", 2, most-first)) // to the byte
-			p.send(write("104", 2, 1))
-			p.expect(overLimit("104", "tls.Write"))
-			p.line(`{"jsonrpc":"2.0","id":"` + strings.Repeat("x", 1000) + `","method":"tls.Read","params":[1,1]}`)
-			if got := p.answer(); !strings.Contains(got, "--max-buffered") {
-				t.Errorf("a long id is no reason: %s", got)
-			}
-			p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[103]}`)
-			p.expect(cancelled("103", "tls.Write", string(b)))
-			p.send(write("105", 2, most-first+1))
-			p.expect(overLimit("105", "tls.Write"))
-			p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[101]}`)
-			p.expect(cancelled("101", "tls.Write", string(a)))
-			p.ok("tls.Close", a)
-			p.ok("tls.Close", b)
-			// Everything has been counted out.
-			c := p.client(port)
-			p.send(write("106", 3, most))
-			p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[106]}`)
-			p.expect(cancelled("106", "tls.Write", string(c)))
-		})
+	write := func(id string, handle, n int) string {
+		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":[%d,"%s"]}`+"\n", id, handle, base64.StdEncoding.EncodeToString(make([]byte, n)))
 	}
+	p := newPeer(t, stuck, limited(rpc.Limits{Buffered: most}))
+	port := p.echo()
+	a, b := p.client(port), p.client(port)
+	p.send(write("101", 1, first))
+	p.send(write("102", 2, most-first+1))
+	p.expect(overLimit("102", "tls.Write"))
+	p.send(write("103", 2, most-first)) // to the byte
+	p.send(write("104", 2, 1))
+	p.expect(overLimit("104", "tls.Write"))
+	p.line(`{"jsonrpc":"2.0","id":"` + strings.Repeat("x", 1000) + `","method":"tls.Read","params":[1,1]}`)
+	if got := p.answer(); !strings.Contains(got, "--max-buffered") {
+		t.Errorf("a long id is no reason: %s", got)
+	}
+	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[103]}`)
+	p.expect(cancelled("103", "tls.Write", string(b)))
+	p.send(write("105", 2, most-first+1))
+	p.expect(overLimit("105", "tls.Write"))
+	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[101]}`)
+	p.expect(cancelled("101", "tls.Write", string(a)))
+	p.ok("tls.Close", a)
+	p.ok("tls.Close", b)
+	// Everything has been counted out.
+	c := p.client(port)
+	p.send(write("106", 3, most))
+	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[106]}`)
+	p.expect(cancelled("106", "tls.Write", string(c)))
 }
 
 // TestABatchesAnswersAreCounted before they are there: they are kept until the batch is complete.

@@ -21,17 +21,24 @@ type method struct {
 	makes  bool           // it makes a handle, whose number is taken when the call arrives
 	answer func(args) int // the most bytes that its blob has; nil: the result is none
 
-	// One of the two carries it out.
+	// One of the two carries it out. If there are both, direct is for a call without parameters.
 	call   func(*session.Session, args) *session.Call
-	direct func(*server, *call, args) (any, error) // at once, on the reading goroutine
+	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }
+
+// isDirect says whether direct carries out a call with these parameters.
+func (m *method) isDirect(a args) bool { return m.direct != nil && (m.call == nil || a[0] == nil) }
 
 // Parameters that several methods have.
 var (
-	pHandle = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
-	pCtx    = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
-	pHost   = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
-	pPort   = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+	pHandle  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
+	pCtx     = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
+	pHost    = param{name: "host", typ: str, min: 1, max: 255, doc: "a name or an address"}
+	pPort    = param{name: "port", typ: integer, min: 1, max: 65535, doc: "a TCP port"}
+	pEither  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle or a context handle"}
+	pPlace   = param{name: "host", typ: str, max: 255, doc: "an address of this machine, or nothing with the port 0: all places where the context listens"}
+	pAnyPort = param{name: "port", typ: integer, min: 0, max: 65535, doc: "a TCP port"}
+	pChannel = param{name: "channel", typ: integer, min: 0, max: 1, optional: true, doc: "1: a data channel comes with the message (SCM_RIGHTS)"}
 )
 
 func pPath(name, doc string) param {
@@ -45,7 +52,7 @@ var methods = func() map[string]*method {
 	}
 	// It shows the table, so it cannot stand in it.
 	d := discover
-	d.direct = func(s *server, _ *call, _ args) (any, error) { return openRPC(s.Version), nil }
+	d.direct = func(s *server, _ args) (any, error) { return openRPC(s.Version), nil }
 	m[d.name] = &d
 	return m
 }()
@@ -58,8 +65,8 @@ var table = []method{
 	},
 	{
 		name: "tls.Handshake", doc: "Does the TLS handshake and verifies the server's certificate.",
-		params: []param{pHandle}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0)) },
+		params: []param{pHandle, pChannel}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Handshake(a.handle(0), a.channel(1)) },
 	},
 	{
 		name: "tls.Write", doc: "Sends all of the data.",
@@ -73,14 +80,24 @@ var table = []method{
 		call:   func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
 	},
 	{
+		name: "tls.Status", doc: "How the two directions of a connection stand, and their errors.",
+		params: []param{pHandle}, result: sObject,
+		call: func(s *session.Session, a args) *session.Call { return s.Status(a.handle(0)) },
+	},
+	{
+		name: "tls.Flush", doc: "Waits until so many bytes of a connection have left.",
+		params: []param{pHandle, {name: "bytes", typ: integer, min: 0, max: math.MaxInt64, doc: "the bytes sent since the handshake"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Flush(a.handle(0), a[1].(int64)) },
+	},
+	{
+		name: "tls.Shutdown", doc: "Sends close_notify behind what was written. Reading goes on.",
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Shutdown(a.handle(0)) },
+	},
+	{
 		name: "tls.Close", doc: "Closes a connection and frees its handle.",
-		params: []param{pHandle, {name: "patient", typ: integer, min: 0, max: 1, optional: true, doc: "1: wait for Writes as long as they take"}}, result: sZero,
-		call: func(s *session.Session, a args) *session.Call {
-			if a[1] == int64(1) {
-				return s.ClosePatiently(a.handle(0))
-			}
-			return s.Close(a.handle(0))
-		},
+		params: []param{pHandle}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.Close(a.handle(0)) },
 	},
 	{
 		name: "tls.SetInsecureSkipVerify", doc: "Turns the verification of the server's certificate off (1) or on (0).",
@@ -97,8 +114,10 @@ var table = []method{
 	},
 	{
 		name: "tls.Accept", doc: "Waits for a client and its handshake.",
-		params: []param{pCtx, pHost, pPort}, result: sHandle, makes: true,
-		call: func(s *session.Session, a args) *session.Call { return s.Accept(a.handle(0), a.str(1), a.int(2)) },
+		params: []param{pCtx, pPlace, pAnyPort, pChannel}, result: sHandle, makes: true,
+		call: func(s *session.Session, a args) *session.Call {
+			return s.Accept(a.handle(0), a.str(1), a.int(2), a.channel(3))
+		},
 	},
 	{
 		name: "tls.CloseServerContext", doc: "Stops listening and frees a context.",
@@ -117,7 +136,7 @@ var table = []method{
 	},
 	{
 		name: "tls.SetTimeout", doc: "Bounds later waits on a handle: Handshake, Read and Write of a connection, Accept of a context.",
-		params: []param{{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle or a context handle"},
+		params: []param{pEither,
 			{name: "milliseconds", typ: integer, min: 0, max: math.MaxInt32, doc: "the bound; 0: tlsd's own timeouts"}}, result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
 			return s.SetTimeout(a.handle(0), time.Duration(a.int(1))*time.Millisecond)
@@ -154,14 +173,52 @@ var table = []method{
 		direct: hello,
 	},
 	{
-		name: "tls.Info", doc: "Describes the library, the trust store, timeouts and limits.",
+		name: "tls.Info", doc: "Describes the library, the trust store, timeouts and limits; or one fact about a handle, as a string.",
+		params: []param{
+			{name: "handle", typ: integer, min: 1, max: math.MaxInt32, optional: true, doc: "a connection handle or a context handle"},
+			{name: "name", typ: str, max: 64, optional: true, doc: "of the fact; nothing: all of them as a JSON object in a string"},
+		},
 		result: sObject,
 		direct: info,
+		call: func(s *session.Session, a args) *session.Call {
+			name, _ := a[1].(string)
+			return s.HandleInfo(a.handle(0), name)
+		},
+	},
+	{
+		name: "tls.SetOption", doc: "Sets an option of a connection before its handshake, or of a context for clients that come later.",
+		params: []param{pEither, {name: "name", typ: str, min: 1, max: 64, doc: "of the option"},
+			{name: "value", typ: str, max: 65535, doc: "as the option takes it"}}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call { return s.SetOption(a.handle(0), a.str(1), a.str(2)) },
+	},
+	{
+		name: "tls.SetCertificate", doc: "Replaces a certificate of a context, or gives a client one.",
+		params: []param{pEither, {name: "serverName", typ: str, max: 255, doc: "a name, or *. and a name, that clients ask for; nothing: any"},
+			pPath("certFile", "absolute path of a PEM file"), pPath("keyFile", "absolute path of a PEM file")}, result: sZero,
+		call: func(s *session.Session, a args) *session.Call {
+			return s.SetCertificate(a.handle(0), a.str(1), a.str(2), a.str(3))
+		},
+	},
+	{
+		name: "tls.Listen", doc: "Binds an address for a context's clients, and returns the port.",
+		params: []param{pCtx, pHost, {name: "port", typ: integer, min: 0, max: 65535, doc: "a TCP port; 0: any free one"}}, result: sCount,
+		call: func(s *session.Session, a args) *session.Call { return s.Listen(a.handle(0), a.str(1), a.int(2)) },
+	},
+	{
+		name: "tls.ReadPlain", doc: "Reads before the handshake, in plain text.",
+		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
+		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
+		call:   func(s *session.Session, a args) *session.Call { return s.ReadPlain(a.handle(0), a.int(1)) },
+	},
+	{
+		name: "tls.WritePlain", doc: "Sends before the handshake, in plain text.",
+		params: []param{pHandle, {name: "data", typ: blob, max: wire.MaxBlob, doc: "the bytes to send"}}, result: sCount,
+		call: func(s *session.Session, a args) *session.Call { return s.WritePlain(a.handle(0), a.blob(1)) },
 	},
 	{
 		name: "$/cancelRequest", doc: "Ends a call in flight with kind cancelled.",
 		params: []param{{name: "id", typ: anyID, doc: "the id of the call"}}, result: sNull,
-		direct: func(s *server, _ *call, a args) (any, error) {
+		direct: func(s *server, a args) (any, error) {
 			s.cancel(a[0].(json.RawMessage))
 			return nil, nil
 		},
@@ -176,46 +233,42 @@ func (m *method) named(a args) int32 {
 	return int32(a.handle(0))
 }
 
-func hello(s *server, c *call, a args) (any, error) {
+func hello(s *server, a args) (any, error) {
 	if a[2] != nil {
 		if err := s.sess.StartAt(a.handle(2)); err != nil {
 			return nil, err
 		}
 	}
+	t := s.sess.Timeouts
 	h := wire.Hello{
 		Version:      wire.Version,
 		Capabilities: []string{},
 		Server:       wire.Server{Name: "tlsd", Version: s.Version, PID: os.Getpid()},
+		Timeouts: map[string]int64{
+			"read":      t.Read.Milliseconds(),
+			"write":     t.Write.Milliseconds(),
+			"handshake": t.Handshake.Milliseconds(),
+			"accept":    t.Accept.Milliseconds(),
+		},
 	}
-	list, _ := a[1].([]string)
-	if slices.Contains(list, wire.CapabilityRaw) {
-		s.raw.Store(true)
-		h.Capabilities = append(h.Capabilities, wire.CapabilityRaw)
-	}
-	if slices.Contains(list, wire.CapabilityRing) && s.share(c) {
-		h.Capabilities = append(h.Capabilities, wire.CapabilityRing)
+	if list, _ := a[1].([]string); slices.Contains(list, wire.CapabilityData) {
+		h.Capabilities = append(h.Capabilities, wire.CapabilityData)
 	}
 	return h, nil
 }
 
-// share maps the memory that the caller has sent along, and says whether messages move there: those from here with
-// the answer to this call, the caller's with an empty line.
-func (s *server) share(c *call) bool {
-	if s.shared < 0 || c.id == nil || c.batch != nil {
-		return false
+func wireStatus(st session.Status) wire.Status {
+	w := wire.Status{Read: st.Read, Write: st.Write, Received: st.Received, Sent: st.Sent}
+	if st.ReadError != nil {
+		w.ReadError = wireError(st.ReadError)
 	}
-	rings, err := wire.OpenRings(s.shared)
-	s.dropShared()
-	if err != nil {
-		return false // the caller is told by the capability that the answer does not have
+	if st.WriteError != nil {
+		w.WriteError = wireError(st.WriteError)
 	}
-	s.rings.Store(rings)
-	s.r.MoveTo(rings)
-	c.moves = true
-	return true
+	return w
 }
 
-func info(s *server, _ *call, _ args) (any, error) {
+func info(s *server, _ args) (any, error) {
 	e := s.sess.Engine.Info()
 	t, l := s.sess.Timeouts, s.sess.Limits
 	out := wire.Info{

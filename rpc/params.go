@@ -1,11 +1,13 @@
 package rpc
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +21,7 @@ type paramType int
 const (
 	integer paramType = iota // from min to max
 	str                      // min to max bytes, no NUL
-	blob                     // base64, or the message's raw bytes
+	blob                     // base64
 	texts                    // array of strings
 	anyID                    // string, integer or null
 )
@@ -42,32 +44,29 @@ func (a args) int(i int) int               { return int(a[i].(int64)) }
 func (a args) str(i int) string            { return a[i].(string) }
 func (a args) blob(i int) []byte           { return a[i].([]byte) }
 
-// decode decodes a call's parameters strictly: by position or by name, none
-// missing, none too many, each of its type and in its range.
-func (m *method) decode(c *call) (args, error) {
-	given, err := m.given(c.params)
+// channel is the data channel that a call brings, or nil; see method.attach.
+func (a args) channel(i int) *net.UnixConn {
+	ch, _ := a[i].(*net.UnixConn)
+	return ch
+}
+
+// decode decodes a call's parameters strictly: by position or by name, none missing, none too many, each
+// of its type and in its range.
+func (m *method) decode(params json.RawMessage) (args, error) {
+	given, err := m.given(params)
 	if err != nil {
 		return nil, err
 	}
 	a := make(args, len(m.params))
-	usedRaw := false
 	for i, p := range m.params {
-		v := given[i]
 		switch {
-		case p.typ == blob && c.raw != nil && v == nil:
-			a[i], usedRaw = c.raw, true
-		case p.typ == blob && c.raw != nil:
-			return nil, m.wrong("%s: is given twice, as a parameter and as raw bytes", p.name)
-		case v != nil:
-			if a[i], err = m.value(p, v); err != nil {
+		case given[i] != nil:
+			if a[i], err = m.value(p, given[i]); err != nil {
 				return nil, err
 			}
 		case !p.optional:
 			return nil, m.wrong("%s is missing; %s", p.name, m.takes())
 		}
-	}
-	if c.raw != nil && !usedRaw {
-		return nil, m.wrong("takes no raw bytes, got %d", len(c.raw))
 	}
 	return a, nil
 }
@@ -76,7 +75,6 @@ func (m *method) decode(c *call) (args, error) {
 func (m *method) given(params json.RawMessage) ([]json.RawMessage, error) {
 	given := make([]json.RawMessage, len(m.params))
 	switch first(params) {
-	case 0:
 	case '[':
 		var list []json.RawMessage
 		if err := json.Unmarshal(params, &list); err != nil {
@@ -87,24 +85,16 @@ func (m *method) given(params json.RawMessage) ([]json.RawMessage, error) {
 		}
 		copy(given, list)
 	case '{':
-		d := json.NewDecoder(bytes.NewReader(params))
-		_, _ = d.Token() // the brace
-		for d.More() {
-			t, err := d.Token()
-			if err != nil {
-				return nil, m.wrong("%v", err)
-			}
-			name, _ := t.(string)
+		var byName map[string]json.RawMessage
+		if err := json.Unmarshal(params, &byName); err != nil {
+			return nil, m.wrong("%v", err)
+		}
+		for _, name := range slices.Sorted(maps.Keys(byName)) {
 			i := m.index(name)
 			if i < 0 {
 				return nil, m.wrong("unknown parameter %q; %s", clip([]byte(name)), m.takes())
 			}
-			if given[i] != nil {
-				return nil, m.wrong("%s: is given twice", name)
-			}
-			if err := d.Decode(&given[i]); err != nil {
-				return nil, m.wrong("%s: %v", name, err)
-			}
+			given[i] = byName[name]
 		}
 	}
 	return given, nil

@@ -3,79 +3,97 @@ package rpc
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 
-	"tlsd/rpc/wire"
+	"github.com/sourcegraph/jsonrpc2"
 )
 
 // call is one request on its way.
 type call struct {
-	id     json.RawMessage // as it was written; nil: a notification
-	method string
-	params json.RawMessage // nil: left out
-	args   args            // the parameters, if they are decoded already
-	raw    []byte          // the raw bytes that followed; nil: none were announced
-	batch  *batch          // nil: not in a batch
-	held   int             // bytes that are kept for it; see server.hold
-	refuse error           // why it cannot be carried out, if that is known already
+	// Set by the stream.
+	number   uint64          // stands for the id towards the library
+	id       json.RawMessage // as it was written; nil: a notification
+	batch    *batch          // nil: not in a batch
+	method   json.RawMessage // a JSON string
+	params   json.RawMessage // nil: left out
+	repeated string          // a parameter's name that is there twice, or ""
+	refuse   error           // why the call cannot be carried out, if that is known already
 
-	joined []part // the Writes that this call carries out, if they are several
-	moves  bool   // its answer is the last on the socket
-
-	handle int32  // that it names, or 0; set when it has begun
-	cancel func() // ends the call early; set when it has begun
+	lib    *jsonrpc2.Conn // that answers it; set when the call is begun
+	held   int            // bytes that are kept for it; see server.hold
+	op     string         // the method; guarded by server.mu
+	handle int32          // that it names, or 0; guarded by server.mu
+	cancel func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
-// hasID says whether the call answers a request with this id.
-func (c *call) hasID(id []byte) bool {
-	for _, w := range c.joined {
-		if sameID(w.id, id) {
-			return true
-		}
+// message is the request as the library is to see it. The call keeps nothing of what may be large.
+func (c *call) message() []byte {
+	defer func() { c.method, c.params = nil, nil }()
+	out := strconv.AppendUint([]byte(`{"jsonrpc":"2.0","id":`), c.number, 10)
+	out = append(append(out, `,"method":`...), c.method...)
+	if c.params != nil {
+		out = append(append(out, `,"params":`...), c.params...)
 	}
-	return c.id != nil && sameID(c.id, id)
+	return append(out, '}')
 }
 
-// What parse finds out about raw bytes, besides their number.
-const (
-	noRaw  = -1 // none are announced
-	badRaw = -2 // announced, but not with a number
-)
-
-// parse takes a request apart, which must be JSON. If it is not a request of
-// JSON-RPC 2.0 (section 4 of its specification), the call is nil and why says so. Names are compared
-// exactly, which encoding/json does only with maps.
-func parse(msg []byte) (c *call, raw int, why string) {
+// parse takes a request apart. If it is not a request of JSON-RPC 2.0 (section 4 of its specification), the
+// call is nil and why says so; if it is not JSON, there is an error. Names of members are compared exactly,
+// which encoding/json does only with maps.
+func parse(msg []byte) (c *call, why string, err error) {
+	why = "a request is an object"
 	var m map[string]json.RawMessage
-	if first(msg) != '{' || json.Unmarshal(msg, &m) != nil {
-		return nil, noRaw, "a request is an object"
+	if err := json.Unmarshal(msg, &m); err != nil {
+		return nil, why, syntaxError(err)
 	}
-	raw = noRaw
-	if r, ok := m["raw"]; ok {
-		n, err := strconv.Atoi(string(r))
-		if err != nil || n < 0 || n > wire.MaxBlob {
-			return nil, badRaw, fmt.Sprintf("raw %s: must be an integer from 0 to %d", clip(r), wire.MaxBlob)
-		}
-		raw = n
+	if m == nil { // null
+		return nil, why, nil
 	}
+	c, why = request(m)
+	return c, why, nil
+}
+
+// request makes a call of the members of an object.
+func request(m map[string]json.RawMessage) (c *call, why string) {
 	if v, ok := m["jsonrpc"]; !ok || text(v) != "2.0" {
-		return nil, raw, `"jsonrpc" must be "2.0"`
+		return nil, `"jsonrpc" must be "2.0"`
 	}
-	c = &call{id: m["id"], params: m["params"]}
-	if v, ok := m["method"]; !ok || first(v) != '"' {
-		return nil, raw, `"method" must be a string`
-	} else {
-		c.method = text(v)
+	c = &call{id: m["id"], method: m["method"], params: m["params"]}
+	if first(c.method) != '"' {
+		return nil, `"method" must be a string`
 	}
 	if c.id != nil && !validID(c.id) {
-		return nil, raw, fmt.Sprintf("id %s: must be a string, an integer or null", clip(c.id))
+		return nil, fmt.Sprintf("id %s: must be a string, an integer or null", clip(c.id))
 	}
 	if c.params != nil && first(c.params) != '[' && first(c.params) != '{' {
-		return nil, raw, `"params" must be an array or an object`
+		return nil, `"params" must be an array or an object`
 	}
-	return c, raw, ""
+	c.repeated = repeated(c.params)
+	return c, ""
+}
+
+// repeated is a name that an object has twice, or "". The library would keep one of the two.
+func repeated(params json.RawMessage) string {
+	if first(params) != '{' {
+		return ""
+	}
+	seen := map[string]bool{}
+	d := json.NewDecoder(bytes.NewReader(params))
+	d.Token() // the brace
+	for d.More() {
+		t, _ := d.Token()
+		name, _ := t.(string)
+		if seen[name] {
+			return name
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			break
+		}
+	}
+	return ""
 }
 
 func validID(id []byte) bool {
@@ -133,16 +151,10 @@ func clip(v []byte) string {
 	return string(v)
 }
 
-// syntaxError says where line is not JSON, or nil. It does not quote the line.
-func syntaxError(line []byte) error {
-	if json.Valid(line) {
-		return nil
-	}
-	var v json.RawMessage
-	err := json.Unmarshal(line, &v)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+// syntaxError is err if that says where a line is not JSON, else nil. It does not quote the line.
+func syntaxError(err error) error {
+	if syntax, ok := err.(*json.SyntaxError); ok {
 		return fmt.Errorf("%v at byte %d", syntax, syntax.Offset)
 	}
-	return err
+	return nil
 }

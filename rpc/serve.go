@@ -72,8 +72,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		sess:   session.New(cfg.Session),
 		conn:   conn,
 		w:      wire.NewWriter(conn, cfg.AnswerTimeout, cfg.Watcher),
-		calls:  map[*call]struct{}{},
-		shared: -1,
+		calls:  map[uint64]*call{},
 	}
 	s.r = wire.NewReader(caller{s}, cfg.Limits.Message)
 	st := &stream{server: s}
@@ -82,16 +81,12 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	defer stop()
 
 	// The library's context is not ours: calls are ended by their session.
-	lib := jsonrpc2.NewConn(context.Background(), st, st, jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
+	lib := jsonrpc2.NewConn(context.Background(), st, s, jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
 	<-lib.DisconnectNotify()
 	s.hangUp()
 	s.sess.End()
 	s.answers.Wait()
-	s.dropShared()
-	if rings := s.rings.Load(); rings != nil {
-		s.w.Close()
-		rings.Close()
-	}
+	s.descriptors.close()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -108,24 +103,18 @@ type server struct {
 	conn *net.UnixConn
 	w    *wire.Writer
 	r    *wire.Reader // the reading goroutine's
-	raw  atomic.Bool  // the caller takes raw answers
 	deaf atomic.Bool  // the caller has not taken an answer in time
 
-	held atomic.Int64 // bytes that are kept for calls; see hold
-
-	answers sync.WaitGroup // calls whose answer has not been written
+	held    atomic.Int64   // bytes that are kept for calls; see hold
+	answers sync.WaitGroup // calls that run, until they are answered
 
 	// The reading goroutine's.
-	heard     time.Time // when the caller has sent something last
-	spoken    bool      // the caller has sent something
-	shared    int       // the descriptor that came with it, or -1
-	unflushed int       // bytes moved since the last flush
+	heard       time.Time // when the caller has sent something last
+	descriptors descriptors
 
-	rings atomic.Pointer[wire.Rings] // nil if messages go over the socket
-
-	mu    sync.Mutex // guards the rest
-	calls map[*call]struct{}
-	freed time.Time // when the last of calls has ended
+	mu    sync.Mutex       // guards the rest
+	calls map[uint64]*call // in flight, by their number
+	freed time.Time        // when the last of calls was answered
 }
 
 // dismiss tells the caller why its session is lost, and ends it; without a word, if
@@ -141,9 +130,6 @@ func (s *server) dismiss(why error) {
 // hangUp ends the connection. The caller sees its end at once, although the
 // supervisor may have a copy of its descriptor (shutdown(2) is for all copies).
 func (s *server) hangUp() {
-	if rings := s.rings.Load(); rings != nil {
-		rings.End()
-	}
 	if rc, err := s.conn.SyscallConn(); err == nil {
 		rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	}
@@ -153,7 +139,6 @@ func (s *server) hangUp() {
 // linger is called when the caller will send no more. It returns when all calls
 // are answered, or the caller has closed its reading side too.
 func (s *server) linger() {
-	s.flush()
 	s.conn.SetReadDeadline(time.Time{}) // of idleness
 	answered := make(chan struct{})
 	go func() { s.answers.Wait(); close(answered) }()

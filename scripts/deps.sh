@@ -15,7 +15,7 @@ scan) want='cc:gcc sslscan:sslscan testssl:testssl.sh' headers='stdlib.h:libc6-d
 matrix) want='cc:gcc testssl:testssl.sh flock:util-linux unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' keyring=1 ;;
 bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat' headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev' ;;
 systemd) want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd' headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd ../lib/systemd/system/dbus.socket:dbus' ;;
-packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio' headers='stdlib.h:libc6-dev' keyring=1 ;;
+packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio' headers='stdlib.h:libc6-dev' keyring=1 ;;
 *)
 	echo "usage: deps.sh build|test|check|scan|matrix|bench|systemd|packages" >&2
 	exit 2

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"tlsd/internal/fakeengine"
-	"tlsd/internal/testalloc"
 	"tlsd/session"
 )
 
@@ -36,8 +35,7 @@ type idleConn struct {
 func (idleConn) SetVerify(bool) error                           { return nil }
 func (idleConn) Handshake(context.Context) error                { return nil }
 func (idleConn) Write(_ context.Context, p []byte) (int, error) { return len(p), nil }
-func (idleConn) TryRead(p []byte) (int, error)                  { return len(p), nil }
-func (idleConn) TryWrite(p []byte) (int, error)                 { return len(p), nil }
+func (idleConn) SetTag(int32)                                   {}
 func (c idleConn) CloseContext(context.Context) error           { return c.nc.Close() }
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 
@@ -54,20 +52,8 @@ func idleSession(tb testing.TB) (*session.Session, session.Handle) {
 		return v
 	}
 	h := run(s.NewClient("localhost", fakeengine.Silent(tb))).(session.Handle)
-	run(s.Handshake(h))
+	run(s.Handshake(h, nil))
 	return s, h
-}
-
-func tryWrite(tb testing.TB, s *session.Session, h session.Handle, p []byte) {
-	if n, done, err := s.TryWrite(h, p); n != len(p) || !done || err != nil {
-		tb.Fatal(n, done, err)
-	}
-}
-
-func tryRead(tb testing.TB, s *session.Session, h session.Handle, p []byte) {
-	if n, done, err := s.TryRead(h, p); n != len(p) || !done || err != nil {
-		tb.Fatal(n, done, err)
-	}
 }
 
 func bench(b *testing.B, n int, call func(s *session.Session, h session.Handle, p []byte)) {
@@ -78,18 +64,6 @@ func bench(b *testing.B, n int, call func(s *session.Session, h session.Handle, 
 		call(s, h, p)
 	}
 }
-
-// The short way, of data that needs not wait.
-
-func BenchmarkTryWrite64K(b *testing.B) {
-	bench(b, block, func(s *session.Session, h session.Handle, p []byte) { tryWrite(b, s, h, p) })
-}
-
-func BenchmarkTryRead64K(b *testing.B) {
-	bench(b, block, func(s *session.Session, h session.Handle, p []byte) { tryRead(b, s, h, p) })
-}
-
-// The long way: a Call, which could wait.
 
 func BenchmarkWriteCall64K(b *testing.B) {
 	bench(b, block, func(s *session.Session, h session.Handle, p []byte) {
@@ -105,16 +79,4 @@ func BenchmarkBackendCall(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
-}
-
-func TestTryReadAndTryWriteAllocateNothingThatGrowsWithTheirData(t *testing.T) {
-	s, h := idleSession(t)
-	p := make([]byte, block)
-	const most = 256 // bytes
-	if got := testalloc.PerCall(200, func() { tryWrite(t, s, h, p) }); got > most {
-		t.Errorf("a TryWrite of %d bytes allocates %d, more than %d", block, got, most)
-	}
-	if got := testalloc.PerCall(200, func() { tryRead(t, s, h, p) }); got > most {
-		t.Errorf("a TryRead of %d bytes allocates %d, more than %d", block, got, most)
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"time"
 
@@ -23,7 +24,8 @@ const turnGrace = 500 * time.Millisecond
 // SetInsecureSkipVerify, PeerCertSubject, Version), in (Read) and out (Write).
 // Calls of one lane run one after another; Read and Write also wait for the
 // control calls that were made before them. Close waits its turn behind all of
-// them, for as long as one of them ends every turnGrace, and then ends the rest; a patient one goes on waiting for Writes.
+// them, for as long as one of them ends every turnGrace, and then ends the rest. Calls that wait for bytes of a data channel to
+// leave (Flush, Shutdown) it does not end: it drains the channel, which ends them.
 type Call struct {
 	s      *Session
 	op     string
@@ -39,6 +41,8 @@ type Call struct {
 	lane  *<-chan struct{}  // the lane whose tail is done, until another call is; nil: none
 	run   func(context.Context) (any, error)
 	waits bool // run may have to wait
+
+	data *net.UnixConn // the data channel that came with the call, until it is attached
 
 	abandoned func() // if not nil, called instead of run when the call ends before its turn
 	// bound, if not nil, bounds the wait for the last of after, and run.
@@ -83,7 +87,7 @@ func (c *Call) Waits() bool {
 func (c *Call) Cancel() { c.cancel(errCancelled) }
 
 // Run waits for the call's turn, carries it out and returns its result: a
-// Handle, an int, a string, or a []byte that the caller owns. An error is always
+// Handle, an int, a string, a Status, or a []byte that the caller owns. An error is always
 // an *Error, and has become the session's last error.
 func (c *Call) Run() (any, error) {
 	v, err := c.perform()
@@ -133,9 +137,24 @@ func (c *Call) describe(err error) *Error {
 	return &d
 }
 
+// channel checks the data channel that came with the call. It is nil if none came.
+func (c *Call) channel() (*channel, error) {
+	if c.data == nil {
+		return nil, nil
+	}
+	ch, err := newChannel(c.data)
+	if err != nil {
+		return nil, err
+	}
+	return ch, nil
+}
+
 // end takes the call out of the session's order.
 func (c *Call) end(err *Error) {
 	c.cancel(nil)
+	if c.data != nil {
+		closeChannel(c.data)
+	}
 	s := c.s
 	s.mu.Lock()
 	if err != nil {
@@ -210,45 +229,31 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 }
 
 // closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that go on
-// waiting, but if it is patient, Writes only if it is cancelled. unmade says, under s.mu, whether the handle has never come to be. s.mu must be held.
-func (s *Session) closeInTurn(op string, h Handle, patient bool, closeHandle func(context.Context), unmade func() bool) *Call {
+// waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be held.
+func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Context) error, unmade func() bool) *Call {
 	var c *Call
 	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
 		c.turn(ctx, h)
-		if patient {
-			for _, w := range c.endWaiting(h, func(w *Call) bool { return w.op != opWrite }) {
-				select {
-				case <-w.done:
-				case <-ctx.Done():
-				}
-			}
-		}
-		c.endWaiting(h, func(*Call) bool { return true })
+		c.endWaiting(h)
 		s.mu.Lock()
 		never := unmade()
 		s.mu.Unlock()
 		if never {
 			return nil, fail(kind.Handle, "the call that was to make it failed")
 		}
-		closeHandle(ctx)
+		if err := closeHandle(ctx); err != nil {
+			return nil, err
+		}
 		return 0, nil
 	})
 	return c
 }
 
-// endWaiting ends those calls on handle h that were made before c and are not to be spared, waits until
-// they have ended, and gives the others.
-func (c *Call) endWaiting(h Handle, end func(*Call) bool) (spared []*Call) {
+// endWaiting ends the calls on handle h that were made before c, and waits until they have ended.
+func (c *Call) endWaiting(h Handle) {
 	s := c.s
-	var waiting []*Call
 	s.mu.Lock()
-	for _, w := range s.earlier(c, h) {
-		if end(w) {
-			waiting = append(waiting, w)
-		} else {
-			spared = append(spared, w)
-		}
-	}
+	waiting := s.earlier(c, h)
 	s.mu.Unlock()
 	// The last first: a call that waits for another one is to end for the same
 	// reason, and not because that one has failed.
@@ -259,15 +264,15 @@ func (c *Call) endWaiting(h Handle, end func(*Call) bool) (spared []*Call) {
 	for _, w := range waiting {
 		<-w.done
 	}
-	return spared
 }
 
-// earlier lists the calls on handle h (any if 0) that were made before c and have not ended.
-// s.mu must be held.
+// earlier lists the calls on handle h (any if 0) that were made before c and have not ended, but for those that the
+// pumps of h will end. s.mu must be held.
 func (s *Session) earlier(c *Call, h Handle) []*Call {
 	var list []*Call
+	pumped := h != 0 && s.conns[h] != nil && s.conns[h].pumps != nil
 	for o := range s.calls {
-		if o.seq < c.seq && (h == 0 || o.concerns(h)) {
+		if o.seq < c.seq && (h == 0 || o.concerns(h)) && !(pumped && (o.op == opFlush || o.op == opShutdown)) {
 			list = append(list, o)
 		}
 	}

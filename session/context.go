@@ -3,10 +3,11 @@ package session
 import (
 	"cmp"
 	"context"
+	"net"
+	"sync"
 	"time"
 
 	"tlsd/internal/kind"
-	"tlsd/internal/policy"
 )
 
 // serverContext is one context handle: a certificate, its key, and the
@@ -17,11 +18,16 @@ type serverContext struct {
 
 	// Guarded by s.mu.
 	closing   bool
-	gone      bool // the call that was to make it failed
-	engine    EngineContext
+	gone      bool                 // the call that was to make it failed
 	made      <-chan struct{}      // the making call's end
+	ctl       <-chan struct{}      // the end of the last call that changes it
 	bound     time.Duration        // of each Accept that is made from now on; 0: the session's own
 	listeners map[string]*listener // by address
+	more      chan struct{}        // closed and replaced when there is another listener
+	options   serverOptions
+
+	swap   sync.RWMutex // guards engine; held shared while a connection is made from it, so never under the session's lock
+	engine EngineContext
 }
 
 // NewServerContext loads a certificate chain and its key from PEM files, whose
@@ -34,21 +40,18 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	if limit != nil {
 		return s.refuse(op, 0, limit)
 	}
-	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}}
+	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, more: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
-		e, err := s.loadServer(certFile, keyFile)
-		if err != nil {
+		if err := c.load(certFile, keyFile); err != nil {
 			c.unmade()
 			return nil, classify(ctx, err, kind.File)
 		}
-		s.mu.Lock()
-		c.engine = e
-		s.mu.Unlock()
 		return h, nil
 	})
 	call.makes = h
 	call.abandoned = c.unmade
-	c.made = call.done
+	c.made, c.ctl = call.done, call.done
+	call.lane = &c.ctl
 	s.contexts[h] = c
 	return call
 }
@@ -72,27 +75,6 @@ func (s *Session) setAcceptTimeout(op string, h Handle, bound time.Duration) *Ca
 	return call
 }
 
-func (s *Session) loadServer(certFile, keyFile string) (EngineContext, error) {
-	if err := s.available(); err != nil {
-		return nil, err
-	}
-	const op, rule = "tls.NewServerContext", policy.KeyKeyFolders
-	cert, err := readPEM(certFile, maxCert, s.within(op, rule, s.Policy.KeyFolders, certFile))
-	if err != nil {
-		return nil, err
-	}
-	key, err := readPEM(keyFile, maxKey, s.within(op, rule, s.Policy.KeyFolders, keyFile))
-	if err != nil {
-		return nil, err
-	}
-	e, err := s.versions(s.Engine.NewServerContext(cert, key))
-	clear(key)
-	if err != nil {
-		return nil, fail(kind.File, "certificate %s, key %s: %v", certFile, keyFile, err)
-	}
-	return e, nil
-}
-
 func (c *serverContext) unmade() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -101,8 +83,15 @@ func (c *serverContext) unmade() {
 }
 
 // Accept waits for a client at host (an address of this machine) and port
-// 1-65535 that has done its handshake. The result is the Handle of its connection.
-func (s *Session) Accept(ctxHandle Handle, host string, port int) *Call {
+// 1-65535 that has done its handshake. The result is the Handle of its connection. If data is not nil, it becomes the
+// connection's data channel; the session owns it from now on.
+func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
+	call := s.accept(ctxHandle, host, port)
+	call.data = data
+	return call
+}
+
+func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	const op = "tls.Accept"
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,23 +100,35 @@ func (s *Session) Accept(ctxHandle Handle, host string, port int) *Call {
 		return s.refuse(op, ctxHandle, limit)
 	}
 	sc, err := s.context(ctxHandle)
+	if err == nil && (host == "") != (port == 0) {
+		err = fail(kind.Params, "host %q, port %d: give both, or neither for all places where the context listens", host, port)
+	}
 	if err != nil {
 		return s.refuse(op, ctxHandle, err)
 	}
-	var c *connection
+	var (
+		c    *connection
+		call *Call
+	)
 	bound := cmp.Or(sc.bound, s.Timeouts.Accept)
-	call := s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
+	call = s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
 		ctx, stop := bounded(ctx, bound, "no client has done its handshake")
 		defer stop()
-		t, err := sc.accept(ctx, host, port)
+		ch, err := call.channel()
 		if err != nil {
 			c.unmade()
 			return nil, err
 		}
-		c.made(t, ready)
+		a, err := sc.accept(ctx, host, port)
+		if err != nil {
+			c.unmade()
+			return nil, err
+		}
+		c.accept(a, sc, ch)
+		call.data = nil
 		return h, nil
 	})
-	call.after = []<-chan struct{}{sc.made}
+	call.after = []<-chan struct{}{sc.ctl}
 	c = s.newConnection(h, call, true)
 	return call
 }
@@ -144,25 +145,54 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	return s.closeInTurn(op, h, false, c.close, func() bool { return c.gone })
+	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
 }
 
 // close frees the context. No Accept may be using it. Clients that were not claimed are closed in an
 // orderly way, as far as ctx and the timeout allow.
-func (c *serverContext) close(ctx context.Context) {
+func (c *serverContext) close(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
 	defer stop()
 	c.s.mu.Lock()
 	listeners := c.listeners
 	c.listeners = nil
-	e := c.engine
-	c.engine = nil
 	delete(c.s.contexts, c.handle)
 	c.s.mu.Unlock()
 	for _, l := range listeners {
 		l.close(ctx)
 	}
-	if e != nil {
-		e.Free()
+	c.use(nil)
+	return nil
+}
+
+// use replaces the engine's context, for handshakes from now on. Those that have begun go on with the old one.
+func (c *serverContext) use(e EngineContext) {
+	c.swap.Lock()
+	old := c.engine
+	c.engine = e
+	c.swap.Unlock()
+	if old != nil {
+		old.Free()
 	}
+}
+
+// newServer makes a server's connection, which owns nc, also when it fails.
+func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
+	c.swap.RLock()
+	defer c.swap.RUnlock()
+	if c.engine == nil {
+		nc.Close()
+		return nil, fail(kind.Handle, "the server context that accepted the connection is closed")
+	}
+	return c.engine.Server(nc)
+}
+
+// accept makes the connection of a client that was claimed.
+func (c *connection) accept(a arrival, sc *serverContext, ch *channel) {
+	if a.conn == nil {
+		c.opened(beginning{tcp: a.tcp, server: sc, data: ch})
+		return
+	}
+	c.local, c.remote = a.local, a.remote
+	c.made(a.conn, ch)
 }

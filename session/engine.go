@@ -23,9 +23,8 @@ type Engine interface {
 	// NewClientContext makes the context of clients that trust the bundle, or
 	// the system's store if it is nil.
 	NewClientContext(CABundle) (EngineContext, error)
-	// NewServerContext makes the context of a server with this certificate
-	// chain and key.
-	NewServerContext(certPEM, keyPEM []byte) (EngineContext, error)
+	// NewServer makes the context of a server.
+	NewServer(openssl.ServerConfig) (EngineContext, error)
 }
 
 // EngineInfo describes the TLS library that an Engine drives.
@@ -66,18 +65,24 @@ type EngineContext interface {
 // at the same time.
 type EngineConn interface {
 	SetVerify(on bool) error
+	// Configure says what a client wants of the handshake. It is called at most once, before it.
+	Configure(openssl.ClientSettings) error
 	Handshake(ctx context.Context) error
 	// ReadSome waits for data and returns what is there, at least one byte and at most limit; Recycle may be called with it. It returns
 	// io.EOF after the peer's close_notify.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
-	// Write sends all of p, or fails.
-	Write(ctx context.Context, p []byte) (int, error)
-	// TryRead, into p, and TryWrite are the same for a caller that must not wait.
-	// Instead they fail with ErrWouldBlock. TryWrite may have sent n bytes then; the
-	// next Write is to send the rest. They may always fail so.
-	TryRead(p []byte) (int, error)
-	TryWrite(p []byte) (n int, err error)
+	// Write sends all of p, or fails; n bytes have left. After a failed send, later Writes give the same error. Reads go on.
+	Write(ctx context.Context, p []byte) (n int, err error)
+	// CloseWrite sends close_notify behind what was written. Reads go on.
+	CloseWrite(ctx context.Context) error
+	// WaitReset waits, after io.EOF or openssl.ErrTruncated, until the peer has reset the connection, which is the error that it
+	// returns; or ctx's.
+	WaitReset(ctx context.Context) error
+	// SetTag names the connection in what the engine reports about its work.
+	SetTag(tag int32)
 	PeerSubject() string
+	// Info is what the handshake has agreed on.
+	Info() (openssl.Info, error)
 	Version() string
 	// CloseContext ends calls that wait, sends close_notify where that makes sense,
 	// and frees the connection. It does not wait for the peer's close_notify, and for nothing
@@ -119,8 +124,8 @@ func (e opensslEngine) NewClientContext(b CABundle) (EngineContext, error) {
 	return opensslContext{c}, nil
 }
 
-func (e opensslEngine) NewServerContext(certPEM, keyPEM []byte) (EngineContext, error) {
-	c, err := e.lib.NewServerContext(certPEM, keyPEM)
+func (e opensslEngine) NewServer(cfg openssl.ServerConfig) (EngineContext, error) {
+	c, err := e.lib.NewServer(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +163,9 @@ func (e stubEngine) Backend() string  { return "stub" }
 func (e stubEngine) Version() string  { return "" }
 func (e stubEngine) Info() EngineInfo { return EngineInfo{Err: e.why} }
 
-func (e stubEngine) ParseCABundle(string, []byte) (CABundle, error)      { return nil, e.why }
-func (e stubEngine) NewClientContext(CABundle) (EngineContext, error)    { return nil, e.why }
-func (e stubEngine) NewServerContext(_, _ []byte) (EngineContext, error) { return nil, e.why }
+func (e stubEngine) ParseCABundle(string, []byte) (CABundle, error)        { return nil, e.why }
+func (e stubEngine) NewClientContext(CABundle) (EngineContext, error)      { return nil, e.why }
+func (e stubEngine) NewServer(openssl.ServerConfig) (EngineContext, error) { return nil, e.why }
 
 // available says why there is no TLS, if there is none.
 func (s *Session) available() error {

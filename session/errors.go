@@ -114,7 +114,7 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 		out.OpenSSL = protocol.Queue
 	case errors.Is(err, net.ErrClosed):
 		return fail(kind.Cancelled, "%s", errClosed.Why)
-	case errors.Is(err, openssl.ErrWriteBroken):
+	case errors.Is(err, openssl.ErrWriteBroken), errors.Is(err, openssl.ErrShut):
 		out.Kind = kind.State
 	case errors.As(err, &path):
 		out.Why = fmt.Sprintf("%s: %v", path.Path, path.Err)

@@ -77,8 +77,11 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 				calls := []*session.Call{
 					r.NewClient("localhost", r.echo()), r.Handshake(1), r.Write(1, []byte("x")), r.Read(1, 1),
 				}
-				order := []fakeengine.Op{fakeengine.Client, fakeengine.Handshake, fakeengine.Write, fakeengine.Read}
-				at := max(slices.Index(order, c.op), 0)
+				order := []fakeengine.Op{fakeengine.NewClientContext, fakeengine.Handshake, fakeengine.Write, fakeengine.Read}
+				at := slices.Index(order, c.op)
+				if c.op == fakeengine.Client { // TLS begins with the handshake
+					at = 1
+				}
 				var e *session.Error
 				for i, call := range calls {
 					g := r.start(call)

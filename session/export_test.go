@@ -12,6 +12,9 @@ const MostFinishing = mostFinishing
 // before them. It must be called before the first call.
 func (s *Session) SetGrace(d time.Duration) { s.grace = d }
 
+// SetLastWords gives the peer another time to say why a send has failed. It must be called before the first call.
+func (s *Session) SetLastWords(d time.Duration) { s.lastWords = d }
+
 // TrustDepth counts the stores that stand behind one another, the current one
 // included.
 func (s *Session) TrustDepth() int {

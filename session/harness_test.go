@@ -48,6 +48,13 @@ func newRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig
 	return r
 }
 
+// Handshake and Accept are the session's, without a data channel.
+func (r *rig) Handshake(h session.Handle) *session.Call { return r.Session.Handshake(h, nil) }
+
+func (r *rig) Accept(ctx session.Handle, host string, port int) *session.Call {
+	return r.Session.Accept(ctx, host, port, nil)
+}
+
 // End ends the session; the second time it does nothing.
 func (r *rig) End() {
 	r.end.Do(func() {

@@ -24,40 +24,51 @@ type listener struct {
 	opened chan struct{} // closed when listening has begun or failed
 	err    *Error        // why it failed; set before opened is closed
 
-	ln     *net.TCPListener
-	engine EngineContext
-	ctx    context.Context // ends the handshakes
-	stop   context.CancelFunc
-	work   sync.WaitGroup
+	context *serverContext
+	ln      *net.TCPListener
+	ctx     context.Context // ends the handshakes
+	stop    context.CancelFunc
+	work    sync.WaitGroup
 
 	places  chan struct{} // one is taken by each client until it is claimed
 	ready   chan arrival  // clients that have done their handshake, or failed; never full
 	trouble chan *Error   // why no client can be taken, for an Accept that waits
 }
 
+// An arrival is a client: its connection after the handshake, or before it if that comes later, or why it failed.
 type arrival struct {
-	conn EngineConn
-	err  *Error
+	conn          EngineConn
+	local, remote string // addresses of conn
+	tcp           *net.TCPConn
+	err           *Error
 }
 
-// accept claims the next client of an address.
-func (c *serverContext) accept(ctx context.Context, host string, port int) (EngineConn, error) {
+// accept claims the next client of an address, or, without an address, of all that the context listens on.
+func (c *serverContext) accept(ctx context.Context, host string, port int) (arrival, error) {
+	if host == "" && port == 0 {
+		return c.acceptAny(ctx)
+	}
 	l, err := c.listener(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
-		return nil, err
+		return arrival{}, err
 	}
 	select {
 	case a := <-l.ready:
-		<-l.places
-		if a.err != nil {
-			return nil, a.err
-		}
-		return a.conn, nil
+		return l.claim(a)
 	case e := <-l.trouble:
-		return nil, e
+		return arrival{}, e
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return arrival{}, context.Cause(ctx)
 	}
+}
+
+// claim takes a client that has arrived.
+func (l *listener) claim(a arrival) (arrival, error) {
+	<-l.places
+	if a.err != nil {
+		return arrival{}, a.err
+	}
+	return a, nil
 }
 
 // listener returns the listener of an address, which it opens at first use.
@@ -71,7 +82,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 		l := c.listeners[addr]
 		first := l == nil
 		if first {
-			l = &listener{s: c.s, addr: addr, engine: c.engine, opened: make(chan struct{})}
+			l = c.newListener(addr)
 			c.listeners[addr] = l
 		}
 		c.s.mu.Unlock()
@@ -83,6 +94,11 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 				c.s.mu.Unlock()
 			}
 			close(l.opened)
+			if l.err == nil {
+				c.s.mu.Lock()
+				c.another()
+				c.s.mu.Unlock()
+			}
 		}
 		select {
 		case <-l.opened:
@@ -132,7 +148,7 @@ func (l *listener) serve() {
 		nc, err := l.ln.AcceptTCP()
 		if err == nil {
 			l.work.Add(1)
-			go l.handshake(nc)
+			go l.welcome(nc)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -159,24 +175,41 @@ func (l *listener) serve() {
 	}
 }
 
-func (l *listener) handshake(nc *net.TCPConn) {
+// welcome does the handshake of a client, unless it comes later.
+func (l *listener) welcome(nc *net.TCPConn) {
 	defer l.work.Done()
-	peer := nc.RemoteAddr()
-	conn, err := l.engine.Server(nc)
-	if err != nil {
-		l.ready <- arrival{err: classify(l.ctx, err, kind.Internal)}
+	l.s.mu.Lock()
+	later, skip := l.context.options.later, l.context.options.skip
+	l.s.mu.Unlock()
+	if later {
+		l.ready <- arrival{tcp: nc}
 		return
+	}
+	a := l.handshake(nc)
+	if a.err != nil && skip {
+		<-l.places // it was never there
+		return
+	}
+	l.ready <- a
+}
+
+func (l *listener) handshake(nc *net.TCPConn) arrival {
+	peer := nc.RemoteAddr().String()
+	a := arrival{local: nc.LocalAddr().String(), remote: peer}
+	conn, err := l.context.newServer(nc)
+	if err != nil {
+		return arrival{err: classify(l.ctx, err, kind.Internal)}
 	}
 	ctx, cancel := bounded(l.ctx, l.s.Timeouts.AcceptHandshake, noHandshake)
 	defer cancel()
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
-		e := l.s.judgeHandshake("tls.Accept", peer.String(), err, classify(ctx, err, kind.Handshake))
+		e := l.s.judgeHandshake("tls.Accept", peer, err, classify(ctx, err, kind.Handshake))
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
-		l.ready <- arrival{err: e}
-		return
+		return arrival{err: e}
 	}
-	l.ready <- arrival{conn: conn}
+	a.conn = conn
+	return a
 }
 
 // close stops listening, ends the handshakes and drops the clients that were
@@ -193,6 +226,9 @@ func (l *listener) close(ctx context.Context) {
 	for a := range l.ready {
 		if a.conn != nil {
 			l.work.Go(func() { a.conn.CloseContext(ctx) })
+		}
+		if a.tcp != nil {
+			a.tcp.Close()
 		}
 	}
 	l.work.Wait()

@@ -402,63 +402,6 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 	closing.ok()
 }
 
-// TestAPatientCloseWaitsForWrites, however long they take, and for nothing else.
-func TestAPatientCloseWaitsForWrites(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		close func(*rig, session.Handle) *session.Call
-		waits bool
-	}{
-		"patient": {func(r *rig, h session.Handle) *session.Call { return r.ClosePatiently(h) }, true},
-		"not":     {func(r *rig, h session.Handle) *session.Call { return r.Close(h) }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			g := newGate(fakeengine.Write)
-			r := newRig(t, g.install)
-			r.SetGrace(moment)
-			h := r.client(r.echo())
-			read := r.start(r.Read(h, 1))
-			first, second := r.start(r.Write(h, []byte("a"))), r.start(r.Write(h, []byte("b")))
-			await(t, g.first(), "the first Write")
-			closing := r.start(c.close(r, h))
-			if e := read.fails(kind.Cancelled); e.Why != "the handle was closed while the call waited" {
-				t.Errorf("the Read: %v", e)
-			}
-			if !c.waits {
-				first.fails(kind.Cancelled)
-				second.fails(kind.Cancelled)
-				closing.ok()
-				return
-			}
-			time.Sleep(2 * moment) // the promise is about time
-			if first.ended() || closing.ended() {
-				t.Fatal("the Close does not wait for the Write")
-			}
-			g.release <- nil
-			first.ok()
-			await(t, g.first(), "the second Write")
-			g.release <- nil
-			second.ok()
-			closing.ok()
-		})
-	}
-}
-
-// TestAPatientCloseThatIsCancelledWaitsForNothing more.
-func TestAPatientCloseThatIsCancelledWaitsForNothing(t *testing.T) {
-	t.Parallel()
-	g := newGate(fakeengine.Write)
-	r := newRig(t, g.install)
-	h := r.client(r.echo())
-	write := r.start(r.Write(h, []byte("a")))
-	await(t, g.first(), "the Write")
-	closing := r.start(r.ClosePatiently(h))
-	closing.Cancel()
-	write.fails(kind.Cancelled)
-	closing.ok()
-}
-
 func TestCallsBehindCloseAreRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

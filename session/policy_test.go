@@ -173,6 +173,7 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 		{`"127.0.0.1:` + p + `"`, "0.0.0.0", ""},
 		{`"127.0.0.1:` + p + `"`, "::ffff:0.0.0.0", ""},
 		{`"*.example.com:` + p + `"`, "::ffff:7f00:1", "127.0.0.1:" + p},
+		{`"*.example.com:` + p + `"`, "[::1]", "[::1]:" + p},
 		{`"*.example.com:` + p + `"`, "fe80::1%x.example.com", "[fe80::1%x.example.com]:" + p},
 		{`"127.0.0.0/8:1-65535"`, "127.0.0.1", ""},
 		{`"10.0.0.0/8:` + p + `"`, "127.0.0.1", "127.0.0.1:" + p},

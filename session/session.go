@@ -2,9 +2,12 @@ package session
 
 import (
 	"context"
+	"maps"
 	"math"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tlsd/internal/audit"
@@ -39,6 +42,8 @@ type Config struct {
 	Engine   Engine
 	Timeouts Timeouts
 	Limits   Limits
+	// SkipFailedHandshakes is how server contexts begin: Accept goes on after a client whose handshake has failed.
+	SkipFailedHandshakes bool
 	// Policy is what the administrator allows; the zero value is everything.
 	Policy policy.Policy
 	// Audit, if not nil, is told of what the administrator always wants to know. It is called by the goroutines of calls and must not wait.
@@ -72,16 +77,19 @@ func (c Config) WithDefaults() Config {
 type Session struct {
 	Config // immutable
 
-	grace   time.Duration   // turnGrace, but in tests
-	names   *net.Resolver   // nil, the system's, but in tests
-	ctx     context.Context // done when the session ends
-	cancel  context.CancelCauseFunc
-	running sync.WaitGroup // calls that have not ended
+	grace     time.Duration   // turnGrace, but in tests
+	lastWords time.Duration   // likewise
+	names     *net.Resolver   // nil, the system's, but in tests
+	ctx       context.Context // done when the session ends
+	cancel    context.CancelCauseFunc
+	running   sync.WaitGroup // calls that have not ended
 
 	finishing  chan struct{} // has one element for each connection that is being finished in the background
 	finishers  sync.WaitGroup
 	patience   context.Context // done when that is to be cut short
 	impatience context.CancelFunc
+
+	lastMoved atomic.Int64 // Unix nanoseconds
 
 	mu        sync.Mutex // guards all below, and the mutable fields of handles
 	seq       uint64
@@ -98,11 +106,12 @@ type Session struct {
 // New starts a session. End must be called.
 func New(cfg Config) *Session {
 	s := &Session{
-		Config:   cfg.WithDefaults(),
-		grace:    turnGrace,
-		calls:    map[*Call]struct{}{},
-		conns:    map[Handle]*connection{},
-		contexts: map[Handle]*serverContext{},
+		Config:    cfg.WithDefaults(),
+		grace:     turnGrace,
+		lastWords: lastWords,
+		calls:     map[*Call]struct{}{},
+		conns:     map[Handle]*connection{},
+		contexts:  map[Handle]*serverContext{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.patience, s.impatience = context.WithCancel(context.Background())
@@ -116,7 +125,8 @@ var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); retu
 
 // End ends all calls with kind "cancelled", frees everything that the session owns,
 // and returns when it is gone. Connections that were not closed are cut without
-// close_notify, so that a peer can tell that its partner has not ended in an orderly way; this does not wait for
+// close_notify, so that a peer can tell that its partner has not ended in an orderly way; what was sent on a data channel
+// leaves before, within Timeouts.Close. This does not wait for
 // those that are still being finished, but End does (see Hurry). Each Call that was made must be, or have been, Run.
 // No method may be called after it.
 func (s *Session) End() {
@@ -125,14 +135,35 @@ func (s *Session) End() {
 	for _, c := range s.contexts {
 		c.close(s.ctx)
 	}
-	for _, c := range s.conns {
-		if t := c.forget(); t != nil {
-			t.Abort()
+	for _, c := range slices.Collect(maps.Values(s.conns)) {
+		if c.pumps == nil {
+			c.cut(s.ctx)
+		} else {
+			s.finishers.Go(func() { c.cut(s.ctx) })
 		}
 	}
 	s.trust.release()
 	s.finishers.Wait()
 	s.impatience()
+}
+
+// LastMoved is when bytes have last gone over a data channel; the zero time if they never have. It may be
+// late by movedGrain.
+func (s *Session) LastMoved() time.Time {
+	if n := s.lastMoved.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}
+
+// movedGrain keeps pumps from writing the same word all the time.
+const movedGrain = 10 * time.Millisecond
+
+func (s *Session) moved() {
+	now := time.Now().UnixNano()
+	if now-s.lastMoved.Load() > int64(movedGrain) {
+		s.lastMoved.Store(now)
+	}
 }
 
 // Fail records err, an error of a request that made no call, as the

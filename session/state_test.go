@@ -213,6 +213,7 @@ func TestSetInsecureSkipVerify(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, failing(fakeengine.SetVerify, context.Canceled))
 		h := r.handle(r.NewClient("localhost", r.echo()))
-		r.fails(r.SetInsecureSkipVerify(h, true), kind.Internal)
+		r.ok(r.SetInsecureSkipVerify(h, true))
+		r.fails(r.Handshake(h), kind.Internal)
 	})
 }

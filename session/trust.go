@@ -77,6 +77,15 @@ func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 	return t.ctx.Client(nc, host)
 }
 
+// prepare makes the engine's context, so that a client which cannot have it learns so early. The store must be settled and
+// held.
+func (t *trust) prepare() error {
+	t = t.real()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.load()
+}
+
 // load makes the engine's context. t.mu must be held.
 func (t *trust) load() error {
 	if t.ctx != nil {

@@ -253,10 +253,13 @@ func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 		t.Fatal("the store was freed while a client was to use it")
 	}
 	h := r.handle(client)
+	if r.eng.Freed() != 0 {
+		t.Error("the store was freed while a client was to do its handshake")
+	}
+	r.ok(r.Handshake(h))
 	if r.eng.Freed() != 1 {
 		t.Errorf("%d stores are freed, want 1", r.eng.Freed())
 	}
-	r.ok(r.Handshake(h))
 }
 
 // TestManyFailedBundlesCostNothing: they neither pile up nor slow down clients.

@@ -21,18 +21,20 @@ import (
 
 // options are the settings of a start.
 type options struct {
-	socket     string
-	socketMode fs.FileMode
-	allowUID   []uint32
-	allowGID   []uint32
-	policy     string
+	socket      string
+	socketMode  fs.FileMode
+	socketGroup int // the socket's; -1: that of tlsd
+	allowUID    []uint32
+	allowGID    []uint32
+	policy      string
 
-	libssl    string
-	confine   string // "auto" or "off"
-	readable  []string
-	isolation string // "session" or "shared"
-	workers   int
-	spare     int
+	libssl         string
+	requireOpenSSL string // "no" or "yes"
+	confine        string // "auto", "require" or "off"
+	readable       []string
+	isolation      string // "session" or "shared"
+	workers        int
+	spare          int
 
 	timeouts      session.Timeouts
 	answerTimeout time.Duration
@@ -73,7 +75,7 @@ type flagInfo struct {
 func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
-		isolation: "session", confine: "auto", workers: runtime.NumCPU(), spare: 1,
+		socketGroup: -1, isolation: "session", confine: "auto", requireOpenSSL: "no", workers: runtime.NumCPU(), spare: 1,
 		timeouts: defaults.Timeouts, answerTimeout: 30 * time.Second, idleTimeout: 12 * time.Hour,
 		drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
 		maxSessions: 1000, limits: defaults.Limits, messages: rpc.Limits{}.WithDefaults(),
@@ -82,14 +84,14 @@ func flagTable(o *options) []flagInfo {
 	return []flagInfo{
 		{"Socket", "socket", "PATH", "/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"where to listen", (*text)(&o.socket)},
-		{"", "socket-mode", "MODE", "0600, or 0666 with --allow-uid or --allow-gid: then tlsd itself decides",
-			"permissions of the socket, in octal", (*mode)(&o.socketMode)},
+		{"", "socket-mode", "MODE", "0600; 0660 for one --allow-gid, whose it is then; 0666 for more users",
+			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be repeated", &ids{&o.allowUID, "user", lookupUser}},
 		{"", "allow-gid", "GROUP,…", "none",
-			"groups whose members may connect, primary or supplementary", &ids{&o.allowGID, "group", lookupGroup}},
+			"groups, primary or supplementary, whose members may connect; SECURITY.md says how they count", &ids{&o.allowGID, "group", lookupGroup}},
 		{"", "policy", "FILE", "none: scripts may do what their user may",
-			"what scripts may do, by user; see README.md; read again on SIGHUP", (*text)(&o.policy)},
+			"what scripts may do, by user; see tlsd-policy(5) or README.md; read again on SIGHUP", (*text)(&o.policy)},
 
 		{"Workers", "isolation", "MODE", "session",
 			"session: a process for each session; shared: a fixed number of processes for all", &choice{&o.isolation, []string{"session", "shared"}}},
@@ -101,9 +103,11 @@ func flagTable(o *options) []flagInfo {
 			"the OpenSSL library", (*text)(&o.libssl)},
 
 		{"", "confine", "MODE", "auto",
-			"auto: confine workers as far as the kernel can, see SECURITY.md; off: do not confine them", &choice{&o.confine, []string{"auto", "off"}}},
+			"auto: take from workers all that the kernel lets be taken; require: all, or do not start; off: nothing", &choice{&o.confine, []string{"auto", "require", "off"}}},
+		{"", "require-openssl", "MODE", "no: without one, every call fails with an error that says so",
+			"yes: do not start without a usable OpenSSL", &choice{&o.requireOpenSSL, []string{"no", "yes"}}},
 		{"", "readable", "PATH,…", "all that their users may read",
-			"files and folders that workers may read, besides the system's; needs --confine=auto; may be repeated", &paths{&o.readable}},
+			"files and folders that workers may read, besides the system's; needs --confine; may be repeated", &paths{&o.readable}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up of the name and all addresses together", &duration{&o.timeouts.Connect, false}},
@@ -141,7 +145,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "max-pending", "N", "128",
 			"clients per server context that wait for an Accept", &number{&o.limits.Pending, 1, 1 << 16}},
 		{"", "max-message", "SIZE", "23MiB",
-			"one message, without the raw bytes behind it", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
+			"one message", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
 		{"", "max-nesting", "N", "64",
 			"levels of arrays and objects in a message", &number{&o.messages.Nesting, 4, 10000}},
 		{"", "max-buffered", "SIZE", "64MiB",
@@ -259,11 +263,14 @@ func useConfig(o *options, table []flagInfo) error {
 // finish checks settings against each other, and sets what follows from others.
 func (o *options) finish() error {
 	if len(o.readable) > 0 && o.confine == "off" {
-		return errors.New("--readable needs --confine=auto: otherwise workers may read all that their users may")
+		return errors.New("--readable needs --confine=auto or require: otherwise workers may read all that their users may")
 	}
 	if o.origin["socket-mode"] == "" {
 		o.socketMode = 0o600
-		if len(o.allowUID)+len(o.allowGID) > 0 {
+		switch {
+		case len(o.allowUID) == 0 && len(o.allowGID) == 1:
+			o.socketMode, o.socketGroup = 0o660, int(o.allowGID[0])
+		case len(o.allowUID)+len(o.allowGID) > 0:
 			o.socketMode = 0o666
 		}
 	}

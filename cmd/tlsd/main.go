@@ -38,8 +38,9 @@
 // The path is locked (PATH.lock, which stays) so that two daemons never serve it. A socket that
 // a dead daemon has left is replaced; anything else at the path is not touched.
 //
-// A service manager learns of the start by READY=1 (sd_notify), or by a newline on the
-// descriptor of --ready-fd. A listening socket may be passed in by systemd
+// A service manager learns by sd_notify when the first worker has reported (READY=1), of the library and the number of
+// sessions (STATUS=), that settings are read again, and how long the end can take. A newline on the
+// descriptor of --ready-fd comes as soon as tlsd listens. A listening socket may be passed in by systemd
 // (LISTEN_FDS); then --socket and --socket-mode have no effect.
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and lets open
@@ -49,8 +50,8 @@
 //
 // # Exit status
 //
-//	0  stopped, and all sessions had finished
-//	1  could not start, or sessions had to be ended
+//	0  stopped as it was told to; sessions that were open after --drain-timeout were ended
+//	1  could not start, or was forced to stop while sessions were open
 //	2  wrong usage, or a bad setting
 //
 // # Log
@@ -75,6 +76,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -158,7 +160,14 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	}
 	running := *o
 	reload := &reloader{read: read, running: &running, level: level, rules: rules}
-	ctx, force, stop := handleSignals(ctx, log, func() { reload.reload(log) })
+	var daemon atomic.Pointer[supervisor.Supervisor] // when it runs
+	ctx, force, stop := handleSignals(ctx, log, func() {
+		if d := daemon.Load(); d != nil {
+			d.Reload(func() { reload.reload(log) })
+		} else {
+			reload.reload(log)
+		}
+	})
 	defer stop()
 	socket, err := listen(o)
 	if err != nil {
@@ -170,15 +179,30 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 			log.Warn("--ready-fd", zap.Error(err))
 		}
 	}
+	if o.config != noConfig {
+		log.Info("configuration file read", zap.String("path", o.config))
+	}
 	warn(o, log)
+	cfg := supervisorConfig(o)
+	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig = log, audit, socket, rules.For, worker
+	d := supervisor.New(cfg)
+	daemon.Store(d)
+	err = d.Run(ctx, force)
+	if errors.Is(err, supervisor.ErrDrainTimeout) { // as it was ordered
+		log.Warn(err.Error())
+		return nil
+	}
+	return err
+}
+
+// supervisorConfig is what the settings say to the supervisor.
+func supervisorConfig(o *options) supervisor.Config {
 	cfg := supervisor.Config{
-		Log: log, Audit: audit, Socket: socket, PolicyFor: rules.For,
-		Policy:       supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
-		WorkerConfig: worker,
-		Shared:       o.isolation == "shared", Warm: o.spare,
+		Policy: supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
+		Shared: o.isolation == "shared", Warm: o.spare,
 		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
-		Watchdog: o.watchdog, Confine: o.confine == "auto", MaxMemory: int64(o.maxMemory),
-		Readable: readable(o),
+		Watchdog: o.watchdog, Confine: o.confine != "off", MaxMemory: int64(o.maxMemory), Readable: readable(o),
+		RequireConfinement: o.confine == "require", RequireOpenSSL: o.requireOpenSSL == "yes",
 	}
 	if cfg.Shared {
 		cfg.Warm = o.workers
@@ -186,7 +210,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if os.Geteuid() == 0 && len(o.allowUID)+len(o.allowGID) > 0 {
 		cfg.WarmOthers = o.spare
 	}
-	return supervisor.New(cfg).Run(ctx, force)
+	return cfg
 }
 
 // listen takes the socket that systemd passes, or makes one.
@@ -198,7 +222,23 @@ func listen(o *options) (*supervisor.Socket, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return supervisor.Listen(path, o.socketMode)
+	if o.socketGroup < 0 {
+		return supervisor.Listen(path, o.socketMode)
+	}
+	socket, err := supervisor.Listen(path, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = socket.GiveTo(o.socketGroup, o.socketMode)
+	if errors.Is(err, unix.EPERM) { // not a group of tlsd's own: all may connect, and tlsd decides
+		err = socket.GiveTo(-1, 0o666)
+	}
+	if err != nil {
+		socket.Remove()
+		socket.Close()
+		return nil, err
+	}
+	return socket, nil
 }
 
 // workerSettings is what each worker is told.

@@ -9,7 +9,7 @@ import (
 // otherVariables are the variables that begin with TLSD_ and are not tlsd's own: the plugin, the Go
 // client, or scripts of this source tree read them. The processes that start tlsd may have them set.
 var otherVariables = []string{
-	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_SHARED_MEMORY", "TLSD_STRICT_WRITES",
+	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_STRICT_WRITES",
 	"TLSD_DEBIAN_MIRROR", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY",
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -66,9 +67,9 @@ func init() {
 
 // runWorker is the worker's main. It returns the exit status.
 func runWorker() int {
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	measures := confine.Restart()
 	measures.Conceal()
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 
 	log, _ := newLog(os.Stderr, "info", false)
 	channel, err := handoff.Open()
@@ -168,34 +169,39 @@ func (w *workerProcess) run() int {
 			}
 			continue
 		}
-		place, err := w.page.Session(msg.Session.Place)
-		if err == nil && msg.Session.Policy == nil {
-			err = errors.New("it has no policy")
-		}
-		if err != nil {
-			w.log.Error("a session that cannot be served", zap.Error(err))
-			conn.Close()
-			w.ended(msg.Session.Number, err)
-			continue
-		}
-		w.serving.Go(func() {
-			note, noMore := w.auditor(msg.Session.Number)
-			err := rpc.Serve(ctx, conn, rpc.Config{
-				Session: session.Config{
-					Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
-					Policy: *msg.Session.Policy, Audit: note,
-				},
-				Limits:        w.cfg.Messages,
-				Version:       w.cfg.Version,
-				AnswerTimeout: w.cfg.AnswerTimeout,
-				IdleTimeout:   w.cfg.IdleTimeout,
-				Watcher:       place,
-				Confinement:   w.measures,
-			})
-			noMore()
-			w.ended(msg.Session.Number, err)
-		})
+		w.serve(ctx, engine, msg.Session, conn)
 	}
+}
+
+// serve begins a session.
+func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun *handoff.Session, conn *net.UnixConn) {
+	place, err := w.page.Session(begun.Place)
+	if err == nil && begun.Policy == nil {
+		err = errors.New("it has no policy")
+	}
+	if err != nil {
+		w.log.Error("a session that cannot be served", zap.Error(err))
+		conn.Close()
+		w.ended(begun.Number, err)
+		return
+	}
+	w.serving.Go(func() {
+		note, noMore := w.auditor(begun.Number)
+		err := rpc.Serve(ctx, conn, rpc.Config{
+			Session: session.Config{
+				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
+				Policy: *begun.Policy, Audit: note,
+			},
+			Limits:        w.cfg.Messages,
+			Version:       w.cfg.Version,
+			AnswerTimeout: w.cfg.AnswerTimeout,
+			IdleTimeout:   w.cfg.IdleTimeout,
+			Watcher:       place,
+			Confinement:   w.measures,
+		})
+		noMore()
+		w.ended(begun.Number, err)
+	})
 }
 
 // ended reports the end of a session, behind what is still to be told of it. A worker for one session is then told to

@@ -45,8 +45,8 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	case errors.Is(err, syscall.EPROTOTYPE):
 		return diagnosis{"it is a socket of another sort (not a stream)", "name tlsd's socket"}
 	case errors.As(err, &stranger):
-		return diagnosis{fmt.Sprintf("it is run by user %d, who is neither root nor you (user %d), and could read everything", stranger.Peer.UID, uid),
-			"find out who made it; name the socket of a daemon of root or of your own with TLSD_SOCKET or --socket"}
+		return diagnosis{fmt.Sprintf("it is run by user %d, who is neither root nor you (user %d), nor one of trusted-users in %s, and could read everything", stranger.Peer.UID, uid, client.ConfPath),
+			"find out who made it; name the socket of a daemon of root or of your own with TLSD_SOCKET or --socket, or ask root to trust that user"}
 	case errors.Is(err, context.Canceled):
 		return diagnosis{"interrupted", "try again"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

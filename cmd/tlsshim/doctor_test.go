@@ -23,11 +23,12 @@ func healthy() facts {
 		uid:     1000,
 		probes:  []probe{{path: "/run/tlsd.sock", file: fileFact{mode: os.ModeSocket | 0o666}}},
 		answers: true,
-		hello:   wire.Hello{Version: 1, Capabilities: []string{"raw"}, Server: wire.Server{Name: "tlsd", Version: "1.0", PID: 12}},
+		hello:   wire.Hello{Version: 1, Capabilities: []string{"data"}, Server: wire.Server{Name: "tlsd", Version: "1.0", PID: 12}},
 		peer:    client.Peer{PID: 11, UID: 0},
 		info: wire.Info{Backend: "openssl", Libssl: wire.Libssl{Path: "/usr/lib/libssl.so.3", Libcrypto: "/usr/lib/libcrypto.so.3", Version: "OpenSSL 3.0.19"},
 			Trust:       wire.Trust{Source: "compiled-in", File: "/etc/ssl/cert.pem", Dir: "/etc/ssl/certs", Certificates: 140},
 			Confinement: map[string]string{"landlock": "on", "seccomp": "on"}},
+		tried:  rehearsal{step: "asking", version: "TLSv1.3"},
 		trips:  []time.Duration{200 * time.Microsecond, 9 * time.Second, 100 * time.Microsecond},
 		tlsd:   []string{"/usr/bin/tlsd"},
 		plugin: []string{"/usr/lib/tlsd/TlsPlugin.so"},
@@ -88,10 +89,35 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			f.probes = append([]probe{{"/run/user/1000/tlsd.sock", socket, syscall.ECONNREFUSED}}, f.probes...)
 		}, finding{"socket", warn, "nobody listens", "start tlsd again"}},
 
+		{"a second socket", func(f *facts) { f.unused = []string{"/run/tlsd/tlsd.sock"} }, finding{"socket", ok, "/run/tlsd/tlsd.sock: not used", ""}},
+		{"no client.conf", func(*facts) {}, finding{"client.conf", ok, "there is no /etc/tlsd/client.conf", ""}},
+		{"client.conf", func(f *facts) {
+			f.conf = client.Conf{There: true, Socket: "/run/x", TrustedUsers: []uint32{7, 8}}
+		}, finding{"client.conf", ok, "socket=/run/x, autostart=(not said), trusted-users=7 8", ""}},
+		{"client.conf with an unknown user", func(f *facts) { f.conf = client.Conf{There: true, UnknownUsers: []string{"x"}} },
+			finding{"client.conf", warn, "unknown users: x", "numbers"}},
+		{"a bad client.conf", func(f *facts) { f.confErr = errors.New("line 3: what?") }, finding{"client.conf", fail, "line 3: what?", "administrator"}},
+		{"the system's daemon is down", func(f *facts) {
+			unreached("/run/x", socket, syscall.ECONNREFUSED)(f)
+			f.conf = client.Conf{There: true, Socket: "/run/x"}
+		}, finding{"autostart", warn, "starts no private one, because /etc/tlsd/client.conf names the system's socket", "start the system's tlsd"}},
+		{"the system's daemon is down, and autostart forbidden", func(f *facts) {
+			unreached("/run/x", socket, syscall.ECONNREFUSED)(f)
+			f.conf = client.Conf{There: true, Autostart: "no"}
+		}, finding{"autostart", warn, "has autostart = no", "start the system's tlsd"}},
+		{"the system's socket is named", func(f *facts) {
+			unreached("/run/tlsd.sock", socket, syscall.ENOENT)(f)
+			f.env["TLSD_SOCKET"] = "/run/tlsd.sock"
+		}, finding{"autostart", warn, "TLSD_SOCKET names the system's socket", "start the system's tlsd"}},
+		{"the system's socket is there", func(f *facts) {
+			unreached("/run/tlsd.sock", socket, syscall.ECONNREFUSED)(f)
+			f.systems = []string{"/run/tlsd.sock"}
+		}, finding{"autostart", warn, "/run/tlsd.sock is there", "start the system's tlsd"}},
+
 		{"root's daemon", func(*facts) {}, finding{"daemon", ok, "tlsd 1.0; socket of process 11, run by root (user 0); session served by process 12", ""}},
 		{"my daemon", func(f *facts) { f.peer.UID = 1000 }, finding{"daemon", ok, "run by you (user 1000)", ""}},
 		{"says nothing of itself", func(f *facts) { f.infoErr = errors.New("broken") }, finding{"daemon", fail, "broken", "log of tlsd"}},
-		{"protocol", func(*facts) {}, finding{"protocol", ok, "version 1, capabilities raw", ""}},
+		{"protocol", func(*facts) {}, finding{"protocol", ok, "version 1, capabilities data", ""}},
 		{"stub", func(f *facts) {
 			f.info = wire.Info{Backend: "stub", Libssl: wire.Libssl{Error: "libssl.so.3: cannot open shared object file"}}
 		},
@@ -114,6 +140,23 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"slow", func(f *facts) { f.trips = []time.Duration{time.Second} }, finding{"round trip", warn, "1s", "busy"}},
 		{"lost on the way", func(f *facts) { f.tripErr = errors.New("lost") }, finding{"round trip", fail, "lost", "log of tlsd"}},
 
+		{"a conversation", func(*facts) {}, finding{"conversation", ok, "with TLSv1.3, the certificate verified", ""}},
+		{"one that is forbidden", func(f *facts) {
+			f.tried = rehearsal{step: "listening", err: &client.Error{Kind: client.KindDenied, Message: "not allowed (listen)"}}
+		}, finding{"conversation", ok, "not tried: listening: not allowed (listen)", ""}},
+		{"a library without ciphers", func(f *facts) {
+			f.tried = rehearsal{step: "making a server's context", err: &client.Error{Kind: client.KindFile, Message: "SSL_CTX_new: no ciphers"}}
+		}, finding{"conversation", fail, "making a server's context: SSL_CTX_new: no ciphers", "openssl.cnf"}},
+		{"a daemon that sees other files", func(f *facts) {
+			f.tried = rehearsal{step: "reading", err: &client.Error{Kind: client.KindFile, Message: "/tmp/x: no such file", Data: wire.ErrorData{Errno: "ENOENT"}}}
+		}, finding{"conversation", fail, "reading: /tmp/x: no such file", "PrivateTmp="}},
+		{"a conversation that hangs", func(f *facts) {
+			f.tried = rehearsal{step: "a handshake as a client", err: context.DeadlineExceeded}
+		}, finding{"conversation", fail, "a handshake as a client: context deadline exceeded", "log of tlsd"}},
+		{"names", func(*facts) {}, finding{"names", ok, "/etc/hosts and by DNS", ""}},
+		{"modules that are not asked", func(f *facts) { f.modules = []string{"mdns4_minimal", "myhostname"} },
+			finding{"names", warn, "does not ask mdns4_minimal, myhostname", "/etc/hosts"}},
+
 		{"TLSD_SOCKET", func(f *facts) { f.env["TLSD_SOCKET"] = "/x" }, finding{"environment", ok, "TLSD_SOCKET=/x: the only socket", ""}},
 		{"relative TLSD_SOCKET", func(f *facts) { f.env["TLSD_SOCKET"] = "x" }, finding{"environment", warn, "working directory", "absolute"}},
 		{"TLSD_SOCKET not set", func(*facts) {}, finding{"environment", ok, "TLSD_SOCKET is not set", ""}},
@@ -135,6 +178,10 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/run/user/0", fileFact{mode: os.ModeDir}
 		},
 			finding{"environment", warn, "belongs to user 0, not to you (user 1000)", "sudo"}},
+		{"XDG_RUNTIME_DIR that others can write to", func(f *facts) {
+			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/run/user/1000", fileFact{mode: os.ModeDir | 0o777, uid: 1000}
+		},
+			finding{"environment", warn, "not used: its mode is 0777", "chmod go-w"}},
 		{"XDG_RUNTIME_DIR missing", func(f *facts) {
 			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/x", stat("/nonexistent")
 		}, finding{"environment", warn, "no such file", "unset it"}},
@@ -204,5 +251,19 @@ func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	}
 	if got := found("", dir+"/bin/tlsshim", "", "d", "d"); got != nil {
 		t.Errorf("got %q: a directory is no program", got)
+	}
+}
+
+func TestModulesThatTLSDDoesNotAsk(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"":                                      nil,
+		"passwd: files sss\nhosts: files dns\n": nil,
+		"hosts:files mdns4_minimal [NOTFOUND=return] dns myhostname # x y\n":                  {"mdns4_minimal", "myhostname"},
+		"  hosts:\tresolve [ !UNAVAIL = return ] files[SUCCESS=continue]wins dns\n# hosts: x": {"resolve", "wins"},
+	} {
+		if got := foreignModules(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,8 +19,12 @@ import (
 type facts struct {
 	env     map[string]string // of watched, those that are set
 	uid     int               // effective
-	probes  []probe           // up to the first socket that answers
-	answers bool              // the last probe has no error
+	conf    client.Conf
+	confErr error    // why it cannot be used; then there are no probes, unless --socket names one
+	probes  []probe  // up to the first socket that answers
+	unused  []string // sockets that are there and come after that
+	systems []string // sockets of the system's tlsd that are there
+	answers bool     // the last probe has no error
 
 	hello   wire.Hello
 	peer    client.Peer
@@ -27,7 +32,9 @@ type facts struct {
 	infoErr error
 	trips   []time.Duration // round trips of tls.Backend
 	tripErr error
+	tried   rehearsal
 
+	modules    []string // that look up hosts on this machine, and that tlsd does not ask
 	runtimeDir fileFact // XDG_RUNTIME_DIR
 	exeErr     error    // why TLSD_EXE cannot be started, if it is set
 	tlsd       []string // where one was found
@@ -85,8 +92,27 @@ func (c *command) examine(ctx context.Context) facts {
 	f.tlsd = found(f.env["TLSD_EXE"], own, c.getenv("PATH"), "tlsd", "tlsd")
 	f.plugin = found("", own, c.getenv("PATH"), "TlsPlugin.so", "../lib/tlsd/TlsPlugin.so")
 
-	for _, path := range c.sockets() {
+	if text, err := os.ReadFile("/etc/nsswitch.conf"); err == nil {
+		f.modules = foreignModules(string(text))
+	}
+	f.conf, f.confErr = client.ReadConf()
+	for _, path := range client.SystemSockets {
+		if _, err := os.Lstat(path); err == nil {
+			f.systems = append(f.systems, path)
+		}
+	}
+	paths, err := c.sockets()
+	if err != nil {
+		return f
+	}
+	for _, path := range paths {
 		p := probe{path: path, file: stat(path)}
+		if f.answers {
+			if p.file.err == nil {
+				f.unused = append(f.unused, path)
+			}
+			continue
+		}
 		var session *client.Client
 		session, p.err = c.dial(ctx, path)
 		f.probes = append(f.probes, p)
@@ -94,7 +120,6 @@ func (c *command) examine(ctx context.Context) facts {
 			f.answers = true
 			c.ask(ctx, session, &f)
 			session.Close()
-			break
 		}
 	}
 	return f
@@ -107,8 +132,8 @@ func (c *command) dial(ctx context.Context, path string) (*client.Client, error)
 }
 
 // ask puts the questions to the daemon.
-func (c *command) ask(ctx context.Context, session *client.Client, f *facts) {
-	ctx, cancel := c.bounded(ctx)
+func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
+	ctx, cancel := c.bounded(outer)
 	defer cancel()
 	f.peer = session.Peer()
 	f.hello, f.infoErr = session.Hello(ctx)
@@ -122,6 +147,38 @@ func (c *command) ask(ctx context.Context, session *client.Client, f *facts) {
 		}
 		f.trips = append(f.trips, time.Since(begun))
 	}
+	if f.infoErr == nil && f.info.Backend == "openssl" {
+		ctx, cancel := c.bounded(outer)
+		defer cancel()
+		f.tried = rehearse(ctx, session)
+	}
+}
+
+// foreignModules gives the modules of the line "hosts:" of an nsswitch.conf(5) that Go's resolver, which tlsd has, does not ask.
+func foreignModules(text string) []string {
+	var found []string
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		modules, ok := strings.CutPrefix(strings.TrimSpace(line), "hosts:")
+		if !ok {
+			continue
+		}
+		action := false // [NOTFOUND=return], which may have blanks
+		for _, word := range strings.Fields(strings.NewReplacer("[", " [ ", "]", " ] ").Replace(modules)) {
+			switch word {
+			case "[":
+				action = true
+			case "]":
+				action = false
+			case "files", "dns":
+			default:
+				if !action {
+					found = append(found, word)
+				}
+			}
+		}
+	}
+	return found
 }
 
 // found looks for a file: the one named, if any; beside this program, and in a

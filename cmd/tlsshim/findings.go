@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"tlsd/rpc/client"
 	"tlsd/rpc/wire"
 )
 
@@ -49,6 +50,7 @@ func judge(f facts) report {
 	add := func(check string, s severity, mend, format string, args ...any) {
 		r.Findings = append(r.Findings, finding{check, s, fmt.Sprintf(format, args...), mend})
 	}
+	conf(f, add)
 	sockets(f, add)
 	if f.answers {
 		r.Socket = f.probes[len(f.probes)-1].path
@@ -61,6 +63,43 @@ func judge(f facts) report {
 }
 
 type adder func(check string, s severity, mend, format string, args ...any)
+
+// conf judges the administrator's word to all callers.
+func conf(f facts, add adder) {
+	switch {
+	case f.confErr != nil:
+		add("client.conf", fail, "ask the administrator to correct it: it is root's, and what is in it is described in the README", "%v", f.confErr)
+		return
+	case !f.conf.There:
+		add("client.conf", ok, "", "there is no %s", client.ConfPath)
+		return
+	}
+	said := func(key, value string) string { return key + "=" + cmp.Or(value, "(not said)") }
+	text := strings.Join([]string{client.ConfPath + ": " + said("socket", f.conf.Socket), said("autostart", f.conf.Autostart),
+		said("trusted-users", strings.Trim(fmt.Sprint(f.conf.TrustedUsers), "[]"))}, ", ")
+	if len(f.conf.UnknownUsers) > 0 {
+		add("client.conf", warn, "give the numbers of users that are neither in /etc/passwd nor systemd's dynamic ones", "%s; unknown users: %s",
+			text, strings.Join(f.conf.UnknownUsers, ", "))
+		return
+	}
+	add("client.conf", ok, "", "%s", text)
+}
+
+// noAutostart says why the plugin starts no private daemon; "" if it may, but for TLSD_AUTOSTART.
+func noAutostart(f facts) string {
+	switch {
+	case f.conf.Autostart == "no":
+		return client.ConfPath + " has autostart = no"
+	case f.conf.Autostart == "yes":
+	case f.conf.Socket != "":
+		return client.ConfPath + " names the system's socket"
+	case slices.Contains(client.SystemSockets, f.env["TLSD_SOCKET"]):
+		return "TLSD_SOCKET names the system's socket"
+	case f.env["TLSD_SOCKET"] == "" && len(f.systems) > 0:
+		return "the system has one: " + f.systems[0] + " is there"
+	}
+	return ""
+}
 
 // sockets judges where a daemon was looked for.
 func sockets(f facts, add adder) {
@@ -78,6 +117,12 @@ func sockets(f facts, add adder) {
 		default:
 			add("socket", warn, d.mend, "%s: %s", p.path, d.text)
 		}
+	}
+	for _, path := range f.unused {
+		add("socket", ok, "", "%s: not used, because the one above answers", path)
+	}
+	if why := noAutostart(f); why != "" && !f.answers && f.confErr == nil {
+		add("autostart", warn, "start the system's tlsd, or ask for it", "the system's tlsd is down, and the plugin starts no private one, because %s", why)
 	}
 }
 
@@ -102,6 +147,8 @@ func daemon(f facts, add adder) {
 	confinement(f.info, add)
 	policy(f.info, add)
 	trip(f, add)
+	conversation(f.tried, add)
+	names(f.modules, add)
 }
 
 func library(i wire.Info, add adder) {
@@ -190,6 +237,34 @@ func trip(f facts, add adder) {
 	add("round trip", ok, "", "tls.Backend takes %v (median of %d)", median, len(sorted))
 }
 
+// conversation judges what a script would do.
+func conversation(r rehearsal, add adder) {
+	switch {
+	case r.step == "": // the library is missing, which is said
+	case r.err == nil:
+		add("conversation", ok, "", "a server and a client of one script have done a handshake on 127.0.0.1, with %s, the certificate verified", r.version)
+	case isKind(r.err, client.KindDenied):
+		add("conversation", ok, "", "not tried: %s: %v", r.step, r.err)
+	case isKind(r.err, client.KindFile) && errnoOf(r.err) != "":
+		add("conversation", fail, "look whether tlsd sees the same files as you, above all in "+os.TempDir()+" (PrivateTmp=, ProtectHome= in its unit, a container)",
+			"%s: %v", r.step, r.err)
+	case isKind(r.err, client.KindFile), isKind(r.err, client.KindHandshake), isKind(r.err, client.KindInternal): // the files are good
+		add("conversation", fail, "look into OpenSSL's configuration (openssl.cnf of tlsd's OpenSSL): it may leave no cipher or provider", "%s: %v", r.step, r.err)
+	default:
+		add("conversation", fail, "see the log of tlsd", "%s: %v", r.step, r.err)
+	}
+}
+
+// names says how hosts are looked up.
+func names(modules []string, add adder) {
+	if len(modules) == 0 {
+		add("names", ok, "", "tlsd looks them up in /etc/hosts and by DNS, as this machine does")
+		return
+	}
+	add("names", warn, "for names that only these know, such as *.local of mdns, give addresses, or put them into /etc/hosts or the DNS",
+		"tlsd looks them up in /etc/hosts and by DNS; it does not ask %s, as /etc/nsswitch.conf has other programs do", strings.Join(modules, ", "))
+}
+
 // environment judges the caller's variables. The daemon has its own.
 func environment(f facts, add adder) {
 	for _, name := range watched {
@@ -234,8 +309,10 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 			return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)), "log in in a way that makes it, or unset it"
 		case !d.mode.IsDir():
 			return warn, "it is not a directory", "name a directory, or unset it"
+		case int(d.uid) == f.uid && d.mode.Perm()&0o022 != 0:
+			return warn, fmt.Sprintf("not used: its mode is %04o, and others can write to it", d.mode.Perm()), "take that from them (chmod go-w), or unset it"
 		case int(d.uid) != f.uid:
-			return warn, fmt.Sprintf("it belongs to user %d, not to you (user %d)", d.uid, f.uid),
+			return warn, fmt.Sprintf("not used: it belongs to user %d, not to you (user %d)", d.uid, f.uid),
 				"set it to a directory of your own, or unset it; su and sudo often leave it behind"
 		}
 	case "SSL_CERT_FILE", "SSL_CERT_DIR":
@@ -245,7 +322,7 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 		if f.answers {
 			return warn, "tlsd has an environment of its own and does not see this", "set it where tlsd is started, or call tls.SetCaBundle"
 		}
-		return ok, "counts only for a tlsd that is started from here", ""
+		return ok, "counts only for a tlsd that is started from here by hand; a private one does not get it", ""
 	}
 	return ok, "", ""
 }

@@ -69,8 +69,9 @@ Exit status: 0; 1 a call failed; 2 a line was not understood; 3 no tlsd answers;
 
 Exit status: 0 a tlsd runs; 3 none does.`,
 
-	"doctor": `Examines the sockets, the daemon, its library and its trust store, and the environment. Each
-finding is ok, warn or fail, and each problem says how to mend it.
+	"doctor": `Examines the sockets, the daemon, its library and its trust store, and the environment. A server
+and a client of its own speak with each other through the daemon, on 127.0.0.1. Each finding is
+ok, warn or fail, and each problem says how to mend it.
 
 Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 }

@@ -8,9 +8,10 @@
 //
 // Each takes --help. These flags go before or after the subcommand:
 //
-//	--socket PATH   the daemon's socket. Without it: $TLSD_SOCKET, else $XDG_RUNTIME_DIR/tlsd.sock
-//	                and /run/tlsd.sock, else (no runtime directory) /run/tlsd.sock and /tmp/tlsd-UID/tlsd.sock;
-//	                the first that answers
+//	--socket PATH   the daemon's socket. Without it: $TLSD_SOCKET, else the one that
+//	                /etc/tlsd/client.conf names, else the first that answers of
+//	                $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock, /run/tlsd/tlsd.sock, and (no
+//	                runtime directory) /tmp/tlsd-UID/tlsd.sock
 //	--timeout TIME  how long each call, and the connecting, may take, as 5s or 1m30s; status and
 //	                doctor allow 5s, call and shell as long as tlsd does
 //	--json          results for programs
@@ -228,19 +229,24 @@ func flagError(err error) error {
 	return errors.New(strings.Replace(s, "---", "--", 1))
 }
 
-// sockets are those to try.
-func (c *command) sockets() []string {
+// sockets are those to try. A client.conf that is not good is an error, as it is for the plugin.
+func (c *command) sockets() ([]string, error) {
 	if c.socket != "" {
-		return []string{c.socket}
+		return []string{c.socket}, nil
 	}
-	return client.DefaultSockets(c.getenv)
+	conf, err := client.ReadConf()
+	return client.DefaultSockets(c.getenv, conf), err
 }
 
 // connect opens a session with the first daemon that answers.
 func (c *command) connect(ctx context.Context) (*client.Client, string, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	return client.DialFirst(ctx, c.sockets())
+	sockets, err := c.sockets()
+	if err != nil {
+		return nil, "", err
+	}
+	return client.DialFirst(ctx, sockets)
 }
 
 // bounded is the context of one call.

@@ -104,7 +104,7 @@ func standIn(t *testing.T, calls int) (path string) {
 		for id := 1; id <= calls+1 && in.Scan(); id++ {
 			result := "7"
 			if id == 1 {
-				result = `{"version":1,"capabilities":["raw"],"server":{"name":"stand-in","version":"0","pid":1}}`
+				result = `{"version":1,"capabilities":["data"],"server":{"name":"stand-in","version":"0","pid":1}}`
 			}
 			fmt.Fprintf(conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
 		}

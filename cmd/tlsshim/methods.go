@@ -49,13 +49,17 @@ var (
 	pPort   = param{name: "port", typ: number}
 )
 
-// methods follow proto.md, section 4. tls.Hello is left out, because connecting does it.
+// methods follow proto.md, section 4. tls.Hello is left out, because connecting does it, and so are data
+// channels, which words cannot carry.
 var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
 	{"tls.Write", []param{pHandle, {name: "data", typ: blob}}, false, "send all of the data"},
 	{"tls.Read", []param{pHandle, {name: "maxBytes", typ: number}}, true, "wait for data; none: the end"},
-	{"tls.Close", []param{pHandle, {name: "patient", typ: number, optional: true}}, false, "close a connection"},
+	{"tls.Status", []param{pHandle}, false, "how the two directions of a connection stand"},
+	{"tls.Flush", []param{pHandle, {name: "bytes", typ: number}}, false, "wait until so many bytes have left"},
+	{"tls.Shutdown", []param{pHandle}, false, "send close_notify; reading goes on"},
+	{"tls.Close", []param{pHandle}, false, "close a connection"},
 	{"tls.SetInsecureSkipVerify", []param{pHandle, {name: "on", typ: number}}, false, "1: do not verify; for tests only"},
 	{"tls.NewServerContext", []param{{name: "certFile", typ: file}, {name: "keyFile", typ: file}}, false, "load a certificate and its key"},
 	{"tls.Accept", []param{pCtx, pHost, pPort}, false, "wait for a client, and do the handshake"},

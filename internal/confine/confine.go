@@ -77,7 +77,11 @@ func Restart() Measures {
 		m.note("landlock", fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err))
 		m["capabilities"] = m["landlock"]
 	} else {
-		m.note("landlock", restrict(readable))
+		version, err := restrict(readable)
+		m.note("landlock", err)
+		if err == nil {
+			m.note("landlockTruncate", truncation(version))
+		}
 		keep := uint64(forOwnUser)
 		if state == EnvAskOther {
 			keep = toBecome

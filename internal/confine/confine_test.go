@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -84,8 +85,9 @@ func TestFilter(t *testing.T) {
 	native := uint32(info.ID)
 	const yes = unix.SECCOMP_RET_ALLOW
 	const no = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	const noTerminal = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOTTY)
 	const absent = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
-	for _, name := range refused {
+	for _, name := range outOfReach {
 		if number, ok := info.SyscallNames[name]; ok {
 			if got := decide(t, vm, call{native, uint32(number), [6]uint64{}}); got != no {
 				t.Errorf("%s: %#x; want %#x", name, got, no)
@@ -102,10 +104,21 @@ func TestFilter(t *testing.T) {
 		{"read of another architecture", unix.AUDIT_ARCH_I386, unix.SYS_READ, [6]uint64{}, no},
 		{"futex", native, unix.SYS_FUTEX, [6]uint64{}, yes},
 		{"openat", native, unix.SYS_OPENAT, [6]uint64{}, yes},
-		{"one of which nobody knows yet", native, 4000, [6]uint64{}, yes},
+		{"one of which nobody knows yet", native, 4000, [6]uint64{}, absent},
+		{"flags of a descriptor", native, unix.SYS_FCNTL, [6]uint64{3, unix.F_SETFL}, yes},
+		{"an owner of a descriptor", native, unix.SYS_FCNTL, [6]uint64{3, unix.F_SETOWN}, no},
+		{"an owner of a descriptor, with bits that the kernel drops", native, unix.SYS_FCNTL, [6]uint64{3, 1<<32 | unix.F_SETOWN}, no},
+		{"an owner of another kind", native, unix.SYS_FCNTL, [6]uint64{3, 15}, no}, // F_SETOWN_EX
+		{"the owner's signal", native, unix.SYS_FCNTL, [6]uint64{3, 10}, no},       // F_SETSIG
+		{"what waits in a socket", native, unix.SYS_IOCTL, [6]uint64{3, unix.TIOCINQ}, yes},
+		{"an owner of a socket", native, unix.SYS_IOCTL, [6]uint64{3, 0x8902}, noTerminal},
+		{"input of a terminal", native, unix.SYS_IOCTL, [6]uint64{3, unix.TIOCSTI}, noTerminal},
 		{"socket IPv4", native, unix.SYS_SOCKET, [6]uint64{unix.AF_INET}, yes},
 		{"socket IPv6", native, unix.SYS_SOCKET, [6]uint64{unix.AF_INET6}, yes},
 		{"socket of the kernel's interfaces", native, unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK}, yes},
+		{"socket of netlink to others", native, unix.SYS_SOCKET, [6]uint64{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_USERSOCK}, no},
+		{"socket of netlink to others, with bits that the kernel drops", native, unix.SYS_SOCKET, [6]uint64{1<<32 | unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_USERSOCK}, no},
+		{"socket of MPTCP", native, unix.SYS_SOCKET, [6]uint64{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}, yes},
 		{"socket of Unix", native, unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX}, no},
 		{"socket of Unix, with bits that the kernel drops", native, unix.SYS_SOCKET, [6]uint64{1<<32 | unix.AF_INET}, no},
 		{"socket of packets", native, unix.SYS_SOCKET, [6]uint64{unix.AF_PACKET}, no},
@@ -138,18 +151,63 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// A name that is written wrongly would refuse nothing.
-func TestRefusedSystemCallsAreKnown(t *testing.T) {
+// outOfReach are calls that must be refused whatever their arguments: those by which a worker would reach something besides
+// itself and what it has open.
+var outOfReach = []string{
+	// Other programs, and other processes: their memory, descriptors, limits and turns on the processor.
+	"execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open", "pidfd_getfd", "kcmp", "process_madvise",
+	"process_mrelease", "pidfd_send_signal", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "move_pages", "migrate_pages",
+	"setpriority", "ioprio_set", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpgid", "setsid",
+	// A process of its own, which would outlive the worker.
+	"fork", "vfork",
+	// What is done through it, no filter sees.
+	"io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup", "io_submit",
+	// Files: what Landlock leaves, and what it cannot refuse where there is none.
+	"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown", "fchownat", "utime", "utimes", "futimesat", "utimensat",
+	"setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat",
+	"mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "mknod", "mknodat",
+	"truncate", "ftruncate", "fallocate", "creat",
+	// File systems and namespaces.
+	"mount", "umount2", "pivot_root", "chroot", "open_tree", "open_tree_attr", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick",
+	"mount_setattr", "setns", "unshare", "open_by_handle_at", "quotactl", "quotactl_fd", "acct", "swapon", "swapoff", "fanotify_init",
+	// The kernel, and rights.
+	"bpf", "perf_event_open", "userfaultfd", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot",
+	"keyctl", "add_key", "request_key", "clock_settime", "settimeofday", "clock_adjtime", "adjtimex", "sethostname", "setdomainname",
+	"iopl", "ioperm", "vhangup", "syslog", "seccomp", "personality", "modify_ldt", "capset",
+	"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "setfsuid", "setfsgid",
+	// Ways to other processes, and memory that no limit of this one counts.
+	"socketpair", "mq_open", "mq_timedsend", "mq_timedreceive", "mq_unlink", "msgget", "msgsnd", "msgrcv", "msgctl", "semget", "semop", "semtimedop",
+	"semctl", "shmget", "shmat", "shmctl", "memfd_create", "memfd_secret",
+}
+
+// A name that is written wrongly would allow, or try, nothing.
+func TestSystemCallsAreKnown(t *testing.T) {
 	t.Parallel()
-	for _, name := range refused {
-		if _, ok := arch.X86_64.SyscallNames[name]; !ok {
+	for _, name := range slices.Concat(allowed, outOfReach) {
+		_, amd := arch.X86_64.SyscallNames[name]
+		_, arm := arch.AARCH64.SyscallNames[name]
+		if !amd && !arm {
 			t.Errorf("%s is not known", name)
 		}
 	}
+	for _, name := range outOfReach {
+		if slices.Contains(allowed, name) {
+			t.Errorf("%s is allowed", name)
+		}
+	}
 	for _, info := range []*arch.Info{arch.X86_64, arch.AARCH64} {
-		p := policy(info, 1)
-		if list, err := p.Assemble(); err != nil || len(list) < 100 {
+		list, err := bpf.Assemble(programFor(info, 1))
+		if err != nil || len(list) < 100 || len(list) > 4096 { // BPF_MAXINSNS
 			t.Errorf("%s: %d instructions, %v", info.Name, len(list), err)
+		}
+	}
+}
+
+func TestLandlockThatDoesNotKnowTruncationIsSaid(t *testing.T) {
+	t.Parallel()
+	for version, ok := range map[int]bool{1: false, 2: false, 3: true, 7: true} {
+		if err := truncation(version); (err == nil) != ok {
+			t.Errorf("version %d: %v", version, err)
 		}
 	}
 }

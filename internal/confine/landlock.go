@@ -46,12 +46,38 @@ func handled(version int) landlock.RulesetAttr {
 
 // restrict takes from the calling thread, and what it executes: writing to, making and removing files;
 // executing other files than this program; signals to, and sockets of, processes outside; and reading
-// other files than those of the system and the readable ones, if there are any.
-func restrict(readable []string) error {
-	version, err := landlock.LandlockGetABIVersion()
+// other files than those of the system and the readable ones, if there are any. It returns the kernel's version of Landlock.
+func restrict(readable []string) (version int, err error) {
+	version, err = landlock.LandlockGetABIVersion()
 	if err != nil {
-		return fmt.Errorf("the kernel has no Landlock: %w", err)
+		return 0, noLandlock(err)
 	}
+	return version, restrictAs(version, readable)
+}
+
+// noLandlock says why there is no Landlock (landlock(7)).
+func noLandlock(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("the kernel has no Landlock: %w", err)
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("the kernel has Landlock, but was not told to use it (lsm= of its command line): %w", err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("a filter of system calls around tlsd forbids Landlock (a unit's SystemCallFilter= lacks @sandbox, or a container's profile): %w", err)
+	}
+	return fmt.Errorf("Landlock: %w", err)
+}
+
+// truncation says whether a version of Landlock keeps files from being truncated as they are opened.
+func truncation(version int) error {
+	if version < 3 {
+		return fmt.Errorf("version %d of Landlock does not know it; Linux 6.2 does", version)
+	}
+	return nil
+}
+
+// restrictAs is restrict by a version of Landlock.
+func restrictAs(version int, readable []string) error {
 	attr := handled(version)
 	rules, err := landlock.LandlockCreateRuleset(&attr, 0)
 	if err != nil {

@@ -11,7 +11,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tlsd/openssl"
 )
@@ -28,7 +31,8 @@ type conn struct {
 	busy   map[Op]struct{} // operations that run
 	tls    *tls.Conn       // from Handshake on
 	done   bool            // the handshake is
-	broken bool            // a Write has failed
+	shut   bool            // CloseWrite has been called
+	broken error           // of the Write that has failed, or of what a Read has met
 	closed bool
 }
 
@@ -36,7 +40,8 @@ type conn struct {
 // it for close_notify; but after that it would not read on.
 type cutConn struct {
 	*net.TCPConn
-	cut atomic.Bool
+	cut     atomic.Bool
+	patient atomic.Bool // a CloseWrite may wait
 }
 
 func (c *cutConn) Read(p []byte) (int, error) {
@@ -48,8 +53,11 @@ func (c *cutConn) Read(p []byte) (int, error) {
 }
 
 // SetWriteDeadline is called by crypto/tls for its close_notify only, and with
-// 5 s; but an engine does not wait for the peer.
+// 5 s; but an engine's Close does not wait for the peer, and its CloseWrite as long as its context says.
 func (c *cutConn) SetWriteDeadline(time.Time) error {
+	if c.patient.Load() {
+		return nil
+	}
 	return c.TCPConn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 }
 
@@ -90,6 +98,26 @@ func (c *conn) SetVerify(on bool) error {
 		c.e.tb.Errorf("fakeengine: SetVerify at a time, or on a side, that has none")
 	}
 	c.cfg.InsecureSkipVerify = !on
+	return nil
+}
+
+func (c *conn) Configure(s openssl.ClientSettings) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tls != nil || !c.client {
+		c.e.tb.Errorf("fakeengine: Configure at a time, or on a side, that has none")
+	}
+	c.cfg.NextProtos = s.ALPN
+	if s.TLS13 {
+		c.cfg.MinVersion = tls.VersionTLS13
+	}
+	if s.Identity != nil {
+		cert, err := tls.X509KeyPair(s.Identity.Cert, s.Identity.Key)
+		if err != nil {
+			return err
+		}
+		c.cfg.Certificates = []tls.Certificate{cert}
+	}
 	return nil
 }
 
@@ -175,6 +203,9 @@ func interruptible(ctx context.Context, set func(time.Time) error, f func() (int
 	return n, err
 }
 
+// someBytes is the most that one ReadSome gives.
+const someBytes = 32 << 10
+
 func (c *conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	leave, err := c.enter(Read)
 	if err != nil {
@@ -184,15 +215,37 @@ func (c *conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	if err := c.e.hook(ctx, Read); err != nil {
 		return nil, err
 	}
-	p := make([]byte, limit)
+	p := make([]byte, min(limit, someBytes))
 	n, err := interruptible(ctx, c.nc.SetReadDeadline, func() (int, error) { return c.ready().Read(p) })
 	switch {
 	case n > 0:
 		return p[:n], nil
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.end.cut.Load():
 		return nil, openssl.ErrTruncated
+	case !errors.Is(err, io.EOF) && ctx.Err() == nil:
+		c.fail(err) // a Write that waits for room ends with that
 	}
 	return nil, c.unlessClosed(err)
+}
+
+// fail makes Writes fail from now on.
+func (c *conn) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken == nil {
+		c.broken = err
+		c.nc.SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
+// failed is why Writes fail, or nil.
+func (c *conn) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return openssl.ErrShut
+	}
+	return c.broken
 }
 
 func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
@@ -204,23 +257,78 @@ func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
 	if err := c.e.hook(ctx, Write); err != nil {
 		return 0, err
 	}
-	c.mu.Lock()
-	broken := c.broken
-	c.mu.Unlock()
-	if broken {
-		return 0, openssl.ErrWriteBroken
+	if err := c.failed(); err != nil {
+		return 0, err
 	}
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
 	n, err := interruptible(ctx, c.nc.SetWriteDeadline, func() (int, error) { return c.ready().Write(p) })
-	if err != nil {
+	if err == nil {
+		return n, nil
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.failed() != nil {
+		err = c.failed() // fail has ended the wait
+	}
+	if c.fail(err); ctx.Err() != nil {
 		c.mu.Lock()
-		c.broken = true
+		c.broken = openssl.ErrWriteBroken
 		c.mu.Unlock()
 	}
 	return n, c.unlessClosed(err)
 }
+
+func (c *conn) CloseWrite(ctx context.Context) error {
+	leave, err := c.enter(Write)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := c.e.hook(ctx, CloseWrite); err != nil {
+		return err
+	}
+	if err := c.failed(); err != nil {
+		return err
+	}
+	c.end.patient.Store(true)
+	_, err = interruptible(ctx, c.nc.SetWriteDeadline, func() (int, error) { return 0, c.ready().CloseWrite() })
+	c.end.patient.Store(false)
+	c.mu.Lock()
+	c.shut = true
+	c.mu.Unlock()
+	return c.unlessClosed(err)
+}
+
+func (c *conn) WaitReset(ctx context.Context) error {
+	leave, err := c.enter(WaitReset)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	raw, err := c.nc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	_, err = interruptible(ctx, c.nc.SetReadDeadline, func() (int, error) {
+		reset := error(nil)
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+			p := []unix.PollFd{{Fd: int32(fd)}}
+			unix.Poll(p, 0)
+			if n != 0 {
+				reset = os.NewSyscallError("read", syscall.Errno(n))
+			} else if p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
+				reset = os.NewSyscallError("read", syscall.ECONNRESET)
+			}
+			return reset != nil
+		})
+		return 0, errors.Join(err, reset)
+	})
+	return c.unlessClosed(err)
+}
+
+// SetTag is for OpenSSL's reports.
+func (c *conn) SetTag(int32) {}
 
 // ready is the connection after its handshake.
 func (c *conn) ready() *tls.Conn {
@@ -265,6 +373,21 @@ func (c *conn) Version() string {
 	return strings.Replace(tls.VersionName(c.ready().ConnectionState().Version), "TLS ", "TLSv", 1)
 }
 
+// Info has less than OpenSSL's.
+func (c *conn) Info() (openssl.Info, error) {
+	t := c.ready()
+	if t == nil {
+		return openssl.Info{}, openssl.ErrNoHandshake
+	}
+	st := t.ConnectionState()
+	i := openssl.Info{Version: c.Version(), Cipher: tls.CipherSuiteName(st.CipherSuite), ALPN: st.NegotiatedProtocol, ServerName: st.ServerName,
+		Verified: len(st.VerifiedChains) > 0}
+	for _, cert := range st.PeerCertificates {
+		i.Chain = append(i.Chain, cert.Raw)
+	}
+	return i, nil
+}
+
 func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }
 func (c *conn) Abort() error                           { return c.close(context.Background(), false) }
 
@@ -285,7 +408,3 @@ func (c *conn) close(ctx context.Context, orderly bool) error {
 	}
 	return c.nc.Close()
 }
-
-// TryRead and TryWrite always would have to wait: crypto/tls cannot do without.
-func (c *conn) TryRead([]byte) (int, error)  { return 0, openssl.ErrWouldBlock }
-func (c *conn) TryWrite([]byte) (int, error) { return 0, openssl.ErrWouldBlock }

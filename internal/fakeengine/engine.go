@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"tlsd/openssl"
 	"tlsd/session"
 )
 
@@ -39,7 +40,9 @@ const (
 	Handshake        Op = "Handshake"
 	Read             Op = "Read"
 	Write            Op = "Write"
-	Close            Op = "Close" // of a connection that has done its handshake; its error is ignored
+	CloseWrite       Op = "CloseWrite"
+	WaitReset        Op = "WaitReset" // not hooked
+	Close            Op = "Close"     // of a connection that has done its handshake; its error is ignored
 )
 
 // Engine is a session.Engine on crypto/tls. Its fields are set before it is
@@ -165,16 +168,34 @@ func (e *Engine) NewClientContext(b session.CABundle) (session.EngineContext, er
 	return e.newContext(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}), nil
 }
 
-// NewServerContext makes the context of a server.
-func (e *Engine) NewServerContext(certPEM, keyPEM []byte) (session.EngineContext, error) {
+// NewServer makes the context of a server.
+func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, error) {
 	if err := e.hook(context.Background(), NewServerContext); err != nil {
 		return nil, err
 	}
-	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	cert, err := tls.X509KeyPair(cfg.Default.Cert, cfg.Default.Key)
 	if err != nil {
 		return nil, err
 	}
-	return e.newContext(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: cfg.ALPN}
+	if cfg.ClientAuth != openssl.ClientAuthNone {
+		conf.ClientAuth = tls.VerifyClientCertIfGiven
+		if cfg.ClientAuth == openssl.ClientAuthRequire {
+			conf.ClientAuth = tls.RequireAndVerifyClientCert
+		}
+		conf.ClientCAs = x509.NewCertPool()
+		conf.ClientCAs.AppendCertsFromPEM(cfg.ClientCAs)
+	}
+	hosts := map[string]*tls.Certificate{}
+	for name, id := range cfg.Hosts {
+		c, err := tls.X509KeyPair(id.Cert, id.Key)
+		if err != nil {
+			return nil, err
+		}
+		hosts[name] = &c
+	}
+	conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return hosts[h.ServerName], nil }
+	return e.newContext(conf), nil
 }
 
 type engineContext struct {

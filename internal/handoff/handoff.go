@@ -195,6 +195,23 @@ func (c *Conn) Send(msg any, conn *net.UnixConn) error {
 	return errors.Join(err, sent)
 }
 
+// TrySend sends msg if there is room for it now, and waits for nobody, nor for a Send that waits.
+func (c *Conn) TrySend(msg any) error {
+	b, err := json.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	raw, err := c.c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) {
+		_, sent = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	})
+	return errors.Join(err, sent)
+}
+
 // Receive waits for a message. It returns io.EOF when the other side has gone.
 // The kernel drops descriptors that come with the message.
 func (c *Conn) Receive(msg any) error {

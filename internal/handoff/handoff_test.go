@@ -284,3 +284,22 @@ func openFiles(t *testing.T) int {
 	}
 	return len(entries)
 }
+
+// A channel that nobody reads takes what there is room for, and TrySend does not wait.
+func TestTrySendDoesNotWait(t *testing.T) {
+	t.Parallel()
+	ours, theirs, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	sent := 0
+	for err == nil {
+		err = ours.TrySend(ToWorker{Ping: 1})
+		sent++
+	}
+	if !errors.Is(err, unix.EAGAIN) || sent < 2 {
+		t.Errorf("after %d messages: %v; want EAGAIN", sent, err)
+	}
+}

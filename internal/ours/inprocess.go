@@ -133,7 +133,7 @@ func (p *inProcess) NewClient(ctx context.Context, host string, port int) (clien
 }
 
 func (p *inProcess) Handshake(ctx context.Context, h client.Handle) error {
-	return p.do(ctx, func() *session.Call { return p.s.Handshake(session.Handle(h)) })
+	return p.do(ctx, func() *session.Call { return p.s.Handshake(session.Handle(h), nil) })
 }
 
 func (p *inProcess) Write(ctx context.Context, h client.Handle, data []byte) (int, error) {
@@ -161,7 +161,7 @@ func (p *inProcess) NewServerContext(ctx context.Context, certFile, keyFile stri
 }
 
 func (p *inProcess) Accept(ctx context.Context, ctxHandle client.Handle, host string, port int) (client.Handle, error) {
-	return p.handle(ctx, func() *session.Call { return p.s.Accept(session.Handle(ctxHandle), host, port) })
+	return p.handle(ctx, func() *session.Call { return p.s.Accept(session.Handle(ctxHandle), host, port, nil) })
 }
 
 func (p *inProcess) CloseServerContext(ctx context.Context, ctxHandle client.Handle) error {

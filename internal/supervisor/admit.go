@@ -38,10 +38,15 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	}
 	log := s.callers.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 	if err := s.Policy.Allows(peer); err != nil {
+		as := systemAccountant.denied(peer)
+		peer.as = &as
 		s.record(peer, 0, &audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}, 0)
 		refuse(conn, kind.Denied, err.Error())
 		s.leave()
 		return
+	}
+	if as := systemAccountant.of(s.Policy, peer); as != userAccount(peer.UID) {
+		peer.as = &as
 	}
 	sess, err := s.open(peer)
 	if err != nil {
@@ -50,7 +55,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 		s.leave()
 		return
 	}
-	sess.policy = s.PolicyFor(peer.UID)
+	sess.policy = s.PolicyFor(peer.judged())
 	ctx, cancel := context.WithTimeout(life, admitTimeout)
 	defer cancel()
 	ctx, noMore := whileThere(ctx, conn)
@@ -59,7 +64,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 		// It can do without: the caller then sees the end, and not the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
 	}
-	if err = s.waitTurn(ctx, peer.UID); err == nil {
+	if err = s.waitTurn(ctx, peer.account()); err == nil {
 		err = s.place(ctx, sess, conn)
 	}
 	if errors.Is(err, errLeft) {
@@ -127,11 +132,11 @@ func (s *Supervisor) open(peer Peer) (*session, error) {
 	if s.sessions >= s.MaxSessions {
 		return nil, fmt.Errorf("%d sessions are open, the limit of this tlsd (--max-sessions); try again when some have ended", s.sessions)
 	}
-	if n := s.perUID[peer.UID]; s.MaxSessionsPerUID > 0 && n >= s.MaxSessionsPerUID {
-		return nil, fmt.Errorf("%d sessions of user %d are open, the limit for one user (--max-sessions-per-uid); end some and try again", n, peer.UID)
+	if n := s.perUID[peer.account()]; s.MaxSessionsPerUID > 0 && n >= s.MaxSessionsPerUID {
+		return nil, fmt.Errorf("%d sessions of %v are open, the limit for one user (--max-sessions-per-uid); end some and try again", n, peer.account())
 	}
 	s.sessions++
-	s.perUID[peer.UID]++
+	s.perUID[peer.account()]++
 	s.last++
 	return &session{number: s.last, peer: peer, start: time.Now(), caller: -1}, nil
 }
@@ -140,8 +145,9 @@ func (s *Supervisor) open(peer Peer) (*session, error) {
 func (s *Supervisor) close(sess *session) {
 	s.mu.Lock()
 	s.sessions--
-	if s.perUID[sess.peer.UID]--; s.perUID[sess.peer.UID] == 0 {
-		delete(s.perUID, sess.peer.UID)
+	as := sess.peer.account()
+	if s.perUID[as]--; s.perUID[as] == 0 {
+		delete(s.perUID, as)
 	}
 	s.mu.Unlock()
 	sess.letGo() // a caller that sees the end can come again
@@ -168,7 +174,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 		w.load--
 		w.places.giveBack(sess.place)
 	}
-	own := w.own
+	own, last := w.own, w.outgoing && len(w.sessions) == 0 && w.load == 0
 	s.mu.Unlock()
 	if sess == nil {
 		s.callers.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
@@ -184,10 +190,10 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 		fields = append(fields, zap.String("why", plain.Text(e.Error, longestReason)))
 	}
 	if own {
-		s.forgive(sess.peer.UID)
+		s.forgive(sess.peer.account())
 	}
 	s.Log.Info("session ended", fields...)
-	if own {
+	if own || last {
 		s.retire(w)
 	}
 }

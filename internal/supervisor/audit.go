@@ -19,7 +19,7 @@ const (
 
 // record writes the audit line of an event: e, or, if that is nil, that missed others were left out.
 func (s *Supervisor) record(peer Peer, number uint64, e *audit.Event, missed uint64) {
-	missed, ok := s.auditing(peer.UID).Take(time.Now(), missed)
+	missed, ok := s.auditing(peer.account()).Take(time.Now(), missed)
 	if !ok {
 		return
 	}
@@ -55,10 +55,10 @@ func (s *Supervisor) reported(w *worker, a *handoff.Audit) {
 }
 
 // auditing is the limiter of a user.
-func (s *Supervisor) auditing(uid uint32) *audit.Limiter {
+func (s *Supervisor) auditing(as account) *audit.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.audits[uid]
+	l := s.audits[as]
 	if l == nil {
 		if len(s.audits) >= auditMemory {
 			for other, l := range s.audits {
@@ -68,7 +68,7 @@ func (s *Supervisor) auditing(uid uint32) *audit.Limiter {
 			}
 		}
 		l = audit.NewLimiter(auditBurst, auditRate)
-		s.audits[uid] = l
+		s.audits[as] = l
 	}
 	return l
 }
@@ -79,9 +79,9 @@ func (s *Supervisor) closeAudit() {
 	audits := s.audits
 	s.audits = nil
 	s.mu.Unlock()
-	for uid, l := range audits {
+	for as, l := range audits {
 		if n := l.Missed(); n > 0 {
-			s.Audit.Info("left out", zap.Uint32("uid", uid), zap.Uint64("missed", n))
+			s.Audit.Info("left out", as.field(), zap.Uint64("missed", n))
 		}
 	}
 }

@@ -59,7 +59,7 @@ func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 	s, _ := auditor()
 	s.audits[0] = audit.NewLimiter(1, 1) // it owes a count, and is kept
 	s.audits[0].Miss(1)
-	for uid := range uint32(3 * auditMemory) {
+	for uid := range account(3 * auditMemory) {
 		s.auditing(uid + 1)
 	}
 	if n := len(s.audits); n > auditMemory || s.audits[0] == nil {

@@ -34,7 +34,7 @@ func pauseAfter(deaths int) time.Duration {
 }
 
 // died counts the death of a worker that served a user alone.
-func (s *Supervisor) died(uid uint32) {
+func (s *Supervisor) died(as account) {
 	now := time.Now()
 	s.mu.Lock()
 	if len(s.rows) >= mostRows {
@@ -44,29 +44,29 @@ func (s *Supervisor) died(uid uint32) {
 			}
 		}
 	}
-	r := s.rows[uid]
+	r := s.rows[as]
 	r.deaths++
 	pause := pauseAfter(r.deaths)
 	r.until = now.Add(pause)
-	s.rows[uid] = r
+	s.rows[as] = r
 	s.mu.Unlock()
 	if pause > 0 {
 		s.callers.Warn("workers of a user die in a row; its next session has to wait",
-			zap.Uint32("uid", uid), zap.Int("deaths", r.deaths), zap.Duration("pause", pause))
+			as.field(), zap.Int("deaths", r.deaths), zap.Duration("pause", pause))
 	}
 }
 
 // forgive ends a user's row.
-func (s *Supervisor) forgive(uid uint32) {
+func (s *Supervisor) forgive(as account) {
 	s.mu.Lock()
-	delete(s.rows, uid)
+	delete(s.rows, as)
 	s.mu.Unlock()
 }
 
 // waitTurn waits until the user may have another session.
-func (s *Supervisor) waitTurn(ctx context.Context, uid uint32) error {
+func (s *Supervisor) waitTurn(ctx context.Context, as account) error {
 	s.mu.Lock()
-	pause := time.Until(s.rows[uid].until)
+	pause := time.Until(s.rows[as].until)
 	s.mu.Unlock()
 	if pause <= 0 {
 		return nil

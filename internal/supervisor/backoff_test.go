@@ -16,7 +16,7 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 		c.say("crash")
 		c.told("died of a panic")
 		d.mu.Lock()
-		if got := d.rows[uid].deaths; got != n+1 {
+		if got := d.rows[userAccount(uid)].deaths; got != n+1 {
 			t.Errorf("after %d deaths %d are counted", n+1, got)
 		}
 		d.mu.Unlock()
@@ -26,7 +26,7 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 		t.Errorf("the log says %v", f)
 	}
 	d.mu.Lock()
-	until := d.rows[uid].until
+	until := d.rows[userAccount(uid)].until
 	d.mu.Unlock()
 	c := d.dial()
 	c.pid()
@@ -47,15 +47,15 @@ func TestOneUsersRowIsNotAnothers(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	for range forgiven + 20 { // the longest pause
-		d.died(uint32(os.Getuid() + 1))
+		d.died(account(os.Getuid() + 1))
 	}
 	// With a context that has ended, only a user who need not wait gets its turn.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := d.waitTurn(ctx, uint32(os.Getuid()+1)); err == nil {
+	if err := d.waitTurn(ctx, account(os.Getuid()+1)); err == nil {
 		t.Error("the other user does not have to wait")
 	}
-	if err := d.waitTurn(ctx, uint32(os.Getuid())); err != nil {
+	if err := d.waitTurn(ctx, account(os.Getuid())); err != nil {
 		t.Errorf("this user has to wait: %v", err)
 	}
 	d.dial().pid()

@@ -185,12 +185,16 @@ func (c *caller) cut() {
 }
 
 // dialFrom connects as another user, whom the kernel notes for the connection.
-func (d *daemon) dialFrom(uid int) *net.UnixConn {
+func (d *daemon) dialFrom(uid int) *net.UnixConn { return d.dialAs(uint32(uid), uint32(uid)) }
+
+// dialAs is dialFrom with a group.
+func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 	d.t.Helper()
 	conns := make(chan *net.UnixConn, 1)
 	go func() {
 		// The user is that of the thread that connects. It ends with the goroutine.
 		runtime.LockOSThread()
+		unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid))
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
 			d.t.Error(errno)
 			close(conns)

@@ -57,10 +57,10 @@ func (e end) cause(stderr string) string {
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
 		// It may have met another one while it wrote the dump of the first.
-		return "died of " + cmp.Or(dumped(stderr), unix.SignalName(e.signal))
+		return diedOf(cmp.Or(dumped(stderr), unix.SignalName(e.signal)))
 	case e.status == 2:
 		if name := dumped(stderr); name != "" {
-			return "died of " + name
+			return diedOf(name)
 		}
 		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
 			return "died of a panic"
@@ -75,6 +75,15 @@ func (e end) cause(stderr string) string {
 	return fmt.Sprintf("exited with status %d", e.status)
 }
 
+// diedOf says what a signal means that has one cause only.
+func diedOf(signal string) string {
+	if signal == "SIGSYS" {
+		return "died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile) forbids one that it needs; " +
+			"a unit needs @system-service and @sandbox"
+	}
+	return "died of " + signal
+}
+
 // lastWords is what is known of a worker that has died.
 type lastWords struct {
 	cause     string
@@ -86,16 +95,7 @@ type lastWords struct {
 // farewell tells the callers of a worker that has died why, and ends their
 // connections.
 func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
-	last := lastWords{cause: e.cause(stderr)}
-	switch recent := s.oom.look(); {
-	case e.signal == unix.SIGKILL && recent:
-		last.cause = "was killed by the kernel, which was out of memory"
-	case s.MaxMemory == 0:
-	case last.cause == outOfMemory:
-		last.cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
-	case e.peak >= s.MaxMemory: // neither C nor Go looks everywhere whether it has got memory
-		last.cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
-	}
+	last := lastWords{cause: s.causeOf(e, stderr)}
 	select {
 	case <-w.ready:
 		last.library = w.report.Version
@@ -124,7 +124,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	last.operation = inside
 	for _, sess := range last.lost {
 		if counts {
-			s.died(sess.peer.UID) // before its caller knows, who may be quick to come again
+			s.died(sess.peer.account()) // before its caller knows, who may be quick to come again
 		}
 		operation, mid := inside, true
 		if place, err := w.page.Session(sess.place); err == nil {
@@ -149,6 +149,21 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 		sess.letGo()
 	}
 	return last
+}
+
+// causeOf is the cause of an end, with what memory has to do with it.
+func (s *Supervisor) causeOf(e end, stderr string) string {
+	cause := e.cause(stderr)
+	switch recent := s.oom.look(); {
+	case e.signal == unix.SIGKILL && recent:
+		cause = "was killed by the kernel, which was out of memory"
+	case s.MaxMemory == 0:
+	case cause == outOfMemory:
+		cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
+	case e.peak >= s.MaxMemory: // neither C nor Go looks everywhere whether it has got memory
+		cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
+	}
+	return cause
 }
 
 // inside names the operation during which the worker was in the library, if it is certain.

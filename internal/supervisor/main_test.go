@@ -175,17 +175,17 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 			}
 		case "inside": // in the library for a Write, while a Read waits
 			place.Calling("tls.Read", 3)
-			page.Enter(1, "tls.Write")
+			page.Enter(1, "tls.Write", 0)
 			panic("inside")
 		case "freeze":
 			place.Calling("tls.Read", 3)
 			unix.Kill(os.Getpid(), unix.SIGSTOP)
 		case "stuck":
-			page.Enter(1, "tls.Write")
+			page.Enter(1, "tls.Write", 0)
 		case "busy": // in the library all the time, and never for long
 			go func() {
 				for {
-					page.Enter(1, "tls.Write")
+					page.Enter(1, "tls.Write", 0)
 					time.Sleep(time.Millisecond)
 					page.Leave(1)
 				}

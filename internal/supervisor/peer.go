@@ -22,7 +22,27 @@ type Peer struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary
 	PID      int32
+
+	as *account // whom it counts as; nil: its user
 }
+
+// account is whom the caller counts as.
+func (p Peer) account() account {
+	if p.as != nil {
+		return *p.as
+	}
+	return userAccount(p.UID)
+}
+
+// judged is the user by whose policy the caller is judged.
+func (p Peer) judged() uint32 {
+	if a := p.account(); a&groupBit == 0 {
+		return uint32(a)
+	}
+	return p.UID
+}
+
+func (p Peer) inGroup(gid uint32) bool { return gid == p.GID || slices.Contains(p.Groups, gid) }
 
 // Policy says who may connect. The daemon's own user always may.
 type Policy struct {
@@ -36,8 +56,7 @@ func (p Policy) Allows(peer Peer) error {
 	if len(peer.Groups) > confine.MaxGroups && peer.identity() != nil {
 		return fmt.Errorf("user %d is in %d groups, more than tlsd gives a worker (%d); leave some before connecting", peer.UID, len(peer.Groups), confine.MaxGroups)
 	}
-	inGroup := func(gid uint32) bool { return gid == peer.GID || slices.Contains(peer.Groups, gid) }
-	if peer.UID == own || slices.Contains(p.UIDs, peer.UID) || slices.ContainsFunc(p.GIDs, inGroup) {
+	if peer.UID == own || slices.Contains(p.UIDs, peer.UID) || slices.ContainsFunc(p.GIDs, peer.inGroup) {
 		return nil
 	}
 	return fmt.Errorf("user %d may not use this tlsd, which serves %s; its administrator can allow more with --allow-uid and --allow-gid", peer.UID, p.describe(own))

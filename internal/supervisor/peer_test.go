@@ -7,12 +7,18 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"tlsd/internal/confine"
 )
 
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	own := uint32(os.Geteuid())
 	other := own + 1000
+	tooMany := "" // only root's daemon gives workers groups
+	if own == 0 {
+		tooMany = "4097 groups"
+	}
 	tests := []struct {
 		name   string
 		policy Policy
@@ -27,6 +33,7 @@ func TestPolicy(t *testing.T) {
 		{"another than listed", Policy{UIDs: []uint32{7}}, Peer{UID: other, GID: 7, Groups: []uint32{7}}, ", 7;"},
 		{"primary group", Policy{GIDs: []uint32{42}}, Peer{UID: other, GID: 42}, ""},
 		{"supplementary group", Policy{GIDs: []uint32{41, 42}}, Peer{UID: other, GID: 1, Groups: []uint32{2, 42}}, ""},
+		{"in more groups than a worker can be given", Policy{UIDs: []uint32{other}}, Peer{UID: other, Groups: make([]uint32, confine.MaxGroups+1)}, tooMany},
 		{"no such group", Policy{GIDs: []uint32{42}}, Peer{UID: other, GID: 1, Groups: []uint32{2}}, "and group 42"},
 	}
 	for _, tt := range tests {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,13 +63,13 @@ func (s *Supervisor) choose(ctx context.Context, peer Peer) (*worker, error) {
 	if as == nil && s.Shared {
 		return s.leastLoaded(ctx)
 	}
-	if w := s.takeSpare(as != nil); w != nil {
+	if w := s.takeSpare(as != nil); w != nil && !s.renewIfOutdated(w) {
 		if as != nil {
 			s.engage(w, as)
 		}
 		return w, nil
 	}
-	return s.startOne(ctx, peer.UID, as)
+	return s.startOne(ctx, peer.account(), as)
 }
 
 // takeSpare takes the oldest spare worker, for the daemon's own user or for others, if there is one.
@@ -111,8 +112,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 }
 
 // startOne starts a worker for one session of a user. Its turn lasts until the worker is ready or gone.
-func (s *Supervisor) startOne(ctx context.Context, uid uint32, as *confine.Identity) (*worker, error) {
-	done, err := s.starting.take(ctx, uid)
+func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (*worker, error) {
+	done, err := s.starting.take(ctx, of)
 	if err != nil {
 		return nil, waitError(ctx)
 	}
@@ -211,12 +212,16 @@ func (s *Supervisor) addToPool() error {
 // introduce logs what library the first worker has found.
 func (s *Supervisor) introduce(w *worker) {
 	s.mu.Lock()
-	first := !s.told
-	s.told = true
+	first := s.library == ""
+	if first {
+		s.library = cmp.Or(w.report.Version, "no usable OpenSSL")
+		s.misfit = s.fit(w.report)
+	}
 	s.mu.Unlock()
 	if !first {
 		return
 	}
+	defer close(s.firstReport)
 	for _, measure := range slices.Sorted(maps.Keys(w.report.Confinement)) {
 		if why := w.report.Confinement[measure]; why != confine.On {
 			s.Log.Warn("workers are confined in part only", zap.String("without", measure), zap.String("why", why))

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -124,6 +125,35 @@ func TestSocketHasItsMode(t *testing.T) {
 		s.Remove()
 		s.Close()
 	}
+}
+
+func TestSocketIsGivenToAGroup(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "s")
+	s, err := listenAt(path, 0o600)
+	must(t, err)
+	defer s.Close()
+	const gid = 61777
+	if err := s.GiveTo(gid, 0o660); os.Getuid() != 0 {
+		if !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("who may not give it is told %v", err)
+		}
+		return
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(path)
+	must(t, err)
+	if st := info.Sys().(*syscall.Stat_t); st.Gid != gid || info.Mode().Perm() != 0o660 || st.Uid != 0 {
+		t.Errorf("the socket is user %d's and group %d's, %v", st.Uid, st.Gid, info.Mode())
+	}
+	// What somebody else has put in its place is left alone.
+	must(t, os.Remove(path))
+	must(t, os.WriteFile(path, nil, 0o600))
+	if err := s.GiveTo(gid, 0o660); err == nil || !strings.Contains(err.Error(), "has been replaced") {
+		t.Errorf("another file in its place: %v", err)
+	}
+	s.Remove()
 }
 
 func TestStaleSocketIsReplaced(t *testing.T) {

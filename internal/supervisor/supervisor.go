@@ -28,7 +28,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -68,6 +67,10 @@ type Config struct {
 	// Readable are the folders and files that confined workers may read besides the system's; empty: all.
 	Readable []string
 
+	// RequireOpenSSL and RequireConfinement have Run fail when the first worker has no library, or is not confined by all
+	// measures.
+	RequireOpenSSL, RequireConfinement bool
+
 	// Shared workers serve many sessions each; others serve one and exit.
 	Shared bool
 	// Warm is the number of shared workers, or else of workers that wait for a
@@ -98,27 +101,31 @@ type Supervisor struct {
 	forking forkWatch
 	beat    <-chan time.Time // the service manager wants to hear of us; nil: never
 
-	wake     chan struct{} // the pool may lack a worker
-	idle     chan struct{} // active has become 0
-	starting *turns        // of workers that are being started for one session
+	firstReport chan struct{} // closed when the first worker has reported
+	wake        chan struct{} // the pool may lack a worker
+	idle        chan struct{} // active has become 0
+	starting    *turns        // of workers that are being started for one session
 
 	admitting sync.WaitGroup // connections whose fate is being decided
 	watching  sync.WaitGroup // workers that are not gone
 
-	mu       sync.Mutex // guards all below, and the fields of workers that say so
-	active   int        // connections being admitted, and sessions
-	sessions int
-	perUID   map[uint32]int // sessions by user, of those who have any
-	last     uint64         // the highest session number given out
-	workers  map[*worker]struct{}
-	pool     []*worker                 // those that take any session of the daemon's own user, the oldest first
-	others   []*worker                 // those that wait to be told which other user they serve
-	changed  chan struct{}             // closed, and made anew, when pool has grown
-	failures int                       // of workers of pool and others in a row
-	rows     map[uint32]row            // by user
-	kept     []*worker                 // were killed, and have not ended
-	told     bool                      // the log says what library there is
-	audits   map[uint32]*audit.Limiter // by user
+	mu         sync.Mutex // guards all below, and the fields of workers that say so
+	active     int        // connections being admitted, and sessions
+	sessions   int
+	perUID     map[account]int // sessions by user, of those who have any
+	last       uint64          // the highest session number given out
+	workers    map[*worker]struct{}
+	pool       []*worker                  // those that take any session of the daemon's own user, the oldest first
+	others     []*worker                  // those that wait to be told which other user they serve
+	changed    chan struct{}              // closed, and made anew, when pool has grown
+	failures   int                        // of workers of pool and others in a row
+	rows       map[account]row            // by user
+	kept       []*worker                  // were killed, and have not ended
+	library    string                     // of the first worker that has reported
+	misfit     error                      // what its report lacks
+	saidReady  bool                       // to the service manager
+	saidStatus string                     // to it
+	audits     map[account]*audit.Limiter // by user
 }
 
 // session is one caller in a worker's hands.
@@ -148,15 +155,16 @@ func New(cfg Config) *Supervisor {
 		callers: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, time.Second, 10, 1000)
 		})),
-		oom:      watchOOM(),
-		wake:     make(chan struct{}, 1),
-		idle:     make(chan struct{}, 1),
-		starting: newTurns(maxStarting, uint32(os.Geteuid())),
-		workers:  map[*worker]struct{}{},
-		perUID:   map[uint32]int{},
-		rows:     map[uint32]row{},
-		audits:   map[uint32]*audit.Limiter{},
-		changed:  make(chan struct{}),
+		oom:         watchOOM(),
+		firstReport: make(chan struct{}),
+		wake:        make(chan struct{}, 1),
+		idle:        make(chan struct{}, 1),
+		starting:    newTurns(maxStarting, userAccount(uint32(os.Geteuid()))),
+		workers:     map[*worker]struct{}{},
+		perUID:      map[account]int{},
+		rows:        map[account]row{},
+		audits:      map[account]*audit.Limiter{},
+		changed:     make(chan struct{}),
 	}
 }
 
@@ -170,14 +178,24 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	defer s.startHeartbeat()()
 	var own sync.WaitGroup
 	own.Go(func() { s.fillPool(life) })
+	own.Go(func() { s.probe(life) })
+	own.Go(func() { s.guardAll(life) })
+	if err := s.awaitFit(ctx); err != nil {
+		s.Socket.Remove()
+		s.Socket.Close()
+		end()
+		own.Wait()
+		s.endWorkers(false, force)
+		return err
+	}
 	accepting := make(chan struct{})
 	own.Go(func() { defer close(accepting); s.accept(life) })
-	s.notify("READY=1")
+	own.Go(func() { s.sayReady(life) })
 	s.Log.Info("listening", zap.String("socket", s.Socket.Path))
 
 	why := s.awaitStop(ctx, force)
 	s.Log.Info("stopping", zap.String("why", why), zap.Int("sessions", s.count()))
-	s.notify("STOPPING=1")
+	s.sayStopping()
 	if err := s.Socket.Remove(); err != nil {
 		s.Log.Warn("the socket's file stays", zap.Error(err))
 	}
@@ -204,6 +222,12 @@ func (s *Supervisor) notify(state string) {
 
 // awaitStop waits for a reason to stop.
 func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) string {
+	var status <-chan time.Time
+	if managed() {
+		ticker := time.NewTicker(statusEvery)
+		defer ticker.Stop()
+		status = ticker.C
+	}
 	quiet := time.NewTimer(s.IdleExit)
 	defer quiet.Stop()
 	if s.IdleExit == 0 {
@@ -221,6 +245,8 @@ func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) strin
 			}
 		case <-s.beat:
 			s.alive()
+		case <-status:
+			s.sayStatus()
 		case <-quiet.C:
 			// If there is a session now, its end starts the wait again.
 			if s.count() == 0 {
@@ -302,65 +328,4 @@ func (s *Supervisor) eachWorker(do func(*worker)) {
 	for _, w := range all {
 		do(w)
 	}
-}
-
-// accept takes connections until the socket's deadline.
-func (s *Supervisor) accept(life context.Context) {
-	const longest = time.Second
-	var pause time.Duration
-	for {
-		conn, err := s.Socket.AcceptUnix()
-		switch {
-		case err == nil:
-			if pause > 0 {
-				s.Log.Info("connections can be accepted again")
-				pause = 0
-			}
-			s.receive(life, conn)
-		case isTimeout(err) || errors.Is(err, net.ErrClosed):
-			return
-		default:
-			if pause == 0 {
-				s.Log.Error("connections cannot be accepted; trying on", zap.Error(err))
-			}
-			pause = min(max(2*pause, 5*time.Millisecond), longest)
-			select {
-			case <-time.After(pause):
-			case <-life.Done():
-				return
-			}
-		}
-	}
-}
-
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
-}
-
-// acceptRest takes the callers that connected before the socket's file was
-// removed, so that none of them is lost. Those of a socket that somebody else made are left
-// to the next daemon on it.
-func (s *Supervisor) acceptRest(life context.Context) {
-	if s.Socket.lock == nil {
-		return
-	}
-	for {
-		conn, err := s.Socket.acceptWaiting()
-		if err != nil {
-			s.Log.Warn("callers that were waiting are lost", zap.Error(err))
-		}
-		if conn == nil {
-			return
-		}
-		s.receive(life, conn)
-	}
-}
-
-// receive begins to admit a connection.
-func (s *Supervisor) receive(life context.Context, conn *net.UnixConn) {
-	s.mu.Lock()
-	s.active++
-	s.mu.Unlock()
-	s.admitting.Go(func() { s.admit(life, conn) })
 }

@@ -1,12 +1,18 @@
 package supervisor
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"tlsd/internal/handoff"
 )
 
 func TestServiceManagerIsTold(t *testing.T) {
@@ -16,16 +22,26 @@ func TestServiceManagerIsTold(t *testing.T) {
 		defer l.Close()
 		l.SetDeadline(time.Now().Add(patience))
 		t.Setenv("NOTIFY_SOCKET", name)
-		d := startDaemon(t, workerPlay{}, nil)
-		buf := make([]byte, 100)
-		for _, want := range []string{"READY=1", "STOPPING=1"} {
+		d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "OpenSSL 3.9"}}, nil)
+		buf := make([]byte, 1000)
+		hears := func(want string) {
+			t.Helper()
 			n, err := l.Read(buf)
 			must(t, err)
-			if got := string(buf[:n]); got != want {
+			if got := string(buf[:n]); !regexp.MustCompile("^" + want + "$").MatchString(got) {
 				t.Errorf("%s: told %q; want %q", name, got, want)
 			}
-			d.stop()
 		}
+		hears("READY=1\nSTATUS=OpenSSL 3.9; sessions: 0")
+		c := d.dial()
+		c.pid()
+		hears("STATUS=OpenSSL 3.9; sessions: 1")
+		d.Reload(func() {})
+		hears(`RELOADING=1\nMONOTONIC_USEC=\d+`)
+		hears("READY=1\nSTATUS=OpenSSL 3.9; sessions: 1")
+		d.stop()
+		hears(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for 1 sessions\nEXTEND_TIMEOUT_USEC=%d", (patience + endTimeout + reapTimeout + forceTimeout).Microseconds()))
+		c.say("bye")
 		must(t, d.wait())
 	}
 }
@@ -94,6 +110,69 @@ func TestWatchdogOfAnotherProcessIsNotOurs(t *testing.T) {
 		t.Setenv("WATCHDOG_PID", c.pid)
 		if got := heartbeat(); got != c.want {
 			t.Errorf("WATCHDOG_USEC=%q, WATCHDOG_PID=%q: %v; want %v", c.usec, c.pid, got, c.want)
+		}
+	}
+}
+
+// A daemon whose workers do not get ready is not ready either.
+func TestReadyMeansThatAWorkerWorks(t *testing.T) {
+	name := filepath.Join(shortDir(t), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	must(t, err)
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", name)
+	for _, warm := range []int{0, 1} {
+		d := startDaemon(t, workerPlay{ExitAtStart: true}, func(c *Config) { c.Warm = warm })
+		d.until("a worker has failed", func() bool {
+			return d.logs.FilterMessage("worker ended unexpectedly").Len()+d.logs.FilterMessage("worker was told to go, and did not do so in good order").Len() > 0
+		})
+		d.stop()
+		must(t, d.wait())
+		l.SetReadDeadline(time.Now().Add(patience))
+		buf := make([]byte, 1000)
+		n, err := l.Read(buf)
+		if got := string(buf[:n]); err != nil || !strings.HasPrefix(got, "STOPPING=1") {
+			t.Errorf("with %d spares: told first %q, %v; want that it stops", warm, got, err)
+		}
+	}
+	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm = 0 })
+	l.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 1000)
+	if n, err := l.Read(buf); !strings.HasPrefix(string(buf[:n]), "READY=1") {
+		t.Errorf("without spares: told %q, %v", buf[:n], err)
+	}
+	d.stop()
+}
+
+func TestWhatIsRequiredIsLookedAtBeforeAnybodyIsServed(t *testing.T) {
+	t.Parallel()
+	good := handoff.Ready{Backend: "openssl", Version: "1", Confinement: map[string]string{"a": "on", "b": "on"}}
+	stub, part := good, good
+	stub.Backend, stub.Version, stub.Error = "stub", "", "tried everything"
+	part.Confinement = map[string]string{"a": "on", "b": "no such thing"}
+	for _, c := range []struct {
+		report         handoff.Ready
+		library, whole bool
+		want           string
+	}{
+		{good, true, true, ""}, {stub, false, false, ""}, {part, true, false, ""}, {stub, false, true, ""},
+		{stub, true, false, "no usable OpenSSL, which --require-openssl wants: tried everything"},
+		{part, false, true, "workers are confined in part only, and --confine=require wants all: without b (no such thing)"},
+	} {
+		for _, warm := range []int{0, 1} {
+			d := startDaemon(t, workerPlay{Report: c.report}, func(cfg *Config) {
+				cfg.Warm, cfg.RequireOpenSSL, cfg.RequireConfinement = warm, c.library, c.whole
+			})
+			if c.want == "" {
+				d.dial().pid()
+				continue
+			}
+			if err := d.wait(); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Run returns %v; want %s", err, c.want)
+			}
+			if d.logs.FilterMessage("session started").Len() != 0 {
+				t.Error("somebody was served")
+			}
 		}
 	}
 }

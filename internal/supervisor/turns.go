@@ -16,13 +16,13 @@ import (
 //   - A caller that stops waiting gives up its place in the queue.
 type turns struct {
 	most, mostPerUser int
-	own               uint32 // whom mostPerUser does not bind
+	own               account // whom mostPerUser does not bind
 	slow              time.Duration
 
 	mu    sync.Mutex // guards all below
 	now   int        // starts that are not slow
-	users map[uint32]*userTurns
-	queue []uint32 // the users who wait, who is next first
+	users map[account]*userTurns
+	queue []account // the users who wait, who is next first
 }
 
 type userTurns struct {
@@ -33,12 +33,12 @@ type userTurns struct {
 // slowStart is how long a start keeps its place from other users. One takes some tens of milliseconds.
 const slowStart = time.Second
 
-func newTurns(most int, own uint32) *turns {
-	return &turns{most: most, mostPerUser: max(most/2, 1), own: own, slow: slowStart, users: map[uint32]*userTurns{}}
+func newTurns(most int, own account) *turns {
+	return &turns{most: most, mostPerUser: max(most/2, 1), own: own, slow: slowStart, users: map[account]*userTurns{}}
 }
 
 // take waits for a turn of the user, whose end is to be told by calling done. The error is the context's.
-func (t *turns) take(ctx context.Context, uid uint32) (done func(), err error) {
+func (t *turns) take(ctx context.Context, uid account) (done func(), err error) {
 	begins := make(chan struct{})
 	t.mu.Lock()
 	u := t.users[uid]
@@ -71,7 +71,7 @@ func (t *turns) take(ctx context.Context, uid uint32) (done func(), err error) {
 }
 
 // begun has a turn's place pass to others when the turn is slow, or done.
-func (t *turns) begun(uid uint32) (done func()) {
+func (t *turns) begun(uid account) (done func()) {
 	placed := true // guarded by t.mu
 	leave := func() {
 		if placed {
@@ -118,7 +118,7 @@ func (t *turns) next() {
 }
 
 // forget drops what nobody needs of a user. The caller holds t.mu.
-func (t *turns) forget(uid uint32) {
+func (t *turns) forget(uid account) {
 	u := t.users[uid]
 	if u == nil || len(u.waiting) > 0 {
 		return

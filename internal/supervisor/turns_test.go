@@ -14,7 +14,7 @@ import (
 )
 
 // waiting is how many callers of a user wait for a turn.
-func (t *turns) waiting(uid uint32) int {
+func (t *turns) waiting(uid account) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if u := t.users[uid]; u != nil {
@@ -29,13 +29,13 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 	q := newTurns(4, own)
 	q.slow = time.Hour
 	type turn struct {
-		uid  uint32
+		uid  account
 		done func()
 	}
 	begins := make(chan turn, 100)
 	var running []turn
 	// Two of user 1 begin, and three wait; the daemon's own user takes the two places that are left.
-	for _, uid := range []uint32{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
+	for _, uid := range []account{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
 		waiting := q.waiting(uid)
 		go func() {
 			done, err := q.take(t.Context(), uid)
@@ -52,7 +52,7 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	var order []uint32
+	var order []account
 	for range 6 { // one ends, and one begins
 		running[0].done()
 		running[0].done() // counts once
@@ -60,7 +60,7 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 		running = append(running[1:], begun)
 		order = append(order, begun.uid)
 	}
-	if want := []uint32{1, 2, 3, 1, 2, 1}; !slices.Equal(order, want) {
+	if want := []account{1, 2, 3, 1, 2, 1}; !slices.Equal(order, want) {
 		t.Errorf("the turns go to %v; want %v", order, want)
 	}
 }
@@ -101,7 +101,7 @@ func TestASlowStartLeavesItsPlaceToOthers(t *testing.T) {
 	t.Parallel()
 	q := newTurns(2, 1000)
 	q.slow = time.Millisecond
-	for uid := range uint32(50) { // each of them never ends
+	for uid := range account(50) { // each of them never ends
 		if _, err := q.take(t.Context(), uid); err != nil {
 			t.Fatal(err)
 		}

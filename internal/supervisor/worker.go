@@ -38,14 +38,16 @@ type worker struct {
 	page    *vitals.Page // watch takes it away, after gone
 	started time.Time
 
-	engaged chan struct{} // closed when it knows whom it serves
-	ready   chan struct{} // closed when report is there
-	report  handoff.Ready // of a worker that is ready
-	gone    chan struct{} // closed when the process has been waited for
-	cause   string        // of its end, of a worker that is gone: "died of SIGSEGV"
-	end     end           // of a worker that is gone
+	engaged     chan struct{} // closed when it knows whom it serves
+	ready       chan struct{} // closed when report is there
+	libraryFile os.FileInfo   // of a worker that is ready, the library that it has loaded; nil: not known
+	report      handoff.Ready // of a worker that is ready
+	gone        chan struct{} // closed when the process has been waited for
+	cause       string        // of its end, of a worker that is gone: "died of SIGSEGV"
+	end         end           // of a worker that is gone
 
 	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: it was not
+	guard    guard        // only guardAll's
 
 	// Guarded by Supervisor.mu.
 	turn     func()              // ends the turn of its start
@@ -55,6 +57,7 @@ type worker struct {
 	ponged   uint64              // the number of the last ping that it has answered
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
+	outgoing bool                // it gets no more sessions, and goes with its last
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
 }
 
@@ -102,27 +105,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	}
 	defer write.Close()
 
-	cmd := &exec.Cmd{
-		Path:       "/proc/self/exe", // this very program, even if its file has been replaced
-		Args:       []string{handoff.Arg0},
-		Env:        workerEnv(os.Environ()),
-		Dir:        "/",
-		Stderr:     write,
-		ExtraFiles: []*os.File{theirs, pageFile}, // become handoff.FD and vitals.FD
-		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
-		// phrase on it.
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	if s.Confine {
-		ask := confine.EnvAsk
-		if other {
-			ask = confine.EnvAskOther
-		}
-		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
-		if len(s.Readable) > 0 {
-			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
-		}
-	}
+	cmd := s.workerCommand(other, write, theirs, pageFile)
 	err = s.forking.during(func() error { return withTimerSlack(timerSlack, cmd.Start) })
 	if err != nil {
 		channel.Close()
@@ -139,10 +122,37 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 		engaged:  make(chan struct{}),
 		ready:    make(chan struct{}),
 		gone:     make(chan struct{}),
+		guard:    guard{stays: map[int]stay{}},
 		turn:     func() {},
 		sessions: map[uint64]*session{},
 		places:   places{most: sessions},
 	}, stderr, nil
+}
+
+// workerCommand is the process of a worker: its standard error, and the files that become handoff.FD and vitals.FD.
+func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *exec.Cmd {
+	cmd := &exec.Cmd{
+		Path:       "/proc/self/exe", // this very program, even if its file has been replaced
+		Args:       []string{handoff.Arg0},
+		Env:        workerEnv(os.Environ()),
+		Dir:        "/",
+		Stderr:     stderr,
+		ExtraFiles: []*os.File{channel, page},
+		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
+		// phrase on it.
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if s.Confine {
+		ask := confine.EnvAsk
+		if other {
+			ask = confine.EnvAskOther
+		}
+		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
+		if len(s.Readable) > 0 {
+			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
+		}
+	}
+	return cmd
 }
 
 // engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
@@ -187,11 +197,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
 	defer w.turn()
-	err := s.converse(w, func() {
-		if s.Watchdog > 0 {
-			guarding.Go(func() { s.guard(w, stop) })
-		}
-	})
+	err := s.converse(w)
 	close(stop)
 	guarding.Wait()
 	if broken := (brokenError{}); errors.As(err, &broken) {
@@ -228,7 +234,7 @@ type brokenError struct{ error }
 
 // converse receives from the worker until its channel ends, and returns why. A worker that says what it must not
 // say, or too much, is broken.
-func (s *Supervisor) converse(w *worker, onReady func()) error {
+func (s *Supervisor) converse(w *worker) error {
 	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.places.most, messageRate+messageRate/5*w.places.most)
 	for {
 		var msg handoff.FromWorker
@@ -246,8 +252,10 @@ func (s *Supervisor) converse(w *worker, onReady func()) error {
 			if w.isReady() {
 				return brokenError{errors.New("it said a second time that it is ready")}
 			}
-			onReady()
 			w.report = msg.Ready.Clean()
+			if w.report.Path != "" {
+				w.libraryFile, _ = os.Stat(w.report.Path) // without it the worker does not become outdated
+			}
 			close(w.ready)
 			w.turn()
 			s.introduce(w)

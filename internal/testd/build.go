@@ -34,6 +34,7 @@ func run(m *testing.M, afterwards []func() error) int {
 	}
 	defer os.RemoveAll(dir)
 	built = dir
+	os.Setenv("TLSD_CONFIG", "none") // a daemon of a test does not take the machine's settings
 	code := m.Run()
 	for _, look := range afterwards {
 		if err := look(); err != nil {

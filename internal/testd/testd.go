@@ -324,9 +324,10 @@ func Eventually(tb testing.TB, bound time.Duration, what string, ok func() bool)
 	}
 }
 
-// environment is this process's, without what would change a daemon's behaviour.
+// environment is this process's, without what would change a daemon's behaviour, and without the
+// machine's configuration file.
 func environment() []string {
-	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+	clean := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		for _, p := range []string{"TLSD_", "SSL_CERT_", "OPENSSL_CONF=", "LISTEN_", "NOTIFY_SOCKET="} {
 			if strings.HasPrefix(v, p) {
 				return true
@@ -334,6 +335,7 @@ func environment() []string {
 		}
 		return false
 	})
+	return append(clean, "TLSD_CONFIG=none")
 }
 
 func check(tb testing.TB, err error) {

@@ -46,6 +46,8 @@ var methods = []string{
 	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify",
 	"tls.NewServerContext", "tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject",
 	"tls.SetTimeout", "tls.Backend", "tls.Version", "tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover",
+	"tls.Status", "tls.Flush", "tls.Shutdown",
+	"tls.SetOption", "tls.SetCertificate", "tls.Listen", "tls.ReadPlain", "tls.WritePlain",
 }
 
 func number(method string) uint32 { return uint32(slices.Index(methods, method) + 1) }
@@ -121,7 +123,7 @@ func (p *Page) word(at int) *atomic.Uint32 {
 // Enter notes that a thread enters the library, for the work of a method.
 // An empty or unknown method is none in particular. No two threads have the same
 // number at the same time.
-func (p *Page) Enter(thread int, method string) {
+func (p *Page) Enter(thread int, method string, _ int32) {
 	if thread < Threads {
 		p.word(8*thread + 4).Store(number(method))
 		p.word(8 * thread).Add(1)

@@ -28,9 +28,9 @@ func pages(t *testing.T, n int) (supervisor, worker *Page) {
 func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 	t.Parallel()
 	sup, work := pages(t, 2)
-	work.Enter(3, "tls.Read")
-	work.Enter(255, "")
-	work.Enter(256, "tls.Read") // more than there is room for: not noted
+	work.Enter(3, "tls.Read", 0)
+	work.Enter(255, "", 0)
+	work.Enter(256, "tls.Read", 0) // more than there is room for: not noted
 	first := sup.Inside()
 	if len(first) != 2 || first[3].Method != "tls.Read" || first[255].Method != "" {
 		t.Errorf("inside: %v", first)
@@ -41,7 +41,7 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 	if in := sup.Inside(); len(in) != 0 {
 		t.Errorf("inside: %v; want nobody", in)
 	}
-	work.Enter(3, "tls.Read")
+	work.Enter(3, "tls.Read", 0)
 	if again := sup.Inside()[3]; again.Turn == first[3].Turn {
 		t.Error("a second stay looks like the first one")
 	}

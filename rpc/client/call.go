@@ -5,73 +5,61 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
 )
 
-// Call calls any method. params is a slice or a struct that encoding/json makes
-// into an array or an object, or nil for none; result is what encoding/json decodes
-// the result into, or nil to drop it. A blob parameter is a []byte, which goes as
-// base64 ([Client.Write] sends it raw); a blob result can be decoded into a *[]byte,
-// which then owns it, or, as a base64 string, into anything else.
+// Call calls any method. params is a slice or a struct that encoding/json makes into an array or an object,
+// or nil for none; result is what encoding/json decodes the result into, or nil to drop it. A blob, as a
+// parameter and as a result, is a []byte.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
-	return c.call(ctx, method, params, nil, result)
-}
-
-// call makes a call with raw bytes, unless raw is nil, and decodes its result.
-func (c *Client) call(ctx context.Context, method string, params any, raw []byte, result any) error {
-	a, err := c.exchange(ctx, method, params, raw)
-	if err != nil {
+	value, err := c.exchange(ctx, method, params, nil)
+	if err != nil || result == nil {
 		return err
 	}
-	if result == nil {
-		return nil
-	}
-	if a.raw != nil {
-		if p, ok := result.(*[]byte); ok {
-			*p = a.raw
-			return nil
-		}
-		if a.result, err = json.Marshal(a.raw); err != nil {
-			return err
-		}
-	}
-	if err := json.Unmarshal(a.result, result); err != nil {
+	return decode(method, value, result)
+}
+
+// decode decodes the result of a call.
+func decode(method string, value json.RawMessage, result any) error {
+	if err := json.Unmarshal(value, result); err != nil {
 		return fmt.Errorf("%s: tlsd has answered with another type than expected: %w", method, err)
 	}
 	return nil
 }
 
-// exchange sends a call and waits for its answer. An error is always an *Error.
-func (c *Client) exchange(ctx context.Context, method string, params any, raw []byte) (answer, error) {
-	a := c.roundTrip(ctx, method, params, raw)
+// exchange sends a call, with a descriptor if there is one, and waits for its answer. An error is always an
+// *Error.
+func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (json.RawMessage, error) {
+	a := c.roundTrip(ctx, method, params, f)
 	if a.err == nil {
-		return a, nil
+		return a.result, nil
 	}
 	err := a.err.in(method)
 	if ctx.Err() != nil && (err.Kind == kind.Cancelled || err.Kind == kind.Lost) {
 		err.cause = errors.Join(err.cause, ctx.Err())
 	}
-	return answer{}, err
+	return nil, err
 }
 
-func (c *Client) roundTrip(ctx context.Context, method string, params any, raw []byte) answer {
-	if len(raw) > wire.MaxBlob {
-		return failed(kind.Params, nil, "%d bytes of data; at most %d are possible in one call", len(raw), wire.MaxBlob)
-	}
+func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os.File) answer {
 	id, ch, lost := c.register()
 	if lost != nil {
 		return answer{err: lost}
 	}
-	msg, err := request(id, method, params, raw)
+	msg, err := request(id, method, params)
 	if err != nil {
 		c.forget(id)
 		return failed(kind.Params, err, "%v", err)
 	}
-	switch sent, err := c.send(ctx, msg, raw); {
+	switch sent, err := c.send(ctx, msg, f); {
 	case !sent && err != nil:
 		c.forget(id)
 		return failed(kind.Cancelled, err, "cancelled before it was sent: %v", err)
@@ -88,12 +76,8 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any, raw [
 }
 
 // request makes a call's message.
-func request(id uint64, method string, params any, raw []byte) ([]byte, error) {
+func request(id uint64, method string, params any) ([]byte, error) {
 	req := wire.Request{JSONRPC: "2.0", ID: strconv.AppendUint(nil, id, 10), Method: method}
-	if raw != nil {
-		n := len(raw)
-		req.Raw = &n
-	}
 	if params != nil {
 		p, err := json.Marshal(params)
 		if err != nil {
@@ -153,7 +137,7 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 // send writes one message. If it returns false nothing has been written, and
 // the error, if any, is ctx's. If it returns true and an error the stream is broken. A write that tlsd
 // does not take is given up some time after ctx has ended.
-func (c *Client) send(ctx context.Context, msg, raw []byte) (bool, error) {
+func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -171,10 +155,32 @@ func (c *Client) send(ctx context.Context, msg, raw []byte) (bool, error) {
 		defer close(given)
 		c.conn.SetWriteDeadline(time.Now().Add(c.grace))
 	})
-	err := c.w.Write(msg, raw)
+	err := c.write(append(msg, '\n'), f)
 	if !stop() {
 		<-given
 		c.conn.SetWriteDeadline(time.Time{}) // it was for this message only
 	}
 	return true, err
+}
+
+// write sends a line, and a descriptor with its first byte.
+func (c *Client) write(line []byte, f *os.File) error {
+	if f != nil {
+		rc, err := f.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var n int
+		if failed := rc.Control(func(fd uintptr) {
+			n, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(int(fd)), nil)
+		}); failed != nil {
+			return failed
+		}
+		if err != nil {
+			return err
+		}
+		line = line[n:]
+	}
+	_, err := c.conn.Write(line)
+	return err
 }

@@ -21,8 +21,9 @@
 //   - An error that tlsd has answered, the end of the connection and a cancelled
 //     call are an *[Error]. After the end of the connection every call fails with kind
 //     "lost"; a lost client stays lost, [Dial] a new one.
-//   - Blobs travel as raw bytes, both ways, and never as base64.
 //   - What is read from the socket is bounded by the protocol's limits.
+//   - [Client.HandshakeConn] and [Client.AcceptConn] give a net.Conn, which is the way for programs that move
+//     data. [Client.Read] and [Client.Write] carry it as base64.
 //
 // A Client has one goroutine of its own, which reads. Close waits for it.
 package client
@@ -35,6 +36,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -52,7 +54,6 @@ const (
 // Client is a session of tlsd.
 type Client struct {
 	conn    net.Conn
-	w       *wire.Writer
 	sending chan struct{} // has an element while a message is written
 	done    chan struct{} // closed when the reader has ended
 	grace   time.Duration // cancelGrace, but in tests
@@ -65,34 +66,36 @@ type Client struct {
 	err     *Error                 // why all calls fail; nil while the connection lives
 }
 
-// answer is how a call ended: one of raw, result and err is set.
+// answer is how a call ended: one of the two is set.
 type answer struct {
 	result json.RawMessage
-	raw    []byte // not nil, but perhaps empty, if the answer had raw bytes
 	err    *Error
 }
 
-// Dial connects to the socket at path and greets tlsd, asking for raw answers. It
-// takes about ten seconds at most, or less if ctx ends.
+// Dial connects to the socket at path and greets tlsd. It takes about ten seconds at most, or less if ctx ends.
 //
 // Errors of connect(2) satisfy errors.Is with the system's: fs.ErrNotExist,
 // fs.ErrPermission, syscall.ECONNREFUSED (nobody listens). A socket of a user who is neither
-// root nor the caller is a *[StrangerError]. A daemon that does not admit this user
+// root nor the caller, nor trusted by ConfPath, is a *[StrangerError]. A daemon that does not admit this user
 // answers with an *[Error] of kind "denied". A daemon of another time is [ErrVersion].
 func Dial(ctx context.Context, path string) (*Client, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d", path, len(path), maxSocketPath)
 	}
+	if dir := privateDir(); filepath.Dir(path) == dir {
+		if err := checkPrivateDir(dir); err != nil {
+			return nil, err
+		}
+	}
 	bounded, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(bounded, "unix", path)
+	conn, err := connect(bounded, path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, plain(err))
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	peer, err := peerOf(conn.(*net.UnixConn))
+	peer, err := peerOf(conn)
 	if err == nil {
-		err = peer.trust(path, os.Geteuid())
+		err = peer.trust(path, os.Geteuid(), ReadConf)
 	}
 	if err != nil {
 		conn.Close()
@@ -125,12 +128,10 @@ func plain(err error) error {
 	return err
 }
 
-// New makes a client of a connection, which it owns from then on. Unlike Dial it sends
-// nothing: answers are base64 until [Client.Hello] has asked for raw bytes.
+// New makes a client of a connection, which it owns from then on. Unlike Dial it sends nothing.
 func New(conn net.Conn) *Client {
 	c := &Client{
 		conn:    conn,
-		w:       wire.NewWriter(conn, 0, nil), // deadlines are set here, by the context of the call
 		sending: make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		grace:   cancelGrace,
@@ -202,7 +203,7 @@ func (c *Client) readAnswers() error {
 		if err != nil {
 			return err
 		}
-		id, a, err := parse(line, r)
+		id, a, err := parse(line)
 		if err != nil {
 			return err
 		}
@@ -217,8 +218,8 @@ func (c *Client) readAnswers() error {
 	}
 }
 
-// parse decodes one answer and reads the raw bytes behind it.
-func parse(line []byte, r *wire.Reader) (id uint64, a answer, err error) {
+// parse decodes one answer.
+func parse(line []byte) (id uint64, a answer, err error) {
 	var m wire.Response
 	if err := json.Unmarshal(line, &m); err != nil {
 		return 0, a, fmt.Errorf("tlsd has sent something that is no answer: %w", err)
@@ -235,13 +236,6 @@ func parse(line []byte, r *wire.Reader) (id uint64, a answer, err error) {
 	if id, err = strconv.ParseUint(string(m.ID), 10, 64); err != nil {
 		return 0, a, fmt.Errorf("tlsd has answered a call that nobody has made: id %.40q", m.ID)
 	}
-	if m.Raw == nil {
-		a.result = m.Result
-		return id, a, nil
-	}
-	if *m.Raw < 0 || *m.Raw > wire.MaxBlob || string(m.Result) != "null" {
-		return 0, a, fmt.Errorf("tlsd has announced %d raw bytes in a wrong way", *m.Raw)
-	}
-	a.raw, err = r.Raw(*m.Raw)
-	return id, a, err
+	a.result = m.Result
+	return id, a, nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -30,27 +29,61 @@ func (c *Client) Handshake(ctx context.Context, h Handle) error {
 
 // Write sends all of data, 0 to 16 MiB (1<<24 bytes), or fails. It returns len(data).
 func (c *Client) Write(ctx context.Context, h Handle, data []byte) (int, error) {
+	const method = "tls.Write"
+	if len(data) > wire.MaxBlob {
+		return 0, newError(kind.Params, nil, "%d bytes of data; at most %d are possible in one call", len(data), wire.MaxBlob).in(method)
+	}
 	if data == nil {
 		data = []byte{}
 	}
-	var n int
-	err := c.call(ctx, "tls.Write", []any{h}, data, &n)
-	return n, err
+	return call[int](ctx, c, method, h, data)
 }
 
 // Read waits for data and returns what is there: 1 to maxBytes bytes, of which the caller
 // becomes the owner. No bytes and no error mean that the peer has ended its direction with
 // close_notify; a connection that was cut is an error of kind "io". maxBytes is 1 to 16777216.
 func (c *Client) Read(ctx context.Context, h Handle, maxBytes int) ([]byte, error) {
-	p := []byte{}
-	err := c.Call(ctx, "tls.Read", []any{h, maxBytes}, &p)
-	return p, err
+	return call[[]byte](ctx, c, "tls.Read", h, maxBytes)
 }
 
 // CloseConn is tls.Close: it sends close_notify and frees the connection's handle. (Close ends
 // the whole session.)
 func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
+}
+
+// Status says how the two directions of a connection stand. An error that it tells counts as told: Close does
+// not tell it again.
+func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
+	w, err := call[wire.Status](ctx, c, "tls.Status", h)
+	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
+	if w.ReadError != nil {
+		s.ReadError = fromWire(w.ReadError)
+	}
+	if w.WriteError != nil {
+		s.WriteError = fromWire(w.WriteError)
+	}
+	return s, err
+}
+
+// Status is how the two directions of a connection stand.
+type Status struct {
+	Read       string // "open", "end" (the peer's close_notify) or "failed"
+	Write      string // "open", "shut" (close_notify was sent) or "failed"
+	Received   int64  // bytes that were put on the data channel, or read with Read
+	Sent       int64  // bytes that have left for the peer
+	ReadError  *Error // nil, unless reading has failed
+	WriteError *Error // nil, unless writing has failed
+}
+
+// Flush waits until so many bytes of a connection have left for the peer, counted from the handshake.
+func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
+	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
+}
+
+// Shutdown sends what was written, and then close_notify. Reading goes on.
+func (c *Client) Shutdown(ctx context.Context, h Handle) error {
+	return c.Call(ctx, "tls.Shutdown", []any{h}, nil)
 }
 
 // SetInsecureSkipVerify turns the verification of the server's certificate off (true) or on
@@ -138,20 +171,17 @@ func (c *Client) LastError(ctx context.Context) (string, error) {
 // protocol; install a tlsd and a program that fit together.
 var ErrVersion = errors.New("the versions of the protocol do not fit")
 
-// Hello greets tlsd, asks for raw answers and checks the version of the protocol, which may be
+// Hello greets tlsd, asks for data channels and checks the version of the protocol, which may be
 // ErrVersion. Dial has done it; calling it again does no harm.
 func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 	var h wire.Hello
-	p := wire.HelloParams{Version: wire.Version, Capabilities: []string{wire.CapabilityRaw}}
+	p := wire.HelloParams{Version: wire.Version, Capabilities: []string{wire.CapabilityData}}
 	if err := c.Call(ctx, "tls.Hello", p, &h); err != nil {
 		return h, err
 	}
 	if h.Version < 1 || h.Version > wire.Version {
 		return h, fmt.Errorf("%w: %q %q speaks version %d, this program version %d",
 			ErrVersion, h.Server.Name, h.Server.Version, h.Version, wire.Version)
-	}
-	if !slices.Contains(h.Capabilities, wire.CapabilityRaw) {
-		return h, fmt.Errorf("%w: %q %q does not send raw bytes", ErrVersion, h.Server.Name, h.Server.Version)
 	}
 	return h, nil
 }

@@ -28,8 +28,8 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 	}{
 		{"tls.NewClient", `["example.com",443]`, "7", func(ctx context.Context, c *Client) (any, error) { return c.NewClient(ctx, "example.com", 443) }, Handle(7)},
 		{"tls.Handshake", `[7]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.Handshake(ctx, 7) }, nil},
-		{"tls.Write", `[7]`, "2", func(ctx context.Context, c *Client) (any, error) { return c.Write(ctx, 7, []byte("hi")) }, 2},
-		{"tls.Write", `[7]`, "0", func(ctx context.Context, c *Client) (any, error) { return c.Write(ctx, 7, nil) }, 0},
+		{"tls.Write", `[7,"aGk="]`, "2", func(ctx context.Context, c *Client) (any, error) { return c.Write(ctx, 7, []byte("hi")) }, 2},
+		{"tls.Write", `[7,""]`, "0", func(ctx context.Context, c *Client) (any, error) { return c.Write(ctx, 7, nil) }, 0},
 		{"tls.Read", `[7,10]`, `"aGk="`, func(ctx context.Context, c *Client) (any, error) {
 			p, err := c.Read(ctx, 7, 10)
 			return string(p), err
@@ -69,9 +69,6 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 				if m.Method != tt.method || string(m.Params) != tt.params {
 					t.Errorf("sent %s%s, want %s%s", m.Method, m.Params, tt.method, tt.params)
 				}
-				if (m.Raw != nil) != (tt.method == "tls.Write") {
-					t.Errorf("raw is %v", m.Raw)
-				}
 				s.result(m, tt.result)
 				s.end()
 			})
@@ -95,18 +92,39 @@ func TestAPathThatCannotBeSentIsRefused(t *testing.T) {
 func TestSocketsAreSearchedInOrder(t *testing.T) {
 	t.Parallel()
 	private := fmt.Sprintf("/tmp/tlsd-%d/tlsd.sock", os.Geteuid())
+	const run, folder = "/run/tlsd.sock", "/run/tlsd/tlsd.sock"
+	open, own := t.TempDir(), t.TempDir()
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	foreign := "/"
+	if os.Geteuid() == 0 {
+		foreign = t.TempDir()
+		if err := os.Chown(foreign, 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	system := Conf{There: true, Socket: "/run/x"}
+	both := Conf{There: true, Socket: "/run/x", Autostart: "yes"}
 	for _, tt := range []struct {
 		name, socket, runtime string
+		conf                  Conf
 		want                  []string
 	}{
-		{"nothing set", "", "", []string{"/run/tlsd.sock", private}},
-		{"a relative runtime directory", "", "run", []string{"/run/tlsd.sock", private}},
-		{"a runtime directory", "", "/run/user/7", []string{"/run/user/7/tlsd.sock", "/run/tlsd.sock"}},
-		{"a socket alone", "/tmp/x", "", []string{"/tmp/x"}},
-		{"a socket wins", "/tmp/x", "/run/user/7", []string{"/tmp/x"}},
+		{"nothing set", "", "", Conf{}, []string{run, folder, private}},
+		{"a relative runtime directory", "", "run", Conf{}, []string{run, folder, private}},
+		{"a runtime directory", "", own, Conf{}, []string{own + "/tlsd.sock", run, folder}},
+		{"one that is not there", "", "/run/user/none", Conf{}, []string{"/run/user/none/tlsd.sock", run, folder}},
+		{"one of another user", "", foreign, Conf{}, []string{run, folder, private}},
+		{"one that others can write to", "", open, Conf{}, []string{run, folder, private}},
+		{"a socket alone", "/tmp/x", "", Conf{}, []string{"/tmp/x"}},
+		{"a socket wins", "/tmp/x", own, system, []string{"/tmp/x"}},
+		{"the system's", "", own, system, []string{"/run/x"}},
+		{"the system's, and a private one", "", own, both, []string{"/run/x", own + "/tlsd.sock"}},
+		{"the system's, and a private one elsewhere", "", "", both, []string{"/run/x", private}},
 	} {
 		env := map[string]string{"TLSD_SOCKET": tt.socket, "XDG_RUNTIME_DIR": tt.runtime}
-		if got := DefaultSockets(func(k string) string { return env[k] }); !slices.Equal(got, tt.want) {
+		if got := DefaultSockets(func(k string) string { return env[k] }, tt.conf); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
@@ -145,7 +163,7 @@ func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 		s.say(`{"jsonrpc":"2.0","id":null,"error":{"code":-32012,"message":"not you","data":{"kind":"denied"}}}` + "\n")
 	})
 	listen(t, good, func(s *standIn) {
-		s.result(s.expect("tls.Hello", ""), `{"version":1,"capabilities":["raw"],"server":{"name":"stand-in"}}`)
+		s.result(s.expect("tls.Hello", ""), `{"version":1,"capabilities":["data"],"server":{"name":"stand-in"}}`)
 		s.end()
 	})
 	long := dir + "/" + strings.Repeat("x", 110)
@@ -188,7 +206,7 @@ func TestOnlyRootAndTheCallerAreTrusted(t *testing.T) {
 		uid, euid uint32
 		ok        bool
 	}{{0, 0, true}, {0, 1000, true}, {1000, 1000, true}, {1001, 1000, false}, {1000, 0, false}, {4294967295, 1000, false}} {
-		err := Peer{PID: 1, UID: tt.uid}.trust("/s", int(tt.euid))
+		err := Peer{PID: 1, UID: tt.uid}.trust("/s", int(tt.euid), noConf)
 		if errors.As(err, new(*StrangerError)) == tt.ok || (err == nil) != tt.ok {
 			t.Errorf("user %d, as %d: %v", tt.uid, tt.euid, err)
 		}
@@ -199,7 +217,7 @@ func TestThePeerIsWhoMadeTheSocket(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/s"
 	listen(t, path, func(s *standIn) {
-		s.result(s.expect("tls.Hello", ""), `{"version":1,"capabilities":["raw"],"server":{"name":"stand-in"}}`)
+		s.result(s.expect("tls.Hello", ""), `{"version":1,"capabilities":["data"],"server":{"name":"stand-in"}}`)
 		s.end()
 	})
 	c, err := Dial(t.Context(), path)

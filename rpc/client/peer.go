@@ -1,17 +1,16 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 )
 
-// Peer is the process that made the socket, as the kernel knows it (SO_PEERCRED, unix(7)).
-// That is the daemon, or the service manager that passed the socket to it; the
-// process that serves the session is named by tls.Hello.
+// Peer is the process that made the socket, as the kernel knows it. That is the daemon, or the service
+// manager that passed the socket to it; the process that serves the session is named by tls.Hello.
 type Peer struct {
-	PID      int
+	PID      int // 0 where the system does not tell
 	UID, GID uint32
 }
 
@@ -19,7 +18,7 @@ type Peer struct {
 func (c *Client) Peer() Peer { return c.peer }
 
 // StrangerError says that the socket is that of a user who is neither root nor the
-// one that this process runs as. Nothing was sent: paths, data and what comes
+// one that this process runs as, nor one of the trusted-users of ConfPath. Nothing was sent: paths, data and what comes
 // back would be in the hands of that user.
 type StrangerError struct {
 	Path string
@@ -27,15 +26,23 @@ type StrangerError struct {
 }
 
 func (e *StrangerError) Error() string {
-	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root nor %d", e.Path, e.Peer.UID, os.Geteuid())
+	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root nor %d, nor one of trusted-users in %s", e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
-// trust fails for a socket of somebody who must not be talked to.
-func (p Peer) trust(path string, euid int) error {
+// trust fails for a socket of somebody who must not be talked to. read is ReadConf, but in tests.
+func (p Peer) trust(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil
 	}
-	return &StrangerError{path, p}
+	conf, err := read()
+	if err == nil && conf.trusts(p.UID) {
+		return nil
+	}
+	stranger := &StrangerError{path, p}
+	if err != nil {
+		return errors.Join(stranger, err)
+	}
+	return stranger
 }
 
 func peerOf(conn *net.UnixConn) (Peer, error) {
@@ -43,15 +50,9 @@ func peerOf(conn *net.UnixConn) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	var cred *syscall.Ucred
-	var cerr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, cerr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); err != nil {
-		return Peer{}, err
+	var peer Peer
+	if failed := raw.Control(func(fd uintptr) { peer, err = peerOfSocket(int(fd)) }); failed != nil {
+		return Peer{}, failed
 	}
-	if cerr != nil {
-		return Peer{}, fmt.Errorf("SO_PEERCRED: %w", cerr)
-	}
-	return Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid}, nil
+	return peer, err
 }

@@ -2,14 +2,18 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 )
 
-// SystemSocket is where a tlsd that serves the whole machine listens.
-const SystemSocket = "/run/tlsd.sock"
+// SystemSockets are where a tlsd that serves the whole machine listens: by default, and with systemd's RuntimeDirectory=.
+var SystemSockets = []string{"/run/tlsd.sock", "/run/tlsd/tlsd.sock"}
 
 // maxSocketPath is the room of sockaddr_un.sun_path, less its NUL; unix(7).
 const maxSocketPath = 107
@@ -18,21 +22,73 @@ const maxSocketPath = 107
 // are to be tried; the plugin searches the same ones.
 //
 //   - $TLSD_SOCKET alone, if it is set; else
-//   - $XDG_RUNTIME_DIR/tlsd.sock, if that variable is set to an absolute path, and SystemSocket; else
-//   - SystemSocket, and /tmp/tlsd-UID/tlsd.sock, where the plugin starts a private
+//   - the socket that conf names, alone, or, if conf has autostart = yes, with the private one of the next two; else
+//   - $XDG_RUNTIME_DIR/tlsd.sock, if that is an absolute path, and no other user's, and SystemSockets; else
+//   - SystemSockets, and /tmp/tlsd-UID/tlsd.sock, where the plugin starts a private
 //     daemon if there is no runtime directory.
 //
-// A variable that is empty counts as not set. getenv is os.Getenv, but in tests.
-func DefaultSockets(getenv func(string) string) []string {
+// A variable that is empty counts as not set. getenv is os.Getenv, and conf of ReadConf, but in tests.
+func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	if path := getenv("TLSD_SOCKET"); path != "" {
 		return []string{path}
 	}
+	own := filepath.Join(privateDir(), "tlsd.sock")
+	dir := getenv("XDG_RUNTIME_DIR")
+	if UsableRuntimeDir(dir) == nil {
+		own = filepath.Join(dir, "tlsd.sock")
+	} else {
+		dir = ""
+	}
+	switch {
+	case conf.Socket != "" && conf.Autostart == "yes":
+		return []string{conf.Socket, own}
+	case conf.Socket != "":
+		return []string{conf.Socket}
+	case dir != "":
+		return append([]string{own}, SystemSockets...)
+	}
+	return append(slices.Clone(SystemSockets), own)
+}
+
+// UsableRuntimeDir says why a runtime directory is not used. One that is not there counts as usable: nothing is found in it.
+func UsableRuntimeDir(dir string) error {
 	// "All paths set in these environment variables must be absolute", XDG Base
 	// Directory Specification; a relative one is ignored.
-	if dir := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		return []string{filepath.Join(dir, "tlsd.sock"), SystemSocket}
+	if !filepath.IsAbs(dir) {
+		return errors.New("it is not absolute")
 	}
-	return []string{SystemSocket, fmt.Sprintf("/tmp/tlsd-%d/tlsd.sock", os.Geteuid())}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != os.Geteuid() {
+		return fmt.Errorf("it belongs to user %d, not to you (user %d)", uid, os.Geteuid())
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("its mode is %04o: other users can write to it", info.Mode().Perm())
+	}
+	return nil
+}
+
+// privateDir is the directory of the private daemon of a user without a runtime directory.
+func privateDir() string { return fmt.Sprintf("/tmp/tlsd-%d", os.Geteuid()) }
+
+// checkPrivateDir refuses to look for a socket in it if another user could have made it.
+func checkPrivateDir(dir string) error {
+	info, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s: is no directory", dir)
+	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
+		return fmt.Errorf("%s: belongs to another user", dir)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("%s: is open to other users; its mode must be 0700", dir)
+	}
+	return nil
 }
 
 // DialFirst dials the sockets in order and returns the client of the first that answers, and

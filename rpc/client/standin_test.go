@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,12 +18,56 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// bound is for what hangs.
+const bound = 2 * time.Minute
+
 // A standIn plays tlsd's part on one connection, line by line as a test scripts
 // it. It knows nothing of package wire, so that both ends do not share a mistake.
 type standIn struct {
 	t    *testing.T
 	conn net.Conn
 	r    *bufio.Reader
+	fds  []int // that have come and were not taken
+
+	channels []net.Conn // that were taken; closed when the script ends
+}
+
+// Read is the connection's, and keeps the descriptors that come.
+func (s *standIn) Read(p []byte) (int, error) {
+	conn, ok := s.conn.(*net.UnixConn)
+	if !ok {
+		return s.conn.Read(p)
+	}
+	oob := make([]byte, 128)
+	n, oobn, _, _, err := conn.ReadMsgUnix(p, oob)
+	messages, _ := syscall.ParseSocketControlMessage(oob[:oobn])
+	for i := range messages {
+		fds, _ := syscall.ParseUnixRights(&messages[i])
+		s.fds = append(s.fds, fds...)
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.EOF
+	}
+	return max(n, 0), err
+}
+
+// channel takes the descriptor that has come with the last message.
+func (s *standIn) channel() *net.UnixConn {
+	if len(s.fds) != 1 {
+		s.t.Errorf("stand-in: %d descriptors have come with the call, want 1", len(s.fds))
+		return nil
+	}
+	f := os.NewFile(uintptr(s.fds[0]), "channel")
+	s.fds = nil
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		s.t.Errorf("stand-in: %v", err)
+		return nil
+	}
+	c.SetDeadline(time.Now().Add(bound))
+	s.channels = append(s.channels, c)
+	return c.(*net.UnixConn)
 }
 
 // asked is what the stand-in has read.
@@ -31,8 +76,6 @@ type asked struct {
 	ID      json.RawMessage `json:"id"`
 	Method  string          `json:"method"`
 	Params  json.RawMessage `json:"params"`
-	Raw     *int            `json:"raw"`
-	blob    []byte
 }
 
 // next reads a request. It returns nil at the end of the stream.
@@ -50,13 +93,6 @@ func (s *standIn) next() *asked {
 		s.t.Errorf("stand-in: the client sent %.60q: %v", line, err)
 		return nil
 	}
-	if m.Raw != nil {
-		m.blob = make([]byte, *m.Raw)
-		if _, err := io.ReadFull(s.r, m.blob); err != nil {
-			s.t.Errorf("stand-in: raw bytes: %v", err)
-			return nil
-		}
-	}
 	return &m
 }
 
@@ -68,7 +104,7 @@ func (s *standIn) expect(method, params string) *asked {
 		return &asked{ID: json.RawMessage("0")}
 	}
 	if m.Method != method || params != "" && string(m.Params) != params {
-		s.t.Errorf("stand-in: the client called %s%s, want %s%s", m.Method, m.Params, method, params)
+		s.t.Errorf("stand-in: the client called %s%.200s, want %s%s", m.Method, m.Params, method, params)
 	}
 	return m
 }
@@ -107,12 +143,17 @@ func talk(t *testing.T, script func(*standIn)) *Client {
 }
 
 func play(t *testing.T, conn net.Conn, script func(*standIn)) {
-	conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	conn.SetDeadline(time.Now().Add(bound))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		defer conn.Close()
-		script(&standIn{t, conn, bufio.NewReader(conn)})
+		s := &standIn{t: t, conn: conn}
+		s.r = bufio.NewReader(s)
+		script(s)
+		for _, c := range s.channels {
+			c.Close()
+		}
 	}()
 	t.Cleanup(func() { <-ended })
 }
@@ -120,20 +161,16 @@ func play(t *testing.T, conn net.Conn, script func(*standIn)) {
 // pair makes two connected Unix stream sockets.
 func pair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	ours, f, err := socketpair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socketpair")
-		conns[i], err = net.FileConn(f)
-		f.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
+	defer f.Close()
+	theirs, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return conns[0], conns[1]
+	return ours, theirs
 }
 
 // pattern is data with everything in it that could upset a line-based protocol.

@@ -121,54 +121,17 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestRawBytesBetweenLines, whatever is in them, and wherever the stream is split.
-func TestRawBytesBetweenLines(t *testing.T) {
+// TestReaderKnowsWhereALineBegan, wherever the stream is split.
+func TestReaderKnowsWhereALineBegan(t *testing.T) {
 	t.Parallel()
-	const stream = "one\nab\ncd\n\r\ntwo\r\n\n\nxthree\n" // after one: 7 raw; after two: 3 raw
+	const stream = "one\n\n\r\ntwo\r\nthree"
 	for at := range len(stream) + 1 {
 		r := wire.NewReader(io.MultiReader(strings.NewReader(stream[:at]), strings.NewReader(stream[at:])), 100)
-		var got []string
-		for _, raw := range []int{7, 3, 0} {
-			line, err := r.Line()
-			if err != nil {
-				t.Fatalf("split at %d: %v", at, err)
+		for _, line := range []string{"one", "two", "three"} {
+			got, err := r.Line()
+			if want := int64(strings.Index(stream, line)); err != nil || string(got) != line || r.Start() != want {
+				t.Errorf("split at %d: got %q at %d, %v; want %q at %d", at, got, r.Start(), err, line, want)
 			}
-			got = append(got, string(line))
-			p, err := r.Raw(raw)
-			if err != nil {
-				t.Fatalf("split at %d: %v", at, err)
-			}
-			got = append(got, string(p))
-		}
-		want := []string{"one", "ab\ncd\n\r", "two", "\n\nx", "three", ""}
-		if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
-			t.Errorf("split at %d: got %q, want %q", at, got, want)
-		}
-		if _, err := r.Line(); err != io.EOF {
-			t.Errorf("split at %d: at the end: %v", at, err)
-		}
-	}
-}
-
-func TestRawBytesAreTheCallersOwn(t *testing.T) {
-	t.Parallel()
-	r := wire.NewReader(strings.NewReader("a\n12b\n34"), 100)
-	r.Line()
-	first, _ := r.Raw(2)
-	r.Line()
-	second, _ := r.Raw(2)
-	if string(first) != "12" || string(second) != "34" {
-		t.Errorf("got %q and %q", first, second)
-	}
-}
-
-func TestRawBytesCutShort(t *testing.T) {
-	t.Parallel()
-	for _, rest := range []string{"", "123"} {
-		r := wire.NewReader(strings.NewReader("a\n"+rest), 100)
-		r.Line()
-		if p, err := r.Raw(4); !errors.Is(err, io.ErrUnexpectedEOF) || p != nil {
-			t.Errorf("%d of 4 bytes: got %q, %v", len(rest), p, err)
 		}
 	}
 }
@@ -211,32 +174,27 @@ func TestMessagesStayInOnePiece(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range writers {
 		all.Go(func() {
-			raw := bytes.Repeat([]byte{byte('a' + i)}, 10_000+i)
+			long := bytes.Repeat([]byte{byte('a' + i)}, 10_000+i)
 			for range each {
-				if err := w.Write(fmt.Appendf(nil, "%d %d", i, len(raw)), raw); err != nil {
+				if err := w.Write(long); err != nil {
 					t.Error(err)
 				}
-				if err := w.Write(fmt.Appendf(nil, "%d 0", i), nil); err != nil {
+				if err := w.Write(long[:1]); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	go func() { all.Wait(); a.Close() }()
-	r := wire.NewReader(b, 100)
+	r := wire.NewReader(b, 20_000)
 	n := 0
 	for {
 		line, err := r.Line()
 		if err == io.EOF {
 			break
 		}
-		var i, size int
-		if _, serr := fmt.Sscanf(string(line), "%d %d", &i, &size); serr != nil || err != nil {
-			t.Fatalf("message %d is %.100q: %v", n, line, err)
-		}
-		raw, err := r.Raw(size)
-		if err != nil || len(bytes.Trim(raw, string(rune('a'+i)))) != 0 {
-			t.Fatalf("message %d: the raw bytes are another's: %v", n, err)
+		if err != nil || len(bytes.Trim(line, string(line[:1]))) != 0 || len(line) != 1 && len(line) != 10_000+int(line[0]-'a') {
+			t.Fatalf("message %d of %d bytes is mixed with another: %v", n, len(line), err)
 		}
 		n++
 	}
@@ -251,34 +209,45 @@ func TestWriterFailsForEverAfterAnError(t *testing.T) {
 	w := wire.NewWriter(a, 20*time.Millisecond, nil)
 	var first error
 	for first == nil { // nobody reads: at some time the socket is full
-		first = w.Write([]byte("message"), make([]byte, 64<<10))
+		first = w.Write(make([]byte, 64<<10))
 	}
 	if !errors.Is(first, os.ErrDeadlineExceeded) {
 		t.Errorf("the error is %v, want a timeout", first)
 	}
 	go io.Copy(io.Discard, b) // now there would be room
 	for range 3 {
-		if err := w.Write([]byte("next"), nil); err != first {
+		if err := w.Write([]byte("next")); err != first {
 			t.Errorf("a later Write gives %v, want the same error", err)
 		}
 	}
 }
 
+// clocked is a connection that takes everything, and notes the deadlines that are set.
+type clocked struct {
+	net.Conn
+	deadlines []time.Time
+}
+
+func (*clocked) Write(p []byte) (int, error) { return len(p), nil }
+func (c *clocked) SetWriteDeadline(d time.Time) error {
+	c.deadlines = append(c.deadlines, d)
+	return nil
+}
+
 // TestWriterTimeoutIsPerMessage: a slow but steady reader is no reason to give up.
 func TestWriterTimeoutIsPerMessage(t *testing.T) {
 	t.Parallel()
-	a, b := pair(t)
-	w := wire.NewWriter(a, 2*time.Second, nil)
-	if err := w.Write([]byte("one"), nil); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(2500 * time.Millisecond) // the promise is about time
-	if err := w.Write([]byte("two"), nil); err != nil {
-		t.Errorf("a message after a pause: %v", err)
-	}
-	a.Close()
-	if got, _ := io.ReadAll(b); string(got) != "one\ntwo\n" {
-		t.Errorf("got %q", got)
+	const timeout = time.Hour
+	c := &clocked{}
+	w := wire.NewWriter(c, timeout, nil)
+	for i := range 3 {
+		begun := time.Now()
+		if err := w.Write([]byte("message")); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.deadlines) != i+1 || c.deadlines[i].Before(begun.Add(timeout)) {
+			t.Errorf("message %d, begun at %v, has the deadlines %v", i, begun, c.deadlines)
+		}
 	}
 }
 
@@ -288,9 +257,9 @@ func TestWriterWithoutTimeout(t *testing.T) {
 	a.SetWriteDeadline(time.Time{})
 	w := wire.NewWriter(a, 0, nil)
 	done := make(chan error, 1)
-	go func() { done <- w.Write([]byte("m"), make([]byte, 4<<20)) }()
-	n, err := io.CopyN(io.Discard, b, 2+4<<20)
-	if err != nil || n != 2+4<<20 {
+	go func() { done <- w.Write(make([]byte, 4<<20)) }()
+	n, err := io.CopyN(io.Discard, b, 1+4<<20)
+	if err != nil || n != 1+4<<20 {
 		t.Errorf("read %d bytes, %v", n, err)
 	}
 	if err := <-done; err != nil {

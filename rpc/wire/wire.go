@@ -1,10 +1,5 @@
-// Package wire has the messages of proto.md as Go types, and reads and writes
-// them. It is shared by the server (package rpc) and by clients.
-//
-// Promises: a [Reader] keeps at most one line, of bounded size, besides what it has read ahead, and gives out
-// lines and raw bytes as they were sent. A [Writer] sends a message and the raw bytes that it announces
-// one behind the other, whoever else writes. Both begin on a socket, and can go on in memory that is shared
-// with the caller ([Rings]).
+// Package wire has the messages of proto.md as Go types, and reads and writes them, one a line. It is
+// shared by the server (package rpc) and by clients.
 package wire
 
 import (
@@ -18,18 +13,15 @@ const Version = 1
 
 // Bounds of the protocol, in bytes.
 const (
-	MaxBlob = 1 << 24  // one blob, and one message's raw bytes
-	MaxLine = 23 << 20 // one message without its raw bytes
+	MaxBlob = 1 << 24  // one blob
+	MaxLine = 23 << 20 // one message: the largest blob as base64, and some room
 )
 
 // MaxBatch is the most calls that a batch may have.
 const MaxBatch = 1024
 
-// Capabilities that can be asked for in tls.Hello.
-const (
-	CapabilityRaw  = "raw"  // raw answers
-	CapabilityRing = "ring" // messages in shared memory
-)
+// CapabilityData can be asked for in tls.Hello: a connection's bytes go over a data channel.
+const CapabilityData = "data"
 
 // Codes of the JSON-RPC 2.0 specification, section 5.1.
 const (
@@ -65,7 +57,6 @@ type Request struct {
 	ID      json.RawMessage `json:"id,omitempty"`
 	Method  string          `json:"method"`
 	Params  json.RawMessage `json:"params,omitempty"`
-	Raw     *int            `json:"raw,omitempty"`
 }
 
 // Response answers a call, with either Result or Error.
@@ -74,7 +65,6 @@ type Response struct {
 	ID      json.RawMessage `json:"id"`
 	Result  json.RawMessage `json:"result,omitempty"`
 	Error   *Error          `json:"error,omitempty"`
-	Raw     *int            `json:"raw,omitempty"`
 }
 
 // Error is the error member of a Response.
@@ -118,6 +108,18 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
+	// Timeouts that hold without tls.SetTimeout, in milliseconds, by the names of tls.Info. 0: never.
+	Timeouts map[string]int64 `json:"timeouts"`
+}
+
+// Status is the result of tls.Status.
+type Status struct {
+	Read       string `json:"read"`     // "open", "end" (the peer's close_notify) or "failed"
+	Write      string `json:"write"`    // "open", "shut" (close_notify was sent) or "failed"
+	Received   int64  `json:"received"` // bytes that were given to the caller
+	Sent       int64  `json:"sent"`     // bytes that have left for the peer
+	ReadError  *Error `json:"readError,omitempty"`
+	WriteError *Error `json:"writeError,omitempty"`
 }
 
 // Server names the program that answers.

@@ -27,7 +27,7 @@ var programs = []struct {
 	{"records", []string{"records.c", "measure.c", "stream.c"}, []string{"-lssl", "-lcrypto"}},
 }
 
-var client = []string{"client.c", "traffic.c", "opening.c", "measure.c", "stream.c"}
+var client = []string{"client.c", "traffic.c", "beside.c", "opening.c", "measure.c", "stream.c"}
 
 // compile makes the programs in dir.
 func compile(ctx context.Context, root, dir string) error {

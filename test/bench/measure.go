@@ -33,6 +33,7 @@ type outcome struct {
 
 	client, helper, sink time.Duration // CPU time
 	memory               int64         // growth of the process that holds the connections, bytes
+	kernel               int64         // growth of the kernel's own memory on the machine, bytes
 	weight               memory        // growth of all helpers, if they were weighed
 	idle                 float64       // CPU time that they use for each second afterwards, in seconds
 }
@@ -114,6 +115,7 @@ func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.R
 			return nil, err
 		}
 	}
+	kernel := kernelMemory()
 	if err := goOn(); err != nil {
 		return nil, err
 	}
@@ -125,6 +127,7 @@ func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.R
 	if err != nil {
 		return nil, err
 	}
+	o.kernel = kernelMemory() - kernel
 	clientsAfter, sinksAfter := family(client), family(a.sink.pid())
 	o.client = growth(clients, clientsAfter)
 	o.sink = growth(sinks, sinksAfter)

@@ -237,6 +237,21 @@ func busiest(before, after map[int]usage) int {
 // part of a page; dirty is what belongs to one process alone.
 type memory struct{ pss, dirty int64 }
 
+// kernelMemory is what the kernel uses for itself on the whole machine, in bytes: slabs, stacks and page tables (proc(5),
+// /proc/meminfo). It has the sockets of all processes, their buffers only in part.
+func kernelMemory() int64 {
+	text, _ := os.ReadFile("/proc/meminfo")
+	var sum int64
+	for _, line := range strings.Split(string(text), "\n") {
+		switch name, value, _ := strings.Cut(line, ":"); name {
+		case "Slab", "KernelStack", "PageTables":
+			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
+			sum += n << 10
+		}
+	}
+	return sum
+}
+
 // weigh adds up the memory of processes (proc(5), /proc/PID/smaps_rollup). Those that have ended are left out.
 func weigh(processes map[int]usage) (memory, error) {
 	var sum memory

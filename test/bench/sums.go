@@ -67,7 +67,6 @@ func (r *results) printTrip(w io.Writer) {
 	s.add("a Unix socket to and fro", "hop-unix-64", at("hop-unix-64"))
 	s.compare("a C program between", "hop-relay-64", at("hop-relay-64"))
 	s.add("Go's netpoller instead of read(2), twice", "2 × (hop-netpoll-64 − hop-unix-64)", difference(2, at("hop-netpoll-64"), at("hop-unix-64")))
-	s.add("plugin and JSON-RPC, two calls", "2 × (hop-call − hop-netpoll-64)", difference(2, at("hop-call"), at("hop-netpoll-64")))
 	s.compare("tlsd", "hop-tlsd-64", at("hop-tlsd-64"))
 	s.print(w, "one round trip of 64 bytes, all on one CPU", "from the rows", "CPU time, µs")
 }
@@ -90,7 +89,7 @@ func (r *results) printMegabyte(w io.Writer) {
 	s.add("TCP", "hop-tcp-16k", cpu("hop-tcp-16k"))
 	s.add("opened by the sink", "hop-open-1m", thread("hop-open-1m"))
 	s.compare("in-process", "hop-inprocess-1m", cpu("hop-inprocess-1m"))
-	s.add("copied into shared memory", "hop-memory-1m", cpu("hop-memory-1m"))
+	s.add("a Unix socket to the worker", "hop-netpoll-1m", cpu("hop-netpoll-1m"))
 	s.compare("tlsd", "hop-tlsd-1m", cpu("hop-tlsd-1m"))
 	s.print(w, "one MB written in pieces of 1 MiB", "from the rows", "CPU time, µs")
 }

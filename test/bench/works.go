@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -95,6 +96,9 @@ func comparison(p plan) []work {
 	add(bulk("read", 64<<10, 1, seconds))
 	add(trips(64, seconds))
 	add(trips(16<<10, seconds))
+	add(row{name: "beside-64", title: "ping-pong, 64 bytes, beside a writer to a slow peer, 99 of 100", unit: "µs", lower: true,
+		of: func(o *outcome) float64 { return o.extra["p99"] * 1e6 }},
+		job{args: []string{"beside", "64", "1", seconds}})
 	add(row{name: "connect", title: "connect, handshake, one write, close", unit: "1/s", per: 1, of: perSecond},
 		job{args: []string{"connect", "0", "1", seconds}})
 
@@ -120,14 +124,22 @@ func comparison(p plan) []work {
 	})
 
 	for _, n := range []int{1, 10, 100, 1000} {
-		r, j := bulk("write", 16<<10, n, seconds)
-		r.name, r.title = fmt.Sprintf("busy-%d", n), fmt.Sprintf("%s, %d connections", r.title, n)
-		r.series, r.at = "busy", n
-		list = append(list, clients(r, []string{inProcess, ours}, j))
+		list = append(list, busy(n, seconds))
 	}
 	idle := idling(idleConnections(p.idle), "idle")
 	idle.every = p.every
 	return append(list, idle)
+}
+
+// busy writes on n connections of one session at once.
+func busy(n int, seconds string) work {
+	r, j := bulk("write", 16<<10, n, seconds)
+	r.name, r.title = fmt.Sprintf("busy-%d", n), fmt.Sprintf("%s, %d connections", r.title, n)
+	r.series, r.at = "busy", n
+	w := clients(r, everybody, j)
+	w.rows = append(w.rows, row{name: r.name + "-cpus", title: r.title + ", CPUs that speak TLS", unit: "CPUs",
+		of: func(o *outcome) float64 { return cmp.Or(o.helper, o.client).Seconds() / o.seconds }})
+	return w
 }
 
 // idling opens n connections in one session and leaves them open.
@@ -138,6 +150,8 @@ func idling(n int, name string) work {
 		of: func(o *outcome) float64 { return float64(o.memory) / 1024 / o.units }},
 		[]string{inProcess, ours}, job{tickets: true, flags: []string{"-r"}, args: []string{"idle", "0", strconv.Itoa(n)}})
 	w.rows = append(w.rows,
+		row{name: name + "-kernel", title: what + "kernel memory each, of all ends", unit: "KiB", lower: true, series: "idle-kernel", at: n,
+			of: func(o *outcome) float64 { return float64(o.kernel) / 1024 / o.units }},
 		row{name: name + "-first", title: fmt.Sprintf("%sopening one of the first %d", what, sample), unit: "µs", lower: true,
 			series: "idle-first", at: n, of: func(o *outcome) float64 { return o.extra["first"] * 1e6 }},
 		row{name: name + "-last", title: fmt.Sprintf("%sopening one of the last %d", what, sample), unit: "µs", lower: true,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,13 +111,21 @@ var methods = []struct {
 	optional int // how many of them may be left out
 }{
 	{"tls.NewClient", []param{host, port}, 0},
-	{"tls.Handshake", []param{handle}, 0},
+	{"tls.Handshake", []param{handle, channel}, 1},
 	{"tls.Write", []param{handle, {"data", `"aGk="`, []string{`7`, `null`, `true`, `["aGk="]`, `{}`, `"aGk"`, `"a GK="`, `"__8="`, `"aGl="`}}}, 0},
 	{"tls.Read", []param{handle, {"maxBytes", "1", integers("0", "16777217")}}, 0},
-	{"tls.Close", []param{handle, {"patient", "1", integers("-1", "2")}}, 1},
+	{"tls.Close", []param{handle}, 0},
+	{"tls.Status", []param{handle}, 0},
+	{"tls.Flush", []param{handle, {"bytes", "1", integers("-1")}}, 0},
+	{"tls.Shutdown", []param{handle}, 0},
 	{"tls.SetInsecureSkipVerify", []param{handle, {"on", "1", integers("-1", "2")}}, 0},
 	{"tls.NewServerContext", []param{path("certFile"), path("keyFile")}, 0},
-	{"tls.Accept", []param{ctxHandle, host, port}, 0},
+	{"tls.Accept", []param{ctxHandle, {"host", `"localhost"`, orNone(texts(255))}, anyPort, channel}, 1},
+	{"tls.Listen", []param{ctxHandle, host, anyPort}, 0},
+	{"tls.SetCertificate", []param{handle, {"serverName", `""`, orNone(texts(255))}, path("certFile"), path("keyFile")}, 0},
+	{"tls.SetOption", []param{handle, {"name", `"alpn"`, texts(64)}, {"value", `"h2"`, orNone(texts(65535))}}, 0},
+	{"tls.ReadPlain", []param{handle, {"maxBytes", "1", integers("0", "16777217")}}, 0},
+	{"tls.WritePlain", []param{handle, {"data", `"aGk="`, []string{`7`, `null`, `"aGk"`}}}, 0},
 	{"tls.CloseServerContext", []param{ctxHandle}, 0},
 	{"tls.SetCaBundle", []param{path("path")}, 0},
 	{"tls.PeerCertSubject", []param{handle}, 0},
@@ -137,6 +146,8 @@ var (
 	ctxHandle = param{"ctxHandle", "1", handle.wrong}
 	host      = param{"host", `"localhost"`, texts(255)}
 	port      = param{"port", "443", integers("0", "-1", "65536", "4294967739")}
+	anyPort   = param{"port", "443", integers("-1", "65536", "4294967739")}
+	channel   = param{"channel", "0", integers("-1", "2")}
 )
 
 func path(name string) param { return param{name, `"/nonexistent"`, texts(4095)} }
@@ -149,6 +160,11 @@ func integers(outside ...string) []string {
 // texts are JSON values that are no text of 1 to most bytes.
 func texts(most int) []string {
 	return []string{`1`, `null`, `false`, `["x"]`, `{}`, `""`, `"a\u0000b"`, `"` + strings.Repeat("x", most+1) + `"`}
+}
+
+// orNone takes the empty text out of those that are wrong.
+func orNone(wrong []string) []string {
+	return slices.DeleteFunc(wrong, func(s string) bool { return s == `""` })
 }
 
 // A wrong count, type or range of parameters is said to be one, with the

@@ -43,7 +43,6 @@ const (
 	peerCut   = `the peer reads: FIN without close_notify`
 	peerLeft  = `the peer reads: FIN or a reset`
 	wasCut    = `io: tls.Read: handle N: the connection was cut: the peer closed it without close_notify`
-	writeCut  = `io: tls.Write: handle N: the connection was cut: the peer closed it without close_notify`
 	wasReset  = `io ECONNRESET: tls.Read: handle N: read: connection reset by peer`
 	writeRST  = `io ECONNRESET: tls.Write: handle N: read: connection reset by peer`
 	duringEnd = `handshake: %s: handle N: TLS handshake failed: the peer closed the connection during the handshake`
@@ -58,6 +57,9 @@ type end struct {
 	want []string
 	// Where the roles differ: in place of want, for our server.
 	wantServer []string
+	// With a data channel, if that differs: one of these. There the worker takes what the peer sends, and notices a reset, without
+	// being asked.
+	wantPlugin [][]string
 }
 
 var ends = []end{
@@ -85,7 +87,7 @@ var ends = []end{
 		b.read()
 		b.write(3)
 		b.close()
-	}, want: []string{`Read: 3 bytes`, "Read: " + wasCut, "Read: " + wasCut, "Write: " + writeCut, closeOK}},
+	}, want: []string{`Read: 3 bytes`, "Read: " + wasCut, "Read: " + wasCut, `Write: 3 bytes`, closeOK}},
 	{who: they, how: "reset", act: func(b *bout) {
 		b.tcp.SetLinger(0)
 		b.tcp.Close()
@@ -117,7 +119,14 @@ var ends = []end{
 		b.write(3)
 		b.close()
 	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
-		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK}},
+		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK},
+		wantPlugin: [][]string{ // what was written is lost, and the next call tells: which one it is depends on when the reset is noticed
+			{`Write: 20000 bytes`, `Read: 3 bytes`, `Read: tls.Write: handle N: read: connection reset by peer`,
+				`Write: tls.Write: handle N: read: connection reset by peer`, closeOK},
+			{`Write: 20000 bytes`, `Read: tls.Write: handle N: read: connection reset by peer`, `Read: 3 bytes`,
+				`Write: tls.Write: handle N: read: connection reset by peer`, closeOK},
+			{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd, `Write: tls.Write: handle N: read: connection reset by peer`, closeOK},
+		}},
 	{who: they, how: "close while we are not reading", act: func(b *bout) {
 		b.peerWrites(20_000)
 		b.peer.Close()
@@ -151,7 +160,7 @@ var ends = []end{
 		b.awaitOurs()
 		b.S.Close() // the system does it: there is data that nobody has read
 		b.peerReads()
-	}, want: []string{`the peer reads: a reset`}},
+	}, want: []string{`the peer reads: a reset`}, wantPlugin: [][]string{{peerCut}}},
 	{who: we, how: "fatal alert", act: func(b *bout) {
 		b.relay.Spoil(b.theirs())
 		b.peerWrites(3)
@@ -227,11 +236,18 @@ func (e end) try(b *bout) {
 	if cannot(b.us, b.role, tellKind) != "" {
 		for i := range want {
 			want[i] = kindAndErrno.ReplaceAllString(want[i], "$1$2")
-			// tls_Close does not take its turn behind calls that wait: it cancels them at once (tlsplugin.h).
-			want[i] = strings.Replace(want[i], "the handle was closed while the call waited", "cancelled by the caller", 1)
+			if !strings.HasPrefix(want[i], "Write: ") {
+				// tls_Close does not take its turn behind calls that wait in the daemon: it cancels them at once (tlsplugin.h).
+				want[i] = strings.Replace(want[i], "the handle was closed while the call waited", "cancelled by the caller", 1)
+			}
 		}
 	}
-	if !slices.Equal(b.said, want) {
+	wanted := [][]string{want}
+	if cannot(b.us, b.role, tellKind) != "" && e.wantPlugin != nil {
+		wanted = e.wantPlugin
+		want = wanted[0]
+	}
+	if !slices.ContainsFunc(wanted, func(w []string) bool { return slices.Equal(b.said, w) }) {
 		b.t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }

@@ -3,6 +3,7 @@ package conformance
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,16 +37,17 @@ func newLiner(t *testing.T, d *testd.Daemon) *liner {
 	return &liner{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 
-// begin sends a call with the next id, and n raw bytes if n is not negative.
-func (l *liner) begin(method, params string, n int) int {
+// begin sends a call with the next id.
+func (l *liner) begin(method, params string) int {
 	l.t.Helper()
 	l.id++
-	raw, data := "", ""
-	if n >= 0 {
-		raw, data = fmt.Sprintf(`,"raw":%d`, n), strings.Repeat("[", n)
-	}
-	l.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s%s}`, l.id, method, params, raw) + "\n" + data)
+	l.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s}`+"\n", l.id, method, params))
 	return l.id
+}
+
+// writeOf has the parameters of a Write of n bytes.
+func writeOf(n int) string {
+	return fmt.Sprintf(`[1,"%s"]`, base64.StdEncoding.EncodeToString(make([]byte, n)))
 }
 
 func (l *liner) send(s string) {
@@ -72,15 +74,15 @@ func (l *liner) answer() (id string, _ *wire.Error) {
 // ok makes a call that must succeed; refused one that must meet the limit that the flag sets.
 func (l *liner) ok(method, params string) {
 	l.t.Helper()
-	want := fmt.Sprint(l.begin(method, params, -1))
+	want := fmt.Sprint(l.begin(method, params))
 	if id, err := l.answer(); id != want || err != nil {
 		l.t.Fatalf("%s%s: answer to %s: %v", method, params, id, err)
 	}
 }
 
-func (l *liner) refused(flag, method, params string, raw int) {
+func (l *liner) refused(flag, method, params string) {
 	l.t.Helper()
-	l.meets(flag, fmt.Sprint(l.begin(method, params, raw)))
+	l.meets(flag, fmt.Sprint(l.begin(method, params)))
 }
 
 func (l *liner) meets(flag, want string) {
@@ -144,41 +146,41 @@ func TestLimits(t *testing.T) {
 		{"--max-calls", "3", func(t *testing.T, d *testd.Daemon) {
 			l := newLiner(t, d)
 			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
-			l.begin("tls.Handshake", "[1]", -1) // for which the Reads wait
-			l.begin("tls.Read", "[1,1]", -1)
-			last := l.begin("tls.Read", "[1,1]", -1)
-			l.refused("--max-calls", "tls.Read", "[1,1]", -1)
+			l.begin("tls.Handshake", "[1]") // for which the Reads wait
+			l.begin("tls.Read", "[1,1]")
+			last := l.begin("tls.Read", "[1,1]")
+			l.refused("--max-calls", "tls.Read", "[1,1]")
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil || err.Data.Kind != client.KindCancelled {
 				t.Fatalf("%s, %v", id, err)
 			}
-			l.begin("tls.Read", "[1,1]", -1)
-			l.refused("--max-calls", "tls.Read", "[1,1]", -1)
+			l.begin("tls.Read", "[1,1]")
+			l.refused("--max-calls", "tls.Read", "[1,1]")
 		}},
 		{"--max-buffered", "100KiB", func(t *testing.T, d *testd.Daemon) {
 			l := newLiner(t, d)
 			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
-			l.begin("tls.Handshake", "[1]", -1) // for which the Writes wait
-			l.begin("tls.Write", "[1]", 60<<10)
-			last := l.begin("tls.Write", "[1]", 40<<10)
-			l.refused("--max-buffered", "tls.Write", "[1]", 1)
+			l.begin("tls.Handshake", "[1]") // for which the Writes wait
+			l.begin("tls.Write", writeOf(60<<10))
+			last := l.begin("tls.Write", writeOf(40<<10))
+			l.refused("--max-buffered", "tls.Write", writeOf(1))
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil || err.Data.Kind != client.KindCancelled {
 				t.Fatalf("%s, %v", id, err)
 			}
-			l.refused("--max-buffered", "tls.Write", "[1]", 40<<10+1)
-			l.begin("tls.Write", "[1]", 40<<10)
-			l.refused("--max-buffered", "tls.Write", `[1,"eA=="]`, -1)
+			l.refused("--max-buffered", "tls.Write", writeOf(40<<10+1))
+			l.begin("tls.Write", writeOf(40<<10))
+			l.refused("--max-buffered", "tls.Write", `[1,"eA=="]`)
 		}},
 		{"--max-handles", "2", func(t *testing.T, d *testd.Daemon) {
 			l := newLiner(t, d)
 			open := fmt.Sprintf(`["127.0.0.1",%d]`, silent(t))
 			l.ok("tls.NewClient", open)
 			l.ok("tls.NewClient", open)
-			l.refused("--max-handles", "tls.NewClient", open, -1)
+			l.refused("--max-handles", "tls.NewClient", open)
 			l.ok("tls.Close", "[1]")
 			l.ok("tls.NewClient", open)
-			l.refused("--max-handles", "tls.NewClient", open, -1)
+			l.refused("--max-handles", "tls.NewClient", open)
 		}},
 		{"--max-sessions", "2", sessions("--max-sessions")},
 		{"--max-sessions-per-uid", "2", sessions("--max-sessions-per-uid")},

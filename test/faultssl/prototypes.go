@@ -15,7 +15,7 @@ type function struct {
 }
 
 // scalars are the types that are no pointers.
-var scalars = map[string]bool{"void": true, "int": true, "long": true, "unsigned long": true, "unsigned int": true, "uint64_t": true}
+var scalars = map[string]bool{"void": true, "int": true, "long": true, "unsigned long": true, "unsigned int": true, "uint64_t": true, "size_t": true}
 
 var (
 	functionLine  = regexp.MustCompile(`^FUNCTION\((.+?), (\w+), \((.*)\)\)$`)
@@ -83,8 +83,9 @@ func parsePrototypes(text string, major int) ([]function, error) {
 	return functions, nil
 }
 
+// simple is the type as far as it matters. Pointers to functions are pointers, too.
 func simple(t string) string {
-	if strings.HasSuffix(t, "*") {
+	if strings.HasSuffix(t, "*") || strings.HasSuffix(t, "_func") || strings.Contains(t, "(*)") {
 		return "void *"
 	}
 	return t
@@ -130,7 +131,7 @@ func (f function) wrapper() string {
 // wrappers is the generated source.
 func wrappers(functions []function) string {
 	var b strings.Builder
-	b.WriteString("#include \"faultssl.h\"\n\n")
+	b.WriteString("#include <stddef.h>\n\n#include \"faultssl.h\"\n\n")
 	for _, f := range functions {
 		b.WriteString(f.wrapper() + "\n")
 	}

@@ -158,7 +158,9 @@ var scenarios = []scenario{
 		}
 	}},
 	{name: "open connection", prepare: func(v *visit) { v.h = v.connect(v.w.answer) }, run: func(v *visit) { v.exchange(v.h) }},
+	{name: "client with options", run: (*visit).optTalk},
 	{name: "server", run: (*visit).accept},
+	{name: "server with options", run: (*visit).optAccept},
 	{name: "unknown authority", ends: "verify", stranger: true, run: func(v *visit) {
 		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.otherCA.File)) {
 			v.refuse("localhost", v.w.echo)
@@ -342,6 +344,47 @@ func (v *visit) accept() {
 	}
 }
 
+// call makes a call of a method for which the client has no function of its own.
+func (v *visit) call(result any, method string, params ...any) bool {
+	return v.did(method, v.c.Call(v.ctx, method, params, result))
+}
+
+// optTalk is a client that wishes for all that there is, and asks for all that is known.
+func (v *visit) optTalk() {
+	if !v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
+		return
+	}
+	h, err := v.c.NewClient(v.ctx, "localhost", v.w.answer)
+	if v.did("tls.NewClient", err) && v.call(nil, "tls.SetOption", h, "alpn", "h2,http/1.1") &&
+		v.call(nil, "tls.SetOption", h, "min-version", "1.3") &&
+		v.call(nil, "tls.SetCertificate", h, "", v.w.cert.CertFile, v.w.cert.KeyFile) &&
+		v.did("tls.Handshake", v.c.Handshake(v.ctx, h)) && v.call(nil, "tls.Info", h, "") {
+		v.exchange(h)
+	}
+}
+
+// optAccept is a server with all options, for one client.
+func (v *visit) optAccept() {
+	ctx, err := v.c.NewServerContext(v.ctx, v.w.cert.CertFile, v.w.cert.KeyFile)
+	port := 0
+	if !v.did("tls.NewServerContext", err) || !v.call(nil, "tls.SetOption", ctx, "alpn", "h2") ||
+		!v.call(nil, "tls.SetOption", ctx, "client-ca", v.w.ca.File) || !v.call(nil, "tls.SetOption", ctx, "client-cert", "request") ||
+		!v.call(nil, "tls.SetOption", ctx, "session-resumption", "off") ||
+		!v.call(nil, "tls.SetCertificate", ctx, "localhost", v.w.cert.CertFile, v.w.cert.KeyFile) ||
+		!v.call(&port, "tls.Listen", ctx, "127.0.0.1", 0) {
+		return
+	}
+	var peer sync.WaitGroup
+	over, stop := context.WithCancel(v.ctx)
+	defer peer.Wait()
+	defer stop()
+	peer.Go(func() { v.w.visitServer(over, port) })
+	var h client.Handle
+	if v.call(&h, "tls.Accept", ctx, "", 0) && v.call(nil, "tls.Info", h, "") && v.did("tls.Close", v.c.CloseConn(v.ctx, h)) {
+		v.did("tls.CloseServerContext", v.c.CloseServerContext(v.ctx, ctx))
+	}
+}
+
 // visitServer is the client of an accepting session. It comes when somebody listens.
 func (w *world) visitServer(ctx context.Context, port int) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
@@ -352,7 +395,7 @@ func (w *world) visitServer(ctx context.Context, port int) {
 			time.Sleep(2 * time.Millisecond) // nobody listens yet
 			continue
 		}
-		conn := tls.Client(nc, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+		conn := tls.Client(nc, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}})
 		stop := context.AfterFunc(ctx, func() { nc.Close() })
 		if conn.HandshakeContext(ctx) == nil {
 			conn.Write(payload)

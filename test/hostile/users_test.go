@@ -91,7 +91,7 @@ func servesUser(t *testing.T, d *testd.Daemon, uid uint32) time.Duration {
 	return time.Since(begin)
 }
 
-// playStopWorkers begins sessions, and stops whatever process comes next.
+// playStopWorkers begins sessions, and stops whatever process has come last or comes next.
 func playStopWorkers(socket string) error {
 	go func() {
 		for {
@@ -111,8 +111,8 @@ func playStopWorkers(socket string) error {
 		var last int
 		fmt.Sscan(string(text[bytes.LastIndexByte(text, ' ')+1:]), &last)
 		for range 200 {
-			for next := range 8 {
-				unix.Kill(last+next+1, unix.SIGSTOP)
+			for next := -8; next < 8; next++ {
+				unix.Kill(last+next, unix.SIGSTOP)
 			}
 		}
 	}
@@ -121,9 +121,18 @@ func playStopWorkers(socket string) error {
 // A user owns its workers from the moment that they have its number. Whenever it stops one, the daemon goes on.
 func TestAUserWhoStopsItsWorkersHoldsUpNobody(t *testing.T) {
 	needUsers(t)
+	for i, mode := range [][]string{{}, {"--spare=0"}, {"--isolation=shared", "--workers=1"}} {
+		t.Run(strings.Join(mode, " "), func(t *testing.T) {
+			t.Parallel()
+			stopWorkersOf(t, attacker+i, mode) // each attacker has numbers of its own, and stops no other one
+		})
+	}
+}
+
+func stopWorkersOf(t *testing.T, attacker int, mode []string) {
 	// A stopped worker has a session, for which the end would wait as for any other.
-	d := testd.Start(t, fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander), "--drain-timeout=1s")
-	attack := asUser(context.Background(), attacker, "stop workers", d.Socket)
+	d := testd.Start(t, append([]string{fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander), "--drain-timeout=1s"}, mode...)...)
+	attack := asUser(context.Background(), uint32(attacker), "stop workers", d.Socket)
 	ended := start(t, attack)
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })

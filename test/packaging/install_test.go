@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -199,4 +200,16 @@ func open(t *testing.T, path string) *elf.File {
 	}
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// The scripts that package managers run are scripts.
+func TestScriptsOfPackagesAreShell(t *testing.T) {
+	t.Parallel()
+	scripts, err := filepath.Glob(top + "/packaging/scripts/*")
+	if err != nil || len(scripts) != 6 {
+		t.Fatalf("%v, %v: want three of each kind", scripts, err)
+	}
+	for _, script := range append(scripts, top+"/packaging/packages.sh", top+"/scripts/version.sh") {
+		succeed(t, exec.Command("sh", "-n", script))
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,12 +46,22 @@ func boot(t *testing.T, lower, add string) *machine {
 		"sh", "testdata/boot.sh", t.TempDir(), lower, add)
 	cmd.Stderr = &stderr
 	group := cgroup(t)
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
-	if err := cmd.Start(); err != nil {
+	// The machine does not outlive this process, however that ends. The signal comes when the thread
+	// ends that has started the machine (PR_SET_PDEATHSIG(2const)), which is kept for that.
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd()), Pdeathsig: syscall.SIGKILL}
+	started, ended := make(chan error, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Skipf("SKIPPED: no process can be started in a cgroup of its own: %v", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	over := false
 	t.Cleanup(func() {
 		if !over {

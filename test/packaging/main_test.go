@@ -4,7 +4,8 @@
 //
 //	go test ./test/packaging                    what is quick
 //	go test -tags systemd ./test/packaging      the units under a real systemd; needs root
-//	go test -tags packages ./test/packaging     the .deb in a Debian of its own; needs root
+//	go test -tags packages ./test/packaging     builds in two folders, and the .deb in a Debian of its
+//	                                            own; needs root
 package packaging
 
 import (
@@ -22,6 +23,9 @@ var bin string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		if bin = os.Getenv("TLSD_TEST_BIN"); bin != "" { // make has built it before
+			return m.Run()
+		}
 		dir, err := os.MkdirTemp("", "tlsd-packaging-")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -57,6 +57,8 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 		t.Errorf("bob and alice's key: %s", out)
 	}
 
+	m.expect("1\n", "root", "tlsshim", "call", "NewServerContext", alices+"/cert.pem", alices+"/key.pem") // root reads all
+
 	// A reload that would fail is refused, and the daemon serves on.
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uids = ['alice']\n")
 	if out := m.fails("root", "systemctl", "reload", "tlsd"); !strings.Contains(out, "failed") {
@@ -132,4 +134,70 @@ func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
 	}
 	m.expect("it is run by user 5001", "root", "sh", "-c", "TLSD_SOCKET=/run/user/5001/tlsd.sock tlsshim call Backend 2>&1 || true")
 	m.run("alice", as("systemctl", "--user", "stop", "tlsd.service", "tlsd.socket")...)
+}
+
+// ask is a script that has the plugin say what it talks to, and why it talks to nobody.
+const ask = `import ctypes
+plugin = ctypes.CDLL("/usr/lib/tlsd/TlsPlugin.so")
+text = ctypes.create_string_buffer(4096)
+plugin.tls_Backend(text, ctypes.c_size_t(4096))
+print(text.value.decode())
+if text.value == b"stub":
+    plugin.tls_NewClient(b"localhost", 1)
+    plugin.tls_LastError(text, ctypes.c_size_t(4096))
+    print(text.value.decode())
+`
+
+// A daemon with a user of its own, whom only systemd knows, is talked to if root says so; and while it is down nobody gets a
+// private one.
+func TestAUserOfItsOwnMayRunTheService(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/etc/systemd/system/own.service", "root", "0644", `[Service]
+Type=notify
+DynamicUser=yes
+User=tlsown
+RuntimeDirectory=tlsd
+ExecStart=/usr/bin/tlsd --socket /run/tlsd/tlsd.sock --allow-uid alice
+`)
+	m.write("/tmp/ask.py", "root", "0644", ask)
+	plugin := []string{"env", "TLSD_EXE=/usr/bin/tlsd", "python3", "/tmp/ask.py"}
+	m.run("root", "systemctl", "daemon-reload")
+	m.run("root", "systemctl", "start", "own.service")
+	for _, refused := range [][]string{plugin, {"sh", "-c", "tlsshim status 2>&1 || true"}} {
+		if out := m.run("alice", refused...); !strings.Contains(out, "nor one of trusted-users in /etc/tlsd/client.conf") {
+			t.Errorf("%v, without client.conf: %s", refused, out)
+		}
+	}
+	m.write("/etc/tlsd/client.conf", "root", "0644", "socket = /run/tlsd/tlsd.sock\ntrusted-users = tlsown\n")
+	m.expect("openssl\n", "alice", plugin...)
+	m.expect("at /run/tlsd/tlsd.sock", "alice", "tlsshim", "status")
+	m.run("root", "systemctl", "stop", "own.service")
+	m.expect("names the system's socket /run/tlsd/tlsd.sock; the system's tlsd is down", "alice", plugin...)
+	m.expect("the system's tlsd is down", "alice", "sh", "-c", "tlsshim doctor || true")
+}
+
+// With a service user, callers are served with that user's rights. The socket is still root's, so
+// that each caller's plugin talks to it.
+func TestTheServiceRunsAsAUserOfItsOwn(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice']\n")
+	m.write("/etc/systemd/system/tlsd.service.d/user.conf", "root", "0644", "[Service]\nDynamicUser=yes\nCapabilityBoundingSet=\nEnvironment=TLSD_CONFIG=/etc/tlsd/tlsd.toml\n")
+	m.run("root", "systemctl", "daemon-reload")
+	m.run("root", "systemctl", "start", "tlsd.socket")
+	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
+	if info := m.run("alice", "tlsshim", "call", "Info"); !allOn(info) {
+		t.Errorf("the unit takes something from the workers' confinement: %s", info)
+	}
+	for _, user := range []string{"bob", "root"} {
+		if out := m.fails(user, "tlsshim", "call", "Backend"); !strings.Contains(out, "may not use this tlsd") {
+			t.Errorf("%s: %s", user, out)
+		}
+	}
+	m.write(alices+"/key.pem", "alice", "0600", "secret")
+	m.run("root", "chmod", "0700", alices)
+	if out := m.fails("alice", "tlsshim", "call", "SetCaBundle", alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
+		t.Errorf("alice's file, by another user's worker: %s", out)
+	}
 }

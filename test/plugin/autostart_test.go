@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,6 +93,7 @@ func standInMain() {
 		os.Exit(1)
 	}
 	os.WriteFile(*path+".facts", []byte(facts), 0o600)
+	os.WriteFile(*path+".pid", []byte(strconv.Itoa(os.Getpid())), 0o600)
 	pipe.WriteString("\n")
 	pipe.Close()
 	ended := make(chan bool)
@@ -129,7 +131,7 @@ func serveBackend(conn *net.UnixConn) {
 		}
 		answer := `"openssl"`
 		if r.Method == "tls.Hello" {
-			answer = `{"version":1,"capabilities":["raw"]}`
+			answer = `{"version":1,"capabilities":["data"]}`
 		}
 		fmt.Fprintf(conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", *r.ID, answer)
 	}
@@ -206,10 +208,10 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	h.send("Backend").gives(7, "openssl")
 	after := h.call("status").Text
 
-	// Two more descriptors, the socket and the bell of tls_Cancel; no child, no signal, no handler.
+	// Three more descriptors, the socket and the two ends of the bell of tls_Cancel; no child, no signal, no handler.
 	var threads, fds int
 	fmt.Sscanf(before, "threads %d fds %d", &threads, &fds)
-	want := strings.Replace(before, fmt.Sprintf("fds %d", fds), fmt.Sprintf("fds %d", fds+2), 1)
+	want := strings.Replace(before, fmt.Sprintf("fds %d", fds), fmt.Sprintf("fds %d", fds+3), 1)
 	if after != want {
 		t.Errorf("the host was\n%s\nand is\n%s", before, after)
 	}
@@ -331,4 +333,120 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 			t.Errorf("%v: the host was\n%s\nand is\n%s", c.env, before, after)
 		}
 	}
+}
+
+// killed ends the stand-in that was started at a socket, as if it had been idle, and waits until it is reaped.
+func killed(t *testing.T, socket string) {
+	t.Helper()
+	text, err := os.ReadFile(socket + ".pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err = firstError(err, syscall.Kill(pid, syscall.SIGKILL), os.Remove(socket), os.Remove(socket+".pid")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d, which was a tlsd, has not been reaped", pid)
+		}
+	}
+}
+
+// A host that inherits orphans sees neither the tlsd that it has started, nor what has started it.
+func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
+	t.Parallel()
+	dir := nowhere(t)
+	socket := filepath.Join(dir, "s")
+	h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+	h.send("subreaper").gives(0, "")
+	h.send("count-sigchld").gives(0, "")
+	for range 3 {
+		h.send("Backend").gives(7, "openssl")
+		h.send("wait-any").gives(0, "")
+		killed(t, socket)
+		h.send("wait-any").gives(0, "")
+		if s := h.call("status").Text; !strings.Contains(s, "sigchlds 0") {
+			t.Errorf("the host has had a SIGCHLD: %s", s)
+		}
+		// What is left of the process between is reaped when the next one is started.
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", h.PID, h.PID))
+		if err != nil || len(strings.Fields(string(children))) > 1 {
+			t.Errorf("the host has the children %q, %v; want one at most", children, err)
+		}
+	}
+	// A failure is told as ever.
+	h = startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=/nonexistent/tlsd"}})
+	h.send("subreaper").gives(0, "")
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "starting /nonexistent/tlsd: No such file or directory")
+}
+
+func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		missing(t, "needs root, for a PID namespace")
+	}
+	socket := filepath.Join(nowhere(t), "s")
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "unshare"), "--pid", "--fork", "--mount-proc"},
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+	h.send("count-sigchld").gives(0, "")
+	h.send("Backend").gives(7, "openssl")
+	h.send("wait-any").gives(0, "")
+	if s := h.call("status").Text; !strings.Contains(s, "sigchlds 0") {
+		t.Errorf("the host has had a SIGCHLD: %s", s)
+	}
+}
+
+// Whatever TLSD_LOG names, the call does not wait for it.
+func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
+	t.Parallel()
+	dir := nowhere(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	ln, err := net.Listen("unix", at("socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := firstError(syscall.Mkfifo(at("fifo"), 0o600), syscall.Mkfifo(at("read-fifo"), 0o600), os.Mkdir(at("directory"), 0o700),
+		os.WriteFile(at("file"), nil, 0o600), os.Symlink("file", at("link")), os.Symlink("fifo", at("fifo-link"))); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(at("read-fifo"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for _, log := range []string{at("fifo"), at("read-fifo"), at("socket"), at("directory"), at("link"), at("fifo-link"), "/dev/null", "/dev/full"} {
+		h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"), "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log}})
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "TLSD_LOG: "+log+": it must be a regular file, and no link")
+	}
+	if os.Geteuid() == 0 { // and one that must not be written to
+		h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=54325", "--clear-groups"},
+			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=/nonexistent/s", "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "TLSD_LOG: "+at("file")+": Permission denied")
+	}
+	h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"), "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
+	h.send("Backend").gives(7, "openssl")
+	h.send("exit")
+	gone(t, at("s"))
+}
+
+// Other programs would use the tlsd, too: one that the host's limits will end is not started.
+func TestTooLowHardLimitsAreSaid(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(nowhere(t), "s")
+	for limit, want := range map[string]string{
+		"--nofile=10":  "a hard limit of 10 for open files",
+		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn), and a tlsd for others needs 256",
+		"--cpu=60":     "a hard limit of 60 for the seconds of CPU time (ulimit -Ht)",
+	} {
+		h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "prlimit"), limit},
+			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", want)
+	}
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "prlimit"), "--nofile=32:1024", "--cpu=60:unlimited"},
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+	h.send("Backend").gives(7, "openssl")
+	h.send("exit")
+	gone(t, socket)
 }

@@ -1,33 +1,25 @@
 package plugin
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// serveEcho is the worst tlsd there may be that still keeps to the protocol: one thread,
-// which does not read while it writes, and small buffers. Each connection echoes.
+// serveEcho is a tlsd with small buffers that is slow on purpose: each connection echoes, and does not read while it
+// writes.
 func serveEcho(p *peer) error {
 	p.conn.SetWriteBuffer(4096)
 	p.conn.SetReadBuffer(4096)
-	type connection struct {
-		data  bytes.Buffer
-		id    int64 // of the Read that waits, or 0
-		limit int64
-	}
-	conns := map[int64]*connection{}
-	answer := func(id int64, result string) error {
-		_, err := fmt.Fprintf(p.out, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
-		return err
-	}
+	var echoes sync.WaitGroup
+	defer echoes.Wait()
+	handles := 0
 	for {
 		r, err := p.read()
 		if errors.Is(err, io.EOF) {
@@ -35,36 +27,35 @@ func serveEcho(p *peer) error {
 		} else if err != nil {
 			return err
 		}
-		var n []int64
-		if r.Method == "tls.Hello" {
-			err = answer(*r.ID, `{"version":1,"capabilities":["raw"]}`)
-		} else if r.Method == "tls.NewClient" {
-			h := int64(len(conns) + 1)
-			conns[h] = &connection{}
-			err = answer(*r.ID, fmt.Sprint(h))
-		} else if err = json.Unmarshal(r.Params, &n); err == nil {
-			switch c := conns[n[0]]; r.Method {
-			case "tls.Write":
-				c.data.Write(r.blob)
-				err = answer(*r.ID, fmt.Sprint(len(r.blob)))
-			case "tls.Read":
-				c.id, c.limit = *r.ID, n[1]
-			default:
-				err = answer(*r.ID, "0")
-			}
-		}
-		if err != nil {
-			return err
-		}
-		for _, c := range conns {
-			if c.id == 0 || c.data.Len() == 0 {
-				continue
-			}
-			data := c.data.Next(int(c.limit))
-			if _, err := fmt.Fprintf(p.out, `{"jsonrpc":"2.0","id":%d,"result":null,"raw":%d}`+"\n%s", c.id, len(data), data); err != nil {
+		result := "0"
+		switch r.Method {
+		case "tls.Hello":
+			result = agreement
+		case "tls.NewClient":
+			handles++
+			result = fmt.Sprint(handles)
+		case "tls.Handshake":
+			data, err := p.takeChannel()
+			if err != nil {
 				return err
 			}
-			c.id = 0
+			echoes.Go(func() {
+				defer data.Close()
+				data.SetWriteBuffer(4096)
+				piece := make([]byte, 20_000)
+				for {
+					n, err := data.Read(piece)
+					if err != nil {
+						return
+					}
+					if _, err := data.Write(piece[:n]); err != nil {
+						return
+					}
+				}
+			})
+		}
+		if _, err := fmt.Fprintf(p.conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", *r.ID, result); err != nil {
+			return err
 		}
 	}
 }
@@ -106,7 +97,7 @@ func TestMuchDataInBothDirectionsAtOnceDoesNotHang(t *testing.T) {
 		bytes, chunk int
 	}{
 		{"one connection", plain, nil, 1, 64 << 20, 1<<20 + 1},
-		{"one connection, largest blobs", plain, nil, 1, 64 << 20, 16 << 20},
+		{"one connection, largest pieces", plain, nil, 1, 64 << 20, 16 << 20},
 		{"one connection, address sanitizer", asan, nil, 1, 64 << 20, 1<<20 + 1},
 		{"eight connections", plain, nil, 8, 8 << 20, 300_001},
 		{"eight connections, small", plain, nil, 8, 200_000, 999},

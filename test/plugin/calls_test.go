@@ -21,11 +21,12 @@ func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 		text   string
 	}{
 		{"NewClient", []any{"::1", 65535}, "tls.NewClient", `["::1",65535]`, "2", 2, ""},
-		{"Handshake", []any{1}, "tls.Handshake", `[1]`, "0", 0, ""},
+		{"Handshake", []any{1}, "tls.Handshake", `[1,1]`, "0", 0, ""},
+		{"Shutdown", []any{1}, "tls.Shutdown", `[1]`, "0", 0, ""},
 		{"SetInsecureSkipVerify", []any{1, 1}, "tls.SetInsecureSkipVerify", `[1,1]`, "0", 0, ""},
 		{"SetTimeout", []any{1, 2147483647}, "tls.SetTimeout", `[1,2147483647]`, "0", 0, ""},
 		{"NewServerContext", []any{"/a b/c.crt", "/k.key"}, "tls.NewServerContext", `["/a b/c.crt","/k.key"]`, "3", 3, ""},
-		{"Accept", []any{3, "0.0.0.0", 8443}, "tls.Accept", `[3,"0.0.0.0",8443]`, "2147483647", 2147483647, ""},
+		{"Accept", []any{3, "0.0.0.0", 8443}, "tls.Accept", `[3,"0.0.0.0",8443,1]`, "2147483647", 2147483647, ""},
 		{"CloseServerContext", []any{3}, "tls.CloseServerContext", `[3]`, "0", 0, ""},
 		{"SetCaBundle", []any{"/ca.pem"}, "tls.SetCaBundle", `["/ca.pem"]`, "0", 0, ""},
 		{"Close", []any{1}, "tls.Close", `[1]`, "0", 0, ""},
@@ -74,28 +75,6 @@ func TestATextResultIsGivenWholeToATwoCallGetter(t *testing.T) {
 	}
 }
 
-func TestBlobsTravelRaw(t *testing.T) {
-	t.Parallel()
-	_, h, p := opened(t)
-	everyByte := ""
-	for i := range 256 {
-		everyByte += string([]byte{byte(i)})
-	}
-	for _, data := range []string{"", "x", "\n", everyByte, strings.Repeat("0123456789abcdef", 1500)} {
-		write := h.start("Write", 1, []byte(data))
-		r := p.request()
-		if r.Method != "tls.Write" || string(r.Params) != "[1]" || r.Raw == nil || string(r.blob) != data {
-			t.Fatalf("Write of %d bytes arrives as %+v", len(data), r)
-		}
-		p.result(*r.ID, fmt.Sprint(len(data)))
-		write.gives(int64(len(data)), "")
-
-		read := h.start("Read", 1, 65536)
-		p.blob(p.expect("tls.Read", "[1,65536]"), data)
-		read.reads(data)
-	}
-}
-
 func TestStringsAreEscapedForJSON(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -113,21 +92,19 @@ func TestAnErrorIsRaisedAndKeptVerbatim(t *testing.T) {
 		"",
 		`quotes " and \ and 100% %s %n é`,
 	} {
-		read := h.start("Read", 1, 10)
-		p.fail(p.expect("tls.Read", "[1,10]"), message)
-		if r := read.wait(); r.N != -1 || r.Text != message {
-			t.Errorf("a failed Read gives %d, %q; want -1, %q", r.N, r.Text, message)
+		call := h.start("Handshake", 1)
+		p.fail(p.expect("tls.Handshake", "[1,1]"), message)
+		if r := call.wait(); r.N != -1 || r.Text != message {
+			t.Errorf("a failed Handshake gives %d, %q; want -1, %q", r.N, r.Text, message)
 		}
 		h.send("LastError").gives(int64(len(message)), message)
 	}
 
 	// Success does not clear it, and a buffer that is too small is filled like snprintf does.
 	handshake := h.start("Handshake", 1)
-	p.fail(p.expect("tls.Handshake", "[1]"), "0123456789")
+	p.fail(p.expect("tls.Handshake", "[1,1]"), "0123456789")
 	handshake.fails("0123456789")
-	handshake = h.start("Handshake", 1)
-	p.result(p.expect("tls.Handshake", "[1]"), "0")
-	handshake.gives(0, "")
+	h.send("SetStrictWrites", 0).gives(0, "")
 	for cap, text := range map[int]string{0: "XXXXXXX", 1: "", 2: "0", 7: "012345"} {
 		h.send("Cut", cap).gives(10, text)
 	}
@@ -138,7 +115,7 @@ func TestALongErrorIsCutBetweenCharacters(t *testing.T) {
 	_, h, p := opened(t)
 	for shift := range 4 {
 		handshake := h.start("Handshake", 1)
-		p.fail(p.expect("tls.Handshake", "[1]"), strings.Repeat("x", shift)+strings.Repeat("😀", 3000))
+		p.fail(p.expect("tls.Handshake", "[1,1]"), strings.Repeat("x", shift)+strings.Repeat("😀", 3000))
 		r := handshake.wait()
 		want := strings.Repeat("x", shift) + strings.Repeat("😀", (4095-shift)/4)
 		if r.N != -1 || r.Text != want {
@@ -182,23 +159,13 @@ func TestWhatCannotBeSentIsRefusedHere(t *testing.T) {
 		{"Close", []any{-1}, "tls.Close: handle -1: no such handle"},
 		{"Handshake", []any{int64(1) << 40}, "tls.Handshake: handle 1099511627776: no such handle"},
 		{"Version", []any{3}, "tls.Version: handle 3: no such handle"},
+		{"Shutdown", []any{3}, "tls.Shutdown: handle 3: no such handle"},
+		{"Descriptor", []any{3}, "tls.Descriptor: handle 3: no such handle"},
 	} {
 		if r := h.call(c.op, c.args...); r.N != -1 || r.Text != c.error {
 			t.Errorf("%s%.60v gives %d, %q; want %q", c.op, c.args, r.N, r.Text, c.error)
 		}
 	}
-}
-
-func TestNothingIsReadAsNoBytesFromNull(t *testing.T) {
-	t.Parallel()
-	_, h, p := opened(t)
-	write := h.start("WriteRaw", 1, null, 0)
-	r := p.request()
-	if r.Raw == nil || *r.Raw != 0 {
-		t.Errorf("an empty Write announces %v raw bytes", r.Raw)
-	}
-	p.fail(*r.ID, "tls.Write: handle 1: closed") // tlsd still checks the handle
-	write.fails("tls.Write: handle 1: closed")
 }
 
 func TestPathsAreMadeAbsoluteFromTheHostsDirectory(t *testing.T) {
@@ -248,17 +215,16 @@ func TestTheSessionIsOpenedOnceAndOnlyWhenNeeded(t *testing.T) {
 	h.send("LastError").gives(0, "")
 	h.send("Read", 1, 1).fails("tls.Read: handle 1: no such handle")
 
-	// Hello and the first call come together: hello is not answered before the call is there.
 	backend := h.start("Backend")
 	p := d.accept()
 	id, first := p.helloOnly()
-	call := p.expect("tls.Backend", "[]")
 	if first != 1 {
 		t.Errorf("firstHandle is %d", first)
 	}
-	p.result(call, `"openssl"`) // in either order
-	p.result(id, `{"capabilities":["x","raw"],"version":1}`)
-	p.result(p.expect("tls.Backend", "[]"), `"openssl"`)
+	p.result(id, `{"capabilities":["x","data"],"version":1}`)
+	for range 2 {
+		p.result(p.expect("tls.Backend", "[]"), `"openssl"`)
+	}
 	backend.gives(7, "openssl")
 	p.client(h, 1) // on the same session
 }

@@ -134,7 +134,16 @@ func stuckCalls(t *testing.T) []stuck {
 			h := shaken(t, func(conn *tls.Conn) { conn.Handshake(); <-t.Context().Done() })
 			h.send("SetStrictWrites", 1).gives(0, "") // or it would not wait
 			return call(h, "WriteZeros", 1, 16<<20)
-		}, alive},
+		}, func(t *testing.T, h *host) {
+			// A Close sends what was written before it, unless it is hurried.
+			for _, r := range cancellers()[0].run(h, "Close", []any{1}) {
+				if r.N != 0 && !strings.HasPrefix(r.Text, "tls.") { // 0 if nothing had been sent
+					t.Errorf("a Close that is hurried gives %d, %q", r.N, r.Text)
+				}
+			}
+			h.send("Close", 1).fails("tls.Close: handle 1: ")
+			h.send("Backend").gives(7, "openssl")
+		}},
 		{"Accept without a client", func(t *testing.T) *stuckHost {
 			h := startHost(t, d.env())
 			h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(1, "")
@@ -297,9 +306,9 @@ func TestACancelWithoutACallDoesNothing(t *testing.T) {
 		for range 50 {
 			h.send("Cancel").gives(0, "")
 		}
-		read := h.start("Read", 1, 10)
-		p.blob(p.expect("tls.Read", "[1,10]"), "data") // the Read's request is the first after the cancels
-		read.reads("data")
+		call := h.start("Subject", 1)
+		p.result(p.expect("tls.PeerCertSubject", "[1]"), `"data"`) // it is the first request after the cancels
+		call.gives(4, "data")
 	}
 }
 
@@ -334,25 +343,25 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	var calls []*pending
 	var ids []int64
 	for i := range 5 {
-		calls = append(calls, h.start("Read", i+1, 10))
-		ids = append(ids, p.expect("tls.Read", fmt.Sprintf("[%d,10]", i+1)))
+		calls = append(calls, h.start("Handshake", i+1))
+		ids = append(ids, p.expect("tls.Handshake", fmt.Sprintf("[%d,1]", i+1)))
 	}
 	h.send("Cancel").gives(0, "")
 	p.cancelled(ids...)
 	h.send("Cancel").gives(0, "") // has nobody left to cancel
-	later := h.start("Read", 9, 10)
-	laterID := p.expect("tls.Read", "[9,10]")
+	later := h.start("Subject", 9)
+	laterID := p.expect("tls.PeerCertSubject", "[9]")
 
 	// What tlsd answers is what holds, in whatever order.
-	p.fail(ids[3], "tls.Read: cancelled by the caller")
-	calls[3].fails("tls.Read: cancelled by the caller")
-	p.blob(ids[0], "on its way")
-	calls[0].reads("on its way")
-	p.blob(laterID, "later")
-	later.reads("later")
+	p.fail(ids[3], "tls.Handshake: cancelled by the caller")
+	calls[3].fails("tls.Handshake: cancelled by the caller")
+	p.result(ids[0], "0") // on its way
+	calls[0].gives(0, "")
+	p.result(laterID, `"later"`)
+	later.gives(5, "later")
 	for _, i := range []int{1, 2, 4} {
-		p.fail(ids[i], "tls.Read: cancelled by the caller")
-		calls[i].fails("tls.Read: cancelled by the caller")
+		p.fail(ids[i], "tls.Handshake: cancelled by the caller")
+		calls[i].fails("tls.Handshake: cancelled by the caller")
 	}
 	p.client(h, 6)
 }
@@ -360,29 +369,28 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer string // to a Read of at most 100 bytes with the id %[1]d
+		answer string // to an Accept with the id %[1]d
 	}{
 		"no answer":            {""},
 		"half an answer":       {`{"jsonrpc":"2.0","id":%[1]d,`},
-		"half a blob":          {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":100}` + "\nhel"},
 		"an answer to another": {`{"jsonrpc":"2.0","id":%[2]d,"result":0}` + "\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, h, p := opened(t)
 			shake := h.start("Handshake", 1)
-			shakeID := p.expect("tls.Handshake", "[1]")
-			read := h.start("Read", 1, 100)
-			readID := p.expect("tls.Read", "[1,100]")
-			fmt.Fprintf(p.out, c.answer+"%.0[1]d%.0[2]d", readID, shakeID)
+			shakeID := p.expect("tls.Handshake", "[1,1]")
+			accept := h.start("Accept", 2, "::", 1)
+			acceptID := p.expect("tls.Accept", `[2,"::",1,1]`)
+			fmt.Fprintf(p.conn, c.answer+"%.0[1]d%.0[2]d", acceptID, shakeID)
 			began := time.Now()
 			h.send("Cancel").gives(0, "")
 			_, err := io.Copy(io.Discard, p.in) // until the plugin leaves
 			if wait := time.Since(began); err != nil || wait < 4*time.Second {
 				t.Errorf("the plugin leaves after %v: %v", wait, err)
 			}
-			if r := read.wait(); r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
-				t.Errorf("the Read gives %d, %q", r.N, r.Text)
+			if r := accept.wait(); r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
+				t.Errorf("the Accept gives %d, %q", r.N, r.Text)
 			}
 			shake.wait()
 			const why = "lost: tlsd has not ended a cancelled call in time"
@@ -398,17 +406,17 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
-	read := h.start("Read", 1, 10)
-	id := p.expect("tls.Read", "[1,10]")
+	shake := h.start("Handshake", 1)
+	id := p.expect("tls.Handshake", "[1,1]")
 	h.send("Cancel").gives(0, "")
 	p.cancelled(id)
 	later := h.start("Accept", 2, "::", 1)
-	p.expect("tls.Accept", `[2,"::",1]`)
+	p.expect("tls.Accept", `[2,"::",1,1]`)
 	io.Copy(io.Discard, p.in)
-	results := []result{read.wait(), later.wait()}
+	results := []result{shake.wait(), later.wait()}
 	// LastError is the process's: one of the texts may be there twice.
 	for _, r := range results {
-		if r.N != -1 || r.Text != "tls.Read: handle 1: cancelled by the caller" &&
+		if r.N != -1 || r.Text != "tls.Handshake: handle 1: cancelled by the caller" &&
 			r.Text != "tls.Accept: handle 2: lost: tlsd has not ended a cancelled call in time" {
 			t.Errorf("a call gives %d, %q", r.N, r.Text)
 		}
@@ -421,81 +429,46 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, h, p := opened(t)
-			read := h.start("Read", 1, 10)
-			readID := p.expect("tls.Read", "[1,10]")
-			write := h.start("WriteZeros", 1, 16<<20)
-			p.in.Peek(1) // it is being sent, and that cannot end
+			shake := h.start("Handshake", 1)
+			shakeID := p.expect("tls.Handshake", "[1,1]")
+			calls := append(h.clog(p), shake)
 			began := time.Now()
-			// What waits for its turn to be sent is cancelled without tlsd.
-			by := cancellers()[0]
-			for _, r := range by.run(h, "WriteZeros", []any{2, 16 << 20}) {
-				if want := "tls.Write: handle 2: cancelled by the caller"; r.N != -1 || r.Text != want {
-					t.Errorf("the Write in the queue gives %d, %q; want %q", r.N, r.Text, want)
-				}
+			if reads {
+				go func() {
+					p.fail(shakeID, "tls.Handshake: handle 1: cancelled by the caller")
+					for {
+						r, err := p.read()
+						if err != nil {
+							return
+						}
+						if r.ID != nil {
+							p.fail(*r.ID, "tls.Accept: handle 1: cancelled by the caller")
+						}
+					}
+				}()
 			}
-			if !reads {
-				const why = ": cancelled by the caller"
-				for _, c := range []*pending{read, write} {
-					if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, why) {
-						t.Errorf("%s gives %d, %q; want %q", c.Op, r.N, r.Text, why)
+			for _, c := range calls {
+				for done := false; !done; { // those that have not begun are not cancelled
+					h.send("Cancel").gives(0, "")
+					select {
+					case r := <-c.Result():
+						done = true
+						if r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") && !strings.HasSuffix(r.Text, "cancelled call in time") {
+							t.Errorf("%s gives %d, %q", c.Op, r.N, r.Text)
+						}
+					case <-time.After(10 * time.Millisecond):
 					}
 				}
-				if wait := time.Since(began); wait < 4*time.Second {
-					t.Errorf("the session is given up after %v", wait)
-				}
-				h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: tlsd has not ended a cancelled call in time")
+			}
+			if reads {
 				return
 			}
-			r := p.request()
-			if r.Method != "tls.Write" || string(r.Params) != "[1]" || len(r.blob) != 16<<20 {
-				t.Fatalf("the plugin sends %s %s of %d bytes", r.Method, r.Params, len(r.blob))
+			if wait := time.Since(began); wait < 4*time.Second {
+				t.Errorf("the session is given up after %v", wait)
 			}
-			p.cancelled(readID, *r.ID)
-			for _, id := range []int64{readID, *r.ID} {
-				p.fail(id, "cancelled")
-			}
-			read.fails("cancelled")
-			write.fails("cancelled")
-			p.client(h, 2)
+			h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: tlsd has not ended a cancelled call in time")
 		})
 	}
-}
-
-func TestACancelWithoutRoomInTheSocketWaitsForRoom(t *testing.T) {
-	t.Parallel()
-	const size = 30_000 // goes out in one piece, as long as the socket is not full at all
-	// fill sends Writes that nobody reads, one after another, at most n, as long as each goes out whole.
-	fill := func(h *host, p *peer, n int) (calls []*pending) {
-		for len(calls) < n {
-			before := unread(t, p)
-			calls = append(calls, h.start("WriteZeros", 1, size))
-			for end := time.Now().Add(time.Second); unread(t, p) < before+size; time.Sleep(time.Millisecond) {
-				if time.Now().After(end) {
-					return calls
-				}
-			}
-		}
-		return calls
-	}
-	_, h, p := opened(t)
-	n := len(fill(h, p, 1000)) - 1 // that fill it
-	p.conn.Close()
-
-	_, h, p = opened(t)
-	calls := fill(h, p, n)
-	h.send("Cancel").gives(0, "")
-	var ids []int64
-	for range calls {
-		ids = append(ids, *p.request().ID)
-	}
-	p.cancelled(ids...)
-	for _, id := range ids {
-		p.fail(id, "tls.Write: cancelled by the caller")
-	}
-	for _, c := range calls {
-		c.fails("tls.Write: cancelled by the caller")
-	}
-	p.client(h, 2)
 }
 
 // unread is how many bytes have arrived that nobody has read.
@@ -538,8 +511,8 @@ func TestALaterCallOpensAnotherSessionThanTheOneThatIsGivenUp(t *testing.T) {
 func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)
-	read := h.start("Read", 1, 100)
-	id := p.expect("tls.Read", "[1,100]")
+	read := h.start("Subject", 1)
+	id := p.expect("tls.PeerCertSubject", "[1]")
 	h.send("fork").gives(0, "")
 	h.send("Cancel").gives(0, "") // before the child has called
 	client := h.start("NewClient", "child", 1)
@@ -547,14 +520,14 @@ func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	c.result(c.expect("tls.NewClient", `["child",1]`), "2")
 	client.gives(2, "")
 	shake := h.start("Handshake", 2)
-	shakeID := c.expect("tls.Handshake", "[2]")
+	shakeID := c.expect("tls.Handshake", "[2,1]")
 	h.send("Cancel").gives(0, "")
 	c.cancelled(shakeID)
 	c.fail(shakeID, "cancelled")
 	shake.fails("cancelled")
 	h.send("exit")
 	h.child().gives(0, "")
-	p.blob(id, "the parent's")
+	p.result(id, `"the parent's"`)
 	read.reads("the parent's")
 	p.client(h, 3)
 }

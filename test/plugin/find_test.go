@@ -161,9 +161,6 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	if err := os.WriteFile(exe, []byte("#!/bin/sh\nexport "+asTLSD+"=serves\nexec "+standIn+` "$@"`+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(workDir, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	start := func() *host {
 		return startHostWith(t, hostOptions{flavour: plain,
 			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid), "--clear-groups"},

@@ -4,23 +4,24 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestAnswersMayComeInAnyPieces(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
-	read := h.start("Read", 1, 100)
-	id := p.expect("tls.Read", "[1,100]")
-	for _, b := range []byte(fmt.Sprintf(" { \"raw\" : 5 ,\"result\":null, \"x\":[{}],\"id\":%d,\"jsonrpc\":\"2.0\" } \r\nhello", id)) {
+	call := h.start("Subject", 1)
+	id := p.expect("tls.PeerCertSubject", "[1]")
+	for _, b := range []byte(fmt.Sprintf(" { \"raw\" : 5 ,\"result\":\"hello\", \"x\":[{}],\"id\":%d,\"jsonrpc\":\"2.0\" } \r\n", id)) {
 		p.send(string([]byte{b}))
 	}
-	read.reads("hello")
+	call.gives(5, "hello")
 
 	// Two answers and the beginning of a third in one piece.
-	a, b, c := h.start("Handshake", 1), h.start("Handshake", 1), h.start("Handshake", 1)
+	a, b, c := h.start("SetTimeout", 1, 5), h.start("SetTimeout", 1, 5), h.start("SetTimeout", 1, 5)
 	var ids []int64
 	for range 3 {
-		ids = append(ids, p.expect("tls.Handshake", "[1]"))
+		ids = append(ids, p.expect("tls.SetTimeout", "[1,5]"))
 	}
 	answer := `{"jsonrpc":"2.0","id":%d,"result":0}` + "\n"
 	p.send(fmt.Sprintf(answer+answer+answer[:10], ids[2], ids[0]))
@@ -37,65 +38,57 @@ func TestAnswersMayComeInAnyOrder(t *testing.T) {
 	calls := map[string]*pending{}
 	ids := map[string]int64{}
 	for i := range n {
-		name := fmt.Sprintf("[%d,100]", i+1)
-		calls[name] = h.start("Read", i+1, 100)
-		ids[name] = p.expect("tls.Read", name)
+		name := fmt.Sprintf("[%d]", i+1)
+		calls[name] = h.start("Subject", i+1)
+		ids[name] = p.expect("tls.PeerCertSubject", name)
 	}
 	for name, id := range ids { // in random order
-		p.blob(id, strings.Repeat(name, 3))
-		calls[name].reads(strings.Repeat(name, 3))
+		p.result(id, `"`+name+`"`)
+		calls[name].gives(int64(len(name)), name)
 	}
 }
 
 func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer string // %[1]d is the id of a Read of at most 100 bytes
+		answer string // %[1]d is the id of a PeerCertSubject
 		why    string
 	}{
-		"no JSON":               {"nonsense\n", "no answer of JSON-RPC 2.0"},
-		"blank line":            {"\n", "no answer of JSON-RPC 2.0"},
-		"not UTF-8":             {"{\"jsonrpc\":\"2.0\",\"id\":%[1]d,\"error\":{\"message\":\"\xff\"}}\n", "no answer of JSON-RPC 2.0"},
-		"array":                 {`[{"jsonrpc":"2.0","id":%[1]d,"result":0}]` + "\n", "no answer of JSON-RPC 2.0"},
-		"no version":            {`{"id":%[1]d,"result":null,"raw":0}` + "\n", "no answer of JSON-RPC 2.0"},
-		"no id":                 {`{"jsonrpc":"2.0","result":null,"raw":0}` + "\n", "no answer of JSON-RPC 2.0"},
-		"id a string":           {`{"jsonrpc":"2.0","id":"%[1]d","result":null,"raw":0}` + "\n", "no answer of JSON-RPC 2.0"},
-		"id twice":              {`{"jsonrpc":"2.0","id":%[1]d,"id":%[1]d,"result":null,"raw":0}` + "\n", "no answer of JSON-RPC 2.0"},
-		"neither":               {`{"jsonrpc":"2.0","id":%[1]d}` + "\n", "no answer of JSON-RPC 2.0"},
-		"both":                  {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"error":{"message":"x"},"raw":0}` + "\n", "no answer of JSON-RPC 2.0"},
-		"error is no object":    {`{"jsonrpc":"2.0","id":%[1]d,"error":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
-		"error has no message":  {`{"jsonrpc":"2.0","id":%[1]d,"error":{"code":1}}` + "\n", "no answer of JSON-RPC 2.0"},
-		"error with raw":        {`{"jsonrpc":"2.0","id":%[1]d,"error":{"message":"x"},"raw":1}` + "\nx", "no answer of JSON-RPC 2.0"},
-		"raw negative":          {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":-1}` + "\n", "no answer of JSON-RPC 2.0"},
-		"raw a fraction":        {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":1.0}` + "\n", "no answer of JSON-RPC 2.0"},
-		"raw beyond a blob":     {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":16777217}` + "\n", "no answer of JSON-RPC 2.0"},
-		"raw beyond an integer": {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":99999999999999999999}` + "\n", "no answer of JSON-RPC 2.0"},
-		"raw beyond the buffer": {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":131073}` + "\n" + strings.Repeat("x", 131073), "what cannot be its result"},
-		"no raw":                {`{"jsonrpc":"2.0","id":%[1]d,"result":"aGVsbG8="}` + "\n", "what cannot be its result"},
-		"nobody's id":           {`{"jsonrpc":"2.0","id":4711,"result":null,"raw":0}` + "\n", "a call that is not waiting: id 4711"},
-		"Hello's id again":      {`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n", "a call that is not waiting: id 1"},
-		"deep":                  {`{"jsonrpc":"2.0","id":%[1]d,"result":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}\n", "no answer of JSON-RPC 2.0"},
-		"very deep":             {strings.Repeat("[", 1000_000) + "\n", "no answer of JSON-RPC 2.0"},
-		"endless line":          {strings.Repeat(" ", 1<<20+1), "a line of more than 1048576 bytes"},
-		"NUL":                   {"{\"jsonrpc\":\"2.0\",\x00\n", "no answer of JSON-RPC 2.0"},
-		"end in a line":         {`{"jsonrpc":"2.0","id":%[1]d`, "has closed the session"},
-		"end in a blob":         {`{"jsonrpc":"2.0","id":%[1]d,"result":null,"raw":100}` + "\nhel", "has closed the session"},
-		"end":                   {"", "has closed the session"},
-		"goodbye":               {`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"the worker was killed","data":{"kind":"lost"}}}` + "\n", "the worker was killed"},
-		"result for null":       {`{"jsonrpc":"2.0","id":null,"result":1}` + "\n", "an answer to nothing"},
+		"no JSON":              {"nonsense\n", "no answer of JSON-RPC 2.0"},
+		"blank line":           {"\n", "no answer of JSON-RPC 2.0"},
+		"not UTF-8":            {"{\"jsonrpc\":\"2.0\",\"id\":%[1]d,\"error\":{\"message\":\"\xff\"}}\n", "no answer of JSON-RPC 2.0"},
+		"array":                {`[{"jsonrpc":"2.0","id":%[1]d,"result":0}]` + "\n", "no answer of JSON-RPC 2.0"},
+		"no version":           {`{"id":%[1]d,"result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
+		"no id":                {`{"jsonrpc":"2.0","result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
+		"id a string":          {`{"jsonrpc":"2.0","id":"%[1]d","result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
+		"id twice":             {`{"jsonrpc":"2.0","id":%[1]d,"id":%[1]d,"result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
+		"neither":              {`{"jsonrpc":"2.0","id":%[1]d}` + "\n", "no answer of JSON-RPC 2.0"},
+		"both":                 {`{"jsonrpc":"2.0","id":%[1]d,"result":"x","error":{"message":"x"}}` + "\n", "no answer of JSON-RPC 2.0"},
+		"error is no object":   {`{"jsonrpc":"2.0","id":%[1]d,"error":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
+		"error has no message": {`{"jsonrpc":"2.0","id":%[1]d,"error":{"code":1}}` + "\n", "no answer of JSON-RPC 2.0"},
+		"nobody's id":          {`{"jsonrpc":"2.0","id":4711,"result":"x"}` + "\n", "a call that is not waiting: id 4711"},
+		"Hello's id again":     {`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n", "a call that is not waiting: id 1"},
+		"deep":                 {`{"jsonrpc":"2.0","id":%[1]d,"result":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}\n", "no answer of JSON-RPC 2.0"},
+		"very deep":            {strings.Repeat("[", 1000_000) + "\n", "no answer of JSON-RPC 2.0"},
+		"endless line":         {strings.Repeat(" ", 1<<20+1), "a line of more than 1048576 bytes"},
+		"NUL":                  {"{\"jsonrpc\":\"2.0\",\x00\n", "no answer of JSON-RPC 2.0"},
+		"end in a line":        {`{"jsonrpc":"2.0","id":%[1]d`, "has closed the session"},
+		"end":                  {"", "has closed the session"},
+		"goodbye":              {`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"the worker was killed","data":{"kind":"lost"}}}` + "\n", "the worker was killed"},
+		"result for null":      {`{"jsonrpc":"2.0","id":null,"result":1}` + "\n", "an answer to nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, h, p := opened(t)
-			read := h.start("Read", 1, 100)
-			id := p.expect("tls.Read", "[1,100]")
+			read := h.start("Subject", 1)
+			id := p.expect("tls.PeerCertSubject", "[1]")
 			if strings.Contains(c.answer, "%[1]d") {
 				c.answer = fmt.Sprintf(c.answer, id)
 			}
 			// The plugin may leave before it has taken all of it.
-			p.out.Write([]byte(c.answer))
+			p.conn.Write([]byte(c.answer))
 			p.conn.CloseWrite()
-			read.fails("tls.Read: handle 1: lost: ", c.why)
+			read.fails("tls.PeerCertSubject: handle 1: lost: ", c.why)
 			p.ended()
 			h.send("Handshake", 1).fails("tls.Handshake: handle 1: lost: ", c.why)
 		})
@@ -106,16 +99,14 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
-	read := h.start("Read", 1, 10)
-	id := p.expect("tls.Read", "[1,10]")
-	write := h.start("WriteZeros", 1, 16<<20) // id+1
-	p.in.Peek(1)                              // it has the turn, and cannot end
-	queued := h.start("Read", 2, 10)          // id+2
-	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":null,"raw":5}`+"\nhello", id+2))
-	why := fmt.Sprintf("lost: tlsd has answered a call that is not waiting: id %d", id+2)
-	for _, c := range []*pending{read, write, queued} {
-		// The last may have begun only when the session was lost.
-		if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, why) && !strings.HasSuffix(r.Text, "handle 2: no such handle") {
+	call := h.start("Subject", 1)
+	id := p.expect("tls.PeerCertSubject", "[1]")
+	large := h.clog(p) // eight more, of which some wait for their turn
+	last := id + int64(len(large))
+	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":5}`+"\n", last))
+	why := fmt.Sprintf("lost: tlsd has answered a call that is not waiting: id %d", last)
+	for _, c := range append(large, call) {
+		if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, why) {
 			t.Errorf("%s gives %d, %q; want -1, %q", c.Op, r.N, r.Text, why)
 		}
 	}
@@ -131,15 +122,14 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 		{"NewClient", []any{"h", 1}, "0"}, // 1 is the first handle
 		{"NewClient", []any{"h", 1}, "2147483648"},
 		{"NewClient", []any{"h", 1}, `"2"`},
-		{"NewClient", []any{"h", 1}, `null,"raw":0`},
 		{"Handshake", []any{1}, "-1"},
 		{"Handshake", []any{1}, "0.0"},
 		{"Handshake", []any{1}, "0e0"},
 		{"Handshake", []any{1}, "null"},
-		{"Write", []any{1, []byte("abc")}, "2"},
-		{"Write", []any{1, []byte("abc")}, "4"},
+		{"Write", []any{1, []byte("abc")}, "3"}, // without a data channel
 		{"PeerCertSubject", []any{1}, "0"},
-		{"PeerCertSubject", []any{1}, `null,"raw":0`},
+		{"PeerCertSubject", []any{1}, "null"},
+		{"Read", []any{1, 4}, `"aGVsbG8="`},
 		{"Read", []any{1, 4}, "0"},
 	} {
 		t.Run(c.op+" "+c.result, func(t *testing.T) {
@@ -158,14 +148,14 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 	answer := func(result string) string { return `{"jsonrpc":"2.0","id":1,"result":` + result + "}\n" }
 	denied := `{"jsonrpc":"2.0","id":null,"error":{"code":-32012,"message":"user 7 may not use this tlsd","data":{"kind":"denied"}}}` + "\n"
 	for name, c := range map[string]struct{ answer, why string }{
-		"old":       {answer(`{"version":0,"capabilities":["raw"]}`), "does not speak version 1"},
-		"new":       {answer(`{"version":2,"capabilities":["raw"]}`), "does not speak version 1"},
+		"old":       {answer(`{"version":0,"capabilities":["data"]}`), "does not speak version 1"},
+		"new":       {answer(`{"version":2,"capabilities":["data"]}`), "does not speak version 1"},
 		"number":    {answer(`1`), "does not speak version 1"},
-		"no raw":    {answer(`{"version":1,"capabilities":["draw",["raw"]]}`), "does not have the capability raw"},
-		"no list":   {answer(`{"version":1}`), "does not have the capability raw"},
+		"no list":   {answer(`{"version":1}`), "does not have the capability data"},
 		"refused":   {`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"tls.Hello: firstHandle: too big"}}` + "\n", "tls.Hello: firstHandle: too big"},
 		"denied":    {denied, "user 7 may not use this tlsd"},
 		"SSH":       {"SSH-2.0-OpenSSH_9.2p1\r\n", "no answer of JSON-RPC 2.0"},
+		"other id":  {`{"jsonrpc":"2.0","id":2,"result":{"version":1,"capabilities":["data"]}}` + "\n", "a call that is not waiting: id 2"},
 		"goes away": {"", "tlsd "}, // has closed the session, or is gone: with a request unread, the system calls that a reset
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -177,26 +167,16 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 				p := d.accept()
 				if !early { // a server that denies does not read first
 					p.helloOnly()
-					p.expect("tls.NewClient", `["h",1]`)
 				}
-				p.out.Write([]byte(c.answer))
+				p.conn.Write([]byte(c.answer))
 				p.conn.Close()
-				call.fails("tls.NewClient: backend: "+d.path+": ", c.why)
-			}
-			if strings.HasPrefix(c.answer, `{"jsonrpc":"2.0","id":1,`) { // what was answered before Hello does not count
-				call := h.start("NewClient", "h", 1)
-				p := d.accept()
-				p.helloOnly()
-				p.result(p.expect("tls.NewClient", `["h",1]`), "1")
-				p.out.Write([]byte(c.answer))
 				call.fails("tls.NewClient: backend: "+d.path+": ", c.why)
 			}
 			backend := h.start("Backend")
 			for range 2 {
 				p := d.accept()
 				p.helloOnly()
-				p.expect("tls.Backend", "[]")
-				p.out.Write([]byte(c.answer))
+				p.conn.Write([]byte(c.answer))
 				p.conn.Close()
 			}
 			backend.gives(4, "stub")
@@ -207,14 +187,23 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 	}
 }
 
-func TestATLSDThatDoesNotAnswerHelloIsGivenUp(t *testing.T) {
+// The calls of other threads wait for the same answer, and not for 10 s each.
+func TestATLSDThatDoesNotAnswerHelloIsGivenUpOnceForAll(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
 	h := startHost(t, d.env())
-	call := h.start("NewClient", "h", 1)
+	calls := []*pending{h.start("NewClient", "h", 1)}
 	p := d.accept()
 	p.helloOnly()
-	call.fails("tls.NewClient: backend: "+d.path+": ", "tlsd has not answered in time") // after 10 s
-	p.expect("tls.NewClient", `["h",1]`)
+	for range 5 {
+		calls = append(calls, h.start("NewClient", "h", 1))
+	}
+	for _, call := range calls {
+		call.fails("tls.NewClient: backend: "+d.path+": ", "tlsd has not answered in time") // after 10 s
+	}
 	p.ended()
+	d.ln.SetDeadline(time.Now())
+	if _, err := d.ln.Accept(); err == nil {
+		t.Error("there was a second session for them")
+	}
 }

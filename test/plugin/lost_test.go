@@ -7,8 +7,8 @@ func lostSession(t *testing.T) (*standIn, *host) {
 	t.Helper()
 	d, h, p := opened(t)
 	p.client(h, 5)
-	read := h.start("Read", 1, 10)
-	p.expect("tls.Read", "[1,10]")
+	read := h.start("Subject", 1)
+	p.expect("tls.PeerCertSubject", "[1]")
 	write := h.start("Write", 5, []byte("ab"))
 	p.request()
 	p.conn.Close()
@@ -22,7 +22,7 @@ func TestALostSessionsHandlesStayDead(t *testing.T) {
 	d, h := lostSession(t)
 	dead := func() {
 		t.Helper()
-		h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: ")
+		h.send("Subject", 1).fails("tls.PeerCertSubject: handle 1: lost: ")
 		h.send("Write", 5, []byte{}).fails("tls.Write: handle 5: lost: ")
 		h.send("Close", 5).fails("tls.Close: handle 5: lost: ")
 		h.send("PeerCertSubject", 3).fails("tls.PeerCertSubject: handle 3: lost: ")
@@ -30,7 +30,7 @@ func TestALostSessionsHandlesStayDead(t *testing.T) {
 		h.send("Accept", 5, "::", 1).fails("tls.Accept: handle 5: lost: ")
 	}
 	dead()
-	h.send("Read", 6, 10).fails("tls.Read: handle 6: no such handle")
+	h.send("Subject", 6).fails("tls.PeerCertSubject: handle 6: no such handle")
 
 	call := h.start("NewClient", "again", 1)
 	p, first := d.session()
@@ -41,7 +41,7 @@ func TestALostSessionsHandlesStayDead(t *testing.T) {
 	call.gives(6, "")
 	dead() // without a word to the new session
 	handshake := h.start("Handshake", 6)
-	p.result(p.expect("tls.Handshake", "[6]"), "0")
+	p.result(p.expect("tls.Handshake", "[6,1]"), "0")
 	handshake.gives(0, "")
 }
 
@@ -85,13 +85,13 @@ func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 			}
 			p.result(p.expect("tls.NewClient", `["again",1]`), "2")
 			call.gives(2, "")
-			why := "tls.Read: handle 1: lost: tlsd has closed the session"
+			why := "tls.PeerCertSubject: handle 1: lost: tlsd has closed the session"
 			if name == "with a word" {
-				why = "tls.Read: handle 1: lost: idle for too long"
+				why = "tls.PeerCertSubject: handle 1: lost: idle for too long"
 			} else if name == "without sense" {
-				why = "tls.Read: handle 1: lost: tlsd has sent a line that is no answer"
+				why = "tls.PeerCertSubject: handle 1: lost: tlsd has sent a line that is no answer"
 			}
-			h.send("Read", 1, 1).fails(why)
+			h.send("Subject", 1).fails(why)
 		})
 	}
 }
@@ -101,7 +101,7 @@ func TestACallOnAHandleLearnsThatTheSessionHasEnded(t *testing.T) {
 	_, h, p := opened(t)
 	p.conn.Close()
 	h.send("Write", 1, []byte("ab")).fails("tls.Write: handle 1: lost: tlsd")
-	h.send("Read", 1, 9).fails("tls.Read: handle 1: lost: tlsd")
+	h.send("Subject", 1).fails("tls.PeerCertSubject: handle 1: lost: tlsd")
 }
 
 func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {

@@ -50,6 +50,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asTLSD) != "" {
 		standInMain()
 	}
+	os.Setenv("TLSD_CONFIG", "none") // a daemon of a test does not take the machine's settings
 	os.Exit(run(m))
 }
 
@@ -61,7 +62,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(workDir)
-	if err := writeTLSDs(); err != nil {
+	if err := firstError(os.Chmod(workDir, 0o755), writeTLSDs()); err != nil { // hosts of other users are run from there
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -196,6 +196,7 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 		h.send("Write", 99, []byte{}).fails("tls.Write: handle 99: ")
 		h.send("NewClient", "localhost", 0).fails("tls.NewClient: port")
 		h.send("SetCaBundle", "missing.pem").fails("tls.SetCaBundle: ", filepath.Dir(ca)+"/missing.pem")
+		h.send("Close", 1).gives(0, "")
 		if after := h.call("status").Text; after != before {
 			t.Errorf("the host was\n%s\nand is\n%s", before, after)
 		}

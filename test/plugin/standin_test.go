@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A standIn listens where tlsd would. It does nothing by itself: the test takes its
@@ -67,18 +71,73 @@ type peer struct {
 	t    *testing.T
 	conn *net.UnixConn
 	in   *bufio.Reader
-	out  io.Writer // conn, or shared
+	fds  *descriptors
+}
 
-	first  *firstFD
-	shared *sharedMemory // after it was agreed on, in which the plugin's messages lie after an empty line; or nil
+// descriptors reads from a connection and keeps the descriptors that come with the bytes.
+type descriptors struct {
+	*net.UnixConn
+	mu   sync.Mutex
+	kept []int
+}
 
-	sharedIn *bufio.Reader // then in
+func (d *descriptors) Read(p []byte) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(4*16))
+	n, oobn, _, _, err := d.ReadMsgUnix(p, oob)
+	messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
+	for _, m := range messages {
+		fds, _ := unix.ParseUnixRights(&m)
+		d.mu.Lock()
+		d.kept = append(d.kept, fds...)
+		d.mu.Unlock()
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.EOF
+	}
+	return max(n, 0), err
+}
+
+// take gives the oldest descriptor, as a file.
+func (d *descriptors) take() *os.File {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.kept) == 0 {
+		return nil
+	}
+	fd := d.kept[0]
+	d.kept = d.kept[1:]
+	return os.NewFile(uintptr(fd), "data")
 }
 
 func newPeer(conn *net.UnixConn) *peer {
 	conn.SetDeadline(time.Now().Add(patience))
-	first := &firstFD{conn, -1}
-	return &peer{conn: conn, in: bufio.NewReaderSize(first, 64*1024), out: conn, first: first}
+	fds := &descriptors{UnixConn: conn}
+	return &peer{conn: conn, in: bufio.NewReaderSize(fds, 64*1024), fds: fds}
+}
+
+// channel takes the data channel that has come with the message just read.
+func (p *peer) channel() *net.UnixConn {
+	p.t.Helper()
+	data, err := p.takeChannel()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { data.Close() })
+	return data
+}
+
+func (p *peer) takeChannel() (*net.UnixConn, error) {
+	file := p.fds.take()
+	if file == nil {
+		return nil, errors.New("no descriptor has come with the message")
+	}
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn.(*net.UnixConn), nil
 }
 
 type request struct {
@@ -86,18 +145,11 @@ type request struct {
 	ID      *int64          `json:"id"`
 	Method  string          `json:"method"`
 	Params  json.RawMessage `json:"params"`
-	Raw     *int            `json:"raw"`
-	blob    []byte
 }
 
 // read gives the next message, or an error at the end.
 func (p *peer) read() (*request, error) {
 	line, err := p.in.ReadBytes('\n')
-	if err == nil && p.shared != nil && string(line) == "\n" && p.in != p.sharedIn {
-		p.sharedIn = bufio.NewReaderSize(p.shared, 64*1024)
-		p.in = p.sharedIn
-		line, err = p.in.ReadBytes('\n')
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +162,7 @@ func (p *peer) read() (*request, error) {
 	if r.JSONRPC != "2.0" {
 		return nil, fmt.Errorf("not JSON-RPC 2.0: %s", line)
 	}
-	if r.Raw != nil {
-		r.blob = make([]byte, *r.Raw)
-		_, err = io.ReadFull(p.in, r.blob)
-	}
-	return r, err
+	return r, nil
 }
 
 func (p *peer) request() *request {
@@ -126,18 +174,10 @@ func (p *peer) request() *request {
 	return r
 }
 
-// readAhead is what a tls_Read asks for that wants less, in bytes.
-const readAhead = 128 << 10
-
-// expect reads a request and checks what it asks for; it returns its id. The params of a Read are
-// those of tls_Read.
+// expect reads a request and checks what it asks for; it returns its id.
 func (p *peer) expect(method, params string) int64 {
 	p.t.Helper()
 	r := p.request()
-	var handle, most int
-	if n, _ := fmt.Sscanf(params, "[%d,%d]", &handle, &most); n == 2 && method == "tls.Read" {
-		params = fmt.Sprintf("[%d,%d]", handle, max(most, readAhead))
-	}
 	if r.Method != method || string(r.Params) != params {
 		p.t.Fatalf("the plugin sends %s %s; want %s %s", r.Method, r.Params, method, params)
 	}
@@ -147,17 +187,14 @@ func (p *peer) expect(method, params string) int64 {
 	return *r.ID
 }
 
+// agreement is the answer to Hello.
+const agreement = `{"version":1,"capabilities":["data"],"server":{"name":"tlsd","version":"stand-in","pid":1},"timeouts":{"read":0,"write":60000}}`
+
 // hello takes the plugin's first message and agrees. It returns firstHandle.
 func (p *peer) hello() int64 {
 	p.t.Helper()
 	id, first := p.helloOnly()
-	const server = `"server":{"name":"tlsd","version":"stand-in","pid":1}`
-	if overSharedMemory && p.first.fd >= 0 {
-		p.result(id, `{"version":1,"capabilities":["raw","ring"],`+server+`}`)
-		p.share()
-	} else {
-		p.result(id, `{"version":1,"capabilities":["raw"],`+server+`}`)
-	}
+	p.result(id, agreement)
 	return first
 }
 
@@ -170,7 +207,7 @@ func (p *peer) helloOnly() (id, first int64) {
 		FirstHandle  int64    `json:"firstHandle"`
 	}
 	err := json.Unmarshal(r.Params, &params)
-	if r.Method != "tls.Hello" || err != nil || params.Version != 1 || !slices.Contains(params.Capabilities, "raw") {
+	if r.Method != "tls.Hello" || err != nil || params.Version != 1 || !slices.Equal(params.Capabilities, []string{"data"}) {
 		p.t.Fatalf("the session begins with %s %s: %v", r.Method, r.Params, err)
 	}
 	return *r.ID, params.FirstHandle
@@ -179,7 +216,7 @@ func (p *peer) helloOnly() (id, first int64) {
 // send sends exactly this.
 func (p *peer) send(text string) {
 	p.t.Helper()
-	if _, err := io.WriteString(p.out, text); err != nil {
+	if _, err := io.WriteString(p.conn, text); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -187,11 +224,6 @@ func (p *peer) send(text string) {
 func (p *peer) result(id int64, json string) {
 	p.t.Helper()
 	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, json))
-}
-
-func (p *peer) blob(id int64, data string) {
-	p.t.Helper()
-	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":null,"raw":%d}`+"\n%s", id, len(data), data))
 }
 
 func (p *peer) fail(id int64, message string) {
@@ -216,15 +248,11 @@ func (p *peer) client(h *host, handle int64) {
 	c.gives(handle, "")
 }
 
-// strictWrites is the host's setting with which Writes wait for their answers.
-const strictWrites = "TLSD_STRICT_WRITES=1"
-
-// opened gives a host that has a session with a stand-in and the connection with handle 1. Its Writes are strict
-// unless env says otherwise.
+// opened gives a host that has a session with a stand-in and the connection with handle 1.
 func opened(t *testing.T, env ...string) (*standIn, *host, *peer) {
 	t.Helper()
 	d := newStandIn(t)
-	h := startHost(t, append([]string{d.env(), strictWrites}, env...)...)
+	h := startHost(t, append([]string{d.env()}, env...)...)
 	c := h.start("NewClient", "example.com", 443)
 	p, first := d.session()
 	if first != 1 {
@@ -233,4 +261,46 @@ func opened(t *testing.T, env ...string) (*standIn, *host, *peer) {
 	p.result(p.expect("tls.NewClient", `["example.com",443]`), "1")
 	c.gives(1, "")
 	return d, h, p
+}
+
+// ready gives a host with the connection 1, whose handshake is done, and our end of its data channel.
+func ready(t *testing.T, env ...string) (*standIn, *host, *peer, *net.UnixConn) {
+	t.Helper()
+	d, h, p := opened(t, env...)
+	return d, h, p, p.shake(h, 1)
+}
+
+// shake does the handshake of a connection, and gives our end of its data channel.
+func (p *peer) shake(h *host, handle int) *net.UnixConn {
+	p.t.Helper()
+	shake := h.start("Handshake", handle)
+	id := p.expect("tls.Handshake", fmt.Sprintf("[%d,1]", handle))
+	data := p.channel()
+	p.result(id, "0")
+	shake.gives(0, "")
+	return data
+}
+
+// statusOf answers the next tls.Status.
+func (p *peer) statusOf(handle int, status string) {
+	p.t.Helper()
+	p.result(p.expect("tls.Status", fmt.Sprintf("[%d]", handle)), status)
+}
+
+// largeText makes a request of nearly 25 kB: each of its bytes is escaped.
+var largeText = strings.Repeat("\x01", 4095)
+
+// clog starts calls that nobody reads, until the socket has no room: one is being sent, others wait for their turn.
+func (h *host) clog(p *peer) (calls []*pending) {
+	h.t.Helper()
+	for range 16 {
+		calls = append(calls, h.start("Accept", 1, largeText, 1))
+	}
+	for end := time.Now().Add(patience); unread(h.t, p) < 150_000; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatalf("only %d bytes are on their way", unread(h.t, p))
+		}
+	}
+	h.untilAllThreadsWait()
+	return calls
 }

@@ -426,8 +426,7 @@ func (a *arena) conversation() string {
 {"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
 {"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}
 {"jsonrpc":"2.0","id":5,"method":"tls.NewServerContext","params":[%q,%q]}
-{"jsonrpc":"2.0","id":6,"method":"tls.Write","params":[1],"raw":100000}
-%s`, a.ca.File, a.peer.port, a.cert.CertFile, a.cert.KeyFile, strings.Repeat("x", 90000))
+{"jsonrpc":"2.0","id":6,"method":"tls.Write","params":[1,"%s`, a.ca.File, a.peer.port, a.cert.CertFile, a.cert.KeyFile, strings.Repeat("AAAA", 20000))
 }
 
 func (sc *scene) rawDial() (*net.UnixConn, error) {

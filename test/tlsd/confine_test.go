@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,13 +116,14 @@ func eachUser(t *testing.T, test func(*testing.T, *syscall.Credential)) {
 func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 	t.Parallel()
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	landlock := map[string]syscall.Errno{"write": unix.EACCES, "overwrite": unix.EACCES, "remove": unix.EACCES, "mkdir": unix.EACCES, "truncate": unix.EACCES, "environ": unix.EACCES}
+	landlock := map[string]syscall.Errno{"write": unix.EACCES, "overwrite": unix.EACCES, "environ": unix.EACCES}
 	want := map[string]syscall.Errno{
 		"read": 0, "elsewhere": 0, "tcp": 0, "ownSignal": 0,
 		"exec": unix.EPERM, "fork": unix.EPERM, "ptrace": unix.EPERM, "memory": unix.EPERM, "limit": unix.EPERM, "unix": unix.EPERM,
 		"signal": unix.EPERM, "unshare": unix.EPERM, "ring": unix.EPERM, "chmod": unix.EPERM, "memfd": unix.EPERM, "shared": unix.EPERM,
 		"mount": unix.EPERM, "settime": unix.EPERM, "setuid": unix.EPERM, "raw": unix.EPERM,
-		"dumpable": unix.EPERM,
+		"dumpable": unix.EPERM, "remove": unix.EPERM, "mkdir": unix.EPERM, "truncate": unix.EPERM, "segment": unix.EPERM, "message": unix.EPERM,
+		"priority": unix.EPERM, "affinity": unix.EPERM, "owner": unix.EPERM, "ioctlOwner": unix.ENOTTY, "pidfd": unix.EPERM,
 	}
 	eachUser(t, func(t *testing.T, who *syscall.Credential) {
 		got := escape(t, who)
@@ -130,8 +132,8 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 				t.Errorf("%s: %v (reported: %t); want %v", name, g, ok, w)
 			}
 		}
-		if errno != 0 || abi < 3 {
-			t.Skip("the kernel has no Landlock, or one that does not know truncate: what is left is not tried")
+		if errno != 0 || abi < 1 {
+			t.Skip("the kernel has no Landlock: what is left is not tried")
 		}
 		for name, w := range landlock {
 			if g, ok := got.outcome[name]; !ok || g != w {
@@ -187,7 +189,8 @@ func TestReadingCanBeLimited(t *testing.T) {
 func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	got := escape(t, nil, "--confine", "off").outcome
-	names := []string{"environ", "elsewhere", "write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "dumpable", "memfd", "shared", "fork", "exec"}
+	names := []string{"environ", "elsewhere", "write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "dumpable",
+		"segment", "message", "priority", "affinity", "owner", "ioctlOwner", "pidfd", "memfd", "shared", "fork", "exec"}
 	if os.Getuid() == 0 {
 		names = append(names, "setuid", "raw", "mount", "settime")
 	}
@@ -290,15 +293,23 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 }
 
 // lackEnv makes the test binary execute a program as on a kernel without Landlock and
-// seccomp, which is played by a filter that the program inherits.
+// seccomp, which is played by a filter that the program inherits. With "forbidden", the filter refuses Landlock as a service
+// manager's does; with "deadly", it kills for it.
 const lackEnv = "TLSD_TEST_LACK"
 
 func executeWithLacks(command []string) error {
+	names, action := []string{"landlock_create_ruleset", "seccomp"}, seccomp.ActionErrno|seccomp.Action(unix.ENOSYS)
+	switch os.Getenv(lackEnv) {
+	case "forbidden":
+		names, action = names[:1], seccomp.ActionErrno
+	case "deadly":
+		names, action = names[:1], seccomp.ActionKillProcess
+	}
 	os.Unsetenv(lackEnv)
 	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
 		Syscalls: []seccomp.SyscallGroup{{
-			Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"landlock_create_ruleset", "seccomp"},
+			Action: action, Names: names,
 		}},
 	}})
 	if err != nil {
@@ -341,5 +352,42 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 	out, _ := doctor.CombinedOutput()
 	if !strings.Contains(string(out), "not in force: landlock (the kernel has no Landlock: function not implemented), seccomp (seccomp: function not implemented)") {
 		t.Errorf("doctor says\n%s", out)
+	}
+}
+
+func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(shortDir(t), "s"), "--confine", "require")
+	cmd.Env = []string{lackEnv + "=1"}
+	out, _ := cmd.CombinedOutput()
+	const want = "workers are confined in part only, and --confine=require wants all: without landlock (the kernel has no Landlock: function not implemented), seccomp ("
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), want) {
+		t.Errorf("status %d: %s", code, out)
+	}
+}
+
+// A service manager's filter is not taken for an old kernel, and what it kills is explained.
+func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for how, want := range map[string]string{
+		"forbidden": `"landlock":"a filter of system calls around tlsd forbids Landlock (a unit's SystemCallFilter= lacks @sandbox`,
+		"deadly":    `died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile)`,
+	} {
+		sock := filepath.Join(shortDir(t), "s")
+		startWith(t, nil, `export `+lackEnv+`=`+how+`; exec `+self+` "$0" "$@";`, "--socket", sock, "--spare", "0")
+		conn, err := net.Dial("unix", sock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`)
+		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(line, want) {
+			t.Errorf("%s: the caller is told %s, %v; want %s", how, line, err, want)
+		}
 	}
 }

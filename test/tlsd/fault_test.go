@@ -117,11 +117,9 @@ func (u *user) say(method, params string) {
 	}
 }
 
-// order has the library do what this number of bytes to read stands for. A Read that can have its data raw is
-// tried with that very number before it waits.
+// order has the library do what this number of bytes to read stands for.
 func (u *user) order(n int) {
 	u.t.Helper()
-	u.ask("tls.Hello", `1,["raw"]`)
 	u.say("tls.Read", fmt.Sprintf("1,%d", n))
 }
 

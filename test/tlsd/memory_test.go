@@ -42,7 +42,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			users := newUsers(t, sock, port)
 			// A library that looks whether it has got memory goes on.
 			users[0].order(1010)
-			if got, err := users[0].hear(); !strings.Contains(got, `"raw":4`) {
+			if got, err := users[0].hear(); !strings.Contains(got, `"result":"`) {
 				t.Fatal(got, err)
 			}
 			if n := full(t, log); n < 60 || n > 96 {

@@ -89,7 +89,7 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 	defer ready.Close()
 	cmd := exec.Command("sh", append([]string{"-c", shell + ` exec "$0" "$@"`, binary, "--ready-fd", strconv.Itoa(3 + len(files))}, args...)...)
 	cmd.ExtraFiles = append(append([]*os.File{}, files...), theirs)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TLSD_CONFIG=none"}
 	var log strings.Builder
 	cmd.Stderr = &log
 	cmd.WaitDelay = patience

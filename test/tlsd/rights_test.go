@@ -80,6 +80,30 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	}
 }
 
+// One group's socket is closed to all others by the kernel, who cannot even flood it.
+func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
+	needRoot(t)
+	sock := filepath.Join(shortDir(t), "s")
+	startWith(t, nil, "", "--socket", sock, "--allow-gid", "61355")
+	info, err := os.Lstat(sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o660 || st.Uid != 0 || st.Gid != 61355 {
+		t.Errorf("the socket is user %d's and group %d's, %v; want root's and group 61355's, 0660", st.Uid, st.Gid, info.Mode())
+	}
+	if got := callAs(t, &syscall.Credential{Uid: 61234, Gid: 61234, Groups: []uint32{61355}}, sock, askBackend); !strings.Contains(got, `"result":`) {
+		t.Errorf("a member is told %s", got)
+	}
+	stranger := exec.Command("/proc/self/exe", sock, askBackend)
+	stranger.Env = []string{callerEnv + "=1"}
+	stranger.Dir = "/"
+	stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 61234, Gid: 61234}}
+	if out, err := stranger.CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") {
+		t.Errorf("a stranger is told %s, %v", out, err)
+	}
+}
+
 // In a network namespace of its own the daemon has the kernel's default: ports below 1024 are for root.
 func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 	needRoot(t)

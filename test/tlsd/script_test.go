@@ -57,6 +57,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, executeWithLacks(os.Args[1:]))
 		os.Exit(1)
 	}
+	os.Setenv("TLSD_CONFIG", "none") // a daemon of a test does not take the machine's settings
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "tlsd-bin")
 		if err != nil {
@@ -85,6 +86,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
+			env.Setenv("TLSD_CONFIG", "none") // not the machine's settings
 			env.Setenv("S", filepath.Join(dir, "s"))
 			env.Setenv("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH"))
 			env.Values[worldKey{}] = &world{daemons: map[string]*daemon{}, sessions: map[string]*session{}}
@@ -182,7 +184,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	d.cmd.Dir = ts.MkAbs(".")
 	d.cmd.Stderr = log
 	d.cmd.ExtraFiles = []*os.File{theirs}
-	d.cmd.Env = []string{"TLSD_SOCKET=" + ts.Getenv("S"), "TLSD_READY_FD=3", "TLSD_LOG_LEVEL=debug", "PATH=" + ts.Getenv("PATH")}
+	d.cmd.Env = []string{"TLSD_SOCKET=" + ts.Getenv("S"), "TLSD_READY_FD=3", "TLSD_LOG_LEVEL=debug", "TLSD_CONFIG=none", "PATH=" + ts.Getenv("PATH")}
 	err = d.cmd.Start()
 	theirs.Close()
 	ts.Check(err)

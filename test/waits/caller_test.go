@@ -1,8 +1,10 @@
 package waits
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/testcert"
@@ -49,7 +51,8 @@ func TestMain(m *testing.M) {
 // counting is an engine that counts what it has made and what is not freed.
 type counting struct {
 	session.Engine
-	open atomic.Int64
+	open  atomic.Int64
+	small atomic.Bool // a client's buffer for sending is as small as can be
 }
 
 func load(t *testing.T) *openssl.Library {
@@ -65,8 +68,8 @@ func (e *counting) NewClientContext(b session.CABundle) (session.EngineContext, 
 	return e.context(e.Engine.NewClientContext(b))
 }
 
-func (e *counting) NewServerContext(cert, key []byte) (session.EngineContext, error) {
-	return e.context(e.Engine.NewServerContext(cert, key))
+func (e *counting) NewServer(cfg openssl.ServerConfig) (session.EngineContext, error) {
+	return e.context(e.Engine.NewServer(cfg))
 }
 
 func (e *counting) context(c session.EngineContext, err error) (session.EngineContext, error) {
@@ -88,6 +91,9 @@ func (c countedContext) Free() {
 }
 
 func (c countedContext) Client(nc *net.TCPConn, host string) (session.EngineConn, error) {
+	if c.e.small.Load() {
+		nc.SetWriteBuffer(4 << 10)
+	}
 	return c.conn(c.EngineContext.Client(nc, host))
 }
 
@@ -164,7 +170,6 @@ func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way, b
 		stop()
 		<-c.over
 	})
-	c.ok("tls.Hello", `[1,["raw"]]`)
 	return c
 }
 
@@ -207,11 +212,6 @@ func (c *caller) listen() {
 			c.t.Errorf("%v in %s", err, line)
 			return
 		}
-		if n := list[0].Raw; n != nil {
-			if err := r.Skip(*n); err != nil {
-				return
-			}
-		}
 		for _, a := range list {
 			select {
 			case c.at(string(a.ID)) <- answer{string(a.Result), a.Error}:
@@ -247,12 +247,10 @@ func (c *caller) call(method, params string) string {
 	return fmt.Sprint(c.id)
 }
 
-// write sends a tls.Write with raw bytes.
+// write sends a tls.Write of n bytes.
 func (c *caller) write(handle, n int) string {
 	c.t.Helper()
-	c.id++
-	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Write","params":[%d],"raw":%d}`+"\n", c.id, handle, n) + strings.Repeat("x", n))
-	return fmt.Sprint(c.id)
+	return c.call("tls.Write", fmt.Sprintf(`[%d,"%s"]`, handle, base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'x'}, n))))
 }
 
 // notify sends a notification.
@@ -327,9 +325,25 @@ func (c *caller) open(peer func(*net.TCPConn)) {
 	c.ok("tls.SetInsecureSkipVerify", "[1,1]")
 }
 
+// silent is open with a peer that neither reads nor writes.
+func (c *caller) silent() {
+	c.t.Helper()
+	c.open(func(nc *net.TCPConn) {
+		nc.SetReadBuffer(4 << 10)
+		<-c.t.Context().Done()
+	})
+}
+
 // ready is open with a peer that has done its handshake, and does then what it wants with the connection
 // below. The connection stays until the test ends.
 func (c *caller) ready(then func(*net.TCPConn)) {
+	c.t.Helper()
+	c.openServer(then)
+	c.ok("tls.Handshake", "[1]")
+}
+
+// openServer is ready without the handshake on our side.
+func (c *caller) openServer(then func(*net.TCPConn)) {
 	c.t.Helper()
 	c.open(func(nc *net.TCPConn) {
 		nc.SetReadBuffer(4 << 10)
@@ -339,8 +353,48 @@ func (c *caller) ready(then func(*net.TCPConn)) {
 		}
 		<-c.t.Context().Done()
 	})
-	c.ok("tls.Handshake", "[1]")
 }
+
+// callWithChannel is call for a call that announces a data channel. It gives the other end, too.
+func (c *caller) callWithChannel(method, params string) (id string, ours net.Conn) {
+	c.t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "ours")
+	ours, err = net.FileConn(f)
+	f.Close()
+	if err == nil {
+		c.t.Cleanup(func() { ours.Close() })
+		c.id++
+		line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n", c.id, method, params)
+		_, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(fds[1]), nil)
+	}
+	unix.Close(fds[1])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return fmt.Sprint(c.id), ours
+}
+
+// full is ready with a data channel, on which there is more than the peer takes.
+func (c *caller) full() {
+	c.t.Helper()
+	c.eng.small.Store(true)
+	c.openServer(nil)
+	id, ours := c.callWithChannel("tls.Handshake", "[1,1]")
+	if a := c.answer(id); a.err != nil {
+		c.t.Fatal(a.err)
+	}
+	c.bound(1)
+	if _, err := ours.Write(make([]byte, tooMuch)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// tooMuch bytes fit into a data channel, but not into a piece that is sent and the buffers of the TCP connection.
+const tooMuch = 150 << 10
 
 // server makes a server context, which is handle 1, and gives a port that is free.
 func (c *caller) server() (port int) {

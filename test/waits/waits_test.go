@@ -54,6 +54,8 @@ type wait struct {
 	cancel, close, flag, handle, caller string
 	// What closes handle 1, and how that ends; tls.Close and "ok" if empty.
 	closer, closed string
+	// drained says that the session's end waits, within the close timeout, for what is on a data channel.
+	drained bool
 	// timeout sets the timeout that byFlag is.
 	timeout func(*session.Timeouts)
 }
@@ -70,6 +72,7 @@ func closing(t *session.Timeouts)   { t.Close = moment }
 const (
 	noHandle = "no: the call makes the handle"
 	noBound  = "no: its time begins with its turn"
+	drains   = "no: it sends what is on the data channel first, which has a bound of its own"
 	closes   = "no: it closes the handle"
 	notOne   = "no: it waits for the calls of all handles, and none of its own"
 )
@@ -153,6 +156,27 @@ var waits = []wait{
 		begin:  func(c *caller) string { c.handshaking(""); return c.write(1, 1) },
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
+	{method: "tls.Handshake", phase: "the peer says nothing, with a data channel", timeout: handshake,
+		begin: func(c *caller) string {
+			c.open(func(nc *net.TCPConn) { io.Copy(io.Discard, nc) })
+			c.bound(1)
+			id, _ := c.callWithChannel("tls.Handshake", "[1,1]")
+			return id
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Flush", phase: "a full socket", timeout: writing, drained: true,
+		begin:  func(c *caller) string { c.full(); return c.call("tls.Flush", fmt.Sprintf("[1,%d]", tooMuch)) },
+		cancel: "cancelled", close: drains, flag: "timeout", handle: "timeout"},
+	{method: "tls.Shutdown", phase: "a full socket", timeout: writing, drained: true,
+		begin:  func(c *caller) string { c.full(); return c.call("tls.Shutdown", "[1]") },
+		cancel: "cancelled", close: drains, flag: "timeout", handle: "timeout"},
+	{method: "tls.Close", phase: "a full socket, with a data channel", timeout: writing, drained: true,
+		begin:  func(c *caller) string { c.full(); return c.call("tls.Close", "[1]") },
+		cancel: "cancelled", close: closes, flag: "timeout", handle: "timeout"},
+	{method: "tls.Status", phase: "behind a Handshake", timeout: handshake,
+		begin:  func(c *caller) string { c.handshaking(""); return c.call("tls.Status", "[1]") },
+		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
+
 	{method: "tls.Accept", phase: "nobody comes", timeout: accepting,
 		begin: func(c *caller) string {
 			port := c.server()
@@ -181,6 +205,23 @@ var waits = []wait{
 			return c.accept(port)
 		},
 		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+
+	{method: "tls.ReadPlain", phase: "the peer says nothing", timeout: reading,
+		begin:  func(c *caller) string { c.silent(); c.bound(1); return c.call("tls.ReadPlain", "[1,100]") },
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.WritePlain", phase: "a full socket", timeout: writing,
+		begin: func(c *caller) string {
+			c.silent()
+			c.bound(1)
+			return c.call("tls.WritePlain", `[1,"`+base64.StdEncoding.EncodeToString(make([]byte, much))+`"]`)
+		},
+		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
+	{method: "tls.Listen", phase: "name look-up", timeout: connect,
+		begin: func(c *caller) string {
+			c.server()
+			return c.call("tls.Listen", `[1,"`+slowName()+`",443]`)
+		},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: noBound},
 
 	// What keeps this one is behind its answer.
 	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
@@ -219,6 +260,7 @@ var waits = []wait{
 	behindAHandshake("tls.Version", "[1]"),
 	behindAHandshake("tls.SetInsecureSkipVerify", "[1,1]"),
 	behindAHandshake("tls.SetTimeout", "[1,5000]"),
+	behindAHandshake("tls.SetOption", `[1,"alpn","h2"]`),
 	behindAHandshake("tls.Handshake", "[1]"),
 }
 
@@ -231,7 +273,7 @@ func behindAHandshake(method, params string) wait {
 
 // The methods that never wait for anything but the calls before them to be begun, or for a file.
 var instant = []string{
-	"tls.NewServerContext", "tls.SetCaBundle", "tls.Backend", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+	"tls.NewServerContext", "tls.SetCaBundle", "tls.SetCertificate", "tls.Backend", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
 }
 
 // blackHole begins a NewClient whose connect gets no answer. It is handle 1.
@@ -321,6 +363,9 @@ func TestEveryWaitCanBeEnded(t *testing.T) {
 // bounds are the timeouts of a session whose wait is to be ended by a way.
 func (w *wait) bounds(by way) session.Timeouts {
 	t := session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era, Write: era, Close: era}
+	if w.drained {
+		t.Close = moment
+	}
 	if by == byFlag {
 		w.timeout(&t)
 	}

@@ -1,7 +1,8 @@
 /*
- * answer.c - what an answer means for the call that it belongs to.
+ * answer.c - a line of tlsd's is taken apart, which must be an answer of JSON-RPC 2.0, and given to
+ * the call that it belongs to.
  */
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,51 +11,83 @@
 #include "session.h"
 #include "text.h"
 
-/* Checks the answer to Hello. */
-static bool agree(struct process *p, struct session *s, struct answer *a, char *why)
-{
-	int64_t version = 0;
+#define NO_ANSWER "tlsd has sent a line that is no answer of JSON-RPC 2.0"
 
-	if (a->error.at) {
-		char *message = json_text(a->error);
-		text_add(why, WHY_BYTES, "%s", message ? message : "out of memory");
-		free(message);
+struct answer {
+	bool id_null; /* it belongs to no call: tlsd tells why it ends the session */
+	int64_t id;
+	struct span error; /* the message of an error, a string; else none */
+	struct span result;
+};
+
+/* Takes a line apart; false if it is no answer of JSON-RPC 2.0. */
+static bool parse(struct span line, struct answer *a)
+{
+	struct span id, error;
+
+	if (!json_valid(line) || !json_is(json_member(line, "jsonrpc"), "\"2.0\""))
 		return false;
-	}
-	if (!json_int(json_member(a->result, "version"), &version) || version != 1) {
-		text_add(why, WHY_BYTES, "tlsd does not speak version 1 of the protocol");
+	id = json_member(line, "id");
+	error = json_member(line, "error");
+
+	*a = (struct answer){ .result = json_member(line, "result") };
+	a->id_null = json_is(id, "null");
+	if (!a->id_null && !json_int(id, &a->id))
 		return false;
-	}
-	if (!json_array_has(json_member(a->result, "capabilities"), "\"raw\"")) {
-		text_add(why, WHY_BYTES, "tlsd does not have the capability raw");
+	if ((a->result.at != NULL) == (error.at != NULL))
 		return false;
-	}
-	if (json_array_has(json_member(a->result, "capabilities"), "\"ring\"")) {
-		if (!s->wire.rings.mem) {
-			text_add(why, WHY_BYTES, "tlsd uses shared memory that it was not given");
+	if (error.at) {
+		a->error = json_member(error, "message");
+		if (!json_is_string(a->error))
 			return false;
-		}
-		wire_share(&s->wire);
 	}
-	s->agreed = true;
-	for (struct call *c = s->calls; c; c = c->next)
-		pthread_cond_signal(&c->woken);
-	turn_stir(&p->opening);
 	return true;
 }
 
-/* Takes the result of a call over, if it is what the method gives. Leaves mu
- * while it reads a blob; the call stays where it is, because only the leader,
- * who is here, can end it. */
-static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a, struct wait *w, char *why)
+/* What ends a session has no id. The host is told "lost: " anyway. */
+static void take_farewell(const struct answer *a, char *why)
 {
-	bool ok = a->has_raw == (c->method->result == BLOB);
+	char *message = a->error.at ? json_text(a->error) : NULL;
+	const char *text = message ? message : "tlsd has sent an answer to nothing";
+
+	text_add(why, WHY_BYTES, "%s", strncmp(text, "lost: ", 6) == 0 ? text + 6 : text);
+	free(message);
+}
+
+bool answer_agree(struct session *s, struct span line, char *why)
+{
+	int64_t version = 0, n;
+	struct answer a;
+
+	if (!parse(line, &a)) {
+		text_add(why, WHY_BYTES, NO_ANSWER);
+	} else if (a.id_null || a.error.at) {
+		take_farewell(&a, why);
+	} else if (a.id != HELLO_ID) {
+		text_add(why, WHY_BYTES,
+			 "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
+	} else if (!json_int(json_member(a.result, "version"), &version) || version != 1) {
+		text_add(why, WHY_BYTES, "tlsd does not speak version 1 of the protocol");
+	} else if (!json_array_has(json_member(a.result, "capabilities"), "\"data\"")) {
+		text_add(why, WHY_BYTES, "tlsd does not have the capability data");
+	} else {
+		if (json_int(json_member(json_member(a.result, "timeouts"), "read"), &n) && n > 0)
+			s->read_timeout = n;
+		return true;
+	}
+	return false;
+}
+
+/* Takes the result of a call over, if it is what the method gives. */
+static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a,
+			char *why)
+{
+	bool ok = !(c->method->flags & FAILS);
 
 	switch (c->method->result) {
 	case NUMBER:
-		ok = ok && json_int(a->result, &c->number) && c->number >= 0 && c->number <= INT32_MAX;
-		if (ok && c->has_blob)
-			ok = (size_t)c->number == c->blob_len;
+		ok = ok && json_int(a->result, &c->number) && c->number >= 0;
+		ok = ok && c->number <= INT32_MAX;
 		if (ok && (c->method->flags & MAKES_HANDLE)) {
 			ok = c->number >= s->first;
 			if (ok && c->number > atomic_load(&p->highest))
@@ -66,49 +99,43 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 		if (ok)
 			c->text = json_text(a->result);
 		break;
-	case BLOB:
-		ok = ok && a->raw <= c->into_cap;
-		if (!ok)
-			break;
-		c->number = (int64_t)a->raw;
-		pthread_mutex_unlock(&p->mu);
-		ok = wire_raw(&s->wire, c->into, a->raw, w, why);
-		pthread_mutex_lock(&p->mu);
-		return ok;
+	case OBJECT:
+		ok = ok && *a->result.at == '{';
+		if (ok)
+			c->text = strndup(a->result.at, a->result.len);
+		break;
 	}
 	if (!ok)
-		text_add(why, WHY_BYTES, "tlsd has answered %s with what cannot be its result", c->method->name);
+		text_add(why, WHY_BYTES, "tlsd has answered %s with what cannot be its result",
+			 c->method->name);
 	return ok;
 }
 
-bool answer_deliver(struct process *p, struct session *s, struct answer *a, struct wait *w, char *why)
+bool answer_deliver(struct process *p, struct session *s, struct span line, char *why)
 {
+	struct answer a;
 	struct call *c;
 
-	if (a->id_null) {
-		char *message = a->error.at ? json_text(a->error) : NULL;
-		const char *text = message ? message : "tlsd has sent an answer to nothing";
-		text_add(why, WHY_BYTES, "%s", answer_reason(text));
-		free(message);
+	if (!parse(line, &a)) {
+		text_add(why, WHY_BYTES, NO_ANSWER);
 		return false;
 	}
-	if (a->id == HELLO_ID && !s->agreed)
-		return agree(p, s, a, why);
-	c = calls_find(s, a->id);
+	if (a.id_null) {
+		take_farewell(&a, why);
+		return false;
+	}
+	for (c = s->calls; c && c->id != a.id;)
+		c = c->next;
 	if (!c || c->done || !c->begun) {
-		text_add(why, WHY_BYTES, "tlsd has answered a call that is not waiting: id %" PRId64, a->id);
+		text_add(why, WHY_BYTES,
+			 "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
 		return false;
 	}
-	if (a->error.at) {
+	if (a.error.at) {
 		c->failed = true;
-		if (!c->ahead)
-			c->text = json_text(a->error);
-	} else if (!take_result(p, s, c, a, w, why)) {
+		c->text = json_text(a.error);
+	} else if (!take_result(p, s, c, &a, why)) {
 		return false;
-	}
-	if (c->ahead) {
-		ahead_end(s, c, a);
-		return true;
 	}
 	c->done = true;
 	pthread_cond_signal(&c->woken);

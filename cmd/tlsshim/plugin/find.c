@@ -322,28 +322,35 @@ static void find_places(struct places *p, const struct client_conf *conf, char *
 		add_mine(p, p->own);
 }
 
+/* The system's socket that says that there is a system's tlsd; NULL if none does. */
+static const char *sign_of_system(void)
+{
+	const char *named = setting("TLSD_SOCKET");
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof system_sockets / sizeof *system_sockets; i++)
+		if (named ? strcmp(named, system_sockets[i]) == 0 : lstat(system_sockets[i], &st) == 0)
+			return system_sockets[i];
+	return NULL;
+}
+
 /* Whether a private tlsd may be started. Where there is a system's tlsd, one beside it would lead around its policy. */
 static bool may_start(const struct client_conf *conf, char *tried)
 {
-	const char *autostart = setting("TLSD_AUTOSTART");
-	struct stat st;
+	const char *autostart = setting("TLSD_AUTOSTART"), *sign;
 
 	if (autostart && strcmp(autostart, "0") == 0)
 		note(tried, "none was started, because TLSD_AUTOSTART is 0");
 	else if (conf->autostart == FORBIDDEN)
 		note(tried, "none was started, because %s has autostart = no; the system's tlsd is down", CLIENT_CONF);
-	else if (conf->autostart == UNSAID && *conf->socket)
+	else if (conf->autostart == ALLOWED)
+		return true;
+	else if (*conf->socket)
 		note(tried, "none was started, because %s names the system's socket %s; the system's tlsd is down", CLIENT_CONF, conf->socket);
-	else if (conf->autostart == ALLOWED || setting("TLSD_SOCKET"))
+	else if ((sign = sign_of_system()))
+		note(tried, "none was started beside the system's tlsd, which is down or not for this user: its socket is %s", sign);
+	else
 		return true;
-	else {
-		for (size_t i = 0; i < sizeof system_sockets / sizeof *system_sockets; i++)
-			if (lstat(system_sockets[i], &st) == 0) {
-				note(tried, "none was started beside the system's tlsd, which is down or not for this user: %s is there", system_sockets[i]);
-				return false;
-			}
-		return true;
-	}
 	return false;
 }
 

@@ -5,7 +5,8 @@
  *     $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without a runtime
  *     directory of our own the last place is /tmp/tlsd-UID/tlsd.sock.
  *   - If none answers there, a private one is started; but not beside a system's tlsd, which may have a
- *     policy: if client.conf forbids it or names a socket, or if one of the two files in /run is there.
+ *     policy: if client.conf forbids it or names a socket, or if one of the two files in /run is there,
+ *     or is what TLSD_SOCKET names.
  *   - A server is talked to only if root, our own user, or one of client.conf's trusted-users runs it.
  *   - A directory that another user could have made is looked at before a socket in it is.
  */

@@ -5,24 +5,20 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "text.h"
 
 /* tls_Cancel may interrupt whatever holds a lock. */
-_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2, "atomics of this machine need locks");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
+	       "atomics of this machine need locks");
 
 static _Atomic(struct process *) self;
 static atomic_int visits; /* that are going on; after a fork also those that the child has not */
 
 void process_free(struct process *p)
 {
-	int bell = atomic_load(&p->bell);
-
-	if (bell >= 0)
-		close(bell);
+	bell_destroy(&p->bell);
 	free(atomic_load(&p->ca_bundle));
 	turn_destroy(&p->trusting);
 	turn_destroy(&p->opening);
@@ -55,8 +51,7 @@ static struct process *make(struct process *parent)
 	p->first = (int64_t)p->inherited + 1;
 	p->ca_version = ca ? 1 : 0;
 	atomic_init(&p->highest, p->inherited);
-	atomic_init(&p->socket, -1);
-	atomic_init(&p->bell, -1);
+	bell_init(&p->bell);
 	atomic_init(&p->strict, parent ? atomic_load(&parent->strict) : strict && strcmp(strict, "") != 0 && strcmp(strict, "0") != 0);
 	atomic_init(&p->ca_bundle, copy);
 	return p;
@@ -120,18 +115,17 @@ int64_t process_fail(struct process *p, const char *format, ...)
 	return -1;
 }
 
-/* --- cancelling --- */
-
-void process_ring(struct process *p)
+void process_set_error(struct process *p, const char *format, ...)
 {
-	uint64_t once = 1;
-	int bell = atomic_load(&p->bell);
+	va_list args;
 
-	/* If it fails, the bell is ringing as loud as it can. syscall(2), because
-	 * write(2) is a point at which a thread can be cancelled. */
-	if (bell >= 0)
-		(void)!syscall(SYS_write, bell, &once, sizeof once);
+	va_start(args, format);
+	p->error[0] = '\0';
+	text_vadd(p->error, sizeof p->error, format, args);
+	va_end(args);
 }
+
+/* --- cancelling --- */
 
 /* Nothing here but atomics and system calls. */
 void process_cancel(void)
@@ -143,7 +137,7 @@ void process_cancel(void)
 	p = atomic_load(&self);
 	if (p && p->pid == getpid()) {
 		atomic_fetch_add(&p->cancels, 1);
-		process_ring(p);
+		bell_ring(&p->bell);
 	}
 	atomic_fetch_sub(&visits, 1);
 	errno = saved;
@@ -152,18 +146,6 @@ void process_cancel(void)
 bool process_cancelled(struct process *p, unsigned began)
 {
 	return atomic_load(&p->cancels) != began;
-}
-
-bool process_hang_bell(struct process *p)
-{
-	int bell;
-
-	if (atomic_load(&p->bell) >= 0)
-		return true;
-	bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (bell >= 0)
-		atomic_store(&p->bell, bell);
-	return bell >= 0;
 }
 
 /* --- turns --- */
@@ -179,27 +161,12 @@ void turn_destroy(struct turn *turn)
 	pthread_cond_destroy(&turn->free);
 }
 
-/* How often the turn is given back before one more is woken, whoever is awake. */
-enum { MOST_PASSES = 64 };
-
-/* Wakes one who waits for the turn, unless one is already about to look. Until that one does, others may take the turn
- * and give it back: to hand it on each time would cost a switch between threads for each. */
-static void wake_next(struct turn *turn)
-{
-	if (turn->waking && ++turn->passes < MOST_PASSES)
-		return;
-	turn->passes = 0;
-	turn->waking = true;
-	pthread_cond_signal(&turn->free);
-}
-
 bool turn_take(struct process *p, struct turn *turn, unsigned began)
 {
 	while (turn->taken && !process_cancelled(p, began)) {
 		turn->waiting++;
 		pthread_cond_wait(&turn->free, &p->mu);
 		turn->waiting--;
-		turn->waking = false;
 	}
 	if (process_cancelled(p, began)) {
 		if (!turn->taken)
@@ -214,39 +181,10 @@ void turn_give_back(struct turn *turn)
 {
 	turn->taken = false;
 	if (turn->waiting > 0)
-		wake_next(turn);
+		pthread_cond_signal(&turn->free);
 }
 
 void turn_stir(struct turn *turn)
 {
 	pthread_cond_broadcast(&turn->free);
-}
-
-/* --- forks --- */
-
-static void close_for_child(_Atomic int *fd)
-{
-	int n = atomic_exchange(fd, -1);
-
-	if (n >= 0)
-		close(n);
-}
-
-/* In the child of a fork. The session is the parent's; as long as a copy of its
- * socket is open here, tlsd would not notice the parent's end. */
-static void after_fork(void)
-{
-	struct process *p = atomic_load(&self);
-	int saved = errno;
-
-	if (p) {
-		close_for_child(&p->socket);
-		close_for_child(&p->bell);
-	}
-	errno = saved;
-}
-
-__attribute__((constructor)) static void load(void)
-{
-	pthread_atfork(NULL, NULL, after_fork);
 }

@@ -15,47 +15,52 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "wire.h"
+#include "bell.h"
 
-enum { ERROR_BYTES = 4096 };
+enum {
+	ERROR_BYTES = 4096,
+	LOST_BYTES = 1024, /* room for the reason of a loss */
+};
 
 /* A right that one thread at a time has, for as long as what it is for takes.
  * Guarded by mu, with which it is waited for. */
 struct turn {
 	bool taken;
 	int waiting; /* threads */
-	bool waking; /* one of them has been woken and has not looked yet */
-	int passes;  /* of the turn since then */
 	pthread_cond_t free;
 };
 
 struct process {
 	pid_t pid;
-	struct process *parent; /* of the process that was forked, in sight of leak checkers; or NULL */
-	int32_t inherited;      /* handles up to this one belong to the process that was forked; 0: none */
+	struct process *parent; /* the one that was forked, in sight of leak checkers; or NULL */
+	int32_t inherited;      /* handles up to this one are the parent's; 0: none */
 
 	/* A child may read these of its parent's struct process; so they are atomic. */
 	_Atomic int32_t highest;   /* handle ever given to the host */
-	_Atomic int socket;        /* of the session, or -1 */
-	_Atomic int bell;          /* of wait.h; -1 before a session is looked for */
-	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL; replaced and then freed */
+	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL */
 
 	/* How often tls_Cancel was called. A call is cancelled when this is no
 	 * longer what it was when the call began. */
 	atomic_uint cancels;
 
-	atomic_bool strict; /* a Write waits for its answer */
+	struct bell bell; /* of all waits: for tls_Cancel, and for what else ends a wait early */
 
-	pthread_mutex_t mu; /* guards all that follows and, in session.h, the calls; nothing blocks under it */
+	atomic_bool strict; /* a Write returns when its bytes have left */
+
+	/* Guards all that follows, and what session.h and channel.h say. Nothing blocks under it. */
+	pthread_mutex_t mu;
 
 	/* Taken in this order. */
 	struct turn trusting; /* the right to change the session's CA bundle */
 	struct turn opening;  /* the right to open a session */
 
+	unsigned searches;            /* for a tlsd that have failed */
+	char found_not[ERROR_BYTES]; /* why, the last time */
+
 	struct session *session; /* the one to use; NULL before the first and after a loss */
 	int64_t first;           /* handles below it are lost */
 	unsigned ca_version;     /* counts the settings of ca_bundle */
-	char why_lost[WHY_BYTES];
+	char why_lost[LOST_BYTES];
 	char error[ERROR_BYTES]; /* the most recent error */
 };
 
@@ -74,6 +79,10 @@ int64_t visit_end(struct visit *v, int64_t result); /* returns result */
 __attribute__((format(printf, 2, 3)))
 int64_t process_fail(struct process *p, const char *format, ...);
 
+/* Sets it with mu held. */
+__attribute__((format(printf, 2, 3)))
+void process_set_error(struct process *p, const char *format, ...);
+
 /* --- the end of calls before their time --- */
 
 /* Cancels the calls that are going on. Can be called in a signal handler. */
@@ -82,13 +91,10 @@ void process_cancel(void);
 /* Whether a call was cancelled that began when p->cancels was this. */
 bool process_cancelled(struct process *p, unsigned began);
 
-/* Makes sure that there is a bell; false and errno if there cannot be one. */
-bool process_hang_bell(struct process *p);
-
-/* Makes the thread look around that listens to the bell. */
-void process_ring(struct process *p);
-
-/* --- turns; mu is held --- */
+/* --- turns; mu is held ---
+ *
+ * Threads that wait for a turn do not listen to the bell. The thread that has the turn stirs
+ * them when it hears the bell, so that they look whether they are cancelled. */
 
 /* Waits for the turn and takes it; false if the call that wants it is cancelled. */
 bool turn_take(struct process *p, struct turn *turn, unsigned began);

@@ -1,80 +1,72 @@
 /*
- * session.h - one session: a socket to tlsd, and the calls that wait on it.
+ * session.h - one session: the control socket to tlsd, the calls that wait on it, and the
+ * channels of its connections.
  */
 #ifndef TLSPLUGIN_SESSION_H
 #define TLSPLUGIN_SESSION_H
 
-#include "ahead.h"
-#include "call.h"
-#include "find.h"
+#include <sys/types.h>
 
-enum { HELLO_ID = 1, CALL_BUCKETS = 256, STREAM_BUCKETS = 256 };
+#include "call.h"
+#include "channel.h"
+#include "find.h"
+#include "process.h"
+#include "wire.h"
+
+enum { HELLO_ID = 1 };
 
 struct session {
 	struct wire wire;
-	char path[SOCKET_PATH_BYTES];
-	int64_t first;    /* handle that it may give out */
-	int64_t hello_by; /* when the answer to Hello must be there */
-	unsigned born;    /* p->cancels at that time */
+	int64_t first; /* handle that it may give out */
+	uid_t euid;    /* of the process when it was made */
 
 	/* Guarded by the process's mu. */
-	int refs; /* the process's and one for each call that a thread waits for */
-	struct call *calls;                       /* of threads, the youngest first */
-	struct call *calls_ahead;                 /* that run ahead, the youngest first */
-	struct call *by_id[CALL_BUCKETS];         /* by the low bits of the id */
-	struct stream *streams[STREAM_BUCKETS];   /* by those of the handle */
-	char *spare;                              /* room for a Read, or NULL */
-	unsigned waiting;                         /* threads */
-	unsigned ahead;                           /* Writes that run ahead, or are about to */
-	size_t ahead_bytes;                       /* in these */
-	struct call *queue, **queue_end;          /* Writes that wait until less runs ahead in the session; the oldest first */
-	bool granted;                             /* one has been let go on, and has not yet */
-	bool progress, stuck;                     /* since progress_at answers to Writes have come, or for long none */
-	int64_t progress_at;                      /* when that was looked at last */
+	int refs; /* the process's and one for each thread that has a pointer */
+	struct call *calls; /* the youngest first */
+	struct channels channels;
 	int64_t next_id;
-	bool led, agreed, lost;
+	int64_t read_timeout; /* the daemon's for a Read, in ms; 0: none */
+	bool led, lost;
 	unsigned heard;      /* p->cancels when it was looked at last */
 	int cancelling;      /* calls that have a cancel_by */
-	int awaiting_writes; /* threads that wait for answers to Writes */
 	unsigned ca_version; /* the one of the process that holds here */
 	char why[WHY_BYTES]; /* it is lost, or will be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */
-	bool greeted;        /* belongs to who has that turn */
 };
 
-/* A session on a socket of find.h, with one reference; NULL if there is no memory. */
-struct session *session_make(struct process *p, int fd, const char *path, unsigned born);
+/* A session on a socket of find.h, which it takes over, with one reference. NULL and errno if
+ * that cannot be done. */
+struct session *session_make(struct process *p, int fd);
 
-/* Gives up a reference. mu is not held. */
+/* Says Hello and waits for the answer. False and why if that ends otherwise, or w before it. */
+bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
+
+/* Gives up a reference, and mu, which is held. */
 void session_release(struct process *p, struct session *s);
 
-/* Makes the call on a session that the caller has a reference of. Returns like call_run. */
+/* Makes the call and waits for its answer. The caller has a reference of the session. Returns
+ * 0, or -1 with the process's error set. */
 int session_call(struct process *p, struct session *s, struct call *c);
 
-/* The process's session with a reference, or NULL if it has none that can be
- * used. mu is held; the caller has the turn to open one. */
-struct session *session_current(struct process *p, unsigned began);
+/* The process's session with a reference, or NULL if it has none that can be used. mu is held. */
+struct session *session_current(struct process *p);
 
-/* Waits, at the end of the process, until nothing runs ahead any more. mu is held. */
-void session_finish(struct process *p, struct session *s);
+/* Ends the session. mu is held, and the caller has a reference, or there is no other thread. */
+void session_lose(struct process *p, struct session *s, const char *why);
 
-/* --- for session.c, answer.c and ahead.c; mu is held --- */
+/* Ends the process's session, if there is one and it is not what it was: the user has changed or,
+ * if control says that this matters, its socket was replaced. mu is held. */
+void session_check(struct process *p, bool control);
 
-/* (calls.c) */
-void calls_add(struct session *s, struct call *c);
-void calls_remove(struct session *s, struct call *c);
-struct call *calls_find(struct session *s, int64_t id);
+/* Sets the error of a call that is cancelled. Returns -1. */
+int session_cancelled(struct process *p, const struct call *c);
 
-/* Makes a wait one of the session's until it is done. */
-void session_wait(struct process *p, struct session *s, struct call *c);
+/* Gives an answer to the call that it belongs to; false if tlsd breaks the protocol or says why
+ * it ends the session. The leader does that, with mu held. (answer.c) */
+bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
 
-/* Ends a call whose thread waits, as tls_Cancel does. */
-void session_cancel(struct session *s, struct call *c);
-
-/* Gives an answer to the call that it belongs to; false if tlsd breaks the
- * protocol or says why it ends the session. The leader does that, with mu held,
- * which is left while a blob is read, in w. (answer.c) */
-bool answer_deliver(struct process *p, struct session *s, struct answer *a, struct wait *w, char *why);
+/* Takes the answer to Hello; false and why if it is none that we can agree with. (answer.c) */
+bool answer_agree(struct session *s, struct span line, char *why);
 
 #endif

@@ -162,6 +162,7 @@ static _Noreturn void sit(pid_t tlsd)
 	setsid();
 	close_from(0);
 	(void)!chdir("/");
+	prctl(PR_SET_NAME, "waits for tlsd", 0UL, 0UL, 0UL);
 	while (waitpid(tlsd, NULL, __WALL) < 0 && errno == EINTR)
 		continue;
 	_exit(0);
@@ -304,7 +305,7 @@ static int move_up(int fd)
 
 	if (fd >= 0)
 		close(fd);
-	errno = error;
+	errno = error == EINVAL ? EMFILE : error; /* the limit is not above HIGH_FD */
 	return up;
 }
 

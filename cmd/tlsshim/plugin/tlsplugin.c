@@ -3,7 +3,7 @@
  * could not see (pointers, lengths, text that is not UTF-8, paths relative to a
  * directory that only this process knows), and leaves all else to tlsd.
  */
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #pragma GCC visibility push(default)
 #include "tlsplugin.h"
 #pragma GCC visibility pop
@@ -14,22 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "call.h"
+#include "connection.h"
+#include "data.h"
 #include "find.h"
-#include "json.h"
 #include "text.h"
+#include "use.h"
 
 static const struct method
 	new_client = { .name = "tls.NewClient", .flags = OPENS | MAKES_HANDLE | TRUSTS },
-	handshake = { .name = "tls.Handshake", .flags = MAKES_READY, .waits_on = CONNECTION },
-	write_ = { .name = "tls.Write", .flags = RUNS_AHEAD, .waits_on = CONNECTION },
-	read_ = { .name = "tls.Read", .result = BLOB, .flags = READS_AHEAD, .waits_on = CONNECTION },
-	close_ = { .name = "tls.Close", .closes = CONNECTION },
-	set_timeout = { .name = "tls.SetTimeout" },
 	set_insecure_skip_verify = { .name = "tls.SetInsecureSkipVerify" },
 	new_server_context = { .name = "tls.NewServerContext", .flags = OPENS | MAKES_HANDLE },
-	accept_ = { .name = "tls.Accept", .flags = MAKES_HANDLE | MAKES_READY, .waits_on = CONTEXT },
-	close_server_context = { .name = "tls.CloseServerContext", .closes = CONTEXT },
 	peer_cert_subject = { .name = "tls.PeerCertSubject", .result = TEXT },
 	backend = { .name = "tls.Backend", .result = TEXT, .flags = OPENS | QUIET },
 	version_of_library = { .name = "tls.Version", .result = TEXT, .flags = OPENS | QUIET },
@@ -65,11 +59,13 @@ static char *check_path(struct process *p, const char *op, const char *name, con
 	}
 	whole = absolute_path(path);
 	if (!whole) {
-		process_fail(p, "%s: %s %s: the working directory: %s", op, name, path, errno_text(errno));
+		process_fail(p, "%s: %s %s: the working directory: %s", op, name, path,
+			     errno_text(errno));
 		return NULL;
 	}
 	if (!utf8_valid(whole, strlen(whole))) {
-		process_fail(p, "%s: %s %s: the path of the working directory must be UTF-8", op, name, path);
+		process_fail(p, "%s: %s %s: the path of the working directory must be UTF-8", op,
+			     name, path);
 		free(whole);
 		return NULL;
 	}
@@ -78,62 +74,26 @@ static char *check_path(struct process *p, const char *op, const char *name, con
 
 /* --- calls --- */
 
-/* Runs the call with these parameters: a handle unless it is 0, up to two
- * texts unless they are NULL, and n unless it is NO_NUMBER. */
-#define NO_NUMBER INT64_MIN
-
-static int run(struct process *p, struct call *c, const char *text1, const char *text2, int64_t n)
+/* A whole visit for a function that needs no more than a handle. */
+static int64_t visit(int64_t (*function)(struct process *p, int64_t handle), int64_t handle)
 {
-	struct json_out params = { 0 };
-	const char *comma = "";
-	int result;
-
-	json_put(&params, "[");
-	if (!(c->method->flags & OPENS)) {
-		json_put_int(&params, c->handle);
-		comma = ",";
-	}
-	if (text1) {
-		json_put(&params, comma);
-		json_put_string(&params, text1);
-		comma = ",";
-	}
-	if (text2) {
-		json_put(&params, comma);
-		json_put_string(&params, text2);
-	}
-	if (n != NO_NUMBER) {
-		json_put(&params, comma);
-		json_put_int(&params, n);
-	}
-	json_put(&params, "]");
-	c->params = params.at;
-	result = params.failed ? (int)process_fail(p, "%s: out of memory", c->method->name) : call_run(p, c);
-	free(params.at);
-	return result;
-}
-
-/* A whole visit for a method whose result is a number and whose only parameters are numbers. */
-static int64_t number_call(const struct method *m, int64_t handle, int64_t n)
-{
-	struct call c = { .method = m, .handle = handle };
 	struct visit v;
-	int64_t result;
 
 	visit_begin(&v);
-	result = run(v.process, &c, NULL, NULL, n) == 0 ? c.number : -1;
-	return visit_end(&v, result);
+	return visit_end(&v, function(v.process, handle));
 }
 
 /* A whole visit for a method whose result is a text; otherwise is given if it fails. */
-static int64_t text_call(const struct method *m, int64_t handle, char *buf, size_t cap, const char *otherwise)
+static int64_t text_call(const struct method *m, int64_t handle, char *buf, size_t cap,
+			 const char *otherwise)
 {
 	struct call c = { .method = m, .handle = handle };
 	struct visit v;
 	int64_t result = -1;
 
 	visit_begin(&v);
-	if (run(v.process, &c, NULL, NULL, NO_NUMBER) == 0)
+	if ((!handle || use_raise_untold(v.process, handle) == 0) &&
+	    client_run(v.process, &c, NULL, NULL, NULL) == 0)
 		result = text_give(buf, cap, c.text);
 	else if (otherwise)
 		result = text_give(buf, cap, otherwise);
@@ -144,33 +104,34 @@ static int64_t text_call(const struct method *m, int64_t handle, char *buf, size
 int64_t tls_NewClient(const char *host, int32_t port)
 {
 	struct call c = { .method = &new_client };
+	int64_t result = -1, n = port;
 	struct visit v;
-	int64_t result = -1;
 
 	visit_begin(&v);
-	if (check_text(v.process, new_client.name, "host", host) && run(v.process, &c, host, NULL, port) == 0)
+	if (check_text(v.process, new_client.name, "host", host) &&
+	    client_run(v.process, &c, host, NULL, &n) == 0)
 		result = c.number;
 	return visit_end(&v, result);
 }
 
 int64_t tls_Handshake(int64_t handle)
 {
-	return number_call(&handshake, handle, NO_NUMBER);
+	return visit(connection_handshake, handle);
 }
 
 int64_t tls_Write(int64_t handle, const void *data, size_t len)
 {
-	struct call c = { .method = &write_, .handle = handle, .blob = data, .blob_len = len, .has_blob = true };
 	struct visit v;
 	int64_t result = -1;
 
 	visit_begin(&v);
-	if (len > RAW_MAX_BYTES)
-		process_fail(v.process, "tls.Write: data of %zu bytes: must not be more than %d", len, RAW_MAX_BYTES);
+	if (len > DATA_MAX_BYTES)
+		process_fail(v.process, "tls.Write: data of %zu bytes: must not be more than %d",
+			     len, DATA_MAX_BYTES);
 	else if (!data && len > 0)
 		process_fail(v.process, "tls.Write: data: must not be NULL");
-	else if (run(v.process, &c, NULL, NULL, NO_NUMBER) == 0)
-		result = c.number;
+	else
+		result = data_write(v.process, handle, data, len);
 	return visit_end(&v, result);
 }
 
@@ -191,33 +152,53 @@ int64_t tls_SetStrictWrites(int32_t on)
 
 int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes)
 {
-	struct call c = { .method = &read_, .handle = handle, .into = buf, .into_cap = max_bytes };
 	struct visit v;
 	int64_t result = -1;
 
 	visit_begin(&v);
-	if (max_bytes < 1 || max_bytes > RAW_MAX_BYTES)
-		process_fail(v.process, "tls.Read: maxBytes %zu: must be between 1 and %d", max_bytes, RAW_MAX_BYTES);
+	if (max_bytes < 1 || max_bytes > DATA_MAX_BYTES)
+		process_fail(v.process, "tls.Read: maxBytes %zu: must be between 1 and %d",
+			     max_bytes, DATA_MAX_BYTES);
 	else if (!buf)
 		process_fail(v.process, "tls.Read: buf: must not be NULL");
-	else if (call_run(v.process, &c) == 0)
-		result = c.number;
+	else
+		result = data_read(v.process, handle, buf, max_bytes);
 	return visit_end(&v, result);
+}
+
+int64_t tls_Shutdown(int64_t handle)
+{
+	return visit(connection_shutdown, handle);
 }
 
 int64_t tls_Close(int64_t handle)
 {
-	return number_call(&close_, handle, NO_NUMBER);
+	return visit(connection_close, handle);
+}
+
+int64_t tls_Descriptor(int64_t handle)
+{
+	return visit(connection_descriptor, handle);
 }
 
 int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on)
 {
-	return number_call(&set_insecure_skip_verify, handle, on);
+	struct call c = { .method = &set_insecure_skip_verify, .handle = handle };
+	int64_t result = -1, n = on;
+	struct visit v;
+
+	visit_begin(&v);
+	if (use_raise_untold(v.process, handle) == 0)
+		result = client_run(v.process, &c, NULL, NULL, &n);
+	return visit_end(&v, result);
 }
 
 int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds)
 {
-	return number_call(&set_timeout, handle, milliseconds);
+	struct visit v;
+
+	visit_begin(&v);
+	return visit_end(&v, connection_set_timeout(v.process, handle, milliseconds));
 }
 
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
@@ -231,7 +212,7 @@ int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 	cert = check_path(v.process, new_server_context.name, "certFile", cert_file);
 	if (cert)
 		key = check_path(v.process, new_server_context.name, "keyFile", key_file);
-	if (key && run(v.process, &c, cert, key, NO_NUMBER) == 0)
+	if (key && client_run(v.process, &c, cert, key, NULL) == 0)
 		result = c.number;
 	free(cert);
 	free(key);
@@ -240,19 +221,18 @@ int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port)
 {
-	struct call c = { .method = &accept_, .handle = ctx };
 	struct visit v;
 	int64_t result = -1;
 
 	visit_begin(&v);
-	if (check_text(v.process, accept_.name, "host", host) && run(v.process, &c, host, NULL, port) == 0)
-		result = c.number;
+	if (check_text(v.process, "tls.Accept", "host", host))
+		result = connection_accept(v.process, ctx, host, port);
 	return visit_end(&v, result);
 }
 
 int64_t tls_CloseServerContext(int64_t ctx)
 {
-	return number_call(&close_server_context, ctx, NO_NUMBER);
+	return visit(connection_close_context, ctx);
 }
 
 int64_t tls_SetCaBundle(const char *path)
@@ -264,7 +244,7 @@ int64_t tls_SetCaBundle(const char *path)
 	visit_begin(&v);
 	whole = check_path(v.process, "tls.SetCaBundle", "path", path);
 	if (whole)
-		result = trust(v.process, whole);
+		result = client_trust(v.process, whole);
 	free(whole);
 	return visit_end(&v, result);
 }
@@ -304,4 +284,17 @@ int64_t tls_LastError(char *buf, size_t cap)
 		pthread_mutex_unlock(&v.process->mu);
 	}
 	return visit_end(&v, text_give(buf, cap, text));
+}
+
+/* When the library is unloaded, at the latest at the end of the process. If another thread is in
+ * a call at that moment, nothing is freed. */
+__attribute__((destructor)) static void unload(void)
+{
+	struct process *p = process_retire();
+
+	if (!p)
+		return;
+	client_end(p);
+	process_free(p);
+	owned_end();
 }

@@ -1,11 +1,10 @@
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include "wait.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
 #include <time.h>
-#include <unistd.h>
 
 int64_t now_ms(void)
 {
@@ -22,37 +21,37 @@ bool wait_ended(struct wait *w)
 	return w->ended;
 }
 
+/* How long poll(2) may sleep, in its milliseconds; deaf says that it does not hear the bell. */
+static int sleep_ms(const struct wait *w, bool deaf)
+{
+	int64_t left = w->deadline ? w->deadline - now_ms() : -1;
+
+	if (w->deadline && left < 0)
+		left = 0;
+	if ((deaf || w->tick) && (left < 0 || left > TICK_MS))
+		left = TICK_MS;
+	return left < INT_MAX ? (int)left : INT_MAX;
+}
+
 enum waited wait_for(int fd, short events, struct wait *w)
 {
-	while (!w->ended) {
-		struct pollfd p[2] = {
-			{ .fd = fd, .events = events },
-			{ .fd = w->bell, .events = POLLIN },
-		};
-		int64_t left = w->deadline ? w->deadline - now_ms() : -1;
-		uint64_t rung;
-		int n;
+	for (;;) {
+		struct pollfd p[2] = { { .fd = fd, .events = events }, { .events = POLLIN } };
+		int which = bell_listen(w->bell, &p[1].fd), n = 0, error;
 
-		if (w->deadline && left <= 0)
-			return LATE;
-		if (w->tick && (left < 0 || left > TICK_MS))
-			left = TICK_MS;
-		n = poll(p, 2, left < INT_MAX ? (int)left : INT_MAX);
-		if (n < 0) {
-			if (errno == EINTR)
-				continue;
-			return FAILED;
-		}
-		if (p[1].revents && read(w->bell, &rung, sizeof rung) < 0 && errno != EAGAIN && errno != EINTR)
-			return FAILED;
-		if (p[1].revents || (n == 0 && w->tick)) {
-			w->ready = false;
-			w->look(w);
-			if (w->ready)
-				return READY;
-		} else if (p[0].revents) {
+		if (!wait_ended(w))
+			n = poll(p, 2, sleep_ms(w, p[1].fd < 0));
+		error = errno;
+		bell_leave(w->bell, which, n > 0 && p[1].revents);
+		if (w->ended)
+			return ENDED;
+		if (n > 0 && p[0].revents)
 			return READY;
+		if (n < 0 && error != EINTR) {
+			errno = error;
+			return FAILED;
 		}
+		if (w->deadline && now_ms() >= w->deadline)
+			return LATE;
 	}
-	return ENDED;
 }

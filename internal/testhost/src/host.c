@@ -16,12 +16,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -37,6 +40,8 @@ static struct {
 	__typeof__(&tls_Write) Write;
 	__typeof__(&tls_Read) Read;
 	__typeof__(&tls_Close) Close;
+	__typeof__(&tls_Shutdown) Shutdown;
+	__typeof__(&tls_Descriptor) Descriptor;
 	__typeof__(&tls_SetInsecureSkipVerify) SetInsecureSkipVerify;
 	__typeof__(&tls_SetTimeout) SetTimeout;
 	__typeof__(&tls_SetStrictWrites) SetStrictWrites;
@@ -75,6 +80,8 @@ static void load(const char *path)
 	LOAD(Write);
 	LOAD(Read);
 	LOAD(Close);
+	LOAD(Shutdown);
+	LOAD(Descriptor);
 	LOAD(SetInsecureSkipVerify);
 	LOAD(SetTimeout);
 	LOAD(SetStrictWrites);
@@ -247,6 +254,10 @@ static void *execute(void *arg)
 		result = tls.Read(HANDLE, text, len);
 	} else if (IS("Close"))
 		result = tls.Close(HANDLE);
+	else if (IS("Shutdown"))
+		result = tls.Shutdown(HANDLE);
+	else if (IS("Descriptor"))
+		result = tls.Descriptor(HANDLE);
 	else if (IS("SetInsecureSkipVerify"))
 		result = tls.SetInsecureSkipVerify(HANDLE, atoi(a[3]));
 	else if (IS("SetTimeout"))
@@ -263,7 +274,10 @@ static void *execute(void *arg)
 		result = tls.SetCaBundle(a[2]);
 	else if (IS("PeerCertSubject"))
 		text = fetch(tls.PeerCertSubject, HANDLE, &result);
-	else if (IS("Backend"))
+	else if (IS("Subject")) { /* in one call */
+		text = calloc(1, 4096);
+		result = tls.PeerCertSubject(HANDLE, text, 4096);
+	} else if (IS("Backend"))
 		text = fetch(get_backend, 0, &result);
 	else if (IS("Version"))
 		text = fetch(tls.Version, HANDLE, &result);
@@ -438,6 +452,11 @@ int main(int argc, char **argv)
 		} else if (IS("count-sigchld")) {
 			signal(SIGCHLD, on_sigchld);
 			reply(c->field[0], 0, "");
+		} else if (IS("subreaper")) { /* orphans below it become its children */
+			reply(c->field[0], prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "");
+		} else if (IS("wait-any")) { /* as a host would that reaps whatever it finds */
+			pid_t found = waitpid(-1, NULL, WNOHANG);
+			reply(c->field[0], found < 0 && errno == ECHILD ? 0 : found > 0 ? found : 1, "");
 		} else if (IS("ignore")) { /* a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
@@ -454,6 +473,27 @@ int main(int argc, char **argv)
 			reply(c->field[0], setitimer(ITIMER_REAL, &(struct itimerval){ ms, ms }, NULL), "");
 		} else if (IS("inherit")) { /* opens a descriptor that a child would inherit */
 			reply(c->field[0], open(c->field[2], O_RDONLY), "");
+		} else if (IS("replace")) { /* makes each descriptor above 2 another one, of a file; answers how many */
+			int file = open(c->field[2], O_RDWR | O_APPEND), n = 0;
+			for (int fd = 3; fd < 256; fd++)
+				if (fd != file && fcntl(fd, F_GETFD) >= 0)
+					n += dup2(file, fd) == fd;
+			reply(c->field[0], n, "");
+		} else if (IS("seteuid")) {
+			reply(c->field[0], seteuid((uid_t)atoi(c->field[2])), "");
+		} else if (IS("load")) { /* the library once more, under another name */
+			load(c->field[2]);
+			reply(c->field[0], 0, "");
+		} else if (IS("quit")) { /* while threads are in calls */
+			exit(0);
+		} else if (IS("readable")) { /* whether a descriptor is */
+			struct pollfd p = { .fd = atoi(c->field[2]), .events = POLLIN };
+			reply(c->field[0], poll(&p, 1, 0), "");
+		} else if (IS("nofile")) { /* no descriptor above this number */
+			struct rlimit limit = { 0 };
+			getrlimit(RLIMIT_NOFILE, &limit);
+			limit.rlim_cur = (rlim_t)atoi(c->field[2]);
+			reply(c->field[0], setrlimit(RLIMIT_NOFILE, &limit), "");
 		} else if (IS("spawn")) { /* how many sockets a program finds open that is started without fork's handlers */
 			reply(c->field[0], system("exit $(ls -l /proc/self/fd | grep -c socket:)"), "");
 		} else if (IS("reload")) {

@@ -19,7 +19,7 @@ static const struct {
 	void (*run)(const struct work_options *);
 } works[] = {
 	{ "write", work_write },     { "read", work_read }, { "pingpong", work_pingpong },
-	{ "connect", work_connect }, { "idle", work_idle },
+	{ "connect", work_connect }, { "idle", work_idle }, { "beside", work_beside },
 };
 
 void command(struct link *l, uint64_t operation, uint64_t a, uint64_t b)

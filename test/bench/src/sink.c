@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "stream.h"
@@ -135,6 +136,18 @@ static bool do_echo(struct peer *p, uint64_t size, uint64_t times)
 	return true;
 }
 
+/* Takes little, so that the client is stuck. */
+static bool do_sip(struct peer *p)
+{
+	const struct timespec pause = { .tv_nsec = 2000000 };
+	uint8_t *buf = buffer(p, SIP_PIECE);
+	size_t got;
+
+	while (SSL_read_ex(p->ssl, buf, SIP_PIECE, &got) == 1)
+		nanosleep(&pause, NULL);
+	return false;
+}
+
 static uint64_t mark(uint64_t tag, uint64_t add)
 {
 	uint64_t count, i = tag % TAGS;
@@ -175,6 +188,7 @@ static void *serve(void *arg)
 		case ECHO: going = do_echo(p, c.a, c.b); break;
 		case MARK: mark(c.a, 1); going = c.b == 0 || answer(p, c.a); break;
 		case COUNT: going = answer(p, mark(c.a, 0)); break;
+		case SIP: going = do_sip(p); break;
 		case PARK:
 			if (do_park(p, c.a)) {
 				ERR_clear_error();

@@ -23,6 +23,7 @@ enum {
 	PIECE_MAX = 16 << 20,   /* of a piece or message: as much as a Write takes */
 	TAKE_MOST = 1 << 20,    /* in which the sink takes */
 	SEND_PIECE = 64 * 1024, /* in which it sends */
+	SIP_PIECE = 16 * 1024,  /* in which it takes slowly */
 };
 
 enum operation {
@@ -31,6 +32,7 @@ enum operation {
 	ECHO,             /* b messages of a bytes follow; each is sent back */
 	MARK,             /* counts for tag a; the answer, if b is not 0: a */
 	COUNT,            /* the answer: how many MARKs there were for tag a */
+	SIP,          /* bytes follow until the end, and are taken slowly; no answer */
 	PARK,             /* the answer: a; the connection is idle from then on */
 };
 

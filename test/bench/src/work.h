@@ -18,6 +18,7 @@ struct work_options {
 void work_write(const struct work_options *o);    /* units: bytes */
 void work_read(const struct work_options *o);     /* units: bytes */
 void work_pingpong(const struct work_options *o); /* units: round trips */
+void work_beside(const struct work_options *o);   /* units: round trips */
 void work_connect(const struct work_options *o);  /* units: connections */
 void work_idle(const struct work_options *o);     /* units: connections */
 

@@ -7,6 +7,7 @@
  * Built with -DTALK=N, it says what it must not say as soon as it is loaded, and N entries more.
  */
 #define _GNU_SOURCE
+#include <asm/sockios.h>
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,11 +18,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -74,6 +79,47 @@ static int attach(void)
 static int shared(void)
 {
 	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0;
+}
+
+/* segment attaches a segment of System V, its own or, where it can make none, another's. */
+static int segment(void)
+{
+	int id = shmget(IPC_PRIVATE, 4096, 0600);
+	void *at = shmat(id < 0 ? 0 : id, NULL, 0);
+	int result = at == (void *)-1 ? errno : 0;
+
+	if (id >= 0)
+		shmctl(id, IPC_RMID, NULL);
+	return result;
+}
+
+static int message(void)
+{
+	struct { long type; char text[1]; } m = { 1, { 'x' } };
+	int id = msgget(IPC_PRIVATE, 0600);
+	int result = outcome(msgsnd(id < 0 ? 0 : id, &m, 1, IPC_NOWAIT));
+
+	if (id >= 0)
+		msgctl(id, IPC_RMID, NULL);
+	return result;
+}
+
+static int affinity(void)
+{
+	unsigned long mask[16];
+	long n = syscall(SYS_sched_getaffinity, getppid(), sizeof mask, mask);
+
+	return n < 0 ? errno : outcome(syscall(SYS_sched_setaffinity, getppid(), n, mask));
+}
+
+/* owner has the kernel send the signals of a socket to a process. */
+static int owner(int by_ioctl)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), pid = getpid();
+	int result = outcome(by_ioctl ? ioctl(fd, FIOSETOWN, &pid) : fcntl(fd, F_SETOWN, pid));
+
+	close(fd);
+	return result;
 }
 
 /* apart tries in a process of its own, where there is one, what changes the process if it succeeds. */
@@ -134,6 +180,10 @@ static void escape(void)
 	fprintf(stderr, "\"ring\":%d,", outcome(syscall(SYS_io_uring_setup, 0, NULL)));
 	fprintf(stderr, "\"memfd\":%d,", outcome(syscall(SYS_memfd_create, "x", 0)));
 	fprintf(stderr, "\"shared\":%d,", shared());
+	fprintf(stderr, "\"segment\":%d,\"message\":%d,", segment(), message());
+	fprintf(stderr, "\"priority\":%d,", outcome(setpriority(PRIO_PROCESS, getppid(), getpriority(PRIO_PROCESS, getppid()))));
+	fprintf(stderr, "\"affinity\":%d,\"owner\":%d,\"ioctlOwner\":%d,", affinity(), owner(0), owner(1));
+	fprintf(stderr, "\"pidfd\":%d,", outcome(syscall(SYS_pidfd_open, getppid(), 0)));
 	fprintf(stderr, "\"dumpable\":%d,", outcome(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)));
 	fprintf(stderr, "\"mount\":%d,", apart(attach));
 	fprintf(stderr, "\"setuid\":%d,", apart(become));

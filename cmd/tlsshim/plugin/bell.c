@@ -1,0 +1,88 @@
+#define _POSIX_C_SOURCE 200809L
+#include "bell.h"
+
+void bell_init(struct bell *b)
+{
+	*b = (struct bell){ .newest = -1 };
+	pthread_mutex_init(&b->mu, NULL);
+}
+
+static void ring(struct bell_pipe *p)
+{
+	owned_close(atomic_exchange(&p->rope, NULL));
+}
+
+void bell_ring(struct bell *b)
+{
+	int which = atomic_load(&b->newest);
+
+	if (which >= 0)
+		ring(&b->pipes[which]);
+}
+
+void bell_destroy(struct bell *b)
+{
+	for (int i = 0; i < BELL_PIPES; i++) {
+		ring(&b->pipes[i]);
+		owned_close(b->pipes[i].listen);
+	}
+	pthread_mutex_destroy(&b->mu);
+}
+
+/* A new pipe, or -1. mu is held. */
+static int hang(struct bell *b)
+{
+	struct owned *ends[2];
+
+	for (int i = 0; i < BELL_PIPES; i++) {
+		struct bell_pipe *p = &b->pipes[i];
+		if (p->users > 0)
+			continue;
+		ring(p);
+		owned_close(p->listen);
+		p->listen = NULL;
+		if (!owned_pipe(ends))
+			return -1;
+		p->listen = ends[0];
+		atomic_store(&p->rope, ends[1]);
+		atomic_store(&b->newest, i);
+		return i;
+	}
+	return -1;
+}
+
+int bell_listen(struct bell *b, int *fd)
+{
+	int which;
+
+	pthread_mutex_lock(&b->mu);
+	which = atomic_load(&b->newest);
+	*fd = -1;
+	if (which >= 0 && atomic_load(&b->pipes[which].rope))
+		*fd = owned_fd(b->pipes[which].listen);
+	if (*fd < 0) {
+		which = hang(b);
+		*fd = which >= 0 ? owned_fd(b->pipes[which].listen) : -1;
+	}
+	if (which >= 0)
+		b->pipes[which].users++;
+	pthread_mutex_unlock(&b->mu);
+	return which;
+}
+
+void bell_leave(struct bell *b, int which, bool heard)
+{
+	struct bell_pipe *p;
+
+	if (which < 0)
+		return;
+	p = &b->pipes[which];
+	pthread_mutex_lock(&b->mu);
+	if (heard) /* also if the host has closed an end: this pipe is of no use any more */
+		ring(p);
+	if (--p->users == 0 && !atomic_load(&p->rope)) {
+		owned_close(p->listen);
+		p->listen = NULL;
+	}
+	pthread_mutex_unlock(&b->mu);
+}

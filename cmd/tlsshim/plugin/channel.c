@@ -1,0 +1,69 @@
+#define _POSIX_C_SOURCE 200809L
+#include "channel.h"
+
+#include <stdlib.h>
+
+static struct channel **bucket(struct channels *t, int64_t handle)
+{
+	return &t->buckets[(uint64_t)handle % CHANNEL_BUCKETS];
+}
+
+struct channel *channel_find(struct channels *t, int64_t handle)
+{
+	struct channel *ch = *bucket(t, handle);
+
+	while (ch && ch->handle != handle)
+		ch = ch->next;
+	if (ch)
+		ch->refs++;
+	return ch;
+}
+
+struct channel *channel_make(struct channels *t, int64_t handle)
+{
+	struct channel *ch = channel_find(t, handle), **first = bucket(t, handle);
+
+	if (ch)
+		return ch;
+	ch = calloc(1, sizeof *ch);
+	if (!ch)
+		return NULL;
+	ch->handle = handle;
+	ch->refs = 2;
+	turn_init(&ch->reading.turn);
+	turn_init(&ch->writing.turn);
+	ch->next = *first;
+	*first = ch;
+	return ch;
+}
+
+void channel_release(struct channel *ch)
+{
+	if (!ch || --ch->refs > 0)
+		return;
+	owned_close(ch->fd);
+	turn_destroy(&ch->reading.turn);
+	turn_destroy(&ch->writing.turn);
+	free(ch->reading.error);
+	free(ch->writing.error);
+	free(ch);
+}
+
+void channel_drop(struct channels *t, struct channel *ch)
+{
+	struct channel **link = bucket(t, ch->handle);
+
+	while (*link && *link != ch)
+		link = &(*link)->next;
+	if (!*link)
+		return; /* another thread was faster */
+	*link = ch->next;
+	channel_release(ch);
+}
+
+void channels_drop_all(struct channels *t)
+{
+	for (int i = 0; i < CHANNEL_BUCKETS; i++)
+		while (t->buckets[i])
+			channel_drop(t, t->buckets[i]);
+}

@@ -1,0 +1,61 @@
+/*
+ * channel.h - the connections of a session as the plugin knows them: for each handle its data
+ * channel and how its two directions stand.
+ *
+ * A data channel is one end of a pair of stream sockets; tlsd has the other. What is sent on it
+ * is written to the TLS connection, and what is received from it was read from there.
+ *
+ * mu of the process guards everything here, except where it says otherwise.
+ */
+#ifndef TLSPLUGIN_CHANNEL_H
+#define TLSPLUGIN_CHANNEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "owned.h"
+#include "process.h"
+
+enum { CHANNEL_BUCKETS = 1024 };
+
+enum state {
+	OPEN,
+	ENDED_WELL, /* reading: the peer has ended its direction; writing: tls_Shutdown has */
+	BROKEN_OFF, /* error says why */
+	CUT_SHORT,  /* writing: a Write failed after some of it was sent */
+};
+
+struct direction {
+	struct turn turn; /* the right to use the descriptor in this direction */
+	enum state state;
+	char *error; /* of BROKEN_OFF */
+	bool told;   /* the host has been told of it */
+};
+
+struct channel {
+	struct channel *next; /* in its bucket */
+	int64_t handle;
+	int refs;          /* the table's, and one for each thread that has a pointer */
+	struct owned *fd;  /* NULL until the handshake is done; it does not change after that */
+	int64_t timeout;   /* of a Read, in ms; 0: the session's */
+	bool closing;      /* tls_Close has begun */
+	int64_t sent;      /* bytes; belongs to who has the turn to write */
+	struct direction reading, writing;
+	int idle_spins, skip_spins; /* of data.c; belong to who has the turn to read */
+};
+
+struct channels {
+	struct channel *buckets[CHANNEL_BUCKETS]; /* by the low bits of the handle */
+};
+
+/* The channel of a handle with a reference; NULL if there is none or, for channel_make, no
+ * memory for one. */
+struct channel *channel_find(struct channels *t, int64_t handle);
+struct channel *channel_make(struct channels *t, int64_t handle);
+void channel_release(struct channel *ch);
+
+/* Takes a channel out of the table, or all. It lives on until the last thread has released it. */
+void channel_drop(struct channels *t, struct channel *ch);
+void channels_drop_all(struct channels *t);
+
+#endif

@@ -1,0 +1,234 @@
+#define _POSIX_C_SOURCE 200809L
+#include "connection.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/socket.h>
+
+#include "text.h"
+#include "use.h"
+
+static const struct method
+	handshake = { .name = "tls.Handshake", .waits_on = CONNECTION },
+	accept_ = { .name = "tls.Accept", .flags = MAKES_HANDLE, .waits_on = CONTEXT },
+	set_timeout = { .name = "tls.SetTimeout" },
+	shutdown_ = { .name = "tls.Shutdown", .waits_on = CONNECTION },
+	close_ = { .name = "tls.Close", .closes = CONNECTION },
+	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT };
+
+/* A pair of which the call sends one end; false and the error set if there can be none. */
+static bool make_pair(struct process *p, struct call *c, struct owned *ends[2])
+{
+	if (owned_socketpair(ends)) {
+		c->pass = ends[1];
+		return true;
+	}
+	process_fail(p, "%s: handle %" PRId64 ": limit: no descriptor for the data of the connection: "
+		     "%s%s", c->method->name, c->handle, errno_text(errno),
+		     errno == EMFILE ? "; raise RLIMIT_NOFILE or close others" : "");
+	return false;
+}
+
+/* Makes our end the data channel of a connection that is ready; or closes it. */
+static int attach(struct process *p, const char *op, int64_t handle, struct owned *end)
+{
+	struct channel *ch = NULL;
+	bool lost;
+
+	pthread_mutex_lock(&p->mu);
+	lost = !p->session || handle < p->first; /* the next call says so */
+	if (!lost)
+		ch = channel_make(&p->session->channels, handle);
+	if (ch && !ch->fd) {
+		ch->fd = end;
+		end = NULL;
+	}
+	channel_release(ch);
+	pthread_mutex_unlock(&p->mu);
+	owned_close(end);
+	if (!ch && !lost)
+		return (int)process_fail(p, "%s: out of memory", op);
+	return 0;
+}
+
+/* Whether the connection has its data channel; -1 and the error set if the call ends there. */
+static int is_ready(struct process *p, int64_t handle)
+{
+	struct use u;
+	int ready;
+
+	if (use_raise_untold(p, handle) < 0 || !use_begin(&u, p, handshake.name, handle))
+		return -1;
+	ready = use_has_data(&u);
+	use_end(&u);
+	return ready;
+}
+
+int64_t connection_handshake(struct process *p, int64_t handle)
+{
+	struct call c = { .method = &handshake, .handle = handle };
+	struct owned *ends[2];
+	int ready = is_ready(p, handle);
+
+	if (ready < 0 || (!ready && !make_pair(p, &c, ends)))
+		return -1;
+	if (ready)
+		return client_run(p, &c, NULL, NULL, NULL);
+	if (client_run(p, &c, NULL, NULL, NULL) == 0)
+		return attach(p, handshake.name, handle, ends[0]);
+	owned_close(ends[0]);
+	/* Another thread may have done it, and then tlsd wants no second descriptor. */
+	if (!process_cancelled(p, c.began) && is_ready(p, handle) == 1)
+		return client_run(p, &c, NULL, NULL, NULL);
+	return -1;
+}
+
+int64_t connection_accept(struct process *p, int64_t ctx, const char *host, int32_t port)
+{
+	struct call c = { .method = &accept_, .handle = ctx };
+	struct owned *ends[2];
+	int64_t n = port;
+
+	if (!p || !make_pair(p, &c, ends))
+		return -1;
+	if (client_run(p, &c, host, NULL, &n) == 0)
+		return attach(p, accept_.name, c.number, ends[0]) < 0 ? -1 : c.number;
+	owned_close(ends[0]);
+	return -1;
+}
+
+/* Changes the state of a connection that has a channel, so that no Write comes behind
+ * tls.Shutdown. False if that need not be asked for; then *result is the call's result. */
+static bool begin_shutdown(struct use *u, int *result)
+{
+	bool go = false;
+
+	*result = -1;
+	if (!use_take_turn(u, &u->ch->writing))
+		return false;
+	if (u->ch->writing.state == ENDED_WELL) {
+		*result = 0;
+	} else if (use_can_write(u)) {
+		u->ch->writing.state = ENDED_WELL;
+		go = true;
+	}
+	use_give_turn_back(u);
+	return go;
+}
+
+int64_t connection_shutdown(struct process *p, int64_t handle)
+{
+	struct call c = { .method = &shutdown_, .handle = handle, .is_part = true };
+	struct use u;
+	int result;
+
+	if (!use_begin(&u, p, shutdown_.name, handle))
+		return -1;
+	c.began = u.began;
+	if (!use_has_data(&u)) {
+		result = client_run(p, &c, NULL, NULL, NULL);
+	} else if (begin_shutdown(&u, &result)) {
+		result = client_run(p, &c, NULL, NULL, NULL);
+		pthread_mutex_lock(&p->mu);
+		if (result < 0 && u.ch->writing.state == ENDED_WELL)
+			u.ch->writing.state = OPEN; /* the next Write asks tlsd */
+		pthread_mutex_unlock(&p->mu);
+	}
+	use_end(&u);
+	return result;
+}
+
+/* Ends the calls of other threads on the channel. If a Write was cut short, tlsd must see that
+ * before it sees the Close: it sends no close_notify then. */
+static void begin_close(struct use *u)
+{
+	struct channel *ch = u->ch;
+	bool cut;
+	int fd;
+
+	pthread_mutex_lock(&u->p->mu);
+	ch->closing = true;
+	turn_stir(&ch->reading.turn);
+	if (ch->refs > 2) /* the table's and our own */
+		bell_ring(&u->p->bell);
+	/* After that the Write that was going on has ended. */
+	if (turn_take(u->p, &ch->writing.turn, u->began))
+		turn_give_back(&ch->writing.turn);
+	cut = ch->writing.state == CUT_SHORT;
+	pthread_mutex_unlock(&u->p->mu);
+	fd = cut ? owned_fd(ch->fd) : -1;
+	if (fd >= 0)
+		shutdown(fd, SHUT_RDWR);
+}
+
+/* Forgets the channel. Returns the result of the Close. */
+static int end_close(struct use *u, int result)
+{
+	pthread_mutex_lock(&u->p->mu);
+	if (result == 0 && use_has_untold(u))
+		result = use_raise(u, &u->ch->writing);
+	channel_drop(&u->s->channels, u->ch);
+	pthread_mutex_unlock(&u->p->mu);
+	return result;
+}
+
+static int64_t close_handle(struct process *p, const struct method *m, int64_t handle)
+{
+	struct call c = { .method = m, .handle = handle, .is_part = true };
+	bool ready;
+	struct use u;
+	int result;
+
+	if (!use_begin(&u, p, m->name, handle))
+		return -1;
+	c.began = u.began;
+	ready = use_has_data(&u) && m->closes == CONNECTION;
+	if (ready)
+		begin_close(&u);
+	result = client_run(p, &c, NULL, NULL, NULL);
+	if (ready || (u.ch && !u.ch->fd && result == 0))
+		result = end_close(&u, result);
+	use_end(&u);
+	return result;
+}
+
+int64_t connection_close(struct process *p, int64_t handle)
+{
+	return close_handle(p, &close_, handle);
+}
+
+int64_t connection_close_context(struct process *p, int64_t ctx)
+{
+	return close_handle(p, &close_context, ctx);
+}
+
+int64_t connection_set_timeout(struct process *p, int64_t handle, int32_t milliseconds)
+{
+	struct call c = { .method = &set_timeout, .handle = handle };
+	int64_t n = milliseconds;
+	struct channel *ch;
+
+	if (use_raise_untold(p, handle) < 0 || client_run(p, &c, NULL, NULL, &n) < 0)
+		return -1;
+	pthread_mutex_lock(&p->mu);
+	if (p->session && handle >= p->first) {
+		ch = channel_make(&p->session->channels, handle);
+		if (ch)
+			ch->timeout = n;
+		channel_release(ch);
+	}
+	pthread_mutex_unlock(&p->mu);
+	return 0;
+}
+
+int64_t connection_descriptor(struct process *p, int64_t handle)
+{
+	struct use u;
+	int fd = -1;
+
+	if (use_raise_untold(p, handle) < 0 || !use_begin(&u, p, "tls.Descriptor", handle))
+		return -1;
+	fd = use_has_data(&u) ? use_fd(&u) : use_fail(&u, "there is none before the handshake");
+	use_end(&u);
+	return fd;
+}

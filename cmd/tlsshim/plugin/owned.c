@@ -1,0 +1,217 @@
+/*
+ * owned.c - see owned.h.
+ *
+ * The entries are in blocks that are never moved, so that a signal handler and the child of a
+ * fork may read them at any moment. An entry changes hands by its number alone, atomically.
+ *
+ * A fork must not come between the making of a descriptor and its entry: the child would keep
+ * a copy that it does not know. So makers hold the lock making, fork waits for it, and makers
+ * block signals, because a handler may fork.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "owned.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "system.h"
+
+enum { BLOCK = 64, CHANGING = -1 };
+
+struct owned {
+	atomic_int number; /* a descriptor plus 1, so that zeroed memory is free; or CHANGING */
+	dev_t dev;         /* these two do not change while number is a descriptor */
+	ino_t ino;
+};
+
+struct block {
+	struct owned entries[BLOCK];
+	_Atomic(struct block *) next;
+};
+
+static struct block first;
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+static atomic_uint forks;
+
+static sigset_t lock_making(void)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_mutex_lock(&making);
+	return before;
+}
+
+static void unlock_making(const sigset_t *before)
+{
+	pthread_mutex_unlock(&making);
+	pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+/* A free entry, which is CHANGING then; NULL if there is no memory. making is held. */
+static struct owned *find_entry(void)
+{
+	for (struct block *b = &first;; b = atomic_load(&b->next)) {
+		for (int i = 0; i < BLOCK; i++) {
+			int nothing = 0;
+			if (atomic_compare_exchange_strong(&b->entries[i].number, &nothing,
+							   CHANGING))
+				return &b->entries[i];
+		}
+		if (!atomic_load(&b->next)) {
+			struct block *more = calloc(1, sizeof *more);
+			if (!more)
+				return NULL;
+			atomic_store(&b->next, more);
+		}
+	}
+}
+
+/* making is held. */
+static struct owned *take(int fd)
+{
+	struct owned *o = NULL;
+	struct stat st;
+	int error, high = fd;
+
+	if (fd >= 0 && fd <= STDERR_FILENO) {
+		high = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		error = errno;
+		close(fd);
+		errno = error;
+	}
+	if (high < 0)
+		return NULL;
+	if (fstat(high, &st) == 0)
+		o = find_entry();
+	if (!o) {
+		error = errno;
+		close(high);
+		errno = error;
+		return NULL;
+	}
+	o->dev = st.st_dev;
+	o->ino = st.st_ino;
+	atomic_store(&o->number, high + 1);
+	return o;
+}
+
+struct owned *owned_take(int fd)
+{
+	sigset_t before = lock_making();
+	struct owned *o = take(fd);
+
+	unlock_making(&before);
+	return o;
+}
+
+static bool make_two(int (*make)(int fds[2]), struct owned *ends[2])
+{
+	sigset_t before = lock_making();
+	int fds[2], error;
+	bool made = make(fds) == 0;
+
+	ends[0] = ends[1] = NULL;
+	if (made) {
+		ends[0] = take(fds[0]);
+		error = errno;
+		ends[1] = take(fds[1]);
+		if (!ends[0])
+			errno = error;
+	}
+	error = errno;
+	if (!ends[0] || !ends[1]) {
+		owned_close(ends[0]);
+		owned_close(ends[1]);
+		made = false;
+	}
+	unlock_making(&before);
+	errno = error;
+	return made;
+}
+
+bool owned_socketpair(struct owned *ends[2])
+{
+	return make_two(sys_socketpair, ends);
+}
+
+bool owned_pipe(struct owned *ends[2])
+{
+	return make_two(sys_pipe, ends);
+}
+
+static bool is_same(const struct owned *o, int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_dev == o->dev && st.st_ino == o->ino;
+}
+
+int owned_fd(const struct owned *o)
+{
+	int fd = o ? atomic_load(&o->number) - 1 : -1;
+
+	return fd >= 0 && is_same(o, fd) ? fd : -1;
+}
+
+void owned_close(struct owned *o)
+{
+	int fd = owned_fd(o), saved = errno;
+
+	if (!o)
+		return;
+	if (fd >= 0)
+		close(fd);
+	atomic_store(&o->number, 0); /* only now: a child that is forked before that must know it */
+	errno = saved;
+}
+
+unsigned owned_forks(void)
+{
+	return atomic_load(&forks);
+}
+
+void owned_end(void)
+{
+	struct block *b = atomic_exchange(&first.next, NULL);
+
+	while (b) {
+		struct block *next = atomic_load(&b->next);
+		free(b);
+		b = next;
+	}
+}
+
+/* --- forks --- */
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&making);
+}
+
+static void after_fork_in_parent(void)
+{
+	atomic_fetch_add(&forks, 1);
+	pthread_mutex_unlock(&making);
+}
+
+static void after_fork_in_child(void)
+{
+	for (struct block *b = &first; b; b = atomic_load(&b->next))
+		for (int i = 0; i < BLOCK; i++)
+			if (atomic_load(&b->entries[i].number) != 0)
+				owned_close(&b->entries[i]);
+	pthread_mutex_unlock(&making);
+}
+
+__attribute__((constructor)) static void load(void)
+{
+	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}

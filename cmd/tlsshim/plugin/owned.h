@@ -1,0 +1,39 @@
+/*
+ * owned.h - the descriptors that the library keeps from one call to the next.
+ *
+ * A number is never trusted. A host may close descriptors that are not its own, as programs
+ * do that become daemons, and open others under the same numbers. So each descriptor is
+ * remembered with its device and inode. These are compared before each use, and before the
+ * close. A number that has become another file is never used, and never closed.
+ *
+ * No owned descriptor is 0, 1 or 2, and each is close-on-exec. After a fork the child closes
+ * all of them, because a copy would keep alive what the parent ends.
+ */
+#ifndef TLSPLUGIN_OWNED_H
+#define TLSPLUGIN_OWNED_H
+
+#include <stdbool.h>
+
+struct owned;
+
+/* Takes a descriptor over. NULL and errno if that cannot be done; then it is closed. */
+struct owned *owned_take(int fd);
+
+/* Make what the names say, with both ends owned. False and errno if that cannot be done. */
+bool owned_socketpair(struct owned *ends[2]);
+bool owned_pipe(struct owned *ends[2]); /* to be read, to be written */
+
+/* The descriptor, or -1 if its number has become another file. Safe in a signal handler. */
+int owned_fd(const struct owned *o);
+
+/* Closes the descriptor, if it is still what it was. o may be NULL. Safe in a signal handler. */
+void owned_close(struct owned *o);
+
+/* How often this process has forked. A descriptor that was made elsewhere may be open in a child if
+ * this has changed until it was taken over. */
+unsigned owned_forks(void);
+
+/* At the end of the library: frees memory. Nothing is owned any more. */
+void owned_end(void);
+
+#endif

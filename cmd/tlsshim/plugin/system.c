@@ -1,0 +1,125 @@
+#define _GNU_SOURCE
+#include "system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* Darwin: SO_NOSIGPIPE instead */
+#endif
+
+#ifndef __linux__
+/* Sets what Linux sets in the call that makes the descriptors. */
+static int prepare(int fds[2], int nonblock)
+{
+	for (int i = 0; i < 2; i++) {
+		int bad = fcntl(fds[i], F_SETFD, FD_CLOEXEC) < 0;
+
+		bad = bad || (nonblock && fcntl(fds[i], F_SETFL, O_NONBLOCK) < 0);
+#ifdef SO_NOSIGPIPE
+		int on = 1;
+
+		if (!nonblock)
+			bad = bad || setsockopt(fds[i], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on) < 0;
+#endif
+		if (bad) {
+			int error = errno;
+			close(fds[0]);
+			close(fds[1]);
+			errno = error;
+			return -1;
+		}
+	}
+	return 0;
+}
+#endif
+
+int sys_socketpair(int fds[2])
+{
+#ifdef __linux__
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds);
+#else
+	return socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0 ? -1 : prepare(fds, 0);
+#endif
+}
+
+int sys_pipe(int fds[2])
+{
+#ifdef __linux__
+	return pipe2(fds, O_CLOEXEC | O_NONBLOCK);
+#else
+	return pipe(fds) < 0 ? -1 : prepare(fds, 1);
+#endif
+}
+
+ssize_t sys_send(int fd, const void *at, size_t len)
+{
+	return send(fd, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+ssize_t sys_send_with(int fd, const void *at, size_t len, int pass)
+{
+	alignas(struct cmsghdr) char room[CMSG_SPACE(sizeof pass)] = { 0 };
+	struct iovec part = { (void *)(size_t)at, len };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room,
+			    .msg_controllen = sizeof room };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	if (pass < 0)
+		return sys_send(fd, at, len);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof pass);
+	memcpy(CMSG_DATA(c), &pass, sizeof pass);
+	return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+ssize_t sys_recv(int fd, void *to, size_t len)
+{
+	return recv(fd, to, len, MSG_DONTWAIT);
+}
+
+int sys_has_input(int fd)
+{
+	char byte;
+
+	if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+		return 1;
+	return errno != EAGAIN && errno != EINTR;
+}
+
+const char *sys_getenv(const char *name)
+{
+#ifdef __linux__
+	return secure_getenv(name);
+#else
+	return issetugid() ? NULL : getenv(name);
+#endif
+}
+
+int sys_cpus(void)
+{
+	static atomic_int known; /* it costs a file to be read */
+	int n = atomic_load(&known);
+
+	if (n == 0) {
+		n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+		atomic_store(&known, n > 0 ? n : 1);
+	}
+	return n;
+}
+
+void sys_pause(void)
+{
+#if defined __x86_64__ || defined __i386__
+	__builtin_ia32_pause();
+#elif defined __aarch64__
+	__asm__ volatile("yield");
+#endif
+}

@@ -1,0 +1,219 @@
+#define _POSIX_C_SOURCE 200809L
+#include "use.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json.h"
+
+static const struct method status = { .name = "tls.Status", .result = OBJECT };
+
+static void look(struct wait *w)
+{
+	struct use *u = (struct use *)w;
+
+	pthread_mutex_lock(&u->p->mu);
+	turn_stir(&u->d->turn);
+	w->ended = process_cancelled(u->p, u->began) || u->ch->closing || u->s->lost;
+	pthread_mutex_unlock(&u->p->mu);
+}
+
+bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle)
+{
+	*u = (struct use){ .p = p, .op = op, .handle = handle };
+	if (!p)
+		return false;
+	u->wait = (struct wait){ .bell = &p->bell, .look = look };
+	u->began = atomic_load(&p->cancels);
+	u->s = client_session(p, op, handle, &u->ch);
+	return u->s != NULL;
+}
+
+void use_end(struct use *u)
+{
+	pthread_mutex_lock(&u->p->mu);
+	channel_release(u->ch);
+	session_release(u->p, u->s);
+}
+
+bool use_has_data(const struct use *u)
+{
+	return u->ch && u->ch->fd;
+}
+
+int use_fail(struct use *u, const char *why)
+{
+	return (int)process_fail(u->p, "%s: handle %" PRId64 ": %s", u->op, u->handle, why);
+}
+
+static int fail_lost(struct use *u)
+{
+	return (int)process_fail(u->p, "%s: handle %" PRId64 ": lost: %s", u->op, u->handle,
+				 u->s->why);
+}
+
+int use_fd(struct use *u)
+{
+	int fd = owned_fd(u->ch->fd);
+
+	if (fd >= 0)
+		return fd;
+	pthread_mutex_lock(&u->p->mu);
+	session_lose(u->p, u->s, WIRE_REPLACED);
+	pthread_mutex_unlock(&u->p->mu);
+	return fail_lost(u);
+}
+
+static bool is_closing(struct use *u)
+{
+	bool closing;
+
+	pthread_mutex_lock(&u->p->mu);
+	closing = u->ch->closing;
+	pthread_mutex_unlock(&u->p->mu);
+	return closing;
+}
+
+int use_fail_ended(struct use *u)
+{
+	if (process_cancelled(u->p, u->began))
+		return use_fail(u, "cancelled by the caller");
+	if (is_closing(u))
+		return use_fail(u, "the handle was closed while the call waited");
+	return fail_lost(u);
+}
+
+/* --- turns and waits --- */
+
+bool use_take_turn(struct use *u, struct direction *d)
+{
+	bool taken;
+
+	pthread_mutex_lock(&u->p->mu);
+	taken = turn_take(u->p, &d->turn, u->began);
+	u->d = d;
+	if (taken && !u->ch->closing && !u->s->lost)
+		return true;
+	if (taken)
+		turn_give_back(&d->turn);
+	pthread_mutex_unlock(&u->p->mu);
+	use_fail_ended(u);
+	return false;
+}
+
+void use_give_turn_back(struct use *u)
+{
+	turn_give_back(&u->d->turn);
+	pthread_mutex_unlock(&u->p->mu);
+}
+
+enum waited use_wait(struct use *u, int fd, short events, int64_t deadline)
+{
+	u->wait.deadline = deadline;
+	return wait_for(fd, events, &u->wait);
+}
+
+/* --- errors of a direction --- */
+
+/* Notes what tls.Status has said of a direction. mu is held. */
+static void note(struct direction *d, struct span said, struct span error)
+{
+	struct span message = json_member(error, "message");
+
+	if (d->state != OPEN && d->state != CUT_SHORT)
+		return;
+	if (json_is(said, "\"failed\"")) {
+		d->error = json_is_string(message) ? json_text(message) : NULL;
+		d->state = BROKEN_OFF;
+	} else if (d->state == OPEN && (json_is(said, "\"end\"") || json_is(said, "\"shut\""))) {
+		d->state = ENDED_WELL;
+	}
+}
+
+bool use_ask(struct use *u)
+{
+	struct call c = { .method = &status, .op = u->op, .handle = u->handle, .is_part = true,
+			  .began = u->began };
+	struct span said;
+	bool known;
+
+	if (is_closing(u)) { /* that is why */
+		use_fail_ended(u);
+		return false;
+	}
+	if (client_run(u->p, &c, NULL, NULL, NULL) < 0)
+		return false;
+	said = (struct span){ c.text, strlen(c.text) };
+	pthread_mutex_lock(&u->p->mu);
+	note(&u->ch->reading, json_member(said, "read"), json_member(said, "readError"));
+	note(&u->ch->writing, json_member(said, "write"), json_member(said, "writeError"));
+	known = u->d->state != OPEN;
+	pthread_mutex_unlock(&u->p->mu);
+	free(c.text);
+	if (!known)
+		use_fail(u, "tlsd has ended the data of this connection and does not say why");
+	return known;
+}
+
+/* The text behind "tls.Read: ". */
+static const char *reason(const char *error)
+{
+	const char *colon = strchr(error, ':');
+
+	return colon ? colon : error;
+}
+
+int use_raise(struct use *u, struct direction *d)
+{
+	struct channel *ch = u->ch;
+	struct direction *other = d == &ch->reading ? &ch->writing : &ch->reading;
+
+	d->told = true;
+	if (other->error && d->error && strcmp(reason(other->error), reason(d->error)) == 0)
+		other->told = true; /* one cause has ended both */
+	process_set_error(u->p, "%s", d->error ? d->error : "tlsd does not say what has failed");
+	return -1;
+}
+
+bool use_has_untold(const struct use *u)
+{
+	return u->ch && u->ch->writing.state == BROKEN_OFF && !u->ch->writing.told;
+}
+
+bool use_can_write(struct use *u)
+{
+	const char *why = "tls.Shutdown has ended this direction; "
+			  "only tls.Read and tls.Close are possible";
+
+	switch (u->ch->writing.state) {
+	case OPEN:
+		return true;
+	case BROKEN_OFF:
+		use_raise(u, &u->ch->writing);
+		return false;
+	case CUT_SHORT:
+		why = "an earlier Write was cut short, so nothing can follow it; "
+		      "only tls.Read and tls.Close are possible";
+		break;
+	case ENDED_WELL:
+		break;
+	}
+	process_set_error(u->p, "%s: handle %" PRId64 ": %s", u->op, u->handle, why);
+	return false;
+}
+
+int use_raise_untold(struct process *p, int64_t handle)
+{
+	struct use u;
+	int result = 0;
+
+	if (!use_begin(&u, p, "tls", handle))
+		return 0; /* the call itself will say so */
+	pthread_mutex_lock(&p->mu);
+	if (use_has_untold(&u))
+		result = use_raise(&u, &u.ch->writing);
+	pthread_mutex_unlock(&p->mu);
+	use_end(&u);
+	return result;
+}

@@ -1,0 +1,78 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// How connections are taken from the socket. No error of accept(2) ends that, or makes it spin.
+
+// accept takes connections until the socket's deadline.
+func (s *Supervisor) accept(life context.Context) {
+	const longest = time.Second
+	var pause time.Duration
+	for {
+		conn, err := s.Socket.AcceptUnix()
+		switch {
+		case err == nil:
+			if pause > 0 {
+				s.Log.Info("connections can be accepted again")
+				pause = 0
+			}
+			s.receive(life, conn)
+		case isTimeout(err) || errors.Is(err, net.ErrClosed):
+			return
+		default:
+			if pause == 0 {
+				s.Log.Error("connections cannot be accepted; trying on", zap.Error(err))
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), longest)
+			select {
+			case <-time.After(pause):
+			case <-life.Done():
+				return
+			}
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// acceptRest takes the callers that connected before the socket's file was
+// removed, so that none of them is lost. Those of a socket that somebody else made are left
+// to the next daemon on it.
+func (s *Supervisor) acceptRest(life context.Context) {
+	if s.Socket.lock == nil {
+		return
+	}
+	for {
+		conn, err := s.Socket.acceptWaiting()
+		if err != nil {
+			s.Log.Warn("callers that were waiting are lost", zap.Error(err))
+		}
+		if conn == nil {
+			return
+		}
+		s.receive(life, conn)
+	}
+}
+
+// receive begins to admit a connection. A caller who has hung up already is passed over at once: a flood of them must not
+// keep those behind it waiting for long.
+func (s *Supervisor) receive(life context.Context, conn *net.UnixConn) {
+	if hasHungUp(conn) {
+		conn.Close()
+		return
+	}
+	s.mu.Lock()
+	s.active++
+	s.mu.Unlock()
+	s.admitting.Go(func() { s.admit(life, conn) })
+}

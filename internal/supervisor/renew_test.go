@@ -1,0 +1,74 @@
+package supervisor
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"tlsd/internal/handoff"
+)
+
+// fakeLibrary is a file that a worker claims to have loaded.
+func fakeLibrary(t *testing.T) (path string, replace func()) {
+	path = filepath.Join(t.TempDir(), "libssl.so")
+	write := func(name string) { must(t, os.WriteFile(name, []byte(name), 0o644)) }
+	write(path)
+	return path, func() { write(path + ".new"); must(t, os.Rename(path+".new", path)) }
+}
+
+func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
+	t.Parallel()
+	path, replace := fakeLibrary(t)
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Path: path}}, func(c *Config) { c.Warm = 2 })
+	var before []int
+	d.until("spares are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
+	old := d.dial()
+	if pid := old.pid(); !slices.Contains(before, pid) {
+		t.Errorf("worker %d was no spare, of %v: this shows nothing", pid, before)
+	}
+	d.until("spares are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
+	replace()
+	if pid := d.dial().pid(); slices.Contains(before, pid) {
+		t.Errorf("worker %d, which has the old library, has got a session", pid)
+	}
+	d.until("spares are new", func() bool {
+		now := d.poolPIDs()
+		return len(now) == 2 && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
+	})
+	old.pid() // goes on
+}
+
+func TestReloadReplacesWhoWaits(t *testing.T) {
+	t.Parallel()
+	for _, shared := range []bool{false, true} {
+		d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm, c.Shared = 2, shared })
+		var before []int
+		d.until("workers are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
+		old := d.dial()
+		oldPID := old.pid()
+		d.until("workers are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
+		read := false
+		d.Reload(func() { read = true })
+		if !read {
+			t.Error("nothing is read")
+		}
+		d.until("workers are new", func() bool {
+			now := d.poolPIDs()
+			return len(now) == 2 && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
+		})
+		if pid := old.pid(); pid != oldPID {
+			t.Errorf("the session has changed from worker %d to %d", oldPID, pid)
+		}
+		old.say("bye")
+		old.cut()
+		d.until("the old worker is gone with its last session", func() bool {
+			_, err := os.Stat(filepath.Join("/proc", strconv.Itoa(oldPID)))
+			return err != nil
+		})
+		if n := d.logs.FilterMessage("worker ended unexpectedly").Len(); n != 0 {
+			t.Errorf("%d workers ended unexpectedly", n)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/confine"
+	"tlsd/internal/handoff"
+)
+
+// What the daemon's start, its state and its end look like to a service manager (sd_notify(3)):
+//
+//   - It is ready when the first worker has reported, and so is known to work. Where a report is required to be
+//     good, nobody is served before, and a bad one is an error.
+//   - Its status names the library and the number of sessions.
+//   - It says how long its end can take.
+
+// ErrUnfit is wrapped by what Run returns when a worker's report is not as good as it is required to be.
+var ErrUnfit = errors.New("not fit to serve")
+
+// statusEvery is how often the status is looked at.
+const statusEvery = 5 * time.Second
+
+// managed says whether there is a service manager that wants to know.
+func managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
+// requires says whether reports of workers must be good.
+func (s *Supervisor) requires() bool { return s.RequireOpenSSL || s.RequireConfinement }
+
+// fit judges a report.
+func (s *Supervisor) fit(r handoff.Ready) error {
+	if s.RequireOpenSSL && r.Backend == "stub" {
+		return fmt.Errorf("%w: no usable OpenSSL, which --require-openssl wants: %s", ErrUnfit, r.Error)
+	}
+	if !s.RequireConfinement {
+		return nil
+	}
+	var lacks []string
+	for _, measure := range slices.Sorted(maps.Keys(r.Confinement)) {
+		if why := r.Confinement[measure]; why != confine.On {
+			lacks = append(lacks, fmt.Sprintf("%s (%s)", measure, why))
+		}
+	}
+	if len(lacks) > 0 {
+		return fmt.Errorf("%w: workers are confined in part only, and --confine=require wants all: without %s", ErrUnfit, strings.Join(lacks, ", "))
+	}
+	return nil
+}
+
+// awaitFit waits for the first report, if it is required to be good.
+func (s *Supervisor) awaitFit(ctx context.Context) error {
+	if !s.requires() {
+		return nil
+	}
+	limit := time.NewTimer(2 * startTimeout)
+	defer limit.Stop()
+	for {
+		select {
+		case <-s.firstReport:
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.misfit
+		case <-ctx.Done():
+			return nil // it is told to stop
+		case <-s.beat:
+			s.alive()
+		case <-limit.C:
+			return fmt.Errorf("%w: no worker gets ready", ErrUnfit)
+		}
+	}
+}
+
+// probe has a worker report where none is kept ready that would.
+func (s *Supervisor) probe(life context.Context) {
+	if s.Warm > 0 || !managed() && !s.requires() {
+		return
+	}
+	w, err := s.spawn(false, func(w *worker) { w.own = true })
+	if err != nil {
+		s.Log.Error("a worker cannot be started", zap.Error(err))
+		return
+	}
+	s.engage(w, nil)
+	select {
+	case <-w.ready:
+	case <-w.gone:
+	case <-life.Done():
+	}
+	s.retire(w)
+}
+
+// sayReady tells the service manager when the daemon is ready.
+func (s *Supervisor) sayReady(ctx context.Context) {
+	select {
+	case <-s.firstReport:
+	case <-ctx.Done():
+		return
+	}
+	status := s.status()
+	s.mu.Lock()
+	s.saidReady, s.saidStatus = true, status
+	s.mu.Unlock()
+	s.notify("READY=1\nSTATUS=" + status)
+}
+
+// status is the state in a line.
+func (s *Supervisor) status() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%s; sessions: %d", s.library, s.sessions)
+}
+
+// sayStatus tells the service manager the status if it has changed.
+func (s *Supervisor) sayStatus() {
+	status := s.status()
+	s.mu.Lock()
+	changed := s.saidReady && status != s.saidStatus
+	s.saidStatus = status
+	s.mu.Unlock()
+	if changed {
+		s.notify("STATUS=" + status)
+	}
+}
+
+// sayStopping tells the service manager that the end has begun, and how long it can take.
+func (s *Supervisor) sayStopping() {
+	longest := s.DrainTimeout + endTimeout + reapTimeout + forceTimeout
+	s.notify(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for %d sessions\nEXTEND_TIMEOUT_USEC=%d", s.count(), longest.Microseconds()))
+}
+
+// Reload has the service manager know that read, which reads the settings again, is going on. Workers that wait for a session are
+// replaced then, so that they have the library that is on the disk now.
+func (s *Supervisor) Reload(read func()) {
+	s.mu.Lock()
+	ready := s.saidReady
+	s.mu.Unlock()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil && ready {
+		s.notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
+	}
+	read()
+	s.renew()
+	if ready {
+		s.notify("READY=1\nSTATUS=" + s.status())
+	}
+}

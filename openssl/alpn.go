@@ -1,0 +1,78 @@
+package openssl
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// Application-Layer Protocol Negotiation (RFC 7301). A client offers a list. A server takes the first protocol of its own
+// list that the client has offered, and ends the handshake with no_application_protocol if there is none. A server
+// without a list, and a server whose client offers nothing, agree on nothing.
+
+// encodeALPN is a list of protocols as it stands in the extension: each behind its length.
+func encodeALPN(protocols []string) ([]byte, error) {
+	var list []byte
+	for _, p := range protocols {
+		if len(p) == 0 || len(p) > 255 {
+			return nil, fmt.Errorf("%q is no application protocol: its name has %d bytes, and must have 1 to 255", p, len(p))
+		}
+		list = append(append(list, byte(len(p))), p...)
+	}
+	if len(list) > 65535 {
+		return nil, fmt.Errorf("the list of application protocols has %d bytes, and may have 65535", len(list))
+	}
+	return list, nil
+}
+
+// offerALPN makes a client offer the list. To be called inside exclusive.
+func (l *Library) offerALPN(ssl uintptr, list []byte) bool {
+	if len(list) == 0 {
+		return true
+	}
+	return int32(call(l.sym.sslSetALPN, ssl, uintptr(unsafe.Pointer(&list[0])), uintptr(len(list)))) == 0 // 0 is success
+}
+
+// selectALPN is the callback of all server contexts. The last argument is the number of the context's settings: no pointer
+// of Go is ever in C's hands. What it chooses lies in the client's list, so it lives as long as that.
+func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result uintptr) {
+	result = alpnFatal
+	defer func() { _ = recover() }() // a panic must not unwind C's frames
+	s, ok := l.servers.Load(number)
+	if !ok {
+		return
+	}
+	offered := unsafe.Slice((*byte)(pointer(in)), int(uint32(inLen)))
+	at, err := chooseALPN(s.(*serverSettings).alpn, offered)
+	if err != nil {
+		return
+	}
+	if at < 0 {
+		return alpnNone
+	}
+	*(*uintptr)(pointer(out)) = in + uintptr(at) + 1
+	*(*byte)(pointer(outLen)) = offered[at]
+	return alpnOK
+}
+
+var errNoOverlap = errors.New("no application protocol in common")
+
+// chooseALPN finds the first of ours in the client's list, and tells where its length stands there; -1 if there are none
+// of ours.
+func chooseALPN(ours []string, offered []byte) (at int, err error) {
+	if len(ours) == 0 {
+		return -1, nil
+	}
+	for _, p := range ours {
+		for at := 0; at < len(offered); at += 1 + int(offered[at]) {
+			end := at + 1 + int(offered[at])
+			if end > len(offered) {
+				return -1, errNoOverlap
+			}
+			if string(offered[at+1:end]) == p {
+				return at, nil
+			}
+		}
+	}
+	return -1, errNoOverlap
+}

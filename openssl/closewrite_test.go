@@ -1,0 +1,195 @@
+package openssl_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"tlsd/openssl"
+)
+
+func TestCloseWriteEndsOnlyOurDirection(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		shut := make(chan struct{})
+		go func() {
+			defer close(shut)
+			if _, err := c.Write(bounded(t), pattern(300_000)); err != nil {
+				t.Error(err)
+			}
+			for range 2 {
+				if err := c.CloseWrite(bounded(t)); err != nil {
+					t.Errorf("CloseWrite: %v", err)
+				}
+			}
+			if n, err := c.Write(bounded(t), []byte("x")); n != 0 || !errors.Is(err, openssl.ErrShut) {
+				t.Errorf("Write after CloseWrite: %d, %v", n, err)
+			}
+		}()
+		got, err := io.ReadAll(peer)
+		if err != nil || string(got) != string(pattern(300_000)) {
+			t.Fatalf("the peer has got %d bytes, %v", len(got), err)
+		}
+		for _, answer := range []string{"first", "second"} {
+			if _, err := peer.Write([]byte(answer)); err != nil {
+				t.Fatal(err)
+			}
+			expectRead(t, c, answer)
+		}
+		if err := peer.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(bounded(t), make([]byte, 1)); err != io.EOF {
+			t.Errorf("Read: %v, want EOF", err)
+		}
+		<-shut
+		if err := c.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if n, err := peer.NetConn().Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("behind close_notify the peer reads %d bytes, %v", n, err)
+		}
+	})
+}
+
+func TestCloseWriteBeforeTheHandshakeIsAnError(t *testing.T) {
+	t.Parallel()
+	c, _ := setups[0].pair(t)
+	if err := c.CloseWrite(bounded(t)); !errors.Is(err, openssl.ErrNoHandshake) {
+		t.Error(err)
+	}
+}
+
+// In the middle of a message of the peer's handshake layer OpenSSL sends no close_notify.
+func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
+	t.Parallel()
+	for _, reader := range []bool{false, true} {
+		c, peer, f := connectForged(t)
+		ticket := newSessionTicket()
+		f.send(t, handshakeRecord, ticket[:len(ticket)/2])
+		ctx, cancel := context.WithTimeout(bounded(t), 20*time.Millisecond)
+		if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded { // it meets the first half
+			t.Fatal(err)
+		}
+		cancel()
+		read := make(chan struct{})
+		if reader {
+			go func() {
+				defer close(read)
+				expectRead(t, c, "data")
+			}()
+		} else {
+			f.send(t, handshakeRecord, ticket[len(ticket)/2:])
+		}
+		shut := make(chan error, 1)
+		go func() { shut <- c.CloseWrite(bounded(t)) }()
+		if reader {
+			f.send(t, handshakeRecord, ticket[len(ticket)/2:])
+			f.send(t, applicationRecord, []byte("data"))
+			<-read
+		}
+		if err := <-shut; err != nil {
+			t.Error(err)
+		}
+		if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("the peer reads %d, %v, want EOF", n, err)
+		}
+	}
+}
+
+func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		ctx, cancel := context.WithCancel(bounded(t))
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := c.Write(ctx, make([]byte, 64<<20))
+			wrote <- err
+		}()
+		_, _ = peer.Read(make([]byte, 1))
+		cancel()
+		if err := <-wrote; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		if err := c.CloseWrite(bounded(t)); !errors.Is(err, openssl.ErrWriteBroken) {
+			t.Errorf("CloseWrite: %v, want ErrWriteBroken", err)
+		}
+	})
+}
+
+// ended gives a connection at the end of what can be read.
+func ended(t *testing.T, c *openssl.Conn, peer *tls.Conn, notified bool) {
+	t.Helper()
+	want := openssl.ErrTruncated
+	if notified {
+		want = io.EOF
+		if err := peer.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+	} else if err := peer.NetConn().(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(bounded(t), make([]byte, 1)); err != want {
+		t.Fatalf("Read: %v, want %v", err, want)
+	}
+}
+
+func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, notified := range []bool{true, false} {
+		forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+			if err := c.WaitReset(bounded(t)); err == nil {
+				t.Error("WaitReset succeeds before the end of what can be read")
+			}
+			ended(t, c, peer, notified)
+			ctx, cancel := context.WithCancel(bounded(t))
+			waited := make(chan error, 2)
+			go func() { waited <- c.WaitReset(ctx) }()
+			cancel()
+			if err := <-waited; !errors.Is(err, context.Canceled) {
+				t.Errorf("WaitReset that is cancelled: %v", err)
+			}
+			go func() { waited <- c.WaitReset(bounded(t)) }()
+			// It holds up nothing.
+			if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil {
+				t.Error("a Read after the end gives something")
+			}
+			if _, err := c.Write(bounded(t), []byte("hello")); err != nil {
+				t.Errorf("Write after the end: %v", err)
+			}
+			expectFromClient(t, peer, "hello")
+			wrote := stall(t, c, 64<<20)
+			_ = peer.NetConn().(*net.TCPConn).SetLinger(0)
+			peer.NetConn().Close()
+			if err := <-waited; !systemError(err) {
+				t.Errorf("WaitReset: %v", err)
+			}
+			if err := <-wrote; !systemError(err) {
+				t.Errorf("the Write that waited: %v", err)
+			}
+			if _, err := c.Write(bounded(t), []byte("x")); !systemError(err) {
+				t.Errorf("Write afterwards: %v", err)
+			}
+			if err := c.WaitReset(bounded(t)); !systemError(err) {
+				t.Errorf("WaitReset again: %v", err)
+			}
+		})
+	}
+}
+
+func TestCloseEndsWaitReset(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		ended(t, c, peer, true)
+		waited := make(chan error, 1)
+		go func() { waited <- c.WaitReset(bounded(t)) }()
+		c.Close()
+		if err := <-waited; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("WaitReset: %v", err)
+		}
+	})
+}

@@ -1,0 +1,189 @@
+package openssl
+
+import (
+	"os"
+	"sync"
+	"syscall"
+	"unsafe"
+)
+
+// What goes out. An SSL writes into the memory BIO of the thread that it is on. Before the thread
+// leaves the library, everything is taken out of that and put behind the Conn's unsent bytes. The
+// rules:
+//
+//   - Unsent bytes are sent in their order, by write(2) that cannot block, and under Conn.mu, by whoever
+//     passes: the Write that has made them, a Read, another Write, Close.
+//   - A Write, a Handshake and a CloseWrite wait until their bytes have left. A Read does not: what it has to
+//     say (an answer to KeyUpdate, an alert) is sent at once, or by the next one that passes.
+//     RFC 8446 wants such an answer before the next data, so this is soon enough.
+//   - A send that fails, or that is given up in the middle, mutes the Conn: nothing goes out any more. The SSL does
+//     not know, and goes on reading.
+//   - A Conn without unsent bytes has no memory for them.
+
+const (
+	// piece is the most data that is sealed in one stay in the library.
+	piece = 64 << 10
+	// outBytes is room for a piece in records.
+	outBytes = piece + 8<<10
+	// leastRoom is the least that is offered to one BIO_read.
+	leastRoom = 2 << 10
+	// mostOwed bounds the answers to a peer that asks and does not read.
+	mostOwed = 64 << 10
+)
+
+var outMemory = sync.Pool{New: func() any { return new([outBytes]byte) }}
+
+// An outbox has the bytes that are sealed and not yet sent. Conn.mu guards it.
+type outbox struct {
+	mem  []byte // nil if there are none
+	sent int    // mem[:sent] has left
+	owed int    // bytes of Reads since it was empty last
+}
+
+func (b *outbox) empty() bool { return b.mem == nil }
+
+// tail is room for more.
+func (b *outbox) tail() []byte {
+	if b.mem == nil {
+		b.mem = outMemory.Get().(*[outBytes]byte)[:0]
+	}
+	if cap(b.mem)-len(b.mem) < leastRoom {
+		more := make([]byte, len(b.mem), 2*cap(b.mem))
+		copy(more, b.mem)
+		b.mem = more
+	}
+	return b.mem[len(b.mem):cap(b.mem)]
+}
+
+// drop forgets everything.
+func (b *outbox) drop() {
+	if cap(b.mem) == outBytes {
+		outMemory.Put((*[outBytes]byte)(b.mem[:outBytes]))
+	}
+	*b = outbox{}
+}
+
+// attach sees to it that the SSL writes to the thread's BIO. It keeps it until it comes to another thread: only who is on the
+// thread uses the BIO.
+func (c *Conn) attach(t *thread) bool {
+	if c.wbio == t.bio {
+		return true
+	}
+	sym := &c.lib.sym
+	t.arg[0] = t.bio
+	if int32(call(sym.bioUpRef, t.arg[:1]...)) != 1 { // the SSL frees its reference
+		return false
+	}
+	t.arg[0], t.arg[1] = c.ssl, t.bio
+	call(sym.sslSet0Wbio, t.arg[:2]...)
+	c.wbio = t.bio
+	return true
+}
+
+// collect takes what the SSL has written out of the BIO. It tells whether what the library
+// says of it fits together. Of a Write the records must be whole, one for each of those sealed, if not more; otherwise the
+// library is asked for their size.
+func (o *op) collect(t *thread) (sound bool) {
+	c, sym := o.c, &o.c.lib.sym
+	n, want := 0, 0
+	if o.kind == opHandshake || o.kind == opShutdown {
+		t.arg[0], t.arg[1], t.arg[2], t.arg[3] = t.bio, bioCtrlPending, 0, 0
+		want = int(int64(call(sym.bioCtrl, t.arg[:4]...)))
+	}
+	for !sound {
+		room := t.few[:] // a Read as a rule has nothing to say, and needs no memory for that
+		if o.kind != opRead {
+			room = c.out.tail()
+		}
+		t.arg[0], t.arg[1], t.arg[2] = t.bio, uintptr(unsafe.Pointer(&room[0])), uintptr(len(room))
+		got := int(int32(call(sym.bioRead, t.arg[:3]...)))
+		if got <= 0 || got > len(room) {
+			sound = o.kind == opRead || n == want && o.sealed == 0
+			break
+		}
+		if o.kind == opRead {
+			c.out.add(room[:got])
+		} else {
+			c.out.mem = c.out.mem[:len(c.out.mem)+got]
+		}
+		n += got
+		switch o.kind {
+		case opWrite:
+			count, size := records(c.out.mem)
+			o.besides = count - o.sealed
+			sound = o.besides >= 0 && size == len(c.out.mem)
+		case opHandshake, opShutdown:
+			sound = n == want
+		}
+	}
+	if c.mute || c.shut || len(c.out.mem) == 0 {
+		c.out.drop()
+	}
+	if !sound { // What is left of one connection must not come into another's stream.
+		call(sym.bioFree, t.bio)
+		t.bio = c.lib.newBIO()
+	}
+	return sound
+}
+
+// add appends what a Read has to say.
+func (b *outbox) add(p []byte) {
+	for len(p) > 0 {
+		n := copy(b.tail(), p)
+		b.mem = b.mem[:len(b.mem)+n]
+		b.owed += n
+		p = p[n:]
+	}
+}
+
+// push sends what the system takes at once, and tells whether nothing is left. The caller holds c.mu, and is in
+// a function of RawConn.
+func (c *Conn) push(fd uintptr) (all bool) {
+	for c.out.sent < len(c.out.mem) {
+		n, err := syscall.Write(int(fd), c.out.mem[c.out.sent:])
+		switch {
+		case err == nil && n > 0:
+			c.out.sent += n
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return false
+		default:
+			c.sendFailed(err)
+			return true
+		}
+	}
+	if !c.out.empty() {
+		c.out.drop()
+	}
+	return true
+}
+
+// sendFailed ends the outgoing direction. The caller holds c.mu.
+func (c *Conn) sendFailed(err error) {
+	c.sendErrno, _ = err.(syscall.Errno)
+	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() { // close_notify has not left
+		c.writeErr = os.NewSyscallError("write", err)
+	}
+	c.silence()
+}
+
+// silence lets nothing go out any more. The caller holds c.mu.
+func (c *Conn) silence() {
+	c.mute = true
+	c.whole, _ = records(c.out.mem[:c.out.sent])
+	c.out.drop()
+}
+
+// records is the number of whole TLS records at the beginning of p, and their size (RFC 8446 section 5.1).
+func records(p []byte) (count, size int) {
+	const header = 5
+	for len(p) >= size+header {
+		next := size + header + int(p[size+3])<<8 + int(p[size+4])
+		if next > len(p) {
+			break
+		}
+		size = next
+		count++
+	}
+	return count, size
+}

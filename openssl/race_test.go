@@ -1,0 +1,5 @@
+//go:build race
+
+package openssl_test
+
+const raceEnabled = true

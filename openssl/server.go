@@ -1,0 +1,240 @@
+package openssl
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+)
+
+// What a server context can do besides showing one certificate. An SSL_CTX does not change once it is made, so
+// other settings need another Context; connections that were made from the old one live on.
+
+// ClientAuth says whether a server asks its clients for a certificate.
+type ClientAuth int
+
+const (
+	ClientAuthNone    ClientAuth = iota
+	ClientAuthRequest            // a client may show none; one that does not verify ends the handshake
+	ClientAuthRequire
+)
+
+// An Identity is a certificate chain and its private key, both PEM.
+type Identity struct {
+	Name      string // for errors: the files' paths
+	Cert, Key []byte
+}
+
+// ServerConfig is what a server context is made of.
+type ServerConfig struct {
+	Default Identity // for clients that ask for no name, or for one that is not in Hosts
+	// Hosts are further identities by the name that a client asks for with SNI: a DNS name in lower case, or "*." and
+	// one, which stands for exactly one label more.
+	Hosts map[string]Identity
+	ALPN  []string // the server's order of preference
+
+	ClientAuth ClientAuth
+	ClientCAs  []byte // PEM; what client certificates are verified against. Needed unless ClientAuth is none
+	CAName     string // for errors: the path of ClientCAs
+
+	NoResumption bool
+}
+
+// serverSettings are for the callbacks, which find them by their number. They do not change. Their Context and each of its
+// connections hold them, because a handshake may outlast the Context.
+type serverSettings struct {
+	lib    *Library
+	number uintptr
+	alpn   []string
+	hosts  map[string]uintptr // SSL_CTX by name
+
+	holders atomic.Int32
+}
+
+func (s *serverSettings) hold() *serverSettings {
+	s.holders.Add(1)
+	return s
+}
+
+// release frees the settings when nobody holds them any more.
+func (s *serverSettings) release() {
+	if s.holders.Add(-1) > 0 {
+		return
+	}
+	s.lib.servers.Delete(s.number)
+	for _, ctx := range s.hosts {
+		s.lib.freeCtx(ctx)
+	}
+}
+
+// NewServer makes a context for servers. See NewServerContext for the files. The error is a *PEMError as a rule.
+func (l *Library) NewServer(cfg ServerConfig) (*Context, error) {
+	if _, err := encodeALPN(cfg.ALPN); err != nil {
+		return nil, err
+	}
+	if cfg.ClientAuth != ClientAuthNone && len(cfg.ClientCAs) == 0 {
+		return nil, errors.New("client certificates are asked for, and there is no CA to verify them against")
+	}
+	set := &serverSettings{lib: l, number: uintptr(l.nextServer.Add(1)), alpn: cfg.ALPN, hosts: map[string]uintptr{}}
+	l.servers.Store(set.number, set)
+	c := &Context{lib: l, server: true, clientAuth: cfg.ClientAuth, store: cfg.CAName, settings: set.hold()}
+	if err := l.addIdentities(c, cfg); err != nil {
+		c.Free()
+		return nil, err
+	}
+	if len(cfg.Hosts) > 0 {
+		l.exclusive(func() {
+			call(l.sym.ctxCallbackCtrl, c.ctx, ctrlSetServernameCB, l.servernameCB)
+			call(l.sym.ctxCtrl, c.ctx, ctrlSetServernameArg, 0, set.number)
+		})
+	}
+	return c, nil
+}
+
+func (l *Library) addIdentities(c *Context, cfg ServerConfig) (err error) {
+	number := c.settings.number
+	if c.ctx, err = l.newServerCtx(cfg, cfg.Default, number); err != nil {
+		return err
+	}
+	for name, id := range cfg.Hosts {
+		if c.settings.hosts[name], err = l.newServerCtx(cfg, id, number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newServerCtx makes the SSL_CTX of one identity.
+func (l *Library) newServerCtx(cfg ServerConfig, id Identity, number uintptr) (uintptr, error) {
+	certs, err := splitPEM("certificate", id.Cert)
+	if err != nil {
+		return 0, err
+	}
+	keys, err := splitPEM("key", id.Key)
+	if err != nil {
+		return 0, err
+	}
+	ctx, err := l.newCtx(l.sym.tlsServerMethod)
+	if err != nil {
+		return 0, err
+	}
+	l.exclusive(func() { l.setUpServer(ctx, cfg, number) })
+	if err = l.identify(ctx, certs, keys, bytes.Equal(id.Cert, id.Key)); err == nil && cfg.ClientAuth != ClientAuthNone {
+		err = l.askClients(ctx, cfg)
+	}
+	if err != nil {
+		l.freeCtx(ctx)
+		return 0, err
+	}
+	return ctx, nil
+}
+
+// setUpServer makes the settings that cannot fail. To be called inside exclusive.
+func (l *Library) setUpServer(ctx uintptr, cfg ServerConfig, number uintptr) {
+	l.harden(ctx)
+	if len(cfg.ALPN) > 0 {
+		call(l.sym.ctxSetALPNSelect, ctx, l.alpnCB, number)
+	}
+	if cfg.NoResumption {
+		call(l.sym.ctxSetOptions, ctx, opNoTicket)
+		call(l.sym.ctxCtrl, ctx, ctrlSessCacheMode, sessCacheOff, 0)
+		call(l.sym.ctxSetNumTickets, ctx, 0)
+	}
+}
+
+// askClients makes a server ask for certificates of the CAs.
+func (l *Library) askClients(ctx uintptr, cfg ServerConfig) error {
+	blocks, err := splitPEM(cfg.CAName, cfg.ClientCAs)
+	if err != nil {
+		return err
+	}
+	if err := l.trustBlocks(ctx, cfg.CAName, blocks); err != nil {
+		return err
+	}
+	mode := uintptr(verifyPeer)
+	if cfg.ClientAuth == ClientAuthRequire {
+		mode |= verifyFailIfNone
+	}
+	l.exclusive(func() { call(l.sym.ctxSetVerify, ctx, mode, l.verifyCB) })
+	// The names of the CAs help a client to choose. A name that cannot be added costs no more than that.
+	for i := range blocks {
+		if b := &blocks[i]; b.isCert() {
+			cert, _ := l.readCert(b)
+			l.exclusive(func() {
+				if cert != 0 {
+					call(l.sym.ctxAddClientCA, ctx, cert)
+					call(l.sym.x509Free, cert)
+				}
+			})
+		}
+	}
+	return nil
+}
+
+// chooseHost is the callback for the name that a client asks for (SSL_CTX_set_tlsext_servername_callback(3)). An unknown
+// name gets the default identity, as with other servers: the client decides whether it likes that.
+func (l *Library) chooseHost(ssl, _, number uintptr) (result uintptr) {
+	result = alpnOK
+	defer func() { _ = recover() }() // a panic must not unwind C's frames
+	s, ok := l.servers.Load(number)
+	if !ok {
+		return
+	}
+	name := strings.ToLower(goString(call(l.sym.sslGetServername, ssl, hostnameTypeHostname)))
+	if ctx := s.(*serverSettings).host(name); ctx != 0 {
+		call(l.sym.sslSetCtx, ssl, ctx)
+	}
+	return
+}
+
+// host finds the SSL_CTX for a name, or 0.
+func (s *serverSettings) host(name string) uintptr {
+	if ctx, ok := s.hosts[name]; ok {
+		return ctx
+	}
+	if _, parent, ok := strings.Cut(name, "."); ok {
+		return s.hosts["*."+parent]
+	}
+	return 0
+}
+
+// useIdentity gives a client's connection its certificate, before the handshake.
+func (l *Library) useIdentity(ssl uintptr, id Identity) error {
+	// A context of its own checks the files in the same way as a server's; the connection takes them over from there.
+	certs, err := splitPEM("certificate", id.Cert)
+	if err != nil {
+		return err
+	}
+	keys, err := splitPEM("key", id.Key)
+	if err != nil {
+		return err
+	}
+	ctx, err := l.newCtx(l.sym.tlsClientMethod)
+	if err != nil {
+		return err
+	}
+	defer l.freeCtx(ctx)
+	if err := l.identify(ctx, certs, keys, bytes.Equal(id.Cert, id.Key)); err != nil {
+		return err
+	}
+	ok := false
+	q := l.exclusive(func() {
+		cert, key := call(l.sym.ctxGet0Certificate, ctx), call(l.sym.ctxGet0PrivateKey, ctx)
+		out := new(uintptr)
+		ok = cert != 0 && key != 0 && int32(call(l.sym.sslUseCertificate, ssl, cert)) == 1 &&
+			int32(call(l.sym.sslUsePrivateKey, ssl, key)) == 1 &&
+			int64(call(l.sym.ctxCtrl, ctx, ctrlGetChainCerts, 0, uintptr(unsafe.Pointer(out)))) == 1
+		if !ok || *out == 0 {
+			return
+		}
+		for n := range int(int32(call(l.sym.skNum, *out))) {
+			ok = ok && int64(call(l.sym.sslCtrl, ssl, ctrlChainCert, 1 /* takes a reference of its own */, call(l.sym.skValue, *out, uintptr(n)))) == 1
+		}
+	})
+	if !ok {
+		return fmt.Errorf("certificate %s: %w", id.Name, internalError("SSL_use_certificate", q))
+	}
+	return nil
+}

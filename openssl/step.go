@@ -1,0 +1,128 @@
+package openssl
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// An operation's stay in the library: the calls, and what their results mean (SSL_get_error(3)).
+
+// step is a stay in the library, for exclusive.
+func (o *op) step(t *thread) {
+	o.until = len(o.buf)
+	if o.kind == opWrite {
+		o.until = min(o.until, o.at+piece)
+	}
+	o.code, o.errno, o.unexplained, o.closed, o.sound, o.sealed = 0, 0, false, false, false, 0
+	if o.ret = -1; !o.c.attach(t) {
+		return
+	}
+	o.told = nil
+	if o.kind != opWrite && o.kind != opShutdown { // these as a rule read nothing
+		o.told = o.lib().errno()
+	}
+	for o.call() {
+	}
+	o.sound = o.collect(t)
+	// With opIgnoreEOF the end of the stream looks like close_notify, except that behind that nothing is read. A
+	// library to which nothing is an end is not believed.
+	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) && !o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
+		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
+}
+
+func (o *op) lib() *Library { return o.c.lib }
+
+// ends says whether a BIO is at its end. An empty one of memory is.
+func (l *Library) ends(bio uintptr) bool {
+	return int64(call(l.sym.bioCtrl, bio, bioCtrlEOF, 0, 0)) != 0
+}
+
+// fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
+const fullRecord = 1 << 14
+
+// sslErrorWantNothing is our own: the library wants to wait for something to read without having met EAGAIN, so that nothing would
+// end the wait. Without SSL_MODE_AUTO_RETRY it does so behind a message of the handshake layer, also if it has more in a buffer.
+const sslErrorWantNothing = -1
+
+// call makes one SSL call. It tells whether another should follow.
+func (o *op) call() bool {
+	sym := &o.c.lib.sym
+	if len(o.args) == 3 {
+		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
+		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // C's int
+	}
+	if o.told != nil {
+		*o.told = 0
+	}
+	o.ret = int32(call(o.fn, o.args...))
+	if o.succeeded() {
+		if len(o.args) < 3 {
+			return false
+		}
+		o.at += int(o.ret)
+		if o.sealed++; o.sealed == 1 {
+			o.first = int(o.ret)
+		}
+		// Behind a full record there is likely another; behind a short one a
+		// further SSL_read would as a rule be a system call for nothing.
+		return o.at < o.until && (o.kind == opWrite || o.ret >= fullRecord)
+	}
+	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
+	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
+	if o.told == nil {
+		if o.told = o.lib().errno(); o.code == sslErrorWantRead {
+			return true // for that once more
+		}
+	}
+	switch errno := syscall.Errno(*o.told); {
+	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
+		o.unexplained = true // EAGAIN is no failure, and as an error it would pass for a timeout
+	case o.code == sslErrorSyscall:
+		o.errno = errno
+	case o.code == sslErrorWantRead && errno != syscall.EAGAIN:
+		o.code = sslErrorWantNothing
+	}
+	return false
+}
+
+// succeeded says whether the call has done its work. A result that its manual page does not have is a failure.
+func (o *op) succeeded() bool {
+	switch o.kind {
+	case opHandshake:
+		return o.ret == 1
+	case opShutdown:
+		return o.ret == 0 || o.ret == 1 // 0 is no error and not for SSL_get_error (SSL_shutdown(3))
+	default:
+		return o.ret > 0 && !o.beyond()
+	}
+}
+
+// beyond says whether more bytes are said to have been read or written than were asked for.
+func (o *op) beyond() bool {
+	return (o.kind == opRead || o.kind == opWrite) && o.ret > 0 && uintptr(o.ret) > o.argv[2]
+}
+
+// cut says whether OpenSSL has met the end of the connection, without close_notify. 3.x and 4.x say it in the first two
+// ways, 1.1.1 in the third (SSL_get_error(3)).
+func (o *op) cut(q queue) bool {
+	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
+		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 && !o.unexplained && len(q) == 0
+}
+
+// failure says why an SSL call has failed for good.
+func (c *Conn) failure(o *op, q queue) error {
+	if o.kind == opHandshake {
+		return c.handshakeFailure(o, q)
+	}
+	switch {
+	case o.beyond():
+		return &ProtocolError{Reason: fmt.Sprintf("OpenSSL says that it has moved %d bytes where %d were asked for", o.ret, o.argv[2])}
+	case o.errno != 0:
+		return os.NewSyscallError("read", o.errno) // also of an SSL_write: to write is Go's
+	case o.cut(q):
+		return ErrTruncated
+	}
+	return &ProtocolError{Reason: q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code)), Queue: q.strings()}
+}

@@ -1,0 +1,79 @@
+package openssl_test
+
+import (
+	"io"
+	"slices"
+	"sync"
+	"testing"
+)
+
+// stays is a Watcher that remembers.
+type stays struct {
+	sync.Mutex
+	inside map[int]bool
+	seen   []stay
+}
+
+type stay struct {
+	method string
+	tag    int32
+}
+
+func (s *stays) Enter(thread int, method string, tag int32) {
+	s.Lock()
+	defer s.Unlock()
+	if s.inside[thread] {
+		s.seen = append(s.seen, stay{"twice the same thread", tag})
+	}
+	s.inside[thread] = true
+	if v := (stay{method, tag}); !slices.Contains(s.seen, v) {
+		s.seen = append(s.seen, v)
+	}
+}
+
+func (s *stays) Leave(thread int) {
+	s.Lock()
+	defer s.Unlock()
+	delete(s.inside, thread)
+}
+
+func TestWatcherIsToldTheMethodAndTheConnection(t *testing.T) {
+	if elsewhere(t) { // a Watcher is set before the library is used
+		return
+	}
+	w := &stays{inside: map[int]bool{}}
+	load(t).Watcher = w
+	for i, s := range []setup{setups[0], setups[2]} {
+		c, peer := s.pair(t)
+		c.SetTag(int32(i + 5))
+		go io.Copy(struct{ io.Writer }{peer}, struct{ io.Reader }{peer})
+		if err := c.Handshake(bounded(t)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(bounded(t), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.ReadSome(bounded(t), 10); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := c.CloseWrite(bounded(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+	}
+	w.Lock()
+	defer w.Unlock()
+	for _, want := range []stay{
+		{"tls.Handshake", 5}, {"tls.Write", 5}, {"tls.Read", 5}, {"tls.Shutdown", 5},
+		{"tls.Accept", 6}, {"tls.Write", 6}, {"tls.Read", 6}, {"tls.Close", 6},
+	} {
+		if !slices.Contains(w.seen, want) {
+			t.Errorf("%v is not among %v", want, w.seen)
+		}
+	}
+	if len(w.inside) != 0 {
+		t.Errorf("they have entered and not left: %v", w.inside)
+	}
+}

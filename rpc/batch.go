@@ -1,0 +1,94 @@
+package rpc
+
+import (
+	"bytes"
+	"encoding/json"
+	"sync"
+
+	"tlsd/rpc/wire"
+)
+
+// batch collects the answers of a batch until all are there.
+type batch struct {
+	mu      sync.Mutex // guards all
+	left    int        // answers that are missing
+	held    int        // bytes that are kept for it
+	answers [][]byte
+}
+
+func (b *batch) add() {
+	b.mu.Lock()
+	b.left++
+	b.mu.Unlock()
+}
+
+// keep notes bytes that are to be counted out when the batch is complete.
+func (b *batch) keep(n int) {
+	b.mu.Lock()
+	b.held += n
+	b.mu.Unlock()
+}
+
+// queueBatch queues the good calls of a batch, and answers the rest.
+func (st *stream) queueBatch(line []byte) {
+	elements := splitBatch(line)
+	switch {
+	case len(elements) == 0:
+		st.refuse(invalid("a batch has at least one call"), nil)
+		return
+	case len(elements) > wire.MaxBatch:
+		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch), nil)
+		return
+	}
+	b := &batch{left: 1} // held until all calls are counted
+	for _, e := range elements {
+		c, why, _ := parse(e)
+		if c == nil {
+			b.add()
+			st.refuse(invalid(why), b)
+			continue
+		}
+		if c.id != nil {
+			b.add()
+		}
+		c.batch = b
+		st.queue = append(st.queue, c)
+	}
+	st.batchDone(b, nil)
+}
+
+// splitBatch takes an array apart, which must be JSON. It stops when there are too many elements: a line
+// has room for millions.
+func splitBatch(line []byte) []json.RawMessage {
+	var elements []json.RawMessage
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.Token() // the bracket
+	for d.More() && len(elements) <= wire.MaxBatch {
+		var e json.RawMessage
+		if d.Decode(&e) != nil {
+			break
+		}
+		elements = append(elements, e)
+	}
+	return elements
+}
+
+// batchDone adds an answer (nil: none, only one less is missing), and writes the batch's answer if that
+// was the last.
+func (s *server) batchDone(b *batch, answer []byte) error {
+	b.mu.Lock()
+	b.left--
+	if answer != nil {
+		b.answers = append(b.answers, answer)
+	}
+	complete := b.left == 0
+	if complete {
+		s.held.Add(-int64(b.held))
+	}
+	b.mu.Unlock()
+	if !complete || len(b.answers) == 0 {
+		return nil
+	}
+	out := append([]byte("["), bytes.Join(b.answers, []byte(","))...)
+	return s.write(append(out, ']'))
+}

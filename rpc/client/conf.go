@@ -1,0 +1,143 @@
+package client
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tlsd/internal/safefile"
+)
+
+// ConfPath is the file in which root says to all who call tlsd where it is: lines of "key = value"; empty lines and lines that
+// begin with # do not count.
+//
+//	socket = PATH             the system's tlsd listens here, and is not looked for elsewhere
+//	autostart = yes | no      whether a private tlsd may be started
+//	trusted-users = USER …    names or numbers: their daemons are talked to as root's are
+//
+// Only root can change the file, or it is an error. So is a line that is not understood: who writes one wants to
+// forbid something. The plugin reads the same file by the same rules (clientconf.h).
+const ConfPath = "/etc/tlsd/client.conf"
+
+// maxConf bounds the file, in bytes.
+const maxConf = 64<<10 - 1
+
+// Conf is the content of the file at ConfPath.
+type Conf struct {
+	There        bool     // there is such a file
+	Socket       string   // "" if it names none
+	Autostart    string   // "yes", "no", or "" if it says nothing
+	TrustedUsers []uint32 // those that there are
+	UnknownUsers []string // names among trusted-users that are nobody's
+}
+
+// ReadConf reads the file at ConfPath. If there is none, it says nothing, which is no error.
+func ReadConf() (Conf, error) {
+	return readConf(ConfPath, userDatabase{"/etc/passwd", "/run/systemd/dynamic-uid"})
+}
+
+func readConf(path string, users userDatabase) (Conf, error) {
+	text, err := safefile.Read(path, maxConf)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Conf{}, nil
+	}
+	if err != nil {
+		return Conf{}, err
+	}
+	if strings.ContainsRune(string(text), 0) {
+		return Conf{}, fmt.Errorf("%s: it has a zero byte", path)
+	}
+	c := Conf{There: true}
+	seen := map[string]bool{}
+	number := 0
+	for line := range strings.SplitSeq(string(text), "\n") {
+		number++
+		key, value, found := strings.Cut(line, "=")
+		key, value = strings.Trim(key, " \t\r"), strings.Trim(value, " \t\r")
+		if key == "" && !found || strings.HasPrefix(key, "#") {
+			continue
+		}
+		err := errors.New(`want "key = value"`)
+		if found {
+			err = c.set(key, value, users)
+		}
+		if seen[key] {
+			err = errors.New("the key is there twice")
+		}
+		if err != nil {
+			return Conf{}, fmt.Errorf("%s: line %d: %w", path, number, err)
+		}
+		seen[key] = true
+	}
+	return c, nil
+}
+
+func (c *Conf) set(key, value string, users userDatabase) error {
+	switch key {
+	case "socket":
+		if !filepath.IsAbs(value) || len(value) > maxSocketPath {
+			return fmt.Errorf("socket: want an absolute path of at most %d bytes", maxSocketPath)
+		}
+		c.Socket = value
+	case "autostart":
+		if value != "yes" && value != "no" {
+			return errors.New("autostart: want yes or no")
+		}
+		c.Autostart = value
+	case "trusted-users":
+		for _, name := range strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' || r == ',' }) {
+			if uid, ok := users.find(name); ok {
+				c.TrustedUsers = append(c.TrustedUsers, uid)
+			} else {
+				c.UnknownUsers = append(c.UnknownUsers, name)
+			}
+		}
+	default:
+		return errors.New(`want "key = value" with the key socket, autostart or trusted-users`)
+	}
+	return nil
+}
+
+// trusts says whether a daemon that the user runs is talked to.
+func (c Conf) trusts(uid uint32) bool { return slices.Contains(c.TrustedUsers, uid) }
+
+// userDatabase finds users without asking other programs or the network, as the plugin does.
+type userDatabase struct {
+	passwd  string // file
+	dynamic string // folder in which systemd has a link direct:NAME to the number of each user of DynamicUser=
+}
+
+func (d userDatabase) find(name string) (uid uint32, ok bool) {
+	if uid, ok := userNumber(name); ok {
+		return uid, true
+	}
+	if f, err := os.Open(d.passwd); err == nil {
+		defer f.Close()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			if fields := strings.Split(lines.Text(), ":"); len(fields) > 2 && fields[0] == name {
+				if uid, ok := userNumber(fields[2]); ok {
+					return uid, true
+				}
+			}
+		}
+	}
+	if strings.Contains(name, "/") {
+		return 0, false
+	}
+	target, err := os.Readlink(filepath.Join(d.dynamic, "direct:"+name))
+	if err != nil {
+		return 0, false
+	}
+	return userNumber(target)
+}
+
+func userNumber(text string) (uint32, bool) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return uint32(n), err == nil && text[0] != '+' && n < 1<<32-1 // (uid_t)-1 is nobody's
+}

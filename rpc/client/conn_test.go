@@ -1,0 +1,323 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+var _ net.Conn = (*Conn)(nil)
+
+// talkOver is talk for a Conn of handle 7: the script goes on with tlsd's end of the data channel.
+func talkOver(t *testing.T, script func(*standIn, *net.UnixConn)) *Conn {
+	t.Helper()
+	c := talk(t, func(s *standIn) {
+		m := s.expect("tls.Handshake", "[7,1]")
+		ch := s.channel()
+		s.result(m, "0")
+		script(s, ch)
+		s.end()
+	})
+	conn, err := c.HandshakeConn(t.Context(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.ch.Close() })
+	return conn
+}
+
+const closedWell = `{"read":"open","write":"open","received":0,"sent":0}`
+
+func TestBytesGoOverTheDataChannel(t *testing.T) {
+	t.Parallel()
+	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
+		io.Copy(ch, ch) // until CloseWrite
+		ch.CloseWrite()
+		s.result(s.expect("tls.Flush", "[7,1000000]"), "0")
+		s.result(s.expect("tls.Status", "[7]"), `{"read":"end","write":"shut","received":1000000,"sent":1000000}`)
+		s.result(s.expect("tls.Close", "[7]"), "0")
+	})
+	data := pattern(1_000_000)
+	wrote := make(chan error, 1)
+	go func() {
+		n, err := c.Write(data)
+		if n != len(data) {
+			t.Errorf("wrote %d bytes", n)
+		}
+		wrote <- errors.Join(err, c.CloseWrite())
+	}()
+	got := make([]byte, len(data))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != string(data) {
+		t.Fatalf("other data came back, %v", err)
+	}
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+	if err := c.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for range 3 { // tlsd is asked once
+		if n, err := c.Read(got); n != 0 || err != io.EOF {
+			t.Errorf("at the end: %d, %v", n, err)
+		}
+	}
+	_, err := c.Write([]byte("x"))
+	wantKind(t, err, KindState)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if c.Handle() != 7 || c.LocalAddr().String() != "handle 7" || c.RemoteAddr().Network() != "tlsd" {
+		t.Errorf("handle %d, addresses %v and %v", c.Handle(), c.LocalAddr(), c.RemoteAddr())
+	}
+}
+
+func TestAcceptConnHasTheHandleOfTheAnswer(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		m := s.expect("tls.Accept", `[3,"127.0.0.1",8443,1]`)
+		ch := s.channel()
+		s.result(m, "12")
+		ch.Write([]byte("hi"))
+		s.result(s.expect("tls.Close", "[12]"), "0")
+		s.end()
+	})
+	conn, err := c.AcceptConn(t.Context(), 3, "127.0.0.1", 8443)
+	if err != nil || conn.Handle() != 12 {
+		t.Fatalf("got %v, %v", conn, err)
+	}
+	p := make([]byte, 10)
+	if n, err := conn.Read(p); string(p[:n]) != "hi" || err != nil {
+		t.Errorf("read %q, %v", p[:n], err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestACallThatFailsLeavesNoChannel: this side's end is closed.
+func TestACallThatFailsLeavesNoChannel(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		m := s.expect("tls.Handshake", "[7,1]")
+		ch := s.channel()
+		s.error(m, -32007, "not trusted", "verify")
+		if _, err := ch.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the other end is open: %v", err)
+		}
+		m = s.expect("tls.Accept", "")
+		ch = s.channel()
+		s.error(m, -32005, "in use", "connect")
+		if _, err := ch.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the other end is open: %v", err)
+		}
+		s.end()
+	})
+	_, err := c.HandshakeConn(t.Context(), 7)
+	wantKind(t, err, KindVerify)
+	_, err = c.AcceptConn(t.Context(), 3, "::1", 1)
+	wantKind(t, err, KindConnect)
+}
+
+// TestTheReasonOfAnEndIsAsked, and is given by every later call.
+func TestTheReasonOfAnEndIsAsked(t *testing.T) {
+	t.Parallel()
+	const cut = `{"read":"failed","write":"failed","received":0,"sent":5,` +
+		`"readError":{"code":-32008,"message":"the connection was cut","data":{"kind":"io","op":"tls.Read","handle":7}},` +
+		`"writeError":{"code":-32009,"message":"the peer takes nothing","data":{"kind":"timeout","op":"tls.Write","handle":7}}}`
+	for _, tt := range []struct {
+		name   string
+		end    func(*net.UnixConn)
+		do     func(*Conn) error
+		status string
+		kind   Kind
+		says   string
+	}{
+		{"reading", func(ch *net.UnixConn) { ch.CloseWrite() },
+			func(c *Conn) error { _, err := c.Read(make([]byte, 1)); return err }, cut, KindIO, "the connection was cut"},
+		{"writing", func(ch *net.UnixConn) { ch.CloseRead() },
+			func(c *Conn) error { _, err := c.Write([]byte("x")); return err }, cut, KindTimeout, "the peer takes nothing"},
+		{"reading, for no reason", func(ch *net.UnixConn) { ch.CloseWrite() },
+			func(c *Conn) error { _, err := c.Read(make([]byte, 1)); return err }, closedWell, KindInternal, "data channel has ended"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan struct{})
+			c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
+				tt.end(ch)
+				close(ended)
+				s.result(s.expect("tls.Status", "[7]"), tt.status)
+			})
+			<-ended
+			for range 2 {
+				err := tt.do(c)
+				if wantKind(t, err, tt.kind); !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("error %v, want %q in it", err, tt.says)
+				}
+			}
+		})
+	}
+}
+
+func TestCloseTellsWhatNobodyHasBeenTold(t *testing.T) {
+	t.Parallel()
+	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
+		s.error(s.expect("tls.Close", "[7]"), -32008, "reset by the peer", "io")
+		if _, err := ch.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the other end is open: %v", err)
+		}
+	})
+	wantKind(t, c.Close(), KindIO)
+	_, read := c.Read(make([]byte, 1))
+	_, wrote := c.Write([]byte("x"))
+	for _, err := range []error{c.Close(), read, wrote, c.CloseWrite(), c.Flush(t.Context()), c.SetDeadline(time.Time{})} {
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v, want net.ErrClosed", err)
+		}
+	}
+}
+
+// TestCloseEndsWhatWaits: a Read that waits for the peer, and a Write that tlsd does not take.
+func TestCloseEndsWhatWaits(t *testing.T) {
+	t.Parallel()
+	c := talkOver(t, func(s *standIn, _ *net.UnixConn) {
+		s.result(s.expect("tls.Close", "[7]"), "0")
+	})
+	ended := make(chan error, 2)
+	go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
+	go func() { _, err := c.Write(make([]byte, 64<<20)); ended <- err }()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("error %v, want net.ErrClosed", err)
+		}
+	}
+}
+
+// TestCloseTellsOfACutWrite: the channel is shut down both ways before tls.Close, so that there is no close_notify.
+func TestCloseTellsOfACutWrite(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]bool{"cut": false, "cut, and gone on with": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			drain := make(chan struct{})
+			c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
+				<-drain
+				if again {
+					io.CopyN(io.Discard, ch, 1<<20)
+				}
+				m := s.expect("tls.Close", "[7]")
+				if _, err := ch.Write([]byte("x")); (err == nil) != again {
+					t.Errorf("a byte to the client: %v", err)
+				}
+				s.result(m, "0")
+			})
+			n, err := 0, error(nil)
+			for n == 0 { // a deadline that has passed before the Write cuts nothing
+				c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+				n, err = c.Write(make([]byte, 1<<20))
+			}
+			if n == 1<<20 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("wrote %d, %v", n, err)
+			}
+			close(drain)
+			if again {
+				c.SetWriteDeadline(time.Time{})
+				if _, err := c.Write(make([]byte, 1<<20-n)); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestCloseCanBeCancelled(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	c := talkOver(t, func(s *standIn, _ *net.UnixConn) {
+		m := s.expect("tls.Close", "[7]")
+		cancel()
+		s.cancelled(m)
+		s.error(m, -32010, "cancelled", "cancelled")
+	})
+	wantKind(t, c.CloseContext(ctx), KindCancelled)
+}
+
+func TestDeadlinesOfAConnEndWaitsOnly(t *testing.T) {
+	t.Parallel()
+	more := make(chan struct{})
+	c := talkOver(t, func(_ *standIn, ch *net.UnixConn) {
+		<-more
+		ch.Write([]byte("late"))
+		io.Copy(io.Discard, ch)
+	})
+	if err := c.SetReadDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+	if err := c.SetWriteDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+	close(more)
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 10)
+	if n, err := c.Read(p); string(p[:n]) != "late" || err != nil {
+		t.Errorf("read %q, %v", p[:n], err)
+	}
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	c.ch.Close()
+}
+
+func TestALostSessionEndsItsConns(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		m := s.expect("tls.Handshake", "[7,1]")
+		ch := s.channel()
+		s.result(m, "0")
+		ch.Close()
+		s.conn.Close()
+	})
+	conn, err := c.HandshakeConn(t.Context(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Read(make([]byte, 1))
+	wantKind(t, err, KindLost)
+	wantKind(t, conn.Close(), KindLost)
+}
+
+func TestStatusKeepsWhatTlsdSays(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(s *standIn) {
+		s.result(s.expect("tls.Status", "[7]"), `{"read":"end","write":"failed","received":5,"sent":6,"writeError":{"code":-32008,"message":"m","data":{"kind":"io"}}}`)
+		s.result(s.expect("tls.Shutdown", "[7]"), "0")
+		s.end()
+	})
+	st, err := c.Status(t.Context(), 7)
+	if err != nil || st.Read != "end" || st.Write != "failed" || st.Received != 5 || st.Sent != 6 || st.ReadError != nil {
+		t.Errorf("got %+v, %v", st, err)
+	}
+	wantKind(t, st.WriteError, KindIO)
+	if err := c.Shutdown(t.Context(), 7); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,39 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+// connect connects to the socket at path. A queue of callers that is full is EAGAIN from the kernel, for a
+// socket that does not block; a caller waits for its turn then, as one would whose socket blocks.
+func connect(ctx context.Context, path string) (*net.UnixConn, error) {
+	const longest = 100 * time.Millisecond
+	var d net.Dialer
+	var full error
+	for pause := time.Millisecond; ; pause = min(2*pause, longest) {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn.(*net.UnixConn), nil
+		}
+		switch err = plain(err); {
+		case errors.Is(err, syscall.EAGAIN):
+			full = fmt.Errorf("too many others wait to be let in by tlsd: %w", err)
+		case full != nil && ctx.Err() != nil:
+			return nil, full
+		default:
+			return nil, err
+		}
+		wait := time.NewTimer(pause)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, full
+		}
+	}
+}

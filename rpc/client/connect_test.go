@@ -1,0 +1,77 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fullSocket listens, and has a queue of callers that is full. next takes one of them out.
+func fullSocket(t *testing.T) (path string, next func()) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "s")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(err)
+	t.Cleanup(func() { unix.Close(listener) })
+	address := &unix.SockaddrUnix{Name: path}
+	must(unix.Bind(listener, address))
+	must(unix.Listen(listener, 0))
+	for err == nil {
+		var fd int
+		fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		must(err)
+		t.Cleanup(func() { unix.Close(fd) })
+		err = unix.Connect(fd, address)
+	}
+	if err != unix.EAGAIN {
+		t.Fatal(err)
+	}
+	return path, func() {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		must(err)
+		unix.Close(fd)
+	}
+}
+
+// Whoever floods tlsd's queue delays others and does not turn them away.
+func TestAFullQueueIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	path, next := fullSocket(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	// On a machine that is very busy the time is over before the first attempt.
+	if _, err := connect(ctx, path); !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("while it is full: %v; want EAGAIN when the time is over", err)
+	}
+	long, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	done := make(chan error)
+	go func() {
+		conn, err := connect(long, path)
+		if err == nil {
+			conn.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("it does not wait: %v", err)
+	case <-time.After(20 * time.Millisecond): // it may not even have tried; then this shows nothing, and harms nothing
+	}
+	next()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,18 @@
+//go:build darwin || freebsd
+
+package client
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// peerOfSocket reads LOCAL_PEERCRED (unix(4)), which does not tell the process.
+func peerOfSocket(fd int) (Peer, error) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return Peer{}, os.NewSyscallError("LOCAL_PEERCRED", err)
+	}
+	return Peer{UID: cred.Uid, GID: cred.Groups[0]}, nil
+}

@@ -1,0 +1,393 @@
+package rpc
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+// socketpair makes a pair of sockets, which the test closes if nobody has before.
+func socketpair(t testing.TB, typ int) (a, b *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+func connOf(t testing.TB, f *os.File) *net.UnixConn {
+	t.Helper()
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UnixConn)
+}
+
+// A sender sends messages with descriptors to the descriptors of a reader.
+type sender struct {
+	t    testing.TB
+	to   *net.UnixConn
+	from *net.UnixConn
+	d    descriptors
+	r    *wire.Reader
+}
+
+func newSender(t testing.TB) *sender {
+	a, b := socketpair(t, unix.SOCK_STREAM)
+	s := &sender{t: t, to: connOf(t, a), from: connOf(t, b)}
+	s.r = wire.NewReader(s, 1<<20)
+	t.Cleanup(s.d.close)
+	return s
+}
+
+func (s *sender) Read(p []byte) (int, error) { return s.d.receive(s.from, p) }
+
+// send sends text, and with its first byte descriptors whose other ends it gives back.
+func (s *sender) send(text string, descriptors int) (others []*os.File) {
+	s.t.Helper()
+	var mine []*os.File
+	var fds []int
+	for range descriptors {
+		a, b := socketpair(s.t, unix.SOCK_STREAM)
+		others, mine = append(others, a), append(mine, b)
+		fds = append(fds, int(b.Fd()))
+	}
+	var rights []byte
+	if descriptors > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	n, _, err := s.to.WriteMsgUnix([]byte(text), rights, nil)
+	if err != nil || n != len(text) {
+		s.t.Fatalf("sent %d bytes of %d: %v", n, len(text), err)
+	}
+	for _, f := range mine {
+		f.Close()
+	}
+	return others
+}
+
+// take reads the next message, which must be that text, and says that it begins.
+func (s *sender) take(text string) {
+	s.t.Helper()
+	line, err := s.r.Line()
+	if err != nil || string(line) != text {
+		s.t.Fatalf("got %q, %v; want %q", line, err, text)
+	}
+	s.d.begin(s.r.Start())
+}
+
+// isChannel says whether the oldest descriptor is the other end of f.
+func (s *sender) isChannel(f *os.File) {
+	s.t.Helper()
+	c, err := s.d.channel()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	c.Write([]byte("!"))
+	if got := make([]byte, 1); !isReadable(s.t, f) || readOne(f, got) != "!" {
+		s.t.Error("the channel is another one")
+	}
+}
+
+func readOne(f *os.File, p []byte) string {
+	n, _ := f.Read(p)
+	return string(p[:n])
+}
+
+// isReadable says whether there is something to read now, or the end.
+func isReadable(t testing.TB, f *os.File) bool {
+	t.Helper()
+	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	if _, err := unix.Poll(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p[0].Revents != 0
+}
+
+// areClosed checks that nobody has the other ends any more.
+func areClosed(t testing.TB, others ...*os.File) {
+	t.Helper()
+	for i, f := range others {
+		p := []unix.PollFd{{Fd: int32(f.Fd())}}
+		if _, err := unix.Poll(p, 0); err != nil || p[0].Revents&unix.POLLHUP == 0 {
+			t.Errorf("descriptor %d of %d is still open", i+1, len(others))
+		}
+	}
+}
+
+// limited checks that no descriptor is there.
+func (s *sender) hasNone() {
+	s.t.Helper()
+	_, err := s.d.channel()
+	var e *session.Error
+	if !errors.As(err, &e) || e.Kind != kind.Limit || !strings.Contains(e.Why, "RLIMIT_NOFILE") {
+		s.t.Errorf("got %v, want an error of kind limit that names RLIMIT_NOFILE", err)
+	}
+}
+
+func TestDescriptorsGoToTheCallsThatTheyCameWith(t *testing.T) {
+	t.Parallel()
+	s := newSender(t)
+	one := s.send("one\n", 1)
+	s.send("none\n", 0)
+	two := s.send("two\n", 1)
+	three := s.send("three\nbehind three\n", 1)
+	for text, f := range map[string]*os.File{"one": one[0]} {
+		s.take(text)
+		s.isChannel(f)
+	}
+	s.take("none")
+	s.take("two")
+	s.isChannel(two[0])
+	s.take("three")
+	s.isChannel(three[0])
+	s.take("behind three")
+	s.hasNone()
+}
+
+// TestADescriptorArrivesWithALineThatComesInPieces, wherever it is cut.
+func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
+	t.Parallel()
+	const text = "line\n"
+	for cut := 1; cut < len(text); cut++ {
+		s := newSender(t)
+		s.send("before\n", 0)
+		f := s.send(text[:cut], 1)
+		s.take("before")
+		if cut < len(text) {
+			s.send(text[cut:]+"after\n", 0)
+		}
+		s.take("line")
+		s.isChannel(f[0])
+		s.take("after")
+		s.hasNone()
+	}
+}
+
+// TestALineOfManyReadsKeepsItsDescriptor, and so does the next one, whose first bytes come with its end.
+func TestALineOfManyReadsKeepsItsDescriptor(t *testing.T) {
+	t.Parallel()
+	s := newSender(t)
+	long := strings.Repeat("x", 100_000)
+	sent := make(chan [2][]*os.File)
+	go func() { sent <- [2][]*os.File{s.send(long+"\n", 1), s.send("next\n", 1)} }()
+	s.take(long)
+	f := <-sent
+	s.isChannel(f[0][0])
+	s.take("next")
+	s.isChannel(f[1][0])
+}
+
+func TestSurplusDescriptorsAreClosedWithTheNextMessage(t *testing.T) {
+	t.Parallel()
+	s := newSender(t)
+	surplus := s.send("one\n", 3)
+	s.take("one")
+	s.isChannel(surplus[0])
+	mine := s.send("two\n", 1)
+	s.take("two")
+	areClosed(t, surplus...)
+	s.isChannel(mine[0])
+	unannounced := s.send("three\n", 1)
+	s.take("three")
+	s.send("four\n", 0)
+	s.take("four")
+	areClosed(t, unannounced...)
+	s.hasNone()
+}
+
+// TestAFloodOfDescriptorsIsBounded: no more than mostDescriptors are ever open here.
+func TestAFloodOfDescriptorsIsBounded(t *testing.T) {
+	t.Parallel()
+	t.Run("in one message", func(t *testing.T) {
+		t.Parallel()
+		s := newSender(t)
+		all := s.send("line\n", 100) // more than there is room for: none is taken
+		s.take("line")
+		areClosed(t, all...)
+		s.hasNone()
+	})
+	t.Run("in one line", func(t *testing.T) {
+		t.Parallel()
+		s := newSender(t)
+		var all []*os.File
+		for range 10 {
+			all = append(all, s.send("x", 10)...)
+		}
+		s.send("\n", 0)
+		s.take(strings.Repeat("x", 10))
+		if len(s.d.waiting) != mostDescriptors {
+			t.Errorf("%d descriptors wait, want %d", len(s.d.waiting), mostDescriptors)
+		}
+		areClosed(t, all[mostDescriptors:]...)
+		s.isChannel(all[0])
+		s.d.close()
+		areClosed(t, all...)
+	})
+}
+
+func TestDescriptorsAreClosedOnExec(t *testing.T) {
+	t.Parallel()
+	s := newSender(t)
+	s.send("line\n", 1)
+	s.take("line")
+	flags, err := unix.FcntlInt(uintptr(s.d.waiting[0].fd), unix.F_GETFD, 0)
+	if err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %#x, %v", flags, err)
+	}
+}
+
+// TestOnlyAPairOfUnixStreamSocketsIsAChannel.
+func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(flags int) int {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	socket := func(domain, typ int) int {
+		fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	for name, c := range map[string]struct {
+		fd  int
+		why string
+	}{
+		"a file":                 {open(unix.O_RDWR), "is no socket"},
+		"a path":                 {open(unix.O_PATH), "is no socket"},
+		"a datagram socket":      {dupOf(t, unix.SOCK_DGRAM), "is no stream socket"},
+		"a packet socket":        {dupOf(t, unix.SOCK_SEQPACKET), "is no stream socket"},
+		"a lonely socket":        {socket(unix.AF_UNIX, unix.SOCK_STREAM), "is not connected"},
+		"a lonely TCP socket":    {socket(unix.AF_INET, unix.SOCK_STREAM), "is not connected"},
+		"a listening socket":     {listening(t), "is not connected"},
+		"a connected TCP socket": {connectedTCP(t), "is no Unix socket"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var before unix.Stat_t
+			unix.Fstat(c.fd, &before)
+			d := descriptors{waiting: []descriptor{{c.fd, 1}}}
+			conn, err := d.channel()
+			var e *session.Error
+			if !errors.As(err, &e) || e.Kind != kind.Params || !strings.Contains(e.Why, "channel: the descriptor "+c.why) {
+				t.Errorf("got %v, %v; want an error of kind params that says %q", conn, err, c.why)
+			}
+			var after unix.Stat_t
+			if unix.Fstat(c.fd, &after) == nil && after.Ino == before.Ino && after.Dev == before.Dev {
+				t.Error("the descriptor is still open")
+			}
+		})
+	}
+}
+
+func dupOf(t *testing.T, typ int) int {
+	t.Helper()
+	a, _ := socketpair(t, typ)
+	fd, err := unix.FcntlInt(a.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func listening(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(t.TempDir(), "s")})
+	}
+	if err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func connectedTCP(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// FuzzDescriptors sends lines in any pieces, with any descriptors, and calls that take some. No more
+// descriptors than sent are ever taken, none is given out twice, and none stays open.
+func FuzzDescriptors(f *testing.F) {
+	f.Add([]byte("a1b\n\x01c\n\x02\n"), []byte{1, 0, 2})
+	f.Add([]byte("\n\n\x11x\ny"), []byte{0, 1})
+	f.Add(bytes.Repeat([]byte{0x11}, 40), []byte{1})
+	f.Fuzz(func(t *testing.T, pieces, takes []byte) {
+		if len(pieces) > 64 {
+			return
+		}
+		s := newSender(t)
+		var all []*os.File
+		for _, p := range pieces { // one piece a byte: its low bits say how many descriptors it has
+			all = append(all, s.send(string(p), int(p%3))...)
+		}
+		s.to.CloseWrite()
+		for i := 0; ; i++ {
+			if _, err := s.r.Line(); err != nil {
+				break
+			}
+			s.d.begin(s.r.Start())
+			if len(s.d.waiting) > mostDescriptors {
+				t.Fatalf("%d descriptors wait", len(s.d.waiting))
+			}
+			if len(takes) > 0 && takes[i%len(takes)]%2 == 1 && len(s.d.waiting) > 0 {
+				c, err := s.d.channel()
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Close()
+			}
+		}
+		s.d.close()
+		areClosed(t, all...)
+	})
+}

@@ -1,0 +1,214 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/sourcegraph/jsonrpc2"
+
+	"tlsd/rpc/wire"
+	"tlsd/session"
+)
+
+// Handle begins a call, in the order of arrival, and sees to it that it is run and answered. It is called
+// on the library's reading goroutine, and does not wait for the call.
+func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
+	c := s.numbered(req.ID.Num)
+	c.lib = lib
+	m := methods[req.Method]
+	if m == nil {
+		s.fail(c, &protocolError{wire.CodeMethodNotFound, fmt.Sprintf("method %q not found; rpc.discover lists all", clip([]byte(req.Method)))})
+		return
+	}
+	var params json.RawMessage
+	if req.Params != nil {
+		params = *req.Params
+	}
+	args, err := m.admit(s, c, params)
+	if err != nil {
+		if m.makes {
+			s.sess.SkipHandle()
+		}
+		s.fail(c, err)
+		return
+	}
+	if !m.isDirect(args) {
+		s.launch(c, m, args, m.call(s.sess, args))
+		return
+	}
+	v, err := m.direct(s, args)
+	if err != nil {
+		s.fail(c, m.failed(err))
+		return
+	}
+	s.reply(c, v, nil)
+}
+
+// admit decodes the parameters of a call, and says why it cannot be carried out.
+func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error) {
+	if c.refuse != nil {
+		return nil, m.failed(c.refuse)
+	}
+	if c.repeated != "" && m.index(c.repeated) >= 0 {
+		return nil, m.wrong("%s: is given twice", c.repeated)
+	}
+	args, err := m.decode(params)
+	if err != nil || m.isDirect(args) {
+		return args, err
+	}
+	if n := s.sess.Limits.Calls; s.sess.Busy() >= n {
+		return nil, m.failed(overLimit("%d calls are in flight, the limit of a session (--max-calls); wait for answers", n))
+	}
+	if err := s.hold(c, m.keeps(c, args)); err != nil {
+		return nil, m.failed(err)
+	}
+	return args, m.attach(s, c, args)
+}
+
+// attach puts the data channel that a call announces in the place of its parameter.
+func (m *method) attach(s *server, c *call, a args) error {
+	i := m.index(pChannel.name)
+	if i < 0 || a[i] != int64(1) {
+		return nil
+	}
+	if c.batch != nil {
+		return m.wrong("channel: is not possible inside a batch")
+	}
+	ch, err := s.descriptors.channel()
+	if err != nil {
+		return m.failed(err)
+	}
+	a[i] = ch
+	return nil
+}
+
+// launch runs the session's side of a call and answers it: here if it does not wait, else in a goroutine.
+func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
+	handle := m.named(a)
+	if !sc.Waits() {
+		s.Watcher.Calling(m.name, handle)
+		v, err := sc.Run()
+		s.mu.Lock()
+		s.watchAnother()
+		s.mu.Unlock()
+		s.reply(c, v, err)
+		return
+	}
+	s.mu.Lock()
+	c.op, c.handle, c.cancel = m.name, handle, sc.Cancel
+	s.Watcher.Calling(c.op, c.handle)
+	s.mu.Unlock()
+	s.answers.Add(1)
+	go func() {
+		defer s.answers.Done()
+		v, err := sc.Run()
+		s.mu.Lock()
+		c.cancel = nil
+		s.watchAnother()
+		s.mu.Unlock()
+		s.reply(c, v, err)
+		if data, ok := v.([]byte); ok {
+			session.Recycle(data) // the answer has a copy
+		}
+	}()
+}
+
+// fail answers a call that the session knows nothing of; the error becomes the session's last error here.
+func (s *server) fail(c *call, err error) {
+	s.sess.Fail(err)
+	s.reply(c, nil, err)
+}
+
+// reply answers a call with v, or the error. A failure to write ends the connection; see written.
+func (s *server) reply(c *call, v any, err error) {
+	id := jsonrpc2.ID{Num: c.number}
+	if err == nil {
+		if st, ok := v.(session.Status); ok {
+			v = wireStatus(st)
+		}
+		c.lib.Reply(context.Background(), id, v)
+		return
+	}
+	e := wireError(err)
+	data := json.RawMessage(encode(e.Data))
+	c.lib.ReplyWithError(context.Background(), id, &jsonrpc2.Error{Code: int64(e.Code), Message: e.Message, Data: &data})
+}
+
+// enter notes a call that is in flight from now on, until leave.
+func (s *server) enter(c *call) {
+	s.mu.Lock()
+	s.calls[c.number] = c
+	s.mu.Unlock()
+}
+
+// numbered is the call in flight with that number, or nil.
+func (s *server) numbered(n uint64) *call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls[n]
+}
+
+// leave takes out the call that is about to be answered, or gives nil if there is none.
+func (s *server) leave(n uint64) *call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.calls[n]
+	if c == nil {
+		return nil
+	}
+	if delete(s.calls, n); len(s.calls) == 0 {
+		s.freed = time.Now()
+	}
+	s.letGo(c)
+	return c
+}
+
+// watchAnother tells the watcher of some call that waits. s.mu must be held.
+func (s *server) watchAnother() {
+	for _, c := range s.calls {
+		if c.cancel != nil {
+			s.Watcher.Calling(c.op, c.handle)
+			return
+		}
+	}
+	s.Watcher.Calling("", 0)
+}
+
+// cancel ends the calls in flight that have this id.
+func (s *server) cancel(id json.RawMessage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.calls {
+		if c.cancel != nil && c.id != nil && sameID(c.id, id) {
+			c.cancel()
+		}
+	}
+}
+
+// write sends a message. A failure ends the connection: the reading goroutine ends the session.
+func (s *server) write(msg []byte) error {
+	err := s.w.Write(msg)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.deaf.Store(true)
+	}
+	if err != nil {
+		s.hangUp()
+	}
+	return err
+}
+
+// encode is json.Marshal without HTML's escapes, for the people who read it.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // results and errors are types of ours
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

@@ -1,0 +1,147 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+	"tlsd/openssl"
+)
+
+// A beginning is what a connection needs until its handshake: the TCP connection, and what was wished for the handshake.
+// TLS begins with the handshake. Until then scripts may talk in plain text (see plain.go), and options may change (see
+// options.go).
+//
+// It is guarded by the session's lock. The handshake takes the parts that it needs; drop frees the others, and is not called
+// under the lock.
+type beginning struct {
+	tcp   *net.TCPConn // nil once TLS owns it
+	name  string       // a client's: whom to expect, and to ask for
+	store *trust       // a client's, held: whom it trusts
+
+	server *serverContext // an accepted connection's, whose handshake is still to be done
+	data   *channel       // the data channel that came with its Accept
+
+	insecure bool
+	settings openssl.ClientSettings
+	lax      bool // a cut is an end
+	plain    bool // bytes have gone in plain text
+}
+
+// opened gives the connection its TCP side.
+func (c *connection) opened(b beginning) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.begin = b
+	c.local, c.remote = b.tcp.LocalAddr().String(), b.tcp.RemoteAddr().String()
+	c.become(open)
+}
+
+// drop frees what the handshake has not taken.
+func (b *beginning) drop() {
+	if b.tcp != nil {
+		b.tcp.Close() // it does not wait: no linger is set
+	}
+	if b.store != nil {
+		b.store.release()
+	}
+	if b.data != nil {
+		b.data.close()
+	}
+}
+
+// unshaken says why it is too late for what must come before the handshake. s.mu must be held.
+func (c *connection) unshaken() error {
+	if err := c.stateError(); err != nil {
+		return err
+	}
+	if c.state != open {
+		return fail(kind.State, "the handshake has been done already")
+	}
+	return nil
+}
+
+// startTLS makes the engine's side, which owns the TCP connection from then on.
+func (c *connection) startTLS() (EngineConn, error) {
+	s := c.s
+	s.mu.Lock()
+	b := c.begin
+	c.begin = beginning{data: b.data}
+	s.mu.Unlock()
+	t, err := b.engine()
+	if b.store != nil {
+		b.store.release()
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.SetTag(int32(c.handle))
+	if b.lax {
+		t = laxConn{t}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.tls = t
+	return t, nil
+}
+
+// engine makes the engine's side of a client or a server, as it was wished.
+func (b *beginning) engine() (EngineConn, error) {
+	if b.server != nil {
+		return b.server.newServer(b.tcp)
+	}
+	t, err := b.store.client(b.tcp, b.name)
+	if err != nil {
+		return nil, err
+	}
+	if b.insecure {
+		err = t.SetVerify(false)
+	}
+	if err == nil && b.configured() {
+		err = t.Configure(b.settings)
+	}
+	if err != nil {
+		t.Abort()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (b *beginning) configured() bool {
+	s := &b.settings
+	return s.ALPN != nil || s.Pins != nil || s.TLS13 || s.Identity != nil
+}
+
+// unread fails if the peer has sent plain text that nobody has read. Behind the change to TLS it could pass for a part of the
+// conversation that is protected (RFC 3207 section 5, "STARTTLS injection"). A server does not see it here: what has come may be the
+// beginning of the client's handshake, and if it is not, the handshake fails.
+func (b *beginning) unread() error {
+	if !b.plain || b.server != nil {
+		return nil
+	}
+	raw, err := b.tcp.SyscallConn()
+	if err != nil {
+		return fail(kind.IO, "%v", err)
+	}
+	n := 0
+	raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT) })
+	if n > 0 {
+		return fail(kind.State, "the peer has sent plain text that was not read; read all of it with tls.ReadPlain before the handshake, or close the connection")
+	}
+	return nil
+}
+
+// A laxConn takes a cut for an end: the option eof is lax.
+type laxConn struct{ EngineConn }
+
+func (c laxConn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
+	data, err := c.EngineConn.ReadSome(ctx, limit)
+	if errors.Is(err, openssl.ErrTruncated) {
+		err = io.EOF
+	}
+	return data, err
+}

@@ -1,0 +1,217 @@
+package session
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+)
+
+// The worker's end of a data channel. The caller has made the socket pair, so the worker believes
+// nothing about it:
+//
+//   - It must be a connected stream socket. A listening one is refused.
+//   - The caller may hold a duplicate and change its flags. So every call has MSG_DONTWAIT, and the
+//     netpoller does the waiting. If the caller reads through a duplicate, it loses its own bytes.
+//   - The caller may keep a duplicate open. So the worker ends a direction by shutdown(2), which
+//     holds for all duplicates. A close(2) would not be noticed.
+//
+// On Linux, bytes that were sent before a shutdown(SHUT_RD) can still be read. This package uses it
+// as a fence: the bytes before the fence are carried out, and a later send fails with EPIPE.
+
+// pieceBytes is the most that is taken from a channel at once. The write timeout bounds one piece.
+const pieceBytes = 64 << 10
+
+// piece is memory for bytes on their way from a channel to the peer.
+type piece [pieceBytes]byte
+
+var pieces = sync.Pool{New: func() any { return new(piece) }}
+
+// channel is the worker's end. One goroutine receives and one sends.
+type channel struct {
+	conn *net.UnixConn
+	raw  syscall.RawConn
+
+	receive, send func(fd uintptr) bool // for raw; made once, so that a call allocates nothing
+
+	// The receiving goroutine's.
+	got    *piece
+	gotN   int
+	gotErr error
+	// The sending goroutine's.
+	rest    []byte
+	sent    int
+	sendErr error
+}
+
+// newChannel checks the caller's descriptor. If it fails, it does not own conn.
+func newChannel(conn *net.UnixConn) (*channel, *Error) {
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = channelFit(raw)
+	}
+	if err != nil {
+		return nil, fail(kind.Params, "the descriptor that came with the call cannot be a data channel: "+
+			"%v; send one end of socketpair(AF_UNIX, SOCK_STREAM)", err)
+	}
+	ch := &channel{conn: conn, raw: raw}
+	ch.receive, ch.send = ch.tryReceive, ch.trySend
+	return ch, nil
+}
+
+// channelFit says why a socket cannot be a data channel.
+func channelFit(raw syscall.RawConn) error {
+	var unfit error
+	err := raw.Control(func(fd uintptr) {
+		typ, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE)
+		listens, err2 := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		_, err3 := unix.Getpeername(int(fd))
+		switch {
+		case err != nil || err2 != nil:
+			unfit = errors.Join(err, err2)
+		case typ != unix.SOCK_STREAM:
+			unfit = errors.New("it is not a stream socket")
+		case listens != 0:
+			unfit = errors.New("it listens")
+		case err3 != nil:
+			unfit = errors.New("it is not connected")
+		}
+	})
+	return errors.Join(err, unfit)
+}
+
+// take waits for bytes from the caller. The piece must be given back to pieces. Without a piece,
+// the caller sends no more, or the error says that interrupt has ended the wait.
+func (ch *channel) take() (*piece, int, error) {
+	if err := ch.raw.Read(ch.receive); err != nil {
+		return nil, 0, err
+	}
+	p := ch.got
+	ch.got = nil
+	return p, ch.gotN, ch.gotErr
+}
+
+// tryReceive takes memory only for the attempt, so that any number of channels can wait without.
+func (ch *channel) tryReceive(fd uintptr) bool {
+	p := pieces.Get().(*piece)
+	n, err := receive(fd, p[:], 0)
+	if n > 0 {
+		ch.got, ch.gotN, ch.gotErr = p, n, nil
+		return true
+	}
+	pieces.Put(p)
+	ch.got, ch.gotN, ch.gotErr = nil, 0, err
+	return err != unix.EAGAIN
+}
+
+// receive is recv(2) that cannot wait.
+func receive(fd uintptr, p []byte, flags int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(int(fd), p, flags|unix.MSG_DONTWAIT)
+		if n > 0 {
+			return n, nil
+		}
+		if err != unix.EINTR {
+			return 0, err
+		}
+	}
+}
+
+// put sends all of data to the caller. It waits for room without a bound, because the caller
+// decides when it reads. n bytes have gone.
+func (ch *channel) put(data []byte) (n int, err error) {
+	ch.rest, ch.sent, ch.sendErr = data, 0, nil
+	err = ch.raw.Write(ch.send)
+	ch.rest = nil
+	if err == nil {
+		err = ch.sendErr
+	}
+	return ch.sent, err
+}
+
+func (ch *channel) trySend(fd uintptr) bool {
+	for len(ch.rest) > 0 {
+		n, err := unix.SendmsgN(int(fd), ch.rest, nil, nil, unix.MSG_DONTWAIT|noSignal)
+		switch {
+		case n > 0:
+			ch.rest = ch.rest[n:]
+			ch.sent += n
+		case err == unix.EAGAIN:
+			return false
+		case err != unix.EINTR:
+			ch.sendErr = err
+			return true
+		}
+	}
+	return true
+}
+
+// closed says whether the caller has closed its end, or shut down both directions. Once the worker
+// has shut down its own sending side, a shutdown of the caller's sending side looks the same.
+func (ch *channel) closed() bool {
+	gone := false
+	ch.raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		for {
+			_, err := unix.Poll(p, 0)
+			if err != unix.EINTR {
+				gone = err != nil || p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+				return
+			}
+		}
+	})
+	return gone
+}
+
+// left says whether bytes of the caller wait in the channel.
+func (ch *channel) left() bool {
+	n := 0
+	ch.raw.Control(func(fd uintptr) { n, _ = receive(fd, make([]byte, 1), unix.MSG_PEEK) })
+	return n > 0
+}
+
+// fence makes the caller's later sends fail. What it has sent before can still be taken.
+func (ch *channel) fence() { _ = ch.conn.CloseRead() }
+
+// discard throws away the bytes before a fence. A caller that waits for room wakes up by that. If
+// the channel were closed with unread bytes, the caller would read ECONNRESET.
+func (ch *channel) discard() {
+	p := pieces.Get().(*piece)
+	defer pieces.Put(p)
+	ch.raw.Control(func(fd uintptr) {
+		for n := 1; n > 0; {
+			n, _ = receive(fd, p[:], 0)
+		}
+	})
+}
+
+// finish tells the caller that no more bytes come.
+func (ch *channel) finish() { _ = ch.conn.CloseWrite() }
+
+// interrupt ends all waits on the channel, present and future.
+func (ch *channel) interrupt() { _ = ch.conn.SetDeadline(time.Unix(1, 0)) }
+
+func (ch *channel) close() { closeChannel(ch.conn) }
+
+// closeChannel ends a channel, also for those that hold a duplicate of it.
+func closeChannel(conn *net.UnixConn) {
+	_ = conn.CloseRead() // an error says that it is not connected
+	_ = conn.CloseWrite()
+	_ = conn.Close()
+}
+
+// callerGone says whether an error of a channel means that the caller takes or sends no more.
+func callerGone(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+}
+
+// interrupted says whether an error is the doing of interrupt.
+func interrupted(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
+}

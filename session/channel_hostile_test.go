@@ -1,0 +1,233 @@
+package session_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/session"
+)
+
+// A caller may keep a duplicate of the worker's end, and do with it what it likes. It can harm its
+// own bytes, and nothing else.
+
+// hostile is a channel of which the caller keeps a duplicate of the worker's end.
+func (r *rig) hostile(port int) (h session.Handle, caller *net.UnixConn, dup int) {
+	r.t.Helper()
+	h = r.handle(r.NewClient("localhost", port))
+	caller, worker := pair(r.t)
+	raw, err := worker.SyscallConn()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { unix.Close(dup) })
+	r.ok(r.Session.Handshake(h, worker))
+	return h, caller, dup
+}
+
+// echoes checks that the channel works.
+func echoes(t *testing.T, c net.Conn) {
+	t.Helper()
+	data := random(300000)
+	go c.Write(data)
+	if got := receive(t, c, len(data)); !bytes.Equal(got, data) {
+		t.Error("other bytes came back")
+	}
+}
+
+// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: a blocking call would keep the session from
+// its end.
+func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h, c, dup := r.hostile(r.echo())
+	blocking := func() {
+		if err := unix.SetNonblock(dup, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocking()
+	echoes(t, c)
+	blocking()
+	_, unread, dup2 := r.hostile(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.Write(make([]byte, 16<<20)) }))
+	unix.SetNonblock(dup2, false)
+	receive(t, unread, 1) // and no more: the in pump waits for room
+	r.ok(r.Close(h))
+	r.gone()
+	rest(t, unread) // its end is told, although the duplicate lives
+}
+
+// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread, while it waits for the caller. Not parallel,
+// as it counts threads.
+func TestAChannelWhoseFlagsTheCallerChangesTakesNoThread(t *testing.T) {
+	r := newRig(t)
+	port := r.echo()
+	const channels = 100
+	before := threads(t)
+	for range channels {
+		_, c, dup := r.hostile(port)
+		unix.SetNonblock(dup, false)
+		send(t, c, []byte("x"))
+		receive(t, c, 1)
+	}
+	if n := threads(t) - before; n > channels/2 {
+		t.Errorf("%d more threads for %d channels", n, channels)
+	}
+	r.gone()
+}
+
+func threads(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(list)
+}
+
+func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h, c, dup := r.hostile(r.echo())
+	other, d := r.channel(r.echo())
+	stolen := make(chan struct{})
+	go func() {
+		defer close(stolen)
+		p := make([]byte, 1000)
+		for range 1000 {
+			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
+			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT)
+			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) // forged, to itself
+		}
+	}()
+	go io.Copy(io.Discard, c)
+	for range 100 {
+		send(t, c, random(1000))
+	}
+	await(t, stolen, "the thief")
+	echoes(t, d)
+	r.ok(r.Close(h))
+	r.ok(r.Close(other))
+	r.gone()
+}
+
+func TestACallerMayShutDownTheWorkersEnd(t *testing.T) {
+	t.Parallel()
+	for name, how := range map[string]int{"reading": unix.SHUT_RD, "writing": unix.SHUT_WR, "both": unix.SHUT_RDWR} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			h, c, dup := r.hostile(r.echo())
+			echoes(t, c)
+			if err := unix.Shutdown(dup, how); err != nil {
+				t.Fatal(err)
+			}
+			c.Write([]byte("x"))
+			r.status(h)
+			r.ok(r.Close(h))
+			r.gone()
+		})
+	}
+}
+
+func TestAChannelWithTinyBuffersWorks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h, c, dup := r.hostile(r.echo())
+	raw, _ := c.SyscallConn()
+	raw.Control(func(fd uintptr) {
+		for _, fd := range []int{int(fd), dup} {
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1)
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
+		}
+	})
+	echoes(t, c)
+	r.ok(r.Close(h))
+}
+
+func TestAChannelWhoseCallerIsGoneBeforeTheHandshake(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	port, got := r.sink()
+	h := r.handle(r.NewClient("localhost", port))
+	c, worker := pair(t)
+	send(t, c, []byte("last will"))
+	c.Close()
+	r.ok(r.Session.Handshake(h, worker))
+	r.ok(r.Close(h))
+	want(t, got, "last will|cut")
+}
+
+// TestDescriptorsInTheBytesOfAChannelAreNotTaken, nor are urgent bytes and credentials more than
+// bytes. Not parallel, as it counts descriptors.
+func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
+	r := newRig(t)
+	h, c, dup := r.hostile(r.echo())
+	unix.SetsockoptInt(dup, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	echoes(t, c)
+	before := descriptors(t)
+	fds := make([]int, 253) // SCM_MAX_FD
+	for i := range fds {
+		fds[i] = int(null.Fd())
+	}
+	for range 50 {
+		if _, _, err := c.WriteMsgUnix([]byte("x"), unix.UnixRights(fds...), nil); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, c, 1)
+	}
+	if n := descriptors(t); n > before+10 {
+		t.Errorf("%d descriptors, %d before", n, before)
+	}
+	raw, _ := c.SyscallConn()
+	raw.Control(func(fd uintptr) { unix.SendmsgN(int(fd), []byte("u"), nil, nil, unix.MSG_OOB) })
+	r.ok(r.Close(h))
+	r.gone()
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(list)
+}
+
+// TestADuplicateOfTheCallersEndKeepsNothing: the session's end and Close tell its holder, too.
+func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h, c := r.channel(r.echo())
+	f, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dup, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dup.Close()
+	dup.SetDeadline(time.Now().Add(patience))
+	c.Close()
+	echoes(t, dup)
+	r.ok(r.Close(h))
+	closed(t, dup)
+	r.gone()
+}

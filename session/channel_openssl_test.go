@@ -1,0 +1,247 @@
+package session_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/openssl"
+	"tlsd/session"
+)
+
+// Data channels over the real OpenSSL, with Go's TLS as the peer.
+
+var realLibrary = sync.OnceValues(func() (*openssl.Library, error) { return openssl.Load(os.Getenv("TLSD_TEST_LIBSSL")) })
+
+// newRealRig is a rig that drives OpenSSL.
+func newRealRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig {
+	t.Helper()
+	lib, err := realLibrary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, append(set, func(_ *fakeengine.Engine, c *session.Config) { c.Engine = session.OpenSSL(lib) })...)
+	r.ok(r.SetCaBundle(r.ca.File))
+	return r
+}
+
+// serveTLS is serve for a server with a configuration of its own, whose handshake f does.
+func (r *rig) serveTLS(cfg *tls.Config, f func(*tls.Conn, *net.TCPConn)) int {
+	cfg.Certificates = []tls.Certificate{r.cert.TLS()}
+	return fakeengine.Serve(r.t, func(nc net.Conn) {
+		nc.SetDeadline(time.Now().Add(patience))
+		f(tls.Server(cutConn{nc}, cfg), nc.(*net.TCPConn))
+	})
+}
+
+func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	const size = 16 << 20
+	there, back := random(size), bytes.Repeat([]byte("0123456789abcdef"), size/16)
+	got := make(chan []byte, 1)
+	h, c := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
+		var work sync.WaitGroup
+		defer work.Wait()
+		work.Go(func() {
+			c.Write(back)
+			c.CloseWrite()
+		})
+		b, _ := io.ReadAll(c)
+		got <- b
+	}))
+	go func() {
+		c.Write(there)
+		c.CloseWrite()
+	}()
+	if b := rest(t, c); !bytes.Equal(b, back) {
+		t.Errorf("the caller has got %d bytes, or others than were sent", len(b))
+	}
+	if b := <-got; !bytes.Equal(b, there) {
+		t.Errorf("the peer has got %d bytes, or others than were sent", len(b))
+	}
+	if st := r.status(h); st.Sent != size || st.Received != size || st.Read != "end" || st.Write != "shut" {
+		t.Errorf("status %+v", st)
+	}
+	r.ok(r.Close(h))
+}
+
+// TestACertificateThatIsRequiredIsTold every time, to a program that writes and then reads: the
+// server's alert and its reset race with each other and with what was written.
+func TestACertificateThatIsRequiredIsTold(t *testing.T) {
+	t.Parallel()
+	for name, plain := range map[string]bool{"on a channel": false, "without": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRealRig(t)
+			port := r.serveTLS(&tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13},
+				func(c *tls.Conn, _ *net.TCPConn) { c.Handshake() })
+			for range 30 {
+				h := r.handle(r.NewClient("localhost", port))
+				const alert = "certificate_required (116)"
+				if plain {
+					r.ok(r.Handshake(h))
+					r.start(r.Write(h, random(100000))).wait() // may fail, and so may end the connection
+					if e := r.fails(r.Read(h, 10), kind.IO); !strings.Contains(e.Why, alert) {
+						t.Errorf("Read: %v", e)
+					}
+					if e := r.fails(r.Write(h, []byte("x")), kind.IO); !strings.Contains(e.Why, alert) {
+						t.Errorf("Write: %v", e)
+					}
+					r.ok(r.Close(h))
+					continue
+				}
+				c, worker := pair(t)
+				r.ok(r.Session.Handshake(h, worker))
+				c.Write(random(100000))
+				rest(t, c)
+				unsendable(t, c)
+				st := r.status(h)
+				for _, e := range []*session.Error{st.ReadError, st.WriteError} {
+					if e == nil || !strings.Contains(e.Why, alert) {
+						t.Errorf("status %+v: %v", st, e)
+					}
+				}
+				r.ok(r.Close(h))
+			}
+		})
+	}
+}
+
+// TestAnAnswerBeforeAResetIsRead every time, though writing has failed.
+func TestAnAnswerBeforeAResetIsRead(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	port := r.serve(func(c *tls.Conn, nc *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 10))
+		c.Write([]byte("413 too large"))
+		nc.Close() // with unread data: a reset
+	})
+	for range 30 {
+		h, c := r.channel(port)
+		send(t, c, random(10))
+		go c.Write(random(4 << 20))
+		if got := string(rest(t, c)); got != "413 too large" {
+			t.Errorf("got %q", got)
+		}
+		unsendable(t, c)
+		if st := r.status(h); st.Read != "failed" || st.Write != "failed" || st.WriteError.Kind != kind.IO {
+			t.Errorf("status %+v", st)
+		}
+		r.ok(r.Close(h))
+	}
+}
+
+func TestOpenSSLNoticesAResetAfterCloseNotify(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	reset := make(chan struct{})
+	h, c := r.channel(r.serve(func(c *tls.Conn, nc *net.TCPConn) {
+		c.CloseWrite()
+		<-reset
+		nc.SetLinger(0)
+	}))
+	rest(t, c)
+	send(t, c, []byte("x"))
+	r.ok(r.Flush(h, 1))
+	if st := r.status(h); st.Read != "end" || st.Write != "open" {
+		t.Errorf("status %+v", st)
+	}
+	close(reset)
+	unsendable(t, c)
+	st := r.status(h)
+	if e := st.WriteError; e == nil || e.Errno != "ECONNRESET" || !strings.HasPrefix(e.Why, "write: ") {
+		t.Errorf("status %+v, %v", st, e)
+	}
+	r.ok(r.Close(h))
+}
+
+// TestAStuckPeerOfOpenSSLFailsOnlyItself, by the write timeout; what others send passes meanwhile.
+func TestAStuckPeerOfOpenSSLFailsOnlyItself(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t, timeouts(session.Timeouts{Write: era}))
+	port := r.serve(func(c *tls.Conn, _ *net.TCPConn) { <-t.Context().Done() })
+	var stuck []session.Handle
+	var over sync.WaitGroup
+	for range 5 {
+		h, c := r.channel(port)
+		r.ok(r.SetTimeout(h, 20*moment))
+		stuck = append(stuck, h)
+		over.Go(func() {
+			if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("a send to a stuck peer fails with %v", err)
+			}
+		})
+	}
+	h, c := r.channel(r.echo())
+	for range 200 {
+		send(t, c, []byte("ping"))
+		receive(t, c, 4)
+	}
+	r.ok(r.Close(h))
+	over.Wait()
+	for _, h := range stuck {
+		if e := r.fails(r.Close(h), kind.Timeout); !strings.Contains(e.Why, "bytes within 1s; ") {
+			t.Errorf("%v", e)
+		}
+	}
+}
+
+// TestCloseOverOpenSSLDrains, and ends with close_notify; the session's end drains and cuts.
+func TestCloseOverOpenSSLDrains(t *testing.T) {
+	t.Parallel()
+	for _, orderly := range []bool{true, false} {
+		t.Run(fmt.Sprint(orderly), func(t *testing.T) {
+			t.Parallel()
+			r := newRealRig(t, timeouts(session.Timeouts{Close: patience}))
+			port, got := r.sink()
+			h, c := r.channel(port)
+			data := random(150000)
+			send(t, c, data)
+			if orderly {
+				r.ok(r.Close(h))
+				want(t, got, string(data)+"|close_notify")
+			} else {
+				r.End()
+				want(t, got, string(data)+"|cut")
+			}
+		})
+	}
+}
+
+// TestAServerReadsWhatItsClientSentBeforeAReset, though its own Write has failed first.
+func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	ctx, port := r.server(), fakeengine.FreePort(t)
+	for range 20 {
+		c, worker := pair(t)
+		accept := r.start(r.Session.Accept(ctx, "127.0.0.1", port, worker))
+		peer := r.dial(port)
+		h := accept.ok().(session.Handle)
+		peer.Write([]byte("the request"))
+		send(t, c, []byte("answer"))
+		receive(t, peer, 1)
+		raw := peer.NetConn().(*net.TCPConn)
+		go c.Write(make([]byte, 4<<20))
+		receive(t, peer, 50000)
+		raw.Close() // with unread data: a reset
+		if got := string(rest(t, c)); got != "the request" {
+			t.Errorf("got %q", got)
+		}
+		unsendable(t, c)
+		r.status(h)
+		r.ok(r.Close(h))
+	}
+}

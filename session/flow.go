@@ -1,0 +1,125 @@
+package session
+
+import (
+	"strings"
+	"sync"
+
+	"tlsd/internal/kind"
+)
+
+// The states of a direction. Each direction leaves stateOpen once.
+const (
+	stateOpen   = "open"
+	stateEnd    = "end"    // reading: the peer has sent close_notify
+	stateShut   = "shut"   // writing: we have sent close_notify
+	stateFailed = "failed" // the error says why
+)
+
+// Status is how a connection that has done its handshake stands; the result of tls.Status.
+type Status struct {
+	Read, Write           string // "open", "end" or "failed"; "open", "shut" or "failed"
+	Received              int64  // bytes that the caller has been given
+	Sent                  int64  // bytes that have left for the peer
+	ReadError, WriteError *Error // why they failed, or nil
+}
+
+// A flow is the state of both directions of a connection, with or without a data channel. It
+// changes before the caller can notice: before the channel is shut down, and before a call is
+// answered.
+type flow struct {
+	handle Handle // of the connection, for errors
+
+	mu   sync.Mutex // guards the rest
+	now  Status
+	told bool          // the caller knows of the WriteError
+	news chan struct{} // if not nil, closed and forgotten at the next change
+}
+
+// An event changes a flow. Empty states change nothing.
+type event struct {
+	received, sent int
+	read, write    string
+	err            *Error // of each direction that fails
+	told           bool   // a call answers with err
+}
+
+// change is the only place where a flow changes. The results say which directions it has ended.
+func (f *flow) change(e event) (readEnded, writeEnded bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now.Received += int64(e.received)
+	f.now.Sent += int64(e.sent)
+	if e.read != "" && f.now.Read == stateOpen {
+		f.now.Read, readEnded = e.read, true
+		if e.read == stateFailed {
+			f.now.ReadError = e.err.of(opRead, f.handle)
+		}
+	}
+	switch {
+	case e.write != "" && f.now.Write == stateOpen:
+		f.now.Write, writeEnded = e.write, true
+		if e.write == stateFailed {
+			f.now.WriteError, f.told = e.err.of(opWrite, f.handle), e.told
+		}
+	case readEnded && e.write == stateFailed && f.sendFailed():
+		f.now.WriteError = e.err.of(opWrite, f.handle) // the peer's reason tells more
+	}
+	if f.news != nil {
+		close(f.news)
+		f.news = nil
+	}
+	return readEnded, writeEnded
+}
+
+// sendFailed says whether the network has failed the outgoing direction. f.mu must be held.
+func (f *flow) sendFailed() bool {
+	return f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO
+}
+
+// of is the error as a call would have it. A reset fails a Write as well, whichever system call has
+// met it.
+func (e *Error) of(op string, h Handle) *Error {
+	d := *e
+	d.Op, d.Handle = op, h
+	if rest, ok := strings.CutPrefix(d.Why, "read: "); ok && op == opWrite && d.Errno != "" {
+		d.Why = "write: " + rest
+	}
+	return &d
+}
+
+// status is how the connection stands.
+func (f *flow) status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+// watch is status, with a channel that is closed when it has changed.
+func (f *flow) watch() (Status, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.news == nil {
+		f.news = make(chan struct{})
+	}
+	return f.now, f.news
+}
+
+// writing says whether the outgoing direction is open.
+func (f *flow) writing() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now.Write == stateOpen
+}
+
+// tell gives the error of the outgoing direction, and notes that the caller knows it now. untold
+// says that the caller did not know it before.
+func (f *flow) tell() (err *Error, untold bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.now.WriteError == nil {
+		return nil, false
+	}
+	untold = !f.told
+	f.told = true
+	return f.now.WriteError, untold
+}

@@ -1,0 +1,193 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tlsd/internal/kind"
+	"tlsd/openssl"
+)
+
+// What can be asked of a handle: one text for each name. Times are Unix seconds, hashes and bytes are hexadecimal, yes is "1" and
+// no "0". What does not exist is "".
+//
+// Certificates are only described here, for people and for programs that look at them. OpenSSL has judged them.
+
+// facts are the names and their texts.
+type facts map[string]string
+
+// connFacts are the names of a connection's facts, in the order of the reference.
+var connFacts = []string{"version", "cipher", "alpn", "group", "resumed", "server-name", "peer-address", "local-address",
+	"subject", "issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain", "verified",
+	"channel-binding", "unsent"}
+
+const opInfo = "tls.Info"
+
+// HandleInfo tells one fact about a connection that has done its handshake, or about a context; without a name, all of them as one
+// JSON object. The result is a string.
+func (s *Session) HandleInfo(h Handle, name string) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.contexts[h] != nil {
+		c, err := s.context(h)
+		if err != nil {
+			return s.refuse(opInfo, h, err)
+		}
+		call := s.newCall(opInfo, h, func(context.Context) (any, error) { return c.facts().pick(name, contextFacts()) })
+		call.after = []<-chan struct{}{c.ctl}
+		return call.instant()
+	}
+	return s.beside(opInfo, h, ctlLane, func(_ context.Context, c *connection) (any, error) {
+		f, err := c.facts(name)
+		if err != nil {
+			return nil, err
+		}
+		return f.pick(name, connFacts)
+	}).instant()
+}
+
+// pick gives one fact, or all.
+func (f facts) pick(name string, known []string) (string, error) {
+	if name == "" {
+		text, err := json.Marshal(f)
+		return string(text), err
+	}
+	if !slices.Contains(known, name) {
+		return "", fail(kind.Params, "%.40q cannot be asked of this handle; there are: %s", name, strings.Join(known, ", "))
+	}
+	return f[name], nil
+}
+
+// facts gives those of a connection. Addresses are known before the handshake, too.
+func (c *connection) facts(name string) (facts, error) {
+	f := facts{"peer-address": c.remote, "local-address": c.local}
+	if _, ok := f[name]; ok {
+		return f, nil
+	}
+	t, err := c.usable()
+	if err != nil {
+		return nil, err
+	}
+	i, err := t.Info()
+	if err != nil {
+		return nil, fail(kind.Internal, "%v", err)
+	}
+	for name, text := range map[string]string{
+		"version": i.Version, "cipher": i.Cipher, "alpn": i.ALPN, "group": i.Group, "resumed": flag(i.Resumed),
+		"server-name": i.ServerName, "verified": flag(i.Verified), "channel-binding": hex.EncodeToString(i.ChannelBinding),
+		"subject": t.PeerSubject(), "unsent": strconv.Itoa(c.unsent()),
+	} {
+		f[name] = text
+	}
+	return f, f.describe(i)
+}
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+// describe adds what there is to say about the peer's certificates.
+func (f facts) describe(i openssl.Info) error {
+	for _, name := range []string{"issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain"} {
+		f[name] = ""
+	}
+	if len(i.Chain) == 0 {
+		return nil
+	}
+	sum := sha256.Sum256(i.Chain[0])
+	f["sha256"], f["key-sha256"] = hex.EncodeToString(sum[:]), hex.EncodeToString(i.KeySHA256[:])
+	f["pem"] = asPEM(i.Chain[:1])
+	f["chain"] = asPEM(i.Chain)
+	f["issuer"] = i.Issuer
+	leaf, err := x509.ParseCertificate(i.Chain[0])
+	if err != nil { // OpenSSL reads some that this parser does not; the rest stays ""
+		return nil
+	}
+	f["serial"] = leaf.SerialNumber.Text(16)
+	f["san"] = names(leaf)
+	f["not-before"], f["not-after"] = strconv.FormatInt(leaf.NotBefore.Unix(), 10), strconv.FormatInt(leaf.NotAfter.Unix(), 10)
+	return nil
+}
+
+func asPEM(chain [][]byte) string {
+	var b strings.Builder
+	for _, der := range chain {
+		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder does not fail
+	}
+	return b.String()
+}
+
+// names are the subject alternative names, as in "DNS:example.com, IP:192.0.2.1".
+func names(c *x509.Certificate) string {
+	var list []string
+	for _, n := range c.DNSNames {
+		list = append(list, "DNS:"+n)
+	}
+	for _, ip := range c.IPAddresses {
+		list = append(list, "IP:"+ip.String())
+	}
+	for _, m := range c.EmailAddresses {
+		list = append(list, "email:"+m)
+	}
+	for _, u := range c.URIs {
+		list = append(list, "URI:"+u.String())
+	}
+	return strings.Join(list, ", ")
+}
+
+// unsent is how many bytes the caller has sent on the data channel that have not left for the peer.
+func (c *connection) unsent() int {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.pumps == nil {
+		return 0
+	}
+	return c.pumps.ch.queued() + c.pumps.limit.pending()
+}
+
+// contextFacts are the names of a context's facts.
+func contextFacts() []string {
+	names := []string{"address"}
+	for _, o := range contextOptions {
+		names = append(names, o.name)
+	}
+	return names
+}
+
+// facts gives those of a context: where it listens, and its options.
+func (c *serverContext) facts() facts {
+	list, _ := c.listening()
+	var addresses []string
+	for _, l := range list {
+		addresses = append(addresses, l.ln.Addr().String())
+	}
+	slices.Sort(addresses)
+	o := c.current()
+	f := facts{
+		"address": strings.Join(addresses, ","), "alpn": strings.Join(o.config.ALPN, ","), "client-ca": o.config.CAName,
+		"client-cert": []string{"none", "request", "require"}[o.config.ClientAuth],
+		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept",
+	}
+	for name, v := range map[string]struct {
+		is   bool
+		text string
+	}{
+		"min-version": {o.tls13 || c.s.Policy.RequiresTLS13(), "1.3"}, "session-resumption": {o.config.NoResumption, "off"},
+		"failed-handshakes": {o.skip, "skip"}, "handshake": {o.later, "later"},
+	} {
+		if v.is {
+			f[name] = v.text
+		}
+	}
+	return f
+}

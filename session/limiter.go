@@ -1,0 +1,128 @@
+package session
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// A limiter bounds pieces of work that come one after another. Its context ends, with kind
+// "timeout", when a piece takes too long; then the limiter is used up. A piece that is in time
+// allocates nothing and does not touch the timer: when the timer fires, it looks whether it must
+// run on.
+type limiter struct {
+	parent context.Context
+
+	mu      sync.Mutex // guards the rest
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	bound   time.Duration // 0: none
+	size    int           // bytes of the piece, for people
+	running bool          // a piece is
+	until   time.Time     // when it must have ended
+	timer   *time.Timer   // made with the first piece
+	ticking bool          // the timer is running
+	fires   time.Time     // then: when it fires
+}
+
+func newLimiter(parent context.Context, bound time.Duration) *limiter {
+	l := &limiter{parent: parent, bound: bound}
+	l.ctx, l.cancel = context.WithCancelCause(parent)
+	return l
+}
+
+// set changes the bound. A piece that is under way gets the new bound from now on.
+func (l *limiter) set(bound time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bound = bound
+	if l.running {
+		l.start()
+	}
+}
+
+// begin begins a piece, and gives its context.
+func (l *limiter) begin(size int) context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		l.ctx, l.cancel = context.WithCancelCause(l.parent)
+	}
+	l.running, l.size = true, size
+	l.start()
+	return l.ctx
+}
+
+// end ends it.
+func (l *limiter) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = false
+}
+
+// start counts from now. l.mu must be held.
+func (l *limiter) start() {
+	if l.bound == 0 {
+		l.until = time.Time{}
+		return
+	}
+	l.until = time.Now().Add(l.bound)
+	if !l.ticking || l.until.Before(l.fires) {
+		l.tick(l.bound)
+	}
+}
+
+// tick makes the timer fire after d. l.mu must be held.
+func (l *limiter) tick(d time.Duration) {
+	l.ticking, l.fires = true, l.until
+	if l.timer == nil {
+		l.timer = time.AfterFunc(d, l.fire)
+	} else {
+		l.timer.Reset(d)
+	}
+}
+
+func (l *limiter) fire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ticking = false
+	if !l.running || l.until.IsZero() {
+		return
+	}
+	if left := time.Until(l.until); left > 0 {
+		l.tick(left)
+		return
+	}
+	l.cancel(notTaken(l.size, l.bound))
+}
+
+// stop frees the limiter.
+func (l *limiter) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = false
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.cancel(nil)
+}
+
+// pending is the size of the piece that is under way.
+func (l *limiter) pending() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.running {
+		return 0
+	}
+	return l.size
+}
+
+// notTaken is the error of a peer that does not take so many bytes in time; 0 means close_notify.
+func notTaken(size int, bound time.Duration) *Error {
+	if size == 0 {
+		return fail(kind.Timeout, "the peer has not taken close_notify within %v", bound)
+	}
+	return fail(kind.Timeout, "the peer has not taken %d bytes within %v", size, bound)
+}

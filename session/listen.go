@@ -1,0 +1,120 @@
+package session
+
+import (
+	"context"
+	"net"
+	"reflect"
+	"strconv"
+
+	"tlsd/internal/kind"
+)
+
+// A context may listen in several places. Accept with an address listens there at its first call; Listen does that at once, and
+// can take any free port. Accept without an address takes clients from all places.
+
+// Listen binds an address of this machine, and takes clients for later Accepts. Port 0 is any free port. The result is the port.
+func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.onContext("tls.Listen", ctxHandle, func(ctx context.Context, c *serverContext) (any, error) {
+		if port == 0 {
+			return c.listenAnywhere(ctx, host)
+		}
+		l, err := c.listener(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil {
+			return nil, err
+		}
+		return l.port(), nil
+	})
+}
+
+// onContext makes a call that changes a context, behind those that were made before. s.mu must be held.
+func (s *Session) onContext(op string, h Handle, run func(context.Context, *serverContext) (any, error)) *Call {
+	c, err := s.context(h)
+	if err != nil {
+		return s.refuse(op, h, err)
+	}
+	call := s.newCall(op, h, func(ctx context.Context) (any, error) {
+		s.mu.Lock()
+		gone := c.gone
+		s.mu.Unlock()
+		if gone {
+			return nil, fail(kind.Handle, "the call that was to make it failed")
+		}
+		return run(ctx, c)
+	})
+	call.after = []<-chan struct{}{c.ctl}
+	call.lane = &c.ctl
+	*call.lane = call.done
+	return call
+}
+
+func (c *serverContext) newListener(addr string) *listener {
+	return &listener{s: c.s, addr: addr, context: c, opened: make(chan struct{})}
+}
+
+// another wakes those that wait for a client of any listener, because there is another one. s.mu must be held.
+func (c *serverContext) another() {
+	close(c.more)
+	c.more = make(chan struct{})
+}
+
+// listenAnywhere listens on a free port.
+func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, error) {
+	l := c.newListener(net.JoinHostPort(host, "0"))
+	if err := l.open(ctx); err != nil {
+		return nil, err
+	}
+	close(l.opened)
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.listeners[net.JoinHostPort(host, strconv.Itoa(l.port()))] = l
+	c.another()
+	return l.port(), nil
+}
+
+func (l *listener) port() int { return l.ln.Addr().(*net.TCPAddr).Port }
+
+// acceptAny claims the next client of any listener of the context.
+func (c *serverContext) acceptAny(ctx context.Context) (arrival, error) {
+	for {
+		list, more := c.listening()
+		if len(list) == 0 {
+			return arrival{}, fail(kind.State, "the context does not listen; call tls.Listen first, or give a host and a port")
+		}
+		cases := []reflect.SelectCase{receiveCase(ctx.Done()), receiveCase(more)}
+		for _, l := range list {
+			cases = append(cases, receiveCase(l.ready), receiveCase(l.trouble))
+		}
+		chosen, value, _ := reflect.Select(cases)
+		switch {
+		case chosen == 0:
+			return arrival{}, context.Cause(ctx)
+		case chosen == 1:
+			continue
+		case chosen%2 == 1:
+			return arrival{}, value.Interface().(*Error)
+		}
+		return list[chosen/2-1].claim(value.Interface().(arrival))
+	}
+}
+
+func receiveCase(ch any) reflect.SelectCase {
+	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
+}
+
+// listening gives the places where the context listens, and what is closed when there is another one.
+func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	for _, l := range c.listeners {
+		select {
+		case <-l.opened:
+			if l.err == nil {
+				list = append(list, l)
+			}
+		default: // an Accept with its address is about to open it
+		}
+	}
+	return list, c.more
+}

@@ -1,0 +1,263 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"tlsd/internal/kind"
+	"tlsd/internal/policy"
+	"tlsd/openssl"
+)
+
+// The options of handles. An option of a connection must come before its handshake. One of a context holds for clients that come
+// later; those that are there stay as they are. An unknown name, and a value that an option does not have, are errors of
+// kind "params" that list what there is.
+
+// A connOption is an option of a connection. set is called with s.mu held, prepare before it and without.
+type connOption struct {
+	name   string
+	values string // for errors
+	client bool   // not for accepted connections
+	// parse gives what sets the option. It may read files.
+	parse func(s *Session, value string) (func(*beginning), error)
+}
+
+var connOptions = []connOption{
+	{"alpn", "names with commas between them, such as h2,http/1.1, or nothing", true,
+		func(_ *Session, v string) (func(*beginning), error) {
+			list, err := protocols(v)
+			return func(b *beginning) { b.settings.ALPN = list }, err
+		}},
+	{"server-name", "a host name or an address", true,
+		func(_ *Session, v string) (func(*beginning), error) {
+			h, err := policy.ParseHost(v)
+			return func(b *beginning) { b.name = h.String() }, err
+		}},
+	{"ca", "the absolute path of a PEM file, or nothing for the system's store", true, parseCA},
+	{"pins", "sha256: and 64 hexadecimal digits, several with commas between them, or nothing", true,
+		func(_ *Session, v string) (func(*beginning), error) {
+			list, err := pins(v)
+			return func(b *beginning) { b.settings.Pins = list }, err
+		}},
+	{"min-version", "1.2 or 1.3", true,
+		func(_ *Session, v string) (func(*beginning), error) {
+			tls13, err := choice(v, "1.2", "1.3")
+			return func(b *beginning) { b.settings.TLS13 = tls13 == 1 }, err
+		}},
+	{"eof", "strict or lax", false,
+		func(_ *Session, v string) (func(*beginning), error) {
+			lax, err := choice(v, "strict", "lax")
+			return func(b *beginning) { b.lax = lax == 1 }, err
+		}},
+}
+
+// A contextOption is an option of a server context. It changes a copy of the options, and what it gives else to s.mu's holder.
+type contextOption struct {
+	name   string
+	values string
+	parse  func(s *Session, value string, o *serverOptions) error
+}
+
+// serverOptions are those of a context. They are copied to be changed.
+type serverOptions struct {
+	config openssl.ServerConfig
+	tls13  bool
+	skip   bool // failed handshakes
+	later  bool
+}
+
+var contextOptions = []contextOption{
+	{"alpn", "names with commas between them, such as h2,http/1.1, or nothing",
+		func(_ *Session, v string, o *serverOptions) (err error) {
+			o.config.ALPN, err = protocols(v)
+			return err
+		}},
+	{"min-version", "1.2 or 1.3",
+		func(_ *Session, v string, o *serverOptions) error {
+			n, err := choice(v, "1.2", "1.3")
+			o.tls13 = n == 1
+			return err
+		}},
+	{"client-ca", "the absolute path of a PEM file",
+		func(s *Session, v string, o *serverOptions) (err error) {
+			o.config.CAName = v
+			o.config.ClientCAs, err = readPEM(v, maxBundle, s.within(opSetOption, policy.KeyCAFolders, s.Policy.CAFolders, v))
+			if err == nil {
+				_, err = s.Engine.ParseCABundle(v, o.config.ClientCAs)
+			}
+			return err
+		}},
+	{"client-cert", "none, request or require",
+		func(_ *Session, v string, o *serverOptions) error {
+			n, err := choice(v, "none", "request", "require")
+			if err == nil && n > 0 && o.config.ClientCAs == nil {
+				return fail(kind.State, "client-cert %s: set the option client-ca before", v)
+			}
+			o.config.ClientAuth = openssl.ClientAuth(n)
+			return err
+		}},
+	{"session-resumption", "on or off",
+		func(_ *Session, v string, o *serverOptions) error {
+			n, err := choice(v, "on", "off")
+			o.config.NoResumption = n == 1
+			return err
+		}},
+	{"failed-handshakes", "raise or skip",
+		func(_ *Session, v string, o *serverOptions) error {
+			n, err := choice(v, "raise", "skip")
+			o.skip = n == 1
+			return err
+		}},
+	{"handshake", "accept or later",
+		func(_ *Session, v string, o *serverOptions) error {
+			n, err := choice(v, "accept", "later")
+			o.later = n == 1
+			return err
+		}},
+}
+
+const opSetOption = "tls.SetOption"
+
+// SetOption sets an option of a connection or a context. The result is 0.
+func (s *Session) SetOption(h Handle, name, value string) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.contexts[h] != nil {
+		return s.onContext(opSetOption, h, func(ctx context.Context, c *serverContext) (any, error) {
+			return 0, c.setOption(ctx, name, value)
+		})
+	}
+	return s.onConnection(opSetOption, h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+		return 0, c.setOption(ctx, name, value)
+	})
+}
+
+func (c *connection) setOption(ctx context.Context, name, value string) error {
+	i := slices.IndexFunc(connOptions, func(o connOption) bool { return o.name == name })
+	if i < 0 {
+		return unknownOption(name, "a connection", optionNames(connOptions, func(o connOption) string { return o.name }))
+	}
+	o := &connOptions[i]
+	s := c.s
+	s.mu.Lock()
+	err := c.unshaken()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if o.client && c.accepted {
+		return fail(kind.State, "%s is an option of clients, and this is an accepted connection; set it on the context", name)
+	}
+	set, err := o.parse(s, value)
+	if err != nil {
+		return badValue(ctx, name, value, o.values, err)
+	}
+	s.mu.Lock()
+	set(&c.begin) // no call on the handle's control lane runs beside this one, so it is still open
+	s.mu.Unlock()
+	return nil
+}
+
+func (c *serverContext) setOption(ctx context.Context, name, value string) error {
+	i := slices.IndexFunc(contextOptions, func(o contextOption) bool { return o.name == name })
+	if i < 0 {
+		return unknownOption(name, "a context", optionNames(contextOptions, func(o contextOption) string { return o.name }))
+	}
+	o := &contextOptions[i]
+	next := c.current()
+	if err := o.parse(c.s, value, &next); err != nil {
+		return badValue(ctx, name, value, o.values, err)
+	}
+	if err := c.renew(next); err != nil {
+		return badValue(ctx, name, value, o.values, err)
+	}
+	return nil
+}
+
+func optionNames[T any](list []T, name func(T) string) string {
+	var names []string
+	for _, o := range list {
+		names = append(names, name(o))
+	}
+	return strings.Join(names, ", ")
+}
+
+func unknownOption(name, what, known string) *Error {
+	return fail(kind.Params, "%.40q is not an option of %s; there are: %s", name, what, known)
+}
+
+// errValue says that an option has no such value.
+var errValue = fmt.Errorf("no such value")
+
+// badValue makes the error of an option whose value cannot be had.
+func badValue(ctx context.Context, name, value, values string, err error) *Error {
+	if err == errValue {
+		return fail(kind.Params, "%s: %.80q is no value of it; want %s", name, value, values)
+	}
+	e := classify(ctx, err, kind.Params)
+	if e.Kind != kind.Denied {
+		e.Why = name + ": " + e.Why
+	}
+	return e
+}
+
+// choice is which of the values it is.
+func choice(value string, values ...string) (int, error) {
+	if n := slices.Index(values, value); n >= 0 {
+		return n, nil
+	}
+	return 0, errValue
+}
+
+// protocols reads a list of application protocols (RFC 7301); nil is none.
+func protocols(value string) ([]string, error) {
+	if value == "" {
+		return nil, nil
+	}
+	list := strings.Split(value, ",")
+	for _, p := range list {
+		if p == "" || len(p) > 255 || strings.TrimSpace(p) != p {
+			return nil, errValue
+		}
+	}
+	return list, nil
+}
+
+// pins reads a list of hashes of public keys; nil is any key.
+func pins(value string) ([][sha256.Size]byte, error) {
+	if value == "" {
+		return nil, nil
+	}
+	var list [][sha256.Size]byte
+	for text := range strings.SplitSeq(value, ",") {
+		digits, ok := strings.CutPrefix(text, "sha256:")
+		b, err := hex.DecodeString(digits)
+		if !ok || err != nil || len(b) != sha256.Size {
+			return nil, errValue
+		}
+		list = append(list, [sha256.Size]byte(b))
+	}
+	return list, nil
+}
+
+// parseCA reads the trust store of one connection.
+func parseCA(s *Session, path string) (func(*beginning), error) {
+	t := newTrust(s)
+	t.settled = closedChan
+	if path != "" {
+		if err := t.read(path); err != nil {
+			t.release()
+			return nil, err
+		}
+	}
+	return func(b *beginning) {
+		old := b.store
+		b.store = t
+		// Its context may have to be freed, for which the library has to be waited for: not under the lock.
+		s.finishers.Go(old.release)
+	}, nil
+}

@@ -1,0 +1,289 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tlsd/internal/kind"
+	"tlsd/openssl"
+)
+
+// The pumps of a connection with a data channel are two goroutines. Each waits for one thing at a
+// time, so a stuck peer or caller delays only its own direction.
+//
+//	out: channel ── take, at most 64 KiB ──▶ engine's Write, within the write timeout
+//	in:  engine's ReadSome ──▶ channel, when the caller makes room
+//
+// An idle connection has two parked goroutines and no memory for bytes. The connection's Close owns
+// the pumps, or else the session's End: it drains them, ends them and waits for both. interrupt ends
+// all their waits, so the wait for them is bounded by the bound of the drain.
+
+const (
+	// inBytes is the most that is read from the peer at once.
+	inBytes = 128 << 10
+	// lastWords is how long a failed send waits for the in pump to read the peer's reason.
+	lastWords = time.Second
+)
+
+type pumps struct {
+	c     *connection
+	t     EngineConn
+	ch    *channel
+	limit *limiter // of the out pump's pieces
+
+	ctx  context.Context // of both
+	stop context.CancelCauseFunc
+
+	outEnded, inEnded chan struct{} // closed when the pump has returned
+	outOver           chan struct{} // closed when no more bytes leave
+	inOver            chan struct{} // closed when the peer's end is published, or nobody reads on
+
+	asked    atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
+	finished atomic.Bool   // the in pump has shut down its side of the channel, or is about to
+	decide   sync.Once     // closes decided
+	decided  chan struct{} // closed when tls.Shutdown, Close or End has come
+}
+
+// attach starts the pumps of a connection that is ready. s.mu must be held.
+func (c *connection) attach(ch *channel) {
+	p := &pumps{
+		c: c, t: c.tls, ch: ch,
+		outEnded: make(chan struct{}), inEnded: make(chan struct{}),
+		outOver: make(chan struct{}), inOver: make(chan struct{}), decided: make(chan struct{}),
+	}
+	p.ctx, p.stop = context.WithCancelCause(context.Background())
+	p.limit = newLimiter(p.ctx, c.writeBound())
+	c.pumps = p
+	go p.out()
+	go p.in()
+}
+
+// out is the out pump.
+func (p *pumps) out() {
+	defer close(p.outEnded)
+	again := p.forward()
+	close(p.outOver)
+	if again {
+		<-p.decided
+		p.closeWrite()
+	}
+}
+
+// forward carries bytes until no more come, or until they cannot leave. If the caller has deserted
+// the channel, a later call decides whether close_notify is sent.
+func (p *pumps) forward() (deserted bool) {
+	for {
+		data, n, err := p.ch.take()
+		if n == 0 {
+			return p.lastTaken(err)
+		}
+		ctx := p.limit.begin(n)
+		err = p.write(ctx, data[:n])
+		p.limit.end()
+		pieces.Put(data)
+		if err != nil {
+			p.failOut(ctx, err)
+			return false
+		}
+	}
+}
+
+// write carries a piece to the peer.
+func (p *pumps) write(ctx context.Context, data []byte) error {
+	n, err := p.t.Write(ctx, data)
+	p.c.s.moved()
+	p.c.flow.change(event{sent: n})
+	return err
+}
+
+// lastTaken finds out why the channel gives no more; err is the error of the attempt.
+func (p *pumps) lastTaken(err error) (deserted bool) {
+	switch {
+	case interrupted(err):
+		if p.ch.left() {
+			p.failOut(p.ctx, context.Cause(p.ctx))
+		}
+	case err != nil && !callerGone(err):
+		p.failOut(p.ctx, fail(kind.IO, "take bytes from the data channel: %v", err))
+	case p.deserted():
+		return true
+	default:
+		p.closeWrite()
+	}
+	return false
+}
+
+// closeWrite sends close_notify, unless the direction has failed, or Close or End decides about it.
+func (p *pumps) closeWrite() {
+	select {
+	case <-p.decided:
+		if !p.asked.Load() {
+			return
+		}
+	default:
+	}
+	if !p.c.flow.writing() {
+		return
+	}
+	ctx := p.limit.begin(0)
+	err := p.t.CloseWrite(ctx)
+	p.limit.end()
+	if err != nil {
+		p.failOut(ctx, err)
+		return
+	}
+	p.c.flow.change(event{write: stateShut})
+}
+
+// shutDown makes the out pump send close_notify behind what the caller has sent.
+func (p *pumps) shutDown() {
+	p.asked.Store(true)
+	p.decide.Do(func() { close(p.decided) })
+	p.ch.fence()
+}
+
+// deserted says whether the caller has closed the channel, and not only shut down its sending side.
+// Once the peer's end has been told, the two look the same; then they count as a shutdown.
+func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
+
+// failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
+// If the network failed, the peer may have said why, and the in pump gets the time to read that.
+// ctx is that of the work that has failed.
+func (p *pumps) failOut(ctx context.Context, err error) {
+	e := classify(ctx, err, kind.IO)
+	if e.Kind == kind.IO {
+		late := time.NewTimer(p.c.s.lastWords)
+		defer late.Stop()
+		select {
+		case <-p.inOver: // a fatal failure there is that of this direction, and is published
+		case <-late.C:
+		case <-p.ctx.Done():
+		}
+	} else {
+		e.Why += fmt.Sprintf("; %d bytes have left before", p.c.flow.status().Sent)
+	}
+	p.c.flow.change(event{write: stateFailed, err: e})
+	p.ch.fence()
+	p.ch.discard()
+}
+
+// in is the in pump. Behind the peer's end it waits for a reset, so that a caller that only writes
+// notices it.
+func (p *pumps) in() {
+	defer close(p.inEnded)
+	p.deliver()
+	close(p.inOver)
+	if st := p.c.flow.status(); st.Read == stateOpen || st.Write != stateOpen {
+		return // the caller takes no more, or a send finds out, or there is nothing to fail
+	}
+	err := p.t.WaitReset(p.ctx)
+	if err != nil && p.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+		p.publish(event{write: stateFailed, err: classify(p.ctx, err, kind.IO)})
+	}
+}
+
+// deliver gives the caller what the peer sends. It ends at the peer's end, which it publishes, or
+// when the caller takes no more.
+func (p *pumps) deliver() {
+	for {
+		data, err := p.t.ReadSome(p.ctx, inBytes)
+		if err != nil {
+			if e, ended := readEnd(p.ctx, err); ended {
+				p.publish(e)
+			}
+			return
+		}
+		// Counted before: what the caller has read is never more than what it is told.
+		p.c.flow.change(event{received: len(data)})
+		n, err := p.ch.put(data)
+		p.c.s.moved()
+		if n < len(data) {
+			p.c.flow.change(event{received: n - len(data)})
+		}
+		openssl.Recycle(data)
+		if err != nil {
+			if !interrupted(err) && !callerGone(err) {
+				e := fail(kind.IO, "pass bytes to the data channel: %v", err)
+				p.publish(event{read: stateFailed, err: e})
+			}
+			return
+		}
+	}
+}
+
+// publish changes the flow, and then tells the caller on the channel.
+func (p *pumps) publish(e event) {
+	readEnded, writeEnded := p.c.flow.change(e)
+	if readEnded {
+		p.finished.Store(true)
+		p.ch.finish()
+	}
+	if writeEnded {
+		p.ch.fence()
+	}
+}
+
+// readEnd says what the error of a read means for both directions. It ends nothing if this side has
+// ended the wait. A peer that has sent close_notify, or has cut its direction, may go on reading.
+// Any other error fails the outgoing direction, too, for the same reason.
+func readEnd(ctx context.Context, err error) (e event, ended bool) {
+	switch {
+	case errors.Is(err, io.EOF):
+		return event{read: stateEnd}, true
+	case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+		return e, false
+	}
+	e = event{read: stateFailed, err: classify(ctx, err, kind.IO)}
+	if !errors.Is(err, openssl.ErrTruncated) {
+		e.write = stateFailed
+	}
+	return e, true
+}
+
+// drain makes the caller's next send fail, and lets leave what it has sent before, each piece
+// within the write timeout. If ctx ends, the drain gives up; at the session's end only after
+// Timeouts.Close.
+func (p *pumps) drain(ctx context.Context) {
+	s := p.c.s
+	p.decide.Do(func() { close(p.decided) })
+	p.ch.fence()
+	select {
+	case <-p.outEnded:
+		return
+	case <-ctx.Done():
+	}
+	why := context.Cause(ctx)
+	if why == error(errEnded) {
+		late, stop := context.WithTimeout(s.patience, s.Timeouts.Close)
+		defer stop()
+		select {
+		case <-p.outEnded:
+			return
+		case <-late.Done():
+		}
+	}
+	p.interrupt(why)
+	<-p.outEnded
+}
+
+// interrupt ends the waits of both pumps.
+func (p *pumps) interrupt(why error) {
+	p.decide.Do(func() { close(p.decided) })
+	p.stop(why)
+	p.ch.interrupt()
+}
+
+// end ends the pumps, waits for them, and closes the channel. Bytes that have not left are lost.
+func (p *pumps) end() {
+	p.interrupt(errClosed)
+	<-p.outEnded
+	<-p.inEnded
+	p.limit.stop()
+	p.ch.close()
+}

@@ -1,0 +1,82 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// Plain text before the handshake, for protocols that change to TLS later (STARTTLS). Nothing is read ahead: what ReadPlain does
+// not give stays in the system's socket, and a client's handshake refuses to begin with it (see beginning.unread).
+
+// ReadPlain waits for bytes of a connection before its handshake, and returns what is there, at most max; none if the peer has
+// ended its direction.
+func (s *Session) ReadPlain(h Handle, max int) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bound := s.bound(h, s.Timeouts.Read)
+	return s.onConnection("tls.ReadPlain", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+		ctx, stop := bounded(ctx, bound, "no data")
+		defer stop()
+		buf := make([]byte, min(max, MaxRead))
+		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Read(buf) })
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return buf[:n], nil
+	})
+}
+
+// WritePlain sends all of data before the handshake. The result is len(data).
+func (s *Session) WritePlain(h Handle, data []byte) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bound := s.bound(h, s.Timeouts.Write)
+	return s.onConnection("tls.WritePlain", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+		ctx, stop := bounded(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(data)))
+		defer stop()
+		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Write(data) })
+		if err != nil {
+			return nil, err
+		}
+		return n, nil
+	})
+}
+
+// inPlain does what moves bytes in plain text, until it is done or ctx ends.
+func (c *connection) inPlain(ctx context.Context, move func(*net.TCPConn) (int, error)) (int, error) {
+	c.s.mu.Lock()
+	err := c.unshaken()
+	nc := c.begin.tcp
+	c.begin.plain = true
+	c.s.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		nc.SetDeadline(time.Unix(1, 0))
+		close(over)
+	})
+	n, err := move(nc)
+	if !stop() { // it runs, or has run, and must not end what comes next
+		<-over
+		nc.SetDeadline(time.Time{})
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = classify(ctx, err, kind.IO)
+	}
+	return n, err
+}

@@ -1,0 +1,134 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+const (
+	opRead     = "tls.Read"
+	opWrite    = "tls.Write"
+	opFlush    = "tls.Flush"
+	opShutdown = "tls.Shutdown"
+	opStatus   = "tls.Status"
+)
+
+// Status tells how a connection stands after its handshake. If a direction has failed, its error
+// becomes the session's last error: that of writing if the caller did not know it, else that of
+// reading. The result is a Status.
+func (s *Session) Status(h Handle) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.beside(opStatus, h, ctlLane, func(_ context.Context, c *connection) (any, error) {
+		if _, err := c.usable(); err != nil {
+			return nil, err
+		}
+		st := c.flow.status()
+		last := st.ReadError
+		if st.WriteError != nil {
+			if _, untold := c.flow.tell(); untold || last == nil {
+				last = st.WriteError
+			}
+		}
+		if last != nil {
+			s.Fail(last)
+		}
+		return st, nil
+	}).instant()
+}
+
+// Flush waits until so many bytes have left for the peer since the handshake. The result is 0.
+func (s *Session) Flush(h Handle, bytes int64) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.beside(opFlush, h, outLane, func(ctx context.Context, c *connection) (any, error) {
+		p, err := c.channelled()
+		if err != nil {
+			return nil, err
+		}
+		return 0, c.awaitSent(ctx, p, bytes)
+	})
+}
+
+// awaitSent waits until so many bytes have left.
+func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
+	over := closedChan // without a channel, nothing is under way after the Writes
+	if p != nil {
+		over = p.outOver
+	}
+	for {
+		st, news := c.flow.watch()
+		switch {
+		case st.Sent >= bytes:
+			return nil
+		case st.Write == stateFailed:
+			e, _ := c.flow.tell()
+			return e
+		case st.Write != stateOpen:
+			return fail(kind.State, "%d bytes were sent before close_notify, and no more will be", st.Sent)
+		}
+		select {
+		case <-news:
+		case <-over:
+			if st = c.flow.status(); st.Sent < bytes && st.Write == stateOpen {
+				return fail(kind.State, "only %d bytes have been written", st.Sent)
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Shutdown sends close_notify behind all that was written before, or behind all that the caller has
+// sent on the data channel. Reading goes on. The result is 0. A second Shutdown does nothing.
+func (s *Session) Shutdown(h Handle) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bound := s.bound(h, s.Timeouts.Write)
+	run := func(ctx context.Context, c *connection) (any, error) {
+		p, err := c.channelled()
+		if err != nil {
+			return nil, err
+		}
+		if p == nil {
+			return 0, c.shutdown(ctx, bound)
+		}
+		p.shutDown()
+		select {
+		case <-p.outEnded:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if e, _ := c.flow.tell(); e != nil {
+			return nil, e
+		}
+		return 0, nil
+	}
+	return s.onConnection(opShutdown, h, outLane, run)
+}
+
+// shutdown sends close_notify on a connection without a data channel.
+func (c *connection) shutdown(ctx context.Context, bound time.Duration) error {
+	switch st := c.flow.status(); {
+	case st.WriteError != nil:
+		c.flow.tell()
+		return st.WriteError
+	case st.Write == stateShut:
+		return nil
+	}
+	ctx, stop := context.WithTimeoutCause(ctx, bound, notTaken(0, bound))
+	defer stop()
+	t, err := c.usable()
+	if err != nil {
+		return err
+	}
+	if err := t.CloseWrite(ctx); err != nil {
+		e := classify(ctx, err, kind.IO)
+		c.flow.change(event{write: stateFailed, err: e, told: true})
+		return e
+	}
+	c.flow.change(event{write: stateShut})
+	return nil
+}

@@ -1,0 +1,10 @@
+package session
+
+import "golang.org/x/sys/unix"
+
+// queued is how many bytes of the caller wait in the channel.
+func (ch *channel) queued() int {
+	n := 0
+	ch.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return n
+}

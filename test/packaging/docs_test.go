@@ -1,0 +1,72 @@
+package packaging
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What docs/ names is there: files, targets of make, and settings of tlsd.
+func TestTheDocumentsNameWhatExists(t *testing.T) {
+	t.Parallel()
+	documents, err := filepath.Glob(top + "/docs/*.md")
+	if err != nil || len(documents) == 0 {
+		t.Fatal(documents, err)
+	}
+	help := succeed(t, exec.Command(filepath.Join(bin, "tlsd"), "--help"))
+	makefile := readFile(t, top+"/Makefile")
+	links, targets, settings := 0, 0, 0
+	for _, document := range documents {
+		text := readFile(t, document)
+		for _, m := range regexp.MustCompile(`\]\(([\w./-]+)\)`).FindAllStringSubmatch(text, -1) {
+			links++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(document), m[1])); err != nil {
+				t.Errorf("%s: %v", document, err)
+			}
+		}
+		for _, m := range regexp.MustCompile("make ([a-z-]+)[` ]").FindAllStringSubmatch(text, -1) {
+			targets++
+			if !strings.Contains(makefile, "\n"+m[1]+":") {
+				t.Errorf("%s: there is no make %s", document, m[1])
+			}
+		}
+		// A setting in backquotes is of two words at least, which tells it from other names.
+		for _, m := range regexp.MustCompile("`([a-z]+(?:-[a-z]+)+)(?: = [^`]*)?`").FindAllStringSubmatch(text, -1) {
+			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) { // of client.conf, and of systemd
+				continue
+			}
+			settings++
+			if !strings.Contains(help, "\n  --"+m[1]) {
+				t.Errorf("%s: tlsd has no setting %s", document, m[1])
+			}
+		}
+	}
+	if links < 3 || targets < 3 || settings < 5 {
+		t.Errorf("found %d links, %d targets and %d settings: this checks nothing", links, targets, settings)
+	}
+}
+
+// The two containers of the sidecar's example share what must be the same on both sides.
+func TestTheSidecarSharesWhatMustBeTheSame(t *testing.T) {
+	t.Parallel()
+	text := readFile(t, top+"/packaging/container/sidecar.yaml")
+	_, text, _ = strings.Cut(text, "initContainers:")
+	daemon, program, ok := strings.Cut(text, "\n  containers:")
+	if !ok {
+		t.Fatal("there are no two containers")
+	}
+	for _, expression := range []string{`mountPath: (\S+)`, `name: TLSD_SOCKET\n\s+value: (\S+)`} {
+		re := regexp.MustCompile(expression)
+		a, b := re.FindAllStringSubmatch(daemon, -1), re.FindAllStringSubmatch(program, -1)
+		if len(a) == 0 || !slices.EqualFunc(a, b, func(x, y []string) bool { return x[1] == y[1] }) {
+			t.Errorf("%s: %v for the daemon, %v for the program", expression, a, b)
+		}
+	}
+	if n := strings.Count(text, "runAsUser"); n > 0 {
+		t.Errorf("%d containers have a user of their own; the pod's holds for both", n)
+	}
+}

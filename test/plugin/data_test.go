@@ -1,0 +1,758 @@
+package plugin
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testcert"
+)
+
+// The data channels of connections, towards a stand-in that says what is wrong whenever the test wants it.
+
+const (
+	allOpen    = `{"read":"open","write":"open","received":0,"sent":0}`
+	readEnd    = `{"read":"end","write":"open","received":0,"sent":0}`
+	readReset  = `{"read":"failed","write":"open","received":0,"sent":0,"readError":{"code":-32008,"message":"tls.Read: handle 1: cut","data":{"kind":"io"}}}`
+	writeFail  = `{"read":"open","write":"failed","received":0,"sent":0,"writeError":{"code":-32008,"message":"tls.Write: handle 1: broken pipe","data":{"kind":"io"}}}`
+	endAndFail = `{"read":"end","write":"failed","received":0,"sent":0,"writeError":{"code":-32008,"message":"tls.Write: handle 1: broken pipe","data":{"kind":"io"}}}`
+	broken     = "tls.Write: handle 1: broken pipe"
+)
+
+// gets takes so many bytes from a data channel.
+func gets(t *testing.T, data io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(data, got); err != nil || string(got) != want {
+		t.Fatalf("the channel gives %q, %v; want %q", got[:n], err, want)
+	}
+}
+
+func puts(t *testing.T, data io.Writer, text string) {
+	t.Helper()
+	if _, err := io.WriteString(data, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// silent checks that the plugin has sent nothing on control: the next request is one that is made for that.
+func (p *peer) silent(h *host) {
+	p.t.Helper()
+	call := h.start("Subject", 77)
+	p.result(p.expect("tls.PeerCertSubject", "[77]"), `""`)
+	call.gives(0, "")
+}
+
+func TestBytesGoOverTheChannelAndNothingOverControl(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	everyByte := ""
+	for i := range 256 {
+		everyByte += string([]byte{byte(i)})
+	}
+	for _, text := range []string{"x", "\n", everyByte, strings.Repeat("0123456789abcdef", 1500)} {
+		h.send("Write", 1, []byte(text)).gives(int64(len(text)), "")
+		gets(t, data, text)
+		puts(t, data, text)
+		for rest := text; rest != ""; {
+			r := h.call("Read", 1, 65536)
+			if r.N < 1 || !strings.HasPrefix(rest, r.Text) {
+				t.Fatalf("Read gives %d, %.40q", r.N, r.Text)
+			}
+			rest = rest[r.N:]
+		}
+	}
+	h.send("WriteRaw", 1, null, 0).gives(0, "")
+	puts(t, data, "abcdefg")
+	h.send("Read", 1, 3).reads("abc")
+	h.send("Read", 1, 1).reads("d")
+	h.send("Read", 1, 16<<20).reads("efg")
+	p.silent(h)
+}
+
+func TestAReadWaitsForDataAndAWriteForRoom(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	read := h.start("Read", 1, 10)
+	h.untilAThreadWaits()
+	puts(t, data, "at last")
+	read.reads("at last")
+
+	write := h.start("WriteZeros", 1, 16<<20)
+	if n, err := io.CopyN(io.Discard, data, 16<<20); err != nil {
+		t.Fatal(n, err)
+	}
+	write.gives(16<<20, "")
+	p.silent(h)
+}
+
+func TestAnAcceptedConnectionHasAChannel(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	accept := h.start("Accept", 2, "::", 1)
+	id := p.expect("tls.Accept", `[2,"::",1,1]`)
+	data := p.channel()
+	p.result(id, "9")
+	accept.gives(9, "")
+	h.send("Write", 9, []byte("hello")).gives(5, "")
+	gets(t, data, "hello")
+}
+
+func TestWithoutAHandshakeThereIsNoChannel(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	for op, args := range map[string][]any{"Read": {1, 5}, "Write": {1, []byte("abc")}} {
+		call := h.start(op, args...)
+		params := map[string]string{"Read": "[1,5]", "Write": `[1,""]`}[op]
+		p.fail(p.expect("tls."+op, params), "tls."+op+": handle 1: the handshake is not done")
+		call.fails("tls." + op + ": handle 1: the handshake is not done")
+	}
+	h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: ")
+
+	// A handshake that fails leaves none.
+	shake := h.start("Handshake", 1)
+	id := p.expect("tls.Handshake", "[1,1]")
+	data := p.channel()
+	p.fail(id, "no")
+	shake.fails("no")
+	if n, err := data.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("the channel of a handshake that has failed gives %d, %v; want its end", n, err)
+	}
+	h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: ")
+}
+
+func TestASecondHandshakeSendsNoSecondDescriptor(t *testing.T) {
+	t.Parallel()
+	_, h, p, _ := ready(t)
+	again := h.start("Handshake", 1)
+	p.result(p.expect("tls.Handshake", "[1]"), "0")
+	again.gives(0, "")
+
+	// Two at once, each with a descriptor: tlsd refuses the second one.
+	p.client(h, 2)
+	calls := []*pending{h.start("Handshake", 2)}
+	first := p.expect("tls.Handshake", "[2,1]")
+	calls = append(calls, h.start("Handshake", 2))
+	second := p.expect("tls.Handshake", "[2,1]")
+	p.result(first, "0")
+	calls[0].gives(0, "")
+	p.fail(second, "tls.Handshake: handle 2: it has a data channel")
+	p.result(p.expect("tls.Handshake", "[2]"), "0")
+	calls[1].gives(0, "")
+}
+
+func TestTheEndOfTheDataIsAskedForOnce(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ status, error string }{
+		"the peer's close_notify": {readEnd, ""},
+		"a failure":               {readReset, "tls.Read: handle 1: cut"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, h, p, data := ready(t)
+			puts(t, data, "last")
+			data.CloseWrite()
+			h.send("Read", 1, 100).reads("last")
+			read := h.start("Read", 1, 100)
+			p.statusOf(1, c.status)
+			check := func(c2 *pending) {
+				if c.error == "" {
+					c2.gives(0, "")
+				} else {
+					c2.fails(c.error)
+				}
+			}
+			check(read)
+			check(h.send("Read", 1, 100)) // without a word
+			h.send("Write", 1, []byte("still open")).gives(10, "")
+			gets(t, data, "still open")
+			p.silent(h)
+		})
+	}
+}
+
+// fails makes the direction towards tlsd one that cannot be sent on.
+func stops(t *testing.T, data *net.UnixConn) {
+	t.Helper()
+	if err := data.CloseRead(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAWriteThatCannotBeSentRaisesWhatHasHappenedAndSoDoLaterOnes(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	stops(t, data)
+	write := h.start("Write", 1, []byte("x"))
+	p.statusOf(1, writeFail)
+	write.fails(broken)
+	for range 2 {
+		h.send("Write", 1, []byte("x")).fails(broken)
+	}
+	// What the peer has said is still read.
+	puts(t, data, "an answer")
+	h.send("Read", 1, 100).reads("an answer")
+	p.silent(h)
+	closing := h.start("Close", 1)
+	p.result(p.expect("tls.Close", "[1]"), "0")
+	closing.gives(0, "") // it has been told
+}
+
+func TestAWriteThatWaitsForRoomEndsWhenTheDirectionHasFailed(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	write := h.start("WriteZeros", 1, 16<<20)
+	h.untilAThreadWaits()
+	stops(t, data) // and what is on its way stays where it is: Linux does not say so to poll(2)
+	p.statusOf(1, writeFail)
+	write.fails(broken)
+}
+
+func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
+	t.Parallel()
+	// learnt gives a host that knows of a write error from the end of reading, and has told the reading's own only.
+	learnt := func(t *testing.T) (*host, *peer) {
+		_, h, p, data := ready(t)
+		data.CloseWrite()
+		read := h.start("Read", 1, 10)
+		p.statusOf(1, `{"read":"failed","write":"failed","received":0,"sent":0,"readError":{"code":1,"message":"tls.Read: handle 1: cut"},`+
+			`"writeError":{"code":1,"message":"`+broken+`"}}`)
+		read.fails("tls.Read: handle 1: cut")
+		return h, p
+	}
+	for name, args := range map[string][]any{
+		"Write": {1, []byte("b")}, "Read": {1, 10}, "PeerCertSubject": {1}, "Version": {1}, "Handshake": {1}, "SetTimeout": {1, 10},
+		"SetInsecureSkipVerify": {1, 1}, "Shutdown": {1}, "Descriptor": {1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, p := learnt(t)
+			h.send(name, args...).fails(broken)
+			p.silent(h)
+			if name == "PeerCertSubject" {
+				again := h.start(name, args...)
+				p.fail(p.expect("tls.PeerCertSubject", "[1]"), "something else")
+				again.fails("something else")
+			}
+		})
+	}
+	t.Run("Close", func(t *testing.T) {
+		t.Parallel()
+		h, p := learnt(t)
+		closing := h.start("Close", 1)
+		p.result(p.expect("tls.Close", "[1]"), "0")
+		closing.fails(broken)
+		closing = h.start("Close", 1)
+		p.fail(p.expect("tls.Close", "[1]"), "tls.Close: handle 1: closed")
+		closing.fails("tls.Close: handle 1: closed")
+	})
+	t.Run("the Read after the one that has found the end", func(t *testing.T) {
+		t.Parallel()
+		_, h, p, data := ready(t)
+		data.CloseWrite()
+		read := h.start("Read", 1, 10)
+		p.statusOf(1, endAndFail)
+		read.gives(0, "") // it tells what it was called for
+		h.send("Read", 1, 10).fails(broken)
+		h.send("Read", 1, 10).gives(0, "")
+	})
+	t.Run("one cause is told once", func(t *testing.T) {
+		t.Parallel()
+		_, h, p, data := ready(t)
+		data.CloseWrite()
+		read := h.start("Read", 1, 10)
+		p.statusOf(1, `{"read":"failed","write":"failed","received":0,"sent":0,"readError":{"code":1,"message":"tls.Read: handle 1: alert"},`+
+			`"writeError":{"code":1,"message":"tls.Write: handle 1: alert"}}`)
+		read.fails("tls.Read: handle 1: alert")
+		closing := h.start("Close", 1)
+		p.result(p.expect("tls.Close", "[1]"), "0")
+		closing.gives(0, "")
+	})
+	t.Run("Close, whose answer has it", func(t *testing.T) {
+		t.Parallel()
+		_, h, p, _ := ready(t)
+		closing := h.start("Close", 1)
+		p.fail(p.expect("tls.Close", "[1]"), broken)
+		closing.fails(broken)
+	})
+}
+
+func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
+	write := h.start("Write", 1, []byte("abc"))
+	p.result(p.expect("tls.Flush", "[1,3]"), "0")
+	write.gives(3, "")
+	write = h.start("Write", 1, []byte("de"))
+	id := p.expect("tls.Flush", "[1,5]")
+	p.fail(id, broken)
+	write.fails(broken)
+	h.send("SetStrictWrites", 2).fails("tls.SetStrictWrites: on 2: must be 0 or 1")
+	h.send("SetStrictWrites", 0).gives(0, "")
+	h.send("Write", 1, []byte("f")).gives(1, "")
+	gets(t, data, "abcdef")
+	p.silent(h)
+}
+
+func TestAfterAShutdownNothingCanBeWrittenAndReadingGoesOn(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	end := h.start("Shutdown", 1)
+	p.result(p.expect("tls.Shutdown", "[1]"), "0")
+	end.gives(0, "")
+	h.send("Shutdown", 1).gives(0, "") // without a word
+	h.send("Write", 1, []byte("x")).fails("tls.Write: handle 1: tls.Shutdown has ended this direction")
+	puts(t, data, "more")
+	h.send("Read", 1, 10).reads("more")
+	p.silent(h)
+}
+
+func TestTheDescriptorIsReadableWhenAReadWouldNotWait(t *testing.T) {
+	t.Parallel()
+	_, h, _, data := ready(t)
+	r := h.call("Descriptor", 1)
+	if link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", h.PID, r.N)); err != nil || !strings.HasPrefix(link, "socket:") {
+		t.Fatalf("tls_Descriptor gives %d, which is %s, %v", r.N, link, err)
+	}
+	readable := func() int64 { return h.call("readable", r.N).N }
+	if readable() != 0 {
+		t.Error("the descriptor is readable, and there is nothing to read")
+	}
+	puts(t, data, "x")
+	if readable() != 1 {
+		t.Error("the descriptor is not readable, and there is something to read")
+	}
+	h.send("Read", 1, 10).reads("x")
+	if readable() != 0 {
+		t.Error("the descriptor stays readable")
+	}
+	data.CloseWrite()
+	if readable() != 1 {
+		t.Error("the descriptor is not readable at the end")
+	}
+}
+
+func TestAReadHasItsOwnTimeout(t *testing.T) {
+	t.Parallel()
+	d := newStandIn(t)
+	h := startHost(t, d.env())
+	client := h.start("NewClient", "h", 1)
+	p := d.accept()
+	id, _ := p.helloOnly()
+	p.result(id, `{"version":1,"capabilities":["data"],"timeouts":{"read":30,"write":1}}`)
+	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
+	client.gives(1, "")
+	set := h.start("SetTimeout", 1, 40) // before there is a channel
+	p.result(p.expect("tls.SetTimeout", "[1,40]"), "0")
+	set.gives(0, "")
+	p.shake(h, 1)
+	h.send("Read", 1, 10).fails("tls.Read: handle 1: no data within 40ms")
+	set = h.start("SetTimeout", 1, 0)
+	p.result(p.expect("tls.SetTimeout", "[1,0]"), "0")
+	set.gives(0, "")
+	h.send("Read", 1, 10).fails("tls.Read: handle 1: no data within 30ms")
+	p.silent(h)
+}
+
+func TestCancelEndsReadsAndWritesOnChannels(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	p.client(h, 2)
+	p.shake(h, 2)
+	var reads []*pending
+	for range 20 {
+		reads = append(reads, h.start("Read", 1, 10), h.start("Read", 2, 10))
+	}
+	h.untilAThreadWaits()
+	for _, read := range reads {
+		for done := false; !done; { // those that have not begun are not cancelled
+			h.send("Cancel").gives(0, "")
+			select {
+			case r := <-read.Result():
+				done = true
+				if r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
+					t.Errorf("a cancelled Read gives %d, %q", r.N, r.Text)
+				}
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	puts(t, data, "x")
+	h.send("Read", 1, 10).reads("x")
+
+	write := h.start("WriteZeros", 1, 16<<20)
+	h.untilAThreadWaits()
+	h.send("Cancel").gives(0, "")
+	write.fails("tls.Write: handle 1: cancelled by the caller")
+	h.send("Write", 1, []byte("x")).fails("tls.Write: handle 1: an earlier Write was cut short")
+	h.send("Shutdown", 1).fails("tls.Shutdown: handle 1: an earlier Write was cut short")
+	puts(t, data, "y")
+	h.send("Read", 1, 10).reads("y")
+	p.silent(h)
+
+	// A Close then has no close_notify: the channel is hung up before it is sent.
+	closing := h.start("Close", 1)
+	p.expect("tls.Close", "[1]")
+	if !hungUp(t, data) {
+		t.Error("the channel is not hung up before tls.Close is sent, though a Write was cut short")
+	}
+	p.conn.Close()
+	closing.fails("tls.Close: handle 1: lost: ")
+}
+
+// hungUp is whether the plugin's end has been closed or shut down in both directions.
+func hungUp(t *testing.T, data *net.UnixConn) bool {
+	t.Helper()
+	raw, err := data.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events int16
+	raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		unix.Poll(p, 0)
+		events = p[0].Revents
+	})
+	return events&unix.POLLHUP != 0
+}
+
+func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	read, second := h.start("Read", 1, 10), h.start("Read", 1, 10)
+	write := h.start("WriteZeros", 1, 16<<20)
+	h.untilAThreadWaits()
+	for unread(t, &peer{conn: data}) < 100_000 {
+		time.Sleep(time.Millisecond)
+	}
+	closing := h.start("Close", 1)
+	id := p.expect("tls.Close", "[1]")
+	const ended = "handle 1: the handle was closed while the call waited"
+	for _, c := range []*pending{read, second, write} {
+		if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, ended) {
+			t.Errorf("%s gives %d, %q", c.Op, r.N, r.Text)
+		}
+	}
+	if !hungUp(t, data) {
+		t.Error("a Write was cut short, and the channel is not hung up")
+	}
+	p.result(id, "0")
+	closing.gives(0, "")
+}
+
+func TestACloseLeavesTheChannelOpenUntilItIsAnswered(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	h.send("Write", 1, []byte("abc")).gives(3, "")
+	closing := h.start("Close", 1)
+	id := p.expect("tls.Close", "[1]")
+	if hungUp(t, data) {
+		t.Error("the channel is hung up before tls.Close is answered")
+	}
+	gets(t, data, "abc")
+	p.result(id, "0")
+	closing.gives(0, "")
+	if n, err := data.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("after the Close the channel gives %d, %v", n, err)
+	}
+}
+
+func TestTwoThreadsThatReadGetEachByteOnce(t *testing.T) {
+	t.Parallel()
+	_, h, _, data := ready(t)
+	one, two := h.start("Read", 1, 2), h.start("Read", 1, 2)
+	puts(t, data, "abcd")
+	got := []string{one.wait().Text, two.wait().Text}
+	if !(got[0] == "ab" && got[1] == "cd") && !(got[0] == "cd" && got[1] == "ab") {
+		t.Errorf("the threads have read %q", got)
+	}
+}
+
+func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(p *peer, data *net.UnixConn){
+		"channels first":                func(p *peer, data *net.UnixConn) { data.Close(); p.conn.Close() },
+		"control first":                 func(p *peer, data *net.UnixConn) { p.conn.Close(); data.Close() },
+		"control, and another finds it": func(p *peer, data *net.UnixConn) { p.conn.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, h, p, data := ready(t)
+			p.client(h, 2)
+			other := p.shake(h, 2)
+			read := h.start("Read", 1, 10)
+			h.untilAThreadWaits()
+			write := h.start("WriteZeros", 2, 16<<20)
+			for unread(t, &peer{conn: other}) < 100_000 {
+				time.Sleep(time.Millisecond)
+			}
+			lose(p, data)
+			if strings.Contains(name, "another") {
+				h.send("Subject", 1).fails("tls.", "lost: ") // LastError is the process's
+			} else {
+				other.Close()
+			}
+			read.fails("tls.", "lost: tlsd") // LastError is the process's: it may be the other's
+			write.fails("tls.", "lost: tlsd")
+			h.send("Read", 1, 1).fails("tls.Read: handle 1: lost: tlsd")
+			h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: lost: tlsd")
+		})
+	}
+}
+
+func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
+	t.Parallel()
+	const unsaid = "tlsd has ended the data of this connection and does not say why"
+	for name, c := range map[string]struct {
+		status string
+		want   string
+	}{
+		"no reason":          {allOpen, "tls.Read: handle 1: " + unsaid},
+		"an empty object":    {"{}", "tls.Read: handle 1: " + unsaid},
+		"garbage":            {`{"read":5,"write":[],"readError":"x"}`, "tls.Read: handle 1: " + unsaid},
+		"no error in it":     {`{"read":"failed"}`, "tlsd does not say what has failed"},
+		"error is no text":   {`{"read":"failed","readError":{"message":5}}`, "tlsd does not say what has failed"},
+		"twice":              {`{"read":"end","read":"open"}`, "tls.Read: handle 1: " + unsaid},
+		"not an object":      {`"end"`, "tls.Read: handle 1: lost: tlsd has answered tls.Status with what cannot be its result"},
+		"a number":           {`0`, "tls.Read: handle 1: lost: tlsd has answered tls.Status with what cannot be its result"},
+		"an error":           {"", "no such thing"},
+		"longer than a text": {`{"read":"failed","readError":{"message":"` + strings.Repeat("é", 5000) + `"}}`, "éééé"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, h, p, data := ready(t)
+			data.Close() // at once
+			read := h.start("Read", 1, 10)
+			id := p.expect("tls.Status", "[1]")
+			if c.status == "" {
+				p.fail(id, "no such thing")
+			} else {
+				p.result(id, c.status)
+			}
+			read.fails(c.want)
+		})
+	}
+	t.Run("reset with unread data", func(t *testing.T) {
+		t.Parallel()
+		_, h, p, data := ready(t)
+		h.send("Write", 1, []byte("never read")).gives(10, "")
+		puts(t, data, "first")
+		data.Close()
+		h.send("Read", 1, 100).reads("first")
+		read := h.start("Read", 1, 100)
+		p.statusOf(1, readReset)
+		read.fails("tls.Read: handle 1: cut")
+	})
+}
+
+func TestWithoutAFreeDescriptorThereIsALimitError(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	h.send("nofile", 0).gives(0, "")
+	h.send("Handshake", 1).fails("tls.Handshake: handle 1: limit: ", "RLIMIT_NOFILE")
+	h.send("Accept", 2, "::", 1).fails("tls.Accept: handle 2: limit: ", "RLIMIT_NOFILE")
+	h.send("nofile", 1024).gives(0, "")
+	p.shake(h, 1)
+}
+
+// untilAThreadWaits returns when a thread besides the main one waits in poll(2).
+func (h *host) untilAThreadWaits() {
+	h.t.Helper()
+	h.untilAThreadIsIn(unix.SYS_POLL, unix.SYS_PPOLL)
+}
+
+// untilAllThreadsWait returns when each thread besides the main one waits, for another thread or in poll(2).
+func (h *host) untilAllThreadsWait() {
+	h.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !slices.ContainsFunc(h.otherThreads(), func(call int) bool {
+			return call != unix.SYS_POLL && call != unix.SYS_PPOLL && call != unix.SYS_FUTEX
+		}) {
+			return
+		}
+	}
+	h.t.Fatal("the threads do not come to rest")
+}
+
+// otherThreads are the system calls that the threads besides the main one are in.
+func (h *host) otherThreads() (calls []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.PID))
+	for _, task := range tasks {
+		if filepath.Base(task) == fmt.Sprint(h.PID) {
+			continue
+		}
+		call, _ := os.ReadFile(task + "/syscall") // begins with the number of the system call, proc_pid_syscall(5)
+		number := -1
+		fmt.Sscan(string(call), &number)
+		calls = append(calls, number)
+	}
+	return calls
+}
+
+// untilAThreadIsIn returns when a thread besides the main one is in one of these system calls.
+func (h *host) untilAThreadIsIn(calls ...int) {
+	h.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if slices.ContainsFunc(h.otherThreads(), func(call int) bool { return slices.Contains(calls, call) }) {
+			return
+		}
+	}
+	h.t.Fatal("no thread waits")
+}
+
+// A program that writes and ends has written.
+func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	got := make(chan int, 1)
+	ca, port := serving(t, func(conn *tls.Conn) {
+		n, _ := io.Copy(io.Discard, conn)
+		got <- int(n)
+	})
+	h := startHost(t, d.env())
+	h.call("SetCaBundle", ca)
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	for range 30 {
+		h.send("WriteZeros", 1, 50_000).gives(50_000, "")
+	}
+	h.send("exit")
+	select {
+	case n := <-got:
+		if n != 30*50_000 {
+			t.Errorf("%d bytes have arrived", n)
+		}
+	case <-time.After(patience):
+		t.Error("the server sees no end")
+	}
+}
+
+// A Close is sent right behind what runs ahead, and is patient with a peer that takes its time.
+func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
+	t.Parallel()
+	const writes, size = 23, 250_000 // more than the system has room for, as a rule, and no more than may run ahead besides
+	d := startTLSD(t)
+	got := make(chan int64, 1)
+	ca, port := serving(t, func(conn *tls.Conn) {
+		conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10)
+		conn.Handshake()
+		time.Sleep(1200 * time.Millisecond) // the promise is about time
+		n, err := io.Copy(io.Discard, conn)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- n
+	})
+	h := startHost(t, d.env())
+	h.call("SetCaBundle", ca)
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	for range writes {
+		h.send("WriteZeros", 1, size).gives(size, "")
+	}
+	h.send("Close", 1).gives(0, "")
+	select {
+	case n := <-got:
+		if n != writes*size {
+			t.Errorf("%d bytes have arrived of %d", n, writes*size)
+		}
+	case <-time.After(patience):
+		t.Error("the server sees no end")
+	}
+}
+
+// A Close need not wait until the peer has everything. It arrives all the same, and so does the end, though the program leaves at
+// once, and though the peer sends what nobody reads.
+func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
+	t.Parallel()
+	const writes, size = 30, 10_000
+	type outcome struct {
+		n   int64
+		err error
+	}
+	for _, mode := range []string{"TLSD_STRICT_WRITES=0", "TLSD_STRICT_WRITES=1"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			d := startTLSD(t, "--close-timeout=60s")
+			left := make(chan struct{})
+			got := make(chan outcome, 1)
+			ca, port := serving(t, func(conn *tls.Conn) {
+				conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10) // the rest has to wait on the other side
+				conn.Handshake()
+				<-left
+				var o outcome
+				for o.err == nil {
+					var n int64
+					n, o.err = io.CopyN(io.Discard, conn, size)
+					o.n += n
+					conn.Write(make([]byte, 100))     // a socket that is gone would answer with a reset
+					time.Sleep(10 * time.Millisecond) // it is to be slower than the host's and the session's end
+				}
+				got <- o
+			})
+			h := startHost(t, d.env(), mode)
+			h.call("SetCaBundle", ca)
+			h.send("NewClient", "localhost", port).gives(1, "")
+			h.send("Handshake", 1).gives(0, "")
+			for range writes {
+				h.send("WriteZeros", 1, size).gives(size, "")
+			}
+			h.send("Close", 1).gives(0, "")
+			h.send("exit")
+			<-h.Left
+			close(left)
+			select {
+			case o := <-got:
+				if o.n != writes*size || o.err != io.EOF {
+					t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size, o.err)
+				}
+			case <-time.After(patience):
+				t.Error("the server sees no end")
+			}
+		})
+	}
+}
+
+// serving is a server whose certificate is signed by the CA.
+func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
+	t.Helper()
+	authority := testcert.NewCA(t, "Test CA")
+	cert := authority.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	return authority.File, serveTLS(t, cert, serve)
+}
+
+// The real thing: a peer that is gone while Writes run ahead.
+func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
+	t.Parallel()
+	d := startTLSD(t)
+	ca, port := serving(t, func(conn *tls.Conn) {
+		conn.Handshake()
+		conn.NetConn().Close()
+	})
+	h := startHost(t, d.env())
+	h.call("SetCaBundle", ca)
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	failed := ""
+	for range 1000 {
+		if r := h.call("WriteZeros", 1, 1000); r.N < 0 {
+			failed = r.Text
+			break
+		}
+	}
+	if !strings.HasPrefix(failed, "tls.Write: handle 1: ") {
+		t.Errorf("a thousand Writes to nobody: %q", failed)
+	}
+	if r := h.call("Read", 1, 10); r.N >= 0 {
+		t.Errorf("a Read gives %d", r.N)
+	}
+}

@@ -1,0 +1,293 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A host that closes all its descriptors, as a program does that becomes a daemon, and opens files under their numbers.
+func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"Read", "Write", "Close", "Shutdown", "Descriptor", "Subject", "NewClient", "Cancel", "fork"} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			d, h, p, data := ready(t)
+			read := h.start("Read", 1, 10) // makes the bell
+			h.untilAThreadWaits()
+			puts(t, data, "x")
+			read.reads("x")
+			file := filepath.Join(t.TempDir(), "file")
+			if err := os.WriteFile(file, []byte("the host's own"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if r := h.call("replace", file); r.N < 4 { // control, data, and both ends of the bell
+				t.Fatalf("the host has replaced %d descriptors", r.N)
+			}
+			fds := func() string {
+				_, after, _ := strings.Cut(h.call("status").Text, "fds ")
+				n, _, _ := strings.Cut(after, " ")
+				return n
+			}
+			before := fds()
+			const lost = "handle 1: lost: this program has closed descriptors of the TLS plugin"
+			switch op {
+			case "Read":
+				h.send("Read", 1, 10).fails("tls.Read: " + lost)
+			case "Write":
+				h.send("Write", 1, []byte("secret")).fails("tls.Write: " + lost)
+			case "NewClient": // see below
+			case "Cancel":
+				h.send("Cancel").gives(0, "")
+			case "fork":
+				h.send("fork").gives(0, "")
+				if after := fds(); after != before {
+					t.Errorf("the parent has %s descriptors, the child %s", before, after)
+				}
+				h.send("exit")
+				h.child().gives(0, "")
+			case "Subject":
+				h.send("Subject", 1).fails("tls.PeerCertSubject: " + lost)
+			default:
+				h.send(op, 1).fails("tls." + op + ": " + lost)
+			}
+			if after := fds(); after != before {
+				t.Errorf("the host had %s descriptors and has %s", before, after)
+			}
+			// The next call works at once.
+			client := h.start("NewClient", "again", 1)
+			p2, first := d.session()
+			if first != 2 {
+				t.Errorf("the new session begins with handle %d", first)
+			}
+			p2.result(p2.expect("tls.NewClient", `["again",1]`), "2")
+			client.gives(2, "")
+			h.send("Read", 1, 10).fails("tls.Read: " + lost)
+			again := p2.shake(h, 2)
+			read = h.start("Read", 2, 10)
+			h.untilAThreadWaits()
+			h.send("Cancel").gives(0, "") // by a new bell
+			read.fails("tls.Read: handle 2: cancelled by the caller")
+			h.send("Write", 2, []byte("y")).gives(1, "")
+			gets(t, again, "y")
+			if text, err := os.ReadFile(file); err != nil || string(text) != "the host's own" {
+				t.Errorf("the file of the host has %q, %v", text, err)
+			}
+			_ = p
+		})
+	}
+}
+
+func TestNoDescriptorOfThePluginIsAStandardStream(t *testing.T) {
+	t.Parallel()
+	d := newStandIn(t)
+	go serveOne(d)
+	cmd := exec.Command(asan.program(t, "testdata/low.c"), asan.library(t), "h", "1", "")
+	cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"), "ASAN_OPTIONS=detect_leaks=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("low: %v\n%s", err, out)
+	}
+}
+
+// serveOne echoes for the next session.
+func serveOne(d *standIn) {
+	conn, err := d.ln.AcceptUnix()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	serveEcho(newPeer(conn))
+}
+
+func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		flavour *flavour
+		rounds  int
+	}{{plain, 1000}, {asan, 200}} {
+		t.Run(c.flavour.name, func(t *testing.T) {
+			t.Parallel()
+			d := newStandIn(t)
+			served := make(chan error, 1)
+			go func() {
+				// Connections that a child has a copy of are given up before they have said anything, or after Hello.
+				var err error
+				for sessions := 0; err == nil; sessions++ {
+					var conn *net.UnixConn
+					if conn, err = d.ln.AcceptUnix(); err != nil {
+						if sessions > 0 && errors.Is(err, net.ErrClosed) {
+							err = nil
+						}
+						break
+					}
+					err = serveEcho(newPeer(conn)) // a stray byte would be an error
+					conn.Close()
+				}
+				served <- err
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/forks.c"), c.flavour.library(t), "h", "1", "", fmt.Sprint(c.rounds))
+			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"), "ASAN_OPTIONS=detect_leaks=0")
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != "done\n" {
+				t.Errorf("forks: %v\n%s", err, out)
+			}
+			d.ln.Close()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// converse goes through a whole conversation with a stand-in.
+func converse(t *testing.T, d *standIn, h *host) {
+	t.Helper()
+	client := h.start("NewClient", "h", 1)
+	p, _ := d.session()
+	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
+	client.gives(1, "")
+	data := p.shake(h, 1)
+	h.send("Write", 1, []byte("hello")).gives(5, "")
+	gets(t, data, "hello")
+	read := h.start("Read", 1, 10)
+	h.untilAThreadWaits()
+	puts(t, data, "x")
+	read.reads("x")
+	read = h.start("Read", 1, 10)
+	h.untilAThreadWaits()
+	h.send("Cancel").gives(0, "")
+	read.fails("tls.Read: handle 1: cancelled by the caller")
+	closing := h.start("Close", 1)
+	p.result(p.expect("tls.Close", "[1]"), "0")
+	closing.gives(0, "")
+}
+
+func TestTheHostsLimitsDoNotRaiseSignals(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []string{"--fsize=0", "--nofile=16", "--nproc=0", "--memlock=0", "--stack=262144", "--as=200000000", "--cpu=60", "--core=0", "--data=100000000"} {
+		t.Run(limit, func(t *testing.T) {
+			t.Parallel()
+			d := newStandIn(t)
+			h := startHostWith(t, hostOptions{flavour: musl, env: []string{d.env()}, wrapper: []string{needTool(t, "prlimit"), limit}})
+			converse(t, d, h)
+		})
+	}
+}
+
+// In a sandbox that refuses what the plugin would like to have, calls work or say what is missing.
+func TestASandboxWithoutSomeSystemCallsIsNoTrap(t *testing.T) {
+	t.Parallel()
+	deny := plain.program(t, "testdata/deny.c")
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.ENOSYS} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			t.Parallel()
+			list := fmt.Sprint(unix.SYS_MEMFD_CREATE, ",", unix.SYS_EVENTFD2, ",", unix.SYS_PIPE, ",", unix.SYS_PIPE2)
+			list = strings.ReplaceAll(list, " ", "")
+			d := newStandIn(t)
+			h := startHostWith(t, hostOptions{flavour: plain, env: []string{d.env()}, wrapper: []string{deny, fmt.Sprint(int(errno)), list}})
+			converse(t, d, h)
+		})
+		t.Run("socketpair, "+errno.Error(), func(t *testing.T) {
+			t.Parallel()
+			d := newStandIn(t)
+			h := startHostWith(t, hostOptions{flavour: plain, env: []string{d.env()},
+				wrapper: []string{deny, fmt.Sprint(int(errno)), fmt.Sprint(unix.SYS_SOCKETPAIR)}})
+			client := h.start("NewClient", "h", 1)
+			p, _ := d.session()
+			p.result(p.expect("tls.NewClient", `["h",1]`), "1")
+			client.gives(1, "")
+			h.send("Handshake", 1).fails("tls.Handshake: handle 1: limit: no descriptor for the data of the connection: ")
+			p.silent(h)
+		})
+	}
+}
+
+func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		missing(t, "needs root, to be another user")
+	}
+	d, h, p, _ := ready(t)
+	if err := firstError(os.Chmod(filepath.Dir(d.path), 0o755), os.Chmod(d.path, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	h.send("seteuid", 65534).gives(0, "")
+	const lost = "lost: the effective user of this program has changed"
+	h.send("Read", 1, 10).fails("tls.Read: handle 1: " + lost)
+	p.ended()
+	client := h.start("NewClient", "again", 1)
+	q, first := d.session()
+	if first != 2 {
+		t.Errorf("the new session begins with handle %d", first)
+	}
+	q.result(q.expect("tls.NewClient", `["again",1]`), "2")
+	client.gives(2, "")
+	h.send("seteuid", 0).gives(0, "")
+	client = h.start("NewClient", "root again", 1) // without a call on a handle in between
+	r, _ := d.session()
+	r.result(r.expect("tls.NewClient", `["root again",1]`), "3")
+	client.gives(3, "")
+	h.send("Write", 2, []byte("x")).fails("tls.Write: handle 2: " + lost)
+}
+
+func TestTheProgramMayExitWhileThreadsWait(t *testing.T) {
+	t.Parallel()
+	for _, f := range []*flavour{plain, asan, tsan} {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			d := newStandIn(t)
+			h := startHostWith(t, hostOptions{flavour: f, env: []string{d.env()}})
+			client := h.start("NewClient", "h", 1)
+			p, _ := d.session()
+			p.result(p.expect("tls.NewClient", `["h",1]`), "1")
+			client.gives(1, "")
+			data := p.shake(h, 1)
+			h.send("Write", 1, []byte("written")).gives(7, "")
+			h.start("Read", 1, 10)
+			h.start("WriteZeros", 1, 16<<20)
+			h.untilAThreadWaits()
+			h.start("Handshake", 2)
+			p.expect("tls.Handshake", "[2,1]")
+			h.send("quit")
+			select {
+			case <-h.Left:
+			case <-time.After(patience):
+				t.Fatal("the host does not end")
+			}
+			gets(t, data, "written")
+		})
+	}
+}
+
+func TestTheLibraryUnderTwoNamesIsTwoLibraries(t *testing.T) {
+	t.Parallel()
+	d, h, p, data := ready(t)
+	other := filepath.Join(t.TempDir(), "other.so")
+	copyFile(t, asan.library(t), other)
+	h.send("load", other).gives(0, "")
+	client := h.start("NewClient", "second", 1)
+	q, first := d.session()
+	if first != 1 {
+		t.Errorf("the session of the second library begins with handle %d", first)
+	}
+	q.result(q.expect("tls.NewClient", `["second",1]`), "1")
+	client.gives(1, "")
+	again := q.shake(h, 1)
+	h.send("Write", 1, []byte("two")).gives(3, "")
+	gets(t, again, "two")
+	h.send("fork").gives(0, "") // each closes what is its own
+	h.send("exit")
+	h.child().gives(0, "")
+	_, _ = p, data
+}
