@@ -189,6 +189,19 @@ func dialTCP(t *testing.T, port int) net.Conn {
 	return nc
 }
 
+// unlistened waits until nobody listens on a port. A process that another test has just started may still
+// have a copy of a socket that is closed here, until it executes its program.
+func unlistened(t *testing.T, port int) {
+	t.Helper()
+	until(t, "the end of a listener", func() bool {
+		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			nc.Close()
+		}
+		return err != nil
+	})
+}
+
 // greet is a TLS server that says x and waits for the client to go.
 func greet(r *rig) func(net.Conn) {
 	return func(nc net.Conn) {

@@ -280,7 +280,8 @@ func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
 	for range 5 {
 		r.dial(port)
 	}
-	r.handle(r.Accept(ctx, local, port)) // likely, the others have got as far
+	until(t, "the handshakes of all", func() bool { return r.eng.Handshakes.Load() == 5 })
+	r.handle(r.Accept(ctx, local, port))
 	armed.Store(true)
 	r.ok(r.CloseServerContext(ctx))
 	if closing.Load() == 0 {

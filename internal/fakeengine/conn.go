@@ -145,7 +145,9 @@ func (c *conn) Handshake(ctx context.Context) error {
 	err = t.HandshakeContext(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.done = err == nil
+	if c.done = err == nil; c.done {
+		c.e.Handshakes.Add(1)
+	}
 	var verify *tls.CertificateVerificationError
 	var sys *net.OpError
 	switch {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"tlsd/openssl"
@@ -53,6 +54,8 @@ type Engine struct {
 	Hook func(ctx context.Context, op Op) error
 	// System is what clients trust without a bundle; nil trusts nobody.
 	System *x509.CertPool
+	// Handshakes counts those that have succeeded.
+	Handshakes atomic.Int64
 
 	tb testing.TB
 

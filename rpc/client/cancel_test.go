@@ -183,6 +183,7 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	ours, theirs := pair(t)
 	conn := &deadlineConn{Conn: ours}
 	c := New(conn)
+	c.grace = 2 * time.Minute // for the rest of the message that is being written
 	play(t, theirs, func(s *standIn) {
 		s.r.Peek(1)
 		close(begun)
