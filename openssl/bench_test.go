@@ -241,6 +241,7 @@ func BenchmarkHandshake(b *testing.B) {
 	l, id := load(b), newIdentity(b)
 	cctx := clientContext(b, l, id.ca.PEM())
 	b.ReportAllocs()
+	defer cpuPerOp(b)()
 	for b.Loop() {
 		ours, peers := tcpPair(b)
 		go func() {

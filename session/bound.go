@@ -10,8 +10,8 @@ import (
 
 // The bounds of calls on a handle.
 
-// bound is that of a call on a connection handle which is being made now; the session's own would be
-// preset. s.mu must be held.
+// bound is that of a call on a connection handle which is being made now; the session's own would
+// be preset. s.mu must be held.
 func (s *Session) bound(h Handle, preset time.Duration) time.Duration {
 	if c := s.conns[h]; c != nil {
 		return cmp.Or(c.bound, preset)
@@ -25,8 +25,8 @@ func (c *connection) writeBound() time.Duration { return cmp.Or(c.bound, c.s.Tim
 // noHandshake is what a handshake that meets its bound is said to be.
 const noHandshake = "no handshake"
 
-// bounded is ctx with a bound; who meets it gets an error of kind "timeout" that says what there was
-// not in that time. 0 is no bound.
+// bounded is ctx with a bound; who meets it gets an error of kind "timeout" that says what there
+// was not in that time. 0 is no bound.
 func bounded(ctx context.Context, bound time.Duration, missing string) (context.Context, context.CancelFunc) {
 	if bound == 0 {
 		return ctx, func() {}
@@ -34,9 +34,9 @@ func bounded(ctx context.Context, bound time.Duration, missing string) (context.
 	return context.WithTimeoutCause(ctx, bound, fail(kind.Timeout, "%s within %v", missing, bound))
 }
 
-// SetTimeout bounds each Handshake, Read and piece of a Write on a connection handle, or each Accept on a context
-// handle, that is made afterwards. 0 brings the session's own timeouts back. The result is 0, when it is known that
-// there is such a handle.
+// SetTimeout bounds each Handshake, Read and piece of a Write on a connection handle, or each
+// Accept on a context handle, that is made afterwards. 0 brings the session's own timeouts back.
+// The result is 0, when it is known that there is such a handle.
 func (s *Session) SetTimeout(h Handle, bound time.Duration) *Call {
 	const op = "tls.SetTimeout"
 	s.mu.Lock()

@@ -13,18 +13,19 @@ import (
 	"tlsd/internal/kind"
 )
 
-// The worker's end of a data channel. The caller made the socket pair, so nothing about it is believed:
+// The worker's end of a data channel. The caller has made the socket pair, so the worker believes
+// nothing about it:
 //
 //   - It must be a connected stream socket. A listening one is refused.
-//   - The caller may hold a duplicate and change its flags. So every call says MSG_DONTWAIT, and the netpoller does the
-//     waiting. Bytes that the caller takes away through a duplicate are the caller's own loss.
-//   - The caller may hold a duplicate for ever. So the end of a direction is told by shutdown(2), which is for all
-//     duplicates, and not by close(2).
+//   - The caller may hold a duplicate and change its flags. So every call has MSG_DONTWAIT, and the
+//     netpoller does the waiting. If the caller reads through a duplicate, it loses its own bytes.
+//   - The caller may keep a duplicate open. So the worker ends a direction by shutdown(2), which
+//     holds for all duplicates. A close(2) would not be noticed.
 //
-// On Linux, bytes that were sent before a shutdown(SHUT_RD) can still be read. Package session uses that as a fence: what
-// was sent before it is carried out, and what is sent after it fails at once with EPIPE.
+// On Linux, bytes that were sent before a shutdown(SHUT_RD) can still be read. This package uses it
+// as a fence: the bytes before the fence are carried out, and a later send fails with EPIPE.
 
-// pieceBytes is the most that is taken from a channel at once. The write timeout is for so many bytes.
+// pieceBytes is the most that is taken from a channel at once. The write timeout bounds one piece.
 const pieceBytes = 64 << 10
 
 // piece is memory for bytes on their way from a channel to the peer.
@@ -37,7 +38,7 @@ type channel struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 
-	receive, send func(fd uintptr) bool // of the RawConn; made once, so that a call allocates nothing
+	receive, send func(fd uintptr) bool // for raw; made once, so that a call allocates nothing
 
 	// The receiving goroutine's.
 	got    *piece
@@ -49,15 +50,15 @@ type channel struct {
 	sendErr error
 }
 
-// newChannel checks what the caller has sent. It does not own conn if it fails.
+// newChannel checks the caller's descriptor. If it fails, it does not own conn.
 func newChannel(conn *net.UnixConn) (*channel, *Error) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		err = channelFit(raw)
 	}
 	if err != nil {
-		return nil, fail(kind.Params, "the descriptor that came with the call cannot be a data channel: %v; send one end of "+
-			"socketpair(AF_UNIX, SOCK_STREAM)", err)
+		return nil, fail(kind.Params, "the descriptor that came with the call cannot be a data channel: "+
+			"%v; send one end of socketpair(AF_UNIX, SOCK_STREAM)", err)
 	}
 	ch := &channel{conn: conn, raw: raw}
 	ch.receive, ch.send = ch.tryReceive, ch.trySend
@@ -85,8 +86,8 @@ func channelFit(raw syscall.RawConn) error {
 	return errors.Join(err, unfit)
 }
 
-// take waits for bytes from the caller. Whoever gets a piece gives it back to pieces. There is none when the
-// caller sends no more; os.ErrDeadlineExceeded says that interrupt has ended the wait.
+// take waits for bytes from the caller. The piece must be given back to pieces. Without a piece,
+// the caller sends no more, or the error says that interrupt has ended the wait.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err
@@ -122,7 +123,8 @@ func receive(fd uintptr, p []byte, flags int) (int, error) {
 	}
 }
 
-// put sends all of data to the caller, and waits for room as long as that takes. n bytes have gone.
+// put sends all of data to the caller. It waits for room without a bound, because the caller
+// decides when it reads. n bytes have gone.
 func (ch *channel) put(data []byte) (n int, err error) {
 	ch.rest, ch.sent, ch.sendErr = data, 0, nil
 	err = ch.raw.Write(ch.send)
@@ -150,8 +152,8 @@ func (ch *channel) trySend(fd uintptr) bool {
 	return true
 }
 
-// closed says whether the caller has closed its end. After a shutdown of our sending side it cannot be told
-// from a shutdown of the caller's.
+// closed says whether the caller has closed its end, or shut down both directions. Once the worker
+// has shut down its own sending side, a shutdown of the caller's sending side looks the same.
 func (ch *channel) closed() bool {
 	gone := false
 	ch.raw.Control(func(fd uintptr) {
@@ -167,18 +169,18 @@ func (ch *channel) closed() bool {
 	return gone
 }
 
-// left says whether there are bytes of the caller that nobody has taken.
+// left says whether bytes of the caller wait in the channel.
 func (ch *channel) left() bool {
 	n := 0
 	ch.raw.Control(func(fd uintptr) { n, _ = receive(fd, make([]byte, 1), unix.MSG_PEEK) })
 	return n > 0
 }
 
-// fence makes what the caller sends from now on fail. What it has sent before can still be taken; then comes the end.
+// fence makes the caller's later sends fail. What it has sent before can still be taken.
 func (ch *channel) fence() { _ = ch.conn.CloseRead() }
 
-// discard throws away what the caller has sent, behind a fence. Closed with that unread, the channel would look
-// broken to the caller (ECONNRESET).
+// discard throws away the bytes before a fence. A caller that waits for room wakes up by that. If
+// the channel were closed with unread bytes, the caller would read ECONNRESET.
 func (ch *channel) discard() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
@@ -192,12 +194,12 @@ func (ch *channel) discard() {
 // finish tells the caller that no more bytes come.
 func (ch *channel) finish() { _ = ch.conn.CloseWrite() }
 
-// interrupt ends the waits on the channel, those to come as well.
+// interrupt ends all waits on the channel, present and future.
 func (ch *channel) interrupt() { _ = ch.conn.SetDeadline(time.Unix(1, 0)) }
 
 func (ch *channel) close() { closeChannel(ch.conn) }
 
-// closeChannel ends a channel, whoever else holds a duplicate of it.
+// closeChannel ends a channel, also for those that hold a duplicate of it.
 func closeChannel(conn *net.UnixConn) {
 	_ = conn.CloseRead() // an error says that it is not connected
 	_ = conn.CloseWrite()

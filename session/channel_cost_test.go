@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/testalloc"
@@ -19,6 +20,7 @@ type pipeEngine struct {
 
 type pipeConn struct {
 	idleConn
+	late   chan struct{} // the next Write succeeds when its time is over
 	back   chan []byte
 	copies [8][64 << 10]byte // more than are on their way
 	next   int
@@ -34,7 +36,15 @@ func (e pipeEngine) Client(nc *net.TCPConn, _ string) (session.EngineConn, error
 	return e.conn, nil
 }
 
-func (c *pipeConn) Write(_ context.Context, p []byte) (int, error) {
+func (c *pipeConn) Write(ctx context.Context, p []byte) (int, error) {
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	select {
+	case <-c.late:
+		<-ctx.Done()
+	default:
+	}
 	copied := c.copies[c.next][:copy(c.copies[c.next][:], p)]
 	c.next = (c.next + 1) % len(c.copies)
 	c.back <- copied
@@ -52,23 +62,48 @@ func (c *pipeConn) ReadSome(ctx context.Context, _ int) ([]byte, error) {
 
 func (*pipeConn) CloseWrite(context.Context) error { return nil }
 
+// pipe is a channel over a pipeConn, handle 1.
+func pipe(t *testing.T, conn *pipeConn, bound time.Duration) (*session.Session, *net.UnixConn) {
+	t.Helper()
+	conn.back = make(chan []byte)
+	timeouts := session.Timeouts{Write: bound}
+	s := session.New(session.Config{Engine: pipeEngine{conn: conn}, Timeouts: timeouts})
+	t.Cleanup(s.End)
+	c, worker := pair(t)
+	must(t, s.NewClient("localhost", fakeengine.Silent(t)))
+	must(t, s.Handshake(1, worker))
+	return s, c
+}
+
+func must(t *testing.T, c *session.Call) {
+	t.Helper()
+	if _, err := c.Run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAPieceThatIsLateAndSucceedsFailsNoLaterOne: it may have waited for a processor, not for the
+// peer.
+func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
+	t.Parallel()
+	conn := &pipeConn{late: make(chan struct{}, 1)}
+	s, c := pipe(t, conn, moment)
+	for range 3 {
+		conn.late <- struct{}{}
+		for range 2 {
+			send(t, c, []byte("x"))
+			receive(t, c, 1)
+		}
+	}
+	must(t, s.Close(1))
+}
+
 // TestAPieceOfAChannelCostsNoAllocation, in either direction.
 func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	if raceDetector {
 		t.Skip("under the race detector sync.Pool drops pieces at random; the run without it counts")
 	}
-	conn := &pipeConn{back: make(chan []byte)}
-	s := session.New(session.Config{Engine: pipeEngine{conn: conn}})
-	t.Cleanup(s.End)
-	must := func(v any, err error) any {
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	h := must(s.NewClient("localhost", fakeengine.Silent(t)).Run()).(session.Handle)
-	c, worker := pair(t)
-	must(s.Handshake(h, worker).Run())
+	s, c := pipe(t, &pipeConn{}, era)
 	p := make([]byte, 32<<10)
 	const most = 256 // bytes
 	// A piece of the pool may be lost at times, to a collection or to another processor.
@@ -82,5 +117,5 @@ func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	}); got > most {
 		t.Errorf("a piece each way allocates %d bytes, more than %d", got, most)
 	}
-	must(s.Close(h).Run())
+	must(t, s.Close(1))
 }

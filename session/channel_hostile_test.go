@@ -14,8 +14,8 @@ import (
 	"tlsd/session"
 )
 
-// A caller may keep a duplicate of the worker's end, and do with it what it likes. It can harm its own bytes, and
-// nothing else.
+// A caller may keep a duplicate of the worker's end, and do with it what it likes. It can harm its
+// own bytes, and nothing else.
 
 // hostile is a channel of which the caller keeps a duplicate of the worker's end.
 func (r *rig) hostile(port int) (h session.Handle, caller *net.UnixConn, dup int) {
@@ -45,7 +45,8 @@ func echoes(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: a blocking call would keep the session from its end.
+// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: a blocking call would keep the session from
+// its end.
 func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -66,7 +67,8 @@ func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	rest(t, unread) // its end is told, although the duplicate lives
 }
 
-// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread, while it waits for the caller. Not parallel, as it counts threads.
+// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread, while it waits for the caller. Not parallel,
+// as it counts threads.
 func TestAChannelWhoseFlagsTheCallerChangesTakesNoThread(t *testing.T) {
 	r := newRig(t)
 	port := r.echo()
@@ -166,7 +168,8 @@ func TestAChannelWhoseCallerIsGoneBeforeTheHandshake(t *testing.T) {
 	want(t, got, "last will|cut")
 }
 
-// TestDescriptorsInTheBytesOfAChannelAreNotTaken, nor are urgent bytes and credentials more than bytes. Not parallel, as it counts descriptors.
+// TestDescriptorsInTheBytesOfAChannelAreNotTaken, nor are urgent bytes and credentials more than
+// bytes. Not parallel, as it counts descriptors.
 func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 	r := newRig(t)
 	h, c, dup := r.hostile(r.echo())

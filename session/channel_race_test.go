@@ -15,8 +15,9 @@ import (
 	"tlsd/session"
 )
 
-// TestChannelsEndCleanlyAtAnyMoment does random things with connections that have a data channel, from both sides and by calls, and ends
-// the session in the midst of them. Nothing is left, whatever meets what.
+// TestChannelsEndCleanlyAtAnyMoment does random things with connections that have a data channel,
+// from both sides and by calls, and ends the session in the midst of them. Nothing is left,
+// whatever meets what.
 func TestChannelsEndCleanlyAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	rounds := 40

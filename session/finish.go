@@ -2,13 +2,14 @@ package session
 
 import "context"
 
-// How a connection ends. Its Close is answered when the connection is no longer the caller's: the handle is free, the calls
-// on it have ended, and what came on a data channel has left. The rest is finished in the background: close_notify is sent, and it is waited until the
-// peer's system has all that was written, within Timeouts.Close. The end of the session does not keep it from that,
-// since the caller was told that all is well; [Session.End] waits for it, and [Session.Hurry] cuts it short.
+// How a connection ends. Its Close is answered when the handle is free, the calls on it have ended,
+// and the bytes of its data channel have left. The rest is finished in the background, within
+// Timeouts.Close: close_notify is sent, and the peer's system acknowledges all that was written.
+// The end of the session does not cut that short, since the caller was told that all is well.
+// [Session.End] waits for it, and [Session.Hurry] cuts it short.
 
-// mostFinishing bounds the connections of a session that are being finished at the same time. A Close that finds
-// so many finishes its own before it is answered.
+// mostFinishing bounds the connections of a session that are being finished at the same time. A
+// Close that finds so many finishes its own before it is answered.
 const mostFinishing = 64
 
 // placeToFinish takes one of the places, if there is one.
@@ -21,10 +22,12 @@ func (s *Session) placeToFinish() bool {
 	}
 }
 
-// Close frees the handle, and has close_notify sent where that makes sense; see finish.go. It takes its turn
-// behind the calls on the handle that were made before it, and ends those that go on waiting. With a data channel, all that
-// the caller has sent leaves first; if it has closed the channel before, without close_notify, since it may have been cut short
-// itself. The result is 0, or why something has not left, if the caller has not been told.
+// Close frees the handle and sends close_notify, unless something was cut short. It takes its turn
+// behind the calls on the handle that were made before it, and ends those that go on waiting. What
+// the caller has sent on a data channel leaves first. If the caller has closed the channel before
+// the Close, it may have been cut short itself, and no close_notify is sent. The result is 0. The
+// error says why bytes have not left, if the caller does not know it; the handle is freed all the
+// same.
 func (s *Session) Close(h Handle) *Call {
 	const op = "tls.Close"
 	s.mu.Lock()
@@ -43,9 +46,9 @@ func (s *Session) Close(h Handle) *Call {
 	return call
 }
 
-// close frees the handle and finishes the connection. If it has no place to be finished in the background, or the session
-// has ended before the Close was answered, that is done before it returns, as far as ctx allows. The error is that of what has not
-// left, if the caller does not know it.
+// close frees the handle and finishes the connection. Without a place in the background, or after
+// the session's end, it finishes before it returns, as far as ctx allows. The error is that of
+// writing, if the caller does not know it.
 func (c *connection) close(ctx context.Context, deserted bool) error {
 	s := c.s
 	s.mu.Lock()
@@ -57,7 +60,8 @@ func (c *connection) close(ctx context.Context, deserted bool) error {
 	}
 	why, untold := c.flow.tell()
 	t := c.forget()
-	if t != nil && (why != nil || deserted && c.flow.writing()) { // by close_notify the peer would take a part for the whole
+	if t != nil && (why != nil || deserted && c.flow.writing()) {
+		// After close_notify the peer would take a part for the whole.
 		t.Abort()
 		t = nil
 	}
@@ -79,8 +83,8 @@ func (c *connection) close(ctx context.Context, deserted bool) error {
 	return nil
 }
 
-// cut ends a connection that was not closed, without close_notify. What the caller has sent on a data channel leaves
-// before, within Timeouts.Close.
+// cut ends a connection that was not closed, without close_notify. What the caller has sent on a
+// data channel leaves first, within Timeouts.Close.
 func (c *connection) cut(ctx context.Context) {
 	if p := c.pumps; p != nil {
 		p.drain(ctx)
@@ -91,7 +95,8 @@ func (c *connection) cut(ctx context.Context) {
 	}
 }
 
-// finish ends a connection in an orderly way, as far as ctx and the timeout allow; nil is one that has ended.
+// finish ends a connection in an orderly way, as far as ctx and the timeout allow; nil is one that
+// has ended.
 func (s *Session) finish(ctx context.Context, t EngineConn) {
 	if t == nil {
 		return

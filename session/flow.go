@@ -1,12 +1,13 @@
 package session
 
 import (
+	"strings"
 	"sync"
 
 	"tlsd/internal/kind"
 )
 
-// How a direction of a connection stands. Each leaves stateOpen once.
+// The states of a direction. Each direction leaves stateOpen once.
 const (
 	stateOpen   = "open"
 	stateEnd    = "end"    // reading: the peer has sent close_notify
@@ -22,8 +23,9 @@ type Status struct {
 	ReadError, WriteError *Error // why they failed, or nil
 }
 
-// A flow is the state of both directions of a connection, with or without a data channel. All changes go through change. It
-// is published before the caller can notice: before a shutdown of the channel, and before the answer of a call.
+// A flow is the state of both directions of a connection, with or without a data channel. It
+// changes before the caller can notice: before the channel is shut down, and before a call is
+// answered.
 type flow struct {
 	handle Handle // of the connection, for errors
 
@@ -38,10 +40,10 @@ type event struct {
 	received, sent int
 	read, write    string
 	err            *Error // of each direction that fails
-	told           bool   // the caller is told of err by the call that meets it
+	told           bool   // a call answers with err
 }
 
-// change is the only place where a flow changes. It says which directions have ended by it.
+// change is the only place where a flow changes. The results say which directions it has ended.
 func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,8 +61,8 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 		if e.write == stateFailed {
 			f.now.WriteError, f.told = e.err.of(opWrite, f.handle), e.told
 		}
-	case readEnded && e.write == stateFailed && f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO:
-		f.now.WriteError = e.err.of(opWrite, f.handle) // the peer's reason is better than that of the send
+	case readEnded && e.write == stateFailed && f.sendFailed():
+		f.now.WriteError = e.err.of(opWrite, f.handle) // the peer's reason tells more
 	}
 	if f.news != nil {
 		close(f.news)
@@ -69,10 +71,19 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	return readEnded, writeEnded
 }
 
-// of is the error as a call would have it.
+// sendFailed says whether the network has failed the outgoing direction. f.mu must be held.
+func (f *flow) sendFailed() bool {
+	return f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO
+}
+
+// of is the error as a call would have it. A reset fails a Write as well, whichever system call has
+// met it.
 func (e *Error) of(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h
+	if rest, ok := strings.CutPrefix(d.Why, "read: "); ok && op == opWrite && d.Errno != "" {
+		d.Why = "write: " + rest
+	}
 	return &d
 }
 
@@ -100,7 +111,8 @@ func (f *flow) writing() bool {
 	return f.now.Write == stateOpen
 }
 
-// tell is the error of the outgoing direction, which counts as told from now on. untold says that it was not before.
+// tell gives the error of the outgoing direction, and notes that the caller knows it now. untold
+// says that the caller did not know it before.
 func (f *flow) tell() (err *Error, untold bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -8,10 +8,13 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A limiter bounds pieces of work that come one after another, each with the time that holds when it begins. Its context ends, with
-// kind "timeout", when a piece takes longer; then it is used up. A piece that is in time costs no allocation:
-// the timer goes on running behind it, and looks when it fires whether it has to run on.
+// A limiter bounds pieces of work that come one after another. Its context ends, with kind
+// "timeout", when a piece takes too long; then the limiter is used up. A piece that is in time
+// allocates nothing and does not touch the timer: when the timer fires, it looks whether it must
+// run on.
 type limiter struct {
+	parent context.Context
+
 	mu      sync.Mutex // guards the rest
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -25,12 +28,12 @@ type limiter struct {
 }
 
 func newLimiter(parent context.Context, bound time.Duration) *limiter {
-	l := &limiter{bound: bound}
+	l := &limiter{parent: parent, bound: bound}
 	l.ctx, l.cancel = context.WithCancelCause(parent)
 	return l
 }
 
-// set changes the bound, for a piece that runs as well, from now on.
+// set changes the bound. A piece that is under way gets the new bound from now on.
 func (l *limiter) set(bound time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -40,12 +43,16 @@ func (l *limiter) set(bound time.Duration) {
 	}
 }
 
-// begin begins a piece.
-func (l *limiter) begin(size int) {
+// begin begins a piece, and gives its context.
+func (l *limiter) begin(size int) context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		l.ctx, l.cancel = context.WithCancelCause(l.parent)
+	}
 	l.running, l.size = true, size
 	l.start()
+	return l.ctx
 }
 
 // end ends it.
@@ -102,7 +109,7 @@ func (l *limiter) stop() {
 	l.cancel(nil)
 }
 
-// notTaken is the error of a peer that does not make room for so many bytes; 0 is close_notify.
+// notTaken is the error of a peer that does not take so many bytes in time; 0 means close_notify.
 func notTaken(size int, bound time.Duration) *Error {
 	if size == 0 {
 		return fail(kind.Timeout, "the peer has not taken close_notify within %v", bound)

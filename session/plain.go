@@ -11,14 +11,14 @@ import (
 	"tlsd/openssl"
 )
 
-// The bytes of a connection without a data channel: a Read or a Write carries them.
+// The bytes of a connection without a data channel. A Read or a Write carries them.
 
 // MaxRead is the most that one Read returns, in bytes, however much was
 // asked for: what is there is given, and more can be asked for again.
 const MaxRead = 32 << 10
 
-// writePiece is how much of a Write must leave within its bound, in bytes. What is
-// larger is written in such pieces; so a peer that takes data slowly is not taken for one that takes none,
+// writePiece is how much of a Write must leave within its bound, in bytes. What is larger is
+// written in such pieces; so a peer that takes data slowly is not taken for one that takes none,
 // and one that takes a byte now and then is.
 const writePiece = pieceBytes
 
@@ -36,8 +36,8 @@ func (c *connection) plain() (EngineConn, error) {
 	return t, nil
 }
 
-// Write sends all of data, at most 16 MiB, on a connection without a data channel. It keeps data until it has ended.
-// The result is len(data).
+// Write sends all of data, at most 16 MiB, on a connection without a data channel. It uses data
+// until it has ended. The result is len(data).
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,8 +54,8 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 	})
 }
 
-// write sends all of data. What cuts it short fails the outgoing direction, unless nothing has left: then another Write
-// may follow.
+// write sends all of data. If it is cut short, the outgoing direction fails, unless nothing has
+// left: then another Write may follow.
 func (c *connection) write(ctx context.Context, t EngineConn, data []byte, bound time.Duration) error {
 	for sent := 0; sent < len(data); {
 		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], bound)
@@ -88,7 +88,8 @@ func (c *connection) writable() error {
 	case st.Write != stateFailed:
 		return nil
 	case gaveUp(st.WriteError):
-		return fail(kind.State, "an earlier Write was cut short, so nothing can follow it; only tls.Read and tls.Close are possible")
+		return fail(kind.State, "an earlier Write was cut short, so nothing can follow it; "+
+			"only tls.Read and tls.Close are possible")
 	}
 	c.flow.tell()
 	return st.WriteError
@@ -105,11 +106,13 @@ func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Dur
 	return n, nil
 }
 
-// Recycle takes back the data that a Read has returned, which nobody may use any more. It need not be called.
+// Recycle takes back the data that a Read has returned, which nobody may use any more. It need not
+// be called.
 func Recycle(data []byte) { openssl.Recycle(data) }
 
-// Read waits for data on a connection without a data channel and returns what is there, at most max bytes; none if the
-// peer has sent close_notify. A Read that ends with kind "timeout" has lost nothing.
+// Read waits for data on a connection without a data channel and returns what is there, at most max
+// bytes; none if the peer has sent close_notify. A Read that ends with kind "timeout" has lost
+// nothing.
 func (s *Session) Read(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

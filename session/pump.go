@@ -14,19 +14,20 @@ import (
 	"tlsd/openssl"
 )
 
-// The pumps of a connection with a data channel: two goroutines, of which each waits for one thing at a time. So a peer or a
-// caller that is stuck delays nothing but its own direction.
+// The pumps of a connection with a data channel are two goroutines. Each waits for one thing at a
+// time, so a stuck peer or caller delays only its own direction.
 //
 //	out: channel ── take, at most 64 KiB ──▶ engine's Write, within the write timeout
 //	in:  engine's ReadSome ──▶ channel, when the caller makes room
 //
-// An idle connection has two parked goroutines and no memory for bytes. The connection's Close owns the pumps, or else
-// the session's End: it drains them, ends them and waits for both. All their waits end with ctx or by interrupt.
+// An idle connection has two parked goroutines and no memory for bytes. The connection's Close owns
+// the pumps, or else the session's End: it drains them, ends them and waits for both. interrupt ends
+// all their waits, so the wait for them is bounded by the bound of the drain.
 
 const (
 	// inBytes is the most that is read from the peer at once.
 	inBytes = 128 << 10
-	// lastWords bounds the time that the in pump gets to meet the peer's reason, when a send has failed; but in tests.
+	// lastWords is how long a failed send waits for the in pump to read the peer's reason.
 	lastWords = time.Second
 )
 
@@ -41,12 +42,12 @@ type pumps struct {
 
 	outEnded, inEnded chan struct{} // closed when the pump has returned
 	outOver           chan struct{} // closed when no more bytes leave
-	inOver            chan struct{} // closed when nothing more comes from the peer, and that is published
+	inOver            chan struct{} // closed when the peer's end is published, or nobody reads on
 
-	asked    atomic.Bool   // tls.Shutdown wants close_notify, whatever the caller does with the channel
+	asked    atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
 	finished atomic.Bool   // the in pump has shut down its side of the channel, or is about to
 	decide   sync.Once     // closes decided
-	decided  chan struct{} // closed when tls.Shutdown, Close or End says what becomes of the outgoing direction
+	decided  chan struct{} // closed when tls.Shutdown, Close or End has come
 }
 
 // attach starts the pumps of a connection that is ready. s.mu must be held.
@@ -74,42 +75,42 @@ func (p *pumps) out() {
 	}
 }
 
-// forward carries bytes until no more come, or cannot leave. The caller may have deserted the channel: then it may still be decided
-// whether close_notify is sent.
+// forward carries bytes until no more come, or until they cannot leave. If the caller has deserted
+// the channel, a later call decides whether close_notify is sent.
 func (p *pumps) forward() (deserted bool) {
 	for {
 		data, n, err := p.ch.take()
 		if n == 0 {
 			return p.lastTaken(err)
 		}
-		err = p.write(data[:n])
+		ctx := p.limit.begin(n)
+		err = p.write(ctx, data[:n])
+		p.limit.end()
 		pieces.Put(data)
 		if err != nil {
-			p.failOut(err)
+			p.failOut(ctx, err)
 			return false
 		}
 	}
 }
 
 // write carries a piece to the peer.
-func (p *pumps) write(data []byte) error {
-	p.limit.begin(len(data))
-	n, err := p.t.Write(p.limit.ctx, data)
-	p.limit.end()
+func (p *pumps) write(ctx context.Context, data []byte) error {
+	n, err := p.t.Write(ctx, data)
 	p.c.s.moved()
 	p.c.flow.change(event{sent: n})
 	return err
 }
 
-// lastTaken looks why the channel gives no more; err is that of the attempt.
+// lastTaken finds out why the channel gives no more; err is the error of the attempt.
 func (p *pumps) lastTaken(err error) (deserted bool) {
 	switch {
 	case interrupted(err):
 		if p.ch.left() {
-			p.failOut(context.Cause(p.ctx))
+			p.failOut(p.ctx, context.Cause(p.ctx))
 		}
 	case err != nil && !callerGone(err):
-		p.failOut(fail(kind.IO, "take bytes from the data channel: %v", err))
+		p.failOut(p.ctx, fail(kind.IO, "take bytes from the data channel: %v", err))
 	case p.deserted():
 		return true
 	default:
@@ -118,7 +119,7 @@ func (p *pumps) lastTaken(err error) (deserted bool) {
 	return false
 }
 
-// closeWrite sends close_notify, unless the direction has failed, or Close or End does it.
+// closeWrite sends close_notify, unless the direction has failed, or Close or End decides about it.
 func (p *pumps) closeWrite() {
 	select {
 	case <-p.decided:
@@ -130,31 +131,32 @@ func (p *pumps) closeWrite() {
 	if !p.c.flow.writing() {
 		return
 	}
-	p.limit.begin(0)
-	err := p.t.CloseWrite(p.limit.ctx)
+	ctx := p.limit.begin(0)
+	err := p.t.CloseWrite(ctx)
 	p.limit.end()
 	if err != nil {
-		p.failOut(err)
+		p.failOut(ctx, err)
 		return
 	}
 	p.c.flow.change(event{write: stateShut})
 }
 
-// shutDown has the out pump send close_notify behind what the caller has sent.
+// shutDown makes the out pump send close_notify behind what the caller has sent.
 func (p *pumps) shutDown() {
 	p.asked.Store(true)
 	p.decide.Do(func() { close(p.decided) })
 	p.ch.fence()
 }
 
-// deserted says whether the caller has closed the channel, and not only shut down its sending side. Once we have shut down
-// ours the two look the same: then the peer has said its last word, and it gets ours.
+// deserted says whether the caller has closed the channel, and not only shut down its sending side.
+// Once the peer's end has been told, the two look the same; then they count as a shutdown.
 func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
 
-// failOut publishes why the outgoing direction has failed, and makes the caller's next send fail. If the network failed it,
-// the peer may have said why: the in pump gets the chance to read so.
-func (p *pumps) failOut(err error) {
-	e := classify(p.limit.ctx, err, kind.IO)
+// failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
+// If the network failed, the peer may have said why, and the in pump gets the time to read that.
+// ctx is that of the work that has failed.
+func (p *pumps) failOut(ctx context.Context, err error) {
+	e := classify(ctx, err, kind.IO)
 	if e.Kind == kind.IO {
 		late := time.NewTimer(p.c.s.lastWords)
 		defer late.Stop()
@@ -171,7 +173,8 @@ func (p *pumps) failOut(err error) {
 	p.ch.discard()
 }
 
-// in is the in pump. When nothing more comes from the peer, it waits for its reset: a caller that only writes is to notice.
+// in is the in pump. Behind the peer's end it waits for a reset, so that a caller that only writes
+// notices it.
 func (p *pumps) in() {
 	defer close(p.inEnded)
 	p.deliver()
@@ -179,12 +182,14 @@ func (p *pumps) in() {
 	if st := p.c.flow.status(); st.Read == stateOpen || st.Write != stateOpen {
 		return // the caller takes no more, or a send finds out, or there is nothing to fail
 	}
-	if err := p.t.WaitReset(p.ctx); err != nil && p.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+	err := p.t.WaitReset(p.ctx)
+	if err != nil && p.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 		p.publish(event{write: stateFailed, err: classify(p.ctx, err, kind.IO)})
 	}
 }
 
-// deliver gives the caller what the peer sends, to its end, which it publishes; or until the caller takes no more.
+// deliver gives the caller what the peer sends. It ends at the peer's end, which it publishes, or
+// when the caller takes no more.
 func (p *pumps) deliver() {
 	for {
 		data, err := p.t.ReadSome(p.ctx, inBytes)
@@ -200,7 +205,8 @@ func (p *pumps) deliver() {
 		p.c.flow.change(event{received: n})
 		if err != nil {
 			if !interrupted(err) && !callerGone(err) {
-				p.publish(event{read: stateFailed, err: fail(kind.IO, "pass bytes to the data channel: %v", err)})
+				e := fail(kind.IO, "pass bytes to the data channel: %v", err)
+				p.publish(event{read: stateFailed, err: e})
 			}
 			return
 		}
@@ -219,9 +225,9 @@ func (p *pumps) publish(e event) {
 	}
 }
 
-// readEnd is what the error of a read means for both directions. It has not ended anything if the wait was ended from this side.
-// A peer that has sent close_notify, or was cut without it, may go on reading. After everything else nothing can be sent either, for
-// the same reason.
+// readEnd says what the error of a read means for both directions. It ends nothing if this side has
+// ended the wait. A peer that has sent close_notify, or has cut its direction, may go on reading.
+// Any other error fails the outgoing direction, too, for the same reason.
 func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	switch {
 	case errors.Is(err, io.EOF):
@@ -236,8 +242,9 @@ func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	return e, true
 }
 
-// drain makes the caller's next send fail, and lets all that it has sent before leave, within the write timeout for each piece. If
-// ctx ends, what is left is given up; but if that is because the session has ended, only after Timeouts.Close.
+// drain makes the caller's next send fail, and lets leave what it has sent before, each piece
+// within the write timeout. If ctx ends, the drain gives up; at the session's end only after
+// Timeouts.Close.
 func (p *pumps) drain(ctx context.Context) {
 	s := p.c.s
 	p.decide.Do(func() { close(p.decided) })
@@ -268,7 +275,7 @@ func (p *pumps) interrupt(why error) {
 	p.ch.interrupt()
 }
 
-// end ends the pumps, waits for them, and closes the channel. What has not left by then is lost.
+// end ends the pumps, waits for them, and closes the channel. Bytes that have not left are lost.
 func (p *pumps) end() {
 	p.interrupt(errClosed)
 	<-p.outEnded

@@ -15,8 +15,9 @@ const (
 	opStatus   = "tls.Status"
 )
 
-// Status tells how a connection that has done its handshake stands. Its error, if there is one that the caller has not been told,
-// becomes the session's last error. The result is a Status.
+// Status tells how a connection stands after its handshake. If a direction has failed, its error
+// becomes the session's last error: that of writing if the caller did not know it, else that of
+// reading. The result is a Status.
 func (s *Session) Status(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +54,7 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 
 // awaitSent waits until so many bytes have left.
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
-	over := closedChan // without a channel, nothing is under way behind the Writes
+	over := closedChan // without a channel, nothing is under way after the Writes
 	if p != nil {
 		over = p.outOver
 	}
@@ -80,8 +81,8 @@ func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error
 	}
 }
 
-// Shutdown sends close_notify behind all that was written before, with a data channel: behind all that the caller has sent on it.
-// Reading goes on. The result is 0, also if that has been done already.
+// Shutdown sends close_notify behind all that was written before, or behind all that the caller has
+// sent on the data channel. Reading goes on. The result is 0. A second Shutdown does nothing.
 func (s *Session) Shutdown(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,346 @@
+package session_test
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+// TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen, on a channel by shutdown(2) or tls.Shutdown,
+// and without one by tls.Shutdown.
+func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
+	t.Parallel()
+	for name, shut := range map[string]func(*rig, session.Handle, *net.UnixConn){
+		"shutdown(2)": func(r *rig, h session.Handle, c *net.UnixConn) { c.CloseWrite() },
+		"tls.Shutdown": func(r *rig, h session.Handle, c *net.UnixConn) {
+			r.ok(r.Shutdown(h))
+			if st := r.status(h); st.Write != "shut" || st.Sent != 7 {
+				r.t.Errorf("status %+v", st)
+			}
+			r.ok(r.Shutdown(h))
+			unsendable(r.t, c)
+		},
+		"tls.Shutdown without a channel": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			port := r.serve(func(c *tls.Conn, _ *net.TCPConn) {
+				b, err := io.ReadAll(c)
+				if err != nil {
+					b = []byte(err.Error())
+				}
+				c.Write(append([]byte("you said "), b...))
+				c.CloseWrite()
+			})
+			if shut == nil {
+				h := r.client(port)
+				r.ok(r.Write(h, []byte("request")))
+				r.ok(r.Shutdown(h))
+				r.ok(r.Shutdown(h))
+				r.fails(r.Write(h, []byte("more")), kind.State)
+				if got := r.ok(r.Read(h, 100)).([]byte); string(got) != "you said request" {
+					t.Errorf("got %q", got)
+				}
+				if st := r.status(h); st.Write != "shut" || st.Sent != 7 || st.Received != 16 {
+					t.Errorf("status %+v", st)
+				}
+				r.ok(r.Close(h))
+				return
+			}
+			h, c := r.channel(port)
+			send(t, c, []byte("request"))
+			shut(r, h, c)
+			if got := rest(t, c); string(got) != "you said request" {
+				t.Errorf("got %q", got)
+			}
+			r.ok(r.Close(h))
+			r.gone()
+		})
+	}
+}
+
+// TestCloseSendsAllThatWasSentBefore, though the peer takes its time, and close_notify behind it.
+func TestCloseSendsAllThatWasSentBefore(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Write)
+	r := newRig(t, g.install)
+	port, got := r.sink()
+	h, c := r.channel(port)
+	data := random(150000)
+	send(t, c, data)
+	closing := r.start(r.Close(h))
+	unsendable(t, c) // what is sent behind the Close is refused
+	for range 3 {
+		await(t, g.first(), "the next piece")
+		if closing.ended() {
+			t.Fatal("the Close does not wait for what was sent")
+		}
+		g.release <- nil
+	}
+	closing.ok()
+	want(t, got, string(data)+"|close_notify")
+	r.gone()
+}
+
+// TestACloseThatIsCancelledGivesUpWhatIsLeft, and says so; without close_notify.
+func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Write)
+	r := newRig(t, g.install)
+	port, got := r.sink()
+	h, c := r.channel(port)
+	send(t, c, []byte("lost"))
+	await(t, g.first(), "the piece")
+	closing := r.start(r.Close(h))
+	unsendable(t, c)
+	closing.Cancel()
+	if e := closing.fails(kind.Cancelled); e.Op != "tls.Close" || !strings.Contains(e.Why, "0 bytes have left") {
+		t.Errorf("%v", e)
+	}
+	want(t, got, "|cut")
+	r.fails(r.Status(h), kind.Handle)
+	r.gone()
+}
+
+// TestTheEndOfTheSessionDrains what was sent, within the close timeout, and cuts then.
+func TestTheEndOfTheSessionDrains(t *testing.T) {
+	t.Parallel()
+	for name, closing := range map[string]bool{"not closed": false, "in its Close": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(fakeengine.Write)
+			r := newRig(t, g.install, timeouts(session.Timeouts{Close: patience}))
+			port, got := r.sink()
+			h, c := r.channel(port)
+			data := random(100000)
+			send(t, c, data)
+			await(t, g.first(), "a piece")
+			end := "|cut"
+			if closing {
+				call := r.start(r.Close(h))
+				unsendable(t, c)
+				defer call.ok()
+				end = "|close_notify"
+			}
+			over := make(chan struct{})
+			go func() { r.End(); close(over) }()
+			unsendable(t, c)
+			g.release <- nil
+			await(t, g.first(), "the second piece")
+			g.release <- nil
+			await(t, over, "the session's end")
+			want(t, got, string(data)+end)
+			r.gone()
+		})
+	}
+	t.Run("but not for ever", func(t *testing.T) {
+		t.Parallel()
+		g := newGate(fakeengine.Write)
+		r := newRig(t, g.install, timeouts(session.Timeouts{Close: moment}))
+		port, got := r.sink()
+		a, c := r.channel(port)
+		_, d := r.channel(port)
+		send(t, c, []byte("lost"))
+		send(t, d, []byte("lost"))
+		await(t, g.first(), "a piece")
+		await(t, g.first(), "a piece")
+		call := r.start(r.Close(a))
+		unsendable(t, c)
+		r.gone()
+		call.fails(kind.Cancelled)
+		want(t, got, "|cut")
+		want(t, got, "|cut")
+	})
+}
+
+// TestACallerThatClosesItsChannelHasSentWhatItSent, and is cut without close_notify: nobody knows
+// whether it was all.
+func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
+	t.Parallel()
+	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			port, got := r.sink()
+			h, c := r.channel(port)
+			send(t, c, []byte("all of it"))
+			c.Close()
+			r.ok(r.Flush(h, 9))
+			if st := r.status(h); st.Write != "open" || st.Sent != 9 {
+				t.Errorf("status %+v", st)
+			}
+			r.fails(r.Flush(h, 10), kind.State)
+			if byClose {
+				r.ok(r.Close(h))
+			} else {
+				r.End()
+			}
+			want(t, got, "all of it|cut")
+		})
+	}
+}
+
+// TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify, before what was sent has left and
+// after.
+func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]bool{"before": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(fakeengine.Write)
+			r := newRig(t, g.install)
+			port, got := r.sink()
+			h, c := r.channel(port)
+			send(t, c, []byte("all"))
+			await(t, g.first(), "the piece")
+			c.Close()
+			if late {
+				g.release <- nil
+				r.fails(r.Flush(h, 4), kind.State)
+			}
+			shut := r.start(r.Shutdown(h))
+			g.release <- nil
+			shut.ok()
+			want(t, got, "all|close_notify")
+			if st := r.status(h); st.Write != "shut" {
+				t.Errorf("status %+v", st)
+			}
+			r.ok(r.Shutdown(h))
+			r.ok(r.Close(h))
+			r.gone()
+		})
+	}
+}
+
+// TestAPeersResetEndsTheDrain, and the Close says so.
+func TestAPeersResetEndsTheDrain(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Write)
+	r := newRig(t, g.install, timeouts(session.Timeouts{Write: era}))
+	r.SetLastWords(0) // this peer has none
+	port, got := r.sink()
+	h, c := r.channel(port)
+	send(t, c, random(100000))
+	await(t, g.first(), "a piece")
+	closing := r.start(r.Close(h))
+	unsendable(t, c)
+	if closing.ended() {
+		t.Fatal("the Close did not wait for the peer")
+	}
+	g.release <- os.NewSyscallError("write", syscall.ECONNRESET)
+	if e := closing.fails(kind.IO); e.Errno != "ECONNRESET" || e.Op != "tls.Close" {
+		t.Errorf("%v", e)
+	}
+	want(t, got, "|cut")
+	r.gone()
+}
+
+// TestCloseEndsAHandshakeThatBringsAChannel, and one that succeeds in time is drained.
+func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
+	t.Parallel()
+	t.Run("it goes on waiting", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.SetGrace(moment)
+		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+		c, worker := pair(t)
+		handshake, flush := r.start(r.Session.Handshake(h, worker)), r.start(r.Flush(h, 1))
+		r.ok(r.Close(h))
+		handshake.fails(kind.Cancelled)
+		flush.fails(kind.Cancelled)
+		closed(t, c)
+		r.gone()
+	})
+	t.Run("it succeeds", func(t *testing.T) {
+		t.Parallel()
+		g := newGate(fakeengine.Handshake)
+		r := newRig(t, g.install)
+		r.SetGrace(era)
+		port, got := r.sink()
+		h := r.handle(r.NewClient("localhost", port))
+		c, worker := pair(t)
+		send(t, c, []byte("early"))
+		handshake := r.start(r.Session.Handshake(h, worker))
+		await(t, g.first(), "the handshake")
+		closing := r.start(r.Close(h))
+		g.release <- nil
+		handshake.ok()
+		closing.ok()
+		want(t, got, "early|close_notify")
+		r.gone()
+	})
+}
+
+func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Write)
+	r := newRig(t, g.install)
+	port, _ := r.sink()
+	h, c := r.channel(port)
+	send(t, c, random(4))
+	await(t, g.first(), "the piece")
+	four, five := r.start(r.Flush(h, 4)), r.start(r.Flush(h, 5))
+	r.ok(r.Flush(h, 0))
+	if four.ended() {
+		t.Fatal("nothing has left")
+	}
+	g.release <- nil
+	four.ok()
+	if five.ended() {
+		t.Error("the fifth byte has not been sent")
+	}
+	five.Cancel()
+	five.fails(kind.Cancelled)
+	later := r.start(r.Flush(h, 5))
+	c.CloseWrite()
+	later.fails(kind.State)
+	// Without a channel:
+	plain := r.client(port)
+	g.release <- nil
+	r.ok(r.Write(plain, random(3)))
+	r.ok(r.Flush(plain, 3))
+	r.fails(r.Flush(plain, 4), kind.State)
+}
+
+// TestFlushAndShutdownEndWithTheirClose: it drains for them, and does not wait until they give up.
+func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		make func(*rig, session.Handle) *session.Call
+		ends kind.Kind
+	}{
+		"Flush":                  {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 4) }, ok},
+		"Flush of what is never": {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 5) }, kind.State},
+		"Shutdown":               {func(r *rig, h session.Handle) *session.Call { return r.Shutdown(h) }, ok},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGate(fakeengine.Write)
+			r := newRig(t, g.install)
+			r.SetGrace(era) // a Close does not count on it
+			port, got := r.sink()
+			h, caller := r.channel(port)
+			send(t, caller, random(4))
+			await(t, g.first(), "the piece")
+			call, closing := r.start(c.make(r, h)), r.start(r.Close(h))
+			unsendable(t, caller)
+			g.release <- nil
+			closing.ok()
+			if c.ends == ok {
+				call.ok()
+			} else {
+				call.fails(c.ends)
+			}
+			want(t, got, string(random(4))+"|close_notify")
+		})
+	}
+}

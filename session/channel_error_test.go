@@ -1,0 +1,215 @@
+package session_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, timeouts(session.Timeouts{Write: moment}))
+	h, c := r.channel(fakeengine.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }))
+	n, err := c.Write(make([]byte, 64<<20))
+	if !errors.Is(err, syscall.EPIPE) {
+		t.Fatalf("%d bytes sent, %v; want EPIPE", n, err)
+	}
+	st := r.status(h) // published before
+	e := st.WriteError
+	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout || e.Op != "tls.Write" || e.Handle != h ||
+		!strings.Contains(e.Why, "bytes within 50ms; ") {
+		t.Errorf("status %+v, %v", st, e)
+	}
+	if got := r.lastError(); got != e.Error() {
+		t.Errorf("the last error is %q, want %q", got, e)
+	}
+	r.ok(r.Close(h)) // it has been told
+	r.gone()
+}
+
+// TestSetTimeoutHoldsForThePieceThatWaits.
+func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Write)
+	r := newRig(t, g.install, timeouts(session.Timeouts{Write: era}))
+	port, _ := r.sink()
+	h, c := r.channel(port)
+	send(t, c, []byte("x"))
+	await(t, g.first(), "the piece")
+	r.ok(r.SetTimeout(h, moment))
+	unsendable(t, c)
+	if e := r.fails(r.Close(h), kind.Timeout); !strings.Contains(e.Why, "within 50ms; 0 bytes have left before") {
+		t.Errorf("%v", e) // and nobody was told
+	}
+}
+
+// TestOneConnectionsStuckPeerDelaysNoOther, nor its stuck caller.
+func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, stuck := r.channel(fakeengine.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }))
+	_, unread := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.Write(make([]byte, 16<<20)) }))
+	stuck.SetWriteDeadline(time.Now().Add(moment))
+	for n := 1; n > 0; {
+		n, _ = stuck.Write(make([]byte, 1<<20))
+	}
+	_ = unread
+	h, c := r.channel(r.echo())
+	for range 100 {
+		send(t, c, []byte("ping"))
+		receive(t, c, 4)
+	}
+	r.ok(r.Close(h))
+}
+
+// TestAResetIsNoticedByACallerThatOnlyWrites, and by no other error than that.
+func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
+	t.Parallel()
+	for name, notify := range map[string]bool{"at once": false, "after close_notify": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			reset := make(chan struct{})
+			h, c := r.channel(r.serve(func(c *tls.Conn, nc *net.TCPConn) {
+				if notify {
+					c.CloseWrite()
+				}
+				<-reset
+				nc.SetLinger(0)
+			}))
+			if notify {
+				rest(t, c)
+			}
+			send(t, c, []byte("x"))
+			r.ok(r.Flush(h, 1))
+			close(reset)
+			unsendable(t, c)
+			st := r.status(h)
+			if e := st.WriteError; st.Write != "failed" || e.Kind != kind.IO || e.Errno != "ECONNRESET" ||
+				e.Op != "tls.Write" || strings.HasPrefix(e.Why, "read: ") {
+				t.Errorf("status %+v, %v", st, st.WriteError)
+			}
+			if notify != (st.Read == "end") || !notify && (st.Read != "failed" || st.ReadError.Op != "tls.Read") {
+				t.Errorf("status %+v", st)
+			}
+			unsendable(t, c)
+			r.ok(r.Close(h))
+		})
+	}
+}
+
+// TestACutFailsOnlyReading: a peer that ends without close_notify may go on reading.
+func TestACutFailsOnlyReading(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	got := make(chan string, 1)
+	h, c := r.channel(r.serve(func(c *tls.Conn, nc *net.TCPConn) {
+		c.Write([]byte("half a mess"))
+		nc.CloseWrite()
+		b, _ := io.ReadAll(c)
+		got <- string(b) + "|"
+	}))
+	if b := rest(t, c); string(b) != "half a mess" {
+		t.Errorf("got %q", b)
+	}
+	st := r.status(h)
+	if st.Read != "failed" || st.Write != "open" || st.ReadError.Kind != kind.IO || st.WriteError != nil || st.Received != 11 {
+		t.Errorf("status %+v", st)
+	}
+	if last := r.lastError(); last != st.ReadError.Error() {
+		t.Errorf("the last error is %q", last)
+	}
+	send(t, c, []byte("still here"))
+	r.ok(r.Close(h))
+	want(t, got, "still here|")
+}
+
+// TestAnAlertIsTheReasonOfBothDirections, though the Write has failed first; it is not published
+// before the peer had its time.
+func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
+	t.Parallel()
+	for name, comes := range map[string]bool{"it comes": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			failed, alert := make(chan struct{}), make(chan struct{})
+			r := newRig(t, func(e *fakeengine.Engine, _ *session.Config) {
+				e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+					switch op {
+					case fakeengine.Write:
+						close(failed)
+						return os.NewSyscallError("write", syscall.EPIPE)
+					case fakeengine.Read:
+						select {
+						case <-alert:
+							return errors.New("alert 116")
+						case <-ctx.Done():
+							return ctx.Err()
+						}
+					}
+					return nil
+				}
+			})
+			says := "broken pipe"
+			if comes {
+				r.SetLastWords(era)
+				says = "alert 116"
+			} else {
+				r.SetLastWords(moment)
+			}
+			h, c := r.channel(r.echo())
+			send(t, c, []byte("x"))
+			await(t, failed, "the failed send")
+			if comes {
+				if st := r.status(h); st.Write != "open" {
+					t.Errorf("status %+v, before the peer had its time", st)
+				}
+				close(alert)
+			}
+			unsendable(t, c)
+			if st := r.status(h); st.Write != "failed" || !strings.Contains(st.WriteError.Why, says) ||
+				comes != (st.Read == "failed") || comes && !strings.Contains(st.ReadError.Why, says) {
+				t.Errorf("status %+v: %v, %v", st, st.WriteError, st.ReadError)
+			}
+			r.ok(r.Close(h))
+		})
+	}
+}
+
+// TestAnErrorThatNobodyWasToldIsTheCloses, and that handle is freed all the same.
+func TestAnErrorThatNobodyWasToldIsTheCloses(t *testing.T) {
+	t.Parallel()
+	broken := os.NewSyscallError("write", syscall.EPIPE)
+	for name, told := range map[string]func(*rig, session.Handle){
+		"nobody":   nil,
+		"Status":   func(r *rig, h session.Handle) { r.status(h) },
+		"Flush":    func(r *rig, h session.Handle) { r.fails(r.Flush(h, 1), kind.IO) },
+		"Shutdown": func(r *rig, h session.Handle) { r.fails(r.Shutdown(h), kind.IO) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, failing(fakeengine.Write, broken))
+			h, c := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) }))
+			rest(t, c)
+			send(t, c, []byte("x"))
+			unsendable(t, c)
+			if told != nil {
+				told(r, h)
+				r.ok(r.Close(h))
+			} else if e := r.fails(r.Close(h), kind.IO); e.Errno != "EPIPE" || e.Op != "tls.Close" || e.Handle != h {
+				t.Errorf("%v", e)
+			}
+			r.gone()
+		})
+	}
+}
