@@ -27,8 +27,9 @@ type call struct {
 	cancel func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
-// message is the request as the library is to see it.
+// message is the request as the library is to see it. The call keeps nothing of what may be large.
 func (c *call) message() []byte {
+	defer func() { c.method, c.params = nil, nil }()
 	out := strconv.AppendUint([]byte(`{"jsonrpc":"2.0","id":`), c.number, 10)
 	out = append(append(out, `,"method":`...), c.method...)
 	if c.params != nil {

@@ -170,6 +170,7 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	ours, theirs := pair(t)
 	conn := &deadlineConn{Conn: ours}
 	c := New(conn)
+	c.grace = bound
 	play(t, theirs, func(s *standIn) {
 		s.r.Peek(1)
 		close(begun)

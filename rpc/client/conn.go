@@ -25,7 +25,8 @@ import (
 //   - Write returns when the data is on its way to tlsd. Flush waits until it has left for the peer. An
 //     error that comes later is that of a later Write, Flush or Close.
 //   - CloseWrite sends close_notify behind what was written. Reading goes on.
-//   - Close sends what was written, and close_notify, and frees the handle.
+//   - Close sends what was written, and close_notify, and frees the handle. If a Write was cut short, by its
+//     deadline or by the Close, and none has followed it, there is no close_notify: the peer can tell.
 //   - Deadlines are of this side: one that passes ends a Read or Write, and loses no data of a Read. The
 //     timeouts of tlsd bound what tlsd sends to the peer.
 //
@@ -37,6 +38,9 @@ type Conn struct {
 
 	closed atomic.Bool
 	sent   atomic.Int64 // bytes that were put on the channel
+
+	writing sync.Mutex // held by the Write that runs, which Close ends
+	cut     bool       // the last Write that has sent something was cut short; guarded by writing
 
 	mu   sync.Mutex // guards the rest
 	shut bool       // CloseWrite was called
@@ -138,8 +142,13 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if shut {
 		return 0, newError(kind.State, nil, "handle %d: CloseWrite was called before", c.h).in("tls.Write")
 	}
+	c.writing.Lock()
 	n, err := c.ch.Write(p)
 	c.sent.Add(int64(n))
+	if n > 0 {
+		c.cut = n < len(p)
+	}
+	c.writing.Unlock()
 	if err != nil {
 		return n, c.explain(err, &c.out)
 	}
@@ -176,6 +185,12 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 		return net.ErrClosed
 	}
 	c.ch.SetDeadline(time.Unix(1, 0))
+	c.writing.Lock()
+	if c.cut {
+		c.ch.CloseRead() // with CloseWrite that is, for tlsd, as if this side were gone
+		c.ch.CloseWrite()
+	}
+	c.writing.Unlock()
 	err := c.c.CloseConn(ctx, c.h)
 	c.ch.Close()
 	return err

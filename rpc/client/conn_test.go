@@ -200,6 +200,46 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 	}
 }
 
+// TestCloseTellsOfACutWrite: the channel is shut down both ways before tls.Close, so that there is no close_notify.
+func TestCloseTellsOfACutWrite(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]bool{"cut": false, "cut, and gone on with": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			drain := make(chan struct{})
+			c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
+				<-drain
+				if again {
+					io.CopyN(io.Discard, ch, 1<<20)
+				}
+				m := s.expect("tls.Close", "[7]")
+				if _, err := ch.Write([]byte("x")); (err == nil) != again {
+					t.Errorf("a byte to the client: %v", err)
+				}
+				s.result(m, "0")
+			})
+			n, err := 0, error(nil)
+			for n == 0 { // a deadline that has passed before the Write cuts nothing
+				c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+				n, err = c.Write(make([]byte, 1<<20))
+			}
+			if n == 1<<20 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("wrote %d, %v", n, err)
+			}
+			close(drain)
+			if again {
+				c.SetWriteDeadline(time.Time{})
+				if _, err := c.Write(make([]byte, 1<<20-n)); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestCloseCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

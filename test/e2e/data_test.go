@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -12,52 +13,68 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Two Go programs talk to each other over two workers of a real tlsd, which confine themselves, with the
-// system's libssl: each has a net.Conn, whose bytes go over a data channel. Half-close works both ways.
-func TestGoProgramsTalkOverDataChannels(t *testing.T) {
-	t.Parallel()
+// overDataChannels connects two Go programs over two workers of a real tlsd, which confine themselves, with
+// the system's libssl. Each has a net.Conn, whose bytes go over a data channel.
+func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
+	t.Helper()
 	ca, cert := localhost(t)
 	d := testd.Start(t)
 	ctx := t.Context()
-	ours, theirs := d.Dial(t), d.Dial(t)
-	listening, err := theirs.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := testd.Port(t)
-	served := make(chan error, 1)
-	go func() {
-		conn, err := theirs.AcceptConn(ctx, listening, "127.0.0.1", port)
-		if err == nil {
-			_, err = io.Copy(conn, conn)
-			err = errors.Join(err, conn.Close())
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
 		}
-		served <- err
-	}()
-	if err := ours.SetCaBundle(ctx, ca.File); err != nil {
-		t.Fatal(err)
 	}
+	c, server := d.Dial(t), d.Dial(t)
+	listening, err := server.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
+	must(err)
+	port := testd.Port(t)
+	type accepted struct {
+		conn *client.Conn
+		err  error
+	}
+	met := make(chan accepted, 1)
+	go func() {
+		conn, err := server.AcceptConn(ctx, listening, "127.0.0.1", port)
+		met <- accepted{conn, err}
+	}()
+	must(c.SetCaBundle(ctx, ca.File))
 	var h client.Handle
 	testd.Eventually(t, bound, "the server listens", func() bool {
-		h, err = ours.NewClient(ctx, "localhost", port)
+		h, err = c.NewClient(ctx, "localhost", port)
 		return err == nil
 	})
-	conn, err := ours.HandshakeConn(ctx, h)
-	if err != nil {
-		t.Fatal(err)
+	ours, err = c.HandshakeConn(ctx, h)
+	must(err)
+	a := <-met
+	must(a.err)
+	for _, conn := range []net.Conn{ours, a.conn} {
+		conn.SetDeadline(time.Now().Add(bound))
 	}
-	conn.SetDeadline(time.Now().Add(bound))
+	return ours, a.conn
+}
+
+// Half-close works both ways.
+func TestGoProgramsTalkOverDataChannels(t *testing.T) {
+	t.Parallel()
+	ours, theirs := overDataChannels(t)
+	served := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(theirs, theirs)
+		served <- errors.Join(err, theirs.Close())
+	}()
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
 	wrote := make(chan error, 1)
 	go func() {
-		_, err := conn.Write(data)
-		wrote <- errors.Join(err, conn.Flush(ctx), conn.CloseWrite())
+		_, err := ours.Write(data)
+		wrote <- errors.Join(err, ours.Flush(t.Context()), ours.CloseWrite())
 	}()
-	got, err := io.ReadAll(conn)
+	got, err := io.ReadAll(ours)
 	if err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("%d bytes of %d came back, or other ones: %v", len(got), len(data), err)
 	}
-	if err := errors.Join(<-wrote, <-served, conn.Close()); err != nil {
+	if err := errors.Join(<-wrote, <-served, ours.Close()); err != nil {
 		t.Error(err)
 	}
 }
@@ -65,36 +82,45 @@ func TestGoProgramsTalkOverDataChannels(t *testing.T) {
 // What was written before Close arrives, though nobody waited for it, and the peer sees its orderly end.
 func TestCloseSendsWhatIsOnTheDataChannel(t *testing.T) {
 	t.Parallel()
-	ca, cert := localhost(t)
-	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
-	got := make(chan []byte, 1)
-	l := listen(t, "127.0.0.1:0", cert)
-	serve(t, l, func(c net.Conn) {
-		all, err := io.ReadAll(c) // an end without close_notify is an error
-		if err != nil {
-			t.Error(err)
+	ours, theirs := overDataChannels(t)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<13)
+	if _, err := ours.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := io.ReadAll(theirs); err != nil || !bytes.Equal(all, data) {
+		t.Errorf("%d bytes of %d have arrived, or other ones: %v", len(all), len(data), err)
+	}
+}
+
+// A Write that was cut short is no orderly end: the peer can tell, though what was sent arrives.
+func TestACutWriteIsNoOrderlyEnd(t *testing.T) {
+	t.Parallel()
+	ours, theirs := overDataChannels(t)
+	data := make([]byte, 64<<20) // more than sockets take
+	n := 0
+	for n == 0 { // a deadline that has passed before the Write cuts nothing
+		ours.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		var err error
+		if n, err = ours.Write(data); n == len(data) || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("wrote %d, %v", n, err)
 		}
-		got <- all
-	})
-	c := testd.Start(t).Dial(t)
-	if err := c.SetCaBundle(t.Context(), ca.File); err != nil {
-		t.Fatal(err)
 	}
-	h, err := c.NewClient(t.Context(), "localhost", l.Addr().(*net.TCPAddr).Port)
-	if err != nil {
-		t.Fatal(err)
+	arrived := make(chan error, 1)
+	go func() {
+		all, err := io.Copy(io.Discard, theirs)
+		if all != int64(n) {
+			t.Errorf("%d bytes of %d have arrived", all, n)
+		}
+		arrived <- err
+	}()
+	if err := ours.Close(); err != nil {
+		t.Error(err)
 	}
-	conn, err := c.HandshakeConn(t.Context(), h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Write(data); err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if all := <-got; !bytes.Equal(all, data) {
-		t.Errorf("%d bytes of %d have arrived, or other ones", len(all), len(data))
+	var e *client.Error
+	if err := <-arrived; !errors.As(err, &e) || e.Kind != client.KindIO {
+		t.Errorf("the peer has met the end with %v, want an error of kind io", err)
 	}
 }
