@@ -199,6 +199,7 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 			t.Run(s.name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
 				h := s.prepare(t)
+				h.untilThreadsWait(len(h.others)) // the signal of the last one may be the only one
 				began := time.Now()
 				for _, r := range c.run(h.host, h.op, h.args, h.others...) {
 					// Of several Handshakes one may have begun after another was cancelled. And LastError is the process's.
