@@ -570,13 +570,14 @@ func (h *host) untilAThreadWaits() {
 	h.untilAThreadIsIn(unix.SYS_POLL, unix.SYS_PPOLL)
 }
 
-// untilAllThreadsWait returns when each thread besides the main one waits, for another thread or in poll(2).
-func (h *host) untilAllThreadsWait() {
+// untilThreadsWait returns when there are at least n threads besides the main one, and each waits: for another thread, in poll(2)
+// or in connect(2).
+func (h *host) untilThreadsWait(n int) {
 	h.t.Helper()
+	waits := []int{unix.SYS_POLL, unix.SYS_PPOLL, unix.SYS_FUTEX, unix.SYS_CONNECT}
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if !slices.ContainsFunc(h.otherThreads(), func(call int) bool {
-			return call != unix.SYS_POLL && call != unix.SYS_PPOLL && call != unix.SYS_FUTEX
-		}) {
+		calls := h.otherThreads()
+		if len(calls) >= n && !slices.ContainsFunc(calls, func(call int) bool { return !slices.Contains(waits, call) }) {
 			return
 		}
 	}
