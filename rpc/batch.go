@@ -54,7 +54,7 @@ func (st *stream) queueBatch(line []byte) {
 		c.batch = b
 		st.queue = append(st.queue, c)
 	}
-	st.batchDone(b, nil)
+	_ = st.batchDone(b, nil)
 }
 
 // splitBatch takes an array apart, which must be JSON. It stops when there are too many elements: a line

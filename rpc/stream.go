@@ -145,7 +145,7 @@ func (st *stream) Close() error {
 // refuse answers a message that is not a request, with id null.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
-	s.answer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
+	_ = s.answer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
 }
 
 // answer writes an answer with that id and that member, result or error. In a batch it waits for the others.

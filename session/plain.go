@@ -91,7 +91,7 @@ func (c *connection) writable() error {
 		return fail(kind.State, "an earlier Write was cut short, so nothing can follow it; "+
 			"only tls.Read and tls.Close are possible")
 	}
-	c.flow.tell()
+	_, _ = c.flow.tell()
 	return st.WriteError
 }
 

@@ -133,7 +133,7 @@ func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()
 	for _, c := range s.contexts {
-		c.close(s.ctx)
+		_ = c.close(s.ctx)
 	}
 	for _, c := range slices.Collect(maps.Values(s.conns)) {
 		if c.pumps == nil {

@@ -113,7 +113,7 @@ func (s *Session) Shutdown(h Handle) *Call {
 func (c *connection) shutdown(ctx context.Context, bound time.Duration) error {
 	switch st := c.flow.status(); {
 	case st.WriteError != nil:
-		c.flow.tell()
+		_, _ = c.flow.tell()
 		return st.WriteError
 	case st.Write == stateShut:
 		return nil

@@ -234,7 +234,7 @@ func listen(o *options) (*supervisor.Socket, error) {
 		err = socket.GiveTo(-1, 0o666)
 	}
 	if err != nil {
-		socket.Remove()
+		_ = socket.Remove()
 		socket.Close()
 		return nil, err
 	}

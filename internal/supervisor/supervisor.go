@@ -181,7 +181,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	own.Go(func() { s.probe(life) })
 	own.Go(func() { s.guardAll(life) })
 	if err := s.awaitFit(ctx); err != nil {
-		s.Socket.Remove()
+		_ = s.Socket.Remove()
 		s.Socket.Close()
 		end()
 		own.Wait()

@@ -116,7 +116,7 @@ func (s *Supervisor) lookAfter(w *worker) {
 	case active || g.rests >= restingPing || g.rests%looks == 0 && !runs(w.pid):
 		g.missed, g.rests = 0, 0
 		g.pinged++
-		w.channel.TrySend(handoff.ToWorker{Ping: g.pinged}) // if it cannot be sent, it is not answered
+		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.pinged}) // if it cannot be sent, it is not answered
 	}
 	for thread := range g.stays {
 		if _, ok := inside[thread]; !ok {
@@ -168,6 +168,6 @@ func (s *Supervisor) putDown(w *worker, why string) {
 	w.killed = why
 	s.mu.Unlock()
 	s.Log.Error("worker hangs", zap.Int("worker", w.pid), zap.String("why", why))
-	w.process.Process.Signal(unix.SIGABRT)
+	_ = w.process.Process.Signal(unix.SIGABRT)
 	time.AfterFunc(abortGrace, w.kill)
 }

@@ -187,8 +187,8 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	c.ch.SetDeadline(time.Unix(1, 0))
 	c.writing.Lock()
 	if c.cut {
-		c.ch.CloseRead() // with CloseWrite that is, for tlsd, as if this side were gone
-		c.ch.CloseWrite()
+		_ = c.ch.CloseRead() // with CloseWrite that is, for tlsd, as if this side were gone
+		_ = c.ch.CloseWrite()
 	}
 	c.writing.Unlock()
 	err := c.c.CloseConn(ctx, c.h)
