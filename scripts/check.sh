@@ -4,6 +4,8 @@
 # quick: formatting and go vet. all: also staticcheck, errcheck, unparam and deadcode (built from
 # tools/go.mod), gcc's analyzer and cppcheck, shellcheck and codespell. Each check that finds
 # something prints it, and the status is 1 at the end.
+#
+# shellcheck disable=SC2317 # functions are called by their names
 set -u
 cd "$(dirname "$0")/.." || exit
 GO=${GO:-go}
@@ -30,7 +32,7 @@ formatted() {
 
 check gofmt formatted
 check 'go vet' "$GO" vet -tags scan ./...
-[ "${1:-}" = all ] || exit $status
+[ "${1:-}" = all ] || exit "$status"
 
 tools=$PWD/bin/tools
 (cd tools && GOBIN=$tools "$GO" install tool) || exit 1
@@ -41,7 +43,8 @@ product=$("$GO" list -deps -f '{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{
 
 # deadcode prints what no program and no test reaches, and has no status for it.
 reachable() {
-	dead=$("$tools/deadcode" -tags scan -test ./...) && [ -z "$dead" ] || {
+	dead=$("$tools/deadcode" -tags scan -test ./...) || return
+	[ -z "$dead" ] || {
 		echo "$dead"
 		return 1
 	}
@@ -77,4 +80,4 @@ check cppcheck cppcheck --quiet --std=c11 --enable=warning,performance,portabili
 	cmd/tlsshim/plugin test/domhost/src internal/testhost/src
 check shellcheck shells
 check codespell spelt
-exit $status
+exit "$status"
