@@ -160,7 +160,7 @@ var ends = []end{
 		b.awaitOurs()
 		b.S.Close() // the system does it: there is data that nobody has read
 		b.peerReads()
-	}, want: []string{`the peer reads: a reset`}, wantPlugin: [][]string{{peerCut}}},
+	}, want: []string{`the peer reads: a reset`}, wantPlugin: [][]string{{peerCut}, {`the peer reads: a reset`}}}, // as much as the pump has taken
 	{who: we, how: "fatal alert", act: func(b *bout) {
 		b.relay.Spoil(b.theirs())
 		b.peerWrites(3)
