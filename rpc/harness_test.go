@@ -321,7 +321,4 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-// hello is a call without a handle whose answer is known.
-const hello = `{"jsonrpc":"2.0","id":"hello","method":"tls.Hello","params":[1,[]]}`
-
 func itoa(n int) string { return strconv.Itoa(n) }

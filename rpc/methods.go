@@ -41,8 +41,8 @@ var (
 	pChannel = param{name: "channel", typ: integer, min: 0, max: 1, optional: true, doc: "1: a data channel comes with the message (SCM_RIGHTS)"}
 )
 
-func pPath(name, doc string) param {
-	return param{name: name, typ: str, min: 1, max: 4095, doc: doc}
+func pPath(name string) param {
+	return param{name: name, typ: str, min: 1, max: 4095, doc: "absolute path of a PEM file"}
 }
 
 var methods = func() map[string]*method {
@@ -108,7 +108,7 @@ var table = []method{
 	},
 	{
 		name: "tls.NewServerContext", doc: "Loads a server's certificate chain and private key.",
-		params: []param{pPath("certFile", "absolute path of a PEM file"), pPath("keyFile", "absolute path of a PEM file")},
+		params: []param{pPath("certFile"), pPath("keyFile")},
 		result: sHandle, makes: true,
 		call: func(s *session.Session, a args) *session.Call { return s.NewServerContext(a.str(0), a.str(1)) },
 	},
@@ -126,7 +126,7 @@ var table = []method{
 	},
 	{
 		name: "tls.SetCaBundle", doc: "Sets the trust store of clients that are opened afterwards.",
-		params: []param{pPath("path", "absolute path of a PEM file")}, result: sZero,
+		params: []param{pPath("path")}, result: sZero,
 		call: func(s *session.Session, a args) *session.Call { return s.SetCaBundle(a.str(0)) },
 	},
 	{
@@ -194,7 +194,7 @@ var table = []method{
 	{
 		name: "tls.SetCertificate", doc: "Replaces a certificate of a context, or gives a client one.",
 		params: []param{pEither, {name: "serverName", typ: str, max: 255, doc: "a name, or *. and a name, that clients ask for; nothing: any"},
-			pPath("certFile", "absolute path of a PEM file"), pPath("keyFile", "absolute path of a PEM file")}, result: sZero,
+			pPath("certFile"), pPath("keyFile")}, result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
 			return s.SetCertificate(a.handle(0), a.str(1), a.str(2), a.str(3))
 		},
