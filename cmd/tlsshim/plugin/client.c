@@ -94,8 +94,8 @@ static struct session *open_session(struct process *p, const struct call *c)
 		text_add(why, sizeof why, "%s", p->found_not);
 	pthread_mutex_unlock(&p->mu);
 	if (!s && *why)
-		process_fail(c->method->flags & QUIET ? NULL : p, "%s: backend: %s",
-			     c->method->name, why);
+		process_fail(c->method->flags & QUIET ? NULL : p, "backend",
+			     "%s: backend: %s", c->method->name, why);
 	else if (!s)
 		session_cancelled(p, c);
 	return s;
@@ -122,7 +122,8 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 		*ch = channel_find(&s->channels, handle);
 	pthread_mutex_unlock(&p->mu);
 	if (!s)
-		process_fail(p, "%s: handle %" PRId64 ": %s", op, handle, why);
+		process_fail(p, strncmp(why, "lost: ", 6) == 0 ? "lost" : "handle",
+			     "%s: handle %" PRId64 ": %s", op, handle, why);
 	return s;
 }
 
@@ -140,7 +141,7 @@ static int send_ca(struct process *p, struct session *s, const char *path, unsig
 	json_put(&params, "]");
 	if (params.failed) {
 		free(params.at);
-		return (int)process_fail(p, "%s: out of memory", set_ca_bundle.name);
+		return (int)process_fail(p, "limit", "%s: out of memory", set_ca_bundle.name);
 	}
 	c.params = params.at;
 	result = session_call(p, s, &c);
@@ -183,7 +184,7 @@ int client_trust(struct process *p, const char *path)
 
 	if (!p || !copy) {
 		free(copy);
-		return (int)process_fail(p, "%s: out of memory", set_ca_bundle.name);
+		return (int)process_fail(p, "limit", "%s: out of memory", set_ca_bundle.name);
 	}
 	c.began = atomic_load(&p->cancels);
 	pthread_mutex_lock(&p->mu);
@@ -249,8 +250,7 @@ int client_call(struct process *p, struct call *c)
 	return result;
 }
 
-int client_run(struct process *p, struct call *c, const char *text1, const char *text2,
-	       const int64_t *n)
+int client_run(struct process *p, struct call *c)
 {
 	struct json_out params = { 0 };
 	const char *comma = "";
@@ -261,22 +261,19 @@ int client_run(struct process *p, struct call *c, const char *text1, const char 
 		json_put_int(&params, c->handle);
 		comma = ",";
 	}
-	for (int i = 0; i < 2; i++) {
-		const char *text = i == 0 ? text1 : text2;
-		if (!text)
-			continue;
+	for (size_t i = 0; i < sizeof c->texts / sizeof *c->texts && c->texts[i]; i++) {
 		json_put(&params, comma);
-		json_put_string(&params, text);
+		json_put_string(&params, c->texts[i]);
 		comma = ",";
 	}
-	if (n) {
+	if (c->n) {
 		json_put(&params, comma);
-		json_put_int(&params, *n);
+		json_put_int(&params, *c->n);
 	}
 	json_put(&params, c->pass ? ",1]" : "]"); /* the parameter channel comes last */
 	c->params = params.at;
 	if (params.failed)
-		process_fail(p, "%s: out of memory", c->method->name);
+		process_fail(p, "limit", "%s: out of memory", c->method->name);
 	else
 		result = client_call(p, c);
 	owned_close(c->pass); /* NULL unless memory ran out */

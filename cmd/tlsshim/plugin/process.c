@@ -2,12 +2,9 @@
 #include "process.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "text.h"
 
 /* tls_Cancel may interrupt whatever holds a lock. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
@@ -75,6 +72,7 @@ static struct process *this_process(void)
 void visit_begin(struct visit *v)
 {
 	v->error = errno;
+	v->asks = false;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &v->cancel);
 	atomic_fetch_add(&visits, 1); /* before self is looked at: see process_retire */
 	v->process = this_process();
@@ -82,6 +80,8 @@ void visit_begin(struct visit *v)
 
 int64_t visit_end(struct visit *v, int64_t result)
 {
+	if (result >= 0 && !v->asks)
+		error_clear();
 	atomic_fetch_sub(&visits, 1);
 	pthread_setcancelstate(v->cancel, NULL);
 	errno = v->error;
@@ -98,31 +98,6 @@ struct process *process_retire(void)
 		return p; /* a visit that begins only now finds self empty */
 	atomic_store(&self, p);
 	return NULL;
-}
-
-int64_t process_fail(struct process *p, const char *format, ...)
-{
-	va_list args;
-
-	if (!p)
-		return -1;
-	va_start(args, format);
-	pthread_mutex_lock(&p->mu);
-	p->error[0] = '\0';
-	text_vadd(p->error, sizeof p->error, format, args);
-	pthread_mutex_unlock(&p->mu);
-	va_end(args);
-	return -1;
-}
-
-void process_set_error(struct process *p, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	p->error[0] = '\0';
-	text_vadd(p->error, sizeof p->error, format, args);
-	va_end(args);
 }
 
 /* --- cancelling --- */
