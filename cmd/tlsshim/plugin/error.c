@@ -2,6 +2,7 @@
 #include "error.h"
 
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "process.h"
@@ -45,22 +46,97 @@ struct kind kind_read(struct span error)
 	return k;
 }
 
-/* --- the last error --- */
+/* --- the last error ---
+ *
+ * A key and not _Thread_local: the loader makes a thread's variables at their first use, under a
+ * lock that a child of fork(2) may find taken, and ends the process if there is no memory. */
 
-/* A child of fork(2) has its parent's memory, but not its errors: of tells them apart. */
-static _Thread_local struct {
-	const struct process *of; /* whose error this is; NULL: there was none */
-	struct kind kind;         /* of the last call */
-	char text[ERROR_BYTES];   /* of the last call that has failed */
-} mine;
+struct last_error {
+	struct last_error *next, **link; /* in its process's list; guarded by mu */
+	struct process *of;
+	struct kind kind;       /* of the last call */
+	char text[ERROR_BYTES]; /* of the last call that has failed */
+};
+
+static pthread_key_t key;
+static atomic_bool has_key;
+
+/* This thread's, or NULL. A child of fork(2) has its parent's memory, but not its errors. */
+static struct last_error *find(const struct process *p)
+{
+	struct last_error *e = p && atomic_load(&has_key) ? pthread_getspecific(key) : NULL;
+
+	return e && e->of == p ? e : NULL;
+}
+
+/* The same, made if need be; NULL if there is no memory for it. mu is held. */
+static struct last_error *find_or_make(struct process *p)
+{
+	struct last_error *e = find(p);
+
+	if (e || !atomic_load(&has_key))
+		return e;
+	e = calloc(1, sizeof *e);
+	if (!e || pthread_setspecific(key, e) != 0) {
+		free(e);
+		return NULL;
+	}
+	e->of = p;
+	e->next = p->errors;
+	e->link = &p->errors;
+	if (e->next)
+		e->next->link = &e->next;
+	p->errors = e;
+	return e;
+}
+
+/* A thread ends. What is another process's, or is about to be freed with it, is left alone. */
+static void thread_ends(void *at)
+{
+	struct last_error *e = at;
+
+	if (process_enter(e->of)) {
+		pthread_mutex_lock(&e->of->mu);
+		*e->link = e->next;
+		if (e->next)
+			e->next->link = e->link;
+		pthread_mutex_unlock(&e->of->mu);
+		free(e);
+	}
+	process_leave();
+}
+
+__attribute__((constructor)) static void make_key(void)
+{
+	atomic_store(&has_key, pthread_key_create(&key, thread_ends) == 0);
+}
+
+void error_end(void)
+{
+	if (atomic_exchange(&has_key, false))
+		pthread_key_delete(key);
+}
+
+void errors_free(struct process *p)
+{
+	while (p->errors) {
+		struct last_error *e = p->errors;
+
+		p->errors = e->next;
+		free(e);
+	}
+}
 
 static void set(struct process *p, struct kind kind, const char *format, va_list args)
 {
-	mine.of = p;
-	mine.kind = kind;
-	mine.text[0] = '\0';
-	text_vadd(mine.text, sizeof mine.text, format, args);
-	memcpy(p->error, mine.text, strlen(mine.text) + 1);
+	struct last_error *e = find_or_make(p);
+
+	p->error[0] = '\0';
+	text_vadd(p->error, sizeof p->error, format, args);
+	if (!e)
+		return;
+	e->kind = kind;
+	memcpy(e->text, p->error, strlen(p->error) + 1);
 }
 
 int64_t process_fail(struct process *p, const char *kind, const char *format, ...)
@@ -86,25 +162,32 @@ void process_set_error(struct process *p, struct kind kind, const char *format, 
 	va_end(args);
 }
 
-void error_clear(void)
+void error_clear(struct process *p)
 {
-	mine.kind = (struct kind){ .name = "" };
+	struct last_error *e = find(p);
+
+	if (e)
+		e->kind = (struct kind){ .name = "" };
 }
 
 struct kind error_kind(const struct process *p)
 {
+	const struct last_error *e = find(p);
+
 	if (!p)
 		return kind_of("limit"); /* there is no memory */
-	return mine.of == p ? mine.kind : (struct kind){ .name = "" };
+	return e ? e->kind : (struct kind){ .name = "" };
 }
 
 void error_text(struct process *p, char text[ERROR_BYTES])
 {
+	const struct last_error *e = find(p);
+
 	text[0] = '\0';
 	if (!p) {
 		text_add(text, ERROR_BYTES, "out of memory");
-	} else if (mine.of == p) {
-		memcpy(text, mine.text, ERROR_BYTES);
+	} else if (e) {
+		memcpy(text, e->text, ERROR_BYTES);
 	} else {
 		pthread_mutex_lock(&p->mu);
 		memcpy(text, p->error, ERROR_BYTES);

@@ -2,7 +2,8 @@
  * error.h - the errors that the host can ask for: a text, a kind and the kind's code.
  *
  * Each thread has its own last error, and the process has the last error of all threads. The
- * thread's needs no lock; mu of the process guards the process's.
+ * thread's needs no lock; mu of the process guards the process's. If there is no memory for a
+ * thread's, the process's stands for it, without a kind.
  */
 #ifndef TLSPLUGIN_ERROR_H
 #define TLSPLUGIN_ERROR_H
@@ -35,11 +36,17 @@ int64_t process_fail(struct process *p, const char *kind, const char *format, ..
 __attribute__((format(printf, 3, 4)))
 void process_set_error(struct process *p, struct kind kind, const char *format, ...);
 
-/* This thread's last call has succeeded: its kind is "" now, its text stays. */
-void error_clear(void);
+/* This thread's last call has succeeded: its kind is "" now, its text stays. p may be NULL. */
+void error_clear(struct process *p);
 
 /* The kind of this thread's last call. p may be NULL. */
 struct kind error_kind(const struct process *p);
+
+/* The end of the library: threads that end no longer call it. */
+void error_end(void);
+
+/* Frees the errors of all threads, when nobody uses the process any more. */
+void errors_free(struct process *p);
 
 /* Copies the text of this thread's last error, or of the process's. mu is not held. */
 void error_text(struct process *p, char text[ERROR_BYTES]);

@@ -15,6 +15,7 @@ static atomic_int visits; /* that are going on; after a fork also those that the
 
 void process_free(struct process *p)
 {
+	errors_free(p);
 	bell_destroy(&p->bell);
 	free(atomic_load(&p->ca_bundle));
 	turn_destroy(&p->trusting);
@@ -69,6 +70,17 @@ static struct process *this_process(void)
 	return p;
 }
 
+bool process_enter(const struct process *p)
+{
+	atomic_fetch_add(&visits, 1); /* as in visit_begin */
+	return atomic_load(&self) == p && p->pid == getpid();
+}
+
+void process_leave(void)
+{
+	atomic_fetch_sub(&visits, 1);
+}
+
 void visit_begin(struct visit *v)
 {
 	v->error = errno;
@@ -81,7 +93,7 @@ void visit_begin(struct visit *v)
 int64_t visit_end(struct visit *v, int64_t result)
 {
 	if (result >= 0 && !v->asks)
-		error_clear();
+		error_clear(v->process);
 	atomic_fetch_sub(&visits, 1);
 	pthread_setcancelstate(v->cancel, NULL);
 	errno = v->error;

@@ -60,6 +60,7 @@ struct process {
 	unsigned ca_version;     /* counts the settings of ca_bundle */
 	char why_lost[LOST_BYTES];
 	char error[ERROR_BYTES]; /* the most recent error of all threads */
+	struct last_error *errors; /* of each thread that has had one (error.c) */
 };
 
 /* A visit is the time between the begin and the end of one function of
@@ -70,6 +71,11 @@ struct visit {
 	int error, cancel;
 	bool asks; /* it asks for the last error, and leaves it as it is */
 };
+
+/* What a visit does without a struct visit. False if p is not in use here, or not any more. Leave
+ * it in any case. */
+bool process_enter(const struct process *p);
+void process_leave(void);
 
 void visit_begin(struct visit *v);
 int64_t visit_end(struct visit *v, int64_t result); /* returns result */

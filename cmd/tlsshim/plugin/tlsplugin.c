@@ -451,6 +451,7 @@ __attribute__((destructor)) static void unload(void)
 {
 	struct process *p = process_retire();
 
+	error_end();
 	if (!p)
 		return;
 	client_end(p);
