@@ -64,7 +64,7 @@ static atomic_bool has_key;
 /* This thread's, or NULL. A child of fork(2) has its parent's memory, but not its errors. */
 static struct last_error *find(const struct process *p)
 {
-	struct last_error *e = p && atomic_load(&has_key) ? pthread_getspecific(key) : NULL;
+	struct last_error *e = atomic_load(&has_key) ? pthread_getspecific(key) : NULL;
 
 	return e && e->of == p ? e : NULL;
 }
