@@ -14,6 +14,7 @@ func TestEveryScriptOfExamplesRuns(t *testing.T) {
 		"https-client.dom":           {stdout: "TLSv1.3, /CN=fake\nGET / HTTP/1.0\n37 bytes\n"},
 		"echo-server.dom":            {stdout: "a client with TLSv1.3\n0 bytes echoed\n"},
 		"many-clients.dom":           {stdout: "client 1 of 2, TLSv1.3\nclient 2 of 2, TLSv1.3\n"},
+		"sturdy-server.dom":          {stdout: "listening on port 8443\nclient 1: 0 bytes\nclient 2: 0 bytes\n"},
 		"mutual-subjects-server.dom": {stdout: "server: the client is /CN=fake\nserver: the client has left\n"},
 		"mutual-subjects-client.dom": {stdout: "client: expected /CN=localhost, but this is /CN=fake\n", status: 1},
 		// The second client of the server is sent what the first one was answered.

@@ -72,6 +72,54 @@ func TestEveryFunctionPassesItsArgumentsAndResult(t *testing.T) {
 	}
 }
 
+// Options, facts and plain text.
+func TestNewerFunctionsPassTheirArgumentsAndResult(t *testing.T) {
+	t.Parallel()
+	const text = `
+		blob $b;
+		printf("%d\n", tls.SetOption(7, "alpn", "h2,http/1.1"));
+		printf("%s\n", tls.Info(7, "alpn"));
+		printf("%d\n", tls.SetCertificate(7, "", "cert.pem", "key.pem"));
+		printf("%d %d\n", tls.Listen(7, "127.0.0.1", 0), tls.Listen(7, "::1", 1));
+		$b = tls.ReadPlain(7, 100); printf("%s\n", blob.ToText($b));
+		printf("%d\n", tls.WritePlain(7, blob.FromText("STARTTLS")));
+		printf("%d [%s]\n", tls.Shutdown(7), tls.ErrorKind());`
+	want := []string{"SetOption 7 alpn h2,http/1.1", "Info 7 alpn", "SetCertificate 7  cert.pem key.pem", "Listen 7 127.0.0.1 0",
+		"Listen 7 ::1 1", "ReadPlain 7 100", "WritePlain 7 8 STARTTLS", "Shutdown 7", "ErrorKind"}
+	for _, exe := range []string{plain, sanitized} {
+		got, calls := withFake(t, exe, text)
+		if got != (result{"0\nfact\n0\n4433 1\nok\n8\n0 []\n", "", 0}) || !reflect.DeepEqual(calls, want) {
+			t.Errorf("%s: got %v\ncalls %q", exe, got, calls)
+		}
+	}
+}
+
+// With tls.RaiseErrors(0) a failed call gives -1 or an empty value, and the script goes on. A wrong number or type of
+// arguments ends it all the same.
+func TestRaiseErrorsSaysWhetherAFailedCallEndsTheScript(t *testing.T) {
+	t.Parallel()
+	const text = `
+		printf("%d\n", tls.RaiseErrors(0));
+		printf("%d %s [%s]\n", tls.NewClient("refused", 1), tls.ErrorKind(), tls.LastError());
+		printf("%d %d\n", tls.Read(1, 0).Length, tls.ReadPlain(1, 1).Length);
+		printf("[%s]\n", tls.Info(1, "unknown"));
+		printf("%d\n", tls.SetOption(1, "unknown", ""));
+		tls.RaiseErrors(1);
+		tls.NewClient("refused", 1);
+		printf("not reached\n");`
+	const stdout = "0\n-1 connect [fake: connect to refused: connection refused]\n0 0\n[]\n-1\n"
+	for _, exe := range []string{plain, sanitized} {
+		got, _ := withFake(t, exe, text)
+		if want := (result{stdout, "script.dom:8: fake: connect to refused: connection refused\n", 1}); got != want {
+			t.Errorf("%s:\ngot  %v\nwant %v", exe, got, want)
+		}
+		got, _ = withFake(t, exe, "tls.RaiseErrors(0);\ntls.Handshake();")
+		if want := (result{"", "script.dom:2: tls.Handshake: takes 1 argument (handle), got 0\n", 1}); got != want {
+			t.Errorf("%s:\ngot  %v\nwant %v", exe, got, want)
+		}
+	}
+}
+
 func TestFailedCallStopsTheScriptWithLastErrorsText(t *testing.T) {
 	t.Parallel()
 	for call, reason := range map[string]string{
@@ -129,7 +177,17 @@ func TestWrongArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 		`tls.Version("a")`:                   "tls.Version: argument 1 (handle) must be an int, got a string",
 		`tls.Version(1, 2)`:                  "tls.Version: takes 0 or 1 arguments (handle), got 2",
 		`tls.LastError(1)`:                   "tls.LastError: takes no arguments, got 1",
-		`tls.Shutdown(1)`:                    "the tls plugin has no function tls.Shutdown",
+		`tls.SetOption(1, "alpn")`:           "tls.SetOption: takes 3 arguments (handle, name, value), got 2",
+		`tls.SetOption(1, "alpn", 2)`:        "tls.SetOption: argument 3 (value) must be a string, got an i32",
+		`tls.SetCertificate(1, "a", "b", 4)`: "tls.SetCertificate: argument 4 (keyFile) must be a string, got an i32",
+		`tls.Info(1)`:                        "tls.Info: takes 2 arguments (handle, name), got 1",
+		`tls.Listen(1, "a", "b")`:            "tls.Listen: argument 3 (port) must be an int, got a string",
+		`tls.ReadPlain(1, -5)`:               "tls.ReadPlain: maxBytes must be 1 to 16777216, got -5",
+		`tls.WritePlain(1, "text")`:          "tls.WritePlain: argument 2 (data) must be a blob, got a string",
+		`tls.RaiseErrors(2)`:                 "tls.RaiseErrors: on 2: must be 0 or 1",
+		`tls.RaiseErrors()`:                  "tls.RaiseErrors: takes 1 argument (on), got 0",
+		`tls.ErrorKind(1)`:                   "tls.ErrorKind: takes no arguments, got 1",
+		`tls.Renegotiate(1)`:                 "the tls plugin has no function tls.Renegotiate",
 	} {
 		for _, exe := range []string{plain, sanitized} {
 			got, calls := withFake(t, exe, "plugin \"TlsPlugin\";\n"+call+";")

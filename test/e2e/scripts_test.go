@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,6 +175,56 @@ func TestManyClientsAreGreetedInTurn(t *testing.T) {
 	if got := finish(t, server); got != want {
 		t.Errorf("the server printed %q", got)
 	}
+}
+
+// A port scan, garbage, a client that does not trust the server and one that breaks off end neither the server script nor the
+// service of others.
+func TestSturdyServerSurvivesItsClients(t *testing.T) {
+	t.Parallel()
+	ca, cert := localhost(t)
+	d := testd.Start(t)
+	server, port := startServer(t, d, cert, "sturdy-server.dom", "-DCOUNT=2")
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	for _, said := range []string{"", "", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\x00\x05hello", ""} {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, said); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if c, err := tls.Dial("tcp", address, &tls.Config{ServerName: "localhost"}); err == nil {
+		c.Close()
+		t.Fatal("a client trusts the test's CA without being told")
+	}
+	echo := func(c *tls.Conn) {
+		t.Helper()
+		got := make([]byte, 5)
+		if _, err := io.WriteString(c, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
+			t.Fatalf("read %q, %v", got, err)
+		}
+	}
+	broken := dial(t, ca, "localhost", port)
+	echo(broken)
+	if err := broken.NetConn().(*net.TCPConn).SetLinger(0); err != nil { // a reset
+		t.Fatal(err)
+	}
+	broken.NetConn().Close()
+	good := dial(t, ca, "localhost", port)
+	echo(good)
+	if err := good.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if rest := readAll(t, good); rest != "" {
+		t.Errorf("at the end: %q", rest)
+	}
+	mustContain(t, "the server", finish(t, server), "listening on port "+strconv.Itoa(port)+"\n",
+		"client 1: 5 bytes, then io: tls.Read: handle ", "client 2: 5 bytes\n")
 }
 
 func TestMutualSubjectsScriptsKnowEachOther(t *testing.T) {

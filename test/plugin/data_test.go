@@ -494,12 +494,12 @@ func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 			}
 			lose(p, data)
 			if strings.Contains(name, "another") {
-				h.send("Subject", 1).fails("tls.", "lost: ") // LastError is the process's
+				h.send("Subject", 1).fails("tls.PeerCertSubject: handle 1: lost: ")
 			} else {
 				other.Close()
 			}
-			read.fails("tls.", "lost: tlsd") // LastError is the process's: it may be the other's
-			write.fails("tls.", "lost: tlsd")
+			read.fails("tls.Read: handle 1: lost: tlsd")
+			write.fails("tls.Write: handle 2: lost: tlsd")
 			h.send("Read", 1, 1).fails("tls.Read: handle 1: lost: tlsd")
 			h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: lost: tlsd")
 		})

@@ -12,8 +12,8 @@ func lostSession(t *testing.T) (*standIn, *host) {
 	write := h.start("Write", 5, []byte("ab"))
 	p.request()
 	p.conn.Close()
-	read.fails("tls.", "lost: tlsd has closed the session") // LastError is the process's: it may be the other's
-	write.fails("tls.", "lost: tlsd has closed the session")
+	read.fails("tls.PeerCertSubject: handle 1: ", "lost: tlsd has closed the session")
+	write.fails("tls.Write: handle 5: ", "lost: tlsd has closed the session")
 	return d, h
 }
 

@@ -95,7 +95,7 @@ func TestALossEndsAllThatWaitAndAllThatSend(t *testing.T) {
 			calls := h.clog(p)
 			lose(p)
 			for _, c := range append(calls, read, accept) {
-				c.fails("tls.", ": lost: ") // LastError is the process's: it may be another's
+				c.fails("tls.", ": lost: ")
 			}
 		})
 	}

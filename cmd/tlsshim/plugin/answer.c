@@ -17,6 +17,7 @@ struct answer {
 	bool id_null; /* it belongs to no call: tlsd tells why it ends the session */
 	int64_t id;
 	struct span error; /* the message of an error, a string; else none */
+	struct kind kind;  /* of an error */
 	struct span result;
 };
 
@@ -40,6 +41,7 @@ static bool parse(struct span line, struct answer *a)
 		a->error = json_member(error, "message");
 		if (!json_is_string(a->error))
 			return false;
+		a->kind = kind_read(error);
 	}
 	return true;
 }
@@ -134,6 +136,7 @@ bool answer_deliver(struct process *p, struct session *s, struct span line, char
 	if (a.error.at) {
 		c->failed = true;
 		c->text = json_text(a.error);
+		c->kind = a.kind;
 	} else if (!take_result(p, s, c, &a, why)) {
 		return false;
 	}

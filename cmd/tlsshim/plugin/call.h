@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "error.h"
 #include "owned.h"
 
 /* What is peculiar about a method. */
@@ -36,13 +37,16 @@ struct call {
 	const struct method *method;
 	const char *op;           /* what errors name, if that is not the method */
 	int64_t handle;           /* that it names; 0 if the method OPENS */
-	const char *params;       /* JSON array */
+	const char *texts[3];     /* its parameters behind the handle, up to the first NULL */
+	const int64_t *n;         /* a number behind these, or NULL */
+	const char *params;       /* JSON array; client_run makes it of these */
 	struct owned *pass;       /* a descriptor that goes along and is closed then, or NULL */
 	bool is_part;             /* of a function of tlsplugin.h, and began is set */
 	unsigned began;           /* the process's cancels when it began */
 
 	int64_t number; /* a NUMBER */
 	char *text;     /* a TEXT or an OBJECT, which the caller frees */
+	struct kind kind; /* of an error of tlsd's */
 
 	/* The session's, guarded by the process's mu. */
 	struct call *next;

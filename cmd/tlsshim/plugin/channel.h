@@ -29,6 +29,7 @@ struct direction {
 	struct turn turn; /* the right to use the descriptor in this direction */
 	enum state state;
 	char *error; /* of BROKEN_OFF */
+	struct kind kind; /* of the error */
 	bool told;   /* writing: the host knows of the error */
 };
 
@@ -36,7 +37,9 @@ struct channel {
 	struct channel *next; /* in its bucket */
 	int64_t handle;
 	int refs;          /* the table's, and one for each thread that has a pointer */
-	struct owned *fd;  /* NULL until the handshake is done; it does not change after that */
+	struct owned *fd;  /* NULL until there is one; it does not change after that */
+	bool unshaken;     /* it came with tls_Accept, and the handshake is still to be done */
+	bool later;        /* of a context: its connections are unshaken */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
 	bool closing;      /* tls_Close has begun */
 	int64_t sent;      /* bytes; belongs to who has the turn to write */

@@ -12,26 +12,26 @@
 
 static const struct method set_ca_bundle = { .name = "tls.SetCaBundle", .flags = OPENS };
 
-/* The parameters of a call as client_run describes them, to be freed; NULL without memory. */
-static char *make_params(const struct call *c, const char *text1, const char *text2,
-			 const int64_t *n)
+/* The parameters of a call: its handle, its texts, its number, and 1 for a descriptor that goes along;
+ * to be freed. NULL without memory. */
+static char *make_params(const struct call *c)
 {
-	const char *texts[] = { text1, text2 }, *comma = "";
 	struct json_out out = { 0 };
+	const char *comma = "";
 
 	json_put(&out, "[");
 	if (!(c->method->flags & OPENS)) {
 		json_put_int(&out, c->handle);
 		comma = ",";
 	}
-	for (int i = 0; i < 2 && texts[i]; i++) {
+	for (size_t i = 0; i < sizeof c->texts / sizeof *c->texts && c->texts[i]; i++) {
 		json_put(&out, comma);
-		json_put_string(&out, texts[i]);
+		json_put_string(&out, c->texts[i]);
 		comma = ",";
 	}
-	if (n) {
+	if (c->n) {
 		json_put(&out, comma);
-		json_put_int(&out, *n);
+		json_put_int(&out, *c->n);
 	}
 	json_put(&out, c->pass ? ",1]" : "]"); /* the parameter channel comes last */
 	if (!out.failed)
@@ -140,8 +140,8 @@ static struct session *open_session(struct process *p, const struct call *c)
 		text_add(why, sizeof why, "%s", p->found_not);
 	pthread_mutex_unlock(&p->mu);
 	if (!s && *why)
-		process_fail(c->method->flags & QUIET ? NULL : p, "%s: backend: %s",
-			     c->method->name, why);
+		process_fail(c->method->flags & QUIET ? NULL : p, "backend",
+			     "%s: backend: %s", c->method->name, why);
 	else if (!s)
 		session_cancelled(p, c);
 	return s;
@@ -168,7 +168,8 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 		*ch = channel_find(&s->channels, handle);
 	pthread_mutex_unlock(&p->mu);
 	if (!s)
-		process_fail(p, "%s: handle %" PRId64 ": %s", op, handle, why);
+		process_fail(p, strncmp(why, "lost: ", 6) == 0 ? "lost" : "handle",
+			     "%s: handle %" PRId64 ": %s", op, handle, why);
 	return s;
 }
 
@@ -177,12 +178,12 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 /* Tells the session of a CA bundle. trusting is taken. */
 static int send_ca(struct process *p, struct session *s, const char *path, unsigned began)
 {
-	struct call c = { .method = &set_ca_bundle, .began = began };
-	char *params = make_params(&c, path, NULL, NULL);
+	struct call c = { .method = &set_ca_bundle, .began = began, .texts = { path } };
+	char *params = make_params(&c);
 	int result;
 
 	if (!params)
-		return (int)process_fail(p, "%s: out of memory", set_ca_bundle.name);
+		return (int)process_fail(p, "limit", "%s: out of memory", set_ca_bundle.name);
 	c.params = params;
 	result = session_call(p, s, &c);
 	free(params);
@@ -224,7 +225,7 @@ int client_trust(struct process *p, const char *path)
 
 	if (!p || !copy) {
 		free(copy);
-		return (int)process_fail(p, "%s: out of memory", set_ca_bundle.name);
+		return (int)process_fail(p, "limit", "%s: out of memory", set_ca_bundle.name);
 	}
 	c.began = atomic_load(&p->cancels);
 	pthread_mutex_lock(&p->mu);
@@ -291,15 +292,14 @@ int client_call(struct process *p, struct call *c)
 	return result;
 }
 
-int client_run(struct process *p, struct call *c, const char *text1, const char *text2,
-	       const int64_t *n)
+int client_run(struct process *p, struct call *c)
 {
-	char *params = make_params(c, text1, text2, n);
+	char *params = make_params(c);
 	int result = -1;
 
 	c->params = params;
 	if (!params)
-		process_fail(p, "%s: out of memory", c->method->name);
+		process_fail(p, "limit", "%s: out of memory", c->method->name);
 	else
 		result = client_call(p, c);
 	owned_close(c->pass); /* NULL unless memory ran out */

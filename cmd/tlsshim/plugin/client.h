@@ -15,10 +15,9 @@
  * c->pass is closed in any case. p may be NULL. */
 int client_call(struct process *p, struct call *c);
 
-/* The same, with these parameters behind the handle: up to two texts unless they are NULL, a
- * number unless n is NULL, and 1 for a descriptor that goes along. */
-int client_run(struct process *p, struct call *c, const char *text1, const char *text2,
-	       const int64_t *n);
+/* The same, with the call's parameters: the handle unless it OPENS, the texts, the number, and 1
+ * for a descriptor that goes along. */
+int client_run(struct process *p, struct call *c);
 
 /* The session of a handle with a reference, for a call with this name; or NULL and the error set.
  * If the call uses the handle's channel, *ch is that, with a reference, or NULL. */

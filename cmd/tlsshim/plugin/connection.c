@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "text.h"
@@ -14,7 +15,8 @@ static const struct method
 	set_timeout = { .name = "tls.SetTimeout" },
 	shutdown_ = { .name = "tls.Shutdown", .waits_on = CONNECTION },
 	close_ = { .name = "tls.Close", .closes = CONNECTION },
-	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT };
+	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT },
+	set_option = { .name = "tls.SetOption" };
 
 /* A pair of which the call sends one end; false and the error set if there can be none. */
 static bool make_pair(struct process *p, struct call *c, struct owned *ends[2])
@@ -23,14 +25,16 @@ static bool make_pair(struct process *p, struct call *c, struct owned *ends[2])
 		c->pass = ends[1];
 		return true;
 	}
-	process_fail(p, "%s: handle %" PRId64 ": limit: no descriptor for the data of the connection: "
+	process_fail(p, "limit", "%s: handle %" PRId64 ": limit: no descriptor for the data of the connection: "
 		     "%s%s", c->method->name, c->handle, errno_text(errno),
 		     errno == EMFILE ? "; raise RLIMIT_NOFILE or close others" : "");
 	return false;
 }
 
-/* Makes our end the data channel of a connection that is ready; or closes it. */
-static int attach(struct process *p, const char *op, int64_t handle, struct owned *end)
+/* Makes our end the data channel of a connection; or closes it. A connection that is unshaken does
+ * not use it before tls_Handshake. */
+static int attach(struct process *p, const char *op, int64_t handle, struct owned *end,
+		  bool unshaken)
 {
 	struct channel *ch = NULL;
 	bool lost;
@@ -41,58 +45,92 @@ static int attach(struct process *p, const char *op, int64_t handle, struct owne
 		ch = channel_make(&p->session->channels, handle);
 	if (ch && !ch->fd) {
 		ch->fd = end;
+		ch->unshaken = unshaken;
 		end = NULL;
 	}
 	channel_release(ch);
 	pthread_mutex_unlock(&p->mu);
 	owned_close(end);
 	if (!ch && !lost)
-		return (int)process_fail(p, "%s: out of memory", op);
+		return (int)process_fail(p, "limit", "%s: out of memory", op);
 	return 0;
 }
 
-/* Whether the connection has its data channel; -1 and the error set if the call ends there. */
-static int is_ready(struct process *p, int64_t handle)
+/* Whether the connection has its pair; -1 and the error set if the call ends there. */
+static int has_pair(struct process *p, int64_t handle)
 {
 	struct use u;
-	int ready;
+	int has;
 
 	if (use_raise_untold(p, handle) < 0 || !use_begin(&u, p, handshake.name, handle))
 		return -1;
-	ready = use_has_data(&u);
+	has = u.ch && u.ch->fd;
 	use_end(&u);
-	return ready;
+	return has;
+}
+
+/* A handshake whose pair has come with tls_Accept, or that was done before. */
+static int handshake_with_pair(struct process *p, struct call *c)
+{
+	struct use u;
+
+	if (client_run(p, c) < 0)
+		return -1;
+	if (!use_begin(&u, p, handshake.name, c->handle))
+		return 0; /* the next call says that it is lost */
+	pthread_mutex_lock(&p->mu);
+	if (u.ch)
+		u.ch->unshaken = false;
+	pthread_mutex_unlock(&p->mu);
+	use_end(&u);
+	return 0;
 }
 
 int64_t connection_handshake(struct process *p, int64_t handle)
 {
 	struct call c = { .method = &handshake, .handle = handle };
 	struct owned *ends[2];
-	int ready = is_ready(p, handle);
+	int has = has_pair(p, handle);
 
-	if (ready < 0 || (!ready && !make_pair(p, &c, ends)))
+	if (has < 0 || (!has && !make_pair(p, &c, ends)))
 		return -1;
-	if (ready)
-		return client_run(p, &c, NULL, NULL, NULL);
-	if (client_run(p, &c, NULL, NULL, NULL) == 0)
-		return attach(p, handshake.name, handle, ends[0]);
+	if (has)
+		return handshake_with_pair(p, &c);
+	if (client_run(p, &c) == 0)
+		return attach(p, handshake.name, handle, ends[0], false);
 	owned_close(ends[0]);
 	/* Another thread may have done it, and then tlsd wants no second descriptor. */
-	if (!process_cancelled(p, c.began) && is_ready(p, handle) == 1)
-		return client_run(p, &c, NULL, NULL, NULL);
+	if (!process_cancelled(p, c.began) && has_pair(p, handle) == 1)
+		return client_run(p, &c);
 	return -1;
+}
+
+/* Whether the handshakes of a context's clients come later. */
+static bool comes_later(struct process *p, int64_t ctx)
+{
+	struct channel *ch;
+	bool later;
+
+	pthread_mutex_lock(&p->mu);
+	ch = p->session && ctx >= p->first ? channel_find(&p->session->channels, ctx) : NULL;
+	later = ch && ch->later;
+	channel_release(ch);
+	pthread_mutex_unlock(&p->mu);
+	return later;
 }
 
 int64_t connection_accept(struct process *p, int64_t ctx, const char *host, int32_t port)
 {
-	struct call c = { .method = &accept_, .handle = ctx };
-	struct owned *ends[2];
 	int64_t n = port;
+	struct call c = { .method = &accept_, .handle = ctx, .texts = { host }, .n = &n };
+	struct owned *ends[2];
 
 	if (!p || !make_pair(p, &c, ends))
 		return -1;
-	if (client_run(p, &c, host, NULL, &n) == 0)
-		return attach(p, accept_.name, c.number, ends[0]) < 0 ? -1 : c.number;
+	if (client_run(p, &c) == 0)
+		return attach(p, accept_.name, c.number, ends[0], comes_later(p, ctx)) < 0 ?
+			       -1 :
+			       c.number;
 	owned_close(ends[0]);
 	return -1;
 }
@@ -126,9 +164,9 @@ int64_t connection_shutdown(struct process *p, int64_t handle)
 		return -1;
 	c.began = u.began;
 	if (!use_has_data(&u)) {
-		result = client_run(p, &c, NULL, NULL, NULL);
+		result = client_run(p, &c);
 	} else if (begin_shutdown(&u, &result)) {
-		result = client_run(p, &c, NULL, NULL, NULL);
+		result = client_run(p, &c);
 		pthread_mutex_lock(&p->mu);
 		if (result < 0 && u.ch->writing.state == ENDED_WELL)
 			u.ch->writing.state = OPEN; /* the next Write asks tlsd */
@@ -185,8 +223,8 @@ static int64_t close_handle(struct process *p, const struct method *m, int64_t h
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	result = client_run(p, &c, NULL, NULL, NULL);
-	if (ready || (u.ch && !u.ch->fd && result == 0))
+	result = client_run(p, &c);
+	if (ready || (u.ch && result == 0))
 		result = end_close(&u, result);
 	use_end(&u);
 	return result;
@@ -204,11 +242,11 @@ int64_t connection_close_context(struct process *p, int64_t ctx)
 
 int64_t connection_set_timeout(struct process *p, int64_t handle, int32_t milliseconds)
 {
-	struct call c = { .method = &set_timeout, .handle = handle };
 	int64_t n = milliseconds;
+	struct call c = { .method = &set_timeout, .handle = handle, .n = &n };
 	struct channel *ch;
 
-	if (use_raise_untold(p, handle) < 0 || client_run(p, &c, NULL, NULL, &n) < 0)
+	if (use_raise_untold(p, handle) < 0 || client_run(p, &c) < 0)
 		return -1;
 	pthread_mutex_lock(&p->mu);
 	if (p->session && handle >= p->first) {
@@ -228,7 +266,29 @@ int64_t connection_descriptor(struct process *p, int64_t handle)
 
 	if (use_raise_untold(p, handle) < 0 || !use_begin(&u, p, "tls.Descriptor", handle))
 		return -1;
-	fd = use_has_data(&u) ? use_fd(&u) : use_fail(&u, "there is none before the handshake");
+	fd = use_has_data(&u) ? use_fd(&u) : use_fail(&u, "state", "there is none before the handshake");
 	use_end(&u);
 	return fd;
+}
+
+int64_t connection_set_option(struct process *p, int64_t handle, const char *name,
+			      const char *value)
+{
+	struct call c = { .method = &set_option, .handle = handle, .texts = { name, value } };
+	struct channel *ch;
+
+	if (use_raise_untold(p, handle) < 0 || client_run(p, &c) < 0)
+		return -1;
+	if (strcmp(name, "handshake") != 0)
+		return 0;
+	/* Accepted connections come with their pair, but must not use it before the handshake. */
+	pthread_mutex_lock(&p->mu);
+	if (p->session && handle >= p->first) {
+		ch = channel_make(&p->session->channels, handle);
+		if (ch)
+			ch->later = strcmp(value, "later") == 0;
+		channel_release(ch);
+	}
+	pthread_mutex_unlock(&p->mu);
+	return 0;
 }

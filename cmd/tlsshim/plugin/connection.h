@@ -14,6 +14,8 @@
 int64_t connection_handshake(struct process *p, int64_t handle);
 int64_t connection_accept(struct process *p, int64_t ctx, const char *host, int32_t port);
 int64_t connection_set_timeout(struct process *p, int64_t handle, int32_t milliseconds);
+int64_t connection_set_option(struct process *p, int64_t handle, const char *name,
+			      const char *value);
 int64_t connection_descriptor(struct process *p, int64_t handle);
 int64_t connection_shutdown(struct process *p, int64_t handle);
 int64_t connection_close(struct process *p, int64_t handle);

@@ -75,7 +75,7 @@ static int fail_late(struct use *u, int64_t timeout)
 		text_add(why, sizeof why, "no data within %" PRId64 "ms", timeout);
 	else
 		text_add(why, sizeof why, "no data within %gs", (double)timeout / 1000);
-	return use_fail(u, why);
+	return use_fail(u, "timeout", why);
 }
 
 /* What a Read gives when its direction is no longer open. mu is held. */
@@ -124,7 +124,7 @@ static int64_t receive(struct use *u, void *buf, size_t cap, int64_t timeout)
 		case ENDED:
 			return use_fail_ended(u);
 		case FAILED:
-			return use_fail(u, errno_text(errno));
+			return use_fail(u, "io", errno_text(errno));
 		}
 	}
 }
@@ -152,8 +152,8 @@ static int64_t read_in_turn(struct use *u, void *buf, size_t cap)
 
 int64_t data_read(struct process *p, int64_t handle, void *buf, size_t max_bytes)
 {
-	struct call c = { .method = &read_, .handle = handle };
 	int64_t result, n = (int64_t)max_bytes;
+	struct call c = { .method = &read_, .handle = handle, .n = &n };
 	struct use u;
 
 	if (!use_begin(&u, p, read_.name, handle))
@@ -161,7 +161,7 @@ int64_t data_read(struct process *p, int64_t handle, void *buf, size_t max_bytes
 	if (use_has_data(&u))
 		result = read_in_turn(&u, buf, max_bytes);
 	else
-		result = client_run(p, &c, NULL, NULL, &n);
+		result = client_run(p, &c);
 	use_end(&u);
 	return result;
 }
@@ -206,9 +206,9 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 static bool flush_all(struct use *u, int64_t total)
 {
 	struct call c = { .method = &flush, .op = u->op, .handle = u->handle, .is_part = true,
-			  .began = u->began };
+			  .began = u->began, .n = &total };
 
-	if (client_run(u->p, &c, NULL, NULL, &total) == 0)
+	if (client_run(u->p, &c) == 0)
 		return true;
 	pthread_mutex_lock(&u->p->mu);
 	if (u->ch->writing.state == OPEN && process_cancelled(u->p, u->began))
@@ -244,7 +244,7 @@ static int64_t write_in_turn(struct use *u, const char *data, size_t len)
 
 int64_t data_write(struct process *p, int64_t handle, const void *data, size_t len)
 {
-	struct call c = { .method = &write_, .handle = handle };
+	struct call c = { .method = &write_, .handle = handle, .texts = { "" } };
 	int64_t result;
 	struct use u;
 
@@ -253,7 +253,7 @@ int64_t data_write(struct process *p, int64_t handle, const void *data, size_t l
 	if (use_has_data(&u))
 		result = write_in_turn(&u, data, len);
 	else
-		result = client_run(p, &c, "", NULL, NULL);
+		result = client_run(p, &c);
 	use_end(&u);
 	return result;
 }

@@ -2,12 +2,9 @@
 #include "process.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "text.h"
 
 /* tls_Cancel may interrupt whatever holds a lock. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
@@ -18,6 +15,7 @@ static atomic_int visits; /* that are going on; after a fork also those that the
 
 void process_free(struct process *p)
 {
+	errors_free(p);
 	bell_destroy(&p->bell);
 	free(atomic_load(&p->ca_bundle));
 	turn_destroy(&p->trusting);
@@ -72,9 +70,21 @@ static struct process *this_process(void)
 	return p;
 }
 
+bool process_enter(const struct process *p)
+{
+	atomic_fetch_add(&visits, 1); /* as in visit_begin */
+	return atomic_load(&self) == p && p->pid == getpid();
+}
+
+void process_leave(void)
+{
+	atomic_fetch_sub(&visits, 1);
+}
+
 void visit_begin(struct visit *v)
 {
 	v->error = errno;
+	v->asks = false;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &v->cancel);
 	atomic_fetch_add(&visits, 1); /* before self is looked at: see process_retire */
 	v->process = this_process();
@@ -82,6 +92,8 @@ void visit_begin(struct visit *v)
 
 int64_t visit_end(struct visit *v, int64_t result)
 {
+	if (result >= 0 && !v->asks)
+		error_clear(v->process);
 	atomic_fetch_sub(&visits, 1);
 	pthread_setcancelstate(v->cancel, NULL);
 	errno = v->error;
@@ -98,31 +110,6 @@ struct process *process_retire(void)
 		return p; /* a visit that begins only now finds self empty */
 	atomic_store(&self, p);
 	return NULL;
-}
-
-int64_t process_fail(struct process *p, const char *format, ...)
-{
-	va_list args;
-
-	if (!p)
-		return -1;
-	va_start(args, format);
-	pthread_mutex_lock(&p->mu);
-	p->error[0] = '\0';
-	text_vadd(p->error, sizeof p->error, format, args);
-	pthread_mutex_unlock(&p->mu);
-	va_end(args);
-	return -1;
-}
-
-void process_set_error(struct process *p, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	p->error[0] = '\0';
-	text_vadd(p->error, sizeof p->error, format, args);
-	va_end(args);
 }
 
 /* --- cancelling --- */

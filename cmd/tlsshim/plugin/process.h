@@ -16,11 +16,9 @@
 #include <sys/types.h>
 
 #include "bell.h"
+#include "error.h"
 
-enum {
-	ERROR_BYTES = 4096,
-	LOST_BYTES = 1024, /* room for the reason of a loss */
-};
+enum { LOST_BYTES = 1024 /* room for the reason of a loss */ };
 
 /* A right that one thread at a time has, for as long as what it is for takes.
  * Guarded by mu, with which it is waited for. */
@@ -61,7 +59,8 @@ struct process {
 	int64_t first;           /* handles below it are lost */
 	unsigned ca_version;     /* counts the settings of ca_bundle */
 	char why_lost[LOST_BYTES];
-	char error[ERROR_BYTES]; /* the most recent error */
+	char error[ERROR_BYTES]; /* the most recent error of all threads */
+	struct last_error *errors; /* of each thread that has had one (error.c) */
 };
 
 /* A visit is the time between the begin and the end of one function of
@@ -70,18 +69,16 @@ struct process {
 struct visit {
 	struct process *process; /* NULL if there is no memory for it */
 	int error, cancel;
+	bool asks; /* it asks for the last error, and leaves it as it is */
 };
+
+/* What a visit does without a struct visit. False if p is not in use here, or not any more. Leave
+ * it in any case. */
+bool process_enter(const struct process *p);
+void process_leave(void);
 
 void visit_begin(struct visit *v);
 int64_t visit_end(struct visit *v, int64_t result); /* returns result */
-
-/* Sets the most recent error and returns -1. process may be NULL. */
-__attribute__((format(printf, 2, 3)))
-int64_t process_fail(struct process *p, const char *format, ...);
-
-/* Sets it with mu held. */
-__attribute__((format(printf, 2, 3)))
-void process_set_error(struct process *p, const char *format, ...);
 
 /* --- the end of calls before their time --- */
 

@@ -333,9 +333,19 @@ int session_cancelled(struct process *p, const struct call *c)
 	const char *op = c->op ? c->op : c->method->name;
 
 	if (c->handle)
-		return (int)process_fail(p, "%s: handle %" PRId64 ": cancelled by the caller", op,
-					 c->handle);
-	return (int)process_fail(p, "%s: cancelled by the caller", op);
+		return (int)process_fail(p, "cancelled", "%s: handle %" PRId64
+					 ": cancelled by the caller", op, c->handle);
+	return (int)process_fail(p, "cancelled", "%s: cancelled by the caller", op);
+}
+
+/* Sets an error of tlsd's. p may be NULL. */
+static void tell_host(struct process *p, struct kind kind, const char *message)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->mu);
+	process_set_error(p, kind, "%s", message);
+	pthread_mutex_unlock(&p->mu);
 }
 
 /* The host's view of how the call has ended. */
@@ -351,13 +361,13 @@ static int conclude(struct process *p, const struct session *s, struct call *c)
 	if (c->lost && c->cancel_by)
 		session_cancelled(p, c);
 	else if (c->lost && c->handle)
-		process_fail(to, "%s: handle %" PRId64 ": lost: %s", op, c->handle, s->why);
+		process_fail(to, "lost", "%s: handle %" PRId64 ": lost: %s", op, c->handle, s->why);
 	else if (c->lost)
-		process_fail(to, "%s: lost: %s", op, s->why);
+		process_fail(to, "lost", "%s: lost: %s", op, s->why);
 	else if (message)
-		process_fail(to, "%s", message);
+		tell_host(to, c->kind, message);
 	else
-		process_fail(to, "%s: out of memory", op);
+		process_fail(to, "limit", "%s: out of memory", op);
 	free(message);
 	return -1;
 }

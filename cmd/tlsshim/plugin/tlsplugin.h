@@ -10,7 +10,8 @@
  *   - Threads: any thread may call any function, and any number of threads may wait at once.
  *     On one connection a Read and a Write do not wait for each other. Several Reads of one
  *     connection take turns, and so do several Writes.
- *   - Results: >= 0, or -1 for an error. Then tls_LastError has the text.
+ *   - Results: >= 0, or -1 for an error. Then tls_LastError has the text and tls_ErrorKind the
+ *     kind. Only tls_ErrorCode gives other negative numbers.
  *   - Handles are numbers from 1 to 2147483647. A number is not given out twice.
  *   - Strings are NUL-terminated UTF-8. Parameters are the caller's: the library keeps none of
  *     them after the call. Paths may be relative to the caller's working directory.
@@ -103,6 +104,17 @@ int64_t tls_Shutdown(int64_t handle);
  * the handshake. */
 int64_t tls_Descriptor(int64_t handle);
 
+/* Before the handshake only, for protocols that change to TLS later (STARTTLS): waits for plain
+ * text and reads at most max_bytes, 1 to 16777216, into buf. Nothing is read ahead, and it may
+ * give less than there is. Returns the number of bytes, or 0 when the peer has ended its
+ * direction. tls_Handshake of a client fails (kind state) if the peer has sent plain text that
+ * was not read. After the handshake it fails with kind state. tls_SetTimeout bounds it. */
+int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes);
+
+/* Before the handshake only: sends len bytes of plain text, 0 to 16777216. Returns len when all
+ * are sent, or -1. After the handshake it fails with kind state. */
+int64_t tls_WritePlain(int64_t handle, const void *data, size_t len);
+
 /* Frees the handle, also if it returns -1. Calls of other threads that wait on it end with an
  * error. It waits until what was written has left, at most the daemon's write timeout (30 s unless
  * it was started with another) for each 64 KiB. Then the daemon sends close_notify. Returns 0, or
@@ -119,13 +131,41 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
  * which are none for tls_Read and tls_Accept unless it was started with others. Returns 0. */
 int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
 
+/* Sets an option of a connection, before its handshake (else kind state), or of a context, for
+ * clients that come later. Returns 0. An unknown name and a value that the option does not have
+ * fail with kind params, and the text lists what there is. "" brings the default of alpn, ca and
+ * pins back.
+ *
+ * Of a client: alpn ("h2,http/1.1"), server-name (for SNI, and the name that the certificate must
+ * have), ca (path of a PEM file), pins ("sha256:" and 64 hexadecimal digits of the public key's
+ * hash), min-version ("1.2", "1.3"). Of every connection: eof ("strict", "lax": a cut is an end).
+ * Of a context: alpn, min-version, client-ca (path of a PEM file), client-cert ("none", "request",
+ * "require"), session-resumption ("on", "off"), failed-handshakes ("raise", "skip": tls_Accept
+ * goes on), handshake ("accept", "later": tls_Accept gives a connection before its handshake, and
+ * tls_Handshake does the server's side). */
+int64_t tls_SetOption(int64_t handle, const char *name, const char *value);
+
+/* Reads and checks a certificate chain and its private key from PEM files; if it fails (kind file,
+ * denied), the old ones stay. On a connection, before its handshake, and with server_name "": what
+ * a client shows to a server that asks. On a context, for handshakes that begin later: "" replaces
+ * the context's own certificate; a name, or "*." and a name, is for clients that ask for it by
+ * SNI. Nobody is dropped. Returns 0. */
+int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *cert_file,
+			   const char *key_file);
+
 /* Loads a certificate chain and its private key from PEM files.
  * Returns a context handle. */
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file);
 
+/* Listens on host, an address of this machine, and port, 0 to 65535; 0 takes any free port.
+ * Returns the port. A context may listen in several places. Fails with kind connect if the
+ * address cannot be had. */
+int64_t tls_Listen(int64_t ctx, const char *host, int32_t port);
+
 /* Waits for a client on host, an address of this machine, and port, 1 to 65535, and does the
- * handshake. Returns a connection handle. Listening goes on between calls, until
- * tls_CloseServerContext. Needs descriptors as tls_Handshake does. */
+ * handshake. With host "" and port 0 it takes a client from each place of tls_Listen, and fails
+ * with kind state if there is none. Returns a connection handle. Listening goes on between calls,
+ * until tls_CloseServerContext. Needs descriptors as tls_Handshake does. */
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
 
 /* Stops listening and frees the context. Waiting tls_Accepts end with an error; accepted
@@ -138,6 +178,16 @@ int64_t tls_SetCaBundle(const char *path);
 
 /* The subject of the peer's certificate, "/CN=example.com"; "" if it has shown none. */
 int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap);
+
+/* One fact about a connection or a context, by its name; with "" all of them, as one JSON object.
+ * What does not exist is "". Times are in Unix seconds, hashes in hexadecimal, yes is "1" and no
+ * "0". Fails with kind params for an unknown name, and the text lists the known ones; with state
+ * before the handshake, except for the addresses.
+ *
+ * Of a connection: version, cipher, alpn, group, resumed, server-name, peer-address,
+ * local-address, subject, issuer, serial, san, not-before, not-after, sha256, key-sha256, pem,
+ * chain, verified, channel-binding, unsent (bytes). Of a context: address and its options. */
+int64_t tls_Info(int64_t handle, const char *name, char *buf, size_t cap);
 
 /* "openssl", or "stub" if there is no daemon or it has no libssl. Never fails. */
 int64_t tls_Backend(char *buf, size_t cap);
@@ -164,9 +214,23 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap);
  * waited for. If it does not answer within 5 s, the session is given up as lost. */
 int64_t tls_Cancel(void);
 
-/* The text of this process's most recent error, at most 4095 bytes; "" if there was none. Success
- * does not clear it, and the failure of another thread replaces it. Never fails. */
+/* The text of the calling thread's most recent error, at most 4095 bytes. If this thread has had
+ * none, the most recent one of the process; "" if there was none. Success does not clear it. Never
+ * fails. */
 int64_t tls_LastError(char *buf, size_t cap);
+
+/* The kind of the error of the calling thread's last call, at most 23 bytes; "" if that has
+ * succeeded. Never fails. The kinds are: params (a parameter is wrong), handle (no such handle),
+ * state (the handle does not allow the call now), backend (no tlsd, or no libssl), file, connect,
+ * handshake, verify (the peer's certificate was not accepted), io (the connection broke), timeout,
+ * cancelled, limit, denied (by the administrator), lost (the session is gone), internal.
+ *
+ * tls_LastError, tls_ErrorKind, tls_ErrorCode and tls_Cancel do not count as calls here. */
+int64_t tls_ErrorKind(char *buf, size_t cap);
+
+/* The code of the same error, a negative number as in JSON-RPC, such as -32009 for timeout; 0 if
+ * that call has succeeded. Never fails. */
+int64_t tls_ErrorCode(void);
 
 #ifdef __cplusplus
 }

@@ -39,18 +39,18 @@ void use_end(struct use *u)
 
 bool use_has_data(const struct use *u)
 {
-	return u->ch && u->ch->fd;
+	return u->ch && u->ch->fd && !u->ch->unshaken;
 }
 
-int use_fail(struct use *u, const char *why)
+int use_fail(struct use *u, const char *kind, const char *why)
 {
-	return (int)process_fail(u->p, "%s: handle %" PRId64 ": %s", u->op, u->handle, why);
+	return (int)process_fail(u->p, kind, "%s: handle %" PRId64 ": %s", u->op, u->handle, why);
 }
 
 static int fail_lost(struct use *u)
 {
-	return (int)process_fail(u->p, "%s: handle %" PRId64 ": lost: %s", u->op, u->handle,
-				 u->s->why);
+	return (int)process_fail(u->p, "lost", "%s: handle %" PRId64 ": lost: %s", u->op,
+				 u->handle, u->s->why);
 }
 
 int use_fd(struct use *u)
@@ -78,9 +78,9 @@ static bool is_closing(struct use *u)
 int use_fail_ended(struct use *u)
 {
 	if (process_cancelled(u->p, u->began))
-		return use_fail(u, "cancelled by the caller");
+		return use_fail(u, "cancelled", "cancelled by the caller");
 	if (is_closing(u))
-		return use_fail(u, "the handle was closed while the call waited");
+		return use_fail(u, "cancelled", "the handle was closed while the call waited");
 	return fail_lost(u);
 }
 
@@ -125,6 +125,7 @@ static void note(struct direction *d, struct span said, struct span error)
 		return;
 	if (json_is(said, "\"failed\"")) {
 		d->error = json_is_string(message) ? json_text(message) : NULL;
+		d->kind = kind_read(error);
 		d->state = BROKEN_OFF;
 	} else if (d->state == OPEN && (json_is(said, "\"end\"") || json_is(said, "\"shut\""))) {
 		d->state = ENDED_WELL;
@@ -142,7 +143,7 @@ bool use_ask(struct use *u)
 		use_fail_ended(u);
 		return false;
 	}
-	if (client_run(u->p, &c, NULL, NULL, NULL) < 0)
+	if (client_run(u->p, &c) < 0)
 		return false;
 	said = (struct span){ c.text, strlen(c.text) };
 	pthread_mutex_lock(&u->p->mu);
@@ -152,14 +153,14 @@ bool use_ask(struct use *u)
 	pthread_mutex_unlock(&u->p->mu);
 	free(c.text);
 	if (!known)
-		use_fail(u, "tlsd has ended the data of this connection and does not say why");
+		use_fail(u, "internal", "tlsd has ended the data of this connection and does not say why");
 	return known;
 }
 
 int use_raise(struct use *u, struct direction *d)
 {
 	u->ch->writing.told = true; /* or reading has failed, too: the host knows that all is over */
-	process_set_error(u->p, "%s", d->error ? d->error : "tlsd does not say what has failed");
+	process_set_error(u->p, d->kind, "%s", d->error ? d->error : "tlsd does not say what has failed");
 	return -1;
 }
 
@@ -186,7 +187,8 @@ bool use_can_write(struct use *u)
 	case ENDED_WELL:
 		break;
 	}
-	process_set_error(u->p, "%s: handle %" PRId64 ": %s", u->op, u->handle, why);
+	process_set_error(u->p, kind_of("state"), "%s: handle %" PRId64 ": %s", u->op, u->handle,
+			  why);
 	return false;
 }
 

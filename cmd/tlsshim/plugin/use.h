@@ -27,14 +27,14 @@ struct use {
 bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle);
 void use_end(struct use *u);
 
-/* Whether the connection has its data channel. */
+/* Whether the connection has its data channel, and has done its handshake. */
 bool use_has_data(const struct use *u);
 
 /* The descriptor of the channel; -1, the session lost and the error set if it has been replaced. */
 int use_fd(struct use *u);
 
 /* Sets the error and returns -1. mu is not held. */
-int use_fail(struct use *u, const char *why);
+int use_fail(struct use *u, const char *kind, const char *why);
 
 /* The same for a wait that has ended early: cancelled, closed or lost. */
 int use_fail_ended(struct use *u);

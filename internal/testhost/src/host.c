@@ -4,7 +4,7 @@
  *	host PLUGIN.so
  *
  * A command is a line of fields separated by tabs: TAG OP ARGUMENT... . In an argument
- * \t, \n and \\ stand for a tab, a line feed and a backslash, and \N is NULL. The argument of Write
+ * \t, \n and \\ stand for a tab, a line feed and a backslash, and \N is NULL. The argument of Write and WritePlain
  * that stands for its data is their number of bytes, which follow the line. The answer is a line,
  * TAG RESULT LENGTH, and so many bytes behind it: LastError after a failure, else what
  * the call has given: Read's data, a getter's text.
@@ -52,6 +52,14 @@ static struct {
 	__typeof__(&tls_PeerCertSubject) PeerCertSubject;
 	__typeof__(&tls_Backend) Backend;
 	__typeof__(&tls_Version) Version;
+	__typeof__(&tls_SetOption) SetOption;
+	__typeof__(&tls_SetCertificate) SetCertificate;
+	__typeof__(&tls_Listen) Listen;
+	__typeof__(&tls_Info) Info;
+	__typeof__(&tls_ReadPlain) ReadPlain;
+	__typeof__(&tls_WritePlain) WritePlain;
+	__typeof__(&tls_ErrorKind) ErrorKind;
+	__typeof__(&tls_ErrorCode) ErrorCode;
 	__typeof__(&tls_Cancel) Cancel;
 	__typeof__(&tls_LastError) LastError;
 } tls;
@@ -92,6 +100,14 @@ static void load(const char *path)
 	LOAD(PeerCertSubject);
 	LOAD(Backend);
 	LOAD(Version);
+	LOAD(SetOption);
+	LOAD(SetCertificate);
+	LOAD(Listen);
+	LOAD(Info);
+	LOAD(ReadPlain);
+	LOAD(WritePlain);
+	LOAD(ErrorKind);
+	LOAD(ErrorCode);
 	LOAD(Cancel);
 	LOAD(LastError);
 }
@@ -146,6 +162,12 @@ static int64_t get_backend(int64_t handle, char *buf, size_t cap)
 {
 	(void)handle;
 	return tls.Backend(buf, cap);
+}
+
+static int64_t get_error_kind(int64_t handle, char *buf, size_t cap)
+{
+	(void)handle;
+	return tls.ErrorKind(buf, cap);
 }
 
 static int64_t get_last_error(int64_t handle, char *buf, size_t cap)
@@ -248,6 +270,12 @@ static void *execute(void *arg)
 		data = calloc(1, strtoull(a[3], NULL, 10));
 		result = tls.Write(HANDLE, data, strtoull(a[3], NULL, 10));
 		free(data);
+	} else if (IS("WritePlain"))
+		result = tls.WritePlain(HANDLE, c->data, strtoull(a[3], NULL, 10));
+	else if (IS("ReadPlain")) {
+		len = strtoull(a[3], NULL, 10);
+		text = a[4] ? NULL : malloc(len > 0 && len <= 1 << 24 ? len : 1);
+		result = tls.ReadPlain(HANDLE, text, len);
 	} else if (IS("Read")) {
 		len = strtoull(a[3], NULL, 10);
 		text = a[4] ? NULL : malloc(len > 0 && len <= 1 << 24 ? len : 1);
@@ -281,7 +309,21 @@ static void *execute(void *arg)
 		text = fetch(get_backend, 0, &result);
 	else if (IS("Version"))
 		text = fetch(tls.Version, HANDLE, &result);
-	else if (IS("Cancel"))
+	else if (IS("SetOption"))
+		result = tls.SetOption(HANDLE, a[3], a[4]);
+	else if (IS("SetCertificate"))
+		result = tls.SetCertificate(HANDLE, a[3], a[4], a[5]);
+	else if (IS("Listen"))
+		result = tls.Listen(HANDLE, a[3], atoi(a[4]));
+	else if (IS("Info")) {
+		text = calloc(1, 1 << 16);
+		result = tls.Info(HANDLE, a[3], text, 1 << 16);
+	} else if (IS("ErrorKind"))
+		text = fetch(get_error_kind, 0, &result);
+	else if (IS("ErrorCode")) { /* its number as the text */
+		text = malloc(32);
+		result = snprintf(text, 32, "%" PRId64, tls.ErrorCode());
+	} else if (IS("Cancel"))
 		result = tls.Cancel();
 	else if (IS("LastError"))
 		text = fetch(get_last_error, 0, &result);
@@ -291,17 +333,17 @@ static void *execute(void *arg)
 		text = strdup(small);
 	} else
 		die(op);
-	if (errno != 12345 && !IS("PeerCertSubject") && !IS("Backend") && !IS("Version") && !IS("LastError") && !IS("Read") && strncmp(op, "Write", 5) != 0)
+	if (errno != 12345 && !IS("PeerCertSubject") && !IS("Backend") && !IS("Version") && !IS("LastError") && !IS("ErrorKind") && !IS("ErrorCode") && !IS("Info") && strncmp(op, "Read", 4) != 0 && strncmp(op, "Write", 5) != 0)
 		die("the call has changed errno");
 	if (result < 0) {
 		free(text);
 		text = malloc(8192); /* at one go: another thread may fail meanwhile */
 		tls.LastError(text, 8192);
 	}
-	if (result > 0 && IS("Read"))
+	if (result > 0 && strncmp(op, "Read", 4) == 0)
 		answer(a[0], result, text, (size_t)result);
 	else
-		reply(a[0], result, text && !(result == 0 && IS("Read")) ? text : "");
+		reply(a[0], result, text && !(result == 0 && strncmp(op, "Read", 4) == 0) ? text : "");
 	free(text);
 	atomic_store(&c->done, 1);
 	return NULL;
@@ -426,7 +468,7 @@ int main(int argc, char **argv)
 		if (!c->field[1])
 			die("a command without a name");
 		const char *op = c->field[1] + (*c->field[1] == '&');
-		if (IS("Write"))
+		if (IS("Write") || IS("WritePlain"))
 			c->data = read_data(strtoull(c->field[3], NULL, 10));
 		if (op != c->field[1]) {
 			join_threads(0);

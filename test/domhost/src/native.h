@@ -28,11 +28,11 @@ typedef enum {
 	P_REST          /* any more values, only as the last one */
 } ParameterKind;
 
-#define MAX_NATIVE_PARAMETERS 3
+#define MAX_NATIVE_PARAMETERS 4
 
 typedef struct Native {
 	const char *name;   /* in scripts */
-	const char *symbol; /* in the plugin; NULL: built in */
+	const char *symbol; /* in the plugin; NULL: built in, or domhost's own */
 	struct {
 		const char *name;
 		ParameterKind kind;

@@ -63,9 +63,27 @@ static int64_t last_error(const NativeCall *c, char *buf, size_t cap)
 	return ((__typeof__(&tls_LastError))plugin_symbol(n))(buf, cap);
 }
 
-/* The call has returned -1. */
-static bool failed(const NativeCall *c)
+/* Whether a failed call ends the script: tls.RaiseErrors. domhost has one thread. */
+static bool raises = true;
+
+static bool call_raise_errors(const NativeCall *c, Value *result)
 {
+	int64_t on = c->args[0].u.i;
+	if (on != 0 && on != 1)
+		return fail(c->f, c->line, "%s: on %" PRId64 ": must be 0 or 1", c->native->name, on);
+	raises = on == 1;
+	*result = value_int(T_I32, 0);
+	return true;
+}
+
+/* The call has returned -1. Its result is otherwise, if that does not end the script. */
+static bool failed(const NativeCall *c, Value otherwise, Value *result)
+{
+	if (!raises) {
+		*result = otherwise;
+		return true;
+	}
+	value_free(&otherwise);
 	size_t len = 0;
 	char *text = get_string(c, last_error, &len);
 	if (text == NULL || len == 0)
@@ -79,7 +97,7 @@ static bool failed(const NativeCall *c)
 static bool int_result(const NativeCall *c, int64_t n, Value *result)
 {
 	if (n < 0)
-		return failed(c);
+		return failed(c, value_int(T_I32, -1), result);
 	*result = value_int(n <= INT32_MAX ? T_I32 : T_I64, n);
 	return true;
 }
@@ -99,6 +117,18 @@ static bool call_handle_string_int(const NativeCall *c, Value *result)
 {
 	return int_result(c, FUNCTION(tls_Accept, c)(handle(c, 0), string(c, 1), small(c, 2)),
 	                  result);
+}
+
+static bool call_handle_string_string(const NativeCall *c, Value *result)
+{
+	return int_result(c, FUNCTION(tls_SetOption, c)(handle(c, 0), string(c, 1), string(c, 2)),
+	                  result);
+}
+
+static bool call_handle_3_strings(const NativeCall *c, Value *result)
+{
+	return int_result(c, FUNCTION(tls_SetCertificate, c)(handle(c, 0), string(c, 1),
+	                                                     string(c, 2), string(c, 3)), result);
 }
 
 static bool call_string(const NativeCall *c, Value *result)
@@ -135,7 +165,7 @@ static bool call_read(const NativeCall *c, Value *result)
 	int64_t n = FUNCTION(tls_Read, c)(handle(c, 0), room ? v.u.b->data : NULL, (size_t)max);
 	if (n < 0 || n > max) {
 		value_free(&v);
-		return n < 0 ? failed(c) :
+		return n < 0 ? failed(c, value_zero(T_BLOB), result) :
 		               fail(c->f, c->line, "%s: the plugin says it read %" PRId64
 		                    " bytes, asked for %" PRId64, c->native->name, n, max);
 	}
@@ -149,6 +179,11 @@ static int64_t get_plain(const NativeCall *c, char *buf, size_t cap)
 	return FUNCTION(tls_Backend, c)(buf, cap);
 }
 
+static int64_t get_of_handle_string(const NativeCall *c, char *buf, size_t cap)
+{
+	return FUNCTION(tls_Info, c)(handle(c, 0), string(c, 1), buf, cap);
+}
+
 static int64_t get_of_handle(const NativeCall *c, char *buf, size_t cap)
 {
 	return FUNCTION(tls_Version, c)(c->count > 0 ? handle(c, 0) : 0, buf, cap);
@@ -159,7 +194,7 @@ static bool string_result(const NativeCall *c, Getter *get, Value *result)
 	size_t len = 0;
 	char *text = get_string(c, get, &len);
 	if (text == NULL)
-		return failed(c);
+		return failed(c, value_zero(T_STRING), result);
 	*result = value_bytes(T_STRING, text, len);
 	free(text);
 	return true;
@@ -168,6 +203,11 @@ static bool string_result(const NativeCall *c, Getter *get, Value *result)
 static bool call_getter(const NativeCall *c, Value *result)
 {
 	return string_result(c, get_plain, result);
+}
+
+static bool call_handle_string_getter(const NativeCall *c, Value *result)
+{
+	return string_result(c, get_of_handle_string, result);
 }
 
 static bool call_handle_getter(const NativeCall *c, Value *result)
@@ -197,5 +237,14 @@ const Native tls_functions[] = {
 	{"tls.Backend", "tls_Backend", {{NULL, P_NONE}}, call_getter},
 	{"tls.Version", "tls_Version", {{"handle", P_OPTIONAL_I64}}, call_handle_getter},
 	{"tls.LastError", "tls_LastError", {{NULL, P_NONE}}, call_getter},
+	{"tls.SetOption", "tls_SetOption", {HANDLE("handle"), STRING("name"), STRING("value")}, call_handle_string_string},
+	{"tls.Info", "tls_Info", {HANDLE("handle"), STRING("name")}, call_handle_string_getter},
+	{"tls.SetCertificate", "tls_SetCertificate", {HANDLE("handle"), STRING("serverName"), STRING("certFile"), STRING("keyFile")}, call_handle_3_strings},
+	{"tls.Listen", "tls_Listen", {HANDLE("ctxHandle"), STRING("host"), INT("port")}, call_handle_string_int},
+	{"tls.ReadPlain", "tls_ReadPlain", {HANDLE("handle"), {"maxBytes", P_I64}}, call_read},
+	{"tls.WritePlain", "tls_WritePlain", {HANDLE("handle"), BLOB("data")}, call_write},
+	{"tls.Shutdown", "tls_Shutdown", {HANDLE("handle")}, call_handle},
+	{"tls.ErrorKind", "tls_ErrorKind", {{NULL, P_NONE}}, call_getter},
+	{"tls.RaiseErrors", NULL, {INT("on")}, call_raise_errors},
 	{NULL, NULL, {{NULL, P_NONE}}, NULL},
 };

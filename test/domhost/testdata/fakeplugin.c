@@ -142,6 +142,8 @@ int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port)
 {
 	RECORD("Accept %" PRId64 " %s %" PRId32, ctx, host, port);
+	if (*host == '\0' && port == 0) /* from the places of Listen */
+		return ++last_handle;
 	return connect_to(host, port);
 }
 
@@ -149,6 +151,57 @@ int64_t tls_CloseServerContext(int64_t ctx)
 {
 	RECORD("CloseServerContext %" PRId64, ctx);
 	return 0;
+}
+
+int64_t tls_SetOption(int64_t handle, const char *name, const char *value)
+{
+	RECORD("SetOption %" PRId64 " %s %s", handle, name, value);
+	return strcmp(name, "unknown") == 0 ? fail("fake: unknown option") : 0;
+}
+
+int64_t tls_Info(int64_t handle, const char *name, char *buf, size_t cap)
+{
+	RECORD("Info %" PRId64 " %s", handle, name);
+	return strcmp(name, "unknown") == 0 ? fail("fake: unknown fact") : get("fact", buf, cap);
+}
+
+int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *cert_file, const char *key_file)
+{
+	RECORD("SetCertificate %" PRId64 " %s %s %s", handle, server_name, cert_file, key_file);
+	return 0;
+}
+
+int64_t tls_Listen(int64_t ctx, const char *host, int32_t port)
+{
+	RECORD("Listen %" PRId64 " %s %" PRId32, ctx, host, port);
+	return port == 0 ? 4433 : port;
+}
+
+int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes)
+{
+	RECORD("ReadPlain %" PRId64 " %zu", handle, max_bytes);
+	if (max_bytes < 2)
+		return fail("fake: maxBytes is too small");
+	memcpy(buf, "ok", 2);
+	return 2;
+}
+
+int64_t tls_WritePlain(int64_t handle, const void *data, size_t len)
+{
+	RECORD("WritePlain %" PRId64 " %zu %.*s", handle, len, (int)len, (const char *)data);
+	return (int64_t)len;
+}
+
+int64_t tls_Shutdown(int64_t handle)
+{
+	RECORD("Shutdown %" PRId64, handle);
+	return 0;
+}
+
+int64_t tls_ErrorKind(char *buf, size_t cap)
+{
+	RECORD("ErrorKind");
+	return get(last_error[0] != '\0' ? "connect" : "", buf, cap);
 }
 
 int64_t tls_SetCaBundle(const char *path)

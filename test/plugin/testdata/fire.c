@@ -49,8 +49,7 @@ static void die(const char *what)
 	exit(3);
 }
 
-/* Whether the call has succeeded; if not, it was cancelled. LastError is the
- * process's, so that each failure of every thread must be a cancellation. */
+/* Whether the call has succeeded; if not, it was cancelled. */
 static int succeeded(int64_t result)
 {
 	char text[TEXT];

@@ -1,0 +1,196 @@
+#define _POSIX_C_SOURCE 200809L
+#include "error.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "process.h"
+#include "text.h"
+
+/* --- kinds --- */
+
+static const struct kind kinds[] = {
+	{ "params", -32602 },  { "handle", -32001 },	{ "state", -32002 },
+	{ "backend", -32003 }, { "file", -32004 },	{ "connect", -32005 },
+	{ "handshake", -32006 }, { "verify", -32007 },	{ "io", -32008 },
+	{ "timeout", -32009 }, { "cancelled", -32010 }, { "limit", -32011 },
+	{ "denied", -32012 },  { "lost", -32013 },	{ "internal", -32603 },
+};
+
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+struct kind kind_of(const char *name)
+{
+	for (int i = 0; i < KINDS; i++)
+		if (strcmp(kinds[i].name, name) == 0)
+			return kinds[i];
+	return kinds[KINDS - 1];
+}
+
+struct kind kind_read(struct span error)
+{
+	struct span name = json_member(json_member(error, "data"), "kind");
+	struct kind k = { .name = "" };
+	int64_t code;
+
+	if (!json_is_string(name) || name.len - 2 >= sizeof k.name)
+		return kind_of("internal");
+	memcpy(k.name, name.at + 1, name.len - 2); /* without the quotes */
+	if (!*k.name || strspn(k.name, "abcdefghijklmnopqrstuvwxyz-") != name.len - 2)
+		return kind_of("internal");
+	if (json_int(json_member(error, "code"), &code) && code < 0 && code >= INT32_MIN)
+		k.code = (int32_t)code;
+	else
+		k.code = kind_of(k.name).code;
+	return k;
+}
+
+/* --- the last error ---
+ *
+ * A key and not _Thread_local: the loader makes a thread's variables at their first use, under a
+ * lock that a child of fork(2) may find taken, and ends the process if there is no memory. */
+
+struct last_error {
+	struct last_error *next, **link; /* in its process's list; guarded by mu */
+	struct process *of;
+	struct kind kind;       /* of the last call */
+	char text[ERROR_BYTES]; /* of the last call that has failed */
+};
+
+static pthread_key_t key;
+static atomic_bool has_key;
+
+/* This thread's, or NULL. A child of fork(2) has its parent's memory, but not its errors. */
+static struct last_error *find(const struct process *p)
+{
+	struct last_error *e = atomic_load(&has_key) ? pthread_getspecific(key) : NULL;
+
+	return e && e->of == p ? e : NULL;
+}
+
+/* The same, made if need be; NULL if there is no memory for it. mu is held. */
+static struct last_error *find_or_make(struct process *p)
+{
+	struct last_error *e = find(p);
+
+	if (e || !atomic_load(&has_key))
+		return e;
+	e = calloc(1, sizeof *e);
+	if (!e || pthread_setspecific(key, e) != 0) {
+		free(e);
+		return NULL;
+	}
+	e->of = p;
+	e->next = p->errors;
+	e->link = &p->errors;
+	if (e->next)
+		e->next->link = &e->next;
+	p->errors = e;
+	return e;
+}
+
+/* A thread ends. What is another process's, or is about to be freed with it, is left alone. */
+static void thread_ends(void *at)
+{
+	struct last_error *e = at;
+
+	if (process_enter(e->of)) {
+		pthread_mutex_lock(&e->of->mu);
+		*e->link = e->next;
+		if (e->next)
+			e->next->link = e->link;
+		pthread_mutex_unlock(&e->of->mu);
+		free(e);
+	}
+	process_leave();
+}
+
+__attribute__((constructor)) static void make_key(void)
+{
+	atomic_store(&has_key, pthread_key_create(&key, thread_ends) == 0);
+}
+
+void error_end(void)
+{
+	if (atomic_exchange(&has_key, false))
+		pthread_key_delete(key);
+}
+
+void errors_free(struct process *p)
+{
+	while (p->errors) {
+		struct last_error *e = p->errors;
+
+		p->errors = e->next;
+		free(e);
+	}
+}
+
+static void set(struct process *p, struct kind kind, const char *format, va_list args)
+{
+	struct last_error *e = find_or_make(p);
+
+	p->error[0] = '\0';
+	text_vadd(p->error, sizeof p->error, format, args);
+	if (!e)
+		return;
+	e->kind = kind;
+	memcpy(e->text, p->error, strlen(p->error) + 1);
+}
+
+int64_t process_fail(struct process *p, const char *kind, const char *format, ...)
+{
+	va_list args;
+
+	if (!p)
+		return -1;
+	va_start(args, format);
+	pthread_mutex_lock(&p->mu);
+	set(p, kind_of(kind), format, args);
+	pthread_mutex_unlock(&p->mu);
+	va_end(args);
+	return -1;
+}
+
+void process_set_error(struct process *p, struct kind kind, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	set(p, kind, format, args);
+	va_end(args);
+}
+
+void error_clear(struct process *p)
+{
+	struct last_error *e = find(p);
+
+	if (e)
+		e->kind = (struct kind){ .name = "" };
+}
+
+struct kind error_kind(const struct process *p)
+{
+	const struct last_error *e = find(p);
+
+	if (!p)
+		return kind_of("limit"); /* there is no memory */
+	return e ? e->kind : (struct kind){ .name = "" };
+}
+
+void error_text(struct process *p, char text[ERROR_BYTES])
+{
+	const struct last_error *e = find(p);
+
+	text[0] = '\0';
+	if (!p) {
+		text_add(text, ERROR_BYTES, "out of memory");
+	} else if (e) {
+		memcpy(text, e->text, ERROR_BYTES);
+	} else {
+		pthread_mutex_lock(&p->mu);
+		memcpy(text, p->error, ERROR_BYTES);
+		pthread_mutex_unlock(&p->mu);
+	}
+}
