@@ -128,8 +128,11 @@ func (s *server) fail(c *call, err error) {
 func (s *server) reply(c *call, v any, err error) {
 	id := jsonrpc2.ID{Num: c.number}
 	if err == nil {
-		if st, ok := v.(session.Status); ok {
-			v = wireStatus(st)
+		switch x := v.(type) {
+		case session.Status:
+			v = wireStatus(x)
+		case session.Facts: // a string, like one fact alone
+			v = string(encode(x))
 		}
 		c.lib.Reply(context.Background(), id, v)
 		return

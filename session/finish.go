@@ -46,6 +46,17 @@ func (s *Session) Close(h Handle) *Call {
 	return call
 }
 
+// drain lets what the caller has sent leave. A caller that has closed the channel before, perhaps in the middle of a Write,
+// is not made to wait for a peer that does not read.
+func (c *connection) drain(ctx context.Context, p *pumps, deserted bool) {
+	if deserted {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, c.s.Timeouts.Close, errClosed)
+		defer stop()
+	}
+	p.drain(ctx)
+}
+
 // close frees the handle and finishes the connection. Without a place in the background, or after
 // the session's end, it finishes before it returns, as far as ctx allows. The error is that of
 // writing, if the caller does not know it.
@@ -55,7 +66,7 @@ func (c *connection) close(ctx context.Context, deserted bool) error {
 	p := c.pumps
 	s.mu.Unlock()
 	if p != nil {
-		p.drain(ctx)
+		c.drain(ctx, p, deserted)
 		p.end()
 	}
 	why, untold := c.flow.tell()
@@ -77,7 +88,7 @@ func (c *connection) close(ctx context.Context, deserted bool) error {
 			<-s.finishing
 		}
 	}
-	if untold {
+	if untold && !deserted {
 		return why
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"slices"
 	"strconv"
@@ -20,8 +19,8 @@ import (
 //
 // Certificates are only described here, for people and for programs that look at them. OpenSSL has judged them.
 
-// facts are the names and their texts.
-type facts map[string]string
+// Facts are the names and their texts.
+type Facts map[string]string
 
 // connFacts are the names of a connection's facts, in the order of the reference.
 var connFacts = []string{"version", "cipher", "alpn", "group", "resumed", "server-name", "peer-address", "local-address",
@@ -30,8 +29,8 @@ var connFacts = []string{"version", "cipher", "alpn", "group", "resumed", "serve
 
 const opInfo = "tls.Info"
 
-// HandleInfo tells one fact about a connection that has done its handshake, or about a context; without a name, all of them as one
-// JSON object. The result is a string.
+// HandleInfo tells one fact about a connection that has done its handshake, or about a context; without a name, all of them. The
+// result is a string, or Facts.
 func (s *Session) HandleInfo(h Handle, name string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,20 +53,19 @@ func (s *Session) HandleInfo(h Handle, name string) *Call {
 }
 
 // pick gives one fact, or all.
-func (f facts) pick(name string, known []string) (string, error) {
+func (f Facts) pick(name string, known []string) (any, error) {
 	if name == "" {
-		text, err := json.Marshal(f)
-		return string(text), err
+		return f, nil
 	}
 	if !slices.Contains(known, name) {
-		return "", fail(kind.Params, "%.40q cannot be asked of this handle; there are: %s", name, strings.Join(known, ", "))
+		return nil, fail(kind.Params, "%.40q cannot be asked of this handle; there are: %s", name, strings.Join(known, ", "))
 	}
 	return f[name], nil
 }
 
 // facts gives those of a connection. Addresses are known before the handshake, too.
-func (c *connection) facts(name string) (facts, error) {
-	f := facts{"peer-address": c.remote, "local-address": c.local}
+func (c *connection) facts(name string) (Facts, error) {
+	f := Facts{"peer-address": c.remote, "local-address": c.local}
 	if _, ok := f[name]; ok {
 		return f, nil
 	}
@@ -98,7 +96,7 @@ func flag(b bool) string {
 }
 
 // describe adds what there is to say about the peer's certificates.
-func (f facts) describe(i openssl.Info) {
+func (f Facts) describe(i openssl.Info) {
 	for _, name := range []string{"issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain"} {
 		f[name] = ""
 	}
@@ -165,7 +163,7 @@ func contextFacts() []string {
 }
 
 // facts gives those of a context: where it listens, and its options.
-func (c *serverContext) facts() facts {
+func (c *serverContext) facts() Facts {
 	list, _ := c.listening()
 	var addresses []string
 	for _, l := range list {
@@ -173,7 +171,7 @@ func (c *serverContext) facts() facts {
 	}
 	slices.Sort(addresses)
 	o := c.current()
-	f := facts{
+	f := Facts{
 		"address": strings.Join(addresses, ","), "alpn": strings.Join(o.config.ALPN, ","), "client-ca": o.config.CAName,
 		"client-cert": []string{"none", "request", "require"}[o.config.ClientAuth],
 		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept",

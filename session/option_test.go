@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -110,9 +109,8 @@ func TestClientsAndServersOfOursAgreeOnAProtocol(t *testing.T) {
 			t.Errorf("handle %d: alpn %q", end, got)
 		}
 	}
-	var all map[string]string
-	if err := json.Unmarshal([]byte(r.fact(h, "")), &all); err != nil || all["alpn"] != "h2" || len(all) != 21 {
-		t.Errorf("%d facts, %v: %v", len(all), err, all)
+	if all := r.ok(r.HandleInfo(h, "")).(session.Facts); all["alpn"] != "h2" || len(all) != 21 {
+		t.Errorf("%d facts: %v", len(all), all)
 	}
 	if r.fact(h, "peer-address") != r.fact(a, "local-address") || r.fact(a, "peer-address") != r.fact(h, "local-address") {
 		t.Error("the two ends have different addresses")

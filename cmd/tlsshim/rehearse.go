@@ -43,7 +43,7 @@ func rehearse(ctx context.Context, s *client.Client) rehearsal {
 	if err != nil {
 		return rehearsal{step: "making a certificate", err: err}
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	certFile, keyFile, err := writeCertificate(dir)
 	if err != nil {
 		return rehearsal{step: "making a certificate", err: err}

@@ -65,7 +65,7 @@ func noLandlock(err error) error {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("a filter of system calls around tlsd forbids Landlock (a unit's SystemCallFilter= lacks @sandbox, or a container's profile): %w", err)
 	}
-	return fmt.Errorf("ask for Landlock: %w", err)
+	return fmt.Errorf("the kernel refuses Landlock: %w", err)
 }
 
 // truncation says whether a version of Landlock keeps files from being truncated as they are opened.

@@ -44,7 +44,7 @@ const (
 	peerLeft  = `the peer reads: FIN or a reset`
 	wasCut    = `io: tls.Read: handle N: the connection was cut: the peer closed it without close_notify`
 	wasReset  = `io ECONNRESET: tls.Read: handle N: read: connection reset by peer`
-	writeRST  = `io ECONNRESET: tls.Write: handle N: read: connection reset by peer`
+	writeRST  = `io ECONNRESET: tls.Write: handle N: write: connection reset by peer`
 	duringEnd = `handshake: %s: handle N: TLS handshake failed: the peer closed the connection during the handshake`
 )
 
@@ -121,11 +121,11 @@ var ends = []end{
 	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
 		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK},
 		wantPlugin: [][]string{ // what was written is lost, and the next call tells: which one it is depends on when the reset is noticed
-			{`Write: 20000 bytes`, `Read: 3 bytes`, `Read: tls.Write: handle N: read: connection reset by peer`,
-				`Write: tls.Write: handle N: read: connection reset by peer`, closeOK},
-			{`Write: 20000 bytes`, `Read: tls.Write: handle N: read: connection reset by peer`, `Read: 3 bytes`,
-				`Write: tls.Write: handle N: read: connection reset by peer`, closeOK},
-			{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd, `Write: tls.Write: handle N: read: connection reset by peer`, closeOK},
+			{`Write: 20000 bytes`, `Read: 3 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`,
+				`Write: tls.Write: handle N: write: connection reset by peer`, closeOK},
+			{`Write: 20000 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`, `Read: 3 bytes`,
+				`Write: tls.Write: handle N: write: connection reset by peer`, closeOK},
+			{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd, `Write: tls.Write: handle N: write: connection reset by peer`, closeOK},
 		}},
 	{who: they, how: "close while we are not reading", act: func(b *bout) {
 		b.peerWrites(20_000)
@@ -160,7 +160,7 @@ var ends = []end{
 		b.awaitOurs()
 		b.S.Close() // the system does it: there is data that nobody has read
 		b.peerReads()
-	}, want: []string{`the peer reads: a reset`}, wantPlugin: [][]string{{peerCut}}},
+	}, want: []string{`the peer reads: a reset`}, wantPlugin: [][]string{{peerCut}, {`the peer reads: a reset`}}}, // as much as the pump has taken
 	{who: we, how: "fatal alert", act: func(b *bout) {
 		b.relay.Spoil(b.theirs())
 		b.peerWrites(3)

@@ -301,6 +301,6 @@ func (h *host) clog(p *peer) (calls []*pending) {
 			h.t.Fatalf("only %d bytes are on their way", unread(h.t, p))
 		}
 	}
-	h.untilAllThreadsWait()
+	h.untilThreadsWait(16)
 	return calls
 }

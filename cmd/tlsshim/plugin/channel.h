@@ -29,7 +29,7 @@ struct direction {
 	struct turn turn; /* the right to use the descriptor in this direction */
 	enum state state;
 	char *error; /* of BROKEN_OFF */
-	bool told;   /* the host has been told of it */
+	bool told;   /* writing: the host knows of the error */
 };
 
 struct channel {

@@ -77,10 +77,10 @@ int64_t tls_Handshake(int64_t handle);
  * process ends at once.
  *
  * An error that comes after the return is not lost. The next call on the handle raises it,
- * whichever it is; for tls_Close see there. After such an error every tls_Write fails with it;
- * tls_Read still gives what the peer has sent. A tls_Write that fails after a part of its bytes
- * was sent ends writing: later ones fail, and tls_Close then sends no close_notify, because the
- * peer must not take a part for all. */
+ * whichever it is, unless a tls_Read has raised that the connection failed; for tls_Close see
+ * there. After such an error every tls_Write fails with it; tls_Read still gives what the peer has
+ * sent. A tls_Write that fails after a part of its bytes was sent ends writing: later ones fail,
+ * and tls_Close then sends no close_notify, because the peer must not take a part for all. */
 int64_t tls_Write(int64_t handle, const void *data, size_t len);
 
 /* 1: from now on each tls_Write of this process returns when all its bytes have left, and raises

@@ -156,22 +156,9 @@ bool use_ask(struct use *u)
 	return known;
 }
 
-/* The text behind "tls.Read: ". */
-static const char *reason(const char *error)
-{
-	const char *colon = strchr(error, ':');
-
-	return colon ? colon : error;
-}
-
 int use_raise(struct use *u, struct direction *d)
 {
-	struct channel *ch = u->ch;
-	struct direction *other = d == &ch->reading ? &ch->writing : &ch->reading;
-
-	d->told = true;
-	if (other->error && d->error && strcmp(reason(other->error), reason(d->error)) == 0)
-		other->told = true; /* one cause has ended both */
+	u->ch->writing.told = true; /* or reading has failed, too: the host knows that all is over */
 	process_set_error(u->p, "%s", d->error ? d->error : "tlsd does not say what has failed");
 	return -1;
 }

@@ -56,7 +56,8 @@ bool use_ask(struct use *u);
 /* Whether the next call has to raise an error of writing. mu is held. */
 bool use_has_untold(const struct use *u);
 
-/* Sets the error of a direction as the process's, and returns -1. mu is held. */
+/* Sets the error of a direction as the process's, and returns -1. After the error of reading, that
+ * of writing is not raised by itself any more. mu is held. */
 int use_raise(struct use *u, struct direction *d);
 
 /* Whether the connection can be written to; if not, the error is set. mu is held. */
