@@ -18,7 +18,7 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 		t.Fatal(documents, err)
 	}
 	help := succeed(t, exec.Command(filepath.Join(bin, "tlsd"), "--help"))
-	makefile := readFile(t, top+"/Makefile")
+	makefile, protocol := readFile(t, top+"/Makefile"), readFile(t, top+"/proto.md")
 	links, targets, settings := 0, 0, 0
 	for _, document := range documents {
 		text := readFile(t, document)
@@ -36,8 +36,8 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 		}
 		// A setting in backquotes is of two words at least, which tells it from other names.
 		for _, m := range regexp.MustCompile("`([a-z]+(?:-[a-z]+)+)(?: = [^`]*)?`").FindAllStringSubmatch(text, -1) {
-			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) { // of client.conf, and of systemd
-				continue
+			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) || strings.Contains(protocol, "`"+m[1]+"`") {
+				continue // of client.conf, of systemd, or of a handle
 			}
 			settings++
 			if !strings.Contains(help, "\n  --"+m[1]) {

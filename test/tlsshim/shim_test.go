@@ -114,6 +114,9 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 		}
 		words := []string{strings.TrimPrefix(m.Name, "tls.")}
 		for _, p := range m.Params {
+			if p.Name == "channel" {
+				continue // words cannot carry one
+			}
 			if p.Required {
 				words = append(words, p.Name)
 			} else {
