@@ -42,7 +42,7 @@ func printSubHelp(w io.Writer, name string) error {
 	if name == "call" || name == "shell" {
 		b.WriteString("\nMethods:\n")
 		for i := range methods {
-			fmt.Fprintf(&b, "  %-36s %s\n", methods[i].usage(), methods[i].about)
+			fmt.Fprintf(&b, "  %-52s %s\n", methods[i].usage(), methods[i].about)
 		}
 	}
 	b.WriteString("\nFlags: --socket PATH, --timeout TIME, --json. The whole manual: tlsshim --help\n")
