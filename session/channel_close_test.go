@@ -311,6 +311,22 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 	r.fails(r.Flush(plain, 4), kind.State)
 }
 
+// TestFlushAndShutdownAreAnsweredAfterTheirClose, too, if it is quicker than they are.
+func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.SetGrace(era)
+	port, got := r.sink()
+	h, caller := r.channel(port)
+	send(t, caller, random(4))
+	flush, more, shutdown := r.Flush(h, 4), r.Flush(h, 5), r.Shutdown(h)
+	r.ok(r.Close(h))
+	r.ok(flush)
+	r.fails(more, kind.State)
+	r.ok(shutdown)
+	want(t, got, string(random(4))+"|close_notify")
+}
+
 // TestFlushAndShutdownEndWithTheirClose: it drains for them, and does not wait until they give up.
 func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 	t.Parallel()

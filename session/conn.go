@@ -124,13 +124,15 @@ func (c *connection) usable() (EngineConn, error) {
 	return c.tls, nil
 }
 
-// channelled is usable for a call that goes by the data channel, if there is one.
+// channelled is usable for a call that goes by the data channel, if there is one, and that ends with the Close behind it:
+// when the call's turn comes, the connection may be closed already.
 func (c *connection) channelled() (*pumps, error) {
-	if _, err := c.usable(); err != nil {
-		return nil, err
-	}
+	_, err := c.usable()
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
+	if err != nil && c.pumps == nil {
+		return nil, err
+	}
 	return c.pumps, nil
 }
 
