@@ -89,7 +89,7 @@ var contextOptions = []contextOption{
 			if err == nil {
 				_, err = s.Engine.ParseCABundle(v, o.config.ClientCAs)
 			}
-			return err
+			return badFile(err)
 		}},
 	{"client-cert", "none, request or require",
 		func(_ *Session, v string, o *serverOptions) error {
@@ -154,7 +154,7 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 	}
 	set, err := o.parse(s, value)
 	if err != nil {
-		return badValue(ctx, name, value, o.values, err)
+		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
 	s.mu.Lock()
 	set(&c.begin) // no call on the handle's control lane runs beside this one, so it is still open
@@ -170,10 +170,10 @@ func (c *serverContext) setOption(ctx context.Context, name, value string) error
 	o := &contextOptions[i]
 	next := c.current()
 	if err := o.parse(c.s, value, &next); err != nil {
-		return badValue(ctx, name, value, o.values, err)
+		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
 	if err := c.renew(next); err != nil {
-		return badValue(ctx, name, value, o.values, err)
+		return badValue(ctx, name, value, o.values, kind.Internal, err)
 	}
 	return nil
 }
@@ -193,16 +193,24 @@ func unknownOption(name, what, known string) *Error {
 // errValue says that an option has no such value.
 var errValue = fmt.Errorf("no such value")
 
-// badValue makes the error of an option whose value cannot be had.
-func badValue(ctx context.Context, name, value, values string, err error) *Error {
+// badValue makes the error of an option whose value cannot be had. doing is the kind of an error that does not say its own.
+func badValue(ctx context.Context, name, value, values string, doing kind.Kind, err error) *Error {
 	if err == errValue {
 		return fail(kind.Params, "%s: %.80q is no value of it; want %s", name, value, values)
 	}
-	e := classify(ctx, err, kind.Params)
+	e := classify(ctx, err, doing)
 	if e.Kind != kind.Denied {
 		e.Why = name + ": " + e.Why
 	}
 	return e
+}
+
+// badFile makes an error of kind "file" of one that the contents of a file have caused. The others stay as they are.
+func badFile(err error) error {
+	if err == nil {
+		return nil
+	}
+	return classify(context.Background(), err, kind.File)
 }
 
 // choice is which of the values it is.
@@ -251,7 +259,7 @@ func parseCA(s *Session, path string) (func(*beginning), error) {
 	if path != "" {
 		if err := t.read(path); err != nil {
 			t.release()
-			return nil, err
+			return nil, badFile(err)
 		}
 	}
 	return func(b *beginning) {

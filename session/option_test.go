@@ -85,6 +85,15 @@ func TestAnUnknownOptionOrValueIsToldWithTheKnownOnes(t *testing.T) {
 	}
 	r.fails(r.SetOption(h, "ca", "/nonexistent"), kind.File)
 	r.fails(r.SetOption(ctx, "client-ca", "relative"), kind.File)
+	rubbish := filepath.Join(t.TempDir(), "rubbish.pem")
+	if err := os.WriteFile(rubbish, []byte("no certificate\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for h, name := range map[session.Handle]string{h: "ca", ctx: "client-ca"} {
+		if e := r.fails(r.SetOption(h, name, rubbish), kind.File); !strings.Contains(e.Why, rubbish) {
+			t.Errorf("%s=%s: %v", name, rubbish, e)
+		}
+	}
 	r.ok(r.Handshake(h))
 	for _, name := range []string{"alpn", "server-name", "ca", "pins", "min-version", "eof"} {
 		r.fails(r.SetOption(h, name, ""), kind.State)
