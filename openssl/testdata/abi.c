@@ -137,7 +137,11 @@ FUNCTION(int, i2d_X509_PUBKEY, (const X509_PUBKEY *, unsigned char **))
 FUNCTION(int, i2d_X509, (X509 *, unsigned char **))
 FUNCTION(int, i2d_X509_PUBKEY, (X509_PUBKEY *, unsigned char **))
 #endif
+#if V4 /* const only */
+FUNCTION(const X509_PUBKEY *, X509_get_X509_PUBKEY, (const X509 *))
+#else
 FUNCTION(X509_PUBKEY *, X509_get_X509_PUBKEY, (const X509 *))
+#endif
 
 FUNCTION(int, X509_VERIFY_PARAM_set1_ip_asc, (X509_VERIFY_PARAM *, const char *))
 FUNCTION(int, X509_VERIFY_PARAM_set_flags, (X509_VERIFY_PARAM *, unsigned long))
