@@ -141,7 +141,7 @@ func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(suite[0], "/", "."), func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-count=1", "-timeout=4m", "-v"}, suite...)...)
+			cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-count=1", "-timeout=20m", "-v"}, suite...)...)
 			cmd.Env = append(os.Environ(), "TLSD_TEST_LIBSSL="+file)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
