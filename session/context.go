@@ -42,7 +42,7 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	}
 	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, more: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
-		if err := c.load(certFile, keyFile); err != nil {
+		if err := c.load(ctx, certFile, keyFile); err != nil {
 			c.unmade()
 			return nil, classify(ctx, err, kind.File)
 		}

@@ -15,20 +15,11 @@ import (
 // certificates and keys for that.
 
 // load makes the context's first engine context, of files.
-func (c *serverContext) load(certFile, keyFile string) error {
+func (c *serverContext) load(ctx context.Context, certFile, keyFile string) error {
 	if err := c.s.available(); err != nil {
 		return err
 	}
-	id, err := c.s.identity("tls.NewServerContext", certFile, keyFile)
-	if err != nil {
-		return err
-	}
-	next := c.current()
-	next.config.Default = id
-	if err := c.renew(next); err != nil {
-		return unusable(certFile, keyFile, err)
-	}
-	return nil
+	return c.setCertificate(ctx, "tls.NewServerContext", "", certFile, keyFile)
 }
 
 // current gives a copy of the options, to be changed. Only one call at a time changes a context.
