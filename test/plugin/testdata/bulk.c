@@ -6,22 +6,13 @@
  * The other end echoes. Each connection has a thread that writes BYTES and one
  * that reads as many and compares them. CA may be empty. Prints "done".
  */
-#include <dlfcn.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tlsplugin.h"
-
-static __typeof__(&tls_NewClient) NewClient;
-static __typeof__(&tls_Handshake) Handshake;
-static __typeof__(&tls_Write) Write;
-static __typeof__(&tls_Read) Read;
-static __typeof__(&tls_Close) Close;
-static __typeof__(&tls_SetCaBundle) SetCaBundle;
-static __typeof__(&tls_LastError) LastError;
+#include "load.h"
 
 static const char *host;
 static int32_t port;
@@ -84,34 +75,13 @@ static void *connection(void *arg)
 	return NULL;
 }
 
-static void *symbol(void *library, const char *name)
-{
-	void *s = dlsym(library, name);
-
-	if (!s) {
-		fprintf(stderr, "bulk: %s\n", dlerror());
-		exit(3);
-	}
-	return s;
-}
-
 int main(int argc, char **argv)
 {
 	pthread_t threads[64];
-	void *library = argc == 8 ? dlopen(argv[1], RTLD_NOW) : NULL;
 	int n;
 
-	if (!library) {
-		fprintf(stderr, "bulk: %s\n", argc == 8 ? dlerror() : "wrong arguments");
+	if (argc != 8 || !load_plugin(argv[1]))
 		return 2;
-	}
-	*(void **)&NewClient = symbol(library, "tls_NewClient");
-	*(void **)&Handshake = symbol(library, "tls_Handshake");
-	*(void **)&Write = symbol(library, "tls_Write");
-	*(void **)&Read = symbol(library, "tls_Read");
-	*(void **)&Close = symbol(library, "tls_Close");
-	*(void **)&SetCaBundle = symbol(library, "tls_SetCaBundle");
-	*(void **)&LastError = symbol(library, "tls_LastError");
 	host = argv[2];
 	port = atoi(argv[3]);
 	if (*argv[4] && SetCaBundle(argv[4]) != 0)
@@ -125,6 +95,6 @@ int main(int argc, char **argv)
 	for (int i = 0; i < n; i++)
 		pthread_join(threads[i], NULL);
 	puts("done");
-	dlclose(library);
+	dlclose(plugin);
 	return 0;
 }

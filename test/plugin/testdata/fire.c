@@ -9,7 +9,6 @@
  * undisturbed. Prints how many calls were made and cancelled.
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -22,18 +21,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tlsplugin.h"
+#include "load.h"
 
 enum { THREADS = 8, TEXT = 1024 };
-
-static __typeof__(&tls_NewClient) NewClient;
-static __typeof__(&tls_Handshake) Handshake;
-static __typeof__(&tls_Write) Write;
-static __typeof__(&tls_Read) Read;
-static __typeof__(&tls_Close) Close;
-static __typeof__(&tls_SetCaBundle) SetCaBundle;
-static __typeof__(&tls_Cancel) Cancel;
-static __typeof__(&tls_LastError) LastError;
 
 static const char *host;
 static int32_t port;
@@ -109,24 +99,12 @@ static void on_alarm(int sig)
 int main(int argc, char **argv)
 {
 	pthread_t threads[THREADS];
-	void *library = argc == 6 ? dlopen(argv[1], RTLD_NOW) : NULL;
 	struct sigaction act = { .sa_handler = on_alarm };
 	struct itimerval every = { { 0, 3000 }, { 0, 3000 } }, never = { { 0, 0 }, { 0, 0 } };
 	unsigned seed = 1;
 
-	if (!library)
+	if (argc != 6 || !load_plugin(argv[1]))
 		return 2;
-#define LOAD(name) \
-	if (!(*(void **)&name = dlsym(library, "tls_" #name))) \
-		return 2
-	LOAD(NewClient);
-	LOAD(Handshake);
-	LOAD(Write);
-	LOAD(Read);
-	LOAD(Close);
-	LOAD(SetCaBundle);
-	LOAD(Cancel);
-	LOAD(LastError);
 	host = argv[2];
 	port = atoi(argv[3]);
 	rounds = atoi(argv[5]);
@@ -153,6 +131,6 @@ int main(int argc, char **argv)
 	char data[8];
 	if (c < 0 || Handshake(c) != 0 || Write(c, "x", 1) != 1 || Read(c, data, 1) != 1 || *data != 'x' || Close(c) != 0)
 		die("at the end");
-	dlclose(library);
+	dlclose(plugin);
 	return 0;
 }

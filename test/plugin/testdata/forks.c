@@ -6,7 +6,6 @@
  * The other end echoes. Each child of a fork ends at once, in one of several ways. Prints "done".
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <pthread.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -17,19 +16,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tlsplugin.h"
+#include "load.h"
 
 enum { THREADS = 4, TEXT = 1024 };
 
 extern char **environ;
-
-static __typeof__(&tls_NewClient) NewClient;
-static __typeof__(&tls_Handshake) Handshake;
-static __typeof__(&tls_Write) Write;
-static __typeof__(&tls_Read) Read;
-static __typeof__(&tls_Close) Close;
-static __typeof__(&tls_SetCaBundle) SetCaBundle;
-static __typeof__(&tls_LastError) LastError;
 
 static const char *host;
 static int32_t port;
@@ -109,20 +100,9 @@ static void one_child(int way)
 int main(int argc, char **argv)
 {
 	pthread_t threads[THREADS];
-	void *library = argc == 6 ? dlopen(argv[1], RTLD_NOW) : NULL;
 
-	if (!library)
+	if (argc != 6 || !load_plugin(argv[1]))
 		return 2;
-#define LOAD(name) \
-	if (!(*(void **)&name = dlsym(library, "tls_" #name))) \
-		return 2
-	LOAD(NewClient);
-	LOAD(Handshake);
-	LOAD(Write);
-	LOAD(Read);
-	LOAD(Close);
-	LOAD(SetCaBundle);
-	LOAD(LastError);
 	host = argv[2];
 	port = atoi(argv[3]);
 	if (*argv[4] && SetCaBundle(argv[4]) != 0)

@@ -6,33 +6,19 @@
  * The other end echoes. Its exit status says what went wrong, 0 for nothing.
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <fcntl.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "tlsplugin.h"
-
-#define LOAD(name) \
-	__typeof__(&tls_##name) name; \
-	if (!(*(void **)&name = dlsym(library, "tls_" #name))) \
-		return 2
+#include "load.h"
 
 int main(int argc, char **argv)
 {
-	void *library = argc == 5 ? dlopen(argv[1], RTLD_NOW) : NULL;
 	char data[8];
 	int64_t c;
 
-	if (!library)
+	if (argc != 5 || !load_plugin(argv[1]))
 		return 2;
-	LOAD(NewClient);
-	LOAD(Handshake);
-	LOAD(Write);
-	LOAD(Read);
-	LOAD(Descriptor);
-	LOAD(SetCaBundle);
 	for (int fd = 0; fd <= 2; fd++)
 		close(fd);
 	if (*argv[4] && SetCaBundle(argv[4]) != 0)
