@@ -285,8 +285,8 @@ func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
-		_ = peer.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
-		openssl.FillSocket(t, c)
+		_ = peer.NetConn().(*net.TCPConn).SetReadBuffer(128 << 10)
+		openssl.FillSocket(bounded(t), t, c)
 		shut := make(chan error, 1)
 		go func() { shut <- c.CloseWrite(bounded(t)) }()
 		waitForRoom(t, c)

@@ -123,7 +123,7 @@ func take(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, program, 0o755)
+	return WriteProgram(to, program)
 }
 
 // sources are what a program is built from, below the top of the source tree.

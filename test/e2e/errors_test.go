@@ -143,7 +143,7 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	// The plugin gives it a minute. Of a flag that is given twice the last one counts.
 	wrapper := filepath.Join(dir, "wrapper")
 	text := "#!/bin/sh\necho started >>" + dir + "/starts\nexec " + exe + ` "$@" --idle-exit=500ms` + "\n"
-	if err := os.WriteFile(wrapper, []byte(text), 0o755); err != nil {
+	if err := testd.WriteProgram(wrapper, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

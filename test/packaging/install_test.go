@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testd"
 )
 
 // What make install puts where, with PREFIX=/usr, and how.
@@ -58,7 +60,7 @@ func install(t *testing.T, target, dest string, variables ...string) {
 	// A make install that builds or downloads meets programs that fail.
 	traps := t.TempDir()
 	for _, name := range []string{"go", "cc", "gcc", "apt-get", "curl", "sudo"} {
-		if err := os.WriteFile(filepath.Join(traps, name), []byte("#!/bin/sh\necho "+name+" is called >&2\nexit 9\n"), 0o755); err != nil {
+		if err := testd.WriteProgram(filepath.Join(traps, name), []byte("#!/bin/sh\necho "+name+" is called >&2\nexit 9\n")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tlsd/internal/testd"
 )
 
 // backendIs makes the host ask a stand-in for its backend.
@@ -158,7 +160,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	}
 	standIn, exe := filepath.Join(shared, "stand-in"), filepath.Join(shared, "tlsd")
 	copyFile(t, self(t), standIn)
-	if err := os.WriteFile(exe, []byte("#!/bin/sh\nexport "+asTLSD+"=serves\nexec "+standIn+` "$@"`+"\n"), 0o755); err != nil {
+	if err := testd.WriteProgram(exe, []byte("#!/bin/sh\nexport "+asTLSD+"=serves\nexec "+standIn+` "$@"`+"\n")); err != nil {
 		t.Fatal(err)
 	}
 	start := func() *host {
@@ -215,7 +217,7 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, data, 0o755); err != nil {
+	if err := testd.WriteProgram(to, data); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
 )
 
 // A daemon is a running tlsd, the real one.
@@ -405,7 +406,7 @@ func TestTheRealTLSDIsStartedForTheFirstWhoNeedsIt(t *testing.T) {
 	dir := nowhere(t)
 	// As tlsd, but it does not stay for a minute.
 	exe := filepath.Join(dir, "tlsd")
-	if err := os.WriteFile(exe, []byte("#!/bin/sh\nexec "+tlsdProgram(t)+` "$@" --idle-exit 200ms`+"\n"), 0o700); err != nil {
+	if err := testd.WriteProgram(exe, []byte("#!/bin/sh\nexec "+tlsdProgram(t)+` "$@" --idle-exit 200ms`+"\n")); err != nil {
 		t.Fatal(err)
 	}
 	ca, port := echo(t)
