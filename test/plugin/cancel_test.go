@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
 )
 
 // A canceller is a way to call tls_Cancel while a call waits. Each calls it again and
@@ -147,7 +148,7 @@ func stuckCalls(t *testing.T) []stuck {
 		{"Accept without a client", func(t *testing.T) *stuckHost {
 			h := startHost(t, d.env())
 			h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(1, "")
-			return call(h, "Accept", 1, "127.0.0.1", freePort(t))
+			return call(h, "Accept", 1, "127.0.0.1", testd.Port(t))
 		}, func(t *testing.T, h *host) { h.send("CloseServerContext", 1).gives(0, "") }},
 		{"Read behind another Read of the handle", func(t *testing.T) *stuckHost {
 			c := call(shaken(t, listens), "Read", 1, 100)
@@ -429,7 +430,7 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 			_, h, p := opened(t)
 			shake := h.start("Handshake", 1)
 			shakeID := p.expect("tls.Handshake", "[1,1]")
-			calls := append(h.clog(p), shake)
+			calls := h.clog(p, shake)
 			began := time.Now()
 			if reads {
 				go func() {

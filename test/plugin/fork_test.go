@@ -27,7 +27,7 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 	readID := p.expect("tls.PeerCertSubject", "[1]")
 	accept := h.start("Accept", 2, "::", 1)
 	acceptID := p.expect("tls.Accept", `[2,"::",1,1]`)
-	large := h.clog(p)
+	large := h.clog(p, read, accept)[2:]
 
 	h.send("fork").gives(0, "") // from here on the child does the commands
 	h.send("LastError").gives(0, "")

@@ -101,11 +101,14 @@ func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
 	_, h, p := opened(t)
 	call := h.start("Subject", 1)
 	id := p.expect("tls.PeerCertSubject", "[1]")
-	large := h.clog(p) // eight more, of which some wait for their turn
-	last := id + int64(len(large))
+	waiting := h.clog(p, call)
+	// The call that comes now has the last id. It waits behind a call that has no room: it is not sent.
+	waiting = append(waiting, h.start("Subject", 1))
+	h.untilThreadsWait(len(waiting))
+	last := id + int64(len(waiting)) - 1
 	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":5}`+"\n", last))
 	why := fmt.Sprintf("lost: tlsd has answered a call that is not waiting: id %d", last)
-	for _, c := range append(large, call) {
+	for _, c := range waiting {
 		if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, why) {
 			t.Errorf("%s gives %d, %q; want -1, %q", c.Op, r.N, r.Text, why)
 		}

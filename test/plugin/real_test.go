@@ -209,7 +209,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
 	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	port := freePort(t)
+	port := testd.Port(t)
 	h := startHost(t, d.env())
 	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
 	h.send("NewServerContext", filepath.Base(cert.CertFile), filepath.Base(cert.KeyFile)).gives(1, "")
@@ -263,16 +263,6 @@ func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
 			t.Fatal(err)
 		}
 	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 func TestACloseEndsARealReadAtOnce(t *testing.T) {

@@ -290,8 +290,9 @@ func (p *peer) statusOf(handle int, status string) {
 // largeText makes a request of nearly 25 kB: each of its bytes is escaped.
 var largeText = strings.Repeat("\x01", 4095)
 
-// clog starts calls that nobody reads, until the socket has no room: one is being sent, others wait for their turn.
-func (h *host) clog(p *peer) (calls []*pending) {
+// clog starts calls that nobody reads, until the socket has no room: one is being sent, others wait
+// for their turn. It gives them behind the calls that wait already. All their threads are at rest.
+func (h *host) clog(p *peer, calls ...*pending) []*pending {
 	h.t.Helper()
 	for range 16 {
 		calls = append(calls, h.start("Accept", 1, largeText, 1))
@@ -301,6 +302,6 @@ func (h *host) clog(p *peer) (calls []*pending) {
 			h.t.Fatalf("only %d bytes are on their way", unread(h.t, p))
 		}
 	}
-	h.untilThreadsWait(16)
+	h.untilThreadsWait(len(calls))
 	return calls
 }

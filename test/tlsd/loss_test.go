@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
 )
 
 // What a caller is told when the worker of its session dies.
@@ -66,7 +68,7 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 			t.Fatal(got)
 		}
 		// The answer of the second call means that the first has begun.
-		exchange(t, conn, in, `{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+freePort(t)+`]}`, askBackend)
+		exchange(t, conn, in, `{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testd.Port(t))+`]}`, askBackend)
 		if err := unix.Kill(worker, sig); err != nil {
 			t.Fatal(err)
 		}
@@ -78,18 +80,4 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 	if got := exchange(t, other, otherIn, askBackend); !strings.Contains(got, `"result":"openssl"`) {
 		t.Errorf("another session answers %s", got)
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
 )
 
 // What the administrator's policy does to scripts, with the whole daemon.
@@ -166,10 +167,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		t.Fatal(err)
 	}
 	recent, old := tlsServer(t, cert, tls.VersionTLS13), tlsServer(t, cert, tls.VersionTLS12)
-	free, err := strconv.Atoi(freePort(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	free := testd.Port(t)
 	r := startRuled(t, fmt.Sprintf(`
 		[default]
 		insecure-skip-verify = false

@@ -505,10 +505,10 @@ int main(int argc, char **argv)
 		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM with on_cancel and these flags */
 			struct sigaction act = { .sa_handler = on_cancel, .sa_flags = atoi(c->field[2]) };
 			reply(c->field[0], sigaction(SIGUSR1, &act, NULL) | sigaction(SIGALRM, &act, NULL), "");
-		} else if (IS("interrupt")) { /* the thread that was started last */
-			if (!threads)
-				die("interrupt");
-			pthread_kill(threads->thread, SIGUSR1);
+		} else if (IS("interrupt")) { /* the thread that was started last, of those in a call */
+			join_threads(0);
+			if (threads)
+				pthread_kill(threads->thread, SIGUSR1);
 			reply(c->field[0], 0, "");
 		} else if (IS("alarm")) { /* every so many milliseconds */
 			struct timeval ms = { 0, atoi(c->field[2]) * 1000 };
