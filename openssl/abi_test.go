@@ -243,21 +243,35 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 	}
 }
 
-var callbackLine = regexp.MustCompile(`(?m)^typedef (\w+) verify_cb\((.*)\);$`)
+// callbacks are the functions that OpenSSL calls, by the name of their type in abi.c.
+var callbacks = map[string]struct{ file, function string }{
+	"verify_cb":      {"verify.go", "recordVerify"},
+	"new_session_cb": {"resume.go", "keepSession"},
+}
+
+var callbackLine = regexp.MustCompile(`(?m)^typedef (\w+) (\w+_cb)\((.*)\);$`)
 
 // What OpenSSL calls has as many parameters as it gives, all of them words; one that is an int is read as such, for the upper
 // half of its register is anything.
-func TestTheCallbackFitsItsType(t *testing.T) {
+func TestCallbacksFitTheirTypes(t *testing.T) {
 	t.Parallel()
-	m := callbackLine.FindStringSubmatch(abiText(t))
-	if m == nil {
-		t.Fatal("testdata/abi.c has no type of the callback")
+	lines := callbackLine.FindAllStringSubmatch(abiText(t), -1)
+	if len(lines) != len(callbacks) {
+		t.Fatalf("testdata/abi.c has %d types of callbacks, and there are %d", len(lines), len(callbacks))
 	}
-	parameters := strings.Split(m[2], ", ")
+	for _, m := range lines {
+		t.Run(m[2], func(t *testing.T) {
+			c := callbacks[m[2]]
+			checkCallback(t, c.file, c.function, strings.Split(m[3], ", "))
+		})
+	}
+}
+
+func checkCallback(t *testing.T, file, function string, parameters []string) {
 	found := false
-	ast.Inspect(parse(t, "verify.go"), func(n ast.Node) bool {
+	ast.Inspect(parse(t, file), func(n ast.Node) bool {
 		f, ok := n.(*ast.FuncDecl)
-		if !ok || f.Name.Name != "recordVerify" {
+		if !ok || f.Name.Name != function {
 			return true
 		}
 		found = true
@@ -294,7 +308,7 @@ func TestTheCallbackFitsItsType(t *testing.T) {
 		return false
 	})
 	if !found {
-		t.Error("there is no recordVerify")
+		t.Errorf("there is no %s", function)
 	}
 }
 

@@ -31,6 +31,7 @@ type Conn struct {
 	client  bool
 	peer    peerName // whom a client expects
 	store   string   // what a client trusts, for people
+	trust   string   // likewise, for resumption
 	tls13   bool     // nothing older is spoken
 	verdict *verdict // of the verification that the handshake does, if it does one
 
@@ -63,6 +64,7 @@ type Conn struct {
 	sendErrno syscall.Errno // why a send has failed
 	begun     bool          // Handshake has been called
 	verify    bool          // a client's; does not change once begun is set
+	resume    *resumption   // a client's; nil: it neither resumes nor keeps sessions
 
 	established      atomic.Bool // the handshake is done
 	subject, version string      // set before established is
@@ -85,7 +87,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 		return nil, err
 	}
 	cn := &Conn{
-		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, verify: !c.server, tls13: c.min == tls13,
+		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, trust: c.trust, verify: !c.server, tls13: c.min == tls13,
 		done:    make(chan struct{}),
 		reading: newSem(), writing: newSem(),
 	}
@@ -135,6 +137,7 @@ func (c *Conn) free() {
 	defer c.mu.Unlock()
 	if c.ssl != 0 {
 		c.lib.verdicts.Delete(c.ssl)
+		c.dropSessions()
 		c.lib.exclusive(func() { call(c.lib.sym.sslFree, c.ssl) })
 		c.ssl = 0
 		c.out.drop()
@@ -232,7 +235,10 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		return nil
 	}
 	c.mu.Lock()
-	c.begun = true
+	if !c.begun {
+		c.begun = true
+		c.offerSession()
+	}
 	c.mu.Unlock()
 	// A handshake waits for the peer most of the time, a server's all the time.
 	o := c.op()
@@ -284,6 +290,8 @@ func (c *Conn) establish() error {
 	}
 	l.verdicts.Delete(c.ssl)
 	c.verdict = nil
+	c.settleOffer()
+	c.keepFresh()
 	c.established.Store(true)
 	return nil
 }

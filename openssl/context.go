@@ -15,6 +15,7 @@ type Context struct {
 	lib    *Library
 	server bool
 	store  string // a client's trust store, for people
+	trust  string // the same store has the same, and no other has it
 
 	min uintptr // the lowest version of TLS, if it is above that of ctx
 
@@ -33,11 +34,11 @@ func (c *Context) RequireTLS13() { c.min = tls13 }
 // system's store. It is cheap: the store is shared.
 func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 	if bundle == nil {
-		ctx, store, err := l.systemContext()
+		ctx, store, id, err := l.systemContext()
 		if err != nil {
 			return nil, err
 		}
-		return &Context{lib: l, ctx: ctx, store: store}, nil
+		return &Context{lib: l, ctx: ctx, store: store, trust: id}, nil
 	}
 	if bundle.lib != l {
 		return nil, errors.New("the CA bundle belongs to another libssl")
@@ -46,7 +47,7 @@ func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Context{lib: l, ctx: ctx, store: bundle.name + " (CA bundle)"}, nil
+	return &Context{lib: l, ctx: ctx, store: bundle.name + " (CA bundle)", trust: bundle.id}, nil
 }
 
 // NewServerContext makes a context for servers. certPEM has the server's own certificate first, then
@@ -133,7 +134,11 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 func (l *Library) newClientCtx() (uintptr, error) {
 	ctx, err := l.newCtx(l.sym.tlsClientMethod)
 	if err == nil {
-		l.exclusive(func() { call(l.sym.ctxSetVerify, ctx, verifyPeer, l.verifyCB) })
+		l.exclusive(func() {
+			call(l.sym.ctxSetVerify, ctx, verifyPeer, l.verifyCB)
+			call(l.sym.ctxCtrl, ctx, ctrlSessCacheMode, sessCacheClient|sessCacheNoInternal, 0)
+			call(l.sym.ctxSetNewSession, ctx, l.newSessionCB)
+		})
 	}
 	return ctx, err
 }

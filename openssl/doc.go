@@ -23,6 +23,7 @@
 //   - OpenSSL's error queue is empty whenever no call is under way, on every thread.
 //   - Nobody is ever asked for a password: an encrypted key is an error.
 //   - Verification is OpenSSL's; why it failed is told: reason, depth, subject, trust store.
+//   - A client resumes TLS sessions only from a cache that it is given, and only those of connections with the same settings.
 //   - What has failed or was closed leaves nothing allocated.
 //   - Nothing is logged. No error contains payload, a key or a password.
 //
@@ -49,7 +50,7 @@
 //   - C's int is int32 here: the upper half of the register is garbage.
 //   - Memory of Go's is given to C for the time of one call only, and must be on the heap (op.buf, cString).
 //   - Many names of the manual are macros; table in symbols.go has what exists.
-//   - A C function that calls back into Go more than once a handshake would be slow, and callbacks are never
+//   - A C function that calls back into Go more than once a handshake, or a ticket, would be slow, and callbacks are never
 //     freed: there is one a Library.
 //   - The SSL has its own idea of the socket's number. After close(2) that number is another's.
 //   - Since 4.0 SSL_get_error does not look at the queue, and after the end or a fatal error SSL_read and

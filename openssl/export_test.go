@@ -34,6 +34,28 @@ func Verdicts(l *Library) (n int) {
 	return n
 }
 
+// Keepers is the number of connections that may still keep sessions.
+func Keepers(l *Library) (n int) {
+	l.keepers.Range(func(any, any) bool { n++; return true })
+	return n
+}
+
+// Age makes all sessions of a cache older.
+func (s *SessionCache) Age(by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.stored {
+		s.stored[i].since = s.stored[i].since.Add(-by)
+	}
+}
+
+// The bounds of a SessionCache.
+const (
+	MostSessions  = mostSessions
+	MostOfOneKey  = mostOfOneKey
+	OldestSession = oldestSession
+)
+
 // SymbolNames are the names of the functions that the package looks up, except for those of the version.
 func SymbolNames() (names []string) {
 	var s symbols

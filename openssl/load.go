@@ -34,12 +34,15 @@ type Library struct {
 	verdicts sync.Map // address of an SSL -> *verdict
 
 	alpnCB, servernameCB uintptr       // the C functions that are selectALPN, chooseHost
+	newSessionCB         uintptr       // likewise, keepSession
+	keepers              sync.Map      // address of an SSL -> *Conn that keeps sessions
 	servers              sync.Map      // number -> *serverSettings
 	nextServer           atomic.Uint64 // the last number
 
-	trustMu  sync.Mutex // guards the two; held while trust files are read
+	trustMu  sync.Mutex // guards the next three; held while trust files are read
 	trust    *trustState
 	trustCtx uintptr // SSL_CTX for trust; one reference is ours
+	trustGen int     // the number of trustCtx
 }
 
 // tested are the major versions that this package is known to work with, with the
@@ -175,6 +178,7 @@ func bind(name string, handle uintptr) (*Library, error) {
 	l.verifyCB = purego.NewCallback(l.recordVerify)
 	l.alpnCB = purego.NewCallback(l.selectALPN)
 	l.servernameCB = purego.NewCallback(l.chooseHost)
+	l.newSessionCB = purego.NewCallback(l.keepSession)
 	l.path = mappedFile(l.sym.sslNew)
 	if l.path == "" {
 		l.path = name

@@ -220,6 +220,9 @@ func (o *op) once(fd uintptr) (want direction) {
 	}
 	q := c.lib.exclusiveFor(o.method(), c.tag.Load(), o.stepFn)
 	want = o.judge(q)
+	if c.established.Load() {
+		c.keepFresh()
+	}
 	if !c.sending {
 		c.push(fd)
 	}

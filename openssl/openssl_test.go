@@ -45,6 +45,10 @@ func nothingIsLeft() int {
 		println("verdicts of closed connections are left:", n)
 		return 1
 	}
+	if n := openssl.Keepers(l); n != 0 {
+		println("closed connections that keep sessions are left:", n)
+		return 1
+	}
 	const threads = 50
 	found := make(chan int, threads)
 	release := make(chan struct{})

@@ -2,6 +2,7 @@ package openssl
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"runtime"
 	"strings"
@@ -157,6 +158,7 @@ func withCString(s string, f func(p uintptr)) {
 type CABundle struct {
 	lib     *Library
 	name    string
+	id      string // of its content
 	cleanup runtime.Cleanup
 
 	mu  sync.Mutex
@@ -182,7 +184,7 @@ func (l *Library) ParseCABundle(name string, pem []byte) (*CABundle, error) {
 		l.freeCtx(ctx)
 		return nil, err
 	}
-	b := &CABundle{lib: l, name: name, ctx: ctx}
+	b := &CABundle{lib: l, name: name, id: fmt.Sprintf("bundle %x", sha256.Sum256(pem)), ctx: ctx}
 	b.cleanup = runtime.AddCleanup(b, l.freeCtx, ctx)
 	return b, nil
 }

@@ -10,6 +10,12 @@ type ClientSettings struct {
 	Pins     [][sha256.Size]byte // one of them must be the hash of the server's key, in addition to verification; nil: any
 	TLS13    bool                // nothing older
 	Identity *Identity           // shown if the server asks for a certificate; nil: none
+
+	// Sessions, if not nil, is where a session to be resumed is taken from, and where those go that the server offers. Only
+	// connections with the same settings, name and trust share them, and the same Place: the server's address, as it is known to
+	// the caller.
+	Sessions *SessionCache
+	Place    string
 }
 
 // Configure makes the settings hold for the handshake. It fails with ErrServerSide, ErrHandshakeDone, net.ErrClosed, or a
@@ -44,7 +50,12 @@ func (c *Conn) Configure(s ClientSettings) error {
 	}
 	c.tls13 = c.tls13 || s.TLS13
 	if s.Identity != nil {
-		return c.lib.useIdentity(c.ssl, *s.Identity)
+		if err := c.lib.useIdentity(c.ssl, *s.Identity); err != nil {
+			return err
+		}
+	}
+	if s.Sessions != nil {
+		c.resume = &resumption{cache: s.Sessions, wishes: s}
 	}
 	return nil
 }

@@ -48,6 +48,9 @@ type symbols struct {
 	sslUseCertificate, sslUsePrivateKey               uintptr
 	sslGetServername, sslCurrentCipher                uintptr
 	sslSessionReused, sslGroupName, sslPeerChain      uintptr
+	ctxSetNewSession, sslSetSession, sessionFree      uintptr
+	sessionIsResumable, sessionVersion                uintptr
+	sslGet1Session                                    uintptr
 	sslGetVerifyMode, sslExport                       uintptr
 	i2dX509, i2dPubkey, x509Pubkey, x509Issuer        uintptr
 
@@ -149,6 +152,12 @@ func (s *symbols) table() []symbol {
 		{"SSL_get_servername", &s.sslGetServername, false},
 		{"SSL_get_current_cipher", &s.sslCurrentCipher, false},
 		{"SSL_session_reused", &s.sslSessionReused, false},
+		{"SSL_CTX_sess_set_new_cb", &s.ctxSetNewSession, false},
+		{"SSL_set_session", &s.sslSetSession, false},
+		{"SSL_get1_session", &s.sslGet1Session, false},
+		{"SSL_SESSION_free", &s.sessionFree, false},
+		{"SSL_SESSION_is_resumable", &s.sessionIsResumable, false},
+		{"SSL_SESSION_get_protocol_version", &s.sessionVersion, false},
 		{"SSL_group_to_name", &s.sslGroupName, optional}, // since 3.0
 		{"SSL_get_peer_cert_chain", &s.sslPeerChain, false},
 		{"SSL_get_verify_mode", &s.sslGetVerifyMode, false},
@@ -263,7 +272,9 @@ const (
 	verifyPeer       = 1 // SSL_VERIFY_PEER
 	verifyFailIfNone = 2 // SSL_VERIFY_FAIL_IF_NO_PEER_CERT
 
-	sessCacheOff = 0 // SSL_SESS_CACHE_OFF
+	sessCacheOff        = 0     // SSL_SESS_CACHE_OFF
+	sessCacheClient     = 1     // SSL_SESS_CACHE_CLIENT
+	sessCacheNoInternal = 0x300 // SSL_SESS_CACHE_NO_INTERNAL
 
 	noPartialWildcards = 0x4     // X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
 	neverCheckSubject  = 0x20    // X509_CHECK_FLAG_NEVER_CHECK_SUBJECT

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -101,17 +102,17 @@ func (l *Library) SystemTrust() TrustStore {
 }
 
 // systemContext gives a reference to the SSL_CTX that trusts the system's
-// store, and the store's description.
-func (l *Library) systemContext() (ctx uintptr, store string, err error) {
+// store, the store's description, and what tells it from all others.
+func (l *Library) systemContext() (ctx uintptr, store, id string, err error) {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()
 	if err := l.loadTrust(); err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
 	if err := l.refCtx(l.trustCtx); err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
-	return l.trustCtx, l.trust.store.String(), nil
+	return l.trustCtx, l.trust.store.String(), fmt.Sprintf("system %d", l.trustGen), nil
 }
 
 // loadTrust brings l.trust up to date and makes its context. It is made once, and again when the store
@@ -141,6 +142,7 @@ func (l *Library) loadTrust() error {
 		withCString(s.Dir, func(p uintptr) { call(l.sym.ctxLoadVerifyLocations, ctx, 0, p) }) // looks into it later
 	})
 	l.trustCtx = ctx
+	l.trustGen++
 	return nil
 }
 

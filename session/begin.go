@@ -27,6 +27,7 @@ type beginning struct {
 	data   *channel       // the data channel that came with its Accept
 
 	insecure bool
+	anew     bool // no TLS session is resumed, and none is kept
 	settings openssl.ClientSettings
 	lax      bool // a cut is an end
 	plain    bool // bytes have gone in plain text
@@ -72,6 +73,9 @@ func (c *connection) startTLS() (EngineConn, error) {
 	b := c.begin
 	c.begin = beginning{data: b.data}
 	s.mu.Unlock()
+	if !b.anew && b.server == nil {
+		b.settings.Sessions, b.settings.Place = &s.sessions, c.peer
+	}
 	t, err := b.engine()
 	if b.store != nil {
 		b.store.release()
@@ -113,7 +117,7 @@ func (b *beginning) engine() (EngineConn, error) {
 
 func (b *beginning) configured() bool {
 	s := &b.settings
-	return s.ALPN != nil || s.Pins != nil || s.TLS13 || s.Identity != nil
+	return s.ALPN != nil || s.Pins != nil || s.TLS13 || s.Identity != nil || s.Sessions != nil
 }
 
 // unread fails if the peer has sent plain text that nobody has read. Behind the change to TLS it could pass for a part of the

@@ -53,6 +53,11 @@ var connOptions = []connOption{
 			lax, err := choice(v, "strict", "lax")
 			return func(b *beginning) { b.lax = lax == 1 }, err
 		}},
+	{"session-resumption", "on or off", true,
+		func(_ *Session, v string) (func(*beginning), error) {
+			off, err := choice(v, "on", "off")
+			return func(b *beginning) { b.anew = off == 1 }, err
+		}},
 }
 
 // A contextOption is an option of a server context. It changes a copy of the options, and what it gives else to s.mu's holder.

@@ -61,7 +61,7 @@ func TestAnUnknownOptionOrValueIsToldWithTheKnownOnes(t *testing.T) {
 		name, value string
 		says        string
 	}{
-		{h, "ALPN", "h2", "alpn, server-name, ca, pins, min-version, eof"},
+		{h, "ALPN", "h2", "alpn, server-name, ca, pins, min-version, eof, session-resumption"},
 		{h, "client-cert", "require", "alpn, server-name"},
 		{ctx, "pins", "", "alpn, min-version, client-ca, client-cert, session-resumption, failed-handshakes, handshake"},
 		{h, "alpn", "h2,,http/1.1", "names with commas"},
@@ -71,6 +71,7 @@ func TestAnUnknownOptionOrValueIsToldWithTheKnownOnes(t *testing.T) {
 		{h, "pins", "sha1:" + strings.Repeat("0", 64), "64 hexadecimal digits"},
 		{h, "min-version", "1.1", "1.2 or 1.3"},
 		{h, "eof", "", "strict or lax"},
+		{h, "session-resumption", "0", "on or off"},
 		{ctx, "client-cert", "maybe", "none, request or require"},
 		{ctx, "failed-handshakes", "log", "raise or skip"},
 		{ctx, "handshake", "now", "accept or later"},
@@ -95,7 +96,7 @@ func TestAnUnknownOptionOrValueIsToldWithTheKnownOnes(t *testing.T) {
 		}
 	}
 	r.ok(r.Handshake(h))
-	for _, name := range []string{"alpn", "server-name", "ca", "pins", "min-version", "eof"} {
+	for _, name := range []string{"alpn", "server-name", "ca", "pins", "min-version", "eof", "session-resumption"} {
 		r.fails(r.SetOption(h, name, ""), kind.State)
 	}
 	r.fails(r.SetOption(99, "alpn", "h2"), kind.Handle)

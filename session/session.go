@@ -13,6 +13,7 @@ import (
 	"tlsd/internal/audit"
 	"tlsd/internal/kind"
 	"tlsd/internal/policy"
+	"tlsd/openssl"
 )
 
 // Handle identifies a connection or a server context within one session. Handles
@@ -100,6 +101,7 @@ type Session struct {
 	conns     map[Handle]*connection
 	contexts  map[Handle]*serverContext
 	trust     *trust
+	sessions  openssl.SessionCache // of clients, to be resumed; it guards itself
 	lastError string
 }
 
@@ -144,6 +146,7 @@ func (s *Session) End() {
 	}
 	s.trust.release()
 	s.finishers.Wait()
+	s.sessions.Free()
 	s.impatience()
 }
 

@@ -41,6 +41,9 @@
 /* As the package has it: SSL_verify_cb. abi_test.go compares recordVerify with this line. */
 typedef int verify_cb(int preverify_ok, X509_STORE_CTX *ctx);
 
+/* Likewise the callback of SSL_CTX_sess_set_new_cb, which is keepSession. */
+typedef int new_session_cb(SSL *ssl, SSL_SESSION *session);
+
 FUNCTION(unsigned long, OpenSSL_version_num, (void))
 FUNCTION(const char *, OpenSSL_version, (int))
 FUNCTION(int, OPENSSL_init_ssl, (uint64_t, const OPENSSL_INIT_SETTINGS *))
@@ -124,6 +127,12 @@ FUNCTION(int, SSL_use_PrivateKey, (SSL *, EVP_PKEY *))
 FUNCTION(const char *, SSL_get_servername, (const SSL *, int))
 FUNCTION(const SSL_CIPHER *, SSL_get_current_cipher, (const SSL *))
 FUNCTION(int, SSL_session_reused, (const SSL *))
+FUNCTION(void, SSL_CTX_sess_set_new_cb, (SSL_CTX *, new_session_cb *))
+FUNCTION(int, SSL_set_session, (SSL *, SSL_SESSION *))
+FUNCTION(SSL_SESSION *, SSL_get1_session, (SSL *))
+FUNCTION(void, SSL_SESSION_free, (SSL_SESSION *))
+FUNCTION(int, SSL_SESSION_is_resumable, (const SSL_SESSION *))
+FUNCTION(int, SSL_SESSION_get_protocol_version, (const SSL_SESSION *))
 #if V3
 FUNCTION(const char *, SSL_group_to_name, (SSL *, int))
 #endif
@@ -193,6 +202,8 @@ CONSTANT(ctrlMode, 33, SSL_CTRL_MODE)
 CONSTANT(ctrlSetReadAhead, 41, SSL_CTRL_SET_READ_AHEAD)
 CONSTANT(ctrlSessCacheMode, 44, SSL_CTRL_SET_SESS_CACHE_MODE)
 CONSTANT(sessCacheOff, 0, SSL_SESS_CACHE_OFF)
+CONSTANT(sessCacheClient, 1, SSL_SESS_CACHE_CLIENT)
+CONSTANT(sessCacheNoInternal, 0x300, SSL_SESS_CACHE_NO_INTERNAL)
 CONSTANT(ctrlSetServernameCB, 53, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB)
 CONSTANT(ctrlSetServernameArg, 54, SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG)
 CONSTANT(ctrlGetChainCerts, 115, SSL_CTRL_GET_CHAIN_CERTS)

@@ -29,6 +29,7 @@ type world struct {
 	wrongKey string
 
 	answer int // port of a server that sends back what it got, after the end of 40 KiB, and closes
+	old    int // of the same with TLS 1.2
 	echo   int // of one that sends back what it gets
 	cut    int // of one that sends a little and cuts the connection
 	named  int // of one whose certificate has another name
@@ -46,14 +47,16 @@ func newWorld(t *testing.T) *world {
 	check(t, os.WriteFile(w.badPEM, []byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n"), 0o644))
 	named := w.ca.Issue(t, testcert.Leaf{CN: "other.example", DNS: []string{"other.example"}})
 
-	w.answer = serve(t, w.cert, func(conn *tls.Conn) {
+	answer := func(conn *tls.Conn) {
 		p := make([]byte, len(payload))
 		if _, err := io.ReadFull(conn, p); err == nil {
 			conn.Write(p)
 			conn.CloseWrite()
 			io.Copy(io.Discard, conn)
 		}
-	})
+	}
+	w.answer = serve(t, w.cert, answer)
+	w.old = serveConfig(t, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: tls.VersionTLS12}, answer)
 	w.echo = serve(t, w.cert, func(conn *tls.Conn) { io.Copy(conn, conn) })
 	w.cut = serve(t, w.cert, func(conn *tls.Conn) {
 		conn.Write([]byte("cut"))
@@ -66,7 +69,12 @@ func newWorld(t *testing.T) *world {
 // serve runs a server until the test ends, and gives its port.
 func serve(t *testing.T, cert *testcert.Cert, handle func(*tls.Conn)) int {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	return serveConfig(t, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}, handle)
+}
+
+func serveConfig(t *testing.T, cfg *tls.Config, handle func(*tls.Conn)) int {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
 	check(t, err)
 	var serving sync.WaitGroup
 	over, end := context.WithCancel(context.Background())
@@ -136,6 +144,12 @@ var scenarios = []scenario{
 	{name: "client", run: func(v *visit) {
 		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
 			v.talk("localhost", v.w.answer)
+		}
+	}},
+	{name: "client that resumes", run: func(v *visit) {
+		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
+			v.talk("localhost", v.w.old)
+			v.talk("localhost", v.w.old)
 		}
 	}},
 	{name: "client by address", run: func(v *visit) {

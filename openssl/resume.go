@@ -1,0 +1,229 @@
+package openssl
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Resumption of TLS sessions by clients. A server gives tickets, with TLS 1.3 at any time after the handshake, and OpenSSL
+// calls keepSession for each. What has come in one stay in the library is put into the connection's SessionCache behind it. The
+// rules:
+//
+//   - A session is offered only by a connection with the same settings as the one that it comes from: see sessionKey.
+//   - A resumed connection is not verified again. The session keeps the result and the certificates of the full handshake, which
+//     the settings had demanded. Pins are checked again.
+//   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix C.4).
+//   - OpenSSL gives up the session of a connection that has failed or was cut, and so do we.
+
+const (
+	mostSessions   = 64        // of a cache
+	mostOfOneKey   = 4         // of connections with the same settings; also of one stay in the library
+	oldestSession  = time.Hour // then it is not offered any more
+	keepsReference = 1         // the result of keepSession if the reference is ours now
+)
+
+// A SessionCache keeps TLS sessions of clients, for others with the same settings to resume. The zero value is an empty one. It
+// keeps a bounded number for a bounded time. All connections that use it are of one Library. Free it.
+type SessionCache struct {
+	// Guards what follows. It is locked inside of exclusive only, and nobody enters that with it.
+	mu     sync.Mutex
+	lib    *Library // nil before the first session
+	freed  bool
+	stored []storedSession // the oldest first
+}
+
+type storedSession struct {
+	key     string
+	session uintptr // an SSL_SESSION; the reference is ours
+	since   time.Time
+}
+
+// Free gives up all sessions. Connections that come later find and leave none. It is idempotent.
+func (s *SessionCache) Free() {
+	s.mu.Lock()
+	lib, stored := s.lib, s.stored
+	s.freed, s.stored = true, nil
+	s.mu.Unlock()
+	if len(stored) == 0 {
+		return
+	}
+	lib.exclusive(func() {
+		for _, e := range stored {
+			call(lib.sym.sessionFree, e.session)
+		}
+	})
+}
+
+// Len is the number of sessions.
+func (s *SessionCache) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.stored)
+}
+
+// add takes over sessions. To be called inside exclusive, as take.
+func (s *SessionCache) add(l *Library, key string, sessions []uintptr, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lib = l
+	if s.freed {
+		for _, session := range sessions {
+			call(l.sym.sessionFree, session)
+		}
+		return
+	}
+	for _, session := range sessions {
+		s.stored = append(s.stored, storedSession{key, session, now})
+	}
+	s.drop(func(e storedSession) bool { return now.Sub(e.since) > oldestSession })
+	s.bound(mostOfOneKey, func(e storedSession) bool { return e.key == key })
+	s.bound(mostSessions, func(storedSession) bool { return true })
+}
+
+// bound frees the oldest of the sessions that count, until so many are left. s.mu must be held.
+func (s *SessionCache) bound(most int, counts func(storedSession) bool) {
+	n := 0
+	for _, e := range s.stored {
+		if counts(e) {
+			n++
+		}
+	}
+	s.drop(func(e storedSession) bool {
+		if n <= most || !counts(e) {
+			return false
+		}
+		n--
+		return true
+	})
+}
+
+// drop frees the sessions that are meant. s.mu must be held.
+func (s *SessionCache) drop(meant func(storedSession) bool) {
+	s.stored = slices.DeleteFunc(s.stored, func(e storedSession) bool {
+		if !meant(e) {
+			return false
+		}
+		call(s.lib.sym.sessionFree, e.session)
+		return true
+	})
+}
+
+// take gives the newest session of a key, whose reference is then the caller's; 0 if there is none.
+func (s *SessionCache) take(key string, now time.Time) (session uintptr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lib == nil {
+		return 0
+	}
+	s.drop(func(e storedSession) bool {
+		return now.Sub(e.since) > oldestSession || int32(call(s.lib.sym.sessionIsResumable, e.session)) != 1
+	})
+	for n, e := range slices.Backward(s.stored) {
+		if e.key == key {
+			s.stored = slices.Delete(s.stored, n, n+1)
+			return e.session
+		}
+	}
+	return 0
+}
+
+// A resumption is what a client's connection has to do with a cache. Conn.mu guards it.
+type resumption struct {
+	cache   *SessionCache
+	wishes  ClientSettings // until the handshake begins
+	key     string         // then
+	offered uintptr        // the session that the handshake offers
+	fresh   []uintptr      // sessions that have come and are not in the cache yet
+}
+
+// sessionKey has all that the verification of the server, and what is agreed on with it, depends on.
+func (c *Conn) sessionKey(s *ClientSettings) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %t %t %q %x", s.Place, c.peer, c.trust, c.verify, c.tls13, s.ALPN, s.Pins)
+	if s.Identity != nil {
+		fmt.Fprintf(h, " %q %q", s.Identity.Cert, s.Identity.Key)
+	}
+	return string(h.Sum(nil))
+}
+
+// offerSession makes the handshake offer a session, if there is one. The caller holds c.mu.
+func (c *Conn) offerSession() {
+	r := c.resume
+	if r == nil {
+		return
+	}
+	r.key, r.wishes = c.sessionKey(&r.wishes), ClientSettings{}
+	l := c.lib
+	l.keepers.Store(c.ssl, c)
+	l.exclusive(func() {
+		if r.offered = r.cache.take(r.key, time.Now()); r.offered != 0 && int32(call(l.sym.sslSetSession, c.ssl, r.offered)) != 1 {
+			call(l.sym.sessionFree, r.offered)
+			r.offered = 0
+		}
+	})
+}
+
+// keepSession is the callback of all client contexts (SSL_CTX_sess_set_new_cb(3)). It runs in a stay of the connection's, whose
+// mutex is held.
+func (l *Library) keepSession(ssl, session uintptr) (result uintptr) {
+	defer func() { _ = recover() }() // a panic must not unwind C's frames
+	v, ok := l.keepers.Load(ssl)
+	if !ok {
+		return 0
+	}
+	if r := v.(*Conn).resume; len(r.fresh) < mostOfOneKey {
+		r.fresh = append(r.fresh, session)
+		return keepsReference
+	}
+	return 0
+}
+
+// keepFresh puts sessions that have come into the cache, once the handshake has been found good. The caller holds c.mu.
+func (c *Conn) keepFresh() {
+	if r := c.resume; r != nil && len(r.fresh) > 0 {
+		c.lib.exclusive(func() { r.cache.add(c.lib, r.key, r.fresh, time.Now()) })
+		r.fresh = nil
+	}
+}
+
+// settleOffer gives up the session that was offered. With TLS 1.2 a session that was resumed can serve again, under a ticket that may be
+// another one, of which keepSession is not told. The caller holds c.mu, and the handshake is good.
+func (c *Conn) settleOffer() {
+	r := c.resume
+	if r == nil || r.offered == 0 {
+		return
+	}
+	sym := &c.lib.sym
+	c.lib.exclusive(func() {
+		if int32(call(sym.sslSessionReused, c.ssl)) == 1 && int32(call(sym.sessionVersion, r.offered)) < tls13 {
+			if session := call(sym.sslGet1Session, c.ssl); session != 0 {
+				r.cache.add(c.lib, r.key, []uintptr{session}, time.Now())
+			}
+		}
+		call(sym.sessionFree, r.offered)
+	})
+	r.offered = 0
+}
+
+// dropSessions frees what the connection has not given away. The caller holds c.mu.
+func (c *Conn) dropSessions() {
+	r := c.resume
+	if r == nil {
+		return
+	}
+	c.resume = nil
+	c.lib.keepers.Delete(c.ssl)
+	if r.offered != 0 {
+		r.fresh = append(r.fresh, r.offered)
+	}
+	if len(r.fresh) > 0 {
+		c.lib.exclusive(func() {
+			for _, session := range r.fresh {
+				call(c.lib.sym.sessionFree, session)
+			}
+		})
+	}
+}
