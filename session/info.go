@@ -125,22 +125,32 @@ func asPEM(chain [][]byte) string {
 	return b.String()
 }
 
-// names are the subject alternative names, as in "DNS:example.com, IP:192.0.2.1".
+// names are the subject alternative names, as in "DNS:example.com, IP:192.0.2.1". Each is one entry, whatever is in it.
 func names(c *x509.Certificate) string {
 	var list []string
 	for _, n := range c.DNSNames {
-		list = append(list, "DNS:"+n)
+		list = append(list, "DNS:"+entry(n))
 	}
 	for _, ip := range c.IPAddresses {
 		list = append(list, "IP:"+ip.String())
 	}
 	for _, m := range c.EmailAddresses {
-		list = append(list, "email:"+m)
+		list = append(list, "email:"+entry(m))
 	}
 	for _, u := range c.URIs {
-		list = append(list, "URI:"+u.String())
+		list = append(list, "URI:"+entry(u.String()))
 	}
 	return strings.Join(list, ", ")
+}
+
+// entry quotes a name that could look like two, or end a host's string: one with a comma, a blank, a quotation mark, a backslash,
+// or a character that does not show.
+func entry(name string) string {
+	odd := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`,"\`, r) }
+	if strings.IndexFunc(name, odd) < 0 {
+		return name
+	}
+	return strconv.QuoteToASCII(name)
 }
 
 // unsent is how many bytes the caller has sent on the data channel that have not left for the peer.

@@ -166,6 +166,24 @@ func TestFactsAboutThePeersCertificate(t *testing.T) {
 	}
 }
 
+// A certificate's owner chooses its names. None of them looks like another one's, or hides what is behind it.
+func TestANameOfACertificateIsOneEntry(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	cert := r.ca.Issue(t, testcert.Leaf{DNS: []string{
+		"localhost", "a.example, DNS:admin.example", "admin.example\x00.evil.example", "b\nc", `d"e`, `f\g`,
+	}})
+	shown := cert.TLS()
+	port := r.serveTLS(&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &shown, nil }},
+		func(c *tls.Conn, _ *net.TCPConn) { c.Handshake() })
+	h := r.handle(r.NewClient("localhost", port))
+	r.ok(r.Handshake(h))
+	const want = `DNS:localhost, DNS:"a.example, DNS:admin.example", DNS:"admin.example\x00.evil.example", DNS:"b\nc", DNS:"d\"e", DNS:"f\\g"`
+	if got := r.fact(h, "san"); got != want {
+		t.Errorf("san is %q, want %q", got, want)
+	}
+}
+
 func TestOptionsOfAClientHold(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)

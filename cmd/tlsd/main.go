@@ -135,6 +135,9 @@ func misuse(stderr io.Writer, err error) int {
 // start makes the socket and serves on it until tlsd is told to stop. At SIGHUP it reads the settings
 // again.
 func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
+	if err := oneUser(); err != nil {
+		return err
+	}
 	closeOnExec()
 	ready, err := openReady(o.readyFD)
 	if err != nil {
@@ -336,6 +339,18 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx 
 		handling.Wait()
 		cancel()
 	}
+}
+
+// oneUser says why this process has no rights that are one user's. A worker of such a process could get the rights of the
+// other user when it executes the program: with no_new_privs, the kernel gives it the real user's.
+func oneUser() error {
+	for what, ids := range map[string]func() (r, e, s int){"user": unix.Getresuid, "group": unix.Getresgid} {
+		if r, e, s := ids(); r != e || e != s {
+			return fmt.Errorf("the real %s is %d, the effective one %d and the saved one %d: tlsd would give the rights of one to the other; "+
+				"start it as one %s (setpriv, su), and not by a set-id file", what, r, e, s, what)
+		}
+	}
+	return nil
 }
 
 // openReady takes the descriptor of --ready-fd. The Go runtime's own

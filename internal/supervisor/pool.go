@@ -63,29 +63,24 @@ func (s *Supervisor) choose(ctx context.Context, peer Peer) (*worker, error) {
 	if as == nil && s.Shared {
 		return s.leastLoaded(ctx)
 	}
-	if w := s.takeSpare(as != nil); w != nil && !s.renewIfOutdated(w) {
-		if as != nil {
-			s.engage(w, as)
+	if as == nil {
+		if w := s.takeSpare(&s.pool, func() {}); w != nil && !s.renewIfOutdated(w) {
+			return w, nil
 		}
-		return w, nil
 	}
 	return s.startOne(ctx, peer.account(), as)
 }
 
-// takeSpare takes the oldest spare worker, for the daemon's own user or for others, if there is one.
-func (s *Supervisor) takeSpare(other bool) *worker {
+// takeSpare takes the oldest of some spare workers, if there is one. turn ends the turn of its start.
+func (s *Supervisor) takeSpare(spares *[]*worker, turn func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	spares := &s.pool
-	if other {
-		spares = &s.others
-	}
 	if len(*spares) == 0 {
 		return nil
 	}
 	w := (*spares)[0]
 	*spares = slices.Delete(*spares, 0, 1)
-	w.own = true
+	w.own, w.turn = true, turn
 	w.load++
 	poke(s.wake)
 	return w
@@ -111,11 +106,18 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	}
 }
 
-// startOne starts a worker for one session of a user. Its turn lasts until the worker is ready or gone.
+// startOne starts a worker for one session of a user, or has a spare become that user's. Its turn lasts until the worker is
+// ready or gone.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (*worker, error) {
 	done, err := s.starting.take(ctx, of)
 	if err != nil {
 		return nil, waitError(ctx)
+	}
+	if as != nil {
+		if w := s.takeSpare(&s.others, done); w != nil {
+			s.engage(w, as)
+			return w, nil
+		}
 	}
 	w, err := s.spawn(as != nil, func(w *worker) { w.own, w.load, w.turn = true, 1, done })
 	if err != nil {

@@ -129,16 +129,19 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 		var callers []interface{ Close() error }
 		for range 3 * maxStarting {
 			callers = append(callers, d.dialFrom(slow))
+			d.until("the slow user's caller is there, and spares are ready for the next one", func() bool {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				return d.perUID[slow] == len(callers) && len(d.others) == spares
+			})
 		}
-		d.until("the slow user's callers are there", func() bool {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			return d.perUID[slow] == len(callers)
-		})
 		for range 3 {
 			if got := d.askAs(quick, quick); !strings.Contains(got, fmt.Sprintf(" uid=%d ", quick)) {
 				t.Fatalf("the other user is told %q", got)
 			}
+		}
+		if n, most := d.starting(), max(maxStarting/2, 1); n > most {
+			t.Errorf("with %d spares, %d workers of one user are being started at the same time; %d is the most", spares, n, most)
 		}
 		if n := d.logs.FilterMessage("worker is not ready in time, and is killed").Len(); n != 0 {
 			t.Errorf("with %d spares, another user's session has waited for %d starts to be given up", spares, n)
@@ -154,6 +157,70 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 		if n := d.logs.FilterMessage("worker is not ready in time, and is killed").Len(); n != 0 {
 			t.Error("callers who have hung up are kept until their workers are given up")
 		}
+	}
+}
+
+// starting is how many workers are being started for one session each.
+func (d *daemon) starting() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for w := range d.workers {
+		if w.own && w.load > 0 && !w.isReady() {
+			n++
+		}
+	}
+	return n
+}
+
+// However many callers others have, a caller waits for one turn of each user who waits already.
+func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
+	t.Parallel()
+	const others, newcomer = 8, 100
+	q := newTurns(2, 1000)
+	q.slow = time.Hour
+	type turn struct {
+		uid  account
+		done func()
+	}
+	begins := make(chan turn)
+	enter := func(uid account) {
+		if done, err := q.take(t.Context(), uid); err == nil {
+			select {
+			case begins <- turn{uid, done}:
+			case <-t.Context().Done():
+			}
+		}
+	}
+	callers := func(uid account, n int) {
+		before := q.waiting(uid)
+		for range n {
+			go enter(uid)
+		}
+		for q.waiting(uid) < before+n {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	var running []turn
+	for uid := range account(2) {
+		go enter(uid)
+		running = append(running, <-begins)
+	}
+	for uid := range account(others) {
+		callers(uid, 20)
+	}
+	callers(newcomer, 1)
+	served := map[account]int{}
+	for {
+		running[0].done()
+		running = append(running[1:], <-begins)
+		uid := running[1].uid
+		if uid == newcomer {
+			break
+		}
+		if served[uid]++; served[uid] > 1 {
+			t.Fatalf("user %d has a second turn before the newcomer has one; %v", uid, served)
+		}
+		go enter(uid) // who was served comes again at once
 	}
 }
 

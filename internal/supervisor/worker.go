@@ -196,7 +196,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
-	defer w.turn()
+	defer s.endTurn(w)
 	err := s.converse(w)
 	close(stop)
 	guarding.Wait()
@@ -229,6 +229,14 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	w.page.Close()
 }
 
+// endTurn ends the turn of the worker's start, if it has one that has not ended.
+func (s *Supervisor) endTurn(w *worker) {
+	s.mu.Lock()
+	end := w.turn
+	s.mu.Unlock()
+	end()
+}
+
 // A brokenError is a worker's breach of the rules of its channel.
 type brokenError struct{ error }
 
@@ -257,7 +265,7 @@ func (s *Supervisor) converse(w *worker) error {
 				w.libraryFile, _ = os.Stat(w.report.Path) // without it the worker does not become outdated
 			}
 			close(w.ready)
-			w.turn()
+			s.endTurn(w)
 			s.introduce(w)
 		case msg.Unfit != "":
 			s.mu.Lock()

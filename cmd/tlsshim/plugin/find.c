@@ -334,11 +334,27 @@ static const char *sign_of_system(void)
 	return NULL;
 }
 
+/* Whether this process has the rights of one user. Another one's would go to the tlsd that it starts, and so to all programs of
+ * the effective user. */
+static bool is_one_user(char *tried)
+{
+	if (getuid() != geteuid())
+		note(tried, "none was started, because the real user of this program is %u and the effective one %u", (unsigned)getuid(), (unsigned)geteuid());
+	else if (getgid() != getegid())
+		note(tried, "none was started, because the real group of this program is %u and the effective one %u", (unsigned)getgid(),
+		     (unsigned)getegid());
+	else
+		return true;
+	return false;
+}
+
 /* Whether a private tlsd may be started. Where there is a system's tlsd, one beside it would lead around its policy. */
 static bool may_start(const struct client_conf *conf, char *tried)
 {
 	const char *autostart = setting("TLSD_AUTOSTART"), *sign;
 
+	if (!is_one_user(tried))
+		return false;
 	if (autostart && strcmp(autostart, "0") == 0)
 		note(tried, "none was started, because TLSD_AUTOSTART is 0");
 	else if (conf->autostart == FORBIDDEN)

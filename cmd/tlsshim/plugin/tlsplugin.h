@@ -32,8 +32,9 @@
  * Where the daemon is found: $TLSD_SOCKET, else the socket of /etc/tlsd/client.conf, else
  * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock or /run/tlsd/tlsd.sock. If none answers, a private
  * tlsd is started from $TLSD_EXE or $PATH. That is not done beside a system's tlsd, where
- * client.conf forbids it, or if TLSD_AUTOSTART is 0. It leaves when idle. It logs to the file
- * $TLSD_LOG, if that is set. The library talks to a daemon only if root, the caller's own user,
+ * client.conf forbids it, if TLSD_AUTOSTART is 0, or if the process's real and effective users or
+ * groups differ. It leaves when idle. It logs to the file $TLSD_LOG, if that is set. In a program
+ * with more rights than its user (AT_SECURE, getauxval(3)) no variable counts. The library talks to a daemon only if root, the caller's own user,
  * or one of client.conf's trusted-users runs it.
  *
  * A private tlsd is no child of the host. The host gets no SIGCHLD and no zombie of it, and
