@@ -101,6 +101,8 @@ type Session struct {
 	contexts  map[Handle]*serverContext
 	trust     *trust
 	lastError string
+
+	connectBound time.Duration // of each NewClient that is made from now on; 0: the session's own
 }
 
 // New starts a session. End must be called.
