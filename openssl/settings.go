@@ -44,6 +44,7 @@ func (c *Conn) Configure(s ClientSettings) error {
 	}
 	c.tls13 = c.tls13 || s.TLS13
 	if s.Identity != nil {
+		c.identity = true
 		return c.lib.useIdentity(c.ssl, *s.Identity)
 	}
 	return nil
