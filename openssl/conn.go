@@ -63,6 +63,8 @@ type Conn struct {
 	shut      bool          // close_notify is sealed, so that nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
 	begun     bool          // Handshake has been called
+	identity  bool          // a client's: it has a certificate to show
+	refused   bool          // the peer has asked for a renegotiation
 	verify    bool          // a client's; does not change once begun is set
 	resume    *resumption   // a client's; nil: it neither resumes nor keeps sessions
 

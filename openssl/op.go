@@ -3,6 +3,7 @@ package openssl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -237,7 +238,7 @@ func (o *op) once(fd uintptr) (want direction) {
 func (o *op) lookForReset(fd uintptr) direction {
 	c := o.c
 	switch {
-	case c.readErr != io.EOF && c.readErr != ErrTruncated:
+	case c.readErr != io.EOF && !errors.Is(c.readErr, ErrTruncated):
 		return o.end(c.readErr)
 	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
@@ -297,6 +298,9 @@ func (o *op) judge(q queue) (want direction) {
 	if o.kind == opRead && o.cut(q) {
 		if c.sendErrno != 0 { // the system has told a send why, and tells it once
 			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
+		}
+		if c.refused {
+			return o.readEnds(fmt.Errorf("%w%s", ErrTruncated, renegotiation))
 		}
 		return o.readEnds(ErrTruncated)
 	}

@@ -103,6 +103,7 @@ func (o *op) collect(t *thread) (sound bool) {
 		}
 		if o.kind == opRead {
 			c.out.add(room[:got])
+			c.refused = c.refused || c.renounces(room[:got])
 		} else {
 			c.out.mem = c.out.mem[:len(c.out.mem)+got]
 		}
@@ -134,6 +135,13 @@ func (b *outbox) add(p []byte) {
 		b.owed += n
 		p = p[n:]
 	}
+}
+
+// renounces says whether what a Read has to say begins with an alert. In TLS 1.2 a record tells its type, and the only alert of
+// a Read that goes on is no_renegotiation (RFC 5246 section 7.2.2).
+func (c *Conn) renounces(p []byte) bool {
+	const alert = 21
+	return p[0] == alert && c.version == "TLSv1.2"
 }
 
 // push sends what the system takes at once, and tells whether nothing is left. The caller holds c.mu, and is in

@@ -39,7 +39,27 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 	default:
 		e.Reason = q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code))
 	}
+	e.Reason += c.uncertified(q)
 	return e
+}
+
+// renegotiation is the end of an error's text if the peer has asked for one before.
+const renegotiation = "; it had asked for a renegotiation, which is refused"
+
+// uncertified is the end of an error's text if the server wanted a certificate of a client that has none. In TLS 1.2 the
+// library remembers the server's request; in TLS 1.3 the alert says so. The caller holds c.mu.
+func (c *Conn) uncertified(q queue) string {
+	if !c.client || c.identity || c.ssl == 0 {
+		return ""
+	}
+	asked := q.has(reasonAlert + alertCertificateRequired)
+	if !asked {
+		c.lib.exclusive(func() { asked = int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlGetClientCertTypes, 0, 0)) > 0 })
+	}
+	if !asked {
+		return ""
+	}
+	return "; the server asked for a client certificate, and none is set (tls.SetCertificate)"
 }
 
 // explain is the queue as one phrase; otherwise, if it is empty.
@@ -67,7 +87,10 @@ func (q queue) explain(otherwise string) string {
 	return strings.Join(parts, ", ")
 }
 
-const alertProtocolVersion = 70
+const (
+	alertProtocolVersion     = 70
+	alertCertificateRequired = 116
+)
 
 // alerts are the names of RFC 8446 section 6 and RFC 5246 section 7.2.
 var alerts = map[int]string{

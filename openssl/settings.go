@@ -53,6 +53,7 @@ func (c *Conn) Configure(s ClientSettings) error {
 		if err := c.lib.useIdentity(c.ssl, *s.Identity); err != nil {
 			return err
 		}
+		c.identity = true
 	}
 	if s.Sessions != nil {
 		c.resume = &resumption{cache: s.Sessions, wishes: s}

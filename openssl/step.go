@@ -124,5 +124,9 @@ func (c *Conn) failure(o *op, q queue) error {
 	case o.cut(q):
 		return ErrTruncated
 	}
-	return &ProtocolError{Reason: q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code)), Queue: q.strings()}
+	why := q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code)) + c.uncertified(q)
+	if c.refused {
+		why += renegotiation
+	}
+	return &ProtocolError{Reason: why, Queue: q.strings()}
 }

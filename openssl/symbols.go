@@ -237,6 +237,7 @@ const (
 	ctrlSessCacheMode      = 44  // SSL_CTRL_SET_SESS_CACHE_MODE
 	ctrlSetServernameCB    = 53  // SSL_CTRL_SET_TLSEXT_SERVERNAME_CB
 	ctrlSetServernameArg   = 54  // SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG
+	ctrlGetClientCertTypes = 103 // SSL_CTRL_GET_CLIENT_CERT_TYPES
 	ctrlGetChainCerts      = 115 // SSL_CTRL_GET_CHAIN_CERTS
 	ctrlGetNegotiatedGroup = 134 // SSL_CTRL_GET_NEGOTIATED_GROUP, since 3.0
 	ctrlSetHostname        = 55  // SSL_CTRL_SET_TLSEXT_HOSTNAME

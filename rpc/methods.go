@@ -126,7 +126,7 @@ var table = []method{
 	},
 	{
 		name: "tls.SetCaBundle", doc: "Sets the trust store of clients that are opened afterwards.",
-		params: []param{pPath("path")}, result: sZero,
+		params: []param{{name: "path", typ: str, max: 4095, doc: "absolute path of a PEM file; nothing: the system's store"}}, result: sZero,
 		call: func(s *session.Session, a args) *session.Call { return s.SetCaBundle(a.str(0)) },
 	},
 	{
@@ -135,8 +135,8 @@ var table = []method{
 		call: func(s *session.Session, a args) *session.Call { return s.PeerCertSubject(a.handle(0)) },
 	},
 	{
-		name: "tls.SetTimeout", doc: "Bounds later waits on a handle: Handshake, Read and Write of a connection, Accept of a context.",
-		params: []param{pEither,
+		name: "tls.SetTimeout", doc: "Bounds later waits on a handle: Handshake, Read and Write of a connection, Accept of a context; or later NewClients.",
+		params: []param{{name: "handle", typ: integer, min: 0, max: math.MaxInt32, doc: "a connection handle or a context handle; 0: NewClient"},
 			{name: "milliseconds", typ: integer, min: 0, max: math.MaxInt32, doc: "the bound; 0: tlsd's own timeouts"}}, result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
 			return s.SetTimeout(a.handle(0), time.Duration(a.int(1))*time.Millisecond)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -163,8 +164,9 @@ func (s *Session) NewClient(host string, port int) *Call {
 	var c *connection
 	store := s.trust.hold()
 	to, bad := policy.ParseHost(host)
+	bound := cmp.Or(s.connectBound, s.Timeouts.Connect)
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
-		nc, err := s.connect(ctx, to, bad, port)
+		nc, err := s.connect(ctx, to, bad, port, bound)
 		if err == nil {
 			if err = store.prepare(); err != nil {
 				nc.Close()
@@ -189,15 +191,15 @@ func (s *Session) NewClient(host string, port int) *Call {
 	return call
 }
 
-// connect connects to a host, or says why it is none.
-func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port int) (*net.TCPConn, error) {
+// connect connects to a host within a bound, or says why it is none.
+func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port int, bound time.Duration) (*net.TCPConn, error) {
 	if err := s.available(); err != nil {
 		return nil, err
 	}
 	if bad != nil {
 		return nil, fail(kind.Params, "%v", bad)
 	}
-	ctx, stop := bounded(ctx, s.Timeouts.Connect, "no connection")
+	ctx, stop := bounded(ctx, bound, "no connection")
 	defer stop()
 	nc, err := s.dial(ctx, to, port)
 	if err != nil {

@@ -26,7 +26,7 @@ type Error struct {
 	Handle Handle // the handle that the call named; 0 if none
 	Why    string
 
-	Errno   string       // name of the system's error, such as "ECONNREFUSED"; may be empty
+	Errno   string       // name of the system's error, such as "ECONNREFUSED" or "EAI_NONAME"; may be empty
 	Verify  *VerifyError // set with kind "verify"
 	OpenSSL []string     // OpenSSL's error queue, the oldest first
 }
@@ -78,6 +78,17 @@ var (
 	errEnded     = fail(kind.Cancelled, "the session ended while the call waited")
 )
 
+// lookUpError is the name that getaddrinfo(3) has for the failure of a look-up.
+func lookUpError(e *net.DNSError) string {
+	switch {
+	case e.IsNotFound:
+		return "EAI_NONAME"
+	case e.IsTemporary, e.IsTimeout:
+		return "EAI_AGAIN"
+	}
+	return "EAI_FAIL"
+}
+
 // classify makes an *Error of whatever a lower layer returned. doing says in
 // which phase it happened and decides the kind when the error itself does not.
 func classify(ctx context.Context, err error, doing kind.Kind) *Error {
@@ -119,7 +130,7 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 	case errors.As(err, &path):
 		out.Why = fmt.Sprintf("%s: %v", path.Path, path.Err)
 	case errors.As(err, &dns):
-		out.Why = fmt.Sprintf("look up %s: %s", dns.Name, dns.Err)
+		out.Why, out.Errno = fmt.Sprintf("look up %s: %s", dns.Name, dns.Err), lookUpError(dns)
 	case errors.As(err, &op) && op.Err != nil:
 		out.Why = op.Err.Error()
 	}

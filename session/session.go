@@ -103,6 +103,8 @@ type Session struct {
 	trust     *trust
 	sessions  openssl.SessionCache // of clients, to be resumed; it guards itself
 	lastError string
+
+	connectBound time.Duration // of each NewClient that is made from now on; 0: the session's own
 }
 
 // New starts a session. End must be called.

@@ -100,7 +100,7 @@ func (t *trust) load() error {
 
 // SetCaBundle reads and checks a PEM file of CA certificates and makes it the
 // trust store of the clients that are opened afterwards. If that fails, the old
-// store stays. The path must be absolute. The result is 0.
+// store stays. The path must be absolute; without one, the system's store comes back. The result is 0.
 func (s *Session) SetCaBundle(path string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,17 +123,19 @@ func (s *Session) SetCaBundle(path string) *Call {
 	return c
 }
 
-// read loads the store from a file.
+// read loads the store from a file, or the system's if there is none.
 func (t *trust) read(path string) error {
 	if err := t.s.available(); err != nil {
 		return err
 	}
-	pem, err := readPEM(path, maxBundle, t.s.within("tls.SetCaBundle", policy.KeyCAFolders, t.s.Policy.CAFolders, path))
-	if err != nil {
-		return err
-	}
-	if t.bundle, err = t.s.Engine.ParseCABundle(path, pem); err != nil {
-		return err
+	if path != "" {
+		pem, err := readPEM(path, maxBundle, t.s.within("tls.SetCaBundle", policy.KeyCAFolders, t.s.Policy.CAFolders, path))
+		if err != nil {
+			return err
+		}
+		if t.bundle, err = t.s.Engine.ParseCABundle(path, pem); err != nil {
+			return err
+		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -32,6 +32,7 @@ type param struct {
 	name     string
 	typ      paramType
 	optional bool
+	none     bool // a file's: the word may be empty, for no file
 }
 
 // method is a line of the parameter table.
@@ -69,9 +70,9 @@ var methods = []method{
 	{"tls.SetOption", []param{pHandle, {name: "name", typ: text}, {name: "value", typ: text}}, false, "set an option of a handle"},
 	{"tls.ReadPlain", []param{pHandle, {name: "maxBytes", typ: number}}, true, "read before the handshake"},
 	{"tls.WritePlain", []param{pHandle, {name: "data", typ: blob}}, false, "send before the handshake"},
-	{"tls.SetCaBundle", []param{{name: "path", typ: file}}, false, "trust these CA certificates instead of the system's"},
+	{"tls.SetCaBundle", []param{{name: "path", typ: file, none: true}}, false, "trust these CA certificates instead of the system's; empty: the system's"},
 	{"tls.PeerCertSubject", []param{pHandle}, false, "the subject of the peer's certificate"},
-	{"tls.SetTimeout", []param{pHandle, {name: "milliseconds", typ: number}}, false, "bound later waits on a handle; 0: tlsd's timeouts"},
+	{"tls.SetTimeout", []param{{name: "handle", typ: number}, {name: "milliseconds", typ: number}}, false, "bound later waits on a handle, 0: of NewClient; 0 ms: tlsd's timeouts"},
 	{"tls.Backend", nil, false, "openssl, or stub without a library"},
 	{"tls.Version", []param{{name: "handle", typ: handle, optional: true}}, false, "the library's version, or a connection's"},
 	{"tls.LastError", nil, false, "the text of the session's last error"},
@@ -186,6 +187,10 @@ func (inv *invocation) add(p param, word string, src *source) error {
 		}
 		inv.args = append(inv.args, n)
 	case file:
+		if word == "" && p.none {
+			inv.args = append(inv.args, "")
+			return nil
+		}
 		if word == "" {
 			return errors.New("the path is empty")
 		}

@@ -40,6 +40,7 @@ func TestWordsBecomeCalls(t *testing.T) {
 		{[]string{"Version"}, []want{{"tls.Version", nil, ""}}},
 		{[]string{"Version", "2147483647"}, []want{{"tls.Version", []any{int64(2147483647)}, ""}}},
 		{[]string{"SetCaBundle", "ca.pem"}, []want{{"tls.SetCaBundle", []any{wd + "/ca.pem"}, ""}}},
+		{[]string{"SetCaBundle", ""}, []want{{"tls.SetCaBundle", []any{""}, ""}}},
 		{[]string{"NewServerContext", "/a.crt", "../b.key"}, []want{{"tls.NewServerContext", []any{"/a.crt", filepath.Dir(wd) + "/b.key"}, ""}}},
 		{[]string{"Write", "1", "text\r\n"}, []want{{"tls.Write", []any{int64(1)}, "text\r\n"}}},
 		{[]string{"Write", "1", ""}, []want{{"tls.Write", []any{int64(1)}, ""}}},
@@ -107,7 +108,7 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 			t.Errorf("%.60q: error %v, want %q in it", tt.words, err, tt.why)
 		}
 	}
-	if _, err := parseCalls([]string{"SetCaBundle", ""}, source{}); err == nil || !strings.Contains(err.Error(), "the path is empty") {
+	if _, err := parseCalls([]string{"NewServerContext", "", "k"}, source{}); err == nil || !strings.Contains(err.Error(), "the path is empty") {
 		t.Errorf("error %v", err)
 	}
 	broken := errors.New("input/output error")

@@ -97,7 +97,7 @@ func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) e
 }
 
 // SetTimeout bounds each wait of a handle from now on: of a connection Handshake, Read and each 64 KiB of a
-// Write, of a server context Accept. A call that meets its bound fails with kind "timeout". The bound is
+// Write, of a server context Accept; with the handle 0 each NewClient. A call that meets its bound fails with kind "timeout". The bound is
 // rounded up to milliseconds, of which there are at most 2147483647; 0 brings back the timeouts that tlsd was started with.
 func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) error {
 	ms := (bound + time.Millisecond - 1) / time.Millisecond
@@ -132,12 +132,15 @@ func (c *Client) CloseServerContext(ctx context.Context, ctxHandle Handle) error
 }
 
 // SetCaBundle makes the session's clients trust the CA certificates of a PEM file instead of
-// the system's, if they are opened from now on. A relative path is of this process's working directory.
+// the system's, if they are opened from now on; "" brings the system's back. A relative path is of this
+// process's working directory.
 func (c *Client) SetCaBundle(ctx context.Context, path string) error {
 	const method = "tls.SetCaBundle"
-	path, err := absolute(method, path)
-	if err != nil {
-		return err
+	if path != "" {
+		var err error
+		if path, err = absolute(method, path); err != nil {
+			return err
+		}
 	}
 	return c.Call(ctx, method, []any{path}, nil)
 }

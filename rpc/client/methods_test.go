@@ -48,6 +48,27 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 		{"tls.Accept", `[3,"0.0.0.0",8443]`, "4", func(ctx context.Context, c *Client) (any, error) { return c.Accept(ctx, 3, "0.0.0.0", 8443) }, Handle(4)},
 		{"tls.CloseServerContext", `[3]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.CloseServerContext(ctx, 3) }, nil},
 		{"tls.SetCaBundle", `["` + filepath.Dir(wd) + `/ca.pem"]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetCaBundle(ctx, "../ca.pem") }, nil},
+		{"tls.SetCaBundle", `[""]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetCaBundle(ctx, "") }, nil},
+		{"tls.SetTimeout", `[0,1]`, "0", func(ctx context.Context, c *Client) (any, error) {
+			return nil, c.SetTimeout(ctx, 0, time.Millisecond)
+		}, nil},
+		{"tls.SetOption", `[7,"alpn","h2"]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetOption(ctx, 7, "alpn", "h2") }, nil},
+		{"tls.SetOption", `[7,"ca",""]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetOption(ctx, 7, "ca", "") }, nil},
+		{"tls.SetOption", `[7,"ca","` + wd + `/a"]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetOption(ctx, 7, "ca", "a") }, nil},
+		{"tls.SetOption", `[3,"client-ca","` + wd + `/a"]`, "0", func(ctx context.Context, c *Client) (any, error) {
+			return nil, c.SetOption(ctx, 3, "client-ca", "a")
+		}, nil},
+		{"tls.Info", `[7,"alpn"]`, `"h2"`, func(ctx context.Context, c *Client) (any, error) { return c.HandleInfo(ctx, 7, "alpn") }, "h2"},
+		{"tls.SetCertificate", `[3,"*.a.test","` + wd + `/a.crt","/b.key"]`, "0", func(ctx context.Context, c *Client) (any, error) {
+			return nil, c.SetCertificate(ctx, 3, "*.a.test", "a.crt", "/b.key")
+		}, nil},
+		{"tls.Listen", `[3,"::",0]`, "4433", func(ctx context.Context, c *Client) (any, error) { return c.Listen(ctx, 3, "::", 0) }, 4433},
+		{"tls.ReadPlain", `[7,10]`, `"aGk="`, func(ctx context.Context, c *Client) (any, error) {
+			p, err := c.ReadPlain(ctx, 7, 10)
+			return string(p), err
+		}, "hi"},
+		{"tls.WritePlain", `[7,"aGk="]`, "2", func(ctx context.Context, c *Client) (any, error) { return c.WritePlain(ctx, 7, []byte("hi")) }, 2},
+		{"tls.WritePlain", `[7,""]`, "0", func(ctx context.Context, c *Client) (any, error) { return c.WritePlain(ctx, 7, nil) }, 0},
 		{"tls.PeerCertSubject", `[7]`, `"/CN=x"`, func(ctx context.Context, c *Client) (any, error) { return c.PeerCertSubject(ctx, 7) }, "/CN=x"},
 		{"tls.Backend", ``, `"openssl"`, func(ctx context.Context, c *Client) (any, error) { return c.Backend(ctx) }, "openssl"},
 		{"tls.Version", ``, `"OpenSSL 3"`, func(ctx context.Context, c *Client) (any, error) { return c.Version(ctx, 0) }, "OpenSSL 3"},
@@ -82,10 +103,12 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 func TestAPathThatCannotBeSentIsRefused(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) { s.end() })
+	wantKind(t, c.SetCaBundle(t.Context(), "a\xff.pem"), KindParams)
+	wantKind(t, c.SetOption(t.Context(), 1, "ca", "a\xff.pem"), KindParams)
 	for _, path := range []string{"", "a\xff.pem"} {
-		wantKind(t, c.SetCaBundle(t.Context(), path), KindParams)
 		_, err := c.NewServerContext(t.Context(), "/a", path)
 		wantKind(t, err, KindParams)
+		wantKind(t, c.SetCertificate(t.Context(), 1, "", path, "/a"), KindParams)
 	}
 }
 

@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -44,6 +47,8 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	untrusted := httpsServer(t, cert)
 	missing := filepath.Join(t.TempDir(), "missing.key")
 	absent := filepath.Join(testd.Dir(t), "absent.sock")
+	mutual12, mutual13 := mutualServer(t, ca, cert, tls.VersionTLS12), mutualServer(t, ca, cert, tls.VersionTLS13)
+	const noCertificate = "the server asked for a client certificate, and none is set"
 
 	for name, c := range map[string]struct {
 		env   []string
@@ -66,6 +71,21 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 			[]string{missing, "no such file or directory"}},
 		"closed handle": {env(d), []call{{"NewClient", "localhost", untrusted}, {"Close", 1}, {"Close", 1}},
 			[]string{"1"}},
+		"the system's store again": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted}, {"Handshake", 1},
+			{"SetCaBundle", ""}, {"NewClient", "localhost", untrusted}, {"Handshake", 2}},
+			[]string{"unable to get local issuer certificate", "trust store: "}},
+		"a URL": {env(d), []call{{"NewClient", "https://localhost/", untrusted}},
+			[]string{`"https://localhost/"`, "it is a URL; give its host alone"}},
+		"brackets around a name": {env(d), []call{{"NewClient", "[localhost]", untrusted}},
+			[]string{"brackets are for an IPv6 address"}},
+		"nobody answers": {env(d), []call{{"SetTimeout", 0, 100}, {"NewClient", "127.0.0.1", swallowingPort(t)}},
+			[]string{"no connection within 100ms"}},
+		"no bound for less than no time": {env(d), []call{{"SetTimeout", 0, -1}},
+			[]string{"milliseconds -1: must be between 0 and 2147483647"}},
+		"no client certificate, TLS 1.2": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual12}, {"Handshake", 1}},
+			[]string{"the peer sent the alert handshake_failure (40)", noCertificate}},
+		"no client certificate, TLS 1.3": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual13}, {"Handshake", 1}, {"Read", 1, 10}},
+			[]string{"the peer sent the alert certificate_required (116)", noCertificate}},
 		"no libssl, client": {env(stub), []call{{"NewClient", "localhost", untrusted}},
 			[]string{"/nonexistent.so"}},
 		"no libssl, server": {env(stub), []call{{"NewServerContext", cert.CertFile, cert.KeyFile}},
@@ -91,6 +111,30 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 			function := c.calls[len(c.calls)-1][0].(string)
 			mustContain(t, "the script", e.stderr, append(c.want, "tls."+function+": ")...)
 		})
+	}
+}
+
+// An address of IPv6 may be in brackets, and a bound of NewClient harms nobody who is in time.
+func TestAScriptConnectsWithinItsBound(t *testing.T) {
+	t.Parallel()
+	ca := testcert.NewCA(t, "Test CA")
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skipf("this machine has no IPv6: %v", err)
+	}
+	cert := ca.Issue(t, testcert.Leaf{IPs: []string{"::1"}}).TLS()
+	serve(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}), func(c net.Conn) { _, _ = io.WriteString(c, "here") })
+	port := l.Addr().(*net.TCPAddr).Port
+	p := domhost(writeFile(t, filepath.Join(t.TempDir(), "brackets.dom"), fmt.Sprintf(`tls.SetTimeout(0, 1);
+tls.SetTimeout(0, %d);
+tls.SetCaBundle(%q);
+i32 $c = tls.NewClient("[::1]", %d);
+tls.Handshake($c);
+printf("%%s from %%s\n", blob.ToText(tls.Read($c, 100)), tls.Info($c, "peer-address"));
+`, bound.Milliseconds(), ca.File, port)))
+	p.env = env(testd.Start(t))
+	if out, want := succeed(t, p), fmt.Sprintf("here from [::1]:%d\n", port); out != want {
+		t.Errorf("printed %q, want %q", out, want)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,12 +15,41 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A look-up whose name server says nothing ends when it is cancelled, within the connect timeout, and with its
-// session. tlsd looks names up itself, and not by the C library, where none of that would be possible.
-func TestALookUpThatGetsNoAnswer(t *testing.T) {
+// A look-up that fails tells how, by the name that getaddrinfo(3) has for it.
+func TestAFailedLookUpHasAName(t *testing.T) {
 	if !inNamespaces(t) {
 		return
 	}
+	askLoopback(t)
+	server, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() { // it answers with the number that the name begins with, as the response code (RFC 1035 section 4.1.1)
+		for buf := make([]byte, 512); ; {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return // it was closed
+			}
+			code := buf[13] - '0' // behind the header and the length of the first label
+			buf[2], buf[3] = 0x81, 0x80|code
+			server.WriteTo(buf[:n], from)
+		}
+	}()
+	c := testd.Start(t).Dial(t)
+	for name, want := range map[string]string{"3.example": "EAI_NONAME", "2.example": "EAI_AGAIN"} { // NXDOMAIN, SERVFAIL
+		_, err := c.NewClient(t.Context(), name, 443)
+		var e *client.Error
+		if !errors.As(err, &e) || e.Kind != client.KindConnect || e.Data.Errno != want || !strings.Contains(e.Message, "look up "+name) {
+			t.Errorf("%s: %v, %+v; want kind connect and %s", name, err, e, want)
+		}
+	}
+}
+
+// askLoopback makes tlsd ask the name server of 127.0.0.1, inside the namespaces.
+func askLoopback(t *testing.T) {
+	t.Helper()
 	for file, text := range map[string]string{
 		"/etc/hosts":         "127.0.0.1 localhost\n",
 		"/etc/nsswitch.conf": "hosts: files dns\n",
@@ -29,6 +59,15 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 			mount(t, writeFile(t, filepath.Join(t.TempDir(), "file"), text), file, "", unix.MS_BIND)
 		}
 	}
+}
+
+// A look-up whose name server says nothing ends when it is cancelled, within the connect timeout, and with its
+// session. tlsd looks names up itself, and not by the C library, where none of that would be possible.
+func TestALookUpThatGetsNoAnswer(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	askLoopback(t)
 	server, err := net.ListenPacket("udp", "127.0.0.1:53")
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
@@ -56,6 +59,42 @@ func silentServer(t *testing.T, cert *testcert.Cert) int {
 	l := listen(t, "127.0.0.1:0", cert)
 	serve(t, l, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// mutualServer wants certificates of its clients, in one version of TLS. It gives its port.
+func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version uint16) int {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}, ClientCAs: ca.Pool(),
+		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: version, MaxVersion: version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// swallowingPort is one where no connection is made: the listener's queue is full, and the kernel drops what comes.
+func swallowingPort(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		t.Cleanup(func() { unix.Close(fd) })
+		err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := name.(*unix.SockaddrInet4).Port
+	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), bound) // the one that the queue takes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { first.Close() })
+	return port
 }
 
 func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {

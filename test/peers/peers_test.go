@@ -492,6 +492,9 @@ func (c *cell) renegotiation() {
 	if err != nil && !ours.Is(err, client.KindIO) { // else the peer has ended the connection, or sent more
 		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
 	}
+	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message, "it had asked for a renegotiation, which is refused") {
+		c.Errorf("%v; want to read of the renegotiation", err)
+	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
 	if n := shakes(c.relay.Records(1 - c.peers())); n != own {
 		c.Errorf("we have sent %d messages of a handshake", n-own)
@@ -530,8 +533,8 @@ func (c *cell) clientCertRequired() {
 		kind = client.KindIO
 		_, err = c.us.Read(make([]byte, 1))
 	}
-	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") {
-		c.Errorf("%v; want kind %s, and to read of the alert", err, kind)
+	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") || !strings.Contains(err.Error(), "the server asked for a client certificate, and none is set") {
+		c.Errorf("%v; want kind %s, and to read of the alert and its cause", err, kind)
 	}
 	c.Log(err)
 	c.them.end() // it may be there, waiting for the next

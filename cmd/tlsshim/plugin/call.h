@@ -15,7 +15,7 @@
 enum {
 	OPENS = 1,        /* needs no handle, so it may open a session */
 	MAKES_HANDLE = 2, /* its result is a handle */
-	TRUSTS = 4,       /* the session must have the CA bundle before it */
+	TRUSTS = 4,       /* the session must have what the process has set for clients before it */
 	QUIET = 8,        /* a failure is no error of the host's, except that it was cancelled */
 	FAILS = 16,       /* cannot succeed where it is used: it is made for its error */
 };

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,7 +11,8 @@
 #include "json.h"
 #include "text.h"
 
-static const struct method set_ca_bundle = { .name = "tls.SetCaBundle", .flags = OPENS };
+static const struct method set_ca_bundle = { .name = "tls.SetCaBundle", .flags = OPENS },
+	set_timeout = { .name = "tls.SetTimeout", .flags = OPENS };
 
 /* The parameters of a call: its handle, its texts, its number, and 1 for a descriptor that goes along;
  * to be freed. NULL without memory. */
@@ -254,6 +256,51 @@ int client_trust(struct process *p, const char *path)
 	return result;
 }
 
+/* --- the bound of tls_NewClient --- */
+
+/* Room for "[0,", a number and "]". */
+enum { BOUND_BYTES = 32 };
+
+static struct call bound_call(char params[BOUND_BYTES], int32_t milliseconds)
+{
+	snprintf(params, BOUND_BYTES, "[0,%" PRId32 "]", milliseconds);
+	return (struct call){ .method = &set_timeout, .params = params };
+}
+
+/* Gives a new session the bound that the host has set in an earlier one. Two threads may do it at the same time. */
+static int restore_bound(struct process *p, struct session *s, const struct call *c)
+{
+	char params[BOUND_BYTES];
+	int32_t bound = atomic_load(&p->connect_timeout);
+	struct call set = bound_call(params, bound);
+	bool holds;
+
+	pthread_mutex_lock(&p->mu);
+	holds = s->connect_timeout == bound;
+	pthread_mutex_unlock(&p->mu);
+	if (holds)
+		return 0;
+	set.began = c->began;
+	if (session_call(p, s, &set) < 0)
+		return -1;
+	pthread_mutex_lock(&p->mu);
+	s->connect_timeout = bound;
+	pthread_mutex_unlock(&p->mu);
+	return 0;
+}
+
+int client_bound(struct process *p, int32_t milliseconds)
+{
+	char params[BOUND_BYTES];
+	struct call c = bound_call(params, milliseconds);
+
+	if (client_call(p, &c) < 0)
+		return -1;
+	/* Which session has got it is not known here: the next tls_NewClient tells its session. */
+	atomic_store(&p->connect_timeout, milliseconds);
+	return 0;
+}
+
 /* --- a call --- */
 
 static int call_on(struct process *p, struct session *s, struct call *c)
@@ -262,6 +309,8 @@ static int call_on(struct process *p, struct session *s, struct call *c)
 
 	if (c->method->flags & TRUSTS)
 		result = restore_ca(p, s, c);
+	if (result == 0 && c->method->flags & TRUSTS)
+		result = restore_bound(p, s, c);
 	if (result == 0)
 		return session_call(p, s, c);
 	if (process_cancelled(p, c->began))

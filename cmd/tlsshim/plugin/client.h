@@ -27,6 +27,9 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 /* tls.SetCaBundle for this session and those to come. Returns like client_call. */
 int client_trust(struct process *p, const char *path);
 
+/* tls.SetTimeout of the handle 0, for this session and those to come. Returns like client_call. */
+int client_bound(struct process *p, int32_t milliseconds);
+
 /* For the end of the library, when no call is going on: ends the process's session. */
 void client_end(struct process *p);
 

@@ -52,6 +52,7 @@ static struct process *make(struct process *parent)
 	bell_init(&p->bell);
 	atomic_init(&p->strict, parent ? atomic_load(&parent->strict) : strict && strcmp(strict, "") != 0 && strcmp(strict, "0") != 0);
 	atomic_init(&p->ca_bundle, copy);
+	atomic_init(&p->connect_timeout, parent ? atomic_load(&parent->connect_timeout) : 0);
 	return p;
 }
 

@@ -36,6 +36,7 @@ struct process {
 	/* A child may read these of its parent's struct process; so they are atomic. */
 	_Atomic int32_t highest;   /* handle ever given to the host */
 	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL */
+	_Atomic int32_t connect_timeout; /* bound of NewClient that SetTimeout has set, in ms; 0: the daemon's */
 
 	/* How often tls_Cancel was called. A call is cancelled when this is no
 	 * longer what it was when the call began. */

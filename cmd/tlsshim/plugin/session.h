@@ -30,6 +30,7 @@ struct session {
 	unsigned heard;      /* p->cancels when it was looked at last */
 	int cancelling;      /* calls that have a cancel_by */
 	unsigned ca_version; /* the one of the process that holds here */
+	int32_t connect_timeout; /* the one of the process that holds here, in ms; 0: the daemon's */
 	char why[WHY_BYTES]; /* it is lost, or will be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */

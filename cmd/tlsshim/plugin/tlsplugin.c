@@ -263,6 +263,8 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds)
 	struct visit v;
 
 	visit_begin(&v);
+	if (handle == 0)
+		return visit_end(&v, client_bound(v.process, milliseconds));
 	return visit_end(&v, connection_set_timeout(v.process, handle, milliseconds));
 }
 
@@ -371,11 +373,12 @@ int64_t tls_SetCaBundle(const char *path)
 {
 	struct visit v;
 	int64_t result = -1;
-	char *whole;
+	char *whole = NULL;
 
 	visit_begin(&v);
-	whole = check_path(v.process, "tls.SetCaBundle", "path", path);
-	if (whole)
+	if (path && !*path)
+		result = client_trust(v.process, path);
+	else if ((whole = check_path(v.process, "tls.SetCaBundle", "path", path)))
 		result = client_trust(v.process, whole);
 	free(whole);
 	return visit_end(&v, result);

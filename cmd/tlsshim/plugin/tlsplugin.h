@@ -128,8 +128,9 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
 
 /* Bounds the waits of later calls on the handle, in milliseconds, 0 to 2147483647: each
  * tls_Handshake, each tls_Read and each 64 KiB of a tls_Write of a connection, each tls_Accept of
- * a context. A call that meets its bound fails, and its text says so. 0: the daemon's bounds,
- * which are none for tls_Read and tls_Accept unless it was started with others. Returns 0. */
+ * a context. With the handle 0 it bounds each tls_NewClient of the process. A call that meets its
+ * bound fails, and its text says so. 0 milliseconds: the daemon's bounds, which are none for
+ * tls_Read and tls_Accept unless it was started with others. Returns 0. */
 int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
 
 /* Sets an option of a connection, before its handshake (else kind state), or of a context, for
@@ -174,7 +175,7 @@ int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
 int64_t tls_CloseServerContext(int64_t ctx);
 
 /* Trusts the CA certificates in this PEM file, instead of the system's, for clients opened from
- * now on. Returns 0. */
+ * now on. "" brings the system's back. Returns 0. */
 int64_t tls_SetCaBundle(const char *path);
 
 /* The subject of the peer's certificate, "/CN=example.com"; "" if it has shown none. */

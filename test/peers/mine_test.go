@@ -1,0 +1,182 @@
+package peers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// What a handshake agrees on is tried with programs that come, ask for a page, and go.
+
+// mine is our side: a session of a daemon, by rpc/client.
+type mine struct {
+	*client.Client
+	t   *testing.T
+	ctx context.Context
+}
+
+func newMine(t *testing.T, d *testd.Daemon) mine {
+	t.Helper()
+	return mine{d.Dial(t), t, bounded(t)}
+}
+
+// context makes a server context that listens on a free port of 127.0.0.1, with options and their values.
+func (m mine) context(cert *testcert.Cert, options ...string) (ctx client.Handle, port int) {
+	m.t.Helper()
+	ctx, err := m.NewServerContext(m.ctx, cert.CertFile, cert.KeyFile)
+	must(m.t, err)
+	m.set(ctx, options...)
+	port, err = m.Listen(m.ctx, ctx, "127.0.0.1", 0)
+	must(m.t, err)
+	return ctx, port
+}
+
+// dial connects to localhost, without a handshake.
+func (m mine) dial(port int, options ...string) client.Handle {
+	m.t.Helper()
+	h, err := m.NewClient(m.ctx, "localhost", port)
+	must(m.t, err)
+	m.set(h, options...)
+	return h
+}
+
+func (m mine) set(h client.Handle, options ...string) {
+	m.t.Helper()
+	for i := 0; i < len(options); i += 2 {
+		must(m.t, m.SetOption(m.ctx, h, options[i], options[i+1]))
+	}
+}
+
+func (m mine) fact(h client.Handle, name string) string {
+	m.t.Helper()
+	text, err := m.HandleInfo(m.ctx, h, name)
+	must(m.t, err)
+	return text
+}
+
+// wants checks facts: a name, the text, a name, …
+func (m mine) wants(h client.Handle, facts ...string) {
+	m.t.Helper()
+	for i := 0; i < len(facts); i += 2 {
+		if got := m.fact(h, facts[i]); got != facts[i+1] {
+			m.t.Errorf("%s is %q, want %q", facts[i], got, facts[i+1])
+		}
+	}
+}
+
+// failed checks the error of a call.
+func failed(t *testing.T, err error, kind client.Kind, says string) {
+	t.Helper()
+	var e *client.Error
+	if !errors.As(err, &e) || e.Kind != kind || !strings.Contains(e.Message, says) {
+		t.Errorf("%v; want kind %s, and to read %q", err, kind, says)
+	}
+}
+
+const ourPage = "this is a page of ours\n"
+
+// answer reads a request and answers with our page.
+func (m mine) answer(h client.Handle) error {
+	for got := ""; !strings.Contains(got, "\n\r\n"); {
+		data, err := m.Read(m.ctx, h, 1<<12)
+		if err == nil && len(data) == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		got += string(data)
+	}
+	if _, err := m.Write(m.ctx, h, []byte("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"+ourPage)); err != nil {
+		return err
+	}
+	return m.CloseConn(m.ctx, h)
+}
+
+// A visitor is a program that asks a server for a page.
+type visitor struct {
+	name string
+	tool string
+	args func(port int, host, ca string, cert *testcert.Cert) []string // cert may be nil
+	asks bool                                                          // it must be told what to ask
+}
+
+var visitors = []visitor{
+	{"curl", "curl", func(port int, host, ca string, cert *testcert.Cert) []string {
+		args := []string{"--silent", "--show-error", "--fail", "--noproxy", "*", "--cacert", ca,
+			"--resolve", fmt.Sprintf("%s:%d:127.0.0.1", host, port), fmt.Sprintf("https://%s:%d/", host, port)}
+		if cert != nil {
+			args = append(args, "--cert", cert.CertFile, "--key", cert.KeyFile)
+		}
+		return args
+	}, false},
+	{"openssl", "openssl", func(port int, host, ca string, cert *testcert.Cert) []string {
+		args := []string{"s_client", "-quiet", "-connect", at(port), "-servername", host, "-CAfile", ca, "-verify_return_error", "-verify_hostname", host}
+		if cert != nil {
+			args = append(args, "-cert", cert.CertFile, "-cert_chain", cert.CertFile, "-key", cert.KeyFile)
+		}
+		return args
+	}, true},
+	{"GnuTLS", "gnutls-cli", func(port int, host, ca string, cert *testcert.Cert) []string {
+		args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=" + host, "--verify-hostname=" + host, "--x509cafile=" + ca, "--logfile=/dev/stderr"}
+		if cert != nil {
+			args = append(args, "--x509certfile="+cert.CertFile, "--x509keyfile="+cert.KeyFile)
+		}
+		return append(args, "127.0.0.1")
+	}, true},
+}
+
+// visit gives what the program has printed, and why it has failed.
+func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, error) {
+	question := ""
+	if v.asks {
+		question = "GET / HTTP/1.0\r\n\r\n"
+	}
+	return runTool(question, v.tool, v.args(port, host, ca, cert)...)
+}
+
+// runTool runs a program to its end. Its input stays open for as long. The error has what it has said.
+func runTool(input, name string, args ...string) (printed string, err error) {
+	cmd := exec.Command(name, args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	in, ours, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer ours.Close()
+	cmd.Stdin = in
+	var ended error
+	done := make(chan struct{})
+	err = testd.Spawn(cmd, func() {
+		ended = cmd.Wait()
+		close(done)
+	})
+	in.Close()
+	if err != nil {
+		return "", err
+	}
+	_, _ = io.WriteString(ours, input) // a program that has ended already does not read it
+	timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	<-done
+	if !timer.Stop() {
+		ended = fmt.Errorf("it had not ended within %v", patience)
+	}
+	if ended != nil {
+		return stdout.String(), fmt.Errorf("%s %q: %w\n%s", name, args, ended, stderr.String())
+	}
+	return stdout.String(), nil
+}

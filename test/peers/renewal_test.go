@@ -1,0 +1,136 @@
+package peers
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+)
+
+// A server renews its certificate 1,000 times while programs of four kinds come and go. None of them is refused or reset, and who
+// comes behind the last renewal gets the last certificate.
+func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
+	t.Parallel()
+	const renewals, accepting, leastVisits = 1000, 4, 5
+	ca := testcert.NewCA(t, "Test CA")
+	var pair [2]*testcert.Cert
+	for i := range pair {
+		pair[i] = ca.Issue(t, testcert.Leaf{CN: fmt.Sprint("certificate ", i), DNS: []string{"localhost"}})
+	}
+	m := newMine(t, testd.Start(t))
+	ctx, port := m.context(pair[1])
+
+	var accepts sync.WaitGroup
+	over := make(chan struct{})
+	for range accepting {
+		accepts.Go(func() {
+			for {
+				h, err := m.Accept(m.ctx, ctx, "", 0)
+				if err == nil {
+					err = m.answer(h)
+				}
+				if err != nil {
+					select {
+					case <-over:
+					default:
+						t.Errorf("a client is lost: %v", err)
+					}
+					return
+				}
+			}
+		})
+	}
+	// Each kind of client comes again and again while the renewals go on, and they go on until each has come often enough.
+	kinds := map[string]func() error{}
+	for _, v := range visitors {
+		if _, err := exec.LookPath(v.tool); err != nil {
+			t.Logf("without %s, which is not installed", v.tool)
+			continue
+		}
+		kinds[v.name] = func() error {
+			printed, err := v.visit(port, "localhost", ca.File, nil)
+			if err == nil && !strings.HasSuffix(printed, ourPage) {
+				err = fmt.Errorf("it has printed %q", printed)
+			}
+			return err
+		}
+	}
+	for name, cache := range map[string]tls.ClientSessionCache{"crypto/tls": nil, "crypto/tls that resumes": tls.NewLRUClientSessionCache(4)} {
+		kinds[name] = func() error {
+			_, err := page(port, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", ClientSessionCache: cache})
+			return err
+		}
+	}
+	var (
+		coming  sync.WaitGroup
+		waitFor atomic.Int64 // kinds that have not come often enough
+		renewed = make(chan struct{})
+	)
+	waitFor.Store(int64(len(kinds)))
+	for name, visit := range kinds {
+		coming.Go(func() {
+			n := 0
+			for ; ; n++ {
+				if n == leastVisits {
+					waitFor.Add(-1)
+				}
+				select {
+				case <-renewed:
+					t.Logf("%s has come %d times", name, n)
+					return
+				default:
+				}
+				if err := visit(); err != nil {
+					t.Errorf("%s, visit %d: %v", name, n, err)
+					if n < leastVisits {
+						waitFor.Add(-1)
+					}
+					return
+				}
+			}
+		})
+	}
+	done := 0
+	for ; done < renewals || waitFor.Load() > 0; done++ {
+		c := pair[done%2]
+		if err := m.SetCertificate(m.ctx, ctx, "", c.CertFile, c.KeyFile); err != nil {
+			t.Errorf("renewal %d: %v", done, err)
+			break
+		}
+	}
+	close(renewed)
+	coming.Wait()
+	t.Logf("%d renewals", done)
+	last, err := page(port, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	must(t, err)
+	if want := pair[(done-1)%2].Cert.Subject.CommonName; last != want {
+		t.Errorf("behind the last renewal a client gets %s, want %s", last, want)
+	}
+	close(over)
+	must(t, m.CloseServerContext(m.ctx, ctx))
+	accepts.Wait()
+}
+
+// page gets our page, and gives the common name of the server.
+func page(port int, cfg *tls.Config) (string, error) {
+	c, err := tls.Dial("tcp", at(port), cfg)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		return "", err
+	}
+	got, err := io.ReadAll(c)
+	if err == nil && !strings.HasSuffix(string(got), ourPage) {
+		err = fmt.Errorf("the server has sent %q", got)
+	}
+	return c.ConnectionState().PeerCertificates[0].Subject.CommonName, err
+}
