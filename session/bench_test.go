@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/openssl"
 	"tlsd/session"
 )
 
@@ -33,6 +34,7 @@ type idleConn struct {
 }
 
 func (idleConn) SetVerify(bool) error                           { return nil }
+func (idleConn) Configure(openssl.ClientSettings) error         { return nil }
 func (idleConn) Handshake(context.Context) error                { return nil }
 func (idleConn) Write(_ context.Context, p []byte) (int, error) { return len(p), nil }
 func (idleConn) SetTag(int32)                                   {}
