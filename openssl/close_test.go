@@ -198,7 +198,7 @@ func TestCloseLosesNothingThatWasWritten(t *testing.T) {
 			if _, err := c.Write(bounded(t), data); err != nil {
 				t.Error(err)
 			}
-			c.Close()
+			c.CloseContext(bounded(t))
 		}()
 		// The peer is slow, and goes on sending.
 		var got []byte

@@ -187,6 +187,7 @@ func TestBadParameters(t *testing.T) {
 	}
 	for _, m := range methods {
 		t.Run(m.name, func(t *testing.T) {
+			p.ctx = bounded(t)
 			var good, named []string
 			for _, p := range m.params {
 				good = append(good, p.good)
@@ -218,6 +219,7 @@ func TestBadParameters(t *testing.T) {
 		})
 	}
 	t.Run("a relative path", func(t *testing.T) { // of which a client makes an absolute one
+		p.ctx = bounded(t)
 		for method, params := range map[string][]string{
 			"tls.SetCaBundle":      {"server.pem"},
 			"tls.NewServerContext": {"server.pem", w.cert.KeyFile},
@@ -228,6 +230,7 @@ func TestBadParameters(t *testing.T) {
 		}
 	})
 	t.Run("no such method", func(t *testing.T) {
+		p.ctx = bounded(t)
 		for _, name := range []string{"tls.Nothing", "tls.newClient", "NewClient", "", "rpc.nothing"} {
 			err := call(name, "[]")
 			if e := failure(err); e != nil {
