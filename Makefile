@@ -90,17 +90,17 @@ check: deps-check ## what can be found without running: linters for Go, C and sh
 	@sh scripts/check.sh all
 
 bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat, each hop, and growth; up to 14 minutes
-	$(GO) run ./test/bench
+	$(GO) run ./bench
 
 bench-quick: deps-bench build ## the comparison and the cost of each hop in under two minutes
-	$(GO) run ./test/bench -quick
+	$(GO) run ./bench -quick
 
 bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about three minutes
-	$(GO) run ./test/bench -only growth,busy,idle -rounds 1 -json test/bench/out/growth.json
+	$(GO) run ./bench -only growth,busy,idle -rounds 1 -json bench/out/growth.json
 
-RESULTS ?= test/bench/out/bench.json
+RESULTS ?= bench/out/bench.json
 bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, what the last make bench has written
-	$(GO) run ./test/bench -from $(RESULTS) -json test/bench/results.json -text BENCHMARKS.md -charts test/bench/charts
+	$(GO) run ./bench -from $(RESULTS) -json bench/results.json -text BENCHMARKS.md -charts bench/charts
 
 BENCHTIME ?= 1s
 bench-go: ## the Go benchmarks of each layer, with their allocations; about a minute

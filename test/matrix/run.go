@@ -38,7 +38,7 @@ func (p program) file() string { return strings.ReplaceAll(p.pkg, "/", "-") + ".
 
 var suites = []suite{
 	{"openssl", []program{{pkg: "openssl"}}},
-	{"certificates", []program{{pkg: "test/certs"}}},
+	{"certificates", []program{{pkg: "test/trust/certs"}}},
 	// One suite at three levels.
 	{"in process", []program{{pkg: "test/conformance", level: "in process"}}},
 	{"daemon", []program{{pkg: "internal/testd"}, {pkg: "test/conformance", level: "daemon"}}},

@@ -1,8 +1,8 @@
 // Bench measures tlsd against the other ways to TLS that a program has: libssl
 // in its own process, and the proxies stunnel, haproxy and socat.
 //
-//	go run ./test/bench [-quick] [-only ROW,…] [-rounds N] [-json FILE]
-//	go run ./test/bench -from FILE[,FILE…] [-text FILE] [-charts FOLDER] [-json FILE]
+//	go run ./bench [-quick] [-only ROW,…] [-rounds N] [-json FILE]
+//	go run ./bench -from FILE[,FILE…] [-text FILE] [-charts FOLDER] [-json FILE]
 //
 // It compiles the programs in src, makes a certificate, starts one TLS server
 // (the sink), one tlsd and the proxies, all on loopback, and lets the contestants
@@ -69,7 +69,7 @@ func main() {
 	flag.BoolVar(&o.quick, "quick", false, "fewer, shorter rounds and fewer idle connections")
 	flag.StringVar(&o.only, "only", "", "measure only the rows whose names begin with one of these, with commas between them")
 	flag.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 9, with -quick 3)")
-	flag.StringVar(&o.json, "json", "", "file for the results (default test/bench/out/bench.json)")
+	flag.StringVar(&o.json, "json", "", "file for the results (default bench/out/bench.json)")
 	flag.StringVar(&o.bin, "bin", "", "folder with tlsd and TlsPlugin.so (default bin)")
 	flag.StringVar(&o.date, "date", time.Now().UTC().Format(time.RFC3339), "the date to note in the results")
 	flag.IntVar(&o.sessions, "sessions", 0, "how many sessions there are at most (default 1000, with -quick 100)")
@@ -105,7 +105,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	if o.json == "" {
-		o.json = filepath.Join(root, "test/bench/out/bench.json")
+		o.json = filepath.Join(root, "bench/out/bench.json")
 	}
 	p := full
 	if o.quick {

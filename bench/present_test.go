@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-const theText = "../../BENCHMARKS.md"
+const theText = "../BENCHMARKS.md"
 
 func committed(t *testing.T) *results {
 	t.Helper()
@@ -33,7 +33,7 @@ func TestTheTextsTablesAreThoseOfTheResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(have, want) {
-		t.Errorf("%s has other tables than test/bench/results.json; make bench-text RESULTS=test/bench/results.json", theText)
+		t.Errorf("%s has other tables than bench/results.json; make bench-text RESULTS=bench/results.json", theText)
 	}
 	for _, s := range sections {
 		_, rest, _ := strings.Cut(string(have), opening(s))
@@ -58,9 +58,9 @@ func TestTheChartsAreThoseOfTheResults(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		} else if !bytes.Equal(have, want) {
-			t.Errorf("charts/%s is not that of test/bench/results.json; make bench-text RESULTS=test/bench/results.json", name)
+			t.Errorf("charts/%s is not that of bench/results.json; make bench-text RESULTS=bench/results.json", name)
 		}
-		if !bytes.Contains(shown, []byte("](test/bench/charts/"+name+")")) {
+		if !bytes.Contains(shown, []byte("](bench/charts/"+name+")")) {
 			t.Errorf("%s does not show charts/%s", theText, name)
 		}
 	}

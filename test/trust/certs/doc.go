@@ -3,7 +3,7 @@
 // command `openssl verify` of the same version and Go's crypto/x509. Where these differ from ours, the
 // table of disagreements says how and why; a difference that is not in it, or no longer exists, is a failure.
 //
-//	go test -v ./test/certs
+//	go test -v ./test/trust/certs
 //
 // tells the figures. TLSD_TEST_LIBSSL names the libssl to test, as for the package openssl. The command is
 // looked for beside that library, then on the PATH, and must report the same version; if

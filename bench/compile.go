@@ -35,7 +35,7 @@ func compile(ctx context.Context, root, dir string) error {
 		args := []string{"-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-g", "-pthread",
 			"-I", filepath.Join(root, "cmd/tlsshim/plugin"), "-o", filepath.Join(dir, p.name)}
 		for _, s := range p.sources {
-			args = append(args, filepath.Join(root, "test/bench/src", s))
+			args = append(args, filepath.Join(root, "bench/src", s))
 		}
 		out, err := exec.CommandContext(ctx, "gcc", append(args, p.libs...)...).CombinedOutput()
 		if err != nil {
