@@ -12,8 +12,8 @@ import (
 	"tlsd/internal/testd"
 )
 
-// The README marks the blocks that are run here with <!-- test: NAME --> on the line before. They
-// are run as printed, in a folder that has the repository's bin and cmd, but for
+// The README and the guides mark the blocks that are run here with <!-- test: NAME --> on the line
+// before. They are run as printed, in a folder that has the repository's bin and cmd, but for
 //
 //	example.com     localhost
 //	443             the port of a server of the test's
@@ -48,11 +48,15 @@ func TestReadmeBlocksRun(t *testing.T) {
 	serving, refusing := httpsServer(t, cert), testd.Port(t)
 
 	var found []string
-	for _, m := range block.FindAllStringSubmatch(readFile(t, filepath.Join(root(t), "README.md")), -1) {
+	var text string
+	for _, file := range []string{"README.md", "docs/user.md", "docs/from-your-language.md"} {
+		text += readFile(t, filepath.Join(root(t), file))
+	}
+	for _, m := range block.FindAllStringSubmatch(text, -1) {
 		name, code := m[1], m[2]
 		how, ok := blocks[name]
 		if !ok {
-			t.Errorf("the README has a block %q, which nobody runs", name)
+			t.Errorf("the documents have a block %q, which no test runs", name)
 		}
 		found = append(found, name)
 		t.Run(name, func(t *testing.T) {
@@ -72,7 +76,7 @@ func TestReadmeBlocksRun(t *testing.T) {
 	}
 	for name := range blocks {
 		if !slices.Contains(found, name) {
-			t.Errorf("the README has no block %q", name)
+			t.Errorf("the documents have no block %q", name)
 		}
 	}
 }

@@ -19,6 +19,7 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 	}
 	help := succeed(t, exec.Command(filepath.Join(bin, "tlsd"), "--help"))
 	makefile, protocol := readFile(t, top+"/Makefile"), readFile(t, top+"/proto.md")
+	policy := readFile(t, top+"/examples/policy.toml")
 	links, targets, settings := 0, 0, 0
 	for _, document := range documents {
 		text := readFile(t, document)
@@ -36,8 +37,9 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 		}
 		// A setting in backquotes is of two words at least, which tells it from other names.
 		for _, m := range regexp.MustCompile("`([a-z]+(?:-[a-z]+)+)(?: = [^`]*)?`").FindAllStringSubmatch(text, -1) {
-			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) || strings.Contains(protocol, "`"+m[1]+"`") {
-				continue // of client.conf, of systemd, or of a handle
+			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) ||
+				strings.Contains(protocol, "`"+m[1]+"`") || strings.Contains(policy, "\n"+m[1]+" = ") {
+				continue // a name of client.conf, systemd, a handle's options, or the policy
 			}
 			settings++
 			if !strings.Contains(help, "\n  --"+m[1]) {

@@ -43,6 +43,12 @@ var installed = map[string]fs.FileMode{
 	"usr/share/doc/tlsd/README.md":                     0o644,
 	"usr/share/doc/tlsd/SECURITY.md":                   0o644,
 	"usr/share/doc/tlsd/proto.md":                      0o644,
+	"usr/share/doc/tlsd/docs/from-your-language.md":    0o644,
+	"usr/share/doc/tlsd/docs/operations.md":            0o644,
+	"usr/share/doc/tlsd/docs/scripting.md":             0o644,
+	"usr/share/doc/tlsd/docs/settings.md":              0o644,
+	"usr/share/doc/tlsd/docs/upgrading.md":             0o644,
+	"usr/share/doc/tlsd/docs/user.md":                  0o644,
 }
 
 // The libraries that installed files may need: the C library, which is in several files before glibc 2.34.

@@ -72,14 +72,14 @@ func TestPageOfThePluginHasItsVariables(t *testing.T) {
 	t.Parallel()
 	page := readFile(t, top+"/packaging/man/tlsplugin.3")
 	names := 0
-	for _, m := range regexp.MustCompile("(?m)^\\| `(TLSD_[A-Z_]+)` \\|").FindAllStringSubmatch(readFile(t, top+"/README.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(TLSD_[A-Z_]+)` \\|").FindAllStringSubmatch(readFile(t, top+"/docs/user.md"), -1) {
 		names++
 		if !strings.Contains(page, ".It Ev "+m[1]+"\n") {
 			t.Errorf("the page lacks %s", m[1])
 		}
 	}
 	if names == 0 {
-		t.Error("the README has no variables: this checks nothing")
+		t.Error("docs/user.md has no variables: this checks nothing")
 	}
 }
 

@@ -267,13 +267,13 @@ func TestClientConfIsDescribedWhereItIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme, err := os.ReadFile("../../README.md")
+	guide, err := os.ReadFile("../../docs/user.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"socket", "autostart", "trusted-users"} {
-		if !bytes.Contains(header, []byte(key+" = ")) || !strings.Contains(string(readme), fmt.Sprintf("| `%s` |", key)) {
-			t.Errorf("the key %s is not described in clientconf.h and README.md", key)
+		if !bytes.Contains(header, []byte(key+" = ")) || !strings.Contains(string(guide), fmt.Sprintf("| `%s` |", key)) {
+			t.Errorf("the key %s is not described in clientconf.h and docs/user.md", key)
 		}
 	}
 }
