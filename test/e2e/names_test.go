@@ -56,7 +56,8 @@ func askLoopback(t *testing.T) {
 		"/etc/resolv.conf":   "nameserver 127.0.0.1\noptions timeout:3600 attempts:1\n",
 	} {
 		if exists(file) {
-			mount(t, writeFile(t, filepath.Join(t.TempDir(), "file"), text), file, "", unix.MS_BIND)
+			mount(t, writeFile(t, filepath.Join(t.TempDir(), "file"), text), file, "",
+				unix.MS_BIND)
 		}
 	}
 }
