@@ -15,11 +15,11 @@ import (
 
 const top = "../.." // of the source tree
 
-// maxLines is what a source file may have. A longer one has more than one subject.
+// maxLines is the limit of a source file. A longer file has more than one subject.
 const maxLines = 600
 
-// Folders in which somebody builds the project are no part of it. The expression takes care not to
-// match itself.
+// The project must not name folders of a machine on which it is built. The expression is written so
+// that it does not match itself.
 var buildPath = regexp.MustCompile(`(^|[^\w./*$}-])/(w` + `ork|r` + `oot|h` + `ome/\w+)/`)
 
 func TestTextsNameNoPathOfTheMachine(t *testing.T) {
@@ -37,7 +37,8 @@ func TestSourceFilesHaveOneSubject(t *testing.T) {
 	t.Parallel()
 	sources := 0
 	for path, text := range texts(t) {
-		if ext := filepath.Ext(path); ext != ".go" && ext != ".c" && ext != ".h" || strings.HasSuffix(path, "_test.go") {
+		if ext := filepath.Ext(path); ext != ".go" && ext != ".c" && ext != ".h" ||
+			strings.HasSuffix(path, "_test.go") {
 			continue
 		}
 		sources++
@@ -91,7 +92,8 @@ func TestTheGuideHasTheVariablesOfThePlugin(t *testing.T) {
 	inGuide := matches(read(t, "docs/user.md"), "(?m)^\\| `([A-Z_]+)` \\|")
 	for _, name := range used {
 		if name != "PATH" && !slices.Contains(inGuide, name) {
-			t.Errorf("the plugin reads %s, which the table of docs/user.md does not have", name)
+			t.Errorf(
+				"the plugin reads %s, which the table of docs/user.md does not have", name)
 		}
 	}
 	for _, name := range inGuide {
@@ -111,15 +113,18 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	for document, text := range documents(t) {
 		for _, link := range matches(text, `\]\(([\w./-]+)(?:#[\w-]+)?\)`) {
 			links++
-			if _, err := os.Stat(filepath.Join(top, filepath.Dir(document), link)); err != nil {
+			if _, err := os.Stat(filepath.Join(top, filepath.Dir(document),
+				link)); err != nil {
 				t.Errorf("%s links to %s: %v", document, link, err)
 			}
 		}
-		// A path in backquotes that begins with a folder of ours. A package's path has no suffix.
+		// A path in backquotes that begins with a folder of ours. A package's path has no
+		// suffix.
 		for _, path := range matches(text, "`((?:bench|cmd|docs|examples|internal|openssl|packaging|"+
 			"rpc|scripts|session|test)(?:/[\\w./-]*)?)`") {
 			paths++
-			if _, err := os.Stat(filepath.Join(top, path)); err != nil && !strings.HasPrefix(path, "bench/out/") {
+			if _, err := os.Stat(filepath.Join(top, path)); err != nil &&
+				!strings.HasPrefix(path, "bench/out/") {
 				t.Errorf("%s names %s: %v", document, path, err)
 			}
 		}
@@ -135,7 +140,8 @@ func TestLinksLeadToHeadings(t *testing.T) {
 	all := documents(t)
 	found := 0
 	for document, text := range all {
-		for _, m := range regexp.MustCompile(`\]\(([\w./-]*)#([\w-]+)\)`).FindAllSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`\]\(([\w./-]*)#([\w-]+)\)`).FindAllSubmatch(
+			text, -1) {
 			found++
 			target := document
 			if len(m[1]) > 0 {
@@ -143,11 +149,13 @@ func TestLinksLeadToHeadings(t *testing.T) {
 			}
 			var anchors []string
 			for _, heading := range matches(all[target], `(?m)^#+ (.+)$`) {
-				plain := regexp.MustCompile(`[^\w -]`).ReplaceAllString(strings.ToLower(heading), "")
+				plain := regexp.MustCompile(`[^\w -]`).ReplaceAllString(
+					strings.ToLower(heading), "")
 				anchors = append(anchors, strings.ReplaceAll(plain, " ", "-"))
 			}
 			if !slices.Contains(anchors, string(m[2])) {
-				t.Errorf("%s links to %s#%s, which is not among %v", document, target, m[2], anchors)
+				t.Errorf("%s links to %s#%s, which is not among %v", document,
+					target, m[2], anchors)
 			}
 		}
 	}
@@ -198,7 +206,7 @@ func read(t *testing.T, path string) []byte {
 	return text
 }
 
-// matches gives what the first group of the expression matches.
+// matches returns the text of the expression's first group for each match.
 func matches(text []byte, expression string) []string {
 	var found []string
 	for _, m := range regexp.MustCompile(expression).FindAllSubmatch(text, -1) {
@@ -207,7 +215,7 @@ func matches(text []byte, expression string) []string {
 	return found
 }
 
-// texts gives the text files of the source tree by their path in it, without what is built.
+// texts returns the text files of the source tree by path, without built files.
 func texts(t *testing.T) map[string][]byte {
 	t.Helper()
 	found := map[string][]byte{}

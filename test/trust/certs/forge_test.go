@@ -20,20 +20,21 @@ import (
 	"time"
 )
 
-// Certificates are made by crypto/x509 as far as it goes; extensions that it would
-// refuse are given as bytes, and what it cannot make at all is patched into a
-// finished certificate, which is then signed again.
+// crypto/x509 makes the certificates as far as it can. Extensions that it would refuse are given as
+// bytes. What it cannot make at all is patched into a finished certificate, which is then signed
+// again.
 
 // An issuer can sign.
 type issuer struct {
-	t    *testing.T
-	cert *x509.Certificate // what it signs carries this one's name; what crypto/x509 cannot parse is not here
+	t *testing.T
+	// what it signs carries this one's name; what crypto/x509 cannot parse is not here
+	cert *x509.Certificate
 	der  []byte
 	key  crypto.Signer
 	up   [][]byte // what a server sends between it and the root: itself and those above
 }
 
-// A chain is what a server shows, and what its client trusts.
+// A chain has the certificates that a server shows, and those that its client trusts.
 type chain struct {
 	shown [][]byte // DER, the server's own first
 	key   crypto.Signer
@@ -55,10 +56,12 @@ func newRoot(t *testing.T, cn string, key crypto.Signer, changes ...change) *iss
 func (i *issuer) sub(cn string, key crypto.Signer, changes ...change) *issuer {
 	i.t.Helper()
 	der := i.sign(authority(cn, changes), key)
-	return &issuer{t: i.t, cert: parse(i.t, der), der: der, key: key, up: append([][]byte{der}, i.up...)}
+	return &issuer{t: i.t, cert: parse(i.t, der), der: der, key: key,
+		up: append([][]byte{der}, i.up...)}
 }
 
-// leaf makes a server's certificate, for host.test unless changed, and the chain up to, but without, the root.
+// leaf makes a server's certificate, for host.test unless changed. Its chain goes up to the root,
+// without the root.
 func (i *issuer) leaf(changes ...change) chain { return i.leafWith(newKey(i.t), changes...) }
 
 func (i *issuer) leafWith(key crypto.Signer, changes ...change) chain {
@@ -73,7 +76,8 @@ func (i *issuer) sign(tmpl *x509.Certificate, key crypto.Signer) []byte {
 	return der
 }
 
-// patch gives the issuer with another certificate of its own: the change is made in the bytes of the signed part.
+// patch returns the issuer with another certificate of its own. The change is made in the bytes of
+// the signed part.
 func (i *issuer) patch(by *issuer, old, new []byte) *issuer {
 	i.t.Helper()
 	c := *i
@@ -84,16 +88,16 @@ func (i *issuer) patch(by *issuer, old, new []byte) *issuer {
 	return &c
 }
 
-// trusting replaces what the client trusts.
+// trusting replaces the certificates that the client trusts.
 func (c chain) trusting(trust ...[]byte) chain { c.trust = trust; return c }
 
-// without takes a certificate out of what is shown.
+// without removes a certificate from those that the server shows.
 func (c chain) without(n int) chain {
 	c.shown = append(append([][]byte{}, c.shown[:n]...), c.shown[n+1:]...)
 	return c
 }
 
-// with shows more at the end.
+// with shows more certificates at the end.
 func (c chain) with(more ...[]byte) chain {
 	c.shown = append(append([][]byte{}, c.shown...), more...)
 	return c
@@ -105,7 +109,7 @@ func (c chain) own(der []byte) chain {
 	return c
 }
 
-// selfSigned makes a server's certificate that no authority has signed.
+// selfSigned makes a server's certificate without an authority.
 func selfSigned(t *testing.T, changes ...change) chain {
 	t.Helper()
 	key, tmpl := newKey(t), server(changes)
@@ -116,7 +120,8 @@ func selfSigned(t *testing.T, changes ...change) chain {
 
 func authority(cn string, changes []change) *x509.Certificate {
 	tmpl := base(cn)
-	tmpl.KeyUsage, tmpl.IsCA, tmpl.BasicConstraintsValid = x509.KeyUsageCertSign|x509.KeyUsageCRLSign, true, true
+	tmpl.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	tmpl.IsCA, tmpl.BasicConstraintsValid = true, true
 	return apply(tmpl, changes)
 }
 
@@ -129,7 +134,8 @@ func server(changes []change) *x509.Certificate {
 }
 
 func base(cn string) *x509.Certificate {
-	serial, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120)) // never fails (crypto/rand)
+	// never fails (crypto/rand)
+	serial, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	return &x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)),
 		Subject:      pkix.Name{CommonName: cn},
@@ -186,10 +192,12 @@ func notCA(c *x509.Certificate) { c.IsCA = false }
 
 func noBasicConstraints(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = false, false }
 
-// extension adds one as it is; it replaces what crypto/x509 would have made of that kind.
+// extension adds an extension as it is. It replaces the extension of that kind that crypto/x509
+// would make.
 func extension(id asn1.ObjectIdentifier, critical bool, value []byte) change {
 	return func(c *x509.Certificate) {
-		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: id, Critical: critical, Value: value})
+		c.ExtraExtensions = append(c.ExtraExtensions,
+			pkix.Extension{Id: id, Critical: critical, Value: value})
 	}
 }
 
@@ -227,7 +235,8 @@ func altName(tag byte, value string) change {
 	return extension(oidSAN, false, tlv(sequence, tlv(tag, []byte(value))))
 }
 
-// A certificate is three parts; the signature is over the bytes of the first (RFC 5280 section 4.1).
+// A certificate is three parts; the signature is over the bytes of the first (RFC 5280 section
+// 4.1).
 type certificate struct {
 	TBS       asn1.RawValue
 	Algorithm pkix.AlgorithmIdentifier
@@ -248,7 +257,7 @@ func (c certificate) der(t *testing.T) []byte {
 	return der
 }
 
-// resign replaces bytes of the signed part, which must be there once, and signs it again with an
+// resign replaces bytes of the signed part, where they must occur once, and signs it again with an
 // ECDSA key.
 func resign(t *testing.T, der []byte, key crypto.Signer, old, new []byte) []byte {
 	t.Helper()
@@ -264,11 +273,12 @@ func resign(t *testing.T, der []byte, key crypto.Signer, old, new []byte) []byte
 	return c.der(t)
 }
 
-// withMD5 signs again, by an RSA key, with MD5.
+// withMD5 signs again with an RSA key and MD5.
 func withMD5(t *testing.T, der []byte, key *rsa.PrivateKey) []byte {
 	t.Helper()
 	c := open(t, der)
-	md5RSA := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 4}, Parameters: asn1.NullRawValue}
+	md5RSA := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1,
+		4}, Parameters: asn1.NullRawValue}
 	is, err := asn1.Marshal(md5RSA)
 	check(t, err)
 	was, err := asn1.Marshal(c.Algorithm)
@@ -282,7 +292,7 @@ func withMD5(t *testing.T, der []byte, key *rsa.PrivateKey) []byte {
 	return c.der(t)
 }
 
-// damaged has a signature that is not right.
+// damaged has a wrong signature.
 func damaged(t *testing.T, der []byte) []byte {
 	t.Helper()
 	c := open(t, der)
@@ -290,11 +300,12 @@ func damaged(t *testing.T, der []byte) []byte {
 	return c.der(t)
 }
 
-// mislabelled says outside that it was signed by another algorithm than it says inside.
+// mislabelled names another signature algorithm outside the signed part than inside.
 func mislabelled(t *testing.T, der []byte) []byte {
 	t.Helper()
 	c := open(t, der)
-	c.Algorithm.Algorithm = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3} // ecdsa-with-SHA384
+	// ecdsa-with-SHA384
+	c.Algorithm.Algorithm = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}
 	return c.der(t)
 }
 
@@ -331,7 +342,8 @@ func parse(t *testing.T, der []byte) *x509.Certificate {
 func pemOf(ders ...[]byte) []byte {
 	var b bytes.Buffer
 	for _, der := range ders {
-		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a bytes.Buffer takes everything
+		// a bytes.Buffer takes everything
+		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	return b.Bytes()
 }

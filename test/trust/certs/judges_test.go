@@ -21,8 +21,8 @@ import (
 
 const patience = 2 * time.Minute // for one case; only a hang takes as long
 
-// ours lets a client of the package judge what a server of crypto/tls shows. The server
-// sends the bytes as they are, in TLS of that version. The error is that of Handshake, or of NewClient.
+// ours lets a client of the package judge the certificates of a crypto/tls server. The server sends
+// the bytes unchanged, in this version of TLS. The error is that of Handshake, or of NewClient.
 func ours(t *testing.T, lib *openssl.Library, c chain, host string, version uint16) error {
 	t.Helper()
 	bundle, err := lib.ParseCABundle("bundle.pem", pemOf(c.trust...))
@@ -72,12 +72,13 @@ type command struct {
 	env []string
 }
 
-// findCommand gives nil and the reason if there is none.
+// findCommand returns nil and the reason if there is no such command.
 func findCommand(lib *openssl.Library) (*command, string) {
 	dir := filepath.Dir(lib.Path())
 	beside := "LD_LIBRARY_PATH=" + dir
 	candidates := []command{
-		{filepath.Join(dir, "../../bin/openssl"), []string{beside}}, // usr/lib/ARCH, usr/bin
+		// usr/lib/ARCH, usr/bin
+		{filepath.Join(dir, "../../bin/openssl"), []string{beside}},
 		{filepath.Join(dir, "../bin/openssl"), []string{beside}},
 	}
 	if exe, err := exec.LookPath("openssl"); err == nil {
@@ -100,7 +101,8 @@ func findCommand(lib *openssl.Library) (*command, string) {
 		}
 		seen = append(seen, c.exe+" is "+version)
 	}
-	return nil, fmt.Sprintf("no openssl command of the version %s: %s", lib.Version(), strings.Join(seen, "; "))
+	return nil, fmt.Sprintf("no openssl command of the version %s: %s", lib.Version(),
+		strings.Join(seen, "; "))
 }
 
 func (c *command) run(args ...string) (string, error) {
@@ -114,8 +116,9 @@ func (c *command) run(args ...string) (string, error) {
 
 var verifyError = regexp.MustCompile(`(?m)^error (\d+) at (\d+) depth lookup: ?(.*)$`)
 
-// verify is the verdict of `openssl verify`: "(code) at depth n: reason", or one of the constants below.
-// Where it goes on after an error, the first counts. securityLevel and partial chains are as for our clients.
+// verify is the verdict of `openssl verify`: "(code) at depth n: reason", or one of the constants
+// below. If the command goes on after an error, the first error counts. The security level and
+// partial chains are set as for our clients.
 func (c *command) verify(t *testing.T, ch chain, host string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -124,7 +127,8 @@ func (c *command) verify(t *testing.T, ch chain, host string) string {
 		check(t, os.WriteFile(path, pemOf(ders...), 0o600))
 		return path
 	}
-	args := []string{"verify", "-no-CApath", "-CAfile", file("trust.pem", ch.trust...), "-partial_chain",
+	args := []string{"verify", "-no-CApath", "-CAfile", file("trust.pem", ch.trust...),
+		"-partial_chain",
 		"-purpose", "sslserver", "-auth_level", securityLevel}
 	if net.ParseIP(host) != nil {
 		args = append(args, "-verify_ip", host)
@@ -142,7 +146,8 @@ func (c *command) verify(t *testing.T, ch chain, host string) string {
 	if err == nil && strings.Contains(out, leaf+": OK") {
 		return accepted
 	}
-	if strings.Contains(strings.ToLower(out), "unable to load") || strings.Contains(out, "Could not ") {
+	if strings.Contains(strings.ToLower(out), "unable to load") ||
+		strings.Contains(out, "Could not ") {
 		return unreadable
 	}
 	if err != nil && out == "" {
@@ -152,14 +157,14 @@ func (c *command) verify(t *testing.T, ch chain, host string) string {
 	return ""
 }
 
-// What judges say besides numbers.
+// Verdicts of the judges that are no numbers.
 const (
 	accepted   = "accepted"
 	unreadable = "cannot read it"
 	silent     = "fails without a word"
 )
 
-// The kinds of verdicts that crypto/x509 tells apart.
+// The kinds of verdicts that crypto/x509 has.
 const (
 	badTime      = "not valid at this time"
 	badAuthority = "not by a trusted authority"
@@ -179,7 +184,8 @@ func goVerify(c chain, host string) (kind string, why error) {
 	if err != nil {
 		return badForm, err
 	}
-	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), DNSName: host}
+	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		DNSName: host}
 	for _, der := range c.trust {
 		root, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -209,7 +215,8 @@ func goKind(err error) string {
 	case err == nil:
 		return accepted
 	case errors.As(err, &unknown):
-		return badAuthority // also if the signature of a known one is not right, or too weak
+		// also if the signature of a known one is not right, or too weak
+		return badAuthority
 	case errors.As(err, &name):
 		return badName
 	case errors.As(err, &critical):
@@ -224,7 +231,8 @@ func goKind(err error) string {
 			return badPath
 		case x509.IncompatibleUsage:
 			return badUsage
-		case x509.CANotAuthorizedForThisName, x509.UnconstrainedName, x509.NameConstraintsWithoutSANs, x509.TooManyConstraints:
+		case x509.CANotAuthorizedForThisName, x509.UnconstrainedName,
+			x509.NameConstraintsWithoutSANs, x509.TooManyConstraints:
 			return badScope
 		}
 	}

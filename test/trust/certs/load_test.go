@@ -12,8 +12,9 @@ import (
 	"tlsd/openssl"
 )
 
-// A key that a client of the same security level would refuse, a server cannot even be given: it
-// is told when its files are read, and which block of them it is. Weak signatures are left to clients since OpenSSL 3.5.
+// A server cannot have a certificate or key that a client of the same security level would refuse.
+// The error comes when the files are read, and names the block. Since OpenSSL 3.5 weak signatures
+// are left to clients.
 func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 	t.Parallel()
 	lib, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
@@ -25,19 +26,24 @@ func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 		says  string // part of the reason
 		until string // since this version of OpenSSL it is accepted
 	}{
-		"RSA with 2048 bits":             {root.leafWith(rsaKey(t, 2048)), 0, "", ""},
-		"RSA with 1024 bits":             {root.leafWith(rsaKey(t, 1024)), 1, "ee key too small", ""},
-		"intermediate's RSA with 1024":   {root.sub("Between", rsaKey(t, 1024)).leaf(), 2, "ca key too small", ""},
-		"signed with SHA-1":              {root.leaf(signedWith(x509.ECDSAWithSHA1)), 1, "ca md too weak", "3.5"},
-		"intermediate signed with SHA-1": {root.sub("Between", newKey(t), signedWith(x509.ECDSAWithSHA1)).leaf(), 2, "ca md too weak", "3.5"},
-		"Ed25519":                        {root.leafWith(edKey(t)), 0, "", ""},
+		"RSA with 2048 bits": {root.leafWith(rsaKey(t, 2048)), 0, "", ""},
+		"RSA with 1024 bits": {root.leafWith(rsaKey(t, 1024)), 1, "ee key too small", ""},
+		"intermediate's RSA with 1024": {root.sub("Between", rsaKey(t, 1024)).leaf(), 2,
+			"ca key too small", ""},
+		"signed with SHA-1": {root.leaf(signedWith(x509.ECDSAWithSHA1)), 1,
+			"ca md too weak", "3.5"},
+		"intermediate signed with SHA-1": {root.sub("Between", newKey(t),
+			signedWith(x509.ECDSAWithSHA1)).leaf(), 2, "ca md too weak", "3.5"},
+		"Ed25519": {root.leafWith(edKey(t)), 0, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if tc.until != "" && strings.TrimPrefix(lib.Version(), "OpenSSL ") >= tc.until {
+			if tc.until != "" && strings.TrimPrefix(lib.Version(),
+				"OpenSSL ") >= tc.until {
 				tc.block = 0
 			}
-			ctx, err := lib.NewServerContext(pemOf(tc.chain.shown...), pemOfKey(t, tc.chain.key))
+			ctx, err := lib.NewServerContext(pemOf(tc.chain.shown...),
+				pemOfKey(t, tc.chain.key))
 			if err == nil {
 				ctx.Free()
 			}
@@ -45,8 +51,10 @@ func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 			switch {
 			case tc.block == 0 && err != nil:
 				t.Error(err)
-			case tc.block != 0 && (!errors.As(err, &bad) || bad.What != "certificate" || bad.Block != tc.block || !strings.Contains(bad.Reason, tc.says)):
-				t.Errorf("%v; want it about block %d of the certificate, and to read %q", err, tc.block, tc.says)
+			case tc.block != 0 && (!errors.As(err, &bad) || bad.What != "certificate" ||
+				bad.Block != tc.block || !strings.Contains(bad.Reason, tc.says)):
+				t.Errorf(
+					"%v; want it about block %d of the certificate, and to read %q", err, tc.block, tc.says)
 			}
 		})
 	}

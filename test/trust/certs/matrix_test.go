@@ -22,8 +22,8 @@ import (
 	"tlsd/openssl"
 )
 
-// securityLevel is the one that Debian builds in (SSL_CTX_set_security_level(3)); others build in 1. It is set here, so that
-// every library judges by the same.
+// securityLevel is the level that Debian builds in (SSL_CTX_set_security_level(3)); other builds
+// have 1. It is set here, so that every library judges by the same level.
 const securityLevel = "2"
 
 const config = `openssl_conf = all
@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// invalidCA stands for X509_V_ERR_INVALID_CA, which OpenSSL 3.0 has given another number.
+// invalidCA stands for X509_V_ERR_INVALID_CA, which has another number since OpenSSL 3.0.
 const invalidCA = -24
 
 var (
@@ -60,7 +60,7 @@ var (
 	version3 = []byte{0xa0, 3, 2, 1, 2}
 )
 
-// A meaning is what a code says, in OpenSSL's words and as a kind.
+// A meaning is the text and the kind of a code.
 type meaning struct{ text, kind string }
 
 // meanings are those of OpenSSL 3.0; see wordings.
@@ -85,7 +85,7 @@ var meanings = map[int]meaning{
 	68:        {"CA signature digest algorithm too weak", badStrength},
 }
 
-// A wording is what versions say otherwise.
+// A wording is a text that differs between versions.
 type wording struct {
 	code     int
 	versions []string
@@ -105,7 +105,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	check(t, err)
 	version := strings.TrimPrefix(lib.Version(), "OpenSSL ")
 	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(version, want) {
-		t.Fatalf("%s is loaded from %s, and this run is for %s", lib.Version(), lib.Path(), want)
+		t.Fatalf("%s is loaded from %s, and this run is for %s", lib.Version(),
+			lib.Path(), want)
 	}
 	cmd, why := findCommand(lib)
 	if cmd == nil {
@@ -148,7 +149,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 					c.trust = [][]byte{root.der}
 				}
 				if r.until != "" && version >= r.until {
-					r.early, r.fails = true, "is not a host name to OpenSSL "+r.until
+					r.early, r.fails = true,
+						"is not a host name to OpenSSL "+r.until
 				}
 				verdict, kind := r.expect(version)
 				for _, v := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
@@ -156,17 +158,25 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 				}
 
 				tally := func(judge, got, want string, detail error) {
-					says, known := disagreements[about{r.name, judge}].in(version)
+					says, known := disagreements[about{r.name, judge}].in(
+						version)
 					mu.Lock()
 					defer mu.Unlock()
 					count[judge]++
 					switch {
 					case got == want && known:
-						t.Errorf("%s agrees: %s; the table of disagreements says that it does not", judge, got)
+						t.Errorf("%s agrees: %s; the table of "+
+							"disagreements says that it does not",
+							judge, got)
 					case got != want && !known:
-						t.Errorf("%s says %q (%v), ours must say %q: explain it in the table of disagreements", judge, got, detail, want)
-					case got != want && got != says && !strings.HasPrefix(got, says+":"):
-						t.Errorf("%s says %q (%v); by the table of disagreements it says %q", judge, got, detail, says)
+						t.Errorf("%s says %q (%v), ours must say %q: "+
+							"explain it in the table of disagreements",
+							judge, got, detail, want)
+					case got != want && got != says &&
+						!strings.HasPrefix(got, says+":"):
+						t.Errorf("%s says %q (%v); by the table of "+
+							"disagreements it says %q", judge, got,
+							detail, says)
 					case got != want:
 						count[judge+" otherwise"]++
 						if (got == accepted) != (want == accepted) {
@@ -190,12 +200,13 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	}
 	t.Logf("in figures: %s from %s: %d cases", lib.Version(), lib.Path(), len(rows))
 	for _, judge := range []string{judgeCommand, judgeGo} {
-		t.Logf("in figures: %s was asked in %d and disagrees in %d: in %d of them one accepts and the other does not",
+		t.Logf("in figures: %s was asked in %d and disagrees in %d: in %d of them one "+
+			"accepts and the other does not",
 			judge, count[judge], count[judge+" otherwise"], count[judge+" opposite"])
 	}
 }
 
-// expect gives the verdict that a row demands, in the form of command.verify, and its kind.
+// expect returns the verdict that a row demands, in the form of command.verify, and its kind.
 func (r row) expect(version string) (verdict, kind string) {
 	switch {
 	case r.fails != "":
@@ -219,13 +230,14 @@ func (r row) expect(version string) (verdict, kind string) {
 	return fmt.Sprintf("(%d) at depth %d: %s", number, r.depth, text), m.kind
 }
 
-// queued counts threads, many of which have served tests, whose error queue is not empty.
+// queued counts threads whose error queue is not empty. Many of the threads have served tests.
 func queued(lib *openssl.Library) (n int) {
 	const threads = 50
 	found, release := make(chan int, threads), make(chan struct{})
 	for range threads {
 		go func() {
-			runtime.LockOSThread() // until release, so that each goroutine has a thread of its own
+			// until release, so that each goroutine has a thread of its own
+			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			found <- lib.QueuedErrors()
 			<-release
@@ -239,11 +251,13 @@ func queued(lib *openssl.Library) (n int) {
 }
 
 func isOneOf(version string, prefixes []string) bool {
-	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(version, p) })
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return strings.HasPrefix(version, p)
+	})
 }
 
-// checkOurs compares each part of our error, and its text as a whole, which names the reason, the depth, the
-// subject, the trust store, and the host if that is what was wrong.
+// checkOurs compares each part of our error, and its whole text. The text names the reason, the
+// depth, the subject and the trust store, and the host if the host was wrong.
 func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 	t.Helper()
 	var v *openssl.VerifyError
@@ -276,16 +290,18 @@ func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 		t.Errorf("subject %q, want %q", v.Subject, subject)
 	}
 	place, reason, _ := strings.Cut(verdict, ": ")
-	text := fmt.Sprintf("certificate verify failed: %s %s, subject %s", reason, place, cmp.Or(subject, "(empty)"))
+	text := fmt.Sprintf("certificate verify failed: %s %s, subject %s", reason, place,
+		cmp.Or(subject, "(empty)"))
 	if r.code == 62 || r.code == 64 {
-		text += fmt.Sprintf("; the certificate is not for %q", strings.TrimSuffix(host, "."))
+		text += fmt.Sprintf("; the certificate is not for %q",
+			strings.TrimSuffix(host, "."))
 	}
 	if text += "; trust store: bundle.pem (CA bundle)"; err.Error() != text {
 		t.Errorf("it reads\n%s\nwant\n%s", err, text)
 	}
 }
 
-// noKeyIdentifier leaves out what tells the issuer's key.
+// noKeyIdentifier removes the identifiers of the issuer's key.
 func noKeyIdentifier(c *x509.Certificate) { c.SubjectKeyId, c.AuthorityKeyId = nil, nil }
 
 func marshal(t *testing.T, v any) []byte {
