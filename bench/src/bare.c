@@ -2,11 +2,11 @@
  * bare CARRIER pingpong SIZE SECONDS [PARTNER ARGUMENT…]   messages to and fro
  * bare CARRIER write SIZE SECONDS [PARTNER ARGUMENT…]      pieces to the partner, which drops them
  * bare memory write SIZE SECONDS                           pieces copied from here to there
- * bare check write SIZE SECONDS                            pieces made and checked as the benchmark's programs do
+ * bare check write SIZE SECONDS                            pieces made and checked
  *
- * What a way between two processes costs without TLS and without a protocol. CARRIER is unix (a
- * socketpair) or tcp (loopback). The partner is a child of this program that blocks in read(2); or it is
- * the program that is given, which gets the socket as its standard input.
+ * Measures a way between two processes without TLS and without a protocol. CARRIER is unix (a
+ * socketpair) or tcp (loopback). By default the partner is a child of this program that blocks in
+ * read(2). PARTNER names another program, which gets the socket as its standard input.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -35,8 +35,10 @@ static void tcp_pair(int ends[2])
 	int on = 1, l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (l < 0 || ends[0] < 0 || bind(l, (struct sockaddr *)&a, sizeof a) != 0 || listen(l, 1) != 0 ||
-	    getsockname(l, (struct sockaddr *)&a, &len) != 0 || connect(ends[0], (struct sockaddr *)&a, sizeof a) != 0 ||
+	if (l < 0 || ends[0] < 0 || bind(l, (struct sockaddr *)&a, sizeof a) != 0 ||
+		listen(l, 1) != 0 ||
+	    getsockname(l, (struct sockaddr *)&a, &len) != 0 ||
+	    connect(ends[0], (struct sockaddr *)&a, sizeof a) != 0 ||
 	    (ends[1] = accept(l, NULL, NULL)) < 0)
 		die("bare: a TCP connection: %s", strerror(errno));
 	for (int i = 0; i < 2; i++)
@@ -83,7 +85,8 @@ static void start_partner(const char *carrier, bool pingpong, char **program)
 
 	if (strcmp(carrier, "tcp") == 0)
 		tcp_pair(ends);
-	else if (strcmp(carrier, "unix") != 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+	else if (strcmp(carrier, "unix") != 0 ||
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
 		die("bare: no way by %s: %s", carrier, strerror(errno));
 	if ((pid = fork()) < 0)
 		die("bare: fork: %s", strerror(errno));
@@ -137,7 +140,8 @@ int main(int argc, char **argv)
 	bool pingpong;
 
 	if (argc < 5)
-		die("usage: bare unix|tcp|memory|check pingpong|write SIZE SECONDS [PARTNER ARGUMENT...]");
+		die("usage: bare unix|tcp|memory|check pingpong|write SIZE SECONDS "
+		    "[PARTNER ARGUMENT...]");
 	pingpong = strcmp(argv[2], "pingpong") == 0;
 	size = strtoul(argv[3], NULL, 10);
 	length = atof(argv[4]);
@@ -162,7 +166,8 @@ int main(int argc, char **argv)
 		for (int i = 0; i < (pingpong ? BETWEEN_LOOKS : 1); i++)
 			(pingpong ? trip : piece)();
 	if (!pingpong && partner >= 0 &&
-	    (shutdown(partner, SHUT_WR) != 0 || !take_all(partner, (char *)&all, sizeof all) || all != before + (uint64_t)n * size))
+	    (shutdown(partner, SHUT_WR) != 0 || !take_all(partner, (char *)&all, sizeof all) ||
+	    all != before + (uint64_t)n * size))
 		die("bare: not all has arrived");
 	measure_end(pingpong ? n : n * (double)size, "");
 	return 0;

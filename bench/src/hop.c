@@ -1,6 +1,6 @@
 /*
- * A relay between: a C program that blocks, with raw frames (hop.h) over a socketpair. The
- * relay is the program that -l names; with a comma and another one behind it, it talks to a relay too.
+ * A relay in between: a C program that blocks, with raw frames (hop.h) over a socketpair. -l names
+ * the program of the relay. After a comma it may name a second one, which the first one talks to.
  */
 #include "hop.h"
 
@@ -59,7 +59,8 @@ struct link *link_open(void)
 	struct link *l = must_alloc(sizeof *l);
 	int ends[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 || (l->relay = fork()) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 ||
+		(l->relay = fork()) < 0)
 		die("hop: %s", strerror(errno));
 	if (l->relay == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -9,7 +9,8 @@
 
 #include <stdint.h>
 
-enum { HOP_WRITE = 1, HOP_READ }; /* n bytes follow; at most n are wanted: how many there are (uint32_t) and they */
+/* n bytes follow; at most n are wanted: how many there are (uint32_t) and they */
+enum { HOP_WRITE = 1, HOP_READ };
 
 struct hop_frame {
 	uint32_t operation, n;

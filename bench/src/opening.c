@@ -10,7 +10,8 @@
 
 enum {
 	WARM_UP = 20,   /* connections opened and closed beforehand */
-	SAMPLE = 100,   /* first and last connections whose opening is reported, at most half of all */
+	/* first and last connections whose opening is reported, at most half of all */
+	SAMPLE = 100,
 	PATIENCE = 500, /* looks for marks, 10 ms apart */
 };
 
@@ -38,7 +39,8 @@ static void check_marks(uint64_t tag, uint64_t want)
 		count = answer(l);
 	}
 	if (count != want)
-		die("client: the writes of %llu connections arrived, of %llu", (unsigned long long)count, (unsigned long long)want);
+		die("client: the writes of %llu connections arrived, of %llu",
+			(unsigned long long)count, (unsigned long long)want);
 	link_close(l);
 }
 
@@ -87,7 +89,8 @@ void work_idle(const struct work_options *o)
 		links[i] = open_parked((uint64_t)i);
 		took[i] = seconds() - begun;
 	}
-	snprintf(extra, sizeof extra, " first=%.9f last=%.9f", median(took, sample), median(took + n - sample, sample));
+	snprintf(extra, sizeof extra, " first=%.9f last=%.9f", median(took, sample),
+		median(took + n - sample, sample));
 	measure_end(n, extra);
 	_exit(0);
 }

@@ -2,8 +2,8 @@
  * records CA CERT KEY pingpong SIZE SECONDS    messages to and fro
  * records CA CERT KEY write SIZE SECONDS       pieces sealed, and then opened
  *
- * libssl against libssl in one thread, with memory between the two: what TLS costs without a system call. Sealing and
- * opening are measured in CPU time.
+ * libssl against libssl in one thread, with memory between the two: the cost of TLS without a system
+ * call. Sealing and opening are measured in CPU time.
  */
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -45,16 +45,19 @@ static void connect_both(const char *ca, const char *cert, const char *key)
 
 	must(SSL_CTX_load_verify_locations(c, ca, NULL) == 1, "the CA");
 	SSL_CTX_set_verify(c, SSL_VERIFY_PEER, NULL);
-	must(SSL_CTX_use_certificate_chain_file(s, cert) == 1 && SSL_CTX_use_PrivateKey_file(s, key, SSL_FILETYPE_PEM) == 1, "the certificate");
+	must(SSL_CTX_use_certificate_chain_file(s, cert) == 1 &&
+		SSL_CTX_use_PrivateKey_file(s, key, SSL_FILETYPE_PEM) == 1, "the certificate");
 	SSL_CTX_set_num_tickets(s, 0);
 	client = SSL_new(c);
 	server = SSL_new(s);
-	must(client && server && to_server && to_client && BIO_up_ref(to_server) && BIO_up_ref(to_client), "SSL_new");
+	must(client && server && to_server && to_client && BIO_up_ref(to_server) &&
+		BIO_up_ref(to_client), "SSL_new");
 	SSL_set_bio(client, to_client, to_server);
 	SSL_set_bio(server, to_server, to_client);
 	SSL_set_connect_state(client);
 	SSL_set_accept_state(server);
-	for (i = 0; i < 10 && !(SSL_is_init_finished(client) && SSL_is_init_finished(server)); i++) {
+	for (i = 0; i < 10 && !(SSL_is_init_finished(client) &&
+		SSL_is_init_finished(server)); i++) {
 		SSL_do_handshake(client);
 		SSL_do_handshake(server);
 	}

@@ -17,7 +17,8 @@
 
 enum { SAMPLE = 20 }; /* first and last sessions whose first call is reported */
 
-static const char call[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tls.Backend\",\"params\":[]}\n";
+static const char call[] =
+	"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tls.Backend\",\"params\":[]}\n";
 static const char want[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"openssl\"}\n";
 
 static void open_session(const struct sockaddr_un *a)
@@ -61,7 +62,8 @@ int main(int argc, char **argv)
 		open_session(&a);
 		took[i] = seconds() - begun;
 	}
-	snprintf(extra, sizeof extra, " first=%.9f last=%.9f", median(took, sample), median(took + n - sample, sample));
+	snprintf(extra, sizeof extra, " first=%.9f last=%.9f", median(took, sample),
+		median(took + n - sample, sample));
 	measure_end(n, extra);
 	return 0;
 }

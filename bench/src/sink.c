@@ -278,7 +278,8 @@ static int listen_on(struct listener *l, const char *cert, const char *key, bool
 	SSL_CTX_set_read_ahead(l->ctx, 1); /* one read(2) a record: the sink is to be no brake */
 
 	l->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(l->fd, 4096) != 0 ||
+	if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&a, sizeof a) != 0 ||
+		listen(l->fd, 4096) != 0 ||
 	    getsockname(l->fd, (struct sockaddr *)&a, &len) != 0)
 		die("sink: listen: %s", strerror(errno));
 	start(&t, accept_all, l);

@@ -187,15 +187,18 @@ static double move_all(struct traffic *t, uint64_t units)
 	return seconds() - begun;
 }
 
-static void run_traffic(const struct work_options *o, move_function *move, uint64_t step, uint64_t first)
+static void run_traffic(const struct work_options *o, move_function *move, uint64_t step,
+	uint64_t first)
 {
-	struct traffic *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct traffic *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	uint64_t units;
 	double took;
 
 	if (t == MAP_FAILED)
 		die("client: mmap: %s", strerror(errno));
-	*t = (struct traffic){ .move = move, .size = o->size, .n = o->connections, .apart = o->apart };
+	*t = (struct traffic){ .move = move, .size = o->size, .n = o->connections,
+		.apart = o->apart };
 	units = (first / (uint64_t)t->n / step + 1) * step;
 	open_lanes(t);
 	while ((took = move_all(t, units)) < o->seconds / 10)
@@ -221,7 +224,8 @@ static void move_out(struct link *l, uint8_t *buf, size_t size, uint64_t n)
 	}
 	right = answer(l);
 	if (right != n)
-		die("client: of %llu bytes the first %llu arrived right", (unsigned long long)n, (unsigned long long)right);
+		die("client: of %llu bytes the first %llu arrived right", (unsigned long long)n,
+			(unsigned long long)right);
 }
 
 static void move_in(struct link *l, uint8_t *buf, size_t size, uint64_t n)
@@ -230,7 +234,8 @@ static void move_in(struct link *l, uint8_t *buf, size_t size, uint64_t n)
 	for (uint64_t at = 0; at < n;) {
 		size_t got = link_read(l, buf, n - at < size ? (size_t)(n - at) : size);
 		if (!stream_check(buf, got, at))
-			die("client: wrong bytes at %llu of %llu", (unsigned long long)at, (unsigned long long)n);
+			die("client: wrong bytes at %llu of %llu", (unsigned long long)at,
+				(unsigned long long)n);
 		at += got;
 	}
 }
@@ -258,7 +263,8 @@ static void need(bool fits, const char *what)
 
 void work_write(const struct work_options *o)
 {
-	need(o->size > 0 && (o->size % BLOCK == 0 || BLOCK % o->size == 0), "a piece is a multiple of 4096 bytes, or a part into which they can be divided");
+	need(o->size > 0 && (o->size % BLOCK == 0 || BLOCK % o->size == 0),
+		"a piece is a multiple of 4096 bytes, or a part into which they can be divided");
 	run_traffic(o, move_out, o->size, FIRST_BYTES);
 }
 

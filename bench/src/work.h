@@ -11,7 +11,7 @@ struct work_options {
 	size_t size;     /* of a piece or message, bytes */
 	int connections;
 	double seconds;  /* how long to work, about */
-	/* If this is not NULL, each connection is in a process of its own, which does link_setup with it. */
+	/* If not NULL, each connection has a process of its own, which calls link_setup with it. */
 	const struct link_options *apart;
 };
 
