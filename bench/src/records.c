@@ -2,8 +2,8 @@
  * records CA CERT KEY pingpong SIZE SECONDS    messages to and fro
  * records CA CERT KEY write SIZE SECONDS       pieces sealed, and then opened
  *
- * libssl against libssl in one thread, with memory between the two: the cost of TLS without a system
- * call. Sealing and opening are measured in CPU time.
+ * libssl against libssl in one thread, with memory between the two: the cost of TLS without a
+ * system call. Sealing and opening are measured in CPU time.
  */
 #include <openssl/err.h>
 #include <openssl/ssl.h>

@@ -80,7 +80,8 @@ var demoClients = map[string]func(*testing.T, *testd.Daemon, *testcert.CA, int){
 		out := runClient(t, d, ca, "demo-client.dom", port)
 		mustContain(t, "the client", out, "backend:  openssl, OpenSSL ",
 			"\nprotocol: TLSv1.3\npeer:     /CN=localhost\n"+
-				"sent:     18 bytes\nHTTP/1.0 200 OK\nContent-Type: text/plain\n\n"+demoPage+"received: 78 bytes, and a proper end\n")
+				"sent:     18 bytes\nHTTP/1.0 200 OK\nContent-Type: text/plain\n\n"+
+				demoPage+"received: 78 bytes, and a proper end\n")
 	},
 	"curl": func(t *testing.T, _ *testd.Daemon, ca *testcert.CA, port int) {
 		out := succeed(t, program{name: "curl", args: []string{"--silent", "--show-error",

@@ -143,7 +143,8 @@ func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
 		{"tlsd/openssl", "-skip", aboutFiles},
 		{"tlsd/test/conformance", "-run",
 			"^Test(RequestAndReply|MuchDataBothWays|CertificatesAreJudged|ARefusedCertificateIsExplained|" +
-				"ACutConnectionIsAnError|AResetConnectionIsAnError|DataBeforeACutIsNotLost|PeersWithTLS12Only|BadFiles|TheCaBundleThatHolds|AnAcceptMeetsABadClient)$"},
+				"ACutConnectionIsAnError|AResetConnectionIsAnError|DataBeforeACutIsNotLost|PeersWithTLS12Only|" +
+				"BadFiles|TheCaBundleThatHolds|AnAcceptMeetsABadClient)$"},
 	} {
 		t.Run(strings.ReplaceAll(suite[0], "/", "."), func(t *testing.T) {
 			t.Parallel()

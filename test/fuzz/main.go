@@ -139,16 +139,14 @@ func goTargets(length time.Duration) (targets []target, err error) {
 		text, err := os.ReadFile(path)
 		for _, m := range function.FindAllSubmatch(text, -1) {
 			dir, name := filepath.Dir(path), string(m[1])
-			targets = append(targets,
-				target{dir + " " + name, func(ctx context.Context) (
-					*exec.Cmd, error) {
-					// One worker each, because as many targets as processors run at
-					// the same time. Minimizing input that is only interesting is
-					// not worth a minute each.
-					return exec.CommandContext(ctx, "go", "test", "-run=^$",
-						"-fuzz=^"+name+"$", "-fuzztime="+length.String(),
-						"-fuzzminimizetime=10x", "-parallel=1", "./"+dir), nil
-				}, executions})
+			// One worker each, because as many targets as processors run at the same time.
+			// Minimizing input that is only interesting is not worth a minute each.
+			run := func(ctx context.Context) (*exec.Cmd, error) {
+				return exec.CommandContext(ctx, "go", "test", "-run=^$", "-fuzz=^"+name+"$",
+					"-fuzztime="+length.String(), "-fuzzminimizetime=10x", "-parallel=1",
+					"./"+dir), nil
+			}
+			targets = append(targets, target{dir + " " + name, run, executions})
 		}
 		return err
 	})

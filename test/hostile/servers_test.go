@@ -259,8 +259,8 @@ func TestServersThatDrip(t *testing.T) {
 				near.SetDeadline(time.Now().Add(patience))
 				var both sync.WaitGroup
 				both.Go(func() {
-					s := tls.Server(far,
-						&tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}})
+					cert := w.cert.TLS()
+					s := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{cert}})
 					if _, err := io.WriteString(s, reply); err == nil {
 						s.CloseWrite()
 					}

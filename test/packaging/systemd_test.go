@@ -205,7 +205,8 @@ func TestTheServiceRunsAsAUserOfItsOwn(t *testing.T) {
 	m := newMachine(t)
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice']\n")
 	m.write("/etc/systemd/system/tlsd.service.d/user.conf", "root", "0644",
-		"[Service]\nDynamicUser=yes\nCapabilityBoundingSet=\nEnvironment=TLSD_CONFIG=/etc/tlsd/tlsd.toml\n")
+		"[Service]\nDynamicUser=yes\nCapabilityBoundingSet=\n"+
+			"Environment=TLSD_CONFIG=/etc/tlsd/tlsd.toml\n")
 	m.run("root", "systemctl", "daemon-reload")
 	m.run("root", "systemctl", "start", "tlsd.socket")
 	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")

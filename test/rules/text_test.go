@@ -92,8 +92,8 @@ func TestTheGuideHasTheVariablesOfThePlugin(t *testing.T) {
 	inGuide := matches(read(t, "docs/user.md"), "(?m)^\\| `([A-Z_]+)` \\|")
 	for _, name := range used {
 		if name != "PATH" && !slices.Contains(inGuide, name) {
-			t.Errorf(
-				"the plugin reads %s, which the table of docs/user.md does not have", name)
+			t.Errorf("the plugin reads %s, which the table of docs/user.md "+
+				"does not have", name)
 		}
 	}
 	for _, name := range inGuide {

@@ -62,8 +62,8 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 				}
 			}
 			if !strings.Contains(text, "said") {
-				t.Error(
-					"the worker's own line is not there: this has shown nothing")
+				t.Error("the worker's own line is not there: " +
+					"this has shown nothing")
 			}
 		})
 	}

@@ -30,7 +30,8 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 		"doctor, nobody there": {"socket = /nonexistent/s", []string{"doctor"}, 1,
 			[]string{"socket=/nonexistent/s, autostart=(not said)",
 				"warn  autostart     the system's tlsd is down, and the plugin " +
-					"starts no private one, because /etc/tlsd/client.conf names"}},
+					"starts no private one, because " +
+					"/etc/tlsd/client.conf names"}},
 		"it is bad": {"sockt = /x", []string{"status"}, 1,
 			[]string{"/etc/tlsd/client.conf: line 1: want"}},
 		"doctor, and it is bad": {"sockt = /x", []string{"doctor"}, 1,

@@ -161,7 +161,11 @@ var waits = []wait{
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
 	{method: "tls.Write", phase: "a full socket", timeout: writing,
-		begin:  func(c *caller) string { c.ready(nil); c.bound(1); return c.write(1, much) },
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			return c.write(1, much)
+		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Write", phase: "a full socket, base64", timeout: writing,
 		begin: func(c *caller) string {
