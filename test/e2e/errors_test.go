@@ -48,7 +48,8 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	untrusted := httpsServer(t, cert)
 	missing := filepath.Join(t.TempDir(), "missing.key")
 	absent := filepath.Join(testd.Dir(t), "absent.sock")
-	mutual12, mutual13 := mutualServer(t, ca, cert, tls.VersionTLS12), mutualServer(t, ca, cert, tls.VersionTLS13)
+	mutual12, mutual13 := mutualServer(t, ca, cert, tls.VersionTLS12),
+		mutualServer(t, ca, cert, tls.VersionTLS13)
 	const noCertificate = "the server asked for a client certificate, and none is set"
 
 	for name, c := range map[string]struct {
@@ -79,21 +80,31 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 		"closed handle": {env(d), []call{{"NewClient", "localhost", untrusted},
 			{"Close", 1}, {"Close", 1}},
 			[]string{"1"}},
-		"the system's store again": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted}, {"Handshake", 1},
-			{"SetCaBundle", ""}, {"NewClient", "localhost", untrusted}, {"Handshake", 2}},
+		"the system's store again": {env(d),
+			[]call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted},
+				{"Handshake", 1},
+				{"SetCaBundle", ""}, {"NewClient", "localhost", untrusted},
+				{"Handshake", 2}},
 			[]string{"unable to get local issuer certificate", "trust store: "}},
 		"a URL": {env(d), []call{{"NewClient", "https://localhost/", untrusted}},
 			[]string{`"https://localhost/"`, "it is a URL; give its host alone"}},
 		"brackets around a name": {env(d), []call{{"NewClient", "[localhost]", untrusted}},
 			[]string{"brackets are for an IPv6 address"}},
-		"nobody answers": {env(d), []call{{"SetTimeout", 0, 100}, {"NewClient", "127.0.0.1", swallowingPort(t)}},
+		"nobody answers": {env(d),
+			[]call{{"SetTimeout", 0, 100},
+				{"NewClient", "127.0.0.1", swallowingPort(t)}},
 			[]string{"no connection within 100ms"}},
 		"no bound for less than no time": {env(d), []call{{"SetTimeout", 0, -1}},
 			[]string{"milliseconds -1: must be between 0 and 2147483647"}},
-		"no client certificate, TLS 1.2": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual12}, {"Handshake", 1}},
+		"no client certificate, TLS 1.2": {env(d),
+			[]call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual12},
+				{"Handshake", 1}},
 			[]string{"the peer sent the alert handshake_failure (40)", noCertificate}},
-		"no client certificate, TLS 1.3": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual13}, {"Handshake", 1}, {"Read", 1, 10}},
-			[]string{"the peer sent the alert certificate_required (116)", noCertificate}},
+		"no client certificate, TLS 1.3": {env(d),
+			[]call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual13},
+				{"Handshake", 1}, {"Read", 1, 10}},
+			[]string{"the peer sent the alert certificate_required (116)",
+				noCertificate}},
 		"no libssl, client": {env(stub), []call{{"NewClient", "localhost", untrusted}},
 			[]string{"/nonexistent.so"}},
 		"no libssl, server": {env(stub),
@@ -136,7 +147,8 @@ func TestAScriptConnectsWithinItsBound(t *testing.T) {
 		t.Skipf("this machine has no IPv6: %v", err)
 	}
 	cert := ca.Issue(t, testcert.Leaf{IPs: []string{"::1"}}).TLS()
-	serve(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}), func(c net.Conn) { _, _ = io.WriteString(c, "here") })
+	serve(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}),
+		func(c net.Conn) { _, _ = io.WriteString(c, "here") })
 	port := l.Addr().(*net.TCPAddr).Port
 	p := domhost(writeFile(t, filepath.Join(t.TempDir(), "brackets.dom"), fmt.Sprintf(`tls.SetTimeout(0, 1);
 tls.SetTimeout(0, %d);

@@ -67,8 +67,10 @@ func silentServer(t *testing.T, cert *testcert.Cert) int {
 // mutualServer wants certificates of its clients, in one version of TLS. It gives its port.
 func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version uint16) int {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}, ClientCAs: ca.Pool(),
-		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: version, MaxVersion: version})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}, ClientCAs: ca.Pool(),
+			ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: version,
+			MaxVersion: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,13 +78,15 @@ func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version ui
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// swallowingPort is one where no connection is made: the listener's queue is full, and the kernel drops what comes.
+// swallowingPort is a port where no connection is made: the listener's queue is full, and the
+// kernel drops each attempt.
 func swallowingPort(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
 		t.Cleanup(func() { unix.Close(fd) })
-		err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0))
+		err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+			unix.Listen(fd, 0))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +96,8 @@ func swallowingPort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	port := name.(*unix.SockaddrInet4).Port
-	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), bound) // the one that the queue takes
+	// the one that the queue takes
+	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), bound)
 	if err != nil {
 		t.Fatal(err)
 	}

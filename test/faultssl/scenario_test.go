@@ -29,7 +29,8 @@ type world struct {
 	badPEM   string // a file whose certificate is none
 	wrongKey string
 
-	answer int // port of a server that sends back what it got, after the end of 40 KiB, and closes
+	// port of a server that sends back what it got, after the end of 40 KiB, and closes
+	answer int
 	old    int // of the same with TLS 1.2
 	echo   int // of one that sends back what it gets
 	cut    int // of one that sends a little and cuts the connection
@@ -60,7 +61,8 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	w.answer = serve(t, w.cert, answer)
-	w.old = serveConfig(t, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: tls.VersionTLS12}, answer)
+	w.old = serveConfig(t, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()},
+		MaxVersion: tls.VersionTLS12}, answer)
 	w.echo = serve(t, w.cert, func(conn *tls.Conn) { io.Copy(conn, conn) })
 	w.cut = serve(t, w.cert, func(conn *tls.Conn) {
 		conn.Write([]byte("cut"))

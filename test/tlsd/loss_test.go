@@ -72,7 +72,8 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 			t.Fatal(got)
 		}
 		// The answer of the second call means that the first has begun.
-		exchange(t, conn, in, `{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testd.Port(t))+`]}`, askBackend)
+		exchange(t, conn, in,
+			`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testd.Port(t))+`]}`, askBackend)
 		if err := unix.Kill(worker, sig); err != nil {
 			t.Fatal(err)
 		}

@@ -95,7 +95,8 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	}
 }
 
-// The workers of a process with the rights of two users get those of the real one when they are executed, which may be root.
+// The workers of a process with the rights of two users get those of the real one when they are
+// executed, which may be root.
 func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 	needRoot(t)
 	dir := shortDir(t)
@@ -103,17 +104,23 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, as := range map[string][]string{
-		"the real user is 0, the effective one 1234":  {"--euid=1234", "--regid=1234", "--clear-groups"},
-		"the real user is 1234, the effective one 0":  {"--ruid=1234", "--regid=1234", "--clear-groups"},
-		"the real group is 0, the effective one 1234": {"--reuid=1234", "--rgid=0", "--egid=1234", "--clear-groups"},
+		"the real user is 0, the effective one 1234": {"--euid=1234", "--regid=1234",
+			"--clear-groups"},
+		"the real user is 1234, the effective one 0": {"--ruid=1234", "--regid=1234",
+			"--clear-groups"},
+		"the real group is 0, the effective one 1234": {"--reuid=1234", "--rgid=0",
+			"--egid=1234", "--clear-groups"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, "setpriv", append(as, binary, "--socket", filepath.Join(dir, "s"), "--idle-exit=1ms")...)
+			cmd := exec.CommandContext(ctx, "setpriv",
+				append(as, binary, "--socket", filepath.Join(dir, "s"),
+					"--idle-exit=1ms")...)
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TLSD_CONFIG=none"}
-			if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), what) {
+			if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 ||
+				!strings.Contains(string(out), what) {
 				t.Errorf("tlsd ends with %v: %s", err, out)
 			}
 		})

@@ -516,9 +516,13 @@ int main(int argc, char **argv)
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
 		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM with on_cancel and these flags */
-			struct sigaction act = { .sa_handler = on_cancel, .sa_flags = atoi(c->field[2]) };
-			reply(c->field[0], sigaction(SIGUSR1, &act, NULL) | sigaction(SIGALRM, &act, NULL), "");
-		} else if (IS("interrupt")) { /* the thread that was started last, of those in a call */
+			struct sigaction act = { .sa_handler = on_cancel,
+				.sa_flags = atoi(c->field[2]) };
+			reply(c->field[0],
+				sigaction(SIGUSR1, &act, NULL) |
+					sigaction(SIGALRM, &act, NULL), "");
+		} else if (IS("interrupt")) {
+			/* The thread that was started last, of those in a call. */
 			join_threads(0);
 			if (threads)
 				pthread_kill(threads->thread, SIGUSR1);
