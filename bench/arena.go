@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// An arena is everything that runs throughout the benchmark: the sink, tlsd, and
-// the proxies that are there.
+// An arena has everything that runs throughout the benchmark: the sink, tlsd, and the installed
+// proxies.
 type arena struct {
 	dir string // programs, configurations, logs, the socket
 	id  identity
@@ -31,10 +31,11 @@ type arena struct {
 	proxies map[string]*proxy
 }
 
-// openArena starts everything. If it fails, what has been started is in the
-// arena all the same, to be closed.
+// openArena starts everything. If it fails, the arena still has the processes that were started,
+// and must be closed.
 func openArena(ctx context.Context, bin, dir string, p plan) (*arena, error) {
-	a := &arena{dir: dir, plugin: filepath.Join(bin, "TlsPlugin.so"), socket: filepath.Join(dir, "tlsd.sock"), proxies: map[string]*proxy{}}
+	a := &arena{dir: dir, plugin: filepath.Join(bin, "TlsPlugin.so"),
+		socket: filepath.Join(dir, "tlsd.sock"), proxies: map[string]*proxy{}}
 	for _, f := range []string{a.plugin, filepath.Join(bin, "tlsd")} {
 		if _, err := os.Stat(f); err != nil {
 			return nil, fmt.Errorf("%w (make build makes it)", err)
@@ -53,7 +54,8 @@ func openArena(ctx context.Context, bin, dir string, p plan) (*arena, error) {
 	for _, kind := range proxyKinds {
 		p, err := kind.start(ctx, a)
 		if errors.Is(err, exec.ErrNotFound) {
-			say("ABSENT: %s is not installed (the package %s); it is missing in the comparison", kind.name, kind.pkg)
+			say("ABSENT: %s is not installed (the package %s); it is missing in the "+
+				"comparison", kind.name, kind.pkg)
 			continue
 		}
 		if p != nil {
@@ -84,7 +86,8 @@ func (a *arena) startSink() error {
 		return err
 	}
 	defer r.Close()
-	a.sink, err = launch(a.dir, "sink", w, nil, filepath.Join(a.dir, "sink"), a.id.cert, a.id.key)
+	a.sink, err = launch(a.dir, "sink", w, nil, filepath.Join(a.dir, "sink"),
+		a.id.cert, a.id.key)
 	w.Close()
 	if err != nil {
 		return err
@@ -120,7 +123,7 @@ func (a *arena) startTLSD(exe string, p plan) error {
 	return nil
 }
 
-// startTimeout bounds the start of a process that runs throughout.
+// startTimeout is the limit for the start of a process that runs throughout.
 const startTimeout = 10 * time.Second
 
 func firstLine(r *os.File) (string, error) {
@@ -128,7 +131,7 @@ func firstLine(r *os.File) (string, error) {
 	return bufio.NewReader(r).ReadString('\n')
 }
 
-// awaitPort waits until something listens on a port of 127.0.0.1.
+// awaitPort waits until a program listens on a port of 127.0.0.1.
 func awaitPort(ctx context.Context, port int, p *process) error {
 	for end := time.Now().Add(startTimeout); time.Now().Before(end); {
 		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
@@ -143,10 +146,11 @@ func awaitPort(ctx context.Context, port int, p *process) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("nobody listens on its port %d after %v: %s", port, startTimeout, p.trouble())
+	return fmt.Errorf("nobody listens on its port %d after %v: %s", port, startTimeout,
+		p.trouble())
 }
 
-// freePort is a port of 127.0.0.1 that nobody used just now.
+// freePort is a port of 127.0.0.1 that no program used a moment ago.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -156,7 +160,7 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// versions asks everybody. What cannot be found out is "unknown".
+// versions asks every program for its version. An unknown version is "unknown".
 func (a *arena) versions(ctx context.Context) map[string]string {
 	v := map[string]string{}
 	ask := func(who string, pick func(string) string, argv ...string) {
@@ -168,8 +172,10 @@ func (a *arena) versions(ctx context.Context) map[string]string {
 		}
 	}
 	line := func(s string) string { first, _, _ := strings.Cut(s, "\n"); return first }
-	ask("libssl of the C programs", line, filepath.Join(a.dir, "client-inprocess"), "-c", a.id.ca, "version")
-	ask("libssl of tlsd", line, filepath.Join(a.dir, "client-plugin"), "-c", a.id.ca, "-l", a.plugin, "version")
+	ask("libssl of the C programs", line, filepath.Join(a.dir, "client-inprocess"), "-c",
+		a.id.ca, "version")
+	ask("libssl of tlsd", line, filepath.Join(a.dir, "client-plugin"), "-c", a.id.ca, "-l",
+		a.plugin, "version")
 	ask("tlsd", line, filepath.Join(filepath.Dir(a.plugin), "tlsd"), "--version")
 	for _, kind := range proxyKinds {
 		v[kind.name] = "absent"

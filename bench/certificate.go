@@ -15,13 +15,14 @@ import (
 	"time"
 )
 
-// identity is the sink's: PEM files. The keys are ECDSA on P-256.
+// identity is the identity of the sink: PEM files. The keys are ECDSA on P-256.
 type identity struct{ ca, cert, key string }
 
-// newIdentity makes a certificate for localhost and 127.0.0.1, issued by a CA
-// that is not self-evident to anybody.
+// newIdentity makes a certificate for localhost and 127.0.0.1, issued by a CA that no program
+// trusts by default.
 func newIdentity(dir string) (identity, error) {
-	id := identity{filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+	id := identity{filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"),
+		filepath.Join(dir, "key.pem")}
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return id, err
@@ -39,8 +40,9 @@ func newIdentity(dir string) (identity, error) {
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"},
 		NotBefore: validFrom, NotAfter: validTo,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
 	if err != nil {
@@ -57,8 +59,11 @@ func newIdentity(dir string) (identity, error) {
 	for _, f := range []struct {
 		name, kind string
 		der        []byte
-	}{{id.ca, "CERTIFICATE", caDER}, {id.cert, "CERTIFICATE", leafDER}, {id.key, "PRIVATE KEY", keyDER}} {
-		if err := os.WriteFile(f.name, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
+	}{{id.ca, "CERTIFICATE", caDER}, {id.cert, "CERTIFICATE", leafDER},
+		{id.key, "PRIVATE KEY", keyDER}} {
+		if err := os.WriteFile(f.name,
+			pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}),
+			0o600); err != nil {
 			return id, fmt.Errorf("make a certificate: %w", err)
 		}
 	}

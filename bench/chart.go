@@ -20,15 +20,16 @@ func (r *results) chartFiles() map[string][]byte {
 	return files
 }
 
-// A chart is an SVG picture. Its colours follow the reader's choice of a light or dark screen; it has a background of
-// its own, so that it can be read on any page.
+// A chart is an SVG picture. Its colours follow the reader's choice of a light or dark screen. It
+// has a background of its own, so it is readable on any page.
 type chart struct {
 	width, height float64
-	title         string // for those who cannot see it
+	title         string // for readers who cannot see it
 	b             bytes.Buffer
 }
 
-// The classes are: ink, muted and grid for text and lines; ours and base for the two series; others for the proxies.
+// The classes are: ink, muted and grid for text and lines; ours and base for the two series; others
+// for the proxies.
 const style = `
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px }
@@ -65,30 +66,36 @@ func newChart(width, height float64, title string) *chart {
 
 func (c *chart) bytes() []byte {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" width="%s" height="%s" role="img">`+"\n<title>%s</title>\n<style>%s</style>\n",
+	fmt.Fprintf(&out,
+		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" width="%s" height="%s" role="img">`+"\n<title>%s</title>\n<style>%s</style>\n",
 		px(c.width), px(c.height), px(c.width), px(c.height), escape(c.title), style)
-	fmt.Fprintf(&out, `<rect class="paper" width="%s" height="%s"/>`+"\n", px(c.width), px(c.height))
+	fmt.Fprintf(&out, `<rect class="paper" width="%s" height="%s"/>`+"\n", px(c.width),
+		px(c.height))
 	out.Write(c.b.Bytes())
 	out.WriteString("</svg>\n")
 	return out.Bytes()
 }
 
 func (c *chart) line(class string, x1, y1, x2, y2 float64) {
-	fmt.Fprintf(&c.b, `<line class="%s" x1="%s" y1="%s" x2="%s" y2="%s"/>`+"\n", class, px(x1), px(y1), px(x2), px(y2))
+	fmt.Fprintf(&c.b, `<line class="%s" x1="%s" y1="%s" x2="%s" y2="%s"/>`+"\n", class, px(x1),
+		px(y1), px(x2), px(y2))
 }
 
 func (c *chart) rect(class string, x, y, width, height float64) {
-	fmt.Fprintf(&c.b, `<rect class="%s" x="%s" y="%s" width="%s" height="%s"/>`+"\n", class, px(x), px(y), px(width), px(height))
+	fmt.Fprintf(&c.b, `<rect class="%s" x="%s" y="%s" width="%s" height="%s"/>`+"\n", class,
+		px(x), px(y), px(width), px(height))
 }
 
 // text writes at a base line. anchor is start, middle or end.
 func (c *chart) text(class, anchor string, x, y float64, text string) {
-	fmt.Fprintf(&c.b, `<text class="%s" text-anchor="%s" x="%s" y="%s">%s</text>`+"\n", class, anchor, px(x), px(y), escape(text))
+	fmt.Fprintf(&c.b, `<text class="%s" text-anchor="%s" x="%s" y="%s">%s</text>`+"\n", class,
+		anchor, px(x), px(y), escape(text))
 }
 
 // upright writes upwards, around a middle.
 func (c *chart) upright(class string, x, y float64, text string) {
-	fmt.Fprintf(&c.b, `<text class="%s" text-anchor="middle" transform="translate(%s %s) rotate(-90)">%s</text>`+"\n", class, px(x), px(y), escape(text))
+	fmt.Fprintf(&c.b,
+		`<text class="%s" text-anchor="middle" transform="translate(%s %s) rotate(-90)">%s</text>`+"\n", class, px(x), px(y), escape(text))
 }
 
 func (c *chart) dot(class string, x, y float64) {
@@ -109,16 +116,18 @@ func (c *chart) mark(who string, x, y float64) {
 	const r = 4.5
 	switch who {
 	case "stunnel":
-		c.path("others", [][2]float64{{x - r, y + r}, {x, y - r}, {x + r, y + r}, {x - r, y + r}})
+		c.path("others", [][2]float64{{x - r, y + r}, {x, y - r}, {x + r, y + r},
+			{x - r, y + r}})
 	case "haproxy":
-		c.path("others", [][2]float64{{x - r, y - r}, {x + r, y - r}, {x + r, y + r}, {x - r, y + r}, {x - r, y - r}})
+		c.path("others", [][2]float64{{x - r, y - r}, {x + r, y - r}, {x + r, y + r},
+			{x - r, y + r}, {x - r, y - r}})
 	default:
 		c.path("others", [][2]float64{{x - r, y - r}, {x + r, y + r}})
 		c.path("others", [][2]float64{{x - r, y + r}, {x + r, y - r}})
 	}
 }
 
-// px writes a coordinate with one digit behind the point at most.
+// px writes a coordinate with at most one digit after the point.
 func px(v float64) string { return strconv.FormatFloat(math.Round(v*10)/10, 'f', -1, 64) }
 
 func escape(s string) string {
@@ -143,7 +152,7 @@ func (s scale) at(v float64) float64 {
 	return s.from + (v-lo)/(hi-lo)*(s.to-s.from)
 }
 
-// roundUp gives a linear scale from 0 on round limits, and the values to write at it.
+// roundUp gives a linear scale from 0 to a round number, and the values to write at it.
 func roundUp(most float64) (hi float64, ticks []float64) {
 	step := math.Pow(10, math.Floor(math.Log10(most/4)))
 	for _, f := range []float64{1, 2, 2.5, 5, 10} {
@@ -161,7 +170,8 @@ func roundUp(most float64) (hi float64, ticks []float64) {
 
 // decades gives a logarithmic scale on powers of ten, and the values to write at it.
 func decades(least, most float64) (lo, hi float64, ticks []float64) {
-	lo, hi = math.Pow(10, math.Floor(math.Log10(least))), math.Pow(10, math.Ceil(math.Log10(most)))
+	lo, hi = math.Pow(10, math.Floor(math.Log10(least))),
+		math.Pow(10, math.Ceil(math.Log10(most)))
 	for v := lo; v <= hi*1.01; v *= 10 {
 		ticks = append(ticks, v)
 	}

@@ -12,26 +12,34 @@ type panel struct {
 	lines       []curve
 }
 
-// A curve is a series as one contestant has it.
+// A curve is a series of one contestant.
 type curve struct {
 	name, class string
 	points      [][2]float64
 }
 
-// chartGrowth shows how the cost grows. nil if nothing grew.
+// chartGrowth shows how the cost grows. It is nil if no growth was measured.
 func (r *results) chartGrowth() *chart {
 	const connections, sessions = "connections", "sessions"
 	panels := []panel{
-		{title: "Write, by size", x: "bytes in one piece", y: "MB/s", bytes: true, lines: r.both("write")},
-		{title: "Ping-pong, by size", x: "bytes in one message", y: "µs, logarithmic", bytes: true, log: true, lines: r.both("pingpong")},
-		{title: "Busy connections of one session", x: connections, y: "MB/s in all", lines: append(r.both("busy"), r.level("busy", ours, 0.8))},
-		{title: "Busy sessions, one connection each", x: sessions, y: "MB/s in all", lines: r.both("sessions-busy")},
-		{title: "Idle connections: memory each", x: connections, y: "KiB", lines: append(r.both("idle-memory"), r.times("idle-memory", 1.25))},
-		{title: "Idle connections: opening the next", x: connections, y: "µs", lines: r.both("idle-last")},
+		{title: "Write, by size", x: "bytes in one piece", y: "MB/s", bytes: true,
+			lines: r.both("write")},
+		{title: "Ping-pong, by size", x: "bytes in one message", y: "µs, logarithmic",
+			bytes: true, log: true, lines: r.both("pingpong")},
+		{title: "Busy connections of one session", x: connections, y: "MB/s in all",
+			lines: append(r.both("busy"), r.level("busy", ours, 0.8))},
+		{title: "Busy sessions, one connection each", x: sessions, y: "MB/s in all",
+			lines: r.both("sessions-busy")},
+		{title: "Idle connections: memory each", x: connections, y: "KiB",
+			lines: append(r.both("idle-memory"), r.times("idle-memory", 1.25))},
+		{title: "Idle connections: opening the next", x: connections, y: "µs",
+			lines: r.both("idle-last")},
 		{title: "Sessions: memory each", x: sessions, y: "MiB", lines: []curve{
-			r.curve("sessions-memory", ours, "tlsd, with its share of what is shared", "line ours"),
+			r.curve("sessions-memory", ours, "tlsd, with its share of what is shared",
+				"line ours"),
 			r.curve("sessions-dirty", ours, "of its own", "line ours dashed")}},
-		{title: "Sessions: first call, opened one behind the other", x: sessions, y: "ms", lines: []curve{r.curve("sessions-last", ours, ours, "line ours")}},
+		{title: "Sessions: first call, opened one behind the other", x: sessions, y: "ms",
+			lines: []curve{r.curve("sessions-last", ours, ours, "line ours")}},
 	}
 	var drawn []panel
 	for _, p := range panels {
@@ -47,7 +55,8 @@ func (r *results) chartGrowth() *chart {
 	}
 	const width, height, inRow = 450, 270, 2
 	rows := (len(drawn) + inRow - 1) / inRow
-	c := newChart(width*inRow, float64(rows*height+10), "How the cost of TLS through tlsd grows with size, connections and sessions: "+r.Date)
+	c := newChart(width*inRow, float64(rows*height+10), "How the cost of TLS through tlsd "+
+		"grows with size, connections and sessions: "+r.Date)
 	for i, p := range drawn {
 		c.panel(p, float64(i%inRow*width), float64(i/inRow*height), width, height)
 	}
@@ -56,7 +65,8 @@ func (r *results) chartGrowth() *chart {
 
 // both are in-process and tlsd in one series.
 func (r *results) both(series string) []curve {
-	return []curve{r.curve(series, inProcess, inProcess, "line base"), r.curve(series, ours, ours, "line ours")}
+	return []curve{r.curve(series, inProcess, inProcess, "line base"),
+		r.curve(series, ours, ours, "line ours")}
 }
 
 func (r *results) curve(series, who, name, class string) curve {

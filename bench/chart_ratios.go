@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// chartRatios shows the comparison: for each row, how fast tlsd and the proxies are, compared to
-// in-process; to the right is better in all of them. nil if nothing was compared.
+// chartRatios shows the comparison: for each row the speed of tlsd and the proxies, compared with
+// in-process. In all rows right is better. It is nil if nothing was compared.
 func (r *results) chartRatios() *chart {
 	var rows []*rowResult
 	for _, rr := range r.Rows {
@@ -23,7 +23,8 @@ func (r *results) chartRatios() *chart {
 		top, step, bottom  = 66, 26, 66
 	)
 	height := float64(top + step*len(rows) + bottom)
-	c := newChart(width, height, "How fast tlsd and three proxies are, compared to OpenSSL in-process: "+r.Date)
+	c := newChart(width, height, "How fast tlsd and three proxies are, compared to OpenSSL "+
+		"in-process: "+r.Date)
 
 	lo, hi := 0.5, 2.0
 	for _, rr := range rows {
@@ -41,8 +42,10 @@ func (r *results) chartRatios() *chart {
 		c.text("small muted", "middle", x.at(v), end+16, plain(v))
 	}
 	c.line("axis", x.at(1), top, x.at(1), end)
-	c.text("small muted", "middle", (x.from+x.to)/2, end+36, "speed (memory: thrift), compared to in-process = 1; logarithmic; more is better")
-	c.text("small muted", "middle", (x.from+x.to)/2, end+52, "one call: compared to a write and a read over a socketpair")
+	c.text("small muted", "middle", (x.from+x.to)/2, end+36, "speed (memory: thrift), "+
+		"compared to in-process = 1; logarithmic; more is better")
+	c.text("small muted", "middle", (x.from+x.to)/2, end+52, "one call: compared to a write "+
+		"and a read over a socketpair")
 	c.text("head", "start", 14, 20, "tlsd and three proxies, compared to OpenSSL in-process")
 	c.ratioLegend(left, 46)
 
@@ -84,7 +87,8 @@ func (c *chart) ratioLegend(x, y float64) {
 	}
 }
 
-// speed is how much faster than the row's first contestant another one is: the ratio, or its inverse where less is better.
+// speed is how much faster a contestant is than the row's first one: the ratio, or its inverse if
+// less is better.
 func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	if c.OfBaseline == nil || *c.OfBaseline <= 0 {
 		return 0, false
@@ -95,7 +99,7 @@ func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	return *c.OfBaseline, true
 }
 
-// goalAt is the speed that a goal wants in this row, if it compares within the row.
+// goalAt is the speed of a goal in this row, if the goal compares within the row.
 func (rr *rowResult) goalAt(g goalResult) (float64, bool) {
 	want := max(g.AtLeast, g.AtMost)
 	if g.AtMost > 0 {

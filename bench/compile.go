@@ -7,8 +7,7 @@ import (
 	"path/filepath"
 )
 
-// The programs and what they are made of. Only those in which
-// TLS is spoken are linked with libssl.
+// The programs and their sources. Only those that speak TLS are linked with libssl.
 var programs = []struct {
 	name    string
 	sources []string
@@ -19,7 +18,8 @@ var programs = []struct {
 	{"client-plugin", append(client, "plugin.c"), []string{"-ldl"}},
 	{"client-plain", append(client, "plain.c"), nil},
 	{"client-hop", append(client, "hop.c"), nil},
-	{"relay-inprocess", []string{"relay.c", "inprocess.c", "stream.c"}, []string{"-lssl", "-lcrypto"}},
+	{"relay-inprocess", []string{"relay.c", "inprocess.c", "stream.c"},
+		[]string{"-lssl", "-lcrypto"}},
 	{"relay-hop", []string{"relay.c", "hop.c", "stream.c"}, nil},
 	{"calls", []string{"calls.c", "measure.c", "stream.c"}, []string{"-ldl"}},
 	{"sessions", []string{"sessions.c", "measure.c", "stream.c"}, nil},
@@ -32,14 +32,18 @@ var client = []string{"client.c", "traffic.c", "beside.c", "opening.c", "measure
 // compile makes the programs in dir.
 func compile(ctx context.Context, root, dir string) error {
 	for _, p := range programs {
-		args := []string{"-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-g", "-pthread",
-			"-I", filepath.Join(root, "cmd/tlsshim/plugin"), "-o", filepath.Join(dir, p.name)}
+		args := []string{"-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic",
+			"-Werror", "-O2", "-g", "-pthread",
+			"-I", filepath.Join(root, "cmd/tlsshim/plugin"), "-o",
+			filepath.Join(dir, p.name)}
 		for _, s := range p.sources {
 			args = append(args, filepath.Join(root, "bench/src", s))
 		}
-		out, err := exec.CommandContext(ctx, "gcc", append(args, p.libs...)...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, "gcc",
+			append(args, p.libs...)...).CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("compile %s (gcc and libssl-dev are needed): %w\n%s", p.name, err, out)
+			return fmt.Errorf("compile %s (gcc and libssl-dev are needed): %w\n%s",
+				p.name, err, out)
 		}
 	}
 	return nil

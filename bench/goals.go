@@ -1,9 +1,10 @@
 package main
 
-// A goal bounds what tlsd reaches in a row: compared to a contestant, or by itself.
+// A goal is a limit for tlsd in a row, compared with a contestant or by itself.
 type goal struct {
 	row string
-	// than is whom to compare with: a contestant; anyProxy: the proxy with the best median; "": nobody.
+	// than is the contestant to compare with; anyProxy: the proxy with the best median; "":
+	// none.
 	than string
 	// thanRow is the row to compare with, if it is another one.
 	thanRow string
@@ -44,15 +45,15 @@ var goals = []goal{
 type goalResult struct {
 	Row  string `json:"row"`
 	Than string `json:"than,omitempty"`
-	// The median of the ratios, or tlsd's own median if there is nobody to compare with.
+	// The median of the ratios, or tlsd's own median if there is no contestant to compare with.
 	Value   *float64 `json:"value"`
 	AtLeast float64  `json:"atLeast,omitempty"`
 	AtMost  float64  `json:"atMost,omitempty"`
-	// met, not met, or open: what it needs was not measured.
+	// met, not met, or open: something that it needs was not measured.
 	Verdict string `json:"verdict"`
 }
 
-// judge holds the goals of the measured rows against the results.
+// judge compares the goals of the measured rows with the results.
 func (r *results) judge() {
 	r.Goals = nil
 	for _, g := range goals {
@@ -60,7 +61,8 @@ func (r *results) judge() {
 		if rr == nil {
 			continue
 		}
-		res := goalResult{Row: g.row, Than: g.than, AtLeast: g.atLeast, AtMost: g.atMost, Verdict: "open"}
+		res := goalResult{Row: g.row, Than: g.than, AtLeast: g.atLeast, AtMost: g.atMost,
+			Verdict: "open"}
 		tlsd := rr.contestant(ours)
 		other := rr
 		if g.thanRow != "" {

@@ -10,10 +10,10 @@ import (
 	"strconv"
 )
 
-// How the cost grows: with the size of what is written, with the connections of a session, and with
-// sessions, each of which is a process of tlsd. Rows of one series differ in one number.
+// How the cost grows: with the size of Writes, with the connections of a session, and with
+// sessions, which are processes of tlsd. The rows of one series differ in one number.
 
-// growths are the works of growth. The comparison has some of the series' rows already.
+// growths are the works about growth. The comparison already has some of the series' rows.
 func growths(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	two := []string{inProcess, ours}
@@ -37,7 +37,8 @@ func growths(p plan) []work {
 	}
 	for n := 1; n <= min(p.sessions, busySessions); n *= 10 {
 		r, j := bulk("write", 16<<10, n, seconds)
-		r.name, r.title = fmt.Sprintf("growth-sessions-busy-%d", n), fmt.Sprintf("%s, %d sessions with a connection each", r.title, n)
+		r.name, r.title = fmt.Sprintf("growth-sessions-busy-%d", n),
+			fmt.Sprintf("%s, %d sessions with a connection each", r.title, n)
 		r.series, r.at = "sessions-busy", n
 		j.flags = []string{"-a"}
 		add(clients(r, two, j))
@@ -48,7 +49,8 @@ func growths(p plan) []work {
 	return list
 }
 
-// busySessions is the most sessions that work at once: as many programs do, on the same machine.
+// busySessions is the limit of sessions that work at once, because as many programs work on the
+// same machine.
 const busySessions = 100
 
 // powersUpTo gives 1, 10, 100 … and the last number itself.
@@ -60,25 +62,41 @@ func powersUpTo(last int) []int {
 	return append(list, last)
 }
 
-// sessions opens n sessions, one behind the other, and leaves them open.
+// sessions opens n sessions, one after the other, and leaves them open.
 func sessions(n int) work {
 	what := fmt.Sprintf("%d sessions with one call each, ", n)
 	name := fmt.Sprintf("growth-sessions-%d-", n)
 	const mib = 1 << 20
 	return work{
 		rows: []row{
-			{name: name + "memory", title: what + "memory each", unit: "MiB", lower: true, series: "sessions-memory", at: n,
-				of: func(o *outcome) float64 { return float64(o.weight.pss) / mib / o.units }},
-			{name: name + "dirty", title: what + "memory of its own each", unit: "MiB", lower: true, series: "sessions-dirty", at: n,
-				of: func(o *outcome) float64 { return float64(o.weight.dirty) / mib / o.units }},
-			{name: name + "last", title: fmt.Sprintf("%sthe call of one of the last %d", what, min(n, 20)), unit: "ms", lower: true,
-				series: "sessions-last", at: n, of: func(o *outcome) float64 { return o.extra["last"] * 1e3 }},
-			{name: name + "idle", title: what + "CPU time each while idle", unit: "µs/s", lower: true, series: "sessions-idle", at: n,
+			{name: name + "memory", title: what + "memory each", unit: "MiB",
+				lower: true, series: "sessions-memory", at: n,
+				of: func(o *outcome) float64 {
+					return float64(
+						o.weight.pss) / mib / o.units
+				}},
+			{name: name + "dirty", title: what + "memory of its own each", unit: "MiB",
+				lower: true, series: "sessions-dirty", at: n,
+				of: func(o *outcome) float64 {
+					return float64(
+						o.weight.dirty) / mib / o.units
+				}},
+			{name: name + "last", title: fmt.Sprintf("%sthe call of one of the last %d",
+				what, min(n, 20)), unit: "ms", lower: true,
+				series: "sessions-last", at: n,
+				of: func(
+					o *outcome) float64 {
+					return o.extra["last"] * 1e3
+				}},
+			{name: name + "idle", title: what + "CPU time each while idle",
+				unit: "µs/s", lower: true, series: "sessions-idle", at: n,
 				of: func(o *outcome) float64 { return o.idle * 1e6 / o.units }},
 		},
 		who: []string{ours},
 		run: func(ctx context.Context, a *arena, _ string) (*outcome, bool, error) {
-			o, err := a.measure(ctx, turn{program: "sessions", args: []string{a.socket, strconv.Itoa(n)}, helper: a.tlsd, weigh: true})
+			o, err := a.measure(ctx, turn{program: "sessions",
+				args: []string{a.socket, strconv.Itoa(n)}, helper: a.tlsd,
+				weigh: true})
 			if errors.Is(err, fs.ErrPermission) {
 				say("ABSENT: %d sessions: %v", n, err)
 				return nil, false, nil
@@ -115,11 +133,17 @@ func (r *results) printGrowth(w io.Writer) {
 	r.growthTable(w, "bytes in one piece or message", func(n int) string { return long(n) },
 		[]column{{"write", "write, MB/s"}, {"pingpong", "ping-pong, µs"}})
 	number := func(n int) string { return strconv.Itoa(n) }
-	r.growthTable(w, "busy connections, one session", number, []column{{"busy", "write of 16 KiB pieces, MB/s in all"}})
-	r.growthTable(w, "idle connections, one session", number, []column{{"idle-memory", "memory each, KiB"}, {"idle-last", "opening the next, µs"}})
-	r.growthTable(w, "busy sessions, one connection each", number, []column{{"sessions-busy", "write of 16 KiB pieces, MB/s in all"}})
+	r.growthTable(w, "busy connections, one session", number,
+		[]column{{"busy", "write of 16 KiB pieces, MB/s in all"}})
+	r.growthTable(w, "idle connections, one session", number,
+		[]column{{"idle-memory", "memory each, KiB"},
+			{"idle-last", "opening the next, µs"}})
+	r.growthTable(w, "busy sessions, one connection each", number,
+		[]column{{"sessions-busy", "write of 16 KiB pieces, MB/s in all"}})
 	r.growthTable(w, "sessions", number,
-		[]column{{"sessions-memory", "memory each (PSS), MiB"}, {"sessions-dirty", "of its own (private, dirty), MiB"}, {"sessions-last", "first call of the next, ms"},
+		[]column{{"sessions-memory", "memory each (PSS), MiB"},
+			{"sessions-dirty", "of its own (private, dirty), MiB"},
+			{"sessions-last", "first call of the next, ms"},
 			{"sessions-idle", "CPU time each while idle, µs/s"}})
 }
 

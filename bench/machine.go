@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machineInfo is where the results come from.
+// machineInfo describes the machine of the results.
 type machineInfo struct {
 	CPU       string  `json:"cpu"`
 	Cores     int     `json:"cores"`
@@ -21,7 +21,8 @@ type machineInfo struct {
 }
 
 func (m machineInfo) String() string {
-	return fmt.Sprintf("%s, %d cores, %.0f GiB, Linux %s, %s", m.CPU, m.Cores, m.MemoryGiB, m.Kernel, m.System)
+	return fmt.Sprintf("%s, %d cores, %.0f GiB, Linux %s, %s", m.CPU, m.Cores, m.MemoryGiB,
+		m.Kernel, m.System)
 }
 
 func machine() machineInfo {
@@ -40,8 +41,8 @@ func machine() machineInfo {
 	return m
 }
 
-// A load is how the CPU time of the machine was used during the run, in shares of all of it. What is
-// not listed was idle.
+// A load is the use of the machine's CPU time during the run, in shares of all of it. The rest was
+// idle.
 type load struct {
 	Own    float64 `json:"own"`    // the benchmark with all that it has started
 	Others float64 `json:"others"` // and what disturbed it: everybody else,
@@ -49,14 +50,15 @@ type load struct {
 }
 
 func (l load) String() string {
-	return fmt.Sprintf("CPU time of the machine during the run: %.0f %% benchmark, %.0f %% others, %.0f %% stolen by other guests",
+	return fmt.Sprintf("CPU time of the machine during the run: %.0f %% benchmark, %.0f %% "+
+		"others, %.0f %% stolen by other guests",
 		100*l.Own, 100*l.Others, 100*l.Stolen)
 }
 
 // cpuTimes are sums since some time in the past.
 type cpuTimes struct{ all, busy, stolen, own time.Duration }
 
-// cpuNow looks at the clocks. own has only those processes that have ended and been waited for.
+// cpuNow reads the clocks. own has only the processes that have ended and been waited for.
 func cpuNow() cpuTimes {
 	const tick = 10 * time.Millisecond // of /proc/stat: USER_HZ is 100 (proc(5))
 	var t cpuTimes
@@ -85,18 +87,20 @@ func cpuNow() cpuTimes {
 	return t
 }
 
-// loadSince compares two looks.
+// loadSince is the load between two readings.
 func (now cpuTimes) loadSince(then cpuTimes) load {
 	all := float64(max(now.all-then.all, 1))
 	own := float64(now.own - then.own)
-	return load{own / all, max(0, float64(now.busy-then.busy)-own) / all, float64(now.stolen-then.stolen) / all}
+	return load{own / all, max(0, float64(now.busy-then.busy)-own) / all,
+		float64(now.stolen-then.stolen) / all}
 }
 
 // field is the value of the first line "name: value" or "name=value" of a file, or "unknown".
 func field(file, name string) string {
 	text, _ := os.ReadFile(file)
 	for _, line := range strings.Split(string(text), "\n") {
-		if i := strings.IndexAny(line, ":="); i >= 0 && strings.TrimSpace(line[:i]) == name {
+		if i := strings.IndexAny(line, ":="); i >= 0 &&
+			strings.TrimSpace(line[:i]) == name {
 			return strings.TrimSpace(line[i+1:])
 		}
 	}

@@ -4,24 +4,24 @@
 //	go run ./bench [-quick] [-only ROW,…] [-rounds N] [-json FILE]
 //	go run ./bench -from FILE[,FILE…] [-text FILE] [-charts FOLDER] [-json FILE]
 //
-// It compiles the programs in src, makes a certificate, starts one TLS server
-// (the sink), one tlsd and the proxies, all on loopback, and lets the contestants
-// do the same work in turn, for several rounds. Then it prints a table of medians,
-// of ratios, and of the goals that are met, and writes everything as JSON. Besides the comparison
-// it measures the steps of the way (the rows hop-…), and how the cost grows (growth-…).
+// It compiles the programs in src and makes a certificate. It starts one TLS server (the sink), one
+// tlsd and the proxies, all on loopback. The contestants do the same work in turn, for several
+// rounds. Then it prints a table of medians, of ratios, and of the goals that are met, and writes
+// everything as JSON. Besides the comparison it measures the steps of the way (the rows hop-…), and
+// how the cost grows (growth-…).
 //
-// With -from it measures nothing, and makes tables and charts from what an earlier run has written.
+// With -from it measures nothing. It makes tables and charts from the results of an earlier run.
 //
 // Promises:
 //
-//   - Every contestant checks every byte, or the sink does. A run in which one is
-//     missing or wrong has no number.
-//   - A ratio is the median over the rounds of the ratios within a round, because
-//     the speed of a machine changes while the benchmark runs.
-//   - A contestant that is not there is reported as absent, and a goal that needs it as open.
-//   - It is no test: a goal that is not met does not change the exit status. That is
-//     1 only if something could not be measured.
-//   - What it has started has ended when it ends.
+//   - Every contestant checks every byte, or the sink does. A run in which a byte is missing or
+//     wrong has no number.
+//   - A ratio is the median over the rounds of the ratios within a round, because the speed of a
+//     machine changes while the benchmark runs.
+//   - A contestant that is not installed is reported as absent, and a goal that needs it as open.
+//   - It is no test: a goal that is not met does not change the exit status. The status is 1 only
+//     if something could not be measured.
+//   - All processes that it has started have ended when it ends.
 package main
 
 import (
@@ -53,7 +53,7 @@ type options struct {
 	charts string
 }
 
-// Processes are started from the main thread, which lasts as long as the program: when it is
+// Processes are started from the main thread, which lasts as long as the program. If the program is
 // killed, the kernel ends them (prctl(2), PR_SET_PDEATHSIG).
 func init() { runtime.LockOSThread() }
 
@@ -67,21 +67,28 @@ func main() {
 	}
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "fewer, shorter rounds and fewer idle connections")
-	flag.StringVar(&o.only, "only", "", "measure only the rows whose names begin with one of these, with commas between them")
+	flag.StringVar(&o.only, "only", "", "measure only the rows whose names begin with one of "+
+		"these, with commas between them")
 	flag.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 9, with -quick 3)")
 	flag.StringVar(&o.json, "json", "", "file for the results (default bench/out/bench.json)")
 	flag.StringVar(&o.bin, "bin", "", "folder with tlsd and TlsPlugin.so (default bin)")
-	flag.StringVar(&o.date, "date", time.Now().UTC().Format(time.RFC3339), "the date to note in the results")
-	flag.IntVar(&o.sessions, "sessions", 0, "how many sessions there are at most (default 1000, with -quick 100)")
-	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this file, or from several with commas between them: the later ones add what is lacking")
-	flag.StringVar(&o.text, "text", "", "write the tables into this Markdown file, between its marks")
+	flag.StringVar(&o.date, "date", time.Now().UTC().Format(time.RFC3339),
+		"the date to note in the results")
+	flag.IntVar(&o.sessions, "sessions", 0, "how many sessions there are at most (default "+
+		"1000, with -quick 100)")
+	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this "+
+		"file, or from several with commas between them: "+
+		"the later ones add what is lacking")
+	flag.StringVar(&o.text, "text", "", "write the tables into this Markdown file, between "+
+		"its marks")
 	flag.StringVar(&o.charts, "charts", "", "write the charts into this folder")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "bench: unexpected argument %q\n", flag.Arg(0))
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM,
+		syscall.SIGPIPE)
 	defer stop()
 	do := run
 	if o.from != "" {
@@ -185,14 +192,15 @@ func sourceTree() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("run it inside the source tree: there is no go.mod here or above")
+			return "", errors.New("run it inside the source tree: there is no go.mod " +
+				"here or above")
 		}
 		dir = filepath.Dir(dir)
 	}
 }
 
-// choose takes the works with the rows that are named, in full or by how they begin. These are
-// then measured in each round.
+// choose takes the works that have the named rows. A row is named by its whole name or by its
+// beginning. These rows are then measured in each round.
 func choose(all []work, only string) ([]work, error) {
 	if only == "" {
 		return all, nil
@@ -207,12 +215,14 @@ func choose(all []work, only string) ([]work, error) {
 	for _, want := range strings.Split(only, ",") {
 		found := false
 		for _, name := range names {
-			if name == want || !slices.Contains(names, want) && strings.HasPrefix(name, want) {
+			if name == want || !slices.Contains(names, want) &&
+				strings.HasPrefix(name, want) {
 				wanted[name], found = true, true
 			}
 		}
 		if !found {
-			return nil, fmt.Errorf("-only %s: there is no such row; there are: %s", want, strings.Join(names, " "))
+			return nil, fmt.Errorf("-only %s: there is no such row; there are: %s",
+				want, strings.Join(names, " "))
 		}
 	}
 	all = slices.DeleteFunc(all, func(w work) bool {
@@ -224,5 +234,5 @@ func choose(all []work, only string) ([]work, error) {
 	return all, nil
 }
 
-// say tells on stderr what is going on.
+// say reports progress on stderr.
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

@@ -25,23 +25,25 @@ const (
 
 var proxyNames = []string{"stunnel", "haproxy", "socat"}
 
-// An outcome is what one program has measured of itself, and what was seen of
-// the processes that worked for it.
+// An outcome has the measurements of one program, and those of the processes that worked for it.
 type outcome struct {
 	units, seconds float64
 	extra          map[string]float64
 
 	client, helper, sink time.Duration // CPU time
-	memory               int64         // growth of the process that holds the connections, bytes
-	kernel               int64         // growth of the kernel's own memory on the machine, bytes
-	weight               memory        // growth of all helpers, if they were weighed
-	idle                 float64       // CPU time that they use for each second afterwards, in seconds
+	// growth of the process that holds the connections, bytes
+	memory int64
+	// growth of the kernel's own memory on the machine, bytes
+	kernel int64
+	weight memory // growth of all helpers, if they were weighed
+	// CPU time that they use for each second afterwards, in seconds
+	idle float64
 }
 
-// measureTimeout bounds one measurement.
+// measureTimeout is the limit of one measurement.
 const measureTimeout = 2 * time.Minute
 
-// A turn is what one of the C programs is to do (see src/measure.h).
+// A turn is the task of one of the C programs (see src/measure.h).
 type turn struct {
 	program string
 	args    []string
@@ -72,7 +74,10 @@ func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
 		return nil, err
 	}
 	lines := bufio.NewReader(out)
-	o, err := a.takeTurn(ctx, t, cmd.Process.Pid, lines, func() error { _, err := in.Write([]byte("\n")); return err })
+	o, err := a.takeTurn(ctx, t, cmd.Process.Pid, lines, func() error {
+		_, err := in.Write([]byte("\n"))
+		return err
+	})
 	if err != nil {
 		in.Close() // the program leaves by itself
 	}
@@ -91,7 +96,8 @@ func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
 	return o, err
 }
 
-func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.Reader, goOn func() error) (*outcome, error) {
+func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.Reader,
+	goOn func() error) (*outcome, error) {
 	line, err := lines.ReadString('\n')
 	if err != nil || line != "ready\n" {
 		return nil, fmt.Errorf("the program has said %q: %w", line, err)
@@ -177,7 +183,7 @@ func parseOutcome(line string) (*outcome, error) {
 	return o, nil
 }
 
-// A job is what a contestant's client is to do.
+// A job is the task of a contestant's client.
 type job struct {
 	flags   []string
 	args    []string

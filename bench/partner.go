@@ -10,12 +10,13 @@ import (
 	"syscall"
 )
 
-// A partner is the other end of src/bare.c, in Go: this program again, with other arguments. Its socket is
-// its standard input. It waits for data in the netpoller, as tlsd's workers do, or blocks in read(2).
+// A partner is the other end of src/bare.c, in Go: this program with other arguments. Its socket is
+// its standard input. It waits for data in the netpoller, as tlsd's workers do, or blocks in
+// read(2).
 
 const partnerArg = "partner"
 
-// partnerCommand is how to start one.
+// partnerCommand is the command that starts one.
 func partnerCommand(how, kind string, size int) ([]string, error) {
 	exe, err := os.Executable()
 	return []string{exe, partnerArg, how, kind, strconv.Itoa(size)}, err
@@ -36,7 +37,8 @@ func runPartner(args []string) error {
 		}
 	}
 	done := make(chan error, 1)
-	go func() { done <- serveBare(c, args[1] == "pingpong", size) }() // main has a thread of its own, and pays for that
+	// main has a thread of its own, and pays for that
+	go func() { done <- serveBare(c, args[1] == "pingpong", size) }()
 	return <-done
 }
 
@@ -62,7 +64,7 @@ func serveBare(c io.ReadWriter, pingpong bool, size int) error {
 	}
 }
 
-// blocking is a descriptor that is not in the netpoller.
+// blocking is a descriptor outside the netpoller.
 type blocking int
 
 func (fd blocking) Read(p []byte) (int, error) {

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where processes run decides what a message from one to another costs: on one CPU it is a switch; on two the
-// other one is woken, which takes several times as long where it has gone to sleep. The kernel chooses as it likes,
-// so the steps are measured in both ways.
+// The cost of a message depends on where the processes run. On one CPU it is a switch. On two CPUs
+// the other one must be woken, which takes several times as long if it sleeps. The kernel chooses
+// freely, so the steps are measured in both ways.
 const (
 	oneCPU  = "one CPU"  // all processes
 	twoCPUs = "two CPUs" // the program on one, all others on the other one
@@ -20,7 +20,7 @@ const (
 
 var errOneCPU = errors.New("there is one CPU only")
 
-// place puts families of processes on CPUs, and gives the function that lets them go again.
+// place puts families of processes on CPUs, and returns the function that frees them again.
 func place(how string, program int, families ...map[int]usage) (free func(), err error) {
 	var all unix.CPUSet
 	free = func() {}

@@ -37,7 +37,8 @@ func loadResults(file string) (*results, error) {
 	return &r, nil
 }
 
-// joinResults reads the results of several runs. From the second on, they add the rows that those before lack.
+// joinResults reads the results of several runs. Each run after the first adds the rows that the
+// runs before it lack.
 func joinResults(files []string) (*results, error) {
 	r, err := loadResults(files[0])
 	if err != nil {
@@ -48,7 +49,8 @@ func joinResults(files []string) (*results, error) {
 		if err != nil {
 			return nil, err
 		}
-		part := partOfRun{Date: more.Date, Plan: more.Plan, Rounds: more.Rounds, Load: more.Load}
+		part := partOfRun{Date: more.Date, Plan: more.Plan, Rounds: more.Rounds,
+			Load: more.Load}
 		for _, rr := range more.Rows {
 			if r.row(rr.Name) == nil {
 				r.Rows = append(r.Rows, rr)
@@ -61,7 +63,7 @@ func joinResults(files []string) (*results, error) {
 	return r, nil
 }
 
-// publish writes the results where the options say, else to standard output.
+// publish writes the results to the places in the options, or to standard output.
 func (r *results) publish(o options) error {
 	if o.text == "" && o.charts == "" {
 		r.print(os.Stdout)
@@ -72,7 +74,8 @@ func (r *results) publish(o options) error {
 			return fmt.Errorf("write the charts: %w", err)
 		}
 		for name, svg := range r.chartFiles() {
-			if err := os.WriteFile(filepath.Join(o.charts, name), svg, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(o.charts, name), svg,
+				0o644); err != nil {
 				return fmt.Errorf("write the charts: %w", err)
 			}
 		}
@@ -91,21 +94,23 @@ func (r *results) publish(o options) error {
 	return os.WriteFile(o.text, text, 0o644)
 }
 
-// The marks between which a section stands in a text.
+// The marks around a section in a text.
 func opening(s section) string { return "<!-- bench: " + s.name + " -->\n" }
 
 const closing = "<!-- /bench -->\n"
 
-// into replaces the sections of a text. A section for which nothing was measured stays as it is.
+// into replaces the sections of a text. A section without measurements stays as it is.
 func (r *results) into(text []byte) ([]byte, error) {
 	for _, s := range sections {
 		before, rest, found := bytes.Cut(text, []byte(opening(s)))
 		_, after, ended := bytes.Cut(rest, []byte(closing))
 		if !found || !ended {
-			return nil, fmt.Errorf("it lacks the marks %q and %q", strings.TrimSpace(opening(s)), strings.TrimSpace(closing))
+			return nil, fmt.Errorf("it lacks the marks %q and %q",
+				strings.TrimSpace(opening(s)), strings.TrimSpace(closing))
 		}
 		if content := r.text(s); content != "" {
-			text = bytes.Join([][]byte{before, []byte(opening(s) + "\n" + content + "\n\n" + closing), after}, nil)
+			text = bytes.Join([][]byte{before,
+				[]byte(opening(s) + "\n" + content + "\n\n" + closing), after}, nil)
 		}
 	}
 	return text, nil

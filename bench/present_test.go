@@ -33,7 +33,8 @@ func TestTheTextsTablesAreThoseOfTheResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(have, want) {
-		t.Errorf("%s has other tables than bench/results.json; make bench-text RESULTS=bench/results.json", theText)
+		t.Errorf("%s has other tables than bench/results.json; make bench-text "+
+			"RESULTS=bench/results.json", theText)
 	}
 	for _, s := range sections {
 		_, rest, _ := strings.Cut(string(have), opening(s))
@@ -58,7 +59,8 @@ func TestTheChartsAreThoseOfTheResults(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		} else if !bytes.Equal(have, want) {
-			t.Errorf("charts/%s is not that of bench/results.json; make bench-text RESULTS=bench/results.json", name)
+			t.Errorf("charts/%s is not that of bench/results.json; make bench-text "+
+				"RESULTS=bench/results.json", name)
 		}
 		if !bytes.Contains(shown, []byte("](bench/charts/"+name+")")) {
 			t.Errorf("%s does not show charts/%s", theText, name)
@@ -78,7 +80,8 @@ func TestChartsAreXMLWithBothColourSchemesAndUnits(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
-		for _, want := range []string{"prefers-color-scheme: dark", "MB/s", "µs", "KiB", "goal", "in-process", "logarithmic"} {
+		for _, want := range []string{"prefers-color-scheme: dark", "MB/s", "µs", "KiB",
+			"goal", "in-process", "logarithmic"} {
 			if !bytes.Contains(svg, []byte(want)) {
 				t.Errorf("%s lacks %q", name, want)
 			}
@@ -92,7 +95,8 @@ func TestChartsAreXMLWithBothColourSchemesAndUnits(t *testing.T) {
 func TestATextWithoutAMarkIsRefused(t *testing.T) {
 	t.Parallel()
 	r := committed(t)
-	if _, err := r.into([]byte("# no marks\n")); err == nil || !strings.Contains(err.Error(), "<!-- bench: run -->") {
+	if _, err := r.into([]byte("# no marks\n")); err == nil ||
+		!strings.Contains(err.Error(), "<!-- bench: run -->") {
 		t.Errorf("the error is %v", err)
 	}
 }

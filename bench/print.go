@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// A section is a part of what is printed, and of BENCHMARKS.md. It is valid Markdown.
+// A section is a part of the output, and of BENCHMARKS.md. It is valid Markdown.
 type section struct {
 	name  string
 	print func(*results, io.Writer)
@@ -23,7 +23,8 @@ var sections = []section{
 	{"growth", (*results).printGrowth},
 }
 
-// text is a section's Markdown, without blank lines around it; "" if nothing was measured for it.
+// text is the Markdown of a section, without blank lines around it; "" if nothing was measured for
+// it.
 func (r *results) text(s section) string {
 	var b strings.Builder
 	s.print(r, &b)
@@ -41,30 +42,36 @@ func (r *results) print(w io.Writer) {
 
 // printRun says where the results come from.
 func (r *results) printRun(w io.Writer) {
-	fmt.Fprintf(w, "%s, %s run, %d rounds, %.0f s\n\n- %s\n- %s\n", r.Date, r.Plan, r.Rounds, r.Seconds, r.Machine, r.Load)
+	fmt.Fprintf(w, "%s, %s run, %d rounds, %.0f s\n\n- %s\n- %s\n", r.Date, r.Plan, r.Rounds,
+		r.Seconds, r.Machine, r.Load)
 	r.Load.warn(w)
 	var names []string
-	for _, name := range []string{"tlsd", "libssl of tlsd", "libssl of the C programs", "stunnel", "haproxy", "socat"} {
+	for _, name := range []string{"tlsd", "libssl of tlsd", "libssl of the C programs",
+		"stunnel", "haproxy", "socat"} {
 		names = append(names, name+": "+r.Versions[name])
 	}
 	fmt.Fprintf(w, "- %s\n", strings.Join(names, "; "))
 	for _, p := range r.Joined {
-		fmt.Fprintf(w, "- %d rows (%s …) are of another run: %s, %s run, %d rounds; %s\n", len(p.Rows), strings.Join(p.Rows[:min(1, len(p.Rows))], ""), p.Date, p.Plan, p.Rounds, p.Load)
+		fmt.Fprintf(w, "- %d rows (%s …) are of another run: %s, %s run, %d rounds; %s\n",
+			len(p.Rows), strings.Join(p.Rows[:min(1, len(p.Rows))], ""), p.Date, p.Plan,
+			p.Rounds, p.Load)
 		p.Load.warn(w)
 	}
 }
 
-// warn says that a load has disturbed, if it has.
+// warn says whether a load has disturbed the run.
 func (l load) warn(w io.Writer) {
 	if disturbed := l.Others + l.Stolen; disturbed > 0.1 {
-		fmt.Fprintf(w, "- THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are rough, and times say little\n", 100*disturbed)
+		fmt.Fprintf(w, "- THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are "+
+			"rough, and times say little\n", 100*disturbed)
 	}
 }
 
 var columns = append([]string{inProcess, ours}, proxyNames...)
 
 func (r *results) printSpeeds(w io.Writer) {
-	t := table{{"row", "work", "unit", "", inProcess, ours, "ratio", "stunnel", "haproxy", "socat", "to the best proxy"}}
+	t := table{{"row", "work", "unit", "", inProcess, ours, "ratio", "stunnel", "haproxy",
+		"socat", "to the best proxy"}}
 	for _, rr := range r.Rows {
 		if rr.Group != "" {
 			continue
@@ -90,7 +97,8 @@ func (r *results) printSpeeds(w io.Writer) {
 		return
 	}
 	t.print(w)
-	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians; ratio: the median of tlsd's ratios to the column before it, round by round.\n"+
+	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians; ratio: the median of "+
+		"tlsd's ratios to the column before it, round by round.\n"+
 		"In the row call, that column is a bare write and read over a socketpair.\n\n")
 }
 
@@ -135,7 +143,9 @@ func (r *results) printCPU(w io.Writer) {
 			}
 			cell := ""
 			if c != nil && c.CPU != nil {
-				cell = fmt.Sprintf("%s = %s + %s + %s", digits(c.CPU.sum()), digits(c.CPU.Client), digits(c.CPU.Helper), digits(c.CPU.Sink))
+				cell = fmt.Sprintf("%s = %s + %s + %s", digits(c.CPU.sum()),
+					digits(c.CPU.Client), digits(c.CPU.Helper),
+					digits(c.CPU.Sink))
 				any = true
 			}
 			line = append(line, cell)
@@ -170,7 +180,7 @@ func (r *results) printGoals(w io.Writer) {
 	}
 }
 
-// A table is lines of cells, the first being the heading.
+// A table has lines of cells. The first line is the heading.
 type table [][]string
 
 func (t table) print(w io.Writer) {
@@ -186,7 +196,8 @@ func (t table) print(w io.Writer) {
 	}
 	for _, line := range slices.Insert(slices.Clone(t), 1, rule) {
 		for i, cell := range line {
-			fmt.Fprintf(w, "| %s%s ", cell, strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)))
+			fmt.Fprintf(w, "| %s%s ", cell,
+				strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)))
 		}
 		fmt.Fprintln(w, "|")
 	}

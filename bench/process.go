@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process is one that the benchmark has started and will end.
+// A process is a process that the benchmark has started and will end.
 type process struct {
 	cmd   *exec.Cmd
 	log   string // file with its stderr
@@ -53,7 +53,7 @@ func launch(dir, name string, out *os.File, extra []*os.File, argv ...string) (*
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// trouble is what the process has written to its log, for an error's text.
+// trouble is the process's log, for the text of an error.
 func (p *process) trouble() string {
 	text, _ := os.ReadFile(p.log)
 	if text = bytes.TrimSpace(text); len(text) > 2000 {
@@ -62,7 +62,7 @@ func (p *process) trouble() string {
 	return string(text)
 }
 
-// stop ends the process and the ones that it has started.
+// stop ends the process and its children.
 func (p *process) stop() {
 	tree := family(p.pid())
 	p.stdin.Close()
@@ -87,7 +87,7 @@ type usage struct {
 	rss  int64         // resident now, bytes
 }
 
-// family gives a process and all that descend from it.
+// family returns a process and all its descendants.
 func family(root int) map[int]usage {
 	children := map[int][]int{}
 	entries, _ := os.ReadDir("/proc")
@@ -142,8 +142,8 @@ func usageOf(pid int) (usage, error) {
 	return u, nil
 }
 
-// settle waits until a family of processes has been quiet for a while, so that
-// what they do by themselves does not count: tlsd starts a spare worker.
+// settle waits until a family of processes has been quiet for a while, so that work which they do
+// by themselves does not count. For example, tlsd starts a spare worker.
 func settle(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 4 * time.Millisecond
@@ -170,7 +170,7 @@ func settle(ctx context.Context, root int) (map[int]usage, error) {
 	return last, nil
 }
 
-// stable waits until no process of a family has come or gone for a while.
+// stable waits until no process of a family has started or ended for a while.
 func stable(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 100 * time.Millisecond
@@ -194,7 +194,7 @@ func stable(ctx context.Context, root int) (map[int]usage, error) {
 	return last, nil
 }
 
-// idleLoad is how much CPU time a family uses for each second when nobody wants anything of it.
+// idleLoad is the CPU time that a family uses in a second without calls.
 func idleLoad(ctx context.Context, root int) (float64, error) {
 	before, begun := family(root), time.Now()
 	if err := sleep(ctx, time.Second); err != nil {
@@ -213,7 +213,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// growth is the CPU time that was used between two looks at a family.
+// growth is the CPU time that a family used between two readings.
 func growth(before, after map[int]usage) time.Duration {
 	var sum time.Duration
 	for pid, u := range after {
@@ -222,7 +222,7 @@ func growth(before, after map[int]usage) time.Duration {
 	return sum
 }
 
-// busiest is the process of a family that has used most between two looks.
+// busiest is the process of a family that used most CPU time between two readings.
 func busiest(before, after map[int]usage) int {
 	best, most := 0, time.Duration(-1)
 	for pid, u := range after {
@@ -233,39 +233,44 @@ func busiest(before, after map[int]usage) int {
 	return best
 }
 
-// memory is what processes have of it, in bytes. pss counts a page that n processes share as the n-th
-// part of a page; dirty is what belongs to one process alone.
+// memory is the memory of processes, in bytes. pss counts a page that n processes share as the n-th
+// part of a page. dirty counts the pages of one process alone.
 type memory struct{ pss, dirty int64 }
 
-// kernelMemory is what the kernel uses for itself on the whole machine, in bytes: slabs, stacks and page tables (proc(5),
-// /proc/meminfo). It has the sockets of all processes, their buffers only in part.
+// kernelMemory is the memory that the kernel uses for itself on the whole machine, in bytes: slabs,
+// stacks and page tables (proc(5), /proc/meminfo). It includes the sockets of all processes, but
+// only a part of their buffers.
 func kernelMemory() int64 {
 	text, _ := os.ReadFile("/proc/meminfo")
 	var sum int64
 	for _, line := range strings.Split(string(text), "\n") {
 		switch name, value, _ := strings.Cut(line, ":"); name {
 		case "Slab", "KernelStack", "PageTables":
-			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
+			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")),
+				10, 64)
 			sum += n << 10
 		}
 	}
 	return sum
 }
 
-// weigh adds up the memory of processes (proc(5), /proc/PID/smaps_rollup). Those that have ended are left out.
+// weigh adds up the memory of processes (proc(5), /proc/PID/smaps_rollup). Processes that have
+// ended are left out.
 func weigh(processes map[int]usage) (memory, error) {
 	var sum memory
 	for pid := range processes {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if errors.Is(err, fs.ErrPermission) {
-			return sum, fmt.Errorf("only root may look at the memory of tlsd's workers: %w", err)
+			return sum, fmt.Errorf("only root may look at the memory of tlsd's "+
+				"workers: %w", err)
 		}
 		if err != nil {
 			continue
 		}
 		for _, line := range strings.Split(string(text), "\n") {
 			name, value, _ := strings.Cut(line, ":")
-			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64)
+			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")),
+				10, 64)
 			switch name {
 			case "Pss":
 				sum.pss += n << 10

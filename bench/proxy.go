@@ -17,13 +17,14 @@ type proxy struct {
 	port int
 }
 
-// A proxyKind knows how to start one. The settings are the program's own, except for those that
-// help it here: no Nagle delay, and larger buffers where there is such a setting, which save CPU time.
+// A proxyKind knows how to start a proxy. The settings are the program's own, except those that
+// help it here: no Nagle delay, and larger buffers if there is a setting for them, because they
+// save CPU time.
 type proxyKind struct {
 	name, exe, pkg string
 	versionArg     string
 	version        func(output string) string
-	// argv is the command line; it may write a configuration file.
+	// argv is the command line. It may write a configuration file.
 	argv func(a *arena, port int) ([]string, error)
 }
 
@@ -72,13 +73,17 @@ listen sink
 		versionArg: "-V", version: pattern(`socat version [^ ]+`),
 		argv: func(a *arena, port int) ([]string, error) {
 			return []string{"socat", "-b", "65536",
-				fmt.Sprintf("TCP4-LISTEN:%d,bind=127.0.0.1,reuseaddr,fork,nodelay,backlog=1024", port),
-				fmt.Sprintf("OPENSSL:localhost:%d,pf=ip4,cafile=%s,verify=1,nodelay", a.port, a.id.ca)}, nil
+				fmt.Sprintf(
+					"TCP4-LISTEN:%d,bind=127.0.0.1,reuseaddr,fork,nodelay,backlog=1024", port),
+				fmt.Sprintf(
+					"OPENSSL:localhost:%d,pf=ip4,cafile=%s,verify=1,nodelay",
+					a.port, a.id.ca)}, nil
 		},
 	},
 }
 
-// start starts the proxy and waits until it listens. exec.ErrNotFound means that it is not installed.
+// start starts the proxy and waits until it listens. exec.ErrNotFound means that it is not
+// installed.
 func (k *proxyKind) start(ctx context.Context, a *arena) (*proxy, error) {
 	exe, err := exec.LookPath(k.exe)
 	if err != nil {
@@ -104,7 +109,7 @@ func (k *proxyKind) start(ctx context.Context, a *arena) (*proxy, error) {
 	return &proxy{p, port}, nil
 }
 
-// pattern gives what the expression finds first.
+// pattern returns the first match of the expression.
 func pattern(expression string) func(string) string {
 	re := regexp.MustCompile(expression)
 	return func(s string) string { return strings.TrimPrefix(re.FindString(s), "version ") }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// results is what is printed and written as JSON.
+// results has everything that is printed and written as JSON.
 type results struct {
 	Date     string            `json:"date"`
 	Plan     string            `json:"plan"` // full or quick
@@ -22,7 +22,7 @@ type results struct {
 	Versions map[string]string `json:"versions"`
 	Rows     []*rowResult      `json:"rows"`
 	Goals    []goalResult      `json:"goals"`
-	// Joined are other runs, of which some rows are.
+	// Joined are other runs that some rows come from.
 	Joined []partOfRun `json:"joined,omitempty"`
 
 	failures int
@@ -41,7 +41,7 @@ type rowResult struct {
 	Title       string `json:"title"`
 	Unit        string `json:"unit"`
 	LowerBetter bool   `json:"lowerIsBetter"`
-	// Group is of which part of the text: "" is the comparison, else hop or growth.
+	// Group is the part of the text: "" is the comparison, others are hop and growth.
 	Group string `json:"group,omitempty"`
 	// Rows of one Series differ in At: the size, or the number of connections or sessions.
 	Series      string              `json:"series,omitempty"`
@@ -52,7 +52,7 @@ type rowResult struct {
 type contestantResult struct {
 	Name   string `json:"name"`
 	Absent bool   `json:"absent,omitempty"`
-	// One for each round; null if it failed.
+	// One for each round; null if the round failed.
 	Samples []*float64 `json:"samples"`
 	Median  *float64   `json:"median"`
 	// Median of the ratios to the baseline's samples of the same rounds.
@@ -72,23 +72,26 @@ type cpuResult struct {
 
 func (c *cpuResult) sum() float64 { return c.Client + c.Helper + c.Sink }
 
-// hold runs the works in rounds, each contestant in turn.
+// hold runs the works in rounds. Each contestant works in turn.
 func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 	r := &results{Plan: p.name}
 	rows := make([][]*rowResult, len(list))
 	for i, w := range list {
 		for _, row := range w.rows {
-			rr := &rowResult{Name: row.name, Title: row.title, Unit: row.unit, LowerBetter: row.lower,
-				Group: w.group, Series: row.series, At: row.at}
+			rr := &rowResult{Name: row.name, Title: row.title, Unit: row.unit,
+				LowerBetter: row.lower,
+				Group:       w.group, Series: row.series, At: row.at}
 			for _, who := range w.who {
-				rr.Contestants = append(rr.Contestants, &contestantResult{Name: who})
+				rr.Contestants = append(rr.Contestants,
+					&contestantResult{Name: who})
 			}
 			rows[i] = append(rows[i], rr)
 			r.Rows = append(r.Rows, rr)
 		}
 	}
 	start := time.Now()
-	took := map[bool]time.Duration{} // the last round with all works, and the last without those that are not in each round
+	// the last round with all works, and the last without those that are not in each round
+	took := map[bool]time.Duration{}
 	for round := range p.rounds {
 		began := time.Now()
 		for i, w := range list {
@@ -107,8 +110,10 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 		r.Rounds = round + 1
 		took[round%p.every == 0] = time.Since(began)
 		say("round %d of %d took %.0f s", r.Rounds, p.rounds, time.Since(began).Seconds())
-		if left := p.budget - time.Since(start); p.budget > 0 && r.Rounds < p.rounds && took[r.Rounds%p.every == 0] > left {
-			say("the machine is slow or busy: no more than %d rounds in %v; -rounds %d would do all", r.Rounds, p.budget, p.rounds)
+		if left := p.budget - time.Since(start); p.budget > 0 && r.Rounds < p.rounds &&
+			took[r.Rounds%p.every == 0] > left {
+			say("the machine is slow or busy: no more than %d rounds in %v; -rounds "+
+				"%d would do all", r.Rounds, p.budget, p.rounds)
 			break
 		}
 	}

@@ -5,28 +5,30 @@ import (
 	"io"
 )
 
-// printHops prints the steps, and what they add up to.
+// printHops prints the steps and their sums.
 func (r *results) printHops(w io.Writer) {
 	t := table{{"row", "step", "unit", "", oneCPU, twoCPUs, anyCPU}}
 	for _, rr := range r.Rows {
 		if rr.Group == "hop" {
-			t = append(t, []string{rr.Name, rr.Title, rr.Unit, rr.better(), rr.cell(oneCPU), rr.cell(twoCPUs), rr.cell(anyCPU)})
+			t = append(t, []string{rr.Name, rr.Title, rr.Unit, rr.better(),
+				rr.cell(oneCPU), rr.cell(twoCPUs), rr.cell(anyCPU)})
 		}
 	}
 	if len(t) == 1 {
 		return
 	}
 	t.print(w)
-	fmt.Fprint(w, "\nMedians, and in brackets the CPU time of all processes in µs, for one round trip, one call or one MB.\n\n")
+	fmt.Fprint(w, "\nMedians, and in brackets the CPU time of all processes in µs, for one "+
+		"round trip, one call or one MB.\n\n")
 	r.printTrip(w)
 	r.printMegabyte(w)
 }
 
-// A sum is the lines of a table, one behind the other.
+// A sum has the lines of a table, one after the other.
 type sum struct {
 	lines table
 	total float64
-	// open is set if something was not measured: then there is no sum.
+	// open is set if something was not measured. Then there is no sum.
 	open bool
 }
 
@@ -39,13 +41,14 @@ func (s *sum) add(what, from string, v *float64) {
 	s.lines = append(s.lines, []string{what, from, digits(*v)})
 }
 
-// compare writes the sum so far, and what was measured.
+// compare writes the sum so far, and the measured value.
 func (s *sum) compare(what, from string, measured *float64) {
 	if measured == nil {
 		s.open = true
 		return
 	}
-	s.lines = append(s.lines, []string{"**" + what + ", as the sum**", "", "**" + digits(s.total) + "**"},
+	s.lines = append(s.lines, []string{"**" + what + ", as the sum**", "",
+		"**" + digits(s.total) + "**"},
 		[]string{"**" + what + ", as measured**", from, "**" + digits(*measured) + "**"})
 }
 
@@ -56,8 +59,9 @@ func (s *sum) print(w io.Writer, head ...string) {
 	}
 }
 
-// printTrip prints where the time of a round trip of 64 bytes goes, if all processes share one CPU: then
-// one works at a time, and what they do adds up. It is their CPU time, so that others who want the same CPU do not count.
+// printTrip prints the parts of a round trip of 64 bytes, if all processes share one CPU. Then one
+// process works at a time, and their times add up. The values are CPU times, so other processes on
+// the same CPU do not count.
 func (r *results) printTrip(w io.Writer) {
 	var s sum
 	at := func(row string) *float64 { return r.cpuOf(row, oneCPU) }
@@ -66,12 +70,13 @@ func (r *results) printTrip(w io.Writer) {
 	s.compare("in-process", "hop-inprocess-64", at("hop-inprocess-64"))
 	s.add("a Unix socket to and fro", "hop-unix-64", at("hop-unix-64"))
 	s.compare("a C program between", "hop-relay-64", at("hop-relay-64"))
-	s.add("Go's netpoller instead of read(2), twice", "2 × (hop-netpoll-64 − hop-unix-64)", difference(2, at("hop-netpoll-64"), at("hop-unix-64")))
+	s.add("Go's netpoller instead of read(2), twice", "2 × (hop-netpoll-64 − hop-unix-64)",
+		difference(2, at("hop-netpoll-64"), at("hop-unix-64")))
 	s.compare("tlsd", "hop-tlsd-64", at("hop-tlsd-64"))
 	s.print(w, "one round trip of 64 bytes, all on one CPU", "from the rows", "CPU time, µs")
 }
 
-// printMegabyte prints where the CPU time of a megabyte goes that is written in pieces of 1 MiB. The times of
+// printMegabyte prints the CPU time of a megabyte that is written in pieces of 1 MiB. The times of
 // processes that work at once do not add up; their CPU times do.
 func (r *results) printMegabyte(w io.Writer) {
 	var s sum
@@ -102,7 +107,7 @@ func difference(times float64, a, b *float64) *float64 {
 	return &d
 }
 
-// medianOf is what a contestant has reached in a row, nil if that was not measured.
+// medianOf is the result of a contestant in a row, nil if it was not measured.
 func (r *results) medianOf(row, who string) *float64 {
 	if rr := r.row(row); rr != nil {
 		if c := rr.contestant(who); c != nil {

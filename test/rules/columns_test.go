@@ -60,7 +60,7 @@ func TestLinesHaveAtMost100Columns(t *testing.T) {
 		if n := unfinished[folder]; len(lines) > n {
 			slices.Sort(lines)
 			t.Errorf("%s: %d lines have more than %d columns, and %d are known; wrap the "+
-					"new ones: %s", folder, len(lines), maxColumns, n,
+				"new ones: %s", folder, len(lines), maxColumns, n,
 				strings.Join(lines, " "))
 		}
 	}
