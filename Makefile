@@ -90,17 +90,17 @@ check: deps-check ## what can be found without running: linters for Go, C and sh
 	@sh scripts/check.sh all
 
 bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat, each hop, and growth; up to 14 minutes
-	$(GO) run ./test/bench
+	$(GO) run ./bench
 
 bench-quick: deps-bench build ## the comparison and the cost of each hop in under two minutes
-	$(GO) run ./test/bench -quick
+	$(GO) run ./bench -quick
 
 bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about three minutes
-	$(GO) run ./test/bench -only growth,busy,idle -rounds 1 -json test/bench/out/growth.json
+	$(GO) run ./bench -only growth,busy,idle -rounds 1 -json bench/out/growth.json
 
-RESULTS ?= test/bench/out/bench.json
+RESULTS ?= bench/out/bench.json
 bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, what the last make bench has written
-	$(GO) run ./test/bench -from $(RESULTS) -json test/bench/results.json -text BENCHMARKS.md -charts test/bench/charts
+	$(GO) run ./bench -from $(RESULTS) -json bench/results.json -text BENCHMARKS.md -charts bench/charts
 
 BENCHTIME ?= 1s
 bench-go: ## the Go benchmarks of each layer, with their allocations; about a minute
@@ -153,6 +153,7 @@ COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlssh
 	zsh/site-functions/_tlsd zsh/site-functions/_tlsshim fish/vendor_completions.d/tlsd.fish fish/vendor_completions.d/tlsshim.fish
 UNITS = system/tlsd.service system/tlsd.socket user/tlsd.service user/tlsd.socket
 PAGES = $(wildcard packaging/man/*.[1-8])
+GUIDES = $(wildcard docs/*.md)
 
 install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDIR; builds and downloads nothing
 	@for file in $(BUILT); do test -e $$file || { echo "make install: there is no $$file; run make build first" >&2; exit 1; }; done
@@ -162,6 +163,8 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 	install -m 644 $(BIN)/TlsPlugin.so $(DESTDIR)$(LIBDIR)/tlsd
 	install -m 644 cmd/tlsshim/plugin/tlsplugin.h $(DESTDIR)$(INCLUDEDIR)
 	install -m 644 $(DOCS) $(DESTDIR)$(DOCDIR)
+	install -d $(DESTDIR)$(DOCDIR)/docs
+	install -m 644 $(GUIDES) $(DESTDIR)$(DOCDIR)/docs
 	sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|' -e "s|@VERSION@|$$(sh scripts/version.sh $(VERSION))|" \
 		packaging/tlsd.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc
 	for page in $(PAGES); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit; done
@@ -192,8 +195,8 @@ uninstall: ## remove what make install has put there, given the same variables
 	rm -f $(DESTDIR)$(BINDIR)/tlsd $(DESTDIR)$(BINDIR)/tlsshim $(DESTDIR)$(LIBDIR)/tlsd/TlsPlugin.so
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(DESTDIR)$(INCLUDEDIR)/tlsplugin.h
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(COMPLETIONS)) $(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man*/$(notdir $(page)))
-	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(notdir $(DOCS))) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
-	-rmdir $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(DOCDIR) 2>/dev/null
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(notdir $(DOCS)) $(GUIDES)) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+	-rmdir $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(DOCDIR)/docs $(DESTDIR)$(DOCDIR) 2>/dev/null
 
 clean: ## remove bin/
 	rm -rf bin

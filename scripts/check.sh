@@ -23,7 +23,7 @@ check() {
 }
 
 formatted() {
-	unformatted=$(gofmt -l cmd internal openssl packaging rpc session test)
+	unformatted=$(gofmt -l bench cmd internal openssl packaging rpc session test)
 	[ -z "$unformatted" ] || {
 		echo "not formatted by gofmt: $unformatted"
 		return 1

@@ -91,7 +91,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "allow-gid", "GROUP,…", "none",
 			"groups, primary or supplementary, whose members may connect; SECURITY.md says how they count", &ids{&o.allowGID, "group", lookupGroup}},
 		{"", "policy", "FILE", "none: scripts may do what their user may",
-			"what scripts may do, by user; see tlsd-policy(5) or README.md; read again on SIGHUP", (*text)(&o.policy)},
+			"what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP", (*text)(&o.policy)},
 
 		{"Workers", "isolation", "MODE", "session",
 			"session: a process for each session; shared: a fixed number of processes for all", &choice{&o.isolation, []string{"session", "shared"}}},

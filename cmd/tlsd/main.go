@@ -17,7 +17,7 @@
 // # What scripts may do
 //
 // The administrator's policy file, --policy, bounds what the sessions of a user may do, above what the user's rights
-// allow: see package policy, and README.md for the file. A file that is not good is an error at the start; at SIGHUP it is
+// allow: see package policy, and docs/settings.md for the file. A file that is not good is an error at the start; at SIGHUP it is
 // logged, and what was read before stays in force.
 //
 // # Processes

@@ -68,7 +68,7 @@ type adder func(check string, s severity, mend, format string, args ...any)
 func conf(f facts, add adder) {
 	switch {
 	case f.confErr != nil:
-		add("client.conf", fail, "ask the administrator to correct it: it is root's, and what is in it is described in the README", "%v", f.confErr)
+		add("client.conf", fail, "ask the administrator to correct it: the file belongs to root, and tlsplugin(3) describes it", "%v", f.confErr)
 		return
 	case !f.conf.There:
 		add("client.conf", ok, "", "there is no %s", client.ConfPath)

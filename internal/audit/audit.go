@@ -1,8 +1,10 @@
-// Package audit is what an administrator is told of the sessions: what was refused to them, and what they did that he
-// always wants to know. Lines are made where it happens, in a worker, and written by the supervisor.
+// Package audit has the lines by which an administrator learns what sessions do: calls that were
+// refused, and acts that are always reported. A worker makes a line where the act happens, and the
+// supervisor writes the line to the log.
 //
-// Nobody can make more lines than a log can take: they pass a [Limiter] in the worker, and, since a
-// worker is not to be trusted, one in the supervisor. What is left out is counted, and the count is written.
+// The number of lines is limited, so that no session can flood the log. A [Limiter] in the worker
+// counts them. A second one in the supervisor counts again, because a worker is not trusted. Lines
+// that are left out are counted, and the log gets their number.
 package audit
 
 import (
@@ -14,8 +16,9 @@ import (
 
 // The names of events.
 const (
-	Denied             = "denied"
-	InsecureSkipVerify = "insecure-skip-verify" // the verification of a certificate is turned off
+	Denied = "denied"
+	// the verification of a certificate is turned off
+	InsecureSkipVerify = "insecure-skip-verify"
 )
 
 // Event is one line. It has no payload, key or password.
@@ -23,21 +26,23 @@ type Event struct {
 	Name   string `json:"name"`
 	Method string `json:"method"`        // of the call
 	Asked  string `json:"asked"`         // what the call was to do, for people
-	Key    string `json:"key,omitempty"` // of the policy, which has refused it
+	Key    string `json:"key,omitempty"` // of the policy that refused the call
 }
 
 // longest bounds a text of an event, in bytes.
 const longest = 512
 
-// Clean makes the event fit for a log, whoever made it: bounded, and without control characters.
+// Clean makes the event fit for a log, whoever made the event: its texts are bounded and have no
+// control characters.
 func (e Event) Clean() Event {
-	return Event{Name: clean(e.Name), Method: clean(e.Method), Asked: clean(e.Asked), Key: clean(e.Key)}
+	return Event{Name: clean(e.Name), Method: clean(e.Method), Asked: clean(e.Asked),
+		Key: clean(e.Key)}
 }
 
 func clean(s string) string { return plain.Text(s, longest) }
 
-// A Limiter lets so many events pass at once, and so many a second from then on. The others are
-// counted. It is safe for concurrent use.
+// A Limiter lets a number of events pass at once, and later a number of events a second. It counts
+// the other events. A Limiter is safe for concurrent use.
 type Limiter struct {
 	burst, rate float64
 
@@ -52,13 +57,14 @@ func NewLimiter(burst, perSecond int) *Limiter {
 	return &Limiter{burst: float64(burst), rate: float64(perSecond), tokens: float64(burst)}
 }
 
-// Take asks for an event at the time now, before which others, missed in number, were left out already. If it may pass, the
-// result is how many were left out since the last one that passed. Otherwise it is counted with them.
+// Take asks at the time now whether an event may pass. Before this event, others were already left
+// out; missed is their number. If the event may pass, before is the number of events that were left
+// out since the last one that passed. Otherwise the event is counted as left out.
 func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }
 
-// TakeWeight is Take for an event that counts as much as so many.
+// TakeWeight is Take for an event that counts as much as weight events.
 func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -80,7 +86,7 @@ func (l *Limiter) Miss(n uint64) {
 	l.mu.Unlock()
 }
 
-// Missed takes the count of those that were left out and have not been told of.
+// Missed returns the number of events that were left out and not yet reported, and resets it.
 func (l *Limiter) Missed() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,7 +95,7 @@ func (l *Limiter) Missed() uint64 {
 	return n
 }
 
-// Idle says whether the Limiter is as good as new, and can be forgotten.
+// Idle says whether the Limiter is in the state of a new one, and can be dropped.
 func (l *Limiter) Idle(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,7 +103,7 @@ func (l *Limiter) Idle(now time.Time) bool {
 	return l.tokens >= l.burst && l.missed == 0
 }
 
-// refill adds what the time since the last call has brought. l.mu must be held.
+// refill adds the events that may pass since the last call. l.mu must be held.
 func (l *Limiter) refill(now time.Time) {
 	if passed := now.Sub(l.last); !l.last.IsZero() && passed > 0 {
 		l.tokens = min(l.burst, l.tokens+passed.Seconds()*l.rate)

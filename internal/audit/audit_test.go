@@ -60,7 +60,8 @@ func TestEventsAreFitForALog(t *testing.T) {
 		strings.Repeat("x", 513):       strings.Repeat("x", 512) + "…",
 		strings.Repeat("x", 511) + "ü": strings.Repeat("x", 511) + "\uFFFD…",
 	} {
-		if got := (Event{Name: in, Method: in, Asked: in, Key: in}).Clean(); got != (Event{Name: want, Method: want, Asked: want, Key: want}) {
+		got := Event{Name: in, Method: in, Asked: in, Key: in}.Clean()
+		if got != (Event{Name: want, Method: want, Asked: want, Key: want}) {
 			t.Errorf("%q becomes %+v, want %q", in, got, want)
 		}
 	}

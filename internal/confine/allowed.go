@@ -2,64 +2,83 @@ package confine
 
 import "golang.org/x/sys/unix"
 
-// The system calls that a worker may make: what a Go runtime, a C library and a libssl of any version want that serve TLS, with files
-// that are only read. The list is generous where a call reaches nothing but the process itself and
-// what it has open. Not every architecture has all of them.
+// These are the system calls that a worker may make: the calls of a Go runtime, a C library and a
+// libssl of any version that serve TLS and only read files. The list is generous with calls that
+// reach only the process itself and its open descriptors. Not every architecture has all of the
+// calls.
 //
-// To add a call means to say what it can reach: no other process, no object that outlives the process, and no
-// file's content or attributes. What a call does by way of Landlock's rules (open) is Landlock's to refuse.
+// If you add a call, say what the call can reach. It must not reach another process, an object that
+// outlives the process, or the content and attributes of files. A call that Landlock's rules cover
+// (open) is left to Landlock.
 
-// allowed are allowed whatever their arguments. The frequent ones come first, for the list is gone through in its order.
+// allowed are allowed with any arguments. The frequent calls come first, because the filter goes
+// through the list in this order.
 var allowed = []string{
-	"futex", "epoll_pwait", "read", "write", "recvmsg", "sendmsg", "recvfrom", "sendto", "nanosleep", "clock_nanosleep", "getpid",
-	"gettid", "rt_sigreturn", "sched_yield", "madvise", "munmap", "epoll_ctl", "close", "writev", "readv",
+	"futex", "epoll_pwait", "read", "write", "recvmsg", "sendmsg", "recvfrom", "sendto",
+	"nanosleep", "clock_nanosleep", "getpid", "gettid", "rt_sigreturn", "sched_yield",
+	"madvise", "munmap", "epoll_ctl", "close", "writev", "readv",
 
 	// Descriptors.
-	"accept", "accept4", "access", "close_range", "copy_file_range", "dup", "dup2", "dup3", "epoll_create", "epoll_create1", "epoll_pwait2",
-	"epoll_wait", "eventfd", "eventfd2", "faccessat", "faccessat2", "fadvise64", "fchdir", "fdatasync", "fgetxattr", "flistxattr", "flock",
-	"fstat", "fstatat", "fstatfs", "fsync", "getcwd", "getdents", "getdents64", "getxattr", "getxattrat", "lgetxattr", "listxattr", "listxattrat",
-	"llistxattr", "lseek", "lstat", "name_to_handle_at", "newfstatat", "open", "openat", "openat2", "pipe", "pipe2", "poll", "ppoll",
-	"pread64", "preadv", "preadv2", "pselect6", "pwrite64", "pwritev", "pwritev2", "readahead", "readlink", "readlinkat", "select", "sendfile",
-	"signalfd", "signalfd4", "splice", "stat", "statfs", "statx", "tee", "timerfd_create", "timerfd_gettime", "timerfd_settime", "umask",
-	// Sockets that are there. How one is made is looked at below.
-	"bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvmmsg", "sendmmsg", "setsockopt", "shutdown",
-	// Memory. How shared memory is made is looked at below.
-	"brk", "get_mempolicy", "map_shadow_stack", "membarrier", "mincore", "mlock", "mlock2", "mlockall", "mprotect", "mremap", "mseal", "msync",
-	"munlock", "munlockall", "pkey_alloc", "pkey_free", "pkey_mprotect",
+	"accept", "accept4", "access", "close_range", "copy_file_range", "dup", "dup2", "dup3",
+	"epoll_create", "epoll_create1", "epoll_pwait2", "epoll_wait", "eventfd", "eventfd2",
+	"faccessat", "faccessat2", "fadvise64", "fchdir", "fdatasync", "fgetxattr", "flistxattr",
+	"flock", "fstat", "fstatat", "fstatfs", "fsync", "getcwd", "getdents", "getdents64",
+	"getxattr", "getxattrat", "lgetxattr", "listxattr", "listxattrat", "llistxattr", "lseek",
+	"lstat", "name_to_handle_at", "newfstatat", "open", "openat", "openat2", "pipe", "pipe2",
+	"poll", "ppoll", "pread64", "preadv", "preadv2", "pselect6", "pwrite64", "pwritev",
+	"pwritev2", "readahead", "readlink", "readlinkat", "select", "sendfile", "signalfd",
+	"signalfd4", "splice", "stat", "statfs", "statx", "tee", "timerfd_create",
+	"timerfd_gettime", "timerfd_settime", "umask",
+	// Sockets that exist. The creation of sockets has a rule of its own below.
+	"bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvmmsg",
+	"sendmmsg", "setsockopt", "shutdown",
+	// Memory. Shared memory has a rule of its own below.
+	"brk", "get_mempolicy", "map_shadow_stack", "membarrier", "mincore", "mlock", "mlock2",
+	"mlockall", "mprotect", "mremap", "mseal", "msync", "munlock", "munlockall", "pkey_alloc",
+	"pkey_free", "pkey_mprotect",
 	// Threads, signals of the process's own, and time.
-	"alarm", "arch_prctl", "clock_getres", "clock_gettime", "exit", "exit_group", "futex_requeue", "futex_wait", "futex_waitv", "futex_wake",
-	"get_robust_list", "getcpu", "getitimer", "gettimeofday", "pause", "restart_syscall", "rseq", "rt_sigaction", "rt_sigpending",
-	"rt_sigprocmask", "rt_sigsuspend", "rt_sigtimedwait", "sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity",
-	"sched_getattr", "sched_getparam", "sched_getscheduler", "sched_rr_get_interval", "set_robust_list", "set_tid_address", "setitimer",
-	"sigaltstack", "time", "timer_create", "timer_delete", "timer_getoverrun", "timer_gettime", "timer_settime", "times", "uretprobe",
-	// Questions about the process and the machine, and limits of its own.
-	"capget", "getegid", "geteuid", "getgid", "getgroups", "getpgid", "getpgrp", "getppid", "getpriority", "getrandom", "getresgid", "getresuid",
-	"getrlimit", "getrusage", "getsid", "getuid", "setrlimit", "sysinfo", "uname", "wait4", "waitid",
+	"alarm", "arch_prctl", "clock_getres", "clock_gettime", "exit", "exit_group",
+	"futex_requeue", "futex_wait", "futex_waitv", "futex_wake", "get_robust_list", "getcpu",
+	"getitimer", "gettimeofday", "pause", "restart_syscall", "rseq", "rt_sigaction",
+	"rt_sigpending", "rt_sigprocmask", "rt_sigsuspend", "rt_sigtimedwait",
+	"sched_get_priority_max", "sched_get_priority_min", "sched_getaffinity", "sched_getattr",
+	"sched_getparam", "sched_getscheduler", "sched_rr_get_interval", "set_robust_list",
+	"set_tid_address", "setitimer", "sigaltstack", "time", "timer_create", "timer_delete",
+	"timer_getoverrun", "timer_gettime", "timer_settime", "times", "uretprobe",
+	// Questions about the process and the machine, and the process's own limits.
+	"capget", "getegid", "geteuid", "getgid", "getgroups", "getpgid", "getpgrp", "getppid",
+	"getpriority", "getrandom", "getresgid", "getresuid", "getrlimit", "getrusage", "getsid",
+	"getuid", "setrlimit", "sysinfo", "uname", "wait4", "waitid",
 }
 
-// prctls are the operations of prctl(2) that are allowed: names, of threads and of memory, and questions.
+// prctls are the allowed operations of prctl(2): naming threads and memory, and questions.
 var prctls = []uint32{
-	unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA, unix.PR_SET_TIMERSLACK, unix.PR_GET_TIMERSLACK, unix.PR_SET_NO_NEW_PRIVS,
-	unix.PR_GET_NO_NEW_PRIVS, unix.PR_GET_DUMPABLE, unix.PR_GET_SECCOMP, unix.PR_CAPBSET_READ, unix.PR_GET_SECUREBITS,
+	unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA, unix.PR_SET_TIMERSLACK,
+	unix.PR_GET_TIMERSLACK, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS,
+	unix.PR_GET_DUMPABLE, unix.PR_GET_SECCOMP, unix.PR_CAPBSET_READ, unix.PR_GET_SECUREBITS,
 	unix.PR_GET_TAGGED_ADDR_CTRL, unix.PR_SVE_GET_VL,
 }
 
-// fcntls are the commands of fcntl(2) that are allowed. To name an owner of a descriptor, and its signal, would be to send
-// signals to others.
+// fcntls are the allowed commands of fcntl(2). The commands that set a descriptor's owner and
+// signal are not among them: they would send signals to other processes.
 var fcntls = []uint32{
-	unix.F_DUPFD, unix.F_DUPFD_CLOEXEC, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL, unix.F_GETLK, unix.F_SETLK, unix.F_SETLKW,
-	unix.F_OFD_GETLK, unix.F_OFD_SETLK, unix.F_OFD_SETLKW, unix.F_GETPIPE_SZ, unix.F_SETPIPE_SZ, unix.F_ADD_SEALS, unix.F_GET_SEALS, dupQuery,
+	unix.F_DUPFD, unix.F_DUPFD_CLOEXEC, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL,
+	unix.F_GETLK, unix.F_SETLK, unix.F_SETLKW, unix.F_OFD_GETLK, unix.F_OFD_SETLK,
+	unix.F_OFD_SETLKW, unix.F_GETPIPE_SZ, unix.F_SETPIPE_SZ, unix.F_ADD_SEALS, unix.F_GET_SEALS,
+	dupQuery,
 }
 
 // dupQuery is F_DUPFD_QUERY of Linux 6.10.
 const dupQuery = 1024 + 3
 
-// ioctls are the requests of ioctl(2) that are allowed: what a descriptor is and has waiting, and the names of interfaces.
+// ioctls are the allowed requests of ioctl(2): the state of a descriptor, its waiting data, and the
+// names of interfaces.
 var ioctls = []uint32{
-	unix.TCGETS, unix.TIOCGWINSZ, unix.TIOCINQ, unix.TIOCOUTQ, 0x5421, 0x5450, 0x5451, // FIONBIO, FIONCLEX, FIOCLEX
+	// FIONBIO, FIONCLEX, FIOCLEX
+	unix.TCGETS, unix.TIOCGWINSZ, unix.TIOCINQ, unix.TIOCOUTQ, 0x5421, 0x5450, 0x5451,
 	unix.SIOCGIFNAME, unix.SIOCGIFINDEX, unix.SIOCGIFFLAGS, unix.SIOCGIFCONF,
 }
 
-// families are those of new sockets: the network, and what Go's net package asks for the interfaces. A new Unix socket is none
-// of them.
+// families are the allowed families of new sockets: the network, and netlink, which Go's net
+// package asks for the interfaces. Unix sockets are not among them.
 var families = []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}

@@ -1,14 +1,15 @@
-// Package confine takes from a worker process what it never needs, so that code which
-// takes it over through the TLS library gains little. It has three parts:
+// Package confine takes from a worker process all that the worker does not need. So code that takes
+// over the worker through the TLS library gains little. It has three parts:
 //
-//   - [Restart], at the very start: what holds for a thread and what it executes, that is
-//     no_new_privs, capabilities and Landlock. A Go program that calls C without cgo cannot do that to all of its
-//     threads on most kernels, so it does it to one and executes itself.
-//   - [Measures.Become], where root's daemon serves another user: the process becomes that user's.
+//   - [Restart], at the very start: no_new_privs, capabilities and Landlock. They hold for a thread
+//     and the programs that it executes. On most kernels a Go program that calls C without cgo
+//     cannot set them for all of its threads. So it sets them for one thread, which executes the
+//     program again.
+//   - [Measures.Become], if root's daemon serves another user: the process becomes that user's.
 //   - [Measures.Finish], when the library is loaded: a seccomp filter, for all threads at once.
 //
-// What the kernel does not have is left out, and reported as the reason instead
-// of "on". Nothing here can be undone.
+// A measure that the kernel lacks is left out. Its report is the reason instead of "on". No measure
+// can be undone.
 package confine
 
 import (
@@ -22,22 +23,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EnvName is the environment variable by which the supervisor asks for the confinement of a worker, and by which
-// Restart tells the program that it executes what it has reached.
+// EnvName is an environment variable. By it the supervisor asks for the confinement of a worker. By
+// it Restart also tells the program that it executes which measures are in force.
 const (
 	EnvName     = "TLSD_WORKER_CONFINE"
-	EnvAsk      = "ask"            // of one that serves the daemon's own user
-	EnvAskOther = "ask, to Become" // of one that will serve another
+	EnvAsk      = "ask"            // of a worker for the daemon's own user
+	EnvAskOther = "ask, to Become" // of a worker that will serve another user
 )
 
-// EnvReadable is the environment variable by which the supervisor names the folders and files, as in PATH, that a
-// confined worker may read besides those of the system; without it, it may read all that its user may.
+// EnvReadable is an environment variable. By it the supervisor names the folders and files, as in
+// PATH, that a confined worker may read besides those of the system. Without it, a worker may read
+// all that its user may read.
 const EnvReadable = "TLSD_WORKER_READABLE"
 
-// On is the report of a measure that holds.
+// On is the report of a measure that is in force.
 const On = "on"
 
-// Measures are what is done to confine a worker, each On or the reason why not.
+// Measures are the measures that confine a worker, each with On or the reason why not.
 type Measures map[string]string
 
 func (m Measures) note(measure string, err error) {
@@ -50,10 +52,10 @@ func (m Measures) note(measure string, err error) {
 	}
 }
 
-// Restart has the kernel kill this process before the one that has started it, when memory is
-// short. Then it confines the calling thread and executes the program again, if the
-// environment asks for that. In the program that is executed again, it does nothing but return the measures; they are nil if no
-// confinement is wanted. It is called before anything else.
+// Restart makes the kernel prefer this process to its parent when the kernel kills for lack of
+// memory. Then, if the environment asks for the confinement, Restart confines the calling thread
+// and executes the program again. In that second program Restart only returns the measures. They
+// are nil if no confinement is wanted. Call Restart before anything else.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)
@@ -62,10 +64,10 @@ func Restart() Measures {
 	m := Measures{}
 	switch {
 	case state == "":
-		_ = dieFirst() // nobody has asked for a report
+		_ = dieFirst() // no report has this measure
 		return nil
 	case state != EnvAsk && state != EnvAskOther:
-		_ = hide() // as early as can be; Conceal reports it
+		_ = hide() // as early as possible; Conceal reports it
 		if err := json.Unmarshal([]byte(state), &m); err != nil {
 			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
 		}
@@ -90,22 +92,24 @@ func Restart() Measures {
 	}
 	report, err := json.Marshal(m)
 	if err == nil {
-		err = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), EnvName+"="+string(report)))
+		err = syscall.Exec("/proc/self/exe", os.Args,
+			append(os.Environ(), EnvName+"="+string(report)))
 	}
 	for measure := range m {
-		m.note(measure, fmt.Errorf("only one thread has it, because tlsd cannot be executed again: %w", err))
+		m.note(measure, fmt.Errorf("only one thread has it, because tlsd cannot be "+
+			"executed again: %w", err))
 	}
 	return m
 }
 
-// Conceal keeps the process's memory out of core files and from its user's other
-// programs: there will be keys in it. An m of nil does not report that.
+// Conceal keeps the memory of the process out of core files, and from other programs of its user,
+// because the memory will hold keys. If m is nil, there is no report.
 func (m Measures) Conceal() {
 	m.note("notTraceable", hide())
 	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 }
 
-// Finish puts the seccomp filter before all threads of the process.
+// Finish installs the seccomp filter in all threads of the process.
 func (m Measures) Finish() {
 	list, err := program(os.Getpid())
 	if err == nil {
@@ -115,7 +119,7 @@ func (m Measures) Finish() {
 	m.note("noNewPrivileges", held())
 }
 
-// held tells whether no_new_privs holds.
+// held returns an error if no_new_privs is not set.
 func held() error {
 	v, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	if err == nil && v != 1 {

@@ -12,14 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The filter allows what is in the lists of allowed.go. Everything else gets EPERM, and a call that is newer than
-// the lists gets ENOSYS, as from a kernel that does not have it: libraries know how to go on then.
+// The filter allows the calls in the lists of allowed.go. Every other call gets EPERM. A call that
+// is newer than the lists gets ENOSYS, as from a kernel without the call, because libraries can go
+// on after ENOSYS.
 //
-// Its program is a row of blocks, each of which decides on one call or passes on to the next. So a block always begins with
-// the call's number in the machine's register. go-seccomp-bpf knows the numbers; the programs that it makes do not keep that rule
-// behind a condition that fails.
+// The program is a row of blocks. Each block decides on one call or passes on to the next block. So
+// each block begins with the number of the call in the register. go-seccomp-bpf knows the numbers.
+// Its own programs break this rule behind a condition that fails, so they are not used.
 
-// What becomes of a call.
+// The verdicts on a call.
 var (
 	permit = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
 	refuse = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
@@ -27,7 +28,8 @@ var (
 	noTTY  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOTTY)}
 )
 
-// Where struct seccomp_data has the number of the call, the architecture, and the arguments (seccomp(2)).
+// Where struct seccomp_data has the number of the call, the architecture, and the arguments
+// (seccomp(2)).
 const (
 	numberOffset   = 0
 	archOffset     = 4
@@ -46,7 +48,7 @@ func program(pid int) ([]bpf.Instruction, error) {
 func programFor(info *arch.Info, pid uint32) []bpf.Instruction {
 	newest := slices.Max(slices.Collect(maps.Values(info.SyscallNames)))
 	list := []bpf.Instruction{
-		// The calls of another architecture have other numbers: all are refused.
+		// The calls of another architecture have other numbers, so all of them are refused.
 		bpf.LoadAbsolute{Off: archOffset, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
 		refuse,
@@ -56,43 +58,51 @@ func programFor(info *arch.Info, pid uint32) []bpf.Instruction {
 	}
 	add := func(name string, block ...bpf.Instruction) {
 		if number, ok := info.SyscallNames[name]; ok {
-			list = append(list, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(number), SkipFalse: uint8(len(block))})
+			list = append(list, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(number),
+				SkipFalse: uint8(len(block))})
 			list = append(list, block...)
 		}
 	}
 	for _, name := range allowed {
 		add(name, permit)
 	}
-	// Of netlink's protocols the one for interfaces alone: others are ways to other processes.
-	add("socket", slices.Concat([]bpf.Instruction{low(0), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: 3},
-		low(2), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1}, refuse}, oneOf(0, refuse, families...))...)
+	// Of netlink's protocols only the one for interfaces is allowed. The others are ways to
+	// other processes.
+	add("socket", slices.Concat([]bpf.Instruction{low(0),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: 3},
+		low(2), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1},
+		refuse}, oneOf(0, refuse, families...))...)
 	add("kill", oneOf(0, refuse, pid)...)
 	add("tgkill", oneOf(0, refuse, pid)...)
 	add("prlimit64", oneOf(0, refuse, 0, pid)...)
 	add("prctl", oneOf(0, refuse, prctls...)...)
 	add("fcntl", oneOf(1, refuse, fcntls...)...)
 	add("ioctl", oneOf(1, noTTY, ioctls...)...)
-	// A thread, and not a process, which would outlive the worker. Of clone3(2) the arguments are out of sight; C libraries take
-	// clone(2) where it is not there.
-	add("clone", low(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_THREAD, SkipFalse: 1}, permit, refuse)
+	// A thread is allowed. A process is refused, because it would outlive the worker. The
+	// filter cannot see the arguments of clone3(2), so clone3 is refused, and C libraries take
+	// clone(2) instead.
+	add("clone", low(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_THREAD,
+		SkipFalse: 1}, permit, refuse)
 	add("clone3", lacks)
-	// Memory that is shared without a file counts towards no limit.
+	// Shared memory without a file counts towards no limit.
 	add("mmap", low(3), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_SHARED, SkipFalse: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_ANONYMOUS, SkipFalse: 1}, refuse, permit)
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_ANONYMOUS, SkipFalse: 1},
+		refuse, permit)
 	return append(list, refuse)
 }
 
-// oneOf is the block of a call that is permitted if an argument has one of the values. All 64 bits count: where the
-// kernel drops the upper ones, it would take an argument for another.
+// oneOf is the block of a call that is allowed if an argument has one of the values. All 64 bits
+// are compared, because the kernel drops the upper ones for some arguments.
 func oneOf(argument uint32, otherwise bpf.Instruction, values ...uint32) []bpf.Instruction {
-	block := []bpf.Instruction{high(argument), bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, otherwise, low(argument)}
+	block := []bpf.Instruction{high(argument),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, otherwise, low(argument)}
 	for _, v := range values {
 		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipFalse: 1}, permit)
 	}
 	return append(block, otherwise)
 }
 
-// low and high load the halves of an argument, of a machine whose words begin with the low end.
+// low and high load the halves of an argument, on a little-endian machine.
 func low(argument uint32) bpf.Instruction {
 	return bpf.LoadAbsolute{Off: argumentOffset + 8*argument, Size: 4}
 }
@@ -101,7 +111,7 @@ func high(argument uint32) bpf.Instruction {
 	return bpf.LoadAbsolute{Off: argumentOffset + 8*argument + 4, Size: 4}
 }
 
-// install puts the program before all threads of the process.
+// install installs the program in all threads of the process.
 func install(program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
@@ -113,12 +123,13 @@ func install(program []bpf.Instruction) error {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// With TSYNC the other threads get no_new_privs, too.
+	// With TSYNC the other threads get no_new_privs too.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err)
 	}
 	fprog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
+	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
 	switch {
 	case errno != 0:
 		return fmt.Errorf("seccomp: %w", errno)

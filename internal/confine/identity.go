@@ -23,19 +23,23 @@ type Identity struct {
 // MaxGroups is how many supplementary groups an Identity may have.
 const MaxGroups = 4096
 
-// Become makes this process, which runs as root, the user's for good: groups, group and user of all its threads. The rules:
+// Become gives this process, which runs as root, to the user for good: the groups, group and user
+// of all its threads. The rules:
 //
-//   - It comes after the last exec and before anything of the user is read. Between fork and exec it would
-//     be too early: the user could stop a process that still shares the memory of its parent.
-//   - The kernel makes the process dumpable as fs.suid_dumpable says; it is concealed again at once. Where that
-//     is 1, for debugging, the user has a moment to open its memory, and the measure is not reported as on.
-//   - It is believed when it was looked at: of each thread all four numbers, the groups and the
-//     capabilities, and that there is no way back.
+//   - It comes after the last exec, and before anything of the user is read. Between fork and exec
+//     the user could stop a process that still shares the memory of its parent.
+//   - The kernel makes the process dumpable as fs.suid_dumpable says, so it is concealed again at
+//     once. If fs.suid_dumpable is 1, for debugging, the user has a moment to open the memory. Then
+//     the measure is not reported as on.
+//   - Success is checked: all four numbers, the groups and the capabilities of each thread, and
+//     that there is no way back.
 //
 // After an error the process must end.
 func (m Measures) Become(id Identity) error {
-	if text, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil && strings.TrimSpace(string(text)) == "1" {
-		m.note("notTraceable", errors.New("fs.suid_dumpable is 1: the user could have opened the worker's memory as it became the user's"))
+	if text, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil &&
+		strings.TrimSpace(string(text)) == "1" {
+		m.note("notTraceable", errors.New("fs.suid_dumpable is 1: the user could have "+
+			"opened the worker's memory as it became the user's"))
 	}
 	groups := make([]int, len(id.Groups))
 	for i, g := range id.Groups {
@@ -53,7 +57,10 @@ func (m Measures) Become(id Identity) error {
 	if err := hide(); err != nil {
 		return err
 	}
-	if err := eachThread(func(status map[string]string) error { return id.holds(status) }); err != nil {
+	if err := eachThread(func(status map[string]string) error {
+		return id.holds(
+			status)
+	}); err != nil {
 		return err
 	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno == 0 && id.UID != 0 {
@@ -62,7 +69,7 @@ func (m Measures) Become(id Identity) error {
 	return nil
 }
 
-// hide makes the process undumpable, and looks whether it is.
+// hide makes the process undumpable, and checks the result.
 func hide() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl PR_SET_DUMPABLE: %w", err)
@@ -73,7 +80,7 @@ func hide() error {
 	return nil
 }
 
-// holds compares the identity with what the kernel says of a thread.
+// holds compares the identity with the kernel's status of a thread.
 func (id Identity) holds(status map[string]string) error {
 	four := func(n uint32) string {
 		return strings.TrimSpace(strings.Repeat(strconv.FormatUint(uint64(n), 10)+" ", 4))
@@ -88,14 +95,18 @@ func (id Identity) holds(status map[string]string) error {
 		{"Uid", four(id.UID)}, {"Gid", four(id.GID)}, {"Groups", strings.Join(listed, " ")},
 		{"CapPrm", none}, {"CapEff", none}, {"CapAmb", none},
 	} {
-		if got := status[want.name]; got != want.value && !(want.name == "CapAmb" && got == "") { // CapAmb: Linux 4.3
-			return fmt.Errorf("a thread has %s %q after the change to user %d, not %q", want.name, got, id.UID, want.value)
+		// CapAmb: Linux 4.3
+		if got := status[want.name]; got != want.value &&
+			!(want.name == "CapAmb" && got == "") {
+			return fmt.Errorf("a thread has %s %q after the change to user %d, not %q",
+				want.name, got, id.UID, want.value)
 		}
 	}
 	return nil
 }
 
-// eachThread looks at the status of every thread of the process (proc_pid_status(5)), also of those that start meanwhile.
+// eachThread looks at the status of every thread of the process (proc_pid_status(5)), and of the
+// threads that start meanwhile.
 func eachThread(look func(status map[string]string) error) error {
 	seen := map[string]bool{}
 	for {
@@ -108,8 +119,10 @@ func eachThread(look func(status map[string]string) error) error {
 			if seen[task.Name()] {
 				continue
 			}
-			text, err := os.ReadFile(filepath.Join("/proc/self/task", task.Name(), "status"))
-			if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) { // it has ended
+			text, err := os.ReadFile(filepath.Join("/proc/self/task",
+				task.Name(), "status"))
+			// it has ended
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 				continue
 			}
 			if err != nil {
@@ -131,12 +144,13 @@ func eachThread(look func(status map[string]string) error) error {
 	}
 }
 
-// Untraced returns an error if another process traces a thread of this one. A tracer that came before [Measures.Conceal]
-// stays, and could read what this process will have in its memory; none can come afterwards.
+// Untraced returns an error if another process traces a thread of this one. A tracer that came
+// before [Measures.Conceal] stays, and could read the memory of this process. Later none can come.
 func Untraced() error {
 	return eachThread(func(status map[string]string) error {
 		if tracer := status["TracerPid"]; tracer != "" && tracer != "0" {
-			return fmt.Errorf("process %s traces it, and could read its keys; end that, or start tlsd with --confine=off to debug it", tracer)
+			return fmt.Errorf("process %s traces it, and could read its keys; end "+
+				"that, or start tlsd with --confine=off to debug it", tracer)
 		}
 		return nil
 	})

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Landlock (landlock(7)), by the system calls of go-landlock. The rest of that library restricts all threads of a
-// process, which kernels before Landlock's version 8 cannot do themselves, and Go cannot do for
-// them in a program that calls C without cgo.
+// This is Landlock (landlock(7)) by the system calls of go-landlock. The rest of that library
+// restricts all threads of a process. Kernels before version 8 of Landlock cannot do that, and Go
+// cannot do it for them in a program that calls C without cgo.
 
-// Of the kernel's versions of Landlock, each has the rights of those before it.
+// Each of the kernel's versions of Landlock has the rights of the versions before it.
 const (
 	rightsOf1 = landlock.AccessFSMakeSym<<1 - 1 // all up to it
 	scopes    = landlock.ScopeAbstractUnixSocket | landlock.ScopeSignal
@@ -44,9 +44,10 @@ func handled(version int) landlock.RulesetAttr {
 	return attr
 }
 
-// restrict takes from the calling thread, and what it executes: writing to, making and removing files;
-// executing other files than this program; signals to, and sockets of, processes outside; and reading
-// other files than those of the system and the readable ones, if there are any. It returns the kernel's version of Landlock.
+// restrict takes rights from the calling thread and from the programs that it executes: writing to,
+// making and removing files; executing files other than this program; signals to, and sockets of,
+// processes outside. If there are readable paths, it also takes the right to read files that are
+// neither the system's nor readable. It returns the kernel's version of Landlock.
 func restrict(readable []string) (version int, err error) {
 	version, err = landlock.LandlockGetABIVersion()
 	if err != nil {
@@ -61,22 +62,27 @@ func noLandlock(err error) error {
 	case errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("the kernel has no Landlock: %w", err)
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return fmt.Errorf("the kernel has Landlock, but was not told to use it (lsm= of its command line): %w", err)
+		return fmt.Errorf("the kernel has Landlock, but was not told to use it (lsm= of "+
+			"its command line): %w", err)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("a filter of system calls around tlsd forbids Landlock (a unit's SystemCallFilter= lacks @sandbox, or a container's profile): %w", err)
+		return fmt.Errorf("a filter of system calls around tlsd forbids Landlock (a "+
+			"unit's SystemCallFilter= lacks @sandbox, or a container's profile): %w",
+			err)
 	}
 	return fmt.Errorf("the kernel refuses Landlock: %w", err)
 }
 
-// truncation says whether a version of Landlock keeps files from being truncated as they are opened.
+// truncation returns an error if this version of Landlock lets files be truncated while they are
+// opened.
 func truncation(version int) error {
 	if version < 3 {
-		return fmt.Errorf("version %d of Landlock does not know it; Linux 6.2 does", version)
+		return fmt.Errorf("version %d of Landlock does not know it; Linux 6.2 does",
+			version)
 	}
 	return nil
 }
 
-// restrictAs is restrict by a version of Landlock.
+// restrictAs is restrict with a given version of Landlock.
 func restrictAs(version int, readable []string) error {
 	attr := handled(version)
 	rules, err := landlock.LandlockCreateRuleset(&attr, 0)
@@ -114,22 +120,27 @@ func restrictAs(version int, readable []string) error {
 		if _, err := p.ReadAt(name, 0); err != nil {
 			return err
 		}
-		if err := allow(rules, strings.TrimRight(string(name), "\x00"), execute); err != nil {
+		if err := allow(rules, strings.TrimRight(string(name), "\x00"),
+			execute); err != nil {
 			return err
 		}
 	}
 	return os.NewSyscallError("landlock_restrict_self", landlock.LandlockRestrictSelf(rules, 0))
 }
 
-// ofTheSystem is what a worker reads whatever it serves: libraries and their configuration, the system's store of CAs, and what
-// the resolver and the Go runtime want to know. Folders, because files in them are replaced.
+// ofTheSystem lists what every worker reads: libraries and their configuration, the system's store
+// of CAs, and the files of the resolver and the Go runtime. It has folders, because files in them
+// are replaced.
 func ofTheSystem() []string {
 	list := []string{"/usr", "/lib", "/lib32", "/lib64", "/etc", "/dev", "/proc", "/sys"}
 	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil {
 		list = append(list, filepath.Dir(real))
 	}
-	for _, name := range []string{"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
-		list = append(list, strings.FieldsFunc(os.Getenv(name), func(c rune) bool { return c == ':' || c == ' ' })...)
+	for _, name := range []string{"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF",
+		"OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		list = append(list, strings.FieldsFunc(os.Getenv(name), func(c rune) bool {
+			return c == ':' || c == ' '
+		})...)
 	}
 	return list
 }

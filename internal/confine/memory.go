@@ -11,12 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The limit of a worker's memory is RLIMIT_DATA (getrlimit(2)): what it can write to and shares with nobody, of Go and of
-// C. Of the others, RLIMIT_AS counts the gigabytes of addresses that Go reserves and does not use, and a cgroup of
-// its own for each worker is not for everybody to make.
+// The limit of a worker's memory is RLIMIT_DATA (getrlimit(2)). It counts the memory that the
+// process can write to and shares with no other, of Go and of C. RLIMIT_AS would count the
+// gigabytes of addresses that Go reserves and does not use. A cgroup for each worker needs rights
+// that not every daemon has.
 
-// LimitMemory lets the process have max bytes more than it has now. Then malloc(3) fails, and
-// an allocation of Go ends the process. Go's collector works harder from three quarters of it on.
+// LimitMemory lets the process have max bytes more than it has now. At the limit malloc(3) fails,
+// and an allocation of Go ends the process. From three quarters of the limit on, Go's collector
+// works harder.
 func LimitMemory(max int64) error {
 	has, err := dataBytes()
 	if err != nil {
@@ -26,7 +28,8 @@ func LimitMemory(max int64) error {
 		return fmt.Errorf("limit memory to %d bytes: too many", max)
 	}
 	limit := uint64(has + max)
-	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_DATA,
+		&unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 		return fmt.Errorf("setrlimit RLIMIT_DATA: %w", err)
 	}
 	if most := max / 4 * 3; most < debug.SetMemoryLimit(-1) { // GOMEMLIMIT may be lower
@@ -44,7 +47,9 @@ func dataBytes() (int64, error) {
 	}
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, key); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			n, err := strconv.ParseInt(
+				strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest),
+					"kB")), 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("%s: %w", file, err)
 			}
@@ -54,13 +59,14 @@ func dataBytes() (int64, error) {
 	return 0, fmt.Errorf("%s has no %q", file, key)
 }
 
-// oomBias is how much sooner than the supervisor a worker is chosen when the machine, or its cgroup, is out of
-// memory, in thousandths of all memory. Enough for the supervisor, which is small, to live, and too little for workers
-// to die of another program's hunger before that program does.
+// oomBias is the preference for workers when the machine or its cgroup is out of memory, in
+// thousandths of all memory: the kernel kills them before the supervisor. It is large enough to
+// save the supervisor, which is small. It is small enough that a program that takes all memory dies
+// before a worker.
 const oomBias = 100
 
-// dieFirst has the kernel choose this process, and what it executes, before the one that
-// has started it (proc_pid_oom_score_adj(5)).
+// dieFirst makes the kernel choose this process, and the programs that it executes, before their
+// parent (proc_pid_oom_score_adj(5)).
 func dieFirst() error {
 	const file = "/proc/self/oom_score_adj"
 	text, err := os.ReadFile(file)

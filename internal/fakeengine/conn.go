@@ -32,12 +32,12 @@ type conn struct {
 	tls    *tls.Conn       // from Handshake on
 	done   bool            // the handshake is
 	shut   bool            // CloseWrite has been called
-	broken error           // of the Write that has failed, or of what a Read has met
+	broken error           // of the Write that failed, or of what a Read met
 	closed bool
 }
 
-// cutConn notes the end of the TCP stream. Between two records crypto/tls takes
-// it for close_notify; but after that it would not read on.
+// cutConn notes the end of the TCP stream. crypto/tls takes an end between two records for
+// close_notify, but does not read on after it.
 type cutConn struct {
 	*net.TCPConn
 	cut     atomic.Bool
@@ -52,8 +52,8 @@ func (c *cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetWriteDeadline is called by crypto/tls for its close_notify only, and with
-// 5 s; but an engine's Close does not wait for the peer, and its CloseWrite as long as its context says.
+// SetWriteDeadline does nothing. crypto/tls calls it only for its close_notify, with 5 s. But an
+// engine's Close does not wait for the peer, and its CloseWrite waits as long as its context says.
 func (c *cutConn) SetWriteDeadline(time.Time) error {
 	if c.patient.Load() {
 		return nil
@@ -61,7 +61,7 @@ func (c *cutConn) SetWriteDeadline(time.Time) error {
 	return c.TCPConn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 }
 
-// enter notes that an operation begins, and complains if it may not.
+// enter notes that an operation begins. It fails the test if the operation may not begin.
 func (c *conn) enter(op Op) (leave func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,16 +159,19 @@ func (c *conn) Handshake(ctx context.Context) error {
 		return net.ErrClosed
 	case errors.As(err, &verify):
 		return verifyError(verify)
-	case errors.As(err, &sys) && sys.Op != "remote error": // crypto/tls's name for an alert
+	case errors.As(err, &sys) && sys.Op != "remote error": // crypto/tls calls an alert so
 		return err
 	default:
-		version := strings.Contains(err.Error(), "protocol version") || strings.Contains(err.Error(), "unsupported versions")
-		return &openssl.HandshakeError{Queue: []string{err.Error()}, Reason: err.Error(), Version: version}
+		version := strings.Contains(err.Error(), "protocol version") ||
+			strings.Contains(err.Error(), "unsupported versions")
+		return &openssl.HandshakeError{Queue: []string{err.Error()}, Reason: err.Error(),
+			Version: version}
 	}
 }
 
 func verifyError(err *tls.CertificateVerificationError) error {
-	v := &openssl.VerifyError{Code: 1, Reason: err.Err.Error(), Subject: subject(err.UnverifiedCertificates[0]), Store: "test"}
+	v := &openssl.VerifyError{Code: 1, Reason: err.Err.Error(),
+		Subject: subject(err.UnverifiedCertificates[0]), Store: "test"}
 	var (
 		unknown x509.UnknownAuthorityError
 		host    x509.HostnameError
@@ -185,8 +188,9 @@ func verifyError(err *tls.CertificateVerificationError) error {
 	return v
 }
 
-// interruptible runs f, which set (a deadline's setter) interrupts when ctx is done.
-func interruptible(ctx context.Context, set func(time.Time) error, f func() (int, error)) (int, error) {
+// interruptible runs f. When ctx is done, set (the setter of a deadline) interrupts f.
+func interruptible(ctx context.Context, set func(time.Time) error, f func() (int, error)) (
+	int, error) {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		set(time.Unix(1, 0))
@@ -216,7 +220,9 @@ func (c *conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 		return nil, err
 	}
 	p := make([]byte, min(limit, someBytes))
-	n, err := interruptible(ctx, c.nc.SetReadDeadline, func() (int, error) { return c.ready().Read(p) })
+	n, err := interruptible(ctx, c.nc.SetReadDeadline, func() (int, error) {
+		return c.ready().Read(p)
+	})
 	switch {
 	case n > 0:
 		return p[:n], nil
@@ -263,7 +269,9 @@ func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
-	n, err := interruptible(ctx, c.nc.SetWriteDeadline, func() (int, error) { return c.ready().Write(p) })
+	n, err := interruptible(ctx, c.nc.SetWriteDeadline, func() (int, error) {
+		return c.ready().Write(p)
+	})
 	if err == nil {
 		return n, nil
 	}
@@ -291,7 +299,9 @@ func (c *conn) CloseWrite(ctx context.Context) error {
 		return err
 	}
 	c.end.patient.Store(true)
-	_, err = interruptible(ctx, c.nc.SetWriteDeadline, func() (int, error) { return 0, c.ready().CloseWrite() })
+	_, err = interruptible(ctx, c.nc.SetWriteDeadline, func() (int, error) {
+		return 0, c.ready().CloseWrite()
+	})
 	c.end.patient.Store(false)
 	c.mu.Lock()
 	c.shut = true
@@ -361,7 +371,8 @@ func (c *conn) PeerSubject() string {
 func subject(c *x509.Certificate) string {
 	var b strings.Builder
 	for _, n := range c.Subject.Names {
-		short := map[string]string{"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.10": "O", "2.5.4.11": "OU"}
+		short := map[string]string{"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.10": "O",
+			"2.5.4.11": "OU"}
 		b.WriteString("/" + short[n.Type.String()] + "=")
 		s, _ := n.Value.(string)
 		b.WriteString(s)
@@ -370,7 +381,8 @@ func subject(c *x509.Certificate) string {
 }
 
 func (c *conn) Version() string {
-	return strings.Replace(tls.VersionName(c.ready().ConnectionState().Version), "TLS ", "TLSv", 1)
+	return strings.Replace(tls.VersionName(c.ready().ConnectionState().Version),
+		"TLS ", "TLSv", 1)
 }
 
 // Info has less than OpenSSL's.
@@ -380,7 +392,8 @@ func (c *conn) Info() (openssl.Info, error) {
 		return openssl.Info{}, openssl.ErrNoHandshake
 	}
 	st := t.ConnectionState()
-	i := openssl.Info{Version: c.Version(), Cipher: tls.CipherSuiteName(st.CipherSuite), ALPN: st.NegotiatedProtocol, ServerName: st.ServerName,
+	i := openssl.Info{Version: c.Version(), Cipher: tls.CipherSuiteName(st.CipherSuite),
+		ALPN: st.NegotiatedProtocol, ServerName: st.ServerName,
 		Verified: len(st.VerifiedChains) > 0}
 	for _, cert := range st.PeerCertificates {
 		i.Chain = append(i.Chain, cert.Raw)
@@ -389,7 +402,10 @@ func (c *conn) Info() (openssl.Info, error) {
 }
 
 func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }
-func (c *conn) Abort() error                           { return c.close(context.Background(), false) }
+func (c *conn) Abort() error {
+	return c.close(context.Background(),
+		false)
+}
 
 func (c *conn) close(ctx context.Context, orderly bool) error {
 	c.mu.Lock()

@@ -1,12 +1,10 @@
-// Package fakeengine is a session.Engine for tests of what lies above the
-// engine. It speaks real TLS, with crypto/tls in OpenSSL's place, so that peers
-// cannot tell; and it watches its user: contexts and connections that are not
-// freed, freed twice, or used after that, and two Reads or two Writes at the
-// same time fail the test.
+// Package fakeengine is a session.Engine for tests of the layers above the engine. It speaks real
+// TLS with crypto/tls in OpenSSL's place, so peers cannot tell the difference. It also watches its
+// user. The test fails if a context or connection is not freed, freed twice, or used after that. It
+// fails if two Reads or two Writes run at the same time.
 //
-// It stands in for OpenSSL's engine in what a session can observe, not in
-// detail: error texts are crypto/tls's, and only the commonest X509_V_ERR
-// numbers are told apart.
+// A session observes the same as with OpenSSL's engine, but not in detail. The error texts are
+// those of crypto/tls, and only the most frequent X509_V_ERR numbers are told apart.
 package fakeengine
 
 import (
@@ -42,19 +40,20 @@ const (
 	Write            Op = "Write"
 	CloseWrite       Op = "CloseWrite"
 	WaitReset        Op = "WaitReset" // not hooked
-	Close            Op = "Close"     // of a connection that has done its handshake; its error is ignored
+	// of a connection that has done its handshake; its error is ignored
+	Close Op = "Close"
 )
 
 // Engine is a session.Engine on crypto/tls. Its fields are set before it is
 // used.
 type Engine struct {
-	// Hook, if not nil, is called before each operation, on the goroutine that
-	// does it. An error is returned in the operation's place. It may wait; ctx is the
-	// operation's, or never done where there is none.
+	// Hook, if not nil, is called before each operation, on the goroutine of the operation. If
+	// it returns an error, the operation returns this error and does nothing else. Hook may
+	// wait. Its ctx is that of the operation; if the operation has none, ctx is never done.
 	Hook func(ctx context.Context, op Op) error
-	// System is what clients trust without a bundle; nil trusts nobody.
+	// System has the CAs that clients trust without a bundle; with nil they trust nobody.
 	System *x509.CertPool
-	// Handshakes counts those that have succeeded.
+	// Handshakes counts the successful handshakes.
 	Handshakes atomic.Int64
 
 	tb testing.TB
@@ -66,13 +65,13 @@ type Engine struct {
 	parsed   int // bundles
 }
 
-// New makes an Engine. When the test ends, all that was made with it must be
-// freed.
+// New makes an Engine. At the end of the test, all its contexts and connections must be freed.
 func New(tb testing.TB) *Engine {
 	e := &Engine{tb: tb}
 	tb.Cleanup(func() {
 		if contexts, conns := e.Open(); contexts != 0 || conns != 0 {
-			tb.Errorf("fakeengine: %d contexts and %d connections were never freed", contexts, conns)
+			tb.Errorf("fakeengine: %d contexts and %d connections were never freed",
+				contexts, conns)
 		}
 	})
 	return e
@@ -147,7 +146,8 @@ func (e *Engine) ParseCABundle(name string, text []byte) (session.CABundle, erro
 		n++
 	}
 	if n == 0 || bytes.Count(text, []byte("-----BEGIN")) != n {
-		return nil, fmt.Errorf("%s: %d of %d certificates can be read", name, n, bytes.Count(text, []byte("-----BEGIN")))
+		return nil, fmt.Errorf("%s: %d of %d certificates can be read", name, n,
+			bytes.Count(text, []byte("-----BEGIN")))
 	}
 	e.count(&e.parsed, 1)
 	return pool, nil
@@ -177,7 +177,8 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 	if err != nil {
 		return nil, err
 	}
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: cfg.ALPN}
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12,
+		NextProtos: cfg.ALPN}
 	if cfg.ClientAuth != openssl.ClientAuthNone {
 		conf.ClientAuth = tls.VerifyClientCertIfGiven
 		if cfg.ClientAuth == openssl.ClientAuthRequire {
@@ -194,7 +195,10 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 		}
 		hosts[name] = &c
 	}
-	conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return hosts[h.ServerName], nil }
+	conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate,
+		error) {
+		return hosts[h.ServerName], nil
+	}
 	return e.newContext(conf), nil
 }
 

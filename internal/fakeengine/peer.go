@@ -13,11 +13,10 @@ import (
 	"time"
 )
 
-// Peers that connections are made to. All listen on 127.0.0.1, return their
-// port, and are gone when the test has ended.
+// These are peers for connections. All listen on 127.0.0.1, return their port, and are gone at the
+// end of the test.
 
-// Echo is a TLS server that sends back what it gets, and answers close_notify with
-// close_notify.
+// Echo is a TLS server that sends its input back, and answers close_notify with close_notify.
 func Echo(tb testing.TB, cert tls.Certificate) int {
 	return Serve(tb, func(nc net.Conn) {
 		t := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{cert}})
@@ -26,13 +25,13 @@ func Echo(tb testing.TB, cert tls.Certificate) int {
 	})
 }
 
-// Silent is a server that takes connections and data, and never says a word.
+// Silent is a server that takes connections and data, and sends nothing.
 func Silent(tb testing.TB) int {
 	return Serve(tb, func(nc net.Conn) { io.Copy(io.Discard, nc) })
 }
 
-// Serve is a TCP server that runs f for each connection, which is closed
-// afterwards, at the latest when the test ends.
+// Serve is a TCP server that runs f for each connection. It closes the connection afterwards, at
+// the latest at the end of the test.
 func Serve(tb testing.TB, f func(net.Conn)) int {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -79,8 +78,8 @@ func Serve(tb testing.TB, f func(net.Conn)) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// Unanswered is a port on which connection attempts are neither accepted nor refused:
-// a listener whose queue of one place is full.
+// Unanswered is a port that neither accepts nor refuses connections: the queue of its listener has
+// one place, which is taken.
 func Unanswered(tb testing.TB) int {
 	tb.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -97,7 +96,7 @@ func Unanswered(tb testing.TB) int {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { filler.Close() })
-	// The kernel shows the length of a listener's queue as rx_queue: proc_pid_net(5).
+	// The kernel shows the length of a listener's queue as rx_queue (proc_pid_net(5)).
 	full := fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:00000001 ", port)
 	for range 100_000 {
 		table, err := os.ReadFile("/proc/net/tcp")
@@ -113,9 +112,9 @@ func Unanswered(tb testing.TB) int {
 	return 0
 }
 
-// FreePort is a port on which nobody listens, and which nobody gets by chance until the test ends: a
-// socket is bound to it, without listening. Go asks for a port with SO_REUSEADDR, and so can listen on it
-// (socket(7)); until then connections are refused.
+// FreePort is a port on which nobody listens, and which no other program gets by chance until the
+// end of the test. A socket is bound to it and does not listen. Go sets SO_REUSEADDR and so can
+// listen on the port (socket(7)). Until then connections are refused.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -123,7 +122,8 @@ func FreePort(tb testing.TB) int {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { syscall.Close(fd) })
-	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR,
+		1); err != nil {
 		tb.Fatal(err)
 	}
 	return bindLoopback(tb, fd)
@@ -132,7 +132,8 @@ func FreePort(tb testing.TB) int {
 // bindLoopback binds a socket to any port of 127.0.0.1, and returns the port.
 func bindLoopback(tb testing.TB, fd int) int {
 	tb.Helper()
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Bind(fd,
+		&syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		tb.Fatal(err)
 	}
 	sa, err := syscall.Getsockname(fd)

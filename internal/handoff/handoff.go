@@ -1,22 +1,24 @@
-// Package handoff is the channel between tlsd's supervisor and one of its worker
-// processes: a socket pair on which the supervisor hands over accepted
-// connections and the worker reports what becomes of them.
+// Package handoff is the channel between tlsd's supervisor and one of its worker processes. It is a
+// socket pair. The supervisor hands over accepted connections on it, and the worker reports what
+// becomes of them.
 //
 // The rules:
 //
-//   - One packet is one message, JSON, of at most [MaxMessage] bytes
-//     (SOCK_SEQPACKET: packets keep their bounds and their order).
-//   - The supervisor speaks first: the worker's configuration, and the user that it has to become, if
-//     any. Then a message for each session, which carries the connection (SCM_RIGHTS, unix(7)).
-//   - The worker answers with one [Ready], or says why it cannot serve and ends; then an [Ended] for each session, and a pong for each ping; in between
-//     an [Audit] for what the administrator is to know.
-//   - The end of the channel is the order to go: a worker that reads it, because
-//     the supervisor closed its side or died, ends its sessions and exits.
-//   - Only the worker accepts descriptors. What a worker sends is judged like
-//     anything from outside, for it may act for a user other than the supervisor's.
+//   - One packet is one message, JSON, of at most [MaxMessage] bytes (SOCK_SEQPACKET: packets keep
+//     their bounds and their order).
+//   - The supervisor speaks first: the worker's configuration, and the user that the worker must
+//     become, if any. Then it sends a message for each session, which carries the connection
+//     (SCM_RIGHTS, unix(7)).
+//   - The worker answers with one [Ready], or says why it cannot serve, and ends. Then it sends an
+//     [Ended] for each session and a pong for each ping. Between them it sends an [Audit] for each
+//     event that the administrator must see.
+//   - The end of the channel is the order to end. A worker meets it when the supervisor has closed
+//     its side or died. Then the worker ends its sessions and exits.
+//   - Only the worker accepts descriptors. Messages of a worker are checked like any foreign input,
+//     because a worker may act for another user than the supervisor's.
 //
-// The sender never makes an [os.File] of a connection: taking its descriptor
-// switches the open file description to blocking, for everybody who has it.
+// The sender never makes an [os.File] of a connection. To take the descriptor of an os.File would
+// make the open file description blocking, also for other processes that have it.
 package handoff
 
 import (
@@ -40,23 +42,24 @@ const (
 	MaxMessage = 64 << 10
 	// FD is the worker's descriptor of the channel.
 	FD = 3
-	// Arg0 is the zeroth argument of a worker, by which the program knows that
-	// it is one, and people in ps(1), too.
+	// Arg0 is the zeroth argument of a worker. By it the program knows that it is a worker, and
+	// people recognise the worker in ps(1).
 	Arg0 = "tlsd: worker"
 
-	// sendTimeout bounds a Send: the other side has to keep reading.
+	// sendTimeout is the limit of a Send; the other side must keep reading.
 	sendTimeout = 5 * time.Second
 )
 
-// ToWorker is a message of the supervisor: one of its members.
+// ToWorker is a message of the supervisor. One of its members is set.
 type ToWorker struct {
-	Config  json.RawMessage   `json:"config,omitempty"`
-	As      *confine.Identity `json:"as,omitempty"` // with Config: the user to become before anything else
+	Config json.RawMessage `json:"config,omitempty"`
+	// with Config: the user to become before anything else
+	As      *confine.Identity `json:"as,omitempty"`
 	Session *Session          `json:"session,omitempty"`
 	Ping    uint64            `json:"ping,omitempty"`
 }
 
-// Session announces a connection; it travels with the message.
+// Session announces a connection, which travels with the message.
 type Session struct {
 	Number uint64 `json:"number"`
 	Place  int    `json:"place"` // in the page of vitals (see package vitals)
@@ -66,31 +69,33 @@ type Session struct {
 	Policy *policy.Policy `json:"policy,omitempty"` // a worker serves no session without one
 }
 
-// FromWorker is a message of a worker: one of its members.
+// FromWorker is a message of a worker. One of its members is set.
 type FromWorker struct {
 	Ready *Ready `json:"ready,omitempty"`
-	Unfit string `json:"unfit,omitempty"` // instead of Ready: why it cannot serve anybody
+	Unfit string `json:"unfit,omitempty"` // instead of Ready: why the worker cannot serve
 	Ended *Ended `json:"ended,omitempty"`
 	Pong  uint64 `json:"pong,omitempty"` // the number of the ping
 	Audit *Audit `json:"audit,omitempty"`
 }
 
-// Ready says that the worker takes sessions, and with which library.
+// Ready says that the worker takes sessions, and which library it has.
 type Ready struct {
 	Backend string `json:"backend"`           // "openssl" or "stub"
 	Version string `json:"version,omitempty"` // of the library
 	Path    string `json:"path,omitempty"`    // of the library
 	Error   string `json:"error,omitempty"`   // why there is none
 
-	// Confinement says of each measure "on", or why it is not. Nil: none was asked for.
+	// Confinement says for each measure "on", or why the measure is not in force. Nil: none was
+	// asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
-// Clean makes the report fit for a log, whoever made it.
+// Clean makes the report fit for a log, whoever made the report.
 func (r Ready) Clean() Ready {
 	const longest = 16 << 10
 	out := Ready{
-		Backend: plain.Text(r.Backend, longest), Version: plain.Text(r.Version, longest), Path: plain.Text(r.Path, longest),
+		Backend: plain.Text(r.Backend, longest), Version: plain.Text(r.Version, longest),
+		Path:  plain.Text(r.Path, longest),
 		Error: plain.Text(r.Error, longest),
 	}
 	for measure, state := range r.Confinement {
@@ -102,22 +107,24 @@ func (r Ready) Clean() Ready {
 	return out
 }
 
-// ErrNotTaken is returned by ReceiveConn when no descriptor was free for the connection of a message. The
-// message itself is there, and the channel can go on.
+// ErrNotTaken is the error of ReceiveConn if no descriptor was free for the connection of a
+// message. The message itself was received, and the channel can go on.
 var ErrNotTaken = errors.New("the process has no descriptor free for a connection (RLIMIT_NOFILE)")
 
-// Audit is an event of a session that the administrator is to be told of. It comes before the session's Ended.
+// Audit is an event of a session for the administrator. It comes before the Ended of the session.
 type Audit struct {
-	Session uint64       `json:"session"`
-	Event   *audit.Event `json:"event,omitempty"`  // nil: only that some were left out
-	Missed  uint64       `json:"missed,omitempty"` // events that were left out before this one
+	Session uint64 `json:"session"`
+	// nil: some events were left out, and nothing else
+	Event  *audit.Event `json:"event,omitempty"`
+	Missed uint64       `json:"missed,omitempty"` // events that were left out before this one
 }
 
-// Ended says that a session is over and everything of it freed.
+// Ended says that a session is over, and that all its resources are freed.
 type Ended struct {
 	Number   uint64 `json:"number"`
 	NotTaken bool   `json:"notTaken,omitempty"` // the session has not begun: see ErrNotTaken
-	Error    string `json:"error,omitempty"`    // if it did not end by the caller's leaving
+	// if the session did not end because the caller left
+	Error string `json:"error,omitempty"`
 }
 
 // Conn is one end of the channel. One goroutine may receive; Send is safe for
@@ -165,19 +172,20 @@ func open(fd int) (*Conn, error) {
 // Close ends the channel.
 func (c *Conn) Close() error { return c.c.Close() }
 
-// CloseSend tells the other side that nothing more will come. What it still has to
-// say can be received.
+// CloseSend tells the other side that no more messages come. Messages of the other side can still
+// be received.
 func (c *Conn) CloseSend() error { return c.c.CloseWrite() }
 
-// Send sends msg, and with it the socket conn, if it is not nil. The receiver
-// gets a copy; conn stays the caller's to close.
+// Send sends msg, and with it the socket conn, if conn is not nil. The receiver gets a copy. The
+// caller of Send must still close conn.
 func (c *Conn) Send(msg any, conn *net.UnixConn) error {
 	b, err := json.Marshal(msg)
 	if err != nil {
 		return err
 	}
 	if len(b) > MaxMessage {
-		return fmt.Errorf("a message of %d bytes is longer than the channel's %d", len(b), MaxMessage)
+		return fmt.Errorf("a message of %d bytes is longer than the channel's %d",
+			len(b), MaxMessage)
 	}
 	c.c.SetWriteDeadline(time.Now().Add(sendTimeout))
 	if conn == nil {
@@ -195,7 +203,8 @@ func (c *Conn) Send(msg any, conn *net.UnixConn) error {
 	return errors.Join(err, sent)
 }
 
-// TrySend sends msg if there is room for it now, and waits for nobody, nor for a Send that waits.
+// TrySend sends msg if there is room for it now. It waits neither for room nor for a Send that
+// waits.
 func (c *Conn) TrySend(msg any) error {
 	b, err := json.Marshal(msg)
 	if err != nil {
@@ -212,8 +221,8 @@ func (c *Conn) TrySend(msg any) error {
 	return errors.Join(err, sent)
 }
 
-// Receive waits for a message. It returns io.EOF when the other side has gone.
-// The kernel drops descriptors that come with the message.
+// Receive waits for a message. It returns io.EOF if the other side has gone. The kernel drops
+// descriptors that come with the message.
 func (c *Conn) Receive(msg any) error {
 	buf := make([]byte, MaxMessage+1)
 	n, err := c.c.Read(buf)
@@ -223,8 +232,9 @@ func (c *Conn) Receive(msg any) error {
 	return decode(buf[:n], msg)
 }
 
-// ReceiveConn is Receive for the worker: it also returns the connection that
-// came with the message, or nil. It is the caller's to close. After ErrNotTaken msg is as good as without an error.
+// ReceiveConn is Receive for the worker. It also returns the connection that came with the message,
+// or nil. Its caller must close the connection. After ErrNotTaken msg is as good as without an
+// error.
 func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	buf := make([]byte, MaxMessage+1)
 	oob := make([]byte, unix.CmsgSpace(4)) // room for one descriptor
@@ -258,8 +268,8 @@ func decode(b []byte, msg any) error {
 	return nil
 }
 
-// connOf makes a connection of the one descriptor that a message may carry.
-// Whatever else came is closed.
+// connOf makes a connection of the one descriptor that a message may carry. It closes every other
+// descriptor.
 func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 	var fds []int
 	cmsgs, err := unix.ParseSocketControlMessage(oob)
@@ -269,7 +279,8 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 	}
 	switch {
 	case err != nil:
-	case flags&unix.MSG_CTRUNC != 0 && len(fds) == 0: // there is room for one: it was the kernel that had none (recvmsg(2))
+	// there is room for one, so the kernel had none free (recvmsg(2))
+	case flags&unix.MSG_CTRUNC != 0 && len(fds) == 0:
 		err = ErrNotTaken
 	case flags&unix.MSG_CTRUNC != 0 || len(fds) > 1:
 		err = errors.New("a message carries more than one descriptor")
@@ -285,7 +296,8 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 		return nil, err
 	}
 	conn, err := adopt(fds[0])
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) { // it needs another for a moment
+	// FileConn needs a second one for a moment
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		err = ErrNotTaken
 	}
 	return conn, err
@@ -302,13 +314,14 @@ func check(fd, want int) error {
 		return os.NewSyscallError("getsockopt SO_TYPE", err)
 	}
 	if domain != unix.AF_UNIX || typ != want {
-		return fmt.Errorf("a socket of domain %d and type %d, not a Unix socket (%d) of type %d", domain, typ, unix.AF_UNIX, want)
+		return fmt.Errorf(
+			"a socket of domain %d and type %d, not a Unix socket (%d) of type %d",
+			domain, typ, unix.AF_UNIX, want)
 	}
 	return nil
 }
 
-// adopt makes a Go connection of fd, non-blocking and close-on-exec, and takes
-// it over.
+// adopt makes a Go connection of fd, non-blocking and close-on-exec. The connection owns fd.
 func adopt(fd int) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close() // FileConn has a copy

@@ -32,10 +32,11 @@ func channel(t *testing.T) (supervisor, worker *Conn) {
 	return supervisor, worker
 }
 
-// accepted makes a connection and returns both its ends.
+// accepted makes a connection and returns both ends.
 func accepted(t *testing.T) (ours, callers *net.UnixConn) {
 	t.Helper()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"),
+		Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,8 @@ func TestConnectionIsHandedOver(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)
 	ours, callers := accepted(t)
-	if err := sup.Send(ToWorker{Session: &Session{Number: 7, Place: 3, UID: 8, PID: 9}}, ours); err != nil {
+	if err := sup.Send(ToWorker{Session: &Session{Number: 7, Place: 3, UID: 8, PID: 9}},
+		ours); err != nil {
 		t.Fatal(err)
 	}
 	if nonblock, _ := flags(t, ours); !nonblock {
@@ -113,10 +115,12 @@ func TestMessagesKeepTheirBounds(t *testing.T) {
 			t.Fatalf("message %d: %+v, %v", n, msg, err)
 		}
 	}
-	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage) + `"`)}, nil); err == nil {
+	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage) + `"`)},
+		nil); err == nil {
 		t.Error("an overlong message is sent")
 	}
-	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage-20) + `"`)}, nil); err != nil {
+	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage-20) + `"`)},
+		nil); err != nil {
 		t.Error(err)
 	}
 	var msg ToWorker
@@ -152,7 +156,7 @@ func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 	}
 }
 
-// raw sends a packet with descriptors, as no Send would.
+// raw sends a packet with descriptors that Send would not send.
 func (c *Conn) raw(t *testing.T, packet string, fds ...int) {
 	t.Helper()
 	var oob []byte
@@ -216,7 +220,7 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 			t.Errorf("%s: %v, %v; want an error with %q", tt.name, conn, err, tt.want)
 		}
 	}
-	// The supervisor takes none at all.
+	// The supervisor takes no descriptors at all.
 	work.raw(t, `{"ended":{"number":1}}`, sock, sock)
 	var msg FromWorker
 	if err := sup.Receive(&msg); err != nil {
@@ -227,9 +231,10 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 	}
 }
 
-// A process that is out of descriptors gets the message without the connection, and the next one whole.
+// If the process has no free descriptor, it gets the message without the connection. The next
+// message is whole.
 func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
-	// Not parallel: the limit is the process's.
+	// Not parallel: the limit is that of the process.
 	sup, work := channel(t)
 	ours, callers := accepted(t)
 	var old unix.Rlimit
@@ -242,11 +247,14 @@ func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
 	}
 	unix.Close(free)
 	before := openFiles(t)
-	for number, limit := range []uint64{0, uint64(free) + 1} { // none is free; one is, where two are needed for a moment
-		if err := sup.Send(ToWorker{Session: &Session{Number: uint64(number)}}, ours); err != nil {
+	// no descriptor is free; or one is, where two are needed for a moment
+	for number, limit := range []uint64{0, uint64(free) + 1} {
+		if err := sup.Send(ToWorker{Session: &Session{Number: uint64(number)}},
+			ours); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: old.Max}); err != nil {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE,
+			&unix.Rlimit{Cur: limit, Max: old.Max}); err != nil {
 			t.Fatal(err)
 		}
 		var msg ToWorker
@@ -254,7 +262,8 @@ func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 			t.Fatal(err)
 		}
-		if conn != nil || !errors.Is(err, ErrNotTaken) || msg.Session == nil || msg.Session.Number != uint64(number) {
+		if conn != nil || !errors.Is(err, ErrNotTaken) || msg.Session == nil ||
+			msg.Session.Number != uint64(number) {
 			t.Errorf("limit %d: %v, %v, %+v", limit, conn, err, msg)
 		}
 	}
@@ -285,7 +294,7 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
-// A channel that nobody reads takes what there is room for, and TrySend does not wait.
+// A channel that nobody reads takes as many messages as fit, and TrySend does not wait.
 func TestTrySendDoesNotWait(t *testing.T) {
 	t.Parallel()
 	ours, theirs, err := Pair()

@@ -1,8 +1,8 @@
-// Package kind names the ways in which a call can fail. It is the one
-// vocabulary of every layer: sessions classify with it, the wire carries it in
-// an error's data.kind, the plugin and Go callers decide by it.
+// Package kind names the ways in which a call can fail. All layers use these names: sessions
+// classify errors by kind, messages carry it in an error's data.kind, and the plugin and Go callers
+// decide by it.
 //
-// The package imports nothing, so that any layer may use it.
+// The package imports nothing, so any layer may use it.
 package kind
 
 // Kind says why a call failed, coarsely enough for a program to act on.
@@ -10,8 +10,10 @@ type Kind string
 
 // The kinds. proto.md lists each with its JSON-RPC code.
 const (
-	Params    Kind = "params"    // the request is not one, or a parameter has the wrong count, type or range
-	Handle    Kind = "handle"    // no such handle: never given out, closed, or of the other sort
+	// the message is no request, or a parameter has the wrong count, type or range
+	Params Kind = "params"
+	// no such handle: never given out, closed, or of the other sort
+	Handle    Kind = "handle"
 	State     Kind = "state"     // the handle is not in a state that allows the call
 	Backend   Kind = "backend"   // there is no usable libssl
 	File      Kind = "file"      // a certificate, key or CA file is missing or bad
@@ -19,12 +21,13 @@ const (
 	Handshake Kind = "handshake" // the TLS handshake failed, verification apart
 	Verify    Kind = "verify"    // the peer's certificate was not accepted
 	IO        Kind = "io"        // an established connection broke
-	Timeout   Kind = "timeout"   // a wait reached its bound
-	Cancelled Kind = "cancelled" // the caller ended the wait: $/cancelRequest, Close, end of the session
-	Limit     Kind = "limit"     // a configured limit is reached
-	Denied    Kind = "denied"    // the administrator does not allow it
-	Lost      Kind = "lost"      // the session's worker, and with it the handle, is gone
-	Internal  Kind = "internal"  // a fault of tlsd
+	Timeout   Kind = "timeout"   // a wait reached its timeout
+	// the caller ended the wait: $/cancelRequest, Close, end of the session
+	Cancelled Kind = "cancelled"
+	Limit     Kind = "limit"    // a configured limit is reached
+	Denied    Kind = "denied"   // the administrator does not allow it
+	Lost      Kind = "lost"     // the session's worker, and with it the handle, is gone
+	Internal  Kind = "internal" // a fault of tlsd
 )
 
 // All lists every kind in the order of proto.md.

@@ -18,7 +18,7 @@ import (
 	"tlsd/session"
 )
 
-// InProcess is the level of this process, with these timeouts.
+// InProcess is the level inside this process, with these timeouts.
 type InProcess struct{ Timeouts session.Timeouts }
 
 func (InProcess) String() string { return "in process" }
@@ -29,7 +29,8 @@ func (l InProcess) Open(tb testing.TB) Session {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &inProcess{s: session.New(session.Config{Engine: session.OpenSSL(lib), Timeouts: l.Timeouts})}
+	s := &inProcess{s: session.New(session.Config{Engine: session.OpenSSL(lib),
+		Timeouts: l.Timeouts})}
 	tb.Cleanup(func() { s.Close() })
 	return s
 }
@@ -39,14 +40,17 @@ var library = sync.OnceValues(func() (*openssl.Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(l.Version(), "OpenSSL "+want) {
-		return nil, fmt.Errorf("%s is loaded from %s, and this run is for %s", l.Version(), l.Path(), want)
+	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(l.Version(),
+		"OpenSSL "+want) {
+		return nil, fmt.Errorf("%s is loaded from %s, and this run is for %s", l.Version(),
+			l.Path(), want)
 	}
 	return l, nil
 })
 
-// NothingLeft looks, when all tests have run, for sockets of connections that nobody has closed, and at the error queues of many threads, most
-// of which have served sessions. For testd.Main.
+// NothingLeft checks, after all tests, that no socket of a connection is left open, and that the
+// error queues of many threads are empty. Most of these threads have served sessions. It is for
+// testd.Main.
 func NothingLeft() error {
 	lib, err := library()
 	if err != nil {
@@ -62,7 +66,7 @@ func NothingLeft() error {
 	found, release := make(chan int, threads), make(chan struct{})
 	for range threads {
 		go func() {
-			runtime.LockOSThread() // each has a thread of its own
+			runtime.LockOSThread() // each goroutine has a thread of its own
 			defer runtime.UnlockOSThread()
 			found <- lib.QueuedErrors()
 			<-release
@@ -77,16 +81,16 @@ func NothingLeft() error {
 	return nil
 }
 
-// inProcess is a session of this process.
+// inProcess is a session in this process.
 type inProcess struct {
 	s *session.Session
 
-	mu    sync.Mutex // held while a call is made, which is in order
+	mu    sync.Mutex // held while a call is made, because calls are made in order
 	ended bool
 	calls sync.WaitGroup
 }
 
-// run makes a call and carries it out.
+// run makes a call and waits for its result.
 func (p *inProcess) run(ctx context.Context, call func() *session.Call) (any, error) {
 	p.mu.Lock()
 	if p.ended {
@@ -104,14 +108,16 @@ func (p *inProcess) run(ctx context.Context, call func() *session.Call) (any, er
 		return v, err
 	}
 	told := &client.Error{Code: wire.Codes[e.Kind], Kind: e.Kind, Message: e.Error(),
-		Data: wire.ErrorData{Kind: e.Kind, Op: e.Op, Handle: int32(e.Handle), Errno: e.Errno, OpenSSL: e.OpenSSL}}
+		Data: wire.ErrorData{Kind: e.Kind, Op: e.Op, Handle: int32(e.Handle),
+			Errno: e.Errno, OpenSSL: e.OpenSSL}}
 	if v := e.Verify; v != nil {
-		told.Data.Verify = &wire.VerifyDetail{Code: v.Code, Reason: v.Reason, Depth: v.Depth, Subject: v.Subject, Store: v.Store}
+		told.Data.Verify = &wire.VerifyDetail{Code: v.Code, Reason: v.Reason,
+			Depth: v.Depth, Subject: v.Subject, Store: v.Store}
 	}
 	return nil, told
 }
 
-// give is run with a result of a type.
+// give is run with a result of a given type.
 func give[T any](ctx context.Context, p *inProcess, call func() *session.Call) (T, error) {
 	v, err := p.run(ctx, call)
 	result, _ := v.(T)
@@ -141,7 +147,9 @@ func (p *inProcess) Write(ctx context.Context, h client.Handle, data []byte) (in
 }
 
 func (p *inProcess) Read(ctx context.Context, h client.Handle, maxBytes int) ([]byte, error) {
-	return give[[]byte](ctx, p, func() *session.Call { return p.s.Read(session.Handle(h), maxBytes) })
+	return give[[]byte](ctx, p, func() *session.Call {
+		return p.s.Read(session.Handle(h), maxBytes)
+	})
 }
 
 func (p *inProcess) CloseConn(ctx context.Context, h client.Handle) error {
@@ -149,23 +157,33 @@ func (p *inProcess) CloseConn(ctx context.Context, h client.Handle) error {
 }
 
 func (p *inProcess) SetInsecureSkipVerify(ctx context.Context, h client.Handle, on bool) error {
-	return p.do(ctx, func() *session.Call { return p.s.SetInsecureSkipVerify(session.Handle(h), on) })
+	return p.do(ctx, func() *session.Call {
+		return p.s.SetInsecureSkipVerify(session.Handle(h), on)
+	})
 }
 
 func (p *inProcess) SetTimeout(ctx context.Context, h client.Handle, bound time.Duration) error {
 	return p.do(ctx, func() *session.Call { return p.s.SetTimeout(session.Handle(h), bound) })
 }
 
-func (p *inProcess) NewServerContext(ctx context.Context, certFile, keyFile string) (client.Handle, error) {
-	return p.handle(ctx, func() *session.Call { return p.s.NewServerContext(certFile, keyFile) })
+func (p *inProcess) NewServerContext(ctx context.Context, certFile,
+	keyFile string) (client.Handle, error) {
+	return p.handle(ctx, func() *session.Call {
+		return p.s.NewServerContext(certFile, keyFile)
+	})
 }
 
-func (p *inProcess) Accept(ctx context.Context, ctxHandle client.Handle, host string, port int) (client.Handle, error) {
-	return p.handle(ctx, func() *session.Call { return p.s.Accept(session.Handle(ctxHandle), host, port, nil) })
+func (p *inProcess) Accept(ctx context.Context, ctxHandle client.Handle, host string,
+	port int) (client.Handle, error) {
+	return p.handle(ctx, func() *session.Call {
+		return p.s.Accept(session.Handle(ctxHandle), host, port, nil)
+	})
 }
 
 func (p *inProcess) CloseServerContext(ctx context.Context, ctxHandle client.Handle) error {
-	return p.do(ctx, func() *session.Call { return p.s.CloseServerContext(session.Handle(ctxHandle)) })
+	return p.do(ctx, func() *session.Call {
+		return p.s.CloseServerContext(session.Handle(ctxHandle))
+	})
 }
 
 func (p *inProcess) SetCaBundle(ctx context.Context, path string) error {
@@ -173,7 +191,9 @@ func (p *inProcess) SetCaBundle(ctx context.Context, path string) error {
 }
 
 func (p *inProcess) PeerCertSubject(ctx context.Context, h client.Handle) (string, error) {
-	return give[string](ctx, p, func() *session.Call { return p.s.PeerCertSubject(session.Handle(h)) })
+	return give[string](ctx, p, func() *session.Call {
+		return p.s.PeerCertSubject(session.Handle(h))
+	})
 }
 
 func (p *inProcess) Version(ctx context.Context, h client.Handle) (string, error) {

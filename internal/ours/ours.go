@@ -1,14 +1,16 @@
-// Package ours gives tests our side of TLS, at each of the three levels at which it can be had:
+// Package ours gives tests our side of TLS, at each of three levels:
 //
-//   - in process: package session over package openssl, in the test's own process, without a daemon, a worker or a wire;
-//   - daemon: a running tlsd, by rpc/client;
-//   - plugin: TlsPlugin.so in a host in C, and behind it a running tlsd.
+//   - in process: package session over package openssl, in the test's own process, without daemon,
+//     worker or messages;
+//   - daemon: a running tlsd, called by rpc/client;
+//   - plugin: TlsPlugin.so in a host in C, with a running tlsd behind it.
 //
-// A test that is written for a [Level] makes the same calls at each, and expects the same errors, to the letter. What is in the way
-// of that is that the plugin's interface has the text of an error only: see [Untold].
+// A test that is written for a [Level] makes the same calls at each level, and expects the same
+// errors, to the letter. There is one difference: the plugin's interface has only the text of an
+// error. See [Untold].
 //
-// The in-process level drives the libssl that openssl.Load finds, or that TLSD_TEST_LIBSSL names; TLSD_TEST_OPENSSL can
-// say which version that must be ("3.5").
+// The in-process level uses the libssl that openssl.Load finds, or that TLSD_TEST_LIBSSL names.
+// TLSD_TEST_OPENSSL can require its version ("3.5").
 package ours
 
 import (
@@ -22,8 +24,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A Session has the functions of the plugin's interface; package client says what each does. The error of a call is a *client.Error.
-// Several calls may be made at once. The end of ctx cancels a call.
+// A Session has the functions of the plugin's interface; package client describes them. The error
+// of a call is a *client.Error. Several calls may run at once. The end of ctx cancels a call.
 type Session interface {
 	NewClient(ctx context.Context, host string, port int) (client.Handle, error)
 	Handshake(ctx context.Context, h client.Handle) error
@@ -33,7 +35,8 @@ type Session interface {
 	SetInsecureSkipVerify(ctx context.Context, h client.Handle, on bool) error
 	SetTimeout(ctx context.Context, h client.Handle, bound time.Duration) error
 	NewServerContext(ctx context.Context, certFile, keyFile string) (client.Handle, error)
-	Accept(ctx context.Context, ctxHandle client.Handle, host string, port int) (client.Handle, error)
+	Accept(ctx context.Context, ctxHandle client.Handle, host string,
+		port int) (client.Handle, error)
 	CloseServerContext(ctx context.Context, ctxHandle client.Handle) error
 	SetCaBundle(ctx context.Context, path string) error
 	PeerCertSubject(ctx context.Context, h client.Handle) (string, error)
@@ -50,17 +53,17 @@ type Level interface {
 	Open(testing.TB) Session
 }
 
-// Untold is the kind of an error whose level tells nothing but its text. Its Data is empty.
+// Untold is the kind of an error whose level has only its text. The Data of the error is empty.
 const Untold client.Kind = ""
 
-// Failure is the error of a call, or nil if it is none of ours.
+// Failure is the error of a call, or nil if another package made the error.
 func Failure(err error) *client.Error {
 	var e *client.Error
 	errors.As(err, &e)
 	return e
 }
 
-// Is says whether an error is of a kind, as far as its level tells.
+// Is says whether an error is of a kind, as far as its level has the kind.
 func Is(err error, kind client.Kind) bool {
 	e := Failure(err)
 	return e != nil && (e.Kind == kind || e.Kind == Untold)
@@ -72,8 +75,8 @@ type Daemon struct{ D *testd.Daemon }
 func (Daemon) String() string               { return "daemon" }
 func (l Daemon) Open(tb testing.TB) Session { tb.Helper(); return l.D.Dial(tb) }
 
-// A Stream is a connection that has done its handshake. Read returns io.EOF after the peer's close_notify. One
-// Read and one Write may run at the same time.
+// A Stream is a connection after its handshake. Read returns io.EOF after the peer's close_notify.
+// One Read and one Write may run at the same time.
 type Stream struct {
 	TB  testing.TB
 	Ctx context.Context // of all calls
@@ -96,10 +99,10 @@ func (s *Stream) Read(p []byte) (int, error) {
 
 func (s *Stream) Write(p []byte) (int, error) { return s.S.Write(s.Ctx, s.H, p) }
 
-// Close ends the connection, not the session.
+// Close ends the connection, and not the session.
 func (s *Stream) Close() error { return s.S.CloseConn(s.Ctx, s.H) }
 
-// PeerSubject is that of the peer's certificate, Version that of TLS.
+// PeerSubject is the subject of the peer's certificate. Version is the version of TLS.
 func (s *Stream) PeerSubject() string { return s.ask(s.S.PeerCertSubject(s.Ctx, s.H)) }
 func (s *Stream) Version() string     { return s.ask(s.S.Version(s.Ctx, s.H)) }
 
@@ -110,14 +113,15 @@ func (s *Stream) ask(answer string, err error) string {
 	return answer
 }
 
-// Trust says which server a client accepts.
+// Trust says which servers a client accepts.
 type Trust struct {
 	CA       string // file with the authorities; empty: the system's
 	Insecure bool   // any
 }
 
-// Dial connects to a port of this machine, in a session of its own, and does the handshake.
-func Dial(ctx context.Context, tb testing.TB, l Level, host string, port int, trust Trust) (*Stream, error) {
+// Dial opens a session of its own, connects to a port of this machine, and does the handshake.
+func Dial(ctx context.Context, tb testing.TB, l Level, host string, port int,
+	trust Trust) (*Stream, error) {
 	s := &Stream{tb, ctx, l.Open(tb), 0}
 	if trust.CA != "" {
 		if err := s.S.SetCaBundle(ctx, trust.CA); err != nil {
@@ -145,7 +149,7 @@ type Listener struct {
 	Port int
 }
 
-// Listen begins to listen on a free port, in a session of its own. It takes two handles.
+// Listen listens on a free port, in a session of its own. It takes two handles.
 func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile string) *Listener {
 	tb.Helper()
 	ln := &Listener{tb, ctx, l.Open(tb), 0, testd.Port(tb)}
@@ -153,7 +157,8 @@ func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile strin
 	if ln.H, err = ln.S.NewServerContext(ctx, certFile, keyFile); err != nil {
 		tb.Fatal(err)
 	}
-	// It listens from the first Accept on. This one is cancelled; clients that come wait for the next.
+	// A context listens from its first Accept on. This one is cancelled. Clients that come wait
+	// for the next Accept.
 	short, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {

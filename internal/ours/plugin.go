@@ -11,11 +11,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Plugin is the level of the plugin, whose hosts are processes: one for each session.
+// Plugin is the level of the plugin. Each session has a host process of its own.
 type Plugin struct {
 	D *testd.Daemon
-	// StrictWrites lets each Write wait until everything has left, so that an error is its own, as at the other levels. By default
-	// Writes run ahead.
+	// StrictWrites makes each Write wait until everything is sent, so that a Write returns its
+	// own error, as at the other levels. By default Writes run ahead.
 	StrictWrites bool
 }
 
@@ -27,7 +27,8 @@ func (l Plugin) Open(tb testing.TB) Session {
 	if l.StrictWrites {
 		env = append(env, "TLSD_STRICT_WRITES=1")
 	}
-	h, err := testhost.Start(testhost.Options{Program: testd.Host(tb), Library: testd.Plugin(tb), Env: env})
+	h, err := testhost.Start(testhost.Options{Program: testd.Host(tb),
+		Library: testd.Plugin(tb), Env: env})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -52,7 +53,8 @@ func (p *viaPlugin) call(ctx context.Context, op string, args ...any) (testhost.
 	if err != nil {
 		return testhost.Result{}, &client.Error{Message: err.Error()}
 	}
-	// It has a context of one call in a session that makes no other when it ends: tls_Cancel ends all.
+	// tls_Cancel ends all calls of the session. So a call has a context only if no other call
+	// runs when the context ends.
 	stop := context.AfterFunc(ctx, func() { p.h.Send("Cancel") })
 	defer stop()
 	r, err := c.Wait()
@@ -117,11 +119,13 @@ func (p *viaPlugin) SetTimeout(ctx context.Context, h client.Handle, bound time.
 	return p.do(ctx, "SetTimeout", h, bound.Milliseconds())
 }
 
-func (p *viaPlugin) NewServerContext(ctx context.Context, certFile, keyFile string) (client.Handle, error) {
+func (p *viaPlugin) NewServerContext(ctx context.Context, certFile,
+	keyFile string) (client.Handle, error) {
 	return p.handle(ctx, "NewServerContext", certFile, keyFile)
 }
 
-func (p *viaPlugin) Accept(ctx context.Context, ctxHandle client.Handle, host string, port int) (client.Handle, error) {
+func (p *viaPlugin) Accept(ctx context.Context, ctxHandle client.Handle, host string,
+	port int) (client.Handle, error) {
 	return p.handle(ctx, "Accept", ctxHandle, host, port)
 }
 

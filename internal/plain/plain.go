@@ -1,5 +1,5 @@
-// Package plain makes text that somebody else has written fit for a log or a terminal: no character of it
-// ends a line, moves a cursor, or changes how the others are shown.
+// Package plain makes foreign text fit for a log or a terminal. No character of the result ends a
+// line, moves a cursor, or changes how other characters are shown.
 package plain
 
 import (
@@ -34,8 +34,9 @@ func Text(s string, max int) string {
 	return s
 }
 
-// Line escapes what is hidden in one entry of a log, but for its tabs and the newline at its end. The escapes are those of
-// JSON, so that JSON stays JSON. It returns entry itself if nothing is to be escaped.
+// Line escapes the hidden characters in one entry of a log, except its tabs and the newline at its
+// end. The escapes are those of JSON, so that JSON stays JSON. If nothing is to be escaped, it
+// returns entry itself.
 func Line(entry []byte) []byte {
 	text := strings.TrimSuffix(string(entry), "\n")
 	if strings.IndexFunc(text, hiddenInLine) < 0 && utf8.ValidString(text) {
@@ -57,14 +58,14 @@ func Line(entry []byte) []byte {
 	return []byte(b.String())
 }
 
-// hidden are characters that do not show, or change how others are shown.
+// hidden are characters that are not shown, or that change how others are shown.
 func hidden(r rune) bool {
 	return !unicode.IsGraphic(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
 }
 
 func hiddenInLine(r rune) bool { return r != '\t' && hidden(r) }
 
-// escape writes a hidden character as Go does in a literal.
+// escape writes a hidden character as Go writes it in a literal.
 func escape(b *strings.Builder, r rune) {
 	quoted := fmt.Sprintf("%+q", r)
 	b.WriteString(quoted[1 : len(quoted)-1])

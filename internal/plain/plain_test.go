@@ -7,12 +7,14 @@ import (
 	"unicode"
 )
 
-// dangerous are what ends a line, what a terminal obeys, and what turns text around.
-const dangerous = "a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j\u200bk\U000e0041l\xffm\x00n"
+// dangerous has characters that end a line, control a terminal, or reverse the direction of text.
+const dangerous = "a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j" +
+	"\u200bk\U000e0041l\xffm\x00n"
 
 func TestTextShowsWhatIsHidden(t *testing.T) {
 	t.Parallel()
-	want := `a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j\u200bk\U000e0041l` + "\uFFFD" + `m\x00n`
+	want := `a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j\u200bk\U000e0041l` +
+		"\uFFFD" + `m\x00n`
 	if got := Text(dangerous, 1000); got != want {
 		t.Errorf("%q; want %q", got, want)
 	}
@@ -31,11 +33,13 @@ func TestLinesOfJSONStayJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := Line(append(in, '\n'))
-	if i := strings.IndexFunc(string(line), func(r rune) bool { return !unicode.IsGraphic(r) }); i != len(line)-1 {
+	if i := strings.IndexFunc(string(line),
+		func(r rune) bool { return !unicode.IsGraphic(r) }); i != len(line)-1 {
 		t.Errorf("at %d of %d there is a hidden character: %q", i, len(line), line)
 	}
 	var before, after map[string]string
-	if json.Unmarshal(in, &before) != nil || json.Unmarshal(line, &after) != nil || before["text"] != after["text"] {
+	if json.Unmarshal(in, &before) != nil || json.Unmarshal(line, &after) != nil ||
+		before["text"] != after["text"] {
 		t.Errorf("the text %q has become %q", before["text"], after["text"])
 	}
 }

@@ -20,27 +20,30 @@ import (
 const (
 	// maxFile bounds the file, in bytes.
 	maxFile = 1 << 20
-	// maxPolicy bounds what holds for one user, as JSON, in bytes: it has to fit into a message to a worker.
+	// maxPolicy bounds the policy of one user, as JSON, in bytes: it must fit into a message to
+	// a worker.
 	maxPolicy = 32 << 10
 )
 
-// File is a policy file that was found good: TOML with a table [default] and tables [user.NAME], NAME
-// being a name of the user database or a number.
+// File is a valid policy file: TOML with a table [default] and tables [user.NAME]. NAME is a name
+// of the user database or a number.
 type File struct {
 	preset Policy
 	users  map[uint32]Policy // with the default's keys
 	names  map[uint32]string // as the file has them
 }
 
-// Load reads a file. Nobody but root and this process's user can change it, nor a folder or a link on the way to it.
-// A file that seems to be cut off is not taken.
+// Load reads a file. Only root and this process's user may be able to change the file, and the
+// folders and links on the way to it. A file that seems to be cut off is refused.
 func Load(path string) (*File, error) {
 	text, err := safefile.Read(path, maxFile, uint32(os.Geteuid()))
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	if lines := bytes.TrimRight(text, " \t"); len(lines) > 0 && lines[len(lines)-1] != '\n' {
-		return nil, fmt.Errorf("policy: %s: the last line has no end; was the file cut off?", path)
+		return nil,
+			fmt.Errorf("policy: %s: the last line has no end; was the file cut off?",
+				path)
 	}
 	f, err := Parse(text)
 	if err != nil {
@@ -49,10 +52,12 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// Parse reads the text of a file. It must have a table: an empty file is rather one that was cut off than one that allows everything. An error begins with the number of the line and a colon, or, if that is not known, with a space.
+// Parse reads the text of a file. The text must have a table: an empty file was probably cut off,
+// and must not allow everything. An error begins with the number of the line and a colon, or with a
+// space if the line is not known.
 func Parse(text []byte) (*File, error) { return parse(text, lookup) }
 
-// For is what holds for a user. A nil File restricts nothing.
+// For is the policy of a user. A nil File restricts nothing.
 func (f *File) For(uid uint32) Policy {
 	if f == nil {
 		return Policy{}
@@ -63,12 +68,12 @@ func (f *File) For(uid uint32) Policy {
 	return f.preset
 }
 
-// Users lists the users that have a table, in order, with the names that the file gives them.
+// Users lists the users that have a table, in order, with the names in the file.
 func (f *File) Users() (uids []uint32, names map[uint32]string) {
 	return slices.Sorted(maps.Keys(f.names)), f.names
 }
 
-// Default is what holds for the others.
+// Default is the policy of all other users.
 func (f *File) Default() Policy { return f.preset }
 
 func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error) {
@@ -84,7 +89,8 @@ func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error)
 		return nil, err
 	}
 	if tables.Default == nil && len(tables.User) == 0 {
-		return nil, errors.New(" it has no table; write [default] into it, even if nothing is to be forbidden")
+		return nil, errors.New(" it has no table; write [default] into it, even if " +
+			"nothing is to be forbidden")
 	}
 	if tables.Default == nil {
 		tables.Default = &Policy{}
@@ -99,7 +105,8 @@ func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error)
 			return nil, fmt.Errorf(" [user.%s]: %w", name, err)
 		}
 		if other, there := f.names[uid]; there {
-			return nil, fmt.Errorf(" [user.%s] and [user.%s] are both user %d: make one of them", other, name, uid)
+			return nil, fmt.Errorf(" [user.%s] and [user.%s] are both user %d: make "+
+				"one of them", other, name, uid)
 		}
 		p := f.preset.over(tables.User[name])
 		if err := checkSize(p); err != nil {
@@ -118,12 +125,16 @@ func located(err error) error {
 	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
 		e := &unknown.Errors[0]
 		line, _ := e.Position()
-		return fmt.Errorf("%d: %s is not known; there are [default] and [user.NAME], and in them %s", line, strings.Join(e.Key(), "."),
-			strings.Join([]string{KeySkipVerify, KeyMinTLS, KeyListen, KeyDestinations, KeyKeyFolders, KeyCAFolders}, ", "))
+		return fmt.Errorf("%d: %s is not known; there are [default] and [user.NAME], and "+
+			"in them %s", line, strings.Join(e.Key(), "."),
+			strings.Join([]string{KeySkipVerify, KeyMinTLS, KeyListen, KeyDestinations,
+				KeyKeyFolders, KeyCAFolders}, ", "))
 	case errors.As(err, &bad):
 		line, _ := bad.Position()
 		why := strings.TrimPrefix(bad.Error(), "toml: ")
-		if i := strings.Index(why, " into "); i > 0 && strings.HasPrefix(why, "cannot decode TOML ") { // the rest speaks of Go's types
+		// the rest is about Go types
+		if i := strings.Index(why, " into "); i > 0 &&
+			strings.HasPrefix(why, "cannot decode TOML ") {
 			why = why[:i] + " here: it is of the wrong type"
 		}
 		if key := strings.Join(bad.Key(), "."); key != "" {
@@ -134,8 +145,8 @@ func located(err error) error {
 	return fmt.Errorf(" %s", strings.TrimPrefix(err.Error(), "toml: "))
 }
 
-// checkCase refuses keys that the library takes for ours although they are written otherwise: two that differ in case alone
-// would both be one.
+// checkCase refuses keys that differ from ours only in case. The library would accept them, and
+// take two such keys for one.
 func checkCase(text []byte) error {
 	var all map[string]any
 	if err := toml.Unmarshal(text, &all); err != nil {
@@ -166,7 +177,8 @@ func checkCase(text []byte) error {
 func checkSize(p Policy) error {
 	b, err := json.Marshal(p)
 	if err == nil && len(b) > maxPolicy {
-		err = fmt.Errorf("what holds there takes %d bytes, more than the %d that a session is given; use networks, ranges and wildcards", len(b), maxPolicy)
+		err = fmt.Errorf("what holds there takes %d bytes, more than the %d that a "+
+			"session is given; use networks, ranges and wildcards", len(b), maxPolicy)
 	}
 	return err
 }
@@ -182,7 +194,7 @@ func lookup(name string) (uint32, error) {
 		text = u.Uid
 	}
 	uid, err := strconv.ParseUint(text, 10, 32)
-	if err != nil || uid == 1<<32-1 { // (uid_t)-1 is nobody's
+	if err != nil || uid == 1<<32-1 { // (uid_t)-1 is no user
 		return 0, fmt.Errorf("%q cannot be the number of a user", text)
 	}
 	return uint32(uid), nil

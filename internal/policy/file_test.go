@@ -42,18 +42,23 @@ func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	preset := map[string]any{"insecure-skip-verify": false, "min-tls": "1.3", "listen": []string{"8443", "9443"},
+	preset := map[string]any{"insecure-skip-verify": false, "min-tls": "1.3",
+		"listen":       []string{"8443", "9443"},
 		"destinations": []string{"example.com:443"}, "key-folders": []string{"/srv/keys"}}
-	alice := map[string]any{"insecure-skip-verify": true, "min-tls": "1.3", "listen": []string{},
+	alice := map[string]any{"insecure-skip-verify": true, "min-tls": "1.3",
+		"listen":       []string{},
 		"destinations": []string{"example.com:443"}, "key-folders": []string{"/srv/keys"}}
-	seven := map[string]any{"insecure-skip-verify": false, "min-tls": "1.2", "listen": []string{"8443", "9443"},
-		"destinations": []string{"*:*"}, "key-folders": []string{}, "ca-folders": []string{"/srv/ca"}}
-	for uid, want := range map[uint32]map[string]any{0: preset, 1001: preset, 1000: alice, 7: seven} {
+	seven := map[string]any{"insecure-skip-verify": false, "min-tls": "1.2",
+		"listen":       []string{"8443", "9443"},
+		"destinations": []string{"*:*"}, "key-folders": []string{},
+		"ca-folders": []string{"/srv/ca"}}
+	for uid, want := range map[uint32]map[string]any{0: preset, 1001: preset,
+		1000: alice, 7: seven} {
 		p := f.For(uid)
 		if got := p.Keys(); !reflect.DeepEqual(got, want) {
 			t.Errorf("user %d: %v, want %v", uid, got, want)
 		}
-		// It arrives at a worker as it was.
+		// A worker gets the policy unchanged.
 		b, err := json.Marshal(p)
 		var q Policy
 		if err == nil {
@@ -63,13 +68,15 @@ func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 			t.Errorf("user %d: %+v has become %+v, %v, by %s", uid, p, q, err, b)
 		}
 	}
-	if uids, names := f.Users(); !reflect.DeepEqual(uids, []uint32{7, 1000}) || names[1000] != "alice" {
+	if uids, names := f.Users(); !reflect.DeepEqual(uids, []uint32{7, 1000}) ||
+		names[1000] != "alice" {
 		t.Errorf("users %v %v", uids, names)
 	}
 	var none *File
 	empty, err := parse([]byte("[default]"), people)
 	if err != nil || len(none.For(3).Keys())+len(empty.For(3).Keys()) != 0 {
-		t.Errorf("without a file, or with an empty one: %v %v, %v", none.For(3), empty.For(3), err)
+		t.Errorf("without a file, or with an empty one: %v %v, %v", none.For(3),
+			empty.For(3), err)
 	}
 }
 
@@ -80,36 +87,45 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 		fmt.Fprintf(&many, "%q,", fmt.Sprintf("host%d.example.com:443", i))
 	}
 	for text, want := range map[string]string{
-		"[default]\nmin-tsl = \"1.3\"\n":                       "2: default.min-tsl is not known; there are",
-		"[default]\n\n[group.x]\n":                             "3: group.x is not known",
-		"x = 1\n[default]\n":                                   "1: x is not known",
-		"[default]\nmin-tls = \"1.1\"\n":                       `2: default.min-tls: "1.1": want "1.2" or "1.3"`,
-		"[default]\ninsecure-skip-verify = \"no\"\n":           "2: default.insecure-skip-verify: cannot decode TOML string here: it is of the wrong type",
-		"[default]\ninsecure-skip-verify = 0\n":                "wrong type",
-		"[user.alice]\nlisten = \"80\"\n":                      "2: user.alice.listen: cannot decode TOML string here",
-		"[user.alice]\nlisten = [\n\"80\",\n\"eighty\"]\n":     `4: user.alice.listen: "eighty": ports "eighty": want`,
-		"[user.alice]\nlisten = [0]\n":                         `"0": ports "0": want`,
-		"[default]\ndestinations = [\"example.com\"]\n":        `2: default.destinations: "example.com": want HOST:PORTS`,
-		"[default]\nkey-folders = [\"keys\"]\n":                `2: default.key-folders: "keys": want the absolute path`,
-		"[default]\nca-folders = [\"keys\"]\n":                 `2: default.ca-folders: "keys": want the absolute path`,
-		"[default\n":                                           "1: ",
-		"[default]\nlisten = [\"80\"\n":                        ": ",
-		"[default]\nmin-tls=\"1.2\"\nmin-tls=\"1.3\"\n":        "3: ",
-		"[default]\n[default]\n":                               "2: ",
-		"[default]\nMin-TLS = \"1.3\"\n":                       "Min-TLS: keys are written in lower case",
-		"[user.alice]\nListen = []\n":                          "Listen: keys are written in lower case",
-		"[Default]\n":                                          "Default: keys are written in lower case",
-		"[user.carol]\n":                                       `[user.carol]: there is no user "carol"`,
-		"[user.alice]\n[user.1000]\n":                          "[user.1000] and [user.alice] are both user 1000",
-		"":                                                     " it has no table; write [default]",
-		"# all is lost\n":                                      " it has no table; write [default]",
-		"user = 3\n":                                           "1: user: cannot decode TOML integer here",
-		"[default]\ndestinations = [" + many.String() + "]\n":  "[default]: what holds there takes",
-		"[user.bob]\ndestinations = [" + many.String() + "]\n": "[user.bob]: what holds there takes",
+		"[default]\nmin-tsl = \"1.3\"\n": "2: default.min-tsl is not known; there are",
+		"[default]\n\n[group.x]\n":       "3: group.x is not known",
+		"x = 1\n[default]\n":             "1: x is not known",
+		"[default]\nmin-tls = \"1.1\"\n": `2: default.min-tls: "1.1": want "1.2" or "1.3"`,
+		"[default]\ninsecure-skip-verify = \"no\"\n": "2: default.insecure-skip-verify: " +
+			"cannot decode TOML string here: it is of the wrong type",
+		"[default]\ninsecure-skip-verify = 0\n": "wrong type",
+		"[user.alice]\nlisten = \"80\"\n": "2: user.alice.listen: cannot decode TOML " +
+			"string here",
+		"[user.alice]\nlisten = [\n\"80\",\n\"eighty\"]\n": `4: user.alice.listen: "eighty": ` +
+			`ports "eighty": want`,
+		"[user.alice]\nlisten = [0]\n": `"0": ports "0": want`,
+
+		"[default]\ndestinations = [\"example.com\"]\n": `2: default.destinations: "example.com": want HOST:PORTS`,
+		"[default]\nkey-folders = [\"keys\"]\n":         `2: default.key-folders: "keys": want the absolute path`,
+		"[default]\nca-folders = [\"keys\"]\n":          `2: default.ca-folders: "keys": want the absolute path`,
+
+		"[default\n":                                    "1: ",
+		"[default]\nlisten = [\"80\"\n":                 ": ",
+		"[default]\nmin-tls=\"1.2\"\nmin-tls=\"1.3\"\n": "3: ",
+		"[default]\n[default]\n":                        "2: ",
+
+		"[default]\nMin-TLS = \"1.3\"\n": "Min-TLS: keys are written in lower case",
+		"[user.alice]\nListen = []\n":    "Listen: keys are written in lower case",
+		"[Default]\n":                    "Default: keys are written in lower case",
+		"[user.carol]\n":                 `[user.carol]: there is no user "carol"`,
+		"[user.alice]\n[user.1000]\n":    "[user.1000] and [user.alice] are both user 1000",
+		"":                               " it has no table; write [default]",
+		"# all is lost\n":                " it has no table; write [default]",
+		"user = 3\n":                     "1: user: cannot decode TOML integer here",
+		"[default]\ndestinations = [" + many.String() +
+			"]\n": "[default]: what holds there takes",
+		"[user.bob]\ndestinations = [" + many.String() +
+			"]\n": "[user.bob]: what holds there takes",
 		"\xff\xfe": "1: ",
 		"[default]\nmin-tls = \"1.3\"\n[default.listen]\nx = 1\n": ": ",
 	} {
-		if _, err := parse([]byte(text), people); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := parse([]byte(text), people); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: %v; want %q", text, err, want)
 		}
 	}
@@ -121,14 +137,18 @@ func TestTheExampleIsGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := parse(text, func(name string) (uint32, error) { return map[string]uint32{"www-data": 33, "1000": 1000}[name], nil })
+	f, err := parse(text, func(name string) (uint32,
+		error) {
+		return map[string]uint32{"www-data": 33, "1000": 1000}[name], nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if keys := f.Default().Keys(); len(keys) != 6 {
 		t.Errorf("it shows %v, not all of the keys", keys)
 	}
-	if f.For(33).MayListenOnPort(9000) || !f.For(33).MayListenOnPort(443) || f.For(33).MaySkipVerify() || !f.For(1000).MaySkipVerify() {
+	if f.For(33).MayListenOnPort(9000) || !f.For(33).MayListenOnPort(443) ||
+		f.For(33).MaySkipVerify() || !f.For(1000).MaySkipVerify() {
 		t.Error("a user's key does not take the place of the default's")
 	}
 }
@@ -136,9 +156,12 @@ func TestTheExampleIsGood(t *testing.T) {
 func TestUsersAreLookedUp(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{"root": "", "0": "", "4294967294": "",
-		"4294967295": "cannot be the number", "4294967296": "cannot be the number", "": "cannot be", "no such user": "there is no user", "-1": "there is no user"} {
+		"4294967295": "cannot be the number", "4294967296": "cannot be the number",
+		"": "cannot be", "no such user": "there is no user",
+		"-1": "there is no user"} {
 		_, err := lookup(name)
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if (err == nil) != (want == "") || err != nil &&
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", name, err, want)
 		}
 	}
@@ -152,7 +175,8 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte("[default]\nmin-tls=\"1.3\"\n"), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte("[default]\nmin-tls=\"1.3\"\n"),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chmod(path, mode); err != nil {
@@ -192,12 +216,13 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 		dir:                        "it is not a regular file",
 		fifo:                       "it is not a regular file",
 		"/dev/null":                "it is not a regular file",
-		file("group", 0o620):       "its mode is 0620, so that others than its owner can change it",
-		file("others", 0o602):      "its mode is 0602",
-		big:                        "it has more than 1048576 bytes",
-		bad:                        bad + ":2: defualt is not known",
-		empty:                      empty + ": it has no table",
-		cut:                        cut + ": the last line has no end; was the file cut off?",
+		file("group", 0o620): "its mode is 0620, so that others than its owner can " +
+			"change it",
+		file("others", 0o602): "its mode is 0602",
+		big:                   "it has more than 1048576 bytes",
+		bad:                   bad + ":2: defualt is not known",
+		empty:                 empty + ": it has no table",
+		cut:                   cut + ": the last line has no end; was the file cut off?",
 	}
 	if os.Getuid() == 0 {
 		foreign := file("foreign", 0o600)
@@ -207,7 +232,8 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 		cases[foreign] = "it belongs to user 1234, who could change it"
 	}
 	for path, want := range cases {
-		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v; want %q", path, err, want)
 		}
 	}

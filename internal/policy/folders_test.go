@@ -63,7 +63,8 @@ func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
 		{folders, p("in"), "keys/a"}, // it leads there
 		{folders, p("linked/a"), "keys/a"},
 		{folders, p("keys/up/keys/a"), "keys/a"},
-		{folders, "/proc/self/root" + p("keys/a"), ""}, // whose root that is, the path does not say
+		// the path does not say whose root this is
+		{folders, "/proc/self/root" + p("keys/a"), ""},
 		{folders, fmt.Sprint(self, open.Fd()), ""},
 		{folders, p("keys/magic"), ""},
 		{folders, p("keys/loop"), ""},
@@ -97,11 +98,13 @@ func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
 		}
 		text := make([]byte, 100)
 		if n, err := f.Read(text); string(text[:n]) != tc.is {
-			t.Errorf("%v, %s: it has %q, %v; want %q", tc.folders, tc.path, text[:n], err, tc.is)
+			t.Errorf("%v, %s: it has %q, %v; want %q", tc.folders, tc.path,
+				text[:n], err, tc.is)
 		}
 		check(t, f.Close())
 	}
-	for path, want := range map[string]error{p("keys/x"): fs.ErrNotExist, p("keys/a/x"): unix.ENOTDIR, p("keys/../keys/x"): fs.ErrNotExist} {
+	for path, want := range map[string]error{p("keys/x"): fs.ErrNotExist,
+		p("keys/a/x"): unix.ENOTDIR, p("keys/../keys/x"): fs.ErrNotExist} {
 		if _, err := folders.Open(path); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
@@ -111,12 +114,14 @@ func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
 	f.Close()
 }
 
-// In another mount namespace, another file can have the path of an allowed one, and /proc/PID/root leads there.
+// In another mount namespace, another file can have the path of an allowed one. /proc/PID/root
+// leads there.
 func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 	t.Parallel()
 	p := place(t)
 	check(t, os.WriteFile(p("keys-of-others/evil"), []byte("evil"), 0o600))
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `mount --bind "$1" "$2" && echo ready && read end`,
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+		`mount --bind "$1" "$2" && echo ready && read end`,
 		"sh", p("keys-of-others"), p("keys"))
 	if os.Getuid() != 0 {
 		cmd.Args = append([]string{"unshare", "--map-root-user"}, cmd.Args[1:]...)
@@ -139,23 +144,27 @@ func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 	}
 	check(t, os.Symlink(path, p("keys/evil-link")))
 	for _, path := range []string{path, p("keys/evil-link"), filepath.Dir(path) + "/a"} {
-		if f, err := (Folders{{p("keys")}}).Open(path); f != nil || !errors.Is(err, ErrOutside) {
+		if f, err := (Folders{{p("keys")}}).Open(path); f != nil ||
+			!errors.Is(err, ErrOutside) {
 			t.Errorf("%s: %v, want ErrOutside", path, err)
 		}
 	}
 }
 
-// Where the system call is not there, or a sandbox refuses it, nothing is opened, and the error says why.
+// If the system call is missing, or a sandbox refuses it, no file is opened, and the error says
+// why.
 func TestFoldersNeedOpenat2(t *testing.T) {
 	t.Parallel()
 	const folder, errno = "TEST_FOLDER", "TEST_ERRNO"
 	if dir := os.Getenv(folder); dir != "" { // in a process of its own
 		var value uint32
 		fmt.Sscan(os.Getenv(errno), &value)
-		check(t, seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
-			DefaultAction: seccomp.ActionAllow,
-			Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionErrno | seccomp.Action(value), Names: []string{"openat2"}}},
-		}}))
+		check(t, seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true,
+			Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+				DefaultAction: seccomp.ActionAllow,
+				Syscalls: []seccomp.SyscallGroup{{Action: seccomp.ActionErrno |
+					seccomp.Action(value), Names: []string{"openat2"}}},
+			}}))
 		_, err := Folders{{dir}}.Open(dir + "/a")
 		fmt.Println("child:", err)
 		return
@@ -163,9 +172,12 @@ func TestFoldersNeedOpenat2(t *testing.T) {
 	p := place(t)
 	for _, value := range []unix.Errno{unix.ENOSYS, unix.EPERM} {
 		cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.count=1")
-		cmd.Env = append(os.Environ(), folder+"="+p("keys"), fmt.Sprint(errno, "=", int(value)))
+		cmd.Env = append(os.Environ(), folder+"="+p("keys"),
+			fmt.Sprint(errno, "=", int(value)))
 		out, err := cmd.CombinedOutput()
-		want := fmt.Sprintf("child: open %s: the policy's folders need openat2(2), Linux 5.6: %v", p("keys/a"), value)
+		want := fmt.Sprintf(
+			"child: open %s: the policy's folders need openat2(2), Linux 5.6: %v",
+			p("keys/a"), value)
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%v: %v, %s; want %s", value, err, out, want)
 		}

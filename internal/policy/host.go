@@ -7,17 +7,21 @@ import (
 	"strings"
 )
 
-// A Host is what a script names as the host of a destination: an address or a name. It is read once, by ParseHost.
-// The policy judges the value that was read, and the session dials that value.
+// A Host is the host of a destination, as a script names it: an address or a name. ParseHost reads
+// it once. The policy judges the value that was read, and the session dials the same value.
 //
 // # The rules
 //
-//   - An address is written as RFC 4291 and RFC 5952 say, or as four decimal numbers. Brackets around IPv6 are taken.
+//   - An address is written as in RFC 4291 and RFC 5952, or as four decimal numbers. Brackets
+//     around IPv6 are accepted.
 //   - An IPv4 address in IPv6 form is the IPv4 address.
-//   - A zone is taken with a link-local address only (fe80::/10): no other needs one. No rule looks at it.
-//   - A name has labels as in RFC 1123, and may have a final dot. Underscores are taken, too, because real hosts have them.
-//   - A name whose last label is a number ("127.1", "2130706433", "0x7f.1") is refused: some resolvers take it for an address.
-//   - Only ASCII counts. An international name is written in its xn-- form.
+//   - A zone is accepted only with a link-local address (fe80::/10), because no other address needs
+//     one. Rules ignore it.
+//   - A name has labels as in RFC 1123, and may have a final dot. Underscores are accepted too,
+//     because real hosts have them.
+//   - A name whose last label is a number ("127.1", "2130706433", "0x7f.1") is refused, because
+//     some resolvers take it for an address.
+//   - Only ASCII is accepted. An international name is written in its xn-- form.
 //
 // So no name can be read as an address, and no address as a name.
 type Host struct {
@@ -65,18 +69,24 @@ func parseHost(s string) (Host, error) {
 func parseAddr(s string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(s)
 	if err != nil {
-		return netip.Addr{}, errors.New("it has a colon, but is no IPv6 address; a port is given beside the host")
+		return netip.Addr{}, errors.New("it has a colon, but is no IPv6 address; a port " +
+			"is given beside the host")
 	}
 	zone := addr.Zone()
 	if zone == "" {
 		return addr.Unmap(), nil
 	}
 	if !linkLocal.Contains(addr.WithZone("")) { // netip counts 169.254.0.0/16 in IPv6 form, too
-		return netip.Addr{}, fmt.Errorf("the address %s takes no zone; only link-local ones (fe80::/10) do", addr.WithZone(""))
+		return netip.Addr{}, fmt.Errorf("the address %s takes no zone; only link-local "+
+			"ones (fe80::/10) do", addr.WithZone(""))
 	}
 	// The name of an interface has at most 15 bytes, without blanks and slashes.
-	if len(zone) > 15 || strings.IndexFunc(zone, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("%/:[]", r) }) >= 0 {
-		return netip.Addr{}, errors.New("what follows % must be the name or the number of a network interface")
+	if len(zone) > 15 || strings.IndexFunc(zone, func(r rune) bool {
+		return r <= ' ' ||
+			r >= 0x7f || strings.ContainsRune("%/:[]", r)
+	}) >= 0 {
+		return netip.Addr{}, errors.New("what follows % must be the name or the number " +
+			"of a network interface")
 	}
 	return addr, nil
 }
@@ -89,14 +99,16 @@ func parseName(s string) (string, error) {
 	last := ""
 	for label := range strings.SplitSeq(s, ".") {
 		if !isLabel(label) {
-			return "", errors.New("want an address, or a name: labels of 1 to 63 letters, digits, hyphens (not first, not last) " +
-				"and underscores, with dots between them; others in their xn-- form")
+			return "", errors.New("want an address, or a name: labels of 1 to 63 " +
+				"letters, digits, hyphens (not first, not last) and underscores, " +
+				"with dots between them; others in their xn-- form")
 		}
 		last = label
 	}
-	name := strings.ToLower(s) // it is ASCII: no other letter can become one of ours
+	name := strings.ToLower(s) // the name is ASCII, so no other letter becomes one of ours
 	if isNumber(strings.ToLower(last)) {
-		return "", errors.New("it is neither a name nor an address: its last label is a number; write an IPv4 address as four decimal numbers")
+		return "", errors.New("it is neither a name nor an address: its last label is a " +
+			"number; write an IPv4 address as four decimal numbers")
 	}
 	return name, nil
 }
@@ -107,7 +119,8 @@ func isLabel(s string) bool {
 	}
 	for i := range len(s) {
 		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
+			c == '-', c == '_':
 		default:
 			return false
 		}
@@ -115,7 +128,8 @@ func isLabel(s string) bool {
 	return true
 }
 
-// isNumber says whether inet_aton(3) takes a label in lower case for a number: decimal, octal or hexadecimal.
+// isNumber says whether inet_aton(3) takes a lower-case label for a number: decimal, octal or
+// hexadecimal.
 func isNumber(label string) bool {
 	if digits, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(digits, "0123456789abcdef") == ""
@@ -123,10 +137,11 @@ func isNumber(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// Addr is the address, if it is one: never an IPv4 address in IPv6 form.
+// Addr is the address, if the host is one. It is never an IPv4 address in IPv6 form.
 func (h Host) Addr() (addr netip.Addr, ok bool) { return h.addr, h.addr.IsValid() }
 
-// String is the host as a resolver, or a certificate's check, is asked for it: ParseHost reads it as the same Host.
+// String is the host for a resolver or for the check of a certificate. ParseHost reads the string
+// as the same Host.
 func (h Host) String() string {
 	switch {
 	case h.addr.IsValid():

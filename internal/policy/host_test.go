@@ -10,33 +10,35 @@ func TestHostIsAnAddressOrAName(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(strings.Repeat("a", 49)+".", 5)
 	for text, want := range map[string]string{
-		"127.0.0.1":                  "127.0.0.1",
-		"::1":                        "::1",
-		"[::1]":                      "::1",
-		"0:0:0:0:0:0:0:1":            "::1",
-		"::ffff:7f00:1":              "127.0.0.1",
-		"[::ffff:127.0.0.1]":         "127.0.0.1",
-		"FE80::1%eth0":               "fe80::1%eth0",
-		"fe80::1%2":                  "fe80::1%2",
-		"fe80::1%x.example.com":      "fe80::1%x.example.com", // a VLAN's interface has a dot
-		"example.com":                "example.com",
-		"EXAMPLE.com":                "example.com",
-		"example.com.":               "example.com.",
-		"localhost":                  "localhost",
-		"xn--bcher-kva.example":      "xn--bcher-kva.example",
-		"_dmarc.my_host.example":     "_dmarc.my_host.example",
-		"3com.com":                   "3com.com",
-		"1.2.3.4.in-addr.arpa":       "1.2.3.4.in-addr.arpa",
-		"0xg":                        "0xg",
-		"a.0x7f.example":             "a.0x7f.example",
-		strings.Repeat("a", 63):      strings.Repeat("a", 63),
-		long + "abc":                 long + "abc",
-		long + "abc.":                long + "abc.",
-		"dead.beef":                  "dead.beef",
-		"127.0.0.1.example.com":      "127.0.0.1.example.com",
-		"a--b.example":               "a--b.example",
-		"2001:db8::192.0.2.1":        "2001:db8::c000:201",
-		"64:ff9b::127.0.0.1":         "64:ff9b::7f00:1", // to this machine it is an IPv6 address
+		"127.0.0.1":          "127.0.0.1",
+		"::1":                "::1",
+		"[::1]":              "::1",
+		"0:0:0:0:0:0:0:1":    "::1",
+		"::ffff:7f00:1":      "127.0.0.1",
+		"[::ffff:127.0.0.1]": "127.0.0.1",
+		"FE80::1%eth0":       "fe80::1%eth0",
+		"fe80::1%2":          "fe80::1%2",
+		// a VLAN's interface has a dot
+		"fe80::1%x.example.com":  "fe80::1%x.example.com",
+		"example.com":            "example.com",
+		"EXAMPLE.com":            "example.com",
+		"example.com.":           "example.com.",
+		"localhost":              "localhost",
+		"xn--bcher-kva.example":  "xn--bcher-kva.example",
+		"_dmarc.my_host.example": "_dmarc.my_host.example",
+		"3com.com":               "3com.com",
+		"1.2.3.4.in-addr.arpa":   "1.2.3.4.in-addr.arpa",
+		"0xg":                    "0xg",
+		"a.0x7f.example":         "a.0x7f.example",
+		strings.Repeat("a", 63):  strings.Repeat("a", 63),
+		long + "abc":             long + "abc",
+		long + "abc.":            long + "abc.",
+		"dead.beef":              "dead.beef",
+		"127.0.0.1.example.com":  "127.0.0.1.example.com",
+		"a--b.example":           "a--b.example",
+		"2001:db8::192.0.2.1":    "2001:db8::c000:201",
+		// to this machine it is an IPv6 address
+		"64:ff9b::127.0.0.1":         "64:ff9b::7f00:1",
 		"0.0.0.0":                    "0.0.0.0",
 		"::":                         "::",
 		"fe80:0:0:0:0:0:0:1%4294967": "fe80::1%4294967",
@@ -48,7 +50,7 @@ func TestHostIsAnAddressOrAName(t *testing.T) {
 	}
 }
 
-// What some parser takes for another host than this one does is no host.
+// A host that another parser takes for another host is refused.
 func TestAmbiguousHostsAreRefused(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -114,16 +116,18 @@ func TestAmbiguousHostsAreRefused(t *testing.T) {
 		h, err := ParseHost(text)
 		if err == nil {
 			t.Errorf("%q is %q", text, h)
-		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "is not a host: ") {
+		} else if !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "is not a host: ") {
 			t.Errorf("%q: %q, want %q", text, err, want)
 		}
 	}
 }
 
-// Whatever the rule and the host: both are read back as they were; no name is an address to anybody; what is allowed
-// does not depend on how a host is written.
+// For any rule and host: both read back as they were written. No parser takes a name for an
+// address. The verdict does not depend on the spelling of the host.
 func FuzzDestination(f *testing.F) {
-	for _, s := range []string{"example.com:443", "*.example.com:1-2", "10.0.0.0/8:*", "[2001:db8::/32]:443", "*:*", "[::1]:1", "\u212a.com:1"} {
+	for _, s := range []string{"example.com:443", "*.example.com:1-2", "10.0.0.0/8:*",
+		"[2001:db8::/32]:443", "*:*", "[::1]:1", "\u212a.com:1"} {
 		f.Add(s, "www.example.com", 443)
 		f.Add(s, "::ffff:10.0.0.1", 1)
 		f.Add(s, "::1%x.example.com", 1)
@@ -163,25 +167,29 @@ func FuzzDestination(f *testing.F) {
 		if p.MayConnectTo(a) != (answer == Yes) {
 			t.Errorf("%q: %s is judged in two ways", rule, a)
 		}
-		if mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()), uint16(port)); addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
+		if mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()),
+			uint16(port)); addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
 			t.Errorf("%q: %s and %s differ", rule, a, mapped)
 		}
 	})
 }
 
-// checkHost checks what holds for every host that was read from a text.
+// checkHost checks the rules for a host that was read from a text.
 func checkHost(t *testing.T, text string, host Host) {
 	if again, err := ParseHost(host.String()); err != nil || again != host {
 		t.Errorf("%q is %+v, which is read back as %+v, %v", text, host, again, err)
 	}
-	if upper, err := ParseHost(strings.ToUpper(text)); !strings.Contains(text, "%") && (err != nil || upper != host) {
+	if upper, err := ParseHost(strings.ToUpper(text)); !strings.Contains(text, "%") &&
+		(err != nil || upper != host) {
 		t.Errorf("%q is %+v, in upper case %+v, %v", text, host, upper, err)
 	}
 	addr, isAddr := host.Addr()
-	if read, err := netip.ParseAddr(host.String()); (err == nil) != isAddr || isAddr && read != addr {
+	if read, err := netip.ParseAddr(host.String()); (err == nil) != isAddr || isAddr &&
+		read != addr {
 		t.Errorf("%q is %+v, and to netip %v, %v", text, host, read, err)
 	}
-	if isAddr && (addr.Is4In6() || addr.Zone() != "" && !linkLocal.Contains(addr.WithZone(""))) || !isASCII(text) {
+	if isAddr && (addr.Is4In6() || addr.Zone() != "" &&
+		!linkLocal.Contains(addr.WithZone(""))) || !isASCII(text) {
 		t.Errorf("%q is %+v", text, host)
 	}
 	if !isAddr && strings.ContainsAny(host.String(), ":%/[] *") {

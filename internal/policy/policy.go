@@ -1,12 +1,12 @@
-// Package policy is what an administrator allows scripts to do: the file in which that is written, and the
-// decisions that follow from it. It binds the calls of a session, which package session judges with it; it does not
-// bind code that has taken a worker over.
+// Package policy has the rules of an administrator for scripts: the file with the rules, and the
+// decisions that follow from them. The rules bind the calls of a session, and package session asks
+// for the decisions. The rules do not bind code that has taken over a worker.
 //
 // # The rules
 //
-//   - A key that is not there restricts nothing. An empty list allows nothing.
-//   - A key of a user's table takes the place of the default's key as a whole; lists are not joined.
-//   - Whatever cannot be judged is not allowed.
+//   - A missing key restricts nothing. An empty list allows nothing.
+//   - A key of a user's table replaces the default's key as a whole; lists are not joined.
+//   - What cannot be judged is not allowed.
 package policy
 
 import (
@@ -15,7 +15,7 @@ import (
 	"slices"
 )
 
-// The keys of a table. An error of a call that is refused names one.
+// The keys of a table. The error of a refused call names one.
 const (
 	KeySkipVerify   = "insecure-skip-verify"
 	KeyMinTLS       = "min-tls"
@@ -25,10 +25,11 @@ const (
 	KeyCAFolders    = "ca-folders"
 )
 
-// Policy is what one session may do. The zero value allows everything. It is the content of a table of the file, too, and
-// travels as JSON from the supervisor to a worker.
+// Policy says what one session may do. The zero value allows everything. A Policy is the content of
+// a table of the file. It also travels as JSON from the supervisor to a worker.
 type Policy struct {
-	SkipVerify   *bool         `toml:"insecure-skip-verify" json:"insecure-skip-verify,omitzero"`
+	SkipVerify *bool `toml:"insecure-skip-verify" json:"insecure-skip-verify,omitzero"`
+
 	MinTLS       Version       `toml:"min-tls" json:"min-tls,omitzero"`
 	Listen       []Listen      `toml:"listen" json:"listen,omitzero"`
 	Destinations []Destination `toml:"destinations" json:"destinations,omitzero"`
@@ -36,7 +37,7 @@ type Policy struct {
 	CAFolders    Folders       `toml:"ca-folders" json:"ca-folders,omitzero"`
 }
 
-// over is p with the keys of q in the place of its own.
+// over returns p, with the keys that q has instead of its own.
 func (p Policy) over(q Policy) Policy {
 	if q.SkipVerify != nil {
 		p.SkipVerify = q.SkipVerify
@@ -59,7 +60,7 @@ func (p Policy) over(q Policy) Policy {
 	return p
 }
 
-// Keys is the policy for people: the keys that are there, with a bool, a string or a []string.
+// Keys is the policy for people: the keys that are set, with a bool, a string or a []string.
 func (p Policy) Keys() map[string]any {
 	keys := map[string]any{}
 	if p.SkipVerify != nil {
@@ -94,10 +95,10 @@ func texts[T fmt.Stringer](list []T) []string {
 // MaySkipVerify says whether the verification of certificates may be turned off.
 func (p Policy) MaySkipVerify() bool { return p.SkipVerify == nil || *p.SkipVerify }
 
-// RequiresTLS13 says whether no version of TLS below 1.3 may be spoken. TLS 1.2 is the least without a policy.
+// RequiresTLS13 says whether TLS below 1.3 is forbidden. Without a policy, TLS 1.2 is the minimum.
 func (p Policy) RequiresTLS13() bool { return p.MinTLS.text == "1.3" }
 
-// An Answer is what can be said of a destination by the host that a script names.
+// An Answer is the verdict on a destination, by the host that a script names.
 type Answer int
 
 const (
@@ -106,14 +107,16 @@ const (
 	ByAddress               // MayConnectTo decides on each address
 )
 
-// MayConnect judges a host that a script names, before it is looked up. For an address it says Yes or No.
+// MayConnect judges a host that a script names, before it is looked up. For an address it says Yes
+// or No.
 func (p Policy) MayConnect(host Host, port int) Answer {
 	if p.Destinations == nil {
 		return Yes
 	}
 	answer := No
 	if addr, ok := host.Addr(); ok {
-		if port == int(uint16(port)) && p.MayConnectTo(netip.AddrPortFrom(addr, uint16(port))) {
+		if port == int(uint16(port)) &&
+			p.MayConnectTo(netip.AddrPortFrom(addr, uint16(port))) {
 			answer = Yes
 		}
 		return answer
@@ -130,10 +133,10 @@ func (p Policy) MayConnect(host Host, port int) Answer {
 	return answer
 }
 
-// MayConnectTo judges an address that is about to be connected to: a host that is one, or one of a name for which
-// MayConnect says ByAddress. An
-// IPv4 address in IPv6 form is the IPv4 address; a zone is ignored; the unspecified address is
-// the machine itself, which is where the kernel leads it.
+// MayConnectTo judges the address of a connection before the connection is made. The host is this
+// address, or a name for which MayConnect says ByAddress. An IPv4 address in IPv6 form is the IPv4
+// address. A zone is ignored. The unspecified address is the machine itself, because the kernel
+// connects it there.
 func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	switch addr {
@@ -142,18 +145,22 @@ func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 	case netip.IPv6Unspecified():
 		addr = netip.IPv6Loopback()
 	}
-	return p.Destinations == nil || slices.ContainsFunc(p.Destinations, func(d Destination) bool {
-		return d.ports.has(int(a.Port())) && (d.any || d.net.IsValid() && d.net.Contains(addr))
+	return p.Destinations == nil ||
+		slices.ContainsFunc(p.Destinations, func(d Destination) bool {
+			return d.ports.has(int(a.Port())) &&
+				(d.any || d.net.IsValid() && d.net.Contains(addr))
+		})
+}
+
+// MayListenOnPort says whether the policy allows the port on any address.
+func (p Policy) MayListenOnPort(port int) bool {
+	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {
+		return l.ports.has(port)
 	})
 }
 
-// MayListenOnPort says whether there is an address at which the port may be listened on.
-func (p Policy) MayListenOnPort(port int) bool {
-	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool { return l.ports.has(port) })
-}
-
-// MayListen judges the address of a listener. The unspecified address stands for all of the machine's; that
-// of IPv6 for those of IPv4, too.
+// MayListen judges the address of a listener. The unspecified address stands for all addresses of
+// the machine. That of IPv6 also stands for those of IPv4.
 func (p Policy) MayListen(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {

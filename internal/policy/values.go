@@ -10,10 +10,11 @@ import (
 	"strings"
 )
 
-// The values of keys. Each reads itself from a text, and an error says what is accepted. A value is written as it was read.
+// The values of keys. Each type reads itself from a text, and its error says what is accepted. A
+// value is written as it was read.
 
-// Version is a version of TLS: "1.2" or "1.3"; "" is none. (A struct, because the TOML library does not ask a
-// string how it is read.)
+// Version is a version of TLS: "1.2" or "1.3"; "" is none. (It is a struct, because the TOML
+// library ignores UnmarshalText of a string type.)
 type Version struct{ text string }
 
 func (v Version) String() string { return v.text }
@@ -30,9 +31,9 @@ func (v *Version) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// A Destination is where a script may connect to: HOST:PORTS. HOST is a name, *.NAME for the names that have one
-// label more, an address, a network such as 10.0.0.0/8 or [2001:db8::/32], or * for every host. PORTS is a number, a range
-// LOW-HIGH, or *.
+// A Destination is a place where a script may connect to: HOST:PORTS. HOST is a name; *.NAME, for
+// the names with one more label; an address; a network such as 10.0.0.0/8 or [2001:db8::/32]; or *
+// for every host. PORTS is a number, a range LOW-HIGH, or *.
 type Destination struct {
 	text  string
 	any   bool
@@ -51,7 +52,9 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	s := string(b)
 	host, portText, err := net.SplitHostPort(s)
 	if err != nil || host == "" {
-		return fmt.Errorf("%q: want HOST:PORTS, such as \"example.com:443\", \"*.example.com:8000-8999\", \"10.0.0.0/8:*\" or \"[2001:db8::/32]:443\"", s)
+		return fmt.Errorf("%q: want HOST:PORTS, such as \"example.com:443\", "+
+			"\"*.example.com:8000-8999\", \"10.0.0.0/8:*\" or \"[2001:db8::/32]:443\"",
+			s)
 	}
 	out := Destination{text: s}
 	if out.ports, err = parsePorts(portText); err != nil {
@@ -70,8 +73,8 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// matchesName says whether a name that a script gives is meant, whatever its addresses are. The name is in lower
-// case, without a final dot.
+// matchesName says whether the rule names this host, whatever the addresses of the host are. The
+// name is in lower case, without a final dot.
 func (d Destination) matchesName(name string) bool {
 	if d.any {
 		return true
@@ -86,7 +89,8 @@ func (d Destination) matchesName(name string) bool {
 	return name == d.name
 }
 
-// A Listen is where a script may listen: PORTS, or ADDRESS:PORTS with an address or a network.
+// A Listen is a place where a script may listen: PORTS, or ADDRESS:PORTS with an address or a
+// network.
 type Listen struct {
 	text  string
 	net   netip.Prefix // not valid: every address
@@ -109,7 +113,8 @@ func (l *Listen) UnmarshalText(b []byte) error {
 			out.net, err = parseNet(host)
 		}
 		if err == nil && !out.net.IsValid() {
-			err = errors.New("want PORTS or ADDRESS:PORTS, such as \"8443\", \"8000-8999\", \"127.0.0.1:8443\" or \"[::1]:*\"")
+			err = errors.New("want PORTS or ADDRESS:PORTS, such as \"8443\", " +
+				"\"8000-8999\", \"127.0.0.1:8443\" or \"[::1]:*\"")
 		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", s, err)
@@ -124,12 +129,13 @@ func (l *Listen) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// parseNet reads an address or a network. What is neither gives an invalid one, if it can be a name.
+// parseNet reads an address or a network. For a text that can be a name it gives an invalid one.
 func parseNet(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		switch {
 		case addr.Zone() != "":
-			return netip.Prefix{}, errors.New("a zone cannot be given: a rule holds in all of them")
+			return netip.Prefix{}, errors.New("a zone cannot be given: a rule holds " +
+				"in all of them")
 		case addr.Is4In6():
 			return netip.Prefix{}, fmt.Errorf("write it as IPv4: %s", addr.Unmap())
 		}
@@ -141,16 +147,18 @@ func parseNet(s string) (netip.Prefix, error) {
 	n, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil:
-		return n, fmt.Errorf("%q is no network: want an address and a number of bits, such as 10.0.0.0/8 or [2001:db8::/32]", s)
+		return n, fmt.Errorf("%q is no network: want an address and a number of bits, "+
+			"such as 10.0.0.0/8 or [2001:db8::/32]", s)
 	case n.Addr().Is4In6():
 		return netip.Prefix{}, errors.New("write it as a network of IPv4")
 	case n != n.Masked():
-		return netip.Prefix{}, fmt.Errorf("the network is %s: bits after the first %d are set", n.Masked(), n.Bits())
+		return netip.Prefix{}, fmt.Errorf(
+			"the network is %s: bits after the first %d are set", n.Masked(), n.Bits())
 	}
 	return n, nil
 }
 
-// parsePattern reads a name, or *. and a name; a final dot does not count.
+// parsePattern reads a name, or *. and a name. A final dot does not count.
 func parsePattern(s string) (string, error) {
 	name, wild := strings.CutPrefix(strings.TrimSuffix(s, "."), "*.")
 	name, err := parseName(name)
@@ -179,7 +187,8 @@ func parsePorts(s string) (ports, error) {
 	l, lok := parsePort(low)
 	h, hok := parsePort(high)
 	if !lok || !hok || l > h {
-		return ports{}, fmt.Errorf("ports %q: want a number from 1 to 65535, a range LOW-HIGH, or *", s)
+		return ports{}, fmt.Errorf("ports %q: want a number from 1 to 65535, a range "+
+			"LOW-HIGH, or *", s)
 	}
 	return ports{l, h}, nil
 }

@@ -69,11 +69,14 @@ func TestDestinationsByName(t *testing.T) {
 		{"[::/0]:443", "::ffff:7f00:1", 443, No}, // it is an IPv4 address
 		{"[fe80::/10]:443", "fe80::1%eth0", 443, Yes},
 		{"*.example.com:443", "fe80::1%x.example.com", 443, No},
-		{"[fe80::/10]:443", "fe80::1%x.example.com", 443, Yes}, // an interface may be called so
-		{"10.0.0.0/8:443", "example.com", 80, No},              // and it is not looked up
+		// an interface may be called so
+		{"[fe80::/10]:443", "fe80::1%x.example.com", 443, Yes},
+		{"10.0.0.0/8:443", "example.com", 80, No}, // and the host is not looked up
 	} {
-		if got := destinations(t, tc.rule).MayConnect(host(t, tc.host), tc.port); got != tc.want {
-			t.Errorf("%q, host %q port %d: %v, want %v", tc.rule, tc.host, tc.port, got, tc.want)
+		if got := destinations(t, tc.rule).MayConnect(host(t, tc.host),
+			tc.port); got != tc.want {
+			t.Errorf("%q, host %q port %d: %v, want %v", tc.rule, tc.host, tc.port,
+				got, tc.want)
 		}
 	}
 	if got := destinations(t).MayConnect(host(t, "example.com"), 443); got != No {
@@ -82,7 +85,8 @@ func TestDestinationsByName(t *testing.T) {
 	if got := (Policy{}).MayConnect(host(t, "example.com"), 443); got != Yes {
 		t.Errorf("no list refuses a destination: %v", got)
 	}
-	if got := destinations(t, "10.0.0.0/8:443", "example.com:443").MayConnect(host(t, "example.com"), 443); got != Yes {
+	if got := destinations(t, "10.0.0.0/8:443", "example.com:443").MayConnect(
+		host(t, "example.com"), 443); got != Yes {
 		t.Errorf("a name behind a network: %v", got)
 	}
 }
@@ -97,7 +101,7 @@ func TestDestinationsByAddress(t *testing.T) {
 		{"127.0.0.1:443", "127.0.0.2:443", false},
 		{"127.0.0.1:443", "127.0.0.1:444", false},
 		{"127.0.0.1:443", "[::ffff:127.0.0.1]:443", true},
-		{"127.0.0.1:443", "0.0.0.0:443", true}, // where the kernel leads it
+		{"127.0.0.1:443", "0.0.0.0:443", true}, // the kernel connects it there
 		{"127.0.0.1:443", "[::ffff:0.0.0.0]:443", true},
 		{"10.0.0.0/8:443", "0.0.0.0:443", false},
 		{"0.0.0.0/0:443", "0.0.0.0:443", true},
@@ -120,11 +124,13 @@ func TestDestinationsByAddress(t *testing.T) {
 		{"*:443", "192.0.2.1:80", false},
 		{"example.com:443", "192.0.2.1:443", false},
 	} {
-		if got := destinations(t, tc.rule).MayConnectTo(netip.MustParseAddrPort(tc.addr)); got != tc.want {
+		if got := destinations(t,
+			tc.rule).MayConnectTo(netip.MustParseAddrPort(tc.addr)); got != tc.want {
 			t.Errorf("%q, address %s: %v, want %v", tc.rule, tc.addr, got, tc.want)
 		}
 	}
-	if !(Policy{}).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) || destinations(t).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) {
+	if !(Policy{}).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) ||
+		destinations(t).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) {
 		t.Error("no list is to allow all, an empty one nothing")
 	}
 }
@@ -147,7 +153,7 @@ func TestListenRules(t *testing.T) {
 		{"127.0.0.1:8443", "127.0.0.1:8443", true},
 		{"127.0.0.1:8443", "[::ffff:127.0.0.1]:8443", true},
 		{"127.0.0.1:8443", "127.0.0.2:8443", false},
-		{"127.0.0.1:8443", "0.0.0.0:8443", false}, // more than that address
+		{"127.0.0.1:8443", "0.0.0.0:8443", false}, // it is more than that address
 		{"127.0.0.0/8:*", "127.9.9.9:1", true},
 		{"127.0.0.0/8:*", "[::]:1", false},
 		{"[::1]:8443", "[::1]:8443", true},
@@ -168,7 +174,8 @@ func TestListenRules(t *testing.T) {
 		}
 	}
 	addr := netip.MustParseAddrPort("127.0.0.1:1")
-	if none := (Policy{Listen: []Listen{}}); none.MayListen(addr) || none.MayListenOnPort(1) || !(Policy{}).MayListen(addr) || !(Policy{}).MayListenOnPort(1) {
+	if none := (Policy{Listen: []Listen{}}); none.MayListen(addr) || none.MayListenOnPort(1) ||
+		!(Policy{}).MayListen(addr) || !(Policy{}).MayListenOnPort(1) {
 		t.Error("no list is to allow all, an empty one nothing")
 	}
 }
@@ -214,7 +221,9 @@ func TestBadRulesSayWhatIsWanted(t *testing.T) {
 		strings.Repeat("a", 64) + ":1": "or a name",
 	} {
 		var d Destination
-		if err := d.UnmarshalText([]byte(rule)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `"`+rule+`"`) && isASCII(rule) {
+		if err := d.UnmarshalText([]byte(rule)); err == nil ||
+			!strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), `"`+rule+`"`) && isASCII(rule) {
 			t.Errorf("destination %q: %v, want the rule and %q", rule, err, want)
 		}
 	}
@@ -230,16 +239,20 @@ func TestBadRulesSayWhatIsWanted(t *testing.T) {
 		"127.0.0.1/8:443": "the network is 127.0.0.0/8",
 	} {
 		var l Listen
-		if err := l.UnmarshalText([]byte(rule)); err == nil || !strings.Contains(err.Error(), want) {
+		if err := l.UnmarshalText([]byte(rule)); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("listen %q: %v, want %q", rule, err, want)
 		}
 	}
 	for _, path := range []string{"", "keys", "./keys", "~/keys", "/a\x00b"} {
 		var f Folder
-		if err := f.UnmarshalText([]byte(path)); err == nil || !strings.Contains(err.Error(), "absolute path") {
+		if err := f.UnmarshalText([]byte(path)); err == nil ||
+			!strings.Contains(err.Error(), "absolute path") {
 			t.Errorf("folder %q: %v", path, err)
 		}
 	}
 }
 
-func isASCII(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0 }
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
+}

@@ -1,12 +1,15 @@
-// Package safefile reads files that only root, or users who are named, can change: an administrator's orders.
+// Package safefile reads files that only root, or named users, can change: an administrator's
+// orders.
 //
 // # The rules
 //
-//   - The file, each folder on the way, and each symbolic link on the way belong to root or to one of the users.
-//   - Nobody else can write to the file or to a folder on the way. A folder with the sticky bit, such as /tmp, may be
-//     writable, because nobody can replace in it what is another's.
+//   - The file, each folder on the way, and each symbolic link on the way belong to root or to one
+//     of the users.
+//   - No other user can write to the file or to a folder on the way. A folder with the sticky bit,
+//     such as /tmp, may be writable, because in it nobody can replace a file of another user.
 //   - The file is regular, and opening it never waits.
-//   - The way is walked descriptor by descriptor, so that what was checked is what is read.
+//   - The way is walked descriptor by descriptor, so the file that was checked is the file that is
+//     read.
 package safefile
 
 import (
@@ -20,10 +23,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is how many symbolic links the way may have, as in Linux.
+// maxLinks is the limit of symbolic links on the way, as in Linux.
 const maxLinks = 40
 
-// Read gives the content of a file of at most max bytes. The path is absolute. Beside root, the owners are trusted.
+// Read returns the content of a file of at most max bytes. The path is absolute. Root and the
+// owners are trusted.
 func Read(path string, max int64, owners ...uint32) ([]byte, error) {
 	f, err := open(path, append(owners, 0))
 	if err != nil {
@@ -41,7 +45,7 @@ func Read(path string, max int64, owners ...uint32) ([]byte, error) {
 type walk struct {
 	owners []uint32
 	path   string // for errors
-	dir    int    // the folder that it has come to
+	dir    int    // the folder that the walk has reached
 	at     string // its path, without links
 	todo   []string
 	links  int
@@ -63,7 +67,7 @@ func open(path string, owners []uint32) (*os.File, error) {
 	return nil, w.notRegular() // it ends with a folder
 }
 
-// restart goes to the root, with a path before what is still to be walked.
+// restart goes to the root, and puts a path before the rest of the walk.
 func (w *walk) restart(path string) error {
 	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -82,13 +86,15 @@ func (w *walk) enter(dir int, at string) {
 	w.dir, w.at = dir, at
 }
 
-// insert puts the parts of a path before what is still to be walked.
+// insert puts the parts of a path before the rest of the walk.
 func (w *walk) insert(path string) {
-	parts := slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool { return s == "" || s == "." })
+	parts := slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool {
+		return s == "" || s == "."
+	})
 	w.todo = append(parts, w.todo...)
 }
 
-// step goes one name further. It gives the file, open for reading, if it has come to it.
+// step goes one name further. At the end of the walk it returns the file, open for reading.
 func (w *walk) step(name string) (*os.File, error) {
 	at := filepath.Join(w.at, name)
 	fd, err := unix.Openat(w.dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -114,9 +120,11 @@ func (w *walk) step(name string) (*os.File, error) {
 	return w.read(name, at)
 }
 
-// read opens the file itself. It may have been replaced since it was looked at, and so it is looked at again.
+// read opens the file itself. The file may have been replaced after the check, so it is checked
+// again.
 func (w *walk) read(name, at string) (*os.File, error) {
-	fd, err := unix.Openat(w.dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(w.dir, name,
+		unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, w.failed(at, err)
 	}
@@ -144,7 +152,7 @@ func (w *walk) follow(link int, at string) error {
 	return nil
 }
 
-// check looks at one step of the way.
+// check checks one step of the way.
 func (w *walk) check(fd int, at string) (st unix.Stat_t, err error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return st, w.failed(at, err)
@@ -162,14 +170,17 @@ func (w *walk) check(fd int, at string) (st unix.Stat_t, err error) {
 	}
 	switch sticky := format == unix.S_IFDIR && mode&unix.S_ISVTX != 0; {
 	case !slices.Contains(w.owners, st.Uid):
-		err = fmt.Errorf("%s: it belongs to user %d, who could change it; give it to %s (chown)", where, st.Uid, w.trusted())
+		err = fmt.Errorf(
+			"%s: it belongs to user %d, who could change it; give it to %s (chown)",
+			where, st.Uid, w.trusted())
 	case format != unix.S_IFLNK && mode&0o022 != 0 && !sticky:
-		err = fmt.Errorf("%s: its mode is %04o, so that others than its owner can change it; take that from them (chmod go-w)", where, mode)
+		err = fmt.Errorf("%s: its mode is %04o, so that others than its owner can change "+
+			"it; take that from them (chmod go-w)", where, mode)
 	}
 	return st, err
 }
 
-// trusted names the users that are trusted.
+// trusted names the trusted users.
 func (w *walk) trusted() string {
 	text := "root"
 	for _, uid := range w.owners {

@@ -31,7 +31,8 @@ func tree(t *testing.T) (p func(name string) string) {
 	must(t, os.Chmod(p("group"), 0o775))
 	must(t, os.Chmod(p("others"), 0o757))
 	must(t, os.Chmod(p("sticky"), 0o777|fs.ModeSticky))
-	for name, target := range map[string]string{"link": p("good/file"), "relative": "good/../good/file", "folder": "good", "via-group": p("group/file"),
+	for name, target := range map[string]string{"link": p("good/file"),
+		"relative": "good/../good/file", "folder": "good", "via-group": p("group/file"),
 		"loop": "loop", "dangling": "nothing", "good/up": "..", "to-folder": "good"} {
 		must(t, os.Symlink(target, p(name)))
 	}
@@ -73,14 +74,16 @@ func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
 		switch {
 		case err == nil && want != "" && string(text) != want:
 			t.Errorf("%s: %q, want %q", path, text, want)
-		case err != nil && (want == "" || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), full+": ")):
+		case err != nil && (want == "" || !strings.Contains(err.Error(), want) ||
+			!strings.HasPrefix(err.Error(), full+": ")):
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
 	if _, err := Read(p("none"), 1, own); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
 	}
-	if _, err := Read(p("good/file"), 3, own); err == nil || !strings.Contains(err.Error(), "more than 3 bytes") {
+	if _, err := Read(p("good/file"), 3, own); err == nil ||
+		!strings.Contains(err.Error(), "more than 3 bytes") {
 		t.Errorf("a file of 4 bytes: %v", err)
 	}
 }
@@ -91,11 +94,15 @@ func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
 	}
 	t.Parallel()
 	p := tree(t)
-	for name, what := range map[string]string{"good/file": "file", "folder": "the link " + p("folder"), "sticky": "the folder " + p("sticky")} {
+	for name, what := range map[string]string{"good/file": "file", "folder": "the link " +
+		p("folder"), "sticky": "the folder " + p("sticky")} {
 		must(t, os.Lchown(p(name), 1234, 0))
-		path := map[string]string{"good/file": "good/file", "folder": "folder/file", "sticky": "sticky/file"}[name]
+		path := map[string]string{"good/file": "good/file", "folder": "folder/file",
+			"sticky": "sticky/file"}[name]
 		_, err := Read(p(path), 1<<20)
-		if err == nil || !strings.Contains(err.Error(), "it belongs to user 1234, who could change it; give it to root (chown)") || !strings.Contains(err.Error(), what) {
+		if err == nil || !strings.Contains(err.Error(), "it belongs to user 1234, who "+
+			"could change it; give it to root (chown)") ||
+			!strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, err := Read(p(path), 1<<20, 1234); err != nil {

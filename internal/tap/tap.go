@@ -1,17 +1,17 @@
-// Package tap is a relay for tests: it stands between a client and a server of TLS,
-// passes their records on one by one, and sees what can be seen without keys.
+// Package tap is a relay for tests. It stands between a client and a server of TLS, passes on their
+// records one by one, and sees what is visible without keys.
 //
-//	r := tap.Start(t, port)      // whoever connects to r.Port reaches port
+//	r := tap.Start(t, port)      // a connection to r.Port reaches port
 //	r.Hold(tap.FromServer)       // nothing more passes in this direction…
 //	r.Release(tap.FromServer)    // … until now
 //	r.Spoil(tap.FromClient)      // the next encrypted record in this direction is damaged
-//	r.HoldAfterHandshake()       // as Hold(FromServer), from the moment the client has done its part
-//	r.Records(tap.FromServer)    // what has passed so far
+//	r.HoldAfterHandshake()       // as Hold(FromServer), when the client has ended its handshake
+//	r.Records(tap.FromServer)    // the records that have passed so far
 //
-// An end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. What
-// is held back when a side ends comes first, in its turn.
+// The end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. Records that are
+// held when a side ends pass first.
 //
-// A relay ends with its test, and waits for its goroutines. Its functions end the test when something
+// A relay ends with its test, and waits for its goroutines. Its functions end the test if something
 // fails, and are safe for concurrent use.
 package tap
 
@@ -29,7 +29,7 @@ import (
 	"time"
 )
 
-// A Direction is one of the two in which records pass.
+// A Direction is one of the two directions of records.
 type Direction int
 
 const (
@@ -37,7 +37,8 @@ const (
 	FromServer
 )
 
-// The types of records (RFC 8446 section 5.1). After a handshake of TLS 1.3 all look like application data.
+// The types of records (RFC 8446 section 5.1). After a handshake of TLS 1.3 all look like
+// application data.
 const (
 	ChangeCipherSpec = 20
 	Alert            = 21
@@ -47,7 +48,7 @@ const (
 
 const serverHello = 2 // a type of message (section 4)
 
-// A Record is what has passed.
+// A Record is a record that has passed.
 type Record struct {
 	Type  byte
 	Len   int    // of what follows the header, with the overhead of encryption
@@ -55,16 +56,19 @@ type Record struct {
 }
 
 // HRR says whether it is a HelloRetryRequest.
-func (r Record) HRR() bool { return len(r.Hello) > 34 && bytes.Equal(r.Hello[2:34], helloRetryRequest) }
+func (r Record) HRR() bool {
+	return len(r.Hello) > 34 && bytes.Equal(r.Hello[2:34], helloRetryRequest)
+}
 
-// PSK says whether it is a ServerHello that goes on with a session of TLS 1.3 (section 4.2.11).
+// PSK says whether the record is a ServerHello that resumes a session of TLS 1.3 (section 4.2.11).
 func (r Record) PSK() bool {
 	const preSharedKey = 41
 	h := r.Hello
 	if len(h) < 35 || len(h) < 35+int(h[34])+5 {
 		return false
 	}
-	for h = h[35+int(h[34])+5:]; len(h) >= 4; { // session id, suite, compression, length of the extensions
+	// session id, suite, compression, length of the extensions
+	for h = h[35+int(h[34])+5:]; len(h) >= 4; {
 		if binary.BigEndian.Uint16(h) == preSharedKey {
 			return true
 		}
@@ -78,7 +82,8 @@ func (r Record) PSK() bool {
 }
 
 // helloRetryRequest is the random of such a ServerHello (RFC 8446 section 4.1.3).
-var helloRetryRequest, _ = hex.DecodeString("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+var helloRetryRequest, _ = hex.DecodeString(
+	"cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 
 // A Relay passes on the connections of one port.
 type Relay struct {
@@ -106,7 +111,8 @@ func Start(tb testing.TB, port int) *Relay {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &Relay{l: l.(*net.TCPListener), Port: l.Addr().(*net.TCPAddr).Port, target: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	r := &Relay{l: l.(*net.TCPListener), Port: l.Addr().(*net.TCPAddr).Port,
+		target: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	r.changed = sync.NewCond(&r.mu)
 	r.work.Go(r.accept)
 	tb.Cleanup(func() {
@@ -126,11 +132,11 @@ func Start(tb testing.TB, port int) *Relay {
 	return r
 }
 
-// Hold lets nothing pass in a direction until Release.
+// Hold stops a direction until Release.
 func (r *Relay) Hold(d Direction) { r.hold(d, true) }
 
-// HoldAfterHandshake lets nothing of the server's pass once the client has sent its first encrypted record: in
-// TLS 1.3 that is the one that ends the handshake, and tickets come behind it.
+// HoldAfterHandshake stops the server's direction after the client's first encrypted record. In TLS
+// 1.3 that record ends the handshake, and tickets come after it.
 func (r *Relay) HoldAfterHandshake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,14 +160,15 @@ func (r *Relay) Spoil(d Direction) {
 	r.spoil[d] = true
 }
 
-// Records gives the records that have passed in a direction, of all connections.
+// Records returns the records that have passed in a direction, of all connections.
 func (r *Relay) Records(d Direction) []Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Record(nil), r.records[d]...)
 }
 
-// Await waits until ok says yes to the records that have passed in a direction, and says whether it did so in time.
+// Await waits until ok accepts the records that have passed in a direction. It says whether that
+// happened in time.
 func (r *Relay) Await(d Direction, bound time.Duration, ok func([]Record) bool) bool {
 	late := false
 	timer := time.AfterFunc(bound, func() {
@@ -217,7 +224,9 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 			r.await(d)
 		}
 		if _, werr := to.Write(record); err == nil && werr != nil {
-			return // it is gone; what it has said before still passes in the other direction, and how it went
+			// the reader is gone; its earlier data and its end still pass in the other
+			// direction
+			return
 		}
 		switch {
 		case err == nil:
@@ -236,7 +245,7 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 	}
 }
 
-// next reads a record, or what there is of one.
+// next reads a record, or the part of one that comes before the end.
 func next(from io.Reader) ([]byte, error) {
 	record := make([]byte, 5, 5+1<<14+256)
 	n, err := io.ReadFull(from, record)
@@ -261,14 +270,15 @@ func (r *Relay) await(d Direction) {
 	}
 }
 
-// see waits until a record may pass, notes it, and gives what is to be passed.
+// see waits until a record may pass, notes it, and returns the bytes to pass on.
 func (r *Relay) see(d Direction, record []byte) []byte {
 	r.await(d)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seen := Record{Type: record[0], Len: len(record) - 5}
 	if seen.Type == Handshake && len(record) > 9 && record[5] == serverHello {
-		if end := 9 + int(record[7])<<8 + int(record[8]); record[6] == 0 && end <= len(record) {
+		if end := 9 + int(record[7])<<8 + int(record[8]); record[6] == 0 &&
+			end <= len(record) {
 			seen.Hello = bytes.Clone(record[9:end])
 		}
 	}

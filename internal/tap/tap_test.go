@@ -17,14 +17,17 @@ import (
 const patience = 2 * time.Minute
 
 // pair makes a connection of crypto/tls through a relay.
-func pair(t *testing.T, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c, s *tls.Conn) {
+func pair(t *testing.T, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c,
+	s *tls.Conn) {
 	t.Helper()
 	ca := testcert.NewCA(t, "CA")
-	server.Certificates = []tls.Certificate{ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
+	server.Certificates = []tls.Certificate{ca.Issue(t,
+		testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
 	return pairOf(t, ca, server, client, first...)
 }
 
-func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c, s *tls.Conn) {
+func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...func(*tap.Relay)) (
+	r *tap.Relay, c, s *tls.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,7 +51,8 @@ func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...
 	for _, f := range first {
 		f(r)
 	}
-	c, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", net.JoinHostPort("127.0.0.1", itoa(r.Port)), client)
+	c, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+		net.JoinHostPort("127.0.0.1", itoa(r.Port)), client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +66,8 @@ func itoa(n int) string { return strings.TrimPrefix((&net.TCPAddr{Port: n}).Stri
 
 func TestRecordsPassAndAreSeen(t *testing.T) {
 	t.Parallel()
-	r, c, s := pair(t, &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{})
+	r, c, s := pair(t, &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}},
+		&tls.Config{})
 	if retry := r.Records(tap.FromServer)[0]; !retry.HRR() || retry.Type != tap.Handshake {
 		t.Errorf("the first record of a server that wants another group is %+v", retry)
 	}
@@ -106,7 +111,8 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	if _, err := io.ReadFull(s, buf); err != nil || string(buf) != "held" {
 		t.Errorf("%q, %v", buf, err)
 	}
-	if !r.Await(tap.FromClient, patience, func(all []tap.Record) bool { return len(all) > passed }) {
+	if !r.Await(tap.FromClient, patience,
+		func(all []tap.Record) bool { return len(all) > passed }) {
 		t.Error("the record is not said to have passed")
 	}
 	if r.Await(tap.FromClient, time.Millisecond, func([]tap.Record) bool { return false }) {
@@ -119,7 +125,8 @@ func TestASpoiledRecordIsRefused(t *testing.T) {
 	r, c, s := pair(t, &tls.Config{}, &tls.Config{})
 	r.Spoil(tap.FromClient)
 	c.Write([]byte("spoiled"))
-	if n, err := s.Read(make([]byte, 10)); n != 0 || err == nil || !strings.Contains(err.Error(), "bad record MAC") {
+	if n, err := s.Read(make([]byte, 10)); n != 0 || err == nil ||
+		!strings.Contains(err.Error(), "bad record MAC") {
 		t.Errorf("the server reads %d bytes, %v", n, err)
 	}
 }
@@ -134,7 +141,8 @@ func TestEndsPassAsTheyAre(t *testing.T) {
 	_, c, s = pair(t, &tls.Config{}, &tls.Config{})
 	c.NetConn().(*net.TCPConn).SetLinger(0)
 	c.NetConn().Close()
-	if n, err := s.NetConn().Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+	if n, err := s.NetConn().Read(make([]byte, 1)); n != 0 ||
+		!errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after a reset: %d, %v", n, err)
 	}
 }
@@ -145,15 +153,18 @@ func TestASessionThatGoesOnIsSeen(t *testing.T) {
 	server := &tls.Config{}
 	server.SetSessionTicketKeys([][32]byte{{1}})
 	ca := testcert.NewCA(t, "CA")
-	server.Certificates = []tls.Certificate{ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
+	server.Certificates = []tls.Certificate{ca.Issue(t,
+		testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
 	for _, resumed := range []bool{false, true} {
 		r, c, s := pairOf(t, ca, server, client)
 		go s.Write([]byte{1})
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // and the ticket
 			t.Fatal(err)
 		}
-		if got := r.Records(tap.FromServer)[0].PSK(); got != resumed || c.ConnectionState().DidResume != resumed {
-			t.Errorf("seen: %v, crypto/tls: %v; want %v", got, c.ConnectionState().DidResume, resumed)
+		if got := r.Records(tap.FromServer)[0].PSK(); got != resumed ||
+			c.ConnectionState().DidResume != resumed {
+			t.Errorf("seen: %v, crypto/tls: %v; want %v", got,
+				c.ConnectionState().DidResume, resumed)
 		}
 	}
 }
@@ -171,7 +182,8 @@ func TestTheServerIsHeldAfterTheHandshake(t *testing.T) {
 		t.Errorf("%d records have passed after the handshake", n-passed)
 	}
 	r.Release(tap.FromServer)
-	if !r.Await(tap.FromServer, patience, func(all []tap.Record) bool { return len(all) > passed }) {
+	if !r.Await(tap.FromServer, patience,
+		func(all []tap.Record) bool { return len(all) > passed }) {
 		t.Error("data has not passed after Release")
 	}
 }

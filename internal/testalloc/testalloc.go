@@ -3,9 +3,9 @@ package testalloc
 
 import "runtime"
 
-// PerCall is how many bytes one call of f allocates, on average over n calls behind some that
-// do not count. Allocations of all goroutines are included, so a test that uses it
-// is not parallel.
+// PerCall returns how many bytes one call of f allocates: the average of n calls, after some calls
+// that do not count. It includes the allocations of all goroutines, so a test that uses it is not
+// parallel.
 func PerCall(n int, f func()) int {
 	for range 10 {
 		f()

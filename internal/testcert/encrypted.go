@@ -16,8 +16,8 @@ import (
 	"testing"
 )
 
-// EncryptedKey writes the key as encrypted PKCS #8 ("BEGIN ENCRYPTED PRIVATE
-// KEY", RFC 5958 with PBES2 of RFC 8018), protected by password, and gives its file.
+// EncryptedKey writes the key as encrypted PKCS #8 ("BEGIN ENCRYPTED PRIVATE KEY", RFC 5958 with
+// PBES2 of RFC 8018), protected by password, and returns its file.
 func (c *Cert) EncryptedKey(tb testing.TB, password string) string {
 	tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(c.Key)
@@ -26,16 +26,18 @@ func (c *Cert) EncryptedKey(tb testing.TB, password string) string {
 	return writeFile(tb, filepath.Join(c.dir, "encrypted.key"), pem.EncodeToMemory(block))
 }
 
-// EncryptedKeyTraditional writes the key in the form that OpenSSL used before
-// PKCS #8 (RFC 1421 headers, "Proc-Type: 4,ENCRYPTED"), and gives its file. The key must be
-// ECDSA or RSA: Ed25519 has no such form.
+// EncryptedKeyTraditional writes the key in the form that OpenSSL used before PKCS #8 (RFC 1421
+// headers, "Proc-Type: 4,ENCRYPTED"), and returns its file. The key must be ECDSA or RSA: Ed25519
+// has no such form.
 func (c *Cert) EncryptedKeyTraditional(tb testing.TB, password string) string {
 	tb.Helper()
 	name, der := traditional(tb, c.Key)
 	//lint:ignore SA1019 the deprecated form is what a test needs here
-	block, err := x509.EncryptPEMBlock(rand.Reader, name, der, []byte(password), x509.PEMCipherAES256)
+	block, err := x509.EncryptPEMBlock(rand.Reader, name, der, []byte(password),
+		x509.PEMCipherAES256)
 	check(tb, err)
-	return writeFile(tb, filepath.Join(c.dir, "encrypted-traditional.key"), pem.EncodeToMemory(block))
+	return writeFile(tb, filepath.Join(c.dir, "encrypted-traditional.key"),
+		pem.EncodeToMemory(block))
 }
 
 var (
@@ -88,7 +90,7 @@ func pbes2(tb testing.TB, der []byte, password string) []byte {
 	return out
 }
 
-// traditional gives a key in its algorithm's own encoding and the PEM label that goes with it.
+// traditional returns a key in its algorithm's own encoding, and the PEM label of that encoding.
 func traditional(tb testing.TB, key crypto.Signer) (label string, der []byte) {
 	tb.Helper()
 	switch k := key.(type) {

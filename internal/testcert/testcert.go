@@ -1,16 +1,16 @@
-// Package testcert makes certificate authorities, certificates and keys for
-// tests. Nothing is stored in the repository: all of it is generated while a
-// test runs, into a directory that the test framework removes.
+// Package testcert makes certificate authorities, certificates and keys for tests. The repository
+// has none of them. They are generated while a test runs, into a directory that the test framework
+// removes.
 //
 //	ca := testcert.NewCA(t, "Test CA")
-//	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+//	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", IPs: []string{"127.0.0.1"}})
 //	leaf.CertFile, leaf.KeyFile       // PEM files: the chain without the root, and the key
 //	ca.File                           // PEM file: the root, to be trusted
 //	leaf.TLS(), ca.Pool()             // the same for crypto/tls
 //
-// The package uses the standard library only and depends on no other package of the
-// project, so that any test can import it. Its functions end the test when
-// something fails; they return no errors. They are safe for concurrent use.
+// The package uses only the standard library and no other package of the project, so any test can
+// import it. Its functions end the test if something fails; they return no errors. They are safe
+// for concurrent use.
 package testcert
 
 import (
@@ -36,7 +36,7 @@ import (
 // KeyType is the algorithm of a key.
 type KeyType int
 
-// The key types; ECDSA is the quickest to make and therefore the default.
+// The key types. ECDSA is the fastest to make, so it is the default.
 const (
 	ECDSA   KeyType = iota // P-256
 	RSA                    // 2048 bits
@@ -46,8 +46,8 @@ const (
 // A CA is a certificate authority: a self-signed root or an intermediate.
 type CA struct {
 	Cert *x509.Certificate
-	// File is a PEM file (ca.pem) with the certificate of the root that this
-	// authority descends from: what a peer has to trust.
+	// File is a PEM file (ca.pem) with the certificate of this authority's root, which a peer
+	// must trust.
 	File string
 
 	key   crypto.Signer
@@ -55,8 +55,7 @@ type CA struct {
 	root  *x509.Certificate
 }
 
-// A Leaf says what certificate to issue. The zero value is a valid certificate
-// with no name at all.
+// A Leaf says which certificate to issue. The zero value is a valid certificate without a name.
 type Leaf struct {
 	CN  string   // common name of the subject
 	DNS []string // subjectAltName: names, may have wildcards
@@ -69,8 +68,7 @@ type Leaf struct {
 
 	// The validity; zero means an hour ago and a day from now.
 	NotBefore, NotAfter time.Time
-	// Expired ended an hour ago, NotYet begins in an hour. They replace the
-	// two dates.
+	// Expired ended an hour ago. NotYet begins in an hour. They replace the two dates.
 	Expired, NotYet bool
 }
 
@@ -88,7 +86,7 @@ type Cert struct {
 	chain [][]byte // DER: the certificate, then its intermediates
 }
 
-// NewCA makes a root authority with that common name.
+// NewCA makes a root authority with this common name.
 func NewCA(tb testing.TB, name string) *CA {
 	tb.Helper()
 	key := newKey(tb, ECDSA)
@@ -99,8 +97,8 @@ func NewCA(tb testing.TB, name string) *CA {
 	return &CA{Cert: cert, File: file, key: key, root: cert}
 }
 
-// Intermediate makes an authority below ca. What it issues carries its
-// certificate in the chain.
+// Intermediate makes an authority below ca. The certificates that it issues have its certificate in
+// the chain.
 func (ca *CA) Intermediate(tb testing.TB, name string) *CA {
 	tb.Helper()
 	key := newKey(tb, ECDSA)
@@ -129,14 +127,14 @@ func (ca *CA) Issue(tb testing.TB, l Leaf) *Cert {
 // PEM gives the root's certificate: the contents of File.
 func (ca *CA) PEM() []byte { return certPEM(ca.root.Raw) }
 
-// Pool gives the root as what crypto/tls trusts.
+// Pool has the root, for crypto/tls to trust.
 func (ca *CA) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(ca.root)
 	return p
 }
 
-// SelfSigned makes a certificate that no authority has signed.
+// SelfSigned makes a certificate without an authority.
 func SelfSigned(tb testing.TB, l Leaf) *Cert {
 	tb.Helper()
 	key := newKey(tb, l.Key)
@@ -145,21 +143,20 @@ func SelfSigned(tb testing.TB, l Leaf) *Cert {
 	return store(tb, cert, key, [][]byte{cert.Raw})
 }
 
-// TLS gives the certificate for crypto/tls.
+// TLS is the certificate for crypto/tls.
 func (c *Cert) TLS() tls.Certificate {
 	return tls.Certificate{Certificate: c.chain, PrivateKey: c.Key, Leaf: c.Cert}
 }
 
-// Pool gives the certificate itself as what crypto/tls trusts; of use when it is
-// self-signed.
+// Pool has the certificate itself, for crypto/tls to trust. It is for self-signed certificates.
 func (c *Cert) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(c.Cert)
 	return p
 }
 
-// MismatchedKey writes a key that has nothing to do with the certificate, of the
-// same type, and gives its file.
+// MismatchedKey writes another key of the same type, which does not fit the certificate, and
+// returns its file.
 func (c *Cert) MismatchedKey(tb testing.TB) string {
 	tb.Helper()
 	kt := ECDSA
@@ -193,12 +190,13 @@ func (l Leaf) template(tb testing.TB) *x509.Certificate {
 		subject = *l.Subject
 	}
 	t := &x509.Certificate{
-		SerialNumber:          serial(tb),
-		Subject:               subject,
-		NotBefore:             from,
-		NotAfter:              to,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		SerialNumber: serial(tb),
+		Subject:      subject,
+		NotBefore:    from,
+		NotAfter:     to,
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth,
+			x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 		DNSNames:              l.DNS,
 	}
@@ -243,7 +241,8 @@ func newKey(tb testing.TB, kt KeyType) crypto.Signer {
 	return key
 }
 
-func sign(tb testing.TB, tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
+func sign(tb testing.TB, tmpl, parent *x509.Certificate, pub crypto.PublicKey,
+	signer crypto.Signer) *x509.Certificate {
 	tb.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, signer)
 	check(tb, err)
@@ -255,7 +254,8 @@ func sign(tb testing.TB, tmpl, parent *x509.Certificate, pub crypto.PublicKey, s
 func store(tb testing.TB, cert *x509.Certificate, key crypto.Signer, chain [][]byte) *Cert {
 	tb.Helper()
 	dir := tb.TempDir()
-	c := &Cert{Cert: cert, Key: key, chain: chain, dir: dir, CertPEM: certPEM(chain...), KeyPEM: keyPEM(tb, key)}
+	c := &Cert{Cert: cert, Key: key, chain: chain, dir: dir, CertPEM: certPEM(chain...),
+		KeyPEM: keyPEM(tb, key)}
 	c.CertFile = writeFile(tb, filepath.Join(dir, "server.crt"), c.CertPEM)
 	c.KeyFile = writeFile(tb, filepath.Join(dir, "server.key"), c.KeyPEM)
 	return c
@@ -271,7 +271,8 @@ func serial(tb testing.TB) *big.Int {
 func certPEM(ders ...[]byte) []byte {
 	var b bytes.Buffer
 	for _, der := range ders {
-		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a bytes.Buffer takes everything
+		// a bytes.Buffer takes everything
+		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	return b.Bytes()
 }

@@ -13,11 +13,12 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// handshake runs crypto/tls on both ends, over TCP: with net.Pipe both would wait for
-// each other, each in a Write.
+// handshake runs crypto/tls on both ends, over TCP. With net.Pipe the two ends would wait for each
+// other, each in a Write.
 func handshake(tb testing.TB, cert tls.Certificate, client *tls.Config) error {
 	tb.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -29,7 +30,8 @@ func handshake(tb testing.TB, cert tls.Certificate, client *tls.Config) error {
 			c.Close()
 		}
 	}()
-	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Minute}, "tcp", l.Addr().String(), client)
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Minute}, "tcp",
+		l.Addr().String(), client)
 	if err == nil {
 		c.Close()
 	}
@@ -48,23 +50,33 @@ func TestIssuedCertificatesAreAcceptedByCryptoTLS(t *testing.T) {
 		host   string
 		want   string // part of the error, "" for success
 	}{
-		"name":        {ca, testcert.Leaf{CN: "a", DNS: []string{"localhost"}}, "localhost", ""},
-		"address":     {ca, testcert.Leaf{CN: "a", IPs: []string{"127.0.0.1"}}, "127.0.0.1", ""},
-		"chain":       {sub, testcert.Leaf{CN: "a", DNS: []string{"localhost"}}, "localhost", ""},
-		"rsa":         {ca, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.RSA}, "localhost", ""},
-		"ed25519":     {ca, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.Ed25519}, "localhost", ""},
-		"expired":     {ca, testcert.Leaf{DNS: []string{"localhost"}, Expired: true}, "localhost", "expired or is not yet valid"},
-		"not yet":     {ca, testcert.Leaf{DNS: []string{"localhost"}, NotYet: true}, "localhost", "expired or is not yet valid"},
-		"wrong name":  {ca, testcert.Leaf{DNS: []string{"localhost"}}, "example.com", "not example.com"},
-		"other trust": {testcert.NewCA(t, "Other"), testcert.Leaf{DNS: []string{"localhost"}}, "localhost", "unknown authority"},
+		"name": {ca, testcert.Leaf{CN: "a", DNS: []string{"localhost"}}, "localhost", ""},
+		"address": {ca, testcert.Leaf{CN: "a", IPs: []string{"127.0.0.1"}},
+			"127.0.0.1", ""},
+		"chain": {sub, testcert.Leaf{CN: "a", DNS: []string{"localhost"}}, "localhost", ""},
+		"rsa": {ca, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.RSA},
+			"localhost", ""},
+		"ed25519": {ca, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.Ed25519},
+			"localhost", ""},
+		"expired": {ca, testcert.Leaf{DNS: []string{"localhost"}, Expired: true},
+			"localhost", "expired or is not yet valid"},
+		"not yet": {ca, testcert.Leaf{DNS: []string{"localhost"}, NotYet: true},
+			"localhost", "expired or is not yet valid"},
+		"wrong name": {ca, testcert.Leaf{DNS: []string{"localhost"}}, "example.com",
+			"not example.com"},
+		"other trust": {testcert.NewCA(t, "Other"),
+			testcert.Leaf{DNS: []string{"localhost"}}, "localhost",
+			"unknown authority"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			err := handshake(t, tc.issuer.Issue(t, tc.leaf).TLS(), &tls.Config{RootCAs: ca.Pool(), ServerName: tc.host})
+			err := handshake(t, tc.issuer.Issue(t, tc.leaf).TLS(),
+				&tls.Config{RootCAs: ca.Pool(), ServerName: tc.host})
 			switch {
 			case tc.want == "" && err != nil:
 				t.Fatalf("handshake: %v", err)
-			case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+			case tc.want != "" && (err == nil ||
+				!strings.Contains(err.Error(), tc.want)):
 				t.Fatalf("handshake: %v, want %q", err, tc.want)
 			}
 		})
@@ -74,10 +86,12 @@ func TestIssuedCertificatesAreAcceptedByCryptoTLS(t *testing.T) {
 func TestSelfSignedIsTrustedByItselfOnly(t *testing.T) {
 	t.Parallel()
 	c := testcert.SelfSigned(t, testcert.Leaf{DNS: []string{"localhost"}})
-	if err := handshake(t, c.TLS(), &tls.Config{RootCAs: c.Pool(), ServerName: "localhost"}); err != nil {
+	if err := handshake(t, c.TLS(),
+		&tls.Config{RootCAs: c.Pool(), ServerName: "localhost"}); err != nil {
 		t.Fatalf("with its own pool: %v", err)
 	}
-	if err := handshake(t, c.TLS(), &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "localhost"}); err == nil {
+	if err := handshake(t, c.TLS(), &tls.Config{RootCAs: x509.NewCertPool(),
+		ServerName: "localhost"}); err == nil {
 		t.Fatal("accepted by an empty pool")
 	}
 }
@@ -112,11 +126,14 @@ func TestEncryptedKeysOpenWithTheirPasswordOnly(t *testing.T) {
 	ca := testcert.NewCA(t, "Root")
 	for _, kt := range []testcert.KeyType{testcert.ECDSA, testcert.RSA} {
 		c := ca.Issue(t, testcert.Leaf{CN: "x", Key: kt})
-		for _, file := range []string{c.EncryptedKey(t, "secret"), c.EncryptedKeyTraditional(t, "secret")} {
-			if out, err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin", "pass:secret").CombinedOutput(); err != nil {
+		for _, file := range []string{c.EncryptedKey(t, "secret"),
+			c.EncryptedKeyTraditional(t, "secret")} {
+			if out, err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin",
+				"pass:secret").CombinedOutput(); err != nil {
 				t.Errorf("%s: right password: %v: %s", file, err, out)
 			}
-			if err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin", "pass:wrong").Run(); err == nil {
+			if err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin",
+				"pass:wrong").Run(); err == nil {
 				t.Errorf("%s: wrong password opens it", file)
 			}
 		}

@@ -16,11 +16,11 @@ import (
 	"tlsd/test/domhost"
 )
 
-// built is where the programs lie; set by Main.
+// built is the folder of the programs. Main sets it.
 var built string
 
-// Main runs the tests and ends the process. Call it from TestMain. What is to be looked at when all
-// tests have run fails the run by an error.
+// Main runs the tests and ends the process. Call it from TestMain. The functions afterwards run
+// after all tests, and their errors fail the run.
 func Main(m *testing.M, afterwards ...func() error) { os.Exit(run(m, afterwards)) }
 
 func run(m *testing.M, afterwards []func() error) int {
@@ -45,8 +45,8 @@ func run(m *testing.M, afterwards []func() error) int {
 	return code
 }
 
-// Exe builds a program of cmd, "tlsd" or "tlsshim", and gives its path. The
-// program is shared by all tests.
+// Exe builds a program of cmd, "tlsd" or "tlsshim", and returns its path. All tests share the
+// program.
 func Exe(tb testing.TB, name string) string {
 	tb.Helper()
 	return build(tb, name, func(file string) error {
@@ -56,7 +56,7 @@ func Exe(tb testing.TB, name string) string {
 	})
 }
 
-// Plugin builds TlsPlugin.so, as strictly as make does, and gives its path.
+// Plugin builds TlsPlugin.so, as strictly as make does, and returns its path.
 func Plugin(tb testing.TB) string {
 	tb.Helper()
 	return build(tb, "TlsPlugin.so", func(file string) error {
@@ -64,25 +64,30 @@ func Plugin(tb testing.TB) string {
 		if err != nil || len(sources) == 0 {
 			return errors.New("no sources of the plugin")
 		}
-		args := append(strictC, "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs,-z,relro,-z,now", "-o", file)
+		args := append(strictC, "-fPIC", "-shared", "-fvisibility=hidden",
+			"-Wl,-z,defs,-z,relro,-z,now", "-o", file)
 		return output(exec.Command("cc", append(append(args, sources...), "-pthread")...))
 	})
 }
 
-// Host builds the host of internal/testhost and gives its path.
+// Host builds the host of internal/testhost and returns its path.
 func Host(tb testing.TB) string {
 	tb.Helper()
 	return build(tb, "host", func(file string) error {
-		return output(exec.Command("cc", append(strictC, "-Icmd/tlsshim/plugin", "-o", file, "internal/testhost/src/host.c", "-ldl", "-pthread")...))
+		return output(exec.Command("cc", append(strictC, "-Icmd/tlsshim/plugin", "-o", file,
+			"internal/testhost/src/host.c", "-ldl", "-pthread")...))
 	})
 }
 
-var strictC = slices.Clip([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-g"})
+var strictC = slices.Clip([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
+	"-O2", "-g"})
 
-// Domhost builds domhost and gives its path.
+// Domhost builds domhost and returns its path.
 func Domhost(tb testing.TB) string {
 	tb.Helper()
-	return build(tb, "domhost", func(file string) error { return domhost.Build(file, "-O2", "-lm") })
+	return build(tb, "domhost", func(file string) error {
+		return domhost.Build(file, "-O2", "-lm")
+	})
 }
 
 // builds has a *builder for each file.
@@ -93,8 +98,9 @@ type builder struct {
 	err  error
 }
 
-// build makes a file once, whoever asks first; the others wait. Where TLSD_TEST_BIN names a folder, the file
-// is copied from there instead: that folder may be one that only the tester can enter.
+// build makes a file once, for the first test that asks; other tests wait. If TLSD_TEST_BIN names a
+// folder, the file is copied from there instead, because only the tester may be able to enter that
+// folder.
 func build(tb testing.TB, name string, compile func(file string) error) string {
 	tb.Helper()
 	if built == "" {
@@ -113,7 +119,7 @@ func build(tb testing.TB, name string, compile func(file string) error) string {
 	return file
 }
 
-// take copies a program that was built elsewhere, if it is up to date.
+// take copies a program that was built before, if it is up to date.
 func take(from, to string) error {
 	err := fresh(from, root())
 	if err != nil {
@@ -126,7 +132,7 @@ func take(from, to string) error {
 	return WriteProgram(to, program)
 }
 
-// sources are what a program is built from, below the top of the source tree.
+// sources are the sources of a program, below the top of the source tree.
 func sources(program string) []string {
 	switch filepath.Base(program) {
 	case "TlsPlugin.so":
@@ -139,24 +145,26 @@ func sources(program string) []string {
 	return []string{"go.mod", "go.sum", "cmd", "internal", "openssl", "rpc", "session"}
 }
 
-// fresh checks that a program is there, and newer than what it is built from. Where a test runs without
-// the sources, there is nothing to compare.
+// fresh checks that a program exists and is newer than its sources. Where a test runs without the
+// sources, there is nothing to compare.
 func fresh(program, top string) error {
 	built, err := os.Stat(program)
 	if err != nil {
 		return err
 	}
 	for _, from := range sources(program) {
-		err := filepath.WalkDir(filepath.Join(top, from), func(path string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() || strings.HasSuffix(path, "_test.go") {
+		err := filepath.WalkDir(filepath.Join(top, from),
+			func(path string, e fs.DirEntry, err error) error {
+				if err != nil || e.IsDir() || strings.HasSuffix(path, "_test.go") {
+					return err
+				}
+				source, err := e.Info()
+				if err == nil && source.ModTime().After(built.ModTime()) {
+					err = fmt.Errorf("%s is older than %s: run make build",
+						program, path)
+				}
 				return err
-			}
-			source, err := e.Info()
-			if err == nil && source.ModTime().After(built.ModTime()) {
-				err = fmt.Errorf("%s is older than %s: run make build", program, path)
-			}
-			return err
-		})
+			})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -172,7 +180,7 @@ func output(cmd *exec.Cmd) error {
 	return nil
 }
 
-// root is the top of the source tree, in which tests run.
+// root is the top of the source tree, where tests run.
 func root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Whoever runs tests with programs of before would test the wrong thing.
+// Tests of outdated programs would test the wrong code.
 func TestAProgramThatIsOlderThanItsSourcesIsRefused(t *testing.T) {
 	t.Parallel()
 	top := t.TempDir()

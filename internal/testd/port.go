@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Port gives a TCP port of 127.0.0.1 on which nobody listens and which nobody
-// gets by chance until the end of the test: a socket is bound to it, without
-// listening. Who asks for this very port with SO_REUSEADDR, as Go and openssl do, can
-// listen on it (socket(7)); until then connections are refused.
+// Port returns a TCP port of 127.0.0.1 on which nobody listens, and which no other program gets by
+// chance until the end of the test. A socket is bound to it and does not listen. A program that
+// sets SO_REUSEADDR, as Go and openssl do, can listen on the port (socket(7)). Until then
+// connections are refused.
 func Port(tb testing.TB) int {
 	tb.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -29,15 +29,17 @@ func Port(tb testing.TB) int {
 	return name.(*unix.SockaddrInet4).Port
 }
 
-// AwaitListener waits until somebody listens on a port of this machine. It
-// looks and does not connect: a server sees nothing of it.
+// AwaitListener waits until a program listens on a port of this machine. It looks and does not
+// connect, so the server sees nothing of it.
 func AwaitListener(tb testing.TB, port int) {
 	tb.Helper()
-	Eventually(tb, startTime, "a listener on port "+strconv.Itoa(port), func() bool { return Listening(tb, port) })
+	Eventually(tb, startTime, "a listener on port "+strconv.Itoa(port), func() bool {
+		return Listening(tb, port)
+	})
 }
 
-// Listening says whether somebody listens on a port of this machine. A listener for all
-// addresses, IPv4's too, may be in IPv6's table alone.
+// Listening says whether a program listens on a port of this machine. A listener for all addresses,
+// IPv4's included, may be only in IPv6's table.
 func Listening(tb testing.TB, port int) bool {
 	tb.Helper()
 	suffix := fmt.Sprintf(":%04X", port)

@@ -1,5 +1,5 @@
-// Package testd builds the programs of this project for tests and runs the
-// daemon, as users do: as a process, with its real flags, on a socket of its own.
+// Package testd builds the programs of this project for tests, and runs the daemon as users do: as
+// a process, with its real flags, on a socket of its own.
 //
 //	func TestMain(m *testing.M) { testd.Main(m) }
 //
@@ -12,19 +12,20 @@
 //
 // # Promises
 //
-//   - A program is built once in a test binary's run, as make builds it, when the
-//     first test asks for it. Main removes it. Programs can be built before: TLSD_TEST_BIN names
-//     the folder where they lie. They must be newer than their sources.
-//   - A daemon loads the libssl that TLSD_TEST_LIBSSL names, if it is set and the test's flags name no other.
-//   - A daemon gets an environment of which the tester's settings (TLSD_…, SSL_CERT_…,
-//     OPENSSL_CONF, LISTEN_…, NOTIFY_SOCKET) are taken out.
-//   - At the end of its test a daemon is stopped by SIGTERM. The test fails if it
-//     does not exit with 0 within stopTime, or leaves a process behind.
-//   - A daemon does not outlive the test process, however that ends.
-//   - What a daemon has logged is shown when its test has failed.
+//   - A test binary's run builds a program once, as make builds it, when the first test asks for
+//     it. Main removes the program. If TLSD_TEST_BIN names a folder, its programs are used instead.
+//     They must be newer than their sources.
+//   - A daemon loads the libssl that TLSD_TEST_LIBSSL names, if it is set and the test's flags name
+//     no other.
+//   - The environment of a daemon lacks the tester's settings (TLSD_…, SSL_CERT_…, OPENSSL_CONF,
+//     LISTEN_…, NOTIFY_SOCKET).
+//   - At the end of its test a daemon is stopped by SIGTERM. The test fails if the daemon does not
+//     exit with 0 within stopTime, or if a process is left.
+//   - A daemon does not outlive the test process, however the test process ends.
+//   - If a test has failed, the log of its daemon is shown.
 //
-// The functions end the test when something fails and return no errors. They
-// are safe for concurrent use.
+// The functions end the test if something fails, and return no errors. They are safe for concurrent
+// use.
 package testd
 
 import (
@@ -48,7 +49,7 @@ import (
 )
 
 const (
-	startTime = 2 * time.Minute // for the socket to be there
+	startTime = 2 * time.Minute // until the socket exists
 	stopTime  = 2 * time.Minute // from SIGTERM to the exit
 )
 
@@ -57,7 +58,7 @@ type Daemon struct {
 	Socket string // path of its socket
 	PID    int    // of the supervisor
 
-	exe     string // a link of this daemon alone, by which its processes are known
+	exe     string // a link of this daemon alone; its processes are found by it
 	log     string // file
 	options Options
 	cmd     *exec.Cmd
@@ -70,32 +71,33 @@ type Daemon struct {
 type Options struct {
 	Flags []string
 	Env   []string // NAME=value, added to the environment
-	// User and group of the daemon; 0 is the tester's own. Only root can set it. What the
-	// daemon has to read must be readable for that user.
+	// UID is the user of the daemon, and its group; 0 is the tester's own. Only root can set
+	// it. The user must be able to read the daemon's files.
 	UID uint32
-	// Under is a command that ends in executing the daemon, whose command line it gets as further
-	// arguments; empty for none.
+	// Under is a command that ends in executing the daemon. It gets the daemon's command line
+	// as further arguments. Empty: no command.
 	Under []string
-	// Stderr is where the daemon logs, instead of to the file that Log reads.
+	// Stderr is where the daemon logs, in place of the file that Log reads.
 	Stderr *os.File
-	// MayFail leaves it to the test what state the daemon exits with.
+	// MayFail leaves the daemon's exit status to the test.
 	MayFail bool
 }
 
-// Start starts a daemon with these flags, and --socket. It returns when the
-// daemon takes connections.
+// Start starts a daemon with these flags and --socket. It returns when the daemon takes
+// connections.
 func Start(tb testing.TB, flags ...string) *Daemon {
 	tb.Helper()
 	return StartWith(tb, Options{Flags: flags})
 }
 
-// StartWith is Start with more to say.
+// StartWith is Start with more options.
 func StartWith(tb testing.TB, o Options) *Daemon {
 	tb.Helper()
 	dir := Dir(tb)
 	if o.UID != 0 {
 		err := os.Chown(dir, int(o.UID), int(o.UID))
-		if errors.Is(err, unix.EINVAL) { // chown(2): the root of a user namespace that has no more users
+		// chown(2): the root of a user namespace without more users
+		if errors.Is(err, unix.EINVAL) {
 			tb.Skipf("there is no user %d in this user namespace", o.UID)
 		}
 		check(tb, err)
@@ -149,7 +151,7 @@ func (d *Daemon) launch(tb testing.TB) {
 	if o.Stderr != nil {
 		d.cmd.Stderr = o.Stderr
 	}
-	// Ctrl-C is the tester's, and reaches the daemon by the end of this process.
+	// Ctrl-C is for the tester. The daemon ends because this process ends.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if o.UID != 0 {
 		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
@@ -165,9 +167,9 @@ func (d *Daemon) launch(tb testing.TB) {
 	d.await(tb, ready)
 }
 
-// Spawn starts cmd in such a way that the kernel kills it if this process dies without
-// having stopped it: by a panic, a test that ran out of time, SIGKILL. Once it runs, wait is called on a goroutine of
-// its own; it must return when the process has ended.
+// Spawn starts cmd. The kernel kills cmd if this process dies without stopping it: by a panic, a
+// test that runs out of time, or SIGKILL. When cmd runs, wait is called on a goroutine of its own.
+// It must return when the process has ended.
 func Spawn(cmd *exec.Cmd, wait func()) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -175,8 +177,8 @@ func Spawn(cmd *exec.Cmd, wait func()) error {
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan error, 1)
 	go func() {
-		// The signal comes when the thread ends that has started the process (PR_SET_PDEATHSIG(2const)): it has to
-		// stay for as long.
+		// The kernel sends the signal when the thread that has started the process ends
+		// (PR_SET_PDEATHSIG(2const)). So this thread must stay.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -188,7 +190,7 @@ func Spawn(cmd *exec.Cmd, wait func()) error {
 	return <-started
 }
 
-// await waits for the daemon's word that it listens.
+// await waits until the daemon says that it listens.
 func (d *Daemon) await(tb testing.TB, ready *os.File) {
 	tb.Helper()
 	ready.SetReadDeadline(time.Now().Add(startTime))
@@ -213,7 +215,7 @@ func (d *Daemon) Dial(tb testing.TB) *client.Client {
 	return c
 }
 
-// Log is what the daemon has written to its standard output and error so far.
+// Log is the daemon's standard output and error so far.
 func (d *Daemon) Log(tb testing.TB) string {
 	tb.Helper()
 	b, err := os.ReadFile(d.log)
@@ -221,15 +223,15 @@ func (d *Daemon) Log(tb testing.TB) string {
 	return string(b)
 }
 
-// CommandLine is that of the daemon.
+// CommandLine is the command line of the daemon.
 func (d *Daemon) CommandLine() string { return strings.Join(d.cmd.Args, " ") }
 
 // Exited is closed when the daemon has ended.
 func (d *Daemon) Exited() <-chan struct{} { return d.exited }
 
-// Stop ends the daemon with SIGTERM, unless it has ended, and waits for it. It
-// fails the test if it hangs or leaves a process behind; how it exited is returned. It
-// can be called more than once.
+// Stop ends the daemon with SIGTERM, unless it has ended, and waits for it. It fails the test if
+// the daemon hangs or a process is left. It returns how the daemon exited. It can be called more
+// than once.
 func (d *Daemon) Stop(tb testing.TB) error {
 	tb.Helper()
 	d.stop.Do(func() { d.end(tb, syscall.SIGTERM) })
@@ -237,8 +239,9 @@ func (d *Daemon) Stop(tb testing.TB) error {
 	return d.err
 }
 
-// Restart ends the daemon with a signal, or two, waits for it as Stop does, and starts it again on the same
-// socket. Flags, if there are any, take the place of those before. No other method may run at the same time.
+// Restart ends the daemon with a signal, or two, waits for it as Stop does, and starts it again on
+// the same socket. Flags, if there are any, replace the old ones. No other method may run at the
+// same time.
 func (d *Daemon) Restart(tb testing.TB, signals []syscall.Signal, flags ...string) error {
 	tb.Helper()
 	d.end(tb, signals...)
@@ -268,7 +271,7 @@ func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
 			<-d.exited
 		}
 	}
-	// Workers end when the supervisor does; the last of them may be a moment behind.
+	// Workers end when the supervisor ends; the last of them may end a moment later.
 	for deadline := time.Now().Add(stopTime); ; time.Sleep(5 * time.Millisecond) {
 		left := d.Processes()
 		if len(left) == 0 {
@@ -284,12 +287,13 @@ func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
 	}
 }
 
-// Processes lists the pids of the daemon and of its workers that live.
+// Processes lists the pids of the living processes: the daemon and its workers.
 func (d *Daemon) Processes() []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
-		exe, err := os.Readlink(link) // fails for those that are gone, and for others' that are hidden
+		// fails for processes that have ended, and for hidden ones of other users
+		exe, err := os.Readlink(link)
 		if err != nil || strings.TrimSuffix(exe, " (deleted)") != d.exe {
 			continue
 		}
@@ -302,8 +306,8 @@ func (d *Daemon) Processes() []int {
 	return pids
 }
 
-// Dir makes a directory whose path is short enough for sockets and which every
-// user can enter. It is removed at the end of the test.
+// Dir makes a directory that every user can enter, with a path short enough for sockets. It is
+// removed at the end of the test.
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "tlsd-")
@@ -313,8 +317,8 @@ func Dir(tb testing.TB) string {
 	return dir
 }
 
-// Eventually waits until ok returns true, and ends the test if that takes longer
-// than bound. It asks every few milliseconds: it is for what cannot be waited for.
+// Eventually waits until ok returns true, and ends the test if that takes longer than bound. It
+// asks every few milliseconds. Use it for events that have no other signal.
 func Eventually(tb testing.TB, bound time.Duration, what string, ok func() bool) {
 	tb.Helper()
 	for deadline := time.Now().Add(bound); !ok(); time.Sleep(3 * time.Millisecond) {
@@ -324,11 +328,12 @@ func Eventually(tb testing.TB, bound time.Duration, what string, ok func() bool)
 	}
 }
 
-// environment is this process's, without what would change a daemon's behaviour, and without the
-// machine's configuration file.
+// environment is the environment of this process, without the variables that would change a
+// daemon's behaviour, and without the machine's configuration file.
 func environment() []string {
 	clean := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		for _, p := range []string{"TLSD_", "SSL_CERT_", "OPENSSL_CONF=", "LISTEN_", "NOTIFY_SOCKET="} {
+		for _, p := range []string{"TLSD_", "SSL_CERT_", "OPENSSL_CONF=", "LISTEN_",
+			"NOTIFY_SOCKET="} {
 			if strings.HasPrefix(v, p) {
 				return true
 			}

@@ -23,8 +23,9 @@ func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
 	if b, err := c.Backend(t.Context()); err != nil || b == "" {
 		t.Errorf("tls.Backend: %q, %v", b, err)
 	}
-	// The supervisor, and the worker of this session at least.
-	if got := d.Processes(); len(got) < 2 || got[0] != d.PID && got[1] != d.PID && len(got) == 2 {
+	// At least the supervisor and the worker of this session.
+	if got := d.Processes(); len(got) < 2 || got[0] != d.PID && got[1] != d.PID &&
+		len(got) == 2 {
 		t.Errorf("processes %v: want that of the supervisor (%d) and a worker", got, d.PID)
 	}
 	c.Close()
@@ -36,7 +37,8 @@ func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// A run of the tests against a certain OpenSSL says which, so that it cannot test another by mistake.
+// A run of the tests against a certain OpenSSL names the version, so that it cannot test another by
+// mistake.
 func TestADaemonHasTheLibraryOfThisRun(t *testing.T) {
 	t.Parallel()
 	want := os.Getenv("TLSD_TEST_OPENSSL")
@@ -49,12 +51,14 @@ func TestADaemonHasTheLibraryOfThisRun(t *testing.T) {
 		t.Errorf("tls.Version: %q, %v; this run is for OpenSSL %s", got, err, want)
 	}
 	info, err := c.Info(t.Context())
-	if err != nil || filepath.Dir(info.Libssl.Libcrypto) != filepath.Dir(info.Libssl.Path) || info.Libssl.Path == "" {
-		t.Errorf("tls.Info: %+v, %v; want libssl and libcrypto of one folder", info.Libssl, err)
+	if err != nil || filepath.Dir(info.Libssl.Libcrypto) != filepath.Dir(info.Libssl.Path) ||
+		info.Libssl.Path == "" {
+		t.Errorf("tls.Info: %+v, %v; want libssl and libcrypto of one folder",
+			info.Libssl, err)
 	}
 }
 
-// A test process that ends without its cleanups: by a panic, or because it took too long.
+// A test process may end without its cleanups: by a panic, or because it took too long.
 func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 	t.Parallel()
 	const variable = "TESTD_TEST_DIES"
@@ -84,7 +88,8 @@ func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
 	t.Parallel()
 	port := Port(t)
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	if conn, err := net.DialTimeout("tcp", addr, time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+	if conn, err := net.DialTimeout("tcp", addr, time.Second); !errors.Is(
+		err, syscall.ECONNREFUSED) {
 		if err == nil {
 			conn.Close()
 		}

@@ -1,16 +1,17 @@
-// Package testhost is a host for the plugin, a program in C that loads it as an interpreter would (src/host.c), driven by a test
-// call by call: several calls may wait at once, each in a thread of the host, and data goes both ways as it is.
+// Package testhost is a host for the plugin: a program in C that loads the plugin as an interpreter
+// would (src/host.c). A test drives it call by call. Several calls may wait at once, each in a
+// thread of the host. Data goes both ways unchanged.
 //
-//	h, err := testhost.Start(testhost.Options{Program: program, Library: plugin, Env: []string{"TLSD_SOCKET=" + socket}})
+//	h, err := testhost.Start(testhost.Options{Program: program, Library: plugin})
 //	call, err := h.Send("&Read", handle, 4096) // &: in a thread of its own
 //	r, err := call.Wait()
 //	err = h.End()
 //
 // # Promises
 //
-//   - A host sees nothing of the tester's settings that tell where a tlsd is, and starts none.
-//   - It does not outlive the test process, however that ends.
-//   - All methods are safe for concurrent use, and every wait is bounded.
+//   - A host sees none of the tester's settings that name a tlsd, and starts no tlsd.
+//   - It does not outlive the test process, however the test process ends.
+//   - All methods are safe for concurrent use, and every wait has a limit.
 package testhost
 
 import (
@@ -30,7 +31,7 @@ import (
 	"tlsd/internal/testd"
 )
 
-// Patience bounds every wait. Nothing waits that long unless it hangs.
+// Patience is the limit of every wait. It is reached only by a hang.
 const Patience = 3 * time.Minute
 
 // Null is an argument that the host turns into a NULL pointer.
@@ -44,7 +45,7 @@ func Source() string {
 	return filepath.Join(filepath.Dir(file), "src", "host.c")
 }
 
-// Options say what is run.
+// Options say what to run.
 type Options struct {
 	Program string   // built from Source
 	Library string   // the plugin
@@ -58,15 +59,16 @@ type Host struct {
 	Left chan struct{} // closed when it has ended
 
 	in     io.WriteCloser
-	err    error // how it has ended; set before Left is closed
+	err    error // how the host has ended; set before Left is closed
 	stderr strings.Builder
 
-	mu    sync.Mutex // guards the two, and the order of what is sent
+	mu    sync.Mutex // guards err and waiting, and the order of commands
 	tags  int
 	waits map[string]chan Result
 }
 
-// A Result is what a call has given. Text is what Read has read, a getter's text, or LastError after a failure.
+// A Result is the result of a call. Text is the data of Read, the text of a getter, or LastError
+// after a failure.
 type Result struct {
 	N    int64
 	Text string
@@ -77,7 +79,8 @@ func Start(o Options) (*Host, error) {
 	args := append(append([]string{}, o.Wrapper...), o.Program, o.Library)
 	cmd := exec.Command(args[0], args[1:]...)
 	for _, s := range os.Environ() {
-		if name, _, _ := strings.Cut(s, "="); !strings.HasPrefix(name, "TLSD_") && name != "XDG_RUNTIME_DIR" {
+		if name, _, _ := strings.Cut(s, "="); !strings.HasPrefix(name, "TLSD_") &&
+			name != "XDG_RUNTIME_DIR" {
 			cmd.Env = append(cmd.Env, s)
 		}
 	}
@@ -106,7 +109,7 @@ func Start(o Options) (*Host, error) {
 	return h, nil
 }
 
-// End ends the host, unless it has ended, and says how it did.
+// End ends the host, unless it has ended, and returns how it ended.
 func (h *Host) End() error {
 	h.in.Close()
 	select {
@@ -127,7 +130,7 @@ func (h *Host) read(out io.Reader) error {
 	for {
 		line, err := in.ReadString('\n')
 		if err != nil {
-			return nil // how it has ended tells
+			return nil // the status of the process tells how it ended
 		}
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		if len(f) != 3 {
@@ -144,7 +147,7 @@ func (h *Host) read(out io.Reader) error {
 	}
 }
 
-// waiting is where the answer with this tag goes.
+// waiting is the channel for the answer with this tag.
 func (h *Host) waiting(tag string) chan Result {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -161,8 +164,9 @@ type Call struct {
 	tag string
 }
 
-// Send sends a command: a function of the plugin without its "tls_", or one of the host's own (src/host.c). With & before its
-// name it runs in a thread of its own. Arguments are numbers, texts, Null, and []byte for data.
+// Send sends a command: a function of the plugin without its "tls_", or one of the host's own
+// (src/host.c). With & before its name the command runs in a thread of its own. Arguments are
+// numbers, texts, Null, and []byte for data.
 func (h *Host) Send(op string, args ...any) (*Call, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -188,10 +192,11 @@ func (h *Host) Send(op string, args ...any) (*Call, error) {
 	return c, nil
 }
 
-// What would end a field or a line.
+// These characters would end a field or a line.
 var escape = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`)
 
-// Answer is what the host says by itself under a tag: "child" when one that it has forked has ended.
+// Answer is a line that the host sends by itself under a tag: "child", when a forked child has
+// ended.
 func (h *Host) Answer(tag string) *Call { return &Call{tag, h, tag} }
 
 // Result gets the result, once.

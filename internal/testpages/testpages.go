@@ -14,12 +14,13 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the generated parts of manual pages and completions anew")
+var update = flag.Bool("update", false, "write the generated parts of manual pages and "+
+	"completions anew")
 
 const begin, end = "begin generated", "end generated"
 
-// Hold compares the generated part of the file with text, which ends with a newline. With -update it
-// writes the part instead.
+// Hold compares the generated part of the file with text, which ends with a newline. With -update
+// it writes the part instead.
 func Hold(t *testing.T, path, text string) {
 	t.Helper()
 	file, err := os.ReadFile(path)
@@ -42,7 +43,7 @@ func Hold(t *testing.T, path, text string) {
 	}
 }
 
-// split takes a file apart: up to the line that begins the part, the part, and the rest.
+// split divides a file into the text up to the line that begins the part, the part, and the rest.
 func split(file string) (before, part, after string) {
 	var b [3]strings.Builder
 	i := 0

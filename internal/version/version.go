@@ -7,16 +7,16 @@ import (
 	"runtime/debug"
 )
 
-// Version follows semantic versioning; CHANGELOG.md says what changed. A
-// packager may set it: -ldflags "-X tlsd/internal/version.Version=0.1.0-3".
+// Version follows semantic versioning; CHANGELOG.md has the changes. A packager may set it:
+// -ldflags "-X tlsd/internal/version.Version=0.1.0-3".
 var Version = "0.1.0"
 
-// commit is what a packager sets who builds without the Git folder. Otherwise the go command notes
-// the commit.
+// commit is for a packager who builds without the Git folder. Otherwise the go command notes the
+// commit.
 var commit string
 
 // Commit is the commit that this program is built from, with "+changes" if the source had changes
-// that were not committed. It is "" if nobody knows.
+// that were not committed. It is "" if the commit is not known.
 func Commit() string {
 	if commit != "" {
 		return commit

@@ -17,8 +17,10 @@ func TestCommitIsShortAndTellsOfChanges(t *testing.T) {
 	}{
 		{nil, ""},
 		{[]debug.BuildSetting{revision}, "0123456789ab"},
-		{[]debug.BuildSetting{revision, {Key: "vcs.modified", Value: "false"}}, "0123456789ab"},
-		{[]debug.BuildSetting{{Key: "vcs.modified", Value: "true"}, revision}, "0123456789ab+changes"},
+		{[]debug.BuildSetting{revision, {Key: "vcs.modified", Value: "false"}},
+			"0123456789ab"},
+		{[]debug.BuildSetting{{Key: "vcs.modified", Value: "true"}, revision},
+			"0123456789ab+changes"},
 		{[]debug.BuildSetting{{Key: "vcs.modified", Value: "true"}}, ""},
 	} {
 		if got := fromSettings(tt.settings); got != tt.want {
@@ -41,7 +43,9 @@ func TestHeaderHasTheSameVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`(?m)^#define TLSPLUGIN_VERSION_(MAJOR|MINOR|PATCH) (\d+)$`).FindAllSubmatch(header, -1)
+	m := regexp.MustCompile(
+		`(?m)^#define TLSPLUGIN_VERSION_(MAJOR|MINOR|PATCH) (\d+)$`).FindAllSubmatch(header,
+		-1)
 	if len(m) != 3 {
 		t.Fatalf("the header has %d parts of its version, want 3", len(m))
 	}

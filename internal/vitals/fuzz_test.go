@@ -2,7 +2,8 @@ package vitals
 
 import "testing"
 
-// FuzzPage: whatever a worker writes into its page, no text but the name of a method comes out of it.
+// FuzzPage: whatever a worker writes into its page, the only texts that come out are names of
+// methods.
 func FuzzPage(f *testing.F) {
 	f.Add([]byte{}, 0)
 	f.Add([]byte{1, 0, 0, 0, 3, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255}, -1)
@@ -13,12 +14,13 @@ func FuzzPage(f *testing.F) {
 	}
 	f.Cleanup(func() { page.Close(); file.Close() })
 	f.Fuzz(func(t *testing.T, data []byte, n int) {
-		// At both parts of the page: the threads, and the sessions.
+		// The two parts of the page: the threads and the sessions.
 		clear(page.mem)
 		copy(page.mem, data)
 		copy(page.mem[headerBytes:], data)
 		for thread, stay := range page.Inside() {
-			if thread < 0 || thread >= Threads || stay.Turn%2 == 0 || stay.Method != "" && !Known(stay.Method) {
+			if thread < 0 || thread >= Threads || stay.Turn%2 == 0 ||
+				stay.Method != "" && !Known(stay.Method) {
 				t.Fatalf("thread %d: %+v", thread, stay)
 			}
 		}

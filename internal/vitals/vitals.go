@@ -1,23 +1,25 @@
-// Package vitals is the page of memory in which a worker notes what it is doing,
-// so that the supervisor can say what that was when the worker is dead, and can
-// see that a call into the library does not come back.
+// Package vitals is a page of memory in which a worker notes what it does. If the worker dies, the
+// supervisor reads there what the worker did. The supervisor also sees there that a call into the
+// library does not return.
 //
-// The page is a memfd of fixed size, made by the supervisor, shared with one
-// worker, and sealed, so that the worker cannot shrink it. Its layout, in 32-bit
-// words of the machine's byte order, each written atomically:
+// The page is a memfd of fixed size. The supervisor makes it, shares it with one worker, and seals
+// it, so that the worker cannot shrink it. Its layout, in 32-bit words of the machine's byte order,
+// each written atomically:
 //
-//		byte 0     threads  256 × 2 words: turn, work
-//		byte 4096  sessions N × 4 words: writing, calling, handle, (unused)
+//	byte 0     threads  256 × 2 words: turn, work
+//	byte 4096  sessions N × 4 words: writing, calling, handle, (unused)
 //
-//	  - turn counts up when a thread enters the library and when it leaves: odd
-//	    means inside. work says what for, and holds while turn is odd.
-//	  - writing is the number of answers that are being written to the caller; it
-//	    stays above 0 once one could not be written in whole.
-//	  - calling is the method of a call in flight, as index into the list of
-//	    methods plus 1, and 0 if there is none; handle is the handle that it names, or 0.
+// The words:
 //
-// What the page says is the worker's word, and the worker is not trusted: numbers
-// out of range count as nothing, and no text comes out of it.
+//   - turn counts up when a thread enters the library and when it leaves. Odd means inside. work
+//     says for which method, and is valid while turn is odd.
+//   - writing is the number of answers that are being written to the caller. It stays above 0 if an
+//     answer could not be written in whole.
+//   - calling is the method of a call in flight, as an index into the list of methods plus 1, and 0
+//     if there is no call. handle is the handle of that call, or 0.
+//
+// The worker writes the page, and the worker is not trusted. So numbers out of range count as
+// nothing, and no text comes out of the page.
 package vitals
 
 import (
@@ -33,21 +35,22 @@ import (
 const (
 	// FD is the worker's descriptor of the page.
 	FD = 4
-	// Threads bounds the threads that can be in the library at the same time.
+	// Threads is the limit of threads in the library at the same time.
 	Threads = 256
 
 	headerBytes  = 4096
 	sessionBytes = 16
 )
 
-// methods are the names that calling and work stand for. The order has no meaning:
-// both sides are the same program.
+// methods are the names for the numbers in calling and work. The order has no meaning, because both
+// sides are the same program.
 var methods = []string{
-	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify",
-	"tls.NewServerContext", "tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject",
-	"tls.SetTimeout", "tls.Backend", "tls.Version", "tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover",
-	"tls.Status", "tls.Flush", "tls.Shutdown",
-	"tls.SetOption", "tls.SetCertificate", "tls.Listen", "tls.ReadPlain", "tls.WritePlain",
+	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close",
+	"tls.SetInsecureSkipVerify", "tls.NewServerContext", "tls.Accept", "tls.CloseServerContext",
+	"tls.SetCaBundle", "tls.PeerCertSubject", "tls.SetTimeout", "tls.Backend", "tls.Version",
+	"tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover", "tls.Status",
+	"tls.Flush", "tls.Shutdown", "tls.SetOption", "tls.SetCertificate", "tls.Listen",
+	"tls.ReadPlain", "tls.WritePlain",
 }
 
 func number(method string) uint32 { return uint32(slices.Index(methods, method) + 1) }
@@ -59,15 +62,15 @@ func name(n uint32) string {
 	return methods[n-1]
 }
 
-// Known says whether the page can tell of the method.
+// Known says whether the page has a number for the method.
 func Known(method string) bool { return number(method) != 0 }
 
 // Page is one side's view of the page. Its methods but Close are safe for
 // concurrent use.
 type Page struct{ mem []byte }
 
-// New makes a page for a worker of n sessions, and the file that becomes
-// descriptor [FD] of the worker. The caller closes both.
+// New makes a page for a worker of n sessions, and the file that becomes descriptor [FD] of the
+// worker. The caller closes both.
 func New(n int) (*Page, *os.File, error) {
 	fd, err := unix.MemfdCreate("tlsd-vitals", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -75,7 +78,8 @@ func New(n int) (*Page, *os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "vitals")
 	if err = f.Truncate(int64(headerBytes + n*sessionBytes)); err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
+			unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	}
 	var p *Page
 	if err == nil {
@@ -113,16 +117,15 @@ func open(fd int) (*Page, error) {
 	return &Page{mem}, nil
 }
 
-// Close takes the page out of memory. Nothing of it may be used any more.
+// Close unmaps the page. The page must not be used afterwards.
 func (p *Page) Close() error { return unix.Munmap(p.mem) }
 
 func (p *Page) word(at int) *atomic.Uint32 {
 	return (*atomic.Uint32)(unsafe.Pointer(&p.mem[at]))
 }
 
-// Enter notes that a thread enters the library, for the work of a method.
-// An empty or unknown method is none in particular. No two threads have the same
-// number at the same time.
+// Enter notes that a thread enters the library, for the work of a method. An empty or unknown
+// method stands for no method. No two threads have the same number at the same time.
 func (p *Page) Enter(thread int, method string, _ int32) {
 	if thread < Threads {
 		p.word(8*thread + 4).Store(number(method))
@@ -130,7 +133,7 @@ func (p *Page) Enter(thread int, method string, _ int32) {
 	}
 }
 
-// Leave notes that the thread has left it.
+// Leave notes that the thread has left the library.
 func (p *Page) Leave(thread int) {
 	if thread < Threads {
 		p.word(8 * thread).Add(1)
@@ -139,11 +142,11 @@ func (p *Page) Leave(thread int) {
 
 // A Stay is a thread's time in the library.
 type Stay struct {
-	Turn   uint32 // the same number is the same stay
-	Method string // whose work it is, or ""
+	Turn   uint32 // it is the same number during one stay
+	Method string // the method that the stay is for, or ""
 }
 
-// Inside gives the threads that are in the library.
+// Inside returns the threads that are in the library.
 func (p *Page) Inside() map[int]Stay {
 	in := map[int]Stay{}
 	for i := range Threads {
@@ -154,10 +157,10 @@ func (p *Page) Inside() map[int]Stay {
 	return in
 }
 
-// A Session is the place of one session in the page.
+// A Session is the part of the page for one session.
 type Session struct{ writing, calling, handle *atomic.Uint32 }
 
-// Session gives the n-th place. It fails if there are not so many.
+// Session returns the n-th part. It fails if there are not so many.
 func (p *Page) Session(n int) (*Session, error) {
 	at := headerBytes + n*sessionBytes
 	if n < 0 || at+sessionBytes > len(p.mem) {
@@ -166,7 +169,7 @@ func (p *Page) Session(n int) (*Session, error) {
 	return &Session{p.word(at), p.word(at + 4), p.word(at + 8)}, nil
 }
 
-// Clear makes the place ready for another session.
+// Clear makes the part ready for another session.
 func (s *Session) Clear() {
 	s.writing.Store(0)
 	s.calling.Store(0)
@@ -176,19 +179,19 @@ func (s *Session) Clear() {
 // Writing notes that an answer is about to be written.
 func (s *Session) Writing() { s.writing.Add(1) }
 
-// Written notes that it has been written in whole.
+// Written notes that the answer has been written in whole.
 func (s *Session) Written() { s.writing.Add(^uint32(0)) }
 
-// Calling notes the call that is in flight, or with "" that there is none.
+// Calling notes the call that is in flight, or with "" that there is no call.
 func (s *Session) Calling(method string, handle int32) {
 	s.handle.Store(uint32(handle))
 	s.calling.Store(number(method))
 }
 
-// MidMessage says whether the caller may have a part of a message only.
+// MidMessage says whether the caller may have received only a part of a message.
 func (s *Session) MidMessage() bool { return s.writing.Load() != 0 }
 
-// InFlight gives what Calling has noted.
+// InFlight returns what Calling has noted.
 func (s *Session) InFlight() (method string, handle int32) {
 	return name(s.calling.Load()), int32(s.handle.Load())
 }

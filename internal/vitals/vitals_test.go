@@ -30,7 +30,7 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 	sup, work := pages(t, 2)
 	work.Enter(3, "tls.Read", 0)
 	work.Enter(255, "", 0)
-	work.Enter(256, "tls.Read", 0) // more than there is room for: not noted
+	work.Enter(256, "tls.Read", 0) // there is no room for this thread: it is not noted
 	first := sup.Inside()
 	if len(first) != 2 || first[3].Method != "tls.Read" || first[255].Method != "" {
 		t.Errorf("inside: %v", first)
@@ -59,13 +59,16 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 		theirs.Writing()
 		theirs.Writing()
 		theirs.Written()
-		if m, h := ours.InFlight(); m != "tls.Write" || h != int32(n+5) || !ours.MidMessage() {
-			t.Errorf("session %d: %s of handle %d, mid-message %t", n, m, h, ours.MidMessage())
+		if m, h := ours.InFlight(); m != "tls.Write" || h != int32(n+5) ||
+			!ours.MidMessage() {
+			t.Errorf("session %d: %s of handle %d, mid-message %t", n, m, h,
+				ours.MidMessage())
 		}
 		theirs.Written()
 		theirs.Calling("", 0)
 		if m, _ := ours.InFlight(); m != "" || ours.MidMessage() {
-			t.Errorf("session %d: %q, mid-message %t; want nothing", n, m, ours.MidMessage())
+			t.Errorf("session %d: %q, mid-message %t; want nothing", n, m,
+				ours.MidMessage())
 		}
 		theirs.Writing()
 		ours.Clear()

@@ -42,14 +42,16 @@ func run(w io.Writer) error {
 		return err
 	}
 	modules = append([]module{{Path: "Go", Dir: strings.TrimSpace(string(root))}}, modules...)
-	fmt.Fprintln(w, "tlsd and tlsshim contain parts of the following. OpenSSL is not among them: tlsd loads the")
+	fmt.Fprintln(w, "tlsd and tlsshim contain parts of the following. "+
+		"OpenSSL is not among them: tlsd loads the")
 	fmt.Fprintln(w, "machine's own when it runs.")
 	for _, m := range modules {
 		text, err := licence(m.Dir)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
-		fmt.Fprintf(w, "\n%s\n%s\n\n%s", strings.Repeat("-", 78), strings.TrimSpace(m.Path+" "+m.Version), text)
+		fmt.Fprintf(w, "\n%s\n%s\n\n%s", strings.Repeat("-", 78),
+			strings.TrimSpace(m.Path+" "+m.Version), text)
 	}
 	return nil
 }

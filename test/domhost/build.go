@@ -1,6 +1,5 @@
-// Package domhost builds and describes domhost, the stand-in for the DominScript
-// interpreter. The program itself is C and lies in src; README.md says what it
-// knows of the language.
+// Package domhost builds domhost, the stand-in for the DominScript interpreter. The program itself
+// is C, in src. README.md says which parts of the language it has.
 package domhost
 
 import (
@@ -10,14 +9,15 @@ import (
 	"runtime"
 )
 
-// Build compiles domhost to the file exe with the C compiler cc, as strictly as make does.
-// cflags come last, such as -fsanitize=address. The error has the compiler's output.
+// Build compiles domhost to the file exe with the C compiler cc, as strictly as make does. cflags
+// come last, for example -fsanitize=address. The error has the compiler's output.
 func Build(exe string, cflags ...string) error {
 	sources, err := filepath.Glob(filepath.Join(folder(), "src", "*.c"))
 	if err != nil || len(sources) == 0 {
 		return fmt.Errorf("build domhost: no sources in %s", filepath.Join(folder(), "src"))
 	}
-	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-o", exe}, sources...)
+	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-o",
+		exe}, sources...)
 	args = append(append(args, cflags...), "-ldl")
 	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build domhost: %w\n%s", err, out)
@@ -25,7 +25,7 @@ func Build(exe string, cflags ...string) error {
 	return nil
 }
 
-// folder is where this file lies: tests run from the source tree.
+// folder is the folder of this file: tests run from the source tree.
 func folder() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(file)

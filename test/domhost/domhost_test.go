@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// What the tests run, built once. sanitized is domhost with the address and
-// undefined-behaviour sanitizers, which also find leaks; plain is what make builds.
+// The programs under test, built once. sanitized is domhost with the address and
+// undefined-behaviour sanitizers, which also find leaks. plain is the program that make builds.
 var plain, sanitized, fakePlugin string
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,8 @@ func buildAndRun(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	plain, sanitized = filepath.Join(dir, "plain", "domhost"), filepath.Join(dir, "sanitized", "domhost")
+	plain, sanitized = filepath.Join(dir, "plain", "domhost"),
+		filepath.Join(dir, "sanitized", "domhost")
 	fakePlugin = filepath.Join(dir, "fake", "TlsPlugin.so")
 	for _, file := range []string{plain, sanitized, fakePlugin} {
 		if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
@@ -42,7 +43,8 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err := Build(plain, "-O2"); err != nil {
 		return 0, err
 	}
-	if err := Build(sanitized, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"); err != nil {
+	if err := Build(sanitized, "-O1", "-fsanitize=address,undefined",
+		"-fno-sanitize-recover=all"); err != nil {
 		return 0, err
 	}
 	if err := buildPlugin(fakePlugin, "fakeplugin.c"); err != nil {
@@ -52,7 +54,8 @@ func buildAndRun(m *testing.M) (int, error) {
 }
 
 func buildPlugin(file, source string) error {
-	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fPIC", "-shared",
+	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
+		"-fPIC", "-shared",
 		"-o", file, filepath.Join("testdata", source)).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("build %s: %w\n%s", source, err, out)
@@ -60,7 +63,7 @@ func buildPlugin(file, source string) error {
 	return nil
 }
 
-// result is how a run of domhost ended.
+// result is the end of a run of domhost.
 type result struct {
 	stdout, stderr string
 	status         int
@@ -70,8 +73,8 @@ func (r result) String() string {
 	return fmt.Sprintf("status %d, stdout %q, stderr %q", r.status, r.stdout, r.stderr)
 }
 
-// run runs exe with these arguments in the folder dir, and no variable of
-// domhost or the fake plugin but those of env.
+// run runs exe with these arguments in the folder dir. Of the variables of domhost and the fake
+// plugin it has only those of env.
 func run(t *testing.T, dir string, env []string, exe string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -98,7 +101,7 @@ func runScript(t *testing.T, exe, text string, env []string, args ...string) res
 	return run(t, dir, env, exe, append(args, "script.dom")...)
 }
 
-// script is a row of a table: a script and how it has to end.
+// script is a row of a table: a script and its expected end.
 type script struct {
 	name   string
 	text   string
@@ -119,7 +122,8 @@ func check(t *testing.T, scripts []script, env []string, args ...string) {
 			}
 			for _, exe := range []string{plain, sanitized} {
 				if got := runScript(t, exe, s.text, env, args...); got != want {
-					t.Errorf("%s:\n%s\ngot  %v\nwant %v", exe, s.text[:min(len(s.text), 500)], got, want)
+					t.Errorf("%s:\n%s\ngot  %v\nwant %v", exe,
+						s.text[:min(len(s.text), 500)], got, want)
 				}
 			}
 		})
@@ -156,10 +160,12 @@ func TestCommandLine(t *testing.T) {
 		{`-D PORT def.dom`, "a 1\n", "", 0},
 		{`def.dom -D PORT=4`, "a 4\n", "", 0},
 		{"", "", "domhost: which script? See domhost --help\n", 2},
-		{"ok.dom def.dom", "", "domhost: one script at a time, got ok.dom and def.dom\n", 2},
+		{"ok.dom def.dom", "", "domhost: one script at a time, got ok.dom and def.dom\n",
+			2},
 		{"--nope ok.dom", "", "domhost: unknown option --nope; see domhost --help\n", 2},
 		{"ok.dom -D", "", "domhost: -D needs NAME=VALUE\n", 2},
-		{"-D 1=2 ok.dom", "", "domhost: -D 1=2: needs NAME=VALUE, with a name of letters, digits and _\n", 2},
+		{"-D 1=2 ok.dom", "", "domhost: -D 1=2: needs NAME=VALUE, with a name of " +
+			"letters, digits and _\n", 2},
 		{"none.dom", "", "domhost: cannot open none.dom: No such file or directory\n", 2},
 		{".", "", "domhost: cannot read .: Is a directory\n", 2},
 		{"binary", "", "binary:1: the script has a zero byte; it is not a text\n", 2},
@@ -173,7 +179,8 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 	help := run(t, dir, nil, plain, "--help")
-	if help.status != 0 || !strings.Contains(help.stdout, "usage: domhost") || help.stderr != "" {
+	if help.status != 0 || !strings.Contains(help.stdout, "usage: domhost") ||
+		help.stderr != "" {
 		t.Errorf("domhost --help: %v", help)
 	}
 }
@@ -181,8 +188,8 @@ func TestCommandLine(t *testing.T) {
 func TestOutputToAPipeAppearsLineByLine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	// The second line is printed by a script that never ends: it can only be read if
-	// it was not kept in a buffer.
+	// A script that never ends prints the second line. The line can be read only if it was not
+	// kept in a buffer.
 	text := `printf("one\n"); printf("two\n"); while (1) { }`
 	if err := os.WriteFile(filepath.Join(dir, "s.dom"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -224,10 +231,12 @@ func TestFullDiskIsAnErrorOfPrintf(t *testing.T) {
 	defer full.Close()
 	dir := t.TempDir()
 	for text, want := range map[string]string{
-		"\nprintf(\"line\\n\");":    "s.dom:2: printf: standard output: No space left on device\n",
+		"\nprintf(\"line\\n\");": "s.dom:2: printf: standard output: No space left on " +
+			"device\n",
 		"\nprintf(\"no newline\");": "domhost: standard output: No space left on device\n",
 	} {
-		if err := os.WriteFile(filepath.Join(dir, "s.dom"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "s.dom"), []byte(text),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 		var stderr bytes.Buffer
@@ -235,12 +244,13 @@ func TestFullDiskIsAnErrorOfPrintf(t *testing.T) {
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, full, &stderr
 		_ = cmd.Run()
 		if stderr.String() != want || cmd.ProcessState.ExitCode() != 1 {
-			t.Errorf("%q: status %d, %q, want 1, %q", text, cmd.ProcessState.ExitCode(), stderr.String(), want)
+			t.Errorf("%q: status %d, %q, want 1, %q", text, cmd.ProcessState.ExitCode(),
+				stderr.String(), want)
 		}
 	}
 }
 
-// The sanitizers and valgrind see different things: valgrind also what is read uninitialised.
+// The sanitizers and valgrind find different mistakes: valgrind also finds uninitialised reads.
 func TestNothingIsLostOrUninitialised(t *testing.T) {
 	t.Parallel()
 	valgrind, err := exec.LookPath("valgrind")
@@ -265,11 +275,14 @@ func TestNothingIsLostOrUninitialised(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "s.dom"), []byte(text), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "s.dom"), []byte(text),
+				0o644); err != nil {
 				t.Fatal(err)
 			}
-			got := run(t, dir, []string{"DOMHOST_PLUGIN_PATH=" + filepath.Dir(fakePlugin)}, valgrind, "-q",
-				"--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=all", "--errors-for-leak-kinds=all", plain, "s.dom")
+			got := run(t, dir, []string{"DOMHOST_PLUGIN_PATH=" +
+				filepath.Dir(fakePlugin)}, valgrind, "-q",
+				"--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=all",
+				"--errors-for-leak-kinds=all", plain, "s.dom")
 			if got.status == 99 || got.status < 0 {
 				t.Errorf("valgrind: %d\n%s", got.status, got.stderr)
 			}

@@ -13,8 +13,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// overDataChannels connects two Go programs over two workers of a real tlsd, which confine themselves, with
-// the system's libssl. Each has a net.Conn, whose bytes go over a data channel.
+// overDataChannels connects two Go programs over two workers of a real tlsd, with the system's
+// libssl and confined workers. Each program has a net.Conn, whose bytes go over a data channel.
 func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	t.Helper()
 	ca, cert := localhost(t)
@@ -79,7 +79,8 @@ func TestGoProgramsTalkOverDataChannels(t *testing.T) {
 	}
 }
 
-// What was written before Close arrives, though nobody waited for it, and the peer sees its orderly end.
+// Data that was written before Close arrives, though no call waited for it. The peer sees an
+// orderly end.
 func TestCloseSendsWhatIsOnTheDataChannel(t *testing.T) {
 	t.Parallel()
 	ours, theirs := overDataChannels(t)
@@ -95,16 +96,18 @@ func TestCloseSendsWhatIsOnTheDataChannel(t *testing.T) {
 	}
 }
 
-// A Write that was cut short is no orderly end: the peer can tell, though what was sent arrives.
+// A Write that was cut short is no orderly end. The data that was sent arrives, and the peer sees
+// that the end is missing.
 func TestACutWriteIsNoOrderlyEnd(t *testing.T) {
 	t.Parallel()
 	ours, theirs := overDataChannels(t)
-	data := make([]byte, 64<<20) // more than sockets take
+	data := make([]byte, 64<<20) // more than the sockets take
 	n := 0
 	for n == 0 { // a deadline that has passed before the Write cuts nothing
 		ours.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 		var err error
-		if n, err = ours.Write(data); n == len(data) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if n, err = ours.Write(data); n == len(data) ||
+			!errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("wrote %d, %v", n, err)
 		}
 	}

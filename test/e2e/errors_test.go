@@ -18,8 +18,8 @@ import (
 	"tlsd/internal/testd"
 )
 
-// A call of a script: the function's name in the namespace tls, and its arguments. A script's first handle
-// is 1.
+// A call of a script: the name of a function in the namespace tls, and its arguments. The first
+// handle of a script is 1.
 type call []any
 
 // statement is the call as a line of a script.
@@ -35,19 +35,21 @@ func (c call) statement() string {
 	return fmt.Sprintf("tls.%s(%s);\n", c[0], strings.Join(args, ", "))
 }
 
-// A call that fails ends the script with exit status 1 and one line that has the script's place and, to
-// the letter, what tls.LastError then says. No call before it fails.
+// A failed call ends the script with exit status 1 and one line. The line has the script's place
+// and the exact text of tls.LastError. No earlier call fails.
 func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
-	elsewhere := httpsServer(t, ca.Issue(t, testcert.Leaf{CN: "example.com", DNS: []string{"example.com"}}))
+	elsewhere := httpsServer(t,
+		ca.Issue(t, testcert.Leaf{CN: "example.com", DNS: []string{"example.com"}}))
 	d := testd.Start(t)
 	stub := testd.Start(t, "--libssl=/nonexistent.so")
 	refused := testd.Port(t)
 	untrusted := httpsServer(t, cert)
 	missing := filepath.Join(t.TempDir(), "missing.key")
 	absent := filepath.Join(testd.Dir(t), "absent.sock")
-	mutual12, mutual13 := mutualServer(t, ca, cert, tls.VersionTLS12), mutualServer(t, ca, cert, tls.VersionTLS13)
+	mutual12, mutual13 := mutualServer(t, ca, cert, tls.VersionTLS12),
+		mutualServer(t, ca, cert, tls.VersionTLS13)
 	const noCertificate = "the server asked for a client certificate, and none is set"
 
 	for name, c := range map[string]struct {
@@ -57,40 +59,59 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	}{
 		"refused port": {env(d), []call{{"NewClient", "localhost", refused}},
 			[]string{"localhost", strconv.Itoa(refused), "connection refused"}},
-		"untrusted certificate": {env(d), []call{{"NewClient", "localhost", untrusted}, {"Handshake", 1}},
-			[]string{"unable to get local issuer certificate", "/CN=localhost", "trust store: "}},
-		"silent server": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted}, {"Handshake", 1}, {"SetTimeout", 1, 100}, {"Read", 1, 10}},
+		"untrusted certificate": {env(d), []call{{"NewClient", "localhost", untrusted},
+			{"Handshake", 1}},
+			[]string{"unable to get local issuer certificate", "/CN=localhost",
+				"trust store: "}},
+		"silent server": {env(d),
+			[]call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted},
+				{"Handshake", 1}, {"SetTimeout", 1, 100}, {"Read", 1, 10}},
 			[]string{"tls.Read: handle 1: ", "no data within 100ms"}},
-		"wrong name": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "127.0.0.1", elsewhere}, {"Handshake", 1}},
+		"wrong name": {env(d), []call{{"SetCaBundle", ca.File},
+			{"NewClient", "127.0.0.1", elsewhere}, {"Handshake", 1}},
 			[]string{"IP address mismatch"}},
-		"wrong argument": {env(d), []call{{"NewClient", "localhost", untrusted}, {"SetInsecureSkipVerify", 1, 2}},
+		"wrong argument": {env(d), []call{{"NewClient", "localhost", untrusted},
+			{"SetInsecureSkipVerify", 1, 2}},
 			[]string{"on"}},
 		"missing key file": {env(d), []call{{"NewServerContext", cert.CertFile, missing}},
 			[]string{missing, "no such file or directory"}},
 		"missing CA bundle": {env(d), []call{{"SetCaBundle", missing}},
 			[]string{missing, "no such file or directory"}},
-		"closed handle": {env(d), []call{{"NewClient", "localhost", untrusted}, {"Close", 1}, {"Close", 1}},
+		"closed handle": {env(d), []call{{"NewClient", "localhost", untrusted},
+			{"Close", 1}, {"Close", 1}},
 			[]string{"1"}},
-		"the system's store again": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted}, {"Handshake", 1},
-			{"SetCaBundle", ""}, {"NewClient", "localhost", untrusted}, {"Handshake", 2}},
+		"the system's store again": {env(d),
+			[]call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", untrusted},
+				{"Handshake", 1},
+				{"SetCaBundle", ""}, {"NewClient", "localhost", untrusted},
+				{"Handshake", 2}},
 			[]string{"unable to get local issuer certificate", "trust store: "}},
 		"a URL": {env(d), []call{{"NewClient", "https://localhost/", untrusted}},
 			[]string{`"https://localhost/"`, "it is a URL; give its host alone"}},
 		"brackets around a name": {env(d), []call{{"NewClient", "[localhost]", untrusted}},
 			[]string{"brackets are for an IPv6 address"}},
-		"nobody answers": {env(d), []call{{"SetTimeout", 0, 100}, {"NewClient", "127.0.0.1", swallowingPort(t)}},
+		"nobody answers": {env(d),
+			[]call{{"SetTimeout", 0, 100},
+				{"NewClient", "127.0.0.1", swallowingPort(t)}},
 			[]string{"no connection within 100ms"}},
 		"no bound for less than no time": {env(d), []call{{"SetTimeout", 0, -1}},
 			[]string{"milliseconds -1: must be between 0 and 2147483647"}},
-		"no client certificate, TLS 1.2": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual12}, {"Handshake", 1}},
+		"no client certificate, TLS 1.2": {env(d),
+			[]call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual12},
+				{"Handshake", 1}},
 			[]string{"the peer sent the alert handshake_failure (40)", noCertificate}},
-		"no client certificate, TLS 1.3": {env(d), []call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual13}, {"Handshake", 1}, {"Read", 1, 10}},
-			[]string{"the peer sent the alert certificate_required (116)", noCertificate}},
+		"no client certificate, TLS 1.3": {env(d),
+			[]call{{"SetCaBundle", ca.File}, {"NewClient", "localhost", mutual13},
+				{"Handshake", 1}, {"Read", 1, 10}},
+			[]string{"the peer sent the alert certificate_required (116)",
+				noCertificate}},
 		"no libssl, client": {env(stub), []call{{"NewClient", "localhost", untrusted}},
 			[]string{"/nonexistent.so"}},
-		"no libssl, server": {env(stub), []call{{"NewServerContext", cert.CertFile, cert.KeyFile}},
+		"no libssl, server": {env(stub),
+			[]call{{"NewServerContext", cert.CertFile, cert.KeyFile}},
 			[]string{"/nonexistent.so"}},
-		"no daemon": {[]string{"TLSD_SOCKET=" + absent, "TLSD_AUTOSTART=0"}, []call{{"NewClient", "localhost", untrusted}},
+		"no daemon": {[]string{"TLSD_SOCKET=" + absent, "TLSD_AUTOSTART=0"},
+			[]call{{"NewClient", "localhost", untrusted}},
 			[]string{absent, "TLSD_AUTOSTART is 0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,12 +125,15 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 			p.env = c.env
 			e := run(t, p)
 
-			want := fmt.Sprintf("%s:%d: %s\n", script, len(c.calls)+1, lastError(t, c.env, c.calls))
+			want := fmt.Sprintf("%s:%d: %s\n", script, len(c.calls)+1,
+				lastError(t, c.env, c.calls))
 			if e.status != 1 || e.stdout != "" || e.stderr != want {
-				t.Errorf("status %d, want 1\nstdout %q\nstderr %q\nwant   %q", e.status, e.stdout, e.stderr, want)
+				t.Errorf("status %d, want 1\nstdout %q\nstderr %q\nwant   %q",
+					e.status, e.stdout, e.stderr, want)
 			}
 			function := c.calls[len(c.calls)-1][0].(string)
-			mustContain(t, "the script", e.stderr, append(c.want, "tls."+function+": ")...)
+			mustContain(t, "the script", e.stderr,
+				append(c.want, "tls."+function+": ")...)
 		})
 	}
 }
@@ -123,7 +147,8 @@ func TestAScriptConnectsWithinItsBound(t *testing.T) {
 		t.Skipf("this machine has no IPv6: %v", err)
 	}
 	cert := ca.Issue(t, testcert.Leaf{IPs: []string{"::1"}}).TLS()
-	serve(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}), func(c net.Conn) { _, _ = io.WriteString(c, "here") })
+	serve(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}),
+		func(c net.Conn) { _, _ = io.WriteString(c, "here") })
 	port := l.Addr().(*net.TCPAddr).Port
 	p := domhost(writeFile(t, filepath.Join(t.TempDir(), "brackets.dom"), fmt.Sprintf(`tls.SetTimeout(0, 1);
 tls.SetTimeout(0, %d);
@@ -145,14 +170,15 @@ func lastError(t *testing.T, env []string, calls []call) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := succeed(t, program{name: "python3", args: []string{"testdata/calls.py", testd.Plugin(t), string(j)}, env: env})
+	text := succeed(t, program{name: "python3",
+		args: []string{"testdata/calls.py", testd.Plugin(t), string(j)}, env: env})
 	if text == "" {
 		t.Fatal("tls_LastError has no text")
 	}
 	return text
 }
 
-// Without a library, or a daemon, a script can ask what there is and go on.
+// Without a library, or without a daemon, a script can ask for the backend and go on.
 func TestStubBackendIsNoError(t *testing.T) {
 	t.Parallel()
 	stub := testd.Start(t, "--libssl=/nonexistent.so")
@@ -176,17 +202,18 @@ func TestStubBackendIsNoError(t *testing.T) {
 	}
 }
 
-// Without a daemon the plugin starts one, which leaves when it has had nothing to do for a while.
+// Without a daemon the plugin starts one. This daemon ends when it has been idle for a while.
 func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	t.Parallel()
 	dir := testd.Dir(t)
-	exe := filepath.Join(dir, "tlsd-of-this-test") // by which its processes are known
+	exe := filepath.Join(dir, "tlsd-of-this-test") // the processes are found by this name
 	if err := os.Link(testd.Exe(t, "tlsd"), exe); err != nil {
 		t.Fatal(err)
 	}
-	// The plugin gives it a minute. Of a flag that is given twice the last one counts.
+	// The plugin sets a minute. Of a flag that is given twice the last one counts.
 	wrapper := filepath.Join(dir, "wrapper")
-	text := "#!/bin/sh\necho started >>" + dir + "/starts\nexec " + exe + ` "$@" --idle-exit=500ms` + "\n"
+	text := "#!/bin/sh\necho started >>" + dir + "/starts\nexec " + exe +
+		` "$@" --idle-exit=500ms` + "\n"
 	if err := testd.WriteProgram(wrapper, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +230,9 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 		if out := succeed(t, p); out != "openssl\n" {
 			t.Errorf("round %d printed %q", round, out)
 		}
-		testd.Eventually(t, bound, "the private daemon leaves", func() bool { return len(processesOf(exe)) == 0 })
+		testd.Eventually(t, bound, "the private daemon leaves", func() bool {
+			return len(processesOf(exe)) == 0
+		})
 		if exists(socket) {
 			t.Errorf("round %d: the private daemon has left its socket behind", round)
 		}
@@ -213,8 +242,8 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	}
 }
 
-// processesOf gives the processes that run the program. Workers hide theirs from all but root; the daemon,
-// which waits for them before it ends, does not.
+// processesOf returns the processes that run the program. Workers are hidden from every user but
+// root. The daemon waits for its workers before it ends, and is not hidden.
 func processesOf(exe string) []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is good
@@ -227,7 +256,7 @@ func processesOf(exe string) []int {
 	return pids
 }
 
-// childrenOf gives the processes that the process has started.
+// childrenOf returns the processes that the process has started.
 func childrenOf(parent int) []int {
 	var pids []int
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is good
@@ -236,7 +265,8 @@ func childrenOf(parent int) []int {
 		// pid (name) state ppid …; the name can have anything in it; proc(5).
 		var state string
 		var ppid int
-		if _, err := fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &state, &ppid); err == nil && ppid == parent {
+		if _, err := fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &state,
+			&ppid); err == nil && ppid == parent {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(stat))) // [0-9]*
 			pids = append(pids, pid)
 		}
@@ -244,7 +274,7 @@ func childrenOf(parent int) []int {
 	return pids
 }
 
-// A worker or the daemon that dies under a script is an error with a text, in time.
+// If a worker or the daemon dies under a script, the script gets an error with a text, in time.
 func TestKilledDaemonIsALostSession(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
@@ -262,7 +292,8 @@ tls.Read($c, 4096);
 				t.Fatal("the daemon has no workers")
 			}
 			for _, pid := range workers {
-				_ = syscall.Kill(pid, syscall.SIGKILL) // a spare one may have been on its way out
+				// a spare one may have been on its way out
+				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		},
 		"daemon": func(t *testing.T, d *testd.Daemon) {
@@ -279,7 +310,8 @@ tls.Read($c, 4096);
 			r.expect(t, "reading\n")
 			kill(t, d)
 			e := r.wait(t)
-			if e.status != 1 || !strings.HasPrefix(e.stderr, script+":5: tls.Read: ") || strings.Count(e.stderr, "\n") != 1 {
+			if e.status != 1 || !strings.HasPrefix(e.stderr, script+":5: tls.Read: ") ||
+				strings.Count(e.stderr, "\n") != 1 {
 				t.Errorf("status %d, stderr %q", e.status, e.stderr)
 			}
 			mustContain(t, "the script", e.stderr, "lost")

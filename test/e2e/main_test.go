@@ -9,8 +9,7 @@ import (
 	"tlsd/internal/testd"
 )
 
-// bound is how long anything may take. Everything here takes a second at most on
-// an idle machine.
+// bound limits every wait. On an idle machine everything here takes a second at most.
 const bound = 3 * time.Minute
 
 func TestMain(m *testing.M) { testd.Main(m) }
@@ -25,7 +24,7 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// env is what leads a plugin to the daemon, and to no other.
+// env leads a plugin to the daemon, and to no other.
 func env(d *testd.Daemon) []string {
 	return []string{"TLSD_SOCKET=" + d.Socket, "TLSD_AUTOSTART=0"}
 }

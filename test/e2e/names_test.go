@@ -26,7 +26,9 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	go func() { // it answers with the number that the name begins with, as the response code (RFC 1035 section 4.1.1)
+	// it answers with the number that the name begins with, as the response code (RFC 1035
+	// section 4.1.1)
+	go func() {
 		for buf := make([]byte, 512); ; {
 			n, from, err := server.ReadFrom(buf)
 			if err != nil {
@@ -38,10 +40,13 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 		}
 	}()
 	c := testd.Start(t).Dial(t)
-	for name, want := range map[string]string{"3.example": "EAI_NONAME", "2.example": "EAI_AGAIN"} { // NXDOMAIN, SERVFAIL
+	// NXDOMAIN, SERVFAIL
+	for name, want := range map[string]string{"3.example": "EAI_NONAME",
+		"2.example": "EAI_AGAIN"} {
 		_, err := c.NewClient(t.Context(), name, 443)
 		var e *client.Error
-		if !errors.As(err, &e) || e.Kind != client.KindConnect || e.Data.Errno != want || !strings.Contains(e.Message, "look up "+name) {
+		if !errors.As(err, &e) || e.Kind != client.KindConnect || e.Data.Errno != want ||
+			!strings.Contains(e.Message, "look up "+name) {
 			t.Errorf("%s: %v, %+v; want kind connect and %s", name, err, e, want)
 		}
 	}
@@ -56,13 +61,15 @@ func askLoopback(t *testing.T) {
 		"/etc/resolv.conf":   "nameserver 127.0.0.1\noptions timeout:3600 attempts:1\n",
 	} {
 		if exists(file) {
-			mount(t, writeFile(t, filepath.Join(t.TempDir(), "file"), text), file, "", unix.MS_BIND)
+			mount(t, writeFile(t, filepath.Join(t.TempDir(), "file"), text), file, "",
+				unix.MS_BIND)
 		}
 	}
 }
 
-// A look-up whose name server says nothing ends when it is cancelled, within the connect timeout, and with its
-// session. tlsd looks names up itself, and not by the C library, where none of that would be possible.
+// The name server does not answer. The look-up ends when it is cancelled, within the connect
+// timeout, and with its session. tlsd does not use the C library for look-ups, because there none
+// of this is possible.
 func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	if !inNamespaces(t) {
 		return

@@ -19,22 +19,24 @@ import (
 	"tlsd/internal/testd"
 )
 
-// page is what our HTTPS server answers with.
+// page is the answer of our HTTPS server.
 const page = "this page has 22 bytes"
 
-// localhost gives a certificate for the name and the address, and who has signed it.
+// localhost returns a certificate for the name and the address, and the CA that has signed it.
 func localhost(t *testing.T) (*testcert.CA, *testcert.Cert) {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
-	return ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	return ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
 }
 
-// httpsServer is a peer of crypto/tls and net/http. It gives its port.
+// httpsServer is a peer of crypto/tls and net/http. It returns the port.
 func httpsServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, page)
-	}))
+	s := httptest.NewUnstartedServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, page)
+		}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
 	s.StartTLS()
@@ -42,18 +44,19 @@ func httpsServer(t *testing.T, cert *testcert.Cert) int {
 	return s.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// opensslServer is openssl s_server, which answers HTTP requests with a page
-// about the connection. It gives its port.
+// opensslServer is openssl s_server. It answers HTTP requests with a page about the connection. It
+// returns the port.
 func opensslServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
 	port := testd.Port(t)
-	start(t, program{name: "openssl", args: []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port),
-		"-www", "-cert", cert.CertFile, "-key", cert.KeyFile}})
+	start(t, program{name: "openssl",
+		args: []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port),
+			"-www", "-cert", cert.CertFile, "-key", cert.KeyFile}})
 	testd.AwaitListener(t, port)
 	return port
 }
 
-// silentServer does the TLS handshake and says nothing. It gives its port.
+// silentServer does the TLS handshake and sends nothing. It returns the port.
 func silentServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
 	l := listen(t, "127.0.0.1:0", cert)
@@ -64,8 +67,10 @@ func silentServer(t *testing.T, cert *testcert.Cert) int {
 // mutualServer wants certificates of its clients, in one version of TLS. It gives its port.
 func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version uint16) int {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}, ClientCAs: ca.Pool(),
-		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: version, MaxVersion: version})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}, ClientCAs: ca.Pool(),
+			ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: version,
+			MaxVersion: version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,13 +78,15 @@ func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version ui
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// swallowingPort is one where no connection is made: the listener's queue is full, and the kernel drops what comes.
+// swallowingPort is a port where no connection is made: the listener's queue is full, and the
+// kernel drops each attempt.
 func swallowingPort(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
 		t.Cleanup(func() { unix.Close(fd) })
-		err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0))
+		err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+			unix.Listen(fd, 0))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +96,8 @@ func swallowingPort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	port := name.(*unix.SockaddrInet4).Port
-	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), bound) // the one that the queue takes
+	// the one that the queue takes
+	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), bound)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,15 +107,16 @@ func swallowingPort(t *testing.T) int {
 
 func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
 	t.Helper()
-	l, err := tls.Listen("tcp", address, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	l, err := tls.Listen("tcp", address,
+		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-// serve gives each connection to handle, in a goroutine of its own, until the
-// test ends; then it closes them all.
+// serve calls handle for each connection, in a goroutine of its own, until the test ends. Then it
+// closes all connections.
 func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
 	t.Helper()
 	var (
@@ -146,11 +155,13 @@ func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
 	})
 }
 
-// dial is a client of crypto/tls that trusts ca and speaks TLS 1.3 only. The server must listen already.
+// dial is a client of crypto/tls that trusts ca and speaks only TLS 1.3. The server must listen
+// already.
 func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
 	t.Helper()
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: bound},
-		Config: &tls.Config{ServerName: name, RootCAs: ca.Pool(), MinVersion: tls.VersionTLS13}}
+		Config: &tls.Config{ServerName: name, RootCAs: ca.Pool(),
+			MinVersion: tls.VersionTLS13}}
 	c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +170,8 @@ func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
 	return c.(*tls.Conn)
 }
 
-// readAll reads to the end, which must be a close_notify: crypto/tls is content with nothing less.
+// readAll reads to the end. The end must be a close_notify, because crypto/tls accepts nothing
+// else.
 func readAll(t *testing.T, c *tls.Conn) string {
 	t.Helper()
 	b, err := io.ReadAll(c)

@@ -22,7 +22,7 @@ type program struct {
 	stdin string
 }
 
-// A process is a running program, which ends with its test at the latest.
+// A process is a running program. It ends with its test at the latest.
 type process struct {
 	name           string
 	cmd            *exec.Cmd
@@ -30,7 +30,7 @@ type process struct {
 	done           chan struct{} // closed when it has been waited for
 }
 
-// An ended process has left this.
+// An ended is the result of a process.
 type ended struct {
 	stdout, stderr string
 	status         int // -1: ended by a signal
@@ -59,8 +59,8 @@ func domhost(script string, args ...string) program {
 	return program{name: "domhost", args: append(args, script)}
 }
 
-// start starts a program. Its environment is the test's, without what would lead it
-// elsewhere, plus p.env.
+// start starts a program. The environment is the test's, without variables that would lead the
+// program elsewhere, plus p.env.
 func start(t *testing.T, p program) *process {
 	t.Helper()
 	file := p.name
@@ -90,7 +90,8 @@ func start(t *testing.T, p program) *process {
 		_ = r.cmd.Process.Kill() // most have ended long ago
 		<-r.done
 		if t.Failed() {
-			t.Logf("%s %q: %v, stdout:\n%s\nstderr:\n%s", r.name, p.args, r.cmd.ProcessState, r.stdout.String(), r.stderr.String())
+			t.Logf("%s %q: %v, stdout:\n%s\nstderr:\n%s", r.name, p.args,
+				r.cmd.ProcessState, r.stdout.String(), r.stderr.String())
 		}
 	})
 	return r
@@ -102,7 +103,7 @@ func run(t *testing.T, p program) ended {
 	return start(t, p).wait(t)
 }
 
-// succeed runs a program to its end, which must be a success, and gives what it printed.
+// succeed runs a program to its end and returns its output. The program must succeed.
 func succeed(t *testing.T, p program) string {
 	t.Helper()
 	e := run(t, p)
@@ -141,12 +142,13 @@ func (r *process) expect(t *testing.T, text string) {
 	})
 }
 
-// neutral is the environment without what would lead a program elsewhere.
+// neutral is the environment without variables that would lead a program elsewhere.
 func neutral() []string {
 	var kept []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if !strings.HasPrefix(name, "TLSD_") && !strings.HasPrefix(name, "SSL_CERT_") && !strings.HasPrefix(name, "DOMHOST_") &&
+		if !strings.HasPrefix(name, "TLSD_") && !strings.HasPrefix(name, "SSL_CERT_") &&
+			!strings.HasPrefix(name, "DOMHOST_") &&
 			name != "XDG_RUNTIME_DIR" && name != "OPENSSL_CONF" {
 			kept = append(kept, v)
 		}
@@ -154,7 +156,7 @@ func neutral() []string {
 	return kept
 }
 
-// mustContain checks what somebody has printed.
+// mustContain checks the output of a program.
 func mustContain(t *testing.T, who, printed string, want ...string) {
 	t.Helper()
 	for _, w := range want {

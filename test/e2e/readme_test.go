@@ -12,28 +12,30 @@ import (
 	"tlsd/internal/testd"
 )
 
-// The README marks the blocks that are run here with <!-- test: NAME --> on the line before. They
-// are run as printed, in a folder that has the repository's bin and cmd, but for
+// The README and the guides mark the blocks that are run here with <!-- test: NAME --> on the line
+// before. They are run as printed, in a folder that has the repository's bin and cmd, but for
 //
 //	example.com     localhost
 //	443             the port of a server of the test's
 //	/run/tlsd.sock  the socket of a daemon of the test's, which TLSD_SOCKET names too
 var block = regexp.MustCompile("(?ms)^<!-- test: (\\w+) -->\n```\\w+\n(.*?)^```$")
 
-// How a block is run, and what it prints (a regular expression).
+// How a block is run, and its output (a regular expression).
 var blocks = map[string]struct {
-	file    string // that the block is saved as; else it is given to sh
-	run     string // by sh; {first comment} is the block's own first line
-	prints  string
-	connect bool // it can meet a port at which nobody listens, which must be an error with a text
+	file   string // that the block is saved as; else it is given to sh
+	run    string // by sh; {first comment} is the block's own first line
+	prints string
+	// it can meet a port at which nobody listens, which must be an error with a text
+	connect bool
 }{
-	"dominscript": {"client.dom", "bin/domhost client.dom", `TLSv1\.3 /CN=localhost\n(\d+ bytes\n)+`, true},
-	"socat":       {"", "", socatAnswers, false},
-	"shim":        {"", "", `1\n0\n/CN=localhost\n`, true},
-	"doctor":      {"", "", `(?s).*OpenSSL \d.*`, false},
-	"c":           {"host.c", "{first comment} && ./host", `/CN=localhost\n`, true},
-	"luajit":      {"host.lua", "luajit host.lua", `/CN=localhost\n`, true},
-	"python":      {"host.py", "python3 host.py", `/CN=localhost\n`, true},
+	"dominscript": {"client.dom", "bin/domhost client.dom",
+		`TLSv1\.3 /CN=localhost\n(\d+ bytes\n)+`, true},
+	"socat":  {"", "", socatAnswers, false},
+	"shim":   {"", "", `1\n0\n/CN=localhost\n`, true},
+	"doctor": {"", "", `(?s).*OpenSSL \d.*`, false},
+	"c":      {"host.c", "{first comment} && ./host", `/CN=localhost\n`, true},
+	"luajit": {"host.lua", "luajit host.lua", `/CN=localhost\n`, true},
+	"python": {"host.py", "python3 host.py", `/CN=localhost\n`, true},
 }
 
 const socatAnswers = `\{"jsonrpc":"2\.0","id":1,"result":1\}
@@ -48,31 +50,41 @@ func TestReadmeBlocksRun(t *testing.T) {
 	serving, refusing := httpsServer(t, cert), testd.Port(t)
 
 	var found []string
-	for _, m := range block.FindAllStringSubmatch(readFile(t, filepath.Join(root(t), "README.md")), -1) {
+	var text string
+	for _, file := range []string{"README.md", "docs/user.md", "docs/from-your-language.md"} {
+		text += readFile(t, filepath.Join(root(t), file))
+	}
+	for _, m := range block.FindAllStringSubmatch(text, -1) {
 		name, code := m[1], m[2]
 		how, ok := blocks[name]
 		if !ok {
-			t.Errorf("the README has a block %q, which nobody runs", name)
+			t.Errorf("the documents have a block %q, which no test runs", name)
 		}
 		found = append(found, name)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := run(t, readmeBlock(t, d, how.file, how.run, code, serving))
-			if e.status != 0 || e.stderr != "" || !regexp.MustCompile(`^`+how.prints+`$`).MatchString(e.stdout) {
-				t.Errorf("status %d, stderr %q, printed %q, want %s", e.status, e.stderr, e.stdout, how.prints)
+			if e.status != 0 || e.stderr != "" ||
+				!regexp.MustCompile(`^`+how.prints+`$`).MatchString(e.stdout) {
+				t.Errorf("status %d, stderr %q, printed %q, want %s", e.status,
+					e.stderr, e.stdout, how.prints)
 			}
 			if !how.connect {
 				return
 			}
 			e = run(t, readmeBlock(t, d, how.file, how.run, code, refusing))
-			if e.status == 0 || e.stdout != "" || !strings.Contains(e.stderr, "tls.NewClient: ") || !strings.Contains(e.stderr, "connection refused") {
-				t.Errorf("with a port that refuses: status %d, stdout %q, stderr %q", e.status, e.stdout, e.stderr)
+			if e.status == 0 || e.stdout != "" ||
+				!strings.Contains(e.stderr, "tls.NewClient: ") ||
+				!strings.Contains(e.stderr, "connection refused") {
+				t.Errorf(
+					"with a port that refuses: status %d, stdout %q, stderr %q",
+					e.status, e.stdout, e.stderr)
 			}
 		})
 	}
 	for name := range blocks {
 		if !slices.Contains(found, name) {
-			t.Errorf("the README has no block %q", name)
+			t.Errorf("the documents have no block %q", name)
 		}
 	}
 }
@@ -83,12 +95,14 @@ func readmeBlock(t *testing.T, d *testd.Daemon, file, command, code string, port
 	dir := t.TempDir()
 	testd.Plugin(t)
 	testd.Exe(t, "tlsshim")
-	for name, target := range map[string]string{"bin": filepath.Dir(testd.Domhost(t)), "cmd": filepath.Join(root(t), "cmd")} {
+	for name, target := range map[string]string{"bin": filepath.Dir(testd.Domhost(t)),
+		"cmd": filepath.Join(root(t), "cmd")} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	code = strings.NewReplacer("example.com", "localhost", "/run/tlsd.sock", d.Socket).Replace(code)
+	code = strings.NewReplacer("example.com", "localhost", "/run/tlsd.sock",
+		d.Socket).Replace(code)
 	code = regexp.MustCompile(`\b443\b`).ReplaceAllString(code, strconv.Itoa(port))
 	if file == "" {
 		command = code

@@ -16,7 +16,7 @@ import (
 	"tlsd/test/reference"
 )
 
-// What is on the other side of an example, and what the example must print.
+// The peer of an example, and the output that the example must print.
 var references = map[string]struct {
 	other func(*testing.T, *otherSide)
 	print string // regular expression
@@ -39,7 +39,7 @@ var references = map[string]struct {
 	"tls.LastError":             {nobody, `\[\]\n`},
 }
 
-// otherSide is who an example talks to.
+// otherSide is the peer of an example.
 type otherSide struct {
 	ca     *testcert.CA
 	cert   *testcert.Cert // of example.com
@@ -49,7 +49,8 @@ type otherSide struct {
 
 func nobody(*testing.T, *otherSide) {}
 
-// answers is example.com, which gets a request, none if it is empty, and answers it with a page.
+// answers is example.com. It gets a request, or none if the request is empty, and answers it with a
+// page.
 func answers(request string) func(*testing.T, *otherSide) {
 	return func(t *testing.T, o *otherSide) {
 		o.serve(t, "127.0.0.1:443", o.cert, request, func(c net.Conn) string {
@@ -64,7 +65,7 @@ func answers(request string) func(*testing.T, *otherSide) {
 	}
 }
 
-// greets speaks first: the example reads without having asked.
+// greets sends first: the example reads without a request.
 func greets(t *testing.T, o *otherSide) {
 	o.serve(t, "127.0.0.1:443", o.cert, "", func(c net.Conn) string {
 		_, _ = io.WriteString(c, page) // the script says what it got
@@ -99,8 +100,9 @@ func visits(t *testing.T, o *otherSide) {
 	}
 }
 
-// serve listens until the test ends. The script must connect, and handle must give want.
-func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, want string, handle func(net.Conn) string) {
+// serve listens until the test ends. The script must connect, and handle must return want.
+func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, want string,
+	handle func(net.Conn) string) {
 	t.Helper()
 	got := make(chan string, 16)
 	serve(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
@@ -116,12 +118,13 @@ func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, wan
 	}
 }
 
-// TestReferenceExamples runs each example of the plugin's reference as it is printed. They
-// connect to example.com:443 and 127.0.0.1:8443, and so a network of their own is needed in which
-// these are ours.
+// TestReferenceExamples runs each example of the plugin's reference as printed. The examples
+// connect to example.com:443 and 127.0.0.1:8443. So they run in a network of their own, where these
+// peers are ours.
 func TestReferenceExamples(t *testing.T) {
 	t.Parallel()
-	examples, err := reference.Examples(filepath.Join(root(t), "../shared/reference/tls-plugin.txt"))
+	examples, err := reference.Examples(filepath.Join(root(t),
+		"../shared/reference/tls-plugin.txt"))
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skipf("the reference is not beside this checkout: %v", err)
 	}
@@ -136,13 +139,17 @@ func TestReferenceExamples(t *testing.T) {
 	nameExample(t, string(ca.PEM()))
 	d := testd.StartWith(t, testd.Options{Env: []string{"SSL_CERT_FILE=" + ca.File}})
 
-	// The interpreter's users load the plugin first, as the reference says.
+	// Users of the interpreter load the plugin first, as the reference says.
 	const loading = `plugin "../plugins/print/PrintPlugin"; plugin "../plugins/tls/TlsPlugin";` + "\n"
 	ran := map[string]bool{}
 	for _, e := range examples {
 		ran[e.Name] = true
-		for how, source := range map[string]string{"as printed": e.Source, "with plugin directives": loading + e.Source} {
-			t.Run(e.Name+" "+how, func(t *testing.T) { runReference(t, d, &otherSide{ca: ca, cert: cert}, e.Name, source) })
+		for how, source := range map[string]string{"as printed": e.Source,
+			"with plugin directives": loading + e.Source} {
+			t.Run(e.Name+" "+how, func(t *testing.T) {
+				runReference(t, d,
+					&otherSide{ca: ca, cert: cert}, e.Name, source)
+			})
 		}
 	}
 	for name := range references {
@@ -160,7 +167,8 @@ func runReference(t *testing.T, d *testd.Daemon, other *otherSide, name, source 
 	}
 	want.other(t, other)
 	p := domhost(writeFile(t, filepath.Join(t.TempDir(), "example.dom"), source))
-	p.dir, p.env = filepath.Dir(other.cert.CertFile), env(d) // server.crt and server.key lie there
+	// server.crt and server.key lie there
+	p.dir, p.env = filepath.Dir(other.cert.CertFile), env(d)
 	script := start(t, p)
 	if other.during != nil {
 		other.during()

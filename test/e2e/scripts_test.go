@@ -15,14 +15,13 @@ import (
 	"tlsd/internal/testd"
 )
 
-// The scripts of examples/ are run against each other and against every
-// independent peer.
+// The scripts of examples/ run against each other and against every independent peer.
 
-// define is domhost's flag for a text.
+// define is domhost's flag for a definition with a text.
 func define(name, text string) string { return "-D" + name + `="` + text + `"` }
 
-// example runs a script of examples/ in the folders of an installation: the scripts
-// here, the plugin where they name it, ../plugins/tls/TlsPlugin.so.
+// example runs a script of examples/ in the folders of an installation: the scripts in one folder,
+// and the plugin where they name it, ../plugins/tls/TlsPlugin.so.
 func example(t *testing.T, d *testd.Daemon, script string, defines ...string) program {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,15 +34,17 @@ func example(t *testing.T, d *testd.Daemon, script string, defines ...string) pr
 	if err := os.Symlink(testd.Plugin(t), filepath.Join(plugins, "TlsPlugin.so")); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(scripts, script), readFile(t, filepath.Join(root(t), "examples", script)))
+	writeFile(t, filepath.Join(scripts, script),
+		readFile(t, filepath.Join(root(t), "examples", script)))
 	p := domhost(filepath.Join(scripts, script), defines...)
 	p.env = env(d)
 	return p
 }
 
-// startServer starts a server script of examples/ and waits until it listens. The certificate
-// lies in its working directory, under the names that the scripts have as defaults.
-func startServer(t *testing.T, d *testd.Daemon, cert *testcert.Cert, script string, defines ...string) (*process, int) {
+// startServer starts a server script of examples/ and waits until it listens. The certificate is in
+// the script's working directory, under the default names of the scripts.
+func startServer(t *testing.T, d *testd.Daemon, cert *testcert.Cert, script string,
+	defines ...string) (*process, int) {
 	t.Helper()
 	port := testd.Port(t)
 	p := example(t, d, script, append(defines, "-DPORT="+strconv.Itoa(port))...)
@@ -53,7 +54,7 @@ func startServer(t *testing.T, d *testd.Daemon, cert *testcert.Cert, script stri
 	return r, port
 }
 
-// finish waits for a server script and gives what it has printed.
+// finish waits for a server script and returns its output.
 func finish(t *testing.T, server *process) string {
 	t.Helper()
 	e := server.wait(t)
@@ -64,7 +65,8 @@ func finish(t *testing.T, server *process) string {
 }
 
 // runClient runs a client script of examples/ to its end.
-func runClient(t *testing.T, d *testd.Daemon, ca *testcert.CA, script string, port int, defines ...string) string {
+func runClient(t *testing.T, d *testd.Daemon, ca *testcert.CA, script string, port int,
+	defines ...string) string {
 	t.Helper()
 	return succeed(t, example(t, d, script, append(defines, define("HOST", "localhost"),
 		"-DPORT="+strconv.Itoa(port), define("CA", ca.File))...))
@@ -76,21 +78,28 @@ const demoPage = "Hello from a DominScript server.\n"
 var demoClients = map[string]func(*testing.T, *testd.Daemon, *testcert.CA, int){
 	"script": func(t *testing.T, d *testd.Daemon, ca *testcert.CA, port int) {
 		out := runClient(t, d, ca, "demo-client.dom", port)
-		mustContain(t, "the client", out, "backend:  openssl, OpenSSL ", "\nprotocol: TLSv1.3\npeer:     /CN=localhost\n"+
-			"sent:     18 bytes\nHTTP/1.0 200 OK\nContent-Type: text/plain\n\n"+demoPage+"received: 78 bytes, and a proper end\n")
+		mustContain(t, "the client", out, "backend:  openssl, OpenSSL ",
+			"\nprotocol: TLSv1.3\npeer:     /CN=localhost\n"+
+				"sent:     18 bytes\nHTTP/1.0 200 OK\nContent-Type: text/plain\n\n"+
+				demoPage+"received: 78 bytes, and a proper end\n")
 	},
 	"curl": func(t *testing.T, _ *testd.Daemon, ca *testcert.CA, port int) {
-		out := succeed(t, program{name: "curl", args: []string{"--silent", "--show-error", "--max-time", "30", "--noproxy", "*",
-			"--tlsv1.3", "--cacert", ca.File, "--write-out", "%{http_code} %{ssl_verify_result}",
+		out := succeed(t, program{name: "curl", args: []string{"--silent", "--show-error",
+			"--max-time", "30", "--noproxy", "*",
+			"--tlsv1.3", "--cacert", ca.File, "--write-out",
+			"%{http_code} %{ssl_verify_result}",
 			"https://localhost:" + strconv.Itoa(port) + "/"}})
 		if out != demoPage+"200 0" {
 			t.Errorf("curl printed %q", out)
 		}
 	},
 	"openssl s_client": func(t *testing.T, _ *testd.Daemon, ca *testcert.CA, port int) {
-		out := succeed(t, program{name: "openssl", stdin: "GET / HTTP/1.0\r\n\r\n", args: []string{"s_client", "-ign_eof",
-			"-connect", "127.0.0.1:" + strconv.Itoa(port), "-servername", "localhost", "-verify_hostname", "localhost",
-			"-verify_return_error", "-CAfile", ca.File}})
+		out := succeed(t, program{name: "openssl", stdin: "GET / HTTP/1.0\r\n\r\n",
+			args: []string{"s_client", "-ign_eof",
+				"-connect", "127.0.0.1:" + strconv.Itoa(port), "-servername",
+				"localhost",
+				"-verify_hostname", "localhost",
+				"-verify_return_error", "-CAfile", ca.File}})
 		mustContain(t, "s_client", out, "TLSv1.3", "Verify return code: 0 (ok)", demoPage)
 	},
 	"crypto/tls": func(t *testing.T, _ *testd.Daemon, ca *testcert.CA, port int) {
@@ -113,7 +122,8 @@ func TestServerScriptServesEveryClient(t *testing.T) {
 			t.Parallel()
 			server, port := startServer(t, d, cert, "demo-server.dom", "-DCOUNT=1")
 			client(t, d, ca, port)
-			mustContain(t, "the server", finish(t, server), "client 1 of 1: TLSv1.3, ", " 78 bytes out\n")
+			mustContain(t, "the server", finish(t, server), "client 1 of 1: TLSv1.3, ",
+				" 78 bytes out\n")
 		})
 	}
 }
@@ -128,14 +138,19 @@ func TestClientScriptTalksToEveryServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if out, _ := exec.Command("openssl", "version").Output(); name == "openssl s_server" && strings.HasPrefix(string(out), "OpenSSL 1.") {
-				t.Skip("s_server -www of 1.1.1 ends without close_notify, which is an error to the script")
+			if out, _ := exec.Command("openssl",
+				"version").Output(); name == "openssl s_server" &&
+				strings.HasPrefix(string(out), "OpenSSL 1.") {
+				t.Skip("s_server -www of 1.1.1 ends without close_notify, which " +
+					"is an error to the script")
 			}
 			port := server(t, cert)
 			out := runClient(t, d, ca, "https-client.dom", port)
-			mustContain(t, "https-client.dom", out, "TLSv1.3, /CN=localhost\nHTTP/1.0 200 ", " bytes\n")
+			mustContain(t, "https-client.dom", out,
+				"TLSv1.3, /CN=localhost\nHTTP/1.0 200 ", " bytes\n")
 			out = runClient(t, d, ca, "demo-client.dom", port)
-			mustContain(t, "demo-client.dom", out, "protocol: TLSv1.3\npeer:     /CN=localhost\n", "received: ", " and a proper end\n")
+			mustContain(t, "demo-client.dom", out, "protocol: TLSv1.3\npeer:     "+
+				"/CN=localhost\n", "received: ", " and a proper end\n")
 		})
 	}
 }
@@ -146,7 +161,8 @@ func TestEchoServerSendsBackWhatIsSaid(t *testing.T) {
 	d := testd.Start(t)
 	server, port := startServer(t, d, cert, "echo-server.dom")
 	c := dial(t, ca, "localhost", port)
-	said := strings.Repeat("all bytes: \x00\x01\xfe\xff\r\n", 1000) // more than one Read of the script
+	// more than one Read of the script
+	said := strings.Repeat("all bytes: \x00\x01\xfe\xff\r\n", 1000)
 	if _, err := io.WriteString(c, said); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +172,8 @@ func TestEchoServerSendsBackWhatIsSaid(t *testing.T) {
 	if got := readAll(t, c); got != said {
 		t.Errorf("%d bytes came back, %d were said", len(got), len(said))
 	}
-	if got, want := finish(t, server), "a client with TLSv1.3\n"+strconv.Itoa(len(said))+" bytes echoed\n"; got != want {
+	if got, want := finish(t, server),
+		"a client with TLSv1.3\n"+strconv.Itoa(len(said))+" bytes echoed\n"; got != want {
 		t.Errorf("the server printed %q, want %q", got, want)
 	}
 }
@@ -167,7 +184,8 @@ func TestManyClientsAreGreetedInTurn(t *testing.T) {
 	d := testd.Start(t)
 	server, port := startServer(t, d, cert, "many-clients.dom", "-DCOUNT=3")
 	for range 3 {
-		if got := readAll(t, dial(t, ca, "localhost", port)); got != "hello from DominScript\n" {
+		if got := readAll(t, dial(t, ca, "localhost",
+			port)); got != "hello from DominScript\n" {
 			t.Errorf("the greeting was %q", got)
 		}
 	}
@@ -177,15 +195,16 @@ func TestManyClientsAreGreetedInTurn(t *testing.T) {
 	}
 }
 
-// A port scan, garbage, a client that does not trust the server and one that breaks off end neither the server script nor the
-// service of others.
+// A port scan, garbage, a client that does not trust the server, and a client that breaks off: none
+// of these ends the server script or the service of other clients.
 func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
 	d := testd.Start(t)
 	server, port := startServer(t, d, cert, "sturdy-server.dom", "-DCOUNT=2")
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	for _, said := range []string{"", "", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\x00\x05hello", ""} {
+	for _, said := range []string{"", "", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\x00\x05hello",
+		""} {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
@@ -223,7 +242,8 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	if rest := readAll(t, good); rest != "" {
 		t.Errorf("at the end: %q", rest)
 	}
-	mustContain(t, "the server", finish(t, server), "listening on port "+strconv.Itoa(port)+"\n",
+	mustContain(t, "the server", finish(t, server),
+		"listening on port "+strconv.Itoa(port)+"\n",
 		"client 1: 5 bytes, then io: tls.Read: handle ", "client 2: 5 bytes\n")
 }
 
@@ -234,35 +254,43 @@ func TestMutualSubjectsScriptsKnowEachOther(t *testing.T) {
 
 	server, port := startServer(t, d, cert, "mutual-subjects-server.dom")
 	out := runClient(t, d, ca, "mutual-subjects-client.dom", port)
-	mustContain(t, "the client", out, "client: this is /CN=localhost, as expected\nclient: 6 bytes of answer\n")
-	mustContain(t, "the server", finish(t, server), "the client has shown no certificate\n", "the client stays, and gets 6 bytes back\n")
+	mustContain(t, "the client", out, "client: this is /CN=localhost, as expected\nclient: 6 "+
+		"bytes of answer\n")
+	mustContain(t, "the server", finish(t, server), "the client has shown no certificate\n",
+		"the client stays, and gets 6 bytes back\n")
 
 	server, port = startServer(t, d, cert, "mutual-subjects-server.dom")
-	stranger := run(t, example(t, d, "mutual-subjects-client.dom", "-DPORT="+strconv.Itoa(port), define("CA", ca.File),
+	stranger := run(t, example(t, d, "mutual-subjects-client.dom", "-DPORT="+strconv.Itoa(port),
+		define("CA", ca.File),
 		define("EXPECTED", "/CN=somebody else")))
-	if stranger.status != 1 || stranger.stdout != "client: expected /CN=somebody else, but this is /CN=localhost\n" {
-		t.Errorf("the client that expects another: status %d, %q", stranger.status, stranger.stdout)
+	if stranger.status != 1 || stranger.stdout != "client: expected /CN=somebody else, but "+
+		"this is /CN=localhost\n" {
+		t.Errorf("the client that expects another: status %d, %q", stranger.status,
+			stranger.stdout)
 	}
 	mustContain(t, "the server", finish(t, server), "the client has left\n")
 }
 
-// What make demo shows once everything is built.
+// make demo prints this once everything is built.
 func TestDemoShowsThatItWorks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	testd.Plugin(t)
 	testd.Exe(t, "tlsd")
-	for name, target := range map[string]string{"bin": filepath.Dir(testd.Domhost(t)), "examples": filepath.Join(root(t), "examples")} {
+	for name, target := range map[string]string{"bin": filepath.Dir(testd.Domhost(t)),
+		"examples": filepath.Join(root(t), "examples")} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	out := succeed(t, program{name: "sh", args: []string{filepath.Join(dir, "examples", "demo.sh")}, dir: dir})
-	mustContain(t, "the demo", out, "protocol: TLSv1.3", "peer:     /CN=localhost", "client 1 of 2: TLSv1.3, ", "client 2 of 2: TLSv1.3, ",
+	out := succeed(t, program{name: "sh",
+		args: []string{filepath.Join(dir, "examples", "demo.sh")}, dir: dir})
+	mustContain(t, "the demo", out, "protocol: TLSv1.3", "peer:     /CN=localhost",
+		"client 1 of 2: TLSv1.3, ", "client 2 of 2: TLSv1.3, ",
 		"Done: everything worked")
 }
 
-// Whoever adds a script to examples/ runs it in this file.
+// Each script of examples/ is run in this file.
 func TestEveryExampleIsRun(t *testing.T) {
 	t.Parallel()
 	scripts, err := filepath.Glob(filepath.Join(root(t), "examples", "*.dom"))

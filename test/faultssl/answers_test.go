@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Answers of the library that contradict each other, or what its manual pages allow, with what becomes of them.
+// Answers of the library that contradict each other, or that its manual pages do not allow, and the
+// results.
 func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -18,17 +19,29 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		kind     string // of the error that it ends with
 		text     string // what that says
 	}{
-		{"more read than asked for", "open connection", []string{"SSL_read 1+ return=more"}, "io", "moved 30001 bytes where 30000 were asked for"},
-		{"more written than asked for", "open connection", []string{"SSL_write 1 instead=0x7fffffff"}, "io", "moved 2147483647 bytes"},
-		{"a failed read that is no error", "open connection", []string{"SSL_read 1+ return=-1", "SSL_get_error 1+ return=0"}, "io", "gives no reason"},
-		{"a handshake that is more than done", "server", []string{"SSL_do_handshake 1 return=0x7fffffff"}, "handshake", "gives no reason"},
-		{"a failed handshake that is no error", "server", []string{"SSL_do_handshake 1 return=-1", "SSL_get_error 1 return=0"}, "handshake", "gives no reason"},
-		{"an end without close_notify", "cut connection", []string{"SSL_get_error 1+ return=6"}, "io", "without close_notify"},
-		{"a failed system call that has not failed", "quiet connection", []string{"SSL_get_error 1 return=5"}, "io", "gives no reason"},
-		{"a certificate without a subject", "client", []string{"X509_NAME_oneline 1 return=0"}, "handshake", "cannot tell the subject"},
-		{"a reference that is none", "client", []string{"SSL_CTX_up_ref 1+ return=0"}, "file", "SSL_CTX_up_ref failed"},
-		{"one byte at a time", "echo", []string{"SSL_read 1+ short=1", "SSL_write 1+ short=1"}, "", ""},
-		{"a queue of errors without an end", "client", []string{"ERR_peek_error 1+ return=1"}, "", ""},
+		{"more read than asked for", "open connection", []string{"SSL_read 1+ return=more"},
+			"io", "moved 30001 bytes where 30000 were asked for"},
+		{"more written than asked for", "open connection",
+			[]string{"SSL_write 1 instead=0x7fffffff"}, "io", "moved 2147483647 bytes"},
+		{"a failed read that is no error", "open connection",
+			[]string{"SSL_read 1+ return=-1", "SSL_get_error 1+ return=0"}, "io",
+			"gives no reason"},
+		{"a handshake that is more than done", "server", []string{"SSL_do_handshake 1 " +
+			"return=0x7fffffff"}, "handshake", "gives no reason"},
+		{"a failed handshake that is no error", "server", []string{"SSL_do_handshake 1 " +
+			"return=-1", "SSL_get_error 1 return=0"}, "handshake", "gives no reason"},
+		{"an end without close_notify", "cut connection", []string{"SSL_get_error 1+ " +
+			"return=6"}, "io", "without close_notify"},
+		{"a failed system call that has not failed", "quiet connection",
+			[]string{"SSL_get_error 1 return=5"}, "io", "gives no reason"},
+		{"a certificate without a subject", "client", []string{"X509_NAME_oneline 1 " +
+			"return=0"}, "handshake", "cannot tell the subject"},
+		{"a reference that is none", "client", []string{"SSL_CTX_up_ref 1+ return=0"},
+			"file", "SSL_CTX_up_ref failed"},
+		{"one byte at a time", "echo",
+			[]string{"SSL_read 1+ short=1", "SSL_write 1+ short=1"}, "", ""},
+		{"a queue of errors without an end", "client",
+			[]string{"ERR_peek_error 1+ return=1"}, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, tt.scenario), "", tt.orders...)
@@ -40,13 +53,15 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 				text = v.end.Error()
 			}
 			if kindOf(v.end) != tt.kind || !strings.Contains(text, tt.text) {
-				t.Errorf("it ends with kind %q: %q; want %q: …%s…", kindOf(v.end), text, tt.kind, tt.text)
+				t.Errorf("it ends with kind %q: %q; want %q: …%s…", kindOf(v.end),
+					text, tt.kind, tt.text)
 			}
 		})
 	}
 }
 
-// A library that wants to wait for what is there already would wait for ever: the system tells of it once.
+// A library that waits for data that is already there would wait for ever: the system reports it
+// only once.
 func TestAWaitWithoutANeedEnds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, newWorld(t), "")
@@ -55,12 +70,19 @@ func TestAWaitWithoutANeedEnds(t *testing.T) {
 		orders []string
 		want   string // a part of the error; "": there is none
 	}{
-		{"now and then", []string{"SSL_read 1 return=-1", "SSL_get_error 1 return=2", "SSL_read 2 return=-1", "SSL_get_error 2 return=2"}, ""},
-		{"the other direction", []string{"SSL_read 1 return=-1", "SSL_get_error 1 return=3", "SSL_read 2 return=-1", "SSL_get_error 2 return=3"}, ""},
-		{"always", []string{"SSL_read 1+ return=-1", "SSL_get_error 1+ return=2"}, "a socket that is ready"},
-		{"always the other direction", []string{"SSL_read 1+ return=-1", "SSL_get_error 1+ return=3"}, "a socket that is ready"},
-		{"a write", []string{"SSL_write 1+ return=-1", "SSL_get_error 1+ return=3"}, "a socket that is ready"},
-		{"a write, now and then", []string{"SSL_write 1 return=-1", "SSL_get_error 1 return=3", "SSL_write 2 return=-1", "SSL_get_error 2 return=3"}, ""},
+		{"now and then", []string{"SSL_read 1 return=-1", "SSL_get_error 1 return=2",
+			"SSL_read 2 return=-1", "SSL_get_error 2 return=2"}, ""},
+		{"the other direction", []string{"SSL_read 1 return=-1", "SSL_get_error 1 return=3",
+			"SSL_read 2 return=-1", "SSL_get_error 2 return=3"}, ""},
+		{"always", []string{"SSL_read 1+ return=-1", "SSL_get_error 1+ return=2"},
+			"a socket that is ready"},
+		{"always the other direction",
+			[]string{"SSL_read 1+ return=-1", "SSL_get_error 1+ return=3"},
+			"a socket that is ready"},
+		{"a write", []string{"SSL_write 1+ return=-1", "SSL_get_error 1+ return=3"},
+			"a socket that is ready"},
+		{"a write, now and then", []string{"SSL_write 1 return=-1", "SSL_get_error 1 " +
+			"return=3", "SSL_write 2 return=-1", "SSL_get_error 2 return=3"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, "open connection"), "", tt.orders...)
@@ -70,36 +92,40 @@ func TestAWaitWithoutANeedEnds(t *testing.T) {
 			switch {
 			case tt.want == "" && v.end != nil:
 				t.Errorf("it ends with %v", v.end)
-			case tt.want != "" && (kindOf(v.end) != "io" || !strings.Contains(v.end.Error(), tt.want)):
-				t.Errorf("it ends with kind %q: %v; want io: …%s", kindOf(v.end), v.end, tt.want)
+			case tt.want != "" && (kindOf(v.end) != "io" ||
+				!strings.Contains(v.end.Error(), tt.want)):
+				t.Errorf("it ends with kind %q: %v; want io: …%s", kindOf(v.end),
+					v.end, tt.want)
 			}
 		})
 	}
 }
 
-// quiet is a connection whose peer sends nothing.
-var quiet = scenario{name: "quiet connection", prepare: func(v *visit) { v.h = v.connect(v.w.echo) }, run: func(v *visit) {
-	_, err := v.c.Read(v.ctx, v.h, 100)
-	v.did("tls.Read", err)
-}}
+// quiet is a connection with a peer that sends nothing.
+var quiet = scenario{name: "quiet connection",
+	prepare: func(v *visit) { v.h = v.connect(v.w.echo) }, run: func(v *visit) {
+		_, err := v.c.Read(v.ctx, v.h, 100)
+		v.did("tls.Read", err)
+	}}
 
-// echo is a connection whose peer sends back what it gets.
-var echo = scenario{name: "echo", prepare: func(v *visit) { v.h = v.connect(v.w.echo) }, run: func(v *visit) {
-	const text = "some words, one byte at a time"
-	if _, err := v.c.Write(v.ctx, v.h, []byte(text)); !v.did("tls.Write", err) {
-		return
-	}
-	for got := ""; got != text; {
-		part, err := v.c.Read(v.ctx, v.h, 100)
-		if !v.did("tls.Read", err) {
+// echo is a connection with a peer that sends its input back.
+var echo = scenario{name: "echo", prepare: func(v *visit) { v.h = v.connect(v.w.echo) },
+	run: func(v *visit) {
+		const text = "some words, one byte at a time"
+		if _, err := v.c.Write(v.ctx, v.h, []byte(text)); !v.did("tls.Write", err) {
 			return
 		}
-		if got += string(part); len(part) != 1 || !strings.HasPrefix(text, got) {
-			v.wrong("Read has given %q, in all %q", part, got)
-			return
+		for got := ""; got != text; {
+			part, err := v.c.Read(v.ctx, v.h, 100)
+			if !v.did("tls.Read", err) {
+				return
+			}
+			if got += string(part); len(part) != 1 || !strings.HasPrefix(text, got) {
+				v.wrong("Read has given %q, in all %q", part, got)
+				return
+			}
 		}
-	}
-}}
+	}}
 
 func named(t *testing.T, name string) scenario {
 	t.Helper()

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// errNoLibrary says that there is nothing to link with.
-var errNoLibrary = errors.New("neither libssl.so.4, libssl.so.3 nor libssl.so.1.1 can be linked with")
+// errNoLibrary says that the machine has no library to link with.
+var errNoLibrary = errors.New(
+	"neither libssl.so.4, libssl.so.3 nor libssl.so.1.1 can be linked with")
 
 // releases are the names of the library, the newest first, as package openssl tries them.
 var releases = []struct {
@@ -18,7 +19,7 @@ var releases = []struct {
 	major  int
 }{{"4", 4}, {"3", 3}, {"1.1", 1}}
 
-// build makes the library, and gives the functions that it wraps.
+// build makes the library, and returns the functions that it wraps.
 func build(file string) ([]function, error) {
 	root, err := sourceTree()
 	if err != nil {
@@ -38,7 +39,8 @@ func build(file string) ([]function, error) {
 		if err != nil {
 			return nil, fmt.Errorf("openssl/testdata/abi.c: %w", err)
 		}
-		linked, err := compile(file, dir, filepath.Join(root, "test/faultssl/src"), r.suffix, functions)
+		linked, err := compile(file, dir, filepath.Join(root, "test/faultssl/src"),
+			r.suffix, functions)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +51,8 @@ func build(file string) ([]function, error) {
 	return nil, errNoLibrary
 }
 
-// compile makes the library on top of one release. It gives false if the machine does not have that.
+// compile makes the library on top of one release. It returns false if the machine lacks that
+// release.
 func compile(file, dir, src, release string, functions []function) (linked bool, err error) {
 	generated, versions := filepath.Join(dir, "wrappers.c"), filepath.Join(dir, "versions")
 	if err := os.WriteFile(generated, []byte(wrappers(functions)), 0o600); err != nil {
@@ -58,9 +61,12 @@ func compile(file, dir, src, release string, functions []function) (linked bool,
 	if err := os.WriteFile(versions, []byte(versionScript(functions)), 0o600); err != nil {
 		return false, err
 	}
-	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-fPIC", "-shared",
-		"-fno-strict-aliasing", "-I", src, "-o", file, filepath.Join(src, "faultssl.c"), generated,
-		"-Wl,--version-script="+versions, "-Wl,--no-as-needed", "-l:libssl.so."+release, "-l:libcrypto.so."+release, "-ldl", "-pthread").CombinedOutput()
+	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
+		"-O1", "-g", "-fPIC", "-shared",
+		"-fno-strict-aliasing", "-I", src, "-o", file, filepath.Join(src, "faultssl.c"),
+		generated,
+		"-Wl,--version-script="+versions, "-Wl,--no-as-needed", "-l:libssl.so."+release,
+		"-l:libcrypto.so."+release, "-ldl", "-pthread").CombinedOutput()
 	switch {
 	case err == nil:
 		return true, nil
@@ -82,7 +88,8 @@ func sourceTree() (string, error) {
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
-			return "", errors.New("not in the source tree of tlsd: there is no openssl/testdata/abi.c here or above")
+			return "", errors.New("not in the source tree of tlsd: there is no " +
+				"openssl/testdata/abi.c here or above")
 		}
 		dir = up
 	}

@@ -13,15 +13,17 @@ import (
 	"tlsd/rpc/client"
 )
 
-// What is called when the library is loaded, before there is a session, is made to fail in every worker.
+// Functions that are called when the library is loaded, before there is a session, fail in every
+// worker.
 
-// atLoadTime are the functions, without those of the error queue, which the product has.
+// atLoadTime are these functions. Those of the error queue are left to
+// TestNoFaultInTheLibraryHurtsAnybodyElse.
 var atLoadTime = []string{
-	"OpenSSL_version_num", "OpenSSL_version", "OPENSSL_init_ssl", "SSL_get_ex_data_X509_STORE_CTX_idx",
-	"SSL_CTX_new", "ERR_clear_error", "ERR_peek_error",
+	"OpenSSL_version_num", "OpenSSL_version", "OPENSSL_init_ssl",
+	"SSL_get_ex_data_X509_STORE_CTX_idx", "SSL_CTX_new", "ERR_clear_error", "ERR_peek_error",
 }
 
-// callsFor is how long callers come again and again while the fault lasts.
+// callsFor is the time during which callers come again and again while the fault lasts.
 const callsFor = 2 * time.Second
 
 func TestAFaultAtLoadTimeIsToldAndPasses(t *testing.T) {
@@ -57,7 +59,8 @@ func TestAFaultAtLoadTimeIsToldAndPasses(t *testing.T) {
 	t.Logf("%v", outcomes)
 }
 
-// tryAtLoadTime starts a daemon whose workers all meet the fault, and sees what callers are told, until there are no more faults.
+// tryAtLoadTime starts a daemon whose workers all meet the fault, and looks at the errors of
+// callers until there are no more faults.
 func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome string) {
 	r := newRig(t, w, "* "+function+" 1+ "+fault)
 	began := time.Now()
@@ -74,9 +77,12 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 		}
 		time.Sleep(callsFor / 10) // the callers' pace
 	}
-	// Each caller has three workers at most, and the spare one is replaced at a falling rate: 0, 0.2, 0.4, 0.8 … s.
-	if died, most := strings.Count(r.d.Log(t), "worker ended unexpectedly"), 3*callers+8; died > most {
-		t.Errorf("%d workers have died for %d callers within %v", died, callers, time.Since(began))
+	// Each caller has three workers at most. The spare worker is replaced at a falling rate: 0,
+	// 0.2, 0.4, 0.8 … s.
+	if died, most := strings.Count(r.d.Log(t), "worker ended unexpectedly"),
+		3*callers+8; died > most {
+		t.Errorf("%d workers have died for %d callers within %v", died, callers,
+			time.Since(began))
 	}
 	r.order(t)
 	testd.Eventually(t, patience, "tlsd serves again when the fault is over", func() bool {
@@ -98,7 +104,7 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 	return "wrong"
 }
 
-// dial is client.Dial, but for its own bound.
+// dial is client.Dial with another limit.
 func dial(ctx context.Context, socket string) (*client.Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
@@ -113,15 +119,20 @@ func dial(ctx context.Context, socket string) (*client.Client, error) {
 	return c, nil
 }
 
-// callAtLoadTime is one caller: it is refused with the reason, told that there is no library and why, or served.
+// callAtLoadTime is one caller. It is refused with the reason, or it learns that there is no
+// library and why, or it is served.
 func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 	t.Helper()
-	reason := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT", "hang": "was killed because it was not ready within 10s"}[fault]
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience) // tlsd tries for 30 s to find a worker
+	reason := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT",
+		"hang": "was killed because it was not ready within 10s"}[fault]
+	// tlsd tries for 30 s to find a worker
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	c, err := dial(ctx, r.d.Socket)
 	if err != nil {
-		if kindOf(err) != "internal" || !strings.Contains(err.Error(), "no worker process for this session") || !strings.Contains(err.Error(), reason) ||
+		if kindOf(err) != "internal" ||
+			!strings.Contains(err.Error(), "no worker process for this session") ||
+			!strings.Contains(err.Error(), reason) ||
 			reason == "" && !strings.Contains(err.Error(), "died of SIGSEGV") {
 			t.Errorf("a caller is told %v; want kind internal: … %s …", err, reason)
 		}
@@ -143,9 +154,11 @@ func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 		}
 		return "served"
 	}
-	if _, err := c.NewClient(ctx, "localhost", r.w.answer); backend != "stub" || kindOf(err) != "backend" ||
+	if _, err := c.NewClient(ctx, "localhost", r.w.answer); backend != "stub" ||
+		kindOf(err) != "backend" ||
 		!strings.Contains(err.Error(), "faultssl.so") {
-		t.Errorf("the backend is %q, and NewClient says %v; want a stub that says what was tried", backend, err)
+		t.Errorf("the backend is %q, and NewClient says %v; want a stub that says what "+
+			"was tried", backend, err)
 	}
 	return "stub"
 }

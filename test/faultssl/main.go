@@ -1,18 +1,20 @@
-// Faultssl builds a libssl that goes wrong on purpose, for tests and for trying things out by hand:
+// Faultssl builds a libssl that goes wrong on purpose, for tests and for trials by hand:
 //
 //	go run ./test/faultssl bin/faultssl.so
 //
 // The library forwards every function that package openssl calls to the machine's libssl and
-// libcrypto, which it depends on. A file beside it orders crashes, hangs, wrong results and more at chosen
-// calls; README.md has the form of orders. The tests of this package give them to the
-// workers of real daemons, for every function and every fault.
+// libcrypto. A file beside it orders crashes, hangs, wrong results and more at chosen calls;
+// README.md has the form of orders. The tests of this package give such orders to the workers of
+// real daemons, for every function and every fault.
 //
 // # Promises
 //
-//   - Without orders the library behaves as the one behind it, to the last argument, result and errno.
-//   - Only package openssl's own calls are touched, not those between libssl and libcrypto: the
-//     functions here have a version of their own, which no reference in the two asks for (ld.so(8), symbol versions).
-//   - A function that the package's table has is wrapped, or the build, or a test, fails.
+//   - Without orders the library behaves as the one behind it, to the last argument, result and
+//     errno.
+//   - Only calls of package openssl are affected, not those between libssl and libcrypto. The
+//     functions here have a version of their own, and the two libraries do not ask for this version
+//     (ld.so(8), symbol versions).
+//   - Each function of the package's table is wrapped. Otherwise the build or a test fails.
 package main
 
 import (

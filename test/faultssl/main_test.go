@@ -66,13 +66,15 @@ func check(t *testing.T, err error) {
 // libc are the names in the table of symbols that are not OpenSSL's.
 var libc = []string{"__errno_location", "__error"}
 
-// table reads the names that package openssl looks up: a row has alternatives.
+// table reads the names that package openssl looks up. A row has alternatives.
 func table(t *testing.T) (rows [][]string, optional map[string]bool) {
 	t.Helper()
 	source, err := os.ReadFile("../../openssl/symbols.go")
 	check(t, err)
 	optional = map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\s*\{"([\w ]+)", &s\.\w+, (\w+)\}`).FindAllStringSubmatch(string(source), -1) {
+	for _, m := range regexp.MustCompile(
+		`(?m)^\s*\{"([\w ]+)", &s\.\w+, (\w+)\}`).FindAllStringSubmatch(string(source),
+		-1) {
 		names := strings.Fields(m[1])
 		if slices.Contains(libc, names[0]) {
 			continue
@@ -81,7 +83,8 @@ func table(t *testing.T) (rows [][]string, optional map[string]bool) {
 		optional[names[0]] = m[2] == "optional"
 	}
 	if len(rows) < 60 {
-		t.Fatalf("found %d rows in the table of symbols: this checks next to nothing", len(rows))
+		t.Fatalf("found %d rows in the table of symbols: this checks next to nothing",
+			len(rows))
 	}
 	return rows, optional
 }
@@ -99,7 +102,8 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 		if s.Section == elf.SHN_UNDEF {
 			continue
 		}
-		// With another version, or none, libssl's own calls of libcrypto would come here, too.
+		// With another version, or none, libssl's own calls of libcrypto would come here
+		// too.
 		if s.Version != "FAULTSSL" {
 			t.Errorf("%s has the version %q", s.Name, s.Version)
 		}
@@ -119,13 +123,14 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 	}
 	for _, f := range functions {
 		if !wrapped[f.name] || !named[f.name] {
-			t.Errorf("%s: exported %v, in the table of symbols %v", f.name, wrapped[f.name], named[f.name])
+			t.Errorf("%s: exported %v, in the table of symbols %v", f.name,
+				wrapped[f.name], named[f.name])
 		}
 	}
 }
 
-// What cannot be the same with faultssl: these tests are about the two files of libssl and libcrypto, and here
-// all symbols are in a third.
+// These tests cannot work with faultssl. They are about the two files of libssl and libcrypto, and
+// here all symbols are in a third file.
 const aboutFiles = "^(TestTheLibcryptoInUseIsTold|TestALibsslWithAForeignLibcryptoIsRefused)$"
 
 func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
@@ -136,19 +141,24 @@ func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
 	file, _ := library(t, "# no orders, but a file that is read at every call\n")
 	for _, suite := range [][]string{
 		{"tlsd/openssl", "-skip", aboutFiles},
-		{"tlsd/test/conformance", "-run", "^Test(RequestAndReply|MuchDataBothWays|CertificatesAreJudged|ARefusedCertificateIsExplained|" +
-			"ACutConnectionIsAnError|AResetConnectionIsAnError|DataBeforeACutIsNotLost|PeersWithTLS12Only|BadFiles|TheCaBundleThatHolds|AnAcceptMeetsABadClient)$"},
+		{"tlsd/test/conformance", "-run",
+			"^Test(RequestAndReply|MuchDataBothWays|CertificatesAreJudged|ARefusedCertificateIsExplained|" +
+				"ACutConnectionIsAnError|AResetConnectionIsAnError|DataBeforeACutIsNotLost|PeersWithTLS12Only|" +
+				"BadFiles|TheCaBundleThatHolds|AnAcceptMeetsABadClient)$"},
 	} {
 		t.Run(strings.ReplaceAll(suite[0], "/", "."), func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "-count=1", "-timeout=20m", "-v"}, suite...)...)
+			cmd := exec.CommandContext(t.Context(), "go",
+				append([]string{"test", "-count=1", "-timeout=20m", "-v"},
+					suite...)...)
 			cmd.Env = append(os.Environ(), "TLSD_TEST_LIBSSL="+file)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			if passed := strings.Count(string(out), "--- PASS: "); passed < 30 {
-				t.Errorf("%d tests have passed: that is hardly the suite\n%s", passed, out)
+				t.Errorf("%d tests have passed: that is hardly the suite\n%s",
+					passed, out)
 			}
 		})
 	}

@@ -15,15 +15,17 @@ import (
 )
 
 // The product: every function that is called, in every scenario that calls it, with every fault
-// that it can have. What calls what is found out by a run of each scenario in which all calls are noted.
+// that it can have. First each scenario runs with all calls noted, to find which scenario calls
+// which function.
 //
-// By default the product is thinned out: crashes, aborts and hangs of a function are tried in the first scenario that
-// calls it, garbage there and in those scenarios where it could do most harm, and of garbage that is alike some. With -long
-// nothing is left out.
+// By default the product is reduced. Crashes, aborts and hangs of a function are tried in the first
+// scenario that calls it. Garbage is tried there and in the scenarios where it could do most harm.
+// Of similar garbage only some is tried. With -long nothing is left out.
 
 var long = flag.Bool("long", false, "try every fault in every scenario")
 
-// rigs is the number of daemons that are tried at the same time. Most of the time they wait for their watchdogs.
+// rigs is the number of daemons that are tried at the same time. They spend most of the time
+// waiting for their watchdogs.
 const rigs = 10
 
 // A trial is one element of the product.
@@ -38,7 +40,8 @@ func (tr trial) name() string {
 	return fmt.Sprintf("%s/%s/%s/%s", tr.scenario.name, tr.function.name, tr.call, tr.fault)
 }
 
-// faults are those that a function can have; plain ones have to do with where it is called, and not with what it is.
+// faults are the faults that the function can have. plain ones depend on where it is called, and
+// not on what it is.
 func faults(f function) (plain, garbage []string) {
 	plain = []string{"segv", "abort", "hang"}
 	garbage = []string{"errors=1", "errors=40"}
@@ -48,11 +51,14 @@ func faults(f function) (plain, garbage []string) {
 	case "void *":
 		garbage = append(garbage, "return=0")
 	case "const char *":
-		garbage = append(garbage, "return=0", "return=control", "return=huge", "return=unterminated")
+		garbage = append(garbage, "return=0", "return=control", "return=huge",
+			"return=unterminated")
 	case "int":
-		garbage = append(garbage, "return=-1", "return=0", "return=0x7fffffff", "return=-0x80000000", "instead=-1", "instead=0", "instead=0x7fffffff")
+		garbage = append(garbage, "return=-1", "return=0", "return=0x7fffffff",
+			"return=-0x80000000", "instead=-1", "instead=0", "instead=0x7fffffff")
 	default: // of 64 bits
-		garbage = append(garbage, "return=-1", "return=0", "return=0x7fffffffffffffff", "instead=-1", "instead=0", "instead=0x7fffffffffffffff")
+		garbage = append(garbage, "return=-1", "return=0", "return=0x7fffffffffffffff",
+			"instead=-1", "instead=0", "instead=0x7fffffffffffffff")
 	}
 	if f.name == "SSL_get_error" {
 		for code := 1; code <= 6; code++ {
@@ -65,8 +71,8 @@ func faults(f function) (plain, garbage []string) {
 	return plain, garbage
 }
 
-// A lie is a success that has not taken place. What looks at the outcome of a handshake must not rely on a
-// single answer of the library. The exceptions are those of which nothing else would tell.
+// A lie is a success that has not taken place. No check of a handshake's result may rely on a
+// single answer of the library. The exceptions are functions whose result nothing else shows.
 var credible = map[string]string{
 	"SSL_set1_host":                  "the name is given to the library in this call alone",
 	"X509_VERIFY_PARAM_set1_ip_asc":  "the address is given to the library in this call alone",
@@ -74,14 +80,14 @@ var credible = map[string]string{
 	"SSL_CTX_set_session_id_context": "not looked at",
 }
 
-// alike are faults of which others do nearly the same.
+// alike are faults with nearly the same effect as others.
 var alike = []string{"errors=1", "return=-0x80000000"}
 
-// waitForEver is an SSL_get_error that always wants to wait for the peer. If it says so where the stream ends, that
-// is as if the peer sent nothing more: only the caller can end the wait.
+// waitForEver is an SSL_get_error that always wants to wait for the peer. At the end of the stream
+// that looks like a peer that sends nothing more: only the caller can end the wait.
 const waitForEver = "return=2"
 
-// trials makes the product, given the functions that each scenario calls.
+// trials makes the product from the functions that each scenario calls.
 func trials(functions []function, reached map[string][]string) (all []trial) {
 	met := map[string]bool{}
 	for _, s := range scenarios {
@@ -104,7 +110,8 @@ func trials(functions []function, reached map[string][]string) (all []trial) {
 				if first || s.prepare != nil || *long {
 					all = append(all, trial{s, f, "1", fault})
 				}
-				if (first || s.stranger || s.prepare != nil || *long) && !(f.name == "SSL_get_error" && fault == waitForEver) {
+				if (first || s.stranger || s.prepare != nil || *long) &&
+					!(f.name == "SSL_get_error" && fault == waitForEver) {
 					all = append(all, trial{s, f, "1+", fault})
 				}
 			}
@@ -150,10 +157,11 @@ func TestNoFaultInTheLibraryHurtsAnybodyElse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	t.Logf("%d functions, %d faults, %d trials: %v", len(functions), len(kinds), len(product), outcomes)
+	t.Logf("%d functions, %d faults, %d trials: %v", len(functions), len(kinds),
+		len(product), outcomes)
 }
 
-// survey runs each scenario without faults, and gives the functions that it calls.
+// survey runs each scenario without faults, and returns the functions that it calls.
 func survey(t *testing.T, pool chan *rig, functions []function) map[string][]string {
 	r := <-pool
 	defer func() { pool <- r }()
@@ -184,7 +192,8 @@ func survey(t *testing.T, pool chan *rig, functions []function) map[string][]str
 
 // elsewhere are the functions that no scenario calls, and why.
 var elsewhere = map[string]string{
-	"OpenSSL_version_num":                "called when the library is loaded: TestAFaultAtLoadTimeIsToldAndPasses",
+	"OpenSSL_version_num": "called when the library is loaded: " +
+		"TestAFaultAtLoadTimeIsToldAndPasses",
 	"OpenSSL_version":                    "likewise",
 	"OPENSSL_init_ssl":                   "likewise",
 	"SSL_get_ex_data_X509_STORE_CTX_idx": "likewise",
@@ -192,13 +201,15 @@ var elsewhere = map[string]string{
 	"ERR_get_error":                      "only where neither of the others is",
 }
 
-// The kinds of error that may come of a fault in the library, besides that of the scenario itself.
+// The kinds of error that may follow from a fault in the library, besides the kind of the scenario
+// itself.
 var clean = []string{"file", "handshake", "verify", "io", "state", "internal"}
 
-// lost is how the end of a worker may be told.
-var lost = regexp.MustCompile(`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|was killed because it did not come back from the library for 2s)( in tls\.\w+)?$`)
+// lost is the text about the end of a worker.
+var lost = regexp.MustCompile(
+	`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|was killed because it did not come back from the library for 2s)( in tls\.\w+)?$`)
 
-// run is one trial. It gives the outcome: "survived", "error" or "lost".
+// run is one trial. It returns the outcome: "survived", "error" or "lost".
 func (tr trial) run(t *testing.T, r *rig) string {
 	garbled := ""
 	if strings.HasPrefix(tr.fault, "return=") || strings.HasPrefix(tr.fault, "instead=") {
@@ -206,8 +217,9 @@ func (tr trial) run(t *testing.T, r *rig) string {
 	}
 	order := fmt.Sprintf("%s %s %s", tr.function.name, tr.call, tr.fault)
 	hits, v := r.visit(t, tr.scenario, garbled, order)
-	// A peer that happens to be quick leaves nothing to wait for, and nothing to ask SSL_get_error about.
-	// And the cause of a loss is left out if the worker may have begun a message, as it seems for an instant after each one.
+	// The trial is repeated in two cases. A quick peer may leave nothing to wait for, and so no
+	// call of SSL_get_error. And the cause of a loss is left out if the worker may have begun a
+	// message, as it seems for an instant after each message.
 	for again := 0; (len(hits) == 0 || untold(v.end)) && again < 10; again++ {
 		hits, v = r.visit(t, tr.scenario, garbled, order)
 	}
@@ -215,7 +227,8 @@ func (tr trial) run(t *testing.T, r *rig) string {
 		t.Errorf("the order has been followed %d times: %v", len(hits), hits)
 	}
 	r.othersGoOn(t, kindOf(v.end) == string(kind.Lost))
-	deadly := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT", "hang": "was killed because it did not come back"}[tr.fault]
+	deadly := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT",
+		"hang": "was killed because it did not come back"}[tr.fault]
 	switch k := kindOf(v.end); {
 	case k == string(kind.Lost):
 		var e *client.Error
@@ -225,7 +238,7 @@ func (tr trial) run(t *testing.T, r *rig) string {
 		}
 		return "lost"
 	case k == "" || k == tr.scenario.ends:
-		// A fault that is deadly comes behind the last call then: in what the end of a session does.
+		// Then a deadly fault comes after the last call: at the end of the session.
 		if deadly != "" && !slices.Contains(atTheEnd, tr.function.name) {
 			t.Errorf("%s has gone by as if nothing had happened", tr.fault)
 		}
@@ -241,12 +254,13 @@ func (tr trial) run(t *testing.T, r *rig) string {
 	}
 }
 
-// untold says whether a session ended without the line that says why, as proto.md permits.
+// untold says whether a session ended without the line with the reason. proto.md permits that.
 func untold(err error) bool {
 	var e *client.Error
-	return errors.As(err, &e) && strings.HasSuffix(e.Message, "the session is lost: tlsd has closed the connection")
+	return errors.As(err, &e) &&
+		strings.HasSuffix(e.Message, "the session is lost: tlsd has closed the connection")
 }
 
-// atTheEnd are the functions that may be called first when the script has had its last answer: to its Close, for what comes
-// behind that.
+// atTheEnd are the functions that may first be called after the script's last answer: the answer to
+// its Close, before the end of the Close.
 var atTheEnd = []string{"SSL_CTX_free", "SSL_free", "SSL_shutdown"}

@@ -9,26 +9,29 @@ import (
 
 // A function is a prototype of openssl/testdata/abi.c, with the types that matter to a call.
 type function struct {
-	name       string
-	result     string   // "void", "int", "long", "unsigned long", "uint64_t", "void *" or "const char *"
+	name string
+	// "void", "int", "long", "unsigned long", "uint64_t", "void *" or "const char *"
+	result     string
 	parameters []string // likewise; all pointers are "void *"
 }
 
 // scalars are the types that are no pointers.
-var scalars = map[string]bool{"void": true, "int": true, "long": true, "unsigned long": true, "unsigned int": true, "uint64_t": true, "size_t": true}
+var scalars = map[string]bool{"void": true, "int": true, "long": true, "unsigned long": true,
+	"unsigned int": true, "uint64_t": true, "size_t": true}
 
 var (
 	functionLine  = regexp.MustCompile(`^FUNCTION\((.+?), (\w+), \((.*)\)\)$`)
 	conditionLine = regexp.MustCompile(`^#if V([34])\b`)
 )
 
-// parsePrototypes gives the functions that the headers of a major version have. It understands of the
-// preprocessor what abi.c uses around them, and refuses the rest.
+// parsePrototypes returns the functions that the headers of a major version have. It understands
+// only the preprocessor lines that abi.c uses around them.
 func parsePrototypes(text string, major int) ([]function, error) {
 	var (
 		functions []function
 		seen      = map[string]bool{}
-		taken     = []bool{true} // whether each of the open #if is taken; the first is the file
+		// whether each of the open #if is taken; the first is the file
+		taken = []bool{true}
 	)
 	_, body, ok := strings.Cut(text, "#define V4 ")
 	if !ok {
@@ -68,7 +71,8 @@ func parsePrototypes(text string, major int) ([]function, error) {
 		}
 		for _, t := range append(f.parameters, f.result) {
 			if !scalars[t] && !strings.HasSuffix(t, "*") {
-				return nil, fmt.Errorf("%s: the type %q is not understood", f.name, t)
+				return nil, fmt.Errorf("%s: the type %q is not understood", f.name,
+					t)
 			}
 		}
 		if seen[f.name] {
@@ -83,9 +87,10 @@ func parsePrototypes(text string, major int) ([]function, error) {
 	return functions, nil
 }
 
-// simple is the type as far as it matters. Pointers to functions are pointers, too.
+// simple reduces a type to the part that matters. Pointers to functions are pointers too.
 func simple(t string) string {
-	if strings.HasSuffix(t, "*") || strings.HasSuffix(t, "_func") || strings.Contains(t, "(*)") {
+	if strings.HasSuffix(t, "*") || strings.HasSuffix(t, "_func") ||
+		strings.Contains(t, "(*)") {
 		return "void *"
 	}
 	return t
@@ -100,10 +105,12 @@ func all(taken []bool) bool {
 	return true
 }
 
-// counts says whether the last parameters are a buffer and its size, and the result the number of bytes that were done.
+// counts says whether the last parameters are a buffer and its size, and the result is the number
+// of processed bytes.
 func (f function) counts() bool {
 	n := len(f.parameters)
-	return f.result == "int" && n >= 2 && f.parameters[n-2] == "void *" && f.parameters[n-1] == "int" &&
+	return f.result == "int" && n >= 2 && f.parameters[n-2] == "void *" &&
+		f.parameters[n-1] == "int" &&
 		(strings.HasSuffix(f.name, "read") || strings.HasSuffix(f.name, "write"))
 }
 
@@ -123,7 +130,8 @@ func (f function) wrapper() string {
 	case f.result == "void":
 		return fmt.Sprintf("NOTHING(%s, (%s), (%s))", f.name, parameters, arguments)
 	case f.counts():
-		return fmt.Sprintf("BYTES(%s, %s, (%s), (%s), %s)", f.result, f.name, parameters, arguments, passed[len(passed)-1])
+		return fmt.Sprintf("BYTES(%s, %s, (%s), (%s), %s)", f.result, f.name, parameters,
+			arguments, passed[len(passed)-1])
 	}
 	return fmt.Sprintf("VALUE(%s, %s, (%s), (%s))", f.result, f.name, parameters, arguments)
 }
@@ -138,7 +146,7 @@ func wrappers(functions []function) string {
 	return b.String()
 }
 
-// versionScript gives the wrappers a version that only a look-up without one finds.
+// versionScript gives the wrappers a version. Only a look-up without a version finds them.
 func versionScript(functions []function) string {
 	var b strings.Builder
 	b.WriteString("FAULTSSL {\nglobal:\n")

@@ -14,14 +14,15 @@ import (
 	"tlsd/rpc/client"
 )
 
-// patience bounds every wait of a test. Only a hang takes as long.
+// patience limits every wait of a test. Only a hang takes so long.
 const patience = 2 * time.Minute
 
-// watchdog is that of the daemons: a worker that waits for the processor for so long is taken for one that hangs.
+// watchdog is the --watchdog of the daemons. A worker that waits for the processor for so long
+// counts as hanging.
 const watchdog = 2 * time.Second
 
-// A rig is a daemon whose workers load faultssl. One of its workers at a time is given orders, by its pid; another
-// has a session with an open connection, which nothing must happen to.
+// A rig is a daemon whose workers load faultssl. One worker at a time gets orders, by its pid.
+// Another worker has a session with an open connection, which must not be harmed.
 type rig struct {
 	d         *testd.Daemon
 	w         *world
@@ -43,13 +44,14 @@ func newRig(t *testing.T, w *world, orders string, flags ...string) *rig {
 	check(t, err)
 	t.Cleanup(func() { r.orders.Close() })
 	r.d = testd.StartWith(t, testd.Options{
-		Flags: append([]string{"--libssl=" + lib, "--watchdog=" + watchdog.String(), "--log-level=debug"}, flags...),
-		Env:   []string{"SSL_CERT_FILE=" + w.ca.File, "SSL_CERT_DIR=" + w.emptyDir},
+		Flags: append([]string{"--libssl=" + lib, "--watchdog=" + watchdog.String(),
+			"--log-level=debug"}, flags...),
+		Env: []string{"SSL_CERT_FILE=" + w.ca.File, "SSL_CERT_DIR=" + w.emptyDir},
 	})
 	return r
 }
 
-// order gives orders to all who have the library, from their next call on.
+// order gives orders to all processes that have the library, from their next call on.
 func (r *rig) order(t *testing.T, lines ...string) {
 	t.Helper()
 	_, err := r.orders.WriteAt([]byte(pad(strings.Join(lines, "\n"))), 0)
@@ -75,7 +77,8 @@ func (r *rig) accompany(t *testing.T) {
 	check(t, r.bystander.Handshake(ctx, r.conn))
 }
 
-// othersGoOn checks that the bystander's session is what it was, and with fresh that a new one works at once.
+// othersGoOn checks that the bystander's session is unharmed. With fresh it also checks that a new
+// session works at once.
 func (r *rig) othersGoOn(t *testing.T, fresh bool) {
 	t.Helper()
 	ctx := bounded(t)
@@ -119,31 +122,34 @@ type hit struct {
 	Exit   string // likewise
 }
 
-// hits gives those of a worker, once the log says that it has ended: that is the last line about it.
+// hits returns the hits of a worker, after the log says that the worker has ended. That is the last
+// line about it.
 func (r *rig) hits(t *testing.T, pid int) (found []hit) {
 	t.Helper()
 	ended := false
-	testd.Eventually(t, patience, fmt.Sprintf("the log says that worker %d has ended", pid), func() bool {
-		log := r.d.Log(t)[r.read:]
-		end := strings.LastIndexByte(log, '\n') + 1
-		r.read += end
-		for line := range strings.Lines(log[:end]) {
-			var h hit
-			if i := strings.IndexByte(line, '{'); i < 0 || json.Unmarshal([]byte(line[i:]), &h) != nil {
-				continue
+	testd.Eventually(t, patience, fmt.Sprintf("the log says that worker %d has ended", pid),
+		func() bool {
+			log := r.d.Log(t)[r.read:]
+			end := strings.LastIndexByte(log, '\n') + 1
+			r.read += end
+			for line := range strings.Lines(log[:end]) {
+				var h hit
+				if i := strings.IndexByte(line, '{'); i < 0 ||
+					json.Unmarshal([]byte(line[i:]), &h) != nil {
+					continue
+				}
+				if h.Msg == "faultssl" {
+					found = append(found, h)
+				}
+				ended = ended || h.Worker == pid && h.Exit != ""
 			}
-			if h.Msg == "faultssl" {
-				found = append(found, h)
-			}
-			ended = ended || h.Worker == pid && h.Exit != ""
-		}
-		return ended
-	})
+			return ended
+		})
 	return found
 }
 
-// visit runs a scenario in a new session whose worker has orders, and gives the lines of the log about it. The function
-// that gives garbage, if one does, is garbled.
+// visit runs a scenario in a new session whose worker has orders. It returns the lines of the log
+// about the worker. garbled is the function that returns garbage, if any.
 func (r *rig) visit(t *testing.T, s scenario, garbled string, orders ...string) ([]hit, *visit) {
 	t.Helper()
 	ctx := bounded(t)

@@ -19,7 +19,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A world is what scenarios meet: servers of TLS on loopback, certificates, files.
+// A world has the peers and files of the scenarios: servers of TLS on loopback, certificates,
+// files.
 type world struct {
 	ca       *testcert.CA
 	otherCA  *testcert.CA // has signed nothing that is met
@@ -28,23 +29,27 @@ type world struct {
 	badPEM   string // a file whose certificate is none
 	wrongKey string
 
-	answer int // port of a server that sends back what it got, after the end of 40 KiB, and closes
+	// port of a server that sends back what it got, after the end of 40 KiB, and closes
+	answer int
 	old    int // of the same with TLS 1.2
 	echo   int // of one that sends back what it gets
 	cut    int // of one that sends a little and cuts the connection
 	named  int // of one whose certificate has another name
 }
 
-// payload is what is sent to the answering server. It takes several records.
+// payload is the data for the answering server. It takes several records.
 var payload = bytes.Repeat([]byte("0123456789abcdef"), 40<<10/16)
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{ca: testcert.NewCA(t, "Test CA"), otherCA: testcert.NewCA(t, "Other CA"), emptyDir: t.TempDir()}
-	w.cert = w.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	w := &world{ca: testcert.NewCA(t, "Test CA"), otherCA: testcert.NewCA(t, "Other CA"),
+		emptyDir: t.TempDir()}
+	w.cert = w.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
 	w.wrongKey = w.cert.MismatchedKey(t)
 	w.badPEM = filepath.Join(t.TempDir(), "bad.pem")
-	check(t, os.WriteFile(w.badPEM, []byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n"), 0o644))
+	check(t, os.WriteFile(w.badPEM, []byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END "+
+		"CERTIFICATE-----\n"), 0o644))
 	named := w.ca.Issue(t, testcert.Leaf{CN: "other.example", DNS: []string{"other.example"}})
 
 	answer := func(conn *tls.Conn) {
@@ -56,7 +61,8 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	w.answer = serve(t, w.cert, answer)
-	w.old = serveConfig(t, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: tls.VersionTLS12}, answer)
+	w.old = serveConfig(t, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()},
+		MaxVersion: tls.VersionTLS12}, answer)
 	w.echo = serve(t, w.cert, func(conn *tls.Conn) { io.Copy(conn, conn) })
 	w.cut = serve(t, w.cert, func(conn *tls.Conn) {
 		conn.Write([]byte("cut"))
@@ -66,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// serve runs a server until the test ends, and gives its port.
+// serve runs a server until the test ends, and returns its port.
 func serve(t *testing.T, cert *testcert.Cert, handle func(*tls.Conn)) int {
 	t.Helper()
 	return serveConfig(t, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}, handle)
@@ -80,7 +86,7 @@ func serveConfig(t *testing.T, cfg *tls.Config, handle func(*tls.Conn)) int {
 	over, end := context.WithCancel(context.Background())
 	t.Cleanup(func() {
 		l.Close()
-		end() // cuts what a test leaves: some connections last as long as the test, however long that is
+		end() // closes connections that a test leaves open until the test ends
 		serving.Wait()
 	})
 	serving.Go(func() {
@@ -109,7 +115,7 @@ type visit struct {
 	c   *client.Client
 	w   *world
 
-	// What the functions that are made to fail give directly may be wrong in the answer.
+	// The results of these functions appear directly in the answer, so the answer may be wrong.
 	garbled string
 
 	h   client.Handle // of the connection that prepare has made
@@ -117,7 +123,7 @@ type visit struct {
 	end error         // how; nil: none has
 }
 
-// did notes how a call has ended, and says whether the scenario goes on.
+// did notes the end of a call, and says whether the scenario goes on.
 func (v *visit) did(op string, err error) bool {
 	if err != nil {
 		v.op, v.end = op, err
@@ -136,7 +142,7 @@ type scenario struct {
 	prepare func(v *visit) // before there is a fault; may be nil
 	run     func(v *visit)
 	ends    string // the kind of the error that it ends with when all goes well; "": none
-	// Whoever it meets must not be trusted: no fault must lead to a handshake.
+	// The peer must not be trusted: no fault may lead to a handshake.
 	stranger bool
 }
 
@@ -167,11 +173,14 @@ var scenarios = []scenario{
 			return
 		}
 		h, err := v.c.NewClient(v.ctx, "localhost", v.w.answer)
-		if v.did("tls.NewClient", err) && v.did("tls.SetInsecureSkipVerify", v.c.SetInsecureSkipVerify(v.ctx, h, true)) {
+		if v.did("tls.NewClient", err) &&
+			v.did("tls.SetInsecureSkipVerify",
+				v.c.SetInsecureSkipVerify(v.ctx, h, true)) {
 			v.converse(h)
 		}
 	}},
-	{name: "open connection", prepare: func(v *visit) { v.h = v.connect(v.w.answer) }, run: func(v *visit) { v.exchange(v.h) }},
+	{name: "open connection", prepare: func(v *visit) { v.h = v.connect(v.w.answer) },
+		run: func(v *visit) { v.exchange(v.h) }},
 	{name: "client with options", run: (*visit).optTalk},
 	{name: "server", run: (*visit).accept},
 	{name: "server with options", run: (*visit).optAccept},
@@ -190,7 +199,8 @@ var scenarios = []scenario{
 			v.refuse("127.0.0.1", v.w.named)
 		}
 	}},
-	{name: "cut connection", ends: "io", prepare: func(v *visit) { v.h = v.connect(v.w.cut) }, run: (*visit).meetCut},
+	{name: "cut connection", ends: "io", prepare: func(v *visit) { v.h = v.connect(v.w.cut) },
+		run: (*visit).meetCut},
 	{name: "bad file", ends: "file", run: func(v *visit) {
 		err := v.c.SetCaBundle(v.ctx, v.w.badPEM)
 		if err == nil {
@@ -242,7 +252,7 @@ func (v *visit) exchange(h client.Handle) {
 	v.did("tls.Close", v.c.CloseConn(v.ctx, h))
 }
 
-// readAll reads to the end. What it reads must be a beginning of the payload.
+// readAll reads to the end. The data must be a beginning of the payload.
 func (v *visit) readAll(h client.Handle) (got []byte, ok bool) {
 	for {
 		part, err := v.c.Read(v.ctx, h, 30000)
@@ -259,7 +269,7 @@ func (v *visit) readAll(h client.Handle) (got []byte, ok bool) {
 	}
 }
 
-// describe asks for what is known of a connection.
+// describe asks for the facts about a connection.
 func (v *visit) describe(h client.Handle, subject string) bool {
 	version, err := v.c.Version(v.ctx, h)
 	if !v.did("tls.Version", err) {
@@ -272,13 +282,14 @@ func (v *visit) describe(h client.Handle, subject string) bool {
 	if !v.did("tls.PeerCertSubject", err) {
 		return false
 	}
-	if got != subject && !(got == "" && v.garbled == "SSL_get1_peer_certificate") && v.garbled != "X509_NAME_oneline" {
+	if got != subject && !(got == "" && v.garbled == "SSL_get1_peer_certificate") &&
+		v.garbled != "X509_NAME_oneline" {
 		v.wrong("PeerCertSubject is %q, want %q", got, subject)
 	}
 	return true
 }
 
-// refuse is a client that must not come to terms with the server.
+// refuse is a client that must not complete a handshake with the server.
 func (v *visit) refuse(host string, port int) {
 	h, err := v.c.NewClient(v.ctx, host, port)
 	if !v.did("tls.NewClient", err) {
@@ -294,7 +305,7 @@ func (v *visit) refuse(host string, port int) {
 	v.did("tls.Handshake", err)
 }
 
-// connect opens a connection in whose way nothing stands.
+// connect opens a connection without obstacles.
 func (v *visit) connect(port int) client.Handle {
 	v.t.Helper()
 	check(v.t, v.c.SetCaBundle(v.ctx, v.w.ca.File))
@@ -304,7 +315,7 @@ func (v *visit) connect(port int) client.Handle {
 	return h
 }
 
-// meetCut reads from a connection that is cut: never the end.
+// meetCut reads from a connection that is cut. Read must never report the end.
 func (v *visit) meetCut() {
 	for got := ""; ; {
 		part, err := v.c.Read(v.ctx, v.h, 100)
@@ -358,12 +369,12 @@ func (v *visit) accept() {
 	}
 }
 
-// call makes a call of a method for which the client has no function of its own.
+// call makes a call of a method for which the client has no function.
 func (v *visit) call(result any, method string, params ...any) bool {
 	return v.did(method, v.c.Call(v.ctx, method, params, result))
 }
 
-// optTalk is a client that wishes for all that there is, and asks for all that is known.
+// optTalk is a client with all options that asks for all facts.
 func (v *visit) optTalk() {
 	if !v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
 		return
@@ -381,10 +392,13 @@ func (v *visit) optTalk() {
 func (v *visit) optAccept() {
 	ctx, err := v.c.NewServerContext(v.ctx, v.w.cert.CertFile, v.w.cert.KeyFile)
 	port := 0
-	if !v.did("tls.NewServerContext", err) || !v.call(nil, "tls.SetOption", ctx, "alpn", "h2") ||
-		!v.call(nil, "tls.SetOption", ctx, "client-ca", v.w.ca.File) || !v.call(nil, "tls.SetOption", ctx, "client-cert", "request") ||
+	if !v.did("tls.NewServerContext", err) ||
+		!v.call(nil, "tls.SetOption", ctx, "alpn", "h2") ||
+		!v.call(nil, "tls.SetOption", ctx, "client-ca", v.w.ca.File) ||
+		!v.call(nil, "tls.SetOption", ctx, "client-cert", "request") ||
 		!v.call(nil, "tls.SetOption", ctx, "session-resumption", "off") ||
-		!v.call(nil, "tls.SetCertificate", ctx, "localhost", v.w.cert.CertFile, v.w.cert.KeyFile) ||
+		!v.call(nil, "tls.SetCertificate", ctx, "localhost", v.w.cert.CertFile,
+			v.w.cert.KeyFile) ||
 		!v.call(&port, "tls.Listen", ctx, "127.0.0.1", 0) {
 		return
 	}
@@ -394,12 +408,13 @@ func (v *visit) optAccept() {
 	defer stop()
 	peer.Go(func() { v.w.visitServer(over, port) })
 	var h client.Handle
-	if v.call(&h, "tls.Accept", ctx, "", 0) && v.call(nil, "tls.Info", h, "") && v.did("tls.Close", v.c.CloseConn(v.ctx, h)) {
+	if v.call(&h, "tls.Accept", ctx, "", 0) && v.call(nil, "tls.Info", h, "") &&
+		v.did("tls.Close", v.c.CloseConn(v.ctx, h)) {
 		v.did("tls.CloseServerContext", v.c.CloseServerContext(v.ctx, ctx))
 	}
 }
 
-// visitServer is the client of an accepting session. It comes when somebody listens.
+// visitServer is the client of an accepting session. It comes when the server listens.
 func (w *world) visitServer(ctx context.Context, port int) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	for ctx.Err() == nil {
@@ -409,7 +424,8 @@ func (w *world) visitServer(ctx context.Context, port int) {
 			time.Sleep(2 * time.Millisecond) // nobody listens yet
 			continue
 		}
-		conn := tls.Client(nc, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}})
+		conn := tls.Client(nc, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost",
+			NextProtos: []string{"h2"}})
 		stop := context.AfterFunc(ctx, func() { nc.Close() })
 		if conn.HandshakeContext(ctx) == nil {
 			conn.Write(payload)

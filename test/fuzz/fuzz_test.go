@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Every input that is kept is run once through the plugin's reader. (The Go targets' are run by go test itself.)
+// Every kept input runs once through the plugin's reader. (go test itself runs those of the Go
+// targets.)
 func TestTheCorpusOfThePluginIsReplayed(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("clang"); err != nil {
@@ -34,8 +35,9 @@ func TestTheCorpusOfThePluginIsReplayed(t *testing.T) {
 			if err != nil || len(inputs) == 0 {
 				t.Fatalf("no inputs in %s: %v", corpus, err)
 			}
-			// -runs=0: only what is there. The empty input comes first.
-			out, err := exec.CommandContext(ctx, program, "-runs=0", "-artifact_prefix="+t.TempDir()+"/", corpus).CombinedOutput()
+			// -runs=0: only the kept inputs. The empty input comes first.
+			out, err := exec.CommandContext(ctx, program, "-runs=0",
+				"-artifact_prefix="+t.TempDir()+"/", corpus).CombinedOutput()
 			ran := regexp.MustCompile(`Done (\d+) runs`).FindSubmatch(out)
 			if err != nil || ran == nil {
 				t.Fatalf("%v\n%s", err, out)

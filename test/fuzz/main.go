@@ -1,10 +1,11 @@
-// Command fuzz runs every fuzz target of the project for some time: the Go ones, wherever they are, and those for
-// the plugin in test/fuzz/src, which libFuzzer drives.
+// Command fuzz runs every fuzz target of the project for some time: the Go ones of all packages,
+// and those for the plugin in test/fuzz/src, which libFuzzer drives.
 //
 //	go run ./test/fuzz [-time 60s] [-jobs N] [-run REGEXP]
 //
-// What they find is saved among the inputs that the tests replay: testdata/fuzz of the package, or
-// test/fuzz/corpus. It prints how often each was executed, and fails if one has found something.
+// Inputs that fail are saved among the inputs that the tests replay: testdata/fuzz of the package,
+// or test/fuzz/corpus. The command prints how often each target was executed. It fails if a target
+// has found a failure.
 package main
 
 import (
@@ -25,7 +26,7 @@ import (
 	"time"
 )
 
-// grace is what a target may take besides: to be compiled, and to run what it has.
+// grace is the additional time of a target: for compiling, and for its kept inputs.
 const grace = 5 * time.Minute
 
 func main() {
@@ -41,7 +42,7 @@ func main() {
 	}
 }
 
-// A target is run by a command; executions finds in what that prints how often it was executed.
+// A target is run by a command; executions finds in the output how often the target was executed.
 type target struct {
 	name       string
 	command    func(ctx context.Context) (*exec.Cmd, error)
@@ -63,9 +64,10 @@ func run(ctx context.Context, length time.Duration, jobs int, only string) error
 		return err
 	}
 	for _, name := range libFuzzerTargets {
-		targets = append(targets, target{"plugin " + name, func(ctx context.Context) (*exec.Cmd, error) {
-			return libFuzzerCommand(ctx, dir, name, length)
-		}, regexp.MustCompile(`stat::number_of_executed_units: *(\d+)`)})
+		targets = append(targets,
+			target{"plugin " + name, func(ctx context.Context) (*exec.Cmd, error) {
+				return libFuzzerCommand(ctx, dir, name, length)
+			}, regexp.MustCompile(`stat::number_of_executed_units: *(\d+)`)})
 	}
 
 	var all sync.WaitGroup
@@ -108,15 +110,18 @@ func (t target) run(ctx context.Context, length time.Duration) (ok bool) {
 	for _, m := range t.executions.FindAllStringSubmatch(out.String(), -1) {
 		executions, _ = strconv.Atoi(m[1]) // the last says it
 	}
-	// go test may take the end of its own time, if it comes in the middle of an execution, for a failure. A real one has an input.
-	if err != nil && ctx.Err() == nil && strings.Contains(out.String(), "context deadline exceeded") && !strings.Contains(out.String(), "Failing input") {
+	// go test may report the end of its own time as a failure, if it comes in the middle of an
+	// execution. A real failure has an input.
+	if err != nil && ctx.Err() == nil && strings.Contains(out.String(), "context deadline "+
+		"exceeded") && !strings.Contains(out.String(), "Failing input") {
 		err = nil
 	}
 	if err == nil && executions == 0 {
 		err = fmt.Errorf("it was never executed")
 	}
 	if err != nil {
-		fmt.Printf("%-40s %12d executions, FAILED: %v\n%s\n", t.name, executions, err, out.String())
+		fmt.Printf("%-40s %12d executions, FAILED: %v\n%s\n", t.name, executions, err,
+			out.String())
 		return false
 	}
 	fmt.Printf("%-40s %12d executions\n", t.name, executions)
@@ -134,12 +139,14 @@ func goTargets(length time.Duration) (targets []target, err error) {
 		text, err := os.ReadFile(path)
 		for _, m := range function.FindAllSubmatch(text, -1) {
 			dir, name := filepath.Dir(path), string(m[1])
-			targets = append(targets, target{dir + " " + name, func(ctx context.Context) (*exec.Cmd, error) {
-				// One worker: as many targets as there are processors run at the same time.
-				return exec.CommandContext(ctx, "go", "test", "-run=^$", "-fuzz=^"+name+"$", "-fuzztime="+length.String(),
-					// Input that is merely interesting is not worth a minute for each.
-					"-fuzzminimizetime=10x", "-parallel=1", "./"+dir), nil
-			}, executions})
+			// One worker each, because as many targets as processors run at the same time.
+			// Minimizing input that is only interesting is not worth a minute each.
+			run := func(ctx context.Context) (*exec.Cmd, error) {
+				return exec.CommandContext(ctx, "go", "test", "-run=^$", "-fuzz=^"+name+"$",
+					"-fuzztime="+length.String(), "-fuzzminimizetime=10x", "-parallel=1",
+					"./"+dir), nil
+			}
+			targets = append(targets, target{dir + " " + name, run, executions})
 		}
 		return err
 	})

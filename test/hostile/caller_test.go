@@ -14,61 +14,70 @@ import (
 	"tlsd/internal/testd"
 )
 
-// Callers that do not behave.
+// Callers that break the rules.
 
-// A caller that does not read its answers is left, and nobody waits for it.
+// A caller that does not read its answers is dropped, and nobody waits for it.
 func TestACallerThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
 	const bound = 2 * time.Second
-	overModes(t, []string{"--answer-timeout=" + bound.String()}, func(t *testing.T, d *testd.Daemon) {
-		tk := w.talk(t, d.Dial(t), port)
-		deaf := rawDial(t, d)
-		// It owns something, too.
-		_, err := fmt.Fprintf(deaf, `{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)
-		must(t, err)
-		begin := time.Now()
-		stuffed := make(chan error, 1)
-		go func() {
-			for {
-				if _, err := io.WriteString(deaf, strings.Repeat(backend, 100)); err != nil {
-					stuffed <- err
-					return
+	overModes(t, []string{"--answer-timeout=" + bound.String()},
+		func(t *testing.T, d *testd.Daemon) {
+			tk := w.talk(t, d.Dial(t), port)
+			deaf := rawDial(t, d)
+			// The caller owns something, too.
+			_, err := fmt.Fprintf(deaf,
+				`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)
+			must(t, err)
+			begin := time.Now()
+			stuffed := make(chan error, 1)
+			go func() {
+				for {
+					if _, err := io.WriteString(deaf,
+						strings.Repeat(backend, 100)); err != nil {
+						stuffed <- err
+						return
+					}
+				}
+			}()
+			slowest := time.Duration(0)
+			for ended := false; !ended; {
+				select {
+				case err := <-stuffed:
+					if ne, ok := err.(net.Error); ok && ne.Timeout() {
+						t.Fatal("the caller is not left")
+					}
+					ended = true
+				default:
+					one := time.Now()
+					tk.works(t)
+					slowest = max(slowest, time.Since(one))
 				}
 			}
-		}()
-		slowest := time.Duration(0)
-		for ended := false; !ended; {
-			select {
-			case err := <-stuffed:
-				if ne, ok := err.(net.Error); ok && ne.Timeout() {
-					t.Fatal("the caller is not left")
-				}
-				ended = true
-			default:
-				one := time.Now()
-				tk.works(t)
-				slowest = max(slowest, time.Since(one))
+			if took := time.Since(begin); took < bound {
+				t.Errorf("the caller is left after %v already", took)
 			}
-		}
-		if took := time.Since(begin); took < bound {
-			t.Errorf("the caller is left after %v already", took)
-		}
-		t.Logf("the caller is left after %v; meanwhile the slowest exchange of another has taken %v", time.Since(begin), slowest)
-		tk.works(t)
-		testd.Eventually(t, patience, "the log says why", func() bool { return strings.Contains(d.Log(t), "has not read an answer within") })
-	})
+			t.Logf("the caller is left after %v; meanwhile the slowest exchange of "+
+				"another "+
+				"has taken %v", time.Since(begin), slowest)
+			tk.works(t)
+			testd.Eventually(t, patience, "the log says why", func() bool {
+				return strings.Contains(d.Log(t), "has not read an answer within")
+			})
+		})
 }
 
-// A caller that dies in the middle takes everything of it along.
+// If a caller dies in the middle of a message, everything of it goes with it.
 func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, rest := range []struct{ name, begin string }{
 		{"between two messages", ``},
 		{"in a line", `{"jsonrpc":"2.0","id":99,"method":"tls.Wri`},
-		{"in a line of megabytes", `{"jsonrpc":"2.0","id":99,"method":"tls.Write","params":[1,"` + strings.Repeat("AAAA", 1<<20)},
+		{"in a line of megabytes",
+			`{"jsonrpc":"2.0","id":99,"method":"tls.Write","params":[1,"` +
+				strings.Repeat("AAAA", 1<<20)},
 	} {
 		t.Run(rest.name, func(t *testing.T) {
 			t.Parallel()
@@ -80,9 +89,11 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 					own = 2 // this session's, and the spare one
 				}
 				workers(t, d, own)
-				before, supervisors := len(openFiles(t, workerOf(t, tk.c))), len(openFiles(t, d.PID))
+				before, supervisors := len(openFiles(t, workerOf(t, tk.c))),
+					len(openFiles(t, d.PID))
 				port := testd.Port(t)
-				// What it has: a Read and an Accept that wait, and a client that was not accepted.
+				// It has a waiting Read, a waiting Accept, and a client that was
+				// not accepted.
 				caller, gone := startCaller(t, d, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
 {"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
 {"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
@@ -91,19 +102,26 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 {"jsonrpc":"2.0","id":6,"method":"tls.Read","params":[1,100]}
 %s`, w.ca.File, echo, w.cert.CertFile, w.cert.KeyFile, port, rest.begin))
 				testd.AwaitListener(t, port)
-				testd.Eventually(t, patience, "both connections are open", func() bool { return open() == 2 })
+				testd.Eventually(t, patience, "both connections are open",
+					func() bool { return open() == 2 })
 				pending, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
 				must(t, err)
 				defer pending.Close()
 				must(t, caller.Process.Kill())
 				<-gone
 
-				testd.Eventually(t, patience, "the peer sees the end", func() bool { return open() == 1 })
+				testd.Eventually(t, patience, "the peer sees the end", func() bool {
+					return open() == 1
+				})
 				pending.SetDeadline(time.Now().Add(patience))
-				if n, err := pending.Read(make([]byte, 1)); n != 0 || err == nil || isTimeout(err) {
-					t.Errorf("the client that was not accepted reads %d bytes, %v", n, err)
+				if n, err := pending.Read(make([]byte, 1)); n != 0 || err == nil ||
+					isTimeout(err) {
+					t.Errorf("the client that was not accepted reads %d "+
+						"bytes, %v", n, err)
 				}
-				testd.Eventually(t, patience, "nobody listens", func() bool { return !testd.Listening(t, port) })
+				testd.Eventually(t, patience, "nobody listens", func() bool {
+					return !testd.Listening(t, port)
+				})
 				workers(t, d, own)
 				settled(t, workerOf(t, tk.c), before)
 				settled(t, d.PID, supervisors)

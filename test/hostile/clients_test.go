@@ -24,7 +24,7 @@ import (
 
 // Bad clients of a session that accepts.
 
-// An attack is what a bad client does on its connection, which is closed afterwards.
+// An attack is the behaviour of a bad client on its connection, which is closed afterwards.
 type attack struct {
 	name string
 	act  func(c *net.TCPConn)
@@ -40,9 +40,17 @@ func reset(c *net.TCPConn) { c.SetLinger(0); c.Close() }
 func attacks(t *testing.T, random *rand.Rand) []attack {
 	hello := clientHello(t)
 	send := func(parts ...[]byte) func(*net.TCPConn) {
-		return func(c *net.TCPConn) { c.Write(bytes.Join(parts, nil)); c.CloseWrite(); silence(c) }
+		return func(c *net.TCPConn) {
+			c.Write(bytes.Join(parts,
+				nil))
+			c.CloseWrite()
+			silence(c)
+		}
 	}
-	flood := func(record []byte, times int) func(*net.TCPConn) { return send(bytes.Repeat(record, times)) }
+	flood := func(record []byte,
+		times int) func(*net.TCPConn) {
+		return send(bytes.Repeat(record, times))
+	}
 	list := []attack{
 		{"hangs up at once", func(c *net.TCPConn) {}},
 		{"resets at once", reset},
@@ -50,10 +58,18 @@ func attacks(t *testing.T, random *rand.Rand) []attack {
 		{"a request for a proxy", send([]byte("CONNECT localhost:443 HTTP/1.1\r\n\r\n"))},
 		{"SSH", send([]byte("SSH-2.0-OpenSSH_9.2\r\n"))},
 		{"zeros", send(make([]byte, 70000))},
-		{"SSL 2", send([]byte("\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\x01\x00\x80" + strings.Repeat("x", 40)))},
+		{"SSL 2", send([]byte("\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\x01\x00\x80" +
+			strings.Repeat("x", 40)))},
 		{"garbage", send(randomBytes(random, 4096))},
-		{"resets after its first message", func(c *net.TCPConn) { c.Write(hello); reset(c) }},
-		{"resets when it is answered", func(c *net.TCPConn) { c.Write(hello); io.ReadFull(c, make([]byte, 100)); reset(c) }},
+		{"resets after its first message",
+			func(c *net.TCPConn) { c.Write(hello); reset(c) }},
+		{"resets when it is answered",
+			func(c *net.TCPConn) {
+				c.Write(hello)
+				io.ReadFull(c,
+					make([]byte, 100))
+				reset(c)
+			}},
 		{"answers with garbage", func(c *net.TCPConn) {
 			c.Write(hello)
 			io.ReadFull(c, make([]byte, 100))
@@ -61,9 +77,12 @@ func attacks(t *testing.T, random *rand.Rand) []attack {
 			silence(c)
 		}},
 		{"says it twice", send(hello, hello)},
-		{"a record that says it is huge", send([]byte{22, 3, 1, 0xff, 0xff}, make([]byte, 70000))},
+		{"a record that says it is huge",
+			send([]byte{22, 3, 1, 0xff, 0xff}, make([]byte, 70000))},
 		{"a record a little too long", send(record(22, make([]byte, 16384+2049)))},
-		{"a message that says it is huge", send(record(22, []byte{1, 0xff, 0xff, 0xff, 3, 3}), record(22, make([]byte, 16000)))},
+		{"a message that says it is huge",
+			send(record(22, []byte{1, 0xff, 0xff, 0xff, 3, 3}),
+				record(22, make([]byte, 16000)))},
 		{"empty records", flood(record(22, nil), 10000)},
 		{"empty records of data", flood(record(23, nil), 10000)},
 		{"records of one byte", func(c *net.TCPConn) {
@@ -77,15 +96,27 @@ func attacks(t *testing.T, random *rand.Rand) []attack {
 		{"close_notify after its first message", send(hello, record(21, []byte{1, 0}))},
 		{"a fatal alert", send(record(21, []byte{2, 40}))},
 		{"ChangeCipherSpec", flood(record(20, []byte{1}), 1000)},
-		{"heartbeats", send(hello, record(24, []byte("\x01\x40\x00"+strings.Repeat("x", 20))))},
-		{"a first message of 64 KiB", func(c *net.TCPConn) { c.Write(stretched(hello, 1, 60000)); io.ReadFull(c, make([]byte, 1)) }},
-		{"a first message of a thousand extensions", func(c *net.TCPConn) { c.Write(stretched(hello, 1000, 10)); io.ReadFull(c, make([]byte, 1)) }},
+		{"heartbeats", send(hello,
+			record(24, []byte("\x01\x40\x00"+strings.Repeat("x", 20))))},
+		{"a first message of 64 KiB",
+			func(c *net.TCPConn) {
+				c.Write(stretched(hello, 1, 60000))
+				io.ReadFull(c,
+					make([]byte, 1))
+			}},
+		{"a first message of a thousand extensions",
+			func(c *net.TCPConn) {
+				c.Write(stretched(hello, 1000, 10))
+				io.ReadFull(c,
+					make([]byte, 1))
+			}},
 		{"one extension twice", send(repeated(hello))},
 	}
 	for range 20 {
 		var text []byte
 		for range 1 + random.IntN(5) {
-			text = append(text, record(byte(20+random.IntN(5)), randomBytes(random, random.IntN(3000)))...)
+			text = append(text, record(byte(20+random.IntN(5)),
+				randomBytes(random, random.IntN(3000)))...)
 		}
 		list = append(list, attack{"random records", send(text)})
 	}
@@ -97,15 +128,18 @@ func attacks(t *testing.T, random *rand.Rand) []attack {
 		list = append(list, attack{"a first message with errors", send(text)})
 	}
 	for at := 1; at < len(hello); at += max(1, len(hello)/30) {
-		for how, act := range map[string]func(*net.TCPConn){"hangs up": func(c *net.TCPConn) { c.CloseWrite(); silence(c) }, "resets": reset, "says nothing more": silence} {
-			list = append(list, attack{fmt.Sprintf("%s after %d bytes", how, at), func(c *net.TCPConn) { c.Write(hello[:at]); act(c) }})
+		for how, act := range map[string]func(*net.TCPConn){
+			"hangs up": func(c *net.TCPConn) { c.CloseWrite(); silence(c) },
+			"resets":   reset, "says nothing more": silence} {
+			list = append(list, attack{fmt.Sprintf("%s after %d bytes", how, at),
+				func(c *net.TCPConn) { c.Write(hello[:at]); act(c) }})
 		}
 	}
 	return list
 }
 
-// Whatever bad clients do, and though 50 others dawdle all the time, good ones are served soon; each bad
-// one is raised by one Accept, and nothing of them is left.
+// Bad clients hold up nobody, though 50 of them are slow all the time. Good clients are served
+// soon. One Accept reports each bad client, and nothing of them is left.
 func TestBadClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -121,7 +155,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	port := testd.Port(t)
 	pid := workerOf(t, c)
 
-	// The server: it accepts one after another, and greets each.
+	// The server accepts one client after another, and greets each.
 	const marker = "the last one"
 	raised := map[string][]string{} // by client, once the server has ended
 	var greeting, serving sync.WaitGroup
@@ -131,7 +165,8 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 			if err != nil {
 				e := err.(*client.Error)
 				m := clientOf.FindStringSubmatch(e.Message)
-				if m == nil || e.Kind != client.KindHandshake && e.Kind != client.KindTimeout {
+				if m == nil || e.Kind != client.KindHandshake &&
+					e.Kind != client.KindTimeout {
 					t.Errorf("an Accept fails with %v (%s)", err, e.Kind)
 					return
 				}
@@ -167,9 +202,11 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	who := map[string]string{}
 	var clients atomic.Uint32
 	run := func(a attack) error {
-		// Each from an address of its own: a port that was reset can be another's a moment later.
+		// Each client has an address of its own, because another client can get a port that
+		// was reset a moment before.
 		n := clients.Add(1)
-		d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
+		d := net.Dialer{Timeout: patience,
+			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
 		conn, err := d.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
 		if err != nil {
 			return err
@@ -189,11 +226,13 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 			for {
 				err := run(attack{"dawdles", func(c *net.TCPConn) {
 					for _, b := range hello {
-						if _, err := c.Write([]byte{b}); err != nil || i%2 == 0 {
+						if _, err := c.Write([]byte{b}); err != nil ||
+							i%2 == 0 {
 							break
 						}
 						select {
-						case <-time.After(time.Second): // the client's slowness is what is tested
+						// the test needs a slow client
+						case <-time.After(time.Second):
 						case <-stop:
 						}
 					}
@@ -245,7 +284,8 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	close(stop)
 	dawdling.Wait()
 	slices.Sort(took)
-	t.Logf("%d good clients among %d bad ones: median %v, slowest %v", len(took), len(who), took[len(took)/2], took[len(took)-1])
+	t.Logf("%d good clients among %d bad ones: median %v, slowest %v", len(took), len(who),
+		took[len(took)/2], took[len(took)-1])
 	if slowest := took[len(took)-1]; slowest > 10*time.Second {
 		t.Errorf("a good client was served after %v", slowest)
 	}
@@ -255,7 +295,8 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	greeting.Wait()
 	for addr, name := range who {
 		if len(raised[addr]) != 1 {
-			t.Errorf("the client that %s was raised %d times: %q", name, len(raised[addr]), raised[addr])
+			t.Errorf("the client that %s was raised %d times: %q", name,
+				len(raised[addr]), raised[addr])
 		}
 	}
 	if len(raised) != len(who) {
@@ -264,13 +305,15 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	settled(t, pid, files)
 }
 
-// clientOf finds the client's address in the text of an Accept that failed.
+// clientOf finds the client's address in the text of a failed Accept.
 var clientOf = regexp.MustCompile(`client (127[\d.]+:\d+): `)
 
-// greeted is a good client that sends a text and gets it back. It says how long that took.
+// greeted is a good client that sends a text and gets it back. It returns how long that took.
 func greeted(w *world, port int, text string) (time.Duration, error) {
 	begin := time.Now()
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", fmt.Sprint("127.0.0.1:", port), &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+		fmt.Sprint("127.0.0.1:", port),
+		&tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		return 0, err
 	}
@@ -285,7 +328,7 @@ func greeted(w *world, port int, text string) (time.Duration, error) {
 	return time.Since(begin), nil
 }
 
-// clientHello is the record with which a client of crypto/tls begins.
+// clientHello is the first record of a client of crypto/tls.
 func clientHello(t *testing.T) []byte {
 	t.Helper()
 	near, far := net.Pipe()
@@ -311,7 +354,8 @@ func record(kind byte, body []byte) []byte {
 	return append([]byte{kind, 3, 3, byte(len(body) >> 8), byte(len(body))}, body...)
 }
 
-// stretched adds unknown extensions to a ClientHello, each of so many bytes, and cuts it into records again.
+// stretched adds unknown extensions to a ClientHello, each of size bytes, and cuts it into records
+// again.
 func stretched(hello []byte, extensions, size int) []byte {
 	return rebuilt(hello, func(known []byte) []byte {
 		for i := range extensions {
@@ -323,7 +367,7 @@ func stretched(hello []byte, extensions, size int) []byte {
 	})
 }
 
-// repeated has the first extension of a ClientHello twice.
+// repeated returns a ClientHello that has its first extension twice.
 func repeated(hello []byte) []byte {
 	return rebuilt(hello, func(known []byte) []byte {
 		return append(known, known[:4+int(binary.BigEndian.Uint16(known[2:]))]...)
@@ -340,7 +384,8 @@ func rebuilt(hello []byte, change func(extensions []byte) []byte) []byte {
 	extensions := change(bytes.Clone(body[at+2:]))
 	body = append(bytes.Clone(body[:at]), byte(len(extensions)>>8), byte(len(extensions)))
 	body = append(body, extensions...)
-	message := append([]byte{1, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}, body...)
+	message := append([]byte{1, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))},
+		body...)
 	var out []byte
 	for part := range slices.Chunk(message, 16384) {
 		out = append(out, record(22, part)...)
@@ -387,7 +432,8 @@ func TestClientsThatTurnBad(t *testing.T) {
 			return nil, nil, err
 		}
 		raw.SetDeadline(time.Now().Add(patience))
-		conn := tls.Client(raw, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", MaxVersion: version})
+		conn := tls.Client(raw, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost",
+			MaxVersion: version})
 		return raw.(*net.TCPConn), conn, conn.Handshake()
 	}
 	a := accept()
@@ -397,17 +443,40 @@ func TestClientsThatTurnBad(t *testing.T) {
 	wh := <-a
 	files := len(openFiles(t, pid))
 	for name, act := range map[string]func(c *net.TCPConn){
-		"garbage":                          func(c *net.TCPConn) { c.Write(randomBytes(random, 1000)) },
-		"plaintext":                        func(c *net.TCPConn) { io.WriteString(c, "GET / HTTP/1.0\r\n\r\n") },
-		"records that do not decrypt":      func(c *net.TCPConn) { c.Write(record(23, randomBytes(random, 1000))) },
-		"a record that is huge":            func(c *net.TCPConn) { c.Write([]byte{23, 3, 3, 0xff, 0xff}); c.Write(make([]byte, 70000)) },
-		"empty records":                    func(c *net.TCPConn) { c.Write(bytes.Repeat(record(23, nil), 1000)) },
-		"a plain alert":                    func(c *net.TCPConn) { c.Write(record(21, []byte{2, 40})) },
-		"a plain close_notify":             func(c *net.TCPConn) { c.Write(record(21, []byte{1, 0})) },
-		"a second handshake, in the clear": func(c *net.TCPConn) { c.Write(clientHello(t)) },
-		"half a record, and the end":       func(c *net.TCPConn) { c.Write([]byte{23, 3, 3, 0, 100, 1, 2, 3}); c.CloseWrite() },
-		"half a record, and a reset":       func(c *net.TCPConn) { c.Write([]byte{23, 3, 3, 0, 100, 1, 2, 3}); reset(c) },
-		"a reset":                          reset,
+		"garbage":   func(c *net.TCPConn) { c.Write(randomBytes(random, 1000)) },
+		"plaintext": func(c *net.TCPConn) { io.WriteString(c, "GET / HTTP/1.0\r\n\r\n") },
+		"records that do not decrypt": func(
+			c *net.TCPConn) {
+			c.Write(record(23, randomBytes(random, 1000)))
+		},
+		"a record that is huge": func(
+			c *net.TCPConn) {
+			c.Write([]byte{23, 3, 3, 0xff, 0xff})
+			c.Write(
+				make([]byte, 70000))
+		},
+		"empty records": func(c *net.TCPConn) {
+			c.Write(
+				bytes.Repeat(record(23, nil), 1000))
+		},
+		"a plain alert":        func(c *net.TCPConn) { c.Write(record(21, []byte{2, 40})) },
+		"a plain close_notify": func(c *net.TCPConn) { c.Write(record(21, []byte{1, 0})) },
+		"a second handshake, in the clear": func(
+			c *net.TCPConn) {
+			c.Write(clientHello(t))
+		},
+		"half a record, and the end": func(
+			c *net.TCPConn) {
+			c.Write([]byte{23, 3, 3, 0, 100, 1, 2,
+				3})
+			c.CloseWrite()
+		},
+		"half a record, and a reset": func(
+			c *net.TCPConn) {
+			c.Write([]byte{23, 3, 3, 0, 100, 1, 2, 3})
+			reset(c)
+		},
+		"a reset": reset,
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			a := accept()
@@ -455,7 +524,8 @@ func TestRenegotiationIsRefused(t *testing.T) {
 		accepted <- h
 	}()
 	testd.AwaitListener(t, port)
-	cmd := exec.CommandContext(ctx, "openssl", "s_client", "-tls1_2", "-connect", fmt.Sprint("127.0.0.1:", port))
+	cmd := exec.CommandContext(ctx, "openssl", "s_client", "-tls1_2", "-connect",
+		fmt.Sprint("127.0.0.1:", port))
 	in, err := cmd.StdinPipe()
 	must(t, err)
 	var out strings.Builder
@@ -465,7 +535,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	for range 20 {
 		io.WriteString(in, "R\n") // fails when s_client has given up
 	}
-	// s_client, which takes the refusal for an error, leaves; how it does that depends on its version.
+	// s_client takes the refusal for an error and leaves. How it leaves depends on its version.
 	for {
 		p, err := c.Read(ctx, h, 100)
 		if err != nil || len(p) == 0 {
@@ -474,7 +544,8 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	}
 	in.Close()
 	<-ended
-	if !strings.Contains(out.String(), "RENEGOTIATING") || !strings.Contains(out.String(), "no renegotiation") {
+	if !strings.Contains(out.String(), "RENEGOTIATING") ||
+		!strings.Contains(out.String(), "no renegotiation") {
 		t.Errorf("s_client says:\n%s", &out)
 	}
 	must(t, c.CloseConn(ctx, h))

@@ -15,64 +15,77 @@ import (
 	"tlsd/internal/testd"
 )
 
-// 1,000 sessions that begin, and end in whatever state they happen to be, leave nothing: no worker too
-// many, no zombie, no descriptor, no connection to a peer. So it is when more come at once than there may be.
+// 1,000 sessions begin, and end in whatever state they are in. They leave nothing: no worker too
+// many, no zombie, no descriptor, no connection to a peer. The same holds if more sessions come at
+// once than are allowed.
 func TestAThousandSessionsDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const sessions, atOnce = 1000, 24
-	for name, few := range map[string]int{"as many as come": sessions + 2, "fewer than come": atOnce / 3} {
+	for name, few := range map[string]int{"as many as come": sessions + 2,
+		"fewer than come": atOnce / 3} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			overModes(t, []string{fmt.Sprintf("--max-sessions=%d", few)}, func(t *testing.T, d *testd.Daemon) {
-				echo, open := w.echo(t)
-				tk := w.talk(t, d.Dial(t), echo)
-				serves(t, d)
-				own := 1
-				if strings.HasSuffix(t.Name(), "/session") {
-					own = 2 // this session's, and the spare one
-				}
-				workers(t, d, own)
-				files, workerFiles := len(openFiles(t, d.PID)), len(openFiles(t, workerOf(t, tk.c)))
-
-				seed := rand.Uint64()
-				t.Logf("seed %d", seed)
-				var crowd sync.WaitGroup
-				var refused, done atomic.Int64
-				for i := range atOnce {
-					random := rand.New(rand.NewPCG(seed, uint64(i)))
-					crowd.Go(func() {
-						for n := i; n < sessions; n += atOnce {
-							if err := drop(d.Socket, echo, w, random, &refused); err != nil {
-								t.Errorf("session %d: %v", n, err)
-							}
-							done.Add(1)
-						}
-					})
-				}
-				tk.works(t)
-				crowd.Wait()
-				t.Logf("%d sessions, %d of them turned away", done.Load(), refused.Load())
-				if few > sessions && refused.Load() > 0 {
-					t.Errorf("%d sessions are turned away, though there is room", refused.Load())
-				}
-				tk.works(t)
-				testd.Eventually(t, patience, "the peer has one connection", func() bool { return open() == 1 })
-				workers(t, d, own)
-				settled(t, d.PID, files)
-				settled(t, workerOf(t, tk.c), workerFiles)
-				serves(t, d)
-				for _, bad := range []string{`"level":"error"`, "unexpectedly"} {
-					if log := d.Log(t); strings.Contains(log, bad) {
-						t.Errorf("the log has %s", bad)
+			overModes(t, []string{fmt.Sprintf("--max-sessions=%d", few)},
+				func(t *testing.T, d *testd.Daemon) {
+					echo, open := w.echo(t)
+					tk := w.talk(t, d.Dial(t), echo)
+					serves(t, d)
+					own := 1
+					if strings.HasSuffix(t.Name(), "/session") {
+						own = 2 // this session's, and the spare one
 					}
-				}
-			})
+					workers(t, d, own)
+					files, workerFiles := len(openFiles(t, d.PID)),
+						len(openFiles(t, workerOf(t, tk.c)))
+
+					seed := rand.Uint64()
+					t.Logf("seed %d", seed)
+					var crowd sync.WaitGroup
+					var refused, done atomic.Int64
+					for i := range atOnce {
+						random := rand.New(rand.NewPCG(seed, uint64(i)))
+						crowd.Go(func() {
+							for n := i; n < sessions; n += atOnce {
+								if err := drop(d.Socket, echo, w,
+									random,
+									&refused); err != nil {
+									t.Errorf("session %d: %v",
+										n, err)
+								}
+								done.Add(1)
+							}
+						})
+					}
+					tk.works(t)
+					crowd.Wait()
+					t.Logf("%d sessions, %d of them turned away", done.Load(),
+						refused.Load())
+					if few > sessions && refused.Load() > 0 {
+						t.Errorf(
+							"%d sessions are turned away, though "+
+								"there is room",
+							refused.Load())
+					}
+					tk.works(t)
+					testd.Eventually(t, patience, "the peer has one connection",
+						func() bool { return open() == 1 })
+					workers(t, d, own)
+					settled(t, d.PID, files)
+					settled(t, workerOf(t, tk.c), workerFiles)
+					serves(t, d)
+					for _, bad := range []string{`"level":"error"`,
+						"unexpectedly"} {
+						if log := d.Log(t); strings.Contains(log, bad) {
+							t.Errorf("the log has %s", bad)
+						}
+					}
+				})
 		})
 	}
 }
 
-// drop opens a session and leaves it in one of many states. A session that tlsd turns away is counted.
+// drop opens a session and leaves it in one of many states. It counts a session that tlsd refuses.
 func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.Int64) error {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -81,10 +94,12 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	in := bufio.NewReader(conn)
-	say := func(text string) { io.WriteString(conn, text) } // fails for who is turned away
+	// fails if tlsd has refused the session
+	say := func(text string) { io.WriteString(conn, text) }
 	hear := func(want string) error {
 		line, err := in.ReadString('\n')
-		if strings.Contains(line, `"kind":"limit"`) || isReset(err) { // who wrote to a closed socket may not get to read why
+		// a peer that wrote to a closed socket may not get to read the reason
+		if strings.Contains(line, `"kind":"limit"`) || isReset(err) {
 			refused.Add(1)
 			return nil
 		}
@@ -108,7 +123,8 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 		say(backend + backend[:random.IntN(len(backend))])
 		return hear(`"result":"openssl"`)
 	case 4: // with all of that in flight
-		say(connected + `{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}` + "\n")
+		say(connected + `{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}` +
+			"\n")
 	case 5: // with a Read that waits, or data on its way
 		say(connected)
 		if err := hear(`"result":`); err != nil {
@@ -116,7 +132,8 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 		}
 		say(`{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}` + "\n")
 		if random.IntN(2) == 0 {
-			say(`{"jsonrpc":"2.0","id":5,"method":"tls.Write","params":[1,"` + strings.Repeat("AAAA", random.IntN(30000)))
+			say(`{"jsonrpc":"2.0","id":5,"method":"tls.Write","params":[1,"` +
+				strings.Repeat("AAAA", random.IntN(30000)))
 		}
 	case 6: // with an Accept that waits; the system chooses no port, so that may also fail
 		say(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":[%q,%q]}

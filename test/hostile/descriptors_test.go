@@ -17,7 +17,8 @@ import (
 
 const backend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n"
 
-// A daemon that can accept nobody goes on with whom it has, and takes the others when it can.
+// A daemon that can accept no caller goes on with its sessions. It takes the new callers when it
+// can.
 func TestNoDescriptorToAcceptACaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -36,7 +37,8 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 		_, err := io.WriteString(late, backend)
 		must(t, err)
 		must(t, late.CloseWrite())
-		if got, err := io.ReadAll(late); err != nil || !strings.Contains(string(got), `"result":"openssl"`) {
+		if got, err := io.ReadAll(late); err != nil ||
+			!strings.Contains(string(got), `"result":"openssl"`) {
 			t.Errorf("%q, %v", got, err)
 		}
 		serves(t, d)
@@ -45,7 +47,7 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 	})
 }
 
-// One that can accept, but start no worker, says so to the caller.
+// A daemon that can accept a caller but start no worker tells the caller so.
 func TestNoDescriptorToStartAWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -59,8 +61,10 @@ func TestNoDescriptorToStartAWorker(t *testing.T) {
 		restore := leaveDescriptors(t, d.PID, free)
 		conn := rawDial(t, d)
 		got, err := io.ReadAll(conn)
-		if err != nil || !strings.Contains(string(got), `"kind":"internal"`) || !strings.Contains(string(got), "too many open files") {
-			t.Errorf("%d descriptors are free, and the caller is told %q, %v", free, got, err)
+		if err != nil || !strings.Contains(string(got), `"kind":"internal"`) ||
+			!strings.Contains(string(got), "too many open files") {
+			t.Errorf("%d descriptors are free, and the caller is told %q, %v",
+				free, got, err)
 		}
 		tk.works(t)
 		restore()
@@ -71,8 +75,8 @@ func TestNoDescriptorToStartAWorker(t *testing.T) {
 	settled(t, d.PID, before)
 }
 
-// A worker that cannot accept, connect or open a file says so by the call that needs it; the
-// session's connections go on, and all of it works again when there are descriptors.
+// If a worker cannot accept, connect or open a file, the call that needs it fails and says so. The
+// session's connections go on. Everything works again when there are descriptors.
 func TestNoDescriptorInAWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -110,12 +114,15 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		waiting := accept()
 		visited := make(chan error, 1)
 		go func() { visited <- visit(w, port) }()
-		failed(t, <-waiting, client.KindIO, "EMFILE", "too many open files", fmt.Sprint("127.0.0.1:", port))
+		failed(t, <-waiting, client.KindIO, "EMFILE", "too many open files",
+			fmt.Sprint("127.0.0.1:", port))
 		_, err = c.NewClient(ctx, "127.0.0.1", echo)
-		failed(t, err, client.KindConnect, "EMFILE", "too many open files", fmt.Sprint("127.0.0.1:", echo))
+		failed(t, err, client.KindConnect, "EMFILE", "too many open files",
+			fmt.Sprint("127.0.0.1:", echo))
 		_, err = c.NewClient(ctx, "localhost", echo)
 		failed(t, err, client.KindConnect, "too many open files", "localhost")
-		failed(t, c.SetCaBundle(ctx, w.ca.File), client.KindFile, "EMFILE", "too many open files", w.ca.File)
+		failed(t, c.SetCaBundle(ctx, w.ca.File), client.KindFile, "EMFILE",
+			"too many open files", w.ca.File)
 		_, err = c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 		failed(t, err, client.KindFile, "EMFILE", "too many open files", w.cert.CertFile)
 		_, err = c.Accept(ctx, sc, "127.0.0.1", testd.Port(t))
@@ -133,7 +140,9 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 
 // visit is a good client of an accepting session: a handshake, and the end of the connection.
 func visit(w *world, port int) error {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", fmt.Sprint("127.0.0.1:", port), &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+		fmt.Sprint("127.0.0.1:", port),
+		&tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		return err
 	}
@@ -145,7 +154,7 @@ func visit(w *world, port int) error {
 	return nil
 }
 
-// A shared worker that cannot take a further session turns that one away, and keeps the others.
+// A shared worker that cannot take another session refuses that session and keeps the others.
 func TestNoDescriptorForASession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -157,8 +166,10 @@ func TestNoDescriptorForASession(t *testing.T) {
 	for free := range 2 {
 		restore := leaveDescriptors(t, pid, free)
 		got, err := io.ReadAll(rawDial(t, d))
-		if err != nil || !strings.Contains(string(got), `"kind":"limit"`) || !strings.Contains(string(got), "RLIMIT_NOFILE") {
-			t.Errorf("%d descriptors are free, and the caller is told %q, %v", free, got, err)
+		if err != nil || !strings.Contains(string(got), `"kind":"limit"`) ||
+			!strings.Contains(string(got), "RLIMIT_NOFILE") {
+			t.Errorf("%d descriptors are free, and the caller is told %q, %v",
+				free, got, err)
 		}
 		tk.works(t)
 		restore()

@@ -12,8 +12,8 @@ import (
 	"tlsd/internal/testd"
 )
 
-// A log that cannot be written, or that nobody reads, costs its entries and nothing else: sessions
-// begin, work and end, workers that die are replaced, and the daemon stops in good order.
+// A log that cannot be written, or that nobody reads, costs log entries and nothing else. Sessions
+// begin, work and end. Workers that die are replaced. The daemon stops in good order.
 func TestALogThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -40,14 +40,16 @@ func TestALogThatCannotBeWritten(t *testing.T) {
 			t.Parallel()
 			f := open(t)
 			defer f.Close()
-			d := testd.StartWith(t, testd.Options{Stderr: f, Flags: []string{"--log-level=debug"}})
+			d := testd.StartWith(t, testd.Options{Stderr: f,
+				Flags: []string{"--log-level=debug"}})
 			c := d.Dial(t)
 			tk := w.talk(t, c, port)
 			for range 20 {
 				serves(t, d)
 			}
 			victim := d.Dial(t)
-			must(t, unix.Kill(workerOf(t, victim), unix.SIGSEGV)) // a crash has much to tell
+			// a crash has much to tell
+			must(t, unix.Kill(workerOf(t, victim), unix.SIGSEGV))
 			testd.Eventually(t, patience, "the crash is noticed", func() bool {
 				_, err := victim.Backend(t.Context())
 				return err != nil
@@ -62,7 +64,7 @@ func TestALogThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// fullPipe is a pipe that takes nothing any more.
+// fullPipe is a pipe that is full.
 func fullPipe(t *testing.T) (r, w *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -79,7 +81,7 @@ func fullPipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// Whoever reads again finds whole lines, the oldest first.
+// A reader that comes back finds whole lines, the oldest first.
 func TestALogThatIsReadAgain(t *testing.T) {
 	t.Parallel()
 	r, f := fullPipe(t)
@@ -96,7 +98,8 @@ func TestALogThatIsReadAgain(t *testing.T) {
 	must(t, d.Stop(t))
 	f.Close()
 	log := bytes.TrimLeft(<-text, "x")
-	for _, entry := range []string{`"listening"`, `"session started","session":1,`, `"session started","session":2,`, `"stopped"`} {
+	for _, entry := range []string{`"listening"`, `"session started","session":1,`,
+		`"session started","session":2,`, `"stopped"`} {
 		at := bytes.Index(log, []byte(entry))
 		if at < 0 {
 			t.Fatalf("%s is missing, or not in order:\n%s", entry, log)

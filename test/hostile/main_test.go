@@ -1,9 +1,9 @@
-// Package hostile breaks things around a running tlsd on purpose, and looks whether
-// everybody who has nothing to do with it goes on, and whether nothing is left over.
+// Package hostile breaks things around a running tlsd on purpose. It checks that everything
+// unrelated goes on, and that nothing is left over.
 //
-// The environment: no descriptors, a full disk, a log that nobody reads, callers that do
-// not read or die in the middle, the socket's file removed or replaced, many daemons
-// on one path. The network: bad clients of an accepting session, and bad servers.
+// The environment: no descriptors, a full disk, a log that nobody reads, callers that do not read
+// or die in the middle, the socket's file removed or replaced, many daemons on one path. The
+// network: bad clients of an accepting session, and bad servers.
 //
 // tlsd is the real daemon with the system's libssl. Peers are raw bytes or crypto/tls, on loopback.
 package hostile
@@ -46,11 +46,10 @@ func TestMain(m *testing.M) {
 	testd.Main(m)
 }
 
-// patience bounds every wait. Nothing is expected to take nearly as long, but on a
-// machine that has other things to do.
+// patience limits every wait. Only a hang takes so long, also on a busy machine.
 const patience = 3 * time.Minute
 
-// modes are the flags of both ways to isolate, by their names.
+// modes are the flags of both kinds of isolation, by name.
 var modes = map[string][]string{
 	"session": {"--isolation=session"},
 	"shared":  {"--isolation=shared", "--workers=1"},
@@ -67,7 +66,7 @@ func overModes(t *testing.T, flags []string, body func(t *testing.T, d *testd.Da
 	}
 }
 
-// bounded is a context that ends with the test, or when patience does.
+// bounded is a context that ends with the test, or after patience.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -82,7 +81,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// failed checks that a call has failed with this kind and that its text has all of these.
+// failed checks that a call has failed with this kind, and that the text has all of these parts.
 func failed(t *testing.T, err error, kind client.Kind, says ...string) {
 	t.Helper()
 	var e *client.Error
@@ -105,13 +104,15 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
-	return &world{ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})}
+	return &world{ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})}
 }
 
-// echo is a server of TLS that sends back what it gets. It counts the connections that are open.
+// echo is a server of TLS that sends its input back. It counts the open connections.
 func (w *world) echo(t *testing.T) (port int, open func() int) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}})
 	must(t, err)
 	conns := make(chan int, 1)
 	conns <- 0
@@ -174,7 +175,7 @@ func (tk talk) works(t *testing.T) {
 	}
 }
 
-// serves opens a session and has it answer.
+// serves opens a session and checks an answer.
 func serves(t *testing.T, d *testd.Daemon) {
 	t.Helper()
 	c := d.Dial(t)
@@ -204,14 +205,17 @@ func rawDial(t *testing.T, d *testd.Daemon) *net.UnixConn {
 	return conn
 }
 
-// workers waits until the daemon has exactly n children, none of them a zombie.
+// workers waits until the daemon has exactly n children, and no zombie among them.
 func workers(t *testing.T, d *testd.Daemon, n int) {
 	t.Helper()
 	var got []string
-	testd.Eventually(t, patience, fmt.Sprintf("the daemon has %d workers and no zombie", n), func() bool {
-		got = children(d.PID)
-		return len(got) == n && !slices.ContainsFunc(got, func(c string) bool { return strings.HasSuffix(c, "Z") })
-	})
+	testd.Eventually(t, patience, fmt.Sprintf("the daemon has %d workers and no zombie", n),
+		func() bool {
+			got = children(d.PID)
+			return len(got) == n && !slices.ContainsFunc(got, func(c string) bool {
+				return strings.HasSuffix(c, "Z")
+			})
+		})
 }
 
 // children lists a process's children as "pid state".
@@ -252,16 +256,17 @@ func openFiles(t *testing.T, pid int) []int {
 	return fds
 }
 
-// settled waits until a process has as few descriptors as before.
+// settled waits until a process has no more descriptors than before.
 func settled(t *testing.T, pid, before int) {
 	t.Helper()
-	testd.Eventually(t, patience, fmt.Sprintf("process %d has no more than %d descriptors", pid, before), func() bool {
+	testd.Eventually(t, patience, fmt.Sprintf("process %d has no more than %d descriptors", pid,
+		before), func() bool {
 		return len(openFiles(t, pid)) <= before
 	})
 }
 
-// leaveDescriptors lowers a process's limit of open files so that n more can be opened. The
-// function that it returns, which also the end of the test calls, takes that back.
+// leaveDescriptors lowers a process's limit of open files, so that n more can be opened. The
+// returned function undoes that. The end of the test calls it too.
 func leaveDescriptors(t *testing.T, pid, n int) (restore func()) {
 	t.Helper()
 	var old unix.Rlimit
@@ -272,8 +277,10 @@ func leaveDescriptors(t *testing.T, pid, n int) (restore func()) {
 			free++
 		}
 	}
-	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(limit), Max: old.Max}, nil))
-	restore = func() { _ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil) } // fails if it is gone
+	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE,
+		&unix.Rlimit{Cur: uint64(limit), Max: old.Max}, nil))
+	// fails if it is gone
+	restore = func() { _ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil) }
 	t.Cleanup(restore)
 	return restore
 }
@@ -283,10 +290,13 @@ func isTimeout(err error) bool {
 	return ok && ne.Timeout()
 }
 
-// isReset says whether the other side has closed the connection before all was read that it was sent.
-func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) }
+// isReset says whether the other side has closed the connection before it had read everything.
+func isReset(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}
 
-// start runs a command that is killed when the test ends, if not before. ended is closed when it has ended.
+// start runs a command, and kills it at the end of the test. ended is closed when the command has
+// ended.
 func start(t *testing.T, cmd *exec.Cmd) (ended <-chan struct{}) {
 	t.Helper()
 	gone := make(chan struct{})

@@ -19,7 +19,7 @@ import (
 
 // Bad servers of a session that connects.
 
-// A patient is a session whose other connection has to go on whatever a bad server does.
+// A patient is a session with another connection, which must go on whatever a bad server does.
 type patient struct {
 	t     *testing.T
 	c     *client.Client
@@ -38,8 +38,8 @@ func newPatient(t *testing.T, w *world, flags ...string) *patient {
 	return p
 }
 
-// meet connects to a server that acts as told. The handshake's error, or that of reading
-// until the end of the data, is judged; after it the connection is closed.
+// meet connects to a server that acts as told. judge gets the error of the handshake, or the error
+// of reading to the end. Then the connection is closed.
 func (p *patient) meet(act func(*net.TCPConn), judge func(phase string, data []byte, err error)) {
 	p.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -72,7 +72,7 @@ func (p *patient) meet(act func(*net.TCPConn), judge func(phase string, data []b
 	must(p.t, p.c.CloseConn(ctx, h))
 }
 
-// well checks that nothing else has suffered.
+// well checks that nothing else was harmed.
 func (p *patient) well() {
 	p.t.Helper()
 	p.good.works(p.t)
@@ -88,7 +88,7 @@ func kinds(t *testing.T, what string, err error, want ...client.Kind) {
 	}
 }
 
-// A server that answers the first message with something else is a failed handshake.
+// If a server answers the first message with something else, the handshake fails.
 func TestServersThatAnswerNonsense(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -98,10 +98,13 @@ func TestServersThatAnswerNonsense(t *testing.T) {
 	p := newPatient(t, w, "--handshake-timeout=1m")
 	// serverHello makes a ServerHello (RFC 8446, section 4.1.3).
 	serverHello := func(version uint16, suite uint16, extensions []byte) []byte {
-		body := append([]byte{byte(version >> 8), byte(version)}, randomBytes(random, 32)...)
-		body = append(body, 0, byte(suite>>8), byte(suite), 0, byte(len(extensions)>>8), byte(len(extensions)))
+		body := append([]byte{byte(version >> 8), byte(version)},
+			randomBytes(random, 32)...)
+		body = append(body, 0, byte(suite>>8), byte(suite), 0, byte(len(extensions)>>8),
+			byte(len(extensions)))
 		body = append(body, extensions...)
-		return record(22, append([]byte{2, 0, byte(len(body) >> 8), byte(len(body))}, body...))
+		return record(22, append([]byte{2, 0, byte(len(body) >> 8), byte(len(body))},
+			body...))
 	}
 	type answer struct {
 		name string
@@ -110,11 +113,15 @@ func TestServersThatAnswerNonsense(t *testing.T) {
 	answers := []answer{
 		{"SSL 3", serverHello(0x0300, 0x1301, nil)},
 		{"a version of the future", serverHello(0x0305, 0x1301, []byte{0, 43, 0, 2, 3, 5})},
-		{"a suite that was not offered", serverHello(0x0303, 0x0000, []byte{0, 43, 0, 2, 3, 4})},
+		{"a suite that was not offered",
+			serverHello(0x0303, 0x0000, []byte{0, 43, 0, 2, 3, 4})},
 		{"no key", serverHello(0x0303, 0x1301, []byte{0, 43, 0, 2, 3, 4})},
-		{"extensions longer than the message", serverHello(0x0303, 0x1301, []byte{0, 43, 0xff, 0xff, 3, 4})},
-		{"an extension that was not asked for", serverHello(0x0303, 0x1301, []byte{0, 43, 0, 2, 3, 4, 0x40, 0, 0, 0})},
-		{"a message that says it is huge", append(record(22, []byte{2, 0xff, 0xff, 0xff}), record(22, make([]byte, 16000))...)},
+		{"extensions longer than the message",
+			serverHello(0x0303, 0x1301, []byte{0, 43, 0xff, 0xff, 3, 4})},
+		{"an extension that was not asked for",
+			serverHello(0x0303, 0x1301, []byte{0, 43, 0, 2, 3, 4, 0x40, 0, 0, 0})},
+		{"a message that says it is huge", append(record(22, []byte{2, 0xff, 0xff, 0xff}),
+			record(22, make([]byte, 16000))...)},
 		{"a Certificate first", record(22, []byte{11, 0, 0, 3, 0, 0, 0})},
 		{"a client's first message", clientHello(t)},
 		{"empty records", bytes.Repeat(record(22, nil), 10000)},
@@ -124,7 +131,10 @@ func TestServersThatAnswerNonsense(t *testing.T) {
 		{"a record too long", record(22, make([]byte, 16384+2049))},
 	}
 	for range 30 {
-		answers = append(answers, answer{"a random handshake message", record(22, append([]byte{byte(random.IntN(25)), 0, 4, 0}, randomBytes(random, 1024)...))})
+		answers = append(answers,
+			answer{"a random handshake message",
+				record(22, append([]byte{byte(random.IntN(25)), 0, 4, 0},
+					randomBytes(random, 1024)...))})
 		answers = append(answers, answer{"garbage", randomBytes(random, 2000)})
 	}
 	for _, a := range answers {
@@ -143,8 +153,8 @@ func TestServersThatAnswerNonsense(t *testing.T) {
 // reply is what the server of cut connections sends.
 const reply = "a reply of some length"
 
-// A connection that is cut at any byte of what the server sends is an error, whose kind says
-// whether the handshake was done. Only one that is not cut has an end.
+// A connection that is cut at any byte of the server's output is an error. Its kind says whether
+// the handshake was done. Only a connection that is not cut has an end.
 func TestServersThatAreCut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -153,7 +163,9 @@ func TestServersThatAreCut(t *testing.T) {
 			t.Parallel()
 			p := newPatient(t, w)
 			server := func(conn net.Conn) {
-				s := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: version})
+				s := tls.Server(conn,
+					&tls.Config{Certificates: []tls.Certificate{w.cert.TLS()},
+						MaxVersion: version})
 				if _, err := io.WriteString(s, reply); err == nil {
 					s.CloseWrite()
 				}
@@ -161,17 +173,28 @@ func TestServersThatAreCut(t *testing.T) {
 			}
 			whole, done := 0, false
 			for at, step := 0, 0; !done; at += step {
-				step = 1 + at%53 // at many bytes, and not at the same of each record
-				for how, end := range map[string]func(*net.TCPConn){"FIN": func(c *net.TCPConn) { c.CloseWrite() }, "RST": reset} {
+				// at many bytes, and not at the same of each record
+				step = 1 + at%53
+				for how, end := range map[string]func(*net.TCPConn){
+					"FIN": func(c *net.TCPConn) { c.CloseWrite() },
+					"RST": reset} {
 					p.meet(func(c *net.TCPConn) {
 						near, far := net.Pipe()
 						near.SetDeadline(time.Now().Add(patience))
 						var both sync.WaitGroup
 						both.Go(func() { server(far); far.Close() })
 						first := make([]byte, 1)
-						io.ReadFull(c, first) // the connection is there for both sides
-						both.Go(func() { io.Copy(near, io.MultiReader(bytes.NewReader(first), c)); near.Close() })
-						if n, _ := io.CopyN(c, near, int64(at)); int(n) < at { // the server has said all it had to say
+						// the connection is there for both sides
+						io.ReadFull(c, first)
+						both.Go(func() {
+							io.Copy(near, io.MultiReader(
+								bytes.NewReader(first),
+								c))
+							near.Close()
+						})
+						// the server has sent everything
+						if n, _ := io.CopyN(c, near,
+							int64(at)); int(n) < at {
 							whole = int(n)
 						}
 						end(c)
@@ -182,12 +205,15 @@ func TestServersThatAreCut(t *testing.T) {
 						near.Close()
 						both.Wait()
 					}, func(phase string, data []byte, err error) {
-						what := fmt.Sprintf("%s after %d bytes, in the %s", how, at, phase)
+						what := fmt.Sprintf("%s after %d bytes, in the %s",
+							how, at, phase)
 						switch {
-						case err == nil && string(data) == reply: // with its end: whatever comes afterwards
+						case err == nil && string(data) == reply:
+							// with its end: whatever comes afterwards
 							done = done || how == "FIN"
 						case err == nil:
-							t.Errorf("%s: %q looks like the end", what, data)
+							t.Errorf("%s: %q looks like the end", what,
+								data)
 						case phase == "handshake":
 							kinds(t, what, err, client.KindHandshake)
 						default:
@@ -208,7 +234,8 @@ func TestServersThatAreCut(t *testing.T) {
 	}
 }
 
-// A server that drips makes a handshake slow: it is done if it is within the bound, and else a timeout.
+// A slow server makes the handshake slow. Within the timeout the handshake succeeds; otherwise it
+// is a timeout.
 func TestServersThatDrip(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -219,7 +246,8 @@ func TestServersThatDrip(t *testing.T) {
 		want  client.Kind   // "": success
 	}{
 		{"within the bound", "2m", 0, ""},
-		{"over it", "4s", 20 * time.Millisecond, client.KindTimeout}, // it sends more than 800 bytes
+		// it sends more than 800 bytes
+		{"over it", "4s", 20 * time.Millisecond, client.KindTimeout},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -231,7 +259,8 @@ func TestServersThatDrip(t *testing.T) {
 				near.SetDeadline(time.Now().Add(patience))
 				var both sync.WaitGroup
 				both.Go(func() {
-					s := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}})
+					cert := w.cert.TLS()
+					s := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{cert}})
 					if _, err := io.WriteString(s, reply); err == nil {
 						s.CloseWrite()
 					}
@@ -248,7 +277,7 @@ func TestServersThatDrip(t *testing.T) {
 					if _, err := conn.Write(one); err != nil {
 						break
 					}
-					time.Sleep(c.pause) // the server's slowness is what is tested
+					time.Sleep(c.pause) // the test needs a slow server
 				}
 				near.Close()
 				both.Wait()
@@ -267,7 +296,7 @@ func TestServersThatDrip(t *testing.T) {
 	}
 }
 
-// A chain of certificates that is larger than any should be is refused, and so is one of thousands.
+// A chain of certificates that is too large is refused, and so is one with thousands.
 func TestServersWithTooMuchToShow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -279,9 +308,12 @@ func TestServersWithTooMuchToShow(t *testing.T) {
 			shown.Certificate = append(shown.Certificate, w.ca.Cert.Raw)
 		}
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			what := fmt.Sprintf("%d more certificates, in %s", times, tls.VersionName(version))
+			what := fmt.Sprintf("%d more certificates, in %s", times,
+				tls.VersionName(version))
 			p.meet(func(c *net.TCPConn) {
-				s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{shown}, MaxVersion: version})
+				s := tls.Server(c,
+					&tls.Config{Certificates: []tls.Certificate{shown},
+						MaxVersion: version})
 				if _, err := io.WriteString(s, reply); err == nil {
 					s.CloseWrite()
 				}
@@ -291,7 +323,8 @@ func TestServersWithTooMuchToShow(t *testing.T) {
 				case times <= 10 && (err != nil || string(data) != reply):
 					t.Errorf("%s: %q, %v", what, data, err)
 				case times > 10:
-					kinds(t, what+", in the "+phase, err, client.KindHandshake, client.KindVerify)
+					kinds(t, what+", in the "+phase, err, client.KindHandshake,
+						client.KindVerify)
 				}
 			})
 		}
@@ -299,7 +332,8 @@ func TestServersWithTooMuchToShow(t *testing.T) {
 	p.well()
 }
 
-// A server that turns bad after the handshake is an error of reading; what it had sent before is not lost.
+// If a server turns bad after the handshake, reading fails. Data that it had sent before is not
+// lost.
 func TestServersThatTurnBad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -309,23 +343,27 @@ func TestServersThatTurnBad(t *testing.T) {
 		"garbage":                     randomBytes(random, 1000),
 		"plaintext":                   []byte("HTTP/1.1 500 Internal Server Error\r\n\r\n"),
 		"records that do not decrypt": record(23, randomBytes(random, 1000)),
-		"a record that is huge":       append([]byte{23, 3, 3, 0xff, 0xff}, make([]byte, 70000)...),
-		"empty records":               bytes.Repeat(record(23, nil), 1000),
-		"a plain close_notify":        record(21, []byte{1, 0}),
-		"a plain fatal alert":         record(21, []byte{2, 40}),
-		"half a record":               {23, 3, 3, 0, 100, 1, 2, 3},
-		"nothing":                     {},
+		"a record that is huge": append([]byte{23, 3, 3, 0xff, 0xff},
+			make([]byte, 70000)...),
+		"empty records":        bytes.Repeat(record(23, nil), 1000),
+		"a plain close_notify": record(21, []byte{1, 0}),
+		"a plain fatal alert":  record(21, []byte{2, 40}),
+		"half a record":        {23, 3, 3, 0, 100, 1, 2, 3},
+		"nothing":              {},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			p.meet(func(c *net.TCPConn) {
-				s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: version})
+				s := tls.Server(c,
+					&tls.Config{Certificates: []tls.Certificate{w.cert.TLS()},
+						MaxVersion: version})
 				if _, err := io.WriteString(s, reply); err == nil {
 					c.Write(text)
 					c.CloseWrite()
 				}
 				io.Copy(io.Discard, c)
 			}, func(phase string, data []byte, err error) {
-				kinds(t, fmt.Sprintf("%s in %s, in the %s", name, tls.VersionName(version), phase), err, client.KindIO)
+				kinds(t, fmt.Sprintf("%s in %s, in the %s", name,
+					tls.VersionName(version), phase), err, client.KindIO)
 				if string(data) != reply {
 					t.Errorf("%s: %q was read before", name, data)
 				}

@@ -21,10 +21,10 @@ import (
 	"tlsd/rpc/client"
 )
 
-// What happens at the socket's place in the file system.
+// Events at the socket's path in the file system.
 
-// A daemon whose socket's file is gone, or whose place something else has taken, serves those whom it has, keeps the
-// path from other daemons, and removes nothing of others when it goes.
+// The socket's file of a daemon is gone, or something else has taken its place. The daemon serves
+// its sessions, keeps other daemons off the path, and at its end removes nothing of others.
 func TestTheSocketsFileIsTakenAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -35,8 +35,14 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 		dial error
 	}{
 		{"and nothing is there", func(t *testing.T, path string) {}, unix.ENOENT},
-		{"and a file is there", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, unix.ECONNREFUSED},
-		{"and a directory is there", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, unix.ECONNREFUSED},
+		{"and a file is there", func(t *testing.T,
+			path string) {
+			must(t, os.WriteFile(path, []byte("precious"), 0o600))
+		},
+			unix.ECONNREFUSED},
+		{"and a directory is there",
+			func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) },
+			unix.ECONNREFUSED},
 		{"and another socket is there", func(t *testing.T, path string) {
 			l, err := net.Listen("unix", path)
 			must(t, err)
@@ -51,12 +57,15 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 			c.put(t, d.Socket)
 			before, _ := os.Lstat(d.Socket)
 			if c.dial != nil {
-				if _, err := client.Dial(bounded(t), d.Socket); !errors.Is(err, c.dial) {
+				if _, err := client.Dial(bounded(t),
+					d.Socket); !errors.Is(err, c.dial) {
 					t.Errorf("a caller gets %v, want %v", err, c.dial)
 				}
 			}
-			out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket", d.Socket).CombinedOutput()
-			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), d.Socket) {
+			out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket",
+				d.Socket).CombinedOutput()
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
+				exit.ExitCode() != 1 || !strings.Contains(string(out), d.Socket) {
 				t.Errorf("a second daemon ends with %v: %s", err, out)
 			}
 			tk.works(t)
@@ -74,14 +83,15 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 	}
 }
 
-// Of many daemons that start on one path at once, one serves, the others say so, and what they leave
-// keeps nobody from starting the next.
+// Many daemons start on one path at once. One serves, and the others say so. What they leave behind
+// does not keep the next one from starting.
 func TestManyDaemonsOnOnePath(t *testing.T) {
 	t.Parallel()
 	dir := testd.Dir(t)
 	path := filepath.Join(dir, "s")
 	const many = 8
-	for round := range 2 { // the second finds the lock's file, and a socket that a killed one has left
+	// the second finds the lock's file, and a socket that a killed one has left
+	for round := range 2 {
 		var group sync.WaitGroup
 		var losers, others sync.Map
 		ended := make(chan int, many)
@@ -94,7 +104,9 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 			gone := start(t, cmds[i])
 			group.Go(func() {
 				<-gone
-				if cmds[i].ProcessState.ExitCode() == 1 && strings.Contains(logs[i].String(), "another tlsd is serving "+path) {
+				if cmds[i].ProcessState.ExitCode() == 1 &&
+					strings.Contains(logs[i].String(), "another tlsd is "+
+						"serving "+path) {
 					losers.Store(i, true)
 				} else {
 					others.Store(i, logs[i].String())
@@ -124,7 +136,10 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 		n := 0
 		losers.Range(func(any, any) bool { n++; return true })
 		if n != many-1 {
-			others.Range(func(i, log any) bool { t.Logf("daemon %d: %s", i, log); return true })
+			others.Range(func(i, log any) bool {
+				t.Logf("daemon %d: %s", i, log)
+				return true
+			})
 			t.Errorf("round %d: %d daemons yield to another, want %d", round, n, many-1)
 		}
 	}
@@ -137,7 +152,7 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 	}
 }
 
-// A daemon that cannot have its place says why, and leaves nothing there.
+// A daemon that cannot have its path says why, and leaves nothing there.
 func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -146,9 +161,22 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 		uid  uint32 // of the daemon; 0: the tester's
 		says string
 	}{
-		{"a path too long", func(t *testing.T, dir string) string { return filepath.Join(dir, strings.Repeat("x", 108)) }, 0, "choose a shorter one"},
-		{"no folder", func(t *testing.T, dir string) string { return filepath.Join(dir, "none", "s") }, 0, "there is no directory"},
-		{"a folder of somebody else", func(t *testing.T, dir string) string { must(t, os.Chmod(dir, 0o555)); return filepath.Join(dir, "s") }, 65534, "s.lock: permission denied"},
+		{"a path too long", func(t *testing.T,
+			dir string) string {
+			return filepath.Join(dir, strings.Repeat("x", 108))
+		},
+			0, "choose a shorter one"},
+		{"no folder", func(t *testing.T, dir string) string {
+			return filepath.Join(dir,
+				"none", "s")
+		}, 0, "there is no directory"},
+		{"a folder of somebody else",
+			func(t *testing.T, dir string) string {
+				must(t,
+					os.Chmod(dir, 0o555))
+				return filepath.Join(dir, "s")
+			}, 65534,
+			"s.lock: permission denied"},
 		{"a folder that is a file", func(t *testing.T, dir string) string {
 			must(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o600))
 			return filepath.Join(dir, "f", "s")
@@ -164,13 +192,17 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 			path := c.path(t, dir)
 			cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 			if c.uid != 0 && os.Geteuid() == 0 { // whom permissions do not bind
-				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.uid, Gid: c.uid}}
+				credential := &syscall.Credential{Uid: c.uid, Gid: c.uid}
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 			}
 			out, err := cmd.CombinedOutput()
-			if errors.Is(err, unix.EINVAL) { // setuid(2): the root of a user namespace that has no more users
+			// setuid(2): the root of a user namespace that has no more users
+			if errors.Is(err, unix.EINVAL) {
 				t.Skipf("there is no user %d in this user namespace", c.uid)
 			}
-			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), c.says) || strings.Count(string(out), "\n") != 1 {
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
+				exit.ExitCode() != 1 || !strings.Contains(string(out), c.says) ||
+				strings.Count(string(out), "\n") != 1 {
 				t.Errorf("it ends with %v and says %s", err, out)
 			}
 			if _, err := os.Lstat(path); err == nil {
@@ -194,8 +226,9 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 	})
 }
 
-// A daemon that was stopped, or killed, between bind(2) and listen(2) refuses callers at once. Whoever
-// starts the next one is told of the first while it holds the lock, and gets the path when it is dead.
+// A daemon that is stopped or killed between bind(2) and listen(2) refuses callers at once. While
+// it holds the lock, the next daemon that starts names it. When it is dead, the next one gets the
+// path.
 func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testd.Dir(t), "s")
@@ -207,12 +240,14 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	must(t, err)
 	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
 
-	if _, err := client.Dial(bounded(t), path); !errors.Is(err, unix.ECONNREFUSED) || !strings.Contains(err.Error(), path) {
+	if _, err := client.Dial(bounded(t), path); !errors.Is(err, unix.ECONNREFUSED) ||
+		!strings.Contains(err.Error(), path) {
 		t.Errorf("a caller gets %v", err)
 	}
 	scriptFails(t, path, "Connection refused")
 	out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket", path).CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(string(out), "another tlsd is serving "+path+", or about to") {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 ||
+		!strings.Contains(string(out), "another tlsd is serving "+path+", or about to") {
 		t.Errorf("a second daemon ends with %v: %s", err, out)
 	}
 
@@ -229,13 +264,14 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	})
 }
 
-// A daemon that is stopped keeps nobody waiting for ever: a caller gives up after a bound and says what it was waiting for. Those
-// who talk to its workers notice nothing, and when it goes on it serves again.
+// A stopped daemon makes nobody wait for ever: a caller gives up after a timeout and says what it
+// waited for. Callers with a worker notice nothing. When the daemon is continued, it serves again.
 func TestADaemonThatIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
-	d := testd.Start(t, "--spare=16") // some are just being started, and cannot say that they are ready
+	// some are just being started, and cannot say that they are ready
+	d := testd.Start(t, "--spare=16")
 	tk := w.talk(t, d.Dial(t), port)
 	must(t, unix.Kill(d.PID, unix.SIGSTOP))
 	t.Cleanup(func() { unix.Kill(d.PID, unix.SIGCONT) })
@@ -252,7 +288,8 @@ func TestADaemonThatIsStopped(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, err := client.Dial(ctx, d.Socket)
-		if err == nil || !strings.Contains(err.Error(), d.Socket+": tlsd has not answered within ") {
+		if err == nil || !strings.Contains(err.Error(),
+			d.Socket+": tlsd has not answered within ") {
 			t.Errorf("a caller gets %v", err)
 		}
 		t.Logf("a Go caller gives up after %v: %v", time.Since(begin), err)
@@ -269,14 +306,15 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	}
 }
 
-// scriptFails runs a script that is led to the socket, may start no daemon of its own, and opens a client. It must fail, and
-// name the socket and the reason.
+// scriptFails runs a script with this socket that may start no daemon. The script opens a client.
+// It must fail, and name the socket and the reason.
 func scriptFails(t *testing.T, socket, says string) {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.Symlink(testd.Plugin(t), filepath.Join(dir, "TlsPlugin.so")))
 	script := filepath.Join(dir, "s.dom")
-	must(t, os.WriteFile(script, []byte("plugin \"./TlsPlugin\";\n\nvoid main() {\n    tls.NewClient(\"127.0.0.1\", 1);\n}\n"), 0o600))
+	must(t, os.WriteFile(script, []byte("plugin \"./TlsPlugin\";\n\nvoid main() {\n    "+
+		"tls.NewClient(\"127.0.0.1\", 1);\n}\n"), 0o600))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testd.Domhost(t), script)
@@ -284,7 +322,9 @@ func scriptFails(t *testing.T, socket, says string) {
 	begin := time.Now()
 	out, err := cmd.CombinedOutput()
 	text := string(out)
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !strings.Contains(text, "tls.NewClient: backend: ") || !strings.Contains(text, socket) || !strings.Contains(text, says) {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
+		!strings.Contains(text, "tls.NewClient: backend: ") ||
+		!strings.Contains(text, socket) || !strings.Contains(text, says) {
 		t.Errorf("the script ends with %v: %s", err, text)
 	}
 	t.Logf("a script gives up after %v: %s", time.Since(begin), text)

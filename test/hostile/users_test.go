@@ -20,15 +20,15 @@ import (
 	"tlsd/internal/testd"
 )
 
-// Users of root's daemon against the daemon and against each other. The users are made up: a number is enough for
-// the kernel. An attacker is this test binary, run as its user.
+// Users of root's daemon against the daemon and against each other. The users do not exist: a
+// number is enough for the kernel. An attacker is this test binary, run as its user.
 
 const (
 	attacker  = 61234
 	bystander = 54321
 )
 
-// userEnv names what the test binary does as another user; its argument is the daemon's socket.
+// userEnv names the role of the test binary as another user; its argument is the daemon's socket.
 const userEnv = "HOSTILE_TEST_USER"
 
 var userPlays = map[string]func(socket string) error{
@@ -36,7 +36,7 @@ var userPlays = map[string]func(socket string) error{
 	"stop workers": playStopWorkers,
 }
 
-// A daemon that is traced is started by this test binary: its arguments are the daemon's command line.
+// This test binary starts the daemon that is traced; its arguments are the daemon's command line.
 const tracerEnv = "HOSTILE_TEST_TRACER"
 
 func playUser(play, socket string) int {
@@ -56,7 +56,7 @@ func needUsers(t *testing.T) {
 	t.Parallel()
 }
 
-// asUser is the command of a play.
+// asUser is the command for a role.
 func asUser(ctx context.Context, uid uint32, play, socket string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", socket)
 	cmd.Env = []string{userEnv + "=" + play}
@@ -65,7 +65,7 @@ func asUser(ctx context.Context, uid uint32, play, socket string) *exec.Cmd {
 	return cmd
 }
 
-// playAsk has one call answered.
+// playAsk makes one call and reads the answer.
 func playAsk(socket string) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -81,7 +81,7 @@ func playAsk(socket string) error {
 	return nil
 }
 
-// servesUser has a user's session answer, and returns how long that took.
+// servesUser makes a call as a user, and returns how long it took.
 func servesUser(t *testing.T, d *testd.Daemon, uid uint32) time.Duration {
 	t.Helper()
 	begin := time.Now()
@@ -91,7 +91,7 @@ func servesUser(t *testing.T, d *testd.Daemon, uid uint32) time.Duration {
 	return time.Since(begin)
 }
 
-// playStopWorkers begins sessions, and stops whatever process has come last or comes next.
+// playStopWorkers begins sessions, and stops the latest and the next processes.
 func playStopWorkers(socket string) error {
 	go func() {
 		for {
@@ -118,25 +118,28 @@ func playStopWorkers(socket string) error {
 	}
 }
 
-// A user owns its workers from the moment that they have its number. Whenever it stops one, the daemon goes on.
+// A user owns its workers from the moment when they have its number. Whenever the user stops one,
+// the daemon goes on.
 func TestAUserWhoStopsItsWorkersHoldsUpNobody(t *testing.T) {
 	needUsers(t)
 	for i, mode := range [][]string{{}, {"--spare=0"}, {"--isolation=shared", "--workers=1"}} {
 		t.Run(strings.Join(mode, " "), func(t *testing.T) {
 			t.Parallel()
-			stopWorkersOf(t, attacker+i, mode) // each attacker has numbers of its own, and stops no other one
+			// each attacker has numbers of its own, and stops no other one
+			stopWorkersOf(t, attacker+i, mode)
 		})
 	}
 }
 
 func stopWorkersOf(t *testing.T, attacker int, mode []string) {
-	// A stopped worker has a session, for which the end would wait as for any other.
-	d := testd.Start(t, append([]string{fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander), "--drain-timeout=1s"}, mode...)...)
+	// A stopped worker has a session, and the end of the daemon would wait for it.
+	d := testd.Start(t, append([]string{fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander),
+		"--drain-timeout=1s"}, mode...)...)
 	attack := asUser(context.Background(), uint32(attacker), "stop workers", d.Socket)
 	ended := start(t, attack)
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	go func() { // it can hit itself, for its threads have numbers, too
+	go func() { // it can stop itself, because its threads have numbers too
 		for {
 			select {
 			case <-done:
@@ -160,7 +163,7 @@ func stopWorkersOf(t *testing.T, attacker int, mode []string) {
 	must(t, d.Stop(t)) // while the attack goes on
 }
 
-// playTracer runs a daemon, and traces it and all that it starts.
+// playTracer runs a daemon, and traces it and all its children.
 func playTracer(line []string) error {
 	runtime.LockOSThread() // the tracer is a thread
 	cmd := exec.Command(line[0], line[1:]...)
@@ -170,7 +173,8 @@ func playTracer(line []string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	const options = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_EXITKILL
+	const options = unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK |
+		unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_EXITKILL
 	for set := false; ; {
 		var ws unix.WaitStatus
 		pid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
@@ -193,14 +197,15 @@ func playTracer(line []string) error {
 			set = true
 		}
 		sig := ws.StopSignal()
-		if sig == unix.SIGTRAP || sig == unix.SIGSTOP { // an event, and the first stop of a new thread
+		// an event, and the first stop of a new thread
+		if sig == unix.SIGTRAP || sig == unix.SIGSTOP {
 			sig = 0
 		}
 		unix.PtraceCont(pid, int(sig)) // fails if it was killed
 	}
 }
 
-// A tracer that was there before a worker had concealed its memory could read keys in it.
+// A tracer that was there before a worker concealed its memory could read keys in it.
 func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(testd.Dir(t), "s")
@@ -213,7 +218,8 @@ func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.Command("/proc/self/exe", testd.Exe(t, "tlsd"), "--socket", socket+name, c.flag)
+			cmd := exec.Command("/proc/self/exe", testd.Exe(t, "tlsd"), "--socket",
+				socket+name, c.flag)
 			cmd.Env = []string{tracerEnv + "=1"}
 			var log bytes.Buffer
 			cmd.Stderr, cmd.Stdout = &log, &log
@@ -232,7 +238,8 @@ func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 			cmd.Process.Kill()
 			<-ended
 			if !strings.Contains(line, c.want) {
-				t.Errorf("the caller is told %q, %v; want %s\n%s", line, err, c.want, log.String())
+				t.Errorf("the caller is told %q, %v; want %s\n%s", line, err,
+					c.want, log.String())
 			}
 		})
 	}

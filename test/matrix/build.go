@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// What runs in the roots is built here, where compilers are.
+// The programs for the roots are built here, because the roots have no compilers.
 
 func (m *matrix) goDir() string           { return filepath.Join(m.build, "go") }
 func (m *matrix) binDir(v version) string { return filepath.Join(m.build, v.name) }
 
-// buildGo builds the Go programs and the tests. They load the C library at
-// run time, so that one build is for all roots.
+// buildGo builds the Go programs and the tests. They load the C library at run time, so one build
+// serves all roots.
 func (m *matrix) buildGo() error {
 	commands := [][]string{
 		{"build", "-trimpath", "-o", filepath.Join(m.goDir(), "tlsd"), "./cmd/tlsd"},
@@ -27,7 +27,8 @@ func (m *matrix) buildGo() error {
 				continue
 			}
 			built[p.pkg] = true
-			commands = append(commands, []string{"test", "-c", "-tags", "scan", "-o", filepath.Join(m.goDir(), p.file()), "./" + p.pkg})
+			commands = append(commands, []string{"test", "-c", "-tags", "scan", "-o",
+				filepath.Join(m.goDir(), p.file()), "./" + p.pkg})
 		}
 	}
 	for _, args := range commands {
@@ -40,15 +41,18 @@ func (m *matrix) buildGo() error {
 	return nil
 }
 
-// buildC builds the C programs against the libc of a root, as the release that has it would.
+// buildC builds the C programs against the libc of a root.
 func (m *matrix) buildC(v version) error {
 	for name, how := range map[string]struct {
 		sources string
 		flags   []string
 	}{
-		"TlsPlugin.so": {"cmd/tlsshim/plugin/*.c", []string{"-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs", "-pthread"}},
-		"domhost":      {"test/domhost/src/*.c", []string{"-ldl", "-lm"}},
-		"host":         {"internal/testhost/src/*.c", []string{"-Icmd/tlsshim/plugin", "-ldl", "-pthread"}},
+		"TlsPlugin.so": {"cmd/tlsshim/plugin/*.c",
+			[]string{"-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,defs",
+				"-pthread"}},
+		"domhost": {"test/domhost/src/*.c", []string{"-ldl", "-lm"}},
+		"host": {"internal/testhost/src/*.c", []string{"-Icmd/tlsshim/plugin", "-ldl",
+			"-pthread"}},
 	} {
 		sources, err := filepath.Glob(how.sources)
 		if err != nil || len(sources) == 0 {
@@ -59,11 +63,14 @@ func (m *matrix) buildC(v version) error {
 		if err != nil || len(libs) != 1 {
 			return fmt.Errorf("no C library in %s", root)
 		}
-		// gcc looks in this machine's folder, which it knows relative to its own, before the root's.
-		args := []string{"--sysroot=" + root, "-B" + libs[0], "-L" + libs[0], "-std=c11", "-Wall", "-Wextra", "-Werror", "-O2",
+		// gcc looks in this machine's folder first. It knows this folder relative to its
+		// own.
+		args := []string{"--sysroot=" + root, "-B" + libs[0], "-L" + libs[0], "-std=c11",
+			"-Wall", "-Wextra", "-Werror", "-O2",
 			"-o", filepath.Join(m.binDir(v), name)}
 		args = append(append(args, sources...), how.flags...)
-		if out, err := exec.CommandContext(m.ctx, "cc", args...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(m.ctx, "cc",
+			args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s for %s: %w\n%s", name, v.name, err, out)
 		}
 	}
@@ -80,7 +87,8 @@ func copyFiles(to, from string) error {
 		return err
 	}
 	for _, f := range files {
-		if err := os.Link(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())); err != nil {
+		if err := os.Link(filepath.Join(from, f.Name()),
+			filepath.Join(to, f.Name())); err != nil {
 			return err
 		}
 	}

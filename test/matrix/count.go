@@ -37,13 +37,14 @@ func (r result) String() string {
 	return fmt.Sprintf("%d passed, %d failed, %d skipped", r.passed, r.failed, r.skipped)
 }
 
-// count runs a test program through test2json and counts its tests. What failed tests have
-// printed is shown. The error is the program's.
+// count runs a test program through test2json and counts its tests. It shows the output of failed
+// tests. The error is the program's.
 func (m *matrix) count(cmd *exec.Cmd, show io.Writer) (result, error) {
-	// test2json starts the program itself and ends with its status.
-	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"}, cmd.Args...)...)
+	// test2json starts the program itself and exits with its status.
+	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"},
+		cmd.Args...)...)
 	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
-	// An end that is not its own is that of the whole group: unshare then takes its namespaces along.
+	// The whole group ends together, so unshare takes its namespaces along.
 	convert.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	convert.Cancel = func() error { return syscall.Kill(-convert.Process.Pid, syscall.SIGKILL) }
 	out, err := convert.StdoutPipe()
@@ -62,11 +63,12 @@ type event struct {
 	Action, Test, Output string
 }
 
-// tally counts the tests of a stream of events, and shows the output of those that fail, and of
-// no test, and the figures of those that pass; at the end, why others were skipped. Tests that begin and do not end have failed.
+// tally counts the tests of a stream of events. It shows the output of tests that fail, output
+// outside tests, and the figures of tests that pass. At the end it shows why tests were skipped. A
+// test that begins and does not end has failed.
 func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 	var r result
-	printed := map[string]*strings.Builder{} // by test, of those that run
+	printed := map[string]*strings.Builder{} // by test, of the running tests
 	skipped := map[string]int{}              // by reason
 	var last error
 	in := bufio.NewReader(events)
@@ -123,7 +125,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 
 var place = regexp.MustCompile(`^\s*\w+\.go:\d+: `)
 
-// reason is the last thing that a skipped test has said.
+// reason is the last line of a skipped test.
 func reason(printed string) (why string) {
 	for line := range strings.Lines(printed) {
 		if notable(line) && !strings.HasPrefix(strings.TrimSpace(line), "--- SKIP") {
@@ -133,18 +135,20 @@ func reason(printed string) (why string) {
 	return why
 }
 
-// figures shows what a test that has passed logs as figures of its own: how many cases it has had, and the like.
+// figures shows the figures that a passed test logs: the number of its cases, and the like.
 func figures(printed string, show io.Writer) {
 	for line := range strings.Lines(printed) {
-		if text, ok := strings.CutPrefix(place.ReplaceAllString(line, ""), "in figures: "); ok {
+		if text, ok := strings.CutPrefix(place.ReplaceAllString(line, ""),
+			"in figures: "); ok {
 			io.WriteString(show, text)
 		}
 	}
 }
 
-// notable leaves out the frame of go test's output.
+// notable says whether a line is more than go test's frame.
 func notable(line string) bool {
-	return line != "PASS\n" && line != "FAIL\n" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "ok ")
+	return line != "PASS\n" && line != "FAIL\n" && !strings.HasPrefix(line, "=== ") &&
+		!strings.HasPrefix(line, "ok ")
 }
 
 // A table has the results by version and suite, in the order of adding, unless it is set before.
@@ -154,7 +158,7 @@ type table struct {
 	cells            map[[2]string]result
 }
 
-// order sets the order: that of the versions and of suites, of which only may name one.
+// order sets the order of versions and suites. only may name one suite.
 func (t *table) order(versions []version, only string) {
 	for _, v := range versions {
 		t.versions = append(t.versions, v.name)
@@ -197,7 +201,8 @@ func (t *table) print(out io.Writer) {
 			if r.missing != "" {
 				line = append(line, "SKIPPED")
 			} else {
-				line = append(line, fmt.Sprintf("%d/%d/%d", r.passed, r.failed, r.skipped))
+				line = append(line, fmt.Sprintf("%d/%d/%d", r.passed,
+					r.failed, r.skipped))
 			}
 		}
 		fmt.Fprintln(w, strings.Join(line, "\t"))
@@ -212,7 +217,7 @@ func (t *table) print(out io.Writer) {
 	}
 }
 
-// errNothing says that all is skipped. That is no success, and no failure of what was to be tested.
+// errNothing says that everything is skipped. That is no success, and no failure of a suite.
 var errNothing = errors.New("nothing was run: all versions are skipped")
 
 // verdict is an error if anything has failed, or errNothing.

@@ -8,7 +8,7 @@ import (
 	"regexp"
 )
 
-// The suite "headers": the table of signatures is compiled against a version's headers.
+// The suite "headers" compiles the table of signatures against a version's headers.
 
 // headers is the name of the suite.
 const headers = "headers"
@@ -19,11 +19,12 @@ const abi = "openssl/testdata/abi.c"
 var (
 	abiLine  = regexp.MustCompile(`(?m)^(?:FUNCTION\([^(]*?(\w+), \(|CONSTANT\((\w+),)`)
 	abiCheck = regexp.MustCompile(`ABI_CHECK "(\w+)"`)
-	badCheck = regexp.MustCompile(`(?m)^ *\d+ \| ((?:FUNCTION|CONSTANT)\(.*)$`) // in a compiler's message
+	// in a compiler's message
+	badCheck = regexp.MustCompile(`(?m)^ *\d+ \| ((?:FUNCTION|CONSTANT)\(.*)$`)
 )
 
-// headers checks the table. What passes is a symbol or constant that is as the table says; what is skipped is one that
-// this version does not have, by the table's own conditions.
+// headers checks the table. A symbol or constant passes if it is as the table says. It is skipped
+// if the table's own conditions say that this version does not have it.
 func (m *matrix) headers(v version) result {
 	text, err := os.ReadFile(filepath.Join(m.source, abi))
 	if err != nil {
@@ -35,7 +36,8 @@ func (m *matrix) headers(v version) result {
 		m.say("%s: no headers in %s", v.name, v.dir)
 		return result{failed: 1}
 	}
-	flags := []string{"-std=c11", "-Wall", "-Werror", "-isystem", filepath.Join(v.dir, "dev/usr/include"),
+	flags := []string{"-std=c11", "-Wall", "-Werror", "-isystem",
+		filepath.Join(v.dir, "dev/usr/include"),
 		"-isystem", multiarch[0], filepath.Join(m.source, abi)}
 	r, said := checkHeaders(m.ctx, string(text), flags)
 	if said != "" {
@@ -45,14 +47,15 @@ func (m *matrix) headers(v version) result {
 	return r
 }
 
-// checkHeaders compiles the table with flags, which name it and the headers.
+// checkHeaders compiles the table. The flags name the table and the headers.
 func checkHeaders(ctx context.Context, text string, flags []string) (r result, said string) {
 	all := map[string]bool{}
 	for _, line := range abiLine.FindAllStringSubmatch(text, -1) {
 		all[line[1]+line[2]] = true
 	}
 	// The preprocessor leaves out what other versions have.
-	list, err := exec.CommandContext(ctx, "cc", append([]string{"-E", "-DLIST_ONLY"}, flags...)...).CombinedOutput()
+	list, err := exec.CommandContext(ctx, "cc",
+		append([]string{"-E", "-DLIST_ONLY"}, flags...)...).CombinedOutput()
 	if err != nil {
 		return result{failed: 1}, string(list)
 	}
@@ -67,7 +70,8 @@ func checkHeaders(ctx context.Context, text string, flags []string) (r result, s
 	if len(here) == 0 {
 		return result{failed: 1}, "it has no checks"
 	}
-	out, err := exec.CommandContext(ctx, "cc", append([]string{"-fsyntax-only"}, flags...)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "cc",
+		append([]string{"-fsyntax-only"}, flags...)...).CombinedOutput()
 	if err != nil {
 		bad := map[string]bool{}
 		for _, line := range badCheck.FindAllStringSubmatch(string(out), -1) {

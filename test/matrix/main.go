@@ -1,21 +1,23 @@
-// Matrix runs the conformance suites against several versions of OpenSSL. scripts/libssl-matrix.sh makes the
-// roots and calls it:
+// Matrix runs the conformance suites against several versions of OpenSSL. scripts/libssl-matrix.sh
+// makes the roots and calls it:
 //
 //	go run ./test/matrix [-v] 3.0=/folder/of/3.0 4.0=/folder/of/4.0 "3.6=-sid has another version"
 //
-// The folder of a version has root, a small system with that version, and dev, its
-// headers. A text after "-" says why there is none. Each suite of each version is run in
-// the root, with namespaces of its own (by root, or by anybody whom the system allows user namespaces), with programs that
-// are built here: the Go ones once, the C ones against the root's libc.
+// The folder of a version has root, a small system with that version, and dev, its headers. A text
+// after "-" says why there is no folder. Each suite of each version runs in the root, with
+// namespaces of its own. That needs root, or a system that allows user namespaces. The programs are
+// built here: the Go ones once, the C ones against the root's libc.
 //
 // # Promises
 //
-//   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests count. Before it stands, of
-//     each suite, why tests were skipped, and what it says "in figures".
-//   - The exit status is 1 if anything has failed, a suite that ends without its tests included, and 3 if nothing was run. A
-//     version without a root, and a root that cannot be entered, is skipped and told as such, never passed.
-//   - Each suite checks that the library it drives is of the version that it is for.
-//   - Every suite is bounded by suiteTime and leaves no process behind.
+//   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests
+//     count. Before the table each suite says why tests were skipped, and prints its lines "in
+//     figures".
+//   - The exit status is 1 if a test has failed, or a suite has ended without its tests. It is 3 if
+//     nothing was run. A version without a root, or with a root that cannot be entered, is reported
+//     as skipped, never as passed.
+//   - Each suite checks that the library under test has the version that the suite is for.
+//   - Every suite is limited by suiteTime and leaves no process behind.
 package main
 
 import (
@@ -73,7 +75,8 @@ func main() {
 		if v.dir == "" {
 			continue
 		}
-		// Until this process ends nobody replaces the roots: scripts/libssl-matrix.sh takes this lock to do so.
+		// The lock holds until this process ends, and nobody replaces the roots meanwhile:
+		// scripts/libssl-matrix.sh takes the same lock.
 		lock, err := os.Open(filepath.Join(filepath.Dir(v.dir), "lock"))
 		if err == nil {
 			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH)
@@ -85,7 +88,7 @@ func main() {
 		defer lock.Close()
 		break // all lie in one folder
 	}
-	// Ctrl-C ends the suite that runs, and with it its namespaces.
+	// Ctrl-C ends the suite that runs, and its namespaces.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	m := &matrix{ctx: ctx, out: os.Stdout, verbose: *verbose, only: *only}

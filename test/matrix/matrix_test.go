@@ -49,12 +49,15 @@ func TestTestsAreCounted(t *testing.T) {
 			if got != c.want || err != nil {
 				t.Errorf("%+v, %v; want %+v", got, err, c.want)
 			}
-			if !strings.Contains(shown.String(), c.shown) || strings.Contains(shown.String(), c.hidden) {
-				t.Errorf("shown: %q; want %q, and not %q", shown.String(), c.shown, c.hidden)
+			if !strings.Contains(shown.String(), c.shown) ||
+				strings.Contains(shown.String(), c.hidden) {
+				t.Errorf("shown: %q; want %q, and not %q", shown.String(),
+					c.shown, c.hidden)
 			}
 		})
 	}
-	if _, err := tally(strings.NewReader("what is this\n"), new(strings.Builder), false); err == nil {
+	if _, err := tally(strings.NewReader("what is this\n"), new(strings.Builder),
+		false); err == nil {
 		t.Error("a line that is no event is no error")
 	}
 }
@@ -78,7 +81,8 @@ func TestOnlyWhatHasRunCanPass(t *testing.T) {
 			tb.add([]string{"1.1.1", "3.0"}[i], "daemon", r)
 		}
 		err := tb.verdict()
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+		if (err == nil) != (c.want == "") || err != nil &&
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
@@ -91,7 +95,8 @@ func TestTheTableTellsWhatIsMissing(t *testing.T) {
 	tb.add("3.6", "daemon", result{missing: "sid has OpenSSL 3.7.0 now"})
 	var out strings.Builder
 	tb.print(&out)
-	for _, want := range []string{"OpenSSL   daemon\n", "3.0       12/1/3\n", "3.6       SKIPPED\n", "SKIPPED: 3.6, daemon: sid has OpenSSL 3.7.0 now\n"} {
+	for _, want := range []string{"OpenSSL   daemon\n", "3.0       12/1/3\n",
+		"3.6       SKIPPED\n", "SKIPPED: 3.6, daemon: sid has OpenSSL 3.7.0 now\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("want %q in\n%s", want, out.String())
 		}
@@ -101,7 +106,8 @@ func TestTheTableTellsWhatIsMissing(t *testing.T) {
 func TestVersionsAreFoldersOrReasons(t *testing.T) {
 	t.Parallel()
 	got, err := parseVersions([]string{"3.0=/somewhere/3.0", "3.6=-no such release"})
-	if err != nil || len(got) != 2 || got[0] != (version{name: "3.0", dir: "/somewhere/3.0"}) || got[1] != (version{name: "3.6", why: "no such release"}) {
+	if err != nil || len(got) != 2 || got[0] != (version{name: "3.0", dir: "/somewhere/3.0"}) ||
+		got[1] != (version{name: "3.6", why: "no such release"}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, bad := range [][]string{nil, {"3.0"}, {"3.0="}, {"=/x"}, {"3.0=-"}} {
@@ -111,8 +117,8 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 	}
 }
 
-// A type that differs in the width of an int, or in a constant's value, is found, and what other
-// versions have is not asked for.
+// A type that differs in the width of an int, or in the value of a constant, is found. Symbols of
+// other versions are not asked for.
 func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("cc"); err != nil {
@@ -129,16 +135,21 @@ func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
 		t.Fatalf("%s has no macros where this test looks for them", abi)
 	}
 	const header = "int good(const char *, long);\nlong verify(void);\n#define NUMBER 294\n"
-	const lines = "FUNCTION(int, good, (const char *, long))\nCONSTANT(number, 294, NUMBER)\n#if 0\nFUNCTION(int, other, (void))\n#endif\n"
+	const lines = "FUNCTION(int, good, (const char *, long))\nCONSTANT(number, 294, " +
+		"NUMBER)\n#if 0\nFUNCTION(int, other, (void))\n#endif\n"
 	for name, c := range map[string]struct {
 		line string
 		want result
 	}{
-		"right":              {"FUNCTION(long, verify, (void))", result{passed: 3, skipped: 1}},
-		"an int for a long":  {"FUNCTION(int, verify, (void))", result{passed: 2, failed: 1, skipped: 1}},
-		"a missing argument": {"FUNCTION(long, verify, (int))", result{passed: 2, failed: 1, skipped: 1}},
-		"no such symbol":     {"FUNCTION(long, absent, (void))", result{passed: 2, failed: 1, skipped: 1}},
-		"another value":      {"CONSTANT(wrong, 293, NUMBER)", result{passed: 2, failed: 1, skipped: 1}},
+		"right": {"FUNCTION(long, verify, (void))", result{passed: 3, skipped: 1}},
+		"an int for a long": {"FUNCTION(int, verify, (void))",
+			result{passed: 2, failed: 1, skipped: 1}},
+		"a missing argument": {"FUNCTION(long, verify, (int))",
+			result{passed: 2, failed: 1, skipped: 1}},
+		"no such symbol": {"FUNCTION(long, absent, (void))",
+			result{passed: 2, failed: 1, skipped: 1}},
+		"another value": {"CONSTANT(wrong, 293, NUMBER)",
+			result{passed: 2, failed: 1, skipped: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +158,8 @@ func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, said := checkHeaders(t.Context(), text, []string{"-std=c11", "-Wall", "-Werror", file})
+			got, said := checkHeaders(t.Context(), text,
+				[]string{"-std=c11", "-Wall", "-Werror", file})
 			if got != c.want || (said == "") != (c.want.failed == 0) {
 				t.Errorf("%+v, want %+v; said:\n%s", got, c.want, said)
 			}

@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// How a suite is run in a root.
+// How a suite runs in a root.
 
 //go:embed enter.sh
 var enter string
 
-// A suite is one row of the matrix: test programs that are run one after another.
+// A suite is one row of the matrix: test programs that run one after another.
 type suite struct {
 	name     string
 	programs []program
@@ -33,19 +33,21 @@ type program struct {
 	level string // the only one of test/conformance that it is about
 }
 
-// file is what the program is called.
+// file is the name of the program.
 func (p program) file() string { return strings.ReplaceAll(p.pkg, "/", "-") + ".test" }
 
 var suites = []suite{
 	{"openssl", []program{{pkg: "openssl"}}},
-	{"certificates", []program{{pkg: "test/certs"}}},
+	{"certificates", []program{{pkg: "test/trust/certs"}}},
 	// One suite at three levels.
 	{"in process", []program{{pkg: "test/conformance", level: "in process"}}},
 	{"daemon", []program{{pkg: "internal/testd"}, {pkg: "test/conformance", level: "daemon"}}},
 	{"plugin", []program{{pkg: "test/conformance", level: "plugin"}}},
 	{"scripts", []program{
-		// Left out: what is about this source tree and not about TLS (its installation, its README, make demo).
-		{pkg: "test/e2e", args: []string{"-test.skip=^(TestInstall|TestReadme|TestDemo|TestEveryExampleIsRun)"}},
+		// Left out: tests about this source tree and not about TLS (installation, README,
+		// make demo).
+		{pkg: "test/e2e", args: []string{
+			"-test.skip=^(TestInstall|TestReadme|TestDemo|TestEveryExampleIsRun)"}},
 	}},
 	{"trust", []program{{pkg: "test/trust"}}},
 	{"peers", []program{{pkg: "test/peers"}}},
@@ -53,8 +55,8 @@ var suites = []suite{
 	{"testssl", []program{{pkg: "test/scan", args: []string{"-test.run=^TestTestssl$"}}}},
 }
 
-// atOnce is how many suites run at the same time, of different versions: a suite waits, for processes and for bounds, about as long as it
-// computes.
+// atOnce is how many suites run at the same time, of different versions. A suite waits, for
+// processes and timeouts, about as long as it computes.
 const atOnce = 2
 
 func names() (all []string) {
@@ -169,13 +171,15 @@ func (m *matrix) tell(text string) {
 	io.WriteString(m.out, text)
 }
 
-// inRoot is a command that runs in a version's root. dir is its working directory, in the source tree.
+// inRoot is a command that runs in a version's root. dir is its working directory, in the source
+// tree.
 func (m *matrix) inRoot(ctx context.Context, v version, dir string, command ...string) *exec.Cmd {
 	args := []string{"--mount", "--pid", "--net", "--fork", "--kill-child"}
 	if os.Geteuid() != 0 {
 		args = append(args, "--map-root-user")
 	}
-	args = append(args, "sh", "-c", enter, "enter", filepath.Join(v.dir, "root"), m.source, m.binDir(v), dir)
+	args = append(args, "sh", "-c", enter, "enter", filepath.Join(v.dir, "root"), m.source,
+		m.binDir(v), dir)
 	cmd := exec.CommandContext(ctx, "unshare", append(args, command...)...)
 	cmd.Env = append(os.Environ(), "OPENSSL="+v.name)
 	cmd.WaitDelay = 10 * time.Second
@@ -186,13 +190,14 @@ func (m *matrix) inRoot(ctx context.Context, v version, dir string, command ...s
 func (m *matrix) cannotEnter(v version) string {
 	ctx, cancel := context.WithTimeout(m.ctx, 30*time.Second)
 	defer cancel()
-	// Something has to lie there to be copied.
+	// There must be something to copy.
 	if err := copyFiles(m.binDir(v), m.goDir()); err != nil {
 		return err.Error()
 	}
 	out, err := m.inRoot(ctx, v, ".", "openssl", "version").CombinedOutput()
 	if err != nil {
-		return fmt.Sprintf("its root cannot be entered: %v: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Sprintf("its root cannot be entered: %v: %s", err,
+			strings.TrimSpace(string(out)))
 	}
 	m.say("%s, in %s", strings.TrimSpace(string(out)), v.dir)
 	return ""
@@ -214,7 +219,8 @@ func (m *matrix) program(v version, p program) result {
 	}
 	if err != nil && r.failed == 0 {
 		m.say("%s, %s: %v", v.name, p.pkg, err)
-		r.failed++ // a program that fails without a failed test has crashed, or leaves something behind
+		// a program that fails without a failed test has crashed, or leaves something over
+		r.failed++
 	}
 	if r.passed+r.failed == 0 {
 		m.say("%s, %s: no test has been run", v.name, p.pkg)
@@ -224,6 +230,7 @@ func (m *matrix) program(v version, p program) result {
 	if p.level != "" {
 		what += " (" + p.level + ")"
 	}
-	m.tell(fmt.Sprintf("%smatrix: %s, %s: %s in %v\n", said.String(), v.name, what, r, time.Since(begun).Round(time.Second)))
+	m.tell(fmt.Sprintf("%smatrix: %s, %s: %s in %v\n", said.String(), v.name, what, r,
+		time.Since(begun).Round(time.Second)))
 	return r
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // The plugin's binary interface is the list in packaging/abi.txt: one function a line, with the
-// version of its symbol. A new function is a new line. A line that changes or goes breaks programs
-// that exist: docs/upgrading.md says what that needs.
+// version of its symbol. A new function is a new line. Changing or removing a line breaks existing
+// programs; docs/upgrading.md says what that needs.
 func TestTheBinaryInterfaceIsTheListedOne(t *testing.T) {
 	t.Parallel()
 	want := strings.Split(strings.TrimSpace(readFile(t, top+"/packaging/abi.txt")), "\n")
@@ -24,14 +24,16 @@ func TestTheBinaryInterfaceIsTheListedOne(t *testing.T) {
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		t.Errorf("packaging/abi.txt has\n%s\nthe plugin has\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+		t.Errorf("packaging/abi.txt has\n%s\nthe plugin has\n%s", strings.Join(want, "\n"),
+			strings.Join(got, "\n"))
 	}
 	for name, version := range versions {
-		t.Errorf("the plugin exports %s (%s), which tlsplugin.h does not declare", name, version)
+		t.Errorf("the plugin exports %s (%s), which tlsplugin.h does not declare",
+			name, version)
 	}
 }
 
-// A program that is linked against the plugin needs it by its name alone, wherever it lies.
+// A program that is linked against the plugin needs it by its name alone, in any folder.
 func TestThePluginHasAName(t *testing.T) {
 	t.Parallel()
 	names, err := open(t, filepath.Join(bin, "TlsPlugin.so")).DynString(elf.DT_SONAME)
@@ -40,7 +42,7 @@ func TestThePluginHasAName(t *testing.T) {
 	}
 }
 
-// exported gives what the library offers, and the version of each symbol.
+// exported returns the symbols of the library and their versions.
 func exported(t *testing.T) map[string]string {
 	t.Helper()
 	symbols, err := open(t, filepath.Join(bin, "TlsPlugin.so")).DynamicSymbols()
@@ -49,19 +51,21 @@ func exported(t *testing.T) map[string]string {
 	}
 	found := map[string]string{}
 	for _, s := range symbols {
-		if s.Section != elf.SHN_UNDEF && s.Section != elf.SHN_ABS { // an absolute one is a version itself
+		// an absolute one is a version itself
+		if s.Section != elf.SHN_UNDEF && s.Section != elf.SHN_ABS {
 			found[s.Name] = s.Version
 		}
 	}
 	return found
 }
 
-// declared gives the prototypes of the header's functions, without the parameters' names.
+// declared returns the prototypes of the header's functions, without the parameters' names.
 func declared(t *testing.T) map[string]string {
 	t.Helper()
 	text := succeed(t, exec.Command("cc", "-E", "-P", top+"/cmd/tlsshim/plugin/tlsplugin.h"))
 	found := map[string]string{}
-	for _, m := range regexp.MustCompile(`(\w+) (tls_\w+)\(([^)]*)\);`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(\w+) (tls_\w+)\(([^)]*)\);`).FindAllStringSubmatch(
+		text, -1) {
 		var types []string
 		for _, parameter := range strings.Split(m[3], ",") {
 			types = append(types, typeOf(strings.Join(strings.Fields(parameter), " ")))

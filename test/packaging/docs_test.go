@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// What docs/ names is there: files, targets of make, and settings of tlsd.
+// The documents in docs/ name only things that exist: files, targets of make, and settings of tlsd.
 func TestTheDocumentsNameWhatExists(t *testing.T) {
 	t.Parallel()
 	documents, err := filepath.Glob(top + "/docs/*.md")
@@ -19,12 +19,15 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 	}
 	help := succeed(t, exec.Command(filepath.Join(bin, "tlsd"), "--help"))
 	makefile, protocol := readFile(t, top+"/Makefile"), readFile(t, top+"/proto.md")
+	policy := readFile(t, top+"/examples/policy.toml")
 	links, targets, settings := 0, 0, 0
 	for _, document := range documents {
 		text := readFile(t, document)
-		for _, m := range regexp.MustCompile(`\]\(([\w./-]+)\)`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`\]\(([\w./-]+)\)`).FindAllStringSubmatch(text,
+			-1) {
 			links++
-			if _, err := os.Stat(filepath.Join(filepath.Dir(document), m[1])); err != nil {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(document),
+				m[1])); err != nil {
 				t.Errorf("%s: %v", document, err)
 			}
 		}
@@ -34,10 +37,13 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 				t.Errorf("%s: there is no make %s", document, m[1])
 			}
 		}
-		// A setting in backquotes is of two words at least, which tells it from other names.
+		// A setting in backquotes has at least two words; other names have one.
 		for _, m := range regexp.MustCompile("`([a-z]+(?:-[a-z]+)+)(?: = [^`]*)?`").FindAllStringSubmatch(text, -1) {
-			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) || strings.Contains(protocol, "`"+m[1]+"`") {
-				continue // of client.conf, of systemd, or of a handle
+			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) ||
+				strings.Contains(protocol, "`"+m[1]+"`") ||
+				strings.Contains(policy, "\n"+m[1]+" = ") {
+				// a name of client.conf, systemd, a handle's options, or the policy
+				continue
 			}
 			settings++
 			if !strings.Contains(help, "\n  --"+m[1]) {
@@ -46,11 +52,12 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 		}
 	}
 	if links < 3 || targets < 3 || settings < 5 {
-		t.Errorf("found %d links, %d targets and %d settings: this checks nothing", links, targets, settings)
+		t.Errorf("found %d links, %d targets and %d settings: this checks nothing", links,
+			targets, settings)
 	}
 }
 
-// The two containers of the sidecar's example share what must be the same on both sides.
+// The two containers in the sidecar example share everything that must be the same on both sides.
 func TestTheSidecarSharesWhatMustBeTheSame(t *testing.T) {
 	t.Parallel()
 	text := readFile(t, top+"/packaging/container/sidecar.yaml")
@@ -59,10 +66,12 @@ func TestTheSidecarSharesWhatMustBeTheSame(t *testing.T) {
 	if !ok {
 		t.Fatal("there are no two containers")
 	}
-	for _, expression := range []string{`mountPath: (\S+)`, `name: TLSD_SOCKET\n\s+value: (\S+)`} {
+	for _, expression := range []string{`mountPath: (\S+)`,
+		`name: TLSD_SOCKET\n\s+value: (\S+)`} {
 		re := regexp.MustCompile(expression)
 		a, b := re.FindAllStringSubmatch(daemon, -1), re.FindAllStringSubmatch(program, -1)
-		if len(a) == 0 || !slices.EqualFunc(a, b, func(x, y []string) bool { return x[1] == y[1] }) {
+		if len(a) == 0 || !slices.EqualFunc(a, b,
+			func(x, y []string) bool { return x[1] == y[1] }) {
 			t.Errorf("%s: %v for the daemon, %v for the program", expression, a, b)
 		}
 	}

@@ -9,8 +9,9 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// What docs/operations.md says of directives that the unit must have, or must not have, is what
-// happens. Each case changes the unit by a drop-in; then the user makes a call, which must end so.
+// docs/operations.md says which directives the unit must have or must not have, and what happens
+// otherwise. Each case changes the unit by a drop-in. Then the user makes a call, which must end as
+// described.
 func TestTheUnitNeedsWhatTheManualSays(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -23,24 +24,34 @@ func TestTheUnitNeedsWhatTheManualSays(t *testing.T) {
 		{"as it is", "", "alice", "/tmp/ca.pem", "0\n"},
 		{"as it is, a home", "", "alice", alices + "/ca.pem", "0\n"},
 		{"as it is, root", "", "root", alices + "/ca.pem", "0\n"},
-		{"PrivateTmp", "PrivateTmp=yes", "alice", "/tmp/ca.pem", "no such file or directory"},
-		{"PrivateUsers", "PrivateUsers=yes", "alice", "/tmp/ca.pem", "may not use this tlsd"},
-		{"ProtectHome", "ProtectHome=yes", "alice", alices + "/ca.pem", alices + "/ca.pem: "},
-		{"without SETUID", "CapabilityBoundingSet=~CAP_SETUID CAP_SETGID", "alice", "/tmp/ca.pem", "setgroups to 1 groups: operation not permitted"},
-		{"without DAC_READ_SEARCH", "CapabilityBoundingSet=~CAP_DAC_READ_SEARCH", "root", alices + "/ca.pem", "ermission denied"},
+		{"PrivateTmp", "PrivateTmp=yes", "alice", "/tmp/ca.pem",
+			"no such file or directory"},
+		{"PrivateUsers", "PrivateUsers=yes", "alice", "/tmp/ca.pem",
+			"may not use this tlsd"},
+		{"ProtectHome", "ProtectHome=yes", "alice", alices + "/ca.pem",
+			alices + "/ca.pem: "},
+		{"without SETUID", "CapabilityBoundingSet=~CAP_SETUID CAP_SETGID", "alice",
+			"/tmp/ca.pem", "setgroups to 1 groups: operation not permitted"},
+		{"without DAC_READ_SEARCH", "CapabilityBoundingSet=~CAP_DAC_READ_SEARCH", "root",
+			alices + "/ca.pem", "ermission denied"},
 	} {
-		m.write("/etc/systemd/system/tlsd.service.d/test.conf", "root", "0644", "[Service]\n"+tt.directives+"\n")
+		m.write("/etc/systemd/system/tlsd.service.d/test.conf", "root", "0644",
+			"[Service]\n"+tt.directives+"\n")
 		m.run("root", "systemctl", "daemon-reload")
 		m.try("systemctl", "reset-failed")
 		m.run("root", "systemctl", "restart", "tlsd.socket")
-		out, err := m.command(tt.user, "tlsshim", "--timeout", "20s", "call", "SetCaBundle", tt.path).CombinedOutput()
-		if good := tt.want == "0\n"; good != (err == nil) || !strings.Contains(string(out), tt.want) {
+		out, err := m.command(tt.user, "tlsshim", "--timeout", "20s", "call", "SetCaBundle",
+			tt.path).CombinedOutput()
+		if good := tt.want == "0\n"; good != (err == nil) ||
+			!strings.Contains(string(out), tt.want) {
 			t.Errorf("%s: %v, %s; want %q", tt.name, err, out, tt.want)
 		}
 		m.run("root", "systemctl", "stop", "tlsd.service", "tlsd.socket")
 	}
-	// Without the calls that @system-service lacks, workers are less confined, and say so.
-	m.write("/etc/systemd/system/tlsd.service.d/test.conf", "root", "0644", "[Service]\nSystemCallFilter=\nSystemCallFilter=@system-service\n")
+	// Without the system calls that @system-service lacks, workers are less confined, and
+	// report that.
+	m.write("/etc/systemd/system/tlsd.service.d/test.conf", "root", "0644",
+		"[Service]\nSystemCallFilter=\nSystemCallFilter=@system-service\n")
 	m.run("root", "systemctl", "daemon-reload")
 	m.run("root", "systemctl", "start", "tlsd.socket")
 	if info := m.run("alice", "tlsshim", "call", "Info"); allOn(info) {

@@ -14,7 +14,7 @@ import (
 	"tlsd/internal/testd"
 )
 
-// What make install puts where, with PREFIX=/usr, and how.
+// The files of make install with PREFIX=/usr, and their modes.
 var installed = map[string]fs.FileMode{
 	"usr/bin/tlsd":                                     0o755,
 	"usr/bin/tlsshim":                                  0o755,
@@ -43,24 +43,32 @@ var installed = map[string]fs.FileMode{
 	"usr/share/doc/tlsd/README.md":                     0o644,
 	"usr/share/doc/tlsd/SECURITY.md":                   0o644,
 	"usr/share/doc/tlsd/proto.md":                      0o644,
+	"usr/share/doc/tlsd/docs/from-your-language.md":    0o644,
+	"usr/share/doc/tlsd/docs/operations.md":            0o644,
+	"usr/share/doc/tlsd/docs/scripting.md":             0o644,
+	"usr/share/doc/tlsd/docs/settings.md":              0o644,
+	"usr/share/doc/tlsd/docs/upgrading.md":             0o644,
+	"usr/share/doc/tlsd/docs/user.md":                  0o644,
 }
 
-// The libraries that installed files may need: the C library, which is in several files before glibc 2.34.
-// OpenSSL is not among them: it is loaded when tlsd runs.
+// The libraries that installed files may need: the C library, which is several files before glibc
+// 2.34. OpenSSL is not among them, because it is loaded at run time.
 var libc = map[string][]string{
 	"tlsd":         {"libc.so.6", "libdl.so.2", "libpthread.so.0"},
 	"tlsshim":      {},
 	"TlsPlugin.so": {"libc.so.6", "libpthread.so.0"},
 }
 
-// install runs make install, or another target, with what the tests have built.
+// install runs make install, or another target, with the programs that the tests have built.
 func install(t *testing.T, target, dest string, variables ...string) {
 	t.Helper()
-	cmd := makeIn(top, append([]string{target, "BIN=" + bin, "DESTDIR=" + dest}, variables...)...)
-	// A make install that builds or downloads meets programs that fail.
+	cmd := makeIn(top, append([]string{target, "BIN=" + bin, "DESTDIR=" + dest},
+		variables...)...)
+	// If make install builds or downloads, it meets programs that fail.
 	traps := t.TempDir()
 	for _, name := range []string{"go", "cc", "gcc", "apt-get", "curl", "sudo"} {
-		if err := testd.WriteProgram(filepath.Join(traps, name), []byte("#!/bin/sh\necho "+name+" is called >&2\nexit 9\n")); err != nil {
+		if err := testd.WriteProgram(filepath.Join(traps, name),
+			[]byte("#!/bin/sh\necho "+name+" is called >&2\nexit 9\n")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -108,7 +116,8 @@ func TestInstallPutsTheRightFiles(t *testing.T) {
 		}
 	}
 	pc := readFile(t, filepath.Join(dest, "usr/lib/pkgconfig/tlsd.pc"))
-	for _, line := range []string{"libdir=/usr/lib\n", "includedir=/usr/include\n", "Version: 7.8.9\n"} {
+	for _, line := range []string{"libdir=/usr/lib\n", "includedir=/usr/include\n",
+		"Version: 7.8.9\n"} {
 		if !strings.Contains(pc, line) {
 			t.Errorf("tlsd.pc lacks %q:\n%s", line, pc)
 		}
@@ -125,10 +134,13 @@ func TestInstallTakesItsFolders(t *testing.T) {
 	folders := []string{"PREFIX=/opt/x", "LIBDIR=/usr/lib/machine-abi", "MANDIR=/man"}
 	install(t, "install", dest, folders...)
 	got := filesBelow(t, dest)
-	if unit := readFile(t, filepath.Join(dest, "opt/x/lib/systemd/system/tlsd.service")); !strings.Contains(unit, "\nExecStart=/opt/x/bin/tlsd\n") {
+	if unit := readFile(t, filepath.Join(dest,
+		"opt/x/lib/systemd/system/tlsd.service")); !strings.Contains(unit,
+		"\nExecStart=/opt/x/bin/tlsd\n") {
 		t.Errorf("the unit starts another program:\n%s", unit)
 	}
-	for _, name := range []string{"opt/x/bin/tlsd", "usr/lib/machine-abi/tlsd/TlsPlugin.so", "usr/lib/machine-abi/pkgconfig/tlsd.pc", "man/man8/tlsd.8"} {
+	for _, name := range []string{"opt/x/bin/tlsd", "usr/lib/machine-abi/tlsd/TlsPlugin.so",
+		"usr/lib/machine-abi/pkgconfig/tlsd.pc", "man/man8/tlsd.8"} {
 		if _, ok := got[name]; !ok {
 			t.Errorf("there is no %s", name)
 		}
@@ -166,13 +178,15 @@ func TestProgramsNeedNoOtherLibrary(t *testing.T) {
 	}
 }
 
-// Each program lies at a random address, and what the loader has filled in cannot be written to.
+// Each program is loaded at a random address. The data that the loader fills in is read-only
+// afterwards.
 func TestProgramsAreHardened(t *testing.T) {
 	t.Parallel()
 	for name := range libc {
 		f := open(t, filepath.Join(bin, name))
 		if f.Type != elf.ET_DYN {
-			t.Errorf("%s is of type %v, and so always at the same address", name, f.Type)
+			t.Errorf("%s is of type %v, and so always at the same address",
+				name, f.Type)
 		}
 		relro := false
 		for _, p := range f.Progs {
@@ -180,7 +194,8 @@ func TestProgramsAreHardened(t *testing.T) {
 			if p.Type == elf.PT_GNU_STACK && p.Flags&elf.PF_X != 0 {
 				t.Errorf("%s has a stack that can be executed", name)
 			}
-			if p.Type == elf.PT_LOAD && p.Flags&(elf.PF_W|elf.PF_X) == elf.PF_W|elf.PF_X {
+			if p.Type == elf.PT_LOAD &&
+				p.Flags&(elf.PF_W|elf.PF_X) == elf.PF_W|elf.PF_X {
 				t.Errorf("%s has memory that can be written to and executed", name)
 			}
 		}
@@ -188,7 +203,8 @@ func TestProgramsAreHardened(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bindNow := len(flags) > 0 && elf.DynFlag(flags[0])&elf.DF_BIND_NOW != 0; !relro || !bindNow {
+		if bindNow := len(flags) > 0 &&
+			elf.DynFlag(flags[0])&elf.DF_BIND_NOW != 0; !relro || !bindNow {
 			t.Errorf("%s: RELRO %v, BIND_NOW %v", name, relro, bindNow)
 		}
 	}
@@ -204,14 +220,15 @@ func open(t *testing.T, path string) *elf.File {
 	return f
 }
 
-// The scripts that package managers run are scripts.
+// The scripts for package managers are scripts.
 func TestScriptsOfPackagesAreShell(t *testing.T) {
 	t.Parallel()
 	scripts, err := filepath.Glob(top + "/packaging/scripts/*")
 	if err != nil || len(scripts) != 6 {
 		t.Fatalf("%v, %v: want three of each kind", scripts, err)
 	}
-	for _, script := range append(scripts, top+"/packaging/packages.sh", top+"/scripts/version.sh") {
+	for _, script := range append(scripts, top+"/packaging/packages.sh",
+		top+"/scripts/version.sh") {
 		succeed(t, exec.Command("sh", "-n", script))
 	}
 }

@@ -21,7 +21,7 @@ int main(void)
 }
 `
 
-// A C program that is compiled with what tlsd.pc says finds the installed library when it runs.
+// A C program that is compiled with the flags of tlsd.pc finds the installed library at run time.
 func TestAProgramLinksByTheDescription(t *testing.T) {
 	t.Parallel()
 	prefix := t.TempDir()
@@ -46,8 +46,11 @@ func described(t *testing.T, path string) string {
 		variables[m[1]] = m[2]
 	}
 	var flags []string
-	for _, m := range regexp.MustCompile(`(?m)^(?:Cflags|Libs): (.*)$`).FindAllStringSubmatch(text, -1) {
-		flags = append(flags, os.Expand(m[1], func(name string) string { return variables[name] }))
+	for _, m := range regexp.MustCompile(`(?m)^(?:Cflags|Libs): (.*)$`).FindAllStringSubmatch(
+		text, -1) {
+		flags = append(flags, os.Expand(m[1], func(name string) string {
+			return variables[name]
+		}))
 	}
 	return strings.Join(flags, " ")
 }

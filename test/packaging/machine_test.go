@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// bound is how long anything in a machine may take. It is for what hangs.
+// bound limits every wait in a machine. It is for hangs.
 const bound = 2 * time.Minute
 
-// A machine is a systemd that is the first process of namespaces of its own, with a root of its own,
-// the users alice and bob, and no network but its loopback.
+// A machine is a systemd that is the first process of namespaces of its own. It has a root of its
+// own, the users alice and bob, and no network but its loopback.
 type machine struct {
 	t   *testing.T
 	pid int // of systemd, as this process sees it
 }
 
 // boot starts a machine whose root is lower, with the files of the folder add over it. The machine
-// ends with the test. Where machines cannot be made, the test is skipped.
+// ends with the test. Where machines are not possible, the test is skipped.
 func boot(t *testing.T, lower, add string) *machine {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -42,13 +42,16 @@ func boot(t *testing.T, lower, add string) *machine {
 		t.Skipf("SKIPPED: there is no systemd: %v", err)
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net", "--cgroup",
+	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts",
+		"--ipc", "--net", "--cgroup",
 		"sh", "testdata/boot.sh", t.TempDir(), lower, add)
 	cmd.Stderr = &stderr
 	group := cgroup(t)
-	// The machine does not outlive this process, however that ends. The signal comes when the thread
-	// ends that has started the machine (PR_SET_PDEATHSIG(2const)), which is kept for that.
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd()), Pdeathsig: syscall.SIGKILL}
+	// The machine does not outlive this process, however this process ends. The kernel sends
+	// the signal when the thread that has started the machine ends (PR_SET_PDEATHSIG(2const)).
+	// So the thread is kept.
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd()),
+		Pdeathsig: syscall.SIGKILL}
 	started, ended := make(chan error, 1), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -82,15 +85,17 @@ func boot(t *testing.T, lower, add string) *machine {
 		}
 		if m.pid == 0 {
 			m.pid = childOf(cmd.Process.Pid)
-		} else if out, _ := m.command("root", "systemctl", "is-system-running").Output(); strings.TrimSpace(string(out)) == "running" {
+		} else if out, _ := m.command("root", "systemctl",
+			"is-system-running").Output(); strings.TrimSpace(string(out)) == "running" {
 			return m
 		} else if time.Now().After(deadline) {
-			t.Fatalf("the machine does not boot: it is %q\n%s%s", out, &stderr, m.try("systemctl", "--failed", "--no-pager"))
+			t.Fatalf("the machine does not boot: it is %q\n%s%s", out, &stderr,
+				m.try("systemctl", "--failed", "--no-pager"))
 		}
 	}
 }
 
-// cgroup makes a cgroup of the test's own, for the machine to be the root of.
+// cgroup makes a cgroup of the test's own, the root cgroup of the machine.
 func cgroup(t *testing.T) *os.File {
 	t.Helper()
 	var top string
@@ -108,10 +113,10 @@ func cgroup(t *testing.T) *os.File {
 	if err != nil {
 		t.Skipf("SKIPPED: no cgroup can be made: %v", err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // users go through it to theirs
+	if err := os.Chmod(dir, 0o755); err != nil { // users pass through it to their own
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // those below come later in the walk, and have to go first
+	t.Cleanup(func() { // children come later in the walk, and must be removed first
 		deadline := time.Now().Add(bound)
 		for removeTree(dir) != nil && time.Now().Before(deadline) {
 			time.Sleep(50 * time.Millisecond)
@@ -125,7 +130,7 @@ func cgroup(t *testing.T) *os.File {
 	return f
 }
 
-// removeTree removes a cgroup and those in it.
+// removeTree removes a cgroup and the cgroups in it.
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -157,17 +162,18 @@ func (m *machine) command(user string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command that must end with status 0 and gives what it prints.
+// run runs a command that must end with status 0, and returns its output.
 func (m *machine) run(user string, args ...string) string {
 	m.t.Helper()
 	out, err := m.command(user, args...).CombinedOutput()
 	if err != nil {
-		m.t.Fatalf("%s: %v: %v\n%s\n%s", user, args, err, out, m.try("journalctl", "--no-pager", "-o", "cat", "-n", "40"))
+		m.t.Fatalf("%s: %v: %v\n%s\n%s", user, args, err, out,
+			m.try("journalctl", "--no-pager", "-o", "cat", "-n", "40"))
 	}
 	return string(out)
 }
 
-// fails runs a command that must not end with status 0, and gives what it prints.
+// fails runs a command that must not end with status 0, and returns its output.
 func (m *machine) fails(user string, args ...string) string {
 	m.t.Helper()
 	out, err := m.command(user, args...).CombinedOutput()
@@ -177,7 +183,7 @@ func (m *machine) fails(user string, args ...string) string {
 	return string(out)
 }
 
-// try runs a command, of which only the output is of interest.
+// try runs a command and ignores its status.
 func (m *machine) try(args ...string) string {
 	out, _ := m.command("root", args...).CombinedOutput()
 	return string(out)
@@ -186,12 +192,13 @@ func (m *machine) try(args ...string) string {
 // write writes a file in the machine.
 func (m *machine) write(path, owner, mode, text string) {
 	m.t.Helper()
-	cmd := m.command("root", "install", "-D", "-o", owner, "-g", owner, "-m", mode, "/dev/stdin", path)
+	cmd := m.command("root", "install", "-D", "-o", owner, "-g", owner, "-m", mode,
+		"/dev/stdin", path)
 	cmd.Stdin = strings.NewReader(text)
 	succeed(m.t, cmd)
 }
 
-// until waits until a command prints what contains want.
+// until waits until the output of a command contains want.
 func (m *machine) until(want string, args ...string) {
 	m.t.Helper()
 	for deadline := time.Now().Add(bound); ; time.Sleep(50 * time.Millisecond) {
@@ -205,7 +212,7 @@ func (m *machine) until(want string, args ...string) {
 	}
 }
 
-// expect compares what a command prints.
+// expect compares the output of a command.
 func (m *machine) expect(want, user string, args ...string) {
 	m.t.Helper()
 	if out := m.run(user, args...); !strings.Contains(out, want) {

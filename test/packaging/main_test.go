@@ -1,11 +1,10 @@
-// Package packaging tests what a packager and an operator get: what make build makes and make
-// install puts where, the plugin's binary interface, and, with build tags, the packages and the
-// systemd units.
+// Package packaging tests the results of make build and make install, the plugin's binary
+// interface, and, with build tags, the packages and the systemd units.
 //
-//	go test ./test/packaging                    what is quick
+//	go test ./test/packaging                    the quick tests
 //	go test -tags systemd ./test/packaging      the units under a real systemd; needs root
-//	go test -tags packages ./test/packaging     builds in two folders, and the .deb in a Debian of its
-//	                                            own; needs root
+//	go test -tags packages ./test/packaging     builds in two folders, and the .deb in a Debian
+//	                                            of its own; needs root
 package packaging
 
 import (
@@ -18,7 +17,7 @@ import (
 
 const top = "../.." // of the source tree
 
-// bin is the folder with what make build has made for these tests.
+// bin is the folder of the programs that make build has made for these tests.
 var bin string
 
 func TestMain(m *testing.M) {
@@ -49,7 +48,7 @@ func makeIn(dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// succeed runs a command that must end with status 0, and gives its output.
+// succeed runs a command that must end with status 0, and returns its output.
 func succeed(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.CombinedOutput()

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Each module that is linked into a program is in the notices, with its licence.
+// The notices have each module that is linked into a program, with its licence.
 func TestNoticesHaveEveryLinkedModule(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("go", "run", "./packaging/notices")
@@ -23,8 +23,10 @@ func TestNoticesHaveEveryLinkedModule(t *testing.T) {
 		for _, m := range info.Deps {
 			modules++
 			_, after, ok := strings.Cut(notices, "\n"+m.Path+" "+m.Version+"\n\n")
-			if text, _, _ := strings.Cut(after, "\n"+strings.Repeat("-", 78)+"\n"); !ok || len(text) < 500 {
-				t.Errorf("%s: the notices lack the licence of %s %s", name, m.Path, m.Version)
+			if text, _, _ := strings.Cut(after,
+				"\n"+strings.Repeat("-", 78)+"\n"); !ok || len(text) < 500 {
+				t.Errorf("%s: the notices lack the licence of %s %s", name,
+					m.Path, m.Version)
 			}
 		}
 	}

@@ -15,9 +15,10 @@ import (
 	"time"
 )
 
-// The packages as make packages builds them. The .deb lives in a Debian of its own, under a real
-// systemd (see boot): the root is made once by debootstrap and kept in the user's cache folder. The
-// .rpm is only looked at and unpacked: no distribution that uses it can be had from Debian's mirrors.
+// The packages as make packages builds them. The .deb is installed in a Debian of its own, under a
+// real systemd (see boot). debootstrap makes the root once, and the user's cache folder keeps it.
+// The .rpm is only examined and unpacked, because Debian's mirrors have no distribution that uses
+// it.
 
 // build builds both packages of a version into a folder.
 func build(t *testing.T, version string) (deb, rpm string) {
@@ -44,7 +45,7 @@ func need(t *testing.T, tools ...string) {
 	}
 }
 
-// These tests share the folder that packages are built in, and so run one after another.
+// These tests share the folder in which packages are built, so they run one after another.
 
 func TestPackages(t *testing.T) {
 	old, rpm := build(t, "0.1.0")
@@ -63,35 +64,41 @@ func lintian(t *testing.T, deb string) {
 	succeed(t, exec.Command("lintian", "--allow-root", "--fail-on", "error,warning", deb))
 }
 
-// lookAtRpm compares what the .rpm has with what the .deb has, and runs it.
+// lookAtRpm compares the files of the .rpm with those of the .deb, and runs the .rpm's programs.
 func lookAtRpm(t *testing.T, rpm, deb string) {
 	need(t, "rpm", "rpm2cpio", "cpio", "dpkg-deb")
 	root, other := t.TempDir(), t.TempDir()
-	succeed(t, exec.Command("sh", "-c", `rpm2cpio "$1" | (cd "$2" && cpio -idm --quiet --no-absolute-filenames)`, "sh", rpm, root))
+	succeed(t, exec.Command("sh", "-c",
+		`rpm2cpio "$1" | (cd "$2" && cpio -idm --quiet --no-absolute-filenames)`,
+		"sh", rpm, root))
 	succeed(t, exec.Command("dpkg-deb", "-x", deb, other))
 	got, want := filesBelow(t, root), filesBelow(t, other)
 	for name := range want {
 		if got[name] != want[name] {
-			t.Errorf("%s: mode %v in the .rpm, %v in the .deb", name, got[name], want[name])
+			t.Errorf("%s: mode %v in the .rpm, %v in the .deb", name,
+				got[name], want[name])
 		}
 	}
 	if len(got) != len(want) || len(got) == 0 {
 		t.Errorf("the .rpm has %d files, the .deb %d", len(got), len(want))
 	}
 	succeed(t, exec.Command("rpm", "--checksig", "--nosignature", rpm))
-	if config := succeed(t, exec.Command("rpm", "-qpc", rpm)); config != "/etc/tlsd/tlsd.toml\n" {
+	if config := succeed(t, exec.Command("rpm", "-qpc",
+		rpm)); config != "/etc/tlsd/tlsd.toml\n" {
 		t.Errorf("configuration files: %q", config)
 	}
-	if out := succeed(t, exec.Command(filepath.Join(root, "usr/bin/tlsd"), "--version")); !strings.HasPrefix(out, "tlsd 0.1.0 (go1.") {
+	if out := succeed(t, exec.Command(filepath.Join(root, "usr/bin/tlsd"),
+		"--version")); !strings.HasPrefix(out, "tlsd 0.1.0 (go1.") {
 		t.Errorf("tlsd --version: %q", out)
 	}
 }
 
-// debian gives a root of the Debian release that this machine runs.
+// debian returns a root of the Debian release of this machine.
 func debian(t *testing.T) string {
 	t.Helper()
 	need(t, "debootstrap", "dpkg")
-	m := regexp.MustCompile(`(?m)^VERSION_CODENAME=(\w+)`).FindStringSubmatch(readFile(t, "/etc/os-release"))
+	m := regexp.MustCompile(`(?m)^VERSION_CODENAME=(\w+)`).FindStringSubmatch(
+		readFile(t, "/etc/os-release"))
 	if m == nil || !strings.Contains(readFile(t, "/etc/os-release"), "\nID=debian") {
 		t.Skip("SKIPPED: this machine runs no release of Debian")
 	}
@@ -108,7 +115,8 @@ func debian(t *testing.T) string {
 	}
 	unfinished := root + ".unfinished"
 	os.RemoveAll(unfinished)
-	args := []string{"--variant=minbase", "--include=openssl,ca-certificates,systemd,dbus,iproute2", m[1], unfinished}
+	args := []string{"--variant=minbase",
+		"--include=openssl,ca-certificates,systemd,dbus,iproute2", m[1], unfinished}
 	if mirror := os.Getenv("TLSD_DEBIAN_MIRROR"); mirror != "" {
 		args = append(args, mirror)
 	}
@@ -126,7 +134,8 @@ func debian(t *testing.T) string {
 func lifeOfDeb(t *testing.T, old, renewed string) {
 	add := t.TempDir()
 	for name, deb := range map[string]string{"old.deb": old, "new.deb": renewed} {
-		if err := os.WriteFile(filepath.Join(add, name), []byte(readFile(t, deb)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(add, name), []byte(readFile(t, deb)),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,12 +150,14 @@ func lifeOfDeb(t *testing.T, old, renewed string) {
 	s := openSession(m, "alice")
 	s.ask("Backend", "openssl")
 	m.run("root", "dpkg", "-i", "/new.deb")
-	m.until("deactivating", "systemctl", "show", "-p", "ActiveState", "tlsd.service") // the old one lets its session finish
+	// the old one lets its session finish
+	m.until("deactivating", "systemctl", "show", "-p", "ActiveState", "tlsd.service")
 	s.ask("Version", "OpenSSL ")
 	s.close()
 	m.until("tlsd 0.1.1", "runuser", "-u", "alice", "--", "tlsshim", "status")
 	m.expect("# mine", "root", "cat", "/etc/tlsd/tlsd.toml")
-	m.expect("ActiveState=active\nResult=success\n", "root", "sh", "-c", "systemctl show -p ActiveState -p Result tlsd.service | sort")
+	m.expect("ActiveState=active\nResult=success\n", "root", "sh", "-c", "systemctl show -p "+
+		"ActiveState -p Result tlsd.service | sort")
 	m.expect("0 loaded units", "root", "systemctl", "--failed", "--no-pager")
 
 	m.run("root", "dpkg", "-r", "tlsd")
@@ -155,8 +166,10 @@ func lifeOfDeb(t *testing.T, old, renewed string) {
 	m.expect("# mine", "root", "cat", "/etc/tlsd/tlsd.toml")
 	m.run("root", "dpkg", "-P", "tlsd")
 	m.fails("root", "test", "-e", "/etc/tlsd/tlsd.toml")
-	m.expect("not-found", "root", "sh", "-c", "systemctl show -p LoadState --value tlsd.service tlsd.socket; true")
-	if left := m.run("root", "find", "/etc/systemd", "/usr/lib", "-name", "*tlsd*", "-not", "-name", "tlsd-test.target"); left != "" {
+	m.expect("not-found", "root", "sh", "-c", "systemctl show -p LoadState --value "+
+		"tlsd.service tlsd.socket; true")
+	if left := m.run("root", "find", "/etc/systemd", "/usr/lib", "-name", "*tlsd*", "-not",
+		"-name", "tlsd-test.target"); left != "" {
 		t.Errorf("after dpkg -P there are %s", left)
 	}
 }
@@ -207,17 +220,21 @@ func (s *openedSession) close() {
 	}
 }
 
-// mandoc finds nothing wrong with the pages. It may not know pages of other packages.
+// mandoc finds no mistake in the pages. It may not know pages of other packages.
 func TestPagesAreGoodMdoc(t *testing.T) {
 	need(t, "mandoc")
 	pages, err := filepath.Glob(top + "/packaging/man/*.[1-8]")
 	if err != nil || len(pages) == 0 {
 		t.Fatal(pages, err)
 	}
-	out, _ := exec.Command("mandoc", append([]string{"-T", "lint"}, pages...)...).CombinedOutput()
-	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(out)), "\n"), func(line string) bool {
-		return line == "" || strings.Contains(line, "referenced manual not found") || strings.Contains(line, "outdated mandoc.db")
-	})
+	out, _ := exec.Command("mandoc",
+		append([]string{"-T", "lint"}, pages...)...).CombinedOutput()
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(out)), "\n"),
+		func(line string) bool {
+			return line == "" || strings.Contains(line,
+				"referenced manual not found") ||
+				strings.Contains(line, "outdated mandoc.db")
+		})
 	if len(lines) > 0 {
 		t.Errorf("mandoc: %s", strings.Join(lines, "\n"))
 	}

@@ -16,7 +16,7 @@ import (
 // comment is a comment of the header that stands right before a function.
 var comment = regexp.MustCompile(`(?s)/\*((?:[^*]|\*[^/])*)\*/\nint64_t (tls_\w+)\(([^)]*)\);`)
 
-// The page of the plugin has what the header says of each function.
+// The page of the plugin has the header's text for each function.
 func TestPageOfThePluginIsTheHeader(t *testing.T) {
 	t.Parallel()
 	header := readFile(t, top+"/cmd/tlsshim/plugin/tlsplugin.h")
@@ -28,11 +28,13 @@ func TestPageOfThePluginIsTheHeader(t *testing.T) {
 		}
 		b.WriteString(".Ft int64_t\n.Fo " + m[2] + "\n")
 		for _, parameter := range strings.Split(m[3], ",") {
-			parameter = regexp.MustCompile(` /\*.*`).ReplaceAllString(strings.Join(strings.Fields(parameter), " "), "")
+			parameter = regexp.MustCompile(` /\*.*`).ReplaceAllString(
+				strings.Join(strings.Fields(parameter), " "), "")
 			fmt.Fprintf(&b, ".Fa %s\n", testpages.Argument(parameter))
 		}
 		b.WriteString(".Fc\n.Pp\n")
-		for i, paragraph := range strings.Split(regexp.MustCompile(`(?m)^ \* ?`).ReplaceAllString(m[1], ""), "\n\n") {
+		for i, paragraph := range strings.Split(
+			regexp.MustCompile(`(?m)^ \* ?`).ReplaceAllString(m[1], ""), "\n\n") {
 			if i > 0 {
 				b.WriteString(".Pp\n")
 			}
@@ -54,12 +56,15 @@ func TestPageOfThePolicyHasItsKeys(t *testing.T) {
 	}
 	var keys []string
 	for _, file := range files {
-		for _, m := range regexp.MustCompile(`(?m)^\s+Key\w+\s+= "([a-z-]+)"`).FindAllStringSubmatch(readFile(t, file), -1) {
+		for _, m := range regexp.MustCompile(
+			`(?m)^\s+Key\w+\s+= "([a-z-]+)"`).FindAllStringSubmatch(readFile(t, file),
+			-1) {
 			keys = append(keys, m[1])
 		}
 	}
 	var inPage []string
-	for _, m := range regexp.MustCompile(`(?m)^\.It Cm ([a-z-]+) `).FindAllStringSubmatch(readFile(t, top+"/packaging/man/tlsd-policy.5"), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\.It Cm ([a-z-]+) `).FindAllStringSubmatch(
+		readFile(t, top+"/packaging/man/tlsd-policy.5"), -1) {
 		inPage = append(inPage, m[1])
 	}
 	if len(keys) == 0 || !slices.Equal(keys, inPage) {
@@ -72,14 +77,15 @@ func TestPageOfThePluginHasItsVariables(t *testing.T) {
 	t.Parallel()
 	page := readFile(t, top+"/packaging/man/tlsplugin.3")
 	names := 0
-	for _, m := range regexp.MustCompile("(?m)^\\| `(TLSD_[A-Z_]+)` \\|").FindAllStringSubmatch(readFile(t, top+"/README.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(TLSD_[A-Z_]+)` \\|").FindAllStringSubmatch(
+		readFile(t, top+"/docs/user.md"), -1) {
 		names++
 		if !strings.Contains(page, ".It Ev "+m[1]+"\n") {
 			t.Errorf("the page lacks %s", m[1])
 		}
 	}
 	if names == 0 {
-		t.Error("the README has no variables: this checks nothing")
+		t.Error("docs/user.md has no variables: this checks nothing")
 	}
 }
 
@@ -97,7 +103,7 @@ func TestPagesAreWhole(t *testing.T) {
 	}
 }
 
-// In bash, a word that is begun is completed with what the tables have.
+// bash completes the beginning of a word from the tables.
 func TestCompletionsComplete(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ program, words, want string }{
@@ -106,7 +112,8 @@ func TestCompletionsComplete(t *testing.T) {
 		{"tlsshim", "call NewServ", "NewServerContext"},
 		{"tlsshim", "do", "doctor"},
 	} {
-		script := fmt.Sprintf(`. ../../packaging/completions/%[1]s.bash; COMP_WORDS=(%[1]s %[2]s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _%[1]s; echo "${COMPREPLY[@]}"`, tt.program, tt.words)
+		script := fmt.Sprintf(
+			`. ../../packaging/completions/%[1]s.bash; COMP_WORDS=(%[1]s %[2]s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _%[1]s; echo "${COMPREPLY[@]}"`, tt.program, tt.words)
 		if got := succeed(t, exec.Command("bash", "-euc", script)); got != tt.want+"\n" {
 			t.Errorf("%s %s: %q, want %q", tt.program, tt.words, got, tt.want)
 		}

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Anybody who builds the same source with the same tools gets the same bytes, in whatever folder.
+// Builds of the same source with the same tools are equal, in any folder.
 func TestTwoBuildsInTwoFoldersAreEqual(t *testing.T) {
 	t.Parallel()
 	first, second := copyOfSource(t, "one"), copyOfSource(t, "a/longer/folder")
@@ -19,7 +19,8 @@ func TestTwoBuildsInTwoFoldersAreEqual(t *testing.T) {
 		succeed(t, makeIn(dir, "build", "VERSION=1.2.3", "COMMIT=0123456789ab"))
 	}
 	for _, name := range []string{"tlsd", "tlsshim", "TlsPlugin.so", "domhost"} {
-		a, b := readFile(t, filepath.Join(first, "bin", name)), readFile(t, filepath.Join(second, "bin", name))
+		a, b := readFile(t, filepath.Join(first, "bin", name)),
+			readFile(t, filepath.Join(second, "bin", name))
 		if a != b {
 			t.Errorf("%s differs", name)
 		}
@@ -28,12 +29,13 @@ func TestTwoBuildsInTwoFoldersAreEqual(t *testing.T) {
 		}
 	}
 	out := succeed(t, exec.Command(filepath.Join(first, "bin/tlsd"), "--version"))
-	if !strings.HasPrefix(out, "tlsd 1.2.3 (go1.") || !strings.HasSuffix(out, ", commit 0123456789ab)\n") {
+	if !strings.HasPrefix(out, "tlsd 1.2.3 (go1.") ||
+		!strings.HasSuffix(out, ", commit 0123456789ab)\n") {
 		t.Errorf("tlsd --version: %q", out)
 	}
 }
 
-// copyOfSource copies what Git knows, and what is new, into a folder of the test's.
+// copyOfSource copies the files that Git knows, and new files, into a folder of the test's.
 func copyOfSource(t *testing.T, name string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)
@@ -52,7 +54,8 @@ func copyOfSource(t *testing.T, name string) string {
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(to, []byte(readFile(t, from)), info.Mode().Perm()); err != nil {
+		if err := os.WriteFile(to, []byte(readFile(t, from)),
+			info.Mode().Perm()); err != nil {
 			t.Fatal(err)
 		}
 	}

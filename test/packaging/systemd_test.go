@@ -10,13 +10,14 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// mostExposed is what systemd-analyze security may find at most, in tenths of its ten points.
+// mostExposed is the highest allowed score of systemd-analyze security, in tenths of its ten
+// points.
 const mostExposed = "30"
 
 // alices is the home folder of alice.
 const alices = "/home" + "/alice"
 
-// These tests run the units under a real systemd, as make install puts them.
+// These tests run the units under a real systemd, as make install installs them.
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
@@ -29,12 +30,14 @@ func TestTheUnitsArePlainToSystemd(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	for _, flag := range []string{"--system", "--user"} {
-		out := m.run("root", "env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", flag, "tlsd.service", "tlsd.socket")
+		out := m.run("root", "env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify",
+			"--man=no", "--recursive-errors=no", flag, "tlsd.service", "tlsd.socket")
 		if out != "" {
 			t.Errorf("systemd-analyze verify %s: %s", flag, out)
 		}
 	}
-	m.run("root", "systemd-analyze", "security", "--no-pager", "--threshold="+mostExposed, "tlsd.service")
+	m.run("root", "systemd-analyze", "security", "--no-pager", "--threshold="+mostExposed,
+		"tlsd.service")
 }
 
 func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
@@ -46,29 +49,37 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	for _, user := range []string{"root", "alice", "bob"} { // the first call starts the service
 		m.expect("openssl\n", user, "tlsshim", "call", "Backend")
 		if info := m.run(user, "tlsshim", "call", "Info"); !allOn(info) {
-			t.Errorf("%s: the unit takes something from the workers' confinement: %s", user, info)
+			t.Errorf("%s: the unit takes something from the workers' confinement: %s",
+				user, info)
 		}
 	}
-	m.expect("may not use this tlsd", "root", "sh", "-c", "runuser -u nobody -- tlsshim call Backend 2>&1 || true")
+	m.expect("may not use this tlsd", "root", "sh", "-c", "runuser -u nobody -- tlsshim call "+
+		"Backend 2>&1 || true")
 	talk(t, m)
 
-	// Workers have their callers' rights. They see home folders and /tmp, and write to neither.
-	if out := m.fails("bob", "tlsshim", "call", "NewServerContext", alices+"/cert.pem", alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
+	// Workers have their callers' rights. They see home folders and /tmp, and cannot write to
+	// either.
+	if out := m.fails("bob", "tlsshim", "call", "NewServerContext", alices+"/cert.pem",
+		alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
 		t.Errorf("bob and alice's key: %s", out)
 	}
 
-	m.expect("1\n", "root", "tlsshim", "call", "NewServerContext", alices+"/cert.pem", alices+"/key.pem") // root reads all
+	// root reads all
+	m.expect("1\n", "root", "tlsshim", "call", "NewServerContext", alices+"/cert.pem",
+		alices+"/key.pem")
 
-	// A reload that would fail is refused, and the daemon serves on.
+	// A reload that would fail is refused, and the daemon goes on.
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uids = ['alice']\n")
 	if out := m.fails("root", "systemctl", "reload", "tlsd"); !strings.Contains(out, "failed") {
 		t.Errorf("systemctl reload: %s", out)
 	}
-	m.expect("allow-uids is not known; did you mean allow-uid?", "root", "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
+	m.expect("allow-uids is not known; did you mean allow-uid?", "root", "journalctl", "-u",
+		"tlsd", "--no-pager", "-o", "cat")
 	m.expect("openssl\n", "bob", "tlsshim", "call", "Backend")
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice']\n")
 	m.run("root", "systemctl", "reload", "tlsd")
-	m.until(`a running tlsd cannot change these settings: they hold after a restart","settings":["allow-uid"]`, "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
+	m.until(
+		`a running tlsd cannot change these settings: they hold after a restart","settings":["allow-uid"]`, "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
 	m.run("root", "systemctl", "restart", "tlsd.service")
 	m.fails("bob", "tlsshim", "call", "Backend")
 	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
@@ -81,10 +92,11 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 // allOn says whether each measure of confinement is on.
 func allOn(info string) bool {
 	_, measures, ok := strings.Cut(info, `"confinement": {`)
-	return ok && strings.Count(measures, `"on"`) == strings.Count(measures, `": "`) && strings.Count(measures, `"on"`) >= 5
+	return ok && strings.Count(measures, `"on"`) == strings.Count(measures, `": "`) &&
+		strings.Count(measures, `"on"`) >= 5
 }
 
-// talk lets alice, who alone can read her key, serve bob.
+// talk makes alice, who alone can read her key, serve bob.
 func talk(t *testing.T, m *machine) {
 	t.Helper()
 	ca := testcert.NewCA(t, "test")
@@ -93,15 +105,18 @@ func talk(t *testing.T, m *machine) {
 	m.write(alices+"/key.pem", "alice", "0600", readFile(t, cert.KeyFile))
 	m.write("/tmp/ca.pem", "bob", "0600", readFile(t, ca.File))
 	m.run("root", "chmod", "0700", alices)
-	server := m.command("alice", "tlsshim", "--timeout", bound.String(), "call", "NewServerContext", alices+"/cert.pem", alices+"/key.pem",
-		"--", "Accept", "1", "127.0.0.1", "4433", "--", "Write", "2", "good day\n", "--", "Close", "2")
+	server := m.command("alice", "tlsshim", "--timeout", bound.String(), "call",
+		"NewServerContext", alices+"/cert.pem", alices+"/key.pem",
+		"--", "Accept", "1", "127.0.0.1", "4433", "--", "Write", "2", "good day\n", "--",
+		"Close", "2")
 	var out strings.Builder
 	server.Stdout, server.Stderr = &out, &out
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
 	m.until(" 0A ", "grep", ":1151 ", "/proc/net/tcp") // port 4433 listens
-	m.expect("good day\n", "bob", "tlsshim", "call", "SetCaBundle", "/tmp/ca.pem", "--", "NewClient", "localhost", "4433", "--", "Handshake", "1", "--", "Read", "1", "100")
+	m.expect("good day\n", "bob", "tlsshim", "call", "SetCaBundle", "/tmp/ca.pem", "--",
+		"NewClient", "localhost", "4433", "--", "Handshake", "1", "--", "Read", "1", "100")
 	if err := server.Wait(); err != nil {
 		t.Errorf("alice: %v\n%s", err, &out)
 	}
@@ -112,8 +127,10 @@ func TestBadSettingsStopTheServiceAtOnce(t *testing.T) {
 	m := newMachine(t)
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "spares = 3\n")
 	m.fails("root", "systemctl", "start", "tlsd.service")
-	m.expect("NRestarts=0\nExecMainStatus=2\n", "root", "systemctl", "show", "-p", "NRestarts,ExecMainStatus", "tlsd.service")
-	m.expect("spares is not known; did you mean spare?", "root", "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
+	m.expect("NRestarts=0\nExecMainStatus=2\n", "root", "systemctl", "show", "-p",
+		"NRestarts,ExecMainStatus", "tlsd.service")
+	m.expect("spares is not known; did you mean spare?", "root", "journalctl", "-u", "tlsd",
+		"--no-pager", "-o", "cat")
 }
 
 func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
@@ -132,11 +149,12 @@ func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
 	if info := m.run("alice", as("tlsshim", "call", "Info")...); !allOn(info) {
 		t.Errorf("the unit takes something from the workers' confinement: %s", info)
 	}
-	m.expect("it is run by user 5001", "root", "sh", "-c", "TLSD_SOCKET=/run/user/5001/tlsd.sock tlsshim call Backend 2>&1 || true")
+	m.expect("it is run by user 5001", "root", "sh", "-c",
+		"TLSD_SOCKET=/run/user/5001/tlsd.sock tlsshim call Backend 2>&1 || true")
 	m.run("alice", as("systemctl", "--user", "stop", "tlsd.service", "tlsd.socket")...)
 }
 
-// ask is a script that has the plugin say what it talks to, and why it talks to nobody.
+// ask is a script in which the plugin says which backend it has, and if none, why.
 const ask = `import ctypes
 plugin = ctypes.CDLL("/usr/lib/tlsd/TlsPlugin.so")
 text = ctypes.create_string_buffer(4096)
@@ -148,8 +166,8 @@ if text.value == b"stub":
     print(text.value.decode())
 `
 
-// A daemon with a user of its own, whom only systemd knows, is talked to if root says so; and while it is down nobody gets a
-// private one.
+// The plugin talks to a daemon with a user of its own, whom only systemd knows, if root's file says
+// so. While this daemon is down, nobody gets a private one.
 func TestAUserOfItsOwnMayRunTheService(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -165,25 +183,30 @@ ExecStart=/usr/bin/tlsd --socket /run/tlsd/tlsd.sock --allow-uid alice
 	m.run("root", "systemctl", "daemon-reload")
 	m.run("root", "systemctl", "start", "own.service")
 	for _, refused := range [][]string{plugin, {"sh", "-c", "tlsshim status 2>&1 || true"}} {
-		if out := m.run("alice", refused...); !strings.Contains(out, "nor one of trusted-users in /etc/tlsd/client.conf") {
+		if out := m.run("alice", refused...); !strings.Contains(out,
+			"nor one of trusted-users in /etc/tlsd/client.conf") {
 			t.Errorf("%v, without client.conf: %s", refused, out)
 		}
 	}
-	m.write("/etc/tlsd/client.conf", "root", "0644", "socket = /run/tlsd/tlsd.sock\ntrusted-users = tlsown\n")
+	m.write("/etc/tlsd/client.conf", "root", "0644",
+		"socket = /run/tlsd/tlsd.sock\ntrusted-users = tlsown\n")
 	m.expect("openssl\n", "alice", plugin...)
 	m.expect("at /run/tlsd/tlsd.sock", "alice", "tlsshim", "status")
 	m.run("root", "systemctl", "stop", "own.service")
-	m.expect("names the system's socket /run/tlsd/tlsd.sock; the system's tlsd is down", "alice", plugin...)
+	m.expect("names the system's socket /run/tlsd/tlsd.sock; the system's tlsd is down",
+		"alice", plugin...)
 	m.expect("the system's tlsd is down", "alice", "sh", "-c", "tlsshim doctor || true")
 }
 
-// With a service user, callers are served with that user's rights. The socket is still root's, so
-// that each caller's plugin talks to it.
+// With a service user, callers are served with that user's rights. The socket still belongs to
+// root, so each caller's plugin talks to it.
 func TestTheServiceRunsAsAUserOfItsOwn(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice']\n")
-	m.write("/etc/systemd/system/tlsd.service.d/user.conf", "root", "0644", "[Service]\nDynamicUser=yes\nCapabilityBoundingSet=\nEnvironment=TLSD_CONFIG=/etc/tlsd/tlsd.toml\n")
+	m.write("/etc/systemd/system/tlsd.service.d/user.conf", "root", "0644",
+		"[Service]\nDynamicUser=yes\nCapabilityBoundingSet=\n"+
+			"Environment=TLSD_CONFIG=/etc/tlsd/tlsd.toml\n")
 	m.run("root", "systemctl", "daemon-reload")
 	m.run("root", "systemctl", "start", "tlsd.socket")
 	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
@@ -191,13 +214,15 @@ func TestTheServiceRunsAsAUserOfItsOwn(t *testing.T) {
 		t.Errorf("the unit takes something from the workers' confinement: %s", info)
 	}
 	for _, user := range []string{"bob", "root"} {
-		if out := m.fails(user, "tlsshim", "call", "Backend"); !strings.Contains(out, "may not use this tlsd") {
+		if out := m.fails(user, "tlsshim", "call", "Backend"); !strings.Contains(out,
+			"may not use this tlsd") {
 			t.Errorf("%s: %s", user, out)
 		}
 	}
 	m.write(alices+"/key.pem", "alice", "0600", "secret")
 	m.run("root", "chmod", "0700", alices)
-	if out := m.fails("alice", "tlsshim", "call", "SetCaBundle", alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
+	if out := m.fails("alice", "tlsshim", "call", "SetCaBundle",
+		alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
 		t.Errorf("alice's file, by another user's worker: %s", out)
 	}
 }

@@ -17,11 +17,12 @@ import (
 	"time"
 )
 
-// The test program is also the tlsd that the plugin starts: with this variable set it is a
-// stand-in that takes tlsd's flags. Its value says how it behaves; see standInMain.
+// This test program is also the tlsd that the plugin starts. With this variable set it is a
+// stand-in that takes tlsd's flags. The value says how it behaves; see standInMain.
 const asTLSD = "TLSD_TEST_AS_TLSD"
 
-// standInMain serves on the socket until it has no session any more, and then removes the socket. Before it listens it writes what it finds itself to be into SOCKET.facts.
+// standInMain serves on the socket until it has no session, and then removes the socket. Before it
+// listens, it writes the facts about itself into SOCKET.facts.
 func standInMain() {
 	path := flag.String("socket", "", "")
 	idle := flag.Duration("idle-exit", 0, "")
@@ -56,7 +57,8 @@ func standInMain() {
 		time.Sleep(100 * time.Millisecond)
 	}
 	cwd, _ := os.Getwd()
-	facts := fmt.Sprintf("idle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET %q\n", *idle, cwd, isSessionLeader(), os.Getenv("NOTIFY_SOCKET"))
+	facts := fmt.Sprintf("idle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET %q\n", *idle, cwd,
+		isSessionLeader(), os.Getenv("NOTIFY_SOCKET"))
 	facts += fmt.Sprintf("SIGHUP ignored %v\n", signal.Ignored(syscall.SIGHUP))
 	status, _ := os.ReadFile("/proc/self/status")
 	facts += regexp.MustCompile(`SigBlk:.*\n`).FindString(string(status))
@@ -68,20 +70,23 @@ func standInMain() {
 	var inherited []string
 	fds, _ := os.ReadDir("/proc/self/fd")
 	for _, f := range fds {
-		if target, _ := os.Readlink("/proc/self/fd/" + f.Name()); strings.HasSuffix(target, "inherit-me") {
+		if target, _ := os.Readlink("/proc/self/fd/" + f.Name()); strings.HasSuffix(target,
+			"inherit-me") {
 			inherited = append(inherited, target)
 		}
 	}
 	facts += fmt.Sprintf("inherited %v\n", inherited)
 	facts += fmt.Sprintf("umask %04o\n", syscall.Umask(0o077))
 	limits, _ := os.ReadFile("/proc/self/limits")
-	for _, l := range regexp.MustCompile(`(?m)^Max (cpu time|core file size|stack size) +(\w+) +(\w+)`).FindAllStringSubmatch(string(limits), -1) {
+	for _, l := range regexp.MustCompile(
+		`(?m)^Max (cpu time|core file size|stack size) +(\w+) +(\w+)`).FindAllStringSubmatch(string(limits), -1) {
 		facts += fmt.Sprintf("%s %s of %s\n", l[1], l[2], l[3])
 	}
 	var names []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if !slices.Contains([]string{asTLSD, "PWD", "OLDPWD", "SHLVL", "_"}, name) { // of the shell between
+		// of the shell in between
+		if !slices.Contains([]string{asTLSD, "PWD", "OLDPWD", "SHLVL", "_"}, name) {
 			names = append(names, name)
 		}
 	}
@@ -121,7 +126,7 @@ func standInMain() {
 	}
 }
 
-// serveBackend answers Hello and Backend until the plugin goes.
+// serveBackend answers Hello and Backend until the plugin leaves.
 func serveBackend(conn *net.UnixConn) {
 	p := newPeer(conn)
 	for {
@@ -142,20 +147,22 @@ func isSessionLeader() bool {
 	return int(sid) == os.Getpid()
 }
 
-// ways are what the variable may be.
+// ways are the values of the variable.
 var ways = []string{"serves", "fails", "lies", "mute", "yields"}
 
-// writeTLSDs makes a program for each of them. It is a script that sets the variable, because a tlsd that is started does not get its host's.
+// writeTLSDs makes a program for each value. It is a script that sets the variable, because a tlsd
+// does not get the variables of the host that starts it.
 func writeTLSDs() error {
 	exe, err := os.Executable()
 	for _, how := range ways {
 		text := fmt.Sprintf("#!/bin/sh\nexport %s=%s\nexec %s \"$@\"\n", asTLSD, how, exe)
-		err = firstError(err, os.WriteFile(filepath.Join(workDir, "tlsd-"+how), []byte(text), 0o755))
+		err = firstError(err, os.WriteFile(filepath.Join(workDir, "tlsd-"+how),
+			[]byte(text), 0o755))
 	}
 	return err
 }
 
-// tlsdThat is a stand-in to be started that behaves so.
+// tlsdThat is a stand-in that behaves so when it is started.
 func tlsdThat(t *testing.T, how string) string {
 	t.Helper()
 	if !slices.Contains(ways, how) {
@@ -173,10 +180,11 @@ func self(t *testing.T) string {
 	return exe
 }
 
-// gone waits until the started stand-in has left.
+// gone waits until the started stand-in has ended.
 func gone(t *testing.T, socket string) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(
+		5 * time.Millisecond) {
 		if _, err := os.Lstat(socket); os.IsNotExist(err) {
 			return
 		}
@@ -187,16 +195,22 @@ func gone(t *testing.T, socket string) {
 func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
-	socket, log, inheritMe := filepath.Join(dir, "s"), filepath.Join(dir, "log"), filepath.Join(dir, "inherit-me")
+	socket, log, inheritMe := filepath.Join(dir, "s"), filepath.Join(dir, "log"),
+		filepath.Join(dir, "inherit-me")
 	if err := os.WriteFile(inheritMe, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Everything that another program's tlsd must not have of this one.
+	// Everything of this program that another program's tlsd must not have.
 	h := startHostWith(t, hostOptions{flavour: plain,
-		wrapper: []string{needTool(t, "prlimit"), "--cpu=60:unlimited", "--core=unlimited", "--stack=100000:unlimited", needTool(t, "sh"), "-c", `umask 0 && exec "$@"`, "sh"},
-		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log, "NOTIFY_SOCKET=/x",
-			"HOME=/", "LANG=C", "LC_ALL=C", "LOGNAME=me", "TZ=UTC", "USER=me", "SSL_CERT_FILE=/evil", "SSL_CERT_DIR=/evil", "OPENSSL_CONF=/evil",
-			"LD_LIBRARY_PATH=/evil", "TLSD_ALLOW_UID=1", "TLSD_POLICY=/evil", "GODEBUG=", "ANYTHING=x"}})
+		wrapper: []string{needTool(t, "prlimit"), "--cpu=60:unlimited", "--core=unlimited",
+			"--stack=100000:unlimited", needTool(t, "sh"), "-c",
+			`umask 0 && exec "$@"`, "sh"},
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
+			"TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log, "NOTIFY_SOCKET=/x",
+			"HOME=/", "LANG=C", "LC_ALL=C", "LOGNAME=me", "TZ=UTC", "USER=me",
+			"SSL_CERT_FILE=/evil", "SSL_CERT_DIR=/evil", "OPENSSL_CONF=/evil",
+			"LD_LIBRARY_PATH=/evil", "TLSD_ALLOW_UID=1", "TLSD_POLICY=/evil",
+			"GODEBUG=", "ANYTHING=x"}})
 	h.send("count-sigchld").gives(0, "")
 	for range 5 {
 		if r := h.call("inherit", inheritMe); r.N < 0 {
@@ -208,7 +222,8 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	h.send("Backend").gives(7, "openssl")
 	after := h.call("status").Text
 
-	// Three more descriptors, the socket and the two ends of the bell of tls_Cancel; no child, no signal, no handler.
+	// Three more descriptors: the socket, and the two ends of the bell of tls_Cancel. No child,
+	// no signal, no handler.
 	var threads, fds int
 	fmt.Sscanf(before, "threads %d fds %d", &threads, &fds)
 	want := strings.Replace(before, fmt.Sprintf("fds %d", fds), fmt.Sprintf("fds %d", fds+3), 1)
@@ -223,9 +238,11 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFacts := "idle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGHUP ignored false\nSigBlk:\t0000000000000000\n" +
+	wantFacts := "idle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGHUP ignored " +
+		"false\nSigBlk:\t0000000000000000\n" +
 		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\ninherited []\n" +
-		"umask 0077\ncpu time unlimited of unlimited\nstack size 8388608 of unlimited\ncore file size 0 of unlimited\n" +
+		"umask 0077\ncpu time unlimited of unlimited\nstack size 8388608 of " +
+		"unlimited\ncore file size 0 of unlimited\n" +
 		"environment [HOME LANG LC_ALL LOGNAME PATH TZ USER]\n"
 	if string(facts) != wantFacts {
 		t.Errorf("the tlsd finds itself as\n%s\nwant\n%s", facts, wantFacts)
@@ -237,7 +254,8 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
-	h := startHost(t, "TLSD_AUTOSTART=1", "TLSD_SOCKET="+socket, "TLSD_EXE="+tlsdThat(t, "serves"))
+	h := startHost(t, "TLSD_AUTOSTART=1", "TLSD_SOCKET="+socket,
+		"TLSD_EXE="+tlsdThat(t, "serves"))
 	h.send("ignore", int(syscall.SIGCHLD)).gives(0, "")
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
@@ -250,17 +268,19 @@ func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 	if err := os.Symlink(tlsdThat(t, "serves"), filepath.Join(bin, "tlsd")); err != nil {
 		t.Fatal(err)
 	}
-	// What lies about in the directory of the script must not be taken.
+	// Files in the directory of the script must not be taken.
 	cwd := t.TempDir()
 	if err := os.Mkdir(filepath.Join(cwd, "relative"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, trap := range []string{"relative/tlsd", "tlsd"} {
-		if err := os.WriteFile(filepath.Join(cwd, trap), []byte("#!/bin/false\n"), 0o700); err != nil {
+		if err := os.WriteFile(filepath.Join(cwd, trap), []byte("#!/bin/false\n"),
+			0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "PATH=relative::.:/nonexistent:" + bin}
+	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir,
+		"PATH=relative::.:/nonexistent:" + bin}
 	h := startHost(t, env...)
 	h.send("chdir", cwd).gives(0, "")
 	h.send("Backend").gives(7, "openssl")
@@ -274,7 +294,8 @@ func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
-	env := []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}
+	env := []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
+		"TLSD_EXE=" + tlsdThat(t, "serves")}
 	hosts := make([]*host, 4)
 	for i := range hosts {
 		hosts[i] = startHostWith(t, hostOptions{flavour: plain, env: env})
@@ -296,7 +317,8 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 func TestATLSDThatYieldsToAnotherIsNoFailure(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
-	h := startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+tlsdThat(t, "yields"))
+	h := startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket,
+		"TLSD_EXE="+tlsdThat(t, "yields"))
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
 	gone(t, socket)
@@ -315,19 +337,29 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 		want []string
 	}{
 		{[]string{"TLSD_EXE=" + tlsdThat(t, "fails")},
-			[]string{socket + ": No such file or directory", "starting " + tlsdThat(t, "fails"), "ended before it listened"}},
+			[]string{socket + ": No such file or directory",
+				"starting " + tlsdThat(t, "fails"), "ended before it listened"}},
 		{[]string{"TLSD_EXE=" + tlsdThat(t, "lies")},
-			[]string{"starting " + tlsdThat(t, "lies"), socket + ": No such file or directory"}},
-		{[]string{"TLSD_EXE=" + notExecutable}, []string{"starting " + notExecutable + ": Permission denied"}},
-		{[]string{"TLSD_EXE=/nonexistent/tlsd"}, []string{"starting /nonexistent/tlsd: No such file or directory"}},
-		{[]string{"PATH=/nonexistent"}, []string{"there is none to start on PATH, and TLSD_EXE does not name one"}},
-		{[]string{"TLSD_EXE=" + self(t), "TLSD_LOG=/nonexistent/log"}, []string{"TLSD_LOG: /nonexistent/log: No such file or directory"}},
-		{[]string{"TLSD_EXE=" + self(t), "TLSD_AUTOSTART=0"}, []string{socket + ": No such file or directory; none was started, because TLSD_AUTOSTART is 0"}},
+			[]string{"starting " + tlsdThat(t, "lies"), socket + ": No such file or " +
+				"directory"}},
+		{[]string{"TLSD_EXE=" + notExecutable},
+			[]string{"starting " + notExecutable + ": Permission denied"}},
+		{[]string{"TLSD_EXE=/nonexistent/tlsd"}, []string{"starting /nonexistent/tlsd: " +
+			"No such file or directory"}},
+		{[]string{"PATH=/nonexistent"}, []string{"there is none to start on PATH, and " +
+			"TLSD_EXE does not name one"}},
+		{[]string{"TLSD_EXE=" + self(t), "TLSD_LOG=/nonexistent/log"},
+			[]string{"TLSD_LOG: /nonexistent/log: No such file or directory"}},
+		{[]string{"TLSD_EXE=" + self(t), "TLSD_AUTOSTART=0"},
+			[]string{socket + ": No such file or directory; none was started, " +
+				"because TLSD_AUTOSTART is 0"}},
 	} {
-		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket}, c.env...)...)
+		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket},
+			c.env...)...)
 		h.send("Backend").gives(4, "stub") // the bell of tls_Cancel is there from now on
 		before := h.call("status").Text
-		h.send("NewClient", "example.com", 443).fails("tls.NewClient: backend: no tlsd: ", c.want...)
+		h.send("NewClient", "example.com", 443).fails("tls.NewClient: backend: no tlsd: ",
+			c.want...)
 		h.send("Backend").gives(4, "stub")
 		if after := h.call("status").Text; after != before {
 			t.Errorf("%v: the host was\n%s\nand is\n%s", c.env, before, after)
@@ -335,7 +367,8 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 	}
 }
 
-// killed ends the stand-in that was started at a socket, as if it had been idle, and waits until it is reaped.
+// killed ends the stand-in that was started at a socket, as if it had been idle, and waits until it
+// is reaped.
 func killed(t *testing.T, socket string) {
 	t.Helper()
 	text, err := os.ReadFile(socket + ".pid")
@@ -343,22 +376,27 @@ func killed(t *testing.T, socket string) {
 		t.Fatal(err)
 	}
 	pid, err := strconv.Atoi(string(text))
-	if err = firstError(err, syscall.Kill(pid, syscall.SIGKILL), os.Remove(socket), os.Remove(socket+".pid")); err != nil {
+	if err = firstError(err, syscall.Kill(pid, syscall.SIGKILL), os.Remove(socket),
+		os.Remove(socket+".pid")); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); syscall.Kill(pid,
+		0) == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("process %d, which was a tlsd, has not been reaped", pid)
 		}
 	}
 }
 
-// A host that inherits orphans sees neither the tlsd that it has started, nor what has started it.
+// A host that inherits orphans sees neither the tlsd that it has started, nor the process in
+// between.
 func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
 	socket := filepath.Join(dir, "s")
-	h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+	h := startHostWith(t, hostOptions{flavour: plain,
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
+			"TLSD_EXE=" + tlsdThat(t, "serves")}})
 	h.send("subreaper").gives(0, "")
 	h.send("count-sigchld").gives(0, "")
 	for range 3 {
@@ -369,16 +407,20 @@ func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 		if s := h.call("status").Text; !strings.Contains(s, "sigchlds 0") {
 			t.Errorf("the host has had a SIGCHLD: %s", s)
 		}
-		// What is left of the process between is reaped when the next one is started.
+		// The process in between is reaped when the next one is started.
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", h.PID, h.PID))
 		if err != nil || len(strings.Fields(string(children))) > 1 {
-			t.Errorf("the host has the children %q, %v; want one at most", children, err)
+			t.Errorf("the host has the children %q, %v; want one at most",
+				children, err)
 		}
 	}
-	// A failure is told as ever.
-	h = startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=/nonexistent/tlsd"}})
+	// A failure is reported as usual.
+	h = startHostWith(t, hostOptions{flavour: plain,
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
+			"TLSD_EXE=/nonexistent/tlsd"}})
 	h.send("subreaper").gives(0, "")
-	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "starting /nonexistent/tlsd: No such file or directory")
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
+		"starting /nonexistent/tlsd: No such file or directory")
 }
 
 func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
@@ -387,8 +429,10 @@ func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
 		missing(t, "needs root, for a PID namespace")
 	}
 	socket := filepath.Join(nowhere(t), "s")
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "unshare"), "--pid", "--fork", "--mount-proc"},
-		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "unshare"),
+		"--pid", "--fork", "--mount-proc"},
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
+			"TLSD_EXE=" + tlsdThat(t, "serves")}})
 	h.send("count-sigchld").gives(0, "")
 	h.send("Backend").gives(7, "openssl")
 	h.send("wait-any").gives(0, "")
@@ -397,7 +441,7 @@ func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
 	}
 }
 
-// Whatever TLSD_LOG names, the call does not wait for it.
+// The call never waits for the file that TLSD_LOG names.
 func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -407,8 +451,10 @@ func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if err := firstError(syscall.Mkfifo(at("fifo"), 0o600), syscall.Mkfifo(at("read-fifo"), 0o600), os.Mkdir(at("directory"), 0o700),
-		os.WriteFile(at("file"), nil, 0o600), os.Symlink("file", at("link")), os.Symlink("fifo", at("fifo-link"))); err != nil {
+	if err := firstError(syscall.Mkfifo(at("fifo"), 0o600),
+		syscall.Mkfifo(at("read-fifo"), 0o600), os.Mkdir(at("directory"), 0o700),
+		os.WriteFile(at("file"), nil, 0o600), os.Symlink("file", at("link")),
+		os.Symlink("fifo", at("fifo-link"))); err != nil {
 		t.Fatal(err)
 	}
 	reader, err := os.OpenFile(at("read-fifo"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -416,36 +462,51 @@ func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	for _, log := range []string{at("fifo"), at("read-fifo"), at("socket"), at("directory"), at("link"), at("fifo-link"), "/dev/null", "/dev/full"} {
-		h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"), "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log}})
-		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "TLSD_LOG: "+log+": it must be a regular file, and no link")
+	for _, log := range []string{at("fifo"), at("read-fifo"), at("socket"), at("directory"),
+		at("link"), at("fifo-link"), "/dev/null", "/dev/full"} {
+		h := startHostWith(t, hostOptions{flavour: plain,
+			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"),
+				"TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log}})
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
+			"TLSD_LOG: "+log+": it must be a regular file, and no link")
 	}
 	if os.Geteuid() == 0 { // and one that must not be written to
-		h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=54325", "--clear-groups"},
-			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=/nonexistent/s", "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
-		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "TLSD_LOG: "+at("file")+": Permission denied")
+		h := startHostWith(t, hostOptions{flavour: plain,
+			wrapper: []string{needTool(t, "setpriv"), "--reuid=54325",
+				"--clear-groups"},
+			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=/nonexistent/s",
+				"TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
+			"TLSD_LOG: "+at("file")+": Permission denied")
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"), "TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
+	h := startHostWith(t, hostOptions{flavour: plain,
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + at("s"),
+			"TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
 	gone(t, at("s"))
 }
 
-// Other programs would use the tlsd, too: one that the host's limits will end is not started.
+// Other programs would use the tlsd too. So none is started if the host's limits would end it.
 func TestTooLowHardLimitsAreSaid(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
 	for limit, want := range map[string]string{
-		"--nofile=10":  "a hard limit of 10 for open files",
-		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn), and a tlsd for others needs 256",
-		"--cpu=60":     "a hard limit of 60 for the seconds of CPU time (ulimit -Ht)",
+		"--nofile=10": "a hard limit of 10 for open files",
+		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn), and a tlsd for " +
+			"others needs 256",
+		"--cpu=60": "a hard limit of 60 for the seconds of CPU time (ulimit -Ht)",
 	} {
-		h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "prlimit"), limit},
-			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+		h := startHostWith(t, hostOptions{flavour: plain,
+			wrapper: []string{needTool(t, "prlimit"), limit},
+			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
+				"TLSD_EXE=" + tlsdThat(t, "serves")}})
 		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", want)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "prlimit"), "--nofile=32:1024", "--cpu=60:unlimited"},
-		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket, "TLSD_EXE=" + tlsdThat(t, "serves")}})
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "prlimit"),
+		"--nofile=32:1024", "--cpu=60:unlimited"},
+		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
+			"TLSD_EXE=" + tlsdThat(t, "serves")}})
 	h.send("Backend").gives(7, "openssl")
 	h.send("exit")
 	gone(t, socket)

@@ -10,13 +10,14 @@ import (
 	"testing"
 )
 
-// The plugin's base64 is that of encoding/base64, in its strict form, for texts of each length and
-// for texts of which a character was changed.
+// The plugin's base64 is that of encoding/base64 in its strict form, for texts of each length and
+// for texts with one changed character.
 func TestBase64IsThatOfGo(t *testing.T) {
 	t.Parallel()
 	const seed = 20261129
 	random := rand.New(rand.NewPCG(seed, seed))
-	texts := []string{"=", "==", "===", "====", "A===", "AA=A", "=AAA", "AAAA====", "AA==AAAA", "AAA=AA==", "AB==", "AAB=", "AAAA=", "A", "AA", "AAA"}
+	texts := []string{"=", "==", "===", "====", "A===", "AA=A", "=AAA", "AAAA====", "AA==AAAA",
+		"AAA=AA==", "AB==", "AAB=", "AAAA=", "A", "AA", "AAA"}
 	pool := "AZaz09+/=-_ .\x7f\xff"
 	for n := range 300 {
 		data := make([]byte, n%70)
@@ -27,11 +28,13 @@ func TestBase64IsThatOfGo(t *testing.T) {
 		texts = append(texts, text)
 		if text != "" {
 			i := random.IntN(len(text))
-			texts = append(texts, text[:i]+pool[random.IntN(len(pool)):][:1]+text[i+1:], text[1:])
+			texts = append(texts, text[:i]+pool[random.IntN(len(pool)):][:1]+text[i+1:],
+				text[1:])
 		}
 	}
-	exe := compile(t, asan.cc, "base64check", append(append([]string{"-I" + sources}, strict...),
-		append(asan.flags, "testdata/base64check.c", sources+"/base64.c")...)...)
+	exe := compile(t, asan.cc, "base64check",
+		append(append([]string{"-I" + sources}, strict...),
+			append(asan.flags, "testdata/base64check.c", sources+"/base64.c")...)...)
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), asan.env...)
 	cmd.Stdin = strings.NewReader(strings.Join(texts, "\n") + "\n")

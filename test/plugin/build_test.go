@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// functions are what tlsplugin.h declares.
+// functions are the functions that tlsplugin.h declares.
 func functions(t *testing.T) []string {
 	t.Helper()
 	out, err := exec.Command(needTool(t, "gcc"), "-E", "-P", sources+"/tlsplugin.h").Output()
@@ -18,7 +18,8 @@ func functions(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, m := range regexp.MustCompile(`int64_t (tls_\w+)\(`).FindAllStringSubmatch(string(out), -1) {
+	for _, m := range regexp.MustCompile(`int64_t (tls_\w+)\(`).FindAllStringSubmatch(
+		string(out), -1) {
 		names = append(names, m[1])
 	}
 	if len(names) != 27 {
@@ -29,7 +30,8 @@ func functions(t *testing.T) []string {
 
 func TestTheLibraryExportsItsFunctionsAndNothingElse(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command(needTool(t, "nm"), "-D", "--defined-only", "--format=posix", plain.library(t)).Output()
+	out, err := exec.Command(needTool(t, "nm"), "-D", "--defined-only", "--format=posix",
+		plain.library(t)).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +63,8 @@ func TestTheLibraryNeedsLibcOnly(t *testing.T) {
 		t.Errorf("the library needs %v", libs)
 	}
 	// Calls that are not safe in a program with threads, or whose output depends on its locale.
-	unsafe := []string{"strerror", "getenv", "sprintf", "strtok", "localtime", "gmtime", "readdir", "setlocale", "signal", "pthread_create", "fork", "system"}
+	unsafe := []string{"strerror", "getenv", "sprintf", "strtok", "localtime", "gmtime",
+		"readdir", "setlocale", "signal", "pthread_create", "fork", "system"}
 	symbols, err := f.ImportedSymbols()
 	if err != nil {
 		t.Fatal(err)
@@ -80,8 +83,11 @@ func TestTheLibraryNeedsLibcOnly(t *testing.T) {
 
 func TestTheSourcesAreCleanForEachCompiler(t *testing.T) {
 	t.Parallel()
-	for _, f := range []*flavour{plain, {name: "clang", cc: "clang", flags: []string{"-O2"}}, musl,
-		{name: "fortified", cc: "gcc", flags: []string{"-O2", "-D_FORTIFY_SOURCE=2", "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla", "-Wformat=2"}},
+	for _, f := range []*flavour{plain, {name: "clang", cc: "clang", flags: []string{"-O2"}},
+		musl,
+		{name: "fortified", cc: "gcc", flags: []string{"-O2", "-D_FORTIFY_SOURCE=2",
+			"-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla",
+			"-Wformat=2"}},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
@@ -96,14 +102,15 @@ func TestTheHeaderServesCAndCPlusPlus(t *testing.T) {
 		{"-x", "c", "-std=c99"}, {"-x", "c", "-std=c11"}, {"-x", "c++", "-std=c++11"},
 	} {
 		needTool(t, "gcc")
-		args = append(args, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-include", filepath.Join(sources, "tlsplugin.h"), "/dev/null")
+		args = append(args, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only",
+			"-include", filepath.Join(sources, "tlsplugin.h"), "/dev/null")
 		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
 			t.Errorf("gcc %v: %v\n%s", args, err, out)
 		}
 	}
 }
 
-// On musl the library must load, fail cleanly and talk; a thread has 128 KiB of stack there.
+// On musl the library must load, fail in good order, and talk. A thread has 128 KiB of stack there.
 func TestTheLibraryWorksOnMusl(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -123,5 +130,6 @@ func TestTheLibraryWorksOnMusl(t *testing.T) {
 	p.conn.Close()
 	h.start("Handshake", 1).fails("tls.Handshake: handle 1: lost: tlsd")
 	d.ln.Close() // removes it
-	h.start("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + d.path + ": No such file or directory")
+	h.start("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + d.path +
+		": No such file or directory")
 }

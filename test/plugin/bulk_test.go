@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// serveEcho is a tlsd with small buffers that is slow on purpose: each connection echoes, and does not read while it
-// writes.
+// serveEcho is a tlsd with small buffers that is slow on purpose. Each connection echoes, and does
+// not read while it writes.
 func serveEcho(p *peer) error {
 	p.conn.SetWriteBuffer(4096)
 	p.conn.SetReadBuffer(4096)
@@ -54,13 +54,14 @@ func serveEcho(p *peer) error {
 				}
 			})
 		}
-		if _, err := fmt.Fprintf(p.conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", *r.ID, result); err != nil {
+		if _, err := fmt.Fprintf(p.conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n",
+			*r.ID, result); err != nil {
 			return err
 		}
 	}
 }
 
-// runBulk runs testdata/bulk.c to its end. settings are as for a hostOptions.
+// runBulk runs testdata/bulk.c to its end, with settings as for a hostOptions.
 func runBulk(t *testing.T, o hostOptions, args ...any) {
 	t.Helper()
 	list := append(o.wrapper, o.flavour.program(t, "testdata/bulk.c"), o.flavour.library(t))
@@ -70,7 +71,8 @@ func runBulk(t *testing.T, o hostOptions, args ...any) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, list[0], list[1:]...)
-	cmd.Env = append(append(os.Environ(), "TLSD_AUTOSTART=0"), append(o.flavour.env, o.env...)...)
+	cmd.Env = append(append(os.Environ(), "TLSD_AUTOSTART=0"),
+		append(o.flavour.env, o.env...)...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	if out, err := cmd.Output(); err != nil || string(out) != "done\n" {
@@ -78,16 +80,18 @@ func runBulk(t *testing.T, o hostOptions, args ...any) {
 	}
 }
 
-// valgrind are the wrappers that the plain flavour can be run under.
+// valgrind are the wrappers for the plain flavour.
 func valgrind(t *testing.T, tool ...string) []string {
 	t.Helper()
-	return append([]string{needTool(t, "valgrind"), "--quiet", "--error-exitcode=96", "--fair-sched=yes"}, tool...)
+	return append([]string{needTool(t, "valgrind"), "--quiet", "--error-exitcode=96",
+		"--fair-sched=yes"}, tool...)
 }
 
 func TestMuchDataInBothDirectionsAtOnceDoesNotHang(t *testing.T) {
 	t.Parallel()
 	memcheck := func(t *testing.T) []string {
-		return valgrind(t, "--leak-check=full", "--show-leak-kinds=definite,possible", "--errors-for-leak-kinds=definite,possible", "--track-fds=no")
+		return valgrind(t, "--leak-check=full", "--show-leak-kinds=definite,possible",
+			"--errors-for-leak-kinds=definite,possible", "--track-fds=no")
 	}
 	for _, c := range []struct {
 		name         string

@@ -23,17 +23,23 @@ func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 		{"NewClient", []any{"::1", 65535}, "tls.NewClient", `["::1",65535]`, "2", 2, ""},
 		{"Handshake", []any{1}, "tls.Handshake", `[1,1]`, "0", 0, ""},
 		{"Shutdown", []any{1}, "tls.Shutdown", `[1]`, "0", 0, ""},
-		{"SetInsecureSkipVerify", []any{1, 1}, "tls.SetInsecureSkipVerify", `[1,1]`, "0", 0, ""},
-		{"SetTimeout", []any{1, 2147483647}, "tls.SetTimeout", `[1,2147483647]`, "0", 0, ""},
-		{"NewServerContext", []any{"/a b/c.crt", "/k.key"}, "tls.NewServerContext", `["/a b/c.crt","/k.key"]`, "3", 3, ""},
-		{"Accept", []any{3, "0.0.0.0", 8443}, "tls.Accept", `[3,"0.0.0.0",8443,1]`, "2147483647", 2147483647, ""},
+		{"SetInsecureSkipVerify", []any{1, 1}, "tls.SetInsecureSkipVerify", `[1,1]`,
+			"0", 0, ""},
+		{"SetTimeout", []any{1, 2147483647}, "tls.SetTimeout", `[1,2147483647]`,
+			"0", 0, ""},
+		{"NewServerContext", []any{"/a b/c.crt", "/k.key"}, "tls.NewServerContext",
+			`["/a b/c.crt","/k.key"]`, "3", 3, ""},
+		{"Accept", []any{3, "0.0.0.0", 8443}, "tls.Accept", `[3,"0.0.0.0",8443,1]`,
+			"2147483647", 2147483647, ""},
 		{"CloseServerContext", []any{3}, "tls.CloseServerContext", `[3]`, "0", 0, ""},
 		{"SetCaBundle", []any{"/ca.pem"}, "tls.SetCaBundle", `["/ca.pem"]`, "0", 0, ""},
 		{"Close", []any{1}, "tls.Close", `[1]`, "0", 0, ""},
-		// What tlsd can judge is left to it.
+		// Parameters that tlsd can check are left to tlsd.
 		{"NewClient", []any{"", -1}, "tls.NewClient", `["",-1]`, "4", 4, ""},
-		{"SetInsecureSkipVerify", []any{-9, 7}, "tls.SetInsecureSkipVerify", `[-9,7]`, "0", 0, ""},
-		{"Close", []any{int64(-1 << 63)}, "tls.Close", `[-9223372036854775808]`, "0", 0, ""},
+		{"SetInsecureSkipVerify", []any{-9, 7}, "tls.SetInsecureSkipVerify", `[-9,7]`,
+			"0", 0, ""},
+		{"Close", []any{int64(-1 << 63)}, "tls.Close", `[-9223372036854775808]`,
+			"0", 0, ""},
 	} {
 		call := h.start(c.op, c.args...)
 		p.result(p.expect(c.method, c.params), c.result)
@@ -61,7 +67,8 @@ func TestATextResultIsGivenWholeToATwoCallGetter(t *testing.T) {
 		}
 	}
 	for _, op := range []struct{ op, method, params string }{
-		{"Version", "tls.Version", "[]"}, {"Backend", "tls.Backend", "[]"}, {"Version", "tls.Version", "[1]"},
+		{"Version", "tls.Version", "[]"}, {"Backend", "tls.Backend", "[]"},
+		{"Version", "tls.Version", "[1]"},
 	} {
 		handle := 0
 		if op.params != "[]" {
@@ -95,12 +102,13 @@ func TestAnErrorIsRaisedAndKeptVerbatim(t *testing.T) {
 		call := h.start("Handshake", 1)
 		p.fail(p.expect("tls.Handshake", "[1,1]"), message)
 		if r := call.wait(); r.N != -1 || r.Text != message {
-			t.Errorf("a failed Handshake gives %d, %q; want -1, %q", r.N, r.Text, message)
+			t.Errorf("a failed Handshake gives %d, %q; want -1, %q", r.N,
+				r.Text, message)
 		}
 		h.send("LastError").gives(int64(len(message)), message)
 	}
 
-	// Success does not clear it, and a buffer that is too small is filled like snprintf does.
+	// Success does not clear it. A buffer that is too small is filled as snprintf fills it.
 	handshake := h.start("Handshake", 1)
 	p.fail(p.expect("tls.Handshake", "[1,1]"), "0123456789")
 	handshake.fails("0123456789")
@@ -115,11 +123,13 @@ func TestALongErrorIsCutBetweenCharacters(t *testing.T) {
 	_, h, p := opened(t)
 	for shift := range 4 {
 		handshake := h.start("Handshake", 1)
-		p.fail(p.expect("tls.Handshake", "[1,1]"), strings.Repeat("x", shift)+strings.Repeat("😀", 3000))
+		p.fail(p.expect("tls.Handshake", "[1,1]"),
+			strings.Repeat("x", shift)+strings.Repeat("😀", 3000))
 		r := handshake.wait()
 		want := strings.Repeat("x", shift) + strings.Repeat("😀", (4095-shift)/4)
 		if r.N != -1 || r.Text != want {
-			t.Errorf("shift %d: an error text of %d bytes becomes one of %d; want %d", shift, 12000, len(r.Text), len(want))
+			t.Errorf("shift %d: an error text of %d bytes becomes one of %d; want %d",
+				shift, 12000, len(r.Text), len(want))
 		}
 	}
 }
@@ -139,31 +149,41 @@ func TestWhatCannotBeSentIsRefusedHere(t *testing.T) {
 		{"NewClient", []any{"\xc0\xaf", 443}, "tls.NewClient: host: must be UTF-8"},
 		{"NewClient", []any{"\xf4\x90\x80\x80", 443}, "tls.NewClient: host: must be UTF-8"},
 		{"NewClient", []any{"\xe2\x82", 443}, "tls.NewClient: host: must be UTF-8"},
-		{"NewClient", []any{strings.Repeat("h", 4096), 443}, "tls.NewClient: host: must not be longer than 4095 bytes"},
+		{"NewClient", []any{strings.Repeat("h", 4096), 443}, "tls.NewClient: host: must " +
+			"not be longer than 4095 bytes"},
 		{"Accept", []any{1, null, 443}, "tls.Accept: host: must not be NULL"},
-		{"NewServerContext", []any{null, "/k"}, "tls.NewServerContext: certFile: must not be NULL"},
-		{"NewServerContext", []any{"/c", null}, "tls.NewServerContext: keyFile: must not be NULL"},
-		{"NewServerContext", []any{"/c", ""}, "tls.NewServerContext: keyFile: must not be empty"},
-		{"NewServerContext", []any{"/c", "\x80"}, "tls.NewServerContext: keyFile: must be UTF-8"},
+		{"NewServerContext", []any{null, "/k"}, "tls.NewServerContext: certFile: must " +
+			"not be NULL"},
+		{"NewServerContext", []any{"/c", null},
+			"tls.NewServerContext: keyFile: must not be NULL"},
+		{"NewServerContext", []any{"/c", ""}, "tls.NewServerContext: keyFile: must not " +
+			"be empty"},
+		{"NewServerContext", []any{"/c", "\x80"}, "tls.NewServerContext: keyFile: must " +
+			"be UTF-8"},
 		{"SetCaBundle", []any{null}, "tls.SetCaBundle: path: must not be NULL"},
 		{"SetCaBundle", []any{""}, "tls.SetCaBundle: path: must not be empty"},
 		{"Read", []any{1, 0}, "tls.Read: maxBytes 0: must be between 1 and 16777216"},
-		{"Read", []any{1, 16777217}, "tls.Read: maxBytes 16777217: must be between 1 and 16777216"},
-		{"Read", []any{1, uint64(1<<64 - 1)}, "tls.Read: maxBytes 18446744073709551615: must be between 1 and 16777216"},
+		{"Read", []any{1, 16777217}, "tls.Read: maxBytes 16777217: must be between 1 and " +
+			"16777216"},
+		{"Read", []any{1, uint64(1<<64 - 1)}, "tls.Read: maxBytes 18446744073709551615: " +
+			"must be between 1 and 16777216"},
 		{"Read", []any{1, 5, "into NULL"}, "tls.Read: buf: must not be NULL"},
 		{"WriteRaw", []any{1, null, 1}, "tls.Write: data: must not be NULL"},
-		{"WriteRaw", []any{1, "x", 16777217}, "tls.Write: data of 16777217 bytes: must not be more than 16777216"},
-		// A handle that this process cannot have needs no daemon either.
+		{"WriteRaw", []any{1, "x", 16777217}, "tls.Write: data of 16777217 bytes: must " +
+			"not be more than 16777216"},
+		// A handle that this process cannot have needs no daemon.
 		{"Read", []any{1, 10}, "tls.Read: handle 1: no such handle"},
 		{"WriteRaw", []any{0, null, 0}, "tls.Write: handle 0: no such handle"},
 		{"Close", []any{-1}, "tls.Close: handle -1: no such handle"},
-		{"Handshake", []any{int64(1) << 40}, "tls.Handshake: handle 1099511627776: no such handle"},
+		{"Handshake", []any{int64(1) << 40}, "tls.Handshake: handle 1099511627776: no " +
+			"such handle"},
 		{"Version", []any{3}, "tls.Version: handle 3: no such handle"},
 		{"Shutdown", []any{3}, "tls.Shutdown: handle 3: no such handle"},
 		{"Descriptor", []any{3}, "tls.Descriptor: handle 3: no such handle"},
 	} {
 		if r := h.call(c.op, c.args...); r.N != -1 || r.Text != c.error {
-			t.Errorf("%s%.60v gives %d, %q; want %q", c.op, c.args, r.N, r.Text, c.error)
+			t.Errorf("%s%.60v gives %d, %q; want %q", c.op, c.args, r.N,
+				r.Text, c.error)
 		}
 	}
 }
@@ -186,7 +206,8 @@ func TestPathsAreMadeAbsoluteFromTheHostsDirectory(t *testing.T) {
 		p.result(p.expect("tls.SetCaBundle", fmt.Sprintf("[%q]", c.want)), "0")
 		ca.gives(0, "")
 		ctx := h.start("NewServerContext", c.path, "/key")
-		p.fail(p.expect("tls.NewServerContext", fmt.Sprintf("[%q,%q]", c.want, "/key")), "no")
+		p.fail(p.expect("tls.NewServerContext", fmt.Sprintf("[%q,%q]", c.want, "/key")),
+			"no")
 		ctx.fails("no")
 	}
 
@@ -198,14 +219,16 @@ func TestPathsAreMadeAbsoluteFromTheHostsDirectory(t *testing.T) {
 	if err := os.Remove(gone); err != nil {
 		t.Fatal(err)
 	}
-	h.send("SetCaBundle", "ca.pem").fails("tls.SetCaBundle: path ca.pem: the working directory: No such file or directory")
+	h.send("SetCaBundle", "ca.pem").fails("tls.SetCaBundle: path ca.pem: the working " +
+		"directory: No such file or directory")
 
 	odd := filepath.Join(dir, "\xff")
 	if err := os.Mkdir(odd, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	h.send("chdir", odd).gives(0, "")
-	h.send("SetCaBundle", "ca.pem").fails("tls.SetCaBundle: path ca.pem: the path of the working directory must be UTF-8")
+	h.send("SetCaBundle", "ca.pem").fails("tls.SetCaBundle: path ca.pem: the path of the " +
+		"working directory must be UTF-8")
 }
 
 func TestTheSessionIsOpenedOnceAndOnlyWhenNeeded(t *testing.T) {

@@ -20,25 +20,27 @@ import (
 	"tlsd/internal/testd"
 )
 
-// A canceller is a way to call tls_Cancel while a call waits. Each calls it again and
-// again, because a call that has not begun when it is called is not affected.
+// A canceller is a way to call tls_Cancel while a call waits. Each way calls it again and again,
+// because tls_Cancel does not affect calls that begin later.
 type canceller struct {
 	name string
-	// start begins the call that is to be cancelled.
+	// start begins the call that will be cancelled.
 	start func(h *host, op string, args ...any) *pending
 	// cancel is called from time to time until the call has ended.
 	cancel func(h *host)
-	// end puts the host at rest.
+	// end brings the host to rest.
 	end func(h *host)
 }
 
 func cancellers() []canceller {
 	threads := func(h *host, op string, args ...any) *pending { return h.start(op, args...) }
 	nothing := func(*host) {}
-	list := []canceller{{"another thread", threads, func(h *host) { h.send("Cancel").gives(0, "") }, nothing}}
+	list := []canceller{{"another thread", threads,
+		func(h *host) { h.send("Cancel").gives(0, "") }, nothing}}
 	for name, flags := range map[string]int{"": 0, ", SA_RESTART": 0x10000000} {
 		list = append(list,
-			// In the thread that waits, while the host's main thread waits for commands.
+			// In the thread that waits, while the host's main thread waits for
+			// commands.
 			canceller{"a handler in the waiting thread" + name,
 				func(h *host, op string, args ...any) *pending {
 					h.send("catch", flags).gives(0, "")
@@ -81,7 +83,7 @@ func (c canceller) run(h *host, op string, args []any, others ...*pending) (resu
 	return results
 }
 
-// A stuck call is one that would wait for a long time.
+// A stuck call is a call that would wait for a long time.
 type stuck struct {
 	name    string
 	prepare func(t *testing.T) *stuckHost
@@ -111,7 +113,10 @@ func stuckCalls(t *testing.T) []stuck {
 		return h
 	}
 	listens := func(conn *tls.Conn) { io.Copy(io.Discard, conn) }
-	call := func(h *host, op string, args ...any) *stuckHost { return &stuckHost{host: h, op: op, args: args} }
+	call := func(h *host, op string, args ...any) *stuckHost {
+		return &stuckHost{host: h,
+			op: op, args: args}
+	}
 	alive := func(t *testing.T, h *host) {
 		h.send("Backend").gives(7, "openssl")
 		h.send("Close", 1).gives(0, "")
@@ -125,21 +130,30 @@ func stuckCalls(t *testing.T) []stuck {
 			return call(connected(t, silentPort(t)), "Handshake", 1)
 		}, alive},
 		{"Read from a silent peer", func(t *testing.T) *stuckHost {
-			return call(shaken(t, func(conn *tls.Conn) { io.CopyN(conn, conn, 5); io.Copy(io.Discard, conn) }), "Read", 1, 100)
+			return call(shaken(t, func(conn *tls.Conn) {
+				io.CopyN(conn, conn,
+					5)
+				io.Copy(io.Discard, conn)
+			}), "Read", 1, 100)
 		}, func(t *testing.T, h *host) {
 			h.send("Write", 1, []byte("hello")).gives(5, "")
 			h.send("Read", 1, 100).reads("hello") // the cancelled one has taken nothing
 			alive(t, h)
 		}},
 		{"Write to a peer that does not read", func(t *testing.T) *stuckHost {
-			h := shaken(t, func(conn *tls.Conn) { conn.Handshake(); <-t.Context().Done() })
+			h := shaken(t, func(conn *tls.Conn) {
+				conn.Handshake()
+				<-t.Context().Done()
+			})
 			h.send("SetStrictWrites", 1).gives(0, "") // or it would not wait
 			return call(h, "WriteZeros", 1, 16<<20)
 		}, func(t *testing.T, h *host) {
-			// A Close sends what was written before it, unless it is hurried.
+			// A Close sends the data that was written before it, unless it is hurried.
 			for _, r := range cancellers()[0].run(h, "Close", []any{1}) {
-				if r.N != 0 && !strings.HasPrefix(r.Text, "tls.") { // 0 if nothing had been sent
-					t.Errorf("a Close that is hurried gives %d, %q", r.N, r.Text)
+				// 0 if nothing had been sent
+				if r.N != 0 && !strings.HasPrefix(r.Text, "tls.") {
+					t.Errorf("a Close that is hurried gives %d, %q",
+						r.N, r.Text)
 				}
 			}
 			h.send("Close", 1).fails("tls.Close: handle 1: ")
@@ -167,7 +181,8 @@ func stuckCalls(t *testing.T) []stuck {
 		// Before there is a session.
 		{"a private tlsd that is never ready", func(t *testing.T) *stuckHost {
 			socket := filepath.Join(nowhere(t), "s")
-			return call(startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket, "TLSD_EXE="+tlsdThat(t, "mute")), "NewServerContext", "/c", "/k")
+			return call(startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket,
+				"TLSD_EXE="+tlsdThat(t, "mute")), "NewServerContext", "/c", "/k")
 		}, nil},
 		{"a tlsd that does not accept", func(t *testing.T) *stuckHost {
 			return call(startHost(t, "TLSD_SOCKET="+fullQueue(t)), "SetCaBundle", "/ca")
@@ -175,19 +190,22 @@ func stuckCalls(t *testing.T) []stuck {
 		{"a tlsd that never answers Hello", func(t *testing.T) *stuckHost {
 			return call(startHost(t, newStandIn(t).env()), "NewClient", "h", 1)
 		}, nil},
-		{"a tlsd that never answers the Hello of another call", func(t *testing.T) *stuckHost {
-			c := call(startHost(t, newStandIn(t).env()), "NewClient", "h", 1)
-			c.others = []*pending{c.start("NewServerContext", "/c", "/k")}
-			return c
-		}, nil},
+		{"a tlsd that never answers the Hello of another call",
+			func(t *testing.T) *stuckHost {
+				c := call(startHost(t, newStandIn(t).env()), "NewClient", "h", 1)
+				c.others = []*pending{c.start("NewServerContext", "/c", "/k")}
+				return c
+			}, nil},
 		{"the wait for another call's search for a tlsd", func(t *testing.T) *stuckHost {
 			c := call(startHost(t, "TLSD_SOCKET="+fullQueue(t)), "NewClient", "h", 1)
-			c.others = []*pending{c.start("NewServerContext", "/c", "/k"), c.start("NewClient", "h", 2)}
+			c.others = []*pending{c.start("NewServerContext", "/c", "/k"),
+				c.start("NewClient", "h", 2)}
 			return c
 		}, nil},
 		{"the wait for another call's CA bundle", func(t *testing.T) *stuckHost {
 			c := call(startHost(t, newStandIn(t).env()), "SetCaBundle", "/a")
-			c.others = []*pending{c.start("SetCaBundle", "/b"), c.start("SetCaBundle", "/c")}
+			c.others = []*pending{c.start("SetCaBundle", "/b"),
+				c.start("SetCaBundle", "/c")}
 			return c
 		}, nil},
 	}
@@ -202,15 +220,22 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 				h := s.prepare(t)
 				waited := naps()
 				for _, r := range c.run(h.host, h.op, h.args, h.others...) {
-					// Of several Handshakes one may have begun after another was cancelled.
-					if len(h.others) > 0 && r.N == -1 && r.Text == "tls.Handshake: handle 1: its handshake failed; only tls.Close is possible" {
+					// One of several Handshakes may have begun after another
+					// was cancelled.
+					if len(h.others) > 0 && r.N == -1 &&
+						r.Text == "tls.Handshake: handle 1: its "+
+							"handshake failed; only tls.Close is "+
+							"possible" {
 						continue
 					}
-					if r.N != -1 || !strings.HasPrefix(r.Text, "tls.") || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
-						t.Errorf("%s gives %d, %q; want to be cancelled", h.op, r.N, r.Text)
+					if r.N != -1 || !strings.HasPrefix(r.Text, "tls.") ||
+						!strings.HasSuffix(r.Text,
+							": cancelled by the caller") {
+						t.Errorf("%s gives %d, %q; want to be cancelled",
+							h.op, r.N, r.Text)
 					}
 				}
-				// A tlsd that is given up would be so after 5 s.
+				// The plugin gives up a silent tlsd after 5 s.
 				if d := waited(); d > 4*time.Second {
 					t.Errorf("the cancelled %s has waited for %v", h.op, d)
 				}
@@ -222,9 +247,8 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 	}
 }
 
-// naps begins to take naps of 10 ms, and gives a function that ends that and says for how long it has napped
-// altogether. On a machine that is busy with other things each nap lasts longer than it counts, as does
-// everything else.
+// naps begins to take naps of 10 ms. The function that it returns ends that and says how long the
+// naps were. On a busy machine each nap lasts longer than it counts, and so does everything else.
 func naps() func() time.Duration {
 	const nap = 10 * time.Millisecond
 	stop, total := make(chan struct{}), make(chan time.Duration)
@@ -241,7 +265,7 @@ func naps() func() time.Duration {
 	return func() time.Duration { close(stop); return <-total }
 }
 
-// silentPort is where a server accepts and says nothing.
+// silentPort is a port with a server that accepts and sends nothing.
 func silentPort(t *testing.T) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -252,7 +276,7 @@ func silentPort(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// deafPort is where nobody answers a connect: its queue is full.
+// deafPort is a port where nobody answers a connect: its queue is full.
 func deafPort(t *testing.T) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -260,7 +284,8 @@ func deafPort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Close(fd) })
-	if err := firstError(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+	if err := firstError(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+		syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
 	name, err := syscall.Getsockname(fd)
@@ -269,7 +294,8 @@ func deafPort(t *testing.T) int {
 	}
 	port := name.(*syscall.SockaddrInet4).Port
 	for range 3 {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 200*time.Millisecond)
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port),
+			200*time.Millisecond)
 		if err != nil {
 			return port
 		}
@@ -288,7 +314,8 @@ func fullQueue(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Close(fd) })
-	if err := firstError(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
+	if err := firstError(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}),
+		syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.Dial("unix", path) // the queue's only place
@@ -308,7 +335,8 @@ func TestACancelWithoutACallDoesNothing(t *testing.T) {
 			h.send("Cancel").gives(0, "")
 		}
 		call := h.start("Subject", 1)
-		p.result(p.expect("tls.PeerCertSubject", "[1]"), `"data"`) // it is the first request after the cancels
+		// it is the first request after the cancels
+		p.result(p.expect("tls.PeerCertSubject", "[1]"), `"data"`)
 		call.gives(4, "data")
 	}
 }
@@ -321,7 +349,7 @@ func TestACancelBeforeTheFirstCallDoesNothing(t *testing.T) {
 	backendIs(t, h, d, "openssl")
 }
 
-// cancelled takes what the plugin tells a tlsd of cancelled calls.
+// cancelled reads the plugin's notifications about cancelled calls.
 func (p *peer) cancelled(ids ...int64) {
 	p.t.Helper()
 	want, got := map[string]bool{}, map[string]bool{}
@@ -353,7 +381,7 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	later := h.start("Subject", 9)
 	laterID := p.expect("tls.PeerCertSubject", "[9]")
 
-	// What tlsd answers is what holds, in whatever order.
+	// The answers of tlsd count, in any order.
 	p.fail(ids[3], "tls.Handshake: cancelled by the caller")
 	calls[3].fails("tls.Handshake: cancelled by the caller")
 	p.result(ids[0], "0") // on its way
@@ -390,7 +418,8 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 			if wait := time.Since(began); err != nil || wait < 4*time.Second {
 				t.Errorf("the plugin leaves after %v: %v", wait, err)
 			}
-			if r := accept.wait(); r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
+			if r := accept.wait(); r.N != -1 ||
+				!strings.HasSuffix(r.Text, ": cancelled by the caller") {
 				t.Errorf("the Accept gives %d, %q", r.N, r.Text)
 			}
 			shake.wait()
@@ -415,7 +444,8 @@ func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 	p.expect("tls.Accept", `[2,"::",1,1]`)
 	io.Copy(io.Discard, p.in)
 	results := []result{shake.wait(), later.wait()}
-	for i, want := range []string{"tls.Handshake: handle 1: cancelled by the caller", "tls.Accept: handle 2: lost: tlsd has not ended a cancelled call in time"} {
+	for i, want := range []string{"tls.Handshake: handle 1: cancelled by the caller",
+		"tls.Accept: handle 2: lost: tlsd has not ended a cancelled call in time"} {
 		if r := results[i]; r.N != -1 || r.Text != want {
 			t.Errorf("a call gives %d, %q", r.N, r.Text)
 		}
@@ -424,7 +454,8 @@ func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 
 func TestACancelWhileARequestIsSent(t *testing.T) {
 	t.Parallel()
-	for name, reads := range map[string]bool{"that tlsd reads in the end": true, "that tlsd does not read": false} {
+	for name, reads := range map[string]bool{"that tlsd reads in the end": true,
+		"that tlsd does not read": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, h, p := opened(t)
@@ -434,26 +465,33 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 			began := time.Now()
 			if reads {
 				go func() {
-					p.fail(shakeID, "tls.Handshake: handle 1: cancelled by the caller")
+					p.fail(shakeID, "tls.Handshake: handle 1: cancelled by "+
+						"the caller")
 					for {
 						r, err := p.read()
 						if err != nil {
 							return
 						}
 						if r.ID != nil {
-							p.fail(*r.ID, "tls.Accept: handle 1: cancelled by the caller")
+							p.fail(*r.ID, "tls.Accept: handle 1: "+
+								"cancelled by the caller")
 						}
 					}
 				}()
 			}
 			for _, c := range calls {
-				for done := false; !done; { // those that have not begun are not cancelled
+				// those that have not begun are not cancelled
+				for done := false; !done; {
 					h.send("Cancel").gives(0, "")
 					select {
 					case r := <-c.Result():
 						done = true
-						if r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") && !strings.HasSuffix(r.Text, "cancelled call in time") {
-							t.Errorf("%s gives %d, %q", c.Op, r.N, r.Text)
+						if r.N != -1 || !strings.HasSuffix(r.Text,
+							": cancelled by the caller") &&
+							!strings.HasSuffix(r.Text,
+								"cancelled call in time") {
+							t.Errorf("%s gives %d, %q", c.Op,
+								r.N, r.Text)
 						}
 					case <-time.After(10 * time.Millisecond):
 					}
@@ -465,12 +503,13 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 			if wait := time.Since(began); wait < 4*time.Second {
 				t.Errorf("the session is given up after %v", wait)
 			}
-			h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: tlsd has not ended a cancelled call in time")
+			h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: tlsd has not " +
+				"ended a cancelled call in time")
 		})
 	}
 }
 
-// unread is how many bytes have arrived that nobody has read.
+// unread is the number of bytes that have arrived and that nobody has read.
 func unread(t *testing.T, p *peer) (n int) {
 	t.Helper()
 	raw, err := p.conn.SyscallConn()
@@ -480,7 +519,8 @@ func unread(t *testing.T, p *peer) (n int) {
 	var value int32
 	var errno syscall.Errno
 	err = raw.Control(func(fd uintptr) {
-		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCINQ, uintptr(unsafe.Pointer(&value)))
+		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCINQ,
+			uintptr(unsafe.Pointer(&value)))
 	})
 	if err != nil || errno != 0 {
 		t.Fatal(err, errno)
@@ -542,13 +582,18 @@ func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {
 		t.Run(c.flavour.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/fire.c"), c.flavour.library(t), "localhost", fmt.Sprint(port), ca, fmt.Sprint(c.rounds))
-			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"), c.flavour.env...)
+			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/fire.c"),
+				c.flavour.library(t), "localhost", fmt.Sprint(port), ca,
+				fmt.Sprint(c.rounds))
+			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"),
+				c.flavour.env...)
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
 			out, err := cmd.Output()
 			var calls, cancelled int
-			if _, scan := fmt.Sscanf(string(out), "calls %d cancelled %d\n", &calls, &cancelled); err != nil || scan != nil || cancelled == 0 || cancelled == calls {
+			if _, scan := fmt.Sscanf(string(out), "calls %d cancelled %d\n", &calls,
+				&cancelled); err != nil || scan != nil || cancelled == 0 ||
+				cancelled == calls {
 				t.Errorf("fire: %v\n%s%s", err, out, stderr.String())
 			}
 			t.Logf("%s", out)

@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// What root's /etc/tlsd/client.conf, and the sockets of the system's tlsd, do to the plugin. A mount
-// namespace gives each host an /etc and a /run of its own.
+// The effect of root's /etc/tlsd/client.conf, and of the sockets of the system's tlsd, on the
+// plugin. A mount namespace gives each host an /etc and a /run of its own.
 
-// A machine is what a host finds there.
+// A machine has the files that a host finds there.
 type machine struct {
 	conf  string // content of client.conf; "": there is none
 	setup string // shell commands that are done before, as root, with $etc for the /etc to be
@@ -29,7 +29,10 @@ func (m machine) start(t *testing.T) *host {
 		missing(t, "needs root, for a mount namespace and files of root's")
 	}
 	etc := filepath.Join(nowhere(t), "etc")
-	if err := firstError(os.MkdirAll(etc+"/tlsd", 0o755), os.WriteFile(etc+"/passwd", []byte("root:x:0:0::/:/bin/sh\nsvc:x:65534:65534::/:/bin/sh\n"), 0o644)); err != nil {
+	if err := firstError(os.MkdirAll(etc+"/tlsd", 0o755),
+		os.WriteFile(etc+"/passwd",
+			[]byte("root:x:0:0::/:/bin/sh\nsvc:x:65534:65534::/:/bin/sh\n"),
+			0o644)); err != nil {
 		t.Fatal(err)
 	}
 	if m.conf != "" {
@@ -37,9 +40,12 @@ func (m machine) start(t *testing.T) *host {
 			t.Fatal(err)
 		}
 	}
-	script := `set -e; mount --make-rprivate /; mount -t tmpfs none /run; ` + m.setup + "\n" + `mount --bind "$etc" /etc; exec "$@"`
-	return startHostWith(t, hostOptions{flavour: asan, wrapper: []string{needTool(t, "unshare"), "--mount", needTool(t, "sh"), "-c", script, "sh"},
-		env: append([]string{"etc=" + etc, "TLSD_AUTOSTART=", "TLSD_EXE=" + tlsdThat(t, "serves")}, m.env...)})
+	script := `set -e; mount --make-rprivate /; mount -t tmpfs none /run; ` + m.setup + "\n" +
+		`mount --bind "$etc" /etc; exec "$@"`
+	return startHostWith(t, hostOptions{flavour: asan, wrapper: []string{needTool(t, "unshare"),
+		"--mount", needTool(t, "sh"), "-c", script, "sh"},
+		env: append([]string{"etc=" + etc, "TLSD_AUTOSTART=",
+			"TLSD_EXE=" + tlsdThat(t, "serves")}, m.env...)})
 }
 
 func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
@@ -51,32 +57,48 @@ func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
 		want []string // in the error
 	}{
 		"its socket is there": {machine{"", "touch /run/tlsd.sock", []string{xdg}},
-			[]string{dir + "/tlsd.sock: No such file or directory; /run/tlsd.sock: Connection refused", "none was started beside the system's tlsd, which is down", "its socket is /run/tlsd.sock"}},
+			[]string{dir + "/tlsd.sock: No such file or directory; /run/tlsd.sock: " +
+				"Connection refused", "none was started beside the system's " +
+				"tlsd, which is down", "its socket is /run/tlsd.sock"}},
 		"its socket is named": {machine{"", "", []string{"TLSD_SOCKET=/run/tlsd.sock"}},
-			[]string{"no tlsd: /run/tlsd.sock: No such file or directory; none was started beside the system's tlsd", "its socket is /run/tlsd.sock"}},
-		"its socket is in its folder": {machine{"", "mkdir /run/tlsd; touch /run/tlsd/tlsd.sock", []string{xdg}},
-			[]string{"/run/tlsd/tlsd.sock: Connection refused; none was started beside the system's tlsd", "its socket is /run/tlsd/tlsd.sock"}},
-		"client.conf names a socket": {machine{"# ours\n\nsocket = /run/x/tlsd.sock\n", "", []string{xdg}},
-			[]string{"no tlsd: /run/x/tlsd.sock: No such file or directory; none was started, because /etc/tlsd/client.conf names the system's socket /run/x/tlsd.sock; the system's tlsd is down"}},
-		"client.conf names a socket, and the environment, too": {machine{"socket = /run/x", "", []string{"TLSD_SOCKET=" + dir + "/s"}},
-			[]string{"no tlsd: " + dir + "/s: No such file or directory; none was started, because /etc/tlsd/client.conf names the system's socket"}},
+			[]string{"no tlsd: /run/tlsd.sock: No such file or directory; none was " +
+				"started beside the system's tlsd",
+				"its socket is /run/tlsd.sock"}},
+		"its socket is in its folder": {machine{"", "mkdir /run/tlsd; touch " +
+			"/run/tlsd/tlsd.sock", []string{xdg}},
+			[]string{"/run/tlsd/tlsd.sock: Connection refused; none was started " +
+				"beside the system's tlsd", "its socket is /run/tlsd/tlsd.sock"}},
+		"client.conf names a socket": {machine{"# ours\n\nsocket = /run/x/tlsd.sock\n", "",
+			[]string{xdg}},
+			[]string{"no tlsd: /run/x/tlsd.sock: No such file or directory; none was " +
+				"started, because /etc/tlsd/client.conf names the system's " +
+				"socket /run/x/tlsd.sock; the system's tlsd is down"}},
+		"client.conf names a socket, and the environment, too": {machine{"socket = /run/x",
+			"", []string{"TLSD_SOCKET=" + dir + "/s"}},
+			[]string{"no tlsd: " + dir + "/s: No such file or directory; none was " +
+				"started, because /etc/tlsd/client.conf names the " +
+				"system's socket"}},
 		"client.conf forbids it": {machine{"autostart = no\n", "", []string{xdg}},
-			[]string{"none was started, because /etc/tlsd/client.conf has autostart = no; the system's tlsd is down"}},
-		"client.conf forbids it, whatever the environment": {machine{"autostart=no", "", []string{"TLSD_SOCKET=" + dir + "/s", "TLSD_AUTOSTART=1"}},
+			[]string{"none was started, because /etc/tlsd/client.conf has autostart " +
+				"= no; the system's tlsd is down"}},
+		"client.conf forbids it, whatever the environment": {machine{"autostart=no", "",
+			[]string{"TLSD_SOCKET=" + dir + "/s", "TLSD_AUTOSTART=1"}},
 			[]string{"/etc/tlsd/client.conf has autostart = no"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := c.start(t)
-			h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", c.want...)
+			h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
+				c.want...)
 			h.send("Backend").gives(4, "stub")
 		})
 	}
 	for name, m := range map[string]machine{
 		"nothing is there":      {"", "", nil},
 		"client.conf allows it": {"autostart = yes\n", "touch /run/tlsd.sock", nil},
-		"client.conf allows it beside a socket that it names": {"socket = /run/x\nautostart = yes\n", "", nil},
-		"client.conf says nothing of it":                      {"trusted-users = 12, 13\n", "", nil},
+		"client.conf allows it beside a socket that it names": {
+			"socket = /run/x\nautostart = yes\n", "", nil},
+		"client.conf says nothing of it": {"trusted-users = 12, 13\n", "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -94,43 +116,55 @@ func TestTheSystemsSocketOfClientConfIsTheOnlyOne(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
 	own, systems := standInAt(t, filepath.Join(dir, "tlsd.sock")), newStandIn(t)
-	h := machine{"socket = " + systems.path + "\n", "", []string{"XDG_RUNTIME_DIR=" + dir}}.start(t)
+	h := machine{"socket = " + systems.path + "\n", "",
+		[]string{"XDG_RUNTIME_DIR=" + dir}}.start(t)
 	backendIs(t, h, systems, "systems")
 	h = machine{"", "", []string{"XDG_RUNTIME_DIR=" + dir}}.start(t)
 	backendIs(t, h, own, "own")
-	h = machine{"socket = " + systems.path + "\n", "", []string{own.env()}}.start(t) // who names one, gets it
+	// who names one, gets it
+	h = machine{"socket = " + systems.path + "\n", "", []string{own.env()}}.start(t)
 	backendIs(t, h, own, "own")
 }
 
-// A file that another than root could change is an error, and not a file that says nothing.
+// If a user other than root could change the file, that is an error. The file is not treated as
+// empty.
 func TestClientConfIsRoots(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
 	for setup, want := range map[string]string{
-		"chown 1 $etc/tlsd/client.conf":                         "/etc/tlsd/client.conf belongs to user 1, who could change it; give it to root",
-		"chmod 0664 $etc/tlsd/client.conf":                      "/etc/tlsd/client.conf has the mode 0664",
-		"chown 1 $etc/tlsd":                                     "/etc/tlsd belongs to user 1",
-		"chmod 0777 $etc/tlsd":                                  "/etc/tlsd has the mode 0777",
-		"chmod 0775 $etc":                                       "/etc has the mode 0775",
-		"mkfifo $etc/f; mv $etc/f $etc/tlsd/client.conf":        "/etc/tlsd/client.conf is not a regular file",
-		"rm $etc/tlsd/client.conf; mkdir $etc/tlsd/client.conf": "/etc/tlsd/client.conf is not a regular file",
-		"mkdir /run/u; chown 1 /run/u; mv $etc/tlsd/client.conf /run/u/; ln -s /run/u/client.conf $etc/tlsd/client.conf": "/run/u belongs to user 1",
-		"rm $etc/tlsd/client.conf; ln -s client.conf $etc/tlsd/client.conf":                                              "/etc/tlsd/client.conf: Too many levels of symbolic links",
-		"head -c 70000 /dev/zero | tr '\\0' '#' >$etc/tlsd/client.conf":                                                  "/etc/tlsd/client.conf: it is too long",
-		"printf 'autostart\\0= yes' >$etc/tlsd/client.conf":                                                              "or has a zero byte",
-		"printf '\\n\\nautostrat = yes' >$etc/tlsd/client.conf":                                                          "/etc/tlsd/client.conf: line 3: want \"key = value\" with the key socket, autostart or trusted-users",
-		"echo autostart >$etc/tlsd/client.conf":                                                                          "line 1: want \"key = value\"",
-		"echo 'autostart = 1' >$etc/tlsd/client.conf":                                                                    "line 1: autostart: want yes or no",
-		"echo 'socket = run/x' >$etc/tlsd/client.conf":                                                                   "line 1: socket: want an absolute path",
-		"echo 'socket =' >$etc/tlsd/client.conf":                                                                         "line 1: socket: want an absolute path",
-		"printf 'autostart = yes\\nautostart = no\\n' >$etc/tlsd/client.conf":                                            "line 2: the key is there twice",
-		"echo '= yes' >$etc/tlsd/client.conf":                                                                            "line 1: want \"key = value\" with the key",
+		"chown 1 $etc/tlsd/client.conf": "/etc/tlsd/client.conf belongs to user 1, who " +
+			"could change it; give it to root",
+		"chmod 0664 $etc/tlsd/client.conf": "/etc/tlsd/client.conf has the mode 0664",
+		"chown 1 $etc/tlsd":                "/etc/tlsd belongs to user 1",
+		"chmod 0777 $etc/tlsd":             "/etc/tlsd has the mode 0777",
+		"chmod 0775 $etc":                  "/etc has the mode 0775",
+		"mkfifo $etc/f; mv $etc/f $etc/tlsd/client.conf": "/etc/tlsd/client.conf is not " +
+			"a regular file",
+		"rm $etc/tlsd/client.conf; mkdir $etc/tlsd/client.conf": "/etc/tlsd/client.conf " +
+			"is not a regular file",
+		"mkdir /run/u; chown 1 /run/u; mv $etc/tlsd/client.conf /run/u/; ln -s " +
+			"/run/u/client.conf $etc/tlsd/client.conf": "/run/u belongs to user 1",
+		"rm $etc/tlsd/client.conf; ln -s client.conf $etc/tlsd/client.conf": "/etc/tlsd/client.conf: Too many levels of symbolic links",
+		"head -c 70000 /dev/zero | tr '\\0' '#' >$etc/tlsd/client.conf":     "/etc/tlsd/client.conf: it is too long",
+		"printf 'autostart\\0= yes' >$etc/tlsd/client.conf":                 "or has a zero byte",
+		"printf '\\n\\nautostrat = yes' >$etc/tlsd/client.conf": "/etc/tlsd/client.conf: " +
+			"line 3: want \"key = value\" with the key socket, autostart or " +
+			"trusted-users",
+		"echo autostart >$etc/tlsd/client.conf":       "line 1: want \"key = value\"",
+		"echo 'autostart = 1' >$etc/tlsd/client.conf": "line 1: autostart: want yes or no",
+		"echo 'socket = run/x' >$etc/tlsd/client.conf": "line 1: socket: want an " +
+			"absolute path",
+		"echo 'socket =' >$etc/tlsd/client.conf":                              "line 1: socket: want an absolute path",
+		"printf 'autostart = yes\\nautostart = no\\n' >$etc/tlsd/client.conf": "line 2: the key is there twice",
+		"echo '= yes' >$etc/tlsd/client.conf":                                 "line 1: want \"key = value\" with the key",
 	} {
 		h := machine{"autostart = yes\n", setup, []string{d.env()}}.start(t)
 		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: /", want)
 	}
-	for _, setup := range []string{"mv $etc/tlsd/client.conf $etc/x; ln -s ../x $etc/tlsd/client.conf", "chmod 0600 $etc/tlsd/client.conf", "rm -r $etc/tlsd"} {
-		backendIs(t, machine{"\tautostart\t=  yes \r\n #x\n", setup, []string{d.env()}}.start(t), d, "fine")
+	for _, setup := range []string{"mv $etc/tlsd/client.conf $etc/x; ln -s ../x " +
+		"$etc/tlsd/client.conf", "chmod 0600 $etc/tlsd/client.conf", "rm -r $etc/tlsd"} {
+		backendIs(t, machine{"\tautostart\t=  yes \r\n #x\n", setup,
+			[]string{d.env()}}.start(t), d, "fine")
 	}
 }
 
@@ -179,17 +213,22 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 		"":                                      false,
 	} {
 		socket := serveAs(t, 65534)
-		h := machine{conf, "mkdir -p /run/systemd/dynamic-uid; ln -s 65534 /run/systemd/dynamic-uid/direct:dynamic", []string{"TLSD_SOCKET=" + socket}}.start(t)
+		h := machine{conf, "mkdir -p /run/systemd/dynamic-uid; ln -s 65534 " +
+			"/run/systemd/dynamic-uid/direct:dynamic",
+			[]string{"TLSD_SOCKET=" + socket}}.start(t)
 		if trusted {
 			h.send("Backend").gives(7, "openssl")
 			continue
 		}
-		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+socket+": refused, because the user with id 65534 runs it, who is neither root nor 0",
+		h.send("NewClient", "h", 1).fails(
+			"tls.NewClient: backend: no tlsd: "+socket+": refused, because the user "+
+				"with id 65534 runs it, who is neither root nor 0",
 			"nor one of trusted-users in /etc/tlsd/client.conf")
 	}
 }
 
-// After sudo -E the runtime directory is the user's. What root left in it would be in the user's way.
+// After sudo -E the runtime directory is the user's. Files of root in it would be in the user's
+// way.
 func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -203,16 +242,24 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	defer os.RemoveAll(private)
 	for name, change := range map[string]func(dir string) error{
 		"belongs to another user": func(dir string) error { return os.Chmod(dir, 0o777) },
-		"is open to other users":  func(dir string) error { return firstError(os.Chown(dir, uid, uid), os.Chmod(dir, 0o770)) },
+		"is open to other users": func(dir string) error {
+			return firstError(
+				os.Chown(dir, uid, uid), os.Chmod(dir, 0o770))
+		},
 	} {
 		dir := nowhere(t)
 		d := standInAt(t, filepath.Join(dir, "tlsd.sock")) // is not talked to
 		if err := firstError(change(dir), os.Chmod(d.path, 0o777)); err != nil {
 			t.Fatal(err)
 		}
-		h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid), "--clear-groups"},
-			env: []string{"XDG_RUNTIME_DIR=" + dir, "TLSD_AUTOSTART=1", "TLSD_EXE=/nonexistent"}})
-		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: XDG_RUNTIME_DIR="+dir+" is not used, because it "+name, "starting /nonexistent")
+		h := startHostWith(t, hostOptions{flavour: plain,
+			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid),
+				"--clear-groups"},
+			env: []string{"XDG_RUNTIME_DIR=" + dir, "TLSD_AUTOSTART=1",
+				"TLSD_EXE=/nonexistent"}})
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+
+			"XDG_RUNTIME_DIR="+dir+" is not used, because it "+name,
+			"starting /nonexistent")
 		if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
 			t.Errorf("%s has %v, %v", dir, files, err)
 		}
@@ -229,15 +276,19 @@ func TestWhatIsInTheWayOfAPrivateTLSDIsNamed(t *testing.T) {
 	}
 	dir := nowhere(t)
 	lock := dir + "/tlsd.sock.lock"
-	if err := firstError(os.WriteFile(lock, nil, 0o600), os.Chown(dir, 54323, 54323)); err != nil {
+	if err := firstError(os.WriteFile(lock, nil, 0o600),
+		os.Chown(dir, 54323, 54323)); err != nil {
 		t.Fatal(err)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=54323", "--clear-groups"},
-		env: []string{"XDG_RUNTIME_DIR=" + dir, "TLSD_AUTOSTART=1", "TLSD_EXE=" + needTool(t, "false")}})
-	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", "ended before it listened", lock+" belongs to user 0 and is in the way; remove it")
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"),
+		"--reuid=54323", "--clear-groups"},
+		env: []string{"XDG_RUNTIME_DIR=" + dir, "TLSD_AUTOSTART=1",
+			"TLSD_EXE=" + needTool(t, "false")}})
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
+		"ended before it listened", lock+" belongs to user 0 and is in the way; remove it")
 }
 
-// A socket in a directory that another user could have made is not even connected to.
+// The plugin does not even connect to a socket in a directory that another user could have made.
 func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -256,8 +307,10 @@ func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 	if err := os.Chmod(d.path, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid), "--clear-groups"}})
-	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", private+": belongs to another user")
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"),
+		"--reuid=" + strconv.Itoa(uid), "--clear-groups"}})
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
+		private+": belongs to another user")
 }
 
 // The keys of the C header and of the Go package are the same.
@@ -267,13 +320,15 @@ func TestClientConfIsDescribedWhereItIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme, err := os.ReadFile("../../README.md")
+	guide, err := os.ReadFile("../../docs/user.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"socket", "autostart", "trusted-users"} {
-		if !bytes.Contains(header, []byte(key+" = ")) || !strings.Contains(string(readme), fmt.Sprintf("| `%s` |", key)) {
-			t.Errorf("the key %s is not described in clientconf.h and README.md", key)
+		if !bytes.Contains(header, []byte(key+" = ")) ||
+			!strings.Contains(string(guide), fmt.Sprintf("| `%s` |", key)) {
+			t.Errorf("the key %s is not described in clientconf.h and docs/user.md",
+				key)
 		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// The data channels of connections, towards a stand-in that says what is wrong whenever the test wants it.
+// The data channels of connections, with a stand-in that reports errors whenever the test wants it.
 
 const (
 	allOpen    = `{"read":"open","write":"open","received":0,"sent":0}`
@@ -28,7 +28,7 @@ const (
 	broken     = "tls.Write: handle 1: broken pipe"
 )
 
-// gets takes so many bytes from a data channel.
+// gets takes these bytes from a data channel.
 func gets(t *testing.T, data io.Reader, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
@@ -44,7 +44,8 @@ func puts(t *testing.T, data io.Writer, text string) {
 	}
 }
 
-// silent checks that the plugin has sent nothing on control: the next request is one that is made for that.
+// silent checks that the plugin has sent nothing on control: the next request is one that the test
+// makes for this.
 func (p *peer) silent(h *host) {
 	p.t.Helper()
 	call := h.start("Subject", 77)
@@ -59,7 +60,8 @@ func TestBytesGoOverTheChannelAndNothingOverControl(t *testing.T) {
 	for i := range 256 {
 		everyByte += string([]byte{byte(i)})
 	}
-	for _, text := range []string{"x", "\n", everyByte, strings.Repeat("0123456789abcdef", 1500)} {
+	for _, text := range []string{"x", "\n", everyByte,
+		strings.Repeat("0123456789abcdef", 1500)} {
 		h.send("Write", 1, []byte(text)).gives(int64(len(text)), "")
 		gets(t, data, text)
 		puts(t, data, text)
@@ -113,19 +115,21 @@ func TestWithoutAHandshakeThereIsNoChannel(t *testing.T) {
 	for op, args := range map[string][]any{"Read": {1, 5}, "Write": {1, []byte("abc")}} {
 		call := h.start(op, args...)
 		params := map[string]string{"Read": "[1,5]", "Write": `[1,""]`}[op]
-		p.fail(p.expect("tls."+op, params), "tls."+op+": handle 1: the handshake is not done")
+		p.fail(p.expect("tls."+op, params),
+			"tls."+op+": handle 1: the handshake is not done")
 		call.fails("tls." + op + ": handle 1: the handshake is not done")
 	}
 	h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: ")
 
-	// A handshake that fails leaves none.
+	// A failed handshake leaves no channel.
 	shake := h.start("Handshake", 1)
 	id := p.expect("tls.Handshake", "[1,1]")
 	data := p.channel()
 	p.fail(id, "no")
 	shake.fails("no")
 	if n, err := data.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("the channel of a handshake that has failed gives %d, %v; want its end", n, err)
+		t.Errorf("the channel of a handshake that has failed gives %d, %v; want its end", n,
+			err)
 	}
 	h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: ")
 }
@@ -137,7 +141,7 @@ func TestASecondHandshakeSendsNoSecondDescriptor(t *testing.T) {
 	p.result(p.expect("tls.Handshake", "[1]"), "0")
 	again.gives(0, "")
 
-	// Two at once, each with a descriptor: tlsd refuses the second one.
+	// Two at once, each with a descriptor: tlsd refuses the second.
 	p.client(h, 2)
 	calls := []*pending{h.start("Handshake", 2)}
 	first := p.expect("tls.Handshake", "[2,1]")
@@ -180,7 +184,7 @@ func TestTheEndOfTheDataIsAskedForOnce(t *testing.T) {
 	}
 }
 
-// fails makes the direction towards tlsd one that cannot be sent on.
+// stops makes the direction towards tlsd fail.
 func stops(t *testing.T, data *net.UnixConn) {
 	t.Helper()
 	if err := data.CloseRead(); err != nil {
@@ -198,7 +202,7 @@ func TestAWriteThatCannotBeSentRaisesWhatHasHappenedAndSoDoLaterOnes(t *testing.
 	for range 2 {
 		h.send("Write", 1, []byte("x")).fails(broken)
 	}
-	// What the peer has said is still read.
+	// Data of the peer is still read.
 	puts(t, data, "an answer")
 	h.send("Read", 1, 100).reads("an answer")
 	p.silent(h)
@@ -219,7 +223,8 @@ func TestAWriteThatWaitsForRoomEndsWhenTheDirectionHasFailed(t *testing.T) {
 
 func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	t.Parallel()
-	// learnt gives a host that knows of a write error from the end of reading, and has not told it.
+	// learnt gives a host that has learnt of a write error from the end of reading, and has not
+	// reported it.
 	learnt := func(t *testing.T) (*host, *peer) {
 		_, h, p, data := ready(t)
 		data.CloseWrite()
@@ -229,7 +234,8 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 		return h, p
 	}
 	for name, args := range map[string][]any{
-		"Write": {1, []byte("b")}, "Read": {1, 10}, "PeerCertSubject": {1}, "Version": {1}, "Handshake": {1}, "SetTimeout": {1, 10},
+		"Write": {1, []byte("b")}, "Read": {1, 10}, "PeerCertSubject": {1}, "Version": {1},
+		"Handshake": {1}, "SetTimeout": {1, 10},
 		"SetInsecureSkipVerify": {1, 1}, "Shutdown": {1}, "Descriptor": {1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -265,8 +271,9 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 		_, h, p, data := ready(t)
 		data.CloseWrite()
 		read := h.start("Read", 1, 10)
-		p.statusOf(1, `{"read":"failed","write":"failed","received":0,"sent":0,"readError":{"code":1,"message":"tls.Read: handle 1: read: reset"},`+
-			`"writeError":{"code":1,"message":"tls.Write: handle 1: write: reset"}}`)
+		p.statusOf(1,
+			`{"read":"failed","write":"failed","received":0,"sent":0,"readError":{"code":1,"message":"tls.Read: handle 1: read: reset"},`+
+				`"writeError":{"code":1,"message":"tls.Write: handle 1: write: reset"}}`)
 		read.fails("tls.Read: handle 1: read: reset")
 		h.send("Read", 1, 10).fails("tls.Read: handle 1: read: reset")
 		h.send("Write", 1, []byte("x")).fails("tls.Write: handle 1: write: reset")
@@ -307,7 +314,8 @@ func TestAfterAShutdownNothingCanBeWrittenAndReadingGoesOn(t *testing.T) {
 	p.result(p.expect("tls.Shutdown", "[1]"), "0")
 	end.gives(0, "")
 	h.send("Shutdown", 1).gives(0, "") // without a word
-	h.send("Write", 1, []byte("x")).fails("tls.Write: handle 1: tls.Shutdown has ended this direction")
+	h.send("Write", 1, []byte("x")).fails("tls.Write: handle 1: tls.Shutdown has ended this " +
+		"direction")
 	puts(t, data, "more")
 	h.send("Read", 1, 10).reads("more")
 	p.silent(h)
@@ -317,7 +325,8 @@ func TestTheDescriptorIsReadableWhenAReadWouldNotWait(t *testing.T) {
 	t.Parallel()
 	_, h, _, data := ready(t)
 	r := h.call("Descriptor", 1)
-	if link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", h.PID, r.N)); err != nil || !strings.HasPrefix(link, "socket:") {
+	if link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", h.PID, r.N)); err != nil ||
+		!strings.HasPrefix(link, "socket:") {
 		t.Fatalf("tls_Descriptor gives %d, which is %s, %v", r.N, link, err)
 	}
 	readable := func() int64 { return h.call("readable", r.N).N }
@@ -376,7 +385,8 @@ func TestCancelEndsReadsAndWritesOnChannels(t *testing.T) {
 			select {
 			case r := <-read.Result():
 				done = true
-				if r.N != -1 || !strings.HasSuffix(r.Text, ": cancelled by the caller") {
+				if r.N != -1 || !strings.HasSuffix(r.Text,
+					": cancelled by the caller") {
 					t.Errorf("a cancelled Read gives %d, %q", r.N, r.Text)
 				}
 			case <-time.After(10 * time.Millisecond):
@@ -396,17 +406,18 @@ func TestCancelEndsReadsAndWritesOnChannels(t *testing.T) {
 	h.send("Read", 1, 10).reads("y")
 	p.silent(h)
 
-	// A Close then has no close_notify: the channel is hung up before it is sent.
+	// Then a Close has no close_notify: the channel is closed before it is sent.
 	closing := h.start("Close", 1)
 	p.expect("tls.Close", "[1]")
 	if !hungUp(t, data) {
-		t.Error("the channel is not hung up before tls.Close is sent, though a Write was cut short")
+		t.Error("the channel is not hung up before tls.Close is sent, though a Write was " +
+			"cut short")
 	}
 	p.conn.Close()
 	closing.fails("tls.Close: handle 1: lost: ")
 }
 
-// hungUp is whether the plugin's end has been closed or shut down in both directions.
+// hungUp says whether the plugin's end has been closed, or shut down in both directions.
 func hungUp(t *testing.T, data *net.UnixConn) bool {
 	t.Helper()
 	raw, err := data.SyscallConn()
@@ -477,9 +488,16 @@ func TestTwoThreadsThatReadGetEachByteOnce(t *testing.T) {
 func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(p *peer, data *net.UnixConn){
-		"channels first":                func(p *peer, data *net.UnixConn) { data.Close(); p.conn.Close() },
-		"control first":                 func(p *peer, data *net.UnixConn) { p.conn.Close(); data.Close() },
-		"control, and another finds it": func(p *peer, data *net.UnixConn) { p.conn.Close() },
+		"channels first": func(p *peer,
+			data *net.UnixConn) {
+			data.Close()
+			p.conn.Close()
+		},
+		"control first": func(p *peer, data *net.UnixConn) { p.conn.Close(); data.Close() },
+		"control, and another finds it": func(p *peer,
+			data *net.UnixConn) {
+			p.conn.Close()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -513,16 +531,21 @@ func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
 		status string
 		want   string
 	}{
-		"no reason":          {allOpen, "tls.Read: handle 1: " + unsaid},
-		"an empty object":    {"{}", "tls.Read: handle 1: " + unsaid},
-		"garbage":            {`{"read":5,"write":[],"readError":"x"}`, "tls.Read: handle 1: " + unsaid},
-		"no error in it":     {`{"read":"failed"}`, "tlsd does not say what has failed"},
-		"error is no text":   {`{"read":"failed","readError":{"message":5}}`, "tlsd does not say what has failed"},
-		"twice":              {`{"read":"end","read":"open"}`, "tls.Read: handle 1: " + unsaid},
-		"not an object":      {`"end"`, "tls.Read: handle 1: lost: tlsd has answered tls.Status with what cannot be its result"},
-		"a number":           {`0`, "tls.Read: handle 1: lost: tlsd has answered tls.Status with what cannot be its result"},
-		"an error":           {"", "no such thing"},
-		"longer than a text": {`{"read":"failed","readError":{"message":"` + strings.Repeat("é", 5000) + `"}}`, "éééé"},
+		"no reason":       {allOpen, "tls.Read: handle 1: " + unsaid},
+		"an empty object": {"{}", "tls.Read: handle 1: " + unsaid},
+		"garbage": {`{"read":5,"write":[],"readError":"x"}`,
+			"tls.Read: handle 1: " + unsaid},
+		"no error in it": {`{"read":"failed"}`, "tlsd does not say what has failed"},
+		"error is no text": {`{"read":"failed","readError":{"message":5}}`,
+			"tlsd does not say what has failed"},
+		"twice": {`{"read":"end","read":"open"}`, "tls.Read: handle 1: " + unsaid},
+		"not an object": {`"end"`, "tls.Read: handle 1: lost: tlsd has answered " +
+			"tls.Status with what cannot be its result"},
+		"a number": {`0`, "tls.Read: handle 1: lost: tlsd has answered tls.Status with " +
+			"what cannot be its result"},
+		"an error": {"", "no such thing"},
+		"longer than a text": {`{"read":"failed","readError":{"message":"` +
+			strings.Repeat("é", 5000) + `"}}`, "éééé"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -567,28 +590,30 @@ func (h *host) untilAThreadWaits() {
 	h.untilAThreadIsIn(unix.SYS_POLL, unix.SYS_PPOLL)
 }
 
-// untilThreadsWait returns when there are at least n threads besides the main one, and each waits: for another thread, in poll(2)
-// or in connect(2).
+// untilThreadsWait returns when at least n threads besides the main one exist and each waits: for
+// another thread, in poll(2) or in connect(2).
 func (h *host) untilThreadsWait(n int) {
 	h.t.Helper()
 	waits := []int{unix.SYS_POLL, unix.SYS_PPOLL, unix.SYS_FUTEX, unix.SYS_CONNECT}
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		calls := h.otherThreads()
-		if len(calls) >= n && !slices.ContainsFunc(calls, func(call int) bool { return !slices.Contains(waits, call) }) {
+		if len(calls) >= n && !slices.ContainsFunc(calls,
+			func(call int) bool { return !slices.Contains(waits, call) }) {
 			return
 		}
 	}
 	h.t.Fatal("the threads do not come to rest")
 }
 
-// otherThreads are the system calls that the threads besides the main one are in.
+// otherThreads are the current system calls of the threads besides the main one.
 func (h *host) otherThreads() (calls []int) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.PID))
 	for _, task := range tasks {
 		if filepath.Base(task) == fmt.Sprint(h.PID) {
 			continue
 		}
-		call, _ := os.ReadFile(task + "/syscall") // begins with the number of the system call, proc_pid_syscall(5)
+		// begins with the number of the system call, proc_pid_syscall(5)
+		call, _ := os.ReadFile(task + "/syscall")
 		number := -1
 		fmt.Sscan(string(call), &number)
 		calls = append(calls, number)
@@ -600,14 +625,15 @@ func (h *host) otherThreads() (calls []int) {
 func (h *host) untilAThreadIsIn(calls ...int) {
 	h.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if slices.ContainsFunc(h.otherThreads(), func(call int) bool { return slices.Contains(calls, call) }) {
+		if slices.ContainsFunc(h.otherThreads(),
+			func(call int) bool { return slices.Contains(calls, call) }) {
 			return
 		}
 	}
 	h.t.Fatal("no thread waits")
 }
 
-// A program that writes and ends has written.
+// If a program writes and ends, its data arrives.
 func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
@@ -634,10 +660,11 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 	}
 }
 
-// A Close is sent right behind what runs ahead, and is patient with a peer that takes its time.
+// A Close is sent right after Writes that run ahead. It is patient with a slow peer.
 func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 	t.Parallel()
-	const writes, size = 23, 250_000 // more than the system has room for, as a rule, and no more than may run ahead besides
+	// more than the system has room for, as a rule, and no more than may run ahead besides
+	const writes, size = 23, 250_000
 	d := startTLSD(t)
 	got := make(chan int64, 1)
 	ca, port := serving(t, func(conn *tls.Conn) {
@@ -668,8 +695,8 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 	}
 }
 
-// A Close need not wait until the peer has everything. It arrives all the same, and so does the end, though the program leaves at
-// once, and though the peer sends what nobody reads.
+// A Close need not wait until the peer has everything. The data still arrives, and so does the end.
+// That holds if the program leaves at once, and if the peer sends data that nobody reads.
 func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 	t.Parallel()
 	const writes, size = 30, 10_000
@@ -684,7 +711,8 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			left := make(chan struct{})
 			got := make(chan outcome, 1)
 			ca, port := serving(t, func(conn *tls.Conn) {
-				conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10) // the rest has to wait on the other side
+				// the rest has to wait on the other side
+				conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10)
 				conn.Handshake()
 				<-left
 				var o outcome
@@ -692,8 +720,10 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 					var n int64
 					n, o.err = io.CopyN(io.Discard, conn, size)
 					o.n += n
-					conn.Write(make([]byte, 100))     // a socket that is gone would answer with a reset
-					time.Sleep(10 * time.Millisecond) // it is to be slower than the host's and the session's end
+					// a socket that is gone would answer with a reset
+					conn.Write(make([]byte, 100))
+					// it is to be slower than the host's and the session's end
+					time.Sleep(10 * time.Millisecond)
 				}
 				got <- o
 			})
@@ -711,7 +741,8 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			select {
 			case o := <-got:
 				if o.n != writes*size || o.err != io.EOF {
-					t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size, o.err)
+					t.Errorf("%d bytes have arrived of %d, then %v", o.n,
+						writes*size, o.err)
 				}
 			case <-time.After(patience):
 				t.Error("the server sees no end")
@@ -724,11 +755,12 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
 	t.Helper()
 	authority := testcert.NewCA(t, "Test CA")
-	cert := authority.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	cert := authority.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
 	return authority.File, serveTLS(t, cert, serve)
 }
 
-// The real thing: a peer that is gone while Writes run ahead.
+// With the real tlsd: a peer that is gone while Writes run ahead.
 func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)

@@ -16,10 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A host that closes all its descriptors, as a program does that becomes a daemon, and opens files under their numbers.
+// A host closes all its descriptors, as a program that becomes a daemon, and opens files under
+// their numbers.
 func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 	t.Parallel()
-	for _, op := range []string{"Read", "Write", "Close", "Shutdown", "Descriptor", "Subject", "NewClient", "Cancel", "fork"} {
+	for _, op := range []string{"Read", "Write", "Close", "Shutdown", "Descriptor", "Subject",
+		"NewClient", "Cancel", "fork"} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			d, h, p, data := ready(t)
@@ -31,7 +33,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			if err := os.WriteFile(file, []byte("the host's own"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if r := h.call("replace", file); r.N < 4 { // control, data, and both ends of the bell
+			// control, data, and both ends of the bell
+			if r := h.call("replace", file); r.N < 4 {
 				t.Fatalf("the host has replaced %d descriptors", r.N)
 			}
 			fds := func() string {
@@ -40,7 +43,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 				return n
 			}
 			before := fds()
-			const lost = "handle 1: lost: this program has closed descriptors of the TLS plugin"
+			const lost = "handle 1: lost: this program has closed descriptors of the " +
+				"TLS plugin"
 			switch op {
 			case "Read":
 				h.send("Read", 1, 10).fails("tls.Read: " + lost)
@@ -52,7 +56,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			case "fork":
 				h.send("fork").gives(0, "")
 				if after := fds(); after != before {
-					t.Errorf("the parent has %s descriptors, the child %s", before, after)
+					t.Errorf("the parent has %s descriptors, the child %s",
+						before, after)
 				}
 				h.send("exit")
 				h.child().gives(0, "")
@@ -80,7 +85,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			read.fails("tls.Read: handle 2: cancelled by the caller")
 			h.send("Write", 2, []byte("y")).gives(1, "")
 			gets(t, again, "y")
-			if text, err := os.ReadFile(file); err != nil || string(text) != "the host's own" {
+			if text, err := os.ReadFile(file); err != nil ||
+				string(text) != "the host's own" {
 				t.Errorf("the file of the host has %q, %v", text, err)
 			}
 			_ = p
@@ -93,7 +99,8 @@ func TestNoDescriptorOfThePluginIsAStandardStream(t *testing.T) {
 	d := newStandIn(t)
 	go serveOne(d)
 	cmd := exec.Command(asan.program(t, "testdata/low.c"), asan.library(t), "h", "1", "")
-	cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"), "ASAN_OPTIONS=detect_leaks=0")
+	cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"),
+		"ASAN_OPTIONS=detect_leaks=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("low: %v\n%s", err, out)
 	}
@@ -120,7 +127,8 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 			d := newStandIn(t)
 			served := make(chan error, 1)
 			go func() {
-				// Connections that a child has a copy of are given up before they have said anything, or after Hello.
+				// Connections that a child has a copy of are given up, before they
+				// have sent anything or after Hello.
 				var err error
 				for sessions := 0; err == nil; sessions++ {
 					var conn *net.UnixConn
@@ -130,15 +138,18 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 						}
 						break
 					}
-					err = serveEcho(newPeer(conn)) // a stray byte would be an error
+					// a stray byte would be an error
+					err = serveEcho(newPeer(conn))
 					conn.Close()
 				}
 				served <- err
 			}()
 			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/forks.c"), c.flavour.library(t), "h", "1", "", fmt.Sprint(c.rounds))
-			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"), "ASAN_OPTIONS=detect_leaks=0")
+			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/forks.c"),
+				c.flavour.library(t), "h", "1", "", fmt.Sprint(c.rounds))
+			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"),
+				"ASAN_OPTIONS=detect_leaks=0")
 			if out, err := cmd.CombinedOutput(); err != nil || string(out) != "done\n" {
 				t.Errorf("forks: %v\n%s", err, out)
 			}
@@ -175,39 +186,45 @@ func converse(t *testing.T, d *standIn, h *host) {
 
 func TestTheHostsLimitsDoNotRaiseSignals(t *testing.T) {
 	t.Parallel()
-	for _, limit := range []string{"--fsize=0", "--nofile=16", "--nproc=0", "--memlock=0", "--stack=262144", "--as=200000000", "--cpu=60", "--core=0", "--data=100000000"} {
+	for _, limit := range []string{"--fsize=0", "--nofile=16", "--nproc=0", "--memlock=0",
+		"--stack=262144", "--as=200000000", "--cpu=60", "--core=0", "--data=100000000"} {
 		t.Run(limit, func(t *testing.T) {
 			t.Parallel()
 			d := newStandIn(t)
-			h := startHostWith(t, hostOptions{flavour: musl, env: []string{d.env()}, wrapper: []string{needTool(t, "prlimit"), limit}})
+			h := startHostWith(t, hostOptions{flavour: musl, env: []string{d.env()},
+				wrapper: []string{needTool(t, "prlimit"), limit}})
 			converse(t, d, h)
 		})
 	}
 }
 
-// In a sandbox that refuses what the plugin would like to have, calls work or say what is missing.
+// In a sandbox that refuses system calls of the plugin, calls work or say what is missing.
 func TestASandboxWithoutSomeSystemCallsIsNoTrap(t *testing.T) {
 	t.Parallel()
 	deny := plain.program(t, "testdata/deny.c")
 	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.ENOSYS} {
 		t.Run(errno.Error(), func(t *testing.T) {
 			t.Parallel()
-			list := fmt.Sprint(unix.SYS_MEMFD_CREATE, ",", unix.SYS_EVENTFD2, ",", unix.SYS_PIPE, ",", unix.SYS_PIPE2)
+			list := fmt.Sprint(unix.SYS_MEMFD_CREATE, ",", unix.SYS_EVENTFD2, ",",
+				unix.SYS_PIPE, ",", unix.SYS_PIPE2)
 			list = strings.ReplaceAll(list, " ", "")
 			d := newStandIn(t)
-			h := startHostWith(t, hostOptions{flavour: plain, env: []string{d.env()}, wrapper: []string{deny, fmt.Sprint(int(errno)), list}})
+			h := startHostWith(t, hostOptions{flavour: plain, env: []string{d.env()},
+				wrapper: []string{deny, fmt.Sprint(int(errno)), list}})
 			converse(t, d, h)
 		})
 		t.Run("socketpair, "+errno.Error(), func(t *testing.T) {
 			t.Parallel()
 			d := newStandIn(t)
 			h := startHostWith(t, hostOptions{flavour: plain, env: []string{d.env()},
-				wrapper: []string{deny, fmt.Sprint(int(errno)), fmt.Sprint(unix.SYS_SOCKETPAIR)}})
+				wrapper: []string{deny, fmt.Sprint(int(errno)),
+					fmt.Sprint(unix.SYS_SOCKETPAIR)}})
 			client := h.start("NewClient", "h", 1)
 			p, _ := d.session()
 			p.result(p.expect("tls.NewClient", `["h",1]`), "1")
 			client.gives(1, "")
-			h.send("Handshake", 1).fails("tls.Handshake: handle 1: limit: no descriptor for the data of the connection: ")
+			h.send("Handshake", 1).fails("tls.Handshake: handle 1: limit: no " +
+				"descriptor for the data of the connection: ")
 			p.silent(h)
 		})
 	}
@@ -219,7 +236,8 @@ func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 		missing(t, "needs root, to be another user")
 	}
 	d, h, p, _ := ready(t)
-	if err := firstError(os.Chmod(filepath.Dir(d.path), 0o755), os.Chmod(d.path, 0o666)); err != nil {
+	if err := firstError(os.Chmod(filepath.Dir(d.path), 0o755),
+		os.Chmod(d.path, 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	h.send("seteuid", 65534).gives(0, "")

@@ -36,10 +36,12 @@ func TestTheNamedSocketComesFirst(t *testing.T) {
 	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET=") // empty is unset
 	backendIs(t, h, runtime, "runtime")
 
-	// A named one that does not answer is not replaced.
+	// If a named daemon does not answer, no other takes its place.
 	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET="+dir+"/none")
 	h.send("Version", 0).gives(0, "")
-	h.send("NewClient", "localhost", 1).fails("tls.NewClient: backend: no tlsd: "+dir+"/none: No such file or directory; none was started", "TLSD_AUTOSTART is 0")
+	h.send("NewClient", "localhost",
+		1).fails("tls.NewClient: backend: no tlsd: "+dir+"/none: No such file or "+
+		"directory; none was started", "TLSD_AUTOSTART is 0")
 	if r := h.call("LastError"); strings.Contains(r.Text, "/run/") {
 		t.Errorf("tried another than the named socket: %s", r.Text)
 	}
@@ -53,10 +55,15 @@ func TestWhatWasTriedIsSaid(t *testing.T) {
 	dir := nowhere(t)
 	run := "/run/tlsd.sock: No such file or directory"
 	h := startHost(t, "XDG_RUNTIME_DIR="+dir)
-	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + dir + "/tlsd.sock: No such file or directory; " + run)
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + dir +
+		"/tlsd.sock: No such file or directory; " + run)
 
 	h = startHost(t, "XDG_RUNTIME_DIR=relative")
-	h.send("NewServerContext", "/c", "/k").fails("tls.NewServerContext: backend: no tlsd: "+run+"; /run/tlsd/tlsd.sock: No such file or directory; /tmp/tlsd-"+strconv.Itoa(os.Geteuid())+"/tlsd.sock: ", "TLSD_AUTOSTART is 0")
+	h.send("NewServerContext", "/c",
+		"/k").fails(
+		"tls.NewServerContext: backend: no tlsd: "+run+"; /run/tlsd/tlsd.sock: No such "+
+			"file or directory; /tmp/tlsd-"+strconv.Itoa(os.Geteuid())+"/tlsd.sock: ",
+		"TLSD_AUTOSTART is 0")
 
 	// A dead socket, a file that is no socket, a path that is too long.
 	dead := filepath.Join(dir, "dead")
@@ -95,7 +102,8 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 	cmd := exec.Command(exe, "--socket", socket, "--ready-fd", "1")
 	cmd.Env = []string{asTLSD + "=serves"}
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534,
+		Gid: 65534}}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -108,8 +116,10 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 	if n, _ := out.Read(make([]byte, 1)); n == 0 {
 		t.Fatal("the stand-in does not run as user 65534")
 	}
-	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1", "TLSD_EXE="+tlsdThat(t, "serves"))
-	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+socket+": refused", "the user with id 65534 runs it, who is neither root nor 0")
+	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1",
+		"TLSD_EXE="+tlsdThat(t, "serves"))
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+socket+": refused",
+		"the user with id 65534 runs it, who is neither root nor 0")
 }
 
 func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
@@ -117,7 +127,7 @@ func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("every other test shows it, because this is not root")
 	}
-	// Root's server serves everybody; that the host is another user is enough here.
+	// Root's server serves every user. Here it is enough that the host has another user.
 	d := newStandIn(t)
 	if err := os.Chmod(filepath.Dir(d.path), 0o755); err != nil {
 		t.Fatal(err)
@@ -125,7 +135,8 @@ func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
 	if err := os.Chmod(d.path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"), "--reuid=65534", "--clear-groups"}, env: []string{d.env()}})
+	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"),
+		"--reuid=65534", "--clear-groups"}, env: []string{d.env()}})
 	backendIs(t, h, d, "root's")
 }
 
@@ -134,7 +145,8 @@ func TestAFullQueueIsWaitedForWithABound(t *testing.T) {
 	path := fullQueue(t)
 	h := startHost(t, "TLSD_SOCKET="+path)
 	began := time.Now()
-	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + path + ": Connection timed out")
+	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + path +
+		": Connection timed out")
 	if d := time.Since(began); d < 9*time.Second {
 		t.Errorf("waited %v for a place in the queue; want 10 s", d)
 	}
@@ -153,20 +165,23 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	if _, err := os.Lstat(dir); err == nil {
 		t.Skipf("%s is in use", dir)
 	}
-	// Everything that the other user runs must be readable for it.
+	// Every file that the other user runs must be readable for that user.
 	shared := nowhere(t)
 	if err := os.Chmod(shared, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	standIn, exe := filepath.Join(shared, "stand-in"), filepath.Join(shared, "tlsd")
 	copyFile(t, self(t), standIn)
-	if err := testd.WriteProgram(exe, []byte("#!/bin/sh\nexport "+asTLSD+"=serves\nexec "+standIn+` "$@"`+"\n")); err != nil {
+	if err := testd.WriteProgram(exe,
+		[]byte(
+			"#!/bin/sh\nexport "+asTLSD+"=serves\nexec "+standIn+` "$@"`+"\n")); err != nil {
 		t.Fatal(err)
 	}
 	start := func() *host {
 		return startHostWith(t, hostOptions{flavour: plain,
-			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid), "--clear-groups"},
-			env:     []string{"TLSD_AUTOSTART=1", "TLSD_EXE=" + exe}})
+			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid),
+				"--clear-groups"},
+			env: []string{"TLSD_AUTOSTART=1", "TLSD_EXE=" + exe}})
 	}
 	defer os.RemoveAll(dir)
 	for _, c := range []struct {
@@ -174,12 +189,18 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 		make func() error
 		why  string
 	}{
-		{"another's", func() error { return os.Mkdir(dir, 0o755) }, dir + ": belongs to another user"},
+		{"another's", func() error { return os.Mkdir(dir, 0o755) },
+			dir + ": belongs to another user"},
 		{"open", func() error {
-			return firstError(os.Mkdir(dir, 0o700), os.Chown(dir, uid, uid), os.Chmod(dir, 0o750))
+			return firstError(os.Mkdir(dir, 0o700), os.Chown(dir, uid, uid),
+				os.Chmod(dir, 0o750))
 		}, dir + ": is open to other users; its mode must be 0700"},
-		{"link", func() error { return firstError(os.Symlink(shared, dir), os.Lchown(dir, uid, uid)) }, dir + ": is no directory"},
-		{"file", func() error { return os.WriteFile(dir, nil, 0o600) }, dir + ": is no directory"},
+		{"link", func() error {
+			return firstError(os.Symlink(shared, dir),
+				os.Lchown(dir, uid, uid))
+		}, dir + ": is no directory"},
+		{"file", func() error { return os.WriteFile(dir, nil, 0o600) },
+			dir + ": is no directory"},
 	} {
 		if err := c.make(); err != nil {
 			t.Fatal(c.name, err)

@@ -22,7 +22,7 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 	p.fail(p.expect("tls.Handshake", "[4,1]"), "the parent's error")
 	error.fails("the parent's error")
 
-	// Other threads of the parent wait, one of them leads, one sends.
+	// Other threads of the parent wait; one of them leads, and one sends.
 	read := h.start("Subject", 1)
 	readID := p.expect("tls.PeerCertSubject", "[1]")
 	accept := h.start("Accept", 2, "::", 1)
@@ -32,13 +32,15 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 	h.send("fork").gives(0, "") // from here on the child does the commands
 	h.send("LastError").gives(0, "")
 	for _, handle := range []int{1, 4} {
-		h.send("Subject", handle).fails("tls.PeerCertSubject: handle ", "no such handle: it belongs to the process that this one was forked from")
+		h.send("Subject", handle).fails("tls.PeerCertSubject: handle ",
+			"no such handle: it belongs to the process that this one was forked from")
 	}
 	h.send("Close", 5).fails("tls.Close: handle 5: no such handle")
 	client := h.start("NewClient", "child", 1)
 	c, first := d.session()
 	if first != 5 {
-		t.Errorf("the child's session begins with handle %d; want 5, because 1 to 4 are the parent's", first)
+		t.Errorf("the child's session begins with handle %d; want 5, because 1 to 4 are "+
+			"the parent's", first)
 	}
 	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // the parent's trust holds
 	c.result(c.expect("tls.NewClient", `["child",1]`), "5")
@@ -47,7 +49,7 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 	c.result(c.expect("tls.PeerCertSubject", "[5]"), `"child"`)
 	childRead.reads("child")
 
-	// The parent's calls go on meanwhile, as if there were no child.
+	// The calls of the parent go on meanwhile, as if there were no child.
 	p.result(readID, `"parent"`)
 	read.reads("parent")
 
@@ -77,7 +79,9 @@ func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
 	parent := fds()
 	h.send("fork").gives(0, "")
 	if child := fds(); child != parent-3 {
-		t.Errorf("the parent has %d descriptors, the child %d; want three less: the session's socket and the two ends of the bell of tls_Cancel", parent, child)
+		t.Errorf("the parent has %d descriptors, the child %d; want three less: the "+
+			"session's socket and the two ends of the bell of tls_Cancel",
+			parent, child)
 	}
 	h.send("exit")
 	h.child().gives(0, "")
@@ -88,9 +92,10 @@ func TestAForkLeaksNothing(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
 	h := startHostWith(t, hostOptions{flavour: plain, env: []string{d.env()},
-		wrapper: valgrind(t, "--leak-check=full", "--errors-for-leak-kinds=definite,possible")})
+		wrapper: valgrind(t, "--leak-check=full",
+			"--errors-for-leak-kinds=definite,possible")})
 	for handle := int64(1); handle <= 2; handle++ {
-		// In the main thread: what other threads hold on their stacks is lost in a child, whoever they are.
+		// In the main thread, because a child loses the stacks of all other threads.
 		client := h.send("NewClient", "h", 1)
 		p, _ := d.session()
 		p.result(p.expect("tls.NewClient", `["h",1]`), fmt.Sprint(handle))
@@ -165,7 +170,8 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	h.child().wait()
 }
 
-// A child that is forked while its parent looks for a daemon has a copy of the socket. The parent takes another one.
+// A child that is forked while its parent looks for a daemon has a copy of the socket. So the
+// parent takes another socket.
 func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.T) {
 	t.Parallel()
 	path, first := heldQueue(t)
@@ -184,8 +190,8 @@ func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.
 	q.client(h, 2)
 }
 
-// heldQueue is the path of a socket where a connect waits for its place in the queue, until free is called; then a stand-in
-// serves it.
+// heldQueue is the path of a socket where a connect waits for its place in the queue, until free is
+// called; then a stand-in serves it.
 func heldQueue(t *testing.T) (path string, free func() *standIn) {
 	t.Helper()
 	path = filepath.Join(nowhere(t), "s")
@@ -193,7 +199,8 @@ func heldQueue(t *testing.T) (path string, free func() *standIn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := firstError(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+	if err := firstError(unix.Bind(fd, &unix.SockaddrUnix{Name: path}),
+		unix.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
 	filler, err := net.Dial("unix", path) // the queue's only place

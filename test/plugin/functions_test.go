@@ -31,20 +31,32 @@ func TestFunctionsSendTheirParametersAndGiveTheResult(t *testing.T) {
 		n              int64
 		text           string
 	}{
-		{"SetOption", []any{1, "alpn", "h2,http/1.1"}, "tls.SetOption", `[1,"alpn","h2,http/1.1"]`, "0", 0, ""},
-		{"SetOption", []any{1, "ca", "ca.pem"}, "tls.SetOption", fmt.Sprintf(`[1,"ca",%q]`, dir+"/ca.pem"), "0", 0, ""},
-		{"SetOption", []any{1, "ca", "/ca.pem"}, "tls.SetOption", `[1,"ca","/ca.pem"]`, "0", 0, ""},
+		{"SetOption", []any{1, "alpn", "h2,http/1.1"}, "tls.SetOption",
+			`[1,"alpn","h2,http/1.1"]`, "0", 0, ""},
+		{"SetOption", []any{1, "ca", "ca.pem"}, "tls.SetOption",
+			fmt.Sprintf(`[1,"ca",%q]`, dir+"/ca.pem"), "0", 0, ""},
+		{"SetOption", []any{1, "ca", "/ca.pem"}, "tls.SetOption", `[1,"ca","/ca.pem"]`,
+			"0", 0, ""},
 		{"SetOption", []any{1, "ca", ""}, "tls.SetOption", `[1,"ca",""]`, "0", 0, ""},
-		{"SetOption", []any{1, "client-ca", "x/../ca.pem"}, "tls.SetOption", fmt.Sprintf(`[1,"client-ca",%q]`, dir+"/x/../ca.pem"), "0", 0, ""},
-		{"SetOption", []any{1, "no-path", "a"}, "tls.SetOption", `[1,"no-path","a"]`, "0", 0, ""},
-		{"SetCertificate", []any{1, "*.example.com", "c.pem", "/k.pem"}, "tls.SetCertificate", fmt.Sprintf(`[1,"*.example.com",%q,"/k.pem"]`, dir+"/c.pem"), "0", 0, ""},
-		{"Listen", []any{1, "127.0.0.1", 0}, "tls.Listen", `[1,"127.0.0.1",0]`, "4433", 4433, ""},
+		{"SetOption", []any{1, "client-ca", "x/../ca.pem"}, "tls.SetOption",
+			fmt.Sprintf(`[1,"client-ca",%q]`, dir+"/x/../ca.pem"), "0", 0, ""},
+		{"SetOption", []any{1, "no-path", "a"}, "tls.SetOption", `[1,"no-path","a"]`,
+			"0", 0, ""},
+		{"SetCertificate", []any{1, "*.example.com", "c.pem", "/k.pem"},
+			"tls.SetCertificate", fmt.Sprintf(`[1,"*.example.com",%q,"/k.pem"]`,
+				dir+"/c.pem"), "0", 0, ""},
+		{"Listen", []any{1, "127.0.0.1", 0}, "tls.Listen", `[1,"127.0.0.1",0]`,
+			"4433", 4433, ""},
 		{"Info", []any{1, "alpn"}, "tls.Info", `[1,"alpn"]`, `"h2"`, 2, "h2"},
-		{"Info", []any{1, ""}, "tls.Info", `[1,""]`, `"{\"alpn\":\"\"}"`, 11, `{"alpn":""}`},
-		{"WritePlain", []any{1, []byte("EHLO\x00\xff")}, "tls.WritePlain", `[1,"RUhMTwD/"]`, "6", 6, ""},
+		{"Info", []any{1, ""}, "tls.Info", `[1,""]`, `"{\"alpn\":\"\"}"`, 11,
+			`{"alpn":""}`},
+		{"WritePlain", []any{1, []byte("EHLO\x00\xff")}, "tls.WritePlain", `[1,"RUhMTwD/"]`,
+			"6", 6, ""},
 		{"WritePlain", []any{1, []byte{}}, "tls.WritePlain", `[1,""]`, "0", 0, ""},
-		{"ReadPlain", []any{1, 100}, "tls.ReadPlain", `[1,100]`, `"MjIwIAA="`, 5, "220 \x00"},
-		{"ReadPlain", []any{1, 1 << 24}, "tls.ReadPlain", `[1,262144]`, `""`, 0, ""}, // an answer has a bound
+		{"ReadPlain", []any{1, 100}, "tls.ReadPlain", `[1,100]`, `"MjIwIAA="`, 5,
+			"220 \x00"},
+		// an answer has a bound
+		{"ReadPlain", []any{1, 1 << 24}, "tls.ReadPlain", `[1,262144]`, `""`, 0, ""},
 	} {
 		call := h.start(c.op, c.args...)
 		p.result(p.expect(c.method, c.params), c.answer)
@@ -52,12 +64,14 @@ func TestFunctionsSendTheirParametersAndGiveTheResult(t *testing.T) {
 	}
 	read := h.start("ReadPlain", 1, 262144)
 	all := strings.Repeat("x", 262144)
-	p.result(p.expect("tls.ReadPlain", "[1,262144]"), strconv.Quote(base64.StdEncoding.EncodeToString([]byte(all))))
+	p.result(p.expect("tls.ReadPlain", "[1,262144]"),
+		strconv.Quote(base64.StdEncoding.EncodeToString([]byte(all))))
 	read.reads(all)
 	for _, bad := range []string{`"AAAA"`, `"A"`, `"AA=A"`} {
 		read := h.start("ReadPlain", 1, 2)
 		p.result(p.expect("tls.ReadPlain", "[1,2]"), bad)
-		read.fails("tls.ReadPlain: handle 1: tlsd has answered with what is not base64 of at most 2 bytes")
+		read.fails("tls.ReadPlain: handle 1: tlsd has answered with what is not base64 " +
+			"of at most 2 bytes")
 	}
 }
 
@@ -77,7 +91,7 @@ func (h *host) errorOf(kind string, code int) {
 	h.send("ErrorCode").gives(int64(len(text)), text)
 }
 
-// answers gives the answer to a call that was sent, and its result.
+// answers answers a call that was sent, and checks its result.
 func (p *peer) answers(c *pending, method, member string) result {
 	p.t.Helper()
 	r := p.request()
@@ -96,20 +110,24 @@ func TestAnErrorHasItsKindAndCode(t *testing.T) {
 		error, kind string
 		code        int
 	}{
-		{`{"code":-32005,"message":"m","data":{"kind":"connect","errno":"ECONNREFUSED"}}`, "connect", -32005},
+		{`{"code":-32005,"message":"m","data":{"kind":"connect","errno":"ECONNREFUSED"}}`,
+			"connect", -32005},
 		{`{"code":-32601,"message":"m","data":{"kind":"params"}}`, "params", -32601},
 		{`{"code":-32099,"message":"m","data":{"kind":"new-kind"}}`, "new-kind", -32099},
 		{`{"code":-32005,"message":"m"}`, "internal", -32603},
 		{`{"code":-32005,"message":"m","data":"connect"}`, "internal", -32603},
 		{`{"code":-32005,"message":"m","data":{"kind":7}}`, "internal", -32603},
 		{`{"code":-32005,"message":"m","data":{"kind":""}}`, "internal", -32603},
-		{`{"code":-32005,"message":"m","data":{"kind":"\u0063onnect"}}`, "internal", -32603},
-		{`{"code":-32005,"message":"m","data":{"kind":"a-kind-with-24-characters"}}`, "internal", -32603},
+		{`{"code":-32005,"message":"m","data":{"kind":"\u0063onnect"}}`,
+			"internal", -32603},
+		{`{"code":-32005,"message":"m","data":{"kind":"a-kind-with-24-characters"}}`,
+			"internal", -32603},
 		{`{"code":5,"message":"m","data":{"kind":"verify"}}`, "verify", -32007},
 		{`{"code":"x","message":"m","data":{"kind":"verify"}}`, "verify", -32007},
 		{`{"code":-99999999999,"message":"m","data":{"kind":"verify"}}`, "verify", -32007},
 	} {
-		if r := p.answers(h.send("NewClient", "h", 1), "tls.NewClient", `"error":`+c.error); r.N != -1 || r.Text != "m" {
+		if r := p.answers(h.send("NewClient", "h", 1), "tls.NewClient",
+			`"error":`+c.error); r.N != -1 || r.Text != "m" {
 			t.Errorf("%s gives %d, %q", c.error, r.N, r.Text)
 		}
 		h.errorOf(c.kind, c.code)
@@ -166,7 +184,7 @@ func TestErrorsOfThePluginHaveKinds(t *testing.T) {
 	stranger.errorOf("", 0)
 }
 
-// A thread's last error is its own; a thread that has had none is told the process's.
+// A thread's last error is its own. A thread without an error gets the last error of the process.
 func TestTheLastErrorIsTheThreads(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -201,13 +219,17 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
 	h := startHost(t, d.env())
 	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
-	h.send("NewServerContext", filepath.Base(cert.CertFile), filepath.Base(cert.KeyFile)).gives(1, "")
-	h.send("SetOption", 1, "handshake", "sometime").fails("tls.SetOption: handle 1: ", "accept or later")
+	h.send("NewServerContext", filepath.Base(cert.CertFile),
+		filepath.Base(cert.KeyFile)).gives(1, "")
+	h.send("SetOption", 1, "handshake", "sometime").fails("tls.SetOption: handle 1: ",
+		"accept or later")
 	h.errorOf("params", -32602)
 	h.send("SetOption", 1, "handshake", "later").gives(0, "")
-	h.send("SetCertificate", 1, "", "missing.pem", "missing.key").fails("tls.SetCertificate: ", filepath.Dir(cert.CertFile)+"/missing.pem")
+	h.send("SetCertificate", 1, "", "missing.pem", "missing.key").fails("tls.SetCertificate: ",
+		filepath.Dir(cert.CertFile)+"/missing.pem")
 	h.errorOf("file", -32004)
-	h.send("SetCertificate", 1, "", filepath.Base(cert.CertFile), filepath.Base(cert.KeyFile)).gives(0, "")
+	h.send("SetCertificate", 1, "", filepath.Base(cert.CertFile),
+		filepath.Base(cert.KeyFile)).gives(0, "")
 	port := h.call("Listen", 1, "127.0.0.1", 0).N
 
 	ended := make(chan error, 1)
@@ -217,7 +239,8 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	h.errorOf("state", -32002)
 	h.send("Read", 2, 100).fails("tls.Read: handle 2: ")
 	h.errorOf("state", -32002)
-	h.send("Descriptor", 2).fails("tls.Descriptor: handle 2: there is none before the handshake")
+	h.send("Descriptor", 2).fails(
+		"tls.Descriptor: handle 2: there is none before the handshake")
 	h.send("Info", 2, "cipher").fails("tls.Info: handle 2: ")
 	h.errorOf("state", -32002)
 	if r := h.call("Info", 2, "peer-address"); !strings.HasPrefix(r.Text, "127.0.0.1:") {
@@ -241,7 +264,7 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 		t.Error(err)
 	}
 
-	// One that leaves before its handshake can be closed, and leaves nothing.
+	// A client that leaves before its handshake can be closed, and leaves nothing.
 	before := h.call("status").Text
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {

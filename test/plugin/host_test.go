@@ -7,13 +7,13 @@ import (
 	"tlsd/internal/testhost"
 )
 
-// patience bounds every wait of these tests. Nothing waits that long unless it hangs.
+// patience limits every wait of these tests. It is reached only by a hang.
 const patience = testhost.Patience
 
 // null is an argument that the host turns into a NULL pointer.
 var null = testhost.Null
 
-// A host is a host of one test, which ends the test when it does not answer.
+// A host is the host of one test. It ends the test if it does not answer.
 type host struct {
 	*testhost.Host
 	t *testing.T
@@ -27,8 +27,8 @@ type hostOptions struct {
 	env     []string
 }
 
-// startHost starts a host with these settings of the environment, and nothing else
-// that tells it where a tlsd is. It must end well before the test does.
+// startHost starts a host with these settings of the environment, and with no other setting that
+// names a tlsd. It must end well before the test does.
 func startHost(t *testing.T, env ...string) *host {
 	t.Helper()
 	return startHostWith(t, hostOptions{env: env})
@@ -83,7 +83,7 @@ func (h *host) call(op string, args ...any) result {
 	return h.send(op, args...).wait()
 }
 
-// child is the end of a child that was forked. Its result is its state.
+// child is the end of a forked child. Its result is its status.
 func (h *host) child() *pending { return &pending{h.Answer("child"), h.t} }
 
 func (p *pending) wait() result {
@@ -95,7 +95,7 @@ func (p *pending) wait() result {
 	return r
 }
 
-// gives checks a result that is a success.
+// gives checks a successful result.
 func (p *pending) gives(n int64, text string) {
 	p.t.Helper()
 	if r := p.wait(); r.N != n || r.Text != text {
@@ -103,13 +103,13 @@ func (p *pending) gives(n int64, text string) {
 	}
 }
 
-// reads checks the data that a Read has given.
+// reads checks the data of a Read.
 func (p *pending) reads(data string) {
 	p.t.Helper()
 	p.gives(int64(len(data)), data)
 }
 
-// fails checks that a call has failed with a text that has all these parts, the first at its start.
+// fails checks that a call has failed. Its text must begin with start and have all parts.
 func (p *pending) fails(start string, parts ...string) {
 	p.t.Helper()
 	r := p.wait()

@@ -12,13 +12,15 @@ func TestAnswersMayComeInAnyPieces(t *testing.T) {
 	_, h, p := opened(t)
 	call := h.start("Subject", 1)
 	id := p.expect("tls.PeerCertSubject", "[1]")
-	for _, b := range []byte(fmt.Sprintf(" { \"raw\" : 5 ,\"result\":\"hello\", \"x\":[{}],\"id\":%d,\"jsonrpc\":\"2.0\" } \r\n", id)) {
+	for _, b := range []byte(fmt.Sprintf(" { \"raw\" : 5 ,\"result\":\"hello\", "+
+		"\"x\":[{}],\"id\":%d,\"jsonrpc\":\"2.0\" } \r\n", id)) {
 		p.send(string([]byte{b}))
 	}
 	call.gives(5, "hello")
 
 	// Two answers and the beginning of a third in one piece.
-	a, b, c := h.start("SetTimeout", 1, 5), h.start("SetTimeout", 1, 5), h.start("SetTimeout", 1, 5)
+	a, b, c := h.start("SetTimeout", 1, 5), h.start("SetTimeout", 1, 5),
+		h.start("SetTimeout", 1, 5)
 	var ids []int64
 	for range 3 {
 		ids = append(ids, p.expect("tls.SetTimeout", "[1,5]"))
@@ -54,28 +56,40 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 		answer string // %[1]d is the id of a PeerCertSubject
 		why    string
 	}{
-		"no JSON":              {"nonsense\n", "no answer of JSON-RPC 2.0"},
-		"blank line":           {"\n", "no answer of JSON-RPC 2.0"},
-		"not UTF-8":            {"{\"jsonrpc\":\"2.0\",\"id\":%[1]d,\"error\":{\"message\":\"\xff\"}}\n", "no answer of JSON-RPC 2.0"},
-		"array":                {`[{"jsonrpc":"2.0","id":%[1]d,"result":0}]` + "\n", "no answer of JSON-RPC 2.0"},
-		"no version":           {`{"id":%[1]d,"result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
-		"no id":                {`{"jsonrpc":"2.0","result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
-		"id a string":          {`{"jsonrpc":"2.0","id":"%[1]d","result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
-		"id twice":             {`{"jsonrpc":"2.0","id":%[1]d,"id":%[1]d,"result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
-		"neither":              {`{"jsonrpc":"2.0","id":%[1]d}` + "\n", "no answer of JSON-RPC 2.0"},
-		"both":                 {`{"jsonrpc":"2.0","id":%[1]d,"result":"x","error":{"message":"x"}}` + "\n", "no answer of JSON-RPC 2.0"},
-		"error is no object":   {`{"jsonrpc":"2.0","id":%[1]d,"error":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
-		"error has no message": {`{"jsonrpc":"2.0","id":%[1]d,"error":{"code":1}}` + "\n", "no answer of JSON-RPC 2.0"},
-		"nobody's id":          {`{"jsonrpc":"2.0","id":4711,"result":"x"}` + "\n", "a call that is not waiting: id 4711"},
-		"Hello's id again":     {`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n", "a call that is not waiting: id 1"},
-		"deep":                 {`{"jsonrpc":"2.0","id":%[1]d,"result":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}\n", "no answer of JSON-RPC 2.0"},
-		"very deep":            {strings.Repeat("[", 1000_000) + "\n", "no answer of JSON-RPC 2.0"},
-		"endless line":         {strings.Repeat(" ", 1<<20+1), "a line of more than 1048576 bytes"},
-		"NUL":                  {"{\"jsonrpc\":\"2.0\",\x00\n", "no answer of JSON-RPC 2.0"},
-		"end in a line":        {`{"jsonrpc":"2.0","id":%[1]d`, "has closed the session"},
-		"end":                  {"", "has closed the session"},
-		"goodbye":              {`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"the worker was killed","data":{"kind":"lost"}}}` + "\n", "the worker was killed"},
-		"result for null":      {`{"jsonrpc":"2.0","id":null,"result":1}` + "\n", "an answer to nothing"},
+		"no JSON":    {"nonsense\n", "no answer of JSON-RPC 2.0"},
+		"blank line": {"\n", "no answer of JSON-RPC 2.0"},
+		"not UTF-8": {
+			"{\"jsonrpc\":\"2.0\",\"id\":%[1]d,\"error\":{\"message\":\"\xff\"}}\n",
+			"no answer of JSON-RPC 2.0"},
+		"array": {`[{"jsonrpc":"2.0","id":%[1]d,"result":0}]` + "\n",
+			"no answer of JSON-RPC 2.0"},
+		"no version": {`{"id":%[1]d,"result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
+		"no id":      {`{"jsonrpc":"2.0","result":"x"}` + "\n", "no answer of JSON-RPC 2.0"},
+		"id a string": {`{"jsonrpc":"2.0","id":"%[1]d","result":"x"}` + "\n",
+			"no answer of JSON-RPC 2.0"},
+		"id twice": {`{"jsonrpc":"2.0","id":%[1]d,"id":%[1]d,"result":"x"}` + "\n",
+			"no answer of JSON-RPC 2.0"},
+		"neither": {`{"jsonrpc":"2.0","id":%[1]d}` + "\n", "no answer of JSON-RPC 2.0"},
+		"both": {`{"jsonrpc":"2.0","id":%[1]d,"result":"x","error":{"message":"x"}}` + "\n",
+			"no answer of JSON-RPC 2.0"},
+		"error is no object": {`{"jsonrpc":"2.0","id":%[1]d,"error":"x"}` + "\n",
+			"no answer of JSON-RPC 2.0"},
+		"error has no message": {`{"jsonrpc":"2.0","id":%[1]d,"error":{"code":1}}` + "\n",
+			"no answer of JSON-RPC 2.0"},
+		"nobody's id": {`{"jsonrpc":"2.0","id":4711,"result":"x"}` + "\n",
+			"a call that is not waiting: id 4711"},
+		"Hello's id again": {`{"jsonrpc":"2.0","id":1,"result":{}}` + "\n",
+			"a call that is not waiting: id 1"},
+		"deep": {`{"jsonrpc":"2.0","id":%[1]d,"result":` + strings.Repeat("[", 100) +
+			strings.Repeat("]", 100) + "}\n", "no answer of JSON-RPC 2.0"},
+		"very deep":     {strings.Repeat("[", 1000_000) + "\n", "no answer of JSON-RPC 2.0"},
+		"endless line":  {strings.Repeat(" ", 1<<20+1), "a line of more than 1048576 bytes"},
+		"NUL":           {"{\"jsonrpc\":\"2.0\",\x00\n", "no answer of JSON-RPC 2.0"},
+		"end in a line": {`{"jsonrpc":"2.0","id":%[1]d`, "has closed the session"},
+		"end":           {"", "has closed the session"},
+		"goodbye":       {`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"the worker was killed","data":{"kind":"lost"}}}` + "\n", "the worker was killed"},
+		"result for null": {`{"jsonrpc":"2.0","id":null,"result":1}` + "\n",
+			"an answer to nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -95,14 +109,16 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 	}
 }
 
-// What has not been sent is nobody's business: its caller's memory may be gone when it is cancelled.
+// A call that has not been sent needs no answer: its caller's memory may be gone when it is
+// cancelled.
 func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
 	call := h.start("Subject", 1)
 	id := p.expect("tls.PeerCertSubject", "[1]")
 	waiting := h.clog(p, call)
-	// The call that comes now has the last id. It waits behind a call that has no room: it is not sent.
+	// The call that comes now has the last id. It waits behind a call that has no room: it is
+	// not sent.
 	waiting = append(waiting, h.start("Subject", 1))
 	h.untilThreadsWait(len(waiting))
 	last := id + int64(len(waiting)) - 1
@@ -140,7 +156,9 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 			_, h, p := opened(t)
 			call := h.start(c.op, c.args...)
 			p.result(*p.request().ID, c.result)
-			call.fails("tls."+c.op, "lost: tlsd has answered tls."+c.op+" with what cannot be its result")
+			call.fails("tls."+c.op,
+				"lost: tlsd has answered tls."+c.op+" with "+
+					"what cannot be its result")
 			p.ended()
 		})
 	}
@@ -148,18 +166,25 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 
 func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 	t.Parallel()
-	answer := func(result string) string { return `{"jsonrpc":"2.0","id":1,"result":` + result + "}\n" }
+	answer := func(result string) string {
+		return `{"jsonrpc":"2.0","id":1,"result":` +
+			result + "}\n"
+	}
 	denied := `{"jsonrpc":"2.0","id":null,"error":{"code":-32012,"message":"user 7 may not use this tlsd","data":{"kind":"denied"}}}` + "\n"
 	for name, c := range map[string]struct{ answer, why string }{
-		"old":       {answer(`{"version":0,"capabilities":["data"]}`), "does not speak version 1"},
-		"new":       {answer(`{"version":2,"capabilities":["data"]}`), "does not speak version 1"},
-		"number":    {answer(`1`), "does not speak version 1"},
-		"no list":   {answer(`{"version":1}`), "does not have the capability data"},
-		"refused":   {`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"tls.Hello: firstHandle: too big"}}` + "\n", "tls.Hello: firstHandle: too big"},
-		"denied":    {denied, "user 7 may not use this tlsd"},
-		"SSH":       {"SSH-2.0-OpenSSH_9.2p1\r\n", "no answer of JSON-RPC 2.0"},
-		"other id":  {`{"jsonrpc":"2.0","id":2,"result":{"version":1,"capabilities":["data"]}}` + "\n", "a call that is not waiting: id 2"},
-		"goes away": {"", "tlsd "}, // has closed the session, or is gone: with a request unread, the system calls that a reset
+		"old": {answer(`{"version":0,"capabilities":["data"]}`),
+			"does not speak version 1"},
+		"new": {answer(`{"version":2,"capabilities":["data"]}`),
+			"does not speak version 1"},
+		"number":   {answer(`1`), "does not speak version 1"},
+		"no list":  {answer(`{"version":1}`), "does not have the capability data"},
+		"refused":  {`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"tls.Hello: firstHandle: too big"}}` + "\n", "tls.Hello: firstHandle: too big"},
+		"denied":   {denied, "user 7 may not use this tlsd"},
+		"SSH":      {"SSH-2.0-OpenSSH_9.2p1\r\n", "no answer of JSON-RPC 2.0"},
+		"other id": {`{"jsonrpc":"2.0","id":2,"result":{"version":1,"capabilities":["data"]}}` + "\n", "a call that is not waiting: id 2"},
+		// has closed the session, or is gone: with a request unread, the system calls that
+		// a reset
+		"goes away": {"", "tlsd "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -202,7 +227,8 @@ func TestATLSDThatDoesNotAnswerHelloIsGivenUpOnceForAll(t *testing.T) {
 		calls = append(calls, h.start("NewClient", "h", 1))
 	}
 	for _, call := range calls {
-		call.fails("tls.NewClient: backend: "+d.path+": ", "tlsd has not answered in time") // after 10 s
+		// after 10 s
+		call.fails("tls.NewClient: backend: "+d.path+": ", "tlsd has not answered in time")
 	}
 	p.ended()
 	d.ln.SetDeadline(time.Now())

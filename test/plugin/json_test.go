@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 )
 
-// readAsGo says what testdata/jsoncheck.c must say of a document, according to encoding/json.
+// readAsGo returns the expected output of testdata/jsoncheck.c for a document, by encoding/json.
 func readAsGo(doc []byte) string {
 	if !json.Valid(doc) || !utf8.Valid(doc) || nesting(doc) > 32 {
 		return "no"
@@ -30,7 +30,8 @@ func readAsGo(doc []byte) string {
 	if v[0] == '"' {
 		var s string
 		json.Unmarshal(v, &s)
-		says += " text " + hex.EncodeToString([]byte(strings.ReplaceAll(s, "\x00", "\ufffd")))
+		says += " text " + hex.EncodeToString(
+			[]byte(strings.ReplaceAll(s, "\x00", "\ufffd")))
 	}
 	var elements []json.RawMessage
 	if v[0] == '[' && json.Unmarshal(v, &elements) == nil {
@@ -43,7 +44,7 @@ func readAsGo(doc []byte) string {
 	return says
 }
 
-// memberV is the value of the one member of the object that is written "v".
+// memberV is the value of the only member of the object that is written "v".
 func memberV(doc []byte) (json.RawMessage, bool) {
 	dec := json.NewDecoder(bytes.NewReader(doc))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
@@ -91,18 +92,32 @@ func nesting(doc []byte) int {
 func TestJSONIsReadAsGoReadsIt(t *testing.T) {
 	t.Parallel()
 	docs := []string{
-		``, ` `, `{}`, ` { } `, `[]`, `null`, `true`, `false`, `nul`, `nulll`, `tru`, `"`, `""`, `"a`, `{`, `[`, `}`, `[1,]`, `[,1]`, `[1 2]`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{,}`, `{1:2}`,
-		`{"v":1}`, `{"v":1,"v":2}`, `{"V":1}`, `{"\u0076":1}`, `{"v" : 1 , "w":{"v":2}}`, `{"w":{"v":2},"v":3}`, `{"vv":1}`, `{"":1}`, `[{"v":1}]`, `{"v":null}`,
-		`{"v":0}`, `{"v":-0}`, `{"v":01}`, `{"v":-}`, `{"v":+1}`, `{"v":1.}`, `{"v":.5}`, `{"v":1.5}`, `{"v":1e5}`, `{"v":1e}`, `{"v":1E+5}`, `{"v":1e-}`, `{"v":0x10}`, `{"v":1 }`,
-		`{"v":9223372036854775807}`, `{"v":9223372036854775808}`, `{"v":-9223372036854775808}`, `{"v":-9223372036854775809}`, `{"v":92233720368547758070}`, `{"v":18446744073709551617}`,
-		`{"v":"\"\\\/\b\f\n\r\t"}`, `{"v":"\a"}`, `{"v":"\u12"}`, `{"v":"\u12g4"}`, `{"v":"\u00e9\u20ac\uFFFF"}`, `{"v":"\ud83d\ude00"}`, `{"v":"\ud83d"}`, `{"v":"\ud83dx"}`, `{"v":"\ude00"}`,
-		`{"v":"\ud83d\ud83d\ude00"}`, `{"v":"\ud83d\u0041"}`, `{"v":"\u0000"}`, `{"v":"\`, `{"v":"\u`, `{"v":"\ud83d\`, "{\"v\":\"\t\"}", "{\"v\":\"\x7f\"}", "{\"v\":\"\x00\"}", "{\"v\":\"\xff\"}",
-		`{"v":["raw"]}`, `{"v":["x", "raw" ]}`, `{"v":["rawr"]}`, `{"v":[["raw"]]}`, `{"v":[]}`, `{"v":"raw"}`, `{"v":[{"a":"raw"},[],"raw",1]}`,
-		strings.Repeat("[", 32) + strings.Repeat("]", 32), strings.Repeat("[", 33) + strings.Repeat("]", 33), strings.Repeat(`{"v":`, 32) + "1" + strings.Repeat("}", 32), strings.Repeat("[", 100_000),
+		``, ` `, `{}`, ` { } `, `[]`, `null`, `true`, `false`, `nul`, `nulll`, `tru`, `"`,
+		`""`, `"a`, `{`, `[`, `}`, `[1,]`, `[,1]`, `[1 2]`, `{"a"}`, `{"a":}`,
+		`{"a":1,}`, `{,}`, `{1:2}`,
+		`{"v":1}`, `{"v":1,"v":2}`, `{"V":1}`, `{"\u0076":1}`, `{"v" : 1 , "w":{"v":2}}`,
+		`{"w":{"v":2},"v":3}`, `{"vv":1}`, `{"":1}`, `[{"v":1}]`, `{"v":null}`,
+		`{"v":0}`, `{"v":-0}`, `{"v":01}`, `{"v":-}`, `{"v":+1}`, `{"v":1.}`, `{"v":.5}`,
+		`{"v":1.5}`, `{"v":1e5}`, `{"v":1e}`, `{"v":1E+5}`, `{"v":1e-}`,
+		`{"v":0x10}`, `{"v":1 }`,
+		`{"v":9223372036854775807}`, `{"v":9223372036854775808}`,
+		`{"v":-9223372036854775808}`, `{"v":-9223372036854775809}`,
+		`{"v":92233720368547758070}`, `{"v":18446744073709551617}`,
+		`{"v":"\"\\\/\b\f\n\r\t"}`, `{"v":"\a"}`, `{"v":"\u12"}`, `{"v":"\u12g4"}`,
+		`{"v":"\u00e9\u20ac\uFFFF"}`, `{"v":"\ud83d\ude00"}`, `{"v":"\ud83d"}`,
+		`{"v":"\ud83dx"}`, `{"v":"\ude00"}`,
+		`{"v":"\ud83d\ud83d\ude00"}`, `{"v":"\ud83d\u0041"}`, `{"v":"\u0000"}`, `{"v":"\`,
+		`{"v":"\u`, `{"v":"\ud83d\`, "{\"v\":\"\t\"}", "{\"v\":\"\x7f\"}",
+		"{\"v\":\"\x00\"}", "{\"v\":\"\xff\"}",
+		`{"v":["raw"]}`, `{"v":["x", "raw" ]}`, `{"v":["rawr"]}`, `{"v":[["raw"]]}`,
+		`{"v":[]}`, `{"v":"raw"}`, `{"v":[{"a":"raw"},[],"raw",1]}`,
+		strings.Repeat("[", 32) + strings.Repeat("]", 32), strings.Repeat("[", 33) +
+			strings.Repeat("]", 33), strings.Repeat(`{"v":`, 32) + "1" +
+			strings.Repeat("}", 32), strings.Repeat("[", 100_000),
 		`{"jsonrpc":"2.0","id":17,"error":{"code":-32007,"message":"tls.Handshake: é","data":{"kind":"verify","v":[1,2,{"x":null}]}},"v":"é"}`,
 		"\xef\xbb\xbf{}", "{}\v", "{}\x00",
 	}
-	// And what becomes of them when a byte is changed, lost or doubled.
+	// The results when a byte is changed, lost or doubled.
 	const seed = 20261123
 	random := rand.New(rand.NewPCG(seed, seed))
 	pool := []byte(`{}[]",:\u0v1-+.eE tfn` + "\x00\x1f\x80\xc3\xed\xf0\xff")
@@ -129,7 +144,8 @@ func TestJSONIsReadAsGoReadsIt(t *testing.T) {
 	}
 
 	exe := compile(t, asan.cc, "jsoncheck", append(append([]string{"-I" + sources}, strict...),
-		append(asan.flags, "testdata/jsoncheck.c", sources+"/json.c", sources+"/text.c")...)...)
+		append(asan.flags, "testdata/jsoncheck.c", sources+"/json.c",
+			sources+"/text.c")...)...)
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), asan.env...)
 	cmd.Stdin = strings.NewReader(strings.Join(docs, "\n") + "\n")
@@ -150,7 +166,8 @@ func TestJSONIsReadAsGoReadsIt(t *testing.T) {
 		}
 		if lines[i] != want {
 			if wrong++; wrong <= 10 {
-				t.Errorf("%.200q is read as %.200q; want %.200q", doc, lines[i], want)
+				t.Errorf("%.200q is read as %.200q; want %.200q", doc,
+					lines[i], want)
 			}
 		}
 	}

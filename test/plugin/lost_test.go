@@ -89,7 +89,8 @@ func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 			if name == "with a word" {
 				why = "tls.PeerCertSubject: handle 1: lost: idle for too long"
 			} else if name == "without sense" {
-				why = "tls.PeerCertSubject: handle 1: lost: tlsd has sent a line that is no answer"
+				why = "tls.PeerCertSubject: handle 1: lost: tlsd has sent a line " +
+					"that is no answer"
 			}
 			h.send("Subject", 1).fails(why)
 		})
@@ -113,20 +114,23 @@ func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
 		ca.gives(0, "")
 	}
 	ca := h.start("SetCaBundle", "/bad.pem") // does not replace it
-	p.fail(p.expect("tls.SetCaBundle", `["/bad.pem"]`), "tls.SetCaBundle: /bad.pem: no such file")
+	p.fail(p.expect("tls.SetCaBundle", `["/bad.pem"]`),
+		"tls.SetCaBundle: /bad.pem: no such file")
 	ca.fails("tls.SetCaBundle: /bad.pem")
 	p.conn.Close()
 
-	// A call that trusts nobody does not need it.
+	// A call that needs no trusted CAs does not need the bundle.
 	context := h.start("NewServerContext", "/c", "/k")
 	p, _ = d.session()
 	p.result(p.expect("tls.NewServerContext", `["/c","/k"]`), "2")
 	context.gives(2, "")
 
-	// If it cannot be set, the client fails, and so does the next: never the system's store instead.
+	// If the bundle cannot be set, the client fails, and so does the next one. The system's
+	// store is never used instead.
 	for range 2 {
 		client := h.start("NewClient", "h", 1)
-		p.fail(p.expect("tls.SetCaBundle", `["/new.pem"]`), "tls.SetCaBundle: /new.pem: no such file")
+		p.fail(p.expect("tls.SetCaBundle", `["/new.pem"]`), "tls.SetCaBundle: /new.pem: "+
+			"no such file")
 		client.fails("tls.SetCaBundle: /new.pem: no such file")
 	}
 	client := h.start("NewClient", "h", 1)
@@ -166,7 +170,9 @@ func TestLostSessionsLeaveNoDescriptorsBehind(t *testing.T) {
 		call.gives(int64(i+1), "")
 		p.conn.Close()
 		h.send("Handshake", i+1).fails("tls.Handshake: handle ")
-		if i == 0 { // what is there once and for all: the bell of tls_Cancel, and libc catches a signal since the first thread
+		// what is there once and for all: the bell of tls_Cancel, and libc catches a signal
+		// since the first thread
+		if i == 0 {
 			before = h.call("status").Text
 		}
 	}

@@ -1,12 +1,12 @@
-// Package plugin tests TlsPlugin.so, the C library, from outside: hosts in C,
-// Python and LuaJIT load it, and a stand-in for tlsd or the real one answers.
+// Package plugin tests TlsPlugin.so, the C library, from outside. Hosts in C, Python and LuaJIT
+// load it. A stand-in for tlsd, or the real one, answers.
 //
-// The stand-in (standin_test.go) says on purpose what a healthy tlsd never would. The C
-// host (internal/testhost) does what a line of text tells it, so that each test reads as
-// one conversation. Host and plugin are built with the address and
-// undefined-behaviour sanitizers unless a test says otherwise.
+// The stand-in (standin_test.go) deliberately sends messages that a healthy tlsd never sends. The C
+// host (internal/testhost) follows lines of text, so each test reads as one conversation. Host and
+// plugin are built with the address and undefined-behaviour sanitizers, unless a test says
+// otherwise.
 //
-// A missing tool skips the tests that need it; with TLSD_TEST_STRICT=1 it fails them.
+// A missing tool skips the tests that need it. With TLSD_TEST_STRICT=1 it fails them.
 package plugin
 
 import (
@@ -22,7 +22,7 @@ import (
 
 const sources = "../../cmd/tlsshim/plugin"
 
-// strict are the flags that the library's sources must pass without a warning.
+// strict are the flags that the library's sources must compile with, without a warning.
 var strict = []string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"}
 
 // A flavour is a way to build host and plugin.
@@ -36,8 +36,10 @@ type flavour struct {
 var (
 	plain = &flavour{name: "plain", cc: "gcc", flags: []string{"-O2"}}
 	asan  = &flavour{name: "asan", cc: "gcc",
-		flags: []string{"-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"},
-		env:   []string{"ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=97", "UBSAN_OPTIONS=print_stacktrace=1"}}
+		flags: []string{"-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+			"-fno-omit-frame-pointer"},
+		env: []string{"ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=97",
+			"UBSAN_OPTIONS=print_stacktrace=1"}}
 	tsan = &flavour{name: "tsan", cc: "gcc",
 		flags: []string{"-O1", "-fsanitize=thread"},
 		env:   []string{"TSAN_OPTIONS=exitcode=97 halt_on_error=0"}}
@@ -62,14 +64,15 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(workDir)
-	if err := firstError(os.Chmod(workDir, 0o755), writeTLSDs()); err != nil { // hosts of other users are run from there
+	// hosts of other users are run from there
+	if err := firstError(os.Chmod(workDir, 0o755), writeTLSDs()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
 
-// built remembers what has been compiled, once for all tests.
+// built has the compiled programs, once for all tests.
 var built sync.Map // output name to func() error
 
 // compile returns the path of an output that a compiler makes with these arguments.
@@ -139,7 +142,7 @@ func missing(t *testing.T, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// A nowhere is a directory without a tlsd, short enough for a socket's path.
+// A nowhere is a directory without a tlsd, with a path short enough for a socket.
 func nowhere(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tp")

@@ -48,11 +48,12 @@ func tlsdProgram(t *testing.T) string {
 	return build(t, out, cmd)
 }
 
-// startTLSD starts a tlsd, which ends with the test, and properly.
+// startTLSD starts a tlsd, which must end well with the test.
 func startTLSD(t *testing.T, flags ...string) *daemon {
 	t.Helper()
 	dir := nowhere(t)
-	d := &daemon{path: filepath.Join(dir, "tlsd.sock"), log: filepath.Join(dir, "log"), flags: flags}
+	d := &daemon{path: filepath.Join(dir, "tlsd.sock"), log: filepath.Join(dir, "log"),
+		flags: flags}
 	d.start(t)
 	t.Cleanup(func() {
 		if err := d.stop(syscall.SIGTERM); err != nil {
@@ -77,7 +78,9 @@ func (d *daemon) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ready.Close()
-	cmd := exec.Command(tlsdProgram(t), append([]string{"--socket", d.path, "--ready-fd", "3", "--log-format", "json"}, d.flags...)...)
+	cmd := exec.Command(tlsdProgram(t),
+		append([]string{"--socket", d.path, "--ready-fd", "3", "--log-format", "json"},
+			d.flags...)...)
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
@@ -91,7 +94,7 @@ func (d *daemon) start(t *testing.T) {
 	}
 }
 
-// stop ends the daemon with these signals, and waits until it has.
+// stop sends these signals to the daemon, and waits for its end.
 func (d *daemon) stop(signals ...syscall.Signal) error {
 	for _, sig := range signals {
 		d.cmd.Process.Signal(sig)
@@ -104,7 +107,8 @@ func (d *daemon) stop(signals ...syscall.Signal) error {
 // serveTLS is a crypto/tls server; it returns its port.
 func serveTLS(t *testing.T, cert *testcert.Cert, serve func(conn *tls.Conn)) int {
 	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	ln, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +134,7 @@ func serveTLS(t *testing.T, cert *testcert.Cert, serve func(conn *tls.Conn)) int
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// echo gives a CA file and the port of an echo server whose certificate it has signed.
+// echo returns a CA file and the port of an echo server with a certificate of that CA.
 func echo(t *testing.T) (ca string, port int) {
 	t.Helper()
 	return serving(t, func(conn *tls.Conn) { io.Copy(conn, conn) })
@@ -140,7 +144,8 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca, port := echo(t)
-	const conversation = "backend openssl\npeer /CN=localhost TLSv1.3\necho True\nthen tls.Read: handle %d"
+	const conversation = "backend openssl\npeer /CN=localhost TLSv1.3\necho True\nthen " +
+		"tls.Read: handle %d"
 	first, second := fmt.Sprintf(conversation, 1), fmt.Sprintf(conversation, 2)
 	for _, c := range []struct {
 		name, script string
@@ -157,15 +162,19 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, needTool(t, c.name), script, plain.library(t), "localhost", strconv.Itoa(port), filepath.Base(ca))
+			cmd := exec.CommandContext(ctx, needTool(t, c.name), script,
+				plain.library(t), "localhost", strconv.Itoa(port),
+				filepath.Base(ca))
 			cmd.Dir = filepath.Dir(ca) // the path is the caller's
 			cmd.Env = append(os.Environ(), d.env(), "TLSD_AUTOSTART=0")
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
 			out, err := cmd.Output()
-			out = regexp.MustCompile(`(?m)(^then .*handle \d+): .*`).ReplaceAll(out, []byte("$1"))
+			out = regexp.MustCompile(`(?m)(^then .*handle \d+): .*`).ReplaceAll(out,
+				[]byte("$1"))
 			if err != nil || string(out) != c.want {
-				t.Errorf("%s: %v\n%s%s\nwant\n%s", c.name, err, out, stderr.String(), c.want)
+				t.Errorf("%s: %v\n%s%s\nwant\n%s", c.name, err, out,
+					stderr.String(), c.want)
 			}
 		})
 	}
@@ -196,7 +205,8 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 		h.send("Close", 2).fails("tls.Close: handle 2: ")
 		h.send("Write", 99, []byte{}).fails("tls.Write: handle 99: ")
 		h.send("NewClient", "localhost", 0).fails("tls.NewClient: port")
-		h.send("SetCaBundle", "missing.pem").fails("tls.SetCaBundle: ", filepath.Dir(ca)+"/missing.pem")
+		h.send("SetCaBundle", "missing.pem").fails("tls.SetCaBundle: ",
+			filepath.Dir(ca)+"/missing.pem")
 		h.send("Close", 1).gives(0, "")
 		if after := h.call("status").Text; after != before {
 			t.Errorf("the host was\n%s\nand is\n%s", before, after)
@@ -212,7 +222,8 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	port := testd.Port(t)
 	h := startHost(t, d.env())
 	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
-	h.send("NewServerContext", filepath.Base(cert.CertFile), filepath.Base(cert.KeyFile)).gives(1, "")
+	h.send("NewServerContext", filepath.Base(cert.CertFile),
+		filepath.Base(cert.KeyFile)).gives(1, "")
 	accept := h.start("Accept", 1, "127.0.0.1", port)
 
 	config := &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}
@@ -231,7 +242,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	waiting := h.start("Accept", 1, "127.0.0.1", port)
 	other := h.start("Accept", 1, "127.0.0.1", port)
 	dial(t, port, config).Close()
-	// One of the two has it, the other waits until the context is closed.
+	// One of the two gets the client. The other waits until the context is closed.
 	first, second := waiting, other
 	select {
 	case r := <-waiting.Result():
@@ -249,7 +260,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	second.fails("tls.Accept: handle 1: ")
 }
 
-// dial connects once somebody listens.
+// dial connects when there is a listener.
 func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
@@ -274,7 +285,8 @@ func TestACloseEndsARealReadAtOnce(t *testing.T) {
 	h.send("NewClient", "localhost", port).gives(1, "")
 	h.send("Handshake", 1).gives(0, "")
 	reads := []*pending{h.start("Read", 1, 10), h.start("Read", 1, 10)}
-	h.send("Write", 1, []byte{}).gives(0, "") // the Reads are likely to wait by now; the result is the same if they do not
+	// the Reads are likely to wait by now; the result is the same if they do not
+	h.send("Write", 1, []byte{}).gives(0, "")
 	h.send("Close", 1).gives(0, "")
 	for _, r := range reads {
 		r.fails("tls.Read: handle 1: ")
@@ -284,7 +296,8 @@ func TestACloseEndsARealReadAtOnce(t *testing.T) {
 func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 	t.Parallel()
 	for sig, why := range map[syscall.Signal]string{
-		syscall.SIGSEGV: "died of SIGSEGV", syscall.SIGABRT: "died of SIGABRT", syscall.SIGKILL: "was killed (SIGKILL)",
+		syscall.SIGSEGV: "died of SIGSEGV", syscall.SIGABRT: "died of SIGABRT",
+		syscall.SIGKILL: "was killed (SIGKILL)",
 	} {
 		t.Run(why, func(t *testing.T) {
 			t.Parallel()
@@ -297,12 +310,13 @@ func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 			read := h.start("Read", 1, 10)
 			killWorker(t, d, sig)
 			read.fails("tls.Read: handle 1: lost: the worker of this session " + why)
-			h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: the worker of this session " + why)
+			h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: the worker of " +
+				"this session " + why)
 		})
 	}
 }
 
-// worker is the process that serves the daemon's latest session. Its log says which.
+// worker is the process that serves the daemon's latest session, from the daemon's log.
 func (d *daemon) worker(t *testing.T) (pid int) {
 	t.Helper()
 	for line := range strings.Lines(d.logged(t)) {
@@ -331,7 +345,8 @@ func killWorker(t *testing.T, d *daemon, sig syscall.Signal) {
 
 func awaitDeath(t *testing.T, pid int) {
 	t.Helper()
-	for end := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); syscall.Kill(pid,
+		0) == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the worker %d does not die", pid)
 		}
@@ -394,14 +409,17 @@ func TestMuchDataThroughARealTLSD(t *testing.T) {
 func TestTheRealTLSDIsStartedForTheFirstWhoNeedsIt(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
-	// As tlsd, but it does not stay for a minute.
+	// This is tlsd, but it ends earlier than after a minute.
 	exe := filepath.Join(dir, "tlsd")
-	if err := testd.WriteProgram(exe, []byte("#!/bin/sh\nexec "+tlsdProgram(t)+` "$@" --idle-exit 200ms`+"\n")); err != nil {
+	if err := testd.WriteProgram(exe,
+		[]byte("#!/bin/sh\nexec "+tlsdProgram(
+			t)+` "$@" --idle-exit 200ms`+"\n")); err != nil {
 		t.Fatal(err)
 	}
 	ca, port := echo(t)
 	socket, log := filepath.Join(dir, "tlsd.sock"), filepath.Join(dir, "log")
-	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "TLSD_EXE=" + exe, "TLSD_LOG=" + log}
+	env := []string{"TLSD_AUTOSTART=", "XDG_RUNTIME_DIR=" + dir, "TLSD_EXE=" + exe,
+		"TLSD_LOG=" + log}
 	var hosts []*host
 	var calls []*pending
 	for range 4 {

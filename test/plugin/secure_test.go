@@ -13,8 +13,8 @@ import (
 	"tlsd/internal/testhost"
 )
 
-// Programs that have more rights than the user who runs them. That user rules the environment, and must not decide by it whom the
-// plugin talks to, what it executes, or which files it writes.
+// Programs that have more rights than the user who runs them. That user rules the environment, and
+// must not decide by it whom the plugin talks to, what it executes, or which files it writes.
 
 // The users and groups are made up.
 const (
@@ -55,12 +55,15 @@ func newTrap(t *testing.T, euid int) *trap {
 		}
 	}
 	script := fmt.Sprintf("#!/bin/sh\necho \"$0\" >%s/log/executed\nexit 1\n", dir)
-	err := firstError(testd.WriteProgram(dir+"/bin/tlsd", []byte(script)), os.Chmod(dir, 0o755), os.Chmod(dir+"/bin", 0o755),
-		os.Chmod(dir+"/bin/tlsd", 0o755), os.Chown(dir+"/run", euid, -1), os.Chown(dir+"/log", euid, -1))
+	err := firstError(testd.WriteProgram(dir+"/bin/tlsd", []byte(script)), os.Chmod(dir, 0o755),
+		os.Chmod(dir+"/bin", 0o755),
+		os.Chmod(dir+"/bin/tlsd", 0o755), os.Chown(dir+"/run", euid, -1),
+		os.Chown(dir+"/log", euid, -1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr.socket = standInAt(t, dir+"/named") // root's, so that it is talked to if the variable counts
+	// root's, so that it is talked to if the variable counts
+	tr.socket = standInAt(t, dir+"/named")
 	if err := os.Chmod(tr.socket.path, 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +74,8 @@ func newTrap(t *testing.T, euid int) *trap {
 func (tr *trap) named() []string { return []string{tr.socket.env()} }
 
 func (tr *trap) started() []string {
-	return []string{"TLSD_EXE=" + tr.dir + "/bin/tlsd", "TLSD_LOG=" + tr.dir + "/log/tlsd.log", "TLSD_AUTOSTART=1",
+	return []string{"TLSD_EXE=" + tr.dir + "/bin/tlsd", "TLSD_LOG=" + tr.dir + "/log/tlsd.log",
+		"TLSD_AUTOSTART=1",
 		"XDG_RUNTIME_DIR=" + tr.dir + "/run", "PATH=" + tr.dir + "/bin"}
 }
 
@@ -80,7 +84,8 @@ func (tr *trap) run(t *testing.T, program string, uid int, env []string) string 
 	t.Helper()
 	h, err := testhost.Start(testhost.Options{
 		Program: program, Library: plain.library(t), Env: env,
-		Wrapper: []string{needTool(t, "setpriv"), fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups"},
+		Wrapper: []string{needTool(t, "setpriv"), fmt.Sprintf("--reuid=%d", uid),
+			fmt.Sprintf("--regid=%d", uid), "--clear-groups"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -133,12 +138,14 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 		euid    int
 		trusts  bool
 	}{
-		{"nothing", setID(0, 0, 0), runner, true}, // the environment counts: so the others show something
+		// the environment counts: so the others show something
+		{"nothing", setID(0, 0, 0), runner, true},
 		{"set-uid root", setID(0, 0, os.ModeSetuid), 0, false},
 		{"set-uid another user", setID(ownerUser, 0, os.ModeSetuid), ownerUser, false},
 		{"set-gid", setID(0, ownerGroup, os.ModeSetgid), runner, false},
 		{"a file capability", func(file string) error {
-			out, err := exec.Command(needTool(t, "setcap"), "cap_net_bind_service+ep", file).CombinedOutput()
+			out, err := exec.Command(needTool(t, "setcap"), "cap_net_bind_service+ep",
+				file).CombinedOutput()
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, out)
 			}
@@ -149,8 +156,10 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			t.Parallel()
 			tr := newTrap(t, c.euid)
 			program := privileged(t, tr.dir, c.prepare)
-			if said := tr.run(t, program, runner, tr.started()); (len(tr.marks(said)) > 0) != c.trusts {
-				t.Errorf("the environment names a tlsd to start: traces %q; said: %s", tr.marks(said), said)
+			if said := tr.run(t, program, runner,
+				tr.started()); (len(tr.marks(said)) > 0) != c.trusts {
+				t.Errorf("the environment names a tlsd to start: traces %q; "+
+					"said: %s", tr.marks(said), said)
 			}
 			taken := make(chan error, 1)
 			go func() {
@@ -163,13 +172,15 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			said := tr.run(t, program, runner, tr.named())
 			tr.socket.ln.Close()
 			if err := <-taken; (err == nil) != c.trusts {
-				t.Errorf("the environment names a socket: accept there gives %v; said: %s", err, said)
+				t.Errorf("the environment names a socket: accept there gives %v; "+
+					"said: %s", err, said)
 			}
 		})
 	}
 }
 
-// A tlsd that was started by a program of two users would have the rights of both, and serve the programs of one.
+// A tlsd that was started by a program of two users would have the rights of both, and serve the
+// programs of one.
 func TestAProgramOfTwoUsersStartsNoTLSD(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -183,7 +194,8 @@ func TestAProgramOfTwoUsersStartsNoTLSD(t *testing.T) {
 		"XDG_RUNTIME_DIR=" + dir, "TLSD_AUTOSTART=1", "TLSD_EXE=" + tlsdThat(t, "serves"),
 	}})
 	h.send("seteuid", 65534).gives(0, "")
-	h.send("NewClient", "h", 1).fails("tls.NewClient: ", "the real user of this program is 0 and the effective one 65534")
+	h.send("NewClient", "h", 1).fails("tls.NewClient: ", "the real user of this program is 0 "+
+		"and the effective one 65534")
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		t.Errorf("a tlsd has left %v, %v", entries, err)
 	}

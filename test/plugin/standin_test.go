@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A standIn listens where tlsd would. It does nothing by itself: the test takes its
-// connections and says word for word what they answer.
+// A standIn listens in tlsd's place. It does nothing by itself: the test takes its connections and
+// gives each answer word for word.
 type standIn struct {
 	t    *testing.T
 	path string
@@ -59,7 +59,7 @@ func (d *standIn) accept() *peer {
 	return p
 }
 
-// session takes the next connection and agrees with it.
+// session takes the next connection and agrees with it on the protocol.
 func (d *standIn) session() (p *peer, first int64) {
 	d.t.Helper()
 	p = d.accept()
@@ -207,7 +207,8 @@ func (p *peer) helloOnly() (id, first int64) {
 		FirstHandle  int64    `json:"firstHandle"`
 	}
 	err := json.Unmarshal(r.Params, &params)
-	if r.Method != "tls.Hello" || err != nil || params.Version != 1 || !slices.Equal(params.Capabilities, []string{"data"}) {
+	if r.Method != "tls.Hello" || err != nil || params.Version != 1 ||
+		!slices.Equal(params.Capabilities, []string{"data"}) {
 		p.t.Fatalf("the session begins with %s %s: %v", r.Method, r.Params, err)
 	}
 	return *r.ID, params.FirstHandle
@@ -229,7 +230,9 @@ func (p *peer) result(id int64, json string) {
 func (p *peer) fail(id int64, message string) {
 	p.t.Helper()
 	text, _ := json.Marshal(message)
-	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"error":{"code":-32008,"message":%s,"data":{"kind":"io"}}}`+"\n", id, text))
+	p.send(
+		fmt.Sprintf(
+			`{"jsonrpc":"2.0","id":%d,"error":{"code":-32008,"message":%s,"data":{"kind":"io"}}}`+"\n", id, text))
 }
 
 // ended waits until the plugin has closed the connection.
@@ -240,7 +243,7 @@ func (p *peer) ended() {
 	}
 }
 
-// client makes the plugin's host have a connection with this handle.
+// client lets the plugin's host have a connection with this handle.
 func (p *peer) client(h *host, handle int64) {
 	p.t.Helper()
 	c := h.start("NewClient", "example.com", 443)
@@ -248,7 +251,7 @@ func (p *peer) client(h *host, handle int64) {
 	c.gives(handle, "")
 }
 
-// opened gives a host that has a session with a stand-in and the connection with handle 1.
+// opened returns a host that has a session with a stand-in and the connection with handle 1.
 func opened(t *testing.T, env ...string) (*standIn, *host, *peer) {
 	t.Helper()
 	d := newStandIn(t)
@@ -263,7 +266,8 @@ func opened(t *testing.T, env ...string) (*standIn, *host, *peer) {
 	return d, h, p
 }
 
-// ready gives a host with the connection 1, whose handshake is done, and our end of its data channel.
+// ready gives a host with the connection 1, whose handshake is done, and our end of its data
+// channel.
 func ready(t *testing.T, env ...string) (*standIn, *host, *peer, *net.UnixConn) {
 	t.Helper()
 	d, h, p := opened(t, env...)
@@ -287,7 +291,7 @@ func (p *peer) statusOf(handle int, status string) {
 	p.result(p.expect("tls.Status", fmt.Sprintf("[%d]", handle)), status)
 }
 
-// largeText makes a request of nearly 25 kB: each of its bytes is escaped.
+// largeText makes a request of nearly 25 kB, because each of its bytes is escaped.
 var largeText = strings.Repeat("\x01", 4095)
 
 // clog starts calls that nobody reads, until the socket has no room: one is being sent, others wait
@@ -297,7 +301,8 @@ func (h *host) clog(p *peer, calls ...*pending) []*pending {
 	for range 16 {
 		calls = append(calls, h.start("Accept", 1, largeText, 1))
 	}
-	for end := time.Now().Add(patience); unread(h.t, p) < 150_000; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); unread(h.t,
+		p) < 150_000; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			h.t.Fatalf("only %d bytes are on their way", unread(h.t, p))
 		}

@@ -40,7 +40,8 @@ func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
 
 	for op, handle := range map[string]int{"Close": 7, "CloseServerContext": 1} {
 		closing := h.start(op, handle)
-		p.fail(p.expect("tls."+op, fmt.Sprintf("[%d]", handle)), "of the other sort") // and no $/cancelRequest before it
+		// and no $/cancelRequest before it
+		p.fail(p.expect("tls."+op, fmt.Sprintf("[%d]", handle)), "of the other sort")
 		closing.fails("of the other sort")
 	}
 
@@ -63,7 +64,8 @@ func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
 
 func TestWhoeverWaitsTakesTheReading(t *testing.T) {
 	t.Parallel()
-	// The first to wait reads for all; each time it is the one that ends, another must go on.
+	// The first thread that waits reads for all. Each time this thread ends, another must go
+	// on.
 	_, h, p := opened(t)
 	const n = 8
 	var calls []*pending
@@ -91,7 +93,8 @@ func TestALossEndsAllThatWaitAndAllThatSend(t *testing.T) {
 			p.expect("tls.PeerCertSubject", "[1]")
 			accept := h.start("Accept", 2, "::", 1)
 			p.expect("tls.Accept", `[2,"::",1,1]`)
-			// Nobody reads what these send: one waits in the middle of its request, others for their turn.
+			// Nobody reads these requests. One call waits in the middle of its request,
+			// and the others wait for their turn.
 			calls := h.clog(p, read, accept)
 			lose(p)
 			for _, c := range calls {

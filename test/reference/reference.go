@@ -1,9 +1,9 @@
-// Package reference reads the code examples out of the tls plugin's reference,
-// a text that lies beside a checkout and is not part of it.
+// Package reference reads the code examples from the tls plugin's reference. This text lies beside
+// a checkout and is not part of it.
 //
-// The text was printed from formatted pages, and so an example runs straight into
-// the text behind it: "tls.Close($c);0". An example begins with the first line that is code and
-// ends behind the semicolon that something follows on the same line.
+// The text was printed from formatted pages, so an example runs straight into the text after it:
+// "tls.Close($c);0". An example begins with the first line that is code. It ends after the
+// semicolon that is followed by something on the same line.
 package reference
 
 import (
@@ -13,29 +13,30 @@ import (
 	"strings"
 )
 
-// TypicalFlow is the name of the one example that is not of a single function.
+// TypicalFlow is the name of the one example that is not about a single function.
 const TypicalFlow = "typical flow"
 
 // Example is one script of the reference, exactly as printed.
 type Example struct {
-	// Name is the function that it explains, such as "tls.Read", or TypicalFlow.
+	// Name is the function that the example explains, such as "tls.Read", or TypicalFlow.
 	Name string
 	// Source is the script: bare statements without plugin directives.
 	Source string
-	// Expect is what the reference prints behind the script: what it shows on standard output
-	// ("openssl", "<version>", "[]"), the result of its last call ("0"), or a remark in
-	// parentheses. It is empty for TypicalFlow, behind which stands a heading.
+	// Expect is the reference's text after the script: the output ("openssl", "<version>",
+	// "[]"), the result of the last call ("0"), or a remark in parentheses. It is empty for
+	// TypicalFlow, which is followed by a heading.
 	Expect string
 }
 
 var (
 	function  = regexp.MustCompile(`^tls\.[A-Z]\w*$`)
 	flow      = regexp.MustCompile(`^A typical flow\b`)
-	firstLine = regexp.MustCompile(`^(?:(?:i32|i64|double|string|blob) \$|//|printf\(|tls\.\w+\(.*\);)`)
+	firstLine = regexp.MustCompile(
+		`^(?:(?:i32|i64|double|string|blob) \$|//|printf\(|tls\.\w+\(.*\);)`)
 )
 
-// Examples reads all examples of the reference at path, in its order. The error matches
-// fs.ErrNotExist if there is no such file.
+// Examples reads all examples of the reference at path, in order. The error matches fs.ErrNotExist
+// if there is no such file.
 func Examples(path string) ([]Example, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -67,12 +68,14 @@ func parse(text string) ([]Example, error) {
 		} else if name != "" && firstLine.MatchString(line) {
 			source, expect, after, ok := cutExample(text)
 			if !ok {
-				return nil, fmt.Errorf("reference: the end of the example of %s is not found", name)
+				return nil, fmt.Errorf("reference: the end of the example of %s "+
+					"is not found", name)
 			}
 			if name == TypicalFlow {
 				expect = ""
 			}
-			examples = append(examples, Example{Name: name, Source: source, Expect: expect})
+			examples = append(examples,
+				Example{Name: name, Source: source, Expect: expect})
 			name, rest = "", after
 		}
 		text = rest
@@ -86,9 +89,8 @@ func parse(text string) ([]Example, error) {
 	return examples, nil
 }
 
-// cutExample takes the example at the start of text: it ends at the first
-// semicolon, outside of strings and comments, that is followed by more than
-// blanks on its line.
+// cutExample cuts off the example at the start of text. The example ends at the first semicolon,
+// outside strings and comments, that is followed by more than blanks on its line.
 func cutExample(text string) (source, expect, after string, ok bool) {
 	inString, inComment := false, false
 	for i := 0; i < len(text); i++ {

@@ -39,8 +39,10 @@ func TestExamplesAreTakenAsPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Example{
-		{TypicalFlow, "i32 $c;\nblob $req[256];\n$req = blob.FromText(\"GET; x\\\"\ny\");\ntls.Close($c);\n", ""},
-		{"tls.Read", "i32 $c;\n// ... Write; not the end ...\ntls.Close($c);   // nor is this\ntls.Close($c);\n", "(the read bytes)"},
+		{TypicalFlow, "i32 $c;\nblob $req[256];\n$req = blob.FromText(\"GET; " +
+			"x\\\"\ny\");\ntls.Close($c);\n", ""},
+		{"tls.Read", "i32 $c;\n// ... Write; not the end ...\ntls.Close($c);   // nor is " +
+			"this\ntls.Close($c);\n", "(the read bytes)"},
 		{"tls.Backend", "printf(\"%s\\n\", tls.Backend());\n", "openssl"},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -1,4 +1,4 @@
-// Package rules tests what holds for the source as a whole.
+// Package rules tests rules for the whole source tree.
 package rules
 
 import (
@@ -32,9 +32,11 @@ var forbidden = []struct {
 	{"tlsd/cmd/tlsshim", "tlsd/openssl", false, "the shim never loads libssl"},
 	{"tlsd/cmd/tlsshim", "github.com/ebitengine/purego", false, "the shim never loads libssl"},
 	{"tlsd/cmd/tlsd", "github.com/ebitengine/purego", true, "only openssl calls into C"},
-	{"tlsd/internal/supervisor", "tlsd/session", false, "the supervisor is never in the data path"},
+	{"tlsd/internal/supervisor", "tlsd/session", false,
+		"the supervisor is never in the data path"},
 	{"tlsd/internal/supervisor", "tlsd/openssl", false, "the supervisor never loads libssl"},
-	{"tlsd/internal/supervisor", "github.com/ebitengine/purego", false, "the supervisor never loads libssl"},
+	{"tlsd/internal/supervisor", "github.com/ebitengine/purego", false,
+		"the supervisor never loads libssl"},
 	{"tlsd/internal/handoff", "tlsd/session", false, "the supervisor uses it"},
 	{"tlsd/internal/handoff", "tlsd/openssl", false, "the supervisor uses it"},
 	{"tlsd/internal/kind", "tlsd/", false, "every layer uses it"},
@@ -52,7 +54,8 @@ func TestImportsRunOneWay(t *testing.T) {
 		matched := false
 		for pkg, paths := range imports {
 			below, ok := strings.CutSuffix(rule.pkg, "/...")
-			if pkg != rule.pkg && !(ok && (pkg == below || strings.HasPrefix(pkg, below+"/"))) {
+			if pkg != rule.pkg && !(ok &&
+				(pkg == below || strings.HasPrefix(pkg, below+"/"))) {
 				continue
 			}
 			matched = true
@@ -68,7 +71,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	}
 }
 
-// list runs go list over the module and returns each package's list.
+// list runs go list for the module and returns the list of each package.
 func list(t *testing.T, format string) map[string][]string {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-f", format, "tlsd/...")

@@ -15,11 +15,11 @@ import (
 
 const top = "../.." // of the source tree
 
-// maxLines is what a source file may have. A longer one has more than one subject.
+// maxLines is the limit of a source file. A longer file has more than one subject.
 const maxLines = 600
 
-// Folders in which somebody builds the project are no part of it. The expression takes care not to
-// match itself.
+// The project must not name folders of a machine on which it is built. The expression is written so
+// that it does not match itself.
 var buildPath = regexp.MustCompile(`(^|[^\w./*$}-])/(w` + `ork|r` + `oot|h` + `ome/\w+)/`)
 
 func TestTextsNameNoPathOfTheMachine(t *testing.T) {
@@ -37,7 +37,8 @@ func TestSourceFilesHaveOneSubject(t *testing.T) {
 	t.Parallel()
 	sources := 0
 	for path, text := range texts(t) {
-		if ext := filepath.Ext(path); ext != ".go" && ext != ".c" && ext != ".h" || strings.HasSuffix(path, "_test.go") {
+		if ext := filepath.Ext(path); ext != ".go" && ext != ".c" && ext != ".h" ||
+			strings.HasSuffix(path, "_test.go") {
 			continue
 		}
 		sources++
@@ -50,8 +51,8 @@ func TestSourceFilesHaveOneSubject(t *testing.T) {
 	}
 }
 
-// The README's table of flags and tlsd --help are the same list, in the same order.
-func TestReadmeHasTheFlagsOfTlsd(t *testing.T) {
+// The table of flags in docs/settings.md and tlsd --help are the same list, in the same order.
+func TestSettingsHaveTheFlagsOfTlsd(t *testing.T) {
 	t.Parallel()
 	tlsd := filepath.Join(t.TempDir(), "tlsd")
 	cmd := exec.Command("go", "build", "-o", tlsd, "tlsd/cmd/tlsd")
@@ -63,73 +64,149 @@ func TestReadmeHasTheFlagsOfTlsd(t *testing.T) {
 	if err != nil {
 		t.Fatalf("tlsd --help: %v", err)
 	}
-	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	settings := read(t, "docs/settings.md")
 	inHelp := matches(help, `(?m)^\s+(--[a-z-]+)`)
-	inReadme := matches(readme, "(?m)^\\| `(--[a-z-]+)")
-	if len(inHelp) == 0 || !slices.Equal(inHelp, inReadme) {
-		t.Errorf("tlsd --help: %v\nREADME.md:   %v", inHelp, inReadme)
+	inSettings := matches(settings, "(?m)^\\| `(--[a-z-]+)")
+	if len(inHelp) == 0 || !slices.Equal(inHelp, inSettings) {
+		t.Errorf("tlsd --help:      %v\ndocs/settings.md: %v", inHelp, inSettings)
 	}
-	// What the text mentions elsewhere must exist as well.
-	for _, f := range matches(readme, "`tlsd (--[a-z-]+)") {
-		if !slices.Contains(inHelp, f) {
-			t.Errorf("the README mentions %s, which tlsd does not know", f)
+	// What the documents mention elsewhere must exist as well.
+	for path, text := range documents(t) {
+		for _, f := range matches(text, "`tlsd (--[a-z-]+)") {
+			if !slices.Contains(inHelp, f) {
+				t.Errorf("%s mentions %s, which tlsd does not know", path, f)
+			}
 		}
 	}
 }
 
-// The README names every variable that steers the plugin.
-func TestReadmeHasTheVariablesOfThePlugin(t *testing.T) {
+// The guide for users names every variable that steers the plugin.
+func TestTheGuideHasTheVariablesOfThePlugin(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var read []string
+	var used []string
 	for path, text := range texts(t) {
 		if strings.HasPrefix(path, "cmd/tlsshim/plugin/") {
-			read = append(read, matches(text, `(?:setting|getenv)\("(\w+)"\)`)...)
+			used = append(used, matches(text, `(?:setting|getenv)\("(\w+)"\)`)...)
 		}
 	}
-	inReadme := matches(readme, "(?m)^\\| `([A-Z_]+)` \\|")
-	for _, name := range read {
-		if name != "PATH" && !slices.Contains(inReadme, name) {
-			t.Errorf("the plugin reads %s, which the README's table does not have", name)
+	inGuide := matches(read(t, "docs/user.md"), "(?m)^\\| `([A-Z_]+)` \\|")
+	for _, name := range used {
+		if name != "PATH" && !slices.Contains(inGuide, name) {
+			t.Errorf("the plugin reads %s, which the table of docs/user.md "+
+				"does not have", name)
 		}
 	}
-	for _, name := range inReadme {
-		if !slices.Contains(read, name) && strings.HasPrefix(name, "TLSD_") {
-			t.Errorf("the README has %s, which the plugin does not read", name)
+	for _, name := range inGuide {
+		if !slices.Contains(used, name) && strings.HasPrefix(name, "TLSD_") {
+			t.Errorf("docs/user.md has %s, which the plugin does not read", name)
 		}
 	}
-	if len(read) == 0 {
+	if len(used) == 0 {
 		t.Error("the plugin reads no variables: this checks nothing")
 	}
 }
 
-// The README leads newcomers to files and folders. They must be there.
-func TestReadmeNamesWhatExists(t *testing.T) {
+// The documents lead newcomers to files and folders. They must be there.
+func TestDocumentsNameWhatExists(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile(filepath.Join(top, "README.md"))
-	if err != nil {
-		t.Fatal(err)
+	links, paths := 0, 0
+	for document, text := range documents(t) {
+		for _, link := range matches(text, `\]\(([\w./-]+)(?:#[\w-]+)?\)`) {
+			links++
+			if _, err := os.Stat(filepath.Join(top, filepath.Dir(document),
+				link)); err != nil {
+				t.Errorf("%s links to %s: %v", document, link, err)
+			}
+		}
+		// A path in backquotes that begins with a folder of ours. A package's path has no
+		// suffix.
+		for _, path := range matches(text, "`((?:bench|cmd|docs|examples|internal|openssl|packaging|"+
+			"rpc|scripts|session|test)(?:/[\\w./-]*)?)`") {
+			paths++
+			if _, err := os.Stat(filepath.Join(top, path)); err != nil &&
+				!strings.HasPrefix(path, "bench/out/") {
+				t.Errorf("%s names %s: %v", document, path, err)
+			}
+		}
 	}
-	// A path in backquotes that begins with a folder of ours, a folder of the table, or the target of a link.
-	paths := matches(readme, "`((?:cmd|rpc|session|openssl|internal|examples|scripts|test)(?:/[\\w./-]*)?)`")
-	paths = append(paths, matches(readme, `\]\(([\w./-]+)\)`)...)
-	if len(paths) < 10 {
-		t.Errorf("found only %v: this checks nothing", paths)
+	if links < 30 || paths < 30 {
+		t.Errorf("found %d links and %d paths: this checks too little", links, paths)
 	}
-	for _, path := range paths {
-		if _, err := os.Stat(filepath.Join(top, path)); err != nil {
-			t.Errorf("the README names %s: %v", path, err)
+}
+
+// A link to a part of a document names a heading of it, as GitHub makes anchors of headings.
+func TestLinksLeadToHeadings(t *testing.T) {
+	t.Parallel()
+	all := documents(t)
+	found := 0
+	for document, text := range all {
+		for _, m := range regexp.MustCompile(`\]\(([\w./-]*)#([\w-]+)\)`).FindAllSubmatch(
+			text, -1) {
+			found++
+			target := document
+			if len(m[1]) > 0 {
+				target = filepath.Join(filepath.Dir(document), string(m[1]))
+			}
+			var anchors []string
+			for _, heading := range matches(all[target], `(?m)^#+ (.+)$`) {
+				plain := regexp.MustCompile(`[^\w -]`).ReplaceAllString(
+					strings.ToLower(heading), "")
+				anchors = append(anchors, strings.ReplaceAll(plain, " ", "-"))
+			}
+			if !slices.Contains(anchors, string(m[2])) {
+				t.Errorf("%s links to %s#%s, which is not among %v", document,
+					target, m[2], anchors)
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("found %d links to headings: this checks too little", found)
+	}
+}
+
+// Each promise of SECURITY.md names the tests that show it. They must be there.
+func TestSecurityNamesTestsThatExist(t *testing.T) {
+	t.Parallel()
+	var functions []string
+	for path, text := range texts(t) {
+		if strings.HasSuffix(path, "_test.go") {
+			functions = append(functions, matches(text, `(?m)^func (Test\w+)\(`)...)
+		}
+	}
+	named := matches(read(t, "SECURITY.md"), `\b(Test[A-Z]\w+)`)
+	if len(named) < 50 {
+		t.Errorf("SECURITY.md names %d tests: this checks too little", len(named))
+	}
+	for _, name := range named {
+		if !slices.Contains(functions, name) {
+			t.Errorf("SECURITY.md names %s, which no package has", name)
 		}
 	}
 }
 
-// matches gives what the first group of the expression matches.
+// documents gives the Markdown files of the source tree.
+func documents(t *testing.T) map[string][]byte {
+	t.Helper()
+	all := texts(t)
+	for path := range all {
+		if filepath.Ext(path) != ".md" {
+			delete(all, path)
+		}
+	}
+	return all
+}
+
+// read gives a file of the source tree.
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(top, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// matches returns the text of the expression's first group for each match.
 func matches(text []byte, expression string) []string {
 	var found []string
 	for _, m := range regexp.MustCompile(expression).FindAllSubmatch(text, -1) {
@@ -138,7 +215,7 @@ func matches(text []byte, expression string) []string {
 	return found
 }
 
-// texts gives the text files of the source tree by their path in it, without what is built.
+// texts returns the text files of the source tree by path, without built files.
 func texts(t *testing.T) map[string][]byte {
 	t.Helper()
 	found := map[string][]byte{}

@@ -20,8 +20,8 @@ type event struct {
 	Output     string
 }
 
-// A counter reads events, prints what is of interest, and counts tests. A test that has subtests is
-// not counted itself, unless it fails and none of these does.
+// A counter reads events, prints the interesting ones, and counts tests. A test with subtests is
+// not counted itself, unless it fails and none of its subtests fails.
 type counter struct {
 	out io.Writer
 
@@ -33,7 +33,7 @@ type counter struct {
 	builds   map[string]string // what the compiler says, by import path
 }
 
-// A result is what is known of one package.
+// A result is the state of one package.
 type result struct {
 	tests   map[string]*testResult
 	names   []string        // of the tests, in the order in which they began
@@ -53,7 +53,7 @@ func (c *counter) read(r io.Reader) error {
 		var e event
 		switch err := events.Decode(&e); {
 		case errors.Is(err, io.EOF):
-			for name := range c.packages { // go test was ended
+			for name := range c.packages { // go test was killed
 				c.end(name, event{Action: "fail", Package: name})
 			}
 			return nil
@@ -102,7 +102,7 @@ func (c *counter) take(e event) {
 	t.action = e.Action
 }
 
-// end counts the tests of a package that has ended, and prints its line.
+// end counts the tests of a finished package, and prints its line.
 func (c *counter) end(name string, e event) {
 	p := c.packages[name]
 	delete(c.packages, name)
@@ -133,7 +133,9 @@ func (c *counter) end(name string, e event) {
 		}
 	}
 	if e.Action == "fail" && failed == 0 {
-		failed = 1 // the package itself: it was not built, or something is wrong after its tests
+		// the package itself has failed: it was not built, or something is wrong after its
+		// tests
+		failed = 1
 	}
 	c.passed += passed
 	c.failed += failed
@@ -169,7 +171,7 @@ func (c *counter) skip(pkg, test, why string) {
 	c.skips = append(c.skips, skip{pkg, why, test, 1})
 }
 
-// explain prints what is known of a failure.
+// explain prints everything known about a failure.
 func (c *counter) explain(p *result, bad []string) {
 	for _, text := range c.builds {
 		fmt.Fprint(c.out, text)
@@ -183,7 +185,7 @@ func (c *counter) explain(p *result, bad []string) {
 
 var place = regexp.MustCompile(`^\s+\w+\.go:\d+: `)
 
-// reason finds in a skipped test's output why it was skipped.
+// reason finds the reason in the output of a skipped test.
 func reason(output string) string {
 	why := "no reason given"
 	for line := range strings.Lines(output) {
@@ -197,7 +199,8 @@ func reason(output string) string {
 // summary prints the end of the output.
 func (c *counter) summary() {
 	for _, s := range c.skips {
-		fmt.Fprintf(c.out, "skipped %d of %s, such as %s: %s\n", s.tests, s.pkg, s.first, s.why)
+		fmt.Fprintf(c.out, "skipped %d of %s, such as %s: %s\n", s.tests, s.pkg,
+			s.first, s.why)
 	}
 	fmt.Fprintf(c.out, "%d passed, %d failed, %d skipped\n", c.passed, c.failed, c.skipped)
 }

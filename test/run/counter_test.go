@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A package of which one test passes, one has a subtest that is skipped and one that fails.
+// A package with one test that passes, and one with two subtests: one is skipped and one fails.
 const mixed = `{"Action":"start","Package":"p"}
 {"Action":"run","Package":"p","Test":"TestA"}
 {"Action":"output","Package":"p","Test":"TestA","Output":"all is well\n"}

@@ -28,19 +28,21 @@ type suite struct {
 	packages []string
 }
 
-// Everything is tested as it is built for users, without cgo. The race detector needs cgo; what is
-// concurrent runs under it, too.
+// Everything is tested as it is built for users, without cgo. Concurrent code also runs under the
+// race detector, which needs cgo.
 var suites = []suite{
 	{"plain", nil, []string{"CGO_ENABLED=0"}, []string{"./..."}},
 	{"race", []string{"-race"}, []string{"CGO_ENABLED=1"},
 		[]string{"./openssl/...", "./session/...", "./rpc/...", "./internal/..."}},
-	{"race-conformance", []string{"-race"}, []string{"CGO_ENABLED=1", "TLSD_TEST_LEVEL=in process"},
+	{"race-conformance", []string{"-race"},
+		[]string{"CGO_ENABLED=1", "TLSD_TEST_LEVEL=in process"},
 		[]string{"./test/conformance"}},
 }
 
-// common are the arguments of each call of go test. Many tests wait for others more than they
-// compute, so more of them run at the same time than there are processors. make check vets.
-var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-parallel=8", "-vet=off", "-timeout=20m"}
+// common are the arguments of each call of go test. Many tests wait more than they compute, so more
+// of them run at once than there are processors. make check runs vet.
+var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-parallel=8", "-vet=off",
+	"-timeout=20m"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -81,7 +83,8 @@ func run(ctx context.Context, chosen []suite, out io.Writer) int {
 }
 
 func (s suite) run(ctx context.Context, c *counter) error {
-	cmd := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"), slices.Concat(common, s.args, s.packages)...)
+	cmd := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"),
+		slices.Concat(common, s.args, s.packages)...)
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stderr = os.Stderr
 	events, err := cmd.StdoutPipe()
@@ -91,7 +94,8 @@ func (s suite) run(ctx context.Context, c *counter) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "== %s: %s go %s\n", s.name, strings.Join(s.env, " "), strings.Join(cmd.Args[1:], " "))
+	fmt.Fprintf(c.out, "== %s: %s go %s\n", s.name, strings.Join(s.env, " "),
+		strings.Join(cmd.Args[1:], " "))
 	err = c.read(events)
 	return errors.Join(err, cmd.Wait())
 }

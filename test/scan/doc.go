@@ -1,7 +1,8 @@
-// Package scan lets scanners that were not written here look at our server: sslscan and testssl.sh. make scan runs
-// them against the machine's libssl; make libssl-matrix runs them against each version,
-// sslscan that of the release, testssl.sh the machine's.
+// Package scan lets foreign scanners examine our server: sslscan and testssl.sh. make scan runs
+// them against the machine's libssl. make libssl-matrix runs them against each version, with the
+// release's sslscan and the machine's testssl.sh.
 //
-// What a scanner finds stands, with the reason, in a table: a finding that is not there fails the test, and so does one that
-// is there and was not found. The tests have the build tag scan, because they take minutes.
+// A table has the expected findings with their reasons. The test fails if a finding is not in the
+// table, or if a finding in the table is missing. The tests have the build tag scan, because they
+// take minutes.
 package scan

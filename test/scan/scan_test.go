@@ -26,11 +26,12 @@ import (
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
-// scanTime bounds one scan.
+// scanTime is the limit of one scan.
 const scanTime = 4 * time.Minute
 
-// command gives a scanner. In a root that does not have it, that of the machine is taken, with the machine's file system: TLSD_TEST_HOST says
-// where that is seen. Without one the test is skipped; with TLSD_TEST_STRICT=1 it fails.
+// command finds a scanner. A root that lacks it uses the machine's scanner with the machine's file
+// system; TLSD_TEST_HOST is the path of that file system. Without a scanner the test is skipped;
+// with TLSD_TEST_STRICT=1 it fails.
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
@@ -50,13 +51,15 @@ func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	return nil
 }
 
-// run runs a scanner to its end. Its home is none, so that it finds no configuration. On a busy machine testssl.sh is to wait for
-// answers (MAX_WAITSOCK, seconds) rather than take their absence for a bug of the server.
+// run runs a scanner to its end. The scanner has no home folder, so it finds no configuration. On a
+// busy machine testssl.sh must wait for answers (MAX_WAITSOCK, seconds). Otherwise it takes a late
+// answer for a bug of the server.
 func run(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scanTime)
 	defer cancel()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent", "TERM=dumb", "MAX_WAITSOCK=60", "TMPDIR=" + t.TempDir()}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent",
+		"TERM=dumb", "MAX_WAITSOCK=60", "TMPDIR=" + t.TempDir()}
 	cmd.WaitDelay = 10 * time.Second
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -74,13 +77,15 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 	return out.String()
 }
 
-// serve accepts whatever comes, until the test ends: what gets through its handshake says something, or not, and is closed. It gives
-// the port, and the version of OpenSSL.
+// serve accepts every client until the test ends. A client that completes its handshake may send
+// something, and its connection is closed. It returns the port and the version of OpenSSL.
 func serve(t *testing.T, ca *testcert.CA, key testcert.KeyType) (port int, version string) {
 	t.Helper()
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}, Key: key,
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}, Key: key,
 		NotAfter: time.Now().Add(90 * 24 * time.Hour)})
-	d := testd.Start(t, "--accept-handshake-timeout=60s") // the scanners are slow on a busy machine
+	// the scanners are slow on a busy machine
+	d := testd.Start(t, "--accept-handshake-timeout=60s")
 	c := d.Dial(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	h, err := c.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
@@ -118,16 +123,18 @@ func accept(ctx context.Context, c *client.Client, h client.Handle, port int) er
 				c.Read(short, conn, 1<<10) // whatever it is
 				c.CloseConn(context.WithoutCancel(ctx), conn)
 			}()
-		case errors.As(err, &e) && (e.Kind == client.KindHandshake || e.Kind == client.KindTimeout):
+		case errors.As(err, &e) && (e.Kind == client.KindHandshake ||
+			e.Kind == client.KindTimeout):
 		default:
 			return err
 		}
 	}
 }
 
-// expectAGoodClient checks that nothing of the scan is left that keeps others out.
+// expectAGoodClient checks that the scan has left nothing that keeps others out.
 func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second}, Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second},
+		Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}}
 	c, err := d.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		t.Errorf("a good client after the scan: %v", err)
@@ -143,14 +150,14 @@ func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
 	}
 }
 
-// A finding is what a scanner says, and why that is right.
+// A finding is a finding of a scanner, and why it is right.
 type finding struct {
 	what string
 	why  string
 	only string // the versions of OpenSSL that have it: "3.0 3.5"; empty: all
 }
 
-// compare holds what was found against a table, and against what a scanner finds sometimes only.
+// compare compares the findings with a table, and with findings that a scanner has only sometimes.
 func compare(t *testing.T, version string, found []string, table []finding, sometimes ...finding) {
 	t.Helper()
 	var explained []string
@@ -179,7 +186,8 @@ func compare(t *testing.T, version string, found []string, table []finding, some
 	if len(found) == 0 {
 		t.Error("nothing was found: has anything been scanned?")
 	}
-	t.Logf("in figures: %s, %s: %d findings, %d in the table", t.Name(), version, len(found), len(explained))
+	t.Logf("in figures: %s, %s: %d findings, %d in the table", t.Name(), version, len(found),
+		len(explained))
 }
 
 func (f finding) holds(version string) bool {

@@ -13,7 +13,7 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// Reasons that stand more than once.
+// Reasons that occur more than once.
 const (
 	safe   = "what RFC 9325 recommends"
 	modern = "a suite of TLS 1.3"
@@ -22,7 +22,7 @@ const (
 	finite = "OpenSSL's default: the groups of RFC 7919 for TLS 1.3; clients prefer curves"
 )
 
-// What sslscan finds, whatever the certificate.
+// The findings of sslscan with every certificate.
 var always = []finding{
 	{"TLSv1.2 is enabled", safe, ""},
 	{"TLSv1.3 is enabled", safe, ""},
@@ -54,7 +54,7 @@ var withCert = map[string][]finding{
 	},
 }
 
-// report is the part of sslscan's XML that tells what a server has.
+// report is the part of sslscan's XML about the server.
 type report struct {
 	Test struct {
 		Protocols []struct {
@@ -88,7 +88,8 @@ func (r report) findings() (found []string) {
 	s := r.Test
 	for _, p := range s.Protocols {
 		if p.Enabled {
-			found = append(found, map[string]string{"ssl": "SSLv", "tls": "TLSv"}[p.Type]+p.Version+" is enabled")
+			found = append(found, map[string]string{"ssl": "SSLv",
+				"tls": "TLSv"}[p.Type]+p.Version+" is enabled")
 		}
 	}
 	if s.Renegotiation.Supported {
@@ -106,7 +107,8 @@ func (r report) findings() (found []string) {
 		found = append(found, c.Version+" "+c.Status+" "+c.Name)
 	}
 	for _, g := range s.Groups {
-		// In TLS 1.2 it names one, depending on its own release: the groups are those of TLS 1.3.
+		// For TLS 1.2 sslscan names one group, depending on its own release. The groups are
+		// those of TLS 1.3.
 		if g.Version == "TLSv1.3" {
 			found = append(found, g.Version+" group "+g.Name)
 		}
@@ -116,11 +118,13 @@ func (r report) findings() (found []string) {
 
 func TestSslscan(t *testing.T) {
 	t.Parallel()
-	for name, key := range map[string]testcert.KeyType{"ECDSA": testcert.ECDSA, "RSA": testcert.RSA} {
+	for name, key := range map[string]testcert.KeyType{"ECDSA": testcert.ECDSA,
+		"RSA": testcert.RSA} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			file := filepath.Join(t.TempDir(), "report.xml")
-			cmd := command(t, "sslscan", "--no-colour", "--no-check-certificate", "--sni-name=localhost", "--xml="+file)
+			cmd := command(t, "sslscan", "--no-colour", "--no-check-certificate",
+				"--sni-name=localhost", "--xml="+file)
 			port, version := serve(t, testcert.NewCA(t, "Test CA"), key)
 			cmd.Args = append(cmd.Args, "127.0.0.1:"+strconv.Itoa(port))
 			out := run(t, cmd)

@@ -13,28 +13,36 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// What testssl.sh finds that is worse than OK or informative.
+// Findings of testssl.sh that are worse than OK or informative.
 var testsslFindings = []finding{
 	{"engine_problem WARN", "about the scanner: its openssl has no engine for GOST", ""},
-	{"cert_revocation HIGH", "the certificate is one of this test, whose authority has no list of revocations", ""},
+	{"cert_revocation HIGH", "the certificate is one of this test, whose authority has no " +
+		"list of revocations", ""},
 }
 
-// What it finds sometimes.
+// A finding that testssl.sh has only sometimes.
 var testsslSometimes = finding{"sessionresumption_ticket WARN",
-	"about the scanner: its s_client leaves at the end of its input, and may not wait for the ticket, which in TLS 1.3 comes behind the handshake", ""}
+	"about the scanner: its s_client leaves at the end of its input, and may not wait for " +
+		"the ticket, which in TLS 1.3 comes behind the handshake", ""}
 
-// passed are checks that testssl.sh must have done, and found good: were they left out, their silence would mean nothing.
-var passed = []string{"SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "cipherlist_NULL", "cipherlist_aNULL", "cipherlist_EXPORT", "cipherlist_LOW",
-	"cipher_order", "cert_trust", "cert_chain_of_trust", "heartbleed", "CCS", "ROBOT", "secure_renego", "secure_client_renego", "CRIME_TLS", "POODLE_SSL",
+// passed are checks that testssl.sh must have done with a good result. If they were left out, their
+// silence would mean nothing.
+var passed = []string{"SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "cipherlist_NULL", "cipherlist_aNULL",
+	"cipherlist_EXPORT", "cipherlist_LOW",
+	"cipher_order", "cert_trust", "cert_chain_of_trust", "heartbleed", "CCS", "ROBOT",
+	"secure_renego", "secure_client_renego", "CRIME_TLS", "POODLE_SSL",
 	"fallback_SCSV", "SWEET32", "FREAK", "DROWN", "LOGJAM", "BEAST", "LUCKY13", "RC4"}
 
 func TestTestssl(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
 	file := filepath.Join(t.TempDir(), "report.json")
-	// Protocols, suites, forward secrecy, preferences, defaults, vulnerabilities, RC4. Nothing that asks the network outside.
-	cmd := command(t, "testssl", "--protocols", "--standard", "--pfs", "--server-preference", "--server-defaults", "--vulnerable", "--rc4",
-		"--nodns=none", "--ip=127.0.0.1", "--warnings=off", "--quiet", "--color=0", "--openssl-timeout=10", "--add-ca="+ca.File,
+	// Protocols, suites, forward secrecy, preferences, defaults, vulnerabilities, RC4. No check
+	// that asks the network outside.
+	cmd := command(t, "testssl", "--protocols", "--standard", "--pfs", "--server-preference",
+		"--server-defaults", "--vulnerable", "--rc4",
+		"--nodns=none", "--ip=127.0.0.1", "--warnings=off", "--quiet", "--color=0",
+		"--openssl-timeout=10", "--add-ca="+ca.File,
 		"--jsonfile="+file)
 	port, version := serve(t, ca, testcert.RSA)
 	cmd.Args = append(cmd.Args, "localhost:"+strconv.Itoa(port))

@@ -20,7 +20,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// An arena is a daemon and all that happens to it.
+// An arena is a daemon with its callers and peers.
 type arena struct {
 	t        *testing.T
 	seed     uint64
@@ -29,18 +29,19 @@ type arena struct {
 
 	ca, stranger *testcert.CA
 	cert         *testcert.Cert
-	bundle       string // file with the CA, and sometimes another, that is replaced now and then
-	temp         string // the daemon's folder for temporary files
-	d            *testd.Daemon
-	peer         *peer
-	ports        chan int // of 127.0.0.1, free
-	figures      *figures
-	atRest       rest // before all of it
+	// file with the CA, and sometimes another, that is replaced now and then
+	bundle  string
+	temp    string // the daemon's folder for temporary files
+	d       *testd.Daemon
+	peer    *peer
+	ports   chan int // of 127.0.0.1, free
+	figures *figures
+	atRest  rest // before all of it
 
-	ctx  context.Context // of the run; done when its time is over, or something has failed
+	ctx  context.Context // of the run; done when its time is over, or after a failure
 	stop context.CancelFunc
 
-	// Held for reading while the daemon's socket and pid are used, for writing by a restart.
+	// Reading the daemon's socket and pid holds it for reading. A restart holds it for writing.
 	daemon sync.RWMutex
 	epoch  atomic.Int64 // changes when the daemon is being restarted
 
@@ -49,7 +50,8 @@ type arena struct {
 	killed   map[int]time.Time // when, by pid
 }
 
-func newArena(t *testing.T, seed uint64, flags []string, restarts bool, killing [2]time.Duration) *arena {
+func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
+	killing [2]time.Duration) *arena {
 	t.Helper()
 	a := &arena{t: t, seed: seed, restarts: restarts, killing: killing,
 		ca: testcert.NewCA(t, "Soak CA"), stranger: testcert.NewCA(t, "Stranger"),
@@ -57,14 +59,16 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool, killing 
 		ports: make(chan int, 32), figures: newFigures(),
 		sessions: map[*session]struct{}{}, killed: map[int]time.Time{},
 	}
-	a.cert = a.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	a.cert = a.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
 	must(t, os.WriteFile(a.bundle, a.ca.PEM(), 0o600))
 	a.peer = startPeer(t, a.cert)
 	for range cap(a.ports) {
 		a.ports <- testd.Port(t)
 	}
 	a.d = testd.StartWith(t, testd.Options{
-		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...), Env: []string{"TMPDIR=" + a.temp}, MayFail: restarts,
+		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...),
+		Env:   []string{"TMPDIR=" + a.temp}, MayFail: restarts,
 	})
 	return a
 }
@@ -90,7 +94,8 @@ func (a *arena) run() {
 			}
 		})
 	}
-	for i, act := range []func(*rand.Rand){a.killWorkers, a.killCallers, a.changeBundles, a.hangUp, a.restart} {
+	for i, act := range []func(*rand.Rand){a.killWorkers, a.killCallers, a.changeBundles,
+		a.hangUp, a.restart} {
 		random := rand.New(rand.NewPCG(a.seed, 1000+uint64(i)))
 		all.Go(func() { act(random) })
 	}
@@ -117,7 +122,7 @@ func (a *arena) pause(random *rand.Rand, least, most time.Duration) {
 	}
 }
 
-// A scene is what a caller does until it begins anew.
+// A scene is the work of a caller until it begins again.
 type scene struct {
 	*arena
 	name     string
@@ -128,7 +133,7 @@ type scene struct {
 	sessions []*session
 }
 
-// A session may be lost: then doomed is set before that happens.
+// A session may be lost. Then doomed is set before the loss.
 type session struct {
 	*client.Client
 	pid    int // of its worker
@@ -141,13 +146,15 @@ func (a *arena) play(random *rand.Rand) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	which := scenes[random.IntN(len(scenes))]
-	sc := &scene{arena: a, name: which.name, random: random, ctx: ctx, epoch: a.epoch.Load(), began: time.Now()}
+	sc := &scene{arena: a, name: which.name, random: random, ctx: ctx, epoch: a.epoch.Load(),
+		began: time.Now()}
 	err := which.play(sc)
 	switch excused := sc.excused(); {
 	case err == nil:
 		a.figures.add("scenes", 1)
 	case errors.As(err, new(wrongByte)) || ctx.Err() != nil || !excused:
-		a.fail("scene %q, after %v (excused: %t): %v", sc.name, time.Since(sc.began), excused, err)
+		a.fail("scene %q, after %v (excused: %t): %v", sc.name, time.Since(sc.began),
+			excused, err)
 	default:
 		a.figures.add("scenes cut short", 1)
 		a.figures.error(err)
@@ -157,7 +164,7 @@ func (a *arena) play(random *rand.Rand) {
 	}
 }
 
-// excused says whether the soak has caused a failure of the scene.
+// excused says whether the soak itself has caused a failure of the scene.
 func (sc *scene) excused() bool {
 	if sc.arena.epoch.Load() != sc.epoch {
 		return true
@@ -179,7 +186,8 @@ func (sc *scene) open() (*session, error) {
 	c, err := client.Dial(sc.ctx, socket)
 	if err != nil {
 		if a.killedSince(sc.began.Add(-time.Minute)) && a.shared() {
-			// A session that begins may be given to a worker that is just dying, or has to wait for one.
+			// A new session may get a worker that is dying, or may have to wait for a
+			// worker.
 			sc.sessions = append(sc.sessions, doomedSession)
 		}
 		return nil, fmt.Errorf("dial: %w", err)
@@ -205,7 +213,7 @@ func (sc *scene) open() (*session, error) {
 	return s, nil
 }
 
-// doomedSession excuses a scene that has none of its own.
+// doomedSession excuses a scene that has no doomed session of its own.
 var doomedSession = func() *session { s := &session{pidfd: -1}; s.doomed.Store(true); return s }()
 
 // close ends a session.

@@ -14,12 +14,14 @@ import (
 	"tlsd/internal/testd"
 )
 
-// What the soak does to the daemon while its callers play. Whatever costs a session is said before it is done.
+// The soak does these things to the daemon while its callers play. An act that costs a session is
+// announced before it is done.
 
-// killWorkers ends the worker of some session now and then.
+// killWorkers kills the worker of some session now and then.
 func (a *arena) killWorkers(random *rand.Rand) {
 	signals := []unix.Signal{unix.SIGKILL, unix.SIGKILL, unix.SIGSEGV, unix.SIGABRT}
-	if !a.restarts { // the watchdog ends it; but nobody does when the supervisor is killed before
+	// the watchdog ends the worker; but nobody does if the supervisor is killed before
+	if !a.restarts {
 		signals = append(signals, unix.SIGSTOP)
 	}
 	for {
@@ -44,7 +46,7 @@ func (a *arena) killWorkers(random *rand.Rand) {
 			}
 			break
 		}
-		for pid, at := range a.killed { // numbers come again
+		for pid, at := range a.killed { // the kernel reuses numbers
 			if time.Since(at) > 2*time.Minute {
 				delete(a.killed, pid)
 			}
@@ -53,7 +55,7 @@ func (a *arena) killWorkers(random *rand.Rand) {
 	}
 }
 
-// killCallers runs callers in processes of their own, which do not live long.
+// killCallers runs callers in processes of their own, and kills them soon.
 func (a *arena) killCallers(random *rand.Rand) {
 	for {
 		a.pause(random, 200*time.Millisecond, 2*time.Second)
@@ -85,7 +87,7 @@ func (a *arena) killCallers(random *rand.Rand) {
 	}
 }
 
-// changeBundles replaces the file with the CA by another that also has it.
+// changeBundles replaces the file with the CA by another file that also has the CA.
 func (a *arena) changeBundles(random *rand.Rand) {
 	for n := 0; ; n++ {
 		a.pause(random, 20*time.Millisecond, time.Second)
@@ -107,7 +109,7 @@ func (a *arena) changeBundles(random *rand.Rand) {
 	}
 }
 
-// hangUp sends SIGHUP, which is to have no effect on sessions.
+// hangUp sends SIGHUP, which must have no effect on sessions.
 func (a *arena) hangUp(random *rand.Rand) {
 	for {
 		a.pause(random, 500*time.Millisecond, 3*time.Second)
@@ -129,13 +131,16 @@ func (a *arena) restart(random *rand.Rand) {
 		if a.ctx.Err() != nil {
 			return
 		}
-		way := [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGKILL}}[random.IntN(3)]
-		flags := [][]string{{"--isolation=session"}, {"--isolation=shared", "--workers=2"}}[random.IntN(2)]
+		way := [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGTERM},
+			{syscall.SIGKILL}}[random.IntN(3)]
+		flags := [][]string{{"--isolation=session"},
+			{"--isolation=shared", "--workers=2"}}[random.IntN(2)]
 		a.epoch.Add(1)
 		a.daemon.Lock()
-		err := a.d.Restart(a.t, way, append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...)...)
+		err := a.d.Restart(a.t, way, append([]string{"--watchdog=4s", "--drain-timeout=1s"},
+			flags...)...)
 		a.daemon.Unlock()
-		a.epoch.Add(1) // what had begun meanwhile is excused, too
+		a.epoch.Add(1) // scenes that have begun meanwhile are excused too
 		name := "restarts by SIGTERM"
 		switch {
 		case way[0] == syscall.SIGKILL:
@@ -143,7 +148,8 @@ func (a *arena) restart(random *rand.Rand) {
 		case len(way) == 2:
 			name = "restarts by SIGTERM twice"
 		}
-		if exit, ok := err.(*exec.ExitError); err != nil && (!ok || way[0] == syscall.SIGTERM && exit.ExitCode() != 1) {
+		if exit, ok := err.(*exec.ExitError); err != nil &&
+			(!ok || way[0] == syscall.SIGTERM && exit.ExitCode() != 1) {
 			a.fail("%s: the daemon ends with %v", name, err)
 		}
 		a.figures.add(name, 1)

@@ -11,7 +11,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// figures counts what has happened.
+// figures counts events.
 type figures struct {
 	mu     sync.Mutex
 	counts map[string]int
@@ -33,7 +33,8 @@ func (f *figures) error(err error) {
 	switch {
 	case kind == "":
 		kind = "of the peer or the socket"
-	case kind == string(client.KindLost) && strings.Contains(err.Error(), "the worker of this session "):
+	case kind == string(client.KindLost) &&
+		strings.Contains(err.Error(), "the worker of this session "):
 		kind += ", and told why"
 	}
 	f.mu.Lock()
@@ -47,7 +48,7 @@ func (f *figures) count(what string) int {
 	return f.counts[what]
 }
 
-// String lists all of it.
+// String lists all figures.
 func (f *figures) String() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -61,7 +62,8 @@ func (f *figures) String() string {
 	return b.String()
 }
 
-// judgeMemory compares the last third of the run with the first, without its beginning.
+// judgeMemory compares the last third of the run with the first, without the beginning of the
+// first.
 func (f *figures) judgeMemory(t *testing.T) {
 	t.Helper()
 	all := f.samples.all
@@ -72,7 +74,9 @@ func (f *figures) judgeMemory(t *testing.T) {
 	var at []string
 	for _, percent := range []int{25, 50, 75, 100} {
 		s := all[len(all)*percent/100-1]
-		at = append(at, fmt.Sprintf("%d %%: RSS %d KiB, PSS %d KiB, %d descriptors, %d threads", percent, s.rss, s.pss, s.files, s.threads))
+		at = append(at, fmt.Sprintf(
+			"%d %%: RSS %d KiB, PSS %d KiB, %d descriptors, %d threads", percent, s.rss,
+			s.pss, s.files, s.threads))
 	}
 	t.Logf("the supervisor at %s", strings.Join(at, "; "))
 	warm := all[len(all)/10:]
@@ -85,7 +89,8 @@ func (f *figures) judgeMemory(t *testing.T) {
 		return values[len(values)/2]
 	}
 	first, last := median(warm[:len(warm)/3]), median(warm[len(warm)*2/3:])
-	t.Logf("the median of its RSS is %d KiB in the first third, %d KiB in the last", first, last)
+	t.Logf("the median of its RSS is %d KiB in the first third, %d KiB in the last",
+		first, last)
 	if last > first+first/10+2048 {
 		t.Errorf("the supervisor's memory grows from %d to %d KiB", first, last)
 	}

@@ -1,20 +1,21 @@
-// Package soak runs tlsd for as long as it is told to, does everything to it that
-// its callers, its peers and an administrator might, at random, and then looks whether
-// anything is left: a process, a descriptor, a goroutine, a socket, a file, or memory.
+// Package soak runs tlsd for a given time. At random it does everything that callers, peers and an
+// administrator might do. Then it checks that nothing is left: no process, descriptor, goroutine,
+// socket or file, and no memory.
 //
 //	go test ./test/soak -v -duration=10m [-seed=N] [-callers=N]
 //
-// Three daemons run side by side: one for each way to isolate, whose memory is looked at, and one that is
-// restarted again and again, in either way. Callers play scenes (scenes_test.go), while others kill
-// workers, callers and daemons and change the CA bundle (chaos_test.go).
+// Three daemons run side by side. One for each kind of isolation is never restarted, and its memory
+// is watched. The third is restarted again and again, with either kind. Callers play scenes
+// (scenes_test.go). Meanwhile others kill workers, callers and daemons, and change the CA bundle
+// (chaos_test.go).
 //
 // # When it fails
 //
-// A call may fail if the soak itself has caused that: it says so before it kills a worker or a
-// daemon, and a scene that has to do with it is excused. Everything else is a failure: another error, a
-// wrong byte, data that ends without having been complete, a call that does not end.
+// A call may fail if the soak itself has caused that. The soak says so before it kills a worker or
+// a daemon, and excuses the scenes that are affected. Everything else is a failure: another error,
+// a wrong byte, data that ends before it is complete, a call that does not end.
 //
-// The seed, which is printed, decides what scenes do; when things happen is the machine's decision.
+// The seed, which is printed, decides what scenes do. The machine decides when things happen.
 package soak
 
 import (
@@ -38,7 +39,7 @@ var (
 	callers  = flag.Int("callers", 3, "that play scenes at the same time, for each daemon")
 )
 
-// patience bounds a scene. None is expected to take nearly as long.
+// patience limits a scene. Only a hang takes so long.
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
@@ -58,16 +59,21 @@ func TestSoak(t *testing.T) {
 			name     string
 			flags    []string
 			restarts bool
-			killing  [2]time.Duration // at least and at most between two kills of workers
+			// at least and at most between two kills of workers
+			killing [2]time.Duration
 		}{
-			{"session", []string{"--isolation=session"}, false, [2]time.Duration{100 * time.Millisecond, time.Second}},
-			// Workers that die young are replaced ever more slowly.
-			{"shared", []string{"--isolation=shared", "--workers=3"}, false, [2]time.Duration{4 * time.Second, 12 * time.Second}},
-			{"restarted", []string{"--isolation=session"}, true, [2]time.Duration{time.Second, 5 * time.Second}},
+			{"session", []string{"--isolation=session"}, false,
+				[2]time.Duration{100 * time.Millisecond, time.Second}},
+			// Workers that die young are replaced more and more slowly.
+			{"shared", []string{"--isolation=shared", "--workers=3"}, false,
+				[2]time.Duration{4 * time.Second, 12 * time.Second}},
+			{"restarted", []string{"--isolation=session"}, true,
+				[2]time.Duration{time.Second, 5 * time.Second}},
 		} {
 			t.Run(kind.name, func(t *testing.T) {
 				t.Parallel()
-				a := newArena(t, *seed+uint64(i), kind.flags, kind.restarts, kind.killing)
+				a := newArena(t, *seed+uint64(i), kind.flags, kind.restarts,
+					kind.killing)
 				a.run()
 				a.look()
 			})
@@ -78,7 +84,7 @@ func TestSoak(t *testing.T) {
 
 const callerEnv = "SOAK_CALLER"
 
-// playCaller is a caller in a process of its own, to be killed.
+// playCaller is a caller in a process of its own. It will be killed.
 func playCaller(socket string) int {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {

@@ -6,13 +6,13 @@ import (
 	"math/rand/v2"
 )
 
-// What is sent is never the same from stream to stream and from place to place, so that each
-// byte that arrives can be judged: it is the key'th stream's byte at that place, or it is wrong.
+// The data differs from stream to stream and from position to position. So each byte that arrives
+// can be checked: it must be the byte of the stream with this key at this position.
 
-// period of the pattern, a prime that no buffer's size is a multiple of.
+// period is the period of the pattern, a prime. No size of a buffer is a multiple of it.
 const period = 65521
 
-// ring has the pattern twice, so that a period can be taken from any place.
+// ring has the pattern twice, so that a period can be taken from any position.
 var ring = func() []byte {
 	random := rand.New(rand.NewPCG(1, 2))
 	once := make([]byte, period)
@@ -22,13 +22,13 @@ var ring = func() []byte {
 	return append(once, once...)
 }()
 
-// piece is n bytes of the key'th stream from place at on, at most a period.
+// piece is n bytes of the stream with this key from position at, at most a period.
 func piece(key uint64, at, n int) []byte {
 	from := int((key + uint64(at)) % period)
 	return ring[from : from+min(n, period)]
 }
 
-// filled is n bytes of the stream from place at on.
+// filled is n bytes of the stream from position at.
 func filled(key uint64, at, n int) []byte {
 	out := make([]byte, 0, n)
 	for len(out) < n {
@@ -37,14 +37,16 @@ func filled(key uint64, at, n int) []byte {
 	return out
 }
 
-// wrong says where p, which has come at place at of the stream, is not what was sent.
+// wrong returns an error if p, which was received at position at of the stream, has a wrong byte.
+// The error names its position.
 func wrong(key uint64, at int, p []byte) error {
 	for len(p) > 0 {
 		want := piece(key, at, len(p))
 		if !bytes.Equal(p[:len(want)], want) {
 			for i := range want {
 				if p[i] != want[i] {
-					return fmt.Errorf("a wrong byte at %d: %#x, not %#x", at+i, p[i], want[i])
+					return fmt.Errorf("a wrong byte at %d: %#x, not %#x", at+i,
+						p[i], want[i])
 				}
 			}
 		}

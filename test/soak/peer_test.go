@@ -15,11 +15,12 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// An order is what a caller asks of a peer, as the first bytes that it sends.
+// An order is the request of a caller to a peer: the first bytes that the caller sends.
 type order struct {
-	token    uint64 // by which the caller finds what the peer has to say; the key of the stream that it sends
+	// identifies the order to the peer's result; the key of the stream that the caller sends
+	token    uint64
 	up, down uint64 // bytes that the caller sends, and gets; the key of the latter is ^token
-	// halfClose has the peer end its direction before it has got anything.
+	// halfClose makes the peer end its direction before it has received anything.
 	halfClose uint64
 }
 
@@ -33,7 +34,7 @@ func (o order) bytes() []byte {
 	return b
 }
 
-// A peer is a server of crypto/tls that carries out orders.
+// A peer is a server of crypto/tls that follows orders.
 type peer struct {
 	t        *testing.T
 	listener net.Listener
@@ -45,7 +46,8 @@ type peer struct {
 
 func startPeer(t *testing.T, cert *testcert.Cert) *peer {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
 	must(t, err)
 	p := &peer{t: t, listener: l, port: l.Addr().(*net.TCPAddr).Port}
 	p.serving.Go(func() {
@@ -65,13 +67,13 @@ func startPeer(t *testing.T, cert *testcert.Cert) *peer {
 	return p
 }
 
-// stop ends the peer, all of whose connections must have ended.
+// stop ends the peer. All its connections must have ended.
 func (p *peer) stop() {
 	p.listener.Close()
 	p.serving.Wait()
 }
 
-// expect makes the place for the result of an order.
+// expect prepares a channel for the result of an order.
 func (p *peer) expect(o order) <-chan error {
 	ch := make(chan error, 1)
 	p.results.Store(o.token, ch)
@@ -110,13 +112,14 @@ func (p *peer) serve(conn *tls.Conn) {
 	if errors.As(err, new(wrongByte)) {
 		p.t.Errorf("a peer got %v", err)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second)) // who has sent its end has read all, or is gone
+	// a caller that has sent its end has read everything, or is gone
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	result.(chan error) <- errors.Join(err, <-sent)
 }
 
 type wrongByte struct{ error }
 
-// receive reads the key'th stream to its end.
+// receive reads the stream with this key to its end.
 func receive(r io.Reader, key uint64) (int, error) {
 	at, buf := 0, make([]byte, 32<<10)
 	for {

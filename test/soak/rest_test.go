@@ -18,15 +18,15 @@ import (
 	"tlsd/rpc/client"
 )
 
-// What is left when all is over, and how much memory it took meanwhile.
+// The resources that are left at the end, and the memory used meanwhile.
 
-// rest is a daemon without sessions.
+// rest is the state of a daemon without sessions.
 type rest struct {
 	children, files int
 	workers         int // descriptors of the worker that has most; 0 for who may not look
 }
 
-// rest has a session served and waits until the daemon is at rest.
+// rest serves one session and waits until the daemon is at rest.
 func (a *arena) rest() rest {
 	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
 	defer cancel()
@@ -45,30 +45,40 @@ func (a *arena) rest() rest {
 		want = 2
 	}
 	var r rest
-	testd.Eventually(a.t, patience, fmt.Sprintf("the daemon is at rest, with %d workers", want), func() bool {
-		kids := children(a.d.PID)
-		r = rest{children: len(kids), files: len(list(fmt.Sprintf("/proc/%d/fd", a.d.PID)))}
-		for _, kid := range kids {
-			pid, _, _ := strings.Cut(kid, " ")
-			r.workers = max(r.workers, len(list("/proc/"+pid+"/fd")))
-		}
-		return r.children == want && !slices.ContainsFunc(kids, func(c string) bool { return strings.HasSuffix(c, "Z") }) &&
-			(a.atRest.files == 0 || a.restarts || r.files <= a.atRest.files && r.workers <= a.atRest.workers)
-	})
+	testd.Eventually(a.t, patience, fmt.Sprintf("the daemon is at rest, with %d workers", want),
+		func() bool {
+			kids := children(a.d.PID)
+			r = rest{children: len(kids),
+				files: len(list(fmt.Sprintf("/proc/%d/fd", a.d.PID)))}
+			for _, kid := range kids {
+				pid, _, _ := strings.Cut(kid, " ")
+				r.workers = max(r.workers, len(list("/proc/"+pid+"/fd")))
+			}
+			return r.children == want &&
+				!slices.ContainsFunc(kids,
+					func(c string) bool { return strings.HasSuffix(c, "Z") }) &&
+				(a.atRest.files == 0 || a.restarts || r.files <= a.atRest.files &&
+					r.workers <= a.atRest.workers)
+		})
 	return r
 }
 
-// look checks what is left.
+// look checks that nothing is left.
 func (a *arena) look() {
 	t := a.t
 	now := a.rest()
 	a.t.Logf("%s\n%s", filepath.Base(t.Name()), a.figures)
 	if !a.restarts {
-		t.Logf("at rest: %d workers, %d descriptors, at most %d in a worker; before: %d, %d, %d",
-			now.children, now.files, now.workers, a.atRest.children, a.atRest.files, a.atRest.workers)
+		t.Logf(
+			"at rest: %d workers, %d descriptors, at most %d in a worker; before: "+
+				"%d, %d, %d",
+			now.children, now.files, now.workers, a.atRest.children, a.atRest.files,
+			a.atRest.workers)
 		a.figures.judgeMemory(t)
 	}
-	testd.Eventually(t, patience, "no connection is left", func() bool { return a.peer.open.Load() == 0 })
+	testd.Eventually(t, patience, "no connection is left", func() bool {
+		return a.peer.open.Load() == 0
+	})
 	for range cap(a.ports) {
 		if port := <-a.ports; testd.Listening(t, port) {
 			t.Errorf("somebody listens on port %d", port)
@@ -88,19 +98,22 @@ func (a *arena) look() {
 	}
 	a.peer.stop()
 	a.readLog()
-	for _, must := range []string{"scenes", "sessions", "connections", "accepts", "raw sessions", "abandoned sessions", "cancelled", "refused certificates", "kills of callers"} {
+	for _, must := range []string{"scenes", "sessions", "connections", "accepts",
+		"raw sessions", "abandoned sessions", "cancelled", "refused certificates",
+		"kills of callers"} {
 		if a.figures.count(must) == 0 {
 			t.Errorf("there were no %s: the soak has not done what it is for", must)
 		}
 	}
 }
 
-// readLog looks for deaths of workers that nobody has caused.
+// readLog looks for deaths of workers that the soak has not caused.
 func (a *arena) readLog() {
 	deaths := 0
 	for line := range strings.Lines(a.d.Log(a.t)) {
 		var entry struct{ Level, Msg, Cause string }
-		if a.restarts && strings.HasPrefix(line, "tlsd: sessions were still open") { // as it says with its exit status
+		// it says this with its exit status
+		if a.restarts && strings.HasPrefix(line, "tlsd: sessions were still open") {
 			continue
 		}
 		if json.Unmarshal([]byte(line), &entry) != nil {
@@ -110,7 +123,8 @@ func (a *arena) readLog() {
 		if entry.Msg == "worker ended unexpectedly" {
 			deaths++
 		}
-		if entry.Level == "error" && entry.Msg != "worker ended unexpectedly" && entry.Msg != "worker hangs" &&
+		if entry.Level == "error" && entry.Msg != "worker ended unexpectedly" &&
+			entry.Msg != "worker hangs" &&
 			!(a.shared() && entry.Msg == "no worker for a session") {
 			a.t.Errorf("the log has %s", line)
 		}
@@ -156,7 +170,7 @@ type samples struct {
 	all []sample
 }
 
-// sample looks at the supervisor's memory a hundred times or more.
+// sample measures the supervisor's memory a hundred times or more.
 func (a *arena) sample(ctx context.Context) {
 	tick := time.NewTicker(min(*duration/120, 2*time.Second))
 	defer tick.Stop()
@@ -169,7 +183,8 @@ func (a *arena) sample(ctx context.Context) {
 		a.daemon.RLock()
 		pid := a.d.PID
 		a.daemon.RUnlock()
-		s := sample{files: len(list(fmt.Sprintf("/proc/%d/fd", pid))), threads: len(list(fmt.Sprintf("/proc/%d/task", pid)))}
+		s := sample{files: len(list(fmt.Sprintf("/proc/%d/fd", pid))),
+			threads: len(list(fmt.Sprintf("/proc/%d/task", pid)))}
 		s.rss, _ = field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:")
 		s.pss, _ = field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
 		if s.rss > 0 {
@@ -180,7 +195,7 @@ func (a *arena) sample(ctx context.Context) {
 	}
 }
 
-// field reads a number of a file in /proc.
+// field reads a number from a file in /proc.
 func field(file, name string) (int, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

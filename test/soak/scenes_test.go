@@ -17,7 +17,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// The scenes. An error is what the scene could not do as it should have.
+// The scenes. An error says which step of the scene has failed.
 var scenes = []struct {
 	name string
 	play func(*scene) error
@@ -48,7 +48,8 @@ func (sc *scene) connect(s *session, port int) (client.Handle, error) {
 	return h, err
 }
 
-// trusting opens a session that trusts the arena's authority, by its bundle or its own file.
+// trusting opens a session that trusts the arena's authority: with its bundle, or with the bundle
+// of this scene.
 func (sc *scene) trusting() (*session, error) {
 	s, err := sc.open()
 	if err != nil {
@@ -61,7 +62,7 @@ func (sc *scene) trusting() (*session, error) {
 	return s, s.SetCaBundle(sc.ctx, file)
 }
 
-// transfer sends and gets streams at once, of a peer that may end its direction first.
+// transfer sends and receives streams at once. The peer may end its direction first.
 func (sc *scene) transfer() error {
 	s, err := sc.trusting()
 	if err != nil {
@@ -79,9 +80,10 @@ func (sc *scene) transfer() error {
 	return nil
 }
 
-// order has the peer of a connection do something, does its own part, and closes the connection.
+// order gives an order to the peer of a connection, does its own part, and closes the connection.
 func (sc *scene) order(s *session, h client.Handle) error {
-	o := order{token: sc.random.Uint64(), up: uint64(sc.length(1 << 20)), down: uint64(sc.length(1 << 20)), halfClose: uint64(sc.random.IntN(2))}
+	o := order{token: sc.random.Uint64(), up: uint64(sc.length(1 << 20)),
+		down: uint64(sc.length(1 << 20)), halfClose: uint64(sc.random.IntN(2))}
 	result := sc.peer.expect(o)
 	defer sc.peer.results.Delete(o.token)
 	if _, err := s.Write(sc.ctx, h, o.bytes()); err != nil {
@@ -106,7 +108,8 @@ func (sc *scene) order(s *session, h client.Handle) error {
 	select {
 	case err := <-result:
 		if err != nil {
-			return fmt.Errorf("the peer, of up %d, down %d, half-close %d: %w", o.up, o.down, o.halfClose, err)
+			return fmt.Errorf("the peer, of up %d, down %d, half-close %d: %w", o.up,
+				o.down, o.halfClose, err)
 		}
 	case <-sc.ctx.Done():
 		return errors.New("the peer does not get the end")
@@ -126,7 +129,7 @@ func (sc *scene) upload(s *session, h client.Handle, key uint64, n, pieces int) 
 	return nil
 }
 
-// download reads the key'th stream, which must end after n bytes.
+// download reads the stream with this key, which must end after n bytes.
 func (sc *scene) download(s *session, h client.Handle, key uint64, n, reads int) error {
 	for at := 0; ; {
 		p, err := s.Read(sc.ctx, h, reads)
@@ -134,8 +137,10 @@ func (sc *scene) download(s *session, h client.Handle, key uint64, n, reads int)
 			return err
 		}
 		if len(p) == 0 {
-			if at != n { // not even if the other side was killed: that is a cut, and no end
-				return wrongByte{fmt.Errorf("the stream has an end after %d of %d bytes", at, n)}
+			// not even if the other side was killed: that is a cut, and not an end
+			if at != n {
+				return wrongByte{fmt.Errorf("the stream has an end after %d of "+
+					"%d bytes", at, n)}
 			}
 			return nil
 		}
@@ -147,7 +152,7 @@ func (sc *scene) download(s *session, h client.Handle, key uint64, n, reads int)
 	}
 }
 
-// pair has two sessions, one of which accepts what the other connects.
+// pair has two sessions. One accepts the connection of the other.
 func (sc *scene) pair() error {
 	server, err := sc.open()
 	if err != nil {
@@ -196,7 +201,8 @@ func (sc *scene) pair() error {
 	}
 	for i := range connections {
 		key := sc.random.Uint64()
-		up, down, pieces := sc.length(300<<10), sc.length(300<<10), 1+sc.random.IntN(100<<10)
+		up, down, pieces := sc.length(300<<10), sc.length(300<<10),
+			1+sc.random.IntN(100<<10)
 		h, err := sc.connect(cl, port)
 		if err != nil {
 			return err
@@ -205,7 +211,8 @@ func (sc *scene) pair() error {
 		if got.err != nil {
 			return got.err
 		}
-		// A Close ends both directions, so the side that has sent all waits for the other's.
+		// A Close ends both directions. So the side that has sent everything waits for the
+		// other side.
 		serving := make(chan error, 1)
 		go func() {
 			err := sc.exactly(server, got.h, key, up, pieces)
@@ -236,7 +243,7 @@ func (sc *scene) pair() error {
 	return server.CloseServerContext(ctx, sctx)
 }
 
-// exactly reads n bytes of the key'th stream.
+// exactly reads n bytes of the stream with this key.
 func (sc *scene) exactly(s *session, h client.Handle, key uint64, n, reads int) error {
 	for at := 0; at < n; {
 		p, err := s.Read(sc.ctx, h, min(reads, n-at))
@@ -244,7 +251,8 @@ func (sc *scene) exactly(s *session, h client.Handle, key uint64, n, reads int) 
 		case err != nil:
 			return err
 		case len(p) == 0:
-			return wrongByte{fmt.Errorf("the stream has an end after %d of %d bytes", at, n)}
+			return wrongByte{fmt.Errorf("the stream has an end after %d of %d bytes",
+				at, n)}
 		}
 		if err := wrong(key, at, p); err != nil {
 			return wrongByte{err}
@@ -255,7 +263,7 @@ func (sc *scene) exactly(s *session, h client.Handle, key uint64, n, reads int) 
 	return nil
 }
 
-// giveUp ends the scene's sessions, so that nothing waits for what will not come.
+// giveUp ends the scene's sessions, so that no call waits for ever.
 func (sc *scene) giveUp() {
 	for _, s := range sc.sessions {
 		sc.close(s)
@@ -267,7 +275,7 @@ type accepted struct {
 	err error
 }
 
-// listens waits until somebody listens on the port, or the Accept that was to do so has ended.
+// listens waits until the port has a listener, or the Accept that should listen has ended.
 func (sc *scene) listens(port int, accept <-chan accepted) error {
 	for !testd.Listening(sc.t, port) {
 		select {
@@ -281,19 +289,21 @@ func (sc *scene) listens(port int, accept <-chan accepted) error {
 	return nil
 }
 
-// giveBack returns a port when nobody listens there any more.
+// giveBack returns a port when it has no listener.
 func (sc *scene) giveBack(port int) {
 	sc.giveUp()
-	for end := time.Now().Add(patience); testd.Listening(sc.t, port); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); testd.Listening(sc.t,
+		port); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			sc.fail("scene %q: its session has ended, and somebody still listens on its port %d", sc.name, port)
+			sc.fail("scene %q: its session has ended, and somebody still listens on "+
+				"its port %d", sc.name, port)
 			break
 		}
 	}
 	sc.ports <- port
 }
 
-// cancel has calls end by the caller's will, which must cost nothing but the call.
+// cancel makes the caller end calls. That must cost only the call.
 func (sc *scene) cancel() error {
 	s, err := sc.trusting()
 	if err != nil {
@@ -304,7 +314,8 @@ func (sc *scene) cancel() error {
 		return err
 	}
 	for range 1 + sc.random.IntN(4) {
-		soon, cancel := context.WithTimeout(sc.ctx, time.Duration(sc.random.IntN(20))*time.Millisecond)
+		soon, cancel := context.WithTimeout(sc.ctx,
+			time.Duration(sc.random.IntN(20))*time.Millisecond)
 		_, err := s.Read(soon, h, 1000)
 		cancel()
 		if kindOf(err) != client.KindCancelled {
@@ -322,7 +333,8 @@ func (sc *scene) cancel() error {
 		if err := s.CloseConn(sc.ctx, h); err != nil {
 			return err
 		}
-		if err := <-ended; kindOf(err) != client.KindCancelled && kindOf(err) != client.KindHandle {
+		if err := <-ended; kindOf(err) != client.KindCancelled &&
+			kindOf(err) != client.KindHandle {
 			return fmt.Errorf("a Read whose handle was closed: %w", err)
 		}
 		return nil
@@ -330,7 +342,8 @@ func (sc *scene) cancel() error {
 	return sc.order(s, h)
 }
 
-// bundles changes what a session trusts; what is opened afterwards is judged by it.
+// bundles changes the CAs that a session trusts. Connections that are opened later are judged by
+// them.
 func (sc *scene) bundles() error {
 	s, err := sc.open()
 	if err != nil {
@@ -346,7 +359,8 @@ func (sc *scene) bundles() error {
 			return err
 		}
 		if sc.random.IntN(3) == 0 {
-			if err := s.SetCaBundle(sc.ctx, "/nonexistent/ca.pem"); kindOf(err) != client.KindFile {
+			if err := s.SetCaBundle(sc.ctx, "/nonexistent/ca.pem"); kindOf(
+				err) != client.KindFile {
 				return fmt.Errorf("a bundle that is not there: %w", err)
 			}
 		}
@@ -367,7 +381,7 @@ func (sc *scene) bundles() error {
 	return nil
 }
 
-// nobodyThere makes what fails by itself, and leaves nothing.
+// nobodyThere makes calls that fail and must leave nothing.
 func (sc *scene) nobodyThere() error {
 	s, err := sc.open()
 	if err != nil {
@@ -376,14 +390,15 @@ func (sc *scene) nobodyThere() error {
 	port := <-sc.ports
 	defer sc.giveBack(port)
 	for range 1 + sc.random.IntN(5) {
-		if _, err := s.NewClient(sc.ctx, "127.0.0.1", port); kindOf(err) != client.KindConnect {
+		if _, err := s.NewClient(sc.ctx, "127.0.0.1",
+			port); kindOf(err) != client.KindConnect {
 			return fmt.Errorf("a port on which nobody listens: %w", err)
 		}
 	}
 	return nil
 }
 
-// raw is a conversation by hand, in one go, with nonsense in it.
+// raw is a conversation by hand, in one piece, with nonsense in it.
 func (sc *scene) raw() error {
 	conn, err := sc.rawDial()
 	if err != nil {
@@ -391,11 +406,14 @@ func (sc *scene) raw() error {
 	}
 	defer conn.Close()
 	calls := 1 + sc.random.IntN(20)
-	text := strings.Repeat(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\nnonsense\n", calls)
+	text := strings.Repeat(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\nnonsense\n",
+		calls)
 	go func() { io.WriteString(conn, text); conn.CloseWrite() }()
 	answers, err := io.ReadAll(conn)
-	if err == nil && (bytes.Count(answers, []byte(`"result":"openssl"`)) != calls || bytes.Count(answers, []byte(`"code":-32700`)) != calls) {
-		err = fmt.Errorf("%d calls and as many lines of nonsense get %.1000q", calls, answers)
+	if err == nil && (bytes.Count(answers, []byte(`"result":"openssl"`)) != calls ||
+		bytes.Count(answers, []byte(`"code":-32700`)) != calls) {
+		err = fmt.Errorf("%d calls and as many lines of nonsense get %.1000q",
+			calls, answers)
 	}
 	if err != nil {
 		sc.unregistered()
@@ -414,12 +432,13 @@ func (sc *scene) abandon() error {
 	defer conn.Close()
 	text := sc.conversation()
 	io.WriteString(conn, text[:sc.random.IntN(len(text)+1)])
-	time.Sleep(time.Duration(sc.random.IntN(20)) * time.Millisecond) // for some of it to happen
+	// so that some of it happens
+	time.Sleep(time.Duration(sc.random.IntN(20)) * time.Millisecond)
 	sc.figures.add("abandoned sessions", 1)
 	return nil
 }
 
-// conversation owns much and waits for it.
+// conversation owns many things and waits for them.
 func (a *arena) conversation() string {
 	return fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
 {"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
@@ -441,7 +460,8 @@ func (sc *scene) rawDial() (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// unregistered excuses a session of a shared worker that nobody knows when it was one that was killed.
+// unregistered excuses a session of a shared worker that was not yet registered when the worker was
+// killed.
 func (sc *scene) unregistered() {
 	if sc.shared() && sc.killedSince(sc.began.Add(-time.Minute)) {
 		sc.sessions = append(sc.sessions, doomedSession)

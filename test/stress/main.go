@@ -1,11 +1,11 @@
 // Command stress runs the tests of packages many times, in a random order and beside programs that
-// want the processor. It shows which results depend on how fast the machine is.
+// use the processor. It shows which results depend on the speed of the machine.
 //
 //	go run ./test/stress [-n 20] [-hogs 8] [-race] [-run REGEXP] [-out DIR] [PACKAGE...]
 //
 // Each test program is compiled once. It then runs n times, with GOMAXPROCS 1, 2 and 8 in turn and
-// each time with another seed for the order. The output of a run that fails is kept in DIR; its
-// first line is the command that repeats the run.
+// a new seed for the order each time. The output of a failed run is kept in DIR; its first line is
+// the command that repeats the run.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-// procs are the values of GOMAXPROCS that runs take in turn.
+// procs are the values of GOMAXPROCS, which runs take in turn.
 var procs = []int{1, 2, 8}
 
 type stress struct {
@@ -42,8 +42,10 @@ func main() {
 	flag.IntVar(&s.hogs, "hogs", 8, "threads that compute beside the tests, for nothing")
 	flag.BoolVar(&s.race, "race", false, "compile with the race detector")
 	flag.StringVar(&s.run, "run", "", "only tests whose names match `REGEXP`")
-	flag.DurationVar(&s.timeout, "timeout", 20*time.Minute, "limit of one run; only a hang takes as long")
-	flag.StringVar(&s.out, "out", "bin/stress", "`DIR` for test programs and for the output of runs that fail")
+	flag.DurationVar(&s.timeout, "timeout", 20*time.Minute, "limit of one run; only a hang "+
+		"takes as long")
+	flag.StringVar(&s.out, "out", "bin/stress", "`DIR` for test programs and for the output "+
+		"of runs that fail")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	failed, err := s.all(ctx, flag.Args())
@@ -124,7 +126,7 @@ func (s *stress) goTool(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// repeat runs the tests of a package n times, and says how that went.
+// repeat runs the tests of a package n times, and reports the result.
 func (s *stress) repeat(ctx context.Context, p pkg) (failed int, err error) {
 	began, longest := time.Now(), time.Duration(0)
 	for i := range s.n {
@@ -143,9 +145,11 @@ func (s *stress) repeat(ctx context.Context, p pkg) (failed int, err error) {
 	return failed, nil
 }
 
-// once runs the tests of a package, and keeps what they write if they fail.
-func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (ok bool, err error) {
-	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), "-test.timeout=" + s.timeout.String()}
+// once runs the tests of a package, and keeps their output if they fail.
+func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (ok bool,
+	err error) {
+	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), "-test.timeout=" +
+		s.timeout.String()}
 	if s.run != "" {
 		args = append(args, "-test.run="+s.run)
 	}
@@ -158,13 +162,14 @@ func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32
 		return true, ctx.Err()
 	}
 	name := strings.TrimSuffix(p.program, ".test") + fmt.Sprintf("-%d-%d.log", number, seed)
-	again := fmt.Sprintf("cd %s && GOMAXPROCS=%d %s '%s' # %d hogs; %v\n", p.dir, procs, p.program,
+	again := fmt.Sprintf("cd %s && GOMAXPROCS=%d %s '%s' # %d hogs; %v\n", p.dir,
+		procs, p.program,
 		strings.Join(args, "' '"), s.hogs, err)
 	fmt.Printf("%-28s run %d failed with GOMAXPROCS=%d: %s\n", p.path, number, procs, name)
 	return false, os.WriteFile(name, append([]byte(again), out...), 0o644)
 }
 
-// hog keeps so many threads busy until the program ends.
+// hog keeps threads busy until the program ends.
 func hog(threads int) {
 	runtime.GOMAXPROCS(threads + 1)
 	for range threads {

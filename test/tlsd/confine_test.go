@@ -19,25 +19,26 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// What code that has taken a worker over, here in the place of libssl, can do and see.
+// What code that has taken over a worker can do and see. The code is a replacement of libssl.
 
-// stranger is a user that is not root, where the tests run as root.
+// stranger is another user, if the tests run as root.
 var stranger = &syscall.Credential{Uid: 1234, Gid: 1234}
 
-// attempt is what the library in a worker has found out.
+// attempt is the report of the library in a worker.
 type attempt struct {
 	dir     string                   // the folder in which it tried to write
 	outcome map[string]syscall.Errno // of each attempt, 0 if it succeeded
-	inside  map[string]any           // what it sees of itself
+	inside  map[string]any           // its view of the process
 	log     string
 }
 
-// escape has the library of a worker for that user try; nil is the test's own. The certificate's
-// files are read by the worker meanwhile.
+// escape lets the library of a worker of that user try; nil is the test's own user. Meanwhile the
+// worker reads the certificate's files.
 func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	t.Helper()
 	lib := faultyLibrary(t, "-DESCAPE")
-	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := testcert.NewCA(t, "Test CA").Issue(t,
+		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
 	a := attempt{dir: shortDir(t)}
 	there := filepath.Join(a.dir, "there")
 	key, err := os.ReadFile(cert.KeyFile)
@@ -48,7 +49,7 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// All in one file, which a stranger can read, too.
+	// One file has both, and a stranger can read it too.
 	if err := os.WriteFile(there, append(certificate, key...), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +63,17 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	}
 	log := filepath.Join(shortDir(t), "log")
 	sock := filepath.Join(filepath.Dir(log), "s")
-	shell := "export SSLKEYLOGFILE=" + a.dir + "/keys SECRET=1 TLSD_LOG_LEVEL=info LANG=" + a.dir + "; exec 2>" + log + ";"
-	startWith(t, nil, shell, append([]string{"--socket", sock, "--libssl", lib, "--log-format", "json"}, flags...)...)
+	shell := "export SSLKEYLOGFILE=" + a.dir + "/keys SECRET=1 TLSD_LOG_LEVEL=info LANG=" +
+		a.dir + "; exec 2>" + log + ";"
+	startWith(t, nil, shell, append([]string{"--socket", sock, "--libssl", lib, "--log-format",
+		"json"}, flags...)...)
 	params, _ := json.Marshal([]string{there, there})
-	if got := callAs(t, who, sock, `{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(params)+`}`); !strings.Contains(got, `"result":1`) {
+	if got := callAs(t, who, sock,
+		`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(
+			params)+`}`); !strings.Contains(got, `"result":1`) {
 		t.Fatal(got)
 	}
-	// The worker's lines take their way through the supervisor.
+	// The worker's log entries pass through the supervisor.
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		text, err := os.ReadFile(log)
 		if err != nil {
@@ -101,7 +106,8 @@ func entry(log, msg string) map[string]any {
 	return nil
 }
 
-// eachUser runs a test for the test's own user and, where that is root, for another.
+// eachUser runs a test for the test's own user. If that is root, it also runs the test for another
+// user.
 func eachUser(t *testing.T, test func(*testing.T, *syscall.Credential)) {
 	t.Run("own user", func(t *testing.T) { t.Parallel(); test(t, nil) })
 	t.Run("another user", func(t *testing.T) {
@@ -115,15 +121,21 @@ func eachUser(t *testing.T, test func(*testing.T, *syscall.Credential)) {
 
 func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 	t.Parallel()
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	landlock := map[string]syscall.Errno{"write": unix.EACCES, "overwrite": unix.EACCES, "environ": unix.EACCES}
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0,
+		unix.LANDLOCK_CREATE_RULESET_VERSION)
+	landlock := map[string]syscall.Errno{"write": unix.EACCES, "overwrite": unix.EACCES,
+		"environ": unix.EACCES}
 	want := map[string]syscall.Errno{
 		"read": 0, "elsewhere": 0, "tcp": 0, "ownSignal": 0,
-		"exec": unix.EPERM, "fork": unix.EPERM, "ptrace": unix.EPERM, "memory": unix.EPERM, "limit": unix.EPERM, "unix": unix.EPERM,
-		"signal": unix.EPERM, "unshare": unix.EPERM, "ring": unix.EPERM, "chmod": unix.EPERM, "memfd": unix.EPERM, "shared": unix.EPERM,
+		"exec": unix.EPERM, "fork": unix.EPERM, "ptrace": unix.EPERM, "memory": unix.EPERM,
+		"limit": unix.EPERM, "unix": unix.EPERM,
+		"signal": unix.EPERM, "unshare": unix.EPERM, "ring": unix.EPERM,
+		"chmod": unix.EPERM, "memfd": unix.EPERM, "shared": unix.EPERM,
 		"mount": unix.EPERM, "settime": unix.EPERM, "setuid": unix.EPERM, "raw": unix.EPERM,
-		"dumpable": unix.EPERM, "remove": unix.EPERM, "mkdir": unix.EPERM, "truncate": unix.EPERM, "segment": unix.EPERM, "message": unix.EPERM,
-		"priority": unix.EPERM, "affinity": unix.EPERM, "owner": unix.EPERM, "ioctlOwner": unix.ENOTTY, "pidfd": unix.EPERM,
+		"dumpable": unix.EPERM, "remove": unix.EPERM, "mkdir": unix.EPERM,
+		"truncate": unix.EPERM, "segment": unix.EPERM, "message": unix.EPERM,
+		"priority": unix.EPERM, "affinity": unix.EPERM, "owner": unix.EPERM,
+		"ioctlOwner": unix.ENOTTY, "pidfd": unix.EPERM,
 	}
 	eachUser(t, func(t *testing.T, who *syscall.Credential) {
 		got := escape(t, who)
@@ -153,17 +165,20 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 
 func TestReadingCanBeLimited(t *testing.T) {
 	t.Parallel()
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0,
+		unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
 		t.Skip("needs Landlock")
 	}
 	eachUser(t, func(t *testing.T, who *syscall.Credential) {
 		got := escape(t, who, "--readable", os.TempDir())
 		if got.outcome["read"] != 0 || got.outcome["elsewhere"] != unix.EACCES {
-			t.Errorf("read what is named: %v, what is not: %v", got.outcome["read"], got.outcome["elsewhere"])
+			t.Errorf("read what is named: %v, what is not: %v", got.outcome["read"],
+				got.outcome["elsewhere"])
 		}
 	})
-	// All that a script wants is there, but for its files elsewhere.
-	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	// Everything that a script needs is there, except its files elsewhere.
+	cert := testcert.NewCA(t, "Test CA").Issue(t,
+		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
 	sock := filepath.Join(shortDir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
 	u := newUser(t, sock, echoServer(t))
@@ -172,7 +187,8 @@ func TestReadingCanBeLimited(t *testing.T) {
 	var info struct {
 		Result struct{ Trust struct{ Certificates int } }
 	}
-	if line := u.ask("tls.Info", ""); json.Unmarshal([]byte(line), &info) != nil || info.Result.Trust.Certificates == 0 {
+	if line := u.ask("tls.Info", ""); json.Unmarshal([]byte(line), &info) != nil ||
+		info.Result.Trust.Certificates == 0 {
 		t.Errorf("the system's store is not read: %s", line)
 	}
 	other := filepath.Join(shortDir(t), "there")
@@ -180,17 +196,21 @@ func TestReadingCanBeLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.say("tls.SetCaBundle", fmt.Sprintf("%q", other))
-	if got, err := u.hear(); err != nil || !strings.Contains(got, `"kind":"file"`) || !strings.Contains(got, "permission denied") {
+	if got, err := u.hear(); err != nil || !strings.Contains(got, `"kind":"file"`) ||
+		!strings.Contains(got, "permission denied") {
 		t.Errorf("a file elsewhere: %s, %v", got, err)
 	}
 }
 
-// What the other test sees is the confinement, and not the attempts' failing by themselves.
+// This shows that the other test measures the confinement, and not attempts that fail for another
+// reason.
 func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	got := escape(t, nil, "--confine", "off").outcome
-	names := []string{"environ", "elsewhere", "write", "overwrite", "truncate", "chmod", "remove", "mkdir", "unix", "signal", "limit", "unshare", "dumpable",
-		"segment", "message", "priority", "affinity", "owner", "ioctlOwner", "pidfd", "memfd", "shared", "fork", "exec"}
+	names := []string{"environ", "elsewhere", "write", "overwrite", "truncate", "chmod",
+		"remove", "mkdir", "unix", "signal", "limit", "unshare", "dumpable",
+		"segment", "message", "priority", "affinity", "owner", "ioctlOwner", "pidfd",
+		"memfd", "shared", "fork", "exec"}
 	if os.Getuid() == 0 {
 		names = append(names, "setuid", "raw", "mount", "settime")
 	}
@@ -205,22 +225,27 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 	t.Parallel()
 	eachUser(t, func(t *testing.T, who *syscall.Credential) {
 		got := escape(t, who).inside
-		const mayRead, mayBind = 1 << unix.CAP_DAC_READ_SEARCH, 1 << unix.CAP_NET_BIND_SERVICE
+		const mayRead, mayBind = 1 << unix.CAP_DAC_READ_SEARCH,
+			1 << unix.CAP_NET_BIND_SERVICE
 		rights, bound := float64(0), got["bounding"]
 		if os.Getuid() == 0 && who == nil {
 			rights, bound = mayRead|mayBind, float64(2)
 		}
 		for name, want := range map[string]any{
-			"noNewPrivileges": 1.0, "core": 0.0, "dumpable": 0.0, // keys stay in its memory
-			"stdin": 1.0, "leader": 1.0, "terminal": float64(unix.ENXIO), // nobody can be asked for a pass phrase
-			"permitted": rights, "effective": rights, "inheritable": 0.0, "upper": 0.0, "bounding": bound,
+			// keys stay in its memory
+			"noNewPrivileges": 1.0, "core": 0.0, "dumpable": 0.0,
+			// nobody can be asked for a pass phrase
+			"stdin": 1.0, "leader": 1.0, "terminal": float64(unix.ENXIO),
+			"permitted": rights, "effective": rights, "inheritable": 0.0, "upper": 0.0,
+			"bounding": bound,
 		} {
 			if got[name] != want {
 				t.Errorf("%s: %v; want %v", name, got[name], want)
 			}
 		}
 		if env := fmt.Sprint(got["environment"]); env != "MALLOC_ARENA_MAX LANG " {
-			t.Errorf("the environment has %s; want LANG of tlsd's own, and what workers have besides", env)
+			t.Errorf("the environment has %s; want LANG of tlsd's own, and what "+
+				"workers have besides", env)
 		}
 		files := strings.Fields(fmt.Sprint(got["files"]))
 		if len(files) < 4 {
@@ -228,10 +253,15 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 		}
 		for _, f := range files {
 			number, to, _ := strings.Cut(f, ":")
-			known := number == "0" && to == "/dev/null" || number == "1" && to == "/dev/null" || number == "2" && strings.HasPrefix(to, "pipe:") ||
-				strings.HasPrefix(to, "anon_inode:[event") || strings.HasPrefix(to, "socket:") ||
-				strings.HasPrefix(to, "/sys/fs/cgroup/") || // by which Go's runtime knows how many processors it may use
-				strings.HasPrefix(to, "/usr/") || strings.HasPrefix(to, "/etc/") // which the worker is just reading
+			known := number == "0" && to == "/dev/null" || number == "1" &&
+				to == "/dev/null" || number == "2" &&
+				strings.HasPrefix(to, "pipe:") ||
+				strings.HasPrefix(to, "anon_inode:[event") ||
+				strings.HasPrefix(to, "socket:") ||
+				// Go's runtime reads there how many processors it may use
+				strings.HasPrefix(to, "/sys/fs/cgroup/") ||
+				// which the worker is just reading
+				strings.HasPrefix(to, "/usr/") || strings.HasPrefix(to, "/etc/")
 			if !known {
 				t.Errorf("descriptor %s", f)
 			}
@@ -239,7 +269,8 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 	})
 }
 
-// The memory of a worker has keys in it. The kernel lets a user read that of its own processes, but for these.
+// The memory of a worker has keys in it. The kernel lets users read the memory of their own
+// processes, but not of workers.
 func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -247,8 +278,9 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 	t.Parallel()
 	sock := filepath.Join(shortDir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-uid", fmt.Sprint(stranger.Uid))
-	// The caller lives on, with its worker, until its input ends.
-	caller := exec.Command("/proc/self/exe", sock, `{"jsonrpc":"2.0","id":1,"method":"tls.Hello","params":[1]}`)
+	// The caller and its worker stay until the caller's input ends.
+	caller := exec.Command("/proc/self/exe", sock,
+		`{"jsonrpc":"2.0","id":1,"method":"tls.Hello","params":[1]}`)
 	caller.Env = []string{callerEnv + "=stay"}
 	caller.Dir = "/"
 	caller.SysProcAttr = &syscall.SysProcAttr{Credential: stranger}
@@ -281,7 +313,8 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 		return cmd.Run()
 	}
 	worker := fmt.Sprint(hello.Result.Server.PID)
-	if b, err := os.ReadFile("/proc/" + worker + "/status"); err != nil || !strings.Contains(string(b), "\nUid:\t1234\t1234\t1234\t1234\n") {
+	if b, err := os.ReadFile("/proc/" + worker + "/status"); err != nil ||
+		!strings.Contains(string(b), "\nUid:\t1234\t1234\t1234\t1234\n") {
 		t.Fatalf("the worker is not its user's: %v\n%s", err, b)
 	}
 	if err := opens("$$"); err != nil {
@@ -292,13 +325,14 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 	}
 }
 
-// lackEnv makes the test binary execute a program as on a kernel without Landlock and
-// seccomp, which is played by a filter that the program inherits. With "forbidden", the filter refuses Landlock as a service
-// manager's does; with "deadly", it kills for it.
+// lackEnv makes the test binary execute a program as on a kernel without Landlock and seccomp. A
+// filter that the program inherits stands for that kernel. With "forbidden" the filter refuses
+// Landlock, as a service manager's filter does. With "deadly" it kills for it.
 const lackEnv = "TLSD_TEST_LACK"
 
 func executeWithLacks(command []string) error {
-	names, action := []string{"landlock_create_ruleset", "seccomp"}, seccomp.ActionErrno|seccomp.Action(unix.ENOSYS)
+	names, action := []string{"landlock_create_ruleset", "seccomp"},
+		seccomp.ActionErrno|seccomp.Action(unix.ENOSYS)
 	switch os.Getenv(lackEnv) {
 	case "forbidden":
 		names, action = names[:1], seccomp.ActionErrno
@@ -306,12 +340,13 @@ func executeWithLacks(command []string) error {
 		names, action = names[:1], seccomp.ActionKillProcess
 	}
 	os.Unsetenv(lackEnv)
-	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
-		DefaultAction: seccomp.ActionAllow,
-		Syscalls: []seccomp.SyscallGroup{{
-			Action: action, Names: names,
-		}},
-	}})
+	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
+		Policy: seccomp.Policy{
+			DefaultAction: seccomp.ActionAllow,
+			Syscalls: []seccomp.SyscallGroup{{
+				Action: action, Names: names,
+			}},
+		}})
 	if err != nil {
 		return err
 	}
@@ -326,12 +361,14 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	startWith(t, nil, `export `+lackEnv+`=1; exec 2>`+log+`; exec `+self+` "$0" "$@";`, "--socket", sock, "--log-format", "json")
+	startWith(t, nil, `export `+lackEnv+`=1; exec 2>`+log+`; exec `+self+` "$0" "$@";`,
+		"--socket", sock, "--log-format", "json")
 	for range 3 {
 		conn, in, _ := connect(t, sock)
 		got := exchange(t, conn, in, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`)
 		for _, want := range []string{
-			`"landlock":"the kernel has no Landlock: function not implemented"`, `"seccomp":"seccomp: function not implemented"`,
+			`"landlock":"the kernel has no Landlock: function not implemented"`,
+			`"seccomp":"seccomp: function not implemented"`,
 			`"noNewPrivileges":"on"`, `"capabilities":"on"`, `"backend":"openssl"`,
 		} {
 			if !strings.Contains(got, want) {
@@ -344,29 +381,33 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, measure := range []string{"landlock", "seccomp"} {
-		if n := strings.Count(string(text), `"msg":"workers are confined in part only","without":"`+measure+`"`); n != 1 {
+		if n := strings.Count(string(text),
+			`"msg":"workers are confined in part only","without":"`+measure+`"`); n != 1 {
 			t.Errorf("%s is warned of %d times: %s", measure, n, text)
 		}
 	}
 	doctor := exec.Command("go", "run", "tlsd/cmd/tlsshim", "doctor", "--socket", sock)
 	out, _ := doctor.CombinedOutput()
-	if !strings.Contains(string(out), "not in force: landlock (the kernel has no Landlock: function not implemented), seccomp (seccomp: function not implemented)") {
+	if !strings.Contains(string(out), "not in force: landlock (the kernel has no Landlock: "+
+		"function not implemented), seccomp (seccomp: function not implemented)") {
 		t.Errorf("doctor says\n%s", out)
 	}
 }
 
 func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(shortDir(t), "s"), "--confine", "require")
+	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(shortDir(t), "s"),
+		"--confine", "require")
 	cmd.Env = []string{lackEnv + "=1"}
 	out, _ := cmd.CombinedOutput()
-	const want = "workers are confined in part only, and --confine=require wants all: without landlock (the kernel has no Landlock: function not implemented), seccomp ("
+	const want = "workers are confined in part only, and --confine=require wants all: " +
+		"without landlock (the kernel has no Landlock: function not implemented), seccomp ("
 	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), want) {
 		t.Errorf("status %d: %s", code, out)
 	}
 }
 
-// A service manager's filter is not taken for an old kernel, and what it kills is explained.
+// A service manager's filter is not mistaken for an old kernel. If it kills, the log explains that.
 func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
@@ -378,7 +419,8 @@ func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 		"deadly":    `died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile)`,
 	} {
 		sock := filepath.Join(shortDir(t), "s")
-		startWith(t, nil, `export `+lackEnv+`=`+how+`; exec `+self+` "$0" "$@";`, "--socket", sock, "--spare", "0")
+		startWith(t, nil, `export `+lackEnv+`=`+how+`; exec `+self+` "$0" "$@";`,
+			"--socket", sock, "--spare", "0")
 		conn, err := net.Dial("unix", sock)
 		if err != nil {
 			t.Fatal(err)
@@ -386,7 +428,8 @@ func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(patience))
 		fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`)
-		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(line, want) {
+		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(
+			line, want) {
 			t.Errorf("%s: the caller is told %s, %v; want %s", how, line, err, want)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// What happens when a worker dies, whatever of: its sessions are lost, and nothing else.
+// When a worker dies for any reason, its sessions are lost, and nothing else.
 
 // faultyLibrary builds the libssl of testdata/fault.
 func faultyLibrary(t *testing.T, flags ...string) string {
@@ -30,8 +30,10 @@ func faultyLibrary(t *testing.T, flags ...string) string {
 	}
 	dir := shortDir(t)
 	lib := filepath.Join(dir, "libfault.so")
-	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared", "-fPIC", "-o", lib}, flags...)
-	out, err := exec.Command(cc, append(args, "testdata/fault/fault.c", "-Wl,--no-as-needed", "-l:libssl.so.3", "-l:libcrypto.so.3")...).CombinedOutput()
+	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared",
+		"-fPIC", "-o", lib}, flags...)
+	out, err := exec.Command(cc, append(args, "testdata/fault/fault.c", "-Wl,--no-as-needed",
+		"-l:libssl.so.3", "-l:libcrypto.so.3")...).CombinedOutput()
 	if err != nil && !strings.Contains(string(out), "cannot find -l") {
 		t.Fatalf("%s", out)
 	}
@@ -41,11 +43,13 @@ func faultyLibrary(t *testing.T, flags ...string) string {
 	return lib
 }
 
-// echoServer is a server of TLS that sends back what it gets.
+// echoServer is a server of TLS that sends its input back.
 func echoServer(t *testing.T) (port string) {
 	t.Helper()
-	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+	cert := testcert.NewCA(t, "Test CA").Issue(t,
+		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +73,7 @@ func echoServer(t *testing.T) (port string) {
 	return port
 }
 
-// modes are the ways in which workers are shared.
+// modes are the two kinds of isolation.
 var modes = map[string][]string{
 	"session": {"--isolation", "session"},
 	"shared":  {"--isolation", "shared", "--workers", "2"},
@@ -83,7 +87,7 @@ type user struct {
 	worker int
 }
 
-// newUser begins a session, and in it a connection, handle 1, to the server.
+// newUser begins a session with a connection to the server, which has handle 1.
 func newUser(t *testing.T, sock, port string) *user {
 	t.Helper()
 	conn, in, worker := connect(t, sock)
@@ -94,13 +98,16 @@ func newUser(t *testing.T, sock, port string) *user {
 	return u
 }
 
-// newUsers begins sessions, of which at least two are served by different workers, and with shared ones two by the same.
+// newUsers begins sessions. At least two of them have different workers. With shared workers, two
+// have the same worker.
 func newUsers(t *testing.T, sock, port string) (users []*user) {
 	t.Helper()
-	// A shared worker may have to wait for the second to be started.
+	// It may take a while until the second shared worker has started.
 	for end := time.Now().Add(patience); ; {
 		users = append(users, newUser(t, sock, port))
-		other := slices.ContainsFunc(users, func(u *user) bool { return u.worker != users[0].worker })
+		other := slices.ContainsFunc(users, func(u *user) bool {
+			return u.worker != users[0].worker
+		})
 		if len(users) >= 4 && other {
 			return users
 		}
@@ -112,18 +119,19 @@ func newUsers(t *testing.T, sock, port string) (users []*user) {
 
 func (u *user) say(method, params string) {
 	u.t.Helper()
-	if _, err := fmt.Fprintf(u, `{"jsonrpc":"2.0","id":1,"method":%q,"params":[%s]}`+"\n", method, params); err != nil {
+	if _, err := fmt.Fprintf(u, `{"jsonrpc":"2.0","id":1,"method":%q,"params":[%s]}`+"\n",
+		method, params); err != nil {
 		u.t.Fatal(err)
 	}
 }
 
-// order has the library do what this number of bytes to read stands for.
+// order makes the library do the fault with this number; the number is a count of bytes to read.
 func (u *user) order(n int) {
 	u.t.Helper()
 	u.say("tls.Read", fmt.Sprintf("1,%d", n))
 }
 
-// ask makes a call that has to succeed.
+// ask makes a call that must succeed.
 func (u *user) ask(method, params string) string {
 	u.t.Helper()
 	u.say(method, params)
@@ -134,7 +142,7 @@ func (u *user) ask(method, params string) string {
 	return line
 }
 
-// talk has the server send something back.
+// talk makes the server send something back.
 func (u *user) talk() {
 	u.t.Helper()
 	u.ask("tls.Write", `1,"aGVsbG8="`)
@@ -143,13 +151,14 @@ func (u *user) talk() {
 	}
 }
 
-// lost waits for the line that says why the session is lost, and for the end of the connection.
-// There may be several reasons of which one is right.
+// lost waits for the line with the reason of the loss, and for the end of the connection. If there
+// are several reasons, one of them must be right.
 func (u *user) lost(why ...string) {
 	u.t.Helper()
 	var want []string
 	for _, w := range why {
-		want = append(want, `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session `+w+`","data":{"kind":"lost"}}}`+"\n")
+		want = append(want,
+			`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session `+w+`","data":{"kind":"lost"}}}`+"\n")
 	}
 	if got, err := u.hear(); !slices.Contains(want, got) {
 		u.t.Errorf("the caller is told %q, %v; want %q", got, err, want)
@@ -159,7 +168,7 @@ func (u *user) lost(why ...string) {
 	}
 }
 
-// buried waits for the log's entry about the worker's end.
+// buried waits for the log entry about the worker's end.
 func buried(t *testing.T, log string, worker int) map[string]any {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
@@ -169,7 +178,9 @@ func buried(t *testing.T, log string, worker int) map[string]any {
 		}
 		for line := range strings.Lines(string(text)) {
 			var e map[string]any
-			if json.Unmarshal([]byte(line), &e) == nil && e["msg"] == "worker ended unexpectedly" && e["worker"] == float64(worker) {
+			if json.Unmarshal([]byte(line), &e) == nil &&
+				e["msg"] == "worker ended unexpectedly" &&
+				e["worker"] == float64(worker) {
 				return e
 			}
 		}
@@ -185,18 +196,20 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 	port := echoServer(t)
 	const watchdog = "3s"
 	for name, tt := range map[string]struct {
-		read  int         // the number of bytes by which the library knows what to do
+		read  int         // the number of bytes to read, which is the library's order
 		kill  unix.Signal // or from outside
 		exit  string
 		cause string
 	}{
-		"SIGSEGV":              {1001, 0, "exit status 2", "died of SIGSEGV"},
-		"abort":                {1002, 0, "exit status 2", "died of SIGABRT"},
-		"SIGBUS":               {1003, 0, "exit status 2", "died of SIGBUS"},
-		"exit":                 {1004, 0, "exit status 3", "exited with status 3"},
-		"stack overflow":       {1005, 0, "exit status 2", "died of SIGSEGV"},
-		"hang":                 {1006, 0, "exit status 2", "was killed because it did not come back from the library for " + watchdog},
-		"stopped":              {1007, 0, "SIGKILL", "was killed because it did not answer for " + watchdog},
+		"SIGSEGV":        {1001, 0, "exit status 2", "died of SIGSEGV"},
+		"abort":          {1002, 0, "exit status 2", "died of SIGABRT"},
+		"SIGBUS":         {1003, 0, "exit status 2", "died of SIGBUS"},
+		"exit":           {1004, 0, "exit status 3", "exited with status 3"},
+		"stack overflow": {1005, 0, "exit status 2", "died of SIGSEGV"},
+		"hang": {1006, 0, "exit status 2", "was killed because it did not come back from " +
+			"the library for " + watchdog},
+		"stopped": {1007, 0, "SIGKILL", "was killed because it did not answer for " +
+			watchdog},
 		"SIGKILL":              {100, unix.SIGKILL, "SIGKILL", "was killed (SIGKILL)"},
 		"SIGSEGV from outside": {100, unix.SIGSEGV, "exit status 2", "died of SIGSEGV"},
 	} {
@@ -206,14 +219,19 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				dir := shortDir(t)
 				sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 				if tt.read == 1006 || tt.read == 1007 {
-					flags = append(flags[:len(flags):len(flags)], "--watchdog", watchdog)
+					flags = append(flags[:len(flags):len(flags)],
+						"--watchdog", watchdog)
 				}
-				startWith(t, nil, "exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib}, flags...)...)
+				startWith(t, nil, "exec 2>"+log+";",
+					append([]string{"--socket", sock, "--log-format", "json",
+						"--libssl", lib}, flags...)...)
 				users := newUsers(t, sock, port)
 				users[0].order(tt.read)
 				if tt.kill != 0 {
-					users[0].say("tls.Backend", "") // its answer says that the Read has begun
-					if got, err := users[0].hear(); err != nil || !strings.Contains(got, `"result":"openssl"`) {
+					// its answer says that the Read has begun
+					users[0].say("tls.Backend", "")
+					if got, err := users[0].hear(); err != nil ||
+						!strings.Contains(got, `"result":"openssl"`) {
 						t.Fatal(got, err)
 					}
 					unix.Kill(users[0].worker, tt.kill)
@@ -221,8 +239,9 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				others, lost := 0, 0
 				for _, u := range users {
 					if u.worker == users[0].worker {
-						// What a worker does in the library, it does to all. One that is killed from outside may
-						// be there still, or wait already.
+						// A worker that dies in the library takes all its
+						// sessions along. If it is killed from outside, the
+						// call may be in the library or may already wait.
 						why := []string{tt.cause + " in tls.Read"}
 						if u != users[0] && tt.kill != 0 {
 							why = append(why, tt.cause)
@@ -234,7 +253,8 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 						others++
 					}
 				}
-				if others == 0 || mode == "session" && lost != 1 || mode == "shared" && lost < 2 {
+				if others == 0 || mode == "session" && lost != 1 ||
+					mode == "shared" && lost < 2 {
 					t.Errorf("%d sessions are lost, %d go on", lost, others)
 				}
 				newUser(t, sock, port).talk()
@@ -242,7 +262,9 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				library, _ := e["library"].(string)
 				text, _ := e["uptime"].(string)
 				uptime, _ := time.ParseDuration(text)
-				if e["exit"] != tt.exit || e["cause"] != tt.cause || e["operation"] != "tls.Read" || e["sessions"] != float64(lost) ||
+				if e["exit"] != tt.exit || e["cause"] != tt.cause ||
+					e["operation"] != "tls.Read" ||
+					e["sessions"] != float64(lost) ||
 					!strings.HasPrefix(library, "OpenSSL ") || uptime <= 0 {
 					delete(e, "stderr")
 					t.Errorf("the log says %v", e)

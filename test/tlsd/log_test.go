@@ -11,7 +11,7 @@ import (
 	"unicode"
 )
 
-// What code in a worker can do to the daemon's log: be counted, and be read as what it is.
+// Log entries of code in a worker are counted, and recognisable as a worker's.
 func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 	t.Parallel()
 	const flood = 100000
@@ -21,37 +21,49 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 			t.Parallel()
 			dir := shortDir(t)
 			log, sock := filepath.Join(dir, "log"), filepath.Join(dir, "s")
-			startWith(t, nil, "exec 2>"+log+";", "--socket", sock, "--libssl", lib, "--log-format", format, "--spare", "0")
-			if got := callAs(t, nil, sock, askBackend); !strings.Contains(got, `"result":"openssl"`) {
+			startWith(t, nil, "exec 2>"+log+";", "--socket", sock, "--libssl", lib,
+				"--log-format", format, "--spare", "0")
+			if got := callAs(t, nil, sock, askBackend); !strings.Contains(got,
+				`"result":"openssl"`) {
 				t.Fatal(got)
 			}
 			var text string
-			for end := time.Now().Add(patience); !strings.Contains(text, "session ended") || !strings.Contains(text, "entries of it were left out"); time.Sleep(5 * time.Millisecond) {
+			for end := time.Now().Add(patience); !strings.Contains(text,
+				"session ended") || !strings.Contains(text, "entries of it were "+
+				"left out"); time.Sleep(5 * time.Millisecond) {
 				b, err := os.ReadFile(log)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if text = string(b); time.Now().After(end) {
-					t.Fatalf("the log does not tell of the session, or of what was left out: %s", text)
+					t.Fatalf("the log does not tell of the session, or of "+
+						"what was left out: %s", text)
 				}
 			}
 			if len(text) > flood {
 				t.Errorf("the log has %d bytes of %d entries", len(text), flood)
 			}
 			for line := range strings.Lines(text) {
-				if i := strings.IndexFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return r != '\t' && !unicode.IsGraphic(r) }); i >= 0 {
+				if i := strings.IndexFunc(strings.TrimSuffix(line, "\n"),
+					func(r rune) bool {
+						return r != '\t' &&
+							!unicode.IsGraphic(r)
+					}); i >= 0 {
 					t.Errorf("a hidden character at %d of %q", i, line)
 				}
 				var entry map[string]any
-				if format == "json" && (json.Unmarshal([]byte(line), &entry) != nil || entry["logger"] == "audit") {
-					t.Errorf("a line of the audit, or none of the log: %q", line)
+				if format == "json" && (json.Unmarshal([]byte(line),
+					&entry) != nil || entry["logger"] == "audit") {
+					t.Errorf("a line of the audit, or none of the log: %q",
+						line)
 				}
 				if format == "console" && strings.Contains(line, "\taudit") {
 					t.Errorf("a line that looks like the audit's: %q", line)
 				}
 			}
 			if !strings.Contains(text, "said") {
-				t.Error("the worker's own line is not there: this has shown nothing")
+				t.Error("the worker's own line is not there: " +
+					"this has shown nothing")
 			}
 		})
 	}

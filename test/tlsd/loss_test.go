@@ -18,9 +18,9 @@ import (
 	"tlsd/internal/testd"
 )
 
-// What a caller is told when the worker of its session dies.
+// The error of a caller whose worker dies.
 
-// connect begins a session without any client of ours, and returns its worker's pid.
+// connect begins a session without our clients, and returns its worker's pid.
 func connect(t *testing.T, sock string) (conn *net.UnixConn, in *bufio.Reader, worker int) {
 	t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: sock})
@@ -55,20 +55,25 @@ func exchange(t *testing.T, conn net.Conn, in *bufio.Reader, lines ...string) st
 
 func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 	t.Parallel()
-	cert := testcert.NewCA(t, "Test CA").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := testcert.NewCA(t, "Test CA").Issue(t,
+		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
 	sock := filepath.Join(shortDir(t), "s")
 	startWith(t, nil, "", "--socket", sock)
 	other, otherIn, _ := connect(t, sock)
 	for sig, why := range map[unix.Signal]string{
-		unix.SIGSEGV: "died of SIGSEGV", unix.SIGABRT: "died of SIGABRT", unix.SIGKILL: "was killed (SIGKILL)",
+		unix.SIGSEGV: "died of SIGSEGV", unix.SIGABRT: "died of SIGABRT",
+		unix.SIGKILL: "was killed (SIGKILL)",
 	} {
 		conn, in, worker := connect(t, sock)
 		params, _ := json.Marshal([]string{cert.CertFile, cert.KeyFile})
-		if got := exchange(t, conn, in, `{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(params)+`}`); !strings.Contains(got, `"result":1`) {
+		if got := exchange(t, conn, in,
+			`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(
+				params)+`}`); !strings.Contains(got, `"result":1`) {
 			t.Fatal(got)
 		}
 		// The answer of the second call means that the first has begun.
-		exchange(t, conn, in, `{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testd.Port(t))+`]}`, askBackend)
+		exchange(t, conn, in,
+			`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testd.Port(t))+`]}`, askBackend)
 		if err := unix.Kill(worker, sig); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +82,8 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 			t.Errorf("%v: the caller is told %q; want %q", sig, rest, want)
 		}
 	}
-	if got := exchange(t, other, otherIn, askBackend); !strings.Contains(got, `"result":"openssl"`) {
+	if got := exchange(t, other, otherIn, askBackend); !strings.Contains(got,
+		`"result":"openssl"`) {
 		t.Errorf("another session answers %s", got)
 	}
 }

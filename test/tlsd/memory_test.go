@@ -10,12 +10,13 @@ import (
 	"time"
 )
 
-// What happens when a worker, or the machine, has no more memory.
+// When a worker, or the machine, has no memory left.
 
-// full is what the library has reported of the memory that it could have.
+// full is the amount of memory that the library could get, by its own report.
 func full(t *testing.T, log string) (mebibytes float64) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(
+		5 * time.Millisecond) {
 		text, err := os.ReadFile(log)
 		if err != nil {
 			t.Fatal(err)
@@ -29,7 +30,8 @@ func full(t *testing.T, log string) (mebibytes float64) {
 }
 
 func TestMemoryOfAWorkerIsLimited(t *testing.T) {
-	cause := regexp.MustCompile(`(ran out of memory|died of [a-zA-Z ]+ close to its limit of memory) \(--max-memory 96MiB\)`)
+	cause := regexp.MustCompile(
+		`(ran out of memory|died of [a-zA-Z ]+ close to its limit of memory) \(--max-memory 96MiB\)`)
 	t.Parallel()
 	lib := faultyLibrary(t)
 	port := echoServer(t)
@@ -38,9 +40,11 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			t.Parallel()
 			dir := shortDir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
-			startWith(t, nil, "exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
+			startWith(t, nil, "exec 2>"+log+";",
+				append([]string{"--socket", sock, "--log-format", "json",
+					"--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
 			users := newUsers(t, sock, port)
-			// A library that looks whether it has got memory goes on.
+			// A library that checks for a failed allocation goes on.
 			users[0].order(1010)
 			if got, err := users[0].hear(); !strings.Contains(got, `"result":"`) {
 				t.Fatal(got, err)
@@ -48,9 +52,10 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			if n := full(t, log); n < 60 || n > 96 {
 				t.Errorf("of 96 MiB the library could have %v", n)
 			}
-			// Go cannot go on. It does not look at each place whether it has got memory.
-			message := `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"` + strings.Repeat("AAAA", 4<<20) + `"]}`
-			fmt.Fprintln(users[0], message) // it cannot take all of it
+			// Go cannot go on, because it does not check each allocation.
+			message := `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"` +
+				strings.Repeat("AAAA", 4<<20) + `"]}`
+			fmt.Fprintln(users[0], message) // it cannot take the whole message
 			got, err := users[0].hear()     // behind the data
 			why := cause.FindString(got)
 			if why == "" || !strings.Contains(got, `"kind":"lost"`) {
@@ -66,16 +71,17 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			if e := buried(t, log, users[0].worker); e["cause"] != why {
 				t.Errorf("the log says %v; the callers are told %s", e, why)
 			}
-			// A library that does not look.
+			// This library does not check its allocations.
 			u := newUser(t, sock, port)
 			u.order(1009)
-			u.lost("died of SIGSEGV close to its limit of memory (--max-memory 96MiB) in tls.Read")
+			u.lost("died of SIGSEGV close to its limit of memory (--max-memory " +
+				"96MiB) in tls.Read")
 			newUser(t, sock, port).talk()
 		})
 	}
 }
 
-// memoryGroup makes a cgroup with a limit, and returns the file that takes the processes that are to be in it.
+// memoryGroup makes a cgroup with a limit, and returns the file that adds processes to it.
 func memoryGroup(t *testing.T, limit int) (procs string) {
 	t.Helper()
 	name := fmt.Sprintf("tlsd-test-%d-%s", os.Getpid(), filepath.Base(t.Name()))
@@ -93,22 +99,25 @@ func memoryGroup(t *testing.T, limit int) (procs string) {
 			why = append(why, err.Error())
 			continue
 		}
-		t.Cleanup(func() { // the workers go when tlsd is gone
-			for end := time.Now().Add(patience); os.Remove(dir) != nil && time.Now().Before(end); {
+		t.Cleanup(func() { // the workers end after tlsd
+			for end := time.Now().Add(patience); os.Remove(dir) != nil &&
+				time.Now().Before(end); {
 				time.Sleep(5 * time.Millisecond)
 			}
 		})
-		if err := os.WriteFile(filepath.Join(dir, v.limit), fmt.Append(nil, limit), 0); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, v.limit), fmt.Append(nil, limit),
+			0); err != nil {
 			why = append(why, err.Error())
 			continue
 		}
 		return filepath.Join(dir, "cgroup.procs")
 	}
-	t.Skipf("THE KERNEL'S OUT-OF-MEMORY KILLER IS NOT TRIED: it needs a memory cgroup, as root: %s", strings.Join(why, "; "))
+	t.Skipf("THE KERNEL'S OUT-OF-MEMORY KILLER IS NOT TRIED: it needs a memory cgroup, as "+
+		"root: %s", strings.Join(why, "; "))
 	return ""
 }
 
-// The supervisor has to outlive its workers.
+// The supervisor must outlive its workers.
 func TestKernelThatIsOutOfMemoryPrefersWorkers(t *testing.T) {
 	t.Parallel()
 	score := func(pid int) (n int) {
@@ -126,7 +135,8 @@ func TestKernelThatIsOutOfMemoryPrefersWorkers(t *testing.T) {
 		daemon := startWith(t, nil, "", "--socket", sock, "--confine", confine)
 		_, _, worker := connect(t, sock)
 		if own, its := score(daemon.Process.Pid), score(worker); its != min(own+100, 1000) {
-			t.Errorf("--confine=%s: the supervisor's score is %d, the worker's %d", confine, own, its)
+			t.Errorf("--confine=%s: the supervisor's score is %d, the worker's %d",
+				confine, own, its)
 		}
 	}
 }
@@ -141,7 +151,9 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 			group := memoryGroup(t, 160<<20)
 			dir := shortDir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
-			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";", append([]string{"--socket", sock, "--log-format", "json", "--libssl", lib}, flags...)...)
+			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";",
+				append([]string{"--socket", sock, "--log-format", "json",
+					"--libssl", lib}, flags...)...)
 			users := newUsers(t, sock, port)
 			users[0].order(1010)
 			const cause = "was killed by the kernel, which was out of memory"
@@ -152,7 +164,8 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 					u.talk()
 				}
 			}
-			if e := buried(t, log, users[0].worker); e["cause"] != cause || e["exit"] != "SIGKILL" {
+			if e := buried(t, log, users[0].worker); e["cause"] != cause ||
+				e["exit"] != "SIGKILL" {
 				t.Errorf("the log says %v", e)
 			}
 			newUser(t, sock, port).talk()

@@ -21,7 +21,7 @@ import (
 	"tlsd/internal/testd"
 )
 
-// What the administrator's policy does to scripts, with the whole daemon.
+// The effect of the administrator's policy on scripts, with the whole daemon.
 
 // A ruled is a daemon with a policy.
 type ruled struct {
@@ -31,13 +31,16 @@ type ruled struct {
 	daemon    *os.Process
 }
 
-// startRuled starts a daemon that logs errors alone.
+// startRuled starts a daemon that logs only errors.
 func startRuled(t *testing.T, policy string, flags ...string) *ruled {
 	t.Helper()
 	dir := shortDir(t)
-	r := &ruled{t: t, sock: filepath.Join(dir, "s"), log: filepath.Join(dir, "log"), policy: filepath.Join(dir, "policy.toml")}
+	r := &ruled{t: t, sock: filepath.Join(dir, "s"), log: filepath.Join(dir, "log"),
+		policy: filepath.Join(dir, "policy.toml")}
 	r.write(policy)
-	cmd := startWith(t, nil, "exec 2>"+r.log+";", append([]string{"--socket", r.sock, "--policy", r.policy, "--log-level", "error", "--log-format", "json"}, flags...)...)
+	cmd := startWith(t, nil, "exec 2>"+r.log+";",
+		append([]string{"--socket", r.sock, "--policy", r.policy, "--log-level", "error",
+			"--log-format", "json"}, flags...)...)
 	r.daemon = cmd.Process
 	return r
 }
@@ -49,7 +52,7 @@ func (r *ruled) write(policy string) {
 	}
 }
 
-// reload makes the daemon read the file again, and waits until its log has a text.
+// reload makes the daemon read the file again, and waits for a text in the log.
 func (r *ruled) reload(says string) {
 	r.t.Helper()
 	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
@@ -69,7 +72,7 @@ func (r *ruled) reload(says string) {
 	}
 }
 
-// A line is what the tests look at of a line of the log.
+// A line has the parts of a log line that the tests check.
 type line struct {
 	Logger, Msg, Method, Asked, Key string
 	UID, GID                        uint32
@@ -77,7 +80,7 @@ type line struct {
 	Session, Missed                 uint64
 }
 
-// audit waits until there are so many audit lines, and gives them.
+// audit waits for n audit lines and returns them.
 func (r *ruled) audit(n int) (lines []line) {
 	r.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
@@ -103,17 +106,20 @@ func (r *ruled) audit(n int) (lines []line) {
 
 // request is a call, as a line.
 func request(id int, method string, params ...any) string {
-	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": id, "method": method, "params": append([]any{}, params...)})
+	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": id, "method": method,
+		"params": append([]any{}, params...)})
 	if err != nil {
 		panic(err)
 	}
 	return string(b)
 }
 
-// tlsServer is a server that does handshakes, up to a version, until the test ends. The result is its port.
+// tlsServer is a server that does handshakes, up to a version of TLS, until the test ends. The
+// result is its port.
 func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}, MaxVersion: max})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}, MaxVersion: max})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +144,7 @@ func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// put copies a file to a place that all may read.
+// put copies a file to a place that every user may read.
 func put(t *testing.T, from, to string) string {
 	t.Helper()
 	b, err := os.ReadFile(from)
@@ -154,13 +160,15 @@ func put(t *testing.T, from, to string) string {
 func TestPolicyRefusesAndAllows(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
 	dir := shortDir(t)
 	keys := filepath.Join(dir, "keys")
 	if err := os.Mkdir(keys, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	certIn, keyIn, caIn := put(t, cert.CertFile, keys+"/cert"), put(t, cert.KeyFile, keys+"/key"), put(t, ca.File, keys+"/ca")
+	certIn, keyIn, caIn := put(t, cert.CertFile, keys+"/cert"),
+		put(t, cert.KeyFile, keys+"/key"), put(t, ca.File, keys+"/ca")
 	keyOut, caOut := put(t, cert.KeyFile, dir+"/key"), put(t, ca.File, dir+"/ca")
 	sly := keys + "/sly"
 	if err := os.Symlink(keyOut, sly); err != nil {
@@ -185,24 +193,38 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		want string // in the answer
 		asked
 	}{
-		{request(1, "tls.SetCaBundle", caOut), `"kind":"denied"`, asked{"tls.SetCaBundle", caOut, "ca-folders"}},
+		{request(1, "tls.SetCaBundle", caOut), `"kind":"denied"`,
+			asked{"tls.SetCaBundle", caOut, "ca-folders"}},
 		{request(1, "tls.SetCaBundle", caIn), `"result":0`, asked{}},
 		{request(1, "tls.NewClient", "127.0.0.1", recent), `"result":1`, asked{}},
-		{request(1, "tls.SetInsecureSkipVerify", 1, 1), `"kind":"denied"`, asked{"tls.SetInsecureSkipVerify", fmt.Sprint("127.0.0.1:", recent), "insecure-skip-verify"}},
-		{request(1, "tls.LastError"), "turning off the verification of 127.0.0.1:" + strconv.Itoa(recent) + " is not allowed by the administrator's policy (insecure-skip-verify)", asked{}},
+		{request(1, "tls.SetInsecureSkipVerify", 1, 1), `"kind":"denied"`,
+			asked{"tls.SetInsecureSkipVerify", fmt.Sprint("127.0.0.1:", recent),
+				"insecure-skip-verify"}},
+		{request(1, "tls.LastError"), "turning off the verification of 127.0.0.1:" +
+			strconv.Itoa(recent) + " is not allowed by the administrator's policy " +
+			"(insecure-skip-verify)", asked{}},
 		{request(1, "tls.SetInsecureSkipVerify", 1, 0), `"result":0`, asked{}},
 		{request(1, "tls.Handshake", 1), `"result":0`, asked{}},
-		{request(1, "tls.NewClient", "127.0.0.1", old), `"kind":"denied"`, asked{"tls.NewClient", fmt.Sprint("127.0.0.1:", old), "destinations"}},
+		{request(1, "tls.NewClient", "127.0.0.1", old), `"kind":"denied"`,
+			asked{"tls.NewClient", fmt.Sprint("127.0.0.1:", old), "destinations"}},
 		{request(1, "tls.NewClient", "localhost", old), `"result":3`, asked{}},
-		{request(1, "tls.Handshake", 3), `"kind":"denied"`, asked{"tls.Handshake", fmt.Sprint("localhost:", old), "min-tls"}},
-		{request(1, "tls.NewClient", "host.invalid", old), `"kind":"denied"`, asked{"tls.NewClient", fmt.Sprint("host.invalid:", old), "destinations"}},
-		{request(1, "tls.NewServerContext", certIn, keyOut), `"kind":"denied"`, asked{"tls.NewServerContext", keyOut, "key-folders"}},
-		{request(1, "tls.NewServerContext", certIn, sly), `"kind":"denied"`, asked{"tls.NewServerContext", sly, "key-folders"}},
-		{request(1, "tls.NewServerContext", certIn, keys+"/../key"), `"kind":"denied"`, asked{"tls.NewServerContext", keys + "/../key", "key-folders"}},
+		{request(1, "tls.Handshake", 3), `"kind":"denied"`,
+			asked{"tls.Handshake", fmt.Sprint("localhost:", old), "min-tls"}},
+		{request(1, "tls.NewClient", "host.invalid", old), `"kind":"denied"`,
+			asked{"tls.NewClient", fmt.Sprint("host.invalid:", old), "destinations"}},
+		{request(1, "tls.NewServerContext", certIn, keyOut), `"kind":"denied"`,
+			asked{"tls.NewServerContext", keyOut, "key-folders"}},
+		{request(1, "tls.NewServerContext", certIn, sly), `"kind":"denied"`,
+			asked{"tls.NewServerContext", sly, "key-folders"}},
+		{request(1, "tls.NewServerContext", certIn, keys+"/../key"), `"kind":"denied"`,
+			asked{"tls.NewServerContext", keys + "/../key", "key-folders"}},
 		{request(1, "tls.NewServerContext", certIn, keyIn), `"result":8`, asked{}},
-		{request(1, "tls.Accept", 8, "127.0.0.2", free), `"kind":"denied"`, asked{"tls.Accept", fmt.Sprint("127.0.0.2:", free), "listen"}},
-		{request(1, "tls.Accept", 8, "127.0.0.1", recent), `"kind":"denied"`, asked{"tls.Accept", fmt.Sprint("127.0.0.1:", recent), "listen"}},
-		{request(2, "tls.Accept", 8, "127.0.0.1", free) + "\n" + request(1, "tls.CloseServerContext", 8), `"kind":"cancelled"`, asked{}},
+		{request(1, "tls.Accept", 8, "127.0.0.2", free), `"kind":"denied"`,
+			asked{"tls.Accept", fmt.Sprint("127.0.0.2:", free), "listen"}},
+		{request(1, "tls.Accept", 8, "127.0.0.1", recent), `"kind":"denied"`,
+			asked{"tls.Accept", fmt.Sprint("127.0.0.1:", recent), "listen"}},
+		{request(2, "tls.Accept", 8, "127.0.0.1", free) + "\n" +
+			request(1, "tls.CloseServerContext", 8), `"kind":"cancelled"`, asked{}},
 	} {
 		got := exchange(t, conn, in, tc.line)
 		if strings.Contains(tc.line, "\n") { // two requests, answered in any order
@@ -223,19 +245,21 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 	var got []asked
 	for _, l := range lines {
 		got = append(got, asked{l.Method, l.Asked, l.Key})
-		if l.Msg != "denied" || int(l.UID) != os.Getuid() || int(l.GID) != os.Getgid() || l.PID != os.Getpid() || l.Session != 1 {
+		if l.Msg != "denied" || int(l.UID) != os.Getuid() || int(l.GID) != os.Getgid() ||
+			l.PID != os.Getpid() || l.Session != 1 {
 			t.Errorf("audit line %+v", l)
 		}
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("audit lines\n%q\nwant\n%q", got, want)
 	}
-	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("PRIVATE")) || bytes.Contains(text, []byte("session started")) {
+	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("PRIVATE")) ||
+		bytes.Contains(text, []byte("session started")) {
 		t.Errorf("the log is %s", text)
 	}
 }
 
-// Without a policy that says a word about it, too, and at any level of the log.
+// Also without a policy about verification, and at any level of the log.
 func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 	t.Parallel()
 	port := tlsServer(t, testcert.SelfSigned(t, testcert.Leaf{CN: "x"}), tls.VersionTLS13)
@@ -243,19 +267,23 @@ func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 		r := startRuled(t, "[default]\n", flags...)
 		conn, in, _ := connect(t, r.sock)
 		exchange(t, conn, in, request(1, "tls.NewClient", "127.0.0.1", port))
-		if got := exchange(t, conn, in, request(2, "tls.SetInsecureSkipVerify", 1, 1)); !strings.Contains(got, `"result":0`) {
+		if got := exchange(t, conn, in, request(2, "tls.SetInsecureSkipVerify", 1,
+			1)); !strings.Contains(got, `"result":0`) {
 			t.Fatal(got)
 		}
-		if got := exchange(t, conn, in, request(3, "tls.Handshake", 1)); !strings.Contains(got, `"result":0`) {
+		if got := exchange(t, conn, in, request(3, "tls.Handshake", 1)); !strings.Contains(
+			got, `"result":0`) {
 			t.Error(got)
 		}
-		if l := r.audit(1); len(l) != 1 || l[0].Msg != "insecure-skip-verify" || l[0].Method != "tls.SetInsecureSkipVerify" || l[0].Asked != fmt.Sprint("127.0.0.1:", port) || l[0].Session != 1 {
+		if l := r.audit(1); len(l) != 1 || l[0].Msg != "insecure-skip-verify" ||
+			l[0].Method != "tls.SetInsecureSkipVerify" ||
+			l[0].Asked != fmt.Sprint("127.0.0.1:", port) || l[0].Session != 1 {
 			t.Errorf("audit lines %+v", l)
 		}
 	}
 }
 
-// A script that makes audit lines in a loop gets so many, and the number of the others is told.
+// A script makes audit lines in a loop. Some are written, and the number of the others is logged.
 func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 	t.Parallel()
 	r := startRuled(t, "[default]\nca-folders = []\n")
@@ -263,7 +291,8 @@ func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 	const calls = 2000
 	go func() {
 		for i := range calls {
-			if _, err := fmt.Fprintln(conn, request(i, "tls.SetCaBundle", "/a\nb\u202e")); err != nil {
+			if _, err := fmt.Fprintln(conn,
+				request(i, "tls.SetCaBundle", "/a\nb\u202e")); err != nil {
 				return
 			}
 		}
@@ -322,7 +351,10 @@ func TestPolicyIsByUser(t *testing.T) {
 		[user.root]
 		ca-folders = ["/"]
 	`, keys), "--allow-uid", "1234,1235")
-	as := func(uid uint32) *syscall.Credential { return &syscall.Credential{Uid: uid, Gid: uid + 1} }
+	as := func(uid uint32) *syscall.Credential {
+		return &syscall.Credential{Uid: uid,
+			Gid: uid + 1}
+	}
 	for _, tc := range []struct {
 		uid        uint32
 		file, want string
@@ -335,11 +367,12 @@ func TestPolicyIsByUser(t *testing.T) {
 		{1235, out, `"kind":"denied"`},
 		{1236, in, `"id":null,"error":{"code":-32012`}, // it may not even connect
 	} {
-		if got := callAs(t, as(tc.uid), r.sock, request(1, "tls.SetCaBundle", tc.file)); !strings.Contains(got, tc.want) {
+		if got := callAs(t, as(tc.uid), r.sock,
+			request(1, "tls.SetCaBundle", tc.file)); !strings.Contains(got, tc.want) {
 			t.Errorf("user %d, %s: %s; want %s", tc.uid, tc.file, got, tc.want)
 		}
 	}
-	lines := map[line]bool{} // of several workers and of tlsd, so in no order
+	lines := map[line]bool{} // they are of several workers and of tlsd, so they have no order
 	for _, l := range r.audit(4) {
 		if l.PID == 0 || (l.Session == 0) != (l.Method == "connect") {
 			t.Errorf("audit line %+v", l)
@@ -359,10 +392,11 @@ func TestPolicyIsByUser(t *testing.T) {
 		}
 	}
 
-	// A file that was emptied allows nothing more, and one that is somebody else's is not taken.
+	// An emptied file allows nothing more, and a file of another user is refused.
 	r.write("")
 	r.reload("it has no table")
-	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(got, `"kind":"denied"`) {
+	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(
+		got, `"kind":"denied"`) {
 		t.Errorf("an emptied file allows it: %s", got)
 	}
 	r.write("[default]\n")
@@ -370,7 +404,8 @@ func TestPolicyIsByUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.reload("it belongs to user 1234")
-	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(got, `"kind":"denied"`) {
+	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(
+		got, `"kind":"denied"`) {
 		t.Errorf("what held before does not hold any more: %s", got)
 	}
 }

@@ -20,11 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What scripts cannot do: pass descriptors to the daemon, and be other users.
+// Scripts can neither pass descriptors to the daemon nor be other users.
 
-// callerEnv makes the test binary a caller: it sends the line to the socket, and
-// prints the answer. If it is "wait", it waits before that for a line of its input; if it is "stay", it leaves when
-// its input has ended.
+// callerEnv makes the test binary a caller: it sends the line to the socket and prints the answer.
+// With "wait" it first waits for a line of its input. With "stay" it leaves when its input ends.
 const callerEnv = "TLSD_TEST_CALL"
 
 func callAndPrint(path, line string) int {
@@ -50,7 +49,7 @@ func callAndPrint(path, line string) int {
 	return 0
 }
 
-// callAs is a caller with other rights.
+// callAs is a caller with the rights of another user.
 func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", path, line)
@@ -64,7 +63,7 @@ func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	return string(out)
 }
 
-// shortDir is a directory that all may enter, with a short name.
+// shortDir is a directory with a short name that every user may enter.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tlsd")
@@ -78,8 +77,8 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// startWith starts tlsd with further descriptors, from 4 on, and waits until it
-// is ready. It is killed when the test ends.
+// startWith starts tlsd with further descriptors, from 4 on, and waits until it is ready. The end
+// of the test kills it.
 func startWith(t *testing.T, files []*os.File, shell string, args ...string) *exec.Cmd {
 	t.Helper()
 	ready, theirs, err := os.Pipe()
@@ -87,7 +86,9 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 		t.Fatal(err)
 	}
 	defer ready.Close()
-	cmd := exec.Command("sh", append([]string{"-c", shell + ` exec "$0" "$@"`, binary, "--ready-fd", strconv.Itoa(3 + len(files))}, args...)...)
+	cmd := exec.Command("sh",
+		append([]string{"-c", shell + ` exec "$0" "$@"`, binary, "--ready-fd",
+			strconv.Itoa(3 + len(files))}, args...)...)
 	cmd.ExtraFiles = append(append([]*os.File{}, files...), theirs)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TLSD_CONFIG=none"}
 	var log strings.Builder
@@ -126,7 +127,8 @@ func TestSystemdPassesTheSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := startWith(t, []*os.File{f}, "LISTEN_FDS=1 LISTEN_PID=$$", "--socket", "/nonexistent/s")
+	cmd := startWith(t, []*os.File{f}, "LISTEN_FDS=1 LISTEN_PID=$$", "--socket",
+		"/nonexistent/s")
 	if got := callAs(t, nil, sock, askBackend); !strings.Contains(got, `"result":`) {
 		t.Errorf("the answer is %s", got)
 	}
@@ -158,7 +160,8 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	packets, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(shortDir(t), "s"), Net: "unixpacket"})
+	packets, err := net.ListenUnix("unixpacket",
+		&net.UnixAddr{Name: filepath.Join(shortDir(t), "s"), Net: "unixpacket"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +175,8 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	connected, other := os.NewFile(uintptr(pair[0]), "pair"), os.NewFile(uintptr(pair[1]), "pair")
+	connected, other := os.NewFile(uintptr(pair[0]), "pair"),
+		os.NewFile(uintptr(pair[1]), "pair")
 	defer connected.Close()
 	defer other.Close()
 	for _, tt := range []struct {
@@ -187,11 +191,14 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 		{w, 2, "tlsd serves one"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		cmd := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`LISTEN_FDS=%d LISTEN_PID=$$ exec "$0" --socket /nonexistent/s`, tt.count), binary)
+		cmd := exec.CommandContext(ctx, "sh", "-c",
+			fmt.Sprintf(`LISTEN_FDS=%d LISTEN_PID=$$ exec "$0" --socket /nonexistent/s`,
+				tt.count), binary)
 		cmd.ExtraFiles = []*os.File{tt.file}
 		out, _ := cmd.CombinedOutput()
 		cancel()
-		if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), tt.want) {
+		if code := cmd.ProcessState.ExitCode(); code != 1 ||
+			!strings.Contains(string(out), tt.want) {
 			t.Errorf("status %d, %s; want %s", code, out, tt.want)
 		}
 	}
@@ -205,7 +212,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 	defer r.Close()
 	sock := filepath.Join(shortDir(t), "s")
-	// The first of them makes way for the worker's channel; the second does not.
+	// The first of them makes room for the worker's channel, and the second does not.
 	cmd := startWith(t, []*os.File{w, w}, "", "--socket", sock)
 	w.Close()
 
@@ -219,10 +226,12 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	var answer struct {
 		Result struct{ Server struct{ PID int } }
 	}
-	if err := json.NewDecoder(conn).Decode(&answer); err != nil || answer.Result.Server.PID == 0 {
+	if err := json.NewDecoder(conn).Decode(&answer); err != nil ||
+		answer.Result.Server.PID == 0 {
 		t.Fatalf("%+v, %v", answer, err)
 	}
-	// The worker cannot go when the daemon does, so a descriptor that it had would stay open.
+	// The worker stays after the daemon. So a descriptor of the daemon that the worker had
+	// would stay open.
 	pid := answer.Result.Server.PID
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -240,22 +249,24 @@ func TestWorkerIsNotForPeopleToStart(t *testing.T) {
 	cmd := exec.Command(binary)
 	cmd.Args = []string{"tlsd: worker"}
 	out, _ := cmd.CombinedOutput()
-	if code := cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(string(out), "to be started by tlsd only") {
+	if code := cmd.ProcessState.ExitCode(); code != 2 ||
+		!strings.Contains(string(out), "to be started by tlsd only") {
 		t.Errorf("status %d: %s", code, out)
 	}
 }
 
-// The daemon's socket and lock are no worker's at any time, from the moment that the worker's program runs: a worker that is
-// stopped or stays would keep the next daemon out.
+// No worker ever has the daemon's socket or lock, from the moment that the worker's program runs.
+// Otherwise a worker that is stopped, or stays, would keep the next daemon out.
 func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	t.Parallel()
 	sock := filepath.Join(shortDir(t), "s")
 	cmd := startWith(t, nil, "", "--socket", sock)
-	sockets, err := os.ReadFile("/proc/net/unix") // Num RefCount Protocol Flags Type St Inode Path
+	// Num RefCount Protocol Flags Type St Inode Path
+	sockets, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
 		t.Fatal(err)
 	}
-	its := []string{sock + ".lock"} // what the daemon has, and workers must not have
+	its := []string{sock + ".lock"} // workers must not have these
 	for line := range strings.Lines(string(sockets)) {
 		if f := strings.Fields(line); len(f) == 8 && f[7] == sock {
 			its = append(its, "socket:["+f[6]+"]")
@@ -263,7 +274,8 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	}
 	for _, to := range its {
 		if len(its) != 2 || !slices.Contains(descriptors(cmd.Process.Pid), to) {
-			t.Fatalf("the daemon has %v; want %v, a lock and a socket", descriptors(cmd.Process.Pid), its)
+			t.Fatalf("the daemon has %v; want %v, a lock and a socket",
+				descriptors(cmd.Process.Pid), its)
 		}
 	}
 	seen := map[int]bool{}
@@ -287,7 +299,8 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 			}
 			for _, pid := range childrenOf(cmd.Process.Pid) {
 				line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-				if string(line) != "tlsd: worker\x00" { // it is not executed yet, and the daemon waits for that
+				// not yet executed; the daemon waits for that
+				if string(line) != "tlsd: worker\x00" {
 					continue
 				}
 				seen[pid] = true
@@ -305,7 +318,7 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	}
 }
 
-// descriptors are what a process has open.
+// descriptors are the open descriptors of a process.
 func descriptors(pid int) (to []string) {
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	for _, link := range links {

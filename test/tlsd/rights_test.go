@@ -16,8 +16,8 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// Under root's daemon a session has the rights of its caller. The users and groups are made up: a number is
-// enough for the kernel.
+// Under root's daemon a session has the rights of its caller. The users and groups do not exist: a
+// number is enough for the kernel.
 
 func needRoot(t *testing.T) {
 	t.Helper()
@@ -45,14 +45,16 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	dir := shortDir(t)
 	ca := testcert.NewCA(t, "Test CA")
 	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	secret, key := guarded(t, ca.File, dir+"/secret.pem", 55), guarded(t, leaf.KeyFile, dir+"/key.pem", 55)
+	secret, key := guarded(t, ca.File, dir+"/secret.pem", 55),
+		guarded(t, leaf.KeyFile, dir+"/key.pem", 55)
 	cert := put(t, leaf.CertFile, dir+"/cert.pem")
 	sock := filepath.Join(dir, "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234", "--allow-gid", "55")
 	if info, err := os.Lstat(sock); err != nil || info.Mode().Perm() != 0o666 {
 		t.Errorf("the socket is %v, %v; want mode 0666", info.Mode(), err)
 	}
-	setBundle, serve := request(1, "tls.SetCaBundle", secret), request(1, "tls.NewServerContext", cert, key)
+	setBundle, serve := request(1, "tls.SetCaBundle", secret),
+		request(1, "tls.NewServerContext", cert, key)
 	tests := []struct {
 		name string
 		who  *syscall.Credential
@@ -61,15 +63,27 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	}{
 		{"root", &syscall.Credential{Uid: 0, Gid: 0}, setBundle, []string{`"result":0`}},
 		{"root's key", &syscall.Credential{Uid: 0, Gid: 0}, serve, []string{`"result":1`}},
-		{"user without the right", &syscall.Credential{Uid: 1234, Gid: 1234}, setBundle, []string{`"kind":"file"`, `"errno":"EACCES"`}},
-		{"user without the right to the key", &syscall.Credential{Uid: 1234, Gid: 1234}, serve, []string{`"kind":"file"`, `"errno":"EACCES"`, "key.pem: permission denied"}},
-		{"user with the right by a group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{7, 55}}, setBundle, []string{`"result":0`}},
-		{"user with the right to the key by a group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{7, 55}}, serve, []string{`"result":1`}},
-		{"user in another group", &syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{7, 56}}, serve, []string{`"kind":"file"`}},
-		{"user of an allowed group", &syscall.Credential{Uid: 4321, Gid: 55}, setBundle, []string{`"result":0`}},
-		{"user with an allowed group besides", &syscall.Credential{Uid: 4321, Gid: 4321, Groups: []uint32{7, 55}}, serve, []string{`"result":1`}},
-		{"user without an allowed group", &syscall.Credential{Uid: 4321, Gid: 4321, Groups: []uint32{7, 56}}, askBackend, []string{`"id":null,"error":{"code":-32012`}},
-		{"its library is known", &syscall.Credential{Uid: 1234, Gid: 1234}, request(1, "tls.Info"), []string{`libssl.so`}},
+		{"user without the right", &syscall.Credential{Uid: 1234, Gid: 1234}, setBundle,
+			[]string{`"kind":"file"`, `"errno":"EACCES"`}},
+		{"user without the right to the key", &syscall.Credential{Uid: 1234, Gid: 1234},
+			serve, []string{`"kind":"file"`, `"errno":"EACCES"`,
+				"key.pem: permission denied"}},
+		{"user with the right by a group", &syscall.Credential{Uid: 1234, Gid: 1234,
+			Groups: []uint32{7, 55}}, setBundle, []string{`"result":0`}},
+		{"user with the right to the key by a group",
+			&syscall.Credential{Uid: 1234, Gid: 1234, Groups: []uint32{7, 55}}, serve,
+			[]string{`"result":1`}},
+		{"user in another group", &syscall.Credential{Uid: 1234, Gid: 1234,
+			Groups: []uint32{7, 56}}, serve, []string{`"kind":"file"`}},
+		{"user of an allowed group", &syscall.Credential{Uid: 4321, Gid: 55}, setBundle,
+			[]string{`"result":0`}},
+		{"user with an allowed group besides", &syscall.Credential{Uid: 4321, Gid: 4321,
+			Groups: []uint32{7, 55}}, serve, []string{`"result":1`}},
+		{"user without an allowed group", &syscall.Credential{Uid: 4321, Gid: 4321,
+			Groups: []uint32{7, 56}}, askBackend,
+			[]string{`"id":null,"error":{"code":-32012`}},
+		{"its library is known", &syscall.Credential{Uid: 1234, Gid: 1234},
+			request(1, "tls.Info"), []string{`libssl.so`}},
 	}
 	for _, tt := range tests {
 		got := callAs(t, tt.who, sock, tt.line)
@@ -81,7 +95,8 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	}
 }
 
-// The workers of a process with the rights of two users get those of the real one when they are executed, which may be root.
+// The workers of a process with the rights of two users get those of the real one when they are
+// executed, which may be root.
 func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 	needRoot(t)
 	dir := shortDir(t)
@@ -89,17 +104,23 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, as := range map[string][]string{
-		"the real user is 0, the effective one 1234":  {"--euid=1234", "--regid=1234", "--clear-groups"},
-		"the real user is 1234, the effective one 0":  {"--ruid=1234", "--regid=1234", "--clear-groups"},
-		"the real group is 0, the effective one 1234": {"--reuid=1234", "--rgid=0", "--egid=1234", "--clear-groups"},
+		"the real user is 0, the effective one 1234": {"--euid=1234", "--regid=1234",
+			"--clear-groups"},
+		"the real user is 1234, the effective one 0": {"--ruid=1234", "--regid=1234",
+			"--clear-groups"},
+		"the real group is 0, the effective one 1234": {"--reuid=1234", "--rgid=0",
+			"--egid=1234", "--clear-groups"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, "setpriv", append(as, binary, "--socket", filepath.Join(dir, "s"), "--idle-exit=1ms")...)
+			cmd := exec.CommandContext(ctx, "setpriv",
+				append(as, binary, "--socket", filepath.Join(dir, "s"),
+					"--idle-exit=1ms")...)
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TLSD_CONFIG=none"}
-			if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), what) {
+			if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 ||
+				!strings.Contains(string(out), what) {
 				t.Errorf("tlsd ends with %v: %s", err, out)
 			}
 		})
@@ -115,22 +136,28 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o660 || st.Uid != 0 || st.Gid != 61355 {
-		t.Errorf("the socket is user %d's and group %d's, %v; want root's and group 61355's, 0660", st.Uid, st.Gid, info.Mode())
+	if st := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o660 || st.Uid != 0 ||
+		st.Gid != 61355 {
+		t.Errorf("the socket is user %d's and group %d's, %v; want root's and group "+
+			"61355's, 0660", st.Uid, st.Gid, info.Mode())
 	}
-	if got := callAs(t, &syscall.Credential{Uid: 61234, Gid: 61234, Groups: []uint32{61355}}, sock, askBackend); !strings.Contains(got, `"result":`) {
+	if got := callAs(t, &syscall.Credential{Uid: 61234, Gid: 61234, Groups: []uint32{61355}},
+		sock, askBackend); !strings.Contains(got, `"result":`) {
 		t.Errorf("a member is told %s", got)
 	}
 	stranger := exec.Command("/proc/self/exe", sock, askBackend)
 	stranger.Env = []string{callerEnv + "=1"}
 	stranger.Dir = "/"
-	stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 61234, Gid: 61234}}
-	if out, err := stranger.CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") {
+	stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 61234,
+		Gid: 61234}}
+	if out, err := stranger.CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "permission denied") {
 		t.Errorf("a stranger is told %s, %v", out, err)
 	}
 }
 
-// In a network namespace of its own the daemon has the kernel's default: ports below 1024 are for root.
+// The network namespace is the daemon's own, so it has the kernel's default: ports below 1024 are
+// for root.
 func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 	needRoot(t)
 	dir := shortDir(t)
@@ -138,7 +165,8 @@ func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 	cert, key := put(t, leaf.CertFile, dir+"/cert.pem"), put(t, leaf.KeyFile, dir+"/key.pem")
 	sock := filepath.Join(dir, "s")
 	for _, isolation := range []string{"session", "shared"} {
-		startWith(t, nil, `exec unshare --net "$0" "$@";`, "--socket", sock+isolation, "--allow-uid", "1234", "--isolation", isolation)
+		startWith(t, nil, `exec unshare --net "$0" "$@";`, "--socket", sock+isolation,
+			"--allow-uid", "1234", "--isolation", isolation)
 		for _, tc := range []struct {
 			uid  uint32
 			port int
@@ -146,19 +174,26 @@ func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 		}{
 			{1234, 443, `"errno":"EACCES"`},
 			{1234, 1023, `"errno":"EACCES"`},
-			{1234, 1024, `"kind":"cancelled"`}, // by CloseServerContext: it has listened
+			// by CloseServerContext: it has listened
+			{1234, 1024, `"kind":"cancelled"`},
 			{0, 443, `"kind":"cancelled"`},
 		} {
-			batch := "[" + request(1, "tls.NewServerContext", cert, key) + "," + request(2, "tls.Accept", 1, "0.0.0.0", tc.port) + "," + request(3, "tls.CloseServerContext", 1) + "]"
-			got := callAs(t, &syscall.Credential{Uid: tc.uid, Gid: tc.uid}, sock+isolation, batch)
-			if !strings.Contains(got, tc.want) || !strings.Contains(got, `"id":1,"result":1`) {
-				t.Errorf("%s: user %d, port %d: %s; want %s", isolation, tc.uid, tc.port, got, tc.want)
+			batch := "[" + request(1, "tls.NewServerContext", cert, key) + "," +
+				request(2, "tls.Accept", 1, "0.0.0.0", tc.port) + "," +
+				request(3, "tls.CloseServerContext", 1) + "]"
+			got := callAs(t, &syscall.Credential{Uid: tc.uid, Gid: tc.uid},
+				sock+isolation, batch)
+			if !strings.Contains(got, tc.want) ||
+				!strings.Contains(got, `"id":1,"result":1`) {
+				t.Errorf("%s: user %d, port %d: %s; want %s", isolation, tc.uid,
+					tc.port, got, tc.want)
 			}
 		}
 	}
 }
 
-// A worker has its caller's user, group and groups, and no capabilities, before the caller has said a word.
+// A worker has its caller's user, group and groups, and no capabilities, before the caller has sent
+// anything.
 func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	needRoot(t)
 	sock := filepath.Join(shortDir(t), "s")
@@ -166,7 +201,8 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	caller := exec.Command("/proc/self/exe", sock, request(1, "tls.Hello", 1))
 	caller.Env = []string{callerEnv + "=wait"}
 	caller.Dir = "/"
-	caller.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 1235, Groups: []uint32{8, 9}}}
+	caller.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234,
+		Gid: 1235, Groups: []uint32{8, 9}}}
 	speak, err := caller.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +215,7 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	defer caller.Wait()
 	defer speak.Close()
 
-	// The workers of root's own sessions are there, too.
+	// The workers of root's own sessions are among them.
 	var worker int
 	var status map[string]string
 	for end := time.Now().Add(patience); worker == 0; time.Sleep(time.Millisecond) {
@@ -194,7 +230,8 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Uid": "1234 1234 1234 1234", "Gid": "1235 1235 1235 1235", "Groups": "8 9",
-		"CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
+		"CapPrm": "0000000000000000", "CapEff": "0000000000000000",
+		"CapInh": "0000000000000000", "CapAmb": "0000000000000000",
 	} {
 		if status[name] != want {
 			t.Errorf("%s of the worker: %s, want %s", name, status[name], want)
@@ -205,7 +242,8 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	var answer struct {
 		Result struct{ Server struct{ PID int } }
 	}
-	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil || answer.Result.Server.PID != worker {
+	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil ||
+		answer.Result.Server.PID != worker {
 		t.Errorf("the caller is answered %s, %v; want worker %d", out.String(), err, worker)
 	}
 }

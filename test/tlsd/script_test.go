@@ -1,24 +1,24 @@
-// Package tlsd runs scripts over the real daemon. Each file of testdata is a
-// script of package testscript, with its own directory, its own socket path $S and these
-// commands besides the package's own:
+// Package tlsd runs scripts over the real daemon. Each file of testdata is a script of package
+// testscript, with its own directory and its own socket path $S. It has these commands besides the
+// package's own:
 //
 //	run STATUS [flag …]      run tlsd, which must end with this status; like exec
 //	start NAME [flag …]      start tlsd; it is ready when the command ends
 //	signal NAME|PID SIGNAL   send a signal to a daemon, or to a process
 //	exits NAME STATUS        wait for the end of a daemon; STATUS may be "killed"
-//	log NAME REGEXP [VAR]    wait for a line in its log; VAR gets what the group matches
+//	log NAME REGEXP [VAR]    wait for a line in its log; VAR gets the match of the group
 //	[!] logged NAME REGEXP   is there such a line now?
 //	open NAME                begin a session
 //	ask NAME METHOD WANT     call a method of the session; the answer must match
 //	close NAME               end the session
-//	cut NAME                 wait until the daemon has ended the connection, without a word
+//	cut NAME                 wait until the daemon has ended the connection without a message
 //	told NAME WANT           wait for a last line that matches, and the end of the connection
 //	call LINE …              a session that sends these lines; the answers go to stdout
 //	mode PATH MODE           the socket's permissions must be these
 //	gone PATH|PIDS           wait until the file is gone, or all processes are
 //	children NAME N [VAR]    wait until N children of the daemon run; VAR gets their pids
 //
-// Every wait has a bound. What a script starts is gone when it ends.
+// Every wait has a limit. Everything that a script starts is gone when the script ends.
 package tlsd
 
 import (
@@ -43,10 +43,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds every wait.
+// patience limits every wait.
 const patience = 2 * time.Minute
 
-// binary is the daemon that is tested.
+// binary is the daemon under test.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -66,7 +66,9 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "tlsd")
-		build := exec.Command("go", "build", "-ldflags", "-X tlsd/internal/version.Version=1.2.3-test", "-o", binary, "tlsd/cmd/tlsd")
+		build := exec.Command("go", "build", "-ldflags",
+			"-X tlsd/internal/version.Version=1.2.3-test", "-o", binary,
+			"tlsd/cmd/tlsd")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build tlsd: %v\n%s", err, out)
@@ -81,7 +83,8 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			dir, err := os.MkdirTemp("", "tlsd") // a short name: a socket's path has few bytes
+			// a short name: a socket's path has few bytes
+			dir, err := os.MkdirTemp("", "tlsd")
 			if err != nil {
 				return err
 			}
@@ -89,18 +92,21 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TLSD_CONFIG", "none") // not the machine's settings
 			env.Setenv("S", filepath.Join(dir, "s"))
 			env.Setenv("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH"))
-			env.Values[worldKey{}] = &world{daemons: map[string]*daemon{}, sessions: map[string]*session{}}
+			env.Values[worldKey{}] = &world{daemons: map[string]*daemon{},
+				sessions: map[string]*session{}}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"run": run, "start": start, "signal": sendSignal, "exits": exits, "log": awaitLog, "logged": logged,
-			"open": open, "ask": ask, "close": closeSession, "cut": cut, "told": told, "call": call,
+			"run": run, "start": start, "signal": sendSignal, "exits": exits,
+			"log": awaitLog, "logged": logged,
+			"open": open, "ask": ask, "close": closeSession, "cut": cut, "told": told,
+			"call": call,
 			"mode": mode, "gone": gone, "children": children,
 		},
 	})
 }
 
-// world is what one script has made.
+// world has everything that one script has made.
 type world struct {
 	daemons  map[string]*daemon
 	sessions map[string]*session
@@ -184,7 +190,8 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	d.cmd.Dir = ts.MkAbs(".")
 	d.cmd.Stderr = log
 	d.cmd.ExtraFiles = []*os.File{theirs}
-	d.cmd.Env = []string{"TLSD_SOCKET=" + ts.Getenv("S"), "TLSD_READY_FD=3", "TLSD_LOG_LEVEL=debug", "TLSD_CONFIG=none", "PATH=" + ts.Getenv("PATH")}
+	d.cmd.Env = []string{"TLSD_SOCKET=" + ts.Getenv("S"), "TLSD_READY_FD=3",
+		"TLSD_LOG_LEVEL=debug", "TLSD_CONFIG=none", "PATH=" + ts.Getenv("PATH")}
 	err = d.cmd.Start()
 	theirs.Close()
 	ts.Check(err)
@@ -195,7 +202,9 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	ready.SetReadDeadline(time.Now().Add(patience))
 	if got, err := io.ReadAll(ready); string(got) != "\n" || err != nil {
 		text, _ := os.ReadFile(d.log)
-		ts.Fatalf("%s says %q, %v on --ready-fd, want one newline and its end; its log:\n%s", name, got, err, text)
+		ts.Fatalf(
+			"%s says %q, %v on --ready-fd, want one newline and its end; its log:\n%s",
+			name, got, err, text)
 	}
 }
 
@@ -248,7 +257,10 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 2, 3)
 	d := worldOf(ts).daemon(ts, args[0])
 	var found []string
-	until(ts, "in the log of "+args[0]+": "+args[1], func() bool { found = d.find(ts, args[1]); return found != nil })
+	until(ts, "in the log of "+args[0]+": "+args[1], func() bool {
+		found = d.find(ts, args[1])
+		return found != nil
+	})
 	if len(args) == 3 {
 		if len(found) < 2 {
 			ts.Fatalf("no group in %q", args[1])
@@ -286,7 +298,8 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	line, err := s.in.ReadString('\n')
 	ts.Check(err)
-	if !strings.Contains(line, fmt.Sprintf(`"id":%d`, s.last)) || !regexp.MustCompile(args[2]).MatchString(line) {
+	if !strings.Contains(line, fmt.Sprintf(`"id":%d`, s.last)) ||
+		!regexp.MustCompile(args[2]).MatchString(line) {
 		ts.Fatalf("the answer is %swant %s", line, args[2])
 	}
 }
@@ -317,8 +330,8 @@ func told(ts *testscript.TestScript, neg bool, args []string) {
 func call(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 1, 100)
 	s := dial(ts)
-	// A caller that is turned away may find its lines unwelcome; what counts is
-	// what it is told.
+	// The daemon may close the connection before it reads the lines of a refused caller. Only
+	// its message counts.
 	for _, line := range args {
 		fmt.Fprintln(s, line)
 	}
@@ -334,7 +347,8 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 2, 2)
 	info, err := os.Lstat(args[0])
 	ts.Check(err)
-	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] || info.Mode().Type() != os.ModeSocket {
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] ||
+		info.Mode().Type() != os.ModeSocket {
 		ts.Fatalf("%s is %v; want a socket of mode %s", args[0], info.Mode(), args[1])
 	}
 }
@@ -356,7 +370,7 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// runs says whether the process is there, and not only waits to be reaped.
+// runs says whether the process exists and is no zombie.
 func runs(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !bytes.Contains(stat, []byte(") Z "))

@@ -23,13 +23,22 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 		status int
 		says   []string
 	}{
-		"it names the socket":  {"socket = " + d.Socket, []string{"status"}, 0, []string{" at " + d.Socket}},
-		"nobody answers there": {"socket = /nonexistent/s", []string{"status"}, 3, []string{"/nonexistent/s: there is no such file"}},
+		"it names the socket": {"socket = " + d.Socket, []string{"status"}, 0,
+			[]string{" at " + d.Socket}},
+		"nobody answers there": {"socket = /nonexistent/s", []string{"status"}, 3,
+			[]string{"/nonexistent/s: there is no such file"}},
 		"doctor, nobody there": {"socket = /nonexistent/s", []string{"doctor"}, 1,
-			[]string{"socket=/nonexistent/s, autostart=(not said)", "warn  autostart     the system's tlsd is down, and the plugin starts no private one, because /etc/tlsd/client.conf names"}},
-		"it is bad":             {"sockt = /x", []string{"status"}, 1, []string{"/etc/tlsd/client.conf: line 1: want"}},
-		"doctor, and it is bad": {"sockt = /x", []string{"doctor"}, 1, []string{"fail  client.conf   /etc/tlsd/client.conf: line 1: want", "calls will not work"}},
-		"--socket needs it not": {"sockt = /x", []string{"--socket", d.Socket, "status"}, 0, []string{" at " + d.Socket}},
+			[]string{"socket=/nonexistent/s, autostart=(not said)",
+				"warn  autostart     the system's tlsd is down, and the plugin " +
+					"starts no private one, because " +
+					"/etc/tlsd/client.conf names"}},
+		"it is bad": {"sockt = /x", []string{"status"}, 1,
+			[]string{"/etc/tlsd/client.conf: line 1: want"}},
+		"doctor, and it is bad": {"sockt = /x", []string{"doctor"}, 1,
+			[]string{"fail  client.conf   /etc/tlsd/client.conf: line 1: want",
+				"calls will not work"}},
+		"--socket needs it not": {"sockt = /x", []string{"--socket", d.Socket, "status"}, 0,
+			[]string{" at " + d.Socket}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -37,7 +46,8 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(etc, "tlsd"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(etc, "tlsd/client.conf"), []byte(c.conf+"\n"), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(etc, "tlsd/client.conf"),
+				[]byte(c.conf+"\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			cmd, stdout, stderr := shim(t, "", c.args...)
@@ -45,7 +55,9 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 			if err != nil {
 				t.Skip(err)
 			}
-			cmd.Args = append([]string{unshare, "--mount", "sh", "-c", `mount --make-rprivate / && mount --bind "$0" /etc && exec "$@"`, etc, cmd.Path}, c.args...)
+			cmd.Args = append([]string{unshare, "--mount", "sh", "-c",
+				`mount --make-rprivate / && mount --bind "$0" /etc && exec "$@"`,
+				etc, cmd.Path}, c.args...)
 			cmd.Path = unshare
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 			_ = cmd.Run() // its status tells
@@ -53,7 +65,8 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 				t.Errorf("it ends with %v; %s%s", cmd.ProcessState, stdout, stderr)
 			}
 			for _, want := range c.says {
-				if all := stdout.String() + stderr.String(); !strings.Contains(all, want) {
+				if all := stdout.String() +
+					stderr.String(); !strings.Contains(all, want) {
 					t.Errorf("it says %q; want %q", all, want)
 				}
 			}

@@ -1,17 +1,17 @@
-// Package tlsshim runs the real tlsshim against the real daemon. Each file of
-// testdata is a script of package testscript with its own directory; TLSD_SOCKET names the
-// script's own socket, whether a daemon is there or not. Commands besides the package's own:
+// Package tlsshim runs the real tlsshim against the real daemon. Each file of testdata is a script
+// of package testscript with its own directory. TLSD_SOCKET names the script's own socket, also if
+// there is no daemon. Commands besides the package's own:
 //
 //	run STATUS [arg …]      run tlsshim, which must end with this status; like exec
 //	daemon [flag …]         start tlsd; NAME=value sets a variable of its environment
-//	echo                    start a TLS server, of crypto/tls, that sends back what it gets; ECHO_PORT
-//	                        tells its port, and ca.pem makes it trusted as "localhost"
+//	echo                    start a crypto/tls server that sends its input back; ECHO_PORT
+//	                        has its port, and ca.pem makes it trusted as "localhost"
 //	json N PATH WANT        line N of the last output must be JSON and have this value at the
 //	                        path, such as error.data.kind; a WANT of * is any
 //	findings CHECK STATUS REGEXP
 //	                        the last output is a report of doctor --json and has such a finding
 //
-// Every wait has a bound. What a script starts is gone when it ends.
+// Every wait has a limit. Everything that a script starts is gone when the script ends.
 package tlsshim
 
 import (
@@ -38,7 +38,7 @@ import (
 	"tlsd/internal/testd"
 )
 
-// patience bounds every wait.
+// patience limits every wait.
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) { testd.Main(m) }
@@ -56,7 +56,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"run": run, "daemon": daemon, "echo": echo, "json": jsonValue, "findings": findings,
+			"run": run, "daemon": daemon, "echo": echo, "json": jsonValue,
+			"findings": findings,
 		},
 	})
 }
@@ -106,7 +107,7 @@ func echo(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), s.ca.PEM(), 0o644))
 }
 
-// echoServer sends back what it gets.
+// echoServer sends its input back.
 type echoServer struct {
 	port   int
 	ca     *testcert.CA
@@ -117,12 +118,15 @@ type echoServer struct {
 func startEcho(tb testing.TB) *echoServer {
 	tb.Helper()
 	ca := testcert.NewCA(tb, "Test CA")
-	leaf := ca.Issue(tb, testcert.Leaf{CN: "an echo", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
+	leaf := ca.Issue(tb, testcert.Leaf{CN: "an echo", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &echoServer{port: l.Addr().(*net.TCPAddr).Port, ca: ca, shaken: make(chan struct{}, 100), ended: make(chan error, 100)}
+	s := &echoServer{port: l.Addr().(*net.TCPAddr).Port, ca: ca,
+		shaken: make(chan struct{}, 100), ended: make(chan error, 100)}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -175,10 +179,12 @@ func findings(ts *testscript.TestScript, neg bool, args []string) {
 		Usable   *bool
 		Findings []finding
 	}
-	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &r)) // fails if there is more than one value
+	// fails if there is more than one value
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &r))
 	re := regexp.MustCompile(args[2])
 	if r.Usable == nil || !slices.ContainsFunc(r.Findings, func(f finding) bool {
-		return f.Check == args[0] && f.Status == args[1] && re.MatchString(f.Text+" "+f.Mend)
+		return f.Check == args[0] && f.Status == args[1] &&
+			re.MatchString(f.Text+" "+f.Mend)
 	}) {
 		ts.Fatalf("there is no such finding")
 	}

@@ -20,8 +20,9 @@ import (
 	"tlsd/internal/testd"
 )
 
-// shim is a tlsshim that will be killed if it has not ended in time.
-func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
+// shim is a tlsshim that is killed if it does not end in time.
+func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout,
+	stderr *bytes.Buffer) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -37,7 +38,8 @@ func TestAnInterruptCancelsTheCallInFlight(t *testing.T) {
 	t.Parallel()
 	d, s := testd.Start(t), startEcho(t)
 	for _, flags := range [][]string{nil, {"--json"}} {
-		args := append(flags, "call", "SetCaBundle", s.ca.File, "--", "NewClient", "localhost", strconv.Itoa(s.port),
+		args := append(flags, "call", "SetCaBundle", s.ca.File, "--", "NewClient",
+			"localhost", strconv.Itoa(s.port),
 			"--", "Handshake", "1", "--", "Read", "1", "10", "--", "Backend")
 		cmd, stdout, stderr := shim(t, d.Socket, args...)
 		if err := cmd.Start(); err != nil {
@@ -51,8 +53,10 @@ func TestAnInterruptCancelsTheCallInFlight(t *testing.T) {
 		if cmd.ProcessState.ExitCode() != 130 {
 			t.Errorf("%q: ended with %v, want 130; %q, %q", flags, err, stdout, stderr)
 		}
-		if all := stdout.String() + stderr.String(); !strings.Contains(all, "cancelled") || strings.Contains(all, "openssl") {
-			t.Errorf("%q: wrote %q; want the answer of tlsd that the call is cancelled, and no call more", flags, all)
+		if all := stdout.String() + stderr.String(); !strings.Contains(all, "cancelled") ||
+			strings.Contains(all, "openssl") {
+			t.Errorf("%q: wrote %q; want the answer of tlsd that the call is "+
+				"cancelled, and no call more", flags, all)
 		}
 		<-s.ended // tlsd has let go of the connection
 	}
@@ -63,14 +67,17 @@ func TestAServerIsMadeOfCalls(t *testing.T) {
 	d, port := testd.Start(t), testd.Port(t)
 	ca := testcert.NewCA(t, "Test CA")
 	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	cmd, stdout, stderr := shim(t, d.Socket, "call", "NewServerContext", leaf.CertFile, leaf.KeyFile, "--",
-		"Accept", "1", "127.0.0.1", strconv.Itoa(port), "--", "Read", "2", "100", "--", "Write", "2", "-", "--", "Close", "2", "--", "CloseServerContext", "1")
+	cmd, stdout, stderr := shim(t, d.Socket, "call", "NewServerContext", leaf.CertFile,
+		leaf.KeyFile, "--",
+		"Accept", "1", "127.0.0.1", strconv.Itoa(port), "--", "Read", "2", "100", "--",
+		"Write", "2", "-", "--", "Close", "2", "--", "CloseServerContext", "1")
 	cmd.Stdin = strings.NewReader("and to you\n")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	testd.AwaitListener(t, port)
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+		net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +122,7 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 		words := []string{strings.TrimPrefix(m.Name, "tls.")}
 		for _, p := range m.Params {
 			if p.Name == "channel" {
-				continue // words cannot carry one
+				continue // words cannot carry data
 			}
 			if p.Required {
 				words = append(words, p.Name)
@@ -141,7 +148,7 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 	}
 }
 
-// Who is neither root nor the daemon's own user is told what to do.
+// A user who is neither root nor the daemon's own gets an explanation.
 func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -158,10 +165,14 @@ func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 		why, mend  string
 		callStatus int
 	}{
-		{"socket mode", testd.Options{}, nobody, "permission denied for user 65534 (mode 0600, user 0, group 0)", "--allow-uid=65534", 3},
-		{"not admitted", testd.Options{Flags: []string{"--socket-mode=0666"}}, nobody, "65534", "--allow-uid=65534", 3},
-		{"admitted", testd.Options{Flags: []string{"--allow-uid=65534"}}, nobody, "run by root (user 0)", "", 0},
-		{"a stranger's", testd.Options{UID: nobody}, 0, "it is run by user 65534, who is neither root nor you (user 0)", "TLSD_SOCKET", 3},
+		{"socket mode", testd.Options{}, nobody, "permission denied for user 65534 (mode " +
+			"0600, user 0, group 0)", "--allow-uid=65534", 3},
+		{"not admitted", testd.Options{Flags: []string{"--socket-mode=0666"}}, nobody,
+			"65534", "--allow-uid=65534", 3},
+		{"admitted", testd.Options{Flags: []string{"--allow-uid=65534"}}, nobody,
+			"run by root (user 0)", "", 0},
+		{"a stranger's", testd.Options{UID: nobody}, 0, "it is run by user 65534, who is " +
+			"neither root nor you (user 0)", "TLSD_SOCKET", 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -169,19 +180,25 @@ func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 			start := func(args ...string) (int, string) {
 				cmd, stdout, stderr := shim(t, d.Socket, args...)
 				if tt.uid != 0 {
-					cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
+					credential := &syscall.Credential{Uid: tt.uid, Gid: tt.uid}
+					cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 				}
 				if err := cmd.Run(); cmd.ProcessState == nil {
 					t.Fatal(err)
 				}
-				return cmd.ProcessState.ExitCode(), stdout.String() + stderr.String()
+				return cmd.ProcessState.ExitCode(), stdout.String() +
+					stderr.String()
 			}
 			wantDoctor := min(tt.callStatus, 1)
-			if status, out := start("doctor"); status != wantDoctor || !strings.Contains(out, tt.why) || !strings.Contains(out, tt.mend) {
-				t.Errorf("doctor ended with %d, want %d with %q and %q:\n%s", status, wantDoctor, tt.why, tt.mend, out)
+			if status, out := start("doctor"); status != wantDoctor ||
+				!strings.Contains(out, tt.why) || !strings.Contains(out, tt.mend) {
+				t.Errorf("doctor ended with %d, want %d with %q and %q:\n%s",
+					status, wantDoctor, tt.why, tt.mend, out)
 			}
-			if status, out := start("call", "Backend"); status != tt.callStatus || tt.callStatus != 0 && !strings.Contains(out, tt.why) {
-				t.Errorf("call ended with %d, want %d:\n%s", status, tt.callStatus, out)
+			if status, out := start("call", "Backend"); status != tt.callStatus ||
+				tt.callStatus != 0 && !strings.Contains(out, tt.why) {
+				t.Errorf("call ended with %d, want %d:\n%s", status,
+					tt.callStatus, out)
 			}
 		})
 	}

@@ -25,23 +25,31 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A bundle is a file for tls.SetCaBundle, and what proto.md says of it.
+// A bundle is a file for tls.SetCaBundle, with the result that proto.md promises.
 type bundle struct {
 	name    string
 	content func(t *testing.T, w *world) []byte
-	refused string // it is a file error that says so, and the old store stays; else the CA is trusted
-	by      string // it is taken, and the server is not trusted: the error says so
-	plugin  bool   // tried through the plugin, too
+	// a file error with this text, and the old store stays; otherwise the CA is trusted
+	refused string
+	// the bundle is accepted and the server is not trusted; the error has this text
+	by     string
+	plugin bool // tried through the plugin, too
 }
 
 var bundles = []bundle{
 	{name: "one certificate", content: parts(ca), plugin: true},
-	{name: "comments", content: parts(text("# Test CA\nsubject=CN = Test CA\n\n"), ca, text("\n; the end"))},
+	{name: "comments", content: parts(text("# Test CA\nsubject=CN = Test CA\n\n"), ca,
+		text("\n; the end"))},
 	{name: "comments that are no text", content: parts(text("\xff\xfe\x00\n"), ca)},
 	{name: "CRLF", content: edit(ca, "\n", "\r\n"), plugin: true},
-	{name: "CR without LF", content: edit(ca, "\n", "\r"), refused: "has lines that end with a carriage return alone"},
+	{name: "CR without LF", content: edit(ca, "\n", "\r"), refused: "has lines that end with " +
+		"a carriage return alone"},
 	{name: "blanks at the ends of lines", content: edit(ca, "\n", " \t\n")},
-	{name: "no final line feed", content: func(t *testing.T, w *world) []byte { return bytes.TrimSpace(w.ca.PEM()) }},
+	{name: "no final line feed",
+		content: func(t *testing.T,
+			w *world) []byte {
+			return bytes.TrimSpace(w.ca.PEM())
+		}},
 	{name: "duplicates", content: parts(ca, other, ca, ca), plugin: true},
 	{name: "byte order mark", content: parts(text("\xef\xbb\xbf"), ca)},
 	{name: "UTF-16", content: func(t *testing.T, w *world) []byte {
@@ -53,21 +61,33 @@ var bundles = []bundle{
 	}, refused: "is not PEM: it is binary"},
 	{name: "garbage behind it", content: parts(ca, text("\x00\x01garbage\xff"))},
 	{name: "a private key inside", content: parts(key, ca), plugin: true},
-	{name: "a private key alone", content: parts(key), refused: `has no certificate: its first PEM block is "PRIVATE KEY"`},
+	{name: "a private key alone", content: parts(key),
+		refused: `has no certificate: its first PEM block is "PRIVATE KEY"`},
 	{name: "a CRL inside", content: parts(block("X509 CRL", []byte("nobody reads it")), ca)},
-	{name: "the old label", content: func(t *testing.T, w *world) []byte { return block("X509 CERTIFICATE", w.ca.Cert.Raw)(t, w) }},
+	{name: "the old label", content: func(t *testing.T,
+		w *world) []byte {
+		return block("X509 CERTIFICATE", w.ca.Cert.Raw)(t, w)
+	}},
 	{name: "a TRUSTED CERTIFICATE", content: trusted(), plugin: true},
 	{name: "a TRUSTED CERTIFICATE for servers", content: trusted("-addtrust", "serverAuth")},
-	{name: "a TRUSTED CERTIFICATE for clients only", content: trusted("-addtrust", "clientAuth"), by: "certificate rejected"},
-	{name: "a TRUSTED CERTIFICATE that is not for servers", content: trusted("-addreject", "serverAuth"), by: "certificate rejected"},
-	{name: "one bad certificate among good ones", content: parts(ca, block("CERTIFICATE", []byte("bad")), other),
+	{name: "a TRUSTED CERTIFICATE for clients only",
+		content: trusted("-addtrust", "clientAuth"), by: "certificate rejected"},
+	{name: "a TRUSTED CERTIFICATE that is not for servers",
+		content: trusted("-addreject", "serverAuth"), by: "certificate rejected"},
+	{name: "one bad certificate among good ones",
+		content: parts(ca, block("CERTIFICATE", []byte("bad")), other),
 		refused: "PEM block 2 (line 11) is not a valid certificate: ", plugin: true},
-	{name: "a block without an end", content: parts(ca, text("-----BEGIN CERTIFICATE-----\nMIIB\n")), refused: "has no END line: the file is cut short"},
+	{name: "a block without an end",
+		content: parts(ca, text("-----BEGIN CERTIFICATE-----\nMIIB\n")),
+		refused: "has no END line: the file is cut short"},
 	{name: "empty", content: parts(), refused: "the file is empty", plugin: true},
 	{name: "blanks", content: parts(text("\n \r\n")), refused: "is empty"},
-	{name: "text", content: parts(text("no certificate\n")), refused: "is not PEM: it has no line that begins with -----BEGIN"},
-	{name: "DER", content: func(t *testing.T, w *world) []byte { return w.ca.Cert.Raw }, refused: "is not PEM: it is binary, perhaps DER"},
-	{name: "a server's certificate as its own anchor", content: func(t *testing.T, w *world) []byte { return w.server.CertPEM }},
+	{name: "text", content: parts(text("no certificate\n")), refused: "is not PEM: it has no " +
+		"line that begins with -----BEGIN"},
+	{name: "DER", content: func(t *testing.T, w *world) []byte { return w.ca.Cert.Raw },
+		refused: "is not PEM: it is binary, perhaps DER"},
+	{name: "a server's certificate as its own anchor",
+		content: func(t *testing.T, w *world) []byte { return w.server.CertPEM }},
 }
 
 // part gives bytes of a bundle.
@@ -80,7 +100,10 @@ func key(_ *testing.T, w *world) []byte   { return w.server.KeyPEM }
 func text(s string) part { return func(*testing.T, *world) []byte { return []byte(s) } }
 
 func block(label string, der []byte) part {
-	return func(*testing.T, *world) []byte { return pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}) }
+	return func(*testing.T, *world) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: label,
+			Bytes: der})
+	}
 }
 
 func parts(all ...part) part {
@@ -93,7 +116,10 @@ func parts(all ...part) part {
 }
 
 func edit(p part, old, new string) part {
-	return func(t *testing.T, w *world) []byte { return bytes.ReplaceAll(p(t, w), []byte(old), []byte(new)) }
+	return func(t *testing.T, w *world) []byte {
+		return bytes.ReplaceAll(p(t, w), []byte(old),
+			[]byte(new))
+	}
 }
 
 // trusted is the CA's certificate with trust settings (openssl-x509(1)).
@@ -115,7 +141,8 @@ func (b bundle) file(t *testing.T, w *world) string {
 	return path
 }
 
-// Each kind of file is taken or refused as proto.md says; one that is refused leaves the store as it was.
+// Each kind of file is accepted or refused as proto.md says. A refused file does not change the
+// store.
 func TestBundlesAreTakenOrRefused(t *testing.T) {
 	t.Parallel()
 	w, d := newWorld(t), testd.Start(t)
@@ -146,6 +173,7 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 		})
 	}
 	for name, make := range map[string]func(path string) error{
+
 		"is a directory":            func(path string) error { return os.Mkdir(path, 0o700) },
 		"not a regular file":        func(path string) error { return unix.Mkfifo(path, 0o600) },
 		"no such file or directory": func(string) error { return nil },
@@ -174,7 +202,7 @@ func isFileError(t *testing.T, err error, says ...string) {
 	}
 }
 
-// The same from a script, by the plugin.
+// The same from a script, through the plugin.
 func TestBundlesOfAScript(t *testing.T) {
 	t.Parallel()
 	w, d := newWorld(t), testd.Start(t)
@@ -202,15 +230,18 @@ void main() {
 			if (err == nil) != (b.refused == "") {
 				t.Errorf("%v\n%s", err, out)
 			}
-			if want := "tls.SetCaBundle: " + path; b.refused != "" && (!bytes.Contains(out, []byte(want)) || !bytes.Contains(out, []byte(b.refused))) {
+			if want := "tls.SetCaBundle: " + path; b.refused != "" &&
+				(!bytes.Contains(out, []byte(want)) ||
+					!bytes.Contains(out, []byte(b.refused))) {
 				t.Errorf("%s\nwant to read %q and %q", out, want, b.refused)
 			}
 		})
 	}
 }
 
-// 10 MB of certificates are taken, and slow down no handshake. Their time grows with the square of their number, which is why that is
-// bounded (openssl.MaxCAs); these are large ones.
+// 10 MB of certificates are accepted and slow down no handshake. Reading them takes a time that
+// grows with the square of their number, so their number is limited (openssl.MaxCAs). These are
+// large ones.
 func TestTenMegabytesOfCertificates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -226,20 +257,24 @@ func TestTenMegabytesOfCertificates(t *testing.T) {
 	took := time.Since(begun)
 	begun = time.Now()
 	accepts(t, s, w.good)
-	t.Logf("2001 certificates in %d bytes: taken in %v; a handshake then takes %v", len(large), took.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
+	t.Logf("2001 certificates in %d bytes: taken in %v; a handshake then takes %v", len(large),
+		took.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
 	refuses(t, s, w.wrong, path+" (CA bundle)")
 }
 
-// strangers makes authorities that nobody needs, of 5 kB each.
+// strangers makes authorities of 5 kB each that no server uses.
 func strangers(t *testing.T, n int) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	var out bytes.Buffer
 	for i := range n {
-		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{CommonName: fmt.Sprint("Stranger ", i)},
-			NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 55555, 1}, Value: make([]byte, 3500)}}}
+		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)),
+			Subject:  pkix.Name{CommonName: fmt.Sprint("Stranger ", i)},
+			NotAfter: time.Now().Add(time.Hour), IsCA: true,
+			BasicConstraintsValid: true,
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4,
+				1, 55555, 1}, Value: make([]byte, 3500)}}}
 		der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
 		must(t, err)
 		must(t, pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}))
@@ -247,18 +282,21 @@ func strangers(t *testing.T, n int) []byte {
 	return out.Bytes()
 }
 
-// A bundle is for the clients that its session opens afterwards, and only for those: also if two sessions are
-// served by the same process.
+// A bundle is only for the clients that its session opens afterwards. That also holds if one
+// process serves two sessions.
 func TestABundleIsForLaterClientsOfItsSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for name, flags := range map[string][]string{"session": nil, "shared": {"--isolation=shared", "--workers=1"}} {
+	for name, flags := range map[string][]string{"session": nil,
+		"shared": {"--isolation=shared", "--workers=1"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := testd.Start(t, flags...)
 			ctx, s, o := bounded(t), d.Dial(t), d.Dial(t)
-			if mine, others := pid(t, s), pid(t, o); (mine == others) != (name == "shared") {
-				t.Fatalf("the sessions are served by the processes %d and %d", mine, others)
+			if mine, others := pid(t, s),
+				pid(t, o); (mine == others) != (name == "shared") {
+				t.Fatalf("the sessions are served by the processes %d and %d",
+					mine, others)
 			}
 			system := open(t, s, w.good)
 			must(t, s.SetCaBundle(ctx, w.ca.File))

@@ -1,7 +1,9 @@
-// Package trust tests where trust comes from: that the daemon finds the store of the system it runs on, as systems
-// lay it out, follows SSL_CERT_FILE and SSL_CERT_DIR, says what it has tried when there is nothing, and takes of a
-// CA bundle what proto.md says. It also tests that what is reported of the library is what has been loaded.
+// Package trust tests where trust comes from. The daemon finds the store of the system that it runs
+// on, in each system's layout. It follows SSL_CERT_FILE and SSL_CERT_DIR. If there is no store, it
+// says what it has tried. It reads CA bundles as proto.md says. The package also tests that the
+// daemon reports the library that is loaded.
 //
-// The daemon is a real one with a real libssl. Other systems are made by mounts in a namespace of the daemon's own, which
-// needs root; elsewhere these tests are skipped.
+// The daemon is a real one with a real libssl. Mounts in a namespace of the daemon's own stand for
+// other systems. That needs root; elsewhere these tests are skipped. The package certs beside it
+// tests how certificates are judged.
 package trust

@@ -10,8 +10,8 @@ import (
 	"tlsd/internal/testd"
 )
 
-// SSL_CERT_FILE and SSL_CERT_DIR are the daemon's, and reach its workers. What they name is all that is
-// trusted, even if nothing is there: what was narrowed is not widened.
+// SSL_CERT_FILE and SSL_CERT_DIR belong to the daemon and reach its workers. Only the CAs in these
+// places are trusted, even if there are none.
 func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -24,29 +24,41 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 		must(t, os.WriteFile(path, content, 0o600))
 		return path
 	}
-	broken := file("broken.pem", append(w.ca.PEM(), "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n"...))
+	broken := file("broken.pem",
+		append(w.ca.PEM(), "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END "+
+			"CERTIFICATE-----\n"...))
 	remark := file("remark.pem", []byte("# there are no certificates here\n"))
 
 	for name, c := range map[string]struct {
 		file, dir string
-		trusted   bool   // the CA
-		store     string // what the error says, of the other one if the CA is trusted
+		trusted   bool // the CA
+		// the store in the error; if the CA is trusted, in the error about the other server
+		store string
 	}{
-		"a file":             {w.ca.File, bare, true, w.ca.File + " and " + bare + " (system, from SSL_CERT_FILE)"},
-		"a directory":        {missing, dir, true, missing + " and " + dir + " (system, from SSL_CERT_FILE)"},
-		"two directories":    {missing, bare + ":" + dir, true, bare + ":" + dir},
-		"another's file":     {w.other.File, bare, false, w.other.File + " and " + bare + " (system, from SSL_CERT_FILE)"},
-		"a missing file":     {missing, bare, false, "which has no certificates; tried: " + missing + " does not exist, " + bare + " has no certificates named by their hash"},
+		"a file": {w.ca.File, bare, true, w.ca.File + " and " + bare +
+			" (system, from SSL_CERT_FILE)"},
+		"a directory": {missing, dir, true, missing + " and " + dir +
+			" (system, from SSL_CERT_FILE)"},
+		"two directories": {missing, bare + ":" + dir, true, bare + ":" + dir},
+		"another's file": {w.other.File, bare, false, w.other.File + " and " + bare +
+			" (system, from SSL_CERT_FILE)"},
+		"a missing file": {missing, bare, false, "which has no certificates; tried: " +
+			missing + " does not exist, " + bare +
+			" has no certificates named by their hash"},
 		"a directory's name": {dir, bare, false, "tried: " + dir + " is a directory"},
 		"a FIFO":             {fifo, bare, false, "tried: " + fifo + " is not a regular file"},
 		"a file's name":      {missing, w.ca.File, false, w.ca.File + " is not a directory"},
-		// OpenSSL takes all of such a file or nothing of it.
-		"one bad certificate among good ones": {broken, bare, false, "which has no certificates; tried: " + broken + " cannot be read by OpenSSL: "},
-		"no certificate":                      {remark, bare, false, "tried: " + bare + " has no certificates named by their hash, " + remark + " cannot be read by OpenSSL: "},
+		// OpenSSL takes the whole file or nothing of it.
+		"one bad certificate among good ones": {broken, bare, false,
+			"which has no certificates; tried: " + broken +
+				" cannot be read by OpenSSL: "},
+		"no certificate": {remark, bare, false, "tried: " + bare + " has no certificates " +
+			"named by their hash, " + remark + " cannot be read by OpenSSL: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := testd.StartWith(t, testd.Options{Env: []string{"SSL_CERT_FILE=" + c.file, "SSL_CERT_DIR=" + c.dir}})
+			d := testd.StartWith(t, testd.Options{Env: []string{"SSL_CERT_FILE=" +
+				c.file, "SSL_CERT_DIR=" + c.dir}})
 			s := d.Dial(t)
 			if c.trusted {
 				accepts(t, s, w.good)
@@ -66,7 +78,7 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 	}
 }
 
-// Only one of the two is set: the other place stays libcrypto's own.
+// If only one of the two is set, the other place stays libcrypto's own.
 func TestADirectoryAloneIsEnough(t *testing.T) {
 	t.Parallel()
 	w, dir := newWorld(t), t.TempDir()

@@ -18,18 +18,19 @@ import (
 	"tlsd/internal/testd"
 )
 
-// A layout is how a system keeps its CA certificates. The libssl stays this machine's, so that in most of them the
-// places that it was built for do not exist.
+// A layout is the way in which a system keeps its CA certificates. The libssl stays this machine's,
+// so in most layouts the places that it was built for do not exist.
 type layout struct {
 	name  string
 	files []string          // PEM files with the bundle
 	dirs  []string          // directories where the CA's certificate is named by its hash
 	links map[string]string // symbolic links
-	store []string          // what the error of a handshake says is trusted: one of these
+	store []string          // the store that the error of a handshake names: one of these
 }
 
 const (
-	compiledIn = "/usr/lib/ssl/certs (system)" // on Debian and its like, for which this machine's libssl may be built
+	// on Debian and its like, if this machine's libssl is built for them
+	compiledIn = "/usr/lib/ssl/certs (system)"
 	debianFile = "/etc/ssl/certs/ca-certificates.crt (system); tried: "
 )
 
@@ -38,7 +39,9 @@ var layouts = []layout{
 		name:  "Debian",
 		files: []string{"/etc/ssl/certs/ca-certificates.crt"},
 		dirs:  []string{"/etc/ssl/certs"},
-		links: map[string]string{"/usr/lib/ssl/certs": "/etc/ssl/certs", "/usr/lib/ssl/cert.pem": "/etc/ssl/cert.pem"}, // the latter leads to nothing
+		// the latter target does not exist
+		links: map[string]string{"/usr/lib/ssl/certs": "/etc/ssl/certs",
+			"/usr/lib/ssl/cert.pem": "/etc/ssl/cert.pem"},
 		store: []string{compiledIn, debianFile},
 	}, {
 		name:  "Debian without links by hash",
@@ -53,11 +56,13 @@ var layouts = []layout{
 			"/etc/pki/tls/cert.pem":            "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 			"/etc/ssl/certs":                   "../pki/tls/certs",
 		},
-		store: []string{"/etc/pki/tls/certs/ca-bundle.crt (system); tried: ", "/etc/pki/tls/cert.pem (system)"},
+		store: []string{"/etc/pki/tls/certs/ca-bundle.crt (system); tried: ",
+			"/etc/pki/tls/cert.pem (system)"},
 	}, {
 		name:  "RHEL without the old links",
 		files: []string{"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"},
-		store: []string{"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem (system); tried: "},
+		store: []string{
+			"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem (system); tried: "},
 	}, {
 		name:  "Alpine",
 		files: []string{"/etc/ssl/certs/ca-certificates.crt"},
@@ -66,13 +71,17 @@ var layouts = []layout{
 	}, {
 		name:  "Alpine with the bundle alone",
 		files: []string{"/etc/ssl/cert.pem"},
-		store: []string{"/etc/ssl/cert.pem (system); tried: ", "/etc/ssl/cert.pem (system)"},
+		store: []string{"/etc/ssl/cert.pem (system); tried: ",
+			"/etc/ssl/cert.pem (system)"},
 	}, {
 		name:  "SUSE",
 		files: []string{"/var/lib/ca-certificates/ca-bundle.pem"},
 		dirs:  []string{"/var/lib/ca-certificates/pem"},
-		links: map[string]string{"/etc/ssl/ca-bundle.pem": "/var/lib/ca-certificates/ca-bundle.pem", "/etc/ssl/certs": "/var/lib/ca-certificates/pem"},
-		store: []string{"/etc/ssl/ca-bundle.pem (system); tried: ", "/etc/ssl/certs (system)"},
+		links: map[string]string{
+			"/etc/ssl/ca-bundle.pem": "/var/lib/ca-certificates/ca-bundle.pem",
+			"/etc/ssl/certs":         "/var/lib/ca-certificates/pem"},
+		store: []string{"/etc/ssl/ca-bundle.pem (system); tried: ",
+			"/etc/ssl/certs (system)"},
 	}, {
 		name:  "SUSE without links in /etc",
 		files: []string{"/var/lib/ca-certificates/ca-bundle.pem"},
@@ -80,7 +89,8 @@ var layouts = []layout{
 	},
 }
 
-// A CA that is in the store only is trusted, another is not, and both the error and tls.Info say which store that was.
+// A CA that is only in the store is trusted, and another is not. Both the error and tls.Info name
+// the store.
 func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 	t.Parallel()
 	mayMount(t)
@@ -94,7 +104,8 @@ func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 			refused(t, err, "(system)")
 			found := ""
 			for _, store := range l.store {
-				if found == "" && err != nil && strings.Contains(err.Error(), "trust store: "+store) {
+				if found == "" && err != nil &&
+					strings.Contains(err.Error(), "trust store: "+store) {
 					found = store
 				}
 			}
@@ -103,29 +114,34 @@ func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 			}
 			info, err := s.Info(bounded(t))
 			must(t, err)
-			if tr := info.Trust; tr.Certificates == 0 || !strings.HasPrefix(found, tr.File+tr.Dir) || (len(tr.Empty) > 0) != strings.Contains(found, "tried") {
+			if tr := info.Trust; tr.Certificates == 0 ||
+				!strings.HasPrefix(found, tr.File+tr.Dir) ||
+				(len(tr.Empty) > 0) != strings.Contains(found, "tried") {
 				t.Errorf("tls.Info says %+v; want as the error: %s", tr, found)
 			}
 		})
 	}
 }
 
-// Where there is no store at all, an error says where one was looked for.
+// If there is no store at all, the error names the places that were tried.
 func TestWithoutAStoreTheErrorSaysWhatWasTried(t *testing.T) {
 	t.Parallel()
 	mayMount(t)
 	w := newWorld(t)
 	s := layout{}.spec(t, w).daemon(t).Dial(t)
-	refuses(t, s, w.good, "none found on this system; tried: ", "/etc/ssl/certs/ca-certificates.crt does not exist", "/etc/pki/tls/certs/ca-bundle.crt does not exist",
-		"/etc/ssl/ca-bundle.pem does not exist", "/etc/ssl/cert.pem does not exist", "/etc/ssl/certs does not exist")
+	refuses(t, s, w.good, "none found on this system; tried: ",
+		"/etc/ssl/certs/ca-certificates.crt does not exist",
+		"/etc/pki/tls/certs/ca-bundle.crt does not exist",
+		"/etc/ssl/ca-bundle.pem does not exist", "/etc/ssl/cert.pem does not exist",
+		"/etc/ssl/certs does not exist")
 	must(t, s.SetCaBundle(bounded(t), w.ca.File))
 	accepts(t, s, w.good)
 }
 
-// enterEnv has a root's description, as JSON, for the test binary that is to enter it.
+// enterEnv has the description of a root, as JSON, for the test binary that will enter it.
 const enterEnv = "TLSD_TEST_ROOT"
 
-// A root is what a daemon finds in the places where systems keep certificates.
+// A root is the set of files in the places where systems keep certificates.
 type root struct {
 	Files map[string]string // path to content
 	Links map[string]string
@@ -147,7 +163,8 @@ func (l layout) spec(t *testing.T, w *world) root {
 // hashOf is the name that a certificate has in a directory (openssl-rehash(1)).
 func hashOf(t *testing.T, file string) string {
 	t.Helper()
-	out, err := exec.CommandContext(bounded(t), "openssl", "x509", "-hash", "-noout", "-in", file).CombinedOutput()
+	out, err := exec.CommandContext(bounded(t), "openssl", "x509", "-hash", "-noout", "-in",
+		file).CombinedOutput()
 	if err != nil {
 		t.Fatalf("openssl x509 -hash: %v\n%s", err, out)
 	}
@@ -161,7 +178,8 @@ func (r root) daemon(t *testing.T) *testd.Daemon {
 	must(t, err)
 	self, err := os.Executable()
 	must(t, err)
-	return testd.StartWith(t, testd.Options{Under: []string{self}, Env: []string{enterEnv + "=" + string(spec)}})
+	return testd.StartWith(t,
+		testd.Options{Under: []string{self}, Env: []string{enterEnv + "=" + string(spec)}})
 }
 
 // mayMount skips a test where nothing can be mounted. As root under make test that is a failure.
@@ -182,13 +200,15 @@ func mayMount(t *testing.T) {
 	}
 }
 
-// covered are the directories in which systems keep certificates, and libcrypto looks for them.
+// covered are the directories where systems keep certificates and libcrypto looks for them.
 var covered = []string{"/etc", "/var/lib", "/usr/lib/ssl", "/usr/local/ssl"}
 
-// kept are what a daemon needs of these.
-var kept = []string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/ld.so.cache"}
+// kept are the files in these that a daemon needs.
+var kept = []string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd", "/etc/group",
+	"/etc/ld.so.cache"}
 
-// enter covers the places of certificates in a mount namespace of this process, fills them, and executes the command there.
+// enter covers the places of certificates in a mount namespace of this process, fills them, and
+// executes the command there.
 func enter(spec string, command []string) {
 	runtime.LockOSThread() // a namespace is a thread's; the one that executes counts
 	err := makeRoot(spec)
@@ -232,7 +252,9 @@ func makeRoot(spec string) error {
 		}
 	}
 	isCovered := func(path string) bool {
-		return slices.ContainsFunc(there, func(dir string) bool { return strings.HasPrefix(path, dir) })
+		return slices.ContainsFunc(there, func(dir string) bool {
+			return strings.HasPrefix(path, dir)
+		})
 	}
 	for path, content := range r.Files {
 		if !isCovered(path) {

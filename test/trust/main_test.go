@@ -24,10 +24,11 @@ func TestMain(m *testing.M) {
 	testd.Main(m)
 }
 
-// patience bounds every wait of a test, on a machine that has other things to do.
+// patience limits every wait of a test, also on a busy machine.
 const patience = 2 * time.Minute
 
-// A world has an authority, one that is trusted nowhere, and a server by each.
+// A world has an authority, a second one that nobody trusts, and a server with a certificate of
+// each.
 type world struct {
 	ca, other   *testcert.CA
 	server      *testcert.Cert // by ca
@@ -50,7 +51,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	must(t, err)
 	cfg := &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
 	var work sync.WaitGroup
-	t.Cleanup(func() { // after the clients of the test are gone, which were opened later
+	t.Cleanup(func() { // clients were opened later, so they are gone by then
 		l.Close()
 		work.Wait()
 	})
@@ -94,7 +95,7 @@ func shake(t *testing.T, s *client.Client, port int) error {
 	return err
 }
 
-// accepts demands a handshake that succeeds.
+// accepts checks that a handshake succeeds.
 func accepts(t *testing.T, s *client.Client, port int) {
 	t.Helper()
 	if err := shake(t, s, port); err != nil {
@@ -102,7 +103,8 @@ func accepts(t *testing.T, s *client.Client, port int) {
 	}
 }
 
-// refuses demands that the certificate is not accepted, and an error that says these, the store among them.
+// refuses checks that the certificate is refused, and that the error has these parts, the store
+// among them.
 func refuses(t *testing.T, s *client.Client, port int, store ...string) {
 	t.Helper()
 	refused(t, shake(t, s, port), store...)
@@ -116,7 +118,8 @@ func refused(t *testing.T, err error, store ...string) {
 		return
 	}
 	for _, text := range store {
-		if !strings.Contains(e.Data.Verify.Store, text) || !strings.Contains(e.Message, text) {
+		if !strings.Contains(e.Data.Verify.Store, text) ||
+			!strings.Contains(e.Message, text) {
 			t.Errorf("%v; want to read %q, as the store", err, text)
 		}
 	}

@@ -13,8 +13,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A private build of OpenSSL: this machine's pair in a folder of its own, its libcrypto with another OPENSSLDIR, which does
-// not exist. The text has the same length, so that it can be replaced in the file.
+// A private build of OpenSSL: this machine's pair in a folder of its own. Its libcrypto has another
+// OPENSSLDIR, which does not exist. The text has the same length, so that it can be replaced in the
+// file.
 type build struct {
 	dir, ssl, crypto string // the folder, and the files in it
 	nowhere          string // its OPENSSLDIR
@@ -50,7 +51,8 @@ func privateBuild(t *testing.T) build {
 // doctor runs tlsshim doctor.
 func doctor(t *testing.T, d *testd.Daemon) string {
 	t.Helper()
-	cmd := exec.CommandContext(bounded(t), testd.Exe(t, "tlsshim"), "--socket="+d.Socket, "doctor")
+	cmd := exec.CommandContext(bounded(t), testd.Exe(t, "tlsshim"),
+		"--socket="+d.Socket, "doctor")
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -67,18 +69,21 @@ func says(t *testing.T, what, got string, want ...string) {
 	}
 }
 
-// An OpenSSL that was built for a folder that is not there trusts what the system trusts; errors and
-// doctor say where else was looked.
+// An OpenSSL that was built for a missing folder trusts the CAs of the system. Errors and doctor
+// name the other places that were tried.
 func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	t.Parallel()
 	w, b := newWorld(t), privateBuild(t)
-	d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + b.ssl}, Env: []string{"LD_LIBRARY_PATH=" + b.dir}})
+	d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + b.ssl},
+		Env: []string{"LD_LIBRARY_PATH=" + b.dir}})
 	s := d.Dial(t)
-	tried := []string{"tried: " + b.nowhere + "/cert.pem does not exist, " + b.nowhere + "/certs does not exist"}
+	tried := []string{"tried: " + b.nowhere + "/cert.pem does not exist, " + b.nowhere +
+		"/certs does not exist"}
 	refuses(t, s, w.good, append(tried, "(system)")...)
 	info, err := s.Info(bounded(t))
 	must(t, err)
-	if tr := info.Trust; tr.Source != "fallback" && tr.Source != "none" || len(tr.Empty) < 2 || !strings.HasPrefix(tr.Empty[0], b.nowhere) {
+	if tr := info.Trust; tr.Source != "fallback" && tr.Source != "none" || len(tr.Empty) < 2 ||
+		!strings.HasPrefix(tr.Empty[0], b.nowhere) {
 		t.Errorf("tls.Info says %+v", tr)
 	}
 	says(t, "doctor", doctor(t, d), tried...)
@@ -86,32 +91,38 @@ func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	accepts(t, s, w.good)
 }
 
-// What is reported is the file that is loaded, whatever it was asked for by.
+// The report names the file that is loaded, whatever name was asked for.
 func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
 	t.Parallel()
 	b := privateBuild(t)
 	link := filepath.Join(t.TempDir(), "a-library.so")
 	must(t, os.Symlink(b.ssl, link))
-	for name, asked := range map[string]string{"by its path": b.ssl, "by a link": link, "by its name": filepath.Base(b.ssl)} {
+	for name, asked := range map[string]string{"by its path": b.ssl, "by a link": link,
+		"by its name": filepath.Base(b.ssl)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + asked}, Env: []string{"LD_LIBRARY_PATH=" + b.dir}})
+			d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + asked},
+				Env: []string{"LD_LIBRARY_PATH=" + b.dir}})
 			s := d.Dial(t)
 			info, err := s.Info(bounded(t))
 			must(t, err)
 			l := info.Libssl
-			if l.Path != b.ssl || l.Libcrypto != b.crypto || l.Version != b.version || l.Pair == "" || strings.HasPrefix(l.Pair, "not compared") {
-				t.Errorf("tls.Info says %+v; want %s and %s, which agree", l, b.ssl, b.crypto)
+			if l.Path != b.ssl || l.Libcrypto != b.crypto || l.Version != b.version ||
+				l.Pair == "" || strings.HasPrefix(l.Pair, "not compared") {
+				t.Errorf("tls.Info says %+v; want %s and %s, which agree", l,
+					b.ssl, b.crypto)
 			}
 			if v, err := s.Version(bounded(t), 0); err != nil || v != b.version {
 				t.Errorf("tls.Version says %q, %v; want %q", v, err, b.version)
 			}
-			says(t, "doctor", doctor(t, d), b.version+", "+b.ssl+"\n", b.crypto+" ("+l.Pair+")\n")
+			says(t, "doctor", doctor(t, d), b.version+", "+b.ssl+"\n",
+				b.crypto+" ("+l.Pair+")\n")
 		})
 	}
 }
 
-// A libssl that gets the system's libcrypto instead of its own is no backend; calls and doctor say why, and what to do.
+// A libssl that gets the system's libcrypto instead of its own is no backend. Calls and doctor say
+// why, and how to mend it.
 func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
 	t.Parallel()
 	b := privateBuild(t)
@@ -124,7 +135,8 @@ func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
 	if e, ok := err.(*client.Error); !ok || e.Kind != client.KindBackend {
 		t.Fatalf("%v; want kind backend", err)
 	}
-	want := []string{b.ssl + " has got a foreign libcrypto, /", "and not its own, " + b.crypto, "set LD_LIBRARY_PATH=" + b.dir}
+	want := []string{b.ssl + " has got a foreign libcrypto, /", "and not its own, " + b.crypto,
+		"set LD_LIBRARY_PATH=" + b.dir}
 	says(t, "tls.NewClient", err.Error(), want...)
 	says(t, "doctor", doctor(t, d), append(want, "calls will not work")...)
 }

@@ -29,30 +29,31 @@ import (
 	"tlsd/session"
 )
 
-// soon is within which what was told to end must have ended. Nothing is expected to take
-// nearly as long, but on a machine that has other things to do.
+// soon is the limit for the end of a wait that was ended. Only a hang takes so long, also on a busy
+// machine.
 const soon = 3 * time.Minute
 
-// slowName is a new name. (Two look-ups of the same name are one in Go, which then does not end with
-// the first of those that wait for it, but by the resolver's own timeouts.)
+// slowName is a new name. (Go joins two look-ups of the same name. The joined look-up does not end
+// with the first caller that gives up, but by the resolver's own timeouts.)
 func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
 
 var names atomic.Int32
 
-// TestMain makes each look-up of a name that is not in /etc/hosts one that gets no answer.
+// TestMain makes sure that a look-up of a name that is not in /etc/hosts gets no answer.
 func TestMain(m *testing.M) {
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}}
+	net.DefaultResolver = &net.Resolver{PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
 	goleak.VerifyTestMain(m)
 }
 
-// counting is an engine that counts what it has made and what is not freed.
+// counting is an engine that counts the objects that it makes and that are not freed.
 type counting struct {
 	session.Engine
 	open  atomic.Int64
-	small atomic.Bool // a client's buffer for sending is as small as can be
+	small atomic.Bool // a client's buffer for sending is as small as possible
 }
 
 func load(t *testing.T) *openssl.Library {
@@ -148,8 +149,9 @@ type answer struct {
 	err    *wire.Error
 }
 
-// newCaller serves a session that is to be ended in some way.
-func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way, bounds session.Timeouts) *caller {
+// newCaller serves a session that will be ended by the way w.
+func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way,
+	bounds session.Timeouts) *caller {
 	t.Helper()
 	ours, theirs := pair(t)
 	ours.SetDeadline(time.Now().Add(10 * soon))
@@ -161,7 +163,8 @@ func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way, b
 	}
 	go func() {
 		defer close(c.served)
-		c.err = rpc.Serve(ctx, theirs, rpc.Config{Session: session.Config{Engine: c.eng, Timeouts: bounds}})
+		c.err = rpc.Serve(ctx, theirs,
+			rpc.Config{Session: session.Config{Engine: c.eng, Timeouts: bounds}})
 	}()
 	go c.listen()
 	t.Cleanup(func() {
@@ -192,7 +195,7 @@ func pair(t *testing.T) (a, b *net.UnixConn) {
 	return ca.(*net.UnixConn), cb.(*net.UnixConn)
 }
 
-// listen sorts the answers.
+// listen distributes the answers.
 func (c *caller) listen() {
 	defer close(c.over)
 	r := wire.NewReader(c.conn, wire.MaxLine)
@@ -222,7 +225,7 @@ func (c *caller) listen() {
 	}
 }
 
-// at is where the answer to a call is put.
+// at is the channel for the answer to a call.
 func (c *caller) at(id string) chan answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -243,14 +246,17 @@ func (c *caller) send(s string) {
 func (c *caller) call(method, params string) string {
 	c.t.Helper()
 	c.id++
-	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n", c.id, method, params))
+	c.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n", c.id,
+		method, params))
 	return fmt.Sprint(c.id)
 }
 
 // write sends a tls.Write of n bytes.
 func (c *caller) write(handle, n int) string {
 	c.t.Helper()
-	return c.call("tls.Write", fmt.Sprintf(`[%d,"%s"]`, handle, base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'x'}, n))))
+	return c.call("tls.Write",
+		fmt.Sprintf(`[%d,"%s"]`, handle,
+			base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{'x'}, n))))
 }
 
 // notify sends a notification.
@@ -271,7 +277,7 @@ func (c *caller) answer(id string) answer {
 	}
 }
 
-// kind is how a call has ended: "ok", or the kind of its error.
+// kind is how the call has ended: "ok", or the kind of its error.
 func (a answer) kind() string {
 	if a.err == nil {
 		return ok
@@ -288,10 +294,10 @@ func (c *caller) ok(method, params string) string {
 	return a.result
 }
 
-// settle returns when all that was sent has been begun.
+// settle returns when every request that was sent has begun.
 func (c *caller) settle() { c.t.Helper(); c.ok("tls.Backend", "[]") }
 
-// ended waits for the end of Serve, and looks whether all of the session is gone.
+// ended waits for the end of Serve, and checks that nothing of the session is left.
 func (c *caller) ended() {
 	c.t.Helper()
 	select {
@@ -303,13 +309,14 @@ func (c *caller) ended() {
 	if n := c.eng.open.Load(); n != 0 {
 		c.t.Errorf("%d contexts and connections are not freed", n)
 	}
-	// It may have closed its socket before it has read everything.
-	if c.err != nil && !errors.Is(c.err, context.Canceled) && !errors.Is(c.err, syscall.ECONNRESET) {
+	// The caller may have closed its socket before it has read everything.
+	if c.err != nil && !errors.Is(c.err, context.Canceled) &&
+		!errors.Is(c.err, syscall.ECONNRESET) {
 		c.t.Errorf("Serve returned %v", c.err)
 	}
 }
 
-// bound sets the handle's timeout if that is the way to end the wait.
+// bound sets the handle's timeout, if that is the way to end the wait.
 func (c *caller) bound(handle int) {
 	c.t.Helper()
 	if c.way == byHandle {
@@ -317,7 +324,7 @@ func (c *caller) bound(handle int) {
 	}
 }
 
-// open connects to a peer. It is handle 1.
+// open connects to a peer. The connection is handle 1.
 func (c *caller) open(peer func(*net.TCPConn)) {
 	c.t.Helper()
 	port := fakeengine.Serve(c.t, func(nc net.Conn) { peer(nc.(*net.TCPConn)) })
@@ -334,8 +341,8 @@ func (c *caller) silent() {
 	})
 }
 
-// ready is open with a peer that has done its handshake, and does then what it wants with the connection
-// below. The connection stays until the test ends.
+// ready is open with a peer that has done its handshake. Then the peer calls then with the TCP
+// connection, which stays until the test ends.
 func (c *caller) ready(then func(*net.TCPConn)) {
 	c.t.Helper()
 	c.openServer(then)
@@ -355,7 +362,7 @@ func (c *caller) openServer(then func(*net.TCPConn)) {
 	})
 }
 
-// callWithChannel is call for a call that announces a data channel. It gives the other end, too.
+// callWithChannel is call for a call that announces a data channel. It also returns the other end.
 func (c *caller) callWithChannel(method, params string) (id string, ours net.Conn) {
 	c.t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -368,7 +375,8 @@ func (c *caller) callWithChannel(method, params string) (id string, ours net.Con
 	if err == nil {
 		c.t.Cleanup(func() { ours.Close() })
 		c.id++
-		line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n", c.id, method, params)
+		line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n",
+			c.id, method, params)
 		_, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(fds[1]), nil)
 	}
 	unix.Close(fds[1])
@@ -378,7 +386,7 @@ func (c *caller) callWithChannel(method, params string) (id string, ours net.Con
 	return fmt.Sprint(c.id), ours
 }
 
-// full is ready with a data channel, on which there is more than the peer takes.
+// full is ready with a data channel that holds more than the peer takes.
 func (c *caller) full() {
 	c.t.Helper()
 	c.eng.small.Store(true)
@@ -393,17 +401,18 @@ func (c *caller) full() {
 	}
 }
 
-// tooMuch bytes fit into a data channel, but not into a piece that is sent and the buffers of the TCP connection.
+// tooMuch bytes fit into a data channel. They do not fit into one piece that is sent and the
+// buffers of the TCP connection.
 const tooMuch = 150 << 10
 
-// server makes a server context, which is handle 1, and gives a port that is free.
+// server makes a server context, which is handle 1, and returns a free port.
 func (c *caller) server() (port int) {
 	c.t.Helper()
 	c.ok("tls.NewServerContext", fmt.Sprintf("[%q,%q]", c.cert.CertFile, c.cert.KeyFile))
 	return fakeengine.FreePort(c.t)
 }
 
-// dial makes a TCP connection to a listener, once there is one, which says so much and no more.
+// dial makes a TCP connection to a listener, once there is one. It sends only this text.
 func (c *caller) dial(port int, says string) {
 	c.t.Helper()
 	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {

@@ -32,35 +32,38 @@ const (
 )
 
 func (w way) String() string {
-	return [...]string{"$/cancelRequest", "closing the handle", "the caller's end", "the daemon's end", "a timeout", "tls.SetTimeout"}[w]
+	return [...]string{"$/cancelRequest", "closing the handle", "the caller's end",
+		"the daemon's end", "a timeout", "tls.SetTimeout"}[w]
 }
 
 const (
-	moment = 100 * time.Millisecond // a bound that passes soon
-	era    = time.Hour              // one that does not pass in a test
+	moment = 100 * time.Millisecond // a timeout that passes soon
+	era    = time.Hour              // a timeout that does not pass in a test
 )
 
-// How a call can end, besides by an error of a kind.
+// ok is the end of a call without an error.
 const ok = "ok"
 
 // A wait is a call, in a phase in which it can wait for ever.
 type wait struct {
 	method, phase string
-	// begin brings the session so far that the call waits, and returns its id. The handle that is to be closed
-	// is 1. It calls bound(1) before the call that SetTimeout is to bound.
+	// begin brings the session to the point where the call waits, and returns the id of the
+	// call. Handle 1 is the one to close. begin calls bound(1) before the call that SetTimeout
+	// limits.
 	begin func(c *caller) (id string)
-	// How the call ends by each way that it can be told of. A text that begins with "no:" says why that way does
-	// not exist.
+	// How the call ends by each way. A text that begins with "no:" says why that way does not
+	// exist.
 	cancel, close, flag, handle, caller string
-	// What closes handle 1, and how that ends; tls.Close and "ok" if empty.
+	// The method that closes handle 1, and how that ends; tls.Close and "ok" if empty.
 	closer, closed string
-	// drained says that the session's end waits, within the close timeout, for what is on a data channel.
+	// drained says that the end of the session waits, within the close timeout, for the data on
+	// a data channel.
 	drained bool
-	// timeout sets the timeout that byFlag is.
+	// timeout sets the timeout for byFlag.
 	timeout func(*session.Timeouts)
 }
 
-// The timeouts, to be set to a moment.
+// The timeouts that are set to a moment.
 func connect(t *session.Timeouts)   { t.Connect = moment }
 func handshake(t *session.Timeouts) { t.Handshake = moment }
 func accepting(t *session.Timeouts) { t.Accept = moment }
@@ -86,11 +89,16 @@ const (
 
 var waits = []wait{
 	{method: "tls.NewClient", phase: "name look-up", timeout: connect,
-		begin:  func(c *caller) string { return c.call("tls.NewClient", `["`+slowName()+`",443]`) },
-		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "timeout", handle: noHandle},
+		begin: func(c *caller) string {
+			return c.call("tls.NewClient",
+				`["`+slowName()+`",443]`)
+		},
+		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "timeout",
+		handle: noHandle},
 	{method: "tls.NewClient", phase: "connect", timeout: connect,
 		begin:  func(c *caller) string { return c.blackHole() },
-		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "timeout", handle: noHandle},
+		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "timeout",
+		handle: noHandle},
 
 	{method: "tls.Handshake", phase: "the peer says nothing", timeout: handshake,
 		begin:  func(c *caller) string { return c.handshaking("") },
@@ -99,16 +107,29 @@ var waits = []wait{
 		begin:  func(c *caller) string { return c.handshaking(halfServerHello) },
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Handshake", phase: "behind a NewClient", timeout: connect,
-		begin:  func(c *caller) string { c.blackHole(); return c.call("tls.Handshake", "[1]") },
-		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "handle", handle: noBound},
+		begin: func(c *caller) string {
+			c.blackHole()
+			return c.call("tls.Handshake",
+				"[1]")
+		},
+		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "handle",
+		handle: noBound},
 
 	{method: "tls.Read", phase: "the peer says nothing", timeout: reading,
-		begin:  func(c *caller) string { c.ready(nil); c.bound(1); return c.call("tls.Read", "[1,100]") },
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			return c.call("tls.Read",
+				"[1,100]")
+		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Read", phase: "half a record", timeout: reading,
 		begin: func(c *caller) string {
 			sent := make(chan struct{})
-			c.ready(func(nc *net.TCPConn) { io.WriteString(nc, halfRecord); close(sent) })
+			c.ready(func(nc *net.TCPConn) {
+				io.WriteString(nc, halfRecord)
+				close(sent)
+			})
 			<-sent
 			c.bound(1)
 			return c.call("tls.Read", "[1,100]")
@@ -118,7 +139,8 @@ var waits = []wait{
 		begin: func(c *caller) string {
 			c.ready(nil)
 			c.bound(1)
-			c.send(`[{"jsonrpc":"2.0","id":"b","method":"tls.Read","params":[1,100]},{"jsonrpc":"2.0","id":"b2","method":"tls.Backend"}]` + "\n")
+			c.send(
+				`[{"jsonrpc":"2.0","id":"b","method":"tls.Read","params":[1,100]},{"jsonrpc":"2.0","id":"b2","method":"tls.Backend"}]` + "\n")
 			return `"b"`
 		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
@@ -131,17 +153,26 @@ var waits = []wait{
 		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Read", phase: "behind a Handshake", timeout: handshake,
-		begin:  func(c *caller) string { c.handshaking(""); return c.call("tls.Read", "[1,100]") },
+		begin: func(c *caller) string {
+			c.handshaking("")
+			return c.call("tls.Read",
+				"[1,100]")
+		},
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
 	{method: "tls.Write", phase: "a full socket", timeout: writing,
-		begin:  func(c *caller) string { c.ready(nil); c.bound(1); return c.write(1, much) },
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.bound(1)
+			return c.write(1, much)
+		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Write", phase: "a full socket, base64", timeout: writing,
 		begin: func(c *caller) string {
 			c.ready(nil)
 			c.bound(1)
-			return c.call("tls.Write", `[1,"`+base64.StdEncoding.EncodeToString(make([]byte, much))+`"]`)
+			return c.call("tls.Write",
+				`[1,"`+base64.StdEncoding.EncodeToString(make([]byte, much))+`"]`)
 		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Write", phase: "behind a Write", timeout: writing,
@@ -156,7 +187,8 @@ var waits = []wait{
 		begin:  func(c *caller) string { c.handshaking(""); return c.write(1, 1) },
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
-	{method: "tls.Handshake", phase: "the peer says nothing, with a data channel", timeout: handshake,
+	{method: "tls.Handshake", phase: "the peer says nothing, with a data channel",
+		timeout: handshake,
 		begin: func(c *caller) string {
 			c.open(func(nc *net.TCPConn) { io.Copy(io.Discard, nc) })
 			c.bound(1)
@@ -165,16 +197,25 @@ var waits = []wait{
 		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Flush", phase: "a full socket", timeout: writing, drained: true,
-		begin:  func(c *caller) string { c.full(); return c.call("tls.Flush", fmt.Sprintf("[1,%d]", tooMuch)) },
+		begin: func(c *caller) string {
+			c.full()
+			return c.call("tls.Flush",
+				fmt.Sprintf("[1,%d]", tooMuch))
+		},
 		cancel: "cancelled", close: drains, flag: "timeout", handle: "timeout"},
 	{method: "tls.Shutdown", phase: "a full socket", timeout: writing, drained: true,
 		begin:  func(c *caller) string { c.full(); return c.call("tls.Shutdown", "[1]") },
 		cancel: "cancelled", close: drains, flag: "timeout", handle: "timeout"},
-	{method: "tls.Close", phase: "a full socket, with a data channel", timeout: writing, drained: true,
-		begin:  func(c *caller) string { c.full(); return c.call("tls.Close", "[1]") },
-		cancel: "cancelled", close: closes, flag: "timeout", handle: "timeout"},
+	{method: "tls.Close", phase: "a full socket, with a data channel", timeout: writing,
+		drained: true,
+		begin:   func(c *caller) string { c.full(); return c.call("tls.Close", "[1]") },
+		cancel:  "cancelled", close: closes, flag: "timeout", handle: "timeout"},
 	{method: "tls.Status", phase: "behind a Handshake", timeout: handshake,
-		begin:  func(c *caller) string { c.handshaking(""); return c.call("tls.Status", "[1]") },
+		begin: func(c *caller) string {
+			c.handshaking("")
+			return c.call("tls.Status",
+				"[1]")
+		},
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
 	{method: "tls.Accept", phase: "nobody comes", timeout: accepting,
@@ -183,20 +224,24 @@ var waits = []wait{
 			c.bound(1)
 			return c.accept(port)
 		},
-		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext",
+		flag: "timeout", handle: "timeout"},
 	{method: "tls.Accept", phase: "name look-up", timeout: connect,
 		begin: func(c *caller) string {
 			c.server()
 			c.bound(1)
 			return c.call("tls.Accept", `[1,"`+slowName()+`",443]`)
 		},
-		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext",
+		flag: "timeout", handle: "timeout"},
 	{method: "tls.Accept", phase: "a client that says nothing", timeout: greeting,
 		begin:  func(c *caller) string { return c.dawdler("") },
-		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext",
+		flag: "timeout", handle: "timeout"},
 	{method: "tls.Accept", phase: "half a ClientHello", timeout: greeting,
 		begin:  func(c *caller) string { return c.dawdler(halfClientHello) },
-		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext",
+		flag: "timeout", handle: "timeout"},
 	{method: "tls.Accept", phase: "beside an Accept", timeout: accepting,
 		begin: func(c *caller) string {
 			port := c.server()
@@ -204,16 +249,23 @@ var waits = []wait{
 			c.bound(1)
 			return c.accept(port)
 		},
-		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: "timeout"},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext",
+		flag: "timeout", handle: "timeout"},
 
 	{method: "tls.ReadPlain", phase: "the peer says nothing", timeout: reading,
-		begin:  func(c *caller) string { c.silent(); c.bound(1); return c.call("tls.ReadPlain", "[1,100]") },
+		begin: func(c *caller) string {
+			c.silent()
+			c.bound(1)
+			return c.call(
+				"tls.ReadPlain", "[1,100]")
+		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.WritePlain", phase: "a full socket", timeout: writing,
 		begin: func(c *caller) string {
 			c.silent()
 			c.bound(1)
-			return c.call("tls.WritePlain", `[1,"`+base64.StdEncoding.EncodeToString(make([]byte, much))+`"]`)
+			return c.call("tls.WritePlain",
+				`[1,"`+base64.StdEncoding.EncodeToString(make([]byte, much))+`"]`)
 		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Listen", phase: "name look-up", timeout: connect,
@@ -221,16 +273,18 @@ var waits = []wait{
 			c.server()
 			return c.call("tls.Listen", `[1,"`+slowName()+`",443]`)
 		},
-		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext", flag: "timeout", handle: noBound},
+		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext",
+		flag: "timeout", handle: noBound},
 
-	// What keeps this one is behind its answer.
+	// The wait of this one comes after its answer.
 	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
 		begin: func(c *caller) string {
 			c.ready(nil)
 			c.answer(c.write(1, 640<<10)) // of which the most waits in the system
 			return c.call("tls.Close", "[1]")
 		},
-		cancel: ok, close: closes, flag: ok, handle: "no: the bound is for data", caller: "no: what was written may still arrive, within the timeout"},
+		cancel: ok, close: closes, flag: ok, handle: "no: the bound is for data",
+		caller: "no: what was written may still arrive, within the timeout"},
 	{method: "tls.Close", phase: "its turn, behind a Read", timeout: reading,
 		begin: func(c *caller) string {
 			c.ready(nil)
@@ -264,24 +318,25 @@ var waits = []wait{
 	behindAHandshake("tls.Handshake", "[1]"),
 }
 
-// behindAHandshake is a call that itself never waits.
+// behindAHandshake is a call that never waits by itself.
 func behindAHandshake(method, params string) wait {
 	return wait{method: method, phase: "behind a Handshake", timeout: handshake,
 		begin:  func(c *caller) string { c.handshaking(""); return c.call(method, params) },
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"}
 }
 
-// The methods that never wait for anything but the calls before them to be begun, or for a file.
+// These methods wait only until the calls before them have begun, or for a file.
 var instant = []string{
-	"tls.NewServerContext", "tls.SetCaBundle", "tls.SetCertificate", "tls.Backend", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+	"tls.NewServerContext", "tls.SetCaBundle", "tls.SetCertificate", "tls.Backend", "tls.Hello",
+	"tls.Info", "rpc.discover", "$/cancelRequest",
 }
 
-// blackHole begins a NewClient whose connect gets no answer. It is handle 1.
+// blackHole begins a NewClient whose connect gets no answer. The connection is handle 1.
 func (c *caller) blackHole() string {
 	return c.call("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, fakeengine.Unanswered(c.t)))
 }
 
-// handshaking begins a Handshake with a peer that answers the ClientHello with so much and no more.
+// handshaking begins a Handshake with a peer that answers the ClientHello with this text only.
 func (c *caller) handshaking(says string) string {
 	met := make(chan struct{})
 	c.open(func(nc *net.TCPConn) {
@@ -300,7 +355,7 @@ func (c *caller) accept(port int) string {
 	return c.call("tls.Accept", fmt.Sprintf(`[1,"127.0.0.1",%d]`, port))
 }
 
-// dawdler begins an Accept, with a client that says so much and no more.
+// dawdler begins an Accept with a client that sends this text only.
 func (c *caller) dawdler(says string) string {
 	port := c.server()
 	c.bound(1)
@@ -309,7 +364,7 @@ func (c *caller) dawdler(says string) string {
 	return id
 }
 
-// expects is how the call ends, and whether that way exists.
+// expects returns how the call ends, and whether that way exists.
 func (w *wait) expects(by way) (string, bool) {
 	kind := ""
 	switch by {
@@ -327,11 +382,12 @@ func (w *wait) expects(by way) (string, bool) {
 	return kind, !strings.HasPrefix(kind, "no:")
 }
 
-// TestEveryWaitCanBeEnded: the product of the waits and the ways. Where it is not the way, every bound is an hour, or there is none.
+// TestEveryWaitCanBeEnded is the product of the waits and the ways. A timeout that is not the way
+// is an hour, or none.
 func TestEveryWaitCanBeEnded(t *testing.T) {
 	lib := load(t)
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "localhost"})
-	// Whatever the first session needs for ever is there now.
+	// This makes everything that the first session needs for ever.
 	newCaller(t, lib, cert, byCaller, session.Timeouts{}).ready(nil)
 	before, descriptors := goleak.IgnoreCurrent(), openDescriptors(t)
 	product := 0
@@ -340,14 +396,16 @@ func TestEveryWaitCanBeEnded(t *testing.T) {
 			w := &waits[i]
 			for by := range ways {
 				if kind, exists := w.expects(by); !exists {
-					t.Logf("%s, %s: not by %s: %s", w.method, w.phase, by, strings.TrimPrefix(kind, "no: "))
+					t.Logf("%s, %s: not by %s: %s", w.method, w.phase, by,
+						strings.TrimPrefix(kind, "no: "))
 					continue
 				}
 				product++
-				t.Run(fmt.Sprintf("%s, %s, by %s", w.method, w.phase, by), func(t *testing.T) {
-					t.Parallel()
-					w.end(t, newCaller(t, lib, cert, by, w.bounds(by)))
-				})
+				t.Run(fmt.Sprintf("%s, %s, by %s", w.method, w.phase, by),
+					func(t *testing.T) {
+						t.Parallel()
+						w.end(t, newCaller(t, lib, cert, by, w.bounds(by)))
+					})
 			}
 		}
 	})
@@ -360,9 +418,10 @@ func TestEveryWaitCanBeEnded(t *testing.T) {
 	}
 }
 
-// bounds are the timeouts of a session whose wait is to be ended by a way.
+// bounds are the timeouts of a session whose wait will be ended by this way.
 func (w *wait) bounds(by way) session.Timeouts {
-	t := session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era, Write: era, Close: era}
+	t := session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era,
+		Write: era, Close: era}
 	if w.drained {
 		t.Close = moment
 	}
@@ -372,7 +431,7 @@ func (w *wait) bounds(by way) session.Timeouts {
 	return t
 }
 
-// end begins the wait, ends it, and looks at how it has ended.
+// end begins the wait, ends it, and checks how it has ended.
 func (w *wait) end(t *testing.T, c *caller) {
 	id := w.begin(c)
 	c.settle()
@@ -385,7 +444,7 @@ func (w *wait) end(t *testing.T, c *caller) {
 	case byDaemon:
 		c.stop()
 		c.ended()
-		<-c.over // and the caller has been told
+		<-c.over // and the caller knows
 		return
 	case byCancel:
 		c.notify("$/cancelRequest", "["+id+"]")
@@ -411,12 +470,13 @@ func (w *wait) end(t *testing.T, c *caller) {
 	}
 }
 
-// TestEveryMethodIsThere: each method of tlsd is in the table, or never waits.
+// TestEveryMethodIsThere: each method of tlsd is in the table or never waits.
 func TestEveryMethodIsThere(t *testing.T) {
 	t.Parallel()
 	c := newCaller(t, load(t), nil, byCaller, session.Timeouts{})
 	var doc struct{ Methods []struct{ Name string } }
-	if err := json.Unmarshal([]byte(c.ok("rpc.discover", "[]")), &doc); err != nil || len(doc.Methods) == 0 {
+	if err := json.Unmarshal([]byte(c.ok("rpc.discover", "[]")), &doc); err != nil ||
+		len(doc.Methods) == 0 {
 		t.Fatal(err, doc)
 	}
 	known := map[string]bool{}

@@ -3,12 +3,11 @@
  *
  *	host PLUGIN.so
  *
- * A command is a line of fields separated by tabs: TAG OP ARGUMENT... . In an argument
- * \t, \n and \\ stand for a tab, a line feed and a backslash, and \N is NULL. The argument of Write and WritePlain
- * that stands for its data is their number of bytes, which follow the line. The answer is a line,
- * TAG RESULT LENGTH, and so many bytes behind it: LastError after a failure, else what
- * the call has given: Read's data, a getter's text.
- * An OP that begins with & runs in a thread of its own.
+ * A command is a line of fields separated by tabs: TAG OP ARGUMENT... . In an argument \t, \n and
+ * \\ stand for a tab, a line feed and a backslash, and \N is NULL. The data argument of Write and
+ * WritePlain is the number of its bytes, and the bytes follow the line. The answer is a line,
+ * TAG RESULT LENGTH, and as many bytes after it: LastError after a failure, otherwise the data of
+ * Read or the text of a getter. An OP that begins with & runs in a thread of its own.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -119,7 +118,8 @@ static void answer(const char *tag, int64_t result, const char *data, size_t len
 	char head[128];
 	struct iovec part[] = { { head, 0 }, { (void *)data, len } };
 
-	part[0].iov_len = (size_t)snprintf(head, sizeof head, "%s\t%" PRId64 "\t%zu\n", tag, result, len);
+	part[0].iov_len = (size_t)snprintf(head, sizeof head, "%s\t%" PRId64 "\t%zu\n",
+		tag, result, len);
 	pthread_mutex_lock(&replying);
 	for (int i = 0; i < 2;) {
 		ssize_t n = writev(STDOUT_FILENO, part + i, 2 - i);
@@ -143,7 +143,7 @@ static void reply(const char *tag, int64_t result, const char *text)
 	answer(tag, result, text, strlen(text));
 }
 
-/* A getter's text, fetched the way its header says: the length first. */
+/* A getter's text, fetched as the header says: the length first. */
 static char *fetch(int64_t (*get)(int64_t, char *, size_t), int64_t handle, int64_t *length)
 {
 	char *text;
@@ -189,8 +189,10 @@ static int count_entries(const char *dir)
 	return n;
 }
 
-/* What a plugin must leave as it is: threads, descriptors (without the one that
- * is open to count them), children and signals. */
+/*
+ * The state that a plugin must not change: threads, descriptors (without the one that is open to
+ * count them), children and signals.
+ */
 static char *status(void)
 {
 	char line[256], *text;
@@ -201,8 +203,11 @@ static char *status(void)
 
 	if (!out)
 		die("open_memstream");
-	fprintf(out, "threads %d fds %d ", count_entries("/proc/self/task"), count_entries("/proc/self/fd") - 1);
-	fprintf(out, "children %s ", waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD ? "none" : "some");
+	fprintf(out, "threads %d fds %d ", count_entries("/proc/self/task"),
+		count_entries("/proc/self/fd") - 1);
+	fprintf(out, "children %s ",
+		waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD
+			? "none" : "some");
 	fprintf(out, "sigchlds %d", (int)sigchlds);
 	f = fopen("/proc/self/status", "re");
 	if (!f)
@@ -224,14 +229,15 @@ static void on_sigchld(int sig)
 	sigchlds++;
 }
 
-/* A handler that cancels, as an interpreter's for SIGINT would. */
+/* A signal handler that cancels, as an interpreter's handler for SIGINT would. */
 static void on_cancel(int sig)
 {
 	static const char complaint[] = "host: tls_Cancel fails or changes errno\n";
 	int before = errno;
 
 	(void)sig;
-	if ((tls.Cancel() != 0 || errno != before) && write(STDERR_FILENO, complaint, sizeof complaint - 1) >= 0)
+	if ((tls.Cancel() != 0 || errno != before) &&
+	    write(STDERR_FILENO, complaint, sizeof complaint - 1) >= 0)
 		_exit(3);
 }
 
@@ -248,7 +254,7 @@ static struct command *threads;
 #define HANDLE strtoll(a[2], NULL, 10)
 #define IS(name) (strcmp(op, name) == 0)
 
-/* Does a command of the plugin's; any thread. */
+/* Runs a command of the plugin, on any thread. */
 static void *execute(void *arg)
 {
 	struct command *c = arg;
@@ -333,17 +339,20 @@ static void *execute(void *arg)
 		text = strdup(small);
 	} else
 		die(op);
-	if (errno != 12345 && !IS("PeerCertSubject") && !IS("Backend") && !IS("Version") && !IS("LastError") && !IS("ErrorKind") && !IS("ErrorCode") && !IS("Info") && strncmp(op, "Read", 4) != 0 && strncmp(op, "Write", 5) != 0)
+	if (errno != 12345 && !IS("PeerCertSubject") && !IS("Backend") && !IS("Version") &&
+	    !IS("LastError") && !IS("ErrorKind") && !IS("ErrorCode") && !IS("Info") &&
+	    strncmp(op, "Read", 4) != 0 && strncmp(op, "Write", 5) != 0)
 		die("the call has changed errno");
 	if (result < 0) {
 		free(text);
-		text = malloc(8192); /* at one go: another thread may fail meanwhile */
+		text = malloc(8192); /* in one call: another thread may fail meanwhile */
 		tls.LastError(text, 8192);
 	}
 	if (result > 0 && strncmp(op, "Read", 4) == 0)
 		answer(a[0], result, text, (size_t)result);
 	else
-		reply(a[0], result, text && !(result == 0 && strncmp(op, "Read", 4) == 0) ? text : "");
+		reply(a[0], result,
+			text && !(result == 0 && strncmp(op, "Read", 4) == 0) ? text : "");
 	free(text);
 	atomic_store(&c->done, 1);
 	return NULL;
@@ -402,7 +411,10 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* A line without its line feed, read without reading ahead: a forked child goes on where its parent was. */
+/*
+ * Reads a line without its line feed. It reads nothing ahead, because a forked child goes on
+ * where its parent was.
+ */
 static char *read_command(void)
 {
 	char *line = malloc(LINE);
@@ -424,7 +436,7 @@ static char *read_command(void)
 	return line;
 }
 
-/* Forks; the child goes on with the commands until one says exit, and the parent waits for it. */
+/* Forks. The child runs the next commands until exit, and the parent waits for the child. */
 static void in_child(const char *tag)
 {
 	pid_t pid = fork();
@@ -496,26 +508,33 @@ int main(int argc, char **argv)
 			reply(c->field[0], 0, "");
 		} else if (IS("subreaper")) { /* orphans below it become its children */
 			reply(c->field[0], prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "");
-		} else if (IS("wait-any")) { /* as a host would that reaps whatever it finds */
+		} else if (IS("wait-any")) { /* as a host that reaps every child */
 			pid_t found = waitpid(-1, NULL, WNOHANG);
-			reply(c->field[0], found < 0 && errno == ECHILD ? 0 : found > 0 ? found : 1, "");
+			reply(c->field[0],
+				found < 0 && errno == ECHILD ? 0 : found > 0 ? found : 1, "");
 		} else if (IS("ignore")) { /* a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
 		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM with on_cancel and these flags */
-			struct sigaction act = { .sa_handler = on_cancel, .sa_flags = atoi(c->field[2]) };
-			reply(c->field[0], sigaction(SIGUSR1, &act, NULL) | sigaction(SIGALRM, &act, NULL), "");
-		} else if (IS("interrupt")) { /* the thread that was started last, of those in a call */
+			struct sigaction act = { .sa_handler = on_cancel,
+				.sa_flags = atoi(c->field[2]) };
+			reply(c->field[0],
+				sigaction(SIGUSR1, &act, NULL) |
+					sigaction(SIGALRM, &act, NULL), "");
+		} else if (IS("interrupt")) {
+			/* The thread that was started last, of those in a call. */
 			join_threads(0);
 			if (threads)
 				pthread_kill(threads->thread, SIGUSR1);
 			reply(c->field[0], 0, "");
 		} else if (IS("alarm")) { /* every so many milliseconds */
 			struct timeval ms = { 0, atoi(c->field[2]) * 1000 };
-			reply(c->field[0], setitimer(ITIMER_REAL, &(struct itimerval){ ms, ms }, NULL), "");
+			reply(c->field[0],
+				setitimer(ITIMER_REAL, &(struct itimerval){ ms, ms }, NULL), "");
 		} else if (IS("inherit")) { /* opens a descriptor that a child would inherit */
 			reply(c->field[0], open(c->field[2], O_RDONLY), "");
-		} else if (IS("replace")) { /* makes each descriptor above 2 another one, of a file; answers how many */
+		} else if (IS("replace")) {
+			/* Replaces each descriptor above 2 by one of a file; answers how many. */
 			int file = open(c->field[2], O_RDWR | O_APPEND), n = 0;
 			for (int fd = 3; fd < 256; fd++)
 				if (fd != file && fcntl(fd, F_GETFD) >= 0)
@@ -528,7 +547,7 @@ int main(int argc, char **argv)
 			reply(c->field[0], 0, "");
 		} else if (IS("quit")) { /* while threads are in calls */
 			exit(0);
-		} else if (IS("readable")) { /* whether a descriptor is */
+		} else if (IS("readable")) { /* whether a descriptor is readable */
 			struct pollfd p = { .fd = atoi(c->field[2]), .events = POLLIN };
 			reply(c->field[0], poll(&p, 1, 0), "");
 		} else if (IS("nofile")) { /* no descriptor above this number */
@@ -536,8 +555,10 @@ int main(int argc, char **argv)
 			getrlimit(RLIMIT_NOFILE, &limit);
 			limit.rlim_cur = (rlim_t)atoi(c->field[2]);
 			reply(c->field[0], setrlimit(RLIMIT_NOFILE, &limit), "");
-		} else if (IS("spawn")) { /* how many sockets a program finds open that is started without fork's handlers */
-			reply(c->field[0], system("exit $(ls -l /proc/self/fd | grep -c socket:)"), "");
+		} else if (IS("spawn")) {
+			/* The open sockets of a program that is started without fork's handlers. */
+			reply(c->field[0],
+				system("exit $(ls -l /proc/self/fd | grep -c socket:)"), "");
 		} else if (IS("reload")) {
 			dlclose(library);
 			load(argv[1]);
@@ -548,7 +569,7 @@ int main(int argc, char **argv)
 		drop(c);
 	}
 	if (getpid() != first)
-		_exit(0); /* what the parent's threads have allocated is no leak of the child's */
+		_exit(0); /* memory of the parent's threads is no leak of the child's */
 	join_threads(1);
 	dlclose(library);
 	return 0;

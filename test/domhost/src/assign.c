@@ -38,7 +38,8 @@ static bool find_target(Interp *in, const Node *n, Target *t)
 	if (limit < t->variable->declared)
 		limit = t->variable->declared;
 	if (ok && (index.u.i < 0 || (uint64_t)index.u.i >= limit))
-		ok = fail(in->f, n->line, "the index %" PRId64 " is outside of $%s, which has room for "
+		ok = fail(in->f, n->line,
+			"the index %" PRId64 " is outside of $%s, which has room for "
 		          "%zu bytes", index.u.i, t->name, limit);
 	if (ok)
 		t->index = (size_t)index.u.i;
@@ -60,7 +61,8 @@ static bool store_element(Interp *in, const Target *t, const Value *v)
 		return fail_in(in->f, "$%s[%zu]", t->name, t->index);
 	}
 	if (byte.u.i < 0 || byte.u.i > 255)
-		return fail(in->f, t->line, "$%s[%zu]: %" PRId64 " is not a byte (0 to 255)", t->name,
+		return fail(in->f, t->line, "$%s[%zu]: %" PRId64 " is not a byte (0 to 255)",
+			t->name,
 		            t->index, byte.u.i);
 	value_set_byte(&t->variable->v, t->index, (uint8_t)byte.u.i);
 	return true;
@@ -91,7 +93,8 @@ static bool compound(Interp *in, const Target *t, int op, const Value *v)
 	}
 	Variable *var = t->variable;
 	return value_binary(op, &var->v, v, in->f, t->line) &&
-	       (value_convert(&var->v, var->type, in->f, t->line) || fail_in(in->f, "$%s", t->name));
+	       (value_convert(&var->v, var->type, in->f, t->line) ||
+	       fail_in(in->f, "$%s", t->name));
 }
 
 bool eval_assign(Interp *in, const Node *n, Value *out)

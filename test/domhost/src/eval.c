@@ -6,7 +6,8 @@
 bool deeper(Interp *in, int line)
 {
 	if (in->depth == MAX_RUN_DEPTH)
-		return fail(in->f, line, "calls are nested too deeply (more than %d levels of calls, "
+		return fail(in->f, line,
+			"calls are nested too deeply (more than %d levels of calls, "
 		            "blocks and expressions)", MAX_RUN_DEPTH);
 	in->depth++;
 	return true;
@@ -32,7 +33,8 @@ static bool eval_element(Interp *in, const Node *n, Value *out)
 		return false;
 	bool ok = eval(in, n->b, &index);
 	if (ok && blob.type != T_BLOB)
-		ok = fail(in->f, n->line, "only a blob has elements, not %s", type_phrase(blob.type));
+		ok = fail(in->f, n->line, "only a blob has elements, not %s",
+			type_phrase(blob.type));
 	if (ok)
 		ok = value_convert(&index, T_I64, in->f, n->line) || fail_in(in->f, "the index");
 	if (ok && (index.u.i < 0 || (uint64_t)index.u.i >= blob.u.b->len))

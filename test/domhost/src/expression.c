@@ -35,7 +35,8 @@ static Node *named(Parser *p)
 	const char *name = first->text;
 	if (accept_op(p, '.')) {
 		if (p->t->kind != TOK_WORD) {
-			fail(p->f, p->t->line, "expected a function after %s., got %s", name, describe(p));
+			fail(p->f, p->t->line, "expected a function after %s., got %s", name,
+				describe(p));
 			return NULL;
 		}
 		char *full = format_text("%s.%s", name, p->t->text);
@@ -107,7 +108,8 @@ static Node *postfix(Parser *p)
 		int line = p->t->line;
 		if (accept_op(p, '.')) {
 			if (!is_word(p, "Length")) {
-				fail(p->f, line, "expected Length after the dot, got %s", describe(p));
+				fail(p->f, line, "expected Length after the dot, got %s",
+					describe(p));
 				return NULL;
 			}
 			p->t++;
@@ -133,7 +135,8 @@ static Node *unary(Parser *p)
 	static const struct {
 		int op;
 		NodeKind kind;
-	} prefixes[] = {{'!', N_NOT}, {'-', N_NEGATE}, {OP2('+', '+'), N_STEP}, {OP2('-', '-'), N_STEP}};
+	} prefixes[] = {{'!', N_NOT}, {'-', N_NEGATE}, {OP2('+', '+'), N_STEP},
+		{OP2('-', '-'), N_STEP}};
 	int line = p->t->line;
 
 	for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
@@ -147,7 +150,8 @@ static Node *unary(Parser *p)
 			return NULL;
 		if (prefixes[i].kind == N_STEP)
 			return step(p, N_STEP, line, prefixes[i].op & 0xff, operand);
-		return with_children(p, new_node(p, prefixes[i].kind, line), operand, NULL, NULL, NULL);
+		return with_children(p, new_node(p, prefixes[i].kind, line), operand, NULL,
+			NULL, NULL);
 	}
 	return postfix(p);
 }

@@ -19,7 +19,8 @@ static bool declare_variable(Interp *in, const Node *n)
 		     (value_convert(&capacity, T_I64, in->f, n->line) ||
 		      fail_in(in->f, "the capacity of $%s", n->name));
 		if (ok && (capacity.u.i < 1 || (uint64_t)capacity.u.i > MAX_BYTES))
-			ok = fail(in->f, n->line, "the capacity of $%s must be 1 to %zu, got %" PRId64,
+			ok = fail(in->f, n->line,
+				"the capacity of $%s must be 1 to %zu, got %" PRId64,
 			          n->name, MAX_BYTES, capacity.u.i);
 		declared = ok ? (size_t)capacity.u.i : 0;
 		value_free(&capacity);
@@ -236,7 +237,8 @@ static bool run_main(Interp *in, int *status)
 	bool ok = run_function(in, main, new_frame(main), &result);
 
 	if (ok && result.type == T_I32 && (result.u.i < 0 || result.u.i > 255))
-		ok = fail(in->f, main->line, "main returned %" PRId64 "; an exit status is 0 to 255",
+		ok = fail(in->f, main->line,
+			"main returned %" PRId64 "; an exit status is 0 to 255",
 		          result.u.i);
 	if (ok && result.type == T_I32)
 		*status = (int)result.u.i;

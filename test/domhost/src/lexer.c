@@ -50,7 +50,8 @@ static bool add(Lexer *l, Token t)
 {
 	Tokens *ts = l->tokens;
 	if (ts->count == MAX_TOKENS)
-		return fail(l->f, l->line, "the script is longer than %d words and signs", MAX_TOKENS);
+		return fail(l->f, l->line, "the script is longer than %d words and signs",
+			MAX_TOKENS);
 	if (ts->count == ts->room) {
 		ts->room = ts->room > 0 ? 2 * ts->room : 256;
 		ts->items = must_realloc(ts->items, ts->room * sizeof *ts->items);
@@ -162,7 +163,8 @@ static bool lex_number(Lexer *l, Text *t)
 		token.value = value_double(strtod(text, &end));
 	} else {
 		if (text[0] == '0' && isdigit((unsigned char)text[1]))
-			return fail(l->f, l->line, "bad number %s: octal numbers are not known", text);
+			return fail(l->f, l->line, "bad number %s: octal numbers are not known",
+				text);
 		int64_t i = strtoll(text, &end, hex ? 16 : 10);
 		token.value = value_int(i <= INT32_MAX ? T_I32 : T_I64, i);
 	}
@@ -194,7 +196,8 @@ static bool lex_word(Lexer *l, Text *t)
 	if (d->busy)
 		return fail(l->f, l->line, "#define %s needs itself", name);
 	if (l->expansion == MAX_EXPANSION)
-		return fail(l->f, l->line, "#define %s: more than %d definitions inside of each other",
+		return fail(l->f, l->line,
+			"#define %s: more than %d definitions inside of each other",
 		            name, MAX_EXPANSION);
 	d->busy = true;
 	l->expansion++;
@@ -238,7 +241,8 @@ static bool lex_define(Lexer *l, Text *t)
 	if (!is_name(name, len))
 		return fail(l->f, l->line, "#define needs a name of letters, digits and _");
 	if (t->p < t->end && !isspace((unsigned char)*t->p))
-		return fail(l->f, l->line, "#define %.*s: a blank must follow the name (definitions "
+		return fail(l->f, l->line,
+			"#define %.*s: a blank must follow the name (definitions "
 		            "take no parameters)", (int)len, name);
 	const char *text = t->p;
 	while (t->p < t->end && *t->p != '\n')

@@ -46,7 +46,8 @@ static bool add_define(Arena *arena, Options *o, const char *text, Failure *f)
 	const char *equals = strchr(text, '=');
 	size_t len = equals != NULL ? (size_t)(equals - text) : strlen(text);
 	if (!is_name(text, len))
-		return fail(f, 0, "-D %s: needs NAME=VALUE, with a name of letters, digits and _", text);
+		return fail(f, 0, "-D %s: needs NAME=VALUE, with a name of letters, digits and _",
+			text);
 	Define *d = arena_alloc(arena, sizeof *d);
 	d->name = arena_text(arena, text, len);
 	d->text = equals != NULL ? equals + 1 : "1";
@@ -155,7 +156,8 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (read_options(&arena, argv, &o, &f)) {
 		if (o.help)
-			status = fputs(usage, stdout) >= 0 && fflush(stdout) == 0 ? 0 : STATUS_RUNTIME;
+			status = fputs(usage, stdout) >= 0 && fflush(stdout) == 0 ? 0
+				: STATUS_RUNTIME;
 		else
 			status = run_script(&arena, &o, &f);
 	}

@@ -89,7 +89,8 @@ static bool check_argument(const Native *n, size_t i, const Value *v, Failure *f
 		return true;
 	bool ok = v->type == wanted[kind].type || (v->type == T_I32 && wanted[kind].type == T_I64);
 	if (!ok)
-		return fail(f, line, "%s: argument %zu (%s) must be %s, got %s", n->name, i + 1, name,
+		return fail(f, line, "%s: argument %zu (%s) must be %s, got %s", n->name,
+			i + 1, name,
 		            wanted[kind].phrase, type_phrase(v->type));
 	if (kind == P_I32 && (v->u.i < INT32_MIN || v->u.i > INT32_MAX))
 		return fail(f, line, "%s: argument %zu (%s) must be an i32, got %" PRId64, n->name,

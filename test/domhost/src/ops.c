@@ -49,7 +49,8 @@ static bool binary_bytes(int op, Value *a, const Value *b, Failure *f, int line)
 	if (op == '+')
 		return value_append(a, b, f, line);
 	if (op != OP2('=', '=') && op != OP2('!', '='))
-		return fail(f, line, "%s does not work on %ss", op_text(op, buf), type_name(a->type));
+		return fail(f, line, "%s does not work on %ss", op_text(op, buf),
+			type_name(a->type));
 	bool same = a->u.b->len == b->u.b->len &&
 	            memcmp(a->u.b->data, b->u.b->data, a->u.b->len) == 0;
 	value_free(a);
@@ -118,7 +119,8 @@ static bool binary_int(int op, Type type, Value *a, int64_t x, int64_t y, Failur
 		break;
 	}
 	if (over || (type == T_I32 && (r < INT32_MIN || r > INT32_MAX)))
-		return fail(f, line, "%s overflow: %" PRId64 " %c %" PRId64, type_name(type), x, op, y);
+		return fail(f, line, "%s overflow: %" PRId64 " %c %" PRId64,
+			type_name(type), x, op, y);
 	*a = value_int(type, r);
 	return true;
 }

@@ -20,7 +20,8 @@ static bool under(Parser *p, Node *n, const Node *child)
 	if (child != NULL && child->depth >= n->depth)
 		n->depth = child->depth + 1;
 	if (n->depth > MAX_TREE_DEPTH)
-		return fail(p->f, n->line, "more than %d levels inside of each other", MAX_TREE_DEPTH);
+		return fail(p->f, n->line, "more than %d levels inside of each other",
+			MAX_TREE_DEPTH);
 	return true;
 }
 
@@ -180,11 +181,13 @@ static bool parameters(Parser *p, Function *fn)
 	do {
 		Type type;
 		if (!parse_type(p, &type) || type == T_VOID)
-			return fail(p->f, p->t->line, "%s: expected a parameter's type, got %s", fn->name,
+			return fail(p->f, p->t->line, "%s: expected a parameter's type, got %s",
+				fn->name,
 			            describe(p));
 		p->t++;
 		if (p->t->kind != TOK_VAR)
-			return fail(p->f, p->t->line, "%s: expected a parameter's name, got %s", fn->name,
+			return fail(p->f, p->t->line, "%s: expected a parameter's name, got %s",
+				fn->name,
 			            describe(p));
 		if (fn->parameter_count == MAX_PARAMETERS)
 			return fail(p->f, p->t->line, "%s has more than %d parameters", fn->name,
@@ -208,7 +211,8 @@ static bool function(Parser *p, Type result)
 	p->t += 2; /* the name and ( */
 	for (Function *old = p->program->functions; old != NULL; old = old->next)
 		if (strcmp(old->name, fn->name) == 0)
-			return fail(p->f, fn->line, "%s is already defined in line %d", fn->name, old->line);
+			return fail(p->f, fn->line, "%s is already defined in line %d",
+				fn->name, old->line);
 	fn->next = p->program->functions;
 	p->program->functions = fn;
 	p->place = (Place){.function = fn};
@@ -238,7 +242,8 @@ bool parse(Arena *arena, const Token *tokens, Program *program, Failure *f)
 		bool ok;
 		if (is_word(&p, "plugin"))
 			ok = directive(&p, &tail);
-		else if (parse_type(&p, &type) && p.t[1].kind == TOK_WORD && p.t[2].kind == TOK_OP &&
+		else if (parse_type(&p, &type) && p.t[1].kind == TOK_WORD &&
+			p.t[2].kind == TOK_OP &&
 		         p.t[2].op == '(')
 			ok = function(&p, type);
 		else

@@ -66,7 +66,8 @@ static bool read_conversion(const NativeCall *c, const char **p, Conversion *v)
 		return fail(c->f, c->line, "printf: the format ends in the middle of a %%");
 	++*p;
 	if (strchr("diuxXocsfFeEgG", v->letter) == NULL || (v->longer && strchr("cs", v->letter)))
-		return fail(c->f, c->line, "printf: unknown conversion %%%s%c", v->longer ? "l" : "",
+		return fail(c->f, c->line, "printf: unknown conversion %%%s%c",
+			v->longer ? "l" : "",
 		            v->letter);
 	return true;
 }
@@ -98,7 +99,8 @@ static bool put_padded(const NativeCall *c, const Conversion *v, const char *dat
 
 static bool put_number(const NativeCall *c, const Conversion *v, const Value *a, Value *text)
 {
-	char format[48], digits[3 * MAX_WIDTH]; /* a double has at most 309 digits before the point */
+	/* a double has at most 309 digits before the point */
+	char format[48], digits[3 * MAX_WIDTH];
 	char width[16] = "", precision[16] = "";
 	bool real = strchr("fFeEgG", v->letter) != NULL;
 	int len;
@@ -125,7 +127,8 @@ static bool put_number(const NativeCall *c, const Conversion *v, const Value *a,
 static bool put_argument(const NativeCall *c, const Conversion *v, size_t i, Value *text)
 {
 	if (i >= c->count)
-		return fail(c->f, c->line, "printf: the format needs more than the %zu argument%s given",
+		return fail(c->f, c->line,
+			"printf: the format needs more than the %zu argument%s given",
 		            c->count - 1, c->count == 2 ? "" : "s");
 	const Value *a = &c->args[i];
 	switch (v->letter) {

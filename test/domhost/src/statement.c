@@ -16,7 +16,8 @@ static bool declarations(Parser *p, Type type, Node *into)
 		const char *name = p->t->text;
 		p->t++;
 		if (is_op(p, '[') && !type_is_bytes(type))
-			return fail(p->f, n->line, "$%s: only a string or a blob has a capacity", name);
+			return fail(p->f, n->line, "$%s: only a string or a blob has a capacity",
+				name);
 		if (accept_op(p, '[') && ((capacity = parse_expression(p)) == NULL ||
 		                          !expect_op(p, ']', "the capacity")))
 			return false;
@@ -25,7 +26,8 @@ static bool declarations(Parser *p, Type type, Node *into)
 		n->type = type;
 		n->name = name;
 		if (!declare(p, name, n->line, &n->slot) ||
-		    with_children(p, n, capacity, value, NULL, NULL) == NULL || !add_child(p, into, n))
+		    with_children(p, n, capacity, value, NULL, NULL) == NULL ||
+		    !add_child(p, into, n))
 			return false;
 	} while (accept_op(p, ','));
 	return expect_op(p, ';', "the declaration");

@@ -70,7 +70,8 @@ static bool call_raise_errors(const NativeCall *c, Value *result)
 {
 	int64_t on = c->args[0].u.i;
 	if (on != 0 && on != 1)
-		return fail(c->f, c->line, "%s: on %" PRId64 ": must be 0 or 1", c->native->name, on);
+		return fail(c->f, c->line, "%s: on %" PRId64 ": must be 0 or 1",
+			c->native->name, on);
 	raises = on == 1;
 	*result = value_int(T_I32, 0);
 	return true;
@@ -227,20 +228,27 @@ const Native tls_functions[] = {
 	{"tls.Write", "tls_Write", {HANDLE("handle"), BLOB("data")}, call_write},
 	{"tls.Read", "tls_Read", {HANDLE("handle"), {"maxBytes", P_I64}}, call_read},
 	{"tls.Close", "tls_Close", {HANDLE("handle")}, call_handle},
-	{"tls.SetInsecureSkipVerify", "tls_SetInsecureSkipVerify", {HANDLE("handle"), INT("on")}, call_handle_int},
-	{"tls.SetTimeout", "tls_SetTimeout", {HANDLE("handle"), INT("milliseconds")}, call_handle_int},
-	{"tls.NewServerContext", "tls_NewServerContext", {STRING("certFile"), STRING("keyFile")}, call_string_string},
-	{"tls.Accept", "tls_Accept", {HANDLE("ctxHandle"), STRING("host"), INT("port")}, call_handle_string_int},
+	{"tls.SetInsecureSkipVerify", "tls_SetInsecureSkipVerify", {HANDLE("handle"), INT("on")},
+		call_handle_int},
+	{"tls.SetTimeout", "tls_SetTimeout", {HANDLE("handle"), INT("milliseconds")},
+		call_handle_int},
+	{"tls.NewServerContext", "tls_NewServerContext", {STRING("certFile"), STRING("keyFile")},
+		call_string_string},
+	{"tls.Accept", "tls_Accept", {HANDLE("ctxHandle"), STRING("host"), INT("port")},
+		call_handle_string_int},
 	{"tls.CloseServerContext", "tls_CloseServerContext", {HANDLE("ctxHandle")}, call_handle},
 	{"tls.SetCaBundle", "tls_SetCaBundle", {STRING("path")}, call_string},
 	{"tls.PeerCertSubject", "tls_PeerCertSubject", {HANDLE("handle")}, call_handle_getter},
 	{"tls.Backend", "tls_Backend", {{NULL, P_NONE}}, call_getter},
 	{"tls.Version", "tls_Version", {{"handle", P_OPTIONAL_I64}}, call_handle_getter},
 	{"tls.LastError", "tls_LastError", {{NULL, P_NONE}}, call_getter},
-	{"tls.SetOption", "tls_SetOption", {HANDLE("handle"), STRING("name"), STRING("value")}, call_handle_string_string},
+	{"tls.SetOption", "tls_SetOption", {HANDLE("handle"), STRING("name"), STRING("value")},
+		call_handle_string_string},
 	{"tls.Info", "tls_Info", {HANDLE("handle"), STRING("name")}, call_handle_string_getter},
-	{"tls.SetCertificate", "tls_SetCertificate", {HANDLE("handle"), STRING("serverName"), STRING("certFile"), STRING("keyFile")}, call_handle_3_strings},
-	{"tls.Listen", "tls_Listen", {HANDLE("ctxHandle"), STRING("host"), INT("port")}, call_handle_string_int},
+	{"tls.SetCertificate", "tls_SetCertificate", {HANDLE("handle"), STRING("serverName"),
+		STRING("certFile"), STRING("keyFile")}, call_handle_3_strings},
+	{"tls.Listen", "tls_Listen", {HANDLE("ctxHandle"), STRING("host"), INT("port")},
+		call_handle_string_int},
 	{"tls.ReadPlain", "tls_ReadPlain", {HANDLE("handle"), {"maxBytes", P_I64}}, call_read},
 	{"tls.WritePlain", "tls_WritePlain", {HANDLE("handle"), BLOB("data")}, call_write},
 	{"tls.Shutdown", "tls_Shutdown", {HANDLE("handle")}, call_handle},

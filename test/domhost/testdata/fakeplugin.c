@@ -165,7 +165,8 @@ int64_t tls_Info(int64_t handle, const char *name, char *buf, size_t cap)
 	return strcmp(name, "unknown") == 0 ? fail("fake: unknown fact") : get("fact", buf, cap);
 }
 
-int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *cert_file, const char *key_file)
+int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *cert_file,
+	const char *key_file)
 {
 	RECORD("SetCertificate %" PRId64 " %s %s %s", handle, server_name, cert_file, key_file);
 	return 0;

@@ -2,8 +2,8 @@
  * The orders of faultssl, and the faults themselves. See README.md for the form of orders.
  *
  * The file of orders is opened when the library is loaded, and read again at every call, so that
- * orders can be given to a process that runs. Each order counts the calls that it speaks of from the
- * moment when the file has got its present contents. One lock guards all of that; no fault happens under it.
+ * a running process can get orders. Each order counts its calls from the last change of the
+ * file. One lock guards all of that. No fault happens under the lock.
  */
 #define _GNU_SOURCE
 #include "faultssl.h"
@@ -122,7 +122,8 @@ static void refresh(void)
 
 		if (n < 0 || ((size_t)n == text_len && memcmp(now[turn], text, text_len) == 0))
 			return;
-		if (pread(orders_fd, now[!turn], sizeof now[!turn], 0) == n && memcmp(now[0], now[1], (size_t)n) == 0) {
+		if (pread(orders_fd, now[!turn], sizeof now[!turn], 0) == n &&
+			memcmp(now[0], now[1], (size_t)n) == 0) {
 			memcpy(text, now[0], (size_t)n);
 			text_len = (size_t)n;
 			parse();
@@ -174,7 +175,8 @@ static intptr_t bad_text(const char *which)
 		return (intptr_t)p;
 	}
 	if (strcmp(which, "unterminated") == 0) { /* up to the end of a page that none follows */
-		char *p = mmap(NULL, (size_t)(2 * page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *p = mmap(NULL, (size_t)(2 * page), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (p == MAP_FAILED || munmap(p + page, (size_t)page) != 0)
 			die("no memory for", which);
 		memset(p, 'A', (size_t)page);
@@ -213,7 +215,9 @@ struct fault faultssl_next(const char *function)
 
 	if (due(function, what, sizeof what, &call)) {
 		if (call) /* as an entry of the worker's log; one write(2) */
-			dprintf(STDERR_FILENO, "{\"level\":\"info\",\"msg\":\"faultssl\",\"pid\":%ld,\"function\":\"%s\",\"call\":%lu,\"fault\":\"%s\"}\n",
+			dprintf(STDERR_FILENO,
+				"{\"level\":\"info\",\"msg\":\"faultssl\",\"pid\":%ld,"
+		"\"function\":\"%s\",\"call\":%lu,\"fault\":\"%s\"}\n",
 			        (long)self, function, call, what);
 		if (strcmp(what, "segv") == 0) {
 			*(volatile int *)8 = 1;

@@ -4,7 +4,9 @@
  *
  *	VALUE(int, SSL_set_fd, (void *a, int b), (a, b))    a function with a result
  *	NOTHING(SSL_free, (void *a), (a))                   one without
- *	BYTES(int, SSL_read, (void *a, void *b, int c), (a, b, c), c)    c: the number of bytes asked for
+ *	BYTES(int, SSL_read, (void *a, void *b, int c), (a, b, c), c)
+ *
+ * In the last line c is the number of bytes that the caller asks for.
  *
  * Pointers of all types are void * here: to the machine they are the same.
  */
@@ -13,17 +15,21 @@
 
 #include <stdint.h>
 
-/* What a wrapper is to do at one call. */
+/* What a wrapper must do at one call. */
 struct fault {
 	enum { GO_ON, RETURN, REPLACE, SHORTEN, STALE } kind;
-	intptr_t value; /* RETURN, REPLACE: the result; STALE: the number of errors; SHORTEN: the most bytes */
+	/* RETURN, REPLACE: the result; STALE: the number of errors; SHORTEN: the most bytes */
+	intptr_t value;
 	int more;       /* value is to be added to the number of bytes asked for */
 };
 
-/* faultssl_next counts a call, and crashes, hangs or says what the wrapper is to do. errno stays. */
+/*
+ * faultssl_next counts a call, and crashes, hangs, or says what the wrapper must do. errno does not
+ * change.
+ */
 struct fault faultssl_next(const char *function);
 
-/* faultssl_stale leaves n errors on the thread's queue. errno stays. */
+/* faultssl_stale leaves n errors on the thread's queue. errno does not change. */
 void faultssl_stale(intptr_t n);
 
 /* faultssl_real is the function of that name in the libraries behind this one. */

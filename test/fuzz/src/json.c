@@ -22,7 +22,8 @@ static void read_value(struct span v)
 	if (json_int(v, &n)) {
 		struct json_out out = { 0 };
 		json_put_int(&out, n);
-		must((out.len == v.len && memcmp(out.at, v.at, v.len) == 0) || (n == 0 && json_is(v, "-0")));
+		must((out.len == v.len && memcmp(out.at, v.at, v.len) == 0) ||
+			(n == 0 && json_is(v, "-0")));
 		free(out.at);
 	}
 	if (json_is_string(v)) {

@@ -132,7 +132,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!greeted)
 		session_lose(p, s, why);
 	for (int i = 0; i < KINDS; i++) {
-		calls[i] = (struct call){ .method = &kinds[i], .handle = kinds[i].flags & OPENS ? 0 : 1, .began = s->heard };
+		calls[i] = (struct call){ .method = &kinds[i], .handle = kinds[i].flags & OPENS ? 0
+			: 1, .began = s->heard };
 		enter(s, &calls[i]);
 		calls[i].begun = !s->lost && (i < KINDS - 1 || !(flags & QUEUED));
 	}

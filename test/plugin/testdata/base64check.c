@@ -14,7 +14,8 @@ int main(void)
 	ssize_t n;
 
 	while ((n = getline(&line, &cap, stdin)) > 0) {
-		char *copy = strndup(line, (size_t)n - 1); /* of its exact size, for the address sanitizer */
+		/* of its exact size, for the address sanitizer */
+		char *copy = strndup(line, (size_t)n - 1);
 		size_t room = strlen(copy) / 4 * 3;
 		unsigned char *to = malloc(room ? room : 1);
 		int64_t len = base64_bytes(copy, to, room);
@@ -22,12 +23,14 @@ int main(void)
 		if (len < 0) {
 			puts("no");
 		} else {
-			char *again = base64_text(to, (size_t)len), *exact = malloc(len ? (size_t)len : 1);
+			char *again = base64_text(to, (size_t)len),
+				*exact = malloc(len ? (size_t)len : 1);
 			for (int64_t i = 0; i < len; i++)
 				printf("%02x", to[i]);
 			/* A room of exactly so many bytes does, one less does not. */
 			printf(" %s %d\n", again, base64_bytes(copy, exact, (size_t)len) == len &&
-						  (len == 0 || base64_bytes(copy, exact, (size_t)len - 1) == -1));
+						  (len == 0 || base64_bytes(copy, exact,
+						  (size_t)len - 1) == -1));
 			free(again);
 			free(exact);
 		}

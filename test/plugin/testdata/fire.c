@@ -129,7 +129,8 @@ int main(int argc, char **argv)
 	/* Undisturbed. */
 	int64_t c = NewClient(host, port);
 	char data[8];
-	if (c < 0 || Handshake(c) != 0 || Write(c, "x", 1) != 1 || Read(c, data, 1) != 1 || *data != 'x' || Close(c) != 0)
+	if (c < 0 || Handshake(c) != 0 || Write(c, "x", 1) != 1 || Read(c, data, 1) != 1 ||
+		*data != 'x' || Close(c) != 0)
 		die("at the end");
 	dlclose(plugin);
 	return 0;

@@ -90,7 +90,8 @@ static void one_child(int way)
 		break;
 	case 4: /* it uses what is its parent's */
 		if ((pid = fork()) == 0)
-			_exit(Write(1, "x", 1) == -1 && Read(1, &status, 1) == -1 && Close(1) == -1 ? 0 : 1);
+			_exit(Write(1, "x", 1) == -1 && Read(1, &status, 1) == -1 &&
+				Close(1) == -1 ? 0 : 1);
 		break;
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)

@@ -1,10 +1,12 @@
 /*
- * A libssl that goes wrong on purpose: the real one, on which it depends, but for
- * one function. Built without anything, SSL_read does what the number of bytes that are
- * asked for stands for, see there. Built with -DESCAPE, it tries, in the place of
- * code that has taken the process over, what a worker must not be able to do, and
- * reports in the form of log entries: "escape" has 0 for what it could, else the errno; "inside" is what it sees of itself.
- * Built with -DTALK=N, it says what it must not say as soon as it is loaded, and N entries more.
+ * A libssl that goes wrong on purpose: the real one, on which it depends, with one function
+ * replaced.
+ *
+ * Built without a definition, SSL_read takes the number of bytes as an order; see SSL_read. Built
+ * with -DESCAPE, it tries what a worker must not be able to do, in the place of code that has taken
+ * over the process. It reports in the form of log entries: "escape" has 0 for a success, otherwise
+ * the errno; "inside" is its view of the process. Built with -DTALK=N, it writes forbidden log
+ * entries as soon as it is loaded, and N entries more.
  */
 #define _GNU_SOURCE
 #include <asm/sockios.h>
@@ -78,7 +80,8 @@ static int attach(void)
 
 static int shared(void)
 {
-	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0;
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		0) == MAP_FAILED ? errno : 0;
 }
 
 /* segment attaches a segment of System V, its own or, where it can make none, another's. */
@@ -122,7 +125,10 @@ static int owner(int by_ioctl)
 	return result;
 }
 
-/* apart tries in a process of its own, where there is one, what changes the process if it succeeds. */
+/*
+ * apart makes an attempt in a child process, if one can be made, because the attempt changes the
+ * process if it succeeds.
+ */
 static int apart(int (*what)(void))
 {
 	int status = 0;
@@ -150,13 +156,15 @@ static int child(void)
 
 static void escape(void)
 {
-	char byte, *outside = getenv("LANG"); /* a folder: one of the few variables that a worker gets */
+	/* a folder: one of the few variables that a worker gets */
+	char byte, *outside = getenv("LANG");
 	char file[512];
 	struct iovec to = { &byte, 1 }, from = { outside, 1 };
 	struct rlimit limit = { 1, 1 };
 
 	snprintf(file, sizeof file, "%s/written", outside);
-	fprintf(stderr, "{\"level\":\"info\",\"msg\":\"escape\",\"write\":%d,", outcome(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)));
+	fprintf(stderr, "{\"level\":\"info\",\"msg\":\"escape\",\"write\":%d,",
+		outcome(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)));
 	snprintf(file, sizeof file, "%s/there", outside);
 	fprintf(stderr, "\"overwrite\":%d,", outcome(open(file, O_WRONLY | O_CLOEXEC)));
 	fprintf(stderr, "\"truncate\":%d,", outcome(truncate(file, 1)));
@@ -171,18 +179,23 @@ static void escape(void)
 	fprintf(stderr, "\"signal\":%d,", outcome(kill(getppid(), 0)));
 	fprintf(stderr, "\"ownSignal\":%d,", outcome(kill(getpid(), 0)));
 	fprintf(stderr, "\"ptrace\":%d,", outcome(ptrace(PTRACE_SEIZE, getppid(), NULL, NULL)));
-	fprintf(stderr, "\"memory\":%d,", outcome(process_vm_readv(getppid(), &to, 1, &from, 1, 0)));
+	fprintf(stderr, "\"memory\":%d,",
+		outcome(process_vm_readv(getppid(), &to, 1, &from, 1, 0)));
 	fprintf(stderr, "\"limit\":%d,", outcome(prlimit(getppid(), RLIMIT_CORE, NULL, &limit)));
 	fprintf(stderr, "\"unshare\":%d,", outcome(syscall(SYS_unshare, 0)));
 	snprintf(file, sizeof file, "/proc/%d/environ", (int)getppid());
 	fprintf(stderr, "\"environ\":%d,", outcome(open(file, O_RDONLY | O_CLOEXEC)));
-	fprintf(stderr, "\"elsewhere\":%d,", outcome(open("/var", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
+	fprintf(stderr, "\"elsewhere\":%d,",
+		outcome(open("/var", O_RDONLY | O_DIRECTORY | O_CLOEXEC)));
 	fprintf(stderr, "\"ring\":%d,", outcome(syscall(SYS_io_uring_setup, 0, NULL)));
 	fprintf(stderr, "\"memfd\":%d,", outcome(syscall(SYS_memfd_create, "x", 0)));
 	fprintf(stderr, "\"shared\":%d,", shared());
 	fprintf(stderr, "\"segment\":%d,\"message\":%d,", segment(), message());
-	fprintf(stderr, "\"priority\":%d,", outcome(setpriority(PRIO_PROCESS, getppid(), getpriority(PRIO_PROCESS, getppid()))));
-	fprintf(stderr, "\"affinity\":%d,\"owner\":%d,\"ioctlOwner\":%d,", affinity(), owner(0), owner(1));
+	fprintf(stderr, "\"priority\":%d,",
+		outcome(setpriority(PRIO_PROCESS, getppid(),
+		getpriority(PRIO_PROCESS, getppid()))));
+	fprintf(stderr, "\"affinity\":%d,\"owner\":%d,\"ioctlOwner\":%d,", affinity(),
+		owner(0), owner(1));
 	fprintf(stderr, "\"pidfd\":%d,", outcome(syscall(SYS_pidfd_open, getppid(), 0)));
 	fprintf(stderr, "\"dumpable\":%d,", outcome(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)));
 	fprintf(stderr, "\"mount\":%d,", apart(attach));
@@ -210,11 +223,18 @@ static void inside(void)
 	getrlimit(RLIMIT_CORE, &core);
 	memset(&in, 0, sizeof in);
 	fstat(0, &in);
-	fprintf(stderr, "{\"level\":\"info\",\"msg\":\"inside\",\"noNewPrivileges\":%d,\"dumpable\":%d,\"core\":%d,",
-		prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), (int)(core.rlim_cur | core.rlim_max));
-	fprintf(stderr, "\"permitted\":%u,\"effective\":%u,\"inheritable\":%u,\"upper\":%u,\"bounding\":%d,",
-		sets[0].permitted, sets[0].effective, sets[0].inheritable, sets[1].permitted | sets[1].effective | sets[1].inheritable, bounded);
-	fprintf(stderr, "\"stdin\":%d,\"leader\":%d,\"terminal\":%d,", S_ISCHR(in.st_mode) && in.st_rdev == 0x103,
+	fprintf(stderr,
+		"{\"level\":\"info\",\"msg\":\"inside\",\"noNewPrivileges\":%d,\"dumpable\":%d,"
+		"\"core\":%d,",
+		prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), prctl(PR_GET_DUMPABLE, 0, 0, 0, 0),
+		(int)(core.rlim_cur | core.rlim_max));
+	fprintf(stderr,
+		"\"permitted\":%u,\"effective\":%u,\"inheritable\":%u,\"upper\":%u,"
+		"\"bounding\":%d,",
+		sets[0].permitted, sets[0].effective, sets[0].inheritable,
+		sets[1].permitted | sets[1].effective | sets[1].inheritable, bounded);
+	fprintf(stderr, "\"stdin\":%d,\"leader\":%d,\"terminal\":%d,", S_ISCHR(in.st_mode) &&
+		in.st_rdev == 0x103,
 		getsid(0) == getpid(), outcome(open("/dev/tty", O_RDONLY | O_CLOEXEC)));
 	fprintf(stderr, "\"environment\":\"");
 	for (e = environ; *e; e++)
@@ -256,8 +276,11 @@ __attribute__((constructor)) static void talk(void)
 {
 	int i;
 
-	fprintf(stderr, "{\"level\":\"info\",\"msg\":\"said\\n00:00:00.000\\tINFO\\taudit\\tdenied\\u001b[2J\\u202e\\u009b1m\","
-		"\"field\":\"x\\u001b[2J\\u007f\\u202e\",\"list\":[{\"a\\u202e\":\"b\\u009b1m\"}],\"logger\":\"audit\"}\n");
+	fprintf(stderr,
+		"{\"level\":\"info\",\"msg\":\"said\\n00:00:00.000\\tINFO\\taudit\\t"
+		"denied\\u001b[2J\\u202e\\u009b1m\","
+		"\"field\":\"x\\u001b[2J\\u007f\\u202e\","
+		"\"list\":[{\"a\\u202e\":\"b\\u009b1m\"}],\"logger\":\"audit\"}\n");
 	for (i = 0; i < TALK; i++)
 		fprintf(stderr, "{\"level\":\"info\",\"msg\":\"flood\",\"number\":%d}\n", i);
 }
@@ -274,7 +297,7 @@ static int overflow(int n)
 	return n < 0 ? 0 : overflow(n + 1) + frame[0];
 }
 
-/* eat takes memory, piece by piece, until there is none. It gives the number of pieces, of 1 MiB. */
+/* eat takes memory in pieces of 1 MiB until there is none. It returns the number of pieces. */
 static int eat(void)
 {
 	int n;
@@ -316,7 +339,7 @@ int SSL_read(void *ssl, void *buf, int num)
 			pause();
 	case 1009:
 		eat();
-		*(volatile int *)8 = 1; /* what one gets who does not look whether there was memory */
+		*(volatile int *)8 = 1; /* as code that does not check for NULL */
 		return -1;
 	case 1010: { /* what one gets who does */
 		int n = eat();

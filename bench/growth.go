@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strconv"
+)
+
+// How the cost grows: with the size of Writes, with the connections of a session, and with
+// sessions, which are processes of tlsd. The rows of one series differ in one number.
+
+// growths are the works about growth. The comparison already has some of the series' rows.
+func growths(p plan) []work {
+	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
+	two := []string{inProcess, ours}
+	var list []work
+	add := func(w work) {
+		w.group, w.every, w.times = "growth", p.every, 1
+		list = append(list, w)
+	}
+	for size := 64; size <= 16<<20; size *= 4 {
+		r, j := bulk("write", size, 1, seconds)
+		r.name, r.series, r.at = "growth-"+r.name, "write", size
+		add(clients(r, two, j))
+	}
+	for size := 64; size <= 16<<20; size *= 4 {
+		r, j := trips(size, seconds)
+		r.name, r.series, r.at = "growth-"+r.name, "pingpong", size
+		add(clients(r, two, j))
+	}
+	for n := 100; n < p.idle; n *= 10 {
+		add(idling(n, fmt.Sprintf("growth-idle-%d", n)))
+	}
+	for n := 1; n <= min(p.sessions, busySessions); n *= 10 {
+		r, j := bulk("write", 16<<10, n, seconds)
+		r.name, r.title = fmt.Sprintf("growth-sessions-busy-%d", n),
+			fmt.Sprintf("%s, %d sessions with a connection each", r.title, n)
+		r.series, r.at = "sessions-busy", n
+		j.flags = []string{"-a"}
+		add(clients(r, two, j))
+	}
+	for _, n := range powersUpTo(p.sessions) {
+		add(sessions(n))
+	}
+	return list
+}
+
+// busySessions is the limit of sessions that work at once, because as many programs work on the
+// same machine.
+const busySessions = 100
+
+// powersUpTo gives 1, 10, 100 … and the last number itself.
+func powersUpTo(last int) []int {
+	var list []int
+	for n := 1; n < last; n *= 10 {
+		list = append(list, n)
+	}
+	return append(list, last)
+}
+
+// sessions opens n sessions, one after the other, and leaves them open.
+func sessions(n int) work {
+	what := fmt.Sprintf("%d sessions with one call each, ", n)
+	name := fmt.Sprintf("growth-sessions-%d-", n)
+	const mib = 1 << 20
+	return work{
+		rows: []row{
+			{name: name + "memory", title: what + "memory each", unit: "MiB",
+				lower: true, series: "sessions-memory", at: n,
+				of: func(o *outcome) float64 {
+					return float64(
+						o.weight.pss) / mib / o.units
+				}},
+			{name: name + "dirty", title: what + "memory of its own each", unit: "MiB",
+				lower: true, series: "sessions-dirty", at: n,
+				of: func(o *outcome) float64 {
+					return float64(
+						o.weight.dirty) / mib / o.units
+				}},
+			{name: name + "last", title: fmt.Sprintf("%sthe call of one of the last %d",
+				what, min(n, 20)), unit: "ms", lower: true,
+				series: "sessions-last", at: n,
+				of: func(
+					o *outcome) float64 {
+					return o.extra["last"] * 1e3
+				}},
+			{name: name + "idle", title: what + "CPU time each while idle",
+				unit: "µs/s", lower: true, series: "sessions-idle", at: n,
+				of: func(o *outcome) float64 { return o.idle * 1e6 / o.units }},
+		},
+		who: []string{ours},
+		run: func(ctx context.Context, a *arena, _ string) (*outcome, bool, error) {
+			o, err := a.measure(ctx, turn{program: "sessions",
+				args: []string{a.socket, strconv.Itoa(n)}, helper: a.tlsd,
+				weigh: true})
+			if errors.Is(err, fs.ErrPermission) {
+				say("ABSENT: %d sessions: %v", n, err)
+				return nil, false, nil
+			}
+			return o, true, err
+		},
+	}
+}
+
+// series gives its rows by their number.
+func (r *results) series(name string) []*rowResult {
+	var list []*rowResult
+	for _, rr := range r.Rows {
+		if rr.Series == name {
+			list = append(list, rr)
+		}
+	}
+	slices.SortFunc(list, func(a, b *rowResult) int { return a.At - b.At })
+	return list
+}
+
+// in is the row of a series at a number, nil if there is none.
+func (r *results) in(series string, at int) *rowResult {
+	for _, rr := range r.Rows {
+		if rr.Series == series && rr.At == at {
+			return rr
+		}
+	}
+	return nil
+}
+
+// printGrowth prints a table for each thing that grows.
+func (r *results) printGrowth(w io.Writer) {
+	r.growthTable(w, "bytes in one piece or message", func(n int) string { return long(n) },
+		[]column{{"write", "write, MB/s"}, {"pingpong", "ping-pong, µs"}})
+	number := func(n int) string { return strconv.Itoa(n) }
+	r.growthTable(w, "busy connections, one session", number,
+		[]column{{"busy", "write of 16 KiB pieces, MB/s in all"}})
+	r.growthTable(w, "idle connections, one session", number,
+		[]column{{"idle-memory", "memory each, KiB"},
+			{"idle-last", "opening the next, µs"}})
+	r.growthTable(w, "busy sessions, one connection each", number,
+		[]column{{"sessions-busy", "write of 16 KiB pieces, MB/s in all"}})
+	r.growthTable(w, "sessions", number,
+		[]column{{"sessions-memory", "memory each (PSS), MiB"},
+			{"sessions-dirty", "of its own (private, dirty), MiB"},
+			{"sessions-last", "first call of the next, ms"},
+			{"sessions-idle", "CPU time each while idle, µs/s"}})
+}
+
+// A column is a series in a table of growth: with a baseline, three columns.
+type column struct{ series, title string }
+
+func (r *results) growthTable(w io.Writer, what string, number func(int) string, columns []column) {
+	var at []int
+	head := []string{what}
+	compared := map[string]bool{}
+	for _, c := range columns {
+		list := r.series(c.series)
+		for _, rr := range list {
+			at = append(at, rr.At)
+			compared[c.series] = rr.contestant(inProcess) != nil
+		}
+		if compared[c.series] {
+			head = append(head, c.title+": "+inProcess, ours, "ratio")
+		} else {
+			head = append(head, c.title+": "+ours)
+		}
+	}
+	slices.Sort(at)
+	at = slices.Compact(at)
+	if len(at) < 2 {
+		return // nothing grows
+	}
+	t := table{head}
+	for _, n := range at {
+		line := []string{number(n)}
+		for _, c := range columns {
+			var in, our *contestantResult
+			if rr := r.in(c.series, n); rr != nil {
+				in, our = rr.contestant(inProcess), rr.contestant(ours)
+			}
+			if compared[c.series] {
+				line = append(line, in.text())
+			}
+			line = append(line, our.text())
+			if compared[c.series] {
+				ratio := ""
+				if our != nil {
+					ratio = ratioText(our.OfBaseline)
+				}
+				line = append(line, ratio)
+			}
+		}
+		t = append(t, line)
+	}
+	t.print(w)
+	fmt.Fprintln(w)
+}

@@ -1,0 +1,238 @@
+// Bench measures tlsd against the other ways to TLS that a program has: libssl
+// in its own process, and the proxies stunnel, haproxy and socat.
+//
+//	go run ./bench [-quick] [-only ROW,…] [-rounds N] [-json FILE]
+//	go run ./bench -from FILE[,FILE…] [-text FILE] [-charts FOLDER] [-json FILE]
+//
+// It compiles the programs in src and makes a certificate. It starts one TLS server (the sink), one
+// tlsd and the proxies, all on loopback. The contestants do the same work in turn, for several
+// rounds. Then it prints a table of medians, of ratios, and of the goals that are met, and writes
+// everything as JSON. Besides the comparison it measures the steps of the way (the rows hop-…), and
+// how the cost grows (growth-…).
+//
+// With -from it measures nothing. It makes tables and charts from the results of an earlier run.
+//
+// Promises:
+//
+//   - Every contestant checks every byte, or the sink does. A run in which a byte is missing or
+//     wrong has no number.
+//   - A ratio is the median over the rounds of the ratios within a round, because the speed of a
+//     machine changes while the benchmark runs.
+//   - A contestant that is not installed is reported as absent, and a goal that needs it as open.
+//   - It is no test: a goal that is not met does not change the exit status. The status is 1 only
+//     if something could not be measured.
+//   - All processes that it has started have ended when it ends.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	quick    bool
+	only     string
+	rounds   int
+	sessions int
+	json     string
+	bin      string
+	date     string
+
+	from   string
+	text   string
+	charts string
+}
+
+// Processes are started from the main thread, which lasts as long as the program. If the program is
+// killed, the kernel ends them (prctl(2), PR_SET_PDEATHSIG).
+func init() { runtime.LockOSThread() }
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == partnerArg { // started by src/bare.c
+		if err := runPartner(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	var o options
+	flag.BoolVar(&o.quick, "quick", false, "fewer, shorter rounds and fewer idle connections")
+	flag.StringVar(&o.only, "only", "", "measure only the rows whose names begin with one of "+
+		"these, with commas between them")
+	flag.IntVar(&o.rounds, "rounds", 0, "number of rounds (default 9, with -quick 3)")
+	flag.StringVar(&o.json, "json", "", "file for the results (default bench/out/bench.json)")
+	flag.StringVar(&o.bin, "bin", "", "folder with tlsd and TlsPlugin.so (default bin)")
+	flag.StringVar(&o.date, "date", time.Now().UTC().Format(time.RFC3339),
+		"the date to note in the results")
+	flag.IntVar(&o.sessions, "sessions", 0, "how many sessions there are at most (default "+
+		"1000, with -quick 100)")
+	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this "+
+		"file, or from several with commas between them: "+
+		"the later ones add what is lacking")
+	flag.StringVar(&o.text, "text", "", "write the tables into this Markdown file, between "+
+		"its marks")
+	flag.StringVar(&o.charts, "charts", "", "write the charts into this folder")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench: unexpected argument %q\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM,
+		syscall.SIGPIPE)
+	defer stop()
+	do := run
+	if o.from != "" {
+		do = present
+	}
+	if err := do(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	root, err := sourceTree()
+	if err != nil {
+		return err
+	}
+	if o.bin == "" {
+		o.bin = filepath.Join(root, "bin")
+	}
+	if o.bin, err = filepath.Abs(o.bin); err != nil {
+		return err
+	}
+	if o.json == "" {
+		o.json = filepath.Join(root, "bench/out/bench.json")
+	}
+	p := full
+	if o.quick {
+		p = quick
+	}
+	if o.rounds > 0 {
+		p.rounds, p.budget = o.rounds, 0
+	}
+	if o.sessions > 0 {
+		p.sessions = o.sessions
+	}
+	list := works(p)
+	if o.quick && o.only == "" {
+		list = slices.DeleteFunc(list, func(w work) bool { return w.group == "growth" })
+	}
+	chosen, err := choose(list, o.only)
+	if err != nil {
+		return err
+	}
+
+	dir, err := os.MkdirTemp("", "tlsd-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	say("compiling the programs")
+	if err := compile(ctx, root, dir); err != nil {
+		return err
+	}
+	then, began := cpuNow(), time.Now()
+	r, err := measureAll(ctx, o.bin, dir, p, chosen)
+	if err != nil {
+		return err
+	}
+	r.Date = o.date
+	r.Seconds = time.Since(began).Round(time.Second).Seconds()
+	r.Machine, r.Load = machine(), cpuNow().loadSince(then)
+	r.judge()
+	if err := r.save(o.json); err != nil {
+		return err
+	}
+	say("written to %s", o.json)
+	if err := r.publish(o); err != nil {
+		return err
+	}
+	if r.failures > 0 {
+		return fmt.Errorf("%d measurements failed; see above", r.failures)
+	}
+	return nil
+}
+
+// measureAll starts everything, measures, and ends everything.
+func measureAll(ctx context.Context, bin, dir string, p plan, chosen []work) (*results, error) {
+	a, err := openArena(ctx, bin, dir, p)
+	if a != nil {
+		defer a.close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := a.hold(ctx, p, chosen)
+	r.Versions = a.versions(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("stopped: %w", err)
+	}
+	return r, nil
+}
+
+// sourceTree is the folder with go.mod, this one or above.
+func sourceTree() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("run it inside the source tree: there is no go.mod " +
+				"here or above")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// choose takes the works that have the named rows. A row is named by its whole name or by its
+// beginning. These rows are then measured in each round.
+func choose(all []work, only string) ([]work, error) {
+	if only == "" {
+		return all, nil
+	}
+	var names []string
+	for _, w := range all {
+		for _, r := range w.rows {
+			names = append(names, r.name)
+		}
+	}
+	wanted := map[string]bool{}
+	for _, want := range strings.Split(only, ",") {
+		found := false
+		for _, name := range names {
+			if name == want || !slices.Contains(names, want) &&
+				strings.HasPrefix(name, want) {
+				wanted[name], found = true, true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("-only %s: there is no such row; there are: %s",
+				want, strings.Join(names, " "))
+		}
+	}
+	all = slices.DeleteFunc(all, func(w work) bool {
+		return !slices.ContainsFunc(w.rows, func(r row) bool { return wanted[r.name] })
+	})
+	for i := range all {
+		all[i].every = 1
+	}
+	return all, nil
+}
+
+// say reports progress on stderr.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

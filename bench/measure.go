@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The contestants.
+const (
+	inProcess  = "in-process"
+	ours       = "tlsd"
+	socketpair = "socketpair"
+
+	// C programs between the client and the sink.
+	oneRelay  = "one relay"
+	twoRelays = "two relays"
+)
+
+var proxyNames = []string{"stunnel", "haproxy", "socat"}
+
+// An outcome has the measurements of one program, and those of the processes that worked for it.
+type outcome struct {
+	units, seconds float64
+	extra          map[string]float64
+
+	client, helper, sink time.Duration // CPU time
+	// growth of the process that holds the connections, bytes
+	memory int64
+	// growth of the kernel's own memory on the machine, bytes
+	kernel int64
+	weight memory // growth of all helpers, if they were weighed
+	// CPU time that they use for each second afterwards, in seconds
+	idle float64
+}
+
+// measureTimeout is the limit of one measurement.
+const measureTimeout = 2 * time.Minute
+
+// A turn is the task of one of the C programs (see src/measure.h).
+type turn struct {
+	program string
+	args    []string
+	env     []string // besides that of all clients
+	helper  *process // that works for it, with its family; nil: none
+	weigh   bool     // look at the helpers' memory, which takes a while
+	place   string   // which CPUs it and all that work for it have: see place
+}
+
+// measure lets a program take its turn.
+func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(a.dir, t.program), t.args...)
+	cmd.Env = append(a.env(), t.env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	cmd.WaitDelay = 2 * time.Second
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewReader(out)
+	o, err := a.takeTurn(ctx, t, cmd.Process.Pid, lines, func() error {
+		_, err := in.Write([]byte("\n"))
+		return err
+	})
+	if err != nil {
+		in.Close() // the program leaves by itself
+	}
+	if exit := cmd.Wait(); exit != nil {
+		if ctx.Err() != nil {
+			exit = ctx.Err()
+		}
+		if text := bytes.TrimSpace(stderr.Bytes()); len(text) > 0 {
+			exit = fmt.Errorf("%w: %s", exit, text)
+		}
+		if err != nil {
+			exit = fmt.Errorf("%w; %w", err, exit)
+		}
+		return nil, exit
+	}
+	return o, err
+}
+
+func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.Reader,
+	goOn func() error) (*outcome, error) {
+	line, err := lines.ReadString('\n')
+	if err != nil || line != "ready\n" {
+		return nil, fmt.Errorf("the program has said %q: %w", line, err)
+	}
+	helpers, weight := map[int]usage{}, memory{}
+	if t.helper != nil {
+		if helpers, err = settle(ctx, t.helper.pid()); err != nil {
+			return nil, err
+		}
+	}
+	if t.weigh {
+		if weight, err = weigh(helpers); err != nil {
+			return nil, err
+		}
+	}
+	clients, sinks := family(client), family(a.sink.pid())
+	if t.place != "" {
+		free, err := place(t.place, client, clients, sinks, helpers)
+		defer free()
+		if err != nil {
+			return nil, err
+		}
+	}
+	kernel := kernelMemory()
+	if err := goOn(); err != nil {
+		return nil, err
+	}
+
+	if line, err = lines.ReadString('\n'); err != nil {
+		return nil, fmt.Errorf("the program has said %q: %w", line, err)
+	}
+	o, err := parseOutcome(line)
+	if err != nil {
+		return nil, err
+	}
+	o.kernel = kernelMemory() - kernel
+	clientsAfter, sinksAfter := family(client), family(a.sink.pid())
+	o.client = growth(clients, clientsAfter)
+	o.sink = growth(sinks, sinksAfter)
+	o.memory = clientsAfter[client].rss - clients[client].rss
+	if t.helper != nil {
+		after := family(t.helper.pid())
+		o.helper = growth(helpers, after)
+		holder := busiest(helpers, after)
+		o.memory = after[holder].rss - helpers[holder].rss
+	}
+	if t.weigh {
+		after, err := stable(ctx, t.helper.pid()) // with a spare worker, as before
+		if err != nil {
+			return nil, err
+		}
+		now, err := weigh(after)
+		if err != nil {
+			return nil, err
+		}
+		o.weight = memory{now.pss - weight.pss, now.dirty - weight.dirty}
+		if o.idle, err = idleLoad(ctx, t.helper.pid()); err != nil {
+			return nil, err
+		}
+	}
+	return o, goOn()
+}
+
+// parseOutcome reads "done units=… seconds=… cpu=… name=number…".
+func parseOutcome(line string) (*outcome, error) {
+	o := &outcome{extra: map[string]float64{}}
+	fields := strings.Fields(line)
+	if len(fields) == 0 || fields[0] != "done" {
+		return nil, fmt.Errorf("the program has said %q", line)
+	}
+	for _, f := range fields[1:] {
+		name, number, _ := strings.Cut(f, "=")
+		v, err := strconv.ParseFloat(number, 64)
+		if err != nil {
+			return nil, fmt.Errorf("the program has said %q: %w", line, err)
+		}
+		o.extra[name] = v
+	}
+	o.units, o.seconds = o.extra["units"], o.extra["seconds"]
+	if o.units <= 0 || o.seconds <= 0 {
+		return nil, fmt.Errorf("the program has said %q: it has done nothing", line)
+	}
+	return o, nil
+}
+
+// A job is the task of a contestant's client.
+type job struct {
+	flags   []string
+	args    []string
+	env     []string
+	place   string
+	tickets bool // from the port of the sink that gives session tickets
+}
+
+// run lets a contestant do a client's work. ok is false if it is absent.
+func (a *arena) run(ctx context.Context, who string, j job) (o *outcome, ok bool, err error) {
+	port := a.port
+	if j.tickets {
+		port = a.ticketsPort
+	}
+	t := turn{env: j.env, place: j.place}
+	argv := append([]string{"-c", a.id.ca}, j.flags...)
+	switch who {
+	case inProcess:
+		t.program = "client-inprocess"
+	case ours:
+		t.program, t.helper = "client-plugin", a.tlsd
+		argv = append(argv, "-l", a.plugin)
+	case oneRelay, twoRelays:
+		t.program = "client-hop"
+		relays := filepath.Join(a.dir, "relay-inprocess")
+		if who == twoRelays {
+			relays = filepath.Join(a.dir, "relay-hop") + "," + relays
+		}
+		argv = append(argv, "-l", relays)
+	default:
+		p := a.proxies[who]
+		if p == nil {
+			return nil, false, nil
+		}
+		t.program, t.helper, port = "client-plain", p.process, p.port
+	}
+	t.args = append(append(argv, "-p", strconv.Itoa(port)), j.args...)
+	o, err = a.measure(ctx, t)
+	return o, true, err
+}

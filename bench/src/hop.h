@@ -1,0 +1,21 @@
+/*
+ * hop.h - raw frames between a client and a relay
+ *
+ * The least that a process for TLS beside the program needs: numbers instead of names, no JSON, no
+ * errors, and nothing is answered but a read.
+ */
+#ifndef HOP_H
+#define HOP_H
+
+#include <stdint.h>
+
+/* n bytes follow; at most n are wanted: how many there are (uint32_t) and they */
+enum { HOP_WRITE = 1, HOP_READ };
+
+struct hop_frame {
+	uint32_t operation, n;
+};
+
+enum { HOP_SOCKET = 3, HOP_MOST = 128 * 1024 }; /* the relay's descriptor; bytes of one answer */
+
+#endif

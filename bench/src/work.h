@@ -1,0 +1,31 @@
+/* work.h - what a client can do; each measures itself (measure.h) and dies if a byte is wrong */
+#ifndef WORK_H
+#define WORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "link.h"
+
+struct work_options {
+	size_t size;     /* of a piece or message, bytes */
+	int connections;
+	double seconds;  /* how long to work, about */
+	/* If not NULL, each connection has a process of its own, which calls link_setup with it. */
+	const struct link_options *apart;
+};
+
+void work_write(const struct work_options *o);    /* units: bytes */
+void work_read(const struct work_options *o);     /* units: bytes */
+void work_pingpong(const struct work_options *o); /* units: round trips */
+void work_beside(const struct work_options *o);   /* units: round trips */
+void work_connect(const struct work_options *o);  /* units: connections */
+void work_idle(const struct work_options *o);     /* units: connections */
+
+/* Sends a command to the sink. */
+void command(struct link *l, uint64_t operation, uint64_t a, uint64_t b);
+/* Reads the sink's answer. */
+uint64_t answer(struct link *l);
+void read_all(struct link *l, void *to, size_t n);
+
+#endif

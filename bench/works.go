@@ -1,0 +1,222 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A row is one line of the table.
+type row struct {
+	name, title, unit string
+	lower             bool // is better
+	// Rows of a series differ in at: the size in bytes, or the number of connections or
+	// sessions.
+	series string
+	at     int
+	// per is the number of the outcome's units for one of the table's CPU figures; 0: there is
+	// no such figure.
+	per float64
+	// of is the result of a contestant.
+	of func(*outcome) float64
+}
+
+// A work is a task that contestants do in turn. One run gives a sample for each of its rows.
+type work struct {
+	group string // of which part of the text the rows are: see rowResult
+	rows  []row
+	who   []string
+	every int // runs in each round whose number it divides
+	times int // in such a round
+	run   func(context.Context, *arena, string) (o *outcome, ok bool, err error)
+}
+
+// A plan says how long everything takes.
+type plan struct {
+	name    string
+	rounds  int
+	seconds float64 // one measurement
+	idle    int     // connections
+	every   int     // rounds for one with idle connections, or of growth
+	// sessions is the limit of sessions at the same time.
+	sessions int
+	// budget is the limit of the whole run: a round is not begun if it would probably end
+	// later.
+	budget time.Duration
+}
+
+var (
+	full = plan{name: "full", rounds: 9, seconds: 0.6, idle: 10000, every: 4, sessions: 1000,
+		budget: 14 * time.Minute}
+	quick = plan{name: "quick", rounds: 3, seconds: 0.25, idle: 1000, every: 3, sessions: 100,
+		budget: 105 * time.Second}
+)
+
+const megabyte = 1e6
+
+func perSecond(o *outcome) float64    { return o.units / o.seconds }
+func megabytes(o *outcome) float64    { return o.units / megabyte / o.seconds }
+func microseconds(o *outcome) float64 { return o.seconds * 1e6 / o.units }
+
+// works are all there are, in the order of the tables.
+func works(p plan) []work { return slices.Concat(comparison(p), hops(p), growths(p)) }
+
+var everybody = append([]string{inProcess, ours}, proxyNames...)
+
+// clients is a work of clients.
+func clients(r row, who []string, j job) work {
+	return work{rows: []row{r}, who: who, every: 1, times: 1,
+		run: func(ctx context.Context, a *arena, who string) (*outcome, bool,
+			error) {
+			return a.run(ctx, who, j)
+		}}
+}
+
+// bulk moves pieces of this many bytes on n connections, one way.
+func bulk(kind string, size, n int, seconds string) (row, job) {
+	return row{name: kind + "-" + short(size), title: fmt.Sprintf("bulk %s, %s pieces", kind,
+			long(size)), unit: "MB/s",
+			per: megabyte, of: megabytes},
+		job{args: []string{kind, strconv.Itoa(size), strconv.Itoa(n), seconds}}
+}
+
+// trips sends messages of this many bytes to and fro on one connection.
+func trips(size int, seconds string) (row, job) {
+	return row{name: "pingpong-" + short(size), title: "ping-pong, " + long(size), unit: "µs",
+			lower: true,
+			per:   1, of: microseconds},
+		job{args: []string{"pingpong", strconv.Itoa(size), "1", seconds}}
+}
+
+// comparison is the main table.
+func comparison(p plan) []work {
+	seconds := strconv.FormatFloat(p.seconds, 'f', -1, 64)
+	var list []work
+	add := func(r row, j job) { list = append(list, clients(r, everybody, j)) }
+	add(bulk("write", 4<<10, 1, seconds))
+	add(bulk("write", 64<<10, 1, seconds))
+	add(bulk("write", 1<<20, 1, seconds))
+	add(bulk("read", 16<<10, 1, seconds))
+	add(bulk("read", 64<<10, 1, seconds))
+	add(trips(64, seconds))
+	add(trips(16<<10, seconds))
+	add(row{name: "beside-64", title: "ping-pong, 64 bytes, beside a writer to a slow peer, " +
+		"99 of 100", unit: "µs", lower: true,
+		of: func(o *outcome) float64 { return o.extra["p99"] * 1e6 }},
+		job{args: []string{"beside", "64", "1", seconds}})
+	add(row{name: "connect", title: "connect, handshake, one write, close", unit: "1/s", per: 1,
+		of: perSecond},
+		job{args: []string{"connect", "0", "1", seconds}})
+
+	list = append(list, work{
+		rows: []row{{name: "call", title: "one call, Backend()", unit: "µs", lower: true,
+			per: 1, of: microseconds}},
+		who: []string{socketpair, ours}, every: 1, times: 1,
+		run: func(ctx context.Context, a *arena, who string) (o *outcome, ok bool,
+			err error) {
+			t := turn{program: "bare",
+				args: []string{"unix", "pingpong", "64", seconds}}
+			if who == ours {
+				t = turn{program: "calls",
+					args: []string{a.plugin, "loop", seconds}, helper: a.tlsd}
+			}
+			o, err = a.measure(ctx, t)
+			return o, true, err
+		},
+	}, work{
+		rows: []row{{name: "first-call", title: "first call of a fresh process", unit: "ms",
+			lower: true,
+			of:    func(o *outcome) float64 { return o.seconds * 1e3 }}},
+		who: []string{ours}, every: 1, times: 5,
+		run: func(ctx context.Context, a *arena, _ string) (*outcome, bool, error) {
+			o, err := a.measure(ctx, turn{program: "calls",
+				args: []string{a.plugin, "first"}, helper: a.tlsd})
+			return o, true, err
+		},
+	})
+
+	for _, n := range []int{1, 10, 100, 1000} {
+		list = append(list, busy(n, seconds))
+	}
+	idle := idling(idleConnections(p.idle), "idle")
+	idle.every = p.every
+	return append(list, idle)
+}
+
+// busy writes on n connections of one session at once.
+func busy(n int, seconds string) work {
+	r, j := bulk("write", 16<<10, n, seconds)
+	r.name, r.title = fmt.Sprintf("busy-%d", n), fmt.Sprintf("%s, %d connections", r.title, n)
+	r.series, r.at = "busy", n
+	w := clients(r, everybody, j)
+	w.rows = append(w.rows, row{name: r.name + "-cpus", title: r.title +
+		", CPUs that speak TLS", unit: "CPUs",
+		of: func(o *outcome) float64 {
+			return cmp.Or(o.helper,
+				o.client).Seconds() / o.seconds
+		}})
+	return w
+}
+
+// idling opens n connections in one session and leaves them open.
+func idling(n int, name string) work {
+	what := fmt.Sprintf("%d idle connections, ", n)
+	sample := min(n/2, 100)
+	w := clients(row{name: name + "-memory", title: what + "memory each", unit: "KiB",
+		lower: true, series: "idle-memory", at: n,
+		of: func(o *outcome) float64 { return float64(o.memory) / 1024 / o.units }},
+		[]string{inProcess, ours}, job{tickets: true, flags: []string{"-r"},
+			args: []string{"idle", "0", strconv.Itoa(n)}})
+	w.rows = append(w.rows,
+		row{name: name + "-kernel", title: what + "kernel memory each, of all ends",
+			unit: "KiB", lower: true, series: "idle-kernel", at: n,
+			of: func(o *outcome) float64 { return float64(o.kernel) / 1024 / o.units }},
+		row{name: name + "-first", title: fmt.Sprintf("%sopening one of the first %d", what,
+			sample), unit: "µs", lower: true,
+			series: "idle-first", at: n,
+			of: func(o *outcome) float64 { return o.extra["first"] * 1e6 }},
+		row{name: name + "-last", title: fmt.Sprintf("%sopening one of the last %d", what,
+			sample), unit: "µs", lower: true,
+			series: "idle-last", at: n,
+			of: func(o *outcome) float64 { return o.extra["last"] * 1e6 }})
+	return w
+}
+
+// idleConnections is n, or as many as the limit of descriptors allows.
+func idleConnections(n int) int {
+	const others = 200 // descriptors that a process has besides
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Max < uint64(n+others) {
+		fewer := max(int(l.Max)-others, 200)
+		say("only %d idle connections instead of %d: the limit of descriptors is %d "+
+			"(ulimit -Hn)", fewer, n, l.Max)
+		return fewer
+	}
+	return n
+}
+
+// short and long write a size in bytes.
+func short(n int) string {
+	switch {
+	case n >= 1<<20:
+		return fmt.Sprintf("%dm", n>>20)
+	case n >= 1<<10:
+		return fmt.Sprintf("%dk", n>>10)
+	}
+	return strconv.Itoa(n)
+}
+
+func long(n int) string {
+	switch {
+	case n >= 1<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

@@ -1,0 +1,12 @@
+// Package certs tests how certificates are judged. It has a matrix of good, bad and malformed
+// chains, each with the verdict and the text that package openssl must give. Two other judges look
+// at the same chains: the command `openssl verify` of the same version, and Go's crypto/x509. The
+// table of disagreements says where they differ from us, and why. A difference that is not in the
+// table, or no longer exists, is a failure.
+//
+//	go test -v ./test/trust/certs
+//
+// prints the figures. TLSD_TEST_LIBSSL names the libssl to test, as for package openssl. The
+// command is looked for beside that library, then on the PATH, and must report the same version.
+// Without it the comparison is reported as skipped.
+package certs
