@@ -131,6 +131,29 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 	}
 }
 
+// TestABatchesLargeAnswersAreCounted when they are there, whatever the method, and counted out with the batch.
+func TestABatchesLargeAnswersAreCounted(t *testing.T) {
+	t.Parallel()
+	const call = `{"jsonrpc":"2.0","id":%d,"method":"rpc.discover"}`
+	p := newPeer(t)
+	p.line(fmt.Sprintf(call, 1))
+	size := len(p.answer())
+	p = newPeer(t, limited(rpc.Limits{Buffered: 2 * size}))
+	for range 3 {
+		p.line("[" + fmt.Sprintf(call, 1) + "," + fmt.Sprintf(call, 2) + "," + fmt.Sprintf(call, 3) + "," + backend + "]")
+		got := p.answer()
+		if strings.Count(got, `"openrpc"`) != 2 || strings.Count(got, `"id":3,"error":{"code":-32011`) != 1 || !strings.Contains(got, `"result":"openssl"`) {
+			t.Fatalf("got %.300s … %.500s", got, got[max(0, len(got)-500):])
+		}
+	}
+	for n := range 5 { // outside of a batch each answer is written at once
+		p.line(fmt.Sprintf(call, n))
+		if got := p.answer(); len(got) != size {
+			t.Errorf("got %.300s", got)
+		}
+	}
+}
+
 // TestANotificationThatOutlivesItsBatchIsCountedOut.
 func TestANotificationThatOutlivesItsBatchIsCountedOut(t *testing.T) {
 	t.Parallel()

@@ -123,6 +123,9 @@ func (st *stream) WriteObject(v any) error {
 	if c.id == nil {
 		return nil
 	}
+	if c.batch != nil {
+		answer = st.keepAnswer(c, answer)
+	}
 	return st.answer(c.id, c.batch, answer)
 }
 

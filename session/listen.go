@@ -67,10 +67,28 @@ func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, e
 	}
 	close(l.opened)
 	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	c.listeners[net.JoinHostPort(host, strconv.Itoa(l.port()))] = l
-	c.another()
+	full := c.roomForPlace()
+	if full == nil {
+		c.listeners[net.JoinHostPort(host, strconv.Itoa(l.port()))] = l
+		c.another()
+	}
+	c.s.mu.Unlock()
+	if full != nil {
+		l.close(ctx)
+		return nil, full
+	}
 	return l.port(), nil
+}
+
+// maxPlaces is how many places a context listens in at most: each costs a socket, and room for clients that wait.
+const maxPlaces = 64
+
+// roomForPlace says why the context cannot listen in another place. s.mu must be held.
+func (c *serverContext) roomForPlace() error {
+	if len(c.listeners) >= maxPlaces {
+		return fail(kind.Limit, "the context listens in %d places, the most that one can; use another context", len(c.listeners))
+	}
+	return nil
 }
 
 func (l *listener) port() int { return l.ln.Addr().(*net.TCPAddr).Port }

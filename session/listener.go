@@ -82,6 +82,10 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 		l := c.listeners[addr]
 		first := l == nil
 		if first {
+			if err := c.roomForPlace(); err != nil {
+				c.s.mu.Unlock()
+				return nil, err
+			}
 			l = c.newListener(addr)
 			c.listeners[addr] = l
 		}

@@ -375,6 +375,34 @@ func TestClientsGetTheCertificateOfTheHostThatTheyAskFor(t *testing.T) {
 	}
 }
 
+// What is no handle, and is kept as long as a context, has limits of its own.
+func TestPlacesAndNamesOfAContextAreLimited(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx := r.server()
+	var port int
+	for range 64 {
+		port = r.ok(r.Listen(ctx, "127.0.0.1", 0)).(int)
+	}
+	r.fails(r.Listen(ctx, "127.0.0.1", 0), kind.Limit)
+	if n := strings.Count(r.fact(ctx, "address"), ":"); n != 64 {
+		t.Errorf("the context listens in %d places", n)
+	}
+	other, otherPort := r.listener()
+	r.ok(r.CloseServerContext(other))
+	r.fails(r.Accept(ctx, "127.0.0.1", otherPort), kind.Limit)
+	if again := r.ok(r.Listen(ctx, "127.0.0.1", port)).(int); again != port {
+		t.Errorf("one of the places gives port %d, want %d", again, port)
+	}
+	set := func(name string) *session.Call { return r.SetCertificate(ctx, name, r.cert.CertFile, r.cert.KeyFile) }
+	for n := range 256 {
+		r.ok(set(fmt.Sprintf("h%d.test", n)))
+	}
+	r.fails(set("one-more.test"), kind.Limit)
+	r.ok(set("h7.test"))
+	r.ok(set(""))
+}
+
 func TestAContextListensInSeveralPlaces(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)

@@ -342,3 +342,70 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	r.fails(r.SetCaBundle(r.ca.File), kind.Denied)
 	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"))
 }
+
+// The calls that set something of a handle reach no further than those that make it.
+func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
+	t.Parallel()
+	in := t.TempDir()
+	r, a := ruled(t, fmt.Sprintf("min-tls = \"1.3\"\nkey-folders = [%q]\nca-folders = [%q]\nlisten = [\"127.0.0.1:1-1023\", \"127.0.0.2:*\"]", in, in))
+	put := func(from, name string) string {
+		b, err := os.ReadFile(from)
+		to := filepath.Join(in, name)
+		if err == nil {
+			err = os.WriteFile(to, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return to
+	}
+	cert, key, ca := put(r.cert.CertFile, "cert"), put(r.cert.KeyFile, "key"), put(r.ca.File, "ca")
+	r.ok(r.SetCaBundle(ca))
+	old := fakeengine.Serve(t, func(nc net.Conn) {
+		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MaxVersion: tls.VersionTLS12}).Handshake()
+	})
+
+	h := r.handle(r.NewClient("localhost", old))
+	r.refuses(r.SetOption(h, "ca", r.ca.File), "(ca-folders)")
+	r.refuses(r.SetCertificate(h, "", cert, r.cert.KeyFile), "(key-folders)")
+	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"), denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"))
+	r.ok(r.SetOption(h, "ca", ca))
+	r.ok(r.SetOption(h, "min-version", "1.2"))
+	r.refuses(r.Handshake(h), "(min-tls)")
+	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
+
+	ctx := r.handle(r.NewServerContext(cert, key))
+	r.refuses(r.SetOption(ctx, "client-ca", r.ca.File), "(ca-folders)")
+	r.refuses(r.SetCertificate(ctx, "", cert, r.cert.KeyFile), "(key-folders)")
+	r.refuses(r.SetCertificate(ctx, "a.test", r.cert.CertFile, key), "(key-folders)")
+	r.refuses(r.Listen(ctx, local, 0), "(listen)")
+	a.are(t, denied("tls.SetOption", r.ca.File, "ca-folders"), denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"),
+		denied("tls.SetCertificate", r.cert.CertFile, "key-folders"), denied("tls.Accept", local+":0", "listen"))
+
+	// Each of these makes the engine's context anew.
+	r.ok(r.SetOption(ctx, "min-version", "1.2"))
+	r.ok(r.SetCertificate(ctx, "a.test", cert, key))
+	port := fakeengine.FreePort(t)
+	r.ok(r.Listen(ctx, "127.0.0.2", port))
+	for _, handshake := range []string{"accept", "later"} {
+		r.ok(r.SetOption(ctx, "handshake", handshake))
+		accepted := r.start(r.Accept(ctx, "", 0))
+		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		done := make(chan error, 1)
+		go func() {
+			done <- tls.Client(nc, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}).Handshake()
+		}()
+		if handshake == "later" {
+			r.refuses(r.Handshake(accepted.ok().(session.Handle)), "(min-tls)")
+		} else if err := accepted.fails(kind.Denied); !strings.Contains(err.Error(), "(min-tls)") {
+			t.Errorf("error %q", err)
+		}
+		if <-done == nil {
+			t.Errorf("handshake %s: a client has spoken TLS 1.2", handshake)
+		}
+	}
+}

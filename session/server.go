@@ -14,6 +14,10 @@ import (
 // nothing that is under way is disturbed, and if the new one cannot be made, the old one stays. The context keeps its
 // certificates and keys for that.
 
+// maxNames is for how many names a context has certificates at most. The library keeps what each needs, also for connections that
+// have begun before a change.
+const maxNames = 256
+
 // load makes the context's first engine context, of files.
 func (c *serverContext) load(ctx context.Context, certFile, keyFile string) error {
 	if err := c.s.available(); err != nil {
@@ -94,6 +98,10 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	} else {
 		if next.config.Hosts == nil {
 			next.config.Hosts = map[string]openssl.Identity{}
+		}
+		if _, there := next.config.Hosts[name]; !there && len(next.config.Hosts) >= maxNames {
+			return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the most that one can have; use another context, or a name with *.",
+				name, len(next.config.Hosts))
 		}
 		next.config.Hosts[name] = id
 	}

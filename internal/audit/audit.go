@@ -8,6 +8,7 @@
 package audit
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -68,10 +69,10 @@ func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.missed += missed
+	l.add(missed)
 	l.refill(now)
 	if l.tokens < float64(weight) {
-		l.missed++
+		l.add(1)
 		return 0, false
 	}
 	l.tokens -= float64(weight)
@@ -82,8 +83,16 @@ func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before u
 // Miss counts events that were left out for another reason.
 func (l *Limiter) Miss(n uint64) {
 	l.mu.Lock()
-	l.missed += n
+	l.add(n)
 	l.mu.Unlock()
+}
+
+// add counts more events that were left out. A worker may name any number. So the count stops at its
+// largest value. l.mu must be held.
+func (l *Limiter) add(n uint64) {
+	if l.missed += n; l.missed < n {
+		l.missed = math.MaxUint64
+	}
 }
 
 // Missed returns the number of events that were left out and not yet reported, and resets it.

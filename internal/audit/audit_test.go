@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,22 @@ func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	take(0, 0, false)
 	now = now.Add(-time.Hour) // a clock that goes back gives nothing
 	take(0, 0, false)
+}
+
+// A worker that says that endless many were left out does not hide those that were.
+func TestACountOfWhatIsLeftOutDoesNotBeginAnew(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	l := NewLimiter(1, 1)
+	l.Take(now, 0)
+	l.Take(now, 0) // left out
+	l.Miss(math.MaxUint64)
+	if _, ok := l.Take(now, 5); ok {
+		t.Error("the limit does not hold")
+	}
+	if n, ok := l.Take(now.Add(time.Second), 7); !ok || n != math.MaxUint64 {
+		t.Errorf("%d, %v were left out; want the largest number", n, ok)
+	}
 }
 
 func TestEventsAreFitForALog(t *testing.T) {

@@ -57,7 +57,7 @@ func (e end) cause(stderr string) string {
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
 		// It may have met another one while it wrote the dump of the first.
-		return diedOf(cmp.Or(dumped(stderr), unix.SignalName(e.signal)))
+		return diedOf(cmp.Or(dumped(stderr), signalName(e.signal)))
 	case e.status == 2:
 		if name := dumped(stderr); name != "" {
 			return diedOf(name)

@@ -39,6 +39,18 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	}
 }
 
+// A user may send its worker any signal. Those for real time have no names.
+func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	must(t, unix.Kill(c.pid(), 34)) // the Go runtime leaves this one to the C library
+	c.told("died of signal 34")
+	if f := d.logged("worker ended unexpectedly", 1); f["exit"] != "signal 34" {
+		t.Errorf("the log says %v", f)
+	}
+}
+
 func TestWhatIsInTheLibraryIsNamedBeforeWhatWaits(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

@@ -2,8 +2,10 @@ package supervisor
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -146,6 +148,11 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 			for {
 				ch.Send(handoff.FromWorker{Pong: 1}, nil)
 			}
+		case "garbage":
+			in.Scan()
+			seed, _ := strconv.Atoi(in.Text())
+			sendGarbage(uint64(seed))
+			fmt.Fprintln(conn, "said")
 		case "ready again":
 			ch.Send(handoff.FromWorker{Ready: &handoff.Ready{}}, nil)
 		case "nothing":
@@ -201,6 +208,48 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 			place.Written()
 			panic("whole")
 		}
+	}
+}
+
+// sendGarbage has a worker that was taken over write into its channel what comes to its mind, past package handoff.
+func sendGarbage(seed uint64) {
+	channel := -1
+	for fd := 3; fd < 64; fd++ {
+		if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && typ == unix.SOCK_SEQPACKET {
+			channel = fd
+		}
+	}
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 60 {
+		var text, rights []byte
+		switch r.IntN(9) {
+		case 0:
+			text = make([]byte, 1+r.IntN(300))
+			for i := range text {
+				text[i] = byte(r.Uint32())
+			}
+		case 1:
+			text = make([]byte, handoff.MaxMessage+1)
+		case 2: // as deep as a message can be
+			text = bytes.Repeat([]byte("["), handoff.MaxMessage)
+		case 3:
+			text = fmt.Appendf(nil, `{"ended":{"number":%d,"notTaken":true,"error":"\u001b[2J\n"}}`, r.Uint64()>>r.IntN(64))
+		case 4:
+			text = fmt.Appendf(nil, `{"audit":{"session":%d,"event":{"name":"\n\u202e"},"missed":18446744073709551615}}`, 1+r.IntN(4))
+		case 5:
+			text, rights = []byte(`{"pong":18446744073709551615}`), unix.UnixRights(0, 1, 2, 0, 1, 2, 0, 1, 2, channel)
+		case 6:
+			text = []byte(`{"pong":-1}`)
+		case 7:
+			text = []byte(`{"ready":{"path":"/proc/self/fd/0","confinement":{"\u0000":"\u0007"}},"ended":{"number":1}}`)
+		case 8:
+			text = []byte(`{"unfit":"\u001b]0;\u0007","ended":null,"audit":null}`)
+		}
+		// Many ways to break the rules end a conversation: most are left out for a while.
+		if k := r.IntN(10); k > 0 && rights == nil && !bytes.HasPrefix(text, []byte(`{"ended"`)) && !bytes.HasPrefix(text, []byte(`{"audit"`)) {
+			continue
+		}
+		unix.Sendmsg(channel, text, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) // fails if it was ended
 	}
 }
 

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -76,9 +77,14 @@ func (e end) text() string {
 	case e.kept:
 		return "none yet"
 	case e.signal != 0:
-		return unix.SignalName(e.signal)
+		return signalName(e.signal)
 	}
 	return fmt.Sprintf("exit status %d", e.status)
+}
+
+// signalName is the name of a signal, or its number: those for real time have no names, and any of them ends a process.
+func signalName(sig unix.Signal) string {
+	return cmp.Or(unix.SignalName(sig), fmt.Sprintf("signal %d", int(sig)))
 }
 
 // inOrder says whether the process has ended as it should.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -89,4 +90,41 @@ func TestAWorkerThatBreaksTheRulesOfItsChannelIsKilled(t *testing.T) {
 	if other.pid() != pid {
 		t.Error("another session has changed its worker")
 	}
+}
+
+// A worker that was taken over can say anything, and send any descriptors. It ends itself by that, or nothing.
+func TestAWorkerThatSaysAnythingHarmsNobodyElse(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	other := d.dial()
+	pid := other.pid()
+	killed := 0
+	for seed := range 30 {
+		d.dial().ask("who")
+		c := d.dial()
+		c.say(fmt.Sprintf("garbage\n%d", seed))
+		if line, err := c.in.ReadString('\n'); err != nil || line != "said\n" {
+			killed++
+		}
+		c.Close()
+		d.dial().orderly() // forgives the death
+	}
+	if killed == 0 || killed == 30 {
+		t.Errorf("%d of 30 workers were ended: this shows one side only", killed)
+	}
+	if other.pid() != pid {
+		t.Error("another session has changed its worker")
+	}
+	for _, e := range d.logs.All() {
+		if text := fmt.Sprint(e.Message, e.ContextMap()); strings.ContainsAny(text, "\x1b\a\x00") {
+			t.Errorf("the log has %q", text)
+		}
+	}
+}
+
+// orderly has a session that ends well.
+func (c *caller) orderly() {
+	c.t.Helper()
+	c.say("bye")
+	c.cut()
 }

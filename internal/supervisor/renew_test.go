@@ -72,3 +72,35 @@ func TestReloadReplacesWhoWaits(t *testing.T) {
 		}
 	}
 }
+
+// A path that another user's process names may lead where root would wait for ever, such as that user's own file system.
+func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to call as another user")
+	}
+	t.Parallel()
+	const user = 63333
+	path, _ := fakeLibrary(t)
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Path: path}}, func(c *Config) {
+		c.Policy, c.WarmOthers = Policy{UIDs: []uint32{user}}, 1
+	})
+	must(t, os.Chmod(filepath.Dir(d.path), 0o755))
+	must(t, os.Chmod(d.path, 0o666))
+	d.dialFrom(user)
+	d.dial().pid()
+	d.logged("session started", 2)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	looked := map[bool]int{}
+	for w := range d.workers {
+		if w.isReady() && w.load > 0 {
+			looked[w.other]++
+			if got := w.libraryFile != nil; got == w.other {
+				t.Errorf("the file that a worker names (of another user: %v) is looked at: %v", w.other, got)
+			}
+		}
+	}
+	if looked[true] != 1 || looked[false] != 1 {
+		t.Errorf("this has shown nothing: %v", looked)
+	}
+}

@@ -41,6 +41,7 @@ type worker struct {
 	engaged     chan struct{} // closed when it knows whom it serves
 	ready       chan struct{} // closed when report is there
 	libraryFile os.FileInfo   // of a worker that is ready, the library that it has loaded; nil: not known
+	other       bool          // it is another user's, or will be: no file that it names is looked at
 	report      handoff.Ready // of a worker that is ready
 	gone        chan struct{} // closed when the process has been waited for
 	cause       string        // of its end, of a worker that is gone: "died of SIGSEGV"
@@ -117,6 +118,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 		pid:      cmd.Process.Pid,
 		process:  cmd,
 		channel:  channel,
+		other:    other,
 		page:     page,
 		started:  time.Now(),
 		engaged:  make(chan struct{}),
@@ -261,7 +263,7 @@ func (s *Supervisor) converse(w *worker) error {
 				return brokenError{errors.New("it said a second time that it is ready")}
 			}
 			w.report = msg.Ready.Clean()
-			if w.report.Path != "" {
+			if w.report.Path != "" && !w.other {
 				w.libraryFile, _ = os.Stat(w.report.Path) // without it the worker does not become outdated
 			}
 			close(w.ready)

@@ -160,7 +160,7 @@ int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file);
 
 /* Listens on host, an address of this machine, and port, 0 to 65535; 0 takes any free port.
- * Returns the port. A context may listen in several places. Fails with kind connect if the
+ * Returns the port. A context may listen in up to 64 places. Fails with kind connect if the
  * address cannot be had. */
 int64_t tls_Listen(int64_t ctx, const char *host, int32_t port);
 
