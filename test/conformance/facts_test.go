@@ -246,3 +246,22 @@ func TestFactsAreThePeersToo(t *testing.T) {
 		}
 	})
 }
+
+// Without verification the facts are there, and say that nothing was verified.
+func TestFactsOfAnInsecureClient(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port := serve(t, w.cert)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		ctx := bounded(t)
+		s := e.open(t, w.other.File) // which has not signed
+		h, err := s.NewClient(ctx, "localhost", port)
+		must(t, err)
+		must(t, s.SetInsecureSkipVerify(ctx, h, true))
+		must(t, s.Handshake(ctx, h))
+		x := &side{t: t, e: e, s: s, h: h}
+		if got := x.fact("verified") + x.fact("subject"); got != "0/CN=localhost" {
+			t.Errorf("verified and subject: %q", got)
+		}
+	})
+}
