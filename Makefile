@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan libssl-matrix soak deps-build deps-test deps-scan deps-matrix deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install check-quick deps-check uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix soak deps-build deps-test deps-services deps-scan deps-matrix deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install check-quick deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -117,6 +117,9 @@ soak: ## everything at random for DURATION (10m); fails if anything is wrong or 
 scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/scan
 
+services: deps-services ## our side against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these, as for CI
+	TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/services
+
 faults: deps-test ## every fault in every function of libssl that is called, in every scenario; some minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 60m ./test/faultssl -long
 
@@ -137,6 +140,9 @@ deps-bench:
 
 deps-build:
 	@sh scripts/deps.sh build
+
+deps-services:
+	@sh scripts/deps.sh services
 
 deps-test:
 	@sh scripts/deps.sh test

@@ -1,6 +1,6 @@
 #!/bin/sh
-# deps.sh build|test|check|scan|matrix|bench|systemd|packages - install what building (and the demo), testing, scanning, the
-# matrix of OpenSSL's versions, benchmarking, or the tests of the units and of the packages need.
+# deps.sh build|test|services|check|scan|matrix|bench|systemd|packages - install what building (and the demo), testing, the tests
+# with servers, scanning, the matrix of OpenSSL's versions, benchmarking, or the tests of the units and of the packages need.
 #
 # Looks for each command first and calls apt-get only for what is missing, so it
 # does nothing on a prepared machine. Where apt-get cannot be used, it says
@@ -9,7 +9,8 @@ set -eu
 
 case "${1:-}" in
 build) want='cc:gcc openssl:openssl curl:curl' headers='stdlib.h:libc6-dev' ;;
-test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 gnutls-cli:gnutls-bin node:nodejs valgrind:valgrind unshare:util-linux ip:iproute2 clang:clang musl-gcc:musl-tools g++:g++' headers='stdlib.h:libc6-dev' ;;
+test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 gnutls-cli:gnutls-bin node:nodejs valgrind:valgrind unshare:util-linux ip:iproute2 clang:clang musl-gcc:musl-tools g++:g++ nghttp:nghttp2-client nghttpd:nghttp2-server' headers='stdlib.h:libc6-dev' ;;
+services) want='cc:gcc openssl:openssl pg_ctlcluster:postgresql postfix:postfix dovecot:dovecot-imapd redis-server:redis-server mosquitto:mosquitto nginx:nginx javac:default-jdk-headless' headers='stdlib.h:libc6-dev' quiet=1 ;;
 check) want='cc:gcc git:git cppcheck:cppcheck shellcheck:shellcheck codespell:codespell' headers='stdlib.h:libc6-dev' ;;
 scan) want='cc:gcc sslscan:sslscan testssl:testssl.sh' headers='stdlib.h:libc6-dev' ;;
 matrix) want='cc:gcc testssl:testssl.sh flock:util-linux unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' keyring=1 ;;
@@ -17,7 +18,7 @@ bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat
 systemd) want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd' headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd ../lib/systemd/system/dbus.socket:dbus' ;;
 packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio' headers='stdlib.h:libc6-dev' keyring=1 ;;
 *)
-	echo "usage: deps.sh build|test|check|scan|matrix|bench|systemd|packages" >&2
+	echo "usage: deps.sh build|test|services|check|scan|matrix|bench|systemd|packages" >&2
 	exit 2
 	;;
 esac
@@ -56,6 +57,12 @@ install() {
 		exit 1
 	fi
 	echo "deps: installing: $*"
+	# A test starts a server by itself. The package must not do so now.
+	if [ -n "${quiet:-}" ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+		printf '#!/bin/sh\nexit 101\n' >"$tmp/policy-rc.d"
+		$sudo install -m 755 "$tmp/policy-rc.d" /usr/sbin/policy-rc.d
+		trap '$sudo rm -f /usr/sbin/policy-rc.d; rm -rf "$tmp"' EXIT
+	fi
 	export DEBIAN_FRONTEND=noninteractive
 	if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "$@"; } >"$tmp/log" 2>&1; then
 		cat "$tmp/log" >&2

@@ -42,6 +42,7 @@ type Session interface {
 	PeerCertSubject(ctx context.Context, h client.Handle) (string, error)
 	Version(ctx context.Context, h client.Handle) (string, error)
 	LastError(ctx context.Context) (string, error)
+	options
 	// Close ends the session. Its connections are cut without close_notify.
 	Close() error
 }

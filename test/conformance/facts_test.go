@@ -1,0 +1,267 @@
+package conformance
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/ours"
+	"tlsd/internal/testcert"
+	"tlsd/rpc/client"
+	"tlsd/session"
+)
+
+// The facts of tls.Info, each at both ends of a connection between two of ours, and against crypto/tls, which knows some of them by
+// itself.
+
+// A side is one of ours, and what it must see of the other.
+type side struct {
+	t      *testing.T
+	e      us
+	s      ours.Session
+	h      client.Handle
+	server bool
+	shown  *testcert.Cert // the other's certificate; nil: none
+	verify bool           // that it has been verified
+}
+
+func (x *side) fact(name string) string {
+	x.t.Helper()
+	text, err := x.s.HandleInfo(bounded(x.t), x.h, name)
+	must(x.t, err)
+	return text
+}
+
+// of gives a text about the other's certificate, or nothing if it has shown none.
+func (x *side) of(text func(c *testcert.Cert) string) string {
+	if x.shown == nil {
+		return ""
+	}
+	return text(x.shown)
+}
+
+func sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// facts are all of a connection. want is the text, given the same fact of the other end; where the library decides, it
+// judges the text and returns it if it is good.
+var facts = []struct {
+	name string
+	want func(x *side, got, others string) string
+}{
+	{"version", func(*side, string, string) string { return "TLSv1.3" }},
+	{"cipher", func(_ *side, got, others string) string { return oneOf(got, strings.HasPrefix(got, "TLS_"), others) }},
+	{"alpn", func(*side, string, string) string { return "h2" }},
+	{"group", func(_ *side, got, others string) string {
+		if libraryIsOld() {
+			return "" // it cannot be asked before 3.0
+		}
+		return oneOf(got, got != "", others)
+	}},
+	{"resumed", func(*side, string, string) string { return "0" }},
+	{"server-name", func(*side, string, string) string { return "localhost" }},
+	{"peer-address", func(x *side, got, _ string) string { return oneOf(got, strings.HasPrefix(got, "127.0.0.1:"), got) }},
+	{"local-address", func(x *side, got, _ string) string { return oneOf(got, strings.HasPrefix(got, "127.0.0.1:"), got) }},
+	{"subject", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return "/CN=" + c.Cert.Subject.CommonName })
+	}},
+	{"issuer", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return "/CN=" + c.Cert.Issuer.CommonName })
+	}},
+	{"serial", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return c.Cert.SerialNumber.Text(16) })
+	}},
+	{"san", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string {
+			var names []string
+			for _, n := range c.Cert.DNSNames {
+				names = append(names, "DNS:"+n)
+			}
+			for _, ip := range c.Cert.IPAddresses {
+				names = append(names, "IP:"+ip.String())
+			}
+			return strings.Join(names, ", ")
+		})
+	}},
+	{"not-before", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return strconv.FormatInt(c.Cert.NotBefore.Unix(), 10) })
+	}},
+	{"not-after", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return strconv.FormatInt(c.Cert.NotAfter.Unix(), 10) })
+	}},
+	{"sha256", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return sum(c.Cert.Raw) })
+	}},
+	{"key-sha256", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return sum(c.Cert.RawSubjectPublicKeyInfo) })
+	}},
+	{"pem", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string {
+			own, _, _ := strings.Cut(string(c.CertPEM), "-----END CERTIFICATE-----\n")
+			return own + "-----END CERTIFICATE-----\n"
+		})
+	}},
+	{"chain", func(x *side, _, _ string) string {
+		return x.of(func(c *testcert.Cert) string { return string(c.CertPEM) })
+	}},
+	{"verified", func(x *side, _, _ string) string { return map[bool]string{true: "1", false: "0"}[x.verify] }},
+	{"channel-binding", func(_ *side, got, others string) string { return oneOf(got, len(got) == 64, others) }},
+	{"unsent", func(*side, string, string) string { return "0" }},
+}
+
+// oneOf gives what is good: the text itself if it is, and what it was to be otherwise.
+func oneOf(got string, good bool, others string) string {
+	if good {
+		return others
+	}
+	return "something else than " + strconv.Quote(got)
+}
+
+// libraryIsOld says whether ours is 1.1.1. It is the machine's, as the command line is, or the matrix's, of which the same holds.
+func libraryIsOld() bool { return opensslIsOld() }
+
+// connectOurs makes a connection between two of ours.
+func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *side) {
+	t.Helper()
+	ctx := bounded(t)
+	s := e.open(t, w.ca.File)
+	cert := issue(t, w.ca.Intermediate(t, "Between"), localhost)
+	sc, err := s.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
+	must(t, err)
+	for _, o := range [][2]string{{"alpn", "h2,http/1.1"}, {"client-ca", w.ca.File}, {"client-cert", "request"}} {
+		must(t, s.SetOption(ctx, sc, o[0], o[1]))
+	}
+	port, err := s.Listen(ctx, sc, "127.0.0.1", 0)
+	must(t, err)
+	accepted := make(chan client.Handle, 1)
+	go func() {
+		h, err := s.Accept(ctx, sc, "", 0)
+		if err != nil {
+			t.Errorf("Accept: %v", err)
+		}
+		accepted <- h
+	}()
+	h, err := s.NewClient(ctx, "127.0.0.1", port)
+	must(t, err)
+	must(t, s.SetOption(ctx, h, "alpn", "http/1.1,h2"))
+	must(t, s.SetOption(ctx, h, "server-name", "localhost"))
+	if show != nil {
+		must(t, s.SetCertificate(ctx, h, "", show.CertFile, show.KeyFile))
+	}
+	must(t, s.Handshake(ctx, h))
+	return &side{t, e, s, h, false, cert, true}, &side{t, e, s, <-accepted, true, show, show != nil}
+}
+
+func TestEachFactIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		for name, show := range map[string]*testcert.Cert{"both have certificates": issue(t, w.ca.Intermediate(t, "Under it"), testcert.Leaf{CN: "a client", DNS: []string{"client.test"}}), "the client has none": nil} {
+			t.Run(name, func(t *testing.T) {
+				cl, sv := connectOurs(t, e, w, show)
+				for _, x := range []*side{cl, sv} {
+					other := map[*side]*side{cl: sv, sv: cl}[x]
+					x.t = t
+					var all map[string]string
+					must(t, json.Unmarshal([]byte(x.fact("")), &all))
+					for _, f := range facts {
+						got := x.fact(f.name)
+						if want := f.want(x, got, other.fact(f.name)); got != want {
+							t.Errorf("server %v: %s is %q, want %q", x.server, f.name, got, want)
+						}
+						if all[f.name] != got {
+							t.Errorf("server %v: among all facts %s is %q, alone it is %q", x.server, f.name, all[f.name], got)
+						}
+						delete(all, f.name)
+					}
+					if len(all) > 0 {
+						t.Errorf("server %v: this test does not know the facts %q", x.server, slices.Sorted(maps.Keys(all)))
+					}
+					if x.fact("peer-address") != other.fact("local-address") {
+						t.Error("the two ends have different addresses")
+					}
+				}
+			})
+		}
+	})
+}
+
+// crypto/tls has the same channel binding, protocol, name and certificates, in both versions of TLS.
+func TestFactsAreThePeersToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	show := issue(t, w.ca, testcert.Leaf{CN: "a client"})
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, ClientCAs: w.ca.Pool(),
+				ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"h2"}, MinVersion: version, MaxVersion: version})
+			must(t, err)
+			t.Cleanup(func() { l.Close() })
+			come := make(chan *tls.Conn, 1)
+			go func() {
+				defer close(come)
+				c, err := l.Accept()
+				if err != nil {
+					return // it was closed
+				}
+				if err := c.(*tls.Conn).Handshake(); err != nil {
+					t.Errorf("crypto/tls: %v", err)
+				}
+				come <- c.(*tls.Conn)
+			}()
+			ctx := bounded(t)
+			s := e.open(t, w.ca.File)
+			h, err := s.NewClient(ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
+			must(t, err)
+			must(t, s.SetOption(ctx, h, "alpn", "h2"))
+			must(t, s.SetCertificate(ctx, h, "", show.CertFile, show.KeyFile))
+			must(t, s.Handshake(ctx, h))
+			x := &side{t: t, e: e, s: s, h: h}
+			peer := <-come
+			state := peer.ConnectionState()
+			binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32) // RFC 9266
+			must(t, err)
+			for name, want := range map[string]string{
+				"channel-binding": hex.EncodeToString(binding), "alpn": state.NegotiatedProtocol, "server-name": state.ServerName,
+				"version": map[uint16]string{tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}[version], "sha256": sum(w.cert.Cert.Raw),
+				"peer-address": peer.LocalAddr().String(), "local-address": peer.RemoteAddr().String(),
+			} {
+				if got := x.fact(name); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+			if sum(state.PeerCertificates[0].Raw) != sum(show.Cert.Raw) {
+				t.Error("the server has got another certificate than ours")
+			}
+			peer.Close()
+		}
+	})
+}
+
+// Without verification the facts are there, and say that nothing was verified.
+func TestFactsOfAnInsecureClient(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port := serve(t, w.cert)
+	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
+		ctx := bounded(t)
+		s := e.open(t, w.other.File) // which has not signed
+		h, err := s.NewClient(ctx, "localhost", port)
+		must(t, err)
+		must(t, s.SetInsecureSkipVerify(ctx, h, true))
+		must(t, s.Handshake(ctx, h))
+		x := &side{t: t, e: e, s: s, h: h}
+		if got := x.fact("verified") + x.fact("subject"); got != "0/CN=localhost" {
+			t.Errorf("verified and subject: %q", got)
+		}
+	})
+}

@@ -1,0 +1,109 @@
+package services
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// Java has a TLS of its own (JSSE). testdata/Peer.java is a program over it, in both roles.
+
+// java gives the command of the peer in a role.
+func (s *service) java(w *world, role string, port int, own *testcert.Cert) []string {
+	s.t.Helper()
+	source, err := os.ReadFile("testdata/Peer.java")
+	must(s.t, err)
+	identity := "-"
+	if own != nil {
+		identity = s.path("identity.p12")
+		s.run(need(s.t, "openssl"), "pkcs12", "-export", "-passout", "pass:secret", "-out", identity,
+			"-in", s.file("own.crt", string(own.CertPEM)), "-inkey", s.file("own.key", string(own.KeyPEM)))
+	}
+	return []string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", s.file("Peer.java", string(source)), role, strconv.Itoa(port), s.file("ca.pem", string(w.ca.PEM())), identity}
+}
+
+// needJava finds a Java that has its compiler, and so runs a source.
+func needJava(t *testing.T) string {
+	t.Helper()
+	java := need(t, "java")
+	real, err := filepath.EvalSymlinks(java)
+	must(t, err)
+	need(t, "javac", filepath.Dir(real))
+	return java
+}
+
+func TestJavaIsOurServersClient(t *testing.T) {
+	t.Parallel()
+	java := needJava(t)
+	w := newWorld(t)
+	d := testd.Start(t)
+	for which, want := range map[string]string{"a good one": "/CN=" + clientName + " 1", "none": " 0"} {
+		t.Run(which, func(t *testing.T) {
+			m := newMine(t, d)
+			ctx, err := m.NewServerContext(m.ctx, w.cert.CertFile, w.cert.KeyFile)
+			must(t, err)
+			for _, o := range [][2]string{{"alpn", "h2,http/1.1"}, {"client-ca", w.ca.File}, {"client-cert", "request"}} {
+				must(t, m.SetOption(m.ctx, ctx, o[0], o[1]))
+			}
+			port, err := m.Listen(m.ctx, ctx, "127.0.0.1", 0)
+			must(t, err)
+			s := newService(t, "nobody")
+			args := s.java(w, "client", port, w.clients[which])
+			s.begin(java, args...)
+			t.Cleanup(func() {
+				s.cmd.Process.Kill() // it has ended, unless the test has failed
+				<-s.done
+			})
+			h, err := m.Accept(m.ctx, ctx, "", 0)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, s.said())
+			}
+			if got := m.fact(h, "subject") + " " + m.fact(h, "verified"); got != want {
+				t.Errorf("subject and verified: %q, want %q", got, want)
+			}
+			if got := m.hear(h, isLine); got != "TLSv1.3 h2 CN=localhost\n" || m.fact(h, "alpn") != "h2" {
+				t.Errorf("to Java we are %q, and ALPN is %q", got, m.fact(h, "alpn"))
+			}
+			m.say(h, "good bye\n")
+			if <-s.done; s.said() != "good bye\n" || !s.cmd.ProcessState.Success() {
+				t.Errorf("%v: %s", s.cmd.ProcessState, s.said())
+			}
+		})
+	}
+}
+
+func isLine(got string) bool { return strings.HasSuffix(got, "\n") }
+
+func TestJavaKnowsItsClients(t *testing.T) {
+	t.Parallel()
+	java := needJava(t)
+	w := newWorld(t)
+	s := newService(t, "nobody")
+	port := testd.Port(t)
+	args := s.java(w, "server", port, w.cert)
+	s.serve(port, syscall.SIGTERM, java, args...)
+	d := testd.Start(t)
+	for which, cert := range w.clients {
+		t.Run(which, func(t *testing.T) {
+			m := newMine(t, d)
+			h := m.dial(w, port, cert, "alpn", "h2,http/1.1")
+			must(t, m.Handshake(m.ctx, h))
+			if cert != w.clients["a good one"] {
+				_, err := m.Read(m.ctx, h, 1)
+				failed(t, err, client.KindIO, "the peer sent the alert ")
+				return
+			}
+			if got := m.hear(h, isLine); got != "TLSv1.3 http/1.1 CN="+clientName+"\n" || m.fact(h, "alpn") != "http/1.1" {
+				t.Errorf("to Java we are %q, and ALPN is %q", got, m.fact(h, "alpn"))
+			}
+			m.say(h, "good bye\n")
+		})
+	}
+}

@@ -1,0 +1,146 @@
+package services
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlsd/internal/testd"
+)
+
+// Mail servers begin in plain text and change to TLS (RFC 3207, RFC 9051 section 6.2.1).
+
+// lastLine is that of a reply of SMTP: the code and no hyphen behind it (RFC 5321 section 4.2.1).
+var lastLine = regexp.MustCompile(`(?m)^[0-9]{3} .*\r\n\z`).MatchString
+
+func TestPostfixChangesToTLS(t *testing.T) {
+	t.Parallel()
+	postfix := need(t, "postfix")
+	needRoot(t, "postfix starts as root")
+	w := newWorld(t)
+	s := newService(t, "root") // which gives its processes to the user postfix
+	cert, key, _ := s.identity(w)
+	port := testd.Port(t)
+	mail := newService(t, "postfix")
+	s.file("main.cf", fmt.Sprintf(`compatibility_level = 3.6
+queue_directory = %s
+data_directory = %s
+inet_interfaces = 127.0.0.1
+myhostname = localhost
+mydestination = localhost
+maillog_file = /dev/stdout
+smtpd_tls_chain_files = %s, %s
+smtpd_tls_security_level = encrypt
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_recipient_restrictions = reject
+alias_maps =
+local_recipient_maps =
+`, s.folder("queue"), mail.dir, key, cert))
+	must(t, os.Chmod(s.path("queue"), 0o755))
+	s.file("master.cf", fmt.Sprintf(`127.0.0.1:%d inet n - n - - smtpd
+anvil unix - - n - 1 anvil
+postlog unix-dgram n - n - 1 postlogd
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+proxymap unix - - n - - proxymap
+`, port))
+	s.serve(port, syscall.SIGTERM, postfix, "-c", s.dir, "start-fg")
+
+	m := newMine(t, testd.Start(t))
+	h := m.dial(w, port, nil)
+	reply := func(want, got string) {
+		t.Helper()
+		if !strings.HasPrefix(got, want) {
+			t.Fatalf("the server says %q, want %q", got, want)
+		}
+	}
+	reply("220 localhost ESMTP Postfix", m.hearPlain(h, lastLine))
+	m.sayPlain(h, "EHLO client.test\r\n")
+	if got := m.hearPlain(h, lastLine); !strings.Contains(got, "STARTTLS\r\n") {
+		t.Errorf("the server does not offer TLS: %q", got)
+	}
+	m.sayPlain(h, "MAIL FROM:<a@client.test>\r\n")
+	reply("530 5.7.0 Must issue a STARTTLS command first", m.hearPlain(h, lastLine))
+	m.sayPlain(h, "STARTTLS\r\n")
+	reply("220 2.0.0 Ready to start TLS", m.hearPlain(h, lastLine))
+	must(t, m.Handshake(m.ctx, h))
+	if got := m.fact(h, "version") + " " + m.fact(h, "verified"); got != "TLSv1.3 1" {
+		t.Errorf("version and verified: %s", got)
+	}
+	m.say(h, "EHLO client.test\r\n")
+	if got := m.hear(h, lastLine); !strings.HasPrefix(got, "250-") || strings.Contains(got, "STARTTLS") {
+		t.Errorf("under TLS the server says %q", got)
+	}
+	m.say(h, "MAIL FROM:<a@client.test>\r\n")
+	reply("250 ", m.hear(h, lastLine))
+	m.say(h, "QUIT\r\n")
+	reply("221 ", m.hear(h, lastLine))
+	must(t, m.CloseConn(m.ctx, h))
+}
+
+func TestDovecotChangesToTLS(t *testing.T) {
+	t.Parallel()
+	dovecot := need(t, "dovecot")
+	needRoot(t, "dovecot changes users")
+	w := newWorld(t)
+	s, mail := newService(t, "root"), newService(t, "nobody")
+	cert, key, _ := s.identity(w)
+	port := testd.Port(t)
+	conf := s.file("dovecot.conf", fmt.Sprintf(`base_dir = %[1]s/run
+state_dir = %[1]s/run
+log_path = /dev/stderr
+protocols = imap
+listen = 127.0.0.1
+ssl = required
+ssl_cert = <%[2]s
+ssl_key = <%[3]s
+default_internal_user = nobody
+default_internal_group = nogroup
+default_login_user = nobody
+mail_location = maildir:%[4]s/%%u
+first_valid_uid = 1
+passdb {
+  driver = static
+  args = password=secret
+}
+userdb {
+  driver = static
+  args = uid=nobody gid=nogroup home=%[4]s/%%u
+}
+service imap-login {
+  inet_listener imap {
+    port = %[5]d
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+`, s.dir, cert, key, mail.dir, port))
+	s.serve(port, syscall.SIGTERM, dovecot, "-F", "-c", conf)
+
+	m := newMine(t, testd.Start(t))
+	h := m.dial(w, port, nil)
+	tagged := func(tag string) func(string) bool {
+		return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(tag) + ` .*\r\n\z`).MatchString
+	}
+	if got := m.hearPlain(h, tagged("*")); !strings.Contains(got, "STARTTLS") {
+		t.Errorf("the server does not offer TLS: %q", got)
+	}
+	m.sayPlain(h, "b STARTTLS\r\n")
+	m.hearPlain(h, tagged("b"))
+	must(t, m.Handshake(m.ctx, h))
+	for _, c := range []struct{ tag, command, says string }{
+		{"c", "LOGIN user secret", "c OK"},
+		{"d", "SELECT INBOX", "* 0 EXISTS"},
+		{"e", "LOGOUT", "e OK"},
+	} {
+		m.say(h, c.tag+" "+c.command+"\r\n")
+		if got := m.hear(h, tagged(c.tag)); !strings.Contains(got, c.says) {
+			t.Errorf("%s: %q, want %q", c.command, got, c.says)
+		}
+	}
+	must(t, m.CloseConn(m.ctx, h))
+}

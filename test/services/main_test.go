@@ -1,0 +1,298 @@
+package services
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+func TestMain(m *testing.M) { testd.Main(m) }
+
+// patience bounds every wait.
+const patience = 3 * time.Minute
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// need finds a program, in PATH or in one of these folders. Without it the test is skipped, or fails under make services.
+func need(t *testing.T, program string, folders ...string) string {
+	t.Helper()
+	for _, pattern := range append(folders, "/usr/sbin") {
+		found, _ := filepath.Glob(filepath.Join(pattern, program)) // the patterns are good
+		if len(found) > 0 {
+			return found[len(found)-1] // the newest, of several versions
+		}
+	}
+	found, err := exec.LookPath(program)
+	if err == nil {
+		return found
+	}
+	if os.Getenv("TLSD_TEST_SERVICES") == "1" {
+		t.Fatalf("TLSD_TEST_SERVICES=1: %s is not installed", program)
+	}
+	t.Skipf("%s is not installed; make services installs it", program)
+	return ""
+}
+
+// needRoot skips a test whose server begins as root.
+func needRoot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("this needs root: " + why)
+	}
+}
+
+// A service is a server: where its files are, as which user it runs, and its process.
+type service struct {
+	t    *testing.T
+	dir  string
+	uid  int
+	name string
+
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+
+	mu  sync.Mutex // guards log
+	log bytes.Buffer
+}
+
+// newService prepares a server that runs as a user, or as the tester if that is not root.
+func newService(t *testing.T, account string) *service {
+	t.Helper()
+	s := &service{t: t, dir: testd.Dir(t), uid: os.Getuid()}
+	if s.uid == 0 {
+		u, err := user.Lookup(account)
+		must(t, err)
+		s.uid, err = strconv.Atoi(u.Uid)
+		must(t, err)
+	}
+	must(t, os.Chown(s.dir, s.uid, -1))
+	return s
+}
+
+func (s *service) path(name string) string { return filepath.Join(s.dir, name) }
+
+// folder makes a folder that is the server's.
+func (s *service) folder(name string) string {
+	s.t.Helper()
+	must(s.t, os.MkdirAll(s.path(name), 0o700))
+	must(s.t, os.Chown(s.path(name), s.uid, -1))
+	return s.path(name)
+}
+
+// file writes a file that is the server's alone.
+func (s *service) file(name, text string) string {
+	s.t.Helper()
+	must(s.t, os.WriteFile(s.path(name), []byte(text), 0o600))
+	must(s.t, os.Chown(s.path(name), s.uid, -1))
+	return s.path(name)
+}
+
+// identity puts the server's certificate, its key and the CA into its folder.
+func (s *service) identity(w *world) (cert, key, ca string) {
+	s.t.Helper()
+	return s.file("server.crt", string(w.cert.CertPEM)), s.file("server.key", string(w.cert.KeyPEM)), s.file("ca.pem", string(w.ca.PEM()))
+}
+
+// Write takes what the process says.
+func (s *service) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Write(p)
+}
+
+func (s *service) said() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// begin starts a program as the service's user.
+func (s *service) begin(program string, args ...string) {
+	s.t.Helper()
+	s.name, s.cmd, s.done = filepath.Base(program), exec.Command(program, args...), make(chan struct{})
+	s.cmd.Dir = s.dir
+	s.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=" + s.dir}
+	s.cmd.Stdout, s.cmd.Stderr = s, s
+	s.cmd.WaitDelay = time.Second // its children may have its output
+	if s.uid != os.Getuid() {
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}}
+	}
+	done := s.done
+	must(s.t, testd.Spawn(s.cmd, func() {
+		defer close(done)
+		_ = s.cmd.Wait() // what it says is in ProcessState
+	}))
+}
+
+// run runs a program to its end, which must be a success.
+func (s *service) run(program string, args ...string) {
+	s.t.Helper()
+	s.begin(program, args...)
+	timer := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
+	defer timer.Stop()
+	if <-s.done; !s.cmd.ProcessState.Success() {
+		s.t.Fatalf("%s: %v\n%s", s.name, s.cmd.ProcessState, s.said())
+	}
+}
+
+// serve starts a server, and waits until it listens. A signal ends it with the test.
+func (s *service) serve(port int, end syscall.Signal, program string, args ...string) {
+	s.t.Helper()
+	s.begin(program, args...)
+	s.t.Cleanup(func() {
+		_ = s.cmd.Process.Signal(end) // it fails if the process has ended
+		select {
+		case <-s.done:
+		case <-time.After(patience):
+			s.cmd.Process.Kill()
+			<-s.done
+			s.t.Errorf("%s has not ended within %v", s.name, patience)
+		}
+		if s.t.Failed() {
+			s.t.Logf("%s: %v\n%s", s.name, s.cmd.ProcessState, s.said())
+		}
+	})
+	testd.Eventually(s.t, patience, s.name+" listens", func() bool {
+		select {
+		case <-s.done:
+			s.t.Fatalf("%s has ended: %v", s.name, s.cmd.ProcessState)
+		default:
+		}
+		return testd.Listening(s.t, port)
+	})
+}
+
+// A world has the certificates of a test.
+type world struct {
+	ca      *testcert.CA
+	cert    *testcert.Cert            // of servers
+	clients map[string]*testcert.Cert // nil: none
+}
+
+const clientName = "somebody"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ca := testcert.NewCA(t, "Test CA")
+	leaf := testcert.Leaf{CN: clientName}
+	old := leaf
+	old.Expired = true
+	return &world{ca: ca, cert: ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}), clients: map[string]*testcert.Cert{
+		"a good one":        ca.Issue(t, leaf),
+		"an expired one":    ca.Issue(t, old),
+		"one of another CA": testcert.NewCA(t, "Other CA").Issue(t, leaf),
+		"none":              nil,
+	}}
+}
+
+// mine is our side: a session of a daemon, by rpc/client.
+type mine struct {
+	*client.Client
+	t   *testing.T
+	ctx context.Context
+}
+
+func newMine(t *testing.T, d *testd.Daemon) mine {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return mine{d.Dial(t), t, ctx}
+}
+
+// dial connects to a server that has the world's certificate, without a handshake. cert is what to show; it may be nil.
+func (m mine) dial(w *world, port int, cert *testcert.Cert, options ...string) client.Handle {
+	m.t.Helper()
+	h, err := m.NewClient(m.ctx, "localhost", port)
+	must(m.t, err)
+	options = append(options, "ca", w.ca.File)
+	for i := 0; i < len(options); i += 2 {
+		must(m.t, m.SetOption(m.ctx, h, options[i], options[i+1]))
+	}
+	if cert != nil {
+		must(m.t, m.SetCertificate(m.ctx, h, "", cert.CertFile, cert.KeyFile))
+	}
+	return h
+}
+
+func (m mine) fact(h client.Handle, name string) string {
+	m.t.Helper()
+	text, err := m.HandleInfo(m.ctx, h, name)
+	must(m.t, err)
+	return text
+}
+
+func (m mine) say(h client.Handle, text string) {
+	m.t.Helper()
+	_, err := m.Write(m.ctx, h, []byte(text))
+	must(m.t, err)
+}
+
+// hear reads until what has come is whole.
+func (m mine) hear(h client.Handle, whole func(string) bool) string {
+	m.t.Helper()
+	return m.until(whole, func() ([]byte, error) { return m.Read(m.ctx, h, 1<<14) })
+}
+
+// sayPlain and hearPlain are the same before the handshake.
+func (m mine) sayPlain(h client.Handle, text string) {
+	m.t.Helper()
+	_, err := m.WritePlain(m.ctx, h, []byte(text))
+	must(m.t, err)
+}
+
+func (m mine) hearPlain(h client.Handle, whole func(string) bool) string {
+	m.t.Helper()
+	return m.until(whole, func() ([]byte, error) { return m.ReadPlain(m.ctx, h, 1<<14) })
+}
+
+func (m mine) until(whole func(string) bool, read func() ([]byte, error)) string {
+	m.t.Helper()
+	for got := ""; ; {
+		if whole(got) {
+			return got
+		}
+		data, err := read()
+		if err == nil && len(data) == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			m.t.Fatalf("%v, after %q", err, got)
+		}
+		got += string(data)
+	}
+}
+
+// failed checks the error of a call.
+func failed(t *testing.T, err error, kind client.Kind, says ...string) {
+	t.Helper()
+	var e *client.Error
+	if !errors.As(err, &e) || e.Kind != kind {
+		t.Errorf("%v; want kind %s", err, kind)
+		return
+	}
+	for _, s := range says {
+		if !strings.Contains(e.Message, s) {
+			t.Errorf("%v; want to read %q", err, s)
+		}
+	}
+}

@@ -1,0 +1,256 @@
+package services
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// PostgreSQL's clients ask for TLS in plain text, by a message of eight bytes that is answered with one (its manual, "SSL Session
+// Encryption"). Since version 17 a client may begin with TLS at once, if ALPN says postgresql.
+
+const superuser, secret = "postgres", "a password of this test"
+
+const installed = "/usr/lib/postgresql/*/bin"
+
+// postgresVersion is the newest that is installed.
+func postgresVersion(t *testing.T) int {
+	t.Helper()
+	out, err := exec.Command(need(t, "postgres", installed), "--version").Output()
+	must(t, err)
+	words := strings.Fields(string(out)) // postgres (PostgreSQL) 15.6 …
+	major, _, _ := strings.Cut(words[2], ".")
+	version, err := strconv.Atoi(major)
+	must(t, err)
+	return version
+}
+
+// startPostgres starts a server that takes connections with TLS only: somebody's by the certificate, others' by the password.
+func startPostgres(t *testing.T, w *world) (port int) {
+	t.Helper()
+	postgres, initdb := need(t, "postgres", installed), need(t, "initdb", installed)
+	s := newService(t, "nobody")
+	cert, key, ca := s.identity(w)
+	data := s.path("data")
+	s.run(initdb, "--pgdata="+data, "--username="+superuser, "--pwfile="+s.file("password", secret), "--auth=scram-sha-256", "--no-sync", "--locale=C", "--encoding=UTF8")
+	s.file("data/pg_hba.conf", "hostssl all "+clientName+" 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+	port = testd.Port(t)
+	args := []string{"-D", data, "-p", strconv.Itoa(port)}
+	for _, setting := range []string{"listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "shared_buffers=1MB", "max_connections=10",
+		"ssl=on", "ssl_cert_file=" + cert, "ssl_key_file=" + key, "ssl_ca_file=" + ca} {
+		args = append(args, "-c", setting)
+	}
+	s.serve(port, syscall.SIGINT, postgres, args...) // SIGINT: without waiting for clients
+	return port
+}
+
+func TestPostgresChangesToTLS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port := startPostgres(t, w)
+	d := testd.Start(t)
+	upgraded := func(t *testing.T, which string) session {
+		t.Helper()
+		m := newMine(t, d)
+		h := m.dial(w, port, w.clients[which])
+		m.sayPlain(h, "\x00\x00\x00\x08\x04\xd2\x16\x2f") // SSLRequest
+		if got := m.hearPlain(h, func(got string) bool { return got != "" }); got != "S" {
+			t.Fatalf("the server answers %q, want S", got)
+		}
+		must(t, m.Handshake(m.ctx, h))
+		return session{m, h}
+	}
+	t.Run("by password, bound to the channel", func(t *testing.T) {
+		s := upgraded(t, "none")
+		s.startup(superuser)
+		if why := s.authenticate(s.endPoint()); why != "" {
+			t.Fatal(why)
+		}
+		if got := s.query("select version || ' ' || bits from pg_stat_ssl where pid = pg_backend_pid()"); got != "TLSv1.3 256" {
+			t.Errorf("the server speaks %q with us", got)
+		}
+		s.query("create role " + clientName + " login")
+		must(t, s.CloseConn(s.ctx, s.h))
+	})
+	t.Run("bound to another channel", func(t *testing.T) {
+		s := upgraded(t, "none")
+		s.startup(superuser)
+		other := sha256.Sum256(w.ca.Cert.Raw)
+		if why := s.authenticate(other[:]); !strings.Contains(why, "channel binding check failed") {
+			t.Errorf("the server says %q", why)
+		}
+	})
+	t.Run("by certificate", func(t *testing.T) {
+		s := upgraded(t, "a good one")
+		s.startup(clientName)
+		s.ready()
+		if got := s.query("select client_dn from pg_stat_ssl where pid = pg_backend_pid()"); got != "/CN="+clientName {
+			t.Errorf("to the server we are %q", got)
+		}
+	})
+	for _, which := range []string{"an expired one", "one of another CA"} {
+		t.Run("by certificate, "+which, func(t *testing.T) {
+			s := upgraded(t, which)
+			_, err := s.Read(s.ctx, s.h, 1)
+			failed(t, err, client.KindIO, alerts[which]...)
+		})
+	}
+}
+
+func TestPostgresBeginsWithTLS(t *testing.T) {
+	t.Parallel()
+	if version := postgresVersion(t); version < 17 {
+		t.Skipf("PostgreSQL %d knows no TLS at once: 17 does", version)
+	}
+	w := newWorld(t)
+	port := startPostgres(t, w)
+	m := newMine(t, testd.Start(t))
+	h := m.dial(w, port, nil, "alpn", "postgresql")
+	must(t, m.Handshake(m.ctx, h))
+	if got := m.fact(h, "alpn"); got != "postgresql" {
+		t.Errorf("the handshake has agreed on %q", got)
+	}
+	s := session{m, h}
+	s.startup(superuser)
+	if why := s.authenticate(s.endPoint()); why != "" {
+		t.Error(why)
+	}
+}
+
+// A session speaks version 3 of PostgreSQL's protocol, as much of it as is needed here.
+type session struct {
+	mine
+	h client.Handle
+}
+
+// endPoint is the channel binding tls-server-end-point (RFC 5929 section 4) for certificates that are signed with SHA-256.
+func (s session) endPoint() []byte {
+	sum, err := hex.DecodeString(s.fact(s.h, "sha256"))
+	must(s.t, err)
+	return sum
+}
+
+func (s session) send(kind string, body []byte) {
+	s.t.Helper()
+	s.say(s.h, kind+string(binary.BigEndian.AppendUint32(nil, uint32(4+len(body))))+string(body))
+}
+
+// receive gives the next message.
+func (s session) receive() (kind byte, body []byte) {
+	s.t.Helper()
+	take := func(n int) []byte {
+		var got []byte
+		for len(got) < n {
+			data, err := s.Read(s.ctx, s.h, n-len(got))
+			must(s.t, err)
+			if len(data) == 0 {
+				s.t.Fatal("the server has ended the connection")
+			}
+			got = append(got, data...)
+		}
+		return got
+	}
+	head := take(5)
+	return head[0], take(int(binary.BigEndian.Uint32(head[1:])) - 4)
+}
+
+func (s session) startup(user string) {
+	s.t.Helper()
+	s.send("", append(binary.BigEndian.AppendUint32(nil, 3<<16), "user\x00"+user+"\x00database\x00postgres\x00\x00"...))
+}
+
+// ready reads until the server waits for a query, and gives the fields of what it has sent.
+func (s session) ready() (fields []string) {
+	s.t.Helper()
+	for {
+		switch kind, body := s.receive(); kind {
+		case 'Z': // ReadyForQuery
+			return fields
+		case 'E': // ErrorResponse
+			s.t.Fatalf("the server says %q", body)
+		case 'D': // DataRow
+			for body = body[2:]; len(body) > 0; {
+				n := 4 + binary.BigEndian.Uint32(body)
+				fields = append(fields, string(body[4:n]))
+				body = body[n:]
+			}
+		}
+	}
+}
+
+func (s session) query(sql string) string {
+	s.t.Helper()
+	s.send("Q", append([]byte(sql), 0))
+	return strings.Join(s.ready(), " ")
+}
+
+// authenticate proves the password by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). It gives what the server has against it.
+func (s session) authenticate(binding []byte) (why string) {
+	s.t.Helper()
+	const mechanism, gs2, nonce = "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,", "cnonce"
+	kind, offer := s.receive()
+	if kind != 'R' || !bytes.Contains(offer, []byte(mechanism+"\x00")) {
+		s.t.Fatalf("the server offers %c %q", kind, offer)
+	}
+	bare := "n=,r=" + nonce
+	first := gs2 + bare
+	s.send("p", append(append([]byte(mechanism+"\x00"), binary.BigEndian.AppendUint32(nil, uint32(len(first)))...), first...))
+	kind, body := s.receive()
+	if kind != 'R' {
+		return string(body)
+	}
+	challenge := string(body[4:])
+	var theirs, salt string
+	var rounds int
+	for part := range strings.SplitSeq(challenge, ",") {
+		switch name, value, _ := strings.Cut(part, "="); name {
+		case "r":
+			theirs = value
+		case "s":
+			salt = value
+		case "i":
+			rounds, _ = strconv.Atoi(value)
+		}
+	}
+	raw, err := base64.StdEncoding.DecodeString(salt)
+	must(s.t, err)
+	salted, err := pbkdf2.Key(sha256.New, secret, raw, rounds, sha256.Size)
+	must(s.t, err)
+	clientKey := sign(salted, "Client Key")
+	stored := sha256.Sum256(clientKey)
+	last := "c=" + base64.StdEncoding.EncodeToString(append([]byte(gs2), binding...)) + ",r=" + theirs
+	all := bare + "," + challenge + "," + last
+	proof := sign(stored[:], all)
+	for i := range proof {
+		proof[i] ^= clientKey[i]
+	}
+	s.send("p", []byte(last+",p="+base64.StdEncoding.EncodeToString(proof)))
+	kind, body = s.receive()
+	if kind != 'R' {
+		return string(body)
+	}
+	if want := "v=" + base64.StdEncoding.EncodeToString(sign(sign(salted, "Server Key"), all)); string(body[4:]) != want {
+		return fmt.Sprintf("the server does not know the password: it says %q, want %q", body[4:], want)
+	}
+	s.ready()
+	return ""
+}
+
+func sign(key []byte, text string) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return h.Sum(nil)
+}
