@@ -13,7 +13,7 @@ import (
 
 // caller is the connection as the reader sees it. It ends a session that is idle: for IdleTimeout no call was
 // in flight, nothing has come from the caller, be it between messages or in the middle of one, and no byte
-// has moved on a data channel.
+// has moved on a data channel. A session that waits for clients with a signal is not idle.
 type caller struct{ *server }
 
 func (c caller) Read(p []byte) (int, error) {
@@ -52,7 +52,7 @@ func (s *server) listenOn() {
 func (s *server) idleLeft() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.calls) > 0 {
+	if len(s.calls) > 0 || s.sess.Attended() {
 		return s.IdleTimeout
 	}
 	since := s.heard

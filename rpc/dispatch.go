@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -83,7 +84,16 @@ func (m *method) attach(s *server, c *call, a args) error {
 	if err != nil {
 		return m.failed(err)
 	}
-	a[i] = ch
+	if !m.pair {
+		a[i] = ch
+		return nil
+	}
+	second, err := s.descriptors.channel()
+	if err != nil {
+		ch.Close()
+		return m.failed(err)
+	}
+	a[i] = [2]*net.UnixConn{ch, second}
 	return nil
 }
 

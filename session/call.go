@@ -42,7 +42,8 @@ type Call struct {
 	run   func(context.Context) (any, error)
 	waits bool // run may have to wait
 
-	data *net.UnixConn // the data channel that came with the call, until it is attached
+	data *net.UnixConn   // the data channel that came with the call, until it is attached
+	pair []*net.UnixConn // of a Signal, until it is in use
 
 	abandoned func() // if not nil, called instead of run when the call ends before its turn
 	// bound, if not nil, bounds the wait for the last of after, and run.
@@ -155,16 +156,16 @@ func (c *Call) end(err *Error) {
 	if c.data != nil {
 		closeChannel(c.data)
 	}
+	for _, end := range c.pair {
+		closeChannel(end)
+	}
 	s := c.s
 	s.mu.Lock()
 	if err != nil {
 		s.lastError = err.Error()
 	}
 	delete(s.calls, c)
-	if s.ended != nil {
-		close(s.ended)
-		s.ended = nil
-	}
+	s.stir()
 	s.mu.Unlock()
 
 	// Who waits for this call waits for its predecessors too, even if this one
@@ -176,21 +177,27 @@ func (c *Call) end(err *Error) {
 		default:
 		}
 		go func() {
-			defer s.running.Done()
 			for _, ch := range c.after {
 				<-ch
 			}
-			close(c.done)
+			c.leave()
 		}()
 		return
 	}
+	c.leave()
+}
+
+// leave makes way for the calls behind it.
+func (c *Call) leave() {
+	s := c.s
+	defer s.running.Done()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if c.lane != nil && *c.lane == c.done {
 		*c.lane = closedChan // an idle connection is not to keep a channel of its own for each lane
 	}
-	s.mu.Unlock()
 	close(c.done)
-	s.running.Done()
+	s.stir()
 }
 
 // turn waits until the calls that were made before c, on handle h or on any
@@ -202,10 +209,10 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 	for {
 		s.mu.Lock()
 		n := len(s.earlier(c, h))
-		if n > 0 && s.ended == nil {
-			s.ended = make(chan struct{})
+		var ended <-chan struct{}
+		if n > 0 {
+			ended = s.news()
 		}
-		ended := s.ended
 		s.mu.Unlock()
 		if n == 0 {
 			return

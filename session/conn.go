@@ -45,6 +45,7 @@ type connection struct {
 	ctl     <-chan struct{} // the last control call's end
 	in      <-chan struct{} // the last Read's end
 	out     <-chan struct{} // the last Write's end
+	ahead   *ahead          // nil unless a Wait has begun to read ahead
 }
 
 // become is the only place where a connection changes its state. It panics on a
@@ -95,6 +96,7 @@ func (c *connection) unmade() {
 	defer c.s.mu.Unlock()
 	c.become(failed)
 	delete(c.s.conns, c.handle)
+	delete(c.s.watched, c.handle)
 }
 
 // forget takes the handle out of the session and returns the engine's side, if
@@ -107,6 +109,7 @@ func (c *connection) forget() EngineConn {
 		c.become(closed)
 	}
 	delete(c.s.conns, c.handle)
+	delete(c.s.watched, c.handle)
 	c.s.mu.Unlock()
 	b.drop()
 	return t

@@ -25,6 +25,7 @@ type serverContext struct {
 	listeners map[string]*listener // by address
 	more      chan struct{}        // closed and replaced when there is another listener
 	options   serverOptions
+	signal    *signal // nil until the caller has sent its pair
 
 	swap   sync.RWMutex // guards engine; held shared while a connection is made from it, so never under the session's lock
 	engine EngineContext
@@ -80,6 +81,7 @@ func (c *serverContext) unmade() {
 	defer c.s.mu.Unlock()
 	c.gone = true
 	delete(c.s.contexts, c.handle)
+	delete(c.s.watched, c.handle)
 }
 
 // Accept waits for a client at host (an address of this machine) and port
@@ -157,10 +159,12 @@ func (c *serverContext) close(ctx context.Context) error {
 	listeners := c.listeners
 	c.listeners = nil
 	delete(c.s.contexts, c.handle)
+	delete(c.s.watched, c.handle)
 	c.s.mu.Unlock()
 	for _, l := range listeners {
 		l.close(ctx)
 	}
+	c.signal.close()
 	c.use(nil)
 	return nil
 }

@@ -69,6 +69,7 @@ func (c *connection) close(ctx context.Context, deserted bool) error {
 		c.drain(ctx, p, deserted)
 		p.end()
 	}
+	c.stopAhead()
 	why, untold := c.flow.tell()
 	t := c.forget()
 	if t != nil && (why != nil || deserted && c.flow.writing()) {
@@ -101,6 +102,7 @@ func (c *connection) cut(ctx context.Context) {
 		p.drain(ctx)
 		p.end()
 	}
+	c.stopAhead()
 	if t := c.forget(); t != nil {
 		t.Abort()
 	}

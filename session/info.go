@@ -169,7 +169,7 @@ func contextFacts() []string {
 	for _, o := range contextOptions {
 		names = append(names, o.name)
 	}
-	return names
+	return append(names, optWatch)
 }
 
 // facts gives those of a context: where it listens, and its options.
@@ -184,14 +184,14 @@ func (c *serverContext) facts() Facts {
 	f := Facts{
 		"address": strings.Join(addresses, ","), "alpn": strings.Join(o.config.ALPN, ","), "client-ca": o.config.CAName,
 		"client-cert": []string{"none", "request", "require"}[o.config.ClientAuth],
-		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept",
+		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept", optWatch: "0",
 	}
 	for name, v := range map[string]struct {
 		is   bool
 		text string
 	}{
 		"min-version": {o.tls13 || c.s.Policy.RequiresTLS13(), "1.3"}, "session-resumption": {o.config.NoResumption, "off"},
-		"failed-handshakes": {o.skip, "skip"}, "handshake": {o.later, "later"},
+		"failed-handshakes": {o.skip, "skip"}, "handshake": {o.later, "later"}, optWatch: {c.watched(), "1"},
 	} {
 		if v.is {
 			f[name] = v.text

@@ -77,6 +77,7 @@ func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, e
 		l.close(ctx)
 		return nil, full
 	}
+	c.clientsChanged()
 	return l.port(), nil
 }
 

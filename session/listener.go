@@ -65,6 +65,7 @@ func (c *serverContext) accept(ctx context.Context, host string, port int) (arri
 // claim takes a client that has arrived.
 func (l *listener) claim(a arrival) (arrival, error) {
 	<-l.places
+	l.context.clientsChanged()
 	if a.err != nil {
 		return arrival{}, a.err
 	}
@@ -102,6 +103,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 				c.s.mu.Lock()
 				c.another()
 				c.s.mu.Unlock()
+				c.clientsChanged()
 			}
 		}
 		select {
@@ -186,7 +188,7 @@ func (l *listener) welcome(nc *net.TCPConn) {
 	later, skip := l.context.options.later, l.context.options.skip
 	l.s.mu.Unlock()
 	if later {
-		l.ready <- arrival{tcp: nc}
+		l.arrive(arrival{tcp: nc})
 		return
 	}
 	a := l.handshake(nc)
@@ -194,7 +196,13 @@ func (l *listener) welcome(nc *net.TCPConn) {
 		<-l.places // it was never there
 		return
 	}
+	l.arrive(a)
+}
+
+// arrive gives a client to the Accepts. There is room for it.
+func (l *listener) arrive(a arrival) {
 	l.ready <- a
+	l.context.clientsChanged()
 }
 
 func (l *listener) handshake(nc *net.TCPConn) arrival {

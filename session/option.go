@@ -13,7 +13,7 @@ import (
 	"tlsd/openssl"
 )
 
-// The options of handles. An option of a connection must come before its handshake. One of a context holds for clients that come
+// The options of handles. An option of a connection must come before its handshake, but for watch (wait.go). One of a context holds for clients that come
 // later; those that are there stay as they are. An unknown name, and a value that an option does not have, are errors of
 // kind "params" that list what there is.
 
@@ -142,6 +142,9 @@ func (s *Session) SetOption(h Handle, name, value string) *Call {
 }
 
 func (c *connection) setOption(ctx context.Context, name, value string) error {
+	if name == optWatch {
+		return c.setWatch(value)
+	}
 	i := slices.IndexFunc(connOptions, func(o connOption) bool { return o.name == name })
 	if i < 0 {
 		return unknownOption(name, "a connection", optionNames(connOptions, func(o connOption) string { return o.name }))
@@ -168,6 +171,9 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 }
 
 func (c *serverContext) setOption(ctx context.Context, name, value string) error {
+	if name == optWatch {
+		return c.s.setWatch(c.handle, c, value)
+	}
 	i := slices.IndexFunc(contextOptions, func(o contextOption) bool { return o.name == name })
 	if i < 0 {
 		return unknownOption(name, "a context", optionNames(contextOptions, func(o contextOption) string { return o.name }))
@@ -188,7 +194,7 @@ func optionNames[T any](list []T, name func(T) string) string {
 	for _, o := range list {
 		names = append(names, name(o))
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(append(names, optWatch), ", ")
 }
 
 func unknownOption(name, what, known string) *Error {

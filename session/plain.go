@@ -121,7 +121,7 @@ func (s *Session) Read(h Handle, max int) *Call {
 		if err != nil {
 			return nil, err
 		}
-		data, err := t.ReadSome(ctx, min(max, MaxRead))
+		data, err := c.readSome(ctx, t, min(max, MaxRead))
 		e := event{received: len(data), told: true}
 		if err != nil {
 			e, _ = readEnd(ctx, err)

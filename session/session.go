@@ -95,11 +95,13 @@ type Session struct {
 	mu        sync.Mutex // guards all below, and the mutable fields of handles
 	seq       uint64
 	calls     map[*Call]struct{} // made and not ended
-	ended     chan struct{}      // if not nil, closed and forgotten when a call ends
+	stirred   chan struct{}      // if not nil, closed and forgotten when a call ends, or a handle may have become ready
 	last      Handle             // the highest number given out; the next one is one more
 	taken     bool               // one has been given out
 	conns     map[Handle]*connection
 	contexts  map[Handle]*serverContext
+	watched   map[Handle]waitable // those of the option watch
+	waitedFor Handle              // the last that a Wait has given
 	trust     *trust
 	sessions  openssl.SessionCache // of clients, to be resumed; it guards itself
 	lastError string
@@ -116,6 +118,7 @@ func New(cfg Config) *Session {
 		calls:     map[*Call]struct{}{},
 		conns:     map[Handle]*connection{},
 		contexts:  map[Handle]*serverContext{},
+		watched:   map[Handle]waitable{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.patience, s.impatience = context.WithCancel(context.Background())

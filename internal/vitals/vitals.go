@@ -50,7 +50,7 @@ var methods = []string{
 	"tls.SetCaBundle", "tls.PeerCertSubject", "tls.SetTimeout", "tls.Backend", "tls.Version",
 	"tls.LastError", "tls.Hello", "tls.Info", "$/cancelRequest", "rpc.discover", "tls.Status",
 	"tls.Flush", "tls.Shutdown", "tls.SetOption", "tls.SetCertificate", "tls.Listen",
-	"tls.ReadPlain", "tls.WritePlain",
+	"tls.ReadPlain", "tls.WritePlain", "tls.Wait", "tls.Signal",
 }
 
 func number(method string) uint32 { return uint32(slices.Index(methods, method) + 1) }

@@ -1,0 +1,116 @@
+package session
+
+import (
+	"context"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+)
+
+// A signal tells a caller with an event loop that a client waits for its Accept. The caller makes a
+// pair of stream sockets, sends both ends and keeps a duplicate of the first, which it polls. While
+// a client waits, one byte is in the first end; the session puts it in through the second, and takes
+// it out again. So the caller has nothing to count and nothing to read, and its descriptor is
+// readable exactly while an Accept would not wait.
+//
+// As with a data channel nothing is believed of the sockets, and no call on them can block.
+type signal struct {
+	polled, second *channel
+	on             bool // the byte is in; guarded by the session's lock
+}
+
+const opSignal = "tls.Signal"
+
+// Signal gives a context the pair of its signal, which the session owns from now on. The result is
+// 0.
+func (s *Session) Signal(ctxHandle Handle, polled, second *net.UnixConn) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var call *Call
+	call = s.onContext(opSignal, ctxHandle, func(_ context.Context, c *serverContext) (any, error) {
+		g, err := newSignal(polled, second)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if c.signal != nil {
+			return nil, fail(kind.State, "the context has its pair already")
+		}
+		c.signal, call.pair = g, nil
+		g.set(c.clientWaits())
+		return 0, nil
+	}).instant()
+	call.pair = []*net.UnixConn{polled, second}
+	return call
+}
+
+func newSignal(polled, second *net.UnixConn) (*signal, error) {
+	a, err := newChannel(polled)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newChannel(second)
+	if err != nil {
+		return nil, err
+	}
+	return &signal{polled: a, second: b}, nil
+}
+
+// set puts the byte in, or takes it out. The session's lock must be held, and there may be no
+// signal.
+func (g *signal) set(on bool) {
+	if g == nil || g.on == on {
+		return
+	}
+	g.on = on
+	// Errors are the caller's affair: it has closed its end, or filled it.
+	if on {
+		g.second.raw.Control(func(fd uintptr) {
+			_, _ = unix.SendmsgN(int(fd), []byte{1}, nil, nil, unix.MSG_DONTWAIT|noSignal)
+		})
+		return
+	}
+	g.polled.raw.Control(func(fd uintptr) { _, _ = receive(fd, make([]byte, 1), 0) })
+}
+
+func (g *signal) close() {
+	if g != nil {
+		g.polled.close()
+		g.second.close()
+	}
+}
+
+// clientWaits says whether a client waits that an Accept would take. s.mu must be held.
+func (c *serverContext) clientWaits() bool {
+	for _, l := range c.listeners {
+		if idle(l.opened) && l.err == nil && len(l.ready) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// clientsChanged tells those that wait for clients that there is one more, or one fewer, or another
+// listener.
+func (c *serverContext) clientsChanged() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.signal.set(c.clientWaits())
+	c.s.stir()
+}
+
+// Attended says whether a context waits for clients with a signal. Its caller polls, as a thread in
+// an Accept waits.
+func (s *Session) Attended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.contexts {
+		if c.signal != nil && len(c.listeners) > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,229 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// Wait serves callers that have many handles and one thread. The rules:
+//
+//   - A handle takes part from the option watch 1 on, until watch 0 or its end.
+//   - A handle is ready if a Read or an Accept on it would not wait. Data, the peer's end and an
+//     error count.
+//   - A Read before the handshake fails at once, so such a connection is ready. While its handshake
+//     is under way, it is not.
+//   - Ready handles take turns in the order of their numbers. A busy one does not starve the others.
+//   - A connection with a data channel does not take part here. Its caller polls the channel.
+
+const (
+	opWait   = "tls.Wait"
+	optWatch = "watch"
+)
+
+// Wait waits for a watched handle that is ready. The result is the Handle, or 0 if there is none
+// within the bound. A negative bound is none.
+func (s *Session) Wait(bound time.Duration) *Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newCall(opWait, 0, func(ctx context.Context) (any, error) {
+		var up <-chan time.Time
+		if bound >= 0 {
+			t := time.NewTimer(bound)
+			defer t.Stop()
+			up = t.C
+		}
+		for {
+			s.mu.Lock()
+			h, news := s.nextReady(), s.news()
+			s.mu.Unlock()
+			if h != 0 {
+				return h, nil
+			}
+			select {
+			case <-news:
+			case <-up:
+				return Handle(0), nil
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}
+	})
+}
+
+// news is closed when a call has ended, or a handle may have become ready. s.mu must be held.
+func (s *Session) news() <-chan struct{} {
+	if s.stirred == nil {
+		s.stirred = make(chan struct{})
+	}
+	return s.stirred
+}
+
+// stir closes news. s.mu must be held.
+func (s *Session) stir() {
+	if s.stirred != nil {
+		close(s.stirred)
+		s.stirred = nil
+	}
+}
+
+// nextReady gives the ready handle whose turn it is, or 0. s.mu must be held.
+func (s *Session) nextReady() Handle {
+	var first, next Handle
+	for h, w := range s.watched {
+		if !w.ready() {
+			continue
+		}
+		if first == 0 || h < first {
+			first = h
+		}
+		if h > s.waitedFor && (next == 0 || h < next) {
+			next = h
+		}
+	}
+	if next == 0 {
+		next = first
+	}
+	if next != 0 {
+		s.waitedFor = next
+	}
+	return next
+}
+
+// A waitable is a connection or a context.
+type waitable interface {
+	// ready says whether a Read or an Accept would not wait. The session's lock must be held.
+	ready() bool
+}
+
+// setWatch sets the option watch of a handle that is open.
+func (s *Session) setWatch(h Handle, w waitable, value string) error {
+	on, err := choice(value, "0", "1")
+	if err != nil {
+		return badValue(context.Background(), optWatch, value, "0 or 1", kind.Params, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if on == 1 {
+		s.watched[h] = w
+	} else {
+		delete(s.watched, h)
+	}
+	return nil
+}
+
+func (c *connection) setWatch(value string) error {
+	c.s.mu.Lock()
+	err := c.stateError()
+	c.s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return c.s.setWatch(c.handle, c, value)
+}
+
+// watched says whether the option watch is 1.
+func (c *serverContext) watched() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.watched[c.handle] != nil
+}
+
+// idle says whether the calls of a lane have ended.
+func idle(lane <-chan struct{}) bool {
+	select {
+	case <-lane:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *connection) ready() bool {
+	switch {
+	case c.closing || !idle(c.ctl):
+		return false
+	case c.state != ready:
+		return true
+	case c.pumps != nil:
+		return false
+	case c.flow.status().Read != stateOpen:
+		return true
+	case c.ahead != nil:
+		return idle(c.ahead.over)
+	case idle(c.in):
+		c.readAhead()
+	}
+	return false
+}
+
+func (c *serverContext) ready() bool { return !c.closing && idle(c.ctl) && c.clientWaits() }
+
+// ahead is what was read before a Read has asked for it: that is how a Wait finds out, because what the system has received
+// need not be data of the connection.
+type ahead struct {
+	stop context.CancelFunc
+	over chan struct{} // closed when the rest is set; after that it belongs to the Read whose turn it is
+	data []byte
+	err  error
+}
+
+// aheadBytes is the most that is read ahead. It stays in memory until a Read comes.
+const aheadBytes = 4 << 10
+
+// readAhead begins to read ahead. No Read is under way, and later ones wait for it. s.mu must be held.
+func (c *connection) readAhead() {
+	s, t := c.s, c.tls
+	ctx, stop := context.WithCancel(s.ctx)
+	a := &ahead{stop: stop, over: make(chan struct{})}
+	c.ahead = a
+	s.finishers.Go(func() {
+		defer stop()
+		a.data, a.err = t.ReadSome(ctx, aheadBytes)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		close(a.over)
+		s.stir()
+	})
+}
+
+// stopAhead ends reading ahead, before the connection is closed. What was read is lost.
+func (c *connection) stopAhead() {
+	c.s.mu.Lock()
+	a := c.ahead
+	c.s.mu.Unlock()
+	if a != nil {
+		a.stop()
+		<-a.over
+	}
+}
+
+// readSome is the engine's, but gives first what was read ahead.
+func (c *connection) readSome(ctx context.Context, t EngineConn, limit int) ([]byte, error) {
+	s := c.s
+	s.mu.Lock()
+	a := c.ahead
+	s.mu.Unlock()
+	if a == nil {
+		return t.ReadSome(ctx, limit)
+	}
+	select {
+	case <-a.over:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if n := min(limit, len(a.data)); n < len(a.data) {
+		part := append([]byte(nil), a.data[:n]...)
+		a.data = append([]byte(nil), a.data[n:]...)
+		return part, nil
+	}
+	s.mu.Lock()
+	c.ahead = nil
+	s.mu.Unlock()
+	if errors.Is(a.err, context.Canceled) && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return a.data, a.err
+}

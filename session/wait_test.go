@@ -1,0 +1,461 @@
+package session_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+// The tests of Wait use connections without a data channel, but where they say so.
+
+// waitFor is a Wait without a bound.
+func (r *rig) waitFor(want session.Handle) {
+	r.t.Helper()
+	if h := r.ok(r.Wait(-1)); h != want {
+		r.t.Errorf("Wait gives %v, want %d", h, want)
+	}
+}
+
+// nothing is a Wait that finds nothing.
+func (r *rig) nothing() {
+	r.t.Helper()
+	if h := r.ok(r.Wait(0)); h != session.Handle(0) {
+		r.t.Errorf("Wait gives %v, want 0", h)
+	}
+}
+
+func (r *rig) watch(h session.Handle) session.Handle {
+	r.t.Helper()
+	r.ok(r.SetOption(h, "watch", "1"))
+	return h
+}
+
+// puppet is a TLS server that does what the test says: each element is what it sends, "" is its end.
+func (r *rig) puppet() (port int, says chan<- string) {
+	words := make(chan string, 100)
+	port = fakeengine.Serve(r.t, func(nc net.Conn) {
+		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		if c.Handshake() != nil {
+			return
+		}
+		for w := range words {
+			if w == "cut" {
+				return
+			}
+			if w == "" {
+				c.CloseWrite()
+				io.Copy(io.Discard, c)
+				return
+			}
+			c.Write([]byte(w))
+		}
+	})
+	r.t.Cleanup(func() { close(words) })
+	return port, words
+}
+
+func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
+	t.Parallel()
+	for name, newRig := range map[string]func(*testing.T) *rig{"openssl": func(t *testing.T) *rig { return newRealRig(t) }, "crypto/tls": func(t *testing.T) *rig { return newRig(t) }} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			port, says := r.puppet()
+			r.watch(r.client(port))
+			other, speaks := r.puppet()
+			h := r.watch(r.client(other))
+			r.nothing()
+			w := r.start(r.Wait(-1))
+			speaks <- "hello"
+			if got := w.ok(); got != h {
+				t.Fatalf("Wait gives %v, want %d", got, h)
+			}
+			r.waitFor(h) // as long as nobody reads
+			got := ""
+			for got != "hello" { // in pieces, and none is lost
+				got += string(r.ok(r.Read(h, 2)).([]byte))
+			}
+			r.nothing()
+			speaks <- ""
+			r.waitFor(h)
+			for range 2 {
+				if data := r.ok(r.Read(h, 10)).([]byte); len(data) > 0 {
+					t.Errorf("read %q, want the end", data)
+				}
+				r.waitFor(h)
+			}
+			r.ok(r.Close(h))
+			says <- "cut"
+			r.waitFor(1)
+			r.fails(r.Read(1, 10), kind.IO)
+			r.waitFor(1)
+			r.ok(r.Close(1))
+			r.nothing()
+		})
+	}
+}
+
+// TestAReadBehindAWaitLosesNothing: much data, read in pieces of all sizes between Waits.
+func TestAReadBehindAWaitLosesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	data := bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuvwxyz"), 10000)
+	port := fakeengine.Serve(t, func(nc net.Conn) {
+		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c.Write(data)
+		c.CloseWrite()
+		io.Copy(io.Discard, c)
+	})
+	h := r.watch(r.client(port))
+	var got []byte
+	for size := 1; ; size = size%5000 + 7 {
+		r.waitFor(h)
+		part := r.ok(r.Read(h, size)).([]byte)
+		if len(part) > size {
+			t.Fatalf("a Read of %d gives %d bytes", size, len(part))
+		}
+		if len(part) == 0 {
+			break
+		}
+		got = append(got, part...)
+	}
+	if !bytes.Equal(got, data) {
+		t.Errorf("%d bytes have come, %d were sent", len(got), len(data))
+	}
+}
+
+func TestReadyHandlesTakeTurns(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var handles []session.Handle
+	for range 200 {
+		handles = append(handles, r.watch(r.handle(r.NewClient("localhost", r.echo())))) // ready: a Read fails at once
+	}
+	for round := range 3 {
+		for _, h := range handles {
+			if got := r.ok(r.Wait(-1)); got != h {
+				t.Fatalf("round %d: got %v, want %d", round, got, h)
+			}
+		}
+	}
+}
+
+// TestABusyHandleStarvesNoOther: it always has data, and the other one gets its turn.
+func TestABusyHandleStarvesNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	flood := fakeengine.Serve(t, func(nc net.Conn) {
+		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		for {
+			if _, err := c.Write(make([]byte, 16384)); err != nil {
+				return
+			}
+		}
+	})
+	busy := r.watch(r.client(flood))
+	port, says := r.puppet()
+	quiet := r.watch(r.client(port))
+	for range 20 {
+		says <- "x"
+		r.waitFor2(busy, quiet)
+		r.ok(r.Read(quiet, 1))
+	}
+}
+
+// waitFor2 reads from the first handle until the second is ready.
+func (r *rig) waitFor2(busy, quiet session.Handle) {
+	r.t.Helper()
+	end := time.Now().Add(patience)
+	for time.Now().Before(end) {
+		switch h := r.ok(r.Wait(-1)); h {
+		case quiet:
+			return
+		case busy:
+			r.ok(r.Read(busy, 1<<20))
+		default:
+			r.t.Fatalf("Wait gives %v", h)
+		}
+	}
+	r.t.Fatal("the quiet handle never has its turn")
+}
+
+func TestAWaitEndsWhenItsTimeIsUpOrItIsCancelled(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.watch(r.client(r.echo()))
+	for _, bound := range []time.Duration{0, time.Millisecond, 50 * time.Millisecond} {
+		began := time.Now()
+		if got := r.ok(r.Wait(bound)); got != session.Handle(0) {
+			t.Errorf("Wait gives %v, want 0", got)
+		}
+		if took := time.Since(began); took < bound {
+			t.Errorf("a Wait of %v has ended after %v", bound, took)
+		}
+	}
+	for _, bound := range []time.Duration{-1, -time.Hour, time.Hour} {
+		w := r.start(r.Wait(bound))
+		w.Cancel()
+		w.fails(kind.Cancelled)
+	}
+	// And a Read still gets what comes.
+	read := r.start(r.Read(h, 10))
+	r.ok(r.Write(h, []byte("x")))
+	if got := string(read.ok().([]byte)); got != "x" {
+		t.Errorf("read %q", got)
+	}
+	w := r.start(r.Wait(-1))
+	r.End()
+	w.fails(kind.Cancelled)
+}
+
+func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	port, says := r.puppet()
+	h := r.client(port)
+	says <- "x"
+	w := r.start(r.Wait(-1)) // nothing is watched yet
+	r.watch(h)
+	if got := w.ok(); got != h {
+		t.Errorf("Wait gives %v, want %d", got, h)
+	}
+	r.ok(r.SetOption(h, "watch", "0"))
+	r.nothing()
+	r.watch(h)
+	r.waitFor(h)
+	ctx := r.server()
+	if got := r.fact(ctx, "watch"); got != "0" {
+		t.Errorf("watch is %q", got)
+	}
+	if r.watch(ctx); r.fact(ctx, "watch") != "1" {
+		t.Errorf("watch is %q", r.fact(ctx, "watch"))
+	}
+	for _, bad := range []string{"", "2", "on"} {
+		for _, h := range []session.Handle{h, ctx} {
+			if e := r.fails(r.SetOption(h, "watch", bad), kind.Params); !strings.Contains(e.Why, "0 or 1") {
+				t.Errorf("watch %q: %v", bad, e)
+			}
+		}
+	}
+	r.ok(r.Close(h))
+	r.fails(r.SetOption(h, "watch", "1"), kind.Handle)
+	r.nothing()
+	r.ok(r.CloseServerContext(ctx))
+	r.nothing()
+}
+
+// TestACloseOfAWatchedConnectionIsNotHeldUp by the reading ahead of a Wait.
+func TestACloseOfAWatchedConnectionIsNotHeldUp(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []bool{false, true} {
+		r := newRig(t)
+		port, says := r.puppet()
+		h := r.watch(r.client(port))
+		r.nothing()
+		if !silent {
+			says <- "x"
+			r.waitFor(h)
+		}
+		w := r.start(r.Wait(-1))
+		if silent {
+			r.ok(r.Close(h))
+			w.Cancel()
+			w.fails(kind.Cancelled)
+		} else {
+			w.ok()
+			r.ok(r.Close(h))
+		}
+		r.End()
+	}
+}
+
+func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Handshake)
+	r := newRig(t, g.install)
+	port, says := r.puppet()
+	h := r.watch(r.handle(r.NewClient("localhost", port)))
+	r.waitFor(h)
+	r.fails(r.Read(h, 1), kind.State)
+	shaking := r.start(r.Handshake(h))
+	await(t, g.first(), "the handshake")
+	r.nothing()
+	w := r.start(r.Wait(-1))
+	g.release <- nil
+	shaking.ok()
+	says <- "x"
+	if got := w.ok(); got != h {
+		t.Errorf("Wait gives %v, want %d", got, h)
+	}
+	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// TestAConnectionWithADataChannelIsItsCallersToPoll.
+func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	port, says := r.puppet()
+	h, caller := r.channel(port)
+	r.watch(h)
+	says <- "hello"
+	r.nothing()
+	if got := string(receive(t, caller, 5)); got != "hello" {
+		t.Errorf("received %q", got)
+	}
+	r.nothing()
+}
+
+// arrival makes a client that waits for an Accept.
+func (r *rig) arrival(port int) *tls.Conn {
+	r.t.Helper()
+	c := r.dial(port)
+	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestWaitGivesTheContextForWhichAClientWaits(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	quiet, _ := r.listener()
+	ctx, port := r.listener()
+	r.watch(quiet)
+	r.watch(ctx)
+	r.nothing()
+	w := r.start(r.Wait(-1))
+	r.arrival(port)
+	if got := w.ok(); got != ctx {
+		t.Fatalf("Wait gives %v, want %d", got, ctx)
+	}
+	r.arrival(port)
+	for range 2 {
+		r.waitFor(ctx)
+		r.ok(r.Accept(ctx, "", 0))
+	}
+	r.nothing()
+	// A client whose handshake has failed is an error, which an Accept would not wait for.
+	nc := dialTCP(t, port)
+	fmt.Fprint(nc, "this is not TLS\n")
+	r.waitFor(ctx)
+	r.fails(r.Accept(ctx, "", 0), kind.Handshake)
+	r.nothing()
+}
+
+// readable says whether a descriptor is readable.
+func readable(t *testing.T, c *net.UnixConn) (yes bool) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			if _, err = unix.Poll(p, 0); err != unix.EINTR {
+				break
+			}
+		}
+		yes = p[0].Revents != 0
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return yes
+}
+
+// copyOf is a duplicate of a socket.
+func copyOf(t *testing.T, c *net.UnixConn) *net.UnixConn {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := -1
+	raw.Control(func(n uintptr) { fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 3) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return unixConn(t, fd)
+}
+
+func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx, port := r.listener()
+	r.arrival(port)
+	r.waitFor(r.watch(ctx)) // the client is there before the signal
+	polled, second := pair(t)
+	r.ok(r.Signal(ctx, copyOf(t, polled), second))
+	for clients := 1; clients < 4; clients++ {
+		if !readable(t, polled) {
+			t.Errorf("a client waits, and the signal is not readable")
+		}
+		r.arrival(port)
+		for range 2 {
+			until(t, "a client", func() bool { return readable(t, polled) })
+			r.ok(r.Accept(ctx, "", 0))
+		}
+		if readable(t, polled) {
+			t.Errorf("no client waits, and the signal is readable")
+		}
+		r.arrival(port)
+		until(t, "a client", func() bool { return readable(t, polled) })
+	}
+	more, other := pair(t)
+	if e := r.fails(r.Signal(ctx, copyOf(t, more), other), kind.State); !strings.Contains(e.Why, "has its pair already") {
+		t.Error(e)
+	}
+	if rest(t, more); readable(t, polled) != true {
+		t.Error("the first pair is no longer readable")
+	}
+	r.ok(r.CloseServerContext(ctx))
+	until(t, "the end", func() bool { return len(rest(t, polled)) <= 1 })
+}
+
+// TestASignalThatIsNoneOrMisusedHarmsNothing.
+func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ctx, port := r.listener()
+	a, b := pair(t)
+	c, d := pair(t)
+	unconnected, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.fails(r.Signal(ctx, b, unixConn(t, unconnected)), kind.Params)
+	rest(t, a) // the end that was good is closed, too
+	r.fails(r.Signal(99, c, d), kind.Handle)
+
+	// The caller fills the pair, reads what is not its own, and closes it.
+	polled, second := pair(t)
+	dup := copyOf(t, second)
+	r.ok(r.Signal(ctx, copyOf(t, polled), second))
+	dup.SetWriteDeadline(time.Now().Add(-time.Second))
+	raw, _ := dup.SyscallConn()
+	raw.Control(func(fd uintptr) {
+		for {
+			if _, err := unix.SendmsgN(int(fd), make([]byte, 4096), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != nil {
+				return
+			}
+		}
+	})
+	r.arrival(port)
+	r.ok(r.Accept(ctx, "", 0))
+	polled.Close()
+	dup.Close()
+	r.arrival(port)
+	r.ok(r.Accept(ctx, "", 0))
+}
