@@ -68,6 +68,7 @@ var methods = []method{
 	{"tls.CloseServerContext", []param{pCtx}, false, "stop listening"},
 	{"tls.SetCertificate", []param{pHandle, {name: "serverName", typ: text}, {name: "certFile", typ: file}, {name: "keyFile", typ: file}}, false, "replace a certificate, for a name or for all"},
 	{"tls.SetOption", []param{pHandle, {name: "name", typ: text}, {name: "value", typ: text}}, false, "set an option of a handle"},
+	{"tls.Wait", []param{{name: "milliseconds", typ: number}}, false, "wait for a handle whose option watch is 1"},
 	{"tls.ReadPlain", []param{pHandle, {name: "maxBytes", typ: number}}, true, "read before the handshake"},
 	{"tls.WritePlain", []param{pHandle, {name: "data", typ: blob}}, false, "send before the handshake"},
 	{"tls.SetCaBundle", []param{{name: "path", typ: file, none: true}}, false, "trust these CA certificates instead of the system's; empty: the system's"},

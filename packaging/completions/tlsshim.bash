@@ -5,7 +5,7 @@ _tlsshim() {
 	case ${COMP_WORDS[COMP_CWORD - 1]} in
 	# begin generated: make pages
 	--socket) compopt -o default; return ;;
-	call | --) words='NewClient Handshake Write Read Status Flush Shutdown Close SetInsecureSkipVerify NewServerContext Accept Listen CloseServerContext SetCertificate SetOption ReadPlain WritePlain SetCaBundle PeerCertSubject SetTimeout Backend Version LastError Info rpc.discover' ;;
+	call | --) words='NewClient Handshake Write Read Status Flush Shutdown Close SetInsecureSkipVerify NewServerContext Accept Listen CloseServerContext SetCertificate SetOption Wait ReadPlain WritePlain SetCaBundle PeerCertSubject SetTimeout Backend Version LastError Info rpc.discover' ;;
 	*) words='call shell status doctor --socket --timeout --json --version --help' ;;
 	# end generated
 	esac

@@ -9,5 +9,5 @@ complete -c tlsshim -l timeout
 complete -c tlsshim -l json
 complete -c tlsshim -l version
 complete -c tlsshim -l help
-complete -c tlsshim -n '__fish_seen_subcommand_from call' -a 'NewClient Handshake Write Read Status Flush Shutdown Close SetInsecureSkipVerify NewServerContext Accept Listen CloseServerContext SetCertificate SetOption ReadPlain WritePlain SetCaBundle PeerCertSubject SetTimeout Backend Version LastError Info rpc.discover'
+complete -c tlsshim -n '__fish_seen_subcommand_from call' -a 'NewClient Handshake Write Read Status Flush Shutdown Close SetInsecureSkipVerify NewServerContext Accept Listen CloseServerContext SetCertificate SetOption Wait ReadPlain WritePlain SetCaBundle PeerCertSubject SetTimeout Backend Version LastError Info rpc.discover'
 # end generated

@@ -126,6 +126,7 @@ var methods = []struct {
 	{"tls.SetOption", []param{handle, {"name", `"alpn"`, texts(64)}, {"value", `"h2"`, orNone(texts(65535))}}, 0},
 	{"tls.ReadPlain", []param{handle, {"maxBytes", "1", integers("0", "16777217")}}, 0},
 	{"tls.WritePlain", []param{handle, {"data", `"aGk="`, []string{`7`, `null`, `"aGk"`}}}, 0},
+	{"tls.Wait", []param{{"milliseconds", "1", integers("-2147483649", "2147483648")}}, 0},
 	{"tls.CloseServerContext", []param{ctxHandle}, 0},
 	{"tls.SetCaBundle", []param{{"path", `"/nonexistent"`, orNone(texts(4095))}}, 0},
 	{"tls.PeerCertSubject", []param{handle}, 0},

@@ -15,6 +15,8 @@ func TestEveryScriptOfExamplesRuns(t *testing.T) {
 		"many-clients.dom": {stdout: "client 1 of 2, TLSv1.3\nclient 2 of 2, TLSv1.3\n"},
 		"sturdy-server.dom": {stdout: "listening on port 8443\nclient 1: 0 bytes\nclient " +
 			"2: 0 bytes\n"},
+		"chat-server.dom": {stdout: "listening on port 8443\n2 has come\n2 has left\n" +
+			"3 has come\n3 has left\n"},
 		"mutual-subjects-server.dom": {stdout: "server: the client is /CN=fake\nserver: " +
 			"the client has left\n"},
 		"mutual-subjects-client.dom": {stdout: "client: expected /CN=localhost, but this " +

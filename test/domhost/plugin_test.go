@@ -86,14 +86,15 @@ func TestNewerFunctionsPassTheirArgumentsAndResult(t *testing.T) {
 		printf("%d %d\n", tls.Listen(7, "127.0.0.1", 0), tls.Listen(7, "::1", 1));
 		$b = tls.ReadPlain(7, 100); printf("%s\n", blob.ToText($b));
 		printf("%d\n", tls.WritePlain(7, blob.FromText("STARTTLS")));
+		printf("%d %d\n", tls.Wait(1000), tls.Wait(-1));
 		printf("%d [%s]\n", tls.Shutdown(7), tls.ErrorKind());`
 	want := []string{"SetOption 7 alpn h2,http/1.1", "Info 7 alpn", "SetCertificate 7  " +
 		"cert.pem key.pem", "Listen 7 127.0.0.1 0",
-		"Listen 7 ::1 1", "ReadPlain 7 100", "WritePlain 7 8 STARTTLS", "Shutdown 7",
-		"ErrorKind"}
+		"Listen 7 ::1 1", "ReadPlain 7 100", "WritePlain 7 8 STARTTLS", "Wait 1000",
+		"Wait -1", "Shutdown 7", "ErrorKind"}
 	for _, exe := range []string{plain, sanitized} {
 		got, calls := withFake(t, exe, text)
-		if got != (result{"0\nfact\n0\n4433 1\nok\n8\n0 []\n", "", 0}) ||
+		if got != (result{"0\nfact\n0\n4433 1\nok\n8\n1 0\n0 []\n", "", 0}) ||
 			!reflect.DeepEqual(calls, want) {
 			t.Errorf("%s: got %v\ncalls %q", exe, got, calls)
 		}

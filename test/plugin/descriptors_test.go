@@ -21,7 +21,7 @@ import (
 func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 	t.Parallel()
 	for _, op := range []string{"Read", "Write", "Close", "Shutdown", "Descriptor", "Subject",
-		"NewClient", "Cancel", "fork"} {
+		"Wait", "NewClient", "Cancel", "fork"} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			d, h, p, data := ready(t)
@@ -61,6 +61,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 				}
 				h.send("exit")
 				h.child().gives(0, "")
+			case "Wait":
+				h.send("Wait", -1).fails("tls.Wait: lost: this program has closed descriptors of the TLS plugin")
 			case "Subject":
 				h.send("Subject", 1).fails("tls.PeerCertSubject: " + lost)
 			default:

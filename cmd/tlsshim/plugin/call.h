@@ -41,6 +41,7 @@ struct call {
 	const int64_t *n;         /* a number behind these, or NULL */
 	const char *params;       /* JSON array; client_run makes it of these */
 	struct owned *pass;       /* a descriptor that goes along and is closed then, or NULL */
+	struct owned *lend;       /* one that goes before pass and stays open, or NULL */
 	bool is_part;             /* of a function of tlsplugin.h, and began is set */
 	unsigned began;           /* the process's cancels when it began */
 

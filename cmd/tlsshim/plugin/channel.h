@@ -1,6 +1,6 @@
 /*
- * channel.h - the connections of a session as the plugin knows them: for each handle its data
- * channel and how its two directions stand.
+ * channel.h - the handles of a session as the plugin knows them: for each connection its data
+ * channel and how its two directions stand, and for a context its descriptor.
  *
  * A data channel is one end of a pair of stream sockets; tlsd has the other. What is sent on it
  * is written to the TLS connection, and what is received from it was read from there.
@@ -39,6 +39,9 @@ struct channel {
 	int refs;          /* the table's, and one for each thread that has a pointer */
 	struct owned *fd;  /* NULL until there is one; it does not change after that */
 	bool unshaken;     /* it came with tls_Accept, and the handshake is still to be done */
+	bool shaking;      /* a tls_Handshake is under way */
+	bool watched;      /* it takes part in tls_Wait */
+	bool context;      /* it is one, and fd is readable while a client waits */
 	bool later;        /* of a context: its connections are unshaken */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
 	bool closing;      /* tls_Close has begun */

@@ -8,6 +8,7 @@
 
 #include "text.h"
 #include "use.h"
+#include "watch.h"
 
 static const struct method
 	handshake = { .name = "tls.Handshake", .waits_on = CONNECTION },
@@ -16,7 +17,8 @@ static const struct method
 	shutdown_ = { .name = "tls.Shutdown", .waits_on = CONNECTION },
 	close_ = { .name = "tls.Close", .closes = CONNECTION },
 	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT },
-	set_option = { .name = "tls.SetOption" };
+	set_option = { .name = "tls.SetOption" },
+	signal_ = { .name = "tls.Signal" };
 
 /* A pair of which the call sends one end; false and the error set if there can be none. */
 static bool make_pair(struct process *p, struct call *c, struct owned *ends[2])
@@ -25,8 +27,9 @@ static bool make_pair(struct process *p, struct call *c, struct owned *ends[2])
 		c->pass = ends[1];
 		return true;
 	}
-	process_fail(p, "limit", "%s: handle %" PRId64 ": limit: no descriptor for the data of the connection: "
-		     "%s%s", c->method->name, c->handle, errno_text(errno),
+	process_fail(p, "limit", "%s: handle %" PRId64 ": limit: no descriptor for the %s: "
+		     "%s%s", c->op ? c->op : c->method->name, c->handle,
+		     c->method == &signal_ ? "context" : "data of the connection", errno_text(errno),
 		     errno == EMFILE ? "; raise RLIMIT_NOFILE or close others" : "");
 	return false;
 }
@@ -47,6 +50,7 @@ static int attach(struct process *p, const char *op, int64_t handle, struct owne
 		ch->fd = end;
 		ch->unshaken = unshaken;
 		end = NULL;
+		watch_changed(p, ch);
 	}
 	channel_release(ch);
 	pthread_mutex_unlock(&p->mu);
@@ -79,14 +83,31 @@ static int handshake_with_pair(struct process *p, struct call *c)
 	if (!use_begin(&u, p, handshake.name, c->handle))
 		return 0; /* the next call says that it is lost */
 	pthread_mutex_lock(&p->mu);
-	if (u.ch)
+	if (u.ch) {
 		u.ch->unshaken = false;
+		watch_changed(p, u.ch);
+	}
 	pthread_mutex_unlock(&p->mu);
 	use_end(&u);
 	return 0;
 }
 
-int64_t connection_handshake(struct process *p, int64_t handle)
+/* Notes that a handshake begins or has ended, for tls_Wait. */
+static void note_shaking(struct process *p, int64_t handle, bool shaking)
+{
+	struct channel *ch;
+
+	pthread_mutex_lock(&p->mu);
+	ch = p->session && handle >= p->first ? channel_find(&p->session->channels, handle) : NULL;
+	if (ch) {
+		ch->shaking = shaking;
+		watch_changed(p, ch);
+	}
+	channel_release(ch);
+	pthread_mutex_unlock(&p->mu);
+}
+
+static int64_t shake(struct process *p, int64_t handle)
 {
 	struct call c = { .method = &handshake, .handle = handle };
 	struct owned *ends[2];
@@ -103,6 +124,18 @@ int64_t connection_handshake(struct process *p, int64_t handle)
 	if (!process_cancelled(p, c.began) && has_pair(p, handle) == 1)
 		return client_run(p, &c);
 	return -1;
+}
+
+int64_t connection_handshake(struct process *p, int64_t handle)
+{
+	int64_t result;
+
+	if (!p)
+		return process_fail(p, "limit", "%s: out of memory", handshake.name);
+	note_shaking(p, handle, true);
+	result = shake(p, handle);
+	note_shaking(p, handle, false);
+	return result;
 }
 
 /* Whether the handshakes of a context's clients come later. */
@@ -210,6 +243,17 @@ static int end_close(struct use *u, int result)
 	return result;
 }
 
+/* Takes the handle out of tls_Wait. */
+static void stop_watching(struct use *u)
+{
+	pthread_mutex_lock(&u->p->mu);
+	if (u->ch) {
+		watch_changed(u->p, u->ch);
+		u->ch->watched = false;
+	}
+	pthread_mutex_unlock(&u->p->mu);
+}
+
 static int64_t close_handle(struct process *p, const struct method *m, int64_t handle)
 {
 	struct call c = { .method = m, .handle = handle, .is_part = true };
@@ -223,6 +267,7 @@ static int64_t close_handle(struct process *p, const struct method *m, int64_t h
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
+	stop_watching(&u);
 	result = client_run(p, &c);
 	if (ready || (u.ch && result == 0))
 		result = end_close(&u, result);
@@ -259,6 +304,44 @@ int64_t connection_set_timeout(struct process *p, int64_t handle, int32_t millis
 	return 0;
 }
 
+void connection_is_context(struct process *p, int64_t ctx)
+{
+	struct channel *ch;
+
+	pthread_mutex_lock(&p->mu);
+	ch = p->session && ctx >= p->first ? channel_make(&p->session->channels, ctx) : NULL;
+	if (ch)
+		ch->context = true;
+	channel_release(ch);
+	pthread_mutex_unlock(&p->mu);
+}
+
+/* Gives a context its descriptor, unless it has one: the pair's first end, of which tlsd has a copy.
+ * False and the error set if that fails. One thread at a time does it. */
+static bool make_signal(struct use *u)
+{
+	struct call c = { .method = &signal_, .op = u->op, .handle = u->handle, .is_part = true,
+			  .began = u->began };
+	struct owned *ends[2];
+	bool has;
+
+	if (!use_take_turn(u, &u->ch->reading))
+		return false;
+	has = u->ch->fd != NULL;
+	pthread_mutex_unlock(&u->p->mu);
+	if (!has && make_pair(u->p, &c, ends)) {
+		c.lend = ends[0];
+		has = client_run(u->p, &c) == 0;
+		if (has)
+			attach(u->p, u->op, u->handle, ends[0], false);
+		else
+			owned_close(ends[0]);
+	}
+	pthread_mutex_lock(&u->p->mu);
+	use_give_turn_back(u);
+	return has;
+}
+
 int64_t connection_descriptor(struct process *p, int64_t handle)
 {
 	struct use u;
@@ -266,9 +349,41 @@ int64_t connection_descriptor(struct process *p, int64_t handle)
 
 	if (use_raise_untold(p, handle) < 0 || !use_begin(&u, p, "tls.Descriptor", handle))
 		return -1;
-	fd = use_has_data(&u) ? use_fd(&u) : use_fail(&u, "state", "there is none before the handshake");
+	if (use_has_data(&u) || (u.ch && u.ch->context && make_signal(&u)))
+		fd = use_fd(&u);
+	else if (!u.ch || !u.ch->context)
+		use_fail(&u, "state", "there is none before the handshake");
 	use_end(&u);
 	return fd;
+}
+
+/* Makes a handle take part in tls_Wait, or no more. A context needs its descriptor for that. */
+static int64_t note_watch(struct process *p, int64_t handle, bool on)
+{
+	struct channel *ch = NULL;
+	struct use u;
+	bool ok = true;
+
+	pthread_mutex_lock(&p->mu);
+	if (p->session && handle >= p->first)
+		ch = channel_make(&p->session->channels, handle);
+	channel_release(ch);
+	pthread_mutex_unlock(&p->mu);
+	if (!use_begin(&u, p, set_option.name, handle))
+		return 0; /* the next call says that it is lost */
+	if (!u.ch)
+		ok = use_fail(&u, "limit", "out of memory") == 0;
+	else if (on && u.ch->context)
+		ok = make_signal(&u);
+	if (ok) {
+		pthread_mutex_lock(&p->mu);
+		u.ch->watched = true;
+		watch_changed(p, u.ch);
+		u.ch->watched = on;
+		pthread_mutex_unlock(&p->mu);
+	}
+	use_end(&u);
+	return ok ? 0 : -1;
 }
 
 int64_t connection_set_option(struct process *p, int64_t handle, const char *name,
@@ -279,6 +394,8 @@ int64_t connection_set_option(struct process *p, int64_t handle, const char *nam
 
 	if (use_raise_untold(p, handle) < 0 || client_run(p, &c) < 0)
 		return -1;
+	if (strcmp(name, "watch") == 0)
+		return note_watch(p, handle, strcmp(value, "1") == 0);
 	if (strcmp(name, "handshake") != 0)
 		return 0;
 	/* Accepted connections come with their pair, but must not use it before the handshake. */

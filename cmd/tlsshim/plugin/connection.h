@@ -1,6 +1,6 @@
 /*
  * connection.h - the life of a connection as far as it concerns its data channel: from the
- * handshake, which makes the channel, to the close.
+ * handshake, which makes the channel, to the close. For a context its descriptor.
  *
  * All functions set the process's error and return -1 if they fail.
  */
@@ -17,6 +17,9 @@ int64_t connection_set_timeout(struct process *p, int64_t handle, int32_t millis
 int64_t connection_set_option(struct process *p, int64_t handle, const char *name,
 			      const char *value);
 int64_t connection_descriptor(struct process *p, int64_t handle);
+
+/* Notes that the handle is that of a new context. */
+void connection_is_context(struct process *p, int64_t ctx);
 int64_t connection_shutdown(struct process *p, int64_t handle);
 int64_t connection_close(struct process *p, int64_t handle);
 int64_t connection_close_context(struct process *p, int64_t ctx);

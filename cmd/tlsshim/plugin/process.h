@@ -56,6 +56,9 @@ struct process {
 	unsigned searches;            /* for a tlsd that have failed */
 	char found_not[ERROR_BYTES]; /* why, the last time */
 
+	unsigned changes; /* of what tls_Wait waits for, but for the descriptors themselves */
+	int waits;        /* threads in tls_Wait */
+
 	struct session *session; /* the one to use; NULL before the first and after a loss */
 	int64_t first;           /* handles below it are lost */
 	unsigned ca_version;     /* counts the settings of ca_bundle */

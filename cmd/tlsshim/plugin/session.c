@@ -314,8 +314,9 @@ static void send_lines(struct process *p, struct session *s, const struct json_o
 {
 	struct sending out = { .wait = { .bell = &p->bell, .look = look_from_sending }, .p = p,
 			       .s = s, .c = c };
+	struct owned *both[2] = { c->lend, c->pass }, *one[2] = { c->pass };
 
-	if (wire_send(&s->wire, lines->at, lines->len, c->pass, &out.wait))
+	if (wire_send(&s->wire, lines->at, lines->len, c->lend ? both : one, &out.wait))
 		return;
 	pthread_mutex_lock(&p->mu);
 	if (!*s->why && !wire_is_ours(&s->wire))

@@ -31,6 +31,7 @@ struct session {
 	int cancelling;      /* calls that have a cancel_by */
 	unsigned ca_version; /* the one of the process that holds here */
 	int32_t connect_timeout; /* the one of the process that holds here, in ms; 0: the daemon's */
+	int64_t waited_for;  /* the handle that tls_Wait has given last */
 	char why[WHY_BYTES]; /* it is lost, or will be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */

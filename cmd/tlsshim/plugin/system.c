@@ -72,20 +72,20 @@ ssize_t sys_send(int fd, const void *at, size_t len)
 	return send(fd, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-ssize_t sys_send_with(int fd, const void *at, size_t len, int pass)
+ssize_t sys_send_with(int fd, const void *at, size_t len, const int *pass, size_t n)
 {
-	alignas(struct cmsghdr) char room[CMSG_SPACE(sizeof pass)] = { 0 };
+	alignas(struct cmsghdr) char room[CMSG_SPACE(2 * sizeof *pass)] = { 0 };
 	struct iovec part = { (void *)(size_t)at, len };
 	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room,
-			    .msg_controllen = sizeof room };
+			    .msg_controllen = CMSG_SPACE(n * sizeof *pass) };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 
-	if (pass < 0)
+	if (n == 0)
 		return sys_send(fd, at, len);
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof pass);
-	memcpy(CMSG_DATA(c), &pass, sizeof pass);
+	c->cmsg_len = CMSG_LEN(n * sizeof *pass);
+	memcpy(CMSG_DATA(c), pass, n * sizeof *pass);
 	return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 

@@ -16,10 +16,10 @@ int sys_socketpair(int fds[2]);
 /* A pipe, close-on-exec and non-blocking. */
 int sys_pipe(int fds[2]);
 
-/* Send and receive without a wait and without SIGPIPE. pass is a descriptor that goes along with
- * the first byte, or -1. */
+/* Send and receive without a wait and without SIGPIPE. pass are n descriptors, at most 2, that go
+ * along with the first byte. */
 ssize_t sys_send(int fd, const void *at, size_t len);
-ssize_t sys_send_with(int fd, const void *at, size_t len, int pass);
+ssize_t sys_send_with(int fd, const void *at, size_t len, const int *pass, size_t n);
 ssize_t sys_recv(int fd, void *to, size_t len);
 
 /* Whether there is something to receive, be it the end or an error. It does not wait. */

@@ -20,6 +20,7 @@
 #include "find.h"
 #include "text.h"
 #include "use.h"
+#include "watch.h"
 
 static const struct method
 	new_client = { .name = "tls.NewClient", .flags = OPENS | MAKES_HANDLE | TRUSTS },
@@ -334,8 +335,10 @@ int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 		key = check_path(v.process, new_server_context.name, "keyFile", key_file);
 	c.texts[0] = cert;
 	c.texts[1] = key;
-	if (key && client_run(v.process, &c) == 0)
+	if (key && client_run(v.process, &c) == 0) {
 		result = c.number;
+		connection_is_context(v.process, result);
+	}
 	free(cert);
 	free(key);
 	return visit_end(&v, result);
@@ -362,6 +365,14 @@ int64_t tls_Listen(int64_t ctx, const char *host, int32_t port)
 	if (check_text(v.process, listen_.name, "host", host) && client_run(v.process, &c) == 0)
 		result = c.number;
 	return visit_end(&v, result);
+}
+
+int64_t tls_Wait(int32_t milliseconds)
+{
+	struct visit v;
+
+	visit_begin(&v);
+	return visit_end(&v, watch_wait(v.process, milliseconds));
 }
 
 int64_t tls_CloseServerContext(int64_t ctx)

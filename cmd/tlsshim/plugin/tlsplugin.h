@@ -21,8 +21,8 @@
  *     its parent's handles. It does not disturb the parent's connections.
  *   - The host: the library starts no threads, installs no signal handlers, and raises no
  *     signal. A call leaves errno as it was, and its thread cannot be cancelled during it.
- *   - Descriptors: the library keeps one for the daemon, two for tls_Cancel, and one for each
- *     connection. None of them is 0, 1 or 2, and all are close-on-exec. If the host closes
+ *   - Descriptors: the library keeps one for the daemon, two for tls_Cancel, one for each
+ *     connection, and one for each context that is watched or was asked for it. None of them is 0, 1 or 2, and all are close-on-exec. If the host closes
  *     them, the session is lost; a number that the host has reused is never touched.
  *   - Loss: if the daemon goes away, waiting calls and later calls on the handles of that time
  *     fail as lost. The same happens when the program's effective user changes. After that
@@ -99,11 +99,22 @@ int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
  * fail. Returns 0, also if writing was ended before. */
 int64_t tls_Shutdown(int64_t handle);
 
-/* The connection's descriptor for poll(2), select(2) and event loops: it is readable exactly when
- * a tls_Read would not wait. Returns a descriptor >= 3. It belongs to the library and lives until
- * tls_Close: do not read, write or close it, and do not change its flags. There is none before
- * the handshake. */
+/* A descriptor for poll(2), select(2) and event loops. That of a connection is readable exactly
+ * when a tls_Read would not wait; there is none before the handshake. That of a context is readable
+ * exactly when a client waits that a tls_Accept would take, whatever it listens on and when.
+ * Returns a descriptor >= 3. It belongs to the library and lives until the handle is closed: do not
+ * read, write or close it, and do not change its flags. */
 int64_t tls_Descriptor(int64_t handle);
+
+/* Waits for a handle on which a tls_Read or a tls_Accept would not wait, and returns it; 0 if there
+ * is none within so many milliseconds. 0 does not wait; a negative number is no bound. The peer's
+ * end and an error count, and so does a connection before its handshake, because a tls_Read fails
+ * at once. Handles take part if their option watch is 1. Ready handles take turns, so a busy one
+ * does not starve the others. A handle stays ready until it is read from, accepted from or closed.
+ *
+ * It fails if the session is lost, and if tls_Cancel ends it. Several threads may wait, and may get
+ * the same handle. */
+int64_t tls_Wait(int32_t milliseconds);
 
 /* Before the handshake only, for protocols that change to TLS later (STARTTLS): waits for plain
  * text and reads at most max_bytes, 1 to 16777216, into buf. Nothing is read ahead, and it may
@@ -133,8 +144,8 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
  * tls_Read and tls_Accept unless it was started with others. Returns 0. */
 int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
 
-/* Sets an option of a connection, before its handshake (else kind state), or of a context, for
- * clients that come later. Returns 0. An unknown name and a value that the option does not have
+/* Sets an option of a connection, before its handshake (else kind state; watch at any time), or of
+ * a context, for clients that come later. Returns 0. An unknown name and a value that the option does not have
  * fail with kind params, and the text lists what there is. "" brings the default of alpn, ca and
  * pins back.
  *
@@ -144,7 +155,7 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
  * one). Of every connection: eof ("strict", "lax": a cut is an end). Of a context: alpn, min-version, client-ca (path of a PEM file), client-cert ("none", "request",
  * "require"), session-resumption ("on", "off"), failed-handshakes ("raise", "skip": tls_Accept
  * goes on), handshake ("accept", "later": tls_Accept gives a connection before its handshake, and
- * tls_Handshake does the server's side). */
+ * tls_Handshake does the server's side). Of both: watch ("0", "1": tls_Wait waits for it). */
 int64_t tls_SetOption(int64_t handle, const char *name, const char *value);
 
 /* Reads and checks a certificate chain and its private key from PEM files; if it fails (kind file,

@@ -39,7 +39,7 @@ void use_end(struct use *u)
 
 bool use_has_data(const struct use *u)
 {
-	return u->ch && u->ch->fd && !u->ch->unshaken;
+	return u->ch && u->ch->fd && !u->ch->unshaken && !u->ch->context;
 }
 
 int use_fail(struct use *u, const char *kind, const char *why)

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <time.h>
 
 int64_t now_ms(void)
@@ -35,19 +34,29 @@ static int sleep_ms(const struct wait *w, bool deaf)
 
 enum waited wait_for(int fd, short events, struct wait *w)
 {
-	for (;;) {
-		struct pollfd p[2] = { { .fd = fd, .events = events }, { .events = POLLIN } };
-		int which = bell_listen(w->bell, &p[1].fd), n = 0, error;
+	struct pollfd p[2] = { { .fd = fd, .events = events } };
 
+	return wait_for_any(p, 1, w);
+}
+
+enum waited wait_for_any(struct pollfd *fds, size_t n, struct wait *w)
+{
+	struct pollfd *bell = &fds[n];
+
+	for (;;) {
+		int which, ready = 0, error;
+
+		*bell = (struct pollfd){ .events = POLLIN };
+		which = bell_listen(w->bell, &bell->fd);
 		if (!wait_ended(w))
-			n = poll(p, 2, sleep_ms(w, p[1].fd < 0));
+			ready = poll(fds, (nfds_t)n + 1, sleep_ms(w, bell->fd < 0));
 		error = errno;
-		bell_leave(w->bell, which, n > 0 && p[1].revents);
+		bell_leave(w->bell, which, ready > 0 && bell->revents);
 		if (w->ended)
 			return ENDED;
-		if (n > 0 && p[0].revents)
+		if (ready > (bell->revents != 0))
 			return READY;
-		if (n < 0 && error != EINTR) {
+		if (ready < 0 && error != EINTR) {
 			errno = error;
 			return FAILED;
 		}

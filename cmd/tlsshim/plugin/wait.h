@@ -5,6 +5,7 @@
 #ifndef TLSPLUGIN_WAIT_H
 #define TLSPLUGIN_WAIT_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,9 @@ enum waited { READY, LATE, ENDED, FAILED /* see errno */ };
 
 /* Waits for events on fd, which may be -1. */
 enum waited wait_for(int fd, short events, struct wait *w);
+
+/* Waits for the events of n descriptors; fds has room for one more. */
+enum waited wait_for_any(struct pollfd *fds, size_t n, struct wait *w);
 
 /* Looks, without a wait, whether the wait is over. */
 bool wait_ended(struct wait *w);

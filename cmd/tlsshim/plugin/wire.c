@@ -137,16 +137,21 @@ bool wire_has_input(const struct wire *wi)
 
 /* --- sending --- */
 
-bool wire_send(struct wire *wi, const char *lines, size_t len, const struct owned *pass,
+bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w)
 {
 	while (len > 0) {
-		int fd = owned_fd(wi->sock), passed = pass ? owned_fd(pass) : -1;
+		int fd = owned_fd(wi->sock), fds[2];
+		size_t passed = 0;
 		ssize_t n;
 
 		if (fd < 0 || atomic_load(&wi->over))
 			return false;
-		n = sys_send_with(fd, lines, len, passed); /* if pass is gone, tlsd says so */
+		for (int i = 0; pass && i < 2 && pass[i]; i++) {
+			fds[passed] = owned_fd(pass[i]);
+			passed += fds[passed] >= 0; /* if one is gone, tlsd says so */
+		}
+		n = sys_send_with(fd, lines, len, fds, passed);
 		if (n > 0) {
 			lines += n;
 			len -= (size_t)n;

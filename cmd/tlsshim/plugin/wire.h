@@ -50,9 +50,9 @@ bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_
 /* Whether there is something to read, be it the end. Nobody reads. */
 bool wire_has_input(const struct wire *wi);
 
-/* Sends the lines, and pass with their first byte unless it is NULL. False if not all can be
- * sent before w is over. */
-bool wire_send(struct wire *wi, const char *lines, size_t len, const struct owned *pass,
+/* Sends the lines, and with their first byte the descriptors of pass, which are two, one or none
+ * with NULL behind them. False if not all can be sent before w is over. */
+bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w);
 
 enum sent { SENT, NO_ROOM, BROKEN };

@@ -54,6 +54,7 @@ static struct {
 	__typeof__(&tls_SetOption) SetOption;
 	__typeof__(&tls_SetCertificate) SetCertificate;
 	__typeof__(&tls_Listen) Listen;
+	__typeof__(&tls_Wait) Wait;
 	__typeof__(&tls_Info) Info;
 	__typeof__(&tls_ReadPlain) ReadPlain;
 	__typeof__(&tls_WritePlain) WritePlain;
@@ -102,6 +103,7 @@ static void load(const char *path)
 	LOAD(SetOption);
 	LOAD(SetCertificate);
 	LOAD(Listen);
+	LOAD(Wait);
 	LOAD(Info);
 	LOAD(ReadPlain);
 	LOAD(WritePlain);
@@ -294,6 +296,8 @@ static void *execute(void *arg)
 		result = tls.Descriptor(HANDLE);
 	else if (IS("SetInsecureSkipVerify"))
 		result = tls.SetInsecureSkipVerify(HANDLE, atoi(a[3]));
+	else if (IS("Wait"))
+		result = tls.Wait(atoi(a[2]));
 	else if (IS("SetTimeout"))
 		result = tls.SetTimeout(HANDLE, atoi(a[3]));
 	else if (IS("SetStrictWrites"))

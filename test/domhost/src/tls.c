@@ -132,6 +132,11 @@ static bool call_handle_3_strings(const NativeCall *c, Value *result)
 	                                                     string(c, 2), string(c, 3)), result);
 }
 
+static bool call_int(const NativeCall *c, Value *result)
+{
+	return int_result(c, FUNCTION(tls_Wait, c)(small(c, 0)), result);
+}
+
 static bool call_string(const NativeCall *c, Value *result)
 {
 	return int_result(c, FUNCTION(tls_SetCaBundle, c)(string(c, 0)), result);
@@ -252,6 +257,7 @@ const Native tls_functions[] = {
 	{"tls.ReadPlain", "tls_ReadPlain", {HANDLE("handle"), {"maxBytes", P_I64}}, call_read},
 	{"tls.WritePlain", "tls_WritePlain", {HANDLE("handle"), BLOB("data")}, call_write},
 	{"tls.Shutdown", "tls_Shutdown", {HANDLE("handle")}, call_handle},
+	{"tls.Wait", "tls_Wait", {INT("milliseconds")}, call_int},
 	{"tls.ErrorKind", "tls_ErrorKind", {{NULL, P_NONE}}, call_getter},
 	{"tls.RaiseErrors", NULL, {INT("on")}, call_raise_errors},
 	{NULL, NULL, {{NULL, P_NONE}}, NULL},
