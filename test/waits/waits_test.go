@@ -276,6 +276,15 @@ var waits = []wait{
 		cancel: "cancelled", close: "cancelled", closer: "tls.CloseServerContext",
 		flag: "timeout", handle: noBound},
 
+	{method: "tls.Wait", phase: "nothing is ready",
+		begin: func(c *caller) string {
+			c.ready(nil)
+			c.ok("tls.SetOption", `[1,"watch","1"]`)
+			return c.call("tls.Wait", "[-1]")
+		},
+		cancel: "cancelled", close: "no: it waits for the others",
+		flag: "no: its bound is its parameter", handle: "no: its bound is its parameter"},
+
 	// The wait of this one comes after its answer.
 	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
 		begin: func(c *caller) string {
@@ -328,7 +337,7 @@ func behindAHandshake(method, params string) wait {
 // These methods wait only until the calls before them have begun, or for a file.
 var instant = []string{
 	"tls.NewServerContext", "tls.SetCaBundle", "tls.SetCertificate", "tls.Backend", "tls.Hello",
-	"tls.Info", "rpc.discover", "$/cancelRequest",
+	"tls.Info", "tls.Signal", "rpc.discover", "$/cancelRequest",
 }
 
 // blackHole begins a NewClient whose connect gets no answer. The connection is handle 1.
