@@ -116,7 +116,8 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 	for _, name := range []string{
 		"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify", "tls.NewServerContext",
 		"tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject", "tls.Backend", "tls.Version", "tls.LastError",
-		"tls.SetTimeout", "tls.SetOption", "tls.SetCertificate", "tls.Listen", "tls.ReadPlain", "tls.WritePlain", "tls.Wait", "tls.Signal", "tls.Status", "tls.Flush", "tls.Shutdown", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+		"tls.Wait", "tls.Signal",
+		"tls.SetTimeout", "tls.SetOption", "tls.SetCertificate", "tls.Listen", "tls.ReadPlain", "tls.WritePlain", "tls.Status", "tls.Flush", "tls.Shutdown", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
 	} {
 		if !seen[name] {
 			t.Errorf("%s is missing", name)

@@ -40,7 +40,8 @@ var (
 	pEither  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle or a context handle"}
 	pPlace   = param{name: "host", typ: str, max: 255, doc: "an address of this machine, or nothing with the port 0: all places where the context listens"}
 	pAnyPort = param{name: "port", typ: integer, min: 0, max: 65535, doc: "a TCP port"}
-	pPair    = param{name: "channel", typ: integer, min: 1, max: 1, doc: "1: both ends of a pair of sockets come with the message (SCM_RIGHTS)"}
+	pPair    = param{name: "channel", typ: integer, min: 1, max: 1,
+		doc: "1: both ends of a pair of sockets come with the message (SCM_RIGHTS)"}
 	pChannel = param{name: "channel", typ: integer, min: 0, max: 1, optional: true, doc: "1: a data channel comes with the message (SCM_RIGHTS)"}
 )
 
@@ -219,14 +220,18 @@ var table = []method{
 		call: func(s *session.Session, a args) *session.Call { return s.WritePlain(a.handle(0), a.blob(1)) },
 	},
 	{
-		name: "tls.Wait", doc: "Waits for a handle with the option watch whose Read or Accept would not wait; 0 if there is none in time.",
-		params: []param{{name: "milliseconds", typ: integer, min: math.MinInt32, max: math.MaxInt32, doc: "the bound; negative: none"}}, result: sReady,
+		name: "tls.Wait",
+		doc:  "Waits for a watched handle whose Read or Accept would not wait; 0: none in time.",
+		params: []param{{name: "milliseconds", typ: integer,
+			min: math.MinInt32, max: math.MaxInt32, doc: "the bound; negative: none"}},
+		result: sReady,
 		call: func(s *session.Session, a args) *session.Call {
 			return s.Wait(time.Duration(a.int(0)) * time.Millisecond)
 		},
 	},
 	{
-		name: "tls.Signal", doc: "Keeps the first of two sockets readable while a client of a context waits.",
+		name:   "tls.Signal",
+		doc:    "Keeps the first of two sockets readable while a client waits.",
 		params: []param{pCtx, pPair}, result: sZero, pair: true,
 		call: func(s *session.Session, a args) *session.Call {
 			ends := a[1].([2]*net.UnixConn)

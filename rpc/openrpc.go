@@ -7,7 +7,8 @@ type schema map[string]any
 var (
 	sHandle = schema{"title": "handle", "type": "integer", "minimum": 1, "maximum": 2147483647}
 	sZero   = schema{"title": "zero", "const": 0}
-	sReady  = schema{"title": "handle or 0", "type": "integer", "minimum": 0, "maximum": 2147483647}
+	sReady  = schema{"title": "handle or 0", "type": "integer",
+		"minimum": 0, "maximum": 2147483647}
 	sCount  = schema{"title": "count", "type": "integer", "minimum": 0, "maximum": 16777216}
 	sString = schema{"title": "text", "type": "string"}
 	sBlob   = schema{"title": "blob", "type": "string", "contentEncoding": "base64"}

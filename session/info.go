@@ -184,14 +184,16 @@ func (c *serverContext) facts() Facts {
 	f := Facts{
 		"address": strings.Join(addresses, ","), "alpn": strings.Join(o.config.ALPN, ","), "client-ca": o.config.CAName,
 		"client-cert": []string{"none", "request", "require"}[o.config.ClientAuth],
-		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept", optWatch: "0",
+		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept",
+		optWatch: "0",
 	}
 	for name, v := range map[string]struct {
 		is   bool
 		text string
 	}{
 		"min-version": {o.tls13 || c.s.Policy.RequiresTLS13(), "1.3"}, "session-resumption": {o.config.NoResumption, "off"},
-		"failed-handshakes": {o.skip, "skip"}, "handshake": {o.later, "later"}, optWatch: {c.watched(), "1"},
+		"failed-handshakes": {o.skip, "skip"}, "handshake": {o.later, "later"},
+		optWatch: {c.watched(), "1"},
 	} {
 		if v.is {
 			f[name] = v.text

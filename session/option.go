@@ -13,7 +13,7 @@ import (
 	"tlsd/openssl"
 )
 
-// The options of handles. An option of a connection must come before its handshake, but for watch (wait.go). One of a context holds for clients that come
+// The options of handles. An option of a connection must come before its handshake. One of a context holds for clients that come
 // later; those that are there stay as they are. An unknown name, and a value that an option does not have, are errors of
 // kind "params" that list what there is.
 

@@ -95,7 +95,7 @@ type Session struct {
 	mu        sync.Mutex // guards all below, and the mutable fields of handles
 	seq       uint64
 	calls     map[*Call]struct{} // made and not ended
-	stirred   chan struct{}      // if not nil, closed and forgotten when a call ends, or a handle may have become ready
+	stirred   chan struct{}      // see news; nil if nobody waits for it
 	last      Handle             // the highest number given out; the next one is one more
 	taken     bool               // one has been given out
 	conns     map[Handle]*connection

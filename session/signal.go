@@ -11,8 +11,8 @@ import (
 
 // A signal tells a caller with an event loop that a client waits for its Accept. The caller makes a
 // pair of stream sockets, sends both ends and keeps a duplicate of the first, which it polls. While
-// a client waits, one byte is in the first end; the session puts it in through the second, and takes
-// it out again. So the caller has nothing to count and nothing to read, and its descriptor is
+// a client waits, one byte is in the first end. The session puts it in through the second, and
+// takes it out again. So the caller has nothing to count and nothing to read, and its descriptor is
 // readable exactly while an Accept would not wait.
 //
 // As with a data channel nothing is believed of the sockets, and no call on them can block.
@@ -29,7 +29,7 @@ func (s *Session) Signal(ctxHandle Handle, polled, second *net.UnixConn) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var call *Call
-	call = s.onContext(opSignal, ctxHandle, func(_ context.Context, c *serverContext) (any, error) {
+	run := func(_ context.Context, c *serverContext) (any, error) {
 		g, err := newSignal(polled, second)
 		if err != nil {
 			return nil, err
@@ -42,7 +42,8 @@ func (s *Session) Signal(ctxHandle Handle, polled, second *net.UnixConn) *Call {
 		c.signal, call.pair = g, nil
 		g.set(c.clientWaits())
 		return 0, nil
-	}).instant()
+	}
+	call = s.onContext(opSignal, ctxHandle, run).instant()
 	call.pair = []*net.UnixConn{polled, second}
 	return call
 }
@@ -68,8 +69,9 @@ func (g *signal) set(on bool) {
 	g.on = on
 	// Errors are the caller's affair: it has closed its end, or filled it.
 	if on {
+		const flags = unix.MSG_DONTWAIT | noSignal
 		g.second.raw.Control(func(fd uintptr) {
-			_, _ = unix.SendmsgN(int(fd), []byte{1}, nil, nil, unix.MSG_DONTWAIT|noSignal)
+			_, _ = unix.SendmsgN(int(fd), []byte{1}, nil, nil, flags)
 		})
 		return
 	}

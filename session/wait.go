@@ -15,7 +15,8 @@ import (
 //     error count.
 //   - A Read before the handshake fails at once, so such a connection is ready. While its handshake
 //     is under way, it is not.
-//   - Ready handles take turns in the order of their numbers. A busy one does not starve the others.
+//   - Ready handles take turns in the order of their numbers, so that a busy one does not starve
+//     the others.
 //   - A connection with a data channel does not take part here. Its caller polls the channel.
 
 const (
@@ -161,11 +162,12 @@ func (c *connection) ready() bool {
 
 func (c *serverContext) ready() bool { return !c.closing && idle(c.ctl) && c.clientWaits() }
 
-// ahead is what was read before a Read has asked for it: that is how a Wait finds out, because what the system has received
-// need not be data of the connection.
+// ahead is what was read before a Read has asked for it. That is how a Wait finds out, because what
+// the system has received need not be data of the connection.
 type ahead struct {
 	stop context.CancelFunc
-	over chan struct{} // closed when the rest is set; after that it belongs to the Read whose turn it is
+	over chan struct{} // closed when the rest is set
+	// Of the Read whose turn it is.
 	data []byte
 	err  error
 }
@@ -173,7 +175,8 @@ type ahead struct {
 // aheadBytes is the most that is read ahead. It stays in memory until a Read comes.
 const aheadBytes = 4 << 10
 
-// readAhead begins to read ahead. No Read is under way, and later ones wait for it. s.mu must be held.
+// readAhead begins to read ahead. No Read is under way, and later ones wait for it. s.mu must be
+// held.
 func (c *connection) readAhead() {
 	s, t := c.s, c.tls
 	ctx, stop := context.WithCancel(s.ctx)

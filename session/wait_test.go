@@ -41,7 +41,8 @@ func (r *rig) watch(h session.Handle) session.Handle {
 	return h
 }
 
-// puppet is a TLS server that does what the test says: each element is what it sends, "" is its end.
+// puppet is a TLS server that does what the test says: each element is what it sends, "" is its
+// end.
 func (r *rig) puppet() (port int, says chan<- string) {
 	words := make(chan string, 100)
 	port = fakeengine.Serve(r.t, func(nc net.Conn) {
@@ -67,7 +68,10 @@ func (r *rig) puppet() (port int, says chan<- string) {
 
 func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 	t.Parallel()
-	for name, newRig := range map[string]func(*testing.T) *rig{"openssl": func(t *testing.T) *rig { return newRealRig(t) }, "crypto/tls": func(t *testing.T) *rig { return newRig(t) }} {
+	for name, newRig := range map[string]func(*testing.T) *rig{
+		"openssl":    func(t *testing.T) *rig { return newRealRig(t) },
+		"crypto/tls": func(t *testing.T) *rig { return newRig(t) },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -140,7 +144,8 @@ func TestReadyHandlesTakeTurns(t *testing.T) {
 	r := newRig(t)
 	var handles []session.Handle
 	for range 200 {
-		handles = append(handles, r.watch(r.handle(r.NewClient("localhost", r.echo())))) // ready: a Read fails at once
+		h := r.handle(r.NewClient("localhost", r.echo()))
+		handles = append(handles, r.watch(h)) // ready: a Read fails at once
 	}
 	for round := range 3 {
 		for _, h := range handles {
@@ -243,7 +248,8 @@ func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 	}
 	for _, bad := range []string{"", "2", "on"} {
 		for _, h := range []session.Handle{h, ctx} {
-			if e := r.fails(r.SetOption(h, "watch", bad), kind.Params); !strings.Contains(e.Why, "0 or 1") {
+			e := r.fails(r.SetOption(h, "watch", bad), kind.Params)
+			if !strings.Contains(e.Why, "0 or 1") {
 				t.Errorf("watch %q: %v", bad, e)
 			}
 		}
@@ -414,7 +420,8 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 		until(t, "a client", func() bool { return readable(t, polled) })
 	}
 	more, other := pair(t)
-	if e := r.fails(r.Signal(ctx, copyOf(t, more), other), kind.State); !strings.Contains(e.Why, "has its pair already") {
+	e := r.fails(r.Signal(ctx, copyOf(t, more), other), kind.State)
+	if !strings.Contains(e.Why, "has its pair already") {
 		t.Error(e)
 	}
 	if rest(t, more); readable(t, polled) != true {
@@ -447,7 +454,9 @@ func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 	raw, _ := dup.SyscallConn()
 	raw.Control(func(fd uintptr) {
 		for {
-			if _, err := unix.SendmsgN(int(fd), make([]byte, 4096), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != nil {
+			const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+			data := make([]byte, 4096)
+			if _, err := unix.SendmsgN(int(fd), data, nil, nil, flags); err != nil {
 				return
 			}
 		}

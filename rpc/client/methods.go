@@ -104,9 +104,10 @@ func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) 
 	return c.Call(ctx, "tls.SetTimeout", []any{h, int64(ms)}, nil)
 }
 
-// Wait waits for a handle on which a Read or an Accept would not wait, and returns it; 0 if there is none
-// within the bound, which is rounded up to milliseconds. A negative bound is none. Handles take part if their
-// option watch is "1". A Conn does not take part: its data goes over a channel of its own.
+// Wait waits for a handle on which a Read or an Accept would not wait, and returns it; 0 if there
+// is none within the bound, which is rounded up to milliseconds. A negative bound is none. Handles
+// take part if their option watch is "1". A Conn does not take part, because its data goes over a
+// channel of its own.
 func (c *Client) Wait(ctx context.Context, bound time.Duration) (Handle, error) {
 	ms := int64(-1)
 	if bound >= 0 {

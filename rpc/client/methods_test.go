@@ -42,9 +42,15 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 		}, nil},
 		{"tls.SetTimeout", `[7,1]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetTimeout(ctx, 7, 1) }, nil},
 		{"tls.SetTimeout", `[7,0]`, "0", func(ctx context.Context, c *Client) (any, error) { return nil, c.SetTimeout(ctx, 7, 0) }, nil},
-		{"tls.Wait", `[1500]`, "7", func(ctx context.Context, c *Client) (any, error) { return c.Wait(ctx, 1500*time.Millisecond) }, Handle(7)},
-		{"tls.Wait", `[1]`, "0", func(ctx context.Context, c *Client) (any, error) { return c.Wait(ctx, 1) }, Handle(0)},
-		{"tls.Wait", `[-1]`, "7", func(ctx context.Context, c *Client) (any, error) { return c.Wait(ctx, -1) }, Handle(7)},
+		{"tls.Wait", `[1500]`, "7", func(ctx context.Context, c *Client) (any, error) {
+			return c.Wait(ctx, 1500*time.Millisecond)
+		}, Handle(7)},
+		{"tls.Wait", `[1]`, "0", func(ctx context.Context, c *Client) (any, error) {
+			return c.Wait(ctx, 1)
+		}, Handle(0)},
+		{"tls.Wait", `[-1]`, "7", func(ctx context.Context, c *Client) (any, error) {
+			return c.Wait(ctx, -1)
+		}, Handle(7)},
 		{"tls.NewServerContext", `["` + wd + `/a.crt","/b.key"]`, "2147483647", func(ctx context.Context, c *Client) (any, error) {
 			return c.NewServerContext(ctx, "a.crt", "/b.key")
 		}, Handle(2147483647)},

@@ -24,7 +24,8 @@ type member struct {
 	in   *bufio.Reader
 }
 
-// join makes a client that the server knows: it has got back what it has said. room is that of its socket; 0: the system's.
+// join makes a client that the server knows: it has got back what it has said. room is that of its
+// socket; 0: the system's.
 func join(ca *testcert.CA, port, room int, name string) (*member, error) {
 	nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
@@ -94,7 +95,8 @@ func each(t *testing.T, members []*member, f func(i int, m *member) error) {
 
 // pester scans a port and talks nonsense to it, until stop is closed.
 func pester(t *testing.T, port int, stop <-chan struct{}) {
-	said := []string{"", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\x00\x05hello", strings.Repeat("garbage", 10000)}
+	said := []string{"", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\x00\x05hello",
+		strings.Repeat("garbage", 10000)}
 	for i := 0; ; i++ {
 		select {
 		case <-stop:
@@ -114,14 +116,15 @@ func pester(t *testing.T, port int, stop <-chan struct{}) {
 	}
 }
 
-// TestAChatInOneThreadRunsOnWhateverItsClientsDo: 200 clients talk, one reads nothing, one breaks off, and strangers scan the port.
+// 200 clients talk, one reads nothing, one breaks off, and strangers scan the port.
 func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 	t.Parallel()
 	const clients, speakers, stay = 200, 20, 5
 	ca, cert := localhost(t)
 	d := testd.Start(t)
 	// The patience is long, so that no client of a busy machine counts as a slow one.
-	server, port := startServer(t, d, cert, "chat-server.dom", "-DPATIENCE=10000", fmt.Sprintf("-DCOUNT=%d", clients+2))
+	server, port := startServer(t, d, cert, "chat-server.dom", "-DPATIENCE=10000",
+		fmt.Sprintf("-DCOUNT=%d", clients+2))
 	stop := make(chan struct{})
 	var strangers sync.WaitGroup
 	strangers.Go(func() { pester(t, port, stop) })
@@ -171,7 +174,8 @@ func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 		}
 		said := make(chan error, 1)
 		go func() {
-			_, err := io.WriteString(m.conn, strings.Repeat("A line of the flood.\n", 600_000)+"the flood is over\n")
+			flood := strings.Repeat("A line of the flood.\n", 600_000)
+			_, err := io.WriteString(m.conn, flood+"the flood is over\n")
 			said <- err
 		}()
 		if err := m.hears("the flood is over"); err != nil {
@@ -190,5 +194,6 @@ func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 	if n := strings.Count(out, " has left\n"); n != clients {
 		t.Errorf("%d clients have left in an orderly way, of %d", n, clients)
 	}
-	mustContain(t, "the server", out, "is gone: tls.Write: handle ", "the peer has not taken ", " within 10s")
+	mustContain(t, "the server", out, "is gone: tls.Write: handle ", "the peer has not taken ",
+		" within 10s")
 }

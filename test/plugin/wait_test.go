@@ -11,7 +11,8 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// tls_Wait, and tls_Descriptor of a context. Some tests have a stand-in for tlsd, others the real one.
+// tls_Wait, and tls_Descriptor of a context. Some tests have a stand-in for tlsd, others the real
+// one.
 
 // watched sets the option watch of a handle.
 func (p *peer) watched(h *host, handle int, value string) {
@@ -49,7 +50,7 @@ func TestWaitGivesTheHandleWhoseReadWouldNotWait(t *testing.T) {
 	data.CloseWrite()
 	h.waits(1) // the end
 	read := h.start("Read", 1, 10)
-	p.result(p.expect("tls.Status", "[1]"), `{"read":"end","write":"open","received":2,"sent":0}`)
+	p.statusOf(1, `{"read":"end","write":"open","received":2,"sent":0}`)
 	read.reads("")
 	h.waits(1)
 	p.silent(h)
@@ -218,7 +219,8 @@ func TestAContextWithoutADescriptorSaysWhy(t *testing.T) {
 	_, h, p := opened(t)
 	p.context(h, 2)
 	h.send("nofile", 0).gives(0, "")
-	h.send("Descriptor", 2).fails("tls.Descriptor: handle 2: limit: no descriptor for the context: ", "RLIMIT_NOFILE")
+	h.send("Descriptor", 2).fails("tls.Descriptor: handle 2: limit: no descriptor for the "+
+		"context: ", "RLIMIT_NOFILE")
 	h.send("nofile", 1024).gives(0, "")
 	descriptor := h.start("Descriptor", 2)
 	p.fail(p.expect("tls.Signal", "[2,1]"), "no")
@@ -253,8 +255,9 @@ func TestTheDescriptorOfAContextIsReadableWhileARealClientWaits(t *testing.T) {
 	}
 	readable := func(want int64) {
 		t.Helper()
-		for end := time.Now().Add(patience); h.call("readable", fd).N != want; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
+		end := time.Now().Add(patience)
+		for h.call("readable", fd).N != want {
+			if time.Sleep(time.Millisecond); time.Now().After(end) {
 				t.Fatalf("readable does not become %d", want)
 			}
 		}

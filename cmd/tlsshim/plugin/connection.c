@@ -29,7 +29,8 @@ static bool make_pair(struct process *p, struct call *c, struct owned *ends[2])
 	}
 	process_fail(p, "limit", "%s: handle %" PRId64 ": limit: no descriptor for the %s: "
 		     "%s%s", c->op ? c->op : c->method->name, c->handle,
-		     c->method == &signal_ ? "context" : "data of the connection", errno_text(errno),
+		     c->method == &signal_ ? "context" : "data of the connection",
+		     errno_text(errno),
 		     errno == EMFILE ? "; raise RLIMIT_NOFILE or close others" : "");
 	return false;
 }
@@ -316,8 +317,8 @@ void connection_is_context(struct process *p, int64_t ctx)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Gives a context its descriptor, unless it has one: the pair's first end, of which tlsd has a copy.
- * False and the error set if that fails. One thread at a time does it. */
+/* Gives a context its descriptor, unless it has one: the first end of a pair, of which tlsd has a
+ * copy. False and the error set if that fails. One thread at a time does it. */
 static bool make_signal(struct use *u)
 {
 	struct call c = { .method = &signal_, .op = u->op, .handle = u->handle, .is_part = true,

@@ -22,8 +22,9 @@
  *   - The host: the library starts no threads, installs no signal handlers, and raises no
  *     signal. A call leaves errno as it was, and its thread cannot be cancelled during it.
  *   - Descriptors: the library keeps one for the daemon, two for tls_Cancel, one for each
- *     connection, and one for each context that is watched or was asked for it. None of them is 0, 1 or 2, and all are close-on-exec. If the host closes
- *     them, the session is lost; a number that the host has reused is never touched.
+ *     connection, and one for each context that is watched or was asked for it. None of them is
+ *     0, 1 or 2, and all are close-on-exec. If the host closes them, the session is lost; a
+ *     number that the host has reused is never touched.
  *   - Loss: if the daemon goes away, waiting calls and later calls on the handles of that time
  *     fail as lost. The same happens when the program's effective user changes. After that
  *     tls_NewClient, tls_NewServerContext and tls_SetCaBundle work again at once, with new
@@ -145,9 +146,9 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
 int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
 
 /* Sets an option of a connection, before its handshake (else kind state; watch at any time), or of
- * a context, for clients that come later. Returns 0. An unknown name and a value that the option does not have
- * fail with kind params, and the text lists what there is. "" brings the default of alpn, ca and
- * pins back.
+ * a context, for clients that come later. Returns 0. An unknown name and a value that the option
+ * does not have fail with kind params, and the text lists what there is. "" brings the default of
+ * alpn, ca and pins back.
  *
  * Of a client: alpn ("h2,http/1.1"), server-name (for SNI, and the name that the certificate must
  * have), ca (path of a PEM file), pins ("sha256:" and 64 hexadecimal digits of the public key's
