@@ -24,6 +24,7 @@ import (
 type option struct {
 	name                   string
 	client, accepted       bool
+	late                   bool // a connection takes it after the handshake, too
 	context                bool
 	preset                 string   // of a context, as tls.Info tells it
 	good                   []string // the last one of a context is told by tls.Info
@@ -47,9 +48,12 @@ var optionTable = []option{
 	{name: "client-ca", context: true, good: []string{"CA"}, badFiles: []string{"/nonexistent", "RUBBISH"}},
 	{name: "client-cert", context: true, preset: "none", good: []string{"none", "request", "require"}, wrong: []string{"", "maybe", "1"}, says: "want none, request or require",
 		dependsOn: "client-ca", dependsText: "set the option client-ca before"},
-	{name: "session-resumption", context: true, preset: "on", good: []string{"on", "off"}, wrong: []string{"", "1"}, says: "want on or off"},
+	{name: "session-resumption", client: true, context: true, preset: "on",
+		good: []string{"on", "off"}, wrong: []string{"", "1"}, says: "want on or off"},
 	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"}, wrong: []string{"", "log"}, says: "want raise or skip"},
 	{name: "handshake", context: true, preset: "accept", good: []string{"accept", "later"}, wrong: []string{"", "now"}, says: "want accept or later"},
+	{name: "watch", client: true, accepted: true, late: true, context: true, preset: "0",
+		good: []string{"0", "1"}, wrong: []string{"", "2", "on"}, says: "want 0 or 1"},
 }
 
 // A desk is a session of ours with a handle of each kind.
@@ -178,6 +182,10 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 				continue
 			}
 			for _, h := range []client.Handle{shakenClient, shakenServer} {
+				if o.late {
+					d.each(o.name+" behind the handshake", h, o)
+					continue
+				}
 				d.fails(o.name+" behind the handshake", d.set(h, o.name, o.good[0]), client.KindState, "the handshake has been done already")
 			}
 		}
