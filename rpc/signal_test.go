@@ -1,0 +1,53 @@
+package rpc_test
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// tls.Signal brings two descriptors, in the order in which the caller has put them.
+
+// signalled is a context that listens, and its signal.
+func (p *peer) signalled() (polled io.Reader) {
+	p.t.Helper()
+	p.server()
+	p.ok("tls.Listen", 1, "127.0.0.1", 0)
+	ours, first := channelPair(p.t)
+	raw, err := ours.File() // the second end; ours is that which the caller has kept of it
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.lineWith(`{"jsonrpc":"2.0","id":1,"method":"tls.Signal","params":[1,1]}`, first, raw)
+	p.expect(`{"jsonrpc":"2.0","id":1,"result":0}`)
+	return ours
+}
+
+func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	p.server()
+	p.fails(kind.Limit, "tls.Signal", 1, 1)
+	kept, one := channelPair(t)
+	p.lineWith(`{"jsonrpc":"2.0","id":7,"method":"tls.Signal","params":[1,1]}`, one)
+	p.expect(`{"jsonrpc":"2.0","id":7,"error":{"code":-32011,"message":...,"data":...}}`)
+	if n, err := kept.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the end that came is still open: %d, %v", n, err)
+	}
+	p.fails(kind.Params, "tls.Signal", 1, 0)
+	p.fails(kind.Params, "tls.Signal", 1)
+}
+
+// A caller that polls its signal sends nothing and has no call in flight for as long as no client
+// comes. That is no idleness, as an Accept that waits is none.
+func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t, idling)
+	p.signalled()
+	time.Sleep(idleLimit + idleLimit/2) // the promise is about time
+	p.silent()
+	p.ok("tls.CloseServerContext", 1)
+	p.endsIdle()
+}
