@@ -182,10 +182,9 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 					// of newCtx
 					for _, symbol := range []string{"TLS_client_method",
 						"TLS_server_method"} {
-						if p := have[symbol]; len(p) != 1 ||
-							p[0] != (prototype{"const SSL_METHOD *",
-								len(c.Args) - 1}) || convertedTo(
-							path) != "" {
+						want := prototype{"const SSL_METHOD *", len(c.Args) - 1}
+						if p := have[symbol]; len(p) != 1 || p[0] != want ||
+							convertedTo(path) != "" {
 							t.Errorf("%s: %s: %s is %+v", name,
 								types.ExprString(c), symbol, p)
 						}
@@ -222,8 +221,10 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 	if calls < 50 {
 		t.Errorf("found %d calls: this checks next to nothing", calls)
 	}
-	want := map[string]string{"call(o.fn, o.args...)": "int32", "call(sym.sslGetError, " +
-		"o.errArg[:]...)": "int32"}
+	want := map[string]string{
+		"call(o.fn, o.args...)":                 "int32",
+		"call(sym.sslGetError, o.errArg[:]...)": "int32",
+	}
 	if !maps.Equal(byOperation, want) {
 		t.Errorf("calls with a slice are %v, and those that are checked are %v",
 			byOperation, want)
@@ -260,8 +261,8 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 		for _, symbol := range fields[field] {
 			for _, p := range have[symbol] {
 				if p != (prototype{"int", n}) {
-					t.Errorf(
-						"%s gets %d arguments and is to give an int; it is %+v", symbol, n, p)
+					t.Errorf("%s gets %d arguments and is to give an int; it is %+v",
+						symbol, n, p)
 				}
 			}
 		}

@@ -113,8 +113,8 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 					ours, peers := handshakes(t, conn, peer)
 					if c.fails {
 						if ours == nil || peers == nil {
-							t.Fatalf(
-								"the handshake has succeeded: %v, %v", ours, peers)
+							t.Fatalf("the handshake has succeeded: %v, %v",
+								ours, peers)
 						}
 						if !strings.Contains(ours.Error()+peers.Error(),
 							"application protocol") {
@@ -129,8 +129,9 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 					info, err := conn.Info()
 					if err != nil || info.ALPN != c.want ||
 						peer.ConnectionState().NegotiatedProtocol != c.want {
-						t.Errorf(
-							"agreed on %q (%v), the peer says %q; want %q", info.ALPN, err, peer.ConnectionState().NegotiatedProtocol, c.want)
+						t.Errorf("agreed on %q (%v), the peer says %q; want %q",
+							info.ALPN, err,
+							peer.ConnectionState().NegotiatedProtocol, c.want)
 					}
 				}
 				t.Run("as server", func(t *testing.T) {
@@ -321,7 +322,8 @@ func TestAClientGetsTheCertificateOfTheNameThatItAsksFor(t *testing.T) {
 					t.Fatalf("ours: %v; the peer's: %v", ours, peers)
 				}
 				state := peer.ConnectionState()
-				if got := state.PeerCertificates[0].Subject.CommonName; got != want || state.NegotiatedProtocol != "h2" {
+				got := state.PeerCertificates[0].Subject.CommonName
+				if got != want || state.NegotiatedProtocol != "h2" {
 					t.Errorf("got the certificate of %s and %q, want %s and h2",
 						got, state.NegotiatedProtocol, want)
 				}
