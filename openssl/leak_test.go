@@ -287,7 +287,8 @@ func churns(t *testing.T) []churn {
 		})},
 		{"client: cut afterwards", dial(client, "localhost", "then cut", func(nc net.Conn) {
 			_ = tls.Server(nc,
-				&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}}).Handshake()
+				&tls.Config{
+					Certificates: []tls.Certificate{id.cert.TLS()}}).Handshake()
 			_ = nc.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, nc)
 		})},

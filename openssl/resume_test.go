@@ -153,7 +153,8 @@ func TestSettingsThatDifferDoNotResume(t *testing.T) {
 					t.Errorf("a connection with another %s has resumed", name)
 				}
 				if !r.connect(w).Resumed {
-					t.Errorf("a second connection with the other %s has not resumed",
+					t.Errorf("a second connection with the other %s "+
+						"has not resumed",
 						name)
 				}
 			}

@@ -106,7 +106,8 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		s.startup(clientName)
 		s.ready()
 		if got := s.query(
-			"select client_dn from pg_stat_ssl where pid = pg_backend_pid()"); got != "/CN="+clientName {
+			"select client_dn from pg_stat_ssl where pid = pg_backend_pid()"); got !=
+			"/CN="+clientName {
 			t.Errorf("to the server we are %q", got)
 		}
 	})
