@@ -74,7 +74,8 @@ listen sink
 		argv: func(a *arena, port int) ([]string, error) {
 			return []string{"socat", "-b", "65536",
 				fmt.Sprintf(
-					"TCP4-LISTEN:%d,bind=127.0.0.1,reuseaddr,fork,nodelay,backlog=1024", port),
+					"TCP4-LISTEN:%d,bind=127.0.0.1,reuseaddr,fork,"+
+						"nodelay,backlog=1024", port),
 				fmt.Sprintf(
 					"OPENSSL:localhost:%d,pf=ip4,cafile=%s,verify=1,nodelay",
 					a.port, a.id.ca)}, nil

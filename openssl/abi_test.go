@@ -16,9 +16,9 @@ import (
 	"testing"
 )
 
-// What Go's compiler cannot see is checked in two steps. testdata/abi.c has the
-// C type of each symbol and the value of each constant, and a C compiler holds it
-// against OpenSSL's headers (make libssl-matrix). These tests hold the package against abi.c.
+// Go's compiler cannot check the calls into C. So they are checked in two steps. testdata/abi.c has
+// the C type of each symbol and the value of each constant. A C compiler compares that file with
+// OpenSSL's headers (make libssl-matrix). These tests compare the package with abi.c.
 
 // A prototype is a FUNCTION of abi.c.
 type prototype struct {
@@ -31,7 +31,7 @@ var (
 	constantLine = regexp.MustCompile(`(?m)^CONSTANT\((\w+), (.+), (\w+)\)$`)
 )
 
-// prototypes reads abi.c. A function may stand there several times.
+// prototypes reads abi.c. A function may occur several times.
 func prototypes(t *testing.T) map[string][]prototype {
 	t.Helper()
 	found := map[string][]prototype{}
@@ -72,7 +72,8 @@ func TestEverySymbolHasAPrototype(t *testing.T) {
 	}
 	for name := range have {
 		if !listed[name] {
-			t.Errorf("testdata/abi.c has a prototype of %s, which the table of symbols does not have", name)
+			t.Errorf("testdata/abi.c has a prototype of %s, which the table of "+
+				"symbols does not have", name)
 		}
 	}
 }
@@ -93,8 +94,10 @@ func TestConstantsAreThoseThatAreChecked(t *testing.T) {
 			v := spec.(*ast.ValueSpec)
 			name := v.Names[0].Name
 			found++
-			if !constant.Compare(evaluate(t, types.ExprString(v.Values[0])), token.EQL, evaluate(t, checked[name])) {
-				t.Errorf("%s is %s here and %q in testdata/abi.c", name, types.ExprString(v.Values[0]), checked[name])
+			if !constant.Compare(evaluate(t, types.ExprString(v.Values[0])), token.EQL,
+				evaluate(t, checked[name])) {
+				t.Errorf("%s is %s here and %q in testdata/abi.c", name,
+					types.ExprString(v.Values[0]), checked[name])
 			}
 			delete(checked, name)
 		}
@@ -107,7 +110,8 @@ func TestConstantsAreThoseThatAreChecked(t *testing.T) {
 	}
 }
 
-// evaluate computes a constant expression; what is none is unknown, which equals nothing.
+// evaluate computes a constant expression. The result of any other expression is unknown, which
+// equals nothing.
 func evaluate(t *testing.T, expression string) constant.Value {
 	t.Helper()
 	v, err := types.Eval(token.NewFileSet(), nil, token.NoPos, expression)
@@ -117,22 +121,25 @@ func evaluate(t *testing.T, expression string) constant.Value {
 	return v.Value
 }
 
-// conversions are what the result of call must be converted to. Pointers and unsigned longs are words, as it is.
+// conversions are the required conversions of call's result. Pointers and unsigned longs are words,
+// as the result is.
 var conversions = map[string]string{"int": "int32", "long": "int64"}
 
-// Each call gives a function as many arguments as it takes, and converts the result to what it is:
-// the upper half of the register that holds an int is anything.
+// Each call passes as many arguments as the function takes, and converts the result to its type:
+// the upper half of the register with an int is garbage.
 func TestCallsFitTheirPrototypes(t *testing.T) {
 	t.Parallel()
 	have := prototypes(t)
-	maps.Copy(have, map[string][]prototype{"__errno_location": {libc["__errno_location"]}, "__error": {libc["__error"]}})
+	maps.Copy(have, map[string][]prototype{"__errno_location": {libc["__errno_location"]},
+		"__error": {libc["__error"]}})
 	fields := fieldNames(t)
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	calls := 0
-	byOperation := map[string]string{} // calls with their arguments in a slice, and what their results are converted to
+	// calls with their arguments in a slice, and what their results are converted to
+	byOperation := map[string]string{}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -161,31 +168,47 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 				return true // see TestOperationsFitTheirPrototypes
 			}
 			for _, arg := range c.Args[1:] {
-				if lit, ok := arg.(*ast.BasicLit); ok && lit.Value != "0" && lit.Value != "1" {
-					t.Errorf("%s: %s: %s has no name, so that no header is asked for its value", name, types.ExprString(c), lit.Value)
+				if lit, ok := arg.(*ast.BasicLit); ok && lit.Value != "0" &&
+					lit.Value != "1" {
+					t.Errorf("%s: %s: %s has no name, so that no header is "+
+						"asked for its value", name,
+						types.ExprString(c), lit.Value)
 				}
 			}
 			sel, ok := c.Args[0].(*ast.SelectorExpr)
 			if !ok {
-				if id, isIdent := c.Args[0].(*ast.Ident); isIdent && id.Name == "method" {
-					for _, symbol := range []string{"TLS_client_method", "TLS_server_method"} { // of newCtx
-						if p := have[symbol]; len(p) != 1 || p[0] != (prototype{"const SSL_METHOD *", len(c.Args) - 1}) || convertedTo(path) != "" {
-							t.Errorf("%s: %s: %s is %+v", name, types.ExprString(c), symbol, p)
+				if id, isIdent := c.Args[0].(*ast.Ident); isIdent &&
+					id.Name == "method" {
+					// of newCtx
+					for _, symbol := range []string{"TLS_client_method",
+						"TLS_server_method"} {
+						want := prototype{"const SSL_METHOD *", len(c.Args) - 1}
+						if p := have[symbol]; len(p) != 1 || p[0] != want ||
+							convertedTo(path) != "" {
+							t.Errorf("%s: %s: %s is %+v", name,
+								types.ExprString(c), symbol, p)
 						}
 					}
 					return true
 				}
-				t.Errorf("%s: %s: not a symbol of the table", name, types.ExprString(c))
+				t.Errorf("%s: %s: not a symbol of the table", name,
+					types.ExprString(c))
 				return true
 			}
 			calls++
 			for _, symbol := range fields[sel.Sel.Name] {
 				for _, p := range have[symbol] {
 					if given != p.parameters {
-						t.Errorf("%s: %s: %d arguments, %s takes %d", name, types.ExprString(c), given, symbol, p.parameters)
+						t.Errorf("%s: %s: %d arguments, %s takes %d", name,
+							types.ExprString(c), given, symbol,
+							p.parameters)
 					}
-					if got, want := convertedTo(path), conversions[p.result]; got != want && got != "nothing" {
-						t.Errorf("%s: %s gives %s: the result is converted to %q, want %q", name, types.ExprString(c), p.result, got, want)
+					if got, want := convertedTo(path),
+						conversions[p.result]; got != want &&
+						got != "nothing" {
+						t.Errorf("%s: %s gives %s: the result is "+
+							"converted to %q, want %q", name,
+							types.ExprString(c), p.result, got, want)
 					}
 				}
 			}
@@ -198,13 +221,18 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 	if calls < 50 {
 		t.Errorf("found %d calls: this checks next to nothing", calls)
 	}
-	want := map[string]string{"call(o.fn, o.args...)": "int32", "call(sym.sslGetError, o.errArg[:]...)": "int32"}
+	want := map[string]string{
+		"call(o.fn, o.args...)":                 "int32",
+		"call(sym.sslGetError, o.errArg[:]...)": "int32",
+	}
 	if !maps.Equal(byOperation, want) {
-		t.Errorf("calls with a slice are %v, and those that are checked are %v", byOperation, want)
+		t.Errorf("calls with a slice are %v, and those that are checked are %v",
+			byOperation, want)
 	}
 }
 
-// fixed gives the number of arguments of a call that has them in a slice of constant length: t.arg[:2].
+// fixed returns the number of arguments of a call that has them in a slice of constant length:
+// t.arg[:2].
 func fixed(c *ast.CallExpr) (n int, ok bool) {
 	if !c.Ellipsis.IsValid() || len(c.Args) != 2 {
 		return 0, false
@@ -221,7 +249,7 @@ func fixed(c *ast.CallExpr) (n int, ok bool) {
 	return n, err == nil
 }
 
-// The calls of an op have their arguments in a slice, and all give an int.
+// The calls of an op have their arguments in a slice, and all return an int.
 func TestOperationsFitTheirPrototypes(t *testing.T) {
 	t.Parallel()
 	have, fields := prototypes(t), fieldNames(t)
@@ -233,7 +261,8 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 		for _, symbol := range fields[field] {
 			for _, p := range have[symbol] {
 				if p != (prototype{"int", n}) {
-					t.Errorf("%s gets %d arguments and is to give an int; it is %+v", symbol, n, p)
+					t.Errorf("%s gets %d arguments and is to give an int; it is %+v",
+						symbol, n, p)
 				}
 			}
 		}
@@ -251,13 +280,14 @@ var callbacks = map[string]struct{ file, function string }{
 
 var callbackLine = regexp.MustCompile(`(?m)^typedef (\w+) (\w+_cb)\((.*)\);$`)
 
-// What OpenSSL calls has as many parameters as it gives, all of them words; one that is an int is read as such, for the upper
-// half of its register is anything.
+// A function that OpenSSL calls has as many parameters as OpenSSL passes. All of them are words. An
+// int is read as an int, because the upper half of its register is garbage.
 func TestCallbacksFitTheirTypes(t *testing.T) {
 	t.Parallel()
 	lines := callbackLine.FindAllStringSubmatch(abiText(t), -1)
 	if len(lines) != len(callbacks) {
-		t.Fatalf("testdata/abi.c has %d types of callbacks, and there are %d", len(lines), len(callbacks))
+		t.Fatalf("testdata/abi.c has %d types of callbacks, and there are %d", len(lines),
+			len(callbacks))
 	}
 	for _, m := range lines {
 		t.Run(m[2], func(t *testing.T) {
@@ -299,7 +329,8 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 					return types.ExprString(n.Lhs[0]) != names[len(names)-1]
 				case *ast.Ident:
 					if n.Name == names[i] {
-						t.Errorf("%s is used as a word, and is an int", n.Name)
+						t.Errorf("%s is used as a word, and is an int",
+							n.Name)
 					}
 				}
 				return true
@@ -312,21 +343,23 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 	}
 }
 
-// convertedTo is the integer type to which the last node's value is converted at once, "" for none, and
-// "nothing" if the value is not used.
+// convertedTo is the integer type to which the last node's value is converted at once, "" if there
+// is none, and "nothing" if the value is not used.
 func convertedTo(path []ast.Node) string {
 	switch p := path[len(path)-2].(type) {
 	case *ast.ExprStmt, *ast.DeferStmt:
 		return "nothing"
 	case *ast.CallExpr:
-		if id, ok := p.Fun.(*ast.Ident); ok && slices.Contains([]string{"int32", "int64", "uint32", "int", "uint"}, id.Name) {
+		if id, ok := p.Fun.(*ast.Ident); ok &&
+			slices.Contains([]string{"int32", "int64", "uint32", "int",
+				"uint"}, id.Name) {
 			return id.Name
 		}
 	}
 	return ""
 }
 
-// fieldNames gives the names of C that a field of symbols may have the address of.
+// fieldNames returns the C names of the functions whose address a field of symbols may have.
 func fieldNames(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}

@@ -16,8 +16,9 @@ func TestAbortSendsNoAlert(t *testing.T) {
 		if err := c.Abort(); err != nil {
 			t.Fatal(err)
 		}
-		// crypto/tls takes the end of the stream between two records for an orderly
-		// one, so look at the records. The alert of TLS 1.3 looks like data, of 2 bytes, 1 for its type and 16 for the tag.
+		// crypto/tls takes the end of the stream between two records for an orderly end, so
+		// the test looks at the records. The alert of TLS 1.3 looks like data: 2 bytes, 1
+		// for its type and 16 for the tag.
 		all, err := io.ReadAll(peer.NetConn())
 		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			t.Fatal(err)
@@ -25,7 +26,8 @@ func TestAbortSendsNoAlert(t *testing.T) {
 		for len(all) >= 5 {
 			size := int(all[3])<<8 | int(all[4])
 			if all[0] == 21 || all[0] == 23 && size == 2+1+16 {
-				t.Errorf("an alert was sent: record of type %d with %d bytes", all[0], size)
+				t.Errorf("an alert was sent: record of type %d with %d bytes",
+					all[0], size)
 			}
 			all = all[min(len(all), 5+size):]
 		}

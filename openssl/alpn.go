@@ -6,35 +6,41 @@ import (
 	"unsafe"
 )
 
-// Application-Layer Protocol Negotiation (RFC 7301). A client offers a list. A server takes the first protocol of its own
-// list that the client has offered, and ends the handshake with no_application_protocol if there is none. A server
-// without a list, and a server whose client offers nothing, agree on nothing.
+// Application-Layer Protocol Negotiation (RFC 7301). A client offers a list. A server takes the
+// first protocol of its own list that the client has offered, and ends the handshake with
+// no_application_protocol if there is none. A server without a list, and a server whose client
+// offers nothing, agree on nothing.
 
-// encodeALPN is a list of protocols as it stands in the extension: each behind its length.
+// encodeALPN encodes a list of protocols for the extension: each name follows its length.
 func encodeALPN(protocols []string) ([]byte, error) {
 	var list []byte
 	for _, p := range protocols {
 		if len(p) == 0 || len(p) > 255 {
-			return nil, fmt.Errorf("%q is no application protocol: its name has %d bytes, and must have 1 to 255", p, len(p))
+			return nil, fmt.Errorf("%q is no application protocol: its name has %d "+
+				"bytes, and must have 1 to 255", p, len(p))
 		}
 		list = append(append(list, byte(len(p))), p...)
 	}
 	if len(list) > 65535 {
-		return nil, fmt.Errorf("the list of application protocols has %d bytes, and may have 65535", len(list))
+		return nil, fmt.Errorf("the list of application protocols has %d bytes, and may "+
+			"have 65535", len(list))
 	}
 	return list, nil
 }
 
-// offerALPN makes a client offer the list. To be called inside exclusive.
+// offerALPN makes a client offer the list. Call it inside exclusive.
 func (l *Library) offerALPN(ssl uintptr, list []byte) bool {
 	if len(list) == 0 {
 		return true
 	}
-	return int32(call(l.sym.sslSetALPN, ssl, uintptr(unsafe.Pointer(&list[0])), uintptr(len(list)))) == 0 // 0 is success
+	// 0 is success
+	return int32(call(l.sym.sslSetALPN, ssl, uintptr(unsafe.Pointer(&list[0])),
+		uintptr(len(list)))) == 0
 }
 
-// selectALPN is the callback of all server contexts. The last argument is the number of the context's settings: no pointer
-// of Go is ever in C's hands. What it chooses lies in the client's list, so it lives as long as that.
+// selectALPN is the callback of all server contexts. The last argument is the number of the
+// context's settings, so C never holds a pointer of Go. The chosen protocol is a part of the
+// client's list, and lives as long as that list.
 func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result uintptr) {
 	result = alpnFatal
 	defer func() { _ = recover() }() // a panic must not unwind C's frames
@@ -57,8 +63,8 @@ func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result 
 
 var errNoOverlap = errors.New("no application protocol in common")
 
-// chooseALPN finds the first of ours in the client's list, and tells where its length stands there; -1 if there are none
-// of ours.
+// chooseALPN finds the first of our protocols in the client's list. It returns the position of its
+// length there, or -1 if the list has none of ours.
 func chooseALPN(ours []string, offered []byte) (at int, err error) {
 	if len(ours) == 0 {
 		return -1, nil

@@ -13,9 +13,9 @@ import (
 	"tlsd/openssl"
 )
 
-// The benchmarks have crypto/tls as the peer at both ends of the comparison: "openssl" is a
-// Conn against crypto/tls, "crypto-tls" is crypto/tls against itself on
-// the same loopback. Compare the two, not the numbers.
+// In the benchmarks crypto/tls is the peer on both sides of the comparison: "openssl" is a Conn
+// against crypto/tls, "crypto-tls" is crypto/tls against itself on the same loopback. Compare the
+// two, and not the numbers.
 
 var sizes = []int{64, 16 << 10, 1 << 20}
 
@@ -29,7 +29,7 @@ func name(n int) string {
 	return fmt.Sprintf("%dB", n)
 }
 
-// benchPair gives a stream under test and its crypto/tls peer, for both implementations.
+// benchPair returns a stream under test and its crypto/tls peer, for both implementations.
 func benchPair(b *testing.B, impl string) (io.ReadWriter, *tls.Conn) {
 	b.Helper()
 	if impl == "openssl" {
@@ -57,8 +57,8 @@ func forImpls(b *testing.B, f func(b *testing.B, impl string, n int)) {
 	}
 }
 
-// cpuPerOp reports the CPU time of both ends together, which other work on the machine changes less than the time
-// by the clock.
+// cpuPerOp reports the CPU time of both ends together. Other work on the machine changes it less
+// than the time by the clock.
 func cpuPerOp(b *testing.B) func() {
 	used := func() int64 {
 		var u syscall.Rusage
@@ -140,7 +140,7 @@ func BenchmarkEcho(b *testing.B) {
 
 const block = 64 << 10 // bytes
 
-// writingPair gives a Conn that can be written to at any time: what it sends is dropped.
+// writingPair returns a Conn that can be written to at any time: its data is dropped.
 func writingPair(tb testing.TB) *openssl.Conn {
 	c, peer := setups[0].connect(tb)
 	go io.Copy(io.Discard, peer.NetConn())
@@ -154,7 +154,7 @@ func writeAll(tb testing.TB, c *openssl.Conn, p []byte) {
 	}
 }
 
-// readingPair gives a Conn to which another one sends all the time.
+// readingPair returns a Conn that another one sends to all the time.
 func readingPair(tb testing.TB) *openssl.Conn {
 	l, id := load(tb), newIdentity(tb)
 	ours, peers := tcpPair(tb)
@@ -245,7 +245,8 @@ func BenchmarkHandshake(b *testing.B) {
 	for b.Loop() {
 		ours, peers := tcpPair(b)
 		go func() {
-			s := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
+			s := tls.Server(peers,
+				&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
 			_ = s.Handshake()
 			_, _ = io.Copy(io.Discard, s)
 			peers.Close()

@@ -10,22 +10,23 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// The error queue belongs to a thread, goroutines do not (ERR_get_error(3),
-// SSL_get_error(3)). Hence the one rule of this file: everything that can put
-// an error on the queue runs inside exclusive, which finds the queue empty and
-// leaves it empty, and nothing else touches it.
+// The error queue belongs to a thread, and goroutines do not belong to threads (ERR_get_error(3),
+// SSL_get_error(3)). Hence the one rule of this file: every call that can put an error on the queue
+// runs inside exclusive. exclusive finds the queue empty and leaves it empty, and nothing else
+// touches it.
 
-// exclusive runs f, which makes one or more calls to OpenSSL, and returns the errors that they
-// have queued, the oldest first. The goroutine keeps its thread meanwhile. f must not
-// wait for anything, nor call exclusive.
+// exclusive runs f, which makes one or more calls to OpenSSL. It returns the errors that they have
+// queued, the oldest first. Meanwhile the goroutine keeps its thread. f must not wait for anything,
+// and must not call exclusive.
 //
-// Goroutines that are in C for longer than some 20 µs cost a thread each. The
-// gate bounds them; waiting for it is short, because nothing in C waits.
+// A goroutine that is in C for longer than some 20 µs costs a thread. The gate limits their number.
+// The wait for the gate is short, because nothing in C waits.
 func (l *Library) exclusive(f func()) queue {
 	return l.exclusiveFor("", 0, func(*thread) { f() })
 }
 
-// exclusiveFor is exclusive for the work of a method on the connection with a tag. f may use the thread.
+// exclusiveFor is exclusive for the work of a method on the connection with a tag. f may use the
+// thread.
 func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue {
 	t := l.gate.enter()
 	runtime.LockOSThread()
@@ -44,22 +45,22 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 	return l.drain()
 }
 
-// A thread is the right to be in the library, and what belongs to a stay there.
+// A thread is the right to be in the library, with the things that belong to one stay there.
 type thread struct {
 	number int
-	// bio is the memory BIO that an SSL writes to. It is empty, and no SSL has it, outside of a stay; so one
-	// for each thread is enough for any number of connections.
+	// bio is the memory BIO that an SSL writes to. Outside of a stay it is empty, and no SSL
+	// has it. So one for each thread is enough for any number of connections.
 	bio uintptr
 	arg [4]uintptr // the arguments of calls that must not allocate
 	few [1 << 10]byte
 }
 
-// A gate lets a bounded number of threads in. The one that has left last enters next: what it has in memory is
-// likely to be in the processor's cache.
+// A gate lets a limited number of threads in. The thread that left last enters next, because its
+// memory is likely to be in the processor's cache.
 type gate struct {
 	room chan struct{} // one for each thread that is inside
 	mu   sync.Mutex    // guards out
-	out  []*thread     // those that may enter
+	out  []*thread     // threads that may enter
 }
 
 func newGate() *gate {
@@ -88,8 +89,8 @@ func (g *gate) leave(t *thread) {
 	<-g.room
 }
 
-// equip gives each thread its BIO. Nobody else uses the library yet, and there must be no other
-// call before OPENSSL_init_ssl.
+// equip gives each thread its BIO. No other goroutine uses the library yet. No call may come before
+// OPENSSL_init_ssl.
 func (l *Library) equip() error {
 	ok := true
 	q := l.exclusiveFor("", 0, func(own *thread) {
@@ -104,14 +105,13 @@ func (l *Library) equip() error {
 	return nil
 }
 
-// newBIO makes a memory BIO. It is called in exclusive.
+// newBIO makes a memory BIO. Call it inside exclusive.
 func (l *Library) newBIO() uintptr { return call(l.sym.bioNew, call(l.sym.bioSMem)) }
 
-// A Watcher is told when threads enter and leave the library, so that it can
-// be known what a thread was at when it crashed, or that it does not come back. method
-// is the tls method whose work it is, or "" when that is not known here; tag is what [Conn.SetTag] has
-// given to the connection, or 0. No two threads have the
-// same number at the same time; the numbers count from 0. It must not wait.
+// A Watcher is called when threads enter and leave the library. So its owner knows what a thread
+// did when it crashed, and notices a thread that does not return. method is the tls method that the
+// work is for, or "" if it is not known here. tag is the number from [Conn.SetTag], or 0. No two
+// threads have the same number at the same time; the numbers count from 0. A Watcher must not wait.
 type Watcher interface {
 	Enter(thread int, method string, tag int32)
 	Leave(thread int)
@@ -126,7 +126,7 @@ func call(fn uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// errno is where the C library's is, on this (locked) thread.
+// errno returns the address of the C library's errno on this (locked) thread.
 func (l *Library) errno() *int32 {
 	p := call(l.sym.errnoLocation)
 	return (*int32)(pointer(p))
@@ -139,17 +139,18 @@ type queued struct {
 	short       string // "certificate verify failed"
 }
 
-// A queue is what exclusive has taken from the error queue, the oldest first.
+// A queue has the errors that exclusive has taken from the error queue, the oldest first.
 type queue []queued
 
-// mostQueued is more than a queue can have (16, ERR_NUM_ERRORS). It ends draining a queue that does not become empty.
+// mostQueued is more than a queue can have (16, ERR_NUM_ERRORS). It ends the draining of a queue
+// that never becomes empty.
 const mostQueued = 64
 
 // drain empties the queue of this thread.
 func (l *Library) drain() queue {
 	var q queue
 	for len(q) < mostQueued && call(l.sym.errPeek) != 0 {
-		// Filled in by ERR_get_error_all; on the heap, where C may write.
+		// ERR_get_error_all fills this in. It is on the heap, where C may write.
 		var out struct {
 			file, function, data uintptr
 			line, flags          int32
@@ -157,11 +158,16 @@ func (l *Library) drain() queue {
 		var code uint64
 		switch {
 		case l.sym.errGetAll != 0:
-			code = uint64(call(l.sym.errGetAll, uintptr(unsafe.Pointer(&out.file)), uintptr(unsafe.Pointer(&out.line)),
-				uintptr(unsafe.Pointer(&out.function)), uintptr(unsafe.Pointer(&out.data)), uintptr(unsafe.Pointer(&out.flags))))
+			code = uint64(call(l.sym.errGetAll, uintptr(unsafe.Pointer(&out.file)),
+				uintptr(unsafe.Pointer(&out.line)),
+				uintptr(unsafe.Pointer(&out.function)),
+				uintptr(unsafe.Pointer(&out.data)),
+				uintptr(unsafe.Pointer(&out.flags))))
 		case l.sym.errGetLineData != 0:
-			code = uint64(call(l.sym.errGetLineData, uintptr(unsafe.Pointer(&out.file)), uintptr(unsafe.Pointer(&out.line)),
-				uintptr(unsafe.Pointer(&out.data)), uintptr(unsafe.Pointer(&out.flags))))
+			code = uint64(call(l.sym.errGetLineData, uintptr(unsafe.Pointer(&out.file)),
+				uintptr(unsafe.Pointer(&out.line)),
+				uintptr(unsafe.Pointer(&out.data)),
+				uintptr(unsafe.Pointer(&out.flags))))
 		default:
 			code = uint64(call(l.sym.errGet))
 		}
@@ -205,7 +211,7 @@ func splitCode(code uint64, major int) (lib, reason int) {
 	return int(code >> errLibOffset & 0xff), int(code & errReasonMask)
 }
 
-// has tells whether libssl has queued one of these reasons.
+// has says whether libssl has queued one of these reasons.
 func (q queue) has(reasons ...int) bool {
 	for _, e := range q {
 		for _, r := range reasons {
@@ -217,7 +223,7 @@ func (q queue) has(reasons ...int) bool {
 	return false
 }
 
-// reason is the text of the first error, which is as a rule the cause of the others.
+// reason is the text of the first error, which is usually the cause of the others.
 func (q queue) reason() string {
 	if len(q) == 0 {
 		return "no reason given"
@@ -225,7 +231,7 @@ func (q queue) reason() string {
 	return q[0].short
 }
 
-// strings is the queue for an error's Queue field.
+// strings is the queue for the Queue field of an error.
 func (q queue) strings() []string {
 	if len(q) == 0 {
 		return nil
@@ -239,8 +245,8 @@ func (q queue) strings() []string {
 
 // pointer turns an address of C memory into a pointer.
 func pointer(p uintptr) unsafe.Pointer {
-	// Through its own address, because the conversion is not for Go's heap, which is
-	// what vet warns of.
+	// The conversion goes through the variable's own address. vet warns of the direct
+	// conversion, which is wrong for Go's heap; this address is not in Go's heap.
 	return *(*unsafe.Pointer)(unsafe.Pointer(&p))
 }
 
@@ -265,7 +271,7 @@ func goBytes(p uintptr, n int) []byte {
 	return append([]byte(nil), unsafe.Slice((*byte)(pointer(p)), n)...)
 }
 
-// cString is s with a NUL behind it. Keep it alive for as long as C needs it.
+// cString is s with a NUL at its end. Keep it alive as long as C needs it.
 func cString(s string) *byte {
 	b := make([]byte, len(s)+1)
 	copy(b, s)

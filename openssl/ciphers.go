@@ -5,10 +5,12 @@ import (
 	"unsafe"
 )
 
-// harden makes a server's context choose as a careful server does: by its own order, though ChaCha20 for clients that
-// put it first because they have no AES in hardware; and in TLS 1.2 only suites with authenticated encryption and
-// ephemeral keys (RFC 9325 section 4.2; CBC is what LUCKY13 is about). They are taken from those that OpenSSL and openssl.cnf allow,
-// whatever version that is. If none of these is such a suite, all stay: then somebody wants it so. To be called in exclusive.
+// harden makes a server's context choose suites as a careful server does. The server's own order
+// counts. ChaCha20 comes first for clients that prefer it, because they have no AES in hardware. In
+// TLS 1.2 only suites with authenticated encryption and ephemeral keys remain (RFC 9325 section
+// 4.2; CBC allows LUCKY13). They are taken from the suites that OpenSSL and openssl.cnf allow,
+// whatever the version. If none of those remains, all stay, because then the administrator wants it
+// so. Call it inside exclusive.
 func (l *Library) harden(ctx uintptr) {
 	call(l.sym.ctxSetOptions, ctx, opCipherServerPreference|opPrioritizeChaCha)
 	const most = 1000 // OpenSSL has about 200
@@ -16,8 +18,10 @@ func (l *Library) harden(ctx uintptr) {
 	var names []string
 	for i := range min(int32(call(l.sym.skNum, suites)), most) {
 		suite := call(l.sym.skValue, suites, uintptr(i))
-		kx := int32(call(l.sym.cipherKXNid, suite)) // another one for the suites of TLS 1.3, which have a list of their own
-		if int32(call(l.sym.cipherIsAEAD, suite)) == 1 && (kx == nidKXECDHE || kx == nidKXDHE) {
+		// TLS 1.3 suites have another value, and a list of their own
+		kx := int32(call(l.sym.cipherKXNid, suite))
+		if int32(call(l.sym.cipherIsAEAD, suite)) == 1 &&
+			(kx == nidKXECDHE || kx == nidKXDHE) {
 			names = append(names, goString(call(l.sym.cipherName, suite)))
 		}
 	}
@@ -25,5 +29,6 @@ func (l *Library) harden(ctx uintptr) {
 		return
 	}
 	list := cString(strings.Join(names, ":"))
-	call(l.sym.ctxSetCipherList, ctx, uintptr(unsafe.Pointer(list))) // it keeps the level of security, and the suites of TLS 1.3
+	// the call keeps the security level and the suites of TLS 1.3
+	call(l.sym.ctxSetCipherList, ctx, uintptr(unsafe.Pointer(list)))
 }

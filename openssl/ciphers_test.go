@@ -9,8 +9,8 @@ import (
 	"tlsd/openssl"
 )
 
-// What a server does with clients of TLS 1.2 that offer these suites: it chooses by its own order, and takes nothing without
-// authenticated encryption and ephemeral keys.
+// A server with clients of TLS 1.2 that offer these suites chooses by its own order. It accepts no
+// suite without authenticated encryption and ephemeral keys.
 func TestAServerChoosesTheSuite(t *testing.T) {
 	t.Parallel()
 	const (
@@ -41,7 +41,9 @@ func TestAServerChoosesTheSuite(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			client := tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", MaxVersion: tls.VersionTLS12, CipherSuites: c.offers})
+			client := tls.Client(peers,
+				&tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost",
+					MaxVersion: tls.VersionTLS12, CipherSuites: c.offers})
 			shaken := make(chan error, 1)
 			go func() { shaken <- client.HandshakeContext(bounded(t)) }()
 			err = s.Handshake(bounded(t))
@@ -51,13 +53,19 @@ func TestAServerChoosesTheSuite(t *testing.T) {
 			var refused *openssl.HandshakeError
 			switch {
 			case c.want == 0:
-				if !errors.As(err, &refused) || !strings.Contains(err.Error(), "no cipher suite in common") {
-					t.Errorf("%v; want to read that there is no suite in common", err)
+				if !errors.As(err, &refused) ||
+					!strings.Contains(err.Error(),
+						"no cipher suite in common") {
+					t.Errorf(
+						"%v; want to read that there is no suite in common",
+						err)
 				}
 			case err != nil:
 				t.Error(err)
 			case client.ConnectionState().CipherSuite != c.want:
-				t.Errorf("%s, want %s", tls.CipherSuiteName(client.ConnectionState().CipherSuite), tls.CipherSuiteName(c.want))
+				t.Errorf("%s, want %s", tls.CipherSuiteName(
+					client.ConnectionState().CipherSuite),
+					tls.CipherSuiteName(c.want))
 			}
 		})
 	}

@@ -9,34 +9,36 @@ import (
 	"time"
 )
 
-// closeBound is the longest that Close waits for the network.
+// closeBound is the time limit of Close for the network.
 const closeBound = time.Second
 
-// Close is CloseContext with a bound of a second.
+// Close is CloseContext with a limit of one second.
 func (c *Conn) Close() error {
 	ctx, stop := context.WithTimeout(context.Background(), closeBound)
 	defer stop()
 	return c.CloseContext(ctx)
 }
 
-// CloseContext ends the waiting Reads, Writes and Handshakes, which return net.ErrClosed, frees the
-// SSL when the last of them has left, and closes the socket. It is idempotent; every call returns when all that is done.
+// CloseContext ends the waiting Reads, Writes and Handshakes, which return net.ErrClosed. It frees
+// the SSL when the last of them has left, and closes the socket. It is idempotent. Every call
+// returns when all of that is done.
 //
-// After a handshake it sends close_notify first, unless that is done, the connection has failed, or its outgoing stream is
-// broken. It never waits for the peer's. But it sees to it that what was written arrives: the system
-// discards what it has not yet sent when a socket is closed while incoming data is unread, or when such
-// data comes later (RFC 1122 section 4.2.2.13), and TLS 1.3 servers send session tickets
-// that nobody reads. So it ends its direction, throws incoming data away, and waits until the peer's
-// system has acknowledged everything, a round trip as a rule, or until ctx is done. If it is done already, what
-// can be sent at once is sent. The end of ctx is no error.
+// After a handshake it first sends close_notify, unless that is sent already, the connection has
+// failed, or its outgoing stream is broken. It never waits for the peer's close_notify. But it
+// makes sure that written data arrives. If incoming data is unread when a socket is closed, or
+// comes later, the system discards the data that it has not yet sent (RFC 1122 section 4.2.2.13).
+// TLS 1.3 servers send session tickets that nobody reads. So CloseContext ends its direction,
+// discards incoming data, and waits until the peer's system has acknowledged everything, usually
+// one round trip, or until ctx is done. If ctx is done already, it sends what it can send at once.
+// The end of ctx is no error.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	var err error
 	c.closer.Do(func() { err = c.close(ctx, true) })
 	return err
 }
 
-// Abort is CloseContext without a word to the peer, and without any wait: the peer
-// learns that the connection was cut, and may lose what it has not yet got.
+// Abort is CloseContext without a message to the peer and without any wait. The peer sees a cut
+// connection, and may lose data that is still on its way.
 func (c *Conn) Abort() error {
 	var err error
 	c.closer.Do(func() { err = c.close(context.Background(), false) })
@@ -53,22 +55,23 @@ func (c *Conn) close(ctx context.Context, orderly bool) error {
 	c.lifeMu.Unlock()
 	close(c.done)
 	if busy {
-		// Those that wait for the socket wake up, and see done.
+		// The operations that wait for the socket wake up and see done.
 		_ = c.nc.SetDeadline(aLongTimeAgo)
 		<-c.idle
 	}
 
-	_ = c.nc.SetDeadline(time.Time{}) // an error comes again from Write
+	_ = c.nc.SetDeadline(time.Time{}) // Write meets the error again
 	sent := orderly && c.established.Load() && c.lastWords(ctx)
 	c.free()
-	if sent && c.nc.CloseWrite() == nil { // an error says that the connection is gone already
+	if sent && c.nc.CloseWrite() == nil { // an error means that the connection is gone already
 		c.flush(ctx)
 	}
 	return c.nc.Close()
 }
 
-// lastWords sends what is there to be sent, and close_notify behind it unless that is done, and tells whether everything has left. Of a connection that has
-// failed it sends what the system takes at once: an alert.
+// lastWords sends the unsent data, and close_notify after it unless that is sent already. It says
+// whether everything has left. If the connection has failed, it sends what the system takes at
+// once: an alert.
 func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	c.mu.Lock()
 	why := c.writeErr
@@ -79,7 +82,7 @@ func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	case ErrShut:
 		return true
 	}
-	_ = c.raw.Control(func(fd uintptr) { // nothing is lost that was promised
+	_ = c.raw.Control(func(fd uintptr) { // no promised data is lost
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.push(fd)
@@ -87,13 +90,13 @@ func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	return false
 }
 
-// closeNotify sends the alert and tells whether it has left.
+// closeNotify sends the alert and says whether it has left.
 func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 	o := c.op()
 	defer o.giveBack()
 	o.prepare(ctx, opShutdown, nil)
 	try := func(fd uintptr) bool {
-		// A library that wants to read first is not waited for.
+		// It does not wait for a library that wants to read first.
 		for !o.finished {
 			switch o.once(fd) {
 			case none:
@@ -111,7 +114,7 @@ func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 	return err == nil && o.finished && o.err == nil
 }
 
-// trash is what nobody reads.
+// trash has buffers for data that nobody reads.
 var trash = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // flush reads and discards until the peer's system has everything, or the peer is gone.
@@ -120,7 +123,7 @@ func (c *Conn) flush(ctx context.Context) {
 	defer trash.Put(buf)
 	over := false
 	try := func(fd uintptr) bool {
-		for range 64 { // a peer that sends without end must not keep us here
+		for range 64 { // a peer that sends without end must not hold us up here
 			switch n, err := syscall.Read(int(fd), buf[:]); {
 			case n > 0 || err == syscall.EINTR:
 			case err == syscall.EAGAIN:
@@ -134,9 +137,10 @@ func (c *Conn) flush(ctx context.Context) {
 		over = unacknowledged(fd) == 0
 		return true
 	}
-	// There is no event for "acknowledged": look again and again.
-	for wait := time.Millisecond; !over && ctx.Err() == nil; wait = min(2*wait, 20*time.Millisecond) {
-		_ = c.nc.SetReadDeadline(time.Now().Add(wait)) // an error comes again from Read
+	// No event says that everything is acknowledged, so it looks again and again.
+	const longest = 20 * time.Millisecond
+	for wait := time.Millisecond; !over && ctx.Err() == nil; wait = min(2*wait, longest) {
+		_ = c.nc.SetReadDeadline(time.Now().Add(wait)) // Read meets the error again
 		if err := c.raw.Read(try); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}

@@ -63,7 +63,8 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 		for range 4 {
 			<-started
 		}
-		time.Sleep(10 * time.Millisecond) // most of them now wait; the promise holds for the others too
+		// most of them now wait; the promise holds for the others too
+		time.Sleep(10 * time.Millisecond)
 		c.Close()
 		for range 4 {
 			if err := <-errc; !errors.Is(err, net.ErrClosed) {
@@ -104,19 +105,21 @@ func TestCloseBeforeTheHandshakeSaysNothing(t *testing.T) {
 	}
 }
 
-// A peer that does not read must not keep Close, neither from sending
-// close_notify nor afterwards.
+// A peer that does not read must not hold up Close, neither before close_notify is sent nor
+// afterwards.
 func TestCloseIsBounded(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
 	for name, fill := range map[string]func(*testing.T, *openssl.Conn, *net.TCPConn){
 		"no room for close_notify": func(t *testing.T, _ *openssl.Conn, nc *net.TCPConn) {
-			// Behind the SSL's back: it must not know of a half sent record.
+			// Written past the SSL, which must not know of a half-sent record.
 			_ = nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-			if n, err := nc.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			if n, err := nc.Write(make([]byte, 64<<20)); !errors.Is(
+				err, os.ErrDeadlineExceeded) {
 				t.Errorf("the socket takes %d bytes: %v", n, err)
 			}
-			// A socket becomes "writable" only when much of its buffer is free. Fill the rest.
+			// A socket becomes "writable" only when much of its buffer is free. So the
+			// rest is filled.
 			raw, err := nc.SyscallConn()
 			if err != nil {
 				t.Fatal(err)
@@ -138,7 +141,8 @@ func TestCloseIsBounded(t *testing.T) {
 			}
 		},
 		"half a record": func(t *testing.T, c *openssl.Conn, _ *net.TCPConn) {
-			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+			ctx, cancel := context.WithTimeout(context.Background(),
+				100*time.Millisecond)
 			defer cancel()
 			if _, err := c.Write(ctx, make([]byte, 64<<20)); err == nil {
 				t.Error("the socket takes everything")
@@ -162,8 +166,10 @@ func TestCloseIsBounded(t *testing.T) {
 				t.Parallel()
 				ours, peers := tcpPair(t)
 				_ = peers.SetReadBuffer(4 << 10)
-				peer := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
-				c, err := clientContext(t, l, id.ca.PEM()).NewClient(ours, "localhost")
+				peer := tls.Server(peers,
+					&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}})
+				c, err := clientContext(t, l, id.ca.PEM()).NewClient(ours,
+					"localhost")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -183,8 +189,8 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 }
 
-// What was written before Close arrives, although the peer has sent data that nobody has
-// read: closing a socket with unread data makes the system discard what is not yet sent.
+// Data that was written before Close arrives, although the peer has sent data that nobody has read.
+// If a socket with unread data is closed, the system discards the data that is not yet sent.
 func TestCloseLosesNothingThatWasWritten(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {

@@ -26,7 +26,8 @@ func TestCloseWriteEndsOnlyOurDirection(t *testing.T) {
 					t.Errorf("CloseWrite: %v", err)
 				}
 			}
-			if n, err := c.Write(bounded(t), []byte("x")); n != 0 || !errors.Is(err, openssl.ErrShut) {
+			if n, err := c.Write(bounded(t), []byte("x")); n != 0 ||
+				!errors.Is(err, openssl.ErrShut) {
 				t.Errorf("Write after CloseWrite: %d, %v", n, err)
 			}
 		}()
@@ -72,7 +73,8 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 		ticket := newSessionTicket()
 		f.send(t, handshakeRecord, ticket[:len(ticket)/2])
 		ctx, cancel := context.WithTimeout(bounded(t), 20*time.Millisecond)
-		if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded { // it meets the first half
+		// it meets the first half
+		if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {
 			t.Fatal(err)
 		}
 		cancel()
@@ -121,7 +123,7 @@ func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {
 	})
 }
 
-// ended gives a connection at the end of what can be read.
+// ended returns a connection at the end of the readable data.
 func ended(t *testing.T, c *openssl.Conn, peer *tls.Conn, notified bool) {
 	t.Helper()
 	want := openssl.ErrTruncated
@@ -154,7 +156,7 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 				t.Errorf("WaitReset that is cancelled: %v", err)
 			}
 			go func() { waited <- c.WaitReset(bounded(t)) }()
-			// It holds up nothing.
+			// It does not hold up anything.
 			if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil {
 				t.Error("a Read after the end gives something")
 			}

@@ -14,26 +14,27 @@ import (
 
 // A Conn is one TLS connection. Close it, or its SSL is never freed.
 //
-// All methods are safe for concurrent use. One Read and one Write run side by
-// side, neither waits for the other; several Reads wait for one another, and so do several Writes.
+// All methods are safe for concurrent use. One Read and one Write run side by side, and neither
+// waits for the other. Several Reads wait for one another, and so do several Writes.
 //
 //	new ──Handshake ok──▶ established ──Close──▶ closed
 //	 │                        │
-//	 └─────error──────▶ failed ◀─┘   only Close is left; Read, Write and Handshake give the error again
+//	 └─────error──────▶ failed ◀─┘   only Close works; all else repeats the error
 //
-// An established connection has two directions, and each can end alone: reading at the peer's close_notify
-// (io.EOF) or when the peer cuts its direction (ErrTruncated); writing at CloseWrite (ErrShut), when a send fails, and when
-// a Write is given up in the middle (ErrWriteBroken). The end of a context is no error of the connection.
+// An established connection has two directions, and each can end alone. Reading ends at the peer's
+// close_notify (io.EOF), or when the peer cuts its direction (ErrTruncated). Writing ends at
+// CloseWrite (ErrShut), when a send fails, and when a Write is given up in the middle
+// (ErrWriteBroken). The end of a context is no error of the connection.
 type Conn struct {
 	lib     *Library
 	nc      *net.TCPConn
 	raw     syscall.RawConn
 	client  bool
-	peer    peerName // whom a client expects
-	store   string   // what a client trusts, for people
+	peer    peerName // the name that a client expects
+	store   string   // the store that a client trusts, for people
 	trust   string   // likewise, for resumption
-	tls13   bool     // nothing older is spoken
-	verdict *verdict // of the verification that the handshake does, if it does one
+	tls13   bool     // no older version is used
+	verdict *verdict // of the verification in the handshake, if there is one
 
 	settings *serverSettings     // a server's, held; nil for clients and once the SSL is freed
 	pins     [][sha256.Size]byte // of a client; set before the handshake
@@ -44,29 +45,32 @@ type Conn struct {
 
 	lifeMu sync.Mutex // guards the next three
 	closed bool
-	users  int           // calls that are under way
+	users  int           // calls that are running
 	idle   chan struct{} // if not nil, closed when the last of them has left
 
 	writing sem // held by a Write, Handshake or CloseWrite
-	reading sem // held by who waits for something to read (io.go)
+	reading sem // held by the operation that waits for data (io.go)
 
-	mu        sync.Mutex    // held for one stay in the library and the sends around it, which never wait; guards the rest
-	ssl       uintptr       // 0 once it is freed
-	wbio      uintptr       // the thread's BIO that the SSL writes to
-	readErr   error         // why nothing can be read any more: no SSL_read
-	writeErr  error         // why nothing can be written any more: no SSL_write
-	failed    error         // why neither is possible any more
-	out       outbox        // what is sealed and not sent
-	sending   bool          // the holder of writing waits for room for it, and sends it when there is some
-	mute      bool          // nothing goes out any more: a send has failed, or was given up
-	whole     int           // when it became mute: the records of what was being sent that have left whole
-	shut      bool          // close_notify is sealed, so that nothing can follow it
+	// held for one stay in the library and the sends around it, which never wait; guards the
+	// rest
+	mu       sync.Mutex
+	ssl      uintptr // 0 once it is freed
+	wbio     uintptr // the thread's BIO that the SSL writes to
+	readErr  error   // why reading is over: no SSL_read
+	writeErr error   // why writing is over: no SSL_write
+	failed   error   // why both are over
+	out      outbox  // sealed and unsent bytes
+	sending  bool    // the holder of writing waits for room, and then sends out
+	mute     bool    // nothing more is sent: a send has failed, or was given up
+	// the number of whole records of the current piece that had left when it became mute
+	whole     int
+	shut      bool          // close_notify is sealed, so nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
 	begun     bool          // Handshake has been called
-	identity  bool          // a client's: it has a certificate to show
+	identity  bool          // of a client: it has a certificate to show
 	refused   bool          // the peer has asked for a renegotiation
-	verify    bool          // a client's; does not change once begun is set
-	resume    *resumption   // a client's; nil: it neither resumes nor keeps sessions
+	verify    bool          // of a client; does not change after begun is set
+	resume    *resumption   // of a client; nil: it neither resumes nor keeps sessions
 
 	established      atomic.Bool // the handshake is done
 	subject, version string      // set before established is
@@ -89,7 +93,8 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 		return nil, err
 	}
 	cn := &Conn{
-		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store, trust: c.trust, verify: !c.server, tls13: c.min == tls13,
+		lib: l, nc: nc, raw: raw, client: !c.server, peer: name, store: c.store,
+		trust: c.trust, verify: !c.server, tls13: c.min == tls13,
 		done:    make(chan struct{}),
 		reading: newSem(), writing: newSem(),
 	}
@@ -109,7 +114,8 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 		}
 		ok = int32(call(l.sym.sslSetRfd, cn.ssl, fd)) == 1
 		if c.min != 0 {
-			ok = ok && int64(call(l.sym.sslCtrl, cn.ssl, ctrlSetMinProto, c.min, 0)) == 1
+			ok = ok && int64(call(l.sym.sslCtrl, cn.ssl, ctrlSetMinProto,
+				c.min, 0)) == 1
 		}
 		if c.server {
 			call(l.sym.sslSetAcceptState, cn.ssl)
@@ -121,7 +127,8 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	})
 	if !ok {
 		cn.free()
-		if !expects && len(q) == 0 { // since 4.0 OpenSSL has rules of its own for what can be a name
+		// since 4.0 OpenSSL has rules of its own for what can be a name
+		if !expects && len(q) == 0 {
 			return nil, fmt.Errorf("%q is not a host name to %s", name, l.version)
 		}
 		return nil, internalError("SSL_new", q)
@@ -133,7 +140,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	return cn, nil
 }
 
-// free frees the SSL. Nobody else uses it any more.
+// free frees the SSL. No other goroutine uses it any more.
 func (c *Conn) free() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,7 +177,7 @@ func (c *Conn) leave() {
 	}
 }
 
-// enterReady is enter for what needs a handshake that is done. It has not entered if it fails.
+// enterReady is enter for calls that need a finished handshake. If it fails, it has not entered.
 func (c *Conn) enterReady() error {
 	if err := c.enter(); err != nil {
 		return err
@@ -182,7 +189,7 @@ func (c *Conn) enterReady() error {
 	return err
 }
 
-// ready tells why there is nothing to be read or written yet.
+// ready says why nothing can be read or written yet.
 func (c *Conn) ready() error {
 	if c.established.Load() {
 		return nil
@@ -195,8 +202,8 @@ func (c *Conn) ready() error {
 	return ErrNoHandshake
 }
 
-// SetVerify turns the verification of the server's certificate on, as it is at
-// first, or off. It fails with ErrServerSide, with ErrHandshakeDone, or with net.ErrClosed.
+// SetVerify turns the verification of the server's certificate on or off. At first it is on. It
+// fails with ErrServerSide, ErrHandshakeDone, or net.ErrClosed.
 func (c *Conn) SetVerify(on bool) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -219,8 +226,9 @@ func (c *Conn) SetVerify(on bool) error {
 	return nil
 }
 
-// Handshake does the TLS handshake. Once it has succeeded, it does nothing. The error is a *VerifyError, a
-// *HandshakeError, net.ErrClosed, or that of ctx; after the latter, Handshake may be called again to go on.
+// Handshake does the TLS handshake. After a success it does nothing. The error is a *VerifyError, a
+// *HandshakeError, net.ErrClosed, or that of ctx. After an error of ctx, Handshake may be called
+// again to go on.
 func (c *Conn) Handshake(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -242,7 +250,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		c.offerSession()
 	}
 	c.mu.Unlock()
-	// A handshake waits for the peer most of the time, a server's all the time.
+	// A handshake waits for the peer most of the time, and a server's handshake always.
 	o := c.op()
 	defer o.giveBack()
 	if _, err := o.run(ctx, opHandshake, nil); err != nil {
@@ -251,7 +259,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	return c.establish()
 }
 
-// establish looks at what the handshake has brought.
+// establish looks at the results of the handshake.
 func (c *Conn) establish() error {
 	l := c.lib
 	c.mu.Lock()
@@ -268,19 +276,21 @@ func (c *Conn) establish() error {
 		}
 	})
 	if c.client && c.verify {
-		// Both cannot happen after a handshake with SSL_VERIFY_PEER. But the
-		// result is "ok" too if there was nothing to verify (SSL_get_verify_result(3)).
+		// Neither can happen after a handshake with SSL_VERIFY_PEER. But the result is also
+		// "ok" if there was nothing to verify (SSL_get_verify_result(3)).
 		switch {
 		case cert == 0:
-			c.fail(&VerifyError{Code: -1, Reason: "the server has shown no certificate", Store: c.store})
+			c.fail(&VerifyError{Code: -1, Reason: "the server has shown no certificate",
+				Store: c.store})
 		case code != 0:
 			c.fail(l.verifyError(code, 0, c.subject, c.store, c.peer.String()))
 		}
 	}
-	if !told { // "" would say that the peer has shown no certificate
-		c.fail(&HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's certificate: " + q.reason(), Queue: q.strings()})
+	if !told { // "" would mean that the peer has shown no certificate
+		c.fail(&HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's " +
+			"certificate: " + q.reason(), Queue: q.strings()})
 	}
-	if c.sendErrno != 0 { // what ends the handshake has not left
+	if c.sendErrno != 0 { // the last message of the handshake has not left
 		c.fail(c.handshakeFailure(&op{c: c, kind: opHandshake, errno: c.sendErrno}, nil))
 	}
 	if c.readErr != nil {
@@ -298,15 +308,16 @@ func (c *Conn) establish() error {
 	return nil
 }
 
-// SetTag gives the connection a number by which the library's Watcher can tell it.
+// SetTag gives the connection a number for the library's Watcher.
 func (c *Conn) SetTag(tag int32) { c.tag.Store(tag) }
 
-// Read waits for data and gives what is there: at least one byte, unless p is
-// empty, and as much of p as is filled without waiting.
+// Read waits for data and returns what is there: at least one byte, unless p is empty, and as much
+// of p as can be filled without waiting.
 //
 // The error is io.EOF after the peer's close_notify (also of every later Read), ErrTruncated, a
-// *ProtocolError, one that wraps a syscall.Errno, ErrNoHandshake, net.ErrClosed, or that of ctx. A Read that ctx has
-// ended has lost nothing. A Write that has failed does not keep a Read from what has arrived.
+// *ProtocolError, one that wraps a syscall.Errno, ErrNoHandshake, net.ErrClosed, or that of ctx. A
+// Read that ends with the error of ctx has lost nothing. After a failed Write, Reads still return
+// the data that has arrived.
 func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 	o, err := c.reader()
 	if o == nil {
@@ -320,7 +331,7 @@ func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 	return o.run(ctx, opRead, p)
 }
 
-// reader is an op for what is to be read. With an error there is none, and c is not entered.
+// reader returns an op for reading. If it returns an error, there is no op, and c is not entered.
 func (c *Conn) reader() (*op, error) {
 	if err := c.enterReady(); err != nil {
 		return nil, err
@@ -328,28 +339,30 @@ func (c *Conn) reader() (*op, error) {
 	c.mu.Lock()
 	err := c.readErr
 	c.mu.Unlock()
-	if err != nil { // without a wait for a WaitReset
+	if err != nil { // it does not wait for a WaitReset
 		c.leave()
 		return nil, err
 	}
 	return c.op(), nil
 }
 
-// someBytes is the most that one ReadSome gives: the data of eight records.
+// someBytes is the most that one ReadSome returns: the data of eight records.
 const someBytes = 8 * fullRecord
 
-// someMemory is memory for ReadSome that is not in use.
+// someMemory has free memory for ReadSome.
 var someMemory = sync.Pool{New: func() any { return new([someBytes]byte) }}
 
-// Recycle takes back what a ReadSome has returned, for a later one. Nobody may use it any more. It need not be called.
+// Recycle takes back the result of a ReadSome, for a later one. The caller must not use it any
+// more. Calling Recycle is optional.
 func Recycle(p []byte) {
 	if cap(p) == someBytes {
 		someMemory.Put((*[someBytes]byte)(p[:someBytes]))
 	}
 }
 
-// ReadSome is Read into memory of its own, at most limit bytes, which must be positive. It has the memory only while it looks
-// for something to read, so that any number of them can wait. With an error there is no data. See Recycle.
+// ReadSome is Read into memory of its own, at most limit bytes. limit must be positive. It has the
+// memory only while it tries to read, so any number of them can wait. If it returns an error, there
+// is no data. See Recycle.
 func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	o, err := c.reader()
 	if o == nil {
@@ -360,13 +373,16 @@ func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	return o.runSome(ctx, limit)
 }
 
-// Write sends all of p, or fails; n is the number of bytes that are known to have left: the system has taken them, in records
-// that are whole. An empty p sends nothing. The peer's close_notify does not keep us from writing.
+// Write sends all of p, or fails. n is the number of bytes that are known to have left: the system
+// has taken them, in whole records. An empty p sends nothing. After the peer's close_notify writing
+// is still possible.
 //
-// The error is ErrShut, ErrWriteBroken, one that wraps a syscall.Errno when the system cannot send, the connection's own
-// (see Read) when it has failed, also while the Write was waiting, net.ErrClosed, or that of ctx. Except for the last, all later Writes fail,
-// too. If ctx ends a Write whose data has left in part, nothing can follow that, and later Writes give ErrWriteBroken. If a
-// send has failed, Reads go on; when they meet the peer's alert, that is the error of later Writes.
+// The error is ErrShut, ErrWriteBroken, one that wraps a syscall.Errno if the system cannot send,
+// net.ErrClosed, or that of ctx. If the connection has failed, also during the Write, it is the
+// connection's error (see Read). After every error but that of ctx, all later Writes fail too. If
+// ctx ends a Write whose data has left in part, no data can follow, and later Writes return
+// ErrWriteBroken. After a failed send Reads go on. If they meet the peer's alert, the alert becomes
+// the error of later Writes.
 func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, c.idleWrite()
@@ -374,7 +390,7 @@ func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
 	return c.outgoing(ctx, opWrite, p)
 }
 
-// idleWrite is a Write of nothing.
+// idleWrite is a Write of no data.
 func (c *Conn) idleWrite() error {
 	err := c.enterReady()
 	if err == nil {
@@ -383,8 +399,8 @@ func (c *Conn) idleWrite() error {
 	return err
 }
 
-// CloseWrite sends close_notify behind what was written. Reads go on; later Writes give ErrShut. It fails as a
-// Write does. A second one does nothing.
+// CloseWrite sends close_notify after the written data. Reads go on. Later Writes return ErrShut.
+// It fails as a Write does. A second CloseWrite does nothing.
 func (c *Conn) CloseWrite(ctx context.Context) error {
 	_, err := c.outgoing(ctx, opShutdown, nil)
 	if err == ErrShut {
@@ -408,9 +424,10 @@ func (c *Conn) outgoing(ctx context.Context, kind opKind, p []byte) (n int, err 
 	return o.run(ctx, kind, p)
 }
 
-// WaitReset waits, after a Read has given io.EOF or ErrTruncated, for what can still come: that
-// the peer's system resets the connection, or answers no more. It returns that error, which is from then on the one
-// of Writes; the connection's if that has failed; net.ErrClosed, or that of ctx.
+// WaitReset waits, after a Read has returned io.EOF or ErrTruncated, for the events that can still
+// come: the peer's system resets the connection, or does not answer any more. It returns that
+// error, which is then the error of later Writes. If the connection has failed, it returns the
+// connection's error. Otherwise it returns net.ErrClosed, or the error of ctx.
 func (c *Conn) WaitReset(ctx context.Context) error {
 	if err := c.enterReady(); err != nil {
 		return err
@@ -428,9 +445,10 @@ func (c *Conn) WaitReset(ctx context.Context) error {
 	return err
 }
 
-// PeerSubject is the subject of the peer's certificate in OpenSSL's one-line form, "/C=DE/CN=example.com"
-// (X509_NAME_oneline(3)): ASCII, other bytes as \xNN, of any length. It is "" before the handshake, and if the peer has
-// shown no certificate, as clients do. It stays after Close.
+// PeerSubject is the subject of the peer's certificate in OpenSSL's one-line form,
+// "/C=DE/CN=example.com" (X509_NAME_oneline(3)): ASCII, other bytes as \xNN, of any length. It is
+// "" before the handshake, and if the peer has shown no certificate, which is usual for clients. It
+// stays after Close.
 func (c *Conn) PeerSubject() string {
 	if !c.established.Load() {
 		return ""

@@ -7,31 +7,32 @@ import (
 	"unsafe"
 )
 
-// A Context is what connections have in common: a client's trust store, or a server's
-// certificate and key. It does not change once it is made, because an SSL_CTX must
-// not after the first SSL_new (openssl-threads(7)). Any number of connections can be made
-// from it, by any goroutine. Free it when no more are to be made; its connections live on.
+// A Context has what connections share: a client's trust store, or a server's certificate and key.
+// It does not change once it is made, because an SSL_CTX must not change after the first SSL_new
+// (openssl-threads(7)). Any goroutine can make any number of connections from it. Free it when no
+// more connections will be made. Its connections live on.
 type Context struct {
 	lib    *Library
 	server bool
 	store  string // a client's trust store, for people
-	trust  string // the same store has the same, and no other has it
+	trust  string // equal for the same store, and different for any other
 
 	min uintptr // the lowest version of TLS, if it is above that of ctx
 
 	clientAuth ClientAuth      // a server's
 	settings   *serverSettings // a server's, for the callbacks
 
-	mu  sync.RWMutex // held by Free; shared by those who use ctx
+	mu  sync.RWMutex // held by Free; shared by the users of ctx
 	ctx uintptr      // 0 after Free
 }
 
-// RequireTLS13 refuses older versions of TLS on the connections that are made from the context. It is called before
-// the first one. (An SSL_CTX can be shared with contexts that do not require it.)
+// RequireTLS13 refuses older versions of TLS on the connections of the context. Call it before the
+// first connection is made. (The setting is not in the SSL_CTX, because contexts without this
+// requirement may share it.)
 func (c *Context) RequireTLS13() { c.min = tls13 }
 
-// NewClientContext makes a context for clients that trust the bundle, or with nil the
-// system's store. It is cheap: the store is shared.
+// NewClientContext makes a context for clients that trust the bundle, or with nil the system's
+// store. It is cheap, because the store is shared.
 func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 	if bundle == nil {
 		ctx, store, id, err := l.systemContext()
@@ -47,20 +48,22 @@ func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Context{lib: l, ctx: ctx, store: bundle.name + " (CA bundle)", trust: bundle.id}, nil
+	return &Context{lib: l, ctx: ctx, store: bundle.name + " (CA bundle)", trust: bundle.id},
+		nil
 }
 
-// NewServerContext makes a context for servers. certPEM has the server's own certificate first, then
-// those of the authorities between it and the root, if there are such; keyPEM its private key.
-// Either may hold other blocks too, so that both can be the same file. Keys that need a password
-// are refused: nobody is there to be asked. The error is a *PEMError as a rule, its What "certificate" or "key".
+// NewServerContext makes a context for servers. certPEM has the server's own certificate first. The
+// certificates of the authorities between it and the root follow, if there are any. keyPEM has the
+// private key. Either may have other blocks too, so both can be the same file. Keys with a password
+// are refused, because nobody can be asked for it. The error is usually a *PEMError, its What
+// "certificate" or "key".
 func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
 	return l.NewServer(ServerConfig{Default: Identity{Cert: certPEM, Key: keyPEM}})
 }
 
 // identify gives a context its certificate, chain and key.
 func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) error {
-	var leaf uintptr // freed at the end: it is needed for the key
+	var leaf uintptr // freed at the end, because the check of the key needs it
 	defer func() {
 		if leaf != 0 {
 			l.exclusive(func() { call(l.sym.x509Free, leaf) })
@@ -81,7 +84,8 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 				leaf = cert
 				ok = int32(call(l.sym.ctxUseCertificate, ctx, cert)) == 1
 			} else {
-				ok = int64(call(l.sym.ctxCtrl, ctx, ctrlChainCert, 1 /* takes a reference of its own */, cert)) == 1
+				ok = int64(call(l.sym.ctxCtrl, ctx, ctrlChainCert,
+					1 /* takes a reference of its own */, cert)) == 1
 				call(l.sym.x509Free, cert)
 			}
 		})
@@ -90,7 +94,8 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 		}
 	}
 	if leaf == 0 {
-		return &PEMError{What: "certificate", Reason: "has no certificate in it: its first PEM block is \"" + certs[0].label + "\""}
+		return &PEMError{What: "certificate", Reason: "has no certificate in it: its " +
+			"first PEM block is \"" + certs[0].label + "\""}
 	}
 
 	var block *pemBlock
@@ -102,11 +107,14 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 	}
 	switch {
 	case block == nil:
-		return &PEMError{What: "key", Reason: "has no private key in it: its first PEM block is \"" + keys[0].label + "\""}
+		return &PEMError{What: "key", Reason: "has no private key in it: its first PEM " +
+			"block is \"" + keys[0].label + "\""}
 	case block.encrypted:
-		return block.fault("key", "is encrypted: tlsd never asks for a password; remove it with `openssl pkey`", nil)
+		return block.fault("key", "is encrypted: tlsd never asks for a password; remove "+
+			"it with `openssl pkey`", nil)
 	case block.label == "OPENSSH PRIVATE KEY":
-		return block.fault("key", "is in OpenSSH's own format: convert it with `ssh-keygen -p -m PEM`", nil)
+		return block.fault("key", "is in OpenSSH's own format: convert it with "+
+			"`ssh-keygen -p -m PEM`", nil)
 	}
 	key, q := l.readKey(block)
 	if key == 0 {
@@ -121,29 +129,32 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 	})
 	switch {
 	case !matches && sameFile:
-		return block.fault("key", "does not match the certificate: the server's own must be the first one in the file", q)
+		return block.fault("key", "does not match the certificate: the server's own must "+
+			"be the first one in the file", q)
 	case !matches:
-		return block.fault("key", "does not match the certificate (of a chain, the server's own must come first)", q)
+		return block.fault("key", "does not match the certificate (of a chain, the "+
+			"server's own must come first)", q)
 	case !used:
 		return block.fault("key", "cannot be used: "+q.reason(), q)
 	}
 	return nil
 }
 
-// newClientCtx makes an SSL_CTX for clients, which trusts nobody yet.
+// newClientCtx makes an SSL_CTX for clients that trusts nobody yet.
 func (l *Library) newClientCtx() (uintptr, error) {
 	ctx, err := l.newCtx(l.sym.tlsClientMethod)
 	if err == nil {
 		l.exclusive(func() {
 			call(l.sym.ctxSetVerify, ctx, verifyPeer, l.verifyCB)
-			call(l.sym.ctxCtrl, ctx, ctrlSessCacheMode, sessCacheClient|sessCacheNoInternal, 0)
+			call(l.sym.ctxCtrl, ctx, ctrlSessCacheMode,
+				sessCacheClient|sessCacheNoInternal, 0)
 			call(l.sym.ctxSetNewSession, ctx, l.newSessionCB)
 		})
 	}
 	return ctx, err
 }
 
-// newCtx makes an SSL_CTX with the settings that all have in common.
+// newCtx makes an SSL_CTX with the settings of all contexts.
 func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 	ok := false
 	id := []byte("tlsd")
@@ -156,19 +167,23 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		if int64(call(l.sym.ctxCtrl, ctx, ctrlGetMinProto, 0, 0)) != tls13 {
 			ok = int64(call(l.sym.ctxCtrl, ctx, ctrlSetMinProto, tls12, 0)) == 1
 		}
-		call(l.sym.ctxCtrl, ctx, ctrlMode, modePartialWrite|modeMovingBuffer|modeReleaseBuffer, 0)
-		// One SSL_read must not answer a peer that asks for ever.
+		call(l.sym.ctxCtrl, ctx, ctrlMode,
+			modePartialWrite|modeMovingBuffer|modeReleaseBuffer, 0)
+		// One SSL_read must not answer a peer that asks without end.
 		call(l.sym.ctxCtrl, ctx, ctrlClearMode, modeAutoRetry, 0)
 		options := uintptr(opNoCompression | opNoRenegotiation)
 		if l.major >= 3 {
-			// Without it OpenSSL fails for both directions when the peer has cut one. That it was cut
-			// is seen all the same (cut in step.go).
+			// Without this option OpenSSL fails in both directions if the peer has cut
+			// one. The cut is still detected (cut in step.go).
 			options |= opIgnoreEOF
 		}
 		call(l.sym.ctxSetOptions, ctx, options)
-		call(l.sym.ctxCtrl, ctx, ctrlSetReadAhead, 1, 0) // one read(2) a record instead of two
-		// Resumption fails without one if a client certificate is asked for (SSL_CTX_set_session_id_context(3)).
-		call(l.sym.ctxSetSessionIDContext, ctx, uintptr(unsafe.Pointer(&id[0])), uintptr(len(id)))
+		// one read(2) a record instead of two
+		call(l.sym.ctxCtrl, ctx, ctrlSetReadAhead, 1, 0)
+		// If a client certificate is asked for, resumption fails without an id
+		// (SSL_CTX_set_session_id_context(3)).
+		call(l.sym.ctxSetSessionIDContext, ctx, uintptr(unsafe.Pointer(&id[0])),
+			uintptr(len(id)))
 	})
 	if !ok {
 		l.freeCtx(ctx)
@@ -177,7 +192,7 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 	return ctx, nil
 }
 
-// refCtx makes a reference to an SSL_CTX, to be freed by freeCtx.
+// refCtx makes a reference to an SSL_CTX. freeCtx frees it.
 func (l *Library) refCtx(ctx uintptr) error {
 	ok := false
 	q := l.exclusive(func() { ok = int32(call(l.sym.ctxUpRef, ctx)) == 1 })
@@ -193,7 +208,7 @@ func (l *Library) freeCtx(ctx uintptr) {
 	}
 }
 
-// Free gives up the context. Connections made from it live on. It is idempotent.
+// Free gives up the context. Its connections live on. It is idempotent.
 func (c *Context) Free() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -205,9 +220,9 @@ func (c *Context) Free() {
 	}
 }
 
-// NewClient makes a client's connection over nc, which it owns from then on, even if it
-// fails. host is whom to expect: a name (with or without a final dot) or an
-// IP address (an IPv6 zone is ignored). Nothing is sent before Handshake.
+// NewClient makes a client's connection over nc. The connection owns nc from then on, even if
+// NewClient fails. host is the expected peer: a name (with or without a final dot) or an IP address
+// (an IPv6 zone is ignored). Nothing is sent before Handshake.
 func (c *Context) NewClient(nc *net.TCPConn, host string) (*Conn, error) {
 	name, err := parsePeerName(host)
 	if err == nil && c.server {
@@ -220,8 +235,8 @@ func (c *Context) NewClient(nc *net.TCPConn, host string) (*Conn, error) {
 	return c.newConn(nc, name)
 }
 
-// NewServer makes a server's connection over nc, which it owns from then on, even
-// if it fails. Nothing is sent before Handshake.
+// NewServer makes a server's connection over nc. The connection owns nc from then on, even if
+// NewServer fails. Nothing is sent before Handshake.
 func (c *Context) NewServer(nc *net.TCPConn) (*Conn, error) {
 	if !c.server {
 		nc.Close()

@@ -15,8 +15,8 @@ import (
 	"tlsd/openssl"
 )
 
-// Each direction fails alone. What the peer has said is read, whatever has become of what we
-// write, and it is the reason that is told.
+// Each direction fails alone. The peer's data is read, whatever has happened to our data, and the
+// peer's reason is reported.
 
 // writeUntilItFails writes until the system says that the peer is gone.
 func writeUntilItFails(t *testing.T, c *openssl.Conn) error {
@@ -37,8 +37,9 @@ func systemError(err error) bool {
 	return errors.As(err, &errno) && (errno == syscall.ECONNRESET || errno == syscall.EPIPE)
 }
 
-// certificateRequired gives a client that has done its handshake with a server that wants a certificate of it. In TLS 1.3 the
-// client learns of that only afterwards. refused is closed when the server has gone.
+// certificateRequired returns a client that has done its handshake with a server that wants a
+// certificate of it. In TLS 1.3 the client learns this only afterwards. refused is closed when the
+// server has gone.
 func certificateRequired(t *testing.T) (c *openssl.Conn, refused <-chan struct{}) {
 	t.Helper()
 	l, id := load(t), newIdentity(t)
@@ -46,7 +47,8 @@ func certificateRequired(t *testing.T) (c *openssl.Conn, refused <-chan struct{}
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		s := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, ClientAuth: tls.RequireAnyClientCert})
+		s := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
+			ClientAuth: tls.RequireAnyClientCert})
 		if err := s.Handshake(); err == nil {
 			t.Error("the server does without a certificate")
 		}
@@ -91,16 +93,17 @@ func TestAlertIsReadRightAfterAWrite(t *testing.T) {
 	t.Parallel()
 	for range 30 {
 		c, _ := certificateRequired(t)
-		_, _ = c.Write(bounded(t), []byte("request")) // it may fail, or not
-		if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "certificate_required (116)") {
+		_, _ = c.Write(bounded(t), []byte("request")) // it may fail or succeed
+		if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil ||
+			!strings.Contains(err.Error(), "certificate_required (116)") {
 			t.Fatalf("Read: %v, want the alert", err)
 		}
 		c.Close()
 	}
 }
 
-// A server that refuses a long request answers early and closes; the rest of the request then makes its system
-// reset the connection.
+// A server that refuses a long request answers early and closes. Then the rest of the request makes
+// its system reset the connection.
 func TestEarlyAnswerIsReadAfterAWriteHasFailed(t *testing.T) {
 	t.Parallel()
 	answer := bytes.Repeat([]byte("413 Content Too Large\n"), 2000)
@@ -122,7 +125,8 @@ func TestEarlyAnswerIsReadAfterAWriteHasFailed(t *testing.T) {
 			}
 			got, err := io.ReadAll(stream{bounded(t), c})
 			if !bytes.Equal(got, answer) {
-				t.Fatalf("%d of %d bytes of the answer were read, then %v", len(got), len(answer), err)
+				t.Fatalf("%d of %d bytes of the answer were read, then %v",
+					len(got), len(answer), err)
 			}
 			switch {
 			case notified && err != nil:
@@ -143,14 +147,15 @@ func TestEveryWriteAfterAResetFails(t *testing.T) {
 		_ = peer.NetConn().(*net.TCPConn).SetLinger(0)
 		peer.NetConn().Close()
 		for i := range 20 { // loopback has delivered the reset when Close comes back
-			if n, err := c.Write(bounded(t), []byte("heartbeat")); n != 0 || !systemError(err) {
+			if n, err := c.Write(bounded(t), []byte("heartbeat")); n != 0 ||
+				!systemError(err) {
 				t.Fatalf("Write %d: %d, %v", i, n, err)
 			}
 		}
 	})
 }
 
-// stall makes a Write wait for room. It gives what that returns.
+// stall makes a Write wait for room. The channel gets its error.
 func stall(t *testing.T, c *openssl.Conn, size int) <-chan error {
 	t.Helper()
 	wrote := make(chan error, 1)
@@ -172,7 +177,7 @@ func waitForRoom(t *testing.T, c *openssl.Conn) {
 	}
 }
 
-// pattern is data in which everything that is missing or out of order shows.
+// pattern is data that shows every loss and every wrong order.
 func pattern(size int) []byte {
 	p := make([]byte, size)
 	for i := range p {
@@ -181,7 +186,8 @@ func pattern(size int) []byte {
 	return p
 }
 
-// What a Write says to have sent has left in whole records, and all of them count.
+// The number of bytes that a Write returns is the data of whole records that have left, and of all
+// of them.
 func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20
@@ -201,7 +207,8 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 		}
 		got := make([]byte, n)
 		if m, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, pattern(n)) {
-			t.Errorf("the peer has got %d bytes, the Write has told of %d: %v", m, n, err)
+			t.Errorf("the peer has got %d bytes, the Write has told of %d: %v", m, n,
+				err)
 		}
 		go c.Close()
 		if more, _ := io.ReadAll(peer); len(more) != 0 {
@@ -210,7 +217,7 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 	})
 }
 
-// The answer to a KeyUpdate must neither be lost nor come into the middle of a record.
+// The answer to a KeyUpdate must neither be lost nor be sent in the middle of a record.
 func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20 // more than the system's buffers hold
@@ -224,7 +231,8 @@ func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	got := make([]byte, size)
 	n, err := io.ReadFull(peer, got)
 	if err != nil || !bytes.Equal(got, pattern(size)) {
-		t.Errorf("the peer has got %d bytes that are %t, %v", n, bytes.Equal(got[:n], pattern(size)[:n]), err)
+		t.Errorf("the peer has got %d bytes that are %t, %v", n,
+			bytes.Equal(got[:n], pattern(size)[:n]), err)
 	}
 	if err := <-wrote; err != nil {
 		t.Errorf("Write: %v", err)
@@ -265,7 +273,8 @@ func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
 		wrote := stall(t, c, 64<<20)
-		if _, err := peer.NetConn().Write(append([]byte("\x17\x03\x03\x00\x40"), make([]byte, 0x40)...)); err != nil {
+		if _, err := peer.NetConn().Write(append([]byte("\x17\x03\x03\x00\x40"),
+			make([]byte, 0x40)...)); err != nil {
 			t.Fatal(err)
 		}
 		_, err := c.Read(bounded(t), make([]byte, 1))
@@ -290,7 +299,8 @@ func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 		shut := make(chan error, 1)
 		go func() { shut <- c.CloseWrite(bounded(t)) }()
 		waitForRoom(t, c)
-		_, _ = peer.NetConn().Write(append([]byte("\x17\x03\x03\x00\x40"), make([]byte, 0x40)...))
+		_, _ = peer.NetConn().Write(append([]byte("\x17\x03\x03\x00\x40"),
+			make([]byte, 0x40)...))
 		_, err := c.Read(bounded(t), make([]byte, 1))
 		var p *openssl.ProtocolError
 		if !errors.As(err, &p) {
@@ -302,7 +312,7 @@ func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	})
 }
 
-// A send that fails ends no Read: the peer may have more to say.
+// A failed send ends no Read, because the peer may have more to say.
 func TestReadThatWaitsOutlivesAWriteThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {

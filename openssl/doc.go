@@ -1,5 +1,5 @@
-// Package openssl drives TLS connections with OpenSSL's libssl, which it loads when the
-// program runs, without cgo. It is the only package that knows a symbol of libssl.
+// Package openssl drives TLS connections with OpenSSL's libssl. It loads libssl when the program
+// runs, without cgo. It is the only package that knows a symbol of libssl.
 //
 //	lib, err := openssl.Load("")                  // a *LoadError says what was tried
 //	ctx, err := lib.NewClientContext(nil)         // nil: trust what the system trusts
@@ -11,52 +11,66 @@
 //
 // # Promises
 //
-//   - OpenSSL 1.1.1, 3.x and 4.x are supported, and told apart by what they can do, not by their number, where
-//     that is possible. A major version that nobody has tested is refused.
-//   - No thread waits in C. Sockets are Go's and wait in the netpoller; a call into C that computes passes a gate, so that
-//     the number of threads stays near twice GOMAXPROCS, whatever the number of connections.
-//   - Every wait has a context that ends it. Close ends all of a connection's.
-//   - A Read that waits does not hold up a Write, nor the other way round.
-//   - Each direction fails alone. After a send has failed, Reads give what has arrived, and then the peer's alert.
+//   - OpenSSL 1.1.1, 3.x and 4.x are supported. Where possible, this package looks at what a
+//     version can do, and not at its number. It refuses a major version that nobody has tested.
+//   - No thread waits in C. Sockets are Go's and wait in the netpoller. A call into C that computes
+//     passes a gate. So the number of threads stays near twice GOMAXPROCS, whatever the number of
+//     connections.
+//   - Every wait has a context that ends it. Close ends all waits of a connection.
+//   - A Read that waits does not hold up a Write, and a Write does not hold up a Read.
+//   - Each direction fails alone. After a failed send, Reads return the data that has arrived, and
+//     then the peer's alert.
 //   - A Write that waits ends when the connection fails, with the same error.
 //   - A connection that was cut is never taken for one that has ended: ErrTruncated is not io.EOF.
-//   - OpenSSL's error queue is empty whenever no call is under way, on every thread.
+//   - OpenSSL's error queue is empty on every thread whenever no call is running.
 //   - Nobody is ever asked for a password: an encrypted key is an error.
-//   - Verification is OpenSSL's; why it failed is told: reason, depth, subject, trust store.
-//   - A client resumes TLS sessions only from a cache that it is given, and only those of connections with the same settings.
-//   - What has failed or was closed leaves nothing allocated.
+//   - Verification is OpenSSL's. The error of a failure names the reason, the depth, the subject
+//     and the trust store.
+//   - A client resumes TLS sessions only from a cache that it is given, and only those of
+//     connections with the same settings.
+//   - An object that has failed or was closed leaves nothing allocated.
 //   - Nothing is logged. No error contains payload, a key or a password.
 //
-// Reading and writing allocate nothing as long as they need not wait, and a little, whatever the size, if they do.
+// Reading and writing allocate nothing as long as they need not wait. If they wait, they allocate a
+// little, whatever the size.
 //
 // # The socket and the SSL
 //
-// The SSL reads the socket itself (SSL_set_rfd), and does so only inside RawConn.Read and RawConn.Write; io.go has the
-// rules. It writes to a memory BIO. What that holds is taken out before the thread leaves the library, and Go sends
-// it: up to 64 KiB of data with one write(2), where an SSL that writes to the socket makes one for each record.
-// SSL_write never wants to wait, so no record is half sent inside the SSL, and the answer to a KeyUpdate is in nobody's way. A send that fails
-// is no failure of the SSL, which goes on reading. The BIO belongs to the thread and not to the connection,
-// so an idle connection has no memory for what goes out.
+// The SSL reads the socket itself (SSL_set_rfd), and only inside RawConn.Read and RawConn.Write;
+// io.go has the rules. It writes to a memory BIO. Before the thread leaves the library, the content
+// of the BIO is taken out, and Go sends it. One write(2) sends up to 64 KiB of data. An SSL that
+// writes to the socket makes one write(2) for each record.
 //
-// What this costs can be measured with
+// SSL_write never wants to wait. So no record is half sent inside the SSL, and the answer to a
+// KeyUpdate is in nobody's way. A failed send is no failure of the SSL, which goes on reading. The
+// BIO belongs to the thread and not to the connection, so an idle connection has no memory for
+// outgoing bytes.
+//
+// This measures the cost:
 //
 //	go test -run '^$' -bench 'Read|Write|Echo' ./openssl
 //
-// which tells the CPU time of both ends together, beside the same with crypto/tls in the place of this package.
+// It prints the CPU time of both ends together, beside the same with crypto/tls in the place of
+// this package.
 //
-// # Pitfalls, for who changes this package
+// # Pitfalls, for changes of this package
 //
-//   - An error queue belongs to a thread: make no call that can fail outside of exclusive (call.go).
+//   - An error queue belongs to a thread: make no call that can fail outside of exclusive
+//     (call.go).
 //   - C's int is int32 here: the upper half of the register is garbage.
-//   - Memory of Go's is given to C for the time of one call only, and must be on the heap (op.buf, cString).
-//   - Many names of the manual are macros; table in symbols.go has what exists.
-//   - A C function that calls back into Go more than once a handshake, or a ticket, would be slow, and callbacks are never
-//     freed: there is one a Library.
-//   - The SSL has its own idea of the socket's number. After close(2) that number is another's.
-//   - Since 4.0 SSL_get_error does not look at the queue, and after the end or a fatal error SSL_read and
-//     SSL_write must not be called again: Conn remembers.
-//   - The end of the stream without close_notify would fail both directions of the SSL since 3.0. With
-//     SSL_OP_IGNORE_UNEXPECTED_EOF it looks like close_notify: only the BIO that was read from knows better.
-//   - With SSL_MODE_AUTO_RETRY one SSL_read goes on for as long as the peer sends messages that are no data, and answers
-//     them in memory without a bound. Without it SSL_read wants to wait although it has more in a buffer: errno tells.
+//   - C gets memory of Go only for the time of one call, and the memory must be on the heap
+//     (op.buf, cString).
+//   - Many names of the manual are macros; the table in symbols.go has the functions that exist.
+//   - A C function that calls back into Go more than once for each handshake or ticket would be
+//     slow. Callbacks are never freed, so there is one for each Library.
+//   - The SSL remembers the number of the socket. After close(2) that number belongs to another
+//     socket.
+//   - Since 4.0 SSL_get_error does not look at the queue. After the end or a fatal error SSL_read
+//     and SSL_write must not be called again: Conn remembers.
+//   - Since 3.0 the end of the stream without close_notify would fail both directions of the SSL.
+//     With SSL_OP_IGNORE_UNEXPECTED_EOF it looks like close_notify: only the BIO that was read from
+//     shows the difference.
+//   - With SSL_MODE_AUTO_RETRY one SSL_read goes on as long as the peer sends messages without
+//     data, and answers them in memory without a limit. Without it SSL_read wants to wait although
+//     it has more in a buffer: errno shows that.
 package openssl

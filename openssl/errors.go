@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// Errors that have no detail of their own.
+// Errors without details of their own.
 //
-// Besides these and the types below, the methods of Conn return
-// context.Canceled and context.DeadlineExceeded when their context ends a
-// wait, net.ErrClosed when Close does, io.EOF from Read after the peer's close_notify, and
-// an error that wraps a syscall.Errno when the system reports one, such as
-// ECONNRESET.
+// Besides these and the types below, the methods of Conn return context.Canceled and
+// context.DeadlineExceeded if their context ends a wait, net.ErrClosed if Close ends it, io.EOF
+// from Read after the peer's close_notify, and an error that wraps a syscall.Errno if the system
+// reports one, such as ECONNRESET.
 var (
-	// ErrTruncated says that the connection ended without close_notify: what
-	// was read may be only a part of what the peer sent (RFC 8446 section 6.1).
+	// ErrTruncated says that the connection ended without close_notify. The data that was read
+	// may be only a part of the data that the peer sent (RFC 8446 section 6.1).
 	ErrTruncated = errors.New("the connection was cut: the peer closed it without close_notify")
 
 	// ErrShut says that Write was called after CloseWrite.
 	ErrShut = errors.New("the outgoing direction has been shut")
 
-	// ErrWriteBroken says that an earlier Write was given up in the middle of what was
-	// being sent, so that nothing can follow it. Reading still works.
-	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given up halfway")
+	// ErrWriteBroken says that an earlier Write was given up in the middle of a piece, so no
+	// data can follow it. Reading still works.
+	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given " +
+		"up halfway")
 
 	// ErrNoHandshake says that Read or Write was called before Handshake had succeeded.
 	ErrNoHandshake = errors.New("the TLS handshake has not been done")
@@ -32,8 +32,8 @@ var (
 	// ErrHandshakeDone says that SetVerify came too late.
 	ErrHandshakeDone = errors.New("the TLS handshake has already begun")
 
-	// ErrServerSide says that SetVerify was called on a server's connection,
-	// which verifies nothing.
+	// ErrServerSide says that SetVerify was called on a server's connection, which verifies
+	// nothing.
 	ErrServerSide = errors.New("a server's connection does not verify its peer")
 
 	// ErrFreed says that a Context was used after Free.
@@ -60,7 +60,7 @@ func (e *LoadError) Error() string {
 		} else {
 			b.WriteString("; ")
 		}
-		// dlerror begins with the name as a rule.
+		// The text of dlerror usually begins with the name.
 		if text := a.Err.Error(); strings.HasPrefix(text, a.Name) {
 			b.WriteString(text)
 		} else {
@@ -70,7 +70,7 @@ func (e *LoadError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the reasons of all attempts.
+// Unwrap returns the reasons of all attempts.
 func (e *LoadError) Unwrap() []error {
 	errs := make([]error, len(e.Tried))
 	for i, a := range e.Tried {
@@ -85,8 +85,8 @@ type VerifyError struct {
 	Reason  string // OpenSSL's text for Code
 	Depth   int    // of the certificate that failed; 0 is the server's own
 	Subject string // of that certificate, in the one-line form
-	Store   string // what was trusted, for people
-	Host    string // the name or address that was wanted; set if that is what failed
+	Store   string // the trusted store, for people
+	Host    string // the name or address that was wanted; set if the mismatch is the failure
 }
 
 func (e *VerifyError) Error() string {
@@ -94,7 +94,8 @@ func (e *VerifyError) Error() string {
 		return "certificate verify failed: " + e.Reason
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "certificate verify failed: %s (%d) at depth %d, subject %s", e.Reason, e.Code, e.Depth, cmp.Or(e.Subject, "(empty)"))
+	fmt.Fprintf(&b, "certificate verify failed: %s (%d) at depth %d, subject %s", e.Reason,
+		e.Code, e.Depth, cmp.Or(e.Subject, "(empty)"))
 	if e.Host != "" {
 		fmt.Fprintf(&b, "; the certificate is not for %q", e.Host)
 	}
@@ -102,23 +103,24 @@ func (e *VerifyError) Error() string {
 	return b.String()
 }
 
-// HandshakeError says that a handshake failed for another reason than
-// verification. It ends the connection, which can only be closed.
+// HandshakeError says that a handshake failed for a reason other than verification. It ends the
+// connection, which can then only be closed.
 type HandshakeError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first
-	// Version: one side, by what it says, speaks no version of TLS that the other allows.
+	// Version says that, by its own messages, one side has no version of TLS that the other
+	// allows.
 	Version bool
 	Err     error // ErrTruncated or a syscall.Errno, if that is the cause; else nil
 }
 
 func (e *HandshakeError) Error() string { return "TLS handshake failed: " + e.Reason }
 
-// Unwrap gives the cause, if it was not TLS itself.
+// Unwrap returns the cause, if it was not TLS itself.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
-// ProtocolError says that TLS failed after the handshake: a broken record, or
-// an alert from the peer. It ends the connection, which can only be closed.
+// ProtocolError says that TLS failed after the handshake: a broken record, or an alert from the
+// peer. It ends the connection, which can then only be closed.
 type ProtocolError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first
@@ -129,7 +131,7 @@ func (e *ProtocolError) Error() string { return "TLS failed: " + e.Reason }
 // PEMError says what is wrong with a certificate, a key or a CA bundle.
 type PEMError struct {
 	What   string   // "certificate" or "key" of a server, or the name given to ParseCABundle
-	Block  int      // number of the PEM block at fault, from 1; 0 if it is none in particular
+	Block  int      // number of the bad block, from 1; 0 if no single block is bad
 	Line   int      // where that block begins, from 1; 0 likewise
 	Reason string   // for people, to be read after What: "is empty"
 	Queue  []string // OpenSSL's error queue, the oldest first
@@ -142,7 +144,8 @@ func (e *PEMError) Error() string {
 	return fmt.Sprintf("%s: PEM block %d (line %d) %s", e.What, e.Block, e.Line, e.Reason)
 }
 
-// internalError is a failure of OpenSSL that no input of ours explains, such as a lack of memory.
+// internalError is a failure of OpenSSL that our input does not explain, for example a lack of
+// memory.
 func internalError(doing string, q queue) error {
 	if len(q) == 0 {
 		return fmt.Errorf("openssl: %s failed and gave no reason", doing)

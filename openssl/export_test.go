@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the tests need to see of the inside.
+// The parts of the package that tests need.
 
 var (
 	SearchList   = searchList
@@ -21,14 +21,15 @@ var (
 	ComparePair  = comparePair
 )
 
-// FindTrust is findTrust with libcrypto's answers replaced.
+// FindTrust is findTrust with other answers of libcrypto.
 func FindTrust(file, dir string, fallbackFiles []string, fallbackDir string) TrustStore {
-	t := findTrust(locations{file, dir, "SSL_CERT_FILE", "SSL_CERT_DIR"}, fallbackFiles, fallbackDir)
+	t := findTrust(locations{file, dir, "SSL_CERT_FILE", "SSL_CERT_DIR"}, fallbackFiles,
+		fallbackDir)
 	t.store.count()
 	return t.store
 }
 
-// Verdicts is the number of connections whose verification is remembered.
+// Verdicts is the number of connections with a remembered verification.
 func Verdicts(l *Library) (n int) {
 	l.verdicts.Range(func(any, any) bool { n++; return true })
 	return n
@@ -56,7 +57,8 @@ const (
 	OldestSession = oldestSession
 )
 
-// SymbolNames are the names of the functions that the package looks up, except for those of the version.
+// SymbolNames are the names of the functions that the package looks up, without those of the
+// version.
 func SymbolNames() (names []string) {
 	var s symbols
 	for _, sym := range s.table() {
@@ -65,11 +67,13 @@ func SymbolNames() (names []string) {
 	return names
 }
 
-// OperationArguments gives the number of arguments of each call that is made by an op, by its field of symbols.
+// OperationArguments returns the number of arguments of each call that an op makes, by its field of
+// symbols.
 func OperationArguments() map[string]int {
 	c := &Conn{lib: &Library{}}
 	s := &c.lib.sym
-	fields := map[uintptr]string{1: "sslDoHandshake", 2: "sslRead", 3: "sslWrite", 4: "sslShutdown"}
+	fields := map[uintptr]string{1: "sslDoHandshake", 2: "sslRead", 3: "sslWrite",
+		4: "sslShutdown"}
 	s.sslDoHandshake, s.sslRead, s.sslWrite, s.sslShutdown = 1, 2, 3, 4
 	o := c.op()
 	found := map[string]int{"sslGetError": len(o.errArg)}
@@ -80,16 +84,16 @@ func OperationArguments() map[string]int {
 	return found
 }
 
-// WaitsForRoom says whether a Write waits for the peer to take what is sealed.
+// WaitsForRoom says whether a Write waits until the peer takes the sealed data.
 func WaitsForRoom(c *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sending
 }
 
-// FillSocket writes to the socket, behind the SSL's back, until the peer's window is closed and the
-// socket takes no byte more. The peer must read nothing and must have set its receive buffer: Linux
-// lets a buffer that nobody has set grow, and the window opens again (tcp_clamp_window).
+// FillSocket writes to the socket, past the SSL, until the peer's window is closed and the socket
+// takes no more byte. The peer must read nothing, and must have set its receive buffer. If the size
+// is not set, Linux lets the buffer grow, and the window opens again (tcp_clamp_window).
 func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 	t.Helper()
 	for {
@@ -103,7 +107,8 @@ func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 					}
 				}
 			}
-			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP,
+				unix.TCP_INFO)
 			if err != nil {
 				t.Error(err)
 				return

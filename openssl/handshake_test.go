@@ -24,12 +24,15 @@ func TestHandshakeTellsVersionAndSubject(t *testing.T) {
 			t.Parallel()
 			c, peer := s.pair(t)
 			if c.Version() != "" || c.PeerSubject() != "" {
-				t.Errorf("before the handshake: version %q, subject %q", c.Version(), c.PeerSubject())
+				t.Errorf("before the handshake: version %q, subject %q",
+					c.Version(), c.PeerSubject())
 			}
-			if _, err := c.Read(bounded(t), make([]byte, 1)); !errors.Is(err, openssl.ErrNoHandshake) {
+			if _, err := c.Read(bounded(t),
+				make([]byte, 1)); !errors.Is(err, openssl.ErrNoHandshake) {
 				t.Errorf("Read before the handshake: %v", err)
 			}
-			if _, err := c.Write(bounded(t), make([]byte, 1)); !errors.Is(err, openssl.ErrNoHandshake) {
+			if _, err := c.Write(bounded(t),
+				make([]byte, 1)); !errors.Is(err, openssl.ErrNoHandshake) {
 				t.Errorf("Write before the handshake: %v", err)
 			}
 			go peer.Handshake()
@@ -39,7 +42,8 @@ func TestHandshakeTellsVersionAndSubject(t *testing.T) {
 			if err := c.Handshake(bounded(t)); err != nil {
 				t.Errorf("a second Handshake: %v", err)
 			}
-			want := map[uint16]string{tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}[s.max]
+			want := map[uint16]string{tls.VersionTLS12: "TLSv1.2",
+				tls.VersionTLS13: "TLSv1.3"}[s.max]
 			if c.Version() != want {
 				t.Errorf("Version %q, want %q", c.Version(), want)
 			}
@@ -52,7 +56,8 @@ func TestHandshakeTellsVersionAndSubject(t *testing.T) {
 			}
 			c.Close()
 			if c.Version() != want || c.PeerSubject() != subject {
-				t.Errorf("after Close: version %q, subject %q", c.Version(), c.PeerSubject())
+				t.Errorf("after Close: version %q, subject %q", c.Version(),
+					c.PeerSubject())
 			}
 		})
 	}
@@ -74,7 +79,8 @@ func TestClientVerifiesTheServer(t *testing.T) {
 	sub := ca.Intermediate(t, "Sub CA")
 	other := testcert.NewCA(t, "Other CA")
 	leaf := func(l testcert.Leaf) *testcert.Cert { l.CN = "leaf"; return ca.Issue(t, l) }
-	names := testcert.Leaf{DNS: []string{"localhost", "*.example.com", "w*.partial.example"}, IPs: []string{"127.0.0.1", "::1"}}
+	names := testcert.Leaf{DNS: []string{"localhost", "*.example.com", "w*.partial.example"},
+		IPs: []string{"127.0.0.1", "::1"}}
 	good := leaf(names)
 	self := testcert.SelfSigned(t, testcert.Leaf{CN: "self", DNS: []string{"localhost"}})
 	withoutChain := sub.Issue(t, names).TLS()
@@ -98,22 +104,35 @@ func TestClientVerifiesTheServer(t *testing.T) {
 		"IPv6 address with zone":    {good.TLS(), ca.PEM(), "::1%lo", 0, 0, ""},
 		"IPv4 address in IPv6 form": {good.TLS(), ca.PEM(), "::ffff:127.0.0.1", 0, 0, ""},
 		"chain":                     {sub.Issue(t, names).TLS(), ca.PEM(), "localhost", 0, 0, ""},
-		"trusted intermediate":      {sub.Issue(t, names).TLS(), testcertPEM(sub), "localhost", 0, 0, ""},
-		"trusted self-signed":       {self.TLS(), self.CertPEM, "localhost", 0, 0, ""},
-		"trusted leaf":              {good.TLS(), good.CertPEM, "localhost", 0, 0, ""},
-		"expired":                   {twiceExpired.TLS(), ca.PEM(), "localhost", 10, 0, "certificate has expired (10) at depth 0, subject /CN=leaf"},
-		"not yet valid":             {leaf(testcert.Leaf{DNS: []string{"localhost"}, NotYet: true}).TLS(), ca.PEM(), "localhost", 9, 0, "not yet valid"},
-		"self-signed":               {self.TLS(), ca.PEM(), "localhost", 18, 0, "(18) at depth 0, subject /CN=self; trust store: test-ca.pem (CA bundle)"},
-		"untrusted CA":              {other.Issue(t, names).TLS(), ca.PEM(), "localhost", 20, 0, "unable to get local issuer certificate"},
-		"untrusted chain":           {other.Intermediate(t, "Other sub").Issue(t, names).TLS(), ca.PEM(), "localhost", 20, 1, "depth 1, subject /CN=Other sub"},
-		"missing intermediate":      {withoutChain, ca.PEM(), "localhost", 20, 0, "unable to get local issuer certificate"},
-		"wrong name":                {good.TLS(), ca.PEM(), "wrong.example", 62, 0, `the certificate is not for "wrong.example"`},
-		"wildcard is one label":     {good.TLS(), ca.PEM(), "a.b.example.com", 62, 0, "(62)"},
-		"no partial wildcards":      {good.TLS(), ca.PEM(), "www.partial.example", 62, 0, "(62)"},
-		"wrong address":             {good.TLS(), ca.PEM(), "127.0.0.2", 64, 0, `the certificate is not for "127.0.0.2"`},
-		"common name is no address": {ca.Issue(t, testcert.Leaf{CN: "127.0.0.1"}).TLS(), ca.PEM(), "127.0.0.1", 64, 0, "(64)"},
-		"common name is no name":    {ca.Issue(t, testcert.Leaf{CN: "localhost"}).TLS(), ca.PEM(), "localhost", 62, 0, "(62)"},
-		"system's trust":            {good.TLS(), nil, "localhost", 20, 0, "trust store: " + l.SystemTrust().String()},
+		"trusted intermediate": {sub.Issue(t, names).TLS(), testcertPEM(sub),
+			"localhost", 0, 0, ""},
+		"trusted self-signed": {self.TLS(), self.CertPEM, "localhost", 0, 0, ""},
+		"trusted leaf":        {good.TLS(), good.CertPEM, "localhost", 0, 0, ""},
+		"expired": {twiceExpired.TLS(), ca.PEM(), "localhost", 10, 0,
+			"certificate has expired (10) at depth 0, subject /CN=leaf"},
+		"not yet valid": {leaf(testcert.Leaf{DNS: []string{"localhost"},
+			NotYet: true}).TLS(), ca.PEM(), "localhost", 9, 0, "not yet valid"},
+		"self-signed": {self.TLS(), ca.PEM(), "localhost", 18, 0, "(18) at depth 0, " +
+			"subject /CN=self; trust store: test-ca.pem (CA bundle)"},
+		"untrusted CA": {other.Issue(t, names).TLS(), ca.PEM(), "localhost", 20, 0,
+			"unable to get local issuer certificate"},
+		"untrusted chain": {other.Intermediate(t, "Other sub").Issue(t, names).TLS(),
+			ca.PEM(), "localhost", 20, 1, "depth 1, subject /CN=Other sub"},
+		"missing intermediate": {withoutChain, ca.PEM(), "localhost", 20, 0,
+			"unable to get local issuer certificate"},
+		"wrong name": {good.TLS(), ca.PEM(), "wrong.example", 62, 0,
+			`the certificate is not for "wrong.example"`},
+		"wildcard is one label": {good.TLS(), ca.PEM(), "a.b.example.com", 62, 0, "(62)"},
+		"no partial wildcards": {good.TLS(), ca.PEM(), "www.partial.example",
+			62, 0, "(62)"},
+		"wrong address": {good.TLS(), ca.PEM(), "127.0.0.2", 64, 0,
+			`the certificate is not for "127.0.0.2"`},
+		"common name is no address": {ca.Issue(t, testcert.Leaf{CN: "127.0.0.1"}).TLS(),
+			ca.PEM(), "127.0.0.1", 64, 0, "(64)"},
+		"common name is no name": {ca.Issue(t, testcert.Leaf{CN: "localhost"}).TLS(),
+			ca.PEM(), "localhost", 62, 0, "(62)"},
+		"system's trust": {good.TLS(), nil, "localhost", 20, 0, "trust store: " +
+			l.SystemTrust().String()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -146,13 +165,15 @@ func TestClientVerifiesTheServer(t *testing.T) {
 				t.Fatalf("error %v, want a VerifyError", err)
 			}
 			if v.Code != tc.code || v.Depth != tc.depth {
-				t.Errorf("code %d at depth %d, want %d at %d: %v", v.Code, v.Depth, tc.code, tc.depth, err)
+				t.Errorf("code %d at depth %d, want %d at %d: %v", v.Code, v.Depth,
+					tc.code, tc.depth, err)
 			}
 			if !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("error %q does not say %q", err, tc.says)
 			}
 			if again := c.Handshake(bounded(t)); again != err {
-				t.Errorf("a second Handshake: %v, want the first one's error", again)
+				t.Errorf("a second Handshake: %v, want the first one's error",
+					again)
 			}
 			if _, again := c.Read(bounded(t), make([]byte, 1)); again != err {
 				t.Errorf("Read: %v, want the handshake's error", again)
@@ -172,8 +193,11 @@ func TestServerLearnsWhyItWasRefused(t *testing.T) {
 	ours, peers := tcpPair(t)
 	errc := make(chan error, 1)
 	go func() {
-		// With 1.3, OpenSSL's client sends this alert unencrypted, which crypto/tls does not take.
-		errc <- tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, MaxVersion: tls.VersionTLS12}).Handshake()
+		// With 1.3, OpenSSL's client sends this alert unencrypted, and crypto/tls does not
+		// accept that.
+		errc <- tls.Server(peers,
+			&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
+				MaxVersion: tls.VersionTLS12}).Handshake()
 	}()
 	c, err := clientContext(t, l, testcert.NewCA(t, "Other").PEM()).NewClient(ours, "localhost")
 	if err != nil {
@@ -183,7 +207,8 @@ func TestServerLearnsWhyItWasRefused(t *testing.T) {
 		t.Fatal("the handshake succeeded")
 	}
 	c.Close()
-	if err := <-errc; err == nil || !strings.Contains(err.Error(), "unknown certificate authority") {
+	if err := <-errc; err == nil ||
+		!strings.Contains(err.Error(), "unknown certificate authority") {
 		t.Errorf("the server's error: %v, want the alert", err)
 	}
 }
@@ -204,7 +229,8 @@ func TestSetVerifyTurnsVerificationOffAndOn(t *testing.T) {
 			t.Parallel()
 			ours, peers := tcpPair(t)
 			go serve(peers, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
-			c, err := clientContext(t, l, testcert.NewCA(t, "CA").PEM()).NewClient(ours, "localhost")
+			c, err := clientContext(t, l, testcert.NewCA(t, "CA").PEM()).NewClient(ours,
+				"localhost")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -239,13 +265,15 @@ func TestServerNameIsSentForNamesOnly(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
 	for host, want := range map[string]string{
-		"localhost": "localhost", "localhost.": "localhost", "127.0.0.1": "", "::1": "", "fe80::1%lo": "",
+		"localhost": "localhost", "localhost.": "localhost", "127.0.0.1": "", "::1": "",
+		"fe80::1%lo": "",
 	} {
 		t.Run(host, func(t *testing.T) {
 			t.Parallel()
 			ours, peers := tcpPair(t)
 			sni := make(chan string, 1)
-			go serve(peers, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			go serve(peers, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (
+				*tls.Certificate, error) {
 				sni <- h.ServerName
 				cert := id.cert.TLS()
 				return &cert, nil
@@ -270,13 +298,14 @@ func TestBadHostNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
 	ctx := clientContext(t, l, id.ca.PEM())
-	for _, host := range []string{"", ".", "a b", "a\x00b", "bücher.example", strings.Repeat("a", 254)} {
+	for _, host := range []string{"", ".", "a b", "a\x00b", "bücher.example",
+		strings.Repeat("a", 254)} {
 		ours, peers := tcpPair(t)
 		if c, err := ctx.NewClient(ours, host); err == nil {
 			c.Close()
 			t.Errorf("host %q was taken", host)
 		}
-		// The socket was given away, so it must be closed.
+		// The connection owns the socket, so it must have closed it.
 		if n, err := peers.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("host %q: the socket is open: %d, %v", host, n, err)
 		}
@@ -288,24 +317,28 @@ func TestPeerSubjectIsWholeAndASCII(t *testing.T) {
 	long := strings.Repeat("x", 60)
 	var units []pkix.AttributeTypeAndValue
 	for range 5 {
-		units = append(units, pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 11}, Value: long})
+		units = append(units, pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 11},
+			Value: long})
 	}
 	units = append(units, pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 3}, Value: "end"})
 	for name, tc := range map[string]struct {
 		subject pkix.Name
 		want    string
 	}{
-		"several parts":         {pkix.Name{Country: []string{"DE"}, Organization: []string{"Org"}, CommonName: "cn"}, "/C=DE/O=Org/CN=cn"},
-		"not ASCII":             {pkix.Name{CommonName: "bücher"}, `/CN=b\xC3\xBCcher`},
-		"longer than 256 bytes": {pkix.Name{CommonName: "end", ExtraNames: units}, strings.Repeat("/OU="+long, 5) + "/CN=end"},
-		"empty":                 {pkix.Name{}, ""},
+		"several parts": {pkix.Name{Country: []string{"DE"}, Organization: []string{"Org"},
+			CommonName: "cn"}, "/C=DE/O=Org/CN=cn"},
+		"not ASCII": {pkix.Name{CommonName: "bücher"}, `/CN=b\xC3\xBCcher`},
+		"longer than 256 bytes": {pkix.Name{CommonName: "end", ExtraNames: units},
+			strings.Repeat("/OU="+long, 5) + "/CN=end"},
+		"empty": {pkix.Name{}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ours, peers := tcpPair(t)
 			cert := testcert.SelfSigned(t, testcert.Leaf{Subject: &tc.subject})
 			go serve(peers, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
-			c, err := clientContext(t, load(t), cert.CertPEM).NewClient(ours, "localhost")
+			c, err := clientContext(t, load(t), cert.CertPEM).NewClient(ours,
+				"localhost")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -321,7 +354,7 @@ func TestPeerSubjectIsWholeAndASCII(t *testing.T) {
 	}
 }
 
-// A peer that does something else than TLS; each is a function that plays its part.
+// A peer that speaks something other than TLS. Each function plays such a peer.
 func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
@@ -337,14 +370,19 @@ func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 		reason string
 		err    error // wrapped
 	}{
-		"client meets HTTP": {false, say("HTTP/1.1 400 Bad Request\r\n\r\n"), "does not speak TLS", nil},
-		"client meets SMTP": {false, say("220 mail.example ESMTP\r\n"), "does not speak TLS", nil},
-		"client meets SSH":  {false, say("SSH-2.0-OpenSSH_9.2\r\n"), "does not speak TLS", nil},
-		"server meets HTTP": {true, say("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "does not speak TLS", nil},
+		"client meets HTTP": {false, say("HTTP/1.1 400 Bad Request\r\n\r\n"),
+			"does not speak TLS", nil},
+		"client meets SMTP": {false, say("220 mail.example ESMTP\r\n"),
+			"does not speak TLS", nil},
+		"client meets SSH": {false, say("SSH-2.0-OpenSSH_9.2\r\n"),
+			"does not speak TLS", nil},
+		"server meets HTTP": {true, say("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+			"does not speak TLS", nil},
 		"client is hung up on": {false, func(p net.Conn) {
 			_, _ = p.Read(make([]byte, 4096))
 		}, "the peer closed the connection during the handshake", openssl.ErrTruncated},
-		"server is hung up on": {true, func(net.Conn) {}, "the peer closed the connection during the handshake", openssl.ErrTruncated},
+		"server is hung up on": {true, func(net.Conn) {}, "the peer closed the " +
+			"connection during the handshake", openssl.ErrTruncated},
 		"client is reset": {false, func(p net.Conn) {
 			_, _ = p.Read(make([]byte, 4096))
 			_ = p.(*net.TCPConn).SetLinger(0)
@@ -353,18 +391,25 @@ func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 			_ = p.(*net.TCPConn).SetLinger(0)
 		}, "the peer reset the connection during the handshake", syscall.ECONNRESET},
 		"client meets an alert": {false, func(p net.Conn) {
-			_ = tls.Server(p, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			_ = tls.Server(p, &tls.Config{GetConfigForClient: func(
+				*tls.ClientHelloInfo) (*tls.Config, error) {
 				return nil, errors.New("no")
 			}}).Handshake()
 		}, "the peer sent the alert internal_error (80)", nil},
 		"server meets an alert": {true, func(p net.Conn) {
-			_ = tls.Client(p, &tls.Config{ServerName: "localhost", MaxVersion: tls.VersionTLS12}).Handshake()
+			_ = tls.Client(p, &tls.Config{ServerName: "localhost",
+				MaxVersion: tls.VersionTLS12}).Handshake()
 		}, "the peer sent the alert bad_certificate (42)", nil},
 		"client meets TLS 1.1": {false, func(p net.Conn) {
-			_ = tls.Server(p, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
+			_ = tls.Server(p,
+				&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
+					MinVersion: tls.VersionTLS10,
+					MaxVersion: tls.VersionTLS11}).Handshake()
 		}, "the peer sent the alert protocol_version (70)", nil},
 		"server meets TLS 1.1": {true, func(p net.Conn) {
-			_ = tls.Client(p, &tls.Config{ServerName: "localhost", MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
+			_ = tls.Client(p, &tls.Config{ServerName: "localhost",
+				MinVersion: tls.VersionTLS10,
+				MaxVersion: tls.VersionTLS11}).Handshake()
 		}, "the peer does not speak TLS 1.2 or newer", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -375,7 +420,8 @@ func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 			if tc.server {
 				c, err = serverContext(t, l, id.cert).NewServer(ours)
 			} else {
-				c, err = clientContext(t, l, id.ca.PEM()).NewClient(ours, "localhost")
+				c, err = clientContext(t, l, id.ca.PEM()).NewClient(ours,
+					"localhost")
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -390,8 +436,10 @@ func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 			if !errors.As(err, &h) {
 				t.Fatalf("error %v (%T), want a HandshakeError", err, err)
 			}
-			if !strings.Contains(h.Reason, tc.reason) || h.Version != strings.Contains(name, "TLS 1.1") {
-				t.Errorf("reason %q, want %q (queue %q)", h.Reason, tc.reason, h.Queue)
+			if !strings.Contains(h.Reason, tc.reason) ||
+				h.Version != strings.Contains(name, "TLS 1.1") {
+				t.Errorf("reason %q, want %q (queue %q)", h.Reason,
+					tc.reason, h.Queue)
 			}
 			if tc.err != nil && !errors.Is(err, tc.err) {
 				t.Errorf("error %v does not wrap %v", err, tc.err)
@@ -409,7 +457,8 @@ func TestHandshakeEndsWithItsContextAndCanGoOn(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			c, peer := s.pair(t)
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+			ctx, cancel := context.WithTimeout(context.Background(),
+				20*time.Millisecond)
 			defer cancel()
 			if err := c.Handshake(ctx); !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("the peer is silent: %v, want DeadlineExceeded", err)
@@ -427,12 +476,14 @@ func TestServerSendsItsChain(t *testing.T) {
 	l := load(t)
 	ca := testcert.NewCA(t, "Root")
 	for _, kt := range []testcert.KeyType{testcert.ECDSA, testcert.RSA, testcert.Ed25519} {
-		cert := ca.Intermediate(t, "Inter 1").Intermediate(t, "Inter 2").Issue(t, testcert.Leaf{DNS: []string{"localhost"}, Key: kt})
+		cert := ca.Intermediate(t, "Inter 1").Intermediate(t, "Inter 2").Issue(t,
+			testcert.Leaf{DNS: []string{"localhost"}, Key: kt})
 		certPEM, err := os.ReadFile(cert.CertFile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, err := l.NewServerContext(append([]byte("a comment\r\n"), certPEM...), cert.KeyPEM)
+		ctx, err := l.NewServerContext(append([]byte("a comment\r\n"), certPEM...),
+			cert.KeyPEM)
 		if err != nil {
 			t.Fatal(err)
 		}

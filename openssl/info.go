@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// An Info is what a handshake has agreed on, and what the peer has shown. Strings are "" and slices nil where the
-// library, the version of TLS or the peer has nothing to say.
+// An Info has the results of a handshake, and what the peer has shown. Strings are "" and slices
+// nil if the library, the version of TLS or the peer does not provide a value.
 type Info struct {
 	Version    string // "TLSv1.3"
 	Cipher     string // OpenSSL's name of the cipher suite
@@ -18,10 +18,11 @@ type Info struct {
 
 	// Chain has the peer's certificates in DER, its own first, as the peer has sent them.
 	Chain [][]byte
-	// Issuer is that of the peer's own certificate in the one-line form (X509_NAME_oneline(3)).
+	// Issuer is the issuer of the peer's own certificate in the one-line form
+	// (X509_NAME_oneline(3)).
 	Issuer string
-	// KeySHA256 is the hash of the peer's public key (SubjectPublicKeyInfo, RFC 7469 section 2.4). It is zero without
-	// a certificate.
+	// KeySHA256 is the hash of the peer's public key (SubjectPublicKeyInfo, RFC 7469 section
+	// 2.4). It is zero without a certificate.
 	KeySHA256 [sha256.Size]byte
 	// Verified says that the peer has shown a certificate, and that OpenSSL has verified it.
 	Verified bool
@@ -29,8 +30,8 @@ type Info struct {
 	ChannelBinding []byte
 }
 
-// Info tells what the handshake has agreed on. It fails with ErrNoHandshake, with net.ErrClosed, or with what has ended
-// the connection before its handshake.
+// Info returns the results of the handshake. It fails with ErrNoHandshake, with net.ErrClosed, or
+// with the error that has ended the connection before its handshake.
 func (c *Conn) Info() (Info, error) {
 	if err := c.enterReady(); err != nil {
 		return Info{}, err
@@ -53,7 +54,8 @@ func (c *Conn) Info() (Info, error) {
 	return i, nil
 }
 
-// negotiated fills in what both sides have agreed on. To be called inside exclusive, as the next two.
+// negotiated fills in the results that both sides have agreed on. Call it inside exclusive, like
+// the next two.
 func (c *Conn) negotiated(i *Info) {
 	sym := &c.lib.sym
 	if cipher := call(sym.sslCurrentCipher, c.ssl); cipher != 0 {
@@ -69,13 +71,14 @@ func (c *Conn) negotiated(i *Info) {
 	}
 }
 
-// selectedALPN is the protocol that the server has chosen, or "". To be called inside exclusive.
+// selectedALPN is the protocol that the server has chosen, or "". Call it inside exclusive.
 func (c *Conn) selectedALPN() string {
 	var out struct { // on the heap, where C may write
 		data uintptr
 		n    uint32
 	}
-	call(c.lib.sym.sslGet0ALPN, c.ssl, uintptr(unsafe.Pointer(&out.data)), uintptr(unsafe.Pointer(&out.n)))
+	call(c.lib.sym.sslGet0ALPN, c.ssl, uintptr(unsafe.Pointer(&out.data)),
+		uintptr(unsafe.Pointer(&out.n)))
 	return string(goBytes(out.data, int(out.n)))
 }
 
@@ -100,7 +103,8 @@ func (c *Conn) shown(i *Info) bool {
 		return false
 	}
 	i.KeySHA256 = sha256.Sum256(key)
-	i.Verified = int64(call(sym.sslGetVerifyResult, c.ssl)) == 0 && int32(call(sym.sslGetVerifyMode, c.ssl))&verifyPeer != 0
+	i.Verified = int64(call(sym.sslGetVerifyResult, c.ssl)) == 0 &&
+		int32(call(sym.sslGetVerifyMode, c.ssl))&verifyPeer != 0
 
 	stack := call(sym.sslPeerChain, c.ssl)
 	if stack == 0 {
@@ -108,7 +112,9 @@ func (c *Conn) shown(i *Info) bool {
 	}
 	first := 0
 	if c.client {
-		first = 1 // a client's chain begins with the peer's own certificate, a server's does not (SSL_get_peer_cert_chain(3))
+		// a client's chain begins with the peer's own certificate, a server's does not
+		// (SSL_get_peer_cert_chain(3))
+		first = 1
 	}
 	for n := first; n < int(int32(call(sym.skNum, stack))); n++ {
 		cert, ok := c.lib.encodeCert(call(sym.skValue, stack, uintptr(n)))
@@ -120,7 +126,7 @@ func (c *Conn) shown(i *Info) bool {
 	return true
 }
 
-// encodeCert gives the DER of an X509. To be called inside exclusive, as the next two.
+// encodeCert returns the DER of an X509. Call it inside exclusive, like the next two.
 func (l *Library) encodeCert(cert uintptr) ([]byte, bool) {
 	if cert == 0 {
 		return nil, false
@@ -130,7 +136,7 @@ func (l *Library) encodeCert(cert uintptr) ([]byte, bool) {
 	return l.take(*out, n)
 }
 
-// encodeKey gives the DER of an X509_PUBKEY.
+// encodeKey returns the DER of an X509_PUBKEY.
 func (l *Library) encodeKey(key uintptr) ([]byte, bool) {
 	if key == 0 {
 		return nil, false
@@ -158,18 +164,20 @@ const (
 // binding fills in the channel binding.
 func (c *Conn) binding(i *Info) bool {
 	out, label := make([]byte, bindingBytes), []byte(bindingLabel)
-	ret := int32(call(c.lib.sym.sslExport, c.ssl, uintptr(unsafe.Pointer(&out[0])), bindingBytes,
+	ret := int32(call(c.lib.sym.sslExport, c.ssl, uintptr(unsafe.Pointer(&out[0])),
+		bindingBytes,
 		uintptr(unsafe.Pointer(&label[0])), uintptr(len(label)), 0, 0, 0))
 	i.ChannelBinding = out
 	return ret == 1
 }
 
-// checkPins says why none of the pins is the peer's key. There must be a certificate.
+// checkPins returns an error if the peer's key is none of the pins. There must be a certificate.
 func (i *Info) checkPins(pins [][sha256.Size]byte) error {
 	for _, pin := range pins {
 		if pin == i.KeySHA256 {
 			return nil
 		}
 	}
-	return fmt.Errorf("the server's key has the hash sha256:%x, which is none of the %d pins", i.KeySHA256, len(pins))
+	return fmt.Errorf("the server's key has the hash sha256:%x, which is none of the %d pins",
+		i.KeySHA256, len(pins))
 }

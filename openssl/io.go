@@ -11,41 +11,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How an operation waits. The socket is Go's: non-blocking and known to the netpoller. The SSL reads
-// it by its file descriptor (SSL_set_rfd) and writes to memory (out.go), so these rules hold:
+// How an operation waits. The socket is Go's: non-blocking and known to the netpoller. The SSL
+// reads it by its file descriptor (SSL_set_rfd) and writes to memory (out.go). So these rules hold:
 //
-//   - Every SSL call that may read, and every write(2), is made inside a function given to
-//     RawConn.Read or RawConn.Write. These keep the descriptor open meanwhile; outside of them its
-//     number may already belong to another connection.
-//   - Such a function returns false, which is to wait, only if what it has just done has met EAGAIN in the direction that
-//     the RawConn waits for: SSL_read in Read, write(2) in Write. The netpoller is edge-triggered and forgets old readiness when
-//     the RawConn call begins, so that in any other case the wake-up would never come.
-//   - Whether SSL_read has met EAGAIN is seen by errno. A library that wants to wait without having met it
+//   - Every SSL call that may read, and every write(2), is made inside a function that RawConn.Read
+//     or RawConn.Write calls. Meanwhile these keep the descriptor open. Outside of them its number
+//     may already belong to another connection.
+//   - Such a function returns false, which means to wait, in one case only: its own last call has
+//     met EAGAIN in the direction that the RawConn waits for. That is SSL_read in Read, and
+//     write(2) in Write. The netpoller is edge-triggered, and forgets old readiness when the
+//     RawConn call begins. In any other case the wake-up would never come.
+//   - errno shows whether SSL_read has met EAGAIN. If the library wants to wait without EAGAIN, it
 //     is asked again, and given up in the end.
-//   - Conn.mu is held for one stay in the library and the sends around it, and never while waiting.
+//   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
 //
-// In the direction of writing only the holder of Conn.writing waits. In that of reading waits the holder of Conn.reading: a
-// Read as a rule, a Handshake, and a Write that comes in the middle of a message of the peer's handshake layer. They
-// take turns.
+// In the direction of writing only the holder of Conn.writing waits. In the direction of reading
+// the holder of Conn.reading waits. That is usually a Read. It can also be a Handshake, or a Write
+// in the middle of a message of the peer's handshake layer. They take turns.
 //
-// A context ends a wait by a deadline in the past, set on the direction in which the operation waits. So
-// does a connection that fails, for both directions.
+// A context ends a wait by a deadline in the past, set on the direction in which the operation
+// waits. A connection that fails does so for both directions.
 
-// A direction is what an operation waits for.
+// A direction is the readiness that an operation waits for.
 type direction int
 
 const (
 	readable direction = iota
 	writable
-	none    // it need not wait
-	nothing // it wants to wait, and there is nothing that could come
+	none    // no wait is needed
+	nothing // the operation wants to wait, and nothing could come
 )
 
 // aLongTimeAgo is a deadline that has passed.
 var aLongTimeAgo = time.Unix(1, 0)
 
 func (c *Conn) setDeadline(d direction, t time.Time) {
-	// It fails only if the socket is closed, which then ends the wait as well.
+	// It fails only if the socket is closed, and that ends the wait too.
 	if d == readable {
 		_ = c.nc.SetReadDeadline(t)
 	} else {
@@ -53,15 +54,15 @@ func (c *Conn) setDeadline(d direction, t time.Time) {
 	}
 }
 
-// A sem is a mutex that can be waited for with a context.
+// A sem is a mutex whose wait ends with a context.
 type sem struct {
 	held    chan struct{}
-	waiting *atomic.Int32 // those that wait for it
+	waiting *atomic.Int32 // the number of waiting goroutines
 }
 
 func newSem() sem { return sem{make(chan struct{}, 1), new(atomic.Int32)} }
 
-// lock fails with the error of ctx, or with net.ErrClosed once done is closed.
+// lock fails with the error of ctx, or with net.ErrClosed after done is closed.
 func (s sem) lock(ctx context.Context, done <-chan struct{}) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -121,8 +122,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// Whoever has set it, it is over. Close's own is safe to undo: it comes after done, which is looked
-		// at before the next wait; that of a failure comes after the error, which is looked at, too.
+		// Whoever has set the deadline, its purpose is fulfilled. Undoing Close's deadline
+		// is safe: it comes after done, which is checked before the next wait. The deadline
+		// of a failure comes after its error, which is checked too.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -132,8 +134,8 @@ func (o *op) waitOnce() (err error) {
 	return err
 }
 
-// mostTurns bounds how often the library is asked again when it wants to wait without a need. What it wants may have come
-// just now, a few times in a row.
+// mostTurns limits how often the library is asked again if it wants to wait without a need. The
+// data that it wants may have come just now, a few times in a row.
 const mostTurns = 100
 
 // try is the function that RawConn calls: at once, and after each wait.
@@ -158,7 +160,7 @@ func (o *op) try(fd uintptr) bool {
 			o.dir = want
 			return true
 		case want == readable && o.parked && o.c.reading.waiting.Load() > 0:
-			return true // it is the other's turn; we line up behind it
+			return true // another operation has the turn; this one queues behind it
 		default:
 			o.parked, o.turns = true, 0
 			o.watch()
@@ -167,7 +169,7 @@ func (o *op) try(fd uintptr) bool {
 	}
 }
 
-// watch makes the end of the context end the wait that is about to begin.
+// watch makes the end of the context end the next wait.
 func (o *op) watch() {
 	if o.unwatch != nil || o.ctx.Done() == nil {
 		return
@@ -179,7 +181,7 @@ func (o *op) watch() {
 		close(over)
 	})
 	o.unwatch = func() {
-		if !stop() { // It runs, or has run. It must not meet the next operation, nor Close.
+		if !stop() { // It runs, or has run. It must not affect the next operation or Close.
 			<-over
 			c.setDeadline(d, time.Time{})
 		}
@@ -194,7 +196,7 @@ func (o *op) forget() {
 	}
 }
 
-// poll gives what is ready of what is asked for; POLLERR and POLLHUP always are.
+// poll returns the events of events that are ready; POLLERR and POLLHUP are always reported.
 func poll(fd uintptr, events int16) int16 {
 	for {
 		fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
@@ -209,7 +211,7 @@ func poll(fd uintptr, events int16) int16 {
 	}
 }
 
-// giveUp ends an operation for which the library wants to wait, although there is nothing to wait for.
+// giveUp ends an operation if the library wants to wait although there is nothing to wait for.
 func (o *op) giveUp() {
 	c := o.c
 	c.mu.Lock()

@@ -47,7 +47,7 @@ func TestReadGivesWhatIsThere(t *testing.T) {
 	})
 }
 
-// summed passes data on and sums it up.
+// summed passes data on and computes its sum.
 type summed struct {
 	io.Reader
 	sum hash.Hash
@@ -69,7 +69,7 @@ func (b blocks) Read(p []byte) (int, error) {
 	return b.Reader.Read(p[:1+mathrand.IntN(min(len(p), b.most))])
 }
 
-// send writes size random bytes in blocks and gives their sum.
+// send writes size random bytes in blocks and returns their sum.
 func send(w io.Writer, size int64, most int) ([]byte, error) {
 	src := summed{io.LimitReader(mathrand.NewChaCha8([32]byte{1}), size), sha256.New()}
 	buf := make([]byte, most)
@@ -77,11 +77,12 @@ func send(w io.Writer, size int64, most int) ([]byte, error) {
 	return src.sum.Sum(nil), err
 }
 
-// receive reads size bytes and gives their sum.
+// receive reads size bytes and returns their sum.
 func receive(r io.Reader, size int64, most int) ([]byte, error) {
 	sum := sha256.New()
 	buf := make([]byte, most)
-	n, err := io.CopyBuffer(struct{ io.Writer }{sum}, io.LimitReader(struct{ io.Reader }{r}, size), buf)
+	n, err := io.CopyBuffer(struct{ io.Writer }{sum},
+		io.LimitReader(struct{ io.Reader }{r}, size), buf)
 	if err == nil && n < size {
 		err = io.ErrUnexpectedEOF
 	}
@@ -120,7 +121,7 @@ func TestWaitingReadDoesNotHoldUpWrite(t *testing.T) {
 			_, err := c.Read(bounded(t), make([]byte, 1))
 			read <- err
 		}()
-		go io.Copy(peer, peer) // sends back: the Read ends only after the Write
+		go io.Copy(peer, peer) // it sends back, so the Read ends only after the Write
 		if _, err := c.Write(bounded(t), []byte("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +138,8 @@ func TestWaitingWriteDoesNotHoldUpRead(t *testing.T) {
 		defer cancel()
 		wrote := make(chan error, 1)
 		go func() {
-			_, err := c.Write(ctx, make([]byte, 64<<20)) // more than the system's buffers hold
+			// more than the system's buffers hold
+			_, err := c.Write(ctx, make([]byte, 64<<20))
 			wrote <- err
 		}()
 		for i := range 3 {
@@ -145,7 +147,8 @@ func TestWaitingWriteDoesNotHoldUpRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			buf := make([]byte, 2)
-			if n, err := c.Read(bounded(t), buf); err != nil || n != 1 || buf[0] != byte(i) {
+			if n, err := c.Read(bounded(t), buf); err != nil || n != 1 ||
+				buf[0] != byte(i) {
 				t.Fatalf("Read: %d, %v", n, err)
 			}
 		}
@@ -163,7 +166,9 @@ func TestConcurrentWritesDoNotMix(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range writers {
 			wg.Go(func() {
-				if n, err := c.Write(bounded(t), bytes.Repeat([]byte{byte(i)}, block)); n != block || err != nil {
+				if n, err := c.Write(bounded(t),
+					bytes.Repeat([]byte{byte(i)}, block)); n != block ||
+					err != nil {
 					t.Errorf("Write: %d, %v", n, err)
 				}
 			})
@@ -205,19 +210,20 @@ func TestPeersCloseNotifyIsEOFAndEndsOnlyItsDirection(t *testing.T) {
 			c.Close()
 		}()
 		if back, err := io.ReadAll(peer); err != nil || !bytes.Equal(back, answer) {
-			t.Errorf("the peer has got %d bytes, %v, want %d and close_notify", len(back), err, len(answer))
+			t.Errorf("the peer has got %d bytes, %v, want %d and close_notify",
+				len(back), err, len(answer))
 		}
 	})
 }
 
-// The peer has cut its direction only: what we write arrives.
+// The peer has cut only its own direction, so our data arrives.
 func TestCutConnectionIsNotEOF(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
 		if _, err := peer.Write([]byte("half of")); err != nil {
 			t.Fatal(err)
 		}
-		// Close instead would reset the connection, if the peer has not read everything.
+		// Close would reset the connection if the peer has not read everything.
 		if err := peer.NetConn().(*net.TCPConn).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +231,8 @@ func TestCutConnectionIsNotEOF(t *testing.T) {
 		if string(got) != "half of" || !errors.Is(err, openssl.ErrTruncated) {
 			t.Fatalf("read %q, %v, want ErrTruncated", got, err)
 		}
-		if _, err := c.Read(bounded(t), make([]byte, 1)); !errors.Is(err, openssl.ErrTruncated) {
+		if _, err := c.Read(bounded(t),
+			make([]byte, 1)); !errors.Is(err, openssl.ErrTruncated) {
 			t.Errorf("Read again: %v", err)
 		}
 		if _, err := c.Write(bounded(t), []byte("answer")); err != nil {
@@ -238,7 +245,7 @@ func TestCutConnectionIsNotEOF(t *testing.T) {
 	})
 }
 
-// What has come before the cut is given first.
+// Data that came before the cut is returned first.
 func TestFailureAfterDataLosesNoData(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -258,7 +265,8 @@ func TestFailureAfterDataLosesNoData(t *testing.T) {
 			}
 			got += n
 		}
-		if n, err := c.Read(bounded(t), buf); n != 0 || !errors.Is(err, openssl.ErrTruncated) {
+		if n, err := c.Read(bounded(t), buf); n != 0 ||
+			!errors.Is(err, openssl.ErrTruncated) {
 			t.Errorf("Read at the end: %d, %v", n, err)
 		}
 	})
@@ -284,13 +292,15 @@ func TestResetIsASystemError(t *testing.T) {
 
 func TestWriteToAGonePeerIsASystemError(t *testing.T) {
 	t.Parallel()
-	for _, notified := range []bool{false, true} { // after close_notify OpenSSL reports it in another way
+	// after close_notify OpenSSL reports it in another way
+	for _, notified := range []bool{false, true} {
 		t.Run(fmt.Sprint("close_notify=", notified), func(t *testing.T) {
 			t.Parallel()
 			forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
 				if notified {
 					_ = peer.CloseWrite()
-					if _, err := c.Read(bounded(t), make([]byte, 1)); err != io.EOF {
+					if _, err := c.Read(bounded(t),
+						make([]byte, 1)); err != io.EOF {
 						t.Fatal(err)
 					}
 				}
@@ -300,7 +310,8 @@ func TestWriteToAGonePeerIsASystemError(t *testing.T) {
 					_, err = c.Write(bounded(t), make([]byte, 1000))
 				}
 				var errno syscall.Errno
-				if !errors.As(err, &errno) || errno != syscall.ECONNRESET && errno != syscall.EPIPE {
+				if !errors.As(err, &errno) || errno != syscall.ECONNRESET &&
+					errno != syscall.EPIPE {
 					t.Errorf("Write: %v, want ECONNRESET or EPIPE", err)
 				}
 			})
@@ -311,7 +322,8 @@ func TestWriteToAGonePeerIsASystemError(t *testing.T) {
 func TestBrokenRecordIsAProtocolError(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
-		if _, err := peer.NetConn().Write([]byte("\x17\x03\x03\x00\x20 this is no encrypted record   ")); err != nil {
+		if _, err := peer.NetConn().Write([]byte("\x17\x03\x03\x00\x20 this is no " +
+			"encrypted record   ")); err != nil {
 			t.Fatal(err)
 		}
 		go io.Copy(peer.NetConn(), bytes.NewReader(make([]byte, 100)))
@@ -331,7 +343,8 @@ func TestAlertAfterTheHandshakeIsNamed(t *testing.T) {
 	l, id := load(t), newIdentity(t)
 	ours, peers := tcpPair(t)
 	go func() {
-		s := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, ClientAuth: tls.RequireAnyClientCert})
+		s := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
+			ClientAuth: tls.RequireAnyClientCert})
 		_ = s.Handshake()
 		peers.Close()
 	}()
@@ -341,7 +354,7 @@ func TestAlertAfterTheHandshakeIsNamed(t *testing.T) {
 	}
 	defer c.Close()
 	if err := c.Handshake(bounded(t)); err != nil {
-		t.Fatal(err) // TLS 1.3: the client is done before the server has said no
+		t.Fatal(err) // TLS 1.3: the client has finished before the server refuses
 	}
 	_, err = c.Read(bounded(t), make([]byte, 1))
 	var p *openssl.ProtocolError
@@ -392,7 +405,7 @@ func TestCancelledReadLosesNothing(t *testing.T) {
 	})
 }
 
-// Whatever a cancelled Read meets, it gives either data or an error, and no byte is lost.
+// A cancelled Read returns either data or an error, and no byte is lost.
 func TestReadsThatRaceWithTheirContext(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -408,7 +421,8 @@ func TestReadsThatRaceWithTheirContext(t *testing.T) {
 		sum, got := sha256.New(), 0
 		buf := make([]byte, 4000)
 		for got < size {
-			ctx, cancel := context.WithTimeout(bounded(t), time.Duration(mathrand.IntN(100))*time.Microsecond)
+			ctx, cancel := context.WithTimeout(bounded(t),
+				time.Duration(mathrand.IntN(100))*time.Microsecond)
 			n, err := c.Read(ctx, buf)
 			cancel()
 			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -436,14 +450,16 @@ func TestCancelledWriteBreaksOnlyItsDirection(t *testing.T) {
 		if !errors.Is(err, context.Canceled) || n >= size {
 			t.Fatalf("Write: %d, %v", n, err)
 		}
-		if n, err := c.Write(bounded(t), []byte("x")); n != 0 || !errors.Is(err, openssl.ErrWriteBroken) {
+		if n, err := c.Write(bounded(t), []byte("x")); n != 0 ||
+			!errors.Is(err, openssl.ErrWriteBroken) {
 			t.Errorf("the next Write: %d, %v, want ErrWriteBroken", n, err)
 		}
 		if _, err := peer.Write([]byte("still here")); err != nil {
 			t.Fatal(err)
 		}
 		buf := make([]byte, 100)
-		if n, err := c.Read(bounded(t), buf); err != nil || string(buf[:n]) != "still here" {
+		if n, err := c.Read(bounded(t), buf); err != nil ||
+			string(buf[:n]) != "still here" {
 			t.Errorf("Read: %q, %v", buf[:n], err)
 		}
 		go c.Close()
@@ -479,8 +495,9 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 	// Not parallel: it counts the threads of the process.
 	const conns = 200
 	l, ca := load(t), testcert.NewCA(t, "CA")
-	// A handshake with RSA computes for long enough to cost a thread.
-	sctx := serverContext(t, l, ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.RSA}))
+	// A handshake with RSA computes long enough to cost a thread.
+	sctx := serverContext(t, l,
+		ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.RSA}))
 	cctx := clientContext(t, l, ca.PEM())
 	before := threads(t)
 	block := make([]byte, 40_000)
@@ -516,7 +533,8 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if _, err := io.Copy(stream{bounded(t), s}, struct{ io.Reader }{stream{bounded(t), s}}); err != nil {
+			if _, err := io.Copy(stream{bounded(t), s},
+				struct{ io.Reader }{stream{bounded(t), s}}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -533,7 +551,8 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if _, err := io.ReadFull(stream{bounded(t), c}, back); err != nil || !bytes.Equal(back, block) {
+				if _, err := io.ReadFull(stream{bounded(t), c}, back); err != nil ||
+					!bytes.Equal(back, block) {
 					t.Errorf("echo: %v", err)
 					return
 				}
@@ -544,7 +563,7 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 	wg.Wait()
 	close(stop)
 	<-watched
-	// Those in C, those that run Go, and a few of the runtime's own.
+	// The threads in C, those that run Go, and a few of the runtime's own.
 	if bound := before + 3*runtime.GOMAXPROCS(0) + 12; most > bound {
 		t.Errorf("%d threads, %d before, want at most %d", most, before, bound)
 	}

@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// OpenSSL's own server asks for new keys (its command K) while we send to it more than it takes. Every byte arrives.
+// OpenSSL's own server asks for new keys (its command K) while we send more than it takes. Every
+// byte arrives.
 func TestKeyUpdatesOfOpenSSLsServerWhileAWriteWaits(t *testing.T) {
 	t.Parallel()
 	program, err := exec.LookPath("openssl")
@@ -74,10 +75,13 @@ func TestKeyUpdatesOfOpenSSLsServerWhileAWriteWaits(t *testing.T) {
 	}
 }
 
-// sServer starts the program's server. It gives a connection to it, what it prints, and where its commands go.
-func sServer(t *testing.T, program, dir string) (ours *net.TCPConn, out *bufio.Reader, commands io.Writer) {
+// sServer starts the program's server. It returns a connection to the server, its output, and a
+// writer for its commands.
+func sServer(t *testing.T, program, dir string) (ours *net.TCPConn, out *bufio.Reader,
+	commands io.Writer) {
 	t.Helper()
-	cmd := exec.CommandContext(bounded(t), program, "s_server", "-accept", "127.0.0.1:0", "-naccept", "1",
+	cmd := exec.CommandContext(bounded(t), program, "s_server", "-accept", "127.0.0.1:0",
+		"-naccept", "1",
 		"-cert", filepath.Join(dir, "cert.pem"), "-key", filepath.Join(dir, "key.pem"))
 	stdin, err1 := cmd.StdinPipe()
 	stdout, err2 := cmd.StdoutPipe()

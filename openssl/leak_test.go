@@ -17,29 +17,31 @@ import (
 	"tlsd/openssl"
 )
 
-// The C library counts the bytes that are allocated (mallinfo2(3)). Go's own memory is not among them, so what is counted
-// is OpenSSL's, and what this package makes for it. The test runs in a process of its own, where nothing else
-// allocates, and without the caches of malloc, which count as allocated.
+// The C library counts the allocated bytes (mallinfo2(3)). Go's own memory is not among them. So
+// the count has the memory of OpenSSL, and the memory that this package allocates for it. The test
+// runs in a process of its own, where nothing else allocates. malloc's caches are off, because they
+// count as allocated.
 
 const (
 	growEnv  = "TLSD_TEST_GROW"
 	tunables = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
 )
 
-// A churn makes something of the library and gives all of it back. The error is not expected.
+// A churn makes objects of the library and frees all of them. It expects no error.
 type churn struct {
 	name string
 	run  func(t *testing.T) error
 }
 
-// elsewhere runs the test in a process of its own, and tells whether that is done. It is false in that process.
+// elsewhere runs the test in a process of its own, and says whether that was done. In that process
+// it returns false.
 func elsewhere(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(growEnv) != "" {
 		return false
 	}
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // on a machine that has other things to do
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // also on a busy machine
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), growEnv+"=1", tunables)
@@ -55,7 +57,7 @@ func elsewhere(t *testing.T) bool {
 	return true
 }
 
-// Whatever fails, as often as it fails, leaves nothing allocated.
+// Failures leave nothing allocated, whatever fails, and however often.
 func TestNothingIsLeftOfWhatFails(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -74,8 +76,8 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 			}
 			const n = 50
 			round(n) // what is allocated once
-			// A new thread allocates, too; so one round that leaves nothing is enough. The least that malloc can give
-			// are 24 bytes.
+			// A new thread also allocates, so one round that leaves nothing is enough.
+			// The smallest piece of malloc is 24 bytes.
 			least := 0
 			for range 6 {
 				grown := round(n)
@@ -94,7 +96,8 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 	l, id := load(t), newIdentity(t)
 	before := allocated()
 	for range 10 {
-		if _, err := l.NewServerContext(id.cert.CertPEM, id.cert.KeyPEM); err != nil { // never freed
+		// never freed
+		if _, err := l.NewServerContext(id.cert.CertPEM, id.cert.KeyPEM); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +106,8 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 	}
 }
 
-// A connection that has moved a lot and is idle now has as much memory as one that has moved nothing.
+// A connection that has moved much data and is idle has as much memory as one that has moved
+// nothing.
 func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -158,7 +162,7 @@ func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 	}
 }
 
-// mallinfo gives a function that tells the number of bytes that are allocated.
+// mallinfo returns a function that counts the allocated bytes.
 func mallinfo(t *testing.T) func() int {
 	t.Helper()
 	type sizes struct {
@@ -175,7 +179,8 @@ func mallinfo(t *testing.T) func() int {
 		uordblks int32
 		_        [2]int32
 	}
-	if f, err := purego.Dlsym(purego.RTLD_DEFAULT, "mallinfo2"); err == nil { // since glibc 2.33
+	// since glibc 2.33
+	if f, err := purego.Dlsym(purego.RTLD_DEFAULT, "mallinfo2"); err == nil {
 		var get func() sizes
 		purego.RegisterFunc(&get, f)
 		return func() int { s := get(); return int(s.uordblks + s.hblkhd) }
@@ -198,10 +203,11 @@ func churns(t *testing.T) []churn {
 	untrusting := clientContext(t, l, stranger.PEM())
 	bad := pemOf("CERTIFICATE", []byte("bad"))
 
-	// A peer that closes with something unread resets.
+	// A peer that closes with unread data resets the connection.
 	const gone = "the connection during the handshake"
-	// dial does a handshake with a peer, and closes. It must end as is wanted.
-	dial := func(ctx *openssl.Context, host, want string, peer func(net.Conn)) func(*testing.T) error {
+	// dial does a handshake with a peer and closes. It must end as wanted.
+	dial := func(ctx *openssl.Context, host, want string,
+		peer func(net.Conn)) func(*testing.T) error {
 		return func(t *testing.T) error {
 			ours, peers := connected(t)
 			defer peers.Close()
@@ -236,7 +242,9 @@ func churns(t *testing.T) []churn {
 	}
 	serves := func(cert *testcert.Cert) func(net.Conn) {
 		return func(nc net.Conn) {
-			_, _ = io.Copy(io.Discard, tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}))
+			_, _ = io.Copy(io.Discard,
+				tls.Server(nc,
+					&tls.Config{Certificates: []tls.Certificate{cert.TLS()}}))
 		}
 	}
 	bundle := func(pem []byte, want string) func(*testing.T) error {
@@ -260,29 +268,38 @@ func churns(t *testing.T) []churn {
 	join := func(a, b []byte) []byte { return append(append([]byte{}, a...), b...) }
 	return []churn{
 		{"client: all is well", dial(client, "localhost", "", serves(id.cert))},
-		{"client: unknown authority", dial(untrusting, "localhost", "unable to get local issuer", serves(id.cert))},
+		{"client: unknown authority",
+			dial(untrusting, "localhost", "unable to get local issuer",
+				serves(id.cert))},
 		{"client: another name", dial(client, "other.test", "mismatch", serves(id.cert))},
 		{"client: expired", dial(client, "localhost", "expired", serves(old))},
 		{"client: bad host", dial(client, "a b", "is not a host name", func(net.Conn) {})},
-		{"client: the peer closes", dial(client, "localhost", gone, func(nc net.Conn) { nc.Close() })},
-		{"client: the peer is no TLS", dial(client, "localhost", "does not speak TLS", func(nc net.Conn) {
-			_, _ = nc.Write([]byte("HTTP/1.0 400 Bad Request\r\n\r\n"))
-			_, _ = io.Copy(io.Discard, nc)
-		})},
+		{"client: the peer closes",
+			dial(client, "localhost", gone, func(nc net.Conn) { nc.Close() })},
+		{"client: the peer is no TLS", dial(client, "localhost", "does not speak TLS",
+			func(nc net.Conn) {
+				_, _ = nc.Write([]byte("HTTP/1.0 400 Bad Request\r\n\r\n"))
+				_, _ = io.Copy(io.Discard, nc)
+			})},
 		{"client: an alert", dial(client, "localhost", "alert", func(nc net.Conn) {
 			_ = tls.Server(nc, &tls.Config{}).Handshake()
 			_, _ = io.Copy(io.Discard, nc)
 		})},
 		{"client: cut afterwards", dial(client, "localhost", "then cut", func(nc net.Conn) {
-			_ = tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}}).Handshake()
+			_ = tls.Server(nc,
+				&tls.Config{
+					Certificates: []tls.Certificate{id.cert.TLS()}}).Handshake()
 			_ = nc.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, nc)
 		})},
 		{"server: all is well", accept("", func(nc net.Conn) {
-			_, _ = io.Copy(io.Discard, tls.Client(nc, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost"}))
+			_, _ = io.Copy(io.Discard,
+				tls.Client(nc, &tls.Config{RootCAs: id.ca.Pool(),
+					ServerName: "localhost"}))
 		})},
 		{"server: the client refuses", accept("alert bad_certificate", func(nc net.Conn) {
-			_ = tls.Client(nc, &tls.Config{RootCAs: stranger.Pool(), ServerName: "localhost", MaxVersion: tls.VersionTLS12}).Handshake()
+			_ = tls.Client(nc, &tls.Config{RootCAs: stranger.Pool(),
+				ServerName: "localhost", MaxVersion: tls.VersionTLS12}).Handshake()
 			_, _ = io.Copy(io.Discard, nc)
 		})},
 		{"server: the client is no TLS", accept("does not speak TLS", func(nc net.Conn) {
@@ -291,15 +308,20 @@ func churns(t *testing.T) []churn {
 		})},
 		{"server: the client goes", accept(gone, func(nc net.Conn) { nc.Close() })},
 		{"bundle: good", bundle(join(id.ca.PEM(), stranger.PEM()), "")},
-		{"bundle: bad certificate", bundle(join(id.ca.PEM(), bad), "is not a valid certificate")},
+		{"bundle: bad certificate",
+			bundle(join(id.ca.PEM(), bad), "is not a valid certificate")},
 		{"bundle: repeated", bundle(join(id.ca.PEM(), id.ca.PEM()), "")},
 		{"bundle: a key", bundle(id.cert.KeyPEM, "has no certificate")},
 		{"bundle: no PEM", bundle(id.ca.Cert.Raw, "is binary")},
 		{"context: good", serverOf(id.cert.CertPEM, id.cert.KeyPEM, "")},
-		{"context: bad intermediate", serverOf(join(id.cert.CertPEM, bad), id.cert.KeyPEM, "is not a valid certificate")},
-		{"context: bad key", serverOf(id.cert.CertPEM, pemOf("PRIVATE KEY", []byte("bad")), "is not a valid private key")},
+		{"context: bad intermediate", serverOf(join(id.cert.CertPEM, bad), id.cert.KeyPEM,
+			"is not a valid certificate")},
+		{"context: bad key", serverOf(id.cert.CertPEM, pemOf("PRIVATE KEY", []byte("bad")),
+			"is not a valid private key")},
 		{"context: another key", serverOf(id.cert.CertPEM, old.KeyPEM, "does not match")},
-		{"context: encrypted key", serverOf(id.cert.CertPEM, readFile(t, id.cert.EncryptedKey(t, "secret")), "is encrypted")},
+		{"context: encrypted key",
+			serverOf(id.cert.CertPEM, readFile(t, id.cert.EncryptedKey(t, "secret")),
+				"is encrypted")},
 		{"context: the system's store", func(*testing.T) error {
 			ctx, err := l.NewClientContext(nil)
 			if err == nil {
@@ -310,10 +332,11 @@ func churns(t *testing.T) []churn {
 	}
 }
 
-// expected is nil if err says what is wanted; "" is wanted to succeed.
+// expected is nil if err has the wanted text; with "" there must be no error.
 func expected(err error, want string) error {
 	switch {
-	case err == nil && want == "", err != nil && want != "" && strings.Contains(err.Error(), strings.TrimPrefix(want, "then ")):
+	case err == nil && want == "", err != nil && want != "" &&
+		strings.Contains(err.Error(), strings.TrimPrefix(want, "then ")):
 		return nil
 	case err == nil:
 		return io.ErrNoProgress
@@ -321,7 +344,7 @@ func expected(err error, want string) error {
 	return err
 }
 
-// connected is tcpPair without what the test's end has to do for each.
+// connected is tcpPair without the cleanup at the end of the test.
 func connected(t *testing.T) (ours, peers *net.TCPConn) {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -337,6 +360,6 @@ func connected(t *testing.T) (ours, peers *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = peers.SetDeadline(time.Now().Add(4 * time.Minute)) // what hangs ends
+	_ = peers.SetDeadline(time.Now().Add(4 * time.Minute)) // ends a hang
 	return ours, peers
 }

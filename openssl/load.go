@@ -18,8 +18,8 @@ import (
 // A Library is a libssl, with the libcrypto that it depends on, loaded into this
 // process. It stays loaded until the process ends. Its methods are safe for concurrent use.
 type Library struct {
-	// Watcher, if it is not nil, is told of each stay of a thread in the library. It must be set
-	// before the Library is used.
+	// Watcher, if not nil, is called for each stay of a thread in the library. Set it before
+	// the Library is used.
 	Watcher Watcher
 
 	sym     symbols
@@ -29,8 +29,8 @@ type Library struct {
 	pair    string // see Pair
 
 	gate     *gate    // see exclusive
-	verifyCB uintptr  // the C function that is recordVerify
-	exIndex  uintptr  // where a store context keeps its SSL
+	verifyCB uintptr  // the C function of recordVerify
+	exIndex  uintptr  // the index at which a store context has its SSL
 	verdicts sync.Map // address of an SSL -> *verdict
 
 	alpnCB, servernameCB uintptr       // the C functions that are selectALPN, chooseHost
@@ -45,8 +45,8 @@ type Library struct {
 	trustGen int     // the number of trustCtx
 }
 
-// tested are the major versions that this package is known to work with, with the
-// smallest OPENSSL_VERSION_NUMBER of each. OpenSSL may break its ABI with a major version.
+// tested are the major versions that this package is known to work with, each with its smallest
+// OPENSSL_VERSION_NUMBER. OpenSSL may break its ABI with a major version.
 var tested = []struct {
 	major int
 	least uint64
@@ -56,19 +56,20 @@ var tested = []struct {
 	{4, 0x40000000},
 }
 
-// loaded remembers what Load has loaded: a library is never unloaded, because
-// its threads' data have destructors in it, so loading it again would leak.
+// loaded remembers the libraries that Load has loaded. A library is never unloaded, because the
+// data of its threads has destructors in it. So loading it again would leak.
 var loaded = struct {
 	sync.Mutex
 	byName   map[string]*Library
 	byHandle map[uintptr]*Library // one library may have several names
 }{byName: map[string]*Library{}, byHandle: map[uintptr]*Library{}}
 
-// Load loads libssl from path, which is given to dlopen(3): a file, or a bare name that the dynamic linker
-// looks for. With "" the names of this platform are tried, the newest version first, and the first that
-// is usable is taken: it has all the symbols, and is OpenSSL 1.1.1, 3.x or 4.x.
+// Load loads libssl from path, which is passed to dlopen(3): a file, or a bare name that the
+// dynamic linker looks for. With "" it tries the names of this platform, the newest version first,
+// and takes the first usable library. A usable library has all the symbols, and is OpenSSL 1.1.1,
+// 3.x or 4.x.
 //
-// The error is a *LoadError. Loading the same library again gives the same *Library.
+// The error is a *LoadError. Loading the same library again returns the same *Library.
 func Load(path string) (*Library, error) {
 	names := searchList(runtime.GOOS)
 	if path != "" {
@@ -77,7 +78,7 @@ func Load(path string) (*Library, error) {
 	return loadFirst(names)
 }
 
-// loadFirst loads the first library that is usable.
+// loadFirst loads the first usable library.
 func loadFirst(names []string) (*Library, error) {
 	loaded.Lock()
 	defer loaded.Unlock()
@@ -92,7 +93,7 @@ func loadFirst(names []string) (*Library, error) {
 	return nil, failed
 }
 
-// searchList is what Load("") tries.
+// searchList has the names that Load("") tries.
 func searchList(goos string) []string {
 	switch goos {
 	case "darwin": // Homebrew does not put its OpenSSL on the linker's path.
@@ -105,7 +106,8 @@ func searchList(goos string) []string {
 		}
 		return names
 	case "freebsd": // The base system's, by its own numbering.
-		return []string{"libssl.so.4", "libssl.so.35", "libssl.so.30", "libssl.so.111", "libssl.so.3", "libssl.so.1.1"}
+		return []string{"libssl.so.4", "libssl.so.35", "libssl.so.30", "libssl.so.111",
+			"libssl.so.3", "libssl.so.1.1"}
 	default:
 		return []string{"libssl.so.4", "libssl.so.3", "libssl.so.1.1"}
 	}
@@ -117,9 +119,10 @@ func load(name string) (*Library, error) {
 		return l, nil
 	}
 	if unsafe.Sizeof(uintptr(0)) != 8 {
-		return nil, errors.New("only 64-bit machines are supported: OpenSSL's 64-bit arguments are passed as one word here")
+		return nil, errors.New("only 64-bit machines are supported: OpenSSL's 64-bit " +
+			"arguments are passed as one word here")
 	}
-	// dlerror(3) speaks of the calling thread's last failure.
+	// dlerror(3) is about the calling thread's last failure.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_LOCAL)
@@ -137,8 +140,8 @@ func load(name string) (*Library, error) {
 	return l, nil
 }
 
-// bind makes a Library of a dlopen handle. libcrypto's symbols are looked up through
-// the same handle, which finds the one that this libssl is linked with.
+// bind makes a Library of a dlopen handle. libcrypto's symbols are looked up through the same
+// handle, which finds the libcrypto that this libssl is linked with.
 func bind(name string, handle uintptr) (*Library, error) {
 	lookup := func(name string) uintptr {
 		p, _ := purego.Dlsym(handle, name) // an error means 0, and resolve reports it
@@ -150,7 +153,8 @@ func bind(name string, handle uintptr) (*Library, error) {
 	}
 	l.version = goString(call(l.sym.opensslVersion, 0))
 	var err error
-	if l.major, err = checkVersion(uint64(call(l.sym.opensslVersionNum)), l.version); err != nil {
+	if l.major, err = checkVersion(uint64(call(l.sym.opensslVersionNum)),
+		l.version); err != nil {
 		return nil, err
 	}
 	if err := resolve(l.sym.table(), lookup); err != nil {
@@ -159,11 +163,12 @@ func bind(name string, handle uintptr) (*Library, error) {
 	if err := l.checkFiles(); err != nil {
 		return nil, err
 	}
-	// Must come before any other call (OPENSSL_init_ssl(3)). No atexit
-	// handlers: they would free what other threads still use.
+	// This must come before any other call (OPENSSL_init_ssl(3)). There are no atexit handlers,
+	// because they would free memory that other threads still use.
 	ok := false
 	q := l.exclusive(func() {
-		ok = int32(call(l.sym.initSSL, initNoAtexit|initLoadSSLStrings|initLoadCryptoStrings, 0)) == 1
+		ok = int32(call(l.sym.initSSL,
+			initNoAtexit|initLoadSSLStrings|initLoadCryptoStrings, 0)) == 1
 		l.exIndex = uintptr(int32(call(l.sym.sslExDataIndex)))
 	})
 	if !ok {
@@ -186,8 +191,8 @@ func bind(name string, handle uintptr) (*Library, error) {
 	return l, nil
 }
 
-// checkVersion gives the major version, or refuses one that this package was never tested with.
-// num is OPENSSL_VERSION_NUMBER: 0xMNNFFPPS up to 1.1.1, 0xMNN00PP0 since 3.0.
+// checkVersion returns the major version, or refuses a version that this package was never tested
+// with. num is OPENSSL_VERSION_NUMBER: 0xMNNFFPPS up to 1.1.1, 0xMNN00PP0 since 3.0.
 func checkVersion(num uint64, text string) (major int, err error) {
 	major = int(num >> 28)
 	if !strings.HasPrefix(text, "OpenSSL ") {
@@ -201,16 +206,16 @@ func checkVersion(num uint64, text string) (major int, err error) {
 	return 0, fmt.Errorf("%s is not supported: need OpenSSL 1.1.1, 3.x or 4.x", text)
 }
 
-// Version is what the library says of itself, such as "OpenSSL 3.0.19 27 Jan 2026".
+// Version is the library's own text, such as "OpenSSL 3.0.19 27 Jan 2026".
 func (l *Library) Version() string { return l.version }
 
-// Path is the file that the library was loaded from, with symbolic links resolved.
-// Where the system does not tell, it is the name given to Load.
+// Path is the file that the library was loaded from, with symbolic links resolved. If the system
+// does not tell, it is the name given to Load.
 func (l *Library) Path() string { return l.path }
 
-// QueuedErrors empties the error queue of the calling goroutine's thread and
-// gives the number of errors that were on it. It is for tests: they lock a
-// goroutine to its thread and expect 0, as every method of this package leaves the queue empty.
+// QueuedErrors empties the error queue of the calling goroutine's thread, and returns the number of
+// errors that were on it. It is for tests. They lock a goroutine to its thread and expect 0,
+// because every method of this package leaves the queue empty.
 func (l *Library) QueuedErrors() int {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -19,7 +19,8 @@ func TestLoadTellsPathAndVersion(t *testing.T) {
 		t.Errorf("Version %q", l.Version())
 	}
 	t.Logf("%s, %s", l.Version(), l.Path())
-	if st, err := os.Stat(l.Path()); err != nil || !st.Mode().IsRegular() || !filepath.IsAbs(l.Path()) {
+	if st, err := os.Stat(l.Path()); err != nil || !st.Mode().IsRegular() ||
+		!filepath.IsAbs(l.Path()) {
 		t.Errorf("Path %q is no file: %v", l.Path(), err)
 	}
 	again, err := openssl.Load(l.Path())
@@ -34,7 +35,8 @@ func TestLoadTellsPathAndVersion(t *testing.T) {
 func TestLoadErrorListsAllThatWasTried(t *testing.T) {
 	t.Parallel()
 	notELF := filepath.Join(t.TempDir(), "libtext.so")
-	if err := os.WriteFile(notELF, []byte("this is text, and long enough to have the header of an ELF file, if it were one"), 0o600); err != nil {
+	if err := os.WriteFile(notELF, []byte("this is text, and long enough to have the header "+
+		"of an ELF file, if it were one"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	names := []string{"libssl-that-is-missing.so.4", notELF, "/nonexistent/libssl.so.3"}
@@ -43,15 +45,18 @@ func TestLoadErrorListsAllThatWasTried(t *testing.T) {
 	if !errors.As(err, &le) || len(le.Tried) != len(names) {
 		t.Fatalf("error %v, want a LoadError with %d attempts", err, len(names))
 	}
-	for i, why := range []string{"cannot open shared object file", "invalid ELF header", "cannot open shared object file"} {
+	for i, why := range []string{"cannot open shared object file", "invalid ELF header",
+		"cannot open shared object file"} {
 		if le.Tried[i].Name != names[i] || !strings.Contains(le.Tried[i].Err.Error(), why) {
-			t.Errorf("attempt %d: %q: %v, want %q: …%s", i, le.Tried[i].Name, le.Tried[i].Err, names[i], why)
+			t.Errorf("attempt %d: %q: %v, want %q: …%s", i, le.Tried[i].Name,
+				le.Tried[i].Err, names[i], why)
 		}
 		if strings.Count(err.Error(), names[i]) != 1 {
 			t.Errorf("error %q should name %s once", err, names[i])
 		}
 	}
-	if _, err := openssl.Load("/nonexistent/libssl.so"); !errors.As(err, &le) || len(le.Tried) != 1 {
+	if _, err := openssl.Load("/nonexistent/libssl.so"); !errors.As(err, &le) ||
+		len(le.Tried) != 1 {
 		t.Errorf("Load of a path: %v", err)
 	}
 }
@@ -79,7 +84,7 @@ func compile(t *testing.T, lib, code string, flags ...string) {
 	}
 }
 
-// fakeLibrary is a library that has only the functions of version.
+// fakeLibrary is a library that has only the functions about the version.
 func fakeLibrary(t *testing.T, num, text string) string {
 	t.Helper()
 	lib := filepath.Join(t.TempDir(), "libssl.so.3")
@@ -96,14 +101,16 @@ func TestMissingSymbolsAreAllNamedAtOnce(t *testing.T) {
 		t.Fatal("a library without symbols was loaded")
 	}
 	for _, want := range []string{
-		"OpenSSL 3.0.1 fake: symbols are missing", "OPENSSL_init_ssl", "SSL_CTX_new", "SSL_write",
-		"SSL_get1_peer_certificate or SSL_get_peer_certificate", "PEM_read_bio_X509_AUX",
+		"OpenSSL 3.0.1 fake: symbols are missing", "OPENSSL_init_ssl", "SSL_CTX_new",
+		"SSL_write", "SSL_get1_peer_certificate or SSL_get_peer_certificate",
+		"PEM_read_bio_X509_AUX",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q does not say %q", err, want)
 		}
 	}
-	for _, not := range []string{"SSL_read,", "ERR_get_error_all"} { // the one is there, the other optional
+	// the one is there, the other optional
+	for _, not := range []string{"SSL_read,", "ERR_get_error_all"} {
 		if strings.Contains(err.Error(), not) {
 			t.Errorf("error %q says %q", err, not)
 		}
@@ -119,7 +126,8 @@ func TestUntestedVersionsAreRefusedBeforeAnythingIsCalled(t *testing.T) {
 		{"0x1010107f", "BoringSSL"},
 	} {
 		_, err := openssl.Load(fakeLibrary(t, v.num, v.text))
-		if err == nil || !strings.Contains(err.Error(), v.text) || strings.Contains(err.Error(), "missing") {
+		if err == nil || !strings.Contains(err.Error(), v.text) ||
+			strings.Contains(err.Error(), "missing") {
 			t.Errorf("%s: %v", v.text, err)
 		}
 	}
@@ -134,7 +142,8 @@ func TestUntestedVersionsAreRefusedBeforeAnythingIsCalled(t *testing.T) {
 		{0x30600000, "OpenSSL 3.6.0", 3},
 		{0x40000000, "OpenSSL 4.0.0 14 Apr 2026", 4},
 	} {
-		if major, err := openssl.CheckVersion(v.num, v.text); err != nil || major != v.major {
+		if major, err := openssl.CheckVersion(v.num, v.text); err != nil ||
+			major != v.major {
 			t.Errorf("%s: %d, %v", v.text, major, err)
 		}
 	}
@@ -159,12 +168,18 @@ func TestErrorCodesAreTakenApartByVersion(t *testing.T) {
 		code             uint64
 		major, lib, want int
 	}{
-		{0x1416F086, 1, 20, 134}, // 1.1.1: error:1416F086:SSL routines:tls_process_server_certificate:certificate verify failed
-		{0x0A000086, 3, 20, 134}, // 3.0: error:0A000086:SSL routines::certificate verify failed
-		{0x80000002, 3, 2, 2},    // 3.0: error:80000002:system library::No such file or directory
+		// 1.1.1: error:1416F086:SSL routines:tls_process_server_certificate:certificate
+		// verify failed
+		{0x1416F086, 1, 20, 134},
+		// 3.0: error:0A000086:SSL routines::certificate verify failed
+		{0x0A000086, 3, 20, 134},
+		// 3.0: error:80000002:system library::No such file or directory
+		{0x80000002, 3, 2, 2},
 	} {
-		if lib, reason := openssl.SplitCode(tc.code, tc.major); lib != tc.lib || reason != tc.want {
-			t.Errorf("%#x: lib %d, reason %d, want %d, %d", tc.code, lib, reason, tc.lib, tc.want)
+		if lib, reason := openssl.SplitCode(tc.code, tc.major); lib != tc.lib ||
+			reason != tc.want {
+			t.Errorf("%#x: lib %d, reason %d, want %d, %d", tc.code, lib, reason,
+				tc.lib, tc.want)
 		}
 	}
 }

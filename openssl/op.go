@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What an operation does between two waits: it sends, makes one stay in the library (step.go), and judges what has
-// come of it. All of that is under Conn.mu and never waits.
+// The work of an operation between two waits: it sends, makes one stay in the library (step.go),
+// and judges the result. All of this happens under Conn.mu and never waits.
 
 // The kinds of operation.
 type opKind int
@@ -27,26 +27,30 @@ const (
 	opReset // makes no SSL call
 )
 
-// An op is a Read, a Write, a Handshake or a shutdown. They are used again and again, by whichever Conn has something to do, so that
-// an operation that need not wait allocates nothing, and a Conn without one needs no memory for it.
+// An op is a Read, a Write, a Handshake or a shutdown. Ops are used again, by any Conn that needs
+// one. So an operation that need not wait allocates nothing, and a Conn without an operation needs
+// no memory for one.
 type op struct {
 	c    *Conn
 	kind opKind
 	ctx  context.Context
-	buf  []byte // what is read to or written from; being here keeps it on the heap, where C may have its address
-	most int    // if not 0, buf is taken for each stay, of this size, and given back if it stays empty
-	at   int    // bytes of buf that the library has done: given to us, or sealed
-	n    int    // bytes done: read, or sent
-	err  error  // what has ended it
+	// the data to read or write; in this field it is on the heap, where C may have its address
+	buf []byte
+	// if not 0, buf has this size, is taken for each stay, and is given back if it stays empty
+	most int
+	at   int   // bytes of buf that the library has done: read, or sealed
+	n    int   // bytes done: read, or sent
+	err  error // the error that has ended it
 
 	finished bool
-	done     bool      // a Handshake or shutdown: the library has done its part; what is left is to send it
-	dir      direction // what it waits for
-	parked   bool      // has waited since it got its turn
-	unwatch  func()    // set while ctx is watched
-	turns    int       // calls since the last wait or success that have asked for a wait without a need
+	// of a Handshake or shutdown: the library has done its part, and only the send is left
+	done    bool
+	dir     direction // the readiness that it waits for
+	parked  bool      // it has waited since it got its turn
+	unwatch func()    // set while ctx is watched
+	turns   int       // calls since the last wait or success that wanted to wait without a need
 
-	// One stay and its outcome.
+	// One stay and its result.
 	fn     uintptr
 	args   []uintptr // of argv
 	argv   [3]uintptr
@@ -55,13 +59,14 @@ type op struct {
 	code   int32  // SSL_get_error, unless the call has succeeded
 	told   *int32 // C's errno on this thread
 	errno  syscall.Errno
-	until  int // of buf, what this stay may do
-	// Of the records that a Write has sealed: how many, the data of each but the last, and how many are in front of them that have none.
+	until  int // of buf: the end of the data for this stay
+	// The records that a Write has sealed: their number, the data of each but the last, and the
+	// number of records without data in front of them.
 	sealed, first, besides int
 
-	closed bool // at the end of what can be read: the peer's close_notify is there
-	sound  bool // the library does not contradict itself about what is to be sent
-	// unexplained says that the system was to tell why the call has failed, and does not.
+	closed bool // at the end of the readable data: the peer's close_notify is there
+	sound  bool // the library does not contradict itself about the bytes to send
+	// unexplained says that the system should have a reason for the failed call, and has none.
 	unexplained bool
 
 	stepFn func(*thread)      // step, bound once
@@ -74,7 +79,7 @@ var ops = sync.Pool{New: func() any {
 	return o
 }}
 
-// op is one for the Conn, to be given back.
+// op returns an op for the Conn. It must be given back.
 func (c *Conn) op() *op {
 	o := ops.Get().(*op)
 	o.c = c
@@ -131,7 +136,7 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 	return p[:o.n], nil
 }
 
-// conclude takes note of what has been given up in the middle.
+// conclude notes what was given up in the middle.
 func (o *op) conclude(err error) {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
@@ -144,7 +149,8 @@ func (o *op) conclude(err error) {
 	whole, _ := records(c.out.mem[:c.out.sent])
 	if c.mute {
 		whole = c.whole
-	} else if o.kind != opHandshake && c.failed == nil && (o.at > o.n || o.done) && !c.out.empty() {
+	} else if o.kind != opHandshake && c.failed == nil && (o.at > o.n || o.done) &&
+		!c.out.empty() {
 		c.writeErr = ErrWriteBroken
 		c.silence()
 	}
@@ -153,7 +159,7 @@ func (o *op) conclude(err error) {
 	}
 }
 
-// method is what a Watcher is told.
+// method is the method for a Watcher.
 func (o *op) method() string {
 	switch o.kind {
 	case opRead:
@@ -174,20 +180,21 @@ func (o *op) method() string {
 	return "tls.Accept"
 }
 
-// barred tells why the operation cannot go on.
+// barred says why the operation cannot go on.
 func (o *op) barred() error {
 	c := o.c
 	switch {
 	case o.kind == opHandshake:
-		return c.readErr // and not for a failed send: the peer's reason may still be read
-	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // by this very one
+		// not the error of a failed send, because the peer's reason may still be read
+		return c.readErr
+	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // by this operation itself
 		return c.failed
 	}
 	return c.writeErr
 }
 
-// once sends what is there to be sent, makes one stay in the library, and sends what has come of it. It
-// says what the operation wants to wait for, or sets finished, with its error.
+// once sends the unsent bytes, makes one stay in the library, and sends the result. It returns the
+// readiness that the operation wants to wait for, or sets finished, with the error.
 func (o *op) once(fd uintptr) (want direction) {
 	c := o.c
 	c.mu.Lock()
@@ -234,7 +241,7 @@ func (o *op) once(fd uintptr) (want direction) {
 	return want
 }
 
-// lookForReset looks for an error of the socket, without a read, which nothing is there for.
+// lookForReset looks for an error of the socket without a read, because there is nothing to read.
 func (o *op) lookForReset(fd uintptr) direction {
 	c := o.c
 	switch {
@@ -243,7 +250,7 @@ func (o *op) lookForReset(fd uintptr) direction {
 	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
 	case c.sendErrno == 0:
-		err := error(syscall.ECONNRESET) // unless somebody has been told already
+		err := error(syscall.ECONNRESET) // unless another operation has reported it already
 		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
 			err = syscall.Errno(n)
 		}
@@ -252,7 +259,7 @@ func (o *op) lookForReset(fd uintptr) direction {
 	return o.end(os.NewSyscallError("read", c.sendErrno))
 }
 
-// judge takes note of what a stay has brought.
+// judge notes the result of a stay.
 func (o *op) judge(q queue) (want direction) {
 	c := o.c
 	if o.kind == opRead {
@@ -278,13 +285,14 @@ func (o *op) judge(q queue) (want direction) {
 		o.done = o.kind != opWrite
 		return none
 	}
-	if o.kind == opRead && o.n > 0 && (o.code == sslErrorWantRead || o.code == sslErrorWantNothing || o.code == sslErrorWantWrite) {
-		return o.end(nil) // give what there is
+	if o.kind == opRead && o.n > 0 && (o.code == sslErrorWantRead ||
+		o.code == sslErrorWantNothing || o.code == sslErrorWantWrite) {
+		return o.end(nil) // return the data that is there
 	}
 	switch o.code {
 	case sslErrorWantRead:
 		return readable
-	case sslErrorWantNothing, sslErrorWantWrite: // there is always room in memory
+	case sslErrorWantNothing, sslErrorWantWrite: // memory always has room
 		return nothing
 	case sslErrorZeroReturn:
 		if o.kind == opRead && o.closed {
@@ -292,11 +300,13 @@ func (o *op) judge(q queue) (want direction) {
 		}
 	}
 	if o.kind == opShutdown && q.has(reasonShutdownInInit) {
-		o.fn = c.lib.sym.sslDoHandshake // which reads the rest of a message of the handshake layer
+		// it reads the rest of a message of the handshake layer
+		o.fn = c.lib.sym.sslDoHandshake
 		return nothing
 	}
 	if o.kind == opRead && o.cut(q) {
-		if c.sendErrno != 0 { // the system has told a send why, and tells it once
+		// the system has told a send the reason, and tells it only once
+		if c.sendErrno != 0 {
 			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
 		}
 		if c.refused {
@@ -315,7 +325,8 @@ func (o *op) problem(why string) error {
 	return &ProtocolError{Reason: why}
 }
 
-// readEnds ends reading; writing may go on. What has been read in the same stay is given first: the end comes again.
+// readEnds ends reading; writing may go on. Data that was read in the same stay is returned first,
+// because the end comes again.
 func (o *op) readEnds(err error) direction {
 	o.c.readErr = err
 	if o.n > 0 {
@@ -339,12 +350,14 @@ func (o *op) end(err error) direction {
 	return none
 }
 
-// fail ends both directions: no SSL call is made any more but SSL_free. What waits, ends with the same error. If a
-// send had failed before, what the peer says is the better reason. The caller holds c.mu.
+// fail ends both directions. No SSL call is made any more but SSL_free. Waiting operations end with
+// the same error. If a send had failed before, the peer's message is the better reason. The caller
+// holds c.mu.
 func (c *Conn) fail(err error) {
 	c.readErr, c.failed = err, err
 	var protocol *ProtocolError
-	if c.writeErr == nil || c.mute && c.writeErr != ErrWriteBroken && errors.As(err, &protocol) {
+	if c.writeErr == nil || c.mute && c.writeErr != ErrWriteBroken &&
+		errors.As(err, &protocol) {
 		c.writeErr = err
 	}
 	_ = c.nc.SetDeadline(aLongTimeAgo) // it fails only if the socket is closed

@@ -17,8 +17,8 @@ import (
 	"tlsd/openssl"
 )
 
-// The tests run against the libssl that Load("") finds, or that
-// TLSD_TEST_LIBSSL names. TLSD_TEST_OPENSSL can say which version that must be ("3.5"). The peer is always crypto/tls.
+// The tests use the libssl that Load("") finds, or that TLSD_TEST_LIBSSL names. TLSD_TEST_OPENSSL
+// can require its version ("3.5"). The peer is always crypto/tls.
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(loadOnly); path != "" {
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// nothingIsLeft looks, when all tests have run, at the error queues of many threads, and
-// for what closed connections may have left behind.
+// nothingIsLeft checks, after all tests, the error queues of many threads, and the memory of closed
+// connections.
 func nothingIsLeft() int {
 	l, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
 	if err != nil {
@@ -54,7 +54,8 @@ func nothingIsLeft() int {
 	release := make(chan struct{})
 	for range threads {
 		go func() {
-			runtime.LockOSThread() // each goroutine has a thread of its own, many of which have served tests
+			// each goroutine has a thread of its own, many of which have served tests
+			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			found <- l.QueuedErrors()
 			<-release
@@ -77,13 +78,15 @@ func load(tb testing.TB) *openssl.Library {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(l.Version(), "OpenSSL "+want) {
-		tb.Fatalf("%s is loaded from %s, and this run is for %s", l.Version(), l.Path(), want)
+	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(l.Version(),
+		"OpenSSL "+want) {
+		tb.Fatalf("%s is loaded from %s, and this run is for %s", l.Version(),
+			l.Path(), want)
 	}
 	return l
 }
 
-// bounded is a context that ends a test that hangs.
+// bounded is a context that ends a test if it hangs.
 func bounded(tb testing.TB) context.Context {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -91,7 +94,7 @@ func bounded(tb testing.TB) context.Context {
 	return ctx
 }
 
-// tcpPair gives the two ends of a connection over loopback.
+// tcpPair returns the two ends of a connection over loopback.
 func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 	tb.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -115,13 +118,13 @@ func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 	if err != nil || b == nil {
 		tb.Fatal("no connection: ", err)
 	}
-	// What a test forgets must not hang its peer.
+	// If a test forgets something, its peer must not hang.
 	_ = b.SetDeadline(time.Now().Add(4 * time.Minute))
 	tb.Cleanup(func() { b.Close() })
 	return a, b
 }
 
-// An identity is a server's, for both sides of a test.
+// An identity is the identity of a server, for both sides of a test.
 type identity struct {
 	ca   *testcert.CA
 	cert *testcert.Cert
@@ -130,7 +133,8 @@ type identity struct {
 func newIdentity(tb testing.TB) identity {
 	tb.Helper()
 	ca := testcert.NewCA(tb, "Test CA")
-	return identity{ca, ca.Issue(tb, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})}
+	return identity{ca, ca.Issue(tb, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})}
 }
 
 // clientContext trusts a CA.
@@ -159,7 +163,7 @@ func serverContext(tb testing.TB, l *openssl.Library, cert *testcert.Cert) *open
 	return ctx
 }
 
-// A setup is one of the ways in which a Conn and its peer can be paired.
+// A setup is one way to pair a Conn and its peer.
 type setup struct {
 	name   string
 	server bool   // the Conn is the server
@@ -173,7 +177,7 @@ var setups = []setup{
 	{"server/1.2", true, tls.VersionTLS12},
 }
 
-// forSetups runs a test for each setup, with a connection whose handshake is done.
+// forSetups runs a test for each setup, with a connection after its handshake.
 func forSetups(t *testing.T, test func(t *testing.T, c *openssl.Conn, peer *tls.Conn)) {
 	t.Helper()
 	for _, s := range setups {
@@ -195,10 +199,12 @@ func (s setup) pair(tb testing.TB) (*openssl.Conn, *tls.Conn) {
 	var err error
 	if s.server {
 		c, err = serverContext(tb, l, id.cert).NewServer(ours)
-		peer = tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", MaxVersion: s.max, DynamicRecordSizingDisabled: true})
+		peer = tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost",
+			MaxVersion: s.max, DynamicRecordSizingDisabled: true})
 	} else {
 		c, err = clientContext(tb, l, id.ca.PEM()).NewClient(ours, "localhost")
-		peer = tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, MaxVersion: s.max, DynamicRecordSizingDisabled: true})
+		peer = tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
+			MaxVersion: s.max, DynamicRecordSizingDisabled: true})
 	}
 	if err != nil {
 		tb.Fatal(err)

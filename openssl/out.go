@@ -7,17 +7,17 @@ import (
 	"unsafe"
 )
 
-// What goes out. An SSL writes into the memory BIO of the thread that it is on. Before the thread
-// leaves the library, everything is taken out of that and put behind the Conn's unsent bytes. The
+// Outgoing bytes. An SSL writes into the memory BIO of its current thread. Before the thread leaves
+// the library, everything is taken out of the BIO and appended to the Conn's unsent bytes. The
 // rules:
 //
-//   - Unsent bytes are sent in their order, by write(2) that cannot block, and under Conn.mu, by whoever
-//     passes: the Write that has made them, a Read, another Write, Close.
-//   - A Write, a Handshake and a CloseWrite wait until their bytes have left. A Read does not: what it has to
-//     say (an answer to KeyUpdate, an alert) is sent at once, or by the next one that passes.
-//     RFC 8446 wants such an answer before the next data, so this is soon enough.
-//   - A send that fails, or that is given up in the middle, mutes the Conn: nothing goes out any more. The SSL does
-//     not know, and goes on reading.
+//   - Unsent bytes are sent in order, by write(2) that cannot block, under Conn.mu. The next
+//     operation sends them: the Write that has made them, a Read, another Write, Close.
+//   - A Write, a Handshake and a CloseWrite wait until their bytes have left. A Read does not. Its
+//     bytes (an answer to KeyUpdate, an alert) are sent at once, or by the next operation. RFC 8446
+//     wants such an answer before the next data, so this is soon enough.
+//   - A send that fails, or is given up in the middle, mutes the Conn: nothing more is sent. The
+//     SSL does not know, and goes on reading.
 //   - A Conn without unsent bytes has no memory for them.
 
 const (
@@ -25,9 +25,9 @@ const (
 	piece = 64 << 10
 	// outBytes is room for a piece in records.
 	outBytes = piece + 8<<10
-	// leastRoom is the least that is offered to one BIO_read.
+	// leastRoom is the smallest room for one BIO_read.
 	leastRoom = 2 << 10
-	// mostOwed bounds the answers to a peer that asks and does not read.
+	// mostOwed limits the answers to a peer that asks and does not read.
 	mostOwed = 64 << 10
 )
 
@@ -42,7 +42,7 @@ type outbox struct {
 
 func (b *outbox) empty() bool { return b.mem == nil }
 
-// tail is room for more.
+// tail returns room for more bytes.
 func (b *outbox) tail() []byte {
 	if b.mem == nil {
 		b.mem = outMemory.Get().(*[outBytes]byte)[:0]
@@ -55,7 +55,7 @@ func (b *outbox) tail() []byte {
 	return b.mem[len(b.mem):cap(b.mem)]
 }
 
-// drop forgets everything.
+// drop drops all bytes.
 func (b *outbox) drop() {
 	if cap(b.mem) == outBytes {
 		outMemory.Put((*[outBytes]byte)(b.mem[:outBytes]))
@@ -63,8 +63,8 @@ func (b *outbox) drop() {
 	*b = outbox{}
 }
 
-// attach sees to it that the SSL writes to the thread's BIO. It keeps it until it comes to another thread: only who is on the
-// thread uses the BIO.
+// attach makes the SSL write to the thread's BIO. The SSL keeps this BIO until it comes to another
+// thread, because only the SSL that is on the thread uses the BIO.
 func (c *Conn) attach(t *thread) bool {
 	if c.wbio == t.bio {
 		return true
@@ -80,9 +80,9 @@ func (c *Conn) attach(t *thread) bool {
 	return true
 }
 
-// collect takes what the SSL has written out of the BIO. It tells whether what the library
-// says of it fits together. Of a Write the records must be whole, one for each of those sealed, if not more; otherwise the
-// library is asked for their size.
+// collect takes the SSL's output out of the BIO. It says whether the library's statements about it
+// fit together. For a Write the records must be whole, and at least as many as the Write has
+// sealed. For a Handshake or shutdown the size must be the one that the library reports.
 func (o *op) collect(t *thread) (sound bool) {
 	c, sym := o.c, &o.c.lib.sym
 	n, want := 0, 0
@@ -91,11 +91,12 @@ func (o *op) collect(t *thread) (sound bool) {
 		want = int(int64(call(sym.bioCtrl, t.arg[:4]...)))
 	}
 	for !sound {
-		room := t.few[:] // a Read as a rule has nothing to say, and needs no memory for that
+		room := t.few[:] // a Read usually has no output, and needs no memory for it
 		if o.kind != opRead {
 			room = c.out.tail()
 		}
-		t.arg[0], t.arg[1], t.arg[2] = t.bio, uintptr(unsafe.Pointer(&room[0])), uintptr(len(room))
+		t.arg[0], t.arg[1], t.arg[2] = t.bio, uintptr(unsafe.Pointer(&room[0])),
+			uintptr(len(room))
 		got := int(int32(call(sym.bioRead, t.arg[:3]...)))
 		if got <= 0 || got > len(room) {
 			sound = o.kind == opRead || n == want && o.sealed == 0
@@ -120,14 +121,14 @@ func (o *op) collect(t *thread) (sound bool) {
 	if c.mute || c.shut || len(c.out.mem) == 0 {
 		c.out.drop()
 	}
-	if !sound { // What is left of one connection must not come into another's stream.
+	if !sound { // Bytes of one connection must not come into another's stream.
 		call(sym.bioFree, t.bio)
 		t.bio = c.lib.newBIO()
 	}
 	return sound
 }
 
-// add appends what a Read has to say.
+// add appends the output of a Read.
 func (b *outbox) add(p []byte) {
 	for len(p) > 0 {
 		n := copy(b.tail(), p)
@@ -137,15 +138,15 @@ func (b *outbox) add(p []byte) {
 	}
 }
 
-// renounces says whether what a Read has to say begins with an alert. In TLS 1.2 a record tells its type, and the only alert of
-// a Read that goes on is no_renegotiation (RFC 5246 section 7.2.2).
+// renounces says whether the output of a Read begins with an alert. In TLS 1.2 a record shows its
+// type, and the only alert of a Read that goes on is no_renegotiation (RFC 5246 section 7.2.2).
 func (c *Conn) renounces(p []byte) bool {
 	const alert = 21
 	return p[0] == alert && c.version == "TLSv1.2"
 }
 
-// push sends what the system takes at once, and tells whether nothing is left. The caller holds c.mu, and is in
-// a function of RawConn.
+// push sends what the system takes at once, and says whether nothing is left. The caller holds
+// c.mu, and is in a function that RawConn calls.
 func (c *Conn) push(fd uintptr) (all bool) {
 	for c.out.sent < len(c.out.mem) {
 		n, err := syscall.Write(int(fd), c.out.mem[c.out.sent:])
@@ -169,20 +170,22 @@ func (c *Conn) push(fd uintptr) (all bool) {
 // sendFailed ends the outgoing direction. The caller holds c.mu.
 func (c *Conn) sendFailed(err error) {
 	c.sendErrno, _ = err.(syscall.Errno)
-	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() { // close_notify has not left
+	// close_notify has not left
+	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() {
 		c.writeErr = os.NewSyscallError("write", err)
 	}
 	c.silence()
 }
 
-// silence lets nothing go out any more. The caller holds c.mu.
+// silence stops all sending. The caller holds c.mu.
 func (c *Conn) silence() {
 	c.mute = true
 	c.whole, _ = records(c.out.mem[:c.out.sent])
 	c.out.drop()
 }
 
-// records is the number of whole TLS records at the beginning of p, and their size (RFC 8446 section 5.1).
+// records is the number of whole TLS records at the beginning of p, and their size (RFC 8446
+// section 5.1).
 func records(p []byte) (count, size int) {
 	const header = 5
 	for len(p) >= size+header {

@@ -2,5 +2,5 @@
 
 package openssl
 
-// unacknowledged cannot be told here, so Close does not wait for it.
+// unacknowledged is not known here, so Close does not wait for it.
 func unacknowledged(uintptr) int { return 0 }

@@ -11,14 +11,13 @@ import (
 	"strings"
 )
 
-// libssl and libcrypto are one library in two files: libssl reaches into structures of libcrypto that no
-// header describes. With the libcrypto of another build it may load all the same, and then
-// corrupt memory. The dynamic linker brings that about where it does not look beside libssl first: when
-// libssl was named by its path and has no RUNPATH, or when LD_PRELOAD or an earlier dlopen has
-// brought a libcrypto of the same name. So the pair is looked at before it is used. What the system
-// does not tell, because it has no /proc or no ELF, is not judged.
+// libssl and libcrypto are one library in two files: libssl uses structures of libcrypto that no
+// header describes. With the libcrypto of another build libssl may still load, and then corrupt
+// memory. That happens if the dynamic linker does not look beside libssl first: if libssl was named
+// by its path and has no RUNPATH, or if LD_PRELOAD or an earlier dlopen has loaded a libcrypto of
+// the same name. So the pair is checked before it is used. Without /proc or ELF it is not checked.
 
-// checkFiles refuses a libssl that has got another's libcrypto. It calls no function of either.
+// checkFiles refuses a libssl that has another build's libcrypto. It calls no function of either.
 func (l *Library) checkFiles() error {
 	ssl, crypto := mappedFile(l.sym.sslNew), l.CryptoPath()
 	if ssl == "" || crypto == "" {
@@ -37,29 +36,34 @@ func (l *Library) checkFiles() error {
 	defer f.Close()
 	var why error
 	if l.pair, why = comparePair(f, l.version); why != nil {
-		return fmt.Errorf("%s %w, but its libcrypto, %s, is %s: the two must be of one build", ssl, why, crypto, l.version)
+		return fmt.Errorf(
+			"%s %w, but its libcrypto, %s, is %s: the two must be of one build", ssl,
+			why, crypto, l.version)
 	}
 	needed, _ := f.DynString(elf.DT_NEEDED)
 	for _, name := range needed {
 		own := filepath.Join(filepath.Dir(ssl), name)
-		if strings.HasPrefix(name, "libcrypto") && exists(own) && home(own) != home(crypto) {
-			return fmt.Errorf("%s has got a foreign libcrypto, %s (%s), and not its own, %s: set LD_LIBRARY_PATH=%s, and look at LD_PRELOAD",
+		if strings.HasPrefix(name, "libcrypto") && exists(own) &&
+			home(own) != home(crypto) {
+			return fmt.Errorf("%s has got a foreign libcrypto, %s (%s), and not its "+
+				"own, %s: set LD_LIBRARY_PATH=%s, and look at LD_PRELOAD",
 				ssl, crypto, l.version, own, filepath.Dir(ssl))
 		}
 	}
 	return nil
 }
 
-// comparePair compares what a libssl says of itself with the version of its libcrypto. It gives what has
-// been compared, for people; the error is to be read after the libssl's name.
+// comparePair compares the version in a libssl with the version of its libcrypto. It returns what
+// was compared, for people. The error is to be read after the libssl's name.
 func comparePair(ssl *elf.File, version string) (agree string, err error) {
 	names, _ := ssl.DynString(elf.DT_SONAME)
 	for _, name := range names {
-		if major, known := sonames[name]; known && !strings.HasPrefix(version, "OpenSSL "+major) {
+		if major, known := sonames[name]; known &&
+			!strings.HasPrefix(version, "OpenSSL "+major) {
 			return "", fmt.Errorf("(%s) is a libssl of OpenSSL %sx", name, major)
 		}
 	}
-	// Up to 1.1.1 libssl has the text of its version in it.
+	// Up to 1.1.1 libssl contains the text of its version.
 	if section := ssl.Section(".rodata"); section != nil {
 		data, _ := section.Data()
 		if text := versionText.FindSubmatch(data); text != nil {
@@ -74,18 +78,21 @@ func comparePair(ssl *elf.File, version string) (agree string, err error) {
 	switch {
 	case !ok || newest == (release3{}):
 		return "not compared: libssl has no symbol versions", nil
-	case slices.Contains(addedSymbols, release) && newest != release, slices.Compare(newest[:], release[:]) > 0:
-		return "", fmt.Errorf("is a libssl of OpenSSL %s (its newest symbols are of that)", newest)
+	case slices.Contains(addedSymbols, release) && newest != release,
+		slices.Compare(newest[:], release[:]) > 0:
+		return "", fmt.Errorf("is a libssl of OpenSSL %s (its newest symbols are of that)",
+			newest)
 	}
-	return fmt.Sprintf("libssl's newest symbols are of OpenSSL %s, as they must be", newest), nil
+	return fmt.Sprintf("libssl's newest symbols are of OpenSSL %s, as they must be", newest),
+		nil
 }
 
-// sonames are the names whose version is known. Other systems have numbers of their own.
+// sonames are the names with a known version. Other systems have numbers of their own.
 var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
 
 var versionText = regexp.MustCompile(`\x00(OpenSSL \d+\.\d+\.\d[^\x00]*)\x00`)
 
-// A release3 is a release of OpenSSL: since 3.0 the third number is one of repairs, and is 0 here.
+// A release3 is a release of OpenSSL. Since 3.0 the third number counts repairs, and is 0 here.
 type release3 [3]int
 
 func (r release3) String() string {
@@ -95,15 +102,16 @@ func (r release3) String() string {
 	return fmt.Sprintf("%d.%d", r[0], r[1])
 }
 
-// addedSymbols are the releases whose libssl has or needs symbols that were added by them, so that it can be told from
-// older ones. Of releases that are not here it is known only that they have none of later ones.
+// addedSymbols are the releases that have added symbols which libssl has or needs. By these symbols
+// such a release differs from older ones. Any other release only lacks the symbols of later ones.
 var addedSymbols = []release3{{1, 1, 1}, {3, 0}, {3, 2}, {3, 3}, {3, 4}, {3, 5}, {3, 6}, {4, 0}}
 
-// newestSymbols is the release of the newest symbols that a library has or needs. OpenSSL gives those that a
-// release adds a version of that name: OPENSSL_3.5.0, OPENSSL_1_1_1a.
+// newestSymbols is the release of the newest symbols that a library has or needs. OpenSSL gives new
+// symbols a version with the name of their release: OPENSSL_3.5.0, OPENSSL_1_1_1a.
 func newestSymbols(f *elf.File) (newest release3) {
 	note := func(name string) {
-		if r, ok := parseRelease(name); ok && strings.HasPrefix(name, "OPENSSL_") && slices.Compare(r[:], newest[:]) > 0 {
+		if r, ok := parseRelease(name); ok && strings.HasPrefix(name, "OPENSSL_") &&
+			slices.Compare(r[:], newest[:]) > 0 {
 			newest = r
 		}
 	}
@@ -143,7 +151,7 @@ func exists(path string) bool {
 }
 
 // home is the folder of a library, with symbolic links resolved. Its variants for better processors
-// lie in folders below and are of the same build (ld.so(8), glibc-hwcaps).
+// lie in folders below, and are of the same build (ld.so(8), glibc-hwcaps).
 func home(file string) string {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		file = real
@@ -152,20 +160,21 @@ func home(file string) string {
 	return dir
 }
 
-// checkQueue refuses a libssl whose errors do not arrive where this package looks for them: it then
-// uses another libcrypto than the one that its symbols were found in, which LD_PRELOAD can bring about.
+// checkQueue refuses a libssl whose errors do not arrive in this package's queue. Such a libssl
+// uses another libcrypto than the one in which the symbols were found. LD_PRELOAD can cause that.
 func (l *Library) checkQueue() error {
 	q := l.exclusive(func() { call(l.sym.ctxNew, 0) })
 	if q.has(reasonNullMethod) {
 		return nil
 	}
-	return fmt.Errorf("%s: libssl does not report its errors to %s: it uses another libcrypto; look at LD_PRELOAD", l.version, l.CryptoPath())
+	return fmt.Errorf("%s: libssl does not report its errors to %s: it uses another "+
+		"libcrypto; look at LD_PRELOAD", l.version, l.CryptoPath())
 }
 
 // CryptoPath is the file of the libcrypto that the library uses, with symbolic links resolved, or
-// "" where the system does not tell. Load has seen to it that the two belong together.
+// "" if the system does not tell. Load has checked that the two belong together.
 func (l *Library) CryptoPath() string { return mappedFile(l.sym.opensslVersionNum) }
 
-// Pair tells people what is known of whether libssl and libcrypto are of one build. Load has
-// refused those of which it is known that they are not.
+// Pair says for people what is known about the builds of libssl and libcrypto. Load has refused
+// pairs that are known to be of different builds.
 func (l *Library) Pair() string { return l.pair }

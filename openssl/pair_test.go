@@ -14,13 +14,13 @@ import (
 	"tlsd/openssl"
 )
 
-// What the dynamic linker does depends on the environment that a process is started with. So these
-// tests start this program again, as one that only loads a library.
+// The dynamic linker's choice depends on the environment at the start of a process. So these tests
+// start this program again, as one that only loads a library.
 
 // loadOnly names the library for the child.
 const loadOnly = "TLSD_TEST_LOAD_ONLY"
 
-// loadOnlyMain is all that the child does.
+// loadOnlyMain is the whole program of the child.
 func loadOnlyMain(path string) {
 	if l, err := openssl.Load(path); err != nil {
 		fmt.Println("refused:", err)
@@ -29,7 +29,7 @@ func loadOnlyMain(path string) {
 	}
 }
 
-// loadInChild loads a library in a process with further variables, and gives what it says.
+// loadInChild loads a library in a process with further variables, and returns the output.
 func loadInChild(t *testing.T, path string, env ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(bounded(t), os.Args[0])
@@ -41,7 +41,8 @@ func loadInChild(t *testing.T, path string, env ...string) string {
 	return string(out)
 }
 
-// copyPair copies the libssl in use and its libcrypto to a folder of their own, under their sonames, and gives the libssl's path.
+// copyPair copies the libssl in use and its libcrypto to a folder of their own, under their
+// sonames. It returns the path of the libssl.
 func copyPair(t *testing.T) string {
 	t.Helper()
 	l, dir := load(t), t.TempDir()
@@ -76,9 +77,11 @@ func TestALibsslWithAForeignLibcryptoIsRefused(t *testing.T) {
 	foreign := load(t).CryptoPath()
 	own := filepath.Join(dir, filepath.Base(foreign))
 
-	// By its path alone, libssl gets the system's libcrypto, although its own is beside it.
+	// If libssl is loaded by its path alone, it gets the system's libcrypto, although its own
+	// is beside it.
 	out := loadInChild(t, ssl)
-	for _, want := range []string{"refused: ", ssl + " has got a foreign libcrypto, " + foreign, own, "LD_LIBRARY_PATH=" + dir} {
+	for _, want := range []string{"refused: ", ssl + " has got a foreign libcrypto, " + foreign,
+		own, "LD_LIBRARY_PATH=" + dir} {
 		if !strings.Contains(out, want) {
 			t.Errorf("loaded by its path: want %q in\n%s", want, out)
 		}
@@ -88,35 +91,40 @@ func TestALibsslWithAForeignLibcryptoIsRefused(t *testing.T) {
 	if out := loadInChild(t, ssl, "LD_LIBRARY_PATH="+dir); !strings.Contains(out, want) {
 		t.Errorf("with LD_LIBRARY_PATH: want %q in\n%s", want, out)
 	}
-	// The other way round: the system's libssl, and a libcrypto of that name from elsewhere.
+	// The reverse: the system's libssl, and a libcrypto of that name from elsewhere.
 	out = loadInChild(t, load(t).Path(), "LD_PRELOAD="+own)
-	if want := load(t).Path() + " has got a foreign libcrypto, " + own; !strings.Contains(out, want) {
+	if want := load(t).Path() + " has got a foreign libcrypto, " +
+		own; !strings.Contains(out, want) {
 		t.Errorf("with LD_PRELOAD: want %q in\n%s", want, out)
 	}
 	// Without a libcrypto beside it there is nothing to prefer.
 	if err := os.Remove(own); err != nil {
 		t.Fatal(err)
 	}
-	if out, want := loadInChild(t, ssl), "loaded: "+ssl+" with "+foreign; !strings.Contains(out, want) {
+	if out, want := loadInChild(t, ssl),
+		"loaded: "+ssl+" with "+foreign; !strings.Contains(out, want) {
 		t.Errorf("alone in its folder: want %q in\n%s", want, out)
 	}
 }
 
-// fakePair makes a libssl and a libcrypto that do nothing, and gives the path of the libssl. The linker lets them pass.
+// fakePair makes a libssl and a libcrypto that do nothing, and returns the path of the libssl. The
+// linker accepts them.
 func fakePair(t *testing.T, soname, symbolVersion, cryptoVersion string) (ssl string) {
 	t.Helper()
 	dir := t.TempDir()
 	crypto := filepath.Join(dir, "libcrypto.so.3")
 	compile(t, crypto, "unsigned long OpenSSL_version_num(void) { return 0x30000010UL; }\n"+
 		"const char *OpenSSL_version(int t) { (void)t; return \""+cryptoVersion+"\"; }\n")
-	// All that the package looks up: a function that does nothing.
+	// Each function that the package looks up, as one that does nothing.
 	var code strings.Builder
 	for _, name := range openssl.SymbolNames() {
 		code.WriteString("long " + name + "(void) { return 0; }\n")
 	}
-	flags := []string{"-Wl,-soname," + soname, "-Wl,-rpath," + dir, "-Wl,--no-as-needed", crypto}
+	flags := []string{"-Wl,-soname," + soname, "-Wl,-rpath," + dir,
+		"-Wl,--no-as-needed", crypto}
 	if symbolVersion != "" {
-		script := write(t, filepath.Join(dir, "versions"), []byte(symbolVersion+" { global: *; };\n"))
+		script := write(t, filepath.Join(dir, "versions"),
+			[]byte(symbolVersion+" { global: *; };\n"))
 		flags = append(flags, "-Wl,--version-script="+script)
 	}
 	ssl = filepath.Join(dir, soname)
@@ -127,15 +135,20 @@ func fakePair(t *testing.T, soname, symbolVersion, cryptoVersion string) (ssl st
 func TestALibsslOfAnotherVersionIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ soname, symbols, crypto, says string }{
-		"another major version":     {"libssl.so.1.1", "", "OpenSSL 3.0.1 fake", "(libssl.so.1.1) is a libssl of OpenSSL 1.x"},
-		"3.0 with libcrypto of 3.5": {"libssl.so.3", "OPENSSL_3.0.3", "OpenSSL 3.5.9 fake", "is a libssl of OpenSSL 3.0"},
-		"3.5 with libcrypto of 3.0": {"libssl.so.3", "OPENSSL_3.5.0", "OpenSSL 3.0.19 fake", "is a libssl of OpenSSL 3.5"},
+		"another major version": {"libssl.so.1.1", "", "OpenSSL 3.0.1 fake",
+			"(libssl.so.1.1) is a libssl of OpenSSL 1.x"},
+		"3.0 with libcrypto of 3.5": {"libssl.so.3", "OPENSSL_3.0.3", "OpenSSL 3.5.9 fake",
+			"is a libssl of OpenSSL 3.0"},
+		"3.5 with libcrypto of 3.0": {"libssl.so.3", "OPENSSL_3.5.0", "OpenSSL 3.0.19 fake",
+			"is a libssl of OpenSSL 3.5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ssl := fakePair(t, tc.soname, tc.symbols, tc.crypto)
 			_, err := openssl.Load(ssl)
-			for _, want := range []string{ssl + " " + tc.says, "but its libcrypto, " + filepath.Dir(ssl) + "/libcrypto.so.3, is " + tc.crypto, "must be of one build"} {
+			for _, want := range []string{ssl + " " + tc.says, "but its libcrypto, " +
+				filepath.Dir(ssl) + "/libcrypto.so.3, is " + tc.crypto,
+				"must be of one build"} {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("%v: want to read %q", err, want)
 				}
@@ -144,8 +157,8 @@ func TestALibsslOfAnotherVersionIsRefused(t *testing.T) {
 	}
 }
 
-// What is compared, for all that can be: made for this test, and the libraries of
-// make libssl-matrix where they have been fetched.
+// All versions are compared that can be: libraries made for this test, and those of make
+// libssl-matrix if they have been fetched.
 func TestPairsAreComparedByTheirVersions(t *testing.T) {
 	t.Parallel()
 	compare := func(t *testing.T, file, version string) (string, error) {
@@ -161,35 +174,49 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 		symbols, version string
 		agree            string // "" if they do not
 	}{
-		{"OPENSSL_3.0.0", "OpenSSL 3.0.19 27 Jan 2026", "libssl's newest symbols are of OpenSSL 3.0, as they must be"},
-		{"OPENSSL_3.0.3", "OpenSSL 3.1.8 11 Feb 2025", "libssl's newest symbols are of OpenSSL 3.0"}, // 3.1 may have none of its own
-		{"OPENSSL_3.6.0", "OpenSSL 3.9.0 1 Jan 2028", "libssl's newest symbols are of OpenSSL 3.6"},  // a release that nobody knows yet
-		{"OPENSSL_3.9.0", "OpenSSL 3.9.0 1 Jan 2028", "libssl's newest symbols are of OpenSSL 3.9"},
+		{"OPENSSL_3.0.0", "OpenSSL 3.0.19 27 Jan 2026", "libssl's newest symbols are of " +
+			"OpenSSL 3.0, as they must be"},
+		// 3.1 may have none of its own
+		{"OPENSSL_3.0.3", "OpenSSL 3.1.8 11 Feb 2025", "libssl's newest symbols are of " +
+			"OpenSSL 3.0"},
+		// a release that nobody knows yet
+		{"OPENSSL_3.6.0", "OpenSSL 3.9.0 1 Jan 2028", "libssl's newest symbols are of " +
+			"OpenSSL 3.6"},
+		{"OPENSSL_3.9.0", "OpenSSL 3.9.0 1 Jan 2028", "libssl's newest symbols are of " +
+			"OpenSSL 3.9"},
 		{"", "OpenSSL 3.0.19 27 Jan 2026", "not compared: libssl has no symbol versions"},
-		{"VENDOR_9.9.9", "OpenSSL 3.0.19 27 Jan 2026", "not compared: libssl has no symbol versions"},
+		{"VENDOR_9.9.9", "OpenSSL 3.0.19 27 Jan 2026", "not compared: libssl has no " +
+			"symbol versions"},
 		{"OPENSSL_3.0.3", "OpenSSL 3.2.6", ""},
 		{"OPENSSL_3.2.0", "OpenSSL 3.1.8", ""},
 		{"OPENSSL_3.5.0", "OpenSSL 3.6.5", ""},
 		{"OPENSSL_3.9.1", "OpenSSL 3.8.0", ""},
 	} {
-		agree, err := compare(t, fakePair(t, "libssl.so.3", tc.symbols, tc.version), tc.version)
+		agree, err := compare(t, fakePair(t, "libssl.so.3", tc.symbols, tc.version),
+			tc.version)
 		if (err == nil) != (tc.agree != "") || !strings.HasPrefix(agree, tc.agree) {
-			t.Errorf("%s, %s: %q, %v; want %q", tc.symbols, tc.version, agree, err, tc.agree)
+			t.Errorf("%s, %s: %q, %v; want %q", tc.symbols, tc.version, agree,
+				err, tc.agree)
 		}
 	}
 
-	versions := map[string]string{} // of the libraries that have been fetched: file -> version of its libcrypto
-	for release, name := range map[string]string{"1.1.1": "so.1.1", "3.0": "so.3", "3.5": "so.3", "3.6": "so.3", "4.0": "so.4"} {
-		found, err := filepath.Glob(filepath.Join(fetched(), release, "root/usr/lib/*/libssl."+name))
+	// of the libraries that have been fetched: file -> version of its libcrypto
+	versions := map[string]string{}
+	for release, name := range map[string]string{"1.1.1": "so.1.1", "3.0": "so.3",
+		"3.5": "so.3", "3.6": "so.3", "4.0": "so.4"} {
+		found, err := filepath.Glob(filepath.Join(fetched(), release,
+			"root/usr/lib/*/libssl."+name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, file := range found {
-			data, err := os.ReadFile(filepath.Join(filepath.Dir(file), "libcrypto."+name))
+			data, err := os.ReadFile(filepath.Join(filepath.Dir(file),
+				"libcrypto."+name))
 			if err != nil {
 				t.Fatal(err)
 			}
-			text := regexp.MustCompile(`\x00(OpenSSL \d[^\x00]* 20\d\d)\x00`).FindSubmatch(data)
+			text := regexp.MustCompile(
+				`\x00(OpenSSL \d[^\x00]* 20\d\d)\x00`).FindSubmatch(data)
 			if text == nil {
 				t.Fatalf("the libcrypto beside %s has no version", file)
 			}
@@ -198,35 +225,40 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 	}
 	for file, own := range versions {
 		for _, version := range versions {
-			if agree, err := compare(t, file, version); (err == nil) != (version == own) || strings.HasPrefix(agree, "not compared") {
-				t.Errorf("%s with the libcrypto of %s: %q, %v", file, version, agree, err)
+			if agree, err := compare(t, file,
+				version); (err == nil) != (version == own) ||
+				strings.HasPrefix(agree, "not compared") {
+				t.Errorf("%s with the libcrypto of %s: %q, %v", file,
+					version, agree, err)
 			}
 		}
 	}
 	t.Logf("%d libraries of the matrix are here", len(versions))
 }
 
-// fetched is where make libssl-matrix keeps what it has fetched.
+// fetched is the folder in which make libssl-matrix keeps the fetched libraries.
 func fetched() string {
 	cache, _ := os.UserCacheDir()
 	return cmp.Or(os.Getenv("TLSD_LIBSSL_CACHE"), filepath.Join(cache, "tlsd/libssl"))
 }
 
-// Something in front of libcrypto, of whatever name, that takes libssl's calls.
+// A library in front of libcrypto, of any name, takes libssl's calls.
 func TestALibsslThatReportsItsErrorsElsewhereIsRefused(t *testing.T) {
 	t.Parallel()
 	front := filepath.Join(t.TempDir(), "front.so")
 	compile(t, front, "void ERR_put_error(void) {}\n"+ // 1.1.1
-		"void ERR_new(void) {}\nvoid ERR_set_debug(void) {}\nvoid ERR_set_error(void) {}\nvoid ERR_vset_error(void) {}\n")
+		"void ERR_new(void) {}\nvoid ERR_set_debug(void) {}\nvoid ERR_set_error(void) "+
+		"{}\nvoid ERR_vset_error(void) {}\n")
 	out := loadInChild(t, load(t).Path(), "LD_PRELOAD="+front)
-	for _, want := range []string{"refused: ", "does not report its errors to " + load(t).CryptoPath(), "LD_PRELOAD"} {
+	for _, want := range []string{"refused: ", "does not report its errors to " +
+		load(t).CryptoPath(), "LD_PRELOAD"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("want %q in\n%s", want, out)
 		}
 	}
 }
 
-// A variant for better processors lies in a folder below, and belongs to the libssl above.
+// A variant for better processors is in a folder below, and belongs to the libssl above.
 func TestVariantsForProcessorsAreNotForeign(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string]string{

@@ -11,19 +11,20 @@ import (
 	"unsafe"
 )
 
-// PEM (RFC 7468) is cut into its blocks here, so that an error can say which
-// block is at fault and so that OpenSSL sees only blocks of the kind that is wanted: given a
-// whole file it may skip what it does not understand, or stumble over an encrypted key
-// and ask for its password. What is in a block, OpenSSL alone decides.
+// PEM (RFC 7468) is divided into its blocks here. So an error can name the bad block, and OpenSSL
+// sees only blocks of the wanted kind. Given a whole file, OpenSSL may skip what it does not
+// understand, or meet an encrypted key and ask for its password. OpenSSL alone decides about the
+// content of a block.
 
-// MaxPEM bounds what is accepted as a file: 32 MiB. A usual CA bundle has 0.2.
+// MaxPEM is the limit of a file: 32 MiB. A usual CA bundle has 0.2 MiB.
 const MaxPEM = 32 << 20
 
-// MaxCAs bounds the number of different certificates in a CA bundle. A usual one has 150. OpenSSL before 4.0 sorts
-// its store for each that is added, so that the time grows with the square: 1,000 take 0.2 s, 5,000 2 s, 16,000 24 s.
+// MaxCAs is the limit of different certificates in a CA bundle. A usual bundle has 150. OpenSSL
+// before 4.0 sorts its store after each addition, so the time grows with the square of the number:
+// 1,000 take 0.2 s, 5,000 2 s, 16,000 24 s.
 const MaxCAs = 5000
 
-// A pemBlock is one BEGIN … END of a file.
+// A pemBlock is one block of a file, from BEGIN to END.
 type pemBlock struct {
 	number, line int    // both from 1
 	label        string // "CERTIFICATE"
@@ -32,14 +33,16 @@ type pemBlock struct {
 }
 
 func (b *pemBlock) isCert() bool {
-	return b.label == "CERTIFICATE" || b.label == "X509 CERTIFICATE" || b.label == "TRUSTED CERTIFICATE"
+	return b.label == "CERTIFICATE" || b.label == "X509 CERTIFICATE" ||
+		b.label == "TRUSTED CERTIFICATE"
 }
 
 func (b *pemBlock) isKey() bool { return strings.HasSuffix(b.label, "PRIVATE KEY") }
 
 // fault is an error about this block.
 func (b *pemBlock) fault(what, reason string, q queue) *PEMError {
-	return &PEMError{What: what, Block: b.number, Line: b.line, Reason: reason, Queue: q.strings()}
+	return &PEMError{What: what, Block: b.number, Line: b.line, Reason: reason,
+		Queue: q.strings()}
 }
 
 // splitPEM finds the blocks of a file. Text around them is comment.
@@ -54,8 +57,10 @@ func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, bad("is empty")
 	}
-	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(bytes.TrimRight(data, "\r"), '\r') >= 0 && bytes.Contains(data, []byte("-----BEGIN ")) {
-		return nil, bad("has lines that end with a carriage return alone: they must end with a line feed")
+	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(bytes.TrimRight(data, "\r"),
+		'\r') >= 0 && bytes.Contains(data, []byte("-----BEGIN ")) {
+		return nil, bad("has lines that end with a carriage return alone: they must end " +
+			"with a line feed")
 	}
 	var blocks []pemBlock
 	var open *pemBlock
@@ -72,12 +77,16 @@ func splitPEM(what string, data []byte) ([]pemBlock, error) {
 		case isBegin && open != nil:
 			return nil, open.fault(what, "has no END line", nil)
 		case isBegin:
-			open, start = &pemBlock{number: len(blocks) + 1, line: line, label: label}, pos
+			open, start = &pemBlock{number: len(blocks) + 1, line: line, label: label},
+				pos
 		case open != nil:
-			open.encrypted = open.encrypted || strings.HasPrefix(text, "Proc-Type:") && strings.Contains(text, "ENCRYPTED")
+			open.encrypted = open.encrypted || strings.HasPrefix(text, "Proc-Type:") &&
+				strings.Contains(text, "ENCRYPTED")
 			if label, isEnd := cutMarker(text, "-----END "); isEnd {
 				if label != open.label {
-					return nil, open.fault(what, fmt.Sprintf("begins as %q and ends as %q", open.label, label), nil)
+					return nil, open.fault(what,
+						fmt.Sprintf("begins as %q and ends as %q",
+							open.label, label), nil)
 				}
 				open.text = data[start:end]
 				open.encrypted = open.encrypted || label == "ENCRYPTED PRIVATE KEY"
@@ -92,7 +101,8 @@ func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	}
 	if len(blocks) == 0 {
 		if bytes.IndexByte(data, 0) >= 0 || !utf8.Valid(data) {
-			return nil, bad("is not PEM: it is binary, perhaps DER or PKCS #12, which the openssl command can convert")
+			return nil, bad("is not PEM: it is binary, perhaps DER or PKCS #12, " +
+				"which the openssl command can convert")
 		}
 		return nil, bad("is not PEM: it has no line that begins with -----BEGIN")
 	}
@@ -107,37 +117,40 @@ func cutMarker(line, prefix string) (label string, ok bool) {
 	return strings.CutSuffix(rest, "-----")
 }
 
-// withBIO runs f with a BIO that reads data, a copy of which it holds. To be called inside exclusive.
+// withBIO runs f with a BIO that has a copy of data. Call it inside exclusive.
 func (l *Library) withBIO(data []byte, f func(bio uintptr)) {
 	bio := call(l.sym.bioNew, call(l.sym.bioSMem))
 	if bio == 0 || len(data) == 0 {
 		return
 	}
 	defer call(l.sym.bioFree, bio)
-	if int(int32(call(l.sym.bioWrite, bio, uintptr(unsafe.Pointer(&data[0])), uintptr(len(data))))) == len(data) {
+	if int(int32(call(l.sym.bioWrite, bio, uintptr(unsafe.Pointer(&data[0])),
+		uintptr(len(data))))) == len(data) {
 		f(bio)
 	}
 }
 
-// noPassword is what OpenSSL gets when it wants a password: an empty one. With NULL it
-// would open /dev/tty and wait there (pem_password_cb(3)).
+// noPassword is the answer to OpenSSL's question for a password: an empty one. With NULL it would
+// open /dev/tty and wait there (pem_password_cb(3)).
 var noPassword = cString("")
 
-// readCert makes an X509 of a block; to be freed by x509Free.
+// readCert makes an X509 of a block. x509Free frees it.
 func (l *Library) readCert(b *pemBlock) (cert uintptr, q queue) {
 	q = l.exclusive(func() {
 		l.withBIO(b.text, func(bio uintptr) {
-			cert = call(l.sym.pemReadX509Aux, bio, 0, 0, uintptr(unsafe.Pointer(noPassword)))
+			cert = call(l.sym.pemReadX509Aux, bio, 0, 0,
+				uintptr(unsafe.Pointer(noPassword)))
 		})
 	})
 	return cert, q
 }
 
-// readKey makes an EVP_PKEY of a block; to be freed by pkeyFree.
+// readKey makes an EVP_PKEY of a block. pkeyFree frees it.
 func (l *Library) readKey(b *pemBlock) (key uintptr, q queue) {
 	q = l.exclusive(func() {
 		l.withBIO(b.text, func(bio uintptr) {
-			key = call(l.sym.pemReadPrivateKey, bio, 0, 0, uintptr(unsafe.Pointer(noPassword)))
+			key = call(l.sym.pemReadPrivateKey, bio, 0, 0,
+				uintptr(unsafe.Pointer(noPassword)))
 		})
 	})
 	return key, q
@@ -153,8 +166,8 @@ func withCString(s string, f func(p uintptr)) {
 	runtime.KeepAlive(p)
 }
 
-// A CABundle is a set of certificates that a client trusts. It does not
-// change. Free it, or leave it to the garbage collector; contexts made with it live on.
+// A CABundle is a set of certificates that a client trusts. It does not change. Free it, or leave
+// it to the garbage collector. Contexts that were made with it live on.
 type CABundle struct {
 	lib     *Library
 	name    string
@@ -165,11 +178,12 @@ type CABundle struct {
 	ctx uintptr // an SSL_CTX that trusts them, for contexts to share; 0 after Free
 }
 
-// ParseCABundle reads CA certificates in PEM, at least one. Comments, CRLF, repeated certificates and
-// blocks that are not certificates are fine; a certificate that OpenSSL cannot read is an
-// error, even if others are good, and so are more than MaxCAs. name is for error messages: the file's path. The error is a *PEMError as a rule.
+// ParseCABundle reads CA certificates in PEM, at least one. Comments, CRLF, repeated certificates
+// and blocks that are not certificates are allowed. A certificate that OpenSSL cannot read is an
+// error, even if others are good. More than MaxCAs are an error too. name is for error messages:
+// the path of the file. The error is usually a *PEMError.
 //
-// Each of the certificates is an anchor of trust, whether it is self-signed or not
+// Each certificate is an anchor of trust, whether it is self-signed or not
 // (X509_V_FLAG_PARTIAL_CHAIN), as with curl and crypto/tls.
 func (l *Library) ParseCABundle(name string, pem []byte) (*CABundle, error) {
 	blocks, err := splitPEM(name, pem)
@@ -184,7 +198,8 @@ func (l *Library) ParseCABundle(name string, pem []byte) (*CABundle, error) {
 		l.freeCtx(ctx)
 		return nil, err
 	}
-	b := &CABundle{lib: l, name: name, id: fmt.Sprintf("bundle %x", sha256.Sum256(pem)), ctx: ctx}
+	b := &CABundle{lib: l, name: name, id: fmt.Sprintf("bundle %x", sha256.Sum256(pem)),
+		ctx: ctx}
 	b.cleanup = runtime.AddCleanup(b, l.freeCtx, ctx)
 	return b, nil
 }
@@ -202,9 +217,11 @@ func (l *Library) trustBlocks(ctx uintptr, name string, blocks []pemBlock) error
 	}
 	switch {
 	case len(certs) == 0:
-		return &PEMError{What: name, Reason: fmt.Sprintf("has no certificate: its first PEM block is %q", blocks[0].label)}
+		return &PEMError{What: name, Reason: fmt.Sprintf("has no certificate: its first "+
+			"PEM block is %q", blocks[0].label)}
 	case len(certs) > MaxCAs:
-		return &PEMError{What: name, Reason: fmt.Sprintf("has %d different certificates: %d is the most", len(certs), MaxCAs)}
+		return &PEMError{What: name, Reason: fmt.Sprintf("has %d different certificates: "+
+			"%d is the most", len(certs), MaxCAs)}
 	}
 	for _, b := range certs {
 		cert, q := l.readCert(b)
@@ -213,14 +230,18 @@ func (l *Library) trustBlocks(ctx uintptr, name string, blocks []pemBlock) error
 		}
 		ok := false
 		q = l.exclusive(func() {
-			ok = int32(call(l.sym.storeAddCert, call(l.sym.ctxGetCertStore, ctx), cert)) == 1 // a repeated one is ok
+			// a repeated certificate is accepted
+			ok = int32(call(l.sym.storeAddCert, call(l.sym.ctxGetCertStore, ctx),
+				cert)) == 1
 			call(l.sym.x509Free, cert)
 		})
 		if !ok {
 			return b.fault(name, "cannot be added to the trust store: "+q.reason(), q)
 		}
 	}
-	l.exclusive(func() { call(l.sym.paramSetFlags, call(l.sym.ctxGet0Param, ctx), flagPartialChain) })
+	l.exclusive(func() {
+		call(l.sym.paramSetFlags, call(l.sym.ctxGet0Param, ctx), flagPartialChain)
+	})
 	return nil
 }
 
@@ -235,7 +256,7 @@ func (b *CABundle) Free() {
 	}
 }
 
-// ref gives a new reference to the bundle's SSL_CTX.
+// ref returns a new reference to the bundle's SSL_CTX.
 func (b *CABundle) ref() (uintptr, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

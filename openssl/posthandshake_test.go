@@ -19,8 +19,8 @@ import (
 )
 
 // After a TLS 1.3 handshake the peer may still send messages of the handshake layer, also in
-// pieces. Until the rest of a message has come, SSL_write wants to read. crypto/tls cannot be
-// made to do that, so a forger writes the server's records.
+// pieces. Until the rest of a message has come, SSL_write wants to read. crypto/tls cannot be made
+// to do that. So a forger writes the server's records.
 
 // A forger writes TLS 1.3 records with a server's keys (RFC 8446 section 5.2).
 type forger struct {
@@ -31,7 +31,7 @@ type forger struct {
 	seq    uint64
 }
 
-// newForger derives the keys from what a tls.Config's KeyLogWriter has got.
+// newForger derives the keys from the output of a tls.Config's KeyLogWriter.
 func newForger(t *testing.T, conn net.Conn, keyLog string) *forger {
 	t.Helper()
 	var secret []byte
@@ -72,7 +72,7 @@ func (f *forger) expand(t *testing.T, label string, n int) []byte {
 	return out
 }
 
-// keyUpdate sends such a message with update_requested (section 4.6.3), and uses the new keys from then on.
+// keyUpdate sends a KeyUpdate with update_requested (section 4.6.3), and then uses the new keys.
 func (f *forger) keyUpdate(t *testing.T) {
 	t.Helper()
 	if err := f.tryKeyUpdate(t); err != nil {
@@ -111,7 +111,7 @@ func (f *forger) trySend(contentType byte, content []byte) error {
 	return err
 }
 
-// newSessionTicket is such a message (section 4.6.1), of a ticket that nobody will use.
+// newSessionTicket is a NewSessionTicket (section 4.6.1) with a ticket that nobody will use.
 func newSessionTicket() []byte {
 	body := []byte{0, 0, 0, 60, 1, 2, 3, 4, 1, 9, 0, 16}
 	body = append(body, make([]byte, 16)...)
@@ -119,7 +119,7 @@ func newSessionTicket() []byte {
 	return append([]byte{4, 0, 0, byte(len(body))}, body...)
 }
 
-// connectForged gives a client whose server's records are forged; what the client sends, peer reads.
+// connectForged returns a client whose server's records are forged. peer reads the client's data.
 func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
 	t.Helper()
 	l, id := load(t), newIdentity(t)
@@ -144,7 +144,8 @@ func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
 		t.Fatal(err)
 	}
 	if suite := peer.ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
-		t.Skipf("the forger knows only TLS_AES_128_GCM_SHA256, not %s", tls.CipherSuiteName(suite))
+		t.Skipf("the forger knows only TLS_AES_128_GCM_SHA256, not %s",
+			tls.CipherSuiteName(suite))
 	}
 	return c, peer, newForger(t, peers, keyLog.String())
 }
@@ -171,7 +172,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 	ticket := newSessionTicket()
 	f.send(t, handshakeRecord, ticket[:len(ticket)/2])
 
-	// This Read meets the first half, and waits for the rest.
+	// This Read meets the first half and waits for the rest.
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Read(ctx, make([]byte, 1)); err == nil {
@@ -182,11 +183,13 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 		defer close(read)
 		expectRead(t, c, "data")
 	}()
-	// So does a Write. It can be cancelled, whether it waits for the socket or for its turn.
+	// A Write waits too. It can be cancelled, whether it waits for the socket or for its turn.
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-		if n, err := c.Write(ctx, []byte("lost")); n != 0 || err != context.DeadlineExceeded {
-			t.Fatalf("Write in the middle of a message: %d, %v, want DeadlineExceeded", n, err)
+		if n, err := c.Write(ctx, []byte("lost")); n != 0 ||
+			err != context.DeadlineExceeded {
+			t.Fatalf("Write in the middle of a message: %d, %v, want DeadlineExceeded",
+				n, err)
 		}
 		cancel()
 	}
@@ -199,7 +202,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 	}()
 	time.Sleep(10 * time.Millisecond) // both wait now, as a rule
 	f.send(t, handshakeRecord, ticket[len(ticket)/2:])
-	// Nothing of Read's has come, so it is the Write's turn now.
+	// Nothing has come for the Read, so now it is the Write's turn.
 	expectFromClient(t, peer, "hello")
 	<-wrote
 	f.send(t, applicationRecord, []byte("data"))

@@ -25,7 +25,8 @@ func TestReadSomeGivesEverythingInItsOrderAndThenTheEnd(t *testing.T) {
 			peer.Write(data)
 			peer.CloseWrite()
 		}()
-		want := bytes.Join([][]byte{data[:1], data[:2], data[:16384], data[:100_000], data}, nil)
+		want := bytes.Join([][]byte{data[:1], data[:2], data[:16384], data[:100_000], data},
+			nil)
 		var got []byte
 		for i := 0; ; i++ {
 			limit := []int{1, 7, 40_000, 1 << 24}[i%4]
@@ -39,7 +40,8 @@ func TestReadSomeGivesEverythingInItsOrderAndThenTheEnd(t *testing.T) {
 			got = append(got, p...)
 		}
 		if !bytes.Equal(got, want) {
-			t.Errorf("%d bytes, which are not the %d that were sent", len(got), len(want))
+			t.Errorf("%d bytes, which are not the %d that were sent",
+				len(got), len(want))
 		}
 		if _, err := c.ReadSome(bounded(t), 10); !errors.Is(err, io.EOF) {
 			t.Errorf("after the end: %v", err)

@@ -6,21 +6,26 @@ import (
 	"syscall"
 )
 
-// What OpenSSL's reasons mean to people.
+// The meaning of OpenSSL's reasons, for people.
 
 // handshakeFailure says why a handshake has failed. The caller holds c.mu.
 func (c *Conn) handshakeFailure(o *op, q queue) error {
-	if c.verdict != nil && (c.verify || !c.client) && c.verdict.failed && q.has(reasonCertVerifyFailed) {
+	if c.verdict != nil && (c.verify || !c.client) && c.verdict.failed &&
+		q.has(reasonCertVerifyFailed) {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
-	if c.sendErrno != 0 && o.cut(q) { // the system has told a send why, and tells it once
+	// the system has told a send the reason, and tells it only once
+	if c.sendErrno != 0 && o.cut(q) {
 		o.errno, q = c.sendErrno, nil
 	}
-	e := &HandshakeError{Queue: q.strings(), Version: q.has(reasonUnsupportedProtocol, reasonAlert+alertProtocolVersion)}
+	e := &HandshakeError{Queue: q.strings(), Version: q.has(reasonUnsupportedProtocol,
+		reasonAlert+alertProtocolVersion)}
 	switch {
-	case q.has(reasonWrongVersionNumber, reasonHTTPRequest, reasonHTTPSProxyRequest, reasonPacketTooLong):
-		e.Reason = "the peer does not speak TLS: it may be plain HTTP, or another protocol that begins without TLS"
+	case q.has(reasonWrongVersionNumber, reasonHTTPRequest, reasonHTTPSProxyRequest,
+		reasonPacketTooLong):
+		e.Reason = "the peer does not speak TLS: it may be plain HTTP, or another " +
+			"protocol that begins without TLS"
 	case o.errno == syscall.ECONNRESET, o.errno == syscall.EPIPE:
 		e.Reason = "the peer reset the connection during the handshake"
 		e.Err = o.errno
@@ -37,24 +42,29 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 	case q.has(reasonNoSharedCipher):
 		e.Reason = "no cipher suite in common with the peer"
 	default:
-		e.Reason = q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code))
+		e.Reason = q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)",
+			o.code))
 	}
 	e.Reason += c.uncertified(q)
 	return e
 }
 
-// renegotiation is the end of an error's text if the peer has asked for one before.
+// renegotiation is the end of an error's text if the peer has asked for a renegotiation before.
 const renegotiation = "; it had asked for a renegotiation, which is refused"
 
-// uncertified is the end of an error's text if the server wanted a certificate of a client that has none. In TLS 1.2 the
-// library remembers the server's request; in TLS 1.3 the alert says so. The caller holds c.mu.
+// uncertified is the end of an error's text if the server wanted a certificate and the client has
+// none. In TLS 1.2 the library remembers the server's request. In TLS 1.3 the alert says so. The
+// caller holds c.mu.
 func (c *Conn) uncertified(q queue) string {
 	if !c.client || c.identity || c.ssl == 0 {
 		return ""
 	}
 	asked := q.has(reasonAlert + alertCertificateRequired)
 	if !asked {
-		c.lib.exclusive(func() { asked = int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlGetClientCertTypes, 0, 0)) > 0 })
+		c.lib.exclusive(func() {
+			asked = int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlGetClientCertTypes, 0,
+				0)) > 0
+		})
 	}
 	if !asked {
 		return ""
@@ -62,7 +72,7 @@ func (c *Conn) uncertified(q queue) string {
 	return "; the server asked for a client certificate, and none is set (tls.SetCertificate)"
 }
 
-// explain is the queue as one phrase; otherwise, if it is empty.
+// explain is the queue as one phrase; if the queue is empty, it is otherwise.
 func (q queue) explain(otherwise string) string {
 	for _, e := range q {
 		if n := e.reason - reasonAlert; e.lib == libSSL && 0 <= n && n < 256 {
@@ -76,7 +86,8 @@ func (q queue) explain(otherwise string) string {
 		return otherwise
 	}
 	if q.has(reasonBadRecordMAC) {
-		return "decryption failed or bad record mac" // since 3.0 the cipher adds words of its own, in TLS 1.2
+		// since 3.0 the cipher adds words of its own, in TLS 1.2
+		return "decryption failed or bad record mac"
 	}
 	var parts []string
 	for _, e := range q {
@@ -95,11 +106,16 @@ const (
 // alerts are the names of RFC 8446 section 6 and RFC 5246 section 7.2.
 var alerts = map[int]string{
 	0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac", 22: "record_overflow",
-	40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate", 44: "certificate_revoked",
-	45: "certificate_expired", 46: "certificate_unknown", 47: "illegal_parameter", 48: "unknown_ca",
+	40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate",
+	44: "certificate_revoked",
+	45: "certificate_expired", 46: "certificate_unknown", 47: "illegal_parameter",
+	48: "unknown_ca",
 	49: "access_denied", 50: "decode_error", 51: "decrypt_error", 70: "protocol_version",
-	71: "insufficient_security", 80: "internal_error", 86: "inappropriate_fallback", 90: "user_canceled",
-	100: "no_renegotiation", 109: "missing_extension", 110: "unsupported_extension", 112: "unrecognized_name",
-	113: "bad_certificate_status_response", 115: "unknown_psk_identity", 116: "certificate_required",
+	71: "insufficient_security", 80: "internal_error", 86: "inappropriate_fallback",
+	90:  "user_canceled",
+	100: "no_renegotiation", 109: "missing_extension", 110: "unsupported_extension",
+	112: "unrecognized_name",
+	113: "bad_certificate_status_response", 115: "unknown_psk_identity",
+	116: "certificate_required",
 	120: "no_application_protocol",
 }

@@ -8,27 +8,33 @@ import (
 	"time"
 )
 
-// Resumption of TLS sessions by clients. A server gives tickets, with TLS 1.3 at any time after the handshake, and OpenSSL
-// calls keepSession for each. What has come in one stay in the library is put into the connection's SessionCache behind it. The
-// rules:
+// Resumption of TLS sessions by clients. A server sends tickets, with TLS 1.3 at any time after the
+// handshake, and OpenSSL calls keepSession for each. After each stay in the library its new
+// sessions are put into the connection's SessionCache. The rules:
 //
-//   - A session is offered only by a connection with the same settings as the one that it comes from: see sessionKey.
-//   - A resumed connection is not verified again. The session keeps the result and the certificates of the full handshake, which
-//     the settings had demanded. Pins are checked again.
-//   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix C.4).
-//   - OpenSSL gives up the session of a connection that has failed or was cut, and so do we.
+//   - A session is offered only by a connection with the same settings as the connection that it
+//     comes from: see sessionKey.
+//   - A resumed connection is not verified again. The session keeps the result and the certificates
+//     of the full handshake, which the settings had demanded. Pins are checked again.
+//   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix
+//     C.4).
+//   - OpenSSL gives up the session of a connection that has failed or was cut, and so does this
+//     package.
 
 const (
-	mostSessions   = 64        // of a cache
-	mostOfOneKey   = 4         // of connections with the same settings; also of one stay in the library
+	mostSessions = 64 // of a cache
+	// of connections with the same settings; also of one stay in the library
+	mostOfOneKey   = 4
 	oldestSession  = time.Hour // then it is not offered any more
 	keepsReference = 1         // the result of keepSession if the reference is ours now
 )
 
-// A SessionCache keeps TLS sessions of clients, for others with the same settings to resume. The zero value is an empty one. It
-// keeps a bounded number for a bounded time. All connections that use it are of one Library. Free it.
+// A SessionCache keeps TLS sessions of clients, for later clients with the same settings to resume.
+// The zero value is an empty cache. It keeps a limited number for a limited time. All connections
+// that use it are of one Library. Free it.
 type SessionCache struct {
-	// Guards what follows. It is locked inside of exclusive only, and nobody enters that with it.
+	// mu guards the fields below. It is locked only inside of exclusive, and exclusive is never
+	// entered with it.
 	mu     sync.Mutex
 	lib    *Library // nil before the first session
 	freed  bool
@@ -41,7 +47,7 @@ type storedSession struct {
 	since   time.Time
 }
 
-// Free gives up all sessions. Connections that come later find and leave none. It is idempotent.
+// Free gives up all sessions. Later connections find and leave none. It is idempotent.
 func (s *SessionCache) Free() {
 	s.mu.Lock()
 	lib, stored := s.lib, s.stored
@@ -64,7 +70,7 @@ func (s *SessionCache) Len() int {
 	return len(s.stored)
 }
 
-// add takes over sessions. To be called inside exclusive, as take.
+// add takes over sessions. Call it inside exclusive, like take.
 func (s *SessionCache) add(l *Library, key string, sessions []uintptr, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +89,7 @@ func (s *SessionCache) add(l *Library, key string, sessions []uintptr, now time.
 	s.bound(mostSessions, func(storedSession) bool { return true })
 }
 
-// bound frees the oldest of the sessions that count, until so many are left. s.mu must be held.
+// bound frees the oldest of the sessions that count, until only most are left. s.mu must be held.
 func (s *SessionCache) bound(most int, counts func(storedSession) bool) {
 	n := 0
 	for _, e := range s.stored {
@@ -100,7 +106,7 @@ func (s *SessionCache) bound(most int, counts func(storedSession) bool) {
 	})
 }
 
-// drop frees the sessions that are meant. s.mu must be held.
+// drop frees the sessions for which meant is true. s.mu must be held.
 func (s *SessionCache) drop(meant func(storedSession) bool) {
 	s.stored = slices.DeleteFunc(s.stored, func(e storedSession) bool {
 		if !meant(e) {
@@ -111,7 +117,7 @@ func (s *SessionCache) drop(meant func(storedSession) bool) {
 	})
 }
 
-// take gives the newest session of a key, whose reference is then the caller's; 0 if there is none.
+// take returns the newest session of a key, or 0 if there is none. The caller owns its reference.
 func (s *SessionCache) take(key string, now time.Time) (session uintptr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +125,8 @@ func (s *SessionCache) take(key string, now time.Time) (session uintptr) {
 		return 0
 	}
 	s.drop(func(e storedSession) bool {
-		return now.Sub(e.since) > oldestSession || int32(call(s.lib.sym.sessionIsResumable, e.session)) != 1
+		return now.Sub(e.since) > oldestSession ||
+			int32(call(s.lib.sym.sessionIsResumable, e.session)) != 1
 	})
 	for n, e := range slices.Backward(s.stored) {
 		if e.key == key {
@@ -130,7 +137,7 @@ func (s *SessionCache) take(key string, now time.Time) (session uintptr) {
 	return 0
 }
 
-// A resumption is what a client's connection has to do with a cache. Conn.mu guards it.
+// A resumption is the connection between a client's Conn and a cache. Conn.mu guards it.
 type resumption struct {
 	cache   *SessionCache
 	wishes  ClientSettings // until the handshake begins
@@ -139,10 +146,12 @@ type resumption struct {
 	fresh   []uintptr      // sessions that have come and are not in the cache yet
 }
 
-// sessionKey has all that the verification of the server, and what is agreed on with it, depends on.
+// sessionKey has everything that the verification of the server, and the agreement with it, depends
+// on.
 func (c *Conn) sessionKey(s *ClientSettings) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q %t %t %q %x", s.Place, c.peer, c.trust, c.verify, c.tls13, s.ALPN, s.Pins)
+	fmt.Fprintf(h, "%q %q %q %t %t %q %x", s.Place, c.peer, c.trust, c.verify, c.tls13,
+		s.ALPN, s.Pins)
 	if s.Identity != nil {
 		fmt.Fprintf(h, " %q %q", s.Identity.Cert, s.Identity.Key)
 	}
@@ -159,15 +168,16 @@ func (c *Conn) offerSession() {
 	l := c.lib
 	l.keepers.Store(c.ssl, c)
 	l.exclusive(func() {
-		if r.offered = r.cache.take(r.key, time.Now()); r.offered != 0 && int32(call(l.sym.sslSetSession, c.ssl, r.offered)) != 1 {
+		if r.offered = r.cache.take(r.key, time.Now()); r.offered != 0 &&
+			int32(call(l.sym.sslSetSession, c.ssl, r.offered)) != 1 {
 			call(l.sym.sessionFree, r.offered)
 			r.offered = 0
 		}
 	})
 }
 
-// keepSession is the callback of all client contexts (SSL_CTX_sess_set_new_cb(3)). It runs in a stay of the connection's, whose
-// mutex is held.
+// keepSession is the callback of all client contexts (SSL_CTX_sess_set_new_cb(3)). It runs during a
+// stay of the connection, whose mutex is held.
 func (l *Library) keepSession(ssl, session uintptr) (result uintptr) {
 	defer func() { _ = recover() }() // a panic must not unwind C's frames
 	v, ok := l.keepers.Load(ssl)
@@ -181,7 +191,8 @@ func (l *Library) keepSession(ssl, session uintptr) (result uintptr) {
 	return 0
 }
 
-// keepFresh puts sessions that have come into the cache, once the handshake has been found good. The caller holds c.mu.
+// keepFresh puts new sessions into the cache, after the handshake has succeeded. The caller holds
+// c.mu.
 func (c *Conn) keepFresh() {
 	if r := c.resume; r != nil && len(r.fresh) > 0 {
 		c.lib.exclusive(func() { r.cache.add(c.lib, r.key, r.fresh, time.Now()) })
@@ -189,8 +200,9 @@ func (c *Conn) keepFresh() {
 	}
 }
 
-// settleOffer gives up the session that was offered. With TLS 1.2 a session that was resumed can serve again, under a ticket that may be
-// another one, of which keepSession is not told. The caller holds c.mu, and the handshake is good.
+// settleOffer gives up the session that was offered. With TLS 1.2 a resumed session can serve
+// again. Its ticket may be a new one, and keepSession is not called for that. The caller holds
+// c.mu, and the handshake has succeeded.
 func (c *Conn) settleOffer() {
 	r := c.resume
 	if r == nil || r.offered == 0 {
@@ -198,7 +210,8 @@ func (c *Conn) settleOffer() {
 	}
 	sym := &c.lib.sym
 	c.lib.exclusive(func() {
-		if int32(call(sym.sslSessionReused, c.ssl)) == 1 && int32(call(sym.sessionVersion, r.offered)) < tls13 {
+		if int32(call(sym.sslSessionReused, c.ssl)) == 1 &&
+			int32(call(sym.sessionVersion, r.offered)) < tls13 {
 			if session := call(sym.sslGet1Session, c.ssl); session != 0 {
 				r.cache.add(c.lib, r.key, []uintptr{session}, time.Now())
 			}
@@ -208,7 +221,7 @@ func (c *Conn) settleOffer() {
 	r.offered = 0
 }
 
-// dropSessions frees what the connection has not given away. The caller holds c.mu.
+// dropSessions frees the sessions that the connection still owns. The caller holds c.mu.
 func (c *Conn) dropSessions() {
 	r := c.resume
 	if r == nil {

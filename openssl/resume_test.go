@@ -26,14 +26,15 @@ func newResumer(t *testing.T, version uint16) *resumer {
 	t.Helper()
 	id := newIdentity(t)
 	r := &resumer{t: t, id: id, cache: new(openssl.SessionCache), peer: &tls.Config{
-		Certificates: []tls.Certificate{id.cert.TLS()}, MinVersion: version, MaxVersion: version, NextProtos: []string{"h2", "http/1.1"},
+		Certificates: []tls.Certificate{id.cert.TLS()}, MinVersion: version,
+		MaxVersion: version, NextProtos: []string{"h2", "http/1.1"},
 		ClientAuth: tls.RequestClientCert,
 	}}
 	t.Cleanup(r.cache.Free)
 	return r
 }
 
-// wishes are what one connection is made with.
+// wishes are the settings of one connection.
 type wishes struct {
 	settings openssl.ClientSettings
 	host     string // "localhost" if empty
@@ -42,7 +43,8 @@ type wishes struct {
 	tls13    bool // of the context
 }
 
-// connect makes a connection, closes it in an orderly way, and says what both sides say of its resumption.
+// connect makes a connection, closes it in good order, and returns what both sides say about its
+// resumption.
 func (r *resumer) connect(w wishes) openssl.Info {
 	r.t.Helper()
 	info, err := r.try(w)
@@ -85,7 +87,8 @@ func (r *resumer) try(w wishes) (openssl.Info, error) {
 	}
 	info, err := c.Info()
 	if err != nil || info.Resumed != peer.ConnectionState().DidResume {
-		r.t.Fatalf("resumed: %v (%v), and the peer says %v", info.Resumed, err, peer.ConnectionState().DidResume)
+		r.t.Fatalf("resumed: %v (%v), and the peer says %v", info.Resumed, err,
+			peer.ConnectionState().DidResume)
 	}
 	return info, nil
 }
@@ -102,9 +105,14 @@ func TestAClientResumesASession(t *testing.T) {
 			}
 			for n := range 3 { // each leaves a session for the next one
 				again := r.connect(wishes{})
-				if !again.Resumed || !again.Verified || again.KeySHA256 != first.KeySHA256 || again.Issuer != first.Issuer ||
+				if !again.Resumed || !again.Verified ||
+					again.KeySHA256 != first.KeySHA256 ||
+					again.Issuer != first.Issuer ||
 					!slices.EqualFunc(again.Chain, first.Chain, slices.Equal) {
-					t.Errorf("connection %d behind it: resumed %v, verified %v, key %x; the first one's key is %x", n+1, again.Resumed, again.Verified, again.KeySHA256, first.KeySHA256)
+					t.Errorf("connection %d behind it: resumed %v, verified "+
+						"%v, key %x; the first one's key is %x", n+1,
+						again.Resumed, again.Verified, again.KeySHA256,
+						first.KeySHA256)
 				}
 			}
 		})
@@ -124,12 +132,15 @@ func TestSettingsThatDifferDoNotResume(t *testing.T) {
 			pin := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 			own := own(r.id.ca.Issue(t, testcert.Leaf{CN: "client"}))
 			different := map[string]wishes{
-				"place":              {settings: openssl.ClientSettings{Place: "localhost:2"}},
-				"name":               {host: "127.0.0.1"},
-				"CA bundle":          {ca: append(r.id.ca.PEM(), testcert.NewCA(t, "Other CA").PEM()...)},
-				"no verification":    {insecure: true},
-				"protocols":          {settings: openssl.ClientSettings{ALPN: []string{"h2"}}},
-				"other protocols":    {settings: openssl.ClientSettings{ALPN: []string{"http/1.1"}}},
+				"place": {settings: openssl.ClientSettings{Place: "localhost:2"}},
+				"name":  {host: "127.0.0.1"},
+				"CA bundle": {ca: append(r.id.ca.PEM(),
+					testcert.NewCA(t, "Other CA").PEM()...)},
+				"no verification": {insecure: true},
+				"protocols": {settings: openssl.ClientSettings{ALPN: []string{
+					"h2"}}},
+				"other protocols": {settings: openssl.ClientSettings{ALPN: []string{
+					"http/1.1"}}},
 				"pins":               {settings: openssl.ClientSettings{Pins: [][sha256.Size]byte{pin}}},
 				"client certificate": {settings: openssl.ClientSettings{Identity: &own}},
 			}
@@ -142,7 +153,9 @@ func TestSettingsThatDifferDoNotResume(t *testing.T) {
 					t.Errorf("a connection with another %s has resumed", name)
 				}
 				if !r.connect(w).Resumed {
-					t.Errorf("a second connection with the other %s has not resumed", name)
+					t.Errorf("a second connection with the other %s "+
+						"has not resumed",
+						name)
 				}
 			}
 			if !r.connect(wishes{}).Resumed {
@@ -173,7 +186,8 @@ func TestAConnectionThatIsRefusedLeavesNoSession(t *testing.T) {
 				"the wrong pin":       {settings: openssl.ClientSettings{Pins: [][sha256.Size]byte{{1}}}},
 			} {
 				for range 2 {
-					if info, err := r.try(w); !errors.As(err, new(*openssl.VerifyError)) {
+					if info, err := r.try(w); !errors.As(err,
+						new(*openssl.VerifyError)) {
 						t.Errorf("%s: %+v, %v", what, info, err)
 					}
 				}
@@ -181,9 +195,11 @@ func TestAConnectionThatIsRefusedLeavesNoSession(t *testing.T) {
 			if n := r.cache.Len(); n != 0 {
 				t.Errorf("%d sessions are kept", n)
 			}
-			// Nor does a session without verification serve one with it.
+			// A session without verification does not serve a connection with
+			// verification.
 			r.connect(wishes{ca: other, insecure: true})
-			if info, err := r.try(wishes{ca: other}); !errors.As(err, new(*openssl.VerifyError)) {
+			if info, err := r.try(wishes{ca: other}); !errors.As(err,
+				new(*openssl.VerifyError)) {
 				t.Errorf("%+v, %v", info, err)
 			}
 		})
@@ -215,7 +231,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		tickets = append(tickets, func() {
-			if _, err := c.Read(bounded(t), make([]byte, 1)); err != nil || <-sent != nil {
+			if _, err := c.Read(bounded(t), make([]byte, 1)); err != nil ||
+				<-sent != nil {
 				t.Fatal(err)
 			}
 		})
@@ -232,7 +249,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 	if n := r.cache.Len(); n != openssl.MostSessions {
 		t.Errorf("%d sessions, %d is the most", n, openssl.MostSessions)
 	}
-	last := wishes{settings: openssl.ClientSettings{Place: fmt.Sprint(openssl.MostSessions + 4)}}
+	last := wishes{settings: openssl.ClientSettings{Place: fmt.Sprint(openssl.MostSessions +
+		4)}}
 	r.cache.Age(openssl.OldestSession + time.Second)
 	if r.connect(last).Resumed {
 		t.Error("a session that is too old was offered")

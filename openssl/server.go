@@ -9,15 +9,16 @@ import (
 	"unsafe"
 )
 
-// What a server context can do besides showing one certificate. An SSL_CTX does not change once it is made, so
-// other settings need another Context; connections that were made from the old one live on.
+// A server context can do more than show one certificate. An SSL_CTX does not change once it is
+// made, so other settings need another Context. Connections of the old Context live on.
 
 // ClientAuth says whether a server asks its clients for a certificate.
 type ClientAuth int
 
 const (
-	ClientAuthNone    ClientAuth = iota
-	ClientAuthRequest            // a client may show none; one that does not verify ends the handshake
+	ClientAuthNone ClientAuth = iota
+	// a client may show none; one that does not verify ends the handshake
+	ClientAuthRequest
 	ClientAuthRequire
 )
 
@@ -27,23 +28,24 @@ type Identity struct {
 	Cert, Key []byte
 }
 
-// ServerConfig is what a server context is made of.
+// ServerConfig has the settings of a server context.
 type ServerConfig struct {
 	Default Identity // for clients that ask for no name, or for one that is not in Hosts
-	// Hosts are further identities by the name that a client asks for with SNI: a DNS name in lower case, or "*." and
-	// one, which stands for exactly one label more.
+	// Hosts are further identities, by the name that a client asks for with SNI. A name is a
+	// DNS name in lower case. "*." and a name stands for exactly one label more.
 	Hosts map[string]Identity
 	ALPN  []string // the server's order of preference
 
 	ClientAuth ClientAuth
-	ClientCAs  []byte // PEM; what client certificates are verified against. Needed unless ClientAuth is none
-	CAName     string // for errors: the path of ClientCAs
+	// PEM; the CAs that verify client certificates. Needed unless ClientAuth is none
+	ClientCAs []byte
+	CAName    string // for errors: the path of ClientCAs
 
 	NoResumption bool
 }
 
-// serverSettings are for the callbacks, which find them by their number. They do not change. Their Context and each of its
-// connections hold them, because a handshake may outlast the Context.
+// serverSettings are for the callbacks, which find them by number. They do not change. Their
+// Context and each of its connections hold them, because a handshake may outlast the Context.
 type serverSettings struct {
 	lib    *Library
 	number uintptr
@@ -58,7 +60,7 @@ func (s *serverSettings) hold() *serverSettings {
 	return s
 }
 
-// release frees the settings when nobody holds them any more.
+// release frees the settings when no holder is left.
 func (s *serverSettings) release() {
 	if s.holders.Add(-1) > 0 {
 		return
@@ -69,17 +71,21 @@ func (s *serverSettings) release() {
 	}
 }
 
-// NewServer makes a context for servers. See NewServerContext for the files. The error is a *PEMError as a rule.
+// NewServer makes a context for servers. See NewServerContext for the files. The error is usually a
+// *PEMError.
 func (l *Library) NewServer(cfg ServerConfig) (*Context, error) {
 	if _, err := encodeALPN(cfg.ALPN); err != nil {
 		return nil, err
 	}
 	if cfg.ClientAuth != ClientAuthNone && len(cfg.ClientCAs) == 0 {
-		return nil, errors.New("client certificates are asked for, and there is no CA to verify them against")
+		return nil, errors.New("client certificates are asked for, and there is no CA to " +
+			"verify them against")
 	}
-	set := &serverSettings{lib: l, number: uintptr(l.nextServer.Add(1)), alpn: cfg.ALPN, hosts: map[string]uintptr{}}
+	set := &serverSettings{lib: l, number: uintptr(l.nextServer.Add(1)), alpn: cfg.ALPN,
+		hosts: map[string]uintptr{}}
 	l.servers.Store(set.number, set)
-	c := &Context{lib: l, server: true, clientAuth: cfg.ClientAuth, store: cfg.CAName, settings: set.hold()}
+	c := &Context{lib: l, server: true, clientAuth: cfg.ClientAuth, store: cfg.CAName,
+		settings: set.hold()}
 	if err := l.addIdentities(c, cfg); err != nil {
 		c.Free()
 		return nil, err
@@ -121,7 +127,8 @@ func (l *Library) newServerCtx(cfg ServerConfig, id Identity, number uintptr) (u
 		return 0, err
 	}
 	l.exclusive(func() { l.setUpServer(ctx, cfg, number) })
-	if err = l.identify(ctx, certs, keys, bytes.Equal(id.Cert, id.Key)); err == nil && cfg.ClientAuth != ClientAuthNone {
+	if err = l.identify(ctx, certs, keys, bytes.Equal(id.Cert, id.Key)); err == nil &&
+		cfg.ClientAuth != ClientAuthNone {
 		err = l.askClients(ctx, cfg)
 	}
 	if err != nil {
@@ -131,7 +138,7 @@ func (l *Library) newServerCtx(cfg ServerConfig, id Identity, number uintptr) (u
 	return ctx, nil
 }
 
-// setUpServer makes the settings that cannot fail. To be called inside exclusive.
+// setUpServer makes the settings that cannot fail. Call it inside exclusive.
 func (l *Library) setUpServer(ctx uintptr, cfg ServerConfig, number uintptr) {
 	l.harden(ctx)
 	if len(cfg.ALPN) > 0 {
@@ -158,7 +165,8 @@ func (l *Library) askClients(ctx uintptr, cfg ServerConfig) error {
 		mode |= verifyFailIfNone
 	}
 	l.exclusive(func() { call(l.sym.ctxSetVerify, ctx, mode, l.verifyCB) })
-	// The names of the CAs help a client to choose. A name that cannot be added costs no more than that.
+	// The names of the CAs help a client to choose. If a name cannot be added, only this help
+	// is lost.
 	for i := range blocks {
 		if b := &blocks[i]; b.isCert() {
 			cert, _ := l.readCert(b)
@@ -173,8 +181,9 @@ func (l *Library) askClients(ctx uintptr, cfg ServerConfig) error {
 	return nil
 }
 
-// chooseHost is the callback for the name that a client asks for (SSL_CTX_set_tlsext_servername_callback(3)). An unknown
-// name gets the default identity, as with other servers: the client decides whether it likes that.
+// chooseHost is the callback for the name that a client asks for
+// (SSL_CTX_set_tlsext_servername_callback(3)). An unknown name gets the default identity, as with
+// other servers. The client decides whether it accepts that.
 func (l *Library) chooseHost(ssl, _, number uintptr) (result uintptr) {
 	result = alpnOK
 	defer func() { _ = recover() }() // a panic must not unwind C's frames
@@ -202,7 +211,8 @@ func (s *serverSettings) host(name string) uintptr {
 
 // useIdentity gives a client's connection its certificate, before the handshake.
 func (l *Library) useIdentity(ssl uintptr, id Identity) error {
-	// A context of its own checks the files in the same way as a server's; the connection takes them over from there.
+	// A context of its own checks the files as for a server. The connection takes them over
+	// from there.
 	certs, err := splitPEM("certificate", id.Cert)
 	if err != nil {
 		return err
@@ -223,18 +233,23 @@ func (l *Library) useIdentity(ssl uintptr, id Identity) error {
 	q := l.exclusive(func() {
 		cert, key := call(l.sym.ctxGet0Certificate, ctx), call(l.sym.ctxGet0PrivateKey, ctx)
 		out := new(uintptr)
-		ok = cert != 0 && key != 0 && int32(call(l.sym.sslUseCertificate, ssl, cert)) == 1 &&
+		ok = cert != 0 && key != 0 &&
+			int32(call(l.sym.sslUseCertificate, ssl, cert)) == 1 &&
 			int32(call(l.sym.sslUsePrivateKey, ssl, key)) == 1 &&
-			int64(call(l.sym.ctxCtrl, ctx, ctrlGetChainCerts, 0, uintptr(unsafe.Pointer(out)))) == 1
+			int64(call(l.sym.ctxCtrl, ctx, ctrlGetChainCerts, 0,
+				uintptr(unsafe.Pointer(out)))) == 1
 		if !ok || *out == 0 {
 			return
 		}
 		for n := range int(int32(call(l.sym.skNum, *out))) {
-			ok = ok && int64(call(l.sym.sslCtrl, ssl, ctrlChainCert, 1 /* takes a reference of its own */, call(l.sym.skValue, *out, uintptr(n)))) == 1
+			ok = ok && int64(call(l.sym.sslCtrl, ssl, ctrlChainCert,
+				1, /* takes a reference of its own */
+				call(l.sym.skValue, *out, uintptr(n)))) == 1
 		}
 	})
 	if !ok {
-		return fmt.Errorf("certificate %s: %w", id.Name, internalError("SSL_use_certificate", q))
+		return fmt.Errorf("certificate %s: %w", id.Name,
+			internalError("SSL_use_certificate", q))
 	}
 	return nil
 }

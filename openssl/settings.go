@@ -4,22 +4,23 @@ import (
 	"crypto/sha256"
 )
 
-// ClientSettings are what a client's connection wants of its handshake, besides the name of the server.
+// ClientSettings are a client's settings for its handshake, besides the name of the server.
 type ClientSettings struct {
-	ALPN     []string            // offered, in this order
-	Pins     [][sha256.Size]byte // one of them must be the hash of the server's key, in addition to verification; nil: any
-	TLS13    bool                // nothing older
-	Identity *Identity           // shown if the server asks for a certificate; nil: none
+	ALPN []string // offered, in this order
+	// one of them must be the hash of the server's key, in addition to verification; nil: any
+	Pins     [][sha256.Size]byte
+	TLS13    bool      // no older version
+	Identity *Identity // shown if the server asks for a certificate; nil: none
 
-	// Sessions, if not nil, is where a session to be resumed is taken from, and where those go that the server offers. Only
-	// connections with the same settings, name and trust share them, and the same Place: the server's address, as it is known to
-	// the caller.
+	// Sessions, if not nil, is the cache from which a session is resumed, and into which the
+	// server's sessions go. Only connections with the same settings, name, trust and Place
+	// share sessions. Place is the server's address, as the caller knows it.
 	Sessions *SessionCache
 	Place    string
 }
 
-// Configure makes the settings hold for the handshake. It fails with ErrServerSide, ErrHandshakeDone, net.ErrClosed, or a
-// *PEMError. It is called at most once.
+// Configure sets the settings for the handshake. It fails with ErrServerSide, ErrHandshakeDone,
+// net.ErrClosed, or a *PEMError. Call it at most once.
 func (c *Conn) Configure(s ClientSettings) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -42,7 +43,8 @@ func (c *Conn) Configure(s ClientSettings) error {
 	q := c.lib.exclusive(func() {
 		ok = c.lib.offerALPN(c.ssl, list)
 		if s.TLS13 {
-			ok = ok && int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlSetMinProto, tls13, 0)) == 1
+			ok = ok && int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlSetMinProto,
+				tls13, 0)) == 1
 		}
 	})
 	if !ok {
@@ -61,7 +63,8 @@ func (c *Conn) Configure(s ClientSettings) error {
 	return nil
 }
 
-// checkPins says why the server's key is none of the pins, if there are such. The caller holds c.mu.
+// checkPins returns an error if there are pins and the server's key is none of them. The caller
+// holds c.mu.
 func (c *Conn) checkPins() error {
 	if len(c.pins) == 0 {
 		return nil
@@ -70,9 +73,11 @@ func (c *Conn) checkPins() error {
 	q := c.lib.exclusive(func() { ok = c.shown(&i) })
 	switch {
 	case !ok:
-		return &HandshakeError{Reason: "OpenSSL cannot encode the server's certificate: " + q.reason(), Queue: q.strings()}
+		return &HandshakeError{Reason: "OpenSSL cannot encode the server's certificate: " +
+			q.reason(), Queue: q.strings()}
 	case len(i.Chain) == 0:
-		return &VerifyError{Code: -1, Reason: "the server has shown no certificate, and its key is pinned", Store: c.store}
+		return &VerifyError{Code: -1, Reason: "the server has shown no certificate, and " +
+			"its key is pinned", Store: c.store}
 	}
 	if err := i.checkPins(c.pins); err != nil {
 		return &VerifyError{Code: -1, Reason: err.Error(), Store: c.store}

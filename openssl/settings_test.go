@@ -15,8 +15,9 @@ import (
 	"tlsd/openssl"
 )
 
-// handshakes does both sides' handshakes, and reads one byte that the peer sends behind its own, because with TLS 1.3 a
-// server judges its client only then. It gives our error, be it of the handshake or of that Read, and the peer's.
+// handshakes does both sides' handshakes, and reads one byte that the peer sends after its own.
+// With TLS 1.3 a server judges its client only then. It returns our error, of the handshake or of
+// that Read, and the peer's error.
 func handshakes(t *testing.T, c *openssl.Conn, peer *tls.Conn) (ours, peers error) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -62,7 +63,8 @@ func server(t *testing.T, cfg openssl.ServerConfig, peer *tls.Config) (*openssl.
 	return c, tls.Client(peers, peer)
 }
 
-func client(t *testing.T, id identity, s openssl.ClientSettings, peer *tls.Config) (*openssl.Conn, *tls.Conn) {
+func client(t *testing.T, id identity, s openssl.ClientSettings, peer *tls.Config) (*openssl.Conn,
+	*tls.Conn) {
 	t.Helper()
 	ours, peers := tcpPair(t)
 	c, err := clientContext(t, load(t), id.ca.PEM()).NewClient(ours, "localhost")
@@ -93,12 +95,15 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 		want           string
 		fails          bool
 	}{
-		{name: "server's order", server: []string{"h2", "http/1.1"}, client: []string{"http/1.1", "h2"}, want: "h2"},
-		{name: "one in common", server: []string{"h2", "http/1.1"}, client: []string{"http/1.1"}, want: "http/1.1"},
+		{name: "server's order", server: []string{"h2", "http/1.1"},
+			client: []string{"http/1.1", "h2"}, want: "h2"},
+		{name: "one in common", server: []string{"h2", "http/1.1"},
+			client: []string{"http/1.1"}, want: "http/1.1"},
 		{name: "client offers none", server: []string{"h2"}, want: ""},
 		{name: "server has none", client: []string{"h2"}, want: ""},
 		{name: "no overlap", server: []string{"h2"}, client: []string{"imap"}, fails: true},
-		{name: "a prefix is no match", server: []string{"h2"}, client: []string{"h2c"}, fails: true},
+		{name: "a prefix is no match", server: []string{"h2"}, client: []string{"h2c"},
+			fails: true},
 	} {
 		for version, max := range versions {
 			t.Run(c.name+"/"+version, func(t *testing.T) {
@@ -108,10 +113,13 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 					ours, peers := handshakes(t, conn, peer)
 					if c.fails {
 						if ours == nil || peers == nil {
-							t.Fatalf("the handshake has succeeded: %v, %v", ours, peers)
+							t.Fatalf("the handshake has succeeded: %v, %v",
+								ours, peers)
 						}
-						if !strings.Contains(ours.Error()+peers.Error(), "application protocol") {
-							t.Errorf("ours: %v; the peer's: %v", ours, peers)
+						if !strings.Contains(ours.Error()+peers.Error(),
+							"application protocol") {
+							t.Errorf("ours: %v; the peer's: %v",
+								ours, peers)
 						}
 						return
 					}
@@ -119,25 +127,37 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 						t.Fatalf("ours: %v; the peer's: %v", ours, peers)
 					}
 					info, err := conn.Info()
-					if err != nil || info.ALPN != c.want || peer.ConnectionState().NegotiatedProtocol != c.want {
-						t.Errorf("agreed on %q (%v), the peer says %q; want %q", info.ALPN, err, peer.ConnectionState().NegotiatedProtocol, c.want)
+					if err != nil || info.ALPN != c.want ||
+						peer.ConnectionState().NegotiatedProtocol != c.want {
+						t.Errorf("agreed on %q (%v), the peer says %q; want %q",
+							info.ALPN, err,
+							peer.ConnectionState().NegotiatedProtocol, c.want)
 					}
 				}
 				t.Run("as server", func(t *testing.T) {
-					conn, peer := server(t, openssl.ServerConfig{Default: own(id.cert), ALPN: c.server},
-						&tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", NextProtos: c.client, MaxVersion: max})
+					conn, peer := server(t, openssl.ServerConfig{Default: own(
+						id.cert), ALPN: c.server},
+						&tls.Config{RootCAs: id.ca.Pool(),
+							ServerName: "localhost",
+							NextProtos: c.client, MaxVersion: max})
 					check(t, conn, peer)
 				})
 				t.Run("as client", func(t *testing.T) {
 					if c.fails {
-						conn, peer := client(t, id, openssl.ClientSettings{ALPN: c.client}, &tls.Config{NextProtos: c.server, MaxVersion: max})
+						conn, peer := client(t, id,
+							openssl.ClientSettings{ALPN: c.client},
+							&tls.Config{NextProtos: c.server,
+								MaxVersion: max})
 						ours, _ := handshakes(t, conn, peer)
-						if ours == nil || !strings.Contains(ours.Error(), "no_application_protocol (120)") {
+						if ours == nil || !strings.Contains(ours.Error(),
+							"no_application_protocol (120)") {
 							t.Errorf("%v", ours)
 						}
 						return
 					}
-					conn, peer := client(t, id, openssl.ClientSettings{ALPN: c.client}, &tls.Config{NextProtos: c.server, MaxVersion: max})
+					conn, peer := client(t, id,
+						openssl.ClientSettings{ALPN: c.client},
+						&tls.Config{NextProtos: c.server, MaxVersion: max})
 					check(t, conn, peer)
 				})
 			})
@@ -161,25 +181,33 @@ func TestAServerAsksForCertificatesOfItsClients(t *testing.T) {
 		{"none/shown", openssl.ClientAuthNone, &good, "", ""},
 		{"request/none", openssl.ClientAuthRequest, nil, "", ""},
 		{"request/good", openssl.ClientAuthRequest, &good, "", "/CN=a client"},
-		{"request/wrong CA", openssl.ClientAuthRequest, &bad, "certificate verify failed", ""},
-		{"require/none", openssl.ClientAuthRequire, nil, "peer did not return a certificate", ""},
+		{"request/wrong CA", openssl.ClientAuthRequest, &bad, "certificate verify failed",
+			""},
+		{"require/none", openssl.ClientAuthRequire, nil,
+			"peer did not return a certificate", ""},
 		{"require/good", openssl.ClientAuthRequire, &good, "", "/CN=a client"},
-		{"require/wrong CA", openssl.ClientAuthRequire, &bad, "certificate verify failed", ""},
+		{"require/wrong CA", openssl.ClientAuthRequire, &bad, "certificate verify failed",
+			""},
 	} {
 		for version, max := range versions {
 			t.Run(c.name+"/"+version, func(t *testing.T) {
 				t.Parallel()
-				conf := &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", MaxVersion: max,
-					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				conf := &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost",
+					MaxVersion: max,
+					GetClientCertificate: func(*tls.CertificateRequestInfo) (
+						*tls.Certificate, error) {
 						if c.cert == nil {
 							return &tls.Certificate{}, nil
 						}
 						return c.cert, nil
 					}}
-				conn, peer := server(t, openssl.ServerConfig{Default: own(id.cert), ClientAuth: c.auth, ClientCAs: id.ca.PEM(), CAName: "ca.pem"}, conf)
+				conn, peer := server(t, openssl.ServerConfig{Default: own(id.cert),
+					ClientAuth: c.auth, ClientCAs: id.ca.PEM(),
+					CAName: "ca.pem"}, conf)
 				ours, peers := handshakes(t, conn, peer)
 				if c.want != "" {
-					if ours == nil || !strings.Contains(ours.Error(), c.want) || peers == nil {
+					if ours == nil || !strings.Contains(ours.Error(), c.want) ||
+						peers == nil {
 						t.Fatalf("ours: %v; the peer's: %v", ours, peers)
 					}
 					return
@@ -188,8 +216,10 @@ func TestAServerAsksForCertificatesOfItsClients(t *testing.T) {
 					t.Fatalf("ours: %v; the peer's: %v", ours, peers)
 				}
 				info, err := conn.Info()
-				if err != nil || conn.PeerSubject() != c.who || info.Verified != (c.who != "") {
-					t.Errorf("subject %q, verified %v, %v", conn.PeerSubject(), info.Verified, err)
+				if err != nil || conn.PeerSubject() != c.who ||
+					info.Verified != (c.who != "") {
+					t.Errorf("subject %q, verified %v, %v", conn.PeerSubject(),
+						info.Verified, err)
 				}
 			})
 		}
@@ -205,12 +235,14 @@ func TestAClientShowsItsCertificateWithTheChain(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			conn, peer := client(t, id, openssl.ClientSettings{Identity: &own},
-				&tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: id.ca.Pool(), MaxVersion: max})
+				&tls.Config{ClientAuth: tls.RequireAndVerifyClientCert,
+					ClientCAs: id.ca.Pool(), MaxVersion: max})
 			ours, peers := handshakes(t, conn, peer)
 			if ours != nil || peers != nil {
 				t.Fatalf("ours: %v; the peer's: %v", ours, peers)
 			}
-			if shown := peer.ConnectionState().PeerCertificates; len(shown) != 2 || shown[0].Subject.CommonName != "a client" {
+			if shown := peer.ConnectionState().PeerCertificates; len(shown) != 2 ||
+				shown[0].Subject.CommonName != "a client" {
 				t.Errorf("%d certificates were shown", len(shown))
 			}
 		})
@@ -229,7 +261,8 @@ func TestAKeyThatDoesNotFitIsRefusedBeforeTheHandshake(t *testing.T) {
 	wrong := own(id.cert)
 	wrong.Key = id.ca.Issue(t, testcert.Leaf{CN: "other"}).KeyPEM
 	var pem *openssl.PEMError
-	if err := c.Configure(openssl.ClientSettings{Identity: &wrong}); !errors.As(err, &pem) || pem.What != "key" {
+	if err := c.Configure(openssl.ClientSettings{Identity: &wrong}); !errors.As(err, &pem) ||
+		pem.What != "key" {
 		t.Errorf("%v", err)
 	}
 }
@@ -252,10 +285,12 @@ func TestPinsAreCheckedBesidesTheCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, peer := client(t, id, openssl.ClientSettings{Pins: c.pins}, &tls.Config{})
+			conn, peer := client(t, id, openssl.ClientSettings{Pins: c.pins},
+				&tls.Config{})
 			ours, _ := handshakes(t, conn, peer)
 			var verify *openssl.VerifyError
-			if c.ok && ours != nil || !c.ok && (!errors.As(ours, &verify) || !strings.Contains(ours.Error(), "pins")) {
+			if c.ok && ours != nil || !c.ok && (!errors.As(ours, &verify) ||
+				!strings.Contains(ours.Error(), "pins")) {
 				t.Errorf("%v", ours)
 			}
 		})
@@ -269,24 +304,33 @@ func TestAClientGetsTheCertificateOfTheNameThatItAsksFor(t *testing.T) {
 		return own(ca.Issue(t, testcert.Leaf{CN: name, DNS: []string{name}}))
 	}
 	cfg := openssl.ServerConfig{Default: issue("default.test"), ALPN: []string{"h2"},
-		Hosts: map[string]openssl.Identity{"a.test": issue("a.test"), "*.b.test": issue("*.b.test")}}
+		Hosts: map[string]openssl.Identity{"a.test": issue("a.test"),
+			"*.b.test": issue("*.b.test")}}
 	for asked, want := range map[string]string{
-		"default.test": "default.test", "a.test": "a.test", "A.Test": "a.test", "x.b.test": "*.b.test",
+		"default.test": "default.test", "a.test": "a.test", "A.Test": "a.test",
+		"x.b.test":   "*.b.test",
 		"x.y.b.test": "default.test", "b.test": "default.test", "": "default.test",
 	} {
 		for version, max := range versions {
 			t.Run(asked+"/"+version, func(t *testing.T) {
 				t.Parallel()
-				conn, peer := server(t, cfg, &tls.Config{InsecureSkipVerify: true, ServerName: asked, MaxVersion: max, NextProtos: []string{"h2"}})
-				if ours, peers := handshakes(t, conn, peer); ours != nil || peers != nil {
+				conn, peer := server(t, cfg,
+					&tls.Config{InsecureSkipVerify: true, ServerName: asked,
+						MaxVersion: max, NextProtos: []string{"h2"}})
+				if ours, peers := handshakes(t, conn, peer); ours != nil ||
+					peers != nil {
 					t.Fatalf("ours: %v; the peer's: %v", ours, peers)
 				}
 				state := peer.ConnectionState()
-				if got := state.PeerCertificates[0].Subject.CommonName; got != want || state.NegotiatedProtocol != "h2" {
-					t.Errorf("got the certificate of %s and %q, want %s and h2", got, state.NegotiatedProtocol, want)
+				got := state.PeerCertificates[0].Subject.CommonName
+				if got != want || state.NegotiatedProtocol != "h2" {
+					t.Errorf("got the certificate of %s and %q, want %s and h2",
+						got, state.NegotiatedProtocol, want)
 				}
-				if info, err := conn.Info(); err != nil || info.ServerName != asked {
-					t.Errorf("the server was asked for %q, %v", info.ServerName, err)
+				if info, err := conn.Info(); err != nil ||
+					info.ServerName != asked {
+					t.Errorf("the server was asked for %q, %v",
+						info.ServerName, err)
 				}
 			})
 		}
@@ -315,9 +359,11 @@ func TestInfoIsWhatThePeerSaysToo(t *testing.T) {
 				t.Fatal(err)
 			}
 			state := peer.ConnectionState()
-			binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32)
+			binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil,
+				32)
 			if err != nil || !bytes.Equal(binding, info.ChannelBinding) {
-				t.Errorf("channel binding %x, the peer has %x, %v", info.ChannelBinding, binding, err)
+				t.Errorf("channel binding %x, the peer has %x, %v",
+					info.ChannelBinding, binding, err)
 			}
 			if info.Version != c.Version() || info.Cipher == "" || info.Resumed {
 				t.Errorf("%+v", info)
@@ -332,10 +378,12 @@ func TestInfoIsWhatThePeerSaysToo(t *testing.T) {
 				return
 			}
 			if len(info.Chain) != 1 || !info.Verified {
-				t.Fatalf("%d certificates, verified %v", len(info.Chain), info.Verified)
+				t.Fatalf("%d certificates, verified %v", len(info.Chain),
+					info.Verified)
 			}
 			leaf, err := x509.ParseCertificate(info.Chain[0])
-			if err != nil || leaf.Subject.CommonName != "localhost" || sha256.Sum256(leaf.RawSubjectPublicKeyInfo) != info.KeySHA256 {
+			if err != nil || leaf.Subject.CommonName != "localhost" ||
+				sha256.Sum256(leaf.RawSubjectPublicKeyInfo) != info.KeySHA256 {
 				t.Errorf("the first certificate is another one, %v", err)
 			}
 			c.Close()

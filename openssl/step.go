@@ -20,21 +20,23 @@ func (o *op) step(t *thread) {
 		return
 	}
 	o.told = nil
-	if o.kind != opWrite && o.kind != opShutdown { // these as a rule read nothing
+	if o.kind != opWrite && o.kind != opShutdown { // these usually read nothing
 		o.told = o.lib().errno()
 	}
 	for o.call() {
 	}
 	o.sound = o.collect(t)
-	// With opIgnoreEOF the end of the stream looks like close_notify, except that behind that nothing is read. A
-	// library to which nothing is an end is not believed.
-	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) && !o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
+	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
+	// the difference: it is at its end only after the end of the stream. A library that never
+	// reports an end is not believed, so the empty memory BIO must be at its end.
+	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) &&
+		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
 }
 
 func (o *op) lib() *Library { return o.c.lib }
 
-// ends says whether a BIO is at its end. An empty one of memory is.
+// ends says whether a BIO is at its end. An empty memory BIO is.
 func (l *Library) ends(bio uintptr) bool {
 	return int64(call(l.sym.bioCtrl, bio, bioCtrlEOF, 0, 0)) != 0
 }
@@ -42,11 +44,12 @@ func (l *Library) ends(bio uintptr) bool {
 // fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
 const fullRecord = 1 << 14
 
-// sslErrorWantNothing is our own: the library wants to wait for something to read without having met EAGAIN, so that nothing would
-// end the wait. Without SSL_MODE_AUTO_RETRY it does so behind a message of the handshake layer, also if it has more in a buffer.
+// sslErrorWantNothing is our own code: the library wants to wait for data without having met
+// EAGAIN, so nothing would end the wait. Without SSL_MODE_AUTO_RETRY it does so after a message of
+// the handshake layer, even if it has more data in a buffer.
 const sslErrorWantNothing = -1
 
-// call makes one SSL call. It tells whether another should follow.
+// call makes one SSL call. It says whether another should follow.
 func (o *op) call() bool {
 	sym := &o.c.lib.sym
 	if len(o.args) == 3 {
@@ -65,8 +68,8 @@ func (o *op) call() bool {
 		if o.sealed++; o.sealed == 1 {
 			o.first = int(o.ret)
 		}
-		// Behind a full record there is likely another; behind a short one a
-		// further SSL_read would as a rule be a system call for nothing.
+		// After a full record there is likely another. After a short one a further SSL_read
+		// would usually be a useless system call.
 		return o.at < o.until && (o.kind == opWrite || o.ret >= fullRecord)
 	}
 	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
@@ -78,7 +81,8 @@ func (o *op) call() bool {
 	}
 	switch errno := syscall.Errno(*o.told); {
 	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
-		o.unexplained = true // EAGAIN is no failure, and as an error it would pass for a timeout
+		// EAGAIN is no failure, and as an error it would look like a timeout
+		o.unexplained = true
 	case o.code == sslErrorSyscall:
 		o.errno = errno
 	case o.code == sslErrorWantRead && errno != syscall.EAGAIN:
@@ -87,28 +91,31 @@ func (o *op) call() bool {
 	return false
 }
 
-// succeeded says whether the call has done its work. A result that its manual page does not have is a failure.
+// succeeded says whether the call has done its work. A result that its manual page does not allow
+// is a failure.
 func (o *op) succeeded() bool {
 	switch o.kind {
 	case opHandshake:
 		return o.ret == 1
 	case opShutdown:
-		return o.ret == 0 || o.ret == 1 // 0 is no error and not for SSL_get_error (SSL_shutdown(3))
+		// 0 is no error and not for SSL_get_error (SSL_shutdown(3))
+		return o.ret == 0 || o.ret == 1
 	default:
 		return o.ret > 0 && !o.beyond()
 	}
 }
 
-// beyond says whether more bytes are said to have been read or written than were asked for.
+// beyond says whether the call claims to have read or written more bytes than it was asked for.
 func (o *op) beyond() bool {
 	return (o.kind == opRead || o.kind == opWrite) && o.ret > 0 && uintptr(o.ret) > o.argv[2]
 }
 
-// cut says whether OpenSSL has met the end of the connection, without close_notify. 3.x and 4.x say it in the first two
-// ways, 1.1.1 in the third (SSL_get_error(3)).
+// cut says whether OpenSSL has met the end of the connection without close_notify. 3.x and 4.x
+// report it in the first two ways, 1.1.1 in the third (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
-		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 && !o.unexplained && len(q) == 0
+		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 &&
+			!o.unexplained && len(q) == 0
 }
 
 // failure says why an SSL call has failed for good.
@@ -118,13 +125,16 @@ func (c *Conn) failure(o *op, q queue) error {
 	}
 	switch {
 	case o.beyond():
-		return &ProtocolError{Reason: fmt.Sprintf("OpenSSL says that it has moved %d bytes where %d were asked for", o.ret, o.argv[2])}
+		return &ProtocolError{Reason: fmt.Sprintf("OpenSSL says that it has moved %d "+
+			"bytes where %d were asked for", o.ret, o.argv[2])}
 	case o.errno != 0:
-		return os.NewSyscallError("read", o.errno) // also of an SSL_write: to write is Go's
+		// also of an SSL_write, because Go does the writing
+		return os.NewSyscallError("read", o.errno)
 	case o.cut(q):
 		return ErrTruncated
 	}
-	why := q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code)) + c.uncertified(q)
+	why := q.explain(fmt.Sprintf("OpenSSL gives no reason (SSL_get_error %d)", o.code)) +
+		c.uncertified(q)
 	if c.refused {
 		why += renegotiation
 	}

@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// This file is the only one that names symbols of libssl and libcrypto. Their
-// signatures stand in the manual page of each name; what is a macro there
-// (SSL_CTX_set_mode, SSL_set_tlsext_host_name …) is not a symbol, and goes
-// through SSL_ctrl or SSL_CTX_ctrl with the constants below.
+// This file is the only one that names symbols of libssl and libcrypto. The manual page of each
+// name has its signature. Macros of the manual (SSL_CTX_set_mode, SSL_set_tlsext_host_name …) are
+// not symbols. They are called through SSL_ctrl or SSL_CTX_ctrl with the constants below.
 
 // symbols are the addresses of the functions that this package calls; an optional one may be 0.
 type symbols struct {
@@ -40,7 +39,7 @@ type symbols struct {
 	sslSet1Host, sslSetHostflags, sslGet0Param        uintptr
 	sslExDataIndex                                    uintptr
 
-	// Settings, and what a handshake has agreed on.
+	// Settings, and the results of a handshake.
 	ctxSetALPNSelect, ctxCallbackCtrl, ctxAddClientCA uintptr
 	ctxSetNumTickets                                  uintptr
 	ctxGet0Certificate, ctxGet0PrivateKey             uintptr
@@ -74,14 +73,15 @@ type symbol struct {
 	optional bool
 }
 
-// table lists every symbol. "Since" is told where it is later than 1.1.1, the oldest version that is accepted.
+// table lists every symbol. A comment says "since" if the symbol is newer than 1.1.1, the oldest
+// accepted version.
 func (s *symbols) table() []symbol {
 	const optional = true
 	return []symbol{
 		{"OPENSSL_init_ssl", &s.initSSL, false},
 
-		// The queue. ERR_get_error_all is since 3.0, where the older one is
-		// deprecated and may be left out of a build.
+		// The queue. ERR_get_error_all exists since 3.0. There the older function is
+		// deprecated, and a build may lack it.
 		{"ERR_clear_error", &s.errClear, false},
 		{"ERR_peek_error", &s.errPeek, false},
 		{"ERR_get_error_all", &s.errGetAll, optional},
@@ -89,7 +89,8 @@ func (s *symbols) table() []symbol {
 		{"ERR_get_error", &s.errGet, false},
 		{"ERR_reason_error_string", &s.errReason, false},
 		{"ERR_lib_error_string", &s.errLib, false},
-		{"__errno_location __error", &s.errnoLocation, false}, // libc: glibc and musl; macOS and FreeBSD
+		// libc: glibc and musl; macOS and FreeBSD
+		{"__errno_location __error", &s.errnoLocation, false},
 
 		{"TLS_client_method", &s.tlsClientMethod, false},
 		{"TLS_server_method", &s.tlsServerMethod, false},
@@ -130,7 +131,9 @@ func (s *symbols) table() []symbol {
 		{"SSL_get_shutdown", &s.sslGetShutdown, false},
 		{"SSL_get_error", &s.sslGetError, false},
 		{"SSL_get_version", &s.sslGetVersion, false},
-		{"SSL_get1_peer_certificate SSL_get_peer_certificate", &s.sslGetPeerCertificate, false}, // renamed in 3.0
+		// renamed in 3.0
+		{"SSL_get1_peer_certificate SSL_get_peer_certificate", &s.sslGetPeerCertificate,
+			false},
 		{"SSL_set_verify", &s.sslSetVerify, false},
 		{"SSL_get_verify_result", &s.sslGetVerifyResult, false},
 		{"SSL_set1_host", &s.sslSet1Host, false},
@@ -198,7 +201,7 @@ func (s *symbols) table() []symbol {
 	}
 }
 
-// versionTable is looked up first: the version decides whether the rest is looked at.
+// versionTable is looked up first, because the version decides whether the rest is looked up.
 func (s *symbols) versionTable() []symbol {
 	return []symbol{
 		{"OpenSSL_version_num", &s.opensslVersionNum, false},
@@ -206,7 +209,7 @@ func (s *symbols) versionTable() []symbol {
 	}
 }
 
-// resolve fills a table. Its error names all the symbols that are missing.
+// resolve fills a table. Its error names all missing symbols.
 func resolve(table []symbol, lookup func(name string) uintptr) error {
 	var missing []string
 	for _, sym := range table {
@@ -225,10 +228,11 @@ func resolve(table []symbol, lookup func(name string) uintptr) error {
 	return nil
 }
 
-// Constants of ssl.h, tls1.h, bio.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI and
-// the same in 1.1.1, 3.x and 4.x.
+// Constants of ssl.h, tls1.h, bio.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI
+// and the same in 1.1.1, 3.x and 4.x.
 const (
-	initNoAtexit          = 0x00080000 // OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; unknown before, and ignored
+	// OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; unknown before, and ignored
+	initNoAtexit          = 0x00080000
 	initLoadSSLStrings    = 0x00200000
 	initLoadCryptoStrings = 0x00000002
 
@@ -252,7 +256,8 @@ const (
 	modeAutoRetry     = 0x04 // SSL_MODE_AUTO_RETRY
 	modeReleaseBuffer = 0x10 // SSL_MODE_RELEASE_BUFFERS
 
-	opIgnoreEOF              = 1 << 7  // SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0; it was another one before
+	// SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0; it was another one before
+	opIgnoreEOF              = 1 << 7
 	opNoTicket               = 1 << 14 // SSL_OP_NO_TICKET
 	opNoCompression          = 1 << 17 // SSL_OP_NO_COMPRESSION
 	opPrioritizeChaCha       = 1 << 21 // SSL_OP_PRIORITIZE_CHACHA

@@ -15,37 +15,42 @@ import (
 	"time"
 )
 
-// Where the system's CA certificates are is compiled into libcrypto, and SSL_CERT_FILE and
-// SSL_CERT_DIR override it (X509_get_default_cert_file(3)). OpenSSL takes a
-// missing location for an empty one and then trusts nobody, which happens
-// to every libcrypto that was built with another prefix. So this file looks
-// for itself, with the library's own answers, and tells the library what it has found; what
-// SystemTrust reports is what is loaded.
+// The place of the system's CA certificates is compiled into libcrypto. SSL_CERT_FILE and
+// SSL_CERT_DIR override it (X509_get_default_cert_file(3)). OpenSSL takes a missing place for an
+// empty one, and then trusts nobody. That happens to every libcrypto that was built with another
+// prefix. So this file looks for the certificates itself, with the library's own answers, and tells
+// the library what it has found. SystemTrust reports what is loaded.
 
 // The sources of a TrustStore.
 const (
 	TrustCompiledIn = "compiled-in"   // libcrypto's own locations
 	TrustEnvFile    = "SSL_CERT_FILE" // the environment of this process
 	TrustEnvDir     = "SSL_CERT_DIR"  // likewise, and SSL_CERT_FILE is not set
-	TrustFallback   = "fallback"      // libcrypto's locations are empty; a usual place of other systems is not
-	TrustNone       = "none"          // there is nothing anywhere: no certificate will be accepted
+	// libcrypto's locations are empty; a usual place of other systems is not
+	TrustFallback = "fallback"
+	// there is nothing anywhere: no certificate will be accepted
+	TrustNone = "none"
 )
 
-// TrustStore is what "the system's trust store" means here.
+// TrustStore describes the system's trust store.
 type TrustStore struct {
 	Source string // one of the constants above
 	File   string // PEM file that was or will be loaded as a whole; "" if none
-	Dir    string // directories of certificates named by their hash (openssl-rehash(1)), separated by colons; "" if none
+	// directories of certificates named by their hash (openssl-rehash(1)), separated by colons;
+	// "" if none
+	Dir string
 
-	// Certificates is the number of certificates in File and Dir; those that are in both count twice.
+	// Certificates is the number of certificates in File and Dir; those that are in both count
+	// twice.
 	Certificates int
 
-	// Empty are the places that were looked at and have no certificates, each with the reason, such as
-	// "/etc/ssl/cert.pem does not exist". It is nil if the certificates are where libcrypto or the environment says.
+	// Empty are the places that were tried and have no certificates, each with the reason, such
+	// as "/etc/ssl/cert.pem does not exist". It is nil if the certificates are where libcrypto
+	// or the environment says.
 	Empty []string
 }
 
-// String tells people which store it is.
+// String describes the store for people.
 func (t TrustStore) String() string {
 	var places []string
 	for _, p := range []string{t.File, t.Dir} {
@@ -79,12 +84,13 @@ var (
 		"/etc/ssl/ca-bundle.pem",                            // SUSE
 		"/etc/ssl/cert.pem",                                 // BSD, macOS
 		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL
-		"/var/lib/ca-certificates/ca-bundle.pem",            // SUSE, where the one in /etc is a link to it
+		// SUSE, where the one in /etc is a link to it
+		"/var/lib/ca-certificates/ca-bundle.pem",
 	}
 	fallbackDir = "/etc/ssl/certs"
 )
 
-// trustState is a TrustStore and what tells whether its file has changed.
+// trustState is a TrustStore, with the facts that show whether its file has changed.
 type trustState struct {
 	store TrustStore
 	found []string  // Empty of findTrust
@@ -92,17 +98,17 @@ type trustState struct {
 	size  int64
 }
 
-// SystemTrust tells what a client context without a CA bundle trusts. It
-// follows changes of the files.
+// SystemTrust says what a client context without a CA bundle trusts. It follows changes of the
+// files.
 func (l *Library) SystemTrust() TrustStore {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()
-	_ = l.loadTrust() // what fails is not the store
+	_ = l.loadTrust() // a place that cannot be loaded is not a part of the store
 	return l.trust.store
 }
 
-// systemContext gives a reference to the SSL_CTX that trusts the system's
-// store, the store's description, and what tells it from all others.
+// systemContext returns a reference to the SSL_CTX that trusts the system's store, the store's
+// description, and an id that no other store has.
 func (l *Library) systemContext() (ctx uintptr, store, id string, err error) {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()
@@ -115,8 +121,8 @@ func (l *Library) systemContext() (ctx uintptr, store, id string, err error) {
 	return l.trustCtx, l.trust.store.String(), fmt.Sprintf("system %d", l.trustGen), nil
 }
 
-// loadTrust brings l.trust up to date and makes its context. It is made once, and again when the store
-// changes: loading takes some 10 ms. The caller holds trustMu.
+// loadTrust brings l.trust up to date and makes its context. It is made once, and again when the
+// store changes, because loading takes some 10 ms. The caller holds trustMu.
 func (l *Library) loadTrust() error {
 	l.refreshTrust()
 	if l.trustCtx != 0 {
@@ -126,12 +132,15 @@ func (l *Library) loadTrust() error {
 	if err != nil {
 		return err
 	}
-	// What cannot be loaded is empty, as for OpenSSL itself, which takes all of a file or nothing of it.
+	// A place that cannot be loaded counts as empty. OpenSSL itself takes all of a file or
+	// nothing of it.
 	s := &l.trust.store
 	if emptyFile(s.File) == "" {
 		loaded := false
 		q := l.exclusive(func() {
-			withCString(s.File, func(p uintptr) { loaded = int32(call(l.sym.ctxLoadVerifyLocations, ctx, p, 0)) == 1 })
+			withCString(s.File, func(p uintptr) {
+				loaded = int32(call(l.sym.ctxLoadVerifyLocations, ctx, p, 0)) == 1
+			})
 		})
 		if !loaded {
 			s.Certificates -= countFile(s.File)
@@ -139,19 +148,24 @@ func (l *Library) loadTrust() error {
 		}
 	}
 	l.exclusive(func() {
-		withCString(s.Dir, func(p uintptr) { call(l.sym.ctxLoadVerifyLocations, ctx, 0, p) }) // looks into it later
+		// it reads the directories later
+		withCString(s.Dir, func(p uintptr) {
+			call(l.sym.ctxLoadVerifyLocations, ctx, 0, p)
+		})
 	})
 	l.trustCtx = ctx
 	l.trustGen++
 	return nil
 }
 
-// refreshTrust brings l.trust up to date and drops the context of an outdated
-// one. The caller holds trustMu.
+// refreshTrust brings l.trust up to date and drops the context of an outdated store. The caller
+// holds trustMu.
 func (l *Library) refreshTrust() {
 	now := findTrust(l.locations(), fallbackFiles, fallbackDir)
-	if old := l.trust; old != nil && old.store.Source == now.store.Source && old.store.File == now.store.File &&
-		old.store.Dir == now.store.Dir && old.mtime.Equal(now.mtime) && old.size == now.size && slices.Equal(old.found, now.found) {
+	if old := l.trust; old != nil && old.store.Source == now.store.Source &&
+		old.store.File == now.store.File &&
+		old.store.Dir == now.store.Dir && old.mtime.Equal(now.mtime) &&
+		old.size == now.size && slices.Equal(old.found, now.found) {
 		return
 	}
 	now.store.count()
@@ -162,7 +176,7 @@ func (l *Library) refreshTrust() {
 	}
 }
 
-// count sets Certificates, and forgets empty places that nobody misses.
+// count sets Certificates, and drops the empty places if they do not matter.
 func (t *TrustStore) count() {
 	t.Certificates = countFile(t.File) + countDirs(t.Dir)
 	if t.Certificates > 0 && t.Source != TrustFallback {
@@ -170,7 +184,7 @@ func (t *TrustStore) count() {
 	}
 }
 
-// locations is what libcrypto says about its trust store.
+// locations are libcrypto's statements about its trust store.
 type locations struct {
 	file, dir       string // compiled in
 	fileEnv, dirEnv string // names of the environment variables that override them
@@ -178,8 +192,10 @@ type locations struct {
 
 func (l *Library) locations() (loc locations) {
 	l.exclusive(func() {
-		loc.file, loc.dir = goString(call(l.sym.defaultCertFile)), goString(call(l.sym.defaultCertDir))
-		loc.fileEnv, loc.dirEnv = goString(call(l.sym.defaultCertFileEnv)), goString(call(l.sym.defaultCertDirEnv))
+		loc.file, loc.dir = goString(call(l.sym.defaultCertFile)),
+			goString(call(l.sym.defaultCertDir))
+		loc.fileEnv, loc.dirEnv = goString(call(l.sym.defaultCertFileEnv)),
+			goString(call(l.sym.defaultCertDirEnv))
 	})
 	return loc
 }
@@ -194,8 +210,8 @@ func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trust
 		}
 		return empty == ""
 	}
-	// A location that was set on purpose stays, even if nothing is there: what
-	// an administrator has narrowed must not be widened.
+	// A location that was set on purpose stays, even if nothing is there: an administrator's
+	// restriction must not be widened.
 	envFile, envDir := os.Getenv(loc.fileEnv), os.Getenv(loc.dirEnv)
 	if file := cmp.Or(envFile, loc.file); has(file, emptyFile(file)) || envFile != "" {
 		s.File = file
@@ -229,8 +245,8 @@ func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trust
 	return t
 }
 
-// emptyFile says why a file has no certificates, or "". What is no regular file is not opened: that may
-// take for ever.
+// emptyFile says why a file has no certificates, or returns "". A file that is not regular is not
+// opened, because that may take for ever.
 func emptyFile(path string) string {
 	switch st, err := os.Stat(path); {
 	case err != nil:
@@ -266,7 +282,7 @@ func emptyDirs(dirs string) string {
 	return "has no certificates named by their hash"
 }
 
-// reason is an error of the system without what was done to which file.
+// reason is an error of the system without the operation and the file.
 func reason(err error) string {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "does not exist"
@@ -288,7 +304,8 @@ func countFile(path string) (n int) {
 	}
 	defer f.Close()
 	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if line := sc.Bytes(); bytes.HasPrefix(line, []byte("-----BEGIN ")) && bytes.Contains(line, []byte("CERTIFICATE-----")) {
+		if line := sc.Bytes(); bytes.HasPrefix(line, []byte("-----BEGIN ")) &&
+			bytes.Contains(line, []byte("CERTIFICATE-----")) {
 			n++
 		}
 	}
@@ -305,7 +322,7 @@ func countDirs(dirs string) (n int) {
 		if err != nil {
 			continue
 		}
-		names, _ := f.Readdirnames(-1) // what could be read counts
+		names, _ := f.Readdirnames(-1) // the names that could be read count
 		f.Close()
 		for _, name := range names {
 			if hashed.MatchString(name) {

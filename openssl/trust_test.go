@@ -39,7 +39,7 @@ func TestSystemTrustIsFound(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// What stands in Empty, for the first of the fallback files is always missing.
+	// The texts in Empty, because the first of the fallback files is always missing.
 	gone, none := missing+" does not exist", " has no certificates named by their hash"
 
 	for name, tc := range map[string]struct {
@@ -48,32 +48,54 @@ func TestSystemTrustIsFound(t *testing.T) {
 		fallback, fallDir string
 		want              openssl.TrustStore
 	}{
-		"compiled in": {file, certs, "", "", fallback, missing, openssl.TrustStore{Source: "compiled-in", File: file, Dir: certs, Certificates: 3}},
-		"file only":   {file, missing, "", "", fallback, missing, openssl.TrustStore{Source: "compiled-in", File: file, Certificates: 2}},
-		"dir only":    {missing, certs, "", "", fallback, missing, openssl.TrustStore{Source: "compiled-in", Dir: certs, Certificates: 1}},
-		"empty ones": {empty, bare, "", "", fallback, missing, openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
-			Empty: []string{empty + " is empty", bare + none, gone}}},
-		"of other sorts": {certs, file, "", "", fallback, missing, openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
-			Empty: []string{certs + " is a directory", file + " is not a directory", gone}}},
-		"fallback to a file": {missing, missing, "", "", fallback, certs, openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
-			Empty: []string{gone, gone, gone}}},
-		"fallback to a directory": {missing, missing, "", "", missing, certs, openssl.TrustStore{Source: "fallback", Dir: certs, Certificates: 1,
-			Empty: []string{gone, gone, gone, gone}}},
-		"nothing":             {missing, missing, "", "", missing, missing, openssl.TrustStore{Source: "none", Empty: []string{gone, gone, gone, gone, gone}}},
-		"file by environment": {missing, certs, file, "", fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: file, Dir: certs, Certificates: 3}},
+		"compiled in": {file, certs, "", "", fallback, missing,
+			openssl.TrustStore{Source: "compiled-in", File: file, Dir: certs,
+				Certificates: 3}},
+		"file only": {file, missing, "", "", fallback, missing,
+			openssl.TrustStore{Source: "compiled-in", File: file, Certificates: 2}},
+		"dir only": {missing, certs, "", "", fallback, missing,
+			openssl.TrustStore{Source: "compiled-in", Dir: certs, Certificates: 1}},
+		"empty ones": {empty, bare, "", "", fallback, missing,
+			openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
+				Empty: []string{empty + " is empty", bare + none, gone}}},
+		"of other sorts": {certs, file, "", "", fallback, missing,
+			openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
+				Empty: []string{certs + " is a directory",
+					file + " is not a directory",
+					gone}}},
+		"fallback to a file": {missing, missing, "", "", fallback, certs,
+			openssl.TrustStore{Source: "fallback", File: fallback, Certificates: 1,
+				Empty: []string{gone, gone, gone}}},
+		"fallback to a directory": {missing, missing, "", "", missing, certs,
+			openssl.TrustStore{Source: "fallback", Dir: certs, Certificates: 1,
+				Empty: []string{gone, gone, gone, gone}}},
+		"nothing": {missing, missing, "", "", missing, missing,
+			openssl.TrustStore{Source: "none",
+				Empty: []string{gone, gone, gone, gone, gone}}},
+		"file by environment": {missing, certs, file, "", fallback, missing,
+			openssl.TrustStore{Source: "SSL_CERT_FILE", File: file, Dir: certs,
+				Certificates: 3}},
 		"dir by environment": {missing, missing, "", certs + ":" + bare, fallback, missing,
-			openssl.TrustStore{Source: "SSL_CERT_DIR", Dir: certs + ":" + bare, Certificates: 1}},
-		"both by environment": {missing, missing, file, certs, fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: file, Dir: certs, Certificates: 3}},
-		"narrowed to nothing": {missing, missing, missing, "", fallback, missing, openssl.TrustStore{Source: "SSL_CERT_FILE", File: missing, Empty: []string{gone, gone}}},
+			openssl.TrustStore{Source: "SSL_CERT_DIR", Dir: certs + ":" + bare,
+				Certificates: 1}},
+		"both by environment": {missing, missing, file, certs, fallback, missing,
+			openssl.TrustStore{Source: "SSL_CERT_FILE", File: file, Dir: certs,
+				Certificates: 3}},
+		"narrowed to nothing": {missing, missing, missing, "", fallback, missing,
+			openssl.TrustStore{Source: "SSL_CERT_FILE", File: missing,
+				Empty: []string{gone, gone}}},
 		"narrowed to a directory with nothing": {file, missing, "", bare, fallback, missing,
-			openssl.TrustStore{Source: "SSL_CERT_DIR", File: file, Dir: bare, Certificates: 2}},
+			openssl.TrustStore{Source: "SSL_CERT_DIR", File: file, Dir: bare,
+				Certificates: 2}},
 		"a FIFO by environment": {missing, missing, fifo, "", fallback, missing,
-			openssl.TrustStore{Source: "SSL_CERT_FILE", File: fifo, Empty: []string{fifo + " is not a regular file", gone}}},
+			openssl.TrustStore{Source: "SSL_CERT_FILE", File: fifo,
+				Empty: []string{fifo + " is not a regular file", gone}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("SSL_CERT_FILE", tc.envFile)
 			t.Setenv("SSL_CERT_DIR", tc.envDir)
-			if got := openssl.FindTrust(tc.file, tc.dir, []string{missing, tc.fallback}, tc.fallDir); !reflect.DeepEqual(got, tc.want) {
+			if got := openssl.FindTrust(tc.file, tc.dir, []string{missing, tc.fallback},
+				tc.fallDir); !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 		})
@@ -83,11 +105,17 @@ func TestSystemTrustIsFound(t *testing.T) {
 func TestTrustStoreTellsPeopleWhatItIs(t *testing.T) {
 	t.Parallel()
 	for want, store := range map[string]openssl.TrustStore{
-		"/etc/ssl/certs (system)":             {Source: "compiled-in", Dir: "/etc/ssl/certs", Certificates: 1},
-		"/a.pem and /b (system)":              {Source: "fallback", File: "/a.pem", Dir: "/b", Certificates: 1},
-		"/a.pem (system, from SSL_CERT_FILE)": {Source: "SSL_CERT_FILE", File: "/a.pem", Certificates: 1},
-		"/a.pem (system, from SSL_CERT_FILE), which has no certificates; tried: /a.pem does not exist": {Source: "SSL_CERT_FILE", File: "/a.pem", Empty: []string{"/a.pem does not exist"}},
-		"none found on this system; tried: /a is empty, /b does not exist":                             {Source: "none", Empty: []string{"/a is empty", "/b does not exist"}},
+		"/etc/ssl/certs (system)": {Source: "compiled-in", Dir: "/etc/ssl/certs",
+			Certificates: 1},
+		"/a.pem and /b (system)": {Source: "fallback", File: "/a.pem", Dir: "/b",
+			Certificates: 1},
+		"/a.pem (system, from SSL_CERT_FILE)": {Source: "SSL_CERT_FILE", File: "/a.pem",
+			Certificates: 1},
+		"/a.pem (system, from SSL_CERT_FILE), which has no certificates; tried: /a.pem " +
+			"does not exist": {Source: "SSL_CERT_FILE", File: "/a.pem",
+			Empty: []string{"/a.pem does not exist"}},
+		"none found on this system; tried: /a is empty, /b does not exist": {Source: "none",
+			Empty: []string{"/a is empty", "/b does not exist"}},
 	} {
 		if got := store.String(); got != want {
 			t.Errorf("%+v: %q, want %q", store, got, want)
@@ -95,7 +123,7 @@ func TestTrustStoreTellsPeopleWhatItIs(t *testing.T) {
 	}
 }
 
-// The store that is reported is the one that is used, and its changes count.
+// The reported store is the store in use, and its changes count.
 func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 	l := load(t)
 	id, other := newIdentity(t), testcert.NewCA(t, "Other")
@@ -117,7 +145,8 @@ func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 	t.Setenv("SSL_CERT_DIR", t.TempDir())
 	file := write(t, filepath.Join(t.TempDir(), "trust.pem"), id.ca.PEM())
 	t.Setenv("SSL_CERT_FILE", file)
-	if got := l.SystemTrust(); got.Source != openssl.TrustEnvFile || got.File != file || got.Certificates != 1 {
+	if got := l.SystemTrust(); got.Source != openssl.TrustEnvFile || got.File != file ||
+		got.Certificates != 1 {
 		t.Errorf("SystemTrust: %+v", got)
 	}
 	if err := handshake(); err != nil {
@@ -138,7 +167,9 @@ func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if err := handshake(); err == nil || !strings.Contains(err.Error(), "which has no certificates; tried: "+file+" does not exist") {
+	if err := handshake(); err == nil ||
+		!strings.Contains(err.Error(),
+			"which has no certificates; tried: "+file+" does not exist") {
 		t.Errorf("without the file: %v", err)
 	}
 }

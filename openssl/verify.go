@@ -8,12 +8,11 @@ import (
 	"unsafe"
 )
 
-// Verification is OpenSSL's alone. What this file adds is the memory of why it
-// failed: OpenSSL keeps only a number, and tells depth and certificate to a callback while
-// it is at it.
+// Verification is OpenSSL's alone. This file remembers why it failed. OpenSSL keeps only a number,
+// and passes depth and certificate to a callback during the verification.
 
-// A verdict is the first failure of a verification. The callback writes it
-// during SSL_do_handshake, on the goroutine that has called that, and that goroutine reads it afterwards.
+// A verdict is the first failure of a verification. The callback writes it during SSL_do_handshake,
+// on the goroutine that has called SSL_do_handshake. The same goroutine reads it afterwards.
 type verdict struct {
 	failed  bool
 	code    int
@@ -21,9 +20,9 @@ type verdict struct {
 	subject string
 }
 
-// recordVerify is the SSL_verify_cb of all connections (SSL_set_verify(3)). It changes nothing: it
-// returns what it was given. There is one callback a Library, because purego cannot
-// free one; an SSL's verdict is found by the SSL's address.
+// recordVerify is the SSL_verify_cb of all connections (SSL_set_verify(3)). It returns its argument
+// and so changes nothing. There is one callback for each Library, because purego cannot free one.
+// The verdict of an SSL is found by the SSL's address.
 func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 	result = preverifyOK
 	// A panic must not unwind C's frames. A lost verdict only costs detail.
@@ -45,8 +44,9 @@ func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 	return
 }
 
-// subject is the subject of an X509 in the one-line form, as long as it is. It is not ok if there is no X509, or
-// OpenSSL cannot tell. OpenSSL writes what is not printable ASCII as \xNN. To be called inside exclusive.
+// subject is the whole subject of an X509 in the one-line form. It is not ok if there is no X509,
+// or OpenSSL cannot tell. OpenSSL writes bytes that are not printable ASCII as \xNN. Call it inside
+// exclusive.
 func (l *Library) subject(x509 uintptr) (text string, ok bool) {
 	if x509 == 0 {
 		return "", false
@@ -54,7 +54,7 @@ func (l *Library) subject(x509 uintptr) (text string, ok bool) {
 	return l.oneLine(call(l.sym.x509Subject, x509))
 }
 
-// oneLine is an X509_NAME in the one-line form. To be called inside exclusive.
+// oneLine is an X509_NAME in the one-line form. Call it inside exclusive.
 func (l *Library) oneLine(name uintptr) (text string, ok bool) {
 	if name == 0 {
 		return "", false
@@ -77,7 +77,7 @@ func (l *Library) verifyError(code, depth int, subject, store, host string) *Ver
 	return e
 }
 
-// A peerName is whom a client wants to speak to: one of the two is set.
+// A peerName is the peer that a client wants: one of the two fields is set.
 type peerName struct {
 	dns string // without the final dot of an absolute name (RFC 6066 section 3)
 	ip  string // without zone
@@ -93,35 +93,41 @@ func parsePeerName(host string) (peerName, error) {
 	if name == "" {
 		return peerName{}, fmt.Errorf("%q is not a host name: it is empty", host)
 	}
-	if name[0] == '.' { // to SSL_set1_host(3) it would be any name below
+	if name[0] == '.' { // SSL_set1_host(3) would accept any name below it
 		return peerName{}, fmt.Errorf("%q is not a host name: it begins with a dot", host)
 	}
-	if name[len(name)-1] == '.' { // RFC 6066 section 3 forbids it in SNI, and peers end the handshake
+	// RFC 6066 section 3 forbids it in SNI, and peers end the handshake
+	if name[len(name)-1] == '.' {
 		return peerName{}, fmt.Errorf("%q is not a host name: it ends with two dots", host)
 	}
 	if len(name) > 253 {
-		return peerName{}, fmt.Errorf("%.20q… is not a host name: it has %d bytes, 253 is the most", name, len(name))
+		return peerName{}, fmt.Errorf("%.20q… is not a host name: it has %d bytes, 253 "+
+			"is the most", name, len(name))
 	}
 	for i := range len(name) {
 		if name[i] <= ' ' || name[i] >= 0x7f {
-			return peerName{}, fmt.Errorf("%q is not a host name: it must be ASCII without blanks (write the xn-- form of an international name)", name)
+			return peerName{}, fmt.Errorf("%q is not a host name: it must be ASCII "+
+				"without blanks (write the xn-- form of an international name)",
+				name)
 		}
 	}
 	return peerName{dns: name}, nil
 }
 
-// expect tells an SSL whose certificate to demand, and asks for it by SNI if
-// it is a name. To be called inside exclusive.
+// expect tells an SSL which certificate to demand, and asks for it by SNI if it is a name. Call it
+// inside exclusive.
 func (l *Library) expect(ssl uintptr, name peerName) bool {
 	if name.ip != "" {
 		ip := cString(name.ip)
 		defer runtime.KeepAlive(ip)
-		return int32(call(l.sym.paramSet1IPAsc, call(l.sym.sslGet0Param, ssl), uintptr(unsafe.Pointer(ip)))) == 1
+		return int32(call(l.sym.paramSet1IPAsc, call(l.sym.sslGet0Param, ssl),
+			uintptr(unsafe.Pointer(ip)))) == 1
 	}
 	dns := cString(name.dns)
 	defer runtime.KeepAlive(dns)
-	// The common name must not be taken for a service's name (RFC 9525 section 2).
+	// The common name must not count as a service's name (RFC 9525 section 2).
 	call(l.sym.sslSetHostflags, ssl, noPartialWildcards|neverCheckSubject)
 	return int32(call(l.sym.sslSet1Host, ssl, uintptr(unsafe.Pointer(dns)))) == 1 &&
-		int64(call(l.sym.sslCtrl, ssl, ctrlSetHostname, hostnameTypeHostname, uintptr(unsafe.Pointer(dns)))) == 1
+		int64(call(l.sym.sslCtrl, ssl, ctrlSetHostname, hostnameTypeHostname,
+			uintptr(unsafe.Pointer(dns)))) == 1
 }

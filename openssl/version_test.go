@@ -9,7 +9,8 @@ import (
 	"tlsd/openssl"
 )
 
-// A context that requires TLS 1.3 does not speak less, to either side, and says so; one that shares its SSL_CTX does.
+// A context that requires TLS 1.3 refuses older versions on both sides, and says so. A context that
+// shares its SSL_CTX accepts them.
 func TestTLS13CanBeRequired(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
@@ -32,7 +33,8 @@ func TestTLS13CanBeRequired(t *testing.T) {
 		"server, 1.3":         {true, true, tls.VersionTLS13, ""},
 		"server, 1.2":         {true, true, tls.VersionTLS12, "the peer does not speak TLS 1.3"},
 		"server without, 1.2": {true, false, tls.VersionTLS12, ""},
-		"server without, 1.1": {true, false, tls.VersionTLS11, "the peer does not speak TLS 1.2 or newer"},
+		"server without, 1.1": {true, false, tls.VersionTLS11, "the peer does not speak " +
+			"TLS 1.2 or newer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,10 +57,14 @@ func TestTLS13CanBeRequired(t *testing.T) {
 			var peer *tls.Conn
 			if tc.server {
 				c, err = ctx.NewServer(ours)
-				peer = tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost", MinVersion: tls.VersionTLS10, MaxVersion: tc.max})
+				peer = tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(),
+					ServerName: "localhost", MinVersion: tls.VersionTLS10,
+					MaxVersion: tc.max})
 			} else {
 				c, err = ctx.NewClient(ours, "localhost")
-				peer = tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()}, MinVersion: tls.VersionTLS10, MaxVersion: tc.max})
+				peer = tls.Server(peers,
+					&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
+						MinVersion: tls.VersionTLS10, MaxVersion: tc.max})
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -79,7 +85,8 @@ func TestTLS13CanBeRequired(t *testing.T) {
 			case !errors.As(err, &h):
 				t.Fatalf("error %v, want a HandshakeError", err)
 			case !h.Version || !strings.Contains(h.Reason, tc.reason):
-				t.Errorf("version %v, reason %q, want %q", h.Version, h.Reason, tc.reason)
+				t.Errorf("version %v, reason %q, want %q", h.Version,
+					h.Reason, tc.reason)
 			}
 		})
 	}

@@ -87,8 +87,8 @@ func (l *Limiter) Miss(n uint64) {
 	l.mu.Unlock()
 }
 
-// add counts more events that were left out. A worker may name any number. So the count stops at its
-// largest value. l.mu must be held.
+// add counts more events that were left out. A worker may name any number. So the count stops at
+// its largest value. l.mu must be held.
 func (l *Limiter) add(n uint64) {
 	if l.missed += n; l.missed < n {
 		l.missed = math.MaxUint64

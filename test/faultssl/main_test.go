@@ -73,7 +73,7 @@ func table(t *testing.T) (rows [][]string, optional map[string]bool) {
 	check(t, err)
 	optional = map[string]bool{}
 	for _, m := range regexp.MustCompile(
-		`(?m)^\s*\{"([\w ]+)", &s\.\w+, (\w+)\}`).FindAllStringSubmatch(string(source),
+		`(?m)^\s*\{"([\w ]+)", &s\.\w+,\s+(\w+)\}`).FindAllStringSubmatch(string(source),
 		-1) {
 		names := strings.Fields(m[1])
 		if slices.Contains(libc, names[0]) {

@@ -260,7 +260,8 @@ func TestServersThatDrip(t *testing.T) {
 				var both sync.WaitGroup
 				both.Go(func() {
 					cert := w.cert.TLS()
-					s := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{cert}})
+					conf := &tls.Config{Certificates: []tls.Certificate{cert}}
+					s := tls.Server(far, conf)
 					if _, err := io.WriteString(s, reply); err == nil {
 						s.CloseWrite()
 					}

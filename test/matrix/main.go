@@ -1,7 +1,7 @@
 // Matrix runs the conformance suites against several versions of OpenSSL. scripts/libssl-matrix.sh
 // makes the roots and calls it:
 //
-//	go run ./test/matrix [-v] 3.0=/folder/of/3.0 4.0=/folder/of/4.0 "3.6=-sid has another version"
+//	go run ./test/matrix [-v] 3.0=/folder/of/3.0 "3.6=-sid has another version"
 //
 // The folder of a version has root, a small system with that version, and dev, its headers. A text
 // after "-" says why there is no folder. Each suite of each version runs in the root, with

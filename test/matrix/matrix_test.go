@@ -69,9 +69,10 @@ func TestOnlyWhatHasRunCanPass(t *testing.T) {
 		results []result
 		want    string // of the error; empty: none
 	}{
-		"passed":               {[]result{{passed: 5}, {passed: 1, skipped: 2}}, ""},
-		"passed and missing":   {[]result{{passed: 5}, missing}, ""},
-		"failed":               {[]result{{passed: 5, failed: 1}, {failed: 2}}, "3 checks have failed"},
+		"passed":             {[]result{{passed: 5}, {passed: 1, skipped: 2}}, ""},
+		"passed and missing": {[]result{{passed: 5}, missing}, ""},
+		"failed": {[]result{{passed: 5, failed: 1}, {failed: 2}},
+			"3 checks have failed"},
 		"all missing":          {[]result{missing, missing}, "nothing was run"},
 		"all tests skip":       {[]result{{skipped: 4}}, "nothing was run"},
 		"failed, rest missing": {[]result{missing, {failed: 1}}, "1 checks have failed"},

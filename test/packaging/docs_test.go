@@ -31,7 +31,9 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 				t.Errorf("%s: %v", document, err)
 			}
 		}
-		for _, m := range regexp.MustCompile("make ([a-z-]+)[` ]").FindAllStringSubmatch(text, -1) {
+		// A command stands in backquotes, or in an indented line.
+		for _, m := range regexp.MustCompile("(?m)(?:`|^    )make ([a-z-]+)").
+			FindAllStringSubmatch(text, -1) {
 			targets++
 			if !strings.Contains(makefile, "\n"+m[1]+":") {
 				t.Errorf("%s: there is no make %s", document, m[1])

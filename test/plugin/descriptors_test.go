@@ -62,7 +62,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 				h.send("exit")
 				h.child().gives(0, "")
 			case "Wait":
-				h.send("Wait", -1).fails("tls.Wait: lost: ", "this program has closed descriptors")
+				h.send("Wait", -1).fails("tls.Wait: lost: ", "this program has "+
+					"closed descriptors")
 			case "Subject":
 				h.send("Subject", 1).fails("tls.PeerCertSubject: " + lost)
 			default:

@@ -82,8 +82,10 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 			"a call that is not waiting: id 1"},
 		"deep": {`{"jsonrpc":"2.0","id":%[1]d,"result":` + strings.Repeat("[", 100) +
 			strings.Repeat("]", 100) + "}\n", "no answer of JSON-RPC 2.0"},
-		"very deep":     {strings.Repeat("[", 1000_000) + "\n", "no answer of JSON-RPC 2.0"},
-		"endless line":  {strings.Repeat(" ", 1<<20+1), "a line of more than 1048576 bytes"},
+		"very deep": {strings.Repeat("[", 1000_000) + "\n",
+			"no answer of JSON-RPC 2.0"},
+		"endless line": {strings.Repeat(" ", 1<<20+1),
+			"a line of more than 1048576 bytes"},
 		"NUL":           {"{\"jsonrpc\":\"2.0\",\x00\n", "no answer of JSON-RPC 2.0"},
 		"end in a line": {`{"jsonrpc":"2.0","id":%[1]d`, "has closed the session"},
 		"end":           {"", "has closed the session"},

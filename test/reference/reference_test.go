@@ -91,14 +91,16 @@ func TestTheReferenceHasAllItsExamples(t *testing.T) {
 		"tls.Read":                  "(the read bytes)",
 		"tls.Close":                 "0",
 		"tls.SetInsecureSkipVerify": "0",
-		"tls.NewServerContext":      "(the context handle with which you accept connections)",
-		"tls.Accept":                "(the connection handle for the accepted client)",
-		"tls.CloseServerContext":    "0",
-		"tls.SetCaBundle":           "0",
-		"tls.PeerCertSubject":       "(the certificate's subject, e.g. /CN=example.com)",
-		"tls.Backend":               "openssl",
-		"tls.Version":               "<version>",
-		"tls.LastError":             "[]",
+
+		"tls.NewServerContext": "(the context handle with which you accept connections)",
+
+		"tls.Accept":             "(the connection handle for the accepted client)",
+		"tls.CloseServerContext": "0",
+		"tls.SetCaBundle":        "0",
+		"tls.PeerCertSubject":    "(the certificate's subject, e.g. /CN=example.com)",
+		"tls.Backend":            "openssl",
+		"tls.Version":            "<version>",
+		"tls.LastError":          "[]",
 	}
 	got := map[string]string{}
 	for _, e := range examples {

@@ -59,17 +59,15 @@ func TestLinesHaveAtMost100Columns(t *testing.T) {
 	for folder, lines := range long {
 		if n := unfinished[folder]; len(lines) > n {
 			slices.Sort(lines)
-			t.Errorf("%s: %d lines have more than %d columns, and %d are known; wrap the "+
-				"new ones: %s", folder, len(lines), maxColumns, n,
-				strings.Join(lines, " "))
+			t.Errorf("%s: %d lines have more than %d columns, and %d are known: %s",
+				folder, len(lines), maxColumns, n, strings.Join(lines, " "))
 		}
 	}
 	for folder, n := range unfinished {
 		if len(long[folder]) < n {
 			t.Errorf("%s has only %d long lines, and %s says %d: run go test "+
-				"./test/rules "+
-				"-run Columns -shrink", folder, len(long[folder]),
-				unfinishedFile, n)
+				"./test/rules -run Columns -shrink",
+				folder, len(long[folder]), unfinishedFile, n)
 		}
 	}
 }

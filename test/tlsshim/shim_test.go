@@ -180,8 +180,8 @@ func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 			start := func(args ...string) (int, string) {
 				cmd, stdout, stderr := shim(t, d.Socket, args...)
 				if tt.uid != 0 {
-					credential := &syscall.Credential{Uid: tt.uid, Gid: tt.uid}
-					cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+					cmd.SysProcAttr = &syscall.SysProcAttr{
+						Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
 				}
 				if err := cmd.Run(); cmd.ProcessState == nil {
 					t.Fatal(err)

@@ -173,9 +173,10 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 		})
 	}
 	for name, make := range map[string]func(path string) error{
+		"is a directory": func(path string) error { return os.Mkdir(path, 0o700) },
 
-		"is a directory":            func(path string) error { return os.Mkdir(path, 0o700) },
-		"not a regular file":        func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"not a regular file": func(path string) error { return unix.Mkfifo(path, 0o600) },
+
 		"no such file or directory": func(string) error { return nil },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,7 +53,8 @@ func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 				t.Error(err)
 			case tc.block != 0 && (!errors.As(err, &bad) || bad.What != "certificate" ||
 				bad.Block != tc.block || !strings.Contains(bad.Reason, tc.says)):
-				t.Errorf("%v; want it about block %d of the certificate, and to read %q",
+				t.Errorf("%v; want it about block %d of the certificate, "+
+					"and to read %q",
 					err, tc.block, tc.says)
 			}
 		})
