@@ -26,7 +26,19 @@ func (c caller) Read(p []byte) (int, error) {
 			if errors.Is(err, io.EOF) {
 				err = io.EOF // without what ReadMsgUnix puts around it
 			}
+			if len(c.descriptors.waiting) > 0 && n > 0 {
+				c.conn.SetReadDeadline(c.descriptors.arrived.Add(c.AnswerTimeout))
+			}
 			return n, err
+		}
+		due, some := c.descriptors.due(c.AnswerTimeout)
+		if c.IdleTimeout == 0 {
+			next := time.Time{}
+			if some {
+				next = time.Now().Add(due)
+			}
+			c.conn.SetReadDeadline(next)
+			continue
 		}
 		left := c.idleLeft()
 		if left <= 0 {
@@ -34,6 +46,9 @@ func (c caller) Read(p []byte) (int, error) {
 			c.refuse(&session.Error{Kind: kind.Timeout, Why: fmt.Sprintf(
 				"the session was idle for %v, the longest that this tlsd allows (--session-idle-timeout), and was ended", c.IdleTimeout)}, nil)
 			return 0, fmt.Errorf("nothing has come from the caller for %v: %w", c.IdleTimeout, err)
+		}
+		if some {
+			left = min(left, due)
 		}
 		c.conn.SetReadDeadline(time.Now().Add(left))
 	}

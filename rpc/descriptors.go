@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,11 +24,16 @@ import (
 //   - At most mostDescriptors wait. Further ones are closed, and so is all that a recvmsg brings that
 //     had more than there was room for, here or in the process.
 //   - Nothing that a caller says of a descriptor is believed; see channel.
+//   - What waits for its message longer than the answer timeout is closed, and so is all when the caller sends no more.
+//
+// A caller may send its own end of the connection, or hide it in the queue of a socket that it sends. While that is open
+// here, the caller's leaving cannot be seen. So nothing of that sort is kept: see channel and keepOut.
 //
 // The reading goroutine alone uses them.
 type descriptors struct {
 	received int64 // bytes of the stream
 	waiting  []descriptor
+	arrived  time.Time // when the last has
 	room     [oobBytes]byte
 }
 
@@ -61,7 +67,7 @@ func (d *descriptors) add(oob []byte, truncated bool) {
 				unix.Close(fd)
 				continue
 			}
-			d.waiting = append(d.waiting, descriptor{fd, d.received})
+			d.waiting, d.arrived = append(d.waiting, descriptor{fd, d.received}), time.Now()
 		}
 	}
 }
@@ -89,7 +95,15 @@ func (d *descriptors) close() {
 	}
 }
 
-// channel makes a data channel of the oldest descriptor: a connected Unix stream socket, or an error.
+// due is how long the descriptors may still wait, if any does. Those that have waited for most are closed.
+func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
+	if left = most - time.Since(d.arrived); left <= 0 {
+		d.close()
+	}
+	return left, len(d.waiting) > 0
+}
+
+// channel makes a data channel of the oldest descriptor: one end of a pair of Unix stream sockets, or an error.
 func (d *descriptors) channel() (*net.UnixConn, error) {
 	if len(d.waiting) == 0 {
 		return nil, overLimit("no descriptor has arrived with the call: send one with its first byte (SCM_RIGHTS), or this process had no room for it (RLIMIT_NOFILE)")
@@ -130,5 +144,18 @@ func notAChannel(fd int) string {
 	if err != nil {
 		return "is not connected: " + err.Error()
 	}
+	own, err := unix.Getsockname(fd)
+	if err != nil || named(peer) || named(own) {
+		return "has been connected to a socket with a name"
+	}
+	if keepOut(fd) {
+		return "has descriptors in its queue"
+	}
 	return ""
+}
+
+// named says whether an address is one that can be connected to. The ends of a pair have none, which package unix gives as "@".
+func named(address unix.Sockaddr) bool {
+	u, ok := address.(*unix.SockaddrUnix)
+	return ok && u.Name != "" && u.Name != "@"
 }

@@ -287,6 +287,8 @@ func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 		"a lonely TCP socket":    {socket(unix.AF_INET, unix.SOCK_STREAM), "is not connected"},
 		"a listening socket":     {listening(t), "is not connected"},
 		"a connected TCP socket": {connectedTCP(t), "is no Unix socket"},
+		"a caller's own end":     {connected(t), "has been connected to a socket with a name"},
+		"a socket with others":   {loaded(t), "has descriptors in its queue"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -304,6 +306,44 @@ func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 			}
 		})
 	}
+}
+
+// connected is the end of whoever has connected to a listening socket, as a caller is to tlsd.
+func connected(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listening(t)
+	t.Cleanup(func() { unix.Close(l) })
+	to, err := unix.Getsockname(l)
+	if err == nil {
+		err = unix.Connect(fd, to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// loaded is a socket in whose queue there are descriptors, behind some bytes.
+func loaded(t *testing.T) int {
+	t.Helper()
+	a, b := socketpair(t, unix.SOCK_STREAM)
+	for range 3 {
+		if _, err := a.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Sendmsg(int(a.Fd()), []byte("x"), unix.UnixRights(int(a.Fd())), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(b.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
 }
 
 func dupOf(t *testing.T, typ int) int {

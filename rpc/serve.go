@@ -140,6 +140,7 @@ func (s *server) hangUp() {
 // are answered, or the caller has closed its reading side too.
 func (s *server) linger() {
 	s.conn.SetReadDeadline(time.Time{}) // of idleness
+	s.descriptors.close()
 	answered := make(chan struct{})
 	go func() { s.answers.Wait(); close(answered) }()
 

@@ -1,0 +1,115 @@
+package hostile
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testd"
+)
+
+// A caller can send its own end of the connection to tlsd, as a descriptor. While tlsd has it open, nobody sees that the
+// caller is gone: its session would stay for as long as sessions may be idle, and for ever with a call in flight.
+
+// endOf is the descriptor of a connection.
+func endOf(t *testing.T, conn *net.UnixConn) *os.File {
+	t.Helper()
+	f, err := conn.File()
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// pair is a pair of sockets.
+func pair(t *testing.T) (a, b *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// give sends bytes with descriptors.
+func give(to *os.File, text string, files ...*os.File) error {
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	return unix.Sendmsg(int(to.Fd()), []byte(text), unix.UnixRights(fds...), nil, 0)
+}
+
+func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port, _ := w.echo(t)
+	context := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":[%q,%q]}`+"\n", w.cert.CertFile, w.cert.KeyFile)
+	accept := func(channel int) string { // it waits without a bound
+		return fmt.Sprintf(`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",%d,%d]}`+"\n", testd.Port(t), channel)
+	}
+	for name, leave := range map[string]func(t *testing.T, end *os.File){
+		"sent": func(t *testing.T, end *os.File) {
+			must(t, give(end, " ", end))
+		},
+		"sent in the queue of a socket": func(t *testing.T, end *os.File) {
+			a, b := pair(t)
+			must(t, give(a, "x", end, a))
+			must(t, give(end, " ", b))
+			must(t, errors.Join(a.Close(), b.Close()))
+		},
+		"sent beside a call that waits": func(t *testing.T, end *os.File) {
+			must(t, give(end, context+accept(0)))
+			must(t, give(end, " ", end))
+			must(t, unix.Shutdown(int(end.Fd()), unix.SHUT_WR))
+		},
+		"as a data channel": func(t *testing.T, end *os.File) {
+			must(t, give(end, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)))
+			must(t, give(end, `{"jsonrpc":"2.0","id":2,"method":"tls.Handshake","params":[1,1]}`+"\n", end))
+		},
+		"in the queue of a data channel": func(t *testing.T, end *os.File) {
+			a, b := pair(t)
+			must(t, give(a, "x", end, a))
+			must(t, give(end, context))
+			must(t, give(end, accept(1), b))
+			must(t, errors.Join(a.Close(), b.Close()))
+		},
+		"in the queue of a data channel, later": func(t *testing.T, end *os.File) {
+			a, b := pair(t)
+			must(t, give(end, context))
+			must(t, give(end, accept(1), b))
+			must(t, give(end, backend)) // is answered behind the channel's being taken
+			for in := bufio.NewReader(end); ; {
+				line, err := in.ReadString('\n')
+				must(t, err)
+				if line == `{"jsonrpc":"2.0","id":1,"result":"openssl"}`+"\n" {
+					break
+				}
+			}
+			if err := give(a, "x", end, a); err == nil {
+				t.Skip("this kernel cannot keep descriptors from a socket (SO_PASSRIGHTS, Linux 6.16)")
+			} else if !errors.Is(err, unix.EPERM) {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := testd.Start(t, "--spare=0", "--answer-timeout=1s")
+			conn := rawDial(t, d)
+			end := endOf(t, conn)
+			must(t, conn.Close())
+			must(t, unix.SetNonblock(int(end.Fd()), false))
+			must(t, give(end, backend))
+			_, err := bufio.NewReaderSize(end, 16).ReadString('\n') // the session has begun
+			must(t, err)
+			leave(t, end)
+			must(t, end.Close())
+			workers(t, d, 0)
+		})
+	}
+}
