@@ -13,18 +13,25 @@ import (
 type options interface {
 	SetOption(ctx context.Context, h client.Handle, name, value string) error
 	HandleInfo(ctx context.Context, h client.Handle, name string) (string, error)
-	SetCertificate(ctx context.Context, h client.Handle, serverName, certFile, keyFile string) error
+	SetCertificate(ctx context.Context, h client.Handle, serverName, certFile,
+		keyFile string) error
 	Listen(ctx context.Context, ctxHandle client.Handle, host string, port int) (int, error)
 	ReadPlain(ctx context.Context, h client.Handle, maxBytes int) ([]byte, error)
 	WritePlain(ctx context.Context, h client.Handle, data []byte) (int, error)
 }
 
 func (p *inProcess) SetOption(ctx context.Context, h client.Handle, name, value string) error {
-	return p.do(ctx, func() *session.Call { return p.s.SetOption(session.Handle(h), name, value) })
+	return p.do(ctx, func() *session.Call {
+		return p.s.SetOption(session.Handle(h), name,
+			value)
+	})
 }
 
 func (p *inProcess) HandleInfo(ctx context.Context, h client.Handle, name string) (string, error) {
-	v, err := p.run(ctx, func() *session.Call { return p.s.HandleInfo(session.Handle(h), name) })
+	v, err := p.run(ctx, func() *session.Call {
+		return p.s.HandleInfo(session.Handle(h),
+			name)
+	})
 	if all, ok := v.(session.Facts); ok {
 		text, err := json.Marshal(all)
 		return string(text), err
@@ -33,20 +40,34 @@ func (p *inProcess) HandleInfo(ctx context.Context, h client.Handle, name string
 	return text, err
 }
 
-func (p *inProcess) SetCertificate(ctx context.Context, h client.Handle, serverName, certFile, keyFile string) error {
-	return p.do(ctx, func() *session.Call { return p.s.SetCertificate(session.Handle(h), serverName, certFile, keyFile) })
+func (p *inProcess) SetCertificate(ctx context.Context, h client.Handle, serverName, certFile,
+	keyFile string) error {
+	return p.do(ctx, func() *session.Call {
+		return p.s.SetCertificate(session.Handle(h),
+			serverName, certFile, keyFile)
+	})
 }
 
-func (p *inProcess) Listen(ctx context.Context, ctxHandle client.Handle, host string, port int) (int, error) {
-	return give[int](ctx, p, func() *session.Call { return p.s.Listen(session.Handle(ctxHandle), host, port) })
+func (p *inProcess) Listen(ctx context.Context, ctxHandle client.Handle, host string,
+	port int) (int, error) {
+	return give[int](ctx, p, func() *session.Call {
+		return p.s.Listen(session.Handle(ctxHandle),
+			host, port)
+	})
 }
 
 func (p *inProcess) ReadPlain(ctx context.Context, h client.Handle, maxBytes int) ([]byte, error) {
-	return give[[]byte](ctx, p, func() *session.Call { return p.s.ReadPlain(session.Handle(h), maxBytes) })
+	return give[[]byte](ctx, p, func() *session.Call {
+		return p.s.ReadPlain(session.Handle(h),
+			maxBytes)
+	})
 }
 
 func (p *inProcess) WritePlain(ctx context.Context, h client.Handle, data []byte) (int, error) {
-	return give[int](ctx, p, func() *session.Call { return p.s.WritePlain(session.Handle(h), data) })
+	return give[int](ctx, p, func() *session.Call {
+		return p.s.WritePlain(session.Handle(h),
+			data)
+	})
 }
 
 func (p *viaPlugin) SetOption(ctx context.Context, h client.Handle, name, value string) error {
@@ -57,11 +78,13 @@ func (p *viaPlugin) HandleInfo(ctx context.Context, h client.Handle, name string
 	return p.text(ctx, "Info", h, name)
 }
 
-func (p *viaPlugin) SetCertificate(ctx context.Context, h client.Handle, serverName, certFile, keyFile string) error {
+func (p *viaPlugin) SetCertificate(ctx context.Context, h client.Handle, serverName, certFile,
+	keyFile string) error {
 	return p.do(ctx, "SetCertificate", h, serverName, certFile, keyFile)
 }
 
-func (p *viaPlugin) Listen(ctx context.Context, ctxHandle client.Handle, host string, port int) (int, error) {
+func (p *viaPlugin) Listen(ctx context.Context, ctxHandle client.Handle, host string,
+	port int) (int, error) {
 	r, err := p.call(ctx, "Listen", ctxHandle, host, port)
 	return int(max(r.N, 0)), err
 }

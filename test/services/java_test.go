@@ -23,10 +23,14 @@ func (s *service) java(w *world, role string, port int, own *testcert.Cert) []st
 	identity := "-"
 	if own != nil {
 		identity = s.path("identity.p12")
-		s.run(need(s.t, "openssl"), "pkcs12", "-export", "-passout", "pass:secret", "-out", identity,
-			"-in", s.file("own.crt", string(own.CertPEM)), "-inkey", s.file("own.key", string(own.KeyPEM)))
+		s.run(need(s.t, "openssl"), "pkcs12", "-export", "-passout", "pass:secret", "-out",
+			identity,
+			"-in", s.file("own.crt", string(own.CertPEM)), "-inkey", s.file("own.key",
+				string(own.KeyPEM)))
 	}
-	return []string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", s.file("Peer.java", string(source)), role, strconv.Itoa(port), s.file("ca.pem", string(w.ca.PEM())), identity}
+	return []string{"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+		s.file("Peer.java", string(source)), role, strconv.Itoa(port), s.file("ca.pem",
+			string(w.ca.PEM())), identity}
 }
 
 // needJava finds a Java that has its compiler, and so runs a source.
@@ -44,12 +48,14 @@ func TestJavaIsOurServersClient(t *testing.T) {
 	java := needJava(t)
 	w := newWorld(t)
 	d := testd.Start(t)
-	for which, want := range map[string]string{"a good one": "/CN=" + clientName + " 1", "none": " 0"} {
+	for which, want := range map[string]string{"a good one": "/CN=" + clientName + " 1",
+		"none": " 0"} {
 		t.Run(which, func(t *testing.T) {
 			m := newMine(t, d)
 			ctx, err := m.NewServerContext(m.ctx, w.cert.CertFile, w.cert.KeyFile)
 			must(t, err)
-			for _, o := range [][2]string{{"alpn", "h2,http/1.1"}, {"client-ca", w.ca.File}, {"client-cert", "request"}} {
+			for _, o := range [][2]string{{"alpn", "h2,http/1.1"},
+				{"client-ca", w.ca.File}, {"client-cert", "request"}} {
 				must(t, m.SetOption(m.ctx, ctx, o[0], o[1]))
 			}
 			port, err := m.Listen(m.ctx, ctx, "127.0.0.1", 0)
@@ -68,8 +74,10 @@ func TestJavaIsOurServersClient(t *testing.T) {
 			if got := m.fact(h, "subject") + " " + m.fact(h, "verified"); got != want {
 				t.Errorf("subject and verified: %q, want %q", got, want)
 			}
-			if got := m.hear(h, isLine); got != "TLSv1.3 h2 CN=localhost\n" || m.fact(h, "alpn") != "h2" {
-				t.Errorf("to Java we are %q, and ALPN is %q", got, m.fact(h, "alpn"))
+			if got := m.hear(h, isLine); got != "TLSv1.3 h2 CN=localhost\n" ||
+				m.fact(h, "alpn") != "h2" {
+				t.Errorf("to Java we are %q, and ALPN is %q", got,
+					m.fact(h, "alpn"))
 			}
 			m.say(h, "good bye\n")
 			if <-s.done; s.said() != "good bye\n" || !s.cmd.ProcessState.Success() {
@@ -100,8 +108,11 @@ func TestJavaKnowsItsClients(t *testing.T) {
 				failed(t, err, client.KindIO, "the peer sent the alert ")
 				return
 			}
-			if got := m.hear(h, isLine); got != "TLSv1.3 http/1.1 CN="+clientName+"\n" || m.fact(h, "alpn") != "http/1.1" {
-				t.Errorf("to Java we are %q, and ALPN is %q", got, m.fact(h, "alpn"))
+			if got := m.hear(h,
+				isLine); got != "TLSv1.3 http/1.1 CN="+clientName+"\n" ||
+				m.fact(h, "alpn") != "http/1.1" {
+				t.Errorf("to Java we are %q, and ALPN is %q", got,
+					m.fact(h, "alpn"))
 			}
 			m.say(h, "good bye\n")
 		})

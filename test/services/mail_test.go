@@ -71,7 +71,8 @@ proxymap unix - - n - - proxymap
 		t.Errorf("version and verified: %s", got)
 	}
 	m.say(h, "EHLO client.test\r\n")
-	if got := m.hear(h, lastLine); !strings.HasPrefix(got, "250-") || strings.Contains(got, "STARTTLS") {
+	if got := m.hear(h, lastLine); !strings.HasPrefix(got, "250-") ||
+		strings.Contains(got, "STARTTLS") {
 		t.Errorf("under TLS the server says %q", got)
 	}
 	m.say(h, "MAIL FROM:<a@client.test>\r\n")

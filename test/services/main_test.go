@@ -33,7 +33,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// need finds a program, in PATH or in one of these folders. Without it the test is skipped, or fails under make services.
+// need finds a program, in PATH or in one of these folders. Without it the test is skipped, or
+// fails under make services.
 func need(t *testing.T, program string, folders ...string) string {
 	t.Helper()
 	for _, pattern := range append(folders, "/usr/sbin") {
@@ -110,7 +111,8 @@ func (s *service) file(name, text string) string {
 // identity puts the server's certificate, its key and the CA into its folder.
 func (s *service) identity(w *world) (cert, key, ca string) {
 	s.t.Helper()
-	return s.file("server.crt", string(w.cert.CertPEM)), s.file("server.key", string(w.cert.KeyPEM)), s.file("ca.pem", string(w.ca.PEM()))
+	return s.file("server.crt", string(w.cert.CertPEM)), s.file("server.key",
+		string(w.cert.KeyPEM)), s.file("ca.pem", string(w.ca.PEM()))
 }
 
 // Write takes what the process says.
@@ -129,13 +131,16 @@ func (s *service) said() string {
 // begin starts a program as the service's user.
 func (s *service) begin(program string, args ...string) {
 	s.t.Helper()
-	s.name, s.cmd, s.done = filepath.Base(program), exec.Command(program, args...), make(chan struct{})
+	s.name, s.cmd, s.done = filepath.Base(program), exec.Command(program,
+		args...), make(chan struct{})
 	s.cmd.Dir = s.dir
-	s.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=" + s.dir}
+	s.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"LC_ALL=C", "HOME=" + s.dir}
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	s.cmd.WaitDelay = time.Second // its children may have its output
 	if s.uid != os.Getuid() {
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}}
+		as := &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	}
 	done := s.done
 	must(s.t, testd.Spawn(s.cmd, func() {
@@ -197,7 +202,9 @@ func newWorld(t *testing.T) *world {
 	leaf := testcert.Leaf{CN: clientName}
 	old := leaf
 	old.Expired = true
-	return &world{ca: ca, cert: ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}), clients: map[string]*testcert.Cert{
+	return &world{ca: ca, cert: ca.Issue(t,
+		testcert.Leaf{CN: "localhost",
+			DNS: []string{"localhost"}}), clients: map[string]*testcert.Cert{
 		"a good one":        ca.Issue(t, leaf),
 		"an expired one":    ca.Issue(t, old),
 		"one of another CA": testcert.NewCA(t, "Other CA").Issue(t, leaf),
@@ -219,7 +226,8 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 	return mine{d.Dial(t), t, ctx}
 }
 
-// dial connects to a server that has the world's certificate, without a handshake. cert is what to show; it may be nil.
+// dial connects to a server that has the world's certificate, without a handshake. cert is what to
+// show; it may be nil.
 func (m mine) dial(w *world, port int, cert *testcert.Cert, options ...string) client.Handle {
 	m.t.Helper()
 	h, err := m.NewClient(m.ctx, "localhost", port)

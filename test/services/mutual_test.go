@@ -11,18 +11,21 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Servers that want certificates of their clients. In TLS 1.3 a client's handshake has ended before the server judges its
-// certificate: the first Read is told.
+// Servers that want certificates of their clients. In TLS 1.3 a client's handshake has ended before
+// the server judges its certificate: the first Read is told.
 
-// alerts are what a server tells whom it does not take (RFC 8446 section 6.2), and what our error says besides.
+// alerts are what a server tells whom it does not take (RFC 8446 section 6.2), and what our error
+// says besides.
 var alerts = map[string][]string{
 	"an expired one":    {"the peer sent the alert certificate_expired (45)"},
 	"one of another CA": {"the peer sent the alert unknown_ca (48)"},
-	"none":              {"the peer sent the alert certificate_required (116)", "the server asked for a client certificate, and none is set"},
+	"none": {"the peer sent the alert certificate_required (116)",
+		"the server asked for a client certificate, and none is set"},
 }
 
 // eachClient connects with each certificate.
-func (w *world) eachClient(t *testing.T, port int, talk func(m mine, h client.Handle, which string)) {
+func (w *world) eachClient(t *testing.T, port int,
+	talk func(m mine, h client.Handle, which string)) {
 	t.Helper()
 	d := testd.Start(t)
 	for which, cert := range w.clients {
@@ -39,7 +42,8 @@ func (w *world) eachClient(t *testing.T, port int, talk func(m mine, h client.Ha
 	}
 }
 
-// refused is talk for servers that end the connection of whom they do not take; others are asked and must answer.
+// refused is talk for servers that end the connection of whom they do not take; others are asked
+// and must answer.
 func refused(question, answer string) func(mine, client.Handle, string) {
 	return func(m mine, h client.Handle, which string) {
 		m.t.Helper()
@@ -60,8 +64,10 @@ func TestRedisKnowsItsClients(t *testing.T) {
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
 	port := testd.Port(t)
-	s.serve(port, syscall.SIGTERM, redis, "--bind", "127.0.0.1", "--port", "0", "--tls-port", strconv.Itoa(port), "--save", "", "--dir", s.dir,
-		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca, "--tls-auth-clients", "yes")
+	s.serve(port, syscall.SIGTERM, redis, "--bind", "127.0.0.1", "--port", "0", "--tls-port",
+		strconv.Itoa(port), "--save", "", "--dir", s.dir,
+		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
+		"--tls-auth-clients", "yes")
 	w.eachClient(t, port, refused("SET name value\r\nGET name\r\n", "+OK\r\n$5\r\nvalue\r\n"))
 }
 
@@ -82,8 +88,10 @@ persistence false
 log_dest stderr
 `, port, ca, cert, key))
 	s.serve(port, syscall.SIGTERM, mosquitto, "-c", conf)
-	// CONNECT of MQTT 3.1.1 with a clean session and the client id "x"; CONNACK without an error (sections 3.1 and 3.2).
-	w.eachClient(t, port, refused("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x", "\x20\x02\x00\x00"))
+	// CONNECT of MQTT 3.1.1 with a clean session and the client id "x"; CONNACK without an
+	// error (sections 3.1 and 3.2).
+	w.eachClient(t, port, refused("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x",
+		"\x20\x02\x00\x00"))
 	if !strings.Contains(s.said(), "u'"+clientName+"'") {
 		t.Error("the broker does not know the name of the certificate")
 	}
@@ -104,7 +112,8 @@ error_log stderr;
 events {}
 http {
 	access_log off;
-	client_body_temp_path a; proxy_temp_path b; fastcgi_temp_path c; uwsgi_temp_path d; scgi_temp_path e;
+	client_body_temp_path a; proxy_temp_path b; fastcgi_temp_path c;
+	uwsgi_temp_path d; scgi_temp_path e;
 	server {
 		listen 127.0.0.1:%d ssl http2;
 		ssl_certificate %s;
@@ -127,12 +136,14 @@ http {
 		}[which]
 		m.hear(h, func(got string) bool { return strings.Contains(got, want) })
 	})
-	for offered, agreed := range map[string]string{"h2,http/1.1": "h2", "http/1.1": "http/1.1", "": ""} {
+	for offered, agreed := range map[string]string{"h2,http/1.1": "h2", "http/1.1": "http/1.1",
+		"": ""} {
 		m := newMine(t, testd.Start(t))
 		h := m.dial(w, port, nil, "alpn", offered)
 		must(t, m.Handshake(m.ctx, h))
 		if got := m.fact(h, "alpn"); got != agreed {
-			t.Errorf("of %q the handshake has agreed on %q, want %q", offered, got, agreed)
+			t.Errorf("of %q the handshake has agreed on %q, want %q", offered, got,
+				agreed)
 		}
 	}
 }

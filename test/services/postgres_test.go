@@ -19,8 +19,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// PostgreSQL's clients ask for TLS in plain text, by a message of eight bytes that is answered with one (its manual, "SSL Session
-// Encryption"). Since version 17 a client may begin with TLS at once, if ALPN says postgresql.
+// PostgreSQL's clients ask for TLS in plain text, by a message of eight bytes that is answered with
+// one (its manual, "SSL Session Encryption"). Since version 17 a client may begin with TLS at once,
+// if ALPN says postgresql.
 
 const superuser, secret = "postgres", "a password of this test"
 
@@ -38,18 +39,23 @@ func postgresVersion(t *testing.T) int {
 	return version
 }
 
-// startPostgres starts a server that takes connections with TLS only: somebody's by the certificate, others' by the password.
+// startPostgres starts a server that takes connections with TLS only: somebody's by the
+// certificate, others' by the password.
 func startPostgres(t *testing.T, w *world) (port int) {
 	t.Helper()
 	postgres, initdb := need(t, "postgres", installed), need(t, "initdb", installed)
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
 	data := s.path("data")
-	s.run(initdb, "--pgdata="+data, "--username="+superuser, "--pwfile="+s.file("password", secret), "--auth=scram-sha-256", "--no-sync", "--locale=C", "--encoding=UTF8")
-	s.file("data/pg_hba.conf", "hostssl all "+clientName+" 127.0.0.1/32 cert\nhostssl all all 127.0.0.1/32 scram-sha-256\n")
+	s.run(initdb, "--pgdata="+data, "--username="+superuser, "--auth=scram-sha-256",
+		"--pwfile="+s.file("password", secret), "--no-sync", "--locale=C",
+		"--encoding=UTF8")
+	s.file("data/pg_hba.conf", "hostssl all "+clientName+" 127.0.0.1/32 cert\n"+
+		"hostssl all all 127.0.0.1/32 scram-sha-256\n")
 	port = testd.Port(t)
 	args := []string{"-D", data, "-p", strconv.Itoa(port)}
-	for _, setting := range []string{"listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "shared_buffers=1MB", "max_connections=10",
+	for _, setting := range []string{"listen_addresses=127.0.0.1", "unix_socket_directories=",
+		"fsync=off", "shared_buffers=1MB", "max_connections=10",
 		"ssl=on", "ssl_cert_file=" + cert, "ssl_key_file=" + key, "ssl_ca_file=" + ca} {
 		args = append(args, "-c", setting)
 	}
@@ -79,7 +85,8 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		if why := s.authenticate(s.endPoint()); why != "" {
 			t.Fatal(why)
 		}
-		if got := s.query("select version || ' ' || bits from pg_stat_ssl where pid = pg_backend_pid()"); got != "TLSv1.3 256" {
+		const about = " from pg_stat_ssl where pid = pg_backend_pid()"
+		if got := s.query("select version || ' ' || bits" + about); got != "TLSv1.3 256" {
 			t.Errorf("the server speaks %q with us", got)
 		}
 		s.query("create role " + clientName + " login")
@@ -89,7 +96,8 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		s := upgraded(t, "none")
 		s.startup(superuser)
 		other := sha256.Sum256(w.ca.Cert.Raw)
-		if why := s.authenticate(other[:]); !strings.Contains(why, "channel binding check failed") {
+		if why := s.authenticate(other[:]); !strings.Contains(why,
+			"channel binding check failed") {
 			t.Errorf("the server says %q", why)
 		}
 	})
@@ -97,7 +105,8 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		s := upgraded(t, "a good one")
 		s.startup(clientName)
 		s.ready()
-		if got := s.query("select client_dn from pg_stat_ssl where pid = pg_backend_pid()"); got != "/CN="+clientName {
+		got := s.query("select client_dn from pg_stat_ssl where pid = pg_backend_pid()")
+		if got != "/CN="+clientName {
 			t.Errorf("to the server we are %q", got)
 		}
 	})
@@ -136,7 +145,8 @@ type session struct {
 	h client.Handle
 }
 
-// endPoint is the channel binding tls-server-end-point (RFC 5929 section 4) for certificates that are signed with SHA-256.
+// endPoint is the channel binding tls-server-end-point (RFC 5929 section 4) for certificates that
+// are signed with SHA-256.
 func (s session) endPoint() []byte {
 	sum, err := hex.DecodeString(s.fact(s.h, "sha256"))
 	must(s.t, err)
@@ -145,7 +155,8 @@ func (s session) endPoint() []byte {
 
 func (s session) send(kind string, body []byte) {
 	s.t.Helper()
-	s.say(s.h, kind+string(binary.BigEndian.AppendUint32(nil, uint32(4+len(body))))+string(body))
+	s.say(s.h, kind+string(binary.BigEndian.AppendUint32(nil,
+		uint32(4+len(body))))+string(body))
 }
 
 // receive gives the next message.
@@ -169,7 +180,8 @@ func (s session) receive() (kind byte, body []byte) {
 
 func (s session) startup(user string) {
 	s.t.Helper()
-	s.send("", append(binary.BigEndian.AppendUint32(nil, 3<<16), "user\x00"+user+"\x00database\x00postgres\x00\x00"...))
+	s.send("", append(binary.BigEndian.AppendUint32(nil, 3<<16),
+		"user\x00"+user+"\x00database\x00postgres\x00\x00"...))
 }
 
 // ready reads until the server waits for a query, and gives the fields of what it has sent.
@@ -197,7 +209,8 @@ func (s session) query(sql string) string {
 	return strings.Join(s.ready(), " ")
 }
 
-// authenticate proves the password by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). It gives what the server has against it.
+// authenticate proves the password by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). It gives what the
+// server has against it.
 func (s session) authenticate(binding []byte) (why string) {
 	s.t.Helper()
 	const mechanism, gs2, nonce = "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,", "cnonce"
@@ -207,7 +220,8 @@ func (s session) authenticate(binding []byte) (why string) {
 	}
 	bare := "n=,r=" + nonce
 	first := gs2 + bare
-	s.send("p", append(append([]byte(mechanism+"\x00"), binary.BigEndian.AppendUint32(nil, uint32(len(first)))...), first...))
+	s.send("p", append(append([]byte(mechanism+"\x00"),
+		binary.BigEndian.AppendUint32(nil, uint32(len(first)))...), first...))
 	kind, body := s.receive()
 	if kind != 'R' {
 		return string(body)
@@ -231,7 +245,8 @@ func (s session) authenticate(binding []byte) (why string) {
 	must(s.t, err)
 	clientKey := sign(salted, "Client Key")
 	stored := sha256.Sum256(clientKey)
-	last := "c=" + base64.StdEncoding.EncodeToString(append([]byte(gs2), binding...)) + ",r=" + theirs
+	last := "c=" + base64.StdEncoding.EncodeToString(append([]byte(gs2), binding...)) + ",r=" +
+		theirs
 	all := bare + "," + challenge + "," + last
 	proof := sign(stored[:], all)
 	for i := range proof {
@@ -242,8 +257,10 @@ func (s session) authenticate(binding []byte) (why string) {
 	if kind != 'R' {
 		return string(body)
 	}
-	if want := "v=" + base64.StdEncoding.EncodeToString(sign(sign(salted, "Server Key"), all)); string(body[4:]) != want {
-		return fmt.Sprintf("the server does not know the password: it says %q, want %q", body[4:], want)
+	if want := "v=" + base64.StdEncoding.EncodeToString(sign(sign(salted, "Server Key"),
+		all)); string(body[4:]) != want {
+		return fmt.Sprintf("the server does not know the password: it says %q, want %q",
+			body[4:], want)
 	}
 	s.ready()
 	return ""
