@@ -62,7 +62,7 @@ var optionTable = []option{
 		good: []string{"none", "request", "require"}, wrong: []string{"", "maybe",
 			"1"}, says: "want none, request or require",
 		dependsOn: "client-ca", dependsText: "set the option client-ca before"},
-	{name: "session-resumption", context: true, preset: "on", good: []string{"on", "off"},
+	{name: "session-resumption", client: true, context: true, preset: "on", good: []string{"on", "off"},
 		wrong: []string{"", "1"}, says: "want on or off"},
 	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"},
 		wrong: []string{"", "log"}, says: "want raise or skip"},
