@@ -1,6 +1,7 @@
 #!/bin/sh
-# deps.sh build|test|services|check|scan|matrix|bench|systemd|packages - install what building (and the demo), testing, the tests
-# with servers, scanning, the matrix of OpenSSL's versions, benchmarking, or the tests of the units and of the packages need.
+# deps.sh build|test|services|check|scan|matrix|bench|systemd|packages - install what building (and
+# the demo), testing, the tests with servers, scanning, the matrix of OpenSSL's versions,
+# benchmarking, or the tests of the units and of the packages need.
 #
 # Looks for each command first and calls apt-get only for what is missing, so it
 # does nothing on a prepared machine. Where apt-get cannot be used, it says

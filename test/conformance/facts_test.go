@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
@@ -18,8 +19,8 @@ import (
 	"tlsd/session"
 )
 
-// The facts of tls.Info, each at both ends of a connection between two of ours, and against crypto/tls, which knows some of them by
-// itself.
+// The facts of tls.Info, each at both ends of a connection between two of ours, and against
+// crypto/tls, which knows some of them by itself.
 
 // A side is one of ours, and what it must see of the other.
 type side struct {
@@ -47,19 +48,24 @@ func (x *side) of(text func(c *testcert.Cert) string) string {
 	return text(x.shown)
 }
 
+func seconds(at time.Time) string { return strconv.FormatInt(at.Unix(), 10) }
+
 func sum(b []byte) string {
 	s := sha256.Sum256(b)
 	return hex.EncodeToString(s[:])
 }
 
-// facts are all of a connection. want is the text, given the same fact of the other end; where the library decides, it
-// judges the text and returns it if it is good.
+// facts are all of a connection. want is the text, given the same fact of the other end; where the
+// library decides, it judges the text and returns it if it is good.
 var facts = []struct {
 	name string
 	want func(x *side, got, others string) string
 }{
 	{"version", func(*side, string, string) string { return "TLSv1.3" }},
-	{"cipher", func(_ *side, got, others string) string { return oneOf(got, strings.HasPrefix(got, "TLS_"), others) }},
+	{"cipher", func(_ *side, got, others string) string {
+		return oneOf(got,
+			strings.HasPrefix(got, "TLS_"), others)
+	}},
 	{"alpn", func(*side, string, string) string { return "h2" }},
 	{"group", func(_ *side, got, others string) string {
 		if libraryIsOld() {
@@ -69,13 +75,25 @@ var facts = []struct {
 	}},
 	{"resumed", func(*side, string, string) string { return "0" }},
 	{"server-name", func(*side, string, string) string { return "localhost" }},
-	{"peer-address", func(x *side, got, _ string) string { return oneOf(got, strings.HasPrefix(got, "127.0.0.1:"), got) }},
-	{"local-address", func(x *side, got, _ string) string { return oneOf(got, strings.HasPrefix(got, "127.0.0.1:"), got) }},
+	{"peer-address", func(x *side, got,
+		_ string) string {
+		return oneOf(got, strings.HasPrefix(got, "127.0.0.1:"), got)
+	}},
+	{"local-address", func(x *side, got,
+		_ string) string {
+		return oneOf(got, strings.HasPrefix(got, "127.0.0.1:"), got)
+	}},
 	{"subject", func(x *side, _, _ string) string {
-		return x.of(func(c *testcert.Cert) string { return "/CN=" + c.Cert.Subject.CommonName })
+		return x.of(func(c *testcert.Cert) string {
+			return "/CN=" +
+				c.Cert.Subject.CommonName
+		})
 	}},
 	{"issuer", func(x *side, _, _ string) string {
-		return x.of(func(c *testcert.Cert) string { return "/CN=" + c.Cert.Issuer.CommonName })
+		return x.of(func(c *testcert.Cert) string {
+			return "/CN=" +
+				c.Cert.Issuer.CommonName
+		})
 	}},
 	{"serial", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string { return c.Cert.SerialNumber.Text(16) })
@@ -93,16 +111,18 @@ var facts = []struct {
 		})
 	}},
 	{"not-before", func(x *side, _, _ string) string {
-		return x.of(func(c *testcert.Cert) string { return strconv.FormatInt(c.Cert.NotBefore.Unix(), 10) })
+		return x.of(func(c *testcert.Cert) string { return seconds(c.Cert.NotBefore) })
 	}},
 	{"not-after", func(x *side, _, _ string) string {
-		return x.of(func(c *testcert.Cert) string { return strconv.FormatInt(c.Cert.NotAfter.Unix(), 10) })
+		return x.of(func(c *testcert.Cert) string { return seconds(c.Cert.NotAfter) })
 	}},
 	{"sha256", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string { return sum(c.Cert.Raw) })
 	}},
 	{"key-sha256", func(x *side, _, _ string) string {
-		return x.of(func(c *testcert.Cert) string { return sum(c.Cert.RawSubjectPublicKeyInfo) })
+		return x.of(func(c *testcert.Cert) string {
+			return sum(c.Cert.RawSubjectPublicKeyInfo)
+		})
 	}},
 	{"pem", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string {
@@ -113,8 +133,14 @@ var facts = []struct {
 	{"chain", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string { return string(c.CertPEM) })
 	}},
-	{"verified", func(x *side, _, _ string) string { return map[bool]string{true: "1", false: "0"}[x.verify] }},
-	{"channel-binding", func(_ *side, got, others string) string { return oneOf(got, len(got) == 64, others) }},
+	{"verified", func(x *side, _, _ string) string {
+		return map[bool]string{true: "1",
+			false: "0"}[x.verify]
+	}},
+	{"channel-binding", func(_ *side, got,
+		others string) string {
+		return oneOf(got, len(got) == 64, others)
+	}},
 	{"unsent", func(*side, string, string) string { return "0" }},
 }
 
@@ -126,7 +152,8 @@ func oneOf(got string, good bool, others string) string {
 	return "something else than " + strconv.Quote(got)
 }
 
-// libraryIsOld says whether ours is 1.1.1. It is the machine's, as the command line is, or the matrix's, of which the same holds.
+// libraryIsOld says whether ours is 1.1.1. It is the machine's, as the command line is, or the
+// matrix's, of which the same holds.
 func libraryIsOld() bool { return opensslIsOld() }
 
 // connectOurs makes a connection between two of ours.
@@ -137,7 +164,8 @@ func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *sid
 	cert := issue(t, w.ca.Intermediate(t, "Between"), localhost)
 	sc, err := s.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
 	must(t, err)
-	for _, o := range [][2]string{{"alpn", "h2,http/1.1"}, {"client-ca", w.ca.File}, {"client-cert", "request"}} {
+	for _, o := range [][2]string{{"alpn", "h2,http/1.1"}, {"client-ca", w.ca.File},
+		{"client-cert", "request"}} {
 		must(t, s.SetOption(ctx, sc, o[0], o[1]))
 	}
 	port, err := s.Listen(ctx, sc, "127.0.0.1", 0)
@@ -158,52 +186,65 @@ func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *sid
 		must(t, s.SetCertificate(ctx, h, "", show.CertFile, show.KeyFile))
 	}
 	must(t, s.Handshake(ctx, h))
-	return &side{t, e, s, h, false, cert, true}, &side{t, e, s, <-accepted, true, show, show != nil}
+	return &side{t, e, s, h, false, cert, true}, &side{t, e, s, <-accepted, true, show,
+		show != nil}
 }
 
 func TestEachFactIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-		for name, show := range map[string]*testcert.Cert{"both have certificates": issue(t, w.ca.Intermediate(t, "Under it"), testcert.Leaf{CN: "a client", DNS: []string{"client.test"}}), "the client has none": nil} {
+		for name, show := range map[string]*testcert.Cert{"both have certificates": issue(t,
+			w.ca.Intermediate(t, "Under it"), testcert.Leaf{CN: "a client",
+				DNS: []string{"client.test"}}), "the client has none": nil} {
 			t.Run(name, func(t *testing.T) {
 				cl, sv := connectOurs(t, e, w, show)
-				for _, x := range []*side{cl, sv} {
-					other := map[*side]*side{cl: sv, sv: cl}[x]
-					x.t = t
-					var all map[string]string
-					must(t, json.Unmarshal([]byte(x.fact("")), &all))
-					for _, f := range facts {
-						got := x.fact(f.name)
-						if want := f.want(x, got, other.fact(f.name)); got != want {
-							t.Errorf("server %v: %s is %q, want %q", x.server, f.name, got, want)
-						}
-						if all[f.name] != got {
-							t.Errorf("server %v: among all facts %s is %q, alone it is %q", x.server, f.name, all[f.name], got)
-						}
-						delete(all, f.name)
-					}
-					if len(all) > 0 {
-						t.Errorf("server %v: this test does not know the facts %q", x.server, slices.Sorted(maps.Keys(all)))
-					}
-					if x.fact("peer-address") != other.fact("local-address") {
-						t.Error("the two ends have different addresses")
-					}
-				}
+				cl.t, sv.t = t, t
+				cl.tells(sv)
+				sv.tells(cl)
 			})
 		}
 	})
 }
 
-// crypto/tls has the same channel binding, protocol, name and certificates, in both versions of TLS.
+// tells looks at each fact of a side.
+func (x *side) tells(other *side) {
+	x.t.Helper()
+	var all map[string]string
+	must(x.t, json.Unmarshal([]byte(x.fact("")), &all))
+	for _, f := range facts {
+		got := x.fact(f.name)
+		want := f.want(x, got, other.fact(f.name))
+		if got != want || all[f.name] != got {
+			x.t.Errorf("server %v: %s is %q, and among all facts %q; want %q",
+				x.server, f.name, got, all[f.name], want)
+		}
+		delete(all, f.name)
+	}
+	if len(all) > 0 {
+		x.t.Errorf("this test does not know the facts %q", slices.Sorted(maps.Keys(all)))
+	}
+	if x.fact("peer-address") != other.fact("local-address") {
+		x.t.Error("the two ends have different addresses")
+	}
+}
+
+// crypto/tls has the same channel binding, protocol, name and certificates, in both versions of
+// TLS.
 func TestFactsAreThePeersToo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	show := issue(t, w.ca, testcert.Leaf{CN: "a client"})
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, ClientCAs: w.ca.Pool(),
-				ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"h2"}, MinVersion: version, MaxVersion: version})
+			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+				Certificates: []tls.Certificate{w.cert.TLS()},
+				ClientCAs:    w.ca.Pool(),
+				ClientAuth:   tls.RequireAndVerifyClientCert,
+				NextProtos:   []string{"h2"},
+				MinVersion:   version,
+				MaxVersion:   version,
+			})
 			must(t, err)
 			t.Cleanup(func() { l.Close() })
 			come := make(chan *tls.Conn, 1)
@@ -228,12 +269,18 @@ func TestFactsAreThePeersToo(t *testing.T) {
 			x := &side{t: t, e: e, s: s, h: h}
 			peer := <-come
 			state := peer.ConnectionState()
-			binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil, 32) // RFC 9266
+			spoken := strings.Replace(tls.VersionName(version), "TLS ", "TLSv", 1)
+			const label = "EXPORTER-Channel-Binding" // RFC 9266 section 2
+			binding, err := state.ExportKeyingMaterial(label, nil, 32)
 			must(t, err)
 			for name, want := range map[string]string{
-				"channel-binding": hex.EncodeToString(binding), "alpn": state.NegotiatedProtocol, "server-name": state.ServerName,
-				"version": map[uint16]string{tls.VersionTLS12: "TLSv1.2", tls.VersionTLS13: "TLSv1.3"}[version], "sha256": sum(w.cert.Cert.Raw),
-				"peer-address": peer.LocalAddr().String(), "local-address": peer.RemoteAddr().String(),
+				"channel-binding": hex.EncodeToString(binding),
+				"alpn":            state.NegotiatedProtocol,
+				"server-name":     state.ServerName,
+				"version":         spoken,
+				"sha256":          sum(w.cert.Cert.Raw),
+				"peer-address":    peer.LocalAddr().String(),
+				"local-address":   peer.RemoteAddr().String(),
 			} {
 				if got := x.fact(name); got != want {
 					t.Errorf("%s is %q, want %q", name, got, want)

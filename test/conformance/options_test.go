@@ -16,11 +16,11 @@ import (
 	"tlsd/session"
 )
 
-// The options of tls.SetOption, each with good and with wrong values, on each kind of handle, and in each state; and the same for
-// tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain.
+// The options of tls.SetOption, each with good and with wrong values, on each kind of handle, and
+// in each state; and the same for tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain.
 
-// An option is one of a client, of an accepted connection, or of a context. CA stands for a good file of CA certificates, RUBBISH
-// for a file without one.
+// An option is one of a client, of an accepted connection, or of a context. CA stands for a good
+// file of CA certificates, RUBBISH for a file without one.
 type option struct {
 	name                   string
 	client, accepted       bool
@@ -35,18 +35,32 @@ type option struct {
 }
 
 var optionTable = []option{
-	{name: "alpn", client: true, context: true, good: []string{"", "h2", strings.Repeat("x", 255), "h2,http/1.1"},
-		wrong: []string{",", "h2,", ",h2", "h2, http/1.1", strings.Repeat("x", 256)}, says: "names with commas between them"},
-	{name: "server-name", client: true, good: []string{"example.com", "127.0.0.1", "[::1]", "localhost"},
-		wrong: []string{"", "a b", "https://example.com", "127.1", "[localhost]", "ü.test"}, says: "is not a host"},
-	{name: "ca", client: true, good: []string{"", "CA"}, badFiles: []string{"/nonexistent", "RUBBISH"}},
-	{name: "pins", client: true, good: []string{"sha256:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("a", 64) + ",sha256:" + strings.Repeat("B", 64), ""},
-		wrong: []string{"sha256:", "sha256:00", strings.Repeat("0", 64), "sha1:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("x", 64), "sha256:" + strings.Repeat("0", 64) + ","},
-		says:  "64 hexadecimal digits"},
-	{name: "min-version", client: true, context: true, preset: "1.2", good: []string{"1.2", "1.3"}, wrong: []string{"", "1.1", "1.4", "TLSv1.3"}, says: "want 1.2 or 1.3"},
-	{name: "eof", client: true, accepted: true, good: []string{"lax", "strict"}, wrong: []string{"", "LAX", "1"}, says: "want strict or lax"},
-	{name: "client-ca", context: true, good: []string{"CA"}, badFiles: []string{"/nonexistent", "RUBBISH"}},
-	{name: "client-cert", context: true, preset: "none", good: []string{"none", "request", "require"}, wrong: []string{"", "maybe", "1"}, says: "want none, request or require",
+	{name: "alpn", client: true, context: true,
+		good: []string{"", "h2", strings.Repeat("x", 255), "h2,http/1.1"},
+		wrong: []string{",", "h2,", ",h2", "h2, http/1.1",
+			strings.Repeat("x", 256)}, says: "names with commas between them"},
+	{name: "server-name", client: true,
+		good: []string{"example.com", "127.0.0.1", "[::1]", "localhost"},
+		wrong: []string{"", "a b", "https://example.com", "127.1", "[localhost]",
+			"ü.test"}, says: "is not a host"},
+	{name: "ca", client: true, good: []string{"", "CA"},
+		badFiles: []string{"/nonexistent", "RUBBISH"}},
+	{name: "pins", client: true, good: []string{"sha256:" + strings.Repeat("0", 64),
+		"sha256:" + strings.Repeat("a", 64) + ",sha256:" + strings.Repeat("B", 64), ""},
+		wrong: []string{"sha256:", "sha256:00", strings.Repeat("0", 64),
+			"sha1:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("x",
+				64), "sha256:" + strings.Repeat("0", 64) + ","},
+		says: "64 hexadecimal digits"},
+	{name: "min-version", client: true, context: true, preset: "1.2",
+		good: []string{"1.2", "1.3"}, wrong: []string{"", "1.1", "1.4",
+			"TLSv1.3"}, says: "want 1.2 or 1.3"},
+	{name: "eof", client: true, accepted: true, good: []string{"lax", "strict"},
+		wrong: []string{"", "LAX", "1"}, says: "want strict or lax"},
+	{name: "client-ca", context: true, good: []string{"CA"},
+		badFiles: []string{"/nonexistent", "RUBBISH"}},
+	{name: "client-cert", context: true, preset: "none",
+		good: []string{"none", "request", "require"}, wrong: []string{"", "maybe",
+			"1"}, says: "want none, request or require",
 		dependsOn: "client-ca", dependsText: "set the option client-ca before"},
 	{name: "session-resumption", client: true, context: true, preset: "on",
 		good: []string{"on", "off"}, wrong: []string{"", "1"}, says: "want on or off"},
@@ -68,7 +82,8 @@ type desk struct {
 
 func newDesk(t *testing.T, e us, w *world) *desk {
 	t.Helper()
-	d := &desk{t: t, s: e.open(t, w.ca.File), w: w, rubbish: filepath.Join(t.TempDir(), "rubbish.pem")}
+	d := &desk{t: t, s: e.open(t, w.ca.File), w: w,
+		rubbish: filepath.Join(t.TempDir(), "rubbish.pem")}
 	must(t, os.WriteFile(d.rubbish, []byte("no certificate\n"), 0o600))
 	d.context = d.newContext()
 	port, err := d.s.Listen(bounded(t), d.context, "127.0.0.1", 0)
@@ -146,14 +161,18 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		shakenClient, shakenServer := d.pair(true)
 		ofConnections := known(func(o option) bool { return o.client || o.accepted })
 		ofContexts := known(func(o option) bool { return o.context })
-		// The lists are whole: an option that this test does not know would stand behind them.
-		d.fails("an unknown option of a connection", d.set(unshakenClient, "colour", "red"), client.KindParams, `"colour"`, "there are: "+ofConnections)
-		d.fails("an unknown option of a context", d.set(d.context, "colour", "red"), client.KindParams, `"colour"`, "there are: "+ofContexts)
+		// The lists are whole: an option that this test does not know would stand behind
+		// them.
+		d.fails("an unknown option of a connection", d.set(unshakenClient, "colour", "red"),
+			client.KindParams, `"colour"`, "there are: "+ofConnections)
+		d.fails("an unknown option of a context", d.set(d.context, "colour", "red"),
+			client.KindParams, `"colour"`, "there are: "+ofContexts)
 		for _, c := range []struct {
 			h    client.Handle
 			list string
 		}{{unshakenClient, ofConnections}, {d.context, ofContexts}} {
-			if e := failure(d.set(c.h, "colour", "red")); !strings.HasSuffix(e.Message, "there are: "+c.list) {
+			if e := failure(d.set(c.h, "colour", "red")); !strings.HasSuffix(e.Message,
+				"there are: "+c.list) {
 				t.Errorf("this test does not know all options: %v", e)
 			}
 		}
@@ -162,21 +181,21 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 				name   string
 				handle client.Handle
 				has    bool
-				known  string
 			}{
-				{"a client", unshakenClient, o.client, ofConnections},
-				{"an accepted connection", unshakenServer, o.accepted, ofConnections},
-				{"a context", d.context, o.context, ofContexts},
+				{"a client", unshakenClient, o.client},
+				{"an accepted connection", unshakenServer, o.accepted},
+				{"a context", d.context, o.context},
 			} {
 				what := o.name + " of " + h.name
-				switch {
-				case h.has:
+				if h.has {
 					d.each(what, h.handle, o)
-				case h.name == "an accepted connection" && o.client:
-					d.fails(what, d.set(h.handle, o.name, o.good[0]), client.KindState, o.name+" is an option of clients")
-				default:
-					d.fails(what, d.set(h.handle, o.name, o.good[0]), client.KindParams, strconv.Quote(o.name), "there are: "+h.known)
+					continue
 				}
+				kind, says := client.KindParams, o.name+`" is not an option`
+				if h.name == "an accepted connection" && o.client {
+					kind, says = client.KindState, "is an option of clients"
+				}
+				d.fails(what, d.set(h.handle, o.name, o.good[0]), kind, says)
 			}
 			if !o.client && !o.accepted {
 				continue
@@ -190,10 +209,12 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 			}
 		}
 		for _, c := range []client.Handle{99, 1<<31 - 1} {
-			d.fails("no handle", d.set(c, "alpn", "h2"), client.KindHandle, "no such handle")
+			d.fails("no handle", d.set(c, "alpn", "h2"), client.KindHandle,
+				"no such handle")
 		}
 		// What was refused has changed nothing: the handshake works.
-		for name, value := range map[string]string{"server-name": "localhost", "ca": "CA", "pins": "", "alpn": "", "min-version": "1.2"} {
+		for name, value := range map[string]string{"server-name": "localhost", "ca": "CA",
+			"pins": "", "alpn": "", "min-version": "1.2"} {
 			must(t, d.set(unshakenClient, name, value))
 		}
 		ended := make(chan error, 1)
@@ -207,7 +228,8 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 func (d *desk) each(what string, h client.Handle, o option) {
 	d.t.Helper()
 	for _, v := range o.wrong {
-		d.fails(what+" = "+strconv.Quote(v), d.set(h, o.name, v), client.KindParams, o.name+": ", o.says)
+		d.fails(what+" = "+strconv.Quote(v), d.set(h, o.name, v), client.KindParams,
+			o.name+": ", o.says)
 	}
 	for _, v := range o.badFiles {
 		d.fails(what+" = "+v, d.set(h, o.name, v), client.KindFile, o.name+": ")
@@ -225,7 +247,9 @@ func (d *desk) each(what string, h client.Handle, o option) {
 		if want := strings.ReplaceAll(last, "CA", d.w.ca.File); got != want {
 			d.t.Errorf("%s: tls.Info tells %q, want %q", what, got, want)
 		}
-		must(d.t, d.set(h, o.name, map[bool]string{true: o.preset, false: o.good[0]}[o.preset != ""])) // for what comes after
+		// for what comes after
+		must(d.t, d.set(h, o.name,
+			map[bool]string{true: o.preset, false: o.good[0]}[o.preset != ""]))
 	}
 }
 
@@ -247,12 +271,15 @@ func TestFactsOfContexts(t *testing.T) {
 		if !maps.Equal(all, want) {
 			t.Errorf("a new context has the facts %v, want %v", all, want)
 		}
-		if empty, err := d.s.HandleInfo(bounded(t), d.newContext(), "address"); empty != "" || err != nil {
-			t.Errorf("a context that listens nowhere has the address %q, %v", empty, err)
+		if empty, err := d.s.HandleInfo(bounded(t), d.newContext(),
+			"address"); empty != "" || err != nil {
+			t.Errorf("a context that listens nowhere has the address %q, %v", empty,
+				err)
 		}
 		for _, o := range optionTable {
 			if o.dependsOn != "" {
-				d.fails(o.name, d.set(d.newContext(), o.name, o.good[len(o.good)-1]), client.KindState, o.dependsText)
+				err := d.set(d.newContext(), o.name, o.good[len(o.good)-1])
+				d.fails(o.name, err, client.KindState, o.dependsText)
 			}
 		}
 	})
@@ -264,7 +291,10 @@ func TestFactsThatCannotBeAsked(t *testing.T) {
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		d := newDesk(t, e, w)
-		ask := func(h client.Handle, name string) (string, error) { return d.s.HandleInfo(bounded(t), h, name) }
+		ask := func(h client.Handle, name string) (string,
+			error) {
+			return d.s.HandleInfo(bounded(t), h, name)
+		}
 		cl, sv := d.pair(false)
 		var names []string
 		for _, f := range facts {
@@ -272,23 +302,29 @@ func TestFactsThatCannotBeAsked(t *testing.T) {
 			for _, h := range []client.Handle{cl, sv} {
 				got, err := ask(h, f.name)
 				if strings.HasSuffix(f.name, "-address") {
-					if _, _, split := net.SplitHostPort(got); err != nil || split != nil {
-						t.Errorf("before the handshake %s is %q, %v", f.name, got, err)
+					if _, _, split := net.SplitHostPort(got); err != nil ||
+						split != nil {
+						t.Errorf("before the handshake %s is %q, %v",
+							f.name, got, err)
 					}
 					continue
 				}
-				d.fails(f.name+" before the handshake", err, client.KindState, "the handshake has not been done")
+				d.fails(f.name+" before the handshake", err, client.KindState,
+					"the handshake has not been done")
 			}
 			if _, err := ask(d.context, f.name); f.name != "alpn" {
-				d.fails(f.name+" of a context", err, client.KindParams, strconv.Quote(f.name))
+				d.fails(f.name+" of a context", err, client.KindParams,
+					strconv.Quote(f.name))
 			}
 		}
 		cl, sv = d.pair(true)
 		for _, h := range []client.Handle{cl, sv} {
 			_, err := ask(h, "colour")
-			d.fails("an unknown fact", err, client.KindParams, `"colour"`, "there are: "+strings.Join(names, ", "))
+			d.fails("an unknown fact", err, client.KindParams, `"colour"`,
+				"there are: "+strings.Join(names, ", "))
 			_, err = ask(h, "client-cert")
-			d.fails("a context's fact of a connection", err, client.KindParams, `"client-cert"`)
+			d.fails("a context's fact of a connection", err, client.KindParams,
+				`"client-cert"`)
 		}
 		must(t, d.s.CloseConn(bounded(t), cl))
 		_, err := ask(cl, "alpn")
@@ -307,43 +343,77 @@ func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 		ctx := bounded(t)
 		cl, sv := d.pair(false)
 		shakenClient, shakenServer := d.pair(true)
-		certificate := func(h client.Handle, name, cert, key string) error {
+		other := issue(t, w.ca, localhost)
+		pair := func(h client.Handle, name, cert, key string) error {
 			return d.s.SetCertificate(ctx, h, name, cert, key)
 		}
-		readPlain := func(h client.Handle) error { _, err := d.s.ReadPlain(ctx, h, 10); return err }
-		writePlain := func(h client.Handle) error { _, err := d.s.WritePlain(ctx, h, []byte("x")); return err }
+		certificate := func(h client.Handle, name string) error {
+			return pair(h, name, good.CertFile, good.KeyFile)
+		}
+		readPlain := func(h client.Handle) error {
+			_, err := d.s.ReadPlain(ctx, h, 10)
+			return err
+		}
+		writePlain := func(h client.Handle) error {
+			_, err := d.s.WritePlain(ctx, h, []byte("x"))
+			return err
+		}
 		listen := func(h client.Handle, host string, port int) error {
 			_, err := d.s.Listen(ctx, h, host, port)
 			return err
 		}
 		read := func(h client.Handle) error { _, err := d.s.Read(ctx, h, 10); return err }
-		write := func(h client.Handle) error { _, err := d.s.Write(ctx, h, []byte("x")); return err }
-		other := issue(t, w.ca, localhost)
+		write := func(h client.Handle) error {
+			_, err := d.s.Write(ctx, h, []byte("x"))
+			return err
+		}
 		for _, c := range []struct {
 			what string
 			err  error
 			kind client.Kind
 			says string
 		}{
-			{"a client's certificate behind the handshake", certificate(shakenClient, "", good.CertFile, good.KeyFile), client.KindState, "the handshake has been done already"},
-			{"the certificate of an accepted connection", certificate(sv, "", good.CertFile, good.KeyFile), client.KindState, "accepted"},
-			{"a client's certificate with a name", certificate(cl, "a.test", good.CertFile, good.KeyFile), client.KindParams, "server"},
-			{"no certificate", certificate(cl, "", "/nonexistent", good.KeyFile), client.KindFile, "/nonexistent"},
-			{"another key", certificate(cl, "", good.CertFile, other.KeyFile), client.KindFile, "does not match"},
-			{"another key of a context", certificate(d.context, "", good.CertFile, other.KeyFile), client.KindFile, "does not match"},
-			{"an address as a name", certificate(d.context, "127.0.0.1", good.CertFile, good.KeyFile), client.KindParams, "127.0.0.1"},
-			{"a wildcard in the middle", certificate(d.context, "a.*.test", good.CertFile, good.KeyFile), client.KindParams, "a.*.test"},
-			{"a certificate of no handle", certificate(99, "", good.CertFile, good.KeyFile), client.KindHandle, "no such handle"},
-			{"plain reading behind the handshake", readPlain(shakenClient), client.KindState, "the handshake has been done already"},
-			{"plain writing behind the handshake", writePlain(shakenServer), client.KindState, "the handshake has been done already"},
-			{"plain reading of a context", readPlain(d.context), client.KindHandle, "it is a server context"},
-			{"plain writing of a context", writePlain(d.context), client.KindHandle, "it is a server context"},
-			{"reading before the handshake", read(cl), client.KindState, "the handshake has not been done"},
-			{"writing before the handshake", write(sv), client.KindState, "the handshake has not been done"},
-			{"listening on a connection", listen(cl, "127.0.0.1", 0), client.KindHandle, "it is a connection"},
-			{"listening where somebody does", listen(d.newContext(), "127.0.0.1", d.port), client.KindConnect, "address already in use"},
-			{"listening on a name of another machine", listen(d.context, "192.0.2.1", 0), client.KindConnect, "192.0.2.1"},
-			{"listening on a URL", listen(d.context, "https://localhost", 0), client.KindParams, "it is a URL"},
+			{"a client's certificate behind the handshake",
+				certificate(shakenClient, ""),
+				client.KindState, "the handshake has been done already"},
+			{"the certificate of an accepted connection", certificate(sv, ""),
+				client.KindState, "accepted"},
+			{"a client's certificate with a name", certificate(cl, "a.test"),
+				client.KindParams, "server"},
+			{"no certificate", pair(cl, "", "/nonexistent", good.KeyFile),
+				client.KindFile, "/nonexistent"},
+			{"another key", pair(cl, "", good.CertFile, other.KeyFile),
+				client.KindFile, "does not match"},
+			{"another key of a context",
+				pair(d.context, "", good.CertFile, other.KeyFile),
+				client.KindFile, "does not match"},
+			{"an address as a name", certificate(d.context, "127.0.0.1"),
+				client.KindParams, "127.0.0.1"},
+			{"a wildcard in the middle", certificate(d.context, "a.*.test"),
+				client.KindParams, "a.*.test"},
+			{"a certificate of no handle", certificate(99, ""),
+				client.KindHandle, "no such handle"},
+			{"plain reading behind the handshake", readPlain(shakenClient),
+				client.KindState, "the handshake has been done already"},
+			{"plain writing behind the handshake", writePlain(shakenServer),
+				client.KindState, "the handshake has been done already"},
+			{"plain reading of a context", readPlain(d.context), client.KindHandle,
+				"it is a server context"},
+			{"plain writing of a context", writePlain(d.context), client.KindHandle,
+				"it is a server context"},
+			{"reading before the handshake", read(cl), client.KindState,
+				"the handshake has not been done"},
+			{"writing before the handshake", write(sv), client.KindState,
+				"the handshake has not been done"},
+			{"listening on a connection", listen(cl, "127.0.0.1", 0), client.KindHandle,
+				"it is a connection"},
+			{"listening where somebody does",
+				listen(d.newContext(), "127.0.0.1",
+					d.port), client.KindConnect, "address already in use"},
+			{"listening on a name of another machine",
+				listen(d.context, "192.0.2.1", 0), client.KindConnect, "192.0.2.1"},
+			{"listening on a URL", listen(d.context, "https://localhost", 0),
+				client.KindParams, "it is a URL"},
 		} {
 			d.fails(c.what, c.err, c.kind, c.says)
 		}
@@ -358,6 +428,7 @@ func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 			must(t, err)
 			got += string(data)
 		}
-		d.fails("a handshake before unread plain text", d.s.Handshake(ctx, cl), client.KindState, "plain text")
+		d.fails("a handshake before unread plain text", d.s.Handshake(ctx, cl),
+			client.KindState, "plain text")
 	})
 }

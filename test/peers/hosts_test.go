@@ -8,26 +8,34 @@ import (
 	"tlsd/internal/testd"
 )
 
+// virtualHosts are names that clients ask for, and whether the server has a certificate with that
+// name. The default certificate has those for which there is no other, so that no other will do.
+var virtualHosts = map[string]bool{
+	"default.test": true, "one.test": true, "ONE.test": true,
+	"www.two.test": true, "two.test": true, "a.b.two.test": true,
+	"other.test": false, // it gets the default, too, which has another name
+}
+
 // Programs get the certificate of the host that they ask for, and verify it themselves.
 func TestForeignClientsFindVirtualHosts(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
 	d := testd.Start(t)
-	named := func(names ...string) *testcert.Cert { return ca.Issue(t, testcert.Leaf{CN: names[0], DNS: names}) }
-	// The default has the names for which there is no other, so that no other certificate will do.
-	own, one, two := named("default.test", "two.test", "a.b.two.test"), named("one.test"), named("*.two.test")
+	named := func(names ...string) *testcert.Cert {
+		return ca.Issue(t, testcert.Leaf{CN: names[0], DNS: names})
+	}
+	own := named("default.test", "two.test", "a.b.two.test")
+	one, two := named("one.test"), named("*.two.test")
 	for _, v := range visitors {
-		for host, found := range map[string]bool{
-			"default.test": true, "one.test": true, "ONE.test": true, "www.two.test": true, "two.test": true, "a.b.two.test": true,
-			"other.test": false, // it gets the default, too, which has another name
-		} {
+		for host, found := range virtualHosts {
 			t.Run(v.name+"/"+host, func(t *testing.T) {
 				t.Parallel()
 				need(t, v.tool)
 				m := newMine(t, d)
 				ctx, port := m.context(own)
-				must(t, m.SetCertificate(m.ctx, ctx, "one.test", one.CertFile, one.KeyFile))
-				must(t, m.SetCertificate(m.ctx, ctx, "*.two.test", two.CertFile, two.KeyFile))
+				for name, c := range map[string]*testcert.Cert{"one.test": one, "*.two.test": two} {
+					must(t, m.SetCertificate(m.ctx, ctx, name, c.CertFile, c.KeyFile))
+				}
 				come := make(chan error, 1)
 				go func() {
 					h, err := m.Accept(m.ctx, ctx, "", 0)
@@ -46,7 +54,7 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 				}
 				if found {
 					must(t, err)
-				} else if err == nil { // it has ended the connection, in the handshake or behind it
+				} else if err == nil { // it has ended the connection, or the handshake
 					t.Error("it takes a certificate of another name")
 				}
 			})

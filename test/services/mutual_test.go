@@ -112,7 +112,8 @@ error_log stderr;
 events {}
 http {
 	access_log off;
-	client_body_temp_path a; proxy_temp_path b; fastcgi_temp_path c; uwsgi_temp_path d; scgi_temp_path e;
+	client_body_temp_path a; proxy_temp_path b; fastcgi_temp_path c;
+	uwsgi_temp_path d; scgi_temp_path e;
 	server {
 		listen 127.0.0.1:%d ssl http2;
 		ssl_certificate %s;

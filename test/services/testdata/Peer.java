@@ -1,8 +1,8 @@
 // Peer.java - Java's TLS for a test: java Peer.java ROLE PORT CA IDENTITY
 //
-// ROLE is server or client, CA a PEM file, IDENTITY a PKCS #12 file with the password "secret", or "-". The server takes one
-// client at a time, and wants a certificate. Each end sends one line: what the handshake has
-// agreed on, and who the other is.
+// ROLE is server or client, CA a PEM file, IDENTITY a PKCS #12 file with the password "secret", or
+// "-". The server takes one client at a time, and wants a certificate. Each end sends one line:
+// what the handshake has agreed on, and who the other is.
 import java.io.*;
 import java.net.InetAddress;
 import java.nio.file.*;
