@@ -290,14 +290,21 @@ func TestDemoShowsThatItWorks(t *testing.T) {
 		"Done: everything worked")
 }
 
-// Each script of examples/ is run in this file.
+// Each script of examples/ is run by a test of this folder.
 func TestEveryExampleIsRun(t *testing.T) {
 	t.Parallel()
 	scripts, err := filepath.Glob(filepath.Join(root(t), "examples", "*.dom"))
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts in examples/: %v", err)
 	}
-	tests := readFile(t, "scripts_test.go")
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests string
+	for _, file := range files {
+		tests += readFile(t, file)
+	}
 	for _, s := range scripts {
 		if !strings.Contains(tests, strconv.Quote(filepath.Base(s))) {
 			t.Errorf("no test runs %s", s)
