@@ -21,6 +21,14 @@ func TestEveryScriptOfExamplesRuns(t *testing.T) {
 			"the client has left\n"},
 		"mutual-subjects-client.dom": {stdout: "client: expected /CN=localhost, but this " +
 			"is /CN=fake\n", status: 1},
+		"http2-client.dom": {stdout: "the server does not speak HTTP/2\n", status: 1},
+		"mtls-server.dom": {stdout: "listening on port 8443\n" +
+			"client 1: fact, serial fact\n" +
+			"client 2: fact, serial fact\n"},
+		"mtls-client.dom":     {stdout: "the server has said nothing\n", status: 1},
+		"starttls-client.dom": {stdout: "no answer\n", status: 1}, // "ok" without an end
+		"virtual-hosts.dom": {stdout: "listening on port 8443\nclient 1 asks for [fact]\n" +
+			"client 2 asks for [fact]\n"},
 		// The second client of the server gets the answer to the first one.
 		"demo-server.dom": {stdout: "client 1 of 2: TLSv1.3, 0 bytes in, 78 bytes " +
 			"out\nclient 2 of 2: TLSv1.3, 78 bytes in, 78 bytes out\n"},

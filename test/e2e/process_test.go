@@ -165,3 +165,14 @@ func mustContain(t *testing.T, who, printed string, want ...string) {
 		}
 	}
 }
+
+// need ends the test unless the program is installed.
+func need(t *testing.T, tool string) {
+	t.Helper()
+	if _, err := exec.LookPath(tool); err != nil {
+		if os.Getenv("TLSD_TEST_STRICT") == "1" {
+			t.Fatalf("TLSD_TEST_STRICT=1: %v", err)
+		}
+		t.Skip(err)
+	}
+}

@@ -13,7 +13,8 @@ import (
 )
 
 // The README and the guides mark the blocks that are run here with <!-- test: NAME --> on the line
-// before. They are run as printed, in a folder that has the repository's bin and cmd, but for
+// before. They are run as printed, in a folder that has the repository's bin, bindings and cmd,
+// but for
 //
 //	example.com     localhost
 //	443             the port of a server of the test's
@@ -34,8 +35,13 @@ var blocks = map[string]struct {
 	"shim":   {"", "", `1\n0\n/CN=localhost\n`, true},
 	"doctor": {"", "", `(?s).*OpenSSL \d.*`, false},
 	"c":      {"host.c", "{first comment} && ./host", `/CN=localhost\n`, true},
-	"luajit": {"host.lua", "luajit host.lua", `/CN=localhost\n`, true},
-	"python": {"host.py", "python3 host.py", `/CN=localhost\n`, true},
+	"luajit": {"host.lua",
+		"cp bindings/tlsd.lua . && TLSPLUGIN=bin/TlsPlugin.so luajit host.lua",
+		`/CN=localhost\n`, true},
+	"python": {"host.py",
+		"cp bindings/tlsd.py . && TLSPLUGIN=bin/TlsPlugin.so python3 host.py",
+		`/CN=localhost\n`, true},
+	"node": {"host.mjs", "cp bindings/tlsd.mjs . && node host.mjs", `/CN=localhost\n`, true},
 }
 
 const socatAnswers = `\{"jsonrpc":"2\.0","id":1,"result":1\}
@@ -96,7 +102,8 @@ func readmeBlock(t *testing.T, d *testd.Daemon, file, command, code string, port
 	testd.Plugin(t)
 	testd.Exe(t, "tlsshim")
 	for name, target := range map[string]string{"bin": filepath.Dir(testd.Domhost(t)),
-		"cmd": filepath.Join(root(t), "cmd")} {
+		"cmd":      filepath.Join(root(t), "cmd"),
+		"bindings": filepath.Join(root(t), "bindings")} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

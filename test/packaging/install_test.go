@@ -43,6 +43,7 @@ var installed = map[string]fs.FileMode{
 	"usr/share/doc/tlsd/README.md":                     0o644,
 	"usr/share/doc/tlsd/SECURITY.md":                   0o644,
 	"usr/share/doc/tlsd/proto.md":                      0o644,
+	"usr/share/doc/tlsd/docs/features.md":              0o644,
 	"usr/share/doc/tlsd/docs/from-your-language.md":    0o644,
 	"usr/share/doc/tlsd/docs/operations.md":            0o644,
 	"usr/share/doc/tlsd/docs/scripting.md":             0o644,

@@ -1,0 +1,202 @@
+-- TLS connections of the daemon tlsd, for LuaJIT 2.1. Copy this file.
+--
+--   local tlsd = require("tlsd")
+--   local c = tlsd.connect("example.com", 443, { alpn = "http/1.1" })
+--   print(c:info("version"), c:info("subject"))
+--   c:write("GET / HTTP/1.0\r\nHost: example.com\r\n\r\n")
+--   for part in c:parts() do io.write(part) end
+--   c:close()
+--
+--   local server = tlsd.server("server.crt", "server.key", { alpn = "h2" })
+--   local port = server:listen("127.0.0.1", 0)
+--   local c = server:accept()
+--
+-- A call that fails raises an error, a table with the fields kind ("verify"), code (-32007) and text;
+-- tostring gives the text, and tlsplugin.h lists the kinds. Catch it with pcall:
+--
+--   local ok, e = pcall(tlsd.connect, "example.com", 443)
+--   if not ok and e.kind == "verify" then … end
+--
+-- Options are those of tls_SetOption, with _ for -: { min_version = "1.3" }. A connection and a server
+-- that are forgotten are closed by the garbage collector, some time. Times are seconds. Calls wait; in an
+-- event loop, wait until c:fd() is readable and then call c:read, which does not wait then.
+--
+-- TlsPlugin.so is the file that $TLSPLUGIN names, else the one in the working directory, else the
+-- installed one.
+local ffi = require("ffi")
+
+ffi.cdef [[
+int64_t tls_NewClient(const char *host, int32_t port);
+int64_t tls_Handshake(int64_t handle);
+int64_t tls_Write(int64_t handle, const void *data, size_t len);
+int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
+int64_t tls_Shutdown(int64_t handle);
+int64_t tls_Descriptor(int64_t handle);
+int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes);
+int64_t tls_WritePlain(int64_t handle, const void *data, size_t len);
+int64_t tls_Close(int64_t handle);
+int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
+int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
+int64_t tls_SetOption(int64_t handle, const char *name, const char *value);
+int64_t tls_SetCertificate(int64_t handle, const char *name, const char *cert, const char *key);
+int64_t tls_NewServerContext(const char *cert_file, const char *key_file);
+int64_t tls_Listen(int64_t ctx, const char *host, int32_t port);
+int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
+int64_t tls_CloseServerContext(int64_t ctx);
+int64_t tls_Info(int64_t handle, const char *name, char *buf, size_t cap);
+int64_t tls_LastError(char *buf, size_t cap);
+int64_t tls_ErrorKind(char *buf, size_t cap);
+int64_t tls_ErrorCode(void);
+struct tlsd_connection { int64_t handle; bool closed; };
+struct tlsd_server { int64_t handle; bool closed; };
+]]
+
+local function load()
+	local named = os.getenv("TLSPLUGIN")
+	if named then return ffi.load(named) end
+	for _, folder in ipairs { ".", "/usr/local/lib/tlsd", "/usr/lib/tlsd" } do
+		local path = folder .. "/TlsPlugin.so"
+		local file = io.open(path)
+		if file then
+			file:close()
+			return ffi.load(path)
+		end
+	end
+	error("TlsPlugin.so: not found; name it in the environment variable TLSPLUGIN")
+end
+
+local library = load()
+local MOST = 16777216 -- bytes of one read or write
+
+local Error = {}
+Error.__index = Error
+Error.__tostring = function(e) return e.text end
+
+local function last(get)
+	local buf = ffi.new("char[4096]")
+	get(buf, 4096)
+	return ffi.string(buf)
+end
+
+-- Gives the result of a C function as a number, or raises its error.
+local function check(n)
+	if n >= 0 then return tonumber(n) end
+	error(setmetatable({
+		kind = last(library.tls_ErrorKind),
+		code = tonumber(library.tls_ErrorCode()),
+		text = last(library.tls_LastError),
+	}, Error), 0)
+end
+
+local function info(self, name)
+	local size, n = 0, 1023
+	while n >= size do -- it may have grown meanwhile
+		size = n + 1
+		local buf = ffi.new("char[?]", size)
+		n = check(library.tls_Info(self.handle, name or "", buf, size))
+		if n < size then return ffi.string(buf, n) end
+	end
+end
+
+local function set_options(handle, options)
+	local names = {}
+	for name in pairs(options or {}) do names[#names + 1] = name end
+	table.sort(names) -- client_ca comes before client_cert
+	for _, name in ipairs(names) do
+		check(library.tls_SetOption(handle, (name:gsub("_", "-")), options[name]))
+	end
+end
+
+local function set_timeout(self, seconds)
+	check(library.tls_SetTimeout(self.handle, math.ceil(seconds * 1000)))
+end
+
+-- Reads by one of the two functions; "" is the end of what the peer says.
+local function read(get, self, most)
+	most = math.min(most or 65536, MOST)
+	local buf = ffi.new("char[?]", most)
+	return ffi.string(buf, check(get(self.handle, buf, most)))
+end
+
+local function write(put, self, data)
+	for at = 1, #data, MOST do
+		local piece = #data <= MOST and data or data:sub(at, at + MOST - 1)
+		check(put(self.handle, piece, #piece))
+	end
+end
+
+-- Frees the handle once; a second close does nothing.
+local function close(free, self)
+	if self.closed then return end
+	self.closed = true
+	check(free(self.handle))
+end
+
+local Connection = {
+	info = info, -- one fact, such as "alpn"; without a name all of them, as JSON
+	set_timeout = set_timeout, -- of each read, write and handshake; 0: tlsd's own
+	handshake = function(self) check(library.tls_Handshake(self.handle)) end,
+	read = function(self, most) return read(library.tls_Read, self, most) end,
+	write = function(self, data) write(library.tls_Write, self, data) end,
+	read_plain = function(self, most) return read(library.tls_ReadPlain, self, most) end, -- before
+	write_plain = function(self, data) write(library.tls_WritePlain, self, data) end, -- the handshake
+	shutdown = function(self) check(library.tls_Shutdown(self.handle)) end, -- ends writing
+	fd = function(self) return check(library.tls_Descriptor(self.handle)) end, -- to poll, not to read
+	close = function(self) close(library.tls_Close, self) end,
+}
+
+-- An iterator over all that comes, to its end.
+function Connection:parts(most)
+	return function()
+		local part = self:read(most)
+		if part ~= "" then return part end
+	end
+end
+
+local Server = {
+	info = info,
+	set_timeout = set_timeout, -- of each accept; 0: tlsd's own
+	-- Renews the certificate, or that of a virtual host, for handshakes from now on.
+	set_certificate = function(self, cert, key, name)
+		check(library.tls_SetCertificate(self.handle, name or "", cert, key))
+	end,
+	-- Returns the port; 0 takes any free one.
+	listen = function(self, host, port) return check(library.tls_Listen(self.handle, host, port or 0)) end,
+	close = function(self) close(library.tls_CloseServerContext, self) end,
+}
+
+local function collected(self) pcall(self.close, self) end -- nobody is there to be told
+local connection = ffi.metatype("struct tlsd_connection", { __index = Connection, __gc = collected })
+local server = ffi.metatype("struct tlsd_server", { __index = Server, __gc = collected })
+
+-- Takes a client in the places of listen.
+function Server:accept() return connection(check(library.tls_Accept(self.handle, "", 0))) end
+
+local tlsd = {}
+
+-- Connects and does the handshake. more: timeout; cert and key, files to show; insecure; plain, which
+-- leaves the handshake to the caller (STARTTLS).
+function tlsd.connect(host, port, options, more)
+	more = more or {}
+	local c = connection(check(library.tls_NewClient(host, port)))
+	local ok, e = pcall(function()
+		set_options(c.handle, options)
+		if more.timeout then c:set_timeout(more.timeout) end
+		if more.cert then check(library.tls_SetCertificate(c.handle, "", more.cert, more.key)) end
+		if more.insecure then check(library.tls_SetInsecureSkipVerify(c.handle, 1)) end
+		if not more.plain then c:handshake() end
+	end)
+	if not ok then
+		collected(c)
+		error(e, 0)
+	end
+	return c
+end
+
+function tlsd.server(cert, key, options)
+	local s = server(check(library.tls_NewServerContext(cert, key)))
+	set_options(s.handle, options)
+	return s
+end
+
+return tlsd
