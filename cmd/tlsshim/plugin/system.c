@@ -78,9 +78,9 @@ ssize_t sys_send_with(int fd, const void *at, size_t len, const int *pass, size_
 	struct iovec part = { (void *)(size_t)at, len };
 	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = room,
 			    .msg_controllen = CMSG_SPACE(n * sizeof *pass) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
 
-	if (n == 0)
+	if (!c)
 		return sys_send(fd, at, len);
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
