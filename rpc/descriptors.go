@@ -15,19 +15,22 @@ import (
 // Descriptors that a caller sends beside its messages (SCM_RIGHTS, unix(7)), to be data channels.
 // The rules:
 //
-//   - Every recvmsg gives the kernel room for descriptors, and those that arrive are closed on exec.
+//   - Every recvmsg gives the kernel room for descriptors, and those that arrive are closed on
+//     exec.
 //   - A descriptor is sent with the first byte of the message that announces it. The kernel ends a
 //     recvmsg behind the bytes that a descriptor was sent with. So a descriptor whose recvmsg ended
 //     where a message begins, or before, is not that message's.
 //   - When a message begins, the descriptors that are not its own are surplus, and are closed.
 //   - A call that announces a channel takes the oldest descriptor that is left.
-//   - At most mostDescriptors wait. Further ones are closed, and so is all that a recvmsg brings that
-//     had more than there was room for, here or in the process.
+//   - At most mostDescriptors wait. Further ones are closed, and so is all that a recvmsg brings
+//     that had more than there was room for, here or in the process.
 //   - Nothing that a caller says of a descriptor is believed; see channel.
-//   - What waits for its message longer than the answer timeout is closed, and so is all when the caller sends no more.
+//   - What waits for its message longer than the answer timeout is closed, and so is all when the
+//     caller sends no more.
 //
-// A caller may send its own end of the connection, or hide it in the queue of a socket that it sends. While that is open
-// here, the caller's leaving cannot be seen. So nothing of that sort is kept: see channel and keepOut.
+// A caller may send its own end of the connection, or hide it in the queue of a socket that it
+// sends. While that is open here, the caller's leaving cannot be seen. So nothing of that sort is
+// kept: see channel and keepOut.
 //
 // The reading goroutine alone uses them.
 type descriptors struct {
@@ -95,7 +98,8 @@ func (d *descriptors) close() {
 	}
 }
 
-// due is how long the descriptors may still wait, if any does. Those that have waited for most are closed.
+// due is how long the descriptors may still wait, if any does. Those that have waited for most are
+// closed.
 func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
 	if left = most - time.Since(d.arrived); left <= 0 {
 		d.close()
@@ -103,7 +107,8 @@ func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
 	return left, len(d.waiting) > 0
 }
 
-// channel makes a data channel of the oldest descriptor: one end of a pair of Unix stream sockets, or an error.
+// channel makes a data channel of the oldest descriptor: one end of a pair of Unix stream sockets,
+// or an error.
 func (d *descriptors) channel() (*net.UnixConn, error) {
 	if len(d.waiting) == 0 {
 		return nil, overLimit("no descriptor has arrived with the call: send one with its first byte (SCM_RIGHTS), or this process had no room for it (RLIMIT_NOFILE)")
@@ -154,7 +159,8 @@ func notAChannel(fd int) string {
 	return ""
 }
 
-// named says whether an address is one that can be connected to. The ends of a pair have none, which package unix gives as "@".
+// named says whether an address is one that can be connected to. The ends of a pair have none,
+// which package unix gives as "@".
 func named(address unix.Sockaddr) bool {
 	u, ok := address.(*unix.SockaddrUnix)
 	return ok && u.Name != "" && u.Name != "@"

@@ -336,7 +336,8 @@ func loaded(t *testing.T) int {
 			t.Fatal(err)
 		}
 	}
-	if err := unix.Sendmsg(int(a.Fd()), []byte("x"), unix.UnixRights(int(a.Fd())), nil, 0); err != nil {
+	own := int(a.Fd())
+	if err := unix.Sendmsg(own, []byte("x"), unix.UnixRights(own), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	fd, err := unix.FcntlInt(b.Fd(), unix.F_DUPFD_CLOEXEC, 0)

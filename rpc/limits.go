@@ -131,11 +131,13 @@ func (s *server) letGo(c *call) {
 	c.held = 0
 }
 
-// freeAnswer is how many bytes of an answer inside of a batch are not counted, so that most calls need no room.
+// freeAnswer is how many bytes of an answer inside of a batch are not counted, so that most calls
+// need no room.
 const freeAnswer = 1 << 10
 
-// keepAnswer counts the answer of a call inside of a batch, but for what was counted before the call began. It gives the
-// answer, or an error in its place if there is no room. No answer that is so large tells of an effect.
+// keepAnswer counts the answer of a call inside of a batch, but for what was counted before the
+// call began. It gives the answer, or an error in its place if there is no room. No answer that is
+// so large tells of an effect.
 func (s *server) keepAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.held
 	if more <= 0 {
@@ -143,7 +145,8 @@ func (s *server) keepAnswer(c *call, answer []byte) []byte {
 	}
 	if held := s.held.Add(int64(more)); held > int64(s.Limits.Buffered) {
 		s.held.Add(-int64(more))
-		err := overLimit("the answers of a batch are kept until all are there, and %d bytes more would exceed the %d that may be (--max-buffered); send smaller batches",
+		err := overLimit("the answers of a batch are kept until all are there, and %d bytes more "+
+			"would exceed the %d that may be (--max-buffered); send smaller batches",
 			more, s.Limits.Buffered)
 		s.sess.Fail(err)
 		return append([]byte(`"error":`), encode(wireError(err))...)

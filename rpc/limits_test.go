@@ -131,7 +131,8 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 	}
 }
 
-// TestABatchesLargeAnswersAreCounted when they are there, whatever the method, and counted out with the batch.
+// TestABatchesLargeAnswersAreCounted when they are there, whatever the method, and counted out with
+// the batch.
 func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const call = `{"jsonrpc":"2.0","id":%d,"method":"rpc.discover"}`
@@ -140,9 +141,11 @@ func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 	size := len(p.answer())
 	p = newPeer(t, limited(rpc.Limits{Buffered: 2 * size}))
 	for range 3 {
-		p.line("[" + fmt.Sprintf(call, 1) + "," + fmt.Sprintf(call, 2) + "," + fmt.Sprintf(call, 3) + "," + backend + "]")
+		p.line(fmt.Sprintf("["+call+","+call+","+call+",%s]", 1, 2, 3, backend))
 		got := p.answer()
-		if strings.Count(got, `"openrpc"`) != 2 || strings.Count(got, `"id":3,"error":{"code":-32011`) != 1 || !strings.Contains(got, `"result":"openssl"`) {
+		refused := strings.Count(got, `"id":3,"error":{"code":-32011`)
+		if strings.Count(got, `"openrpc"`) != 2 || refused != 1 ||
+			!strings.Contains(got, `"result":"openssl"`) {
 			t.Fatalf("got %.300s … %.500s", got, got[max(0, len(got)-500):])
 		}
 	}

@@ -5,14 +5,17 @@ import "golang.org/x/sys/unix"
 // soPassRights is SO_PASSRIGHTS of Linux 6.16: whether a socket can be sent descriptors.
 const soPassRights = 83
 
-// keepOut has a channel take no descriptors from now on, where the kernel can do that, and says whether some wait in it.
+// keepOut has a channel take no descriptors from now on, where the kernel can do that, and says
+// whether some wait in it.
 func keepOut(fd int) (some bool) {
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0) // an older kernel does not know it
+	// An older kernel does not know it.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	if err != nil || n <= 0 {
 		return false
 	}
 	// Without room for them, the kernel says that there are some.
-	_, _, flags, _, err := unix.Recvmsg(fd, make([]byte, n), nil, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	const look = unix.MSG_PEEK | unix.MSG_DONTWAIT
+	_, _, flags, _, err := unix.Recvmsg(fd, make([]byte, n), nil, look)
 	return err == nil && flags&unix.MSG_CTRUNC != 0
 }

@@ -211,7 +211,8 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 	}
 }
 
-// sendGarbage has a worker that was taken over write into its channel what comes to its mind, past package handoff.
+// sendGarbage has a worker that was taken over write into its channel what comes to its mind, past
+// package handoff.
 func sendGarbage(seed uint64) {
 	channel := -1
 	for fd := 3; fd < 64; fd++ {

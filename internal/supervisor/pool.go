@@ -71,7 +71,8 @@ func (s *Supervisor) choose(ctx context.Context, peer Peer) (*worker, error) {
 	return s.startOne(ctx, peer.account(), as)
 }
 
-// takeSpare takes the oldest of some spare workers, if there is one. turn ends the turn of its start.
+// takeSpare takes the oldest of some spare workers, if there is one. turn ends the turn of its
+// start.
 func (s *Supervisor) takeSpare(spares *[]*worker, turn func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,8 +107,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	}
 }
 
-// startOne starts a worker for one session of a user, or has a spare become that user's. Its turn lasts until the worker is
-// ready or gone.
+// startOne starts a worker for one session of a user, or has a spare become that user's. Its turn
+// lasts until the worker is ready or gone.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (*worker, error) {
 	done, err := s.starting.take(ctx, of)
 	if err != nil {

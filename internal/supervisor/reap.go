@@ -82,7 +82,8 @@ func (e end) text() string {
 	return fmt.Sprintf("exit status %d", e.status)
 }
 
-// signalName is the name of a signal, or its number: those for real time have no names, and any of them ends a process.
+// signalName is the name of a signal, or its number: those for real time have no names, and any of
+// them ends a process.
 func signalName(sig unix.Signal) string {
 	return cmp.Or(unix.SignalName(sig), fmt.Sprintf("signal %d", int(sig)))
 }

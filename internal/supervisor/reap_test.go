@@ -92,7 +92,8 @@ func TestAWorkerThatBreaksTheRulesOfItsChannelIsKilled(t *testing.T) {
 	}
 }
 
-// A worker that was taken over can say anything, and send any descriptors. It ends itself by that, or nothing.
+// A worker that was taken over can say anything, and send any descriptors. It ends itself by that,
+// or nothing.
 func TestAWorkerThatSaysAnythingHarmsNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

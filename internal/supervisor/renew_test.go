@@ -73,7 +73,8 @@ func TestReloadReplacesWhoWaits(t *testing.T) {
 	}
 }
 
-// A path that another user's process names may lead where root would wait for ever, such as that user's own file system.
+// A path that another user's process names may lead where root would wait for ever, such as that
+// user's own file system.
 func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as another user")

@@ -9,10 +9,11 @@ import (
 
 // Workers are started in turns, so that no user's starts hold up another's. The rules:
 //
-//   - So many are started at the same time, and of one user half of that: more would only take the processor from each
-//     other. The daemon's own user may have all.
+//   - So many are started at the same time, and of one user half of that: more would only take the
+//     processor from each other. The daemon's own user may have all.
 //   - Users who wait are served one after the other, and each user's callers in their order.
-//   - A spare worker that becomes a user's takes a turn, too: until it is ready, it is as much work as another.
+//   - A spare worker that becomes a user's takes a turn, too: until it is ready, it is as much work
+//     as another.
 //   - A start that is slow leaves its place to other users. It goes on counting for its own user.
 //   - A caller that stops waiting gives up its place in the queue.
 type turns struct {

@@ -141,7 +141,8 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 			}
 		}
 		if n, most := d.starting(), max(maxStarting/2, 1); n > most {
-			t.Errorf("with %d spares, %d workers of one user are being started at the same time; %d is the most", spares, n, most)
+			t.Errorf("with %d spares, %d workers of one user are being started at once; %d is the most",
+				spares, n, most)
 		}
 		if n := d.logs.FilterMessage("worker is not ready in time, and is killed").Len(); n != 0 {
 			t.Errorf("with %d spares, another user's session has waited for %d starts to be given up", spares, n)

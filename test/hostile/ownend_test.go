@@ -13,8 +13,9 @@ import (
 	"tlsd/internal/testd"
 )
 
-// A caller can send its own end of the connection to tlsd, as a descriptor. While tlsd has it open, nobody sees that the
-// caller is gone: its session would stay for as long as sessions may be idle, and for ever with a call in flight.
+// A caller can send its own end of the connection to tlsd, as a descriptor. While tlsd has it open,
+// nobody sees that the caller is gone: its session would stay for as long as sessions may be idle,
+// and for ever with a call in flight.
 
 // endOf is the descriptor of a connection.
 func endOf(t *testing.T, conn *net.UnixConn) *os.File {
@@ -48,9 +49,13 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
-	context := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":[%q,%q]}`+"\n", w.cert.CertFile, w.cert.KeyFile)
+	request := func(method, params string, args ...any) string {
+		line := `{"jsonrpc":"2.0","id":2,"method":"tls.` + method + `","params":` + params + "}\n"
+		return fmt.Sprintf(line, args...)
+	}
+	context := request("NewServerContext", "[%q,%q]", w.cert.CertFile, w.cert.KeyFile)
 	accept := func(channel int) string { // it waits without a bound
-		return fmt.Sprintf(`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",%d,%d]}`+"\n", testd.Port(t), channel)
+		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testd.Port(t), channel)
 	}
 	for name, leave := range map[string]func(t *testing.T, end *os.File){
 		"sent": func(t *testing.T, end *os.File) {
@@ -68,8 +73,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			must(t, unix.Shutdown(int(end.Fd()), unix.SHUT_WR))
 		},
 		"as a data channel": func(t *testing.T, end *os.File) {
-			must(t, give(end, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)))
-			must(t, give(end, `{"jsonrpc":"2.0","id":2,"method":"tls.Handshake","params":[1,1]}`+"\n", end))
+			must(t, give(end, request("NewClient", `["127.0.0.1",%d]`, port)))
+			must(t, give(end, request("Handshake", "[1,1]"), end))
 		},
 		"in the queue of a data channel": func(t *testing.T, end *os.File) {
 			a, b := pair(t)
@@ -91,7 +96,7 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 				}
 			}
 			if err := give(a, "x", end, a); err == nil {
-				t.Skip("this kernel cannot keep descriptors from a socket (SO_PASSRIGHTS, Linux 6.16)")
+				t.Skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)")
 			} else if !errors.Is(err, unix.EPERM) {
 				t.Fatal(err)
 			}
@@ -105,7 +110,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			must(t, conn.Close())
 			must(t, unix.SetNonblock(int(end.Fd()), false))
 			must(t, give(end, backend))
-			_, err := bufio.NewReaderSize(end, 16).ReadString('\n') // the session has begun
+			// The session has begun.
+			_, err := bufio.NewReaderSize(end, 16).ReadString('\n')
 			must(t, err)
 			leave(t, end)
 			must(t, end.Close())
