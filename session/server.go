@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"io/fs"
 	"maps"
 	"strings"
 
@@ -52,17 +53,21 @@ func (c *serverContext) renew(next serverOptions) error {
 	return nil
 }
 
+// A source is where an identity comes from: the files, and what they were when they were read.
+type source struct {
+	certFile, keyFile string
+	cert, key         fs.FileInfo
+}
+
 // identity reads a certificate chain and its key.
-func (s *Session) identity(op, certFile, keyFile string) (openssl.Identity, error) {
-	cert, err := readPEM(certFile, maxCert, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, certFile))
-	if err != nil {
-		return openssl.Identity{}, err
+func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, from source, err error) {
+	from = source{certFile: certFile, keyFile: keyFile}
+	id.Name = certFile + ", key " + keyFile
+	id.Cert, from.cert, err = readFile(certFile, maxCert, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, certFile))
+	if err == nil {
+		id.Key, from.key, err = readFile(keyFile, maxKey, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, keyFile))
 	}
-	key, err := readPEM(keyFile, maxKey, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, keyFile))
-	if err != nil {
-		return openssl.Identity{}, err
-	}
-	return openssl.Identity{Name: certFile + ", key " + keyFile, Cert: cert, Key: key}, nil
+	return id, from, err
 }
 
 // SetCertificate gives a connection the certificate that it shows if the server asks for one, before its handshake, or a context
@@ -88,7 +93,7 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err != nil {
 		return err
 	}
-	id, err := c.s.identity(op, certFile, keyFile)
+	id, from, err := c.s.identity(op, certFile, keyFile)
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
@@ -108,6 +113,7 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err := c.renew(next); err != nil {
 		return unusable(certFile, keyFile, err)
 	}
+	c.s.loaded(id, from)
 	return nil
 }
 
@@ -124,7 +130,7 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	case serverName != "":
 		return fail(kind.Params, "serverName %.80q: a connection has one certificate, and takes no name", serverName)
 	}
-	id, err := s.identity(op, certFile, keyFile)
+	id, from, err := s.identity(op, certFile, keyFile)
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
@@ -137,6 +143,7 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	s.mu.Lock()
 	c.begin.settings.Identity = &id
 	s.mu.Unlock()
+	s.loaded(id, from)
 	return nil
 }
 

@@ -49,6 +49,8 @@ type Config struct {
 	Policy policy.Policy
 	// Audit, if not nil, is told of what the administrator always wants to know. It is called by the goroutines of calls and must not wait.
 	Audit func(audit.Event)
+	// Observer, if not nil, is told of what the log may have.
+	Observer Observer
 }
 
 // WithDefaults replaces zeros by the defaults.
@@ -107,6 +109,7 @@ type Session struct {
 	lastError string
 
 	connectBound time.Duration // of each NewClient that is made from now on; 0: the session's own
+	totals    Totals
 }
 
 // New starts a session. End must be called.
@@ -153,6 +156,9 @@ func (s *Session) End() {
 	s.finishers.Wait()
 	s.sessions.Free()
 	s.impatience()
+	if s.Observer != nil {
+		s.Observer.Over(s.totals)
+	}
 }
 
 // LastMoved is when bytes have last gone over a data channel; the zero time if they never have. It may be
@@ -215,6 +221,7 @@ func (s *Session) take() Handle {
 		return 0
 	}
 	s.last++
+	s.totals.Handles++
 	s.taken = true
 	return s.last
 }

@@ -256,7 +256,7 @@ func workerSettings(o *options) (json.RawMessage, error) {
 	return json.Marshal(workerConfig{
 		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
 		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
-		MaxMemory: int64(o.maxMemory),
+		MaxMemory: int64(o.maxMemory), SkipFailedHandshakes: o.failedHandshakes == "skip",
 	})
 }
 

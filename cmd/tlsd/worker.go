@@ -53,6 +53,8 @@ type workerConfig struct {
 	IdleTimeout   time.Duration    `json:"idleTimeout"`
 	MaxMemory     int64            `json:"maxMemory"` // 0: no limit
 	LogLevel      string           `json:"logLevel"`
+
+	SkipFailedHandshakes bool `json:"skipFailedHandshakes"`
 }
 
 // The name in ps(1) and top(1) is that of the first thread, which is certain to
@@ -182,15 +184,17 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 	if err != nil {
 		w.log.Error("a session that cannot be served", zap.Error(err))
 		conn.Close()
-		w.ended(begun.Number, err)
+		w.ended(begun.Number, err, nil)
 		return
 	}
 	w.serving.Go(func() {
 		note, noMore := w.auditor(begun.Number)
+		seen := newObserver(w.log, begun.Number)
 		err := rpc.Serve(ctx, conn, rpc.Config{
 			Session: session.Config{
 				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
-				Policy: *begun.Policy, Audit: note,
+				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes,
+				Policy:               *begun.Policy, Audit: note, Observer: seen,
 			},
 			Limits:        w.cfg.Messages,
 			Version:       w.cfg.Version,
@@ -200,14 +204,14 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 			Confinement:   w.measures,
 		})
 		noMore()
-		w.ended(begun.Number, err)
+		w.ended(begun.Number, err, seen.totals)
 	})
 }
 
 // ended reports the end of a session, behind what is still to be told of it. A worker for one session is then told to
 // go by the supervisor, and does not wait for it.
-func (w *workerProcess) ended(number uint64, err error) {
-	e := handoff.Ended{Number: number}
+func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
+	e := handoff.Ended{Number: number, Totals: done}
 	if err != nil {
 		e.Error = err.Error()
 	}

@@ -125,6 +125,15 @@ type Ended struct {
 	NotTaken bool   `json:"notTaken,omitempty"` // the session has not begun: see ErrNotTaken
 	// if the session did not end because the caller left
 	Error string `json:"error,omitempty"`
+
+	Totals *Totals `json:"totals,omitempty"`
+}
+
+// Totals are what a session has done.
+type Totals struct {
+	Handles  int   `json:"handles"`  // that were given out
+	Received int64 `json:"received"` // bytes of its connections
+	Sent     int64 `json:"sent"`     // likewise
 }
 
 // Conn is one end of the channel. One goroutine may receive; Send is safe for

@@ -12,6 +12,7 @@ complete -c tlsd -l libssl -d 'the OpenSSL library' -r
 complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken; require: all, or do not start; off: nothing' -x -a 'auto require off'
 complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
 complete -c tlsd -l readable -d 'files and folders that workers may read, besides the systems; needs --confine; may be repeated' -r
+complete -c tlsd -l failed-handshakes -d 'raise: an Accept fails with the handshake of its client; skip: it goes on, and the log has the failure' -x -a 'raise skip'
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name and all addresses together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x

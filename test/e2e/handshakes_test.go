@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// lines are the entries of a daemon's log with a text.
+func linesOf(t *testing.T, d *testd.Daemon, text string) (found []map[string]any) {
+	t.Helper()
+	for line := range strings.Lines(d.Log(t)) {
+		var entry map[string]any
+		if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == text {
+			found = append(found, entry)
+		}
+	}
+	return found
+}
+
+// A server script need not survive its clients: what they do wrong is in the log.
+func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
+	t.Parallel()
+	d := testd.Start(t, "--failed-handshakes=skip")
+	ca := testcert.NewCA(t, "Test CA")
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	c := d.Dial(t)
+	server, err := c.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
+	var port int
+	if err == nil {
+		err = c.Call(ctx, "tls.Listen", []any{server, "127.0.0.1", 0}, &port)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan error, 1)
+	var h client.Handle
+	go func() {
+		var err error
+		h, err = c.Accept(ctx, server, "", 0)
+		accepted <- err
+	}()
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	scan, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scan.Close()
+	if _, err := scan.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	testd.Eventually(t, bound, "the line of the failure", func() bool { return len(linesOf(t, d, "handshake")) == 1 })
+	peer, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if err := <-accepted; err != nil {
+		t.Fatalf("the Accept has failed with its first client: %v", err)
+	}
+	if _, err := c.Write(ctx, h, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseConn(ctx, h); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	testd.Eventually(t, bound, "the session's end", func() bool { return len(linesOf(t, d, "session ended")) == 1 })
+
+	shaken := linesOf(t, d, "handshake")
+	if len(shaken) != 2 {
+		t.Fatalf("%d lines of handshakes: %v", len(shaken), shaken)
+	}
+	if f := shaken[0]; f["level"] != "info" || f["role"] != "server" || f["peer"] != scan.LocalAddr().String() || f["skipped"] != true ||
+		f["kind"] != "handshake" || !strings.Contains(f["failure"].(string), "HTTP") || f["milliseconds"].(float64) < 0 || f["session"] == nil {
+		t.Errorf("the failure: %v", f)
+	}
+	if f := shaken[1]; f["peer"] != peer.LocalAddr().String() || f["version"] != "TLSv1.3" || f["cipher"] == "" || f["failure"] != nil {
+		t.Errorf("the success: %v", f)
+	}
+	if f := linesOf(t, d, "certificate"); len(f) != 1 || f[0]["path"] != cert.CertFile || f[0]["serial"] != cert.Cert.SerialNumber.Text(16) {
+		t.Errorf("certificates: %v", f)
+	}
+	if f := linesOf(t, d, "session ended")[0]; f["handles"] != 2.0 || f["sent"] != 5.0 || f["received"] != 0.0 {
+		t.Errorf("the end: %v", f)
+	}
+}
