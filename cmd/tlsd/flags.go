@@ -34,6 +34,7 @@ type options struct {
 	readable       []string
 
 	failedHandshakes string // "raise" or "skip"
+	keyLog           string
 	isolation        string // "session" or "shared"
 	workers          int
 	spare            int
@@ -161,6 +162,8 @@ func flagTable(o *options) []flagInfo {
 			"the least level to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
 		{"", "log-format", "FORMAT", "auto: console on a terminal, else json",
 			"form of the log: auto, console, json", &choice{&o.logFormat, []string{"auto", "console", "json"}}},
+		{"", "key-log", "FILE", "none",
+			"append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only", (*text)(&o.keyLog)},
 		{"", "ready-fd", "N", "none",
 			"a descriptor to write a newline to when tlsd listens; then tlsd closes it", &number{&o.readyFD, 1, 1 << 20}},
 

@@ -55,6 +55,7 @@ type workerConfig struct {
 	LogLevel      string           `json:"logLevel"`
 
 	SkipFailedHandshakes bool `json:"skipFailedHandshakes"`
+	KeyLog               bool `json:"keyLog"` // descriptor handoff.KeyLogFD is there
 }
 
 // The name in ps(1) and top(1) is that of the first thread, which is certain to
@@ -129,7 +130,11 @@ type workerProcess struct {
 
 func (w *workerProcess) run() int {
 	go w.send()
-	engine, ready := loadEngine(w.cfg.Libssl, w.page)
+	var keyLog func(string)
+	if w.cfg.KeyLog {
+		keyLog = w.keyLog()
+	}
+	engine, ready := loadEngine(w.cfg.Libssl, w.page, keyLog)
 	if w.cfg.MaxMemory > 0 {
 		if err := confine.LimitMemory(w.cfg.MaxMemory); err != nil {
 			w.log.Error("the worker's memory is not limited", zap.Error(err))
@@ -250,12 +255,12 @@ func (w *workerProcess) exit(why error) int {
 }
 
 // loadEngine loads the library. Without one there is the stub, which says why.
-func loadEngine(path string, watcher openssl.Watcher) (session.Engine, handoff.Ready) {
+func loadEngine(path string, watcher openssl.Watcher, keyLog func(string)) (session.Engine, handoff.Ready) {
 	lib, err := openssl.Load(path)
 	if err != nil {
 		why := err.Error()
 		return session.Stub(err), handoff.Ready{Backend: "stub", Error: why[:min(len(why), longestReason)]}
 	}
-	lib.Watcher = watcher
+	lib.Watcher, lib.KeyLog = watcher, keyLog
 	return session.OpenSSL(lib), handoff.Ready{Backend: "openssl", Version: lib.Version(), Path: lib.Path()}
 }
