@@ -27,5 +27,17 @@ func (s *Session) TrustDepth() int {
 	return n
 }
 
+// SetPause replaces the pause between attempts to connect. No call may have been made.
+func (s *Session) SetPause(pause func() <-chan time.Time) { s.pause = pause }
+
+// What connects to one of several addresses.
+var (
+	Race       = race
+	Interleave = interleave
+)
+
+// MostAttempts is for tests.
+const MostAttempts = mostAttempts
+
 // SetNames replaces the system's look-up of names. No call may have been made.
 func (s *Session) SetNames(r *net.Resolver) { s.names = r }

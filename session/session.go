@@ -80,10 +80,11 @@ func (c Config) WithDefaults() Config {
 type Session struct {
 	Config // immutable
 
-	grace     time.Duration   // turnGrace, but in tests
-	lastWords time.Duration   // likewise
-	names     *net.Resolver   // nil, the system's, but in tests
-	ctx       context.Context // done when the session ends
+	grace     time.Duration           // turnGrace, but in tests
+	lastWords time.Duration           // likewise
+	names     *net.Resolver           // nil, the system's, but in tests
+	pause     func() <-chan time.Time // between attempts to connect: attemptDelay, but in tests
+	ctx       context.Context         // done when the session ends
 	cancel    context.CancelCauseFunc
 	running   sync.WaitGroup // calls that have not ended
 
@@ -109,7 +110,7 @@ type Session struct {
 	lastError string
 
 	connectBound time.Duration // of each NewClient that is made from now on; 0: the session's own
-	totals    Totals
+	totals       Totals
 }
 
 // New starts a session. End must be called.
@@ -118,6 +119,7 @@ func New(cfg Config) *Session {
 		Config:    cfg.WithDefaults(),
 		grace:     turnGrace,
 		lastWords: lastWords,
+		pause:     func() <-chan time.Time { return time.After(attemptDelay) },
 		calls:     map[*Call]struct{}{},
 		conns:     map[Handle]*connection{},
 		contexts:  map[Handle]*serverContext{},
