@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"io/fs"
 	"maps"
 	"strings"
 
@@ -27,13 +26,30 @@ func (c *serverContext) load(ctx context.Context, certFile, keyFile string) erro
 	return c.setCertificate(ctx, "tls.NewServerContext", "", certFile, keyFile)
 }
 
-// current gives a copy of the options, to be changed. Only one call at a time changes a context.
+// current gives a copy of the options, to be changed. c.changing must be held.
 func (c *serverContext) current() serverOptions {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	o := c.options
 	o.config.Hosts = maps.Clone(o.config.Hosts)
+	o.sources = maps.Clone(o.sources)
 	return o
+}
+
+// identify gives the options an identity, the context's own if there is no name.
+func (o *serverOptions) identify(name string, id openssl.Identity, from source) {
+	if name == "" {
+		o.config.Default = id
+	} else {
+		if o.config.Hosts == nil {
+			o.config.Hosts = map[string]openssl.Identity{}
+		}
+		o.config.Hosts[name] = id
+	}
+	if o.sources == nil {
+		o.sources = map[string]source{}
+	}
+	o.sources[name] = from
 }
 
 // renew makes the options hold.
@@ -51,12 +67,6 @@ func (c *serverContext) renew(next serverOptions) error {
 	s.mu.Unlock()
 	c.use(e)
 	return nil
-}
-
-// A source is where an identity comes from: the files, and what they were when they were read.
-type source struct {
-	certFile, keyFile string
-	cert, key         fs.FileInfo
 }
 
 // identity reads a certificate chain and its key.
@@ -97,19 +107,14 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
 	next := c.current()
-	if name == "" {
-		next.config.Default = id
-	} else {
-		if next.config.Hosts == nil {
-			next.config.Hosts = map[string]openssl.Identity{}
-		}
-		if _, there := next.config.Hosts[name]; !there && len(next.config.Hosts) >= maxNames {
-			return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the most that one can have; use another context, or a name with *.",
-				name, len(next.config.Hosts))
-		}
-		next.config.Hosts[name] = id
+	if _, there := next.config.Hosts[name]; name != "" && !there && len(next.config.Hosts) >= maxNames {
+		return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the most that one can have; use another context, or a name with *.",
+			name, len(next.config.Hosts))
 	}
+	next.identify(name, id, from)
 	if err := c.renew(next); err != nil {
 		return unusable(certFile, keyFile, err)
 	}

@@ -33,11 +33,12 @@ type options struct {
 	confine        string // "auto", "require" or "off"
 	readable       []string
 
-	failedHandshakes string // "raise" or "skip"
-	keyLog           string
-	isolation        string // "session" or "shared"
-	workers          int
-	spare            int
+	failedHandshakes   string // "raise" or "skip"
+	reloadCertificates string // "off" or "auto"
+	keyLog             string
+	isolation          string // "session" or "shared"
+	workers            int
+	spare              int
 
 	timeouts      session.Timeouts
 	answerTimeout time.Duration
@@ -78,7 +79,7 @@ type flagInfo struct {
 func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
-		socketGroup: -1, isolation: "session", confine: "auto", requireOpenSSL: "no", failedHandshakes: "raise", workers: runtime.NumCPU(), spare: 1,
+		socketGroup: -1, isolation: "session", confine: "auto", requireOpenSSL: "no", failedHandshakes: "raise", reloadCertificates: "off", workers: runtime.NumCPU(), spare: 1,
 		timeouts: defaults.Timeouts, answerTimeout: 30 * time.Second, idleTimeout: 12 * time.Hour,
 		drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
 		maxSessions: 1000, limits: defaults.Limits, messages: rpc.Limits{}.WithDefaults(),
@@ -113,6 +114,8 @@ func flagTable(o *options) []flagInfo {
 			"files and folders that workers may read, besides the system's; needs --confine; may be repeated", &paths{&o.readable}},
 		{"", "failed-handshakes", "MODE", "raise",
 			"raise: an Accept fails with the handshake of its client; skip: it goes on, and the log has the failure", &choice{&o.failedHandshakes, []string{"raise", "skip"}}},
+		{"", "reload-certificates", "MODE", "off",
+			"auto: servers take certificates that were renewed on disk, for handshakes from then on", &choice{&o.reloadCertificates, []string{"off", "auto"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up of the name and all addresses together", &duration{&o.timeouts.Connect, false}},

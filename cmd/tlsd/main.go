@@ -262,6 +262,7 @@ func workerSettings(o *options) (json.RawMessage, error) {
 		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
 		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
 		MaxMemory: int64(o.maxMemory), SkipFailedHandshakes: o.failedHandshakes == "skip", KeyLog: o.keyLog != "",
+		ReloadCertificates: o.reloadCertificates == "auto",
 	})
 }
 

@@ -55,6 +55,7 @@ type workerConfig struct {
 	LogLevel      string           `json:"logLevel"`
 
 	SkipFailedHandshakes bool `json:"skipFailedHandshakes"`
+	ReloadCertificates   bool `json:"reloadCertificates"`
 	KeyLog               bool `json:"keyLog"` // descriptor handoff.KeyLogFD is there
 }
 
@@ -198,8 +199,8 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 		err := rpc.Serve(ctx, conn, rpc.Config{
 			Session: session.Config{
 				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
-				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes,
-				Policy:               *begun.Policy, Audit: note, Observer: seen,
+				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes, ReloadCertificates: w.cfg.ReloadCertificates,
+				Policy: *begun.Policy, Audit: note, Observer: seen,
 			},
 			Limits:        w.cfg.Messages,
 			Version:       w.cfg.Version,

@@ -13,6 +13,7 @@ complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets
 complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
 complete -c tlsd -l readable -d 'files and folders that workers may read, besides the systems; needs --confine; may be repeated' -r
 complete -c tlsd -l failed-handshakes -d 'raise: an Accept fails with the handshake of its client; skip: it goes on, and the log has the failure' -x -a 'raise skip'
+complete -c tlsd -l reload-certificates -d 'auto: servers take certificates that were renewed on disk, for handshakes from then on' -x -a 'off auto'
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name and all addresses together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x

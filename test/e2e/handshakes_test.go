@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -93,5 +95,60 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	}
 	if f := linesOf(t, d, "session ended")[0]; f["handles"] != 2.0 || f["sent"] != 5.0 || f["received"] != 0.0 {
 		t.Errorf("the end: %v", f)
+	}
+}
+
+// An administrator renews certificates on disk, and no script need know.
+func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
+	t.Parallel()
+	d := testd.Start(t, "--reload-certificates=auto")
+	ca := testcert.NewCA(t, "Test CA")
+	old, renewed := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}), ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
+	dir := testd.Dir(t)
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	put := func(path string, text []byte) {
+		writeFile(t, path+".new", string(text))
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(cert, old.CertPEM)
+	put(key, old.KeyPEM)
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	c := d.Dial(t)
+	server, err := c.NewServerContext(ctx, cert, key)
+	var port int
+	if err == nil {
+		err = c.Call(ctx, "tls.Listen", []any{server, "127.0.0.1", 0}, &port)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func() string {
+		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		if h, err := c.Accept(ctx, server, "", 0); err != nil {
+			t.Fatal(err)
+		} else if err := c.CloseConn(ctx, h); err != nil {
+			t.Fatal(err)
+		}
+		return peer.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	if got := shown(); got != old.Cert.SerialNumber.String() {
+		t.Fatalf("a client gets %s", got)
+	}
+	put(cert, renewed.CertPEM)
+	testd.Eventually(t, bound, "the line about a certificate without its key", func() bool {
+		shown()
+		return len(linesOf(t, d, "certificate not reloaded")) > 0
+	})
+	put(key, renewed.KeyPEM)
+	testd.Eventually(t, bound, "the renewed certificate", func() bool { return shown() == renewed.Cert.SerialNumber.String() })
+	if line := linesOf(t, d, "certificate not reloaded")[0]; line["level"] != "warn" || line["path"] != cert || !strings.Contains(line["why"].(string), "does not match") {
+		t.Errorf("%v", line)
 	}
 }
