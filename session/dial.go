@@ -12,9 +12,10 @@ import (
 	"tlsd/internal/policy"
 )
 
-// How a client finds its way to a host that has several addresses (RFC 8305). Attempts run side by side: the next one begins when
-// an earlier one has failed, or when the last one has gone on for attemptDelay. The first that succeeds wins; the others are ended,
-// and what they have opened is closed, before the result is given. The two families of addresses take turns.
+// How a client finds its way to a host that has several addresses (RFC 8305). Attempts run side by
+// side: the next one begins when an earlier one has failed, or when the last one has gone on for
+// attemptDelay. The first that succeeds wins; the others are ended, and what they have opened is
+// closed, before the result is given. The two families of addresses take turns.
 //
 // The look-up asks for both families, and waits for both answers.
 
@@ -75,8 +76,9 @@ type attempted struct {
 	err   error
 }
 
-// race connects to the first address that can be connected to. pause gives what says that the next attempt may begin. The error is
-// that of the first address, or, if ctx has ended, of an attempt that was under way then.
+// race connects to the first address that can be connected to. pause gives what says that the next
+// attempt may begin. The error is that of the first address, or, if ctx has ended, of an attempt
+// that was under way then.
 func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time, try attempt) (net.Conn, error) {
 	if len(list) == 1 {
 		return try(ctx, list[0])
@@ -147,9 +149,10 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", a.String())
 }
 
-// beginConnect begins to connect a socket that the net package is about to connect, which may be done twice (connect(2)). A peer on this machine
-// has accepted when the second call comes, and so a goroutine need not wait for it, with all that this takes. The error is the
-// one that the second call would have.
+// beginConnect begins to connect a socket that the net package is about to connect, which may be
+// done twice (connect(2)). A peer on this machine has accepted when the second call comes, and so a
+// goroutine need not wait for it, with all that this takes. The error is the one that the second
+// call would have.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
 		return nil // it is the net package's to find the zone's number

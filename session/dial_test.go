@@ -242,7 +242,8 @@ func TestFamiliesTakeTurns(t *testing.T) {
 	}
 }
 
-// swallow makes an address of loopback swallow connections: the queue of its listener is full, so the system drops what comes.
+// swallow makes an address of loopback swallow connections: the queue of its listener is full, so
+// the system drops what comes.
 func swallow(t *testing.T, addr netip.AddrPort) bool {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

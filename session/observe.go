@@ -8,16 +8,18 @@ import (
 	"tlsd/openssl"
 )
 
-// What a session does that an administrator may want to read in the log. Nothing is logged here: the session's owner decides
-// which of it becomes a line.
+// What a session does that an administrator may want to read in the log. Nothing is logged here:
+// the session's owner decides which of it becomes a line.
 
-// An Observer is told of it. Its methods are called by the goroutines of calls, several at the same time, and must not wait.
+// An Observer is told of it. Its methods are called by the goroutines of calls, several at the same
+// time, and must not wait.
 type Observer interface {
 	// Shaken tells of a handshake that has ended, in success or not.
 	Shaken(Handshake)
 	// Loaded tells of a certificate and a key that have been read and taken.
 	Loaded(Certificate)
-	// Reloaded tells that files of a context have changed, and whether they are used now: an error is why the old ones stay.
+	// Reloaded tells that files of a context have changed, and whether they are used now: an
+	// error is why the old ones stay.
 	Reloaded(certFile, keyFile string, err error)
 	// Over tells what the session has done. It is the last call.
 	Over(Totals)
@@ -34,8 +36,8 @@ type Handshake struct {
 	t EngineConn
 }
 
-// Details asks what the handshake has agreed on. It costs a little, and may be called by Shaken only. Without success there are
-// none.
+// Details asks what the handshake has agreed on. It costs a little, and may be called by Shaken
+// only. Without success there are none.
 func (h Handshake) Details() (version, cipher, subject, serial string, resumed bool) {
 	if h.Failure != nil {
 		return "", "", "", "", false

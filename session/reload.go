@@ -13,25 +13,28 @@ import (
 
 // Certificates that are renewed on disk: the option reload is auto. The rules:
 //
-//   - A handshake that is about to begin looks whether the files are others, at most once in reloadPause for each context. So an
-//     idle context does nothing.
-//   - A file is another one if the path leads to another inode, or its time or size has changed. It is opened as at first, so
-//     the policy's folders and the confinement hold.
-//   - New files are read and checked first. If they are bad, such as a key that is not replaced yet, the old ones stay, and the
-//     observer is told once. They are tried again when they have changed again.
+//   - A handshake that is about to begin looks whether the files are others, at most once in
+//     reloadPause for each context. So an idle context does nothing.
+//   - A file is another one if the path leads to another inode, or its time or size has changed. It
+//     is opened as at first, so the policy's folders and the confinement hold.
+//   - New files are read and checked first. If they are bad, such as a key that is not replaced
+//     yet, the old ones stay, and the observer is told once. They are tried again when they have
+//     changed again.
 
 // reloadPause is how long a context does not look again.
 const reloadPause = time.Second
 
 const opReload = "tls.Accept" // whose handshake looks
 
-// A source is where an identity comes from: the files, and what they were when they were last looked at.
+// A source is where an identity comes from: the files, and what they were when they were last
+// looked at.
 type source struct {
 	certFile, keyFile string
 	cert, key         fs.FileInfo // nil: there was none
 }
 
-// refresh takes files that have been renewed. If another change is under way, it leaves them to a later handshake.
+// refresh takes files that have been renewed. If another change is under way, it leaves them to a
+// later handshake.
 func (c *serverContext) refresh() {
 	s := c.s
 	s.mu.Lock()

@@ -58,8 +58,8 @@ func (r *renewal) issue(names ...string) *testcert.Cert {
 	return r.ca.Issue(r.t, testcert.Leaf{CN: names[0], DNS: names})
 }
 
-// shown is the serial number of the certificate that a client gets that asks for a name. The client and the server say something
-// to each other, and are there until the end of the test.
+// shown is the serial number of the certificate that a client gets that asks for a name. The client
+// and the server say something to each other, and are there until the end of the test.
 func (r *renewal) shown(name string) string {
 	r.t.Helper()
 	accepted := r.start(r.Accept(r.ctx, "", 0))

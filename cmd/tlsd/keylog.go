@@ -11,10 +11,12 @@ import (
 	"tlsd/internal/safefile"
 )
 
-// The file of --key-log. Only who starts tlsd can name it, and no script. The daemon opens it, so that workers write to it
-// although they may open no file, and can read none of what others have written.
+// The file of --key-log. Only who starts tlsd can name it, and no script. The daemon opens it, so
+// that workers write to it although they may open no file, and can read none of what others have
+// written.
 
-// openKeyLog opens it, and says in the log and to the audit what that means. Without a path there is none.
+// openKeyLog opens it, and says in the log and to the audit what that means. Without a path there
+// is none.
 func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	if path == "" {
 		return nil, nil
@@ -32,8 +34,8 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	return f, nil
 }
 
-// keyLog gives what writes a line to the file that the daemon has opened. One write(2) is one line, so that those of several
-// workers do not mix.
+// keyLog gives what writes a line to the file that the daemon has opened. One write(2) is one line,
+// so that those of several workers do not mix.
 func (w *workerProcess) keyLog() func(line string) {
 	file := os.NewFile(handoff.KeyLogFD, "key log")
 	return func(line string) {

@@ -11,9 +11,10 @@ import (
 	"tlsd/session"
 )
 
-// What a worker logs of a session: handshakes, and certificates that it has taken. A session has so many lines at once, and so many
-// a second from then on, so that a port scan, or a script in a loop, does not fill the log; the next line says how many were
-// left out. Texts of peers are bounded and plain.
+// What a worker logs of a session: handshakes, and certificates that it has taken. A session has so
+// many lines at once, and so many a second from then on, so that a port scan, or a script in a
+// loop, does not fill the log; the next line says how many were left out. Texts of peers are
+// bounded and plain.
 const (
 	observerBurst = 50
 	observerRate  = 5

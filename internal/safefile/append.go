@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Append opens a file for writing at its end. If it is not there, it is made, for its owner alone. The way to it follows the
-// package's rules. The file itself is no link, has one name, belongs to one of the users, and nobody else can read or write it.
-// The path is absolute. Beside root, the owners are trusted.
+// Append opens a file for writing at its end. If it is not there, it is made, for its owner alone.
+// The way to it follows the package's rules. The file itself is no link, has one name, belongs to
+// one of the users, and nobody else can read or write it. The path is absolute. Beside root, the
+// owners are trusted.
 func Append(path string, owners ...uint32) (*os.File, error) {
 	w := walk{owners: append(owners, 0), path: path, dir: -1}
 	w.last = w.append
@@ -20,7 +21,8 @@ func Append(path string, owners ...uint32) (*os.File, error) {
 
 // append opens the last name of the way.
 func (w *walk) append(name, at string) (*os.File, error) {
-	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY |
+		unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(w.dir, name, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if errors.Is(err, unix.EEXIST) {
 		// A device or a FIFO is not opened, for that can do something.
@@ -60,11 +62,14 @@ func (w *walk) private(fd int, at string) error {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return w.notRegular()
 	case st.Nlink != 1:
-		return fmt.Errorf("%s: it has %d names, and one may be where others can read it; name another file", w.path, st.Nlink)
+		return fmt.Errorf("%s: it has %d names, and one may be where others can read it; "+
+			"name another file", w.path, st.Nlink)
 	case !slices.Contains(w.owners, st.Uid):
-		return fmt.Errorf("%s: it belongs to user %d; give it to %s (chown)", w.path, st.Uid, w.trusted())
+		return fmt.Errorf("%s: it belongs to user %d; give it to %s (chown)",
+			w.path, st.Uid, w.trusted())
 	case mode&0o077 != 0:
-		return fmt.Errorf("%s: its mode is %04o, so that others than its owner have access to it; take that from them (chmod 0600)", w.path, mode)
+		return fmt.Errorf("%s: its mode is %04o, so that others than its owner have "+
+			"access to it; take that from them (chmod 0600)", w.path, mode)
 	}
 	return nil
 }

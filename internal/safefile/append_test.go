@@ -51,7 +51,9 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 			}
 		}
 	}
-	for path, want := range map[string]string{"good/private": "1ab", "good/new": "ab", "good/new2": "ab"} {
+	for path, want := range map[string]string{
+		"good/private": "1ab", "good/new": "ab", "good/new2": "ab",
+	} {
 		text, err := os.ReadFile(p(path))
 		must(t, err)
 		st, err := os.Stat(p(path))

@@ -61,7 +61,9 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	if _, err := scan.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	testd.Eventually(t, bound, "the line of the failure", func() bool { return len(linesOf(t, d, "handshake")) == 1 })
+	testd.Eventually(t, bound, "the line of the failure", func() bool {
+		return len(linesOf(t, d, "handshake")) == 1
+	})
 	peer, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		t.Fatal(err)
@@ -77,23 +79,31 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	testd.Eventually(t, bound, "the session's end", func() bool { return len(linesOf(t, d, "session ended")) == 1 })
+	testd.Eventually(t, bound, "the session's end", func() bool {
+		return len(linesOf(t, d, "session ended")) == 1
+	})
 
 	shaken := linesOf(t, d, "handshake")
 	if len(shaken) != 2 {
 		t.Fatalf("%d lines of handshakes: %v", len(shaken), shaken)
 	}
-	if f := shaken[0]; f["level"] != "info" || f["role"] != "server" || f["peer"] != scan.LocalAddr().String() || f["skipped"] != true ||
-		f["kind"] != "handshake" || !strings.Contains(f["failure"].(string), "HTTP") || f["milliseconds"].(float64) < 0 || f["session"] == nil {
+	if f := shaken[0]; f["level"] != "info" || f["role"] != "server" ||
+		f["peer"] != scan.LocalAddr().String() || f["skipped"] != true ||
+		f["kind"] != "handshake" || !strings.Contains(f["failure"].(string), "HTTP") ||
+		f["milliseconds"].(float64) < 0 || f["session"] == nil {
 		t.Errorf("the failure: %v", f)
 	}
-	if f := shaken[1]; f["peer"] != peer.LocalAddr().String() || f["version"] != "TLSv1.3" || f["cipher"] == "" || f["failure"] != nil {
+	if f := shaken[1]; f["peer"] != peer.LocalAddr().String() || f["version"] != "TLSv1.3" ||
+		f["cipher"] == "" || f["failure"] != nil {
 		t.Errorf("the success: %v", f)
 	}
-	if f := linesOf(t, d, "certificate"); len(f) != 1 || f[0]["path"] != cert.CertFile || f[0]["serial"] != cert.Cert.SerialNumber.Text(16) {
+	serial := cert.Cert.SerialNumber.Text(16)
+	if f := linesOf(t, d, "certificate"); len(f) != 1 || f[0]["path"] != cert.CertFile ||
+		f[0]["serial"] != serial {
 		t.Errorf("certificates: %v", f)
 	}
-	if f := linesOf(t, d, "session ended")[0]; f["handles"] != 2.0 || f["sent"] != 5.0 || f["received"] != 0.0 {
+	f := linesOf(t, d, "session ended")[0]
+	if f["handles"] != 2.0 || f["sent"] != 5.0 || f["received"] != 0.0 {
 		t.Errorf("the end: %v", f)
 	}
 }
@@ -103,7 +113,8 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 	t.Parallel()
 	d := testd.Start(t, "--reload-certificates=auto")
 	ca := testcert.NewCA(t, "Test CA")
-	old, renewed := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}}), ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
+	old := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
+	renewed := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
 	dir := testd.Dir(t)
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	put := func(path string, text []byte) {
@@ -126,7 +137,8 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := func() string {
-		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+			&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,8 +159,12 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 		return len(linesOf(t, d, "certificate not reloaded")) > 0
 	})
 	put(key, renewed.KeyPEM)
-	testd.Eventually(t, bound, "the renewed certificate", func() bool { return shown() == renewed.Cert.SerialNumber.String() })
-	if line := linesOf(t, d, "certificate not reloaded")[0]; line["level"] != "warn" || line["path"] != cert || !strings.Contains(line["why"].(string), "does not match") {
+	testd.Eventually(t, bound, "the renewed certificate", func() bool {
+		return shown() == renewed.Cert.SerialNumber.String()
+	})
+	line := linesOf(t, d, "certificate not reloaded")[0]
+	if line["level"] != "warn" || line["path"] != cert ||
+		!strings.Contains(line["why"].(string), "does not match") {
 		t.Errorf("%v", line)
 	}
 }

@@ -35,7 +35,8 @@ func (s *secrets) lines() []string {
 	return strings.Split(strings.ToLower(strings.TrimSpace(s.text.String())), "\n")
 }
 
-// The file has what the peers, which are not OpenSSL, know of the same connections, in the same form.
+// The file has what the peers, which are not OpenSSL, know of the same connections, in the same
+// form.
 func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(testd.Dir(t), "keys")
@@ -49,7 +50,10 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 		c := d.Dial(t)
 
 		// As a client.
-		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.TLS()}, MaxVersion: version, KeyLogWriter: peers})
+		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+			Certificates: []tls.Certificate{cert.TLS()}, MaxVersion: version,
+			KeyLogWriter: peers,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +85,10 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 			t.Fatal(err)
 		}
 		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-			&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: version, KeyLogWriter: peers})
+			&tls.Config{
+				RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: version,
+				KeyLogWriter: peers,
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +119,9 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	for _, want := range []string{`"level":"warn"`, `"logger":"audit"`} {
 		found := false
 		for line := range strings.Lines(log) {
-			found = found || strings.Contains(line, file) && strings.Contains(line, want)
+			if strings.Contains(line, file) && strings.Contains(line, want) {
+				found = true
+			}
 		}
 		if !found {
 			t.Errorf("no line with %s names the file", want)
