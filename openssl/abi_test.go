@@ -276,6 +276,7 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 var callbacks = map[string]struct{ file, function string }{
 	"verify_cb":      {"verify.go", "recordVerify"},
 	"new_session_cb": {"resume.go", "keepSession"},
+	"keylog_cb":      {"keylog.go", "logSecret"},
 }
 
 var callbackLine = regexp.MustCompile(`(?m)^typedef (\w+) (\w+_cb)\((.*)\);$`)

@@ -180,6 +180,7 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		call(l.sym.ctxSetOptions, ctx, options)
 		// one read(2) a record instead of two
 		call(l.sym.ctxCtrl, ctx, ctrlSetReadAhead, 1, 0)
+		l.tellSecrets(ctx)
 		// If a client certificate is asked for, resumption fails without an id
 		// (SSL_CTX_set_session_id_context(3)).
 		call(l.sym.ctxSetSessionIDContext, ctx, uintptr(unsafe.Pointer(&id[0])),

@@ -22,6 +22,10 @@ type Library struct {
 	// the Library is used.
 	Watcher Watcher
 
+	// KeyLog, if it is not nil, is given the secrets of each connection, as lines of the NSS key log format without their end. It
+	// must be set before the Library is used. It is called in the middle of handshakes, by several goroutines.
+	KeyLog func(line string)
+
 	sym     symbols
 	major   int    // 1, 3 or 4
 	version string // OpenSSL_version(0)
@@ -35,6 +39,7 @@ type Library struct {
 
 	alpnCB, servernameCB uintptr       // the C functions that are selectALPN, chooseHost
 	newSessionCB         uintptr       // likewise, keepSession
+	keylogCB             uintptr       // likewise, logSecret
 	keepers              sync.Map      // address of an SSL -> *Conn that keeps sessions
 	servers              sync.Map      // number -> *serverSettings
 	nextServer           atomic.Uint64 // the last number
@@ -184,6 +189,7 @@ func bind(name string, handle uintptr) (*Library, error) {
 	l.alpnCB = purego.NewCallback(l.selectALPN)
 	l.servernameCB = purego.NewCallback(l.chooseHost)
 	l.newSessionCB = purego.NewCallback(l.keepSession)
+	l.keylogCB = purego.NewCallback(l.logSecret)
 	l.path = mappedFile(l.sym.sslNew)
 	if l.path == "" {
 		l.path = name

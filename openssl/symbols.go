@@ -49,7 +49,7 @@ type symbols struct {
 	sslSessionReused, sslGroupName, sslPeerChain      uintptr
 	ctxSetNewSession, sslSetSession, sessionFree      uintptr
 	sessionIsResumable, sessionVersion                uintptr
-	sslGet1Session                                    uintptr
+	sslGet1Session, ctxSetKeylog                      uintptr
 	sslGetVerifyMode, sslExport                       uintptr
 	i2dX509, i2dPubkey, x509Pubkey, x509Issuer        uintptr
 
@@ -156,6 +156,7 @@ func (s *symbols) table() []symbol {
 		{"SSL_get_current_cipher", &s.sslCurrentCipher, false},
 		{"SSL_session_reused", &s.sslSessionReused, false},
 		{"SSL_CTX_sess_set_new_cb", &s.ctxSetNewSession, false},
+		{"SSL_CTX_set_keylog_callback", &s.ctxSetKeylog, false},
 		{"SSL_set_session", &s.sslSetSession, false},
 		{"SSL_get1_session", &s.sslGet1Session, false},
 		{"SSL_SESSION_free", &s.sessionFree, false},

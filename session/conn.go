@@ -110,6 +110,9 @@ func (c *connection) forget() EngineConn {
 	}
 	delete(c.s.conns, c.handle)
 	delete(c.s.watched, c.handle)
+	st := c.flow.status()
+	c.s.totals.Received += st.Received
+	c.s.totals.Sent += st.Sent
 	c.s.mu.Unlock()
 	b.drop()
 	return t
@@ -298,13 +301,19 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration, call *C
 		c.become(broken)
 		return classify(ctx, err, kind.Internal)
 	}
+	began := time.Now()
 	err = t.Handshake(ctx)
+	var failure *Error
+	if err != nil {
+		failure = s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
+	}
+	s.shaken(Handshake{Server: c.accepted, Peer: cmp.Or(c.peer, c.remote), Failure: failure}, began, t)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
+	if failure != nil {
 		c.become(broken)
-		return s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
+		return failure
 	}
 	c.become(ready)
 	if ch == nil {

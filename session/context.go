@@ -25,10 +25,14 @@ type serverContext struct {
 	listeners map[string]*listener // by address
 	more      chan struct{}        // closed and replaced when there is another listener
 	options   serverOptions
-	signal    *signal // nil until the caller has sent its pair
+	signal    *signal   // nil until the caller has sent its pair
+	looked    time.Time // when refresh has looked at the files
+
+	changing sync.Mutex // held by who changes the options, and while files are read for that; never by a call that waits
 
 	swap   sync.RWMutex // guards engine; held shared while a connection is made from it, so never under the session's lock
 	engine EngineContext
+	over   bool // guarded by swap: there will be no other engine
 }
 
 // NewServerContext loads a certificate chain and its key from PEM files, whose
@@ -41,7 +45,7 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	if limit != nil {
 		return s.refuse(op, 0, limit)
 	}
-	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, more: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes}}
+	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, more: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
 		if err := c.load(ctx, certFile, keyFile); err != nil {
 			c.unmade()
@@ -169,11 +173,15 @@ func (c *serverContext) close(ctx context.Context) error {
 	return nil
 }
 
-// use replaces the engine's context, for handshakes from now on. Those that have begun go on with the old one.
+// use replaces the engine's context, for handshakes from now on. Those that have begun go on with the old one. Nil is the last one.
 func (c *serverContext) use(e EngineContext) {
 	c.swap.Lock()
 	old := c.engine
-	c.engine = e
+	if c.over {
+		old = e
+	} else {
+		c.engine, c.over = e, e == nil
+	}
 	c.swap.Unlock()
 	if old != nil {
 		old.Free()
@@ -182,6 +190,7 @@ func (c *serverContext) use(e EngineContext) {
 
 // newServer makes a server's connection, which owns nc, also when it fails.
 func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
+	c.refresh()
 	c.swap.RLock()
 	defer c.swap.RUnlock()
 	if c.engine == nil {

@@ -27,5 +27,20 @@ func (s *Session) TrustDepth() int {
 	return n
 }
 
+// SetReloadPause replaces the time in which a context does not look at its files again. No call may have been made.
+func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }
+
+// SetPause replaces the pause between attempts to connect. No call may have been made.
+func (s *Session) SetPause(pause func() <-chan time.Time) { s.pause = pause }
+
+// What connects to one of several addresses.
+var (
+	Race       = race
+	Interleave = interleave
+)
+
+// MostAttempts is for tests.
+const MostAttempts = mostAttempts
+
 // SetNames replaces the system's look-up of names. No call may have been made.
 func (s *Session) SetNames(r *net.Resolver) { s.names = r }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -27,39 +28,45 @@ type opener func() (*os.File, error)
 // readPEM reads a regular file of at most limit bytes. It never waits: a FIFO or a
 // device is refused, not read.
 func readPEM(path string, limit int64, open opener) ([]byte, error) {
+	data, _, err := readFile(path, limit, open)
+	return data, err
+}
+
+// readFile is readPEM that also tells which file it was.
+func readFile(path string, limit int64, open opener) ([]byte, fs.FileInfo, error) {
 	if !filepath.IsAbs(path) {
-		return nil, fail(kind.File, "%q: the path must be absolute", path)
+		return nil, nil, fail(kind.File, "%q: the path must be absolute", path)
 	}
 	f, err := open()
 	var refusal *Error
 	if errors.As(err, &refusal) {
-		return nil, refusal
+		return nil, nil, refusal
 	}
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, nil, fileError(path, err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, nil, fileError(path, err)
 	}
 	if st.IsDir() {
-		return nil, fail(kind.File, "%s: is a directory", path)
+		return nil, nil, fail(kind.File, "%s: is a directory", path)
 	}
 	if !st.Mode().IsRegular() {
-		return nil, fail(kind.File, "%s: not a regular file", path)
+		return nil, nil, fail(kind.File, "%s: not a regular file", path)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
-		return nil, fileError(path, err)
+		return nil, nil, fileError(path, err)
 	}
 	if int64(len(data)) > limit {
-		return nil, fail(kind.File, "%s: larger than %d bytes", path, limit)
+		return nil, nil, fail(kind.File, "%s: larger than %d bytes", path, limit)
 	}
 	if len(data) == 0 {
-		return nil, fail(kind.File, "%s: the file is empty", path)
+		return nil, nil, fail(kind.File, "%s: the file is empty", path)
 	}
-	return data, nil
+	return data, st, nil
 }
 
 func fileError(path string, err error) *Error {

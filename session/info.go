@@ -180,12 +180,14 @@ func (c *serverContext) facts() Facts {
 		addresses = append(addresses, l.ln.Addr().String())
 	}
 	slices.Sort(addresses)
-	o := c.current()
+	c.s.mu.Lock()
+	o := c.options
+	c.s.mu.Unlock()
 	f := Facts{
 		"address": strings.Join(addresses, ","), "alpn": strings.Join(o.config.ALPN, ","), "client-ca": o.config.CAName,
 		"client-cert": []string{"none", "request", "require"}[o.config.ClientAuth],
 		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept",
-		optWatch: "0",
+		optWatch: "0", "reload": "off",
 	}
 	for name, v := range map[string]struct {
 		is   bool
@@ -193,7 +195,7 @@ func (c *serverContext) facts() Facts {
 	}{
 		"min-version": {o.tls13 || c.s.Policy.RequiresTLS13(), "1.3"}, "session-resumption": {o.config.NoResumption, "off"},
 		"failed-handshakes": {o.skip, "skip"}, "handshake": {o.later, "later"},
-		optWatch: {c.watched(), "1"},
+		optWatch: {c.watched(), "1"}, "reload": {o.reload, "auto"},
 	} {
 		if v.is {
 			f[name] = v.text

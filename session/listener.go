@@ -191,7 +191,7 @@ func (l *listener) welcome(nc *net.TCPConn) {
 		l.arrive(arrival{tcp: nc})
 		return
 	}
-	a := l.handshake(nc)
+	a := l.handshake(nc, skip)
 	if a.err != nil && skip {
 		<-l.places // it was never there
 		return
@@ -205,7 +205,7 @@ func (l *listener) arrive(a arrival) {
 	l.context.clientsChanged()
 }
 
-func (l *listener) handshake(nc *net.TCPConn) arrival {
+func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	peer := nc.RemoteAddr().String()
 	a := arrival{local: nc.LocalAddr().String(), remote: peer}
 	conn, err := l.context.newServer(nc)
@@ -214,12 +214,15 @@ func (l *listener) handshake(nc *net.TCPConn) arrival {
 	}
 	ctx, cancel := bounded(l.ctx, l.s.Timeouts.AcceptHandshake, noHandshake)
 	defer cancel()
+	began := time.Now()
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
 		e := l.s.judgeHandshake("tls.Accept", peer, err, classify(ctx, err, kind.Handshake))
+		l.s.shaken(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip}, began, conn)
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
 		return arrival{err: e}
 	}
+	l.s.shaken(Handshake{Server: true, Peer: peer}, began, conn)
 	a.conn = conn
 	return a
 }

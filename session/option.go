@@ -73,6 +73,9 @@ type serverOptions struct {
 	tls13  bool
 	skip   bool // failed handshakes
 	later  bool
+	reload bool
+
+	sources map[string]source // of the identities, by name; "" for the default one
 }
 
 var contextOptions = []contextOption{
@@ -121,6 +124,12 @@ var contextOptions = []contextOption{
 		func(_ *Session, v string, o *serverOptions) error {
 			n, err := choice(v, "accept", "later")
 			o.later = n == 1
+			return err
+		}},
+	{"reload", "off or auto",
+		func(_ *Session, v string, o *serverOptions) error {
+			n, err := choice(v, "off", "auto")
+			o.reload = n == 1
 			return err
 		}},
 }
@@ -179,6 +188,8 @@ func (c *serverContext) setOption(ctx context.Context, name, value string) error
 		return unknownOption(name, "a context", optionNames(contextOptions, func(o contextOption) string { return o.name }))
 	}
 	o := &contextOptions[i]
+	c.changing.Lock()
+	defer c.changing.Unlock()
 	next := c.current()
 	if err := o.parse(c.s, value, &next); err != nil {
 		return badValue(ctx, name, value, o.values, kind.Params, err)

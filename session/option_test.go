@@ -63,7 +63,7 @@ func TestAnUnknownOptionOrValueIsToldWithTheKnownOnes(t *testing.T) {
 	}{
 		{h, "ALPN", "h2", "alpn, server-name, ca, pins, min-version, eof, session-resumption"},
 		{h, "client-cert", "require", "alpn, server-name"},
-		{ctx, "pins", "", "alpn, min-version, client-ca, client-cert, session-resumption, failed-handshakes, handshake"},
+		{ctx, "pins", "", "alpn, min-version, client-ca, client-cert, session-resumption, failed-handshakes, handshake, reload"},
 		{h, "alpn", "h2,,http/1.1", "names with commas"},
 		{h, "alpn", strings.Repeat("x", 256), "names with commas"},
 		{h, "server-name", "a b", "is not a host"},
@@ -75,6 +75,7 @@ func TestAnUnknownOptionOrValueIsToldWithTheKnownOnes(t *testing.T) {
 		{ctx, "client-cert", "maybe", "none, request or require"},
 		{ctx, "failed-handshakes", "log", "raise or skip"},
 		{ctx, "handshake", "now", "accept or later"},
+		{ctx, "reload", "on", "off or auto"},
 		{ctx, "session-resumption", "1", "on or off"},
 	} {
 		if e := r.fails(r.SetOption(c.h, c.name, c.value), kind.Params); !strings.Contains(e.Why, c.says) {

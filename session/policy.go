@@ -9,7 +9,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"tlsd/internal/audit"
@@ -37,8 +36,8 @@ func (s *Session) note(e audit.Event) {
 // errRefused is what the network's functions get for an address that is not allowed.
 var errRefused = errors.New("the address is not allowed")
 
-// dial connects to a host at one of the addresses that the policy allows. The host was read once: what the policy judges
-// here is what is dialled.
+// dial connects to a host at one of the addresses that the policy allows. The host was read, and looked up, once: what the policy
+// judges here is what is dialled.
 func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Conn, error) {
 	const op = "tls.NewClient"
 	target := net.JoinHostPort(host.String(), strconv.Itoa(port))
@@ -46,47 +45,31 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 	if answer == policy.No {
 		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
 	}
-	var (
-		mu      sync.Mutex // guards the next two: addresses are tried side by side
-		refused []string
-		tried   bool
-	)
-	literal, isAddr := host.Addr()
-	may := func(a netip.AddrPort) bool {
-		if isAddr { // a zone may be given by its number, and comes back as a name
-			return a.Port() == uint16(port) && a.Addr().WithZone("") == literal.WithZone("") // and no other, however the net package reads the target
-		}
-		return answer == policy.Yes || s.Policy.MayConnectTo(a)
+	addresses, err := s.lookUp(ctx, host, port)
+	if err != nil {
+		return nil, err
 	}
-	d := net.Dialer{Resolver: s.names, Control: func(network, address string, socket syscall.RawConn) error {
-		a, err := netip.ParseAddrPort(address)
-		allowed := err == nil && may(a)
-		mu.Lock()
-		if allowed {
-			tried = true
+	var (
+		allowed []netip.AddrPort
+		refused []string
+	)
+	for _, a := range addresses {
+		if answer == policy.Yes || s.Policy.MayConnectTo(a) {
+			allowed = append(allowed, a)
 		} else {
-			refused = append(refused, address)
+			refused = append(refused, a.String())
 		}
-		mu.Unlock()
-		if !allowed {
-			return errRefused
-		}
-		return beginConnect(network, a, socket)
-	}}
-	nc, err := d.DialContext(ctx, "tcp", target)
-	mu.Lock()
-	defer mu.Unlock()
-	switch {
-	case err == nil:
-		return nc, nil
-	case len(refused) > 0 && !tried:
+	}
+	if len(allowed) == 0 {
 		target = fmt.Sprintf("%s (%s)", target, strings.Join(refused, ", "))
 		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
-	case errors.Is(err, errRefused): // Go gives the error of the first address
+	}
+	nc, err := race(ctx, interleave(allowed), s.pause, connectTo)
+	if err != nil && ctx.Err() == nil && allowed[0] != addresses[0] {
 		return nil, fail(kind.Connect, "none of its addresses that the administrator's policy (%s) allows can be connected to; not allowed: %s",
 			policy.KeyDestinations, strings.Join(refused, ", "))
 	}
-	return nil, err
+	return nc, err
 }
 
 // listen listens on an address that the policy allows. It judges what is about to be bound. addr is what net.JoinHostPort

@@ -10,8 +10,9 @@ import (
 	"testing"
 )
 
-// resumed makes a client that has done its handshake, moves a line there and back, so that tickets which come behind the handshake
-// are there, and closes. It says whether the connection has resumed a TLS session.
+// resumed makes a client that has done its handshake, moves a line there and back, so that tickets
+// which come behind the handshake are there, and closes. It says whether the connection has resumed
+// a TLS session.
 func (r *rig) resumed(port int, options ...string) string {
 	r.t.Helper()
 	h := r.handle(r.NewClient("localhost", port))

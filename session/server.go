@@ -26,13 +26,30 @@ func (c *serverContext) load(ctx context.Context, certFile, keyFile string) erro
 	return c.setCertificate(ctx, "tls.NewServerContext", "", certFile, keyFile)
 }
 
-// current gives a copy of the options, to be changed. Only one call at a time changes a context.
+// current gives a copy of the options, to be changed. c.changing must be held.
 func (c *serverContext) current() serverOptions {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	o := c.options
 	o.config.Hosts = maps.Clone(o.config.Hosts)
+	o.sources = maps.Clone(o.sources)
 	return o
+}
+
+// identify gives the options an identity, the context's own if there is no name.
+func (o *serverOptions) identify(name string, id openssl.Identity, from source) {
+	if name == "" {
+		o.config.Default = id
+	} else {
+		if o.config.Hosts == nil {
+			o.config.Hosts = map[string]openssl.Identity{}
+		}
+		o.config.Hosts[name] = id
+	}
+	if o.sources == nil {
+		o.sources = map[string]source{}
+	}
+	o.sources[name] = from
 }
 
 // renew makes the options hold.
@@ -53,16 +70,14 @@ func (c *serverContext) renew(next serverOptions) error {
 }
 
 // identity reads a certificate chain and its key.
-func (s *Session) identity(op, certFile, keyFile string) (openssl.Identity, error) {
-	cert, err := readPEM(certFile, maxCert, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, certFile))
-	if err != nil {
-		return openssl.Identity{}, err
+func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, from source, err error) {
+	from = source{certFile: certFile, keyFile: keyFile}
+	id.Name = certFile + ", key " + keyFile
+	id.Cert, from.cert, err = readFile(certFile, maxCert, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, certFile))
+	if err == nil {
+		id.Key, from.key, err = readFile(keyFile, maxKey, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, keyFile))
 	}
-	key, err := readPEM(keyFile, maxKey, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, keyFile))
-	if err != nil {
-		return openssl.Identity{}, err
-	}
-	return openssl.Identity{Name: certFile + ", key " + keyFile, Cert: cert, Key: key}, nil
+	return id, from, err
 }
 
 // SetCertificate gives a connection the certificate that it shows if the server asks for one, before its handshake, or a context
@@ -88,26 +103,22 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err != nil {
 		return err
 	}
-	id, err := c.s.identity(op, certFile, keyFile)
+	id, from, err := c.s.identity(op, certFile, keyFile)
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
+	c.changing.Lock()
+	defer c.changing.Unlock()
 	next := c.current()
-	if name == "" {
-		next.config.Default = id
-	} else {
-		if next.config.Hosts == nil {
-			next.config.Hosts = map[string]openssl.Identity{}
-		}
-		if _, there := next.config.Hosts[name]; !there && len(next.config.Hosts) >= maxNames {
-			return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the most that one can have; use another context, or a name with *.",
-				name, len(next.config.Hosts))
-		}
-		next.config.Hosts[name] = id
+	if _, there := next.config.Hosts[name]; name != "" && !there && len(next.config.Hosts) >= maxNames {
+		return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the most that one can have; use another context, or a name with *.",
+			name, len(next.config.Hosts))
 	}
+	next.identify(name, id, from)
 	if err := c.renew(next); err != nil {
 		return unusable(certFile, keyFile, err)
 	}
+	c.s.loaded(id, from)
 	return nil
 }
 
@@ -124,7 +135,7 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	case serverName != "":
 		return fail(kind.Params, "serverName %.80q: a connection has one certificate, and takes no name", serverName)
 	}
-	id, err := s.identity(op, certFile, keyFile)
+	id, from, err := s.identity(op, certFile, keyFile)
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
@@ -137,6 +148,7 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	s.mu.Lock()
 	c.begin.settings.Identity = &id
 	s.mu.Unlock()
+	s.loaded(id, from)
 	return nil
 }
 

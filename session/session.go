@@ -45,10 +45,14 @@ type Config struct {
 	Limits   Limits
 	// SkipFailedHandshakes is how server contexts begin: Accept goes on after a client whose handshake has failed.
 	SkipFailedHandshakes bool
+	// ReloadCertificates is how server contexts begin: files that have been renewed are taken.
+	ReloadCertificates bool
 	// Policy is what the administrator allows; the zero value is everything.
 	Policy policy.Policy
 	// Audit, if not nil, is told of what the administrator always wants to know. It is called by the goroutines of calls and must not wait.
 	Audit func(audit.Event)
+	// Observer, if not nil, is told of what the log may have.
+	Observer Observer
 }
 
 // WithDefaults replaces zeros by the defaults.
@@ -78,12 +82,14 @@ func (c Config) WithDefaults() Config {
 type Session struct {
 	Config // immutable
 
-	grace     time.Duration   // turnGrace, but in tests
-	lastWords time.Duration   // likewise
-	names     *net.Resolver   // nil, the system's, but in tests
-	ctx       context.Context // done when the session ends
-	cancel    context.CancelCauseFunc
-	running   sync.WaitGroup // calls that have not ended
+	grace       time.Duration           // turnGrace, but in tests
+	lastWords   time.Duration           // likewise
+	reloadPause time.Duration           // reloadPause, but in tests
+	names       *net.Resolver           // nil, the system's, but in tests
+	pause       func() <-chan time.Time // between attempts to connect: attemptDelay, but in tests
+	ctx         context.Context         // done when the session ends
+	cancel      context.CancelCauseFunc
+	running     sync.WaitGroup // calls that have not ended
 
 	finishing  chan struct{} // has one element for each connection that is being finished in the background
 	finishers  sync.WaitGroup
@@ -107,18 +113,21 @@ type Session struct {
 	lastError string
 
 	connectBound time.Duration // of each NewClient that is made from now on; 0: the session's own
+	totals       Totals
 }
 
 // New starts a session. End must be called.
 func New(cfg Config) *Session {
 	s := &Session{
-		Config:    cfg.WithDefaults(),
-		grace:     turnGrace,
-		lastWords: lastWords,
-		calls:     map[*Call]struct{}{},
-		conns:     map[Handle]*connection{},
-		contexts:  map[Handle]*serverContext{},
-		watched:   map[Handle]waitable{},
+		Config:      cfg.WithDefaults(),
+		grace:       turnGrace,
+		lastWords:   lastWords,
+		reloadPause: reloadPause,
+		pause:       func() <-chan time.Time { return time.After(attemptDelay) },
+		calls:       map[*Call]struct{}{},
+		conns:       map[Handle]*connection{},
+		contexts:    map[Handle]*serverContext{},
+		watched:     map[Handle]waitable{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.patience, s.impatience = context.WithCancel(context.Background())
@@ -153,6 +162,9 @@ func (s *Session) End() {
 	s.finishers.Wait()
 	s.sessions.Free()
 	s.impatience()
+	if s.Observer != nil {
+		s.Observer.Over(s.totals)
+	}
 }
 
 // LastMoved is when bytes have last gone over a data channel; the zero time if they never have. It may be
@@ -215,6 +227,7 @@ func (s *Session) take() Handle {
 		return 0
 	}
 	s.last++
+	s.totals.Handles++
 	s.taken = true
 	return s.last
 }

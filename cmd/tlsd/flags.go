@@ -32,9 +32,13 @@ type options struct {
 	requireOpenSSL string // "no" or "yes"
 	confine        string // "auto", "require" or "off"
 	readable       []string
-	isolation      string // "session" or "shared"
-	workers        int
-	spare          int
+
+	failedHandshakes   string // "raise" or "skip"
+	reloadCertificates string // "off" or "auto"
+	keyLog             string
+	isolation          string // "session" or "shared"
+	workers            int
+	spare              int
 
 	timeouts      session.Timeouts
 	answerTimeout time.Duration
@@ -75,7 +79,7 @@ type flagInfo struct {
 func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
-		socketGroup: -1, isolation: "session", confine: "auto", requireOpenSSL: "no", workers: runtime.NumCPU(), spare: 1,
+		socketGroup: -1, isolation: "session", confine: "auto", requireOpenSSL: "no", failedHandshakes: "raise", reloadCertificates: "off", workers: runtime.NumCPU(), spare: 1,
 		timeouts: defaults.Timeouts, answerTimeout: 30 * time.Second, idleTimeout: 12 * time.Hour,
 		drainTimeout: 30 * time.Second, watchdog: 10 * time.Second,
 		maxSessions: 1000, limits: defaults.Limits, messages: rpc.Limits{}.WithDefaults(),
@@ -108,6 +112,10 @@ func flagTable(o *options) []flagInfo {
 			"yes: do not start without a usable OpenSSL", &choice{&o.requireOpenSSL, []string{"no", "yes"}}},
 		{"", "readable", "PATH,…", "all that their users may read",
 			"files and folders that workers may read, besides the system's; needs --confine; may be repeated", &paths{&o.readable}},
+		{"", "failed-handshakes", "MODE", "raise",
+			"raise: an Accept fails with the handshake of its client; skip: it goes on, and the log has the failure", &choice{&o.failedHandshakes, []string{"raise", "skip"}}},
+		{"", "reload-certificates", "MODE", "off",
+			"auto: servers take certificates that were renewed on disk, for handshakes from then on", &choice{&o.reloadCertificates, []string{"off", "auto"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up of the name and all addresses together", &duration{&o.timeouts.Connect, false}},
@@ -157,6 +165,8 @@ func flagTable(o *options) []flagInfo {
 			"the least level to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
 		{"", "log-format", "FORMAT", "auto: console on a terminal, else json",
 			"form of the log: auto, console, json", &choice{&o.logFormat, []string{"auto", "console", "json"}}},
+		{"", "key-log", "FILE", "none",
+			"append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only", (*text)(&o.keyLog)},
 		{"", "ready-fd", "N", "none",
 			"a descriptor to write a newline to when tlsd listens; then tlsd closes it", &number{&o.readyFD, 1, 1 << 20}},
 

@@ -172,6 +172,11 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 		}
 	})
 	defer stop()
+	keys, err := openKeyLog(o.keyLog, log, audit)
+	if err != nil {
+		return err
+	}
+	defer keys.Close() // nil gives an error
 	socket, err := listen(o)
 	if err != nil {
 		return err
@@ -187,7 +192,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	}
 	warn(o, log)
 	cfg := supervisorConfig(o)
-	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig = log, audit, socket, rules.For, worker
+	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
 	d := supervisor.New(cfg)
 	daemon.Store(d)
 	err = d.Run(ctx, force)
@@ -256,7 +261,8 @@ func workerSettings(o *options) (json.RawMessage, error) {
 	return json.Marshal(workerConfig{
 		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
 		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
-		MaxMemory: int64(o.maxMemory),
+		MaxMemory: int64(o.maxMemory), SkipFailedHandshakes: o.failedHandshakes == "skip", KeyLog: o.keyLog != "",
+		ReloadCertificates: o.reloadCertificates == "auto",
 	})
 }
 

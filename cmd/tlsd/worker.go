@@ -53,6 +53,10 @@ type workerConfig struct {
 	IdleTimeout   time.Duration    `json:"idleTimeout"`
 	MaxMemory     int64            `json:"maxMemory"` // 0: no limit
 	LogLevel      string           `json:"logLevel"`
+
+	SkipFailedHandshakes bool `json:"skipFailedHandshakes"`
+	ReloadCertificates   bool `json:"reloadCertificates"`
+	KeyLog               bool `json:"keyLog"` // descriptor handoff.KeyLogFD is there
 }
 
 // The name in ps(1) and top(1) is that of the first thread, which is certain to
@@ -127,7 +131,11 @@ type workerProcess struct {
 
 func (w *workerProcess) run() int {
 	go w.send()
-	engine, ready := loadEngine(w.cfg.Libssl, w.page)
+	var keyLog func(string)
+	if w.cfg.KeyLog {
+		keyLog = w.keyLog()
+	}
+	engine, ready := loadEngine(w.cfg.Libssl, w.page, keyLog)
 	if w.cfg.MaxMemory > 0 {
 		if err := confine.LimitMemory(w.cfg.MaxMemory); err != nil {
 			w.log.Error("the worker's memory is not limited", zap.Error(err))
@@ -182,15 +190,17 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 	if err != nil {
 		w.log.Error("a session that cannot be served", zap.Error(err))
 		conn.Close()
-		w.ended(begun.Number, err)
+		w.ended(begun.Number, err, nil)
 		return
 	}
 	w.serving.Go(func() {
 		note, noMore := w.auditor(begun.Number)
+		seen := newObserver(w.log, begun.Number)
 		err := rpc.Serve(ctx, conn, rpc.Config{
 			Session: session.Config{
 				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
-				Policy: *begun.Policy, Audit: note,
+				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes, ReloadCertificates: w.cfg.ReloadCertificates,
+				Policy: *begun.Policy, Audit: note, Observer: seen,
 			},
 			Limits:        w.cfg.Messages,
 			Version:       w.cfg.Version,
@@ -200,14 +210,14 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 			Confinement:   w.measures,
 		})
 		noMore()
-		w.ended(begun.Number, err)
+		w.ended(begun.Number, err, seen.totals)
 	})
 }
 
 // ended reports the end of a session, behind what is still to be told of it. A worker for one session is then told to
 // go by the supervisor, and does not wait for it.
-func (w *workerProcess) ended(number uint64, err error) {
-	e := handoff.Ended{Number: number}
+func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
+	e := handoff.Ended{Number: number, Totals: done}
 	if err != nil {
 		e.Error = err.Error()
 	}
@@ -246,12 +256,12 @@ func (w *workerProcess) exit(why error) int {
 }
 
 // loadEngine loads the library. Without one there is the stub, which says why.
-func loadEngine(path string, watcher openssl.Watcher) (session.Engine, handoff.Ready) {
+func loadEngine(path string, watcher openssl.Watcher, keyLog func(string)) (session.Engine, handoff.Ready) {
 	lib, err := openssl.Load(path)
 	if err != nil {
 		why := err.Error()
 		return session.Stub(err), handoff.Ready{Backend: "stub", Error: why[:min(len(why), longestReason)]}
 	}
-	lib.Watcher = watcher
+	lib.Watcher, lib.KeyLog = watcher, keyLog
 	return session.OpenSSL(lib), handoff.Ready{Backend: "openssl", Version: lib.Version(), Path: lib.Path()}
 }

@@ -42,6 +42,9 @@ const (
 	MaxMessage = 64 << 10
 	// FD is the worker's descriptor of the channel.
 	FD = 3
+	// KeyLogFD is the worker's descriptor of the file for the secrets of connections, if the worker
+	// is told to write them.
+	KeyLogFD = 5
 	// Arg0 is the zeroth argument of a worker. By it the program knows that it is a worker, and
 	// people recognise the worker in ps(1).
 	Arg0 = "tlsd: worker"
@@ -125,6 +128,15 @@ type Ended struct {
 	NotTaken bool   `json:"notTaken,omitempty"` // the session has not begun: see ErrNotTaken
 	// if the session did not end because the caller left
 	Error string `json:"error,omitempty"`
+
+	Totals *Totals `json:"totals,omitempty"`
+}
+
+// Totals are what a session has done.
+type Totals struct {
+	Handles  int   `json:"handles"`  // that were given out
+	Received int64 `json:"received"` // bytes of its connections
+	Sent     int64 `json:"sent"`     // likewise
 }
 
 // Conn is one end of the channel. One goroutine may receive; Send is safe for

@@ -1,5 +1,5 @@
 // Package safefile reads files that only root, or named users, can change: an administrator's
-// orders.
+// orders. It also opens files to append what nobody else may read.
 //
 // # The rules
 //
@@ -49,12 +49,19 @@ type walk struct {
 	at     string // its path, without links
 	todo   []string
 	links  int
+
+	last func(name, at string) (*os.File, error) // if not nil, opens the last name of the way
 }
 
 func open(path string, owners []uint32) (*os.File, error) {
 	w := walk{owners: owners, path: path, dir: -1}
+	return w.walk()
+}
+
+// walk goes all the way, and gives the file.
+func (w *walk) walk() (*os.File, error) {
 	defer func() { unix.Close(w.dir) }()
-	if err := w.restart(path); err != nil {
+	if err := w.restart(w.path); err != nil {
 		return nil, err
 	}
 	for len(w.todo) > 0 {
@@ -97,6 +104,9 @@ func (w *walk) insert(path string) {
 // step goes one name further. At the end of the walk it returns the file, open for reading.
 func (w *walk) step(name string) (*os.File, error) {
 	at := filepath.Join(w.at, name)
+	if w.last != nil && len(w.todo) == 0 {
+		return w.last(name, at)
+	}
 	fd, err := unix.Openat(w.dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, w.failed(at, err)

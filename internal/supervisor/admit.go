@@ -186,6 +186,9 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	}
 	s.close(sess) // at once: nothing else may hold the caller's connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
+	if t := e.Totals; t != nil {
+		fields = append(fields, zap.Int("handles", max(t.Handles, 0)), zap.Int64("received", max(t.Received, 0)), zap.Int64("sent", max(t.Sent, 0)))
+	}
 	if e.Error != "" {
 		fields = append(fields, zap.String("why", plain.Text(e.Error, longestReason)))
 	}

@@ -67,6 +67,9 @@ type Config struct {
 	// Readable are the folders and files that confined workers may read besides the system's; empty: all.
 	Readable []string
 
+	// KeyLog, if not nil, becomes the descriptor handoff.KeyLogFD of each worker.
+	KeyLog *os.File
+
 	// RequireOpenSSL and RequireConfinement have Run fail when the first worker has no library, or is not confined by all
 	// measures.
 	RequireOpenSSL, RequireConfinement bool

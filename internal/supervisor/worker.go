@@ -144,6 +144,9 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 		// phrase on it.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
+	if s.KeyLog != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, s.KeyLog)
+	}
 	if s.Confine {
 		ask := confine.EnvAsk
 		if other {

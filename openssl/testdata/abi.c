@@ -44,6 +44,9 @@ typedef int verify_cb(int preverify_ok, X509_STORE_CTX *ctx);
 /* Likewise the callback of SSL_CTX_sess_set_new_cb, which is keepSession. */
 typedef int new_session_cb(SSL *ssl, SSL_SESSION *session);
 
+/* Likewise SSL_CTX_keylog_cb_func, which is logSecret. */
+typedef void keylog_cb(const SSL *ssl, const char *line);
+
 FUNCTION(unsigned long, OpenSSL_version_num, (void))
 FUNCTION(const char *, OpenSSL_version, (int))
 FUNCTION(int, OPENSSL_init_ssl, (uint64_t, const OPENSSL_INIT_SETTINGS *))
@@ -128,6 +131,7 @@ FUNCTION(const char *, SSL_get_servername, (const SSL *, int))
 FUNCTION(const SSL_CIPHER *, SSL_get_current_cipher, (const SSL *))
 FUNCTION(int, SSL_session_reused, (const SSL *))
 FUNCTION(void, SSL_CTX_sess_set_new_cb, (SSL_CTX *, new_session_cb *))
+FUNCTION(void, SSL_CTX_set_keylog_callback, (SSL_CTX *, keylog_cb *))
 FUNCTION(int, SSL_set_session, (SSL *, SSL_SESSION *))
 FUNCTION(SSL_SESSION *, SSL_get1_session, (SSL *))
 FUNCTION(void, SSL_SESSION_free, (SSL_SESSION *))

@@ -12,6 +12,8 @@ complete -c tlsd -l libssl -d 'the OpenSSL library' -r
 complete -c tlsd -l confine -d 'auto: take from workers all that the kernel lets be taken; require: all, or do not start; off: nothing' -x -a 'auto require off'
 complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
 complete -c tlsd -l readable -d 'files and folders that workers may read, besides the systems; needs --confine; may be repeated' -r
+complete -c tlsd -l failed-handshakes -d 'raise: an Accept fails with the handshake of its client; skip: it goes on, and the log has the failure' -x -a 'raise skip'
+complete -c tlsd -l reload-certificates -d 'auto: servers take certificates that were renewed on disk, for handshakes from then on' -x -a 'off auto'
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name and all addresses together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x
@@ -35,6 +37,7 @@ complete -c tlsd -l max-buffered -d 'data that one sessions waiting calls keep i
 complete -c tlsd -l max-memory -d 'memory that one worker may use beyond what it has at its start' -x
 complete -c tlsd -l log-level -d 'the least level to log: debug, info, warn, error' -x -a 'debug info warn error'
 complete -c tlsd -l log-format -d 'form of the log: auto, console, json' -x -a 'auto console json'
+complete -c tlsd -l key-log -d 'append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only' -r
 complete -c tlsd -l ready-fd -d 'a descriptor to write a newline to when tlsd listens; then tlsd closes it' -x
 complete -c tlsd -l config -d 'the configuration file: TOML with the names of these flags as keys; none: read no file' -r
 complete -c tlsd -l check -d 'examine everything that a start needs, print what the policy allows each user, and leave' -f

@@ -66,6 +66,8 @@ var optionTable = []option{
 		good: []string{"on", "off"}, wrong: []string{"", "1"}, says: "want on or off"},
 	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"}, wrong: []string{"", "log"}, says: "want raise or skip"},
 	{name: "handshake", context: true, preset: "accept", good: []string{"accept", "later"}, wrong: []string{"", "now"}, says: "want accept or later"},
+	{name: "reload", context: true, preset: "off", good: []string{"off", "auto"},
+		wrong: []string{"", "on"}, says: "want off or auto"},
 	{name: "watch", client: true, accepted: true, late: true, context: true, preset: "0",
 		good: []string{"0", "1"}, wrong: []string{"", "2", "on"}, says: "want 0 or 1"},
 }

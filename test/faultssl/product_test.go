@@ -263,4 +263,4 @@ func untold(err error) bool {
 
 // atTheEnd are the functions that may first be called after the script's last answer: the answer to
 // its Close, before the end of the Close.
-var atTheEnd = []string{"SSL_CTX_free", "SSL_free", "SSL_shutdown"}
+var atTheEnd = []string{"SSL_CTX_free", "SSL_SESSION_free", "SSL_free", "SSL_shutdown"}

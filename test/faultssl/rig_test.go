@@ -45,7 +45,7 @@ func newRig(t *testing.T, w *world, orders string, flags ...string) *rig {
 	t.Cleanup(func() { r.orders.Close() })
 	r.d = testd.StartWith(t, testd.Options{
 		Flags: append([]string{"--libssl=" + lib, "--watchdog=" + watchdog.String(),
-			"--log-level=debug"}, flags...),
+			"--log-level=debug", "--key-log=" + lib + ".keys"}, flags...),
 		Env: []string{"SSL_CERT_FILE=" + w.ca.File, "SSL_CERT_DIR=" + w.emptyDir},
 	})
 	return r

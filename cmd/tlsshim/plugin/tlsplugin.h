@@ -153,10 +153,12 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
  * Of a client: alpn ("h2,http/1.1"), server-name (for SNI, and the name that the certificate must
  * have), ca (path of a PEM file), pins ("sha256:" and 64 hexadecimal digits of the public key's
  * hash), min-version ("1.2", "1.3"), session-resumption ("on", "off": every handshake is a full
- * one). Of every connection: eof ("strict", "lax": a cut is an end). Of a context: alpn, min-version, client-ca (path of a PEM file), client-cert ("none", "request",
- * "require"), session-resumption ("on", "off"), failed-handshakes ("raise", "skip": tls_Accept
- * goes on), handshake ("accept", "later": tls_Accept gives a connection before its handshake, and
- * tls_Handshake does the server's side). Of both: watch ("0", "1": tls_Wait waits for it). */
+ * one). Of every connection: eof ("strict", "lax": a cut is an end). Of a context: alpn,
+ * min-version, client-ca (path of a PEM file), client-cert ("none", "request", "require"),
+ * session-resumption ("on", "off"), failed-handshakes ("raise", "skip": tls_Accept goes on),
+ * handshake ("accept", "later": tls_Accept gives a connection before its handshake, and
+ * tls_Handshake does the server's side), reload ("off", "auto": certificates that are renewed on
+ * disk are taken). Of both: watch ("0", "1": tls_Wait waits for it). */
 int64_t tls_SetOption(int64_t handle, const char *name, const char *value);
 
 /* Reads and checks a certificate chain and its private key from PEM files; if it fails (kind file,

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/handoff"
+	"tlsd/internal/plain"
+	"tlsd/session"
+)
+
+// What a worker logs of a session: handshakes, and certificates that it has taken. A session has so
+// many lines at once, and so many a second from then on, so that a port scan, or a script in a
+// loop, does not fill the log; the next line says how many were left out. Texts of peers are
+// bounded and plain.
+const (
+	observerBurst = 50
+	observerRate  = 5
+	longestText   = 512 // bytes
+	// soonExpired is how long before its end a certificate is warned of.
+	soonExpired = 14 * 24 * time.Hour
+)
+
+// sessionObserver is a session's. It is safe for concurrent use.
+type sessionObserver struct {
+	log     *zap.Logger // with the session's number
+	limiter *audit.Limiter
+	now     func() time.Time
+	totals  *handoff.Totals // set by Over
+}
+
+func newObserver(log *zap.Logger, number uint64) *sessionObserver {
+	return &sessionObserver{
+		log: log.With(zap.Uint64("session", number)), limiter: audit.NewLimiter(observerBurst, observerRate), now: time.Now,
+	}
+}
+
+// line writes a line, unless there were too many. fields is asked only then.
+func (o *sessionObserver) line(write func(string, ...zap.Field), text string, fields func() []zap.Field) {
+	missed, ok := o.limiter.Take(o.now(), 0)
+	if !ok {
+		return
+	}
+	list := fields()
+	if missed > 0 {
+		list = append(list, zap.Uint64("missed", missed))
+	}
+	write(text, list...)
+}
+
+func (o *sessionObserver) Shaken(h session.Handshake) {
+	o.line(o.log.Info, "handshake", func() []zap.Field {
+		role := "client"
+		if h.Server {
+			role = "server"
+		}
+		list := []zap.Field{
+			zap.String("role", role), zap.String("peer", plain.Text(h.Peer, longestText)),
+			zap.Float64("milliseconds", float64(h.Took.Microseconds())/1000),
+		}
+		if h.Failure != nil {
+			list = append(list, zap.String("kind", string(h.Failure.Kind)), zap.String("failure", plain.Text(h.Failure.Why, longestText)))
+			if h.Skipped {
+				list = append(list, zap.Bool("skipped", true))
+			}
+			return list
+		}
+		version, cipher, subject, serial, resumed := h.Details()
+		return append(list, zap.String("version", version), zap.String("cipher", cipher),
+			zap.String("subject", plain.Text(subject, longestText)), zap.String("serial", serial), zap.Bool("resumed", resumed))
+	})
+}
+
+func (o *sessionObserver) Loaded(c session.Certificate) {
+	write, warning := o.log.Info, o.warning(c)
+	if warning != "" {
+		write = o.log.Warn
+	}
+	o.line(write, "certificate", func() []zap.Field {
+		list := []zap.Field{zap.String("path", plain.Text(c.CertFile, longestText)), zap.String("serial", c.Serial)}
+		if !c.NotAfter.IsZero() {
+			list = append(list, zap.Time("not-after", c.NotAfter.UTC()))
+		}
+		if warning != "" {
+			list = append(list, zap.String("warning", plain.Text(warning, longestText)))
+		}
+		return list
+	})
+}
+
+// warning is what is wrong with a certificate that can be used all the same, or "".
+func (o *sessionObserver) warning(c session.Certificate) string {
+	switch left := c.NotAfter.Sub(o.now()); {
+	case c.KeyOpen:
+		return "every user of this machine can read the key " + c.KeyFile + "; take that from them (chmod o-r)"
+	case c.NotAfter.IsZero():
+		return ""
+	case left <= 0:
+		return "it has expired; peers refuse it"
+	case left < soonExpired:
+		return "it expires in less than 14 days"
+	}
+	return ""
+}
+
+func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
+	if err == nil { // Loaded has told of it
+		return
+	}
+	o.line(o.log.Warn, "certificate not reloaded", func() []zap.Field {
+		return []zap.Field{
+			zap.String("path", plain.Text(certFile, longestText)), zap.String("key", plain.Text(keyFile, longestText)),
+			zap.String("why", plain.Text(err.Error(), longestText)),
+		}
+	})
+}
+
+func (o *sessionObserver) Over(t session.Totals) {
+	if n := o.limiter.Missed(); n > 0 {
+		o.log.Info("handshakes and certificates that were not logged", zap.Uint64("missed", n))
+	}
+	o.totals = &handoff.Totals{Handles: t.Handles, Received: t.Received, Sent: t.Sent}
+}

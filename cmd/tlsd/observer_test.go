@@ -1,0 +1,89 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+// observed is the observer of a session with a clock of its own, and what it logs.
+func observed(now time.Time) (*observerOfTest, *observer.ObservedLogs) {
+	core, logs := observer.New(zap.DebugLevel)
+	o := &observerOfTest{newObserver(zap.New(core), 7), now}
+	o.now = func() time.Time { return o.clock }
+	return o, logs
+}
+
+type observerOfTest struct {
+	*sessionObserver
+	clock time.Time
+}
+
+func TestLinesOfASessionAreBounded(t *testing.T) {
+	t.Parallel()
+	o, logs := observed(time.Unix(1e9, 0))
+	scan := session.Handshake{Server: true, Peer: "192.0.2.1:1", Skipped: true, Failure: &session.Error{Kind: kind.Handshake, Why: "no TLS\n\x1b[31m" + strings.Repeat("x", 9000)}}
+	for range 1000 {
+		o.Shaken(scan)
+	}
+	if n := logs.Len(); n != observerBurst {
+		t.Fatalf("1000 failures at once are %d lines, want %d", n, observerBurst)
+	}
+	o.clock = o.clock.Add(time.Second)
+	for range 1000 {
+		o.Shaken(scan)
+	}
+	all := logs.TakeAll()
+	if len(all) != observerBurst+observerRate {
+		t.Fatalf("%d lines a second later, want %d", len(all), observerBurst+observerRate)
+	}
+	line := all[observerBurst]
+	fields := line.ContextMap()
+	failure := fields["failure"].(string)
+	if line.Message != "handshake" || fields["session"] != uint64(7) || fields["role"] != "server" || fields["peer"] != "192.0.2.1:1" ||
+		fields["skipped"] != true || fields["kind"] != "handshake" || fields["missed"] != uint64(1000-observerBurst) ||
+		len(failure) > longestText+10 || strings.ContainsAny(failure, "\n\x1b") {
+		t.Errorf("%s %v", line.Message, fields)
+	}
+	o.Over(session.Totals{Handles: 1, Received: 2, Sent: 3})
+	if last := logs.TakeAll(); len(last) != 1 || last[0].ContextMap()["missed"] != uint64(1000-observerRate) {
+		t.Errorf("%v", last)
+	}
+	if o.totals == nil || o.totals.Handles != 1 || o.totals.Received != 2 || o.totals.Sent != 3 {
+		t.Errorf("%+v", o.totals)
+	}
+}
+
+func TestCertificatesThatNeedCareAreWarnings(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1e9, 0)
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		name string
+		cert session.Certificate
+		says string // "": no warning
+	}{
+		{"good", session.Certificate{NotAfter: now.Add(15 * day)}, ""},
+		{"not readable by this parser", session.Certificate{}, ""},
+		{"soon", session.Certificate{NotAfter: now.Add(13 * day)}, "less than 14 days"},
+		{"expired", session.Certificate{NotAfter: now.Add(-day)}, "has expired"},
+		{"open key", session.Certificate{NotAfter: now.Add(15 * day), KeyOpen: true, KeyFile: "/k"}, "can read the key /k"},
+	} {
+		o, logs := observed(now)
+		c.cert.CertFile, c.cert.Serial = "/c", "1f"
+		o.Loaded(c.cert)
+		line := logs.TakeAll()[0]
+		fields := line.ContextMap()
+		warning, _ := fields["warning"].(string)
+		if line.Message != "certificate" || fields["path"] != "/c" || fields["serial"] != "1f" || (line.Level == zap.WarnLevel) != (c.says != "") ||
+			!strings.Contains(warning, c.says) || (warning == "") != (c.says == "") {
+			t.Errorf("%s: %v %s %v", c.name, line.Level, line.Message, fields)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package safefile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Append opens a file for writing at its end. If it is not there, it is made, for its owner alone.
+// The way to it follows the package's rules. The file itself is no link, has one name, belongs to
+// one of the users, and nobody else can read or write it. The path is absolute. Beside root, the
+// owners are trusted.
+func Append(path string, owners ...uint32) (*os.File, error) {
+	w := walk{owners: append(owners, 0), path: path, dir: -1}
+	w.last = w.append
+	return w.walk()
+}
+
+// append opens the last name of the way.
+func (w *walk) append(name, at string) (*os.File, error) {
+	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY |
+		unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(w.dir, name, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if errors.Is(err, unix.EEXIST) {
+		// A device or a FIFO is not opened, for that can do something.
+		if err := w.looksRegular(name, at); err != nil {
+			return nil, err
+		}
+		fd, err = unix.Openat(w.dir, name, flags, 0)
+	}
+	if err != nil {
+		return nil, w.failed(at, err)
+	}
+	if err := w.private(fd, at); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), w.path), nil
+}
+
+func (w *walk) looksRegular(name, at string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(w.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return w.failed(at, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return w.notRegular()
+	}
+	return nil
+}
+
+// private looks at the file that was opened.
+func (w *walk) private(fd int, at string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return w.failed(at, err)
+	}
+	switch mode := st.Mode & 0o7777; {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return w.notRegular()
+	case st.Nlink != 1:
+		return fmt.Errorf("%s: it has %d names, and one may be where others can read it; "+
+			"name another file", w.path, st.Nlink)
+	case !slices.Contains(w.owners, st.Uid):
+		return fmt.Errorf("%s: it belongs to user %d; give it to %s (chown)",
+			w.path, st.Uid, w.trusted())
+	case mode&0o077 != 0:
+		return fmt.Errorf("%s: its mode is %04o, so that others than its owner have "+
+			"access to it; take that from them (chmod 0600)", w.path, mode)
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package safefile
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
+	t.Parallel()
+	p := tree(t)
+	own := uint32(os.Getuid())
+	must(t, os.WriteFile(p("good/private"), []byte("1"), 0o600))
+	must(t, os.WriteFile(p("good/named"), []byte("1"), 0o600))
+	must(t, os.Link(p("good/named"), p("good/other-name")))
+	must(t, os.Symlink("private", p("good/link")))
+	for path, want := range map[string]string{
+		"good/private":        "",
+		"good/new":            "",
+		"folder/new2":         "", // a link to a folder, of the owner
+		"sticky/new":          "",
+		"good/file":           "its mode is 0644",
+		"good/named":          "it has 2 names",
+		"good/link":           "it is not a regular file",
+		"dangling":            "it is not a regular file",
+		"fifo":                "it is not a regular file",
+		"good":                "it is not a regular file",
+		"group/new":           "the folder " + p("group") + ": its mode is 0775",
+		"nothing-there/new":   "nothing-there: no such file",
+		"/dev/null":           "it is not a regular file",
+		"/proc/self/comm":     "its mode is",
+		"/":                   "it is not a regular file",
+		"good/private/no-dir": "not a directory",
+	} {
+		full := path
+		if !strings.HasPrefix(path, "/") {
+			full = filepath.Join(p(""), path)
+		}
+		for _, text := range []string{"a", "b"} {
+			f, err := Append(full, own)
+			if err == nil {
+				_, err = f.WriteString(text)
+				must(t, f.Close())
+			}
+			switch {
+			case (err == nil) != (want == ""):
+				t.Errorf("%s: %v, want %q", path, err, want)
+			case err != nil && !strings.Contains(err.Error(), want):
+				t.Errorf("%s: %v, want %q", path, err, want)
+			}
+		}
+	}
+	for path, want := range map[string]string{
+		"good/private": "1ab", "good/new": "ab", "good/new2": "ab",
+	} {
+		text, err := os.ReadFile(p(path))
+		must(t, err)
+		st, err := os.Stat(p(path))
+		must(t, err)
+		if string(text) != want || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s has %q and mode %v, want %q", path, text, st.Mode(), want)
+		}
+	}
+	if _, err := os.Lstat(p("nothing")); err == nil {
+		t.Error("a file was made through a link")
+	}
+}

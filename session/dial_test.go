@@ -1,0 +1,301 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+// addresses are 192.0.2.1 and so on.
+func addresses(n int) (list []netip.AddrPort) {
+	for i := range n {
+		list = append(list, netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:443", i+1)))
+	}
+	return list
+}
+
+// A track is a race whose attempts do what the test tells them.
+type track struct {
+	t       *testing.T
+	tick    chan time.Time
+	began   chan netip.AddrPort
+	verdict map[netip.AddrPort]chan error // what becomes of an attempt
+	conns   chan *endConn
+
+	mu      sync.Mutex       // guards the rest
+	over    []netip.AddrPort // attempts that their context has ended
+	running int
+	peak    int // the most that ran at the same time
+}
+
+// endConn is a connection of which only the end matters.
+type endConn struct {
+	net.Conn
+	to     netip.AddrPort
+	closed bool
+}
+
+func (c *endConn) Close() error { c.closed = true; return nil }
+
+func newTrack(t *testing.T, list []netip.AddrPort) *track {
+	k := &track{t: t, tick: make(chan time.Time), began: make(chan netip.AddrPort), verdict: map[netip.AddrPort]chan error{}, conns: make(chan *endConn, 100)}
+	for _, a := range list {
+		k.verdict[a] = make(chan error, 1)
+	}
+	return k
+}
+
+func (k *track) pause() <-chan time.Time { return k.tick }
+
+func (k *track) try(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	k.ran(1)
+	defer k.ran(-1)
+	k.began <- a
+	select {
+	case err := <-k.verdict[a]:
+		if err != nil {
+			return nil, err
+		}
+		c := &endConn{to: a}
+		k.conns <- c
+		return c, nil
+	case <-ctx.Done():
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.over = append(k.over, a)
+		return nil, ctx.Err()
+	}
+}
+
+// ran counts an attempt that begins or ends.
+func (k *track) ran(by int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.running += by
+	k.peak = max(k.peak, k.running)
+}
+
+// begins waits for an attempt to begin.
+func (k *track) begins(want netip.AddrPort) {
+	k.t.Helper()
+	select {
+	case a := <-k.began:
+		if a != want {
+			k.t.Fatalf("the attempt of %v has begun, want %v", a, want)
+		}
+	case <-time.After(patience):
+		k.t.Fatalf("no attempt of %v", want)
+	}
+}
+
+func (k *track) ticks() {
+	k.t.Helper()
+	select {
+	case k.tick <- time.Time{}:
+	case <-time.After(patience):
+		k.t.Fatal("the race does not wait for the next attempt's time")
+	}
+}
+
+type finish struct {
+	nc  net.Conn
+	err error
+}
+
+func (k *track) run(ctx context.Context, list []netip.AddrPort) <-chan finish {
+	done := make(chan finish, 1)
+	go func() {
+		nc, err := session.Race(ctx, list, k.pause, k.try)
+		done <- finish{nc, err}
+	}()
+	return done
+}
+
+func TestTheNextAddressIsTriedWhileTheFirstIsSilent(t *testing.T) {
+	t.Parallel()
+	list := addresses(3)
+	k := newTrack(t, list)
+	done := k.run(t.Context(), list)
+	k.begins(list[0])
+	k.ticks()
+	k.begins(list[1])
+	k.ticks()
+	k.begins(list[2])
+	k.verdict[list[2]] <- nil
+	f := <-done
+	if f.err != nil || f.nc.(*endConn).to != list[2] || f.nc.(*endConn).closed {
+		t.Fatalf("%+v", f)
+	}
+	if slices.SortFunc(k.over, netip.AddrPort.Compare); !slices.Equal(k.over, list[:2]) { // before the race was over
+		t.Errorf("the attempts of %v were ended", k.over)
+	}
+}
+
+func TestAFailureStartsTheNextAttemptAtOnce(t *testing.T) {
+	t.Parallel()
+	list := addresses(3)
+	k := newTrack(t, list)
+	done := k.run(t.Context(), list)
+	first := errors.New("the first one's")
+	for i, err := range []error{first, errors.New("the second one's"), errors.New("the third one's")} {
+		k.begins(list[i])
+		k.verdict[list[i]] <- err
+	}
+	if f := <-done; f.err != first {
+		t.Errorf("%v, want the error of the first address", f.err)
+	}
+}
+
+func TestAConnectionThatComesTooLateIsClosed(t *testing.T) {
+	t.Parallel()
+	list := addresses(2)
+	k := newTrack(t, list)
+	deaf := func(ctx context.Context, a netip.AddrPort) (net.Conn, error) { // to its context
+		return k.try(context.WithoutCancel(ctx), a)
+	}
+	done := make(chan finish, 1)
+	go func() {
+		nc, err := session.Race(t.Context(), list, k.pause, deaf)
+		done <- finish{nc, err}
+	}()
+	k.begins(list[0])
+	k.ticks()
+	k.begins(list[1])
+	k.verdict[list[1]] <- nil
+	winner := <-k.conns
+	k.verdict[list[0]] <- nil
+	if f := <-done; f.err != nil || f.nc.(*endConn).closed {
+		t.Fatalf("%+v", f)
+	}
+	late := <-k.conns
+	if winner.closed == late.closed {
+		t.Errorf("of two connections %v and %v are closed", winner.closed, late.closed)
+	}
+}
+
+func TestTheEndOfAContextEndsAllAttempts(t *testing.T) {
+	t.Parallel()
+	list := addresses(3)
+	k := newTrack(t, list)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := k.run(ctx, list)
+	k.begins(list[0])
+	k.verdict[list[0]] <- errors.New("refused")
+	k.begins(list[1])
+	cancel()
+	if f := <-done; !errors.Is(f.err, context.Canceled) || !slices.Equal(k.over, list[1:2]) {
+		t.Errorf("%v; ended: %v", f.err, k.over)
+	}
+}
+
+func TestAttemptsAtTheSameTimeAreBounded(t *testing.T) {
+	t.Parallel()
+	list := addresses(session.MostAttempts + 2)
+	k := newTrack(t, list)
+	done := k.run(t.Context(), list)
+	k.begins(list[0])
+	for i := range session.MostAttempts - 1 {
+		k.ticks()
+		k.begins(list[i+1])
+	}
+	close(k.tick) // it is time for all others
+	for i := range 2 {
+		k.verdict[list[3+i]] <- errors.New("refused")
+		k.begins(list[session.MostAttempts+i]) // in its place
+	}
+	k.verdict[list[0]] <- nil
+	if f := <-done; f.err != nil {
+		t.Error(f.err)
+	}
+	if k.peak != session.MostAttempts {
+		t.Errorf("%d attempts ran at the same time, want %d", k.peak, session.MostAttempts)
+	}
+}
+
+func TestFamiliesTakeTurns(t *testing.T) {
+	t.Parallel()
+	read := func(texts ...string) (list []netip.AddrPort) {
+		for _, text := range texts {
+			list = append(list, netip.AddrPortFrom(netip.MustParseAddr(text), 1))
+		}
+		return list
+	}
+	for _, c := range [][2][]netip.AddrPort{
+		{read("::1", "::2", "::3", "192.0.2.1", "192.0.2.2"), read("::1", "192.0.2.1", "::2", "192.0.2.2", "::3")},
+		{read("192.0.2.1", "::1", "::2"), read("192.0.2.1", "::1", "::2")},
+		{read("192.0.2.1", "192.0.2.2"), read("192.0.2.1", "192.0.2.2")},
+	} {
+		if got := session.Interleave(c[0]); !slices.Equal(got, c[1]) {
+			t.Errorf("%v becomes %v, want %v", c[0], got, c[1])
+		}
+	}
+}
+
+// swallow makes an address of loopback swallow connections: the queue of its listener is full, so
+// the system drops what comes.
+func swallow(t *testing.T, addr netip.AddrPort) bool {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
+		return false // somebody else has it
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	full, err := net.Dial("tcp", addr.String()) // the one that has room
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { full.Close() })
+	return true
+}
+
+func TestAddressesThatSwallowConnectionsDoNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	silent := []string{"127.0.0.2", "127.0.0.3"}
+	port := 0
+	until(t, "a port that is free at all addresses", func() bool {
+		port = r.echo()
+		for _, a := range silent {
+			if !swallow(t, netip.AddrPortFrom(netip.MustParseAddr(a), uint16(port))) {
+				return false
+			}
+		}
+		return true
+	})
+	resolver, _ := dns(t, append(silent, "127.0.0.1")...)
+	r.SetNames(resolver)
+	pauses := 0
+	over := make(chan time.Time)
+	close(over)
+	r.SetPause(func() <-chan time.Time { pauses++; return over }) // only the goroutine of the call uses it
+	h := r.handle(r.NewClient("x.test", port))
+	if got, want := r.fact(h, "peer-address"), fmt.Sprintf("127.0.0.1:%d", port); got != want {
+		t.Errorf("connected to %s, want %s", got, want)
+	}
+	if pauses != 3 {
+		t.Errorf("%d attempts began, want 3", pauses)
+	}
+
+	// All of them swallow: the call's bound ends it, and nothing is left.
+	only, _ := dns(t, silent...)
+	other := newRig(t, timeouts(session.Timeouts{Connect: moment}))
+	other.SetNames(only)
+	other.fails(other.NewClient("x.test", port), kind.Timeout)
+}

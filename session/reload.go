@@ -1,0 +1,109 @@
+package session
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"time"
+
+	"tlsd/internal/kind"
+	"tlsd/internal/policy"
+	"tlsd/openssl"
+)
+
+// Certificates that are renewed on disk: the option reload is auto. The rules:
+//
+//   - A handshake that is about to begin looks whether the files are others, at most once in
+//     reloadPause for each context. So an idle context does nothing.
+//   - A file is another one if the path leads to another inode, or its time or size has changed. It
+//     is opened as at first, so the policy's folders and the confinement hold.
+//   - New files are read and checked first. If they are bad, such as a key that is not replaced
+//     yet, the old ones stay, and the observer is told once. They are tried again when they have
+//     changed again.
+
+// reloadPause is how long a context does not look again.
+const reloadPause = time.Second
+
+const opReload = "tls.Accept" // whose handshake looks
+
+// A source is where an identity comes from: the files, and what they were when they were last
+// looked at.
+type source struct {
+	certFile, keyFile string
+	cert, key         fs.FileInfo // nil: there was none
+}
+
+// refresh takes files that have been renewed. If another change is under way, it leaves them to a
+// later handshake.
+func (c *serverContext) refresh() {
+	s := c.s
+	s.mu.Lock()
+	due := c.options.reload && time.Since(c.looked) >= s.reloadPause
+	if due {
+		c.looked = time.Now()
+	}
+	s.mu.Unlock()
+	if !due || !c.changing.TryLock() {
+		return
+	}
+	defer c.changing.Unlock()
+	for name, old := range c.current().sources {
+		now := source{certFile: old.certFile, keyFile: old.keyFile, cert: s.look(old.certFile), key: s.look(old.keyFile)}
+		if same(old.cert, now.cert) && same(old.key, now.key) {
+			continue
+		}
+		id, err := c.reload(name, now)
+		if err == nil {
+			s.loaded(id, now)
+		} else {
+			c.remember(name, now)
+		}
+		if s.Observer != nil {
+			s.Observer.Reloaded(old.certFile, old.keyFile, err)
+		}
+	}
+}
+
+// reload makes the files that are there now hold. c.changing must be held.
+func (c *serverContext) reload(name string, from source) (openssl.Identity, error) {
+	id, read, err := c.s.identity(opReload, from.certFile, from.keyFile)
+	if err != nil {
+		return id, classify(context.Background(), err, kind.File)
+	}
+	next := c.current()
+	next.identify(name, id, read)
+	if err := c.renew(next); err != nil {
+		return id, unusable(from.certFile, from.keyFile, err)
+	}
+	return id, nil
+}
+
+// remember notes what the files were when they could not be taken.
+func (c *serverContext) remember(name string, seen source) {
+	next := c.current()
+	next.sources[name] = seen
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.options = next
+}
+
+// look tells which file is at a path now; nil if none can be opened.
+func (s *Session) look(path string) fs.FileInfo {
+	f, err := s.within(opReload, policy.KeyKeyFolders, s.Policy.KeyFolders, path)()
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	return st
+}
+
+func same(a, b fs.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+}

@@ -1,0 +1,219 @@
+package session_test
+
+import (
+	"crypto/tls"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/internal/testcert"
+	"tlsd/session"
+)
+
+// A renewal is a server whose certificate is renewed on disk.
+type renewal struct {
+	*rig
+	notes     *notes
+	dir       string
+	cert, key string // paths
+	ctx       session.Handle
+	port      int
+}
+
+// renewing makes one, which looks at its files at each handshake. set adjusts its configuration.
+func renewing(t *testing.T, option string, set ...func(*fakeengine.Engine, *session.Config)) *renewal {
+	t.Helper()
+	dir := t.TempDir()
+	n := new(notes)
+	r := &renewal{rig: newRealRig(t, append(set, n.observe)...), notes: n, dir: dir, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	r.SetReloadPause(0)
+	r.put(r.cert, r.rig.cert.CertPEM)
+	r.put(r.key, r.rig.cert.KeyPEM)
+	r.ctx = r.handle(r.NewServerContext(r.cert, r.key))
+	r.port = r.ok(r.Listen(r.ctx, "127.0.0.1", 0)).(int)
+	if option != "" {
+		r.ok(r.SetOption(r.ctx, "reload", option))
+	}
+	return r
+}
+
+// put replaces a file as programs that renew certificates do: another one takes its name.
+func (r *renewal) put(path string, text []byte) {
+	r.t.Helper()
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// issue makes another certificate of the same authority.
+func (r *renewal) issue(names ...string) *testcert.Cert {
+	r.t.Helper()
+	return r.ca.Issue(r.t, testcert.Leaf{CN: names[0], DNS: names})
+}
+
+// shown is the serial number of the certificate that a client gets that asks for a name. The client
+// and the server say something to each other, and are there until the end of the test.
+func (r *renewal) shown(name string) string {
+	r.t.Helper()
+	accepted := r.start(r.Accept(r.ctx, "", 0))
+	c := tls.Client(dialTCP(r.t, r.port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: name})
+	c.SetDeadline(time.Now().Add(patience))
+	if err := c.Handshake(); err != nil {
+		r.t.Fatalf("the peer's handshake: %v", err)
+	}
+	h := accepted.ok().(session.Handle)
+	r.ok(r.Write(h, []byte("x")))
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		r.t.Fatal(err)
+	}
+	return serial(c)
+}
+
+func serial(c *tls.Conn) string {
+	return c.ConnectionState().PeerCertificates[0].SerialNumber.Text(16)
+}
+
+func (r *renewal) failures() (list []error) {
+	r.notes.mu.Lock()
+	defer r.notes.mu.Unlock()
+	for _, err := range r.notes.reloads {
+		if err != nil {
+			list = append(list, err)
+		}
+	}
+	return list
+}
+
+func TestCertificatesThatAreRenewedOnDiskAreTaken(t *testing.T) {
+	t.Parallel()
+	for name, r := range map[string]*renewal{
+		"option": renewing(t, "auto"),
+		"preset": renewing(t, "", func(_ *fakeengine.Engine, c *session.Config) { c.ReloadCertificates = true }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := r.fact(r.ctx, "reload"); got != "auto" {
+				t.Errorf("reload is %q", got)
+			}
+			old := r.shown("localhost")
+			next := r.issue("localhost")
+			r.put(r.cert, next.CertPEM)
+			r.put(r.key, next.KeyPEM)
+			want := next.Cert.SerialNumber.Text(16)
+			if got := r.shown("localhost"); got != want || got == old {
+				t.Errorf("a client gets %s, want %s; it was %s", got, want, old)
+			}
+			r.notes.mu.Lock()
+			defer r.notes.mu.Unlock()
+			if last := r.notes.certificates[len(r.notes.certificates)-1]; last.Serial != want || len(r.notes.reloads) != 1 {
+				t.Errorf("%+v, %v", last, r.notes.reloads)
+			}
+		})
+	}
+}
+
+func TestBadFilesLeaveTheOldCertificateInPlace(t *testing.T) {
+	t.Parallel()
+	r := renewing(t, "auto")
+	old, next := r.shown("localhost"), r.issue("localhost")
+	for n, step := range []struct {
+		change func()
+		says   string
+	}{
+		{func() { r.put(r.cert, next.CertPEM) }, "does not match"}, // the key is still the old one
+		{func() { r.put(r.cert, []byte("no certificate\n")) }, r.cert},
+		{func() { os.Remove(r.cert) }, r.cert},
+	} {
+		step.change()
+		for range 2 {
+			if got := r.shown("localhost"); got != old {
+				t.Fatalf("step %d: a client gets %s, want %s", n, got, old)
+			}
+		}
+		if list := r.failures(); len(list) != n+1 || !strings.Contains(list[n].Error(), step.says) {
+			t.Errorf("step %d: the observer was told %q; want one more with %q", n, list, step.says)
+		}
+	}
+	r.put(r.cert, next.CertPEM)
+	r.put(r.key, next.KeyPEM)
+	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
+		t.Errorf("a client gets %s, and the files are good", got)
+	}
+}
+
+func TestOnlyWhatIsWantedIsReloaded(t *testing.T) {
+	t.Parallel()
+	r := renewing(t, "")
+	other := r.issue("a.test")
+	host, hostKey := files(t, other)
+	r.ok(r.SetCertificate(r.ctx, "a.test", host, hostKey))
+	old, next := r.shown("localhost"), r.issue("localhost")
+	r.put(r.cert, next.CertPEM)
+	r.put(r.key, next.KeyPEM)
+	if got := r.shown("localhost"); got != old {
+		t.Error("a certificate was reloaded that nobody wants to be")
+	}
+
+	// Each name has its own files.
+	r.ok(r.SetOption(r.ctx, "reload", "auto"))
+	renewed := r.issue("a.test")
+	r.put(host, renewed.CertPEM)
+	r.put(hostKey, renewed.KeyPEM)
+	if got := r.shown("a.test"); got != renewed.Cert.SerialNumber.Text(16) {
+		t.Errorf("a.test shows %s", got)
+	}
+	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
+		t.Errorf("localhost shows %s", got)
+	}
+	r.ok(r.SetOption(r.ctx, "reload", "off"))
+	r.put(host, other.CertPEM)
+	r.put(hostKey, other.KeyPEM)
+	if got := r.shown("a.test"); got != renewed.Cert.SerialNumber.Text(16) {
+		t.Error("a certificate was reloaded that nobody wants to be any more")
+	}
+}
+
+func TestFilesAreLookedAtOnceInAWhile(t *testing.T) {
+	t.Parallel()
+	r := renewing(t, "auto")
+	r.SetReloadPause(era)
+	old, next := r.shown("localhost"), r.issue("localhost")
+	r.put(r.cert, next.CertPEM)
+	r.put(r.key, next.KeyPEM)
+	if got := r.shown("localhost"); got != old {
+		t.Error("the files were looked at again at once")
+	}
+}
+
+func TestAReloadObeysThePolicy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	inside, _ := ruled(t, `key-folders = ["`+dir+`"]`)
+	r := &renewal{rig: inside, dir: dir, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	r.SetReloadPause(0)
+	r.put(r.cert, r.rig.cert.CertPEM)
+	r.put(r.key, r.rig.cert.KeyPEM)
+	r.ctx = r.handle(r.NewServerContext(r.cert, r.key))
+	r.port = r.ok(r.Listen(r.ctx, "127.0.0.1", 0)).(int)
+	r.ok(r.SetOption(r.ctx, "reload", "auto"))
+	old, next := r.shown("localhost"), r.issue("localhost")
+	cert, key := files(t, next) // in another folder
+	for link, target := range map[string]string{r.cert: cert, r.key: key} {
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.shown("localhost"); got != old {
+		t.Error("files outside of the folders were taken")
+	}
+	r.fails(r.SetCertificate(r.ctx, "", r.cert, r.key), kind.Denied)
+}

@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+)
+
+// secrets is where a peer writes what it knows.
+type secrets struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *secrets) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *secrets) lines() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Split(strings.ToLower(strings.TrimSpace(s.text.String())), "\n")
+}
+
+// The file has what the peers, which are not OpenSSL, know of the same connections, in the same
+// form.
+func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(testd.Dir(t), "keys")
+	d := testd.Start(t, "--key-log", file, "--isolation=shared", "--workers=2")
+	ca := testcert.NewCA(t, "Test CA")
+	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	peers := new(secrets)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		c := d.Dial(t)
+
+		// As a client.
+		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+			Certificates: []tls.Certificate{cert.TLS()}, MaxVersion: version,
+			KeyLogWriter: peers,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				io.Copy(io.Discard, conn)
+				conn.Close()
+			}
+		}()
+		if err := c.SetCaBundle(ctx, ca.File); err != nil {
+			t.Fatal(err)
+		}
+		h, err := c.NewClient(ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
+		if err == nil {
+			err = c.Handshake(ctx, h)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		// As a server.
+		server, err := c.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
+		var port int
+		if err == nil {
+			err = c.Call(ctx, "tls.Listen", []any{server, "127.0.0.1", 0}, &port)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+			&tls.Config{
+				RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: version,
+				KeyLogWriter: peers,
+			})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		if _, err := c.Accept(ctx, server, "", 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := os.Stat(file)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", st, err)
+	}
+	ours := strings.Split(strings.ToLower(readFile(t, file)), "\n")
+	known := map[string]bool{}
+	for _, line := range ours {
+		known[line] = true
+	}
+	theirs := peers.lines()
+	if len(theirs) != 2*(1+4) { // with TLS 1.2 one line, and with TLS 1.3 four
+		t.Fatalf("the peers know %d secrets: %q", len(theirs), theirs)
+	}
+	for _, line := range theirs {
+		if !known[line] {
+			t.Errorf("the key log lacks %q; it has %q", line, ours)
+		}
+	}
+	log := d.Log(t)
+	for _, want := range []string{`"level":"warn"`, `"logger":"audit"`} {
+		found := false
+		for line := range strings.Lines(log) {
+			if strings.Contains(line, file) && strings.Contains(line, want) {
+				found = true
+			}
+		}
+		if !found {
+			t.Errorf("no line with %s names the file", want)
+		}
+	}
+	if strings.Contains(strings.ToLower(log), strings.Fields(theirs[0])[2]) {
+		t.Error("the log has a secret")
+	}
+}
