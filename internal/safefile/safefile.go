@@ -6,7 +6,8 @@
 //   - Nobody else can write to the file or to a folder on the way. A folder with the sticky bit, such as /tmp, may be
 //     writable, because nobody can replace in it what is another's.
 //   - The file is regular, and opening it never waits.
-//   - The way is walked descriptor by descriptor, so that what was checked is what is read.
+//   - The way is walked descriptor by descriptor. What a name leads to is looked at before it is opened and again
+//     afterwards. A link is looked at before and after it is read. Only an owner can replace what was found good.
 package safefile
 
 import (
@@ -20,8 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is how many symbolic links the way may have, as in Linux.
-const maxLinks = 40
+const (
+	maxLinks = 40   // how many symbolic links the way may have, as in Linux
+	pathMax  = 4096 // bytes of a link's target
+)
 
 // Read gives the content of a file of at most max bytes. The path is absolute. Beside root, the owners are trusted.
 func Read(path string, max int64, owners ...uint32) ([]byte, error) {
@@ -65,14 +68,22 @@ func open(path string, owners []uint32) (*os.File, error) {
 
 // restart goes to the root, with a path before what is still to be walked.
 func (w *walk) restart(path string) error {
-	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return w.failed("/", err)
-	}
-	w.enter(fd, "/")
 	w.insert(path)
-	_, err = w.check(fd, "/")
-	return err
+	return w.descend(unix.AT_FDCWD, "/", "/")
+}
+
+// descend goes into a folder. It may have been replaced since it was looked at, and so it is looked at again.
+func (w *walk) descend(dir int, name, at string) error {
+	fd, err := unix.Openat(dir, name, lookOnly|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return w.failed(at, err)
+	}
+	if err := w.checkOpen(fd, at); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	w.enter(fd, at)
+	return nil
 }
 
 func (w *walk) enter(dir int, at string) {
@@ -91,27 +102,27 @@ func (w *walk) insert(path string) {
 // step goes one name further. It gives the file, open for reading, if it has come to it.
 func (w *walk) step(name string) (*os.File, error) {
 	at := filepath.Join(w.at, name)
-	fd, err := unix.Openat(w.dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, w.failed(at, err)
-	}
-	st, err := w.check(fd, at)
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		w.enter(fd, at)
-		return nil, nil
-	}
-	defer unix.Close(fd)
+	format, err := w.look(name, at)
 	switch {
-	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
-		return nil, w.follow(fd, at)
+	case err != nil:
+		return nil, err
+	case format == unix.S_IFDIR:
+		return nil, w.descend(w.dir, name, at)
+	case format == unix.S_IFLNK:
+		return nil, w.follow(name, at)
 	case len(w.todo) > 0:
 		return nil, w.failed(at, unix.ENOTDIR)
 	}
 	return w.read(name, at)
+}
+
+// look checks what a name in the folder leads to, and gives its format: of a link, the link's.
+func (w *walk) look(name, at string) (format uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(w.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return 0, w.failed(at, err)
+	}
+	return uint32(st.Mode) & unix.S_IFMT, w.check(&st, at)
 }
 
 // read opens the file itself. It may have been replaced since it was looked at, and so it is looked at again.
@@ -120,21 +131,26 @@ func (w *walk) read(name, at string) (*os.File, error) {
 	if err != nil {
 		return nil, w.failed(at, err)
 	}
-	if _, err := w.check(fd, at); err != nil {
+	if err := w.checkOpen(fd, at); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), w.path), nil
 }
 
-func (w *walk) follow(link int, at string) error {
+// follow reads a link. It is looked at again, for an owner may have removed it, and a stranger made another in a
+// folder with the sticky bit.
+func (w *walk) follow(name, at string) error {
 	if w.links++; w.links > maxLinks {
 		return w.failed(at, unix.ELOOP)
 	}
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(link, "", buf)
+	buf := make([]byte, pathMax)
+	n, err := unix.Readlinkat(w.dir, name, buf)
 	if err != nil {
 		return w.failed(at, err)
+	}
+	if _, err := w.look(name, at); err != nil {
+		return err
 	}
 	target := string(buf[:n])
 	if strings.HasPrefix(target, "/") {
@@ -144,12 +160,18 @@ func (w *walk) follow(link int, at string) error {
 	return nil
 }
 
-// check looks at one step of the way.
-func (w *walk) check(fd int, at string) (st unix.Stat_t, err error) {
+// checkOpen is check of what a descriptor has open.
+func (w *walk) checkOpen(fd int, at string) error {
+	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return st, w.failed(at, err)
+		return w.failed(at, err)
 	}
-	format, mode := st.Mode&unix.S_IFMT, st.Mode&0o7777
+	return w.check(&st, at)
+}
+
+// check looks at one step of the way.
+func (w *walk) check(st *unix.Stat_t, at string) error {
+	format, mode := uint32(st.Mode)&unix.S_IFMT, uint32(st.Mode)&0o7777
 	where := w.path
 	switch format {
 	case unix.S_IFDIR:
@@ -158,15 +180,15 @@ func (w *walk) check(fd int, at string) (st unix.Stat_t, err error) {
 		where += ": the link " + at
 	case unix.S_IFREG:
 	default:
-		return st, w.notRegular()
+		return w.notRegular()
 	}
 	switch sticky := format == unix.S_IFDIR && mode&unix.S_ISVTX != 0; {
 	case !slices.Contains(w.owners, st.Uid):
-		err = fmt.Errorf("%s: it belongs to user %d, who could change it; give it to %s (chown)", where, st.Uid, w.trusted())
+		return fmt.Errorf("%s: it belongs to user %d, who could change it; give it to %s (chown)", where, st.Uid, w.trusted())
 	case format != unix.S_IFLNK && mode&0o022 != 0 && !sticky:
-		err = fmt.Errorf("%s: its mode is %04o, so that others than its owner can change it; take that from them (chmod go-w)", where, mode)
+		return fmt.Errorf("%s: its mode is %04o, so that others than its owner can change it; take that from them (chmod go-w)", where, mode)
 	}
-	return st, err
+	return nil
 }
 
 // trusted names the users that are trusted.
