@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tlsd/internal/sockets"
 )
 
 // Peers that connections are made to. All listen on 127.0.0.1, return their
@@ -83,7 +85,7 @@ func Serve(tb testing.TB, f func(net.Conn)) int {
 // a listener whose queue of one place is full.
 func Unanswered(tb testing.TB) int {
 	tb.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -118,7 +120,7 @@ func Unanswered(tb testing.TB) int {
 // (socket(7)); until then connections are refused.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
 	if err != nil {
 		tb.Fatal(err)
 	}

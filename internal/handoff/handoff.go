@@ -5,7 +5,7 @@
 // The rules:
 //
 //   - One packet is one message, JSON, of at most [MaxMessage] bytes
-//     (SOCK_SEQPACKET: packets keep their bounds and their order).
+//     (SOCK_SEQPACKET: packets keep their bounds and their order). darwin has none of Unix sockets: no worker starts there.
 //   - The supervisor speaks first: the worker's configuration, and the user that it has to become, if
 //     any. Then a message for each session, which carries the connection (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready], or says why it cannot serve and ends; then an [Ended] for each session, and a pong for each ping; in between
@@ -33,6 +33,7 @@ import (
 	"tlsd/internal/confine"
 	"tlsd/internal/plain"
 	"tlsd/internal/policy"
+	"tlsd/internal/sockets"
 )
 
 const (
@@ -127,7 +128,7 @@ type Conn struct{ c *net.UnixConn }
 // Pair makes a channel: the supervisor's end, and the file that becomes
 // descriptor [FD] of the worker. The caller closes both.
 func Pair() (*Conn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	fds, err := sockets.Pair(unix.SOCK_SEQPACKET)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
@@ -207,7 +208,7 @@ func (c *Conn) TrySend(msg any) error {
 	}
 	var sent error
 	err = raw.Control(func(fd uintptr) {
-		_, sent = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, sent = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|noSignal)
 	})
 	return errors.Join(err, sent)
 }
@@ -293,9 +294,9 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 
 // check says whether fd is a Unix socket of the wanted type.
 func check(fd, want int) error {
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	domain, err := domainOf(fd)
 	if err != nil {
-		return os.NewSyscallError("getsockopt SO_DOMAIN", err)
+		return err
 	}
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {

@@ -172,7 +172,7 @@ func Spawn(cmd *exec.Cmd, wait func()) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	dieWithParent(cmd.SysProcAttr)
 	started := make(chan error, 1)
 	go func() {
 		// The signal comes when the thread ends that has started the process (PR_SET_PDEATHSIG(2const)): it has to
