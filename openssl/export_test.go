@@ -3,6 +3,7 @@ package openssl
 import (
 	"context"
 	"strings"
+	"time"
 )
 
 // What the tests need to see of the inside.
