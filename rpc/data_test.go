@@ -17,6 +17,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/sockets"
 	"tlsd/rpc"
 	"tlsd/rpc/client"
 )
@@ -24,7 +25,7 @@ import (
 // channelPair makes a pair of sockets, of which the second is to be sent.
 func channelPair(t testing.TB) (*net.UnixConn, *os.File) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := sockets.Pair(unix.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}

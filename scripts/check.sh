@@ -1,8 +1,9 @@
 #!/bin/sh
 # check.sh quick|all - look for mistakes in the sources without running them.
 #
-# quick: formatting and go vet. all: also staticcheck, errcheck, unparam and deadcode (built from
-# tools/go.mod), gcc's analyzer and cppcheck, shellcheck and codespell. Each check that finds
+# quick: formatting and go vet. all: also go vet for darwin and freebsd, staticcheck, errcheck, unparam and
+# deadcode (built from tools/go.mod), gcc's analyzer, whether the plugin keeps to POSIX, cppcheck, shellcheck
+# and codespell. Each check that finds
 # something prints it, and the status is 1 at the end.
 #
 # shellcheck disable=SC2317 # functions are called by their names
@@ -66,8 +67,31 @@ analyzed() {
 	return "$bad"
 }
 
+# All but test/ has to compile for these systems, its tests included. purego wants the flag for freebsd without cgo.
+foreign() {
+	bad=0
+	for os in darwin freebsd; do
+		GOOS=$os "$GO" vet -gcflags=github.com/ebitengine/purego/internal/fakecgo=-std \
+			./cmd/... ./internal/... ./openssl/... ./rpc/... ./session/... || bad=1
+	done
+	return "$bad"
+}
+
+# The plugin uses POSIX alone, but for system.c. The C library's headers show some names of Linux to everybody.
+portable() {
+	bad=0
+	for source in cmd/tlsshim/plugin/*.c; do
+		[ "${source##*/}" != system.c ] || continue
+		gcc -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -Werror -fsyntax-only "$source" || bad=1
+		! grep -nHE '__linux__|_GNU_SOURCE|SOCK_(CLOEXEC|NONBLOCK)|MSG_DONTWAIT|SO_PEERCRED|SIGRTMAX|<sys/(prctl|syscall|eventfd|epoll)\.h>' \
+			"$source" || bad=1
+	done
+	return "$bad"
+}
+
 shells() { git ls-files '*.sh' .ci/run | xargs shellcheck --severity=warning; }
 
+check 'go vet for darwin and freebsd' foreign
 check staticcheck "$tools/staticcheck" -tags scan ./...
 # shellcheck disable=SC2086
 check errcheck "$tools/errcheck" -ignoretests -exclude tools/errcheck.txt $product
@@ -75,6 +99,7 @@ check errcheck "$tools/errcheck" -ignoretests -exclude tools/errcheck.txt $produ
 check unparam "$tools/unparam" -tests=false $product
 check deadcode reachable
 check 'gcc -fanalyzer' analyzed
+check 'POSIX in the plugin' portable
 check cppcheck cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	--suppressions-list=tools/cppcheck.txt --error-exitcode=1 -j2 \
 	cmd/tlsshim/plugin test/domhost/src internal/testhost/src

@@ -17,13 +17,14 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/sockets"
 	"tlsd/session"
 )
 
 // pair makes a socket pair: the caller's end, and the worker's.
 func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fds, err := sockets.Pair(unix.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +312,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 	t.Parallel()
 	socket := func(t *testing.T, typ int) int {
-		fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
+		fd, err := sockets.New(unix.AF_UNIX, typ)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,7 +331,7 @@ func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 			return fd
 		}, "listens"},
 		"seqpacket": {func(t *testing.T) int {
-			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+			fds, err := sockets.Pair(unix.SOCK_SEQPACKET)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/kind"
+	"tlsd/internal/sockets"
 	"tlsd/session"
 )
 
@@ -246,7 +247,7 @@ func TestFamiliesTakeTurns(t *testing.T) {
 // the system drops what comes.
 func swallow(t *testing.T, addr netip.AddrPort) bool {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := sockets.New(unix.AF_INET, unix.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}

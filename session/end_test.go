@@ -14,6 +14,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/sockets"
 	"tlsd/session"
 )
 
@@ -171,7 +172,7 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 	}
 	r := newRig(t)
 	ctx, port := r.listening()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/sockets"
 	"tlsd/session"
 )
 
@@ -438,7 +439,7 @@ func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 	ctx, port := r.listener()
 	a, b := pair(t)
 	c, d := pair(t)
-	unconnected, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	unconnected, err := sockets.New(unix.AF_UNIX, unix.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,12 +68,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,9 +290,9 @@ func warn(o *options, log *zap.Logger) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || o.isolation != "session" {
 		return
 	}
-	if need := uint64(o.maxSessions)*perSession + own; limit.Cur < need {
+	if need := uint64(o.maxSessions)*perSession + own; uint64(limit.Cur) < need { // Cur is signed on some systems
 		log.Warn("the limit of open files (RLIMIT_NOFILE) is too low for --max-sessions",
-			zap.Uint64("limit", limit.Cur), zap.Uint64("needed", need), zap.Int("max-sessions", o.maxSessions))
+			zap.Uint64("limit", uint64(limit.Cur)), zap.Uint64("needed", need), zap.Int("max-sessions", o.maxSessions))
 	}
 }
 
@@ -350,7 +348,7 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx 
 // oneUser says why this process has no rights that are one user's. A worker of such a process could get the rights of the
 // other user when it executes the program: with no_new_privs, the kernel gives it the real user's.
 func oneUser() error {
-	for what, ids := range map[string]func() (r, e, s int){"user": unix.Getresuid, "group": unix.Getresgid} {
+	for what, ids := range map[string]func() (r, e, s int){"user": userIDs, "group": groupIDs} {
 		if r, e, s := ids(); r != e || e != s {
 			return fmt.Errorf("the real %s is %d, the effective one %d and the saved one %d: tlsd would give the rights of one to the other; "+
 				"start it as one %s (setpriv, su), and not by a set-id file", what, r, e, s, what)
@@ -374,17 +372,4 @@ func openReady(fd int) (*os.File, error) {
 		return nil, fmt.Errorf("--ready-fd %d: want a pipe, socket or file that is open for writing, and not standard error", fd)
 	}
 	return os.NewFile(uintptr(fd), "ready-fd"), nil
-}
-
-// closeOnExec keeps the descriptors that tlsd was started with from its workers.
-func closeOnExec() {
-	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return
-	}
-	entries, _ := os.ReadDir("/proc/self/fd") // Linux before 5.11
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= 3 {
-			unix.CloseOnExec(fd)
-		}
-	}
 }

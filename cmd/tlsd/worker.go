@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"sync"
 	"time"
-	"unsafe"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -63,9 +62,7 @@ type workerConfig struct {
 // run this.
 func init() {
 	if os.Args[0] == handoff.Arg0 {
-		name := [16]byte{}
-		copy(name[:], "tlsd-worker")
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+		nameThread("tlsd-worker")
 	}
 }
 

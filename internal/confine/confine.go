@@ -9,19 +9,9 @@
 //   - [Measures.Finish], when the library is loaded: a seccomp filter, for all threads at once.
 //
 // A measure that the kernel lacks is left out. Its report is the reason instead of "on". No measure
-// can be undone.
+// can be undone. Only Linux has the measures, and the files with them are named _linux.go.
+// Elsewhere the report of each is "not on this system" (other_systems.go).
 package confine
-
-import (
-	"encoding/json"
-	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
-	"syscall"
-
-	"golang.org/x/sys/unix"
-)
 
 // EnvName is an environment variable. By it the supervisor asks for the confinement of a worker. By
 // it Restart also tells the program that it executes which measures are in force.
@@ -52,78 +42,12 @@ func (m Measures) note(measure string, err error) {
 	}
 }
 
-// Restart makes the kernel prefer this process to its parent when the kernel kills for lack of
-// memory. Then, if the environment asks for the confinement, Restart confines the calling thread
-// and executes the program again. In that second program Restart only returns the measures. They
-// are nil if no confinement is wanted. Call Restart before anything else.
-func Restart() Measures {
-	state := os.Getenv(EnvName)
-	os.Unsetenv(EnvName)
-	readable := filepath.SplitList(os.Getenv(EnvReadable))
-	os.Unsetenv(EnvReadable)
-	m := Measures{}
-	switch {
-	case state == "":
-		_ = dieFirst() // no report has this measure
-		return nil
-	case state != EnvAsk && state != EnvAskOther:
-		_ = hide() // as early as possible; Conceal reports it
-		if err := json.Unmarshal([]byte(state), &m); err != nil {
-			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
-		}
-		return m
-	}
-	m.note("dieFirst", dieFirst())
-	runtime.LockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		m.note("landlock", fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err))
-		m["capabilities"] = m["landlock"]
-	} else {
-		version, err := restrict(readable)
-		m.note("landlock", err)
-		if err == nil {
-			m.note("landlockTruncate", truncation(version))
-		}
-		keep := uint64(forOwnUser)
-		if state == EnvAskOther {
-			keep = toBecome
-		}
-		m.note("capabilities", dropCapabilities(keep))
-	}
-	report, err := json.Marshal(m)
-	if err == nil {
-		err = syscall.Exec("/proc/self/exe", os.Args,
-			append(os.Environ(), EnvName+"="+string(report)))
-	}
-	for measure := range m {
-		m.note(measure, fmt.Errorf("only one thread has it, because tlsd cannot be "+
-			"executed again: %w", err))
-	}
-	return m
+// An Identity is the user that a worker becomes, with its groups.
+type Identity struct {
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	Groups []uint32 `json:"groups,omitempty"` // supplementary
 }
 
-// Conceal keeps the memory of the process out of core files, and from other programs of its user,
-// because the memory will hold keys. If m is nil, there is no report.
-func (m Measures) Conceal() {
-	m.note("notTraceable", hide())
-	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
-}
-
-// Finish installs the seccomp filter in all threads of the process.
-func (m Measures) Finish() {
-	list, err := program(os.Getpid())
-	if err == nil {
-		err = install(list)
-	}
-	m.note("seccomp", err)
-	m.note("noNewPrivileges", held())
-}
-
-// held returns an error if no_new_privs is not set.
-func held() error {
-	v, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
-	if err == nil && v != 1 {
-		err = fmt.Errorf("not set")
-	}
-	return err
-}
+// MaxGroups is how many supplementary groups an Identity may have.
+const MaxGroups = 4096

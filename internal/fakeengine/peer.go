@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tlsd/internal/sockets"
 )
 
 // These are peers for connections. All listen on 127.0.0.1, return their port, and are gone at the
@@ -82,7 +84,7 @@ func Serve(tb testing.TB, f func(net.Conn)) int {
 // one place, which is taken.
 func Unanswered(tb testing.TB) int {
 	tb.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -117,7 +119,7 @@ func Unanswered(tb testing.TB) int {
 // listen on the port (socket(7)). Until then connections are refused.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
 	if err != nil {
 		tb.Fatal(err)
 	}

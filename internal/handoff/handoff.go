@@ -35,6 +35,7 @@ import (
 	"tlsd/internal/confine"
 	"tlsd/internal/plain"
 	"tlsd/internal/policy"
+	"tlsd/internal/sockets"
 )
 
 const (
@@ -146,7 +147,7 @@ type Conn struct{ c *net.UnixConn }
 // Pair makes a channel: the supervisor's end, and the file that becomes
 // descriptor [FD] of the worker. The caller closes both.
 func Pair() (*Conn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	fds, err := sockets.Pair(unix.SOCK_SEQPACKET)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
@@ -228,7 +229,7 @@ func (c *Conn) TrySend(msg any) error {
 	}
 	var sent error
 	err = raw.Control(func(fd uintptr) {
-		_, sent = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, sent = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|noSignal)
 	})
 	return errors.Join(err, sent)
 }
@@ -317,9 +318,9 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 
 // check says whether fd is a Unix socket of the wanted type.
 func check(fd, want int) error {
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	domain, err := domainOf(fd)
 	if err != nil {
-		return os.NewSyscallError("getsockopt SO_DOMAIN", err)
+		return err
 	}
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {

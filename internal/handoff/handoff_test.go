@@ -248,13 +248,14 @@ func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
 	unix.Close(free)
 	before := openFiles(t)
 	// no descriptor is free; or one is, where two are needed for a moment
-	for number, limit := range []uint64{0, uint64(free) + 1} {
+	for number, limit := range []int{0, free + 1} {
 		if err := sup.Send(ToWorker{Session: &Session{Number: uint64(number)}},
 			ours); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE,
-			&unix.Rlimit{Cur: limit, Max: old.Max}); err != nil {
+		lowered := old
+		set(&lowered.Cur, limit)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lowered); err != nil {
 			t.Fatal(err)
 		}
 		var msg ToWorker
@@ -284,6 +285,9 @@ func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
 		t.Errorf("the caller reads %v: a copy of its connection is open", err)
 	}
 }
+
+// set sets a limit, which is signed on some systems.
+func set[T int64 | uint64](limit *T, n int) { *limit = T(n) }
 
 func openFiles(t *testing.T) int {
 	t.Helper()

@@ -1,15 +1,6 @@
 package policy
 
-import (
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
-)
+import "errors"
 
 // Folders are the folders that a file may be in, at any depth. Nil is every folder.
 //
@@ -22,124 +13,11 @@ import (
 //   - The links of /proc, such as /proc/PID/root, are not followed. In another mount namespace the
 //     path of a folder means something else.
 //   - Nothing outside the folders is opened, not even for a look at it.
-//   - Before Linux 5.6 a kernel has no openat2(2). It opens no file where folders are given.
+//   - Before Linux 5.6 a kernel has no openat2(2), and other systems never have it. There no file
+//     is opened where folders are given.
 //   - A hard link is a file of the folder that has the link. A user who may write into a folder
 //     decides which files it has.
 type Folders []Folder
 
 // ErrOutside is the error of a file that is in none of the folders.
 var ErrOutside = errors.New("it is in none of the allowed folders")
-
-// Open opens a file for reading, and never waits for it. If the file is in none of the folders, the
-// error is ErrOutside. The error is the same for a missing file whose name is in none of the
-// folders. So the error does not reveal which files exist elsewhere.
-func (l Folders) Open(path string) (*os.File, error) {
-	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-	if l == nil {
-		return os.OpenFile(path, flags, 0)
-	}
-	// Find the real place of the file.
-	place, err := openat2(unix.AT_FDCWD, path, unix.O_PATH, unix.RESOLVE_NO_MAGICLINKS)
-	if err != nil {
-		if noOpenat2(err) {
-			return nil, &os.PathError{Op: "open", Path: path,
-				Err: fmt.Errorf(
-					"the policy's folders need openat2(2), Linux 5.6: %w", err)}
-		}
-		// no folder holds a link of /proc
-		if l.holdName(path) && !errors.Is(err, unix.ELOOP) {
-			return nil, &os.PathError{Op: "open", Path: path, Err: err}
-		}
-		return nil, ErrOutside
-	}
-	defer place.Close()
-	real, err := realPath(place)
-	if err != nil {
-		return nil, ErrOutside
-	}
-	for _, folder := range l {
-		f, held, err := folder.open(real, flags)
-		if held && err != nil {
-			err = &os.PathError{Op: "open", Path: path, Err: err}
-		}
-		if held {
-			return f, err
-		}
-	}
-	return nil, ErrOutside
-}
-
-// open opens a file by its real path, if that is below the folder.
-func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err error) {
-	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, false, nil // a missing folder has no files
-	}
-	dir := os.NewFile(uintptr(fd), f.path)
-	defer dir.Close()
-	folder, err := realPath(dir)
-	if err != nil || !beneath(folder, real) {
-		return nil, false, nil
-	}
-	rel := strings.TrimPrefix(real[len(strings.TrimSuffix(folder, "/")):], "/")
-	file, err = openat2(fd, rel, flags,
-		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
-	return file, true, err
-}
-
-// openat2 is the system call; its error has no path.
-func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
-	for {
-		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC,
-			Resolve: resolve})
-		if err == nil {
-			return os.NewFile(uintptr(fd), path), nil
-		}
-		// EAGAIN is final, because a holder of a lease could cause it for ever
-		if err != unix.EINTR {
-			return nil, err
-		}
-	}
-}
-
-// noOpenat2 says whether the kernel, or a sandbox around the process, lacks openat2(2). Then
-// openat2(2) does not open even the root.
-func noOpenat2(err error) bool {
-	if err != unix.ENOSYS && err != unix.EPERM && err != unix.EACCES {
-		return false
-	}
-	root, err := openat2(unix.AT_FDCWD, "/", unix.O_PATH, 0)
-	if err == nil {
-		root.Close()
-	}
-	return err != nil
-}
-
-// holdName says whether a missing file would be in one of the folders, by its name alone.
-func (l Folders) holdName(path string) bool {
-	for _, folder := range l {
-		if beneath(folder.path, filepath.Clean(path)) {
-			return true
-		}
-	}
-	return false
-}
-
-func beneath(folder, path string) bool {
-	return strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
-}
-
-// realPath is the path of an open file.
-func realPath(f *os.File) (path string, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return "", err
-	}
-	ctlErr := raw.Control(func(fd uintptr) {
-		path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd)))
-	})
-	if ctlErr != nil {
-		return "", ctlErr
-	}
-	return path, err
-}

@@ -8,8 +8,9 @@
 //   - No other user can write to the file or to a folder on the way. A folder with the sticky bit,
 //     such as /tmp, may be writable, because in it nobody can replace a file of another user.
 //   - The file is regular, and opening it never waits.
-//   - The way is walked descriptor by descriptor, so the file that was checked is the file that is
-//     read.
+//   - The way is walked descriptor by descriptor. A name is checked before it is opened, and the
+//     open file again. A link is checked before and after it is read. Only an owner can replace
+//     what passed the check.
 package safefile
 
 import (
@@ -23,8 +24,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is the limit of symbolic links on the way, as in Linux.
-const maxLinks = 40
+const (
+	maxLinks = 40   // the limit of symbolic links on the way, as in Linux
+	pathMax  = 4096 // bytes of a link's target
+)
 
 // Read returns the content of a file of at most max bytes. The path is absolute. Root and the
 // owners are trusted.
@@ -76,14 +79,24 @@ func (w *walk) walk() (*os.File, error) {
 
 // restart goes to the root, and puts a path before the rest of the walk.
 func (w *walk) restart(path string) error {
-	fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return w.failed("/", err)
-	}
-	w.enter(fd, "/")
 	w.insert(path)
-	_, err = w.check(fd, "/")
-	return err
+	return w.descend(unix.AT_FDCWD, "/", "/")
+}
+
+// descend goes into a folder. The folder may have been replaced after the check, so it is checked
+// again.
+func (w *walk) descend(dir int, name, at string) error {
+	const flags = lookOnly | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, name, flags, 0)
+	if err != nil {
+		return w.failed(at, err)
+	}
+	if err := w.checkOpen(fd, at); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	w.enter(fd, at)
+	return nil
 }
 
 func (w *walk) enter(dir int, at string) {
@@ -107,27 +120,27 @@ func (w *walk) step(name string) (*os.File, error) {
 	if w.last != nil && len(w.todo) == 0 {
 		return w.last(name, at)
 	}
-	fd, err := unix.Openat(w.dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, w.failed(at, err)
-	}
-	st, err := w.check(fd, at)
-	if err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		w.enter(fd, at)
-		return nil, nil
-	}
-	defer unix.Close(fd)
+	format, err := w.look(name, at)
 	switch {
-	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
-		return nil, w.follow(fd, at)
+	case err != nil:
+		return nil, err
+	case format == unix.S_IFDIR:
+		return nil, w.descend(w.dir, name, at)
+	case format == unix.S_IFLNK:
+		return nil, w.follow(name, at)
 	case len(w.todo) > 0:
 		return nil, w.failed(at, unix.ENOTDIR)
 	}
 	return w.read(name, at)
+}
+
+// look checks the file of a name in the folder, and returns its format. A link is not followed.
+func (w *walk) look(name, at string) (format uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(w.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return 0, w.failed(at, err)
+	}
+	return uint32(st.Mode) & unix.S_IFMT, w.check(&st, at)
 }
 
 // read opens the file itself. The file may have been replaced after the check, so it is checked
@@ -138,21 +151,26 @@ func (w *walk) read(name, at string) (*os.File, error) {
 	if err != nil {
 		return nil, w.failed(at, err)
 	}
-	if _, err := w.check(fd, at); err != nil {
+	if err := w.checkOpen(fd, at); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), w.path), nil
 }
 
-func (w *walk) follow(link int, at string) error {
+// follow reads a link, and checks it again. In a folder with the sticky bit an owner may have
+// removed it, and a stranger may have made another link.
+func (w *walk) follow(name, at string) error {
 	if w.links++; w.links > maxLinks {
 		return w.failed(at, unix.ELOOP)
 	}
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(link, "", buf)
+	buf := make([]byte, pathMax)
+	n, err := unix.Readlinkat(w.dir, name, buf)
 	if err != nil {
 		return w.failed(at, err)
+	}
+	if _, err := w.look(name, at); err != nil {
+		return err
 	}
 	target := string(buf[:n])
 	if strings.HasPrefix(target, "/") {
@@ -162,12 +180,18 @@ func (w *walk) follow(link int, at string) error {
 	return nil
 }
 
-// check checks one step of the way.
-func (w *walk) check(fd int, at string) (st unix.Stat_t, err error) {
+// checkOpen checks an open file.
+func (w *walk) checkOpen(fd int, at string) error {
+	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return st, w.failed(at, err)
+		return w.failed(at, err)
 	}
-	format, mode := st.Mode&unix.S_IFMT, st.Mode&0o7777
+	return w.check(&st, at)
+}
+
+// check checks one step of the way.
+func (w *walk) check(st *unix.Stat_t, at string) error {
+	format, mode := uint32(st.Mode)&unix.S_IFMT, uint32(st.Mode)&0o7777
 	where := w.path
 	switch format {
 	case unix.S_IFDIR:
@@ -176,18 +200,18 @@ func (w *walk) check(fd int, at string) (st unix.Stat_t, err error) {
 		where += ": the link " + at
 	case unix.S_IFREG:
 	default:
-		return st, w.notRegular()
+		return w.notRegular()
 	}
 	switch sticky := format == unix.S_IFDIR && mode&unix.S_ISVTX != 0; {
 	case !slices.Contains(w.owners, st.Uid):
-		err = fmt.Errorf(
+		return fmt.Errorf(
 			"%s: it belongs to user %d, who could change it; give it to %s (chown)",
 			where, st.Uid, w.trusted())
 	case format != unix.S_IFLNK && mode&0o022 != 0 && !sticky:
-		err = fmt.Errorf("%s: its mode is %04o, so that others than its owner can change "+
+		return fmt.Errorf("%s: its mode is %04o, so that others than its owner can change "+
 			"it; take that from them (chmod go-w)", where, mode)
 	}
-	return st, err
+	return nil
 }
 
 // trusted names the trusted users.

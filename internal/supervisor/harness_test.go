@@ -18,6 +18,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/sockets"
 )
 
 // patience bounds every wait of these tests.
@@ -194,13 +196,12 @@ func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 	go func() {
 		// The user is that of the thread that connects. It ends with the goroutine.
 		runtime.LockOSThread()
-		unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid))
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
-			d.t.Error(errno)
+		if err := threadAs(uid, gid); err != nil {
+			d.t.Error(err)
 			close(conns)
 			return
 		}
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		fd, err := sockets.New(unix.AF_UNIX, unix.SOCK_STREAM)
 		if err == nil {
 			err = unix.Connect(fd, &unix.SockaddrUnix{Name: d.path})
 		}

@@ -200,7 +200,7 @@ func copyOf(conn *net.UnixConn) (int, error) {
 // tell sends the caller a line, if there is room for it.
 func (sess *session) tell(line []byte) {
 	if sess.caller >= 0 {
-		_, _ = unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, _ = unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|noSignal)
 	}
 }
 

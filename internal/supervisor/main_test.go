@@ -114,13 +114,6 @@ func playWorker() int {
 	}
 }
 
-// die sends the signal to its own thread, which is in Go then. Another could be in the race detector, from where the
-// runtime cannot write a dump.
-func die(sig unix.Signal) {
-	runtime.LockOSThread()
-	unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
-}
-
 func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
@@ -273,11 +266,7 @@ func trace(pid string) int {
 	runtime.LockOSThread()
 	n, err := strconv.Atoi(pid)
 	if err == nil {
-		// On most kernels even one that is killed stops before it gives anything back.
-		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(n), 0, unix.PTRACE_O_TRACEEXIT, 0, 0)
-		if errno != 0 {
-			err = errno
-		}
+		err = seize(n)
 	}
 	if err != nil {
 		fmt.Println(err)

@@ -100,27 +100,6 @@ func (s *Socket) Remove() (err error) {
 	return err
 }
 
-// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this process may not do that,
-// the error is EPERM and the file is as it was.
-func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
-	if s.lock == nil {
-		return nil // somebody else made it
-	}
-	fd, err := unix.Open(s.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: s.Path, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), s.Path)
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !os.SameFile(info, s.made) {
-		return fmt.Errorf("%s has been replaced", s.Path)
-	}
-	if err := unix.Fchownat(fd, "", -1, gid, unix.AT_EMPTY_PATH); err != nil {
-		return fmt.Errorf("give %s to group %d: %w", s.Path, gid, err)
-	}
-	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
-}
-
 func checkPath(path string) error {
 	switch {
 	case path == "":
@@ -241,7 +220,7 @@ func (s *Socket) acceptWaiting() (*net.UnixConn, error) {
 	fd := -1
 	ctlErr := raw.Control(func(lfd uintptr) {
 		for fd < 0 {
-			fd, _, err = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			fd, err = accept(int(lfd))
 			if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED) {
 				return
 			}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/sockets"
 )
 
 func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
@@ -399,7 +401,7 @@ func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	conn.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
 
-	waiting, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	waiting, err := sockets.New(unix.AF_UNIX, unix.SOCK_STREAM)
 	must(t, err)
 	defer unix.Close(waiting)
 	var old unix.Rlimit

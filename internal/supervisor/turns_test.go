@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/sockets"
 )
 
 // waiting is how many callers of a user wait for a turn.
@@ -239,7 +241,7 @@ func TestWhoHasHungUp(t *testing.T) {
 		{"sends and closes", func(fd int) { unix.Write(fd, []byte("x")); unix.Close(fd) }, true},
 	} {
 		for _, early := range []bool{false, true} {
-			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			fds, err := sockets.Pair(unix.SOCK_STREAM)
 			must(t, err)
 			conn := connOfFD(t, fds[0])
 			if early {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,7 +135,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 // workerCommand is the process of a worker: its standard error, and the files that become handoff.FD and vitals.FD.
 func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *exec.Cmd {
 	cmd := &exec.Cmd{
-		Path:       "/proc/self/exe", // this very program, even if its file has been replaced
+		Path:       thisProgram(),
 		Args:       []string{handoff.Arg0},
 		Env:        workerEnv(os.Environ()),
 		Dir:        "/",
@@ -158,6 +159,15 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 		}
 	}
 	return cmd
+}
+
+// thisProgram is the path of the program that runs: on Linux this very one, even if its file has been replaced.
+func thisProgram() string {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe"
+	}
+	path, _ := os.Executable() // without a path the start of the worker fails
+	return path
 }
 
 // engage tells a worker whom it serves, nil being the daemon's own user. It is called once.

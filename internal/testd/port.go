@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/sockets"
 )
 
 // Port returns a TCP port of 127.0.0.1 on which nobody listens, and which no other program gets by
@@ -19,7 +21,7 @@ import (
 // connections are refused.
 func Port(tb testing.TB) int {
 	tb.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := sockets.New(unix.AF_INET, unix.SOCK_STREAM)
 	check(tb, err)
 	tb.Cleanup(func() { unix.Close(fd) })
 	check(tb, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))

@@ -174,7 +174,7 @@ func Spawn(cmd *exec.Cmd, wait func()) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	dieWithParent(cmd.SysProcAttr)
 	started := make(chan error, 1)
 	go func() {
 		// The kernel sends the signal when the thread that has started the process ends

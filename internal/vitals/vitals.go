@@ -3,7 +3,8 @@
 // library does not return.
 //
 // The page is a memfd of fixed size. The supervisor makes it, shares it with one worker, and seals
-// it, so that the worker cannot shrink it. Its layout, in 32-bit words of the machine's byte order,
+// it, so that the worker cannot shrink it. A system without memfd has an unlinked temporary file
+// instead, without a seal. The layout of the page, in 32-bit words of the machine's byte order,
 // each written atomically:
 //
 //	byte 0     threads  256 × 2 words: turn, work
@@ -72,19 +73,11 @@ type Page struct{ mem []byte }
 // New makes a page for a worker of n sessions, and the file that becomes descriptor [FD] of the
 // worker. The caller closes both.
 func New(n int) (*Page, *os.File, error) {
-	fd, err := unix.MemfdCreate("tlsd-vitals", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	f, err := memory(int64(headerBytes + n*sessionBytes))
 	if err != nil {
-		return nil, nil, os.NewSyscallError("memfd_create", err)
+		return nil, nil, err
 	}
-	f := os.NewFile(uintptr(fd), "vitals")
-	if err = f.Truncate(int64(headerBytes + n*sessionBytes)); err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
-			unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-	}
-	var p *Page
-	if err == nil {
-		p, err = open(fd)
-	}
+	p, err := open(int(f.Fd()))
 	if err != nil {
 		f.Close()
 		return nil, nil, fmt.Errorf("make the page of vitals: %w", err)

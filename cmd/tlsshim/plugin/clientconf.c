@@ -1,4 +1,4 @@
-#define _GNU_SOURCE
+#define _XOPEN_SOURCE 700 /* POSIX with what it has of X/Open: realpath, S_ISVTX */
 #include "clientconf.h"
 
 #include <errno.h>
@@ -19,6 +19,19 @@ static const char *const blanks = " \t\r";
 /* Where systemd names the users of services with DynamicUser=, which /etc/passwd lacks: a link direct:NAME to the number.
  * Only root can write there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
+
+/* Cuts off the text before the first of the ends, or before the end of the whole; NULL after the last. */
+static char *cut(char **rest, const char *ends)
+{
+	char *first = *rest, *end;
+
+	if (!first)
+		return NULL;
+	end = first + strcspn(first, ends);
+	*rest = *end ? end + 1 : NULL;
+	*end = '\0';
+	return first;
+}
 
 /* --- opening it --- */
 
@@ -125,11 +138,11 @@ static bool in_passwd(const char *name, uid_t *user)
 
 	while (f && !found && getline(&line, &room, f) > 0) {
 		at = line;
-		field = strsep(&at, ":");
+		field = cut(&at, ":");
 		if (strcmp(field, name) != 0 || !at)
 			continue;
-		strsep(&at, ":"); /* the password */
-		field = strsep(&at, ":");
+		cut(&at, ":"); /* the password */
+		field = cut(&at, ":");
 		found = field && number(field, user);
 	}
 	free(line);
@@ -170,7 +183,7 @@ static const char *set_trusted(struct client_conf *conf, char *value)
 {
 	char *name;
 
-	while ((name = strsep(&value, " \t,"))) {
+	while ((name = cut(&value, " \t,"))) {
 		uid_t user;
 		if (!*name)
 			continue;
@@ -208,9 +221,9 @@ static bool parse(struct client_conf *conf, char *text, char *why, size_t cap)
 	unsigned seen = 0;
 	char *line;
 
-	for (int number = 1; (line = strsep(&text, "\n")); number++) {
+	for (int number = 1; (line = cut(&text, "\n")); number++) {
 		const char *wrong = "want \"key = value\"";
-		char *value = line, *key = trim(strsep(&value, "="));
+		char *value = line, *key = trim(cut(&value, "="));
 		unsigned bit;
 		if (*key == '\0' && !value)
 			continue;

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include "find.h"
 
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "clientconf.h"
+#include "system.h"
 #include "text.h"
 
 enum {
@@ -30,7 +31,7 @@ static const char *const system_sockets[] = { "/run/tlsd.sock", "/run/tlsd/tlsd.
 /* The environment is not trusted in a program that runs with more rights than its user has. */
 static const char *setting(const char *name)
 {
-	const char *value = secure_getenv(name);
+	const char *value = sys_getenv(name);
 
 	return value && *value ? value : NULL;
 }
@@ -46,10 +47,8 @@ char *absolute_path(const char *path)
 		return NULL;
 	if (cwd[0] != '/')
 		errno = ENOENT; /* "(unreachable)/...", getcwd(3) */
-	else if (asprintf(&joined, "%s/%s", strcmp(cwd, "/") == 0 ? "" : cwd, path) < 0) {
-		joined = NULL;
-		errno = ENOMEM;
-	}
+	else
+		joined = text_make("%s/%s", strcmp(cwd, "/") == 0 ? "" : cwd, path);
 	free(cwd);
 	return joined;
 }
@@ -59,7 +58,7 @@ char *absolute_path(const char *path)
 /* A socket that is not one of the standard streams, even if these are closed. */
 static int new_socket(void)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), up, error;
+	int fd = sys_socket(), up, error;
 
 	if (fd < 0 || fd > STDERR_FILENO)
 		return fd;
@@ -117,8 +116,7 @@ static void note(char *tried, const char *format, ...)
 static int try_socket(const char *path, const struct client_conf *conf, char *tried, struct wait *w)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	struct ucred server;
-	socklen_t len = sizeof server;
+	uid_t server;
 	int fd, error;
 
 	if (strlen(path) >= sizeof to.sun_path) {
@@ -128,11 +126,11 @@ static int try_socket(const char *path, const struct client_conf *conf, char *tr
 	}
 	memcpy(to.sun_path, path, strlen(path) + 1);
 	fd = new_socket();
-	if (fd >= 0 && connect_in_time(fd, &to, w) == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &len) == 0) {
-		if (server.uid == 0 || server.uid == geteuid() || client_conf_trusts(conf, server.uid))
+	if (fd >= 0 && connect_in_time(fd, &to, w) == 0 && sys_peer(fd, &server) == 0) {
+		if (server == 0 || server == geteuid() || client_conf_trusts(conf, server))
 			return fd;
 		note(tried, "%s: refused, because the user with id %u runs it, who is neither root nor %u, nor one of trusted-users in %s", path,
-		     (unsigned)server.uid, (unsigned)geteuid(), CLIENT_CONF);
+		     (unsigned)server, (unsigned)geteuid(), CLIENT_CONF);
 		close(fd);
 		errno = EPERM;
 		return -1;
@@ -157,10 +155,11 @@ static char *find_exe(void)
 		return absolute_path(exe);
 	for (const char *end; dir; dir = *end ? end + 1 : NULL) {
 		char *candidate;
-		end = strchrnul(dir, ':');
+		end = dir + strcspn(dir, ":");
 		if (*dir != '/') /* a tlsd is not taken from wherever the script happens to be */
 			continue;
-		if (asprintf(&candidate, "%.*s/tlsd", (int)(end - dir), dir) < 0)
+		candidate = text_make("%.*s/tlsd", (int)(end - dir), dir);
+		if (!candidate)
 			return NULL;
 		if (stat(candidate, &st) == 0 && S_ISREG(st.st_mode) && access(candidate, X_OK) == 0)
 			return candidate;
@@ -205,7 +204,8 @@ static void note_obstacles(const char *path, char *tried)
 	struct stat st;
 
 	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-		if (asprintf(&file, "%s%s", path, suffixes[i]) < 0)
+		file = text_make("%s%s", path, suffixes[i]);
+		if (!file)
 			return;
 		if (lstat(file, &st) == 0 && st.st_uid != geteuid())
 			note(tried, "%s belongs to user %u and is in the way; remove it", file, (unsigned)st.st_uid);

@@ -1,10 +1,12 @@
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include "process.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "system.h"
 
 /* tls_Cancel may interrupt whatever holds a lock. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
@@ -29,7 +31,7 @@ static struct process *make(struct process *parent)
 {
 	struct process *p = calloc(1, sizeof *p);
 	const char *ca = parent ? atomic_load(&parent->ca_bundle) : NULL;
-	const char *strict = secure_getenv("TLSD_STRICT_WRITES");
+	const char *strict = sys_getenv("TLSD_STRICT_WRITES");
 	char *copy = NULL;
 
 	if (!p || (ca && !(copy = strdup(ca)))) {

@@ -2,7 +2,7 @@
  * start.c - starts a tlsd that belongs to nobody.
  *
  *   - It is a grandchild: the process between ends at once, so that init inherits
- *     tlsd. Both are made with clone(2) without an exit signal. So the host gets no
+ *     tlsd. On Linux both are made with clone(2) without an exit signal. So the host gets no
  *     SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
  *     does not matter.
  *   - If the host itself inherits orphans, because it is process 1 or a subreaper, the process
@@ -11,7 +11,7 @@
  *     hard limits: no descriptor, signal mask, directory, umask, terminal, soft limit or environment but a few variables.
  *   - Between clone and exec only what is async-signal-safe is done.
  */
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include "find.h"
 
 #include <errno.h>
@@ -23,13 +23,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "system.h"
 #include "text.h"
 
 enum {
@@ -37,7 +36,6 @@ enum {
 	READY_FD = 3, /* where tlsd writes a line feed when it listens */
 	HIGH_FD = 10, /* and up: not in the way of the above */
 	NOT_STARTED = 'x', /* on the same pipe, before an errno */
-	MOST_FDS = 1 << 20,
 	MOST_SITTERS = 8,
 	USUAL_STACK = 8 << 20,
 };
@@ -67,27 +65,6 @@ static const struct need {
 	{ RLIMIT_AS, 1 << 30, "the bytes of address space (ulimit -Hv)" },
 	{ RLIMIT_DATA, 256 << 20, "the bytes of data (ulimit -Hd)" },
 };
-
-static pid_t clone_quietly(void)
-{
-	return (pid_t)syscall(SYS_clone, 0, 0, 0, 0, 0);
-}
-
-static void close_from(unsigned first)
-{
-	struct rlimit limit;
-	rlim_t most = MOST_FDS;
-
-#ifdef SYS_close_range
-	if (syscall(SYS_close_range, first, ~0U, 0) == 0)
-		return;
-#endif
-	/* Linux before 5.9. */
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < most)
-		most = limit.rlim_cur;
-	for (rlim_t fd = first; fd < most; fd++)
-		close((int)fd);
-}
 
 /* Raises the soft limits as far as they go. A dump of memory could have keys in it. */
 static void raise_limits(void)
@@ -138,7 +115,7 @@ static _Noreturn void become(const struct plan *plan)
 
 	memset(&standard, 0, sizeof standard);
 	standard.sa_handler = SIG_DFL;
-	for (int sig = 1; sig <= SIGRTMAX; sig++)
+	for (int sig = 1; sig <= sys_last_signal(); sig++)
 		sigaction(sig, &standard, NULL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -148,7 +125,7 @@ static _Noreturn void become(const struct plan *plan)
 	dup2(plan->null, STDOUT_FILENO);
 	dup2(plan->log, STDERR_FILENO);
 	dup2(plan->ready, READY_FD);
-	close_from(READY_FD + 1);
+	sys_close_from(READY_FD + 1);
 	raise_limits();
 	umask(077);
 	if (chdir("/") == 0)
@@ -160,10 +137,10 @@ static _Noreturn void become(const struct plan *plan)
 static _Noreturn void sit(pid_t tlsd)
 {
 	setsid();
-	close_from(0);
+	sys_close_from(0);
 	(void)!chdir("/");
-	prctl(PR_SET_NAME, "waits for tlsd", 0UL, 0UL, 0UL);
-	while (waitpid(tlsd, NULL, __WALL) < 0 && errno == EINTR)
+	sys_name("waits for tlsd");
+	while (sys_wait(tlsd, NULL) < 0 && errno == EINTR)
 		continue;
 	_exit(0);
 }
@@ -174,7 +151,7 @@ static pid_t sitters[MOST_SITTERS];
 static void reap_sitters(void)
 {
 	for (size_t i = 0; i < MOST_SITTERS; i++)
-		if (sitters[i] > 0 && waitpid(sitters[i], NULL, __WCLONE | WNOHANG) != 0)
+		if (sitters[i] > 0 && sys_has_ended(sitters[i]))
 			sitters[i] = 0;
 }
 
@@ -187,14 +164,6 @@ static void remember_sitter(pid_t sitter)
 		}
 }
 
-/* Whether orphans become children of this process. */
-static bool inherits_orphans(void)
-{
-	int subreaper = 0;
-
-	return getpid() == 1 || (prctl(PR_GET_CHILD_SUBREAPER, (unsigned long)(uintptr_t)&subreaper, 0UL, 0UL, 0UL) == 0 && subreaper);
-}
-
 /* Returns 0, or -1 and errno. */
 static int spawn(const struct plan *plan)
 {
@@ -204,9 +173,9 @@ static int spawn(const struct plan *plan)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before); /* none of the host's handlers may run in the new processes */
-	between = clone_quietly();
+	between = sys_fork();
 	if (between == 0) {
-		tlsd = clone_quietly();
+		tlsd = sys_fork();
 		if (tlsd == 0)
 			become(plan);
 		if (plan->sit && tlsd > 0)
@@ -223,7 +192,7 @@ static int spawn(const struct plan *plan)
 	}
 	if (between > 0) {
 		int status = 0;
-		while (waitpid(between, &status, __WALL) < 0 && errno == EINTR)
+		while (sys_wait(between, &status) < 0 && errno == EINTR)
 			continue;
 		error = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
 		if (error == 0)
@@ -272,8 +241,8 @@ static void few_variables(char *env[static FEW + 1])
 	size_t kept = 0;
 
 	for (size_t i = 0; i < FEW; i++) {
-		const char *value = secure_getenv(few[i]);
-		if (value && asprintf(&env[kept], "%s=%s", few[i], value) >= 0)
+		const char *value = sys_getenv(few[i]);
+		if (value && (env[kept] = text_make("%s=%s", few[i], value)))
 			kept++;
 	}
 	env[kept] = NULL;
@@ -316,8 +285,8 @@ static void say_log_error(const char *log, int error, char *why)
 
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES])
 {
-	const char *log = secure_getenv("TLSD_LOG");
-	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1, .sit = inherits_orphans() };
+	const char *log = sys_getenv("TLSD_LOG");
+	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1, .sit = sys_inherits_orphans() };
 	int pipe_fds[2] = { -1, -1 };
 	enum started result = CANNOT_START;
 	char *argv[] = { (char *)(uintptr_t)exe, "--socket", (char *)(uintptr_t)socket, "--idle-exit", "60s",
@@ -336,7 +305,7 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 
 	if (plan.log < 0 && log && *log)
 		say_log_error(log, errno, why);
-	else if (plan.null < 0 || plan.log < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0 ||
+	else if (plan.null < 0 || plan.log < 0 || sys_pipe(pipe_fds) < 0 ||
 		 (plan.ready = move_up(pipe_fds[1])) < 0 || spawn(&plan) < 0)
 		text_add(why, TRIED_BYTES, "%s", errno_text(errno));
 	else

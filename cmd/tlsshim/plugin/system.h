@@ -1,14 +1,21 @@
 /*
  * system.h - the calls that POSIX does not have, or that differ between systems.
  *
- * The other files of the library use POSIX and C11 only, except for find.c and start.c.
+ * The other files of the library use POSIX and C11 only; make check holds that.
  * Each function here returns what the system call returns, with errno.
  */
 #ifndef TLSPLUGIN_SYSTEM_H
 #define TLSPLUGIN_SYSTEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+
+/* A Unix stream socket, close-on-exec. */
+int sys_socket(void);
+
+/* The user who has made the other end of a connected Unix socket. */
+int sys_peer(int fd, uid_t *user);
 
 /* A connected pair of stream sockets, close-on-exec. */
 int sys_socketpair(int fds[2]);
@@ -27,6 +34,28 @@ int sys_has_input(int fd);
 
 /* A variable of the environment; NULL in a program that has more rights than its user. */
 const char *sys_getenv(const char *name);
+
+/* fork(2), before which the caller blocks all signals. On Linux no handlers of pthread_atfork run, and the host
+ * is not told of the new process: not by SIGCHLD, and not by its own wait(2). */
+pid_t sys_fork(void);
+
+/* Waits for a process that sys_fork has made, whatever it has executed since. */
+pid_t sys_wait(pid_t pid, int *status);
+
+/* Whether a process that sys_fork has made, and that has executed nothing, has ended. It is reaped then. */
+bool sys_has_ended(pid_t pid);
+
+/* Whether orphans become children of this process. */
+bool sys_inherits_orphans(void);
+
+/* Closes all descriptors from first on. It is async-signal-safe. */
+void sys_close_from(unsigned first);
+
+/* Names the process for ps(1), where that is possible. It is async-signal-safe. */
+void sys_name(const char *name);
+
+/* The highest number of a signal. */
+int sys_last_signal(void);
 
 /* How many CPUs were online when it was first asked. */
 int sys_cpus(void);

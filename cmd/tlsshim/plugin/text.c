@@ -1,8 +1,9 @@
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include "text.h"
 
 #include <locale.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The length of the UTF-8 character at p, or 0 if there is none before end. */
@@ -87,6 +88,22 @@ int64_t text_give(char *to, size_t cap, const char *text)
 		to[n] = '\0';
 	}
 	return (int64_t)len;
+}
+
+char *text_make(const char *format, ...)
+{
+	va_list args, again;
+	char *made = NULL;
+	int n;
+
+	va_start(args, format);
+	va_copy(again, args);
+	n = vsnprintf(NULL, 0, format, args);
+	if (n >= 0 && (made = malloc((size_t)n + 1)))
+		vsnprintf(made, (size_t)n + 1, format, again);
+	va_end(again);
+	va_end(args);
+	return made;
 }
 
 const char *errno_text(int error)

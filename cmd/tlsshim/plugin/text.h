@@ -20,6 +20,10 @@ void text_vadd(char *to, size_t cap, const char *format, va_list args);
 /* Copies text as snprintf would and returns its full length. */
 int64_t text_give(char *to, size_t cap, const char *text);
 
+/* A text to be freed; NULL and errno if there is no memory. */
+__attribute__((format(printf, 1, 2)))
+char *text_make(const char *format, ...);
+
 /* The system's English text for an errno. */
 const char *errno_text(int error);
 

@@ -4,18 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
-
-// slack is that of the calling thread.
-func slack() string {
-	n, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	if err != nil {
-		return err.Error()
-	}
-	return fmt.Sprint(n)
-}
 
 func TestWorkersHaveSlackTimers(t *testing.T) {
 	t.Parallel()

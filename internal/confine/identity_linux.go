@@ -13,16 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Identity is the user that a worker becomes, with its groups.
-type Identity struct {
-	UID    uint32   `json:"uid"`
-	GID    uint32   `json:"gid"`
-	Groups []uint32 `json:"groups,omitempty"` // supplementary
-}
-
-// MaxGroups is how many supplementary groups an Identity may have.
-const MaxGroups = 4096
-
 // Become gives this process, which runs as root, to the user for good: the groups, group and user
 // of all its threads. The rules:
 //

@@ -1,0 +1,23 @@
+//go:build !linux
+
+package main
+
+import "golang.org/x/sys/unix"
+
+// userIDs and groupIDs give the real and the effective ones of the process. The saved ones are not told.
+func userIDs() (r, e, s int)  { return unix.Getuid(), unix.Geteuid(), unix.Geteuid() }
+func groupIDs() (r, e, s int) { return unix.Getgid(), unix.Getegid(), unix.Getegid() }
+
+// nameThread does nothing: ps(1) shows a worker's zeroth argument.
+func nameThread(string) {}
+
+// closeOnExec keeps the descriptors that tlsd was started with from its workers.
+func closeOnExec() {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return
+	}
+	for fd := 3; fd < int(min(limit.Cur, 1<<16)); fd++ {
+		unix.CloseOnExec(fd)
+	}
+}

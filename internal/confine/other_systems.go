@@ -1,0 +1,69 @@
+//go:build !linux
+
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// errOther is why a measure does not hold.
+var errOther = errors.New("not on this system")
+
+// Restart confines nothing. It returns the measures that it would take elsewhere, or nil if no confinement is wanted.
+func Restart() Measures {
+	state := os.Getenv(EnvName)
+	os.Unsetenv(EnvName)
+	os.Unsetenv(EnvReadable)
+	if state == "" {
+		return nil
+	}
+	m := Measures{}
+	for _, measure := range []string{"dieFirst", "landlock", "capabilities"} {
+		m.note(measure, errOther)
+	}
+	return m
+}
+
+// Conceal keeps the process's memory out of core files. An m of nil does not report that.
+func (m Measures) Conceal() {
+	m.note("notTraceable", errOther)
+	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
+}
+
+// Finish reports that there is no filter of system calls.
+func (m Measures) Finish() {
+	m.note("seccomp", errOther)
+	m.note("noNewPrivileges", errOther)
+}
+
+// Become makes this process, which runs as root, the user's for good: groups, group and user. After an error the process must end.
+func (m Measures) Become(id Identity) error {
+	groups := make([]int, len(id.Groups))
+	for i, g := range id.Groups {
+		groups[i] = int(g)
+	}
+	if err := syscall.Setgroups(groups); err != nil {
+		return fmt.Errorf("setgroups to %d groups: %w", len(groups), err)
+	}
+	if err := syscall.Setgid(int(id.GID)); err != nil {
+		return fmt.Errorf("setgid to %d: %w", id.GID, err)
+	}
+	if err := syscall.Setuid(int(id.UID)); err != nil {
+		return fmt.Errorf("setuid to %d: %w", id.UID, err)
+	}
+	if id.UID != 0 && syscall.Setuid(0) == nil {
+		return fmt.Errorf("user %d can become root again", id.UID)
+	}
+	return nil
+}
+
+// Untraced returns nil: nothing tells whether another process traces this one.
+func Untraced() error { return nil }
+
+// LimitMemory returns an error.
+func LimitMemory(int64) error { return errOther }

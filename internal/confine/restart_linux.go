@@ -1,0 +1,86 @@
+package confine
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Restart has the kernel kill this process before the one that has started it, when memory is
+// short. Then it confines the calling thread and executes the program again, if the
+// environment asks for that. In the program that is executed again, it does nothing but return the measures; they are nil if no
+// confinement is wanted. It is called before anything else.
+func Restart() Measures {
+	state := os.Getenv(EnvName)
+	os.Unsetenv(EnvName)
+	readable := filepath.SplitList(os.Getenv(EnvReadable))
+	os.Unsetenv(EnvReadable)
+	m := Measures{}
+	switch {
+	case state == "":
+		_ = dieFirst() // nobody has asked for a report
+		return nil
+	case state != EnvAsk && state != EnvAskOther:
+		_ = hide() // as early as can be; Conceal reports it
+		if err := json.Unmarshal([]byte(state), &m); err != nil {
+			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
+		}
+		return m
+	}
+	m.note("dieFirst", dieFirst())
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		m.note("landlock", fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err))
+		m["capabilities"] = m["landlock"]
+	} else {
+		version, err := restrict(readable)
+		m.note("landlock", err)
+		if err == nil {
+			m.note("landlockTruncate", truncation(version))
+		}
+		keep := uint64(forOwnUser)
+		if state == EnvAskOther {
+			keep = toBecome
+		}
+		m.note("capabilities", dropCapabilities(keep))
+	}
+	report, err := json.Marshal(m)
+	if err == nil {
+		err = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), EnvName+"="+string(report)))
+	}
+	for measure := range m {
+		m.note(measure, fmt.Errorf("only one thread has it, because tlsd cannot be executed again: %w", err))
+	}
+	return m
+}
+
+// Conceal keeps the process's memory out of core files and from its user's other
+// programs: there will be keys in it. An m of nil does not report that.
+func (m Measures) Conceal() {
+	m.note("notTraceable", hide())
+	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
+}
+
+// Finish puts the seccomp filter before all threads of the process.
+func (m Measures) Finish() {
+	list, err := program(os.Getpid())
+	if err == nil {
+		err = install(list)
+	}
+	m.note("seccomp", err)
+	m.note("noNewPrivileges", held())
+}
+
+// held tells whether no_new_privs holds.
+func held() error {
+	v, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err == nil && v != 1 {
+		err = fmt.Errorf("not set")
+	}
+	return err
+}

@@ -1,0 +1,29 @@
+//go:build !linux
+
+package handoff
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin has no such flag.
+const noSignal = 0
+
+// domainOf gives the address family of a socket, or -1 for one that is neither of Unix nor of the internet.
+func domainOf(fd int) (int, error) {
+	address, err := unix.Getsockname(fd)
+	if err != nil {
+		return -1, os.NewSyscallError("getsockname", err)
+	}
+	switch address.(type) {
+	case *unix.SockaddrUnix:
+		return unix.AF_UNIX, nil
+	case *unix.SockaddrInet4:
+		return unix.AF_INET, nil
+	case *unix.SockaddrInet6:
+		return unix.AF_INET6, nil
+	}
+	return -1, nil
+}

@@ -1,0 +1,118 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open opens a file for reading, without ever waiting for it. The error of a file that is in none of the folders is
+// ErrOutside, and so is that of a file that is not there and whose name is in none: the error does not tell what there is elsewhere.
+func (l Folders) Open(path string) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	if l == nil {
+		return os.OpenFile(path, flags, 0)
+	}
+	// Where is it?
+	place, err := openat2(unix.AT_FDCWD, path, unix.O_PATH, unix.RESOLVE_NO_MAGICLINKS)
+	if err != nil {
+		if noOpenat2(err) {
+			return nil, &os.PathError{Op: "open", Path: path, Err: fmt.Errorf("the policy's folders need openat2(2), Linux 5.6: %w", err)}
+		}
+		if l.holdName(path) && !errors.Is(err, unix.ELOOP) { // a link of /proc is none of the folder's
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return nil, ErrOutside
+	}
+	defer place.Close()
+	real, err := realPath(place)
+	if err != nil {
+		return nil, ErrOutside
+	}
+	for _, folder := range l {
+		f, held, err := folder.open(real, flags)
+		if held && err != nil {
+			err = &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		if held {
+			return f, err
+		}
+	}
+	return nil, ErrOutside
+}
+
+// open opens a file by where it is, if that is below the folder.
+func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err error) {
+	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, false, nil // nothing is in a folder that is not there
+	}
+	dir := os.NewFile(uintptr(fd), f.path)
+	defer dir.Close()
+	folder, err := realPath(dir)
+	if err != nil || !beneath(folder, real) {
+		return nil, false, nil
+	}
+	rel := strings.TrimPrefix(real[len(strings.TrimSuffix(folder, "/")):], "/")
+	file, err = openat2(fd, rel, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	return file, true, err
+}
+
+// openat2 is the system call; the error has no path.
+func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
+	for {
+		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve})
+		if err == nil {
+			return os.NewFile(uintptr(fd), path), nil
+		}
+		if err != unix.EINTR { // EAGAIN is final: who holds a lease on the file could have it come for ever
+			return nil, err
+		}
+	}
+}
+
+// noOpenat2 says whether the kernel, or a sandbox around the process, has no openat2(2): it does not open the root either.
+func noOpenat2(err error) bool {
+	if err != unix.ENOSYS && err != unix.EPERM && err != unix.EACCES {
+		return false
+	}
+	root, err := openat2(unix.AT_FDCWD, "/", unix.O_PATH, 0)
+	if err == nil {
+		root.Close()
+	}
+	return err != nil
+}
+
+// holdName says whether a file that is not there would be in one of the folders, by its name alone.
+func (l Folders) holdName(path string) bool {
+	for _, folder := range l {
+		if beneath(folder.path, filepath.Clean(path)) {
+			return true
+		}
+	}
+	return false
+}
+
+func beneath(folder, path string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
+}
+
+// realPath is where an open file is.
+func realPath(f *os.File) (path string, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	ctlErr := raw.Control(func(fd uintptr) {
+		path, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd)))
+	})
+	if ctlErr != nil {
+		return "", ctlErr
+	}
+	return path, err
+}

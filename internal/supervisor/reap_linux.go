@@ -1,0 +1,31 @@
+package supervisor
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// hasEnded says whether a child of this process has ended, and how. It leaves it to be waited for.
+func hasEnded(pid int) (e end, ok bool) {
+	// siginfo_t on 64-bit machines (sigaction(2)); the library has only its head.
+	var info struct {
+		signo, errno, code, _ int32
+		pid                   int32
+		uid                   uint32
+		status                int32
+		_                     [100]byte
+	}
+	var used unix.Rusage
+	err := unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, &used)
+	peak := used.Maxrss << 10
+	switch {
+	case err == unix.EINTR || err == nil && info.pid == 0:
+		return end{}, false
+	case err != nil: // cannot be: it is our child, and nobody else waits for it
+		return end{status: -1}, true
+	case info.code == 1: // CLD_EXITED
+		return end{status: int(info.status), peak: peak}, true
+	}
+	return end{signal: unix.Signal(info.status), peak: peak}, true
+}

@@ -1,0 +1,42 @@
+package supervisor
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestModeHoldsFromTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	must(t, err)
+	defer unix.Close(fd)
+	_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_ATTRIB)
+	must(t, err)
+	s, err := listenAt(filepath.Join(dir, "s"), 0o600)
+	must(t, err)
+	defer s.Close()
+
+	buf := make([]byte, 4096)
+	n, err := unix.Read(fd, buf)
+	must(t, err)
+	created := false
+	for b := buf[:n]; len(b) > 0; {
+		event := (*unix.InotifyEvent)(unsafe.Pointer(&b[0]))
+		size := unix.SizeofInotifyEvent + int(event.Len)
+		if name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:size]), "\x00"); name == "s" {
+			created = created || event.Mask&unix.IN_CREATE != 0
+			if event.Mask&unix.IN_ATTRIB != 0 {
+				t.Error("the socket's mode has been changed after it was made")
+			}
+		}
+		b = b[size:]
+	}
+	if !created {
+		t.Error("the making of the socket was not seen")
+	}
+}

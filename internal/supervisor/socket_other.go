@@ -1,0 +1,46 @@
+//go:build !linux
+
+package supervisor
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin has no such flag.
+const noSignal = 0
+
+// accept accepts a connection, non-blocking and close-on-exec.
+func accept(listener int) (int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, _, err := unix.Accept(listener)
+	if err != nil {
+		return -1, err
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this process may not do that,
+// the error is EPERM and the file is as it was.
+func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
+	if s.lock == nil {
+		return nil // somebody else made it
+	}
+	if info, err := os.Lstat(s.Path); err != nil || !os.SameFile(info, s.made) {
+		return fmt.Errorf("%s has been replaced", s.Path)
+	}
+	if err := unix.Fchownat(unix.AT_FDCWD, s.Path, -1, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("give %s to group %d: %w", s.Path, gid, err)
+	}
+	return unix.Fchmodat(unix.AT_FDCWD, s.Path, uint32(mode.Perm()), unix.AT_SYMLINK_NOFOLLOW)
+}

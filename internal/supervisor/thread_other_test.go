@@ -1,0 +1,22 @@
+//go:build !linux
+
+package supervisor
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// threadAs returns an error: no thread has a user of its own.
+func threadAs(uint32, uint32) error { return errors.ErrUnsupported }
+
+// die sends the signal to the process.
+func die(sig unix.Signal) { _ = unix.Kill(os.Getpid(), sig) }
+
+// slack is that of the calling thread.
+func slack() string { return "not on this system" }
+
+// seize returns an error: only Linux is traced here.
+func seize(int) error { return errors.ErrUnsupported }

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package vitals
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// memory makes the file of a page, a temporary file that has no name. The worker could change its size.
+func memory(size int64) (*os.File, error) {
+	f, err := os.CreateTemp("", "tlsd-vitals")
+	if err != nil {
+		return nil, fmt.Errorf("make the page of vitals: %w", err)
+	}
+	if err = errors.Join(os.Remove(f.Name()), f.Truncate(size)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make the page of vitals: %w", err)
+	}
+	return f, nil
+}

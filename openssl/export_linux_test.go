@@ -1,0 +1,47 @@
+package openssl
+
+import (
+	"context"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// FillSocket writes to the socket, past the SSL, until the peer's window is closed and the socket
+// takes no more byte. The peer must read nothing, and must have set its receive buffer. If the size
+// is not set, Linux lets the buffer grow, and the window opens again (tcp_clamp_window).
+func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
+	t.Helper()
+	for {
+		full := false
+		err := c.raw.Control(func(fd uintptr) {
+			for _, size := range []int{64 << 10, 1} {
+				for err := error(nil); err == nil; {
+					_, err = syscall.Write(int(fd), make([]byte, size))
+					if err != nil && err != syscall.EAGAIN {
+						t.Error(err)
+					}
+				}
+			}
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP,
+				unix.TCP_INFO)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			full = info.Unacked == 0 && info.Notsent_bytes > 0 && info.Snd_wnd == 0
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if full || t.Failed() {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal("the peer's window does not close")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
