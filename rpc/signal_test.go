@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/rpc"
 )
 
 // tls.Signal brings two descriptors, in the order in which the caller has put them.
@@ -44,7 +46,10 @@ func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 // comes. That is no idleness, as an Accept that waits is none.
 func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, idling)
+	// The descriptors move the time at which the server looks, by the answer timeout.
+	p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
+		c.AnswerTimeout = idleLimit / 3
+	})
 	p.signalled()
 	time.Sleep(idleLimit + idleLimit/2) // the promise is about time
 	p.silent()
