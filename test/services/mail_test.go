@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,6 +49,17 @@ rewrite unix - - n - - trivial-rewrite
 proxymap unix - - n - - proxymap
 `, port))
 	s.serve(port, syscall.SIGTERM, postfix, "-c", s.dir, "start-fg")
+	t.Cleanup(func() { // what the script has started lives on without it
+		text, err := os.ReadFile(s.path("queue/pid/master.pid"))
+		must(t, err)
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		must(t, err)
+		must(t, syscall.Kill(pid, syscall.SIGTERM))
+		testd.Eventually(t, patience, "postfix's master ends", func() bool {
+			state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return len(state) == 0 || strings.Contains(string(state), ") Z ")
+		})
+	})
 
 	m := newMine(t, testd.Start(t))
 	h := m.dial(w, port, nil)
