@@ -181,6 +181,10 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return err
 	}
+	adminSocket, err := listenAdmin(o, log)
+	if err != nil {
+		return errors.Join(err, socket.Remove(), socket.Close())
+	}
 	if ready != nil {
 		_, err := ready.Write([]byte("\n"))
 		if err = errors.Join(err, ready.Close()); err != nil {
@@ -195,6 +199,8 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
 	d := supervisor.New(cfg)
 	daemon.Store(d)
+	ctx, stopAdmin := serveAdmin(ctx, adminSocket, &administration{Supervisor: d, level: level}, log, audit)
+	defer stopAdmin()
 	err = d.Run(ctx, force)
 	if errors.Is(err, supervisor.ErrDrainTimeout) { // as it was ordered
 		log.Warn(err.Error())

@@ -40,7 +40,7 @@ func TestPageOfTlsshimIsTheTables(t *testing.T) {
 
 func TestCompletionsAreTheTables(t *testing.T) {
 	t.Parallel()
-	flags := []string{"--socket", "--timeout", "--json", "--version", "--help"}
+	flags := []string{"--socket", "--admin-socket", "--timeout", "--json", "--watch", "--reason", "--listen", "--version", "--help"}
 	var words, zsh, fish, names []string
 	for _, sub := range subcommands {
 		words = append(words, sub.name)
@@ -54,10 +54,10 @@ func TestCompletionsAreTheTables(t *testing.T) {
 		fish = append(fish, fmt.Sprintf("complete -c tlsshim -l %s\n", strings.TrimPrefix(f, "--")))
 	}
 	fish = append(fish, fmt.Sprintf("complete -c tlsshim -n '__fish_seen_subcommand_from call' -a '%s'\n", strings.Join(names, " ")))
-	testpages.Hold(t, folder+"completions/tlsshim.bash", fmt.Sprintf("\t--socket) compopt -o default; return ;;\n\tcall | --) words='%s' ;;\n\t*) words='%s' ;;\n",
+	testpages.Hold(t, folder+"completions/tlsshim.bash", fmt.Sprintf("\t--socket | --admin-socket) compopt -o default; return ;;\n\tcall | --) words='%s' ;;\n\t*) words='%s' ;;\n",
 		strings.Join(names, " "), strings.Join(append(words, flags...), " ")))
 	testpages.Hold(t, folder+"completions/_tlsshim", fmt.Sprintf("local -a subcommands methods\nsubcommands=(%s)\nmethods=(%s)\n"+
-		"_arguments '--socket[the socket of tlsd]:PATH:_files' '--timeout[how long a call may take]:TIME:' '--json[results for programs]' \\\n"+
+		"_arguments '--socket[the socket of tlsd]:PATH:_files' '--timeout[how long a call may take]:TIME:' '--json[results for programs]' '--admin-socket[the admin socket of tlsd]:PATH:_files' \\\n"+
 		"\t'1:subcommand:{_describe subcommand subcommands}' '*:method:(($methods))'\n", strings.Join(zsh, " "), strings.Join(names, " ")))
 	testpages.Hold(t, folder+"completions/tlsshim.fish", strings.Join(fish, ""))
 }

@@ -60,7 +60,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer cancel()
 	ctx, noMore := whileThere(ctx, conn)
 	defer noMore()
-	if sess.caller, err = copyOf(conn); err != nil {
+	if err := sess.keep(conn); err != nil {
 		// It can do without: the caller then sees the end, and not the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
 	}
@@ -138,7 +138,7 @@ func (s *Supervisor) open(peer Peer) (*session, error) {
 	s.sessions++
 	s.perUID[peer.account()]++
 	s.last++
-	return &session{number: s.last, peer: peer, start: time.Now(), caller: -1}, nil
+	return &session{number: s.last, peer: peer, start: time.Now(), gone: make(chan struct{}), caller: -1}, nil
 }
 
 // close counts a session out that open has counted.
@@ -150,6 +150,7 @@ func (s *Supervisor) close(sess *session) {
 		delete(s.perUID, as)
 	}
 	s.mu.Unlock()
+	close(sess.gone)
 	sess.letGo() // a caller that sees the end can come again
 	s.leave()
 }

@@ -218,6 +218,7 @@ func (s *Supervisor) introduce(w *worker) {
 	first := s.library == ""
 	if first {
 		s.library = cmp.Or(w.report.Version, "no usable OpenSSL")
+		s.stub = w.report.Backend == "stub"
 		s.misfit = s.fit(w.report)
 	}
 	s.mu.Unlock()

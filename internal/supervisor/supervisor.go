@@ -98,6 +98,7 @@ type Config struct {
 // Supervisor runs the daemon. Make it with New and run it once.
 type Supervisor struct {
 	Config
+	started time.Time
 	callers *zap.Logger // for lines that a hostile caller could make by the thousand
 
 	oom     *oomWatch
@@ -125,7 +126,10 @@ type Supervisor struct {
 	rows       map[account]row            // by user
 	kept       []*worker                  // were killed, and have not ended
 	library    string                     // of the first worker that has reported
+	stub       bool                       // that worker has no library
 	misfit     error                      // what its report lacks
+	stopping   bool                       // Run lets sessions finish
+	logLevel   string                     // what workers are told; "": what WorkerConfig says
 	saidReady  bool                       // to the service manager
 	saidStatus string                     // to it
 	audits     map[account]*audit.Limiter // by user
@@ -141,8 +145,11 @@ type session struct {
 	// that watches the worker.
 	policy policy.Policy // fixed when it began
 
-	caller int // our copy of the connection, a descriptor; -1: none
-	place  int // in the worker's page of vitals
+	place int           // in the worker's page of vitals
+	gone  chan struct{} // closed when it is counted out
+
+	callerMu sync.Mutex
+	caller   int // our copy of the connection, a descriptor; -1: none; guarded by callerMu
 }
 
 // New makes a Supervisor. It owns the socket from then on.
@@ -154,7 +161,8 @@ func New(cfg Config) *Supervisor {
 		cfg.PolicyFor = func(uint32) policy.Policy { return policy.Policy{} }
 	}
 	return &Supervisor{
-		Config: cfg,
+		Config:  cfg,
+		started: time.Now(),
 		callers: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, time.Second, 10, 1000)
 		})),
@@ -198,6 +206,9 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 
 	why := s.awaitStop(ctx, force)
 	s.Log.Info("stopping", zap.String("why", why), zap.Int("sessions", s.count()))
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
 	s.sayStopping()
 	if err := s.Socket.Remove(); err != nil {
 		s.Log.Warn("the socket's file stays", zap.Error(err))

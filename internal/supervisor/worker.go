@@ -59,6 +59,7 @@ type worker struct {
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
 	outgoing bool                // it gets no more sessions, and goes with its last
+	asks     map[uint64]*ask     // questions about sessions that are not answered
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
 }
 
@@ -127,6 +128,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 		guard:    guard{stays: map[int]stay{}},
 		turn:     func() {},
 		sessions: map[uint64]*session{},
+		asks:     map[uint64]*ask{},
 		places:   places{most: sessions},
 	}, stderr, nil
 }
@@ -163,7 +165,14 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 // engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	close(w.engaged)
-	if err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil); err != nil {
+	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
+	s.mu.Lock()
+	level := s.logLevel
+	s.mu.Unlock()
+	if err == nil && level != "" {
+		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
+	}
+	if err != nil {
 		w.kill() // what has become of it, watch sees
 	}
 }
@@ -256,6 +265,12 @@ func (s *Supervisor) converse(w *worker) error {
 			return brokenError{err}
 		case err != nil: // the end, whoever has brought it about
 			return err
+		}
+		if msg.Described != nil { // it does not count: for each one there was a question
+			if !s.answered(w, msg.Described) {
+				return brokenError{errors.New("it describes a session that nobody has asked for")}
+			}
+			continue
 		}
 		if _, ok := limiter.Take(time.Now(), 0); !ok {
 			return brokenError{errors.New("too many messages")}
