@@ -35,6 +35,8 @@ func (o *options) adminPath() (path string, preset bool) {
 type administration struct {
 	*supervisor.Supervisor
 	level zap.AtomicLevel
+	rules *rules
+	queue *logQueue
 	drain context.CancelFunc
 }
 
@@ -59,6 +61,30 @@ func (a *administration) Health() admin.Health {
 	h := a.Supervisor.Health()
 	h.Version = version.Version
 	return h
+}
+
+// Metrics gives what is counted, with what only the program counts.
+func (a *administration) Metrics() []admin.Family {
+	h := a.Health()
+	healthy := 0.0
+	if h.Healthy {
+		healthy = 1
+	}
+	one := func(name, help, typ string, samples ...admin.Sample) admin.Family {
+		return admin.Family{Name: name, Help: help, Type: typ, Samples: samples}
+	}
+	result := func(result string, n uint64) admin.Sample {
+		return admin.Sample{Labels: map[string]string{"result": result}, Value: float64(n)}
+	}
+	return append(a.Supervisor.Metrics(),
+		one("tlsd_build_info", "1, with the versions of tlsd and of the library.", "gauge",
+			admin.Sample{Labels: map[string]string{"version": h.Version, "library": h.Library}, Value: 1}),
+		one("tlsd_healthy", "1 if tlsshim health finds no problem, else 0.", "gauge", admin.Sample{Value: healthy}),
+		one("tlsd_log_dropped_total", "Entries of the log, the audit's among them, that could not be written.", "counter",
+			admin.Sample{Value: float64(a.queue.losses())}),
+		one("tlsd_policy_reloads_total", "How often the policy was read again, by the result.", "counter",
+			result("ok", a.rules.reloads.Load()), result("failed", a.rules.failures.Load())),
+	)
 }
 
 // listenAdmin makes the admin socket; nil if there is to be none.

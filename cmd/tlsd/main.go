@@ -30,8 +30,12 @@
 // caller, also with --isolation=shared. When it runs as somebody else, all act with
 // that user's rights.
 //
-// Workers ignore SIGTERM. To end one session, kill its worker with SIGKILL; the log
-// has its pid.
+// Workers ignore SIGTERM.
+//
+// # Administration
+//
+// Root and tlsd's own user see the sessions, end one, and ask for metrics at the admin socket, --admin-socket, with tlsshim. It is
+// served in the daemon's own process. An order is an audit line.
 //
 // # Start and stop
 //
@@ -199,7 +203,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
 	d := supervisor.New(cfg)
 	daemon.Store(d)
-	ctx, stopAdmin := serveAdmin(ctx, adminSocket, &administration{Supervisor: d, level: level}, log, audit)
+	ctx, stopAdmin := serveAdmin(ctx, adminSocket, &administration{Supervisor: d, level: level, rules: rules, queue: queue}, log, audit)
 	defer stopAdmin()
 	err = d.Run(ctx, force)
 	if errors.Is(err, supervisor.ErrDrainTimeout) { // as it was ordered

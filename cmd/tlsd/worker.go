@@ -205,7 +205,7 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 			Session: session.Config{
 				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
 				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes, ReloadCertificates: w.cfg.ReloadCertificates,
-				Policy: *begun.Policy, Audit: note, Observer: seen,
+				Policy: *begun.Policy, Audit: note, Observer: seen, Meter: meter{w.page},
 			},
 			Limits:        w.cfg.Messages,
 			Version:       w.cfg.Version,

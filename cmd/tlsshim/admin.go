@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -258,11 +257,5 @@ func (c *command) metrics(ctx context.Context, _ []string) error {
 	if c.json {
 		return c.line(families)
 	}
-	text, err := json.Marshal(families)
-	if err != nil {
-		return err
-	}
-	return c.write(append(text, '\n'))
+	return c.write(exposition(families))
 }
-
-func (c *command) exporter(context.Context, []string) error { return errors.New("not there yet") }

@@ -176,6 +176,22 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 			fmt.Fprintln(conn, slack())
 		case "describe": // unasked
 			ch.Send(handoff.FromWorker{Described: &handoff.Described{Number: 1}}, nil)
+		case "count":
+			page.Count(vitals.BytesIn, 5)
+			page.Count(vitals.Connections, 2)
+			page.Count(vitals.Shaken(true, 0), 1)
+			page.Count(vitals.BucketOf(20*time.Millisecond), 1)
+			page.Count(vitals.ShakenFor, 20000)
+			fmt.Fprintln(conn, "counted")
+		case "count down":
+			page.Count(vitals.BytesIn, -1)
+			page.Count(vitals.Connections, -7)
+			fmt.Fprintln(conn, "counted")
+		case "lie":
+			for c := range vitals.Counter(vitals.NumCounters) {
+				page.Count(c, 1<<62)
+			}
+			fmt.Fprintln(conn, "lied")
 		case "bye":
 			return
 		case "talk": // a message after the other

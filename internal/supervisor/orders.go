@@ -26,6 +26,9 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 		return noSession(number)
 	}
 	reason = plain.Text(reason, admin.MaxReason)
+	s.mu.Lock()
+	sess.ordered = true
+	s.mu.Unlock()
 	if w.channel.TrySend(handoff.ToWorker{End: &handoff.End{Number: number, Reason: reason}}) == nil {
 		switch err := awaitGone(ctx, sess); {
 		case err == nil:
@@ -39,6 +42,7 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 	own := w.own
 	if own && w.sessions != nil {
 		w.ending = true // its user does not wait for that
+		w.deathBy = byAdministrator
 		w.killed = "has been killed, because the administrator has ended this session: " + reason
 	}
 	s.mu.Unlock()

@@ -113,26 +113,28 @@ type Supervisor struct {
 	admitting sync.WaitGroup // connections whose fate is being decided
 	watching  sync.WaitGroup // workers that are not gone
 
-	mu         sync.Mutex // guards all below, and the fields of workers that say so
-	active     int        // connections being admitted, and sessions
-	sessions   int
-	perUID     map[account]int // sessions by user, of those who have any
-	last       uint64          // the highest session number given out
-	workers    map[*worker]struct{}
-	pool       []*worker                  // those that take any session of the daemon's own user, the oldest first
-	others     []*worker                  // those that wait to be told which other user they serve
-	changed    chan struct{}              // closed, and made anew, when pool has grown
-	failures   int                        // of workers of pool and others in a row
-	rows       map[account]row            // by user
-	kept       []*worker                  // were killed, and have not ended
-	library    string                     // of the first worker that has reported
-	stub       bool                       // that worker has no library
-	misfit     error                      // what its report lacks
-	stopping   bool                       // Run lets sessions finish
-	logLevel   string                     // what workers are told; "": what WorkerConfig says
-	saidReady  bool                       // to the service manager
-	saidStatus string                     // to it
-	audits     map[account]*audit.Limiter // by user
+	mu          sync.Mutex // guards all below, and the fields of workers that say so
+	active      int        // connections being admitted, and sessions
+	sessions    int
+	perUID      map[account]int // sessions by user, of those who have any
+	last        uint64          // the highest session number given out
+	workers     map[*worker]struct{}
+	pool        []*worker         // those that take any session of the daemon's own user, the oldest first
+	others      []*worker         // those that wait to be told which other user they serve
+	changed     chan struct{}     // closed, and made anew, when pool has grown
+	failures    int               // of workers of pool and others in a row
+	rows        map[account]row   // by user
+	kept        []*worker         // were killed, and have not ended
+	library     string            // of the first worker that has reported
+	confinement map[string]string // of that worker
+	stub        bool              // that worker has no library
+	misfit      error             // what its report lacks
+	stopping    bool              // Run lets sessions finish
+	logLevel    string            // what workers are told; "": what WorkerConfig says
+	tally       tally
+	saidReady   bool                       // to the service manager
+	saidStatus  string                     // to it
+	audits      map[account]*audit.Limiter // by user
 }
 
 // session is one caller in a worker's hands.
@@ -147,6 +149,8 @@ type session struct {
 
 	place int           // in the worker's page of vitals
 	gone  chan struct{} // closed when it is counted out
+
+	ordered bool // an administrator has ended it; guarded by Supervisor.mu
 
 	callerMu sync.Mutex
 	caller   int // our copy of the connection, a descriptor; -1: none; guarded by callerMu
@@ -176,6 +180,7 @@ func New(cfg Config) *Supervisor {
 		rows:        map[account]row{},
 		audits:      map[account]*audit.Limiter{},
 		changed:     make(chan struct{}),
+		tally:       newTally(),
 	}
 }
 

@@ -60,6 +60,8 @@ type worker struct {
 	ending   bool                // it was told to go
 	outgoing bool                // it gets no more sessions, and goes with its last
 	asks     map[uint64]*ask     // questions about sessions that are not answered
+	deathBy  string              // the kind of killed, as the metrics have it
+	claimed  claims              // what it has said of its counters
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
 }
 
@@ -217,6 +219,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	if broken := (brokenError{}); errors.As(err, &broken) {
 		log.Error("worker breaks the rules of its channel, and is killed", zap.Error(err))
 		s.mu.Lock()
+		w.deathBy = byRules
 		w.killed = "was killed because it broke the rules of its channel to tlsd"
 		s.mu.Unlock()
 		w.kill()
@@ -289,6 +292,7 @@ func (s *Supervisor) converse(w *worker) error {
 			s.introduce(w)
 		case msg.Unfit != "":
 			s.mu.Lock()
+			w.deathBy = byStart
 			w.killed = "could not serve: " + plain.Text(msg.Unfit, longestReason)
 			s.mu.Unlock()
 			return io.EOF

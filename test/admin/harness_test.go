@@ -11,11 +11,13 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"tlsd/internal/admin"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
 	"tlsd/rpc/client"
@@ -150,5 +152,38 @@ func talk(t *testing.T, c *client.Client, h client.Handle, text string) {
 			t.Fatalf("%d bytes have come back, and then %q, %v", got, data, err)
 		}
 		got += len(data)
+	}
+}
+
+// worker is the process that serves the first session.
+func worker(t *testing.T, d *watched) int {
+	t.Helper()
+	var list []admin.Session
+	decode(t, d.must("sessions", "--json"), &list)
+	if len(list) == 0 {
+		t.Fatal("there is no session")
+	}
+	return list[0].Worker
+}
+
+// serve has a session accept a client of TLS 1.2, of crypto/tls, which stays until the test ends.
+func serve(t *testing.T, c *client.Client) {
+	t.Helper()
+	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "a server", IPs: []string{"127.0.0.1"}})
+	ctx, err := c.NewServerContext(t.Context(), cert.CertFile, cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := testd.Port(t)
+	accepted := make(chan error, 1)
+	go func() { _, err := c.Accept(t.Context(), ctx, "127.0.0.1", port); accepted <- err }()
+	testd.AwaitListener(t, port)
+	conn, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), &tls.Config{RootCAs: cert.Pool(), MaxVersion: tls.VersionTLS12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := <-accepted; err != nil {
+		t.Fatal(err)
 	}
 }
