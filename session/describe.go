@@ -23,10 +23,11 @@ type HandleOverview struct {
 	Received, Sent int64
 }
 
-var stateNames = map[connState]string{making: "making", open: "open", shaking: "handshake", ready: "ready", broken: "broken"}
+var stateNames = map[connState]string{making: "making", open: "open", shaking: "handshake",
+	ready: "ready", broken: "broken"}
 
-// Describe gives an overview, with at most so many handles, the lowest numbers. It does not wait, and it may be
-// called at any time.
+// Describe gives an overview, with at most so many handles, the lowest numbers. It does not wait,
+// and it may be called at any time.
 func (s *Session) Describe(most int) Overview {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,9 +49,14 @@ func (s *Session) Describe(most int) Overview {
 		o.Handles = append(o.Handles, v)
 	}
 	for h, c := range s.contexts {
-		o.Handles = append(o.Handles, HandleOverview{Handle: h, Kind: "context", Peer: strings.Join(c.addresses(), ",")})
+		o.Handles = append(o.Handles,
+			HandleOverview{Handle: h, Kind: "context",
+				Peer: strings.Join(c.addresses(), ",")})
 	}
-	slices.SortFunc(o.Handles, func(a, b HandleOverview) int { return cmp.Compare(a.Handle, b.Handle) })
+	slices.SortFunc(o.Handles, func(a, b HandleOverview) int {
+		return cmp.Compare(a.Handle,
+			b.Handle)
+	})
 	o.Handles = o.Handles[:min(len(o.Handles), most)]
 	return o
 }

@@ -7,13 +7,14 @@ import (
 	"tlsd/internal/kind"
 )
 
-// What sessions do is counted, for the administrator. A count is a few additions to memory: nothing reports it, so an idle
-// session does nothing.
+// What sessions do is counted, for the administrator. A count is a few additions to memory: nothing
+// reports it, so an idle session does nothing.
 
-// A Meter counts what the sessions of a process do. Its methods are called by several goroutines and must not wait.
+// A Meter counts what the sessions of a process do. Its methods are called by several goroutines
+// and must not wait.
 type Meter interface {
-	// Moved counts bytes of connections: from peers to the caller, and from the caller to peers. What could not be
-	// delivered is taken back by a number below zero.
+	// Moved counts bytes of connections: from peers to the caller, and from the caller to
+	// peers. What could not be delivered is taken back by a number below zero.
 	Moved(received, sent int)
 	// Held counts handles that were opened, or, below zero, closed.
 	Held(connections, contexts int)

@@ -15,8 +15,9 @@ import (
 	"tlsd/internal/version"
 )
 
-// The admin socket (see package admin) is served in the supervisor's process, from the start until the last session has
-// ended. What only the program knows is added here: the level of the log, and how to stop.
+// The admin socket (see package admin) is served in the supervisor's process, from the start until
+// the last session has ended. What only the program knows is added here: the level of the log, and
+// how to stop.
 
 // adminPath is where the admin socket is, or "" for nowhere. preset says that nobody has named it.
 func (o *options) adminPath() (path string, preset bool) {
@@ -78,12 +79,18 @@ func (a *administration) Metrics() []admin.Family {
 	}
 	return append(a.Supervisor.Metrics(),
 		one("tlsd_build_info", "1, with the versions of tlsd and of the library.", "gauge",
-			admin.Sample{Labels: map[string]string{"version": h.Version, "library": h.Library}, Value: 1}),
-		one("tlsd_healthy", "1 if tlsshim health finds no problem, else 0.", "gauge", admin.Sample{Value: healthy}),
-		one("tlsd_log_dropped_total", "Entries of the log, the audit's among them, that could not be written.", "counter",
+			admin.Sample{Labels: map[string]string{"version": h.Version,
+				"library": h.Library}, Value: 1}),
+		one("tlsd_healthy", "1 if tlsshim health finds no problem, else 0.", "gauge",
+			admin.Sample{Value: healthy}),
+		one("tlsd_log_dropped_total",
+			"Entries of the log, the audit's among them, that could not be written.",
+			"counter",
 			admin.Sample{Value: float64(a.queue.losses())}),
-		one("tlsd_policy_reloads_total", "How often the policy was read again, by the result.", "counter",
-			result("ok", a.rules.reloads.Load()), result("failed", a.rules.failures.Load())),
+		one("tlsd_policy_reloads_total",
+			"How often the policy was read again, by the result.", "counter",
+			result("ok", a.rules.reloads.Load()),
+			result("failed", a.rules.failures.Load())),
 	)
 }
 
@@ -94,7 +101,8 @@ func listenAdmin(o *options, log *zap.Logger) (*supervisor.Socket, error) {
 		return nil, nil
 	}
 	if preset {
-		_ = os.Mkdir(filepath.Dir(path), 0o755) // if it cannot be made, neither can the socket
+		// if it cannot be made, neither can the socket
+		_ = os.Mkdir(filepath.Dir(path), 0o755)
 	}
 	socket, err := supervisor.Listen(path, 0o600)
 	if err != nil && preset {
@@ -108,9 +116,10 @@ func listenAdmin(o *options, log *zap.Logger) (*supervisor.Socket, error) {
 	return socket, nil
 }
 
-// serveAdmin serves the admin socket, if there is one, until stop, which removes it. The context that it gives ends when
-// an administrator has the daemon stop.
-func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administration, log, audit *zap.Logger) (ctx context.Context, stop func()) {
+// serveAdmin serves the admin socket, if there is one, until stop, which removes it. The context
+// that it gives ends when an administrator has the daemon stop.
+func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administration, log,
+	audit *zap.Logger) (ctx context.Context, stop func()) {
 	if socket == nil {
 		return parent, func() {}
 	}
@@ -118,14 +127,19 @@ func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administra
 	life, end := context.WithCancel(context.Background())
 	served := make(chan struct{})
 	// A stranger could come again and again.
-	strangers := log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return zapcore.NewSamplerWithOptions(c, time.Second, 5, 1000) }))
+	strangers := log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Second, 5, 1000)
+	}))
 	server := admin.Server{
 		Listener: socket.UnixListener, Daemon: a,
 		Ordered: func(who admin.Client, method, asked string) {
-			audit.Info("administrator", zap.Uint32("uid", who.UID), zap.Int32("pid", who.PID), zap.String("method", method), zap.String("asked", asked))
+			audit.Info("administrator", zap.Uint32("uid", who.UID),
+				zap.Int32("pid", who.PID), zap.String("method", method),
+				zap.String("asked", asked))
 		},
 		Denied: func(who admin.Client) {
-			strangers.Warn("a user may not use the admin socket", zap.Uint32("uid", who.UID), zap.Int32("pid", who.PID))
+			strangers.Warn("a user may not use the admin socket",
+				zap.Uint32("uid", who.UID), zap.Int32("pid", who.PID))
 		},
 	}
 	go func() { defer close(served); server.Run(life) }()

@@ -8,13 +8,16 @@ import (
 	"tlsd/session"
 )
 
-// What an administrator asks or orders about a worker's sessions. It is answered by the goroutine that receives from the
-// supervisor, and nothing here waits for a session.
+// What an administrator asks or orders about a worker's sessions. It is answered by the goroutine
+// that receives from the supervisor, and nothing here waits for a session.
 
 // orderedEnd is why a session ends that an administrator has ended.
 type orderedEnd struct{ reason string }
 
-func (e *orderedEnd) Error() string { return "the administrator has ended this session: " + e.reason }
+func (e *orderedEnd) Error() string {
+	return "the administrator has ended this session: " +
+		e.reason
+}
 
 // A liveSession is one that is being served.
 type liveSession struct {
@@ -29,7 +32,8 @@ type liveSessions struct {
 }
 
 // add notes a session. began is to be told when it has begun, gone when it has ended.
-func (l *liveSessions) add(number uint64, end context.CancelCauseFunc) (began func(*session.Session), gone func()) {
+func (l *liveSessions) add(number uint64,
+	end context.CancelCauseFunc) (began func(*session.Session), gone func()) {
 	live := &liveSession{end: end}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,7 +78,8 @@ func (l *liveSessions) describe(number uint64) handoff.Described {
 	}
 	for _, h := range o.Handles {
 		d.Handles = append(d.Handles, handoff.Handle{
-			Handle: int32(h.Handle), Kind: h.Kind, State: h.State, Peer: h.Peer, Received: h.Received, Sent: h.Sent,
+			Handle: int32(h.Handle), Kind: h.Kind, State: h.State, Peer: h.Peer,
+			Received: h.Received, Sent: h.Sent,
 		})
 	}
 	return d.Clean()

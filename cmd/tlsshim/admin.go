@@ -18,7 +18,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The subcommands for the administrator. Each makes one request to the admin socket; none of them opens a session.
+// The subcommands for the administrator. Each makes one request to the admin socket; none of them
+// opens a session.
 
 // adminTime is what an answer may take, without --timeout. To end a session takes the longest.
 const adminTime = 30 * time.Second
@@ -38,8 +39,9 @@ func (e *noAdminError) Error() string {
 
 // report says so, and what can be done.
 func (e *noAdminError) report(w io.Writer) {
-	fmt.Fprintf(w, "tlsshim: %s\n      to mend it: start tlsd with --admin-socket=PATH, name that with --admin-socket, "+
-		"and run tlsshim as root or as tlsd's own user\n", clean(e.Error()))
+	fmt.Fprintf(w, "tlsshim: %s\n      to mend it: start tlsd with --admin-socket=PATH, "+
+		"name that with --admin-socket, and run tlsshim as root or as tlsd's own user\n",
+		clean(e.Error()))
 }
 
 // adminPath is the admin socket.
@@ -59,7 +61,8 @@ func (c *command) request(ctx context.Context, method string, params, result any
 	case errors.As(err, &refused):
 		return errors.New(clean(refused.Message))
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("it does not answer within %v (--timeout)", cmp.Or(c.timeout, adminTime))
+		err = fmt.Errorf("it does not answer within %v (--timeout)",
+			cmp.Or(c.timeout, adminTime))
 	}
 	return &noAdminError{path, err}
 }
@@ -67,11 +70,12 @@ func (c *command) request(ctx context.Context, method string, params, result any
 // sessionNumber reads the argument that names a session.
 func sessionNumber(args []string, usage string) (uint64, error) {
 	if len(args) != 1 {
-		return 0, misuse("want %s, with the number of a session; tlsshim sessions lists them", usage)
+		return 0, misuse("want %s; tlsshim sessions lists the numbers of sessions", usage)
 	}
 	n, err := strconv.ParseUint(args[0], 10, 64)
 	if err != nil || n == 0 {
-		return 0, misuse("%q is not the number of a session; tlsshim sessions lists them", args[0])
+		return 0, misuse("%q is not the number of a session; tlsshim sessions lists them",
+			args[0])
 	}
 	return n, nil
 }
@@ -107,7 +111,8 @@ func (c *command) showSessions(list []admin.Session) error {
 			handles = strconv.Itoa(s.Connections + s.Contexts)
 			in, out, peers = amount(s.Received), amount(s.Sent), peersOf(s)
 		}
-		fmt.Fprintf(t, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Number, userName(s.UID), s.PID, cmp.Or(s.Program, "-"), age(s.Age),
+		fmt.Fprintf(t, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Number,
+			userName(s.UID), s.PID, cmp.Or(s.Program, "-"), age(s.Age),
 			handles, in, out, cmp.Or(s.Waits, "its script"), cmp.Or(peers, "-"))
 	}
 	t.Flush()
@@ -139,28 +144,32 @@ func (c *command) session(ctx context.Context, args []string) error {
 		return err
 	}
 	var s admin.Session
-	if err := c.request(ctx, admin.MethodSession, admin.SessionParams{Number: n}, &s); err != nil {
+	if err := c.request(ctx, admin.MethodSession, admin.SessionParams{Number: n},
+		&s); err != nil {
 		return err
 	}
 	if c.json {
 		return c.line(s)
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "session %d of user %s, process %d (%s), served by worker %d for %s\n", s.Number, userName(s.UID), s.PID,
+	fmt.Fprintf(&b, "session %d of user %s, process %d (%s), served by worker %d for %s\n",
+		s.Number, userName(s.UID), s.PID,
 		cmp.Or(s.Program, "gone"), s.Worker, age(s.Age))
 	fmt.Fprintf(&b, "it waits for %s\n", cmp.Or(s.Waits, "its script"))
 	if !s.Known {
 		fmt.Fprintln(&b, "its worker does not answer, so no more is known")
 		return c.write([]byte(cleanLines(b.String())))
 	}
-	fmt.Fprintf(&b, "%d connections, %d server contexts, %d calls in flight, %s in, %s out\n", s.Connections, s.Contexts, s.Calls,
+	fmt.Fprintf(&b, "%d connections, %d server contexts, %d calls in flight, %s in, %s out\n",
+		s.Connections, s.Contexts, s.Calls,
 		amount(s.Received), amount(s.Sent))
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(s.Handles) > 0 {
 		fmt.Fprintln(t, "HANDLE\tKIND\tSTATE\tIN\tOUT\tPEER")
 	}
 	for _, h := range s.Handles {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", h.Handle, h.Kind, cmp.Or(h.State, "-"), amount(h.Received), amount(h.Sent), cmp.Or(h.Peer, "-"))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", h.Handle, h.Kind, cmp.Or(h.State, "-"),
+			amount(h.Received), amount(h.Sent), cmp.Or(h.Peer, "-"))
 	}
 	t.Flush()
 	if more := s.Connections + s.Contexts - len(s.Handles); more > 0 {
@@ -175,10 +184,12 @@ func (c *command) end(ctx context.Context, args []string) error {
 		return err
 	}
 	if c.reason == "" || len(c.reason) > admin.MaxReason {
-		return misuse("end: want --reason TEXT with 1 to %d bytes; the script is told it", admin.MaxReason)
+		return misuse("end: want --reason TEXT with 1 to %d bytes; the script is told it",
+			admin.MaxReason)
 	}
 	var ended admin.Ended
-	if err := c.request(ctx, admin.MethodEnd, admin.EndParams{Number: n, Reason: c.reason}, &ended); err != nil {
+	if err := c.request(ctx, admin.MethodEnd, admin.EndParams{Number: n, Reason: c.reason},
+		&ended); err != nil {
 		return err
 	}
 	if c.json {
@@ -236,7 +247,8 @@ func (c *command) health(ctx context.Context, _ []string) error {
 		if !h.Healthy {
 			word = "not healthy"
 		}
-		fmt.Fprintf(&b, "%s: tlsd %s, %s, up %s, %d of %d sessions, workers:", word, clean(h.Version), clean(cmp.Or(h.Library, "no library yet")),
+		fmt.Fprintf(&b, "%s: tlsd %s, %s, up %s, %d of %d sessions, workers:", word,
+			clean(h.Version), clean(cmp.Or(h.Library, "no library yet")),
 			age(h.Uptime), h.Sessions, h.MaxSessions)
 		for _, state := range slices.Sorted(maps.Keys(h.Workers)) {
 			fmt.Fprintf(&b, " %d %s", h.Workers[state], clean(state))

@@ -13,11 +13,13 @@ import (
 	"tlsd/internal/admin"
 )
 
-// The exporter is an HTTP server of tlsshim's, so that the daemon has none. It asks the daemon at each request, and
-// keeps nothing. Whoever reaches its address can read the metrics, and do nothing else.
+// The exporter is an HTTP server of tlsshim's, so that the daemon has none. It asks the daemon at
+// each request, and keeps nothing. Whoever reaches its address can read the metrics, and do nothing
+// else.
 
 const (
-	// scrapeTime bounds the question to the daemon, without --timeout. Prometheus waits for 10 s by default.
+	// scrapeTime bounds the question to the daemon, without --timeout. Prometheus waits for 10
+	// s by default.
 	scrapeTime = 5 * time.Second
 	// mostScrapes are answered at the same time.
 	mostScrapes = 4
@@ -29,7 +31,8 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 		return misuse("exporter: want --listen ADDRESS, as 127.0.0.1:9911")
 	}
 	if _, _, err := net.SplitHostPort(c.listen); err != nil {
-		return misuse("exporter: --listen %s: %v; want HOST:PORT, as 127.0.0.1:9911", c.listen, err)
+		return misuse("exporter: --listen %s: %v; want HOST:PORT, as 127.0.0.1:9911",
+			c.listen, err)
 	}
 	if c.timeout == 0 {
 		c.timeout = scrapeTime
@@ -42,7 +45,8 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 		return err
 	}
 	server := &http.Server{
-		Handler: c.exports(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: c.exports(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
@@ -70,7 +74,8 @@ func (c *command) exports() http.Handler {
 		case places <- struct{}{}:
 			defer func() { <-places }()
 		default:
-			http.Error(w, "too many requests at the same time", http.StatusServiceUnavailable)
+			http.Error(w, "too many requests at the same time",
+				http.StatusServiceUnavailable)
 			return
 		}
 		var families []admin.Family
@@ -81,7 +86,9 @@ func (c *command) exports() http.Handler {
 			}
 			families, up = nil, 0
 		}
-		families = append(families, admin.Family{Name: "tlsd_up", Help: "1 if tlsd has answered, else 0.", Type: "gauge", Samples: []admin.Sample{{Value: up}}})
+		families = append(families, admin.Family{Name: "tlsd_up",
+			Help: "1 if tlsd has answered, else 0.", Type: "gauge",
+			Samples: []admin.Sample{{Value: up}}})
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		_, _ = w.Write(exposition(families)) // who asks has left if this fails
 	})

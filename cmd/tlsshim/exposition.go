@@ -11,12 +11,13 @@ import (
 	"tlsd/internal/admin"
 )
 
-// exposition gives metrics in Prometheus' text format, version 0.0.4. It is three sorts of lines: a library for it would bring
-// more than it does.
+// exposition gives metrics in Prometheus' text format, version 0.0.4. It is three sorts of lines: a
+// library for it would bring more than it does.
 func exposition(families []admin.Family) []byte {
 	var b bytes.Buffer
 	for _, f := range families {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", f.Name, strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(f.Help), f.Name, f.Type)
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", f.Name,
+			strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(f.Help), f.Name, f.Type)
 		for _, s := range f.Samples {
 			if f.Type != "histogram" {
 				sample(&b, f.Name, s.Labels, s.Value)
@@ -24,7 +25,9 @@ func exposition(families []admin.Family) []byte {
 			}
 			for i, bound := range s.Bounds {
 				if i < len(s.Counts) {
-					sample(&b, f.Name+"_bucket", with(s.Labels, "le", decimal(bound)), float64(s.Counts[i]))
+					sample(&b, f.Name+"_bucket",
+						with(s.Labels, "le", decimal(bound)),
+						float64(s.Counts[i]))
 				}
 			}
 			sample(&b, f.Name+"_bucket", with(s.Labels, "le", "+Inf"), float64(s.Count))
@@ -39,7 +42,8 @@ func sample(b *bytes.Buffer, name string, labels map[string]string, value float6
 	b.WriteString(name)
 	separator := "{"
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		fmt.Fprintf(b, `%s%s="%s"`, separator, key, strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(labels[key]))
+		fmt.Fprintf(b, `%s%s="%s"`, separator, key,
+			strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(labels[key]))
 		separator = ","
 	}
 	if len(labels) > 0 {

@@ -1,13 +1,16 @@
-// Package admin is the admin socket of tlsd: how an administrator sees what the daemon does, and acts on it. It has the
-// messages, the server, which runs in the supervisor's process, and the client.
+// Package admin is the admin socket of tlsd: how an administrator sees what the daemon does, and
+// acts on it. It has the messages, the server, which runs in the supervisor's process, and the
+// client.
 //
 // The rules:
 //
-//   - The framing is that of the main socket: JSON-RPC 2.0, one message a line. Parameters go by name.
-//   - Root and the daemon's own user are served, and nobody else. The kernel says who connects (SO_PEERCRED).
+//   - The framing is that of the main socket: JSON-RPC 2.0, one message a line. Parameters go by
+//     name.
+//   - Root and the daemon's own user are served, and nobody else. The kernel says who connects
+//     (SO_PEERCRED).
 //   - A client sends one request after another. Each is answered before the next one is read.
-//   - The number of clients, the size of a request and the times for a request and an answer have bounds. Nothing here
-//     holds a lock of the daemon while it waits for a client.
+//   - The number of clients, the size of a request and the times for a request and an answer have
+//     bounds. Nothing here holds a lock of the daemon while it waits for a client.
 //   - A question starts no worker and writes no log line. An order is an audit line.
 package admin
 
@@ -20,9 +23,10 @@ import (
 
 // The methods.
 const (
-	MethodSessions = "sessions"  // the result is a list of Session
-	MethodSession  = "session"   // takes SessionParams; the result is a Session
-	MethodEnd      = "end"       // takes EndParams; answered when the session has ended; the result is an Ended
+	MethodSessions = "sessions" // the result is a list of Session
+	MethodSession  = "session"  // takes SessionParams; the result is a Session
+	// takes EndParams; answered when the session has ended; the result is an Ended
+	MethodEnd      = "end"
 	MethodLogLevel = "log-level" // takes LogLevelParams; the result is a LogLevel
 	MethodDrain    = "drain"     // the daemon stops as on SIGTERM; the result is a Draining
 	MethodHealth   = "health"    // the result is a Health
@@ -36,7 +40,8 @@ const (
 	MaxAnswer  = 32 << 20 // bytes of one answer
 	MaxReason  = 512      // bytes of the reason for an end
 
-	// requestTime is how long a client may be silent, answerTime how long it may take to read an answer.
+	// requestTime is how long a client may be silent, answerTime how long it may take to read
+	// an answer.
 	requestTime = time.Minute
 	answerTime  = 10 * time.Second
 )
@@ -52,7 +57,8 @@ type EndParams struct {
 	Reason string `json:"reason"`
 }
 
-// LogLevelParams have a new level: debug, info, warn or error. Without one, the level is only asked for.
+// LogLevelParams have a new level: debug, info, warn or error. Without one, the level is only asked
+// for.
 type LogLevelParams struct {
 	Level string `json:"level,omitempty"`
 }
@@ -72,7 +78,8 @@ type Draining struct {
 	Sessions int `json:"sessions"`
 }
 
-// Session is what is known of a session. What its worker says of it is Known only if the worker has answered in time.
+// Session is what is known of a session. What its worker says of it is Known only if the worker has
+// answered in time.
 type Session struct {
 	Number  uint64  `json:"number"`
 	UID     uint32  `json:"uid"`
@@ -80,7 +87,8 @@ type Session struct {
 	Program string  `json:"program"` // of the process that now has the pid; "" if there is none
 	Worker  int     `json:"worker"`  // pid
 	Age     float64 `json:"age"`     // seconds
-	// Waits names the method of a call in flight and the handle that it names, as in "tls.Read 3". Without a call, it is "".
+	// Waits names the method of a call in flight and the handle that it names, as in "tls.Read
+	// 3". Without a call, it is "".
 	Waits string `json:"waits"`
 
 	Known       bool     `json:"known"`

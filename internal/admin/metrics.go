@@ -13,7 +13,8 @@ type Sample struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	Value  float64           `json:"value"` // of a histogram: the sum of all that were observed
 
-	// Of a histogram: how many were observed that are no more than each of Bounds, ascending, and how many in all.
+	// Of a histogram: how many were observed that are no more than each of Bounds, ascending,
+	// and how many in all.
 	Bounds []float64 `json:"bounds,omitempty"`
 	Counts []uint64  `json:"counts,omitempty"`
 	Count  uint64    `json:"count,omitempty"`

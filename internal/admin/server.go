@@ -19,8 +19,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Daemon is what the server shows and acts on. Its methods are called by several goroutines. An error that is no *Error
-// is of kind internal.
+// Daemon is what the server shows and acts on. Its methods are called by several goroutines. An
+// error that is no *Error is of kind internal.
 type Daemon interface {
 	Sessions(context.Context) []Session
 	Session(ctx context.Context, number uint64) (Session, error)
@@ -79,7 +79,8 @@ func (s *Server) Run(ctx context.Context) {
 				s.serve(ctx, conn)
 			})
 		default:
-			s.refuse(conn, Fail(kind.Limit, "%d clients are connected to the admin socket, the limit; end some and try again", MaxClients))
+			s.refuse(conn, Fail(kind.Limit,
+				"%d clients use the admin socket, the limit; end some and try again", MaxClients))
 			conn.Close()
 		}
 	}
@@ -102,7 +103,9 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 	if own := uint32(os.Geteuid()); who.UID != 0 && who.UID != own {
 		s.Denied(who)
-		s.refuse(conn, Fail(kind.Denied, "user %d may not use the admin socket, which serves root and user %d", who.UID, own))
+		s.refuse(conn, Fail(kind.Denied,
+			"user %d may not use the admin socket, which serves root and user %d",
+			who.UID, own))
 		return
 	}
 	in, out := wire.NewReader(conn, MaxRequest), wire.NewWriter(conn, answerTime, nil)
@@ -110,7 +113,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 		conn.SetReadDeadline(time.Now().Add(requestTime))
 		line, err := in.Line()
 		if errors.Is(err, wire.ErrTooLong) {
-			s.refuse(conn, Fail(kind.Params, "the request has more than %d bytes", MaxRequest))
+			s.refuse(conn, Fail(kind.Params, "the request has more than %d bytes",
+				MaxRequest))
 		}
 		if err != nil || out.Write(s.handle(ctx, who, line)) != nil {
 			return
@@ -125,7 +129,11 @@ func clientOf(conn *net.UnixConn) (Client, error) {
 		return Client{}, err
 	}
 	var cred *unix.Ucred
-	if err := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		cred,
+			err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET,
+			unix.SO_PEERCRED)
+	}); err != nil {
 		return Client{}, err
 	}
 	if err != nil {
@@ -141,7 +149,8 @@ func (s *Server) handle(ctx context.Context, who Client, line []byte) []byte {
 		return answer(nil, nil, Fail(kind.Params, "the request cannot be read: %v", err))
 	}
 	if req.JSONRPC != "2.0" || req.ID == nil {
-		return answer(req.ID, nil, Fail(kind.Params, `the request is none of JSON-RPC 2.0: want "jsonrpc":"2.0" and an id`))
+		return answer(req.ID, nil, Fail(kind.Params,
+			`the request is none of JSON-RPC 2.0: want "jsonrpc":"2.0" and an id`))
 	}
 	result, err := s.carryOut(ctx, who, req)
 	return answer(req.ID, result, err)
@@ -163,9 +172,12 @@ func (s *Server) carryOut(ctx context.Context, who Client, req wire.Request) (an
 			return nil, err
 		}
 		if p.Reason == "" || len(p.Reason) > MaxReason {
-			return nil, Fail(kind.Params, "the reason has %d bytes; want 1 to %d, for the caller to read", len(p.Reason), MaxReason)
+			return nil, Fail(kind.Params,
+				"the reason has %d bytes; want 1 to %d, for the caller to read",
+				len(p.Reason), MaxReason)
 		}
-		s.Ordered(who, req.Method, fmt.Sprintf("session %d: %s", p.Number, plain.Text(p.Reason, MaxReason)))
+		s.Ordered(who, req.Method, fmt.Sprintf("session %d: %s", p.Number,
+			plain.Text(p.Reason, MaxReason)))
 		return Ended{p.Number}, s.Daemon.End(ctx, p.Number, p.Reason)
 	case MethodLogLevel:
 		var p LogLevelParams
@@ -173,7 +185,9 @@ func (s *Server) carryOut(ctx context.Context, who Client, req wire.Request) (an
 			return nil, err
 		}
 		if !slices.Contains([]string{"", "debug", "info", "warn", "error"}, p.Level) {
-			return nil, Fail(kind.Params, "there is no level %.40q; want one of debug, info, warn, error", p.Level)
+			return nil, Fail(kind.Params,
+				"there is no level %.40q; want one of debug, info, warn, error",
+				p.Level)
 		}
 		if p.Level != "" {
 			s.Ordered(who, req.Method, p.Level)
@@ -216,11 +230,13 @@ func answer(id json.RawMessage, result any, err error) []byte {
 			k = e.Kind
 		}
 		res.Result = nil
-		res.Error = &wire.Error{Code: wire.Codes[k], Message: err.Error(), Data: &wire.ErrorData{Kind: k}}
+		res.Error = &wire.Error{Code: wire.Codes[k], Message: err.Error(),
+			Data: &wire.ErrorData{Kind: k}}
 	}
 	line, err := json.Marshal(res)
 	if err != nil || len(line) > MaxAnswer {
-		return answer(nil, nil, Fail(kind.Limit, "the answer has more than %d bytes", MaxAnswer))
+		return answer(nil, nil, Fail(kind.Limit, "the answer has more than %d bytes",
+			MaxAnswer))
 	}
 	return line
 }

@@ -72,7 +72,8 @@ func serve(t *testing.T) (*played, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o666); err != nil { // the kernel's word is to decide, and not the file's mode
+	// the kernel's word is to decide, and not the file's mode
+	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	p := &played{entered: make(chan struct{}, 1), release: make(chan struct{})}
@@ -129,13 +130,15 @@ func TestEachMethodIsAnswered(t *testing.T) {
 		{MethodMetrics, nil, `"name":"m"`},
 	} {
 		var got json.RawMessage
-		if err := ask(t, path, c.method, c.params, &got); err != nil || !strings.Contains(string(got), c.want) {
+		if err := ask(t, path, c.method, c.params, &got); err != nil ||
+			!strings.Contains(string(got), c.want) {
 			t.Errorf("%s: %s, %v; want %s", c.method, got, err, c.want)
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if got := strings.Join(p.orders, "; "); got != "end session 7: so; log-level debug; drain " {
+	if got := strings.Join(p.orders,
+		"; "); got != "end session 7: so; log-level debug; drain " {
 		t.Errorf("the orders are %q", got)
 	}
 }
@@ -148,12 +151,17 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		{`{"jsonrpc":"2.0","method":"health"}`, "an id"},
 		{`{"jsonrpc":"1.0","id":1,"method":"health"}`, "JSON-RPC 2.0"},
 		{`{"jsonrpc":"2.0","id":1,"method":"halt"}`, "there is no method"},
-		{`{"jsonrpc":"2.0","id":1,"method":"session","params":{"number":8}}`, "there is no session 8"},
-		{`{"jsonrpc":"2.0","id":1,"method":"session","params":{"numbr":7}}`, "unknown field"},
+		{`{"jsonrpc":"2.0","id":1,"method":"session","params":{"number":8}}`,
+			"there is no session 8"},
+		{`{"jsonrpc":"2.0","id":1,"method":"session","params":{"numbr":7}}`,
+			"unknown field"},
 		{`{"jsonrpc":"2.0","id":1,"method":"session","params":[7]}`, "cannot be read"},
-		{`{"jsonrpc":"2.0","id":1,"method":"end","params":{"number":7}}`, "the reason has 0 bytes"},
-		{`{"jsonrpc":"2.0","id":1,"method":"end","params":{"number":7,"reason":"` + strings.Repeat("x", MaxReason+1) + `"}}`, "the reason has 513 bytes"},
-		{`{"jsonrpc":"2.0","id":1,"method":"log-level","params":{"level":"fatal"}}`, "want one of debug, info, warn, error"},
+		{`{"jsonrpc":"2.0","id":1,"method":"end","params":{"number":7}}`,
+			"the reason has 0 bytes"},
+		{`{"jsonrpc":"2.0","id":1,"method":"end","params":{"number":7,"reason":"` +
+			strings.Repeat("x", MaxReason+1) + `"}}`, "the reason has 513 bytes"},
+		{`{"jsonrpc":"2.0","id":1,"method":"log-level","params":{"level":"fatal"}}`,
+			"want one of debug, info, warn, error"},
 		{strings.Repeat("x", MaxRequest+1), "the request has more than 16384 bytes"},
 	} {
 		conn := dial(t, path)
@@ -161,9 +169,11 @@ func TestBadRequestsAreExplained(t *testing.T) {
 			t.Fatal(err)
 		}
 		var res wire.Response
-		if line := hear(t, conn); json.Unmarshal([]byte(line), &res) != nil || res.Error == nil || !strings.Contains(res.Error.Message, c.want) ||
+		if line := hear(t, conn); json.Unmarshal([]byte(line), &res) != nil ||
+			res.Error == nil || !strings.Contains(res.Error.Message, c.want) ||
 			res.Error.Data.Kind != kind.Params {
-			t.Errorf("%.80s: %s; want an error of kind params with %q", c.line, line, c.want)
+			t.Errorf("%.80s: %s; want an error of kind params with %q", c.line, line,
+				c.want)
 		}
 	}
 	p.mu.Lock()
@@ -193,7 +203,8 @@ func hear(t *testing.T, conn net.Conn) string {
 	return line
 }
 
-// Some clients say nothing, one asks without end and does not read, and one waits for an answer. Others are served.
+// Some clients say nothing, one asks without end and does not read, and one waits for an answer.
+// Others are served.
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
@@ -201,14 +212,19 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 		dial(t, path)
 	}
 	deaf := dial(t, path)
-	deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) // full long before, or not: it does not read in any case
+	// full long before, or not: it does not read in any case
+	deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	for {
-		if _, err := deaf.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"health"}` + "\n")); err != nil {
+		if _, err := deaf.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"health"}` +
+			"\n")); err != nil {
 			break
 		}
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- Ask(context.Background(), path, MethodEnd, EndParams{7, "x"}, new(Ended)) }()
+	go func() {
+		ended <- Ask(context.Background(), path, MethodEnd, EndParams{7, "x"},
+			new(Ended))
+	}()
 	<-p.entered
 	for range 3 {
 		var h Health
@@ -231,7 +247,8 @@ func TestClientsAreCounted(t *testing.T) {
 		hear(t, conn)
 	}
 	var refused *wire.Error
-	if err := ask(t, path, MethodHealth, nil, new(Health)); !errors.As(err, &refused) || refused.Data.Kind != kind.Limit {
+	if err := ask(t, path, MethodHealth, nil, new(Health)); !errors.As(err, &refused) ||
+		refused.Data.Kind != kind.Limit {
 		t.Errorf("one client too many is told %v", err)
 	}
 }
@@ -246,7 +263,8 @@ func TestOnlyRootAndTheDaemonsUserAreServed(t *testing.T) {
 	go func() {
 		// The user is that of the thread that connects. It ends with the goroutine.
 		runtime.LockOSThread()
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 4711, 4711, 4711); errno != 0 {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 4711, 4711,
+			4711); errno != 0 {
 			errs <- errno
 			return
 		}

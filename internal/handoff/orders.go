@@ -2,8 +2,8 @@ package handoff
 
 import "tlsd/internal/plain"
 
-// What an administrator asks or orders about a session, and what the worker answers. The supervisor has at most one
-// question about a session under way. An answer to no question breaks the rules.
+// What an administrator asks or orders about a session, and what the worker answers. The supervisor
+// has at most one question about a session under way. An answer to no question breaks the rules.
 
 // Bounds of an answer.
 const (
@@ -39,16 +39,19 @@ type Handle struct {
 	Sent     int64  `json:"sent,omitempty"`
 }
 
-// Clean makes the answer fit for people, whoever gave it: bounded, without control characters, and without numbers
-// below zero.
+// Clean makes the answer fit for people, whoever gave it: bounded, without control characters, and
+// without numbers below zero.
 func (d Described) Clean() Described {
-	d.Connections, d.Contexts, d.Calls = max(d.Connections, 0), max(d.Contexts, 0), max(d.Calls, 0)
+	d.Connections, d.Contexts, d.Calls = max(d.Connections, 0), max(d.Contexts, 0),
+		max(d.Calls, 0)
 	d.Received, d.Sent = max(d.Received, 0), max(d.Sent, 0)
 	var handles []Handle
 	for _, h := range d.Handles[:min(len(d.Handles), MostHandles)] {
 		handles = append(handles, Handle{
-			Handle: max(h.Handle, 0), Kind: plain.Text(h.Kind, longestName), State: plain.Text(h.State, longestName),
-			Peer: plain.Text(h.Peer, longestName), Received: max(h.Received, 0), Sent: max(h.Sent, 0),
+			Handle: max(h.Handle, 0), Kind: plain.Text(h.Kind, longestName),
+			State: plain.Text(h.State, longestName),
+			Peer:  plain.Text(h.Peer, longestName), Received: max(h.Received, 0),
+			Sent: max(h.Sent, 0),
 		})
 	}
 	d.Handles = handles

@@ -14,12 +14,12 @@ import (
 	"tlsd/internal/plain"
 )
 
-// What the administrator orders (see package admin). An order goes to a worker without waiting for it (TrySend), so
-// that a worker that does not read holds up its own session alone.
+// What the administrator orders (see package admin). An order goes to a worker without waiting for
+// it (TrySend), so that a worker that does not read holds up its own session alone.
 
-// End ends a session. The worker tells the caller the reason. It returns when the session is gone. If the worker does
-// not obey within endTimeout, a worker of this session alone is killed; one of many sessions lives on, and the caller's
-// connection is cut.
+// End ends a session. The worker tells the caller the reason. It returns when the session is gone.
+// If the worker does not obey within endTimeout, a worker of this session alone is killed; one of
+// many sessions lives on, and the caller's connection is cut.
 func (s *Supervisor) End(ctx context.Context, number uint64, reason string) error {
 	w, sess := s.find(number)
 	if sess == nil {
@@ -29,7 +29,8 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 	s.mu.Lock()
 	sess.ordered = true
 	s.mu.Unlock()
-	if w.channel.TrySend(handoff.ToWorker{End: &handoff.End{Number: number, Reason: reason}}) == nil {
+	if w.channel.TrySend(handoff.ToWorker{End: &handoff.End{Number: number,
+		Reason: reason}}) == nil {
 		switch err := awaitGone(ctx, sess); {
 		case err == nil:
 			return nil
@@ -37,13 +38,15 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 			return err
 		}
 	}
-	s.Log.Warn("a worker does not end a session as it was told to", append(sess.fields(w), zap.Duration("after", endTimeout))...)
+	s.Log.Warn("a worker does not end a session as it was told to",
+		append(sess.fields(w), zap.Duration("after", endTimeout))...)
 	s.mu.Lock()
 	own := w.own
 	if own && w.sessions != nil {
 		w.ending = true // its user does not wait for that
 		w.deathBy = byAdministrator
-		w.killed = "has been killed, because the administrator has ended this session: " + reason
+		w.killed = "has been killed, because the administrator has ended this session: " +
+			reason
 	}
 	s.mu.Unlock()
 	if own {
@@ -52,13 +55,15 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 		sess.cut()
 	}
 	if err := awaitGone(ctx, sess); err != nil {
-		return admin.Fail(kind.Timeout, "session %d: its caller's connection is cut, and its worker %d does not give it up", number, w.pid)
+		return admin.Fail(kind.Timeout,
+			"session %d: its connection is cut, and its worker %d does not give it up", number, w.pid)
 	}
 	return nil
 }
 
 func noSession(number uint64) error {
-	return admin.Fail(kind.Params, "there is no session %d; tlsshim sessions lists those that there are", number)
+	return admin.Fail(kind.Params,
+		"there is no session %d; tlsshim sessions lists those that there are", number)
 }
 
 // awaitGone waits for a session's end, within endTimeout.
@@ -87,7 +92,8 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 	return nil, nil
 }
 
-// SetLogLevel has workers log from a level on, now and later. What they log passes the supervisor's own level, too.
+// SetLogLevel has workers log from a level on, now and later. What they log passes the supervisor's
+// own level, too.
 func (s *Supervisor) SetLogLevel(level string) {
 	s.mu.Lock()
 	s.logLevel = level
@@ -95,7 +101,8 @@ func (s *Supervisor) SetLogLevel(level string) {
 	s.eachWorker(func(w *worker) {
 		select {
 		case <-w.engaged: // the others are told when they are engaged
-			_ = w.channel.TrySend(handoff.ToWorker{LogLevel: level}) // one that has no room for it keeps its level
+			// one that has no room for it keeps its level
+			_ = w.channel.TrySend(handoff.ToWorker{LogLevel: level})
 		default:
 		}
 	})
@@ -119,7 +126,8 @@ func (s *Supervisor) Health() admin.Health {
 	problem(s.library == "" && s.Warm > 0, "no worker has reported yet")
 	problem(s.stub, "no usable OpenSSL: every TLS call fails")
 	problem(s.failures > 1, "workers die as soon as they are started, %d in a row", s.failures)
-	problem(s.sessions >= s.MaxSessions, "there are as many sessions as allowed (--max-sessions)")
+	problem(s.sessions >= s.MaxSessions,
+		"there are as many sessions as allowed (--max-sessions)")
 	problem(hangs, "a process that tlsd makes does not begin")
 	h.Healthy = len(h.Problems) == 0
 	return h

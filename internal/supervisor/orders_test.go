@@ -27,9 +27,12 @@ func (d *daemon) numbers() (list []uint64) {
 
 func TestSessionsAreShown(t *testing.T) {
 	t.Parallel()
-	said := handoff.Described{Connections: 2, Contexts: 1, Received: 5, Sent: 6, Calls: 3, Handles: []handoff.Handle{
-		{Handle: 9, Kind: "client", State: "ready", Peer: "192.0.2.1:443", Received: 5, Sent: 6},
-	}}
+	said := handoff.Described{Connections: 2, Contexts: 1, Received: 5, Sent: 6, Calls: 3,
+		Handles: []handoff.Handle{
+			{Handle: 9, Kind: "client", State: "ready", Peer: "192.0.2.1:443",
+				Received: 5,
+				Sent:     6},
+		}}
 	d := startDaemon(t, workerPlay{Describes: said}, nil)
 	pid := d.dial().pid()
 	d.dial().pid()
@@ -41,11 +44,15 @@ func TestSessionsAreShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Base(os.Args[0])
-	if s.Number != 1 || s.Worker != pid || int(s.PID) != os.Getpid() || s.UID != uint32(os.Getuid()) || s.Program != program[:min(len(program), 15)] || s.Age < 0 {
+	if s.Number != 1 || s.Worker != pid || int(s.PID) != os.Getpid() ||
+		s.UID != uint32(os.Getuid()) || s.Program != program[:min(len(program), 15)] ||
+		s.Age < 0 {
 		t.Errorf("the session is shown as %+v", s)
 	}
-	if !s.Known || s.Connections != 2 || s.Contexts != 1 || s.Received != 5 || s.Sent != 6 || s.Calls != 3 ||
-		!slices.Equal(s.Handles, []admin.Handle{{Handle: 9, Kind: "client", State: "ready", Peer: "192.0.2.1:443", Received: 5, Sent: 6}}) {
+	if !s.Known || s.Connections != 2 || s.Contexts != 1 || s.Received != 5 || s.Sent != 6 ||
+		s.Calls != 3 ||
+		!slices.Equal(s.Handles, []admin.Handle{{Handle: 9, Kind: "client", State: "ready",
+			Peer: "192.0.2.1:443", Received: 5, Sent: 6}}) {
 		t.Errorf("the session is shown as %+v", s)
 	}
 	var none *admin.Error
@@ -58,7 +65,9 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 	t.Parallel()
 	said := handoff.Described{Connections: -1, Received: -5, Sent: 1 << 62}
 	for range 2 * handoff.MostHandles {
-		said.Handles = append(said.Handles, handoff.Handle{Handle: -3, Kind: "\x1b[2J", Peer: strings.Repeat("x", 150) + "\n", Received: -1})
+		said.Handles = append(said.Handles,
+			handoff.Handle{Handle: -3, Kind: "\x1b[2J", Peer: strings.Repeat("x", 150) +
+				"\n", Received: -1})
 	}
 	d := startDaemon(t, workerPlay{Describes: said}, nil)
 	d.dial().pid()
@@ -66,10 +75,13 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 	if err != nil || !s.Known {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	if s.Connections != 0 || s.Received != 0 || s.Sent != 1<<62 || len(s.Handles) != handoff.MostHandles {
-		t.Errorf("%d, %d, %d, and %d handles", s.Connections, s.Received, s.Sent, len(s.Handles))
+	if s.Connections != 0 || s.Received != 0 || s.Sent != 1<<62 ||
+		len(s.Handles) != handoff.MostHandles {
+		t.Errorf("%d, %d, %d, and %d handles", s.Connections, s.Received, s.Sent,
+			len(s.Handles))
 	}
-	if h := s.Handles[0]; h.Handle != 0 || h.Received != 0 || h.Kind != `\x1b[2J` || strings.ContainsRune(h.Peer, '\n') {
+	if h := s.Handles[0]; h.Handle != 0 || h.Received != 0 || h.Kind != `\x1b[2J` ||
+		strings.ContainsRune(h.Peer, '\n') {
 		t.Errorf("a handle is shown as %+v", h)
 	}
 }
@@ -82,7 +94,8 @@ func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 }
 
-// A worker that is stopped does not answer. The others are shown all the same, and so is what the supervisor knows of it.
+// A worker that is stopped does not answer. The others are shown all the same, and so is what the
+// supervisor knows of it.
 func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -94,7 +107,8 @@ func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	defer unix.Kill(pid, unix.SIGCONT)
 	for range 2 { // the question is still open the second time
 		list := d.Sessions(t.Context())
-		if len(list) != 2 || list[0].Known || list[0].Waits != "tls.Read 3" || !list[1].Known {
+		if len(list) != 2 || list[0].Known || list[0].Waits != "tls.Read 3" ||
+			!list[1].Known {
 			t.Errorf("the list is %+v", list)
 		}
 	}
@@ -122,7 +136,8 @@ func TestAnAdministratorEndsASession(t *testing.T) {
 			t.Error("the other session has lost its worker")
 		}
 		var none *admin.Error
-		if err := d.End(t.Context(), 1, "again"); !errors.As(err, &none) || none.Kind != kind.Params {
+		if err := d.End(t.Context(), 1, "again"); !errors.As(err, &none) ||
+			none.Kind != kind.Params {
 			t.Errorf("a session that has ended: %v", err)
 		}
 		if n := d.logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 0 {
@@ -177,12 +192,14 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "V"}}, func(c *Config) { c.MaxSessions = 2 })
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "V"}},
+		func(c *Config) { c.MaxSessions = 2 })
 	d.until("it is healthy", func() bool { return d.Health().Healthy })
 	d.dial().pid()
 	d.until("a spare is ready", func() bool { return d.Health().Workers["spare"] == 1 })
 	before := d.logs.Len()
-	if h := d.Health(); h.Library != "V" || h.Sessions != 1 || h.MaxSessions != 2 || h.Workers["serving"] != 1 || h.Uptime <= 0 {
+	if h := d.Health(); h.Library != "V" || h.Sessions != 1 || h.MaxSessions != 2 ||
+		h.Workers["serving"] != 1 || h.Uptime <= 0 {
 		t.Errorf("health: %+v", h)
 	}
 	if d.logs.Len() != before || d.countWorkers() != 2 {
@@ -202,6 +219,7 @@ func TestHealth(t *testing.T) {
 	stub.until("the worker has reported", func() bool { return len(stub.poolPIDs()) == 1 })
 	stub.until("the stub is a problem", func() bool {
 		h := stub.Health()
-		return !h.Healthy && strings.Contains(strings.Join(h.Problems, " "), "no usable OpenSSL")
+		return !h.Healthy && strings.Contains(strings.Join(h.Problems, " "),
+			"no usable OpenSSL")
 	})
 }

@@ -14,10 +14,11 @@ import (
 
 // What has happened since the daemon's start, for the metrics. The rules:
 //
-//   - A count lives here, and not in a worker, from the worker's end on. A worker that lives has its own in its page of
-//     vitals, which is read when somebody asks.
-//   - What a worker claims is bounded by what is plausible for its life (see package vitals), and never falls. Sums
-//     do not overflow. So a worker can make its own numbers wrong, and nobody's fall.
+//   - A count lives here, and not in a worker, from the worker's end on. A worker that lives has
+//     its own in its page of vitals, which is read when somebody asks.
+//   - What a worker claims is bounded by what is plausible for its life (see package vitals), and
+//     never falls. Sums do not overflow. So a worker can make its own numbers wrong, and nobody's
+//     fall.
 //   - The values of labels are in lists. What is in none of them is "other".
 
 // Why a session was refused.
@@ -54,11 +55,14 @@ const (
 const otherKey = "other"
 
 var (
-	refusals   = []string{refusedDenied, refusedLimit, refusedLeft, refusedNoWorker, refusedFault, refusedNotTaken}
-	endings    = []string{endedWell, endedError, endedOrdered, endedLost}
-	deaths     = []string{bySignal, byPanic, byMemory, byKill, byExit, byWatchdog, byStart, byRules, byAdministrator}
+	refusals = []string{refusedDenied, refusedLimit, refusedLeft, refusedNoWorker,
+		refusedFault, refusedNotTaken}
+	endings = []string{endedWell, endedError, endedOrdered, endedLost}
+	deaths  = []string{bySignal, byPanic, byMemory, byKill, byExit, byWatchdog, byStart,
+		byRules, byAdministrator}
 	deniedKeys = []string{
-		"connect", policy.KeySkipVerify, policy.KeyMinTLS, policy.KeyListen, policy.KeyDestinations,
+		"connect", policy.KeySkipVerify, policy.KeyMinTLS, policy.KeyListen,
+		policy.KeyDestinations,
 		policy.KeyKeyFolders, policy.KeyCAFolders, otherKey,
 	}
 )
@@ -82,8 +86,10 @@ type tally struct {
 
 func newTally() tally {
 	return tally{
-		refused: map[string]uint64{}, ended: map[string]uint64{}, deaths: map[string]uint64{}, denied: map[string]uint64{},
-		starts: make([]uint64, len(startBuckets)+1), buried: make(claims, vitals.NumCounters),
+		refused: map[string]uint64{}, ended: map[string]uint64{},
+		deaths: map[string]uint64{}, denied: map[string]uint64{},
+		starts: make([]uint64, len(startBuckets)+1),
+		buried: make(claims, vitals.NumCounters),
 	}
 }
 

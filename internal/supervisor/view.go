@@ -14,12 +14,14 @@ import (
 	"tlsd/internal/plain"
 )
 
-// What the administrator sees of sessions (see package admin). What the supervisor does not know, it asks the worker for,
-// and only then: a worker that nobody asks reports nothing.
+// What the administrator sees of sessions (see package admin). What the supervisor does not know,
+// it asks the worker for, and only then: a worker that nobody asks reports nothing.
 //
 //   - There is at most one question about a session at a time. Several administrators share it.
-//   - Who asks waits for answerTime at most, for all workers together. A worker that has not answered by then is shown without.
-//   - What a worker says is bounded and cleaned. An answer that nobody has asked for breaks the rules of the channel.
+//   - Who asks waits for answerTime at most, for all workers together. A worker that has not
+//     answered by then is shown without.
+//   - What a worker says is bounded and cleaned. An answer that nobody has asked for breaks the
+//     rules of the channel.
 
 // answerTime bounds the wait for what workers say.
 const answerTime = 2 * time.Second
@@ -89,8 +91,9 @@ func (s *Supervisor) question(wanted func(*session) bool) []shown {
 				continue
 			}
 			v := shown{Session: admin.Session{
-				Number: sess.number, UID: sess.peer.UID, PID: sess.peer.PID, Worker: w.pid,
-				Age: time.Since(sess.start).Seconds(), Handles: []admin.Handle{},
+				Number: sess.number, UID: sess.peer.UID, PID: sess.peer.PID,
+				Worker: w.pid,
+				Age:    time.Since(sess.start).Seconds(), Handles: []admin.Handle{},
 			}}
 			if place, err := w.page.Session(sess.place); err == nil {
 				method, handle := place.InFlight()
@@ -145,12 +148,14 @@ func (v *shown) take(d handoff.Described) {
 	v.Received, v.Sent = d.Received, d.Sent
 	for _, h := range d.Handles {
 		v.Handles = append(v.Handles, admin.Handle{
-			Handle: h.Handle, Kind: h.Kind, State: h.State, Peer: h.Peer, Received: h.Received, Sent: h.Sent,
+			Handle: h.Handle, Kind: h.Kind, State: h.State, Peer: h.Peer,
+			Received: h.Received, Sent: h.Sent,
 		})
 	}
 }
 
-// programOf names the program of a process, as it calls itself. Of a caller that is gone, the pid may be another's by now.
+// programOf names the program of a process, as it calls itself. Of a caller that is gone, the pid
+// may be another's by now.
 func programOf(pid int32) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // "" for a process that is gone
 	return plain.Text(strings.TrimSuffix(string(text), "\n"), 64)

@@ -7,9 +7,9 @@ import (
 	"unsafe"
 )
 
-// The counters of a worker lie in its page, behind the threads, in 64-bit words. So nothing reports them: a worker adds to a
-// word when it has done something, and the supervisor reads the words when somebody wants to know, and when the worker is
-// dead, whatever it died of.
+// The counters of a worker lie in its page, behind the threads, in 64-bit words. So nothing reports
+// them: a worker adds to a word when it has done something, and the supervisor reads the words when
+// somebody wants to know, and when the worker is dead, whatever it died of.
 //
 // Handles count up and down, all others up. [Plausible] bounds what a worker can claim.
 
@@ -26,8 +26,8 @@ const (
 	firstBucket
 )
 
-// Buckets are the bounds of the times of handshakes, in seconds. A time counts in the first bucket that it fits in, or else
-// in one more.
+// Buckets are the bounds of the times of handshakes, in seconds. A time counts in the first bucket
+// that it fits in, or else in one more.
 var Buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 // An Outcome is how a handshake has ended.
@@ -39,7 +39,8 @@ type Outcome struct {
 // Outcomes are all that are told apart. What is none of them is the last.
 var Outcomes = []Outcome{
 	{"ok", "TLSv1.3"}, {"ok", "TLSv1.2"}, {"ok", "other"},
-	{"verify", ""}, {"handshake", ""}, {"timeout", ""}, {"cancelled", ""}, {"denied", ""}, {"io", ""}, {"other", ""},
+	{"verify", ""}, {"handshake", ""}, {"timeout", ""}, {"cancelled", ""}, {"denied", ""},
+	{"io", ""}, {"other", ""},
 }
 
 // NumCounters is how many counters there are.
@@ -90,8 +91,8 @@ func (p *Page) counter(c Counter) *atomic.Uint64 {
 // What a worker can have done, at most.
 const (
 	mostBytes  = 4 << 30 // a second
-	mostShaken = 100_000  // a second
-	mostHeld   = 1 << 20  // handles
+	mostShaken = 100_000 // a second
+	mostHeld   = 1 << 20 // handles
 )
 
 // Plausible bounds the value of a counter of a worker that has lived so long.

@@ -22,7 +22,8 @@ func TestCountersHaveAWordEach(t *testing.T) {
 		all = append(all, Shaken(false, i), Shaken(true, i))
 	}
 	if len(all) != NumCounters || countersAt+8*NumCounters > headerBytes {
-		t.Fatalf("%d counters, %d known, for which there are %d bytes", len(all), NumCounters, headerBytes-countersAt)
+		t.Fatalf("%d counters, %d known, for which there are %d bytes", len(all),
+			NumCounters, headerBytes-countersAt)
 	}
 	page.Enter(Threads-1, "tls.Read", 0)
 	place, err := page.Session(0)
@@ -53,7 +54,8 @@ func TestCountersHaveAWordEach(t *testing.T) {
 func TestTimesAreInTheirBucket(t *testing.T) {
 	t.Parallel()
 	for took, want := range map[time.Duration]int{
-		0: 0, time.Millisecond: 0, time.Millisecond + 1: 1, 10 * time.Second: len(Buckets) - 1, time.Hour: len(Buckets),
+		0: 0, time.Millisecond: 0, time.Millisecond + 1: 1,
+		10 * time.Second: len(Buckets) - 1, time.Hour: len(Buckets),
 	} {
 		if got := BucketOf(took); got != Bucket(want) {
 			t.Errorf("%v is in %d, want %d", took, got, Bucket(want))
@@ -64,7 +66,8 @@ func TestTimesAreInTheirBucket(t *testing.T) {
 func TestOutcomesThatNobodyKnowsAreOthers(t *testing.T) {
 	t.Parallel()
 	for o, want := range map[Outcome]Outcome{
-		{"ok", "TLSv1.3"}: {"ok", "TLSv1.3"}, {"ok", "TLSv1"}: {"ok", "other"}, {"verify", ""}: {"verify", ""}, {"internal", ""}: {"other", ""},
+		{"ok", "TLSv1.3"}: {"ok", "TLSv1.3"}, {"ok", "TLSv1"}: {"ok", "other"},
+		{"verify", ""}: {"verify", ""}, {"internal", ""}: {"other", ""},
 	} {
 		if got := Outcomes[OutcomeOf(o)]; got != want {
 			t.Errorf("%v counts as %v, want %v", o, got, want)
@@ -86,7 +89,8 @@ func TestWhatAWorkerClaimsIsBounded(t *testing.T) {
 			}
 		}
 	}
-	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 { // one less than none
+	// one less than none
+	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 {
 		t.Errorf("fewer handles than none: %d", got)
 	}
 }

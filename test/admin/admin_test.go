@@ -32,25 +32,30 @@ func TestSessionsAreListed(t *testing.T) {
 		t.Fatalf("the list is %+v", list)
 	}
 	s := list[0]
-	if s.Number != 1 || s.UID != uint32(os.Getuid()) || int(s.PID) != os.Getpid() || s.Program == "" || s.Waits != "tls.Read 1" || !s.Known ||
-		s.Connections != 1 || s.Contexts != 1 || s.Received != 5 || s.Sent != 5 || s.Calls != 1 || len(s.Handles) != 2 {
+	if s.Number != 1 || s.UID != uint32(os.Getuid()) || int(s.PID) != os.Getpid() ||
+		s.Program == "" || s.Waits != "tls.Read 1" || !s.Known ||
+		s.Connections != 1 || s.Contexts != 1 || s.Received != 5 || s.Sent != 5 ||
+		s.Calls != 1 || len(s.Handles) != 2 {
 		t.Errorf("the session is %+v", s)
 	}
 	peer := fmt.Sprintf("127.0.0.1:%d", e.port)
-	if got := s.Handles[0]; got != (admin.Handle{Handle: 1, Kind: "client", State: "ready", Peer: peer, Received: 5, Sent: 5}) {
+	if got := s.Handles[0]; got != (admin.Handle{Handle: 1, Kind: "client", State: "ready",
+		Peer: peer, Received: 5, Sent: 5}) {
 		t.Errorf("its handle is %+v", got)
 	}
 	if got := s.Handles[1]; got.Kind != "context" {
 		t.Errorf("its context is %+v", got)
 	}
 	for _, text := range []string{d.must("sessions"), d.must("session", "1")} {
-		for _, want := range []string{peer, "tls.Read 1", s.Program, fmt.Sprint(os.Getpid())} {
+		for _, want := range []string{peer, "tls.Read 1", s.Program,
+			fmt.Sprint(os.Getpid())} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%q does not say %s", text, want)
 			}
 		}
 	}
-	if got := d.shim("session", "2"); got.status != 1 || !strings.Contains(got.stderr, "there is no session 2") {
+	if got := d.shim("session", "2"); got.status != 1 ||
+		!strings.Contains(got.stderr, "there is no session 2") {
 		t.Errorf("a session that is not there: %+v", got)
 	}
 	c.Close()
@@ -96,18 +101,24 @@ func TestASessionIsEndedAndItsScriptTold(t *testing.T) {
 			go func() { _, err := c.Read(t.Context(), h, 10); reading <- err }()
 			d.says([]string{"session", "1"}, "tls.Read")
 
-			if got := d.must("end", "1", "--reason", "it is\tin the way"); got != "session 1 has ended\n" {
+			if got := d.must("end", "1", "--reason",
+				"it is\tin the way"); got != "session 1 has ended\n" {
 				t.Errorf("tlsshim says %q", got)
 			}
 			var lost *client.Error
-			if err := <-reading; !errors.As(err, &lost) || lost.Kind != client.KindLost || !strings.Contains(lost.Message, `the administrator has ended this session: it is\tin the way`) {
+			if err := <-reading; !errors.As(err, &lost) ||
+				lost.Kind != client.KindLost ||
+				!strings.Contains(lost.Message,
+					`the administrator has ended this session: it is\tin the way`) {
 				t.Errorf("the script is told %v", err)
 			}
 			talk(t, other, theirs, "the other session goes on")
 			again := d.Dial(t)
 			talk(t, again, e.connect(t, again), "and the next one begins")
-			if log := d.Log(t); strings.Contains(log, "die in a row") || strings.Contains(log, `"level":"error"`) ||
-				!strings.Contains(log, `"msg":"administrator"`) || !strings.Contains(log, `"method":"end"`) {
+			if log := d.Log(t); strings.Contains(log, "die in a row") ||
+				strings.Contains(log, `"level":"error"`) ||
+				!strings.Contains(log, `"msg":"administrator"`) ||
+				!strings.Contains(log, `"method":"end"`) {
 				t.Errorf("the log says %s", log)
 			}
 		})
@@ -136,7 +147,8 @@ func TestHealthDisturbsNobody(t *testing.T) {
 		t.Errorf("without OpenSSL: %+v", got)
 	}
 	nobody := &watched{t: t, admin: d.admin + "x"}
-	if got := nobody.shim("health"); got.status != 3 || !strings.Contains(got.stderr, "to mend it") {
+	if got := nobody.shim("health"); got.status != 3 ||
+		!strings.Contains(got.stderr, "to mend it") {
 		t.Errorf("without a daemon: %+v", got)
 	}
 }
@@ -174,8 +186,10 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 		t.Errorf("the level is %q", got)
 	}
 	d.Dial(t).Close()
-	testd.Eventually(t, patience, "a line of level debug", func() bool { return strings.Contains(d.Log(t), `"level":"debug"`) })
-	if got := d.shim("log-level", "loud"); got.status != 1 || !strings.Contains(got.stderr, "want one of debug, info, warn, error") {
+	testd.Eventually(t, patience, "a line of level debug",
+		func() bool { return strings.Contains(d.Log(t), `"level":"debug"`) })
+	if got := d.shim("log-level", "loud"); got.status != 1 ||
+		!strings.Contains(got.stderr, "want one of debug, info, warn, error") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,5 +1,5 @@
-// Package admin runs the subcommands of tlsshim for the administrator against the real daemon, whose sessions talk to a TLS
-// server of crypto/tls.
+// Package admin runs the subcommands of tlsshim for the administrator against the real daemon,
+// whose sessions talk to a TLS server of crypto/tls.
 package admin
 
 import (
@@ -52,7 +52,8 @@ func (d *watched) shim(args ...string) outcome {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, testd.Exe(d.t, "tlsshim"), append(args, "--admin-socket", d.admin)...)
+	cmd := exec.CommandContext(ctx, testd.Exe(d.t, "tlsshim"),
+		append(args, "--admin-socket", d.admin)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"PATH=/nonexistent"}, &stdout, &stderr
 	_ = cmd.Run() // its status tells
@@ -72,15 +73,16 @@ func (d *watched) must(args ...string) string {
 // says runs a subcommand until it prints all of want.
 func (d *watched) says(args []string, want ...string) (got string) {
 	d.t.Helper()
-	testd.Eventually(d.t, patience, strings.Join(args, " ")+" says "+strings.Join(want, ", "), func() bool {
-		got = d.shim(args...).stdout
-		for _, w := range want {
-			if !strings.Contains(got, w) {
-				return false
+	testd.Eventually(d.t, patience, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
+		func() bool {
+			got = d.shim(args...).stdout
+			for _, w := range want {
+				if !strings.Contains(got, w) {
+					return false
+				}
 			}
-		}
-		return true
-	})
+			return true
+		})
 	return got
 }
 
@@ -102,7 +104,8 @@ func startEcho(t *testing.T) *echo {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
 	leaf := ca.Issue(t, testcert.Leaf{CN: "an echo", IPs: []string{"127.0.0.1"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +181,8 @@ func serve(t *testing.T, c *client.Client) {
 	accepted := make(chan error, 1)
 	go func() { _, err := c.Accept(t.Context(), ctx, "127.0.0.1", port); accepted <- err }()
 	testd.AwaitListener(t, port)
-	conn, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), &tls.Config{RootCAs: cert.Pool(), MaxVersion: tls.VersionTLS12})
+	conn, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		&tls.Config{RootCAs: cert.Pool(), MaxVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,8 @@ import (
 
 const packaging = "../../packaging/"
 
-// program finds a program of Debian's package prometheus. Without it the test is skipped, unless TLSD_TEST_PROMETHEUS=1.
+// program finds a program of Debian's package prometheus. Without it the test is skipped, unless
+// TLSD_TEST_PROMETHEUS=1.
 func program(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -38,7 +39,8 @@ func program(t *testing.T, name string) string {
 
 func TestTheRulesAreGood(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command(program(t, "promtool"), "check", "rules", packaging+"prometheus/tlsd.rules.yml").CombinedOutput()
+	out, err := exec.Command(program(t, "promtool"), "check", "rules",
+		packaging+"prometheus/tlsd.rules.yml").CombinedOutput()
 	if err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
 	}
@@ -59,7 +61,8 @@ func TestTheMetricsAreGood(t *testing.T) {
 // export runs an exporter and gives its address.
 func (d *watched) export() string {
 	d.t.Helper()
-	cmd := exec.Command(testd.Exe(d.t, "tlsshim"), "exporter", "--listen", "127.0.0.1:0", "--admin-socket", d.admin)
+	cmd := exec.Command(testd.Exe(d.t, "tlsshim"), "exporter", "--listen", "127.0.0.1:0",
+		"--admin-socket", d.admin)
 	cmd.Env = []string{"PATH=/nonexistent"}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -79,7 +82,8 @@ func (d *watched) export() string {
 	return strings.TrimSuffix(address, "/metrics")
 }
 
-// run runs a program beside the test, and ends it with SIGTERM at the test's end. It must exit with 0. read reads what it writes.
+// run runs a program beside the test, and ends it with SIGTERM at the test's end. It must exit with
+// 0. read reads what it writes.
 func run(t *testing.T, cmd *exec.Cmd, read func()) {
 	t.Helper()
 	exited := make(chan error, 1)
@@ -130,7 +134,9 @@ func TestTheExporterServesMetricsAlone(t *testing.T) {
 	t.Parallel()
 	d := start(t, "--idle-exit=10m")
 	at := d.export()
-	if status, text := get(t, "http://"+at+"/metrics"); status != 200 || !strings.Contains(text, "tlsd_up 1\n") || !strings.Contains(text, "tlsd_sessions 0\n") {
+	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
+		!strings.Contains(text, "tlsd_up 1\n") ||
+		!strings.Contains(text, "tlsd_sessions 0\n") {
 		t.Errorf("%d, %s", status, text)
 	}
 	if status, _ := get(t, "http://"+at+"/"); status != 404 {
@@ -138,7 +144,9 @@ func TestTheExporterServesMetricsAlone(t *testing.T) {
 	}
 	d.must("drain")
 	<-d.Exited()
-	if status, text := get(t, "http://"+at+"/metrics"); status != 200 || !strings.Contains(text, "\ntlsd_up 0\n") || strings.Contains(text, "tlsd_sessions") {
+	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
+		!strings.Contains(text, "\ntlsd_up 0\n") ||
+		strings.Contains(text, "tlsd_sessions") {
 		t.Errorf("without tlsd: %d, %s", status, text)
 	}
 }
@@ -158,13 +166,18 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nrule_files: [%q]\n"+
-		"scrape_configs:\n- job_name: tlsd\n  static_configs: [{targets: [%q]}]\n", rules, exporter)
+	config := fmt.Sprintf(`
+global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
+rule_files: [%q]
+scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
+`, rules, exporter)
 	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	port := testd.Port(t)
-	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml", "--storage.tsdb.path="+dir+"/data", fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml",
+		"--storage.tsdb.path="+dir+"/data",
+		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -189,10 +202,12 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 		decode(t, text, &answer)
 		return len(answer.Data.Result)
 	}
-	testd.Eventually(t, patience, "Prometheus has scraped twice", func() bool { return query("count_over_time(tlsd_sessions[1m]) > 1") == 1 })
+	testd.Eventually(t, patience, "Prometheus has scraped twice",
+		func() bool { return query("count_over_time(tlsd_sessions[1m]) > 1") == 1 })
 
 	for _, expr := range queries(t) {
-		testd.Eventually(t, patience, expr+" has an answer", func() bool { return query(expr) > 0 })
+		testd.Eventually(t, patience, expr+" has an answer",
+			func() bool { return query(expr) > 0 })
 	}
 	if query("tlsd_no_such_metric") != 0 {
 		t.Error("a metric that there is not has an answer: this checks nothing")
@@ -200,7 +215,9 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	testd.Eventually(t, patience, "the rules are evaluated, and none fires", func() bool {
 		status, text := get(t, at+"rules")
 		rules := strings.Count(text, `"type":"alerting"`)
-		return status == 200 && rules > 5 && strings.Count(text, `"health":"ok"`) == rules && !strings.Contains(text, `"state":"firing"`)
+		return status == 200 && rules > 5 &&
+			strings.Count(text, `"health":"ok"`) == rules &&
+			!strings.Contains(text, `"state":"firing"`)
 	})
 }
 
@@ -229,7 +246,8 @@ func queries(t *testing.T) (list []string) {
 	return list
 }
 
-// Every metric that the rules and the dashboard name is there, and each is in one of them, or is not for either.
+// Every metric that the rules and the dashboard name is there, and each is in one of them, or is
+// not for either.
 func TestRulesAndDashboardNameWhatThereIs(t *testing.T) {
 	t.Parallel()
 	d := start(t)
