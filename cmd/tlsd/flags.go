@@ -98,8 +98,10 @@ func flagTable(o *options) []flagInfo {
 		{"", "policy", "FILE", "none: scripts may do what their user may",
 			"what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP", (*text)(&o.policy)},
 
-		{"", "admin-socket", "PATH", "/run/tlsd/admin.sock for root, if --socket is not given; else none",
-			"where root and tlsd's own user see and end sessions, by tlsshim; none: nowhere", (*text)(&o.adminSocket)},
+		{"", "admin-socket", "PATH",
+			"/run/tlsd/admin.sock for root, if --socket is not given; else none",
+			"where root and tlsd's own user see and end sessions, by tlsshim; none: nowhere",
+			(*text)(&o.adminSocket)},
 
 		{"Workers", "isolation", "MODE", "session",
 			"session: a process for each session; shared: a fixed number of processes for all", &choice{&o.isolation, []string{"session", "shared"}}},

@@ -34,8 +34,8 @@
 //
 // # Administration
 //
-// Root and tlsd's own user see the sessions, end one, and ask for metrics at the admin socket, --admin-socket, with tlsshim. It is
-// served in the daemon's own process. An order is an audit line.
+// Root and tlsd's own user see the sessions, end one, and ask for metrics at the admin socket,
+// --admin-socket, with tlsshim. It is served in the daemon's own process. An order is an audit line.
 //
 // # Start and stop
 //
@@ -203,7 +203,8 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
 	d := supervisor.New(cfg)
 	daemon.Store(d)
-	ctx, stopAdmin := serveAdmin(ctx, adminSocket, &administration{Supervisor: d, level: level, rules: rules, queue: queue}, log, audit)
+	whole := &administration{Supervisor: d, level: level, rules: rules, queue: queue}
+	ctx, stopAdmin := serveAdmin(ctx, adminSocket, whole, log, audit)
 	defer stopAdmin()
 	err = d.Run(ctx, force)
 	if errors.Is(err, supervisor.ErrDrainTimeout) { // as it was ordered

@@ -115,7 +115,7 @@ func (c *command) showSessions(list []admin.Session) error {
 			userName(s.UID), s.PID, cmp.Or(s.Program, "-"), age(s.Age),
 			handles, in, out, cmp.Or(s.Waits, "its script"), cmp.Or(peers, "-"))
 	}
-	t.Flush()
+	_ = t.Flush() // into memory
 	if c.watch {
 		fmt.Fprintln(&b)
 	}
@@ -171,7 +171,7 @@ func (c *command) session(ctx context.Context, args []string) error {
 		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", h.Handle, h.Kind, cmp.Or(h.State, "-"),
 			amount(h.Received), amount(h.Sent), cmp.Or(h.Peer, "-"))
 	}
-	t.Flush()
+	_ = t.Flush() // into memory
 	if more := s.Connections + s.Contexts - len(s.Handles); more > 0 {
 		fmt.Fprintf(&b, "and %d more handles\n", more)
 	}

@@ -59,9 +59,9 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 	last, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if server.Shutdown(last) != nil {
-		server.Close()
+		_ = server.Close()
 	}
-	<-ended
+	_ = <-ended // that it is closed
 	return nil
 }
 

@@ -54,9 +54,9 @@
 //
 // and at most 16 MiB (16777216 bytes). Data is read before anything is called.
 //
-// The results go to standard output, one a line: a number, a string (control
-// characters as \xNN), or, of Info and rpc.discover, JSON. Read writes the bytes that it has read as
-// they are, without a line feed behind them. Errors go to standard error.
+// The results go to standard output, one a line: a number, a string (control characters as \xNN),
+// or, of Info and rpc.discover, JSON. Read writes the bytes that it has read as they are, without a
+// line feed behind them. Errors go to standard error.
 //
 // With --json each call makes one line, whether it succeeds or not, and blobs are base64:
 //
@@ -67,21 +67,22 @@
 //
 // # Shell
 //
-// A line is what follows "call" on a command line, with words as in a shell: 'single quotes'
-// keep everything, "double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Lines that
-// are empty or start with # are skipped. All lines share one session. A call that fails ends its line, and
+// A line is what follows "call" on a command line, with words as in a shell: 'single quotes' keep
+// everything, "double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Lines that are empty
+// or start with # are skipped. All lines share one session. A call that fails ends its line, and
 // the next one goes on; when the session is lost, tlsshim ends.
 //
 // # Administration
 //
-// These subcommands talk to the daemon's admin socket (tlsd --admin-socket), which serves root and the daemon's own user.
-// They start no worker. An order is an audit line in the log of tlsd; a question is no line.
+// These subcommands talk to the daemon's admin socket (tlsd --admin-socket), which serves root and
+// the daemon's own user. They start no worker. An order is an audit line in the log of tlsd; a
+// question is no line.
 //
-// A session that is ended is no fault of its user: its next session begins at once. With --isolation=shared the other
-// sessions of the worker go on.
+// A session that is ended is no fault of its user: its next session begins at once. With
+// --isolation=shared the other sessions of the worker go on.
 //
-// The exporter serves GET /metrics at ADDRESS, as 127.0.0.1:9911, until SIGINT or SIGTERM. It asks tlsd at each request. If
-// tlsd does not answer, it serves tlsd_up 0.
+// The exporter serves GET /metrics at ADDRESS, as 127.0.0.1:9911, until SIGINT or SIGTERM. It asks
+// tlsd at each request. If tlsd does not answer, it serves tlsd_up 0.
 //
 // # Exit status
 //
@@ -140,19 +141,27 @@ type command struct {
 
 // subcommands in the order of the help.
 var subcommands = []subcommand{
-	{"call", "METHOD [ARG…] [-- METHOD [ARG…]]…", "make calls in one session", (*command).call, nil},
+	{"call", "METHOD [ARG…] [-- METHOD [ARG…]]…", "make calls in one session", (*command).call,
+		nil},
 	{"shell", "", "read calls from standard input, one a line", (*command).shell, nil},
 	{"status", "", "say whether a tlsd runs, and which", (*command).status, nil},
 	{"doctor", "", "examine everything that calls depend on", (*command).doctor, nil},
 
-	{"sessions", "[--watch]", "list the sessions", (*command).sessions, []string{"admin-socket", "watch"}},
-	{"session", "N", "show a session and its handles", (*command).session, []string{"admin-socket"}},
-	{"end", "N --reason TEXT", "end a session, whose script is told the reason", (*command).end, []string{"admin-socket", "reason"}},
-	{"log-level", "[LEVEL]", "say or change from which level on tlsd logs", (*command).logLevel, []string{"admin-socket"}},
-	{"drain", "", "stop tlsd when its sessions have ended", (*command).drain, []string{"admin-socket"}},
+	{"sessions", "[--watch]", "list the sessions", (*command).sessions,
+		[]string{"admin-socket", "watch"}},
+	{"session", "N", "show a session and its handles", (*command).session,
+		[]string{"admin-socket"}},
+	{"end", "N --reason TEXT", "end a session, whose script is told the reason", (*command).end,
+		[]string{"admin-socket", "reason"}},
+	{"log-level", "[LEVEL]", "say or change from which level on tlsd logs", (*command).logLevel,
+		[]string{"admin-socket"}},
+	{"drain", "", "stop tlsd when its sessions have ended", (*command).drain,
+		[]string{"admin-socket"}},
 	{"health", "", "say whether tlsd is healthy", (*command).health, []string{"admin-socket"}},
-	{"metrics", "", "print what tlsd counts, as Prometheus reads it", (*command).metrics, []string{"admin-socket"}},
-	{"exporter", "--listen ADDRESS", "serve that to Prometheus by HTTP", (*command).exporter, []string{"admin-socket", "listen"}},
+	{"metrics", "", "print what tlsd counts, as Prometheus reads it", (*command).metrics,
+		[]string{"admin-socket"}},
+	{"exporter", "--listen ADDRESS", "serve that to Prometheus by HTTP", (*command).exporter,
+		[]string{"admin-socket", "listen"}},
 }
 
 type subcommand struct {
@@ -179,7 +188,8 @@ type usageError struct{ error }
 func misuse(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // run is the program. It returns the exit status. When ctx is done it stops as on SIGINT.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer,
+	getenv func(string) string) int {
 	c := &command{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
 	err := c.run(ctx, args)
 	var none *client.NoDaemonError
@@ -231,7 +241,8 @@ func (c *command) run(ctx context.Context, args []string) error {
 		case help || helpToo:
 			return printSubHelp(c.stdout, sub.name)
 		case sub.takesNone() && len(rest) > 0:
-			return misuse("%s: unexpected argument %q: it takes flags only", sub.name, rest[0])
+			return misuse("%s: unexpected argument %q: it takes flags only", sub.name,
+				rest[0])
 		}
 		return sub.run(c, ctx, rest)
 	}
@@ -258,7 +269,8 @@ func (c *command) subFlags(sub subcommand, args []string) (rest []string, help b
 
 // takesNone says whether the subcommand has flags only.
 func (sub subcommand) takesNone() bool {
-	return sub.args == "" || strings.HasPrefix(sub.args, "--") || strings.HasPrefix(sub.args, "[--")
+	return sub.args == "" || strings.HasPrefix(sub.args, "--") ||
+		strings.HasPrefix(sub.args, "[--")
 }
 
 // flags reads the flags that every subcommand has, and own ones. What follows them is nil if

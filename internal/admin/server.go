@@ -80,7 +80,7 @@ func (s *Server) Run(ctx context.Context) {
 			})
 		default:
 			s.refuse(conn, Fail(kind.Limit,
-				"%d clients use the admin socket, the limit; end some and try again", MaxClients))
+				"%d clients use the admin socket, the limit; try again later", MaxClients))
 			conn.Close()
 		}
 	}

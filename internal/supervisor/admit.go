@@ -145,7 +145,9 @@ func (s *Supervisor) open(peer Peer) (*session, error) {
 	s.sessions++
 	s.perUID[peer.account()]++
 	s.last++
-	return &session{number: s.last, peer: peer, start: time.Now(), gone: make(chan struct{}), caller: -1}, nil
+	return &session{
+		number: s.last, peer: peer, start: time.Now(), gone: make(chan struct{}), caller: -1,
+	}, nil
 }
 
 // close counts a session out that open has counted.

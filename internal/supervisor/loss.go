@@ -113,7 +113,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	switch {
 	case w.killed != "":
 		last.cause = w.killed
-		stopped = w.ending // an administrator's reason follows, and not what the worker was at
+		stopped = w.ending // an administrator's reason is told, and not the operation
 	case w.ending && (e.signal == unix.SIGKILL || e.kept):
 		stopped = true
 		last.cause = "has been ended, because tlsd was stopped"

@@ -56,7 +56,7 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 	}
 	if err := awaitGone(ctx, sess); err != nil {
 		return admin.Fail(kind.Timeout,
-			"session %d: its connection is cut, and its worker %d does not give it up", number, w.pid)
+			"session %d: its connection is cut, but worker %d keeps it", number, w.pid)
 	}
 	return nil
 }

@@ -271,7 +271,7 @@ func (s *Supervisor) converse(w *worker) error {
 		}
 		if msg.Described != nil { // it does not count: for each one there was a question
 			if !s.answered(w, msg.Described) {
-				return brokenError{errors.New("it describes a session that nobody has asked for")}
+				return brokenError{errors.New("it describes a session unasked")}
 			}
 			continue
 		}
