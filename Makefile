@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-bench deps-systemd deps-packages packages test-packages test-systemd pages install check-quick deps-check uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-bench deps-systemd deps-packages deps-monitoring packages test-packages test-monitoring test-systemd pages install check-quick deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -159,7 +159,7 @@ $(BIN)/NOTICES: go.mod packaging/notices/main.go
 	@mv $@.new $@
 
 BUILT = $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so
-DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml examples/policy.toml
+DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml examples/policy.toml packaging/prometheus/tlsd.rules.yml packaging/grafana/tlsd-dashboard.json
 # Where shells look for completions, below PREFIX.
 COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlsshim \
 	zsh/site-functions/_tlsd zsh/site-functions/_tlsshim fish/vendor_completions.d/tlsd.fish fish/vendor_completions.d/tlsshim.fish
@@ -190,6 +190,12 @@ pages: ## write anew what manual pages, completions and the sample configuration
 
 packages: ## the .deb and the .rpm, into bin/packages
 	sh packaging/packages.sh
+
+deps-monitoring:
+	@sh scripts/deps.sh monitoring
+
+test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a real Prometheus, which it installs; half a minute
+	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/admin
 
 test-packages: deps-packages ## install, use, upgrade and remove the .deb in a Debian of its own, as root; 5 minutes, the first time
 	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging

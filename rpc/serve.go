@@ -36,6 +36,9 @@ type Config struct {
 	Confinement map[string]string
 	// Watcher, if it is not nil, is told what the session is at. It must not wait.
 	Watcher Watcher
+	// Began, if it is not nil, is told the session before its first call. The receiver may only describe it, and only
+	// until Serve returns.
+	Began func(*session.Session)
 }
 
 // A Watcher is told what a session is at, so that somebody else can tell the
@@ -77,6 +80,9 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	s.r = wire.NewReader(caller{s}, cfg.Limits.Message)
 	st := &stream{server: s}
 	s.listenOn()
+	if cfg.Began != nil {
+		cfg.Began(s.sess)
+	}
 	stop := context.AfterFunc(ctx, func() { s.dismiss(context.Cause(ctx)) })
 	defer stop()
 

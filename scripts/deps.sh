@@ -1,7 +1,7 @@
 #!/bin/sh
-# deps.sh build|test|services|check|scan|matrix|arm64|bench|systemd|packages - install what building (and
-# the demo), testing, the tests with servers, scanning, the matrix of OpenSSL's versions, the suites
-# on arm64, benchmarking, or the tests of the units and of the packages need.
+# deps.sh build|test|services|check|scan|matrix|arm64|bench|systemd|packages|monitoring - install what
+# building (and the demo), testing, the tests with servers, scanning, the matrix of OpenSSL's
+# versions, the suites on arm64, benchmarking, or the tests of the units, packages and metrics need.
 #
 # Looks for each command first and calls apt-get only for what is missing, so it
 # does nothing on a prepared machine. Where apt-get cannot be used, it says
@@ -19,8 +19,10 @@ arm64) want='aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qem
 bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat' headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev' ;;
 systemd) want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd' headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd ../lib/systemd/system/dbus.socket:dbus' ;;
 packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio' headers='stdlib.h:libc6-dev' keyring=1 ;;
+# Under systemd this package starts a service of its own, so nothing but CI's target asks for it.
+monitoring) want='cc:gcc prometheus:prometheus promtool:prometheus' headers='stdlib.h:libc6-dev' ;;
 *)
-	echo "usage: deps.sh build|test|services|check|scan|matrix|arm64|bench|systemd|packages" >&2
+	echo "usage: deps.sh build|test|services|check|scan|matrix|arm64|bench|systemd|packages|monitoring" >&2
 	exit 2
 	;;
 esac

@@ -72,7 +72,9 @@ func (c *connection) become(next connState) {
 func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection {
 	c := &connection{s: s, handle: h, accepted: accepted, ctl: call.done, in: closedChan, out: closedChan}
 	c.flow.handle, c.flow.now.Read, c.flow.now.Write = h, stateOpen, stateOpen
+	c.flow.meter = &s.meter
 	s.conns[h] = c
+	s.count()
 	call.makes, call.lane = h, &c.ctl
 	call.abandoned = func() { c.unmade() }
 	return c
@@ -97,6 +99,7 @@ func (c *connection) unmade() {
 	c.become(failed)
 	delete(c.s.conns, c.handle)
 	delete(c.s.watched, c.handle)
+	c.s.count()
 }
 
 // forget takes the handle out of the session and returns the engine's side, if
@@ -113,6 +116,7 @@ func (c *connection) forget() EngineConn {
 	st := c.flow.status()
 	c.s.totals.Received += st.Received
 	c.s.totals.Sent += st.Sent
+	c.s.count()
 	c.s.mu.Unlock()
 	b.drop()
 	return t
@@ -308,6 +312,7 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration, call *C
 		failure = s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
 	}
 	s.shaken(Handshake{Server: c.accepted, Peer: cmp.Or(c.peer, c.remote), Failure: failure}, began, t)
+	s.meter.shaken(c.accepted, began, t, failure)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

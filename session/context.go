@@ -58,6 +58,7 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	c.made, c.ctl = call.done, call.done
 	call.lane = &c.ctl
 	s.contexts[h] = c
+	s.count()
 	return call
 }
 
@@ -86,6 +87,7 @@ func (c *serverContext) unmade() {
 	c.gone = true
 	delete(c.s.contexts, c.handle)
 	delete(c.s.watched, c.handle)
+	c.s.count()
 }
 
 // Accept waits for a client at host (an address of this machine) and port
@@ -164,6 +166,7 @@ func (c *serverContext) close(ctx context.Context) error {
 	c.listeners = nil
 	delete(c.s.contexts, c.handle)
 	delete(c.s.watched, c.handle)
+	c.s.count()
 	c.s.mu.Unlock()
 	for _, l := range listeners {
 		l.close(ctx)

@@ -28,6 +28,7 @@ type Status struct {
 // answered.
 type flow struct {
 	handle Handle // of the connection, for errors
+	meter  *meter // of the session
 
 	mu   sync.Mutex // guards the rest
 	now  Status
@@ -47,6 +48,7 @@ type event struct {
 func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.meter.moved(e.received, e.sent)
 	f.now.Received += int64(e.received)
 	f.now.Sent += int64(e.sent)
 	if e.read != "" && f.now.Read == stateOpen {

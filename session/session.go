@@ -53,6 +53,8 @@ type Config struct {
 	Audit func(audit.Event)
 	// Observer, if not nil, is told of what the log may have.
 	Observer Observer
+	// Meter, if not nil, counts what the session does.
+	Meter Meter
 }
 
 // WithDefaults replaces zeros by the defaults.
@@ -97,6 +99,7 @@ type Session struct {
 	impatience context.CancelFunc
 
 	lastMoved atomic.Int64 // Unix nanoseconds
+	meter     meter
 
 	mu        sync.Mutex // guards all below, and the mutable fields of handles
 	seq       uint64
@@ -129,6 +132,7 @@ func New(cfg Config) *Session {
 		contexts:    map[Handle]*serverContext{},
 		watched:     map[Handle]waitable{},
 	}
+	s.meter.next = cfg.Meter
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.patience, s.impatience = context.WithCancel(context.Background())
 	s.finishing = make(chan struct{}, mostFinishing)

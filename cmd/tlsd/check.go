@@ -31,6 +31,14 @@ func check(w io.Writer, o *options) int {
 		err = checkSocket(path)
 	}
 	report("socket", path, err)
+	switch admin, preset := o.adminPath(); {
+	case admin == "":
+		report("admin socket", noConfig, nil)
+	case preset: // its folder is made, and tlsd does without it if need be
+		report("admin socket", admin, nil)
+	default:
+		report("admin socket", admin, checkSocket(admin))
+	}
 	library, err := checkLibrary(o.libssl)
 	report("library", library, err)
 	rules, err := loadRules(o.policy)

@@ -27,6 +27,7 @@ type options struct {
 	allowUID    []uint32
 	allowGID    []uint32
 	policy      string
+	adminSocket string // "": not given; none: no socket
 
 	libssl         string
 	requireOpenSSL string // "no" or "yes"
@@ -96,6 +97,11 @@ func flagTable(o *options) []flagInfo {
 			"groups, primary or supplementary, whose members may connect; SECURITY.md says how they count", &ids{&o.allowGID, "group", lookupGroup}},
 		{"", "policy", "FILE", "none: scripts may do what their user may",
 			"what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP", (*text)(&o.policy)},
+
+		{"", "admin-socket", "PATH",
+			"/run/tlsd/admin.sock for root, if --socket is not given; else none",
+			"where root and tlsd's own user see and end sessions, by tlsshim; none: nowhere",
+			(*text)(&o.adminSocket)},
 
 		{"Workers", "isolation", "MODE", "session",
 			"session: a process for each session; shared: a fixed number of processes for all", &choice{&o.isolation, []string{"session", "shared"}}},

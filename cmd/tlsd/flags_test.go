@@ -64,6 +64,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"require-openssl", "yes", func(o *options) any { return o.requireOpenSSL }, "yes"},
 		{"confine", "require", func(o *options) any { return o.confine }, "require"},
 		{"policy", "/x/y", func(o *options) any { return o.policy }, "/x/y"},
+		{"admin-socket", "/x/y", func(o *options) any { return o.adminSocket }, "/x/y"},
 		{"isolation", "shared", func(o *options) any { return o.isolation }, "shared"},
 		{"workers", "7", func(o *options) any { return o.workers }, 7},
 		{"spare", "0", func(o *options) any { return o.spare }, 0},

@@ -18,7 +18,8 @@ type logQueue struct {
 	mu      sync.Mutex // guards all below
 	more    sync.Cond  // waiting or closing has changed
 	waiting []byte     // whole entries
-	lost    int        // entries
+	lost    int        // entries that were not told of
+	dropped int        // entries, from the start
 	onLoss  func(entries int)
 	closing bool // pass is to end when nothing waits
 }
@@ -63,6 +64,7 @@ func (q *logQueue) put(entry []byte, room int) (int, error) {
 	defer q.mu.Unlock()
 	if len(q.waiting)+len(entry) > room {
 		q.lost++
+		q.dropped++
 		return len(entry), nil
 	}
 	q.waiting = append(q.waiting, entry...)
@@ -94,7 +96,9 @@ func (q *logQueue) pass() {
 		}
 		q.mu.Lock()
 		if err != nil {
-			q.lost += bytes.Count(part[n:], []byte("\n"))
+			left := bytes.Count(part[n:], []byte("\n"))
+			q.lost += left
+			q.dropped += left
 		}
 		lost, tell := q.lost, q.onLoss
 		tells := err == nil && lost > 0 && tell != nil
@@ -106,6 +110,13 @@ func (q *logQueue) pass() {
 			tell(lost)
 		}
 	}
+}
+
+// losses is how many entries were lost, from the start.
+func (q *logQueue) losses() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.dropped
 }
 
 // close waits until everything is written, but not for long: nobody may be reading.

@@ -30,8 +30,12 @@
 // caller, also with --isolation=shared. When it runs as somebody else, all act with
 // that user's rights.
 //
-// Workers ignore SIGTERM. To end one session, kill its worker with SIGKILL; the log
-// has its pid.
+// Workers ignore SIGTERM.
+//
+// # Administration
+//
+// Root and tlsd's own user see the sessions, end one, and ask for metrics at the admin socket,
+// --admin-socket, with tlsshim. It is served in the daemon's own process. An order is an audit line.
 //
 // # Start and stop
 //
@@ -179,6 +183,10 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return err
 	}
+	adminSocket, err := listenAdmin(o, log)
+	if err != nil {
+		return errors.Join(err, socket.Remove(), socket.Close())
+	}
 	if ready != nil {
 		_, err := ready.Write([]byte("\n"))
 		if err = errors.Join(err, ready.Close()); err != nil {
@@ -193,6 +201,9 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
 	d := supervisor.New(cfg)
 	daemon.Store(d)
+	whole := &administration{Supervisor: d, level: level, rules: rules, queue: queue}
+	ctx, stopAdmin := serveAdmin(ctx, adminSocket, whole, log, audit)
+	defer stopAdmin()
 	err = d.Run(ctx, force)
 	if errors.Is(err, supervisor.ErrDrainTimeout) { // as it was ordered
 		log.Warn(err.Error())

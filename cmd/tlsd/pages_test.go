@@ -44,7 +44,9 @@ func TestPageOfTheFileIsTheTable(t *testing.T) {
 	b.WriteString(".Bl -tag -width Ds\n")
 	for _, f := range flagTable(&options{}) {
 		if f.hasKey() {
-			fmt.Fprintf(&b, ".It Cm %s No = Ar %s\n%s%s", f.name, testpages.Argument(f.kind()), sentence(f.text), sentence("Default: "+f.preset))
+			fmt.Fprintf(&b, ".It Cm %s No = Ar %s\n%s%s", f.name,
+				testpages.Argument(f.kind()), sentence(f.text),
+				sentence("Default: "+f.preset))
 		}
 	}
 	b.WriteString(".El\n")
@@ -58,15 +60,18 @@ func TestSampleOfTheFileIsTheTable(t *testing.T) {
 		if !f.hasKey() {
 			continue
 		}
-		fmt.Fprintf(&b, "\n# %s\n# default: %s\n#%s = %s\n", f.text, f.preset, f.name, f.example())
+		fmt.Fprintf(&b, "\n# %s\n# default: %s\n#%s = %s\n", f.text, f.preset, f.name,
+			f.example())
 	}
 	testpages.Hold(t, folder+"tlsd.toml", b.String())
-	if _, err := parseConfig([]byte(strings.ReplaceAll(b.String(), "\n#", "\n")), flagTable(&options{})); err == nil {
+	if _, err := parseConfig([]byte(strings.ReplaceAll(b.String(), "\n#", "\n")),
+		flagTable(&options{})); err == nil {
 		t.Error("the sample's explanations can be read as settings: this checks nothing")
 	}
 	var settings strings.Builder
 	for line := range strings.Lines(b.String()) {
-		if setting, ok := strings.CutPrefix(line, "#"); ok && !strings.HasPrefix(setting, " ") {
+		if setting, ok := strings.CutPrefix(line, "#"); ok &&
+			!strings.HasPrefix(setting, " ") {
 			settings.WriteString(setting)
 		}
 	}
@@ -93,11 +98,15 @@ func TestCompletionsAreTheTable(t *testing.T) {
 	var words, choices, files, zsh, fish []string
 	for _, f := range flagTable(&options{}) {
 		words = append(words, "--"+f.name)
-		spec := fmt.Sprintf("'--%s[%s]", f.name, strings.NewReplacer("'", "", "[", "", "]", "", ":", "").Replace(f.text))
-		line := fmt.Sprintf("complete -c tlsd -l %s -d '%s'", f.name, strings.ReplaceAll(f.text, "'", ""))
+		spec := fmt.Sprintf("'--%s[%s]", f.name,
+			strings.NewReplacer("'", "", "[", "", "]", "", ":", "").Replace(f.text))
+		line := fmt.Sprintf("complete -c tlsd -l %s -d '%s'", f.name,
+			strings.ReplaceAll(f.text, "'", ""))
 		switch v := f.value.(type) {
 		case *choice:
-			choices = append(choices, fmt.Sprintf("\t--%s) words='%s' ;;\n", f.name, strings.Join(v.from, " ")))
+			choices = append(choices,
+				fmt.Sprintf("\t--%s) words='%s' ;;\n", f.name,
+					strings.Join(v.from, " ")))
 			spec += fmt.Sprintf(":%s:(%s)", f.arg, strings.Join(v.from, " "))
 			line += fmt.Sprintf(" -x -a '%s'", strings.Join(v.from, " "))
 		case *text, *paths:
@@ -115,16 +124,19 @@ func TestCompletionsAreTheTable(t *testing.T) {
 		zsh = append(zsh, "\t"+spec+"' \\\n")
 		fish = append(fish, line+"\n")
 	}
-	bash := fmt.Sprintf("\t%s) compopt -o default; return ;;\n%s\t*) words='%s' ;;\n", strings.Join(files, " | "), strings.Join(choices, ""), strings.Join(words, " "))
+	bash := fmt.Sprintf("\t%s) compopt -o default; return ;;\n%s\t*) words='%s' ;;\n",
+		strings.Join(files, " | "), strings.Join(choices, ""), strings.Join(words, " "))
 	testpages.Hold(t, folder+"completions/tlsd.bash", bash)
-	testpages.Hold(t, folder+"completions/_tlsd", "_arguments \\\n"+strings.TrimSuffix(strings.Join(zsh, ""), " \\\n")+"\n")
+	testpages.Hold(t, folder+"completions/_tlsd",
+		"_arguments \\\n"+strings.TrimSuffix(strings.Join(zsh, ""), " \\\n")+"\n")
 	testpages.Hold(t, folder+"completions/tlsd.fish", strings.Join(fish, ""))
 }
 
 // sentence makes a text of the help a sentence of a page. A text that begins with a value keeps its
 // first letter.
 func sentence(s string) string {
-	if first, _, _ := strings.Cut(s, " "); strings.HasSuffix(first, ":") && first != "Default:" {
+	if first, _, _ := strings.Cut(s, " "); strings.HasSuffix(first, ":") &&
+		first != "Default:" {
 		return testpages.Text(s + ".")
 	}
 	return testpages.Text(strings.ToUpper(s[:1]) + s[1:] + ".")
@@ -152,7 +164,7 @@ func (f flagInfo) example() string {
 		}
 		return fmt.Sprint(min(max(v.min, 10), v.max))
 	case *text:
-		return quote(map[string]string{"socket": "/run/tlsd.sock", "policy": "/etc/tlsd/policy.toml", "key-log": "/var/log/tlsd/keys"}[f.name] + map[bool]string{true: "libssl.so.3"}[f.name == "libssl"])
+		return quote(map[string]string{"socket": "/run/tlsd.sock", "policy": "/etc/tlsd/policy.toml", "admin-socket": "/run/tlsd/admin.sock", "key-log": "/var/log/tlsd/keys"}[f.name] + map[bool]string{true: "libssl.so.3"}[f.name == "libssl"])
 	case *mode:
 		return `"0600"`
 	case *ids:

@@ -18,6 +18,8 @@ import (
 type rules struct {
 	path    string // "" if there is none; reload may change it
 	current atomic.Pointer[policy.File]
+
+	reloads, failures atomic.Uint64 // of reload, that have found a good file, or none
 }
 
 func loadRules(path string) (*rules, error) {
@@ -41,6 +43,7 @@ func (r *rules) For(uid uint32) policy.Policy { return r.current.Load().For(uid)
 // goroutine may call it.
 func (r *rules) reload(path string, log *zap.Logger) {
 	if path == "" {
+		r.reloads.Add(1)
 		if r.current.Swap(nil) != nil {
 			log.Warn("there is no policy file any more; for sessions that begin from now on everything is allowed")
 		}
@@ -49,16 +52,19 @@ func (r *rules) reload(path string, log *zap.Logger) {
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {
+		r.failures.Add(1)
 		log.Error("the policy file is not good, and what was read before stays in force", zap.Error(err))
 		return
 	}
 	r.path = path
 	f, err := policy.Load(r.path)
 	if err != nil {
+		r.failures.Add(1)
 		log.Error("the policy file is not good, and what was read before stays in force", zap.Error(err))
 		return
 	}
 	r.current.Store(f)
+	r.reloads.Add(1)
 	log.Info("policy file read again, for sessions that begin from now on", zap.String("path", r.path))
 }
 

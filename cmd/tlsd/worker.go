@@ -102,9 +102,10 @@ func runWorker() int {
 			return 1
 		}
 	}
-	log, _ = newLog(os.Stderr, cfg.LogLevel, false)
+	level := zap.NewAtomicLevelAt(levelOf(cfg.LogLevel))
+	log, _ = newLogAt(os.Stderr, os.Stderr, level, false)
 	w := &workerProcess{
-		cfg: cfg, channel: channel, page: page, measures: measures, log: log,
+		cfg: cfg, channel: channel, page: page, measures: measures, log: log, level: level,
 		outbox: make(chan handoff.FromWorker, outboxLength), sent: make(chan struct{}),
 	}
 	return w.run()
@@ -119,9 +120,11 @@ type workerProcess struct {
 	channel  *handoff.Conn
 	page     *vitals.Page
 	log      *zap.Logger
+	level    zap.AtomicLevel  // of log
 	measures confine.Measures // nil: not wanted
 
 	serving sync.WaitGroup
+	live    liveSessions
 	outbox  chan handoff.FromWorker // closed when serving is over
 	sent    chan struct{}           // closed when its sender has ended
 }
@@ -163,8 +166,7 @@ func (w *workerProcess) run() int {
 			cancel(errNoSupervisor)
 			return w.exit(err)
 		}
-		if msg.Ping != 0 && conn == nil {
-			w.tell(handoff.FromWorker{Pong: msg.Ping})
+		if conn == nil && w.order(&msg) {
 			continue
 		}
 		if msg.Session == nil || conn == nil {
@@ -190,14 +192,17 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 		w.ended(begun.Number, err, nil)
 		return
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	began, gone := w.live.add(begun.Number, end)
 	w.serving.Go(func() {
+		defer end(nil)
 		note, noMore := w.auditor(begun.Number)
 		seen := newObserver(w.log, begun.Number)
 		err := rpc.Serve(ctx, conn, rpc.Config{
 			Session: session.Config{
 				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
 				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes, ReloadCertificates: w.cfg.ReloadCertificates,
-				Policy: *begun.Policy, Audit: note, Observer: seen,
+				Policy: *begun.Policy, Audit: note, Observer: seen, Meter: meter{w.page},
 			},
 			Limits:        w.cfg.Messages,
 			Version:       w.cfg.Version,
@@ -205,8 +210,13 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 			IdleTimeout:   w.cfg.IdleTimeout,
 			Watcher:       place,
 			Confinement:   w.measures,
+			Began:         began,
 		})
+		gone()
 		noMore()
+		if why := (&orderedEnd{}); errors.As(context.Cause(ctx), &why) {
+			err = why
+		}
 		w.ended(begun.Number, err, seen.totals)
 	})
 }

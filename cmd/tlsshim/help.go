@@ -45,9 +45,23 @@ func printSubHelp(w io.Writer, name string) error {
 			fmt.Fprintf(&b, "  %-52s %s\n", methods[i].usage(), methods[i].about)
 		}
 	}
-	b.WriteString("\nFlags: --socket PATH, --timeout TIME, --json. The whole manual: tlsshim --help\n")
+	flags := "--socket PATH, --timeout TIME, --json"
+	if administers(name) {
+		flags = "--admin-socket PATH, --timeout TIME, --json"
+	}
+	b.WriteString("\nFlags: " + flags + ". The whole manual: tlsshim --help\n")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// administers says whether the subcommand talks to the admin socket.
+func administers(name string) bool {
+	for _, sub := range subcommands {
+		if sub.name == name {
+			return sub.flags != nil
+		}
+	}
+	return false
 }
 
 var subHelp = map[string]string{
@@ -74,4 +88,48 @@ and a client of its own speak with each other through the daemon, on 127.0.0.1. 
 ok, warn or fail, and each problem says how to mend it.
 
 Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
+
+	"sessions": `Lists the sessions: number, user, process and its program, age, open handles, bytes from and to
+peers, what the session waits for, and peers. With --watch it does so every 2 seconds until SIGINT.
+With --json each list is one line. The program is that of the process that has the pid now.
+
+Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
+
+	"session": `Shows a session and its open handles, 64 at most: the kind (client, server or context), the state
+of a connection (making, open, handshake, ready or broken), bytes from and to the peer, and the peer,
+or where a context listens.
+
+Exit status: 0; 1 there is no such session; 2 wrong usage; 3 no tlsd answers.`,
+
+	"end": `Ends a session and returns when it is gone. The script's calls fail with an error of kind "lost"
+that has the reason. If the worker does not obey within 5s, it is killed; one that serves other
+sessions, too, is not, and the script's connection is cut. The script's next session begins at once.
+
+Exit status: 0; 1 it has not ended; 2 wrong usage; 3 no tlsd answers.`,
+
+	"log-level": `Prints from which level on tlsd and its workers log, or changes that: debug, info, warn or error. A
+change holds until SIGHUP or the end of tlsd. Audit lines are written at any level.
+
+Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
+
+	"drain": `Has tlsd do what it does on SIGTERM: it stops listening, lets sessions finish within
+--drain-timeout, and leaves. The subcommand does not wait for that.
+
+Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
+
+	"health": `Says whether tlsd is healthy, with its version, library, sessions and workers, and each problem in a
+line of its own. It starts no worker and writes no line to the log.
+
+Exit status: 0 healthy; 1 not healthy, or tlsd is stopping; 2 wrong usage; 3 no tlsd answers.`,
+
+	"metrics": `Prints what tlsd counts, in Prometheus' text format, or with --json as JSON. Counters begin with
+tlsd and survive workers.
+
+Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
+
+	"exporter": `Serves what "metrics" prints to Prometheus: GET /metrics at ADDRESS, HOST:PORT as 127.0.0.1:9911. It
+asks tlsd at each request, and runs until SIGINT or SIGTERM. While tlsd does not answer, there is
+tlsd_up 0 and nothing else. Whoever reaches the address can read the metrics.
+
+Exit status: 0 it was stopped; 1 it cannot listen; 2 wrong usage.`,
 }

@@ -6,6 +6,17 @@
 //	tlsshim status                                    say whether a tlsd runs, and which
 //	tlsshim doctor                                    examine everything that calls depend on
 //
+// For the administrator, who is root or the daemon's own user (see Administration):
+//
+//	tlsshim sessions [--watch]                        list the sessions
+//	tlsshim session N                                 show a session and its handles
+//	tlsshim end N --reason TEXT                       end a session; its script is told the reason
+//	tlsshim log-level [LEVEL]                         say or change from which level on tlsd logs
+//	tlsshim drain                                     stop tlsd when its sessions have ended
+//	tlsshim health                                    say whether tlsd is healthy
+//	tlsshim metrics                                   print what tlsd counts, as Prometheus reads it
+//	tlsshim exporter --listen ADDRESS                 serve that to Prometheus by HTTP
+//
 // Each takes --help. These flags go before or after the subcommand:
 //
 //	--socket PATH   the daemon's socket. Without it: $TLSD_SOCKET, else the one that
@@ -15,6 +26,8 @@
 //	--timeout TIME  how long each call, and the connecting, may take, as 5s or 1m30s; status and
 //	                doctor allow 5s, call and shell as long as tlsd does
 //	--json          results for programs
+//	--admin-socket PATH
+//	                the daemon's admin socket. Without it: $TLSD_ADMIN_SOCKET, else /run/tlsd/admin.sock
 //	--version       print the version and leave
 //
 // Tlsshim never starts a daemon.
@@ -41,9 +54,9 @@
 //
 // and at most 16 MiB (16777216 bytes). Data is read before anything is called.
 //
-// The results go to standard output, one a line: a number, a string (control
-// characters as \xNN), or, of Info and rpc.discover, JSON. Read writes the bytes that it has read as
-// they are, without a line feed behind them. Errors go to standard error.
+// The results go to standard output, one a line: a number, a string (control characters as \xNN),
+// or, of Info and rpc.discover, JSON. Read writes the bytes that it has read as they are, without a
+// line feed behind them. Errors go to standard error.
 //
 // With --json each call makes one line, whether it succeeds or not, and blobs are base64:
 //
@@ -54,15 +67,27 @@
 //
 // # Shell
 //
-// A line is what follows "call" on a command line, with words as in a shell: 'single quotes'
-// keep everything, "double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Lines that
-// are empty or start with # are skipped. All lines share one session. A call that fails ends its line, and
+// A line is what follows "call" on a command line, with words as in a shell: 'single quotes' keep
+// everything, "double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Lines that are empty
+// or start with # are skipped. All lines share one session. A call that fails ends its line, and
 // the next one goes on; when the session is lost, tlsshim ends.
+//
+// # Administration
+//
+// These subcommands talk to the daemon's admin socket (tlsd --admin-socket), which serves root and
+// the daemon's own user. They start no worker. An order is an audit line in the log of tlsd; a
+// question is no line.
+//
+// A session that is ended is no fault of its user: its next session begins at once. With
+// --isolation=shared the other sessions of the worker go on.
+//
+// The exporter serves GET /metrics at ADDRESS, as 127.0.0.1:9911, until SIGINT or SIGTERM. It asks
+// tlsd at each request. If tlsd does not answer, it serves tlsd_up 0.
 //
 // # Exit status
 //
-//	0    all calls succeeded; status: a tlsd runs; doctor: calls will work
-//	1    a call failed; doctor: calls will not work
+//	0    all calls succeeded; status: a tlsd runs; doctor: calls will work; health: tlsd is healthy
+//	1    a call failed; doctor: calls will not work; health: it is not
 //	2    wrong usage; nothing was called (shell: a line was not understood)
 //	3    no tlsd answers; standard error says what was tried
 //	130  interrupted
@@ -107,17 +132,52 @@ type command struct {
 	socket  string
 	timeout time.Duration
 	json    bool
+
+	adminSocket string
+	watch       bool
+	reason      string
+	listen      string
 }
 
 // subcommands in the order of the help.
-var subcommands = []struct {
+var subcommands = []subcommand{
+	{"call", "METHOD [ARG…] [-- METHOD [ARG…]]…", "make calls in one session", (*command).call,
+		nil},
+	{"shell", "", "read calls from standard input, one a line", (*command).shell, nil},
+	{"status", "", "say whether a tlsd runs, and which", (*command).status, nil},
+	{"doctor", "", "examine everything that calls depend on", (*command).doctor, nil},
+
+	{"sessions", "[--watch]", "list the sessions", (*command).sessions,
+		[]string{"admin-socket", "watch"}},
+	{"session", "N", "show a session and its handles", (*command).session,
+		[]string{"admin-socket"}},
+	{"end", "N --reason TEXT", "end a session, whose script is told the reason", (*command).end,
+		[]string{"admin-socket", "reason"}},
+	{"log-level", "[LEVEL]", "say or change from which level on tlsd logs", (*command).logLevel,
+		[]string{"admin-socket"}},
+	{"drain", "", "stop tlsd when its sessions have ended", (*command).drain,
+		[]string{"admin-socket"}},
+	{"health", "", "say whether tlsd is healthy", (*command).health, []string{"admin-socket"}},
+	{"metrics", "", "print what tlsd counts, as Prometheus reads it", (*command).metrics,
+		[]string{"admin-socket"}},
+	{"exporter", "--listen ADDRESS", "serve that to Prometheus by HTTP", (*command).exporter,
+		[]string{"admin-socket", "listen"}},
+}
+
+type subcommand struct {
 	name, args, about string
 	run               func(*command, context.Context, []string) error
-}{
-	{"call", "METHOD [ARG…] [-- METHOD [ARG…]]…", "make calls in one session", (*command).call},
-	{"shell", "", "read calls from standard input, one a line", (*command).shell},
-	{"status", "", "say whether a tlsd runs, and which", (*command).status},
-	{"doctor", "", "examine everything that calls depend on", (*command).doctor},
+	flags             []string // of its own; with some, flags may stand behind arguments, too
+}
+
+// subcommandNames lists the subcommands.
+func subcommandNames() string {
+	var list []string
+	for _, sub := range subcommands {
+		list = append(list, sub.name)
+	}
+	last := len(list) - 1
+	return strings.Join(list[:last], ", ") + " or " + list[last]
 }
 
 // Errors that decide the exit status.
@@ -128,10 +188,12 @@ type usageError struct{ error }
 func misuse(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // run is the program. It returns the exit status. When ctx is done it stops as on SIGINT.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer,
+	getenv func(string) string) int {
 	c := &command{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
 	err := c.run(ctx, args)
 	var none *client.NoDaemonError
+	var noAdmin *noAdminError
 	switch {
 	case err == nil || errors.Is(err, errReported):
 	case ctx.Err() != nil:
@@ -141,6 +203,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitUsage
 	case errors.As(err, &none):
 		reportNoDaemon(stderr, none)
+		return exitNoDaemon
+	case errors.As(err, &noAdmin):
+		noAdmin.report(stderr)
 		return exitNoDaemon
 	default:
 		fmt.Fprintln(stderr, "tlsshim:", err)
@@ -163,29 +228,54 @@ func (c *command) run(ctx context.Context, args []string) error {
 		return printHelp(c.stdout)
 	}
 	if len(args) == 0 {
-		return misuse("a subcommand is missing: call, shell, status or doctor")
+		return misuse("a subcommand is missing: %s", subcommandNames())
 	}
 	for _, sub := range subcommands {
 		if sub.name != args[0] {
 			continue
 		}
-		rest, helpToo, err := c.flags(args[1:])
+		rest, helpToo, err := c.subFlags(sub, args[1:])
 		switch {
 		case err != nil || rest == nil:
 			return err
 		case help || helpToo:
 			return printSubHelp(c.stdout, sub.name)
-		case sub.args == "" && len(rest) > 0:
-			return misuse("%s: unexpected argument %q: it takes flags only", sub.name, rest[0])
+		case sub.takesNone() && len(rest) > 0:
+			return misuse("%s: unexpected argument %q: it takes flags only", sub.name,
+				rest[0])
 		}
 		return sub.run(c, ctx, rest)
 	}
-	return misuse("unknown subcommand %q: want call, shell, status or doctor", args[0])
+	return misuse("unknown subcommand %q: want %s", args[0], subcommandNames())
 }
 
-// flags reads the flags that every subcommand has. What follows them is nil if
+// subFlags reads the flags behind a subcommand.
+func (c *command) subFlags(sub subcommand, args []string) (rest []string, help bool, err error) {
+	if sub.flags == nil {
+		return c.flags(args)
+	}
+	rest = []string{}
+	for {
+		after, helpToo, err := c.flags(args, sub.flags...)
+		if help = help || helpToo; err != nil || after == nil {
+			return nil, help, err
+		}
+		if len(after) == 0 {
+			return rest, help, nil
+		}
+		rest, args = append(rest, after[0]), after[1:]
+	}
+}
+
+// takesNone says whether the subcommand has flags only.
+func (sub subcommand) takesNone() bool {
+	return sub.args == "" || strings.HasPrefix(sub.args, "--") ||
+		strings.HasPrefix(sub.args, "[--")
+}
+
+// flags reads the flags that every subcommand has, and own ones. What follows them is nil if
 // there is nothing more to do.
-func (c *command) flags(args []string) (rest []string, help bool, err error) {
+func (c *command) flags(args []string, own ...string) (rest []string, help bool, err error) {
 	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.Usage = func() {}
@@ -196,6 +286,18 @@ func (c *command) flags(args []string) (rest []string, help bool, err error) {
 	set.BoolVar(&showVersion, "version", false, "")
 	set.BoolVar(&help, "help", false, "")
 	set.BoolVar(&help, "h", false, "")
+	for _, name := range own {
+		switch name {
+		case "admin-socket":
+			set.StringVar(&c.adminSocket, name, c.adminSocket, "")
+		case "watch":
+			set.BoolVar(&c.watch, name, c.watch, "")
+		case "reason":
+			set.StringVar(&c.reason, name, c.reason, "")
+		case "listen":
+			set.StringVar(&c.listen, name, c.listen, "")
+		}
+	}
 	if err := set.Parse(args); err != nil {
 		return nil, false, usageError{flagError(err)}
 	}
@@ -203,6 +305,9 @@ func (c *command) flags(args []string) (rest []string, help bool, err error) {
 	set.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if given["timeout"] && c.timeout <= 0 {
 		return nil, false, misuse("--timeout: want a time above 0, such as 5s or 1m30s")
+	}
+	if given["admin-socket"] && c.adminSocket == "" {
+		return nil, false, misuse("--admin-socket: want a path")
 	}
 	if given["socket"] && c.socket == "" {
 		return nil, false, misuse("--socket: want a path")

@@ -49,6 +49,18 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{"status now", `unexpected argument "now"`},
 		{"doctor now", `unexpected argument "now"`},
 		{"shell now", `unexpected argument "now"`},
+		{"sessions now", `unexpected argument "now"`},
+		{"call --watch Backend", "unknown flag --watch"},
+		{"health --watch", "unknown flag --watch"},
+		{"session", "want session N"},
+		{"session 0", `"0" is not the number of a session`},
+		{"end 1", "want --reason TEXT"},
+		{"end --reason x", "want end N"},
+		{"end 1 --reason x 2", "want end N"},
+		{"log-level debug info", "one argument too many"},
+		{"exporter", "want --listen ADDRESS"},
+		{"exporter --listen 9911", "want HOST:PORT"},
+		{"health --admin-socket=", "--admin-socket: want a path"},
 	} {
 		got := start(t.Context(), "", nobody, strings.Fields(tt.args)...)
 		if got.status != exitUsage || !strings.Contains(got.stderr, tt.why) || got.stdout != "" {

@@ -32,7 +32,8 @@ func TestPageOfTlsshimIsTheTables(t *testing.T) {
 	}
 	b.WriteString(".Ss Methods\n.Bl -tag -width Ds\n")
 	for i := range methods {
-		fmt.Fprintf(&b, ".It %s\n%s", testpages.Argument(methods[i].usage()), testpages.Text(methods[i].about))
+		fmt.Fprintf(&b, ".It %s\n%s", testpages.Argument(methods[i].usage()),
+			testpages.Text(methods[i].about))
 	}
 	b.WriteString(".El\n")
 	testpages.Hold(t, folder+"man/tlsshim.1", b.String())
@@ -40,24 +41,32 @@ func TestPageOfTlsshimIsTheTables(t *testing.T) {
 
 func TestCompletionsAreTheTables(t *testing.T) {
 	t.Parallel()
-	flags := []string{"--socket", "--timeout", "--json", "--version", "--help"}
+	flags := []string{"--socket", "--admin-socket", "--timeout", "--json", "--watch",
+		"--reason", "--listen", "--version", "--help"}
 	var words, zsh, fish, names []string
 	for _, sub := range subcommands {
 		words = append(words, sub.name)
 		zsh = append(zsh, fmt.Sprintf("'%s:%s'", sub.name, sub.about))
-		fish = append(fish, fmt.Sprintf("complete -c tlsshim -n __fish_use_subcommand -f -a %s -d '%s'\n", sub.name, sub.about))
+		fish = append(fish,
+			fmt.Sprintf("complete -c tlsshim -n __fish_use_subcommand -f -a %s -d '%s'\n", sub.name, sub.about))
 	}
 	for i := range methods {
 		names = append(names, strings.Fields(methods[i].usage())[0])
 	}
 	for _, f := range flags {
-		fish = append(fish, fmt.Sprintf("complete -c tlsshim -l %s\n", strings.TrimPrefix(f, "--")))
+		fish = append(fish, fmt.Sprintf("complete -c tlsshim -l %s\n",
+			strings.TrimPrefix(f, "--")))
 	}
-	fish = append(fish, fmt.Sprintf("complete -c tlsshim -n '__fish_seen_subcommand_from call' -a '%s'\n", strings.Join(names, " ")))
-	testpages.Hold(t, folder+"completions/tlsshim.bash", fmt.Sprintf("\t--socket) compopt -o default; return ;;\n\tcall | --) words='%s' ;;\n\t*) words='%s' ;;\n",
-		strings.Join(names, " "), strings.Join(append(words, flags...), " ")))
-	testpages.Hold(t, folder+"completions/_tlsshim", fmt.Sprintf("local -a subcommands methods\nsubcommands=(%s)\nmethods=(%s)\n"+
-		"_arguments '--socket[the socket of tlsd]:PATH:_files' '--timeout[how long a call may take]:TIME:' '--json[results for programs]' \\\n"+
-		"\t'1:subcommand:{_describe subcommand subcommands}' '*:method:(($methods))'\n", strings.Join(zsh, " "), strings.Join(names, " ")))
+	fish = append(fish,
+		fmt.Sprintf("complete -c tlsshim -n '__fish_seen_subcommand_from call' -a '%s'\n",
+			strings.Join(names, " ")))
+	testpages.Hold(t, folder+"completions/tlsshim.bash",
+		fmt.Sprintf("\t--socket | --admin-socket) compopt -o default; return ;;\n\tcall | --) words='%s' ;;\n\t*) words='%s' ;;\n",
+			strings.Join(names, " "), strings.Join(append(words, flags...), " ")))
+	testpages.Hold(t, folder+"completions/_tlsshim",
+		fmt.Sprintf("local -a subcommands methods\nsubcommands=(%s)\nmethods=(%s)\n"+
+			"_arguments '--socket[the socket of tlsd]:PATH:_files' '--timeout[how long a call may take]:TIME:' '--json[results for programs]' '--admin-socket[the admin socket of tlsd]:PATH:_files' \\\n"+
+			"\t'1:subcommand:{_describe subcommand subcommands}' '*:method:(($methods))'\n",
+			strings.Join(zsh, " "), strings.Join(names, " ")))
 	testpages.Hold(t, folder+"completions/tlsshim.fish", strings.Join(fish, ""))
 }

@@ -10,7 +10,8 @@
 //     become, if any. Then it sends a message for each session, which carries the connection
 //     (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready], or says why it cannot serve, and ends. Then it sends an
-//     [Ended] for each session and a pong for each ping. Between them it sends an [Audit] for each
+//     [Ended] for each session, a pong for each ping, and a [Described] for each question about a
+//     session. Between them it sends an [Audit] for each
 //     event that the administrator must see.
 //   - The end of the channel is the order to end. A worker meets it when the supervisor has closed
 //     its side or died. Then the worker ends its sessions and exits.
@@ -61,6 +62,10 @@ type ToWorker struct {
 	As      *confine.Identity `json:"as,omitempty"`
 	Session *Session          `json:"session,omitempty"`
 	Ping    uint64            `json:"ping,omitempty"`
+
+	Describe uint64 `json:"describe,omitempty"` // the number of a session
+	End      *End   `json:"end,omitempty"`
+	LogLevel string `json:"logLevel,omitempty"` // holds from now on
 }
 
 // Session announces a connection, which travels with the message.
@@ -80,6 +85,8 @@ type FromWorker struct {
 	Ended *Ended `json:"ended,omitempty"`
 	Pong  uint64 `json:"pong,omitempty"` // the number of the ping
 	Audit *Audit `json:"audit,omitempty"`
+
+	Described *Described `json:"described,omitempty"` // answers Describe
 }
 
 // Ready says that the worker takes sessions, and which library it has.

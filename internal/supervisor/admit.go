@@ -33,6 +33,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	if err != nil {
 		s.Log.Error("a caller is turned away", zap.Error(err))
 		refuse(conn, kind.Internal, err.Error())
+		s.refused(refusedFault)
 		s.leave()
 		return
 	}
@@ -42,6 +43,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 		peer.as = &as
 		s.record(peer, 0, &audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}, 0)
 		refuse(conn, kind.Denied, err.Error())
+		s.refused(refusedDenied)
 		s.leave()
 		return
 	}
@@ -52,6 +54,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	if err != nil {
 		log.Warn("a caller is turned away: there are as many sessions as allowed", zap.Error(err))
 		refuse(conn, kind.Limit, err.Error())
+		s.refused(refusedLimit)
 		s.leave()
 		return
 	}
@@ -60,7 +63,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer cancel()
 	ctx, noMore := whileThere(ctx, conn)
 	defer noMore()
-	if sess.caller, err = copyOf(conn); err != nil {
+	if err := sess.keep(conn); err != nil {
 		// It can do without: the caller then sees the end, and not the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
 	}
@@ -69,11 +72,15 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	}
 	if errors.Is(err, errLeft) {
 		log.Info("a caller has hung up before its session began", zap.Uint64("session", sess.number))
+		s.refused(refusedLeft)
 		s.close(sess)
 	} else if err != nil {
 		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
 		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
+		s.refused(refusedNoWorker)
 		s.close(sess)
+	} else {
+		s.began(sess)
 	}
 }
 
@@ -138,7 +145,9 @@ func (s *Supervisor) open(peer Peer) (*session, error) {
 	s.sessions++
 	s.perUID[peer.account()]++
 	s.last++
-	return &session{number: s.last, peer: peer, start: time.Now(), caller: -1}, nil
+	return &session{
+		number: s.last, peer: peer, start: time.Now(), gone: make(chan struct{}), caller: -1,
+	}, nil
 }
 
 // close counts a session out that open has counted.
@@ -150,6 +159,7 @@ func (s *Supervisor) close(sess *session) {
 		delete(s.perUID, as)
 	}
 	s.mu.Unlock()
+	close(sess.gone)
 	sess.letGo() // a caller that sees the end can come again
 	s.leave()
 }
@@ -184,6 +194,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 		sess.tell(errorLine(kind.Limit, "the process that was to serve this session has no descriptor free (RLIMIT_NOFILE); "+
 			"try again when other sessions have closed connections"))
 	}
+	s.over(sess, e)
 	s.close(sess) // at once: nothing else may hold the caller's connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if t := e.Totals; t != nil {

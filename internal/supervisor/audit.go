@@ -19,8 +19,10 @@ const (
 
 // record writes the audit line of an event: e, or, if that is nil, that missed others were left out.
 func (s *Supervisor) record(peer Peer, number uint64, e *audit.Event, missed uint64) {
+	s.audited(e, missed)
 	missed, ok := s.auditing(peer.account()).Take(time.Now(), missed)
 	if !ok {
+		s.auditMissed(1)
 		return
 	}
 	fields := []zap.Field{zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID), zap.Int32("pid", peer.PID)}

@@ -113,6 +113,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	switch {
 	case w.killed != "":
 		last.cause = w.killed
+		stopped = w.ending // an administrator's reason is told, and not the operation
 	case w.ending && (e.signal == unix.SIGKILL || e.kept):
 		stopped = true
 		last.cause = "has been ended, because tlsd was stopped"
@@ -197,8 +198,18 @@ func copyOf(conn *net.UnixConn) (int, error) {
 	return fd, nil
 }
 
+// keep makes the supervisor's copy of the connection.
+func (sess *session) keep(conn *net.UnixConn) (err error) {
+	sess.callerMu.Lock()
+	defer sess.callerMu.Unlock()
+	sess.caller, err = copyOf(conn)
+	return err
+}
+
 // tell sends the caller a line, if there is room for it.
 func (sess *session) tell(line []byte) {
+	sess.callerMu.Lock()
+	defer sess.callerMu.Unlock()
 	if sess.caller >= 0 {
 		_, _ = unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|noSignal)
 	}
@@ -206,6 +217,8 @@ func (sess *session) tell(line []byte) {
 
 // cut ends the connection, whoever else has it open.
 func (sess *session) cut() {
+	sess.callerMu.Lock()
+	defer sess.callerMu.Unlock()
 	if sess.caller >= 0 {
 		_ = unix.Shutdown(sess.caller, unix.SHUT_RDWR)
 	}
@@ -213,6 +226,8 @@ func (sess *session) cut() {
 
 // letGo closes the supervisor's copy of the connection, if there is one.
 func (sess *session) letGo() {
+	sess.callerMu.Lock()
+	defer sess.callerMu.Unlock()
 	if sess.caller >= 0 {
 		unix.Close(sess.caller)
 		sess.caller = -1

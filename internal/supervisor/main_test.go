@@ -47,6 +47,8 @@ type workerPlay struct {
 	NeverReadyFor int    // a user
 	LogAtStart    string // written to standard error
 	Report        handoff.Ready
+	Disobey       bool              // it ends no session that it is told to end
+	Describes     handoff.Described // what it says of each session
 }
 
 func playWorker() int {
@@ -82,6 +84,7 @@ func playWorker() int {
 	}
 	var mu sync.Mutex
 	open := map[*net.UnixConn]bool{}
+	byNumber := map[uint64]*net.UnixConn{}
 	var serving sync.WaitGroup
 	for {
 		var msg handoff.ToWorker
@@ -99,7 +102,27 @@ func playWorker() int {
 			ch.Send(handoff.FromWorker{Pong: msg.Ping}, nil)
 			continue
 		}
+		if msg.Describe != 0 {
+			d := play.Describes
+			d.Number = msg.Describe
+			ch.Send(handoff.FromWorker{Described: &d}, nil)
+			continue
+		}
+		if msg.LogLevel != "" {
+			fmt.Fprintf(os.Stderr, `{"level":"info","msg":"the level is %s"}`+"\n", msg.LogLevel)
+			continue
+		}
+		if msg.End != nil {
+			mu.Lock()
+			if conn := byNumber[msg.End.Number]; conn != nil && !play.Disobey {
+				fmt.Fprintln(conn, "told:", msg.End.Reason)
+				unix.Shutdown(fdOf(conn), unix.SHUT_RDWR)
+			}
+			mu.Unlock()
+			continue
+		}
 		mu.Lock()
+		byNumber[msg.Session.Number] = conn
 		open[conn] = true
 		mu.Unlock()
 		serving.Go(func() {
@@ -112,6 +135,15 @@ func playWorker() int {
 			ch.Send(handoff.FromWorker{Ended: &handoff.Ended{Number: msg.Session.Number}}, nil)
 		})
 	}
+}
+
+// fdOf is the connection's descriptor, as long as that is open.
+func fdOf(conn *net.UnixConn) (fd int) {
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		raw.Control(func(its uintptr) { fd = int(its) })
+	}
+	return fd
 }
 
 func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
@@ -135,6 +167,24 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 			fmt.Fprintln(conn, strings.Join(os.Environ(), " "))
 		case "slack": // of the thread that asks
 			fmt.Fprintln(conn, slack())
+		case "describe": // unasked
+			ch.Send(handoff.FromWorker{Described: &handoff.Described{Number: 1}}, nil)
+		case "count":
+			page.Count(vitals.BytesIn, 5)
+			page.Count(vitals.Connections, 2)
+			page.Count(vitals.Shaken(true, 0), 1)
+			page.Count(vitals.BucketOf(20*time.Millisecond), 1)
+			page.Count(vitals.ShakenFor, 20000)
+			fmt.Fprintln(conn, "counted")
+		case "count down":
+			page.Count(vitals.BytesIn, -1)
+			page.Count(vitals.Connections, -7)
+			fmt.Fprintln(conn, "counted")
+		case "lie":
+			for c := range vitals.Counter(vitals.NumCounters) {
+				page.Count(c, 1<<62)
+			}
+			fmt.Fprintln(conn, "lied")
 		case "bye":
 			return
 		case "talk": // a message after the other

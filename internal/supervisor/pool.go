@@ -218,6 +218,8 @@ func (s *Supervisor) introduce(w *worker) {
 	first := s.library == ""
 	if first {
 		s.library = cmp.Or(w.report.Version, "no usable OpenSSL")
+		s.stub = w.report.Backend == "stub"
+		s.confinement = w.report.Confinement
 		s.misfit = s.fit(w.report)
 	}
 	s.mu.Unlock()
@@ -302,9 +304,14 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last last
 	uptime := time.Since(w.started)
 	lost := last.lost
 	s.mu.Lock()
+	s.tally.fold(w)
 	delete(s.workers, w)
 	told := w.ending
 	expected := len(lost) == 0 && (w.own || told) && w.end.inOrder() || told && !w.isReady()
+	if !expected {
+		s.tally.deaths[deathOf(w, last.cause)]++
+	}
+	s.tally.ended[endedLost] += uint64(len(lost))
 	s.mu.Unlock()
 
 	fields := []zap.Field{zap.String("exit", w.end.text()), zap.Duration("uptime", uptime)}

@@ -98,6 +98,7 @@ type Config struct {
 // Supervisor runs the daemon. Make it with New and run it once.
 type Supervisor struct {
 	Config
+	started time.Time
 	callers *zap.Logger // for lines that a hostile caller could make by the thousand
 
 	oom     *oomWatch
@@ -112,23 +113,28 @@ type Supervisor struct {
 	admitting sync.WaitGroup // connections whose fate is being decided
 	watching  sync.WaitGroup // workers that are not gone
 
-	mu         sync.Mutex // guards all below, and the fields of workers that say so
-	active     int        // connections being admitted, and sessions
-	sessions   int
-	perUID     map[account]int // sessions by user, of those who have any
-	last       uint64          // the highest session number given out
-	workers    map[*worker]struct{}
-	pool       []*worker                  // those that take any session of the daemon's own user, the oldest first
-	others     []*worker                  // those that wait to be told which other user they serve
-	changed    chan struct{}              // closed, and made anew, when pool has grown
-	failures   int                        // of workers of pool and others in a row
-	rows       map[account]row            // by user
-	kept       []*worker                  // were killed, and have not ended
-	library    string                     // of the first worker that has reported
-	misfit     error                      // what its report lacks
-	saidReady  bool                       // to the service manager
-	saidStatus string                     // to it
-	audits     map[account]*audit.Limiter // by user
+	mu          sync.Mutex // guards all below, and the fields of workers that say so
+	active      int        // connections being admitted, and sessions
+	sessions    int
+	perUID      map[account]int // sessions by user, of those who have any
+	last        uint64          // the highest session number given out
+	workers     map[*worker]struct{}
+	pool        []*worker         // those that take any session of the daemon's own user, the oldest first
+	others      []*worker         // those that wait to be told which other user they serve
+	changed     chan struct{}     // closed, and made anew, when pool has grown
+	failures    int               // of workers of pool and others in a row
+	rows        map[account]row   // by user
+	kept        []*worker         // were killed, and have not ended
+	library     string            // of the first worker that has reported
+	confinement map[string]string // of that worker
+	stub        bool              // that worker has no library
+	misfit      error             // what its report lacks
+	stopping    bool              // Run lets sessions finish
+	logLevel    string            // what workers are told; "": what WorkerConfig says
+	tally       tally
+	saidReady   bool                       // to the service manager
+	saidStatus  string                     // to it
+	audits      map[account]*audit.Limiter // by user
 }
 
 // session is one caller in a worker's hands.
@@ -141,8 +147,13 @@ type session struct {
 	// that watches the worker.
 	policy policy.Policy // fixed when it began
 
-	caller int // our copy of the connection, a descriptor; -1: none
-	place  int // in the worker's page of vitals
+	place int           // in the worker's page of vitals
+	gone  chan struct{} // closed when it is counted out
+
+	ordered bool // an administrator has ended it; guarded by Supervisor.mu
+
+	callerMu sync.Mutex
+	caller   int // our copy of the connection, a descriptor; -1: none; guarded by callerMu
 }
 
 // New makes a Supervisor. It owns the socket from then on.
@@ -154,7 +165,8 @@ func New(cfg Config) *Supervisor {
 		cfg.PolicyFor = func(uint32) policy.Policy { return policy.Policy{} }
 	}
 	return &Supervisor{
-		Config: cfg,
+		Config:  cfg,
+		started: time.Now(),
 		callers: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, time.Second, 10, 1000)
 		})),
@@ -168,6 +180,7 @@ func New(cfg Config) *Supervisor {
 		rows:        map[account]row{},
 		audits:      map[account]*audit.Limiter{},
 		changed:     make(chan struct{}),
+		tally:       newTally(),
 	}
 }
 
@@ -198,6 +211,9 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 
 	why := s.awaitStop(ctx, force)
 	s.Log.Info("stopping", zap.String("why", why), zap.Int("sessions", s.count()))
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
 	s.sayStopping()
 	if err := s.Socket.Remove(); err != nil {
 		s.Log.Warn("the socket's file stays", zap.Error(err))

@@ -58,6 +58,7 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 	default:
 		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
 		s.mu.Lock()
+		w.deathBy = byStart
 		w.killed = fmt.Sprintf("was killed because it was not ready within %v", startTimeout)
 		s.mu.Unlock()
 		w.kill()
@@ -165,7 +166,7 @@ func runs(pid int) bool {
 // and then with SIGKILL.
 func (s *Supervisor) putDown(w *worker, why string) {
 	s.mu.Lock()
-	w.killed = why
+	w.deathBy, w.killed = byWatchdog, why
 	s.mu.Unlock()
 	s.Log.Error("worker hangs", zap.Int("worker", w.pid), zap.String("why", why))
 	_ = w.process.Process.Signal(unix.SIGABRT)

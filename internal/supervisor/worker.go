@@ -60,6 +60,9 @@ type worker struct {
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
 	outgoing bool                // it gets no more sessions, and goes with its last
+	asks     map[uint64]*ask     // questions about sessions that are not answered
+	deathBy  string              // the kind of killed, as the metrics have it
+	claimed  claims              // what it has said of its counters
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
 }
 
@@ -128,6 +131,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 		guard:    guard{stays: map[int]stay{}},
 		turn:     func() {},
 		sessions: map[uint64]*session{},
+		asks:     map[uint64]*ask{},
 		places:   places{most: sessions},
 	}, stderr, nil
 }
@@ -173,7 +177,14 @@ func thisProgram() string {
 // engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	close(w.engaged)
-	if err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil); err != nil {
+	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
+	s.mu.Lock()
+	level := s.logLevel
+	s.mu.Unlock()
+	if err == nil && level != "" {
+		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
+	}
+	if err != nil {
 		w.kill() // what has become of it, watch sees
 	}
 }
@@ -218,6 +229,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	if broken := (brokenError{}); errors.As(err, &broken) {
 		log.Error("worker breaks the rules of its channel, and is killed", zap.Error(err))
 		s.mu.Lock()
+		w.deathBy = byRules
 		w.killed = "was killed because it broke the rules of its channel to tlsd"
 		s.mu.Unlock()
 		w.kill()
@@ -267,6 +279,12 @@ func (s *Supervisor) converse(w *worker) error {
 		case err != nil: // the end, whoever has brought it about
 			return err
 		}
+		if msg.Described != nil { // it does not count: for each one there was a question
+			if !s.answered(w, msg.Described) {
+				return brokenError{errors.New("it describes a session unasked")}
+			}
+			continue
+		}
 		if _, ok := limiter.Take(time.Now(), 0); !ok {
 			return brokenError{errors.New("too many messages")}
 		}
@@ -284,6 +302,7 @@ func (s *Supervisor) converse(w *worker) error {
 			s.introduce(w)
 		case msg.Unfit != "":
 			s.mu.Lock()
+			w.deathBy = byStart
 			w.killed = "could not serve: " + plain.Text(msg.Unfit, longestReason)
 			s.mu.Unlock()
 			return io.EOF

@@ -8,6 +8,7 @@
 // each written atomically:
 //
 //	byte 0     threads  256 × 2 words: turn, work
+//	byte 2048  counters, of 2 words each: see Counter
 //	byte 4096  sessions N × 4 words: writing, calling, handle, (unused)
 //
 // The words:

@@ -5,6 +5,7 @@ complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
 complete -c tlsd -l allow-uid -d 'users that may connect besides tlsds own; names or numbers; may be repeated' -x
 complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md says how they count' -x
 complete -c tlsd -l policy -d 'what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP' -r
+complete -c tlsd -l admin-socket -d 'where root and tlsds own user see and end sessions, by tlsshim; none: nowhere' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
 complete -c tlsd -l spare -d 'processes kept ready: for tlsds own user, with --isolation=session, and for other users' -x

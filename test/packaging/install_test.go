@@ -28,6 +28,8 @@ var installed = map[string]fs.FileMode{
 	"usr/share/doc/tlsd/CHANGELOG.md":                  0o644,
 	"usr/share/doc/tlsd/policy.toml":                   0o644,
 	"usr/share/doc/tlsd/tlsd.toml":                     0o644,
+	"usr/share/doc/tlsd/tlsd.rules.yml":                0o644,
+	"usr/share/doc/tlsd/tlsd-dashboard.json":           0o644,
 	"usr/share/bash-completion/completions/tlsd":       0o644,
 	"usr/share/bash-completion/completions/tlsshim":    0o644,
 	"usr/share/zsh/site-functions/_tlsd":               0o644,

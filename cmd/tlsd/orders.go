@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"tlsd/internal/handoff"
+	"tlsd/session"
+)
+
+// What an administrator asks or orders about a worker's sessions. It is answered by the goroutine
+// that receives from the supervisor, and nothing here waits for a session.
+
+// orderedEnd is why a session ends that an administrator has ended.
+type orderedEnd struct{ reason string }
+
+func (e *orderedEnd) Error() string {
+	return "the administrator has ended this session: " +
+		e.reason
+}
+
+// A liveSession is one that is being served.
+type liveSession struct {
+	end  context.CancelCauseFunc
+	sess *session.Session // nil until it has begun
+}
+
+// liveSessions are those of this worker.
+type liveSessions struct {
+	mu       sync.Mutex // guards all below
+	byNumber map[uint64]*liveSession
+}
+
+// add notes a session. began is to be told when it has begun, gone when it has ended.
+func (l *liveSessions) add(number uint64,
+	end context.CancelCauseFunc) (began func(*session.Session), gone func()) {
+	live := &liveSession{end: end}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byNumber == nil {
+		l.byNumber = map[uint64]*liveSession{}
+	}
+	l.byNumber[number] = live
+	began = func(s *session.Session) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		live.sess = s
+	}
+	gone = func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.byNumber, number)
+	}
+	return began, gone
+}
+
+// end ends a session, if it is there.
+func (l *liveSessions) end(order handoff.End) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if live := l.byNumber[order.Number]; live != nil {
+		live.end(&orderedEnd{order.Reason})
+	}
+}
+
+// describe describes a session.
+func (l *liveSessions) describe(number uint64) handoff.Described {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	live := l.byNumber[number]
+	if live == nil || live.sess == nil {
+		return handoff.Described{Number: number, Gone: live == nil}
+	}
+	o := live.sess.Describe(handoff.MostHandles)
+	d := handoff.Described{
+		Number: number, Connections: o.Connections, Contexts: o.Contexts,
+		Received: o.Received, Sent: o.Sent, Calls: o.Calls,
+	}
+	for _, h := range o.Handles {
+		d.Handles = append(d.Handles, handoff.Handle{
+			Handle: int32(h.Handle), Kind: h.Kind, State: h.State, Peer: h.Peer,
+			Received: h.Received, Sent: h.Sent,
+		})
+	}
+	return d.Clean()
+}
+
+// order carries out a message that brings no session. It says whether it knows the message.
+func (w *workerProcess) order(msg *handoff.ToWorker) bool {
+	switch {
+	case msg.Ping != 0:
+		w.tell(handoff.FromWorker{Pong: msg.Ping})
+	case msg.Describe != 0:
+		d := w.live.describe(msg.Describe)
+		w.tell(handoff.FromWorker{Described: &d})
+	case msg.End != nil:
+		w.live.end(*msg.End)
+	case msg.LogLevel != "":
+		w.level.SetLevel(levelOf(msg.LogLevel))
+	default:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"tlsd/internal/admin"
+)
+
+// The exporter is an HTTP server of tlsshim's, so that the daemon has none. It asks the daemon at
+// each request, and keeps nothing. Whoever reaches its address can read the metrics, and do nothing
+// else.
+
+const (
+	// scrapeTime bounds the question to the daemon, without --timeout. Prometheus waits for 10
+	// s by default.
+	scrapeTime = 5 * time.Second
+	// mostScrapes are answered at the same time.
+	mostScrapes = 4
+)
+
+// exporter is the subcommand. It ends with ctx or SIGTERM.
+func (c *command) exporter(ctx context.Context, _ []string) error {
+	if c.listen == "" {
+		return misuse("exporter: want --listen ADDRESS, as 127.0.0.1:9911")
+	}
+	if _, _, err := net.SplitHostPort(c.listen); err != nil {
+		return misuse("exporter: --listen %s: %v; want HOST:PORT, as 127.0.0.1:9911",
+			c.listen, err)
+	}
+	if c.timeout == 0 {
+		c.timeout = scrapeTime
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", c.listen)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler: c.exports(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	fmt.Fprintf(c.stderr, "tlsshim: metrics at http://%s/metrics\n", l.Addr())
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if server.Shutdown(last) != nil {
+		_ = server.Close()
+	}
+	_ = <-ended // that it is closed
+	return nil
+}
+
+// exports answers requests.
+func (c *command) exports() http.Handler {
+	places := make(chan struct{}, mostScrapes)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			http.Error(w, "too many requests at the same time",
+				http.StatusServiceUnavailable)
+			return
+		}
+		var families []admin.Family
+		up := 1.0
+		if err := c.request(r.Context(), admin.MethodMetrics, nil, &families); err != nil {
+			if errors.Is(err, context.Canceled) {
+				return
+			}
+			families, up = nil, 0
+		}
+		families = append(families, admin.Family{Name: "tlsd_up",
+			Help: "1 if tlsd has answered, else 0.", Type: "gauge",
+			Samples: []admin.Sample{{Value: up}}})
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = w.Write(exposition(families)) // who asks has left if this fails
+	})
+	return mux
+}

@@ -1,0 +1,137 @@
+// Package admin is the admin socket of tlsd: how an administrator sees what the daemon does, and
+// acts on it. It has the messages, the server, which runs in the supervisor's process, and the
+// client.
+//
+// The rules:
+//
+//   - The framing is that of the main socket: JSON-RPC 2.0, one message a line. Parameters go by
+//     name.
+//   - Root and the daemon's own user are served, and nobody else. The kernel says who connects
+//     (SO_PEERCRED).
+//   - A client sends one request after another. Each is answered before the next one is read.
+//   - The number of clients, the size of a request and the times for a request and an answer have
+//     bounds. Nothing here holds a lock of the daemon while it waits for a client.
+//   - A question starts no worker and writes no log line. An order is an audit line.
+package admin
+
+import (
+	"fmt"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// The methods.
+const (
+	MethodSessions = "sessions" // the result is a list of Session
+	MethodSession  = "session"  // takes SessionParams; the result is a Session
+	// takes EndParams; answered when the session has ended; the result is an Ended
+	MethodEnd      = "end"
+	MethodLogLevel = "log-level" // takes LogLevelParams; the result is a LogLevel
+	MethodDrain    = "drain"     // the daemon stops as on SIGTERM; the result is a Draining
+	MethodHealth   = "health"    // the result is a Health
+	MethodMetrics  = "metrics"   // the result is a list of Family
+)
+
+// Bounds.
+const (
+	MaxClients = 16       // at the same time
+	MaxRequest = 16 << 10 // bytes of one request
+	MaxAnswer  = 32 << 20 // bytes of one answer
+	MaxReason  = 512      // bytes of the reason for an end
+
+	// requestTime is how long a client may be silent, answerTime how long it may take to read
+	// an answer.
+	requestTime = time.Minute
+	answerTime  = 10 * time.Second
+)
+
+// SessionParams name a session.
+type SessionParams struct {
+	Number uint64 `json:"number"`
+}
+
+// EndParams name a session that is to end, and say why. The caller reads the reason.
+type EndParams struct {
+	Number uint64 `json:"number"`
+	Reason string `json:"reason"`
+}
+
+// LogLevelParams have a new level: debug, info, warn or error. Without one, the level is only asked
+// for.
+type LogLevelParams struct {
+	Level string `json:"level,omitempty"`
+}
+
+// LogLevel is the level that holds now.
+type LogLevel struct {
+	Level string `json:"level"`
+}
+
+// Ended says which session has ended.
+type Ended struct {
+	Number uint64 `json:"number"`
+}
+
+// Draining says how many sessions the daemon waits for.
+type Draining struct {
+	Sessions int `json:"sessions"`
+}
+
+// Session is what is known of a session. What its worker says of it is Known only if the worker has
+// answered in time.
+type Session struct {
+	Number  uint64  `json:"number"`
+	UID     uint32  `json:"uid"`
+	PID     int32   `json:"pid"`
+	Program string  `json:"program"` // of the process that now has the pid; "" if there is none
+	Worker  int     `json:"worker"`  // pid
+	Age     float64 `json:"age"`     // seconds
+	// Waits names the method of a call in flight and the handle that it names, as in "tls.Read
+	// 3". Without a call, it is "".
+	Waits string `json:"waits"`
+
+	Known       bool     `json:"known"`
+	Connections int      `json:"connections"` // open handles
+	Contexts    int      `json:"contexts"`    // open handles
+	Received    int64    `json:"received"`    // bytes from peers, since the session began
+	Sent        int64    `json:"sent"`        // bytes to peers
+	Calls       int      `json:"calls"`       // in flight
+	Handles     []Handle `json:"handles"`     // the lowest numbers; not all if there are many
+}
+
+// Handle is what is known of an open handle.
+type Handle struct {
+	Handle   int32  `json:"handle"`
+	Kind     string `json:"kind"`     // "client", "server" or "context"
+	State    string `json:"state"`    // of a connection
+	Peer     string `json:"peer"`     // of a connection; where a context listens
+	Received int64  `json:"received"` // bytes
+	Sent     int64  `json:"sent"`     // bytes
+}
+
+// Health is how the daemon stands.
+type Health struct {
+	Healthy     bool           `json:"healthy"`
+	Problems    []string       `json:"problems"` // why not
+	Version     string         `json:"version"`
+	Library     string         `json:"library"`
+	Sessions    int            `json:"sessions"`
+	MaxSessions int            `json:"maxSessions"`
+	Workers     map[string]int `json:"workers"` // by state
+	Uptime      float64        `json:"uptime"`  // seconds
+}
+
+// Error is an error with a kind, for a client to act on.
+type Error struct {
+	Kind kind.Kind
+	Why  string
+}
+
+// Error returns the reason.
+func (e *Error) Error() string { return e.Why }
+
+// Fail makes an Error.
+func Fail(k kind.Kind, format string, args ...any) *Error {
+	return &Error{Kind: k, Why: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,21 @@
+package admin
+
+// Family is a metric with its samples, as Prometheus has them.
+type Family struct {
+	Name    string   `json:"name"`
+	Help    string   `json:"help"`
+	Type    string   `json:"type"` // "counter", "gauge" or "histogram"
+	Samples []Sample `json:"samples"`
+}
+
+// Sample is one value of a metric, or one histogram.
+type Sample struct {
+	Labels map[string]string `json:"labels,omitempty"`
+	Value  float64           `json:"value"` // of a histogram: the sum of all that were observed
+
+	// Of a histogram: how many were observed that are no more than each of Bounds, ascending,
+	// and how many in all.
+	Bounds []float64 `json:"bounds,omitempty"`
+	Counts []uint64  `json:"counts,omitempty"`
+	Count  uint64    `json:"count,omitempty"`
+}

@@ -1,0 +1,59 @@
+package handoff
+
+import "tlsd/internal/plain"
+
+// What an administrator asks or orders about a session, and what the worker answers. The supervisor
+// has at most one question about a session under way. An answer to no question breaks the rules.
+
+// Bounds of an answer.
+const (
+	MostHandles = 64  // in a Described
+	longestName = 300 // bytes of a text in them
+)
+
+// End orders a session to end. Its caller is told the reason.
+type End struct {
+	Number uint64 `json:"number"`
+	Reason string `json:"reason"`
+}
+
+// Described says what a session has and does.
+type Described struct {
+	Number      uint64   `json:"number"`
+	Gone        bool     `json:"gone,omitempty"` // there is no such session
+	Connections int      `json:"connections,omitempty"`
+	Contexts    int      `json:"contexts,omitempty"`
+	Received    int64    `json:"received,omitempty"` // bytes, since its beginning
+	Sent        int64    `json:"sent,omitempty"`     // bytes, since its beginning
+	Calls       int      `json:"calls,omitempty"`    // in flight
+	Handles     []Handle `json:"handles,omitempty"`  // the first MostHandles
+}
+
+// Handle describes an open handle.
+type Handle struct {
+	Handle   int32  `json:"handle"`
+	Kind     string `json:"kind"`
+	State    string `json:"state,omitempty"`
+	Peer     string `json:"peer,omitempty"`
+	Received int64  `json:"received,omitempty"`
+	Sent     int64  `json:"sent,omitempty"`
+}
+
+// Clean makes the answer fit for people, whoever gave it: bounded, without control characters, and
+// without numbers below zero.
+func (d Described) Clean() Described {
+	d.Connections, d.Contexts, d.Calls = max(d.Connections, 0), max(d.Contexts, 0),
+		max(d.Calls, 0)
+	d.Received, d.Sent = max(d.Received, 0), max(d.Sent, 0)
+	var handles []Handle
+	for _, h := range d.Handles[:min(len(d.Handles), MostHandles)] {
+		handles = append(handles, Handle{
+			Handle: max(h.Handle, 0), Kind: plain.Text(h.Kind, longestName),
+			State: plain.Text(h.State, longestName),
+			Peer:  plain.Text(h.Peer, longestName), Received: max(h.Received, 0),
+			Sent: max(h.Sent, 0),
+		})
+	}
+	d.Handles = handles
+	return d
+}

@@ -1,0 +1,179 @@
+package supervisor
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/handoff"
+	"tlsd/internal/vitals"
+)
+
+// values gives each sample by its name and its labels' values, as "tlsd_handles connection".
+func (d *daemon) values() map[string]float64 {
+	values := map[string]float64{}
+	for _, f := range d.Metrics() {
+		for _, s := range f.Samples {
+			name := []string{f.Name}
+			for _, label := range []string{"direction", "kind", "role", "result",
+				"version", "reason", "state", "cause", "key", "measure"} {
+				if v := s.Labels[label]; v != "" {
+					name = append(name, v)
+				}
+			}
+			values[strings.Join(name, " ")] = s.Value
+			if f.Type == "histogram" {
+				values[f.Name+" count"] = float64(s.Count)
+				for i, bound := range s.Bounds {
+					values[fmt.Sprintf("%s %v", f.Name, bound)] = float64(s.Counts[i])
+				}
+			}
+		}
+	}
+	return values
+}
+
+func (d *daemon) has(want map[string]float64) {
+	d.t.Helper()
+	got := d.values()
+	for name, v := range want {
+		if value, ok := got[name]; !ok || value != v {
+			d.t.Errorf("%s is %v (%t), want %v", name, value, ok, v)
+		}
+	}
+}
+
+// A worker's counters are summed with the others', and stay when it is gone, whatever it dies of.
+func TestCountersSurviveTheirWorker(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	a, b := d.dial(), d.dial()
+	a.ask("count")
+	b.ask("count")
+	b.ask("count")
+	d.has(map[string]float64{"tlsd_bytes_total in": 15, "tlsd_handles connection": 6,
+		"tlsd_sessions": 2})
+	b.ask("count down") // its bytes cannot fall
+	d.has(map[string]float64{"tlsd_bytes_total in": 15, "tlsd_handles connection": 2})
+	must(t, unix.Kill(a.pid(), unix.SIGKILL))
+	d.logged("session lost", 1)
+	b.say("bye")
+	d.logged("session ended", 1)
+	d.until("both workers are gone", func() bool { return d.countWorkers() == 1 })
+	d.has(map[string]float64{
+		"tlsd_bytes_total in": 15, "tlsd_bytes_total out": 0, "tlsd_handles connection": 0,
+		"tlsd_sessions": 0,
+		"tlsd_handshakes_total server ok TLSv1.3": 3,
+		"tlsd_handshakes_total client ok TLSv1.3": 0,
+		"tlsd_handshake_seconds":                  0.06, "tlsd_handshake_seconds count": 3,
+		"tlsd_handshake_seconds 0.01": 0, "tlsd_handshake_seconds 0.025": 3,
+		"tlsd_sessions_ended_total lost": 1, "tlsd_sessions_ended_total caller": 1,
+		"tlsd_sessions_ended_total error": 0,
+		"tlsd_worker_deaths_total killed": 1, "tlsd_worker_deaths_total signal": 0,
+		"tlsd_session_start_seconds count": 2, "tlsd_session_start_seconds 30": 2,
+	})
+}
+
+// What a worker claims is bounded, and does not make a sum smaller.
+func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	good := d.dial()
+	good.ask("count")
+	var last float64
+	for range 3 {
+		c := d.dial()
+		c.ask("lie")
+		pid := c.pid()
+		d.until("the lie counts",
+			func() bool { return d.values()["tlsd_bytes_total in"] > last })
+		last = d.values()["tlsd_bytes_total in"]
+		c.say("bye")
+		d.until("its worker is gone",
+			func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+		if now := d.values()["tlsd_bytes_total in"]; now < last || now > math.MaxInt64 {
+			t.Errorf("%v bytes have become %v", last, now)
+		}
+	}
+	d.until("only the good worker's handles count",
+		func() bool { return d.values()["tlsd_handles connection"] == 2 })
+	if got := plus(math.MaxUint64-1, 5); got != math.MaxUint64 {
+		t.Errorf("a sum that is too large is %d", got)
+	}
+}
+
+func TestWhatHappensIsCounted(t *testing.T) {
+	t.Parallel()
+	said := handoff.Ready{Backend: "openssl", Version: "V",
+		Confinement: map[string]string{"seccomp": "on", "landlock": "too old",
+			"made up": "on"}}
+	d := startDaemon(t, workerPlay{Report: said}, func(c *Config) { c.MaxSessions = 2 })
+	a := d.dial()
+	a.pid()
+	b := d.dial()
+	b.pid()
+	d.dial().hear() // is refused
+	must(t, d.End(t.Context(), 1, "so"))
+	b.say("crash")
+	b.told("died of a panic")
+	c := d.dial()
+	c.say("nonsense")
+	c.told("was killed because it broke the rules of its channel to tlsd")
+	d.logged("worker ended unexpectedly", 2)
+	me := Peer{UID: uint32(os.Getuid())}
+	d.record(me, 0, &audit.Event{Name: audit.Denied, Method: "tls.NewClient",
+		Key: "destinations"}, 2)
+	d.record(me, 0, &audit.Event{Name: audit.Denied, Key: "made up"}, math.MaxUint64)
+	d.has(map[string]float64{
+		"tlsd_sessions_refused_total limit": 1, "tlsd_sessions_refused_total denied": 0,
+		"tlsd_sessions_ended_total administrator": 1, "tlsd_sessions_ended_total lost": 2,
+		"tlsd_worker_deaths_total panic": 1, "tlsd_worker_deaths_total rules": 1,
+		"tlsd_sessions_max":              2,
+		"tlsd_denied_total destinations": 1, "tlsd_denied_total other": 1,
+		"tlsd_audit_missed_total":  2 + 1<<20,
+		"tlsd_confinement seccomp": 1, "tlsd_confinement landlock": 0,
+		"tlsd_workers serving": 0,
+	})
+	got := d.values()
+	if _, ok := got["tlsd_confinement made up"]; ok {
+		t.Error("a worker has made a measure up")
+	}
+	if got["tlsd_descriptors"] < 3 || got["tlsd_descriptors_max"] < got["tlsd_descriptors"] ||
+		got["tlsd_start_time_seconds"] == 0 {
+		t.Errorf("the metrics are %v", got)
+	}
+}
+
+// No label has a value that a caller or a peer chooses, and each counter's name says that it is
+// one.
+func TestLabelsAreFew(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	d.dial().ask("count")
+	samples := 0
+	for _, f := range d.Metrics() {
+		samples += len(f.Samples)
+		if (f.Type == "counter") != strings.HasSuffix(f.Name, "_total") ||
+			!slices.Contains([]string{"counter", "gauge", "histogram"}, f.Type) ||
+			f.Help == "" {
+			t.Errorf("%s is a %s: %s", f.Name, f.Type, f.Help)
+		}
+		for _, s := range f.Samples {
+			for label := range s.Labels {
+				if slices.Contains([]string{"uid", "user", "pid", "host", "peer",
+					"worker", "session"}, label) {
+					t.Errorf("%s has the label %s", f.Name, label)
+				}
+			}
+		}
+	}
+	if most := 60 + vitals.NumCounters; samples > most {
+		t.Errorf("there are %d samples, more than %d", samples, most)
+	}
+}

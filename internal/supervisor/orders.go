@@ -1,0 +1,167 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tlsd/internal/admin"
+	"tlsd/internal/handoff"
+	"tlsd/internal/kind"
+	"tlsd/internal/plain"
+)
+
+// What the administrator orders (see package admin). An order goes to a worker without waiting for
+// it (TrySend), so that a worker that does not read holds up its own session alone.
+
+// End ends a session. The worker tells the caller the reason. It returns when the session is gone.
+// If the worker does not obey within endTimeout, a worker of this session alone is killed; one of
+// many sessions lives on, and the caller's connection is cut.
+func (s *Supervisor) End(ctx context.Context, number uint64, reason string) error {
+	w, sess := s.find(number)
+	if sess == nil {
+		return noSession(number)
+	}
+	reason = plain.Text(reason, admin.MaxReason)
+	s.mu.Lock()
+	sess.ordered = true
+	s.mu.Unlock()
+	if w.channel.TrySend(handoff.ToWorker{End: &handoff.End{Number: number,
+		Reason: reason}}) == nil {
+		switch err := awaitGone(ctx, sess); {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return err
+		}
+	}
+	s.Log.Warn("a worker does not end a session as it was told to",
+		append(sess.fields(w), zap.Duration("after", endTimeout))...)
+	s.mu.Lock()
+	own := w.own
+	if own && w.sessions != nil {
+		w.ending = true // its user does not wait for that
+		w.deathBy = byAdministrator
+		w.killed = "has been killed, because the administrator has ended this session: " +
+			reason
+	}
+	s.mu.Unlock()
+	if own {
+		w.kill()
+	} else {
+		sess.cut()
+	}
+	if err := awaitGone(ctx, sess); err != nil {
+		return admin.Fail(kind.Timeout,
+			"session %d: its connection is cut, but worker %d keeps it", number, w.pid)
+	}
+	return nil
+}
+
+func noSession(number uint64) error {
+	return admin.Fail(kind.Params,
+		"there is no session %d; tlsshim sessions lists those that there are", number)
+}
+
+// awaitGone waits for a session's end, within endTimeout.
+func awaitGone(ctx context.Context, sess *session) error {
+	late := time.NewTimer(endTimeout)
+	defer late.Stop()
+	select {
+	case <-sess.gone:
+		return nil
+	case <-late.C:
+		return errors.New("it has not ended")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// find finds a session that a worker has.
+func (s *Supervisor) find(number uint64) (*worker, *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.workers {
+		if sess := w.sessions[number]; sess != nil {
+			return w, sess
+		}
+	}
+	return nil, nil
+}
+
+// SetLogLevel has workers log from a level on, now and later. What they log passes the supervisor's
+// own level, too.
+func (s *Supervisor) SetLogLevel(level string) {
+	s.mu.Lock()
+	s.logLevel = level
+	s.mu.Unlock()
+	s.eachWorker(func(w *worker) {
+		select {
+		case <-w.engaged: // the others are told when they are engaged
+			// one that has no room for it keeps its level
+			_ = w.channel.TrySend(handoff.ToWorker{LogLevel: level})
+		default:
+		}
+	})
+}
+
+// Health says how the daemon stands.
+func (s *Supervisor) Health() admin.Health {
+	hangs := s.forking.hangs()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := admin.Health{
+		Library: s.library, Sessions: s.sessions, MaxSessions: s.MaxSessions,
+		Workers: s.states(), Uptime: time.Since(s.started).Seconds(),
+	}
+	problem := func(is bool, format string, args ...any) {
+		if is {
+			h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
+		}
+	}
+	problem(s.stopping, "tlsd is stopping, and lets sessions finish")
+	problem(s.library == "" && s.Warm > 0, "no worker has reported yet")
+	problem(s.stub, "no usable OpenSSL: every TLS call fails")
+	problem(s.failures > 1, "workers die as soon as they are started, %d in a row", s.failures)
+	problem(s.sessions >= s.MaxSessions,
+		"there are as many sessions as allowed (--max-sessions)")
+	problem(hangs, "a process that tlsd makes does not begin")
+	h.Healthy = len(h.Problems) == 0
+	return h
+}
+
+// The states of workers, in the order of their life.
+var workerStates = []string{"starting", "spare", "serving", "ending"}
+
+// states counts the workers by their state. The caller holds s.mu.
+func (s *Supervisor) states() map[string]int {
+	n := map[string]int{}
+	for _, state := range workerStates {
+		n[state] = 0
+	}
+	for w := range s.workers {
+		switch {
+		case w.ending || w.sessions == nil || w.killed != "":
+			n["ending"]++
+		case len(w.sessions) > 0:
+			n["serving"]++
+		case w.isReady() || !isClosed(w.engaged):
+			n["spare"]++
+		default:
+			n["starting"]++
+		}
+	}
+	return n
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,225 @@
+package supervisor
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/admin"
+	"tlsd/internal/handoff"
+	"tlsd/internal/kind"
+)
+
+// numbers are those of the sessions that are shown.
+func (d *daemon) numbers() (list []uint64) {
+	d.t.Helper()
+	for _, s := range d.Sessions(d.t.Context()) {
+		list = append(list, s.Number)
+	}
+	return list
+}
+
+func TestSessionsAreShown(t *testing.T) {
+	t.Parallel()
+	said := handoff.Described{Connections: 2, Contexts: 1, Received: 5, Sent: 6, Calls: 3,
+		Handles: []handoff.Handle{
+			{Handle: 9, Kind: "client", State: "ready", Peer: "192.0.2.1:443",
+				Received: 5,
+				Sent:     6},
+		}}
+	d := startDaemon(t, workerPlay{Describes: said}, nil)
+	pid := d.dial().pid()
+	d.dial().pid()
+	if got := d.numbers(); !slices.Equal(got, []uint64{1, 2}) {
+		t.Fatalf("the sessions are %v", got)
+	}
+	s, err := d.Session(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Base(os.Args[0])
+	if s.Number != 1 || s.Worker != pid || int(s.PID) != os.Getpid() ||
+		s.UID != uint32(os.Getuid()) || s.Program != program[:min(len(program), 15)] ||
+		s.Age < 0 {
+		t.Errorf("the session is shown as %+v", s)
+	}
+	if !s.Known || s.Connections != 2 || s.Contexts != 1 || s.Received != 5 || s.Sent != 6 ||
+		s.Calls != 3 ||
+		!slices.Equal(s.Handles, []admin.Handle{{Handle: 9, Kind: "client", State: "ready",
+			Peer: "192.0.2.1:443", Received: 5, Sent: 6}}) {
+		t.Errorf("the session is shown as %+v", s)
+	}
+	var none *admin.Error
+	if _, err := d.Session(t.Context(), 3); !errors.As(err, &none) || none.Kind != kind.Params {
+		t.Errorf("a session that is not there: %v", err)
+	}
+}
+
+func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
+	t.Parallel()
+	said := handoff.Described{Connections: -1, Received: -5, Sent: 1 << 62}
+	for range 2 * handoff.MostHandles {
+		said.Handles = append(said.Handles,
+			handoff.Handle{Handle: -3, Kind: "\x1b[2J", Peer: strings.Repeat("x", 150) +
+				"\n", Received: -1})
+	}
+	d := startDaemon(t, workerPlay{Describes: said}, nil)
+	d.dial().pid()
+	s, err := d.Session(t.Context(), 1)
+	if err != nil || !s.Known {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s.Connections != 0 || s.Received != 0 || s.Sent != 1<<62 ||
+		len(s.Handles) != handoff.MostHandles {
+		t.Errorf("%d, %d, %d, and %d handles", s.Connections, s.Received, s.Sent,
+			len(s.Handles))
+	}
+	if h := s.Handles[0]; h.Handle != 0 || h.Received != 0 || h.Kind != `\x1b[2J` ||
+		strings.ContainsRune(h.Peer, '\n') {
+		t.Errorf("a handle is shown as %+v", h)
+	}
+}
+
+func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	c.say("describe")
+	c.told("was killed because it broke the rules of its channel to tlsd")
+}
+
+// A worker that is stopped does not answer. The others are shown all the same, and so is what the
+// supervisor knows of it.
+func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	stuck := d.dial()
+	pid := stuck.pid()
+	d.dial().pid()
+	stuck.say("freeze")
+	d.until("it is stopped", func() bool { return !runs(pid) })
+	defer unix.Kill(pid, unix.SIGCONT)
+	for range 2 { // the question is still open the second time
+		list := d.Sessions(t.Context())
+		if len(list) != 2 || list[0].Known || list[0].Waits != "tls.Read 3" ||
+			!list[1].Known {
+			t.Errorf("the list is %+v", list)
+		}
+	}
+	must(t, unix.Kill(pid, unix.SIGCONT))
+	d.until("it answers", func() bool { s, _ := d.Session(t.Context(), 1); return s.Known })
+}
+
+func TestAnAdministratorEndsASession(t *testing.T) {
+	t.Parallel()
+	for _, shared := range []bool{false, true} {
+		d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = shared })
+		a := d.dial()
+		a.pid()
+		b := d.dial()
+		pid := b.pid()
+		must(t, d.End(t.Context(), 1, "it is in the way\x1b"))
+		if got := a.hear(); got != `told: it is in the way\x1b` {
+			t.Errorf("the session is told %q", got)
+		}
+		a.cut()
+		if got := d.numbers(); !slices.Equal(got, []uint64{2}) {
+			t.Errorf("the sessions are %v", got)
+		}
+		if b.pid() != pid {
+			t.Error("the other session has lost its worker")
+		}
+		var none *admin.Error
+		if err := d.End(t.Context(), 1, "again"); !errors.As(err, &none) ||
+			none.Kind != kind.Params {
+			t.Errorf("a session that has ended: %v", err)
+		}
+		if n := d.logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 0 {
+			t.Errorf("%d errors are logged", n)
+		}
+	}
+}
+
+// A worker of one session that does not obey is killed. Its user does not have to wait for that.
+func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{Disobey: true}, nil)
+	c := d.dial()
+	c.pid()
+	for range forgiven {
+		d.died(userAccount(uint32(os.Getuid()))) // one more would cost the user a pause
+	}
+	must(t, d.End(t.Context(), 1, "enough"))
+	c.told("has been killed, because the administrator has ended this session: enough")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := d.rows[userAccount(uint32(os.Getuid()))].deaths; n != forgiven {
+		t.Errorf("%d deaths are counted, want %d", n, forgiven)
+	}
+}
+
+// A shared worker that does not obey keeps its other sessions. The caller's connection is cut.
+func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{Disobey: true}, func(c *Config) { c.Shared = true })
+	a := d.dial()
+	a.pid()
+	b := d.dial()
+	pid := b.pid()
+	must(t, d.End(t.Context(), 1, "enough")) // the worker that is played sees the cut
+	a.cut()
+	if b.pid() != pid {
+		t.Error("the other session has lost its worker")
+	}
+}
+
+func TestTheLogLevelReachesWorkers(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	c := d.dial()
+	c.pid()
+	d.SetLogLevel("warn")
+	d.logged("the level is warn", 2) // the one that serves, and the spare one
+	d.dial().pid()
+	d.logged("the level is warn", 3)
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "V"}},
+		func(c *Config) { c.MaxSessions = 2 })
+	d.until("it is healthy", func() bool { return d.Health().Healthy })
+	d.dial().pid()
+	d.until("a spare is ready", func() bool { return d.Health().Workers["spare"] == 1 })
+	before := d.logs.Len()
+	if h := d.Health(); h.Library != "V" || h.Sessions != 1 || h.MaxSessions != 2 ||
+		h.Workers["serving"] != 1 || h.Uptime <= 0 {
+		t.Errorf("health: %+v", h)
+	}
+	if d.logs.Len() != before || d.countWorkers() != 2 {
+		t.Error("the question has logged something, or started a worker")
+	}
+	c := d.dial()
+	c.pid()
+	if h := d.Health(); h.Healthy || !strings.Contains(h.Problems[0], "--max-sessions") {
+		t.Errorf("with as many sessions as allowed: %+v", h)
+	}
+	d.stop()
+	d.until("it is stopping", func() bool {
+		h := d.Health()
+		return !h.Healthy && strings.Contains(h.Problems[0], "stopping")
+	})
+	stub := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "stub"}}, nil)
+	stub.until("the worker has reported", func() bool { return len(stub.poolPIDs()) == 1 })
+	stub.until("the stub is a problem", func() bool {
+		h := stub.Health()
+		return !h.Healthy && strings.Contains(strings.Join(h.Problems, " "),
+			"no usable OpenSSL")
+	})
+}

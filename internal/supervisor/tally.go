@@ -1,0 +1,211 @@
+package supervisor
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/handoff"
+	"tlsd/internal/policy"
+	"tlsd/internal/vitals"
+)
+
+// What has happened since the daemon's start, for the metrics. The rules:
+//
+//   - A count lives here, and not in a worker, from the worker's end on. A worker that lives has
+//     its own in its page of vitals, which is read when somebody asks.
+//   - What a worker claims is bounded by what is plausible for its life (see package vitals), and
+//     never falls. Sums do not overflow. So a worker can make its own numbers wrong, and nobody's
+//     fall.
+//   - The values of labels are in lists. What is in none of them is "other".
+
+// Why a session was refused.
+const (
+	refusedDenied   = "denied"
+	refusedLimit    = "limit"
+	refusedLeft     = "left" // its caller has hung up
+	refusedNoWorker = "no_worker"
+	refusedFault    = "fault"
+	refusedNotTaken = "descriptors"
+)
+
+// How a session has ended.
+const (
+	endedWell    = "caller" // by its caller
+	endedError   = "error"
+	endedOrdered = "administrator"
+	endedLost    = "lost" // with its worker
+)
+
+// What workers have died of, that did not end in good order.
+const (
+	bySignal        = "signal"
+	byPanic         = "panic"
+	byMemory        = "memory"
+	byKill          = "killed" // by somebody else
+	byExit          = "exit"
+	byWatchdog      = "watchdog"
+	byStart         = "start" // it could not serve, or was not ready in time
+	byRules         = "rules" // it broke those of its channel
+	byAdministrator = "administrator"
+)
+
+const otherKey = "other"
+
+var (
+	refusals = []string{refusedDenied, refusedLimit, refusedLeft, refusedNoWorker,
+		refusedFault, refusedNotTaken}
+	endings = []string{endedWell, endedError, endedOrdered, endedLost}
+	deaths  = []string{bySignal, byPanic, byMemory, byKill, byExit, byWatchdog, byStart,
+		byRules, byAdministrator}
+	deniedKeys = []string{
+		"connect", policy.KeySkipVerify, policy.KeyMinTLS, policy.KeyListen,
+		policy.KeyDestinations,
+		policy.KeyKeyFolders, policy.KeyCAFolders, otherKey,
+	}
+)
+
+// startBuckets are the bounds of the times in which sessions begin, in seconds.
+var startBuckets = []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+
+// claims are a worker's counters, the highest that it has claimed.
+type claims []uint64
+
+// tally is what has been counted. Supervisor.mu guards it.
+type tally struct {
+	refused, ended, deaths, denied map[string]uint64 // by the lists above
+	auditMissed                    uint64
+
+	starts   []uint64 // by startBuckets, and one more
+	startSum float64  // seconds
+
+	buried claims // of workers that are gone
+}
+
+func newTally() tally {
+	return tally{
+		refused: map[string]uint64{}, ended: map[string]uint64{},
+		deaths: map[string]uint64{}, denied: map[string]uint64{},
+		starts: make([]uint64, len(startBuckets)+1),
+		buried: make(claims, vitals.NumCounters),
+	}
+}
+
+// claim reads a worker's counters. The caller holds s.mu, and the worker's page is there.
+func (w *worker) claim() claims {
+	if w.claimed == nil {
+		w.claimed = make(claims, vitals.NumCounters)
+	}
+	life := time.Since(w.started)
+	for c := range vitals.Counter(len(w.claimed)) {
+		value := vitals.Plausible(c, w.page.Read(c), life)
+		if c.Falls() {
+			w.claimed[c] = value
+		} else {
+			w.claimed[c] = max(w.claimed[c], value)
+		}
+	}
+	return w.claimed
+}
+
+// add adds a worker's counters.
+func (c claims) add(w claims) {
+	for i := range c {
+		c[i] = plus(c[i], w[i])
+	}
+}
+
+// plus does not overflow.
+func plus(a, b uint64) uint64 {
+	if b > math.MaxUint64-a {
+		return math.MaxUint64
+	}
+	return a + b
+}
+
+// fold keeps the counters of a worker that is gone. It holds no handles any more.
+func (t *tally) fold(w *worker) {
+	last := w.claim()
+	for c := range vitals.Counter(len(last)) {
+		if !c.Falls() {
+			t.buried[c] = plus(t.buried[c], last[c])
+		}
+	}
+}
+
+// refused counts a caller that gets no session.
+func (s *Supervisor) refused(reason string) {
+	s.mu.Lock()
+	s.tally.refused[reason]++
+	s.mu.Unlock()
+}
+
+// began counts a session that a worker has.
+func (s *Supervisor) began(sess *session) {
+	took := time.Since(sess.start).Seconds()
+	i, _ := slices.BinarySearch(startBuckets, took)
+	s.mu.Lock()
+	s.tally.starts[i]++
+	s.tally.startSum += took
+	s.mu.Unlock()
+}
+
+// over counts a session that its worker has ended.
+func (s *Supervisor) over(sess *session, e *handoff.Ended) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case e.NotTaken:
+		s.tally.refused[refusedNotTaken]++
+	case sess.ordered:
+		s.tally.ended[endedOrdered]++
+	case e.Error != "":
+		s.tally.ended[endedError]++
+	default:
+		s.tally.ended[endedWell]++
+	}
+}
+
+// audited counts an event, if there is one, and those that were left out before it.
+func (s *Supervisor) audited(e *audit.Event, missed uint64) {
+	const most = 1 << 20 // that one message can claim
+	s.auditMissed(min(missed, most))
+	if e == nil || e.Name != audit.Denied {
+		return
+	}
+	key := e.Key
+	if e.Method == "connect" {
+		key = e.Method
+	}
+	if !slices.Contains(deniedKeys, key) {
+		key = otherKey
+	}
+	s.mu.Lock()
+	s.tally.denied[key]++
+	s.mu.Unlock()
+}
+
+func (s *Supervisor) auditMissed(n uint64) {
+	s.mu.Lock()
+	s.tally.auditMissed = plus(s.tally.auditMissed, n)
+	s.mu.Unlock()
+}
+
+// deathOf is what a worker has died of. The caller holds s.mu.
+func deathOf(w *worker, cause string) string {
+	switch {
+	case w.deathBy != "":
+		return w.deathBy
+	case strings.Contains(cause, "memory"):
+		return byMemory
+	case strings.Contains(cause, "panic") || strings.Contains(cause, "fatal error"):
+		return byPanic
+	case strings.HasPrefix(cause, "died of"):
+		return bySignal
+	case strings.HasPrefix(cause, "was killed"), strings.HasPrefix(cause, "has been ended"):
+		return byKill
+	}
+	return byExit
+}

@@ -1,0 +1,96 @@
+package vitals
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+func TestCountersHaveAWordEach(t *testing.T) {
+	t.Parallel()
+	page, file, err := New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer page.Close()
+	defer file.Close()
+	all := []Counter{BytesIn, BytesOut, Connections, Contexts, ShakenFor}
+	for i := range len(Buckets) + 1 {
+		all = append(all, Bucket(i))
+	}
+	for i := range Outcomes {
+		all = append(all, Shaken(false, i), Shaken(true, i))
+	}
+	if len(all) != NumCounters || countersAt+8*NumCounters > headerBytes {
+		t.Fatalf("%d counters, %d known, for which there are %d bytes", len(all),
+			NumCounters, headerBytes-countersAt)
+	}
+	page.Enter(Threads-1, "tls.Read", 0)
+	place, err := page.Session(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place.Calling("tls.Write", 7)
+	for i, c := range all {
+		page.Count(c, int64(i)+1)
+	}
+	for i, c := range all {
+		if got := page.Read(c); got != uint64(i)+1 {
+			t.Errorf("counter %d is %d, want %d", c, got, i+1)
+		}
+	}
+	if in := page.Inside(); len(in) != 1 || in[Threads-1].Method != "tls.Read" {
+		t.Errorf("the threads are %v", in)
+	}
+	if method, h := place.InFlight(); method != "tls.Write" || h != 7 {
+		t.Errorf("the session is at %s %d", method, h)
+	}
+	page.Count(Contexts, -1)
+	if got := page.Read(Contexts); got != 3 {
+		t.Errorf("after one less: %d", got)
+	}
+}
+
+func TestTimesAreInTheirBucket(t *testing.T) {
+	t.Parallel()
+	for took, want := range map[time.Duration]int{
+		0: 0, time.Millisecond: 0, time.Millisecond + 1: 1,
+		10 * time.Second: len(Buckets) - 1, time.Hour: len(Buckets),
+	} {
+		if got := BucketOf(took); got != Bucket(want) {
+			t.Errorf("%v is in %d, want %d", took, got, Bucket(want))
+		}
+	}
+}
+
+func TestOutcomesThatNobodyKnowsAreOthers(t *testing.T) {
+	t.Parallel()
+	for o, want := range map[Outcome]Outcome{
+		{"ok", "TLSv1.3"}: {"ok", "TLSv1.3"}, {"ok", "TLSv1"}: {"ok", "other"},
+		{"verify", ""}: {"verify", ""}, {"internal", ""}: {"other", ""},
+	} {
+		if got := Outcomes[OutcomeOf(o)]; got != want {
+			t.Errorf("%v counts as %v, want %v", o, got, want)
+		}
+	}
+}
+
+// A worker may claim anything.
+func TestWhatAWorkerClaimsIsBounded(t *testing.T) {
+	t.Parallel()
+	for c := range Counter(NumCounters) {
+		if got := Plausible(c, 7, 0); got != 7 {
+			t.Errorf("counter %d: 7 becomes %d", c, got)
+		}
+		for _, claim := range []uint64{math.MaxUint64, math.MaxInt64} {
+			got := Plausible(c, claim, 365*24*time.Hour)
+			if got >= claim {
+				t.Errorf("counter %d: %d is believed", c, got)
+			}
+		}
+	}
+	// one less than none
+	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 {
+		t.Errorf("fewer handles than none: %d", got)
+	}
+}

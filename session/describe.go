@@ -1,0 +1,72 @@
+package session
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// An Overview is what a session has and does, for the administrator.
+type Overview struct {
+	Connections, Contexts int   // open handles
+	Received, Sent        int64 // bytes of all connections, since the session began
+	Calls                 int   // in flight
+	Handles               []HandleOverview
+}
+
+// HandleOverview describes an open handle.
+type HandleOverview struct {
+	Handle         Handle
+	Kind           string // "client", "server" or "context"
+	State          string // of a connection: "making", "open", "handshake", "ready" or "broken"
+	Peer           string // of a connection; of a context, where it listens
+	Received, Sent int64
+}
+
+var stateNames = map[connState]string{making: "making", open: "open", shaking: "handshake",
+	ready: "ready", broken: "broken"}
+
+// Describe gives an overview, with at most so many handles, the lowest numbers. It does not wait,
+// and it may be called at any time.
+func (s *Session) Describe(most int) Overview {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := Overview{
+		Connections: len(s.conns), Contexts: len(s.contexts), Calls: len(s.calls),
+		Received: s.meter.received.Load(), Sent: s.meter.sent.Load(),
+	}
+	for h, c := range s.conns {
+		v := HandleOverview{Handle: h, Kind: "client", State: stateNames[c.state]}
+		if c.accepted {
+			v.Kind = "server"
+		}
+		if c.state != making { // before, the address is not settled
+			v.Peer = c.remote
+		}
+		v.Peer = cmp.Or(v.Peer, c.peer)
+		st := c.flow.status()
+		v.Received, v.Sent = st.Received, st.Sent
+		o.Handles = append(o.Handles, v)
+	}
+	for h, c := range s.contexts {
+		o.Handles = append(o.Handles,
+			HandleOverview{Handle: h, Kind: "context",
+				Peer: strings.Join(c.addresses(), ",")})
+	}
+	slices.SortFunc(o.Handles, func(a, b HandleOverview) int {
+		return cmp.Compare(a.Handle,
+			b.Handle)
+	})
+	o.Handles = o.Handles[:min(len(o.Handles), most)]
+	return o
+}
+
+// addresses are where the context listens. s.mu must be held.
+func (c *serverContext) addresses() []string {
+	var list []string
+	for addr := range c.listeners {
+		list = append(list, addr)
+	}
+	slices.Sort(list)
+	return list
+}

@@ -1,0 +1,74 @@
+package session
+
+import (
+	"sync/atomic"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// What sessions do is counted, for the administrator. A count is a few additions to memory: nothing
+// reports it, so an idle session does nothing.
+
+// A Meter counts what the sessions of a process do. Its methods are called by several goroutines
+// and must not wait.
+type Meter interface {
+	// Moved counts bytes of connections: from peers to the caller, and from the caller to
+	// peers. What could not be delivered is taken back by a number below zero.
+	Moved(received, sent int)
+	// Held counts handles that were opened, or, below zero, closed.
+	Held(connections, contexts int)
+	// Shaken counts a handshake.
+	Shaken(Shake)
+}
+
+// A Shake is a handshake that has ended.
+type Shake struct {
+	Server  bool      // this side was the server
+	Version string    // as tls.Version has it; "" if it failed
+	Failed  kind.Kind // why; "" if it succeeded
+	Took    time.Duration
+}
+
+// meter counts what one session does, and passes that on.
+type meter struct {
+	received, sent atomic.Int64
+	next           Meter // or nil
+
+	conns, contexts int // that were passed on; guarded by the session's lock
+}
+
+func (m *meter) moved(received, sent int) {
+	if m == nil || received == 0 && sent == 0 {
+		return
+	}
+	m.received.Add(int64(received))
+	m.sent.Add(int64(sent))
+	if m.next != nil {
+		m.next.Moved(received, sent)
+	}
+}
+
+// count passes on how many handles there are. It is called after each change. s.mu must be held.
+func (s *Session) count() {
+	m := &s.meter
+	conns, contexts := len(s.conns)-m.conns, len(s.contexts)-m.contexts
+	m.conns, m.contexts = len(s.conns), len(s.contexts)
+	if m.next != nil {
+		m.next.Held(conns, contexts)
+	}
+}
+
+// shaken passes on a handshake. The error is nil if it succeeded.
+func (m *meter) shaken(server bool, began time.Time, t EngineConn, err *Error) {
+	if m.next == nil {
+		return
+	}
+	shake := Shake{Server: server, Took: time.Since(began)}
+	if err != nil {
+		shake.Failed = err.Kind
+	} else {
+		shake.Version = t.Version()
+	}
+	m.next.Shaken(shake)
+}

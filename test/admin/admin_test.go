@@ -1,0 +1,204 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"tlsd/internal/admin"
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+func TestSessionsAreListed(t *testing.T) {
+	t.Parallel()
+	d, e := start(t), startEcho(t)
+	c := d.Dial(t)
+	talk(t, c, e.connect(t, c), "hello")
+	leaf := testcert.SelfSigned(t, testcert.Leaf{CN: "a server"})
+	if _, err := c.NewServerContext(t.Context(), leaf.CertFile, leaf.KeyFile); err != nil {
+		t.Fatal(err)
+	}
+	reading := make(chan error, 1)
+	go func() { _, err := c.Read(t.Context(), 1, 10); reading <- err }()
+	d.says([]string{"sessions"}, "tls.Read 1")
+
+	var list []admin.Session
+	decode(t, d.must("sessions", "--json"), &list)
+	if len(list) != 1 {
+		t.Fatalf("the list is %+v", list)
+	}
+	s := list[0]
+	if s.Number != 1 || s.UID != uint32(os.Getuid()) || int(s.PID) != os.Getpid() ||
+		s.Program == "" || s.Waits != "tls.Read 1" || !s.Known ||
+		s.Connections != 1 || s.Contexts != 1 || s.Received != 5 || s.Sent != 5 ||
+		s.Calls != 1 || len(s.Handles) != 2 {
+		t.Errorf("the session is %+v", s)
+	}
+	peer := fmt.Sprintf("127.0.0.1:%d", e.port)
+	if got := s.Handles[0]; got != (admin.Handle{Handle: 1, Kind: "client", State: "ready",
+		Peer: peer, Received: 5, Sent: 5}) {
+		t.Errorf("its handle is %+v", got)
+	}
+	if got := s.Handles[1]; got.Kind != "context" {
+		t.Errorf("its context is %+v", got)
+	}
+	for _, text := range []string{d.must("sessions"), d.must("session", "1")} {
+		for _, want := range []string{peer, "tls.Read 1", s.Program,
+			fmt.Sprint(os.Getpid())} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q does not say %s", text, want)
+			}
+		}
+	}
+	if got := d.shim("session", "2"); got.status != 1 ||
+		!strings.Contains(got.stderr, "there is no session 2") {
+		t.Errorf("a session that is not there: %+v", got)
+	}
+	c.Close()
+	<-reading
+}
+
+func TestWhatADataChannelCarriesIsCounted(t *testing.T) {
+	t.Parallel()
+	d, e := start(t), startEcho(t)
+	c := d.Dial(t)
+	if err := c.SetCaBundle(t.Context(), e.ca.File); err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.NewClient(t.Context(), e.host, e.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := c.HandshakeConn(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	d.says([]string{"session", "1", "--json"}, `"received":5,"sent":5`)
+}
+
+func TestASessionIsEndedAndItsScriptTold(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []string{"session", "shared"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Parallel()
+			d, e := start(t, "--isolation="+isolation, "--workers=1"), startEcho(t)
+			c := d.Dial(t)
+			h := e.connect(t, c)
+			other := d.Dial(t)
+			theirs := e.connect(t, other)
+			reading := make(chan error, 1)
+			go func() { _, err := c.Read(t.Context(), h, 10); reading <- err }()
+			d.says([]string{"session", "1"}, "tls.Read")
+
+			if got := d.must("end", "1", "--reason",
+				"it is\tin the way"); got != "session 1 has ended\n" {
+				t.Errorf("tlsshim says %q", got)
+			}
+			var lost *client.Error
+			if err := <-reading; !errors.As(err, &lost) ||
+				lost.Kind != client.KindLost ||
+				!strings.Contains(lost.Message,
+					`the administrator has ended this session: it is\tin the way`) {
+				t.Errorf("the script is told %v", err)
+			}
+			talk(t, other, theirs, "the other session goes on")
+			again := d.Dial(t)
+			talk(t, again, e.connect(t, again), "and the next one begins")
+			if log := d.Log(t); strings.Contains(log, "die in a row") ||
+				strings.Contains(log, `"level":"error"`) ||
+				!strings.Contains(log, `"msg":"administrator"`) ||
+				!strings.Contains(log, `"method":"end"`) {
+				t.Errorf("the log says %s", log)
+			}
+		})
+	}
+}
+
+func TestHealthDisturbsNobody(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	d.says([]string{"health"}, "healthy: tlsd", "1 spare")
+	log, processes := d.Log(t), d.Processes()
+	for range 3 {
+		if got := d.must("health"); strings.Contains(got, "not healthy") {
+			t.Errorf("it says %q", got)
+		}
+	}
+	if after := d.Log(t); after != log {
+		t.Errorf("it has logged %q", strings.TrimPrefix(after, log))
+	}
+	if after := d.Processes(); len(after) != 2 || fmt.Sprint(after) != fmt.Sprint(processes) {
+		t.Errorf("processes %v have become %v", processes, after)
+	}
+	sick := start(t, "--libssl=/nonexistent/libssl.so")
+	sick.says([]string{"health"}, "problem: no usable OpenSSL")
+	if got := sick.shim("health"); got.status != 1 {
+		t.Errorf("without OpenSSL: %+v", got)
+	}
+	nobody := &watched{t: t, admin: d.admin + "x"}
+	if got := nobody.shim("health"); got.status != 3 ||
+		!strings.Contains(got.stderr, "to mend it") {
+		t.Errorf("without a daemon: %+v", got)
+	}
+}
+
+func TestDrainLetsSessionsFinish(t *testing.T) {
+	t.Parallel()
+	d, e := start(t, "--drain-timeout=10m"), startEcho(t)
+	c := d.Dial(t)
+	h := e.connect(t, c)
+	if got := d.must("drain"); !strings.Contains(got, "waits for 1 sessions") {
+		t.Errorf("tlsshim says %q", got)
+	}
+	d.says([]string{"health"}, "problem: tlsd is stopping")
+	if got := d.shim("health"); got.status != 1 {
+		t.Errorf("health: %+v", got)
+	}
+	talk(t, c, h, "it goes on")
+	if got := d.must("sessions"); !strings.Contains(got, "127.0.0.1") {
+		t.Errorf("while it drains, the sessions are %q", got)
+	}
+	c.Close()
+	<-d.Exited() // its end is judged by the test's end
+	if _, err := os.Lstat(d.admin); !os.IsNotExist(err) {
+		t.Errorf("the admin socket stays: %v", err)
+	}
+}
+
+func TestTheLogLevelIsChanged(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	if got := d.must("log-level"); got != "info\n" {
+		t.Errorf("the level is %q", got)
+	}
+	if got := d.must("log-level", "debug"); got != "debug\n" {
+		t.Errorf("the level is %q", got)
+	}
+	d.Dial(t).Close()
+	testd.Eventually(t, patience, "a line of level debug",
+		func() bool { return strings.Contains(d.Log(t), `"level":"debug"`) })
+	if got := d.shim("log-level", "loud"); got.status != 1 ||
+		!strings.Contains(got.stderr, "want one of debug, info, warn, error") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTheAdminSocketIsForOneUser(t *testing.T) {
+	t.Parallel()
+	d := start(t, "--socket-mode=0666")
+	info, err := os.Stat(d.admin)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v; want 0600", info.Mode(), err)
+	}
+}

@@ -1,0 +1,193 @@
+// Package admin runs the subcommands of tlsshim for the administrator against the real daemon,
+// whose sessions talk to a TLS server of crypto/tls.
+package admin
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/admin"
+	"tlsd/internal/testcert"
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// patience bounds every wait of these tests.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) { testd.Main(m) }
+
+// watched is a daemon with an admin socket.
+type watched struct {
+	*testd.Daemon
+	t     *testing.T
+	admin string // the socket
+}
+
+func start(t *testing.T, flags ...string) *watched {
+	t.Helper()
+	path := filepath.Join(testd.Dir(t), "admin")
+	return &watched{testd.Start(t, append(flags, "--admin-socket="+path)...), t, path}
+}
+
+// outcome is what a tlsshim has done.
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+// shim runs a subcommand.
+func (d *watched) shim(args ...string) outcome {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testd.Exe(d.t, "tlsshim"),
+		append(args, "--admin-socket", d.admin)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"PATH=/nonexistent"}, &stdout, &stderr
+	_ = cmd.Run() // its status tells
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// must runs a subcommand that has to succeed, and gives what it prints.
+func (d *watched) must(args ...string) string {
+	d.t.Helper()
+	got := d.shim(args...)
+	if got.status != 0 || got.stderr != "" {
+		d.t.Fatalf("tlsshim %q: %+v", args, got)
+	}
+	return got.stdout
+}
+
+// says runs a subcommand until it prints all of want.
+func (d *watched) says(args []string, want ...string) (got string) {
+	d.t.Helper()
+	testd.Eventually(d.t, patience, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
+		func() bool {
+			got = d.shim(args...).stdout
+			for _, w := range want {
+				if !strings.Contains(got, w) {
+					return false
+				}
+			}
+			return true
+		})
+	return got
+}
+
+func decode(t *testing.T, text string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+}
+
+// echo is a TLS server that sends back what it gets.
+type echo struct {
+	host string
+	port int
+	ca   *testcert.CA
+}
+
+func startEcho(t *testing.T) *echo {
+	t.Helper()
+	ca := testcert.NewCA(t, "Test CA")
+	leaf := ca.Issue(t, testcert.Leaf{CN: "an echo", IPs: []string{"127.0.0.1"}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(patience))
+				io.Copy(conn, conn)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	return &echo{"127.0.0.1", l.Addr().(*net.TCPAddr).Port, ca}
+}
+
+// connect makes a connection of a session to the server.
+func (e *echo) connect(t *testing.T, c *client.Client) client.Handle {
+	t.Helper()
+	if err := c.SetCaBundle(t.Context(), e.ca.File); err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.NewClient(t.Context(), e.host, e.port)
+	if err == nil {
+		err = c.Handshake(t.Context(), h)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// talk sends a text, and reads it when it comes back.
+func talk(t *testing.T, c *client.Client, h client.Handle, text string) {
+	t.Helper()
+	if _, err := c.Write(t.Context(), h, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	for got := 0; got < len(text); {
+		data, err := c.Read(t.Context(), h, 100)
+		if err != nil || len(data) == 0 {
+			t.Fatalf("%d bytes have come back, and then %q, %v", got, data, err)
+		}
+		got += len(data)
+	}
+}
+
+// worker is the process that serves the first session.
+func worker(t *testing.T, d *watched) int {
+	t.Helper()
+	var list []admin.Session
+	decode(t, d.must("sessions", "--json"), &list)
+	if len(list) == 0 {
+		t.Fatal("there is no session")
+	}
+	return list[0].Worker
+}
+
+// serve has a session accept a client of TLS 1.2, of crypto/tls, which stays until the test ends.
+func serve(t *testing.T, c *client.Client) {
+	t.Helper()
+	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "a server", IPs: []string{"127.0.0.1"}})
+	ctx, err := c.NewServerContext(t.Context(), cert.CertFile, cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := testd.Port(t)
+	accepted := make(chan error, 1)
+	go func() { _, err := c.Accept(t.Context(), ctx, "127.0.0.1", port); accepted <- err }()
+	testd.AwaitListener(t, port)
+	conn, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		&tls.Config{RootCAs: cert.Pool(), MaxVersion: tls.VersionTLS12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := <-accepted; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,92 @@
+package admin
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// What sessions do is in the metrics, also when they have ended.
+func TestMetricsHaveWhatSessionsDo(t *testing.T) {
+	t.Parallel()
+	policy := t.TempDir() + "/policy.toml"
+	if err := os.WriteFile(policy, []byte("[default]\nlisten = []\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d, e, stranger := start(t, "--policy="+policy), startEcho(t), startEcho(t)
+	c := d.Dial(t)
+	talk(t, c, e.connect(t, c), "hello")
+	h, err := c.NewClient(t.Context(), stranger.host, stranger.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Handshake(t.Context(), h); err == nil {
+		t.Fatal("a stranger is trusted")
+	}
+	d.says([]string{"metrics"}, "tlsd_sessions 1\n", `tlsd_handles{kind="connection"} 2`+"\n",
+		`tlsd_workers{state="serving"} 1`+"\n")
+	c.Close()
+	if err := syscall.Kill(d.PID, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.says([]string{"metrics"}, "tlsd_sessions 0\n", `tlsd_handles{kind="connection"} 0`+"\n",
+		`tlsd_handshakes_total{result="ok",role="client",version="TLSv1.3"} 1`+"\n",
+		`tlsd_handshakes_total{result="verify",role="client",version=""} 1`+"\n",
+		"tlsd_handshake_seconds_count 2\n",
+		`tlsd_handshake_seconds_bucket{le="+Inf"} 2`+"\n",
+		`tlsd_bytes_total{direction="in"} 5`+"\n",
+		`tlsd_bytes_total{direction="out"} 5`+"\n",
+		`tlsd_sessions_ended_total{result="caller"} 1`+"\n",
+		"tlsd_session_start_seconds_count 1\n",
+		`tlsd_policy_reloads_total{result="ok"} 1`+"\n", "tlsd_healthy 1\n",
+		"tlsd_log_dropped_total 0\n",
+		`tlsd_build_info{library="OpenSSL `)
+}
+
+// A server's handshakes count, too, and with both isolations.
+func TestMetricsOfServers(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []string{"session", "shared"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Parallel()
+			d := start(t, "--isolation="+isolation, "--workers=1")
+			c := d.Dial(t)
+			serve(t, c)
+			d.says([]string{"metrics"}, `tlsd_handles{kind="context"} 1`+"\n",
+				`tlsd_handles{kind="connection"} 1`+"\n",
+				`tlsd_handshakes_total{result="ok",role="server",version="TLSv1.2"} 1`+"\n")
+			pid := worker(t, d)
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			d.says([]string{"metrics"}, `tlsd_handles{kind="context"} 0`+"\n",
+				`tlsd_worker_deaths_total{cause="killed"} 1`+"\n",
+				`tlsd_sessions_ended_total{result="lost"} 1`+"\n",
+				`tlsd_handshakes_total{result="ok",role="server",version="TLSv1.2"} 1`+"\n")
+		})
+	}
+}
+
+// Nobody asks a worker for metrics: one that is stopped is in them as it was.
+func TestMetricsNeedNoWorker(t *testing.T) {
+	t.Parallel()
+	d, e := start(t, "--watchdog=10m"), startEcho(t)
+	c := d.Dial(t)
+	talk(t, c, e.connect(t, c), "hello")
+	pid := worker(t, d)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	if got := d.must("health"); !strings.Contains(got, "1 serving") {
+		t.Errorf("health says %q", got)
+	}
+	if got := d.must("metrics"); !strings.Contains(got,
+		`tlsd_bytes_total{direction="in"} 5`+"\n") {
+		t.Errorf("the metrics are %s", got)
+	}
+	if got := d.must("sessions"); !strings.Contains(got, "its worker does not answer") {
+		t.Errorf("the worker is not stopped: this checks nothing; %s", got)
+	}
+}
