@@ -12,10 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tlsd/internal/kind"
 	"tlsd/internal/plain"
+	"tlsd/internal/sockets"
 	"tlsd/rpc/wire"
 )
 
@@ -96,11 +95,12 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	who, err := clientOf(conn)
+	peer, err := sockets.PeerOf(conn)
 	if err != nil {
 		s.refuse(conn, err)
 		return
 	}
+	who := Client{UID: peer.UID, PID: int32(peer.PID)}
 	if own := uint32(os.Geteuid()); who.UID != 0 && who.UID != own {
 		s.Denied(who)
 		s.refuse(conn, Fail(kind.Denied,
@@ -120,26 +120,6 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 			return
 		}
 	}
-}
-
-// clientOf asks the kernel who has connected.
-func clientOf(conn *net.UnixConn) (Client, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return Client{}, err
-	}
-	var cred *unix.Ucred
-	if err := raw.Control(func(fd uintptr) {
-		cred,
-			err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET,
-			unix.SO_PEERCRED)
-	}); err != nil {
-		return Client{}, err
-	}
-	if err != nil {
-		return Client{}, err
-	}
-	return Client{UID: cred.Uid, PID: cred.Pid}, nil
 }
 
 // handle carries out one request and gives the answer to it.

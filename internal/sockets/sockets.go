@@ -1,5 +1,6 @@
-// Package sockets makes sockets that the programs which this process starts do not inherit, on every
-// system. Not every system can say so in socket(2) itself, as Linux can.
+// Package sockets has what differs from system to system about sockets. It makes sockets that child
+// processes do not inherit, which not every system can say in socket(2) itself, as Linux can. And it
+// asks for the process at the other end.
 package sockets
 
 import "syscall"

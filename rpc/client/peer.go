@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"tlsd/internal/sockets"
 )
 
 // Peer is the process that made the socket, as the kernel knows it. That is the daemon, or the service
@@ -46,13 +48,6 @@ func (p Peer) trust(path string, euid int, read func() (Conf, error)) error {
 }
 
 func peerOf(conn *net.UnixConn) (Peer, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return Peer{}, err
-	}
-	var peer Peer
-	if failed := raw.Control(func(fd uintptr) { peer, err = peerOfSocket(int(fd)) }); failed != nil {
-		return Peer{}, failed
-	}
-	return peer, err
+	peer, err := sockets.PeerOf(conn)
+	return Peer(peer), err
 }

@@ -1,4 +1,4 @@
-package client
+package sockets
 
 import (
 	"os"
@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOfSocket reads SO_PEERCRED (unix(7)).
-func peerOfSocket(fd int) (Peer, error) {
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+func peerOf(fd int) (Peer, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED) // unix(7)
 	if err != nil {
 		return Peer{}, os.NewSyscallError("SO_PEERCRED", err)
 	}

@@ -1,6 +1,6 @@
 //go:build darwin || freebsd
 
-package client
+package sockets
 
 import (
 	"os"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOfSocket reads LOCAL_PEERCRED (unix(4)), which does not tell the process.
-func peerOfSocket(fd int) (Peer, error) {
+// peerOf reads LOCAL_PEERCRED (unix(4)), which does not tell the process.
+func peerOf(fd int) (Peer, error) {
 	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {
 		return Peer{}, os.NewSyscallError("LOCAL_PEERCRED", err)
