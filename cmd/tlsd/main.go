@@ -290,9 +290,11 @@ func warn(o *options, log *zap.Logger) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || o.isolation != "session" {
 		return
 	}
-	if need := uint64(o.maxSessions)*perSession + own; uint64(limit.Cur) < need { // Cur is signed on some systems
+	need := uint64(o.maxSessions)*perSession + own
+	if uint64(limit.Cur) < need { // Cur is signed on some systems
 		log.Warn("the limit of open files (RLIMIT_NOFILE) is too low for --max-sessions",
-			zap.Uint64("limit", uint64(limit.Cur)), zap.Uint64("needed", need), zap.Int("max-sessions", o.maxSessions))
+			zap.Uint64("limit", uint64(limit.Cur)), zap.Uint64("needed", need),
+			zap.Int("max-sessions", o.maxSessions))
 	}
 }
 

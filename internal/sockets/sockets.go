@@ -1,5 +1,5 @@
-// Package sockets makes sockets that the programs which this process starts do not inherit, on every
-// system. Not every system can say so in socket(2) itself, as Linux can.
+// Package sockets makes sockets that the programs which this process starts do not inherit, on
+// every system. Not every system can say so in socket(2) itself, as Linux can.
 package sockets
 
 import "syscall"

@@ -161,7 +161,8 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 	return cmd
 }
 
-// thisProgram is the path of the program that runs: on Linux this very one, even if its file has been replaced.
+// thisProgram is the path of the program that runs: on Linux this very one, even if its file has
+// been replaced.
 func thisProgram() string {
 	if runtime.GOOS == "linux" {
 		return "/proc/self/exe"

@@ -20,7 +20,8 @@ static const char *const blanks = " \t\r";
  * Only root can write there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
-/* Cuts off the text before the first of the ends, or before the end of the whole; NULL after the last. */
+/* Cuts off the text before the first of the ends, or before the end of the whole. NULL after the
+ * last. */
 static char *cut(char **rest, const char *ends)
 {
 	char *first = *rest, *end;

@@ -286,7 +286,8 @@ static void say_log_error(const char *log, int error, char *why)
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES])
 {
 	const char *log = sys_getenv("TLSD_LOG");
-	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1, .sit = sys_inherits_orphans() };
+	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1,
+			     .sit = sys_inherits_orphans() };
 	int pipe_fds[2] = { -1, -1 };
 	enum started result = CANNOT_START;
 	char *argv[] = { (char *)(uintptr_t)exe, "--socket", (char *)(uintptr_t)socket, "--idle-exit", "60s",

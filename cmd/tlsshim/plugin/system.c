@@ -183,7 +183,8 @@ bool sys_inherits_orphans(void)
 #ifdef __linux__
 	int subreaper = 0;
 
-	if (prctl(PR_GET_CHILD_SUBREAPER, (unsigned long)(uintptr_t)&subreaper, 0UL, 0UL, 0UL) == 0 && subreaper)
+	if (prctl(PR_GET_CHILD_SUBREAPER, (unsigned long)(uintptr_t)&subreaper, 0UL, 0UL, 0UL) == 0 &&
+	    subreaper)
 		return true;
 #endif
 	return getpid() == 1;
