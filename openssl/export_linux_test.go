@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FillSocket writes to the socket, past the SSL, until the peer's window is closed and the socket
-// takes no more byte. The peer must read nothing, and must have set its receive buffer. If the size
-// is not set, Linux lets the buffer grow, and the window opens again (tcp_clamp_window).
+// FillSocket writes to the socket, behind the SSL's back, until the peer's window is closed and the
+// socket takes no byte more. The peer must read nothing and must have set its receive buffer: Linux
+// lets a buffer that nobody has set grow, and the window opens again (tcp_clamp_window).
 func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 	t.Helper()
 	for {

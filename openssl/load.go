@@ -22,8 +22,9 @@ type Library struct {
 	// the Library is used.
 	Watcher Watcher
 
-	// KeyLog, if it is not nil, is given the secrets of each connection, as lines of the NSS key log format without their end. It
-	// must be set before the Library is used. It is called in the middle of handshakes, by several goroutines.
+	// KeyLog, if it is not nil, is given the secrets of each connection, as lines of the NSS
+	// key log format without their end. It must be set before the Library is used. It is called
+	// in the middle of handshakes, by several goroutines.
 	KeyLog func(line string)
 
 	sym     symbols

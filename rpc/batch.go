@@ -57,8 +57,8 @@ func (st *stream) queueBatch(line []byte) {
 	_ = st.batchDone(b, nil)
 }
 
-// splitBatch takes an array apart, which must be JSON. It stops when there are too many elements: a line
-// has room for millions.
+// splitBatch takes an array apart, which must be JSON. It stops when there are too many elements: a
+// line has room for millions.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(line))
@@ -73,8 +73,8 @@ func splitBatch(line []byte) []json.RawMessage {
 	return elements
 }
 
-// batchDone adds an answer (nil: none, only one less is missing), and writes the batch's answer if that
-// was the last.
+// batchDone adds an answer (nil: none, only one less is missing), and writes the batch's answer if
+// that was the last.
 func (s *server) batchDone(b *batch, answer []byte) error {
 	b.mu.Lock()
 	b.left--

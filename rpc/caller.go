@@ -11,9 +11,10 @@ import (
 	"tlsd/session"
 )
 
-// caller is the connection as the reader sees it. It ends a session that is idle: for IdleTimeout no call was
-// in flight, nothing has come from the caller, be it between messages or in the middle of one, and no byte
-// has moved on a data channel. A session that waits for clients with a signal is not idle.
+// caller is the connection as the reader sees it. It ends a session that is idle: for IdleTimeout
+// no call was in flight, nothing has come from the caller, be it between messages or in the middle
+// of one, and no byte has moved on a data channel. A session that waits for clients with a signal
+// is not idle.
 type caller struct{ *server }
 
 func (c caller) Read(p []byte) (int, error) {

@@ -13,7 +13,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// FuzzDecode: what the decoder of parameters accepts is what the method's table says, and means the same by name.
+// FuzzDecode: what the decoder of parameters accepts is what the method's table says, and means the
+// same by name.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		`[]`, `{}`, `["localhost",443]`, `{"port":443,"host":"a"}`, `[1]`, `[1,"aGVsbG8="]`, `{"handle":1,"data":""}`, `[1,16777216]`, `[1,0]`,

@@ -181,7 +181,8 @@ func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
 	}
 }
 
-// TestALineOfManyReadsKeepsItsDescriptor, and so does the next one, whose first bytes come with its end.
+// TestALineOfManyReadsKeepsItsDescriptor, and so does the next one, whose first bytes come with its
+// end.
 func TestALineOfManyReadsKeepsItsDescriptor(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)
@@ -396,8 +397,8 @@ func connectedTCP(t *testing.T) int {
 	return fd
 }
 
-// FuzzDescriptors sends lines in any pieces, with any descriptors, and calls that take some. No more
-// descriptors than sent are ever taken, none is given out twice, and none stays open.
+// FuzzDescriptors sends lines in any pieces, with any descriptors, and calls that take some. No
+// more descriptors than sent are ever taken, none is given out twice, and none stays open.
 func FuzzDescriptors(f *testing.F) {
 	f.Add([]byte("a1b\n\x01c\n\x02\n"), []byte{1, 0, 2})
 	f.Add([]byte("\n\n\x11x\ny"), []byte{0, 1})

@@ -16,8 +16,8 @@ import (
 	"tlsd/session"
 )
 
-// Handle begins a call, in the order of arrival, and sees to it that it is run and answered. It is called
-// on the library's reading goroutine, and does not wait for the call.
+// Handle begins a call, in the order of arrival, and sees to it that it is run and answered. It is
+// called on the library's reading goroutine, and does not wait for the call.
 func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
 	c := s.numbered(req.ID.Num)
 	c.lib = lib
@@ -97,7 +97,8 @@ func (m *method) attach(s *server, c *call, a args) error {
 	return nil
 }
 
-// launch runs the session's side of a call and answers it: here if it does not wait, else in a goroutine.
+// launch runs the session's side of a call and answers it: here if it does not wait, else in a
+// goroutine.
 func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
 	handle := m.named(a)
 	if !sc.Waits() {
@@ -128,7 +129,8 @@ func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
 	}()
 }
 
-// fail answers a call that the session knows nothing of; the error becomes the session's last error here.
+// fail answers a call that the session knows nothing of; the error becomes the session's last error
+// here.
 func (s *server) fail(c *call, err error) {
 	s.sess.Fail(err)
 	s.reply(c, nil, err)

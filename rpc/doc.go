@@ -1,13 +1,14 @@
-// Package rpc serves sessions as JSON-RPC 2.0 over a connection. proto.md is its specification; nothing
-// below this package knows JSON.
+// Package rpc serves sessions as JSON-RPC 2.0 over a connection. proto.md is its specification;
+// nothing below this package knows JSON.
 //
 // The way of a call:
 //
 //	wire.Reader ─ line ─▶ stream ─ request ──▶ jsonrpc2.Conn ─▶ server.Handle ─▶ session
 //	wire.Writer ◀─ line ─ stream ◀─ response ─ jsonrpc2.Conn ◀─ server.reply ◀── session
 //
-// The jsonrpc2 library decodes, dispatches and answers every request. What it cannot do to the letter of
-// the specification is done by the stream in front of it: bad lines, batches, and ids of every kind.
+// The jsonrpc2 library decodes, dispatches and answers every request. What it cannot do to the
+// letter of the specification is done by the stream in front of it: bad lines, batches, and ids of
+// every kind.
 //
 // Promises:
 //

@@ -21,8 +21,8 @@ import (
 	"tlsd/session"
 )
 
-// counting is an engine whose connections never wait: they take what is written, and give, at most 1,000 at a time,
-// the bytes 0, 1, 2 … in a row.
+// counting is an engine whose connections never wait: they take what is written, and give, at most
+// 1,000 at a time, the bytes 0, 1, 2 … in a row.
 type counting struct {
 	idle
 	open *atomic.Int64 // connections that have not been freed
@@ -79,8 +79,8 @@ func harmless(t testing.TB, port int) policy.Policy {
 	return p
 }
 
-// converse sends bytes to a session that has connections with the handles 1 and 2, and gives all answers, with
-// their id as the key. The session must end well, and free all.
+// converse sends bytes to a session that has connections with the handles 1 and 2, and gives all
+// answers, with their id as the key. The session must end well, and free all.
 func converse(t *testing.T, port int, engine counting, data []byte) map[string][]string {
 	t.Helper()
 	ours, theirs := pair(t)
@@ -154,8 +154,8 @@ func checkAnswer(t *testing.T, answer []byte) string {
 	return string(m["id"])
 }
 
-// FuzzServe sends anything to a session. Whatever it is, all answers are messages of JSON-RPC 2.0, the
-// session ends, and nothing of it is left.
+// FuzzServe sends anything to a session. Whatever it is, all answers are messages of JSON-RPC 2.0,
+// the session ends, and nothing of it is left.
 func FuzzServe(f *testing.F) {
 	for _, s := range []string{
 		"", "\n", "nonsense\n", "[]\n", "[1]\n", "{}\n", "null", `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n",
@@ -177,8 +177,9 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// FuzzAnswers sends good calls with ids of every kind, alone, in batches and as notifications: each id is
-// answered as often as it was sent, and nothing else is. Each two bytes are a call; see callOf.
+// FuzzAnswers sends good calls with ids of every kind, alone, in batches and as notifications: each
+// id is answered as often as it was sent, and nothing else is. Each two bytes are a call; see
+// callOf.
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6})
 	f.Add([]byte{0x40, 0, 0x41, 1, 0x42, 7, 0xc0, 3, 0x80, 2, 0x07, 4})
@@ -220,8 +221,8 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
-// callOf makes a call: the low bits of the first byte choose its id ("" for a notification), bit 6 puts it in a
-// batch, and the second byte chooses the method.
+// callOf makes a call: the low bits of the first byte choose its id ("" for a notification), bit 6
+// puts it in a batch, and the second byte chooses the method.
 func callOf(how, what byte) (id, text string, inBatch bool) {
 	ids := []string{`1`, `-1`, `"1"`, `""`, `null`, `123456789012345678901234567890`, `"\u00e9\"x"`}
 	methods := []string{

@@ -87,8 +87,8 @@ func stringEnd(msg []byte, i int) int {
 // there is no room.
 const freeID = 64
 
-// keeps is how many bytes of a call are kept until it is answered, when its parameters have been decoded. An answer
-// inside of a batch is kept until the batch is complete.
+// keeps is how many bytes of a call are kept until it is answered, when its parameters have been
+// decoded. An answer inside of a batch is kept until the batch is complete.
 func (m *method) keeps(c *call, a args) int {
 	n := max(0, len(c.id)-freeID)
 	for i, p := range m.params {
@@ -102,8 +102,8 @@ func (m *method) keeps(c *call, a args) int {
 	return n
 }
 
-// fits says whether n bytes more can be kept. What it says holds until the reading goroutine, the only one to
-// call hold, does so.
+// fits says whether n bytes more can be kept. What it says holds until the reading goroutine, the
+// only one to call hold, does so.
 func (s *server) fits(n int) bool { return s.held.Load()+int64(n) <= int64(s.Limits.Buffered) }
 
 // hold counts bytes as kept for a call, n in all. It fails if there is no room.

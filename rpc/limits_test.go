@@ -27,7 +27,8 @@ func overLimit(id, op string) string {
 // nested is n arrays inside of one another.
 func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 
-// TestNestingIsLimited at the bound and one over it. The connection lives on, and the next message is found.
+// TestNestingIsLimited at the bound and one over it. The connection lives on, and the next message
+// is found.
 func TestNestingIsLimited(t *testing.T) {
 	t.Parallel()
 	const most = 10
@@ -75,8 +76,8 @@ func stuck(e *fakeengine.Engine, _ *rpc.Config) {
 	}
 }
 
-// TestKeptBytesAreLimited at the bound and one over it: the data of Writes that wait. What is refused is dropped;
-// what ends the waiting is not refused; and then there is room again.
+// TestKeptBytesAreLimited at the bound and one over it: the data of Writes that wait. What is
+// refused is dropped; what ends the waiting is not refused; and then there is room again.
 func TestKeptBytesAreLimited(t *testing.T) {
 	t.Parallel()
 	const most, first = 1 << 20, 600_000

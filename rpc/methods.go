@@ -23,7 +23,8 @@ type method struct {
 	makes  bool           // it makes a handle, whose number is taken when the call arrives
 	answer func(args) int // the most bytes that its blob has; nil: the result is none
 
-	// One of the two carries it out. If there are both, direct is for a call without parameters.
+	// One of the two carries it out. If there are both, direct is for a call without
+	// parameters.
 	call   func(*session.Session, args) *session.Call
 	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }

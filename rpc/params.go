@@ -50,8 +50,8 @@ func (a args) channel(i int) *net.UnixConn {
 	return ch
 }
 
-// decode decodes a call's parameters strictly: by position or by name, none missing, none too many, each
-// of its type and in its range.
+// decode decodes a call's parameters strictly: by position or by name, none missing, none too many,
+// each of its type and in its range.
 func (m *method) decode(params json.RawMessage) (args, error) {
 	given, err := m.given(params)
 	if err != nil {

@@ -38,9 +38,9 @@ func (c *call) message() []byte {
 	return append(out, '}')
 }
 
-// parse takes a request apart. If it is not a request of JSON-RPC 2.0 (section 4 of its specification), the
-// call is nil and why says so; if it is not JSON, there is an error. Names of members are compared exactly,
-// which encoding/json does only with maps.
+// parse takes a request apart. If it is not a request of JSON-RPC 2.0 (section 4 of its
+// specification), the call is nil and why says so; if it is not JSON, there is an error. Names of
+// members are compared exactly, which encoding/json does only with maps.
 func parse(msg []byte) (c *call, why string, err error) {
 	why = "a request is an object"
 	var m map[string]json.RawMessage

@@ -36,8 +36,8 @@ type Config struct {
 	Confinement map[string]string
 	// Watcher, if it is not nil, is told what the session is at. It must not wait.
 	Watcher Watcher
-	// Began, if it is not nil, is told the session before its first call. The receiver may only describe it, and only
-	// until Serve returns.
+	// Began, if it is not nil, is told the session before its first call. The receiver may only
+	// describe it, and only until Serve returns.
 	Began func(*session.Session)
 }
 
@@ -59,8 +59,8 @@ func (noWatcher) Calling(string, int32) {}
 // farewellTimeout bounds the time for the last line of a session that ends from this side.
 const farewellTimeout = 200 * time.Millisecond
 
-// Serve serves one session on conn, until the caller is gone or ctx is done; then the
-// caller is told ctx's cause. It owns conn. When it returns, everything that the session owned is freed. The
+// Serve serves one session on conn, until the caller is gone or ctx is done; then the caller is
+// told ctx's cause. It owns conn. When it returns, everything that the session owned is freed. The
 // error is nil when the caller has ended the connection in an orderly way.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if cfg.AnswerTimeout <= 0 {

@@ -14,19 +14,19 @@ import (
 	"tlsd/session"
 )
 
-// stream is the connection as the library sees it, a jsonrpc2.ObjectStream. The library takes one good
-// request after another from it, and gives it one response to each.
+// stream is the connection as the library sees it, a jsonrpc2.ObjectStream. The library takes one
+// good request after another from it, and gives it one response to each.
 //
 // What the library cannot do to the letter of JSON-RPC 2.0 is done here:
 //
 //   - A bad line is answered with id null, and the connection lives on.
 //   - A batch is taken apart, and its answers are put together (batch.go).
-//   - An id of any kind (a string, an integer of any size, null) is replaced by a number, and put back
-//     into the answer. A notification gets a number, too, and its answer is dropped.
+//   - An id of any kind (a string, an integer of any size, null) is replaced by a number, and put
+//     back into the answer. A notification gets a number, too, and its answer is dropped.
 //
-// ReadObject runs on the library's one reading goroutine, and so does server.Handle, which the library
-// calls with each request before it reads the next. WriteObject may be called by any goroutine; the
-// library calls it by one at a time.
+// ReadObject runs on the library's one reading goroutine, and so does server.Handle, which the
+// library calls with each request before it reads the next. WriteObject may be called by any
+// goroutine; the library calls it by one at a time.
 type stream struct {
 	*server
 
@@ -60,8 +60,8 @@ func (st *stream) ReadObject(v any) error {
 	return json.Unmarshal(c.message(), v)
 }
 
-// message reads one message and queues its calls. A bad message is answered here, and is no error. An
-// error means that no more can be read.
+// message reads one message and queues its calls. A bad message is answered here, and is no error.
+// An error means that no more can be read.
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
@@ -129,8 +129,8 @@ func (st *stream) WriteObject(v any) error {
 	return st.answer(c.id, c.batch, answer)
 }
 
-// splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. The answer is
-// the member result or error.
+// splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. The
+// answer is the member result or error.
 func splitResponse(msg []byte) (number uint64, answer []byte, ok bool) {
 	rest, begins := bytes.CutPrefix(msg, []byte(`{"id":`))
 	rest, ends := bytes.CutSuffix(rest, []byte(`,"jsonrpc":"2.0"}`))
@@ -151,7 +151,8 @@ func (s *server) refuse(err error, b *batch) {
 	_ = s.answer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
 }
 
-// answer writes an answer with that id and that member, result or error. In a batch it waits for the others.
+// answer writes an answer with that id and that member, result or error. In a batch it waits for
+// the others.
 func (s *server) answer(id json.RawMessage, b *batch, member []byte) error {
 	out := make([]byte, 0, 64+len(id)+len(member))
 	out = append(append(out, `{"jsonrpc":"2.0","id":`...), id...)

@@ -218,7 +218,8 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 	}
 }
 
-// TestPendingClientsAreBounded: beyond the limit clients stay in the kernel's queue, and none is lost.
+// TestPendingClientsAreBounded: beyond the limit clients stay in the kernel's queue, and none is
+// lost.
 func TestPendingClientsAreBounded(t *testing.T) {
 	t.Parallel()
 	const limit, clients = 3, 10

@@ -12,12 +12,12 @@ import (
 	"tlsd/openssl"
 )
 
-// A beginning is what a connection needs until its handshake: the TCP connection, and what was wished for the handshake.
-// TLS begins with the handshake. Until then scripts may talk in plain text (see plain.go), and options may change (see
-// options.go).
+// A beginning is what a connection needs until its handshake: the TCP connection, and what was
+// wished for the handshake. TLS begins with the handshake. Until then scripts may talk in plain
+// text (see plain.go), and options may change (see options.go).
 //
-// It is guarded by the session's lock. The handshake takes the parts that it needs; drop frees the others, and is not called
-// under the lock.
+// It is guarded by the session's lock. The handshake takes the parts that it needs; drop frees the
+// others, and is not called under the lock.
 type beginning struct {
 	tcp   *net.TCPConn // nil once TLS owns it
 	name  string       // a client's: whom to expect, and to ask for
@@ -120,9 +120,10 @@ func (b *beginning) configured() bool {
 	return s.ALPN != nil || s.Pins != nil || s.TLS13 || s.Identity != nil || s.Sessions != nil
 }
 
-// unread fails if the peer has sent plain text that nobody has read. Behind the change to TLS it could pass for a part of the
-// conversation that is protected (RFC 3207 section 5, "STARTTLS injection"). A server does not see it here: what has come may be the
-// beginning of the client's handshake, and if it is not, the handshake fails.
+// unread fails if the peer has sent plain text that nobody has read. Behind the change to TLS it
+// could pass for a part of the conversation that is protected (RFC 3207 section 5, "STARTTLS
+// injection"). A server does not see it here: what has come may be the beginning of the client's
+// handshake, and if it is not, the handshake fails.
 func (b *beginning) unread() error {
 	if !b.plain || b.server != nil {
 		return nil

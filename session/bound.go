@@ -34,9 +34,10 @@ func bounded(ctx context.Context, bound time.Duration, missing string) (context.
 	return context.WithTimeoutCause(ctx, bound, fail(kind.Timeout, "%s within %v", missing, bound))
 }
 
-// SetTimeout bounds each Handshake, Read and piece of a Write on a connection handle, each Accept on a context handle, or
-// with the handle 0 each NewClient, that is made afterwards. The bound 0 brings the session's own timeouts back.
-// The result is 0, when it is known that there is such a handle.
+// SetTimeout bounds each Handshake, Read and piece of a Write on a connection handle, each Accept
+// on a context handle, or with the handle 0 each NewClient, that is made afterwards. The bound 0
+// brings the session's own timeouts back. The result is 0, when it is known that there is such a
+// handle.
 func (s *Session) SetTimeout(h Handle, bound time.Duration) *Call {
 	const op = "tls.SetTimeout"
 	s.mu.Lock()

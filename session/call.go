@@ -21,11 +21,11 @@ const turnGrace = 500 * time.Millisecond
 // caller's requests. Each Call must be Run exactly once, from any goroutine.
 //
 // A connection has three lanes: control (the making call, Handshake, SetTimeout,
-// SetInsecureSkipVerify, PeerCertSubject, Version), in (Read) and out (Write).
-// Calls of one lane run one after another; Read and Write also wait for the
-// control calls that were made before them. Close waits its turn behind all of
-// them, for as long as one of them ends every turnGrace, and then ends the rest. Calls that wait for bytes of a data channel to
-// leave (Flush, Shutdown) it does not end: it drains the channel, which ends them.
+// SetInsecureSkipVerify, PeerCertSubject, Version), in (Read) and out (Write). Calls of one lane
+// run one after another; Read and Write also wait for the control calls that were made before them.
+// Close waits its turn behind all of them, for as long as one of them ends every turnGrace, and
+// then ends the rest. Calls that wait for bytes of a data channel to leave (Flush, Shutdown) it
+// does not end: it drains the channel, which ends them.
 type Call struct {
 	s      *Session
 	op     string
@@ -235,8 +235,9 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 	}
 }
 
-// closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that go on
-// waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be held.
+// closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that
+// go on waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be
+// held.
 func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Context) error, unmade func() bool) *Call {
 	var c *Call
 	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
@@ -273,8 +274,8 @@ func (c *Call) endWaiting(h Handle) {
 	}
 }
 
-// earlier lists the calls on handle h (any if 0) that were made before c and have not ended, but for those that the
-// pumps of h will end. s.mu must be held.
+// earlier lists the calls on handle h (any if 0) that were made before c and have not ended, but
+// for those that the pumps of h will end. s.mu must be held.
 func (s *Session) earlier(c *Call, h Handle) []*Call {
 	var list []*Call
 	pumped := h != 0 && s.conns[h] != nil && s.conns[h].pumps != nil

@@ -80,7 +80,8 @@ func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection
 	return c
 }
 
-// made gives an accepted connection that has done its handshake its engine side, and its data channel if there is one.
+// made gives an accepted connection that has done its handshake its engine side, and its data
+// channel if there is one.
 func (c *connection) made(t EngineConn, ch *channel) {
 	t.SetTag(int32(c.handle))
 	c.s.mu.Lock()
@@ -135,8 +136,8 @@ func (c *connection) usable() (EngineConn, error) {
 	return c.tls, nil
 }
 
-// channelled is usable for a call that goes by the data channel, if there is one, and that ends with the Close behind it:
-// when the call's turn comes, the connection may be closed already.
+// channelled is usable for a call that goes by the data channel, if there is one, and that ends
+// with the Close behind it: when the call's turn comes, the connection may be closed already.
 func (c *connection) channelled() (*pumps, error) {
 	_, err := c.usable()
 	c.s.mu.Lock()
@@ -241,7 +242,8 @@ func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<
 	return call
 }
 
-// beside makes a call on a connection handle that runs after the calls of the lanes, but holds up none. s.mu must be held.
+// beside makes a call on a connection handle that runs after the calls of the lanes, but holds up
+// none. s.mu must be held.
 func (s *Session) beside(op string, h Handle, lanes func(*connection) []*<-chan struct{},
 	run func(context.Context, *connection) (any, error)) *Call {
 	c, err := s.connection(h)
@@ -259,8 +261,8 @@ func ctlLane(c *connection) []*<-chan struct{} { return []*<-chan struct{}{&c.ct
 func inLane(c *connection) []*<-chan struct{}  { return []*<-chan struct{}{&c.ctl, &c.in} }
 func outLane(c *connection) []*<-chan struct{} { return []*<-chan struct{}{&c.ctl, &c.out} }
 
-// Handshake does the TLS handshake. The result is 0. If data is not nil, it becomes the connection's data channel; the
-// session owns it from now on.
+// Handshake does the TLS handshake. The result is 0. If data is not nil, it becomes the
+// connection's data channel; the session owns it from now on.
 func (s *Session) Handshake(h Handle, data *net.UnixConn) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -90,8 +90,8 @@ func (c *serverContext) unmade() {
 	c.s.count()
 }
 
-// Accept waits for a client at host (an address of this machine) and port
-// 1-65535 that has done its handshake. The result is the Handle of its connection. If data is not nil, it becomes the
+// Accept waits for a client at host (an address of this machine) and port 1-65535 that has done its
+// handshake. The result is the Handle of its connection. If data is not nil, it becomes the
 // connection's data channel; the session owns it from now on.
 func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
 	call := s.accept(ctxHandle, host, port)
@@ -156,8 +156,8 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
 }
 
-// close frees the context. No Accept may be using it. Clients that were not claimed are closed in an
-// orderly way, as far as ctx and the timeout allow.
+// close frees the context. No Accept may be using it. Clients that were not claimed are closed in
+// an orderly way, as far as ctx and the timeout allow.
 func (c *serverContext) close(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
 	defer stop()
@@ -176,7 +176,8 @@ func (c *serverContext) close(ctx context.Context) error {
 	return nil
 }
 
-// use replaces the engine's context, for handshakes from now on. Those that have begun go on with the old one. Nil is the last one.
+// use replaces the engine's context, for handshakes from now on. Those that have begun go on with
+// the old one. Nil is the last one.
 func (c *serverContext) use(e EngineContext) {
 	c.swap.Lock()
 	old := c.engine

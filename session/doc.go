@@ -38,6 +38,6 @@
 //
 // The bytes of a connection go one of two ways. With a data channel, which comes with Handshake or
 // Accept, two goroutines carry them (pump.go), and Read and Write are refused. Without one, the
-// calls Read and Write carry them (plain.go). In both cases a flow says how the two directions stand
-// (flow.go).
+// calls Read and Write carry them (plain.go). In both cases a flow says how the two directions
+// stand (flow.go).
 package session

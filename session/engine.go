@@ -54,8 +54,8 @@ type EngineContext interface {
 	// also when they fail. Nothing is sent yet.
 	Client(nc *net.TCPConn, host string) (EngineConn, error)
 	Server(nc *net.TCPConn) (EngineConn, error)
-	// RequireTLS13 refuses older versions on the connections that are made from it. It is called before the first
-	// one, if at all.
+	// RequireTLS13 refuses older versions on the connections that are made from it. It is
+	// called before the first one, if at all.
 	RequireTLS13()
 	// Free drops the context. Connections made from it live on.
 	Free()
@@ -65,18 +65,20 @@ type EngineContext interface {
 // at the same time.
 type EngineConn interface {
 	SetVerify(on bool) error
-	// Configure says what a client wants of the handshake. It is called at most once, before it.
+	// Configure says what a client wants of the handshake. It is called at most once, before
+	// it.
 	Configure(openssl.ClientSettings) error
 	Handshake(ctx context.Context) error
-	// ReadSome waits for data and returns what is there, at least one byte and at most limit; Recycle may be called with it. It returns
-	// io.EOF after the peer's close_notify.
+	// ReadSome waits for data and returns what is there, at least one byte and at most limit;
+	// Recycle may be called with it. It returns io.EOF after the peer's close_notify.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
-	// Write sends all of p, or fails; n bytes have left. After a failed send, later Writes give the same error. Reads go on.
+	// Write sends all of p, or fails; n bytes have left. After a failed send, later Writes give
+	// the same error. Reads go on.
 	Write(ctx context.Context, p []byte) (n int, err error)
 	// CloseWrite sends close_notify behind what was written. Reads go on.
 	CloseWrite(ctx context.Context) error
-	// WaitReset waits, after io.EOF or openssl.ErrTruncated, until the peer has reset the connection, which is the error that it
-	// returns; or ctx's.
+	// WaitReset waits, after io.EOF or openssl.ErrTruncated, until the peer has reset the
+	// connection, which is the error that it returns; or ctx's.
 	WaitReset(ctx context.Context) error
 	// SetTag names the connection in what the engine reports about its work.
 	SetTag(tag int32)

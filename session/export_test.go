@@ -12,7 +12,8 @@ const MostFinishing = mostFinishing
 // before them. It must be called before the first call.
 func (s *Session) SetGrace(d time.Duration) { s.grace = d }
 
-// SetLastWords gives the peer another time to say why a send has failed. It must be called before the first call.
+// SetLastWords gives the peer another time to say why a send has failed. It must be called before
+// the first call.
 func (s *Session) SetLastWords(d time.Duration) { s.lastWords = d }
 
 // TrustDepth counts the stores that stand behind one another, the current one
@@ -27,7 +28,8 @@ func (s *Session) TrustDepth() int {
 	return n
 }
 
-// SetReloadPause replaces the time in which a context does not look at its files again. No call may have been made.
+// SetReloadPause replaces the time in which a context does not look at its files again. No call may
+// have been made.
 func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }
 
 // SetPause replaces the pause between attempts to connect. No call may have been made.

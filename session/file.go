@@ -22,7 +22,8 @@ const (
 	maxKey    = 1 << 20
 )
 
-// An opener opens a file for reading, without waiting for it. An error that is an *Error says all; another one gets the path.
+// An opener opens a file for reading, without waiting for it. An error that is an *Error says all;
+// another one gets the path.
 type opener func() (*os.File, error)
 
 // readPEM reads a regular file of at most limit bytes. It never waits: a FIFO or a

@@ -46,8 +46,8 @@ func (s *Session) Close(h Handle) *Call {
 	return call
 }
 
-// drain lets what the caller has sent leave. A caller that has closed the channel before, perhaps in the middle of a Write,
-// is not made to wait for a peer that does not read.
+// drain lets what the caller has sent leave. A caller that has closed the channel before, perhaps
+// in the middle of a Write, is not made to wait for a peer that does not read.
 func (c *connection) drain(ctx context.Context, p *pumps, deserted bool) {
 	if deserted {
 		var stop context.CancelFunc

@@ -11,7 +11,8 @@ import (
 	"tlsd/session"
 )
 
-// A slowEnd is a rig whose connections take until free is closed to end in an orderly way, or until they may not wait any more.
+// A slowEnd is a rig whose connections take until free is closed to end in an orderly way, or until
+// they may not wait any more.
 type slowEnd struct {
 	*rig
 	free  chan struct{}
@@ -73,7 +74,8 @@ func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 	s.gone()
 }
 
-// TestTheEndDoesNotKeepWhatWasNotClosed: a connection that is being finished does not hold up that the others are cut.
+// TestTheEndDoesNotKeepWhatWasNotClosed: a connection that is being finished does not hold up that
+// the others are cut.
 func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, patience)

@@ -189,8 +189,8 @@ func dialTCP(t *testing.T, port int) net.Conn {
 	return nc
 }
 
-// unlistened waits until nobody listens on a port. A process that another test has just started may still
-// have a copy of a socket that is closed here, until it executes its program.
+// unlistened waits until nobody listens on a port. A process that another test has just started may
+// still have a copy of a socket that is closed here, until it executes its program.
 func unlistened(t *testing.T, port int) {
 	t.Helper()
 	until(t, "the end of a listener", func() bool {

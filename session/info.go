@@ -14,10 +14,11 @@ import (
 	"tlsd/openssl"
 )
 
-// What can be asked of a handle: one text for each name. Times are Unix seconds, hashes and bytes are hexadecimal, yes is "1" and
-// no "0". What does not exist is "".
+// What can be asked of a handle: one text for each name. Times are Unix seconds, hashes and bytes
+// are hexadecimal, yes is "1" and no "0". What does not exist is "".
 //
-// Certificates are only described here, for people and for programs that look at them. OpenSSL has judged them.
+// Certificates are only described here, for people and for programs that look at them. OpenSSL has
+// judged them.
 
 // Facts are the names and their texts.
 type Facts map[string]string
@@ -29,8 +30,8 @@ var connFacts = []string{"version", "cipher", "alpn", "group", "resumed", "serve
 
 const opInfo = "tls.Info"
 
-// HandleInfo tells one fact about a connection that has done its handshake, or about a context; without a name, all of them. The
-// result is a string, or Facts.
+// HandleInfo tells one fact about a connection that has done its handshake, or about a context;
+// without a name, all of them. The result is a string, or Facts.
 func (s *Session) HandleInfo(h Handle, name string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +126,8 @@ func asPEM(chain [][]byte) string {
 	return b.String()
 }
 
-// names are the subject alternative names, as in "DNS:example.com, IP:192.0.2.1". Each is one entry, whatever is in it.
+// names are the subject alternative names, as in "DNS:example.com, IP:192.0.2.1". Each is one
+// entry, whatever is in it.
 func names(c *x509.Certificate) string {
 	var list []string
 	for _, n := range c.DNSNames {
@@ -143,8 +145,8 @@ func names(c *x509.Certificate) string {
 	return strings.Join(list, ", ")
 }
 
-// entry quotes a name that could look like two, or end a host's string: one with a comma, a blank, a quotation mark, a backslash,
-// or a character that does not show.
+// entry quotes a name that could look like two, or end a host's string: one with a comma, a blank,
+// a quotation mark, a backslash, or a character that does not show.
 func entry(name string) string {
 	odd := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`,"\`, r) }
 	if strings.IndexFunc(name, odd) < 0 {

@@ -9,10 +9,12 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A context may listen in several places. Accept with an address listens there at its first call; Listen does that at once, and
-// can take any free port. Accept without an address takes clients from all places.
+// A context may listen in several places. Accept with an address listens there at its first call;
+// Listen does that at once, and can take any free port. Accept without an address takes clients
+// from all places.
 
-// Listen binds an address of this machine, and takes clients for later Accepts. Port 0 is any free port. The result is the port.
+// Listen binds an address of this machine, and takes clients for later Accepts. Port 0 is any free
+// port. The result is the port.
 func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -28,7 +30,8 @@ func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
 	})
 }
 
-// onContext makes a call that changes a context, behind those that were made before. s.mu must be held.
+// onContext makes a call that changes a context, behind those that were made before. s.mu must be
+// held.
 func (s *Session) onContext(op string, h Handle, run func(context.Context, *serverContext) (any, error)) *Call {
 	c, err := s.context(h)
 	if err != nil {
@@ -53,7 +56,8 @@ func (c *serverContext) newListener(addr string) *listener {
 	return &listener{s: c.s, addr: addr, context: c, opened: make(chan struct{})}
 }
 
-// another wakes those that wait for a client of any listener, because there is another one. s.mu must be held.
+// another wakes those that wait for a client of any listener, because there is another one. s.mu
+// must be held.
 func (c *serverContext) another() {
 	close(c.more)
 	c.more = make(chan struct{})
@@ -81,7 +85,8 @@ func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, e
 	return l.port(), nil
 }
 
-// maxPlaces is how many places a context listens in at most: each costs a socket, and room for clients that wait.
+// maxPlaces is how many places a context listens in at most: each costs a socket, and room for
+// clients that wait.
 const maxPlaces = 64
 
 // roomForPlace says why the context cannot listen in another place. s.mu must be held.
@@ -122,7 +127,8 @@ func receiveCase(ch any) reflect.SelectCase {
 	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
 }
 
-// listening gives the places where the context listens, and what is closed when there is another one.
+// listening gives the places where the context listens, and what is closed when there is another
+// one.
 func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

@@ -35,7 +35,8 @@ type listener struct {
 	trouble chan *Error   // why no client can be taken, for an Accept that waits
 }
 
-// An arrival is a client: its connection after the handshake, or before it if that comes later, or why it failed.
+// An arrival is a client: its connection after the handshake, or before it if that comes later, or
+// why it failed.
 type arrival struct {
 	conn          EngineConn
 	local, remote string // addresses of conn
@@ -43,7 +44,8 @@ type arrival struct {
 	err           *Error
 }
 
-// accept claims the next client of an address, or, without an address, of all that the context listens on.
+// accept claims the next client of an address, or, without an address, of all that the context
+// listens on.
 func (c *serverContext) accept(ctx context.Context, host string, port int) (arrival, error) {
 	if host == "" && port == 0 {
 		return c.acceptAny(ctx)

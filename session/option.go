@@ -13,11 +13,13 @@ import (
 	"tlsd/openssl"
 )
 
-// The options of handles. An option of a connection must come before its handshake. One of a context holds for clients that come
-// later; those that are there stay as they are. An unknown name, and a value that an option does not have, are errors of
-// kind "params" that list what there is.
+// The options of handles. An option of a connection must come before its handshake. One of a
+// context holds for clients that come later; those that are there stay as they are. An unknown
+// name, and a value that an option does not have, are errors of kind "params" that list what there
+// is.
 
-// A connOption is an option of a connection. set is called with s.mu held, prepare before it and without.
+// A connOption is an option of a connection. set is called with s.mu held, prepare before it and
+// without.
 type connOption struct {
 	name   string
 	values string // for errors
@@ -60,7 +62,8 @@ var connOptions = []connOption{
 		}},
 }
 
-// A contextOption is an option of a server context. It changes a copy of the options, and what it gives else to s.mu's holder.
+// A contextOption is an option of a server context. It changes a copy of the options, and what it
+// gives else to s.mu's holder.
 type contextOption struct {
 	name   string
 	values string
@@ -215,7 +218,8 @@ func unknownOption(name, what, known string) *Error {
 // errValue says that an option has no such value.
 var errValue = fmt.Errorf("no such value")
 
-// badValue makes the error of an option whose value cannot be had. doing is the kind of an error that does not say its own.
+// badValue makes the error of an option whose value cannot be had. doing is the kind of an error
+// that does not say its own.
 func badValue(ctx context.Context, name, value, values string, doing kind.Kind, err error) *Error {
 	if err == errValue {
 		return fail(kind.Params, "%s: %.80q is no value of it; want %s", name, value, values)
@@ -227,7 +231,8 @@ func badValue(ctx context.Context, name, value, values string, doing kind.Kind, 
 	return e
 }
 
-// badFile makes an error of kind "file" of one that the contents of a file have caused. The others stay as they are.
+// badFile makes an error of kind "file" of one that the contents of a file have caused. The others
+// stay as they are.
 func badFile(err error) error {
 	if err == nil {
 		return nil
@@ -287,7 +292,8 @@ func parseCA(s *Session, path string) (func(*beginning), error) {
 	return func(b *beginning) {
 		old := b.store
 		b.store = t
-		// Its context may have to be freed, for which the library has to be waited for: not under the lock.
+		// Its context may have to be freed, for which the library has to be waited for: not
+		// under the lock.
 		s.finishers.Go(old.release)
 	}, nil
 }

@@ -167,7 +167,8 @@ func TestFactsAboutThePeersCertificate(t *testing.T) {
 	}
 }
 
-// A certificate's owner chooses its names. None of them looks like another one's, or hides what is behind it.
+// A certificate's owner chooses its names. None of them looks like another one's, or hides what is
+// behind it.
 func TestANameOfACertificateIsOneEntry(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -284,7 +285,8 @@ func TestCertificatesOfClients(t *testing.T) {
 	r.fails(r.SetCertificate(ctx, "127.0.0.1", cert, key), kind.Params)
 }
 
-// TestARenewalDropsNobody: certificates are replaced while clients come, and none of these is refused or reset.
+// TestARenewalDropsNobody: certificates are replaced while clients come, and none of these is
+// refused or reset.
 func TestARenewalDropsNobody(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -482,7 +484,8 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	r.fails(r.ReadPlain(h, 1), kind.State)
 	r.fails(r.WritePlain(a, []byte("x")), kind.State)
 
-	// What the peer has said before TLS, and nobody has read, must not pass for a part of the protected conversation.
+	// What the peer has said before TLS, and nobody has read, must not pass for a part of the
+	// protected conversation.
 	accepted = r.start(r.Accept(ctx, "", 0))
 	h = r.handle(r.NewClient("127.0.0.1", port))
 	a = accepted.ok().(session.Handle)

@@ -17,11 +17,13 @@ import (
 	"tlsd/openssl"
 )
 
-// What the administrator's policy forbids a session is refused here, with an error of kind "denied" that names
-// the policy's key, and an audit event. A name is judged before it is looked up, an address when it is
-// about to be used, a file while it is being opened: nothing can change in between.
+// What the administrator's policy forbids a session is refused here, with an error of kind "denied"
+// that names the policy's key, and an audit event. A name is judged before it is looked up, an
+// address when it is about to be used, a file while it is being opened: nothing can change in
+// between.
 
-// denied makes the error of a call that is refused. asked is what the audit is told, doing how the error names it.
+// denied makes the error of a call that is refused. asked is what the audit is told, doing how the
+// error names it.
 func (s *Session) denied(op, key, asked, doing string) *Error {
 	s.note(audit.Event{Name: audit.Denied, Method: op, Asked: asked, Key: key})
 	return fail(kind.Denied, "%s is not allowed by the administrator's policy (%s)", doing, key)
@@ -36,8 +38,8 @@ func (s *Session) note(e audit.Event) {
 // errRefused is what the network's functions get for an address that is not allowed.
 var errRefused = errors.New("the address is not allowed")
 
-// dial connects to a host at one of the addresses that the policy allows. The host was read, and looked up, once: what the policy
-// judges here is what is dialled.
+// dial connects to a host at one of the addresses that the policy allows. The host was read, and
+// looked up, once: what the policy judges here is what is dialled.
 func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Conn, error) {
 	const op = "tls.NewClient"
 	target := net.JoinHostPort(host.String(), strconv.Itoa(port))
@@ -72,8 +74,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 	return nc, err
 }
 
-// listen listens on an address that the policy allows. It judges what is about to be bound. addr is what net.JoinHostPort
-// made of the script's host, which may have brackets of its own.
+// listen listens on an address that the policy allows. It judges what is about to be bound. addr is
+// what net.JoinHostPort made of the script's host, which may have brackets of its own.
 func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error) {
 	colon := strings.LastIndexByte(addr, ':')
 	hostText, portText := addr[:colon], addr[colon+1:]
@@ -130,7 +132,8 @@ func (s *Session) within(op, key string, folders policy.Folders, path string) op
 	}
 }
 
-// skipVerify judges that the verification of a server's certificate is turned off, and tells the audit of it in any case.
+// skipVerify judges that the verification of a server's certificate is turned off, and tells the
+// audit of it in any case.
 func (s *Session) skipVerify(peer string) error {
 	const op = "tls.SetInsecureSkipVerify"
 	if !s.Policy.MaySkipVerify() {
@@ -148,8 +151,8 @@ func (s *Session) versions(e EngineContext, err error) (EngineContext, error) {
 	return e, err
 }
 
-// judgeHandshake makes e, the error of a handshake that failed with err, a refusal, if the policy is
-// the reason: no version of TLS is left.
+// judgeHandshake makes e, the error of a handshake that failed with err, a refusal, if the policy
+// is the reason: no version of TLS is left.
 func (s *Session) judgeHandshake(op, peer string, err error, e *Error) *Error {
 	var h *openssl.HandshakeError
 	if s.Policy.RequiresTLS13() && e.Kind == kind.Handshake && errors.As(err, &h) && h.Version {

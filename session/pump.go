@@ -21,8 +21,8 @@ import (
 //	in:  engine's ReadSome ──▶ channel, when the caller makes room
 //
 // An idle connection has two parked goroutines and no memory for bytes. The connection's Close owns
-// the pumps, or else the session's End: it drains them, ends them and waits for both. interrupt ends
-// all their waits, so the wait for them is bounded by the bound of the drain.
+// the pumps, or else the session's End: it drains them, ends them and waits for both. interrupt
+// ends all their waits, so the wait for them is bounded by the bound of the drain.
 
 const (
 	// inBytes is the most that is read from the peer at once.

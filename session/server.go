@@ -10,12 +10,12 @@ import (
 	"tlsd/openssl"
 )
 
-// How a server context changes. The engine's context never does; another one takes its place, for handshakes from now on. So
-// nothing that is under way is disturbed, and if the new one cannot be made, the old one stays. The context keeps its
-// certificates and keys for that.
+// How a server context changes. The engine's context never does; another one takes its place, for
+// handshakes from now on. So nothing that is under way is disturbed, and if the new one cannot be
+// made, the old one stays. The context keeps its certificates and keys for that.
 
-// maxNames is for how many names a context has certificates at most. The library keeps what each needs, also for connections that
-// have begun before a change.
+// maxNames is for how many names a context has certificates at most. The library keeps what each
+// needs, also for connections that have begun before a change.
 const maxNames = 256
 
 // load makes the context's first engine context, of files.
@@ -80,10 +80,11 @@ func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, f
 	return id, from, err
 }
 
-// SetCertificate gives a connection the certificate that it shows if the server asks for one, before its handshake, or a context
-// another one. There, without a serverName, it replaces the context's own; a name, or "*." and a name, adds or replaces the
-// certificate for clients that ask for it. The files are read and checked first; if they are bad, nothing changes. Paths must
-// be absolute. The result is 0.
+// SetCertificate gives a connection the certificate that it shows if the server asks for one,
+// before its handshake, or a context another one. There, without a serverName, it replaces the
+// context's own; a name, or "*." and a name, adds or replaces the certificate for clients that ask
+// for it. The files are read and checked first; if they are bad, nothing changes. Paths must be
+// absolute. The result is 0.
 func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string) *Call {
 	const op = "tls.SetCertificate"
 	s.mu.Lock()

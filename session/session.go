@@ -43,13 +43,15 @@ type Config struct {
 	Engine   Engine
 	Timeouts Timeouts
 	Limits   Limits
-	// SkipFailedHandshakes is how server contexts begin: Accept goes on after a client whose handshake has failed.
+	// SkipFailedHandshakes is how server contexts begin: Accept goes on after a client whose
+	// handshake has failed.
 	SkipFailedHandshakes bool
 	// ReloadCertificates is how server contexts begin: files that have been renewed are taken.
 	ReloadCertificates bool
 	// Policy is what the administrator allows; the zero value is everything.
 	Policy policy.Policy
-	// Audit, if not nil, is told of what the administrator always wants to know. It is called by the goroutines of calls and must not wait.
+	// Audit, if not nil, is told of what the administrator always wants to know. It is called
+	// by the goroutines of calls and must not wait.
 	Audit func(audit.Event)
 	// Observer, if not nil, is told of what the log may have.
 	Observer Observer
@@ -143,12 +145,12 @@ func New(cfg Config) *Session {
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// End ends all calls with kind "cancelled", frees everything that the session owns,
-// and returns when it is gone. Connections that were not closed are cut without
-// close_notify, so that a peer can tell that its partner has not ended in an orderly way; what was sent on a data channel
-// leaves before, within Timeouts.Close. This does not wait for
-// those that are still being finished, but End does (see Hurry). Each Call that was made must be, or have been, Run.
-// No method may be called after it.
+// End ends all calls with kind "cancelled", frees everything that the session owns, and returns
+// when it is gone. Connections that were not closed are cut without close_notify, so that a peer
+// can tell that its partner has not ended in an orderly way; what was sent on a data channel leaves
+// before, within Timeouts.Close. This does not wait for those that are still being finished, but
+// End does (see Hurry). Each Call that was made must be, or have been, Run. No method may be called
+// after it.
 func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()
@@ -171,8 +173,8 @@ func (s *Session) End() {
 	}
 }
 
-// LastMoved is when bytes have last gone over a data channel; the zero time if they never have. It may be
-// late by movedGrain.
+// LastMoved is when bytes have last gone over a data channel; the zero time if they never have. It
+// may be late by movedGrain.
 func (s *Session) LastMoved() time.Time {
 	if n := s.lastMoved.Load(); n != 0 {
 		return time.Unix(0, n)

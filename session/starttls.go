@@ -12,11 +12,12 @@ import (
 	"tlsd/internal/kind"
 )
 
-// Plain text before the handshake, for protocols that change to TLS later (STARTTLS). Nothing is read ahead: what ReadPlain does
-// not give stays in the system's socket, and a client's handshake refuses to begin with it (see beginning.unread).
+// Plain text before the handshake, for protocols that change to TLS later (STARTTLS). Nothing is
+// read ahead: what ReadPlain does not give stays in the system's socket, and a client's handshake
+// refuses to begin with it (see beginning.unread).
 
-// ReadPlain waits for bytes of a connection before its handshake, and returns what is there, at most max; none if the peer has
-// ended its direction.
+// ReadPlain waits for bytes of a connection before its handshake, and returns what is there, at
+// most max; none if the peer has ended its direction.
 func (s *Session) ReadPlain(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

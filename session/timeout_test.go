@@ -156,7 +156,8 @@ func TestAcceptTimesOut(t *testing.T) {
 	r.ok(r.CloseServerContext(ctx))
 }
 
-// TestWriteIsBoundedByThePiece: a Write may take longer than its bound if the peer goes on taking data.
+// TestWriteIsBoundedByThePiece: a Write may take longer than its bound if the peer goes on taking
+// data.
 func TestWriteIsBoundedByThePiece(t *testing.T) {
 	t.Parallel()
 	var (
@@ -193,8 +194,8 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 	}
 }
 
-// TestAWriteCutBetweenPiecesTearsTheStream: nothing may follow, though the engine could send; no close_notify either, by which the peer
-// would take a part for the whole.
+// TestAWriteCutBetweenPiecesTearsTheStream: nothing may follow, though the engine could send; no
+// close_notify either, by which the peer would take a part for the whole.
 func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)

@@ -77,8 +77,8 @@ func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 	return t.ctx.Client(nc, host)
 }
 
-// prepare makes the engine's context, so that a client which cannot have it learns so early. The store must be settled and
-// held.
+// prepare makes the engine's context, so that a client which cannot have it learns so early. The
+// store must be settled and held.
 func (t *trust) prepare() error {
 	t = t.real()
 	t.mu.Lock()
@@ -98,9 +98,9 @@ func (t *trust) load() error {
 	return err
 }
 
-// SetCaBundle reads and checks a PEM file of CA certificates and makes it the
-// trust store of the clients that are opened afterwards. If that fails, the old
-// store stays. The path must be absolute; without one, the system's store comes back. The result is 0.
+// SetCaBundle reads and checks a PEM file of CA certificates and makes it the trust store of the
+// clients that are opened afterwards. If that fails, the old store stays. The path must be
+// absolute; without one, the system's store comes back. The result is 0.
 func (s *Session) SetCaBundle(path string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

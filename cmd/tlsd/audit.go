@@ -7,9 +7,9 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// How a worker tells the supervisor of audit events without making a call wait: each session has a limiter, and what
-// passes it goes through the outbox, a queue with one sender. An event for which there is no room in the
-// queue is counted with those that the limiter holds back.
+// How a worker tells the supervisor of audit events without making a call wait: each session has a
+// limiter, and what passes it goes through the outbox, a queue with one sender. An event for which
+// there is no room in the queue is counted with those that the limiter holds back.
 const (
 	outboxLength = 64
 	auditBurst   = 50 // of one session

@@ -18,11 +18,11 @@ import (
 )
 
 // The configuration file is TOML without tables. Its keys are the names of the flags that have an
-// environment variable, except config itself. A value is a string or a whole number; a setting that is
-// a list takes an array of them.
+// environment variable, except config itself. A value is a string or a whole number; a setting that
+// is a list takes an array of them.
 
-// systemConfig is the file that root's tlsd reads if it is there and no other is named. Other users'
-// daemons read none by default: what the file says of callers is meant for the system's.
+// systemConfig is the file that root's tlsd reads if it is there and no other is named. Other
+// users' daemons read none by default: what the file says of callers is meant for the system's.
 const systemConfig = "/etc/tlsd/tlsd.toml"
 
 // maxConfig limits the size of the file, in bytes.

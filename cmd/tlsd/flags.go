@@ -65,7 +65,8 @@ type options struct {
 	version     bool
 	help        bool
 
-	// origin says of each setting that was given where: a flag, a variable, or a file and a line.
+	// origin says of each setting that was given where: a flag, a variable, or a file and a
+	// line.
 	origin map[string]string
 }
 

@@ -11,9 +11,10 @@ import (
 	"tlsd/internal/plain"
 )
 
-// newLog makes the log, and the log of the audit, which has all of its lines whatever the level is. Entries have a time, a
-// level, a text and fields; no entry ever has payload, a key or a password. They are JSON, or else for people. In both
-// forms an entry is one line, in which nothing is hidden, whoever's text is in it.
+// newLog makes the log, and the log of the audit, which has all of its lines whatever the level is.
+// Entries have a time, a level, a text and fields; no entry ever has payload, a key or a password.
+// They are JSON, or else for people. In both forms an entry is one line, in which nothing is
+// hidden, whoever's text is in it.
 func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) {
 	return newLogAt(w, w, levelOf(level), forPeople)
 }
@@ -27,7 +28,8 @@ func levelOf(name string) zapcore.Level {
 	return level
 }
 
-// newLogAt makes a log whose level can change while it is used, and whose audit has a place of its own.
+// newLogAt makes a log whose level can change while it is used, and whose audit has a place of its
+// own.
 func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (log, audit *zap.Logger) {
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// logQueue stands between the log and where it goes, so that who logs never waits: a
-// pipe that nobody reads or a disk that is full must not stop the daemon. What is written to it is kept until
-// a goroutine of its own has passed it on, up to queueBytes; the audit has room beyond that, which nothing else
-// can take. What finds no room, or cannot be written, is lost; as soon as something can be written again, the log says how many entries that were.
+// logQueue stands between the log and where it goes, so that who logs never waits: a pipe that
+// nobody reads or a disk that is full must not stop the daemon. What is written to it is kept until
+// a goroutine of its own has passed it on, up to queueBytes; the audit has room beyond that, which
+// nothing else can take. What finds no room, or cannot be written, is lost; as soon as something
+// can be written again, the log says how many entries that were.
 type logQueue struct {
 	out   io.Writer
 	ended chan struct{} // closed when the goroutine has ended

@@ -16,9 +16,10 @@
 //
 // # What scripts may do
 //
-// The administrator's policy file, --policy, bounds what the sessions of a user may do, above what the user's rights
-// allow: see package policy, and docs/settings.md for the file. A file that is not good is an error at the start; at SIGHUP it is
-// logged, and what was read before stays in force.
+// The administrator's policy file, --policy, bounds what the sessions of a user may do, above what
+// the user's rights allow: see package policy, and docs/settings.md for the file. A file that is
+// not good is an error at the start; at SIGHUP it is logged, and what was read before stays in
+// force.
 //
 // # Processes
 //
@@ -35,22 +36,23 @@
 // # Administration
 //
 // Root and tlsd's own user see the sessions, end one, and ask for metrics at the admin socket,
-// --admin-socket, with tlsshim. It is served in the daemon's own process. An order is an audit line.
+// --admin-socket, with tlsshim. It is served in the daemon's own process. An order is an audit
+// line.
 //
 // # Start and stop
 //
 // The path is locked (PATH.lock, which stays) so that two daemons never serve it. A socket that
 // a dead daemon has left is replaced; anything else at the path is not touched.
 //
-// A service manager learns by sd_notify when the first worker has reported (READY=1), of the library and the number of
-// sessions (STATUS=), that settings are read again, and how long the end can take. A newline on the
-// descriptor of --ready-fd comes as soon as tlsd listens. A listening socket may be passed in by systemd
-// (LISTEN_FDS); then --socket and --socket-mode have no effect.
+// A service manager learns by sd_notify when the first worker has reported (READY=1), of the
+// library and the number of sessions (STATUS=), that settings are read again, and how long the end
+// can take. A newline on the descriptor of --ready-fd comes as soon as tlsd listens. A listening
+// socket may be passed in by systemd (LISTEN_FDS); then --socket and --socket-mode have no effect.
 //
-// On SIGTERM or SIGINT tlsd stops listening, removes the socket and lets open
-// sessions finish. After --drain-timeout it ends them; a second signal ends them at once. With
-// --idle-exit it stops by itself when there has been no session for that long. On SIGHUP it reads the
-// configuration file and the policy file again, and logs which settings hold only after a restart.
+// On SIGTERM or SIGINT tlsd stops listening, removes the socket and lets open sessions finish.
+// After --drain-timeout it ends them; a second signal ends them at once. With --idle-exit it stops
+// by itself when there has been no session for that long. On SIGHUP it reads the configuration file
+// and the policy file again, and logs which settings hold only after a restart.
 //
 // # Exit status
 //
@@ -60,10 +62,11 @@
 //
 // # Log
 //
-// The log goes to standard error, for people on a terminal, else as JSON. It never has
-// payload, keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does not wait for
-// whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves on, keeps up to 1 MiB of entries, and as
-// much of the audit's besides, and drops what comes on top. A warning says how many were lost as soon as one can be written again.
+// The log goes to standard error, for people on a terminal, else as JSON. It never has payload,
+// keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does
+// not wait for whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves
+// on, keeps up to 1 MiB of entries, and as much of the audit's besides, and drops what comes on
+// top. A warning says how many were lost as soon as one can be written again.
 package main
 
 import (
@@ -134,8 +137,8 @@ func misuse(stderr io.Writer, err error) int {
 	return 2
 }
 
-// start makes the socket and serves on it until tlsd is told to stop. At SIGHUP it reads the settings
-// again.
+// start makes the socket and serves on it until tlsd is told to stop. At SIGHUP it reads the
+// settings again.
 func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
 	if err := oneUser(); err != nil {
 		return err
@@ -275,7 +278,8 @@ func workerSettings(o *options) (json.RawMessage, error) {
 	})
 }
 
-// readable is what workers may read besides the system's files. The folder of a library of --libssl is part of it.
+// readable is what workers may read besides the system's files. The folder of a library of --libssl
+// is part of it.
 func readable(o *options) []string {
 	if len(o.readable) == 0 || !strings.Contains(o.libssl, "/") {
 		return o.readable
@@ -301,14 +305,16 @@ func warn(o *options, log *zap.Logger) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || o.isolation != "session" {
 		return
 	}
-	if need := uint64(o.maxSessions)*perSession + own; uint64(limit.Cur) < need { // Cur is signed on some systems
+	need := uint64(o.maxSessions)*perSession + own
+	if uint64(limit.Cur) < need { // Cur is signed on some systems
 		log.Warn("the limit of open files (RLIMIT_NOFILE) is too low for --max-sessions",
-			zap.Uint64("limit", uint64(limit.Cur)), zap.Uint64("needed", need), zap.Int("max-sessions", o.maxSessions))
+			zap.Uint64("limit", uint64(limit.Cur)), zap.Uint64("needed", need),
+			zap.Int("max-sessions", o.maxSessions))
 	}
 }
 
-// limitStacks makes the stacks of workers' threads small, which inherit this: the C library takes it for the size of
-// each, and all of it counts as their memory.
+// limitStacks makes the stacks of workers' threads small, which inherit this: the C library takes
+// it for the size of each, and all of it counts as their memory.
 func limitStacks(log *zap.Logger) {
 	const enough = 1 << 20
 	var limit unix.Rlimit
@@ -356,8 +362,9 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx 
 	}
 }
 
-// oneUser says why this process has no rights that are one user's. A worker of such a process could get the rights of the
-// other user when it executes the program: with no_new_privs, the kernel gives it the real user's.
+// oneUser says why this process has no rights that are one user's. A worker of such a process could
+// get the rights of the other user when it executes the program: with no_new_privs, the kernel
+// gives it the real user's.
 func oneUser() error {
 	for what, ids := range map[string]func() (r, e, s int){"user": userIDs, "group": groupIDs} {
 		if r, e, s := ids(); r != e || e != s {

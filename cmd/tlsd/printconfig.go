@@ -87,7 +87,8 @@ var zeroParts = regexp.MustCompile(`([hm])0[ms](0s)?$`)
 // shortTime is a time without parts that are zero: 12h, not 12h0m0s.
 func shortTime(d time.Duration) string { return zeroParts.ReplaceAllString(d.String(), "$1") }
 
-// printConfig writes what holds and where each value comes from, in the form of a configuration file.
+// printConfig writes what holds and where each value comes from, in the form of a configuration
+// file.
 func printConfig(w io.Writer, o *options) {
 	fmt.Fprintf(w, "# configuration file: %s\n", o.config)
 	if path, err := o.socketPath(); err == nil {

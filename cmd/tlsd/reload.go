@@ -18,7 +18,8 @@ type reloader struct {
 	rules   *rules
 }
 
-// reload reads the settings and the policy file again. If the settings are not good, nothing changes.
+// reload reads the settings and the policy file again. If the settings are not good, nothing
+// changes.
 func (r *reloader) reload(log *zap.Logger) {
 	next, err := r.read()
 	if err != nil {

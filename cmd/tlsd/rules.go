@@ -14,7 +14,8 @@ import (
 	"tlsd/internal/policy"
 )
 
-// rules is the administrator's policy file: the one that was found good last. Without a file, everything is allowed.
+// rules is the administrator's policy file: the one that was found good last. Without a file,
+// everything is allowed.
 type rules struct {
 	path    string // "" if there is none; reload may change it
 	current atomic.Pointer[policy.File]

@@ -4,7 +4,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// userIDs and groupIDs give the real and the effective ones of the process. The saved ones are not told.
+// userIDs and groupIDs give the real and the effective ones of the process. The saved ones are not
+// told.
 func userIDs() (r, e, s int)  { return unix.Getuid(), unix.Geteuid(), unix.Geteuid() }
 func groupIDs() (r, e, s int) { return unix.Getgid(), unix.Getegid(), unix.Getegid() }
 

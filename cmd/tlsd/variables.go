@@ -7,7 +7,8 @@ import (
 )
 
 // otherVariables are the variables that begin with TLSD_ and are not tlsd's own: the plugin, the Go
-// client, or scripts of this source tree read them. The processes that start tlsd may have them set.
+// client, or scripts of this source tree read them. The processes that start tlsd may have them
+// set.
 var otherVariables = []string{
 	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_STRICT_WRITES",
 	"TLSD_DEBIAN_MIRROR", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY",
@@ -56,8 +57,8 @@ func variables(table []flagInfo) []string {
 	return names
 }
 
-// suggest is the end of an error about a name that is not known: the nearest known name, if there is
-// one near enough.
+// suggest is the end of an error about a name that is not known: the nearest known name, if there
+// is one near enough.
 func suggest(name string, known []string) string {
 	best, least := "", len(name)/3+1
 	for _, k := range known {

@@ -25,7 +25,8 @@ import (
 // The worker: this program, started by the supervisor (see package
 // handoff). The rules:
 //
-//   - One that is to serve another user than the daemon's becomes that user first, and only then looks at anything else.
+//   - One that is to serve another user than the daemon's becomes that user first, and only then
+//     looks at anything else.
 //   - It loads the library before it says that it is ready, and never unloads it.
 //   - The end of its channel is its only order to go. Signals that a terminal or
 //     a service manager sends to a whole group are the supervisor's to judge.
@@ -111,8 +112,8 @@ func runWorker() int {
 	return w.run()
 }
 
-// errNoSupervisor is what callers are told: that end of the channel is closed by a tlsd that ends, and by the kernel
-// if it has died.
+// errNoSupervisor is what callers are told: that end of the channel is closed by a tlsd that ends,
+// and by the kernel if it has died.
 var errNoSupervisor = errors.New("the session has been ended, because tlsd was stopped")
 
 type workerProcess struct {
@@ -221,8 +222,8 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 	})
 }
 
-// ended reports the end of a session, behind what is still to be told of it. A worker for one session is then told to
-// go by the supervisor, and does not wait for it.
+// ended reports the end of a session, behind what is still to be told of it. A worker for one
+// session is then told to go by the supervisor, and does not wait for it.
 func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
 	e := handoff.Ended{Number: number, Totals: done}
 	if err != nil {

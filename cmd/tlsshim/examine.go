@@ -154,7 +154,8 @@ func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
 	}
 }
 
-// foreignModules gives the modules of the line "hosts:" of an nsswitch.conf(5) that Go's resolver, which tlsd has, does not ask.
+// foreignModules gives the modules of the line "hosts:" of an nsswitch.conf(5) that Go's resolver,
+// which tlsd has, does not ask.
 func foreignModules(text string) []string {
 	var found []string
 	for line := range strings.Lines(text) {

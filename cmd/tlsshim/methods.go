@@ -50,8 +50,8 @@ var (
 	pPort   = param{name: "port", typ: number}
 )
 
-// methods follow proto.md, section 4. tls.Hello is left out, because connecting does it, and so are data
-// channels, which words cannot carry.
+// methods follow proto.md, section 4. tls.Hello is left out, because connecting does it, and so are
+// data channels, which words cannot carry.
 var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},

@@ -17,9 +17,9 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The rules of output: standard output has results and nothing else, standard error
-// the rest. What comes from a peer or from tlsd cannot move a terminal's cursor or forge a line, but
-// for the bytes of Read, which are the caller's business. A result that cannot be written is an error.
+// The rules of output: standard output has results and nothing else, standard error the rest. What
+// comes from a peer or from tlsd cannot move a terminal's cursor or forge a line, but for the bytes
+// of Read, which are the caller's business. A result that cannot be written is an error.
 
 // printer prints what comes of calls.
 type printer struct{ *command }

@@ -19,9 +19,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// This file does what a script does: a server and a client of one session, on 127.0.0.1, with a certificate that is
-// made for it and thrown away. What a daemon says of itself does not show that its library has a cipher, that
-// it reads this user's files, and that it looks up names.
+// This file does what a script does: a server and a client of one session, on 127.0.0.1, with a
+// certificate that is made for it and thrown away. What a daemon says of itself does not show that
+// its library has a cipher, that it reads this user's files, and that it looks up names.
 
 // rehearsal is how far that has come.
 type rehearsal struct {
@@ -32,7 +32,8 @@ type rehearsal struct {
 
 const (
 	stepListen = "listening on 127.0.0.1"
-	// retry is how long is waited before a client tries again, because the server does not listen yet.
+	// retry is how long is waited before a client tries again, because the server does not
+	// listen yet.
 	retry = 10 * time.Millisecond
 	// mostPorts is how many ports are tried: another program may be quicker to take one.
 	mostPorts = 3
@@ -130,8 +131,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// writeCertificate makes a certificate for localhost that signs itself, and its key. A daemon of another user
-// must be able to read them, and so everybody is: they are worth nothing afterwards.
+// writeCertificate makes a certificate for localhost that signs itself, and its key. A daemon of
+// another user must be able to read them, and so everybody is: they are worth nothing afterwards.
 func writeCertificate(dir string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -66,8 +66,8 @@ type line struct {
 	err  error // io.EOF at the end
 }
 
-// readLines sends the lines of r, without their ends, until one fails or ctx ends. A read that cannot be
-// interrupted is left behind then; it ends with the process, which ends now.
+// readLines sends the lines of r, without their ends, until one fails or ctx ends. A read that
+// cannot be interrupted is left behind then; it ends with the process, which ends now.
 func readLines(ctx context.Context, r io.Reader) <-chan line {
 	lines := make(chan line)
 	go func() {

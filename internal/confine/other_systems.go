@@ -14,7 +14,8 @@ import (
 // errOther is why a measure does not hold.
 var errOther = errors.New("not on this system")
 
-// Restart confines nothing. It returns the measures that it would take elsewhere, or nil if no confinement is wanted.
+// Restart confines nothing. It returns the measures that it would take elsewhere, or nil if no
+// confinement is wanted.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)
@@ -41,7 +42,8 @@ func (m Measures) Finish() {
 	m.note("noNewPrivileges", errOther)
 }
 
-// Become makes this process, which runs as root, the user's for good: groups, group and user. After an error the process must end.
+// Become makes this process, which runs as root, the user's for good: groups, group and user.
+// After an error the process must end.
 func (m Measures) Become(id Identity) error {
 	groups := make([]int, len(id.Groups))
 	for i, g := range id.Groups {

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Restart has the kernel kill this process before the one that has started it, when memory is
-// short. Then it confines the calling thread and executes the program again, if the
-// environment asks for that. In the program that is executed again, it does nothing but return the measures; they are nil if no
-// confinement is wanted. It is called before anything else.
+// Restart makes the kernel prefer this process to its parent when the kernel kills for lack of
+// memory. Then, if the environment asks for the confinement, Restart confines the calling thread
+// and executes the program again. In that second program Restart only returns the measures. They
+// are nil if no confinement is wanted. Call Restart before anything else.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)
@@ -23,10 +23,10 @@ func Restart() Measures {
 	m := Measures{}
 	switch {
 	case state == "":
-		_ = dieFirst() // nobody has asked for a report
+		_ = dieFirst() // no report has this measure
 		return nil
 	case state != EnvAsk && state != EnvAskOther:
-		_ = hide() // as early as can be; Conceal reports it
+		_ = hide() // as early as possible; Conceal reports it
 		if err := json.Unmarshal([]byte(state), &m); err != nil {
 			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
 		}
@@ -51,22 +51,24 @@ func Restart() Measures {
 	}
 	report, err := json.Marshal(m)
 	if err == nil {
-		err = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), EnvName+"="+string(report)))
+		err = syscall.Exec("/proc/self/exe", os.Args,
+			append(os.Environ(), EnvName+"="+string(report)))
 	}
 	for measure := range m {
-		m.note(measure, fmt.Errorf("only one thread has it, because tlsd cannot be executed again: %w", err))
+		m.note(measure, fmt.Errorf("only one thread has it, because tlsd cannot be "+
+			"executed again: %w", err))
 	}
 	return m
 }
 
-// Conceal keeps the process's memory out of core files and from its user's other
-// programs: there will be keys in it. An m of nil does not report that.
+// Conceal keeps the memory of the process out of core files, and from other programs of its user,
+// because the memory will hold keys. If m is nil, there is no report.
 func (m Measures) Conceal() {
 	m.note("notTraceable", hide())
 	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 }
 
-// Finish puts the seccomp filter before all threads of the process.
+// Finish installs the seccomp filter in all threads of the process.
 func (m Measures) Finish() {
 	list, err := program(os.Getpid())
 	if err == nil {
@@ -76,7 +78,7 @@ func (m Measures) Finish() {
 	m.note("noNewPrivileges", held())
 }
 
-// held tells whether no_new_privs holds.
+// held returns an error if no_new_privs is not set.
 func held() error {
 	v, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	if err == nil && v != 1 {

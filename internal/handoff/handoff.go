@@ -44,8 +44,8 @@ const (
 	MaxMessage = 64 << 10
 	// FD is the worker's descriptor of the channel.
 	FD = 3
-	// KeyLogFD is the worker's descriptor of the file for the secrets of connections, if the worker
-	// is told to write them.
+	// KeyLogFD is the worker's descriptor of the file for the secrets of connections, if the
+	// worker is told to write them.
 	KeyLogFD = 5
 	// Arg0 is the zeroth argument of a worker. By it the program knows that it is a worker, and
 	// people recognise the worker in ps(1).

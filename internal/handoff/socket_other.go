@@ -11,7 +11,8 @@ import (
 // noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin has no such flag.
 const noSignal = 0
 
-// domainOf gives the address family of a socket, or -1 for one that is neither of Unix nor of the internet.
+// domainOf gives the address family of a socket, or -1 for one that is neither of Unix nor of the
+// internet.
 func domainOf(fd int) (int, error) {
 	address, err := unix.Getsockname(fd)
 	if err != nil {

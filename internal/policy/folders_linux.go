@@ -11,20 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a file for reading, without ever waiting for it. The error of a file that is in none of the folders is
-// ErrOutside, and so is that of a file that is not there and whose name is in none: the error does not tell what there is elsewhere.
+// Open opens a file for reading, and never waits for it. If the file is in none of the folders, the
+// error is ErrOutside. The error is the same for a missing file whose name is in none of the
+// folders. So the error does not reveal which files exist elsewhere.
 func (l Folders) Open(path string) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	if l == nil {
 		return os.OpenFile(path, flags, 0)
 	}
-	// Where is it?
+	// Find the real place of the file.
 	place, err := openat2(unix.AT_FDCWD, path, unix.O_PATH, unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		if noOpenat2(err) {
-			return nil, &os.PathError{Op: "open", Path: path, Err: fmt.Errorf("the policy's folders need openat2(2), Linux 5.6: %w", err)}
+			return nil, &os.PathError{Op: "open", Path: path,
+				Err: fmt.Errorf(
+					"the policy's folders need openat2(2), Linux 5.6: %w", err)}
 		}
-		if l.holdName(path) && !errors.Is(err, unix.ELOOP) { // a link of /proc is none of the folder's
+		// no folder holds a link of /proc
+		if l.holdName(path) && !errors.Is(err, unix.ELOOP) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
 		return nil, ErrOutside
@@ -46,11 +50,11 @@ func (l Folders) Open(path string) (*os.File, error) {
 	return nil, ErrOutside
 }
 
-// open opens a file by where it is, if that is below the folder.
+// open opens a file by its real path, if that is below the folder.
 func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err error) {
 	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, false, nil // nothing is in a folder that is not there
+		return nil, false, nil // a missing folder has no files
 	}
 	dir := os.NewFile(uintptr(fd), f.path)
 	defer dir.Close()
@@ -59,24 +63,28 @@ func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err e
 		return nil, false, nil
 	}
 	rel := strings.TrimPrefix(real[len(strings.TrimSuffix(folder, "/")):], "/")
-	file, err = openat2(fd, rel, flags, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
+	file, err = openat2(fd, rel, flags,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_MAGICLINKS)
 	return file, true, err
 }
 
-// openat2 is the system call; the error has no path.
+// openat2 is the system call; its error has no path.
 func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 	for {
-		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve})
+		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC,
+			Resolve: resolve})
 		if err == nil {
 			return os.NewFile(uintptr(fd), path), nil
 		}
-		if err != unix.EINTR { // EAGAIN is final: who holds a lease on the file could have it come for ever
+		// EAGAIN is final, because a holder of a lease could cause it for ever
+		if err != unix.EINTR {
 			return nil, err
 		}
 	}
 }
 
-// noOpenat2 says whether the kernel, or a sandbox around the process, has no openat2(2): it does not open the root either.
+// noOpenat2 says whether the kernel, or a sandbox around the process, lacks openat2(2). Then
+// openat2(2) does not open even the root.
 func noOpenat2(err error) bool {
 	if err != unix.ENOSYS && err != unix.EPERM && err != unix.EACCES {
 		return false
@@ -88,7 +96,7 @@ func noOpenat2(err error) bool {
 	return err != nil
 }
 
-// holdName says whether a file that is not there would be in one of the folders, by its name alone.
+// holdName says whether a missing file would be in one of the folders, by its name alone.
 func (l Folders) holdName(path string) bool {
 	for _, folder := range l {
 		if beneath(folder.path, filepath.Clean(path)) {
@@ -102,7 +110,7 @@ func beneath(folder, path string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")
 }
 
-// realPath is where an open file is.
+// realPath is the path of an open file.
 func realPath(f *os.File) (path string, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {

@@ -9,10 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a file for reading, without ever waiting for it, where no folders are given. Else it opens none.
+// Open opens a file for reading, without ever waiting for it, where no folders are given. Else it
+// opens none.
 func (l Folders) Open(path string) (*os.File, error) {
 	if l != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: errors.New("the policy's folders need openat2(2), Linux 5.6")}
+		err := errors.New("the policy's folders need openat2(2), Linux 5.6")
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 }

@@ -64,8 +64,8 @@ func (s *Supervisor) acceptRest(life context.Context) {
 	}
 }
 
-// receive begins to admit a connection. A caller who has hung up already is passed over at once: a flood of them must not
-// keep those behind it waiting for long.
+// receive begins to admit a connection. A caller who has hung up already is passed over at once: a
+// flood of them must not keep those behind it waiting for long.
 func (s *Supervisor) receive(life context.Context, conn *net.UnixConn) {
 	if hasHungUp(conn) {
 		conn.Close()

@@ -13,16 +13,16 @@ import (
 	"go.uber.org/zap"
 )
 
-// What a user has so much of (sessions, starts, audit lines) is counted by account. That is the user, but for those whom
-// --allow-gid alone lets in: with subordinate users (subuid(5)) each of them has 65,536 numbers, all of which are in the
-// group. So these are counted, in this order,
+// What a user has so much of (sessions, starts, audit lines) is counted by account. That is the
+// user, but for those whom --allow-gid alone lets in: with subordinate users (subuid(5)) each of
+// them has 65,536 numbers, all of which are in the group. So these are counted, in this order,
 //
 //   - as the user, if the user database has the number;
 //   - as the user whom the number is subordinate to;
 //   - as the group: all such callers of it together.
 //
-// Without cgo the user database is /etc/passwd. Users whom another one knows count as their group; --allow-uid lets them be
-// counted by themselves.
+// Without cgo the user database is /etc/passwd. Users whom another one knows count as their group;
+// --allow-uid lets them be counted by themselves.
 type account uint64
 
 const groupBit = 1 << 32

@@ -9,15 +9,17 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// Audit lines are written whatever the level of the log is. A user has so many of them at once, and so many a second from then on;
-// what is left out is counted, and said in the next line that is written for the user, or at the end.
+// Audit lines are written whatever the level of the log is. A user has so many of them at once, and
+// so many a second from then on; what is left out is counted, and said in the next line that is
+// written for the user, or at the end.
 const (
 	auditBurst  = 200
 	auditRate   = 20
 	auditMemory = 1000 // users who are remembered, although they could be forgotten
 )
 
-// record writes the audit line of an event: e, or, if that is nil, that missed others were left out.
+// record writes the audit line of an event: e, or, if that is nil, that missed others were left
+// out.
 func (s *Supervisor) record(peer Peer, number uint64, e *audit.Event, missed uint64) {
 	s.audited(e, missed)
 	missed, ok := s.auditing(peer.account()).Take(time.Now(), missed)

@@ -18,7 +18,8 @@ func auditor() (*Supervisor, *observer.ObservedLogs) {
 	return New(Config{Log: zap.NewNop(), Audit: zap.New(core)}), logs
 }
 
-// Whoever sends them, a user's lines do not fill the log, the others are counted, and another user's are not held back.
+// Whoever sends them, a user's lines do not fill the log, the others are counted, and another
+// user's are not held back.
 func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()

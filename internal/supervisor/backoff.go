@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// A user whose workers die in a row while they serve has to wait for the next one, for
-// longer each time, so that a script which crashes the library in a loop does not keep the machine busy with
+// A user whose workers die in a row while they serve has to wait for the next one, for longer each
+// time, so that a script which crashes the library in a loop does not keep the machine busy with
 // crashing. It is the user's own sessions that wait, and nobody else's. An orderly end of a session
 // forgives everything. Workers that many users share are not counted here.
 

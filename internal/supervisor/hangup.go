@@ -26,8 +26,9 @@ func hungUp(fd uintptr) bool {
 	return n > 0
 }
 
-// whileThere gives a context that ends when the caller hangs up. Nothing of what it has sent is read. A caller that has shut
-// down its sending side alone is there. The function ends the watch, and has to be called before the connection is closed.
+// whileThere gives a context that ends when the caller hangs up. Nothing of what it has sent is
+// read. A caller that has shut down its sending side alone is there. The function ends the watch,
+// and has to be called before the connection is closed.
 func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	raw, err := conn.SyscallConn()
@@ -37,7 +38,8 @@ func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func(
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		// The function is asked again whenever anything happens to the connection, until the deadline.
+		// The function is asked again whenever anything happens to the connection, until
+		// the deadline.
 		err := raw.Read(hungUp)
 		if err == nil {
 			cancel(errLeft)

@@ -219,7 +219,8 @@ func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 	return conn
 }
 
-// connOfFD makes a connection of a descriptor, which is closed with it, at the end of the test at the latest.
+// connOfFD makes a connection of a descriptor, which is closed with it, at the end of the test at
+// the latest.
 func connOfFD(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
 	f := os.NewFile(uintptr(fd), "connection")

@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// The service manager's watchdog (sd_watchdog_enabled(3)). It restarts a daemon that does not say in time that it is alive. The
-// supervisor's own loop says so, and only if it can have the lock that everything needs, and no fork(2) hangs: a timer
-// in a goroutine of its own would go on while all else stands still.
+// The service manager's watchdog (sd_watchdog_enabled(3)). It restarts a daemon that does not say
+// in time that it is alive. The supervisor's own loop says so, and only if it can have the lock
+// that everything needs, and no fork(2) hangs: a timer in a goroutine of its own would go on while
+// all else stands still.
 
-// heartbeat is the interval in which the service manager wants to hear of this process, halved; 0: it does not.
+// heartbeat is the interval in which the service manager wants to hear of this process, halved; 0:
+// it does not.
 func heartbeat() time.Duration {
 	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
@@ -45,8 +47,8 @@ func (s *Supervisor) alive() {
 // A forkWatch knows since when a process is being made.
 type forkWatch struct{ since atomic.Int64 }
 
-// during notes the time that make takes. Of several at the same time the last one counts: the Go runtime makes one
-// process after the other.
+// during notes the time that make takes. Of several at the same time the last one counts: the Go
+// runtime makes one process after the other.
 func (f *forkWatch) during(make func() error) error {
 	f.since.Store(time.Now().UnixNano())
 	defer f.since.Store(0)

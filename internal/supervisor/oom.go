@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// The kernel does not say why it has killed a process, but it counts those that it has killed because
-// memory was short, in a cgroup or else on the machine. A worker that was killed is taken for
-// one of them if the count has grown a short while ago. It is looked at whenever a worker is, so
-// that an old kill is not taken for a new one.
+// The kernel does not say why it has killed a process, but it counts those that it has killed
+// because memory was short, in a cgroup or else on the machine. A worker that was killed is taken
+// for one of them if the count has grown a short while ago. It is looked at whenever a worker is,
+// so that an old kill is not taken for a new one.
 
 // oomWindow is how long a killed process may take to be gone.
 const oomWindow = 5 * time.Second
@@ -26,7 +26,8 @@ type oomWatch struct {
 	grown time.Time
 }
 
-// watchOOM finds the count that workers are part of, that of the daemon's cgroup (cgroups(7)) if it can be.
+// watchOOM finds the count that workers are part of, that of the daemon's cgroup (cgroups(7)) if it
+// can be.
 func watchOOM() *oomWatch {
 	w := &oomWatch{file: "/proc/vmstat"}
 	text, _ := os.ReadFile("/proc/self/cgroup") // without it there are no cgroups

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the kernel who connected (LOCAL_PEERCRED, unix(4)). It does not tell the process, and tells 16 groups at most.
+// peerOf asks the kernel who connected (LOCAL_PEERCRED, unix(4)). It does not tell the process,
+// and tells 16 groups at most.
 func peerOf(conn *net.UnixConn) (Peer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

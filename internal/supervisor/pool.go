@@ -15,12 +15,11 @@ import (
 	"tlsd/internal/confine"
 )
 
-// The pool holds workers that any session of the daemon's own user may have. In
-// session mode they are spares: a session takes one out of the pool for good, and
-// fillPool starts another. In shared mode they are all there is, and the one with the
-// fewest sessions takes the next. A session of another user always gets a
-// worker of its own. Spares of that kind wait beside the pool: they have loaded nothing yet, and become the
-// user's when they are engaged.
+// The pool holds workers that any session of the daemon's own user may have. In session mode they
+// are spares: a session takes one out of the pool for good, and fillPool starts another. In shared
+// mode they are all there is, and the one with the fewest sessions takes the next. A session of
+// another user always gets a worker of its own. Spares of that kind wait beside the pool: they have
+// loaded nothing yet, and become the user's when they are engaged.
 
 const (
 	// A worker of the pool that lives shorter than this counts as a failure. The first
@@ -287,7 +286,8 @@ func (s *Supervisor) retire(w *worker) {
 	time.AfterFunc(endTimeout, w.kill)
 }
 
-// leavePool takes a worker out of the pool, or of the spares for others, if it is there. The caller holds s.mu.
+// leavePool takes a worker out of the pool, or of the spares for others, if it is there. The caller
+// holds s.mu.
 func (s *Supervisor) leavePool(w *worker) (was bool) {
 	for _, spares := range []*[]*worker{&s.pool, &s.others} {
 		if i := slices.Index(*spares, w); i >= 0 {

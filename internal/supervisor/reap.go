@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How the end of a worker's process is waited for. A process that has ended stays with whoever traces it until that one lets
-// it go, and waitid(2) waits as long. So:
+// How the end of a worker's process is waited for. A process that has ended stays with whoever
+// traces it until that one lets it go, and waitid(2) waits as long. So:
 //
-//   - Every wait has a bound. What it has waited for in vain is left behind: its callers are told, and
-//     everything of it is closed.
+//   - Every wait has a bound. What it has waited for in vain is left behind: its callers are told,
+//     and everything of it is closed.
 //   - The kernel is asked again and again, for a wait in it could not be ended.
 //   - What was left behind is asked for again whenever another worker is gone.
 
@@ -27,11 +27,12 @@ type end struct {
 	kept   bool        // it was killed, but the kernel does not say that it has ended
 }
 
-// reapTimeout bounds the time from a process's being killed to its end. A process that has much memory takes some of that.
+// reapTimeout bounds the time from a process's being killed to its end. A process that has much
+// memory takes some of that.
 const reapTimeout = 2 * time.Second
 
-// awaitEnd waits until the worker's process has ended, and leaves it to be waited for. The process is killed if that
-// takes longer than endTimeout.
+// awaitEnd waits until the worker's process has ended, and leaves it to be waited for. The process
+// is killed if that takes longer than endTimeout.
 func awaitEnd(w *worker) end {
 	stuck := time.AfterFunc(endTimeout, w.kill)
 	defer stuck.Stop()
@@ -66,7 +67,8 @@ func signalName(sig unix.Signal) string {
 // inOrder says whether the process has ended as it should.
 func (e end) inOrder() bool { return e == end{peak: e.peak} }
 
-// bury has the kernel forget a worker's process, and those that were left behind and have ended since.
+// bury has the kernel forget a worker's process, and those that were left behind and have ended
+// since.
 func (s *Supervisor) bury(w *worker) {
 	s.mu.Lock()
 	candidates := append(s.kept, w)
@@ -88,7 +90,8 @@ func leaveBehind(w *worker, log *zap.Logger) {
 	log.Error("worker was killed and does not end; it is left behind", zap.String("tracer", tracerOf(w.pid)))
 }
 
-// tracerOf is the pid of the process that traces another; "0" if there is none, and "" if that is not known.
+// tracerOf is the pid of the process that traces another; "0" if there is none, and "" if that is
+// not known.
 func tracerOf(pid int) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(text)) {

@@ -17,7 +17,8 @@ func hasEnded(pid int) (e end, ok bool) {
 		_                     [100]byte
 	}
 	var used unix.Rusage
-	err := unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, &used)
+	err := unix.Waitid(unix.P_PID, pid, (*unix.Siginfo)(unsafe.Pointer(&info)),
+		unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, &used)
 	peak := used.Maxrss << 10
 	switch {
 	case err == unix.EINTR || err == nil && info.pid == 0:

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasEnded says whether a child of this process has ended, and how. The kernel forgets it then. Asked again, hasEnded says
-// that it has ended with status -1.
+// hasEnded says whether a child of this process has ended, and how. The kernel forgets it then.
+// Asked again, hasEnded says that it has ended with status -1.
 func hasEnded(pid int) (e end, ok bool) {
 	var status unix.WaitStatus
 	var used unix.Rusage

@@ -27,8 +27,8 @@ func traced(t *testing.T, pid int) (letGo func()) {
 	return letGo
 }
 
-// A worker that is dead, and that its tracer does not let go, is not waited for: its caller is told, and the daemon goes on
-// and ends.
+// A worker that is dead, and that its tracer does not let go, is not waited for: its caller is
+// told, and the daemon goes on and ends.
 func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"killed", "stopped in good order", "stopped by force"} {
@@ -51,7 +51,8 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 				}
 				d.dial().pid() // others are served
 				letGo()
-				// With the next one that ends after it was put aside, which the log does not tell.
+				// With the next one that ends after it was put aside, which the log
+				// does not tell.
 				d.until("it is reaped with the next one", func() bool {
 					other := d.dial()
 					other.pid()

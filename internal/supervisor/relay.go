@@ -24,16 +24,16 @@ import (
 // complaint) is read to its end, so that the worker is never held up, and the
 // beginning of it is kept for the log line about the worker's end.
 //
-// A worker has so many entries at once, and so many a second from then on. What is left out is counted. A worker that writes
-// without end is read slowly.
+// A worker has so many entries at once, and so many a second from then on. What is left out is
+// counted. A worker that writes without end is read slowly.
 
 const (
 	// headBytes is how much is kept of what is not log entries.
 	headBytes = 8 << 10
 	// entryBytes is the longest log entry that is passed on.
 	entryBytes = 16 << 10
-	// relayBurst is how many entries a worker has at once, and relayRate how many a second. An entry counts once for
-	// each KiB that it has begun.
+	// relayBurst is how many entries a worker has at once, and relayRate how many a second. An
+	// entry counts once for each KiB that it has begun.
 	relayBurst = 256
 	relayRate  = 32
 	// After gulpBytes that were not passed on, reading rests for gulpPause.

@@ -6,11 +6,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// Workers that have loaded the library before it was replaced on the disk are not for new sessions: they would go on with
-// its faults. Those that wait for a session are replaced when the settings are read again, and when the file
-// that they have loaded is not at its place any more. Sessions keep the library that they have.
+// Workers that have loaded the library before it was replaced on the disk are not for new sessions:
+// they would go on with its faults. Those that wait for a session are replaced when the settings
+// are read again, and when the file that they have loaded is not at its place any more. Sessions
+// keep the library that they have.
 
-// renew replaces all workers that wait for sessions. Shared ones go when their last session has ended.
+// renew replaces all workers that wait for sessions. Shared ones go when their last session has
+// ended.
 func (s *Supervisor) renew() {
 	s.mu.Lock()
 	var idle []*worker
@@ -36,7 +38,8 @@ func (w *worker) outdated() bool {
 	return err != nil || !os.SameFile(now, w.libraryFile)
 }
 
-// renewIfOutdated replaces the workers that wait, if the one that was taken for a session has an old library.
+// renewIfOutdated replaces the workers that wait, if the one that was taken for a session has an
+// old library.
 func (s *Supervisor) renewIfOutdated(w *worker) bool {
 	if !w.outdated() {
 		return false

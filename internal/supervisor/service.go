@@ -19,12 +19,13 @@ import (
 
 // What the daemon's start, its state and its end look like to a service manager (sd_notify(3)):
 //
-//   - It is ready when the first worker has reported, and so is known to work. Where a report is required to be
-//     good, nobody is served before, and a bad one is an error.
+//   - It is ready when the first worker has reported, and so is known to work. Where a report is
+//     required to be good, nobody is served before, and a bad one is an error.
 //   - Its status names the library and the number of sessions.
 //   - It says how long its end can take.
 
-// ErrUnfit is wrapped by what Run returns when a worker's report is not as good as it is required to be.
+// ErrUnfit is wrapped by what Run returns when a worker's report is not as good as it is required
+// to be.
 var ErrUnfit = errors.New("not fit to serve")
 
 // statusEvery is how often the status is looked at.
@@ -137,8 +138,9 @@ func (s *Supervisor) sayStopping() {
 	s.notify(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for %d sessions\nEXTEND_TIMEOUT_USEC=%d", s.count(), longest.Microseconds()))
 }
 
-// Reload has the service manager know that read, which reads the settings again, is going on. Workers that wait for a session are
-// replaced then, so that they have the library that is on the disk now.
+// Reload has the service manager know that read, which reads the settings again, is going on.
+// Workers that wait for a session are replaced then, so that they have the library that is on the
+// disk now.
 func (s *Supervisor) Reload(read func()) {
 	s.mu.Lock()
 	ready := s.saidReady

@@ -17,8 +17,8 @@ func accept(listener int) (int, error) {
 	return fd, err
 }
 
-// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this process may not do that,
-// the error is EPERM and the file is as it was.
+// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this
+// process may not do that, the error is EPERM and the file is as it was.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
 		return nil // somebody else made it

@@ -28,7 +28,8 @@ func TestModeHoldsFromTheFirstMoment(t *testing.T) {
 	for b := buf[:n]; len(b) > 0; {
 		event := (*unix.InotifyEvent)(unsafe.Pointer(&b[0]))
 		size := unix.SizeofInotifyEvent + int(event.Len)
-		if name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:size]), "\x00"); name == "s" {
+		name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:size]), "\x00")
+		if name == "s" {
 			created = created || event.Mask&unix.IN_CREATE != 0
 			if event.Mask&unix.IN_ATTRIB != 0 {
 				t.Error("the socket's mode has been changed after it was made")

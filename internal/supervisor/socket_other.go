@@ -30,8 +30,8 @@ func accept(listener int) (int, error) {
 	return fd, nil
 }
 
-// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this process may not do that,
-// the error is EPERM and the file is as it was.
+// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this
+// process may not do that, the error is EPERM and the file is as it was.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
 		return nil // somebody else made it
@@ -39,7 +39,8 @@ func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if info, err := os.Lstat(s.Path); err != nil || !os.SameFile(info, s.made) {
 		return fmt.Errorf("%s has been replaced", s.Path)
 	}
-	if err := unix.Fchownat(unix.AT_FDCWD, s.Path, -1, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	err := unix.Fchownat(unix.AT_FDCWD, s.Path, -1, gid, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
 		return fmt.Errorf("give %s to group %d: %w", s.Path, gid, err)
 	}
 	return unix.Fchmodat(unix.AT_FDCWD, s.Path, uint32(mode.Perm()), unix.AT_SYMLINK_NOFOLLOW)

@@ -7,17 +7,19 @@
 //
 //   - A connection is in one worker's hands. The supervisor keeps a copy of its descriptor,
 //     from which it never reads, and closes it when the worker reports the session's end.
-//   - When a worker dies, its callers, and only those, are told why in one line of the protocol, where
-//     that line cannot fall into the middle of another, and their connections are ended.
-//   - A worker acts with the caller's user and groups if the daemon runs as root. It is root's until it has closed
-//     all ways to it, and takes them then itself (see package confine): its user cannot stop or trace it before.
+//   - When a worker dies, its callers, and only those, are told why in one line of the protocol,
+//     where that line cannot fall into the middle of another, and their connections are ended.
+//   - A worker acts with the caller's user and groups if the daemon runs as root. It is root's
+//     until it has closed all ways to it, and takes them then itself (see package confine): its
+//     user cannot stop or trace it before.
 //   - A caller that is turned away is told why, in one line of the protocol.
-//   - A session is bound by the policy that held for its user when it began; the worker enforces it.
+//   - A session is bound by the policy that held for its user when it began; the worker enforces
+//     it.
 //   - No user's workers, and no user's callers, hold up the start of another user's.
 //   - No error of accept(2) ends the daemon or makes it spin.
-//   - [Supervisor.Run] returns when every goroutine and every process that it
-//     started is gone. It waits for none for ever: a process that was killed, and that another one keeps from ending, is
-//     left behind. If the daemon is killed, its workers go by themselves.
+//   - [Supervisor.Run] returns when every goroutine and every process that it started is gone. It
+//     waits for none for ever: a process that was killed, and that another one keeps from ending,
+//     is left behind. If the daemon is killed, its workers go by themselves.
 //
 // The worker's side of the channel is in package handoff; what a worker does with a
 // connection is the business of the program.
@@ -54,9 +56,11 @@ type Config struct {
 	Socket *Socket
 	Policy Policy // zero: the daemon's own user only
 
-	// Audit gets the audit lines; they should be written whatever Log leaves out. Nil: Log gets them.
+	// Audit gets the audit lines; they should be written whatever Log leaves out. Nil: Log gets
+	// them.
 	Audit *zap.Logger
-	// PolicyFor is what the administrator allows the sessions of a user that begin now; nil: everything.
+	// PolicyFor is what the administrator allows the sessions of a user that begin now; nil:
+	// everything.
 	PolicyFor func(uid uint32) policy.Policy
 
 	// WorkerConfig is handed to each worker as its configuration.
@@ -64,14 +68,15 @@ type Config struct {
 
 	// Confine has workers confine themselves (see package confine).
 	Confine bool
-	// Readable are the folders and files that confined workers may read besides the system's; empty: all.
+	// Readable are the folders and files that confined workers may read besides the system's;
+	// empty: all.
 	Readable []string
 
 	// KeyLog, if not nil, becomes the descriptor handoff.KeyLogFD of each worker.
 	KeyLog *os.File
 
-	// RequireOpenSSL and RequireConfinement have Run fail when the first worker has no library, or is not confined by all
-	// measures.
+	// RequireOpenSSL and RequireConfinement have Run fail when the first worker has no library,
+	// or is not confined by all measures.
 	RequireOpenSSL, RequireConfinement bool
 
 	// Shared workers serve many sessions each; others serve one and exit.
@@ -84,7 +89,8 @@ type Config struct {
 	MaxSessions       int // at the same time
 	MaxSessionsPerUID int // of one user; 0: as many
 
-	// MaxMemory is what workers are told, by WorkerConfig, of how much memory each may have, in bytes; 0: no limit.
+	// MaxMemory is what workers are told, by WorkerConfig, of how much memory each may have, in
+	// bytes; 0: no limit.
 	MaxMemory int64
 
 	// Watchdog is the time within which a worker that has sessions must answer a ping, and a

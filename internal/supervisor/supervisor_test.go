@@ -209,7 +209,8 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.dial().pid() // who sees the end can come again
 }
 
-// TestTheCountHoldsWhileSessionsComeAndGo, of which some are lost with their worker; at the end it is zero.
+// TestTheCountHoldsWhileSessionsComeAndGo, of which some are lost with their worker; at the end it
+// is zero.
 func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	const most = 3

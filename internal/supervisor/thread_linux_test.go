@@ -11,14 +11,15 @@ import (
 // threadAs makes the calling thread alone another user's.
 func threadAs(uid, gid uint32) error {
 	unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid))
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+	_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
+	if errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// die sends the signal to its own thread, which is in Go then. Another could be in the race detector, from where the
-// runtime cannot write a dump.
+// die sends the signal to its own thread, which is in Go then. Another could be in the race
+// detector, from where the runtime cannot write a dump.
 func die(sig unix.Signal) {
 	runtime.LockOSThread()
 	unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
@@ -33,9 +34,11 @@ func slack() string {
 	return fmt.Sprint(n)
 }
 
-// seize has the calling thread trace a process. On most kernels even one that is killed stops before it gives anything back.
+// seize has the calling thread trace a process. On most kernels even one that is killed stops
+// before it gives anything back.
 func seize(pid int) error {
-	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, unix.PTRACE_O_TRACEEXIT, 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0,
+		unix.PTRACE_O_TRACEEXIT, 0, 0)
 	if errno != 0 {
 		return errno
 	}

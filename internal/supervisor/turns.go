@@ -32,14 +32,16 @@ type userTurns struct {
 	waiting []chan struct{}
 }
 
-// slowStart is how long a start keeps its place from other users. One takes some tens of milliseconds.
+// slowStart is how long a start keeps its place from other users. One takes some tens of
+// milliseconds.
 const slowStart = time.Second
 
 func newTurns(most int, own account) *turns {
 	return &turns{most: most, mostPerUser: max(most/2, 1), own: own, slow: slowStart, users: map[account]*userTurns{}}
 }
 
-// take waits for a turn of the user, whose end is to be told by calling done. The error is the context's.
+// take waits for a turn of the user, whose end is to be told by calling done. The error is the
+// context's.
 func (t *turns) take(ctx context.Context, uid account) (done func(), err error) {
 	begins := make(chan struct{})
 	t.mu.Lock()

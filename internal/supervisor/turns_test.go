@@ -36,7 +36,8 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 	}
 	begins := make(chan turn, 100)
 	var running []turn
-	// Two of user 1 begin, and three wait; the daemon's own user takes the two places that are left.
+	// Two of user 1 begin, and three wait; the daemon's own user takes the two places that are
+	// left.
 	for _, uid := range []account{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
 		waiting := q.waiting(uid)
 		go func() {
@@ -115,7 +116,8 @@ func TestASlowStartLeavesItsPlaceToOthers(t *testing.T) {
 	}
 }
 
-// One user's workers do not get ready. Another's session starts while the first one's still have time.
+// One user's workers do not get ready. Another's session starts while the first one's still have
+// time.
 func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")

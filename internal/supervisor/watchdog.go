@@ -21,12 +21,13 @@ import (
 //   - A thread is in the library and does not come back. Other threads can still answer pings, so
 //     this is seen in the page of vitals.
 //
-// A worker that rests, with no call in flight and no thread in the library, is left to rest, since hundreds of them that are pinged
-// keep the machine busy. Once within the bound the kernel is asked whether it is stopped, and pings are further apart. One
-// that was stopped while it rested is ended within twice the bound, and one whose runtime is stuck within some times the bound.
+// A worker that rests, with no call in flight and no thread in the library, is left to rest, since
+// hundreds of them that are pinged keep the machine busy. Once within the bound the kernel is asked
+// whether it is stopped, and pings are further apart. One that was stopped while it rested is ended
+// within twice the bound, and one whose runtime is stuck within some times the bound.
 //
-// A worker that is not ready in time hangs, too. It all counts looks, not time, so that a machine that was asleep, or a supervisor that
-// was stopped, does not cost a session.
+// A worker that is not ready in time hangs, too. It all counts looks, not time, so that a machine
+// that was asleep, or a supervisor that was stopped, does not cost a session.
 const looks = 4
 
 // restingPing is after how many looks a worker that rests is pinged.
@@ -136,8 +137,9 @@ func (s *Supervisor) lookAfter(w *worker) {
 	}
 }
 
-// observe takes what lookAfter judges: whether the worker is to be looked after, whether it works, the last ping that it has
-// answered, and its threads in the library. Its page is there as long as it is one of s.workers.
+// observe takes what lookAfter judges: whether the worker is to be looked after, whether it works,
+// the last ping that it has answered, and its threads in the library. Its page is there as long as
+// it is one of s.workers.
 func (s *Supervisor) observe(w *worker) (busy, active bool, ponged uint64, inside map[int]vitals.Stay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,8 +28,8 @@ import (
 //	                                │                       └─ end: its channel is closed ────▶ gone
 //	                                └─ not ready within startTimeout: killed ─────────────────▶ gone
 //
-// One that serves the daemon's own user is engaged at once. One for another user is root's while it waits, and becomes
-// that user's when it is engaged.
+// One that serves the daemon's own user is engaged at once. One for another user is root's while it
+// waits, and becomes that user's when it is engaged.
 //
 // Its goroutine, watch, is the only one that receives from it and waits for it.
 type worker struct {
@@ -73,19 +73,20 @@ const (
 	// it is killed.
 	endTimeout = 5 * time.Second
 
-	// messageBurst and messageRate, a second, bound the messages of a worker, with a fifth and a tenth more for each session that
-	// it may have. One that keeps its own limits (see cmd/tlsd) has far fewer.
+	// messageBurst and messageRate, a second, bound the messages of a worker, with a fifth and
+	// a tenth more for each session that it may have. One that keeps its own limits (see
+	// cmd/tlsd) has far fewer.
 	messageBurst = 1000
 	messageRate  = 100
 	// longestReason bounds the text why a worker cannot serve, in bytes.
 	longestReason = 1 << 10
 )
 
-// start makes a worker process, for the daemon's own user or to become another's. It has to be engaged, and watch has
-// to be run.
+// start makes a worker process, for the daemon's own user or to become another's. It has to be
+// engaged, and watch has to be run.
 //
-// The process has the daemon's user, for between fork(2) and execve(2) it shares the daemon's memory: a user who could stop it
-// there would stop the daemon.
+// The process has the daemon's user, for between fork(2) and execve(2) it shares the daemon's
+// memory: a user who could stop it there would stop the daemon.
 func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	channel, theirs, err := handoff.Pair()
 	if err != nil {
@@ -136,7 +137,8 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	}, stderr, nil
 }
 
-// workerCommand is the process of a worker: its standard error, and the files that become handoff.FD and vitals.FD.
+// workerCommand is the process of a worker: its standard error, and the files that become
+// handoff.FD and vitals.FD.
 func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *exec.Cmd {
 	cmd := &exec.Cmd{
 		Path:       thisProgram(),
@@ -165,7 +167,8 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 	return cmd
 }
 
-// thisProgram is the path of the program that runs: on Linux this very one, even if its file has been replaced.
+// thisProgram is the path of the program that runs: on Linux this very one, even if its file has
+// been replaced.
 func thisProgram() string {
 	if runtime.GOOS == "linux" {
 		return "/proc/self/exe"
@@ -198,8 +201,9 @@ func workerEnv(env []string) []string {
 		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
 		"MALLOC_ARENA_MAX",
 	}
-	// The C library would make its threads a heap each, so that many connections, whose memory comes from one and the other,
-	// need a tenth more (mallopt(3), M_ARENA_MAX). Of variables of one name the last counts.
+	// The C library would make its threads a heap each, so that many connections, whose memory
+	// comes from one and the other, need a tenth more (mallopt(3), M_ARENA_MAX). Of variables
+	// of one name the last counts.
 	out := []string{"MALLOC_ARENA_MAX=1"}
 	for _, e := range env {
 		for _, name := range keep {
@@ -267,8 +271,8 @@ func (s *Supervisor) endTurn(w *worker) {
 // A brokenError is a worker's breach of the rules of its channel.
 type brokenError struct{ error }
 
-// converse receives from the worker until its channel ends, and returns why. A worker that says what it must not
-// say, or too much, is broken.
+// converse receives from the worker until its channel ends, and returns why. A worker that says
+// what it must not say, or too much, is broken.
 func (s *Supervisor) converse(w *worker) error {
 	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.places.most, messageRate+messageRate/5*w.places.most)
 	for {

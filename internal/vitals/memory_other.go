@@ -8,7 +8,8 @@ import (
 	"os"
 )
 
-// memory makes the file of a page, a temporary file that has no name. The worker could change its size.
+// memory makes the file of a page, a temporary file that has no name. The worker could change its
+// size.
 func memory(size int64) (*os.File, error) {
 	f, err := os.CreateTemp("", "tlsd-vitals")
 	if err != nil {

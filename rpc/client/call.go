@@ -16,9 +16,9 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Call calls any method. params is a slice or a struct that encoding/json makes into an array or an object,
-// or nil for none; result is what encoding/json decodes the result into, or nil to drop it. A blob, as a
-// parameter and as a result, is a []byte.
+// Call calls any method. params is a slice or a struct that encoding/json makes into an array or an
+// object, or nil for none; result is what encoding/json decodes the result into, or nil to drop it.
+// A blob, as a parameter and as a result, is a []byte.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
 	value, err := c.exchange(ctx, method, params, nil)
 	if err != nil || result == nil {
@@ -35,8 +35,8 @@ func decode(method string, value json.RawMessage, result any) error {
 	return nil
 }
 
-// exchange sends a call, with a descriptor if there is one, and waits for its answer. An error is always an
-// *Error.
+// exchange sends a call, with a descriptor if there is one, and waits for its answer. An error is
+// always an *Error.
 func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (json.RawMessage, error) {
 	a := c.roundTrip(ctx, method, params, f)
 	if a.err == nil {
@@ -134,9 +134,9 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 	return <-ch
 }
 
-// send writes one message. If it returns false nothing has been written, and
-// the error, if any, is ctx's. If it returns true and an error the stream is broken. A write that tlsd
-// does not take is given up some time after ctx has ended.
+// send writes one message. If it returns false nothing has been written, and the error, if any, is
+// ctx's. If it returns true and an error the stream is broken. A write that tlsd does not take is
+// given up some time after ctx has ended.
 func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err

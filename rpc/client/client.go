@@ -22,8 +22,8 @@
 //     call are an *[Error]. After the end of the connection every call fails with kind
 //     "lost"; a lost client stays lost, [Dial] a new one.
 //   - What is read from the socket is bounded by the protocol's limits.
-//   - [Client.HandshakeConn] and [Client.AcceptConn] give a net.Conn, which is the way for programs that move
-//     data. [Client.Read] and [Client.Write] carry it as base64.
+//   - [Client.HandshakeConn] and [Client.AcceptConn] give a net.Conn, which is the way for programs
+//     that move data. [Client.Read] and [Client.Write] carry it as base64.
 //
 // A Client has one goroutine of its own, which reads. Close waits for it.
 package client
@@ -72,12 +72,13 @@ type answer struct {
 	err    *Error
 }
 
-// Dial connects to the socket at path and greets tlsd. It takes about ten seconds at most, or less if ctx ends.
+// Dial connects to the socket at path and greets tlsd. It takes about ten seconds at most, or less
+// if ctx ends.
 //
-// Errors of connect(2) satisfy errors.Is with the system's: fs.ErrNotExist,
-// fs.ErrPermission, syscall.ECONNREFUSED (nobody listens). A socket of a user who is neither
-// root nor the caller, nor trusted by ConfPath, is a *[StrangerError]. A daemon that does not admit this user
-// answers with an *[Error] of kind "denied". A daemon of another time is [ErrVersion].
+// Errors of connect(2) satisfy errors.Is with the system's: fs.ErrNotExist, fs.ErrPermission,
+// syscall.ECONNREFUSED (nobody listens). A socket of a user who is neither root nor the caller, nor
+// trusted by ConfPath, is a *[StrangerError]. A daemon that does not admit this user answers with
+// an *[Error] of kind "denied". A daemon of another time is [ErrVersion].
 func Dial(ctx context.Context, path string) (*Client, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d", path, len(path), maxSocketPath)

@@ -14,15 +14,15 @@ import (
 	"tlsd/internal/safefile"
 )
 
-// ConfPath is the file in which root says to all who call tlsd where it is: lines of "key = value"; empty lines and lines that
-// begin with # do not count.
+// ConfPath is the file in which root says to all who call tlsd where it is: lines of "key = value";
+// empty lines and lines that begin with # do not count.
 //
 //	socket = PATH             the system's tlsd listens here, and is not looked for elsewhere
 //	autostart = yes | no      whether a private tlsd may be started
 //	trusted-users = USER …    names or numbers: their daemons are talked to as root's are
 //
-// Only root can change the file, or it is an error. So is a line that is not understood: who writes one wants to
-// forbid something. The plugin reads the same file by the same rules (clientconf.h).
+// Only root can change the file, or it is an error. So is a line that is not understood: who writes
+// one wants to forbid something. The plugin reads the same file by the same rules (clientconf.h).
 const ConfPath = "/etc/tlsd/client.conf"
 
 // maxConf bounds the file, in bytes.

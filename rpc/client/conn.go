@@ -20,15 +20,16 @@ import (
 // Conn is a TLS connection as a net.Conn. Its bytes go over a data channel of its own (proto.md,
 // section 2), so that a connection never waits for another one. The rules:
 //
-//   - Read gives io.EOF only after the peer's close_notify. Any other end is an error: an *Error of the
-//     kind that tls.Read would have.
-//   - Write returns when the data is on its way to tlsd. Flush waits until it has left for the peer. An
-//     error that comes later is that of a later Write, Flush or Close.
+//   - Read gives io.EOF only after the peer's close_notify. Any other end is an error: an *Error of
+//     the kind that tls.Read would have.
+//   - Write returns when the data is on its way to tlsd. Flush waits until it has left for the
+//     peer. An error that comes later is that of a later Write, Flush or Close.
 //   - CloseWrite sends close_notify behind what was written. Reading goes on.
-//   - Close sends what was written, and close_notify, and frees the handle. If a Write was cut short, by its
-//     deadline or by the Close, and none has followed it, there is no close_notify: the peer can tell.
-//   - Deadlines are of this side: one that passes ends a Read or Write, and loses no data of a Read. The
-//     timeouts of tlsd bound what tlsd sends to the peer.
+//   - Close sends what was written, and close_notify, and frees the handle. If a Write was cut
+//     short, by its deadline or by the Close, and none has followed it, there is no close_notify:
+//     the peer can tell.
+//   - Deadlines are of this side: one that passes ends a Read or Write, and loses no data of a
+//     Read. The timeouts of tlsd bound what tlsd sends to the peer.
 //
 // All methods may be called by many goroutines at once.
 type Conn struct {
@@ -51,8 +52,8 @@ type Conn struct {
 // askTimeout bounds the time in which tlsd says why a direction has ended, which it knows by then.
 const askTimeout = 10 * time.Second
 
-// HandshakeConn is [Client.Handshake] for a connection whose bytes go over a data channel. The Conn has
-// the handle from then on, and is to be closed instead of it.
+// HandshakeConn is [Client.Handshake] for a connection whose bytes go over a data channel. The Conn
+// has the handle from then on, and is to be closed instead of it.
 func (c *Client) HandshakeConn(ctx context.Context, h Handle) (*Conn, error) {
 	ch, err := c.withChannel("tls.Handshake", func(theirs *os.File) error {
 		_, err := c.exchange(ctx, "tls.Handshake", []any{h, 1}, theirs)
@@ -81,8 +82,8 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// withChannel makes a pair of sockets, has one end sent by a call, and returns the other one if the call
-// succeeds.
+// withChannel makes a pair of sockets, has one end sent by a call, and returns the other one if the
+// call succeeds.
 func (c *Client) withChannel(method string, call func(theirs *os.File) error) (*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
 		return nil, newError(kind.Limit, nil, "a data channel needs a Unix socket to tlsd, not a %T", c.conn).in(method)
@@ -163,7 +164,8 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return c.c.Flush(ctx, c.h, c.sent.Load())
 }
 
-// CloseWrite says that nothing more will be written: close_notify is sent behind what was. Reading goes on.
+// CloseWrite says that nothing more will be written: close_notify is sent behind what was. Reading
+// goes on.
 func (c *Conn) CloseWrite() error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -177,9 +179,10 @@ func (c *Conn) CloseWrite() error {
 // Close is CloseContext without an end.
 func (c *Conn) Close() error { return c.CloseContext(context.Background()) }
 
-// CloseContext ends Reads and Writes that wait, has tlsd send what was written, within its timeouts, and
-// then close_notify, and frees the handle. The end of ctx ends the sending. An error is that of writing, if no other
-// call has told it. Only the first call does something; later ones return net.ErrClosed.
+// CloseContext ends Reads and Writes that wait, has tlsd send what was written, within its
+// timeouts, and then close_notify, and frees the handle. The end of ctx ends the sending. An error
+// is that of writing, if no other call has told it. Only the first call does something; later ones
+// return net.ErrClosed.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
@@ -196,8 +199,8 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	return err
 }
 
-// explain says why a Read or Write of the channel has failed. What ends a direction is noted at last, and
-// given again by all that follow.
+// explain says why a Read or Write of the channel has failed. What ends a direction is noted at
+// last, and given again by all that follow.
 func (c *Conn) explain(err error, last *error) error {
 	if c.closed.Load() {
 		return net.ErrClosed

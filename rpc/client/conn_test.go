@@ -200,7 +200,8 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 	}
 }
 
-// TestCloseTellsOfACutWrite: the channel is shut down both ways before tls.Close, so that there is no close_notify.
+// TestCloseTellsOfACutWrite: the channel is shut down both ways before tls.Close, so that there is
+// no close_notify.
 func TestCloseTellsOfACutWrite(t *testing.T) {
 	t.Parallel()
 	for name, again := range map[string]bool{"cut": false, "cut, and gone on with": true} {

@@ -52,8 +52,8 @@ func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
-// Status says how the two directions of a connection stand. An error that it tells counts as told: Close does
-// not tell it again.
+// Status says how the two directions of a connection stand. An error that it tells counts as told:
+// Close does not tell it again.
 func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	w, err := call[wire.Status](ctx, c, "tls.Status", h)
 	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
@@ -76,7 +76,8 @@ type Status struct {
 	WriteError *Error // nil, unless writing has failed
 }
 
-// Flush waits until so many bytes of a connection have left for the peer, counted from the handshake.
+// Flush waits until so many bytes of a connection have left for the peer, counted from the
+// handshake.
 func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
 }
@@ -96,9 +97,10 @@ func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) e
 	return c.Call(ctx, "tls.SetInsecureSkipVerify", []any{h, n}, nil)
 }
 
-// SetTimeout bounds each wait of a handle from now on: of a connection Handshake, Read and each 64 KiB of a
-// Write, of a server context Accept; with the handle 0 each NewClient. A call that meets its bound fails with kind "timeout". The bound is
-// rounded up to milliseconds, of which there are at most 2147483647; 0 brings back the timeouts that tlsd was started with.
+// SetTimeout bounds each wait of a handle from now on: of a connection Handshake, Read and each 64
+// KiB of a Write, of a server context Accept; with the handle 0 each NewClient. A call that meets
+// its bound fails with kind "timeout". The bound is rounded up to milliseconds, of which there are
+// at most 2147483647; 0 brings back the timeouts that tlsd was started with.
 func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) error {
 	ms := (bound + time.Millisecond - 1) / time.Millisecond
 	return c.Call(ctx, "tls.SetTimeout", []any{h, int64(ms)}, nil)
@@ -143,8 +145,8 @@ func (c *Client) CloseServerContext(ctx context.Context, ctxHandle Handle) error
 	return c.Call(ctx, "tls.CloseServerContext", []any{ctxHandle}, nil)
 }
 
-// SetCaBundle makes the session's clients trust the CA certificates of a PEM file instead of
-// the system's, if they are opened from now on; "" brings the system's back. A relative path is of this
+// SetCaBundle makes the session's clients trust the CA certificates of a PEM file instead of the
+// system's, if they are opened from now on; "" brings the system's back. A relative path is of this
 // process's working directory.
 func (c *Client) SetCaBundle(ctx context.Context, path string) error {
 	const method = "tls.SetCaBundle"

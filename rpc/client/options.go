@@ -7,12 +7,12 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The calls on a connection before its handshake, and on a server context: options, certificates, places to listen, plain text.
-// And what there is to know about a handle.
+// The calls on a connection before its handshake, and on a server context: options, certificates,
+// places to listen, plain text. And what there is to know about a handle.
 
-// SetOption sets an option of a connection, before its handshake, or of a server context, for clients that come later. An unknown
-// name or value is an error of kind "params" that lists the known ones. A relative path (ca, client-ca) is of
-// this process's working directory.
+// SetOption sets an option of a connection, before its handshake, or of a server context, for
+// clients that come later. An unknown name or value is an error of kind "params" that lists the
+// known ones. A relative path (ca, client-ca) is of this process's working directory.
 func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) error {
 	const method = "tls.SetOption"
 	if value != "" && (name == "ca" || name == "client-ca") {
@@ -24,15 +24,16 @@ func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) er
 	return c.Call(ctx, method, []any{h, name, value}, nil)
 }
 
-// HandleInfo tells one fact about a connection that has done its handshake, or about a server context; "" if it does not exist.
-// Without a name it tells all facts, as one JSON object.
+// HandleInfo tells one fact about a connection that has done its handshake, or about a server
+// context; "" if it does not exist. Without a name it tells all facts, as one JSON object.
 func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string, error) {
 	return call[string](ctx, c, "tls.Info", h, name)
 }
 
-// SetCertificate reads and checks a certificate chain and its key (PEM files; relative paths are of this process's working
-// directory). On a connection it is what a client shows, and serverName is "". On a server context "" replaces its own certificate;
-// a name, or "*." and a name, is for clients that ask for it. On an error the old ones stay.
+// SetCertificate reads and checks a certificate chain and its key (PEM files; relative paths are of
+// this process's working directory). On a connection it is what a client shows, and serverName is
+// "". On a server context "" replaces its own certificate; a name, or "*." and a name, is for
+// clients that ask for it. On an error the old ones stay.
 func (c *Client) SetCertificate(ctx context.Context, h Handle, serverName, certFile, keyFile string) error {
 	const method = "tls.SetCertificate"
 	cert, err := absolute(method, certFile)
@@ -46,19 +47,22 @@ func (c *Client) SetCertificate(ctx context.Context, h Handle, serverName, certF
 	return c.Call(ctx, method, []any{h, serverName, cert, key}, nil)
 }
 
-// Listen binds host, an address of this machine, and port, 0 to 65535, for the clients of a server context, and returns the port;
-// 0 takes any free one. Accept with the host "" and the port 0 takes clients from all places of the context.
+// Listen binds host, an address of this machine, and port, 0 to 65535, for the clients of a server
+// context, and returns the port; 0 takes any free one. Accept with the host "" and the port 0 takes
+// clients from all places of the context.
 func (c *Client) Listen(ctx context.Context, ctxHandle Handle, host string, port int) (int, error) {
 	return call[int](ctx, c, "tls.Listen", ctxHandle, host, port)
 }
 
-// ReadPlain waits for plain text of a connection before its handshake, and returns what is there: 1 to maxBytes bytes, or none if
-// the peer has ended its direction. Nothing is read ahead. maxBytes is 1 to 16777216.
+// ReadPlain waits for plain text of a connection before its handshake, and returns what is there: 1
+// to maxBytes bytes, or none if the peer has ended its direction. Nothing is read ahead. maxBytes
+// is 1 to 16777216.
 func (c *Client) ReadPlain(ctx context.Context, h Handle, maxBytes int) ([]byte, error) {
 	return call[[]byte](ctx, c, "tls.ReadPlain", h, maxBytes)
 }
 
-// WritePlain sends all of data, 0 to 16 MiB, as plain text before the handshake, or fails. It returns len(data).
+// WritePlain sends all of data, 0 to 16 MiB, as plain text before the handshake, or fails. It
+// returns len(data).
 func (c *Client) WritePlain(ctx context.Context, h Handle, data []byte) (int, error) {
 	const method = "tls.WritePlain"
 	if len(data) > wire.MaxBlob {

@@ -9,8 +9,9 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// Peer is the process that made the socket, as the kernel knows it. That is the daemon, or the service
-// manager that passed the socket to it; the process that serves the session is named by tls.Hello.
+// Peer is the process that made the socket, as the kernel knows it. That is the daemon, or the
+// service manager that passed the socket to it; the process that serves the session is named by
+// tls.Hello.
 type Peer struct {
 	PID      int // 0 where the system does not tell
 	UID, GID uint32
@@ -19,9 +20,9 @@ type Peer struct {
 // Peer tells who made the socket. It is the zero Peer if New made the client.
 func (c *Client) Peer() Peer { return c.peer }
 
-// StrangerError says that the socket is that of a user who is neither root nor the
-// one that this process runs as, nor one of the trusted-users of ConfPath. Nothing was sent: paths, data and what comes
-// back would be in the hands of that user.
+// StrangerError says that the socket is that of a user who is neither root nor the one that this
+// process runs as, nor one of the trusted-users of ConfPath. Nothing was sent: paths, data and what
+// comes back would be in the hands of that user.
 type StrangerError struct {
 	Path string
 	Peer Peer

@@ -12,7 +12,8 @@ import (
 	"syscall"
 )
 
-// SystemSockets are where a tlsd that serves the whole machine listens: by default, and with systemd's RuntimeDirectory=.
+// SystemSockets are where a tlsd that serves the whole machine listens: by default, and with
+// systemd's RuntimeDirectory=.
 var SystemSockets = []string{"/run/tlsd.sock", "/run/tlsd/tlsd.sock"}
 
 // maxSocketPath is the room of sockaddr_un.sun_path, less its NUL; unix(7).
@@ -22,12 +23,15 @@ const maxSocketPath = 107
 // are to be tried; the plugin searches the same ones.
 //
 //   - $TLSD_SOCKET alone, if it is set; else
-//   - the socket that conf names, alone, or, if conf has autostart = yes, with the private one of the next two; else
-//   - $XDG_RUNTIME_DIR/tlsd.sock, if that is an absolute path, and no other user's, and SystemSockets; else
+//   - the socket that conf names, alone, or, if conf has autostart = yes, with the private one of
+//     the next two; else
+//   - $XDG_RUNTIME_DIR/tlsd.sock, if that is an absolute path, and no other user's, and
+//     SystemSockets; else
 //   - SystemSockets, and /tmp/tlsd-UID/tlsd.sock, where the plugin starts a private
 //     daemon if there is no runtime directory.
 //
-// A variable that is empty counts as not set. getenv is os.Getenv, and conf of ReadConf, but in tests.
+// A variable that is empty counts as not set. getenv is os.Getenv, and conf of ReadConf, but in
+// tests.
 func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	if path := getenv("TLSD_SOCKET"); path != "" {
 		return []string{path}
@@ -50,7 +54,8 @@ func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	return append(slices.Clone(SystemSockets), own)
 }
 
-// UsableRuntimeDir says why a runtime directory is not used. One that is not there counts as usable: nothing is found in it.
+// UsableRuntimeDir says why a runtime directory is not used. One that is not there counts as
+// usable: nothing is found in it.
 func UsableRuntimeDir(dir string) error {
 	// "All paths set in these environment variables must be absolute", XDG Base
 	// Directory Specification; a relative one is ignored.

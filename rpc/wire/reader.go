@@ -12,8 +12,8 @@ var ErrTooLong = errors.New("message too long")
 
 // Reader reads messages, one a line. It is not safe for concurrent use.
 //
-// Rules: it keeps at most one line of bounded size, besides what it has read ahead. It asks for more
-// bytes only while it has no whole line.
+// Rules: it keeps at most one line of bounded size, besides what it has read ahead. It asks for
+// more bytes only while it has no whole line.
 type Reader struct {
 	src   *bufio.Reader
 	max   int
@@ -34,8 +34,8 @@ func NewReader(r io.Reader, max int) *Reader {
 func (r *Reader) Start() int64 { return r.start }
 
 // Line returns the next line that is not blank, without its end. It is valid until the next call.
-// At the end of the stream it returns io.EOF. A last line without line feed counts. After ErrTooLong
-// the reader cannot be used any more.
+// At the end of the stream it returns io.EOF. A last line without line feed counts. After
+// ErrTooLong the reader cannot be used any more.
 func (r *Reader) Line() ([]byte, error) {
 	for {
 		r.start = r.taken

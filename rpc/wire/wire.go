@@ -1,5 +1,5 @@
-// Package wire has the messages of proto.md as Go types, and reads and writes them, one a line. It is
-// shared by the server (package rpc) and by clients.
+// Package wire has the messages of proto.md as Go types, and reads and writes them, one a line. It
+// is shared by the server (package rpc) and by clients.
 package wire
 
 import (
@@ -108,7 +108,8 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
-	// Timeouts that hold without tls.SetTimeout, in milliseconds, by the names of tls.Info. 0: never.
+	// Timeouts that hold without tls.SetTimeout, in milliseconds, by the names of tls.Info. 0:
+	// never.
 	Timeouts map[string]int64 `json:"timeouts"`
 }
 
@@ -136,11 +137,11 @@ type Info struct {
 	Trust    Trust            `json:"trust"`
 	Timeouts map[string]int64 `json:"timeouts"`
 	Limits   map[string]int64 `json:"limits"`
-	// Confinement says of each measure that confines the process which serves the session "on", or
-	// why it is not. It is left out if none was asked for.
+	// Confinement says of each measure that confines the process which serves the session "on",
+	// or why it is not. It is left out if none was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
-	// Policy has the keys of the administrator's policy that bind the session, with a bool, a string or an
-	// array of strings. It is left out if there are none.
+	// Policy has the keys of the administrator's policy that bind the session, with a bool, a
+	// string or an array of strings. It is left out if there are none.
 	Policy map[string]any `json:"policy,omitempty"`
 }
 

@@ -20,7 +20,8 @@ func TestEveryKindHasACodeOfItsOwn(t *testing.T) {
 			t.Errorf("%s and %s have the same code, %d", k, other, code)
 		}
 		seen[code] = k
-		// -32768 to -32000 are reserved; of these, -32099 to -32000 are for servers (section 5.1).
+		// -32768 to -32000 are reserved; of these, -32099 to -32000 are for servers
+		// (section 5.1).
 		if k != kind.Params && k != kind.Internal && (code < -32099 || code > -32000) {
 			t.Errorf("%s: %d is outside of the specification's range for servers", k, code)
 		}

@@ -9,8 +9,8 @@ import (
 // A Watcher is told when the other side could be left with a part of a message on the socket. It
 // must not wait.
 type Watcher interface {
-	// Writing and Written stand around a write of which the other side could get a part. After a
-	// write that has failed, Written is not called.
+	// Writing and Written stand around a write of which the other side could get a part. After
+	// a write that has failed, Written is not called.
 	Writing()
 	Written()
 }

@@ -239,8 +239,9 @@ func TestCloseServerContext(t *testing.T) {
 		if a.err != nil {
 			t.Fatal(a.err)
 		}
-		// A client that no Accept takes: it is dropped, and hears so. In TLS 1.2 it is the server that ends the handshake, so that
-		// it is done for both; who is in the midst of it is cut.
+		// A client that no Accept takes: it is dropped, and hears so. In TLS 1.2 it is the
+		// server that ends the handshake, so that it is done for both; who is in the midst
+		// of it is cut.
 		unclaimed, err := cl.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File, only: tls.VersionTLS12})
 		if err != nil {
 			t.Fatal(err)

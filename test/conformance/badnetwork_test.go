@@ -123,7 +123,8 @@ func TestBadServers(t *testing.T) {
 			}, client.KindHandshake, "", []string{"TLS"}},
 			{"speaks SMTP", func(c *net.TCPConn) { io.WriteString(c, "220 mail.test ESMTP\r\n"); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"TLS"}},
 			{"sends zeros", func(c *net.TCPConn) { c.Write(make([]byte, 1000)); io.Copy(io.Discard, c) }, client.KindHandshake, "", nil},
-			// It reads to the end: the kernel resets a connection that is closed with data unread.
+			// It reads to the end: the kernel resets a connection that is closed with
+			// data unread.
 			{"hangs up at once", func(c *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"closed"}},
 			{"hangs up after the first message", func(c *net.TCPConn) {
 				io.ReadFull(c, make([]byte, 100))

@@ -134,7 +134,8 @@ func (p pair) order(c, s stream) (ender, other stream) {
 	return s, c
 }
 
-// eachSideEnds runs a body over all pairs, once with each side as the one that ends. n has the client for that one.
+// eachSideEnds runs a body over all pairs, once with each side as the one that ends. n has the
+// client for that one.
 func eachSideEnds(t *testing.T, n needs, body func(*testing.T, pair)) {
 	t.Helper()
 	t.Run("the client ends", func(t *testing.T) {

@@ -11,7 +11,8 @@ import (
 	"tlsd/session"
 )
 
-// An endpoint is one of those that speak TLS with one another: we, at one of our levels, crypto/tls, and openssl.
+// An endpoint is one of those that speak TLS with one another: we, at one of our levels,
+// crypto/tls, and openssl.
 type endpoint interface {
 	String() string
 	// dial connects to an address and does the handshake.
@@ -153,7 +154,8 @@ func (n needs) leftOut(cl, sv endpoint) string {
 	return ""
 }
 
-// overPairs runs a body over all pairs, at the same time: at each of our levels those with us, once those without.
+// overPairs runs a body over all pairs, at the same time: at each of our levels those with us, once
+// those without.
 func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) {
 	t.Helper()
 	run := func(cl, sv endpoint) bool {

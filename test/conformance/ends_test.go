@@ -24,9 +24,10 @@ import (
 )
 
 // How connections end, as one table: who ends it, how, and what each call says then, to the letter.
-// It holds for our client and our server, at each of our levels, in TLS 1.2 and 1.3, and with every version of OpenSSL: make libssl-matrix
-// runs it with each. The peer is crypto/tls. A level that does not tell kinds (tellKind) gives the text that stands here behind them. The plugin
-// is in its strict mode, in which an error is that of its own Write.
+// It holds for our client and our server, at each of our levels, in TLS 1.2 and 1.3, and with every
+// version of OpenSSL: make libssl-matrix runs it with each. The peer is crypto/tls. A level that
+// does not tell kinds (tellKind) gives the text that stands here behind them. The plugin is in its
+// strict mode, in which an error is that of its own Write.
 
 type ender string
 
@@ -48,8 +49,8 @@ const (
 	duringEnd = `handshake: %s: handle N: TLS handshake failed: the peer closed the connection during the handshake`
 )
 
-// An end is a row. Its act does what it is called on a connection that has done its handshake, but for those that have
-// none, and notes what the calls say.
+// An end is a row. Its act does what it is called on a connection that has done its handshake, but
+// for those that have none, and notes what the calls say.
 type end struct {
 	who  ender
 	how  string
@@ -57,8 +58,8 @@ type end struct {
 	want []string
 	// Where the roles differ: in place of want, for our server.
 	wantServer []string
-	// With a data channel, if that differs: one of these. There the worker takes what the peer sends, and notices a reset, without
-	// being asked.
+	// With a data channel, if that differs: one of these. There the worker takes what the peer
+	// sends, and notices a reset, without being asked.
 	wantPlugin [][]string
 }
 
@@ -237,7 +238,8 @@ func (e end) try(b *bout) {
 		for i := range want {
 			want[i] = kindAndErrno.ReplaceAllString(want[i], "$1$2")
 			if !strings.HasPrefix(want[i], "Write: ") {
-				// tls_Close does not take its turn behind calls that wait in the daemon: it cancels them at once (tlsplugin.h).
+				// tls_Close does not take its turn behind calls that wait in the
+				// daemon: it cancels them at once (tlsplugin.h).
 				want[i] = strings.Replace(want[i], "the handle was closed while the call waited", "cancelled by the caller", 1)
 			}
 		}
@@ -327,7 +329,8 @@ func (b *bout) connect(relayed bool) {
 		must(b.t, a.err)
 		b.Stream = a.stream.(ourStream).Stream
 	}
-	// A byte each way, so that both ends have the whole handshake, tickets included, behind them.
+	// A byte each way, so that both ends have the whole handshake, tickets included, behind
+	// them.
 	b.peerWrites(1)
 	if n, err := b.Read(make([]byte, 9)); n != 1 || err != nil {
 		b.t.Fatalf("we read %d bytes, %v", n, err)
@@ -340,8 +343,8 @@ func (b *bout) connect(relayed bool) {
 	}
 }
 
-// direct starts again with a connection of which the ends of the system's sockets meet: a relay would take from
-// them what nobody reads.
+// direct starts again with a connection of which the ends of the system's sockets meet: a relay
+// would take from them what nobody reads.
 func (b *bout) direct() {
 	b.t.Helper()
 	b.tcp.Close()
@@ -481,8 +484,8 @@ func (b *bout) closeDuringWrite() {
 // A stranger is a peer that does not do its part of the handshake.
 type stranger func(*net.TCPConn)
 
-// meet lets our side begin a handshake with a stranger. It gives what Handshake or Accept will say, once
-// the two are connected.
+// meet lets our side begin a handshake with a stranger. It gives what Handshake or Accept will say,
+// once the two are connected.
 func (b *bout) meet(s stranger) <-chan error {
 	b.t.Helper()
 	said := make(chan error, 1)
@@ -517,7 +520,8 @@ func (b *bout) meet(s stranger) <-chan error {
 	return said
 }
 
-// theyLeave ends a handshake by the peer, in the midst of the first message that it would get or send.
+// theyLeave ends a handshake by the peer, in the midst of the first message that it would get or
+// send.
 func (b *bout) theyLeave() {
 	b.t.Helper()
 	said := b.meet(func(c *net.TCPConn) {
@@ -557,7 +561,8 @@ func (b *bout) weLeave() {
 	})
 	<-begun
 	if b.role == asServer {
-		// The Accept waits for longer than a handshake takes; whether we have seen the half message already does not matter.
+		// The Accept waits for longer than a handshake takes; whether we have seen the half
+		// message already does not matter.
 		testd.Eventually(b.t, patience, "the Accept has arrived", func() bool {
 			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2)) // the first Accept after the context is that of listen
 			return e != nil && mentions(e, "it is a connection")
@@ -595,8 +600,8 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endsInAlert says whether the last record was an alert. TLS 1.3 hides its type; but its size, two bytes, one for the
-// type and 16 of authentication, is that of nothing else in these tests.
+// endsInAlert says whether the last record was an alert. TLS 1.3 hides its type; but its size, two
+// bytes, one for the type and 16 of authentication, is that of nothing else in these tests.
 func (w *watched) endsInAlert(version uint16) bool {
 	if version == tls.VersionTLS13 {
 		return w.typ == tap.ApplicationData && w.n == 2+1+16

@@ -111,7 +111,8 @@ func silent(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// TestLimits: each limit that a flag of tlsd sets, at the limit, one over it, and, where something can be given back, below it again.
+// TestLimits: each limit that a flag of tlsd sets, at the limit, one over it, and, where something
+// can be given back, below it again.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)
@@ -213,7 +214,8 @@ func sessions(flag string) func(*testing.T, *testd.Daemon) {
 	}
 }
 
-// pending has two clients finish their handshake; a third, for which there is no place, only when one of them has been claimed.
+// pending has two clients finish their handshake; a third, for which there is no place, only when
+// one of them has been claimed.
 func pending(t *testing.T, d *testd.Daemon) {
 	w := newWorld(t)
 	ln := us{ours.Daemon{D: d}}.listen(t, listenOptions{cert: w.cert})

@@ -2,10 +2,12 @@
 // pair of client and server among ours, Go's crypto/tls and OpenSSL's command
 // line (s_client, s_server), and the error table of the protocol is tried with bad input.
 //
-// Our side is tried at three levels (internal/ours): in process, through the daemon, which is the real one, a process that is driven
-// through its socket, and through the plugin in a host in C. All of them drive the machine's libssl, or another that make libssl-matrix has for
-// them. TLSD_TEST_LEVEL names one of them; then the tests run at that one only. A pair without us proves the body itself.
-// What an endpoint cannot do, at whatever level, stands with the reason in the table unable, and nowhere else.
+// Our side is tried at three levels (internal/ours): in process, through the daemon, which is the
+// real one, a process that is driven through its socket, and through the plugin in a host in C. All
+// of them drive the machine's libssl, or another that make libssl-matrix has for them.
+// TLSD_TEST_LEVEL names one of them; then the tests run at that one only. A pair without us proves
+// the body itself. What an endpoint cannot do, at whatever level, stands with the reason in the
+// table unable, and nowhere else.
 //
 // Peers listen on loopback. Keys and certificates are made when tests run.
 package conformance

@@ -138,7 +138,8 @@ func (p *openssl) listen(stderr io.Reader) {
 		p.mu.Lock()
 		p.text.WriteString(lines.Text() + "\n")
 		p.mu.Unlock()
-		// "Peer certificate: CN = …" or "No peer certificate": with it all that is looked for is there.
+		// "Peer certificate: CN = …" or "No peer certificate": with it all that is looked
+		// for is there.
 		if strings.Contains(lines.Text(), "eer certificate") {
 			told()
 		}

@@ -118,8 +118,8 @@ func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 	}
 }
 
-// Between us and others 64 MiB in each direction at the same time, in pieces of all sizes. Base64, which is for
-// people, pairs of ours, and pairs of others carry less, for the sake of time.
+// Between us and others 64 MiB in each direction at the same time, in pieces of all sizes. Base64,
+// which is for people, pairs of ours, and pairs of others carry less, for the sake of time.
 func TestMuchDataBothWays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -46,8 +46,9 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 					}
 					request = append(request, buf[:n]...)
 				}
-				// No Content-Length: the body ends with the connection (RFC 9112 section 6.3), so that
-				// the client notices if that is cut instead of ended.
+				// No Content-Length: the body ends with the connection (RFC 9112
+				// section 6.3), so that the client notices if that is cut instead
+				// of ended.
 				if _, err := io.WriteString(s, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"+body); err != nil {
 					return err
 				}
@@ -85,7 +86,8 @@ func TestCurlGetsOurPage(t *testing.T) {
 			t.Errorf("curl without the authority: %v, want exit status 60\n%s", err, out)
 		}
 		// Its alert meets the Accept. A curl that looks at the certificate only after the
-		// handshake just goes, and then the first Read fails; in no case there is a request.
+		// handshake just goes, and then the first Read fails; in no case there is a
+		// request.
 		a := <-refused
 		if a.err == nil {
 			n, err := a.stream.Read(make([]byte, 100))

@@ -315,7 +315,8 @@ func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
 	})
 }
 
-// SetCaBundle holds for the clients that are opened after it, in its session; one that fails changes nothing.
+// SetCaBundle holds for the clients that are opened after it, in its session; one that fails
+// changes nothing.
 func TestTheCaBundleThatHolds(t *testing.T) {
 	t.Parallel()
 	a, b := newWorld(t), newWorld(t)

@@ -139,8 +139,9 @@ func goTargets(length time.Duration) (targets []target, err error) {
 		text, err := os.ReadFile(path)
 		for _, m := range function.FindAllSubmatch(text, -1) {
 			dir, name := filepath.Dir(path), string(m[1])
-			// One worker each, because as many targets as processors run at the same time.
-			// Minimizing input that is only interesting is not worth a minute each.
+			// One worker each, because as many targets as processors run at the same
+			// time. Minimizing input that is only interesting is not worth a minute
+			// each.
 			run := func(ctx context.Context) (*exec.Cmd, error) {
 				return exec.CommandContext(ctx, "go", "test", "-run=^$", "-fuzz=^"+name+"$",
 					"-fuzztime="+length.String(), "-fuzzminimizetime=10x", "-parallel=1",

@@ -24,8 +24,8 @@ func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 	}
 }
 
-// Programs come with certificates to our server. What it says of them is what OpenSSL has found; one that does not verify always
-// ends the handshake.
+// Programs come with certificates to our server. What it says of them is what OpenSSL has found;
+// one that does not verify always ends the handshake.
 func TestCertificatesOfForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -151,7 +151,8 @@ func (g *goTalk) end() error {
 	return g.conn.Close()
 }
 
-// curl sends what it has as the body of a request, and gets the answer's. It is no pipe: exchange knows it.
+// curl sends what it has as the body of a request, and gets the answer's. It is no pipe: exchange
+// knows it.
 type curl struct{}
 
 func (curl) String() string { return "curl" }

@@ -18,8 +18,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// HTTP/2 needs that both sides agree on it in the handshake (RFC 9113 section 3.2). TLS is tlsd's here; what moves over it is
-// net/http's, which is told to begin with HTTP/2, or finds out, on a connection that is plain to it.
+// HTTP/2 needs that both sides agree on it in the handshake (RFC 9113 section 3.2). TLS is tlsd's
+// here; what moves over it is net/http's, which is told to begin with HTTP/2, or finds out, on a
+// connection that is plain to it.
 
 // A listening is a server context as net/http wants it.
 type listening struct {
@@ -91,7 +92,8 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 	}
 }
 
-// Without a protocol in common the handshake ends with an alert of its own, and both sides are told.
+// Without a protocol in common the handshake ends with an alert of its own, and both sides are
+// told.
 func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -32,7 +32,8 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 	return mine{d.Dial(t), t, bounded(t)}
 }
 
-// context makes a server context that listens on a free port of 127.0.0.1, with options and their values.
+// context makes a server context that listens on a free port of 127.0.0.1, with options and their
+// values.
 func (m mine) context(cert *testcert.Cert, options ...string) (ctx client.Handle, port int) {
 	m.t.Helper()
 	ctx, err := m.NewServerContext(m.ctx, cert.CertFile, cert.KeyFile)
@@ -147,7 +148,8 @@ func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, 
 	return runTool(question, v.tool, v.args(port, host, ca, cert)...)
 }
 
-// runTool runs a program to its end. Its input stays open for as long. The error has what it has said.
+// runTool runs a program to its end. Its input stays open for as long. The error has what it has
+// said.
 func runTool(input, name string, args ...string) (printed string, err error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}

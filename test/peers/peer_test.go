@@ -45,7 +45,8 @@ func (s setting) name() string {
 	return "1.3"
 }
 
-// A talk is a peer's end of a connection. It is to be written to and read from when ours has done its handshake.
+// A talk is a peer's end of a connection. It is to be written to and read from when ours has done
+// its handshake.
 type talk interface {
 	io.ReadWriter
 	closeWrite() error
@@ -63,7 +64,8 @@ const (
 	renegotiate command = "renegotiation"
 )
 
-// A commander can be told to do something. Its output may have more than what it has received from then on.
+// A commander can be told to do something. Its output may have more than what it has received from
+// then on.
 type commander interface {
 	order(command, *ours.Stream) error
 }
@@ -92,7 +94,8 @@ func (openssl) client(t *testing.T, port int, s setting) talk {
 	return opensslTalk{start(t, "openssl", args...)}
 }
 
-// visit makes the first connection of a client that comes twice: it says something, as clients do, and reads to the end.
+// visit makes the first connection of a client that comes twice: it says something, as clients do,
+// and reads to the end.
 func visit(t *testing.T, p *process) {
 	t.Helper()
 	_, err := p.Write([]byte("ticket"))
@@ -174,8 +177,8 @@ func (p *payload) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// gnuTLS is gnutls-cli and gnutls-serv. The server has no option for the address: for the time of a test it
-// listens on all of the machine's.
+// gnuTLS is gnutls-cli and gnutls-serv. The server has no option for the address: for the time of a
+// test it listens on all of the machine's.
 type gnuTLS struct{}
 
 func (gnuTLS) String() string { return "GnuTLS" }

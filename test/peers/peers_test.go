@@ -156,8 +156,8 @@ func (c *cell) begin() (err error) {
 	return <-come
 }
 
-// receiveFirst serves the first connection of a client that comes twice. Whether it says something or
-// just leaves does not matter.
+// receiveFirst serves the first connection of a client that comes twice. Whether it says something
+// or just leaves does not matter.
 func receiveFirst(l *ours.Listener) error {
 	first, err := l.Accept()
 	if err != nil {
@@ -193,8 +193,8 @@ func lines(seed byte, n int) []byte {
 	return text
 }
 
-// exchange sends n bytes each way at the same time. With an echo ours come back. size is that of our writes;
-// 0: of all sizes.
+// exchange sends n bytes each way at the same time. With an echo ours come back. size is that of
+// our writes; 0: of all sizes.
 func (c *cell) exchange(n, size int) {
 	c.Helper()
 	if t, ok := c.them.(*curlTalk); ok {
@@ -326,8 +326,8 @@ func (c *cell) resumption() {
 	c.finish()
 }
 
-// goesOn looks at the last ServerHello: TLS 1.3 says it there, in TLS 1.2 no message follows that would fill a record, before
-// the change of keys.
+// goesOn looks at the last ServerHello: TLS 1.3 says it there, in TLS 1.2 no message follows that
+// would fill a record, before the change of keys.
 func (c *cell) goesOn() bool {
 	all := c.relay.Records(tap.FromServer)
 	for i := len(all) - 1; i >= 0; i-- {
@@ -349,10 +349,12 @@ func (c *cell) goesOn() bool {
 	return false
 }
 
-// fullOfLines is a full record. What s_server says about the connection may come between two of them.
+// fullOfLines is a full record. What s_server says about the connection may come between two of
+// them.
 const fullOfLines = 1 << 14
 
-// sizeOfKeyUpdate is that of its record: header of the message, one byte, type of the record, authentication.
+// sizeOfKeyUpdate is that of its record: header of the message, one byte, type of the record,
+// authentication.
 const sizeOfKeyUpdate = 4 + 1 + 1 + 16
 
 func (c *cell) keyUpdate() {
@@ -435,8 +437,8 @@ func (c *cell) oneByte() {
 	c.finish()
 }
 
-// overhead is what encryption adds to a record: in TLS 1.3 the type and the authentication, in TLS 1.2 with AES-GCM
-// the nonce and the authentication. A suite of ChaCha20 has no nonce there.
+// overhead is what encryption adds to a record: in TLS 1.3 the type and the authentication, in TLS
+// 1.2 with AES-GCM the nonce and the authentication. A suite of ChaCha20 has no nonce there.
 func (c *cell) overhead() int {
 	if c.version == tls.VersionTLS13 {
 		return 1 + 16
@@ -487,7 +489,8 @@ func (c *cell) renegotiation() {
 	if !c.relay.Await(c.peers(), patience, func(all []tap.Record) bool { return shakes(all) > theirs }) {
 		c.Fatal("the peer has not begun a handshake")
 	}
-	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go on or to leave.
+	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go
+	// on or to leave.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
 	if err != nil && !ours.Is(err, client.KindIO) { // else the peer has ended the connection, or sent more
 		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
@@ -523,7 +526,8 @@ func (c *cell) clientCertOptional() {
 	c.finish()
 }
 
-// In TLS 1.2 the handshake fails; in TLS 1.3 it is done when the server says so, and the first Read fails.
+// In TLS 1.2 the handshake fails; in TLS 1.3 it is done when the server says so, and the first Read
+// fails.
 func (c *cell) clientCertRequired() {
 	c.ask = "required"
 	err := c.begin()

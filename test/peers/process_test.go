@@ -13,8 +13,8 @@ import (
 	"tlsd/internal/testd"
 )
 
-// A process is a program that carries one connection: its standard input is sent, what is received is
-// its standard output. It is killed when patience or the test ends.
+// A process is a program that carries one connection: its standard input is sent, what is received
+// is its standard output. It is killed when patience or the test ends.
 type process struct {
 	name string
 	cmd  *exec.Cmd

@@ -14,8 +14,8 @@ import (
 	"tlsd/internal/testd"
 )
 
-// A server renews its certificate 1,000 times while programs of four kinds come and go. None of them is refused or reset, and who
-// comes behind the last renewal gets the last certificate.
+// A server renews its certificate 1,000 times while programs of four kinds come and go. None of
+// them is refused or reset, and who comes behind the last renewal gets the last certificate.
 func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	t.Parallel()
 	const renewals, accepting, leastVisits = 1000, 4, 5
@@ -47,7 +47,8 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 			}
 		})
 	}
-	// Each kind of client comes again and again while the renewals go on, and they go on until each has come often enough.
+	// Each kind of client comes again and again while the renewals go on, and they go on until
+	// each has come often enough.
 	kinds := map[string]func() error{}
 	for _, v := range visitors {
 		if _, err := exec.LookPath(v.tool); err != nil {

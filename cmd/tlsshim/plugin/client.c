@@ -14,8 +14,8 @@
 static const struct method set_ca_bundle = { .name = "tls.SetCaBundle", .flags = OPENS },
 	set_timeout = { .name = "tls.SetTimeout", .flags = OPENS };
 
-/* The parameters of a call: its handle, its texts, its number, and 1 for a descriptor that goes along;
- * to be freed. NULL without memory. */
+/* The parameters of a call: its handle, its texts, its number, and 1 for a descriptor that goes
+ * along; to be freed. NULL without memory. */
 static char *make_params(const struct call *c)
 {
 	struct json_out out = { 0 };
@@ -267,7 +267,8 @@ static struct call bound_call(char params[BOUND_BYTES], int32_t milliseconds)
 	return (struct call){ .method = &set_timeout, .params = params };
 }
 
-/* Gives a new session the bound that the host has set in an earlier one. Two threads may do it at the same time. */
+/* Gives a new session the bound that the host has set in an earlier one. Two threads may do it
+ * at the same time. */
 static int restore_bound(struct process *p, struct session *s, const struct call *c)
 {
 	char params[BOUND_BYTES];

@@ -16,11 +16,12 @@ enum { MOST_BYTES = 64 << 10 };
 
 static const char *const blanks = " \t\r";
 
-/* Where systemd names the users of services with DynamicUser=, which /etc/passwd lacks: a link direct:NAME to the number.
- * Only root can write there. */
+/* Where systemd names the users of services with DynamicUser=, which /etc/passwd lacks: a link
+ * direct:NAME to the number. Only root can write there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
-/* Cuts off the text before the first of the ends, or before the end of the whole; NULL after the last. */
+/* Cuts off the text before the first of the ends, or before the end of the whole. NULL after the
+ * last. */
 static char *cut(char **rest, const char *ends)
 {
 	char *first = *rest, *end;
@@ -128,7 +129,8 @@ static bool number(const char *text, uid_t *user)
 	return n < UINT32_MAX; /* (uid_t)-1 is nobody's */
 }
 
-/* Looks into /etc/passwd itself: getpwnam(3) may load libraries into the host, and ask the network. */
+/* Looks into /etc/passwd itself: getpwnam(3) may load libraries into the host, and ask the
+ * network. */
 static bool in_passwd(const char *name, uid_t *user)
 {
 	FILE *f = fopen("/etc/passwd", "re");

@@ -168,7 +168,8 @@ static char *find_exe(void)
 	return NULL;
 }
 
-/* Makes sure that nobody else can put anything into a directory that another user could have made. It need not be there. */
+/* Makes sure that nobody else can put anything into a directory that another user could have
+ * made. It need not be there. */
 static bool is_private(const char *dir, char *tried)
 {
 	struct stat st;
@@ -274,7 +275,8 @@ static void add_mine(struct places *p, const char *path)
 	add_place(p, path);
 }
 
-/* $XDG_RUNTIME_DIR, if it is ours. After sudo -E it is another user's: what root left there would be in that user's way. */
+/* $XDG_RUNTIME_DIR, if it is ours. After sudo -E it is another user's: what root left there
+ * would be in that user's way. */
 static const char *runtime_dir(char *tried)
 {
 	const char *dir = setting("XDG_RUNTIME_DIR");
@@ -334,8 +336,8 @@ static const char *sign_of_system(void)
 	return NULL;
 }
 
-/* Whether this process has the rights of one user. Another one's would go to the tlsd that it starts, and so to all programs of
- * the effective user. */
+/* Whether this process has the rights of one user. Another one's would go to the tlsd that it
+ * starts, and so to all programs of the effective user. */
 static bool is_one_user(char *tried)
 {
 	if (getuid() != geteuid())
@@ -348,7 +350,8 @@ static bool is_one_user(char *tried)
 	return false;
 }
 
-/* Whether a private tlsd may be started. Where there is a system's tlsd, one beside it would lead around its policy. */
+/* Whether a private tlsd may be started. Where there is a system's tlsd, one beside it would
+ * lead around its policy. */
 static bool may_start(const struct client_conf *conf, char *tried)
 {
 	const char *autostart = setting("TLSD_AUTOSTART"), *sign;

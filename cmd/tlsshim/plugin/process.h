@@ -46,7 +46,8 @@ struct process {
 
 	atomic_bool strict; /* a Write returns when its bytes have left */
 
-	/* Guards all that follows, and what session.h and channel.h say. Nothing blocks under it. */
+	/* Guards all that follows, and what session.h and channel.h say. Nothing blocks under
+	 * it. */
 	pthread_mutex_t mu;
 
 	/* Taken in this order. */

@@ -145,7 +145,8 @@ static _Noreturn void sit(pid_t tlsd)
 	_exit(0);
 }
 
-/* Processes between that stay. Only the thread that opens a session comes here; in a forked child they are none of ours, and forgotten. */
+/* Processes between that stay. Only the thread that opens a session comes here; in a forked
+ * child they are none of ours, and forgotten. */
 static pid_t sitters[MOST_SITTERS];
 
 static void reap_sitters(void)
@@ -234,8 +235,9 @@ static enum started await_ready(int fd, struct wait *w, char *why)
 	return HAS_ENDED;
 }
 
-/* The environment for tlsd. It does not have the variables that decide what is trusted, which library is loaded, or how tlsd behaves:
- * this process's are not those of the other programs that will use it. */
+/* The environment for tlsd. It does not have the variables that decide what is trusted, which
+ * library is loaded, or how tlsd behaves: this process's are not those of the other programs
+ * that will use it. */
 static void few_variables(char *env[static FEW + 1])
 {
 	size_t kept = 0;
@@ -248,7 +250,8 @@ static void few_variables(char *env[static FEW + 1])
 	env[kept] = NULL;
 }
 
-/* Opens the file for tlsd's log, at once whatever it is. -1 and errno, which is 0 if it is no regular file. */
+/* Opens the file for tlsd's log, at once whatever it is. -1 and errno, which is 0 if it is no
+ * regular file. */
 static int open_log(const char *path)
 {
 	struct stat st;
@@ -286,7 +289,8 @@ static void say_log_error(const char *log, int error, char *why)
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES])
 {
 	const char *log = sys_getenv("TLSD_LOG");
-	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1, .sit = sys_inherits_orphans() };
+	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1,
+			     .sit = sys_inherits_orphans() };
 	int pipe_fds[2] = { -1, -1 };
 	enum started result = CANNOT_START;
 	char *argv[] = { (char *)(uintptr_t)exe, "--socket", (char *)(uintptr_t)socket, "--idle-exit", "60s",

@@ -35,14 +35,15 @@ int sys_has_input(int fd);
 /* A variable of the environment; NULL in a program that has more rights than its user. */
 const char *sys_getenv(const char *name);
 
-/* fork(2), before which the caller blocks all signals. On Linux no handlers of pthread_atfork run, and the host
- * is not told of the new process: not by SIGCHLD, and not by its own wait(2). */
+/* fork(2), before which the caller blocks all signals. On Linux no handlers of pthread_atfork run,
+ * and the host is not told of the new process: not by SIGCHLD, and not by its own wait(2). */
 pid_t sys_fork(void);
 
 /* Waits for a process that sys_fork has made, whatever it has executed since. */
 pid_t sys_wait(pid_t pid, int *status);
 
-/* Whether a process that sys_fork has made, and that has executed nothing, has ended. It is reaped then. */
+/* Whether a process that sys_fork has made, and that has executed nothing, has ended. Then it is
+ * reaped. */
 bool sys_has_ended(pid_t pid);
 
 /* Whether orphans become children of this process. */
