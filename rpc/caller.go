@@ -28,7 +28,11 @@ func (c caller) Read(p []byte) (int, error) {
 				err = io.EOF // without what ReadMsgUnix puts around it
 			}
 			if len(c.descriptors.waiting) > 0 && n > 0 {
-				c.conn.SetReadDeadline(c.descriptors.arrived.Add(c.AnswerTimeout))
+				left := c.AnswerTimeout - time.Since(c.descriptors.arrived)
+				if c.IdleTimeout > 0 {
+					left = min(left, c.IdleTimeout)
+				}
+				c.conn.SetReadDeadline(time.Now().Add(left))
 			}
 			return n, err
 		}

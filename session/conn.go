@@ -114,9 +114,6 @@ func (c *connection) forget() EngineConn {
 	}
 	delete(c.s.conns, c.handle)
 	delete(c.s.watched, c.handle)
-	st := c.flow.status()
-	c.s.totals.Received += st.Received
-	c.s.totals.Sent += st.Sent
 	c.s.count()
 	c.s.mu.Unlock()
 	b.drop()
@@ -314,7 +311,6 @@ func (c *connection) handshake(ctx context.Context, bound time.Duration, call *C
 		failure = s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
 	}
 	s.shaken(Handshake{Server: c.accepted, Peer: cmp.Or(c.peer, c.remote), Failure: failure}, began, t)
-	s.meter.shaken(c.accepted, began, t, failure)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

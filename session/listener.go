@@ -220,12 +220,10 @@ func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
 		e := l.s.judgeHandshake("tls.Accept", peer, err, classify(ctx, err, kind.Handshake))
-		l.s.meter.shaken(true, began, conn, e)
 		l.s.shaken(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip}, began, conn)
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
 		return arrival{err: e}
 	}
-	l.s.meter.shaken(true, began, conn, nil)
 	l.s.shaken(Handshake{Server: true, Peer: peer}, began, conn)
 	a.conn = conn
 	return a

@@ -1,11 +1,6 @@
 package session
 
-import (
-	"sync/atomic"
-	"time"
-
-	"tlsd/internal/kind"
-)
+import "sync/atomic"
 
 // What sessions do is counted, for the administrator. A count is a few additions to memory: nothing
 // reports it, so an idle session does nothing.
@@ -18,16 +13,8 @@ type Meter interface {
 	Moved(received, sent int)
 	// Held counts handles that were opened, or, below zero, closed.
 	Held(connections, contexts int)
-	// Shaken counts a handshake.
-	Shaken(Shake)
-}
-
-// A Shake is a handshake that has ended.
-type Shake struct {
-	Server  bool      // this side was the server
-	Version string    // as tls.Version has it; "" if it failed
-	Failed  kind.Kind // why; "" if it succeeded
-	Took    time.Duration
+	// Shaken counts a handshake that has ended.
+	Shaken(Handshake)
 }
 
 // meter counts what one session does, and passes that on.
@@ -57,18 +44,4 @@ func (s *Session) count() {
 	if m.next != nil {
 		m.next.Held(conns, contexts)
 	}
-}
-
-// shaken passes on a handshake. The error is nil if it succeeded.
-func (m *meter) shaken(server bool, began time.Time, t EngineConn, err *Error) {
-	if m.next == nil {
-		return
-	}
-	shake := Shake{Server: server, Took: time.Since(began)}
-	if err != nil {
-		shake.Failed = err.Kind
-	} else {
-		shake.Version = t.Version()
-	}
-	m.next.Shaken(shake)
 }

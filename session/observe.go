@@ -36,6 +36,14 @@ type Handshake struct {
 	t EngineConn
 }
 
+// Version is that of TLS, as tls.Version has it; "" without success. It may be called by Shaken only.
+func (h Handshake) Version() string {
+	if h.Failure != nil {
+		return ""
+	}
+	return h.t.Version()
+}
+
 // Details asks what the handshake has agreed on. It costs a little, and may be called by Shaken
 // only. Without success there are none.
 func (h Handshake) Details() (version, cipher, subject, serial string, resumed bool) {
@@ -68,13 +76,15 @@ type Totals struct {
 	Received, Sent int64 // bytes of connections
 }
 
-// shaken tells the observer of a handshake.
+// shaken tells the meter and the observer of a handshake.
 func (s *Session) shaken(h Handshake, began time.Time, t EngineConn) {
-	if s.Observer == nil {
-		return
-	}
 	h.Took, h.t = time.Since(began), t
-	s.Observer.Shaken(h)
+	if s.Meter != nil {
+		s.Meter.Shaken(h)
+	}
+	if s.Observer != nil {
+		s.Observer.Shaken(h)
+	}
 }
 
 // loaded tells the observer of a certificate and the file of its key.

@@ -118,7 +118,7 @@ type Session struct {
 	lastError string
 
 	connectBound time.Duration // of each NewClient that is made from now on; 0: the session's own
-	totals       Totals
+	given        int           // handles that were given out
 }
 
 // New starts a session. End must be called.
@@ -169,7 +169,8 @@ func (s *Session) End() {
 	s.sessions.Free()
 	s.impatience()
 	if s.Observer != nil {
-		s.Observer.Over(s.totals)
+		s.Observer.Over(Totals{Handles: s.given, Received: s.meter.received.Load(),
+			Sent: s.meter.sent.Load()})
 	}
 }
 
@@ -233,7 +234,7 @@ func (s *Session) take() Handle {
 		return 0
 	}
 	s.last++
-	s.totals.Handles++
+	s.given++
 	s.taken = true
 	return s.last
 }

@@ -18,10 +18,10 @@ func (m meter) Held(connections, contexts int) {
 	m.page.Count(vitals.Contexts, int64(contexts))
 }
 
-func (m meter) Shaken(s session.Shake) {
-	outcome := vitals.Outcome{Result: string(s.Failed)}
-	if s.Failed == "" {
-		outcome = vitals.Outcome{Result: "ok", Version: s.Version}
+func (m meter) Shaken(s session.Handshake) {
+	outcome := vitals.Outcome{Result: "ok", Version: s.Version()}
+	if s.Failure != nil {
+		outcome = vitals.Outcome{Result: string(s.Failure.Kind)}
 	}
 	m.page.Count(vitals.Shaken(s.Server, vitals.OutcomeOf(outcome)), 1)
 	m.page.Count(vitals.BucketOf(s.Took), 1)
