@@ -65,7 +65,9 @@ type op struct {
 	sealed, first, besides int
 
 	closed bool // at the end of the readable data: the peer's close_notify is there
-	sound  bool // the library does not contradict itself about the bytes to send
+	// of a Read: it has sealed an alert; unless it fails, this refuses a renegotiation
+	renounced bool
+	sound     bool // the library does not contradict itself about the bytes to send
 	// unexplained says that the system should have a reason for the failed call, and has none.
 	unexplained bool
 
@@ -226,8 +228,12 @@ func (o *op) once(fd uintptr) (want direction) {
 	if o.most > 0 {
 		o.buf = someMemory.Get().(*[someBytes]byte)[:min(o.most, someBytes)]
 	}
+	o.renounced = false
 	q := c.lib.exclusiveFor(o.method(), c.tag.Load(), o.stepFn)
 	want = o.judge(q)
+	if o.renounced && o.err == nil {
+		c.refused = true
+	}
 	if c.established.Load() {
 		c.keepFresh()
 	}

@@ -104,7 +104,7 @@ func (o *op) collect(t *thread) (sound bool) {
 		}
 		if o.kind == opRead {
 			c.out.add(room[:got])
-			c.refused = c.refused || c.renounces(room[:got])
+			o.renounced = o.renounced || c.renounces(room[:got])
 		} else {
 			c.out.mem = c.out.mem[:len(c.out.mem)+got]
 		}
@@ -139,7 +139,7 @@ func (b *outbox) add(p []byte) {
 }
 
 // renounces says whether the output of a Read begins with an alert. In TLS 1.2 a record shows its
-// type, and the only alert of a Read that goes on is no_renegotiation (RFC 5246 section 7.2.2).
+// type. The only alert of a Read that does not fail is no_renegotiation (RFC 5246 section 7.2.2).
 func (c *Conn) renounces(p []byte) bool {
 	const alert = 21
 	return p[0] == alert && c.version == "TLSv1.2"

@@ -32,7 +32,7 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 			}
 		}
 		// A command stands in backquotes, or in an indented line.
-		for _, m := range regexp.MustCompile("(?m)(?:`|^    )make ([a-z-]+)").
+		for _, m := range regexp.MustCompile("(?m)(?:`|^    )make ([a-z0-9-]+)").
 			FindAllStringSubmatch(text, -1) {
 			targets++
 			if !strings.Contains(makefile, "\n"+m[1]+":") {

@@ -116,8 +116,11 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 	}
 	var want []string
 	for _, m := range doc.Methods {
-		if m.Name == "tls.Hello" || m.Name == "$/cancelRequest" {
-			continue // made by connecting, and by SIGINT
+		switch m.Name {
+		case "tls.Hello", "$/cancelRequest": // made by connecting, and by SIGINT
+			continue
+		case "tls.Signal": // needs descriptors, and words cannot carry any
+			continue
 		}
 		words := []string{strings.TrimPrefix(m.Name, "tls.")}
 		for _, p := range m.Params {
