@@ -88,12 +88,18 @@ local function check(n)
 	}, Error), 0)
 end
 
+-- Refuses a text that C would cut off.
+local function whole(text)
+	if text:find("%z") then error(("%q: embedded null character"):format(text), 0) end
+	return text
+end
+
 local function info(self, name)
 	local size, n = 0, 1023
 	while n >= size do -- it may have grown meanwhile
 		size = n + 1
 		local buf = ffi.new("char[?]", size)
-		n = check(library.tls_Info(self.handle, name or "", buf, size))
+		n = check(library.tls_Info(self.handle, whole(name or ""), buf, size))
 		if n < size then return ffi.string(buf, n) end
 	end
 end
@@ -103,7 +109,7 @@ local function set_options(handle, options)
 	for name in pairs(options or {}) do names[#names + 1] = name end
 	table.sort(names) -- client_ca comes before client_cert
 	for _, name in ipairs(names) do
-		check(library.tls_SetOption(handle, (name:gsub("_", "-")), options[name]))
+		check(library.tls_SetOption(handle, whole((name:gsub("_", "-"))), whole(options[name])))
 	end
 end
 
@@ -158,10 +164,10 @@ local Server = {
 	set_timeout = set_timeout, -- of each accept; 0: tlsd's own
 	-- Renews the certificate, or that of a virtual host, for handshakes from now on.
 	set_certificate = function(self, cert, key, name)
-		check(library.tls_SetCertificate(self.handle, name or "", cert, key))
+		check(library.tls_SetCertificate(self.handle, whole(name or ""), whole(cert), whole(key)))
 	end,
 	-- Returns the port; 0 takes any free one.
-	listen = function(self, host, port) return check(library.tls_Listen(self.handle, host, port or 0)) end,
+	listen = function(self, host, port) return check(library.tls_Listen(self.handle, whole(host), port or 0)) end,
 	close = function(self) close(library.tls_CloseServerContext, self) end,
 }
 
@@ -178,11 +184,11 @@ local tlsd = {}
 -- leaves the handshake to the caller (STARTTLS).
 function tlsd.connect(host, port, options, more)
 	more = more or {}
-	local c = connection(check(library.tls_NewClient(host, port)))
+	local c = connection(check(library.tls_NewClient(whole(host), port)))
 	local ok, e = pcall(function()
 		set_options(c.handle, options)
 		if more.timeout then c:set_timeout(more.timeout) end
-		if more.cert then check(library.tls_SetCertificate(c.handle, "", more.cert, more.key)) end
+		if more.cert then check(library.tls_SetCertificate(c.handle, "", whole(more.cert), whole(more.key))) end
 		if more.insecure then check(library.tls_SetInsecureSkipVerify(c.handle, 1)) end
 		if not more.plain then c:handshake() end
 	end)
@@ -194,7 +200,7 @@ function tlsd.connect(host, port, options, more)
 end
 
 function tlsd.server(cert, key, options)
-	local s = server(check(library.tls_NewServerContext(cert, key)))
+	local s = server(check(library.tls_NewServerContext(whole(cert), whole(key))))
 	set_options(s.handle, options)
 	return s
 end

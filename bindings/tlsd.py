@@ -66,8 +66,17 @@ class Timeout(Error, socket.timeout):
     """An Error of kind timeout."""
 
 
+def _encoded(a):
+    if not isinstance(a, (str, os.PathLike)):
+        return a
+    text = os.fsencode(a)
+    if b"\0" in text:  # C would cut it off there
+        raise ValueError("%r: embedded null character" % a)
+    return text
+
+
 def _call(name, *args):
-    n = getattr(_library, name)(*(os.fsencode(a) if isinstance(a, (str, os.PathLike)) else a for a in args))
+    n = getattr(_library, name)(*map(_encoded, args))
     if n < 0:
         kind, code, text = _text("ErrorKind"), _library.ErrorCode(), _text("LastError")
         raise (Timeout if kind == "timeout" else Error)(kind, code, text)

@@ -171,7 +171,10 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	var daemon atomic.Pointer[supervisor.Supervisor] // when it runs
 	ctx, force, stop := handleSignals(ctx, log, func() {
 		if d := daemon.Load(); d != nil {
-			d.Reload(func() { reload.reload(log) })
+			d.Reload(func() {
+				reload.reload(log)
+				d.SetLogLevel(level.Level().String()) // of the workers, also after an order
+			})
 		} else {
 			reload.reload(log)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tlsd/internal/admin"
@@ -188,6 +189,16 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 	d.Dial(t).Close()
 	testd.Eventually(t, patience, "a line of level debug",
 		func() bool { return strings.Contains(d.Log(t), `"level":"debug"`) })
+	d.must("log-level", "error")
+	c := d.Dial(t) // its worker is told
+	if err := syscall.Kill(d.PID, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.says([]string{"log-level"}, "info\n")
+	e := startEcho(t)
+	talk(t, c, e.connect(t, c), "hello")
+	testd.Eventually(t, patience, "a line of level info of a worker",
+		func() bool { return strings.Contains(d.Log(t), `"msg":"handshake"`) })
 	if got := d.shim("log-level", "loud"); got.status != 1 ||
 		!strings.Contains(got.stderr, "want one of debug, info, warn, error") {
 		t.Errorf("%+v", got)

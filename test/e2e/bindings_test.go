@@ -200,7 +200,9 @@ func TestThePythonBindingIsAClient(t *testing.T) {
 			"b'' b''\necho\n-1 Error handle\n",
 		"errors": "no trust: Error verify\nunverified: 0\nrefused: Error connect\n" +
 			"no certificate: Error io\nalpn: Error handshake\n" +
-			"option: Error params\nfile: Error file\ncut: Error io\n" +
+			"option: Error params\n" +
+			"zero: 'localhost\\x00.example.com': embedded null character\n" +
+			"file: Error file\ncut: Error io\n" +
 			"late: Timeout timeout\nwould wait\nthen: True\n" +
 			"handshake: Error state\nclosed: Error handle\n",
 		"starttls": "b'220 ready\\n'\n9\nb'220 go\\n'\nb'secret'\n",
@@ -224,7 +226,8 @@ func TestTheLuaBindingIsAClient(t *testing.T) {
 		"facts": "hello a client, by echo\ntrue\n" +
 			"echo TLSv1.3 /CN=localhost 1\n[]\nhandle\n",
 		"errors": "no trust: verify\nunverified: 0\nrefused: connect\n" +
-			"alpn: handshake\noption: params\nfile: file\n" +
+			"alpn: handshake\noption: params\n" +
+			"zero:  embedded null character\nfile: file\n" +
 			"cut: io\nlate: timeout\nhandshake: state\n" +
 			"closed: handle\nleft open: true\n",
 		"starttls": "220 ready\n220 go\nsecret\n",

@@ -27,6 +27,7 @@ func standInMain() {
 	path := flag.String("socket", "", "")
 	idle := flag.Duration("idle-exit", 0, "")
 	ready := flag.Int("ready-fd", 0, "")
+	admin := flag.String("admin-socket", "", "")
 	flag.Parse()
 	time.AfterFunc(patience, func() { os.Exit(1) })
 	pipe := os.NewFile(uintptr(*ready), "ready")
@@ -57,8 +58,8 @@ func standInMain() {
 		time.Sleep(100 * time.Millisecond)
 	}
 	cwd, _ := os.Getwd()
-	facts := fmt.Sprintf("idle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET %q\n", *idle, cwd,
-		isSessionLeader(), os.Getenv("NOTIFY_SOCKET"))
+	facts := fmt.Sprintf("admin-socket %s\nidle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET %q\n",
+		*admin, *idle, cwd, isSessionLeader(), os.Getenv("NOTIFY_SOCKET"))
 	facts += fmt.Sprintf("SIGHUP ignored %v\n", signal.Ignored(syscall.SIGHUP))
 	status, _ := os.ReadFile("/proc/self/status")
 	facts += regexp.MustCompile(`SigBlk:.*\n`).FindString(string(status))
@@ -238,7 +239,7 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFacts := "idle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGHUP ignored " +
+	wantFacts := "admin-socket none\nidle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGHUP ignored " +
 		"false\nSigBlk:\t0000000000000000\n" +
 		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\ninherited []\n" +
 		"umask 0077\ncpu time unlimited of unlimited\nstack size 8388608 of " +

@@ -47,7 +47,7 @@ enum { FEW = sizeof few / sizeof *few };
 /* All that the new process needs, made before it. */
 struct plan {
 	const char *exe;
-	char *argv[8];
+	char *argv[10];
 	char *env[FEW + 1];
 	int null, log, ready; /* descriptors */
 	bool sit;             /* the process between stays */
@@ -294,7 +294,7 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 	int pipe_fds[2] = { -1, -1 };
 	enum started result = CANNOT_START;
 	char *argv[] = { (char *)(uintptr_t)exe, "--socket", (char *)(uintptr_t)socket, "--idle-exit", "60s",
-			 "--ready-fd", "3", NULL };
+			 "--ready-fd", "3", "--admin-socket", "none", NULL };
 
 	reap_sitters();
 	if (!limits_suffice(log && *log, why))

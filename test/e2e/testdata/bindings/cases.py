@@ -67,6 +67,10 @@ def errors():
     print("no certificate:", kind_of(lambda: to("MUTUAL", alpn="echo", min_version="1.3").recv(1)))
     print("alpn:", kind_of(to, "MUTUAL", alpn="h3"))
     print("option:", kind_of(to, "ECHO", no_option="1"))
+    try:
+        tlsd.connect("localhost\0.example.com", int(E["ECHO"]))
+    except ValueError as e:
+        print("zero:", e)
     print("file:", kind_of(tlsd.Server, "/missing.crt", "/missing.key"))
     with to("CUT") as c:
         print("cut:", kind_of(c.recv, 10))
