@@ -16,6 +16,8 @@ import (
 //     comes from: see sessionKey.
 //   - A resumed connection is not verified again. The session keeps the result and the certificates
 //     of the full handshake, which the settings had demanded. Pins are checked again.
+//   - A session, and all that come of it by resumption, end an hour after the full handshake that has
+//     verified the server. Else a chain of resumptions would never verify it again.
 //   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix
 //     C.4).
 //   - OpenSSL gives up the session of a connection that has failed or was cut, and so does this
@@ -70,8 +72,8 @@ func (s *SessionCache) Len() int {
 	return len(s.stored)
 }
 
-// add takes over sessions. Call it inside exclusive, like take.
-func (s *SessionCache) add(l *Library, key string, sessions []uintptr, now time.Time) {
+// add takes over sessions, whose server was verified at since. Call it inside exclusive, like take.
+func (s *SessionCache) add(l *Library, key string, sessions []uintptr, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lib = l
@@ -82,9 +84,9 @@ func (s *SessionCache) add(l *Library, key string, sessions []uintptr, now time.
 		return
 	}
 	for _, session := range sessions {
-		s.stored = append(s.stored, storedSession{key, session, now})
+		s.stored = append(s.stored, storedSession{key, session, since})
 	}
-	s.drop(func(e storedSession) bool { return now.Sub(e.since) > oldestSession })
+	s.drop(func(e storedSession) bool { return time.Since(e.since) > oldestSession })
 	s.bound(mostOfOneKey, func(e storedSession) bool { return e.key == key })
 	s.bound(mostSessions, func(storedSession) bool { return true })
 }
@@ -117,24 +119,25 @@ func (s *SessionCache) drop(meant func(storedSession) bool) {
 	})
 }
 
-// take returns the newest session of a key, or 0 if there is none. The caller owns its reference.
-func (s *SessionCache) take(key string, now time.Time) (session uintptr) {
+// take returns the newest session of a key, and when its server was verified; or 0 if there is none.
+// The caller owns its reference.
+func (s *SessionCache) take(key string) (session uintptr, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lib == nil {
-		return 0
+		return 0, since
 	}
 	s.drop(func(e storedSession) bool {
-		return now.Sub(e.since) > oldestSession ||
+		return time.Since(e.since) > oldestSession ||
 			int32(call(s.lib.sym.sessionIsResumable, e.session)) != 1
 	})
 	for n, e := range slices.Backward(s.stored) {
 		if e.key == key {
 			s.stored = slices.Delete(s.stored, n, n+1)
-			return e.session
+			return e.session, e.since
 		}
 	}
-	return 0
+	return 0, since
 }
 
 // A resumption is the connection between a client's Conn and a cache. Conn.mu guards it.
@@ -143,6 +146,7 @@ type resumption struct {
 	wishes  ClientSettings // until the handshake begins
 	key     string         // then
 	offered uintptr        // the session that the handshake offers
+	since   time.Time      // of the full handshake that has verified the server
 	fresh   []uintptr      // sessions that have come and are not in the cache yet
 }
 
@@ -168,7 +172,7 @@ func (c *Conn) offerSession() {
 	l := c.lib
 	l.keepers.Store(c.ssl, c)
 	l.exclusive(func() {
-		if r.offered = r.cache.take(r.key, time.Now()); r.offered != 0 &&
+		if r.offered, r.since = r.cache.take(r.key); r.offered != 0 &&
 			int32(call(l.sym.sslSetSession, c.ssl, r.offered)) != 1 {
 			call(l.sym.sessionFree, r.offered)
 			r.offered = 0
@@ -195,7 +199,7 @@ func (l *Library) keepSession(ssl, session uintptr) (result uintptr) {
 // c.mu.
 func (c *Conn) keepFresh() {
 	if r := c.resume; r != nil && len(r.fresh) > 0 {
-		c.lib.exclusive(func() { r.cache.add(c.lib, r.key, r.fresh, time.Now()) })
+		c.lib.exclusive(func() { r.cache.add(c.lib, r.key, r.fresh, r.since) })
 		r.fresh = nil
 	}
 }
@@ -205,15 +209,21 @@ func (c *Conn) keepFresh() {
 // c.mu, and the handshake has succeeded.
 func (c *Conn) settleOffer() {
 	r := c.resume
-	if r == nil || r.offered == 0 {
+	if r == nil {
+		return
+	}
+	if r.offered == 0 {
+		r.since = time.Now()
 		return
 	}
 	sym := &c.lib.sym
 	c.lib.exclusive(func() {
-		if int32(call(sym.sslSessionReused, c.ssl)) == 1 &&
-			int32(call(sym.sessionVersion, r.offered)) < tls13 {
+		switch {
+		case int32(call(sym.sslSessionReused, c.ssl)) != 1:
+			r.since = time.Now()
+		case int32(call(sym.sessionVersion, r.offered)) < tls13:
 			if session := call(sym.sslGet1Session, c.ssl); session != 0 {
-				r.cache.add(c.lib, r.key, []uintptr{session}, time.Now())
+				r.cache.add(c.lib, r.key, []uintptr{session}, r.since)
 			}
 		}
 		call(sym.sessionFree, r.offered)

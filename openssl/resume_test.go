@@ -263,3 +263,24 @@ func TestTheCacheIsBounded(t *testing.T) {
 		t.Error("a cache that is freed has sessions")
 	}
 }
+
+// However often a session is resumed, the server is verified again an hour after the last time.
+func TestAChainOfResumptionsEnds(t *testing.T) {
+	t.Parallel()
+	for name, version := range versions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newResumer(t, version)
+			r.connect(wishes{})
+			for n, want := range []bool{true, false, true} {
+				r.cache.Age(openssl.OldestSession * 2 / 3)
+				if n == 2 {
+					r.cache.Age(-openssl.OldestSession * 2 / 3) // at once
+				}
+				if got := r.connect(wishes{}).Resumed; got != want {
+					t.Errorf("connection %d: resumed %v, want %v", n+1, got, want)
+				}
+			}
+		})
+	}
+}

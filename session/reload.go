@@ -2,12 +2,12 @@ package session
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"time"
 
 	"tlsd/internal/kind"
-	"tlsd/internal/policy"
 	"tlsd/openssl"
 )
 
@@ -47,35 +47,53 @@ func (c *serverContext) refresh() {
 		return
 	}
 	defer c.changing.Unlock()
+	changed := map[string]source{}
 	for name, old := range c.current().sources {
 		now := source{certFile: old.certFile, keyFile: old.keyFile, cert: s.look(old.certFile), key: s.look(old.keyFile)}
-		if same(old.cert, now.cert) && same(old.key, now.key) {
-			continue
+		if !same(old.cert, now.cert) || !same(old.key, now.key) {
+			changed[name] = now
 		}
-		id, err := c.reload(name, now)
-		if err == nil {
-			s.loaded(id, now)
-		} else {
+	}
+	// All at once, because each change makes the certificates of all names anew.
+	if len(changed) > 1 && c.reload(changed) == nil {
+		return
+	}
+	for name, now := range changed {
+		if err := c.reload(map[string]source{name: now}); err != nil {
+			if told := (*Error)(nil); !errors.As(err, &told) {
+				err = unusable(now.certFile, now.keyFile, err)
+			}
 			c.remember(name, now)
-		}
-		if s.Observer != nil {
-			s.Observer.Reloaded(old.certFile, old.keyFile, err)
+			if s.Observer != nil {
+				s.Observer.Reloaded(now.certFile, now.keyFile, err)
+			}
 		}
 	}
 }
 
-// reload makes the files that are there now hold. c.changing must be held.
-func (c *serverContext) reload(name string, from source) (openssl.Identity, error) {
-	id, read, err := c.s.identity(opReload, from.certFile, from.keyFile)
-	if err != nil {
-		return id, classify(context.Background(), err, kind.File)
-	}
+// reload makes the files of some names hold, as they are there now, and tells the observer; or none
+// of them. c.changing must be held.
+func (c *serverContext) reload(changed map[string]source) error {
 	next := c.current()
-	next.identify(name, id, read)
-	if err := c.renew(next); err != nil {
-		return id, unusable(from.certFile, from.keyFile, err)
+	taken := map[string]openssl.Identity{}
+	for name, from := range changed {
+		id, read, err := c.s.identity(opReload, from.certFile, from.keyFile)
+		if err != nil {
+			return classify(context.Background(), err, kind.File)
+		}
+		next.identify(name, id, read)
+		taken[name] = id
 	}
-	return id, nil
+	if err := c.renew(next); err != nil {
+		return err
+	}
+	for name, id := range taken {
+		c.s.loaded(id, next.sources[name])
+		if c.s.Observer != nil {
+			c.s.Observer.Reloaded(next.sources[name].certFile, next.sources[name].keyFile, nil)
+		}
+	}
+	return nil
 }
 
 // remember notes what the files were when they could not be taken.
@@ -87,9 +105,10 @@ func (c *serverContext) remember(name string, seen source) {
 	c.options = next
 }
 
-// look tells which file is at a path now; nil if none can be opened.
+// look tells which file is at a path now; nil if none can be opened. A refusal of the policy is told
+// to the audit by the read that follows a change, and not by each look.
 func (s *Session) look(path string) fs.FileInfo {
-	f, err := s.within(opReload, policy.KeyKeyFolders, s.Policy.KeyFolders, path)()
+	f, err := s.Policy.KeyFolders.Open(path)
 	if err != nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"tlsd/internal/audit"
 	"tlsd/internal/handoff"
@@ -12,9 +13,9 @@ import (
 )
 
 // What a worker logs of a session: handshakes, and certificates that it has taken. A session has so
-// many lines at once, and so many a second from then on, so that a port scan, or a script in a
-// loop, does not fill the log; the next line says how many were left out. Texts of peers are
-// bounded and plain.
+// many lines of each of the two at once, and so many a second from then on, so that a port scan, or
+// a script in a loop, does not fill the log; the next line says how many were left out. Texts of
+// peers are bounded and plain.
 const (
 	observerBurst = 50
 	observerRate  = 5
@@ -25,21 +26,32 @@ const (
 
 // sessionObserver is a session's. It is safe for concurrent use.
 type sessionObserver struct {
-	log     *zap.Logger // with the session's number
-	limiter *audit.Limiter
-	now     func() time.Time
-	totals  *handoff.Totals // set by Over
+	log *zap.Logger // with the session's number
+	// of handshakes, which anybody can cause, and of certificates, which must not be missed
+	handshakes, certificates *audit.Limiter
+
+	now    func() time.Time
+	totals *handoff.Totals // set by Over
 }
 
 func newObserver(log *zap.Logger, number uint64) *sessionObserver {
 	return &sessionObserver{
-		log: log.With(zap.Uint64("session", number)), limiter: audit.NewLimiter(observerBurst, observerRate), now: time.Now,
+		log:          log.With(zap.Uint64("session", number)),
+		handshakes:   audit.NewLimiter(observerBurst, observerRate),
+		certificates: audit.NewLimiter(observerBurst, observerRate),
+		now:          time.Now,
 	}
 }
 
-// line writes a line, unless there were too many. fields is asked only then.
-func (o *sessionObserver) line(write func(string, ...zap.Field), text string, fields func() []zap.Field) {
-	missed, ok := o.limiter.Take(o.now(), 0)
+// line writes a line, unless its level is not wanted or there were too many. fields is asked only
+// then.
+func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text string,
+	fields func() []zap.Field) {
+	entry := o.log.Check(level, text)
+	if entry == nil {
+		return
+	}
+	missed, ok := limiter.Take(o.now(), 0)
 	if !ok {
 		return
 	}
@@ -47,11 +59,11 @@ func (o *sessionObserver) line(write func(string, ...zap.Field), text string, fi
 	if missed > 0 {
 		list = append(list, zap.Uint64("missed", missed))
 	}
-	write(text, list...)
+	entry.Write(list...)
 }
 
 func (o *sessionObserver) Shaken(h session.Handshake) {
-	o.line(o.log.Info, "handshake", func() []zap.Field {
+	o.line(o.handshakes, zap.InfoLevel, "handshake", func() []zap.Field {
 		role := "client"
 		if h.Server {
 			role = "server"
@@ -74,11 +86,11 @@ func (o *sessionObserver) Shaken(h session.Handshake) {
 }
 
 func (o *sessionObserver) Loaded(c session.Certificate) {
-	write, warning := o.log.Info, o.warning(c)
+	level, warning := zap.InfoLevel, o.warning(c)
 	if warning != "" {
-		write = o.log.Warn
+		level = zap.WarnLevel
 	}
-	o.line(write, "certificate", func() []zap.Field {
+	o.line(o.certificates, level, "certificate", func() []zap.Field {
 		list := []zap.Field{zap.String("path", plain.Text(c.CertFile, longestText)), zap.String("serial", c.Serial)}
 		if !c.NotAfter.IsZero() {
 			list = append(list, zap.Time("not-after", c.NotAfter.UTC()))
@@ -109,7 +121,7 @@ func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
 	if err == nil { // Loaded has told of it
 		return
 	}
-	o.line(o.log.Warn, "certificate not reloaded", func() []zap.Field {
+	o.line(o.certificates, zap.WarnLevel, "certificate not reloaded", func() []zap.Field {
 		return []zap.Field{
 			zap.String("path", plain.Text(certFile, longestText)), zap.String("key", plain.Text(keyFile, longestText)),
 			zap.String("why", plain.Text(err.Error(), longestText)),
@@ -118,7 +130,7 @@ func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
 }
 
 func (o *sessionObserver) Over(t session.Totals) {
-	if n := o.limiter.Missed(); n > 0 {
+	if n := o.handshakes.Missed() + o.certificates.Missed(); n > 0 {
 		o.log.Info("handshakes and certificates that were not logged", zap.Uint64("missed", n))
 	}
 	o.totals = &handoff.Totals{Handles: t.Handles, Received: t.Received, Sent: t.Sent}

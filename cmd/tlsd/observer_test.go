@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -35,15 +36,20 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 	if n := logs.Len(); n != observerBurst {
 		t.Fatalf("1000 failures at once are %d lines, want %d", n, observerBurst)
 	}
+	// A certificate that is not taken is told of once, and so it must not be missed.
+	o.Reloaded("/cert", "/key", errors.New("no PEM"))
+	if n := logs.FilterMessage("certificate not reloaded").Len(); n != 1 {
+		t.Errorf("beside many handshakes, %d lines tell of the certificate", n)
+	}
 	o.clock = o.clock.Add(time.Second)
 	for range 1000 {
 		o.Shaken(scan)
 	}
 	all := logs.TakeAll()
-	if len(all) != observerBurst+observerRate {
-		t.Fatalf("%d lines a second later, want %d", len(all), observerBurst+observerRate)
+	if len(all) != observerBurst+1+observerRate {
+		t.Fatalf("%d lines a second later, want %d", len(all), observerBurst+1+observerRate)
 	}
-	line := all[observerBurst]
+	line := all[observerBurst+1]
 	fields := line.ContextMap()
 	failure := fields["failure"].(string)
 	if line.Message != "handshake" || fields["session"] != uint64(7) || fields["role"] != "server" || fields["peer"] != "192.0.2.1:1" ||
