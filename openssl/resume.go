@@ -20,8 +20,7 @@ import (
 //     verified the server. Else a chain of resumptions would never verify it again.
 //   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix
 //     C.4).
-//   - OpenSSL gives up the session of a connection that has failed or was cut, and so does this
-//     package.
+//   - A connection whose handshake fails leaves nothing in the cache.
 
 const (
 	mostSessions = 64 // of a cache

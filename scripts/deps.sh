@@ -20,7 +20,7 @@ bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat
 systemd) want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd' headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd ../lib/systemd/system/dbus.socket:dbus' ;;
 packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio' headers='stdlib.h:libc6-dev' keyring=1 ;;
 # Under systemd this package starts a service of its own, so nothing but CI's target asks for it.
-monitoring) want='cc:gcc prometheus:prometheus promtool:prometheus' headers='stdlib.h:libc6-dev' ;;
+monitoring) want='cc:gcc prometheus:prometheus promtool:prometheus' headers='stdlib.h:libc6-dev' quiet=1 ;;
 *)
 	echo "usage: deps.sh build|test|services|check|scan|matrix|arm64|bench|systemd|packages|monitoring" >&2
 	exit 2
@@ -66,6 +66,7 @@ install() {
 		printf '#!/bin/sh\nexit 101\n' >"$tmp/policy-rc.d"
 		$sudo install -m 755 "$tmp/policy-rc.d" /usr/sbin/policy-rc.d
 		trap '$sudo rm -f /usr/sbin/policy-rc.d; rm -rf "$tmp"' EXIT
+		trap 'exit 130' INT TERM HUP # dash runs the trap of EXIT only on exit
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "$@"; } >"$tmp/log" 2>&1; then
