@@ -104,7 +104,8 @@ func (c *command) showSessions(list []admin.Session) error {
 	}
 	var b bytes.Buffer
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SESSION\tUSER\tPID\tPROGRAM\tAGE\tHANDLES\tIN\tOUT\tWAITS\tPEERS")
+	fmt.Fprintln(t, strings.Join([]string{"SESSION", "USER", "PID", "PROGRAM", "AGE", "HANDLES",
+		"IN", "OUT", "WAITS", "PEERS"}, "\t"))
 	for _, s := range list {
 		handles, in, out, peers := "?", "?", "?", "its worker does not answer"
 		if s.Known {
