@@ -72,7 +72,8 @@ func (s *server) listenOn() {
 func (s *server) idleLeft() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.calls) > 0 || s.sess.Attended() {
+	// Attended is the first, because it sweeps also while a call waits.
+	if s.sess.Attended() || len(s.calls) > 0 {
 		return s.IdleTimeout
 	}
 	since := s.heard

@@ -14,7 +14,7 @@ import (
 
 // A beginning is what a connection needs until its handshake: the TCP connection, and what was
 // wished for the handshake. TLS begins with the handshake. Until then scripts may talk in plain
-// text (see plain.go), and options may change (see options.go).
+// text (see starttls.go), and options may change (see option.go).
 //
 // It is guarded by the session's lock. The handshake takes the parts that it needs; drop frees the
 // others, and is not called under the lock.

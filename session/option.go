@@ -18,7 +18,7 @@ import (
 // name, and a value that an option does not have, are errors of kind "params" that list what there
 // is.
 
-// A connOption is an option of a connection. set is called with s.mu held, prepare before it and
+// A connOption is an option of a connection. set is called with s.mu held, parse before it and
 // without.
 type connOption struct {
 	name   string

@@ -67,15 +67,42 @@ func (g *signal) set(on bool) {
 		return
 	}
 	g.on = on
-	// Errors are the caller's affair: it has closed its end, or filled it.
 	if on {
-		const flags = unix.MSG_DONTWAIT | noSignal
-		g.second.raw.Control(func(fd uintptr) {
-			_, _ = unix.SendmsgN(int(fd), []byte{1}, nil, nil, flags)
-		})
+		g.put()
 		return
 	}
 	g.polled.raw.Control(func(fd uintptr) { _, _ = receive(fd, make([]byte, 1), 0) })
+}
+
+// put puts the byte in. Errors are the caller's affair: it has closed its end, or filled it.
+func (g *signal) put() {
+	const flags = unix.MSG_DONTWAIT | noSignal
+	g.second.raw.Control(func(fd uintptr) {
+		_, _ = unix.SendmsgN(int(fd), []byte{1}, nil, nil, flags)
+	})
+}
+
+// sweepMost is the most that one sweep receives from one end. A queue with descriptors holds fewer
+// messages by default, and a caller that sends at the same time does not hold up the session.
+const sweepMost = 1024
+
+// sweep throws away what a caller has put into the two queues. The kernel closes descriptors there,
+// because the session has no room for them. One may be the caller's own end of the connection,
+// which would keep the session. The session's lock must be held.
+func (g *signal) sweep() {
+	p := pieces.Get().(*piece)
+	defer pieces.Put(p)
+	for _, ch := range []*channel{g.polled, g.second} {
+		ch.raw.Control(func(fd uintptr) {
+			n := 1
+			for i := 0; i < sweepMost && n > 0; i++ {
+				n, _ = receive(fd, p[:], 0)
+			}
+		})
+	}
+	if g.on {
+		g.put()
+	}
 }
 
 func (g *signal) close() {
@@ -105,14 +132,17 @@ func (c *serverContext) clientsChanged() {
 }
 
 // Attended says whether a context waits for clients with a signal. Its caller polls, as a thread in
-// an Accept waits.
+// an Accept waits. It sweeps all signals, because nobody else reads what a caller sends there: call
+// it each time that the session may have become idle.
 func (s *Session) Attended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	attended := false
 	for _, c := range s.contexts {
-		if c.signal != nil && len(c.listeners) > 0 {
-			return true
+		if c.signal != nil {
+			c.signal.sweep()
+			attended = attended || len(c.listeners) > 0
 		}
 	}
-	return false
+	return attended
 }

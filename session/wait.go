@@ -1,11 +1,13 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
 
 	"tlsd/internal/kind"
+	"tlsd/openssl"
 )
 
 // Wait serves callers that have many handles and one thread. The rules:
@@ -184,7 +186,10 @@ func (c *connection) readAhead() {
 	c.ahead = a
 	s.finishers.Go(func() {
 		defer stop()
-		a.data, a.err = t.ReadSome(ctx, aheadBytes)
+		data, err := t.ReadSome(ctx, aheadBytes)
+		// The engine's memory is far larger, and a Read may be long in coming.
+		a.data, a.err = bytes.Clone(data), err
+		openssl.Recycle(data)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		close(a.over)

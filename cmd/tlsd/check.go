@@ -39,6 +39,9 @@ func check(w io.Writer, o *options) int {
 	default:
 		report("admin socket", admin, checkSocket(admin))
 	}
+	if o.keyLog != "" {
+		report("key log", o.keyLog, checkKeyLog(o.keyLog))
+	}
 	library, err := checkLibrary(o.libssl)
 	report("library", library, err)
 	rules, err := loadRules(o.policy)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -34,13 +35,27 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	return f, nil
 }
 
+// checkKeyLog says whether openKeyLog could open the file, and does not make it.
+func checkKeyLog(path string) error {
+	full, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	return safefile.CheckAppend(full, uint32(os.Geteuid()))
+}
+
 // keyLog gives what writes a line to the file that the daemon has opened. One write(2) is one line,
-// so that those of several workers do not mix.
+// so that those of several workers do not mix. Only the first failure is logged: on a full disk each
+// line fails.
 func (w *workerProcess) keyLog() func(line string) {
 	file := os.NewFile(handoff.KeyLogFD, "key log")
+	var failed sync.Once
 	return func(line string) {
 		if _, err := file.WriteString(line + "\n"); err != nil {
-			w.log.Error("a secret could not be written to the key log", zap.Error(err))
+			failed.Do(func() {
+				w.log.Error("a secret could not be written to the key log, and later ones may not be, either",
+					zap.Error(err))
+			})
 		}
 	}
 }

@@ -19,18 +19,53 @@ func Append(path string, owners ...uint32) (*os.File, error) {
 	return w.walk()
 }
 
-// append opens the last name of the way.
-func (w *walk) append(name, at string) (*os.File, error) {
-	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY |
-		unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(w.dir, name, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
-	if errors.Is(err, unix.EEXIST) {
-		// A device or a FIFO is not opened, for that can do something.
-		if err := w.looksRegular(name, at); err != nil {
-			return nil, err
+// CheckAppend says why Append would fail. It makes no file, and changes none.
+func CheckAppend(path string, owners ...uint32) error {
+	w := walk{owners: append(owners, 0), path: path, dir: -1}
+	absent := errors.New("could be made")
+	w.last = func(name, at string) (*os.File, error) {
+		err := unix.Faccessat(w.dir, name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW)
+		if !errors.Is(err, unix.ENOENT) {
+			return w.appendTo(name, at)
 		}
-		fd, err = unix.Openat(w.dir, name, flags, 0)
+		if err := unix.Faccessat(w.dir, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+			return nil, w.failed(at, err)
+		}
+		return nil, absent
 	}
+	f, err := w.walk()
+	if errors.Is(err, absent) {
+		return nil
+	}
+	if err == nil {
+		f.Close()
+	}
+	return err
+}
+
+const appendFlags = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY |
+	unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+// append opens the last name of the way, or makes the file.
+func (w *walk) append(name, at string) (*os.File, error) {
+	fd, err := unix.Openat(w.dir, name, appendFlags|unix.O_CREAT|unix.O_EXCL, 0o600)
+	if errors.Is(err, unix.EEXIST) {
+		return w.appendTo(name, at)
+	}
+	return w.appended(fd, err, at)
+}
+
+// appendTo opens a file that is there. A device or a FIFO is not opened, for that can do something.
+func (w *walk) appendTo(name, at string) (*os.File, error) {
+	if err := w.looksRegular(name, at); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(w.dir, name, appendFlags, 0)
+	return w.appended(fd, err, at)
+}
+
+// appended is the result of an open.
+func (w *walk) appended(fd int, err error, at string) (*os.File, error) {
 	if err != nil {
 		return nil, w.failed(at, err)
 	}

@@ -37,6 +37,13 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 		if !strings.HasPrefix(path, "/") {
 			full = filepath.Join(p(""), path)
 		}
+		check := CheckAppend(full, own)
+		if (check == nil) != (want == "") || check != nil && !strings.Contains(check.Error(), want) {
+			t.Errorf("the check of %s: %v, want %q", path, check, want)
+		}
+		if _, err := os.Lstat(full); strings.Contains(path, "/new") && err == nil {
+			t.Errorf("the check of %s has made it", path)
+		}
 		for _, text := range []string{"a", "b"} {
 			f, err := Append(full, own)
 			if err == nil {

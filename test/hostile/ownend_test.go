@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -57,7 +58,44 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	accept := func(channel int) string { // it waits without a bound
 		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testd.Port(t), channel)
 	}
+	// behind waits until all calls so far are answered.
+	behind := func(t *testing.T, end *os.File) {
+		must(t, give(end, backend))
+		for in := bufio.NewReader(end); ; {
+			line, err := in.ReadString('\n')
+			must(t, err)
+			if line == `{"jsonrpc":"2.0","id":1,"result":"openssl"}`+"\n" {
+				return
+			}
+		}
+	}
+	// signal has a signal of a context that listens, and puts the end into one of its queues.
+	signal := func(t *testing.T, end *os.File, other string, second bool) {
+		a, b := pair(t)
+		must(t, give(end, context+request("Listen", `[1,"127.0.0.1",%d]`, testd.Port(t))+other))
+		must(t, give(end, request("Signal", "[1,1]"), a, b))
+		behind(t, end)
+		if !second {
+			a, b = b, a
+		}
+		const soPassRights = 83 // Linux 6.16
+		err := unix.SetsockoptInt(int(b.Fd()), unix.SOL_SOCKET, soPassRights, 1)
+		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			t.Fatal(err)
+		}
+		must(t, give(a, "x", end, a, b))
+		must(t, errors.Join(a.Close(), b.Close()))
+	}
 	for name, leave := range map[string]func(t *testing.T, end *os.File){
+		"in the queue of a signal": func(t *testing.T, end *os.File) {
+			signal(t, end, "", true)
+		},
+		"in the other queue of a signal": func(t *testing.T, end *os.File) {
+			signal(t, end, "", false)
+		},
+		"in the queue of a signal, beside a call that waits": func(t *testing.T, end *os.File) {
+			signal(t, end, accept(0), true)
+		},
 		"sent": func(t *testing.T, end *os.File) {
 			must(t, give(end, " ", end))
 		},
@@ -87,14 +125,7 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			a, b := pair(t)
 			must(t, give(end, context))
 			must(t, give(end, accept(1), b))
-			must(t, give(end, backend)) // is answered behind the channel's being taken
-			for in := bufio.NewReader(end); ; {
-				line, err := in.ReadString('\n')
-				must(t, err)
-				if line == `{"jsonrpc":"2.0","id":1,"result":"openssl"}`+"\n" {
-					break
-				}
-			}
+			behind(t, end) // the channel's being taken
 			if err := give(a, "x", end, a); err == nil {
 				t.Skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)")
 			} else if !errors.Is(err, unix.EPERM) {
@@ -104,7 +135,11 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := testd.Start(t, "--spare=0", "--answer-timeout=1s")
+			idle := "1h" // by which no session ends here
+			if strings.Contains(name, "a signal") {
+				idle = "2s"
+			}
+			d := testd.Start(t, "--spare=0", "--answer-timeout=1s", "--session-idle-timeout="+idle)
 			conn := rawDial(t, d)
 			end := endOf(t, conn)
 			must(t, conn.Close())

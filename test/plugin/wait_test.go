@@ -234,6 +234,39 @@ func TestAContextWithoutADescriptorSaysWhy(t *testing.T) {
 	p.silent(h)
 }
 
+// TestADescriptorOfAContextThatIsClosedMeanwhileCostsOnlyTheCall, and not the session.
+func TestADescriptorOfAContextThatIsClosedMeanwhileCostsOnlyTheCall(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	p.context(h, 2)
+	descriptor := h.start("Descriptor", 2)
+	signal := p.expect("tls.Signal", "[2,1]")
+	closing := h.start("CloseServerContext", 2)
+	p.result(p.expect("tls.CloseServerContext", "[2]"), "0")
+	closing.gives(0, "")
+	p.result(signal, "0")
+	descriptor.fails("tls.Descriptor: handle 2: the handle was closed while the call waited")
+	p.context(h, 3) // of the same session
+}
+
+// TestACloseOfTheWrongKindLeavesAHandleWatched, because tlsd refuses it.
+func TestACloseOfTheWrongKindLeavesAHandleWatched(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	p.context(h, 2)
+	descriptor := h.start("Descriptor", 2)
+	p.result(p.expect("tls.Signal", "[2,1]"), "0")
+	p.channel()
+	second := p.channel()
+	descriptor.wait()
+	p.watched(h, 2, "1")
+	closing := h.start("Close", 2)
+	p.fail(p.expect("tls.Close", "[2]"), "it is a server context, not a connection")
+	closing.fails("it is a server context, not a connection")
+	puts(t, second, "!")
+	h.waits(2)
+}
+
 // serves is a host with a context that listens, of the real tlsd.
 func serves(t *testing.T) (h *host, port int, config *tls.Config) {
 	t.Helper()

@@ -239,6 +239,7 @@ static int end_close(struct use *u, int result)
 	pthread_mutex_lock(&u->p->mu);
 	if (result == 0 && use_has_untold(u))
 		result = use_raise(u, &u->ch->writing);
+	u->ch->closing = true; /* a context's, too */
 	channel_drop(&u->s->channels, u->ch);
 	pthread_mutex_unlock(&u->p->mu);
 	return result;
@@ -268,7 +269,9 @@ static int64_t close_handle(struct process *p, const struct method *m, int64_t h
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	stop_watching(&u);
+	/* A Close of the wrong kind is refused, and the handle stays. */
+	if (u.ch && u.ch->context == (m->closes == CONTEXT))
+		stop_watching(&u);
 	result = client_run(p, &c);
 	if (ready || (u.ch && result == 0))
 		result = end_close(&u, result);
@@ -324,7 +327,7 @@ static bool make_signal(struct use *u)
 	struct call c = { .method = &signal_, .op = u->op, .handle = u->handle, .is_part = true,
 			  .began = u->began };
 	struct owned *ends[2];
-	bool has;
+	bool has, gone = false;
 
 	if (!use_take_turn(u, &u->ch->reading))
 		return false;
@@ -333,14 +336,21 @@ static bool make_signal(struct use *u)
 	if (!has && make_pair(u->p, &c, ends)) {
 		c.lend = ends[0];
 		has = client_run(u->p, &c) == 0;
-		if (has)
-			attach(u->p, u->op, u->handle, ends[0], false);
-		else
-			owned_close(ends[0]);
+		pthread_mutex_lock(&u->p->mu);
+		gone = u->ch->closing || u->s->lost; /* by another thread */
+		if (has && !gone) {
+			u->ch->fd = ends[0];
+			ends[0] = NULL;
+			watch_changed(u->p, u->ch);
+		}
+		pthread_mutex_unlock(&u->p->mu);
+		owned_close(ends[0]);
 	}
 	pthread_mutex_lock(&u->p->mu);
 	use_give_turn_back(u);
-	return has;
+	if (has && gone)
+		use_fail_ended(u);
+	return has && !gone;
 }
 
 int64_t connection_descriptor(struct process *p, int64_t handle)
