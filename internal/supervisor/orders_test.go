@@ -2,12 +2,15 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
@@ -157,6 +160,11 @@ func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	}
 	must(t, d.End(t.Context(), 1, "enough"))
 	c.told("has been killed, because the administrator has ended this session: enough")
+	d.until("it counts as ended by the administrator", func() bool {
+		got := d.values()
+		return got["tlsd_sessions_ended_total administrator"] == 1 &&
+			got["tlsd_sessions_ended_total lost"] == 0
+	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := d.rows[userAccount(uint32(os.Getuid()))].deaths; n != forgiven {
@@ -188,6 +196,55 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 	d.logged("the level is warn", 2) // the one that serves, and the spare one
 	d.dial().pid()
 	d.logged("the level is warn", 3)
+}
+
+// The configuration is a worker's first message, however many orders come meanwhile.
+func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long one takes its time
+		c.WorkerConfig = fmt.Appendf(nil, `{"filler":"%s"}`, strings.Repeat("x", 60000))
+	})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for !isClosed(stop) {
+			d.SetLogLevel("warn")
+			time.Sleep(50 * time.Microsecond) // a worker reads them all
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	for range 30 {
+		c := d.dial()
+		c.pid()
+		c.say("bye")
+		c.cut()
+	}
+	if n := d.logs.FilterMessage("worker ended unexpectedly").Len(); n != 0 {
+		t.Errorf("%d workers have died", n)
+	}
+}
+
+// A library that is replaced is shown as soon as a worker has loaded it. A worker of another user
+// does not change what is shown.
+func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Log: zap.NewNop(), MaxSessions: 1})
+	for _, c := range []struct {
+		said  handoff.Ready
+		other bool
+		want  string
+	}{
+		{handoff.Ready{Backend: "stub"}, false, "no usable OpenSSL"},
+		{handoff.Ready{Backend: "openssl", Version: "1"}, false, "1"},
+		{handoff.Ready{Backend: "stub", Version: "lie"}, true, "1"},
+		{handoff.Ready{Backend: "openssl", Version: "2"}, false, "2"},
+	} {
+		s.introduce(&worker{report: c.said, other: c.other})
+		h := s.Health()
+		if h.Library != c.want || h.Healthy != (c.said.Backend == "openssl" || c.other) {
+			t.Errorf("after %+v: %+v", c.said, h)
+		}
+	}
 }
 
 func TestHealth(t *testing.T) {
