@@ -137,7 +137,7 @@ func peersOf(s admin.Session) string {
 		}
 	}
 	text := strings.Join(names[:min(len(names), some)], " ")
-	if more := s.Connections - some; len(names) > some && more > 0 {
+	if more := s.Connections - some; len(names) >= some && more > 0 {
 		text += fmt.Sprintf(" +%d", more)
 	}
 	return text

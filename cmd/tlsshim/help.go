@@ -91,7 +91,8 @@ Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 
 	"sessions": `Lists the sessions: number, user, process and its program, age, open handles, bytes from and to
 peers, what the session waits for, and peers. With --watch it does so every 2 seconds until SIGINT.
-With --json each list is one line. The program is that of the process that has the pid now.
+With --json each list is one line, which has 2 connections and 2 contexts of a session at most. The
+program is that of the process that has the pid now.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 

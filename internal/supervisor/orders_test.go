@@ -1,12 +1,15 @@
 package supervisor
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"tlsd/internal/admin"
 	"tlsd/internal/handoff"
 	"tlsd/internal/kind"
+	"tlsd/internal/vitals"
 )
 
 // numbers are those of the sessions that are shown.
@@ -70,7 +74,7 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 	for range 2 * handoff.MostHandles {
 		said.Handles = append(said.Handles,
 			handoff.Handle{Handle: -3, Kind: "\x1b[2J", Peer: strings.Repeat("x", 150) +
-				"\n", Received: -1})
+				"\n", State: strings.Repeat("x", 50), Received: -1})
 	}
 	d := startDaemon(t, workerPlay{Describes: said}, nil)
 	d.dial().pid()
@@ -84,8 +88,89 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 			len(s.Handles))
 	}
 	if h := s.Handles[0]; h.Handle != 0 || h.Received != 0 || h.Kind != `\x1b[2J` ||
-		strings.ContainsRune(h.Peer, '\n') {
+		strings.ContainsRune(h.Peer, '\n') || len(h.State) > 16+len("…") {
 		t.Errorf("a handle is shown as %+v", h)
+	}
+	if list := d.Sessions(t.Context()); len(list[0].Handles) != fewHandles {
+		t.Errorf("a list has %d handles of a session", len(list[0].Handles))
+	}
+}
+
+// A worker whose channel has no room for a question at first is asked when it has read.
+func TestQuestionsWaitForRoom(t *testing.T) {
+	t.Parallel()
+	const most = 20
+	s := New(Config{Log: zap.NewNop(), MaxSessions: most})
+	ours, theirs, err := handoff.Pair()
+	must(t, err)
+	t.Cleanup(func() { ours.Close() })
+	page, file, err := vitals.New(most)
+	must(t, err)
+	t.Cleanup(func() { file.Close(); page.Close() })
+	w := &worker{channel: ours, page: page, gone: make(chan struct{}),
+		sessions: map[uint64]*session{}, asks: map[uint64]*ask{}, places: places{most: most}}
+	s.workers[w] = struct{}{}
+	for n := range uint64(most) {
+		w.sessions[n+1] = &session{number: n + 1, place: int(n)}
+	}
+	worker, err := net.FileConn(theirs)
+	must(t, err)
+	theirs.Close()
+	t.Cleanup(func() { worker.Close() })
+	worker.SetDeadline(time.Now().Add(patience))
+	for ours.TrySend(handoff.ToWorker{}) == nil { // until it is full
+	}
+	asked := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(w.asks) == most
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for !asked() {
+			time.Sleep(time.Millisecond)
+		}
+		buf := make([]byte, handoff.MaxMessage)
+		for n := 0; n < most; {
+			k, err := worker.Read(buf)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var msg handoff.ToWorker
+			if json.Unmarshal(buf[:k], &msg) == nil && msg.Describe != 0 {
+				s.answered(w, &handoff.Described{Number: msg.Describe})
+				n++
+			}
+		}
+	})
+	list := s.Sessions(t.Context())
+	reader.Wait()
+	for _, got := range list {
+		if !got.Known {
+			t.Fatalf("session %d is not known", got.Number)
+		}
+	}
+	if len(list) != most || len(w.asks) != 0 {
+		t.Errorf("%d sessions, %d questions open", len(list), len(w.asks))
+	}
+}
+
+// A worker that ends sessions and answers nothing has no more questions than it is worth.
+func TestQuestionsToAWorkerAreBounded(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Log: zap.NewNop()})
+	page, file, err := vitals.New(1)
+	must(t, err)
+	t.Cleanup(func() { file.Close(); page.Close() })
+	w := &worker{page: page, asks: map[uint64]*ask{}, places: places{most: 1}}
+	s.workers[w] = struct{}{}
+	for n := range uint64(5) {
+		w.sessions = map[uint64]*session{n: {number: n}}
+		s.question(func(*session) bool { return true })
+	}
+	if len(w.asks) != 2 {
+		t.Errorf("%d questions are open", len(w.asks))
 	}
 }
 

@@ -60,7 +60,7 @@ type worker struct {
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
 	outgoing bool                // it gets no more sessions, and goes with its last
-	asks     map[uint64]*ask     // questions about sessions that are not answered
+	asks     map[uint64]*ask     // questions that are not answered, by session; at most twice its places
 	deathBy  string              // the kind of killed, as the metrics have it
 	claimed  claims              // what it has said of its counters
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
