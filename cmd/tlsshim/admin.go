@@ -37,6 +37,11 @@ func (e *noAdminError) Error() string {
 	return fmt.Sprintf("no tlsd answers at its admin socket %s: %v", e.path, e.why)
 }
 
+func (e *noAdminError) Unwrap() error { return e.why }
+
+// refusedError is a refusal of the daemon to say whether it is healthy.
+type refusedError struct{ error }
+
 // report says so, and what can be done.
 func (e *noAdminError) report(w io.Writer) {
 	fmt.Fprintf(w, "tlsshim: %s\n      to mend it: start tlsd with --admin-socket=PATH, "+
@@ -133,7 +138,7 @@ func peersOf(s admin.Session) string {
 		}
 	}
 	text := strings.Join(names[:min(len(names), some)], " ")
-	if more := s.Connections - some; len(names) > some && more > 0 {
+	if more := s.Connections - some; len(names) >= some && more > 0 {
 		text += fmt.Sprintf(" +%d", more)
 	}
 	return text
@@ -233,10 +238,13 @@ func (c *command) drain(ctx context.Context, _ []string) error {
 // health is the subcommand. The error is errReported if tlsd is not healthy.
 func (c *command) health(ctx context.Context, _ []string) error {
 	var h admin.Health
-	if err := c.request(ctx, admin.MethodHealth, nil, &h); err != nil {
+	err := c.request(ctx, admin.MethodHealth, nil, &h)
+	if none := (*noAdminError)(nil); err != nil && !errors.As(err, &none) {
+		return refusedError{err}
+	}
+	if err != nil {
 		return err
 	}
-	var err error
 	if c.json {
 		err = c.line(h)
 	} else {

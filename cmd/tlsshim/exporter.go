@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -65,9 +67,30 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 	return nil
 }
 
+// A failure is why the last request was not answered; "" if it was.
+type failure struct {
+	mu   sync.Mutex
+	last string // guarded by mu
+}
+
+// changed prints a failure, once while it stays the same.
+func (f *failure) changed(w io.Writer, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	why := ""
+	if err != nil {
+		why = clean(err.Error())
+	}
+	if why != "" && why != f.last {
+		fmt.Fprintln(w, "tlsshim: no metrics:", why)
+	}
+	f.last = why
+}
+
 // exports answers requests.
 func (c *command) exports() http.Handler {
 	places := make(chan struct{}, mostScrapes)
+	var failure failure
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -80,10 +103,12 @@ func (c *command) exports() http.Handler {
 		}
 		var families []admin.Family
 		up := 1.0
-		if err := c.request(r.Context(), admin.MethodMetrics, nil, &families); err != nil {
-			if errors.Is(err, context.Canceled) {
-				return
-			}
+		err := c.request(r.Context(), admin.MethodMetrics, nil, &families)
+		if errors.Is(err, context.Canceled) {
+			return // who asks has left
+		}
+		failure.changed(c.stderr, err)
+		if err != nil {
 			families, up = nil, 0
 		}
 		families = append(families, admin.Family{Name: "tlsd_up",

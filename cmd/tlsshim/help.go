@@ -91,7 +91,8 @@ Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 
 	"sessions": `Lists the sessions: number, user, process and its program, age, open handles, bytes from and to
 peers, what the session waits for, and peers. With --watch it does so every 2 seconds until SIGINT.
-With --json each list is one line. The program is that of the process that has the pid now.
+With --json each list is one line, which has 2 connections and 2 contexts of a session at most. The
+program is that of the process that has the pid now.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
@@ -120,7 +121,8 @@ Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 	"health": `Says whether tlsd is healthy, with its version, library, sessions and workers, and each problem in a
 line of its own. It starts no worker and writes no line to the log.
 
-Exit status: 0 healthy; 1 not healthy, or tlsd is stopping; 2 wrong usage; 3 no tlsd answers.`,
+Exit status: 0 healthy; 1 not healthy, or tlsd is stopping; 2 wrong usage; 3 no tlsd answers; 4 tlsd
+refuses to say, for example because its admin socket has too many clients.`,
 
 	"metrics": `Prints what tlsd counts, in Prometheus' text format, or with --json as JSON. Counters begin with
 tlsd and survive workers.
@@ -129,7 +131,8 @@ Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
 	"exporter": `Serves what "metrics" prints to Prometheus: GET /metrics at ADDRESS, HOST:PORT as 127.0.0.1:9911. It
 asks tlsd at each request, and runs until SIGINT or SIGTERM. While tlsd does not answer, there is
-tlsd_up 0 and nothing else. Whoever reaches the address can read the metrics.
+tlsd_up 0 and nothing else, and standard error says why. Whoever reaches the address can read the
+metrics.
 
-Exit status: 0 it was stopped; 1 it cannot listen; 2 wrong usage.`,
+Exit status: 0 SIGTERM has stopped it; 1 it cannot listen; 2 wrong usage; 130 interrupted.`,
 }

@@ -90,6 +90,8 @@
 //	1    a call failed; doctor: calls will not work; health: it is not
 //	2    wrong usage; nothing was called (shell: a line was not understood)
 //	3    no tlsd answers; standard error says what was tried
+//	4    health: tlsd answers, and refuses to say, for example because its admin socket has too
+//	     many clients
 //	130  interrupted
 package main
 
@@ -114,6 +116,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitNoDaemon    = 3
+	exitRefused     = 4   // health is not known
 	exitInterrupted = 130 // as a shell tells of a command that SIGINT has ended
 )
 
@@ -207,6 +210,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.As(err, &noAdmin):
 		noAdmin.report(stderr)
 		return exitNoDaemon
+	case errors.As(err, new(refusedError)):
+		fmt.Fprintln(stderr, "tlsshim:", err)
+		return exitRefused
 	default:
 		fmt.Fprintln(stderr, "tlsshim:", err)
 	}
@@ -220,7 +226,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func (c *command) run(ctx context.Context, args []string) error {
-	args, help, err := c.flags(args)
+	args, help, err := c.flags(args, "admin-socket")
 	if err != nil || args == nil {
 		return err
 	}
@@ -244,9 +250,23 @@ func (c *command) run(ctx context.Context, args []string) error {
 			return misuse("%s: unexpected argument %q: it takes flags only", sub.name,
 				rest[0])
 		}
+		if err := c.socketOf(sub); err != nil {
+			return err
+		}
 		return sub.run(c, ctx, rest)
 	}
 	return misuse("unknown subcommand %q: want %s", args[0], subcommandNames())
+}
+
+// socketOf refuses a flag for the other of the two sockets: who names one means that daemon.
+func (c *command) socketOf(sub subcommand) error {
+	switch {
+	case sub.flags != nil && c.socket != "":
+		return misuse("%s: --socket has no effect here: name --admin-socket", sub.name)
+	case sub.flags == nil && c.adminSocket != "":
+		return misuse("%s: --admin-socket has no effect here: name --socket", sub.name)
+	}
+	return nil
 }
 
 // subFlags reads the flags behind a subcommand.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,9 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{"exporter", "want --listen ADDRESS"},
 		{"exporter --listen 9911", "want HOST:PORT"},
 		{"health --admin-socket=", "--admin-socket: want a path"},
+		{"health --socket x", "--socket has no effect here: name --admin-socket"},
+		{"--socket x end 1 --reason y", "--socket has no effect here: name --admin-socket"},
+		{"--admin-socket x status", "--admin-socket has no effect here: name --socket"},
 	} {
 		got := start(t.Context(), "", nobody, strings.Fields(tt.args)...)
 		if got.status != exitUsage || !strings.Contains(got.stderr, tt.why) || got.stdout != "" {
@@ -237,5 +241,73 @@ func TestNoDaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The manual says that a flag goes before or after the subcommand.
+func TestTheAdminSocketGoesBeforeOrAfter(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a")
+	for _, args := range [][]string{
+		{"--admin-socket", path, "sessions"}, {"sessions", "--admin-socket", path},
+	} {
+		got := start(t.Context(), "", nil, args...)
+		if got.status != exitNoDaemon || !strings.Contains(got.stderr, path) {
+			t.Errorf("%q: %+v", args, got)
+		}
+	}
+}
+
+// A monitor must not take a refusal for a daemon that is not healthy.
+func TestARefusalIsNoStateOfHealth(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	answered := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			_, err = fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":null,`+
+				`"error":{"code":-32010,"message":"too many clients"}}`)
+			conn.Close()
+		}
+		answered <- err
+	}()
+	got := start(t.Context(), "", nil, "health", "--admin-socket", path)
+	if err := <-answered; err != nil {
+		t.Fatal(err)
+	}
+	if got.status != exitRefused || got.stderr != "tlsshim: too many clients\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The log of an exporter says why there are no metrics, and does not say so at each request.
+func TestTheExporterSaysWhyOnce(t *testing.T) {
+	t.Parallel()
+	var stderr bytes.Buffer
+	c := &command{stderr: &stderr, adminSocket: filepath.Join(t.TempDir(), "a"),
+		getenv: func(string) string { return "" }}
+	handler := c.exports()
+	for range 3 {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		if !strings.Contains(w.Body.String(), "tlsd_up 0") {
+			t.Errorf("the metrics are %s", w.Body)
+		}
+	}
+	if got := stderr.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "no such file") {
+		t.Errorf("it says %q", got)
+	}
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	handler.ServeHTTP(httptest.NewRecorder(),
+		httptest.NewRequest("GET", "/metrics", nil).WithContext(left))
+	if got := stderr.String(); strings.Count(got, "\n") != 1 {
+		t.Errorf("of a client that has left it says %q", got)
 	}
 }

@@ -91,13 +91,14 @@ type Session struct {
 	// 3". Without a call, it is "".
 	Waits string `json:"waits"`
 
-	Known       bool     `json:"known"`
-	Connections int      `json:"connections"` // open handles
-	Contexts    int      `json:"contexts"`    // open handles
-	Received    int64    `json:"received"`    // bytes from peers, since the session began
-	Sent        int64    `json:"sent"`        // bytes to peers
-	Calls       int      `json:"calls"`       // in flight
-	Handles     []Handle `json:"handles"`     // the lowest numbers; not all if there are many
+	Known       bool  `json:"known"`
+	Connections int   `json:"connections"` // open handles
+	Contexts    int   `json:"contexts"`    // open handles
+	Received    int64 `json:"received"`    // bytes from peers, since the session began
+	Sent        int64 `json:"sent"`        // bytes to peers
+	Calls       int   `json:"calls"`       // in flight
+	// Handles are the lowest numbers: in a list 2 connections and 2 contexts, else 64 in all.
+	Handles []Handle `json:"handles"`
 }
 
 // Handle is what is known of an open handle.

@@ -202,7 +202,7 @@ func read(params json.RawMessage, into any) error {
 func answer(id json.RawMessage, result any, err error) []byte {
 	res := wire.Response{JSONRPC: "2.0", ID: id}
 	if err == nil {
-		res.Result, err = json.Marshal(result)
+		res.Result, err = encode(result)
 	}
 	if err != nil {
 		k := kind.Internal
@@ -213,10 +213,19 @@ func answer(id json.RawMessage, result any, err error) []byte {
 		res.Error = &wire.Error{Code: wire.Codes[k], Message: err.Error(),
 			Data: &wire.ErrorData{Kind: k}}
 	}
-	line, err := json.Marshal(res)
+	line, err := encode(res)
 	if err != nil || len(line) > MaxAnswer {
 		return answer(nil, nil, Fail(kind.Limit, "the answer has more than %d bytes",
 			MaxAnswer))
 	}
 	return line
+}
+
+// encode makes JSON without the escapes for HTML, which make a text up to six times as long.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }

@@ -295,3 +295,16 @@ func TestOnlyRootAndTheDaemonsUserAreServed(t *testing.T) {
 		t.Errorf("denied: %v, orders: %v", p.denied, p.orders)
 	}
 }
+
+// A text of a caller's peer must not make an answer many times as long.
+func TestAnswersHaveNoEscapesForHTML(t *testing.T) {
+	t.Parallel()
+	for _, line := range [][]byte{
+		answer(nil, Session{Program: "<&>"}, nil), answer(nil, nil, errors.New("<&>")),
+	} {
+		if !strings.Contains(string(line), `"<&>"`) || !json.Valid(line) ||
+			strings.HasSuffix(string(line), "\n") {
+			t.Errorf("the answer is %q", line)
+		}
+	}
+}

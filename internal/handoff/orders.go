@@ -8,7 +8,8 @@ import "tlsd/internal/plain"
 // Bounds of an answer.
 const (
 	MostHandles = 64  // in a Described
-	longestName = 300 // bytes of a text in them
+	longestPeer = 300 // bytes
+	longestWord = 16  // bytes of a kind or a state
 )
 
 // End orders a session to end. Its caller is told the reason.
@@ -48,9 +49,9 @@ func (d Described) Clean() Described {
 	var handles []Handle
 	for _, h := range d.Handles[:min(len(d.Handles), MostHandles)] {
 		handles = append(handles, Handle{
-			Handle: max(h.Handle, 0), Kind: plain.Text(h.Kind, longestName),
-			State: plain.Text(h.State, longestName),
-			Peer:  plain.Text(h.Peer, longestName), Received: max(h.Received, 0),
+			Handle: max(h.Handle, 0), Kind: plain.Text(h.Kind, longestWord),
+			State: plain.Text(h.State, longestWord),
+			Peer:  plain.Text(h.Peer, longestPeer), Received: max(h.Received, 0),
 			Sent: max(h.Sent, 0),
 		})
 	}

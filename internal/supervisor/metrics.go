@@ -111,12 +111,12 @@ func handshakes(count func(vitals.Counter) float64) admin.Family {
 	f := admin.Family{Name: "tlsd_handshakes_total",
 		Help: "Handshakes, by this side's role, the result, and the version of TLS.",
 		Type: "counter"}
-	for role, server := range map[string]bool{"client": false, "server": true} {
+	for _, role := range []string{"client", "server"} {
 		for i, o := range vitals.Outcomes {
 			f.Samples = append(f.Samples, admin.Sample{
 				Labels: map[string]string{"role": role, "result": o.Result,
 					"version": o.Version},
-				Value: count(vitals.Shaken(server, i)),
+				Value: count(vitals.Shaken(role == "server", i)),
 			})
 		}
 	}

@@ -1,19 +1,26 @@
 package supervisor
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/admin"
 	"tlsd/internal/handoff"
 	"tlsd/internal/kind"
+	"tlsd/internal/vitals"
 )
 
 // numbers are those of the sessions that are shown.
@@ -67,7 +74,7 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 	for range 2 * handoff.MostHandles {
 		said.Handles = append(said.Handles,
 			handoff.Handle{Handle: -3, Kind: "\x1b[2J", Peer: strings.Repeat("x", 150) +
-				"\n", Received: -1})
+				"\n", State: strings.Repeat("x", 50), Received: -1})
 	}
 	d := startDaemon(t, workerPlay{Describes: said}, nil)
 	d.dial().pid()
@@ -81,8 +88,89 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 			len(s.Handles))
 	}
 	if h := s.Handles[0]; h.Handle != 0 || h.Received != 0 || h.Kind != `\x1b[2J` ||
-		strings.ContainsRune(h.Peer, '\n') {
+		strings.ContainsRune(h.Peer, '\n') || len(h.State) > 16+len("…") {
 		t.Errorf("a handle is shown as %+v", h)
+	}
+	if list := d.Sessions(t.Context()); len(list[0].Handles) != fewHandles {
+		t.Errorf("a list has %d handles of a session", len(list[0].Handles))
+	}
+}
+
+// A worker whose channel has no room for a question at first is asked when it has read.
+func TestQuestionsWaitForRoom(t *testing.T) {
+	t.Parallel()
+	const most = 20
+	s := New(Config{Log: zap.NewNop(), MaxSessions: most})
+	ours, theirs, err := handoff.Pair()
+	must(t, err)
+	t.Cleanup(func() { ours.Close() })
+	page, file, err := vitals.New(most)
+	must(t, err)
+	t.Cleanup(func() { file.Close(); page.Close() })
+	w := &worker{channel: ours, page: page, gone: make(chan struct{}),
+		sessions: map[uint64]*session{}, asks: map[uint64]*ask{}, places: places{most: most}}
+	s.workers[w] = struct{}{}
+	for n := range uint64(most) {
+		w.sessions[n+1] = &session{number: n + 1, place: int(n)}
+	}
+	worker, err := net.FileConn(theirs)
+	must(t, err)
+	theirs.Close()
+	t.Cleanup(func() { worker.Close() })
+	worker.SetDeadline(time.Now().Add(patience))
+	for ours.TrySend(handoff.ToWorker{}) == nil { // until it is full
+	}
+	asked := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(w.asks) == most
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for !asked() {
+			time.Sleep(time.Millisecond)
+		}
+		buf := make([]byte, handoff.MaxMessage)
+		for n := 0; n < most; {
+			k, err := worker.Read(buf)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var msg handoff.ToWorker
+			if json.Unmarshal(buf[:k], &msg) == nil && msg.Describe != 0 {
+				s.answered(w, &handoff.Described{Number: msg.Describe})
+				n++
+			}
+		}
+	})
+	list := s.Sessions(t.Context())
+	reader.Wait()
+	for _, got := range list {
+		if !got.Known {
+			t.Fatalf("session %d is not known", got.Number)
+		}
+	}
+	if len(list) != most || len(w.asks) != 0 {
+		t.Errorf("%d sessions, %d questions open", len(list), len(w.asks))
+	}
+}
+
+// A worker that ends sessions and answers nothing has no more questions than it is worth.
+func TestQuestionsToAWorkerAreBounded(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Log: zap.NewNop()})
+	page, file, err := vitals.New(1)
+	must(t, err)
+	t.Cleanup(func() { file.Close(); page.Close() })
+	w := &worker{page: page, asks: map[uint64]*ask{}, places: places{most: 1}}
+	s.workers[w] = struct{}{}
+	for n := range uint64(5) {
+		w.sessions = map[uint64]*session{n: {number: n}}
+		s.question(func(*session) bool { return true })
+	}
+	if len(w.asks) != 2 {
+		t.Errorf("%d questions are open", len(w.asks))
 	}
 }
 
@@ -157,6 +245,11 @@ func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	}
 	must(t, d.End(t.Context(), 1, "enough"))
 	c.told("has been killed, because the administrator has ended this session: enough")
+	d.until("it counts as ended by the administrator", func() bool {
+		got := d.values()
+		return got["tlsd_sessions_ended_total administrator"] == 1 &&
+			got["tlsd_sessions_ended_total lost"] == 0
+	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := d.rows[userAccount(uint32(os.Getuid()))].deaths; n != forgiven {
@@ -188,6 +281,55 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 	d.logged("the level is warn", 2) // the one that serves, and the spare one
 	d.dial().pid()
 	d.logged("the level is warn", 3)
+}
+
+// The configuration is a worker's first message, however many orders come meanwhile.
+func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long one takes its time
+		c.WorkerConfig = fmt.Appendf(nil, `{"filler":"%s"}`, strings.Repeat("x", 60000))
+	})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for !isClosed(stop) {
+			d.SetLogLevel("warn")
+			time.Sleep(50 * time.Microsecond) // a worker reads them all
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	for range 30 {
+		c := d.dial()
+		c.pid()
+		c.say("bye")
+		c.cut()
+	}
+	if n := d.logs.FilterMessage("worker ended unexpectedly").Len(); n != 0 {
+		t.Errorf("%d workers have died", n)
+	}
+}
+
+// A library that is replaced is shown as soon as a worker has loaded it. A worker of another user
+// does not change what is shown.
+func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Log: zap.NewNop(), MaxSessions: 1})
+	for _, c := range []struct {
+		said  handoff.Ready
+		other bool
+		want  string
+	}{
+		{handoff.Ready{Backend: "stub"}, false, "no usable OpenSSL"},
+		{handoff.Ready{Backend: "openssl", Version: "1"}, false, "1"},
+		{handoff.Ready{Backend: "stub", Version: "lie"}, true, "1"},
+		{handoff.Ready{Backend: "openssl", Version: "2"}, false, "2"},
+	} {
+		s.introduce(&worker{report: c.said, other: c.other})
+		h := s.Health()
+		if h.Library != c.want || h.Healthy != (c.said.Backend == "openssl" || c.other) {
+			t.Errorf("after %+v: %+v", c.said, h)
+		}
+	}
 }
 
 func TestHealth(t *testing.T) {

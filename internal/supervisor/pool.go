@@ -211,14 +211,17 @@ func (s *Supervisor) addToPool() error {
 	return err
 }
 
-// introduce logs what library the first worker has found.
+// introduce notes what library a worker has found, and logs that of the first. The word of a worker
+// of another user counts only while there is no other.
 func (s *Supervisor) introduce(w *worker) {
 	s.mu.Lock()
 	first := s.library == ""
-	if first {
+	if first || !w.other {
 		s.library = cmp.Or(w.report.Version, "no usable OpenSSL")
 		s.stub = w.report.Backend == "stub"
 		s.confinement = w.report.Confinement
+	}
+	if first {
 		s.misfit = s.fit(w.report)
 	}
 	s.mu.Unlock()
@@ -311,7 +314,13 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last last
 	if !expected {
 		s.tally.deaths[deathOf(w, last.cause)]++
 	}
-	s.tally.ended[endedLost] += uint64(len(lost))
+	for _, sess := range lost {
+		if sess.ordered {
+			s.tally.ended[endedOrdered]++
+		} else {
+			s.tally.ended[endedLost]++
+		}
+	}
 	s.mu.Unlock()
 
 	fields := []zap.Field{zap.String("exit", w.end.text()), zap.Duration("uptime", uptime)}

@@ -3,11 +3,15 @@ package supervisor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tlsd/internal/admin"
 	"tlsd/internal/handoff"
@@ -22,9 +26,19 @@ import (
 //     answered by then is shown without.
 //   - What a worker says is bounded and cleaned. An answer that nobody has asked for breaks the
 //     rules of the channel.
+//   - The questions to a worker wait for room in its channel within that time. A deaf worker holds
+//     up its own sessions alone.
+//   - A list has a few handles of each session, so that no user makes it too long for an answer.
 
 // answerTime bounds the wait for what workers say.
 const answerTime = 2 * time.Second
+
+const (
+	// fewHandles are the connections, and the contexts, that a list has of each session.
+	fewHandles = 2
+	// roomPause is the wait for room in a worker's channel.
+	roomPause = time.Millisecond
+)
 
 // An ask is a question about a session to its worker.
 type ask struct {
@@ -36,13 +50,32 @@ type ask struct {
 type shown struct {
 	admin.Session
 	w     *worker
-	ask   *ask
+	ask   *ask // nil: its worker has too many questions open
 	fresh bool // the question is still to be sent
 }
 
 // Sessions lists the sessions that workers have.
 func (s *Supervisor) Sessions(ctx context.Context) []admin.Session {
-	return s.show(ctx, func(*session) bool { return true })
+	list := s.show(ctx, func(*session) bool { return true })
+	for i := range list {
+		list[i].Handles = few(list[i].Handles)
+	}
+	return list
+}
+
+// few keeps the first handles of each sort.
+func few(all []admin.Handle) []admin.Handle {
+	list, connections, contexts := []admin.Handle{}, 0, 0
+	for _, h := range all {
+		n := &connections
+		if h.Kind == "context" {
+			n = &contexts
+		}
+		if *n++; *n <= fewHandles {
+			list = append(list, h)
+		}
+	}
+	return list
 }
 
 // Session shows one.
@@ -55,29 +88,46 @@ func (s *Supervisor) Session(ctx context.Context, number uint64) (admin.Session,
 }
 
 func (s *Supervisor) show(ctx context.Context, wanted func(*session) bool) []admin.Session {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
 	all := s.question(wanted)
+	slices.SortFunc(all, func(a, b shown) int { return cmp.Compare(a.Number, b.Number) })
+	fresh := map[*worker][]shown{}
 	for _, v := range all {
 		if v.fresh {
-			s.ask(v)
+			fresh[v.w] = append(fresh[v.w], v)
 		}
 	}
-	slices.SortFunc(all, func(a, b shown) int { return cmp.Compare(a.Number, b.Number) })
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
+	for _, list := range fresh {
+		asking.Go(func() {
+			for _, v := range list {
+				s.ask(ctx, v)
+			}
+		})
+	}
 	list := []admin.Session{}
 	for _, v := range all {
 		v.Program = programOf(v.PID)
-		select {
-		case <-v.ask.done:
-		case <-v.w.gone:
-		case <-ctx.Done():
-		}
-		if isClosed(v.ask.done) {
-			v.take(v.ask.answer)
+		if v.ask != nil {
+			v.await(ctx)
 		}
 		list = append(list, v.Session)
 	}
 	return list
+}
+
+// await waits for the answer, and takes it.
+func (v *shown) await(ctx context.Context) {
+	select {
+	case <-v.ask.done:
+	case <-v.w.gone:
+	case <-ctx.Done():
+	}
+	if isClosed(v.ask.done) {
+		v.take(v.ask.answer)
+	}
 }
 
 // question notes the sessions and what their workers are to be asked.
@@ -102,7 +152,9 @@ func (s *Supervisor) question(wanted func(*session) bool) []shown {
 				}
 			}
 			v.w, v.ask = w, w.asks[sess.number]
-			if v.fresh = v.ask == nil; v.fresh {
+			// Those of sessions that have ended may still be open.
+			v.fresh = v.ask == nil && len(w.asks) < 2*w.places.most
+			if v.fresh {
 				v.ask = &ask{done: make(chan struct{})}
 				w.asks[sess.number] = v.ask
 			}
@@ -112,15 +164,26 @@ func (s *Supervisor) question(wanted func(*session) bool) []shown {
 	return all
 }
 
-// ask sends a question. A worker that has no room for it may be asked again.
-func (s *Supervisor) ask(v shown) {
-	if v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number}) == nil {
+// ask sends a question as soon as its worker has room for it. One that cannot be sent is over, for
+// all who wait for its answer.
+func (s *Supervisor) ask(ctx context.Context, v shown) {
+	err := v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
+	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil {
+		select {
+		case <-time.After(roomPause):
+		case <-ctx.Done():
+		}
+		err = v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
+	}
+	if err == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if v.w.asks[v.Number] == v.ask {
 		delete(v.w.asks, v.Number)
+		v.ask.answer.Gone = true
+		close(v.ask.done)
 	}
 }
 

@@ -39,7 +39,7 @@ type worker struct {
 	page    *vitals.Page // watch takes it away, after gone
 	started time.Time
 
-	engaged     chan struct{} // closed when it knows whom it serves
+	engaged     chan struct{} // closed when its configuration is sent
 	ready       chan struct{} // closed when report is there
 	libraryFile os.FileInfo   // of a worker that is ready, the library that it has loaded; nil: not known
 	other       bool          // it is another user's, or will be: no file that it names is looked at
@@ -60,7 +60,7 @@ type worker struct {
 	places   places              // those of its page of vitals
 	ending   bool                // it was told to go
 	outgoing bool                // it gets no more sessions, and goes with its last
-	asks     map[uint64]*ask     // questions about sessions that are not answered
+	asks     map[uint64]*ask     // questions that are not answered, by session; at most twice its places
 	deathBy  string              // the kind of killed, as the metrics have it
 	claimed  claims              // what it has said of its counters
 	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
@@ -179,8 +179,8 @@ func thisProgram() string {
 
 // engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
-	close(w.engaged)
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
+	close(w.engaged) // not before: the configuration is the first message
 	s.mu.Lock()
 	level := s.logLevel
 	s.mu.Unlock()

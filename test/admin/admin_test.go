@@ -130,9 +130,11 @@ func TestHealthDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	d.says([]string{"health"}, "healthy: tlsd", "1 spare")
+	testd.Eventually(t, patience, "the library is in the log",
+		func() bool { return strings.Contains(d.Log(t), "library loaded") })
 	log, processes := d.Log(t), d.Processes()
 	for range 3 {
-		if got := d.must("health"); strings.Contains(got, "not healthy") {
+		if got := d.must("health"); !strings.HasPrefix(got, "healthy: tlsd") {
 			t.Errorf("it says %q", got)
 		}
 	}
