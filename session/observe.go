@@ -36,7 +36,8 @@ type Handshake struct {
 	t EngineConn
 }
 
-// Version is that of TLS, as tls.Version has it; "" without success. It may be called by Shaken only.
+// Version is that of TLS, as tls.Version has it; "" without success. It may be called by Shaken
+// only.
 func (h Handshake) Version() string {
 	if h.Failure != nil {
 		return ""

@@ -105,8 +105,8 @@ func (c *serverContext) remember(name string, seen source) {
 	c.options = next
 }
 
-// look tells which file is at a path now; nil if none can be opened. A refusal of the policy is told
-// to the audit by the read that follows a change, and not by each look.
+// look tells which file is at a path now; nil if none can be opened. A refusal of the policy is
+// told to the audit by the read that follows a change, and not by each look.
 func (s *Session) look(path string) fs.FileInfo {
 	f, err := s.Policy.KeyFolders.Open(path)
 	if err != nil {

@@ -45,8 +45,8 @@ func checkKeyLog(path string) error {
 }
 
 // keyLog gives what writes a line to the file that the daemon has opened. One write(2) is one line,
-// so that those of several workers do not mix. Only the first failure is logged: on a full disk each
-// line fails.
+// so that those of several workers do not mix. Only the first failure is logged: on a full disk
+// each line fails.
 func (w *workerProcess) keyLog() func(line string) {
 	file := os.NewFile(handoff.KeyLogFD, "key log")
 	var failed sync.Once
