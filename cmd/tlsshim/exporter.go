@@ -63,7 +63,9 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 	if server.Shutdown(last) != nil {
 		_ = server.Close()
 	}
-	<-ended // it says that it is closed
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return nil
 }
 
