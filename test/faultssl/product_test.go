@@ -206,8 +206,9 @@ var elsewhere = map[string]string{
 var clean = []string{"file", "handshake", "verify", "io", "state", "internal"}
 
 // lost is the text about the end of a worker.
+// What a garbled address leads to, such as its being freed, may also be a bus error.
 var lost = regexp.MustCompile(
-	`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|was killed because it did not come back from the library for 2s)( in tls\.\w+)?$`)
+	`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|died of SIGBUS|was killed because it did not come back from the library for 2s)( in tls\.\w+)?$`)
 
 // run is one trial. It returns the outcome: "survived", "error" or "lost".
 func (tr trial) run(t *testing.T, r *rig) string {
