@@ -112,7 +112,10 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 			go func() { _, err := m.Accept(m.ctx, ctx, "", 0); come <- err }()
 			printed, left := runTool("", words[0], words[1:]...)
 			failed(t, <-come, client.KindHandshake, "no application protocol")
-			if c.says != "" && (left == nil || !strings.Contains(strings.ToLower(printed+left.Error()), strings.ToLower(c.says))) {
+			said := fmt.Sprintf("%s%v", printed, left)
+			// With OpenSSL 1.1.1 curl has no text for the alert. It prints its number and 1000.
+			said = strings.ReplaceAll(said, "reason(1120)", "no application protocol")
+			if c.says != "" && (left == nil || !strings.Contains(strings.ToLower(said), strings.ToLower(c.says))) {
 				t.Errorf("%v, printed %q; want to read %q", left, printed, c.says)
 			}
 		})
