@@ -23,8 +23,8 @@ BUILDMODE  ?= pie
 WARNINGS   = -std=c11 -Wall -Wextra -Wpedantic -Werror
 PLUGIN_SRC = $(wildcard cmd/tlsshim/plugin/*.c)
 PLUGIN_HDR = $(wildcard cmd/tlsshim/plugin/*.h)
-DOM_SRC    = $(wildcard test/domhost/src/*.c)
-DOM_HDR    = $(wildcard test/domhost/src/*.h)
+DOM_SRC    = $(wildcard test/plugin/domhost/src/*.c)
+DOM_HDR    = $(wildcard test/plugin/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
@@ -72,7 +72,7 @@ test: deps-test check-quick ## install what tests need and run all of them; the 
 
 FUZZTIME ?= 60s
 fuzz: deps-test ## every fuzz target for FUZZTIME (60s); what they find is kept for the tests
-	$(GO) run ./test/fuzz -time $(FUZZTIME)
+	$(GO) run ./test/run/fuzz -time $(FUZZTIME)
 
 race: deps-test ## what is concurrent, and the conformance of a server in one process, under the race detector
 	@$(RUN_TESTS) race race-conformance
@@ -81,7 +81,7 @@ PKG  ?= ./...
 N    ?= 20
 HOGS ?= 8
 stress: deps-test ## run the tests of PKG (./...) N times (20), shuffled, beside HOGS (8) busy threads; RUN=REGEXP, RACE=1
-	$(GO) run ./test/stress -n $(N) -hogs $(HOGS) $(if $(RACE),-race) $(if $(RUN),-run '$(RUN)') $(PKG)
+	$(GO) run ./test/run/stress -n $(N) -hogs $(HOGS) $(if $(RACE),-race) $(if $(RUN),-run '$(RUN)') $(PKG)
 
 check-quick: ## formatting and vet
 	@sh scripts/check.sh quick
@@ -106,22 +106,22 @@ BENCHTIME ?= 1s
 bench-go: ## the Go benchmarks of each layer, with their allocations; about a minute
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./rpc/... ./session ./openssl
 
-faultssl: deps-build ## build bin/faultssl.so, a libssl that goes wrong on purpose (test/faultssl)
+faultssl: deps-build ## build bin/faultssl.so, a libssl that goes wrong on purpose (test/faults)
 	@mkdir -p bin
-	$(GO) run ./test/faultssl bin/faultssl.so
+	$(GO) run ./test/faults bin/faultssl.so
 
 DURATION ?= 10m
 soak: ## everything at random for DURATION (10m); fails if anything is wrong or left over
 	$(GO) test -count=1 -v -timeout 0 ./test/soak -duration=$(DURATION) $(if $(SEED),-seed=$(SEED))
 
 scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
-	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/scan
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/interop/scan
 
 services: deps-services ## our side against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these, as for CI
-	TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/services
+	TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/interop/services
 
 faults: deps-test ## every fault in every function of libssl that is called, in every scenario; some minutes
-	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 60m ./test/faultssl -long
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 60m ./test/faults -long
 
 libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages; about 8 minutes
 	@sh scripts/libssl-matrix.sh
@@ -195,7 +195,7 @@ deps-monitoring:
 	@sh scripts/deps.sh monitoring
 
 test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a real Prometheus, which it installs; half a minute
-	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/admin
+	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/e2e/admin
 
 test-packages: deps-packages ## install, use, upgrade and remove the .deb in a Debian of its own, as root; 5 minutes, the first time
 	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging

@@ -37,7 +37,7 @@ if [ "${1:-}" = --enter ]; then
 	printf '%s' ':qemu-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'"$qemu:PF" \
 		>/proc/sys/fs/binfmt_misc/register
 	[ $# -gt 0 ] || exit 0
-	exec sh test/matrix/enter.sh "$@"
+	exec sh test/run/matrix/enter.sh "$@"
 fi
 
 # within runs this script's --enter in namespaces that end with it.
@@ -138,7 +138,7 @@ for package in openssl test/conformance; do
 done
 compile() { aarch64-linux-gnu-gcc -std=c11 -Wall -Wextra -Werror -O2 "$@"; }
 compile -fPIC -shared -fvisibility=hidden -Wl,-z,defs -o "$built/TlsPlugin.so" cmd/tlsshim/plugin/*.c -pthread
-compile -o "$built/domhost" test/domhost/src/*.c -ldl -lm
+compile -o "$built/domhost" test/plugin/domhost/src/*.c -ldl -lm
 compile -Icmd/tlsshim/plugin -o "$built/host" internal/testhost/src/*.c -ldl -pthread
 
 status=0

@@ -59,7 +59,7 @@ spelt() {
 
 analyzed() {
 	bad=0
-	for source in cmd/tlsshim/plugin/*.c test/domhost/src/*.c internal/testhost/src/*.c; do
+	for source in cmd/tlsshim/plugin/*.c test/plugin/domhost/src/*.c internal/testhost/src/*.c; do
 		# What a list or a caller keeps is taken for lost, so leaks are left to the sanitizers.
 		gcc -std=c11 -O1 -Wall -Wextra -Werror -fanalyzer -Wno-analyzer-malloc-leak \
 			-Icmd/tlsshim/plugin -c -o /dev/null "$source" || bad=1
@@ -102,7 +102,7 @@ check 'gcc -fanalyzer' analyzed
 check 'POSIX in the plugin' portable
 check cppcheck cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
 	--suppressions-list=tools/cppcheck.txt --error-exitcode=1 -j2 \
-	cmd/tlsshim/plugin test/domhost/src internal/testhost/src
+	cmd/tlsshim/plugin test/plugin/domhost/src internal/testhost/src
 check shellcheck shells
 check codespell spelt
 exit "$status"

@@ -1,11 +1,11 @@
 #!/bin/sh
-# libssl-matrix.sh [flags of test/matrix] - run the conformance suites against OpenSSL
+# libssl-matrix.sh [flags of test/run/matrix] - run the conformance suites against OpenSSL
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
 # For each of them a small root is made of the packages of the Debian release that has
 # it: its libssl, its libc, its openssl, curl, python3, GnuTLS and sslscan. The packages come from the mirror that this
 # machine's apt uses, with lists and state of their own; apt checks the signatures against
-# Debian's keyring, and nothing is installed into the system. test/matrix then runs the
+# Debian's keyring, and nothing is installed into the system. test/run/matrix then runs the
 # tests in the roots.
 #
 # Environment:
@@ -184,7 +184,7 @@ fetch_all() {
 if [ -z "${missing:-}" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	# Another run may fill the same cache, or run in its roots (test/matrix holds a shared lock).
+	# Another run may fill the same cache, or run in its roots (test/run/matrix holds a shared lock).
 	flock -n 9 || {
 		echo "libssl-matrix: waiting for another run with the same roots"
 		flock 9
@@ -202,6 +202,6 @@ for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	fi
 done
 # Not go run, which would not pass on signals.
-CGO_ENABLED=0 go build -o "$cache/matrix" ./test/matrix
+CGO_ENABLED=0 go build -o "$cache/matrix" ./test/run/matrix
 [ -n "${missing:-}" ] || exec 9>&-
 exec "$cache/matrix" "$@"

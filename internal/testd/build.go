@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"tlsd/test/domhost"
+	"tlsd/test/plugin/domhost"
 )
 
 // built is the folder of the programs. Main sets it.
@@ -138,7 +138,7 @@ func sources(program string) []string {
 	case "TlsPlugin.so":
 		return []string{"cmd/tlsshim/plugin"}
 	case "domhost":
-		return []string{"test/domhost/src"}
+		return []string{"test/plugin/domhost/src"}
 	case "host":
 		return []string{"internal/testhost/src", "cmd/tlsshim/plugin/tlsplugin.h"}
 	}

@@ -13,7 +13,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
-	"tlsd/test/reference"
+	"tlsd/test/rules/reference"
 )
 
 // The peer of an example, and the output that the example must print.

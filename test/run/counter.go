@@ -144,7 +144,7 @@ func (c *counter) end(name string, e event) {
 		state = "FAIL"
 		c.explain(p, bad)
 	}
-	line := fmt.Sprintf("%s %-26s %6.1fs  %d passed", state, name, e.Elapsed, passed)
+	line := fmt.Sprintf("%s %-28s %6.1fs  %d passed", state, name, e.Elapsed, passed)
 	if failed > 0 {
 		line += fmt.Sprintf(", %d failed", failed)
 	}

@@ -28,7 +28,7 @@ func TestEachTestIsCountedOnce(t *testing.T) {
 		"nothing": {"", `0 passed, 0 failed, 0 skipped
 `},
 		"passed, failed, skipped": {mixed, `    b_test.go:9: 1 is not 2
-FAIL p                             1.5s  1 passed, 1 failed, 1 skipped
+FAIL p                               1.5s  1 passed, 1 failed, 1 skipped
 skipped 1 of p, such as TestB/one: there is no valgrind
 1 passed, 1 failed, 1 skipped
 `},
@@ -36,7 +36,7 @@ skipped 1 of p, such as TestB/one: there is no valgrind
 {"Action":"output","Package":"p","Test":"TestA","Output":"panic: oh\n"}
 {"Action":"fail","Package":"p"}
 `, `panic: oh
-FAIL p                             0.0s  0 passed, 1 failed
+FAIL p                               0.0s  0 passed, 1 failed
 0 passed, 1 failed, 0 skipped
 `},
 		"something that is wrong after the tests": {`{"Action":"run","Package":"p","Test":"TestA"}
@@ -44,7 +44,7 @@ FAIL p                             0.0s  0 passed, 1 failed
 {"Action":"output","Package":"p","Output":"a goroutine is left\n"}
 {"Action":"fail","Package":"p"}
 `, `a goroutine is left
-FAIL p                             0.0s  1 passed, 1 failed
+FAIL p                               0.0s  1 passed, 1 failed
 1 passed, 1 failed, 0 skipped
 `},
 		"what cannot be built": {`{"ImportPath":"p [p.test]","Action":"build-output","Output":"p.go:1: undefined: x\n"}
@@ -52,7 +52,7 @@ FAIL p                             0.0s  1 passed, 1 failed
 {"Action":"start","Package":"p"}
 {"Action":"fail","Package":"p","FailedBuild":"p [p.test]"}
 `, `p.go:1: undefined: x
-FAIL p                             0.0s  0 passed, 1 failed
+FAIL p                               0.0s  0 passed, 1 failed
 0 passed, 1 failed, 0 skipped
 `},
 		"no tests": {`{"Action":"skip","Package":"p"}
@@ -60,7 +60,7 @@ FAIL p                             0.0s  0 passed, 1 failed
 `},
 		"an end before the package's": {`{"Action":"run","Package":"p","Test":"TestA"}
 {"Action":"pass","Package":"p","Test":"TestA"}
-`, `FAIL p                             0.0s  1 passed, 1 failed
+`, `FAIL p                               0.0s  1 passed, 1 failed
 1 passed, 1 failed, 0 skipped
 `},
 	} {

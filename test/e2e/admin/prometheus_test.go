@@ -1,0 +1,273 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tlsd/internal/testd"
+)
+
+const packaging = "../../../packaging/"
+
+// program finds a program of Debian's package prometheus. Without it the test is skipped, unless
+// TLSD_TEST_PROMETHEUS=1.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil && os.Getenv("TLSD_TEST_PROMETHEUS") == "1" {
+		t.Fatalf("TLSD_TEST_PROMETHEUS=1: %v: install Debian's package prometheus", err)
+	}
+	if err != nil {
+		t.Skipf("%v: install Debian's package prometheus, or run make test-monitoring", err)
+	}
+	return path
+}
+
+func TestTheRulesAreGood(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command(program(t, "promtool"), "check", "rules",
+		packaging+"prometheus/tlsd.rules.yml").CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
+// promtool knows what a metric has to look like.
+func TestTheMetricsAreGood(t *testing.T) {
+	t.Parallel()
+	promtool, d := program(t, "promtool"), start(t)
+	d.says([]string{"metrics"}, "tlsd_confinement{")
+	check := exec.Command(promtool, "check", "metrics")
+	check.Stdin = strings.NewReader(d.must("metrics"))
+	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
+// export runs an exporter and gives its address.
+func (d *watched) export() string {
+	d.t.Helper()
+	cmd := exec.Command(testd.Exe(d.t, "tlsshim"), "exporter", "--listen", "127.0.0.1:0",
+		"--admin-socket", d.admin)
+	cmd.Env = []string{"PATH=/nonexistent"}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	said := make(chan string, 1)
+	run(d.t, cmd, func() {
+		in := bufio.NewReader(stderr)
+		line, _ := in.ReadString('\n')
+		said <- line
+		io.Copy(io.Discard, in)
+	})
+	address, ok := strings.CutPrefix(strings.TrimSpace(<-said), "tlsshim: metrics at http://")
+	if !ok {
+		d.t.Fatal("the exporter does not say where it is")
+	}
+	return strings.TrimSuffix(address, "/metrics")
+}
+
+// run runs a program beside the test, and ends it with SIGTERM at the test's end. It must exit with
+// 0. read reads what it writes.
+func run(t *testing.T, cmd *exec.Cmd, read func()) {
+	t.Helper()
+	exited := make(chan error, 1)
+	if err := testd.Spawn(cmd, func() {
+		var reading sync.WaitGroup
+		reading.Go(read)
+		reading.Wait()
+		exited <- cmd.Wait()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case err := <-exited:
+			if err != nil {
+				t.Errorf("%s ends with %v", cmd.Path, err)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s does not end", cmd.Path)
+			_ = cmd.Process.Kill()
+			<-exited
+		}
+	})
+}
+
+func get(t *testing.T, address string) (status int, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return res.StatusCode, string(body)
+}
+
+func TestTheExporterServesMetricsAlone(t *testing.T) {
+	t.Parallel()
+	d := start(t, "--idle-exit=10m")
+	at := d.export()
+	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
+		!strings.Contains(text, "tlsd_up 1\n") ||
+		!strings.Contains(text, "tlsd_sessions 0\n") {
+		t.Errorf("%d, %s", status, text)
+	}
+	if status, _ := get(t, "http://"+at+"/"); status != 404 {
+		t.Errorf("another path has status %d", status)
+	}
+	d.must("drain")
+	<-d.Exited()
+	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
+		!strings.Contains(text, "\ntlsd_up 0\n") ||
+		strings.Contains(text, "tlsd_sessions") {
+		t.Errorf("without tlsd: %d, %s", status, text)
+	}
+}
+
+// A real Prometheus scrapes the exporter, loads the rules, and answers each query of the dashboard.
+func TestPrometheusAnswersTheDashboard(t *testing.T) {
+	t.Parallel()
+	prometheus := program(t, "prometheus")
+	d, e := start(t), startEcho(t)
+	c := d.Dial(t)
+	talk(t, c, e.connect(t, c), "hello")
+	d.says([]string{"metrics"}, "tlsd_confinement{") // a worker has reported
+	exporter := d.export()
+
+	dir := testd.Dir(t)
+	rules, err := filepath.Abs(packaging + "prometheus/tlsd.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`
+global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
+rule_files: [%q]
+scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
+`, rules, exporter)
+	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	port := testd.Port(t)
+	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml",
+		"--storage.tsdb.path="+dir+"/data",
+		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, cmd, func() { io.Copy(io.Discard, stderr) })
+	at := fmt.Sprintf("http://127.0.0.1:%d/api/v1/", port)
+
+	// rate() needs two scrapes.
+	query := func(expr string) (samples int) {
+		status, text := get(t, at+"query?query="+url.QueryEscape(expr))
+		var answer struct {
+			Status string
+			Error  string
+			Data   struct{ Result []json.RawMessage }
+		}
+		if status == 400 {
+			t.Fatalf("%s: %s", expr, text)
+		}
+		if status != 200 {
+			return 0
+		}
+		decode(t, text, &answer)
+		return len(answer.Data.Result)
+	}
+	testd.Eventually(t, patience, "Prometheus has scraped twice",
+		func() bool { return query("count_over_time(tlsd_sessions[1m]) > 1") == 1 })
+
+	for _, expr := range queries(t) {
+		testd.Eventually(t, patience, expr+" has an answer",
+			func() bool { return query(expr) > 0 })
+	}
+	if query("tlsd_no_such_metric") != 0 {
+		t.Error("a metric that there is not has an answer: this checks nothing")
+	}
+	testd.Eventually(t, patience, "the rules are evaluated, and none fires", func() bool {
+		status, text := get(t, at+"rules")
+		rules := strings.Count(text, `"type":"alerting"`)
+		return status == 200 && rules > 5 &&
+			strings.Count(text, `"health":"ok"`) == rules &&
+			!strings.Contains(text, `"state":"firing"`)
+	})
+}
+
+// queries are those of the dashboard, for any instance.
+func queries(t *testing.T) (list []string) {
+	t.Helper()
+	text, err := os.ReadFile(packaging + "grafana/tlsd-dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var board struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	decode(t, string(text), &board)
+	for _, p := range board.Panels {
+		for _, target := range p.Targets {
+			list = append(list, strings.ReplaceAll(target.Expr, "$instance", ".*"))
+		}
+	}
+	if len(list) < 15 {
+		t.Fatalf("the dashboard has %d queries", len(list))
+	}
+	return list
+}
+
+// Every metric that the rules and the dashboard name is there, and each is in one of them, or is
+// not for either.
+func TestRulesAndDashboardNameWhatThereIs(t *testing.T) {
+	t.Parallel()
+	d := start(t)
+	have := d.says([]string{"metrics"}, "tlsd_confinement{")
+	rules, err := os.ReadFile(packaging + "prometheus/tlsd.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(rules) + strings.Join(queries(t), "\n")
+	named := map[string]bool{}
+	for _, name := range regexp.MustCompile(`\btlsd_[a-z_]+`).FindAllString(text, -1) {
+		base := strings.TrimSuffix(name, "_bucket")
+		named[base] = true
+		if base != "tlsd_up" && !strings.Contains(have, "# TYPE "+base+" ") {
+			t.Errorf("%s is named, and is no metric", name)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(have, -1) {
+		if !named[m[1]] {
+			t.Errorf("%s is in no rule and in no panel", m[1])
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// errNoLibrary says that the machine has no library to link with.
+var errNoLibrary = errors.New(
+	"neither libssl.so.4, libssl.so.3 nor libssl.so.1.1 can be linked with")
+
+// releases are the names of the library, the newest first, as package openssl tries them.
+var releases = []struct {
+	suffix string
+	major  int
+}{{"4", 4}, {"3", 3}, {"1.1", 1}}
+
+// build makes the library, and returns the functions that it wraps.
+func build(file string) ([]function, error) {
+	root, err := sourceTree()
+	if err != nil {
+		return nil, err
+	}
+	abi, err := os.ReadFile(filepath.Join(root, "openssl/testdata/abi.c"))
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "faultssl-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	for _, r := range releases {
+		functions, err := parsePrototypes(string(abi), r.major)
+		if err != nil {
+			return nil, fmt.Errorf("openssl/testdata/abi.c: %w", err)
+		}
+		linked, err := compile(file, dir, filepath.Join(root, "test/faults/src"),
+			r.suffix, functions)
+		if err != nil {
+			return nil, err
+		}
+		if linked {
+			return functions, nil
+		}
+	}
+	return nil, errNoLibrary
+}
+
+// compile makes the library on top of one release. It returns false if the machine lacks that
+// release.
+func compile(file, dir, src, release string, functions []function) (linked bool, err error) {
+	generated, versions := filepath.Join(dir, "wrappers.c"), filepath.Join(dir, "versions")
+	if err := os.WriteFile(generated, []byte(wrappers(functions)), 0o600); err != nil {
+		return false, err
+	}
+	if err := os.WriteFile(versions, []byte(versionScript(functions)), 0o600); err != nil {
+		return false, err
+	}
+	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
+		"-O1", "-g", "-fPIC", "-shared",
+		"-fno-strict-aliasing", "-I", src, "-o", file, filepath.Join(src, "faultssl.c"),
+		generated,
+		"-Wl,--version-script="+versions, "-Wl,--no-as-needed", "-l:libssl.so."+release,
+		"-l:libcrypto.so."+release, "-ldl", "-pthread").CombinedOutput()
+	switch {
+	case err == nil:
+		return true, nil
+	case strings.Contains(string(out), "cannot find -l:libssl.so."+release):
+		return false, nil
+	}
+	return false, fmt.Errorf("cc: %w\n%s", err, out)
+}
+
+// sourceTree finds the top of the source tree from the working directory upwards.
+func sourceTree() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "openssl/testdata/abi.c")); err == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("not in the source tree of tlsd: there is no " +
+				"openssl/testdata/abi.c here or above")
+		}
+		dir = up
+	}
+}

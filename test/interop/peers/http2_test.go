@@ -1,0 +1,179 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testd"
+	"tlsd/rpc/client"
+)
+
+// HTTP/2 needs that both sides agree on it in the handshake (RFC 9113 section 3.2). TLS is tlsd's
+// here; what moves over it is net/http's, which is told to begin with HTTP/2, or finds out, on a
+// connection that is plain to it.
+
+// A listening is a server context as net/http wants it.
+type listening struct {
+	mine
+	ctx    client.Handle
+	agreed chan string // of each client
+}
+
+func (l listening) Accept() (net.Conn, error) {
+	c, err := l.AcceptConn(l.mine.ctx, l.ctx, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	alpn, err := l.HandleInfo(l.mine.ctx, c.Handle(), "alpn")
+	l.agreed <- alpn
+	return c, err
+}
+
+func (l listening) Close() error   { return l.CloseServerContext(l.mine.ctx, l.ctx) }
+func (l listening) Addr() net.Addr { return client.Addr(l.ctx) }
+
+func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := testd.Start(t)
+	for _, c := range []struct {
+		name, ours string
+		tool       string
+		args       []string
+		agreed     string // on
+		protocol   string // of the request
+	}{
+		{"curl, HTTP/2", "h2,http/1.1", "curl", []string{"--http2"}, "h2", "HTTP/2.0"},
+		{"curl, HTTP/2 behind HTTP/1.1", "http/1.1,h2", "curl", []string{"--http2"}, "http/1.1", "HTTP/1.1"},
+		{"curl, HTTP/1.1", "h2,http/1.1", "curl", []string{"--http1.1"}, "http/1.1", "HTTP/1.1"},
+		{"curl, none", "h2,http/1.1", "curl", []string{"--http1.1", "--no-alpn"}, "", "HTTP/1.1"},
+		{"nghttp", "h2,http/1.1", "nghttp", nil, "h2", "HTTP/2.0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			need(t, c.tool)
+			m := newMine(t, d)
+			ctx, port := m.context(w.certs["ECDSA"], "alpn", c.ours)
+			l := listening{m, ctx, make(chan string, 1)}
+			server := &http.Server{Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(
+				func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Proto, ourPage) })}
+			server.Protocols.SetHTTP1(true)
+			server.Protocols.SetUnencryptedHTTP2(true)
+			served := make(chan error, 1)
+			go func() { served <- server.Serve(l) }()
+
+			args := append(c.args, fmt.Sprintf("https://localhost:%d/", port))
+			if c.tool == "curl" {
+				args = append(args, "--silent", "--show-error", "--noproxy", "*", "--ipv4", "--cacert", w.ca.File)
+			}
+			printed, err := runTool("", c.tool, args...)
+			must(t, err)
+			if want := c.protocol + " " + ourPage; printed != want {
+				t.Errorf("printed %q, want %q", printed, want)
+			}
+			if got := <-l.agreed; got != c.agreed {
+				t.Errorf("the handshake has agreed on %q, want %q", got, c.agreed)
+			}
+			must(t, server.Close())
+			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Without a protocol in common the handshake ends with an alert of its own, and both sides are
+// told.
+func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := newMine(t, testd.Start(t))
+	ctx, port := m.context(w.certs["ECDSA"], "alpn", "imap,pop3")
+	for _, c := range []struct{ tool, says string }{
+		{"openssl s_client -alpn h2,http/1.1 -connect " + at(port), "alert number 120"},
+		{"curl --http2 --silent --show-error --noproxy * --ipv4 --cacert " + w.ca.File + " https://localhost:" + strconv.Itoa(port), "no application protocol"},
+		{"gnutls-cli --alpn=h2 --x509cafile=" + w.ca.File + " --port=" + strconv.Itoa(port) + " localhost", "No supported application protocol"},
+		{"nghttp https://localhost:" + strconv.Itoa(port), ""}, // it says nothing of it
+	} {
+		words := strings.Fields(c.tool)
+		t.Run(words[0], func(t *testing.T) {
+			need(t, words[0])
+			come := make(chan error, 1)
+			go func() { _, err := m.Accept(m.ctx, ctx, "", 0); come <- err }()
+			printed, left := runTool("", words[0], words[1:]...)
+			failed(t, <-come, client.KindHandshake, "no application protocol")
+			said := fmt.Sprintf("%s%v", printed, left)
+			// With OpenSSL 1.1.1 curl has no text for the alert. It prints its number
+			// and 1000.
+			said = strings.ReplaceAll(said, "reason(1120)", "no application protocol")
+			if c.says != "" && (left == nil ||
+				!strings.Contains(strings.ToLower(said), strings.ToLower(c.says))) {
+				t.Errorf("%v, printed %q; want to read %q", left, printed, c.says)
+			}
+		})
+	}
+}
+
+func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
+	t.Parallel()
+	need(t, "nghttpd")
+	w := newWorld(t)
+	folder := t.TempDir()
+	text := lines(7, bulk)
+	must(t, os.WriteFile(filepath.Join(folder, "file.txt"), text, 0o644))
+	port, cert := testd.Port(t), w.certs["RSA"]
+	server := start(t, "nghttpd", "--address=127.0.0.1", "--htdocs="+folder, strconv.Itoa(port), cert.KeyFile, cert.CertFile)
+	go io.Copy(io.Discard, server.out)
+	testd.AwaitListener(t, port)
+	m := newMine(t, testd.Start(t))
+	must(t, m.SetCaBundle(m.ctx, w.ca.File))
+
+	dials := 0
+	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dials++
+		h, err := m.NewClient(ctx, "localhost", port)
+		if err != nil {
+			return nil, err
+		}
+		if err := m.SetOption(ctx, h, "alpn", "h2,http/1.1"); err != nil {
+			return nil, err
+		}
+		c, err := m.HandshakeConn(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		m.wants(h, "alpn", "h2", "version", "TLSv1.3", "verified", "1")
+		return c, nil
+	}}
+	transport.Protocols.SetUnencryptedHTTP2(true) // to it the connection is plain
+	defer transport.CloseIdleConnections()
+	for range 3 {
+		answer, err := (&http.Client{Transport: transport}).Get("http://localhost/file.txt")
+		must(t, err)
+		got, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		must(t, err)
+		if answer.Proto != "HTTP/2.0" || string(got) != string(text) || !strings.HasPrefix(answer.Header.Get("Server"), "nghttpd") {
+			t.Errorf("%s, %d bytes from %s", answer.Proto, len(got), answer.Header.Get("Server"))
+		}
+	}
+	if dials != 1 {
+		t.Errorf("%d connections for three requests; HTTP/2 needs one", dials)
+	}
+
+	// A server that knows nothing of what the client offers says nothing: the client decides.
+	h := m.dial(port, "alpn", "imap")
+	must(t, m.Handshake(m.ctx, h))
+	m.wants(h, "alpn", "")
+	must(t, m.CloseConn(m.ctx, h))
+}

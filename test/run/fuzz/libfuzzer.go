@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// libFuzzerTargets are the sources in src, without .c; each has its inputs in corpus.
+var libFuzzerTargets = []string{"session", "json"}
+
+const pluginSources = "cmd/tlsshim/plugin"
+
+// buildLibFuzzer compiles a target with the plugin's sources, from the top of the source tree. A
+// target that includes one of these sources replaces it.
+func buildLibFuzzer(ctx context.Context, root, dir, name string) (program string, err error) {
+	sources, err := filepath.Glob(filepath.Join(root, pluginSources, "*.c"))
+	if err != nil || len(sources) == 0 {
+		return "", fmt.Errorf("no sources of the plugin in %s: %v", root, err)
+	}
+	program = filepath.Join(dir, name)
+	args := []string{"-std=c11", "-Wall", "-Wextra", "-Werror", "-g", "-O1",
+		"-fno-omit-frame-pointer", "-pthread",
+		"-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-o", program,
+		filepath.Join(root, "test/run/fuzz/src", name+".c")}
+	for _, s := range sources {
+		if name != "session" || filepath.Base(s) != "session.c" {
+			args = append(args, s)
+		}
+	}
+	if out, err := exec.CommandContext(ctx, "clang", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("clang with its run-time libraries (libclang-rt-*-dev) is "+
+			"needed: %w\n%s", err, out)
+	}
+	return program, nil
+}
+
+// libFuzzerCommand runs a target on new inputs. They are kept in dir, beside those of the corpus.
+func libFuzzerCommand(ctx context.Context, dir, name string, length time.Duration) (
+	*exec.Cmd, error) {
+	program, err := buildLibFuzzer(ctx, ".", dir, name)
+	if err != nil {
+		return nil, err
+	}
+	corpus := filepath.Join("test/run/fuzz/corpus", name)
+	found := filepath.Join(dir, name+".found")
+	if err := os.Mkdir(found, 0o700); err != nil {
+		return nil, err
+	}
+	return exec.CommandContext(ctx, program,
+		fmt.Sprintf("-max_total_time=%d", max(1, int(length.Seconds()))),
+		"-print_final_stats=1",
+		"-timeout=20", "-artifact_prefix="+corpus+"/", found, corpus), nil
+}

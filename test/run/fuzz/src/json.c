@@ -1,0 +1,76 @@
+/*
+ * json.c - a libFuzzer target: any bytes as a line, for each reader of json.h, and
+ * any text for the writer, which the reader must read back.
+ */
+#include "../../../../cmd/tlsshim/plugin/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../../../cmd/tlsshim/plugin/text.h"
+
+static void must(bool holds)
+{
+	if (!holds)
+		abort();
+}
+
+static void read_value(struct span v)
+{
+	int64_t n;
+
+	if (json_int(v, &n)) {
+		struct json_out out = { 0 };
+		json_put_int(&out, n);
+		must((out.len == v.len && memcmp(out.at, v.at, v.len) == 0) ||
+			(n == 0 && json_is(v, "-0")));
+		free(out.at);
+	}
+	if (json_is_string(v)) {
+		char *text = json_text(v);
+		must(text && utf8_valid(text, strlen(text)));
+		free(text);
+	}
+	json_array_has(v, "\"raw\"");
+	must(json_member(v, "v").at == NULL || *v.at == '{');
+}
+
+/* What the writer makes of a text, the reader reads as that text. */
+static void there_and_back(const char *text)
+{
+	struct json_out out = { 0 };
+	struct span line;
+	char *back;
+
+	json_put_string(&out, text);
+	must(!out.failed);
+	line = (struct span){ out.at, out.len };
+	must(json_valid(line) == utf8_valid(text, strlen(text)));
+	if (json_valid(line)) {
+		back = json_text(line);
+		must(back && strcmp(back, text) == 0);
+		free(back);
+	}
+	free(out.at);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *copy = malloc(size + 1); /* and in its exact size, for the address sanitizer */
+	char *exact = malloc(size ? size : 1);
+	struct span line = { exact, size };
+
+	memcpy(copy, data, size);
+	copy[size] = '\0';
+	memcpy(exact, data, size);
+	if (size > 0 && json_valid(line)) {
+		must(utf8_valid(exact, size));
+		read_value(json_member(line, "v"));
+		if (*exact != ' ' && *exact != '\t' && *exact != '\r' && *exact != '\n')
+			read_value(line);
+	}
+	there_and_back(copy);
+	free(copy);
+	free(exact);
+	return 0;
+}

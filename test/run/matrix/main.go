@@ -1,0 +1,102 @@
+// Matrix runs the conformance suites against several versions of OpenSSL. scripts/libssl-matrix.sh
+// makes the roots and calls it:
+//
+//	go run ./test/run/matrix [-v] 3.0=/folder/of/3.0 "3.6=-sid has another version"
+//
+// The folder of a version has root, a small system with that version, and dev, its headers. A text
+// after "-" says why there is no folder. Each suite of each version runs in the root, with
+// namespaces of its own. That needs root, or a system that allows user namespaces. The programs are
+// built here: the Go ones once, the C ones against the root's libc.
+//
+// # Promises
+//
+//   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests
+//     count. Before the table each suite says why tests were skipped, and prints its lines "in
+//     figures".
+//   - The exit status is 1 if a test has failed, or a suite has ended without its tests. It is 3 if
+//     nothing was run. A version without a root, or with a root that cannot be entered, is reported
+//     as skipped, never as passed.
+//   - Each suite checks that the library under test has the version that the suite is for.
+//   - Every suite is limited by suiteTime and leaves no process behind.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// suiteTime is the longest that one suite may take.
+const suiteTime = 4 * time.Minute
+
+// A version is one column of the matrix.
+type version struct {
+	name string // "3.0"
+	dir  string // absolute; empty if there is none
+	why  string // there is none
+}
+
+func parseVersions(args []string) ([]version, error) {
+	var all []version
+	for _, arg := range args {
+		name, dir, ok := strings.Cut(arg, "=")
+		if !ok || name == "" || dir == "" || dir == "-" {
+			return nil, fmt.Errorf("%q is not VERSION=FOLDER or VERSION=-REASON", arg)
+		}
+		if why, missing := strings.CutPrefix(dir, "-"); missing {
+			all = append(all, version{name: name, why: why})
+		} else {
+			all = append(all, version{name: name, dir: dir})
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no versions: there is nothing to test")
+	}
+	return all, nil
+}
+
+func main() {
+	verbose := flag.Bool("v", false, "print what every test prints, not only those that fail")
+	only := flag.String("suite", "", "run only the suite of this name")
+	flag.Parse()
+	versions, err := parseVersions(flag.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "matrix:", err)
+		os.Exit(2)
+	}
+	for _, v := range versions {
+		if v.dir == "" {
+			continue
+		}
+		// The lock holds until this process ends, and nobody replaces the roots meanwhile:
+		// scripts/libssl-matrix.sh takes the same lock.
+		lock, err := os.Open(filepath.Join(filepath.Dir(v.dir), "lock"))
+		if err == nil {
+			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			fmt.Fprintln(os.Stderr, "matrix:", err)
+			os.Exit(1)
+		}
+		defer lock.Close()
+		break // all lie in one folder
+	}
+	// Ctrl-C ends the suite that runs, and its namespaces.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	m := &matrix{ctx: ctx, out: os.Stdout, verbose: *verbose, only: *only}
+	if err := m.run(versions); err != nil {
+		fmt.Fprintln(os.Stderr, "matrix:", err)
+		if errors.Is(err, errNothing) {
+			os.Exit(3)
+		}
+		os.Exit(1)
+	}
+}

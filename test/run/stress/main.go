@@ -1,0 +1,181 @@
+// Command stress runs the tests of packages many times, in a random order and beside programs that
+// use the processor. It shows which results depend on the speed of the machine.
+//
+//	go run ./test/run/stress [-n 20] [-hogs 8] [-race] [-run REGEXP] [-out DIR] [PACKAGE...]
+//
+// Each test program is compiled once. It then runs n times, with GOMAXPROCS 1, 2 and 8 in turn and
+// a new seed for the order each time. The output of a failed run is kept in DIR; its first line is
+// the command that repeats the run.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// procs are the values of GOMAXPROCS, which runs take in turn.
+var procs = []int{1, 2, 8}
+
+type stress struct {
+	n       int
+	hogs    int
+	race    bool
+	run     string
+	timeout time.Duration
+	out     string
+}
+
+func main() {
+	s := stress{}
+	flag.IntVar(&s.n, "n", 20, "how often each package runs")
+	flag.IntVar(&s.hogs, "hogs", 8, "threads that compute beside the tests, for nothing")
+	flag.BoolVar(&s.race, "race", false, "compile with the race detector")
+	flag.StringVar(&s.run, "run", "", "only tests whose names match `REGEXP`")
+	flag.DurationVar(&s.timeout, "timeout", 20*time.Minute, "limit of one run; only a hang "+
+		"takes as long")
+	flag.StringVar(&s.out, "out", "bin/stress", "`DIR` for test programs and for the output "+
+		"of runs that fail")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	failed, err := s.all(ctx, flag.Args())
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "stress:", err)
+		os.Exit(1)
+	}
+	if failed > 0 {
+		fmt.Printf("stress: %d runs failed; what they wrote is in %s\n", failed, s.out)
+		os.Exit(1)
+	}
+}
+
+// all stresses each package and returns the number of runs that failed.
+func (s *stress) all(ctx context.Context, patterns []string) (failed int, err error) {
+	if s.out, err = filepath.Abs(s.out); err != nil {
+		return 0, err
+	}
+	if err := os.MkdirAll(s.out, 0o755); err != nil {
+		return 0, err
+	}
+	packages, err := s.compile(ctx, patterns)
+	if err != nil {
+		return 0, err
+	}
+	hog(s.hogs)
+	for _, p := range packages {
+		bad, err := s.repeat(ctx, p)
+		if failed += bad; err != nil {
+			return failed, err
+		}
+	}
+	return failed, nil
+}
+
+// A pkg is a package with tests.
+type pkg struct{ path, dir, program string }
+
+// compile builds the test programs of the packages.
+func (s *stress) compile(ctx context.Context, patterns []string) (packages []pkg, err error) {
+	if len(patterns) == 0 {
+		patterns = []string{"./..."}
+	}
+	const format = `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`
+	list, err := s.goTool(ctx, append([]string{"list", "-f", format}, patterns...)...)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(list) {
+		path, dir, _ := strings.Cut(strings.TrimSpace(line), " ")
+		program := filepath.Join(s.out, strings.ReplaceAll(path, "/", "-")+".test")
+		args := []string{"test", "-c", "-o", program, path}
+		if s.race {
+			args = []string{"test", "-race", "-c", "-o", program, path}
+		}
+		if _, err := s.goTool(ctx, args...); err != nil {
+			return nil, err
+		}
+		packages = append(packages, pkg{path, dir, program})
+	}
+	return packages, nil
+}
+
+func (s *stress) goTool(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cgo := "CGO_ENABLED=0"
+	if s.race {
+		cgo = "CGO_ENABLED=1" // the race detector needs it
+	}
+	cmd.Env = append(os.Environ(), cgo)
+	var wrong bytes.Buffer
+	cmd.Stderr = &wrong
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, wrong.Bytes())
+	}
+	return string(out), nil
+}
+
+// repeat runs the tests of a package n times, and reports the result.
+func (s *stress) repeat(ctx context.Context, p pkg) (failed int, err error) {
+	began, longest := time.Now(), time.Duration(0)
+	for i := range s.n {
+		start := time.Now()
+		ok, err := s.once(ctx, p, i+1, procs[i%len(procs)], rand.Uint32())
+		if err != nil {
+			return failed, err
+		}
+		longest = max(longest, time.Since(start))
+		if !ok {
+			failed++
+		}
+	}
+	fmt.Printf("%-28s %d runs, %d failed, %s, longest %s\n", p.path, s.n, failed,
+		time.Since(began).Round(time.Second), longest.Round(time.Second/10))
+	return failed, nil
+}
+
+// once runs the tests of a package, and keeps their output if they fail.
+func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (ok bool,
+	err error) {
+	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), "-test.timeout=" +
+		s.timeout.String()}
+	if s.run != "" {
+		args = append(args, "-test.run="+s.run)
+	}
+	cmd := exec.CommandContext(ctx, p.program, args...)
+	cmd.Dir = p.dir
+	cmd.Env = append(os.Environ(), fmt.Sprint("GOMAXPROCS=", procs))
+	cmd.WaitDelay = time.Minute // for children that keep the output open
+	out, err := cmd.CombinedOutput()
+	if err == nil || ctx.Err() != nil {
+		return true, ctx.Err()
+	}
+	name := strings.TrimSuffix(p.program, ".test") + fmt.Sprintf("-%d-%d.log", number, seed)
+	again := fmt.Sprintf("cd %s && GOMAXPROCS=%d %s '%s' # %d hogs; %v\n", p.dir,
+		procs, p.program,
+		strings.Join(args, "' '"), s.hogs, err)
+	fmt.Printf("%-28s run %d failed with GOMAXPROCS=%d: %s\n", p.path, number, procs, name)
+	return false, os.WriteFile(name, append([]byte(again), out...), 0o644)
+}
+
+// hog keeps threads busy until the program ends.
+func hog(threads int) {
+	runtime.GOMAXPROCS(threads + 1)
+	for range threads {
+		go func() {
+			for n := uint64(1); ; n = n*6364136223846793005 + 1 {
+			}
+		}()
+	}
+}
