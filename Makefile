@@ -115,7 +115,7 @@ soak: ## everything at random for DURATION (10m); fails if anything is wrong or 
 	$(GO) test -count=1 -v -timeout 0 ./test/soak -duration=$(DURATION) $(if $(SEED),-seed=$(SEED))
 
 scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
-	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/interop/scan
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 30m ./test/interop/scan
 
 services: deps-services ## our side against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these, as for CI
 	TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/interop/services
