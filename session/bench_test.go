@@ -14,12 +14,12 @@ const block = 64 << 10 // bytes
 
 // idle is an engine that encrypts nothing, sends nothing and never has to wait. What a benchmark
 // does not call is not there.
-type idle struct{ session.Engine }
+type isClosed struct{ session.Engine }
 
-func (idle) NewClientContext(session.CABundle) (session.EngineContext, error) {
+func (isClosed) NewClientContext(session.CABundle) (session.EngineContext, error) {
 	return idleContext{}, nil
 }
-func (idle) Backend() string { return "openssl" }
+func (isClosed) Backend() string { return "openssl" }
 
 type idleContext struct{ session.EngineContext }
 
@@ -45,7 +45,7 @@ func (c idleConn) Abort() error                                 { return c.nc.Cl
 // own cost.
 func idleSession(tb testing.TB) (*session.Session, session.Handle) {
 	tb.Helper()
-	s := session.New(session.Config{Engine: idle{}})
+	s := session.New(session.Config{Engine: isClosed{}})
 	tb.Cleanup(s.End)
 	run := func(c *session.Call) any {
 		v, err := c.Run()

@@ -13,7 +13,7 @@ import (
 
 // turnGrace is how long a call that takes its turn behind others (Close,
 // CloseServerContext, LastError) waits while none of them ends.
-const turnGrace = 500 * time.Millisecond
+const stallTimeout = 500 * time.Millisecond
 
 // A Call is an operation that has been made, has taken its place in the
 // session's order, and is ready to run. The methods of Session that return a
@@ -38,16 +38,16 @@ type Call struct {
 
 	after []<-chan struct{} // calls that must have ended before this one runs
 	done  chan struct{}     // closed when this call and all of after have ended
-	lane  *<-chan struct{}  // the lane whose tail is done, until another call is; nil: none
+	tail  *<-chan struct{}  // the lane whose tail is done, until another call is; nil: none
 	run   func(context.Context) (any, error)
 	waits bool // run may have to wait
 
 	data *net.UnixConn   // the data channel that came with the call, until it is attached
 	pair []*net.UnixConn // of a Signal, until it is in use
 
-	abandoned func() // if not nil, called instead of run when the call ends before its turn
+	onAbandon func() // if not nil, called instead of run when the call ends before its turn
 	// bound, if not nil, bounds the wait for the last of after, and run.
-	bound func(context.Context) (context.Context, context.CancelFunc)
+	startTimeout func(context.Context) (context.Context, context.CancelFunc)
 }
 
 // newCall registers a call. s.mu must be held.
@@ -94,9 +94,9 @@ func (c *Call) Run() (any, error) {
 	v, err := c.perform()
 	var e *Error
 	if err != nil {
-		e = c.describe(err)
+		e = c.annotate(err)
 	}
-	c.end(e)
+	c.complete(e)
 	if e != nil {
 		return nil, e
 	}
@@ -106,9 +106,9 @@ func (c *Call) Run() (any, error) {
 func (c *Call) perform() (any, error) {
 	ctx := c.ctx
 	for i, ch := range c.after {
-		if c.bound != nil && i == len(c.after)-1 {
+		if c.startTimeout != nil && i == len(c.after)-1 {
 			var stop context.CancelFunc
-			ctx, stop = c.bound(ctx)
+			ctx, stop = c.startTimeout(ctx)
 			defer stop()
 		}
 		select {
@@ -118,8 +118,8 @@ func (c *Call) perform() (any, error) {
 		// Also if both has happened; and the session's end may have reached the
 		// call before, but not yet this one.
 		if why := cmp.Or(context.Cause(ctx), context.Cause(c.s.ctx)); why != nil {
-			if c.abandoned != nil {
-				c.abandoned()
+			if c.onAbandon != nil {
+				c.onAbandon()
 			}
 			return nil, why
 		}
@@ -128,7 +128,7 @@ func (c *Call) perform() (any, error) {
 }
 
 // describe completes an error with the call's name and handle.
-func (c *Call) describe(err error) *Error {
+func (c *Call) annotate(err error) *Error {
 	var e *Error
 	if !errors.As(err, &e) {
 		e = fail(kind.Internal, "%v", err)
@@ -151,7 +151,7 @@ func (c *Call) channel() (*channel, error) {
 }
 
 // end takes the call out of the session's order.
-func (c *Call) end(err *Error) {
+func (c *Call) complete(err *Error) {
 	c.cancel(nil)
 	if c.data != nil {
 		closeChannel(c.data)
@@ -165,7 +165,7 @@ func (c *Call) end(err *Error) {
 		s.lastError = err.Error()
 	}
 	delete(s.calls, c)
-	s.stir()
+	s.notify()
 	s.mu.Unlock()
 
 	// Who waits for this call waits for its predecessors too, even if this one
@@ -180,29 +180,29 @@ func (c *Call) end(err *Error) {
 			for _, ch := range c.after {
 				<-ch
 			}
-			c.leave()
+			c.unblockLater()
 		}()
 		return
 	}
-	c.leave()
+	c.unblockLater()
 }
 
 // leave makes way for the calls behind it.
-func (c *Call) leave() {
+func (c *Call) unblockLater() {
 	s := c.s
 	defer s.running.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.lane != nil && *c.lane == c.done {
-		*c.lane = closedChan // an idle connection is not to keep a channel of its own for each lane
+	if c.tail != nil && *c.tail == c.done {
+		*c.tail = closedChan // an idle connection is not to keep a channel of its own for each lane
 	}
 	close(c.done)
-	s.stir()
+	s.notify()
 }
 
 // turn waits until the calls that were made before c, on handle h or on any
 // if h is 0, have ended; or until none of them has ended for turnGrace; or ctx is done.
-func (c *Call) turn(ctx context.Context, h Handle) {
+func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 	s := c.s
 	var timer *time.Timer
 	last := -1
@@ -211,18 +211,18 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 		n := len(s.earlier(c, h))
 		var ended <-chan struct{}
 		if n > 0 {
-			ended = s.news()
+			ended = s.nextChange()
 		}
 		s.mu.Unlock()
 		if n == 0 {
 			return
 		}
 		if timer == nil {
-			timer = time.NewTimer(s.grace)
+			timer = time.NewTimer(s.stallTimeout)
 			defer timer.Stop()
 		}
 		if n != last {
-			timer.Reset(s.grace)
+			timer.Reset(s.stallTimeout)
 			last = n
 		}
 		select {
@@ -238,13 +238,13 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 // closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that
 // go on waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be
 // held.
-func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Context) error, unmade func() bool) *Call {
+func (s *Session) closeAfterEarlier(op string, h Handle, closeHandle func(context.Context) error, neverMade func() bool) *Call {
 	var c *Call
 	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
-		c.turn(ctx, h)
-		c.endWaiting(h)
+		c.awaitEarlier(ctx, h)
+		c.cancelEarlier(h)
 		s.mu.Lock()
-		never := unmade()
+		never := neverMade()
 		s.mu.Unlock()
 		if never {
 			return nil, fail(kind.Handle, "the call that was to make it failed")
@@ -258,7 +258,7 @@ func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Cont
 }
 
 // endWaiting ends the calls on handle h that were made before c, and waits until they have ended.
-func (c *Call) endWaiting(h Handle) {
+func (c *Call) cancelEarlier(h Handle) {
 	s := c.s
 	s.mu.Lock()
 	waiting := s.earlier(c, h)

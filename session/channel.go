@@ -154,7 +154,7 @@ func (ch *channel) trySend(fd uintptr) bool {
 
 // closed says whether the caller has closed its end, or shut down both directions. Once the worker
 // has shut down its own sending side, a shutdown of the caller's sending side looks the same.
-func (ch *channel) closed() bool {
+func (ch *channel) callerClosed() bool {
 	gone := false
 	ch.raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd)}}
@@ -170,7 +170,7 @@ func (ch *channel) closed() bool {
 }
 
 // left says whether bytes of the caller wait in the channel.
-func (ch *channel) left() bool {
+func (ch *channel) hasBytes() bool {
 	n := 0
 	ch.raw.Control(func(fd uintptr) { n, _ = receive(fd, make([]byte, 1), unix.MSG_PEEK) })
 	return n > 0
@@ -192,7 +192,7 @@ func (ch *channel) discard() {
 }
 
 // finish tells the caller that no more bytes come.
-func (ch *channel) finish() { _ = ch.conn.CloseWrite() }
+func (ch *channel) sendEnd() { _ = ch.conn.CloseWrite() }
 
 // interrupt ends all waits on the channel, present and future.
 func (ch *channel) interrupt() { _ = ch.conn.SetDeadline(time.Unix(1, 0)) }

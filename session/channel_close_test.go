@@ -257,7 +257,7 @@ func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 		r.ok(r.Close(h))
 		handshake.fails(kind.Cancelled)
 		flush.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 		r.gone()
 	})
 	t.Run("it succeeds", func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 
 // pipeEngine is an idle engine whose connections take all bytes, and give them back once.
 type pipeEngine struct {
-	idle
+	isClosed
 	conn *pipeConn
 }
 

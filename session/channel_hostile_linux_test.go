@@ -228,6 +228,6 @@ func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 	c.Close()
 	echoes(t, dup)
 	r.ok(r.Close(h))
-	closed(t, dup)
+	connClosed(t, dup)
 	r.gone()
 }

@@ -229,7 +229,7 @@ func TestReadAndWriteAreRefusedOnAHandleWithADataChannel(t *testing.T) {
 }
 
 // closed waits until a channel's other end is closed.
-func closed(t *testing.T, c net.Conn) {
+func connClosed(t *testing.T, c net.Conn) {
 	t.Helper()
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the caller reads %v, want its end", err)
@@ -247,10 +247,10 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		r := newRig(t)
 		c, worker := pair(t)
 		r.fails(r.Session.Handshake(7, worker), kind.Handle)
-		closed(t, c)
+		connClosed(t, c)
 		c, worker = pair(t)
 		r.fails(r.Session.Accept(7, "127.0.0.1", 1, worker), kind.Handle)
-		closed(t, c)
+		connClosed(t, c)
 	})
 	t.Run("the handshake fails", func(t *testing.T) {
 		t.Parallel()
@@ -258,7 +258,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		h := r.handle(r.NewClient("localhost", r.echo()))
 		c, worker := pair(t)
 		r.fails(r.Session.Handshake(h, worker), kind.Verify)
-		closed(t, c)
+		connClosed(t, c)
 	})
 	t.Run("the handshake has been done", func(t *testing.T) {
 		t.Parallel()
@@ -268,7 +268,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		for _, h := range []session.Handle{h, plain} {
 			c, worker := pair(t)
 			r.fails(r.Session.Handshake(h, worker), kind.State)
-			closed(t, c)
+			connClosed(t, c)
 		}
 		r.ok(r.Handshake(h)) // as ever
 		send(t, first, []byte("x"))
@@ -283,7 +283,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		second := r.start(r.Session.Handshake(h, worker))
 		second.Cancel()
 		second.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 		first.Cancel()
 		first.fails(kind.Cancelled)
 	})
@@ -294,7 +294,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		a := r.start(r.Session.Accept(r.server(), "127.0.0.1", fakeengine.FreePort(t), worker))
 		a.Cancel()
 		a.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 	})
 	t.Run("the session ends", func(t *testing.T) {
 		t.Parallel()
@@ -304,7 +304,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		call := r.start(r.Session.Handshake(h, worker))
 		r.End()
 		call.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 	})
 }
 

@@ -17,22 +17,22 @@ type serverContext struct {
 	handle Handle
 
 	// Guarded by s.mu.
-	closing   bool
-	gone      bool                 // the call that was to make it failed
-	made      <-chan struct{}      // the making call's end
-	ctl       <-chan struct{}      // the end of the last call that changes it
-	bound     time.Duration        // of each Accept that is made from now on; 0: the session's own
-	listeners map[string]*listener // by address
-	more      chan struct{}        // closed and replaced when there is another listener
-	options   serverOptions
-	signal    *signal   // nil until the caller has sent its pair
-	looked    time.Time // when refresh has looked at the files
+	closing          bool
+	abandoned        bool                 // the call that was to make it failed
+	created          <-chan struct{}      // the making call's end
+	controlTail      <-chan struct{}      // the end of the last call that changes it
+	timeout          time.Duration        // of each Accept that is made from now on; 0: the session's own
+	listeners        map[string]*listener // by address
+	listenersChanged chan struct{}        // closed and replaced when there is another listener
+	options          serverOptions
+	signal           *signal   // nil until the caller has sent its pair
+	lastLook         time.Time // when refresh has looked at the files
 
-	changing sync.Mutex // held by who changes the options, and while files are read for that; never by a call that waits
+	changeMu sync.Mutex // held by who changes the options, and while files are read for that; never by a call that waits
 
-	swap   sync.RWMutex // guards engine; held shared while a connection is made from it, so never under the session's lock
-	engine EngineContext
-	over   bool // guarded by swap: there will be no other engine
+	engineMu sync.RWMutex // guards engine; held shared while a connection is made from it, so never under the session's lock
+	engine   EngineContext
+	freed    bool // guarded by swap: there will be no other engine
 }
 
 // NewServerContext loads a certificate chain and its key from PEM files, whose
@@ -45,25 +45,25 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	if limit != nil {
 		return s.refuse(op, 0, limit)
 	}
-	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, more: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
+	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, listenersChanged: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
 		if err := c.load(ctx, certFile, keyFile); err != nil {
-			c.unmade()
+			c.abandon()
 			return nil, classify(ctx, err, kind.File)
 		}
 		return h, nil
 	})
 	call.makes = h
-	call.abandoned = c.unmade
-	c.made, c.ctl = call.done, call.done
-	call.lane = &c.ctl
+	call.onAbandon = c.abandon
+	c.created, c.controlTail = call.done, call.done
+	call.tail = &c.controlTail
 	s.contexts[h] = c
 	s.count()
 	return call
 }
 
 // setAcceptTimeout is SetTimeout on a context handle. s.mu must be held.
-func (s *Session) setAcceptTimeout(op string, h Handle, bound time.Duration) *Call {
+func (s *Session) setAcceptTimeout(op string, h Handle, timeout time.Duration) *Call {
 	c, err := s.context(h)
 	if err != nil {
 		return s.refuse(op, h, err)
@@ -71,20 +71,20 @@ func (s *Session) setAcceptTimeout(op string, h Handle, bound time.Duration) *Ca
 	call := s.newCall(op, h, func(context.Context) (any, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if c.gone {
+		if c.abandoned {
 			return nil, fail(kind.Handle, "the call that was to make it failed")
 		}
 		return 0, nil
 	}).instant()
-	call.after = []<-chan struct{}{c.made}
-	c.bound = bound
+	call.after = []<-chan struct{}{c.created}
+	c.timeout = timeout
 	return call
 }
 
-func (c *serverContext) unmade() {
+func (c *serverContext) abandon() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.gone = true
+	c.abandoned = true
 	delete(c.s.contexts, c.handle)
 	delete(c.s.watched, c.handle)
 	c.s.count()
@@ -118,25 +118,25 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 		c    *connection
 		call *Call
 	)
-	bound := cmp.Or(sc.bound, s.Timeouts.Accept)
+	timeout := cmp.Or(sc.timeout, s.Timeouts.Accept)
 	call = s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
-		ctx, stop := bounded(ctx, bound, "no client has done its handshake")
+		ctx, stop := withTimeout(ctx, timeout, "no client has done its handshake")
 		defer stop()
 		ch, err := call.channel()
 		if err != nil {
-			c.unmade()
+			c.abandon()
 			return nil, err
 		}
 		a, err := sc.accept(ctx, host, port)
 		if err != nil {
-			c.unmade()
+			c.abandon()
 			return nil, err
 		}
 		c.accept(a, sc, ch)
 		call.data = nil
 		return h, nil
 	})
-	call.after = []<-chan struct{}{sc.ctl}
+	call.after = []<-chan struct{}{sc.controlTail}
 	c = s.newConnection(h, call, true)
 	return call
 }
@@ -153,7 +153,7 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
+	return s.closeAfterEarlier(op, h, c.close, func() bool { return c.abandoned })
 }
 
 // close frees the context. No Accept may be using it. Clients that were not claimed are closed in
@@ -172,21 +172,21 @@ func (c *serverContext) close(ctx context.Context) error {
 		l.close(ctx)
 	}
 	c.signal.close()
-	c.use(nil)
+	c.replaceEngine(nil)
 	return nil
 }
 
 // use replaces the engine's context, for handshakes from now on. Those that have begun go on with
 // the old one. Nil is the last one.
-func (c *serverContext) use(e EngineContext) {
-	c.swap.Lock()
+func (c *serverContext) replaceEngine(e EngineContext) {
+	c.engineMu.Lock()
 	old := c.engine
-	if c.over {
+	if c.freed {
 		old = e
 	} else {
-		c.engine, c.over = e, e == nil
+		c.engine, c.freed = e, e == nil
 	}
-	c.swap.Unlock()
+	c.engineMu.Unlock()
 	if old != nil {
 		old.Free()
 	}
@@ -195,8 +195,8 @@ func (c *serverContext) use(e EngineContext) {
 // newServer makes a server's connection, which owns nc, also when it fails.
 func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	c.refresh()
-	c.swap.RLock()
-	defer c.swap.RUnlock()
+	c.engineMu.RLock()
+	defer c.engineMu.RUnlock()
 	if c.engine == nil {
 		nc.Close()
 		return nil, fail(kind.Handle, "the server context that accepted the connection is closed")
@@ -207,9 +207,9 @@ func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 // accept makes the connection of a client that was claimed.
 func (c *connection) accept(a arrival, sc *serverContext, ch *channel) {
 	if a.conn == nil {
-		c.opened(beginning{tcp: a.tcp, server: sc, data: ch})
+		c.setOpen(connSetup{tcp: a.tcp, server: sc, data: ch})
 		return
 	}
 	c.local, c.remote = a.local, a.remote
-	c.made(a.conn, ch)
+	c.setReady(a.conn, ch)
 }

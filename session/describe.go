@@ -23,8 +23,8 @@ type HandleOverview struct {
 	Received, Sent int64
 }
 
-var stateNames = map[connState]string{making: "making", open: "open", shaking: "handshake",
-	ready: "ready", broken: "broken"}
+var stateNames = map[connState]string{connMaking: "making", connOpen: "open", connHandshake: "handshake",
+	connReady: "ready", connBroken: "broken"}
 
 // Describe gives an overview, with at most so many handles, the lowest numbers. It does not wait,
 // and it may be called at any time.
@@ -40,7 +40,7 @@ func (s *Session) Describe(most int) Overview {
 		if c.accepted {
 			v.Kind = "server"
 		}
-		if c.state != making { // before, the address is not settled
+		if c.state != connMaking { // before, the address is not settled
 			v.Peer = c.remote
 		}
 		v.Peer = cmp.Or(v.Peer, c.peer)

@@ -23,7 +23,7 @@ const (
 	// attemptDelay is the Connection Attempt Delay of RFC 8305.
 	attemptDelay = 250 * time.Millisecond
 	// mostAttempts is how many run at the same time.
-	mostAttempts = 16
+	maxAttempts = 16
 )
 
 // lookUp gives the addresses of a host, the best first.
@@ -31,7 +31,7 @@ func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) ([]net
 	if addr, ok := host.Addr(); ok {
 		return []netip.AddrPort{netip.AddrPortFrom(addr, uint16(port))}, nil
 	}
-	names := s.names
+	names := s.resolver
 	if names == nil {
 		names = net.DefaultResolver
 	}
@@ -71,7 +71,7 @@ func interleave(list []netip.AddrPort) []netip.AddrPort {
 type attempt func(context.Context, netip.AddrPort) (net.Conn, error)
 
 type attempted struct {
-	place int // of the address in the list
+	index int // of the address in the list
 	nc    net.Conn
 	err   error
 }
@@ -92,19 +92,19 @@ func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.T
 	var late error // of an attempt that ctx has ended
 	var next <-chan time.Time
 	start := func() {
-		place := started
+		index := started
 		started++
 		running++
 		next = pause()
 		go func() {
-			nc, err := try(own, list[place])
-			results <- attempted{place, nc, err}
+			nc, err := try(own, list[index])
+			results <- attempted{index, nc, err}
 		}()
 	}
 	start()
 	for running > 0 {
 		due := next
-		if winner != nil || started == len(list) || running == mostAttempts || ctx.Err() != nil {
+		if winner != nil || started == len(list) || running == maxAttempts || ctx.Err() != nil {
 			due = nil
 		}
 		select {
@@ -121,7 +121,7 @@ func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.T
 			case winner == nil && ctx.Err() != nil:
 				late = r.err
 			case winner == nil:
-				errs[r.place] = r.err
+				errs[r.index] = r.err
 				if started < len(list) {
 					start()
 				}

@@ -6,15 +6,15 @@ import (
 )
 
 // MostFinishing is for tests.
-const MostFinishing = mostFinishing
+const MostFinishing = maxFinishing
 
 // SetGrace makes Close, CloseServerContext and LastError wait longer, or less long, for the calls
 // before them. It must be called before the first call.
-func (s *Session) SetGrace(d time.Duration) { s.grace = d }
+func (s *Session) SetGrace(d time.Duration) { s.stallTimeout = d }
 
 // SetLastWords gives the peer another time to say why a send has failed. It must be called before
 // the first call.
-func (s *Session) SetLastWords(d time.Duration) { s.lastWords = d }
+func (s *Session) SetLastWords(d time.Duration) { s.reasonTimeout = d }
 
 // TrustDepth counts the stores that stand behind one another, the current one
 // included.
@@ -22,7 +22,7 @@ func (s *Session) TrustDepth() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 1
-	for t := s.trust; t.instead != nil; t = t.instead {
+	for t := s.trust; t.fallback != nil; t = t.fallback {
 		n++
 	}
 	return n
@@ -33,7 +33,7 @@ func (s *Session) TrustDepth() int {
 func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }
 
 // SetPause replaces the pause between attempts to connect. No call may have been made.
-func (s *Session) SetPause(pause func() <-chan time.Time) { s.pause = pause }
+func (s *Session) SetPause(pause func() <-chan time.Time) { s.attemptPause = pause }
 
 // What connects to one of several addresses.
 var (
@@ -42,7 +42,7 @@ var (
 )
 
 // MostAttempts is for tests.
-const MostAttempts = mostAttempts
+const MostAttempts = maxAttempts
 
 // SetNames replaces the system's look-up of names. No call may have been made.
-func (s *Session) SetNames(r *net.Resolver) { s.names = r }
+func (s *Session) SetNames(r *net.Resolver) { s.resolver = r }

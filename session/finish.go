@@ -10,12 +10,12 @@ import "context"
 
 // mostFinishing bounds the connections of a session that are being finished at the same time. A
 // Close that finds so many finishes its own before it is answered.
-const mostFinishing = 64
+const maxFinishing = 64
 
 // placeToFinish takes one of the places, if there is one.
-func (s *Session) placeToFinish() bool {
+func (s *Session) takeFinishSlot() bool {
 	select {
-	case s.finishing <- struct{}{}:
+	case s.finishSlots <- struct{}{}:
 		return true
 	default:
 		return false
@@ -37,19 +37,19 @@ func (s *Session) Close(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	deserted := c.pumps != nil && c.pumps.deserted()
-	closing := func(ctx context.Context) error { return c.close(ctx, deserted) }
-	call := s.closeInTurn(op, h, closing, func() bool { return c.state == failed })
-	if c.pumps == nil && len(s.earlier(call, h)) == 0 && s.placeToFinish() {
-		c.placed, call.waits = true, false
+	callerClosed := c.pumps != nil && c.pumps.callerClosed()
+	closing := func(ctx context.Context) error { return c.close(ctx, callerClosed) }
+	call := s.closeAfterEarlier(op, h, closing, func() bool { return c.state == connFailed })
+	if c.pumps == nil && len(s.earlier(call, h)) == 0 && s.takeFinishSlot() {
+		c.finishSlot, call.waits = true, false
 	}
 	return call
 }
 
 // drain lets what the caller has sent leave. A caller that has closed the channel before, perhaps
 // in the middle of a Write, is not made to wait for a peer that does not read.
-func (c *connection) drain(ctx context.Context, p *pumps, deserted bool) {
-	if deserted {
+func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
+	if callerClosed {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeoutCause(ctx, c.s.Timeouts.Close, errClosed)
 		defer stop()
@@ -60,36 +60,36 @@ func (c *connection) drain(ctx context.Context, p *pumps, deserted bool) {
 // close frees the handle and finishes the connection. Without a place in the background, or after
 // the session's end, it finishes before it returns, as far as ctx allows. The error is that of
 // writing, if the caller does not know it.
-func (c *connection) close(ctx context.Context, deserted bool) error {
+func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	s := c.s
 	s.mu.Lock()
 	p := c.pumps
 	s.mu.Unlock()
 	if p != nil {
-		c.drain(ctx, p, deserted)
-		p.end()
+		c.drain(ctx, p, callerClosed)
+		p.terminate()
 	}
 	c.stopAhead()
-	why, untold := c.flow.tell()
-	t := c.forget()
-	if t != nil && (why != nil || deserted && c.flow.writing()) {
+	why, unreported := c.flow.reportWriteError()
+	t := c.unregister()
+	if t != nil && (why != nil || callerClosed && c.flow.canWrite()) {
 		// After close_notify the peer would take a part for the whole.
 		t.Abort()
 		t = nil
 	}
-	placed := c.placed || s.placeToFinish()
+	placed := c.finishSlot || s.takeFinishSlot()
 	if placed && s.ctx.Err() == nil {
-		s.finishers.Go(func() {
-			s.finish(s.patience, t)
-			<-s.finishing
+		s.background.Go(func() {
+			s.finish(s.finishCtx, t)
+			<-s.finishSlots
 		})
 	} else {
 		s.finish(ctx, t)
 		if placed {
-			<-s.finishing
+			<-s.finishSlots
 		}
 	}
-	if untold && !deserted {
+	if unreported && !callerClosed {
 		return why
 	}
 	return nil
@@ -100,10 +100,10 @@ func (c *connection) close(ctx context.Context, deserted bool) error {
 func (c *connection) cut(ctx context.Context) {
 	if p := c.pumps; p != nil {
 		p.drain(ctx)
-		p.end()
+		p.terminate()
 	}
 	c.stopAhead()
-	if t := c.forget(); t != nil {
+	if t := c.unregister(); t != nil {
 		t.Abort()
 	}
 }
@@ -120,4 +120,4 @@ func (s *Session) finish(ctx context.Context, t EngineConn) {
 }
 
 // Hurry ends the waits for connections that are being finished. It may be called at any time.
-func (s *Session) Hurry() { s.impatience() }
+func (s *Session) Hurry() { s.stopFinishing() }

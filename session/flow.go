@@ -30,10 +30,10 @@ type flow struct {
 	handle Handle // of the connection, for errors
 	meter  *meter // of the session
 
-	mu   sync.Mutex // guards the rest
-	now  Status
-	told bool          // the caller knows of the WriteError
-	news chan struct{} // if not nil, closed and forgotten at the next change
+	mu                 sync.Mutex // guards the rest
+	now                Status
+	writeErrorReported bool          // the caller knows of the WriteError
+	changed            chan struct{} // if not nil, closed and forgotten at the next change
 }
 
 // An event changes a flow. Empty states change nothing.
@@ -41,7 +41,7 @@ type event struct {
 	received, sent int
 	read, write    string
 	err            *Error // of each direction that fails
-	told           bool   // a call answers with err
+	reported       bool   // a call answers with err
 }
 
 // change is the only place where a flow changes. The results say which directions it has ended.
@@ -54,21 +54,21 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	if e.read != "" && f.now.Read == stateOpen {
 		f.now.Read, readEnded = e.read, true
 		if e.read == stateFailed {
-			f.now.ReadError = e.err.of(opRead, f.handle)
+			f.now.ReadError = e.err.forCall(opRead, f.handle)
 		}
 	}
 	switch {
 	case e.write != "" && f.now.Write == stateOpen:
 		f.now.Write, writeEnded = e.write, true
 		if e.write == stateFailed {
-			f.now.WriteError, f.told = e.err.of(opWrite, f.handle), e.told
+			f.now.WriteError, f.writeErrorReported = e.err.forCall(opWrite, f.handle), e.reported
 		}
 	case readEnded && e.write == stateFailed && f.sendFailed():
-		f.now.WriteError = e.err.of(opWrite, f.handle) // the peer's reason tells more
+		f.now.WriteError = e.err.forCall(opWrite, f.handle) // the peer's reason tells more
 	}
-	if f.news != nil {
-		close(f.news)
-		f.news = nil
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
 	}
 	return readEnded, writeEnded
 }
@@ -80,7 +80,7 @@ func (f *flow) sendFailed() bool {
 
 // of is the error as a call would have it. A reset fails a Write as well, whichever system call has
 // met it.
-func (e *Error) of(op string, h Handle) *Error {
+func (e *Error) forCall(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h
 	if rest, ok := strings.CutPrefix(d.Why, "read: "); ok && op == opWrite && d.Errno != "" {
@@ -100,14 +100,14 @@ func (f *flow) status() Status {
 func (f *flow) watch() (Status, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.news == nil {
-		f.news = make(chan struct{})
+	if f.changed == nil {
+		f.changed = make(chan struct{})
 	}
-	return f.now, f.news
+	return f.now, f.changed
 }
 
 // writing says whether the outgoing direction is open.
-func (f *flow) writing() bool {
+func (f *flow) canWrite() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.now.Write == stateOpen
@@ -115,13 +115,13 @@ func (f *flow) writing() bool {
 
 // tell gives the error of the outgoing direction, and notes that the caller knows it now. untold
 // says that the caller did not know it before.
-func (f *flow) tell() (err *Error, untold bool) {
+func (f *flow) reportWriteError() (err *Error, unreported bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.now.WriteError == nil {
 		return nil, false
 	}
-	untold = !f.told
-	f.told = true
-	return f.now.WriteError, untold
+	unreported = !f.writeErrorReported
+	f.writeErrorReported = true
+	return f.now.WriteError, unreported
 }

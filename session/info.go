@@ -41,10 +41,10 @@ func (s *Session) HandleInfo(h Handle, name string) *Call {
 			return s.refuse(opInfo, h, err)
 		}
 		call := s.newCall(opInfo, h, func(context.Context) (any, error) { return c.facts().pick(name, contextFacts()) })
-		call.after = []<-chan struct{}{c.ctl}
+		call.after = []<-chan struct{}{c.controlTail}
 		return call.instant()
 	}
-	return s.beside(opInfo, h, ctlLane, func(_ context.Context, c *connection) (any, error) {
+	return s.beside(opInfo, h, controlLane, func(_ context.Context, c *connection) (any, error) {
 		f, err := c.facts(name)
 		if err != nil {
 			return nil, err
@@ -85,7 +85,7 @@ func (c *connection) facts(name string) (Facts, error) {
 	} {
 		f[name] = text
 	}
-	f.describe(i)
+	f.addCertificates(i)
 	return f, nil
 }
 
@@ -97,7 +97,7 @@ func flag(b bool) string {
 }
 
 // describe adds what there is to say about the peer's certificates.
-func (f Facts) describe(i openssl.Info) {
+func (f Facts) addCertificates(i openssl.Info) {
 	for _, name := range []string{"issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain"} {
 		f[name] = ""
 	}

@@ -15,29 +15,29 @@ import (
 type limiter struct {
 	parent context.Context
 
-	mu      sync.Mutex // guards the rest
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	bound   time.Duration // 0: none
-	size    int           // bytes of the piece, for people
-	running bool          // a piece is
-	until   time.Time     // when it must have ended
-	timer   *time.Timer   // made with the first piece
-	ticking bool          // the timer is running
-	fires   time.Time     // then: when it fires
+	mu       sync.Mutex // guards the rest
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	timeout  time.Duration // 0: none
+	size     int           // bytes of the piece, for people
+	running  bool          // a piece is
+	deadline time.Time     // when it must have ended
+	timer    *time.Timer   // made with the first piece
+	armed    bool          // the timer is running
+	firesAt  time.Time     // then: when it fires
 }
 
-func newLimiter(parent context.Context, bound time.Duration) *limiter {
-	l := &limiter{parent: parent, bound: bound}
+func newLimiter(parent context.Context, timeout time.Duration) *limiter {
+	l := &limiter{parent: parent, timeout: timeout}
 	l.ctx, l.cancel = context.WithCancelCause(parent)
 	return l
 }
 
 // set changes the bound. A piece that is under way gets the new bound from now on.
-func (l *limiter) set(bound time.Duration) {
+func (l *limiter) set(timeout time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bound = bound
+	l.timeout = timeout
 	if l.running {
 		l.start()
 	}
@@ -64,19 +64,19 @@ func (l *limiter) end() {
 
 // start counts from now. l.mu must be held.
 func (l *limiter) start() {
-	if l.bound == 0 {
-		l.until = time.Time{}
+	if l.timeout == 0 {
+		l.deadline = time.Time{}
 		return
 	}
-	l.until = time.Now().Add(l.bound)
-	if !l.ticking || l.until.Before(l.fires) {
-		l.tick(l.bound)
+	l.deadline = time.Now().Add(l.timeout)
+	if !l.armed || l.deadline.Before(l.firesAt) {
+		l.arm(l.timeout)
 	}
 }
 
 // tick makes the timer fire after d. l.mu must be held.
-func (l *limiter) tick(d time.Duration) {
-	l.ticking, l.fires = true, l.until
+func (l *limiter) arm(d time.Duration) {
+	l.armed, l.firesAt = true, l.deadline
 	if l.timer == nil {
 		l.timer = time.AfterFunc(d, l.fire)
 	} else {
@@ -87,15 +87,15 @@ func (l *limiter) tick(d time.Duration) {
 func (l *limiter) fire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ticking = false
-	if !l.running || l.until.IsZero() {
+	l.armed = false
+	if !l.running || l.deadline.IsZero() {
 		return
 	}
-	if left := time.Until(l.until); left > 0 {
-		l.tick(left)
+	if left := time.Until(l.deadline); left > 0 {
+		l.arm(left)
 		return
 	}
-	l.cancel(notTaken(l.size, l.bound))
+	l.cancel(notTaken(l.size, l.timeout))
 }
 
 // stop frees the limiter.
@@ -120,9 +120,9 @@ func (l *limiter) pending() int {
 }
 
 // notTaken is the error of a peer that does not take so many bytes in time; 0 means close_notify.
-func notTaken(size int, bound time.Duration) *Error {
+func notTaken(size int, timeout time.Duration) *Error {
 	if size == 0 {
-		return fail(kind.Timeout, "the peer has not taken close_notify within %v", bound)
+		return fail(kind.Timeout, "the peer has not taken close_notify within %v", timeout)
 	}
-	return fail(kind.Timeout, "the peer has not taken %d bytes within %v", size, bound)
+	return fail(kind.Timeout, "the peer has not taken %d bytes within %v", size, timeout)
 }

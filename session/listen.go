@@ -39,16 +39,16 @@ func (s *Session) onContext(op string, h Handle, run func(context.Context, *serv
 	}
 	call := s.newCall(op, h, func(ctx context.Context) (any, error) {
 		s.mu.Lock()
-		gone := c.gone
+		gone := c.abandoned
 		s.mu.Unlock()
 		if gone {
 			return nil, fail(kind.Handle, "the call that was to make it failed")
 		}
 		return run(ctx, c)
 	})
-	call.after = []<-chan struct{}{c.ctl}
-	call.lane = &c.ctl
-	*call.lane = call.done
+	call.after = []<-chan struct{}{c.controlTail}
+	call.tail = &c.controlTail
+	*call.tail = call.done
 	return call
 }
 
@@ -58,9 +58,9 @@ func (c *serverContext) newListener(addr string) *listener {
 
 // another wakes those that wait for a client of any listener, because there is another one. s.mu
 // must be held.
-func (c *serverContext) another() {
-	close(c.more)
-	c.more = make(chan struct{})
+func (c *serverContext) notifyListenersChanged() {
+	close(c.listenersChanged)
+	c.listenersChanged = make(chan struct{})
 }
 
 // listenAnywhere listens on a free port.
@@ -71,10 +71,10 @@ func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, e
 	}
 	close(l.opened)
 	c.s.mu.Lock()
-	full := c.roomForPlace()
+	full := c.checkListenerLimit()
 	if full == nil {
 		c.listeners[net.JoinHostPort(host, strconv.Itoa(l.port()))] = l
-		c.another()
+		c.notifyListenersChanged()
 	}
 	c.s.mu.Unlock()
 	if full != nil {
@@ -87,11 +87,11 @@ func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, e
 
 // maxPlaces is how many places a context listens in at most: each costs a socket, and room for
 // clients that wait.
-const maxPlaces = 64
+const maxListeners = 64
 
 // roomForPlace says why the context cannot listen in another place. s.mu must be held.
-func (c *serverContext) roomForPlace() error {
-	if len(c.listeners) >= maxPlaces {
+func (c *serverContext) checkListenerLimit() error {
+	if len(c.listeners) >= maxListeners {
 		return fail(kind.Limit, "the context listens in %d places, the most that one can; use another context", len(c.listeners))
 	}
 	return nil
@@ -108,7 +108,7 @@ func (c *serverContext) acceptAny(ctx context.Context) (arrival, error) {
 		}
 		cases := []reflect.SelectCase{receiveCase(ctx.Done()), receiveCase(more)}
 		for _, l := range list {
-			cases = append(cases, receiveCase(l.ready), receiveCase(l.trouble))
+			cases = append(cases, receiveCase(l.arrived), receiveCase(l.acceptErrors))
 		}
 		chosen, value, _ := reflect.Select(cases)
 		switch {
@@ -141,5 +141,5 @@ func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 		default: // an Accept with its address is about to open it
 		}
 	}
-	return list, c.more
+	return list, c.listenersChanged
 }

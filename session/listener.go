@@ -30,9 +30,9 @@ type listener struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 
-	places  chan struct{} // one is taken by each client until it is claimed
-	ready   chan arrival  // clients that have done their handshake, or failed; never full
-	trouble chan *Error   // why no client can be taken, for an Accept that waits
+	slots        chan struct{} // one is taken by each client until it is claimed
+	arrived      chan arrival  // clients that have done their handshake, or failed; never full
+	acceptErrors chan *Error   // why no client can be taken, for an Accept that waits
 }
 
 // An arrival is a client: its connection after the handshake, or before it if that comes later, or
@@ -55,9 +55,9 @@ func (c *serverContext) accept(ctx context.Context, host string, port int) (arri
 		return arrival{}, err
 	}
 	select {
-	case a := <-l.ready:
+	case a := <-l.arrived:
 		return l.claim(a)
-	case e := <-l.trouble:
+	case e := <-l.acceptErrors:
 		return arrival{}, e
 	case <-ctx.Done():
 		return arrival{}, context.Cause(ctx)
@@ -66,7 +66,7 @@ func (c *serverContext) accept(ctx context.Context, host string, port int) (arri
 
 // claim takes a client that has arrived.
 func (l *listener) claim(a arrival) (arrival, error) {
-	<-l.places
+	<-l.slots
 	l.context.clientsChanged()
 	if a.err != nil {
 		return arrival{}, a.err
@@ -78,14 +78,14 @@ func (l *listener) claim(a arrival) (arrival, error) {
 func (c *serverContext) listener(ctx context.Context, addr string) (*listener, error) {
 	for {
 		c.s.mu.Lock()
-		if c.gone {
+		if c.abandoned {
 			c.s.mu.Unlock()
 			return nil, fail(kind.Handle, "the call that was to make it failed")
 		}
 		l := c.listeners[addr]
 		first := l == nil
 		if first {
-			if err := c.roomForPlace(); err != nil {
+			if err := c.checkListenerLimit(); err != nil {
 				c.s.mu.Unlock()
 				return nil, err
 			}
@@ -103,7 +103,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 			close(l.opened)
 			if l.err == nil {
 				c.s.mu.Lock()
-				c.another()
+				c.notifyListenersChanged()
 				c.s.mu.Unlock()
 				c.clientsChanged()
 			}
@@ -124,7 +124,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 }
 
 func (l *listener) open(ctx context.Context) *Error {
-	ctx, cancel := bounded(ctx, l.s.Timeouts.Connect, "no address")
+	ctx, cancel := withTimeout(ctx, l.s.Timeouts.Connect, "no address")
 	defer cancel()
 	ln, err := l.s.listen(ctx, l.addr)
 	if err != nil {
@@ -136,9 +136,9 @@ func (l *listener) open(ctx context.Context) *Error {
 	}
 	l.ln = ln.(*net.TCPListener)
 	l.ctx, l.stop = context.WithCancel(l.s.ctx)
-	l.places = make(chan struct{}, l.s.Limits.Pending)
-	l.ready = make(chan arrival, l.s.Limits.Pending)
-	l.trouble = make(chan *Error)
+	l.slots = make(chan struct{}, l.s.Limits.Pending)
+	l.arrived = make(chan arrival, l.s.Limits.Pending)
+	l.acceptErrors = make(chan *Error)
 	l.work.Add(1)
 	go l.serve()
 	return nil
@@ -149,14 +149,14 @@ func (l *listener) serve() {
 	defer l.work.Done()
 	for {
 		select {
-		case l.places <- struct{}{}:
+		case l.slots <- struct{}{}:
 		case <-l.ctx.Done():
 			return
 		}
 		nc, err := l.ln.AcceptTCP()
 		if err == nil {
 			l.work.Add(1)
-			go l.welcome(nc)
+			go l.serveClient(nc)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -164,12 +164,12 @@ func (l *listener) serve() {
 		}
 		// Out of descriptors or memory: an Accept that waits hears of it, and
 		// clients wait until it is over.
-		<-l.places
+		<-l.slots
 		e := classify(l.ctx, err, kind.IO)
 		e.Why = fmt.Sprintf("accept on %s: %s", l.addr, e.Why)
 		pause := time.NewTimer(100 * time.Millisecond)
 		select {
-		case l.trouble <- e:
+		case l.acceptErrors <- e:
 		case <-pause.C:
 			continue
 		case <-l.ctx.Done():
@@ -184,26 +184,26 @@ func (l *listener) serve() {
 }
 
 // welcome does the handshake of a client, unless it comes later.
-func (l *listener) welcome(nc *net.TCPConn) {
+func (l *listener) serveClient(nc *net.TCPConn) {
 	defer l.work.Done()
 	l.s.mu.Lock()
 	later, skip := l.context.options.later, l.context.options.skip
 	l.s.mu.Unlock()
 	if later {
-		l.arrive(arrival{tcp: nc})
+		l.deliver(arrival{tcp: nc})
 		return
 	}
 	a := l.handshake(nc, skip)
 	if a.err != nil && skip {
-		<-l.places // it was never there
+		<-l.slots // it was never there
 		return
 	}
-	l.arrive(a)
+	l.deliver(a)
 }
 
 // arrive gives a client to the Accepts. There is room for it.
-func (l *listener) arrive(a arrival) {
-	l.ready <- a
+func (l *listener) deliver(a arrival) {
+	l.arrived <- a
 	l.context.clientsChanged()
 }
 
@@ -214,17 +214,17 @@ func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	if err != nil {
 		return arrival{err: classify(l.ctx, err, kind.Internal)}
 	}
-	ctx, cancel := bounded(l.ctx, l.s.Timeouts.AcceptHandshake, noHandshake)
+	ctx, cancel := withTimeout(l.ctx, l.s.Timeouts.AcceptHandshake, noHandshake)
 	defer cancel()
 	began := time.Now()
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
 		e := l.s.judgeHandshake("tls.Accept", peer, err, classify(ctx, err, kind.Handshake))
-		l.s.shaken(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip}, began, conn)
+		l.s.reportHandshake(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip}, began, conn)
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
 		return arrival{err: e}
 	}
-	l.s.shaken(Handshake{Server: true, Peer: peer}, began, conn)
+	l.s.reportHandshake(Handshake{Server: true, Peer: peer}, began, conn)
 	a.conn = conn
 	return a
 }
@@ -239,8 +239,8 @@ func (l *listener) close(ctx context.Context) {
 	l.stop()
 	l.ln.Close()
 	l.work.Wait()
-	close(l.ready)
-	for a := range l.ready {
+	close(l.arrived)
+	for a := range l.arrived {
 		if a.conn != nil {
 			l.work.Go(func() { a.conn.CloseContext(ctx) })
 		}

@@ -78,7 +78,7 @@ type Totals struct {
 }
 
 // shaken tells the meter and the observer of a handshake.
-func (s *Session) shaken(h Handshake, began time.Time, t EngineConn) {
+func (s *Session) reportHandshake(h Handshake, began time.Time, t EngineConn) {
 	h.Took, h.t = time.Since(began), t
 	if s.Meter != nil {
 		s.Meter.Shaken(h)
@@ -89,7 +89,7 @@ func (s *Session) shaken(h Handshake, began time.Time, t EngineConn) {
 }
 
 // loaded tells the observer of a certificate and the file of its key.
-func (s *Session) loaded(id openssl.Identity, from source) {
+func (s *Session) reportCertificate(id openssl.Identity, from source) {
 	if s.Observer == nil {
 		return
 	}

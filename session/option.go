@@ -25,40 +25,40 @@ type connOption struct {
 	values string // for errors
 	client bool   // not for accepted connections
 	// parse gives what sets the option. It may read files.
-	parse func(s *Session, value string) (func(*beginning), error)
+	parse func(s *Session, value string) (func(*connSetup), error)
 }
 
 var connOptions = []connOption{
 	{"alpn", "names with commas between them, such as h2,http/1.1, or nothing", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			list, err := protocols(v)
-			return func(b *beginning) { b.settings.ALPN = list }, err
+			return func(b *connSetup) { b.settings.ALPN = list }, err
 		}},
 	{"server-name", "a host name or an address", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			h, err := policy.ParseHost(v)
-			return func(b *beginning) { b.name = h.String() }, err
+			return func(b *connSetup) { b.serverName = h.String() }, err
 		}},
 	{"ca", "the absolute path of a PEM file, or nothing for the system's store", true, parseCA},
 	{"pins", "sha256: and 64 hexadecimal digits, several with commas between them, or nothing", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			list, err := pins(v)
-			return func(b *beginning) { b.settings.Pins = list }, err
+			return func(b *connSetup) { b.settings.Pins = list }, err
 		}},
 	{"min-version", "1.2 or 1.3", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			tls13, err := choice(v, "1.2", "1.3")
-			return func(b *beginning) { b.settings.TLS13 = tls13 == 1 }, err
+			return func(b *connSetup) { b.settings.TLS13 = tls13 == 1 }, err
 		}},
 	{"eof", "strict or lax", false,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			lax, err := choice(v, "strict", "lax")
-			return func(b *beginning) { b.lax = lax == 1 }, err
+			return func(b *connSetup) { b.lax = lax == 1 }, err
 		}},
 	{"session-resumption", "on or off", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			off, err := choice(v, "on", "off")
-			return func(b *beginning) { b.anew = off == 1 }, err
+			return func(b *connSetup) { b.noResumption = off == 1 }, err
 		}},
 }
 
@@ -148,7 +148,7 @@ func (s *Session) SetOption(h Handle, name, value string) *Call {
 			return 0, c.setOption(ctx, name, value)
 		})
 	}
-	return s.onConnection(opSetOption, h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+	return s.onConnection(opSetOption, h, controlLane, func(ctx context.Context, c *connection) (any, error) {
 		return 0, c.setOption(ctx, name, value)
 	})
 }
@@ -164,7 +164,7 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 	o := &connOptions[i]
 	s := c.s
 	s.mu.Lock()
-	err := c.unshaken()
+	err := c.checkBeforeHandshake()
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
 	s.mu.Lock()
-	set(&c.begin) // no call on the handle's control lane runs beside this one, so it is still open
+	set(&c.setup) // no call on the handle's control lane runs beside this one, so it is still open
 	s.mu.Unlock()
 	return nil
 }
@@ -191,13 +191,13 @@ func (c *serverContext) setOption(ctx context.Context, name, value string) error
 		return unknownOption(name, "a context", optionNames(contextOptions, func(o contextOption) string { return o.name }))
 	}
 	o := &contextOptions[i]
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	next := c.current()
+	c.changeMu.Lock()
+	defer c.changeMu.Unlock()
+	next := c.copyOptions()
 	if err := o.parse(c.s, value, &next); err != nil {
 		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
-	if err := c.renew(next); err != nil {
+	if err := c.apply(next); err != nil {
 		return badValue(ctx, name, value, o.values, kind.Internal, err)
 	}
 	return nil
@@ -280,7 +280,7 @@ func pins(value string) ([][sha256.Size]byte, error) {
 }
 
 // parseCA reads the trust store of one connection.
-func parseCA(s *Session, path string) (func(*beginning), error) {
+func parseCA(s *Session, path string) (func(*connSetup), error) {
 	t := newTrust(s)
 	t.settled = closedChan
 	if path != "" {
@@ -289,11 +289,11 @@ func parseCA(s *Session, path string) (func(*beginning), error) {
 			return nil, badFile(err)
 		}
 	}
-	return func(b *beginning) {
+	return func(b *connSetup) {
 		old := b.store
 		b.store = t
 		// Its context may have to be freed, for which the library has to be waited for: not
 		// under the lock.
-		s.finishers.Go(old.release)
+		s.background.Go(old.release)
 	}, nil
 }

@@ -41,8 +41,8 @@ func (c *connection) plain() (EngineConn, error) {
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := s.bound(h, s.Timeouts.Write)
-	return s.onConnection(opWrite, h, outLane, func(ctx context.Context, c *connection) (any, error) {
+	bound := s.timeoutOf(h, s.Timeouts.Write)
+	return s.onConnection(opWrite, h, writeLane, func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.plain()
 		if err == nil {
 			err = c.writable()
@@ -66,7 +66,7 @@ func (c *connection) write(ctx context.Context, t EngineConn, data []byte, bound
 				err.Why += fmt.Sprintf("; %d of %d have left", sent, len(data))
 			}
 			if sent > 0 || !gaveUp(err) {
-				e.write, e.err, e.told = stateFailed, err, true
+				e.write, e.err, e.reported = stateFailed, err, true
 			}
 		}
 		if c.flow.change(e); err != nil {
@@ -91,13 +91,13 @@ func (c *connection) writable() error {
 		return fail(kind.State, "an earlier Write was cut short, so nothing can follow it; "+
 			"only tls.Read and tls.Close are possible")
 	}
-	_, _ = c.flow.tell()
+	_, _ = c.flow.reportWriteError()
 	return st.WriteError
 }
 
 // writeWithin writes a piece within its bound.
 func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Duration) (int, *Error) {
-	ctx, stop := bounded(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
+	ctx, stop := withTimeout(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
 	defer stop()
 	n, err := t.Write(ctx, piece)
 	if err != nil {
@@ -116,16 +116,16 @@ func Recycle(data []byte) { openssl.Recycle(data) }
 func (s *Session) Read(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	call := s.onConnection(opRead, h, inLane, func(ctx context.Context, c *connection) (any, error) {
+	call := s.onConnection(opRead, h, readLane, func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.plain()
 		if err != nil {
 			return nil, err
 		}
 		data, err := c.readSome(ctx, t, min(max, MaxRead))
-		e := event{received: len(data), told: true}
+		e := event{received: len(data), reported: true}
 		if err != nil {
 			e, _ = readEnd(ctx, err)
-			e.told = true
+			e.reported = true
 		}
 		c.flow.change(e)
 		switch {
@@ -137,7 +137,9 @@ func (s *Session) Read(h Handle, max int) *Call {
 		return data, nil
 	})
 	// The wait for an earlier Read counts: that one may have no bound.
-	bound := s.bound(h, s.Timeouts.Read)
-	call.bound = func(ctx context.Context) (context.Context, context.CancelFunc) { return bounded(ctx, bound, "no data") }
+	timeout := s.timeoutOf(h, s.Timeouts.Read)
+	call.startTimeout = func(ctx context.Context) (context.Context, context.CancelFunc) {
+		return withTimeout(ctx, timeout, "no data")
+	}
 	return call
 }

@@ -66,7 +66,7 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 		target = fmt.Sprintf("%s (%s)", target, strings.Join(refused, ", "))
 		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
 	}
-	nc, err := race(ctx, interleave(allowed), s.pause, connectTo)
+	nc, err := race(ctx, interleave(allowed), s.attemptPause, connectTo)
 	if err != nil && ctx.Err() == nil && allowed[0] != addresses[0] {
 		return nil, fail(kind.Connect, "none of its addresses that the administrator's policy (%s) allows can be connected to; not allowed: %s",
 			policy.KeyDestinations, strings.Join(refused, ", "))

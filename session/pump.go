@@ -28,7 +28,7 @@ const (
 	// inBytes is the most that is read from the peer at once.
 	inBytes = 128 << 10
 	// lastWords is how long a failed send waits for the in pump to read the peer's reason.
-	lastWords = time.Second
+	reasonTimeout = time.Second
 )
 
 type pumps struct {
@@ -40,35 +40,35 @@ type pumps struct {
 	ctx  context.Context // of both
 	stop context.CancelCauseFunc
 
-	outEnded, inEnded chan struct{} // closed when the pump has returned
-	outOver           chan struct{} // closed when no more bytes leave
-	inOver            chan struct{} // closed when the peer's end is published, or nobody reads on
+	outReturned, inReturned chan struct{} // closed when the pump has returned
+	sendingOver             chan struct{} // closed when no more bytes leave
+	receivingOver           chan struct{} // closed when the peer's end is published, or nobody reads on
 
-	asked    atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
-	finished atomic.Bool   // the in pump has shut down its side of the channel, or is about to
-	decide   sync.Once     // closes decided
-	decided  chan struct{} // closed when tls.Shutdown, Close or End has come
+	shutdownAsked atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
+	endSent       atomic.Bool   // the in pump has shut down its side of the channel, or is about to
+	decide        sync.Once     // closes decided
+	decided       chan struct{} // closed when tls.Shutdown, Close or End has come
 }
 
 // attach starts the pumps of a connection that is ready. s.mu must be held.
 func (c *connection) attach(ch *channel) {
 	p := &pumps{
 		c: c, t: c.tls, ch: ch,
-		outEnded: make(chan struct{}), inEnded: make(chan struct{}),
-		outOver: make(chan struct{}), inOver: make(chan struct{}), decided: make(chan struct{}),
+		outReturned: make(chan struct{}), inReturned: make(chan struct{}),
+		sendingOver: make(chan struct{}), receivingOver: make(chan struct{}), decided: make(chan struct{}),
 	}
 	p.ctx, p.stop = context.WithCancelCause(context.Background())
-	p.limit = newLimiter(p.ctx, c.writeBound())
+	p.limit = newLimiter(p.ctx, c.writeTimeout())
 	c.pumps = p
-	go p.out()
-	go p.in()
+	go p.runOut()
+	go p.runIn()
 }
 
 // out is the out pump.
-func (p *pumps) out() {
-	defer close(p.outEnded)
+func (p *pumps) runOut() {
+	defer close(p.outReturned)
 	again := p.forward()
-	close(p.outOver)
+	close(p.sendingOver)
 	if again {
 		<-p.decided
 		p.closeWrite()
@@ -77,11 +77,11 @@ func (p *pumps) out() {
 
 // forward carries bytes until no more come, or until they cannot leave. If the caller has deserted
 // the channel, a later call decides whether close_notify is sent.
-func (p *pumps) forward() (deserted bool) {
+func (p *pumps) forward() (callerClosed bool) {
 	for {
 		data, n, err := p.ch.take()
 		if n == 0 {
-			return p.lastTaken(err)
+			return p.channelEnded(err)
 		}
 		ctx := p.limit.begin(n)
 		err = p.write(ctx, data[:n])
@@ -103,15 +103,15 @@ func (p *pumps) write(ctx context.Context, data []byte) error {
 }
 
 // lastTaken finds out why the channel gives no more; err is the error of the attempt.
-func (p *pumps) lastTaken(err error) (deserted bool) {
+func (p *pumps) channelEnded(err error) (callerClosed bool) {
 	switch {
 	case interrupted(err):
-		if p.ch.left() {
+		if p.ch.hasBytes() {
 			p.failOut(p.ctx, context.Cause(p.ctx))
 		}
 	case err != nil && !callerGone(err):
 		p.failOut(p.ctx, fail(kind.IO, "take bytes from the data channel: %v", err))
-	case p.deserted():
+	case p.callerClosed():
 		return true
 	default:
 		p.closeWrite()
@@ -123,12 +123,12 @@ func (p *pumps) lastTaken(err error) (deserted bool) {
 func (p *pumps) closeWrite() {
 	select {
 	case <-p.decided:
-		if !p.asked.Load() {
+		if !p.shutdownAsked.Load() {
 			return
 		}
 	default:
 	}
-	if !p.c.flow.writing() {
+	if !p.c.flow.canWrite() {
 		return
 	}
 	ctx := p.limit.begin(0)
@@ -143,14 +143,14 @@ func (p *pumps) closeWrite() {
 
 // shutDown makes the out pump send close_notify behind what the caller has sent.
 func (p *pumps) shutDown() {
-	p.asked.Store(true)
+	p.shutdownAsked.Store(true)
 	p.decide.Do(func() { close(p.decided) })
 	p.ch.fence()
 }
 
 // deserted says whether the caller has closed the channel, and not only shut down its sending side.
 // Once the peer's end has been told, the two look the same; then they count as a shutdown.
-func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
+func (p *pumps) callerClosed() bool { return p.ch.callerClosed() && !p.endSent.Load() }
 
 // failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
 // If the network failed, the peer may have said why, and the in pump gets the time to read that.
@@ -158,10 +158,10 @@ func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
 func (p *pumps) failOut(ctx context.Context, err error) {
 	e := classify(ctx, err, kind.IO)
 	if e.Kind == kind.IO {
-		late := time.NewTimer(p.c.s.lastWords)
+		late := time.NewTimer(p.c.s.reasonTimeout)
 		defer late.Stop()
 		select {
-		case <-p.inOver: // a fatal failure there is that of this direction, and is published
+		case <-p.receivingOver: // a fatal failure there is that of this direction, and is published
 		case <-late.C:
 		case <-p.ctx.Done():
 		}
@@ -175,10 +175,10 @@ func (p *pumps) failOut(ctx context.Context, err error) {
 
 // in is the in pump. Behind the peer's end it waits for a reset, so that a caller that only writes
 // notices it.
-func (p *pumps) in() {
-	defer close(p.inEnded)
+func (p *pumps) runIn() {
+	defer close(p.inReturned)
 	p.deliver()
-	close(p.inOver)
+	close(p.receivingOver)
 	if st := p.c.flow.status(); st.Read == stateOpen || st.Write != stateOpen {
 		return // the caller takes no more, or a send finds out, or there is nothing to fail
 	}
@@ -221,8 +221,8 @@ func (p *pumps) deliver() {
 func (p *pumps) publish(e event) {
 	readEnded, writeEnded := p.c.flow.change(e)
 	if readEnded {
-		p.finished.Store(true)
-		p.ch.finish()
+		p.endSent.Store(true)
+		p.ch.sendEnd()
 	}
 	if writeEnded {
 		p.ch.fence()
@@ -254,22 +254,22 @@ func (p *pumps) drain(ctx context.Context) {
 	p.decide.Do(func() { close(p.decided) })
 	p.ch.fence()
 	select {
-	case <-p.outEnded:
+	case <-p.outReturned:
 		return
 	case <-ctx.Done():
 	}
 	why := context.Cause(ctx)
 	if why == error(errEnded) {
-		late, stop := context.WithTimeout(s.patience, s.Timeouts.Close)
+		late, stop := context.WithTimeout(s.finishCtx, s.Timeouts.Close)
 		defer stop()
 		select {
-		case <-p.outEnded:
+		case <-p.outReturned:
 			return
 		case <-late.Done():
 		}
 	}
 	p.interrupt(why)
-	<-p.outEnded
+	<-p.outReturned
 }
 
 // interrupt ends the waits of both pumps.
@@ -280,10 +280,10 @@ func (p *pumps) interrupt(why error) {
 }
 
 // end ends the pumps, waits for them, and closes the channel. Bytes that have not left are lost.
-func (p *pumps) end() {
+func (p *pumps) terminate() {
 	p.interrupt(errClosed)
-	<-p.outEnded
-	<-p.inEnded
+	<-p.outReturned
+	<-p.inReturned
 	p.limit.stop()
 	p.ch.close()
 }

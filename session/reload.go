@@ -38,19 +38,19 @@ type source struct {
 func (c *serverContext) refresh() {
 	s := c.s
 	s.mu.Lock()
-	due := c.options.reload && time.Since(c.looked) >= s.reloadPause
+	due := c.options.reload && time.Since(c.lastLook) >= s.reloadPause
 	if due {
-		c.looked = time.Now()
+		c.lastLook = time.Now()
 	}
 	s.mu.Unlock()
-	if !due || !c.changing.TryLock() {
+	if !due || !c.changeMu.TryLock() {
 		return
 	}
-	defer c.changing.Unlock()
+	defer c.changeMu.Unlock()
 	changed := map[string]source{}
-	for name, old := range c.current().sources {
-		now := source{certFile: old.certFile, keyFile: old.keyFile, cert: s.look(old.certFile), key: s.look(old.keyFile)}
-		if !same(old.cert, now.cert) || !same(old.key, now.key) {
+	for name, old := range c.copyOptions().sources {
+		now := source{certFile: old.certFile, keyFile: old.keyFile, cert: s.stat(old.certFile), key: s.stat(old.keyFile)}
+		if !sameFile(old.cert, now.cert) || !sameFile(old.key, now.key) {
 			changed[name] = now
 		}
 	}
@@ -63,7 +63,7 @@ func (c *serverContext) refresh() {
 			if told := (*Error)(nil); !errors.As(err, &told) {
 				err = unusable(now.certFile, now.keyFile, err)
 			}
-			c.remember(name, now)
+			c.rememberSource(name, now)
 			if s.Observer != nil {
 				s.Observer.Reloaded(now.certFile, now.keyFile, err)
 			}
@@ -74,21 +74,21 @@ func (c *serverContext) refresh() {
 // reload makes the files of some names hold, as they are there now, and tells the observer; or none
 // of them. c.changing must be held.
 func (c *serverContext) reload(changed map[string]source) error {
-	next := c.current()
+	next := c.copyOptions()
 	taken := map[string]openssl.Identity{}
 	for name, from := range changed {
 		id, read, err := c.s.identity(opReload, from.certFile, from.keyFile)
 		if err != nil {
 			return classify(context.Background(), err, kind.File)
 		}
-		next.identify(name, id, read)
+		next.setIdentity(name, id, read)
 		taken[name] = id
 	}
-	if err := c.renew(next); err != nil {
+	if err := c.apply(next); err != nil {
 		return err
 	}
 	for name, id := range taken {
-		c.s.loaded(id, next.sources[name])
+		c.s.reportCertificate(id, next.sources[name])
 		if c.s.Observer != nil {
 			c.s.Observer.Reloaded(next.sources[name].certFile, next.sources[name].keyFile, nil)
 		}
@@ -97,8 +97,8 @@ func (c *serverContext) reload(changed map[string]source) error {
 }
 
 // remember notes what the files were when they could not be taken.
-func (c *serverContext) remember(name string, seen source) {
-	next := c.current()
+func (c *serverContext) rememberSource(name string, seen source) {
+	next := c.copyOptions()
 	next.sources[name] = seen
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -107,7 +107,7 @@ func (c *serverContext) remember(name string, seen source) {
 
 // look tells which file is at a path now; nil if none can be opened. A refusal of the policy is
 // told to the audit by the read that follows a change, and not by each look.
-func (s *Session) look(path string) fs.FileInfo {
+func (s *Session) stat(path string) fs.FileInfo {
 	f, err := s.Policy.KeyFolders.Open(path)
 	if err != nil {
 		return nil
@@ -120,7 +120,7 @@ func (s *Session) look(path string) fs.FileInfo {
 	return st
 }
 
-func same(a, b fs.FileInfo) bool {
+func sameFile(a, b fs.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}

@@ -27,7 +27,7 @@ func (c *serverContext) load(ctx context.Context, certFile, keyFile string) erro
 }
 
 // current gives a copy of the options, to be changed. c.changing must be held.
-func (c *serverContext) current() serverOptions {
+func (c *serverContext) copyOptions() serverOptions {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	o := c.options
@@ -37,7 +37,7 @@ func (c *serverContext) current() serverOptions {
 }
 
 // identify gives the options an identity, the context's own if there is no name.
-func (o *serverOptions) identify(name string, id openssl.Identity, from source) {
+func (o *serverOptions) setIdentity(name string, id openssl.Identity, from source) {
 	if name == "" {
 		o.config.Default = id
 	} else {
@@ -53,7 +53,7 @@ func (o *serverOptions) identify(name string, id openssl.Identity, from source) 
 }
 
 // renew makes the options hold.
-func (c *serverContext) renew(next serverOptions) error {
+func (c *serverContext) apply(next serverOptions) error {
 	s := c.s
 	e, err := s.Engine.NewServer(next.config)
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *serverContext) renew(next serverOptions) error {
 	s.mu.Lock()
 	c.options = next
 	s.mu.Unlock()
-	c.use(e)
+	c.replaceEngine(e)
 	return nil
 }
 
@@ -94,7 +94,7 @@ func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string)
 			return 0, c.setCertificate(ctx, op, serverName, certFile, keyFile)
 		})
 	}
-	return s.onConnection(op, h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+	return s.onConnection(op, h, controlLane, func(ctx context.Context, c *connection) (any, error) {
 		return 0, c.setCertificate(ctx, op, serverName, certFile, keyFile)
 	})
 }
@@ -108,25 +108,25 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	next := c.current()
+	c.changeMu.Lock()
+	defer c.changeMu.Unlock()
+	next := c.copyOptions()
 	if _, there := next.config.Hosts[name]; name != "" && !there && len(next.config.Hosts) >= maxNames {
 		return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the most that one can have; use another context, or a name with *.",
 			name, len(next.config.Hosts))
 	}
-	next.identify(name, id, from)
-	if err := c.renew(next); err != nil {
+	next.setIdentity(name, id, from)
+	if err := c.apply(next); err != nil {
 		return unusable(certFile, keyFile, err)
 	}
-	c.s.loaded(id, from)
+	c.s.reportCertificate(id, from)
 	return nil
 }
 
 func (c *connection) setCertificate(ctx context.Context, op, serverName, certFile, keyFile string) error {
 	s := c.s
 	s.mu.Lock()
-	err := c.unshaken()
+	err := c.checkBeforeHandshake()
 	s.mu.Unlock()
 	switch {
 	case err != nil:
@@ -147,9 +147,9 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	}
 	e.Free()
 	s.mu.Lock()
-	c.begin.settings.Identity = &id
+	c.setup.settings.Identity = &id
 	s.mu.Unlock()
-	s.loaded(id, from)
+	s.reportCertificate(id, from)
 	return nil
 }
 

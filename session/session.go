@@ -86,58 +86,58 @@ func (c Config) WithDefaults() Config {
 type Session struct {
 	Config // immutable
 
-	grace       time.Duration           // turnGrace, but in tests
-	lastWords   time.Duration           // likewise
-	reloadPause time.Duration           // reloadPause, but in tests
-	names       *net.Resolver           // nil, the system's, but in tests
-	pause       func() <-chan time.Time // between attempts to connect: attemptDelay, but in tests
-	ctx         context.Context         // done when the session ends
-	cancel      context.CancelCauseFunc
-	running     sync.WaitGroup // calls that have not ended
+	stallTimeout  time.Duration           // turnGrace, but in tests
+	reasonTimeout time.Duration           // likewise
+	reloadPause   time.Duration           // reloadPause, but in tests
+	resolver      *net.Resolver           // nil, the system's, but in tests
+	attemptPause  func() <-chan time.Time // between attempts to connect: attemptDelay, but in tests
+	ctx           context.Context         // done when the session ends
+	cancel        context.CancelCauseFunc
+	running       sync.WaitGroup // calls that have not ended
 
-	finishing  chan struct{} // has one element for each connection that is being finished in the background
-	finishers  sync.WaitGroup
-	patience   context.Context // done when that is to be cut short
-	impatience context.CancelFunc
+	finishSlots   chan struct{} // has one element for each connection that is being finished in the background
+	background    sync.WaitGroup
+	finishCtx     context.Context // done when that is to be cut short
+	stopFinishing context.CancelFunc
 
 	lastMoved atomic.Int64 // Unix nanoseconds
 	meter     meter
 
-	mu        sync.Mutex // guards all below, and the mutable fields of handles
-	seq       uint64
-	calls     map[*Call]struct{} // made and not ended
-	stirred   chan struct{}      // see news; nil if nobody waits for it
-	last      Handle             // the highest number given out; the next one is one more
-	taken     bool               // one has been given out
-	conns     map[Handle]*connection
-	contexts  map[Handle]*serverContext
-	watched   map[Handle]waitable // those of the option watch
-	waitedFor Handle              // the last that a Wait has given
-	trust     *trust
-	sessions  openssl.SessionCache // of clients, to be resumed; it guards itself
-	lastError string
+	mu         sync.Mutex // guards all below, and the mutable fields of handles
+	seq        uint64
+	calls      map[*Call]struct{} // made and not ended
+	changed    chan struct{}      // see news; nil if nobody waits for it
+	lastHandle Handle             // the highest number given out; the next one is one more
+	handleUsed bool               // one has been given out
+	conns      map[Handle]*connection
+	contexts   map[Handle]*serverContext
+	watched    map[Handle]waitable // those of the option watch
+	lastReady  Handle              // the last that a Wait has given
+	trust      *trust
+	sessions   openssl.SessionCache // of clients, to be resumed; it guards itself
+	lastError  string
 
-	connectBound time.Duration // of each NewClient that is made from now on; 0: the session's own
-	given        int           // handles that were given out
+	connectTimeout time.Duration // of each NewClient that is made from now on; 0: the session's own
+	handlesMade    int           // handles that were given out
 }
 
 // New starts a session. End must be called.
 func New(cfg Config) *Session {
 	s := &Session{
-		Config:      cfg.WithDefaults(),
-		grace:       turnGrace,
-		lastWords:   lastWords,
-		reloadPause: reloadPause,
-		pause:       func() <-chan time.Time { return time.After(attemptDelay) },
-		calls:       map[*Call]struct{}{},
-		conns:       map[Handle]*connection{},
-		contexts:    map[Handle]*serverContext{},
-		watched:     map[Handle]waitable{},
+		Config:        cfg.WithDefaults(),
+		stallTimeout:  stallTimeout,
+		reasonTimeout: reasonTimeout,
+		reloadPause:   reloadPause,
+		attemptPause:  func() <-chan time.Time { return time.After(attemptDelay) },
+		calls:         map[*Call]struct{}{},
+		conns:         map[Handle]*connection{},
+		contexts:      map[Handle]*serverContext{},
+		watched:       map[Handle]waitable{},
 	}
 	s.meter.next = cfg.Meter
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.patience, s.impatience = context.WithCancel(context.Background())
-	s.finishing = make(chan struct{}, mostFinishing)
+	s.finishCtx, s.stopFinishing = context.WithCancel(context.Background())
+	s.finishSlots = make(chan struct{}, maxFinishing)
 	s.trust = newTrust(s)
 	s.trust.settled = closedChan
 	return s
@@ -161,15 +161,15 @@ func (s *Session) End() {
 		if c.pumps == nil {
 			c.cut(s.ctx)
 		} else {
-			s.finishers.Go(func() { c.cut(s.ctx) })
+			s.background.Go(func() { c.cut(s.ctx) })
 		}
 	}
 	s.trust.release()
-	s.finishers.Wait()
+	s.background.Wait()
 	s.sessions.Free()
-	s.impatience()
+	s.stopFinishing()
 	if s.Observer != nil {
-		s.Observer.Over(Totals{Handles: s.given, Received: s.meter.received.Load(),
+		s.Observer.Over(Totals{Handles: s.handlesMade, Received: s.meter.received.Load(),
 			Sent: s.meter.sent.Load()})
 	}
 }
@@ -205,7 +205,7 @@ func (s *Session) Fail(err error) {
 // has failed before it could be made.
 func (s *Session) SkipHandle() {
 	s.mu.Lock()
-	s.take()
+	s.nextHandle()
 	s.mu.Unlock()
 }
 
@@ -214,10 +214,10 @@ func (s *Session) SkipHandle() {
 func (s *Session) StartAt(first Handle) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken {
-		return fail(kind.State, "firstHandle %d: handle %d has been given out already", first, s.last)
+	if s.handleUsed {
+		return fail(kind.State, "firstHandle %d: handle %d has been given out already", first, s.lastHandle)
 	}
-	s.last = first - 1
+	s.lastHandle = first - 1
 	return nil
 }
 
@@ -229,19 +229,19 @@ func (s *Session) Busy() int {
 }
 
 // take gives out the next number, or 0 if there is none left. s.mu must be held.
-func (s *Session) take() Handle {
-	if s.last == math.MaxInt32 {
+func (s *Session) nextHandle() Handle {
+	if s.lastHandle == math.MaxInt32 {
 		return 0
 	}
-	s.last++
-	s.given++
-	s.taken = true
-	return s.last
+	s.lastHandle++
+	s.handlesMade++
+	s.handleUsed = true
+	return s.lastHandle
 }
 
 // reserve gives out a number for a handle that is to be made. s.mu must be held.
 func (s *Session) reserve() (Handle, *Error) {
-	h := s.take()
+	h := s.nextHandle()
 	if h == 0 {
 		return 0, fail(kind.Limit, "all %d handle numbers of this session are used up; start a new session", math.MaxInt32)
 	}
@@ -274,7 +274,7 @@ func (s *Session) context(h Handle) (*serverContext, *Error) {
 }
 
 func (s *Session) unknown(h Handle) *Error {
-	if s.taken && h > 0 && h <= s.last {
+	if s.handleUsed && h > 0 && h <= s.lastHandle {
 		return fail(kind.Handle, "it is closed, or the call that was to make it failed")
 	}
 	return fail(kind.Handle, "no such handle in this session")
@@ -306,7 +306,7 @@ func (s *Session) LastError() *Call {
 	var c *Call
 	busy := len(s.calls) > 0
 	c = s.newCall("tls.LastError", 0, func(ctx context.Context) (any, error) {
-		c.turn(ctx, 0)
+		c.awaitEarlier(ctx, 0)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.lastError, nil

@@ -115,7 +115,7 @@ func (g *signal) close() {
 // clientWaits says whether a client waits that an Accept would take. s.mu must be held.
 func (c *serverContext) clientWaits() bool {
 	for _, l := range c.listeners {
-		if idle(l.opened) && l.err == nil && len(l.ready) > 0 {
+		if isClosed(l.opened) && l.err == nil && len(l.arrived) > 0 {
 			return true
 		}
 	}
@@ -128,7 +128,7 @@ func (c *serverContext) clientsChanged() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.signal.set(c.clientWaits())
-	c.s.stir()
+	c.s.notify()
 }
 
 // Attended says whether a context waits for clients with a signal. Its caller polls, as a thread in

@@ -21,9 +21,9 @@ import (
 func (s *Session) ReadPlain(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := s.bound(h, s.Timeouts.Read)
-	return s.onConnection("tls.ReadPlain", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
-		ctx, stop := bounded(ctx, bound, "no data")
+	timeout := s.timeoutOf(h, s.Timeouts.Read)
+	return s.onConnection("tls.ReadPlain", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+		ctx, stop := withTimeout(ctx, timeout, "no data")
 		defer stop()
 		buf := make([]byte, min(max, MaxRead))
 		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Read(buf) })
@@ -41,9 +41,9 @@ func (s *Session) ReadPlain(h Handle, max int) *Call {
 func (s *Session) WritePlain(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := s.bound(h, s.Timeouts.Write)
-	return s.onConnection("tls.WritePlain", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
-		ctx, stop := bounded(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(data)))
+	timeout := s.timeoutOf(h, s.Timeouts.Write)
+	return s.onConnection("tls.WritePlain", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+		ctx, stop := withTimeout(ctx, timeout, fmt.Sprintf("the peer has not taken %d bytes", len(data)))
 		defer stop()
 		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Write(data) })
 		if err != nil {
@@ -56,9 +56,9 @@ func (s *Session) WritePlain(h Handle, data []byte) *Call {
 // inPlain does what moves bytes in plain text, until it is done or ctx ends.
 func (c *connection) inPlain(ctx context.Context, move func(*net.TCPConn) (int, error)) (int, error) {
 	c.s.mu.Lock()
-	err := c.unshaken()
-	nc := c.begin.tcp
-	c.begin.plain = true
+	err := c.checkBeforeHandshake()
+	nc := c.setup.tcp
+	c.setup.plainUsed = true
 	c.s.mu.Unlock()
 	if err != nil {
 		return 0, err

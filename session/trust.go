@@ -22,10 +22,10 @@ type trust struct {
 	settled <-chan struct{} // closed when it is known whether the store could be had
 
 	// Set before settled is closed, constant afterwards.
-	instead *trust   // the store that stays because this one could not be had
-	bundle  CABundle // nil: the system's
+	fallback *trust   // the store that stays because this one could not be had
+	bundle   CABundle // nil: the system's
 
-	holds atomic.Int32 // how many hold it
+	refs atomic.Int32 // how many hold it
 
 	mu  sync.Mutex    // guards ctx; held while the engine makes it, so never under the session's lock
 	ctx EngineContext // made at first use
@@ -34,32 +34,32 @@ type trust struct {
 // newTrust makes a store that its maker holds.
 func newTrust(s *Session) *trust {
 	t := &trust{s: s}
-	t.holds.Store(1)
+	t.refs.Store(1)
 	return t
 }
 
-func (t *trust) hold() *trust {
-	t.holds.Add(1)
+func (t *trust) retain() *trust {
+	t.refs.Add(1)
 	return t
 }
 
 func (t *trust) release() {
-	if t.holds.Add(-1) > 0 {
+	if t.refs.Add(-1) > 0 {
 		return
 	}
 	if t.ctx != nil {
 		t.ctx.Free()
 		t.ctx = nil
 	}
-	if t.instead != nil {
-		t.instead.release()
+	if t.fallback != nil {
+		t.fallback.release()
 	}
 }
 
 // real is the store that t stands for. t must be settled.
-func (t *trust) real() *trust {
-	for t.instead != nil {
-		t = t.instead
+func (t *trust) resolve() *trust {
+	for t.fallback != nil {
+		t = t.fallback
 	}
 	return t
 }
@@ -67,7 +67,7 @@ func (t *trust) real() *trust {
 // client starts TLS on a TCP connection with this store. It owns nc, also when
 // it fails. The store must be settled and held.
 func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
-	t = t.real()
+	t = t.resolve()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.load(); err != nil {
@@ -80,7 +80,7 @@ func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 // prepare makes the engine's context, so that a client which cannot have it learns so early. The
 // store must be settled and held.
 func (t *trust) prepare() error {
-	t = t.real()
+	t = t.resolve()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.load()
@@ -109,14 +109,14 @@ func (s *Session) SetCaBundle(path string) *Call {
 	c := s.newCall("tls.SetCaBundle", 0, func(ctx context.Context) (any, error) {
 		if err := next.read(path); err != nil {
 			// Not before itself, or failed stores would pile up behind one another.
-			next.instead = before.real().hold()
+			next.fallback = before.resolve().retain()
 			before.release()
 			return nil, classify(ctx, err, kind.File)
 		}
 		before.release()
 		return 0, nil
 	})
-	c.abandoned = func() { next.instead = before }
+	c.onAbandon = func() { next.fallback = before }
 	c.after = []<-chan struct{}{before.settled}
 	next.settled = c.done
 	s.trust = next

@@ -28,25 +28,25 @@ const (
 
 // Wait waits for a watched handle that is ready. The result is the Handle, or 0 if there is none
 // within the bound. A negative bound is none.
-func (s *Session) Wait(bound time.Duration) *Call {
+func (s *Session) Wait(timeout time.Duration) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.newCall(opWait, 0, func(ctx context.Context) (any, error) {
 		var up <-chan time.Time
-		if bound >= 0 {
-			t := time.NewTimer(bound)
+		if timeout >= 0 {
+			t := time.NewTimer(timeout)
 			defer t.Stop()
 			up = t.C
 		}
 		for {
 			s.mu.Lock()
-			h, news := s.nextReady(), s.news()
+			h, changed := s.nextReady(), s.nextChange()
 			s.mu.Unlock()
 			if h != 0 {
 				return h, nil
 			}
 			select {
-			case <-news:
+			case <-changed:
 			case <-up:
 				return Handle(0), nil
 			case <-ctx.Done():
@@ -57,18 +57,18 @@ func (s *Session) Wait(bound time.Duration) *Call {
 }
 
 // news is closed when a call has ended, or a handle may have become ready. s.mu must be held.
-func (s *Session) news() <-chan struct{} {
-	if s.stirred == nil {
-		s.stirred = make(chan struct{})
+func (s *Session) nextChange() <-chan struct{} {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
 	}
-	return s.stirred
+	return s.changed
 }
 
 // stir closes news. s.mu must be held.
-func (s *Session) stir() {
-	if s.stirred != nil {
-		close(s.stirred)
-		s.stirred = nil
+func (s *Session) notify() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
 	}
 }
 
@@ -82,7 +82,7 @@ func (s *Session) nextReady() Handle {
 		if first == 0 || h < first {
 			first = h
 		}
-		if h > s.waitedFor && (next == 0 || h < next) {
+		if h > s.lastReady && (next == 0 || h < next) {
 			next = h
 		}
 	}
@@ -90,7 +90,7 @@ func (s *Session) nextReady() Handle {
 		next = first
 	}
 	if next != 0 {
-		s.waitedFor = next
+		s.lastReady = next
 	}
 	return next
 }
@@ -135,7 +135,7 @@ func (c *serverContext) watched() bool {
 }
 
 // idle says whether the calls of a lane have ended.
-func idle(lane <-chan struct{}) bool {
+func isClosed(lane <-chan struct{}) bool {
 	select {
 	case <-lane:
 		return true
@@ -146,29 +146,29 @@ func idle(lane <-chan struct{}) bool {
 
 func (c *connection) ready() bool {
 	switch {
-	case c.closing || !idle(c.ctl):
+	case c.closing || !isClosed(c.controlTail):
 		return false
-	case c.state != ready:
+	case c.state != connReady:
 		return true
 	case c.pumps != nil:
 		return false
 	case c.flow.status().Read != stateOpen:
 		return true
 	case c.ahead != nil:
-		return idle(c.ahead.over)
-	case idle(c.in):
-		c.readAhead()
+		return isClosed(c.ahead.done)
+	case isClosed(c.readTail):
+		c.beginReadAhead()
 	}
 	return false
 }
 
-func (c *serverContext) ready() bool { return !c.closing && idle(c.ctl) && c.clientWaits() }
+func (c *serverContext) ready() bool { return !c.closing && isClosed(c.controlTail) && c.clientWaits() }
 
 // ahead is what was read before a Read has asked for it. That is how a Wait finds out, because what
 // the system has received need not be data of the connection.
-type ahead struct {
+type readAhead struct {
 	stop context.CancelFunc
-	over chan struct{} // closed when the rest is set
+	done chan struct{} // closed when the rest is set
 	// Of the Read whose turn it is.
 	data []byte
 	err  error
@@ -179,12 +179,12 @@ const aheadBytes = 4 << 10
 
 // readAhead begins to read ahead. No Read is under way, and later ones wait for it. s.mu must be
 // held.
-func (c *connection) readAhead() {
+func (c *connection) beginReadAhead() {
 	s, t := c.s, c.tls
 	ctx, stop := context.WithCancel(s.ctx)
-	a := &ahead{stop: stop, over: make(chan struct{})}
+	a := &readAhead{stop: stop, done: make(chan struct{})}
 	c.ahead = a
-	s.finishers.Go(func() {
+	s.background.Go(func() {
 		defer stop()
 		data, err := t.ReadSome(ctx, aheadBytes)
 		// The engine's memory is far larger, and a Read may be long in coming.
@@ -192,8 +192,8 @@ func (c *connection) readAhead() {
 		openssl.Recycle(data)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		close(a.over)
-		s.stir()
+		close(a.done)
+		s.notify()
 	})
 }
 
@@ -204,7 +204,7 @@ func (c *connection) stopAhead() {
 	c.s.mu.Unlock()
 	if a != nil {
 		a.stop()
-		<-a.over
+		<-a.done
 	}
 }
 
@@ -218,7 +218,7 @@ func (c *connection) readSome(ctx context.Context, t EngineConn, limit int) ([]b
 		return t.ReadSome(ctx, limit)
 	}
 	select {
-	case <-a.over:
+	case <-a.done:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

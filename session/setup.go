@@ -18,32 +18,32 @@ import (
 //
 // It is guarded by the session's lock. The handshake takes the parts that it needs; drop frees the
 // others, and is not called under the lock.
-type beginning struct {
-	tcp   *net.TCPConn // nil once TLS owns it
-	name  string       // a client's: whom to expect, and to ask for
-	store *trust       // a client's, held: whom it trusts
+type connSetup struct {
+	tcp        *net.TCPConn // nil once TLS owns it
+	serverName string       // a client's: whom to expect, and to ask for
+	store      *trust       // a client's, held: whom it trusts
 
 	server *serverContext // an accepted connection's, whose handshake is still to be done
 	data   *channel       // the data channel that came with its Accept
 
-	insecure bool
-	anew     bool // no TLS session is resumed, and none is kept
-	settings openssl.ClientSettings
-	lax      bool // a cut is an end
-	plain    bool // bytes have gone in plain text
+	insecure     bool
+	noResumption bool // no TLS session is resumed, and none is kept
+	settings     openssl.ClientSettings
+	lax          bool // a cut is an end
+	plainUsed    bool // bytes have gone in plain text
 }
 
 // opened gives the connection its TCP side.
-func (c *connection) opened(b beginning) {
+func (c *connection) setOpen(b connSetup) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.begin = b
+	c.setup = b
 	c.local, c.remote = b.tcp.LocalAddr().String(), b.tcp.RemoteAddr().String()
-	c.become(open)
+	c.become(connOpen)
 }
 
 // drop frees what the handshake has not taken.
-func (b *beginning) drop() {
+func (b *connSetup) drop() {
 	if b.tcp != nil {
 		b.tcp.Close() // it does not wait: no linger is set
 	}
@@ -56,11 +56,11 @@ func (b *beginning) drop() {
 }
 
 // unshaken says why it is too late for what must come before the handshake. s.mu must be held.
-func (c *connection) unshaken() error {
+func (c *connection) checkBeforeHandshake() error {
 	if err := c.stateError(); err != nil {
 		return err
 	}
-	if c.state != open {
+	if c.state != connOpen {
 		return fail(kind.State, "the handshake has been done already")
 	}
 	return nil
@@ -70,13 +70,13 @@ func (c *connection) unshaken() error {
 func (c *connection) startTLS() (EngineConn, error) {
 	s := c.s
 	s.mu.Lock()
-	b := c.begin
-	c.begin = beginning{data: b.data}
+	b := c.setup
+	c.setup = connSetup{data: b.data}
 	s.mu.Unlock()
-	if !b.anew && b.server == nil {
+	if !b.noResumption && b.server == nil {
 		b.settings.Sessions, b.settings.Place = &s.sessions, c.peer
 	}
-	t, err := b.engine()
+	t, err := b.newEngineConn()
 	if b.store != nil {
 		b.store.release()
 	}
@@ -94,11 +94,11 @@ func (c *connection) startTLS() (EngineConn, error) {
 }
 
 // engine makes the engine's side of a client or a server, as it was wished.
-func (b *beginning) engine() (EngineConn, error) {
+func (b *connSetup) newEngineConn() (EngineConn, error) {
 	if b.server != nil {
 		return b.server.newServer(b.tcp)
 	}
-	t, err := b.store.client(b.tcp, b.name)
+	t, err := b.store.client(b.tcp, b.serverName)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (b *beginning) engine() (EngineConn, error) {
 	return t, nil
 }
 
-func (b *beginning) configured() bool {
+func (b *connSetup) configured() bool {
 	s := &b.settings
 	return s.ALPN != nil || s.Pins != nil || s.TLS13 || s.Identity != nil || s.Sessions != nil
 }
@@ -124,8 +124,8 @@ func (b *beginning) configured() bool {
 // could pass for a part of the conversation that is protected (RFC 3207 section 5, "STARTTLS
 // injection"). A server does not see it here: what has come may be the beginning of the client's
 // handshake, and if it is not, the handshake fails.
-func (b *beginning) unread() error {
-	if !b.plain || b.server != nil {
+func (b *connSetup) checkUnread() error {
+	if !b.plainUsed || b.server != nil {
 		return nil
 	}
 	raw, err := b.tcp.SyscallConn()
