@@ -10,22 +10,22 @@ import (
 
 // batch collects the answers of a batch until all are there.
 type batch struct {
-	mu      sync.Mutex // guards all
-	left    int        // answers that are missing
-	held    int        // bytes that are kept for it
-	answers [][]byte
+	mu       sync.Mutex // guards all
+	missing  int        // answers that are missing
+	buffered int        // bytes that are kept for it
+	answers  [][]byte
 }
 
 func (b *batch) add() {
 	b.mu.Lock()
-	b.left++
+	b.missing++
 	b.mu.Unlock()
 }
 
 // keep notes bytes that are to be counted out when the batch is complete.
-func (b *batch) keep(n int) {
+func (b *batch) addBuffered(n int) {
 	b.mu.Lock()
-	b.held += n
+	b.buffered += n
 	b.mu.Unlock()
 }
 
@@ -40,7 +40,7 @@ func (st *stream) queueBatch(line []byte) {
 		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch), nil)
 		return
 	}
-	b := &batch{left: 1} // held until all calls are counted
+	b := &batch{missing: 1} // held until all calls are counted
 	for _, e := range elements {
 		c, why, _ := parse(e)
 		if c == nil {
@@ -77,13 +77,13 @@ func splitBatch(line []byte) []json.RawMessage {
 // that was the last.
 func (s *server) batchDone(b *batch, answer []byte) error {
 	b.mu.Lock()
-	b.left--
+	b.missing--
 	if answer != nil {
 		b.answers = append(b.answers, answer)
 	}
-	complete := b.left == 0
+	complete := b.missing == 0
 	if complete {
-		s.held.Add(-int64(b.held))
+		s.buffered.Add(-int64(b.buffered))
 	}
 	b.mu.Unlock()
 	if !complete || len(b.answers) == 0 {

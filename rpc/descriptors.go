@@ -37,11 +37,11 @@ type descriptors struct {
 	received int64 // bytes of the stream
 	waiting  []descriptor
 	arrived  time.Time // when the last has
-	room     [oobBytes]byte
+	oob      [oobBytes]byte
 }
 
 // mostDescriptors is how many descriptors wait for their call at most.
-const mostDescriptors = 16
+const maxDescriptors = 16
 
 // oobBytes is the room for control messages: unix.CmsgSpace of mostDescriptors, and some.
 const oobBytes = 128
@@ -53,10 +53,10 @@ type descriptor struct {
 
 // receive is conn.Read, and keeps the descriptors that arrive.
 func (d *descriptors) receive(conn *net.UnixConn, p []byte) (int, error) {
-	n, oobn, flags, _, err := conn.ReadMsgUnix(p, d.room[:])
+	n, oobn, flags, _, err := conn.ReadMsgUnix(p, d.oob[:])
 	n = max(n, 0) // it is -1 with an error
 	d.received += int64(n)
-	d.add(d.room[:max(oobn, 0)], flags&unix.MSG_CTRUNC != 0)
+	d.add(d.oob[:max(oobn, 0)], flags&unix.MSG_CTRUNC != 0)
 	return n, err
 }
 
@@ -66,7 +66,7 @@ func (d *descriptors) add(oob []byte, truncated bool) {
 	for i := range messages {
 		fds, _ := unix.ParseUnixRights(&messages[i])
 		for _, fd := range fds {
-			if truncated || len(d.waiting) == mostDescriptors {
+			if truncated || len(d.waiting) == maxDescriptors {
 				unix.Close(fd)
 				continue
 			}
@@ -76,7 +76,7 @@ func (d *descriptors) add(oob []byte, truncated bool) {
 }
 
 // begin says that the message which begins at that offset of the stream is taken.
-func (d *descriptors) begin(offset int64) {
+func (d *descriptors) beginMessage(offset int64) {
 	for len(d.waiting) > 0 && d.waiting[0].end <= offset {
 		unix.Close(d.next())
 	}
@@ -150,10 +150,10 @@ func notAChannel(fd int) string {
 		return "is not connected: " + err.Error()
 	}
 	own, err := unix.Getsockname(fd)
-	if err != nil || named(peer) || named(own) {
+	if err != nil || hasName(peer) || hasName(own) {
 		return "has been connected to a socket with a name"
 	}
-	if keepOut(fd) {
+	if refuseDescriptors(fd) {
 		return "has descriptors in its queue"
 	}
 	return ""
@@ -161,7 +161,7 @@ func notAChannel(fd int) string {
 
 // named says whether an address is one that can be connected to. The ends of a pair have none,
 // which package unix gives as "@".
-func named(address unix.Sockaddr) bool {
+func hasName(address unix.Sockaddr) bool {
 	u, ok := address.(*unix.SockaddrUnix)
 	return ok && u.Name != "" && u.Name != "@"
 }

@@ -89,7 +89,7 @@ func (s *sender) take(text string) {
 	if err != nil || string(line) != text {
 		s.t.Fatalf("got %q, %v; want %q", line, err, text)
 	}
-	s.d.begin(s.r.Start())
+	s.d.beginMessage(s.r.Start())
 }
 
 // isChannel says whether the oldest descriptor is the other end of f.
@@ -234,10 +234,10 @@ func TestAFloodOfDescriptorsIsBounded(t *testing.T) {
 		}
 		s.send("\n", 0)
 		s.take(strings.Repeat("x", 10))
-		if len(s.d.waiting) != mostDescriptors {
-			t.Errorf("%d descriptors wait, want %d", len(s.d.waiting), mostDescriptors)
+		if len(s.d.waiting) != maxDescriptors {
+			t.Errorf("%d descriptors wait, want %d", len(s.d.waiting), maxDescriptors)
 		}
-		areClosed(t, all[mostDescriptors:]...)
+		areClosed(t, all[maxDescriptors:]...)
 		s.isChannel(all[0])
 		s.d.close()
 		areClosed(t, all...)
@@ -417,8 +417,8 @@ func FuzzDescriptors(f *testing.F) {
 			if _, err := s.r.Line(); err != nil {
 				break
 			}
-			s.d.begin(s.r.Start())
-			if len(s.d.waiting) > mostDescriptors {
+			s.d.beginMessage(s.r.Start())
+			if len(s.d.waiting) > maxDescriptors {
 				t.Fatalf("%d descriptors wait", len(s.d.waiting))
 			}
 			if len(takes) > 0 && takes[i%len(takes)]%2 == 1 && len(s.d.waiting) > 0 {

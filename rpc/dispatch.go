@@ -19,11 +19,11 @@ import (
 // Handle begins a call, in the order of arrival, and sees to it that it is run and answered. It is
 // called on the library's reading goroutine, and does not wait for the call.
 func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
-	c := s.numbered(req.ID.Num)
+	c := s.callByNumber(req.ID.Num)
 	c.lib = lib
 	m := methods[req.Method]
 	if m == nil {
-		s.fail(c, &protocolError{wire.CodeMethodNotFound, fmt.Sprintf("method %q not found; rpc.discover lists all", clip([]byte(req.Method)))})
+		s.refuseCall(c, &protocolError{wire.CodeMethodNotFound, fmt.Sprintf("method %q not found; rpc.discover lists all", clip([]byte(req.Method)))})
 		return
 	}
 	var params json.RawMessage
@@ -35,16 +35,16 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 		if m.makes {
 			s.sess.SkipHandle()
 		}
-		s.fail(c, err)
+		s.refuseCall(c, err)
 		return
 	}
 	if !m.isDirect(args) {
-		s.launch(c, m, args, m.call(s.sess, args))
+		s.start(c, m, args, m.call(s.sess, args))
 		return
 	}
 	v, err := m.direct(s, args)
 	if err != nil {
-		s.fail(c, m.failed(err))
+		s.refuseCall(c, m.withMethod(err))
 		return
 	}
 	s.reply(c, v, nil)
@@ -52,21 +52,21 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 
 // admit decodes the parameters of a call, and says why it cannot be carried out.
 func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error) {
-	if c.refuse != nil {
-		return nil, m.failed(c.refuse)
+	if c.refusal != nil {
+		return nil, m.withMethod(c.refusal)
 	}
 	if c.repeated != "" && m.index(c.repeated) >= 0 {
-		return nil, m.wrong("%s: is given twice", c.repeated)
+		return nil, m.paramError("%s: is given twice", c.repeated)
 	}
 	args, err := m.decode(params)
 	if err != nil || m.isDirect(args) {
 		return args, err
 	}
 	if n := s.sess.Limits.Calls; s.sess.Busy() >= n {
-		return nil, m.failed(overLimit("%d calls are in flight, the limit of a session (--max-calls); wait for answers", n))
+		return nil, m.withMethod(overLimit("%d calls are in flight, the limit of a session (--max-calls); wait for answers", n))
 	}
-	if err := s.hold(c, m.keeps(c, args)); err != nil {
-		return nil, m.failed(err)
+	if err := s.reserveBuffer(c, m.bufferNeed(c, args)); err != nil {
+		return nil, m.withMethod(err)
 	}
 	return args, m.attach(s, c, args)
 }
@@ -78,11 +78,11 @@ func (m *method) attach(s *server, c *call, a args) error {
 		return nil
 	}
 	if c.batch != nil {
-		return m.wrong("channel: is not possible inside a batch")
+		return m.paramError("channel: is not possible inside a batch")
 	}
 	ch, err := s.descriptors.channel()
 	if err != nil {
-		return m.failed(err)
+		return m.withMethod(err)
 	}
 	if !m.pair {
 		a[i] = ch
@@ -91,7 +91,7 @@ func (m *method) attach(s *server, c *call, a args) error {
 	second, err := s.descriptors.channel()
 	if err != nil {
 		ch.Close()
-		return m.failed(err)
+		return m.withMethod(err)
 	}
 	a[i] = [2]*net.UnixConn{ch, second}
 	return nil
@@ -99,13 +99,13 @@ func (m *method) attach(s *server, c *call, a args) error {
 
 // launch runs the session's side of a call and answers it: here if it does not wait, else in a
 // goroutine.
-func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
-	handle := m.named(a)
+func (s *server) start(c *call, m *method, a args, sc *session.Call) {
+	handle := m.handleOf(a)
 	if !sc.Waits() {
 		s.Watcher.Calling(m.name, handle)
 		v, err := sc.Run()
 		s.mu.Lock()
-		s.watchAnother()
+		s.watchNext()
 		s.mu.Unlock()
 		s.reply(c, v, err)
 		return
@@ -120,7 +120,7 @@ func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
 		v, err := sc.Run()
 		s.mu.Lock()
 		c.cancel = nil
-		s.watchAnother()
+		s.watchNext()
 		s.mu.Unlock()
 		s.reply(c, v, err)
 		if data, ok := v.([]byte); ok {
@@ -131,7 +131,7 @@ func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
 
 // fail answers a call that the session knows nothing of; the error becomes the session's last error
 // here.
-func (s *server) fail(c *call, err error) {
+func (s *server) refuseCall(c *call, err error) {
 	s.sess.Fail(err)
 	s.reply(c, nil, err)
 }
@@ -155,21 +155,21 @@ func (s *server) reply(c *call, v any, err error) {
 }
 
 // enter notes a call that is in flight from now on, until leave.
-func (s *server) enter(c *call) {
+func (s *server) register(c *call) {
 	s.mu.Lock()
 	s.calls[c.number] = c
 	s.mu.Unlock()
 }
 
 // numbered is the call in flight with that number, or nil.
-func (s *server) numbered(n uint64) *call {
+func (s *server) callByNumber(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[n]
 }
 
 // leave takes out the call that is about to be answered, or gives nil if there is none.
-func (s *server) leave(n uint64) *call {
+func (s *server) unregister(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.calls[n]
@@ -177,14 +177,14 @@ func (s *server) leave(n uint64) *call {
 		return nil
 	}
 	if delete(s.calls, n); len(s.calls) == 0 {
-		s.freed = time.Now()
+		s.lastAnswered = time.Now()
 	}
-	s.letGo(c)
+	s.releaseBuffer(c)
 	return c
 }
 
 // watchAnother tells the watcher of some call that waits. s.mu must be held.
-func (s *server) watchAnother() {
+func (s *server) watchNext() {
 	for _, c := range s.calls {
 		if c.cancel != nil {
 			s.Watcher.Calling(c.op, c.handle)
@@ -209,7 +209,7 @@ func (s *server) cancel(id json.RawMessage) {
 func (s *server) write(msg []byte) error {
 	err := s.w.Write(msg)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.deaf.Store(true)
+		s.answerTimedOut.Store(true)
 	}
 	if err != nil {
 		s.hangUp()

@@ -89,46 +89,46 @@ const freeID = 64
 
 // keeps is how many bytes of a call are kept until it is answered, when its parameters have been
 // decoded. An answer inside of a batch is kept until the batch is complete.
-func (m *method) keeps(c *call, a args) int {
+func (m *method) bufferNeed(c *call, a args) int {
 	n := max(0, len(c.id)-freeID)
 	for i, p := range m.params {
 		if p.typ == blob {
 			n += len(a.blob(i))
 		}
 	}
-	if c.batch != nil && c.id != nil && m.answer != nil {
-		n += base64.StdEncoding.EncodedLen(m.answer(a))
+	if c.batch != nil && c.id != nil && m.maxAnswer != nil {
+		n += base64.StdEncoding.EncodedLen(m.maxAnswer(a))
 	}
 	return n
 }
 
 // fits says whether n bytes more can be kept. What it says holds until the reading goroutine, the
 // only one to call hold, does so.
-func (s *server) fits(n int) bool { return s.held.Load()+int64(n) <= int64(s.Limits.Buffered) }
+func (s *server) fits(n int) bool { return s.buffered.Load()+int64(n) <= int64(s.Limits.Buffered) }
 
 // hold counts bytes as kept for a call, n in all. It fails if there is no room.
-func (s *server) hold(c *call, n int) error {
-	more := n - c.held
+func (s *server) reserveBuffer(c *call, n int) error {
+	more := n - c.buffered
 	if more > 0 && !s.fits(more) {
 		return overLimit("%d bytes are kept for calls of this session that are not answered, and %d more would exceed the %d that may be (--max-buffered); wait for answers, or send less at once",
-			s.held.Load(), more, s.Limits.Buffered)
+			s.buffered.Load(), more, s.Limits.Buffered)
 	}
-	s.held.Add(int64(more))
-	c.held = n
+	s.buffered.Add(int64(more))
+	c.buffered = n
 	return nil
 }
 
 // letGo counts the bytes that are kept for a call out.
-func (s *server) letGo(c *call) {
-	if c.held == 0 {
+func (s *server) releaseBuffer(c *call) {
+	if c.buffered == 0 {
 		return
 	}
 	if c.batch != nil && c.id != nil {
-		c.batch.keep(c.held) // its answer is there until all are
+		c.batch.addBuffered(c.buffered) // its answer is there until all are
 		return
 	}
-	s.held.Add(-int64(c.held))
-	c.held = 0
+	s.buffered.Add(-int64(c.buffered))
+	c.buffered = 0
 }
 
 // freeAnswer is how many bytes of an answer inside of a batch are not counted, so that most calls
@@ -138,19 +138,19 @@ const freeAnswer = 1 << 10
 // keepAnswer counts the answer of a call inside of a batch, but for what was counted before the
 // call began. It gives the answer, or an error in its place if there is no room. No answer that is
 // so large tells of an effect.
-func (s *server) keepAnswer(c *call, answer []byte) []byte {
-	more := len(answer) - freeAnswer - c.held
+func (s *server) bufferAnswer(c *call, answer []byte) []byte {
+	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {
 		return answer
 	}
-	if held := s.held.Add(int64(more)); held > int64(s.Limits.Buffered) {
-		s.held.Add(-int64(more))
+	if held := s.buffered.Add(int64(more)); held > int64(s.Limits.Buffered) {
+		s.buffered.Add(-int64(more))
 		err := overLimit("the answers of a batch are kept until all are there, and %d bytes more "+
 			"would exceed the %d that may be (--max-buffered); send smaller batches",
 			more, s.Limits.Buffered)
 		s.sess.Fail(err)
 		return append([]byte(`"error":`), encode(wireError(err))...)
 	}
-	c.batch.keep(more)
+	c.batch.addBuffered(more)
 	return answer
 }

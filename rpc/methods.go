@@ -15,13 +15,13 @@ import (
 // method is a line of the table from which all that depends on a method's name
 // is made: dispatch, decoding, the OpenRPC document, and the check of proto.md.
 type method struct {
-	name   string
-	doc    string
-	params []param
-	result schema
-	pair   bool           // its channel is both ends of a pair
-	makes  bool           // it makes a handle, whose number is taken when the call arrives
-	answer func(args) int // the most bytes that its blob has; nil: the result is none
+	name      string
+	doc       string
+	params    []param
+	result    schema
+	pair      bool           // its channel is both ends of a pair
+	makes     bool           // it makes a handle, whose number is taken when the call arrives
+	maxAnswer func(args) int // the most bytes that its blob has; nil: the result is none
 
 	// One of the two carries it out. If there are both, direct is for a call without
 	// parameters.
@@ -81,8 +81,8 @@ var table = []method{
 	{
 		name: "tls.Read", doc: "Waits for data and returns what is there; nothing after the peer's close_notify.",
 		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
-		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
-		call:   func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
+		maxAnswer: func(a args) int { return min(a.int(1), session.MaxRead) },
+		call:      func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
 	},
 	{
 		name: "tls.Status", doc: "How the two directions of a connection stand, and their errors.",
@@ -212,8 +212,8 @@ var table = []method{
 	{
 		name: "tls.ReadPlain", doc: "Reads before the handshake, in plain text.",
 		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
-		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
-		call:   func(s *session.Session, a args) *session.Call { return s.ReadPlain(a.handle(0), a.int(1)) },
+		maxAnswer: func(a args) int { return min(a.int(1), session.MaxRead) },
+		call:      func(s *session.Session, a args) *session.Call { return s.ReadPlain(a.handle(0), a.int(1)) },
 	},
 	{
 		name: "tls.WritePlain", doc: "Sends before the handshake, in plain text.",
@@ -250,7 +250,7 @@ var table = []method{
 }
 
 // named is the handle that a call names, or 0.
-func (m *method) named(a args) int32 {
+func (m *method) handleOf(a args) int32 {
 	if len(m.params) == 0 || m.params[0].name != pHandle.name && m.params[0].name != pCtx.name || a[0] == nil {
 		return 0
 	}

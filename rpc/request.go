@@ -18,13 +18,13 @@ type call struct {
 	method   json.RawMessage // a JSON string
 	params   json.RawMessage // nil: left out
 	repeated string          // a parameter's name that is there twice, or ""
-	refuse   error           // why the call cannot be carried out, if that is known already
+	refusal  error           // why the call cannot be carried out, if that is known already
 
-	lib    *jsonrpc2.Conn // that answers it; set when the call is begun
-	held   int            // bytes that are kept for it; see server.hold
-	op     string         // the method; guarded by server.mu
-	handle int32          // that it names, or 0; guarded by server.mu
-	cancel func()         // ends the call early; nil: it does not wait; guarded by server.mu
+	lib      *jsonrpc2.Conn // that answers it; set when the call is begun
+	buffered int            // bytes that are kept for it; see server.hold
+	op       string         // the method; guarded by server.mu
+	handle   int32          // that it names, or 0; guarded by server.mu
+	cancel   func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
 // message is the request as the library is to see it. The call keeps nothing of what may be large.

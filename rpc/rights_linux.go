@@ -7,7 +7,7 @@ const soPassRights = 83
 
 // keepOut has a channel take no descriptors from now on, where the kernel can do that, and says
 // whether some wait in it, or may.
-func keepOut(fd int) (some bool) {
+func refuseDescriptors(fd int) (some bool) {
 	// An older kernel does not know it.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)

@@ -77,13 +77,13 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		w:      wire.NewWriter(conn, cfg.AnswerTimeout, cfg.Watcher),
 		calls:  map[uint64]*call{},
 	}
-	s.r = wire.NewReader(caller{s}, cfg.Limits.Message)
+	s.r = wire.NewReader(idleReader{s}, cfg.Limits.Message)
 	st := &stream{server: s}
-	s.listenOn()
+	s.startIdleTimer()
 	if cfg.Began != nil {
 		cfg.Began(s.sess)
 	}
-	stop := context.AfterFunc(ctx, func() { s.dismiss(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { s.endSession(context.Cause(ctx)) })
 	defer stop()
 
 	// The library's context is not ours: calls are ended by their session.
@@ -96,7 +96,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if s.deaf.Load() {
+	if s.answerTimedOut.Load() {
 		return fmt.Errorf("the caller has not read an answer within %v: %w", cfg.AnswerTimeout, os.ErrDeadlineExceeded)
 	}
 	return st.err
@@ -105,27 +105,27 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 // server is the state of one served session.
 type server struct {
 	Config
-	sess *session.Session
-	conn *net.UnixConn
-	w    *wire.Writer
-	r    *wire.Reader // the reading goroutine's
-	deaf atomic.Bool  // the caller has not taken an answer in time
+	sess           *session.Session
+	conn           *net.UnixConn
+	w              *wire.Writer
+	r              *wire.Reader // the reading goroutine's
+	answerTimedOut atomic.Bool  // the caller has not taken an answer in time
 
-	held    atomic.Int64   // bytes that are kept for calls; see hold
-	answers sync.WaitGroup // calls that run, until they are answered
+	buffered atomic.Int64   // bytes that are kept for calls; see hold
+	answers  sync.WaitGroup // calls that run, until they are answered
 
 	// The reading goroutine's.
-	heard       time.Time // when the caller has sent something last
-	descriptors descriptors
+	lastReceived time.Time // when the caller has sent something last
+	descriptors  descriptors
 
-	mu    sync.Mutex       // guards the rest
-	calls map[uint64]*call // in flight, by their number
-	freed time.Time        // when the last of calls was answered
+	mu           sync.Mutex       // guards the rest
+	calls        map[uint64]*call // in flight, by their number
+	lastAnswered time.Time        // when the last of calls was answered
 }
 
 // dismiss tells the caller why its session is lost, and ends it; without a word, if
 // the caller does not read, or is in the middle of an answer, for too long.
-func (s *server) dismiss(why error) {
+func (s *server) endSession(why error) {
 	late := time.AfterFunc(farewellTimeout, s.hangUp)
 	defer late.Stop()
 	s.sess.Hurry()
@@ -144,7 +144,7 @@ func (s *server) hangUp() {
 
 // linger is called when the caller will send no more. It returns when all calls
 // are answered, or the caller has closed its reading side too.
-func (s *server) linger() {
+func (s *server) awaitAnswers() {
 	s.conn.SetReadDeadline(time.Time{}) // of idleness
 	s.descriptors.close()
 	answered := make(chan struct{})

@@ -43,7 +43,7 @@ func (st *stream) ReadObject(v any) error {
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
-			st.linger()
+			st.awaitAnswers()
 			return io.EOF
 		default:
 			if !errors.Is(err, net.ErrClosed) {
@@ -56,7 +56,7 @@ func (st *stream) ReadObject(v any) error {
 	st.queue = st.queue[1:]
 	st.last++
 	c.number = st.last
-	st.enter(c)
+	st.register(c)
 	return json.Unmarshal(c.message(), v)
 }
 
@@ -65,12 +65,12 @@ func (st *stream) ReadObject(v any) error {
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
-		return st.hopeless(overLimit("the line is longer than the %d bytes that a message may have (--max-message)", st.Limits.Message))
+		return st.refuseAndStop(overLimit("the line is longer than the %d bytes that a message may have (--max-message)", st.Limits.Message))
 	}
 	if err != nil {
 		return err
 	}
-	st.descriptors.begin(st.r.Start())
+	st.descriptors.beginMessage(st.r.Start())
 	if !utf8.Valid(line) {
 		st.refuse(&protocolError{wire.CodeParse, "parse error: the line is not UTF-8"}, nil)
 		return nil
@@ -93,14 +93,14 @@ func (st *stream) message() error {
 	case c == nil:
 		st.refuse(invalid(why), nil)
 	default:
-		c.refuse = tooDeep
+		c.refusal = tooDeep
 		st.queue = append(st.queue, c)
 	}
 	return nil
 }
 
 // hopeless answers a message behind which the next one cannot be found.
-func (st *stream) hopeless(err *session.Error) error {
+func (st *stream) refuseAndStop(err *session.Error) error {
 	err.Why += "; closing the connection, because the start of the next message is unknown"
 	st.refuse(err, nil)
 	return err
@@ -116,7 +116,7 @@ func (st *stream) WriteObject(v any) error {
 	if !ok {
 		return fmt.Errorf("rpc: the library writes a response in a form that is not known: %.60s", msg)
 	}
-	c := st.leave(number)
+	c := st.unregister(number)
 	if c == nil {
 		return fmt.Errorf("rpc: the response %d answers no request", number)
 	}
@@ -124,9 +124,9 @@ func (st *stream) WriteObject(v any) error {
 		return nil
 	}
 	if c.batch != nil {
-		answer = st.keepAnswer(c, answer)
+		answer = st.bufferAnswer(c, answer)
 	}
-	return st.answer(c.id, c.batch, answer)
+	return st.writeAnswer(c.id, c.batch, answer)
 }
 
 // splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. The
@@ -148,12 +148,12 @@ func (st *stream) Close() error {
 // refuse answers a message that is not a request, with id null.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
-	_ = s.answer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
+	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
 }
 
 // answer writes an answer with that id and that member, result or error. In a batch it waits for
 // the others.
-func (s *server) answer(id json.RawMessage, b *batch, member []byte) error {
+func (s *server) writeAnswer(id json.RawMessage, b *batch, member []byte) error {
 	out := make([]byte, 0, 64+len(id)+len(member))
 	out = append(append(out, `{"jsonrpc":"2.0","id":`...), id...)
 	out = append(append(append(out, ','), member...), '}')

@@ -42,7 +42,7 @@ func (c *Client) exchange(ctx context.Context, method string, params any, f *os.
 	if a.err == nil {
 		return a.result, nil
 	}
-	err := a.err.in(method)
+	err := a.err.forMethod(method)
 	if ctx.Err() != nil && (err.Kind == kind.Cancelled || err.Kind == kind.Lost) {
 		err.cause = errors.Join(err.cause, ctx.Err())
 	}
@@ -56,15 +56,15 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os
 	}
 	msg, err := request(id, method, params)
 	if err != nil {
-		c.forget(id)
-		return failed(kind.Params, err, "%v", err)
+		c.unregister(id)
+		return failedAnswer(kind.Params, err, "%v", err)
 	}
 	switch sent, err := c.send(ctx, msg, f); {
 	case !sent && err != nil:
-		c.forget(id)
-		return failed(kind.Cancelled, err, "cancelled before it was sent: %v", err)
+		c.unregister(id)
+		return failedAnswer(kind.Cancelled, err, "cancelled before it was sent: %v", err)
 	case err != nil:
-		c.breakOff(fmt.Errorf("send to tlsd: %w", err))
+		c.disconnect(fmt.Errorf("send to tlsd: %w", err))
 		return <-ch // the reader ends soon, and fails the call
 	}
 	select {
@@ -102,23 +102,23 @@ func (c *Client) register() (uint64, <-chan answer, *Error) {
 	}
 	c.lastID++
 	ch := make(chan answer, 1)
-	c.waiting[c.lastID] = ch
+	c.waiters[c.lastID] = ch
 	return c.lastID, ch, nil
 }
 
-func (c *Client) forget(id uint64) {
+func (c *Client) unregister(id uint64) {
 	c.mu.Lock()
-	delete(c.waiting, id)
+	delete(c.waiters, id)
 	c.mu.Unlock()
 }
 
-func failed(k Kind, cause error, format string, args ...any) answer {
+func failedAnswer(k Kind, cause error, format string, args ...any) answer {
 	return answer{err: newError(k, cause, format, args...)}
 }
 
 // cancel asks tlsd to end the call, and waits for its answer.
 func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer {
-	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.grace)
+	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.cancelTimeout)
 	defer stop()
 	note := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}`, id)
 	_, err := c.send(bounded, note, nil)
@@ -129,7 +129,7 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 		case <-bounded.Done():
 		}
 	}
-	c.breakOff(fmt.Errorf("tlsd did not answer within %v after a call was cancelled", c.grace))
+	c.disconnect(fmt.Errorf("tlsd did not answer within %v after a call was cancelled", c.cancelTimeout))
 	c.conn.Close()
 	return <-ch
 }
@@ -142,18 +142,18 @@ func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error)
 		return false, err
 	}
 	select {
-	case c.sending <- struct{}{}:
+	case c.sendLock <- struct{}{}:
 	case <-ctx.Done():
 		return false, ctx.Err()
 	case <-c.done:
 		return false, nil // the reader has failed the call already
 	}
-	defer func() { <-c.sending }()
+	defer func() { <-c.sendLock }()
 
 	given := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(given)
-		c.conn.SetWriteDeadline(time.Now().Add(c.grace))
+		c.conn.SetWriteDeadline(time.Now().Add(c.cancelTimeout))
 	})
 	err := c.write(append(msg, '\n'), f)
 	if !stop() {

@@ -100,7 +100,7 @@ func TestACancellationThatIsNotAnsweredEndsTheSession(t *testing.T) {
 		s.cancelled(m)
 		s.end() // the client hangs up
 	})
-	c.grace = soon
+	c.cancelTimeout = soon
 	_, err := c.Read(ctx, 1, 10)
 	if wantKind(t, err, KindLost); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v does not tell of the deadline", err)
@@ -135,7 +135,7 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 		<-release // and reads no more
 	})
 	defer close(release)
-	c.grace = soon
+	c.cancelTimeout = soon
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	first := make(chan error, 1)
@@ -183,7 +183,7 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	ours, theirs := pair(t)
 	conn := &deadlineConn{Conn: ours}
 	c := New(conn)
-	c.grace = 2 * time.Minute // for the rest of the message that is being written
+	c.cancelTimeout = 2 * time.Minute // for the rest of the message that is being written
 	play(t, theirs, func(s *standIn) {
 		s.r.Peek(1)
 		close(begun)

@@ -46,22 +46,22 @@ import (
 )
 
 const (
-	dialTimeout = 10 * time.Second // for connect and tls.Hello, if the context allows more
-	cancelGrace = 2 * time.Second  // for an answer after a cancellation
-	drainTime   = time.Second      // for reading the reason after a failed write
+	dialTimeout   = 10 * time.Second // for connect and tls.Hello, if the context allows more
+	cancelTimeout = 2 * time.Second  // for an answer after a cancellation
+	reasonTimeout = time.Second      // for reading the reason after a failed write
 )
 
 // Client is a session of tlsd.
 type Client struct {
-	conn    net.Conn
-	sending chan struct{} // has an element while a message is written
-	done    chan struct{} // closed when the reader has ended
-	grace   time.Duration // cancelGrace, but in tests
-	peer    Peer
+	conn          net.Conn
+	sendLock      chan struct{} // has an element while a message is written
+	done          chan struct{} // closed when the reader has ended
+	cancelTimeout time.Duration // cancelGrace, but in tests
+	peer          Peer
 
 	mu      sync.Mutex // guards the rest
 	lastID  uint64
-	waiting map[uint64]chan answer // calls that were or will be sent; nil when the connection is lost
+	waiters map[uint64]chan answer // calls that were or will be sent; nil when the connection is lost
 	cause   error                  // why this side ended the connection, if it did
 	err     *Error                 // why all calls fail; nil while the connection lives
 }
@@ -96,7 +96,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	}
 	peer, err := peerOf(conn)
 	if err == nil {
-		err = peer.trust(path, os.Geteuid(), ReadConf)
+		err = peer.checkTrusted(path, os.Geteuid(), ReadConf)
 	}
 	if err != nil {
 		conn.Close()
@@ -115,7 +115,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 }
 
 // plain takes the wrapping off, which repeats the path.
-func plain(err error) error {
+func unwrapNet(err error) error {
 	var (
 		op *net.OpError
 		sc *os.SyscallError
@@ -132,11 +132,11 @@ func plain(err error) error {
 // New makes a client of a connection, which it owns from then on. Unlike Dial it sends nothing.
 func New(conn net.Conn) *Client {
 	c := &Client{
-		conn:    conn,
-		sending: make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		grace:   cancelGrace,
-		waiting: make(map[uint64]chan answer),
+		conn:          conn,
+		sendLock:      make(chan struct{}, 1),
+		done:          make(chan struct{}),
+		cancelTimeout: cancelTimeout,
+		waiters:       make(map[uint64]chan answer),
 	}
 	go c.read()
 	return c
@@ -147,7 +147,7 @@ func New(conn net.Conn) *Client {
 // returns nil; connections with the peer are not closed in an orderly way (for
 // that, call [Client.CloseConn] first).
 func (c *Client) Close() error {
-	c.breakOff(net.ErrClosed)
+	c.disconnect(net.ErrClosed)
 	c.conn.Close()
 	<-c.done
 	return nil
@@ -155,13 +155,13 @@ func (c *Client) Close() error {
 
 // breakOff notes why this side ends the connection. The reader ends soon
 // afterwards; it gets a moment in which to read why tlsd has ended it.
-func (c *Client) breakOff(cause error) {
+func (c *Client) disconnect(cause error) {
 	c.mu.Lock()
 	if c.cause == nil {
 		c.cause = cause
 	}
 	c.mu.Unlock()
-	c.conn.SetReadDeadline(time.Now().Add(drainTime))
+	c.conn.SetReadDeadline(time.Now().Add(reasonTimeout))
 }
 
 // read hands out answers until the connection ends, and then fails all calls.
@@ -187,8 +187,8 @@ func (c *Client) read() {
 		refused = newError(kind.Lost, err, "the session is lost: %s", why)
 	}
 	c.err = refused
-	waiting := c.waiting
-	c.waiting = nil
+	waiting := c.waiters
+	c.waiters = nil
 	c.mu.Unlock()
 	for _, ch := range waiting {
 		ch <- answer{err: refused}
@@ -209,8 +209,8 @@ func (c *Client) readAnswers() error {
 			return err
 		}
 		c.mu.Lock()
-		ch, ok := c.waiting[id]
-		delete(c.waiting, id)
+		ch, ok := c.waiters[id]
+		delete(c.waiters, id)
 		c.mu.Unlock()
 		if !ok {
 			return fmt.Errorf("tlsd has answered call %d, which nobody has made or which was answered before", id)

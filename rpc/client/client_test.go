@@ -300,8 +300,8 @@ func TestWhatIsTooLargeIsNotSent(t *testing.T) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.waiting) != 0 {
-		t.Errorf("%d calls are still waited for", len(c.waiting))
+	if len(c.waiters) != 0 {
+		t.Errorf("%d calls are still waited for", len(c.waiters))
 	}
 }
 

@@ -116,7 +116,7 @@ func TestTrustedUsersDaemonsAreTalkedTo(t *testing.T) {
 		{0, nil, true}, {1000, nil, true}, {7, read, true}, {8, read, false},
 		{7, func() (Conf, error) { return Conf{TrustedUsers: []uint32{7}}, broken }, false},
 	} {
-		err := Peer{UID: tc.uid}.trust("/s", 1000, tc.read)
+		err := Peer{UID: tc.uid}.checkTrusted("/s", 1000, tc.read)
 		var stranger *StrangerError
 		if (err == nil) != tc.ok || err != nil && !errors.As(err, &stranger) {
 			t.Errorf("user %d: %v", tc.uid, err)

@@ -40,17 +40,17 @@ type Conn struct {
 	closed atomic.Bool
 	sent   atomic.Int64 // bytes that were put on the channel
 
-	writing sync.Mutex // held by the Write that runs, which Close ends
+	writeMu sync.Mutex // held by the Write that runs, which Close ends
 	cut     bool       // the last Write that has sent something was cut short; guarded by writing
 
-	mu   sync.Mutex // guards the rest
-	shut bool       // CloseWrite was called
-	in   error      // why there is nothing more to read, once that is known
-	out  error      // why nothing more can be written, once that is known
+	mu       sync.Mutex // guards the rest
+	shut     bool       // CloseWrite was called
+	readErr  error      // why there is nothing more to read, once that is known
+	writeErr error      // why nothing more can be written, once that is known
 }
 
 // askTimeout bounds the time in which tlsd says why a direction has ended, which it knows by then.
-const askTimeout = 10 * time.Second
+const statusTimeout = 10 * time.Second
 
 // HandshakeConn is [Client.Handshake] for a connection whose bytes go over a data channel. The Conn
 // has the handle from then on, and is to be closed instead of it.
@@ -86,11 +86,11 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 // call succeeds.
 func (c *Client) withChannel(method string, call func(theirs *os.File) error) (*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
-		return nil, newError(kind.Limit, nil, "a data channel needs a Unix socket to tlsd, not a %T", c.conn).in(method)
+		return nil, newError(kind.Limit, nil, "a data channel needs a Unix socket to tlsd, not a %T", c.conn).forMethod(method)
 	}
 	ours, theirs, err := socketpair()
 	if err != nil {
-		return nil, newError(kind.Limit, err, "no pair of sockets for a data channel: %v", err).in(method)
+		return nil, newError(kind.Limit, err, "no pair of sockets for a data channel: %v", err).forMethod(method)
 	}
 	err = call(theirs)
 	theirs.Close()
@@ -132,7 +132,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if n > 0 || err == nil {
 		return n, nil
 	}
-	return 0, c.explain(err, &c.in)
+	return 0, c.explain(err, &c.readErr)
 }
 
 // Write puts all of p on its way.
@@ -141,17 +141,17 @@ func (c *Conn) Write(p []byte) (int, error) {
 	shut := c.shut
 	c.mu.Unlock()
 	if shut {
-		return 0, newError(kind.State, nil, "handle %d: CloseWrite was called before", c.h).in("tls.Write")
+		return 0, newError(kind.State, nil, "handle %d: CloseWrite was called before", c.h).forMethod("tls.Write")
 	}
-	c.writing.Lock()
+	c.writeMu.Lock()
 	n, err := c.ch.Write(p)
 	c.sent.Add(int64(n))
 	if n > 0 {
 		c.cut = n < len(p)
 	}
-	c.writing.Unlock()
+	c.writeMu.Unlock()
 	if err != nil {
-		return n, c.explain(err, &c.out)
+		return n, c.explain(err, &c.writeErr)
 	}
 	return n, nil
 }
@@ -188,12 +188,12 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 		return net.ErrClosed
 	}
 	c.ch.SetDeadline(time.Unix(1, 0))
-	c.writing.Lock()
+	c.writeMu.Lock()
 	if c.cut {
 		_ = c.ch.CloseRead() // with CloseWrite that is, for tlsd, as if this side were gone
 		_ = c.ch.CloseWrite()
 	}
-	c.writing.Unlock()
+	c.writeMu.Unlock()
 	err := c.c.CloseConn(ctx, c.h)
 	c.ch.Close()
 	return err
@@ -214,7 +214,7 @@ func (c *Conn) explain(err error, last *error) error {
 	if known != nil {
 		return known
 	}
-	why := c.ask(last == &c.in, err)
+	why := c.queryStatus(last == &c.readErr, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if *last == nil {
@@ -224,8 +224,8 @@ func (c *Conn) explain(err error, last *error) error {
 }
 
 // ask asks tlsd why a direction has ended.
-func (c *Conn) ask(reading bool, err error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+func (c *Conn) queryStatus(reading bool, err error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
 	s, failed := c.c.Status(ctx, c.h)
 	switch {

@@ -21,7 +21,7 @@ func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 		if err == nil {
 			return conn.(*net.UnixConn), nil
 		}
-		switch err = plain(err); {
+		switch err = unwrapNet(err); {
 		case errors.Is(err, syscall.EAGAIN):
 			full = fmt.Errorf("too many others wait to be let in by tlsd: %w", err)
 		case full != nil && ctx.Err() != nil:

@@ -43,7 +43,7 @@ type Error struct {
 	Data    wire.ErrorData // Op, Handle and detail, where they are known
 
 	cause error
-	ours  bool // made by this package, not answered by tlsd
+	local bool // made by this package, not answered by tlsd
 }
 
 // Error returns the message.
@@ -61,18 +61,18 @@ func newError(k Kind, cause error, format string, args ...any) *Error {
 		Message: fmt.Sprintf(format, args...),
 		Data:    wire.ErrorData{Kind: k},
 		cause:   cause,
-		ours:    true,
+		local:   true,
 	}
 }
 
 // in returns the error as that of a call of method. The text of what tlsd has answered stays
 // as it is, because it is what LastError gives.
-func (e *Error) in(method string) *Error {
+func (e *Error) forMethod(method string) *Error {
 	c := *e
 	if c.Data.Op == "" {
 		c.Data.Op = method
 	}
-	if c.ours {
+	if c.local {
 		c.Message = method + ": " + c.Message
 	}
 	return &c

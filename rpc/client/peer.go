@@ -33,7 +33,7 @@ func (e *StrangerError) Error() string {
 }
 
 // trust fails for a socket of somebody who must not be talked to. read is ReadConf, but in tests.
-func (p Peer) trust(path string, euid int, read func() (Conf, error)) error {
+func (p Peer) checkTrusted(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil
 	}

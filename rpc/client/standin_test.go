@@ -137,7 +137,7 @@ func talk(t *testing.T, script func(*standIn)) *Client {
 	t.Helper()
 	ours, theirs := pair(t)
 	c := New(ours)
-	c.grace = bound // a stand-in that is slow is not one that does not answer
+	c.cancelTimeout = bound // a stand-in that is slow is not one that does not answer
 	play(t, theirs, script)
 	t.Cleanup(func() { c.Close() })
 	return c

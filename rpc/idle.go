@@ -15,14 +15,14 @@ import (
 // no call was in flight, nothing has come from the caller, be it between messages or in the middle
 // of one, and no byte has moved on a data channel. A session that waits for clients with a signal
 // is not idle.
-type caller struct{ *server }
+type idleReader struct{ *server }
 
-func (c caller) Read(p []byte) (int, error) {
+func (c idleReader) Read(p []byte) (int, error) {
 	for {
 		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			if c.IdleTimeout > 0 {
-				c.heard = time.Now()
+				c.lastReceived = time.Now()
 			}
 			if errors.Is(err, io.EOF) {
 				err = io.EOF // without what ReadMsgUnix puts around it
@@ -61,10 +61,10 @@ func (c caller) Read(p []byte) (int, error) {
 
 // listenOn begins to watch for idleness. The deadline is not moved with all that comes, but
 // when it has passed.
-func (s *server) listenOn() {
+func (s *server) startIdleTimer() {
 	if s.IdleTimeout > 0 {
-		s.heard = time.Now()
-		s.conn.SetReadDeadline(s.heard.Add(s.IdleTimeout))
+		s.lastReceived = time.Now()
+		s.conn.SetReadDeadline(s.lastReceived.Add(s.IdleTimeout))
 	}
 }
 
@@ -76,8 +76,8 @@ func (s *server) idleLeft() time.Duration {
 	if s.sess.Attended() || len(s.calls) > 0 {
 		return s.IdleTimeout
 	}
-	since := s.heard
-	for _, t := range []time.Time{s.freed, s.sess.LastMoved()} {
+	since := s.lastReceived
+	for _, t := range []time.Time{s.lastAnswered, s.sess.LastMoved()} {
 		if t.After(since) {
 			since = t
 		}
