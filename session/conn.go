@@ -19,37 +19,39 @@ const (
 	connOpen
 	connHandshake
 	connReady
-	connBroken // the handshake failed
-	connFailed // it was never made
+	connBroken // the handshake has failed
+	connFailed // the making call has failed
 	connClosed
 )
 
-// connection is one connection handle.
+// A connection is one connection handle.
 type connection struct {
 	s        *Session
 	handle   Handle
 	accepted bool
-	peer     string // as NewClient was given it
+	peer     string // host and port as the caller of NewClient gave them
 	flow     flow
 
 	local, remote string // addresses; set before the connection is open or ready
 
 	// Guarded by s.mu.
-	state       connState
-	setup       connSetup     // what it needs until its handshake
-	closing     bool          // a Close has arrived
-	finishSlot  bool          // that Close has a place to finish it in the background
-	timeout     time.Duration // of each Handshake, Read and piece of a Write that is made from now on; 0: the session's own
+	state      connState
+	setup      connSetup // what the handshake will need
+	closing    bool      // a Close has arrived
+	finishSlot bool      // the Close holds an element of finishSlots
+	// for each Handshake, Read and piece of a Write that is made from now on; 0: the session's
+	// timeout
+	timeout     time.Duration
 	tls         EngineConn
 	pumps       *pumps          // nil without a data channel
-	controlTail <-chan struct{} // the last control call's end
-	readTail    <-chan struct{} // the last Read's end
-	writeTail   <-chan struct{} // the last Write's end
-	ahead       *readAhead      // nil unless a Wait has begun to read ahead
+	controlTail <-chan struct{} // done of the last control call
+	readTail    <-chan struct{} // done of the last Read
+	writeTail   <-chan struct{} // done of the last Write
+	ahead       *readAhead      // nil unless a Wait reads ahead
 }
 
-// become is the only place where a connection changes its state. It panics on a
-// change that the diagram in the package comment does not have. s.mu must be held.
+// become is the only function that changes the state. It panics if the diagram of the package
+// comment does not have the change. s.mu must be held.
 func (c *connection) become(next connState) {
 	ok := false
 	switch c.state {
@@ -80,7 +82,7 @@ func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection
 	return c
 }
 
-// made gives an accepted connection that has done its handshake its engine side, and its data
+// setReady gives an accepted connection its engine's side, after the handshake, and its data
 // channel if there is one.
 func (c *connection) setReady(t EngineConn, ch *channel) {
 	t.SetTag(int32(c.handle))
@@ -93,7 +95,7 @@ func (c *connection) setReady(t EngineConn, ch *channel) {
 	}
 }
 
-// unmade takes back a handle whose making call has failed.
+// abandon takes back the handle of a making call that has failed.
 func (c *connection) abandon() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -103,8 +105,8 @@ func (c *connection) abandon() {
 	c.s.count()
 }
 
-// forget takes the handle out of the session and returns the engine's side, if
-// there is one. The pumps must have ended.
+// unregister takes the handle out of the session. It returns the engine's side, if there is one.
+// The pumps must have ended.
 func (c *connection) unregister() EngineConn {
 	c.s.mu.Lock()
 	t, b := c.tls, c.setup
@@ -120,7 +122,7 @@ func (c *connection) unregister() EngineConn {
 	return t
 }
 
-// usable returns the engine side of a connection that has done its handshake.
+// usable returns the engine's side of a connection that has done its handshake.
 func (c *connection) usable() (EngineConn, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -133,8 +135,9 @@ func (c *connection) usable() (EngineConn, error) {
 	return c.tls, nil
 }
 
-// channelled is usable for a call that goes by the data channel, if there is one, and that ends
-// with the Close behind it: when the call's turn comes, the connection may be closed already.
+// channelPumps is for calls that drain the data channel (Flush, Shutdown). It returns the pumps, or
+// nil without a channel. A later Close does not cancel such a call, so the connection may be closed
+// when the call runs. With pumps this is no error.
 func (c *connection) channelPumps() (*pumps, error) {
 	_, err := c.usable()
 	c.s.mu.Lock()
@@ -145,8 +148,7 @@ func (c *connection) channelPumps() (*pumps, error) {
 	return c.pumps, nil
 }
 
-// stateError says why nothing but Close can be done with the connection, if so.
-// s.mu must be held.
+// stateError says why only Close is possible on the connection, or returns nil. s.mu must be held.
 func (c *connection) stateError() error {
 	switch c.state {
 	case connFailed:
@@ -159,8 +161,8 @@ func (c *connection) stateError() error {
 	return nil
 }
 
-// NewClient connects to host, a name or an address, at port 1-65535. TLS starts
-// with Handshake. The result is the connection's Handle.
+// NewClient connects to host, a name or an address, at port 1-65535. TLS starts with Handshake. The
+// result is the connection's Handle.
 func (s *Session) NewClient(host string, port int) *Call {
 	const op = "tls.NewClient"
 	s.mu.Lock()
@@ -199,7 +201,7 @@ func (s *Session) NewClient(host string, port int) *Call {
 	return call
 }
 
-// connect connects to a host within a bound, or says why it is none.
+// connect connects to a host within the timeout. bad is the error of the host's text, or nil.
 func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port int, timeout time.Duration) (*net.TCPConn, error) {
 	if err := s.available(); err != nil {
 		return nil, err
@@ -220,9 +222,8 @@ func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port i
 	return nc.(*net.TCPConn), nil
 }
 
-// onConnection makes a call on a connection handle that runs after the calls of
-// the lanes that lanes returns, and replaces the tail of the last of them.
-// s.mu must be held.
+// onConnection makes a call on a connection handle. The call runs after the calls of the given
+// lanes, and becomes the tail of the last lane. s.mu must be held.
 func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<-chan struct{},
 	run func(context.Context, *connection) (any, error)) *Call {
 	c, err := s.connection(h)
@@ -239,8 +240,8 @@ func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<
 	return call
 }
 
-// beside makes a call on a connection handle that runs after the calls of the lanes, but holds up
-// none. s.mu must be held.
+// beside makes a call on a connection handle. The call runs after the calls of the given lanes, but
+// no later call waits for it. s.mu must be held.
 func (s *Session) beside(op string, h Handle, lanes func(*connection) []*<-chan struct{},
 	run func(context.Context, *connection) (any, error)) *Call {
 	c, err := s.connection(h)
@@ -263,7 +264,7 @@ func writeLane(c *connection) []*<-chan struct{} {
 }
 
 // Handshake does the TLS handshake. The result is 0. If data is not nil, it becomes the
-// connection's data channel; the session owns it from now on.
+// connection's data channel, and the session owns it from now on.
 func (s *Session) Handshake(h Handle, data *net.UnixConn) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -280,7 +281,7 @@ func (s *Session) Handshake(h Handle, data *net.UnixConn) *Call {
 	return call
 }
 
-// handshake does it, and gives the connection its data channel, if there is one.
+// handshake does the handshake, and starts the pumps if there is a data channel.
 func (c *connection) handshake(ctx context.Context, timeout time.Duration, call *Call, ch *channel) error {
 	s := c.s
 	s.mu.Lock()
@@ -333,8 +334,8 @@ func (c *connection) handshake(ctx context.Context, timeout time.Duration, call 
 	return nil
 }
 
-// SetInsecureSkipVerify turns the verification of the server's certificate off
-// or on, before the handshake. The result is 0.
+// SetInsecureSkipVerify turns the verification of the server's certificate off or on, before the
+// handshake. The result is 0.
 func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -363,8 +364,8 @@ func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 	}).instant()
 }
 
-// PeerCertSubject is the subject of the peer's certificate in OpenSSL's
-// one-line form, or "" if the peer has shown none.
+// PeerCertSubject is the subject of the peer's certificate in OpenSSL's one-line form. It is "" if
+// the peer has shown none.
 func (s *Session) PeerCertSubject(h Handle) *Call {
 	return s.query("tls.PeerCertSubject", h, EngineConn.PeerSubject)
 }
@@ -386,7 +387,7 @@ func (s *Session) query(op string, h Handle, what func(EngineConn) string) *Call
 	}).instant()
 }
 
-// instant marks a call that only waits for its turn.
+// instant marks a call that waits for nothing but earlier calls.
 func (c *Call) instant() *Call {
 	c.waits = false
 	return c

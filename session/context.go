@@ -10,33 +10,36 @@ import (
 	"tlsd/internal/kind"
 )
 
-// serverContext is one context handle: a certificate, its key, and the
-// listeners that Accept has opened with them.
+// A serverContext is one context handle: a certificate, its key, and the listeners.
 type serverContext struct {
 	s      *Session
 	handle Handle
 
 	// Guarded by s.mu.
 	closing          bool
-	abandoned        bool                 // the call that was to make it failed
-	created          <-chan struct{}      // the making call's end
-	controlTail      <-chan struct{}      // the end of the last call that changes it
-	timeout          time.Duration        // of each Accept that is made from now on; 0: the session's own
+	abandoned        bool                 // the making call has failed
+	created          <-chan struct{}      // done of the making call
+	controlTail      <-chan struct{}      // done of the last call that changes the context
+	timeout          time.Duration        // for Accepts that are made from now on; 0: the session's timeout
 	listeners        map[string]*listener // by address
-	listenersChanged chan struct{}        // closed and replaced when there is another listener
+	listenersChanged chan struct{}        // closed and replaced when a listener is added
 	options          serverOptions
 	signal           *signal   // nil until the caller has sent its pair
-	lastLook         time.Time // when refresh has looked at the files
+	lastLook         time.Time // when refresh last looked at the files
 
-	changeMu sync.Mutex // held by who changes the options, and while files are read for that; never by a call that waits
+	// held while the options change, and while files are read for the change; never by a call
+	// that waits
+	changeMu sync.Mutex
 
-	engineMu sync.RWMutex // guards engine; held shared while a connection is made from it, so never under the session's lock
+	// guards engine and freed; held shared while a connection is made, so never under the
+	// session's lock
+	engineMu sync.RWMutex
 	engine   EngineContext
-	freed    bool // guarded by swap: there will be no other engine
+	freed    bool // no other engine will come
 }
 
-// NewServerContext loads a certificate chain and its key from PEM files, whose
-// paths must be absolute. The result is the context's Handle.
+// NewServerContext loads a certificate chain and its key from PEM files. The paths must be
+// absolute. The result is the context's Handle.
 func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	const op = "tls.NewServerContext"
 	s.mu.Lock()
@@ -90,9 +93,9 @@ func (c *serverContext) abandon() {
 	c.s.count()
 }
 
-// Accept waits for a client at host (an address of this machine) and port 1-65535 that has done its
-// handshake. The result is the Handle of its connection. If data is not nil, it becomes the
-// connection's data channel; the session owns it from now on.
+// Accept waits for a client that has done its handshake, at host (an address of this machine) and
+// port 1-65535. The result is the Handle of the client's connection. If data is not nil, it becomes
+// the connection's data channel, and the session owns it from now on.
 func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
 	call := s.accept(ctxHandle, host, port)
 	call.data = data
@@ -141,9 +144,9 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	return call
 }
 
-// CloseServerContext stops listening, drops the clients that no Accept has
-// claimed, and frees the handle. It takes its turn behind the Accepts that were
-// made before it, and ends those that go on waiting. The result is 0.
+// CloseServerContext stops listening, drops the clients that no Accept has claimed, and frees the
+// handle. It waits for the Accepts that were made before it, and ends those that go on waiting. The
+// result is 0.
 func (s *Session) CloseServerContext(h Handle) *Call {
 	const op = "tls.CloseServerContext"
 	s.mu.Lock()
@@ -156,8 +159,8 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 	return s.closeAfterEarlier(op, h, c.close, func() bool { return c.abandoned })
 }
 
-// close frees the context. No Accept may be using it. Clients that were not claimed are closed in
-// an orderly way, as far as ctx and the timeout allow.
+// close frees the context. No Accept must be using it. Clients that no Accept has claimed get
+// close_notify, as far as ctx and Timeouts.Close allow.
 func (c *serverContext) close(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
 	defer stop()
@@ -176,8 +179,8 @@ func (c *serverContext) close(ctx context.Context) error {
 	return nil
 }
 
-// use replaces the engine's context, for handshakes from now on. Those that have begun go on with
-// the old one. Nil is the last one.
+// replaceEngine replaces the engine's context, for handshakes from now on. Handshakes that have
+// begun keep the old one. After nil, no other engine is taken.
 func (c *serverContext) replaceEngine(e EngineContext) {
 	c.engineMu.Lock()
 	old := c.engine
@@ -192,7 +195,7 @@ func (c *serverContext) replaceEngine(e EngineContext) {
 	}
 }
 
-// newServer makes a server's connection, which owns nc, also when it fails.
+// newServer makes a server's connection. It owns nc, also if it fails.
 func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	c.refresh()
 	c.engineMu.RLock()
@@ -204,7 +207,7 @@ func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	return c.engine.Server(nc)
 }
 
-// accept makes the connection of a client that was claimed.
+// accept makes the connection of a client that an Accept has claimed.
 func (c *connection) accept(a arrival, sc *serverContext, ch *channel) {
 	if a.conn == nil {
 		c.setOpen(connSetup{tcp: a.tcp, server: sc, data: ch})

@@ -8,10 +8,9 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A limiter bounds pieces of work that come one after another. Its context ends, with kind
-// "timeout", when a piece takes too long; then the limiter is used up. A piece that is in time
-// allocates nothing and does not touch the timer: when the timer fires, it looks whether it must
-// run on.
+// A limiter limits the time of pieces of work that come one after another. When a piece takes too
+// long, the piece's context ends with kind "timeout". A piece that ends in time allocates nothing
+// and does not touch the timer. A timer that fires early for the current piece is armed again.
 type limiter struct {
 	parent context.Context
 
@@ -19,12 +18,12 @@ type limiter struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	timeout  time.Duration // 0: none
-	size     int           // bytes of the piece, for people
-	running  bool          // a piece is
-	deadline time.Time     // when it must have ended
+	size     int           // bytes of the piece, for the error's text
+	running  bool          // between begin and end
+	deadline time.Time     // of the piece
 	timer    *time.Timer   // made with the first piece
-	armed    bool          // the timer is running
-	firesAt  time.Time     // then: when it fires
+	armed    bool          // the timer runs
+	firesAt  time.Time     // when the running timer fires
 }
 
 func newLimiter(parent context.Context, timeout time.Duration) *limiter {
@@ -33,7 +32,7 @@ func newLimiter(parent context.Context, timeout time.Duration) *limiter {
 	return l
 }
 
-// set changes the bound. A piece that is under way gets the new bound from now on.
+// set changes the timeout. A piece that runs gets the new timeout from now on.
 func (l *limiter) set(timeout time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -43,7 +42,7 @@ func (l *limiter) set(timeout time.Duration) {
 	}
 }
 
-// begin begins a piece, and gives its context.
+// begin begins a piece, and returns its context.
 func (l *limiter) begin(size int) context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,14 +54,14 @@ func (l *limiter) begin(size int) context.Context {
 	return l.ctx
 }
 
-// end ends it.
+// end ends the piece.
 func (l *limiter) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running = false
 }
 
-// start counts from now. l.mu must be held.
+// start sets the deadline, counted from now. l.mu must be held.
 func (l *limiter) start() {
 	if l.timeout == 0 {
 		l.deadline = time.Time{}
@@ -74,7 +73,7 @@ func (l *limiter) start() {
 	}
 }
 
-// tick makes the timer fire after d. l.mu must be held.
+// arm makes the timer fire after d. l.mu must be held.
 func (l *limiter) arm(d time.Duration) {
 	l.armed, l.firesAt = true, l.deadline
 	if l.timer == nil {
@@ -109,7 +108,7 @@ func (l *limiter) stop() {
 	l.cancel(nil)
 }
 
-// pending is the size of the piece that is under way.
+// pending is the size of the piece that runs, or 0.
 func (l *limiter) pending() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,7 +118,7 @@ func (l *limiter) pending() int {
 	return l.size
 }
 
-// notTaken is the error of a peer that does not take so many bytes in time; 0 means close_notify.
+// notTaken is the error of a peer that does not take size bytes in time. Size 0 is close_notify.
 func notTaken(size int, timeout time.Duration) *Error {
 	if size == 0 {
 		return fail(kind.Timeout, "the peer has not taken close_notify within %v", timeout)

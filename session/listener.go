@@ -13,16 +13,16 @@ import (
 	"tlsd/internal/kind"
 )
 
-// listener is one address that a context listens on. It accepts clients from
-// the first Accept until the context is closed, does their handshakes side by
-// side, and keeps at most Limits.Pending of them, in the handshake or done,
-// until an Accept claims them; further clients wait in the kernel's queue.
+// A listener is one address where a context listens. It accepts clients from the first Accept until
+// the context is closed, and does their handshakes side by side. It keeps at most Limits.Pending
+// clients, in the handshake or done, until an Accept claims them. Further clients wait in the
+// kernel's backlog.
 type listener struct {
 	s    *Session
 	addr string
 
 	opened chan struct{} // closed when listening has begun or failed
-	err    *Error        // why it failed; set before opened is closed
+	err    *Error        // why listening has failed; set before opened is closed
 
 	context *serverContext
 	ln      *net.TCPListener
@@ -30,13 +30,13 @@ type listener struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 
-	slots        chan struct{} // one is taken by each client until it is claimed
-	arrived      chan arrival  // clients that have done their handshake, or failed; never full
-	acceptErrors chan *Error   // why no client can be taken, for an Accept that waits
+	slots        chan struct{} // each client has one element until an Accept claims the client
+	arrived      chan arrival  // clients that no Accept has claimed; never full
+	acceptErrors chan *Error   // why accept(2) fails, for an Accept that waits
 }
 
-// An arrival is a client: its connection after the handshake, or before it if that comes later, or
-// why it failed.
+// An arrival is a client for an Accept. It has conn after the handshake, tcp if the handshake comes
+// later, or the error of the handshake.
 type arrival struct {
 	conn          EngineConn
 	local, remote string // addresses of conn
@@ -44,8 +44,8 @@ type arrival struct {
 	err           *Error
 }
 
-// accept claims the next client of an address, or, without an address, of all that the context
-// listens on.
+// accept claims the next client of an address. Without an address, it claims the next client of all
+// listeners of the context.
 func (c *serverContext) accept(ctx context.Context, host string, port int) (arrival, error) {
 	if host == "" && port == 0 {
 		return c.acceptAny(ctx)
@@ -64,7 +64,7 @@ func (c *serverContext) accept(ctx context.Context, host string, port int) (arri
 	}
 }
 
-// claim takes a client that has arrived.
+// claim gives the client's slot back, and returns the client or its error.
 func (l *listener) claim(a arrival) (arrival, error) {
 	<-l.slots
 	l.context.clientsChanged()
@@ -74,7 +74,7 @@ func (l *listener) claim(a arrival) (arrival, error) {
 	return a, nil
 }
 
-// listener returns the listener of an address, which it opens at first use.
+// listener returns the listener of an address. At the first use it opens the listener.
 func (c *serverContext) listener(ctx context.Context, addr string) (*listener, error) {
 	for {
 		c.s.mu.Lock()
@@ -119,7 +119,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 		case first || l.err.Kind != kind.Cancelled && l.err.Kind != kind.Timeout:
 			return nil, l.err
 		}
-		// The Accept that was to open it has ended early. This one has not.
+		// Another Accept opened the listener, and was ended early. This Accept tries again.
 	}
 }
 
@@ -162,8 +162,8 @@ func (l *listener) serve() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		// Out of descriptors or memory: an Accept that waits hears of it, and
-		// clients wait until it is over.
+		// Descriptors or memory are used up. A waiting Accept gets the error, and the
+		// clients wait in the backlog until this is over.
 		<-l.slots
 		e := classify(l.ctx, err, kind.IO)
 		e.Why = fmt.Sprintf("accept on %s: %s", l.addr, e.Why)
@@ -183,7 +183,8 @@ func (l *listener) serve() {
 	}
 }
 
-// welcome does the handshake of a client, unless it comes later.
+// serveClient does the handshake of a client. If the handshake comes later, it delivers the client
+// at once.
 func (l *listener) serveClient(nc *net.TCPConn) {
 	defer l.work.Done()
 	l.s.mu.Lock()
@@ -195,13 +196,13 @@ func (l *listener) serveClient(nc *net.TCPConn) {
 	}
 	a := l.handshake(nc, skip)
 	if a.err != nil && skip {
-		<-l.slots // it was never there
+		<-l.slots // Accepts never see the client
 		return
 	}
 	l.deliver(a)
 }
 
-// arrive gives a client to the Accepts. There is room for it.
+// deliver gives a client to the Accepts. There is room, because the client has a slot.
 func (l *listener) deliver(a arrival) {
 	l.arrived <- a
 	l.context.clientsChanged()
@@ -229,8 +230,8 @@ func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	return a
 }
 
-// close stops listening, ends the handshakes and drops the clients that were
-// not claimed, all at the same time. It returns when all of that is done.
+// close stops listening, ends the handshakes and drops the clients that no Accept has claimed, all
+// at the same time. It returns when this is done.
 func (l *listener) close(ctx context.Context) {
 	<-l.opened
 	if l.err != nil {
@@ -251,8 +252,8 @@ func (l *listener) close(ctx context.Context) {
 	l.work.Wait()
 }
 
-// network keeps an IPv4 address to IPv4: with "tcp", Go takes 0.0.0.0 for all
-// addresses, those of IPv6 too.
+// network is "tcp4" for an IPv4 address. With "tcp", Go takes 0.0.0.0 for all addresses, those of
+// IPv6 too.
 func network(addr string) string {
 	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
 		return "tcp4"

@@ -13,18 +13,17 @@ import (
 	"tlsd/openssl"
 )
 
-// The options of handles. An option of a connection must come before its handshake. One of a
-// context holds for clients that come later; those that are there stay as they are. An unknown
-// name, and a value that an option does not have, are errors of kind "params" that list what there
-// is.
+// The options of handles. An option of a connection must come before its handshake. An option of a
+// context is for clients that come later. An unknown name and a bad value are errors of kind
+// "params", which list the known ones.
 
-// A connOption is an option of a connection. set is called with s.mu held, parse before it and
-// without.
+// A connOption is an option of a connection. parse is called without s.mu. The function that parse
+// returns is called with s.mu held.
 type connOption struct {
 	name   string
 	values string // for errors
 	client bool   // not for accepted connections
-	// parse gives what sets the option. It may read files.
+	// parse returns the function that sets the option. It may read files.
 	parse func(s *Session, value string) (func(*connSetup), error)
 }
 
@@ -62,23 +61,23 @@ var connOptions = []connOption{
 		}},
 }
 
-// A contextOption is an option of a server context. It changes a copy of the options, and what it
-// gives else to s.mu's holder.
+// A contextOption is an option of a server context. parse changes a copy of the options.
 type contextOption struct {
 	name   string
 	values string
 	parse  func(s *Session, value string, o *serverOptions) error
 }
 
-// serverOptions are those of a context. They are copied to be changed.
+// serverOptions are the options of a context. A change makes a copy, and replaces the old options
+// with it.
 type serverOptions struct {
 	config openssl.ServerConfig
 	tls13  bool
-	skip   bool // failed handshakes
+	skip   bool // Accept skips failed handshakes
 	later  bool
 	reload bool
 
-	sources map[string]source // of the identities, by name; "" for the default one
+	sources map[string]source // files of the identities, by server name; "" for the context's own
 }
 
 var contextOptions = []contextOption{
@@ -177,7 +176,7 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
 	s.mu.Lock()
-	set(&c.setup) // no call on the handle's control lane runs beside this one, so it is still open
+	set(&c.setup) // no other control call runs, so the state is still open
 	s.mu.Unlock()
 	return nil
 }
@@ -215,11 +214,11 @@ func unknownOption(name, what, known string) *Error {
 	return fail(kind.Params, "%.40q is not an option of %s; there are: %s", name, what, known)
 }
 
-// errValue says that an option has no such value.
+// errValue says that the option does not have the value.
 var errValue = fmt.Errorf("no such value")
 
-// badValue makes the error of an option whose value cannot be had. doing is the kind of an error
-// that does not say its own.
+// badValue makes the error of an option whose value was refused. doing is the kind of an error that
+// has no kind of its own.
 func badValue(ctx context.Context, name, value, values string, doing kind.Kind, err error) *Error {
 	if err == errValue {
 		return fail(kind.Params, "%s: %.80q is no value of it; want %s", name, value, values)
@@ -231,8 +230,8 @@ func badValue(ctx context.Context, name, value, values string, doing kind.Kind, 
 	return e
 }
 
-// badFile makes an error of kind "file" of one that the contents of a file have caused. The others
-// stay as they are.
+// badFile makes an error of kind "file", if the contents of a file have caused err. Other errors
+// keep their kind.
 func badFile(err error) error {
 	if err == nil {
 		return nil
@@ -240,7 +239,7 @@ func badFile(err error) error {
 	return classify(context.Background(), err, kind.File)
 }
 
-// choice is which of the values it is.
+// choice returns the index of value in values.
 func choice(value string, values ...string) (int, error) {
 	if n := slices.Index(values, value); n >= 0 {
 		return n, nil
@@ -248,7 +247,7 @@ func choice(value string, values ...string) (int, error) {
 	return 0, errValue
 }
 
-// protocols reads a list of application protocols (RFC 7301); nil is none.
+// protocols reads a list of application protocols (RFC 7301). nil is no protocol.
 func protocols(value string) ([]string, error) {
 	if value == "" {
 		return nil, nil
@@ -262,7 +261,7 @@ func protocols(value string) ([]string, error) {
 	return list, nil
 }
 
-// pins reads a list of hashes of public keys; nil is any key.
+// pins reads a list of hashes of public keys. nil allows any key.
 func pins(value string) ([][sha256.Size]byte, error) {
 	if value == "" {
 		return nil, nil
@@ -292,8 +291,8 @@ func parseCA(s *Session, path string) (func(*connSetup), error) {
 	return func(b *connSetup) {
 		old := b.store
 		b.store = t
-		// Its context may have to be freed, for which the library has to be waited for: not
-		// under the lock.
+		// The release may have to free the store's context, and then waits for the library.
+		// So it must not run under the lock.
 		s.background.Go(old.release)
 	}, nil
 }

@@ -11,30 +11,29 @@ import (
 	"tlsd/openssl"
 )
 
-// Certificates that are renewed on disk: the option reload is auto. The rules:
+// Certificates that are renewed on disk, with the option reload set to auto. The rules:
 //
-//   - A handshake that is about to begin looks whether the files are others, at most once in
-//     reloadPause for each context. So an idle context does nothing.
-//   - A file is another one if the path leads to another inode, or its time or size has changed. It
+//   - A handshake that is about to begin looks whether the files have changed. A context looks at
+//     most once in reloadPause. So an idle context does nothing.
+//   - A file has changed if its path leads to another inode, or if its time or size has changed. It
 //     is opened as at first, so the policy's folders and the confinement hold.
-//   - New files are read and checked first. If they are bad, such as a key that is not replaced
-//     yet, the old ones stay, and the observer is told once. They are tried again when they have
-//     changed again.
+//   - New files are read and checked first. They may be bad, for example while the key is not
+//     replaced yet. Then the old ones stay, and the observer is told once. The files are tried
+//     again when they have changed again.
 
-// reloadPause is how long a context does not look again.
+// reloadPause is the shortest time between two looks of a context.
 const reloadPause = time.Second
 
-const opReload = "tls.Accept" // whose handshake looks
+const opReload = "tls.Accept" // the call whose handshake looks
 
-// A source is where an identity comes from: the files, and what they were when they were last
-// looked at.
+// A source is the files of an identity, and their state at the last look.
 type source struct {
 	certFile, keyFile string
-	cert, key         fs.FileInfo // nil: there was none
+	cert, key         fs.FileInfo // nil: the file did not exist
 }
 
-// refresh takes files that have been renewed. If another change is under way, it leaves them to a
-// later handshake.
+// refresh takes files that have been renewed. If the options are being changed, it leaves the files
+// to a later handshake.
 func (c *serverContext) refresh() {
 	s := c.s
 	s.mu.Lock()
@@ -54,7 +53,7 @@ func (c *serverContext) refresh() {
 			changed[name] = now
 		}
 	}
-	// All at once, because each change makes the certificates of all names anew.
+	// All names at once, because each change makes the certificates of all names anew.
 	if len(changed) > 1 && c.reload(changed) == nil {
 		return
 	}
@@ -71,8 +70,8 @@ func (c *serverContext) refresh() {
 	}
 }
 
-// reload makes the files of some names hold, as they are there now, and tells the observer; or none
-// of them. c.changing must be held.
+// reload reads the files of the given names, and makes them hold: all of them, or none. It tells
+// the observer. c.changeMu must be held.
 func (c *serverContext) reload(changed map[string]source) error {
 	next := c.copyOptions()
 	taken := map[string]openssl.Identity{}
@@ -96,7 +95,7 @@ func (c *serverContext) reload(changed map[string]source) error {
 	return nil
 }
 
-// remember notes what the files were when they could not be taken.
+// rememberSource records the state of files that could not be taken.
 func (c *serverContext) rememberSource(name string, seen source) {
 	next := c.copyOptions()
 	next.sources[name] = seen
@@ -105,8 +104,8 @@ func (c *serverContext) rememberSource(name string, seen source) {
 	c.options = next
 }
 
-// look tells which file is at a path now; nil if none can be opened. A refusal of the policy is
-// told to the audit by the read that follows a change, and not by each look.
+// stat returns the file that is at a path now, or nil if none can be opened. It does not report a
+// refusal of the policy to the audit. The read that follows a change does.
 func (s *Session) stat(path string) fs.FileInfo {
 	f, err := s.Policy.KeyFolders.Open(path)
 	if err != nil {

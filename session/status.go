@@ -15,9 +15,9 @@ const (
 	opStatus   = "tls.Status"
 )
 
-// Status tells how a connection stands after its handshake. If a direction has failed, its error
-// becomes the session's last error: that of writing if the caller did not know it, else that of
-// reading. The result is a Status.
+// Status returns the state of a connection after its handshake. If a direction has failed, its
+// error becomes the session's last error. If both have failed, this is the error of writing, if no
+// call has answered with it before, or else the error of reading. The result is a Status.
 func (s *Session) Status(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +54,7 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 
 // awaitSent waits until so many bytes have left.
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
-	over := closedChan // without a channel, nothing is under way after the Writes
+	over := closedChan // without a channel, the earlier Writes have ended
 	if p != nil {
 		over = p.sendingOver
 	}
@@ -81,8 +81,8 @@ func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error
 	}
 }
 
-// Shutdown sends close_notify behind all that was written before, or behind all that the caller has
-// sent on the data channel. Reading goes on. The result is 0. A second Shutdown does nothing.
+// Shutdown sends close_notify after all bytes of earlier Writes, or after all bytes that the caller
+// has sent on the data channel. Reading goes on. The result is 0. A second Shutdown does nothing.
 func (s *Session) Shutdown(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

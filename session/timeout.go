@@ -8,10 +8,10 @@ import (
 	"tlsd/internal/kind"
 )
 
-// The bounds of calls on a handle.
+// The timeouts of calls on a handle.
 
-// bound is that of a call on a connection handle which is being made now; the session's own would
-// be preset. s.mu must be held.
+// timeoutOf is the timeout of a call that is being made on a connection handle. preset is the
+// session's own. s.mu must be held.
 func (s *Session) timeoutOf(h Handle, preset time.Duration) time.Duration {
 	if c := s.conns[h]; c != nil {
 		return cmp.Or(c.timeout, preset)
@@ -19,14 +19,14 @@ func (s *Session) timeoutOf(h Handle, preset time.Duration) time.Duration {
 	return preset
 }
 
-// writeBound is that of a piece that is sent from now on. s.mu must be held.
+// writeTimeout is the timeout of a piece that is sent from now on. s.mu must be held.
 func (c *connection) writeTimeout() time.Duration { return cmp.Or(c.timeout, c.s.Timeouts.Write) }
 
-// noHandshake is what a handshake that meets its bound is said to be.
+// noHandshake is the text for a handshake that times out.
 const noHandshake = "no handshake"
 
-// bounded is ctx with a bound; who meets it gets an error of kind "timeout" that says what there
-// was not in that time. 0 is no bound.
+// withTimeout gives ctx a timeout. The context's cause is then an error of kind "timeout", which
+// says what is missing. 0 is no timeout.
 func withTimeout(ctx context.Context, timeout time.Duration, missing string) (context.Context, context.CancelFunc) {
 	if timeout == 0 {
 		return ctx, func() {}
@@ -34,10 +34,10 @@ func withTimeout(ctx context.Context, timeout time.Duration, missing string) (co
 	return context.WithTimeoutCause(ctx, timeout, fail(kind.Timeout, "%s within %v", missing, timeout))
 }
 
-// SetTimeout bounds each Handshake, Read and piece of a Write on a connection handle, each Accept
-// on a context handle, or with the handle 0 each NewClient, that is made afterwards. The bound 0
-// brings the session's own timeouts back. The result is 0, when it is known that there is such a
-// handle.
+// SetTimeout sets the timeout of calls that are made afterwards. On a connection handle these are
+// each Handshake, each Read and each piece of a Write. On a context handle it is each Accept, and
+// with the handle 0 each NewClient. The timeout 0 brings the session's own timeouts back. The
+// result is 0. The call waits for the call that makes the handle.
 func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 	const op = "tls.SetTimeout"
 	s.mu.Lock()
@@ -55,7 +55,8 @@ func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 		return 0, c.stateError()
 	}).instant()
 	if c := s.conns[h]; c != nil {
-		c.timeout = timeout // now: calls that were made before have theirs already
+		// at once: earlier calls have their timeouts already
+		c.timeout = timeout
 		if c.pumps != nil {
 			c.pumps.limit.set(c.writeTimeout())
 		}
