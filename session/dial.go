@@ -12,21 +12,21 @@ import (
 	"tlsd/internal/policy"
 )
 
-// How a client finds its way to a host that has several addresses (RFC 8305). Attempts run side by
-// side: the next one begins when an earlier one has failed, or when the last one has gone on for
-// attemptDelay. The first that succeeds wins; the others are ended, and what they have opened is
-// closed, before the result is given. The two families of addresses take turns.
+// How a client connects to a host that has several addresses (RFC 8305). Attempts run side by side.
+// The next attempt begins when an earlier one has failed, or when the last one has run for
+// attemptDelay. The first success wins. The other attempts are ended, and their connections are
+// closed, before race returns. The two families of addresses take turns.
 //
 // The look-up asks for both families, and waits for both answers.
 
 const (
 	// attemptDelay is the Connection Attempt Delay of RFC 8305.
 	attemptDelay = 250 * time.Millisecond
-	// mostAttempts is how many run at the same time.
+	// maxAttempts is how many attempts may run at the same time.
 	maxAttempts = 16
 )
 
-// lookUp gives the addresses of a host, the best first.
+// lookUp returns the addresses of a host, the best first.
 func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) ([]netip.AddrPort, error) {
 	if addr, ok := host.Addr(); ok {
 		return []netip.AddrPort{netip.AddrPortFrom(addr, uint16(port))}, nil
@@ -49,7 +49,8 @@ func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) ([]net
 	return list, nil
 }
 
-// interleave makes the families take turns, the first one's first, and keeps the order within each.
+// interleave makes the two families take turns. The family of the first address comes first. The
+// order within each family stays.
 func interleave(list []netip.AddrPort) []netip.AddrPort {
 	var first, second []netip.AddrPort
 	for _, a := range list {
@@ -67,7 +68,7 @@ func interleave(list []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// An attempt is how one address is tried. It ends soon after its context.
+// An attempt tries one address. It ends soon after its context.
 type attempt func(context.Context, netip.AddrPort) (net.Conn, error)
 
 type attempted struct {
@@ -76,9 +77,9 @@ type attempted struct {
 	err   error
 }
 
-// race connects to the first address that can be connected to. pause gives what says that the next
-// attempt may begin. The error is that of the first address, or, if ctx has ended, of an attempt
-// that was under way then.
+// race connects to the first address that answers. The channel of pause says when the next attempt
+// may begin. The error is the error of the first address. If ctx has ended, it is the error of an
+// attempt that ctx has ended.
 func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time, try attempt) (net.Conn, error) {
 	if len(list) == 1 {
 		return try(ctx, list[0])
@@ -142,20 +143,19 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{Control: func(network, address string, socket syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {
-			return nil // the net package's to find out
+			return nil // the net package reports the error
 		}
 		return beginConnect(network, to, socket)
 	}}
 	return d.DialContext(ctx, "tcp", a.String())
 }
 
-// beginConnect begins to connect a socket that the net package is about to connect, which may be
-// done twice (connect(2)). A peer on this machine has accepted when the second call comes, and so a
-// goroutine need not wait for it, with all that this takes. The error is the one that the second
-// call would have.
+// beginConnect begins to connect a socket that the net package is about to connect. A second
+// connect(2) is allowed. A peer on this machine has accepted by then, so the second call succeeds
+// at once, and no goroutine has to wait. The error is the one that the second call would have.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
-		return nil // it is the net package's to find the zone's number
+		return nil // the net package finds the zone's number
 	}
 	var to syscall.Sockaddr = &syscall.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 	if strings.HasSuffix(network, "4") {

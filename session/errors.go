@@ -19,20 +19,21 @@ import (
 	"tlsd/openssl"
 )
 
-// Error is how a call fails. Its text is what tls.LastError returns.
+// An Error says how a call has failed. Its text is what tls.LastError returns.
 type Error struct {
 	Kind   kind.Kind
 	Op     string // method name; may be empty
-	Handle Handle // the handle that the call named; 0 if none
+	Handle Handle // the handle in the caller's request; 0 if none
 	Why    string
 
-	Errno   string       // name of the system's error, such as "ECONNREFUSED" or "EAI_NONAME"; may be empty
+	// name of the system's error, such as "ECONNREFUSED" or "EAI_NONAME"; may be empty
+	Errno   string
 	Verify  *VerifyError // set with kind "verify"
 	OpenSSL []string     // OpenSSL's error queue, the oldest first
 }
 
-// VerifyError is the detail of a certificate that was not accepted. Code is an
-// X509_V_ERR number and Reason its text; Depth 0 is the peer's own certificate.
+// A VerifyError has the details of a certificate that was not accepted. Code is an X509_V_ERR
+// number, and Reason its text. Depth 0 is the peer's own certificate.
 type VerifyError = openssl.VerifyError
 
 // Error returns "op: handle N: why", in one line.
@@ -49,8 +50,7 @@ func (e *Error) Error() string {
 	return oneLine(b.String())
 }
 
-// oneLine shows control characters, which a name that a caller or a peer gave may
-// have, as escapes.
+// oneLine replaces control characters by escapes. A name from a caller or a peer may have some.
 func oneLine(s string) string {
 	if strings.IndexFunc(s, unicode.IsControl) < 0 {
 		return s
@@ -71,14 +71,14 @@ func fail(k kind.Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Why: fmt.Sprintf(format, args...)}
 }
 
-// Reasons for which calls are ended from outside, as context causes.
+// Reasons why a call is ended early. They are causes of contexts.
 var (
 	errCancelled = fail(kind.Cancelled, "cancelled by the caller")
 	errClosed    = fail(kind.Cancelled, "the handle was closed while the call waited")
 	errEnded     = fail(kind.Cancelled, "the session ended while the call waited")
 )
 
-// lookUpError is the name that getaddrinfo(3) has for the failure of a look-up.
+// lookUpError is the name that getaddrinfo(3) has for a failed look-up.
 func lookUpError(e *net.DNSError) string {
 	switch {
 	case e.IsNotFound:
@@ -89,8 +89,8 @@ func lookUpError(e *net.DNSError) string {
 	return "EAI_FAIL"
 }
 
-// classify makes an *Error of whatever a lower layer returned. doing says in
-// which phase it happened and decides the kind when the error itself does not.
+// classify makes an *Error of the error of a lower layer. doing is the kind if the error has none
+// of its own.
 func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -147,9 +147,11 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 		out.Kind = kind.Timeout
 		out.Why = "timed out"
 		if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
-			<-ctx.Done() // A moment, if at all: who has a deadline of his own may see it pass first.
+			// ctx ends within a moment: a wait with the same deadline may see the
+			// deadline first
+			<-ctx.Done()
 		}
-		if errors.As(context.Cause(ctx), &e) { // see bounded
+		if errors.As(context.Cause(ctx), &e) { // see withTimeout
 			out.Why = e.Why
 		}
 	}

@@ -2,17 +2,17 @@ package session
 
 import "context"
 
-// How a connection ends. Its Close is answered when the handle is free, the calls on it have ended,
-// and the bytes of its data channel have left. The rest is finished in the background, within
-// Timeouts.Close: close_notify is sent, and the peer's system acknowledges all that was written.
-// The end of the session does not cut that short, since the caller was told that all is well.
-// [Session.End] waits for it, and [Session.Hurry] cuts it short.
+// How a connection ends. A Close is answered when the handle is free, the calls on it have ended,
+// and the bytes of its data channel have left. The rest happens in the background, within
+// Timeouts.Close: close_notify is sent, and the peer's system acknowledges all bytes. The caller
+// was told that all is well, so the session's end does not cut this short. [Session.End] waits for
+// it, and [Session.Hurry] cuts it short.
 
-// mostFinishing bounds the connections of a session that are being finished at the same time. A
-// Close that finds so many finishes its own before it is answered.
+// maxFinishing is the most connections of a session that are closed in the background at the same
+// time. One more Close is answered after its own connection has ended.
 const maxFinishing = 64
 
-// placeToFinish takes one of the places, if there is one.
+// takeFinishSlot takes an element of finishSlots, if there is room.
 func (s *Session) takeFinishSlot() bool {
 	select {
 	case s.finishSlots <- struct{}{}:
@@ -22,12 +22,12 @@ func (s *Session) takeFinishSlot() bool {
 	}
 }
 
-// Close frees the handle and sends close_notify, unless something was cut short. It takes its turn
-// behind the calls on the handle that were made before it, and ends those that go on waiting. What
-// the caller has sent on a data channel leaves first. If the caller has closed the channel before
-// the Close, it may have been cut short itself, and no close_notify is sent. The result is 0. The
-// error says why bytes have not left, if the caller does not know it; the handle is freed all the
-// same.
+// Close frees the handle and sends close_notify, unless something was cut short. It waits for the
+// calls on the handle that were made before it, and ends those that go on waiting. The bytes that
+// the caller has sent on a data channel leave first. If the caller has closed the channel before
+// the Close, a Write of the caller may have been cut short. Then no close_notify is sent. The
+// result is 0. An error says why bytes have not left, if no call has answered with the error
+// before. The handle is freed in any case.
 func (s *Session) Close(h Handle) *Call {
 	const op = "tls.Close"
 	s.mu.Lock()
@@ -46,8 +46,8 @@ func (s *Session) Close(h Handle) *Call {
 	return call
 }
 
-// drain lets what the caller has sent leave. A caller that has closed the channel before, perhaps
-// in the middle of a Write, is not made to wait for a peer that does not read.
+// drain sends the bytes that the caller has sent. If the caller has closed the channel before,
+// perhaps in the middle of a Write, drain waits no longer than Timeouts.Close for the peer.
 func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
 	if callerClosed {
 		var stop context.CancelFunc
@@ -57,9 +57,9 @@ func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
 	p.drain(ctx)
 }
 
-// close frees the handle and finishes the connection. Without a place in the background, or after
-// the session's end, it finishes before it returns, as far as ctx allows. The error is that of
-// writing, if the caller does not know it.
+// close frees the handle and finishes the connection. Without a finish slot, or after the session's
+// end, it finishes the connection before it returns, as far as ctx allows. The error is the error
+// of writing, if no call has answered with it before.
 func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	s := c.s
 	s.mu.Lock()
@@ -73,7 +73,7 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	why, unreported := c.flow.reportWriteError()
 	t := c.unregister()
 	if t != nil && (why != nil || callerClosed && c.flow.canWrite()) {
-		// After close_notify the peer would take a part for the whole.
+		// With close_notify the peer would take the part for the whole.
 		t.Abort()
 		t = nil
 	}
@@ -95,8 +95,8 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	return nil
 }
 
-// cut ends a connection that was not closed, without close_notify. What the caller has sent on a
-// data channel leaves first, within Timeouts.Close.
+// cut ends a connection that the caller has not closed, without close_notify. The bytes on its data
+// channel leave first, within Timeouts.Close.
 func (c *connection) cut(ctx context.Context) {
 	if p := c.pumps; p != nil {
 		p.drain(ctx)
@@ -108,8 +108,8 @@ func (c *connection) cut(ctx context.Context) {
 	}
 }
 
-// finish ends a connection in an orderly way, as far as ctx and the timeout allow; nil is one that
-// has ended.
+// finish sends close_notify and waits until the peer's system has acknowledged all bytes, as far as
+// ctx and Timeouts.Close allow. t may be nil.
 func (s *Session) finish(ctx context.Context, t EngineConn) {
 	if t == nil {
 		return
@@ -119,5 +119,5 @@ func (s *Session) finish(ctx context.Context, t EngineConn) {
 	t.CloseContext(ctx)
 }
 
-// Hurry ends the waits for connections that are being finished. It may be called at any time.
+// Hurry cuts short the closes in the background. It may be called at any time.
 func (s *Session) Hurry() { s.stopFinishing() }

@@ -11,15 +11,14 @@ import (
 	"tlsd/openssl"
 )
 
-// The bytes of a connection without a data channel. A Read or a Write carries them.
+// The bytes of a connection without a data channel. The calls Read and Write carry them.
 
-// MaxRead is the most that one Read returns, in bytes, however much was
-// asked for: what is there is given, and more can be asked for again.
+// MaxRead is the most that one Read returns, in bytes, even if the caller asks for more. The next
+// Read returns the rest.
 const MaxRead = 32 << 10
 
-// writePiece is how much of a Write must leave within its bound, in bytes. What is larger is
-// written in such pieces; so a peer that takes data slowly is not taken for one that takes none,
-// and one that takes a byte now and then is.
+// writePiece is the size of the pieces of a Write, in bytes. Each piece must leave within the
+// timeout. So a slow peer does not end the Write. A peer that takes only a byte now and then does.
 const writePiece = pieceBytes
 
 // plain is usable for a call that carries bytes itself.
@@ -54,8 +53,8 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 	})
 }
 
-// write sends all of data. If it is cut short, the outgoing direction fails, unless nothing has
-// left: then another Write may follow.
+// write sends all of data. If it is cut short after some bytes have left, the outgoing direction
+// fails. If nothing has left, another Write may follow.
 func (c *connection) write(ctx context.Context, t EngineConn, data []byte, bound time.Duration) error {
 	for sent := 0; sent < len(data); {
 		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], bound)
@@ -76,10 +75,10 @@ func (c *connection) write(ctx context.Context, t EngineConn, data []byte, bound
 	return nil
 }
 
-// gaveUp says whether an error comes from this side's patience, and not from the network.
+// gaveUp says whether this side has given up, and the network has not failed.
 func gaveUp(err *Error) bool { return err.Kind == kind.Timeout || err.Kind == kind.Cancelled }
 
-// writable says why nothing can be sent any more, if so.
+// writable says why nothing can be sent any more, or returns nil.
 func (c *connection) writable() error {
 	st := c.flow.status()
 	switch {
@@ -95,7 +94,7 @@ func (c *connection) writable() error {
 	return st.WriteError
 }
 
-// writeWithin writes a piece within its bound.
+// writeWithin writes a piece within the timeout.
 func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Duration) (int, *Error) {
 	ctx, stop := withTimeout(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
 	defer stop()
@@ -106,13 +105,12 @@ func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Dur
 	return n, nil
 }
 
-// Recycle takes back the data that a Read has returned, which nobody may use any more. It need not
-// be called.
+// Recycle takes back data that a Read has returned. Nobody must use the data any more. A call is
+// optional.
 func Recycle(data []byte) { openssl.Recycle(data) }
 
-// Read waits for data on a connection without a data channel and returns what is there, at most max
-// bytes; none if the peer has sent close_notify. A Read that ends with kind "timeout" has lost
-// nothing.
+// Read waits for data on a connection without a data channel. It returns what is there, at most max
+// bytes. The data is empty if the peer has sent close_notify. A Read that times out loses nothing.
 func (s *Session) Read(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,7 +134,7 @@ func (s *Session) Read(h Handle, max int) *Call {
 		}
 		return data, nil
 	})
-	// The wait for an earlier Read counts: that one may have no bound.
+	// The wait for an earlier Read counts, because the earlier Read may have no timeout.
 	timeout := s.timeoutOf(h, s.Timeouts.Read)
 	call.startTimeout = func(ctx context.Context) (context.Context, context.CancelFunc) {
 		return withTimeout(ctx, timeout, "no data")

@@ -10,15 +10,15 @@ import (
 	"tlsd/openssl"
 )
 
-// How a server context changes. The engine's context never does; another one takes its place, for
-// handshakes from now on. So nothing that is under way is disturbed, and if the new one cannot be
-// made, the old one stays. The context keeps its certificates and keys for that.
+// How a server context changes. The engine's context never changes. Another one takes its place,
+// for handshakes from now on. So a change disturbs nothing that is under way. If the new one cannot
+// be made, the old one stays. For this the server context keeps its certificates and keys.
 
-// maxNames is for how many names a context has certificates at most. The library keeps what each
-// needs, also for connections that have begun before a change.
+// maxNames is the most names for which a context has certificates. The library keeps memory for
+// each, also for connections that began before a change.
 const maxNames = 256
 
-// load makes the context's first engine context, of files.
+// load makes the context's first engine context.
 func (c *serverContext) load(ctx context.Context, certFile, keyFile string) error {
 	if err := c.s.available(); err != nil {
 		return err
@@ -26,7 +26,7 @@ func (c *serverContext) load(ctx context.Context, certFile, keyFile string) erro
 	return c.setCertificate(ctx, "tls.NewServerContext", "", certFile, keyFile)
 }
 
-// current gives a copy of the options, to be changed. c.changing must be held.
+// copyOptions returns a copy of the options that may be changed. c.changeMu must be held.
 func (c *serverContext) copyOptions() serverOptions {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -36,7 +36,7 @@ func (c *serverContext) copyOptions() serverOptions {
 	return o
 }
 
-// identify gives the options an identity, the context's own if there is no name.
+// setIdentity gives the options an identity for a name. Without a name it is the context's own.
 func (o *serverOptions) setIdentity(name string, id openssl.Identity, from source) {
 	if name == "" {
 		o.config.Default = id
@@ -52,7 +52,7 @@ func (o *serverOptions) setIdentity(name string, id openssl.Identity, from sourc
 	o.sources[name] = from
 }
 
-// renew makes the options hold.
+// apply makes the options hold for later handshakes. c.changeMu must be held.
 func (c *serverContext) apply(next serverOptions) error {
 	s := c.s
 	e, err := s.Engine.NewServer(next.config)
@@ -80,11 +80,11 @@ func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, f
 	return id, from, err
 }
 
-// SetCertificate gives a connection the certificate that it shows if the server asks for one,
-// before its handshake, or a context another one. There, without a serverName, it replaces the
-// context's own; a name, or "*." and a name, adds or replaces the certificate for clients that ask
-// for it. The files are read and checked first; if they are bad, nothing changes. Paths must be
-// absolute. The result is 0.
+// SetCertificate gives a handle a certificate. On a connection, before its handshake, a client
+// shows the certificate if the server asks for one. On a context without a serverName it replaces
+// the context's own certificate. With a name, or "*." and a name, it adds or replaces the
+// certificate for clients that ask for the name. The files are read and checked first. If they are
+// bad, nothing changes. Paths must be absolute. The result is 0.
 func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string) *Call {
 	const op = "tls.SetCertificate"
 	s.mu.Lock()
@@ -140,7 +140,7 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
-	// A server's context checks what OpenSSL would say of them only at the handshake.
+	// Without a server's context, OpenSSL would check the files only at the handshake.
 	e, err := s.Engine.NewServer(openssl.ServerConfig{Default: id})
 	if err != nil {
 		return unusable(certFile, keyFile, err)
@@ -157,7 +157,7 @@ func unusable(certFile, keyFile string, err error) *Error {
 	return fail(kind.File, "certificate %s, key %s: %v", certFile, keyFile, err)
 }
 
-// hostPattern reads a DNS name, or "*." and one; "" is none.
+// hostPattern reads a DNS name, or "*." and a DNS name, or "".
 func hostPattern(s string) (string, error) {
 	if s == "" {
 		return "", nil

@@ -12,28 +12,28 @@ import (
 	"tlsd/openssl"
 )
 
-// A beginning is what a connection needs until its handshake: the TCP connection, and what was
-// wished for the handshake. TLS begins with the handshake. Until then scripts may talk in plain
-// text (see starttls.go), and options may change (see option.go).
+// A connSetup is what a connection needs until its handshake: the TCP connection, and the settings
+// of the handshake. TLS begins with the handshake. Before it, scripts may exchange plain text (see
+// starttls.go) and set options (see option.go).
 //
-// It is guarded by the session's lock. The handshake takes the parts that it needs; drop frees the
-// others, and is not called under the lock.
+// The session's lock guards it. The handshake takes the parts that it needs. drop frees the others,
+// and must not be called under the lock.
 type connSetup struct {
 	tcp        *net.TCPConn // nil once TLS owns it
-	serverName string       // a client's: whom to expect, and to ask for
-	store      *trust       // a client's, held: whom it trusts
+	serverName string       // of a client: the name to verify, and for SNI
+	store      *trust       // of a client: whom it trusts; retained
 
-	server *serverContext // an accepted connection's, whose handshake is still to be done
-	data   *channel       // the data channel that came with its Accept
+	server *serverContext // of an accepted connection whose handshake comes later
+	data   *channel       // the data channel that came with Accept
 
 	insecure     bool
-	noResumption bool // no TLS session is resumed, and none is kept
+	noResumption bool // no TLS session is resumed or kept
 	settings     openssl.ClientSettings
-	lax          bool // a cut is an end
-	plainUsed    bool // bytes have gone in plain text
+	lax          bool // a cut counts as an end
+	plainUsed    bool // bytes have been exchanged in plain text
 }
 
-// opened gives the connection its TCP side.
+// setOpen gives the connection its TCP connection.
 func (c *connection) setOpen(b connSetup) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -45,7 +45,7 @@ func (c *connection) setOpen(b connSetup) {
 // drop frees what the handshake has not taken.
 func (b *connSetup) drop() {
 	if b.tcp != nil {
-		b.tcp.Close() // it does not wait: no linger is set
+		b.tcp.Close() // this does not wait, because no linger is set
 	}
 	if b.store != nil {
 		b.store.release()
@@ -55,7 +55,8 @@ func (b *connSetup) drop() {
 	}
 }
 
-// unshaken says why it is too late for what must come before the handshake. s.mu must be held.
+// checkBeforeHandshake fails if the handshake has begun, or the connection cannot have one. s.mu
+// must be held.
 func (c *connection) checkBeforeHandshake() error {
 	if err := c.stateError(); err != nil {
 		return err
@@ -66,7 +67,7 @@ func (c *connection) checkBeforeHandshake() error {
 	return nil
 }
 
-// startTLS makes the engine's side, which owns the TCP connection from then on.
+// startTLS makes the engine's side. It owns the TCP connection from then on.
 func (c *connection) startTLS() (EngineConn, error) {
 	s := c.s
 	s.mu.Lock()
@@ -93,7 +94,7 @@ func (c *connection) startTLS() (EngineConn, error) {
 	return t, nil
 }
 
-// engine makes the engine's side of a client or a server, as it was wished.
+// newEngineConn makes the engine's side of a client or a server, with its settings.
 func (b *connSetup) newEngineConn() (EngineConn, error) {
 	if b.server != nil {
 		return b.server.newServer(b.tcp)
@@ -120,10 +121,10 @@ func (b *connSetup) configured() bool {
 	return s.ALPN != nil || s.Pins != nil || s.TLS13 || s.Identity != nil || s.Sessions != nil
 }
 
-// unread fails if the peer has sent plain text that nobody has read. Behind the change to TLS it
-// could pass for a part of the conversation that is protected (RFC 3207 section 5, "STARTTLS
-// injection"). A server does not see it here: what has come may be the beginning of the client's
-// handshake, and if it is not, the handshake fails.
+// checkUnread fails if the peer has sent plain text that the caller has not read. After the change
+// to TLS it could pass for a part of the protected conversation (RFC 3207 section 5, "STARTTLS
+// injection"). A server skips the check: the bytes may be the beginning of the client's handshake.
+// If they are not, the handshake fails.
 func (b *connSetup) checkUnread() error {
 	if !b.plainUsed || b.server != nil {
 		return nil
@@ -140,7 +141,7 @@ func (b *connSetup) checkUnread() error {
 	return nil
 }
 
-// A laxConn takes a cut for an end: the option eof is lax.
+// A laxConn takes a cut for an end. It serves the option eof with the value lax.
 type laxConn struct{ EngineConn }
 
 func (c laxConn) ReadSome(ctx context.Context, limit int) ([]byte, error) {

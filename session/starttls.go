@@ -13,11 +13,11 @@ import (
 )
 
 // Plain text before the handshake, for protocols that change to TLS later (STARTTLS). Nothing is
-// read ahead: what ReadPlain does not give stays in the system's socket, and a client's handshake
-// refuses to begin with it (see beginning.unread).
+// read ahead: bytes that ReadPlain does not return stay in the system's socket. A client's
+// handshake refuses to begin while there are such bytes (see checkUnread).
 
-// ReadPlain waits for bytes of a connection before its handshake, and returns what is there, at
-// most max; none if the peer has ended its direction.
+// ReadPlain waits for bytes of a connection before its handshake. It returns what is there, at most
+// max bytes. The data is empty if the peer has ended its direction.
 func (s *Session) ReadPlain(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +53,7 @@ func (s *Session) WritePlain(h Handle, data []byte) *Call {
 	})
 }
 
-// inPlain does what moves bytes in plain text, until it is done or ctx ends.
+// inPlain calls move, which moves bytes in plain text. It interrupts move when ctx ends.
 func (c *connection) inPlain(ctx context.Context, move func(*net.TCPConn) (int, error)) (int, error) {
 	c.s.mu.Lock()
 	err := c.checkBeforeHandshake()
@@ -69,7 +69,7 @@ func (c *connection) inPlain(ctx context.Context, move func(*net.TCPConn) (int, 
 		close(over)
 	})
 	n, err := move(nc)
-	if !stop() { // it runs, or has run, and must not end what comes next
+	if !stop() { // the function runs or has run; its deadline must not end later moves
 		<-over
 		nc.SetDeadline(time.Time{})
 	}
