@@ -21,8 +21,8 @@ const MaxRead = 32 << 10
 // timeout. So a slow peer does not end the Write. A peer that takes only a byte now and then does.
 const writePiece = pieceBytes
 
-// plain is usable for a call that carries bytes itself.
-func (c *connection) plain() (EngineConn, error) {
+// usableWithoutChannel is usable, for calls that carry bytes. It fails if there is a data channel.
+func (c *connection) usableWithoutChannel() (EngineConn, error) {
 	t, err := c.usable()
 	if err != nil {
 		return nil, err
@@ -40,24 +40,24 @@ func (c *connection) plain() (EngineConn, error) {
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := s.timeoutOf(h, s.Timeouts.Write)
+	timeout := s.timeoutOf(h, s.Timeouts.Write)
 	return s.onConnection(opWrite, h, writeLane, func(ctx context.Context, c *connection) (any, error) {
-		t, err := c.plain()
+		t, err := c.usableWithoutChannel()
 		if err == nil {
 			err = c.writable()
 		}
 		if err != nil || len(data) == 0 {
 			return 0, err
 		}
-		return len(data), c.write(ctx, t, data, bound)
+		return len(data), c.write(ctx, t, data, timeout)
 	})
 }
 
 // write sends all of data. If it is cut short after some bytes have left, the outgoing direction
 // fails. If nothing has left, another Write may follow.
-func (c *connection) write(ctx context.Context, t EngineConn, data []byte, bound time.Duration) error {
+func (c *connection) write(ctx context.Context, t EngineConn, data []byte, timeout time.Duration) error {
 	for sent := 0; sent < len(data); {
-		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], bound)
+		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], timeout)
 		sent += n
 		e := event{sent: n}
 		if err != nil {
@@ -95,8 +95,8 @@ func (c *connection) writable() error {
 }
 
 // writeWithin writes a piece within the timeout.
-func writeWithin(ctx context.Context, t EngineConn, piece []byte, bound time.Duration) (int, *Error) {
-	ctx, stop := withTimeout(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
+func writeWithin(ctx context.Context, t EngineConn, piece []byte, timeout time.Duration) (int, *Error) {
+	ctx, stop := withTimeout(ctx, timeout, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
 	defer stop()
 	n, err := t.Write(ctx, piece)
 	if err != nil {
@@ -115,7 +115,7 @@ func (s *Session) Read(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	call := s.onConnection(opRead, h, readLane, func(ctx context.Context, c *connection) (any, error) {
-		t, err := c.plain()
+		t, err := c.usableWithoutChannel()
 		if err != nil {
 			return nil, err
 		}
