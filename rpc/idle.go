@@ -49,7 +49,7 @@ func (c idleReader) Read(p []byte) (int, error) {
 		if left <= 0 {
 			// Most callers learn of it when they make their next call.
 			c.refuse(&session.Error{Kind: kind.Timeout, Why: fmt.Sprintf(
-				"the session was idle for %v, the longest that this tlsd allows (--session-idle-timeout), and was ended", c.IdleTimeout)}, nil)
+				"the session was idle for %v, the limit of this tlsd (--session-idle-timeout), and has ended", c.IdleTimeout)}, nil)
 			return 0, fmt.Errorf("nothing has come from the caller for %v: %w", c.IdleTimeout, err)
 		}
 		if some {

@@ -2,5 +2,5 @@
 
 package rpc
 
-// keepOut has a channel take no descriptors. Only Linux can do that.
-func keepOut(int) (some bool) { return false }
+// refuseDescriptors has a channel take no descriptors. Only Linux can do that.
+func refuseDescriptors(int) (some bool) { return false }

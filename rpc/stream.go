@@ -65,7 +65,7 @@ func (st *stream) ReadObject(v any) error {
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
-		return st.refuseAndStop(overLimit("the line is longer than the %d bytes that a message may have (--max-message)", st.Limits.Message))
+		return st.refuseAndStop(overLimit("the line is longer than %d bytes, the limit of a message (--max-message)", st.Limits.Message))
 	}
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (st *stream) message() error {
 	}
 	var tooDeep error
 	if deep {
-		tooDeep = overLimit("the message is nested deeper than the %d levels that it may be (--max-nesting)", st.Limits.Nesting)
+		tooDeep = overLimit("the message is nested deeper than %d levels, the limit of a message (--max-nesting)", st.Limits.Nesting)
 	}
 	switch {
 	case first(line) == '[' && deep:

@@ -252,7 +252,7 @@ func (s *Session) closeAfterEarlier(op string, h Handle, closeHandle func(contex
 		never := neverMade()
 		s.mu.Unlock()
 		if never {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		if err := closeHandle(ctx); err != nil {
 			return nil, err

@@ -152,7 +152,7 @@ func (c *connection) channelPumps() (*pumps, error) {
 func (c *connection) stateError() error {
 	switch c.state {
 	case connFailed:
-		return fail(kind.Handle, "the call that was to make it failed")
+		return fail(kind.Handle, "the call that makes it has failed")
 	case connClosed:
 		return fail(kind.Handle, "it is closed")
 	case connBroken:
@@ -343,7 +343,7 @@ func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 		s.mu.Lock()
 		err := c.stateError()
 		if err == nil && c.accepted {
-			err = fail(kind.State, "it is an accepted connection, which verifies no certificate")
+			err = fail(kind.State, "it is an accepted connection; only a client can skip the verification")
 		}
 		if err == nil {
 			err = c.checkBeforeHandshake()

@@ -75,7 +75,7 @@ func (s *Session) setAcceptTimeout(op string, h Handle, timeout time.Duration) *
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if c.abandoned {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		return 0, nil
 	}).instant()
@@ -112,7 +112,7 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	}
 	sc, err := s.context(ctxHandle)
 	if err == nil && (host == "") != (port == 0) {
-		err = fail(kind.Params, "host %q, port %d: give both, or neither for all places where the context listens", host, port)
+		err = fail(kind.Params, "host %q, port %d: give both, or neither for all addresses of the context", host, port)
 	}
 	if err != nil {
 		return s.refuse(op, ctxHandle, err)

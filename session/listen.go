@@ -42,7 +42,7 @@ func (s *Session) onContext(op string, h Handle, run func(context.Context, *serv
 		gone := c.abandoned
 		s.mu.Unlock()
 		if gone {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		return run(ctx, c)
 	})
@@ -92,7 +92,7 @@ const maxListeners = 64
 // checkListenerLimit fails if the context has maxListeners. s.mu must be held.
 func (c *serverContext) checkListenerLimit() error {
 	if len(c.listeners) >= maxListeners {
-		return fail(kind.Limit, "the context listens in %d places, the most that one can; use another context", len(c.listeners))
+		return fail(kind.Limit, "the context listens on %d addresses, the limit of a context; use another context", len(c.listeners))
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 		c.s.mu.Lock()
 		if c.abandoned {
 			c.s.mu.Unlock()
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		l := c.listeners[addr]
 		first := l == nil

@@ -30,7 +30,7 @@ func (c *connection) usableWithoutChannel() (EngineConn, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.pumps != nil {
-		return nil, fail(kind.State, "it has a data channel, over which its bytes go")
+		return nil, fail(kind.State, "it has a data channel; send and receive the bytes there")
 	}
 	return t, nil
 }

@@ -213,7 +213,7 @@ func (c *Client) readAnswers() error {
 		delete(c.waiters, id)
 		c.mu.Unlock()
 		if !ok {
-			return fmt.Errorf("tlsd has answered call %d, which nobody has made or which was answered before", id)
+			return fmt.Errorf("tlsd has answered call %d, which is not in flight", id)
 		}
 		ch <- a // has room for the one answer that a call gets
 	}
@@ -223,10 +223,10 @@ func (c *Client) readAnswers() error {
 func parse(line []byte) (id uint64, a answer, err error) {
 	var m wire.Response
 	if err := json.Unmarshal(line, &m); err != nil {
-		return 0, a, fmt.Errorf("tlsd has sent something that is no answer: %w", err)
+		return 0, a, fmt.Errorf("tlsd has sent a line that is no answer: %w", err)
 	}
 	if m.JSONRPC != "2.0" || (m.Result == nil) == (m.Error == nil) {
-		return 0, a, errors.New("tlsd has sent something that is no JSON-RPC 2.0 answer")
+		return 0, a, errors.New("tlsd has sent a line that is no JSON-RPC 2.0 answer")
 	}
 	if m.Error != nil {
 		a.err = fromWire(m.Error)
@@ -235,7 +235,7 @@ func parse(line []byte) (id uint64, a answer, err error) {
 		}
 	}
 	if id, err = strconv.ParseUint(string(m.ID), 10, 64); err != nil {
-		return 0, a, fmt.Errorf("tlsd has answered a call that nobody has made: id %.40q", m.ID)
+		return 0, a, fmt.Errorf("tlsd has answered the id %.40q, which no call has", m.ID)
 	}
 	a.result = m.Result
 	return id, a, nil

@@ -240,7 +240,7 @@ func (c *Conn) queryStatus(reading bool, err error) error {
 	case !reading && s.WriteError != nil:
 		return s.WriteError
 	}
-	return newError(kind.Internal, err, "handle %d: its data channel has ended, but not its direction: %v", c.h, err)
+	return newError(kind.Internal, err, "handle %d: its data channel has ended, but tlsd says that the direction is open: %v", c.h, err)
 }
 
 // SetDeadline sets the deadlines of Reads and of Writes.

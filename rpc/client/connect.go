@@ -23,7 +23,7 @@ func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 		}
 		switch err = unwrapNet(err); {
 		case errors.Is(err, syscall.EAGAIN):
-			full = fmt.Errorf("too many others wait to be let in by tlsd: %w", err)
+			full = fmt.Errorf("the backlog of tlsd's socket is full: %w", err)
 		case full != nil && ctx.Err() != nil:
 			return nil, full
 		default:
