@@ -16,8 +16,8 @@ import (
 	"tlsd/session"
 )
 
-// Handle begins a call, in the order of arrival, and sees to it that it is run and answered. It is
-// called on the library's reading goroutine, and does not wait for the call.
+// Handle begins a call, in the order of arrival, and makes sure that the call runs and is answered.
+// The library calls it on its reading goroutine. Handle does not wait for the call.
 func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
 	c := s.callByNumber(req.ID.Num)
 	c.lib = lib
@@ -50,7 +50,7 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 	s.reply(c, v, nil)
 }
 
-// admit decodes the parameters of a call, and says why it cannot be carried out.
+// admit decodes the parameters of a call. The error says why the call cannot be carried out.
 func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error) {
 	if c.refusal != nil {
 		return nil, m.withMethod(c.refusal)
@@ -71,7 +71,7 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 	return args, m.attach(s, c, args)
 }
 
-// attach puts the data channel that a call announces in the place of its parameter.
+// attach replaces the parameter channel by the data channel that came with the call.
 func (m *method) attach(s *server, c *call, a args) error {
 	i := m.index(pChannel.name)
 	if i < 0 || a[i] != int64(1) {
@@ -97,8 +97,7 @@ func (m *method) attach(s *server, c *call, a args) error {
 	return nil
 }
 
-// launch runs the session's side of a call and answers it: here if it does not wait, else in a
-// goroutine.
+// start runs the session's side of a call and answers it. It uses a goroutine if the call may wait.
 func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	handle := m.handleOf(a)
 	if !sc.Waits() {
@@ -129,21 +128,21 @@ func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	}()
 }
 
-// fail answers a call that the session knows nothing of; the error becomes the session's last error
-// here.
+// refuseCall answers a call that the session does not know. It makes the error the session's last
+// error.
 func (s *server) refuseCall(c *call, err error) {
 	s.sess.Fail(err)
 	s.reply(c, nil, err)
 }
 
-// reply answers a call with v, or the error. A failure to write ends the connection; see written.
+// reply answers a call with v or the error. If the write fails, the connection ends; see write.
 func (s *server) reply(c *call, v any, err error) {
 	id := jsonrpc2.ID{Num: c.number}
 	if err == nil {
 		switch x := v.(type) {
 		case session.Status:
 			v = wireStatus(x)
-		case session.Facts: // a string, like one fact alone
+		case session.Facts: // one string, like a single fact
 			v = string(encode(x))
 		}
 		c.lib.Reply(context.Background(), id, v)
@@ -154,21 +153,22 @@ func (s *server) reply(c *call, v any, err error) {
 	c.lib.ReplyWithError(context.Background(), id, &jsonrpc2.Error{Code: int64(e.Code), Message: e.Message, Data: &data})
 }
 
-// enter notes a call that is in flight from now on, until leave.
+// register adds a call to the calls in flight.
 func (s *server) register(c *call) {
 	s.mu.Lock()
 	s.calls[c.number] = c
 	s.mu.Unlock()
 }
 
-// numbered is the call in flight with that number, or nil.
+// callByNumber returns the call in flight with the number, or nil.
 func (s *server) callByNumber(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[n]
 }
 
-// leave takes out the call that is about to be answered, or gives nil if there is none.
+// unregister removes a call that is about to be answered, and returns it. It returns nil if there
+// is no such call.
 func (s *server) unregister(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,7 +183,7 @@ func (s *server) unregister(n uint64) *call {
 	return c
 }
 
-// watchAnother tells the watcher of some call that waits. s.mu must be held.
+// watchNext tells the watcher of a call that is in flight. s.mu must be held.
 func (s *server) watchNext() {
 	for _, c := range s.calls {
 		if c.cancel != nil {
@@ -194,7 +194,7 @@ func (s *server) watchNext() {
 	s.Watcher.Calling("", 0)
 }
 
-// cancel ends the calls in flight that have this id.
+// cancel cancels the calls in flight that have the id.
 func (s *server) cancel(id json.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,7 +205,8 @@ func (s *server) cancel(id json.RawMessage) {
 	}
 }
 
-// write sends a message. A failure ends the connection: the reading goroutine ends the session.
+// write sends a message. A failure ends the connection, and then the reading goroutine ends the
+// session.
 func (s *server) write(msg []byte) error {
 	err := s.w.Write(msg)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -217,13 +218,13 @@ func (s *server) write(msg []byte) error {
 	return err
 }
 
-// encode is json.Marshal without HTML's escapes, for the people who read it.
+// encode is json.Marshal without escapes for HTML, which people would have to read.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		panic(err) // results and errors are types of ours
+		panic(err) // results and errors have types that encode
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

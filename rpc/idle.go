@@ -11,10 +11,9 @@ import (
 	"tlsd/session"
 )
 
-// caller is the connection as the reader sees it. It ends a session that is idle: for IdleTimeout
-// no call was in flight, nothing has come from the caller, be it between messages or in the middle
-// of one, and no byte has moved on a data channel. A session that waits for clients with a signal
-// is not idle.
+// An idleReader is the connection as the wire.Reader sees it. It ends a session that is idle for
+// IdleTimeout. A session is idle if no call is in flight, nothing comes from the caller, and no
+// byte moves on a data channel. A session that waits for clients with a signal is not idle.
 type idleReader struct{ *server }
 
 func (c idleReader) Read(p []byte) (int, error) {
@@ -25,7 +24,7 @@ func (c idleReader) Read(p []byte) (int, error) {
 				c.lastReceived = time.Now()
 			}
 			if errors.Is(err, io.EOF) {
-				err = io.EOF // without what ReadMsgUnix puts around it
+				err = io.EOF // ReadMsgUnix wraps it
 			}
 			if len(c.descriptors.waiting) > 0 && n > 0 {
 				left := c.AnswerTimeout - time.Since(c.descriptors.arrived)
@@ -47,7 +46,7 @@ func (c idleReader) Read(p []byte) (int, error) {
 		}
 		left := c.idleLeft()
 		if left <= 0 {
-			// Most callers learn of it when they make their next call.
+			// Most callers read this when they make their next call.
 			c.refuse(&session.Error{Kind: kind.Timeout, Why: fmt.Sprintf(
 				"the session was idle for %v, the limit of this tlsd (--session-idle-timeout), and has ended", c.IdleTimeout)}, nil)
 			return 0, fmt.Errorf("nothing has come from the caller for %v: %w", c.IdleTimeout, err)
@@ -59,8 +58,8 @@ func (c idleReader) Read(p []byte) (int, error) {
 	}
 }
 
-// listenOn begins to watch for idleness. The deadline is not moved with all that comes, but
-// when it has passed.
+// startIdleTimer begins to watch for idleness. Later bytes do not move the deadline. When the
+// deadline has passed, Read sets the next one.
 func (s *server) startIdleTimer() {
 	if s.IdleTimeout > 0 {
 		s.lastReceived = time.Now()
@@ -68,11 +67,11 @@ func (s *server) startIdleTimer() {
 	}
 }
 
-// idleLeft is for how long the session may still be idle.
+// idleLeft is how long the session may still be idle.
 func (s *server) idleLeft() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Attended is the first, because it sweeps also while a call waits.
+	// Attended comes first, because it must also sweep while a call is in flight.
 	if s.sess.Attended() || len(s.calls) > 0 {
 		return s.IdleTimeout
 	}

@@ -12,18 +12,18 @@ import (
 	"tlsd/session"
 )
 
-// method is a line of the table from which all that depends on a method's name
-// is made: dispatch, decoding, the OpenRPC document, and the check of proto.md.
+// A method is a line of the table of methods. Dispatch, decoding, the OpenRPC document and the
+// check of proto.md are made from the table.
 type method struct {
 	name      string
 	doc       string
 	params    []param
 	result    schema
-	pair      bool           // its channel is both ends of a pair
+	pair      bool           // the parameter channel announces both ends of a pair
 	makes     bool           // it makes a handle, whose number is taken when the call arrives
-	maxAnswer func(args) int // the most bytes that its blob has; nil: the result is none
+	maxAnswer func(args) int // the largest blob of the result, in bytes; nil: no blob
 
-	// One of the two carries it out. If there are both, direct is for a call without
+	// One of the two carries the call out. If both are there, direct is for a call without
 	// parameters.
 	call   func(*session.Session, args) *session.Call
 	direct func(*server, args) (any, error) // at once, on the reading goroutine
@@ -32,7 +32,7 @@ type method struct {
 // isDirect says whether direct carries out a call with these parameters.
 func (m *method) isDirect(a args) bool { return m.direct != nil && (m.call == nil || a[0] == nil) }
 
-// Parameters that several methods have.
+// Parameters of several methods.
 var (
 	pHandle  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
 	pCtx     = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
@@ -55,7 +55,7 @@ var methods = func() map[string]*method {
 	for i := range table {
 		m[table[i].name] = &table[i]
 	}
-	// It shows the table, so it cannot stand in it.
+	// rpc.discover describes the table, so it cannot be part of the table's initial value.
 	d := discover
 	d.direct = func(s *server, _ args) (any, error) { return openRPC(s.Version), nil }
 	m[d.name] = &d
@@ -249,7 +249,7 @@ var table = []method{
 	},
 }
 
-// named is the handle that a call names, or 0.
+// handleOf returns the handle that a call names, or 0.
 func (m *method) handleOf(a args) int32 {
 	if len(m.params) == 0 || m.params[0].name != pHandle.name && m.params[0].name != pCtx.name || a[0] == nil {
 		return 0

@@ -26,7 +26,7 @@ const (
 	anyID                    // string, integer or null
 )
 
-// param describes one parameter: for decoding, and for rpc.discover.
+// A param describes one parameter, for decoding and for rpc.discover.
 type param struct {
 	name     string
 	typ      paramType
@@ -35,8 +35,8 @@ type param struct {
 	doc      string
 }
 
-// args are decoded parameters in the order of the method's table; nil where an
-// optional one was left out.
+// args are decoded parameters in the order of the table. An optional parameter that was left out is
+// nil.
 type args []any
 
 func (a args) handle(i int) session.Handle { return session.Handle(a[i].(int64)) }
@@ -44,14 +44,14 @@ func (a args) int(i int) int               { return int(a[i].(int64)) }
 func (a args) str(i int) string            { return a[i].(string) }
 func (a args) blob(i int) []byte           { return a[i].([]byte) }
 
-// channel is the data channel that a call brings, or nil; see method.attach.
+// channel returns the data channel that came with a call, or nil; see method.attach.
 func (a args) channel(i int) *net.UnixConn {
 	ch, _ := a[i].(*net.UnixConn)
 	return ch
 }
 
-// decode decodes a call's parameters strictly: by position or by name, none missing, none too many,
-// each of its type and in its range.
+// decode decodes a call's parameters strictly, by position or by name. None may be missing or
+// surplus. Each must have its type and be in its range.
 func (m *method) decode(params json.RawMessage) (args, error) {
 	given, err := m.sortParams(params)
 	if err != nil {
@@ -71,7 +71,7 @@ func (m *method) decode(params json.RawMessage) (args, error) {
 	return a, nil
 }
 
-// given sorts the parameters, by position or by name, into the table's order.
+// sortParams puts the parameters, given by position or by name, into the order of the table.
 func (m *method) sortParams(params json.RawMessage) ([]json.RawMessage, error) {
 	given := make([]json.RawMessage, len(m.params))
 	switch first(params) {
@@ -100,7 +100,7 @@ func (m *method) sortParams(params json.RawMessage) ([]json.RawMessage, error) {
 	return given, nil
 }
 
-// value decodes one parameter. A blob's value is never shown.
+// value decodes one parameter. An error never shows the value of a blob.
 func (m *method) value(p param, v json.RawMessage) (any, error) {
 	switch p.typ {
 	case integer:
@@ -132,7 +132,7 @@ func (m *method) value(p param, v json.RawMessage) (any, error) {
 		}
 		encoded := text(v)
 		data, err := base64.StdEncoding.Strict().DecodeString(encoded)
-		if strings.ContainsAny(encoded, "\r\n") { // the decoder would skip them
+		if strings.ContainsAny(encoded, "\r\n") { // the decoder would skip line breaks
 			err = errors.New("it has line breaks")
 		}
 		if err != nil {
@@ -173,7 +173,7 @@ func (m *method) index(name string) int {
 	return -1
 }
 
-// takes says what the method takes, for errors.
+// usage says which parameters the method takes, for errors.
 func (m *method) usage() string {
 	if len(m.params) == 0 {
 		return "takes no parameters"
@@ -196,7 +196,7 @@ func (m *method) paramError(format string, a ...any) error {
 	return &session.Error{Kind: kind.Params, Op: m.name, Why: fmt.Sprintf(format, a...)}
 }
 
-// failed names the method in an error of its own function.
+// withMethod adds the method to an error of direct.
 func (m *method) withMethod(err error) error {
 	var e *session.Error
 	if !errors.As(err, &e) {

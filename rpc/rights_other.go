@@ -2,5 +2,5 @@
 
 package rpc
 
-// refuseDescriptors has a channel take no descriptors. Only Linux can do that.
+// refuseDescriptors does nothing. Only Linux can make a channel refuse descriptors.
 func refuseDescriptors(int) (some bool) { return false }

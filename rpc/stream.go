@@ -14,26 +14,27 @@ import (
 	"tlsd/session"
 )
 
-// stream is the connection as the library sees it, a jsonrpc2.ObjectStream. The library takes one
-// good request after another from it, and gives it one response to each.
+// A stream is the connection as the library sees it, a jsonrpc2.ObjectStream. The library takes one
+// good request after another from the stream, and gives it one response to each.
 //
-// What the library cannot do to the letter of JSON-RPC 2.0 is done here:
+// The library does not do these parts of JSON-RPC 2.0 to the letter. So the stream does them:
 //
 //   - A bad line is answered with id null, and the connection lives on.
 //   - A batch is taken apart, and its answers are put together (batch.go).
-//   - An id of any kind (a string, an integer of any size, null) is replaced by a number, and put
-//     back into the answer. A notification gets a number, too, and its answer is dropped.
+//   - An id of any kind (a string, an integer of any size, null) is replaced by a number for the
+//     library. The answer gets the id back. A notification gets a number too, and its answer is
+//     dropped.
 //
-// ReadObject runs on the library's one reading goroutine, and so does server.Handle, which the
-// library calls with each request before it reads the next. WriteObject may be called by any
-// goroutine; the library calls it by one at a time.
+// ReadObject runs on the library's only reading goroutine. So does server.Handle, which the library
+// calls with each request before it reads the next one. Any goroutine may call WriteObject. The
+// library makes one call at a time.
 type stream struct {
 	*server
 
-	// The reading goroutine's.
-	queue []*call // good calls that have been read, and not given to the library
-	last  uint64  // the number that was given out last
-	err   error   // why the stream ended, if not in an orderly way
+	// Of the reading goroutine.
+	queue []*call // good calls that the library has not taken yet
+	last  uint64  // the number of the last call
+	err   error   // why the stream has ended; nil after an orderly end
 }
 
 // ReadObject gives the library the next request. An error ends the connection.
@@ -60,8 +61,8 @@ func (st *stream) ReadObject(v any) error {
 	return json.Unmarshal(c.message(), v)
 }
 
-// message reads one message and queues its calls. A bad message is answered here, and is no error.
-// An error means that no more can be read.
+// message reads one message and queues its calls. It answers a bad message, which is no error. An
+// error means that no more can be read.
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
@@ -99,14 +100,14 @@ func (st *stream) message() error {
 	return nil
 }
 
-// hopeless answers a message behind which the next one cannot be found.
+// refuseAndStop answers a message that hides where the next one starts.
 func (st *stream) refuseAndStop(err *session.Error) error {
 	err.Why += "; closing the connection, because the start of the next message is unknown"
 	st.refuse(err, nil)
 	return err
 }
 
-// WriteObject takes a response from the library, and answers the request under its own id.
+// WriteObject takes a response from the library. It answers the request under the request's own id.
 func (st *stream) WriteObject(v any) error {
 	msg, err := json.Marshal(v)
 	if err != nil {
@@ -129,8 +130,8 @@ func (st *stream) WriteObject(v any) error {
 	return st.writeAnswer(c.id, c.batch, answer)
 }
 
-// splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. The
-// answer is the member result or error.
+// splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. ANSWER
+// is the member result or error.
 func splitResponse(msg []byte) (number uint64, answer []byte, ok bool) {
 	rest, begins := bytes.CutPrefix(msg, []byte(`{"id":`))
 	rest, ends := bytes.CutSuffix(rest, []byte(`,"jsonrpc":"2.0"}`))
@@ -151,8 +152,8 @@ func (s *server) refuse(err error, b *batch) {
 	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
 }
 
-// answer writes an answer with that id and that member, result or error. In a batch it waits for
-// the others.
+// writeAnswer writes an answer with an id and a member, which is result or error. In a batch the
+// answer waits for the others.
 func (s *server) writeAnswer(id json.RawMessage, b *batch, member []byte) error {
 	out := make([]byte, 0, 64+len(id)+len(member))
 	out = append(append(out, `{"jsonrpc":"2.0","id":`...), id...)
