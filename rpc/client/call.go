@@ -16,9 +16,9 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Call calls any method. params is a slice or a struct that encoding/json makes into an array or an
-// object, or nil for none; result is what encoding/json decodes the result into, or nil to drop it.
-// A blob, as a parameter and as a result, is a []byte.
+// Call calls any method. params is a slice or a struct that encoding/json encodes as an array or an
+// object, or nil for none. encoding/json decodes the result into result; nil drops it. A blob is a
+// []byte, as a parameter and as a result.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
 	value, err := c.exchange(ctx, method, params, nil)
 	if err != nil || result == nil {
@@ -35,7 +35,7 @@ func decode(method string, value json.RawMessage, result any) error {
 	return nil
 }
 
-// exchange sends a call, with a descriptor if there is one, and waits for its answer. An error is
+// exchange sends a call, with a descriptor if f is not nil, and waits for the answer. An error is
 // always an *Error.
 func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (json.RawMessage, error) {
 	a := c.roundTrip(ctx, method, params, f)
@@ -75,7 +75,7 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os
 	}
 }
 
-// request makes a call's message.
+// request makes the message of a call.
 func request(id uint64, method string, params any) ([]byte, error) {
 	req := wire.Request{JSONRPC: "2.0", ID: strconv.AppendUint(nil, id, 10), Method: method}
 	if params != nil {
@@ -92,8 +92,8 @@ func request(id uint64, method string, params any) ([]byte, error) {
 	return msg, err
 }
 
-// register takes the next id. Its channel gets exactly one answer, the reader's
-// if the connection ends, unless the id is forgotten before anything was sent.
+// register takes the next id. The channel gets exactly one answer: tlsd's, or the reader's when the
+// connection ends. It gets none if unregister is called before the call was sent.
 func (c *Client) register() (uint64, <-chan answer, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,7 +116,7 @@ func failedAnswer(k Kind, cause error, format string, args ...any) answer {
 	return answer{err: newError(k, cause, format, args...)}
 }
 
-// cancel asks tlsd to end the call, and waits for its answer.
+// cancel asks tlsd to end the call, and waits for the answer.
 func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer {
 	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.cancelTimeout)
 	defer stop()
@@ -134,9 +134,9 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 	return <-ch
 }
 
-// send writes one message. If it returns false nothing has been written, and the error, if any, is
-// ctx's. If it returns true and an error the stream is broken. A write that tlsd does not take is
-// given up some time after ctx has ended.
+// send writes one message. If the result is false, nothing was written, and the error, if any, is
+// ctx's. If the result is true with an error, the stream is broken. If tlsd does not take the
+// message, send gives up cancelTimeout after ctx has ended.
 func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -158,7 +158,7 @@ func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error)
 	err := c.write(append(msg, '\n'), f)
 	if !stop() {
 		<-given
-		c.conn.SetWriteDeadline(time.Time{}) // it was for this message only
+		c.conn.SetWriteDeadline(time.Time{}) // the deadline was for this message only
 	}
 	return true, err
 }

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// connect connects to the socket at path. A queue of callers that is full is EAGAIN from the
-// kernel, for a socket that does not block; a caller waits for its turn then, as one would whose
-// socket blocks.
+// connect connects to the socket at path. The kernel's error for a full backlog is EAGAIN, because
+// the socket does not block. connect then waits and tries again, as a blocking socket would.
 func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 	const longest = 100 * time.Millisecond
 	var d net.Dialer
