@@ -20,9 +20,9 @@ type Peer struct {
 // Peer returns the process that made the socket. It is the zero Peer if New made the client.
 func (c *Client) Peer() Peer { return c.peer }
 
-// A StrangerError says that a user owns the socket whom this process does not trust. Trusted are
-// root, the user of this process, and the trusted-users of ConfPath. Nothing was sent, because the
-// stranger could read and change all of it.
+// A StrangerError says that the socket belongs to a user whom this process does not trust. Trusted
+// are root, the user of this process, and the trusted-users of ConfPath. Nothing was sent, because
+// the stranger could read and change all of it.
 type StrangerError struct {
 	Path string
 	Peer Peer
