@@ -104,64 +104,83 @@ func (m *method) sortParams(params json.RawMessage) ([]json.RawMessage, error) {
 func (m *method) value(p param, v json.RawMessage) (any, error) {
 	switch p.typ {
 	case integer:
-		if !isInteger(v) {
-			return nil, m.paramError("%s %s: must be an integer", p.name, clip(v))
-		}
-		n, err := strconv.ParseInt(string(v), 10, 64)
-		if err != nil || n < p.min || n > p.max {
-			return nil, m.paramError("%s %s: must be between %d and %d", p.name, clip(v), p.min, p.max)
-		}
-		return n, nil
+		return m.integer(p, v)
 	case str:
-		if first(v) != '"' {
-			return nil, m.paramError("%s %s: must be a string", p.name, clip(v))
-		}
-		s := text(v)
-		switch {
-		case int64(len(s)) < p.min:
-			return nil, m.paramError("%s: must not be empty", p.name)
-		case int64(len(s)) > p.max:
-			return nil, m.paramError("%s: has %d bytes, at most %d are allowed", p.name, len(s), p.max)
-		case strings.ContainsRune(s, 0):
-			return nil, m.paramError("%s %s: must not contain a NUL character", p.name, clip(v))
-		}
-		return s, nil
+		return m.text(p, v)
 	case blob:
-		if first(v) != '"' {
-			return nil, m.paramError("%s: must be a base64 string", p.name)
-		}
-		encoded := text(v)
-		data, err := base64.StdEncoding.Strict().DecodeString(encoded)
-		if strings.ContainsAny(encoded, "\r\n") { // the decoder would skip line breaks
-			err = errors.New("it has line breaks")
-		}
-		if err != nil {
-			return nil, m.paramError("%s: %v; it must be base64 with padding (RFC 4648 section 4)", p.name, err)
-		}
-		if len(data) > wire.MaxBlob {
-			return nil, m.paramError("%s: has %d bytes, at most %d are allowed", p.name, len(data), wire.MaxBlob)
-		}
-		return data, nil
+		return m.blob(p, v)
 	case texts:
-		var list []*string
-		if first(v) != '[' || json.Unmarshal(v, &list) != nil {
-			return nil, m.paramError("%s %s: must be an array of strings", p.name, clip(v))
-		}
-		out := make([]string, len(list))
-		for i, s := range list {
-			if s == nil {
-				return nil, m.paramError("%s %s: must be an array of strings", p.name, clip(v))
-			}
-			out[i] = *s
-		}
-		return out, nil
+		return m.texts(p, v)
 	case anyID:
 		if !validID(v) {
-			return nil, m.paramError("%s %s: must be a string, an integer or null", p.name, clip(v))
+			return nil, m.paramError("%s %s: must be a string, an integer or null",
+				p.name, clip(v))
 		}
 		return v, nil
 	}
 	panic("rpc: unknown parameter type")
+}
+
+func (m *method) integer(p param, v json.RawMessage) (any, error) {
+	if !isInteger(v) {
+		return nil, m.paramError("%s %s: must be an integer", p.name, clip(v))
+	}
+	n, err := strconv.ParseInt(string(v), 10, 64)
+	if err != nil || n < p.min || n > p.max {
+		return nil, m.paramError("%s %s: must be between %d and %d", p.name, clip(v), p.min,
+			p.max)
+	}
+	return n, nil
+}
+
+func (m *method) text(p param, v json.RawMessage) (any, error) {
+	if first(v) != '"' {
+		return nil, m.paramError("%s %s: must be a string", p.name, clip(v))
+	}
+	s := text(v)
+	switch {
+	case int64(len(s)) < p.min:
+		return nil, m.paramError("%s: must not be empty", p.name)
+	case int64(len(s)) > p.max:
+		return nil, m.paramError("%s: has %d bytes, at most %d are allowed", p.name,
+			len(s), p.max)
+	case strings.ContainsRune(s, 0):
+		return nil, m.paramError("%s %s: must not contain a NUL character", p.name, clip(v))
+	}
+	return s, nil
+}
+
+func (m *method) blob(p param, v json.RawMessage) (any, error) {
+	if first(v) != '"' {
+		return nil, m.paramError("%s: must be a base64 string", p.name)
+	}
+	encoded := text(v)
+	data, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	if strings.ContainsAny(encoded, "\r\n") { // the decoder would skip line breaks
+		err = errors.New("it has line breaks")
+	}
+	if err != nil {
+		return nil, m.paramError("%s: %v; it must be base64 with padding (RFC 4648 section 4)",
+			p.name, err)
+	}
+	if len(data) > wire.MaxBlob {
+		return nil, m.paramError("%s: has %d bytes, at most %d are allowed", p.name,
+			len(data), wire.MaxBlob)
+	}
+	return data, nil
+}
+
+func (m *method) texts(p param, v json.RawMessage) (any, error) {
+	var list []*string
+	wrong := first(v) != '[' || json.Unmarshal(v, &list) != nil || slices.Contains(list, nil)
+	if wrong {
+		return nil, m.paramError("%s %s: must be an array of strings", p.name, clip(v))
+	}
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = *s
+	}
+	return out, nil
 }
 
 func (m *method) index(name string) int {
