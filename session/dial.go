@@ -71,6 +71,23 @@ func interleave(list []netip.AddrPort) []netip.AddrPort {
 // An attempt tries one address. It ends soon after its context.
 type attempt func(context.Context, netip.AddrPort) (net.Conn, error)
 
+// attempts are the attempts of one race. Only the goroutine of the race uses them.
+type attempts struct {
+	list    []netip.AddrPort
+	try     attempt
+	pause   func() <-chan time.Time
+	ctx     context.Context // of the attempts
+	end     context.CancelFunc
+	results chan attempted
+
+	started, running int
+	next             <-chan time.Time // when the next attempt may begin
+
+	winner net.Conn
+	late   error   // of an attempt that the context of the race has ended
+	errs   []error // by the index of the address
+}
+
 type attempted struct {
 	index int // of the address in the list
 	nc    net.Conn
@@ -80,62 +97,68 @@ type attempted struct {
 // race connects to the first address that answers. The channel of pause says when the next attempt
 // may begin. The error is the error of the first address. If ctx has ended, it is the error of an
 // attempt that ctx has ended.
-func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time, try attempt) (net.Conn, error) {
+func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time,
+	try attempt) (net.Conn, error) {
 	if len(list) == 1 {
 		return try(ctx, list[0])
 	}
-	own, end := context.WithCancel(ctx)
-	defer end()
-	results := make(chan attempted)
-	started, running := 0, 0
-	errs := make([]error, len(list))
-	var winner net.Conn
-	var late error // of an attempt that ctx has ended
-	var next <-chan time.Time
-	start := func() {
-		index := started
-		started++
-		running++
-		next = pause()
-		go func() {
-			nc, err := try(own, list[index])
-			results <- attempted{index, nc, err}
-		}()
-	}
-	start()
-	for running > 0 {
-		due := next
-		if winner != nil || started == len(list) || running == maxAttempts || ctx.Err() != nil {
+	a := &attempts{list: list, try: try, pause: pause, results: make(chan attempted),
+		errs: make([]error, len(list))}
+	a.ctx, a.end = context.WithCancel(ctx)
+	defer a.end()
+	a.start()
+	for a.running > 0 {
+		due := a.next
+		if a.winner != nil || ctx.Err() != nil || a.started == len(list) ||
+			a.running == maxAttempts {
 			due = nil
 		}
 		select {
 		case <-due:
-			start()
-		case r := <-results:
-			running--
-			switch {
-			case r.err == nil && winner == nil:
-				winner = r.nc
-				end()
-			case r.err == nil:
-				r.nc.Close()
-			case winner == nil && ctx.Err() != nil:
-				late = r.err
-			case winner == nil:
-				errs[r.index] = r.err
-				if started < len(list) {
-					start()
-				}
-			}
+			a.start()
+		case r := <-a.results:
+			a.take(ctx, r)
 		}
 	}
 	switch {
-	case winner != nil:
-		return winner, nil
-	case late != nil:
-		return nil, late
+	case a.winner != nil:
+		return a.winner, nil
+	case a.late != nil:
+		return nil, a.late
 	}
-	return nil, errs[0]
+	return nil, a.errs[0]
+}
+
+// start begins the next attempt.
+func (a *attempts) start() {
+	index := a.started
+	a.started++
+	a.running++
+	a.next = a.pause()
+	go func() {
+		nc, err := a.try(a.ctx, a.list[index])
+		a.results <- attempted{index, nc, err}
+	}()
+}
+
+// take takes the result of an attempt. ctx is the context of the race.
+func (a *attempts) take(ctx context.Context, r attempted) {
+	a.running--
+	switch {
+	case r.err == nil && a.winner == nil:
+		a.winner = r.nc
+		a.end()
+	case r.err == nil:
+		r.nc.Close()
+	case a.winner != nil: // a loser
+	case ctx.Err() != nil:
+		a.late = r.err
+	default:
+		a.errs[r.index] = r.err
+		if a.started < len(a.list) {
+			a.start()
+		}
+	}
 }
 
 // connectTo is the attempt over TCP.

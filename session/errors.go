@@ -105,55 +105,81 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 		return fail(kind.Cancelled, "%v", context.Cause(ctx))
 	}
 	out := &Error{Kind: doing, Why: err.Error()}
-
-	var (
-		verify    *openssl.VerifyError
-		handshake *openssl.HandshakeError
-		protocol  *openssl.ProtocolError
-		errno     syscall.Errno
-		path      *fs.PathError
-		dns       *net.DNSError
-		netErr    net.Error
-		op        *net.OpError
-	)
 	switch {
-	case errors.As(err, &verify):
-		out.Kind, out.Verify = kind.Verify, verify
-	case errors.As(err, &handshake):
-		out.Kind, out.OpenSSL = kind.Handshake, handshake.Queue
-	case errors.As(err, &protocol):
-		out.OpenSSL = protocol.Queue
+	case out.fromEngine(err):
 	case errors.Is(err, net.ErrClosed):
 		return fail(kind.Cancelled, "%s", errClosed.Why)
 	case errors.Is(err, openssl.ErrWriteBroken), errors.Is(err, openssl.ErrShut):
 		out.Kind = kind.State
-	case errors.As(err, &path):
-		out.Why = fmt.Sprintf("%s: %v", path.Path, path.Err)
-	case errors.As(err, &dns):
-		out.Why, out.Errno = fmt.Sprintf("look up %s: %s", dns.Name, dns.Err), lookUpError(dns)
-	case errors.As(err, &op) && op.Err != nil:
-		out.Why = op.Err.Error()
+	default:
+		out.fromSystem(err)
 	}
+	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		out.Errno = unix.ErrnoName(errno)
-		if op != nil {
-			out.Why = errno.Error()
-		}
 	}
-	switch {
-	case out.Verify != nil:
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
-		errors.As(err, &netErr) && netErr.Timeout():
-		out.Kind = kind.Timeout
-		out.Why = "timed out"
-		if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
-			// ctx ends within a moment: a wait with the same deadline may see the
-			// deadline first
-			<-ctx.Done()
-		}
-		if errors.As(context.Cause(ctx), &e) { // see withTimeout
-			out.Why = e.Why
-		}
+	if out.Verify == nil && isTimeout(err) {
+		out.Kind, out.Why = kind.Timeout, timeoutText(ctx)
 	}
 	return out
+}
+
+// fromEngine takes the details of an error of OpenSSL. It says whether err is one.
+func (e *Error) fromEngine(err error) bool {
+	var (
+		verify    *openssl.VerifyError
+		handshake *openssl.HandshakeError
+		protocol  *openssl.ProtocolError
+	)
+	switch {
+	case errors.As(err, &verify):
+		e.Kind, e.Verify = kind.Verify, verify
+	case errors.As(err, &handshake):
+		e.Kind, e.OpenSSL = kind.Handshake, handshake.Queue
+	case errors.As(err, &protocol):
+		e.OpenSSL = protocol.Queue
+	default:
+		return false
+	}
+	return true
+}
+
+// fromSystem takes the text of an error of a file, a look-up or the network, without the wrapping.
+func (e *Error) fromSystem(err error) {
+	var (
+		path  *fs.PathError
+		dns   *net.DNSError
+		op    *net.OpError
+		errno syscall.Errno
+	)
+	switch {
+	case errors.As(err, &path):
+		e.Why = fmt.Sprintf("%s: %v", path.Path, path.Err)
+	case errors.As(err, &dns):
+		e.Why, e.Errno = fmt.Sprintf("look up %s: %s", dns.Name, dns.Err), lookUpError(dns)
+	case errors.As(err, &op) && errors.As(err, &errno):
+		e.Why = errno.Error()
+	case op != nil && op.Err != nil:
+		e.Why = op.Err.Error()
+	}
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.As(err, &netErr) && netErr.Timeout()
+}
+
+// timeoutText says which timeout has passed, if the context knows it; see withTimeout.
+func timeoutText(ctx context.Context) string {
+	if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
+		// ctx ends within a moment: a wait with the same deadline may see the deadline
+		// first.
+		<-ctx.Done()
+	}
+	var e *Error
+	if errors.As(context.Cause(ctx), &e) {
+		return e.Why
+	}
+	return "timed out"
 }
