@@ -1,8 +1,8 @@
 package session
 
-import (
-	"context"
-)
+import "context"
+
+// Calls on a connection handle run in lanes. Call describes the lanes.
 
 // onConnection makes a call on a connection handle. The call runs after the calls of the given
 // lanes, and becomes the tail of the last lane. s.mu must be held.
