@@ -24,7 +24,7 @@ type call struct {
 	buffered int            // bytes that are kept for the call; see server.reserveBuffer
 	op       string         // the method; guarded by server.mu
 	handle   int32          // the handle that the call names, or 0; guarded by server.mu
-	cancel   func()         // ends the call early; nil: the call does not wait; guarded by server.mu
+	cancel   func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
 // message is the request for the library. The call then drops its large members.

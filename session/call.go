@@ -42,7 +42,7 @@ type Call struct {
 
 	after []<-chan struct{} // calls that must have ended before this call runs
 	done  chan struct{}     // closed when this call and all of after have ended
-	tail  *<-chan struct{}  // where done stands while the call is the last of its lane; nil: in no lane
+	tail  *<-chan struct{}  // the lane of which done is the last; nil: in no lane
 	run   func(context.Context) (any, error)
 	waits bool // run may wait
 

@@ -20,7 +20,7 @@ type serverContext struct {
 	abandoned        bool                 // the making call has failed
 	created          <-chan struct{}      // done of the making call
 	controlTail      <-chan struct{}      // done of the last call that changes the context
-	timeout          time.Duration        // for Accepts that are made from now on; 0: the session's timeout
+	timeout          time.Duration        // for later Accepts; 0: the session's
 	listeners        map[string]*listener // by address
 	listenersChanged chan struct{}        // closed and replaced when a listener is added
 	options          serverOptions

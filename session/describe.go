@@ -19,7 +19,7 @@ type HandleOverview struct {
 	Handle         Handle
 	Kind           string // "client", "server" or "context"
 	State          string // of a connection: "making", "open", "handshake", "ready" or "broken"
-	Peer           string // address of the connection's peer, or addresses where the context listens
+	Peer           string // the peer's address; of a context, its own addresses
 	Received, Sent int64
 }
 

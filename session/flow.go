@@ -18,7 +18,7 @@ const (
 // A Status is the state of a connection that has done its handshake. It is the result of
 // tls.Status.
 type Status struct {
-	Read, Write           string // Read: "open", "end" or "failed"; Write: "open", "shut" or "failed"
+	Read, Write           string // each "open", "failed", and "end" or "shut"
 	Received              int64  // bytes that were given to the caller
 	Sent                  int64  // bytes that have left for the peer
 	ReadError, WriteError *Error // why a direction has failed, or nil

@@ -109,7 +109,8 @@ func (f Facts) addCertificates(i openssl.Info) {
 	f["chain"] = asPEM(i.Chain)
 	f["issuer"] = i.Issuer
 	leaf, err := x509.ParseCertificate(i.Chain[0])
-	if err != nil { // OpenSSL reads some certificates that this parser does not; the other facts stay ""
+	// OpenSSL reads some certificates that this parser does not. Their other facts stay "".
+	if err != nil {
 		return
 	}
 	f["serial"] = leaf.SerialNumber.Text(16)
@@ -120,7 +121,8 @@ func (f Facts) addCertificates(i openssl.Info) {
 func asPEM(chain [][]byte) string {
 	var b strings.Builder
 	for _, der := range chain {
-		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder does not fail
+		// a Builder does not fail
+		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	return b.String()
 }

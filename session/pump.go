@@ -43,10 +43,10 @@ type pumps struct {
 
 	outReturned, inReturned chan struct{} // closed when the pump has returned
 	sendingOver             chan struct{} // closed when no more bytes can leave
-	receivingOver           chan struct{} // closed when the end of reading is published, or the in pump reads no more
+	receivingOver           chan struct{} // closed when the in pump reads no more
 
 	shutdownAsked atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
-	endSent       atomic.Bool   // the in pump has ended its direction of the channel, or is about to
+	endSent       atomic.Bool   // the in pump ends or has ended its direction
 	decide        sync.Once     // closes decided
 	decided       chan struct{} // closed when tls.Shutdown, Close or End has come
 }
@@ -164,7 +164,8 @@ func (p *pumps) failOut(ctx context.Context, err error) {
 		late := time.NewTimer(p.c.s.reasonTimeout)
 		defer late.Stop()
 		select {
-		case <-p.receivingOver: // a fatal failure there fails this direction too, and is published
+		// A fatal failure there fails this direction too, and is published.
+		case <-p.receivingOver:
 		case <-late.C:
 		case <-p.ctx.Done():
 		}

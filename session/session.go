@@ -26,7 +26,7 @@ type Session struct {
 	reasonTimeout time.Duration           // the constant, but in tests
 	reloadPause   time.Duration           // the constant, but in tests
 	resolver      *net.Resolver           // nil: the system's; tests set another
-	attemptPause  func() <-chan time.Time // gives the channel that ends attemptDelay; tests set another
+	attemptPause  func() <-chan time.Time // ends after attemptDelay, but in tests
 	ctx           context.Context         // done when the session ends
 	cancel        context.CancelCauseFunc
 	running       sync.WaitGroup // calls that have not ended
@@ -51,10 +51,10 @@ type Session struct {
 	watched    map[Handle]waitable // the handles whose option watch is 1
 	lastReady  Handle              // the handle that the last Wait has returned
 	trust      *trust
-	sessions   openssl.SessionCache // TLS sessions that clients may resume; it has a lock of its own
+	sessions   openssl.SessionCache // for clients to resume; it has its own lock
 	lastError  string
 
-	connectTimeout time.Duration // for NewClients that are made from now on; 0: Timeouts.Connect
+	connectTimeout time.Duration // for later NewClients; 0: Timeouts.Connect
 	handlesMade    int           // how many numbers were taken, for the observer
 }
 

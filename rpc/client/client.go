@@ -46,7 +46,7 @@ import (
 const (
 	dialTimeout   = 10 * time.Second // for connect and tls.Hello, if the context allows more
 	cancelTimeout = 2 * time.Second  // for an answer after a cancellation
-	reasonTimeout = time.Second      // to read why tlsd has ended the connection, after a failed write
+	reasonTimeout = time.Second      // to read the reason after a failed write
 )
 
 // A Client is a session of tlsd.
@@ -59,7 +59,7 @@ type Client struct {
 
 	mu      sync.Mutex // guards the rest
 	lastID  uint64
-	waiters map[uint64]chan answer // calls that wait for an answer; nil after the connection has ended
+	waiters map[uint64]chan answer // calls that wait for an answer; nil after the end
 	cause   error                  // why this side has ended the connection; nil if it has not
 	err     *Error                 // why all calls fail; nil while the connection lives
 }

@@ -150,7 +150,7 @@ type Libssl struct {
 	Path      string `json:"path,omitempty"`
 	Libcrypto string `json:"libcrypto,omitempty"` // file of the libcrypto that it uses
 	Version   string `json:"version,omitempty"`
-	Pair      string `json:"pair,omitempty"` // what is known of whether the two files are of one build
+	Pair      string `json:"pair,omitempty"` // what is known of whether they are of one build
 	Error     string `json:"error,omitempty"`
 }
 
