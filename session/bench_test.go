@@ -12,8 +12,8 @@ import (
 
 const block = 64 << 10 // bytes
 
-// idle is an engine that encrypts nothing, sends nothing and never has to wait. What a benchmark
-// does not call is not there.
+// idle is an engine that encrypts nothing, sends nothing and never waits. It lacks the methods that
+// benchmarks do not call.
 type isClosed struct{ session.Engine }
 
 func (isClosed) NewClientContext(session.CABundle) (session.EngineContext, error) {
@@ -41,8 +41,8 @@ func (idleConn) SetTag(int32)                                   {}
 func (c idleConn) CloseContext(context.Context) error           { return c.nc.Close() }
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 
-// idleSession has a connection, handle 1, whose engine does nothing: what is left is the session's
-// own cost.
+// idleSession has a connection, handle 1, whose engine does nothing. So a benchmark measures the
+// session alone.
 func idleSession(tb testing.TB) (*session.Session, session.Handle) {
 	tb.Helper()
 	s := session.New(session.Config{Engine: isClosed{}})

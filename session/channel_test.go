@@ -21,7 +21,7 @@ import (
 	"tlsd/session"
 )
 
-// pair makes a socket pair: the caller's end, and the worker's.
+// pair makes a pair of sockets: the caller's end, and the worker's.
 func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	t.Helper()
 	fds, err := sockets.Pair(unix.SOCK_STREAM)
@@ -34,7 +34,7 @@ func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	return caller, worker
 }
 
-// unixConn makes a connection of a descriptor, which it closes.
+// unixConn makes a connection of a descriptor, and closes the descriptor.
 func unixConn(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
 	f := os.NewFile(uintptr(fd), "socket")
@@ -78,7 +78,7 @@ func receive(t *testing.T, c net.Conn, n int) []byte {
 	return p
 }
 
-// rest receives to the end.
+// rest receives all bytes up to the end.
 func rest(t *testing.T, c net.Conn) []byte {
 	t.Helper()
 	p, err := io.ReadAll(c)
@@ -105,8 +105,8 @@ func unsendable(t *testing.T, c net.Conn) {
 	})
 }
 
-// cutConn tells the end of the TCP stream from close_notify, which crypto/tls does not between two
-// records.
+// cutConn distinguishes the end of the TCP stream from close_notify. crypto/tls does not, between
+// two records.
 type cutConn struct{ net.Conn }
 
 var errCut = errors.New("cut without close_notify")
@@ -119,7 +119,7 @@ func (c cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serve is a server that has done the handshake when f gets a connection.
+// serve is a server. It calls f with a connection that has done its handshake.
 func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	return fakeengine.Serve(r.t, func(nc net.Conn) {
 		nc.SetDeadline(time.Now().Add(patience))
@@ -130,7 +130,8 @@ func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	})
 }
 
-// sink is a server that gives what it has got, and how that has ended, when the connection has.
+// sink is a server. When a connection has ended, it returns the bytes and how the connection has
+// ended.
 func (r *rig) sink() (port int, got <-chan string) {
 	ch := make(chan string, 10)
 	return r.serve(func(c *tls.Conn, _ *net.TCPConn) {
@@ -202,7 +203,7 @@ func TestADataChannelComesWithAccept(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestWhatWasSentBeforeTheHandshakeIsSent, once that is done.
+// TestWhatWasSentBeforeTheHandshakeIsSent: the bytes leave after the handshake.
 func TestWhatWasSentBeforeTheHandshakeIsSent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -228,7 +229,7 @@ func TestReadAndWriteAreRefusedOnAHandleWithADataChannel(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// closed waits until a channel's other end is closed.
+// closed waits until the other end of a channel is closed.
 func connClosed(t *testing.T, c net.Conn) {
 	t.Helper()
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
@@ -239,7 +240,7 @@ func connClosed(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestADataChannelThatIsNotTakenIsClosed, and the error says why.
+// TestADataChannelThatIsNotTakenIsClosed: the error says why it is not taken.
 func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 	t.Parallel()
 	t.Run("no such handle", func(t *testing.T) {
@@ -270,7 +271,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 			r.fails(r.Session.Handshake(h, worker), kind.State)
 			connClosed(t, c)
 		}
-		r.ok(r.Handshake(h)) // as ever
+		r.ok(r.Handshake(h)) // without a channel
 		send(t, first, []byte("x"))
 		receive(t, first, 1)
 	})
@@ -308,7 +309,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 	})
 }
 
-// TestAWrongDescriptorIsAParamsError, and the handshake can be done afterwards.
+// TestAWrongDescriptorIsAParamsError: the handshake can be done afterwards.
 func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 	t.Parallel()
 	socket := func(t *testing.T, typ int) int {
