@@ -158,7 +158,7 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 				wg.Go(func() {
 					_, err := c.Backend(t.Context())
 					if err == nil && strings.Contains(tt.line, `"id":2`) {
-						return // of the two answers to one call the first counts
+						return // the first of the two answers counts
 					}
 					e := wantKind(t, err, KindLost)
 					if !strings.Contains(e.Message, tt.why) || !strings.HasPrefix(e.Message, "tls.Backend: the session is lost: ") {
@@ -207,7 +207,8 @@ func TestATooLongAnswerLosesTheSession(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
 		s.next()
-		s.conn.Write(bytes.Repeat([]byte("x"), wire.MaxLine+70_000)) // fails when the client has had enough
+		// fails when the client gives up
+		s.conn.Write(bytes.Repeat([]byte("x"), wire.MaxLine+70_000))
 	})
 	_, err := c.Backend(t.Context())
 	if wantKind(t, err, KindLost); !errors.Is(err, wire.ErrTooLong) {
@@ -222,7 +223,8 @@ func TestARefusedSessionSaysWhy(t *testing.T) {
 	if _, err := theirs.Write([]byte(line)); err != nil {
 		t.Fatal(err)
 	}
-	theirs.Close() // before the client has sent anything: its write fails, and yet it reads the reason
+	// before the client sends anything: its write fails, but it still reads the reason
+	theirs.Close()
 	c := New(ours)
 	defer c.Close()
 	for range 2 {
@@ -260,7 +262,7 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 	wantKind(t, err, KindLost)
 }
 
-// A slowConn needs a while to notice that it has been closed.
+// A slowConn notices late that it was closed.
 type slowConn struct{ net.Conn }
 
 func (c slowConn) Read(p []byte) (int, error) {

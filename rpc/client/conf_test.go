@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// confFile writes a client.conf and a user database. Only root's file is taken.
+// confFile writes a client.conf and a user database. The file must belong to root.
 func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -31,7 +31,7 @@ func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	return path, users
 }
 
-// The plugin is asked the same in test/plugin.
+// test/plugin asks the plugin the same.
 func TestConfSaysWhereTheSystemsDaemonIs(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Conf{

@@ -162,7 +162,7 @@ func TestSocketsAreSearchedInOrder(t *testing.T) {
 	}
 }
 
-// listen makes a socket at which the script is played for the first who connects.
+// listen makes a socket. The script plays for the first program that connects.
 func listen(t *testing.T, path string, script func(*standIn)) {
 	l, err := net.Listen("unix", path)
 	if err != nil {
