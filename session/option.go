@@ -77,7 +77,7 @@ type serverOptions struct {
 	later  bool
 	reload bool
 
-	sources map[string]source // files of the identities, by name; "": its own
+	sources map[string]source // files of the identities, by server name
 }
 
 var contextOptions = []contextOption{

@@ -193,7 +193,7 @@ func TestWritesAndReadsKeepTheirOrder(t *testing.T) {
 		writes = append(writes, r.Write(h, fmt.Appendf(nil, "%03d\n", i)))
 		reads = append(reads, r.Read(h, 4))
 	}
-	// The calls are started in any order, and run in their own.
+	// The calls are started in any order. They run in the order in which they were made.
 	got := make([]*running, n)
 	for _, i := range rand.Perm(n) {
 		r.start(writes[i])

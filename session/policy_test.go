@@ -32,7 +32,7 @@ func (a *audits) note(e audit.Event) {
 	a.mu.Unlock()
 }
 
-// are takes the events since the last call, which must be the given ones.
+// are compares the events since its last call with the given ones.
 func (a *audits) are(t *testing.T, want ...audit.Event) {
 	t.Helper()
 	a.mu.Lock()
@@ -328,7 +328,7 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 
 	// A missing or bad file in the folder is a file error, not a refusal.
 	r.fails(r.NewServerContext(cert, filepath.Join(in, "none")), kind.File)
-	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied) // the folder itself is not in the folder
+	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied) // a folder is not in itself
 	a.are(t, denied("tls.NewServerContext", in+"/", "key-folders"))
 	r.fails(r.NewServerContext(cert, "in/key"), kind.File)
 	a.are(t)

@@ -184,7 +184,7 @@ func (p *pumps) runIn() {
 	p.deliver()
 	close(p.receivingOver)
 	if st := p.c.flow.status(); st.Read == stateOpen || st.Write != stateOpen {
-		return // the caller takes no more, or a send will fail, or nothing is left to fail
+		return // the caller takes no more, or writing has ended
 	}
 	err := p.t.WaitReset(p.ctx)
 	if err != nil && p.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {

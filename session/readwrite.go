@@ -18,7 +18,8 @@ import (
 const MaxRead = 32 << 10
 
 // writePiece is the size of the pieces of a Write, in bytes. Each piece must leave within the
-// timeout. So a slow peer does not end the Write. A peer that takes only a byte now and then does.
+// timeout. A slow peer takes each piece in time. A peer that takes a byte now and then ends the
+// Write with a timeout.
 const writePiece = pieceBytes
 
 // usableWithoutChannel is usable, for calls that carry bytes. It fails if there is a data channel.

@@ -105,7 +105,7 @@ func (c *serverContext) rememberSource(name string, seen source) {
 }
 
 // stat returns the file that is at a path now, or nil if none can be opened. It does not report a
-// refusal of the policy to the audit. The read that follows a change does.
+// refusal of the policy to the audit. The read after a change reports it.
 func (s *Session) stat(path string) fs.FileInfo {
 	f, err := s.Policy.KeyFolders.Open(path)
 	if err != nil {

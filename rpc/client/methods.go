@@ -52,8 +52,8 @@ func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
-// Status returns the state of the two directions of a connection. CloseConn does not return an
-// error again that Status has returned.
+// Status returns the state of the two directions of a connection. If it has returned an error,
+// CloseConn does not return the same error again.
 func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	w, err := call[wire.Status](ctx, c, "tls.Status", h)
 	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}

@@ -137,7 +137,7 @@ func talk(t *testing.T, script func(*standIn)) *Client {
 	t.Helper()
 	ours, theirs := pair(t)
 	c := New(ours)
-	c.cancelTimeout = bound // a slow stand-in is no stand-in that never answers
+	c.cancelTimeout = bound // a slow stand-in must not count as a silent one
 	play(t, theirs, script)
 	t.Cleanup(func() { c.Close() })
 	return c
