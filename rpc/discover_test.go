@@ -16,7 +16,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// openRPC is a document by the specification of OpenRPC 1.3. It has the members that tlsd uses.
+// openRPC has the members of OpenRPC 1.3 that tlsd uses.
 type openRPC struct {
 	OpenRPC string `json:"openrpc"`
 	Info    struct {

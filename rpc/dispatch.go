@@ -224,7 +224,7 @@ func encode(v any) []byte {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		panic(err) // results and errors have types that encode
+		panic(err) // results and errors always encode
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// depth is the depth of a JSON value, by encoding/json.
+// depth counts the levels of a JSON value with encoding/json.
 func depth(t *testing.T, msg string) int {
 	t.Helper()
 	most, now := 0, 0

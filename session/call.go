@@ -49,7 +49,7 @@ type Call struct {
 	data *net.UnixConn   // the data channel that came with the call, until it is attached
 	pair []*net.UnixConn // of a Signal, until it is in use
 
-	// if not nil, called instead of run if the call is ended before run
+	// called in place of run if the call is ended before; may be nil
 	onAbandon func()
 	// startTimeout, if not nil, limits the wait for the last call of after, and run.
 	startTimeout func(context.Context) (context.Context, context.CancelFunc)
