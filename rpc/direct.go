@@ -37,8 +37,9 @@ func info(s *server, _ args) (any, error) {
 	t, l := s.sess.Timeouts, s.sess.Limits
 	out := wire.Info{
 		Backend: s.sess.Engine.Backend(),
-		Libssl:  wire.Libssl{Path: e.Path, Libcrypto: e.Crypto, Version: e.Version, Pair: e.Pair},
-		Trust:   wire.Trust(e.Trust),
+		Libssl: wire.Libssl{Path: e.Path, Libcrypto: e.Crypto, Version: e.Version,
+			Pair: e.Pair},
+		Trust: wire.Trust(e.Trust),
 		Timeouts: map[string]int64{
 			"connect":         t.Connect.Milliseconds(),
 			"handshake":       t.Handshake.Milliseconds(),

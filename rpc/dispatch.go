@@ -23,7 +23,9 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 	c.lib = lib
 	m := methods[req.Method]
 	if m == nil {
-		s.refuseCall(c, &protocolError{wire.CodeMethodNotFound, fmt.Sprintf("method %q not found; rpc.discover lists all", clip([]byte(req.Method)))})
+		s.refuseCall(c, &protocolError{wire.CodeMethodNotFound,
+			fmt.Sprintf("method %q not found; rpc.discover lists all",
+				clip([]byte(req.Method)))})
 		return
 	}
 	var params json.RawMessage
@@ -63,7 +65,8 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 		return args, err
 	}
 	if n := s.sess.Limits.Calls; s.sess.Busy() >= n {
-		return nil, m.withMethod(overLimit("%d calls are in flight, the limit of a session (--max-calls); wait for answers", n))
+		return nil, m.withMethod(overLimit("%d calls are in flight, the limit of "+
+			"a session (--max-calls); wait for answers", n))
 	}
 	if err := s.reserveBuffer(c, m.bufferNeed(c, args)); err != nil {
 		return nil, m.withMethod(err)

@@ -113,7 +113,8 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 		}
 		if err != nil {
 			// the server closed before it had read everything
-			if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset by peer") {
+			if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(),
+				"reset by peer") {
 				t.Fatal(err)
 			}
 			break

@@ -111,7 +111,8 @@ func (s *server) fits(n int) bool { return s.buffered.Load()+int64(n) <= int64(s
 func (s *server) reserveBuffer(c *call, n int) error {
 	more := n - c.buffered
 	if more > 0 && !s.fits(more) {
-		return overLimit("the calls in flight of this session keep %d bytes, and %d more would exceed the limit of %d (--max-buffered); wait for answers, or send less at once",
+		return overLimit("the calls in flight of this session keep %d bytes, and %d more would "+
+			"exceed the limit of %d (--max-buffered); wait for answers, or send less at once",
 			s.buffered.Load(), more, s.Limits.Buffered)
 	}
 	s.buffered.Add(int64(more))

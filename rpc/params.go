@@ -92,7 +92,8 @@ func (m *method) sortParams(params json.RawMessage) ([]json.RawMessage, error) {
 		for _, name := range slices.Sorted(maps.Keys(byName)) {
 			i := m.index(name)
 			if i < 0 {
-				return nil, m.paramError("unknown parameter %q; %s", clip([]byte(name)), m.usage())
+				return nil, m.paramError("unknown parameter %q; %s",
+					clip([]byte(name)), m.usage())
 			}
 			given[i] = byName[name]
 		}

@@ -66,7 +66,8 @@ func (st *stream) ReadObject(v any) error {
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
-		return st.refuseAndStop(overLimit("the line is longer than %d bytes, the limit of a message (--max-message)", st.Limits.Message))
+		return st.refuseAndStop(overLimit("the line is longer than %d bytes, the limit of a "+
+			"message (--max-message)", st.Limits.Message))
 	}
 	if err != nil {
 		return err
@@ -84,7 +85,8 @@ func (st *stream) message() error {
 	}
 	var tooDeep error
 	if deep {
-		tooDeep = overLimit("the message is nested deeper than %d levels, the limit of a message (--max-nesting)", st.Limits.Nesting)
+		tooDeep = overLimit("the message is nested deeper than %d levels, the limit of a "+
+			"message (--max-nesting)", st.Limits.Nesting)
 	}
 	switch {
 	case first(line) == '[' && deep:
@@ -149,7 +151,8 @@ func (st *stream) Close() error {
 // refuse answers a message that is not a request, with id null.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
-	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
+	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`),
+		encode(wireError(err))...))
 }
 
 // writeAnswer writes an answer with an id and a member, which is result or error. In a batch the

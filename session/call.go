@@ -243,7 +243,8 @@ func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 // closeAfterEarlier makes the call that closes a handle. The call waits for earlier calls, and then
 // ends those that still wait. neverMade says, with s.mu held, whether the handle's making call has
 // failed. s.mu must be held.
-func (s *Session) closeAfterEarlier(op string, h Handle, closeHandle func(context.Context) error, neverMade func() bool) *Call {
+func (s *Session) closeAfterEarlier(op string, h Handle,
+	closeHandle func(context.Context) error, neverMade func() bool) *Call {
 	var c *Call
 	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
 		c.awaitEarlier(ctx, h)

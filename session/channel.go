@@ -86,8 +86,8 @@ func channelFit(raw syscall.RawConn) error {
 	return errors.Join(err, unfit)
 }
 
-// take waits for bytes from the caller. The taker must give the piece back to pieces. No piece means
-// that the caller sends no more. If interrupt has ended the wait, there is an error too.
+// take waits for bytes from the caller. The taker must give the piece back to pieces. No piece
+// means that the caller sends no more. If interrupt has ended the wait, there is an error too.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err

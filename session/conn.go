@@ -68,7 +68,8 @@ func (c *connection) become(next connState) {
 
 // newConnection registers the handle that call will make. s.mu must be held.
 func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection {
-	c := &connection{s: s, handle: h, accepted: accepted, controlTail: call.done, readTail: closedChan, writeTail: closedChan}
+	c := &connection{s: s, handle: h, accepted: accepted, controlTail: call.done,
+		readTail: closedChan, writeTail: closedChan}
 	c.flow.handle, c.flow.now.Read, c.flow.now.Write = h, stateOpen, stateOpen
 	c.flow.meter = &s.meter
 	s.conns[h] = c

@@ -48,7 +48,9 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	if limit != nil {
 		return s.refuse(op, 0, limit)
 	}
-	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, listenersChanged: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
+	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{},
+		listenersChanged: make(chan struct{}),
+		options:          serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
 		if err := c.load(ctx, certFile, keyFile); err != nil {
 			c.abandon()
@@ -112,7 +114,9 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	}
 	sc, err := s.context(ctxHandle)
 	if err == nil && (host == "") != (port == 0) {
-		err = fail(kind.Params, "host %q, port %d: give both, or neither for all addresses of the context", host, port)
+		err = fail(kind.Params,
+			"host %q, port %d: give both, or neither for all addresses of the context",
+			host, port)
 	}
 	if err != nil {
 		return s.refuse(op, ctxHandle, err)

@@ -23,8 +23,9 @@ type HandleOverview struct {
 	Received, Sent int64
 }
 
-var stateNames = map[connState]string{connMaking: "making", connOpen: "open", connHandshake: "handshake",
-	connReady: "ready", connBroken: "broken"}
+var stateNames = map[connState]string{connMaking: "making", connOpen: "open",
+	connHandshake: "handshake",
+	connReady:     "ready", connBroken: "broken"}
 
 // Describe returns an overview. It has at most so many handles, the lowest numbers first. Describe
 // does not wait, and may be called at any time.

@@ -63,7 +63,8 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	case e.write != "" && f.now.Write == stateOpen:
 		f.now.Write, writeEnded = e.write, true
 		if e.write == stateFailed {
-			f.now.WriteError, f.writeErrorReported = e.err.forCall(opWrite, f.handle), e.reported
+			f.now.WriteError, f.writeErrorReported = e.err.forCall(opWrite,
+				f.handle), e.reported
 		}
 	case readEnded && e.write == stateFailed && f.sendFailed():
 		f.now.WriteError = e.err.forCall(opWrite, f.handle) // the peer's reason says more

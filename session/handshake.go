@@ -28,12 +28,14 @@ func (s *Session) Handshake(h Handle, data *net.UnixConn) *Call {
 }
 
 // handshake does the handshake, and starts the pumps if there is a data channel.
-func (c *connection) handshake(ctx context.Context, timeout time.Duration, call *Call, ch *channel) error {
+func (c *connection) handshake(ctx context.Context, timeout time.Duration, call *Call,
+	ch *channel) error {
 	s := c.s
 	s.mu.Lock()
 	err := c.stateError()
 	if err == nil && c.state == connReady && ch != nil {
-		err = fail(kind.State, "its handshake has been done; a data channel must come with it")
+		err = fail(kind.State,
+			"its handshake has been done; a data channel must come with it")
 	}
 	if err != nil || c.state == connReady {
 		s.mu.Unlock()
@@ -59,9 +61,11 @@ func (c *connection) handshake(ctx context.Context, timeout time.Duration, call 
 	err = t.Handshake(ctx)
 	var failure *Error
 	if err != nil {
-		failure = s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err, kind.Handshake))
+		failure = s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err,
+			kind.Handshake))
 	}
-	s.reportHandshake(Handshake{Server: c.accepted, Peer: cmp.Or(c.peer, c.remote), Failure: failure}, began, t)
+	s.reportHandshake(Handshake{Server: c.accepted, Peer: cmp.Or(c.peer, c.remote),
+		Failure: failure}, began, t)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +93,8 @@ func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 		s.mu.Lock()
 		err := c.stateError()
 		if err == nil && c.accepted {
-			err = fail(kind.State, "it is an accepted connection; only a client can skip the verification")
+			err = fail(kind.State,
+				"it is an accepted connection; only a client can skip the verification")
 		}
 		if err == nil {
 			err = c.checkBeforeHandshake()

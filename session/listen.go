@@ -92,7 +92,9 @@ const maxListeners = 64
 // checkListenerLimit fails if the context has maxListeners. s.mu must be held.
 func (c *serverContext) checkListenerLimit() error {
 	if len(c.listeners) >= maxListeners {
-		return fail(kind.Limit, "the context listens on %d addresses, the limit of a context; use another context", len(c.listeners))
+		return fail(kind.Limit,
+			"the context listens on %d addresses, the limit of a context; use another",
+			len(c.listeners))
 	}
 	return nil
 }

@@ -221,7 +221,8 @@ func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
 		e := l.s.judgeHandshake("tls.Accept", peer, err, classify(ctx, err, kind.Handshake))
-		l.s.reportHandshake(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip}, began, conn)
+		l.s.reportHandshake(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip},
+			began, conn)
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
 		return arrival{err: e}
 	}

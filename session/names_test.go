@@ -111,7 +111,8 @@ func TestForbiddenNamesAreNotLookedUp(t *testing.T) {
 	if n := asked.Load(); n != 0 {
 		t.Errorf("the DNS was asked %d times", n)
 	}
-	r.fails(r.NewClient("secret.test", 444), kind.Connect) // a rule with an address may allow the name
+	r.fails(r.NewClient("secret.test", 444),
+		kind.Connect) // a rule with an address may allow the name
 	if asked.Load() == 0 {
 		t.Error("the DNS was not asked: this checks nothing")
 	}

@@ -53,7 +53,8 @@ func (s *Session) NewClient(host string, port int) *Call {
 }
 
 // connect connects to a host within the timeout. bad is the error of the host's text, or nil.
-func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port int, timeout time.Duration) (*net.TCPConn, error) {
+func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port int,
+	timeout time.Duration) (*net.TCPConn, error) {
 	if err := s.available(); err != nil {
 		return nil, err
 	}
@@ -66,7 +67,8 @@ func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port i
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
 		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
-			e.Why = fmt.Sprintf("connect to %s: %s", net.JoinHostPort(to.String(), strconv.Itoa(port)), e.Why)
+			e.Why = fmt.Sprintf("connect to %s: %s", net.JoinHostPort(to.String(),
+				strconv.Itoa(port)), e.Why)
 		}
 		return nil, e
 	}

@@ -122,7 +122,8 @@ func TestFailureReachesCallsThatWaited(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		ctx := r.server()
-		accept := r.Accept(ctx, "192.0.2.1", 1) // TEST-NET-1; this machine does not have the address
+		accept := r.Accept(ctx, "192.0.2.1",
+			1) // TEST-NET-1; this machine does not have the address
 		read, closing := r.Read(2, 1), r.Close(2)
 		r.fails(accept, kind.Connect)
 		r.fails(read, kind.Handle)

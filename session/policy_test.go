@@ -235,7 +235,8 @@ func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 	if err := r.fails(r.NewClient("127.0.0.1", port), kind.Connect); err.Errno != "ECONNREFUSED" {
 		t.Errorf("error %q, errno %q", err, err.Errno)
 	}
-	r.fails(r.NewClient("localhost", port), kind.Connect) // this holds if the forbidden [::1] is tried first
+	r.fails(r.NewClient("localhost", port),
+		kind.Connect) // this holds if the forbidden [::1] is tried first
 	a.are(t)
 }
 

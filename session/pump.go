@@ -56,7 +56,8 @@ func (c *connection) attach(ch *channel) {
 	p := &pumps{
 		c: c, t: c.tls, ch: ch,
 		outReturned: make(chan struct{}), inReturned: make(chan struct{}),
-		sendingOver: make(chan struct{}), receivingOver: make(chan struct{}), decided: make(chan struct{}),
+		sendingOver: make(chan struct{}), receivingOver: make(chan struct{}),
+		decided: make(chan struct{}),
 	}
 	p.ctx, p.stop = context.WithCancelCause(context.Background())
 	p.limit = newLimiter(p.ctx, c.writeTimeout())

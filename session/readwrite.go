@@ -31,7 +31,8 @@ func (c *connection) usableWithoutChannel() (EngineConn, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.pumps != nil {
-		return nil, fail(kind.State, "it has a data channel; send and receive the bytes there")
+		return nil, fail(kind.State,
+			"it has a data channel; send and receive the bytes there")
 	}
 	return t, nil
 }
@@ -56,7 +57,8 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 
 // write sends all of data. If it is cut short after some bytes have left, the outgoing direction
 // fails. If nothing has left, another Write may follow.
-func (c *connection) write(ctx context.Context, t EngineConn, data []byte, timeout time.Duration) error {
+func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
+	timeout time.Duration) error {
 	for sent := 0; sent < len(data); {
 		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], timeout)
 		sent += n
@@ -84,20 +86,24 @@ func (c *connection) writable() error {
 	st := c.flow.status()
 	switch {
 	case st.Write == stateShut:
-		return fail(kind.State, "close_notify has been sent (tls.Shutdown), so nothing can follow")
+		return fail(kind.State,
+			"close_notify has been sent (tls.Shutdown), so nothing can follow")
 	case st.Write != stateFailed:
 		return nil
 	case gaveUp(st.WriteError):
-		return fail(kind.State, "an earlier Write was cut short, so nothing can follow it; "+
-			"only tls.Read and tls.Close are possible")
+		return fail(kind.State,
+			"an earlier Write was cut short, so nothing can follow it; "+
+				"only tls.Read and tls.Close are possible")
 	}
 	_, _ = c.flow.reportWriteError()
 	return st.WriteError
 }
 
 // writeWithin writes a piece within the timeout.
-func writeWithin(ctx context.Context, t EngineConn, piece []byte, timeout time.Duration) (int, *Error) {
-	ctx, stop := withTimeout(ctx, timeout, fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
+func writeWithin(ctx context.Context, t EngineConn, piece []byte, timeout time.Duration) (int,
+	*Error) {
+	ctx, stop := withTimeout(ctx, timeout, fmt.Sprintf("the peer has not taken %d bytes",
+		len(piece)))
 	defer stop()
 	n, err := t.Write(ctx, piece)
 	if err != nil {

@@ -48,7 +48,8 @@ func (c *serverContext) refresh() {
 	defer c.changeMu.Unlock()
 	changed := map[string]source{}
 	for name, old := range c.copyOptions().sources {
-		now := source{certFile: old.certFile, keyFile: old.keyFile, cert: s.stat(old.certFile), key: s.stat(old.keyFile)}
+		now := source{certFile: old.certFile, keyFile: old.keyFile,
+			cert: s.stat(old.certFile), key: s.stat(old.keyFile)}
 		if !sameFile(old.cert, now.cert) || !sameFile(old.key, now.key) {
 			changed[name] = now
 		}

@@ -112,7 +112,8 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	defer c.changeMu.Unlock()
 	next := c.copyOptions()
 	if _, there := next.config.Hosts[name]; name != "" && !there && len(next.config.Hosts) >= maxNames {
-		return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the limit of a context; use another context, or a name with *.",
+		return fail(kind.Limit,
+			"serverName %s: the context has certificates for %d names, the limit of a context; use another context, or a name with *.",
 			name, len(next.config.Hosts))
 	}
 	next.setIdentity(name, id, from)
@@ -132,7 +133,8 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	case err != nil:
 		return err
 	case c.accepted:
-		return fail(kind.State, "an accepted connection shows its context's certificate; set it on the context")
+		return fail(kind.State,
+			"an accepted connection shows its context's certificate; set it there")
 	case serverName != "":
 		return fail(kind.Params, "serverName %.80q: a connection has one certificate, and takes no name", serverName)
 	}

@@ -149,7 +149,8 @@ func (s *Session) StartAt(first Handle) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.handleUsed {
-		return fail(kind.State, "firstHandle %d: handle %d has been given out already", first, s.lastHandle)
+		return fail(kind.State, "firstHandle %d: handle %d has been given out already",
+			first, s.lastHandle)
 	}
 	s.lastHandle = first - 1
 	return nil

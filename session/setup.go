@@ -134,9 +134,13 @@ func (b *connSetup) checkUnread() error {
 		return fail(kind.IO, "%v", err)
 	}
 	n := 0
-	raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT) })
+	raw.Control(func(fd uintptr) {
+		n, _, _ = unix.Recvfrom(int(fd), make([]byte, 1),
+			unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	})
 	if n > 0 {
-		return fail(kind.State, "the peer has sent plain text that was not read; read all of it with tls.ReadPlain before the handshake, or close the connection")
+		return fail(kind.State,
+			"the peer has sent plain text that was not read; read all of it with tls.ReadPlain before the handshake, or close the connection")
 	}
 	return nil
 }

@@ -43,7 +43,8 @@ func (s *Session) WritePlain(h Handle, data []byte) *Call {
 	defer s.mu.Unlock()
 	timeout := s.timeoutOf(h, s.Timeouts.Write)
 	return s.onConnection("tls.WritePlain", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
-		ctx, stop := withTimeout(ctx, timeout, fmt.Sprintf("the peer has not taken %d bytes", len(data)))
+		ctx, stop := withTimeout(ctx, timeout,
+			fmt.Sprintf("the peer has not taken %d bytes", len(data)))
 		defer stop()
 		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Write(data) })
 		if err != nil {

@@ -67,7 +67,8 @@ func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error
 			e, _ := c.flow.reportWriteError()
 			return e
 		case st.Write != stateOpen:
-			return fail(kind.State, "writing has ended with close_notify after %d bytes", st.Sent)
+			return fail(kind.State,
+				"writing has ended with close_notify after %d bytes", st.Sent)
 		}
 		select {
 		case <-changed:

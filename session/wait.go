@@ -163,7 +163,10 @@ func (c *connection) ready() bool {
 	return false
 }
 
-func (c *serverContext) ready() bool { return !c.closing && isClosed(c.controlTail) && c.clientWaits() }
+func (c *serverContext) ready() bool {
+	return !c.closing && isClosed(c.controlTail) &&
+		c.clientWaits()
+}
 
 // A readAhead has data that was read before a Read asked for it. Only a read can find out whether
 // there is data, because the bytes in the socket need not hold any.

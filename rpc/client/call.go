@@ -129,7 +129,8 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 		case <-bounded.Done():
 		}
 	}
-	c.disconnect(fmt.Errorf("tlsd did not answer within %v after a call was cancelled", c.cancelTimeout))
+	c.disconnect(fmt.Errorf("tlsd did not answer within %v after a call was cancelled",
+		c.cancelTimeout))
 	c.conn.Close()
 	return <-ch
 }

@@ -140,10 +140,13 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 		{"neither result nor error", `{"jsonrpc":"2.0","id":1}`, "no JSON-RPC 2.0"},
 		{"both", `{"jsonrpc":"2.0","id":1,"result":0,"error":{"code":1,"message":"x"}}`, "no JSON-RPC 2.0"},
 		{"a request", `{"jsonrpc":"2.0","id":1,"method":"x"}`, "no JSON-RPC 2.0"},
-		{"id of nobody", `{"jsonrpc":"2.0","id":99,"result":0}`, "call 99, which is not in flight"},
-		{"id of another type", `{"jsonrpc":"2.0","id":"1","result":0}`, "which no call has"},
+		{"id of nobody", `{"jsonrpc":"2.0","id":99,"result":0}`,
+			"call 99, which is not in flight"},
+		{"id of another type", `{"jsonrpc":"2.0","id":"1","result":0}`,
+			"which no call has"},
 		{"no id", `{"jsonrpc":"2.0","result":0}`, "which no call has"},
-		{"id twice", `{"jsonrpc":"2.0","id":2,"result":""}` + "\n" + `{"jsonrpc":"2.0","id":2,"result":""}`, "call 2, which is not in flight"},
+		{"id twice",
+			`{"jsonrpc":"2.0","id":2,"result":""}` + "\n" + `{"jsonrpc":"2.0","id":2,"result":""}`, "call 2, which is not in flight"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -86,11 +86,14 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 // withChannel returns the other end.
 func (c *Client) withChannel(method string, call func(theirs *os.File) error) (*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
-		return nil, newError(kind.Limit, nil, "a data channel needs a Unix socket to tlsd, not a %T", c.conn).forMethod(method)
+		return nil, newError(kind.Limit, nil,
+			"a data channel needs a Unix socket to tlsd, not a %T",
+			c.conn).forMethod(method)
 	}
 	ours, theirs, err := socketpair()
 	if err != nil {
-		return nil, newError(kind.Limit, err, "no pair of sockets for a data channel: %v", err).forMethod(method)
+		return nil, newError(kind.Limit, err, "no pair of sockets for a data channel: %v",
+			err).forMethod(method)
 	}
 	err = call(theirs)
 	theirs.Close()
@@ -141,7 +144,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	shut := c.shut
 	c.mu.Unlock()
 	if shut {
-		return 0, newError(kind.State, nil, "handle %d: CloseWrite was called before", c.h).forMethod("tls.Write")
+		return 0, newError(kind.State, nil, "handle %d: CloseWrite was called before",
+			c.h).forMethod("tls.Write")
 	}
 	c.writeMu.Lock()
 	n, err := c.ch.Write(p)
@@ -239,7 +243,9 @@ func (c *Conn) queryStatus(reading bool, err error) error {
 	case !reading && s.WriteError != nil:
 		return s.WriteError
 	}
-	return newError(kind.Internal, err, "handle %d: its data channel has ended, but tlsd says that the direction is open: %v", c.h, err)
+	return newError(kind.Internal, err,
+		"handle %d: its data channel has ended, but tlsd says that the direction is open: %v",
+		c.h, err)
 }
 
 // SetDeadline sets the deadlines of Reads and of Writes.

@@ -31,7 +31,9 @@ func (c *Client) Handshake(ctx context.Context, h Handle) error {
 func (c *Client) Write(ctx context.Context, h Handle, data []byte) (int, error) {
 	const method = "tls.Write"
 	if len(data) > wire.MaxBlob {
-		return 0, newError(kind.Params, nil, "%d bytes of data; at most %d are possible in one call", len(data), wire.MaxBlob).forMethod(method)
+		return 0, newError(kind.Params, nil,
+			"%d bytes of data; at most %d are possible in one call", len(data),
+			wire.MaxBlob).forMethod(method)
 	}
 	if data == nil {
 		data = []byte{}
@@ -229,7 +231,9 @@ func call[R any](ctx context.Context, c *Client, method string, params ...any) (
 // silently make another path of it.
 func absolute(method, path string) (string, error) {
 	if !utf8.ValidString(path) {
-		return "", newError(kind.Params, nil, "path %q: is not UTF-8, which JSON needs; rename the file", path).forMethod(method)
+		return "", newError(kind.Params, nil,
+			"path %q: is not UTF-8, which JSON needs; rename the file",
+			path).forMethod(method)
 	}
 	if path == "" {
 		return "", newError(kind.Params, nil, "path: is empty").forMethod(method)

@@ -68,7 +68,9 @@ func (c *Client) ReadPlain(ctx context.Context, h Handle, maxBytes int) ([]byte,
 func (c *Client) WritePlain(ctx context.Context, h Handle, data []byte) (int, error) {
 	const method = "tls.WritePlain"
 	if len(data) > wire.MaxBlob {
-		return 0, newError(kind.Params, nil, "%d bytes of data; at most %d are possible in one call", len(data), wire.MaxBlob).forMethod(method)
+		return 0, newError(kind.Params, nil,
+			"%d bytes of data; at most %d are possible in one call", len(data),
+			wire.MaxBlob).forMethod(method)
 	}
 	if data == nil {
 		data = []byte{}
