@@ -11,50 +11,50 @@ import (
 	"tlsd/openssl"
 )
 
-// Certificates that are renewed on disk: the option reload is auto. The rules:
+// Certificates that are renewed on disk, with the option reload set to auto. The rules:
 //
-//   - A handshake that is about to begin looks whether the files are others, at most once in
-//     reloadPause for each context. So an idle context does nothing.
-//   - A file is another one if the path leads to another inode, or its time or size has changed. It
+//   - A handshake that is about to begin looks whether the files have changed. A context looks at
+//     most once in reloadPause. So an idle context does nothing.
+//   - A file has changed if its path leads to another inode, or if its time or size has changed. It
 //     is opened as at first, so the policy's folders and the confinement hold.
-//   - New files are read and checked first. If they are bad, such as a key that is not replaced
-//     yet, the old ones stay, and the observer is told once. They are tried again when they have
-//     changed again.
+//   - New files are read and checked first. They may be bad, for example while the key is not
+//     replaced yet. Then the old ones stay, and the observer is told once. The files are tried
+//     again when they have changed again.
 
-// reloadPause is how long a context does not look again.
+// reloadPause is the shortest time between two looks of a context.
 const reloadPause = time.Second
 
-const opReload = "tls.Accept" // whose handshake looks
+const opReload = "tls.Accept" // the call whose handshake looks
 
-// A source is where an identity comes from: the files, and what they were when they were last
-// looked at.
+// A source is the files of an identity, and their state at the last look.
 type source struct {
 	certFile, keyFile string
-	cert, key         fs.FileInfo // nil: there was none
+	cert, key         fs.FileInfo // nil: the file did not exist
 }
 
-// refresh takes files that have been renewed. If another change is under way, it leaves them to a
-// later handshake.
+// refresh takes files that have been renewed. If the options are being changed, it leaves the files
+// to a later handshake.
 func (c *serverContext) refresh() {
 	s := c.s
 	s.mu.Lock()
-	due := c.options.reload && time.Since(c.looked) >= s.reloadPause
+	due := c.options.reload && time.Since(c.lastLook) >= s.reloadPause
 	if due {
-		c.looked = time.Now()
+		c.lastLook = time.Now()
 	}
 	s.mu.Unlock()
-	if !due || !c.changing.TryLock() {
+	if !due || !c.changeMu.TryLock() {
 		return
 	}
-	defer c.changing.Unlock()
+	defer c.changeMu.Unlock()
 	changed := map[string]source{}
-	for name, old := range c.current().sources {
-		now := source{certFile: old.certFile, keyFile: old.keyFile, cert: s.look(old.certFile), key: s.look(old.keyFile)}
-		if !same(old.cert, now.cert) || !same(old.key, now.key) {
+	for name, old := range c.copyOptions().sources {
+		now := source{certFile: old.certFile, keyFile: old.keyFile,
+			cert: s.stat(old.certFile), key: s.stat(old.keyFile)}
+		if !sameFile(old.cert, now.cert) || !sameFile(old.key, now.key) {
 			changed[name] = now
 		}
 	}
-	// All at once, because each change makes the certificates of all names anew.
+	// All names at once, because each change makes the certificates of all names anew.
 	if len(changed) > 1 && c.reload(changed) == nil {
 		return
 	}
@@ -63,7 +63,7 @@ func (c *serverContext) refresh() {
 			if told := (*Error)(nil); !errors.As(err, &told) {
 				err = unusable(now.certFile, now.keyFile, err)
 			}
-			c.remember(name, now)
+			c.rememberSource(name, now)
 			if s.Observer != nil {
 				s.Observer.Reloaded(now.certFile, now.keyFile, err)
 			}
@@ -71,24 +71,24 @@ func (c *serverContext) refresh() {
 	}
 }
 
-// reload makes the files of some names hold, as they are there now, and tells the observer; or none
-// of them. c.changing must be held.
+// reload reads the files of the given names, and makes them hold: all of them, or none. It tells
+// the observer. c.changeMu must be held.
 func (c *serverContext) reload(changed map[string]source) error {
-	next := c.current()
+	next := c.copyOptions()
 	taken := map[string]openssl.Identity{}
 	for name, from := range changed {
 		id, read, err := c.s.identity(opReload, from.certFile, from.keyFile)
 		if err != nil {
 			return classify(context.Background(), err, kind.File)
 		}
-		next.identify(name, id, read)
+		next.setIdentity(name, id, read)
 		taken[name] = id
 	}
-	if err := c.renew(next); err != nil {
+	if err := c.apply(next); err != nil {
 		return err
 	}
 	for name, id := range taken {
-		c.s.loaded(id, next.sources[name])
+		c.s.reportCertificate(id, next.sources[name])
 		if c.s.Observer != nil {
 			c.s.Observer.Reloaded(next.sources[name].certFile, next.sources[name].keyFile, nil)
 		}
@@ -96,18 +96,18 @@ func (c *serverContext) reload(changed map[string]source) error {
 	return nil
 }
 
-// remember notes what the files were when they could not be taken.
-func (c *serverContext) remember(name string, seen source) {
-	next := c.current()
+// rememberSource records the state of files that could not be taken.
+func (c *serverContext) rememberSource(name string, seen source) {
+	next := c.copyOptions()
 	next.sources[name] = seen
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.options = next
 }
 
-// look tells which file is at a path now; nil if none can be opened. A refusal of the policy is
-// told to the audit by the read that follows a change, and not by each look.
-func (s *Session) look(path string) fs.FileInfo {
+// stat returns the file that is at a path now, or nil if none can be opened. It does not report a
+// refusal of the policy to the audit. The read after a change reports it.
+func (s *Session) stat(path string) fs.FileInfo {
 	f, err := s.Policy.KeyFolders.Open(path)
 	if err != nil {
 		return nil
@@ -120,7 +120,7 @@ func (s *Session) look(path string) fs.FileInfo {
 	return st
 }
 
-func same(a, b fs.FileInfo) bool {
+func sameFile(a, b fs.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}
