@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// admitTimeout bounds the time that a caller waits for a worker.
+	// admitTimeout limits a caller's wait for a worker.
 	admitTimeout = 30 * time.Second
-	// refuseTimeout bounds the writing of a refusal. A new connection has room
-	// for it at once.
+	// refuseTimeout limits the write of a refusal. The buffer of a new connection always has
+	// room.
 	refuseTimeout = time.Second
 )
 
-// admit decides on a connection and hands it to a worker. Whatever happens, conn
-// is closed then; what the supervisor keeps of a session is a copy.
+// admit decides on a connection and hands it to a worker. It always closes conn. The supervisor
+// keeps a copy of a session's connection.
 func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	peer, err := peerOf(conn)
@@ -64,7 +64,8 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	ctx, noMore := whileThere(ctx, conn)
 	defer noMore()
 	if err := sess.keep(conn); err != nil {
-		// It can do without: the caller then sees the end, and not the reason.
+		// The session works without the copy. If its worker dies, the caller sees the end
+		// without the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
 	}
 	if err = s.waitTurn(ctx, peer.account()); err == nil {
@@ -84,8 +85,8 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	}
 }
 
-// place hands the connection to a worker. A worker that dies before it has taken
-// it is replaced; three in a row are an error.
+// place hands the connection to a worker. If the worker dies before that, place tries another one,
+// three in all.
 func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
 	for range 3 {
 		w, failed := s.acquire(ctx, sess.peer)
@@ -113,26 +114,26 @@ func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixCon
 	return err
 }
 
-// refuse answers the caller with one error, with id null, since nothing of what
-// it sends is read.
+// refuse sends the caller one error. Its id is null, because the supervisor reads nothing from the
+// caller.
 func refuse(conn *net.UnixConn, k kind.Kind, message string) {
 	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
 	_, _ = conn.Write(errorLine(k, message))
 }
 
-// errorLine is an error that answers no call in particular.
+// errorLine is an error that belongs to no call.
 func errorLine(k kind.Kind, message string) []byte {
 	line, err := json.Marshal(wire.Response{
 		JSONRPC: "2.0",
 		Error:   &wire.Error{Code: wire.Codes[k], Message: message, Data: &wire.ErrorData{Kind: k}},
 	})
 	if err != nil {
-		panic(err) // it consists of strings
+		panic(err) // impossible: the value has only strings and numbers
 	}
 	return append(line, '\n')
 }
 
-// open counts a session, unless there are too many.
+// open makes a session and counts it. It fails if there are too many sessions.
 func (s *Supervisor) open(peer Peer) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +151,7 @@ func (s *Supervisor) open(peer Peer) (*session, error) {
 	}, nil
 }
 
-// close counts a session out that open has counted.
+// close undoes the counting of open, and closes the copy of the connection.
 func (s *Supervisor) close(sess *session) {
 	s.mu.Lock()
 	s.sessions--
@@ -160,11 +161,11 @@ func (s *Supervisor) close(sess *session) {
 	}
 	s.mu.Unlock()
 	close(sess.gone)
-	sess.letGo() // a caller that sees the end can come again
+	sess.letGo() // after the counting: a caller that sees the end may connect again
 	s.leave()
 }
 
-// leave counts a connection out.
+// leave undoes the counting of receive.
 func (s *Supervisor) leave() {
 	s.mu.Lock()
 	s.active--
@@ -175,7 +176,7 @@ func (s *Supervisor) leave() {
 	}
 }
 
-// ended takes a worker's word that a session is over.
+// ended handles a worker's report that a session is over.
 func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 	s.mu.Lock()
 	sess := w.sessions[e.Number]
@@ -195,7 +196,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 			"try again when other sessions have closed connections"))
 	}
 	s.over(sess, e)
-	s.close(sess) // at once: nothing else may hold the caller's connection open
+	s.close(sess) // now: the supervisor's copy must not keep the connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if t := e.Totals; t != nil {
 		fields = append(fields, zap.Int("handles", max(t.Handles, 0)), zap.Int64("received", max(t.Received, 0)), zap.Int64("sent", max(t.Sent, 0)))
@@ -219,7 +220,7 @@ func (sess *session) fields(w *worker) []zap.Field {
 	}
 }
 
-// poke wakes whoever waits on c, a channel of capacity 1, now or later.
+// poke wakes the goroutine that waits on c, or the next one that will. c has a capacity of 1.
 func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

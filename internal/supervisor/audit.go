@@ -9,17 +9,17 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// Audit lines are written whatever the level of the log is. A user has so many of them at once, and
-// so many a second from then on; what is left out is counted, and said in the next line that is
-// written for the user, or at the end.
+// Audit lines are written at every log level. The limits of an account are auditBurst lines at once
+// and auditRate lines a second. Lines above the limit are dropped and counted. The account's next
+// line has the count, or a line at the end.
 const (
 	auditBurst  = 200
 	auditRate   = 20
-	auditMemory = 1000 // users who are remembered, although they could be forgotten
+	auditMemory = 1000 // accounts with a limiter, above which idle ones are dropped
 )
 
-// record writes the audit line of an event: e, or, if that is nil, that missed others were left
-// out.
+// record writes the audit line of an event. If e is nil, the line says that missed events were
+// dropped.
 func (s *Supervisor) record(peer Peer, number uint64, e *audit.Event, missed uint64) {
 	s.audited(e, missed)
 	missed, ok := s.auditing(peer.account()).Take(time.Now(), missed)
@@ -46,7 +46,7 @@ func (s *Supervisor) record(peer Peer, number uint64, e *audit.Event, missed uin
 	s.Audit.Info(name, fields...)
 }
 
-// reported takes a worker's word for what a session of it has done.
+// reported handles a worker's report of an audit event of one of its sessions.
 func (s *Supervisor) reported(w *worker, a *handoff.Audit) {
 	s.mu.Lock()
 	sess := w.sessions[a.Session]
@@ -58,7 +58,7 @@ func (s *Supervisor) reported(w *worker, a *handoff.Audit) {
 	s.record(sess.peer, sess.number, a.Event, a.Missed)
 }
 
-// auditing is the limiter of a user.
+// auditing is the limiter of an account.
 func (s *Supervisor) auditing(as account) *audit.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +77,7 @@ func (s *Supervisor) auditing(as account) *audit.Limiter {
 	return l
 }
 
-// closeAudit says what was left out and not told of. Nobody audits any more.
+// closeAudit logs the counts of dropped lines that no line has had. No audit line follows.
 func (s *Supervisor) closeAudit() {
 	s.mu.Lock()
 	audits := s.audits

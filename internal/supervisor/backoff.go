@@ -7,25 +7,24 @@ import (
 	"go.uber.org/zap"
 )
 
-// A user whose workers die in a row while they serve has to wait for the next one, for longer each
-// time, so that a script which crashes the library in a loop does not keep the machine busy with
-// crashing. It is the user's own sessions that wait, and nobody else's. An orderly end of a session
-// forgives everything. Workers that many users share are not counted here.
+// If a user's workers die in a row, the user's next session has to wait, and longer each time. So a
+// script that crashes the library in a loop does not keep the machine busy. Only sessions of that
+// user wait. A session that ends in good order ends the row. Deaths of shared workers do not count.
 
 const (
-	forgiven      = 3 // deaths in a row that cost nothing
+	forgiven      = 3 // deaths in a row without a pause
 	shortestPause = 100 * time.Millisecond
 	longestPause  = 10 * time.Second
-	mostRows      = 1024 // users that are remembered
+	mostRows      = 1024 // accounts with a row, above which rows without a pause are dropped
 )
 
-// A row is a user's workers that have died one after another.
+// A row counts a user's workers that have died one after another.
 type row struct {
 	deaths int
-	until  time.Time // no new session before
+	until  time.Time // no new session begins before
 }
 
-// pauseAfter is how long a user waits after so many deaths in a row.
+// pauseAfter is the pause after a number of deaths in a row.
 func pauseAfter(deaths int) time.Duration {
 	if deaths <= forgiven {
 		return 0
@@ -33,7 +32,7 @@ func pauseAfter(deaths int) time.Duration {
 	return min(shortestPause<<min(deaths-forgiven-1, 10), longestPause)
 }
 
-// died counts the death of a worker that served a user alone.
+// died counts the death of a worker that served one session.
 func (s *Supervisor) died(as account) {
 	now := time.Now()
 	s.mu.Lock()
@@ -63,7 +62,7 @@ func (s *Supervisor) forgive(as account) {
 	s.mu.Unlock()
 }
 
-// waitTurn waits until the user may have another session.
+// waitTurn waits for the end of the user's pause.
 func (s *Supervisor) waitTurn(ctx context.Context, as account) error {
 	s.mu.Lock()
 	pause := time.Until(s.rows[as].until)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLeft is why nothing more is done for a caller.
+// errLeft ends the admission of a caller that has hung up.
 var errLeft = errors.New("the caller has hung up")
 
 // hasHungUp says whether the caller has closed its side.
@@ -26,9 +26,9 @@ func hungUp(fd uintptr) bool {
 	return n > 0
 }
 
-// whileThere gives a context that ends when the caller hangs up. Nothing of what it has sent is
-// read. A caller that has shut down its sending side alone is there. The function ends the watch,
-// and has to be called before the connection is closed.
+// whileThere gives a context that ends when the caller hangs up. It reads nothing from the
+// connection. A caller that has shut down only its sending side has not hung up. The function that
+// whileThere returns ends the watch. It must be called before the connection is closed.
 func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	raw, err := conn.SyscallConn()
@@ -38,8 +38,7 @@ func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func(
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		// The function is asked again whenever anything happens to the connection, until
-		// the deadline.
+		// Read calls hungUp after each event of the connection, until the deadline.
 		err := raw.Read(hungUp)
 		if err == nil {
 			cancel(errLeft)

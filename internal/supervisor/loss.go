@@ -13,24 +13,24 @@ import (
 	"tlsd/internal/kind"
 )
 
-// What callers are told when their worker dies. The rules:
+// This file tells callers that their worker has died. The rules:
 //
-//   - The line is true: a cause or an operation that is not known is not named.
-//   - It never falls into the middle of a message: the worker's page of vitals
-//     says whether the caller may have a part of one.
-//   - It is written without waiting. A caller that has not read what it was sent before has no
-//     room for it perhaps, and then sees the end alone.
+//   - The line is true: it names no cause and no operation that is not certain.
+//   - The line never follows a part of a message. The worker's page of vitals says whether the
+//     caller may have such a part.
+//   - The supervisor sends the line without waiting. If the caller's buffer is full, the caller
+//     sees only the end of the connection.
 
-// signalLine is how the Go runtime begins the dump of a signal that it dies of
-// (then the exit status is 2), on the goroutine's side and on C's.
+// signalLine matches the first line of the Go runtime's dump for a deadly signal, in Go code and in
+// C code. The exit status is 2 then.
 var signalLine = regexp.MustCompile(`(?m)^(?:fatal error: |\[signal )?(SIG[A-Z]{2,6}): `)
 
-// memoryLine is how the Go runtime says that it has got no more memory. It dies of that.
+// memoryLine matches the Go runtime's last words when it gets no more memory.
 var memoryLine = regexp.MustCompile(`(?m)^fatal error: (?:runtime: )?(?:out of memory|cannot allocate memory)`)
 
 const outOfMemory = "ran out of memory"
 
-// sizeText is a number of bytes as one would give it to a flag.
+// sizeText is a number of bytes in the form that a flag takes.
 func sizeText(n int64) string {
 	for i, unit := range []string{"GiB", "MiB", "KiB"} {
 		if part := int64(1) << (30 - 10*i); n%part == 0 {
@@ -40,7 +40,7 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumped is the signal whose dump this is, or "".
+// dumped is the signal of the dump in stderr, or "".
 func dumped(stderr string) string {
 	if m := signalLine.FindStringSubmatch(stderr); m != nil && unix.SignalNum(m[1]) != 0 {
 		return m[1]
@@ -48,7 +48,7 @@ func dumped(stderr string) string {
 	return ""
 }
 
-// cause says what became of a worker, as the rest of "the worker of this session …".
+// cause says how a worker has ended, as the rest of "the worker of this session …".
 func (e end) cause(stderr string) string {
 	switch {
 	case e.kept:
@@ -56,7 +56,8 @@ func (e end) cause(stderr string) string {
 	case e.signal == unix.SIGKILL:
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
-		// It may have met another one while it wrote the dump of the first.
+		// The first signal counts: the process may get another one while it writes the
+		// dump.
 		return diedOf(cmp.Or(dumped(stderr), signalName(e.signal)))
 	case e.status == 2:
 		if name := dumped(stderr); name != "" {
@@ -75,7 +76,7 @@ func (e end) cause(stderr string) string {
 	return fmt.Sprintf("exited with status %d", e.status)
 }
 
-// diedOf says what a signal means that has one cause only.
+// diedOf names the signal, and its cause if there is only one.
 func diedOf(signal string) string {
 	if signal == "SIGSYS" {
 		return "died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile) forbids one that it needs; " +
@@ -84,16 +85,15 @@ func diedOf(signal string) string {
 	return "died of " + signal
 }
 
-// lastWords is what is known of a worker that has died.
+// lastWords has what the supervisor knows about a worker that has died.
 type lastWords struct {
 	cause     string
-	operation string // the last one known, "" if none
+	operation string // the library call during which the worker died; "": not known
 	library   string
 	lost      map[uint64]*session
 }
 
-// farewell tells the callers of a worker that has died why, and ends their
-// connections.
+// farewell tells the callers of a dead worker the reason, and ends their connections.
 func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	last := lastWords{cause: s.causeOf(e, stderr)}
 	select {
@@ -104,7 +104,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	stopped := false
 	s.mu.Lock()
 	last.lost, w.sessions = w.sessions, nil
-	if s.leavePool(w) { // so that nobody is sent to it any more
+	if s.leavePool(w) { // so that the worker gets no more sessions
 		if time.Since(w.started) > settled {
 			s.failures = 0
 		}
@@ -113,7 +113,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	switch {
 	case w.killed != "":
 		last.cause = w.killed
-		stopped = w.ending // an administrator's reason is told, and not the operation
+		stopped = w.ending // the text is the administrator's reason, without the operation
 	case w.ending && (e.signal == unix.SIGKILL || e.kept):
 		stopped = true
 		last.cause = "has been ended, because tlsd was stopped"
@@ -125,7 +125,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	last.operation = inside
 	for _, sess := range last.lost {
 		if counts {
-			s.died(sess.peer.account()) // before its caller knows, who may be quick to come again
+			s.died(sess.peer.account()) // before the caller knows and connects again
 		}
 		operation, mid := inside, true
 		if place, err := w.page.Session(sess.place); err == nil {
@@ -152,7 +152,7 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 	return last
 }
 
-// causeOf is the cause of an end, with what memory has to do with it.
+// causeOf is the cause of an end. It adds whether memory was short.
 func (s *Supervisor) causeOf(e end, stderr string) string {
 	cause := e.cause(stderr)
 	switch recent := s.oom.look(); {
@@ -161,13 +161,14 @@ func (s *Supervisor) causeOf(e end, stderr string) string {
 	case s.MaxMemory == 0:
 	case cause == outOfMemory:
 		cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
-	case e.peak >= s.MaxMemory: // neither C nor Go looks everywhere whether it has got memory
+	case e.peak >= s.MaxMemory: // C and Go code may crash instead of reporting a lack of memory
 		cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
 	}
 	return cause
 }
 
-// inside names the operation during which the worker was in the library, if it is certain.
+// inside names the operation during which the worker was in the library. It returns "" if there was
+// none, or if there were several.
 func inside(w *worker) string {
 	name := ""
 	for _, stay := range w.page.Inside() {
@@ -179,8 +180,8 @@ func inside(w *worker) string {
 	return name
 }
 
-// copyOf makes a copy of the connection's descriptor that is unknown to Go's
-// netpoller, which would otherwise wake up here for every message.
+// copyOf duplicates the connection's descriptor. Go's netpoller does not know the copy: otherwise
+// every message would wake the supervisor.
 func copyOf(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -198,7 +199,7 @@ func copyOf(conn *net.UnixConn) (int, error) {
 	return fd, nil
 }
 
-// keep makes the supervisor's copy of the connection.
+// keep makes the supervisor's copy of the caller's connection.
 func (sess *session) keep(conn *net.UnixConn) (err error) {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
@@ -206,7 +207,7 @@ func (sess *session) keep(conn *net.UnixConn) (err error) {
 	return err
 }
 
-// tell sends the caller a line, if there is room for it.
+// tell sends the caller a line if the buffer has room.
 func (sess *session) tell(line []byte) {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
@@ -215,7 +216,7 @@ func (sess *session) tell(line []byte) {
 	}
 }
 
-// cut ends the connection, whoever else has it open.
+// cut shuts the connection down, although another process has it open.
 func (sess *session) cut() {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
@@ -234,9 +235,9 @@ func (sess *session) letGo() {
 	}
 }
 
-// places gives out the places of a page of vitals.
+// places gives out the slots of a page of vitals.
 type places struct {
-	most int // how many there are
+	most int // the number of slots
 	next int
 	free []int
 }

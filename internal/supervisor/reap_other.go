@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasEnded says whether a child of this process has ended, and how. The kernel forgets it then.
-// Asked again, hasEnded says that it has ended with status -1.
+// hasEnded says whether a child of this process has ended, and how. It reaps the child. A second
+// call for the child returns status -1.
 func hasEnded(pid int) (e end, ok bool) {
 	var status unix.WaitStatus
 	var used unix.Rusage
@@ -17,7 +17,7 @@ func hasEnded(pid int) (e end, ok bool) {
 	switch {
 	case err == unix.EINTR || err == nil && got == 0:
 		return end{}, false
-	case err != nil: // it was asked for before
+	case err != nil: // an earlier call has reaped the child
 		return end{status: -1}, true
 	}
 	peak := used.Maxrss // in bytes on darwin, else in KiB

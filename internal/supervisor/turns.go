@@ -7,41 +7,39 @@ import (
 	"time"
 )
 
-// Workers are started in turns, so that no user's starts hold up another's. The rules:
+// turns orders the starts of workers, so that no user's starts delay another user's. The rules:
 //
-//   - So many are started at the same time, and of one user half of that: more would only take the
-//     processor from each other. The daemon's own user may have all.
-//   - Users who wait are served one after the other, and each user's callers in their order.
-//   - A spare worker that becomes a user's takes a turn, too: until it is ready, it is as much work
-//     as another.
-//   - A start that is slow leaves its place to other users. It goes on counting for its own user.
-//   - A caller that stops waiting gives up its place in the queue.
+//   - At most `most` workers start at the same time, and at most half as many of one user. More
+//     would only compete for the processors. The daemon's own user may have all.
+//   - Waiting users are served in turn, and each user's callers in their order.
+//   - A spare worker that becomes a user's counts as a start, too: it is as much work.
+//   - A slow start no longer counts for the total. It still counts for its own user.
+//   - A caller that stops waiting leaves the queue.
 type turns struct {
 	most, mostPerUser int
-	own               account // whom mostPerUser does not bind
+	own               account // the account without the limit mostPerUser
 	slow              time.Duration
 
 	mu    sync.Mutex // guards all below
-	now   int        // starts that are not slow
+	now   int        // starts that are not over and not slow
 	users map[account]*userTurns
-	queue []account // the users who wait, who is next first
+	queue []account // waiting users, the next one first
 }
 
 type userTurns struct {
-	now     int // starts, slow ones too
+	now     int // starts that are not over, slow ones included
 	waiting []chan struct{}
 }
 
-// slowStart is how long a start keeps its place from other users. One takes some tens of
-// milliseconds.
+// slowStart is the time after which a start is slow. A start takes some tens of milliseconds.
 const slowStart = time.Second
 
 func newTurns(most int, own account) *turns {
 	return &turns{most: most, mostPerUser: max(most/2, 1), own: own, slow: slowStart, users: map[account]*userTurns{}}
 }
 
-// take waits for a turn of the user, whose end is to be told by calling done. The error is the
-// context's.
+// take waits until the user may start a worker. The caller must call done when the start is over.
+// The error is the context's.
 func (t *turns) take(ctx context.Context, uid account) (done func(), err error) {
 	begins := make(chan struct{})
 	t.mu.Lock()
@@ -68,13 +66,13 @@ func (t *turns) take(ctx context.Context, uid account) (done func(), err error) 
 		t.forget(uid)
 	}
 	t.mu.Unlock()
-	if i < 0 { // it has begun meanwhile
+	if i < 0 { // next has let the start begin meanwhile
 		t.begun(uid)()
 	}
 	return nil, ctx.Err()
 }
 
-// begun has a turn's place pass to others when the turn is slow, or done.
+// begun counts a start out of the total when the start becomes slow, and out of everything at done.
 func (t *turns) begun(uid account) (done func()) {
 	placed := true // guarded by t.mu
 	leave := func() {
@@ -100,7 +98,7 @@ func (t *turns) begun(uid account) (done func()) {
 	})
 }
 
-// next begins the turns for which there is a place. The caller holds t.mu.
+// next lets waiting starts begin, as far as the limits allow. The caller holds t.mu.
 func (t *turns) next() {
 	for i := 0; t.now < t.most && i < len(t.queue); {
 		uid := t.queue[i]
@@ -121,7 +119,7 @@ func (t *turns) next() {
 	}
 }
 
-// forget drops what nobody needs of a user. The caller holds t.mu.
+// forget drops the entries of a user without starts and waiting callers. The caller holds t.mu.
 func (t *turns) forget(uid account) {
 	u := t.users[uid]
 	if u == nil || len(u.waiting) > 0 {

@@ -18,40 +18,42 @@ import (
 	"tlsd/internal/plain"
 )
 
-// What the administrator sees of sessions (see package admin). What the supervisor does not know,
-// it asks the worker for, and only then: a worker that nobody asks reports nothing.
+// This file shows sessions to the administrator (see package admin). The supervisor asks the worker
+// for what it does not know itself. A worker that is not asked reports nothing.
 //
-//   - There is at most one question about a session at a time. Several administrators share it.
-//   - Who asks waits for answerTime at most, for all workers together. A worker that has not
-//     answered by then is shown without.
-//   - What a worker says is bounded and cleaned. An answer that nobody has asked for breaks the
-//     rules of the channel.
-//   - The questions to a worker wait for room in its channel within that time. A deaf worker holds
-//     up its own sessions alone.
-//   - A list has a few handles of each session, so that no user makes it too long for an answer.
+//   - There is at most one question about a session at a time. Several administrators share its
+//     answer.
+//   - An administrator waits at most answerTime for all workers together. If a worker has not
+//     answered by then, its sessions lack the worker's part.
+//   - A worker's answer is limited and cleaned. An answer without a question breaks the rules of
+//     the channel.
+//   - Questions wait for room in a worker's channel, also within answerTime. A worker that does not
+//     read delays only its own sessions.
+//   - A list has only a few handles of each session, so that no user can make the list too long for
+//     an answer.
 
-// answerTime bounds the wait for what workers say.
+// answerTime limits the wait for workers' answers.
 const answerTime = 2 * time.Second
 
 const (
-	// fewHandles are the connections, and the contexts, that a list has of each session.
+	// fewHandles limits the connections, and the contexts, of each session in a list.
 	fewHandles = 2
-	// roomPause is the wait for room in a worker's channel.
+	// roomPause is the interval between attempts to send to a worker's full channel.
 	roomPause = time.Millisecond
 )
 
 // An ask is a question about a session to its worker.
 type ask struct {
 	done   chan struct{}
-	answer handoff.Described // when done; guarded by that
+	answer handoff.Described // set before done is closed
 }
 
-// shown is a session with what is to be shown of it, as it was under the supervisor's lock.
+// shown is a session as the administrator sees it, read under the supervisor's lock.
 type shown struct {
 	admin.Session
 	w     *worker
 	ask   *ask // nil: its worker has too many questions open
-	fresh bool // the question is still to be sent
+	fresh bool // the question is new and must be sent
 }
 
 // Sessions lists the sessions that workers have.
@@ -63,7 +65,7 @@ func (s *Supervisor) Sessions(ctx context.Context) []admin.Session {
 	return list
 }
 
-// few keeps the first handles of each sort.
+// few keeps the first fewHandles connections and contexts.
 func few(all []admin.Handle) []admin.Handle {
 	list, connections, contexts := []admin.Handle{}, 0, 0
 	for _, h := range all {
@@ -78,7 +80,7 @@ func few(all []admin.Handle) []admin.Handle {
 	return list
 }
 
-// Session shows one.
+// Session shows one session.
 func (s *Supervisor) Session(ctx context.Context, number uint64) (admin.Session, error) {
 	list := s.show(ctx, func(sess *session) bool { return sess.number == number })
 	if len(list) == 0 {
@@ -118,7 +120,7 @@ func (s *Supervisor) show(ctx context.Context, wanted func(*session) bool) []adm
 	return list
 }
 
-// await waits for the answer, and takes it.
+// await waits for the worker's answer and adds it.
 func (v *shown) await(ctx context.Context) {
 	select {
 	case <-v.ask.done:
@@ -130,7 +132,7 @@ func (v *shown) await(ctx context.Context) {
 	}
 }
 
-// question notes the sessions and what their workers are to be asked.
+// question lists the wanted sessions, each with an open or new question to its worker.
 func (s *Supervisor) question(wanted func(*session) bool) []shown {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +154,7 @@ func (s *Supervisor) question(wanted func(*session) bool) []shown {
 				}
 			}
 			v.w, v.ask = w, w.asks[sess.number]
-			// Those of sessions that have ended may still be open.
+			// Questions about ended sessions may be open, too.
 			v.fresh = v.ask == nil && len(w.asks) < 2*w.places.most
 			if v.fresh {
 				v.ask = &ask{done: make(chan struct{})}
@@ -164,8 +166,8 @@ func (s *Supervisor) question(wanted func(*session) bool) []shown {
 	return all
 }
 
-// ask sends a question as soon as its worker has room for it. One that cannot be sent is over, for
-// all who wait for its answer.
+// ask sends a question as soon as its worker's channel has room. If that fails, the question is
+// over for everyone who waits for the answer.
 func (s *Supervisor) ask(ctx context.Context, v shown) {
 	err := v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
 	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil {
@@ -187,7 +189,7 @@ func (s *Supervisor) ask(ctx context.Context, v shown) {
 	}
 }
 
-// answered takes a worker's answer. It says whether there was a question.
+// answered handles a worker's answer, and says whether there was a question.
 func (s *Supervisor) answered(w *worker, d *handoff.Described) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,7 +203,7 @@ func (s *Supervisor) answered(w *worker, d *handoff.Described) bool {
 	return true
 }
 
-// take adds what the worker says.
+// take adds the worker's answer.
 func (v *shown) take(d handoff.Described) {
 	if d.Gone {
 		return
@@ -217,8 +219,8 @@ func (v *shown) take(d handoff.Described) {
 	}
 }
 
-// programOf names the program of a process, as it calls itself. Of a caller that is gone, the pid
-// may be another's by now.
+// programOf is the name of a process's program. If the caller is gone, the pid may be another
+// process's by now.
 func programOf(pid int32) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // "" for a process that is gone
 	return plain.Text(strings.TrimSuffix(string(text), "\n"), 64)

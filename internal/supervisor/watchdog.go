@@ -14,29 +14,29 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// The watchdog ends workers that hang while they have sessions. There are two ways to
-// hang, and it looks for both four times within the bound:
+// The watchdog ends workers that hang while they have sessions. A worker can hang in two ways. The
+// watchdog checks for both, four times within its timeout (Config.Watchdog):
 //
 //   - The worker does not answer a ping: the process is stopped, or its runtime is stuck.
-//   - A thread is in the library and does not come back. Other threads can still answer pings, so
-//     this is seen in the page of vitals.
+//   - A thread is in the library and does not return. Other threads may still answer pings, so the
+//     watchdog reads the page of vitals.
 //
-// A worker that rests, with no call in flight and no thread in the library, is left to rest, since
-// hundreds of them that are pinged keep the machine busy. Once within the bound the kernel is asked
-// whether it is stopped, and pings are further apart. One that was stopped while it rested is ended
-// within twice the bound, and one whose runtime is stuck within some times the bound.
+// A worker is idle if it has no call in flight and no thread in the library. Pings to hundreds of
+// idle workers would keep the machine busy, so these get fewer pings. Once within the timeout the
+// watchdog asks the kernel whether an idle worker is stopped. A stopped idle worker is ended within
+// twice the timeout. An idle worker whose runtime is stuck is ended within a few times the timeout.
 //
-// A worker that is not ready in time hangs, too. It all counts looks, not time, so that a machine
-// that was asleep, or a supervisor that was stopped, does not cost a session.
+// A worker that is not ready in time hangs, too. The watchdog counts its checks and not the time.
+// So a machine that was suspended, or a supervisor that was stopped, does not cost a session.
 const looks = 4
 
-// restingPing is after how many looks a worker that rests is pinged.
+// restingPing is the number of checks between two pings of an idle worker.
 const restingPing = 6 * looks
 
-// abortGrace is the time that a worker has to write down, on SIGABRT, where it hangs.
+// abortGrace is the time from SIGABRT, on which a worker writes a dump, to SIGKILL.
 const abortGrace = time.Second
 
-// awaitReady kills a worker that is not ready within startTimeout, from when it was engaged.
+// awaitReady kills a worker that is not ready within startTimeout after it was engaged.
 func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger) {
 	select {
 	case <-w.engaged:
@@ -55,7 +55,7 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 		}
 	}
 	select {
-	case <-w.ready: // the last look may have found both
+	case <-w.ready: // at the last check both channels may have been ready
 	default:
 		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
 		s.mu.Lock()
@@ -66,19 +66,19 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 	}
 }
 
-// A guard is what the watchdog knows of a worker.
+// A guard has what the watchdog knows about a worker.
 type guard struct {
 	pinged, missed uint64
-	rests          int          // looks in a row at which the worker has rested, since the last ping
-	stays          map[int]stay // of its threads in the library
+	rests          int          // checks since the last ping
+	stays          map[int]stay // the worker's threads in the library
 }
 
 type stay struct {
 	turn  uint32
-	times int // looks that have found it
+	times int // checks that have found the thread in the same call
 }
 
-// guardAll watches over all workers until life is done.
+// guardAll checks all workers until life is done.
 func (s *Supervisor) guardAll(life context.Context) {
 	if s.Watchdog == 0 {
 		return
@@ -96,7 +96,7 @@ func (s *Supervisor) guardAll(life context.Context) {
 	}
 }
 
-// lookAfter is one look at a worker. Only guardAll calls it.
+// lookAfter checks one worker. Only guardAll calls it.
 func (s *Supervisor) lookAfter(w *worker) {
 	if !w.isReady() {
 		return
@@ -118,7 +118,8 @@ func (s *Supervisor) lookAfter(w *worker) {
 	case active || g.rests >= restingPing || g.rests%looks == 0 && !runs(w.pid):
 		g.missed, g.rests = 0, 0
 		g.pinged++
-		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.pinged}) // if it cannot be sent, it is not answered
+		// A ping that cannot be sent counts as not answered.
+		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.pinged})
 	}
 	for thread := range g.stays {
 		if _, ok := inside[thread]; !ok {
@@ -137,9 +138,9 @@ func (s *Supervisor) lookAfter(w *worker) {
 	}
 }
 
-// observe takes what lookAfter judges: whether the worker is to be looked after, whether it works,
-// the last ping that it has answered, and its threads in the library. Its page is there as long as
-// it is one of s.workers.
+// observe reads a worker's state for lookAfter. busy: the worker must be checked. active: it is not
+// idle. ponged is the last answered ping, and inside has its threads in the library. The worker's
+// page is open as long as s.workers has the worker.
 func (s *Supervisor) observe(w *worker) (busy, active bool, ponged uint64, inside map[int]vitals.Stay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,15 +158,15 @@ func (s *Supervisor) observe(w *worker) (busy, active bool, ponged uint64, insid
 	return true, active, w.ponged, inside
 }
 
-// runs says whether a process is certain not to be stopped (proc_pid_stat(5)).
+// runs says whether a process is certainly not stopped (proc_pid_stat(5)).
 func runs(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := bytes.LastIndexByte(text, ')')
 	return err == nil && i >= 0 && i+2 < len(text) && text[i+2] != 'T' && text[i+2] != 't'
 }
 
-// putDown ends a worker that hangs: with SIGABRT, so that it writes down where,
-// and then with SIGKILL.
+// putDown ends a worker that hangs. SIGABRT makes it write a dump. SIGKILL follows after
+// abortGrace.
 func (s *Supervisor) putDown(w *worker, why string) {
 	s.mu.Lock()
 	w.deathBy, w.killed = byWatchdog, why

@@ -28,65 +28,65 @@ import (
 //	                                │                       └─ end: its channel is closed ────▶ gone
 //	                                └─ not ready within startTimeout: killed ─────────────────▶ gone
 //
-// One that serves the daemon's own user is engaged at once. One for another user is root's while it
-// waits, and becomes that user's when it is engaged.
+// A worker for the daemon's own user is engaged at once. A spare worker for another user runs as
+// root while it waits, and becomes that user when it is engaged.
 //
-// Its goroutine, watch, is the only one that receives from it and waits for it.
+// Only the goroutine of watch receives from the worker and waits for its process.
 type worker struct {
 	pid     int
 	process *exec.Cmd
 	channel *handoff.Conn
-	page    *vitals.Page // watch takes it away, after gone
+	page    *vitals.Page // watch closes it after gone
 	started time.Time
 
-	engaged     chan struct{} // closed when its configuration is sent
-	ready       chan struct{} // closed when report is there
-	libraryFile os.FileInfo   // of a worker that is ready, the library that it has loaded; nil: not known
-	other       bool          // it is another user's, or will be: no file that it names is looked at
-	report      handoff.Ready // of a worker that is ready
+	engaged     chan struct{} // closed when the configuration is sent
+	ready       chan struct{} // closed when report is set
+	libraryFile os.FileInfo   // the file of the library; set before ready; nil: not known
+	other       bool          // for another user: the supervisor opens no file that it names
+	report      handoff.Ready // set before ready
 	gone        chan struct{} // closed when the process has been waited for
-	cause       string        // of its end, of a worker that is gone: "died of SIGSEGV"
-	end         end           // of a worker that is gone
+	cause       string        // why it has ended, such as "died of SIGSEGV"; set before gone
+	end         end           // how the process has ended; set before gone
 
-	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: it was not
-	guard    guard        // only guardAll's
+	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: not killed
+	guard    guard        // used by guardAll only
 
 	// Guarded by Supervisor.mu.
-	turn     func()              // ends the turn of its start
-	sessions map[uint64]*session // in its hands; nil when it is gone
-	load     int                 // sessions that it has or is about to get
-	own      bool                // it is for one session alone, and goes when that ends
-	ponged   uint64              // the number of the last ping that it has answered
-	places   places              // those of its page of vitals
-	ending   bool                // it was told to go
-	outgoing bool                // it gets no more sessions, and goes with its last
-	asks     map[uint64]*ask     // questions that are not answered, by session; at most twice its places
-	deathBy  string              // the kind of killed, as the metrics have it
-	claimed  claims              // what it has said of its counters
-	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
+	turn     func()              // tells starting that the worker's start is over
+	sessions map[uint64]*session // by number; nil when the worker is gone
+	load     int                 // sessions that the worker has or is about to get
+	own      bool                // for one session only: the worker exits when the session ends
+	ponged   uint64              // the number of the last answered ping
+	places   places              // the slots of its page of vitals
+	ending   bool                // told to exit
+	outgoing bool                // gets no more sessions, and exits when its last one ends
+	asks     map[uint64]*ask     // open questions by session, at most twice the number of slots
+	deathBy  string              // the cause of the kill, as a label of the metrics
+	claimed  claims              // the worker's counters, as last read
+	killed   string              // why the supervisor killed it, for callers; "": not killed
 }
 
 const (
-	// startTimeout bounds the time from the start of a worker to its Ready.
+	// startTimeout limits the time from the start of a worker to its Ready.
 	startTimeout = 10 * time.Second
-	// endTimeout bounds the time that a worker has to go when it is told to. Then
-	// it is killed.
+	// endTimeout limits the time from the order to exit to the worker's end. Then the
+	// supervisor kills the worker.
 	endTimeout = 5 * time.Second
 
-	// messageBurst and messageRate, a second, bound the messages of a worker, with a fifth and
-	// a tenth more for each session that it may have. One that keeps its own limits (see
-	// cmd/tlsd) has far fewer.
+	// messageBurst and messageRate (messages a second) limit what a worker may send. Each
+	// session that the worker may have adds a tenth to the burst and a fifth to the rate. A
+	// worker that keeps its own limits (see cmd/tlsd) sends far fewer.
 	messageBurst = 1000
 	messageRate  = 100
-	// longestReason bounds the text why a worker cannot serve, in bytes.
+	// longestReason limits a worker's text about why it cannot serve, in bytes.
 	longestReason = 1 << 10
 )
 
-// start makes a worker process, for the daemon's own user or to become another's. It has to be
-// engaged, and watch has to be run.
+// start makes a worker process, for the daemon's own user or for another one. The caller must
+// engage the worker and run watch.
 //
-// The process has the daemon's user, for between fork(2) and execve(2) it shares the daemon's
-// memory: a user who could stop it there would stop the daemon.
+// The process starts with the daemon's user. Between fork(2) and execve(2) it shares the daemon's
+// memory, and a user who could stop the process then would stop the daemon.
 func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	channel, theirs, err := handoff.Pair()
 	if err != nil {
@@ -137,8 +137,8 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	}, stderr, nil
 }
 
-// workerCommand is the process of a worker: its standard error, and the files that become
-// handoff.FD and vitals.FD.
+// workerCommand describes the process of a worker. The files channel and page become the
+// descriptors handoff.FD and vitals.FD.
 func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *exec.Cmd {
 	cmd := &exec.Cmd{
 		Path:       thisProgram(),
@@ -147,8 +147,8 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 		Dir:        "/",
 		Stderr:     stderr,
 		ExtraFiles: []*os.File{channel, page},
-		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
-		// phrase on it.
+		// The terminal's Ctrl-C does not reach the worker, and the worker cannot ask for a
+		// pass phrase on the terminal.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if s.KeyLog != nil {
@@ -167,8 +167,8 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 	return cmd
 }
 
-// thisProgram is the path of the program that runs: on Linux this very one, even if its file has
-// been replaced.
+// thisProgram is the path of the running program. On Linux it leads to the same program even if the
+// file has been replaced.
 func thisProgram() string {
 	if runtime.GOOS == "linux" {
 		return "/proc/self/exe"
@@ -177,10 +177,11 @@ func thisProgram() string {
 	return path
 }
 
-// engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
+// engage sends a worker its configuration and the user whom it serves. A nil identity means the
+// daemon's own user. engage is called once for each worker.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
-	close(w.engaged) // not before: the configuration is the first message
+	close(w.engaged) // after the configuration, which must be the first message
 	s.mu.Lock()
 	level := s.logLevel
 	s.mu.Unlock()
@@ -188,22 +189,22 @@ func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
 	}
 	if err != nil {
-		w.kill() // what has become of it, watch sees
+		w.kill() // watch handles the end
 	}
 }
 
-// workerEnv chooses what a worker gets of the daemon's environment: what finds
-// and sets up libraries, OpenSSL among them, the resolver and the Go runtime. SSLKEYLOGFILE is
-// not part of it: it would make some builds of OpenSSL write down session keys.
+// workerEnv chooses the variables of the daemon's environment that a worker gets. They find and set
+// up libraries such as OpenSSL, the resolver and the Go runtime. SSLKEYLOGFILE is not among them,
+// because some builds of OpenSSL would write session keys to that file.
 func workerEnv(env []string) []string {
 	keep := []string{
 		"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
 		"MALLOC_ARENA_MAX",
 	}
-	// The C library would make its threads a heap each, so that many connections, whose memory
-	// comes from one and the other, need a tenth more (mallopt(3), M_ARENA_MAX). Of variables
-	// of one name the last counts.
+	// By default the C library gives each thread a heap of its own. Many connections then need
+	// a tenth more memory (mallopt(3), M_ARENA_MAX). If a name occurs twice, the last variable
+	// counts.
 	out := []string{"MALLOC_ARENA_MAX=1"}
 	for _, e := range env {
 		for _, name := range keep {
@@ -215,8 +216,7 @@ func workerEnv(env []string) []string {
 	return out
 }
 
-// watch follows the worker from its start to its end. The caller has added it
-// to s.workers.
+// watch follows the worker from its start to its end. The caller has added the worker to s.workers.
 func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	defer s.watching.Done()
 	log := s.Log.With(zap.Int("worker", w.pid))
@@ -241,14 +241,14 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	w.channel.Close()
 	w.end = awaitEnd(w)
 
-	// Whoever else might have the pipe open has no hold on us.
+	// Another process may have the pipe open: the read must have a limit.
 	if p, ok := stderr.(*os.File); ok {
 		p.SetReadDeadline(time.Now().Add(time.Second))
 	}
 	head := <-noise
 	stderr.Close()
-	// The callers are told first: who sees that the process is gone can rely on it
-	// that they know.
+	// The callers are told first. So if an observer sees that the process is gone, the callers
+	// know the reason.
 	last := s.farewell(w, w.end, head)
 	w.cause = last.cause
 	if w.end.kept {
@@ -260,7 +260,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	w.page.Close()
 }
 
-// endTurn ends the turn of the worker's start, if it has one that has not ended.
+// endTurn tells starting that the worker's start is over. Only the first call has an effect.
 func (s *Supervisor) endTurn(w *worker) {
 	s.mu.Lock()
 	end := w.turn
@@ -268,11 +268,11 @@ func (s *Supervisor) endTurn(w *worker) {
 	end()
 }
 
-// A brokenError is a worker's breach of the rules of its channel.
+// A brokenError says how a worker has broken the rules of its channel.
 type brokenError struct{ error }
 
-// converse receives from the worker until its channel ends, and returns why. A worker that says
-// what it must not say, or too much, is broken.
+// converse receives from the worker until its channel ends, and returns the reason. It returns a
+// brokenError if the worker sends a message that it must not send, or too many.
 func (s *Supervisor) converse(w *worker) error {
 	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.places.most, messageRate+messageRate/5*w.places.most)
 	for {
@@ -280,10 +280,10 @@ func (s *Supervisor) converse(w *worker) error {
 		switch err := w.channel.Receive(&msg); {
 		case errors.Is(err, handoff.ErrMessage):
 			return brokenError{err}
-		case err != nil: // the end, whoever has brought it about
+		case err != nil: // the channel has ended
 			return err
 		}
-		if msg.Described != nil { // it does not count: for each one there was a question
+		if msg.Described != nil { // the limiter does not count it: the supervisor has asked
 			if !s.answered(w, msg.Described) {
 				return brokenError{errors.New("it describes a session unasked")}
 			}
@@ -299,7 +299,8 @@ func (s *Supervisor) converse(w *worker) error {
 			}
 			w.report = msg.Ready.Clean()
 			if w.report.Path != "" && !w.other {
-				w.libraryFile, _ = os.Stat(w.report.Path) // without it the worker does not become outdated
+				// Without the file the worker is never outdated.
+				w.libraryFile, _ = os.Stat(w.report.Path)
 			}
 			close(w.ready)
 			s.endTurn(w)
@@ -324,7 +325,7 @@ func (s *Supervisor) converse(w *worker) error {
 	}
 }
 
-// hand gives the worker a session.
+// hand sends the worker a session and its connection.
 func (w *worker) hand(sess *session, conn *net.UnixConn) error {
 	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{
 		Number: sess.number, Place: sess.place, UID: sess.peer.UID, PID: sess.peer.PID, Policy: &sess.policy,
@@ -340,7 +341,8 @@ func (w *worker) isReady() bool {
 	}
 }
 
-// kill ends the process. If it does not end, its channel does, so that nobody waits for it.
+// kill kills the process. If the process does not end within reapTimeout, kill closes the channel,
+// so that watch does not wait any longer.
 func (w *worker) kill() {
 	_ = w.process.Process.Kill()
 	if w.killedAt.CompareAndSwap(0, time.Now().UnixNano()) {
