@@ -19,15 +19,15 @@ import (
 	"tlsd/session"
 )
 
-// options are the settings of a start.
+// options has the settings of a start.
 type options struct {
 	socket      string
 	socketMode  fs.FileMode
-	socketGroup int // the socket's; -1: that of tlsd
+	socketGroup int // the socket's group; -1: that of tlsd
 	allowUID    []uint32
 	allowGID    []uint32
 	policy      string
-	adminSocket string // "": not given; none: no socket
+	adminSocket string // "": not set; none: no socket
 
 	libssl         string
 	requireOpenSSL string // "no" or "yes"
@@ -50,7 +50,7 @@ type options struct {
 
 	maxMemory         int // bytes
 	maxSessions       int
-	maxSessionsPerUID int // 0: not given
+	maxSessionsPerUID int // 0: not set
 	limits            session.Limits
 	messages          rpc.Limits
 
@@ -65,19 +65,18 @@ type options struct {
 	version     bool
 	help        bool
 
-	// origin says of each setting that was given where: a flag, a variable, or a file and a
+	// origin has the source of each setting that is set: a flag, a variable, or a file and a
 	// line.
 	origin map[string]string
 }
 
-// A flagInfo is a flag as the help shows it. A heading stands before its first
-// flag.
+// A flagInfo describes a flag for the help. The first flag of a group has the group's heading.
 type flagInfo struct {
 	heading, name, arg, preset, text string
 	value                            flag.Value
 }
 
-// flagTable lists the flags in the order of the help. It sets o to the defaults.
+// flagTable lists the flags in the order of the help, and sets o to the defaults.
 func flagTable(o *options) []flagInfo {
 	defaults := session.Config{}.WithDefaults()
 	*o = options{
@@ -186,7 +185,8 @@ func flagTable(o *options) []flagInfo {
 	}
 }
 
-// sessionsPerUID is --max-sessions-per-uid, or what stands for it: no user can keep all others out.
+// sessionsPerUID is --max-sessions-per-uid, or its default. With the default, no user can keep all
+// others out.
 func (o *options) sessionsPerUID() int {
 	switch {
 	case o.maxSessionsPerUID > 0:
@@ -197,17 +197,17 @@ func (o *options) sessionsPerUID() int {
 	return o.maxSessions
 }
 
-// envName is the environment twin of a flag: --socket-mode is TLSD_SOCKET_MODE.
+// envName is the environment variable of a flag: that of --socket-mode is TLSD_SOCKET_MODE.
 func envName(name string) string {
 	return "TLSD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// hasTwin says whether the environment can set the flag.
+// hasTwin says whether an environment variable can set the flag.
 func (f flagInfo) hasTwin() bool { return f.arg != "" }
 
-// parseOptions reads the settings: from the flags, else the environment, else the configuration
-// file, else the default holds. Without --config and TLSD_CONFIG the file is config. After --help
-// and --version nothing but the flags is read.
+// parseOptions reads the settings. The flags win over the environment, the environment over the
+// configuration file, and the file over the defaults. config is the default of --config. With
+// --help or --version, only the flags are read.
 func parseOptions(args, environ []string, config string) (*options, error) {
 	var o options
 	table := flagTable(&o)
@@ -237,7 +237,7 @@ func parseOptions(args, environ []string, config string) (*options, error) {
 	return &o, o.finish()
 }
 
-// parseFlags reads the command line, and notes in o.origin which flags were given.
+// parseFlags reads the command line, and sets o.origin.
 func parseFlags(args []string, table []flagInfo, o *options) error {
 	set := flag.NewFlagSet("tlsd", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
@@ -257,7 +257,8 @@ func parseFlags(args []string, table []flagInfo, o *options) error {
 	return nil
 }
 
-// useConfig takes from the configuration file what neither flags nor the environment have set.
+// useConfig reads the configuration file, and applies the settings that neither a flag nor a
+// variable has set.
 func useConfig(o *options, table []flagInfo) error {
 	values, err := readConfig(o.config, table)
 	if err != nil {
@@ -277,7 +278,7 @@ func useConfig(o *options, table []flagInfo) error {
 	return nil
 }
 
-// finish checks settings against each other, and sets what follows from others.
+// finish checks settings against each other, and sets those that depend on others.
 func (o *options) finish() error {
 	if len(o.readable) > 0 && o.confine == "off" {
 		return errors.New("--readable needs --confine=auto or require: otherwise workers may read all that their users may")
@@ -294,7 +295,7 @@ func (o *options) finish() error {
 	return nil
 }
 
-// flagError gives an error of package flag our spelling.
+// flagError rewrites an error of package flag in our spelling.
 func flagError(err error, table []flagInfo) error {
 	s := err.Error()
 	if name, ok := strings.CutPrefix(s, "flag provided but not defined: -"); ok {
@@ -312,7 +313,7 @@ func flagError(err error, table []flagInfo) error {
 	return errors.New(s)
 }
 
-// socketPath is where to listen.
+// socketPath is the path of the socket.
 func (o *options) socketPath() (string, error) {
 	if o.socket != "" {
 		return o.socket, nil
@@ -320,7 +321,7 @@ func (o *options) socketPath() (string, error) {
 	return defaultSocket(os.Geteuid(), os.Getenv)
 }
 
-// defaultSocket is the path for a start that names none.
+// defaultSocket is the default of --socket.
 func defaultSocket(uid int, getenv func(string) string) (string, error) {
 	if uid == 0 {
 		return "/run/tlsd.sock", nil
@@ -331,7 +332,7 @@ func defaultSocket(uid int, getenv func(string) string) (string, error) {
 	return "", errors.New("where to listen: neither --socket nor TLSD_SOCKET nor XDG_RUNTIME_DIR is set; give --socket PATH")
 }
 
-// The values of flags. The error of Set says what is accepted.
+// These are the types of flags. The error of Set says which values are accepted.
 
 type text string
 
@@ -389,7 +390,7 @@ func (n *number) Set(s string) error {
 	return nil
 }
 
-// size is a number of bytes, which may be given in KiB, MiB or GiB.
+// size is a number of bytes. Its text may have a unit: KiB, MiB or GiB.
 type size struct {
 	p        *int
 	min, max int

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// printHelp writes the help. What it says of the flags comes from their table.
+// printHelp writes the help. The text about the flags comes from their table.
 func printHelp(w io.Writer) {
 	var o options
 	fmt.Fprint(w, `tlsd serves TLS to local programs: JSON-RPC over a Unix socket in front, OpenSSL behind.
