@@ -15,8 +15,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file judges facts. The rule: "fail" is what keeps calls from working,
-// "warn" what may surprise somebody, and both say how to mend it.
+// This file judges facts. A finding is "fail" if calls cannot work, and "warn" if something may
+// surprise the user. Both say how to mend the problem.
 
 type severity string
 
@@ -34,15 +34,15 @@ type finding struct {
 	Mend   string   `json:"mend,omitempty"` // empty if the status is ok
 }
 
-// report is what doctor has found out.
+// report is the result of doctor.
 type report struct {
-	Usable   bool      `json:"usable"` // nothing has failed
+	Usable   bool      `json:"usable"` // no finding is "fail"
 	Socket   string    `json:"socket,omitempty"`
 	Findings []finding `json:"findings"`
 }
 
-// slowTrip is the round trip from which on calls are noticeably slow; on an idle machine
-// one takes much less than a millisecond.
+// slowTrip is the round trip from which on users notice that calls are slow. On an idle machine a
+// round trip takes much less than 1 ms.
 const slowTrip = 50 * time.Millisecond
 
 func judge(f facts) report {
@@ -64,7 +64,7 @@ func judge(f facts) report {
 
 type adder func(check string, s severity, mend, format string, args ...any)
 
-// conf judges the administrator's word to all callers.
+// conf judges the administrator's settings for all callers.
 func conf(f facts, add adder) {
 	switch {
 	case f.confErr != nil:
@@ -85,7 +85,8 @@ func conf(f facts, add adder) {
 	add("client.conf", ok, "", "%s", text)
 }
 
-// noAutostart says why the plugin starts no private daemon; "" if it may, but for TLSD_AUTOSTART.
+// noAutostart says why the plugin starts no private daemon; "": it may start one. It does not look
+// at TLSD_AUTOSTART.
 func noAutostart(f facts) string {
 	switch {
 	case f.conf.Autostart == "no":
@@ -101,7 +102,7 @@ func noAutostart(f facts) string {
 	return ""
 }
 
-// sockets judges where a daemon was looked for.
+// sockets judges the probed sockets.
 func sockets(f facts, add adder) {
 	for _, p := range f.probes {
 		if p.err == nil {
@@ -112,7 +113,7 @@ func sockets(f facts, add adder) {
 		switch {
 		case !f.answers:
 			add("socket", fail, d.mend, "%s: %s", p.path, d.text)
-		case errors.Is(p.err, os.ErrNotExist): // it is meant to be there or not
+		case errors.Is(p.err, os.ErrNotExist): // normal, because a later socket answers
 			add("socket", ok, "", "%s: %s", p.path, d.text)
 		default:
 			add("socket", warn, d.mend, "%s: %s", p.path, d.text)
@@ -126,7 +127,7 @@ func sockets(f facts, add adder) {
 	}
 }
 
-// daemon judges what the daemon has answered.
+// daemon judges the daemon's answers.
 func daemon(f facts, add adder) {
 	s := f.hello.Server
 	if f.infoErr != nil {
@@ -163,7 +164,7 @@ func library(i wire.Info, add adder) {
 	}
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
-	if i.Libssl.Libcrypto != "" { // tlsd refuses one that does not belong to its libssl
+	if i.Libssl.Libcrypto != "" { // tlsd refuses a libcrypto of another libssl
 		add("libcrypto", ok, "", "%s (%s)", i.Libssl.Libcrypto, cmp.Or(i.Libssl.Pair, "not compared with libssl"))
 	}
 	from := strings.Join(slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, func(s string) bool { return s == "" }), ", ")
@@ -179,7 +180,7 @@ func library(i wire.Info, add adder) {
 	add("trust", ok, "", "%d certificates in %s (%s)%s", i.Trust.Certificates, from, i.Trust.Source, tried)
 }
 
-// confinement judges how the session's process is confined.
+// confinement judges the confinement of the session's worker.
 func confinement(i wire.Info, add adder) {
 	if len(i.Confinement) == 0 {
 		add("confinement", warn, "start tlsd without --confine=off", "tlsd does not confine its workers")
@@ -201,7 +202,7 @@ func confinement(i wire.Info, add adder) {
 	add("confinement", ok, "", "%s", strings.Join(on, ", "))
 }
 
-// policy says what the administrator has forbidden.
+// policy shows the administrator's policy.
 func policy(i wire.Info, add adder) {
 	if len(i.Policy) == 0 {
 		add("policy", ok, "", "the administrator's policy restricts nothing")
@@ -237,10 +238,10 @@ func trip(f facts, add adder) {
 	add("round trip", ok, "", "tls.Backend takes %v (median of %d)", median, len(sorted))
 }
 
-// conversation judges what a script would do.
+// conversation judges the rehearsal of a script.
 func conversation(r rehearsal, add adder) {
 	switch {
-	case r.step == "": // the library is missing, which is said
+	case r.step == "": // the library is missing, which another finding says
 	case r.err == nil:
 		add("conversation", ok, "", "a server and a client of one script have done a handshake on 127.0.0.1, with %s, the certificate verified", r.version)
 	case isKind(r.err, client.KindDenied):
@@ -255,7 +256,7 @@ func conversation(r rehearsal, add adder) {
 	}
 }
 
-// names says how hosts are looked up.
+// names says how tlsd looks up hosts.
 func names(modules []string, add adder) {
 	if len(modules) == 0 {
 		add("names", ok, "", "tlsd looks them up in /etc/hosts and by DNS, as this machine does")
@@ -265,7 +266,7 @@ func names(modules []string, add adder) {
 		"tlsd looks them up in /etc/hosts and by DNS; it does not ask %s, as /etc/nsswitch.conf has other programs do", strings.Join(modules, ", "))
 }
 
-// environment judges the caller's variables. The daemon has its own.
+// environment judges the caller's environment variables. The daemon has other ones.
 func environment(f facts, add adder) {
 	for _, name := range watched {
 		v, set := f.env[name]
@@ -281,7 +282,7 @@ func environment(f facts, add adder) {
 	}
 }
 
-// variable judges one that is set.
+// variable judges a variable that is set.
 func variable(f facts, name, v string) (s severity, remark, mend string) {
 	switch name {
 	case "TLSD_SOCKET":
@@ -327,7 +328,7 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 	return ok, "", ""
 }
 
-// programs judges what is installed.
+// programs judges which programs are installed.
 func programs(f facts, add adder) {
 	for _, p := range []struct {
 		name  string

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// The manual is written once: it is the package comment of main.go.
+// The manual is the package comment of main.go.
 //
 //go:embed main.go
 var mainGo string
 
-// manual is the package comment as text.
+// manual returns the package comment as text.
 func manual() string {
 	comment, _, _ := strings.Cut(mainGo, "\npackage main\n")
 	var b strings.Builder
@@ -31,7 +31,7 @@ func printHelp(w io.Writer) error {
 	return err
 }
 
-// printSubHelp prints what is particular to one subcommand.
+// printSubHelp prints the help of one subcommand.
 func printSubHelp(w io.Writer, name string) error {
 	var b strings.Builder
 	for _, sub := range subcommands {

@@ -15,8 +15,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file makes calls of words. What a word must look like follows from its
-// parameter's type; whether a value makes sense is left to tlsd.
+// This file turns words into calls. The type of a parameter decides the form of its word. Tlsd
+// decides whether the value makes sense.
 
 type paramType int
 
@@ -25,21 +25,21 @@ const (
 	number           // a decimal integer
 	handle           // a number from 1 to 2147483647
 	file             // a path, which is made absolute
-	blob             // data, or where it is
+	blob             // data, or a reference to data
 )
 
 type param struct {
 	name     string
 	typ      paramType
 	optional bool
-	none     bool // a file's: the word may be empty, for no file
+	none     bool // of a file: the word may be empty, for no file
 }
 
-// method is a line of the parameter table.
+// method is an entry of the parameter table.
 type method struct {
 	name   string
 	params []param
-	blob   bool // the result is one
+	blob   bool // the result is a blob
 	about  string
 }
 
@@ -50,8 +50,8 @@ var (
 	pPort   = param{name: "port", typ: number}
 )
 
-// methods follow proto.md, section 4. tls.Hello is left out, because connecting does it, and so are
-// data channels, which words cannot carry.
+// methods follows proto.md, section 4. It lacks tls.Hello, because connecting calls it. It lacks
+// data channels, because words cannot carry descriptors.
 var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
@@ -112,20 +112,20 @@ func findMethod(name string) (*method, error) {
 	return nil, fmt.Errorf("no method %q; tlsshim call --help lists them", name)
 }
 
-// invocation is a call that is ready to be made.
+// invocation is a call with its arguments.
 type invocation struct {
 	*method
 	args []any  // by position, without the blob
-	data []byte // the blob, if the method has one
+	data []byte // the blob argument; nil: none
 }
 
-// source gives the data of a blob argument; stdin is nil where standard input
-// cannot be data.
+// source gives the data of a blob argument. stdin is nil if standard input is not available as
+// data.
 type source struct {
 	stdin func() ([]byte, error)
 }
 
-// parseCalls makes calls of words that are separated by "--".
+// parseCalls turns words into calls. "--" separates two calls.
 func parseCalls(words []string, src source) ([]invocation, error) {
 	var calls []invocation
 	for start, i := 0, 0; i <= len(words); i++ {
@@ -214,7 +214,7 @@ func (inv *invocation) add(p param, word string, src *source) error {
 	return nil
 }
 
-// read gives the data that a word stands for: not nil, and at most one byte too many of it.
+// read gives the data of a word. The data is not nil, and at most one byte longer than the limit.
 func (s *source) read(word string) ([]byte, error) {
 	if literal, ok := strings.CutPrefix(word, "text:"); ok {
 		return []byte(literal), nil
@@ -249,5 +249,5 @@ func readBlob(r io.Reader) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, wire.MaxBlob+1))
 }
 
-// asHandle is the handle that the call names first.
+// asHandle is the first argument as a handle.
 func (inv *invocation) asHandle() client.Handle { return client.Handle(inv.args[0].(int64)) }
