@@ -56,8 +56,9 @@ func TestThePictureOfTheCrashShowsTheErrorAndWhatFollows(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := 0
-	for _, want := range []string{"page 1: ", "lost: the worker of this session died of SIGSEGV",
-		"page 3: ", "the script has ended in good order"} {
+	for _, want := range []string{"page 1: ",
+		"lost: the worker of this session died of SIGSEGV", "page 3: ",
+		"the script has ended in good order"} {
 		i := strings.Index(string(text[at:]), want)
 		if i < 0 {
 			t.Fatalf("%q does not follow", want)
