@@ -56,7 +56,7 @@ func (s *Server) Run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { s.Listener.Close() })
 	defer stop()
 	defer s.Listener.Close()
-	places := make(chan struct{}, MaxClients)
+	slots := make(chan struct{}, MaxClients)
 	for {
 		conn, err := s.Listener.AcceptUnix()
 		switch {
@@ -72,9 +72,9 @@ func (s *Server) Run(ctx context.Context) {
 			}
 		}
 		select {
-		case places <- struct{}{}:
+		case slots <- struct{}{}:
 			clients.Go(func() {
-				defer func() { <-places }()
+				defer func() { <-slots }()
 				s.serve(ctx, conn)
 			})
 		default:

@@ -24,7 +24,7 @@ func (s *Supervisor) accept(life context.Context) {
 				s.Log.Info("connections can be accepted again")
 				pause = 0
 			}
-			s.receive(life, conn)
+			s.startAdmit(life, conn)
 		case isTimeout(err) || errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -60,13 +60,13 @@ func (s *Supervisor) acceptRest(life context.Context) {
 		if conn == nil {
 			return
 		}
-		s.receive(life, conn)
+		s.startAdmit(life, conn)
 	}
 }
 
-// receive starts admit for a connection. It drops the connection of a caller that has hung up
+// startAdmit starts admit for a connection. It drops the connection of a caller that has hung up
 // already, so that a flood of these delays no other caller.
-func (s *Supervisor) receive(life context.Context, conn *net.UnixConn) {
+func (s *Supervisor) startAdmit(life context.Context, conn *net.UnixConn) {
 	if hasHungUp(conn) {
 		conn.Close()
 		return

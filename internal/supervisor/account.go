@@ -95,8 +95,8 @@ func (a accountant) denied(peer Peer) account {
 	return strangers
 }
 
-// of is the account of a caller that the policy allows.
-func (a accountant) of(p Policy, peer Peer) account {
+// allowed is the account of a caller that the policy allows.
+func (a accountant) allowed(p Policy, peer Peer) account {
 	if peer.UID == uint32(os.Geteuid()) || slices.Contains(p.UIDs, peer.UID) || a.known(peer.UID) {
 		return userAccount(peer.UID)
 	}

@@ -44,7 +44,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 		{"unknown", Peer{UID: 5000, GID: 60, Groups: []uint32{50}}, "group 50"},
 		{"the highest", Peer{UID: 4294967294, GID: 60}, "group 60"},
 	} {
-		if got := a.of(p, c.peer).String(); got != c.want {
+		if got := a.allowed(p, c.peer).String(); got != c.want {
 			t.Errorf("%s: %s; want %s", c.name, got, c.want)
 		}
 	}
@@ -54,7 +54,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 		}
 	}
 	a.subuid = func() (io.ReadCloser, error) { return nil, errors.New("there is none") }
-	if got := a.of(p, Peer{UID: 100000, GID: 50}).String(); got != "group 50" {
+	if got := a.allowed(p, Peer{UID: 100000, GID: 50}).String(); got != "group 50" {
 		t.Errorf("without the file: %s", got)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLeft ends the admission of a caller that has hung up.
-var errLeft = errors.New("the caller has hung up")
+// errHungUp ends the admission of a caller that has hung up.
+var errHungUp = errors.New("the caller has hung up")
 
 // hasHungUp says whether the caller has closed its side.
 func hasHungUp(conn *net.UnixConn) (left bool) {
@@ -26,10 +26,10 @@ func hungUp(fd uintptr) bool {
 	return n > 0
 }
 
-// whileThere gives a context that ends when the caller hangs up. It reads nothing from the
+// untilHangup gives a context that ends when the caller hangs up. It reads nothing from the
 // connection. A caller that has shut down only its sending side has not hung up. The function that
-// whileThere returns ends the watch. It must be called before the connection is closed.
-func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
+// untilHangup returns ends the watch. It must be called before the connection is closed.
+func untilHangup(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -41,7 +41,7 @@ func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func(
 		// Read calls hungUp after each event of the connection, until the deadline.
 		err := raw.Read(hungUp)
 		if err == nil {
-			cancel(errLeft)
+			cancel(errHungUp)
 		}
 	}()
 	return ctx, func() {

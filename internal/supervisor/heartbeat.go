@@ -24,19 +24,19 @@ func heartbeat() time.Duration {
 	return time.Duration(us) * time.Microsecond / 2
 }
 
-// startHeartbeat starts the ticker s.beat. stop ends the ticker.
+// startHeartbeat starts the ticker s.watchdogTick. stop ends the ticker.
 func (s *Supervisor) startHeartbeat() (stop func()) {
 	every := heartbeat()
 	if every == 0 {
 		return func() {}
 	}
 	ticker := time.NewTicker(every)
-	s.beat = ticker.C
+	s.watchdogTick = ticker.C
 	return ticker.Stop
 }
 
-// alive sends the service manager a sign of life, if the supervisor works.
-func (s *Supervisor) alive() {
+// signOfLife sends the service manager a sign of life, if the supervisor works.
+func (s *Supervisor) signOfLife() {
 	s.count() // waits for s.mu
 	if !s.forking.hangs() {
 		s.notify("WATCHDOG=1")
@@ -46,9 +46,9 @@ func (s *Supervisor) alive() {
 // A forkWatch notes when the start of a process began.
 type forkWatch struct{ since atomic.Int64 }
 
-// during runs make, which starts a process. If several run at the same time, the last one counts:
+// track runs make, which starts a process. If several run at the same time, the last one counts:
 // the Go runtime starts one process after the other.
-func (f *forkWatch) during(make func() error) error {
+func (f *forkWatch) track(make func() error) error {
 	f.since.Store(time.Now().UnixNano())
 	defer f.since.Store(0)
 	return make()

@@ -40,8 +40,8 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumped is the signal of the dump in stderr, or "".
-func dumped(stderr string) string {
+// dumpSignal is the signal of the dump in stderr, or "".
+func dumpSignal(stderr string) string {
 	if m := signalLine.FindStringSubmatch(stderr); m != nil && unix.SignalNum(m[1]) != 0 {
 		return m[1]
 	}
@@ -49,18 +49,18 @@ func dumped(stderr string) string {
 }
 
 // cause says how a worker has ended, as the rest of "the worker of this session …".
-func (e end) cause(stderr string) string {
+func (e exit) cause(stderr string) string {
 	switch {
-	case e.kept:
+	case e.stuck:
 		return "was killed (SIGKILL), and another process keeps it from ending"
 	case e.signal == unix.SIGKILL:
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
 		// The first signal counts: the process may get another one while it writes the
 		// dump.
-		return diedOf(cmp.Or(dumped(stderr), signalName(e.signal)))
+		return diedOf(cmp.Or(dumpSignal(stderr), signalName(e.signal)))
 	case e.status == 2:
-		if name := dumped(stderr); name != "" {
+		if name := dumpSignal(stderr); name != "" {
 			return diedOf(name)
 		}
 		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
@@ -85,17 +85,17 @@ func diedOf(signal string) string {
 	return "died of " + signal
 }
 
-// lastWords has what the supervisor knows about a worker that has died.
-type lastWords struct {
+// deathReport has what the supervisor knows about a worker that has died.
+type deathReport struct {
 	cause     string
 	operation string // the library call during which the worker died; "": not known
 	library   string
 	lost      map[uint64]*session
 }
 
-// farewell tells the callers of a dead worker the reason, and ends their connections.
-func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
-	last := lastWords{cause: s.causeOf(e, stderr)}
+// tellCallers tells the callers of a dead worker the reason, and ends their connections.
+func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
+	last := deathReport{cause: s.causeOf(e, stderr)}
 	select {
 	case <-w.ready:
 		last.library = w.report.Version
@@ -111,26 +111,26 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 		s.failures++
 	}
 	switch {
-	case w.killed != "":
-		last.cause = w.killed
+	case w.killReason != "":
+		last.cause = w.killReason
 		stopped = w.ending // the text is the administrator's reason, without the operation
-	case w.ending && (e.signal == unix.SIGKILL || e.kept):
+	case w.ending && (e.signal == unix.SIGKILL || e.stuck):
 		stopped = true
 		last.cause = "has been ended, because tlsd was stopped"
 	}
-	counts := w.own && !w.ending
+	counts := w.single && !w.ending
 	s.mu.Unlock()
 
-	inside := inside(w)
+	inside := operationInLibrary(w)
 	last.operation = inside
 	for _, sess := range last.lost {
 		if counts {
-			s.died(sess.peer.account()) // before the caller knows and connects again
+			s.countDeath(sess.peer.account()) // before the caller connects again
 		}
 		operation, mid := inside, true
-		if place, err := w.page.Session(sess.place); err == nil {
-			mid = place.MidMessage()
-			if method, _ := place.InFlight(); operation == "" {
+		if notes, err := w.page.Session(sess.slot); err == nil {
+			mid = notes.MidMessage()
+			if method, _ := notes.InFlight(); operation == "" {
 				operation = method
 			}
 		}
@@ -142,20 +142,20 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 			text += " in " + operation
 		}
 		if !mid {
-			sess.tell(errorLine(kind.Lost, text))
+			sess.sendLine(errorLine(kind.Lost, text))
 		}
-		if e.kept {
-			sess.cut()
+		if e.stuck {
+			sess.shutCaller()
 		}
-		sess.letGo()
+		sess.closeCaller()
 	}
 	return last
 }
 
 // causeOf is the cause of an end. It adds whether memory was short.
-func (s *Supervisor) causeOf(e end, stderr string) string {
+func (s *Supervisor) causeOf(e exit, stderr string) string {
 	cause := e.cause(stderr)
-	switch recent := s.oom.look(); {
+	switch recent := s.oom.refresh(); {
 	case e.signal == unix.SIGKILL && recent:
 		cause = "was killed by the kernel, which was out of memory"
 	case s.MaxMemory == 0:
@@ -167,9 +167,9 @@ func (s *Supervisor) causeOf(e end, stderr string) string {
 	return cause
 }
 
-// inside names the operation during which the worker was in the library. It returns "" if there was
-// none, or if there were several.
-func inside(w *worker) string {
+// operationInLibrary names the operation during which the worker was in the library. It returns ""
+// if there was none, or if there were several.
+func operationInLibrary(w *worker) string {
 	name := ""
 	for _, stay := range w.page.Inside() {
 		if stay.Method == "" || name != "" && name != stay.Method {
@@ -199,57 +199,57 @@ func copyOf(conn *net.UnixConn) (int, error) {
 	return fd, nil
 }
 
-// keep makes the supervisor's copy of the caller's connection.
-func (sess *session) keep(conn *net.UnixConn) (err error) {
+// dupCaller makes the supervisor's copy of the caller's connection.
+func (sess *session) dupCaller(conn *net.UnixConn) (err error) {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	sess.caller, err = copyOf(conn)
+	sess.callerFD, err = copyOf(conn)
 	return err
 }
 
-// tell sends the caller a line if the buffer has room.
-func (sess *session) tell(line []byte) {
+// sendLine sends the caller a line if the buffer has room.
+func (sess *session) sendLine(line []byte) {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	if sess.caller >= 0 {
-		_, _ = unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|noSignal)
+	if sess.callerFD >= 0 {
+		_, _ = unix.SendmsgN(sess.callerFD, line, nil, nil, unix.MSG_DONTWAIT|noSignal)
 	}
 }
 
-// cut shuts the connection down, although another process has it open.
-func (sess *session) cut() {
+// shutCaller shuts the connection down, although another process has it open.
+func (sess *session) shutCaller() {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	if sess.caller >= 0 {
-		_ = unix.Shutdown(sess.caller, unix.SHUT_RDWR)
+	if sess.callerFD >= 0 {
+		_ = unix.Shutdown(sess.callerFD, unix.SHUT_RDWR)
 	}
 }
 
-// letGo closes the supervisor's copy of the connection, if there is one.
-func (sess *session) letGo() {
+// closeCaller closes the supervisor's copy of the connection, if there is one.
+func (sess *session) closeCaller() {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	if sess.caller >= 0 {
-		unix.Close(sess.caller)
-		sess.caller = -1
+	if sess.callerFD >= 0 {
+		unix.Close(sess.callerFD)
+		sess.callerFD = -1
 	}
 }
 
-// places gives out the slots of a page of vitals.
-type places struct {
-	most int // the number of slots
-	next int
-	free []int
+// slots gives out the slots of a page of vitals.
+type slots struct {
+	count int // the number of slots
+	next  int
+	free  []int
 }
 
-func (p *places) take() int {
+func (p *slots) take() int {
 	if n := len(p.free); n > 0 {
-		place := p.free[n-1]
+		slot := p.free[n-1]
 		p.free = p.free[:n-1]
-		return place
+		return slot
 	}
 	p.next++
 	return p.next - 1
 }
 
-func (p *places) giveBack(place int) { p.free = append(p.free, place) }
+func (p *slots) put(slot int) { p.free = append(p.free, slot) }

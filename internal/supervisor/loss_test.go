@@ -155,25 +155,29 @@ func TestCause(t *testing.T) {
 	const segv = "SIGSEGV: segmentation violation\nPC=0x7f m=3 sigcode=1 addr=0x0\n"
 	const runtimeSegv = "fatal error: unexpected signal during runtime execution\n[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x7f]\n"
 	for _, tt := range []struct {
-		end    end
+		end    exit
 		stderr string
 		want   string
 	}{
-		{end{status: 2}, segv, "died of SIGSEGV"},
-		{end{status: 2}, "free(): invalid pointer\nSIGABRT: abort\n", "died of SIGABRT"},
-		{end{status: 2}, runtimeSegv, "died of SIGSEGV"},
-		{end{status: 2}, "SIGNAL: not one\n", "exited with status 2"},
-		{end{status: 2}, "x SIGSEGV: not at the beginning\n", "exited with status 2"},
-		{end{status: 2}, "fatal error: all goroutines are asleep - deadlock!\n", "died of a fatal error of its runtime"},
-		{end{status: 2}, "runtime: out of memory: cannot allocate 4194304-byte block (67108864 in use)\nfatal error: out of memory\n", "ran out of memory"},
-		{end{status: 2}, "fatal error: runtime: out of memory\n", "ran out of memory"},
-		{end{status: 2}, "fatal error: runtime: cannot allocate memory\n", "ran out of memory"},
-		{end{status: 2}, "panic: oh\n", "died of a panic"},
-		{end{status: 1}, segv, "exited with status 1"},
-		{end{}, "", "exited with status 0"},
-		{end{signal: unix.SIGBUS}, "", "died of SIGBUS"},
-		{end{signal: unix.SIGBUS}, segv, "died of SIGSEGV"}, // and then of SIGBUS, while it said so
-		{end{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
+		{exit{status: 2}, segv, "died of SIGSEGV"},
+		{exit{status: 2}, "free(): invalid pointer\nSIGABRT: abort\n", "died of SIGABRT"},
+		{exit{status: 2}, runtimeSegv, "died of SIGSEGV"},
+		{exit{status: 2}, "SIGNAL: not one\n", "exited with status 2"},
+		{exit{status: 2}, "x SIGSEGV: not at the beginning\n", "exited with status 2"},
+		{exit{status: 2}, "fatal error: all goroutines are asleep - deadlock!\n",
+			"died of a fatal error of its runtime"},
+		{exit{status: 2},
+			"runtime: out of memory: cannot allocate 4194304-byte block (67108864 in use)\n" +
+				"fatal error: out of memory\n", "ran out of memory"},
+		{exit{status: 2}, "fatal error: runtime: out of memory\n", "ran out of memory"},
+		{exit{status: 2}, "fatal error: runtime: cannot allocate memory\n",
+			"ran out of memory"},
+		{exit{status: 2}, "panic: oh\n", "died of a panic"},
+		{exit{status: 1}, segv, "exited with status 1"},
+		{exit{}, "", "exited with status 0"},
+		{exit{signal: unix.SIGBUS}, "", "died of SIGBUS"},
+		{exit{signal: unix.SIGBUS}, segv, "died of SIGSEGV"}, // SIGBUS came during the dump
+		{exit{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
 	} {
 		if got := tt.end.cause(tt.stderr); got != tt.want {
 			t.Errorf("%+v, %q: %s; want %s", tt.end, strings.TrimSpace(tt.stderr), got, tt.want)

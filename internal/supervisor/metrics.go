@@ -22,7 +22,7 @@ func (s *Supervisor) Metrics() []admin.Family {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.tally
-	now := slices.Clone(t.buried)
+	now := slices.Clone(t.past)
 	for w := range s.workers {
 		now.add(w.claim())
 	}

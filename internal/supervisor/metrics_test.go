@@ -127,9 +127,9 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 	d.logged("worker ended unexpectedly", 2)
 	me := Peer{UID: uint32(os.Getuid())}
-	d.record(me, 0, &audit.Event{Name: audit.Denied, Method: "tls.NewClient",
+	d.writeAudit(me, 0, &audit.Event{Name: audit.Denied, Method: "tls.NewClient",
 		Key: "destinations"}, 2)
-	d.record(me, 0, &audit.Event{Name: audit.Denied, Key: "made up"}, math.MaxUint64)
+	d.writeAudit(me, 0, &audit.Event{Name: audit.Denied, Key: "made up"}, math.MaxUint64)
 	d.has(map[string]float64{
 		"tlsd_sessions_refused_total limit": 1, "tlsd_sessions_refused_total denied": 0,
 		"tlsd_sessions_ended_total administrator": 1, "tlsd_sessions_ended_total lost": 2,

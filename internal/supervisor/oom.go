@@ -68,8 +68,8 @@ func oomKills(file string) (n uint64, ok bool) {
 	return 0, false
 }
 
-// look reads the count, and says whether it has grown within oomWindow.
-func (w *oomWatch) look() (recent bool) {
+// refresh reads the count, and says whether it has grown within oomWindow.
+func (w *oomWatch) refresh() (recent bool) {
 	n, ok := oomKills(w.file)
 	w.mu.Lock()
 	defer w.mu.Unlock()

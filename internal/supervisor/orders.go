@@ -42,18 +42,18 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 	s.Log.Warn("a worker does not end a session as it was told to",
 		append(sess.fields(w), zap.Duration("after", endTimeout))...)
 	s.mu.Lock()
-	own := w.own
+	own := w.single
 	if own && w.sessions != nil {
 		w.ending = true // so that the death costs the user no pause
-		w.deathBy = byAdministrator
-		w.killed = "has been killed, because the administrator has ended this session: " +
-			reason
+		w.deathCause = byAdministrator
+		w.killReason = "has been killed, because the administrator has ended " +
+			"this session: " + reason
 	}
 	s.mu.Unlock()
 	if own {
 		w.kill()
 	} else {
-		sess.cut()
+		sess.shutCaller()
 	}
 	if err := awaitGone(ctx, sess); err != nil {
 		return admin.Fail(kind.Timeout,
@@ -145,7 +145,7 @@ func (s *Supervisor) states() map[string]int {
 	}
 	for w := range s.workers {
 		switch {
-		case w.ending || w.sessions == nil || w.killed != "":
+		case w.ending || w.sessions == nil || w.killReason != "":
 			n["ending"]++
 		case len(w.sessions) > 0:
 			n["serving"]++

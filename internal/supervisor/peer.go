@@ -28,8 +28,8 @@ func (p Peer) account() account {
 	return userAccount(p.UID)
 }
 
-// judged is the user whose policy holds for the caller.
-func (p Peer) judged() uint32 {
+// policyUser is the user whose policy holds for the caller.
+func (p Peer) policyUser() uint32 {
 	if a := p.account(); a&groupBit == 0 {
 		return uint32(a)
 	}

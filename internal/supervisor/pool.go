@@ -36,7 +36,7 @@ var errStopping = errors.New("tlsd is stopping")
 
 // acquire finds a ready worker, and counts one session more in the worker's load until release.
 func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
-	w, err := s.choose(ctx, peer)
+	w, err := s.pickWorker(ctx, peer)
 	if err != nil {
 		return nil, err
 	}
@@ -49,14 +49,14 @@ func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
 		err = waitError(ctx)
 	}
 	s.release(w)
-	if w.own {
+	if w.single {
 		s.stopNow(w) // the worker has no session to finish
 	}
 	return nil, err
 }
 
-// choose finds a worker that is ready or starting.
-func (s *Supervisor) choose(ctx context.Context, peer Peer) (*worker, error) {
+// pickWorker finds a worker that is ready or starting.
+func (s *Supervisor) pickWorker(ctx context.Context, peer Peer) (*worker, error) {
 	as := peer.identity()
 	if as == nil && s.Shared {
 		return s.leastLoaded(ctx)
@@ -70,8 +70,8 @@ func (s *Supervisor) choose(ctx context.Context, peer Peer) (*worker, error) {
 }
 
 // takeSpare takes the oldest of the spare workers, or returns nil if there is none. The worker's
-// start calls turn when it is over.
-func (s *Supervisor) takeSpare(spares *[]*worker, turn func()) *worker {
+// start calls startDone when it is over.
+func (s *Supervisor) takeSpare(spares *[]*worker, startDone func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(*spares) == 0 {
@@ -79,9 +79,9 @@ func (s *Supervisor) takeSpare(spares *[]*worker, turn func()) *worker {
 	}
 	w := (*spares)[0]
 	*spares = slices.Delete(*spares, 0, 1)
-	w.own, w.turn = true, turn
+	w.single, w.startDone = true, startDone
 	w.load++
-	poke(s.wake)
+	wakeUp(s.wake)
 	return w
 }
 
@@ -109,7 +109,7 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 // startOne starts a worker for one session of a user, or engages a spare for that user. The start
 // counts until the worker is ready or gone.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (*worker, error) {
-	done, err := s.starting.take(ctx, of)
+	done, err := s.starts.wait(ctx, of)
 	if err != nil {
 		return nil, waitError(ctx)
 	}
@@ -119,7 +119,8 @@ func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Ident
 			return w, nil
 		}
 	}
-	w, err := s.spawn(as != nil, func(w *worker) { w.own, w.load, w.turn = true, 1, done })
+	w, err := s.spawn(as != nil,
+		func(w *worker) { w.single, w.load, w.startDone = true, 1, done })
 	if err != nil {
 		done()
 		return nil, err
@@ -130,8 +131,8 @@ func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Ident
 
 // waitError gives the reason why a wait for a worker has ended.
 func waitError(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), errLeft) {
-		return errLeft
+	if errors.Is(context.Cause(ctx), errHungUp) {
+		return errHungUp
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("none was ready within %v", admitTimeout)
@@ -211,12 +212,12 @@ func (s *Supervisor) addToPool() error {
 	return err
 }
 
-// introduce stores the report of a worker, and logs the first report. A report from another user's
-// worker counts only if there is none yet.
-func (s *Supervisor) introduce(w *worker) {
+// recordReport stores the report of a worker, and logs the first report. A report from another
+// user's worker counts only if there is none yet.
+func (s *Supervisor) recordReport(w *worker) {
 	s.mu.Lock()
 	first := s.library == ""
-	if first || !w.other {
+	if first || !w.otherUser {
 		s.library = cmp.Or(w.report.Version, "no usable OpenSSL")
 		s.stub = w.report.Backend == "stub"
 		s.confinement = w.report.Confinement
@@ -250,9 +251,9 @@ func (s *Supervisor) assign(w *worker, sess *session) bool {
 		return false
 	}
 	w.sessions[sess.number] = sess
-	sess.place = w.places.take()
-	if place, err := w.page.Session(sess.place); err == nil {
-		place.Clear()
+	sess.slot = w.slots.take()
+	if notes, err := w.page.Session(sess.slot); err == nil {
+		notes.Clear()
 	}
 	return true
 }
@@ -265,7 +266,7 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	_, had := w.sessions[sess.number]
 	if had {
 		delete(w.sessions, sess.number)
-		w.places.giveBack(sess.place)
+		w.slots.put(sess.slot)
 	}
 	return had
 }
@@ -295,22 +296,22 @@ func (s *Supervisor) leavePool(w *worker) (was bool) {
 	for _, spares := range []*[]*worker{&s.pool, &s.others} {
 		if i := slices.Index(*spares, w); i >= 0 {
 			*spares = slices.Delete(*spares, i, i+1)
-			poke(s.wake)
+			wakeUp(s.wake)
 			return true
 		}
 	}
 	return false
 }
 
-// buried counts and logs the end of a worker that is gone, and closes its lost sessions.
-func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last lastWords) {
+// workerGone counts and logs the end of a worker that is gone, and closes its lost sessions.
+func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last deathReport) {
 	uptime := time.Since(w.started)
 	lost := last.lost
 	s.mu.Lock()
 	s.tally.fold(w)
 	delete(s.workers, w)
 	told := w.ending
-	expected := len(lost) == 0 && (w.own || told) && w.end.inOrder() || told && !w.isReady()
+	expected := len(lost) == 0 && (w.single || told) && w.end.inOrder() || told && !w.isReady()
 	if !expected {
 		s.tally.deaths[deathOf(w, last.cause)]++
 	}
@@ -340,6 +341,6 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last last
 	}
 	for _, sess := range lost {
 		s.Log.Warn("session lost", append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))...)
-		s.close(sess)
+		s.closeSession(sess)
 	}
 }

@@ -19,12 +19,12 @@ import (
 //   - The supervisor polls the kernel, because a wait in the kernel cannot be cancelled.
 //   - When another worker ends, the supervisor looks again at the processes that it left behind.
 
-// An end describes how a process has ended.
-type end struct {
+// An exit describes how a process has ended.
+type exit struct {
 	signal unix.Signal // 0: the process has exited
 	status int         // the exit status; 0 after a signal
 	peak   int64       // the largest resident memory, in bytes
-	kept   bool        // killed, but the kernel does not report its end
+	stuck  bool        // killed, but the kernel does not report its end
 }
 
 // reapTimeout limits the time from the kill of a process to its end. A process with much memory
@@ -33,7 +33,7 @@ const reapTimeout = 2 * time.Second
 
 // awaitEnd waits until the worker's process has ended, and does not reap it. It kills the process
 // after endTimeout.
-func awaitEnd(w *worker) end {
+func awaitEnd(w *worker) exit {
 	stuck := time.AfterFunc(endTimeout, w.kill)
 	defer stuck.Stop()
 	for pause := time.Millisecond; ; pause = min(pause+pause/8, 50*time.Millisecond) {
@@ -41,16 +41,16 @@ func awaitEnd(w *worker) end {
 			return e
 		}
 		if killed := w.killedAt.Load(); killed != 0 && time.Since(time.Unix(0, killed)) > reapTimeout {
-			return end{kept: true}
+			return exit{stuck: true}
 		}
 		time.Sleep(pause)
 	}
 }
 
 // text describes the end, for the log.
-func (e end) text() string {
+func (e exit) text() string {
 	switch {
-	case e.kept:
+	case e.stuck:
 		return "none yet"
 	case e.signal != 0:
 		return signalName(e.signal)
@@ -65,14 +65,14 @@ func signalName(sig unix.Signal) string {
 }
 
 // inOrder says whether the process has exited with status 0.
-func (e end) inOrder() bool { return e == end{peak: e.peak} }
+func (e exit) inOrder() bool { return e == exit{peak: e.peak} }
 
-// bury reaps a worker's process. It also reaps processes that were left behind and have ended
+// reap reaps a worker's process. It also reaps processes that were left behind and have ended
 // since.
-func (s *Supervisor) bury(w *worker) {
+func (s *Supervisor) reap(w *worker) {
 	s.mu.Lock()
-	candidates := append(s.kept, w)
-	s.kept = nil
+	candidates := append(s.unreaped, w)
+	s.unreaped = nil
 	s.mu.Unlock()
 	for _, w := range candidates {
 		if _, ok := hasEnded(w.pid); ok {
@@ -80,7 +80,7 @@ func (s *Supervisor) bury(w *worker) {
 			continue
 		}
 		s.mu.Lock()
-		s.kept = append(s.kept, w)
+		s.unreaped = append(s.unreaped, w)
 		s.mu.Unlock()
 	}
 }

@@ -10,22 +10,22 @@ import (
 
 // hasEnded says whether a child of this process has ended, and how. It reaps the child. A second
 // call for the child returns status -1.
-func hasEnded(pid int) (e end, ok bool) {
+func hasEnded(pid int) (e exit, ok bool) {
 	var status unix.WaitStatus
 	var used unix.Rusage
 	got, err := unix.Wait4(pid, &status, unix.WNOHANG, &used)
 	switch {
 	case err == unix.EINTR || err == nil && got == 0:
-		return end{}, false
+		return exit{}, false
 	case err != nil: // an earlier call has reaped the child
-		return end{status: -1}, true
+		return exit{status: -1}, true
 	}
 	peak := used.Maxrss // in bytes on darwin, else in KiB
 	if runtime.GOOS != "darwin" {
 		peak <<= 10
 	}
 	if status.Signaled() {
-		return end{signal: status.Signal(), peak: peak}, true
+		return exit{signal: status.Signal(), peak: peak}, true
 	}
-	return end{status: status.ExitStatus(), peak: peak}, true
+	return exit{status: status.ExitStatus(), peak: peak}, true
 }

@@ -51,9 +51,9 @@ func relay(r io.Reader, log *zap.Logger) string {
 		if mayBeEntry(line) {
 			before, ok := limiter.TakeWeight(time.Now(), 0, 1+len(line)>>10)
 			if before > 0 {
-				leftOut(log, before)
+				logDropped(log, before)
 			}
-			if ok && passOn(line, log) {
+			if ok && forward(line, log) {
 				line = nil
 			} else if !ok {
 				unused += len(line)
@@ -67,21 +67,21 @@ func relay(r io.Reader, log *zap.Logger) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				leftOut(log, n)
+				logDropped(log, n)
 			}
 			return strings.ToValidUTF8(head.String(), "\uFFFD")
 		}
 	}
 }
 
-func leftOut(log *zap.Logger, entries uint64) {
+func logDropped(log *zap.Logger, entries uint64) {
 	log.Warn("a worker has logged too much, and entries of it were left out", zap.Uint64("entries", entries))
 }
 
 func mayBeEntry(line []byte) bool { return len(line) > 0 && line[0] == '{' }
 
-// passOn writes the line to the log if the line is an entry.
-func passOn(line []byte, log *zap.Logger) bool {
+// forward writes the line to the log if the line is an entry.
+func forward(line []byte, log *zap.Logger) bool {
 	var entry map[string]any
 	if json.Unmarshal(line, &entry) != nil {
 		return false

@@ -16,7 +16,7 @@ func (s *Supervisor) renew() {
 	var idle []*worker
 	for _, w := range append(append([]*worker{}, s.pool...), s.others...) {
 		s.leavePool(w)
-		w.outgoing = true
+		w.draining = true
 		if w.load == 0 {
 			idle = append(idle, w)
 		}

@@ -95,9 +95,10 @@ func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
 	looked := map[bool]int{}
 	for w := range d.workers {
 		if w.isReady() && w.load > 0 {
-			looked[w.other]++
-			if got := w.libraryFile != nil; got == w.other {
-				t.Errorf("the file that a worker names (of another user: %v) is looked at: %v", w.other, got)
+			looked[w.otherUser]++
+			if got := w.libraryFile != nil; got == w.otherUser {
+				t.Errorf("the file that a worker names (of another user: %v) is looked at: %v",
+					w.otherUser, got)
 			}
 		}
 	}

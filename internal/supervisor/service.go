@@ -28,8 +28,8 @@ import (
 // error that wraps it.
 var ErrUnfit = errors.New("not fit to serve")
 
-// statusEvery is the interval between updates of the status.
-const statusEvery = 5 * time.Second
+// statusInterval is the interval between updates of the status.
+const statusInterval = 5 * time.Second
 
 // managed says whether a service manager expects messages.
 func managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
@@ -72,8 +72,8 @@ func (s *Supervisor) awaitFit(ctx context.Context) error {
 			return s.misfit
 		case <-ctx.Done():
 			return nil // the daemon is told to stop
-		case <-s.beat:
-			s.alive()
+		case <-s.watchdogTick:
+			s.signOfLife()
 		case <-limit.C:
 			return fmt.Errorf("%w: no worker gets ready", ErrUnfit)
 		}
@@ -85,7 +85,7 @@ func (s *Supervisor) probe(life context.Context) {
 	if s.Warm > 0 || !managed() && !s.requires() {
 		return
 	}
-	w, err := s.spawn(false, func(w *worker) { w.own = true })
+	w, err := s.spawn(false, func(w *worker) { w.single = true })
 	if err != nil {
 		s.Log.Error("a worker cannot be started", zap.Error(err))
 		return
@@ -99,8 +99,8 @@ func (s *Supervisor) probe(life context.Context) {
 	s.retire(w)
 }
 
-// sayReady tells the service manager when the daemon is ready.
-func (s *Supervisor) sayReady(ctx context.Context) {
+// notifyReady tells the service manager when the daemon is ready.
+func (s *Supervisor) notifyReady(ctx context.Context) {
 	select {
 	case <-s.firstReport:
 	case <-ctx.Done():
@@ -108,7 +108,7 @@ func (s *Supervisor) sayReady(ctx context.Context) {
 	}
 	status := s.status()
 	s.mu.Lock()
-	s.saidReady, s.saidStatus = true, status
+	s.readySent, s.statusSent = true, status
 	s.mu.Unlock()
 	s.notify("READY=1\nSTATUS=" + status)
 }
@@ -120,20 +120,20 @@ func (s *Supervisor) status() string {
 	return fmt.Sprintf("%s; sessions: %d", s.library, s.sessions)
 }
 
-// sayStatus tells the service manager the status if it has changed.
-func (s *Supervisor) sayStatus() {
+// notifyStatus tells the service manager the status if it has changed.
+func (s *Supervisor) notifyStatus() {
 	status := s.status()
 	s.mu.Lock()
-	changed := s.saidReady && status != s.saidStatus
-	s.saidStatus = status
+	changed := s.readySent && status != s.statusSent
+	s.statusSent = status
 	s.mu.Unlock()
 	if changed {
 		s.notify("STATUS=" + status)
 	}
 }
 
-// sayStopping tells the service manager that the daemon stops, and how long the stop may take.
-func (s *Supervisor) sayStopping() {
+// notifyStopping tells the service manager that the daemon stops, and how long the stop may take.
+func (s *Supervisor) notifyStopping() {
 	longest := s.DrainTimeout + endTimeout + reapTimeout + forceTimeout
 	s.notify(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for %d sessions\nEXTEND_TIMEOUT_USEC=%d", s.count(), longest.Microseconds()))
 }
@@ -142,7 +142,7 @@ func (s *Supervisor) sayStopping() {
 // it replaces the idle workers, so that the new ones load the library that is on the disk now.
 func (s *Supervisor) Reload(read func()) {
 	s.mu.Lock()
-	ready := s.saidReady
+	ready := s.readySent
 	s.mu.Unlock()
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil && ready {

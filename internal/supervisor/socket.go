@@ -62,7 +62,7 @@ func Listen(path string, mode fs.FileMode) (*Socket, error) {
 }
 
 func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
-	if _, err := lookAt(path); err != nil {
+	if _, err := checkFile(path); err != nil {
 		return nil, err // before takeLock makes a lock file beside another kind of file
 	}
 	lock, err := takeLock(path)
@@ -155,8 +155,8 @@ func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
 	return &Socket{UnixListener: l, Path: path, made: made}, nil
 }
 
-// lookAt says whether there is a socket at path. Another kind of file is an error.
-func lookAt(path string) (bool, error) {
+// checkFile says whether there is a socket at path. Another kind of file is an error.
+func checkFile(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -164,14 +164,16 @@ func lookAt(path string) (bool, error) {
 	case err != nil:
 		return false, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return false, fmt.Errorf("%s is %s, not a socket; remove it, or choose another path", path, what(info.Mode()))
+		return false,
+			fmt.Errorf("%s is %s, not a socket; remove it, or choose another path",
+				path, fileKind(info.Mode()))
 	}
 	return true, nil
 }
 
 // clearStale removes a socket that no process serves. The error names another obstacle.
 func clearStale(path string) error {
-	if there, err := lookAt(path); !there {
+	if there, err := checkFile(path); !there {
 		return err
 	}
 	conn, err := net.DialTimeout("unix", path, probeTimeout)
@@ -193,7 +195,7 @@ func clearStale(path string) error {
 	}
 }
 
-func what(m fs.FileMode) string {
+func fileKind(m fs.FileMode) string {
 	switch {
 	case m.IsDir():
 		return "a directory"

@@ -105,43 +105,43 @@ type Config struct {
 // Supervisor runs the daemon. Make it with New and run it once.
 type Supervisor struct {
 	Config
-	started time.Time
-	callers *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
+	started    time.Time
+	limitedLog *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
 
-	oom     *oomWatch
-	forking forkWatch
-	beat    <-chan time.Time // ticks when the service manager needs a sign of life; nil: never
+	oom          *oomWatch
+	forking      forkWatch
+	watchdogTick <-chan time.Time // when the service manager needs a sign of life; nil: never
 
 	firstReport chan struct{} // closed when the first worker has reported
 	wake        chan struct{} // wakes fillPool: the pool may lack a worker
 	idle        chan struct{} // active has become 0
-	starting    *turns        // orders the starts of workers for one session
+	starts      *startQueue   // orders the starts of workers for one session
 
 	admitting sync.WaitGroup // runs of admit
 	watching  sync.WaitGroup // runs of watch, one for each worker
 
-	mu          sync.Mutex // guards all below, and the fields of workers whose comment names it
-	active      int        // connections in admit, and sessions
-	sessions    int
-	perUID      map[account]int // sessions by account; an account without sessions has no entry
-	last        uint64          // the highest session number given out
-	workers     map[*worker]struct{}
-	pool        []*worker         // for sessions of the daemon's own user, the oldest first
-	others      []*worker         // spare workers for other users, the oldest first
-	changed     chan struct{}     // closed and replaced when pool grows
-	failures    int               // workers of pool and others that have failed in a row
-	rows        map[account]row   // by account
-	kept        []*worker         // killed, and not ended yet
-	library     string            // its version, as workers report it; "": no report yet
-	confinement map[string]string // measures of package confine, as workers report them
-	stub        bool              // the worker that reported has no library
-	misfit      error             // what the first report lacks
-	stopping    bool              // Run drains
-	logLevel    string            // the workers' log level; "": that of WorkerConfig
-	tally       tally
-	saidReady   bool                       // the service manager knows that the daemon is ready
-	saidStatus  string                     // the status that the service manager knows
-	audits      map[account]*audit.Limiter // by account
+	mu            sync.Mutex // guards all below, and the fields of workers that name it
+	active        int        // connections in admit, and sessions
+	sessions      int
+	perUID        map[account]int // sessions by account; no entry is 0
+	last          uint64          // the highest session number given out
+	workers       map[*worker]struct{}
+	pool          []*worker          // for sessions of the daemon's own user, the oldest first
+	others        []*worker          // spare workers for other users, the oldest first
+	changed       chan struct{}      // closed and replaced when pool grows
+	failures      int                // workers of pool and others that have failed in a row
+	streaks       map[account]streak // by account
+	unreaped      []*worker          // killed, and not ended yet
+	library       string             // its version, as workers report it; "": no report yet
+	confinement   map[string]string  // measures of package confine, as workers report them
+	stub          bool               // the worker that reported has no library
+	misfit        error              // what the first report lacks
+	stopping      bool               // Run drains
+	logLevel      string             // the workers' log level; "": that of WorkerConfig
+	tally         tally
+	readySent     bool                       // the service manager knows that the daemon works
+	statusSent    string                     // the status that the service manager knows
+	auditLimiters map[account]*audit.Limiter // by account
 }
 
 // session is one caller's connection, which a worker serves.
@@ -154,13 +154,13 @@ type session struct {
 	// it.
 	policy policy.Policy // fixed when the session begins
 
-	place int           // the session's slot in the worker's page of vitals
-	gone  chan struct{} // closed when the session is no longer counted
+	slot int           // the session's slot in the worker's page of vitals
+	gone chan struct{} // closed when the session is no longer counted
 
 	ordered bool // an administrator has ended the session; guarded by Supervisor.mu
 
 	callerMu sync.Mutex
-	caller   int // the descriptor of our copy of the connection; -1: none; guarded by callerMu
+	callerFD int // the descriptor of our copy of the connection; -1: none; guarded by callerMu
 }
 
 // New makes a Supervisor, which owns the socket from then on.
@@ -174,20 +174,20 @@ func New(cfg Config) *Supervisor {
 	return &Supervisor{
 		Config:  cfg,
 		started: time.Now(),
-		callers: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		limitedLog: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, time.Second, 10, 1000)
 		})),
-		oom:         watchOOM(),
-		firstReport: make(chan struct{}),
-		wake:        make(chan struct{}, 1),
-		idle:        make(chan struct{}, 1),
-		starting:    newTurns(maxStarting, userAccount(uint32(os.Geteuid()))),
-		workers:     map[*worker]struct{}{},
-		perUID:      map[account]int{},
-		rows:        map[account]row{},
-		audits:      map[account]*audit.Limiter{},
-		changed:     make(chan struct{}),
-		tally:       newTally(),
+		oom:           watchOOM(),
+		firstReport:   make(chan struct{}),
+		wake:          make(chan struct{}, 1),
+		idle:          make(chan struct{}, 1),
+		starts:        newStartQueue(maxStarting, userAccount(uint32(os.Geteuid()))),
+		workers:       map[*worker]struct{}{},
+		perUID:        map[account]int{},
+		streaks:       map[account]streak{},
+		auditLimiters: map[account]*audit.Limiter{},
+		changed:       make(chan struct{}),
+		tally:         newTally(),
 	}
 }
 
@@ -202,7 +202,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	var own sync.WaitGroup
 	own.Go(func() { s.fillPool(life) })
 	own.Go(func() { s.probe(life) })
-	own.Go(func() { s.guardAll(life) })
+	own.Go(func() { s.runWatchdog(life) })
 	if err := s.awaitFit(ctx); err != nil {
 		_ = s.Socket.Remove()
 		s.Socket.Close()
@@ -213,7 +213,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	}
 	accepting := make(chan struct{})
 	own.Go(func() { defer close(accepting); s.accept(life) })
-	own.Go(func() { s.sayReady(life) })
+	own.Go(func() { s.notifyReady(life) })
 	s.Log.Info("listening", zap.String("socket", s.Socket.Path))
 
 	why := s.awaitStop(ctx, force)
@@ -221,7 +221,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	s.mu.Lock()
 	s.stopping = true
 	s.mu.Unlock()
-	s.sayStopping()
+	s.notifyStopping()
 	if err := s.Socket.Remove(); err != nil {
 		s.Log.Warn("the socket's file stays", zap.Error(err))
 	}
@@ -250,7 +250,7 @@ func (s *Supervisor) notify(state string) {
 func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) string {
 	var status <-chan time.Time
 	if managed() {
-		ticker := time.NewTicker(statusEvery)
+		ticker := time.NewTicker(statusInterval)
 		defer ticker.Stop()
 		status = ticker.C
 	}
@@ -269,10 +269,10 @@ func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) strin
 			if s.IdleExit > 0 {
 				quiet.Reset(s.IdleExit)
 			}
-		case <-s.beat:
-			s.alive()
+		case <-s.watchdogTick:
+			s.signOfLife()
 		case <-status:
-			s.sayStatus()
+			s.notifyStatus()
 		case <-quiet.C:
 			// If there is a session, the end of the last one starts the wait again.
 			if s.count() == 0 {
@@ -296,8 +296,8 @@ func (s *Supervisor) drain(force <-chan struct{}) error {
 	for s.count() > 0 {
 		select {
 		case <-s.idle:
-		case <-s.beat:
-			s.alive()
+		case <-s.watchdogTick:
+			s.signOfLife()
 		case <-limit.C:
 			return ErrDrainTimeout
 		case <-force:

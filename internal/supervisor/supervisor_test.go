@@ -199,11 +199,11 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.mu.Lock()
 	d.active++
 	d.mu.Unlock()
-	other, err := d.open(Peer{UID: 4321})
+	other, err := d.openSession(Peer{UID: 4321})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.close(other)
+	d.closeSession(other)
 	a.say("bye")
 	a.cut()
 	d.dial().pid() // who sees the end can come again

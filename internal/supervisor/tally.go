@@ -81,7 +81,7 @@ type tally struct {
 	starts   []uint64 // by startBuckets, and one more for longer times
 	startSum float64  // seconds
 
-	buried claims // sums of the workers that are gone
+	past claims // sums of the workers that are gone
 }
 
 func newTally() tally {
@@ -89,7 +89,7 @@ func newTally() tally {
 		refused: map[string]uint64{}, ended: map[string]uint64{},
 		deaths: map[string]uint64{}, denied: map[string]uint64{},
 		starts: make([]uint64, len(startBuckets)+1),
-		buried: make(claims, vitals.NumCounters),
+		past:   make(claims, vitals.NumCounters),
 	}
 }
 
@@ -131,20 +131,20 @@ func (t *tally) fold(w *worker) {
 	last := w.claim()
 	for c := range vitals.Counter(len(last)) {
 		if !c.Falls() {
-			t.buried[c] = plus(t.buried[c], last[c])
+			t.past[c] = plus(t.past[c], last[c])
 		}
 	}
 }
 
-// refused counts a caller that gets no session.
-func (s *Supervisor) refused(reason string) {
+// countRefusal counts a caller that gets no session.
+func (s *Supervisor) countRefusal(reason string) {
 	s.mu.Lock()
 	s.tally.refused[reason]++
 	s.mu.Unlock()
 }
 
-// began counts a session that a worker has taken.
-func (s *Supervisor) began(sess *session) {
+// countStart counts a session that a worker has taken.
+func (s *Supervisor) countStart(sess *session) {
 	took := time.Since(sess.start).Seconds()
 	i, _ := slices.BinarySearch(startBuckets, took)
 	s.mu.Lock()
@@ -153,8 +153,8 @@ func (s *Supervisor) began(sess *session) {
 	s.mu.Unlock()
 }
 
-// over counts a session whose end its worker has reported.
-func (s *Supervisor) over(sess *session, e *handoff.Ended) {
+// countEnd counts a session whose end its worker has reported.
+func (s *Supervisor) countEnd(sess *session, e *handoff.Ended) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -169,8 +169,8 @@ func (s *Supervisor) over(sess *session, e *handoff.Ended) {
 	}
 }
 
-// audited counts an event, if there is one, and the dropped events before it.
-func (s *Supervisor) audited(e *audit.Event, missed uint64) {
+// countAudit counts an event, if there is one, and the dropped events before it.
+func (s *Supervisor) countAudit(e *audit.Event, missed uint64) {
 	const most = 1 << 20 // limits the dropped events of one message
 	s.auditMissed(min(missed, most))
 	if e == nil || e.Name != audit.Denied {
@@ -197,8 +197,8 @@ func (s *Supervisor) auditMissed(n uint64) {
 // deathOf is the cause of a worker's death, as a label. The caller holds s.mu.
 func deathOf(w *worker, cause string) string {
 	switch {
-	case w.deathBy != "":
-		return w.deathBy
+	case w.deathCause != "":
+		return w.deathCause
 	case strings.Contains(cause, "memory"):
 		return byMemory
 	case strings.Contains(cause, "panic") || strings.Contains(cause, "fatal error"):

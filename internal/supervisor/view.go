@@ -36,44 +36,44 @@ import (
 const answerTime = 2 * time.Second
 
 const (
-	// fewHandles limits the connections, and the contexts, of each session in a list.
-	fewHandles = 2
+	// listedHandles limits the connections, and the contexts, of each session in a list.
+	listedHandles = 2
 	// roomPause is the interval between attempts to send to a worker's full channel.
 	roomPause = time.Millisecond
 )
 
-// An ask is a question about a session to its worker.
-type ask struct {
+// An query is a question about a session to its worker.
+type query struct {
 	done   chan struct{}
 	answer handoff.Described // set before done is closed
 }
 
-// shown is a session as the administrator sees it, read under the supervisor's lock.
-type shown struct {
+// view is a session as the administrator sees it, read under the supervisor's lock.
+type view struct {
 	admin.Session
 	w     *worker
-	ask   *ask // nil: its worker has too many questions open
-	fresh bool // the question is new and must be sent
+	query *query // nil: its worker has too many questions open
+	isNew bool   // the question is new and must be sent
 }
 
 // Sessions lists the sessions that workers have.
 func (s *Supervisor) Sessions(ctx context.Context) []admin.Session {
-	list := s.show(ctx, func(*session) bool { return true })
+	list := s.views(ctx, func(*session) bool { return true })
 	for i := range list {
-		list[i].Handles = few(list[i].Handles)
+		list[i].Handles = firstHandles(list[i].Handles)
 	}
 	return list
 }
 
-// few keeps the first fewHandles connections and contexts.
-func few(all []admin.Handle) []admin.Handle {
+// firstHandles keeps the first listedHandles connections and contexts.
+func firstHandles(all []admin.Handle) []admin.Handle {
 	list, connections, contexts := []admin.Handle{}, 0, 0
 	for _, h := range all {
 		n := &connections
 		if h.Kind == "context" {
 			n = &contexts
 		}
-		if *n++; *n <= fewHandles {
+		if *n++; *n <= listedHandles {
 			list = append(list, h)
 		}
 	}
@@ -82,37 +82,37 @@ func few(all []admin.Handle) []admin.Handle {
 
 // Session shows one session.
 func (s *Supervisor) Session(ctx context.Context, number uint64) (admin.Session, error) {
-	list := s.show(ctx, func(sess *session) bool { return sess.number == number })
+	list := s.views(ctx, func(sess *session) bool { return sess.number == number })
 	if len(list) == 0 {
 		return admin.Session{}, noSession(number)
 	}
 	return list[0], nil
 }
 
-func (s *Supervisor) show(ctx context.Context, wanted func(*session) bool) []admin.Session {
+func (s *Supervisor) views(ctx context.Context, wanted func(*session) bool) []admin.Session {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
-	all := s.question(wanted)
-	slices.SortFunc(all, func(a, b shown) int { return cmp.Compare(a.Number, b.Number) })
-	fresh := map[*worker][]shown{}
+	all := s.collect(wanted)
+	slices.SortFunc(all, func(a, b view) int { return cmp.Compare(a.Number, b.Number) })
+	fresh := map[*worker][]view{}
 	for _, v := range all {
-		if v.fresh {
+		if v.isNew {
 			fresh[v.w] = append(fresh[v.w], v)
 		}
 	}
 	for _, list := range fresh {
 		asking.Go(func() {
 			for _, v := range list {
-				s.ask(ctx, v)
+				s.sendQuery(ctx, v)
 			}
 		})
 	}
 	list := []admin.Session{}
 	for _, v := range all {
 		v.Program = programOf(v.PID)
-		if v.ask != nil {
+		if v.query != nil {
 			v.await(ctx)
 		}
 		list = append(list, v.Session)
@@ -121,44 +121,44 @@ func (s *Supervisor) show(ctx context.Context, wanted func(*session) bool) []adm
 }
 
 // await waits for the worker's answer and adds it.
-func (v *shown) await(ctx context.Context) {
+func (v *view) await(ctx context.Context) {
 	select {
-	case <-v.ask.done:
+	case <-v.query.done:
 	case <-v.w.gone:
 	case <-ctx.Done():
 	}
-	if isClosed(v.ask.done) {
-		v.take(v.ask.answer)
+	if isClosed(v.query.done) {
+		v.addAnswer(v.query.answer)
 	}
 }
 
-// question lists the wanted sessions, each with an open or new question to its worker.
-func (s *Supervisor) question(wanted func(*session) bool) []shown {
+// collect lists the wanted sessions, each with an open or new question to its worker.
+func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []shown
+	var all []view
 	for w := range s.workers {
 		for _, sess := range w.sessions {
 			if !wanted(sess) {
 				continue
 			}
-			v := shown{Session: admin.Session{
+			v := view{Session: admin.Session{
 				Number: sess.number, UID: sess.peer.UID, PID: sess.peer.PID,
 				Worker: w.pid,
 				Age:    time.Since(sess.start).Seconds(), Handles: []admin.Handle{},
 			}}
-			if place, err := w.page.Session(sess.place); err == nil {
-				method, handle := place.InFlight()
+			if notes, err := w.page.Session(sess.slot); err == nil {
+				method, handle := notes.InFlight()
 				if v.Waits = method; method != "" && handle > 0 {
 					v.Waits = fmt.Sprintf("%s %d", method, handle)
 				}
 			}
-			v.w, v.ask = w, w.asks[sess.number]
+			v.w, v.query = w, w.queries[sess.number]
 			// Questions about ended sessions may be open, too.
-			v.fresh = v.ask == nil && len(w.asks) < 2*w.places.most
-			if v.fresh {
-				v.ask = &ask{done: make(chan struct{})}
-				w.asks[sess.number] = v.ask
+			v.isNew = v.query == nil && len(w.queries) < 2*w.slots.count
+			if v.isNew {
+				v.query = &query{done: make(chan struct{})}
+				w.queries[sess.number] = v.query
 			}
 			all = append(all, v)
 		}
@@ -166,9 +166,9 @@ func (s *Supervisor) question(wanted func(*session) bool) []shown {
 	return all
 }
 
-// ask sends a question as soon as its worker's channel has room. If that fails, the question is
-// over for everyone who waits for the answer.
-func (s *Supervisor) ask(ctx context.Context, v shown) {
+// sendQuery sends a question as soon as its worker's channel has room. If that fails, the question
+// is over for everyone who waits for the answer.
+func (s *Supervisor) sendQuery(ctx context.Context, v view) {
 	err := v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
 	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil {
 		select {
@@ -182,29 +182,29 @@ func (s *Supervisor) ask(ctx context.Context, v shown) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if v.w.asks[v.Number] == v.ask {
-		delete(v.w.asks, v.Number)
-		v.ask.answer.Gone = true
-		close(v.ask.done)
+	if v.w.queries[v.Number] == v.query {
+		delete(v.w.queries, v.Number)
+		v.query.answer.Gone = true
+		close(v.query.done)
 	}
 }
 
-// answered handles a worker's answer, and says whether there was a question.
-func (s *Supervisor) answered(w *worker, d *handoff.Described) bool {
+// queryAnswered handles a worker's answer, and says whether there was a question.
+func (s *Supervisor) queryAnswered(w *worker, d *handoff.Described) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := w.asks[d.Number]
+	a := w.queries[d.Number]
 	if a == nil {
 		return false
 	}
-	delete(w.asks, d.Number)
+	delete(w.queries, d.Number)
 	a.answer = d.Clean()
 	close(a.done)
 	return true
 }
 
-// take adds the worker's answer.
-func (v *shown) take(d handoff.Described) {
+// addAnswer adds the worker's answer.
+func (v *view) addAnswer(d handoff.Described) {
 	if d.Gone {
 		return
 	}

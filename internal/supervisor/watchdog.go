@@ -28,10 +28,10 @@ import (
 //
 // A worker that is not ready in time hangs, too. The watchdog counts its checks and not the time.
 // So a machine that was suspended, or a supervisor that was stopped, does not cost a session.
-const looks = 4
+const checksPerTimeout = 4
 
-// restingPing is the number of checks between two pings of an idle worker.
-const restingPing = 6 * looks
+// idlePingChecks is the number of checks between two pings of an idle worker.
+const idlePingChecks = 6 * checksPerTimeout
 
 // abortGrace is the time from SIGABRT, on which a worker writes a dump, to SIGKILL.
 const abortGrace = time.Second
@@ -43,9 +43,9 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 	case <-stop:
 		return
 	}
-	tick := time.NewTicker(startTimeout / looks)
+	tick := time.NewTicker(startTimeout / checksPerTimeout)
 	defer tick.Stop()
-	for range looks {
+	for range checksPerTimeout {
 		select {
 		case <-tick.C:
 		case <-w.ready:
@@ -59,31 +59,32 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 	default:
 		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
 		s.mu.Lock()
-		w.deathBy = byStart
-		w.killed = fmt.Sprintf("was killed because it was not ready within %v", startTimeout)
+		w.deathCause = byStart
+		w.killReason = fmt.Sprintf("was killed because it was not ready within %v",
+			startTimeout)
 		s.mu.Unlock()
 		w.kill()
 	}
 }
 
-// A guard has what the watchdog knows about a worker.
-type guard struct {
-	pinged, missed uint64
-	rests          int          // checks since the last ping
-	stays          map[int]stay // the worker's threads in the library
+// A watchState has what the watchdog knows about a worker.
+type watchState struct {
+	lastPing, missedChecks uint64
+	checksSincePing        int          // checks since the last ping
+	stays                  map[int]stay // the worker's threads in the library
 }
 
 type stay struct {
-	turn  uint32
-	times int // checks that have found the thread in the same call
+	entry uint32
+	seen  int // checks that have found the thread in the same call
 }
 
-// guardAll checks all workers until life is done.
-func (s *Supervisor) guardAll(life context.Context) {
+// runWatchdog checks all workers until life is done.
+func (s *Supervisor) runWatchdog(life context.Context) {
 	if s.Watchdog == 0 {
 		return
 	}
-	tick := time.NewTicker(s.Watchdog / looks)
+	tick := time.NewTicker(s.Watchdog / checksPerTimeout)
 	defer tick.Stop()
 	for {
 		select {
@@ -91,35 +92,38 @@ func (s *Supervisor) guardAll(life context.Context) {
 		case <-life.Done():
 			return
 		}
-		s.oom.look()
-		s.eachWorker(s.lookAfter)
+		s.oom.refresh()
+		s.eachWorker(s.check)
 	}
 }
 
-// lookAfter checks one worker. Only guardAll calls it.
-func (s *Supervisor) lookAfter(w *worker) {
+// check checks one worker. Only runWatchdog calls it.
+func (s *Supervisor) check(w *worker) {
 	if !w.isReady() {
 		return
 	}
-	g := &w.guard
-	busy, active, ponged, inside := s.observe(w)
+	g := &w.watchState
+	busy, active, lastPong, inside := s.observe(w)
 	if !busy {
-		g.missed = 0
+		g.missedChecks = 0
 		clear(g.stays)
 		return
 	}
-	g.rests++
+	g.checksSincePing++
 	switch {
-	case g.pinged > ponged:
-		if g.missed++; g.missed >= looks {
-			s.putDown(w, fmt.Sprintf("was killed because it did not answer for %v", s.Watchdog))
+	case g.lastPing > lastPong:
+		if g.missedChecks++; g.missedChecks >= checksPerTimeout {
+			s.killHung(w,
+				fmt.Sprintf("was killed because it did not answer for %v",
+					s.Watchdog))
 			return
 		}
-	case active || g.rests >= restingPing || g.rests%looks == 0 && !runs(w.pid):
-		g.missed, g.rests = 0, 0
-		g.pinged++
+	case active || g.checksSincePing >= idlePingChecks ||
+		g.checksSincePing%checksPerTimeout == 0 && !isRunning(w.pid):
+		g.missedChecks, g.checksSincePing = 0, 0
+		g.lastPing++
 		// A ping that cannot be sent counts as not answered.
-		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.pinged})
+		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.lastPing})
 	}
 	for thread := range g.stays {
 		if _, ok := inside[thread]; !ok {
@@ -127,49 +131,54 @@ func (s *Supervisor) lookAfter(w *worker) {
 		}
 	}
 	for thread, in := range inside {
-		if g.stays[thread].turn != in.Turn {
-			g.stays[thread] = stay{turn: in.Turn}
+		if g.stays[thread].entry != in.Turn {
+			g.stays[thread] = stay{entry: in.Turn}
 			continue
 		}
-		if g.stays[thread] = (stay{in.Turn, g.stays[thread].times + 1}); g.stays[thread].times >= looks {
-			s.putDown(w, fmt.Sprintf("was killed because it did not come back from the library for %v", s.Watchdog))
+		if g.stays[thread] = (stay{in.Turn, g.stays[thread].seen +
+			1}); g.stays[thread].seen >= checksPerTimeout {
+			s.killHung(w,
+				fmt.Sprintf("was killed because it did not come back from the library "+
+					"for %v", s.Watchdog))
 			return
 		}
 	}
 }
 
-// observe reads a worker's state for lookAfter. busy: the worker must be checked. active: it is not
-// idle. ponged is the last answered ping, and inside has its threads in the library. The worker's
+// observe reads a worker's state for check. busy: the worker must be checked. active: it is not
+// idle. lastPong is the last answered ping, and inside has its threads in the library. The worker's
 // page is open as long as s.workers has the worker.
-func (s *Supervisor) observe(w *worker) (busy, active bool, ponged uint64, inside map[int]vitals.Stay) {
+func (s *Supervisor) observe(w *worker) (busy, active bool, lastPong uint64,
+	inside map[int]vitals.Stay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, there := s.workers[w]; !there || len(w.sessions) == 0 || w.ending || w.killed != "" {
+	if _, there := s.workers[w]; !there || len(w.sessions) == 0 || w.ending ||
+		w.killReason != "" {
 		return false, false, 0, nil
 	}
 	inside = w.page.Inside()
 	active = len(inside) > 0
 	for _, sess := range w.sessions {
-		if place, err := w.page.Session(sess.place); err == nil {
-			method, _ := place.InFlight()
+		if notes, err := w.page.Session(sess.slot); err == nil {
+			method, _ := notes.InFlight()
 			active = active || method != ""
 		}
 	}
-	return true, active, w.ponged, inside
+	return true, active, w.lastPong, inside
 }
 
-// runs says whether a process is certainly not stopped (proc_pid_stat(5)).
-func runs(pid int) bool {
+// isRunning says whether a process is certainly not stopped (proc_pid_stat(5)).
+func isRunning(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := bytes.LastIndexByte(text, ')')
 	return err == nil && i >= 0 && i+2 < len(text) && text[i+2] != 'T' && text[i+2] != 't'
 }
 
-// putDown ends a worker that hangs. SIGABRT makes it write a dump. SIGKILL follows after
+// killHung ends a worker that hangs. SIGABRT makes it write a dump. SIGKILL follows after
 // abortGrace.
-func (s *Supervisor) putDown(w *worker, why string) {
+func (s *Supervisor) killHung(w *worker, why string) {
 	s.mu.Lock()
-	w.deathBy, w.killed = byWatchdog, why
+	w.deathCause, w.killReason = byWatchdog, why
 	s.mu.Unlock()
 	s.Log.Error("worker hangs", zap.Int("worker", w.pid), zap.String("why", why))
 	_ = w.process.Process.Signal(unix.SIGABRT)

@@ -42,28 +42,28 @@ type worker struct {
 	engaged     chan struct{} // closed when the configuration is sent
 	ready       chan struct{} // closed when report is set
 	libraryFile os.FileInfo   // the file of the library; set before ready; nil: not known
-	other       bool          // for another user: the supervisor opens no file that it names
+	otherUser   bool          // for another user: the supervisor opens no file that it names
 	report      handoff.Ready // set before ready
 	gone        chan struct{} // closed when the process has been waited for
 	cause       string        // why it has ended, such as "died of SIGSEGV"; set before gone
-	end         end           // how the process has ended; set before gone
+	end         exit          // how the process has ended; set before gone
 
-	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: not killed
-	guard    guard        // used by guardAll only
+	killedAt   atomic.Int64 // the time of the first kill, in ns since 1970; 0: not killed
+	watchState watchState   // used by runWatchdog only
 
 	// Guarded by Supervisor.mu.
-	turn     func()              // tells starting that the worker's start is over
-	sessions map[uint64]*session // by number; nil when the worker is gone
-	load     int                 // sessions that the worker has or is about to get
-	own      bool                // for one session only: the worker exits when the session ends
-	ponged   uint64              // the number of the last answered ping
-	places   places              // the slots of its page of vitals
-	ending   bool                // told to exit
-	outgoing bool                // gets no more sessions, and exits when its last one ends
-	asks     map[uint64]*ask     // open questions by session, at most twice the number of slots
-	deathBy  string              // the cause of the kill, as a label of the metrics
-	claimed  claims              // the worker's counters, as last read
-	killed   string              // why the supervisor killed it, for callers; "": not killed
+	startDone  func()              // tells the queue of starts that this start is over
+	sessions   map[uint64]*session // by number; nil when the worker is gone
+	load       int                 // sessions that the worker has or is about to get
+	single     bool                // serves one session, and exits when that ends
+	lastPong   uint64              // the number of the last answered ping
+	slots      slots               // the slots of its page of vitals
+	ending     bool                // told to exit
+	draining   bool                // gets no more sessions, and exits when its last one ends
+	queries    map[uint64]*query   // open ones by session, at most twice the number of slots
+	deathCause string              // the cause of the kill, as a label of the metrics
+	claimed    claims              // the worker's counters, as last read
+	killReason string              // why the supervisor killed it, for callers; "": not killed
 }
 
 const (
@@ -112,7 +112,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	defer write.Close()
 
 	cmd := s.workerCommand(other, write, theirs, pageFile)
-	err = s.forking.during(func() error { return withTimerSlack(timerSlack, cmd.Start) })
+	err = s.forking.track(func() error { return withTimerSlack(timerSlack, cmd.Start) })
 	if err != nil {
 		channel.Close()
 		page.Close()
@@ -120,20 +120,20 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 		return nil, nil, err
 	}
 	return &worker{
-		pid:      cmd.Process.Pid,
-		process:  cmd,
-		channel:  channel,
-		other:    other,
-		page:     page,
-		started:  time.Now(),
-		engaged:  make(chan struct{}),
-		ready:    make(chan struct{}),
-		gone:     make(chan struct{}),
-		guard:    guard{stays: map[int]stay{}},
-		turn:     func() {},
-		sessions: map[uint64]*session{},
-		asks:     map[uint64]*ask{},
-		places:   places{most: sessions},
+		pid:        cmd.Process.Pid,
+		process:    cmd,
+		channel:    channel,
+		otherUser:  other,
+		page:       page,
+		started:    time.Now(),
+		engaged:    make(chan struct{}),
+		ready:      make(chan struct{}),
+		gone:       make(chan struct{}),
+		watchState: watchState{stays: map[int]stay{}},
+		startDone:  func() {},
+		sessions:   map[uint64]*session{},
+		queries:    map[uint64]*query{},
+		slots:      slots{count: sessions},
 	}, stderr, nil
 }
 
@@ -226,15 +226,15 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
-	defer s.endTurn(w)
-	err := s.converse(w)
+	defer s.finishStart(w)
+	err := s.receiveMessages(w)
 	close(stop)
 	guarding.Wait()
-	if broken := (brokenError{}); errors.As(err, &broken) {
+	if broken := (protocolError{}); errors.As(err, &broken) {
 		log.Error("worker breaks the rules of its channel, and is killed", zap.Error(err))
 		s.mu.Lock()
-		w.deathBy = byRules
-		w.killed = "was killed because it broke the rules of its channel to tlsd"
+		w.deathCause = byRules
+		w.killReason = "was killed because it broke the rules of its channel to tlsd"
 		s.mu.Unlock()
 		w.kill()
 	}
@@ -249,86 +249,90 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	stderr.Close()
 	// The callers are told first. So if an observer sees that the process is gone, the callers
 	// know the reason.
-	last := s.farewell(w, w.end, head)
+	last := s.tellCallers(w, w.end, head)
 	w.cause = last.cause
-	if w.end.kept {
+	if w.end.stuck {
 		leaveBehind(w, log)
 	}
-	s.bury(w)
+	s.reap(w)
 	close(w.gone)
-	s.buried(w, log, head, last)
+	s.workerGone(w, log, head, last)
 	w.page.Close()
 }
 
-// endTurn tells starting that the worker's start is over. Only the first call has an effect.
-func (s *Supervisor) endTurn(w *worker) {
+// finishStart tells the queue of starts that the worker's start is over. Only the first call has an
+// effect.
+func (s *Supervisor) finishStart(w *worker) {
 	s.mu.Lock()
-	end := w.turn
+	end := w.startDone
 	s.mu.Unlock()
 	end()
 }
 
-// A brokenError says how a worker has broken the rules of its channel.
-type brokenError struct{ error }
+// A protocolError says how a worker has broken the rules of its channel.
+type protocolError struct{ error }
 
-// converse receives from the worker until its channel ends, and returns the reason. It returns a
-// brokenError if the worker sends a message that it must not send, or too many.
-func (s *Supervisor) converse(w *worker) error {
-	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.places.most, messageRate+messageRate/5*w.places.most)
+// receiveMessages receives from the worker until its channel ends, and returns the reason. It
+// returns a protocolError if the worker sends a message that it must not send, or too many.
+func (s *Supervisor) receiveMessages(w *worker) error {
+	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.slots.count,
+		messageRate+messageRate/5*w.slots.count)
 	for {
 		var msg handoff.FromWorker
 		switch err := w.channel.Receive(&msg); {
 		case errors.Is(err, handoff.ErrMessage):
-			return brokenError{err}
+			return protocolError{err}
 		case err != nil: // the channel has ended
 			return err
 		}
 		if msg.Described != nil { // the limiter does not count it: the supervisor has asked
-			if !s.answered(w, msg.Described) {
-				return brokenError{errors.New("it describes a session unasked")}
+			if !s.queryAnswered(w, msg.Described) {
+				return protocolError{errors.New("it describes a session unasked")}
 			}
 			continue
 		}
 		if _, ok := limiter.Take(time.Now(), 0); !ok {
-			return brokenError{errors.New("too many messages")}
+			return protocolError{errors.New("too many messages")}
 		}
 		switch {
 		case msg.Ready != nil:
 			if w.isReady() {
-				return brokenError{errors.New("it said a second time that it is ready")}
+				return protocolError{
+					errors.New("it said a second time that it is ready")}
 			}
 			w.report = msg.Ready.Clean()
-			if w.report.Path != "" && !w.other {
+			if w.report.Path != "" && !w.otherUser {
 				// Without the file the worker is never outdated.
 				w.libraryFile, _ = os.Stat(w.report.Path)
 			}
 			close(w.ready)
-			s.endTurn(w)
-			s.introduce(w)
+			s.finishStart(w)
+			s.recordReport(w)
 		case msg.Unfit != "":
 			s.mu.Lock()
-			w.deathBy = byStart
-			w.killed = "could not serve: " + plain.Text(msg.Unfit, longestReason)
+			w.deathCause = byStart
+			w.killReason = "could not serve: " + plain.Text(msg.Unfit, longestReason)
 			s.mu.Unlock()
 			return io.EOF
 		case msg.Ended != nil:
-			s.ended(w, msg.Ended)
+			s.sessionEnded(w, msg.Ended)
 		case msg.Audit != nil:
-			s.reported(w, msg.Audit)
+			s.auditReported(w, msg.Audit)
 		case msg.Pong != 0:
 			s.mu.Lock()
-			w.ponged = msg.Pong
+			w.lastPong = msg.Pong
 			s.mu.Unlock()
 		default:
-			return brokenError{errors.New("a message without content")}
+			return protocolError{errors.New("a message without content")}
 		}
 	}
 }
 
-// hand sends the worker a session and its connection.
-func (w *worker) hand(sess *session, conn *net.UnixConn) error {
+// sendSession sends the worker a session and its connection.
+func (w *worker) sendSession(sess *session, conn *net.UnixConn) error {
 	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{
-		Number: sess.number, Place: sess.place, UID: sess.peer.UID, PID: sess.peer.PID, Policy: &sess.policy,
+		Number: sess.number, Place: sess.slot, UID: sess.peer.UID, PID: sess.peer.PID,
+		Policy: &sess.policy,
 	}}, conn)
 }
 

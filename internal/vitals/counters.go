@@ -90,9 +90,9 @@ func (p *Page) counter(c Counter) *atomic.Uint64 {
 
 // What a worker can have done, at most.
 const (
-	mostBytes  = 4 << 30 // a second
-	mostShaken = 100_000 // a second
-	mostHeld   = 1 << 20 // handles
+	maxBytes      = 4 << 30 // a second
+	maxHandshakes = 100_000 // a second
+	maxHandles    = 1 << 20 // handles
 )
 
 // Plausible bounds the value of a counter of a worker that has lived so long.
@@ -100,16 +100,16 @@ func Plausible(c Counter, value uint64, life time.Duration) uint64 {
 	seconds := uint64(life/time.Second) + 1
 	switch c {
 	case BytesIn, BytesOut:
-		return min(value, seconds*mostBytes)
+		return min(value, seconds*maxBytes)
 	case Connections, Contexts:
 		if int64(value) < 0 {
 			return 0
 		}
-		return min(value, mostHeld)
+		return min(value, maxHandles)
 	case ShakenFor: // each may take as long as the worker lives
 		return min(value, seconds*1e6*1000)
 	}
-	return min(value, seconds*mostShaken)
+	return min(value, seconds*maxHandshakes)
 }
 
 // Falls says whether the counter counts down, too.
