@@ -16,11 +16,11 @@ const (
 	auditRate    = 10 // a second
 )
 
-// send sends the messages of the outbox until the outbox is closed.
-func (w *workerProcess) send() {
+// runOutbox sends the messages of the outbox until the outbox is closed.
+func (w *workerProcess) runOutbox() {
 	defer close(w.sent)
 	for msg := range w.outbox {
-		w.tell(msg)
+		w.sendMessage(msg)
 	}
 }
 

@@ -139,7 +139,7 @@ func fileKeys(table []flagInfo) []string {
 }
 
 // hasKey says whether the file can set the flag.
-func (f flagInfo) hasKey() bool { return f.hasTwin() && f.name != "config" }
+func (f flagInfo) hasKey() bool { return f.hasVariable() && f.name != "config" }
 
 // isList says whether the flag takes several values.
 func (f flagInfo) isList() bool {

@@ -202,8 +202,8 @@ func envName(name string) string {
 	return "TLSD_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// hasTwin says whether an environment variable can set the flag.
-func (f flagInfo) hasTwin() bool { return f.arg != "" }
+// hasVariable says whether an environment variable can set the flag.
+func (f flagInfo) hasVariable() bool { return f.arg != "" }
 
 // parseOptions reads the settings. The flags win over the environment, the environment over the
 // configuration file, and the file over the defaults. config is the default of --config. With

@@ -224,7 +224,8 @@ func TestHelpHasEveryFlagWithinTheScreen(t *testing.T) {
 	var b bytes.Buffer
 	printHelp(&b)
 	for _, f := range flagTable(&options{}) {
-		if !strings.Contains(b.String(), "\n  --"+f.name) || f.hasTwin() && !strings.Contains(b.String(), "environment: "+envName(f.name)+"\n") {
+		if !strings.Contains(b.String(), "\n  --"+f.name) || f.hasVariable() &&
+			!strings.Contains(b.String(), "environment: "+envName(f.name)+"\n") {
 			t.Errorf("--%s, or its twin, is not there", f.name)
 		}
 	}

@@ -23,7 +23,7 @@ Usage: tlsd [flags]
 		}
 		fmt.Fprintf(w, "  %s\n", strings.TrimSpace("--"+f.name+" "+f.arg))
 		fmt.Fprintf(w, "      %s\n", f.text)
-		if f.hasTwin() {
+		if f.hasVariable() {
 			fmt.Fprintf(w, "      default: %s; environment: %s\n", f.preset, envName(f.name))
 		}
 	}

@@ -38,12 +38,12 @@ const (
 func newLogQueue(out io.Writer) *logQueue {
 	q := &logQueue{out: out, ended: make(chan struct{})}
 	q.more.L = &q.mu
-	go q.pass()
+	go q.run()
 	return q
 }
 
-// tellLoss sets the function that logs the number of lost entries. The queue's goroutine calls it.
-func (q *logQueue) tellLoss(f func(entries int)) {
+// setOnLoss sets the function that logs the number of lost entries. The queue's goroutine calls it.
+func (q *logQueue) setOnLoss(f func(entries int)) {
 	q.mu.Lock()
 	q.onLoss = f
 	q.mu.Unlock()
@@ -73,8 +73,8 @@ func (q *logQueue) put(entry []byte, room int) (int, error) {
 	return len(entry), nil
 }
 
-// pass writes the entries to the output until the queue is closed and empty.
-func (q *logQueue) pass() {
+// run writes the entries to the output until the queue is closed and empty.
+func (q *logQueue) run() {
 	defer close(q.ended)
 	var part []byte
 	torn := false // the last write has ended within a line

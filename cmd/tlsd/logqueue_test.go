@@ -63,7 +63,7 @@ func TestWhoLogsDoesNotWaitForWhoReads(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)
 	q := newLogQueue(g)
-	q.tellLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
+	q.setOnLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
 	const entries = 3 * queueBytes / 1000
 	entry := strings.Repeat("x", 999) + "\n"
 	for range entries {
@@ -86,7 +86,7 @@ func TestAFullDiskTearsNoEntryOfLater(t *testing.T) {
 	t.Parallel()
 	g := newGate(10)
 	q := newLogQueue(g)
-	q.tellLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
+	q.setOnLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
 	close(g.open)
 	fmt.Fprint(q, "entry one\n")
 	fmt.Fprint(q, "entry two\n")

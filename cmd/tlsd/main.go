@@ -139,7 +139,7 @@ func misuse(stderr io.Writer, err error) int {
 // start makes the socket, and serves on it until tlsd is told to stop. At SIGHUP it reads the
 // settings again.
 func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
-	if err := oneUser(); err != nil {
+	if err := checkOneUser(); err != nil {
 		return err
 	}
 	closeOnExec()
@@ -159,7 +159,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	defer queue.close()
 	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
 	log, audit := newLogAt(queue, queue.forAudit(), level, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
-	queue.tellLoss(func(entries int) { // to the audit log, which has every level
+	queue.setOnLoss(func(entries int) { // to the audit log, which has every level
 		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
 	})
 	if o.maxMemory > 0 {
@@ -364,10 +364,10 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx 
 	}
 }
 
-// oneUser returns an error if this process has the rights of two users. A worker of such a process
-// would change its user when it executes the program: with no_new_privs, the kernel gives it the
-// rights of the real user.
-func oneUser() error {
+// checkOneUser returns an error if this process has the rights of two users. A worker of such a
+// process would change its user when it executes the program: with no_new_privs, the kernel gives
+// it the rights of the real user.
+func checkOneUser() error {
 	for what, ids := range map[string]func() (r, e, s int){"user": userIDs, "group": groupIDs} {
 		if r, e, s := ids(); r != e || e != s {
 			return fmt.Errorf("the real %s is %d, the effective one %d and the saved one %d: tlsd would give the rights of one to the other; "+

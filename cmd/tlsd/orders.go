@@ -86,14 +86,14 @@ func (l *liveSessions) describe(number uint64) handoff.Described {
 	return d.Clean()
 }
 
-// order carries out a message without a session, and says whether it knows the message.
-func (w *workerProcess) order(msg *handoff.ToWorker) bool {
+// carryOut carries out a message without a session, and says whether it knows the message.
+func (w *workerProcess) carryOut(msg *handoff.ToWorker) bool {
 	switch {
 	case msg.Ping != 0:
-		w.tell(handoff.FromWorker{Pong: msg.Ping})
+		w.sendMessage(handoff.FromWorker{Pong: msg.Ping})
 	case msg.Describe != 0:
 		d := w.live.describe(msg.Describe)
-		w.tell(handoff.FromWorker{Described: &d})
+		w.sendMessage(handoff.FromWorker{Described: &d})
 	case msg.End != nil:
 		w.live.end(*msg.End)
 	case msg.LogLevel != "":

@@ -29,7 +29,7 @@ func TestPageOfTlsdIsTheTable(t *testing.T) {
 			fmt.Fprintf(&b, " Ar %s", testpages.Argument(f.arg))
 		}
 		fmt.Fprintf(&b, "\n%s", sentence(f.text))
-		if f.hasTwin() {
+		if f.hasVariable() {
 			b.WriteString(sentence("Default: " + f.preset))
 			fmt.Fprintf(&b, "Environment:\n.Ev %s .\n", envName(f.name))
 		}

@@ -22,7 +22,7 @@ const testVariables = "TLSD_TEST_"
 func readEnvironment(environ []string, table []flagInfo) (map[string]string, error) {
 	settings := map[string]string{}
 	for _, f := range table {
-		if f.hasTwin() {
+		if f.hasVariable() {
 			settings[envName(f.name)] = f.name
 		}
 	}
@@ -49,7 +49,7 @@ func readEnvironment(environ []string, table []flagInfo) (map[string]string, err
 func variables(table []flagInfo) []string {
 	var names []string
 	for _, f := range table {
-		if f.hasTwin() {
+		if f.hasVariable() {
 			names = append(names, envName(f.name))
 		}
 	}

@@ -129,7 +129,7 @@ type workerProcess struct {
 }
 
 func (w *workerProcess) run() int {
-	go w.send()
+	go w.runOutbox()
 	var keyLog func(string)
 	if w.cfg.KeyLog {
 		keyLog = w.keyLog()
@@ -144,7 +144,7 @@ func (w *workerProcess) run() int {
 		w.measures.Finish() // the library is loaded
 		ready.Confinement = w.measures
 		if err := confine.Untraced(); err != nil {
-			w.tell(handoff.FromWorker{Unfit: err.Error()})
+			w.sendMessage(handoff.FromWorker{Unfit: err.Error()})
 			return w.exit(io.EOF)
 		}
 	}
@@ -165,7 +165,7 @@ func (w *workerProcess) run() int {
 			cancel(errNoSupervisor)
 			return w.exit(err)
 		}
-		if conn == nil && w.order(&msg) {
+		if conn == nil && w.carryOut(&msg) {
 			continue
 		}
 		if msg.Session == nil || conn == nil {
@@ -232,8 +232,8 @@ func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
 
 func (w *workerProcess) report(e handoff.Ended) { w.outbox <- handoff.FromWorker{Ended: &e} }
 
-// tell sends a message that has no answer.
-func (w *workerProcess) tell(msg handoff.FromWorker) {
+// sendMessage sends a message that has no answer.
+func (w *workerProcess) sendMessage(msg handoff.FromWorker) {
 	if err := w.channel.Send(msg, nil); err != nil {
 		w.log.Debug("the supervisor is gone", zap.Error(err))
 	}

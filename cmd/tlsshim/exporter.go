@@ -23,8 +23,8 @@ const (
 	// scrapeTime is the default timeout of a question to the daemon. Prometheus waits for 10 s
 	// by default.
 	scrapeTime = 5 * time.Second
-	// mostScrapes limits the requests that are answered at the same time.
-	mostScrapes = 4
+	// maxScrapes limits the requests that are answered at the same time.
+	maxScrapes = 4
 )
 
 // exporter is the subcommand. It runs until ctx is done, or until SIGTERM.
@@ -47,7 +47,7 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 		return err
 	}
 	server := &http.Server{
-		Handler: c.exports(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: c.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	ended := make(chan error, 1)
@@ -89,15 +89,15 @@ func (f *failure) changed(w io.Writer, err error) {
 	f.last = why
 }
 
-// exports makes the handler of HTTP requests.
-func (c *command) exports() http.Handler {
-	places := make(chan struct{}, mostScrapes)
+// handler makes the handler of HTTP requests.
+func (c *command) handler() http.Handler {
+	slots := make(chan struct{}, maxScrapes)
 	var failure failure
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		default:
 			http.Error(w, "too many requests at the same time",
 				http.StatusServiceUnavailable)

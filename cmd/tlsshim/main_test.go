@@ -292,7 +292,7 @@ func TestTheExporterSaysWhyOnce(t *testing.T) {
 	var stderr bytes.Buffer
 	c := &command{stderr: &stderr, adminSocket: filepath.Join(t.TempDir(), "a"),
 		getenv: func(string) string { return "" }}
-	handler := c.exports()
+	handler := c.handler()
 	for range 3 {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))

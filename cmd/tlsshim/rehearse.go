@@ -36,8 +36,8 @@ const (
 	// retry is the pause before the client connects again, because the server does not listen
 	// yet.
 	retry = 10 * time.Millisecond
-	// mostPorts limits the ports that are tried. Another program may take a port first.
-	mostPorts = 3
+	// maxPorts limits the ports that are tried. Another program may take a port first.
+	maxPorts = 3
 )
 
 func rehearse(ctx context.Context, s *client.Client) rehearsal {
@@ -58,16 +58,17 @@ func rehearse(ctx context.Context, s *client.Client) rehearsal {
 		return rehearsal{step: "making a server's context", err: err}
 	}
 	var r rehearsal
-	for range mostPorts {
-		if r = converse(ctx, s, server); r.step != stepListen || errnoOf(r.err) != "EADDRINUSE" {
+	for range maxPorts {
+		if r = connectBoth(ctx, s, server); r.step != stepListen ||
+			errnoOf(r.err) != "EADDRINUSE" {
 			break
 		}
 	}
 	return r
 }
 
-// converse connects a client of the session to its server.
-func converse(ctx context.Context, s *client.Client, server client.Handle) rehearsal {
+// connectBoth connects a client of the session to its server.
+func connectBoth(ctx context.Context, s *client.Client, server client.Handle) rehearsal {
 	port, err := freePort()
 	if err != nil {
 		return rehearsal{step: stepListen, err: err}
