@@ -151,8 +151,13 @@ func (w *workerProcess) run() int {
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
 		return w.exit(err)
 	}
+	return w.exit(w.receive(engine))
+}
+
+// receive carries out the supervisor's messages until the channel ends, and returns the reason.
+func (w *workerProcess) receive(engine session.Engine) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
+	defer cancel(errNoSupervisor) // ends the sessions
 	for {
 		var msg handoff.ToWorker
 		conn, err := w.channel.ReceiveConn(&msg)
@@ -162,8 +167,7 @@ func (w *workerProcess) run() int {
 			continue
 		}
 		if err != nil {
-			cancel(errNoSupervisor)
-			return w.exit(err)
+			return err
 		}
 		if conn == nil && w.carryOut(&msg) {
 			continue

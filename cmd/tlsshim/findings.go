@@ -303,29 +303,41 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 		}
 		return ok, "the plugin does not start a daemon", ""
 	case "XDG_RUNTIME_DIR":
-		switch d := f.runtimeDir; {
-		case !filepath.IsAbs(v):
-			return warn, "ignored, because it is not absolute", "set an absolute path, or unset it"
-		case d.err != nil:
-			return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)), "log in in a way that makes it, or unset it"
-		case !d.mode.IsDir():
-			return warn, "it is not a directory", "name a directory, or unset it"
-		case int(d.uid) == f.uid && d.mode.Perm()&0o022 != 0:
-			return warn, fmt.Sprintf("not used: its mode is %04o, and others can write to it", d.mode.Perm()), "take that from them (chmod go-w), or unset it"
-		case int(d.uid) != f.uid:
-			return warn, fmt.Sprintf("not used: it belongs to user %d, not to you (user %d)", d.uid, f.uid),
-				"set it to a directory of your own, or unset it; su and sudo often leave it behind"
-		}
+		return runtimeDir(f.runtimeDir, f.uid, v)
 	case "SSL_CERT_FILE", "SSL_CERT_DIR":
-		if f.answers && (v == f.info.Trust.File || v == f.info.Trust.Dir) {
-			return ok, "tlsd uses the same", ""
-		}
-		if f.answers {
-			return warn, "tlsd has an environment of its own and does not see this", "set it where tlsd is started, or call tls.SetCaBundle"
-		}
-		return ok, "counts only for a tlsd that is started from here by hand; a private one does not get it", ""
+		return trustVariable(f, v)
 	}
 	return ok, "", ""
+}
+
+// runtimeDir judges XDG_RUNTIME_DIR.
+func runtimeDir(d fileFact, uid int, v string) (s severity, remark, mend string) {
+	switch {
+	case !filepath.IsAbs(v):
+		return warn, "ignored, because it is not absolute", "set an absolute path, or unset it"
+	case d.err != nil:
+		return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)), "log in in a way that makes it, or unset it"
+	case !d.mode.IsDir():
+		return warn, "it is not a directory", "name a directory, or unset it"
+	case int(d.uid) == uid && d.mode.Perm()&0o022 != 0:
+		return warn, fmt.Sprintf("not used: its mode is %04o, and others can write to it", d.mode.Perm()), "take that from them (chmod go-w), or unset it"
+	case int(d.uid) != uid:
+		return warn, fmt.Sprintf("not used: it belongs to user %d, not to you (user %d)", d.uid, uid),
+			"set it to a directory of your own, or unset it; su and sudo often leave it behind"
+	}
+	return ok, "", ""
+}
+
+// trustVariable judges SSL_CERT_FILE or SSL_CERT_DIR.
+func trustVariable(f facts, v string) (s severity, remark, mend string) {
+	switch {
+	case !f.answers:
+		return ok, "counts only for a tlsd that is started from here by hand; a private one does not get it", ""
+	case v == f.info.Trust.File || v == f.info.Trust.Dir:
+		return ok, "tlsd uses the same", ""
+	}
+	return warn, "tlsd has an environment of its own and does not see this",
+		"set it where tlsd is started, or call tls.SetCaBundle"
 }
 
 // programs judges which programs are installed.

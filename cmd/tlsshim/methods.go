@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -169,6 +170,7 @@ func parseCall(words []string, src *source) (invocation, error) {
 	return inv, nil
 }
 
+// add adds an argument.
 func (inv *invocation) add(p param, word string, src *source) error {
 	if !utf8.ValidString(word) && p.typ != blob {
 		return fmt.Errorf("%q is not UTF-8, which JSON needs", word)
@@ -177,30 +179,17 @@ func (inv *invocation) add(p param, word string, src *source) error {
 	case text:
 		inv.args = append(inv.args, word)
 	case number, handle:
-		n, err := strconv.ParseInt(word, 10, 64)
-		if errors.Is(err, strconv.ErrRange) {
-			return fmt.Errorf("%s is out of range", word)
-		}
-		if err != nil {
-			return fmt.Errorf("%q is not a number", word)
-		}
-		if p.typ == handle && n != int64(int32(max(n, 0))) || p.typ == handle && n == 0 {
-			return fmt.Errorf("%d is no handle; handles are 1 to 2147483647", n)
-		}
-		inv.args = append(inv.args, n)
-	case file:
-		if word == "" && p.none {
-			inv.args = append(inv.args, "")
-			return nil
-		}
-		if word == "" {
-			return errors.New("the path is empty")
-		}
-		abs, err := filepath.Abs(word)
+		n, err := parseNumber(word, p.typ == handle)
 		if err != nil {
 			return err
 		}
-		inv.args = append(inv.args, abs)
+		inv.args = append(inv.args, n)
+	case file:
+		path, err := parseFile(word, p.none)
+		if err != nil {
+			return err
+		}
+		inv.args = append(inv.args, path)
 	case blob:
 		data, err := src.read(word)
 		if err != nil {
@@ -212,6 +201,31 @@ func (inv *invocation) add(p param, word string, src *source) error {
 		inv.data = data
 	}
 	return nil
+}
+
+// parseNumber reads a number, or a handle.
+func parseNumber(word string, isHandle bool) (int64, error) {
+	n, err := strconv.ParseInt(word, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%s is out of range", word)
+	case err != nil:
+		return 0, fmt.Errorf("%q is not a number", word)
+	case isHandle && (n < 1 || n > math.MaxInt32):
+		return 0, fmt.Errorf("%d is no handle; handles are 1 to 2147483647", n)
+	}
+	return n, nil
+}
+
+// parseFile makes a path absolute. The empty path stands for no file if none is true.
+func parseFile(word string, none bool) (string, error) {
+	if word == "" && none {
+		return "", nil
+	}
+	if word == "" {
+		return "", errors.New("the path is empty")
+	}
+	return filepath.Abs(word)
 }
 
 // read gives the data of a word. The data is not nil, and at most one byte longer than the limit.

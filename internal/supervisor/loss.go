@@ -95,34 +95,12 @@ type deathReport struct {
 
 // tellCallers tells the callers of a dead worker the reason, and ends their connections.
 func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
-	last := deathReport{cause: s.causeOf(e, stderr)}
-	select {
-	case <-w.ready:
+	last := deathReport{cause: s.causeOf(e, stderr), operation: operationInLibrary(w)}
+	if w.isReady() {
 		last.library = w.report.Version
-	default:
 	}
-	stopped := false
-	s.mu.Lock()
-	last.lost, w.sessions = w.sessions, nil
-	if s.leavePool(w) { // so that the worker gets no more sessions
-		if time.Since(w.started) > settled {
-			s.failures = 0
-		}
-		s.failures++
-	}
-	switch {
-	case w.killReason != "":
-		last.cause = w.killReason
-		stopped = w.ending // the text is the administrator's reason, without the operation
-	case w.ending && (e.signal == unix.SIGKILL || e.stuck):
-		stopped = true
-		last.cause = "has been ended, because tlsd was stopped"
-	}
-	counts := w.single && !w.ending
-	s.mu.Unlock()
-
-	inside := operationInLibrary(w)
-	last.operation = inside
+	stopped, counts := s.takeSessions(w, e, &last)
+	inside := last.operation
 	for _, sess := range last.lost {
 		if counts {
 			s.countDeath(sess.peer.account()) // before the caller connects again
@@ -150,6 +128,31 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 		sess.closeCaller()
 	}
 	return last
+}
+
+// takeSessions takes the sessions and the place in the pool from a dead worker. It corrects the
+// cause if the supervisor has ended the worker. stopped: the text for callers is the administrator's
+// reason, or the stop of tlsd, without the operation. counts: the death counts for the user's
+// streak.
+func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last.lost, w.sessions = w.sessions, nil
+	if s.leavePool(w) { // so that the worker gets no more sessions
+		if time.Since(w.started) > settled {
+			s.failures = 0
+		}
+		s.failures++
+	}
+	switch {
+	case w.killReason != "":
+		last.cause = w.killReason
+		stopped = w.ending
+	case w.ending && (e.signal == unix.SIGKILL || e.stuck):
+		stopped = true
+		last.cause = "has been ended, because tlsd was stopped"
+	}
+	return stopped, w.single && !w.ending
 }
 
 // causeOf is the cause of an end. It adds whether memory was short.
