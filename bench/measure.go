@@ -96,6 +96,7 @@ func (a *arena) measure(ctx context.Context, t task) (*outcome, error) {
 	return o, err
 }
 
+// runTask lets the program do the task, and reads what the processes used for it.
 func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Reader,
 	goOn func() error) (*outcome, error) {
 	line, err := lines.ReadString('\n')
@@ -145,20 +146,26 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 		o.memory = after[holder].rss - helpers[holder].rss
 	}
 	if t.weigh {
-		after, err := stable(ctx, t.helper.pid()) // with a spare worker, as before
-		if err != nil {
-			return nil, err
-		}
-		now, err := weigh(after)
-		if err != nil {
-			return nil, err
-		}
-		o.weight = memory{now.pss - weight.pss, now.dirty - weight.dirty}
-		if o.idle, err = idleLoad(ctx, t.helper.pid()); err != nil {
+		if err := o.weighAfter(ctx, t.helper.pid(), weight); err != nil {
 			return nil, err
 		}
 	}
 	return o, goOn()
+}
+
+// weighAfter notes the growth of the helpers' memory, and their CPU time without calls.
+func (o *outcome) weighAfter(ctx context.Context, helper int, before memory) error {
+	after, err := stable(ctx, helper) // with a spare worker, as before
+	if err != nil {
+		return err
+	}
+	now, err := weigh(after)
+	if err != nil {
+		return err
+	}
+	o.weight = memory{now.pss - before.pss, now.dirty - before.dirty}
+	o.idle, err = idleLoad(ctx, helper)
+	return err
 }
 
 // parseOutcome reads "done units=… seconds=… cpu=… name=number…".
