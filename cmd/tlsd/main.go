@@ -192,12 +192,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return errors.Join(err, socket.Remove(), socket.Close())
 	}
-	if ready != nil {
-		_, err := ready.Write([]byte("\n"))
-		if err = errors.Join(err, ready.Close()); err != nil {
-			log.Warn("--ready-fd", zap.Error(err))
-		}
-	}
+	sayReady(ready, log)
 	if o.config != noConfig {
 		log.Info("configuration file read", zap.String("path", o.config))
 	}
@@ -392,4 +387,15 @@ func openReady(fd int) (*os.File, error) {
 		return nil, fmt.Errorf("--ready-fd %d: want a pipe, socket or file that is open for writing, and not standard error", fd)
 	}
 	return os.NewFile(uintptr(fd), "ready-fd"), nil
+}
+
+// sayReady writes a newline to the descriptor of --ready-fd, and closes it. A nil ready is none.
+func sayReady(ready *os.File, log *zap.Logger) {
+	if ready == nil {
+		return
+	}
+	_, err := ready.Write([]byte("\n"))
+	if err = errors.Join(err, ready.Close()); err != nil {
+		log.Warn("--ready-fd", zap.Error(err))
+	}
 }
