@@ -1,7 +1,7 @@
 #!/bin/sh
 # crash.sh - shows that a crash of libssl does not reach a script.
 #
-# A libssl that goes wrong on purpose (test/faultssl) crashes at the second SSL_new of each process.
+# A libssl that goes wrong on purpose (test/faults) crashes at the second SSL_new of each process.
 # A script fetches three pages from openssl s_server. Everything lies in a temporary folder, listens
 # on loopback only, and is gone at the end.
 set -eu

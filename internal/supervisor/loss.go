@@ -131,9 +131,9 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 }
 
 // takeSessions takes the sessions and the place in the pool from a dead worker. It corrects the
-// cause if the supervisor has ended the worker. stopped: the text for callers is the administrator's
-// reason, or the stop of tlsd, without the operation. counts: the death counts for the user's
-// streak.
+// cause if the supervisor has ended the worker. stopped: the text for callers is the
+// administrator's reason, or the stop of tlsd, without the operation. counts: the death counts for
+// the user's streak.
 func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
