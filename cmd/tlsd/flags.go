@@ -79,8 +79,8 @@ func flagTable(o *options) []flagInfo {
 	}
 	return []flagInfo{
 		{"Socket", "socket", "PATH", "/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
-			"where to listen", (*text)(&o.socket)},
-		{"", "socket-mode", "MODE", "0600; 0660 for one --allow-gid, whose it is then; 0666 for more users",
+			"path of the socket", (*text)(&o.socket)},
+		{"", "socket-mode", "MODE", "0600; with one --allow-gid 0660 and that group; with more users 0666",
 			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be repeated", &ids{&o.allowUID, "user", lookupUser}},
@@ -91,7 +91,7 @@ func flagTable(o *options) []flagInfo {
 
 		{"", "admin-socket", "PATH",
 			"/run/tlsd/admin.sock for root, if --socket is not given; else none",
-			"where root and tlsd's own user see and end sessions, by tlsshim; none: nowhere",
+			"socket by which tlsshim shows and ends sessions, for root and tlsd's own user; none: no socket",
 			(*text)(&o.adminSocket)},
 
 		{"Workers", "isolation", "MODE", "session",
@@ -104,15 +104,15 @@ func flagTable(o *options) []flagInfo {
 			"the OpenSSL library", (*text)(&o.libssl)},
 
 		{"", "confine", "MODE", "auto",
-			"auto: take from workers all that the kernel lets be taken; require: all, or do not start; off: nothing", &choice{&o.confine, []string{"auto", "require", "off"}}},
-		{"", "require-openssl", "MODE", "no: without one, every call fails with an error that says so",
+			"auto: confine workers as far as the kernel can; require: fully, or do not start; off: not at all", &choice{&o.confine, []string{"auto", "require", "off"}}},
+		{"", "require-openssl", "MODE", "no: without it, every call fails with an error that says so",
 			"yes: do not start without a usable OpenSSL", &choice{&o.requireOpenSSL, []string{"no", "yes"}}},
 		{"", "readable", "PATH,…", "all that their users may read",
 			"files and folders that workers may read, besides the system's; needs --confine; may be repeated", &paths{&o.readable}},
 		{"", "failed-handshakes", "MODE", "raise",
-			"raise: an Accept fails with the handshake of its client; skip: it goes on, and the log has the failure", &choice{&o.failedHandshakes, []string{"raise", "skip"}}},
+			"raise: a client's failed handshake fails the Accept; skip: Accept goes on, and the log has the failure", &choice{&o.failedHandshakes, []string{"raise", "skip"}}},
 		{"", "reload-certificates", "MODE", "off",
-			"auto: servers take certificates that were renewed on disk, for handshakes from then on", &choice{&o.reloadCertificates, []string{"off", "auto"}}},
+			"auto: later handshakes of servers use certificates that were renewed on disk", &choice{&o.reloadCertificates, []string{"off", "auto"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
 			"for NewClient: the look-up of the name and all addresses together", &duration{&o.timeouts.Connect, false}},
@@ -137,7 +137,7 @@ func flagTable(o *options) []flagInfo {
 		{"", "watchdog", "TIME", "10s",
 			"for a worker with sessions to answer, and for one call into OpenSSL; then tlsd kills it; 0: never", &duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
-			"leave after so long without a session", &duration{&o.idleExit, true}},
+			"exit after this time without a session", &duration{&o.idleExit, true}},
 
 		{"Limits", "max-sessions", "N", "1000",
 			"sessions at the same time", &number{&o.maxSessions, 1, 1 << 20}},
@@ -159,7 +159,7 @@ func flagTable(o *options) []flagInfo {
 			"memory that one worker may use beyond what it has at its start", &size{&o.maxMemory, 64 << 20, 1 << 50, true}},
 
 		{"Log and service", "log-level", "LEVEL", "info",
-			"the least level to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
+			"log entries of this level and above: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
 		{"", "log-format", "FORMAT", "auto: console on a terminal, else json",
 			"form of the log: auto, console, json", &choice{&o.logFormat, []string{"auto", "console", "json"}}},
 		{"", "key-log", "FILE", "none",
@@ -169,9 +169,9 @@ func flagTable(o *options) []flagInfo {
 
 		{"Other", "config", "FILE", "/etc/tlsd/tlsd.toml for root, if it is there; else none",
 			"the configuration file: TOML with the names of these flags as keys; none: read no file", (*text)(&o.config)},
-		{"", "check", "", "", "examine everything that a start needs, print what the policy allows each user, and leave", (*boolean)(&o.check)},
-		{"", "print-config", "", "", "print each setting and where it comes from, and leave", (*boolean)(&o.printConfig)},
-		{"", "version", "", "", "print the version and leave", (*boolean)(&o.version)},
-		{"", "help", "", "", "print this text and leave", (*boolean)(&o.help)},
+		{"", "check", "", "", "examine everything that a start needs, print each user's policy, and exit", (*boolean)(&o.check)},
+		{"", "print-config", "", "", "print each setting and its source, and exit", (*boolean)(&o.printConfig)},
+		{"", "version", "", "", "print the version and exit", (*boolean)(&o.version)},
+		{"", "help", "", "", "print this text and exit", (*boolean)(&o.help)},
 	}
 }

@@ -11,11 +11,11 @@
 //	tlsshim sessions [--watch]                        list the sessions
 //	tlsshim session N                                 show a session and its handles
 //	tlsshim end N --reason TEXT                       end a session; its script is told the reason
-//	tlsshim log-level [LEVEL]                         say or change from which level on tlsd logs
+//	tlsshim log-level [LEVEL]                         print or change tlsd's log level
 //	tlsshim drain                                     stop tlsd when its sessions have ended
 //	tlsshim health                                    say whether tlsd is healthy
-//	tlsshim metrics                                   print what tlsd counts, as Prometheus reads it
-//	tlsshim exporter --listen ADDRESS                 serve that to Prometheus by HTTP
+//	tlsshim metrics                                   print tlsd's metrics, as Prometheus reads them
+//	tlsshim exporter --listen ADDRESS                 serve the metrics to Prometheus by HTTP
 //
 // Each takes --help. These flags may stand before or after the subcommand:
 //
@@ -154,14 +154,14 @@ var subcommands = []subcommand{
 		[]string{"admin-socket"}},
 	{"end", "N --reason TEXT", "end a session, whose script is told the reason", (*command).end,
 		[]string{"admin-socket", "reason"}},
-	{"log-level", "[LEVEL]", "say or change from which level on tlsd logs", (*command).logLevel,
+	{"log-level", "[LEVEL]", "print or change tlsd's log level", (*command).logLevel,
 		[]string{"admin-socket"}},
 	{"drain", "", "stop tlsd when its sessions have ended", (*command).drain,
 		[]string{"admin-socket"}},
 	{"health", "", "say whether tlsd is healthy", (*command).health, []string{"admin-socket"}},
-	{"metrics", "", "print what tlsd counts, as Prometheus reads it", (*command).metrics,
+	{"metrics", "", "print tlsd's metrics, as Prometheus reads them", (*command).metrics,
 		[]string{"admin-socket"}},
-	{"exporter", "--listen ADDRESS", "serve that to Prometheus by HTTP", (*command).exporter,
+	{"exporter", "--listen ADDRESS", "serve the metrics to Prometheus by HTTP", (*command).exporter,
 		[]string{"admin-socket", "listen"}},
 }
 
