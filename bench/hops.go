@@ -11,7 +11,7 @@ import (
 // two processes, libssl against libssl in memory, Go's way to wait for data, and the minimum of a
 // process in between (src/relay.c). sums.go adds them up.
 
-// hops are the works about the steps. Their contestants are places: where the processes run.
+// hops are the works about the steps. Their contestants are placements of the processes on CPUs.
 func hops(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	var list []work

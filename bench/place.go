@@ -15,7 +15,7 @@ import (
 const (
 	oneCPU  = "one CPU"  // all processes
 	twoCPUs = "two CPUs" // the program on one, all others on the other one
-	anyCPU  = "free"     // as the kernel likes
+	anyCPU  = "free"     // the kernel chooses
 )
 
 var errOneCPU = errors.New("there is one CPU only")

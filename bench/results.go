@@ -123,8 +123,8 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 	return r
 }
 
-// order is the order of n contestants in a round: each begins in turn, and every second time they
-// go backwards, so that none always comes after the same one.
+// order is the order of n contestants in a round. Each contestant begins in turn, and every second
+// round goes backwards. So no contestant always follows the same one.
 func order(n, round int) []int {
 	order := make([]int, n)
 	for i := range order {

@@ -28,7 +28,7 @@ type row struct {
 
 // A work is a task that contestants do in turn. One run gives a sample for each of its rows.
 type work struct {
-	group string // of which part of the text the rows are: see rowResult
+	group string // the part of the text that has the rows: see rowResult
 	rows  []row
 	who   []string
 	every int // runs in each round whose number it divides

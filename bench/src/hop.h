@@ -1,8 +1,8 @@
 /*
  * hop.h - raw frames between a client and a relay
  *
- * The least that a process for TLS beside the program needs: numbers instead of names, no JSON, no
- * errors, and nothing is answered but a read.
+ * This is the minimum for TLS in another process: numbers instead of names, no JSON and no errors.
+ * Only a read has an answer.
  */
 #ifndef HOP_H
 #define HOP_H

@@ -22,7 +22,7 @@ func TestDefaults(t *testing.T) {
 		o.libssl != "" || o.idleExit != 0 || o.readyFD != -1 || len(o.allowUID)+len(o.allowGID) != 0 {
 		t.Errorf("defaults: %+v", o)
 	}
-	// What the help says of numbers and times is what holds.
+	// The help's defaults of numbers and times are the real defaults.
 	for _, f := range flagTable(o) {
 		switch v := f.value.(type) {
 		case *duration:

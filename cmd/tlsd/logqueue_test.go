@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A gate is a place for a log that takes nothing while it is shut, or has only so much room.
+// A gate is an output of a log. It takes nothing while it is shut, and its room may be limited.
 type gate struct {
 	open chan struct{} // closed when it is
 
@@ -129,7 +129,7 @@ func TestAReaderThatIsGoneCostsEntriesOnly(t *testing.T) {
 	}
 }
 
-// Whoever fills the log does not keep the audit out.
+// A full log leaves room for the audit.
 func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)

@@ -142,7 +142,7 @@ func sentence(s string) string {
 	return testpages.Text(strings.ToUpper(s[:1]) + s[1:] + ".")
 }
 
-// kind is what the file takes for a setting.
+// kind is the kind of value that the file takes for a setting.
 func (f flagInfo) kind() string {
 	switch f.value.(type) {
 	case *number:

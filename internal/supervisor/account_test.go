@@ -59,7 +59,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 	}
 }
 
-// The numbers of somebody whom the group lets in do not give it more.
+// A user of an allowed group gets no more sessions by its subordinate users.
 func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -78,5 +78,5 @@ func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	if got := d.askAs(first+2, gid); !strings.Contains(got, `"kind":"limit"`) || !strings.Contains(got, "sessions of group 61500 are open") {
 		t.Errorf("a third number of the group is told %s", got)
 	}
-	d.dial().pid() // the daemon's own user is not of them
+	d.dial().pid() // the daemon's own user has another account
 }

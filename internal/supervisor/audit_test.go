@@ -12,14 +12,13 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// auditor is a Supervisor that does not run, and its audit.
+// auditor makes a Supervisor that does not run, with its audit log.
 func auditor() (*Supervisor, *observer.ObservedLogs) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	return New(Config{Log: zap.NewNop(), Audit: zap.New(core)}), logs
 }
 
-// Whoever sends them, a user's lines do not fill the log, the others are counted, and another
-// user's are not held back.
+// A user's audit lines have a limit. Lines above it are counted, and another user's lines pass.
 func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()
@@ -59,7 +58,7 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 	t.Parallel()
 	s, _ := auditor()
-	s.auditLimiters[0] = audit.NewLimiter(1, 1) // it owes a count, and is kept
+	s.auditLimiters[0] = audit.NewLimiter(1, 1) // it has a count that no line has had
 	s.auditLimiters[0].Miss(1)
 	for uid := range account(3 * auditMemory) {
 		s.auditLimiter(uid + 1)
@@ -70,7 +69,7 @@ func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 	}
 }
 
-// A worker speaks for its own sessions alone.
+// A worker can report events of its own sessions only.
 func TestAuditOfAnotherSessionIsNotTaken(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()

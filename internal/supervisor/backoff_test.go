@@ -49,7 +49,7 @@ func TestOneUsersRowIsNotAnothers(t *testing.T) {
 	for range freeDeaths + 20 { // the longest pause
 		d.countDeath(account(os.Getuid() + 1))
 	}
-	// With a context that has ended, only a user who need not wait gets its turn.
+	// With a context that has ended, waitPause succeeds only for a user without a pause.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := d.waitPause(ctx, account(os.Getuid()+1)); err == nil {

@@ -39,7 +39,7 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	}
 }
 
-// A user may send its worker any signal. Those for real time have no names.
+// A user may send its worker any signal. Real-time signals have no names.
 func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -59,7 +59,7 @@ func TestWhatIsInTheLibraryIsNamedBeforeWhatWaits(t *testing.T) {
 	c.told("died of a panic in tls.Write")
 }
 
-// The dump is much more than a pipe holds, so a worker that nobody drains would not die.
+// The dump is larger than a pipe. If nobody read it, the worker would hang and not die.
 func TestDumpOfABigWorkerIsReadToItsEndAndItsHeadKept(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -94,7 +94,7 @@ func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 	full, fine := d.dial(), d.dial()
 	fine.pid()
 	pid := full.pid()
-	for range 20000 { // it does not read the answers, so that the worker stands still in a write
+	for range 20000 { // this caller reads no answers, so its worker hangs in a write
 		full.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 		if _, err := fmt.Fprintln(full, "who"); err != nil {
 			break
@@ -113,7 +113,7 @@ func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 		all = append(all, d.dial())
 		all[len(all)-1].pid()
 	}
-	all[1].say("bye") // its place is given to another
+	all[1].say("bye") // another session gets its slot
 	all[1].cut()
 	d.logged("session ended", 1)
 	all[1] = d.dial()

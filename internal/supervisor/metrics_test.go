@@ -49,7 +49,8 @@ func (d *daemon) has(want map[string]float64) {
 	}
 }
 
-// A worker's counters are summed with the others', and stay when it is gone, whatever it dies of.
+// The metrics add up the counters of all workers. A worker's counters stay after its death,
+// whatever the cause.
 func TestCountersSurviveTheirWorker(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -80,7 +81,7 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 	})
 }
 
-// What a worker claims is bounded, and does not make a sum smaller.
+// A worker's counters are limited, and never make a sum smaller.
 func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

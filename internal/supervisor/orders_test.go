@@ -23,7 +23,7 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// numbers are those of the sessions that are shown.
+// numbers gives the numbers of the listed sessions.
 func (d *daemon) numbers() (list []uint64) {
 	d.t.Helper()
 	for _, s := range d.Sessions(d.t.Context()) {
@@ -96,7 +96,7 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 	}
 }
 
-// A worker whose channel has no room for a question at first is asked when it has read.
+// If a worker's channel is full, the question follows when the worker has read.
 func TestQuestionsWaitForRoom(t *testing.T) {
 	t.Parallel()
 	const most = 20
@@ -157,7 +157,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}
 }
 
-// A worker that ends sessions and answers nothing has no more questions than it is worth.
+// A worker that ends sessions and answers nothing has a limited number of open questions.
 func TestQuestionsToAWorkerAreBounded(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop()})
@@ -183,8 +183,8 @@ func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 }
 
-// A worker that is stopped does not answer. The others are shown all the same, and so is what the
-// supervisor knows of it.
+// A stopped worker does not answer. The list still has the other workers' sessions, and the
+// supervisor's part of its own.
 func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -235,7 +235,7 @@ func TestAnAdministratorEndsASession(t *testing.T) {
 	}
 }
 
-// A worker of one session that does not obey is killed. Its user does not have to wait for that.
+// A worker for one session that does not obey is killed. Its user's next session has no pause.
 func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{Disobey: true}, nil)
@@ -266,7 +266,7 @@ func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
 	a.pid()
 	b := d.dial()
 	pid := b.pid()
-	must(t, d.End(t.Context(), 1, "enough")) // the worker that is played sees the cut
+	must(t, d.End(t.Context(), 1, "enough")) // the worker notices the cut
 	a.cut()
 	if b.pid() != pid {
 		t.Error("the other session has lost its worker")
@@ -279,12 +279,12 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	d.SetLogLevel("warn")
-	d.logged("the level is warn", 2) // the one that serves, and the spare one
+	d.logged("the level is warn", 2) // the serving worker and the spare one
 	d.dial().pid()
 	d.logged("the level is warn", 3)
 }
 
-// The configuration is a worker's first message, however many orders come meanwhile.
+// The configuration is a worker's first message, although orders come meanwhile.
 func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long one takes its time
@@ -310,8 +310,8 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	}
 }
 
-// A library that is replaced is shown as soon as a worker has loaded it. A worker of another user
-// does not change what is shown.
+// Health names a new library as soon as a worker has loaded it. A worker of another user does not
+// change the name.
 func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop(), MaxSessions: 1})

@@ -73,8 +73,8 @@ func TestReloadReplacesWhoWaits(t *testing.T) {
 	}
 }
 
-// A path that another user's process names may lead where root would wait for ever, such as that
-// user's own file system.
+// A path from another user's worker may lead to that user's own file system, where root could wait
+// for ever.
 func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as another user")

@@ -15,7 +15,7 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// waiting is how many callers of a user wait for a turn.
+// waiting is the number of a user's callers in the queue.
 func (t *startQueue) waiting(uid account) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -36,8 +36,7 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 	}
 	begins := make(chan turn, 100)
 	var running []turn
-	// Two of user 1 begin, and three wait; the daemon's own user takes the two places that are
-	// left.
+	// Two starts of user 1 begin, and three wait. The daemon's own user gets the other two.
 	for _, uid := range []account{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
 		waiting := q.waiting(uid)
 		go func() {
@@ -84,9 +83,9 @@ func TestAUserHasHalfOfTheTurns(t *testing.T) {
 	for q.waiting(1) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	done, err := q.wait(ctx, 2) // goes before who waits longer
+	done, err := q.wait(ctx, 2) // before a user who has waited longer
 	must(t, err)
-	cancel() // whoever waits is dropped
+	cancel() // the waiting caller leaves the queue
 	if err := <-waits; err != context.Canceled {
 		t.Errorf("who waits is told %v", err)
 	}
@@ -116,8 +115,8 @@ func TestASlowStartLeavesItsPlaceToOthers(t *testing.T) {
 	}
 }
 
-// One user's workers do not get ready. Another's session starts while the first one's still have
-// time.
+// One user's workers never get ready. Another user's session starts before the first one's time
+// out.
 func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -165,7 +164,7 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	}
 }
 
-// starting is how many workers are being started for one session each.
+// starting is the number of starts that are not over.
 func (d *daemon) starting() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -177,7 +176,7 @@ func (d *daemon) starting() (n int) {
 	return n
 }
 
-// However many callers others have, a caller waits for one turn of each user who waits already.
+// A caller waits for at most one start of each waiting user, however many callers these have.
 func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 	t.Parallel()
 	const others, newcomer = 8, 100
@@ -225,11 +224,12 @@ func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 		if served[uid]++; served[uid] > 1 {
 			t.Fatalf("user %d has a second turn before the newcomer has one; %v", uid, served)
 		}
-		go enter(uid) // who was served comes again at once
+		go enter(uid) // a served user comes back at once
 	}
 }
 
-// Who has sent something, and who has shut down its sending side, is there; who has closed is not.
+// A caller that has sent something, or has shut down its sending side, is still there. A caller
+// that has closed is not.
 func TestWhoHasHungUp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -206,7 +206,7 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.closeSession(other)
 	a.say("bye")
 	a.cut()
-	d.dial().pid() // who sees the end can come again
+	d.dial().pid() // a caller that sees the end can connect again
 }
 
 // TestTheCountHoldsWhileSessionsComeAndGo, of which some are lost with their worker; at the end it
@@ -349,7 +349,7 @@ func TestCallersInSomebodyElsesQueueAreLeftThere(t *testing.T) {
 		c.Socket.Remove()
 		c.Socket.Close()
 		c.Socket = socket
-		socket.SetDeadline(time.Unix(1, 0)) // it accepts nobody
+		socket.SetDeadline(time.Unix(1, 0)) // it accepts no caller
 	})
 	d.path = path
 	c := d.dial()
