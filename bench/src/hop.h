@@ -9,7 +9,8 @@
 
 #include <stdint.h>
 
-/* n bytes follow; at most n are wanted: how many there are (uint32_t) and they */
+/* HOP_WRITE: n bytes follow. HOP_READ asks for at most n bytes; the answer is their number
+ * (uint32_t) and the bytes. */
 enum { HOP_WRITE = 1, HOP_READ };
 
 struct hop_frame {

@@ -82,7 +82,7 @@ static _Noreturn void be_lane(struct traffic *t)
 
 static struct traffic *shared; /* with processes */
 
-/* A lane whose process fails would be waited for in vain. */
+/* Without this, the wait for a lane whose process fails would never end. */
 static void lane_ended(int unused)
 {
 	int status, before = errno;

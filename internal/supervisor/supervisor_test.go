@@ -209,8 +209,7 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.dial().pid() // a caller that sees the end can connect again
 }
 
-// TestTheCountHoldsWhileSessionsComeAndGo, of which some are lost with their worker; at the end it
-// is zero.
+// Sessions come and go, and some are lost with their worker. At the end the count is zero.
 func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	const most = 3
