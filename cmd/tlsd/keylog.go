@@ -12,12 +12,12 @@ import (
 	"tlsd/internal/safefile"
 )
 
-// The file of --key-log. Only who starts tlsd can name it, and no script. The daemon opens it, so
-// that workers write to it although they may open no file, and can read none of what others have
-// written.
+// This file has the key log (--key-log). Only the person who starts tlsd can name the key log, and
+// no script can. The daemon opens it and hands workers a descriptor for appending. So workers need
+// no right to open the file, and cannot read what is in it.
 
-// openKeyLog opens it, and says in the log and to the audit what that means. Without a path there
-// is none.
+// openKeyLog opens the key log, and warns in the log and in the audit. It returns nil if path is
+// "".
 func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	if path == "" {
 		return nil, nil
@@ -35,7 +35,7 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	return f, nil
 }
 
-// checkKeyLog says whether openKeyLog could open the file, and does not make it.
+// checkKeyLog returns an error if openKeyLog could not open the file. It does not make the file.
 func checkKeyLog(path string) error {
 	full, err := filepath.Abs(path)
 	if err != nil {
@@ -44,9 +44,9 @@ func checkKeyLog(path string) error {
 	return safefile.CheckAppend(full, uint32(os.Geteuid()))
 }
 
-// keyLog gives what writes a line to the file that the daemon has opened. One write(2) is one line,
-// so that those of several workers do not mix. Only the first failure is logged: on a full disk
-// each line fails.
+// keyLog returns a function that appends a line to the key log. Each line is one write(2), so that
+// the lines of several workers do not mix. Only the first failure is logged, because on a full disk
+// every line fails.
 func (w *workerProcess) keyLog() func(line string) {
 	file := os.NewFile(handoff.KeyLogFD, "key log")
 	var failed sync.Once

@@ -6,19 +6,19 @@ import (
 	"go.uber.org/zap"
 )
 
-// changeable are the settings that a running daemon takes from its configuration file at SIGHUP.
-// The others are part of processes and of a socket that exist already.
+// changeable lists the settings that a running daemon takes from its configuration file at SIGHUP.
+// The other settings belong to processes and to a socket that exist already.
 var changeable = []string{"log-level", "policy"}
 
 // reloader carries out SIGHUP. Only the goroutine that handles signals uses it.
 type reloader struct {
-	read    func() (*options, error) // the settings as a start would find them now
-	running *options                 // the settings that hold
+	read    func() (*options, error) // reads the settings as at a start
+	running *options                 // the settings in force
 	level   zap.AtomicLevel
 	rules   *rules
 }
 
-// reload reads the settings and the policy file again. If the settings are not good, nothing
+// reload reads the settings and the policy file again. After an error in the settings, nothing
 // changes.
 func (r *reloader) reload(log *zap.Logger) {
 	next, err := r.read()
@@ -43,7 +43,7 @@ func (r *reloader) reload(log *zap.Logger) {
 	r.rules.reload(next.policy, log)
 }
 
-// differences names the settings of which a and b have other values.
+// differences names the settings whose values differ between a and b.
 func differences(a, b *options) []string {
 	var names []string
 	x, y := settings(a), settings(b)
