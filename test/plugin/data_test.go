@@ -298,13 +298,30 @@ func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	write.gives(3, "")
 	write = h.start("Write", 1, []byte("de"))
 	id := p.expect("tls.Flush", "[1,5]")
-	p.fail(id, broken)
-	write.fails(broken)
+	p.fail(id, "tls.Flush: handle 1: broken pipe")
+	write.fails(broken) // the host has not called tls.Flush
 	h.send("SetStrictWrites", 2).fails("tls.SetStrictWrites: on 2: must be 0 or 1")
 	h.send("SetStrictWrites", 0).gives(0, "")
 	h.send("Write", 1, []byte("f")).gives(1, "")
 	gets(t, data, "abcdef")
 	p.silent(h)
+}
+
+func TestAStrictWriteTellsItsErrorOnce(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
+	write := h.start("Write", 1, []byte("abc"))
+	p.fail(p.expect("tls.Flush", "[1,3]"), "tls.Flush: handle 1: broken pipe")
+	write.fails(broken)
+	data.CloseWrite()
+	read := h.start("Read", 1, 10)
+	p.statusOf(1, endAndFail)
+	read.gives(0, "")
+	h.send("Read", 1, 10).gives(0, "")
+	h.send("Write", 1, []byte("d")).fails(broken)
+	closing := h.start("Close", 1)
+	p.result(p.expect("tls.Close", "[1]"), "0")
+	closing.gives(0, "")
 }
 
 func TestAfterAShutdownNothingCanBeWrittenAndReadingGoesOn(t *testing.T) {

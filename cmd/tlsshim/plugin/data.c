@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <string.h>
 #include <time.h>
 
 #include "system.h"
@@ -213,6 +214,8 @@ static bool flush_all(struct use *u, int64_t total)
 	pthread_mutex_lock(&u->p->mu);
 	if (u->ch->writing.state == OPEN && process_cancelled(u->p, u->began))
 		u->ch->writing.state = CUT_SHORT; /* nobody has been told what has left */
+	else if (c.failed && strcmp(c.kind.name, "limit") != 0)
+		u->ch->writing.told = true; /* the error was that of writing */
 	pthread_mutex_unlock(&u->p->mu);
 	return false;
 }

@@ -339,13 +339,17 @@ int session_cancelled(struct process *p, const struct call *c)
 	return (int)process_fail(p, "cancelled", "%s: cancelled by the caller", op);
 }
 
-/* Sets an error of tlsd's. p may be NULL. */
-static void tell_host(struct process *p, struct kind kind, const char *message)
+/* Sets an error of tlsd's. Its text begins with the method; the host knows its own call only. p may
+ * be NULL. */
+static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
+	size_t len = c->op ? strlen(c->method->name) : 0;
+	bool rename = len > 0 && strncmp(message, c->method->name, len) == 0;
+
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->mu);
-	process_set_error(p, kind, "%s", message);
+	process_set_error(p, c->kind, "%s%s", rename ? c->op : "", message + (rename ? len : 0));
 	pthread_mutex_unlock(&p->mu);
 }
 
@@ -366,7 +370,7 @@ static int conclude(struct process *p, const struct session *s, struct call *c)
 	else if (c->lost)
 		process_fail(to, "lost", "%s: lost: %s", op, s->why);
 	else if (message)
-		tell_host(to, c->kind, message);
+		set_tlsds_error(to, c, message);
 	else
 		process_fail(to, "limit", "%s: out of memory", op);
 	free(message);
