@@ -26,8 +26,8 @@ struct bell {
 	pthread_mutex_t mu; /* guards listen and users; held for a moment only */
 	atomic_int newest;  /* of pipes, or -1 */
 	struct bell_pipe {
-		struct owned *listen;
-		_Atomic(struct owned *) rope; /* the writing end; NULL: rung, or not in use */
+		struct owned *read_end;
+		_Atomic(struct owned *) write_end; /* the writing end; NULL: rung, or not in use */
 		int users;                    /* threads that listen */
 	} pipes[BELL_PIPES];
 };
@@ -39,8 +39,8 @@ void bell_destroy(struct bell *b);
  * caller has to look from time to time. Returns what bell_leave wants. */
 int bell_listen(struct bell *b, int *fd);
 
-/* Ends that. heard says that poll has returned an event of *fd. */
-void bell_leave(struct bell *b, int which, bool heard);
+/* Ends that. rung says that poll has returned an event of *fd. */
+void bell_leave(struct bell *b, int which, bool rung);
 
 /* Safe in a signal handler. */
 void bell_ring(struct bell *b);

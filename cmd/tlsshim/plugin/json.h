@@ -13,17 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A text that grows. It is the owner's to free(). Once memory has run out,
- * failed is set and nothing more is added. */
-struct json_out {
-	char *at;
-	size_t len, cap;
-	bool failed;
-};
+#include "text.h"
 
-void json_put(struct json_out *out, const char *text); /* as it is */
-void json_put_int(struct json_out *out, int64_t n);
-void json_put_string(struct json_out *out, const char *text); /* quoted and escaped */
+/* Adds a string, quoted and escaped. Returns true. */
+bool json_put_string(struct text *out, const char *text);
 
 struct span {
 	const char *at; /* NULL: there is none */

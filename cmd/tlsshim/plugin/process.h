@@ -18,7 +18,10 @@
 #include "bell.h"
 #include "error.h"
 
-enum { LOST_BYTES = 1024 /* room for the reason of a loss */ };
+enum {
+	LOST_BYTES = 1024, /* room for the reason of a loss */
+	SETTINGS_KEPT = 2, /* from one session to the next: the CA bundle, the bound of NewClient */
+};
 
 /* A right that one thread at a time has, for as long as what it is for takes.
  * Guarded by mu, with which it is waited for. */
@@ -35,8 +38,7 @@ struct process {
 
 	/* A child may read these of its parent's struct process; so they are atomic. */
 	_Atomic int32_t highest;   /* handle ever given to the host */
-	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL */
-	_Atomic int32_t connect_timeout; /* bound of NewClient that SetTimeout has set, in ms; 0: the daemon's */
+	_Atomic(char *) settings[SETTINGS_KEPT]; /* parameters of calls (client.c), or NULL */
 
 	/* How often tls_Cancel was called. A call is cancelled when this is no
 	 * longer what it was when the call began. */
@@ -51,7 +53,7 @@ struct process {
 	pthread_mutex_t mu;
 
 	/* Taken in this order. */
-	struct turn trusting; /* the right to change the session's CA bundle */
+	struct turn setting; /* the right to change the session's settings */
 	struct turn opening;  /* the right to open a session */
 
 	unsigned searches;            /* for a tlsd that have failed */
@@ -62,7 +64,7 @@ struct process {
 
 	struct session *session; /* the one to use; NULL before the first and after a loss */
 	int64_t first;           /* handles below it are lost */
-	unsigned ca_version;     /* counts the settings of ca_bundle */
+	unsigned set[SETTINGS_KEPT]; /* how often each was set */
 	char why_lost[LOST_BYTES];
 	char error[ERROR_BYTES]; /* the most recent error of all threads */
 	struct last_error *errors; /* of each thread that has had one (error.c) */
@@ -95,15 +97,15 @@ bool process_cancelled(struct process *p, unsigned began);
 
 /* --- turns; mu is held ---
  *
- * Threads that wait for a turn do not listen to the bell. The thread that has the turn stirs
- * them when it hears the bell, so that they look whether they are cancelled. */
+ * A thread that waits for a turn does not listen to the bell. The thread that has the turn listens,
+ * and then wakes all that wait. Each of them looks whether its call is cancelled. */
 
 /* Waits for the turn and takes it; false if the call that wants it is cancelled. */
 bool turn_take(struct process *p, struct turn *turn, unsigned began);
 void turn_give_back(struct turn *turn);
 
-/* Makes all who wait for it look whether they are cancelled. */
-void turn_stir(struct turn *turn);
+/* Wakes all threads that wait for it, so that each looks whether its call is cancelled. */
+void turn_wake_all(struct turn *turn);
 
 void turn_init(struct turn *turn);
 void turn_destroy(struct turn *turn);

@@ -19,4 +19,7 @@ int64_t watch_wait(struct process *p, int32_t milliseconds);
  * is held. */
 void watch_changed(struct process *p, const struct channel *ch);
 
+/* Makes a handle take part in tls_Wait, or no more. mu is not held. */
+void watch_set(struct process *p, struct channel *ch, bool on);
+
 #endif
