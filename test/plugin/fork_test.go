@@ -165,7 +165,8 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	h.child().wait()
 }
 
-// A child that is forked while its parent looks for a daemon has a copy of the socket, and closes it.
+// A child that is forked while its parent looks for a daemon has a copy of the socket, and closes
+// it.
 func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.T) {
 	t.Parallel()
 	path, first := heldQueue(t)
@@ -175,7 +176,8 @@ func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.
 	h.untilAThreadIsIn(unix.SYS_CONNECT)
 	h.send("fork").gives(0, "")
 	if child := h.descriptors(); child != before {
-		t.Errorf("the host had %d descriptors before its call, the child has %d", before, child)
+		t.Errorf("the host had %d descriptors before its call, the child has %d", before,
+			child)
 	}
 	d := first() // the queue has room from now on
 	p, _ := d.session()

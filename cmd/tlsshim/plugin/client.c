@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "opening.h"
 #include "params.h"
 #include "text.h"
 
@@ -13,102 +14,6 @@ static const struct method setters[SETTINGS_KEPT] = {
 	{ .name = "tls.SetCaBundle", .texts = { { "path", PATH_OR_EMPTY } }, .flags = OPENS },
 	{ .name = "tls.SetTimeout", .number = true, .flags = OPENS | NAMES_ZERO },
 };
-
-/* --- which session --- */
-
-struct opening {
-	struct wait wait; /* the first, so that a pointer to it is one to the whole */
-	struct process *p;
-	unsigned began;
-};
-
-static void look_from_search(struct wait *w)
-{
-	struct opening *o = (struct opening *)w;
-	struct process *p = o->p;
-
-	if (!process_cancelled(p, o->began))
-		return;
-	w->ended = true;
-	pthread_mutex_lock(&p->mu);
-	turn_wake_all(&p->setting);
-	turn_wake_all(&p->opening);
-	pthread_mutex_unlock(&p->mu);
-}
-
-/* Gives up a reference of a session, which may be NULL. mu is not held. */
-static void drop(struct process *p, struct session *s)
-{
-	if (!s)
-		return;
-	pthread_mutex_lock(&p->mu);
-	session_release(p, s);
-}
-
-/* Finds a tlsd and makes a session the process's, with a reference. NULL if that is cancelled
- * or has failed, which is noted. The call has the turn to open one, and mu is not held. */
-static struct session *find_session(struct process *p, const struct call *c)
-{
-	struct opening o = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,
-			     .began = c->began };
-	struct search f = { .wait = &o.wait };
-	char why[WHY_BYTES] = "";
-	struct owned *sock = find_tlsd(&f);
-	struct session *s = sock ? session_make(p, sock) : NULL;
-
-	if (s && session_greet(s, &o.wait, why)) {
-		pthread_mutex_lock(&p->mu);
-		p->session = s;
-		s->refs++;
-		pthread_mutex_unlock(&p->mu);
-		return s;
-	}
-	pthread_mutex_lock(&p->mu);
-	if (!o.wait.ended) {
-		p->searches++;
-		p->found_not[0] = '\0';
-		if (sock)
-			text_add(p->found_not, sizeof p->found_not, "%s: %s", f.path,
-				 s ? why : "out of memory");
-		else
-			text_add(p->found_not, sizeof p->found_not, "no tlsd: %s", f.tried);
-	}
-	pthread_mutex_unlock(&p->mu);
-	drop(p, s);
-	return NULL;
-}
-
-/* A session for a call that needs no handle, with a reference; or NULL and the error set. */
-static struct session *open_session(struct process *p, const struct call *c)
-{
-	char why[ERROR_BYTES] = "";
-	struct session *s = NULL;
-	unsigned searches;
-	bool mine;
-
-	pthread_mutex_lock(&p->mu);
-	searches = p->searches;
-	mine = turn_take(p, &p->opening, c->began);
-	if (mine)
-		s = session_current(p);
-	/* A search that failed while we waited counts for us, too. */
-	if (mine && !s && searches == p->searches) {
-		pthread_mutex_unlock(&p->mu);
-		s = find_session(p, c);
-		pthread_mutex_lock(&p->mu);
-	}
-	if (mine)
-		turn_give_back(&p->opening);
-	if (searches != p->searches)
-		text_add(why, sizeof why, "%s", p->found_not);
-	pthread_mutex_unlock(&p->mu);
-	if (!s && *why)
-		fail(c->method->flags & QUIET ? NULL : p, "backend", c->method->name, 0,
-		     "backend: %s", why);
-	else if (!s)
-		session_cancelled(p, c);
-	return s;
-}
 
 struct session *client_session(struct process *p, const char *op, int64_t handle, bool control,
 			       struct channel **ch)
@@ -198,7 +103,7 @@ static int64_t set(struct process *p, struct call *c, int which)
 	mine = turn_take(p, &p->setting, c->began);
 	pthread_mutex_unlock(&p->mu);
 	if (mine)
-		s = open_session(p, c);
+		s = session_open(p, c);
 	else
 		session_cancelled(p, c);
 	if (s)
@@ -212,7 +117,7 @@ static int64_t set(struct process *p, struct call *c, int which)
 		turn_give_back(&p->setting);
 		pthread_mutex_unlock(&p->mu);
 	}
-	drop(p, s);
+	session_drop(p, s);
 	free(params);
 	return result;
 }
@@ -237,7 +142,7 @@ static struct session *session_for(struct process *p, struct call *c)
 	bool failed;
 
 	if (c->method->flags & OPENS)
-		return open_session(p, c);
+		return session_open(p, c);
 	s = client_session(p, call_op(c), c->handle, true, &ch);
 	if (!s)
 		return NULL;
@@ -247,7 +152,7 @@ static struct session *session_for(struct process *p, struct call *c)
 	pthread_mutex_unlock(&p->mu);
 	if (!failed)
 		return s;
-	drop(p, s);
+	session_drop(p, s);
 	return NULL;
 }
 
@@ -265,7 +170,7 @@ int client_run(struct process *p, struct call *c)
 	}
 	if (s && (!(c->method->flags & SETTINGS) || restore_settings(p, s, c) == 0))
 		result = session_call(p, s, c);
-	drop(p, s);
+	session_drop(p, s);
 	owned_close(c->pass);
 	c->pass = NULL;
 	c->params = NULL;
@@ -281,5 +186,5 @@ void client_end(struct process *p)
 	s = p->session;
 	p->session = NULL;
 	pthread_mutex_unlock(&p->mu);
-	drop(p, s);
+	session_drop(p, s);
 }

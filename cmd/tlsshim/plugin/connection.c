@@ -70,7 +70,7 @@ static void note_handshake(struct process *p, int64_t handle, bool going_on)
 	pthread_mutex_unlock(&p->mu);
 }
 
-static int shake(struct process *p, struct call *c)
+static int do_handshake(struct process *p, struct call *c)
 {
 	struct owned *ends[2];
 
@@ -95,7 +95,7 @@ int64_t connection_handshake(struct process *p, struct call *c)
 		return -1;
 	c->method = &handshake;
 	note_handshake(p, c->handle, true);
-	result = shake(p, c);
+	result = do_handshake(p, c);
 	note_handshake(p, c->handle, false);
 	return result;
 }

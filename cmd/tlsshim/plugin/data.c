@@ -16,6 +16,32 @@ static const struct method
 	write_ = { .name = "tls.Write", .blob = true, .flags = FAILS, .waits_on = CONNECTION },
 	flush = { .name = "tls.Flush", .number = true, .waits_on = CONNECTION };
 
+/* --- parameters --- */
+
+bool data_has_room(struct process *p, const struct call *c, const char *op)
+{
+	if (c->room < 1 || c->room > DATA_MAX_BYTES)
+		fail(p, "params", op, 0, "maxBytes %zu: must be between 1 and %d", c->room,
+		     DATA_MAX_BYTES);
+	else if (!c->buf)
+		fail(p, "params", op, 0, "buf: must not be NULL");
+	else
+		return true;
+	return false;
+}
+
+bool data_is_good(struct process *p, const struct call *c, const char *op)
+{
+	if (c->blob_len > DATA_MAX_BYTES)
+		fail(p, "params", op, 0, "data of %zu bytes: must not be more than %d", c->blob_len,
+		     DATA_MAX_BYTES);
+	else if (!c->blob && c->blob_len > 0)
+		fail(p, "params", op, 0, "data: must not be NULL");
+	else
+		return true;
+	return false;
+}
+
 /* --- reading --- */
 
 enum {
@@ -158,7 +184,7 @@ int64_t data_read(struct process *p, struct call *c)
 	int64_t result;
 	struct use u;
 
-	if (!use_begin(&u, p, read_.name, c->handle))
+	if (!data_has_room(p, c, read_.name) || !use_begin(&u, p, read_.name, c->handle))
 		return -1;
 	c->method = &read_;
 	c->n = (int64_t)c->room;
@@ -253,7 +279,7 @@ int64_t data_write(struct process *p, struct call *c)
 	int64_t result;
 	struct use u;
 
-	if (!use_begin(&u, p, write_.name, c->handle))
+	if (!data_is_good(p, c, write_.name) || !use_begin(&u, p, write_.name, c->handle))
 		return -1;
 	c->method = &write_;
 	if (use_has_data(&u)) {

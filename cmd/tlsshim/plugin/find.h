@@ -69,4 +69,12 @@ enum started { LISTENS, HAS_ENDED, CANNOT_START };
  * the wait ends early, it lives on, for the next caller. (start.c) */
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES]);
 
+/* Whether the hard limits leave enough for a tlsd; if not, why says which one does not. Only a log
+ * makes files. (limits.c) */
+bool limits_suffice(bool log, char why[TRIED_BYTES]);
+
+/* Raises the soft limits as far as they go, but for dumps of memory, which could have keys in them.
+ * (limits.c) */
+void raise_limits(void);
+
 #endif

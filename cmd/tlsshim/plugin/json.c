@@ -195,9 +195,13 @@ bool json_valid(struct span line)
 static struct search look(struct span list, char first, const char *text)
 {
 	struct search s = { .text = text };
-	const char *end = list.at + list.len, *p = list.at ? skip_space(list.at, end) : NULL;
+	const char *p, *end;
 
-	if (p && p < end && *p == first)
+	if (!list.at)
+		return s;
+	end = list.at + list.len;
+	p = skip_space(list.at, end);
+	if (p < end && *p == first)
 		skip_list(p, end, DEEPEST, &s);
 	return s;
 }

@@ -17,7 +17,6 @@ static atomic_int visits; /* that are going on; after a fork also those that the
 
 void process_free(struct process *p)
 {
-	errors_free(p);
 	bell_destroy(&p->bell);
 	for (int i = 0; i < SETTINGS_KEPT; i++)
 		free(atomic_load(&p->settings[i]));
@@ -93,20 +92,16 @@ void process_leave(void)
 void visit_begin(struct visit *v)
 {
 	v->error = errno;
-	v->asks = false;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &v->cancel);
 	atomic_fetch_add(&visits, 1); /* before self is looked at: see process_retire */
 	v->process = this_process();
 }
 
-int64_t visit_end(struct visit *v, int64_t result)
+void visit_end(struct visit *v)
 {
-	if (result >= 0 && !v->asks)
-		error_clear(v->process);
 	atomic_fetch_sub(&visits, 1);
 	pthread_setcancelstate(v->cancel, NULL);
 	errno = v->error;
-	return result;
 }
 
 struct process *process_retire(void)

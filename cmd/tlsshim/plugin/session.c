@@ -9,10 +9,7 @@
 #include "json.h"
 #include "text.h"
 
-enum {
-	HELLO_WAIT_MS = 10000,
-	LAST_LINE_WAIT_MS = 1000, /* for the rest of a message of which a part has come */
-};
+enum { HELLO_WAIT_MS = 10000 };
 
 #define OTHER_USER "the effective user of this program has changed"
 
@@ -63,6 +60,14 @@ void session_release(struct process *p, struct session *s)
 	free(s);
 }
 
+void session_drop(struct process *p, struct session *s)
+{
+	if (!s)
+		return;
+	pthread_mutex_lock(&p->mu);
+	session_release(p, s);
+}
+
 void session_lose(struct process *p, struct session *s, const char *why)
 {
 	if (s->lost)
@@ -104,26 +109,6 @@ void session_check(struct process *p, bool control)
 		lose_and_release(p, s, OTHER_USER);
 	else if (s && control && !wire_is_ours(&s->wire))
 		lose_and_release(p, s, WIRE_REPLACED);
-}
-
-struct session *session_current(struct process *p)
-{
-	struct session *s;
-
-	session_check(p, true);
-	s = p->session;
-	if (!s)
-		return NULL;
-	s->refs++;
-	/* If there is anything to read on an idle one, it is its end. */
-	while (!s->lost && !s->calls && !s->has_leader && wire_has_input(&s->wire))
-		session_lead(p, s, now_ms() + LAST_LINE_WAIT_MS);
-	session_wake_leader(s);
-	if (!s->lost)
-		return s;
-	session_release(p, s);
-	pthread_mutex_lock(&p->mu);
-	return NULL;
 }
 
 struct channel *session_handle(struct process *p, int64_t handle, bool make)

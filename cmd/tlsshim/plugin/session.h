@@ -9,7 +9,6 @@
 
 #include "call.h"
 #include "channel.h"
-#include "find.h"
 #include "process.h"
 #include "wire.h"
 
@@ -45,12 +44,12 @@ bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
 /* Gives up a reference, and mu, which is held. */
 void session_release(struct process *p, struct session *s);
 
+/* The same for a session that may be NULL, while mu is not held. */
+void session_drop(struct process *p, struct session *s);
+
 /* Makes the call and waits for its answer. The caller has a reference of the session. Returns
  * 0, or -1 with the process's error set. */
 int session_call(struct process *p, struct session *s, struct call *c);
-
-/* The process's session with a reference, or NULL if it has none that can be used. mu is held. */
-struct session *session_current(struct process *p);
 
 /* Ends the session. mu is held, and the caller has a reference, or there is no other thread. */
 void session_lose(struct process *p, struct session *s, const char *why);

@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,7 +37,6 @@ enum {
 	HIGH_FD = 10, /* and up: not in the way of the above */
 	NOT_STARTED = 'x', /* on the same pipe, before an errno */
 	MOST_REAPERS = 8,
-	USUAL_STACK = 8 << 20,
 };
 
 /* What tlsd and the libraries in it want to know of this user. */
@@ -53,58 +51,6 @@ struct plan {
 	int null, log, ready; /* descriptors */
 	bool reap;            /* the process between stays */
 };
-
-/* Limits that only root could raise. Below these a tlsd would not serve others well. */
-static const struct need {
-	int limit;
-	rlim_t least;
-	const char *what;
-} needs[] = {
-	{ RLIMIT_CPU, 3600, "the seconds of CPU time (ulimit -Ht)" },
-	{ RLIMIT_NOFILE, 256, "open files (ulimit -Hn)" },
-	{ RLIMIT_FSIZE, 16 << 20, "the size of files in bytes (ulimit -Hf)" },
-	{ RLIMIT_AS, 1 << 30, "the bytes of address space (ulimit -Hv)" },
-	{ RLIMIT_DATA, 256 << 20, "the bytes of data (ulimit -Hd)" },
-};
-
-/* Raises the soft limits as far as they go. A dump of memory could have keys in it. */
-static void raise_limits(void)
-{
-	struct rlimit limit;
-
-	for (int i = 0; i < (int)RLIM_NLIMITS; i++) {
-		if (getrlimit(i, &limit) < 0)
-			continue;
-		if (i == RLIMIT_CORE)
-			limit.rlim_cur = 0;
-		else if (i != RLIMIT_STACK) /* its limit decides how addresses are laid out */
-			limit.rlim_cur = limit.rlim_max;
-		else if (limit.rlim_cur < USUAL_STACK)
-			limit.rlim_cur = limit.rlim_max < USUAL_STACK ? limit.rlim_max :
-									 USUAL_STACK;
-		setrlimit(i, &limit);
-	}
-}
-
-/* Whether the hard limits leave enough. Only a log makes files. */
-static bool limits_suffice(bool log, char *why)
-{
-	struct rlimit limit;
-
-	for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
-		const struct need *need = &needs[i];
-
-		if ((need->limit == RLIMIT_FSIZE && !log) || getrlimit(need->limit, &limit) < 0 ||
-		    limit.rlim_max >= need->least)
-			continue;
-		text_add(why, TRIED_BYTES, "this process has a hard limit of %llu for %s, and a "
-			 "tlsd for others needs %llu; start one elsewhere",
-			 (unsigned long long)limit.rlim_max, need->what,
-			 (unsigned long long)need->least);
-		return false;
-	}
-	return true;
-}
 
 static _Noreturn void give_up(int ready, int error)
 {

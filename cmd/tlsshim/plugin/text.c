@@ -107,8 +107,10 @@ static void vput(struct text *out, const char *format, va_list args)
 		char *grown = realloc(out->at, cap);
 
 		out->failed = !grown;
-		out->at = grown ? grown : out->at;
-		out->cap = grown ? cap : out->cap;
+		if (grown) {
+			out->at = grown;
+			out->cap = cap;
+		}
 	}
 	if (n < 0 || out->failed)
 		return;

@@ -6,13 +6,12 @@
 #include "tlsplugin.h"
 #pragma GCC visibility pop
 
-#include <inttypes.h>
 #include <stdlib.h>
 
-#include "base64.h"
+#include "client.h"
 #include "connection.h"
 #include "data.h"
-#include "client.h"
+#include "plain.h"
 #include "text.h"
 #include "watch.h"
 
@@ -25,79 +24,13 @@ static const struct method
 				       { "keyFile", PATH } } },
 	listen_ = { .name = "tls.Listen", .texts = { { "host", PLAIN } }, .number = true,
 		    .result = NUMBER },
-	read_plain = { .name = "tls.ReadPlain", .number = true, .result = TEXT,
-		       .waits_on = CONNECTION },
-	write_plain = { .name = "tls.WritePlain", .blob = true, .waits_on = CONNECTION },
 	peer_cert_subject = { .name = "tls.PeerCertSubject", .result = TEXT },
 	info = { .name = "tls.Info", .texts = { { "name", PLAIN } }, .result = TEXT },
 	version_of_connection = { .name = "tls.Version", .result = TEXT },
 	version_of_library = { .name = "tls.Version", .result = TEXT, .flags = OPENS | QUIET },
 	backend = { .name = "tls.Backend", .result = TEXT, .flags = OPENS | QUIET };
 
-/* A tls_ReadPlain takes at most so many bytes, whatever it may: an answer has a bound (wire.h). */
-enum { PLAIN_BYTES = 256 * 1024 };
-
-/* --- what is not one call to tlsd as it is --- */
-
-/* Whether there is room for data to read. */
-static bool check_room(struct process *p, const struct call *c, const char *op)
-{
-	if (c->room < 1 || c->room > DATA_MAX_BYTES)
-		fail(p, "params", op, 0, "maxBytes %zu: must be between 1 and %d", c->room,
-		     DATA_MAX_BYTES);
-	else if (!c->buf)
-		fail(p, "params", op, 0, "buf: must not be NULL");
-	else
-		return true;
-	return false;
-}
-
-/* Whether there is data to write. */
-static bool check_data(struct process *p, const struct call *c, const char *op)
-{
-	if (c->blob_len > DATA_MAX_BYTES)
-		fail(p, "params", op, 0, "data of %zu bytes: must not be more than %d", c->blob_len,
-		     DATA_MAX_BYTES);
-	else if (!c->blob && c->blob_len > 0)
-		fail(p, "params", op, 0, "data: must not be NULL");
-	else
-		return true;
-	return false;
-}
-
-static int64_t read_data(struct process *p, struct call *c)
-{
-	return check_room(p, c, "tls.Read") ? data_read(p, c) : -1;
-}
-
-static int64_t write_data(struct process *p, struct call *c)
-{
-	return check_data(p, c, "tls.Write") ? data_write(p, c) : -1;
-}
-
-static int64_t read_plain_text(struct process *p, struct call *c)
-{
-	int64_t result = -1;
-
-	c->method = &read_plain;
-	c->n = (int64_t)(c->room < PLAIN_BYTES ? c->room : PLAIN_BYTES);
-	if (!check_room(p, c, read_plain.name) || client_run(p, c) < 0)
-		return -1;
-	result = base64_bytes(c->text, c->buf, (size_t)c->n);
-	if (result < 0)
-		fail(p, "internal", read_plain.name, c->handle,
-		     "tlsd has answered with what is not base64 of at most %" PRId64 " bytes",
-		     c->n);
-	return result;
-}
-
-static int64_t write_plain_text(struct process *p, struct call *c)
-{
-	c->method = &write_plain;
-	if (!check_data(p, c, write_plain.name) || client_run(p, c) < 0)
-		return -1;
-	return (int64_t)c->blob_len;
-}
+/* --- what is not a call to tlsd --- */
 
 static int64_t set_strict(struct process *p, struct call *c)
 {
@@ -149,14 +82,17 @@ static int64_t text(struct process *p, struct call *c)
 
 static int64_t visit(int64_t (*function)(struct process *p, struct call *c), struct call *c)
 {
+	bool asks = function == last_error || function == last_kind || function == last_code;
 	struct visit v;
 	int64_t result;
 
 	visit_begin(&v);
-	v.asks = function == last_error || function == last_kind || function == last_code;
 	result = function(v.process, c);
 	free(c->text);
-	return visit_end(&v, result);
+	if (result >= 0 && !asks)
+		error_clear(v.process);
+	visit_end(&v);
+	return result;
 }
 
 int64_t tls_NewClient(const char *host, int32_t port)
@@ -171,7 +107,7 @@ int64_t tls_Handshake(int64_t handle)
 
 int64_t tls_Write(int64_t handle, const void *data, size_t len)
 {
-	return visit(write_data, &(struct call){ .handle = handle, .blob = data, .blob_len = len });
+	return visit(data_write, &(struct call){ .handle = handle, .blob = data, .blob_len = len });
 }
 
 int64_t tls_SetStrictWrites(int32_t on)
@@ -181,18 +117,18 @@ int64_t tls_SetStrictWrites(int32_t on)
 
 int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes)
 {
-	return visit(read_data, &(struct call){ .handle = handle, .buf = buf, .room = max_bytes });
+	return visit(data_read, &(struct call){ .handle = handle, .buf = buf, .room = max_bytes });
 }
 
 int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes)
 {
-	return visit(read_plain_text, &(struct call){ .handle = handle, .buf = buf,
+	return visit(plain_read, &(struct call){ .handle = handle, .buf = buf,
 		     .room = max_bytes });
 }
 
 int64_t tls_WritePlain(int64_t handle, const void *data, size_t len)
 {
-	return visit(write_plain_text, &(struct call){ .handle = handle, .blob = data,
+	return visit(plain_write, &(struct call){ .handle = handle, .blob = data,
 		     .blob_len = len });
 }
 
@@ -324,6 +260,7 @@ __attribute__((destructor)) static void unload(void)
 	if (!p)
 		return;
 	client_end(p);
+	errors_free(p);
 	process_free(p);
 	owned_end();
 }

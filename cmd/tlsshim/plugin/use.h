@@ -2,10 +2,9 @@
  * use.h - one call's use of a connection's data channel: its place among other calls on the
  * channel, and what has gone wrong there.
  *
- * What went wrong is not on the channel. Its end says that something has happened, and
- * tls.Status on control says what. That is asked once for a direction and then remembered. An
- * error of writing that the host has not been told is raised by the next call on the handle,
- * whichever it is.
+ * The channel has no place for an error. Its end says that something has happened, and tls.Status on
+ * control says what. That is asked once for a direction, and then remembered. An error of writing
+ * that no call has raised is raised by the next call on the handle, whichever it is.
  */
 #ifndef TLSPLUGIN_USE_H
 #define TLSPLUGIN_USE_H

@@ -163,6 +163,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pthread_mutex_lock(&p->mu);
 	session_release(p, s);
 	owned_close(ends[1]);
-	visit_end(&v, 0);
+	visit_end(&v);
 	return 0;
 }
