@@ -1,6 +1,6 @@
 /*
- * answer.c - a line of tlsd's is taken apart, which must be an answer of JSON-RPC 2.0, and given to
- * the call that it belongs to.
+ * answer.c - the answers of tlsd. A line must be an answer of JSON-RPC 2.0. Its result or error is
+ * given to the call that it belongs to. Any other line ends the session.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -46,7 +46,7 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* What ends a session has no id. The host is told "lost: " anyway. */
+/* The reason of the end of a session has no id. The host's error has "lost: " already. */
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;

@@ -45,9 +45,9 @@ struct channel {
 	bool handshake_later; /* of a context: the pair comes with tls_Handshake */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
 	atomic_bool closing; /* tls_Close has begun; it may be read without mu */
-	int64_t sent;      /* bytes; belongs to who has the turn to write */
+	int64_t sent;      /* bytes; the thread with the turn to write has it */
 	struct direction reading, writing;
-	int idle_spins, skip_spins; /* of data.c; belong to who has the turn to read */
+	int idle_spins, skip_spins; /* of data.c; the thread with the turn to read has them */
 };
 
 struct channels {

@@ -1,10 +1,10 @@
 /*
- * json.h - as much JSON (RFC 8259) as a client of tlsd needs: a writer for
- * requests, and a strict reader that looks up members of an answer in place.
+ * json.h - as much JSON (RFC 8259) as a client of tlsd needs: a writer for strings of requests, and
+ * a strict reader that looks up members of an answer in place.
  *
- * A span is a piece of a received line; it lives as long as the line does.
- * Apart from json_valid the readers expect a span that json_valid has accepted,
- * or a part of one that json_member has returned.
+ * A span is a piece of a received line, and lives as long as the line does. Apart from json_valid
+ * the readers expect a span that json_valid has accepted, or a part of one that json_member has
+ * returned.
  */
 #ifndef TLSPLUGIN_JSON_H
 #define TLSPLUGIN_JSON_H

@@ -1,12 +1,12 @@
 /*
  * owned.c - see owned.h.
  *
- * The entries are in blocks that are never moved, so that a signal handler and the child of a
- * fork may read them at any moment. An entry changes hands by its number alone, atomically.
+ * The entries are in blocks that are never moved. So a signal handler and the child of a fork may
+ * read them at any moment. An entry is taken and given back by its number alone, atomically.
  *
- * A fork must not come between the making of a descriptor and its entry: the child would keep
- * a copy that it does not know. So makers hold the lock making, fork waits for it, and makers
- * block signals, because a handler may fork.
+ * A fork must not come between the making of a descriptor and its entry, because the child would
+ * keep a copy that it does not know. So the lock making is held meanwhile, and fork waits for it.
+ * Signals are blocked, too, because a handler may fork.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "owned.h"

@@ -1,10 +1,9 @@
 /*
  * start.c - starts a tlsd that belongs to nobody.
  *
- *   - It is a grandchild: the process between ends at once, so that init inherits
- *     tlsd. On Linux both are made with clone(2) without an exit signal. So the host gets no
- *     SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
- *     does not matter.
+ *   - It is a grandchild: the process between ends at once, so that init inherits tlsd. On Linux
+ *     both are made with clone(2) without an exit signal. So the host gets no SIGCHLD, its own
+ *     waitpid(-1) never meets them, and its SIGCHLD disposition does not matter.
  *   - If the host itself inherits orphans, because it is process 1 or a subreaper, the process
  *     between stays until tlsd has ended, and reaps it. It is reaped when the next one is started.
  *   - Other programs use this tlsd, too. So it has nothing of the host but its user, its cgroup,
