@@ -30,7 +30,7 @@ static const struct method
 	version_of_library = { .name = "tls.Version", .result = TEXT, .flags = OPENS | QUIET },
 	backend = { .name = "tls.Backend", .result = TEXT, .flags = OPENS | QUIET };
 
-/* --- what is not a call to tlsd --- */
+/* --- what is no call to tlsd --- */
 
 static int64_t set_strict(struct process *p, struct call *c)
 {
@@ -80,6 +80,7 @@ static int64_t text(struct process *p, struct call *c)
 	return result ? text_give(c->buf, c->room, result) : -1;
 }
 
+/* Makes a whole visit. A question for the last error leaves it as it is. */
 static int64_t visit(int64_t (*function)(struct process *p, struct call *c), struct call *c)
 {
 	bool asks = function == last_error || function == last_kind || function == last_code;
