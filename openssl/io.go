@@ -134,9 +134,9 @@ func (o *op) waitOnce() (err error) {
 	return err
 }
 
-// mostTurns limits how often in a row the library is asked again if it wants to wait without a need.
-// A sound library does so after each message of the handshake layer that empties its buffer. A peer
-// may send thousands of them without data between, and send each just in time.
+// mostTurns limits how often in a row the library is asked again if it wants to wait without a
+// need. A sound library does so after each message of the handshake layer that empties its buffer.
+// A peer may send thousands of them without data between, and send each just in time.
 const mostTurns = 1 << 16
 
 // try is the function that RawConn calls: at once, and after each wait.

@@ -264,7 +264,8 @@ func TestReadEndsWithItsContextWhileMessagesComeWithoutEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(bounded(t))
 	go func() {
 		defer close(sent)
-		for n := 0; f.trySend(handshakeRecord, largeTicket()) == nil; n++ { // until we close
+		// until we close
+		for n := 0; f.trySend(handshakeRecord, largeTicket()) == nil; n++ {
 			if n == 1_000 {
 				cancel()
 			}

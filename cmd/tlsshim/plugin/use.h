@@ -3,8 +3,8 @@
  * channel, and what has gone wrong there.
  *
  * The channel has no place for an error. Its end says that something has happened, and tls.Status
- * on control says what. That is asked once for a direction, and then remembered. An error of writing
- * that no call has raised is raised by the next call on the handle, whichever it is.
+ * on control says what. That is asked once for a direction, and then remembered. An error of
+ * writing that no call has raised is raised by the next call on the handle, whichever it is.
  */
 #ifndef TLSPLUGIN_USE_H
 #define TLSPLUGIN_USE_H
