@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 // traced makes another process trace a worker, until the test ends or calls letGo.
@@ -15,10 +17,10 @@ func traced(t *testing.T, pid int) (letGo func()) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{fmt.Sprintf("TRACE=%d", pid)}
 	in, err := cmd.StdinPipe()
-	must(t, err)
+	testkit.Must(t, err)
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	testkit.Must(t, err)
+	testkit.Must(t, cmd.Start())
 	letGo = func() { in.Close(); cmd.Wait() }
 	t.Cleanup(letGo)
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "traced\n" {

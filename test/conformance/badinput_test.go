@@ -11,6 +11,7 @@ import (
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/rpc/wire"
 	"tlsd/session"
@@ -31,7 +32,7 @@ type patient struct {
 
 func newPatient(t *testing.T, e us, w *world) *patient {
 	t.Helper()
-	p := &patient{w: w, e: e, ctx: bounded(t), port: serve(t, w.cert)}
+	p := &patient{w: w, e: e, ctx: testkit.Bounded(t), port: serve(t, w.cert)}
 	p.mine[0], p.mine[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
 	p.other[0], p.other[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
 	p.s, p.quiet = p.mine[0].(ourStream).S, p.other[0].(ourStream).S
@@ -188,7 +189,7 @@ func TestBadParameters(t *testing.T) {
 	}
 	for _, m := range methods {
 		t.Run(m.name, func(t *testing.T) {
-			p.ctx = bounded(t)
+			p.ctx = testkit.Bounded(t)
 			var good, named []string
 			for _, p := range m.params {
 				good = append(good, p.good)
@@ -220,18 +221,18 @@ func TestBadParameters(t *testing.T) {
 		})
 	}
 	t.Run("a relative path", func(t *testing.T) { // of which a client makes an absolute one
-		p.ctx = bounded(t)
+		p.ctx = testkit.Bounded(t)
 		for method, params := range map[string][]string{
 			"tls.SetCaBundle":      {"server.pem"},
 			"tls.NewServerContext": {"server.pem", w.cert.KeyFile},
 		} {
 			raw, err := json.Marshal(params)
-			must(t, err)
+			testkit.Must(t, err)
 			p.refused(t, call(method, string(raw)), want{kind: client.KindFile, op: method, says: []string{"server.pem", "absolute"}})
 		}
 	})
 	t.Run("no such method", func(t *testing.T) {
-		p.ctx = bounded(t)
+		p.ctx = testkit.Bounded(t)
 		for _, name := range []string{"tls.Nothing", "tls.newClient", "NewClient", "", "rpc.nothing"} {
 			err := call(name, "[]")
 			if e := failure(err); e != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"testing"
 
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -17,7 +18,7 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: version})
-			must(t, err)
+			testkit.Must(t, err)
 			t.Cleanup(func() { l.Close() })
 			go func() {
 				for {
@@ -32,14 +33,15 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 				}
 			}()
 			atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-				ctx, s := bounded(t), e.open(t, w.ca.File)
+				ctx, s := testkit.Bounded(t), e.open(t, w.ca.File)
 				for _, c := range [][2]string{{"on", "0"}, {"on", "1"}, {"off", "0"}, {"on", "1"}} {
 					h, err := s.NewClient(ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
-					must(t, err)
-					must(t, s.SetOption(ctx, h, "session-resumption", c[0]))
-					must(t, s.Handshake(ctx, h))
+					testkit.Must(t, err)
+					testkit.Must(t, s.SetOption(ctx, h, "session-resumption",
+						c[0]))
+					testkit.Must(t, s.Handshake(ctx, h))
 					_, err = s.Write(ctx, h, []byte("x"))
-					must(t, err)
+					testkit.Must(t, err)
 					if _, err := s.Read(ctx, h, 1); err != nil { // a ticket comes before it
 						t.Fatal(err)
 					}
@@ -49,7 +51,7 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 					if got, err := s.HandleInfo(ctx, h, "verified"); err != nil || got != "1" {
 						t.Errorf("verified %q, %v", got, err)
 					}
-					must(t, s.CloseConn(ctx, h))
+					testkit.Must(t, s.CloseConn(ctx, h))
 				}
 			})
 		})

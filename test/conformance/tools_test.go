@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
@@ -18,7 +19,7 @@ import (
 // runTool runs a program to its end, with its input closed, and gives its output and exit state.
 func runTool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C"} // no proxy, no curlrc

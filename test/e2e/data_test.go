@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -41,7 +42,7 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	}()
 	must(c.SetCaBundle(ctx, ca.File))
 	var h client.Handle
-	testd.Eventually(t, bound, "the server listens", func() bool {
+	testkit.Until(t, "the server listens", func() bool {
 		h, err = c.NewClient(ctx, "localhost", port)
 		return err == nil
 	})

@@ -16,6 +16,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A call of a script: the name of a function in the namespace tls, and its arguments. The first
@@ -230,7 +231,7 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 		if out := succeed(t, p); out != "openssl\n" {
 			t.Errorf("round %d printed %q", round, out)
 		}
-		testd.Eventually(t, bound, "the private daemon leaves", func() bool {
+		testkit.Until(t, "the private daemon leaves", func() bool {
 			return len(processesOf(exe)) == 0
 		})
 		if exists(socket) {

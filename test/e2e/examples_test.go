@@ -18,6 +18,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The examples of what lies beyond a plain client and server: HTTP/2, certificates of clients,
@@ -83,7 +84,7 @@ func TestHTTP2ClientFetchesAPage(t *testing.T) {
 
 func TestHTTP2ClientFetchesAPageOfNghttpd(t *testing.T) {
 	t.Parallel()
-	need(t, "nghttpd")
+	testkit.Tool(t, "nghttpd")
 	ca, cert := localhost(t)
 	d := testd.Start(t)
 	dir := t.TempDir()

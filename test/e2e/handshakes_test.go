@@ -13,6 +13,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -61,7 +62,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	if _, err := scan.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	testd.Eventually(t, bound, "the line of the failure", func() bool {
+	testkit.Until(t, "the line of the failure", func() bool {
 		return len(linesOf(t, d, "handshake")) == 1
 	})
 	peer, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
@@ -79,7 +80,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	testd.Eventually(t, bound, "the session's end", func() bool {
+	testkit.Until(t, "the session's end", func() bool {
 		return len(linesOf(t, d, "session ended")) == 1
 	})
 
@@ -154,12 +155,12 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 		t.Fatalf("a client gets %s", got)
 	}
 	put(cert, renewed.CertPEM)
-	testd.Eventually(t, bound, "the line about a certificate without its key", func() bool {
+	testkit.Until(t, "the line about a certificate without its key", func() bool {
 		shown()
 		return len(linesOf(t, d, "certificate not reloaded")) > 0
 	})
 	put(key, renewed.KeyPEM)
-	testd.Eventually(t, bound, "the renewed certificate", func() bool {
+	testkit.Until(t, "the renewed certificate", func() bool {
 		return shown() == renewed.Cert.SerialNumber.String()
 	})
 	line := linesOf(t, d, "certificate not reloaded")[0]

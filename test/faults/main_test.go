@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 func TestMain(m *testing.M) { testd.Main(m) }
@@ -28,9 +29,7 @@ var built struct {
 // library builds faultssl into a folder that every user can enter, with these orders beside it.
 func library(t *testing.T, orders string) (file string, functions []function) {
 	t.Helper()
-	if _, err := exec.LookPath("cc"); err != nil {
-		skip(t, "needs a C compiler")
-	}
+	testkit.Tool(t, "cc")
 	built.once.Do(func() {
 		file := filepath.Join(t.TempDir(), "faultssl.so")
 		if built.functions, built.err = build(file); built.err == nil {
@@ -38,22 +37,13 @@ func library(t *testing.T, orders string) (file string, functions []function) {
 		}
 	})
 	if errors.Is(built.err, errNoLibrary) {
-		skip(t, built.err.Error())
+		testkit.Missing(t, "%v", built.err)
 	}
 	check(t, built.err)
 	file = filepath.Join(testd.Dir(t), "faultssl.so")
 	check(t, os.WriteFile(file, built.image, 0o644))
 	check(t, os.WriteFile(file+".orders", []byte(orders), 0o644))
 	return file, built.functions
-}
-
-// skip skips a test, unless TLSD_TEST_STRICT=1 allows no skipping.
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatalf("TLSD_TEST_STRICT=1 allows no skipping: %s", why)
-	}
-	t.Skip(why)
 }
 
 func check(t *testing.T, err error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -30,14 +31,14 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 		before := len(openFiles(t, d.PID))
 		restore := leaveDescriptors(t, d.PID, 0)
 		late := rawDial(t, d) // into the kernel's queue
-		testd.Eventually(t, patience, "the log tells", func() bool {
+		testkit.Until(t, "the log tells", func() bool {
 			return strings.Contains(d.Log(t), "connections cannot be accepted")
 		})
 		tk.works(t)
 		restore()
 		_, err := io.WriteString(late, backend)
-		must(t, err)
-		must(t, late.CloseWrite())
+		testkit.Must(t, err)
+		testkit.Must(t, late.CloseWrite())
 		if got, err := io.ReadAll(late); err != nil ||
 			!strings.Contains(string(got), `"result":"openssl"`) {
 			t.Errorf("%q, %v", got, err)
@@ -83,11 +84,11 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 	w := newWorld(t)
 	echo, _ := w.echo(t)
 	overModes(t, nil, func(t *testing.T, d *testd.Daemon) {
-		ctx := bounded(t)
+		ctx := testkit.Bounded(t)
 		c := d.Dial(t)
 		tk := w.talk(t, c, echo)
 		sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
-		must(t, err)
+		testkit.Must(t, err)
 		port := testd.Port(t)
 		accept := func() <-chan error {
 			ended := make(chan error, 1)
@@ -102,11 +103,11 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		}
 		first := accept()
 		testd.AwaitListener(t, port)
-		must(t, visit(w, port))
-		must(t, <-first)
+		testkit.Must(t, visit(w, port))
+		testkit.Must(t, <-first)
 		pid := workerOf(t, c)
 		var before int
-		testd.Eventually(t, patience, "the accepted connection is closed", func() bool {
+		testkit.Until(t, "the accepted connection is closed", func() bool {
 			before = len(openFiles(t, pid))
 			return before == len(openFiles(t, pid))
 		})
@@ -138,8 +139,8 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		if errors.As(err, &e) && e.Data.Errno == "EMFILE" {
 			err = <-accept()
 		}
-		must(t, err)
-		must(t, <-visited)
+		testkit.Must(t, err)
+		testkit.Must(t, <-visited)
 		w.talk(t, c, echo)
 		tk.works(t)
 		settled(t, pid, before+1) // that of the new connection
@@ -148,14 +149,14 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 
 // visit is a good client of an accepting session: a handshake, and the end of the connection.
 func visit(w *world, port int) error {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
 		fmt.Sprint("127.0.0.1:", port),
 		&tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		return fmt.Errorf("the client reads %v", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 // serveEcho is a tlsd with small buffers that is slow on purpose. Each connection echoes, and does
@@ -83,7 +85,7 @@ func runBulk(t *testing.T, o hostOptions, args ...any) {
 // valgrind are the wrappers for the plain flavour.
 func valgrind(t *testing.T, tool ...string) []string {
 	t.Helper()
-	return append([]string{needTool(t, "valgrind"), "--quiet", "--error-exitcode=96",
+	return append([]string{testkit.Tool(t, "valgrind"), "--quiet", "--error-exitcode=96",
 		"--fair-sched=yes"}, tool...)
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // The data channels of connections, with a stand-in that reports errors whenever the test wants it.
@@ -640,14 +641,11 @@ func (h *host) untilAThreadWaits() {
 func (h *host) untilThreadsWait(n int) {
 	h.t.Helper()
 	waits := []int{unix.SYS_POLL, unix.SYS_PPOLL, unix.SYS_FUTEX, unix.SYS_CONNECT}
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	testkit.Until(h.t, "the threads come to rest", func() bool {
 		calls := h.otherThreads()
-		if len(calls) >= n && !slices.ContainsFunc(calls,
-			func(call int) bool { return !slices.Contains(waits, call) }) {
-			return
-		}
-	}
-	h.t.Fatal("the threads do not come to rest")
+		return len(calls) >= n && !slices.ContainsFunc(calls,
+			func(call int) bool { return !slices.Contains(waits, call) })
+	})
 }
 
 // otherThreads are the current system calls of the threads besides the main one.
@@ -669,13 +667,10 @@ func (h *host) otherThreads() (calls []int) {
 // untilAThreadIsIn returns when a thread besides the main one is in one of these system calls.
 func (h *host) untilAThreadIsIn(calls ...int) {
 	h.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if slices.ContainsFunc(h.otherThreads(),
-			func(call int) bool { return slices.Contains(calls, call) }) {
-			return
-		}
-	}
-	h.t.Fatal("no thread waits")
+	testkit.Until(h.t, "a thread waits", func() bool {
+		return slices.ContainsFunc(h.otherThreads(),
+			func(call int) bool { return slices.Contains(calls, call) })
+	})
 }
 
 // If a program writes and ends, its data arrives.

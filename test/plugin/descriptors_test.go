@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // A host closes all its descriptors, as a program that becomes a daemon, and opens files under
@@ -195,7 +197,7 @@ func TestTheHostsLimitsDoNotRaiseSignals(t *testing.T) {
 			t.Parallel()
 			d := newStandIn(t)
 			h := startHostWith(t, hostOptions{flavour: musl, env: []string{d.env()},
-				wrapper: []string{needTool(t, "prlimit"), limit}})
+				wrapper: []string{testkit.Tool(t, "prlimit"), limit}})
 			converse(t, d, h)
 		})
 	}
@@ -236,7 +238,7 @@ func TestASandboxWithoutSomeSystemCallsIsNoTrap(t *testing.T) {
 func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	d, h, p, _ := ready(t)
 	if err := firstError(os.Chmod(filepath.Dir(d.path), 0o755),

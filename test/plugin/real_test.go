@@ -20,6 +20,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A daemon is a running tlsd, the real one.
@@ -43,7 +44,7 @@ func (d *daemon) logged(t *testing.T) string {
 func tlsdProgram(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(workDir, "tlsd")
-	cmd := exec.Command(needTool(t, "go"), "build", "-o", out, "tlsd/cmd/tlsd")
+	cmd := exec.Command(testkit.Tool(t, "go"), "build", "-o", out, "tlsd/cmd/tlsd")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	return build(t, out, cmd)
 }
@@ -162,7 +163,7 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, needTool(t, c.name), script,
+			cmd := exec.CommandContext(ctx, testkit.Tool(t, c.name), script,
 				plain.library(t), "localhost", strconv.Itoa(port),
 				filepath.Base(ca))
 			cmd.Dir = filepath.Dir(ca) // the path is the caller's
@@ -343,14 +344,12 @@ func killWorker(t *testing.T, d *daemon, sig syscall.Signal) {
 	awaitDeath(t, pid)
 }
 
+// awaitDeath waits until a process has ended and was reaped.
 func awaitDeath(t *testing.T, pid int) {
 	t.Helper()
-	for end := time.Now().Add(patience); syscall.Kill(pid,
-		0) == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the worker %d does not die", pid)
-		}
-	}
+	testkit.Until(t, fmt.Sprintf("process %d has ended", pid), func() bool {
+		return syscall.Kill(pid, 0) != nil
+	})
 }
 
 func TestForkInTheMiddleWithARealTLSD(t *testing.T) {

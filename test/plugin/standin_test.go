@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // A standIn listens in tlsd's place. It does nothing by itself: the test takes its connections and
@@ -301,12 +303,9 @@ func (h *host) clog(p *peer, calls ...*pending) []*pending {
 	for range 16 {
 		calls = append(calls, h.start("Accept", 1, largeText, 1))
 	}
-	for end := time.Now().Add(patience); unread(h.t,
-		p) < 150_000; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			h.t.Fatalf("only %d bytes are on their way", unread(h.t, p))
-		}
-	}
+	testkit.Until(h.t, "150,000 bytes are on their way", func() bool {
+		return unread(h.t, p) >= 150_000
+	})
 	h.untilThreadsWait(len(calls))
 	return calls
 }

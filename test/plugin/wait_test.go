@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // tls_Wait, and tls_Descriptor of a context. Some tests have a stand-in for tlsd, others the real
@@ -288,12 +289,9 @@ func TestTheDescriptorOfAContextIsReadableWhileARealClientWaits(t *testing.T) {
 	}
 	readable := func(want int64) {
 		t.Helper()
-		end := time.Now().Add(patience)
-		for h.call("readable", fd).N != want {
-			if time.Sleep(time.Millisecond); time.Now().After(end) {
-				t.Fatalf("readable does not become %d", want)
-			}
-		}
+		testkit.Until(t, fmt.Sprintf("readable becomes %d", want), func() bool {
+			return h.call("readable", fd).N == want
+		})
 	}
 	h.send("readable", fd).gives(0, "")
 	for i := range 3 {

@@ -17,6 +17,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -61,7 +62,7 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 	}
 	a.cert = a.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
 		IPs: []string{"127.0.0.1"}})
-	must(t, os.WriteFile(a.bundle, a.ca.PEM(), 0o600))
+	testkit.Must(t, os.WriteFile(a.bundle, a.ca.PEM(), 0o600))
 	a.peer = startPeer(t, a.cert)
 	for range cap(a.ports) {
 		a.ports <- testd.Port(t)
@@ -71,13 +72,6 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 		Env:   []string{"TMPDIR=" + a.temp}, MayFail: restarts,
 	})
 	return a
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // run plays until the time is over.
@@ -143,7 +137,7 @@ type session struct {
 
 // play plays one scene.
 func (a *arena) play(random *rand.Rand) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	which := scenes[random.IntN(len(scenes))]
 	sc := &scene{arena: a, name: which.name, random: random, ctx: ctx, epoch: a.epoch.Load(),

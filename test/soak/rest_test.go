@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -28,12 +29,12 @@ type rest struct {
 
 // rest serves one session and waits until the daemon is at rest.
 func (a *arena) rest() rest {
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(a.t.Context(), testkit.Patience)
 	defer cancel()
 	c, err := client.Dial(ctx, a.d.Socket)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	b, err := c.Backend(ctx)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	if b != "openssl" {
 		a.t.Fatalf("tls.Backend is %q", b)
 	}
@@ -45,7 +46,7 @@ func (a *arena) rest() rest {
 		want = 2
 	}
 	var r rest
-	testd.Eventually(a.t, patience, fmt.Sprintf("the daemon is at rest, with %d workers", want),
+	testkit.Until(a.t, fmt.Sprintf("the daemon is at rest, with %d workers", want),
 		func() bool {
 			kids := children(a.d.PID)
 			r = rest{children: len(kids),
@@ -76,7 +77,7 @@ func (a *arena) look() {
 			a.atRest.workers)
 		a.figures.judgeMemory(t)
 	}
-	testd.Eventually(t, patience, "no connection is left", func() bool {
+	testkit.Until(t, "no connection is left", func() bool {
 		return a.peer.open.Load() == 0
 	})
 	for range cap(a.ports) {

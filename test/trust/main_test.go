@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -23,9 +23,6 @@ func TestMain(m *testing.M) {
 	}
 	testd.Main(m)
 }
-
-// patience limits every wait of a test, also on a busy machine.
-const patience = 2 * time.Minute
 
 // A world has an authority, a second one that nobody trusts, and a server with a certificate of
 // each.
@@ -48,7 +45,7 @@ func newWorld(t *testing.T) *world {
 func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	cfg := &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
 	var work sync.WaitGroup
 	t.Cleanup(func() { // clients were opened later, so they are gone by then
@@ -63,7 +60,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 			}
 			work.Go(func() {
 				defer nc.Close()
-				nc.SetDeadline(time.Now().Add(patience))
+				nc.SetDeadline(time.Now().Add(testkit.Patience))
 				io.Copy(io.Discard, tls.Server(nc, cfg))
 			})
 		}
@@ -71,18 +68,11 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func bounded(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // open makes a client's connection, before its handshake.
 func open(t *testing.T, s *client.Client, port int) client.Handle {
 	t.Helper()
-	h, err := s.NewClient(bounded(t), "localhost", port)
-	must(t, err)
+	h, err := s.NewClient(testkit.Bounded(t), "localhost", port)
+	testkit.Must(t, err)
 	return h
 }
 
@@ -90,8 +80,8 @@ func open(t *testing.T, s *client.Client, port int) client.Handle {
 func shake(t *testing.T, s *client.Client, port int) error {
 	t.Helper()
 	h := open(t, s, port)
-	err := s.Handshake(bounded(t), h)
-	must(t, s.CloseConn(bounded(t), h))
+	err := s.Handshake(testkit.Bounded(t), h)
+	testkit.Must(t, s.CloseConn(testkit.Bounded(t), h))
 	return err
 }
 
@@ -122,12 +112,5 @@ func refused(t *testing.T, err error, store ...string) {
 			!strings.Contains(e.Message, text) {
 			t.Errorf("%v; want to read %q, as the store", err, text)
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

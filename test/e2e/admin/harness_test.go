@@ -20,11 +20,9 @@ import (
 	"tlsd/internal/admin"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
-
-// patience bounds every wait of these tests.
-const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
@@ -50,7 +48,7 @@ type outcome struct {
 // shim runs a subcommand.
 func (d *watched) shim(args ...string) outcome {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testd.Exe(d.t, "tlsshim"),
 		append(args, "--admin-socket", d.admin)...)
@@ -73,7 +71,7 @@ func (d *watched) must(args ...string) string {
 // says runs a subcommand until it prints all of want.
 func (d *watched) says(args []string, want ...string) (got string) {
 	d.t.Helper()
-	testd.Eventually(d.t, patience, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
+	testkit.Until(d.t, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
 		func() bool {
 			got = d.shim(args...).stdout
 			for _, w := range want {
@@ -118,7 +116,7 @@ func startEcho(t *testing.T) *echo {
 			}
 			all.Go(func() {
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(patience))
+				conn.SetDeadline(time.Now().Add(testkit.Patience))
 				io.Copy(conn, conn)
 			})
 		}

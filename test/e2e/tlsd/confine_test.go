@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // What code that has taken over a worker can do and see. The code is a replacement of libssl.
@@ -74,25 +75,33 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 		t.Fatal(got)
 	}
 	// The worker's log entries pass through the supervisor.
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.log = string(text)
-		a.inside, a.outcome = entry(a.log, "inside"), map[string]syscall.Errno{}
-		for name, v := range entry(a.log, "escape") {
-			if n, ok := v.(float64); ok {
-				a.outcome[name] = syscall.Errno(n)
-			}
-		}
-		if len(a.outcome) > 0 {
-			return a
-		}
-		if time.Now().After(end) {
-			t.Fatalf("no report in the log: %s", text)
+	a.log = untilLogged(t, log, "the library's report", func(text string) bool {
+		return entry(text, "escape") != nil
+	})
+	a.inside, a.outcome = entry(a.log, "inside"), map[string]syscall.Errno{}
+	for name, v := range entry(a.log, "escape") {
+		if n, ok := v.(float64); ok {
+			a.outcome[name] = syscall.Errno(n)
 		}
 	}
+	return a
+}
+
+// untilLogged reads a daemon's log until it is whole, and returns its text.
+func untilLogged(t *testing.T, log, what string, whole func(text string) bool) (text string) {
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("the log is %s", text)
+		}
+	}()
+	testkit.Until(t, "in the log: "+what, func() bool {
+		b, err := os.ReadFile(log)
+		testkit.Must(t, err)
+		text = string(b)
+		return whole(text)
+	})
+	return text
 }
 
 // entry finds the first log entry with this text.
@@ -426,7 +435,7 @@ func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 		fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`)
 		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(
 			line, want) {

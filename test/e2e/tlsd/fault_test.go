@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // When a worker dies for any reason, its sessions are lost, and nothing else.
@@ -24,10 +24,7 @@ import (
 // faultyLibrary builds the libssl of testdata/fault.
 func faultyLibrary(t *testing.T, flags ...string) string {
 	t.Helper()
-	cc, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("needs a C compiler")
-	}
+	cc := testkit.Tool(t, "cc")
 	dir := shortDir(t)
 	lib := filepath.Join(dir, "libfault.so")
 	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared",
@@ -103,18 +100,14 @@ func newUser(t *testing.T, sock, port string) *user {
 func newUsers(t *testing.T, sock, port string) (users []*user) {
 	t.Helper()
 	// It may take a while until the second shared worker has started.
-	for end := time.Now().Add(patience); ; {
+	testkit.Until(t, "not all sessions have one worker", func() bool {
 		users = append(users, newUser(t, sock, port))
 		other := slices.ContainsFunc(users, func(u *user) bool {
 			return u.worker != users[0].worker
 		})
-		if len(users) >= 4 && other {
-			return users
-		}
-		if time.Now().After(end) {
-			t.Fatalf("one worker serves all %d sessions", len(users))
-		}
-	}
+		return len(users) >= 4 && other
+	})
+	return users
 }
 
 func (u *user) say(method, params string) {
@@ -171,23 +164,19 @@ func (u *user) lost(why ...string) {
 // buried waits for the log entry about the worker's end.
 func buried(t *testing.T, log string, worker int) map[string]any {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(text)) {
+	var found map[string]any
+	untilLogged(t, log, fmt.Sprintf("the end of worker %d", worker), func(text string) bool {
+		for line := range strings.Lines(text) {
 			var e map[string]any
 			if json.Unmarshal([]byte(line), &e) == nil &&
 				e["msg"] == "worker ended unexpectedly" &&
 				e["worker"] == float64(worker) {
-				return e
+				found = e
 			}
 		}
-		if time.Now().After(end) {
-			t.Fatalf("nothing about the end of worker %d in the log: %s", worker, text)
-		}
-	}
+		return found != nil
+	})
+	return found
 }
 
 func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The error of a caller whose worker dies.
@@ -28,7 +29,7 @@ func connect(t *testing.T, sock string) (conn *net.UnixConn, in *bufio.Reader, w
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	in = bufio.NewReader(conn)
 	var hello struct {
 		Result struct{ Server struct{ PID int } }

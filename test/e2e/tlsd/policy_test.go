@@ -19,6 +19,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The effect of the administrator's policy on scripts, with the whole daemon.
@@ -58,18 +59,9 @@ func (r *ruled) reload(says string) {
 	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
 		r.t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(r.log)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if bytes.Contains(text, []byte(says)) {
-			return
-		}
-		if time.Now().After(end) {
-			r.t.Fatalf("the log is %s", text)
-		}
-	}
+	untilLogged(r.t, r.log, says, func(text string) bool {
+		return strings.Contains(text, says)
+	})
 }
 
 // A line has the parts of a log line that the tests check.
@@ -83,25 +75,17 @@ type line struct {
 // audit waits for n audit lines and returns them.
 func (r *ruled) audit(n int) (lines []line) {
 	r.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(r.log)
-		if err != nil {
-			r.t.Fatal(err)
-		}
+	untilLogged(r.t, r.log, fmt.Sprintf("%d audit lines", n), func(text string) bool {
 		lines = nil
-		for raw := range bytes.Lines(text) {
+		for raw := range strings.Lines(text) {
 			var l line
-			if json.Unmarshal(raw, &l) == nil && l.Logger == "audit" {
+			if json.Unmarshal([]byte(raw), &l) == nil && l.Logger == "audit" {
 				lines = append(lines, l)
 			}
 		}
-		if len(lines) >= n {
-			return lines
-		}
-		if time.Now().After(end) {
-			r.t.Fatalf("%d audit lines, want %d; the log is %s", len(lines), n, text)
-		}
-	}
+		return len(lines) >= n
+	})
+	return lines
 }
 
 // request is a call, as a line.
@@ -134,7 +118,7 @@ func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
 			}
 			go func() {
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(testkit.Patience))
 				if c.(*tls.Conn).Handshake() == nil {
 					c.Read(make([]byte, 1))
 				}

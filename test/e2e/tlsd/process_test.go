@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // Scripts can neither pass descriptors to the daemon nor be other users.
@@ -27,12 +29,12 @@ import (
 const callerEnv = "TLSD_TEST_CALL"
 
 func callAndPrint(path, line string) int {
-	conn, err := net.DialTimeout("unix", path, patience)
+	conn, err := net.DialTimeout("unix", path, testkit.Patience)
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if os.Getenv(callerEnv) == "wait" {
 		bufio.NewReader(os.Stdin).ReadString('\n')
 	}
@@ -93,7 +95,7 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TLSD_CONFIG=none"}
 	var log strings.Builder
 	cmd.Stderr = &log
-	cmd.WaitDelay = patience
+	cmd.WaitDelay = testkit.Patience
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +107,7 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 			t.Log(log.String())
 		}
 	})
-	ready.SetReadDeadline(time.Now().Add(patience))
+	ready.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if got, err := io.ReadAll(ready); string(got) != "\n" || err != nil {
 		t.Fatalf("not ready: %q, %v", got, err)
 	}
@@ -190,7 +192,7 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 		{connected, 1, "is not a listening socket"},
 		{w, 2, "tlsd serves one"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 		cmd := exec.CommandContext(ctx, "sh", "-c",
 			fmt.Sprintf(`LISTEN_FDS=%d LISTEN_PID=$$ exec "$0" --socket /nonexistent/s`,
 				tt.count), binary)
@@ -221,7 +223,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":1,"method":"tls.Hello","params":[1]}`)
 	var answer struct {
 		Result struct{ Server struct{ PID int } }
@@ -238,7 +240,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 	defer unix.Kill(pid, unix.SIGKILL)
 	cmd.Process.Kill()
-	r.SetReadDeadline(time.Now().Add(patience / 4))
+	r.SetReadDeadline(time.Now().Add(testkit.Patience / 4))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the descriptor is open in a worker: %v", err)
 	}
@@ -284,7 +286,7 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 		fmt.Fprintln(conn, askBackend)
 		answered := make(chan error, 1)
 		go func() { _, err := bufio.NewReader(conn).ReadString('\n'); answered <- err }()

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // Under root's daemon a session has the rights of its caller. The users and groups do not exist: a
@@ -113,7 +113,7 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "setpriv",
 				append(as, binary, "--socket", filepath.Join(dir, "s"),
@@ -218,16 +218,14 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	// The workers of root's own sessions are among them.
 	var worker int
 	var status map[string]string
-	for end := time.Now().Add(patience); worker == 0; time.Sleep(time.Millisecond) {
+	testkit.Until(t, "there is a worker of another user", func() bool {
 		for _, pid := range childrenOf(daemon.Process.Pid) {
 			if s := statusOf(pid); s["Name"] == "tlsd-worker" && s["Uid"] != "0 0 0 0" {
 				worker, status = pid, s
 			}
 		}
-		if time.Now().After(end) {
-			t.Fatal("no worker of another user")
-		}
-	}
+		return worker != 0
+	})
 	for name, want := range map[string]string{
 		"Uid": "1234 1234 1234 1234", "Gid": "1235 1235 1235 1235", "Groups": "8 9",
 		"CapPrm": "0000000000000000", "CapEff": "0000000000000000",

@@ -36,10 +36,8 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
-
-// patience limits every wait.
-const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
@@ -136,7 +134,7 @@ func startEcho(tb testing.TB) *echoServer {
 			}
 			all.Go(func() {
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(patience))
+				conn.SetDeadline(time.Now().Add(testkit.Patience))
 				if conn.(*tls.Conn).Handshake() != nil {
 					return
 				}

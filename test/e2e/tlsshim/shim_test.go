@@ -18,13 +18,14 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // shim is a tlsshim that is killed if it does not end in time.
 func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout,
 	stderr *bytes.Buffer) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, testd.Exe(t, "tlsshim"), args...)
 	cmd.Env = []string{"TLSD_SOCKET=" + socket}
@@ -76,7 +77,7 @@ func TestAServerIsMadeOfCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	testd.AwaitListener(t, port)
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
 		net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 	if err != nil {
@@ -155,10 +156,7 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		if os.Getenv("TLSD_TEST_STRICT") == "1" {
-			t.Fatal("needs root, to run as two users")
-		}
-		t.Skip("needs root, to run as two users")
+		testkit.Missing(t, "needs root, to run as two users")
 	}
 	const nobody = 65534
 	for _, tt := range []struct {

@@ -21,6 +21,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -44,10 +45,7 @@ func command(t *testing.T, name string, args ...string) *exec.Cmd {
 			return cmd
 		}
 	}
-	if os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatalf("TLSD_TEST_STRICT=1: %s is not installed", name)
-	}
-	t.Skipf("%s is not installed", name)
+	testkit.Missing(t, "%s is not installed", name)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -32,7 +33,7 @@ func (w *world) eachClient(t *testing.T, port int,
 		t.Run(which, func(t *testing.T) {
 			m := newMine(t, d)
 			h := m.dial(w, port, cert)
-			must(t, m.Handshake(m.ctx, h))
+			testkit.Must(t, m.Handshake(m.ctx, h))
 			if v := m.fact(h, "version"); v != "TLSv1.3" {
 				t.Errorf("version %s", v)
 			}
@@ -140,7 +141,7 @@ http {
 		"http/1.1": "http/1.1", "": ""} {
 		m := newMine(t, testd.Start(t))
 		h := m.dial(w, port, nil, "alpn", offered)
-		must(t, m.Handshake(m.ctx, h))
+		testkit.Must(t, m.Handshake(m.ctx, h))
 		if got := m.fact(h, "alpn"); got != agreed {
 			t.Errorf("of %q the handshake has agreed on %q, want %q", offered,
 				got, agreed)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // The programs under test, built once. sanitized is domhost with the address and
@@ -253,13 +255,7 @@ func TestFullDiskIsAnErrorOfPrintf(t *testing.T) {
 // The sanitizers and valgrind find different mistakes: valgrind also finds uninitialised reads.
 func TestNothingIsLostOrUninitialised(t *testing.T) {
 	t.Parallel()
-	valgrind, err := exec.LookPath("valgrind")
-	if err != nil && os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatal("valgrind is not installed, and TLSD_TEST_STRICT=1 allows no skipping")
-	}
-	if err != nil {
-		t.Skip("valgrind is not installed")
-	}
+	valgrind := testkit.Tool(t, "valgrind")
 	for name, text := range map[string]string{
 		"runs": `plugin "TlsPlugin";
 			string f(string $s, i32 $n) { if ($n == 0) return $s; return f($s + "x", $n - 1); }

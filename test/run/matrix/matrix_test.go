@@ -2,10 +2,11 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 func TestTestsAreCounted(t *testing.T) {
@@ -122,9 +123,7 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 // other versions are not asked for.
 func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("cc"); err != nil {
-		t.Skip("no C compiler: ", err)
-	}
+	testkit.Tool(t, "cc")
 	real, err := os.ReadFile("../../../" + abi)
 	if err != nil {
 		t.Fatal(err)
