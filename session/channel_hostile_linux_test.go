@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -224,7 +225,7 @@ func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dup.Close()
-	dup.SetDeadline(time.Now().Add(patience))
+	dup.SetDeadline(time.Now().Add(testkit.Patience))
 	c.Close()
 	echoes(t, dup)
 	r.ok(r.Close(h))

@@ -112,6 +112,13 @@ func (ca *CA) Intermediate(tb testing.TB, name string) *CA {
 	}
 }
 
+// Localhost makes a certificate for localhost and 127.0.0.1, signed by ca.
+func (ca *CA) Localhost(tb testing.TB) *Cert {
+	tb.Helper()
+	return ca.Issue(tb, Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
+}
+
 // Issue makes a certificate for TLS servers and clients, signed by ca.
 func (ca *CA) Issue(tb testing.TB, l Leaf) *Cert {
 	tb.Helper()
@@ -146,6 +153,11 @@ func SelfSigned(tb testing.TB, l Leaf) *Cert {
 // TLS is the certificate for crypto/tls.
 func (c *Cert) TLS() tls.Certificate {
 	return tls.Certificate{Certificate: c.chain, PrivateKey: c.Key, Leaf: c.Cert}
+}
+
+// Config is the configuration of a server of crypto/tls that has the certificate.
+func (c *Cert) Config() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{c.TLS()}}
 }
 
 // Pool has the certificate itself, for crypto/tls to trust. It is for self-signed certificates.

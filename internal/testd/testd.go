@@ -317,17 +317,6 @@ func Dir(tb testing.TB) string {
 	return dir
 }
 
-// Eventually waits until ok returns true, and ends the test if that takes longer than bound. It
-// asks every few milliseconds. Use it for events that have no other signal.
-func Eventually(tb testing.TB, bound time.Duration, what string, ok func() bool) {
-	tb.Helper()
-	for deadline := time.Now().Add(bound); !ok(); time.Sleep(3 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("not within %v: %s", bound, what)
-		}
-	}
-}
-
 // environment is the environment of this process, without the variables that would change a
 // daemon's behaviour, and without the machine's configuration file.
 func environment() []string {

@@ -13,12 +13,15 @@ type standIn struct {
 	ended string
 }
 
-func (s *standIn) Helper() {}
-func (s *standIn) Fatalf(format string, args ...any) {
-	s.ended = "fails: " + fmt.Sprintf(format, args...)
-}
-func (s *standIn) Skipf(format string, args ...any) {
-	s.ended = "is skipped: " + fmt.Sprintf(format, args...)
+func (s *standIn) Helper()                           {}
+func (s *standIn) Fatalf(format string, args ...any) { s.end("fails: "+format, args) }
+func (s *standIn) Skipf(format string, args ...any)  { s.end("is skipped: "+format, args) }
+
+// end notes the first end. A real test does not go on behind it.
+func (s *standIn) end(format string, args []any) {
+	if s.ended == "" {
+		s.ended = fmt.Sprintf(format, args...)
+	}
 }
 
 // A tool that the machine lacks skips a test. Under TLSD_TEST_STRICT=1 it fails the test.

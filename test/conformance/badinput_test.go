@@ -282,12 +282,12 @@ func TestBadHandles(t *testing.T) {
 		if err := p.s.CloseServerContext(p.ctx, closedServer); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testd.Port(t)); err == nil {
+		if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testkit.Port(t)); err == nil {
 			t.Fatal("a port on which nobody listens has answered")
 		}
 		never := closedServer + 1 // its number was taken by the call that failed
 
-		free := testd.Port(t)
+		free := testkit.Port(t)
 		type named struct {
 			name   string
 			handle client.Handle

@@ -32,7 +32,7 @@ var networkBounds = session.Timeouts{Connect: connectBound, Handshake: handshake
 func TestBadAddressesToConnectTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dead := testd.Port(t)
+	dead := testkit.Port(t)
 	atEachLevel(t, networkBounds, func(t *testing.T, e us) {
 		for _, c := range []struct {
 			name  string
@@ -224,7 +224,8 @@ func TestBadAddressesToListenOn(t *testing.T) {
 			})
 		}
 		t.Run("and then one that is free", func(t *testing.T) {
-			l := ourListener{&ours.Listener{TB: t, Ctx: p.ctx, S: p.s, H: h, Port: testd.Port(t)}}
+			l := ourListener{&ours.Listener{TB: t, Ctx: p.ctx, S: p.s, H: h,
+				Port: testkit.Port(t)}}
 			accepted := accepting(t, l)
 			testd.AwaitListener(t, l.Port)
 			c, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})

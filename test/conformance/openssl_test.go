@@ -74,7 +74,7 @@ func version(only uint16) []string {
 
 func (opensslEndpoint) listen(t *testing.T, o listenOptions) listener {
 	t.Helper()
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	args := []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-naccept", "1", "-brief",
 		"-cert", o.cert.CertFile, "-cert_chain", o.cert.CertFile, "-key", o.cert.KeyFile}
 	p := startOpenssl(t, append(args, version(o.only)...))

@@ -3,7 +3,6 @@ package conformance
 import (
 	"crypto/tls"
 	"io"
-	"net"
 	"testing"
 
 	"tlsd/internal/testkit"
@@ -17,25 +16,13 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: version})
-			testkit.Must(t, err)
-			t.Cleanup(func() { l.Close() })
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						io.Copy(c, c)
-						c.Close()
-					}()
-				}
-			}()
+			cfg := w.cert.Config()
+			cfg.MaxVersion = version
+			port := testkit.ServeTLS(t, cfg, func(c *tls.Conn) { io.Copy(c, c) })
 			atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 				ctx, s := testkit.Bounded(t), e.open(t, w.ca.File)
 				for _, c := range [][2]string{{"on", "0"}, {"on", "1"}, {"off", "0"}, {"on", "1"}} {
-					h, err := s.NewClient(ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
+					h, err := s.NewClient(ctx, "localhost", port)
 					testkit.Must(t, err)
 					testkit.Must(t, s.SetOption(ctx, h, "session-resumption",
 						c[0]))

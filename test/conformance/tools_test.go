@@ -128,7 +128,7 @@ func TestWeGetThePageOfSServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-		port := testd.Port(t)
+		port := testkit.Port(t)
 		startOpenssl(t, []string{"s_server", "-www", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-cert", w.cert.CertFile, "-key", w.cert.KeyFile})
 		testd.AwaitListener(t, port)
 		s, err := e.dial(t, address{"localhost", port}, dialOptions{ca: w.ca.File})

@@ -56,14 +56,14 @@ func startPeers(t *testing.T) *peers {
 	d := testd.Start(t)
 	stuck := make(chan struct{})
 	config := func() *tls.Config {
-		return &tls.Config{Certificates: []tls.Certificate{p.cert.TLS()}}
+		return p.cert.Config()
 	}
 	at := func(handle func(net.Conn), c *tls.Config) int {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		serve(t, l, func(conn net.Conn) {
+		testkit.ServeOn(t, l, func(conn net.Conn) {
 			if c != nil {
 				conn = tls.Server(conn, c)
 			}
@@ -86,7 +86,7 @@ func startPeers(t *testing.T) *peers {
 		"CUT":     at(cut, config()),
 		"STUCK":   at(wait(stuck), config()),
 		"UPGRADE": at(func(c net.Conn) { upgrade(c, config()) }, nil),
-		"REFUSED": testd.Port(t),
+		"REFUSED": testkit.Port(t),
 	} {
 		p.env = append(p.env, name+"="+strconv.Itoa(port))
 	}

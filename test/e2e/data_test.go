@@ -30,7 +30,7 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	c, server := d.Dial(t), d.Dial(t)
 	listening, err := server.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
 	must(err)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	type accepted struct {
 		conn *client.Conn
 		err  error

@@ -45,7 +45,7 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 		ca.Issue(t, testcert.Leaf{CN: "example.com", DNS: []string{"example.com"}}))
 	d := testd.Start(t)
 	stub := testd.Start(t, "--libssl=/nonexistent.so")
-	refused := testd.Port(t)
+	refused := testkit.Port(t)
 	untrusted := httpsServer(t, cert)
 	missing := filepath.Join(t.TempDir(), "missing.key")
 	absent := filepath.Join(testd.Dir(t), "absent.sock")
@@ -148,7 +148,7 @@ func TestAScriptConnectsWithinItsBound(t *testing.T) {
 		t.Skipf("this machine has no IPv6: %v", err)
 	}
 	cert := ca.Issue(t, testcert.Leaf{IPs: []string{"::1"}}).TLS()
-	serve(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}),
+	testkit.ServeOn(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}),
 		func(c net.Conn) { _, _ = io.WriteString(c, "here") })
 	port := l.Addr().(*net.TCPAddr).Port
 	p := domhost(writeFile(t, filepath.Join(t.TempDir(), "brackets.dom"), fmt.Sprintf(`tls.SetTimeout(0, 1);

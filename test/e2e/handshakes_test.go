@@ -34,7 +34,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	t.Parallel()
 	d := testd.Start(t, "--failed-handshakes=skip")
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	c := d.Dial(t)

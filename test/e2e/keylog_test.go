@@ -42,7 +42,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	file := filepath.Join(testd.Dir(t), "keys")
 	d := testd.Start(t, "--key-log", file, "--isolation=shared", "--workers=2")
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	peers := new(secrets)

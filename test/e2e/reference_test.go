@@ -13,6 +13,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/test/rules/reference"
 )
 
@@ -105,7 +106,7 @@ func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, wan
 	handle func(net.Conn) string) {
 	t.Helper()
 	got := make(chan string, 16)
-	serve(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
+	testkit.ServeOn(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
 	o.after = func() {
 		select {
 		case g := <-got:

@@ -92,7 +92,7 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				workers(t, d, own)
 				before, supervisors := len(openFiles(t, workerOf(t, tk.c))),
 					len(openFiles(t, d.PID))
-				port := testd.Port(t)
+				port := testkit.Port(t)
 				// It has a waiting Read, a waiting Accept, and a client that was
 				// not accepted.
 				caller, gone := startCaller(t, d, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}

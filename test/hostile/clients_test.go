@@ -152,7 +152,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	c := d.Dial(t)
 	sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 	testkit.Must(t, err)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	pid := workerOf(t, c)
 
 	// The server accepts one client after another, and greets each.
@@ -411,7 +411,7 @@ func TestClientsThatTurnBad(t *testing.T) {
 	c := d.Dial(t)
 	sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 	testkit.Must(t, err)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	pid := workerOf(t, c)
 	// accept begins the Accept of the next client.
 	accept := func() <-chan client.Handle {
@@ -512,7 +512,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	c := d.Dial(t)
 	sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 	testkit.Must(t, err)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	accepted := make(chan client.Handle, 1)
 	go func() {
 		h, err := c.Accept(ctx, sc, "127.0.0.1", port)

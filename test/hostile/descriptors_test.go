@@ -89,7 +89,7 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		tk := w.talk(t, c, echo)
 		sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 		testkit.Must(t, err)
-		port := testd.Port(t)
+		port := testkit.Port(t)
 		accept := func() <-chan error {
 			ended := make(chan error, 1)
 			go func() {
@@ -127,7 +127,7 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 			"too many open files", w.ca.File)
 		_, err = c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 		failed(t, err, client.KindFile, "EMFILE", "too many open files", w.cert.CertFile)
-		_, err = c.Accept(ctx, sc, "127.0.0.1", testd.Port(t))
+		_, err = c.Accept(ctx, sc, "127.0.0.1", testkit.Port(t))
 		failed(t, err, client.KindConnect, "EMFILE", "too many open files")
 		tk.works(t)
 		restore()

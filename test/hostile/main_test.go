@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,35 +87,21 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
-	return &world{ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})}
+	return &world{ca, ca.Localhost(t)}
 }
 
 // echo is a server of TLS that sends its input back. It counts the open connections.
 func (w *world) echo(t *testing.T) (port int, open func() int) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}})
-	testkit.Must(t, err)
-	conns := make(chan int, 1)
-	conns <- 0
-	add := func(n int) { conns <- <-conns + n }
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			add(1)
-			go func() {
-				defer add(-1)
-				defer conn.Close()
-				io.Copy(conn, conn)
-			}()
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).Port, func() int { n := <-conns; conns <- n; return n }
+	var conns atomic.Int64
+	port = testkit.Serve(t, func(nc net.Conn) {
+		conns.Add(1)
+		defer conns.Add(-1)
+		c := tls.Server(nc, w.cert.Config())
+		defer c.Close()
+		io.Copy(c, c)
+	})
+	return port, func() int { return int(conns.Load()) }
 }
 
 // A talk is a connection of a session with an echo.

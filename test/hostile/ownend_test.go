@@ -57,7 +57,7 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	}
 	context := request("NewServerContext", "[%q,%q]", w.cert.CertFile, w.cert.KeyFile)
 	accept := func(channel int) string { // it waits without a bound
-		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testd.Port(t), channel)
+		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testkit.Port(t), channel)
 	}
 	// behind waits until all calls so far are answered.
 	behind := func(t *testing.T, end *os.File) {
@@ -73,7 +73,7 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	// signal has a signal of a context that listens, and puts the end into one of its queues.
 	signal := func(t *testing.T, end *os.File, other string, second bool) {
 		a, b := pair(t)
-		testkit.Must(t, give(end, context+request("Listen", `[1,"127.0.0.1",%d]`, testd.Port(t))+other))
+		testkit.Must(t, give(end, context+request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))+other))
 		testkit.Must(t, give(end, request("Signal", "[1,1]"), a, b))
 		behind(t, end)
 		if !second {

@@ -102,7 +102,7 @@ func allOn(info string) bool {
 func talk(t *testing.T, m *machine) {
 	t.Helper()
 	ca := testcert.NewCA(t, "test")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	m.write(alices+"/cert.pem", "alice", "0644", readFile(t, cert.CertFile))
 	m.write(alices+"/key.pem", "alice", "0600", readFile(t, cert.KeyFile))
 	m.write("/tmp/ca.pem", "bob", "0600", readFile(t, ca.File))

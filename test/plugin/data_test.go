@@ -795,9 +795,8 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
 	t.Helper()
 	authority := testcert.NewCA(t, "Test CA")
-	cert := authority.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
-	return authority.File, serveTLS(t, cert, serve)
+	cert := authority.Localhost(t)
+	return authority.File, testkit.ServeTLS(t, cert.Config(), serve)
 }
 
 // With the real tlsd: a peer that is gone while Writes run ahead.

@@ -216,7 +216,7 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	h := startHost(t, d.env())
 	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
 	h.send("NewServerContext", filepath.Base(cert.CertFile),

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,36 +104,6 @@ func (d *daemon) stop(signals ...syscall.Signal) error {
 	return d.cmd.Wait()
 }
 
-// serveTLS is a crypto/tls server; it returns its port.
-func serveTLS(t *testing.T, cert *testcert.Cert, serve func(conn *tls.Conn)) int {
-	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	t.Cleanup(func() {
-		ln.Close()
-		<-ended
-	})
-	go func() {
-		defer close(ended)
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(2 * patience))
-				serve(conn.(*tls.Conn))
-			}()
-		}
-	}()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
 // echo returns a CA file and the port of an echo server with a certificate of that CA.
 func echo(t *testing.T) (ca string, port int) {
 	t.Helper()
@@ -219,8 +188,8 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	port := testd.Port(t)
+	cert := ca.Localhost(t)
+	port := testkit.Port(t)
 	h := startHost(t, d.env())
 	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
 	h.send("NewServerContext", filepath.Base(cert.CertFile),

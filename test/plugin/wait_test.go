@@ -273,7 +273,7 @@ func serves(t *testing.T) (h *host, port int, config *tls.Config) {
 	t.Helper()
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	h = startHost(t, d.env())
 	h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(1, "")
 	port = int(h.call("Listen", 1, "127.0.0.1", 0).N)

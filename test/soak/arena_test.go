@@ -60,12 +60,11 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 		ports: make(chan int, 32), figures: newFigures(),
 		sessions: map[*session]struct{}{}, killed: map[int]time.Time{},
 	}
-	a.cert = a.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
+	a.cert = a.ca.Localhost(t)
 	testkit.Must(t, os.WriteFile(a.bundle, a.ca.PEM(), 0o600))
 	a.peer = startPeer(t, a.cert)
 	for range cap(a.ports) {
-		a.ports <- testd.Port(t)
+		a.ports <- testkit.Port(t)
 	}
 	a.d = testd.StartWith(t, testd.Options{
 		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...),

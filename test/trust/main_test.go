@@ -4,12 +4,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
@@ -44,28 +41,7 @@ func newWorld(t *testing.T) *world {
 // serve lets clients come and go until the test ends.
 func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
-	cfg := &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
-	var work sync.WaitGroup
-	t.Cleanup(func() { // clients were opened later, so they are gone by then
-		l.Close()
-		work.Wait()
-	})
-	work.Go(func() {
-		for {
-			nc, err := l.Accept()
-			if err != nil {
-				return
-			}
-			work.Go(func() {
-				defer nc.Close()
-				nc.SetDeadline(time.Now().Add(testkit.Patience))
-				io.Copy(io.Discard, tls.Server(nc, cfg))
-			})
-		}
-	})
-	return l.Addr().(*net.TCPAddr).Port
+	return testkit.ServeTLS(t, cert.Config(), func(c *tls.Conn) { io.Copy(io.Discard, c) })
 }
 
 // open makes a client's connection, before its handshake.

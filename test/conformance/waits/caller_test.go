@@ -21,8 +21,8 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
@@ -327,7 +327,7 @@ func (c *caller) bound(handle int) {
 // open connects to a peer. The connection is handle 1.
 func (c *caller) open(peer func(*net.TCPConn)) {
 	c.t.Helper()
-	port := fakeengine.Serve(c.t, func(nc net.Conn) { peer(nc.(*net.TCPConn)) })
+	port := testkit.Serve(c.t, func(nc net.Conn) { peer(nc.(*net.TCPConn)) })
 	c.ok("tls.NewClient", fmt.Sprintf(`["localhost",%d]`, port))
 	c.ok("tls.SetInsecureSkipVerify", "[1,1]")
 }
@@ -354,7 +354,7 @@ func (c *caller) openServer(then func(*net.TCPConn)) {
 	c.t.Helper()
 	c.open(func(nc *net.TCPConn) {
 		nc.SetReadBuffer(4 << 10)
-		p := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{c.cert.TLS()}})
+		p := tls.Server(nc, c.cert.Config())
 		if p.Handshake() == nil && then != nil {
 			then(nc)
 		}
@@ -409,7 +409,7 @@ const tooMuch = 150 << 10
 func (c *caller) server() (port int) {
 	c.t.Helper()
 	c.ok("tls.NewServerContext", fmt.Sprintf("[%q,%q]", c.cert.CertFile, c.cert.KeyFile))
-	return fakeengine.FreePort(c.t)
+	return testkit.Port(c.t)
 }
 
 // dial makes a TCP connection to a listener, once there is one. It sends only this text.

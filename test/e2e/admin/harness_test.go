@@ -7,15 +7,12 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"io"
 	"net"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"tlsd/internal/admin"
 	"tlsd/internal/testcert"
@@ -102,27 +99,7 @@ func startEcho(t *testing.T) *echo {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
 	leaf := ca.Issue(t, testcert.Leaf{CN: "an echo", IPs: []string{"127.0.0.1"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(testkit.Patience))
-				io.Copy(conn, conn)
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close(); all.Wait() })
-	return &echo{"127.0.0.1", l.Addr().(*net.TCPAddr).Port, ca}
+	return &echo{"127.0.0.1", testkit.Echo(t, leaf.TLS()), ca}
 }
 
 // connect makes a connection of a session to the server.
@@ -175,7 +152,7 @@ func serve(t *testing.T, c *client.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	accepted := make(chan error, 1)
 	go func() { _, err := c.Accept(t.Context(), ctx, "127.0.0.1", port); accepted <- err }()
 	testd.AwaitListener(t, port)

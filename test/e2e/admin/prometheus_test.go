@@ -175,7 +175,7 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml",
 		"--storage.tsdb.path="+dir+"/data",
 		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))

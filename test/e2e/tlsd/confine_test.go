@@ -38,8 +38,7 @@ type attempt struct {
 func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	t.Helper()
 	lib := faultyLibrary(t, "-DESCAPE")
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
 	a := attempt{dir: shortDir(t)}
 	there := filepath.Join(a.dir, "there")
 	key, err := os.ReadFile(cert.KeyFile)
@@ -186,8 +185,7 @@ func TestReadingCanBeLimited(t *testing.T) {
 		}
 	})
 	// Everything that a script needs is there, except its files elsewhere.
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
 	sock := filepath.Join(shortDir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
 	u := newUser(t, sock, echoServer(t))

@@ -1,7 +1,6 @@
 package tlsd
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,31 +43,8 @@ func faultyLibrary(t *testing.T, flags ...string) string {
 // echoServer is a server of TLS that sends its input back.
 func echoServer(t *testing.T) (port string) {
 	t.Helper()
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				io.Copy(conn, conn)
-				conn.Close()
-			}()
-		}
-	}()
-	_, port, err = net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
+	return strconv.Itoa(testkit.Echo(t, cert.TLS()))
 }
 
 // modes are the two kinds of isolation.

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
 	"tlsd/internal/testkit"
 )
 
@@ -56,8 +55,7 @@ func exchange(t *testing.T, conn net.Conn, in *bufio.Reader, lines ...string) st
 
 func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 	t.Parallel()
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
 	sock := filepath.Join(shortDir(t), "s")
 	startWith(t, nil, "", "--socket", sock)
 	other, otherIn, _ := connect(t, sock)
@@ -74,7 +72,7 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 		}
 		// The answer of the second call means that the first has begun.
 		exchange(t, conn, in,
-			`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testd.Port(t))+`]}`, askBackend)
+			`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testkit.Port(t))+`]}`, askBackend)
 		if err := unix.Kill(worker, sig); err != nil {
 			t.Fatal(err)
 		}

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
 	"tlsd/internal/testkit"
 )
 
@@ -144,8 +143,7 @@ func put(t *testing.T, from, to string) string {
 func TestPolicyRefusesAndAllows(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
+	cert := ca.Localhost(t)
 	dir := shortDir(t)
 	keys := filepath.Join(dir, "keys")
 	if err := os.Mkdir(keys, 0o755); err != nil {
@@ -159,7 +157,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		t.Fatal(err)
 	}
 	recent, old := tlsServer(t, cert, tls.VersionTLS13), tlsServer(t, cert, tls.VersionTLS12)
-	free := testd.Port(t)
+	free := testkit.Port(t)
 	r := startRuled(t, fmt.Sprintf(`
 		[default]
 		insecure-skip-verify = false

@@ -44,7 +44,7 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	needRoot(t)
 	dir := shortDir(t)
 	ca := testcert.NewCA(t, "Test CA")
-	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	leaf := ca.Localhost(t)
 	secret, key := guarded(t, ca.File, dir+"/secret.pem", 55),
 		guarded(t, leaf.KeyFile, dir+"/key.pem", 55)
 	cert := put(t, leaf.CertFile, dir+"/cert.pem")

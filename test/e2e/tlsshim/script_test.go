@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,9 +27,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -118,33 +115,12 @@ func startEcho(tb testing.TB) *echoServer {
 	ca := testcert.NewCA(tb, "Test CA")
 	leaf := ca.Issue(tb, testcert.Leaf{CN: "an echo", DNS: []string{"localhost"},
 		IPs: []string{"127.0.0.1"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s := &echoServer{port: l.Addr().(*net.TCPAddr).Port, ca: ca,
-		shaken: make(chan struct{}, 100), ended: make(chan error, 100)}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(testkit.Patience))
-				if conn.(*tls.Conn).Handshake() != nil {
-					return
-				}
-				s.shaken <- struct{}{}
-				_, err := io.Copy(conn, conn)
-				s.ended <- err
-			})
-		}
+	s := &echoServer{ca: ca, shaken: make(chan struct{}, 100), ended: make(chan error, 100)}
+	s.port = testkit.ServeTLS(tb, leaf.Config(), func(c *tls.Conn) {
+		s.shaken <- struct{}{}
+		_, err := io.Copy(c, c)
+		s.ended <- err
 	})
-	tb.Cleanup(func() { l.Close(); all.Wait() })
 	return s
 }
 

@@ -65,9 +65,9 @@ func TestAnInterruptCancelsTheCallInFlight(t *testing.T) {
 
 func TestAServerIsMadeOfCalls(t *testing.T) {
 	t.Parallel()
-	d, port := testd.Start(t), testd.Port(t)
+	d, port := testd.Start(t), testkit.Port(t)
 	ca := testcert.NewCA(t, "Test CA")
-	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	leaf := ca.Localhost(t)
 	cmd, stdout, stderr := shim(t, d.Socket, "call", "NewServerContext", leaf.CertFile,
 		leaf.KeyFile, "--",
 		"Accept", "1", "127.0.0.1", strconv.Itoa(port), "--", "Read", "2", "100", "--",

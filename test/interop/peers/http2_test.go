@@ -132,7 +132,7 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 	folder := t.TempDir()
 	text := lines(7, bulk)
 	testkit.Must(t, os.WriteFile(filepath.Join(folder, "file.txt"), text, 0o644))
-	port, cert := testd.Port(t), w.certs["RSA"]
+	port, cert := testkit.Port(t), w.certs["RSA"]
 	server := start(t, "nghttpd", "--address=127.0.0.1", "--htdocs="+folder, strconv.Itoa(port), cert.KeyFile, cert.CertFile)
 	go io.Copy(io.Discard, server.out)
 	testd.AwaitListener(t, port)

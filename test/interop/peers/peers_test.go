@@ -127,7 +127,7 @@ func (c *cell) peers() tap.Direction {
 func (c *cell) begin() (err error) {
 	c.Helper()
 	if c.role == asServer {
-		port := testd.Port(c.T)
+		port := testkit.Port(c.T)
 		c.them = c.peer.server(c.T, port, c.setting)
 		await(c.T, c.peer, port)
 		c.relay = tap.Start(c.T, port)

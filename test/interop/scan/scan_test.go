@@ -93,7 +93,7 @@ func serve(t *testing.T, ca *testcert.CA, key testcert.KeyType) (port int, versi
 	if version, err = c.Version(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
-	port = testd.Port(t)
+	port = testkit.Port(t)
 	done := make(chan error, 1)
 	go func() { done <- accept(ctx, c, h, port) }()
 	testd.AwaitListener(t, port)

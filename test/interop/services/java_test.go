@@ -95,7 +95,7 @@ func TestJavaKnowsItsClients(t *testing.T) {
 	java := needJava(t)
 	w := newWorld(t)
 	s := newService(t, "nobody")
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	args := s.java(w, "server", port, w.cert)
 	s.serve(port, syscall.SIGTERM, java, args...)
 	d := testd.Start(t)

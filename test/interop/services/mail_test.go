@@ -25,7 +25,7 @@ func TestPostfixChangesToTLS(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "root") // which gives its processes to the user postfix
 	cert, key, _ := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	mail := newService(t, "postfix")
 	s.file("main.cf", fmt.Sprintf(`compatibility_level = 3.6
 queue_directory = %s
@@ -102,7 +102,7 @@ func TestDovecotChangesToTLS(t *testing.T) {
 	w := newWorld(t)
 	s, mail := newService(t, "root"), newService(t, "nobody")
 	cert, key, _ := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	conf := s.file("dovecot.conf", fmt.Sprintf(`base_dir = %[1]s/run
 state_dir = %[1]s/run
 log_path = /dev/stderr

@@ -193,8 +193,7 @@ func newWorld(t *testing.T) *world {
 	leaf := testcert.Leaf{CN: clientName}
 	old := leaf
 	old.Expired = true
-	return &world{ca: ca, cert: ca.Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}),
+	return &world{ca: ca, cert: ca.Localhost(t),
 		clients: map[string]*testcert.Cert{
 			"a good one":        ca.Issue(t, leaf),
 			"an expired one":    ca.Issue(t, old),

@@ -64,7 +64,7 @@ func TestRedisKnowsItsClients(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	s.serve(port, syscall.SIGTERM, redis, "--bind", "127.0.0.1", "--port", "0", "--tls-port",
 		strconv.Itoa(port), "--save", "", "--dir", s.dir,
 		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
@@ -78,7 +78,7 @@ func TestMosquittoKnowsItsClients(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	conf := s.file("mosquitto.conf", fmt.Sprintf(`listener %d 127.0.0.1
 cafile %s
 certfile %s
@@ -105,7 +105,7 @@ func TestNginxKnowsItsClients(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	conf := s.file("nginx.conf", fmt.Sprintf(`daemon off;
 master_process off;
 pid pid;

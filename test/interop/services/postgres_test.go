@@ -53,7 +53,7 @@ func startPostgres(t *testing.T, w *world) (port int) {
 		"--locale=C", "--encoding=UTF8")
 	s.file("data/pg_hba.conf", "hostssl all "+clientName+" 127.0.0.1/32 cert\nhostssl all "+
 		"all 127.0.0.1/32 scram-sha-256\n")
-	port = testd.Port(t)
+	port = testkit.Port(t)
 	args := []string{"-D", data, "-p", strconv.Itoa(port)}
 	for _, setting := range []string{"listen_addresses=127.0.0.1", "unix_socket_directories=",
 		"fsync=off", "shared_buffers=1MB", "max_connections=10",
