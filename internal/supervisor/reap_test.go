@@ -116,7 +116,8 @@ func TestAWorkerThatSaysAnythingHarmsNobodyElse(t *testing.T) {
 	d.stop()
 	d.force()
 	d.wait() // by now the daemon has read all that was said
-	killed := d.logs.FilterMessage("worker breaks the rules of its channel, and is killed").Len()
+	killed := d.logs.FilterMessage(
+		"worker breaks the rules of its channel, and is killed").Len()
 	if killed == 0 || killed == 30 {
 		t.Errorf("%d of 30 workers were ended: this shows one side only", killed)
 	}
