@@ -17,7 +17,6 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
-	"tlsd/internal/sockets"
 	"tlsd/internal/testkit"
 	"tlsd/rpc"
 	"tlsd/rpc/client"
@@ -26,20 +25,10 @@ import (
 // channelPair makes a pair of sockets. The second is for tlsd.
 func channelPair(t testing.TB) (*net.UnixConn, *os.File) {
 	t.Helper()
-	fds, err := sockets.Pair(unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-	t.Cleanup(func() { theirs.Close() })
-	c, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
+	ours, theirs := testkit.SocketPair(t, unix.SOCK_STREAM)
+	c := testkit.UnixConn(t, ours)
 	c.SetDeadline(time.Now().Add(testkit.Patience))
-	return c.(*net.UnixConn), theirs
+	return c, theirs
 }
 
 // lineWith sends a line, and the descriptors with its first byte.

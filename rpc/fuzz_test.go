@@ -84,7 +84,7 @@ func harmless(t testing.TB, port int) policy.Policy {
 // answers by their ids. The session must end well, and free everything.
 func converse(t *testing.T, port int, engine counting, data []byte) map[string][]string {
 	t.Helper()
-	ours, theirs := pair(t)
+	ours, theirs := testkit.UnixPair(t)
 	defer ours.Close()
 	ours.SetDeadline(time.Now().Add(testkit.Patience))
 	served := make(chan error, 1)

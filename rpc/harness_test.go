@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,7 +52,7 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	for _, f := range set {
 		f(p.eng, &cfg)
 	}
-	ours, theirs := pair(t)
+	ours, theirs := testkit.UnixPair(t)
 	p.conn, p.r = ours, wire.NewReader(ours, 64<<20)
 	ours.SetDeadline(time.Now().Add(testkit.Patience))
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -69,25 +68,6 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 		stop()
 	})
 	return p
-}
-
-// pair makes a connected pair of Unix sockets.
-func pair(t testing.TB) (a, b *net.UnixConn) {
-	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ca, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cb, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca.(*net.UnixConn), cb.(*net.UnixConn)
 }
 
 // over waits for the end of Serve and returns its error. Nothing of the session must be left.

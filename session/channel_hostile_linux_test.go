@@ -219,12 +219,7 @@ func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dup, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dup.Close()
+	dup := testkit.UnixConn(t, f)
 	dup.SetDeadline(time.Now().Add(testkit.Patience))
 	c.Close()
 	echoes(t, dup)

@@ -25,12 +25,7 @@ import (
 // pair makes a pair of sockets: the caller's end, and the worker's.
 func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	t.Helper()
-	fds, err := sockets.Pair(unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	caller, worker = unixConn(t, fds[0]), unixConn(t, fds[1])
-	t.Cleanup(func() { caller.Close() })
+	caller, worker = testkit.UnixPair(t)
 	caller.SetDeadline(time.Now().Add(testkit.Patience))
 	return caller, worker
 }
@@ -38,13 +33,7 @@ func pair(t *testing.T) (caller, worker *net.UnixConn) {
 // unixConn makes a connection of a descriptor, and closes the descriptor.
 func unixConn(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
-	f := os.NewFile(uintptr(fd), "socket")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.(*net.UnixConn)
+	return testkit.UnixConn(t, os.NewFile(uintptr(fd), "socket"))
 }
 
 // channel is a connection that has done its handshake, and the caller's end of its data channel.

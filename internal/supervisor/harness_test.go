@@ -216,10 +216,5 @@ func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 // connOfFD makes a connection from a descriptor. The end of the test closes both.
 func connOfFD(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
-	f := os.NewFile(uintptr(fd), "connection")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	testkit.Must(t, err)
-	t.Cleanup(func() { c.Close() })
-	return c.(*net.UnixConn)
+	return testkit.UnixConn(t, os.NewFile(uintptr(fd), "connection"))
 }

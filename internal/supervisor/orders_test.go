@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,10 +114,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	for n := range uint64(most) {
 		w.sessions[n+1] = &session{number: n + 1, slot: int(n)}
 	}
-	worker, err := net.FileConn(theirs)
-	testkit.Must(t, err)
-	theirs.Close()
-	t.Cleanup(func() { worker.Close() })
+	worker := testkit.UnixConn(t, theirs)
 	worker.SetDeadline(time.Now().Add(testkit.Patience))
 	for ours.TrySend(handoff.ToWorker{}) == nil { // until it is full
 	}

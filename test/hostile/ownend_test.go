@@ -28,16 +28,6 @@ func endOf(t *testing.T, conn *net.UnixConn) *os.File {
 	return f
 }
 
-// pair is a pair of sockets.
-func pair(t *testing.T) (a, b *os.File) {
-	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	testkit.Must(t, err)
-	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
-	t.Cleanup(func() { a.Close(); b.Close() })
-	return a, b
-}
-
 // give sends bytes with descriptors.
 func give(to *os.File, text string, files ...*os.File) error {
 	var fds []int
@@ -72,7 +62,7 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	}
 	// signal has a signal of a context that listens, and puts the end into one of its queues.
 	signal := func(t *testing.T, end *os.File, other string, second bool) {
-		a, b := pair(t)
+		a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 		testkit.Must(t, give(end, context+request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))+other))
 		testkit.Must(t, give(end, request("Signal", "[1,1]"), a, b))
 		behind(t, end)
@@ -101,7 +91,7 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			testkit.Must(t, give(end, " ", end))
 		},
 		"sent in the queue of a socket": func(t *testing.T, end *os.File) {
-			a, b := pair(t)
+			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 			testkit.Must(t, give(a, "x", end, a))
 			testkit.Must(t, give(end, " ", b))
 			testkit.Must(t, errors.Join(a.Close(), b.Close()))
@@ -116,14 +106,14 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			testkit.Must(t, give(end, request("Handshake", "[1,1]"), end))
 		},
 		"in the queue of a data channel": func(t *testing.T, end *os.File) {
-			a, b := pair(t)
+			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 			testkit.Must(t, give(a, "x", end, a))
 			testkit.Must(t, give(end, context))
 			testkit.Must(t, give(end, accept(1), b))
 			testkit.Must(t, errors.Join(a.Close(), b.Close()))
 		},
 		"in the queue of a data channel, later": func(t *testing.T, end *os.File) {
-			a, b := pair(t)
+			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 			testkit.Must(t, give(end, context))
 			testkit.Must(t, give(end, accept(1), b))
 			behind(t, end) // the channel's being taken

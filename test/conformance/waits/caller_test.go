@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -153,7 +152,7 @@ type answer struct {
 func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way,
 	bounds session.Timeouts) *caller {
 	t.Helper()
-	ours, theirs := pair(t)
+	ours, theirs := testkit.UnixPair(t)
 	ours.SetDeadline(time.Now().Add(10 * soon))
 	ctx, stop := context.WithCancel(context.Background())
 	c := &caller{
@@ -174,25 +173,6 @@ func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way,
 		<-c.over
 	})
 	return c
-}
-
-// pair is a connected pair of Unix sockets.
-func pair(t *testing.T) (a, b *net.UnixConn) {
-	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ca, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cb, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca.(*net.UnixConn), cb.(*net.UnixConn)
 }
 
 // listen distributes the answers.
@@ -365,21 +345,14 @@ func (c *caller) openServer(then func(*net.TCPConn)) {
 // callWithChannel is call for a call that announces a data channel. It also returns the other end.
 func (c *caller) callWithChannel(method, params string) (id string, ours net.Conn) {
 	c.t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(fds[0]), "ours")
-	ours, err = net.FileConn(f)
-	f.Close()
-	if err == nil {
-		c.t.Cleanup(func() { ours.Close() })
-		c.id++
-		line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n",
-			c.id, method, params)
-		_, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(fds[1]), nil)
-	}
-	unix.Close(fds[1])
+	f, theirs := testkit.SocketPair(c.t, unix.SOCK_STREAM)
+	ours = testkit.UnixConn(c.t, f)
+	c.id++
+	line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n",
+		c.id, method, params)
+	_, _, err := c.conn.(*net.UnixConn).WriteMsgUnix(line,
+		unix.UnixRights(int(theirs.Fd())), nil)
+	theirs.Close()
 	if err != nil {
 		c.t.Fatal(err)
 	}

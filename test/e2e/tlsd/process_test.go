@@ -173,14 +173,7 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer packetsFile.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	connected, other := os.NewFile(uintptr(pair[0]), "pair"),
-		os.NewFile(uintptr(pair[1]), "pair")
-	defer connected.Close()
-	defer other.Close()
+	connected, _ := testkit.SocketPair(t, unix.SOCK_STREAM)
 	for _, tt := range []struct {
 		file  *os.File
 		count int
