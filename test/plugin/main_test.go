@@ -19,13 +19,14 @@ import (
 	"sync"
 	"testing"
 
+	"tlsd/internal/testcc"
 	"tlsd/internal/testkit"
 )
 
 const sources = "../../cmd/tlsshim/plugin"
 
 // strict are the flags that the library's sources must compile with, without a warning.
-var strict = []string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"}
+var strict = append(testcc.Strict(), "-pthread")
 
 // A flavour is a way to build host and plugin.
 type flavour struct {

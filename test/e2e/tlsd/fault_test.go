@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/testcc"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testkit"
 )
@@ -27,15 +27,14 @@ func faultyLibrary(t *testing.T, flags ...string) string {
 	cc := testkit.Tool(t, "cc")
 	dir := shortDir(t)
 	lib := filepath.Join(dir, "libfault.so")
-	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared",
-		"-fPIC", "-o", lib}, flags...)
-	out, err := exec.Command(cc, append(args, "testdata/fault/fault.c", "-Wl,--no-as-needed",
-		"-l:libssl.so.3", "-l:libcrypto.so.3")...).CombinedOutput()
-	if err != nil && !strings.Contains(string(out), "cannot find -l") {
-		t.Fatalf("%s", out)
+	err := testcc.Compile(t.Context(), cc, lib, []string{"testdata/fault/fault.c"},
+		append(flags, "-shared", "-fPIC", "-Wl,--no-as-needed", "-l:libssl.so.3",
+			"-l:libcrypto.so.3")...)
+	if err != nil && !strings.Contains(err.Error(), "cannot find -l") {
+		t.Fatal(err)
 	}
 	if err != nil {
-		t.Skipf("needs libssl.so.3 to link with: %s", out)
+		t.Skipf("needs libssl.so.3 to link with: %v", err)
 	}
 	return lib
 }

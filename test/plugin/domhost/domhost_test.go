@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/testcc"
 	"tlsd/internal/testkit"
 )
 
@@ -56,13 +57,8 @@ func buildAndRun(m *testing.M) (int, error) {
 }
 
 func buildPlugin(file, source string) error {
-	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
-		"-fPIC", "-shared",
-		"-o", file, filepath.Join("testdata", source)).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("build %s: %w\n%s", source, err, out)
-	}
-	return nil
+	return testcc.Compile(context.Background(), "cc", file,
+		[]string{filepath.Join("testdata", source)}, "-fPIC", "-shared")
 }
 
 // result is the end of a run of domhost.
