@@ -16,6 +16,8 @@ import (
 	"tlsd/session"
 )
 
+// A context serves many clients. They wait between two Accepts, and none holds up another.
+
 const crowd = 20
 
 // Many clients at once on one listener: each is served, and gets its own answer.

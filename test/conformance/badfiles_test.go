@@ -21,6 +21,8 @@ import (
 	"tlsd/session"
 )
 
+// A file that is bad, or that may not be read, is a file error that names it. Nothing changes.
+
 // The three places where the interface takes a file.
 type place string
 

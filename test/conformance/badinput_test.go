@@ -17,6 +17,8 @@ import (
 	"tlsd/session"
 )
 
+// A wrong parameter, handle or state is an error that names it. The session goes on.
+
 // A patient is a session that gets bad input, and a session beside it. Each
 // has a connection at work, by which is seen that nothing else was harmed.
 type patient struct {

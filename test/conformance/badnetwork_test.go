@@ -18,6 +18,8 @@ import (
 	"tlsd/session"
 )
 
+// A bad network or server is an error of the right kind, with its errno, within the timeout.
+
 // Bounds of our side in these tests. They hold for its good peers, too, which need
 // some milliseconds, or more on a busy machine.
 const (

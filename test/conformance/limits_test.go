@@ -19,6 +19,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
+// A call that exceeds a limit is refused with kind limit, and changes nothing.
+
 // liner is a caller that sends bytes as they are.
 type liner struct {
 	t    *testing.T

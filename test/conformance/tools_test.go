@@ -16,6 +16,8 @@ import (
 	"tlsd/session"
 )
 
+// curl and OpenSSL's commands talk with our side, and verify it.
+
 // runTool runs a program to its end, with its input closed, and gives its output and exit state.
 func runTool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()

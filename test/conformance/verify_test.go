@@ -23,6 +23,8 @@ import (
 	"tlsd/session"
 )
 
+// A certificate is accepted or refused as it must be. A refusal says why.
+
 // X509_V_ERR numbers, openssl-verification-options(1).
 const (
 	noIssuer         = 20

@@ -19,6 +19,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// A call that fails ends the script, with the text of its error.
+
 // A call of a script: the name of a function in the namespace tls, and its arguments. The first
 // handle of a script is 1.
 type call []any

@@ -17,6 +17,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// Handshakes that fail are skipped and logged. A server takes renewed certificates.
+
 // lines are the entries of a daemon's log with a text.
 func linesOf(t *testing.T, d *testd.Daemon, text string) (found []map[string]any) {
 	t.Helper()

@@ -17,6 +17,8 @@ import (
 	"tlsd/internal/testd"
 )
 
+// The key log has the secrets that the peers have.
+
 // secrets is where a peer writes what it knows.
 type secrets struct {
 	mu   sync.Mutex

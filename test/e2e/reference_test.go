@@ -17,6 +17,8 @@ import (
 	"tlsd/test/rules/reference"
 )
 
+// Each example of the plugin's reference runs as it is printed.
+
 // The peer of an example, and the output that the example must print.
 var references = map[string]struct {
 	other func(*testing.T, *otherSide)

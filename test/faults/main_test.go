@@ -16,6 +16,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// Every function has a wrapper. Without orders, faultssl is the library behind it.
+
 func TestMain(m *testing.M) { testd.Main(m) }
 
 // built is the library, which all tests share.

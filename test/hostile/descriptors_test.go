@@ -17,6 +17,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// A lack of descriptors costs the call or the session that needs one, and nothing else.
+
 const backend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n"
 
 // A daemon that can accept no caller goes on with its sessions. It takes the new callers when it

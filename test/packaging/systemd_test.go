@@ -10,6 +10,8 @@ import (
 	"tlsd/internal/testcert"
 )
 
+// The units serve under a real systemd.
+
 // mostExposed is the highest allowed score of systemd-analyze security, in tenths of its ten
 // points.
 const mostExposed = "30"

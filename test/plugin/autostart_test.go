@@ -19,6 +19,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// A plugin without a tlsd starts a private one, which is no child of the host.
+
 // This test program is also the tlsd that the plugin starts. With this variable set it is a
 // stand-in that takes tlsd's flags. The value says how it behaves; see standInMain.
 const asTLSD = "TLSD_TEST_AS_TLSD"

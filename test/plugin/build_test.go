@@ -12,6 +12,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// The library exports only its functions, needs only libc, and compiles without a warning.
+
 // functions are the functions that tlsplugin.h declares.
 func functions(t *testing.T) []string {
 	t.Helper()

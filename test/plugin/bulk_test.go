@@ -14,6 +14,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// Much data in both directions at once does not hang.
+
 // serveEcho is a tlsd with small buffers that is slow on purpose. Each connection echoes, and does
 // not read while it writes.
 func serveEcho(p *peer) error {

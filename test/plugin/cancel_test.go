@@ -20,6 +20,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// tls_Cancel ends each call in each phase. It loses nothing else.
+
 // A canceller is a way to call tls_Cancel while a call waits. Each way calls it again and again,
 // because tls_Cancel does not affect calls that begin later.
 type canceller struct {

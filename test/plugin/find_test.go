@@ -15,6 +15,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// The plugin looks for a tlsd in the documented order, and talks only to trusted users.
+
 // backendIs makes the host ask a stand-in for its backend.
 func backendIs(t *testing.T, h *host, d *standIn, name string) {
 	t.Helper()

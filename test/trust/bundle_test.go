@@ -26,6 +26,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// A bundle is taken or refused as a whole, as proto.md says.
+
 // A bundle is a file for tls.SetCaBundle, with the result that proto.md promises.
 type bundle struct {
 	name    string

@@ -18,6 +18,8 @@ import (
 	"tlsd/session"
 )
 
+// Each wait can be ended: by a cancel, by a close, and with the session.
+
 // A way is how a wait is ended.
 type way int
 

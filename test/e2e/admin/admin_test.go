@@ -14,6 +14,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// An administrator lists sessions, ends one, drains the daemon and changes the level of the log.
+
 func TestSessionsAreListed(t *testing.T) {
 	t.Parallel()
 	d, e := start(t), startEcho(t)

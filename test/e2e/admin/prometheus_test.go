@@ -22,6 +22,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// The metrics, the alert rules and the dashboard fit one another, and Prometheus reads them.
+
 const packaging = "../../../packaging/"
 
 // program finds a program of Debian's package prometheus. Without it the test is skipped, unless

@@ -10,6 +10,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// Foreign clients are known by their certificates. Those without a good one are refused.
+
 // clientCerts are certificates of clients, of which a server trusts those of ca.
 func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 	t.Helper()

@@ -9,6 +9,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// Foreign clients find virtual hosts by their names.
+
 // virtualHosts are names that clients ask for, and whether the server has a certificate with that
 // name. The default certificate has those for which there is no other, so that no other will do.
 var virtualHosts = map[string]bool{

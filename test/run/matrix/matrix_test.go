@@ -9,6 +9,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// The matrix counts what has run. What has not run is never a pass.
+
 func TestTestsAreCounted(t *testing.T) {
 	t.Parallel()
 	const header = `{"Action":"start"}` + "\n"

@@ -23,6 +23,8 @@ import (
 	"tlsd/openssl"
 )
 
+// Every certificate is judged as it must be.
+
 // securityLevel is the level that Debian builds in (SSL_CTX_set_security_level(3)); other builds
 // have 1. It is set here, so that every library judges by the same level.
 const securityLevel = "2"

@@ -14,6 +14,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// Go programs use data channels over the real daemon. A Close sends what was written before it.
+
 // overDataChannels connects two Go programs over two workers of a real tlsd, with the system's
 // libssl and confined workers. Each program has a net.Conn, whose bytes go over a data channel.
 func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {

@@ -22,6 +22,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// Hosts talk over the real tlsd.
+
 // A daemon is a running tlsd, the real one.
 type daemon struct {
 	path, log string

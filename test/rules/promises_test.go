@@ -9,6 +9,8 @@ import (
 	"testing"
 )
 
+// A test that a document names exists. Each feature and each promise names a test.
+
 // Documents that name tests: a folder in backquotes, and behind it the functions of that folder.
 var naming = []string{"docs/features.md", "test/promises.md"}
 
