@@ -39,7 +39,7 @@ type daemon struct {
 // startDaemon runs a Supervisor until the test ends. set changes its configuration.
 func startDaemon(t *testing.T, play workerPlay, set func(*Config)) *daemon {
 	t.Helper()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	socket, err := listenAt(path, 0o600)
 	testkit.Must(t, err)
 	settings, err := json.Marshal(play)

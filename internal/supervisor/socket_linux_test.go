@@ -13,7 +13,7 @@ import (
 
 func TestModeHoldsFromTheFirstMoment(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	testkit.Must(t, err)
 	defer unix.Close(fd)

@@ -26,17 +26,6 @@ func listenAt(path string, mode fs.FileMode) (*Socket, error) {
 	return Listen(path, mode)
 }
 
-// shortDir is a directory whose name leaves room for a socket's path.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tlsd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -68,7 +57,7 @@ func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(shortDir(t), "s")
+			path := filepath.Join(testkit.Dir(t), "s")
 			tt.put(t, path)
 			before, _ := os.Lstat(path)
 			s, err := listenAt(path, 0o600)
@@ -89,7 +78,7 @@ func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 
 func TestImpossiblePathsAreExplained(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	long := filepath.Join(dir, strings.Repeat("x", maxPath-len(dir)))
 	tests := []struct{ name, path, want string }{
 		{"empty", "", "empty"},
@@ -119,7 +108,7 @@ func TestImpossiblePathsAreExplained(t *testing.T) {
 func TestSocketHasItsMode(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666, 0o777, 0} {
-		path := filepath.Join(shortDir(t), "s")
+		path := filepath.Join(testkit.Dir(t), "s")
 		s, err := listenAt(path, mode)
 		testkit.Must(t, err)
 		info, err := os.Lstat(path)
@@ -134,7 +123,7 @@ func TestSocketHasItsMode(t *testing.T) {
 
 func TestSocketIsGivenToAGroup(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	s, err := listenAt(path, 0o600)
 	testkit.Must(t, err)
 	defer s.Close()
@@ -163,7 +152,7 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 
 func TestStaleSocketIsReplaced(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	testkit.Must(t, err)
 	dead.SetUnlinkOnClose(false)
@@ -179,7 +168,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 
 func TestOneOfManyGetsThePath(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	const n = 8
 	sockets, errs := make([]*Socket, n), make([]error, n)
 	var start, done sync.WaitGroup
@@ -210,7 +199,7 @@ func TestOneOfManyGetsThePath(t *testing.T) {
 
 func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	s, err := listenAt(path, 0o600)
 	testkit.Must(t, err)
 	defer s.Close()
@@ -235,7 +224,7 @@ func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 
 func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	s, err := listenAt(path, 0o600)
 	testkit.Must(t, err)
 	defer s.Close()
@@ -259,7 +248,7 @@ func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 
 func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	lock, err := takeLock(path)
 	testkit.Must(t, err)
 	done := make(chan error, 1)

@@ -312,7 +312,7 @@ func TestForceEndsAtOnce(t *testing.T) {
 func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	t.Parallel()
 	// Nobody accepts, so the callers wait in the socket's queue.
-	socket, err := listenAt(shortDir(t)+"/s", 0o600)
+	socket, err := listenAt(testkit.Dir(t)+"/s", 0o600)
 	testkit.Must(t, err)
 	d := startDaemon(t, workerPlay{}, func(c *Config) {
 		c.Socket.Remove()
@@ -334,7 +334,7 @@ func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 
 func TestCallersInSomebodyElsesQueueAreLeftThere(t *testing.T) {
 	t.Parallel()
-	path := shortDir(t) + "/s"
+	path := testkit.Dir(t) + "/s"
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	testkit.Must(t, err)
 	defer l.Close()

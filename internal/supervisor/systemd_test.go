@@ -17,7 +17,8 @@ import (
 )
 
 func TestServiceManagerIsTold(t *testing.T) {
-	for _, name := range []string{filepath.Join(shortDir(t), "notify"), "@tlsd-test-" + filepath.Base(shortDir(t))} {
+	for _, name := range []string{filepath.Join(testkit.Dir(t), "notify"),
+		"@tlsd-test-" + filepath.Base(testkit.Dir(t))} {
 		l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 		testkit.Must(t, err)
 		defer l.Close()
@@ -49,7 +50,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 
 // The service manager gets signs of life only while the supervisor's loop runs.
 func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
-	name := filepath.Join(shortDir(t), "notify")
+	name := filepath.Join(testkit.Dir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	testkit.Must(t, err)
 	defer l.Close()
@@ -117,7 +118,7 @@ func TestWatchdogOfAnotherProcessIsNotOurs(t *testing.T) {
 
 // A daemon is not ready until a worker is.
 func TestReadyMeansThatAWorkerWorks(t *testing.T) {
-	name := filepath.Join(shortDir(t), "notify")
+	name := filepath.Join(testkit.Dir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	testkit.Must(t, err)
 	defer l.Close()

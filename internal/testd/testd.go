@@ -45,6 +45,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -93,7 +94,7 @@ func Start(tb testing.TB, flags ...string) *Daemon {
 // StartWith is Start with more options.
 func StartWith(tb testing.TB, o Options) *Daemon {
 	tb.Helper()
-	dir := Dir(tb)
+	dir := testkit.Dir(tb)
 	if o.UID != 0 {
 		err := os.Chown(dir, int(o.UID), int(o.UID))
 		// chown(2): the root of a user namespace without more users
@@ -304,17 +305,6 @@ func (d *Daemon) Processes() []int {
 	}
 	slices.Sort(pids)
 	return pids
-}
-
-// Dir makes a directory that every user can enter, with a path short enough for sockets. It is
-// removed at the end of the test.
-func Dir(tb testing.TB) string {
-	tb.Helper()
-	dir, err := os.MkdirTemp("", "tlsd-")
-	check(tb, err)
-	tb.Cleanup(func() { os.RemoveAll(dir) })
-	check(tb, os.Chmod(dir, 0o755))
-	return dir
 }
 
 // environment is the environment of this process, without the variables that would change a

@@ -70,7 +70,7 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 		fmt.Println("pids", d.Processes())
 		os.Exit(3)
 	}
-	dir := Dir(t)
+	dir := testkit.Dir(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestADaemonDoesNotOutliveTheTestProcess$")
 	cmd.Env = append(os.Environ(), variable+"=1", "TMPDIR="+dir)
 	out, err := cmd.Output()

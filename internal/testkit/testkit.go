@@ -48,6 +48,17 @@ func Until(t Test, what string, ok func() bool) {
 	}
 }
 
+// Dir makes a folder. Every user may enter it, and its path is short enough for a socket. The end
+// of the test removes the folder.
+func Dir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "tlsd-")
+	Must(tb, err)
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	Must(tb, os.Chmod(dir, 0o755))
+	return dir
+}
+
 // Tool finds a program of the machine in PATH. Without the program the test ends as in Missing.
 func Tool(tb testing.TB, name string) (path string) {
 	tb.Helper()

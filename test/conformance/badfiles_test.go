@@ -64,7 +64,7 @@ var badFiles = []struct {
 	}, "", []string{"not a regular file"}},
 	{"a device", everyPlace, func(*testing.T, *world) string { return "/dev/zero" }, "", []string{"not a regular file"}},
 	{"a socket", everyPlace, func(t *testing.T, _ *world) string {
-		file := filepath.Join(testd.Dir(t), "socket")
+		file := filepath.Join(testkit.Dir(t), "socket")
 		l, err := net.Listen("unix", file)
 		testkit.Must(t, err)
 		t.Cleanup(func() { l.Close() })
@@ -184,7 +184,7 @@ func TestWithoutTheRightTo(t *testing.T) {
 	testkit.Must(t, err)
 	s, ctx := client.New(conn), testkit.Bounded(t)
 	t.Cleanup(func() { s.Close() })
-	dir := testd.Dir(t) // everybody may enter it
+	dir := testkit.Dir(t) // everybody may enter it
 
 	ours := func(name string, content []byte, mode os.FileMode) string {
 		file := filepath.Join(dir, name)

@@ -253,7 +253,7 @@ func TestTheNodeBindingSaysThatThereIsNoDaemon(t *testing.T) {
 	t.Parallel()
 	testkit.Tool(t, node.program)
 	p := startPeers(t)
-	nobody := filepath.Join(testd.Dir(t), "tlsd.sock")
+	nobody := filepath.Join(testkit.Dir(t), "tlsd.sock")
 	socket := "TLSD_SOCKET=" + nobody
 	if e := node.start(t, p, "backend", socket).wait(t); e.stdout != "backend\n" {
 		t.Errorf("status %d, %q, %q", e.status, e.stdout, e.stderr)

@@ -53,7 +53,7 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	a := <-met
 	must(a.err)
 	for _, conn := range []net.Conn{ours, a.conn} {
-		conn.SetDeadline(time.Now().Add(bound))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 	}
 	return ours, a.conn
 }

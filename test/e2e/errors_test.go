@@ -50,7 +50,7 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	refused := testkit.Port(t)
 	untrusted := httpsServer(t, cert)
 	missing := filepath.Join(t.TempDir(), "missing.key")
-	absent := filepath.Join(testd.Dir(t), "absent.sock")
+	absent := filepath.Join(testkit.Dir(t), "absent.sock")
 	mutual12, mutual13 := mutualServer(t, ca, cert, tls.VersionTLS12),
 		mutualServer(t, ca, cert, tls.VersionTLS13)
 	const noCertificate = "the server asked for a client certificate, and none is set"
@@ -159,7 +159,7 @@ tls.SetCaBundle(%q);
 i32 $c = tls.NewClient("[::1]", %d);
 tls.Handshake($c);
 printf("%%s from %%s\n", blob.ToText(tls.Read($c, 100)), tls.Info($c, "peer-address"));
-`, bound.Milliseconds(), ca.File, port)))
+`, testkit.Patience.Milliseconds(), ca.File, port)))
 	p.env = env(testd.Start(t))
 	if out, want := succeed(t, p), fmt.Sprintf("here from [::1]:%d\n", port); out != want {
 		t.Errorf("printed %q, want %q", out, want)
@@ -185,7 +185,7 @@ func lastError(t *testing.T, env []string, calls []call) string {
 func TestStubBackendIsNoError(t *testing.T) {
 	t.Parallel()
 	stub := testd.Start(t, "--libssl=/nonexistent.so")
-	absent := filepath.Join(testd.Dir(t), "absent.sock")
+	absent := filepath.Join(testkit.Dir(t), "absent.sock")
 	const source = `printf("%s [%s]\n", tls.Backend(), tls.LastError());`
 	for name, c := range map[string]struct {
 		env  []string
@@ -208,7 +208,7 @@ func TestStubBackendIsNoError(t *testing.T) {
 // Without a daemon the plugin starts one. This daemon ends when it has been idle for a while.
 func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	t.Parallel()
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	exe := filepath.Join(dir, "tlsd-of-this-test") // the processes are found by this name
 	if err := os.Link(testd.Exe(t, "tlsd"), exe); err != nil {
 		t.Fatal(err)

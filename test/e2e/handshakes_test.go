@@ -37,7 +37,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	d := testd.Start(t, "--failed-handshakes=skip")
 	ca := testcert.NewCA(t, "Test CA")
 	cert := ca.Localhost(t)
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	c := d.Dial(t)
 	server, err := c.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
@@ -118,7 +118,7 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 	ca := testcert.NewCA(t, "Test CA")
 	old := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
 	renewed := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	put := func(path string, text []byte) {
 		writeFile(t, path+".new", string(text))
@@ -128,7 +128,7 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 	}
 	put(cert, old.CertPEM)
 	put(key, old.KeyPEM)
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	c := d.Dial(t)
 	server, err := c.NewServerContext(ctx, cert, key)

@@ -15,6 +15,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The key log has the secrets that the peers have.
@@ -41,11 +42,11 @@ func (s *secrets) lines() []string {
 // form.
 func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(testd.Dir(t), "keys")
+	file := filepath.Join(testkit.Dir(t), "keys")
 	d := testd.Start(t, "--key-log", file, "--isolation=shared", "--workers=2")
 	ca := testcert.NewCA(t, "Test CA")
 	cert := ca.Localhost(t)
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	peers := new(secrets)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

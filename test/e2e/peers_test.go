@@ -96,7 +96,7 @@ func swallowingPort(t *testing.T) int {
 	}
 	port := name.(*unix.SockaddrInet4).Port
 	// the one that the queue takes
-	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), bound)
+	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), testkit.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
 // already.
 func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
 	t.Helper()
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: bound},
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: testkit.Patience},
 		Config: &tls.Config{ServerName: name, RootCAs: ca.Pool(),
 			MinVersion: tls.VersionTLS13}}
 	c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))

@@ -115,15 +115,15 @@ func succeed(t *testing.T, p program) string {
 }
 
 // wait waits for the end of the process.
-func (r *process) wait(t *testing.T) ended { return r.waitFor(t, bound) }
+func (r *process) wait(t *testing.T) ended { return r.waitFor(t, testkit.Patience) }
 
-func (r *process) waitFor(t *testing.T, bound time.Duration) ended {
+func (r *process) waitFor(t *testing.T, limit time.Duration) ended {
 	t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(bound):
+	case <-time.After(limit):
 		_ = r.cmd.Process.Signal(syscall.SIGQUIT) // a Go program says where it stands
-		t.Fatalf("%s has not ended within %v", r.name, bound)
+		t.Fatalf("%s has not ended within %v", r.name, limit)
 	}
 	return ended{r.stdout.String(), r.stderr.String(), r.cmd.ProcessState.ExitCode()}
 }

@@ -115,7 +115,7 @@ func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, wan
 			if g != want {
 				t.Errorf("the server got %q, want %q", g, want)
 			}
-		case <-time.After(bound):
+		case <-time.After(testkit.Patience):
 			t.Error("nobody has connected, or the connection is still open")
 		}
 	}

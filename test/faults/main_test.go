@@ -42,7 +42,7 @@ func library(t *testing.T, orders string) (file string, functions []function) {
 		testkit.Missing(t, "%v", built.err)
 	}
 	check(t, built.err)
-	file = filepath.Join(testd.Dir(t), "faultssl.so")
+	file = filepath.Join(testkit.Dir(t), "faultssl.so")
 	check(t, os.WriteFile(file, built.image, 0o644))
 	check(t, os.WriteFile(file+".orders", []byte(orders), 0o644))
 	return file, built.functions

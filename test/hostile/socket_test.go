@@ -88,7 +88,7 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 // does not keep the next one from starting.
 func TestManyDaemonsOnOnePath(t *testing.T) {
 	t.Parallel()
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	path := filepath.Join(dir, "s")
 	const many = 8
 	// the second finds the lock's file, and a socket that a killed one has left
@@ -189,7 +189,7 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := testd.Dir(t)
+			dir := testkit.Dir(t)
 			path := c.path(t, dir)
 			cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 			if c.uid != 0 && os.Geteuid() == 0 { // whom permissions do not bind
@@ -213,7 +213,7 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 	}
 	t.Run("a lock that is left behind is no obstacle", func(t *testing.T) {
 		t.Parallel()
-		path := filepath.Join(testd.Dir(t), "s")
+		path := filepath.Join(testkit.Dir(t), "s")
 		testkit.Must(t, os.WriteFile(path+".lock", []byte("whatever"), 0o400))
 		cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 		start(t, cmd)
@@ -232,7 +232,7 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 // path.
 func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(testd.Dir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	lock, err := os.Create(path + ".lock")
 	testkit.Must(t, err)
 	defer lock.Close()

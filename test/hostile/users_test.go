@@ -210,7 +210,7 @@ func playTracer(line []string) error {
 // A tracer that was there before a worker concealed its memory could read keys in it.
 func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 	t.Parallel()
-	socket := filepath.Join(testd.Dir(t), "s")
+	socket := filepath.Join(testkit.Dir(t), "s")
 	for name, c := range map[string]struct {
 		flag string
 		want string

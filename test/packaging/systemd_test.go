@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // The units serve under a real systemd.
@@ -109,7 +110,7 @@ func talk(t *testing.T, m *machine) {
 	m.write(alices+"/key.pem", "alice", "0600", readFile(t, cert.KeyFile))
 	m.write("/tmp/ca.pem", "bob", "0600", readFile(t, ca.File))
 	m.run("root", "chmod", "0700", alices)
-	server := m.command("alice", "tlsshim", "--timeout", bound.String(), "call",
+	server := m.command("alice", "tlsshim", "--timeout", testkit.Patience.String(), "call",
 		"NewServerContext", alices+"/cert.pem", alices+"/key.pem",
 		"--", "Accept", "1", "127.0.0.1", "4433", "--", "Write", "2", "good day\n", "--",
 		"Close", "2")

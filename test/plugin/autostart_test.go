@@ -33,7 +33,7 @@ func standInMain() {
 	ready := flag.Int("ready-fd", 0, "")
 	admin := flag.String("admin-socket", "", "")
 	flag.Parse()
-	time.AfterFunc(patience, func() { os.Exit(1) })
+	time.AfterFunc(testkit.Patience, func() { os.Exit(1) })
 	pipe := os.NewFile(uintptr(*ready), "ready")
 
 	switch os.Getenv(asTLSD) {

@@ -72,7 +72,7 @@ func runBulk(t *testing.T, o hostOptions, args ...any) {
 	for _, a := range args {
 		list = append(list, fmt.Sprint(a))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, list[0], list[1:]...)
 	cmd.Env = append(append(os.Environ(), "TLSD_AUTOSTART=0"),

@@ -66,7 +66,7 @@ func (c canceller) run(h *host, op string, args []any, others ...*pending) (resu
 	h.t.Helper()
 	defer c.end(h)
 	for _, call := range append(others, c.start(h, op, args...)) {
-		for end := time.Now().Add(patience); ; {
+		for end := time.Now().Add(testkit.Patience); ; {
 			select {
 			case r := <-call.Result():
 				results = append(results, r)
@@ -554,7 +554,7 @@ func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {
 		rounds  int
 	}{{plain, 300}, {asan, 100}, {tsan, 60}} {
 		t.Run(c.flavour.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*testkit.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/fire.c"),
 				c.flavour.library(t), "localhost", fmt.Sprint(port), ca,

@@ -695,7 +695,7 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 		if n != 30*50_000 {
 			t.Errorf("%d bytes have arrived", n)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("the server sees no end")
 	}
 }
@@ -730,7 +730,7 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 		if n != writes*size {
 			t.Errorf("%d bytes have arrived of %d", n, writes*size)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("the server sees no end")
 	}
 }
@@ -784,7 +784,7 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 					t.Errorf("%d bytes have arrived of %d, then %v", o.n,
 						writes*size, o.err)
 				}
-			case <-time.After(patience):
+			case <-time.After(testkit.Patience):
 				t.Error("the server sees no end")
 			}
 		})

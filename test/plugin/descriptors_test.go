@@ -149,7 +149,7 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 				}
 				served <- err
 			}()
-			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*testkit.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/forks.c"),
 				c.flavour.library(t), "h", "1", "", fmt.Sprint(c.rounds))
@@ -285,7 +285,7 @@ func TestTheProgramMayExitWhileThreadsWait(t *testing.T) {
 			h.send("quit")
 			select {
 			case <-h.Left:
-			case <-time.After(patience):
+			case <-time.After(testkit.Patience):
 				t.Fatal("the host does not end")
 			}
 			gets(t, data, "written")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // Options, facts, certificates, plain text, and the kinds of errors.
@@ -288,7 +289,7 @@ func upgrade(ca *testcert.CA, port int) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	line := make([]byte, 10)
 	if _, err := io.ReadFull(c, line); err != nil || string(line) != "220 ready\n" {
 		return fmt.Errorf("greeted with %q, %v", line, err)

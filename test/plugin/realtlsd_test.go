@@ -90,7 +90,7 @@ func (d *daemon) start(t *testing.T) {
 	}
 	d.cmd = cmd
 	w.Close()
-	ready.SetReadDeadline(time.Now().Add(patience))
+	ready.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if line, err := io.ReadAll(ready); err != nil || string(line) != "\n" {
 		t.Fatalf("tlsd does not start: %q, %v\n%s", line, err, d.logged(t))
 	}
@@ -101,7 +101,7 @@ func (d *daemon) stop(signals ...syscall.Signal) error {
 	for _, sig := range signals {
 		d.cmd.Process.Signal(sig)
 	}
-	kill := time.AfterFunc(patience, func() { d.cmd.Process.Kill() })
+	kill := time.AfterFunc(testkit.Patience, func() { d.cmd.Process.Kill() })
 	defer kill.Stop()
 	return d.cmd.Wait()
 }
@@ -132,7 +132,7 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, testkit.Tool(t, c.name), script,
 				plain.library(t), "localhost", strconv.Itoa(port),
@@ -222,7 +222,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	case r := <-other.Result():
 		other.Result() <- r
 		first, second = other, waiting
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Fatal("no Accept ends")
 	}
 	if r := first.wait(); r.N < 3 {
@@ -235,10 +235,10 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 // dial connects when there is a listener.
 func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
 		if err == nil {
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(testkit.Patience))
 			t.Cleanup(func() { conn.Close() })
 			return conn
 		}

@@ -50,7 +50,7 @@ func (d *standIn) env() string { return "TLSD_SOCKET=" + d.path }
 // accept takes the next connection.
 func (d *standIn) accept() *peer {
 	d.t.Helper()
-	d.ln.SetDeadline(time.Now().Add(patience))
+	d.ln.SetDeadline(time.Now().Add(testkit.Patience))
 	conn, err := d.ln.AcceptUnix()
 	if err != nil {
 		d.t.Fatal(err)
@@ -112,7 +112,7 @@ func (d *descriptors) take() *os.File {
 }
 
 func newPeer(conn *net.UnixConn) *peer {
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	fds := &descriptors{UnixConn: conn}
 	return &peer{conn: conn, in: bufio.NewReaderSize(fds, 64*1024), fds: fds}
 }
@@ -138,7 +138,7 @@ func (p *peer) takeChannel() (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return conn.(*net.UnixConn), nil
 }
 

@@ -344,7 +344,7 @@ func echoed(t *testing.T, port int, config *tls.Config, word string) {
 		return
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	fmt.Fprint(conn, word)
 	got := make([]byte, len(word))
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != word {

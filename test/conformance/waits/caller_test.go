@@ -28,10 +28,6 @@ import (
 	"tlsd/session"
 )
 
-// soon is the limit for the end of a wait that was ended. Only a hang takes so long, also on a busy
-// machine.
-const soon = 3 * time.Minute
-
 // slowName is a new name. (Go joins two look-ups of the same name. The joined look-up does not end
 // with the first caller that gives up, but by the resolver's own timeouts.)
 func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
@@ -153,7 +149,7 @@ func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way,
 	bounds session.Timeouts) *caller {
 	t.Helper()
 	ours, theirs := testkit.UnixPair(t)
-	ours.SetDeadline(time.Now().Add(10 * soon))
+	ours.SetDeadline(time.Now().Add(10 * testkit.Patience))
 	ctx, stop := context.WithCancel(context.Background())
 	c := &caller{
 		t: t, way: w, cert: cert, conn: ours, stop: stop,
@@ -251,8 +247,8 @@ func (c *caller) answer(id string) answer {
 	select {
 	case a := <-c.at(id):
 		return a
-	case <-time.After(soon):
-		c.t.Fatalf("no answer to call %s within %v", id, soon)
+	case <-time.After(testkit.Patience):
+		c.t.Fatalf("no answer to call %s within %v", id, testkit.Patience)
 		return answer{}
 	}
 }
@@ -282,8 +278,8 @@ func (c *caller) ended() {
 	c.t.Helper()
 	select {
 	case <-c.served:
-	case <-time.After(soon):
-		c.t.Errorf("the session has not ended within %v", soon)
+	case <-time.After(testkit.Patience):
+		c.t.Errorf("the session has not ended within %v", testkit.Patience)
 		return
 	}
 	if n := c.eng.open.Load(); n != 0 {
@@ -388,7 +384,7 @@ func (c *caller) server() (port int) {
 // dial makes a TCP connection to a listener, once there is one. It sends only this text.
 func (c *caller) dial(port int, says string) {
 	c.t.Helper()
-	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			c.t.Cleanup(func() { nc.Close() })

@@ -32,7 +32,7 @@ type watched struct {
 
 func start(t *testing.T, flags ...string) *watched {
 	t.Helper()
-	path := filepath.Join(testd.Dir(t), "admin")
+	path := filepath.Join(testkit.Dir(t), "admin")
 	return &watched{testd.Start(t, append(flags, "--admin-socket="+path)...), t, path}
 }
 

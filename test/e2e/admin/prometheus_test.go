@@ -164,7 +164,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	d.says([]string{"metrics"}, "tlsd_confinement{") // a worker has reported
 	exporter := d.export()
 
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	rules, err := filepath.Abs(packaging + "prometheus/tlsd.rules.yml")
 	if err != nil {
 		t.Fatal(err)

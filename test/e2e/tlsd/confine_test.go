@@ -39,7 +39,7 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	t.Helper()
 	lib := faultyLibrary(t, "-DESCAPE")
 	cert := testcert.NewCA(t, "Test CA").Localhost(t)
-	a := attempt{dir: shortDir(t)}
+	a := attempt{dir: testkit.Dir(t)}
 	there := filepath.Join(a.dir, "there")
 	key, err := os.ReadFile(cert.KeyFile)
 	if err != nil {
@@ -61,7 +61,7 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 		}
 		flags = append(flags, "--allow-uid", fmt.Sprint(who.Uid))
 	}
-	log := filepath.Join(shortDir(t), "log")
+	log := filepath.Join(testkit.Dir(t), "log")
 	sock := filepath.Join(filepath.Dir(log), "s")
 	shell := "export SSLKEYLOGFILE=" + a.dir + "/keys SECRET=1 TLSD_LOG_LEVEL=info LANG=" +
 		a.dir + "; exec 2>" + log + ";"
@@ -186,7 +186,7 @@ func TestReadingCanBeLimited(t *testing.T) {
 	})
 	// Everything that a script needs is there, except its files elsewhere.
 	cert := testcert.NewCA(t, "Test CA").Localhost(t)
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
 	u := newUser(t, sock, echoServer(t))
 	u.talk()
@@ -198,7 +198,7 @@ func TestReadingCanBeLimited(t *testing.T) {
 		info.Result.Trust.Certificates == 0 {
 		t.Errorf("the system's store is not read: %s", line)
 	}
-	other := filepath.Join(shortDir(t), "there")
+	other := filepath.Join(testkit.Dir(t), "there")
 	if err := os.WriteFile(other, []byte("there"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 		t.Skip("needs root, to call as other users")
 	}
 	t.Parallel()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-uid", fmt.Sprint(stranger.Uid))
 	// The caller and its worker stay until the caller's input ends.
 	caller := exec.Command("/proc/self/exe", sock,
@@ -362,7 +362,7 @@ func executeWithLacks(command []string) error {
 
 func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 	self, err := os.Executable()
 	if err != nil {
@@ -403,7 +403,8 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 
 func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(shortDir(t), "s"),
+	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(testkit.Dir(t),
+		"s"),
 		"--confine", "require")
 	cmd.Env = []string{lackEnv + "=1"}
 	out, _ := cmd.CombinedOutput()
@@ -425,7 +426,7 @@ func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 		"forbidden": `"landlock":"a filter of system calls around tlsd forbids Landlock (a unit's SystemCallFilter= lacks @sandbox`,
 		"deadly":    `died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile)`,
 	} {
-		sock := filepath.Join(shortDir(t), "s")
+		sock := filepath.Join(testkit.Dir(t), "s")
 		startWith(t, nil, `export `+lackEnv+`=`+how+`; exec `+self+` "$0" "$@";`,
 			"--socket", sock, "--spare", "0")
 		conn, err := net.Dial("unix", sock)

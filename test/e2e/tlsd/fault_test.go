@@ -25,7 +25,7 @@ import (
 func faultyLibrary(t *testing.T, flags ...string) string {
 	t.Helper()
 	cc := testkit.Tool(t, "cc")
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	lib := filepath.Join(dir, "libfault.so")
 	err := testcc.Compile(t.Context(), cc, lib, []string{"testdata/fault/fault.c"},
 		append(flags, "-shared", "-fPIC", "-Wl,--no-as-needed", "-l:libssl.so.3",
@@ -181,7 +181,7 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 		for mode, flags := range modes {
 			t.Run(name+"/"+mode, func(t *testing.T) {
 				t.Parallel()
-				dir := shortDir(t)
+				dir := testkit.Dir(t)
 				sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 				if tt.read == 1006 || tt.read == 1007 {
 					flags = append(flags[:len(flags):len(flags)],

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"tlsd/internal/testkit"
 )
 
 // Log entries of code in a worker are counted, and recognisable as a worker's.
@@ -17,7 +19,7 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			dir := shortDir(t)
+			dir := testkit.Dir(t)
 			log, sock := filepath.Join(dir, "log"), filepath.Join(dir, "s")
 			startWith(t, nil, "exec 2>"+log+";", "--socket", sock, "--libssl", lib,
 				"--log-format", format, "--spare", "0")

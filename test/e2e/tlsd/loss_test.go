@@ -56,7 +56,7 @@ func exchange(t *testing.T, conn net.Conn, in *bufio.Reader, lines ...string) st
 func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 	t.Parallel()
 	cert := testcert.NewCA(t, "Test CA").Localhost(t)
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock)
 	other, otherIn, _ := connect(t, sock)
 	for sig, why := range map[unix.Signal]string{

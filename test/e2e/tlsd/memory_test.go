@@ -31,7 +31,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 	for mode, flags := range modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			dir := shortDir(t)
+			dir := testkit.Dir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 			startWith(t, nil, "exec 2>"+log+";",
 				append([]string{"--socket", sock, "--log-format", "json",
@@ -123,7 +123,7 @@ func TestKernelThatIsOutOfMemoryPrefersWorkers(t *testing.T) {
 		return n
 	}
 	for _, confine := range []string{"auto", "off"} {
-		sock := filepath.Join(shortDir(t), "s")
+		sock := filepath.Join(testkit.Dir(t), "s")
 		daemon := startWith(t, nil, "", "--socket", sock, "--confine", confine)
 		_, _, worker := connect(t, sock)
 		if own, its := score(daemon.Process.Pid), score(worker); its != min(own+100, 1000) {
@@ -141,7 +141,7 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			group := memoryGroup(t, 160<<20)
-			dir := shortDir(t)
+			dir := testkit.Dir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";",
 				append([]string{"--socket", sock, "--log-format", "json",

@@ -34,7 +34,7 @@ type ruled struct {
 // startRuled starts a daemon that logs only errors.
 func startRuled(t *testing.T, policy string, flags ...string) *ruled {
 	t.Helper()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	r := &ruled{t: t, sock: filepath.Join(dir, "s"), log: filepath.Join(dir, "log"),
 		policy: filepath.Join(dir, "policy.toml")}
 	r.write(policy)
@@ -144,7 +144,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
 	cert := ca.Localhost(t)
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	keys := filepath.Join(dir, "keys")
 	if err := os.Mkdir(keys, 0o755); err != nil {
 		t.Fatal(err)
@@ -319,7 +319,7 @@ func TestPolicyIsByUser(t *testing.T) {
 	}
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	keys := filepath.Join(dir, "keys")
 	if err := os.Mkdir(keys, 0o755); err != nil {
 		t.Fatal(err)

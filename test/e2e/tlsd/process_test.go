@@ -65,20 +65,6 @@ func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	return string(out)
 }
 
-// shortDir is a directory with a short name that every user may enter.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tlsd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // startWith starts tlsd with further descriptors, from 4 on, and waits until it is ready. The end
 // of the test kills it.
 func startWith(t *testing.T, files []*os.File, shell string, args ...string) *exec.Cmd {
@@ -118,7 +104,7 @@ const askBackend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`
 
 func TestSystemdPassesTheSocket(t *testing.T) {
 	t.Parallel()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +149,7 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	packets, err := net.ListenUnix("unixpacket",
-		&net.UnixAddr{Name: filepath.Join(shortDir(t), "s"), Net: "unixpacket"})
+		&net.UnixAddr{Name: filepath.Join(testkit.Dir(t), "s"), Net: "unixpacket"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +192,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	// The first of them makes room for the worker's channel, and the second does not.
 	cmd := startWith(t, []*os.File{w, w}, "", "--socket", sock)
 	w.Close()
@@ -254,7 +240,7 @@ func TestWorkerIsNotForPeopleToStart(t *testing.T) {
 // Otherwise a worker that is stopped, or stays, would keep the next daemon out.
 func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	t.Parallel()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	cmd := startWith(t, nil, "", "--socket", sock)
 	// Num RefCount Protocol Flags Type St Inode Path
 	sockets, err := os.ReadFile("/proc/net/unix")

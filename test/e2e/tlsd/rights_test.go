@@ -42,7 +42,7 @@ func guarded(t *testing.T, from, to string, gid int) string {
 
 func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	needRoot(t)
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	ca := testcert.NewCA(t, "Test CA")
 	leaf := ca.Localhost(t)
 	secret, key := guarded(t, ca.File, dir+"/secret.pem", 55),
@@ -99,7 +99,7 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 // executed, which may be root.
 func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 	needRoot(t)
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	if err := os.Chown(dir, 1234, 1234); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 // One group's socket is closed to all others by the kernel, who cannot even flood it.
 func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	needRoot(t)
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-gid", "61355")
 	info, err := os.Lstat(sock)
 	if err != nil {
@@ -160,7 +160,7 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 // for root.
 func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 	needRoot(t)
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	leaf := testcert.SelfSigned(t, testcert.Leaf{CN: "x"})
 	cert, key := put(t, leaf.CertFile, dir+"/cert.pem"), put(t, leaf.KeyFile, dir+"/key.pem")
 	sock := filepath.Join(dir, "s")
@@ -196,7 +196,7 @@ func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 // anything.
 func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	needRoot(t)
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	daemon := startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234")
 	caller := exec.Command("/proc/self/exe", sock, request(1, "tls.Hello", 1))
 	caller.Env = []string{callerEnv + "=wait"}

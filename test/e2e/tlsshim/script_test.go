@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			tb := env.T().(testing.TB)
 			env.Values[tbKey{}] = tb
 			env.Setenv("PATH", filepath.Dir(shim)+":"+os.Getenv("PATH"))
-			env.Setenv("TLSD_SOCKET", filepath.Join(testd.Dir(tb), "s"))
+			env.Setenv("TLSD_SOCKET", filepath.Join(testkit.Dir(tb), "s"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

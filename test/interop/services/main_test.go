@@ -70,7 +70,7 @@ type service struct {
 // newService prepares a server that runs as a user, or as the tester if that is not root.
 func newService(t *testing.T, account string) *service {
 	t.Helper()
-	s := &service{t: t, dir: testd.Dir(t), uid: os.Getuid()}
+	s := &service{t: t, dir: testkit.Dir(t), uid: os.Getuid()}
 	if s.uid == 0 {
 		u, err := user.Lookup(account)
 		testkit.Must(t, err)
