@@ -31,6 +31,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // KeyType is the algorithm of a key.
@@ -249,7 +251,7 @@ func newKey(tb testing.TB, kt KeyType) crypto.Signer {
 	default:
 		tb.Fatalf("testcert: no key type %d", kt)
 	}
-	check(tb, err)
+	testkit.Must(tb, err)
 	return key
 }
 
@@ -257,9 +259,9 @@ func sign(tb testing.TB, tmpl, parent *x509.Certificate, pub crypto.PublicKey,
 	signer crypto.Signer) *x509.Certificate {
 	tb.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, signer)
-	check(tb, err)
+	testkit.Must(tb, err)
 	cert, err := x509.ParseCertificate(der)
-	check(tb, err)
+	testkit.Must(tb, err)
 	return cert
 }
 
@@ -276,7 +278,7 @@ func store(tb testing.TB, cert *x509.Certificate, key crypto.Signer, chain [][]b
 func serial(tb testing.TB) *big.Int {
 	tb.Helper()
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	check(tb, err)
+	testkit.Must(tb, err)
 	return n.Add(n, big.NewInt(1))
 }
 
@@ -292,19 +294,12 @@ func certPEM(ders ...[]byte) []byte {
 func keyPEM(tb testing.TB, key crypto.Signer) []byte {
 	tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	check(tb, err)
+	testkit.Must(tb, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 func writeFile(tb testing.TB, path string, data []byte) string {
 	tb.Helper()
-	check(tb, os.WriteFile(path, data, 0o600))
+	testkit.Must(tb, os.WriteFile(path, data, 0o600))
 	return path
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatalf("testcert: %v", err)
-	}
 }

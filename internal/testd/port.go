@@ -31,7 +31,7 @@ func Listening(tb testing.TB, port int) bool {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without IPv6
 		}
-		check(tb, err)
+		testkit.Must(tb, err)
 		for line := range strings.Lines(string(table)) {
 			f := strings.Fields(line) // sl local_address rem_address st …; proc(5)
 			if len(f) > 3 && f[3] == "0A" && strings.HasSuffix(f[1], suffix) {

@@ -101,7 +101,7 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 		if errors.Is(err, unix.EINVAL) {
 			tb.Skipf("there is no user %d in this user namespace", o.UID)
 		}
-		check(tb, err)
+		testkit.Must(tb, err)
 	}
 	d := &Daemon{
 		Socket:  filepath.Join(dir, "tlsd.sock"),
@@ -109,7 +109,7 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 		log:     filepath.Join(dir, "log"),
 		options: o,
 	}
-	check(tb, os.Link(Exe(tb, "tlsd"), d.exe))
+	testkit.Must(tb, os.Link(Exe(tb, "tlsd"), d.exe))
 	tb.Cleanup(func() {
 		if d.exited == nil {
 			return // it could not even be started
@@ -131,11 +131,11 @@ func (d *Daemon) launch(tb testing.TB) {
 	tb.Helper()
 	o := d.options
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	check(tb, err)
+	testkit.Must(tb, err)
 	defer log.Close()
 
 	ready, readySide, err := os.Pipe()
-	check(tb, err)
+	testkit.Must(tb, err)
 	defer ready.Close()
 	defer readySide.Close()
 
@@ -158,7 +158,7 @@ func (d *Daemon) launch(tb testing.TB) {
 		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
 	}
 	exited := make(chan struct{})
-	check(tb, Spawn(d.cmd, func() {
+	testkit.Must(tb, Spawn(d.cmd, func() {
 		d.err = d.cmd.Wait()
 		close(exited)
 	}))
@@ -211,7 +211,7 @@ func (d *Daemon) Dial(tb testing.TB) *client.Client {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	c, err := client.Dial(ctx, d.Socket)
-	check(tb, err)
+	testkit.Must(tb, err)
 	tb.Cleanup(func() { c.Close() })
 	return c
 }
@@ -220,7 +220,7 @@ func (d *Daemon) Dial(tb testing.TB) *client.Client {
 func (d *Daemon) Log(tb testing.TB) string {
 	tb.Helper()
 	b, err := os.ReadFile(d.log)
-	check(tb, err)
+	testkit.Must(tb, err)
 	return string(b)
 }
 
@@ -320,11 +320,4 @@ func environment() []string {
 		return false
 	})
 	return append(clean, "TLSD_CONFIG=none")
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatalf("testd: %v", err)
-	}
 }

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -259,24 +258,6 @@ func processesOf(exe string) []int {
 	return pids
 }
 
-// childrenOf returns the processes that the process has started.
-func childrenOf(parent int) []int {
-	var pids []int
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is good
-	for _, stat := range stats {
-		text, _ := os.ReadFile(stat) // empty if it has just ended
-		// pid (name) state ppid …; the name can have anything in it; proc(5).
-		var state string
-		var ppid int
-		if _, err := fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &state,
-			&ppid); err == nil && ppid == parent {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(stat))) // [0-9]*
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
 // If a worker or the daemon dies under a script, the script gets an error with a text, in time.
 func TestKilledDaemonIsALostSession(t *testing.T) {
 	t.Parallel()
@@ -290,13 +271,13 @@ tls.Read($c, 4096);
 `, ca.File, port)
 	for name, kill := range map[string]func(t *testing.T, d *testd.Daemon){
 		"worker": func(t *testing.T, d *testd.Daemon) {
-			workers := childrenOf(d.PID)
+			workers := testkit.Children(d.PID)
 			if len(workers) == 0 {
 				t.Fatal("the daemon has no workers")
 			}
-			for _, pid := range workers {
+			for _, w := range workers {
 				// a spare one may have been on its way out
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				_ = syscall.Kill(w.PID, syscall.SIGKILL)
 			}
 		},
 		"daemon": func(t *testing.T, d *testd.Daemon) {

@@ -41,18 +41,11 @@ func library(t *testing.T, orders string) (file string, functions []function) {
 	if errors.Is(built.err, errNoLibrary) {
 		testkit.Missing(t, "%v", built.err)
 	}
-	check(t, built.err)
+	testkit.Must(t, built.err)
 	file = filepath.Join(testkit.Dir(t), "faultssl.so")
-	check(t, os.WriteFile(file, built.image, 0o644))
-	check(t, os.WriteFile(file+".orders", []byte(orders), 0o644))
+	testkit.Must(t, os.WriteFile(file, built.image, 0o644))
+	testkit.Must(t, os.WriteFile(file+".orders", []byte(orders), 0o644))
 	return file, built.functions
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // libc are the names in the table of symbols that are not OpenSSL's.
@@ -62,7 +55,7 @@ var libc = []string{"__errno_location", "__error"}
 func table(t *testing.T) (rows [][]string, optional map[string]bool) {
 	t.Helper()
 	source, err := os.ReadFile("../../openssl/symbols.go")
-	check(t, err)
+	testkit.Must(t, err)
 	optional = map[string]bool{}
 	for _, m := range regexp.MustCompile(
 		`(?m)^\s*\{"([\w ]+)", &s\.\w+,\s+(\w+)\}`).FindAllStringSubmatch(string(source),
@@ -85,10 +78,10 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 	t.Parallel()
 	file, functions := library(t, "")
 	lib, err := elf.Open(file)
-	check(t, err)
+	testkit.Must(t, err)
 	defer lib.Close()
 	exported, err := lib.DynamicSymbols()
-	check(t, err)
+	testkit.Must(t, err)
 	wrapped := map[string]bool{}
 	for _, s := range exported {
 		if s.Section == elf.SHN_UNDEF {

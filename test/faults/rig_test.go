@@ -38,7 +38,7 @@ func newRig(t *testing.T, w *world, orders string, flags ...string) *rig {
 	r := &rig{w: w}
 	var err error
 	r.orders, err = os.OpenFile(lib+".orders", os.O_WRONLY, 0)
-	check(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { r.orders.Close() })
 	r.d = testd.StartWith(t, testd.Options{
 		Flags: append([]string{"--libssl=" + lib, "--watchdog=" + watchdog.String(),
@@ -52,7 +52,7 @@ func newRig(t *testing.T, w *world, orders string, flags ...string) *rig {
 func (r *rig) order(t *testing.T, lines ...string) {
 	t.Helper()
 	_, err := r.orders.WriteAt([]byte(pad(strings.Join(lines, "\n"))), 0)
-	check(t, err)
+	testkit.Must(t, err)
 }
 
 func pad(text string) string {
@@ -67,11 +67,11 @@ func (r *rig) accompany(t *testing.T) {
 	t.Helper()
 	ctx := testkit.Bounded(t)
 	r.bystander = r.d.Dial(t)
-	check(t, r.bystander.SetCaBundle(ctx, r.w.ca.File))
+	testkit.Must(t, r.bystander.SetCaBundle(ctx, r.w.ca.File))
 	var err error
 	r.conn, err = r.bystander.NewClient(ctx, "localhost", r.w.echo)
-	check(t, err)
-	check(t, r.bystander.Handshake(ctx, r.conn))
+	testkit.Must(t, err)
+	testkit.Must(t, r.bystander.Handshake(ctx, r.conn))
 }
 
 // othersGoOn checks that the bystander's session is unharmed. With fresh it also checks that a new
@@ -151,10 +151,10 @@ func (r *rig) visit(t *testing.T, s scenario, garbled string, orders ...string) 
 	t.Helper()
 	ctx := testkit.Bounded(t)
 	c, err := client.Dial(ctx, r.d.Socket)
-	check(t, err)
+	testkit.Must(t, err)
 	defer c.Close()
 	hello, err := c.Hello(ctx)
-	check(t, err)
+	testkit.Must(t, err)
 	pid := hello.Server.PID
 	v := &visit{t: t, ctx: ctx, c: c, w: r.w, garbled: garbled}
 	if s.prepare != nil {

@@ -47,8 +47,9 @@ func newWorld(t *testing.T) *world {
 	w.cert = w.ca.Localhost(t)
 	w.wrongKey = w.cert.MismatchedKey(t)
 	w.badPEM = filepath.Join(t.TempDir(), "bad.pem")
-	check(t, os.WriteFile(w.badPEM, []byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END "+
-		"CERTIFICATE-----\n"), 0o644))
+	testkit.Must(t, os.WriteFile(w.badPEM,
+		[]byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END "+
+			"CERTIFICATE-----\n"), 0o644))
 	named := w.ca.Issue(t, testcert.Leaf{CN: "other.example", DNS: []string{"other.example"}})
 
 	answer := func(conn *tls.Conn) {
@@ -275,10 +276,10 @@ func (v *visit) refuse(host string, port int) {
 // connect opens a connection without obstacles.
 func (v *visit) connect(port int) client.Handle {
 	v.t.Helper()
-	check(v.t, v.c.SetCaBundle(v.ctx, v.w.ca.File))
+	testkit.Must(v.t, v.c.SetCaBundle(v.ctx, v.w.ca.File))
 	h, err := v.c.NewClient(v.ctx, "localhost", port)
-	check(v.t, err)
-	check(v.t, v.c.Handshake(v.ctx, h))
+	testkit.Must(v.t, err)
+	testkit.Must(v.t, v.c.Handshake(v.ctx, h))
 	return h
 }
 

@@ -9,7 +9,6 @@
 package hostile
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -177,35 +175,14 @@ func rawDial(t *testing.T, d *testd.Daemon) *net.UnixConn {
 // workers waits until the daemon has exactly n children, and no zombie among them.
 func workers(t *testing.T, d *testd.Daemon, n int) {
 	t.Helper()
-	var got []string
 	testkit.Until(t, fmt.Sprintf("the daemon has %d workers and no zombie", n),
 		func() bool {
-			got = children(d.PID)
-			return len(got) == n && !slices.ContainsFunc(got, func(c string) bool {
-				return strings.HasSuffix(c, "Z")
-			})
+			got := testkit.Children(d.PID)
+			return len(got) == n && !slices.ContainsFunc(got, zombie)
 		})
 }
 
-// children lists a process's children as "pid state".
-func children(pid int) (list []string) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, file := range files {
-		text, _ := os.ReadFile(file) // fails for a thread that is gone
-		for _, child := range strings.Fields(string(text)) {
-			stat, err := os.ReadFile("/proc/" + child + "/stat")
-			if err != nil {
-				continue
-			}
-			state := "?"
-			if i := bytes.LastIndexByte(stat, ')'); i > 0 && len(stat) > i+2 {
-				state = string(stat[i+2])
-			}
-			list = append(list, child+" "+state)
-		}
-	}
-	return list
-}
+func zombie(c testkit.Child) bool { return c.State == "Z" }
 
 // openFiles lists the descriptors of a process, in order.
 func openFiles(t *testing.T, pid int) []int {

@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,16 +47,16 @@ func (a *arena) rest() rest {
 	var r rest
 	testkit.Until(a.t, fmt.Sprintf("the daemon is at rest, with %d workers", want),
 		func() bool {
-			kids := children(a.d.PID)
+			kids := testkit.Children(a.d.PID)
 			r = rest{children: len(kids),
 				files: len(list(fmt.Sprintf("/proc/%d/fd", a.d.PID)))}
 			for _, kid := range kids {
-				pid, _, _ := strings.Cut(kid, " ")
-				r.workers = max(r.workers, len(list("/proc/"+pid+"/fd")))
+				r.workers = max(r.workers,
+					len(list(fmt.Sprintf("/proc/%d/fd", kid.PID))))
 			}
 			return r.children == want &&
 				!slices.ContainsFunc(kids,
-					func(c string) bool { return strings.HasSuffix(c, "Z") }) &&
+					func(c testkit.Child) bool { return c.State == "Z" }) &&
 				(a.atRest.files == 0 || a.restarts || r.files <= a.atRest.files &&
 					r.workers <= a.atRest.workers)
 		})
@@ -146,21 +145,6 @@ func list(dir string) (names []string) {
 		names = append(names, e.Name())
 	}
 	return names
-}
-
-// children lists a process's children as "pid state".
-func children(pid int) (found []string) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, file := range files {
-		text, _ := os.ReadFile(file) // fails for a thread that is gone
-		for _, child := range strings.Fields(string(text)) {
-			stat, err := os.ReadFile("/proc/" + child + "/stat")
-			if i := bytes.LastIndexByte(stat, ')'); err == nil && len(stat) > i+2 {
-				found = append(found, child+" "+string(stat[i+2]))
-			}
-		}
-	}
-	return found
 }
 
 // A sample is what the supervisor has at some time.

@@ -278,7 +278,8 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 				waits = false
 			default:
 			}
-			for _, pid := range childrenOf(cmd.Process.Pid) {
+			for _, worker := range testkit.Children(cmd.Process.Pid) {
+				pid := worker.PID
 				line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 				// not yet executed; the daemon waits for that
 				if string(line) != "tlsd: worker\x00" {

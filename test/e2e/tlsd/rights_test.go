@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -219,9 +218,10 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	var worker int
 	var status map[string]string
 	testkit.Until(t, "there is a worker of another user", func() bool {
-		for _, pid := range childrenOf(daemon.Process.Pid) {
-			if s := statusOf(pid); s["Name"] == "tlsd-worker" && s["Uid"] != "0 0 0 0" {
-				worker, status = pid, s
+		for _, c := range testkit.Children(daemon.Process.Pid) {
+			s := statusOf(c.PID)
+			if s["Name"] == "tlsd-worker" && s["Uid"] != "0 0 0 0" {
+				worker, status = c.PID, s
 			}
 		}
 		return worker != 0
@@ -244,19 +244,6 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 		answer.Result.Server.PID != worker {
 		t.Errorf("the caller is answered %s, %v; want worker %d", out.String(), err, worker)
 	}
-}
-
-func childrenOf(pid int) (children []int) {
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, task := range tasks {
-		text, _ := os.ReadFile(task)
-		for _, field := range strings.Fields(string(text)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				children = append(children, child)
-			}
-		}
-	}
-	return children
 }
 
 // statusOf is /proc/PID/status.

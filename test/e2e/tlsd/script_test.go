@@ -372,9 +372,9 @@ func children(ts *testscript.TestScript, neg bool, args []string) {
 	var found []string
 	testkit.Until(ts, fmt.Sprintf("%s has %s children", args[0], args[1]), func() bool {
 		found = nil
-		for _, child := range childrenOf(pid) {
-			if runs(child) {
-				found = append(found, strconv.Itoa(child))
+		for _, child := range testkit.Children(pid) {
+			if child.State != "Z" {
+				found = append(found, strconv.Itoa(child.PID))
 			}
 		}
 		return strconv.Itoa(len(found)) == args[1]

@@ -30,16 +30,16 @@ func ours(t *testing.T, lib *openssl.Library, c chain, host string, version uint
 	}
 	defer bundle.Free()
 	ctx, err := lib.NewClientContext(bundle)
-	check(t, err)
+	testkit.Must(t, err)
 	defer ctx.Free()
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
+	testkit.Must(t, err)
 	defer l.Close()
 	nc, err := net.Dial("tcp", l.Addr().String())
-	check(t, err)
+	testkit.Must(t, err)
 	peer, err := l.Accept()
-	check(t, err)
+	testkit.Must(t, err)
 	served := make(chan error, 1)
 	go func() {
 		defer peer.Close()
@@ -123,7 +123,7 @@ func (c *command) verify(t *testing.T, ch chain, host string) string {
 	dir := t.TempDir()
 	file := func(name string, ders ...[]byte) string {
 		path := filepath.Join(dir, name)
-		check(t, os.WriteFile(path, pemOf(ders...), 0o600))
+		testkit.Must(t, os.WriteFile(path, pemOf(ders...), 0o600))
 		return path
 	}
 	args := []string{"verify", "-no-CApath", "-CAfile", file("trust.pem", ch.trust...),

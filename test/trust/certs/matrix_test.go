@@ -105,7 +105,7 @@ var wordings = []wording{
 
 func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	lib, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
-	check(t, err)
+	testkit.Must(t, err)
 	version := strings.TrimPrefix(lib.Version(), "OpenSSL ")
 	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(version, want) {
 		t.Fatalf("%s is loaded from %s, and this run is for %s", lib.Version(),
@@ -307,6 +307,6 @@ func noKeyIdentifier(c *x509.Certificate) { c.SubjectKeyId, c.AuthorityKeyId = n
 func marshal(t *testing.T, v any) []byte {
 	t.Helper()
 	der, err := asn1.Marshal(v)
-	check(t, err)
+	testkit.Must(t, err)
 	return der
 }
