@@ -20,7 +20,8 @@ func (c Child) String() string { return strconv.Itoa(c.PID) + " " + c.State }
 
 // Children lists the children of a process, of all its threads. It needs Linux.
 func Children(pid int) (children []Child) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is good
+	pattern := fmt.Sprintf("/proc/%d/task/*/children", pid)
+	files, _ := filepath.Glob(pattern) // the pattern is good
 	for _, file := range files {
 		text, _ := os.ReadFile(file) // fails for a thread that has ended
 		for _, field := range strings.Fields(string(text)) {
