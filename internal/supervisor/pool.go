@@ -221,7 +221,8 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 	case expected:
 		log.Debug("worker ended", fields...)
 	case told:
-		log.Warn("worker was told to go, and did not do so in good order", append(fields, zap.Int("sessions", len(lost)))...)
+		log.Warn("worker was told to exit, and did not exit in good order",
+			append(fields, zap.Int("sessions", len(lost)))...)
 	default:
 		log.Error("worker ended unexpectedly", append(fields, zap.Int("sessions", len(lost)))...)
 	}
