@@ -154,7 +154,7 @@ func (s *Supervisor) openSession(peer Peer) (*session, error) {
 	}, nil
 }
 
-// closeSession undoes the counting of open, and closes the copy of the connection.
+// closeSession undoes the counting of openSession, and closes the copy of the connection.
 func (s *Supervisor) closeSession(sess *session) {
 	s.mu.Lock()
 	s.sessions--
@@ -168,7 +168,7 @@ func (s *Supervisor) closeSession(sess *session) {
 	s.admitted()
 }
 
-// admitted undoes the counting of receive.
+// admitted undoes the counting of startAdmit.
 func (s *Supervisor) admitted() {
 	s.mu.Lock()
 	s.active--

@@ -167,7 +167,7 @@ func (s *Supervisor) release(w *worker) {
 // retire tells a worker to end its sessions and exit, and kills the worker after endTimeout.
 func (s *Supervisor) retire(w *worker) {
 	s.mu.Lock()
-	if w.sessions != nil { // a worker that is dead already did not end because of this
+	if w.sessions != nil { // a dead worker has ended for another reason
 		w.ending = true
 	}
 	s.leavePool(w)
