@@ -140,7 +140,8 @@ func Untraced() error {
 	return eachThread(func(status map[string]string) error {
 		if tracer := status["TracerPid"]; tracer != "" && tracer != "0" {
 			return fmt.Errorf("process %s traces the worker, and could read its "+
-				"keys; end that process, or start tlsd with --confine=off to debug the worker", tracer)
+				"keys; end that process, or start tlsd with --confine=off to "+
+				"debug the worker", tracer)
 		}
 		return nil
 	})
