@@ -30,7 +30,8 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 			var text string
 			for end := time.Now().Add(patience); !strings.Contains(text,
 				"session ended") || !strings.Contains(text,
-				"logged too much; entries were dropped"); time.Sleep(5 * time.Millisecond) {
+				"logged too much; entries were dropped"); time.Sleep(
+				5 * time.Millisecond) {
 				b, err := os.ReadFile(log)
 				if err != nil {
 					t.Fatal(err)
