@@ -23,7 +23,8 @@ type reloader struct {
 func (r *reloader) reload(log *zap.Logger) {
 	next, err := r.read()
 	if err != nil {
-		log.Error("the settings are not good, and those that were read before stay in force", zap.Error(err))
+		log.Error("the settings have an error; the earlier settings stay in force",
+			zap.Error(err))
 		return
 	}
 	taken, waiting := []string{}, []string{}
