@@ -170,8 +170,8 @@ func flagTable(o *options) []flagInfo {
 
 		{"Log and service", "log-level", "LEVEL", "info",
 			"the least level to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
-		{"", "log-format", "FORMAT", "auto: console on a terminal, else json",
-			"form of the log: auto, console, json", &choice{&o.logFormat, []string{"auto", "console", "json"}}},
+		{"", "log-format", "FORMAT", "auto: console on a terminal, journal under systemd, else json",
+			"form of the log; journal: to systemd's journal, with priorities and fields", &choice{&o.logFormat, []string{"auto", "console", "json", "journal"}}},
 		{"", "key-log", "FILE", "none",
 			"append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only", (*text)(&o.keyLog)},
 		{"", "ready-fd", "N", "none",

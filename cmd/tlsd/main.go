@@ -62,8 +62,8 @@
 //
 // # Log
 //
-// The log goes to standard error, for people on a terminal, else as JSON. It never has payload,
-// keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does
+// The log goes to standard error: for people on a terminal, to systemd's journal with priorities
+// and fields (see package journal), else as JSON. It never has payload, keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does
 // not wait for whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves
 // on, keeps up to 1 MiB of entries, and as much of the audit's besides, and drops what comes on
 // top. A warning says how many were lost as soon as one can be written again.
@@ -156,10 +156,14 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return err
 	}
-	queue := newLogQueue(stderr)
+	place, forPeople, err := logPlace(o.logFormat, stderr)
+	if err != nil {
+		return err
+	}
+	queue := newLogQueue(place)
 	defer queue.close()
 	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
-	log, audit := newLogAt(queue, queue.forAudit(), level, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
+	log, audit := newLogAt(queue, queue.forAudit(), level, forPeople)
 	queue.tellLoss(func(entries int) { // of the audit, too, and so it is told whatever the level is
 		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
 	})
