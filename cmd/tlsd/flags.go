@@ -37,6 +37,7 @@ type options struct {
 	failedHandshakes   string // "raise" or "skip"
 	reloadCertificates string // "off" or "auto"
 	keyLog             string
+	auditLog           string
 	isolation          string // "session" or "shared"
 	workers            int
 	spare              int
@@ -170,8 +171,13 @@ func flagTable(o *options) []flagInfo {
 
 		{"Log and service", "log-level", "LEVEL", "info",
 			"the least level to log: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
-		{"", "log-format", "FORMAT", "auto: console on a terminal, journal under systemd, else json",
-			"form of the log; journal: to systemd's journal, with priorities and fields", &choice{&o.logFormat, []string{"auto", "console", "json", "journal"}}},
+		{"", "log-format", "FORMAT",
+			"auto: console on a terminal, journal under systemd, else json",
+			"form of the log; journal: systemd's, with priorities and fields",
+			&choice{&o.logFormat, []string{"auto", "console", "json", "journal"}}},
+		{"", "audit-log", "FILE", "none: audit lines are in the log",
+			"append audit lines to this file, not to the log; opened again on SIGHUP",
+			(*text)(&o.auditLog)},
 		{"", "key-log", "FILE", "none",
 			"append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only", (*text)(&o.keyLog)},
 		{"", "ready-fd", "N", "none",

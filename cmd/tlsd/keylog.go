@@ -3,13 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"go.uber.org/zap"
 
 	"tlsd/internal/handoff"
-	"tlsd/internal/safefile"
 )
 
 // The file of --key-log. Only who starts tlsd can name it, and no script. The daemon opens it, so
@@ -22,26 +20,14 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	if path == "" {
 		return nil, nil
 	}
-	full, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("--key-log %s: %w", path, err)
-	}
-	f, err := safefile.Append(full, uint32(os.Geteuid()))
+	f, err := appendTo(path)
 	if err != nil {
 		return nil, fmt.Errorf("--key-log: %w", err)
 	}
+	full := f.Name()
 	log.Warn("the secrets of all connections are written to a file: who reads it can read what they carry", zap.String("path", full))
 	audit.Warn("key-log", zap.Int("uid", os.Geteuid()), zap.String("path", full))
 	return f, nil
-}
-
-// checkKeyLog says whether openKeyLog could open the file, and does not make it.
-func checkKeyLog(path string) error {
-	full, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	return safefile.CheckAppend(full, uint32(os.Geteuid()))
 }
 
 // keyLog gives what writes a line to the file that the daemon has opened. One write(2) is one line,

@@ -69,7 +69,8 @@ func logPlace(format string, stderr io.Writer) (place io.Writer, forPeople bool,
 			return w, false, nil
 		}
 		if !ours {
-			return nil, false, fmt.Errorf("--log-format=journal: systemd's journal cannot be reached: %w", err)
+			const text = "--log-format=journal: there is no journal of systemd: %w"
+			return nil, false, fmt.Errorf(text, err)
 		}
 	}
 	return stderr, format == "console" || format == "auto" && isTerminal(stderr), nil

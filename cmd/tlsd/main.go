@@ -63,10 +63,11 @@
 // # Log
 //
 // The log goes to standard error: for people on a terminal, to systemd's journal with priorities
-// and fields (see package journal), else as JSON. It never has payload, keys or passwords. Lines of the logger "audit" are written whatever --log-level says. tlsd does
-// not wait for whoever reads its log: if that is slow, gone, or a disk that is full, tlsd serves
-// on, keeps up to 1 MiB of entries, and as much of the audit's besides, and drops what comes on
-// top. A warning says how many were lost as soon as one can be written again.
+// and fields (see package journal), else as JSON. It never has payload, keys or passwords. Lines of
+// the logger "audit" are written whatever --log-level says, and with --audit-log to another file.
+// tlsd does not wait for whoever reads its log: if that is slow, gone, or a disk that is full, tlsd
+// serves on, keeps up to 1 MiB of entries, and as much of the audit's besides, and drops what comes
+// on top. A warning says how many were lost as soon as one can be written again.
 package main
 
 import (
@@ -163,15 +164,22 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	queue := newLogQueue(place)
 	defer queue.close()
 	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
-	log, audit := newLogAt(queue, queue.forAudit(), level, forPeople)
+	log, always := newLogAt(queue, queue.forAudit(), level, forPeople)
 	queue.tellLoss(func(entries int) { // of the audit, too, and so it is told whatever the level is
-		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
+		always.Warn("log entries were lost, because they could not be written",
+			zap.Int("entries", entries))
 	})
+	audits, audit, err := openAuditLog(o.auditLog, log, always)
+	if err != nil {
+		return err
+	}
+	defer audits.close()
 	if o.maxMemory > 0 {
 		limitStacks(log)
 	}
 	running := *o
-	reload := &reloader{read: read, running: &running, level: level, rules: rules}
+	reload := &reloader{read: read, running: &running, level: level, rules: rules,
+		audits: audits}
 	var daemon atomic.Pointer[supervisor.Supervisor] // when it runs
 	ctx, force, stop := handleSignals(ctx, log, func() {
 		if d := daemon.Load(); d != nil {
@@ -209,6 +217,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	warn(o, log)
 	cfg := supervisorConfig(o)
 	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
+	cfg.AuditLost = audits.losses
 	d := supervisor.New(cfg)
 	daemon.Store(d)
 	whole := &administration{Supervisor: d, level: level, rules: rules, queue: queue}

@@ -16,11 +16,13 @@ type reloader struct {
 	running *options                 // the settings that hold
 	level   zap.AtomicLevel
 	rules   *rules
+	audits  *auditLog // nil: audit lines are in the log
 }
 
-// reload reads the settings and the policy file again. If the settings are not good, nothing
-// changes.
+// reload opens the audit log again, and reads the settings and the policy file again. If the
+// settings are not good, nothing of them changes.
 func (r *reloader) reload(log *zap.Logger) {
+	r.audits.reopen()
 	next, err := r.read()
 	if err != nil {
 		log.Error("the settings are not good, and those that were read before stay in force", zap.Error(err))

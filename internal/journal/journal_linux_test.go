@@ -90,11 +90,13 @@ func TestALineIsAnEntryWithPriorityAndFields(t *testing.T) {
 	t.Parallel()
 	j, w := start(t)
 	for line, want := range map[string]map[string]string{
-		`{"level":"info","ts":"2026-01-01T00:00:00Z","msg":"handshake","session":7,"peer":"a:1","not-after":"x y","resumed":false}`: {
+		`{"level":"info","ts":"2026-01-01T00:00:00Z","msg":"handshake","session":7,` +
+			`"peer":"a:1","not-after":"x y","resumed":false}`: {
 			"MESSAGE":  `handshake session=7 peer=a:1 not-after="x y" resumed=false`,
 			"PRIORITY": "6", "SESSION": "7", "TLSD_PEER": "a:1",
 			"TLSD_NOT_AFTER": "x y", "TLSD_RESUMED": "false"},
-		`{"level":"info","logger":"audit","msg":"denied","uid":0,"gid":1,"pid":2,"settings":["a","b"]}`: {
+		`{"level":"info","logger":"audit","msg":"denied","uid":0,"gid":1,"pid":2,` +
+			`"settings":["a","b"]}`: {
 			"MESSAGE":  `audit: denied uid=0 gid=1 pid=2 settings=["a","b"]`,
 			"PRIORITY": "5", "TLSD_LOGGER": "audit", "TLSD_UID": "0", "TLSD_GID": "1",
 			"TLSD_PID": "2", "TLSD_SETTINGS": `["a","b"]`},
@@ -119,8 +121,9 @@ func TestALineIsAnEntryWithPriorityAndFields(t *testing.T) {
 func TestNoTextBeginsAFieldOfItsOwn(t *testing.T) {
 	t.Parallel()
 	j, w := start(t)
-	line := `{"level":"info","msg":"x\nPRIORITY=0\n","session":1,"why":"a\nPRIORITY\n\u0001\u0000SESSION=2",` +
-		`"PRIORITY":"0","priority":"0","MESSAGE":"m","_UID":"0","Session":"3","a\nSESSION=4\n":"5",` +
+	line := `{"level":"info","msg":"x\nPRIORITY=0\n","session":1,` +
+		`"why":"a\nPRIORITY\n\u0001\u0000SESSION=2","PRIORITY":"0","priority":"0",` +
+		`"MESSAGE":"m","_UID":"0","Session":"3","a\nSESSION=4\n":"5",` +
 		`"said":"b session=6","` + strings.Repeat("k", 70) + `":"7","errno":8}` + "\n"
 	if _, err := w.Write([]byte(line)); err != nil {
 		t.Fatal(err)
@@ -153,7 +156,9 @@ func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("long ", 20000)
-	if _, err := fmt.Fprintf(w, `{"level":"warn","msg":"short","why":%q}`+"\n"+`{"msg":"next"}`+"\n", long); err != nil {
+	lines := fmt.Sprintf(`{"level":"warn","msg":"short","why":%q}`+"\n"+`{"msg":"next"}`+"\n",
+		long)
+	if _, err := w.Write([]byte(lines)); err != nil {
 		t.Fatal(err)
 	}
 	entry, file := j.next()
@@ -161,7 +166,8 @@ func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 		t.Fatalf("a datagram of %d bytes, file %v", len(entry), file)
 	}
 	seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0)
-	if want := unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL; err != nil || seals != want {
+	const want = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
+	if err != nil || seals != want {
 		t.Errorf("it has the seals %#x, want %#x (%v)", seals, want, err)
 	}
 	content, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<20))
@@ -169,8 +175,10 @@ func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := fields(t, content)
-	if got["TLSD_WHY"] != long || got["PRIORITY"] != "4" || len(got["MESSAGE"]) > longestMessage+3 {
-		t.Errorf("%d bytes, priority %s, a message of %d", len(got["TLSD_WHY"]), got["PRIORITY"], len(got["MESSAGE"]))
+	if got["TLSD_WHY"] != long || got["PRIORITY"] != "4" ||
+		len(got["MESSAGE"]) > longestMessage+3 {
+		t.Errorf("%d bytes, priority %s, a message of %d", len(got["TLSD_WHY"]),
+			got["PRIORITY"], len(got["MESSAGE"]))
 	}
 	if entry, _ := j.next(); fields(t, entry)["MESSAGE"] != "next" {
 		t.Errorf("the next is %q", entry)
@@ -193,7 +201,7 @@ func TestAStuckJournalGetsEverythingLaterOrIsLeft(t *testing.T) {
 	}
 	select {
 	case err := <-written:
-		t.Fatalf("the queue of the socket has taken the rest: this checks nothing (%v)", err)
+		t.Fatalf("the socket's queue has taken the rest: this checks nothing (%v)", err)
 	default:
 	}
 	w.Close()
@@ -235,7 +243,8 @@ func TestTheStreamOfTheJournalIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	right := fmt.Sprintf("%d:%d", st.Dev, st.Ino)
-	for stream, want := range map[string]bool{right: true, "": false, right + "1": false, "0:0": false, "x": false} {
+	for stream, want := range map[string]bool{right: true, "": false, right + "1": false,
+		"0:0": false, "x": false} {
 		if Is(f, stream) != want {
 			t.Errorf("JOURNAL_STREAM=%s: %v", stream, !want)
 		}

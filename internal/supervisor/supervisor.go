@@ -59,6 +59,8 @@ type Config struct {
 	// Audit gets the audit lines; they should be written whatever Log leaves out. Nil: Log gets
 	// them.
 	Audit *zap.Logger
+	// AuditLost is how many lines of Audit could not be written; nil: none is known of.
+	AuditLost func() int
 	// PolicyFor is what the administrator allows the sessions of a user that begin now; nil:
 	// everything.
 	PolicyFor func(uid uint32) policy.Policy
@@ -166,6 +168,9 @@ type session struct {
 func New(cfg Config) *Supervisor {
 	if cfg.Audit == nil {
 		cfg.Audit = cfg.Log.Named("audit")
+	}
+	if cfg.AuditLost == nil {
+		cfg.AuditLost = func() int { return 0 }
 	}
 	if cfg.PolicyFor == nil {
 		cfg.PolicyFor = func(uint32) policy.Policy { return policy.Policy{} }

@@ -104,11 +104,14 @@ func journal(t *testing.T, m *machine) {
 		want, never string
 	}{
 		{[]string{"-p", "warning"}, "they hold after a restart", "session started"},
-		{[]string{"-p", "warning"}, `warning="it expires in less than 14 days"`, "handshake"},
-		{[]string{"-p", "notice", "TLSD_LOGGER=audit"}, "audit: denied uid=65534", "session"},
+		{[]string{"-p", "warning"}, `warning="it expires in less than 14 days"`,
+			"handshake"},
+		{[]string{"-p", "notice", "TLSD_LOGGER=audit"}, "audit: denied uid=65534",
+			"session"},
 		{[]string{"TLSD_UID=5002"}, "session started session=5 uid=5002", "uid=5001"},
 		{[]string{"SESSION=1"}, "session ended session=1 uid=0", "session=2"},
-		{[]string{"SESSION=8", "TLSD_LOGGER=worker"}, "worker: handshake worker=", "started"},
+		{[]string{"SESSION=8", "TLSD_LOGGER=worker"}, "worker: handshake worker=",
+			"started"},
 	} {
 		if out := ask(q.match...); !strings.Contains(out, q.want) ||
 			strings.Contains(out, q.never) {
@@ -154,6 +157,22 @@ func talk(t *testing.T, m *machine) {
 	if err := server.Wait(); err != nil {
 		t.Errorf("alice: %v\n%s", err, &out)
 	}
+}
+
+// The unit makes the folder of an audit log, in which the file is tlsd's alone.
+func TestTheServiceHasAFolderForItsAuditLog(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	const file = "/var/log/tlsd/audit.log"
+	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "audit-log = '"+file+"'\n")
+	m.run("root", "systemctl", "start", "tlsd.service")
+	m.fails("root", "runuser", "-u", "nobody", "--", "tlsshim", "call", "Backend")
+	m.until(`"msg":"denied","uid":65534`, "cat", file)
+	m.expect("600 root\n", "root", "stat", "-c", "%a %U", file)
+	m.run("root", "mv", file, file+".1")
+	m.run("root", "systemctl", "reload", "tlsd.service")
+	m.until("600 root\n", "stat", "-c", "%a %U", file)
+	m.fails("bob", "cat", file)
 }
 
 func TestBadSettingsStopTheServiceAtOnce(t *testing.T) {
