@@ -22,11 +22,12 @@ type serverContext struct {
 	made      <-chan struct{}      // the making call's end
 	ctl       <-chan struct{}      // the end of the last call that changes it
 	bound     time.Duration        // of each Accept that is made from now on; 0: the session's own
-	listeners map[string]*listener // by address
+	listeners map[string]*listener // by address; nil when the context is closed
 	more      chan struct{}        // closed and replaced when there is another listener
 	options   serverOptions
-	signal    *signal   // nil until the caller has sent its pair
-	looked    time.Time // when refresh has looked at the files
+	signal    *signal       // nil until the caller has sent its pair
+	looked    time.Time     // when refresh has looked at the files
+	shown     []Certificate // that the meter knows of
 
 	changing sync.Mutex // held by who changes the options, and while files are read for that; never by a call that waits
 
@@ -163,6 +164,7 @@ func (c *serverContext) close(ctx context.Context) error {
 	defer stop()
 	c.s.mu.Lock()
 	listeners := c.listeners
+	c.shows(nil)
 	c.listeners = nil
 	delete(c.s.contexts, c.handle)
 	delete(c.s.watched, c.handle)

@@ -3,9 +3,8 @@ package session
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"math/big"
 	"time"
-
-	"tlsd/openssl"
 )
 
 // What a session does that an administrator may want to read in the log. Nothing is logged here:
@@ -19,7 +18,7 @@ type Observer interface {
 	// Loaded tells of a certificate and a key that have been read and taken.
 	Loaded(Certificate)
 	// Reloaded tells that files of a context have changed, and whether they are used now: an
-	// error is why the old ones stay.
+	// error is why the old ones stay. Without a key it is the file of client-ca.
 	Reloaded(certFile, keyFile string, err error)
 	// Over tells what the session has done. It is the last call.
 	Over(Totals)
@@ -66,7 +65,7 @@ func (h Handshake) Details() (version, cipher, subject, serial string, resumed b
 // A Certificate describes files that have been taken.
 type Certificate struct {
 	CertFile, KeyFile string
-	Serial            string // hexadecimal; "" if the certificate is one that only OpenSSL can read
+	Serial            *big.Int // nil if the certificate is one that only OpenSSL can read
 	NotAfter          time.Time
 	KeyOpen           bool // the key can be read by every user of the machine
 }
@@ -89,15 +88,30 @@ func (s *Session) shaken(h Handshake, began time.Time, t EngineConn) {
 }
 
 // loaded tells the observer of a certificate and the file of its key.
-func (s *Session) loaded(id openssl.Identity, from source) {
-	if s.Observer == nil {
-		return
+func (s *Session) loaded(from source) {
+	if s.Observer != nil {
+		s.Observer.Loaded(from.certificate())
 	}
-	c := Certificate{CertFile: from.certFile, KeyFile: from.keyFile, KeyOpen: from.key.Mode().Perm()&0o004 != 0}
-	if leaf := firstCertificate(id.Cert); leaf != nil {
-		c.Serial, c.NotAfter = leaf.SerialNumber.Text(16), leaf.NotAfter
+}
+
+// reloaded tells the meter and the observer of files that have changed.
+func (s *Session) reloaded(certFile, keyFile string, err error) {
+	if s.meter.next != nil {
+		s.meter.next.Reloaded(err == nil)
 	}
-	s.Observer.Loaded(c)
+	if s.Observer != nil {
+		s.Observer.Reloaded(certFile, keyFile, err)
+	}
+}
+
+// certificate describes what was read.
+func (from source) certificate() Certificate {
+	c := Certificate{CertFile: from.certFile, KeyFile: from.keyFile,
+		KeyOpen: from.key.Mode().Perm()&0o004 != 0}
+	if from.leaf != nil {
+		c.Serial, c.NotAfter = from.leaf.SerialNumber, from.leaf.NotAfter
+	}
+	return c
 }
 
 // firstCertificate is that of a PEM text, or nil if this parser cannot read it.

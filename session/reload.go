@@ -2,16 +2,17 @@ package session
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
 	"time"
 
 	"tlsd/internal/kind"
-	"tlsd/openssl"
+	"tlsd/internal/policy"
 )
 
-// Certificates that are renewed on disk: the option reload is auto. The rules:
+// Certificates, and CAs of clients, that are renewed on disk: the option reload is auto. The rules:
 //
 //   - A handshake that is about to begin looks whether the files are others, at most once in
 //     reloadPause for each context. So an idle context does nothing.
@@ -30,7 +31,8 @@ const opReload = "tls.Accept" // whose handshake looks
 // looked at.
 type source struct {
 	certFile, keyFile string
-	cert, key         fs.FileInfo // nil: there was none
+	cert, key         fs.FileInfo       // nil: there was none
+	leaf              *x509.Certificate // that holds; nil: only OpenSSL can read it
 }
 
 // refresh takes files that have been renewed. If another change is under way, it leaves them to a
@@ -48,8 +50,16 @@ func (c *serverContext) refresh() {
 	}
 	defer c.changing.Unlock()
 	changed := map[string]source{}
-	for name, old := range c.current().sources {
-		now := source{certFile: old.certFile, keyFile: old.keyFile, cert: s.look(old.certFile), key: s.look(old.keyFile)}
+	o := c.current()
+	if path := o.config.CAName; path != "" {
+		if now := look(s.Policy.CAFolders, path); !same(o.clientCA, now) {
+			c.reloadCA(path, now)
+		}
+	}
+	for name, old := range o.sources {
+		now := source{certFile: old.certFile, keyFile: old.keyFile, leaf: old.leaf,
+			cert: look(s.Policy.KeyFolders, old.certFile),
+			key:  look(s.Policy.KeyFolders, old.keyFile)}
 		if !same(old.cert, now.cert) || !same(old.key, now.key) {
 			changed[name] = now
 		}
@@ -63,10 +73,8 @@ func (c *serverContext) refresh() {
 			if told := (*Error)(nil); !errors.As(err, &told) {
 				err = unusable(now.certFile, now.keyFile, err)
 			}
-			c.remember(name, now)
-			if s.Observer != nil {
-				s.Observer.Reloaded(now.certFile, now.keyFile, err)
-			}
+			c.remember(func(o *serverOptions) { o.sources[name] = now })
+			s.reloaded(now.certFile, now.keyFile, err)
 		}
 	}
 }
@@ -75,31 +83,42 @@ func (c *serverContext) refresh() {
 // of them. c.changing must be held.
 func (c *serverContext) reload(changed map[string]source) error {
 	next := c.current()
-	taken := map[string]openssl.Identity{}
 	for name, from := range changed {
 		id, read, err := c.s.identity(opReload, from.certFile, from.keyFile)
 		if err != nil {
 			return classify(context.Background(), err, kind.File)
 		}
 		next.identify(name, id, read)
-		taken[name] = id
 	}
 	if err := c.renew(next); err != nil {
 		return err
 	}
-	for name, id := range taken {
-		c.s.loaded(id, next.sources[name])
-		if c.s.Observer != nil {
-			c.s.Observer.Reloaded(next.sources[name].certFile, next.sources[name].keyFile, nil)
-		}
+	for name := range changed {
+		from := next.sources[name]
+		c.s.loaded(from)
+		c.s.reloaded(from.certFile, from.keyFile, nil)
 	}
 	return nil
 }
 
-// remember notes what the files were when they could not be taken.
-func (c *serverContext) remember(name string, seen source) {
+// reloadCA makes the file of client-ca hold as it is there now, which has changed. If it is bad,
+// the old CAs stay. c.changing must be held.
+func (c *serverContext) reloadCA(path string, now fs.FileInfo) {
 	next := c.current()
-	next.sources[name] = seen
+	err := c.s.readClientCA(opReload, path, &next)
+	if err == nil {
+		err = c.renew(next)
+	}
+	if err != nil {
+		c.remember(func(o *serverOptions) { o.clientCA = now })
+	}
+	c.s.reloaded(path, "", err)
+}
+
+// remember notes what the files were when they could not be taken.
+func (c *serverContext) remember(note func(*serverOptions)) {
+	next := c.current()
+	note(&next)
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.options = next
@@ -107,8 +126,8 @@ func (c *serverContext) remember(name string, seen source) {
 
 // look tells which file is at a path now; nil if none can be opened. A refusal of the policy is
 // told to the audit by the read that follows a change, and not by each look.
-func (s *Session) look(path string) fs.FileInfo {
-	f, err := s.Policy.KeyFolders.Open(path)
+func look(within policy.Folders, path string) fs.FileInfo {
+	f, err := within.Open(path)
 	if err != nil {
 		return nil
 	}

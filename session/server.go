@@ -64,6 +64,7 @@ func (c *serverContext) renew(next serverOptions) error {
 	}
 	s.mu.Lock()
 	c.options = next
+	c.shows(next.sources)
 	s.mu.Unlock()
 	c.use(e)
 	return nil
@@ -77,6 +78,7 @@ func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, f
 	if err == nil {
 		id.Key, from.key, err = readFile(keyFile, maxKey, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, keyFile))
 	}
+	from.leaf = firstCertificate(id.Cert)
 	return id, from, err
 }
 
@@ -119,7 +121,7 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err := c.renew(next); err != nil {
 		return unusable(certFile, keyFile, err)
 	}
-	c.s.loaded(id, from)
+	c.s.loaded(from)
 	return nil
 }
 
@@ -149,7 +151,7 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	s.mu.Lock()
 	c.begin.settings.Identity = &id
 	s.mu.Unlock()
-	s.loaded(id, from)
+	s.loaded(from)
 	return nil
 }
 
