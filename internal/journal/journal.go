@@ -17,7 +17,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -96,14 +95,16 @@ func field(b *bytes.Buffer, name, value string) {
 	b.WriteByte('\n')
 }
 
-var keys = regexp.MustCompile(`^[a-z][a-z0-9-]{0,50}$`)
+// longestKey bounds a key that is to be a field, of which the journal allows 64 bytes.
+const longestKey = 50
 
 // fieldName is the field of a key, "" if there is none.
 func fieldName(key string) string {
+	odd := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
 	switch {
 	case key == "session":
 		return "SESSION"
-	case !keys.MatchString(key):
+	case key == "" || len(key) > longestKey || strings.ContainsFunc(key, odd):
 		return ""
 	}
 	return "TLSD_" + strings.ToUpper(strings.ReplaceAll(key, "-", "_"))
