@@ -95,6 +95,8 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 // SetLogLevel has workers log from a level on, now and later. What they log passes the supervisor's
 // own level, too.
 func (s *Supervisor) SetLogLevel(level string) {
+	s.levels.Lock() // of two orders, the later one is the last that a worker hears
+	defer s.levels.Unlock()
 	s.mu.Lock()
 	s.logLevel = level
 	s.mu.Unlock()
@@ -106,6 +108,13 @@ func (s *Supervisor) SetLogLevel(level string) {
 		default:
 		}
 	})
+}
+
+// level is the one that SetLogLevel has set last, "" if none was set.
+func (s *Supervisor) level() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logLevel
 }
 
 // Health says how the daemon stands.

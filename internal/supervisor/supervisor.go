@@ -108,6 +108,7 @@ type Supervisor struct {
 	Config
 	started time.Time
 	callers *zap.Logger // for lines that a hostile caller could make by the thousand
+	levels  sync.Mutex  // held while workers are told of a level, for which nobody waits long
 
 	oom     *oomWatch
 	forking forkWatch
