@@ -109,6 +109,7 @@ func startEcho(t *testing.T) *echo {
 	if err != nil {
 		t.Fatal(err)
 	}
+	over, end := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -119,11 +120,13 @@ func startEcho(t *testing.T) *echo {
 			all.Go(func() {
 				defer conn.Close()
 				conn.SetDeadline(time.Now().Add(patience))
+				defer context.AfterFunc(over, func() { conn.Close() })()
 				io.Copy(conn, conn)
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close(); all.Wait() })
+	// A session may have a connection still: it is not waited for.
+	t.Cleanup(func() { l.Close(); end(); all.Wait() })
 	return &echo{"127.0.0.1", l.Addr().(*net.TCPAddr).Port, ca}
 }
 
