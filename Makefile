@@ -28,7 +28,7 @@ DOM_HDR    = $(wildcard test/plugin/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-bench deps-systemd deps-packages deps-monitoring packages test-packages test-monitoring test-systemd pages install check-quick deps-check uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-bench deps-systemd deps-packages deps-monitoring packages test-packages test-monitoring test-systemd pages recordings install check-quick deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -115,7 +115,7 @@ soak: ## everything at random for DURATION (10m); fails if anything is wrong or 
 	$(GO) test -count=1 -v -timeout 0 ./test/soak -duration=$(DURATION) $(if $(SEED),-seed=$(SEED))
 
 scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
-	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 10m ./test/interop/scan
+	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 30m ./test/interop/scan
 
 services: deps-services ## our side against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these, as for CI
 	TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/interop/services
@@ -184,6 +184,9 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 		install -D -m 644 packaging/completions/$$name $(DESTDIR)$(PREFIX)/share/$$file || exit; done
 	for unit in $(UNITS); do sed 's|/usr/bin/tlsd|$(BINDIR)/tlsd|' packaging/systemd/$$unit >$(DESTDIR)$(UNITDIR)/$$unit || exit; done
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+
+recordings: build ## run what the pictures of README.md show, and draw them anew
+	$(GO) run ./docs/recordings
 
 pages: ## write anew what manual pages, completions and the sample configuration have from the programs' tables
 	$(GO) test -count=1 -run 'Page|Sample|Completion' ./cmd/tlsd ./cmd/tlsshim ./test/packaging -update

@@ -50,27 +50,32 @@ func (r *results) chartRatios() *chart {
 	c.ratioLegend(left, 46)
 
 	for i, rr := range rows {
-		y := top + step*(float64(i)+0.5)
-		c.text("small", "end", left-10, y+4, fmt.Sprintf("%s, %s", rr.Title, rr.Unit))
-		v, _ := rr.speed(rr.contestant(ours))
-		class := "ours"
-		if r.missed(rr.Name) {
-			class = "missed"
-		}
-		c.rect(class, math.Min(x.at(1), x.at(v)), y-7, math.Abs(x.at(v)-x.at(1)), 14)
-		c.text("small", "start", width-right+8, y+4, fmt.Sprintf("%.2f", v))
-		for _, who := range rr.Contestants {
-			if p, ok := rr.speed(who); ok && who.Name != ours {
-				c.mark(who.Name, x.at(p), y)
-			}
-		}
-		for _, g := range r.Goals {
-			if at, ok := rr.goalAt(g); ok && at >= lo && at <= hi {
-				c.line("goal", x.at(at), y-11, x.at(at), y+11)
-			}
-		}
+		r.drawRow(c, rr, x, top+step*(float64(i)+0.5))
 	}
 	return c
+}
+
+// drawRow draws a row at a height: the names, tlsd's bar, the signs of the proxies, and the goals.
+// x maps speeds to coordinates.
+func (r *results) drawRow(c *chart, rr *rowResult, x scale, y float64) {
+	c.text("small", "end", x.from-10, y+4, fmt.Sprintf("%s, %s", rr.Title, rr.Unit))
+	v, _ := rr.speed(rr.contestant(ours))
+	class := "ours"
+	if r.missed(rr.Name) {
+		class = "missed"
+	}
+	c.rect(class, math.Min(x.at(1), x.at(v)), y-7, math.Abs(x.at(v)-x.at(1)), 14)
+	c.text("small", "start", x.to+8, y+4, fmt.Sprintf("%.2f", v))
+	for _, who := range rr.Contestants {
+		if p, ok := rr.speed(who); ok && who.Name != ours {
+			c.mark(who.Name, x.at(p), y)
+		}
+	}
+	for _, g := range r.Goals {
+		if at, ok := rr.goalAt(g); ok && at >= x.lo && at <= x.hi {
+			c.line("goal", x.at(at), y-11, x.at(at), y+11)
+		}
+	}
 }
 
 func (c *chart) ratioLegend(x, y float64) {

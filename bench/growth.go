@@ -94,7 +94,7 @@ func sessions(n int) work {
 		},
 		who: []string{ours},
 		run: func(ctx context.Context, a *arena, _ string) (*outcome, bool, error) {
-			o, err := a.measure(ctx, turn{program: "sessions",
+			o, err := a.measure(ctx, task{program: "sessions",
 				args: []string{a.socket, strconv.Itoa(n)}, helper: a.tlsd,
 				weigh: true})
 			if errors.Is(err, fs.ErrPermission) {

@@ -11,7 +11,7 @@ import (
 // two processes, libssl against libssl in memory, Go's way to wait for data, and the minimum of a
 // process in between (src/relay.c). sums.go adds them up.
 
-// hops are the works about the steps. Their contestants are places: where the processes run.
+// hops are the works about the steps. Their contestants are placements of the processes on CPUs.
 func hops(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	var list []work
@@ -20,7 +20,7 @@ func hops(p plan) []work {
 		list = append(list, w)
 	}
 	// one is a work of a program by itself.
-	one := func(t func(a *arena) (turn, error), places []string, rows ...row) {
+	one := func(t func(a *arena) (task, error), places []string, rows ...row) {
 		add(work{rows: rows, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {
 			t, err := t(a)
@@ -38,8 +38,8 @@ func hops(p plan) []work {
 		}})
 	}
 	bare := func(r row, places []string, carrier, kind string, size int, partner string) {
-		one(func(*arena) (turn, error) {
-			t := turn{program: "bare",
+		one(func(*arena) (task, error) {
+			t := task{program: "bare",
 				args: []string{carrier, kind, strconv.Itoa(size), seconds}}
 			if partner == "" {
 				return t, nil
@@ -50,8 +50,8 @@ func hops(p plan) []work {
 		}, places, r)
 	}
 	records := func(kind string, size int, rows ...row) {
-		one(func(a *arena) (turn, error) {
-			return turn{program: "records", args: []string{a.id.ca, a.id.cert, a.id.key,
+		one(func(a *arena) (task, error) {
+			return task{program: "records", args: []string{a.id.ca, a.id.cert, a.id.key,
 				kind, strconv.Itoa(size), seconds}}, nil
 		}, []string{oneCPU}, rows...)
 	}
@@ -79,8 +79,8 @@ func hops(p plan) []work {
 		64, "blocking")
 	bare(trip("netpoll", "a Unix socket to a Go program's netpoller"), both, "unix", "pingpong",
 		64, "netpoll")
-	one(func(a *arena) (turn, error) {
-		return turn{program: "calls", args: []string{a.plugin, "loop", seconds},
+	one(func(a *arena) (task, error) {
+		return task{program: "calls", args: []string{a.plugin, "loop", seconds},
 			helper: a.tlsd}, nil
 	}, both, row{name: "hop-call", title: "a call of Backend() to tlsd", unit: "µs",
 		lower: true, per: 1, of: microseconds})

@@ -45,8 +45,8 @@ func machine() machineInfo {
 // idle.
 type load struct {
 	Own    float64 `json:"own"`    // the benchmark with all that it has started
-	Others float64 `json:"others"` // and what disturbed it: everybody else,
-	Stolen float64 `json:"stolen"` // and other guests of the same host
+	Others float64 `json:"others"` // all other processes of the machine
+	Stolen float64 `json:"stolen"` // other guests of the same host
 }
 
 func (l load) String() string {

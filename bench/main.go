@@ -100,6 +100,7 @@ func main() {
 	}
 }
 
+// run measures, and writes the results.
 func run(ctx context.Context, o options) error {
 	root, err := sourceTree()
 	if err != nil {
@@ -114,16 +115,7 @@ func run(ctx context.Context, o options) error {
 	if o.json == "" {
 		o.json = filepath.Join(root, "bench/out/bench.json")
 	}
-	p := full
-	if o.quick {
-		p = quick
-	}
-	if o.rounds > 0 {
-		p.rounds, p.budget = o.rounds, 0
-	}
-	if o.sessions > 0 {
-		p.sessions = o.sessions
-	}
+	p := o.plan()
 	list := works(p)
 	if o.quick && o.only == "" {
 		list = slices.DeleteFunc(list, func(w work) bool { return w.group == "growth" })
@@ -132,7 +124,6 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-
 	dir, err := os.MkdirTemp("", "tlsd-bench-")
 	if err != nil {
 		return err
@@ -162,6 +153,21 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("%d measurements failed; see above", r.failures)
 	}
 	return nil
+}
+
+// plan is the plan that the options ask for.
+func (o options) plan() plan {
+	p := full
+	if o.quick {
+		p = quick
+	}
+	if o.rounds > 0 {
+		p.rounds, p.budget = o.rounds, 0
+	}
+	if o.sessions > 0 {
+		p.sessions = o.sessions
+	}
+	return p
 }
 
 // measureAll starts everything, measures, and ends everything.

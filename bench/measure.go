@@ -43,18 +43,18 @@ type outcome struct {
 // measureTimeout is the limit of one measurement.
 const measureTimeout = 2 * time.Minute
 
-// A turn is the task of one of the C programs (see src/measure.h).
-type turn struct {
+// A task is the task of one of the C programs (see src/measure.h).
+type task struct {
 	program string
 	args    []string
 	env     []string // besides that of all clients
 	helper  *process // that works for it, with its family; nil: none
 	weigh   bool     // look at the helpers' memory, which takes a while
-	place   string   // which CPUs it and all that work for it have: see place
+	place   string   // which CPUs it and its helpers have: see placement
 }
 
-// measure lets a program take its turn.
-func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
+// measure runs a task in its program.
+func (a *arena) measure(ctx context.Context, t task) (*outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(a.dir, t.program), t.args...)
@@ -74,7 +74,7 @@ func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
 		return nil, err
 	}
 	lines := bufio.NewReader(out)
-	o, err := a.takeTurn(ctx, t, cmd.Process.Pid, lines, func() error {
+	o, err := a.runTask(ctx, t, cmd.Process.Pid, lines, func() error {
 		_, err := in.Write([]byte("\n"))
 		return err
 	})
@@ -96,7 +96,8 @@ func (a *arena) measure(ctx context.Context, t turn) (*outcome, error) {
 	return o, err
 }
 
-func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.Reader,
+// runTask lets the program do the task, and reads what the processes used for it.
+func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Reader,
 	goOn func() error) (*outcome, error) {
 	line, err := lines.ReadString('\n')
 	if err != nil || line != "ready\n" {
@@ -115,7 +116,7 @@ func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.R
 	}
 	clients, sinks := family(client), family(a.sink.pid())
 	if t.place != "" {
-		free, err := place(t.place, client, clients, sinks, helpers)
+		free, err := placement(t.place, client, clients, sinks, helpers)
 		defer free()
 		if err != nil {
 			return nil, err
@@ -145,20 +146,26 @@ func (a *arena) takeTurn(ctx context.Context, t turn, client int, lines *bufio.R
 		o.memory = after[holder].rss - helpers[holder].rss
 	}
 	if t.weigh {
-		after, err := stable(ctx, t.helper.pid()) // with a spare worker, as before
-		if err != nil {
-			return nil, err
-		}
-		now, err := weigh(after)
-		if err != nil {
-			return nil, err
-		}
-		o.weight = memory{now.pss - weight.pss, now.dirty - weight.dirty}
-		if o.idle, err = idleLoad(ctx, t.helper.pid()); err != nil {
+		if err := o.weighAfter(ctx, t.helper.pid(), weight); err != nil {
 			return nil, err
 		}
 	}
 	return o, goOn()
+}
+
+// weighAfter notes the growth of the helpers' memory, and their CPU time without calls.
+func (o *outcome) weighAfter(ctx context.Context, helper int, before memory) error {
+	after, err := stable(ctx, helper) // with a spare worker, as before
+	if err != nil {
+		return err
+	}
+	now, err := weigh(after)
+	if err != nil {
+		return err
+	}
+	o.weight = memory{now.pss - before.pss, now.dirty - before.dirty}
+	o.idle, err = idleLoad(ctx, helper)
+	return err
 }
 
 // parseOutcome reads "done units=… seconds=… cpu=… name=number…".
@@ -198,7 +205,7 @@ func (a *arena) run(ctx context.Context, who string, j job) (o *outcome, ok bool
 	if j.tickets {
 		port = a.ticketsPort
 	}
-	t := turn{env: j.env, place: j.place}
+	t := task{env: j.env, place: j.place}
 	argv := append([]string{"-c", a.id.ca}, j.flags...)
 	switch who {
 	case inProcess:

@@ -15,13 +15,13 @@ import (
 const (
 	oneCPU  = "one CPU"  // all processes
 	twoCPUs = "two CPUs" // the program on one, all others on the other one
-	anyCPU  = "free"     // as the kernel likes
+	anyCPU  = "free"     // the kernel chooses
 )
 
 var errOneCPU = errors.New("there is one CPU only")
 
-// place puts families of processes on CPUs, and returns the function that frees them again.
-func place(how string, program int, families ...map[int]usage) (free func(), err error) {
+// placement puts families of processes on CPUs, and returns the function that frees them again.
+func placement(how string, program int, families ...map[int]usage) (free func(), err error) {
 	var all unix.CPUSet
 	free = func() {}
 	if err := unix.SchedGetaffinity(0, &all); err != nil {

@@ -142,8 +142,8 @@ func usageOf(pid int) (usage, error) {
 	return u, nil
 }
 
-// settle waits until a family of processes has been quiet for a while, so that work which they do
-// by themselves does not count. For example, tlsd starts a spare worker.
+// settle waits until a family of processes has been quiet for a while. So their own work does not
+// count, such as tlsd's start of a spare worker.
 func settle(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 4 * time.Millisecond

@@ -99,11 +99,11 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 				continue
 			}
 			for range w.times {
-				for _, k := range turns(len(w.who), round) {
+				for _, k := range order(len(w.who), round) {
 					if ctx.Err() != nil {
 						return r
 					}
-					a.oneTurn(ctx, w, k, rows[i], r)
+					a.runOnce(ctx, w, k, rows[i], r)
 				}
 			}
 		}
@@ -123,9 +123,9 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 	return r
 }
 
-// turns is the order of n contestants in a round: each begins in turn, and every second time they
-// go backwards, so that none always comes after the same one.
-func turns(n, round int) []int {
+// order is the order of n contestants in a round. Each contestant begins in turn, and every second
+// round goes backwards. So no contestant always follows the same one.
+func order(n, round int) []int {
 	order := make([]int, n)
 	for i := range order {
 		order[i] = (i + round/2) % n
@@ -136,8 +136,8 @@ func turns(n, round int) []int {
 	return order
 }
 
-// oneTurn lets the k-th contestant do the work once, and notes the samples.
-func (a *arena) oneTurn(ctx context.Context, w work, k int, rows []*rowResult, r *results) {
+// runOnce lets the k-th contestant do the work once, and notes the samples.
+func (a *arena) runOnce(ctx context.Context, w work, k int, rows []*rowResult, r *results) {
 	who := w.who[k]
 	o, ok, err := w.run(ctx, a, who)
 	if err != nil && ctx.Err() == nil {

@@ -28,7 +28,7 @@ type row struct {
 
 // A work is a task that contestants do in turn. One run gives a sample for each of its rows.
 type work struct {
-	group string // of which part of the text the rows are: see rowResult
+	group string // the part of the text that has the rows: see rowResult
 	rows  []row
 	who   []string
 	every int // runs in each round whose number it divides
@@ -119,10 +119,10 @@ func comparison(p plan) []work {
 		who: []string{socketpair, ours}, every: 1, times: 1,
 		run: func(ctx context.Context, a *arena, who string) (o *outcome, ok bool,
 			err error) {
-			t := turn{program: "bare",
+			t := task{program: "bare",
 				args: []string{"unix", "pingpong", "64", seconds}}
 			if who == ours {
-				t = turn{program: "calls",
+				t = task{program: "calls",
 					args: []string{a.plugin, "loop", seconds}, helper: a.tlsd}
 			}
 			o, err = a.measure(ctx, t)
@@ -134,7 +134,7 @@ func comparison(p plan) []work {
 			of:    func(o *outcome) float64 { return o.seconds * 1e3 }}},
 		who: []string{ours}, every: 1, times: 5,
 		run: func(ctx context.Context, a *arena, _ string) (*outcome, bool, error) {
-			o, err := a.measure(ctx, turn{program: "calls",
+			o, err := a.measure(ctx, task{program: "calls",
 				args: []string{a.plugin, "first"}, helper: a.tlsd})
 			return o, true, err
 		},

@@ -1,17 +1,16 @@
 #!/bin/sh
-# demo.sh - what "make demo" shows, once everything is built into bin/.
+# demo.sh - the demonstration of "make demo". It needs everything in bin/.
 #
-# A private tlsd, a server script and a client script that talk TLS through the plugin, and then a
-# client that has nothing to do with this project (curl, else openssl). Everything
-# lies in one temporary folder, listens on loopback only, and is gone at the
-# end. The exit status is 0 only if all of it worked.
+# A server script and a client script talk TLS through the plugin and a private tlsd. Then curl, or
+# else openssl, fetches the same page. Everything lies in one temporary folder, listens on loopback
+# only, and is gone at the end. The exit status is 0 only if all of it worked.
 set -eu
 
 bin=$(cd "$(dirname "$0")/../bin" && pwd)
 examples=$(cd "$(dirname "$0")" && pwd)
 dir=$(mktemp -d)
 tlsd='' server=''
-seconds=30 # how long any one step may take
+seconds=30 # the limit of each step
 
 # stop PID: end a process of ours, by force if it has not left after 5 seconds.
 stop() {
@@ -64,12 +63,12 @@ until_true() {
 	done
 }
 
-# The kernel's own list of sockets: a connection to try it would be a client of the server.
+# These look at the kernel's list of sockets. A trial connection would be a client of the server.
 port_hex() { printf '%04X' "$1"; }
 in_use() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q "^ *[0-9]*: [0-9A-F]*:$(port_hex "$1") "; }
 listening() { grep -q "^ *[0-9]*: [0-9A-F]*:$(port_hex "$1") 00000000:0000 0A" /proc/net/tcp; }
 
-# run LOG COMMAND...: run it for a bounded time, show its output indented, and fail if it does.
+# run LOG COMMAND...: run the command with a time limit, show its output indented, die if it fails.
 run() {
 	log=$dir/$1
 	shift

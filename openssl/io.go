@@ -134,9 +134,10 @@ func (o *op) waitOnce() (err error) {
 	return err
 }
 
-// mostTurns limits how often the library is asked again if it wants to wait without a need. The
-// data that it wants may have come just now, a few times in a row.
-const mostTurns = 100
+// mostTurns limits how often in a row the library is asked again if it wants to wait without a
+// need. A sound library does so after each message of the handshake layer that empties its buffer.
+// A peer may send thousands of them without data between, and send each just in time.
+const mostTurns = 1 << 16
 
 // try is the function that RawConn calls: at once, and after each wait.
 func (o *op) try(fd uintptr) bool {
@@ -155,6 +156,9 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == nothing:
 			o.turns++
+			if o.interrupted() { // nothing else would notice, because there is no wait
+				return true
+			}
 		case want != o.dir:
 			o.turns++
 			o.dir = want
@@ -167,6 +171,19 @@ func (o *op) try(fd uintptr) bool {
 			return false
 		}
 	}
+}
+
+// interrupted ends an operation whose context has ended, or whose Conn is being closed.
+func (o *op) interrupted() bool {
+	select {
+	case <-o.c.done:
+		o.end(net.ErrClosed)
+	case <-o.ctx.Done():
+		o.end(o.ctx.Err())
+	default:
+		return false
+	}
+	return true
 }
 
 // watch makes the end of the context end the next wait.

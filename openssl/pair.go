@@ -85,8 +85,8 @@ func comparePair(ssl *image, version string) (agree string, err error) {
 // sonames are the names with a known version. Other systems have numbers of their own.
 var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
 
-// versionText finds a text such as "OpenSSL 1.1.1w  11 Sep 2023" among others, each with a zero byte
-// before and behind it.
+// versionText finds a text such as "OpenSSL 1.1.1w  11 Sep 2023" among others, each with a zero
+// byte before and behind it.
 func versionText(data []byte) string {
 	begin := []byte("\x00OpenSSL ")
 	for {
@@ -126,7 +126,8 @@ func newestSymbols(f *image) (newest release3) {
 		if !ok {
 			continue
 		}
-		if r, ok := leadingRelease(string(number)); ok && slices.Compare(r[:], newest[:]) > 0 {
+		r, ok := leadingRelease(string(number))
+		if ok && slices.Compare(r[:], newest[:]) > 0 {
 			newest = r
 		}
 	}

@@ -182,8 +182,8 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 		{"OPENSSL_3.5.0", "OpenSSL 3.6.5", ""},
 		{"OPENSSL_3.9.1", "OpenSSL 3.8.0", ""},
 	} {
-		agree, err := openssl.ComparePair(fakePair(t, "libssl.so.3", tc.symbols, tc.version),
-			tc.version)
+		file := fakePair(t, "libssl.so.3", tc.symbols, tc.version)
+		agree, err := openssl.ComparePair(file, tc.version)
 		if (err == nil) != (tc.agree != "") || !strings.HasPrefix(agree, tc.agree) {
 			t.Errorf("%s, %s: %q, %v; want %q", tc.symbols, tc.version, agree,
 				err, tc.agree)

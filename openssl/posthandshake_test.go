@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -223,5 +224,54 @@ func TestKeyUpdateIsAnswered(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectFromClient(t, peer, s)
+	}
+}
+
+// largeTicket is a NewSessionTicket that fills a record.
+func largeTicket() []byte {
+	const size = 16_000
+	message := newSessionTicket()
+	body := append(message[4:4+10:4+10], byte(size>>8), byte(size&0xff))
+	body = append(body, make([]byte, size+2)...)
+	return append([]byte{4, 0, byte(len(body) >> 8), byte(len(body))}, body...)
+}
+
+// After a message that has emptied the library's buffer SSL_read wants to wait, although the next
+// message is there (SSL_CTX_set_mode(3)).
+func TestReadTakesAnyNumberOfMessagesWithoutDataBetween(t *testing.T) {
+	t.Parallel()
+	c, _, f := connectForged(t)
+	sent := make(chan error, 1)
+	go func() {
+		var err error
+		for range 1_000 {
+			err = errors.Join(err, f.trySend(handshakeRecord, largeTicket()))
+		}
+		sent <- errors.Join(err, f.trySend(applicationRecord, []byte("data")))
+	}()
+	expectRead(t, c, "data")
+	c.Close() // after a failure it ends the send
+	if err := <-sent; err != nil && !t.Failed() {
+		t.Error(err)
+	}
+}
+
+func TestReadEndsWithItsContextWhileMessagesComeWithoutEnd(t *testing.T) {
+	t.Parallel()
+	c, _, f := connectForged(t)
+	sent := make(chan struct{})
+	defer func() { c.Close(); <-sent }()
+	ctx, cancel := context.WithCancel(bounded(t))
+	go func() {
+		defer close(sent)
+		// until we close
+		for n := 0; f.trySend(handshakeRecord, largeTicket()) == nil; n++ {
+			if n == 1_000 {
+				cancel()
+			}
+		}
+	}()
+	if _, err := c.Read(ctx, make([]byte, 1)); err != context.Canceled {
+		t.Errorf("Read: %v, want context.Canceled", err)
 	}
 }

@@ -8,28 +8,28 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// batch collects the answers of a batch until all are there.
+// A batch collects the answers of a batch until all are there.
 type batch struct {
-	mu      sync.Mutex // guards all
-	left    int        // answers that are missing
-	held    int        // bytes that are kept for it
-	answers [][]byte
+	mu       sync.Mutex // guards all
+	missing  int        // number of answers that have not come
+	buffered int        // bytes that tlsd keeps for the batch
+	answers  [][]byte
 }
 
 func (b *batch) add() {
 	b.mu.Lock()
-	b.left++
+	b.missing++
 	b.mu.Unlock()
 }
 
-// keep notes bytes that are to be counted out when the batch is complete.
-func (b *batch) keep(n int) {
+// addBuffered adds bytes that are released when the batch is complete.
+func (b *batch) addBuffered(n int) {
 	b.mu.Lock()
-	b.held += n
+	b.buffered += n
 	b.mu.Unlock()
 }
 
-// queueBatch queues the good calls of a batch, and answers the rest.
+// queueBatch queues the good calls of a batch, and answers the others.
 func (st *stream) queueBatch(line []byte) {
 	elements := splitBatch(line)
 	switch {
@@ -40,7 +40,7 @@ func (st *stream) queueBatch(line []byte) {
 		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch), nil)
 		return
 	}
-	b := &batch{left: 1} // held until all calls are counted
+	b := &batch{missing: 1} // one more, until all calls are counted
 	for _, e := range elements {
 		c, why, _ := parse(e)
 		if c == nil {
@@ -57,7 +57,7 @@ func (st *stream) queueBatch(line []byte) {
 	_ = st.batchDone(b, nil)
 }
 
-// splitBatch takes an array apart, which must be JSON. It stops when there are too many elements: a
+// splitBatch takes an array apart, which must be JSON. It stops after too many elements, because a
 // line has room for millions.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
@@ -73,17 +73,16 @@ func splitBatch(line []byte) []json.RawMessage {
 	return elements
 }
 
-// batchDone adds an answer (nil: none, only one less is missing), and writes the batch's answer if
-// that was the last.
+// batchDone adds an answer, and writes all answers after the last one. A nil answer only counts.
 func (s *server) batchDone(b *batch, answer []byte) error {
 	b.mu.Lock()
-	b.left--
+	b.missing--
 	if answer != nil {
 		b.answers = append(b.answers, answer)
 	}
-	complete := b.left == 0
+	complete := b.missing == 0
 	if complete {
-		s.held.Add(-int64(b.held))
+		s.buffered.Add(-int64(b.buffered))
 	}
 	b.mu.Unlock()
 	if !complete || len(b.answers) == 0 {

@@ -13,8 +13,8 @@ import (
 	"tlsd/session"
 )
 
-// idle is an engine that encrypts nothing and sends nothing: what is left is the way there and
-// back.
+// idle is an engine that encrypts nothing and sends nothing. So a benchmark measures the way there
+// and back alone.
 type idle struct{ session.Engine }
 
 func (idle) Backend() string { return "openssl" }
@@ -63,7 +63,7 @@ func BenchmarkWrite64K(b *testing.B) {
 	benchCall(b, block, `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"`+data+`"]}`)
 }
 
-// benchCall makes one kind of call, with n bytes of payload, in a session with a connection with
+// benchCall makes calls of one kind, with n bytes of payload. Their session has a connection with
 // handle 1.
 func benchCall(b *testing.B, n int, call string) {
 	p := newPeer(b, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })

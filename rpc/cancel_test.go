@@ -10,7 +10,7 @@ import (
 	"tlsd/session"
 )
 
-// cancelled is the answer of a cancelled call with that id.
+// cancelled is the answer to a cancelled call.
 func cancelled(id, method, handle string) string {
 	if handle != "" {
 		handle = `,"handle":` + handle
@@ -38,7 +38,7 @@ func TestCancelRequest(t *testing.T) {
 				p := newPeer(t)
 				p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":%q,"params":%s}`, id, c.method, c.params(p)))
 				p.silent()
-				// Others are not meant.
+				// These ids are not those of the calls.
 				for _, other := range []string{`8`, `"7"`, `"null"`, `""`, `70`} {
 					p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[` + other + `]}`)
 				}
@@ -94,7 +94,7 @@ func TestCancelRequestInABatch(t *testing.T) {
 	p.expect(`[` + cancelled("1", "tls.Read", h) + `,{"jsonrpc":"2.0","id":2,"result":"openssl"}]`)
 }
 
-// TestCancelRequestReachesNoOtherSession.
+// TestCancelRequestReachesNoOtherSession: an id of another session is not in flight.
 func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 	t.Parallel()
 	p, other := newPeer(t), newPeer(t)
@@ -110,7 +110,7 @@ func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 	}
 }
 
-// TestCallsInFlightAreLimited, but what ends them is not.
+// TestCallsInFlightAreLimited: the limit does not hold for calls that end others.
 func TestCallsInFlightAreLimited(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Limits = session.Limits{Calls: 3} })

@@ -22,7 +22,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// channelPair makes a pair of sockets, of which the second is to be sent.
+// channelPair makes a pair of sockets. The second is for tlsd.
 func channelPair(t testing.TB) (*net.UnixConn, *os.File) {
 	t.Helper()
 	fds, err := sockets.Pair(unix.SOCK_STREAM)
@@ -41,7 +41,7 @@ func channelPair(t testing.TB) (*net.UnixConn, *os.File) {
 	return c.(*net.UnixConn), theirs
 }
 
-// lineWith sends a line, and with its first byte the descriptors.
+// lineWith sends a line, and the descriptors with its first byte.
 func (p *peer) lineWith(line string, files ...*os.File) {
 	p.t.Helper()
 	var fds []int
@@ -57,7 +57,7 @@ func (p *peer) lineWith(line string, files ...*os.File) {
 	}
 }
 
-// shake does a handshake with a data channel, and returns its other end.
+// shake does a handshake with a data channel, and returns the caller's end.
 func (p *peer) shake(handle string) *net.UnixConn {
 	p.t.Helper()
 	ours, theirs := channelPair(p.t)
@@ -66,7 +66,7 @@ func (p *peer) shake(handle string) *net.UnixConn {
 	return ours
 }
 
-// isEnded checks that the other end of a channel has been closed.
+// isEnded checks that the other end of a channel was closed.
 func isEnded(t testing.TB, ch net.Conn) {
 	t.Helper()
 	if n, err := ch.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -105,7 +105,7 @@ func TestFlushTakesAnyNumber(t *testing.T) {
 	p.client(p.echo())
 	p.ok("tls.Write", 1, "aGVsbG8=")
 	p.ok("tls.Flush", 1, 5)
-	p.fails(kind.State, "tls.Flush", 1, 6) // nothing is on its way
+	p.fails(kind.State, "tls.Flush", 1, 6) // no bytes are on their way
 	p.fails(kind.Params, "tls.Flush", 1, -1)
 	p.ok("tls.NewClient", "localhost", p.echo())
 	p.shake("2")
@@ -115,7 +115,7 @@ func TestFlushTakesAnyNumber(t *testing.T) {
 	p.expect(cancelled(fmt.Sprint(id), "tls.Flush", "2"))
 }
 
-// TestHalfCloseWithoutAChannel: tls.Shutdown is for people, too.
+// TestHalfCloseWithoutAChannel: tls.Shutdown works for people, too.
 func TestHalfCloseWithoutAChannel(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -132,7 +132,8 @@ func TestHalfCloseWithoutAChannel(t *testing.T) {
 	}
 }
 
-// TestAnErrorOfStatusIsAnError of the protocol, and the last error.
+// TestAnErrorOfStatusIsAnError: it has the form of an error of the protocol, and becomes the last
+// error.
 func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, failing(fakeengine.Write, &net.OpError{Op: "write", Err: os.NewSyscallError("write", unix.EPIPE)}))
@@ -148,7 +149,7 @@ func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	if got := p.ok("tls.LastError"); got != "tls.Write: handle 1: broken pipe" {
 		t.Errorf("LastError is %q", got)
 	}
-	p.ok("tls.Close", 1) // nobody has to be told again
+	p.ok("tls.Close", 1) // Status has returned the error
 }
 
 func TestACallWithoutItsDescriptor(t *testing.T) {
@@ -159,13 +160,13 @@ func TestACallWithoutItsDescriptor(t *testing.T) {
 	p.fails(kind.Params, "tls.Handshake", 1, 2)
 	ctx := p.server()
 	p.fails(kind.Limit, "tls.Accept", ctx, "127.0.0.1", fakeengine.FreePort(t), 1)
-	p.ok("tls.Handshake", 1, 0) // the handle has not been harmed
+	p.ok("tls.Handshake", 1, 0) // the handle still works
 	if h := p.server(); h != "4" {
 		t.Errorf("got handle %s, want 4: the refused Accept has taken 3", h)
 	}
 }
 
-// TestADescriptorOfTheWrongKind is a params error, and harms nothing.
+// TestADescriptorOfTheWrongKind: it is a params error, and harms nothing.
 func TestADescriptorOfTheWrongKind(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -195,7 +196,7 @@ func TestABatchHasNoChannels(t *testing.T) {
 	isEnded(t, ours)
 }
 
-// TestACallThatFailsClosesItsDescriptor, whatever it fails of.
+// TestACallThatFailsClosesItsDescriptor: this holds for every reason of the failure.
 func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -223,7 +224,7 @@ func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 	}
 }
 
-// TestTheSessionsEndClosesDescriptors that no call has taken.
+// TestTheSessionsEndClosesDescriptors: no call has taken them.
 func TestTheSessionsEndClosesDescriptors(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -234,7 +235,7 @@ func TestTheSessionsEndClosesDescriptors(t *testing.T) {
 	isEnded(t, ours)
 }
 
-// TestCallsThatAreSentAtOnceHaveTheirOwnChannels.
+// TestCallsThatAreSentAtOnceHaveTheirOwnChannels: the order of the descriptors decides.
 func TestCallsThatAreSentAtOnceHaveTheirOwnChannels(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -265,7 +266,7 @@ func TestCallsThatAreSentAtOnceHaveTheirOwnChannels(t *testing.T) {
 	}
 }
 
-// TestBytesOnADataChannelKeepASessionFromBeingIdle.
+// TestBytesOnADataChannelKeepASessionFromBeingIdle: there is no call meanwhile.
 func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = 2 * time.Second })
@@ -295,7 +296,7 @@ func newClient(t testing.TB) (*peer, *client.Client) {
 	return p, c
 }
 
-// TestAGoClientHasANetConn, at both ends.
+// TestAGoClientHasANetConn: it has one at both ends.
 func TestAGoClientHasANetConn(t *testing.T) {
 	t.Parallel()
 	p, c := newClient(t)
@@ -343,7 +344,7 @@ func TestAGoClientHasANetConn(t *testing.T) {
 	}
 }
 
-// TestACutConnectionIsNoEnd for a Go client.
+// TestACutConnectionIsNoEnd: a Go client gets an error.
 func TestACutConnectionIsNoEnd(t *testing.T) {
 	t.Parallel()
 	p, c := newClient(t)

@@ -13,8 +13,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// FuzzDecode: what the decoder of parameters accepts is what the method's table says, and means the
-// same by name.
+// FuzzDecode: the decoder accepts only parameters that fit the method's table. They have the same
+// meaning by name.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		`[]`, `{}`, `["localhost",443]`, `{"port":443,"host":"a"}`, `[1]`, `[1,"aGVsbG8="]`, `{"handle":1,"data":""}`, `[1,16777216]`, `[1,0]`,
@@ -35,7 +35,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			m = methods[names[sum%len(names)]]
 		}
-		// As parse hands them over.
+		// As parse passes them on.
 		if !json.Valid(params) || !utf8.Valid(params) || first(params) != '[' && first(params) != '{' {
 			return
 		}
@@ -73,7 +73,7 @@ func FuzzDecode(f *testing.F) {
 				again[p.name] = v
 			}
 		}
-		byName := encode(again) // which leaves an id as it is written
+		byName := encode(again) // an id stays as it is written
 		if b, err := m.decode(byName); err != nil || !reflect.DeepEqual(a, b) {
 			t.Fatalf("%s: %s becomes %v; %s becomes %v, %v", m.name, params, a, byName, b, err)
 		}

@@ -15,35 +15,35 @@ import (
 // Descriptors that a caller sends beside its messages (SCM_RIGHTS, unix(7)), to be data channels.
 // The rules:
 //
-//   - Every recvmsg gives the kernel room for descriptors, and those that arrive are closed on
-//     exec.
-//   - A descriptor is sent with the first byte of the message that announces it. The kernel ends a
-//     recvmsg behind the bytes that a descriptor was sent with. So a descriptor whose recvmsg ended
-//     where a message begins, or before, is not that message's.
-//   - When a message begins, the descriptors that are not its own are surplus, and are closed.
+//   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
+//     close-on-exec.
+//   - A caller sends a descriptor with the first byte of the message that announces it. The kernel
+//     ends a recvmsg after the bytes that came with a descriptor. So a recvmsg that ended at or
+//     before the start of a message did not bring the message's descriptor.
+//   - When a message begins, descriptors of earlier messages are surplus, and are closed.
 //   - A call that announces a channel takes the oldest descriptor that is left.
-//   - At most mostDescriptors wait. Further ones are closed, and so is all that a recvmsg brings
-//     that had more than there was room for, here or in the process.
+//   - At most maxDescriptors wait. Further ones are closed. If a recvmsg brings more than there is
+//     room for, here or in the process, all of its descriptors are closed.
 //   - Nothing that a caller says of a descriptor is believed; see channel.
-//   - What waits for its message longer than the answer timeout is closed, and so is all when the
-//     caller sends no more.
+//   - A descriptor that waits for its message longer than the answer timeout is closed. If the
+//     caller sends no more, all are closed.
 //
-// A caller may send its own end of the connection, or hide it in the queue of a socket that it
-// sends. While that is open here, the caller's leaving cannot be seen. So nothing of that sort is
-// kept: see channel and keepOut.
+// A caller may send its own end of the control connection, or hide it in the queue of a socket that
+// it sends. While this end is open here, tlsd cannot see that the caller has closed the connection.
+// So tlsd keeps no such descriptor: see channel and refuseDescriptors.
 //
-// The reading goroutine alone uses them.
+// Only the reading goroutine uses a descriptors.
 type descriptors struct {
-	received int64 // bytes of the stream
+	received int64 // bytes of the stream so far
 	waiting  []descriptor
-	arrived  time.Time // when the last has
-	room     [oobBytes]byte
+	arrived  time.Time // when the last descriptor arrived
+	oob      [oobBytes]byte
 }
 
-// mostDescriptors is how many descriptors wait for their call at most.
-const mostDescriptors = 16
+// maxDescriptors is how many descriptors may wait for their call.
+const maxDescriptors = 16
 
-// oobBytes is the room for control messages: unix.CmsgSpace of mostDescriptors, and some.
+// oobBytes is the room for control messages: unix.CmsgSpace of maxDescriptors, and some more.
 const oobBytes = 128
 
 type descriptor struct {
@@ -51,22 +51,23 @@ type descriptor struct {
 	end int64 // where in the stream its recvmsg ended
 }
 
-// receive is conn.Read, and keeps the descriptors that arrive.
+// receive is conn.Read. It keeps the descriptors that arrive.
 func (d *descriptors) receive(conn *net.UnixConn, p []byte) (int, error) {
-	n, oobn, flags, _, err := conn.ReadMsgUnix(p, d.room[:])
-	n = max(n, 0) // it is -1 with an error
+	n, oobn, flags, _, err := conn.ReadMsgUnix(p, d.oob[:])
+	n = max(n, 0) // n is -1 with an error
 	d.received += int64(n)
-	d.add(d.room[:max(oobn, 0)], flags&unix.MSG_CTRUNC != 0)
+	d.add(d.oob[:max(oobn, 0)], flags&unix.MSG_CTRUNC != 0)
 	return n, err
 }
 
-// add takes the descriptors of a control message. It takes none if the message was truncated.
+// add takes the descriptors of a control message. It closes all of them if the message was
+// truncated.
 func (d *descriptors) add(oob []byte, truncated bool) {
 	messages, _ := unix.ParseSocketControlMessage(oob)
 	for i := range messages {
 		fds, _ := unix.ParseUnixRights(&messages[i])
 		for _, fd := range fds {
-			if truncated || len(d.waiting) == mostDescriptors {
+			if truncated || len(d.waiting) == maxDescriptors {
 				unix.Close(fd)
 				continue
 			}
@@ -75,8 +76,9 @@ func (d *descriptors) add(oob []byte, truncated bool) {
 	}
 }
 
-// begin says that the message which begins at that offset of the stream is taken.
-func (d *descriptors) begin(offset int64) {
+// beginMessage says that the message at this offset of the stream begins. It closes the descriptors
+// of earlier messages.
+func (d *descriptors) beginMessage(offset int64) {
 	for len(d.waiting) > 0 && d.waiting[0].end <= offset {
 		unix.Close(d.next())
 	}
@@ -91,15 +93,15 @@ func (d *descriptors) next() int {
 	return fd
 }
 
-// close closes all that wait.
+// close closes all descriptors that wait.
 func (d *descriptors) close() {
 	for len(d.waiting) > 0 {
 		unix.Close(d.next())
 	}
 }
 
-// due is how long the descriptors may still wait, if any does. Those that have waited for most are
-// closed.
+// due closes the descriptors if they have waited for most. It returns how long they may still wait,
+// and whether any waits.
 func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
 	if left = most - time.Since(d.arrived); left <= 0 {
 		d.close()
@@ -107,8 +109,8 @@ func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
 	return left, len(d.waiting) > 0
 }
 
-// channel makes a data channel of the oldest descriptor: one end of a pair of Unix stream sockets,
-// or an error.
+// channel makes a data channel of the oldest descriptor, which must be one end of a pair of Unix
+// stream sockets.
 func (d *descriptors) channel() (*net.UnixConn, error) {
 	if len(d.waiting) == 0 {
 		return nil, overLimit("no descriptor has arrived with the call: send one with its first byte (SCM_RIGHTS), or this process had no room for it (RLIMIT_NOFILE)")
@@ -134,7 +136,7 @@ func (d *descriptors) channel() (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil
 }
 
-// notAChannel says what is wrong with a descriptor, or "".
+// notAChannel says why a descriptor cannot be a data channel, or returns "".
 func notAChannel(fd int) string {
 	switch typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); {
 	case err != nil:
@@ -150,18 +152,18 @@ func notAChannel(fd int) string {
 		return "is not connected: " + err.Error()
 	}
 	own, err := unix.Getsockname(fd)
-	if err != nil || named(peer) || named(own) {
+	if err != nil || hasName(peer) || hasName(own) {
 		return "has been connected to a socket with a name"
 	}
-	if keepOut(fd) {
+	if refuseDescriptors(fd) {
 		return "has descriptors in its queue"
 	}
 	return ""
 }
 
-// named says whether an address is one that can be connected to. The ends of a pair have none,
-// which package unix gives as "@".
-func named(address unix.Sockaddr) bool {
+// hasName says whether a program can connect to the address. The ends of a pair have no name, which
+// package unix returns as "@".
+func hasName(address unix.Sockaddr) bool {
 	u, ok := address.(*unix.SockaddrUnix)
 	return ok && u.Name != "" && u.Name != "@"
 }

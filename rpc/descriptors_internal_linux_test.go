@@ -16,7 +16,7 @@ import (
 	"tlsd/session"
 )
 
-// socketpair makes a pair of sockets, which the test closes if nobody has before.
+// socketpair makes a pair of sockets. The test closes them at its end.
 func socketpair(t testing.TB, typ int) (a, b *os.File) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
@@ -39,7 +39,7 @@ func connOf(t testing.TB, f *os.File) *net.UnixConn {
 	return c.(*net.UnixConn)
 }
 
-// A sender sends messages with descriptors to the descriptors of a reader.
+// A sender sends messages with descriptors to a reader's descriptors.
 type sender struct {
 	t    testing.TB
 	to   *net.UnixConn
@@ -58,7 +58,8 @@ func newSender(t testing.TB) *sender {
 
 func (s *sender) Read(p []byte) (int, error) { return s.d.receive(s.from, p) }
 
-// send sends text, and with its first byte descriptors whose other ends it gives back.
+// send sends text, and descriptors with its first byte. It returns the other ends of the
+// descriptors.
 func (s *sender) send(text string, descriptors int) (others []*os.File) {
 	s.t.Helper()
 	var mine []*os.File
@@ -82,14 +83,14 @@ func (s *sender) send(text string, descriptors int) (others []*os.File) {
 	return others
 }
 
-// take reads the next message, which must be that text, and says that it begins.
+// take reads the next message, which must be the text, and begins it.
 func (s *sender) take(text string) {
 	s.t.Helper()
 	line, err := s.r.Line()
 	if err != nil || string(line) != text {
 		s.t.Fatalf("got %q, %v; want %q", line, err, text)
 	}
-	s.d.begin(s.r.Start())
+	s.d.beginMessage(s.r.Start())
 }
 
 // isChannel says whether the oldest descriptor is the other end of f.
@@ -111,7 +112,7 @@ func readOne(f *os.File, p []byte) string {
 	return string(p[:n])
 }
 
-// isReadable says whether there is something to read now, or the end.
+// isReadable says whether bytes or the end can be read now.
 func isReadable(t testing.TB, f *os.File) bool {
 	t.Helper()
 	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
@@ -121,7 +122,7 @@ func isReadable(t testing.TB, f *os.File) bool {
 	return p[0].Revents != 0
 }
 
-// areClosed checks that nobody has the other ends any more.
+// areClosed checks that no process has the other ends any more.
 func areClosed(t testing.TB, others ...*os.File) {
 	t.Helper()
 	for i, f := range others {
@@ -132,7 +133,7 @@ func areClosed(t testing.TB, others ...*os.File) {
 	}
 }
 
-// limited checks that no descriptor is there.
+// limited checks that no descriptor waits.
 func (s *sender) hasNone() {
 	s.t.Helper()
 	_, err := s.d.channel()
@@ -162,7 +163,7 @@ func TestDescriptorsGoToTheCallsThatTheyCameWith(t *testing.T) {
 	s.hasNone()
 }
 
-// TestADescriptorArrivesWithALineThatComesInPieces, wherever it is cut.
+// TestADescriptorArrivesWithALineThatComesInPieces: the line may be cut anywhere.
 func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
 	t.Parallel()
 	const text = "line\n"
@@ -181,8 +182,8 @@ func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
 	}
 }
 
-// TestALineOfManyReadsKeepsItsDescriptor, and so does the next one, whose first bytes come with its
-// end.
+// TestALineOfManyReadsKeepsItsDescriptor: so does the next line, whose first bytes come with the
+// end of the long one.
 func TestALineOfManyReadsKeepsItsDescriptor(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)
@@ -214,13 +215,13 @@ func TestSurplusDescriptorsAreClosedWithTheNextMessage(t *testing.T) {
 	s.hasNone()
 }
 
-// TestAFloodOfDescriptorsIsBounded: no more than mostDescriptors are ever open here.
+// TestAFloodOfDescriptorsIsBounded: never more than maxDescriptors are open here.
 func TestAFloodOfDescriptorsIsBounded(t *testing.T) {
 	t.Parallel()
 	t.Run("in one message", func(t *testing.T) {
 		t.Parallel()
 		s := newSender(t)
-		all := s.send("line\n", 100) // more than there is room for: none is taken
+		all := s.send("line\n", 100) // more than there is room for, so none is taken
 		s.take("line")
 		areClosed(t, all...)
 		s.hasNone()
@@ -234,10 +235,10 @@ func TestAFloodOfDescriptorsIsBounded(t *testing.T) {
 		}
 		s.send("\n", 0)
 		s.take(strings.Repeat("x", 10))
-		if len(s.d.waiting) != mostDescriptors {
-			t.Errorf("%d descriptors wait, want %d", len(s.d.waiting), mostDescriptors)
+		if len(s.d.waiting) != maxDescriptors {
+			t.Errorf("%d descriptors wait, want %d", len(s.d.waiting), maxDescriptors)
 		}
-		areClosed(t, all[mostDescriptors:]...)
+		areClosed(t, all[maxDescriptors:]...)
 		s.isChannel(all[0])
 		s.d.close()
 		areClosed(t, all...)
@@ -255,7 +256,7 @@ func TestDescriptorsAreClosedOnExec(t *testing.T) {
 	}
 }
 
-// TestOnlyAPairOfUnixStreamSocketsIsAChannel.
+// TestOnlyAPairOfUnixStreamSocketsIsAChannel: any other descriptor is refused.
 func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
@@ -309,7 +310,8 @@ func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 	}
 }
 
-// connected is the end of whoever has connected to a listening socket, as a caller is to tlsd.
+// connected is the end of a program that has connected to a listening socket, as callers connect to
+// tlsd.
 func connected(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -328,7 +330,7 @@ func connected(t *testing.T) int {
 	return fd
 }
 
-// loaded is a socket in whose queue there are descriptors, behind some bytes.
+// loaded is a socket whose queue has some bytes, and descriptors behind them.
 func loaded(t *testing.T) int {
 	t.Helper()
 	a, b := socketpair(t, unix.SOCK_STREAM)
@@ -397,8 +399,8 @@ func connectedTCP(t *testing.T) int {
 	return fd
 }
 
-// FuzzDescriptors sends lines in any pieces, with any descriptors, and calls that take some. No
-// more descriptors than sent are ever taken, none is given out twice, and none stays open.
+// FuzzDescriptors sends lines in any pieces, with any descriptors, and calls that take some of
+// them. No descriptor is taken that was not sent. None is taken twice, and none stays open.
 func FuzzDescriptors(f *testing.F) {
 	f.Add([]byte("a1b\n\x01c\n\x02\n"), []byte{1, 0, 2})
 	f.Add([]byte("\n\n\x11x\ny"), []byte{0, 1})
@@ -409,7 +411,8 @@ func FuzzDescriptors(f *testing.F) {
 		}
 		s := newSender(t)
 		var all []*os.File
-		for _, p := range pieces { // one piece a byte: its low bits say how many descriptors it has
+		// one piece a byte; its low bits are the number of descriptors
+		for _, p := range pieces {
 			all = append(all, s.send(string(p), int(p%3))...)
 		}
 		s.to.CloseWrite()
@@ -417,8 +420,8 @@ func FuzzDescriptors(f *testing.F) {
 			if _, err := s.r.Line(); err != nil {
 				break
 			}
-			s.d.begin(s.r.Start())
-			if len(s.d.waiting) > mostDescriptors {
+			s.d.beginMessage(s.r.Start())
+			if len(s.d.waiting) > maxDescriptors {
 				t.Fatalf("%d descriptors wait", len(s.d.waiting))
 			}
 			if len(takes) > 0 && takes[i%len(takes)]%2 == 1 && len(s.d.waiting) > 0 {

@@ -16,8 +16,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// openRPC is what the specification of OpenRPC 1.3 says of a document, as far as
-// ours uses it.
+// openRPC has the members of OpenRPC 1.3 that tlsd uses.
 type openRPC struct {
 	OpenRPC string `json:"openrpc"`
 	Info    struct {
@@ -39,7 +38,7 @@ type descriptor struct {
 	Schema      map[string]any
 }
 
-// discovered is the document of rpc.discover.
+// discovered returns the document of rpc.discover.
 func discovered(t *testing.T) (doc openRPC) {
 	t.Helper()
 	p := newPeer(t)
@@ -49,7 +48,7 @@ func discovered(t *testing.T) (doc openRPC) {
 		t.Fatal(err)
 	}
 	d := json.NewDecoder(strings.NewReader(string(r.Result)))
-	d.DisallowUnknownFields() // the members are those of the specification
+	d.DisallowUnknownFields() // only members of the specification
 	if err := d.Decode(&doc); err != nil {
 		t.Fatal(err)
 	}
@@ -125,8 +124,8 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 	}
 }
 
-// TestDiscoverAgreesWithDispatch: each method is there and takes the parameters that the
-// document names, in that order.
+// TestDiscoverAgreesWithDispatch: each method exists, and takes the parameters of the document in
+// their order.
 func TestDiscoverAgreesWithDispatch(t *testing.T) {
 	t.Parallel()
 	for _, m := range discovered(t).Methods {
@@ -168,7 +167,7 @@ func TestInfo(t *testing.T) {
 		"limits":{"message":24117248,"nesting":64,"buffered":67108864,"blob":16777216,"batch":1024,"handles":65536,"calls":4096,"pending":128}}}`)
 }
 
-// proto is proto.md.
+// proto returns proto.md.
 func proto(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("../proto.md")
@@ -178,7 +177,7 @@ func proto(t *testing.T) string {
 	return string(b)
 }
 
-// table gives the cells of the table whose header begins with that word.
+// table returns the cells of the table whose header begins with the word.
 func table(t *testing.T, header string) (rows [][]string) {
 	t.Helper()
 	_, rest, found := strings.Cut(proto(t), "\n| "+header+" |")
@@ -203,7 +202,8 @@ func table(t *testing.T, header string) (rows [][]string) {
 
 var quoted = regexp.MustCompile("`([^`]+)`([^`]*)")
 
-// TestProtoListsEveryMethod, with its parameters in their order, and no other.
+// TestProtoListsEveryMethod: proto.md lists each method with its parameters in their order, and no
+// other.
 func TestProtoListsEveryMethod(t *testing.T) {
 	t.Parallel()
 	documented := map[string]string{}
@@ -247,7 +247,7 @@ func TestProtoListsEveryMethod(t *testing.T) {
 	}
 }
 
-// TestProtoListsEveryKind with its code, and no other.
+// TestProtoListsEveryKind: proto.md lists each kind with its code, and no other.
 func TestProtoListsEveryKind(t *testing.T) {
 	t.Parallel()
 	documented := map[kind.Kind][]int{}
@@ -276,8 +276,9 @@ func TestProtoListsEveryKind(t *testing.T) {
 	}
 }
 
-// TestProtoExamples runs the blocks marked jsonrpc, each in a new session. `-->` is sent, `<--` is
-// what must come; lines of `<--` that follow one another may come in any order.
+// TestProtoExamples runs the blocks marked jsonrpc, each in a new session. The test sends the lines
+// with `-->`, and must get the lines with `<--`. Consecutive lines with `<--` may come in any
+// order.
 func TestProtoExamples(t *testing.T) {
 	t.Parallel()
 	blocks := regexp.MustCompile("(?s)```jsonrpc\n(.*?)```").FindAllStringSubmatch(proto(t), -1)
@@ -293,7 +294,7 @@ func TestProtoExamples(t *testing.T) {
 				"$ECHO_PORT", strconv.Itoa(p.echo()), "$FREE_PORT", strconv.Itoa(fakeengine.FreePort(t)),
 			).Replace(b[1])
 			p.example(strings.Split(strings.TrimSuffix(text, "\n"), "\n"))
-			p.silent() // nothing else was answered
+			p.silent() // tlsd has answered nothing else
 		})
 	}
 }
@@ -302,7 +303,7 @@ func TestProtoExamples(t *testing.T) {
 func (p *peer) example(lines []string) {
 	p.t.Helper()
 	var want []string
-	flush := func() { // reads what is to come
+	flush := func() { // reads the expected answers
 		p.t.Helper()
 		for len(want) > 0 {
 			got := p.answer()

@@ -16,14 +16,16 @@ import (
 	"tlsd/session"
 )
 
-// Handle begins a call, in the order of arrival, and sees to it that it is run and answered. It is
-// called on the library's reading goroutine, and does not wait for the call.
+// Handle begins a call, in the order of arrival, and makes sure that the call runs and is answered.
+// The library calls it on its reading goroutine. Handle does not wait for the call.
 func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
-	c := s.numbered(req.ID.Num)
+	c := s.callByNumber(req.ID.Num)
 	c.lib = lib
 	m := methods[req.Method]
 	if m == nil {
-		s.fail(c, &protocolError{wire.CodeMethodNotFound, fmt.Sprintf("method %q not found; rpc.discover lists all", clip([]byte(req.Method)))})
+		s.refuseCall(c, &protocolError{wire.CodeMethodNotFound,
+			fmt.Sprintf("method %q not found; rpc.discover lists all",
+				clip([]byte(req.Method)))})
 		return
 	}
 	var params json.RawMessage
@@ -35,54 +37,55 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 		if m.makes {
 			s.sess.SkipHandle()
 		}
-		s.fail(c, err)
+		s.refuseCall(c, err)
 		return
 	}
 	if !m.isDirect(args) {
-		s.launch(c, m, args, m.call(s.sess, args))
+		s.start(c, m, args, m.call(s.sess, args))
 		return
 	}
 	v, err := m.direct(s, args)
 	if err != nil {
-		s.fail(c, m.failed(err))
+		s.refuseCall(c, m.withMethod(err))
 		return
 	}
 	s.reply(c, v, nil)
 }
 
-// admit decodes the parameters of a call, and says why it cannot be carried out.
+// admit decodes the parameters of a call. The error says why the call cannot be carried out.
 func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error) {
-	if c.refuse != nil {
-		return nil, m.failed(c.refuse)
+	if c.refusal != nil {
+		return nil, m.withMethod(c.refusal)
 	}
 	if c.repeated != "" && m.index(c.repeated) >= 0 {
-		return nil, m.wrong("%s: is given twice", c.repeated)
+		return nil, m.paramError("%s: is given twice", c.repeated)
 	}
 	args, err := m.decode(params)
 	if err != nil || m.isDirect(args) {
 		return args, err
 	}
 	if n := s.sess.Limits.Calls; s.sess.Busy() >= n {
-		return nil, m.failed(overLimit("%d calls are in flight, the limit of a session (--max-calls); wait for answers", n))
+		return nil, m.withMethod(overLimit("%d calls are in flight, the limit of "+
+			"a session (--max-calls); wait for answers", n))
 	}
-	if err := s.hold(c, m.keeps(c, args)); err != nil {
-		return nil, m.failed(err)
+	if err := s.reserveBuffer(c, m.bufferNeed(c, args)); err != nil {
+		return nil, m.withMethod(err)
 	}
 	return args, m.attach(s, c, args)
 }
 
-// attach puts the data channel that a call announces in the place of its parameter.
+// attach replaces the parameter channel by the data channel that came with the call.
 func (m *method) attach(s *server, c *call, a args) error {
 	i := m.index(pChannel.name)
 	if i < 0 || a[i] != int64(1) {
 		return nil
 	}
 	if c.batch != nil {
-		return m.wrong("channel: is not possible inside a batch")
+		return m.paramError("channel: is not possible inside a batch")
 	}
 	ch, err := s.descriptors.channel()
 	if err != nil {
-		return m.failed(err)
+		return m.withMethod(err)
 	}
 	if !m.pair {
 		a[i] = ch
@@ -91,21 +94,20 @@ func (m *method) attach(s *server, c *call, a args) error {
 	second, err := s.descriptors.channel()
 	if err != nil {
 		ch.Close()
-		return m.failed(err)
+		return m.withMethod(err)
 	}
 	a[i] = [2]*net.UnixConn{ch, second}
 	return nil
 }
 
-// launch runs the session's side of a call and answers it: here if it does not wait, else in a
-// goroutine.
-func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
-	handle := m.named(a)
+// start runs the session's side of a call and answers it. It uses a goroutine if the call may wait.
+func (s *server) start(c *call, m *method, a args, sc *session.Call) {
+	handle := m.handleOf(a)
 	if !sc.Waits() {
 		s.Watcher.Calling(m.name, handle)
 		v, err := sc.Run()
 		s.mu.Lock()
-		s.watchAnother()
+		s.watchNext()
 		s.mu.Unlock()
 		s.reply(c, v, err)
 		return
@@ -120,7 +122,7 @@ func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
 		v, err := sc.Run()
 		s.mu.Lock()
 		c.cancel = nil
-		s.watchAnother()
+		s.watchNext()
 		s.mu.Unlock()
 		s.reply(c, v, err)
 		if data, ok := v.([]byte); ok {
@@ -129,21 +131,21 @@ func (s *server) launch(c *call, m *method, a args, sc *session.Call) {
 	}()
 }
 
-// fail answers a call that the session knows nothing of; the error becomes the session's last error
-// here.
-func (s *server) fail(c *call, err error) {
+// refuseCall answers a call that the session does not know. It makes the error the session's last
+// error.
+func (s *server) refuseCall(c *call, err error) {
 	s.sess.Fail(err)
 	s.reply(c, nil, err)
 }
 
-// reply answers a call with v, or the error. A failure to write ends the connection; see written.
+// reply answers a call with v or the error. If the write fails, the connection ends; see write.
 func (s *server) reply(c *call, v any, err error) {
 	id := jsonrpc2.ID{Num: c.number}
 	if err == nil {
 		switch x := v.(type) {
 		case session.Status:
 			v = wireStatus(x)
-		case session.Facts: // a string, like one fact alone
+		case session.Facts: // one string, like a single fact
 			v = string(encode(x))
 		}
 		c.lib.Reply(context.Background(), id, v)
@@ -154,22 +156,23 @@ func (s *server) reply(c *call, v any, err error) {
 	c.lib.ReplyWithError(context.Background(), id, &jsonrpc2.Error{Code: int64(e.Code), Message: e.Message, Data: &data})
 }
 
-// enter notes a call that is in flight from now on, until leave.
-func (s *server) enter(c *call) {
+// register adds a call to the calls in flight.
+func (s *server) register(c *call) {
 	s.mu.Lock()
 	s.calls[c.number] = c
 	s.mu.Unlock()
 }
 
-// numbered is the call in flight with that number, or nil.
-func (s *server) numbered(n uint64) *call {
+// callByNumber returns the call in flight with the number, or nil.
+func (s *server) callByNumber(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[n]
 }
 
-// leave takes out the call that is about to be answered, or gives nil if there is none.
-func (s *server) leave(n uint64) *call {
+// unregister removes a call that is about to be answered, and returns it. It returns nil if there
+// is no such call.
+func (s *server) unregister(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.calls[n]
@@ -177,14 +180,14 @@ func (s *server) leave(n uint64) *call {
 		return nil
 	}
 	if delete(s.calls, n); len(s.calls) == 0 {
-		s.freed = time.Now()
+		s.lastAnswered = time.Now()
 	}
-	s.letGo(c)
+	s.releaseBuffer(c)
 	return c
 }
 
-// watchAnother tells the watcher of some call that waits. s.mu must be held.
-func (s *server) watchAnother() {
+// watchNext tells the watcher of a call that is in flight. s.mu must be held.
+func (s *server) watchNext() {
 	for _, c := range s.calls {
 		if c.cancel != nil {
 			s.Watcher.Calling(c.op, c.handle)
@@ -194,7 +197,7 @@ func (s *server) watchAnother() {
 	s.Watcher.Calling("", 0)
 }
 
-// cancel ends the calls in flight that have this id.
+// cancel cancels the calls in flight that have the id.
 func (s *server) cancel(id json.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,11 +208,12 @@ func (s *server) cancel(id json.RawMessage) {
 	}
 }
 
-// write sends a message. A failure ends the connection: the reading goroutine ends the session.
+// write sends a message. A failure ends the connection, and then the reading goroutine ends the
+// session.
 func (s *server) write(msg []byte) error {
 	err := s.w.Write(msg)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.deaf.Store(true)
+		s.answerTimedOut.Store(true)
 	}
 	if err != nil {
 		s.hangUp()
@@ -217,13 +221,13 @@ func (s *server) write(msg []byte) error {
 	return err
 }
 
-// encode is json.Marshal without HTML's escapes, for the people who read it.
+// encode is json.Marshal without escapes for HTML, which people would have to read.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		panic(err) // results and errors are types of ours
+		panic(err) // results and errors always encode
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

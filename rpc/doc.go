@@ -1,14 +1,14 @@
-// Package rpc serves sessions as JSON-RPC 2.0 over a connection. proto.md is its specification;
-// nothing below this package knows JSON.
+// Package rpc serves sessions as JSON-RPC 2.0 over a connection. proto.md is its specification. No
+// package below this one knows JSON.
 //
 // The way of a call:
 //
 //	wire.Reader ─ line ─▶ stream ─ request ──▶ jsonrpc2.Conn ─▶ server.Handle ─▶ session
 //	wire.Writer ◀─ line ─ stream ◀─ response ─ jsonrpc2.Conn ◀─ server.reply ◀── session
 //
-// The jsonrpc2 library decodes, dispatches and answers every request. What it cannot do to the
-// letter of the specification is done by the stream in front of it: bad lines, batches, and ids of
-// every kind.
+// The jsonrpc2 library decodes, dispatches and answers every request. It does not keep to all of
+// the specification. So the stream in front of it handles bad lines, batches, and ids of every
+// kind.
 //
 // Promises:
 //
@@ -16,6 +16,7 @@
 //   - Calls are begun in the order in which they arrive.
 //   - One table (methods) gives dispatch, decoding, and the rpc.discover document.
 //   - One function (wireError) makes a wire error of a Go error.
-//   - A caller that does not read its answers blocks nobody but itself, and not for longer than
+//   - A caller that does not read its answers blocks only itself, and for at most
+//     Config.AnswerTimeout.
 //     Config.AnswerTimeout.
 package rpc

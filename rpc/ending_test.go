@@ -43,7 +43,8 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 			sent := make(chan struct{})
 			go func() {
 				defer close(sent)
-				p.conn.Write([]byte(data)) // may fail at the end: the server closes
+				// may fail at the end, because the server closes
+				p.conn.Write([]byte(data))
 			}()
 			got := p.answer()
 			if !matches(overLimit("null", ""), got) || !strings.Contains(got, "24117248 bytes") {
@@ -67,7 +68,7 @@ func TestLineEnds(t *testing.T) {
 	p.silent()
 }
 
-// TestByteByByte: how the stream is cut makes no difference.
+// TestByteByByte: the pieces of the stream make no difference.
 func TestByteByByte(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -92,7 +93,7 @@ func TestLastLineNeedsNoEnd(t *testing.T) {
 	}
 }
 
-// TestHalfCloseGetsAllAnswers: as with a file of lines that is piped through socat.
+// TestHalfCloseGetsAllAnswers: a file of lines may be piped through socat.
 func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -111,7 +112,7 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 		}
 		return err == nil
 	})
-	// That was the client which the Accept met: its handshake failed, and with it the Read.
+	// The Accept met this client. The handshake failed, and with it the Read.
 	for range 2 {
 		r := p.response()
 		if r.Error == nil {
@@ -125,7 +126,7 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	other.silent()
 }
 
-// TestHalfClosedCallerMayGo: it waits for answers and then closes for good.
+// TestHalfClosedCallerMayGo: the caller waits for answers, and then closes its socket.
 func TestHalfClosedCallerMayGo(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -143,8 +144,8 @@ func TestHalfClosedCallerMayGo(t *testing.T) {
 	}
 }
 
-// TestCallerThatClosesIsGone: what it owned is freed at once, and the port of a waiting Accept
-// can be bound again.
+// TestCallerThatClosesIsGone: tlsd frees at once what the caller owned. The port of a waiting
+// Accept can be bound again.
 func TestCallerThatClosesIsGone(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -157,7 +158,7 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 	until(t, "the listener", func() bool {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
-			t.Cleanup(func() { c.Close() }) // dawdles in its handshake
+			t.Cleanup(func() { c.Close() }) // does not finish its handshake
 		}
 		return err == nil
 	})
@@ -172,7 +173,7 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 	ln.Close()
 }
 
-// TestCallerThatClosesWithoutReading its answers is gone as well.
+// TestCallerThatClosesWithoutReading: unread answers make no difference.
 func TestCallerThatClosesWithoutReading(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -184,7 +185,7 @@ func TestCallerThatClosesWithoutReading(t *testing.T) {
 	p.over()
 }
 
-// TestContextEndsTheSession, and the caller is told its cause.
+// TestContextEndsTheSession: the caller gets the context's cause.
 func TestContextEndsTheSession(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -199,11 +200,11 @@ func TestContextEndsTheSession(t *testing.T) {
 	}
 }
 
-// TestContextEndsTheSessionOfADeafCaller, who cannot be told, all the same.
+// TestContextEndsTheSessionOfADeafCaller: the session ends although the caller does not read.
 func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.AnswerTimeout = time.Hour })
-	for { // until the answers are in each other's way
+	for { // until the answers fill the socket
 		p.conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 		if _, err := p.conn.Write([]byte(backend + "\n")); err != nil {
 			break
@@ -215,7 +216,7 @@ func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
 	}
 }
 
-// TestReaderThatDoesNotRead: its session ends after the timeout, and no other.
+// TestReaderThatDoesNotRead: its session ends after the timeout, and no other session does.
 func TestReaderThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	for name, line := range map[string]string{
@@ -247,7 +248,7 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// TestWaitingCallsDoNotHoldUpTheConnection, however many.
+// TestWaitingCallsDoNotHoldUpTheConnection: this holds for any number of calls.
 func TestWaitingCallsDoNotHoldUpTheConnection(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

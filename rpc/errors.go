@@ -8,8 +8,8 @@ import (
 	"tlsd/session"
 )
 
-// protocolError is the error of a message that is not a good request. Its kind
-// is always "params".
+// A protocolError is the error of a message that is not a good request. Its kind is always
+// "params".
 type protocolError struct {
 	code int
 	why  string
@@ -21,8 +21,8 @@ func invalid(why string) error {
 	return &protocolError{wire.CodeInvalidRequest, "invalid request: " + why}
 }
 
-// wireError makes the error member of an answer. It is the only place that
-// knows how errors of Go look on the wire.
+// wireError makes the error member of an answer. It is the only function that knows the form of
+// Go's errors on the wire.
 func wireError(err error) *wire.Error {
 	var p *protocolError
 	if errors.As(err, &p) {

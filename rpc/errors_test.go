@@ -34,8 +34,8 @@ func failing(op fakeengine.Op, err error) func(*fakeengine.Engine, *rpc.Config) 
 	}
 }
 
-// TestEveryErrorIsTheLastError: for every kind, the answer has its code and its data, and its
-// message is what tls.LastError returns.
+// TestEveryErrorIsTheLastError: for every kind, the answer has the code and the data. Its message
+// is what tls.LastError returns.
 func TestEveryErrorIsTheLastError(t *testing.T) {
 	t.Parallel()
 	type set = func(*fakeengine.Engine, *rpc.Config)
@@ -45,7 +45,7 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		set  set
-		call func(*peer) response // the answer with the error
+		call func(*peer) response // returns the answer with the error
 		code int
 		data wire.ErrorData
 	}{
@@ -120,12 +120,12 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 				if got := p.ok("tls.LastError"); got != r.Error.Message || got == "" {
 					t.Errorf("LastError is %q, the message %q", got, r.Error.Message)
 				}
-				p.call("tls.Backend") // success does not clear it
+				p.call("tls.Backend") // a success does not clear the error
 			}
 		})
 	}
 	for _, k := range kind.All {
-		// denied and lost are made by others: the supervisor and the plugin.
+		// The supervisor and the plugin make denied and lost.
 		if !seen[k] && k != kind.Denied && k != kind.Lost {
 			t.Errorf("no case for kind %s", k)
 		}
@@ -136,7 +136,7 @@ func handshake(p *peer) response {
 	return p.call("tls.Handshake", json.Number(p.ok("tls.NewClient", "localhost", p.echo())))
 }
 
-// TestErrorOfANotificationIsTheLastError, though it is not answered.
+// TestErrorOfANotificationIsTheLastError: this holds although no answer is sent.
 func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -148,7 +148,7 @@ func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 	}
 }
 
-// TestMessageIsText: control characters and foreign bytes of a path do not spoil it.
+// TestMessageIsText: control characters and foreign bytes of a path do not break the message.
 func TestMessageIsText(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

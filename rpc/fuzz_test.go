@@ -21,11 +21,11 @@ import (
 	"tlsd/session"
 )
 
-// counting is an engine whose connections never wait: they take what is written, and give, at most
-// 1,000 at a time, the bytes 0, 1, 2 … in a row.
+// counting is an engine whose connections never wait. They take all bytes. They give the bytes 0,
+// 1, 2 … in a row, at most 1,000 at a time.
 type counting struct {
 	idle
-	open *atomic.Int64 // connections that have not been freed
+	open *atomic.Int64 // connections that are not freed yet
 }
 
 func newCounting() counting {
@@ -42,7 +42,7 @@ type countingContext struct {
 }
 
 func (c countingContext) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
-	nc.SetLinger(0) // thousands in a row must not use up the ports
+	nc.SetLinger(0) // thousands of connections must not use up the ports
 	c.engine.open.Add(1)
 	return &countingConn{idleConn: idleConn{nc}, engine: c.engine}, nil
 }
@@ -69,7 +69,8 @@ func (c *countingConn) Close() error {
 func (c *countingConn) CloseContext(context.Context) error { return c.Close() }
 func (c *countingConn) Abort() error                       { return c.Close() }
 
-// harmless lets sessions connect to one port of this machine, and neither listen nor read a file.
+// harmless lets sessions connect to one port of this machine. They must neither listen nor read a
+// file.
 func harmless(t testing.TB, port int) policy.Policy {
 	t.Helper()
 	var p policy.Policy
@@ -79,8 +80,8 @@ func harmless(t testing.TB, port int) policy.Policy {
 	return p
 }
 
-// converse sends bytes to a session that has connections with the handles 1 and 2, and gives all
-// answers, with their id as the key. The session must end well, and free all.
+// converse sends bytes to a session that has connections with the handles 1 and 2. It returns all
+// answers by their ids. The session must end well, and free everything.
 func converse(t *testing.T, port int, engine counting, data []byte) map[string][]string {
 	t.Helper()
 	ours, theirs := pair(t)
@@ -101,7 +102,7 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		ours.Write(data) // fails if the server closes before
+		ours.Write(data) // fails if the server closes first
 		ours.CloseWrite()
 	}()
 	answers := map[string][]string{}
@@ -111,7 +112,9 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 			t.Fatal("the session did not end")
 		}
 		if err != nil {
-			if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset by peer") { // it was closed before all was read
+			// the server closed before it had read everything
+			if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(),
+				"reset by peer") {
 				t.Fatal(err)
 			}
 			break
@@ -139,7 +142,7 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	return answers
 }
 
-// checkAnswer holds an answer to JSON-RPC 2.0, and gives its id.
+// checkAnswer checks that an answer is one of JSON-RPC 2.0, and returns its id.
 func checkAnswer(t *testing.T, answer []byte) string {
 	t.Helper()
 	var m map[string]json.RawMessage
@@ -154,8 +157,8 @@ func checkAnswer(t *testing.T, answer []byte) string {
 	return string(m["id"])
 }
 
-// FuzzServe sends anything to a session. Whatever it is, all answers are messages of JSON-RPC 2.0,
-// the session ends, and nothing of it is left.
+// FuzzServe sends any bytes to a session. All answers must be messages of JSON-RPC 2.0. The session
+// must end, and nothing of it must be left.
 func FuzzServe(f *testing.F) {
 	for _, s := range []string{
 		"", "\n", "nonsense\n", "[]\n", "[1]\n", "{}\n", "null", `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n",
@@ -177,8 +180,8 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// FuzzAnswers sends good calls with ids of every kind, alone, in batches and as notifications: each
-// id is answered as often as it was sent, and nothing else is. Each two bytes are a call; see
+// FuzzAnswers sends good calls with ids of every kind: alone, in batches and as notifications. Each
+// id must be answered as often as it was sent, and nothing else. Each two bytes are a call; see
 // callOf.
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6})
@@ -221,8 +224,8 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
-// callOf makes a call: the low bits of the first byte choose its id ("" for a notification), bit 6
-// puts it in a batch, and the second byte chooses the method.
+// callOf makes a call. The low bits of the first byte choose the id ("" for a notification). Bit 6
+// puts the call into a batch. The second byte chooses the method.
 func callOf(how, what byte) (id, text string, inBatch bool) {
 	ids := []string{`1`, `-1`, `"1"`, `""`, `null`, `123456789012345678901234567890`, `"\u00e9\"x"`}
 	methods := []string{

@@ -25,10 +25,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits before it calls a hang a failure.
 const patience = 3 * time.Minute
 
-// peer is a caller of a served session, whose engine is the crypto/tls stand-in.
+// A peer is the caller of a served session. The session's engine is the crypto/tls stand-in.
 type peer struct {
 	t    testing.TB
 	conn *net.UnixConn
@@ -36,7 +36,7 @@ type peer struct {
 	stop func() // ends the server's context
 
 	served chan struct{} // closed when Serve has returned
-	err    error         // what it returned
+	err    error         // the result of Serve
 
 	eng  *fakeengine.Engine
 	ca   *testcert.CA
@@ -73,7 +73,7 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	return p
 }
 
-// pair is a connected pair of Unix sockets.
+// pair makes a connected pair of Unix sockets.
 func pair(t testing.TB) (a, b *net.UnixConn) {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -92,7 +92,7 @@ func pair(t testing.TB) (a, b *net.UnixConn) {
 	return ca.(*net.UnixConn), cb.(*net.UnixConn)
 }
 
-// over waits for the end of Serve and returns its error. All of the session must be gone.
+// over waits for the end of Serve and returns its error. Nothing of the session must be left.
 func (p *peer) over() error {
 	p.t.Helper()
 	select {
@@ -127,7 +127,7 @@ func (p *peer) answer() string {
 	return string(line)
 }
 
-// expect reads an answer that must match want, in which ... stands for any value.
+// expect reads an answer, which must match want. In want, ... stands for any value.
 func (p *peer) expect(want string) {
 	p.t.Helper()
 	if got := p.answer(); !matches(want, got) {
@@ -135,14 +135,14 @@ func (p *peer) expect(want string) {
 	}
 }
 
-// silent checks that nothing is answered to what was sent: the next answer is that of a new call.
+// silent checks that tlsd has answered nothing: the next answer is that of a new call.
 func (p *peer) silent() {
 	p.t.Helper()
 	p.line(`{"jsonrpc":"2.0","id":"silent?","method":"tls.Backend"}`)
 	p.expect(`{"jsonrpc":"2.0","id":"silent?","result":"openssl"}`)
 }
 
-// ended checks that the server has closed the connection and nothing more comes.
+// ended checks that the server has closed the connection and that nothing more comes.
 func (p *peer) ended() {
 	p.t.Helper()
 	line, err := p.r.Line()
@@ -155,7 +155,7 @@ func (p *peer) ended() {
 	}
 }
 
-// response is a decoded answer.
+// A response is a decoded answer.
 type response struct {
 	ID     any
 	Result any
@@ -189,7 +189,7 @@ func (p *peer) begin(method string, params ...any) int {
 	return p.id
 }
 
-// call makes a call and waits for its answer, which must be the next.
+// call makes a call. The next answer must be that of the call.
 func (p *peer) call(method string, params ...any) response {
 	p.t.Helper()
 	id := p.begin(method, params...)
@@ -200,7 +200,7 @@ func (p *peer) call(method string, params ...any) response {
 	return r
 }
 
-// ok makes a call that must succeed and returns its result as text.
+// ok makes a call that must succeed, and returns its result as text.
 func (p *peer) ok(method string, params ...any) string {
 	p.t.Helper()
 	r := p.call(method, params...)
@@ -210,7 +210,7 @@ func (p *peer) ok(method string, params ...any) string {
 	return fmt.Sprint(r.Result)
 }
 
-// fails makes a call that must fail with that kind.
+// fails makes a call that must fail with the kind.
 func (p *peer) fails(k kind.Kind, method string, params ...any) *wire.Error {
 	p.t.Helper()
 	r := p.call(method, params...)
@@ -235,8 +235,8 @@ func (p *peer) server() json.Number {
 
 func (p *peer) echo() int { return fakeengine.Echo(p.t, p.cert.TLS()) }
 
-// matches compares JSON. In want, ... stands for any value; answers inside of an
-// array may have any order.
+// matches compares JSON. In want, ... stands for any value. Answers inside of an array may have any
+// order.
 func matches(want, got string) bool {
 	var w, g any
 	if json.Unmarshal([]byte(strings.ReplaceAll(want, "...", `"\u0000 any"`)), &w) != nil {
@@ -287,7 +287,7 @@ func same(want, got any) bool {
 	}
 }
 
-// until waits for a condition that nothing announces.
+// until waits for a condition without an event.
 func until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {

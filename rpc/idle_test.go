@@ -11,12 +11,13 @@ import (
 	"tlsd/rpc"
 )
 
-// idleLimit is long enough for a test that has to wait for the processor between two messages.
+// idleLimit leaves a test enough time between two messages, even if it has to wait for the
+// processor.
 const idleLimit = 3 * time.Second
 
 func idling(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = idleLimit }
 
-// endsIdle reads the last line of an idle session, and checks that it has ended for that reason.
+// endsIdle reads the last line of an idle session, and checks the reason of the end.
 func (p *peer) endsIdle() {
 	p.t.Helper()
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32009,"message":...,"data":{"kind":"timeout"}}}`)
@@ -26,7 +27,7 @@ func (p *peer) endsIdle() {
 	}
 }
 
-// TestIdleSessionEnds, also in the middle of a message, and what it owned is freed.
+// TestIdleSessionEnds: it ends in the middle of a message too, and frees what it owned.
 func TestIdleSessionEnds(t *testing.T) {
 	t.Parallel()
 	for name, part := range map[string]string{
@@ -52,10 +53,11 @@ func TestIdleSessionEnds(t *testing.T) {
 	}
 }
 
-// TestASessionWithACallInFlightIsNotIdle; its time begins when the call has ended.
+// TestASessionWithACallInFlightIsNotIdle: the idle time begins when the call has ended.
 func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 	t.Parallel()
-	// Not a whole number of times, so that the end of the call is not that of a period.
+	// The call does not end at a multiple of the limit, because a period of the check ends
+	// there.
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = idleLimit })
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
 		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,5400]}` + "\n" +
@@ -70,7 +72,7 @@ func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 	}
 }
 
-// TestACallerThatHasShutDownItsWritingSideIsNotIdle while it waits for an answer.
+// TestACallerThatHasShutDownItsWritingSideIsNotIdle: it waits for an answer.
 func TestACallerThatHasShutDownItsWritingSideIsNotIdle(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, idling)

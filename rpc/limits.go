@@ -10,14 +10,14 @@ import (
 	"tlsd/session"
 )
 
-// Limits bound what one session may send. Zero means the default.
+// Limits limit what one session may send. Each field has its default. Zero means the default.
 type Limits struct {
 	Message  int // bytes of a message; wire.MaxLine
-	Nesting  int // arrays and objects inside of one another in a message; 64
-	Buffered int // bytes of requests, and of a batch's answers, that are kept at the same time; 64 MiB
+	Nesting  int // levels of arrays and objects in a message; 64
+	Buffered int // bytes that are kept for calls in flight; 64 MiB
 }
 
-// WithDefaults replaces zeros by the defaults.
+// WithDefaults replaces zeros with the defaults.
 func (l Limits) WithDefaults() Limits {
 	def := func(n *int, v int) {
 		if *n <= 0 {
@@ -34,11 +34,11 @@ func overLimit(format string, a ...any) *session.Error {
 	return &session.Error{Kind: kind.Limit, Why: fmt.Sprintf(format, a...)}
 }
 
-// shallow gives a message without what is nested deeper than most, for which a 0 is put, and says
-// whether there was such. What is left out is not checked to be JSON.
+// shallow replaces each value that is nested deeper than most by 0, and says whether there was one.
+// It does not check that the replaced values are JSON.
 func shallow(msg []byte, most int) (short []byte, deep bool) {
 	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= most {
-		return msg, false // by far the most, and nearly for nothing
+		return msg, false // nearly all messages; this costs next to nothing
 	}
 	depth, from := 0, 0
 	for i := 0; i < len(msg); i++ {
@@ -64,8 +64,8 @@ func shallow(msg []byte, most int) (short []byte, deep bool) {
 	return short, true
 }
 
-// stringEnd is the place of the quotation mark that ends the string which begins at msg[i], or
-// len(msg).
+// stringEnd returns the index of the quotation mark that ends the string beginning at msg[i]. It
+// returns len(msg) if there is none.
 func stringEnd(msg []byte, i int) int {
 	for i++; ; i++ {
 		n := bytes.IndexByte(msg[i:], '"')
@@ -83,74 +83,76 @@ func stringEnd(msg []byte, i int) int {
 	}
 }
 
-// freeID is how many bytes of a call's id are not counted: to close a handle must be possible when
-// there is no room.
+// freeID is how many bytes of a call's id do not count. A caller must be able to close a handle
+// when the buffer is full.
 const freeID = 64
 
-// keeps is how many bytes of a call are kept until it is answered, when its parameters have been
-// decoded. An answer inside of a batch is kept until the batch is complete.
-func (m *method) keeps(c *call, a args) int {
+// bufferNeed is how many bytes tlsd keeps for a call until it is answered, after its parameters
+// were decoded. In a batch it includes the largest answer that the call can have, which is kept
+// until the batch is complete.
+func (m *method) bufferNeed(c *call, a args) int {
 	n := max(0, len(c.id)-freeID)
 	for i, p := range m.params {
 		if p.typ == blob {
 			n += len(a.blob(i))
 		}
 	}
-	if c.batch != nil && c.id != nil && m.answer != nil {
-		n += base64.StdEncoding.EncodedLen(m.answer(a))
+	if c.batch != nil && c.id != nil && m.maxAnswer != nil {
+		n += base64.StdEncoding.EncodedLen(m.maxAnswer(a))
 	}
 	return n
 }
 
-// fits says whether n bytes more can be kept. What it says holds until the reading goroutine, the
-// only one to call hold, does so.
-func (s *server) fits(n int) bool { return s.held.Load()+int64(n) <= int64(s.Limits.Buffered) }
+// fits says whether n more bytes fit. The answer holds until the next reserveBuffer, which only the
+// reading goroutine calls.
+func (s *server) fits(n int) bool { return s.buffered.Load()+int64(n) <= int64(s.Limits.Buffered) }
 
-// hold counts bytes as kept for a call, n in all. It fails if there is no room.
-func (s *server) hold(c *call, n int) error {
-	more := n - c.held
+// reserveBuffer makes n the number of bytes that are kept for a call. It fails if they do not fit.
+func (s *server) reserveBuffer(c *call, n int) error {
+	more := n - c.buffered
 	if more > 0 && !s.fits(more) {
-		return overLimit("%d bytes are kept for calls of this session that are not answered, and %d more would exceed the %d that may be (--max-buffered); wait for answers, or send less at once",
-			s.held.Load(), more, s.Limits.Buffered)
+		return overLimit("the calls in flight of this session keep %d bytes, and %d more would "+
+			"exceed the limit of %d (--max-buffered); wait for answers, or send less at once",
+			s.buffered.Load(), more, s.Limits.Buffered)
 	}
-	s.held.Add(int64(more))
-	c.held = n
+	s.buffered.Add(int64(more))
+	c.buffered = n
 	return nil
 }
 
-// letGo counts the bytes that are kept for a call out.
-func (s *server) letGo(c *call) {
-	if c.held == 0 {
+// releaseBuffer releases the bytes that are kept for a call.
+func (s *server) releaseBuffer(c *call) {
+	if c.buffered == 0 {
 		return
 	}
 	if c.batch != nil && c.id != nil {
-		c.batch.keep(c.held) // its answer is there until all are
+		c.batch.addBuffered(c.buffered) // the answer is kept until the batch is complete
 		return
 	}
-	s.held.Add(-int64(c.held))
-	c.held = 0
+	s.buffered.Add(-int64(c.buffered))
+	c.buffered = 0
 }
 
-// freeAnswer is how many bytes of an answer inside of a batch are not counted, so that most calls
-// need no room.
+// freeAnswer is how many bytes of an answer in a batch do not count, so that most calls need no
+// buffer.
 const freeAnswer = 1 << 10
 
-// keepAnswer counts the answer of a call inside of a batch, but for what was counted before the
-// call began. It gives the answer, or an error in its place if there is no room. No answer that is
-// so large tells of an effect.
-func (s *server) keepAnswer(c *call, answer []byte) []byte {
-	more := len(answer) - freeAnswer - c.held
+// bufferAnswer counts the answer of a call in a batch, beyond the bytes that were reserved before.
+// If the answer does not fit, the result is an error in its place. No call with such a large answer
+// changes anything, so no effect is hidden.
+func (s *server) bufferAnswer(c *call, answer []byte) []byte {
+	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {
 		return answer
 	}
-	if held := s.held.Add(int64(more)); held > int64(s.Limits.Buffered) {
-		s.held.Add(-int64(more))
-		err := overLimit("the answers of a batch are kept until all are there, and %d bytes more "+
-			"would exceed the %d that may be (--max-buffered); send smaller batches",
+	if held := s.buffered.Add(int64(more)); held > int64(s.Limits.Buffered) {
+		s.buffered.Add(-int64(more))
+		err := overLimit("tlsd keeps the answers of a batch until the last one, and %d bytes more "+
+			"would exceed the limit of %d (--max-buffered); send smaller batches",
 			more, s.Limits.Buffered)
 		s.sess.Fail(err)
 		return append([]byte(`"error":`), encode(wireError(err))...)
 	}
-	c.batch.keep(more)
+	c.batch.addBuffered(more)
 	return answer
 }

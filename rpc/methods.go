@@ -4,26 +4,24 @@ import (
 	"encoding/json"
 	"math"
 	"net"
-	"os"
-	"slices"
 	"time"
 
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
 
-// method is a line of the table from which all that depends on a method's name
-// is made: dispatch, decoding, the OpenRPC document, and the check of proto.md.
+// A method is a line of the table of methods. Dispatch, decoding, the OpenRPC document and the
+// check of proto.md are made from the table.
 type method struct {
-	name   string
-	doc    string
-	params []param
-	result schema
-	pair   bool           // its channel is both ends of a pair
-	makes  bool           // it makes a handle, whose number is taken when the call arrives
-	answer func(args) int // the most bytes that its blob has; nil: the result is none
+	name      string
+	doc       string
+	params    []param
+	result    schema
+	pair      bool           // the parameter channel announces both ends of a pair
+	makes     bool           // it makes a handle, whose number is taken when the call arrives
+	maxAnswer func(args) int // the largest blob of the result, in bytes; nil: no blob
 
-	// One of the two carries it out. If there are both, direct is for a call without
+	// One of the two carries the call out. If both are there, direct is for a call without
 	// parameters.
 	call   func(*session.Session, args) *session.Call
 	direct func(*server, args) (any, error) // at once, on the reading goroutine
@@ -32,7 +30,7 @@ type method struct {
 // isDirect says whether direct carries out a call with these parameters.
 func (m *method) isDirect(a args) bool { return m.direct != nil && (m.call == nil || a[0] == nil) }
 
-// Parameters that several methods have.
+// Parameters of several methods.
 var (
 	pHandle  = param{name: "handle", typ: integer, min: 1, max: math.MaxInt32, doc: "a connection handle"}
 	pCtx     = param{name: "ctxHandle", typ: integer, min: 1, max: math.MaxInt32, doc: "a context handle"}
@@ -55,7 +53,7 @@ var methods = func() map[string]*method {
 	for i := range table {
 		m[table[i].name] = &table[i]
 	}
-	// It shows the table, so it cannot stand in it.
+	// rpc.discover describes the table, so it cannot be part of the table's initial value.
 	d := discover
 	d.direct = func(s *server, _ args) (any, error) { return openRPC(s.Version), nil }
 	m[d.name] = &d
@@ -81,8 +79,8 @@ var table = []method{
 	{
 		name: "tls.Read", doc: "Waits for data and returns what is there; nothing after the peer's close_notify.",
 		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
-		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
-		call:   func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
+		maxAnswer: func(a args) int { return min(a.int(1), session.MaxRead) },
+		call:      func(s *session.Session, a args) *session.Call { return s.Read(a.handle(0), a.int(1)) },
 	},
 	{
 		name: "tls.Status", doc: "How the two directions of a connection stand, and their errors.",
@@ -212,8 +210,8 @@ var table = []method{
 	{
 		name: "tls.ReadPlain", doc: "Reads before the handshake, in plain text.",
 		params: []param{pHandle, {name: "maxBytes", typ: integer, min: 1, max: wire.MaxBlob, doc: "the most to return"}}, result: sBlob,
-		answer: func(a args) int { return min(a.int(1), session.MaxRead) },
-		call:   func(s *session.Session, a args) *session.Call { return s.ReadPlain(a.handle(0), a.int(1)) },
+		maxAnswer: func(a args) int { return min(a.int(1), session.MaxRead) },
+		call:      func(s *session.Session, a args) *session.Call { return s.ReadPlain(a.handle(0), a.int(1)) },
 	},
 	{
 		name: "tls.WritePlain", doc: "Sends before the handshake, in plain text.",
@@ -249,82 +247,10 @@ var table = []method{
 	},
 }
 
-// named is the handle that a call names, or 0.
-func (m *method) named(a args) int32 {
+// handleOf returns the handle that a call names, or 0.
+func (m *method) handleOf(a args) int32 {
 	if len(m.params) == 0 || m.params[0].name != pHandle.name && m.params[0].name != pCtx.name || a[0] == nil {
 		return 0
 	}
 	return int32(a.handle(0))
-}
-
-func hello(s *server, a args) (any, error) {
-	if a[2] != nil {
-		if err := s.sess.StartAt(a.handle(2)); err != nil {
-			return nil, err
-		}
-	}
-	t := s.sess.Timeouts
-	h := wire.Hello{
-		Version:      wire.Version,
-		Capabilities: []string{},
-		Server:       wire.Server{Name: "tlsd", Version: s.Version, PID: os.Getpid()},
-		Timeouts: map[string]int64{
-			"read":      t.Read.Milliseconds(),
-			"write":     t.Write.Milliseconds(),
-			"handshake": t.Handshake.Milliseconds(),
-			"accept":    t.Accept.Milliseconds(),
-		},
-	}
-	if list, _ := a[1].([]string); slices.Contains(list, wire.CapabilityData) {
-		h.Capabilities = append(h.Capabilities, wire.CapabilityData)
-	}
-	return h, nil
-}
-
-func wireStatus(st session.Status) wire.Status {
-	w := wire.Status{Read: st.Read, Write: st.Write, Received: st.Received, Sent: st.Sent}
-	if st.ReadError != nil {
-		w.ReadError = wireError(st.ReadError)
-	}
-	if st.WriteError != nil {
-		w.WriteError = wireError(st.WriteError)
-	}
-	return w
-}
-
-func info(s *server, _ args) (any, error) {
-	e := s.sess.Engine.Info()
-	t, l := s.sess.Timeouts, s.sess.Limits
-	out := wire.Info{
-		Backend: s.sess.Engine.Backend(),
-		Libssl:  wire.Libssl{Path: e.Path, Libcrypto: e.Crypto, Version: e.Version, Pair: e.Pair},
-		Trust:   wire.Trust(e.Trust),
-		Timeouts: map[string]int64{
-			"connect":         t.Connect.Milliseconds(),
-			"handshake":       t.Handshake.Milliseconds(),
-			"acceptHandshake": t.AcceptHandshake.Milliseconds(),
-			"accept":          t.Accept.Milliseconds(),
-			"read":            t.Read.Milliseconds(),
-			"write":           t.Write.Milliseconds(),
-			"close":           t.Close.Milliseconds(),
-			"answer":          s.AnswerTimeout.Milliseconds(),
-			"sessionIdle":     s.IdleTimeout.Milliseconds(),
-		},
-		Limits: map[string]int64{
-			"message":  int64(s.Limits.Message),
-			"nesting":  int64(s.Limits.Nesting),
-			"buffered": int64(s.Limits.Buffered),
-			"blob":     wire.MaxBlob,
-			"batch":    wire.MaxBatch,
-			"handles":  int64(l.Handles),
-			"calls":    int64(l.Calls),
-			"pending":  int64(l.Pending),
-		},
-	}
-	out.Confinement = s.Confinement
-	out.Policy = s.sess.Policy.Keys()
-	if e.Err != nil {
-		out.Libssl.Error = e.Err.Error()
-	}
-	return out, nil
 }

@@ -8,11 +8,11 @@ import (
 	"tlsd/internal/fakeengine"
 )
 
-// TestParametersAreStrict: what is wrong is refused, with an error that names it.
+// TestParametersAreStrict: a wrong parameter is refused, and the error names it.
 func TestParametersAreStrict(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ method, params, says string }{
-		// How many, and which.
+		// Number and names.
 		{"tls.NewClient", ``, "host is missing; takes 2 parameters (host, port)"},
 		{"tls.NewClient", `[]`, "host is missing"},
 		{"tls.NewClient", `{}`, "host is missing"},
@@ -72,13 +72,13 @@ func TestParametersAreStrict(t *testing.T) {
 		{"tls.Write", `[1,"aGVsbG8"]`, "with padding"},
 		{"tls.Write", `[1,"aGVsbG8=="]`, "base64"},
 		{"tls.Write", `[1,"aGVsbG8=x"]`, "base64"},
-		{"tls.Write", `[1,"aGVsbG9="]`, "base64"}, // bits that say nothing are not zero
+		{"tls.Write", `[1,"aGVsbG9="]`, "base64"}, // the unused bits are not zero
 		{"tls.Write", `[1,"aGVs bG8="]`, "base64"},
 		{"tls.Write", `[1,"aGVs\nbG8="]`, "base64"},
 		{"tls.Write", `[1,"aGVsbG8=\r\n"]`, "base64"},
 		{"tls.Write", `[1,"_-8="]`, "base64"}, // RFC 4648 section 5
 		{"tls.Write", `[1,"="]`, "base64"},
-		// The others.
+		// Other parameters.
 		{"tls.Hello", `[]`, "version is missing"},
 		{"tls.Hello", `[0]`, "version 0: must be between"},
 		{"tls.Hello", `[1,"raw"]`, "capabilities \"raw\": must be an array of strings"},
@@ -124,7 +124,7 @@ func TestParametersAreStrict(t *testing.T) {
 	}
 }
 
-// TestPayloadIsNotShown in an error about it.
+// TestPayloadIsNotShown: an error about a payload does not quote it.
 func TestPayloadIsNotShown(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -135,7 +135,7 @@ func TestPayloadIsNotShown(t *testing.T) {
 	}
 }
 
-// TestGoodParameters at the edges of what is allowed, by position and by name.
+// TestGoodParameters tries the edges of the ranges, by position and by name.
 func TestGoodParameters(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ method, params, want string }{
@@ -175,14 +175,14 @@ func TestGoodParameters(t *testing.T) {
 	}
 }
 
-// TestFailedCallsTakeTheirNumber, even those that never reach the session.
+// TestFailedCallsTakeTheirNumber: this includes calls that never reach the session.
 func TestFailedCallsTakeTheirNumber(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.fails("params", "tls.NewClient", "localhost", 0)
 	p.fails("params", "tls.NewServerContext")
 	p.fails("params", "tls.Accept", 1, "localhost", "x")
-	p.fails("params", "tls.Read", 1, 0) // makes no handle
+	p.fails("params", "tls.Read", 1, 0) // it makes no handle
 	p.line(`{"jsonrpc":"2.0","method":"tls.NewClient","params":[]}`)
 	p.fails("connect", "tls.NewClient", "127.0.0.1", fakeengine.FreePort(t))
 	if h := p.server(); h != "6" {
@@ -195,7 +195,7 @@ func TestFirstHandle(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.ok("tls.Hello", 1, []string{}, 100)
-	p.ok("tls.Hello", 1, []string{}, 41) // no handle has been made yet
+	p.ok("tls.Hello", 1, []string{}, 41) // no handle exists yet
 	if h := p.server(); h != "41" {
 		t.Errorf("got handle %s, want 41", h)
 	}

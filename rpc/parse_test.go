@@ -9,8 +9,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// FuzzParse: what parse accepts is a request by the plainest reading of the specification,
-// and the other way round.
+// FuzzParse: parse accepts a message exactly if a plain reading of the specification says that it
+// is a request.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		`{}`, `1`, `{"jsonrpc":"2.0","id":1,"method":"a"}`, `{"jsonrpc":"2.0","id":1.5,"method":"a"}`, `{"jsonrpc":"2.0","method":"a","params":[]}`,
@@ -61,8 +61,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestLargestBlob: one byte more is too much. The whole way of such a line would take the race
-// detector a minute.
+// TestLargestBlob: one byte more is too much. Only the decoder is called, because the whole way of
+// such a line would take the race detector a minute.
 func TestLargestBlob(t *testing.T) {
 	t.Parallel()
 	m := methods["tls.Write"]

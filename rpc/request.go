@@ -9,25 +9,25 @@ import (
 	"github.com/sourcegraph/jsonrpc2"
 )
 
-// call is one request on its way.
+// A call is one request on its way.
 type call struct {
 	// Set by the stream.
-	number   uint64          // stands for the id towards the library
-	id       json.RawMessage // as it was written; nil: a notification
+	number   uint64          // replaces the id for the library
+	id       json.RawMessage // as the caller wrote it; nil: a notification
 	batch    *batch          // nil: not in a batch
 	method   json.RawMessage // a JSON string
 	params   json.RawMessage // nil: left out
-	repeated string          // a parameter's name that is there twice, or ""
-	refuse   error           // why the call cannot be carried out, if that is known already
+	repeated string          // the name of a parameter that is there twice, or ""
+	refusal  error           // why the call cannot be carried out, if this is known already
 
-	lib    *jsonrpc2.Conn // that answers it; set when the call is begun
-	held   int            // bytes that are kept for it; see server.hold
-	op     string         // the method; guarded by server.mu
-	handle int32          // that it names, or 0; guarded by server.mu
-	cancel func()         // ends the call early; nil: it does not wait; guarded by server.mu
+	lib      *jsonrpc2.Conn // for the answer; set when the call is begun
+	buffered int            // bytes that are kept for the call; see server.reserveBuffer
+	op       string         // the method; guarded by server.mu
+	handle   int32          // the handle that the call names, or 0; guarded by server.mu
+	cancel   func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
-// message is the request as the library is to see it. The call keeps nothing of what may be large.
+// message is the request for the library. The call then drops its large members.
 func (c *call) message() []byte {
 	defer func() { c.method, c.params = nil, nil }()
 	out := strconv.AppendUint([]byte(`{"jsonrpc":"2.0","id":`), c.number, 10)
@@ -38,9 +38,9 @@ func (c *call) message() []byte {
 	return append(out, '}')
 }
 
-// parse takes a request apart. If it is not a request of JSON-RPC 2.0 (section 4 of its
-// specification), the call is nil and why says so; if it is not JSON, there is an error. Names of
-// members are compared exactly, which encoding/json does only with maps.
+// parse takes a request apart. It returns an error if msg is not JSON. If msg is not a request of
+// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and why says so. Names of members
+// are compared exactly, which encoding/json does only with maps.
 func parse(msg []byte) (c *call, why string, err error) {
 	why = "a request is an object"
 	var m map[string]json.RawMessage
@@ -54,7 +54,8 @@ func parse(msg []byte) (c *call, why string, err error) {
 	return c, why, nil
 }
 
-// request makes a call of the members of an object.
+// request makes a call from the members of an object. If they are no request, the call is nil, and
+// why says so.
 func request(m map[string]json.RawMessage) (c *call, why string) {
 	if v, ok := m["jsonrpc"]; !ok || text(v) != "2.0" {
 		return nil, `"jsonrpc" must be "2.0"`
@@ -73,7 +74,7 @@ func request(m map[string]json.RawMessage) (c *call, why string) {
 	return c, ""
 }
 
-// repeated is a name that an object has twice, or "". The library would keep one of the two.
+// repeated returns a name that an object has twice, or "". The library would keep one of the two.
 func repeated(params json.RawMessage) string {
 	if first(params) != '{' {
 		return ""
@@ -101,12 +102,12 @@ func validID(id []byte) bool {
 	case '"':
 		return true
 	case 'n':
-		return true // null: nothing else in JSON starts so
+		return true // null: no other JSON value starts with n
 	}
 	return isInteger(id)
 }
 
-// isInteger says whether a JSON number is written without fraction and exponent.
+// isInteger says whether a JSON number has neither fraction nor exponent.
 func isInteger(v []byte) bool {
 	digits := bytes.TrimPrefix(v, []byte("-"))
 	for _, d := range digits {
@@ -117,7 +118,7 @@ func isInteger(v []byte) bool {
 	return len(digits) > 0
 }
 
-// sameID compares two valid ids by value.
+// sameID compares the values of two valid ids.
 func sameID(a, b []byte) bool {
 	if first(a) == '"' && first(b) == '"' {
 		return text(a) == text(b)
@@ -133,7 +134,7 @@ func first(v []byte) byte {
 	return 0
 }
 
-// text is the value of a JSON string, "" of anything else.
+// text is the value of a JSON string, and "" of any other value.
 func text(v []byte) string {
 	var s string
 	if json.Unmarshal(v, &s) != nil {
@@ -142,7 +143,7 @@ func text(v []byte) string {
 	return s
 }
 
-// clip shortens a value that is shown in an error.
+// clip shortens a value for an error.
 func clip(v []byte) string {
 	const most = 60
 	if len(v) > most {
@@ -151,7 +152,7 @@ func clip(v []byte) string {
 	return string(v)
 }
 
-// syntaxError is err if that says where a line is not JSON, else nil. It does not quote the line.
+// syntaxError says where a line is not JSON, or returns nil. It does not quote the line.
 func syntaxError(err error) error {
 	if syntax, ok := err.(*json.SyntaxError); ok {
 		return fmt.Errorf("%v at byte %d", syntax, syntax.Offset)

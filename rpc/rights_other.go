@@ -2,5 +2,5 @@
 
 package rpc
 
-// keepOut has a channel take no descriptors. Only Linux can do that.
-func keepOut(int) (some bool) { return false }
+// refuseDescriptors does nothing. Only Linux can make a channel refuse descriptors.
+func refuseDescriptors(int) (some bool) { return false }

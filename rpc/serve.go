@@ -20,33 +20,32 @@ import (
 	"tlsd/session"
 )
 
-// Config says how sessions are served.
+// A Config has the settings of served sessions.
 type Config struct {
 	Session session.Config
 	Limits  Limits
 	// Version of tlsd, for tls.Hello.
 	Version string
-	// AnswerTimeout bounds the writing of one answer to a caller that does not
-	// read. 30 s if zero.
+	// AnswerTimeout limits the writing of one answer to a caller that does not read. Zero means
+	// 30 s.
 	AnswerTimeout time.Duration
-	// IdleTimeout ends a session that has no call in flight and of whose caller nothing has
-	// come for so long. Never if zero.
+	// IdleTimeout ends a session that is idle for so long; see idleReader. Zero means never.
 	IdleTimeout time.Duration
-	// Confinement is what tls.Info says of the confinement of this process; may be nil.
+	// Confinement is what tls.Info says about the confinement of this process. It may be nil.
 	Confinement map[string]string
-	// Watcher, if it is not nil, is told what the session is at. It must not wait.
+	// Watcher, if not nil, is told what the session is doing. It must not wait.
 	Watcher Watcher
-	// Began, if it is not nil, is told the session before its first call. The receiver may only
-	// describe it, and only until Serve returns.
+	// Began, if not nil, gets the session before its first call. The receiver may only call
+	// Describe, and only until Serve returns.
 	Began func(*session.Session)
 }
 
-// A Watcher is told what a session is at, so that somebody else can tell the
-// caller if this process dies. Its methods are called by several goroutines.
+// A Watcher is told what a session is doing. If this process dies, another process can then tell
+// the caller. Several goroutines call the methods.
 type Watcher interface {
 	wire.Watcher
-	// Calling names a call that is in flight, the youngest as a rule, and the handle that it
-	// names or 0; or "" when there is none.
+	// Calling names a call in flight, usually the latest one, and the handle that the call
+	// names, or 0. The method is "" if no call is in flight.
 	Calling(method string, handle int32)
 }
 
@@ -56,12 +55,13 @@ func (noWatcher) Writing()              {}
 func (noWatcher) Written()              {}
 func (noWatcher) Calling(string, int32) {}
 
-// farewellTimeout bounds the time for the last line of a session that ends from this side.
+// farewellTimeout limits the time for the last line of a session that this side ends.
 const farewellTimeout = 200 * time.Millisecond
 
-// Serve serves one session on conn, until the caller is gone or ctx is done; then the caller is
-// told ctx's cause. It owns conn. When it returns, everything that the session owned is freed. The
-// error is nil when the caller has ended the connection in an orderly way.
+// Serve serves one session on conn until the caller has closed conn or ctx is done. If ctx is done,
+// Serve tells the caller ctx's cause. Serve owns conn. When Serve returns, everything that the
+// session owned is freed. The error is nil if the caller has ended the connection in an orderly
+// way.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if cfg.AnswerTimeout <= 0 {
 		cfg.AnswerTimeout = 30 * time.Second
@@ -77,16 +77,16 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		w:      wire.NewWriter(conn, cfg.AnswerTimeout, cfg.Watcher),
 		calls:  map[uint64]*call{},
 	}
-	s.r = wire.NewReader(caller{s}, cfg.Limits.Message)
+	s.r = wire.NewReader(idleReader{s}, cfg.Limits.Message)
 	st := &stream{server: s}
-	s.listenOn()
+	s.startIdleTimer()
 	if cfg.Began != nil {
 		cfg.Began(s.sess)
 	}
-	stop := context.AfterFunc(ctx, func() { s.dismiss(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { s.endSession(context.Cause(ctx)) })
 	defer stop()
 
-	// The library's context is not ours: calls are ended by their session.
+	// ctx does not end the library's work. The session ends its calls.
 	lib := jsonrpc2.NewConn(context.Background(), st, s, jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
 	<-lib.DisconnectNotify()
 	s.hangUp()
@@ -96,36 +96,36 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if s.deaf.Load() {
+	if s.answerTimedOut.Load() {
 		return fmt.Errorf("the caller has not read an answer within %v: %w", cfg.AnswerTimeout, os.ErrDeadlineExceeded)
 	}
 	return st.err
 }
 
-// server is the state of one served session.
+// A server is the state of one served session.
 type server struct {
 	Config
-	sess *session.Session
-	conn *net.UnixConn
-	w    *wire.Writer
-	r    *wire.Reader // the reading goroutine's
-	deaf atomic.Bool  // the caller has not taken an answer in time
+	sess           *session.Session
+	conn           *net.UnixConn
+	w              *wire.Writer
+	r              *wire.Reader // of the reading goroutine
+	answerTimedOut atomic.Bool  // the caller has not taken an answer in time
 
-	held    atomic.Int64   // bytes that are kept for calls; see hold
-	answers sync.WaitGroup // calls that run, until they are answered
+	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
+	answers  sync.WaitGroup // calls that run, until they are answered
 
-	// The reading goroutine's.
-	heard       time.Time // when the caller has sent something last
-	descriptors descriptors
+	// Of the reading goroutine.
+	lastReceived time.Time // when the caller last sent something
+	descriptors  descriptors
 
-	mu    sync.Mutex       // guards the rest
-	calls map[uint64]*call // in flight, by their number
-	freed time.Time        // when the last of calls was answered
+	mu           sync.Mutex       // guards the rest
+	calls        map[uint64]*call // in flight, by their number
+	lastAnswered time.Time        // when the last call in flight was answered
 }
 
-// dismiss tells the caller why its session is lost, and ends it; without a word, if
-// the caller does not read, or is in the middle of an answer, for too long.
-func (s *server) dismiss(why error) {
+// endSession tells the caller why its session is lost, and ends the session. The caller gets no
+// line if it does not read, or if an answer is being written for too long.
+func (s *server) endSession(why error) {
 	late := time.AfterFunc(farewellTimeout, s.hangUp)
 	defer late.Stop()
 	s.sess.Hurry()
@@ -133,8 +133,8 @@ func (s *server) dismiss(why error) {
 	s.hangUp()
 }
 
-// hangUp ends the connection. The caller sees its end at once, although the
-// supervisor may have a copy of its descriptor (shutdown(2) is for all copies).
+// hangUp ends the connection. The caller sees the end at once. The supervisor may have a duplicate
+// of the descriptor, but shutdown(2) ends all duplicates.
 func (s *server) hangUp() {
 	if rc, err := s.conn.SyscallConn(); err == nil {
 		rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
@@ -142,10 +142,10 @@ func (s *server) hangUp() {
 	s.conn.Close()
 }
 
-// linger is called when the caller will send no more. It returns when all calls
-// are answered, or the caller has closed its reading side too.
-func (s *server) linger() {
-	s.conn.SetReadDeadline(time.Time{}) // of idleness
+// awaitAnswers is called when the caller will send no more. It returns when all calls are answered,
+// or when the caller has closed its reading side too.
+func (s *server) awaitAnswers() {
+	s.conn.SetReadDeadline(time.Time{}) // no idle timeout any more
 	s.descriptors.close()
 	answered := make(chan struct{})
 	go func() { s.answers.Wait(); close(answered) }()
@@ -158,14 +158,13 @@ func (s *server) linger() {
 		s.conn.SetReadDeadline(time.Unix(1, 0)) // ends waitHangup
 		<-gone
 	case <-gone:
-		// The session's end answers what is left; Serve waits for that.
+		// The session's end cancels the calls that are left; Serve waits for their answers.
 	}
 }
 
-// waitHangup returns when the other side has closed the connection altogether,
-// or a read deadline has passed. On a Unix stream socket, end of file is seen
-// after a shutdown of the other's writing side and after its close; only after
-// the latter poll(2) reports POLLHUP.
+// waitHangup returns when the other side has closed the connection, or when a read deadline has
+// passed. On a Unix stream socket both a shutdown of the other's writing side and a close give end
+// of file. Only after a close does poll(2) report POLLHUP.
 func waitHangup(conn *net.UnixConn) {
 	rc, err := conn.SyscallConn()
 	if err != nil {

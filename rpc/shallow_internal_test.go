@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// depth is how deep a JSON value is nested, as encoding/json sees it.
+// depth counts the levels of a JSON value with encoding/json.
 func depth(t *testing.T, msg string) int {
 	t.Helper()
 	most, now := 0, 0
@@ -31,7 +31,7 @@ func TestShallow(t *testing.T) {
 	for _, c := range []struct {
 		msg  string
 		most int
-		want string // "": as it was
+		want string // "": unchanged
 	}{
 		{`1`, 1, ""},
 		{`[]`, 1, ""},
@@ -58,7 +58,8 @@ func TestShallow(t *testing.T) {
 	}
 }
 
-// FuzzShallow: good JSON stays good, gets shallow enough, and stays as it is if it was.
+// FuzzShallow: good JSON stays good, and is shallow enough afterwards. Shallow JSON does not
+// change.
 func FuzzShallow(f *testing.F) {
 	for _, s := range []string{`[]`, `[[["\"]"]]]`, `{"a":{"b\\":{}},"raw":1}`, `["\\\"["]`} {
 		f.Add(s, 2)

@@ -10,7 +10,7 @@ import (
 	"tlsd/rpc"
 )
 
-// tls.Signal brings two descriptors, in the order in which the caller has put them.
+// tls.Signal takes two descriptors, in the caller's order.
 
 // signalled is a context that listens, and its signal.
 func (p *peer) signalled() (polled io.Reader) {
@@ -18,7 +18,7 @@ func (p *peer) signalled() (polled io.Reader) {
 	p.server()
 	p.ok("tls.Listen", 1, "127.0.0.1", 0)
 	ours, first := channelPair(p.t)
-	raw, err := ours.File() // the second end; ours is that which the caller has kept of it
+	raw, err := ours.File() // the second end; ours is the end that the caller has kept
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -42,11 +42,11 @@ func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 	p.fails(kind.Params, "tls.Signal", 1)
 }
 
-// A caller that polls its signal sends nothing and has no call in flight for as long as no client
-// comes. That is no idleness, as an Accept that waits is none.
+// A caller that polls its signal sends nothing while no client comes, and has no call in flight.
+// Its session is not idle, as with a waiting Accept.
 func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	t.Parallel()
-	// The descriptors move the time at which the server looks, by the answer timeout.
+	// The descriptors move the time of the server's next look by the answer timeout.
 	p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
 		c.AnswerTimeout = idleLimit / 3
 	})

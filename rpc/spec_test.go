@@ -7,15 +7,14 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// invalidRequest and parseError are answers to what is not a call.
+// invalidRequest and parseError are answers to lines that are no call.
 const (
 	invalidRequest = `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":...,"data":{"kind":"params"}}}`
 	parseError     = `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":...,"data":{"kind":"params"}}}`
 )
 
-// TestSpecificationExamples has the examples of section 7 of the JSON-RPC 2.0
-// specification, in its order, with methods of ours in the place of its. An empty want
-// is no answer.
+// TestSpecificationExamples has the examples of section 7 of the JSON-RPC 2.0 specification, in
+// their order, with methods of tlsd. An empty want means no answer.
 func TestSpecificationExamples(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, send, want string }{
@@ -186,7 +185,7 @@ func TestOtherMembersAreIgnored(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":2,"result":"openssl"}`)
 }
 
-// TestNotificationsAreCarriedOut and never answered, not even with an error.
+// TestNotificationsAreCarriedOut: they are never answered, not even with an error.
 func TestNotificationsAreCarriedOut(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -224,7 +223,8 @@ func TestBatch(t *testing.T) {
 		p := newPeer(t)
 		h := p.client(p.echo())
 		p.line(`[{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[` + string(h) + `,9]},{"jsonrpc":"2.0","id":2,"method":"tls.Backend"}]`)
-		p.silent() // the connection is not held up, and the batch is not answered yet
+		// the connection is not held up, and the batch is not answered yet
+		p.silent()
 		p.line(`{"jsonrpc":"2.0","method":"tls.Write","params":[` + string(h) + `,"IQ=="]}`)
 		p.expect(`[{"jsonrpc":"2.0","id":1,"result":"IQ=="},{"jsonrpc":"2.0","id":2,"result":"openssl"}]`)
 	})

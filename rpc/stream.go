@@ -14,26 +14,27 @@ import (
 	"tlsd/session"
 )
 
-// stream is the connection as the library sees it, a jsonrpc2.ObjectStream. The library takes one
-// good request after another from it, and gives it one response to each.
+// A stream is the connection as the library sees it, a jsonrpc2.ObjectStream. The library takes one
+// good request after another from the stream, and gives it one response to each.
 //
-// What the library cannot do to the letter of JSON-RPC 2.0 is done here:
+// The library does not do these parts of JSON-RPC 2.0 to the letter. So the stream does them:
 //
 //   - A bad line is answered with id null, and the connection lives on.
 //   - A batch is taken apart, and its answers are put together (batch.go).
-//   - An id of any kind (a string, an integer of any size, null) is replaced by a number, and put
-//     back into the answer. A notification gets a number, too, and its answer is dropped.
+//   - An id of any kind (a string, an integer of any size, null) is replaced by a number for the
+//     library. The answer gets the id back. A notification gets a number too, and its answer is
+//     dropped.
 //
-// ReadObject runs on the library's one reading goroutine, and so does server.Handle, which the
-// library calls with each request before it reads the next. WriteObject may be called by any
-// goroutine; the library calls it by one at a time.
+// ReadObject runs on the library's only reading goroutine. So does server.Handle, which the library
+// calls with each request before it reads the next one. Any goroutine may call WriteObject. The
+// library makes one call at a time.
 type stream struct {
 	*server
 
-	// The reading goroutine's.
-	queue []*call // good calls that have been read, and not given to the library
-	last  uint64  // the number that was given out last
-	err   error   // why the stream ended, if not in an orderly way
+	// Of the reading goroutine.
+	queue []*call // good calls that the library has not taken yet
+	last  uint64  // the number of the last call
+	err   error   // why the stream has ended; nil after an orderly end
 }
 
 // ReadObject gives the library the next request. An error ends the connection.
@@ -43,7 +44,7 @@ func (st *stream) ReadObject(v any) error {
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
-			st.linger()
+			st.awaitAnswers()
 			return io.EOF
 		default:
 			if !errors.Is(err, net.ErrClosed) {
@@ -56,21 +57,22 @@ func (st *stream) ReadObject(v any) error {
 	st.queue = st.queue[1:]
 	st.last++
 	c.number = st.last
-	st.enter(c)
+	st.register(c)
 	return json.Unmarshal(c.message(), v)
 }
 
-// message reads one message and queues its calls. A bad message is answered here, and is no error.
-// An error means that no more can be read.
+// message reads one message and queues its calls. It answers a bad message, which is no error. An
+// error means that no more can be read.
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
-		return st.hopeless(overLimit("the line is longer than the %d bytes that a message may have (--max-message)", st.Limits.Message))
+		return st.refuseAndStop(overLimit("the line is longer than %d bytes, the limit of a "+
+			"message (--max-message)", st.Limits.Message))
 	}
 	if err != nil {
 		return err
 	}
-	st.descriptors.begin(st.r.Start())
+	st.descriptors.beginMessage(st.r.Start())
 	if !utf8.Valid(line) {
 		st.refuse(&protocolError{wire.CodeParse, "parse error: the line is not UTF-8"}, nil)
 		return nil
@@ -83,7 +85,8 @@ func (st *stream) message() error {
 	}
 	var tooDeep error
 	if deep {
-		tooDeep = overLimit("the message is nested deeper than the %d levels that it may be (--max-nesting)", st.Limits.Nesting)
+		tooDeep = overLimit("the message is nested deeper than %d levels, the limit of a "+
+			"message (--max-nesting)", st.Limits.Nesting)
 	}
 	switch {
 	case first(line) == '[' && deep:
@@ -93,20 +96,20 @@ func (st *stream) message() error {
 	case c == nil:
 		st.refuse(invalid(why), nil)
 	default:
-		c.refuse = tooDeep
+		c.refusal = tooDeep
 		st.queue = append(st.queue, c)
 	}
 	return nil
 }
 
-// hopeless answers a message behind which the next one cannot be found.
-func (st *stream) hopeless(err *session.Error) error {
+// refuseAndStop answers a message that hides where the next one starts.
+func (st *stream) refuseAndStop(err *session.Error) error {
 	err.Why += "; closing the connection, because the start of the next message is unknown"
 	st.refuse(err, nil)
 	return err
 }
 
-// WriteObject takes a response from the library, and answers the request under its own id.
+// WriteObject takes a response from the library. It answers the request under the request's own id.
 func (st *stream) WriteObject(v any) error {
 	msg, err := json.Marshal(v)
 	if err != nil {
@@ -116,7 +119,7 @@ func (st *stream) WriteObject(v any) error {
 	if !ok {
 		return fmt.Errorf("rpc: the library writes a response in a form that is not known: %.60s", msg)
 	}
-	c := st.leave(number)
+	c := st.unregister(number)
 	if c == nil {
 		return fmt.Errorf("rpc: the response %d answers no request", number)
 	}
@@ -124,13 +127,13 @@ func (st *stream) WriteObject(v any) error {
 		return nil
 	}
 	if c.batch != nil {
-		answer = st.keepAnswer(c, answer)
+		answer = st.bufferAnswer(c, answer)
 	}
-	return st.answer(c.id, c.batch, answer)
+	return st.writeAnswer(c.id, c.batch, answer)
 }
 
-// splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. The
-// answer is the member result or error.
+// splitResponse takes a response of the library apart: {"id":NUMBER,ANSWER,"jsonrpc":"2.0"}. ANSWER
+// is the member result or error.
 func splitResponse(msg []byte) (number uint64, answer []byte, ok bool) {
 	rest, begins := bytes.CutPrefix(msg, []byte(`{"id":`))
 	rest, ends := bytes.CutSuffix(rest, []byte(`,"jsonrpc":"2.0"}`))
@@ -148,12 +151,13 @@ func (st *stream) Close() error {
 // refuse answers a message that is not a request, with id null.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
-	_ = s.answer(json.RawMessage("null"), b, append([]byte(`"error":`), encode(wireError(err))...))
+	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`),
+		encode(wireError(err))...))
 }
 
-// answer writes an answer with that id and that member, result or error. In a batch it waits for
-// the others.
-func (s *server) answer(id json.RawMessage, b *batch, member []byte) error {
+// writeAnswer writes an answer with an id and a member, which is result or error. In a batch the
+// answer waits for the others.
+func (s *server) writeAnswer(id json.RawMessage, b *batch, member []byte) error {
 	out := make([]byte, 0, 64+len(id)+len(member))
 	out = append(append(out, `{"jsonrpc":"2.0","id":`...), id...)
 	out = append(append(append(out, ','), member...), '}')

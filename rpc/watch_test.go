@@ -23,7 +23,7 @@ func TestEveryMethodCanBeNamedAfterACrash(t *testing.T) {
 	}
 }
 
-// notes is a Watcher that remembers.
+// notes is a Watcher that records the calls.
 type notes struct {
 	mu      sync.Mutex
 	writing int
@@ -40,7 +40,7 @@ func (n *notes) Calling(method string, handle int32) {
 	n.mu.Unlock()
 }
 
-// serveWatched serves a session and returns its caller's side and the end of Serve.
+// serveWatched serves a session. It returns the caller's side and the result of Serve.
 func serveWatched(t *testing.T, cfg Config) (*net.UnixConn, <-chan error) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s")})
@@ -85,7 +85,8 @@ func TestWatcherKnowsOfAnAnswerThatIsWrittenInPart(t *testing.T) {
 	t.Parallel()
 	n := &notes{}
 	caller, served := serveWatched(t, Config{Watcher: n, AnswerTimeout: 50 * time.Millisecond})
-	go func() { // more answers than a socket has room for, which nobody reads
+	// more answers than fit into a socket that no program reads
+	go func() {
 		for range 1000 {
 			if _, err := fmt.Fprintln(caller, `{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}`); err != nil {
 				return

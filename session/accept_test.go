@@ -17,7 +17,7 @@ import (
 
 const local = "127.0.0.1"
 
-// listening is a context that listens on a port, without an Accept that waits.
+// listening is a context that listens on a port while no Accept waits.
 func (r *rig) listening() (ctx session.Handle, port int) {
 	r.t.Helper()
 	ctx, port = r.server(), fakeengine.FreePort(r.t)
@@ -38,7 +38,7 @@ func TestAcceptedConnectionTalks(t *testing.T) {
 	if h != 2 {
 		t.Errorf("got handle %d, want 2", h)
 	}
-	if v := r.ok(r.Handshake(h)); v != 0 { // is done already
+	if v := r.ok(r.Handshake(h)); v != 0 { // it has been done
 		t.Errorf("Handshake returned %v", v)
 	}
 	fmt.Fprint(peer, "ping")
@@ -58,13 +58,13 @@ func TestAcceptedConnectionTalks(t *testing.T) {
 	}
 }
 
-// TestListenerStaysOpen: clients that come between two Accepts wait instead of being refused.
+// TestListenerStaysOpen: clients that come between two Accepts wait, and are not refused.
 func TestListenerStaysOpenBetweenAccepts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ctx, port := r.listening()
 	for range 3 {
-		r.dial(port) // whole handshake, though no Accept waits
+		r.dial(port) // the whole handshake, while no Accept waits
 	}
 	seen := map[session.Handle]bool{}
 	for range 3 {
@@ -90,7 +90,7 @@ func TestOneContextListensOnSeveralAddresses(t *testing.T) {
 	a.ok()
 }
 
-// TestDawdlersHoldUpNobody: many clients that never finish their handshake, and one that does.
+// TestDawdlersHoldUpNobody: many clients never finish their handshake, and one client does.
 func TestDawdlersHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{AcceptHandshake: time.Hour}))
@@ -108,7 +108,8 @@ func TestDawdlersHoldUpNobody(t *testing.T) {
 	c.ok()
 }
 
-// TestFailedHandshakeIsRaisedOnce by the Accept that meets it, and the next goes on.
+// TestFailedHandshakeIsRaisedOnce: the Accept that meets the failure fails, and the next one goes
+// on.
 func TestFailedHandshakeIsRaisedOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(net.Conn){
@@ -218,7 +219,7 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 	}
 }
 
-// TestPendingClientsAreBounded: beyond the limit clients stay in the kernel's queue, and none is
+// TestPendingClientsAreBounded: clients beyond the limit stay in the kernel's backlog. None is
 // lost.
 func TestPendingClientsAreBounded(t *testing.T) {
 	t.Parallel()
@@ -244,7 +245,8 @@ func TestPendingClientsAreBounded(t *testing.T) {
 	}
 	for range clients {
 		r.ok(r.Close(r.handle(r.Accept(ctx, local, port))))
-		until(t, "no more clients to be held than the limit", func() bool { // one may still be ending
+		// one may still be ending
+		until(t, "no more clients to be held than the limit", func() bool {
 			_, conns := r.eng.Open()
 			return conns <= limit
 		})

@@ -12,14 +12,14 @@ import (
 
 const block = 64 << 10 // bytes
 
-// idle is an engine that encrypts nothing, sends nothing and never has to wait. What a benchmark
-// does not call is not there.
-type idle struct{ session.Engine }
+// idle is an engine that encrypts nothing, sends nothing and never waits. It lacks the methods that
+// benchmarks do not call.
+type isClosed struct{ session.Engine }
 
-func (idle) NewClientContext(session.CABundle) (session.EngineContext, error) {
+func (isClosed) NewClientContext(session.CABundle) (session.EngineContext, error) {
 	return idleContext{}, nil
 }
-func (idle) Backend() string { return "openssl" }
+func (isClosed) Backend() string { return "openssl" }
 
 type idleContext struct{ session.EngineContext }
 
@@ -41,11 +41,11 @@ func (idleConn) SetTag(int32)                                   {}
 func (c idleConn) CloseContext(context.Context) error           { return c.nc.Close() }
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 
-// idleSession has a connection, handle 1, whose engine does nothing: what is left is the session's
-// own cost.
+// idleSession has a connection, handle 1, whose engine does nothing. So a benchmark measures the
+// session alone.
 func idleSession(tb testing.TB) (*session.Session, session.Handle) {
 	tb.Helper()
-	s := session.New(session.Config{Engine: idle{}})
+	s := session.New(session.Config{Engine: isClosed{}})
 	tb.Cleanup(s.End)
 	run := func(c *session.Call) any {
 		v, err := c.Run()

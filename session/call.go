@@ -11,43 +11,48 @@ import (
 	"tlsd/internal/kind"
 )
 
-// turnGrace is how long a call that takes its turn behind others (Close,
-// CloseServerContext, LastError) waits while none of them ends.
-const turnGrace = 500 * time.Millisecond
+// stallTimeout is for calls that wait for all earlier calls: Close, CloseServerContext and
+// LastError. Such a call waits on as long as one of the earlier calls ends within each
+// stallTimeout.
+const stallTimeout = 500 * time.Millisecond
 
-// A Call is an operation that has been made, has taken its place in the
-// session's order, and is ready to run. The methods of Session that return a
-// Call never wait; they must be called from one goroutine, in the order of the
-// caller's requests. Each Call must be Run exactly once, from any goroutine.
+// A Call is an operation that was made, and is ready to run. Its place in the session's order is
+// fixed. The methods of Session that return a Call never wait. One goroutine must call them, in the
+// order of the caller's requests. Each Call must be Run exactly once, from any goroutine.
 //
-// A connection has three lanes: control (the making call, Handshake, SetTimeout,
-// SetInsecureSkipVerify, PeerCertSubject, Version), in (Read) and out (Write). Calls of one lane
-// run one after another; Read and Write also wait for the control calls that were made before them.
-// Close waits its turn behind all of them, for as long as one of them ends every turnGrace, and
-// then ends the rest. Calls that wait for bytes of a data channel to leave (Flush, Shutdown) it
-// does not end: it drains the channel, which ends them.
+// A connection has three lanes: control, read and write. Calls of one lane run one after another.
+//
+//   - The control lane has the making call, Handshake, SetTimeout, SetInsecureSkipVerify,
+//     PeerCertSubject and Version.
+//   - The read lane has Reads, and the write lane has Writes. Both also wait for the control calls
+//     that were made before them.
+//   - Close waits for all earlier calls, but no longer than stallTimeout allows. Then it ends the
+//     rest.
+//   - Flush and Shutdown wait for bytes of a data channel to leave. Close does not end them. It
+//     drains the channel, and then they end.
 type Call struct {
 	s      *Session
 	op     string
-	handle Handle // the handle that the caller named; 0 if none
+	handle Handle // the handle in the caller's request; 0 if none
 	makes  Handle // the handle that the call makes; 0 if none
-	seq    uint64 // place in the session's order
+	seq    uint64 // number in the session's order
 
-	ctx    context.Context // done when the call is to end early; its cause says why
+	ctx    context.Context // done when the call must end early; its cause says why
 	cancel context.CancelCauseFunc
 
-	after []<-chan struct{} // calls that must have ended before this one runs
+	after []<-chan struct{} // calls that must have ended before this call runs
 	done  chan struct{}     // closed when this call and all of after have ended
-	lane  *<-chan struct{}  // the lane whose tail is done, until another call is; nil: none
+	tail  *<-chan struct{}  // the lane of which done is the last; nil: in no lane
 	run   func(context.Context) (any, error)
-	waits bool // run may have to wait
+	waits bool // run may wait
 
 	data *net.UnixConn   // the data channel that came with the call, until it is attached
 	pair []*net.UnixConn // of a Signal, until it is in use
 
-	abandoned func() // if not nil, called instead of run when the call ends before its turn
-	// bound, if not nil, bounds the wait for the last of after, and run.
-	bound func(context.Context) (context.Context, context.CancelFunc)
+	// called in place of run if the call is ended before; may be nil
+	onAbandon func()
+	// startTimeout, if not nil, limits the wait for the last call of after, and run.
+	startTimeout func(context.Context) (context.Context, context.CancelFunc)
 }
 
 // newCall registers a call. s.mu must be held.
@@ -67,8 +72,7 @@ func (s *Session) refuse(op string, h Handle, err *Error) *Call {
 	return c
 }
 
-// Waits reports whether Run may have to wait, for the network or for calls
-// that were made earlier.
+// Waits reports whether Run may wait, for the network or for earlier calls.
 func (c *Call) Waits() bool {
 	if c.waits {
 		return true
@@ -83,20 +87,20 @@ func (c *Call) Waits() bool {
 	return false
 }
 
-// Cancel ends the call with kind "cancelled", wherever it waits, unless it has
-// ended. It may be called at any time, more than once.
+// Cancel ends the call with kind "cancelled", wherever the call waits. It does nothing if the call
+// has ended. It may be called at any time, more than once.
 func (c *Call) Cancel() { c.cancel(errCancelled) }
 
-// Run waits for the call's turn, carries it out and returns its result: a
-// Handle, an int, a string, a Status, or a []byte that the caller owns. An error is always
-// an *Error, and has become the session's last error.
+// Run waits for the earlier calls, carries the call out, and returns its result. The result is a
+// Handle, an int, a string, a Status, Facts, or a []byte that the receiver owns. An error is always
+// an *Error, and is the session's last error by then.
 func (c *Call) Run() (any, error) {
 	v, err := c.perform()
 	var e *Error
 	if err != nil {
-		e = c.describe(err)
+		e = c.annotate(err)
 	}
-	c.end(e)
+	c.complete(e)
 	if e != nil {
 		return nil, e
 	}
@@ -106,20 +110,20 @@ func (c *Call) Run() (any, error) {
 func (c *Call) perform() (any, error) {
 	ctx := c.ctx
 	for i, ch := range c.after {
-		if c.bound != nil && i == len(c.after)-1 {
+		if c.startTimeout != nil && i == len(c.after)-1 {
 			var stop context.CancelFunc
-			ctx, stop = c.bound(ctx)
+			ctx, stop = c.startTimeout(ctx)
 			defer stop()
 		}
 		select {
 		case <-ch:
 		case <-ctx.Done():
 		}
-		// Also if both has happened; and the session's end may have reached the
-		// call before, but not yet this one.
+		// If the channel is closed and the context is done, the call must not run. The
+		// session may have ended although this call's context does not show it yet.
 		if why := cmp.Or(context.Cause(ctx), context.Cause(c.s.ctx)); why != nil {
-			if c.abandoned != nil {
-				c.abandoned()
+			if c.onAbandon != nil {
+				c.onAbandon()
 			}
 			return nil, why
 		}
@@ -127,8 +131,8 @@ func (c *Call) perform() (any, error) {
 	return c.run(ctx)
 }
 
-// describe completes an error with the call's name and handle.
-func (c *Call) describe(err error) *Error {
+// annotate adds the call's name and handle to an error.
+func (c *Call) annotate(err error) *Error {
 	var e *Error
 	if !errors.As(err, &e) {
 		e = fail(kind.Internal, "%v", err)
@@ -138,7 +142,7 @@ func (c *Call) describe(err error) *Error {
 	return &d
 }
 
-// channel checks the data channel that came with the call. It is nil if none came.
+// channel checks the data channel that came with the call. It returns nil if none came.
 func (c *Call) channel() (*channel, error) {
 	if c.data == nil {
 		return nil, nil
@@ -150,8 +154,8 @@ func (c *Call) channel() (*channel, error) {
 	return ch, nil
 }
 
-// end takes the call out of the session's order.
-func (c *Call) end(err *Error) {
+// complete takes the call out of the session's order.
+func (c *Call) complete(err *Error) {
 	c.cancel(nil)
 	if c.data != nil {
 		closeChannel(c.data)
@@ -165,11 +169,11 @@ func (c *Call) end(err *Error) {
 		s.lastError = err.Error()
 	}
 	delete(s.calls, c)
-	s.stir()
+	s.notify()
 	s.mu.Unlock()
 
-	// Who waits for this call waits for its predecessors too, even if this one
-	// was cancelled before its turn.
+	// A call that waits for this call also waits for the calls before it. This holds even if
+	// this call was cancelled early.
 	for _, ch := range c.after {
 		select {
 		case <-ch:
@@ -180,29 +184,30 @@ func (c *Call) end(err *Error) {
 			for _, ch := range c.after {
 				<-ch
 			}
-			c.leave()
+			c.unblockLater()
 		}()
 		return
 	}
-	c.leave()
+	c.unblockLater()
 }
 
-// leave makes way for the calls behind it.
-func (c *Call) leave() {
+// unblockLater lets the calls behind this one run.
+func (c *Call) unblockLater() {
 	s := c.s
 	defer s.running.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.lane != nil && *c.lane == c.done {
-		*c.lane = closedChan // an idle connection is not to keep a channel of its own for each lane
+	if c.tail != nil && *c.tail == c.done {
+		// so that an idle connection keeps no channel of its own for each lane
+		*c.tail = closedChan
 	}
 	close(c.done)
-	s.stir()
+	s.notify()
 }
 
-// turn waits until the calls that were made before c, on handle h or on any
-// if h is 0, have ended; or until none of them has ended for turnGrace; or ctx is done.
-func (c *Call) turn(ctx context.Context, h Handle) {
+// awaitEarlier waits for the calls that were made before c: those on handle h, or all if h is 0. It
+// returns when they have ended, when none of them has ended for stallTimeout, or when ctx is done.
+func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 	s := c.s
 	var timer *time.Timer
 	last := -1
@@ -211,18 +216,18 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 		n := len(s.earlier(c, h))
 		var ended <-chan struct{}
 		if n > 0 {
-			ended = s.news()
+			ended = s.nextChange()
 		}
 		s.mu.Unlock()
 		if n == 0 {
 			return
 		}
 		if timer == nil {
-			timer = time.NewTimer(s.grace)
+			timer = time.NewTimer(s.stallTimeout)
 			defer timer.Stop()
 		}
 		if n != last {
-			timer.Reset(s.grace)
+			timer.Reset(s.stallTimeout)
 			last = n
 		}
 		select {
@@ -235,19 +240,20 @@ func (c *Call) turn(ctx context.Context, h Handle) {
 	}
 }
 
-// closeInTurn makes the call that closes a handle: when its turn has come, it ends the calls that
-// go on waiting. unmade says, under s.mu, whether the handle has never come to be. s.mu must be
-// held.
-func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Context) error, unmade func() bool) *Call {
+// closeAfterEarlier makes the call that closes a handle. The call waits for earlier calls, and then
+// ends those that still wait. neverMade says, with s.mu held, whether the handle's making call has
+// failed. s.mu must be held.
+func (s *Session) closeAfterEarlier(op string, h Handle,
+	closeHandle func(context.Context) error, neverMade func() bool) *Call {
 	var c *Call
 	c = s.newCall(op, h, func(ctx context.Context) (any, error) {
-		c.turn(ctx, h)
-		c.endWaiting(h)
+		c.awaitEarlier(ctx, h)
+		c.cancelEarlier(h)
 		s.mu.Lock()
-		never := unmade()
+		never := neverMade()
 		s.mu.Unlock()
 		if never {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		if err := closeHandle(ctx); err != nil {
 			return nil, err
@@ -257,14 +263,15 @@ func (s *Session) closeInTurn(op string, h Handle, closeHandle func(context.Cont
 	return c
 }
 
-// endWaiting ends the calls on handle h that were made before c, and waits until they have ended.
-func (c *Call) endWaiting(h Handle) {
+// cancelEarlier ends the calls on handle h that were made before c, and waits until they have
+// ended.
+func (c *Call) cancelEarlier(h Handle) {
 	s := c.s
 	s.mu.Lock()
 	waiting := s.earlier(c, h)
 	s.mu.Unlock()
-	// The last first: a call that waits for another one is to end for the same
-	// reason, and not because that one has failed.
+	// The last call is ended first. Otherwise a call that waits for an earlier one could fail
+	// because that one has failed.
 	slices.SortFunc(waiting, func(a, b *Call) int { return cmp.Compare(b.seq, a.seq) })
 	for _, w := range waiting {
 		w.cancel(errClosed)
@@ -274,8 +281,8 @@ func (c *Call) endWaiting(h Handle) {
 	}
 }
 
-// earlier lists the calls on handle h (any if 0) that were made before c and have not ended, but
-// for those that the pumps of h will end. s.mu must be held.
+// earlier lists the calls on handle h (on any if h is 0) that were made before c and have not
+// ended. It leaves out the calls that the pumps of h will end. s.mu must be held.
 func (s *Session) earlier(c *Call, h Handle) []*Call {
 	var list []*Call
 	pumped := h != 0 && s.conns[h] != nil && s.conns[h].pumps != nil

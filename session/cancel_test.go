@@ -38,7 +38,7 @@ func TestCancelBeforeRun(t *testing.T) {
 		t.Log(name)
 		cancelled(t, r.start(c))
 	}
-	// A Write that never began has broken nothing.
+	// A Write that never began breaks nothing.
 	r.ok(r.Write(h, []byte("y")))
 	if got := string(r.ok(r.Read(h, 1)).([]byte)); got != "y" {
 		t.Errorf("read %q", got)
@@ -61,8 +61,7 @@ func TestCancelWhileWaitingForEarlierCalls(t *testing.T) {
 	second.fails(kind.State)
 }
 
-// TestCancelKeepsTheOrder: a call behind a cancelled one still waits for those
-// that the cancelled one waited for.
+// TestCancelKeepsTheOrder: a call behind a cancelled call still waits for the calls before it.
 func TestCancelKeepsTheOrder(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -76,7 +75,8 @@ func TestCancelKeepsTheOrder(t *testing.T) {
 	cancelled(t, b)
 	select {
 	case <-g.arrived:
-		t.Fatal("the third Write has begun before the first ended") // the stand-in would complain too
+		// the stand-in would complain too
+		t.Fatal("the third Write has begun before the first ended")
 	case <-time.After(50 * time.Millisecond): // the promise is that nothing happens
 	}
 	g.release <- nil
@@ -155,7 +155,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		r := newRig(t)
 		ctx, port := r.server(), fakeengine.FreePort(t)
 		c := r.start(r.Accept(ctx, "127.0.0.1", port))
-		dialTCP(t, port) // the listener is there; this one dawdles
+		dialTCP(t, port) // the listener exists; this client does no handshake
 		c.Cancel()
 		cancelled(t, c)
 		next := r.start(r.Accept(ctx, "127.0.0.1", port))
@@ -169,7 +169,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		read := r.start(r.Read(h, 1))
 		last := r.LastError()
 		last.Cancel()
-		r.start(last).wait() // the text or kind cancelled: both are right
+		r.start(last).wait() // the text and kind cancelled are both right
 		if read.ended() {
 			t.Error("the Read has ended as well")
 		}
@@ -199,7 +199,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 	})
 }
 
-// TestCancelIsTooLate: a call that has ended is not changed.
+// TestCancelIsTooLate: Cancel does not change a call that has ended.
 func TestCancelIsTooLate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -209,8 +209,8 @@ func TestCancelIsTooLate(t *testing.T) {
 	r.ok(r.Handshake(h))
 }
 
-// TestCancelledListenDoesNotEndOtherAccepts: the Accept that opens the listener is
-// cancelled while it looks up the address. Not parallel, as it counts look-ups.
+// TestCancelledListenDoesNotEndOtherAccepts: the Accept that opens the listener is cancelled during
+// the look-up of the address. The test counts look-ups, so it is not parallel.
 func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 	r := newRig(t)
 	ctx, port := r.server(), fakeengine.FreePort(t)
@@ -218,7 +218,7 @@ func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 	a := r.start(r.Accept(ctx, name, port))
 	until(t, "the look-up", func() bool { return lookups.Load() > before })
 	b := r.start(r.Accept(ctx, name, port))
-	runtime.Gosched() // likely, b now waits for a to open the listener
+	runtime.Gosched() // b probably waits now until a has opened the listener
 	before = lookups.Load()
 	a.Cancel()
 	cancelled(t, a)

@@ -13,44 +13,44 @@ import (
 	"tlsd/internal/kind"
 )
 
-// The worker's end of a data channel. The caller has made the socket pair, so the worker believes
-// nothing about it:
+// The worker's end of a data channel. The caller has made the socket pair, so the worker does not
+// trust it:
 //
-//   - It must be a connected stream socket. A listening one is refused.
+//   - The socket must be a connected stream socket. A listening one is refused.
 //   - The caller may hold a duplicate and change its flags. So every call has MSG_DONTWAIT, and the
-//     netpoller does the waiting. If the caller reads through a duplicate, it loses its own bytes.
+//     netpoller does the waiting. A caller that reads through a duplicate loses its own bytes.
 //   - The caller may keep a duplicate open. So the worker ends a direction by shutdown(2), which
-//     holds for all duplicates. A close(2) would not be noticed.
+//     holds for all duplicates. The caller would not notice a close(2).
 //
-// On Linux, bytes that were sent before a shutdown(SHUT_RD) can still be read. This package uses it
-// as a fence: the bytes before the fence are carried out, and a later send fails with EPIPE.
+// On Linux, bytes that were sent before a shutdown(SHUT_RD) can still be read. This package uses
+// the shutdown as a fence: it takes the bytes before the fence, and a later send fails with EPIPE.
 
-// pieceBytes is the most that is taken from a channel at once. The write timeout bounds one piece.
+// pieceBytes is the most that is taken from a channel at once. Each piece has the write timeout.
 const pieceBytes = 64 << 10
 
-// piece is memory for bytes on their way from a channel to the peer.
+// A piece is memory for bytes on their way from a channel to the peer.
 type piece [pieceBytes]byte
 
 var pieces = sync.Pool{New: func() any { return new(piece) }}
 
-// channel is the worker's end. One goroutine receives and one sends.
+// A channel is the worker's end. One goroutine receives and one sends.
 type channel struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 
 	receive, send func(fd uintptr) bool // for raw; made once, so that a call allocates nothing
 
-	// The receiving goroutine's.
+	// Of the receiving goroutine.
 	got    *piece
 	gotN   int
 	gotErr error
-	// The sending goroutine's.
+	// Of the sending goroutine.
 	rest    []byte
 	sent    int
 	sendErr error
 }
 
-// newChannel checks the caller's descriptor. If it fails, it does not own conn.
+// newChannel checks the caller's descriptor. On an error, conn stays the caller's.
 func newChannel(conn *net.UnixConn) (*channel, *Error) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
@@ -65,7 +65,7 @@ func newChannel(conn *net.UnixConn) (*channel, *Error) {
 	return ch, nil
 }
 
-// channelFit says why a socket cannot be a data channel.
+// channelFit says why a socket cannot be a data channel, or returns nil.
 func channelFit(raw syscall.RawConn) error {
 	var unfit error
 	err := raw.Control(func(fd uintptr) {
@@ -86,8 +86,8 @@ func channelFit(raw syscall.RawConn) error {
 	return errors.Join(err, unfit)
 }
 
-// take waits for bytes from the caller. The piece must be given back to pieces. Without a piece,
-// the caller sends no more, or the error says that interrupt has ended the wait.
+// take waits for bytes from the caller. The taker must give the piece back to pieces. No piece
+// means that the caller sends no more. If interrupt has ended the wait, there is an error too.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err
@@ -97,7 +97,7 @@ func (ch *channel) take() (*piece, int, error) {
 	return p, ch.gotN, ch.gotErr
 }
 
-// tryReceive takes memory only for the attempt, so that any number of channels can wait without.
+// tryReceive takes memory only for the attempt, so that waiting channels hold none.
 func (ch *channel) tryReceive(fd uintptr) bool {
 	p := pieces.Get().(*piece)
 	n, err := receive(fd, p[:], 0)
@@ -123,8 +123,8 @@ func receive(fd uintptr, p []byte, flags int) (int, error) {
 	}
 }
 
-// put sends all of data to the caller. It waits for room without a bound, because the caller
-// decides when it reads. n bytes have gone.
+// put sends all of data to the caller, and returns how many bytes it has sent. It waits for room
+// without a timeout, because the caller decides when it reads.
 func (ch *channel) put(data []byte) (n int, err error) {
 	ch.rest, ch.sent, ch.sendErr = data, 0, nil
 	err = ch.raw.Write(ch.send)
@@ -152,9 +152,9 @@ func (ch *channel) trySend(fd uintptr) bool {
 	return true
 }
 
-// closed says whether the caller has closed its end, or shut down both directions. Once the worker
-// has shut down its own sending side, a shutdown of the caller's sending side looks the same.
-func (ch *channel) closed() bool {
+// callerClosed says whether the caller has closed its end, or has shut down both directions. After
+// sendEnd, a shutdown of the caller's sending side looks the same.
+func (ch *channel) callerClosed() bool {
 	gone := false
 	ch.raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd)}}
@@ -169,18 +169,18 @@ func (ch *channel) closed() bool {
 	return gone
 }
 
-// left says whether bytes of the caller wait in the channel.
-func (ch *channel) left() bool {
+// hasBytes says whether bytes of the caller wait in the channel.
+func (ch *channel) hasBytes() bool {
 	n := 0
 	ch.raw.Control(func(fd uintptr) { n, _ = receive(fd, make([]byte, 1), unix.MSG_PEEK) })
 	return n > 0
 }
 
-// fence makes the caller's later sends fail. What it has sent before can still be taken.
+// fence makes the caller's later sends fail. Bytes before the fence can still be taken.
 func (ch *channel) fence() { _ = ch.conn.CloseRead() }
 
-// discard throws away the bytes before a fence. A caller that waits for room wakes up by that. If
-// the channel were closed with unread bytes, the caller would read ECONNRESET.
+// discard throws away the bytes before a fence. This wakes up a caller that waits for room. A close
+// of the channel with unread bytes would give the caller ECONNRESET.
 func (ch *channel) discard() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
@@ -191,17 +191,17 @@ func (ch *channel) discard() {
 	})
 }
 
-// finish tells the caller that no more bytes come.
-func (ch *channel) finish() { _ = ch.conn.CloseWrite() }
+// sendEnd tells the caller that no more bytes come.
+func (ch *channel) sendEnd() { _ = ch.conn.CloseWrite() }
 
-// interrupt ends all waits on the channel, present and future.
+// interrupt ends all waits on the channel, also later ones.
 func (ch *channel) interrupt() { _ = ch.conn.SetDeadline(time.Unix(1, 0)) }
 
 func (ch *channel) close() { closeChannel(ch.conn) }
 
-// closeChannel ends a channel, also for those that hold a duplicate of it.
+// closeChannel ends a channel, also for holders of a duplicate.
 func closeChannel(conn *net.UnixConn) {
-	_ = conn.CloseRead() // an error says that it is not connected
+	_ = conn.CloseRead() // an error says that the socket is not connected
 	_ = conn.CloseWrite()
 	_ = conn.Close()
 }
@@ -211,7 +211,7 @@ func callerGone(err error) bool {
 	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
 }
 
-// interrupted says whether an error is the doing of interrupt.
+// interrupted says whether interrupt has caused an error.
 func interrupted(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
 }

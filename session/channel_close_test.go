@@ -14,8 +14,8 @@ import (
 	"tlsd/session"
 )
 
-// TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen, on a channel by shutdown(2) or tls.Shutdown,
-// and without one by tls.Shutdown.
+// TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen: a channel does so by shutdown(2) or
+// tls.Shutdown, and a connection without a channel by tls.Shutdown.
 func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 	t.Parallel()
 	for name, shut := range map[string]func(*rig, session.Handle, *net.UnixConn){
@@ -68,7 +68,7 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 	}
 }
 
-// TestCloseSendsAllThatWasSentBefore, though the peer takes its time, and close_notify behind it.
+// TestCloseSendsAllThatWasSentBefore: this holds for a slow peer too. close_notify comes last.
 func TestCloseSendsAllThatWasSentBefore(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -78,7 +78,7 @@ func TestCloseSendsAllThatWasSentBefore(t *testing.T) {
 	data := random(150000)
 	send(t, c, data)
 	closing := r.start(r.Close(h))
-	unsendable(t, c) // what is sent behind the Close is refused
+	unsendable(t, c) // bytes after the Close are refused
 	for range 3 {
 		await(t, g.first(), "the next piece")
 		if closing.ended() {
@@ -91,7 +91,7 @@ func TestCloseSendsAllThatWasSentBefore(t *testing.T) {
 	r.gone()
 }
 
-// TestACloseThatIsCancelledGivesUpWhatIsLeft, and says so; without close_notify.
+// TestACloseThatIsCancelledGivesUpWhatIsLeft: the Close says so, and sends no close_notify.
 func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -111,7 +111,7 @@ func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 	r.gone()
 }
 
-// TestTheEndOfTheSessionDrains what was sent, within the close timeout, and cuts then.
+// TestTheEndOfTheSessionDrains: the end sends the bytes within the close timeout, and then cuts.
 func TestTheEndOfTheSessionDrains(t *testing.T) {
 	t.Parallel()
 	for name, closing := range map[string]bool{"not closed": false, "in its Close": true} {
@@ -162,8 +162,8 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 	})
 }
 
-// TestACallerThatClosesItsChannelHasSentWhatItSent, and is cut without close_notify: nobody knows
-// whether it was all.
+// TestACallerThatClosesItsChannelHasSentWhatItSent: the bytes leave. Then the connection is cut
+// without close_notify, because they may not have been all.
 func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	t.Parallel()
 	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
@@ -189,8 +189,8 @@ func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	}
 }
 
-// TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify, before what was sent has left and
-// after.
+// TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify: the Shutdown may come before or
+// after the bytes have left.
 func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) {
 	t.Parallel()
 	for name, late := range map[string]bool{"before": false, "after": true} {
@@ -221,12 +221,12 @@ func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) 
 	}
 }
 
-// TestAPeersResetEndsTheDrain, and the Close says so.
+// TestAPeersResetEndsTheDrain: the Close returns the reset.
 func TestAPeersResetEndsTheDrain(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
 	r := newRig(t, g.install, timeouts(session.Timeouts{Write: era}))
-	r.SetLastWords(0) // this peer has none
+	r.SetLastWords(0) // this peer gives no reason
 	port, got := r.sink()
 	h, c := r.channel(port)
 	send(t, c, random(100000))
@@ -244,7 +244,7 @@ func TestAPeersResetEndsTheDrain(t *testing.T) {
 	r.gone()
 }
 
-// TestCloseEndsAHandshakeThatBringsAChannel, and one that succeeds in time is drained.
+// TestCloseEndsAHandshakeThatBringsAChannel: a handshake that succeeds in time is drained.
 func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 	t.Parallel()
 	t.Run("it goes on waiting", func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 		r.ok(r.Close(h))
 		handshake.fails(kind.Cancelled)
 		flush.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 		r.gone()
 	})
 	t.Run("it succeeds", func(t *testing.T) {
@@ -311,7 +311,7 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 	r.fails(r.Flush(plain, 4), kind.State)
 }
 
-// TestFlushAndShutdownAreAnsweredAfterTheirClose, too, if it is quicker than they are.
+// TestFlushAndShutdownAreAnsweredAfterTheirClose: this holds if the Close is quicker than they are.
 func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -327,7 +327,7 @@ func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 	want(t, got, string(random(4))+"|close_notify")
 }
 
-// TestFlushAndShutdownEndWithTheirClose: it drains for them, and does not wait until they give up.
+// TestFlushAndShutdownEndWithTheirClose: the Close drains, and does not wait until they give up.
 func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -342,7 +342,7 @@ func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 			t.Parallel()
 			g := newGate(fakeengine.Write)
 			r := newRig(t, g.install)
-			r.SetGrace(era) // a Close does not count on it
+			r.SetGrace(era) // the Close does not need it
 			port, got := r.sink()
 			h, caller := r.channel(port)
 			send(t, caller, random(4))

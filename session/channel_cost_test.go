@@ -12,17 +12,17 @@ import (
 	"tlsd/session"
 )
 
-// pipeEngine is an idle engine whose connections take all bytes, and give them back once.
+// pipeEngine is an idle engine. Its connections take all bytes, and give them back once.
 type pipeEngine struct {
-	idle
+	isClosed
 	conn *pipeConn
 }
 
 type pipeConn struct {
 	idleConn
-	late   chan struct{} // the next Write succeeds when its time is over
+	late   chan struct{} // if set, the next Write succeeds after its timeout
 	back   chan []byte
-	copies [8][64 << 10]byte // more than are on their way
+	copies [8][64 << 10]byte // more pieces than can be on their way
 	next   int
 }
 
@@ -82,8 +82,8 @@ func must(t *testing.T, c *session.Call) {
 	}
 }
 
-// TestAPieceThatIsLateAndSucceedsFailsNoLaterOne: it may have waited for a processor, not for the
-// peer.
+// TestAPieceThatIsLateAndSucceedsFailsNoLaterOne: the piece may have waited for a processor, not
+// for the peer.
 func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 	t.Parallel()
 	conn := &pipeConn{late: make(chan struct{}, 1)}
@@ -98,7 +98,7 @@ func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 	must(t, s.Close(1))
 }
 
-// TestAPieceOfAChannelCostsNoAllocation, in either direction.
+// TestAPieceOfAChannelCostsNoAllocation: this holds in both directions.
 func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	if raceDetector {
 		t.Skip("under the race detector sync.Pool drops pieces at random; the run without it counts")
@@ -106,7 +106,7 @@ func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	s, c := pipe(t, &pipeConn{}, era)
 	p := make([]byte, 32<<10)
 	const most = 256 // bytes
-	// A piece of the pool may be lost at times, to a collection or to another processor.
+	// The pool may lose a piece to a garbage collection, or to another processor.
 	if got := testalloc.PerCall(5000, func() {
 		if _, err := c.Write(p); err != nil {
 			t.Fatal(err)

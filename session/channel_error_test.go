@@ -25,7 +25,7 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	if !errors.Is(err, syscall.EPIPE) {
 		t.Fatalf("%d bytes sent, %v; want EPIPE", n, err)
 	}
-	st := r.status(h) // published before
+	st := r.status(h) // published before the send fails
 	e := st.WriteError
 	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout || e.Op != "tls.Write" || e.Handle != h ||
 		!strings.Contains(e.Why, "bytes within 50ms; ") {
@@ -34,11 +34,11 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	if got := r.lastError(); got != e.Error() {
 		t.Errorf("the last error is %q, want %q", got, e)
 	}
-	r.ok(r.Close(h)) // it has been told
+	r.ok(r.Close(h)) // Status has returned the error
 	r.gone()
 }
 
-// TestSetTimeoutHoldsForThePieceThatWaits.
+// TestSetTimeoutHoldsForThePieceThatWaits: the piece that is being sent gets the new timeout.
 func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -50,11 +50,11 @@ func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 	r.ok(r.SetTimeout(h, moment))
 	unsendable(t, c)
 	if e := r.fails(r.Close(h), kind.Timeout); !strings.Contains(e.Why, "within 50ms; 0 bytes have left before") {
-		t.Errorf("%v", e) // and nobody was told
+		t.Errorf("%v", e) // and no call has returned an error
 	}
 }
 
-// TestOneConnectionsStuckPeerDelaysNoOther, nor its stuck caller.
+// TestOneConnectionsStuckPeerDelaysNoOther: a stuck caller delays no other connection either.
 func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -73,7 +73,7 @@ func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestAResetIsNoticedByACallerThatOnlyWrites, and by no other error than that.
+// TestAResetIsNoticedByACallerThatOnlyWrites: no other error is noticed in this way.
 func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 	t.Parallel()
 	for name, notify := range map[string]bool{"at once": false, "after close_notify": true} {
@@ -109,7 +109,7 @@ func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 	}
 }
 
-// TestACutFailsOnlyReading: a peer that ends without close_notify may go on reading.
+// TestACutFailsOnlyReading: a peer that cuts without close_notify may go on reading.
 func TestACutFailsOnlyReading(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -135,8 +135,8 @@ func TestACutFailsOnlyReading(t *testing.T) {
 	want(t, got, "still here|")
 }
 
-// TestAnAlertIsTheReasonOfBothDirections, though the Write has failed first; it is not published
-// before the peer had its time.
+// TestAnAlertIsTheReasonOfBothDirections: this holds although the Write has failed first. The error
+// is not published before the peer had time to say why.
 func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	t.Parallel()
 	for name, comes := range map[string]bool{"it comes": true, "it does not": false} {
@@ -186,7 +186,7 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	}
 }
 
-// TestAnErrorThatNobodyWasToldIsTheCloses, and that handle is freed all the same.
+// TestAnErrorThatNobodyWasToldIsTheCloses: the handle is freed in any case.
 func TestAnErrorThatNobodyWasToldIsTheCloses(t *testing.T) {
 	t.Parallel()
 	broken := os.NewSyscallError("write", syscall.EPIPE)

@@ -14,10 +14,10 @@ import (
 	"tlsd/session"
 )
 
-// A caller may keep a duplicate of the worker's end, and do with it what it likes. It can harm its
-// own bytes, and nothing else.
+// A caller may keep a duplicate of the worker's end, and do with it what it likes. It must harm
+// nothing but its own bytes.
 
-// hostile is a channel of which the caller keeps a duplicate of the worker's end.
+// hostile is a channel whose caller keeps a duplicate of the worker's end.
 func (r *rig) hostile(port int) (h session.Handle, caller *net.UnixConn, dup int) {
 	r.t.Helper()
 	h = r.handle(r.NewClient("localhost", port))
@@ -45,8 +45,8 @@ func echoes(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: a blocking call would keep the session from
-// its end.
+// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: a blocking call would hold up the session's
+// end.
 func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -61,14 +61,14 @@ func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	blocking()
 	_, unread, dup2 := r.hostile(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.Write(make([]byte, 16<<20)) }))
 	unix.SetNonblock(dup2, false)
-	receive(t, unread, 1) // and no more: the in pump waits for room
+	receive(t, unread, 1) // and no more, so the in pump waits for room
 	r.ok(r.Close(h))
 	r.gone()
-	rest(t, unread) // its end is told, although the duplicate lives
+	rest(t, unread) // the caller sees the end, although the duplicate lives
 }
 
-// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread, while it waits for the caller. Not parallel,
-// as it counts threads.
+// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread: it takes none while it waits for the caller.
+// The test counts threads, so it is not parallel.
 func TestAChannelWhoseFlagsTheCallerChangesTakesNoThread(t *testing.T) {
 	r := newRig(t)
 	port := r.echo()
@@ -107,7 +107,7 @@ func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 		for range 1000 {
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT)
-			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) // forged, to itself
+			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) // forged bytes, to itself
 		}
 	}()
 	go io.Copy(io.Discard, c)
@@ -168,8 +168,8 @@ func TestAChannelWhoseCallerIsGoneBeforeTheHandshake(t *testing.T) {
 	want(t, got, "last will|cut")
 }
 
-// TestDescriptorsInTheBytesOfAChannelAreNotTaken, nor are urgent bytes and credentials more than
-// bytes. Not parallel, as it counts descriptors.
+// TestDescriptorsInTheBytesOfAChannelAreNotTaken: urgent bytes and credentials are no more than
+// bytes. The test counts descriptors, so it is not parallel.
 func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 	r := newRig(t)
 	h, c, dup := r.hostile(r.echo())
@@ -209,7 +209,7 @@ func descriptors(t *testing.T) int {
 	return len(list)
 }
 
-// TestADuplicateOfTheCallersEndKeepsNothing: the session's end and Close tell its holder, too.
+// TestADuplicateOfTheCallersEndKeepsNothing: its holder sees the session's end and the Close too.
 func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -228,6 +228,6 @@ func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 	c.Close()
 	echoes(t, dup)
 	r.ok(r.Close(h))
-	closed(t, dup)
+	connClosed(t, dup)
 	r.gone()
 }

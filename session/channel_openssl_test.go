@@ -36,7 +36,7 @@ func newRealRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) 
 	return r
 }
 
-// serveTLS is serve for a server with a configuration of its own, whose handshake f does.
+// serveTLS is serve for a server with its own configuration. f does the handshake.
 func (r *rig) serveTLS(cfg *tls.Config, f func(*tls.Conn, *net.TCPConn)) int {
 	cfg.Certificates = []tls.Certificate{r.cert.TLS()}
 	return fakeengine.Serve(r.t, func(nc net.Conn) {
@@ -77,8 +77,8 @@ func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestACertificateThatIsRequiredIsTold every time, to a program that writes and then reads: the
-// server's alert and its reset race with each other and with what was written.
+// TestACertificateThatIsRequiredIsTold: this must hold every time for a program that writes and
+// then reads. The server's alert races with the reset, and with the bytes of the program.
 func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 	t.Parallel()
 	for name, plain := range map[string]bool{"on a channel": false, "without": true} {
@@ -92,7 +92,8 @@ func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 				const alert = "certificate_required (116)"
 				if plain {
 					r.ok(r.Handshake(h))
-					r.start(r.Write(h, random(100000))).wait() // may fail, and so may end the connection
+					// may fail, and may end the connection
+					r.start(r.Write(h, random(100000))).wait()
 					if e := r.fails(r.Read(h, 10), kind.IO); !strings.Contains(e.Why, alert) {
 						t.Errorf("Read: %v", e)
 					}
@@ -119,14 +120,14 @@ func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 	}
 }
 
-// TestAnAnswerBeforeAResetIsRead every time, though writing has failed.
+// TestAnAnswerBeforeAResetIsRead: this must hold every time, although writing has failed.
 func TestAnAnswerBeforeAResetIsRead(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
 	port := r.serve(func(c *tls.Conn, nc *net.TCPConn) {
 		io.ReadFull(c, make([]byte, 10))
 		c.Write([]byte("413 too large"))
-		nc.Close() // with unread data: a reset
+		nc.Close() // unread data makes this a reset
 	})
 	for range 30 {
 		h, c := r.channel(port)
@@ -167,7 +168,8 @@ func TestOpenSSLNoticesAResetAfterCloseNotify(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestAStuckPeerOfOpenSSLFailsOnlyItself, by the write timeout; what others send passes meanwhile.
+// TestAStuckPeerOfOpenSSLFailsOnlyItself: the write timeout ends it. Meanwhile the bytes of others
+// pass.
 func TestAStuckPeerOfOpenSSLFailsOnlyItself(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t, timeouts(session.Timeouts{Write: era}))
@@ -198,7 +200,7 @@ func TestAStuckPeerOfOpenSSLFailsOnlyItself(t *testing.T) {
 	}
 }
 
-// TestCloseOverOpenSSLDrains, and ends with close_notify; the session's end drains and cuts.
+// TestCloseOverOpenSSLDrains: the Close ends with close_notify. The session's end drains and cuts.
 func TestCloseOverOpenSSLDrains(t *testing.T) {
 	t.Parallel()
 	for _, orderly := range []bool{true, false} {
@@ -220,7 +222,8 @@ func TestCloseOverOpenSSLDrains(t *testing.T) {
 	}
 }
 
-// TestAServerReadsWhatItsClientSentBeforeAReset, though its own Write has failed first.
+// TestAServerReadsWhatItsClientSentBeforeAReset: this holds although the server's Write has failed
+// first.
 func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -236,7 +239,7 @@ func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
 		raw := peer.NetConn().(*net.TCPConn)
 		go c.Write(make([]byte, 4<<20))
 		receive(t, peer, 50000)
-		raw.Close() // with unread data: a reset
+		raw.Close() // unread data makes this a reset
 		if got := string(rest(t, c)); got != "the request" {
 			t.Errorf("got %q", got)
 		}

@@ -16,8 +16,7 @@ import (
 )
 
 // TestChannelsEndCleanlyAtAnyMoment does random things with connections that have a data channel,
-// from both sides and by calls, and ends the session in the midst of them. Nothing is left,
-// whatever meets what.
+// from both sides and by calls. It ends the session in the midst of them. Nothing must be left.
 func TestChannelsEndCleanlyAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	rounds := 40

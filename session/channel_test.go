@@ -21,7 +21,7 @@ import (
 	"tlsd/session"
 )
 
-// pair makes a socket pair: the caller's end, and the worker's.
+// pair makes a pair of sockets: the caller's end, and the worker's.
 func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	t.Helper()
 	fds, err := sockets.Pair(unix.SOCK_STREAM)
@@ -34,7 +34,7 @@ func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	return caller, worker
 }
 
-// unixConn makes a connection of a descriptor, which it closes.
+// unixConn makes a connection of a descriptor, and closes the descriptor.
 func unixConn(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
 	f := os.NewFile(uintptr(fd), "socket")
@@ -78,7 +78,7 @@ func receive(t *testing.T, c net.Conn, n int) []byte {
 	return p
 }
 
-// rest receives to the end.
+// rest receives all bytes up to the end.
 func rest(t *testing.T, c net.Conn) []byte {
 	t.Helper()
 	p, err := io.ReadAll(c)
@@ -105,8 +105,8 @@ func unsendable(t *testing.T, c net.Conn) {
 	})
 }
 
-// cutConn tells the end of the TCP stream from close_notify, which crypto/tls does not between two
-// records.
+// cutConn distinguishes the end of the TCP stream from close_notify. crypto/tls does not, between
+// two records.
 type cutConn struct{ net.Conn }
 
 var errCut = errors.New("cut without close_notify")
@@ -119,7 +119,7 @@ func (c cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serve is a server that has done the handshake when f gets a connection.
+// serve is a server. It calls f with a connection that has done its handshake.
 func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	return fakeengine.Serve(r.t, func(nc net.Conn) {
 		nc.SetDeadline(time.Now().Add(patience))
@@ -130,7 +130,8 @@ func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	})
 }
 
-// sink is a server that gives what it has got, and how that has ended, when the connection has.
+// sink is a server. When a connection has ended, it returns the bytes and how the connection has
+// ended.
 func (r *rig) sink() (port int, got <-chan string) {
 	ch := make(chan string, 10)
 	return r.serve(func(c *tls.Conn, _ *net.TCPConn) {
@@ -202,7 +203,7 @@ func TestADataChannelComesWithAccept(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestWhatWasSentBeforeTheHandshakeIsSent, once that is done.
+// TestWhatWasSentBeforeTheHandshakeIsSent: the bytes leave after the handshake.
 func TestWhatWasSentBeforeTheHandshakeIsSent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -228,8 +229,8 @@ func TestReadAndWriteAreRefusedOnAHandleWithADataChannel(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// closed waits until a channel's other end is closed.
-func closed(t *testing.T, c net.Conn) {
+// closed waits until the other end of a channel is closed.
+func connClosed(t *testing.T, c net.Conn) {
 	t.Helper()
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the caller reads %v, want its end", err)
@@ -239,7 +240,7 @@ func closed(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestADataChannelThatIsNotTakenIsClosed, and the error says why.
+// TestADataChannelThatIsNotTakenIsClosed: the error says why it is not taken.
 func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 	t.Parallel()
 	t.Run("no such handle", func(t *testing.T) {
@@ -247,10 +248,10 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		r := newRig(t)
 		c, worker := pair(t)
 		r.fails(r.Session.Handshake(7, worker), kind.Handle)
-		closed(t, c)
+		connClosed(t, c)
 		c, worker = pair(t)
 		r.fails(r.Session.Accept(7, "127.0.0.1", 1, worker), kind.Handle)
-		closed(t, c)
+		connClosed(t, c)
 	})
 	t.Run("the handshake fails", func(t *testing.T) {
 		t.Parallel()
@@ -258,7 +259,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		h := r.handle(r.NewClient("localhost", r.echo()))
 		c, worker := pair(t)
 		r.fails(r.Session.Handshake(h, worker), kind.Verify)
-		closed(t, c)
+		connClosed(t, c)
 	})
 	t.Run("the handshake has been done", func(t *testing.T) {
 		t.Parallel()
@@ -268,9 +269,9 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		for _, h := range []session.Handle{h, plain} {
 			c, worker := pair(t)
 			r.fails(r.Session.Handshake(h, worker), kind.State)
-			closed(t, c)
+			connClosed(t, c)
 		}
-		r.ok(r.Handshake(h)) // as ever
+		r.ok(r.Handshake(h)) // without a channel
 		send(t, first, []byte("x"))
 		receive(t, first, 1)
 	})
@@ -283,7 +284,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		second := r.start(r.Session.Handshake(h, worker))
 		second.Cancel()
 		second.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 		first.Cancel()
 		first.fails(kind.Cancelled)
 	})
@@ -294,7 +295,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		a := r.start(r.Session.Accept(r.server(), "127.0.0.1", fakeengine.FreePort(t), worker))
 		a.Cancel()
 		a.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 	})
 	t.Run("the session ends", func(t *testing.T) {
 		t.Parallel()
@@ -304,11 +305,11 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		call := r.start(r.Session.Handshake(h, worker))
 		r.End()
 		call.fails(kind.Cancelled)
-		closed(t, c)
+		connClosed(t, c)
 	})
 }
 
-// TestAWrongDescriptorIsAParamsError, and the handshake can be done afterwards.
+// TestAWrongDescriptorIsAParamsError: the handshake can be done afterwards.
 func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 	t.Parallel()
 	socket := func(t *testing.T, typ int) int {

@@ -10,34 +10,37 @@ import (
 	"tlsd/internal/kind"
 )
 
-// serverContext is one context handle: a certificate, its key, and the
-// listeners that Accept has opened with them.
+// A serverContext is one context handle: a certificate, its key, and the listeners.
 type serverContext struct {
 	s      *Session
 	handle Handle
 
 	// Guarded by s.mu.
-	closing   bool
-	gone      bool                 // the call that was to make it failed
-	made      <-chan struct{}      // the making call's end
-	ctl       <-chan struct{}      // the end of the last call that changes it
-	bound     time.Duration        // of each Accept that is made from now on; 0: the session's own
-	listeners map[string]*listener // by address; nil when the context is closed
-	more      chan struct{}        // closed and replaced when there is another listener
-	options   serverOptions
-	signal    *signal       // nil until the caller has sent its pair
-	looked    time.Time     // when refresh has looked at the files
-	shown     []Certificate // that the meter knows of
+	closing          bool
+	abandoned        bool                 // the making call has failed
+	created          <-chan struct{}      // done of the making call
+	controlTail      <-chan struct{}      // done of the last call that changes the context
+	timeout          time.Duration        // for later Accepts; 0: the session's
+	listeners        map[string]*listener // by address
+	listenersChanged chan struct{}        // closed and replaced when a listener is added
+	options          serverOptions
+	signal           *signal       // nil until the caller has sent its pair
+	lastLook         time.Time     // when refresh last looked at the files
+	shown            []Certificate // the meter has them
 
-	changing sync.Mutex // held by who changes the options, and while files are read for that; never by a call that waits
+	// held while the options change, and while files are read for the change; never by a call
+	// that waits
+	changeMu sync.Mutex
 
-	swap   sync.RWMutex // guards engine; held shared while a connection is made from it, so never under the session's lock
-	engine EngineContext
-	over   bool // guarded by swap: there will be no other engine
+	// guards engine and freed; held shared while a connection is made, so never under the
+	// session's lock
+	engineMu sync.RWMutex
+	engine   EngineContext
+	freed    bool // no other engine will come
 }
 
-// NewServerContext loads a certificate chain and its key from PEM files, whose
-// paths must be absolute. The result is the context's Handle.
+// NewServerContext loads a certificate chain and its key from PEM files. The paths must be
+// absolute. The result is the context's Handle.
 func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	const op = "tls.NewServerContext"
 	s.mu.Lock()
@@ -46,25 +49,27 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	if limit != nil {
 		return s.refuse(op, 0, limit)
 	}
-	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{}, more: make(chan struct{}), options: serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
+	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{},
+		listenersChanged: make(chan struct{}),
+		options:          serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
 		if err := c.load(ctx, certFile, keyFile); err != nil {
-			c.unmade()
+			c.abandon()
 			return nil, classify(ctx, err, kind.File)
 		}
 		return h, nil
 	})
 	call.makes = h
-	call.abandoned = c.unmade
-	c.made, c.ctl = call.done, call.done
-	call.lane = &c.ctl
+	call.onAbandon = c.abandon
+	c.created, c.controlTail = call.done, call.done
+	call.tail = &c.controlTail
 	s.contexts[h] = c
 	s.count()
 	return call
 }
 
 // setAcceptTimeout is SetTimeout on a context handle. s.mu must be held.
-func (s *Session) setAcceptTimeout(op string, h Handle, bound time.Duration) *Call {
+func (s *Session) setAcceptTimeout(op string, h Handle, timeout time.Duration) *Call {
 	c, err := s.context(h)
 	if err != nil {
 		return s.refuse(op, h, err)
@@ -72,28 +77,28 @@ func (s *Session) setAcceptTimeout(op string, h Handle, bound time.Duration) *Ca
 	call := s.newCall(op, h, func(context.Context) (any, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if c.gone {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+		if c.abandoned {
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		return 0, nil
 	}).instant()
-	call.after = []<-chan struct{}{c.made}
-	c.bound = bound
+	call.after = []<-chan struct{}{c.created}
+	c.timeout = timeout
 	return call
 }
 
-func (c *serverContext) unmade() {
+func (c *serverContext) abandon() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.gone = true
+	c.abandoned = true
 	delete(c.s.contexts, c.handle)
 	delete(c.s.watched, c.handle)
 	c.s.count()
 }
 
-// Accept waits for a client at host (an address of this machine) and port 1-65535 that has done its
-// handshake. The result is the Handle of its connection. If data is not nil, it becomes the
-// connection's data channel; the session owns it from now on.
+// Accept waits for a client that has done its handshake, at host (an address of this machine) and
+// port 1-65535. The result is the Handle of the client's connection. If data is not nil, it becomes
+// the connection's data channel, and the session owns it from now on.
 func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
 	call := s.accept(ctxHandle, host, port)
 	call.data = data
@@ -110,7 +115,9 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	}
 	sc, err := s.context(ctxHandle)
 	if err == nil && (host == "") != (port == 0) {
-		err = fail(kind.Params, "host %q, port %d: give both, or neither for all places where the context listens", host, port)
+		err = fail(kind.Params,
+			"host %q, port %d: give both, or neither for all addresses of the context",
+			host, port)
 	}
 	if err != nil {
 		return s.refuse(op, ctxHandle, err)
@@ -119,32 +126,32 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 		c    *connection
 		call *Call
 	)
-	bound := cmp.Or(sc.bound, s.Timeouts.Accept)
+	timeout := cmp.Or(sc.timeout, s.Timeouts.Accept)
 	call = s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
-		ctx, stop := bounded(ctx, bound, "no client has done its handshake")
+		ctx, stop := withTimeout(ctx, timeout, "no client has done its handshake")
 		defer stop()
 		ch, err := call.channel()
 		if err != nil {
-			c.unmade()
+			c.abandon()
 			return nil, err
 		}
 		a, err := sc.accept(ctx, host, port)
 		if err != nil {
-			c.unmade()
+			c.abandon()
 			return nil, err
 		}
 		c.accept(a, sc, ch)
 		call.data = nil
 		return h, nil
 	})
-	call.after = []<-chan struct{}{sc.ctl}
+	call.after = []<-chan struct{}{sc.controlTail}
 	c = s.newConnection(h, call, true)
 	return call
 }
 
-// CloseServerContext stops listening, drops the clients that no Accept has
-// claimed, and frees the handle. It takes its turn behind the Accepts that were
-// made before it, and ends those that go on waiting. The result is 0.
+// CloseServerContext stops listening, drops the clients that no Accept has claimed, and frees the
+// handle. It waits for the Accepts that were made before it, and ends those that go on waiting. The
+// result is 0.
 func (s *Session) CloseServerContext(h Handle) *Call {
 	const op = "tls.CloseServerContext"
 	s.mu.Lock()
@@ -154,11 +161,11 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 		return s.refuse(op, h, err)
 	}
 	c.closing = true
-	return s.closeInTurn(op, h, c.close, func() bool { return c.gone })
+	return s.closeAfterEarlier(op, h, c.close, func() bool { return c.abandoned })
 }
 
-// close frees the context. No Accept may be using it. Clients that were not claimed are closed in
-// an orderly way, as far as ctx and the timeout allow.
+// close frees the context. No Accept must be using it. Clients that no Accept has claimed get
+// close_notify, as far as ctx and Timeouts.Close allow.
 func (c *serverContext) close(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
 	defer stop()
@@ -174,31 +181,31 @@ func (c *serverContext) close(ctx context.Context) error {
 		l.close(ctx)
 	}
 	c.signal.close()
-	c.use(nil)
+	c.replaceEngine(nil)
 	return nil
 }
 
-// use replaces the engine's context, for handshakes from now on. Those that have begun go on with
-// the old one. Nil is the last one.
-func (c *serverContext) use(e EngineContext) {
-	c.swap.Lock()
+// replaceEngine replaces the engine's context, for handshakes from now on. Handshakes that have
+// begun keep the old one. After nil, no other engine is taken.
+func (c *serverContext) replaceEngine(e EngineContext) {
+	c.engineMu.Lock()
 	old := c.engine
-	if c.over {
+	if c.freed {
 		old = e
 	} else {
-		c.engine, c.over = e, e == nil
+		c.engine, c.freed = e, e == nil
 	}
-	c.swap.Unlock()
+	c.engineMu.Unlock()
 	if old != nil {
 		old.Free()
 	}
 }
 
-// newServer makes a server's connection, which owns nc, also when it fails.
+// newServer makes a server's connection. It owns nc, also if it fails.
 func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	c.refresh()
-	c.swap.RLock()
-	defer c.swap.RUnlock()
+	c.engineMu.RLock()
+	defer c.engineMu.RUnlock()
 	if c.engine == nil {
 		nc.Close()
 		return nil, fail(kind.Handle, "the server context that accepted the connection is closed")
@@ -206,12 +213,12 @@ func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	return c.engine.Server(nc)
 }
 
-// accept makes the connection of a client that was claimed.
+// accept makes the connection of a client that an Accept has claimed.
 func (c *connection) accept(a arrival, sc *serverContext, ch *channel) {
 	if a.conn == nil {
-		c.opened(beginning{tcp: a.tcp, server: sc, data: ch})
+		c.setOpen(connSetup{tcp: a.tcp, server: sc, data: ch})
 		return
 	}
 	c.local, c.remote = a.local, a.remote
-	c.made(a.conn, ch)
+	c.setReady(a.conn, ch)
 }

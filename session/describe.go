@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// An Overview is what a session has and does, for the administrator.
+// An Overview describes a session for the administrator.
 type Overview struct {
 	Connections, Contexts int   // open handles
 	Received, Sent        int64 // bytes of all connections, since the session began
@@ -14,20 +14,21 @@ type Overview struct {
 	Handles               []HandleOverview
 }
 
-// HandleOverview describes an open handle.
+// A HandleOverview describes an open handle.
 type HandleOverview struct {
 	Handle         Handle
 	Kind           string // "client", "server" or "context"
 	State          string // of a connection: "making", "open", "handshake", "ready" or "broken"
-	Peer           string // of a connection; of a context, where it listens
+	Peer           string // the peer's address; of a context, its own addresses
 	Received, Sent int64
 }
 
-var stateNames = map[connState]string{making: "making", open: "open", shaking: "handshake",
-	ready: "ready", broken: "broken"}
+var stateNames = map[connState]string{connMaking: "making", connOpen: "open",
+	connHandshake: "handshake",
+	connReady:     "ready", connBroken: "broken"}
 
-// Describe gives an overview, with at most so many handles, the lowest numbers. It does not wait,
-// and it may be called at any time.
+// Describe returns an overview. It has at most so many handles, the lowest numbers first. Describe
+// does not wait, and may be called at any time.
 func (s *Session) Describe(most int) Overview {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,7 +41,7 @@ func (s *Session) Describe(most int) Overview {
 		if c.accepted {
 			v.Kind = "server"
 		}
-		if c.state != making { // before, the address is not settled
+		if c.state != connMaking { // before, remote is not set
 			v.Peer = c.remote
 		}
 		v.Peer = cmp.Or(v.Peer, c.peer)
@@ -61,7 +62,7 @@ func (s *Session) Describe(most int) Overview {
 	return o
 }
 
-// addresses are where the context listens. s.mu must be held.
+// addresses lists where the context listens. s.mu must be held.
 func (c *serverContext) addresses() []string {
 	var list []string
 	for addr := range c.listeners {

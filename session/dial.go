@@ -12,26 +12,26 @@ import (
 	"tlsd/internal/policy"
 )
 
-// How a client finds its way to a host that has several addresses (RFC 8305). Attempts run side by
-// side: the next one begins when an earlier one has failed, or when the last one has gone on for
-// attemptDelay. The first that succeeds wins; the others are ended, and what they have opened is
-// closed, before the result is given. The two families of addresses take turns.
+// How a client connects to a host that has several addresses (RFC 8305). Attempts run side by side.
+// The next attempt begins when an earlier one has failed, or when the last one has run for
+// attemptDelay. The first success wins. The other attempts are ended, and their connections are
+// closed, before race returns. The two families of addresses take turns.
 //
 // The look-up asks for both families, and waits for both answers.
 
 const (
 	// attemptDelay is the Connection Attempt Delay of RFC 8305.
 	attemptDelay = 250 * time.Millisecond
-	// mostAttempts is how many run at the same time.
-	mostAttempts = 16
+	// maxAttempts is how many attempts may run at the same time.
+	maxAttempts = 16
 )
 
-// lookUp gives the addresses of a host, the best first.
+// lookUp returns the addresses of a host, the best first.
 func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) ([]netip.AddrPort, error) {
 	if addr, ok := host.Addr(); ok {
 		return []netip.AddrPort{netip.AddrPortFrom(addr, uint16(port))}, nil
 	}
-	names := s.names
+	names := s.resolver
 	if names == nil {
 		names = net.DefaultResolver
 	}
@@ -49,7 +49,8 @@ func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) ([]net
 	return list, nil
 }
 
-// interleave makes the families take turns, the first one's first, and keeps the order within each.
+// interleave makes the two families take turns. The family of the first address comes first. The
+// order within each family stays.
 func interleave(list []netip.AddrPort) []netip.AddrPort {
 	var first, second []netip.AddrPort
 	for _, a := range list {
@@ -67,74 +68,97 @@ func interleave(list []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// An attempt is how one address is tried. It ends soon after its context.
+// An attempt tries one address. It ends soon after its context.
 type attempt func(context.Context, netip.AddrPort) (net.Conn, error)
 
+// attempts are the attempts of one race. Only the goroutine of the race uses them.
+type attempts struct {
+	list    []netip.AddrPort
+	try     attempt
+	pause   func() <-chan time.Time
+	ctx     context.Context // of the attempts
+	end     context.CancelFunc
+	results chan attempted
+
+	started, running int
+	next             <-chan time.Time // when the next attempt may begin
+
+	winner net.Conn
+	late   error   // of an attempt that the context of the race has ended
+	errs   []error // by the index of the address
+}
+
 type attempted struct {
-	place int // of the address in the list
+	index int // of the address in the list
 	nc    net.Conn
 	err   error
 }
 
-// race connects to the first address that can be connected to. pause gives what says that the next
-// attempt may begin. The error is that of the first address, or, if ctx has ended, of an attempt
-// that was under way then.
-func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time, try attempt) (net.Conn, error) {
+// race connects to the first address that answers. The channel of pause says when the next attempt
+// may begin. The error is the error of the first address. If ctx has ended, it is the error of an
+// attempt that ctx has ended.
+func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time,
+	try attempt) (net.Conn, error) {
 	if len(list) == 1 {
 		return try(ctx, list[0])
 	}
-	own, end := context.WithCancel(ctx)
-	defer end()
-	results := make(chan attempted)
-	started, running := 0, 0
-	errs := make([]error, len(list))
-	var winner net.Conn
-	var late error // of an attempt that ctx has ended
-	var next <-chan time.Time
-	start := func() {
-		place := started
-		started++
-		running++
-		next = pause()
-		go func() {
-			nc, err := try(own, list[place])
-			results <- attempted{place, nc, err}
-		}()
-	}
-	start()
-	for running > 0 {
-		due := next
-		if winner != nil || started == len(list) || running == mostAttempts || ctx.Err() != nil {
+	a := &attempts{list: list, try: try, pause: pause, results: make(chan attempted),
+		errs: make([]error, len(list))}
+	a.ctx, a.end = context.WithCancel(ctx)
+	defer a.end()
+	a.start()
+	for a.running > 0 {
+		due := a.next
+		if a.winner != nil || ctx.Err() != nil || a.started == len(list) ||
+			a.running == maxAttempts {
 			due = nil
 		}
 		select {
 		case <-due:
-			start()
-		case r := <-results:
-			running--
-			switch {
-			case r.err == nil && winner == nil:
-				winner = r.nc
-				end()
-			case r.err == nil:
-				r.nc.Close()
-			case winner == nil && ctx.Err() != nil:
-				late = r.err
-			case winner == nil:
-				errs[r.place] = r.err
-				if started < len(list) {
-					start()
-				}
-			}
+			a.start()
+		case r := <-a.results:
+			a.take(ctx, r)
 		}
 	}
 	switch {
-	case winner != nil:
-		return winner, nil
-	case late != nil:
-		return nil, late
+	case a.winner != nil:
+		return a.winner, nil
+	case a.late != nil:
+		return nil, a.late
 	}
-	return nil, errs[0]
+	return nil, a.errs[0]
+}
+
+// start begins the next attempt.
+func (a *attempts) start() {
+	index := a.started
+	a.started++
+	a.running++
+	a.next = a.pause()
+	go func() {
+		nc, err := a.try(a.ctx, a.list[index])
+		a.results <- attempted{index, nc, err}
+	}()
+}
+
+// take takes the result of an attempt. ctx is the context of the race.
+func (a *attempts) take(ctx context.Context, r attempted) {
+	a.running--
+	switch {
+	case r.err == nil && a.winner == nil:
+		a.winner = r.nc
+		a.end()
+	case r.err == nil:
+		r.nc.Close()
+	case a.winner != nil: // a loser
+	case ctx.Err() != nil:
+		a.late = r.err
+	default:
+		a.errs[r.index] = r.err
+		if a.started < len(a.list) {
+			a.start()
+		}
+	}
 }
 
 // connectTo is the attempt over TCP.
@@ -142,20 +166,19 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{Control: func(network, address string, socket syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {
-			return nil // the net package's to find out
+			return nil // the net package reports the error
 		}
 		return beginConnect(network, to, socket)
 	}}
 	return d.DialContext(ctx, "tcp", a.String())
 }
 
-// beginConnect begins to connect a socket that the net package is about to connect, which may be
-// done twice (connect(2)). A peer on this machine has accepted when the second call comes, and so a
-// goroutine need not wait for it, with all that this takes. The error is the one that the second
-// call would have.
+// beginConnect begins to connect a socket that the net package is about to connect. A second
+// connect(2) is allowed. A peer on this machine has accepted by then, so the second call succeeds
+// at once, and no goroutine has to wait. The error is the one that the second call would have.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
-		return nil // it is the net package's to find the zone's number
+		return nil // the net package finds the zone's number
 	}
 	var to syscall.Sockaddr = &syscall.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 	if strings.HasSuffix(network, "4") {

@@ -18,7 +18,7 @@ import (
 	"tlsd/session"
 )
 
-// addresses are 192.0.2.1 and so on.
+// addresses returns 192.0.2.1 and so on.
 func addresses(n int) (list []netip.AddrPort) {
 	for i := range n {
 		list = append(list, netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:443", i+1)))
@@ -26,21 +26,21 @@ func addresses(n int) (list []netip.AddrPort) {
 	return list
 }
 
-// A track is a race whose attempts do what the test tells them.
+// A track is a race. The test decides how its attempts end.
 type track struct {
 	t       *testing.T
 	tick    chan time.Time
 	began   chan netip.AddrPort
-	verdict map[netip.AddrPort]chan error // what becomes of an attempt
+	verdict map[netip.AddrPort]chan error // the result of each attempt
 	conns   chan *endConn
 
 	mu      sync.Mutex       // guards the rest
-	over    []netip.AddrPort // attempts that their context has ended
+	over    []netip.AddrPort // attempts that were ended by their context
 	running int
-	peak    int // the most that ran at the same time
+	peak    int // the most attempts at the same time
 }
 
-// endConn is a connection of which only the end matters.
+// endConn is a connection that only knows whether it is closed.
 type endConn struct {
 	net.Conn
 	to     netip.AddrPort
@@ -138,7 +138,8 @@ func TestTheNextAddressIsTriedWhileTheFirstIsSilent(t *testing.T) {
 	if f.err != nil || f.nc.(*endConn).to != list[2] || f.nc.(*endConn).closed {
 		t.Fatalf("%+v", f)
 	}
-	if slices.SortFunc(k.over, netip.AddrPort.Compare); !slices.Equal(k.over, list[:2]) { // before the race was over
+	// before the race was over
+	if slices.SortFunc(k.over, netip.AddrPort.Compare); !slices.Equal(k.over, list[:2]) {
 		t.Errorf("the attempts of %v were ended", k.over)
 	}
 }
@@ -162,7 +163,8 @@ func TestAConnectionThatComesTooLateIsClosed(t *testing.T) {
 	t.Parallel()
 	list := addresses(2)
 	k := newTrack(t, list)
-	deaf := func(ctx context.Context, a netip.AddrPort) (net.Conn, error) { // to its context
+	// deaf to its context
+	deaf := func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 		return k.try(context.WithoutCancel(ctx), a)
 	}
 	done := make(chan finish, 1)
@@ -210,10 +212,10 @@ func TestAttemptsAtTheSameTimeAreBounded(t *testing.T) {
 		k.ticks()
 		k.begins(list[i+1])
 	}
-	close(k.tick) // it is time for all others
+	close(k.tick) // all others may begin
 	for i := range 2 {
 		k.verdict[list[3+i]] <- errors.New("refused")
-		k.begins(list[session.MostAttempts+i]) // in its place
+		k.begins(list[session.MostAttempts+i]) // in the place of one that has ended
 	}
 	k.verdict[list[0]] <- nil
 	if f := <-done; f.err != nil {
@@ -243,8 +245,8 @@ func TestFamiliesTakeTurns(t *testing.T) {
 	}
 }
 
-// swallow makes an address of loopback swallow connections: the queue of its listener is full, so
-// the system drops what comes.
+// swallow makes an address of loopback that answers no connection. The backlog of its listener is
+// full, so the system drops further connections.
 func swallow(t *testing.T, addr netip.AddrPort) bool {
 	t.Helper()
 	fd, err := sockets.New(unix.AF_INET, unix.SOCK_STREAM)
@@ -253,12 +255,12 @@ func swallow(t *testing.T, addr netip.AddrPort) bool {
 	}
 	t.Cleanup(func() { unix.Close(fd) })
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
-		return false // somebody else has it
+		return false // another program has the address
 	}
 	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	full, err := net.Dial("tcp", addr.String()) // the one that has room
+	full, err := net.Dial("tcp", addr.String()) // the one for which there is room
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +287,8 @@ func TestAddressesThatSwallowConnectionsDoNotHoldUpTheOthers(t *testing.T) {
 	pauses := 0
 	over := make(chan time.Time)
 	close(over)
-	r.SetPause(func() <-chan time.Time { pauses++; return over }) // only the goroutine of the call uses it
+	// only the goroutine of the call uses it
+	r.SetPause(func() <-chan time.Time { pauses++; return over })
 	h := r.handle(r.NewClient("x.test", port))
 	if got, want := r.fact(h, "peer-address"), fmt.Sprintf("127.0.0.1:%d", port); got != want {
 		t.Errorf("connected to %s, want %s", got, want)
@@ -294,7 +297,7 @@ func TestAddressesThatSwallowConnectionsDoNotHoldUpTheOthers(t *testing.T) {
 		t.Errorf("%d attempts began, want 3", pauses)
 	}
 
-	// All of them swallow: the call's bound ends it, and nothing is left.
+	// No address answers. The call's timeout ends the call, and nothing is left.
 	only, _ := dns(t, silent...)
 	other := newRig(t, timeouts(session.Timeouts{Connect: moment}))
 	other.SetNames(only)

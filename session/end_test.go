@@ -37,7 +37,7 @@ func TestEndOfAnIdleSession(t *testing.T) {
 	r.gone()
 }
 
-// TestEndEndsWaitingCalls at once, with a reason.
+// TestEndEndsWaitingCalls: they end at once, with a reason.
 func TestEndEndsWaitingCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era, Write: era}))
@@ -58,7 +58,7 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 		"never begun":  nil,
 		"listen, name": r.start(r.Accept(ctx, slowName(), 443)),
 	}
-	dialTCP(t, port) // the listener is there, and has a client in its handshake
+	dialTCP(t, port) // the listener exists, and has a client in its handshake
 	closing := r.start(r.Close(read))
 	late := r.Read(silent, 1)
 	delete(calls, "never begun")
@@ -74,7 +74,7 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 	unlistened(t, port)
 }
 
-// TestEndAtAnyMoment does random things and ends the session in the midst of them.
+// TestEndAtAnyMoment does random things, and ends the session in the midst of them.
 func TestEndAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	rounds := 30
@@ -156,8 +156,8 @@ func TestEndAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestListenerOutOfDescriptors: an Accept that waits hears of it, and once there are
-// descriptors again, clients are served. It runs in a process of its own.
+// TestListenerOutOfDescriptors: a waiting Accept gets the error. Once there are descriptors again,
+// clients are served. The test runs in a process of its own.
 func TestListenerOutOfDescriptors(t *testing.T) {
 	t.Parallel()
 	const child = "TLSD_TEST_OUT_OF_DESCRIPTORS"
@@ -198,12 +198,12 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 		f.Close()
 	}
 	c = r.start(r.Accept(ctx, local, port))
-	syscall.Shutdown(fd, syscall.SHUT_WR) // the client that waited is served: its handshake fails
+	syscall.Shutdown(fd, syscall.SHUT_WR) // the waiting client is served: its handshake fails
 	for {
 		if _, err := c.wait(); err.(*session.Error).Kind != kind.IO {
 			break
 		}
-		c = r.start(r.Accept(ctx, local, port)) // one more that met the shortage
+		c = r.start(r.Accept(ctx, local, port)) // one more, which has met the shortage
 	}
 	c.fails(kind.Handshake)
 	syscall.Close(fd)

@@ -8,93 +8,91 @@ import (
 	"tlsd/openssl"
 )
 
-// Engine is what a session needs of a TLS library. [OpenSSL] and [Stub] are the
-// two that exist; tests bring their own. All methods may be called at the same
-// time.
+// An Engine is what a session needs of a TLS library. There are two: [OpenSSL] and [Stub]. Tests
+// bring their own. All methods may be called at the same time.
 type Engine interface {
 	// Backend is "openssl" or "stub".
 	Backend() string
 	// Version is the library's own version text, "" without a library.
 	Version() string
-	// Info describes the library for people.
+	// Info describes the library, for people.
 	Info() EngineInfo
-	// ParseCABundle checks a PEM file of CA certificates. The name is for errors.
+	// ParseCABundle checks a PEM file of CA certificates. name is for errors.
 	ParseCABundle(name string, pem []byte) (CABundle, error)
-	// NewClientContext makes the context of clients that trust the bundle, or
-	// the system's store if it is nil.
+	// NewClientContext makes the context of clients that trust the bundle. A nil bundle is the
+	// system's store.
 	NewClientContext(CABundle) (EngineContext, error)
 	// NewServer makes the context of a server.
 	NewServer(openssl.ServerConfig) (EngineContext, error)
 }
 
-// EngineInfo describes the TLS library that an Engine drives.
+// EngineInfo describes the TLS library of an Engine.
 type EngineInfo struct {
 	Path    string // file of the library
-	Crypto  string // file of the libcrypto that it uses
+	Crypto  string // file of its libcrypto
 	Version string
-	Pair    string     // what is known of whether the two belong together
-	Err     error      // why there is none
+	Pair    string     // what is known of whether the two files are of one build
+	Err     error      // why there is no library
 	Trust   TrustStore // the system's trust store
 }
 
-// TrustStore says where trusted certificates come from.
+// A TrustStore says where trusted certificates come from.
 type TrustStore struct {
-	Source       string // how it was chosen
+	Source       string // how the store was chosen
 	File, Dir    string
-	Certificates int      // how many there are
-	Empty        []string // places that have none, and why
+	Certificates int      // their number
+	Empty        []string // places without certificates, each with the reason
 }
 
-// CABundle is a checked set of CA certificates. It belongs to its Engine.
+// A CABundle is a checked set of CA certificates. It belongs to its Engine.
 type CABundle any
 
-// EngineContext makes connections of one configuration.
+// An EngineContext makes connections of one configuration.
 type EngineContext interface {
-	// Client and Server wrap a TCP connection, which they own from then on,
-	// also when they fail. Nothing is sent yet.
+	// Client and Server put TLS on a TCP connection. They own nc from then on, also if they
+	// fail. They send nothing yet.
 	Client(nc *net.TCPConn, host string) (EngineConn, error)
 	Server(nc *net.TCPConn) (EngineConn, error)
-	// RequireTLS13 refuses older versions on the connections that are made from it. It is
-	// called before the first one, if at all.
+	// RequireTLS13 refuses older versions on the context's connections. It is called before the
+	// first connection is made, or not at all.
 	RequireTLS13()
-	// Free drops the context. Connections made from it live on.
+	// Free frees the context. Its connections live on.
 	Free()
 }
 
-// EngineConn is one TLS connection. One Read, one Write and one Close may run
-// at the same time.
+// An EngineConn is one TLS connection. One Read, one Write and one Close may run at the same time.
 type EngineConn interface {
 	SetVerify(on bool) error
-	// Configure says what a client wants of the handshake. It is called at most once, before
-	// it.
+	// Configure has the settings of a client's handshake. It is called at most once, before the
+	// handshake.
 	Configure(openssl.ClientSettings) error
 	Handshake(ctx context.Context) error
-	// ReadSome waits for data and returns what is there, at least one byte and at most limit;
-	// Recycle may be called with it. It returns io.EOF after the peer's close_notify.
+	// ReadSome waits for data and returns what is there: at least one byte, and at most limit.
+	// The data may be given to Recycle. After the peer's close_notify the error is io.EOF.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
-	// Write sends all of p, or fails; n bytes have left. After a failed send, later Writes give
-	// the same error. Reads go on.
+	// Write sends all of p, or fails. n is the number of bytes that have left. After a failed
+	// send, later Writes give the same error. Reads go on.
 	Write(ctx context.Context, p []byte) (n int, err error)
-	// CloseWrite sends close_notify behind what was written. Reads go on.
+	// CloseWrite sends close_notify after all that was written. Reads go on.
 	CloseWrite(ctx context.Context) error
-	// WaitReset waits, after io.EOF or openssl.ErrTruncated, until the peer has reset the
-	// connection, which is the error that it returns; or ctx's.
+	// WaitReset is called after io.EOF or openssl.ErrTruncated. It waits until the peer resets
+	// the connection, and returns the reset's error. If ctx ends first, it returns ctx's error.
 	WaitReset(ctx context.Context) error
-	// SetTag names the connection in what the engine reports about its work.
+	// SetTag names the connection in the engine's reports about its work.
 	SetTag(tag int32)
 	PeerSubject() string
-	// Info is what the handshake has agreed on.
+	// Info describes the result of the handshake.
 	Info() (openssl.Info, error)
 	Version() string
-	// CloseContext ends calls that wait, sends close_notify where that makes sense,
-	// and frees the connection. It does not wait for the peer's close_notify, and for nothing
-	// once ctx is done.
+	// CloseContext ends calls that wait, sends close_notify where TLS allows, and frees the
+	// connection. It does not wait for the peer's close_notify. Once ctx is done, it does not
+	// wait at all.
 	CloseContext(ctx context.Context) error
-	// Abort is CloseContext without close_notify. It does not wait at all.
+	// Abort is CloseContext without close_notify. It does not wait.
 	Abort() error
 }
 
-// OpenSSL makes an Engine of a loaded library.
+// OpenSSL makes the Engine of a loaded library.
 func OpenSSL(l *openssl.Library) Engine { return opensslEngine{l} }
 
 type opensslEngine struct{ lib *openssl.Library }
@@ -155,8 +153,8 @@ func (c opensslContext) Server(nc *net.TCPConn) (EngineConn, error) {
 func (c opensslContext) RequireTLS13() { c.ctx.RequireTLS13() }
 func (c opensslContext) Free()         { c.ctx.Free() }
 
-// Stub makes the Engine of a process that could not load a library. A session
-// answers all that needs one with why.
+// Stub makes the Engine of a process that could not load a library. A call that needs the library
+// fails with the error why.
 func Stub(why error) Engine { return stubEngine{why} }
 
 type stubEngine struct{ why error }
@@ -169,7 +167,7 @@ func (e stubEngine) ParseCABundle(string, []byte) (CABundle, error)        { ret
 func (e stubEngine) NewClientContext(CABundle) (EngineContext, error)      { return nil, e.why }
 func (e stubEngine) NewServer(openssl.ServerConfig) (EngineContext, error) { return nil, e.why }
 
-// available says why there is no TLS, if there is none.
+// available fails if there is no TLS library, and says why.
 func (s *Session) available() error {
 	if s.Engine.Backend() != "stub" {
 		return nil

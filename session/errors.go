@@ -19,20 +19,21 @@ import (
 	"tlsd/openssl"
 )
 
-// Error is how a call fails. Its text is what tls.LastError returns.
+// An Error says how a call has failed. Its text is what tls.LastError returns.
 type Error struct {
 	Kind   kind.Kind
 	Op     string // method name; may be empty
-	Handle Handle // the handle that the call named; 0 if none
+	Handle Handle // the handle in the caller's request; 0 if none
 	Why    string
 
-	Errno   string       // name of the system's error, such as "ECONNREFUSED" or "EAI_NONAME"; may be empty
+	// name of the system's error, such as "ECONNREFUSED" or "EAI_NONAME"; may be empty
+	Errno   string
 	Verify  *VerifyError // set with kind "verify"
 	OpenSSL []string     // OpenSSL's error queue, the oldest first
 }
 
-// VerifyError is the detail of a certificate that was not accepted. Code is an
-// X509_V_ERR number and Reason its text; Depth 0 is the peer's own certificate.
+// A VerifyError has the details of a certificate that was not accepted. Code is an X509_V_ERR
+// number, and Reason its text. Depth 0 is the peer's own certificate.
 type VerifyError = openssl.VerifyError
 
 // Error returns "op: handle N: why", in one line.
@@ -49,8 +50,7 @@ func (e *Error) Error() string {
 	return oneLine(b.String())
 }
 
-// oneLine shows control characters, which a name that a caller or a peer gave may
-// have, as escapes.
+// oneLine replaces control characters by escapes. A name from a caller or a peer may have some.
 func oneLine(s string) string {
 	if strings.IndexFunc(s, unicode.IsControl) < 0 {
 		return s
@@ -71,14 +71,14 @@ func fail(k kind.Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Why: fmt.Sprintf(format, args...)}
 }
 
-// Reasons for which calls are ended from outside, as context causes.
+// Reasons why a call is ended early. They are causes of contexts.
 var (
 	errCancelled = fail(kind.Cancelled, "cancelled by the caller")
 	errClosed    = fail(kind.Cancelled, "the handle was closed while the call waited")
 	errEnded     = fail(kind.Cancelled, "the session ended while the call waited")
 )
 
-// lookUpError is the name that getaddrinfo(3) has for the failure of a look-up.
+// lookUpError is the name that getaddrinfo(3) has for a failed look-up.
 func lookUpError(e *net.DNSError) string {
 	switch {
 	case e.IsNotFound:
@@ -89,8 +89,8 @@ func lookUpError(e *net.DNSError) string {
 	return "EAI_FAIL"
 }
 
-// classify makes an *Error of whatever a lower layer returned. doing says in
-// which phase it happened and decides the kind when the error itself does not.
+// classify makes an *Error of the error of a lower layer. doing is the kind if the error has none
+// of its own.
 func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -105,53 +105,81 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 		return fail(kind.Cancelled, "%v", context.Cause(ctx))
 	}
 	out := &Error{Kind: doing, Why: err.Error()}
-
-	var (
-		verify    *openssl.VerifyError
-		handshake *openssl.HandshakeError
-		protocol  *openssl.ProtocolError
-		errno     syscall.Errno
-		path      *fs.PathError
-		dns       *net.DNSError
-		netErr    net.Error
-		op        *net.OpError
-	)
 	switch {
-	case errors.As(err, &verify):
-		out.Kind, out.Verify = kind.Verify, verify
-	case errors.As(err, &handshake):
-		out.Kind, out.OpenSSL = kind.Handshake, handshake.Queue
-	case errors.As(err, &protocol):
-		out.OpenSSL = protocol.Queue
+	case out.fromEngine(err):
 	case errors.Is(err, net.ErrClosed):
 		return fail(kind.Cancelled, "%s", errClosed.Why)
 	case errors.Is(err, openssl.ErrWriteBroken), errors.Is(err, openssl.ErrShut):
 		out.Kind = kind.State
-	case errors.As(err, &path):
-		out.Why = fmt.Sprintf("%s: %v", path.Path, path.Err)
-	case errors.As(err, &dns):
-		out.Why, out.Errno = fmt.Sprintf("look up %s: %s", dns.Name, dns.Err), lookUpError(dns)
-	case errors.As(err, &op) && op.Err != nil:
-		out.Why = op.Err.Error()
+	default:
+		out.fromSystem(err)
 	}
+	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		out.Errno = unix.ErrnoName(errno)
-		if op != nil {
-			out.Why = errno.Error()
-		}
 	}
-	switch {
-	case out.Verify != nil:
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
-		errors.As(err, &netErr) && netErr.Timeout():
-		out.Kind = kind.Timeout
-		out.Why = "timed out"
-		if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
-			<-ctx.Done() // A moment, if at all: who has a deadline of his own may see it pass first.
-		}
-		if errors.As(context.Cause(ctx), &e) { // see bounded
-			out.Why = e.Why
-		}
+	if out.Verify == nil && isTimeout(err) {
+		out.Kind, out.Why = kind.Timeout, timeoutText(ctx)
 	}
 	return out
+}
+
+// fromEngine takes the details of an error of OpenSSL. It says whether err is one.
+func (e *Error) fromEngine(err error) bool {
+	var (
+		verify    *openssl.VerifyError
+		handshake *openssl.HandshakeError
+		protocol  *openssl.ProtocolError
+	)
+	switch {
+	case errors.As(err, &verify):
+		e.Kind, e.Verify = kind.Verify, verify
+	case errors.As(err, &handshake):
+		e.Kind, e.OpenSSL = kind.Handshake, handshake.Queue
+	case errors.As(err, &protocol):
+		e.OpenSSL = protocol.Queue
+	default:
+		return false
+	}
+	return true
+}
+
+// fromSystem takes the text of an error of a file, a look-up or the network, without the wrapping.
+func (e *Error) fromSystem(err error) {
+	var (
+		path  *fs.PathError
+		dns   *net.DNSError
+		op    *net.OpError
+		errno syscall.Errno
+	)
+	switch {
+	case errors.As(err, &path):
+		e.Why = fmt.Sprintf("%s: %v", path.Path, path.Err)
+	case errors.As(err, &dns):
+		e.Why, e.Errno = fmt.Sprintf("look up %s: %s", dns.Name, dns.Err), lookUpError(dns)
+	case errors.As(err, &op) && errors.As(err, &errno):
+		e.Why = errno.Error()
+	case op != nil && op.Err != nil:
+		e.Why = op.Err.Error()
+	}
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.As(err, &netErr) && netErr.Timeout()
+}
+
+// timeoutText says which timeout has passed, if the context knows it; see withTimeout.
+func timeoutText(ctx context.Context) string {
+	if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
+		// ctx ends within a moment: a wait with the same deadline may see the deadline
+		// first.
+		<-ctx.Done()
+	}
+	var e *Error
+	if errors.As(context.Cause(ctx), &e) {
+		return e.Why
+	}
+	return "timed out"
 }

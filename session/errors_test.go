@@ -20,12 +20,12 @@ import (
 	"tlsd/session"
 )
 
-// netErr is how package net reports an error of the system.
+// netErr is an error of the system as package net returns it.
 func netErr(op string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Err: os.NewSyscallError(op, errno)}
 }
 
-// TestEngineErrorsAreClassified injects what an engine can return.
+// TestEngineErrorsAreClassified injects errors that an engine can return.
 func TestEngineErrorsAreClassified(t *testing.T) {
 	t.Parallel()
 	verify := &openssl.VerifyError{Code: 20, Reason: "unable to get local issuer certificate", Depth: 1, Subject: "/CN=x", Store: "system"}
@@ -147,7 +147,7 @@ func TestConnectErrors(t *testing.T) {
 	for _, host := range []string{"[::1]", "no spaces", "a..b", "256.256.256.256.", "http://localhost"} {
 		c := r.start(r.NewClient(host, 1))
 		if host != "[::1]" {
-			c.Cancel() // a name server would be asked for some of these
+			c.Cancel() // some of these would ask a name server
 		}
 		if _, err := c.wait(); err == nil {
 			t.Errorf("%q: connected", host)
@@ -201,7 +201,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestStub: without a library every call that needs one says why there is none.
+// TestStub: without a library, every call that needs one says why there is none.
 func TestStub(t *testing.T) {
 	t.Parallel()
 	s := session.New(session.Config{Engine: session.Stub(errors.New("tried libssl.so.3: not found"))})

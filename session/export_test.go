@@ -6,43 +6,42 @@ import (
 )
 
 // MostFinishing is for tests.
-const MostFinishing = mostFinishing
+const MostFinishing = maxFinishing
 
-// SetGrace makes Close, CloseServerContext and LastError wait longer, or less long, for the calls
-// before them. It must be called before the first call.
-func (s *Session) SetGrace(d time.Duration) { s.grace = d }
+// SetGrace sets how long Close, CloseServerContext and LastError wait while no earlier call ends.
+// It must be called before the first call.
+func (s *Session) SetGrace(d time.Duration) { s.stallTimeout = d }
 
-// SetLastWords gives the peer another time to say why a send has failed. It must be called before
+// SetLastWords sets how long a failed send waits for the peer's reason. It must be called before
 // the first call.
-func (s *Session) SetLastWords(d time.Duration) { s.lastWords = d }
+func (s *Session) SetLastWords(d time.Duration) { s.reasonTimeout = d }
 
-// TrustDepth counts the stores that stand behind one another, the current one
-// included.
+// TrustDepth counts the stores in the chain of fallbacks, the current one included.
 func (s *Session) TrustDepth() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 1
-	for t := s.trust; t.instead != nil; t = t.instead {
+	for t := s.trust; t.fallback != nil; t = t.fallback {
 		n++
 	}
 	return n
 }
 
-// SetReloadPause replaces the time in which a context does not look at its files again. No call may
-// have been made.
+// SetReloadPause sets the shortest time between two looks of a context. No call must have been
+// made.
 func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }
 
-// SetPause replaces the pause between attempts to connect. No call may have been made.
-func (s *Session) SetPause(pause func() <-chan time.Time) { s.pause = pause }
+// SetPause sets the pause between attempts to connect. No call must have been made.
+func (s *Session) SetPause(pause func() <-chan time.Time) { s.attemptPause = pause }
 
-// What connects to one of several addresses.
+// Functions that connect to one of several addresses.
 var (
 	Race       = race
 	Interleave = interleave
 )
 
 // MostAttempts is for tests.
-const MostAttempts = mostAttempts
+const MostAttempts = maxAttempts
 
-// SetNames replaces the system's look-up of names. No call may have been made.
-func (s *Session) SetNames(r *net.Resolver) { s.names = r }
+// SetNames replaces the system's resolver. No call must have been made.
+func (s *Session) SetNames(r *net.Resolver) { s.resolver = r }

@@ -15,25 +15,25 @@ import (
 	"tlsd/openssl"
 )
 
-// Bounds on the files that a caller names, in bytes.
+// Limits of the files that a caller names, in bytes.
 const (
 	maxBundle = openssl.MaxPEM
 	maxCert   = 1 << 20
 	maxKey    = 1 << 20
 )
 
-// An opener opens a file for reading, without waiting for it. An error that is an *Error says all;
-// another one gets the path.
+// An opener opens a file for reading. It must not wait for the file. An error that is an *Error is
+// complete. The path is added to any other error.
 type opener func() (*os.File, error)
 
-// readPEM reads a regular file of at most limit bytes. It never waits: a FIFO or a
-// device is refused, not read.
+// readPEM reads a regular file of at most limit bytes. It never waits: it refuses a FIFO or a
+// device, and does not read it.
 func readPEM(path string, limit int64, open opener) ([]byte, error) {
 	data, _, err := readFile(path, limit, open)
 	return data, err
 }
 
-// readFile is readPEM that also tells which file it was.
+// readFile is readPEM. It also returns the file's state.
 func readFile(path string, limit int64, open opener) ([]byte, fs.FileInfo, error) {
 	if !filepath.IsAbs(path) {
 		return nil, nil, fail(kind.File, "%q: the path must be absolute", path)

@@ -11,14 +11,14 @@ import (
 	"tlsd/session"
 )
 
-// A slowEnd is a rig whose connections take until free is closed to end in an orderly way, or until
-// they may not wait any more.
+// A slowEnd is a rig whose connections do not finish closing. They finish when free is closed, or
+// when they must not wait any more.
 type slowEnd struct {
 	*rig
 	free  chan struct{}
-	begun atomic.Int32 // connections whose end has begun
-	cut   atomic.Int32 // those of them that may not wait
-	left  atomic.Int32 // those of them that have ended
+	begun atomic.Int32 // connections whose closing has begun
+	cut   atomic.Int32 // those of them that must not wait
+	left  atomic.Int32 // those of them that have finished
 }
 
 func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
@@ -41,7 +41,7 @@ func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
 	return s
 }
 
-// ended runs End, and gives a channel that is closed when it has returned.
+// ended runs End. The channel is closed when End has returned.
 func (s *slowEnd) ended() <-chan struct{} {
 	over := make(chan struct{})
 	go func() { s.End(); close(over) }()
@@ -74,8 +74,8 @@ func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 	s.gone()
 }
 
-// TestTheEndDoesNotKeepWhatWasNotClosed: a connection that is being finished does not hold up that
-// the others are cut.
+// TestTheEndDoesNotKeepWhatWasNotClosed: connections that finish in the background do not delay the
+// cut of the others.
 func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, patience)
@@ -87,7 +87,7 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	s.ended()
 	until(t, "the end of the connection that was not closed", func() bool {
 		_, conns := s.eng.Open()
-		return conns == 0 && read.ended() // those that are being finished do not count
+		return conns == 0 && read.ended() // those that finish in the background do not count
 	})
 }
 
@@ -114,7 +114,7 @@ func TestFinishingMeetsTheCloseTimeout(t *testing.T) {
 	}
 }
 
-// TestFewAreFinishedAtTheSameTime: a Close too many waits for its own connection.
+// TestFewAreFinishedAtTheSameTime: one Close too many waits for its own connection.
 func TestFewAreFinishedAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, patience)

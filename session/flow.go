@@ -7,44 +7,46 @@ import (
 	"tlsd/internal/kind"
 )
 
-// The states of a direction. Each direction leaves stateOpen once.
+// The states of a direction. A direction leaves stateOpen once, and then stays as it is.
 const (
 	stateOpen   = "open"
 	stateEnd    = "end"    // reading: the peer has sent close_notify
-	stateShut   = "shut"   // writing: we have sent close_notify
+	stateShut   = "shut"   // writing: tlsd has sent close_notify
 	stateFailed = "failed" // the error says why
 )
 
-// Status is how a connection that has done its handshake stands; the result of tls.Status.
+// A Status is the state of a connection that has done its handshake. It is the result of
+// tls.Status.
 type Status struct {
-	Read, Write           string // "open", "end" or "failed"; "open", "shut" or "failed"
-	Received              int64  // bytes that the caller has been given
+	Read, Write           string // each "open", "failed", and "end" or "shut"
+	Received              int64  // bytes that were given to the caller
 	Sent                  int64  // bytes that have left for the peer
-	ReadError, WriteError *Error // why they failed, or nil
+	ReadError, WriteError *Error // why a direction has failed, or nil
 }
 
 // A flow is the state of both directions of a connection, with or without a data channel. It
-// changes before the caller can notice: before the channel is shut down, and before a call is
-// answered.
+// changes before the caller can notice the change: before the channel is shut down, and before a
+// call is answered.
 type flow struct {
 	handle Handle // of the connection, for errors
 	meter  *meter // of the session
 
-	mu   sync.Mutex // guards the rest
-	now  Status
-	told bool          // the caller knows of the WriteError
-	news chan struct{} // if not nil, closed and forgotten at the next change
+	mu                 sync.Mutex // guards the rest
+	now                Status
+	writeErrorReported bool          // the caller knows the WriteError
+	changed            chan struct{} // if not nil, closed and dropped at the next change
 }
 
-// An event changes a flow. Empty states change nothing.
+// An event changes a flow. Zero fields change nothing.
 type event struct {
 	received, sent int
 	read, write    string
 	err            *Error // of each direction that fails
-	told           bool   // a call answers with err
+	reported       bool   // a call answers with err
 }
 
-// change is the only place where a flow changes. The results say which directions it has ended.
+// change is the only function that changes a flow. The results say which directions the change has
+// ended.
 func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,21 +56,22 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	if e.read != "" && f.now.Read == stateOpen {
 		f.now.Read, readEnded = e.read, true
 		if e.read == stateFailed {
-			f.now.ReadError = e.err.of(opRead, f.handle)
+			f.now.ReadError = e.err.forCall(opRead, f.handle)
 		}
 	}
 	switch {
 	case e.write != "" && f.now.Write == stateOpen:
 		f.now.Write, writeEnded = e.write, true
 		if e.write == stateFailed {
-			f.now.WriteError, f.told = e.err.of(opWrite, f.handle), e.told
+			f.now.WriteError, f.writeErrorReported = e.err.forCall(opWrite,
+				f.handle), e.reported
 		}
 	case readEnded && e.write == stateFailed && f.sendFailed():
-		f.now.WriteError = e.err.of(opWrite, f.handle) // the peer's reason tells more
+		f.now.WriteError = e.err.forCall(opWrite, f.handle) // the peer's reason says more
 	}
-	if f.news != nil {
-		close(f.news)
-		f.news = nil
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
 	}
 	return readEnded, writeEnded
 }
@@ -78,9 +81,9 @@ func (f *flow) sendFailed() bool {
 	return f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO
 }
 
-// of is the error as a call would have it. A reset fails a Write as well, whichever system call has
-// met it.
-func (e *Error) of(op string, h Handle) *Error {
+// forCall is the error as the error of a call of op. A reset fails a Write as well, even if a read
+// has met it.
+func (e *Error) forCall(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h
 	if rest, ok := strings.CutPrefix(d.Why, "read: "); ok && op == opWrite && d.Errno != "" {
@@ -89,39 +92,39 @@ func (e *Error) of(op string, h Handle) *Error {
 	return &d
 }
 
-// status is how the connection stands.
+// status returns the state.
 func (f *flow) status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.now
 }
 
-// watch is status, with a channel that is closed when it has changed.
+// watch returns the state, and a channel that is closed at the next change.
 func (f *flow) watch() (Status, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.news == nil {
-		f.news = make(chan struct{})
+	if f.changed == nil {
+		f.changed = make(chan struct{})
 	}
-	return f.now, f.news
+	return f.now, f.changed
 }
 
-// writing says whether the outgoing direction is open.
-func (f *flow) writing() bool {
+// canWrite says whether the outgoing direction is open.
+func (f *flow) canWrite() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.now.Write == stateOpen
 }
 
-// tell gives the error of the outgoing direction, and notes that the caller knows it now. untold
-// says that the caller did not know it before.
-func (f *flow) tell() (err *Error, untold bool) {
+// reportWriteError returns the error of the outgoing direction, for a call that answers with it.
+// unreported says that no call has answered with the error before.
+func (f *flow) reportWriteError() (err *Error, unreported bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.now.WriteError == nil {
 		return nil, false
 	}
-	untold = !f.told
-	f.told = true
-	return f.now.WriteError, untold
+	unreported = !f.writeErrorReported
+	f.writeErrorReported = true
+	return f.now.WriteError, unreported
 }

@@ -13,7 +13,7 @@ func TestHandlesCountFromOneInTheOrderOfArrival(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	port := r.echo()
-	// Made first to last, run last to first.
+	// The calls are made in order, and run in the reverse order.
 	calls := []*session.Call{
 		r.NewClient("localhost", port),
 		r.NewServerContext(r.cert.CertFile, r.cert.KeyFile),
@@ -45,7 +45,7 @@ func TestFailedCallHasTakenItsNumber(t *testing.T) {
 			if got := r.server(); got != 2 {
 				t.Errorf("the next handle is %d, want 2", got)
 			}
-			// What has failed is no handle.
+			// A failed call leaves no handle.
 			r.fails(r.Close(1), kind.Handle)
 			r.fails(r.CloseServerContext(1), kind.Handle)
 		})
@@ -157,7 +157,7 @@ func TestHandleOfTheOtherSortOrUnknown(t *testing.T) {
 	}
 	const (
 		unknown = "no such handle in this session"
-		closed  = "it is closed, or the call that was to make it failed"
+		closed  = "it is closed, or the call that makes it has failed"
 	)
 	for op, call := range onConn {
 		check(op, call, ctx, "it is a server context, not a connection")
@@ -169,7 +169,7 @@ func TestHandleOfTheOtherSortOrUnknown(t *testing.T) {
 		check(op, call, gone, closed)
 		check(op, call, 4000, unknown)
 	}
-	// None of that has hurt the two that are open.
+	// The two open handles still work.
 	r.ok(r.Write(conn, []byte("x")))
 	r.ok(r.CloseServerContext(ctx))
 }

@@ -17,11 +17,11 @@ import (
 	"tlsd/session"
 )
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits before it calls a hang a failure.
 const patience = 2 * time.Minute
 
-// rig is a session on the crypto/tls stand-in, with an authority that it trusts
-// and a certificate of that for localhost.
+// A rig is a session on the crypto/tls stand-in. It trusts an authority, which has issued a
+// certificate for localhost.
 type rig struct {
 	*session.Session
 	t    *testing.T
@@ -94,7 +94,7 @@ func (g *running) wait() (any, error) {
 	return g.v, g.err
 }
 
-// ok is the result of a call that must succeed.
+// ok returns the result of a call that must succeed.
 func (g *running) ok() any {
 	g.t.Helper()
 	v, err := g.wait()
@@ -104,7 +104,7 @@ func (g *running) ok() any {
 	return v
 }
 
-// fails is the error of a call that must fail with that kind.
+// fails returns the error of a call that must fail with the kind.
 func (g *running) fails(k kind.Kind) *session.Error {
 	g.t.Helper()
 	v, err := g.wait()
@@ -118,7 +118,7 @@ func (g *running) fails(k kind.Kind) *session.Error {
 	return e
 }
 
-// ended says whether the call has ended already.
+// ended says whether the call has ended.
 func (g *running) ended() bool {
 	select {
 	case <-g.done:
@@ -143,7 +143,7 @@ func (r *rig) fails(c *session.Call, k kind.Kind) *session.Error {
 	return r.start(c).fails(k)
 }
 
-// lastError is what tls.LastError says.
+// lastError returns the text of tls.LastError.
 func (r *rig) lastError() string {
 	r.t.Helper()
 	return r.ok(r.LastError()).(string)
@@ -165,8 +165,8 @@ func (r *rig) server() session.Handle {
 
 func (r *rig) echo() int { return fakeengine.Echo(r.t, r.cert.TLS()) }
 
-// dial makes a TLS connection to a listener of the session, as an outsider. It waits for the
-// listener to appear.
+// dial makes a TLS connection to a listener of the session, from outside. It waits until the
+// listener exists.
 func (r *rig) dial(port int) *tls.Conn {
 	r.t.Helper()
 	c := tls.Client(dialTCP(r.t, port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"})
@@ -189,8 +189,8 @@ func dialTCP(t *testing.T, port int) net.Conn {
 	return nc
 }
 
-// unlistened waits until nobody listens on a port. A process that another test has just started may
-// still have a copy of a socket that is closed here, until it executes its program.
+// unlistened waits until no process listens on a port. A process that another test has just started
+// may hold a copy of a closed socket, until it executes its program.
 func unlistened(t *testing.T, port int) {
 	t.Helper()
 	until(t, "the end of a listener", func() bool {
@@ -202,7 +202,7 @@ func unlistened(t *testing.T, port int) {
 	})
 }
 
-// greet is a TLS server that says x and waits for the client to go.
+// greet is a TLS server that sends x, and waits until the client has closed the connection.
 func greet(r *rig) func(net.Conn) {
 	return func(nc net.Conn) {
 		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
@@ -212,7 +212,7 @@ func greet(r *rig) func(net.Conn) {
 	}
 }
 
-// await waits for a channel.
+// await waits until a channel is closed.
 func await(t *testing.T, ch <-chan struct{}, what string) {
 	t.Helper()
 	select {
@@ -222,7 +222,7 @@ func await(t *testing.T, ch <-chan struct{}, what string) {
 	}
 }
 
-// until waits for a condition that nothing announces.
+// until waits for a condition without an event.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
@@ -232,18 +232,18 @@ func until(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// gate is a hook that holds up one operation of the engine.
+// A gate is a hook that holds up one operation of the engine.
 type gate struct {
 	op      fakeengine.Op
-	arrived chan struct{} // gets an element for each operation that has come
-	release chan error    // the operation's result; nil lets it go on
+	arrived chan struct{} // gets an element for each operation that begins
+	release chan error    // the operation's result; nil lets the operation go on
 }
 
 func newGate(op fakeengine.Op) *gate {
 	return &gate{op: op, arrived: make(chan struct{}, 100), release: make(chan error, 100)}
 }
 
-// install makes the gate the engine's hook.
+// install sets the gate as the engine's hook.
 func (g *gate) install(e *fakeengine.Engine, _ *session.Config) {
 	e.Hook = func(ctx context.Context, op fakeengine.Op) error {
 		if op != g.op {
@@ -259,7 +259,7 @@ func (g *gate) install(e *fakeengine.Engine, _ *session.Config) {
 	}
 }
 
-// first is closed when the first operation has come.
+// first is closed when the first operation begins.
 func (g *gate) first() <-chan struct{} {
 	ch := make(chan struct{})
 	go func() {
@@ -292,12 +292,12 @@ func timeouts(l session.Timeouts) func(*fakeengine.Engine, *session.Config) {
 	return func(_ *fakeengine.Engine, c *session.Config) { c.Timeouts = l }
 }
 
-// deaf does a server's handshake and reads nothing.
+// deaf does a server's handshake, and then reads nothing.
 func deaf(r *rig, nc net.Conn) {
 	tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
 }
 
-// deafClient does a client's handshake and reads nothing.
+// deafClient does a client's handshake, and then reads nothing.
 func deafClient(r *rig, nc net.Conn) {
 	nc.SetDeadline(time.Now().Add(patience))
 	tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"}).Handshake()

@@ -14,24 +14,23 @@ import (
 	"tlsd/openssl"
 )
 
-// What can be asked of a handle: one text for each name. Times are Unix seconds, hashes and bytes
-// are hexadecimal, yes is "1" and no "0". What does not exist is "".
+// Facts about a handle: each has a name and a text. Times are Unix seconds. Hashes and bytes are
+// hexadecimal. Yes is "1" and no is "0". The text of a fact that does not exist is "".
 //
-// Certificates are only described here, for people and for programs that look at them. OpenSSL has
-// judged them.
+// This package only describes certificates, for people and for programs. OpenSSL has judged them.
 
-// Facts are the names and their texts.
+// Facts are the texts by their names.
 type Facts map[string]string
 
-// connFacts are the names of a connection's facts, in the order of the reference.
+// connFacts are the names of a connection's facts, in the order of proto.md.
 var connFacts = []string{"version", "cipher", "alpn", "group", "resumed", "server-name", "peer-address", "local-address",
 	"subject", "issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain", "verified",
 	"channel-binding", "unsent"}
 
 const opInfo = "tls.Info"
 
-// HandleInfo tells one fact about a connection that has done its handshake, or about a context;
-// without a name, all of them. The result is a string, or Facts.
+// HandleInfo returns one fact about a connection that has done its handshake, or about a context.
+// Without a name it returns all facts. The result is a string, or Facts.
 func (s *Session) HandleInfo(h Handle, name string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,10 +40,10 @@ func (s *Session) HandleInfo(h Handle, name string) *Call {
 			return s.refuse(opInfo, h, err)
 		}
 		call := s.newCall(opInfo, h, func(context.Context) (any, error) { return c.facts().pick(name, contextFacts()) })
-		call.after = []<-chan struct{}{c.ctl}
+		call.after = []<-chan struct{}{c.controlTail}
 		return call.instant()
 	}
-	return s.beside(opInfo, h, ctlLane, func(_ context.Context, c *connection) (any, error) {
+	return s.beside(opInfo, h, controlLane, func(_ context.Context, c *connection) (any, error) {
 		f, err := c.facts(name)
 		if err != nil {
 			return nil, err
@@ -53,7 +52,7 @@ func (s *Session) HandleInfo(h Handle, name string) *Call {
 	}).instant()
 }
 
-// pick gives one fact, or all.
+// pick returns one fact, or all if there is no name.
 func (f Facts) pick(name string, known []string) (any, error) {
 	if name == "" {
 		return f, nil
@@ -64,7 +63,7 @@ func (f Facts) pick(name string, known []string) (any, error) {
 	return f[name], nil
 }
 
-// facts gives those of a connection. Addresses are known before the handshake, too.
+// facts returns the facts of a connection. Before the handshake only the addresses are known.
 func (c *connection) facts(name string) (Facts, error) {
 	f := Facts{"peer-address": c.remote, "local-address": c.local}
 	if _, ok := f[name]; ok {
@@ -85,7 +84,7 @@ func (c *connection) facts(name string) (Facts, error) {
 	} {
 		f[name] = text
 	}
-	f.describe(i)
+	f.addCertificates(i)
 	return f, nil
 }
 
@@ -96,8 +95,8 @@ func flag(b bool) string {
 	return "0"
 }
 
-// describe adds what there is to say about the peer's certificates.
-func (f Facts) describe(i openssl.Info) {
+// addCertificates adds the facts about the peer's certificates.
+func (f Facts) addCertificates(i openssl.Info) {
 	for _, name := range []string{"issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain"} {
 		f[name] = ""
 	}
@@ -110,7 +109,8 @@ func (f Facts) describe(i openssl.Info) {
 	f["chain"] = asPEM(i.Chain)
 	f["issuer"] = i.Issuer
 	leaf, err := x509.ParseCertificate(i.Chain[0])
-	if err != nil { // OpenSSL reads some that this parser does not; the rest stays ""
+	// OpenSSL reads some certificates that this parser does not. Their other facts stay "".
+	if err != nil {
 		return
 	}
 	f["serial"] = leaf.SerialNumber.Text(16)
@@ -121,13 +121,14 @@ func (f Facts) describe(i openssl.Info) {
 func asPEM(chain [][]byte) string {
 	var b strings.Builder
 	for _, der := range chain {
-		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder does not fail
+		// a Builder does not fail
+		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	return b.String()
 }
 
-// names are the subject alternative names, as in "DNS:example.com, IP:192.0.2.1". Each is one
-// entry, whatever is in it.
+// names lists the subject alternative names, as in "DNS:example.com, IP:192.0.2.1". Each name is
+// one entry, whatever characters it has.
 func names(c *x509.Certificate) string {
 	var list []string
 	for _, n := range c.DNSNames {
@@ -145,8 +146,8 @@ func names(c *x509.Certificate) string {
 	return strings.Join(list, ", ")
 }
 
-// entry quotes a name that could look like two, or end a host's string: one with a comma, a blank,
-// a quotation mark, a backslash, or a character that does not show.
+// entry quotes a name that could look like two names, or could end a host's string. Such a name has
+// a comma, a blank, a quotation mark, a backslash, or a character that is not printable ASCII.
 func entry(name string) string {
 	odd := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`,"\`, r) }
 	if strings.IndexFunc(name, odd) < 0 {
@@ -155,7 +156,8 @@ func entry(name string) string {
 	return strconv.QuoteToASCII(name)
 }
 
-// unsent is how many bytes the caller has sent on the data channel that have not left for the peer.
+// unsent is the number of bytes that the caller has sent on the data channel and that have not
+// left.
 func (c *connection) unsent() int {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -174,7 +176,7 @@ func contextFacts() []string {
 	return append(names, optWatch)
 }
 
-// facts gives those of a context: where it listens, and its options.
+// facts returns the facts of a context: its addresses and its options.
 func (c *serverContext) facts() Facts {
 	list, _ := c.listening()
 	var addresses []string

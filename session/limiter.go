@@ -8,42 +8,41 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A limiter bounds pieces of work that come one after another. Its context ends, with kind
-// "timeout", when a piece takes too long; then the limiter is used up. A piece that is in time
-// allocates nothing and does not touch the timer: when the timer fires, it looks whether it must
-// run on.
+// A limiter limits the time of pieces of work that come one after another. When a piece takes too
+// long, the piece's context ends with kind "timeout". A piece that ends in time allocates nothing
+// and does not touch the timer. A timer that fires early for the current piece is armed again.
 type limiter struct {
 	parent context.Context
 
-	mu      sync.Mutex // guards the rest
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	bound   time.Duration // 0: none
-	size    int           // bytes of the piece, for people
-	running bool          // a piece is
-	until   time.Time     // when it must have ended
-	timer   *time.Timer   // made with the first piece
-	ticking bool          // the timer is running
-	fires   time.Time     // then: when it fires
+	mu       sync.Mutex // guards the rest
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	timeout  time.Duration // 0: none
+	size     int           // bytes of the piece, for the error's text
+	running  bool          // between begin and end
+	deadline time.Time     // of the piece
+	timer    *time.Timer   // made with the first piece
+	armed    bool          // the timer runs
+	firesAt  time.Time     // when the running timer fires
 }
 
-func newLimiter(parent context.Context, bound time.Duration) *limiter {
-	l := &limiter{parent: parent, bound: bound}
+func newLimiter(parent context.Context, timeout time.Duration) *limiter {
+	l := &limiter{parent: parent, timeout: timeout}
 	l.ctx, l.cancel = context.WithCancelCause(parent)
 	return l
 }
 
-// set changes the bound. A piece that is under way gets the new bound from now on.
-func (l *limiter) set(bound time.Duration) {
+// set changes the timeout. A piece that runs gets the new timeout from now on.
+func (l *limiter) set(timeout time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bound = bound
+	l.timeout = timeout
 	if l.running {
 		l.start()
 	}
 }
 
-// begin begins a piece, and gives its context.
+// begin begins a piece, and returns its context.
 func (l *limiter) begin(size int) context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,28 +54,28 @@ func (l *limiter) begin(size int) context.Context {
 	return l.ctx
 }
 
-// end ends it.
+// end ends the piece.
 func (l *limiter) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running = false
 }
 
-// start counts from now. l.mu must be held.
+// start sets the deadline, counted from now. l.mu must be held.
 func (l *limiter) start() {
-	if l.bound == 0 {
-		l.until = time.Time{}
+	if l.timeout == 0 {
+		l.deadline = time.Time{}
 		return
 	}
-	l.until = time.Now().Add(l.bound)
-	if !l.ticking || l.until.Before(l.fires) {
-		l.tick(l.bound)
+	l.deadline = time.Now().Add(l.timeout)
+	if !l.armed || l.deadline.Before(l.firesAt) {
+		l.arm(l.timeout)
 	}
 }
 
-// tick makes the timer fire after d. l.mu must be held.
-func (l *limiter) tick(d time.Duration) {
-	l.ticking, l.fires = true, l.until
+// arm makes the timer fire after d. l.mu must be held.
+func (l *limiter) arm(d time.Duration) {
+	l.armed, l.firesAt = true, l.deadline
 	if l.timer == nil {
 		l.timer = time.AfterFunc(d, l.fire)
 	} else {
@@ -87,15 +86,15 @@ func (l *limiter) tick(d time.Duration) {
 func (l *limiter) fire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ticking = false
-	if !l.running || l.until.IsZero() {
+	l.armed = false
+	if !l.running || l.deadline.IsZero() {
 		return
 	}
-	if left := time.Until(l.until); left > 0 {
-		l.tick(left)
+	if left := time.Until(l.deadline); left > 0 {
+		l.arm(left)
 		return
 	}
-	l.cancel(notTaken(l.size, l.bound))
+	l.cancel(notTaken(l.size, l.timeout))
 }
 
 // stop frees the limiter.
@@ -109,7 +108,7 @@ func (l *limiter) stop() {
 	l.cancel(nil)
 }
 
-// pending is the size of the piece that is under way.
+// pending is the size of the piece that runs, or 0.
 func (l *limiter) pending() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,10 +118,10 @@ func (l *limiter) pending() int {
 	return l.size
 }
 
-// notTaken is the error of a peer that does not take so many bytes in time; 0 means close_notify.
-func notTaken(size int, bound time.Duration) *Error {
+// notTaken is the error of a peer that does not take size bytes in time. Size 0 is close_notify.
+func notTaken(size int, timeout time.Duration) *Error {
 	if size == 0 {
-		return fail(kind.Timeout, "the peer has not taken close_notify within %v", bound)
+		return fail(kind.Timeout, "the peer has not taken close_notify within %v", timeout)
 	}
-	return fail(kind.Timeout, "the peer has not taken %d bytes within %v", size, bound)
+	return fail(kind.Timeout, "the peer has not taken %d bytes within %v", size, timeout)
 }

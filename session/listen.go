@@ -9,12 +9,12 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A context may listen in several places. Accept with an address listens there at its first call;
-// Listen does that at once, and can take any free port. Accept without an address takes clients
-// from all places.
+// A context may listen on several addresses. Accept with an address listens there from its first
+// call on. Listen listens at once, and can take any free port. Accept without an address takes
+// clients from all addresses.
 
-// Listen binds an address of this machine, and takes clients for later Accepts. Port 0 is any free
-// port. The result is the port.
+// Listen binds an address of this machine, and keeps its clients for later Accepts. Port 0 is any
+// free port. The result is the port.
 func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -30,8 +30,8 @@ func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
 	})
 }
 
-// onContext makes a call that changes a context, behind those that were made before. s.mu must be
-// held.
+// onContext makes a call that changes a context. The call waits for the earlier calls that do so.
+// s.mu must be held.
 func (s *Session) onContext(op string, h Handle, run func(context.Context, *serverContext) (any, error)) *Call {
 	c, err := s.context(h)
 	if err != nil {
@@ -39,16 +39,16 @@ func (s *Session) onContext(op string, h Handle, run func(context.Context, *serv
 	}
 	call := s.newCall(op, h, func(ctx context.Context) (any, error) {
 		s.mu.Lock()
-		gone := c.gone
+		gone := c.abandoned
 		s.mu.Unlock()
 		if gone {
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		return run(ctx, c)
 	})
-	call.after = []<-chan struct{}{c.ctl}
-	call.lane = &c.ctl
-	*call.lane = call.done
+	call.after = []<-chan struct{}{c.controlTail}
+	call.tail = &c.controlTail
+	*call.tail = call.done
 	return call
 }
 
@@ -56,11 +56,11 @@ func (c *serverContext) newListener(addr string) *listener {
 	return &listener{s: c.s, addr: addr, context: c, opened: make(chan struct{})}
 }
 
-// another wakes those that wait for a client of any listener, because there is another one. s.mu
-// must be held.
-func (c *serverContext) another() {
-	close(c.more)
-	c.more = make(chan struct{})
+// notifyListenersChanged wakes the Accepts that wait for clients of all listeners, after a listener
+// was added. s.mu must be held.
+func (c *serverContext) notifyListenersChanged() {
+	close(c.listenersChanged)
+	c.listenersChanged = make(chan struct{})
 }
 
 // listenAnywhere listens on a free port.
@@ -71,10 +71,10 @@ func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, e
 	}
 	close(l.opened)
 	c.s.mu.Lock()
-	full := c.roomForPlace()
+	full := c.checkListenerLimit()
 	if full == nil {
 		c.listeners[net.JoinHostPort(host, strconv.Itoa(l.port()))] = l
-		c.another()
+		c.notifyListenersChanged()
 	}
 	c.s.mu.Unlock()
 	if full != nil {
@@ -85,14 +85,16 @@ func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, e
 	return l.port(), nil
 }
 
-// maxPlaces is how many places a context listens in at most: each costs a socket, and room for
-// clients that wait.
-const maxPlaces = 64
+// maxListeners is the most listeners that a context may have. Each costs a socket, and room for
+// waiting clients.
+const maxListeners = 64
 
-// roomForPlace says why the context cannot listen in another place. s.mu must be held.
-func (c *serverContext) roomForPlace() error {
-	if len(c.listeners) >= maxPlaces {
-		return fail(kind.Limit, "the context listens in %d places, the most that one can; use another context", len(c.listeners))
+// checkListenerLimit fails if the context has maxListeners. s.mu must be held.
+func (c *serverContext) checkListenerLimit() error {
+	if len(c.listeners) >= maxListeners {
+		return fail(kind.Limit,
+			"the context listens on %d addresses, the limit of a context; use another",
+			len(c.listeners))
 	}
 	return nil
 }
@@ -108,7 +110,7 @@ func (c *serverContext) acceptAny(ctx context.Context) (arrival, error) {
 		}
 		cases := []reflect.SelectCase{receiveCase(ctx.Done()), receiveCase(more)}
 		for _, l := range list {
-			cases = append(cases, receiveCase(l.ready), receiveCase(l.trouble))
+			cases = append(cases, receiveCase(l.arrived), receiveCase(l.acceptErrors))
 		}
 		chosen, value, _ := reflect.Select(cases)
 		switch {
@@ -127,7 +129,7 @@ func receiveCase(ch any) reflect.SelectCase {
 	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
 }
 
-// listening gives the places where the context listens, and what is closed when there is another
+// listening returns the listeners that listen, and a channel that is closed when there is another
 // one.
 func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 	c.s.mu.Lock()
@@ -138,8 +140,8 @@ func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 			if l.err == nil {
 				list = append(list, l)
 			}
-		default: // an Accept with its address is about to open it
+		default: // an Accept is about to open it
 		}
 	}
-	return list, c.more
+	return list, c.listenersChanged
 }

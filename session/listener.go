@@ -13,16 +13,16 @@ import (
 	"tlsd/internal/kind"
 )
 
-// listener is one address that a context listens on. It accepts clients from
-// the first Accept until the context is closed, does their handshakes side by
-// side, and keeps at most Limits.Pending of them, in the handshake or done,
-// until an Accept claims them; further clients wait in the kernel's queue.
+// A listener is one address where a context listens. It accepts clients from the first Accept until
+// the context is closed, and does their handshakes side by side. It keeps at most Limits.Pending
+// clients, in the handshake or done, until an Accept claims them. Further clients wait in the
+// kernel's backlog.
 type listener struct {
 	s    *Session
 	addr string
 
 	opened chan struct{} // closed when listening has begun or failed
-	err    *Error        // why it failed; set before opened is closed
+	err    *Error        // why listening has failed; set before opened is closed
 
 	context *serverContext
 	ln      *net.TCPListener
@@ -30,13 +30,13 @@ type listener struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 
-	places  chan struct{} // one is taken by each client until it is claimed
-	ready   chan arrival  // clients that have done their handshake, or failed; never full
-	trouble chan *Error   // why no client can be taken, for an Accept that waits
+	slots        chan struct{} // each client has one element until an Accept claims the client
+	arrived      chan arrival  // clients that no Accept has claimed; never full
+	acceptErrors chan *Error   // why accept(2) fails, for an Accept that waits
 }
 
-// An arrival is a client: its connection after the handshake, or before it if that comes later, or
-// why it failed.
+// An arrival is a client for an Accept. It has conn after the handshake, tcp if the handshake comes
+// later, or the error of the handshake.
 type arrival struct {
 	conn          EngineConn
 	local, remote string // addresses of conn
@@ -44,8 +44,8 @@ type arrival struct {
 	err           *Error
 }
 
-// accept claims the next client of an address, or, without an address, of all that the context
-// listens on.
+// accept claims the next client of an address. Without an address, it claims the next client of all
+// listeners of the context.
 func (c *serverContext) accept(ctx context.Context, host string, port int) (arrival, error) {
 	if host == "" && port == 0 {
 		return c.acceptAny(ctx)
@@ -55,18 +55,18 @@ func (c *serverContext) accept(ctx context.Context, host string, port int) (arri
 		return arrival{}, err
 	}
 	select {
-	case a := <-l.ready:
+	case a := <-l.arrived:
 		return l.claim(a)
-	case e := <-l.trouble:
+	case e := <-l.acceptErrors:
 		return arrival{}, e
 	case <-ctx.Done():
 		return arrival{}, context.Cause(ctx)
 	}
 }
 
-// claim takes a client that has arrived.
+// claim gives the client's slot back, and returns the client or its error.
 func (l *listener) claim(a arrival) (arrival, error) {
-	<-l.places
+	<-l.slots
 	l.context.clientsChanged()
 	if a.err != nil {
 		return arrival{}, a.err
@@ -74,18 +74,18 @@ func (l *listener) claim(a arrival) (arrival, error) {
 	return a, nil
 }
 
-// listener returns the listener of an address, which it opens at first use.
+// listener returns the listener of an address. At the first use it opens the listener.
 func (c *serverContext) listener(ctx context.Context, addr string) (*listener, error) {
 	for {
 		c.s.mu.Lock()
-		if c.gone {
+		if c.abandoned {
 			c.s.mu.Unlock()
-			return nil, fail(kind.Handle, "the call that was to make it failed")
+			return nil, fail(kind.Handle, "the call that makes it has failed")
 		}
 		l := c.listeners[addr]
 		first := l == nil
 		if first {
-			if err := c.roomForPlace(); err != nil {
+			if err := c.checkListenerLimit(); err != nil {
 				c.s.mu.Unlock()
 				return nil, err
 			}
@@ -103,7 +103,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 			close(l.opened)
 			if l.err == nil {
 				c.s.mu.Lock()
-				c.another()
+				c.notifyListenersChanged()
 				c.s.mu.Unlock()
 				c.clientsChanged()
 			}
@@ -119,12 +119,12 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 		case first || l.err.Kind != kind.Cancelled && l.err.Kind != kind.Timeout:
 			return nil, l.err
 		}
-		// The Accept that was to open it has ended early. This one has not.
+		// Another Accept opened the listener, and was ended early. This Accept tries again.
 	}
 }
 
 func (l *listener) open(ctx context.Context) *Error {
-	ctx, cancel := bounded(ctx, l.s.Timeouts.Connect, "no address")
+	ctx, cancel := withTimeout(ctx, l.s.Timeouts.Connect, "no address")
 	defer cancel()
 	ln, err := l.s.listen(ctx, l.addr)
 	if err != nil {
@@ -136,9 +136,9 @@ func (l *listener) open(ctx context.Context) *Error {
 	}
 	l.ln = ln.(*net.TCPListener)
 	l.ctx, l.stop = context.WithCancel(l.s.ctx)
-	l.places = make(chan struct{}, l.s.Limits.Pending)
-	l.ready = make(chan arrival, l.s.Limits.Pending)
-	l.trouble = make(chan *Error)
+	l.slots = make(chan struct{}, l.s.Limits.Pending)
+	l.arrived = make(chan arrival, l.s.Limits.Pending)
+	l.acceptErrors = make(chan *Error)
 	l.work.Add(1)
 	go l.serve()
 	return nil
@@ -149,27 +149,27 @@ func (l *listener) serve() {
 	defer l.work.Done()
 	for {
 		select {
-		case l.places <- struct{}{}:
+		case l.slots <- struct{}{}:
 		case <-l.ctx.Done():
 			return
 		}
 		nc, err := l.ln.AcceptTCP()
 		if err == nil {
 			l.work.Add(1)
-			go l.welcome(nc)
+			go l.serveClient(nc)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		// Out of descriptors or memory: an Accept that waits hears of it, and
-		// clients wait until it is over.
-		<-l.places
+		// Descriptors or memory are used up. A waiting Accept gets the error, and the
+		// clients wait in the backlog until this is over.
+		<-l.slots
 		e := classify(l.ctx, err, kind.IO)
 		e.Why = fmt.Sprintf("accept on %s: %s", l.addr, e.Why)
 		pause := time.NewTimer(100 * time.Millisecond)
 		select {
-		case l.trouble <- e:
+		case l.acceptErrors <- e:
 		case <-pause.C:
 			continue
 		case <-l.ctx.Done():
@@ -183,27 +183,28 @@ func (l *listener) serve() {
 	}
 }
 
-// welcome does the handshake of a client, unless it comes later.
-func (l *listener) welcome(nc *net.TCPConn) {
+// serveClient does the handshake of a client. If the handshake comes later, it delivers the client
+// at once.
+func (l *listener) serveClient(nc *net.TCPConn) {
 	defer l.work.Done()
 	l.s.mu.Lock()
 	later, skip := l.context.options.later, l.context.options.skip
 	l.s.mu.Unlock()
 	if later {
-		l.arrive(arrival{tcp: nc})
+		l.deliver(arrival{tcp: nc})
 		return
 	}
 	a := l.handshake(nc, skip)
 	if a.err != nil && skip {
-		<-l.places // it was never there
+		<-l.slots // Accepts never see the client
 		return
 	}
-	l.arrive(a)
+	l.deliver(a)
 }
 
-// arrive gives a client to the Accepts. There is room for it.
-func (l *listener) arrive(a arrival) {
-	l.ready <- a
+// deliver gives a client to the Accepts. There is room, because the client has a slot.
+func (l *listener) deliver(a arrival) {
+	l.arrived <- a
 	l.context.clientsChanged()
 }
 
@@ -214,23 +215,24 @@ func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	if err != nil {
 		return arrival{err: classify(l.ctx, err, kind.Internal)}
 	}
-	ctx, cancel := bounded(l.ctx, l.s.Timeouts.AcceptHandshake, noHandshake)
+	ctx, cancel := withTimeout(l.ctx, l.s.Timeouts.AcceptHandshake, noHandshake)
 	defer cancel()
 	began := time.Now()
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
 		e := l.s.judgeHandshake("tls.Accept", peer, err, classify(ctx, err, kind.Handshake))
-		l.s.shaken(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip}, began, conn)
+		l.s.reportHandshake(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip},
+			began, conn)
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)
 		return arrival{err: e}
 	}
-	l.s.shaken(Handshake{Server: true, Peer: peer}, began, conn)
+	l.s.reportHandshake(Handshake{Server: true, Peer: peer}, began, conn)
 	a.conn = conn
 	return a
 }
 
-// close stops listening, ends the handshakes and drops the clients that were
-// not claimed, all at the same time. It returns when all of that is done.
+// close stops listening, ends the handshakes and drops the clients that no Accept has claimed, all
+// at the same time. It returns when this is done.
 func (l *listener) close(ctx context.Context) {
 	<-l.opened
 	if l.err != nil {
@@ -239,8 +241,8 @@ func (l *listener) close(ctx context.Context) {
 	l.stop()
 	l.ln.Close()
 	l.work.Wait()
-	close(l.ready)
-	for a := range l.ready {
+	close(l.arrived)
+	for a := range l.arrived {
 		if a.conn != nil {
 			l.work.Go(func() { a.conn.CloseContext(ctx) })
 		}
@@ -251,8 +253,8 @@ func (l *listener) close(ctx context.Context) {
 	l.work.Wait()
 }
 
-// network keeps an IPv4 address to IPv4: with "tcp", Go takes 0.0.0.0 for all
-// addresses, those of IPv6 too.
+// network is "tcp4" for an IPv4 address. With "tcp", Go takes 0.0.0.0 for all addresses, those of
+// IPv6 too.
 func network(addr string) string {
 	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
 		return "tcp4"

@@ -10,11 +10,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-// slowName is a new name whose look-up does not end. So is every name that is not
-// in /etc/hosts: no test asks a name server.
+// slowName returns a new name whose look-up does not end. This holds for every name that is not in
+// /etc/hosts, so no test asks a name server.
 func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
 
-var names, lookups atomic.Int32 // names made, and questions to a name server that have begun
+var names, lookups atomic.Int32 // number of names, and of look-ups that have begun
 
 func TestMain(m *testing.M) {
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -2,16 +2,16 @@ package session
 
 import "sync/atomic"
 
-// What sessions do is counted, for the administrator. A count is a few additions to memory: nothing
-// reports it, so an idle session does nothing.
+// Counters of what sessions do, for the administrator. A count costs a few additions to memory.
+// Nothing runs to report it, so an idle session does nothing.
 
-// A Meter counts what the sessions of a process do. Its methods are called by several goroutines
-// and must not wait.
+// A Meter counts what the sessions of a process do. Several goroutines call its methods, which must
+// not wait.
 type Meter interface {
-	// Moved counts bytes of connections: from peers to the caller, and from the caller to
-	// peers. What could not be delivered is taken back by a number below zero.
+	// Moved counts bytes of connections: from peers to callers, and from callers to peers. A
+	// negative number takes back bytes that could not be delivered.
 	Moved(received, sent int)
-	// Held counts handles that were opened, or, below zero, closed.
+	// Held counts handles that were opened. A negative number counts closed ones.
 	Held(connections, contexts int)
 	// Shaken counts a handshake that has ended.
 	Shaken(Handshake)
@@ -21,12 +21,12 @@ type Meter interface {
 	Reloaded(used bool)
 }
 
-// meter counts what one session does, and passes that on.
+// A meter counts what one session does, and passes the counts on.
 type meter struct {
 	received, sent atomic.Int64
 	next           Meter // or nil
 
-	conns, contexts int // that were passed on; guarded by the session's lock
+	conns, contexts int // the numbers that were passed on; guarded by the session's lock
 }
 
 func (m *meter) moved(received, sent int) {
@@ -40,7 +40,7 @@ func (m *meter) moved(received, sent int) {
 	}
 }
 
-// count passes on how many handles there are. It is called after each change. s.mu must be held.
+// count passes on the number of handles. It is called after each change. s.mu must be held.
 func (s *Session) count() {
 	m := &s.meter
 	conns, contexts := len(s.conns)-m.conns, len(s.contexts)-m.contexts

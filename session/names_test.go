@@ -14,7 +14,7 @@ import (
 	"tlsd/internal/kind"
 )
 
-// dns is a server of names, which gives each the same IPv4 addresses, and counts the questions.
+// A dns is a name server. It gives each name the same IPv4 addresses, and counts the questions.
 func dns(t *testing.T, addrs ...string) (resolver *net.Resolver, asked *atomic.Int32) {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -41,14 +41,14 @@ func dns(t *testing.T, addrs ...string) (resolver *net.Resolver, asked *atomic.I
 	}}, asked
 }
 
-// answer makes the answer to a question of RFC 1035.
+// answer makes the answer to a question (RFC 1035).
 func answer(query []byte, addrs []string) []byte {
-	end := 12 // of the header; then the labels of the name
+	end := 12 // of the header; the labels of the name follow
 	for query[end] != 0 {
 		end += int(query[end]) + 1
 	}
 	question := query[12 : end+5]
-	if binary.BigEndian.Uint16(query[end+1:]) != 1 { // not for IPv4 addresses
+	if binary.BigEndian.Uint16(query[end+1:]) != 1 { // no question for IPv4 addresses
 		addrs = nil
 	}
 	msg := append([]byte{query[0], query[1], 0x81, 0x80, 0, 1, 0, byte(len(addrs)), 0, 0, 0, 0}, question...)
@@ -59,13 +59,13 @@ func answer(query []byte, addrs []string) []byte {
 	return msg
 }
 
-// Whatever the DNS says, no address is connected to that is not allowed.
+// Whatever the DNS says, tlsd connects to no address that is not allowed.
 func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		rules string
 		addrs []string
-		open  bool // somebody listens at 127.0.0.1
+		open  bool // a listener is at 127.0.0.1
 		kind  kind.Kind
 		text  string
 	}{
@@ -101,7 +101,7 @@ func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 	}
 }
 
-// Nobody learns by the DNS what a script asked for in vain.
+// The DNS does not learn which forbidden name a script has asked for.
 func TestForbiddenNamesAreNotLookedUp(t *testing.T) {
 	t.Parallel()
 	r, _ := ruled(t, `destinations = ["example.com:443", "127.0.0.1:444"]`)
@@ -111,7 +111,8 @@ func TestForbiddenNamesAreNotLookedUp(t *testing.T) {
 	if n := asked.Load(); n != 0 {
 		t.Errorf("the DNS was asked %d times", n)
 	}
-	r.fails(r.NewClient("secret.test", 444), kind.Connect) // an address may allow it
+	r.fails(r.NewClient("secret.test", 444),
+		kind.Connect) // a rule with an address may allow the name
 	if asked.Load() == 0 {
 		t.Error("the DNS was not asked: this checks nothing")
 	}

@@ -1,5 +1,4 @@
 package session
 
-// noSignal would keep a send from raising SIGPIPE. Darwin has no such flag; Go's runtime ignores
-// the signal for sockets.
+// noSignal is 0, because Darwin has no such flag. Go's runtime ignores SIGPIPE for sockets.
 const noSignal = 0

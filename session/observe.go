@@ -7,36 +7,37 @@ import (
 	"time"
 )
 
-// What a session does that an administrator may want to read in the log. Nothing is logged here:
-// the session's owner decides which of it becomes a line.
+// Events of a session that an administrator may want to read in the log. Nothing is logged here:
+// the session's owner decides which of them it logs.
 
-// An Observer is told of it. Its methods are called by the goroutines of calls, several at the same
-// time, and must not wait.
+// An Observer gets the events. The goroutines of calls call its methods, several at the same time.
+// The methods must not wait.
 type Observer interface {
-	// Shaken tells of a handshake that has ended, in success or not.
+	// Shaken reports a handshake that has ended, in success or failure.
 	Shaken(Handshake)
-	// Loaded tells of a certificate and a key that have been read and taken.
+	// Loaded reports a certificate and a key that have been read and taken.
 	Loaded(Certificate)
-	// Reloaded tells that files of a context have changed, and whether they are used now: an
-	// error is why the old ones stay. Without a key it is the file of client-ca.
+	// Reloaded reports that files of a context have changed. nil means that they are in use
+	// now. An error says why the old ones stay. Without a key it is the file of client-ca.
 	Reloaded(certFile, keyFile string, err error)
-	// Over tells what the session has done. It is the last call.
+	// Over reports what the session has done. It is the last call.
 	Over(Totals)
 }
 
-// A Handshake is one that has ended.
+// A Handshake describes a handshake that has ended.
 type Handshake struct {
-	Server  bool   // this side was the server
-	Peer    string // a client's: host and port as the caller gave them; a server's: the client's address
+	Server bool // tlsd was the server
+	// for a client, host and port as the caller gave them; for a server, the client's address
+	Peer    string
 	Took    time.Duration
 	Failure *Error // nil if it has succeeded
-	Skipped bool   // nobody is told of the failure: see the option failed-handshakes
+	Skipped bool   // no call answers with the failure: see the option failed-handshakes
 
 	t EngineConn
 }
 
-// Version is that of TLS, as tls.Version has it; "" without success. It may be called by Shaken
-// only.
+// Version is the version of TLS, as in tls.Version. It is "" after a failure. Only Shaken may call
+// it.
 func (h Handshake) Version() string {
 	if h.Failure != nil {
 		return ""
@@ -44,8 +45,8 @@ func (h Handshake) Version() string {
 	return h.t.Version()
 }
 
-// Details asks what the handshake has agreed on. It costs a little, and may be called by Shaken
-// only. Without success there are none.
+// Details returns what the handshake has agreed on, or nothing after a failure. Only Shaken may
+// call it, because it asks OpenSSL.
 func (h Handshake) Details() (version, cipher, subject, serial string, resumed bool) {
 	if h.Failure != nil {
 		return "", "", "", "", false
@@ -65,19 +66,19 @@ func (h Handshake) Details() (version, cipher, subject, serial string, resumed b
 // A Certificate describes files that have been taken.
 type Certificate struct {
 	CertFile, KeyFile string
-	Serial            *big.Int // nil if the certificate is one that only OpenSSL can read
+	Serial            *big.Int // nil if only OpenSSL can read the certificate
 	NotAfter          time.Time
-	KeyOpen           bool // the key can be read by every user of the machine
+	KeyOpen           bool // every user of the machine can read the key
 }
 
-// Totals are what a session has done.
+// Totals count what a session has done.
 type Totals struct {
-	Handles        int   // that were given out
+	Handles        int   // all that were made
 	Received, Sent int64 // bytes of connections
 }
 
-// shaken tells the meter and the observer of a handshake.
-func (s *Session) shaken(h Handshake, began time.Time, t EngineConn) {
+// reportHandshake reports a handshake to the meter and the observer.
+func (s *Session) reportHandshake(h Handshake, began time.Time, t EngineConn) {
 	h.Took, h.t = time.Since(began), t
 	if s.Meter != nil {
 		s.Meter.Shaken(h)
@@ -87,15 +88,15 @@ func (s *Session) shaken(h Handshake, began time.Time, t EngineConn) {
 	}
 }
 
-// loaded tells the observer of a certificate and the file of its key.
-func (s *Session) loaded(from source) {
+// reportCertificate reports a certificate and its key to the observer.
+func (s *Session) reportCertificate(from source) {
 	if s.Observer != nil {
 		s.Observer.Loaded(from.certificate())
 	}
 }
 
-// reloaded tells the meter and the observer of files that have changed.
-func (s *Session) reloaded(certFile, keyFile string, err error) {
+// reportReload reports files that have changed to the meter and the observer.
+func (s *Session) reportReload(certFile, keyFile string, err error) {
 	if s.meter.next != nil {
 		s.meter.next.Reloaded(err == nil)
 	}
@@ -114,7 +115,8 @@ func (from source) certificate() Certificate {
 	return c
 }
 
-// firstCertificate is that of a PEM text, or nil if this parser cannot read it.
+// firstCertificate returns the first certificate of a PEM text. It returns nil if this parser
+// cannot read it.
 func firstCertificate(text []byte) *x509.Certificate {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "CERTIFICATE" {

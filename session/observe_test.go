@@ -16,7 +16,7 @@ import (
 	"tlsd/session"
 )
 
-// notes is an Observer that remembers.
+// notes is an Observer that records the events.
 type notes struct {
 	mu           sync.Mutex
 	shaken       []shaken
@@ -63,7 +63,7 @@ func (n *notes) handshakes() []shaken {
 	return slices.Clone(n.shaken)
 }
 
-// observe makes a session tell the notes.
+// observe sets the notes as the session's Observer.
 func (n *notes) observe(_ *fakeengine.Engine, c *session.Config) { c.Observer = n }
 
 func TestTheObserverIsToldOfHandshakesAndOfTheEnd(t *testing.T) {

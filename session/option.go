@@ -14,73 +14,72 @@ import (
 	"tlsd/openssl"
 )
 
-// The options of handles. An option of a connection must come before its handshake. One of a
-// context holds for clients that come later; those that are there stay as they are. An unknown
-// name, and a value that an option does not have, are errors of kind "params" that list what there
-// is.
+// The options of handles. An option of a connection must come before its handshake. An option of a
+// context is for clients that come later. An unknown name and a bad value are errors of kind
+// "params", which list the known ones.
 
-// A connOption is an option of a connection. set is called with s.mu held, parse before it and
-// without.
+// A connOption is an option of a connection. parse is called without s.mu. The function that parse
+// returns is called with s.mu held.
 type connOption struct {
 	name   string
 	values string // for errors
 	client bool   // not for accepted connections
-	// parse gives what sets the option. It may read files.
-	parse func(s *Session, value string) (func(*beginning), error)
+	// parse returns the function that sets the option. It may read files.
+	parse func(s *Session, value string) (func(*connSetup), error)
 }
 
 var connOptions = []connOption{
 	{"alpn", "names with commas between them, such as h2,http/1.1, or nothing", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			list, err := protocols(v)
-			return func(b *beginning) { b.settings.ALPN = list }, err
+			return func(b *connSetup) { b.settings.ALPN = list }, err
 		}},
 	{"server-name", "a host name or an address", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			h, err := policy.ParseHost(v)
-			return func(b *beginning) { b.name = h.String() }, err
+			return func(b *connSetup) { b.serverName = h.String() }, err
 		}},
 	{"ca", "the absolute path of a PEM file, or nothing for the system's store", true, parseCA},
 	{"pins", "sha256: and 64 hexadecimal digits, several with commas between them, or nothing", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			list, err := pins(v)
-			return func(b *beginning) { b.settings.Pins = list }, err
+			return func(b *connSetup) { b.settings.Pins = list }, err
 		}},
 	{"min-version", "1.2 or 1.3", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			tls13, err := choice(v, "1.2", "1.3")
-			return func(b *beginning) { b.settings.TLS13 = tls13 == 1 }, err
+			return func(b *connSetup) { b.settings.TLS13 = tls13 == 1 }, err
 		}},
 	{"eof", "strict or lax", false,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			lax, err := choice(v, "strict", "lax")
-			return func(b *beginning) { b.lax = lax == 1 }, err
+			return func(b *connSetup) { b.lax = lax == 1 }, err
 		}},
 	{"session-resumption", "on or off", true,
-		func(_ *Session, v string) (func(*beginning), error) {
+		func(_ *Session, v string) (func(*connSetup), error) {
 			off, err := choice(v, "on", "off")
-			return func(b *beginning) { b.anew = off == 1 }, err
+			return func(b *connSetup) { b.noResumption = off == 1 }, err
 		}},
 }
 
-// A contextOption is an option of a server context. It changes a copy of the options, and what it
-// gives else to s.mu's holder.
+// A contextOption is an option of a server context. parse changes a copy of the options.
 type contextOption struct {
 	name   string
 	values string
 	parse  func(s *Session, value string, o *serverOptions) error
 }
 
-// serverOptions are those of a context. They are copied to be changed.
+// serverOptions are the options of a context. A change makes a copy, and replaces the old options
+// with it.
 type serverOptions struct {
 	config openssl.ServerConfig
 	tls13  bool
-	skip   bool // failed handshakes
+	skip   bool // Accept skips failed handshakes
 	later  bool
 	reload bool
 
-	sources  map[string]source // of the identities, by name; "" for the default one
-	clientCA fs.FileInfo       // of the file of client-ca; nil: there is none
+	sources  map[string]source // files of the identities, by server name
+	clientCA fs.FileInfo       // the file of client-ca; nil: there is none
 }
 
 var contextOptions = []contextOption{
@@ -145,7 +144,7 @@ func (s *Session) SetOption(h Handle, name, value string) *Call {
 			return 0, c.setOption(ctx, name, value)
 		})
 	}
-	return s.onConnection(opSetOption, h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+	return s.onConnection(opSetOption, h, controlLane, func(ctx context.Context, c *connection) (any, error) {
 		return 0, c.setOption(ctx, name, value)
 	})
 }
@@ -161,7 +160,7 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 	o := &connOptions[i]
 	s := c.s
 	s.mu.Lock()
-	err := c.unshaken()
+	err := c.checkBeforeHandshake()
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -174,7 +173,7 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
 	s.mu.Lock()
-	set(&c.begin) // no call on the handle's control lane runs beside this one, so it is still open
+	set(&c.setup) // no other control call runs, so the state is still open
 	s.mu.Unlock()
 	return nil
 }
@@ -188,13 +187,13 @@ func (c *serverContext) setOption(ctx context.Context, name, value string) error
 		return unknownOption(name, "a context", optionNames(contextOptions, func(o contextOption) string { return o.name }))
 	}
 	o := &contextOptions[i]
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	next := c.current()
+	c.changeMu.Lock()
+	defer c.changeMu.Unlock()
+	next := c.copyOptions()
 	if err := o.parse(c.s, value, &next); err != nil {
 		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
-	if err := c.renew(next); err != nil {
+	if err := c.apply(next); err != nil {
 		return badValue(ctx, name, value, o.values, kind.Internal, err)
 	}
 	return nil
@@ -212,11 +211,11 @@ func unknownOption(name, what, known string) *Error {
 	return fail(kind.Params, "%.40q is not an option of %s; there are: %s", name, what, known)
 }
 
-// errValue says that an option has no such value.
+// errValue says that the option does not have the value.
 var errValue = fmt.Errorf("no such value")
 
-// badValue makes the error of an option whose value cannot be had. doing is the kind of an error
-// that does not say its own.
+// badValue makes the error of an option whose value was refused. doing is the kind of an error that
+// has no kind of its own.
 func badValue(ctx context.Context, name, value, values string, doing kind.Kind, err error) *Error {
 	if err == errValue {
 		return fail(kind.Params, "%s: %.80q is no value of it; want %s", name, value, values)
@@ -228,8 +227,8 @@ func badValue(ctx context.Context, name, value, values string, doing kind.Kind, 
 	return e
 }
 
-// badFile makes an error of kind "file" of one that the contents of a file have caused. The others
-// stay as they are.
+// badFile makes an error of kind "file", if the contents of a file have caused err. Other errors
+// keep their kind.
 func badFile(err error) error {
 	if err == nil {
 		return nil
@@ -237,7 +236,7 @@ func badFile(err error) error {
 	return classify(context.Background(), err, kind.File)
 }
 
-// choice is which of the values it is.
+// choice returns the index of value in values.
 func choice(value string, values ...string) (int, error) {
 	if n := slices.Index(values, value); n >= 0 {
 		return n, nil
@@ -245,7 +244,7 @@ func choice(value string, values ...string) (int, error) {
 	return 0, errValue
 }
 
-// protocols reads a list of application protocols (RFC 7301); nil is none.
+// protocols reads a list of application protocols (RFC 7301). nil is no protocol.
 func protocols(value string) ([]string, error) {
 	if value == "" {
 		return nil, nil
@@ -259,7 +258,7 @@ func protocols(value string) ([]string, error) {
 	return list, nil
 }
 
-// pins reads a list of hashes of public keys; nil is any key.
+// pins reads a list of hashes of public keys. nil allows any key.
 func pins(value string) ([][sha256.Size]byte, error) {
 	if value == "" {
 		return nil, nil
@@ -288,7 +287,7 @@ func (s *Session) readClientCA(op, path string, o *serverOptions) (err error) {
 }
 
 // parseCA reads the trust store of one connection.
-func parseCA(s *Session, path string) (func(*beginning), error) {
+func parseCA(s *Session, path string) (func(*connSetup), error) {
 	t := newTrust(s)
 	t.settled = closedChan
 	if path != "" {
@@ -297,11 +296,11 @@ func parseCA(s *Session, path string) (func(*beginning), error) {
 			return nil, badFile(err)
 		}
 	}
-	return func(b *beginning) {
+	return func(b *connSetup) {
 		old := b.store
 		b.store = t
-		// Its context may have to be freed, for which the library has to be waited for: not
-		// under the lock.
-		s.finishers.Go(old.release)
+		// The release may have to free the store's context, and then waits for the library.
+		// So it must not run under the lock.
+		s.background.Go(old.release)
 	}, nil
 }

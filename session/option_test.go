@@ -20,9 +20,9 @@ import (
 	"tlsd/session"
 )
 
-// Options, facts, certificates and places to listen, over the real OpenSSL.
+// Options, facts, certificates and addresses to listen on, over the real OpenSSL.
 
-// files writes a certificate and its key, and gives their paths.
+// files writes a certificate and its key, and returns their paths.
 func files(t *testing.T, c *testcert.Cert) (cert, key string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -45,7 +45,7 @@ func (r *rig) listener(options ...string) (ctx session.Handle, port int) {
 	return ctx, r.ok(r.Listen(ctx, "127.0.0.1", 0)).(int)
 }
 
-// fact is one fact about a handle.
+// fact returns one fact about a handle.
 func (r *rig) fact(h session.Handle, name string) string {
 	r.t.Helper()
 	return r.ok(r.HandleInfo(h, name)).(string)
@@ -127,7 +127,7 @@ func TestClientsAndServersOfOursAgreeOnAProtocol(t *testing.T) {
 		t.Error("the two ends have different addresses")
 	}
 
-	// No overlap ends the handshake on both sides.
+	// Without a common protocol the handshake fails on both sides.
 	other := r.handle(r.NewClient("127.0.0.1", port))
 	r.ok(r.SetOption(other, "alpn", "imap"))
 	accepted = r.start(r.Accept(ctx, "", 0))
@@ -167,8 +167,8 @@ func TestFactsAboutThePeersCertificate(t *testing.T) {
 	}
 }
 
-// A certificate's owner chooses its names. None of them looks like another one's, or hides what is
-// behind it.
+// The owner of a certificate chooses the names in it. No name must look like another name, or hide
+// the names behind it.
 func TestANameOfACertificateIsOneEntry(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -285,8 +285,8 @@ func TestCertificatesOfClients(t *testing.T) {
 	r.fails(r.SetCertificate(ctx, "127.0.0.1", cert, key), kind.Params)
 }
 
-// TestARenewalDropsNobody: certificates are replaced while clients come, and none of these is
-// refused or reset.
+// TestARenewalDropsNobody: certificates are replaced while clients come. No client is refused or
+// reset.
 func TestARenewalDropsNobody(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -378,7 +378,7 @@ func TestClientsGetTheCertificateOfTheHostThatTheyAskFor(t *testing.T) {
 	}
 }
 
-// What is no handle, and is kept as long as a context, has limits of its own.
+// Some things are no handle, and live as long as a context. They have limits of their own.
 func TestPlacesAndNamesOfAContextAreLimited(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -414,7 +414,8 @@ func TestAContextListensInSeveralPlaces(t *testing.T) {
 	r.fails(r.Accept(ctx, "127.0.0.1", 0), kind.Params)
 	r.fails(r.Accept(ctx, "", 1), kind.Params)
 	one := r.ok(r.Listen(ctx, "127.0.0.1", 0)).(int)
-	waiting := r.start(r.Accept(ctx, "", 0)) // it hears of a place that is added later, too
+	waiting := r.start(r.Accept(ctx, "",
+		0)) // it also gets clients of an address that is added later
 	two := r.ok(r.Listen(ctx, "127.0.0.1", 0)).(int)
 	if again := r.ok(r.Listen(ctx, "127.0.0.1", two)).(int); again != two {
 		t.Errorf("listening again gives port %d, want %d", again, two)
@@ -484,7 +485,7 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	r.fails(r.ReadPlain(h, 1), kind.State)
 	r.fails(r.WritePlain(a, []byte("x")), kind.State)
 
-	// What the peer has said before TLS, and nobody has read, must not pass for a part of the
+	// Plain text of the peer that the caller has not read must not pass for a part of the
 	// protected conversation.
 	accepted = r.start(r.Accept(ctx, "", 0))
 	h = r.handle(r.NewClient("127.0.0.1", port))

@@ -15,15 +15,15 @@ import (
 	"tlsd/session"
 )
 
-// TestConversationMadeAtOnce makes a whole conversation before any of it runs, and
-// runs it in a random order.
+// TestConversationMadeAtOnce makes a whole conversation before any call runs. Then it runs the
+// calls in a random order.
 func TestConversationMadeAtOnce(t *testing.T) {
 	t.Parallel()
 	for i := range 20 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.SetGrace(patience) // on a slow machine a handshake takes its time
+			r.SetGrace(patience) // a handshake may be slow
 			port := r.echo()
 			want := []any{session.Handle(1), 0, 5, 6, "/CN=localhost", "TLSv1.3"}
 			calls := []*session.Call{
@@ -36,7 +36,7 @@ func TestConversationMadeAtOnce(t *testing.T) {
 				r.Read(1, 4),
 				r.Close(1),
 			}
-			late := r.Write(1, nil) // behind a Close nothing can be made
+			late := r.Write(1, nil) // no call can be made after a Close
 			started := make([]*running, len(calls))
 			for _, i := range rand.Perm(len(calls)) {
 				started[i] = r.start(calls[i])
@@ -122,7 +122,8 @@ func TestFailureReachesCallsThatWaited(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		ctx := r.server()
-		accept := r.Accept(ctx, "192.0.2.1", 1) // TEST-NET-1, no address of this machine
+		accept := r.Accept(ctx, "192.0.2.1",
+			1) // TEST-NET-1; this machine does not have the address
 		read, closing := r.Read(2, 1), r.Close(2)
 		r.fails(accept, kind.Connect)
 		r.fails(read, kind.Handle)
@@ -193,7 +194,7 @@ func TestWritesAndReadsKeepTheirOrder(t *testing.T) {
 		writes = append(writes, r.Write(h, fmt.Appendf(nil, "%03d\n", i)))
 		reads = append(reads, r.Read(h, 4))
 	}
-	// Started in any order; they sort themselves out.
+	// The calls are started in any order. They run in the order in which they were made.
 	got := make([]*running, n)
 	for _, i := range rand.Perm(n) {
 		r.start(writes[i])
@@ -213,7 +214,7 @@ func TestWritesAndReadsKeepTheirOrder(t *testing.T) {
 	}
 }
 
-// TestLargeWrite: all of the largest blob arrives, whatever the pieces.
+// TestLargeWrite: the largest blob arrives whole, for all sizes of pieces.
 func TestLargeWrite(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -276,7 +277,7 @@ func TestEndOfData(t *testing.T) {
 		h := r.client(fakeengine.Serve(t, func(nc net.Conn) {
 			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 			c.Write([]byte("half a mess"))
-			// nc is closed by Serve, c is not.
+			// serve closes nc, but not c.
 		}))
 		r.ok(r.Read(h, 100))
 		r.fails(r.Read(h, 100), kind.IO)
@@ -310,8 +311,8 @@ func TestCloseSucceedsWhenThePeerIsGone(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestCloseEndsWhatGoesOnWaiting: the grace over, the waiting calls end with kind
-// cancelled, and Close with success.
+// TestCloseEndsWhatGoesOnWaiting: after stallTimeout the waiting calls end with kind cancelled, and
+// the Close succeeds.
 func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -366,7 +367,8 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 			}
 			for i, w := range started {
 				if !w.ended() {
-					// Close has ended it, but its goroutine may lag behind.
+					// The Close has ended the call, but the call's goroutine
+					// may be late.
 					w.wait()
 				}
 				if _, err := w.wait(); err == nil {
@@ -379,7 +381,7 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 	}
 }
 
-// TestCloseIsPatientWithProgress: as long as calls before it end, Close goes on waiting.
+// TestCloseIsPatientWithProgress: a Close waits as long as the calls before it go on ending.
 func TestCloseIsPatientWithProgress(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Read)
@@ -392,7 +394,7 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 		reads = append(reads, r.start(r.Read(h, 1)))
 	}
 	closing := r.start(r.Close(h))
-	// One Read ends every 400 ms: 4.8 s altogether, of 4 s grace each.
+	// One Read ends every 400 ms: 4.8 s altogether, with a stallTimeout of 4 s.
 	for _, c := range reads {
 		await(t, g.first(), "the next Read")
 		time.Sleep(400 * time.Millisecond) // the promise is about time

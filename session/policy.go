@@ -17,13 +17,13 @@ import (
 	"tlsd/openssl"
 )
 
-// What the administrator's policy forbids a session is refused here, with an error of kind "denied"
-// that names the policy's key, and an audit event. A name is judged before it is looked up, an
-// address when it is about to be used, a file while it is being opened: nothing can change in
-// between.
+// What the administrator's policy does not allow is refused here, with an error of kind "denied"
+// and an audit event. The error names the policy's key. A name is judged before its look-up, an
+// address when it is about to be used, and a file while it is being opened. So nothing can change
+// in between.
 
-// denied makes the error of a call that is refused. asked is what the audit is told, doing how the
-// error names it.
+// denied makes the error of a call that is refused. asked is for the audit, and doing for the
+// error.
 func (s *Session) denied(op, key, asked, doing string) *Error {
 	s.note(audit.Event{Name: audit.Denied, Method: op, Asked: asked, Key: key})
 	return fail(kind.Denied, "%s is not allowed by the administrator's policy (%s)", doing, key)
@@ -35,11 +35,11 @@ func (s *Session) note(e audit.Event) {
 	}
 }
 
-// errRefused is what the network's functions get for an address that is not allowed.
+// errRefused stops the net package from using an address that is not allowed.
 var errRefused = errors.New("the address is not allowed")
 
-// dial connects to a host at one of the addresses that the policy allows. The host was read, and
-// looked up, once: what the policy judges here is what is dialled.
+// dial connects to a host at one of the addresses that the policy allows. The host is looked up
+// once. So the policy judges exactly the address that is dialled.
 func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Conn, error) {
 	const op = "tls.NewClient"
 	target := net.JoinHostPort(host.String(), strconv.Itoa(port))
@@ -66,16 +66,18 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 		target = fmt.Sprintf("%s (%s)", target, strings.Join(refused, ", "))
 		return nil, s.denied(op, policy.KeyDestinations, target, "connecting to "+target)
 	}
-	nc, err := race(ctx, interleave(allowed), s.pause, connectTo)
+	nc, err := race(ctx, interleave(allowed), s.attemptPause, connectTo)
 	if err != nil && ctx.Err() == nil && allowed[0] != addresses[0] {
-		return nil, fail(kind.Connect, "none of its addresses that the administrator's policy (%s) allows can be connected to; not allowed: %s",
+		return nil, fail(kind.Connect,
+			"no address that the administrator's policy (%s) allows takes the connection; not allowed: %s",
 			policy.KeyDestinations, strings.Join(refused, ", "))
 	}
 	return nc, err
 }
 
-// listen listens on an address that the policy allows. It judges what is about to be bound. addr is
-// what net.JoinHostPort made of the script's host, which may have brackets of its own.
+// listen listens on an address that the policy allows. The policy judges the address that is about
+// to be bound. addr comes from net.JoinHostPort. The script's host in it may have brackets of its
+// own.
 func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error) {
 	colon := strings.LastIndexByte(addr, ':')
 	hostText, portText := addr[:colon], addr[colon+1:]
@@ -99,12 +101,14 @@ func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error)
 		return s.denied("tls.Accept", policy.KeyListen, asked, "listening on "+asked)
 	}
 	if !s.Policy.MayListenOnPort(port) {
-		return nil, refuse(addr) // without a look-up
+		return nil, refuse(addr) // before a look-up
 	}
-	refused := "" // written and read by this goroutine; Go tries some addresses twice, as MPTCP and as TCP
+	// used by this goroutine alone; Go tries some addresses twice, as MPTCP and as TCP
+	refused := ""
 	lc.Control = func(network, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
-		if err == nil && a.Addr().IsUnspecified() && network == "tcp6" { // Go says 0.0.0.0, too, for all addresses of both families
+		// Go also says 0.0.0.0 for all addresses of both families
+		if err == nil && a.Addr().IsUnspecified() && network == "tcp6" {
 			a = netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
 			address = a.String()
 		}
@@ -121,7 +125,7 @@ func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error)
 	return ln, err
 }
 
-// within gives what opens a file that must be in one of the folders.
+// within returns an opener for a file that must be in one of the folders.
 func (s *Session) within(op, key string, folders policy.Folders, path string) opener {
 	return func() (*os.File, error) {
 		f, err := folders.Open(path)
@@ -132,8 +136,8 @@ func (s *Session) within(op, key string, folders policy.Folders, path string) op
 	}
 }
 
-// skipVerify judges that the verification of a server's certificate is turned off, and tells the
-// audit of it in any case.
+// skipVerify judges whether a script may turn off the verification of a server's certificate. In
+// any case it tells the audit.
 func (s *Session) skipVerify(peer string) error {
 	const op = "tls.SetInsecureSkipVerify"
 	if !s.Policy.MaySkipVerify() {
@@ -143,7 +147,7 @@ func (s *Session) skipVerify(peer string) error {
 	return nil
 }
 
-// versions gives an engine's context the versions of TLS that the policy allows.
+// versions limits an engine's context to the versions of TLS that the policy allows.
 func (s *Session) versions(e EngineContext, err error) (EngineContext, error) {
 	if err == nil && s.Policy.RequiresTLS13() {
 		e.RequireTLS13()
@@ -151,8 +155,8 @@ func (s *Session) versions(e EngineContext, err error) (EngineContext, error) {
 	return e, err
 }
 
-// judgeHandshake makes e, the error of a handshake that failed with err, a refusal, if the policy
-// is the reason: no version of TLS is left.
+// judgeHandshake turns e, the error of a failed handshake, into a refusal if the policy is the
+// reason: no version of TLS is left. err is the engine's error.
 func (s *Session) judgeHandshake(op, peer string, err error, e *Error) *Error {
 	var h *openssl.HandshakeError
 	if s.Policy.RequiresTLS13() && e.Kind == kind.Handshake && errors.As(err, &h) && h.Version {

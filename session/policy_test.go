@@ -20,7 +20,7 @@ import (
 	"tlsd/session"
 )
 
-// audits are the events that a session has told of.
+// audits are the audit events of a session.
 type audits struct {
 	mu   sync.Mutex
 	list []audit.Event
@@ -32,7 +32,7 @@ func (a *audits) note(e audit.Event) {
 	a.mu.Unlock()
 }
 
-// are takes the events since the last time, which must be these.
+// are compares the events since its last call with the given ones.
 func (a *audits) are(t *testing.T, want ...audit.Event) {
 	t.Helper()
 	a.mu.Lock()
@@ -44,7 +44,7 @@ func (a *audits) are(t *testing.T, want ...audit.Event) {
 	}
 }
 
-// ruled is a rig with a policy: the keys of a table of the file.
+// ruled is a rig with a policy: the keys of a table of the policy's file.
 func ruled(t *testing.T, keys string) (*rig, *audits) {
 	t.Helper()
 	f, err := policy.Parse([]byte("[default]\n" + keys))
@@ -59,7 +59,7 @@ func denied(method, asked, key string) audit.Event {
 	return audit.Event{Name: audit.Denied, Method: method, Asked: asked, Key: key}
 }
 
-// refuses checks that a call is denied, and that the error names what and by which key.
+// refuses checks that a call is denied, and that the error names the request and the key.
 func (r *rig) refuses(c *session.Call, texts ...string) {
 	r.t.Helper()
 	err := r.fails(c, kind.Denied)
@@ -84,7 +84,7 @@ func TestSkippingVerificationIsAlwaysTold(t *testing.T) {
 		r.ok(r.SetInsecureSkipVerify(h, true))
 		a.are(t, audit.Event{Name: audit.InsecureSkipVerify, Method: "tls.SetInsecureSkipVerify", Asked: fmt.Sprintf("localhost:%d", port)})
 		r.ok(r.Handshake(h))
-		r.fails(r.SetInsecureSkipVerify(h, true), kind.State) // nothing was turned off
+		r.fails(r.SetInsecureSkipVerify(h, true), kind.State) // the verification is still on
 		a.are(t)
 	}
 }
@@ -96,11 +96,11 @@ func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 	h := r.handle(r.NewClient("127.0.0.1", port))
 	r.refuses(r.SetInsecureSkipVerify(h, true), "handle 1", fmt.Sprintf("127.0.0.1:%d", port), "(insecure-skip-verify)")
 	a.are(t, denied("tls.SetInsecureSkipVerify", fmt.Sprintf("127.0.0.1:%d", port), "insecure-skip-verify"))
-	r.ok(r.SetInsecureSkipVerify(h, false)) // it is on anyway
+	r.ok(r.SetInsecureSkipVerify(h, false)) // the verification is on anyway
 	r.ok(r.Handshake(h))
 	a.are(t)
 
-	// It is the verification that is left on, and not only the call that fails.
+	// Not only the call fails: the verification really stays on.
 	other := testcert.NewCA(t, "Other CA").Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
 	h = r.handle(r.NewClient("localhost", fakeengine.Echo(t, other.TLS())))
 	r.fails(r.SetInsecureSkipVerify(h, true), kind.Denied)
@@ -116,9 +116,9 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	h := r.handle(r.NewClient("localhost", old))
 	r.refuses(r.Handshake(h), "(min-tls)", "TLS below 1.3")
 	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
-	r.client(r.echo()) // speaks 1.3
+	r.client(r.echo()) // it speaks 1.3
 
-	// Another store, and so another context.
+	// Another store makes another context.
 	r.ok(r.SetCaBundle(r.ca.File))
 	h = r.handle(r.NewClient("localhost", old))
 	r.refuses(r.Handshake(h), "(min-tls)")
@@ -137,12 +137,12 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	accept.ok()
 	a.are(t)
 
-	// A handshake that fails for another reason is not the policy's.
+	// A handshake that fails for another reason is not the policy's doing.
 	plain := fakeengine.Serve(t, func(nc net.Conn) { fmt.Fprint(nc, "HTTP/1.1 400 Bad Request\r\n\r\n") })
 	r.fails(r.Handshake(r.handle(r.NewClient("localhost", plain))), kind.Handshake)
 	a.are(t)
 
-	// Without the rule a peer that is too old is a failed handshake like any other.
+	// Without the rule, a handshake with a peer that is too old just fails.
 	for _, keys := range []string{"", `min-tls = "1.2"`} {
 		r, a := ruled(t, keys)
 		tooOld := fakeengine.Serve(t, func(nc net.Conn) {
@@ -161,7 +161,7 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 	p := fmt.Sprint(port)
 	for _, tc := range []struct {
 		rules, host string
-		refused     string // what the audit is told; "" if it is allowed
+		refused     string // for the audit; "" if it is allowed
 	}{
 		{`"localhost:` + p + `"`, "localhost", ""},
 		{`"localhost:` + p + `"`, "LocalHost", ""},
@@ -181,7 +181,7 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 		{`"[::1]:` + p + `"`, "127.0.0.1", "127.0.0.1:" + p},
 		{`"*:` + p + `"`, "localhost", ""},
 		{``, "localhost", "localhost:" + p},
-		// It would be looked up, and that would fail in another way.
+		// A look-up of the name would fail in another way.
 		{`"example.com:` + p + `"`, "host.invalid", "host.invalid:" + p},
 	} {
 		r, a := ruled(t, "destinations = ["+tc.rules+"]")
@@ -235,7 +235,8 @@ func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 	if err := r.fails(r.NewClient("127.0.0.1", port), kind.Connect); err.Errno != "ECONNREFUSED" {
 		t.Errorf("error %q, errno %q", err, err.Errno)
 	}
-	r.fails(r.NewClient("localhost", port), kind.Connect) // also if [::1], which is not allowed, is tried first
+	r.fails(r.NewClient("localhost", port),
+		kind.Connect) // this holds if the forbidden [::1] is tried first
 	a.are(t)
 }
 
@@ -243,7 +244,7 @@ func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
 	t.Parallel()
 	port := fakeengine.FreePort(t)
 	p := fmt.Sprint(port)
-	everything := "0.0.0.0" // what :: is on a machine without IPv6
+	everything := "0.0.0.0" // the meaning of :: on a machine without IPv6
 	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil {
 		l.Close()
 		everything = "[::]"
@@ -326,14 +327,14 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	a.are(t, denied("tls.SetCaBundle", caOut, "ca-folders"))
 	r.client(r.echo()) // the old store stays
 
-	// What is missing or bad in the folder is a bad file, and not a forbidden one.
+	// A missing or bad file in the folder is a file error, not a refusal.
 	r.fails(r.NewServerContext(cert, filepath.Join(in, "none")), kind.File)
-	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied) // the folder itself is not in it
+	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied) // a folder is not in itself
 	a.are(t, denied("tls.NewServerContext", in+"/", "key-folders"))
 	r.fails(r.NewServerContext(cert, "in/key"), kind.File)
 	a.are(t)
 
-	// One key says nothing of the other.
+	// One key does not change the meaning of the other.
 	r, _ = ruled(t, "key-folders = []")
 	r.ok(r.SetCaBundle(r.ca.File))
 	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.Denied)
@@ -343,7 +344,7 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"))
 }
 
-// The calls that set something of a handle reach no further than those that make it.
+// Calls that change a handle must keep to the same limits as calls that make one.
 func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	t.Parallel()
 	in := t.TempDir()
@@ -382,7 +383,7 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	a.are(t, denied("tls.SetOption", r.ca.File, "ca-folders"), denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"),
 		denied("tls.SetCertificate", r.cert.CertFile, "key-folders"), denied("tls.Accept", local+":0", "listen"))
 
-	// Each of these makes the engine's context anew.
+	// Each of these makes a new context of the engine.
 	r.ok(r.SetOption(ctx, "min-version", "1.2"))
 	r.ok(r.SetCertificate(ctx, "a.test", cert, key))
 	port := fakeengine.FreePort(t)

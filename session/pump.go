@@ -21,14 +21,15 @@ import (
 //	in:  engine's ReadSome ──▶ channel, when the caller makes room
 //
 // An idle connection has two parked goroutines and no memory for bytes. The connection's Close owns
-// the pumps, or else the session's End: it drains them, ends them and waits for both. interrupt
-// ends all their waits, so the wait for them is bounded by the bound of the drain.
+// the pumps, or else the session's End. The owner drains the pumps, ends them, and waits for both.
+// interrupt ends all waits of the pumps, so the owner's wait is no longer than the drain.
 
 const (
 	// inBytes is the most that is read from the peer at once.
 	inBytes = 128 << 10
-	// lastWords is how long a failed send waits for the in pump to read the peer's reason.
-	lastWords = time.Second
+	// reasonTimeout is how long a failed send waits for the in pump to read why the peer has
+	// ended the connection.
+	reasonTimeout = time.Second
 )
 
 type pumps struct {
@@ -40,48 +41,49 @@ type pumps struct {
 	ctx  context.Context // of both
 	stop context.CancelCauseFunc
 
-	outEnded, inEnded chan struct{} // closed when the pump has returned
-	outOver           chan struct{} // closed when no more bytes leave
-	inOver            chan struct{} // closed when the peer's end is published, or nobody reads on
+	outReturned, inReturned chan struct{} // closed when the pump has returned
+	sendingOver             chan struct{} // closed when no more bytes can leave
+	receivingOver           chan struct{} // closed when the in pump reads no more
 
-	asked    atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
-	finished atomic.Bool   // the in pump has shut down its side of the channel, or is about to
-	decide   sync.Once     // closes decided
-	decided  chan struct{} // closed when tls.Shutdown, Close or End has come
+	shutdownAsked atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
+	endSent       atomic.Bool   // the in pump ends or has ended its direction
+	decide        sync.Once     // closes decided
+	decided       chan struct{} // closed when tls.Shutdown, Close or End has come
 }
 
-// attach starts the pumps of a connection that is ready. s.mu must be held.
+// attach starts the pumps of a connection in the state ready. s.mu must be held.
 func (c *connection) attach(ch *channel) {
 	p := &pumps{
 		c: c, t: c.tls, ch: ch,
-		outEnded: make(chan struct{}), inEnded: make(chan struct{}),
-		outOver: make(chan struct{}), inOver: make(chan struct{}), decided: make(chan struct{}),
+		outReturned: make(chan struct{}), inReturned: make(chan struct{}),
+		sendingOver: make(chan struct{}), receivingOver: make(chan struct{}),
+		decided: make(chan struct{}),
 	}
 	p.ctx, p.stop = context.WithCancelCause(context.Background())
-	p.limit = newLimiter(p.ctx, c.writeBound())
+	p.limit = newLimiter(p.ctx, c.writeTimeout())
 	c.pumps = p
-	go p.out()
-	go p.in()
+	go p.runOut()
+	go p.runIn()
 }
 
-// out is the out pump.
-func (p *pumps) out() {
-	defer close(p.outEnded)
+// runOut is the out pump.
+func (p *pumps) runOut() {
+	defer close(p.outReturned)
 	again := p.forward()
-	close(p.outOver)
+	close(p.sendingOver)
 	if again {
 		<-p.decided
 		p.closeWrite()
 	}
 }
 
-// forward carries bytes until no more come, or until they cannot leave. If the caller has deserted
-// the channel, a later call decides whether close_notify is sent.
-func (p *pumps) forward() (deserted bool) {
+// forward carries bytes until no more come, or until they cannot leave. If the caller has closed
+// the channel, the result is true. Then a later call decides whether close_notify is sent.
+func (p *pumps) forward() (callerClosed bool) {
 	for {
 		data, n, err := p.ch.take()
 		if n == 0 {
-			return p.lastTaken(err)
+			return p.channelEnded(err)
 		}
 		ctx := p.limit.begin(n)
 		err = p.write(ctx, data[:n])
@@ -102,16 +104,16 @@ func (p *pumps) write(ctx context.Context, data []byte) error {
 	return err
 }
 
-// lastTaken finds out why the channel gives no more; err is the error of the attempt.
-func (p *pumps) lastTaken(err error) (deserted bool) {
+// channelEnded finds out why the channel gives no more bytes. err is the error of take.
+func (p *pumps) channelEnded(err error) (callerClosed bool) {
 	switch {
 	case interrupted(err):
-		if p.ch.left() {
+		if p.ch.hasBytes() {
 			p.failOut(p.ctx, context.Cause(p.ctx))
 		}
 	case err != nil && !callerGone(err):
 		p.failOut(p.ctx, fail(kind.IO, "take bytes from the data channel: %v", err))
-	case p.deserted():
+	case p.callerClosed():
 		return true
 	default:
 		p.closeWrite()
@@ -119,16 +121,17 @@ func (p *pumps) lastTaken(err error) (deserted bool) {
 	return false
 }
 
-// closeWrite sends close_notify, unless the direction has failed, or Close or End decides about it.
+// closeWrite sends close_notify. It does nothing if the direction has failed, or if Close or End
+// decides about close_notify.
 func (p *pumps) closeWrite() {
 	select {
 	case <-p.decided:
-		if !p.asked.Load() {
+		if !p.shutdownAsked.Load() {
 			return
 		}
 	default:
 	}
-	if !p.c.flow.writing() {
+	if !p.c.flow.canWrite() {
 		return
 	}
 	ctx := p.limit.begin(0)
@@ -141,27 +144,29 @@ func (p *pumps) closeWrite() {
 	p.c.flow.change(event{write: stateShut})
 }
 
-// shutDown makes the out pump send close_notify behind what the caller has sent.
+// shutDown makes the out pump send close_notify after the bytes that the caller has sent.
 func (p *pumps) shutDown() {
-	p.asked.Store(true)
+	p.shutdownAsked.Store(true)
 	p.decide.Do(func() { close(p.decided) })
 	p.ch.fence()
 }
 
-// deserted says whether the caller has closed the channel, and not only shut down its sending side.
-// Once the peer's end has been told, the two look the same; then they count as a shutdown.
-func (p *pumps) deserted() bool { return p.ch.closed() && !p.finished.Load() }
+// callerClosed says whether the caller has closed the channel, and has not just shut down its
+// sending side. Once the caller has seen the end of reading, the two look the same. They count as a
+// shutdown then.
+func (p *pumps) callerClosed() bool { return p.ch.callerClosed() && !p.endSent.Load() }
 
 // failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
-// If the network failed, the peer may have said why, and the in pump gets the time to read that.
-// ctx is that of the work that has failed.
+// If the network has failed, the peer may have said why. So failOut gives the in pump time to read
+// the reason. ctx is the context of the work that has failed.
 func (p *pumps) failOut(ctx context.Context, err error) {
 	e := classify(ctx, err, kind.IO)
 	if e.Kind == kind.IO {
-		late := time.NewTimer(p.c.s.lastWords)
+		late := time.NewTimer(p.c.s.reasonTimeout)
 		defer late.Stop()
 		select {
-		case <-p.inOver: // a fatal failure there is that of this direction, and is published
+		// A fatal failure there fails this direction too, and is published.
+		case <-p.receivingOver:
 		case <-late.C:
 		case <-p.ctx.Done():
 		}
@@ -173,14 +178,14 @@ func (p *pumps) failOut(ctx context.Context, err error) {
 	p.ch.discard()
 }
 
-// in is the in pump. Behind the peer's end it waits for a reset, so that a caller that only writes
-// notices it.
-func (p *pumps) in() {
-	defer close(p.inEnded)
+// runIn is the in pump. After the peer's end it waits for a reset of the connection, so that a
+// caller that only writes notices the reset.
+func (p *pumps) runIn() {
+	defer close(p.inReturned)
 	p.deliver()
-	close(p.inOver)
+	close(p.receivingOver)
 	if st := p.c.flow.status(); st.Read == stateOpen || st.Write != stateOpen {
-		return // the caller takes no more, or a send finds out, or there is nothing to fail
+		return // the caller takes no more, or writing has ended
 	}
 	err := p.t.WaitReset(p.ctx)
 	if err != nil && p.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
@@ -188,8 +193,8 @@ func (p *pumps) in() {
 	}
 }
 
-// deliver gives the caller what the peer sends. It ends at the peer's end, which it publishes, or
-// when the caller takes no more.
+// deliver gives the caller the bytes that the peer sends. It returns when reading has ended, which
+// it publishes, or when the caller takes no more.
 func (p *pumps) deliver() {
 	for {
 		data, err := p.t.ReadSome(p.ctx, inBytes)
@@ -199,7 +204,7 @@ func (p *pumps) deliver() {
 			}
 			return
 		}
-		// Counted before: what the caller has read is never more than what it is told.
+		// Counted before the put, so that the caller never has more bytes than Status says.
 		p.c.flow.change(event{received: len(data)})
 		n, err := p.ch.put(data)
 		p.c.s.moved()
@@ -217,21 +222,21 @@ func (p *pumps) deliver() {
 	}
 }
 
-// publish changes the flow, and then tells the caller on the channel.
+// publish changes the flow, and then ends the directions of the channel that the change has ended.
 func (p *pumps) publish(e event) {
 	readEnded, writeEnded := p.c.flow.change(e)
 	if readEnded {
-		p.finished.Store(true)
-		p.ch.finish()
+		p.endSent.Store(true)
+		p.ch.sendEnd()
 	}
 	if writeEnded {
 		p.ch.fence()
 	}
 }
 
-// readEnd says what the error of a read means for both directions. It ends nothing if this side has
-// ended the wait. A peer that has sent close_notify, or has cut its direction, may go on reading.
-// Any other error fails the outgoing direction, too, for the same reason.
+// readEnd says what the error of a read means for both directions. The error ends nothing if this
+// side has ended the wait. A peer that has sent close_notify, or has cut its direction, may go on
+// reading. Any other error fails the outgoing direction too, for the same reason.
 func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	switch {
 	case errors.Is(err, io.EOF):
@@ -246,30 +251,30 @@ func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	return e, true
 }
 
-// drain makes the caller's next send fail, and lets leave what it has sent before, each piece
-// within the write timeout. If ctx ends, the drain gives up; at the session's end only after
+// drain makes the caller's next send fail, and sends the bytes that came before, each piece within
+// the write timeout. If ctx ends, drain gives up. At the session's end it gives up after another
 // Timeouts.Close.
 func (p *pumps) drain(ctx context.Context) {
 	s := p.c.s
 	p.decide.Do(func() { close(p.decided) })
 	p.ch.fence()
 	select {
-	case <-p.outEnded:
+	case <-p.outReturned:
 		return
 	case <-ctx.Done():
 	}
 	why := context.Cause(ctx)
 	if why == error(errEnded) {
-		late, stop := context.WithTimeout(s.patience, s.Timeouts.Close)
+		late, stop := context.WithTimeout(s.finishCtx, s.Timeouts.Close)
 		defer stop()
 		select {
-		case <-p.outEnded:
+		case <-p.outReturned:
 			return
 		case <-late.Done():
 		}
 	}
 	p.interrupt(why)
-	<-p.outEnded
+	<-p.outReturned
 }
 
 // interrupt ends the waits of both pumps.
@@ -279,11 +284,12 @@ func (p *pumps) interrupt(why error) {
 	p.ch.interrupt()
 }
 
-// end ends the pumps, waits for them, and closes the channel. Bytes that have not left are lost.
-func (p *pumps) end() {
+// terminate ends the pumps, waits for them, and closes the channel. Bytes that have not left are
+// lost.
+func (p *pumps) terminate() {
 	p.interrupt(errClosed)
-	<-p.outEnded
-	<-p.inEnded
+	<-p.outReturned
+	<-p.inReturned
 	p.limit.stop()
 	p.ch.close()
 }

@@ -2,5 +2,5 @@
 
 package session_test
 
-// raceDetector says that sync.Pool drops things at random.
+// raceDetector is true, because sync.Pool drops elements at random under the race detector.
 const raceDetector = true

@@ -24,7 +24,8 @@ type renewal struct {
 	port      int
 }
 
-// renewing makes one, which looks at its files at each handshake. set adjusts its configuration.
+// renewing makes a renewal that looks at its files at each handshake. set adjusts its
+// configuration.
 func renewing(t *testing.T, option string, set ...func(*fakeengine.Engine, *session.Config)) *renewal {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,7 +42,7 @@ func renewing(t *testing.T, option string, set ...func(*fakeengine.Engine, *sess
 	return r
 }
 
-// put replaces a file as programs that renew certificates do: another one takes its name.
+// put replaces a file by a rename, like programs that renew certificates.
 func (r *renewal) put(path string, text []byte) {
 	r.t.Helper()
 	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
@@ -58,8 +59,8 @@ func (r *renewal) issue(names ...string) *testcert.Cert {
 	return r.ca.Issue(r.t, testcert.Leaf{CN: names[0], DNS: names})
 }
 
-// shown is the serial number of the certificate that a client gets that asks for a name. The client
-// and the server say something to each other, and are there until the end of the test.
+// shown returns the serial number of the certificate for a client that asks for the name. The
+// client and the server exchange a message, and stay until the end of the test.
 func (r *renewal) shown(name string) string {
 	r.t.Helper()
 	accepted := r.start(r.Accept(r.ctx, "", 0))

@@ -10,9 +10,8 @@ import (
 	"testing"
 )
 
-// resumed makes a client that has done its handshake, moves a line there and back, so that tickets
-// which come behind the handshake are there, and closes. It says whether the connection has resumed
-// a TLS session.
+// resumed makes a client, does its handshake, exchanges a line so that late tickets arrive, and
+// closes the client. It says whether the connection has resumed a TLS session.
 func (r *rig) resumed(port int, options ...string) string {
 	r.t.Helper()
 	h := r.handle(r.NewClient("localhost", port))
@@ -67,7 +66,7 @@ func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 	}
 }
 
-// OpenSSL's own server gives two tickets behind its handshake with TLS 1.3.
+// OpenSSL's own server sends two tickets after its handshake with TLS 1.3.
 func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 	t.Parallel()
 	openssl, err := exec.LookPath("openssl")
@@ -86,7 +85,8 @@ func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 	}
 }
 
-// runServer runs openssl s_server, which sends each line back, reversed, and gives its port.
+// runServer runs openssl s_server, which sends each line back in reverse. It returns the server's
+// port.
 func (r *rig) runServer(openssl, version string) int {
 	r.t.Helper()
 	cmd := exec.Command(openssl, "s_server", "-accept", "127.0.0.1:0", "-cert", r.cert.CertFile, "-key", r.cert.KeyFile, version, "-rev")

@@ -10,15 +10,15 @@ import (
 	"tlsd/openssl"
 )
 
-// How a server context changes. The engine's context never does; another one takes its place, for
-// handshakes from now on. So nothing that is under way is disturbed, and if the new one cannot be
-// made, the old one stays. The context keeps its certificates and keys for that.
+// How a server context changes. The engine's context never changes. Another one takes its place,
+// for handshakes from now on. So a change disturbs nothing that is under way. If the new one cannot
+// be made, the old one stays. For this the server context keeps its certificates and keys.
 
-// maxNames is for how many names a context has certificates at most. The library keeps what each
-// needs, also for connections that have begun before a change.
+// maxNames is the most names for which a context has certificates. The library keeps memory for
+// each, also for connections that began before a change.
 const maxNames = 256
 
-// load makes the context's first engine context, of files.
+// load makes the context's first engine context.
 func (c *serverContext) load(ctx context.Context, certFile, keyFile string) error {
 	if err := c.s.available(); err != nil {
 		return err
@@ -26,8 +26,8 @@ func (c *serverContext) load(ctx context.Context, certFile, keyFile string) erro
 	return c.setCertificate(ctx, "tls.NewServerContext", "", certFile, keyFile)
 }
 
-// current gives a copy of the options, to be changed. c.changing must be held.
-func (c *serverContext) current() serverOptions {
+// copyOptions returns a copy of the options that may be changed. c.changeMu must be held.
+func (c *serverContext) copyOptions() serverOptions {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	o := c.options
@@ -36,8 +36,8 @@ func (c *serverContext) current() serverOptions {
 	return o
 }
 
-// identify gives the options an identity, the context's own if there is no name.
-func (o *serverOptions) identify(name string, id openssl.Identity, from source) {
+// setIdentity gives the options an identity for a name. Without a name it is the context's own.
+func (o *serverOptions) setIdentity(name string, id openssl.Identity, from source) {
 	if name == "" {
 		o.config.Default = id
 	} else {
@@ -52,8 +52,8 @@ func (o *serverOptions) identify(name string, id openssl.Identity, from source) 
 	o.sources[name] = from
 }
 
-// renew makes the options hold.
-func (c *serverContext) renew(next serverOptions) error {
+// apply makes the options hold for later handshakes. c.changeMu must be held.
+func (c *serverContext) apply(next serverOptions) error {
 	s := c.s
 	e, err := s.Engine.NewServer(next.config)
 	if err != nil {
@@ -66,7 +66,7 @@ func (c *serverContext) renew(next serverOptions) error {
 	c.options = next
 	c.shows(next.sources)
 	s.mu.Unlock()
-	c.use(e)
+	c.replaceEngine(e)
 	return nil
 }
 
@@ -82,11 +82,11 @@ func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, f
 	return id, from, err
 }
 
-// SetCertificate gives a connection the certificate that it shows if the server asks for one,
-// before its handshake, or a context another one. There, without a serverName, it replaces the
-// context's own; a name, or "*." and a name, adds or replaces the certificate for clients that ask
-// for it. The files are read and checked first; if they are bad, nothing changes. Paths must be
-// absolute. The result is 0.
+// SetCertificate gives a handle a certificate. On a connection, before its handshake, a client
+// shows the certificate if the server asks for one. On a context without a serverName it replaces
+// the context's own certificate. With a name, or "*." and a name, it adds or replaces the
+// certificate for clients that ask for the name. The files are read and checked first. If they are
+// bad, nothing changes. Paths must be absolute. The result is 0.
 func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string) *Call {
 	const op = "tls.SetCertificate"
 	s.mu.Lock()
@@ -96,7 +96,7 @@ func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string)
 			return 0, c.setCertificate(ctx, op, serverName, certFile, keyFile)
 		})
 	}
-	return s.onConnection(op, h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
+	return s.onConnection(op, h, controlLane, func(ctx context.Context, c *connection) (any, error) {
 		return 0, c.setCertificate(ctx, op, serverName, certFile, keyFile)
 	})
 }
@@ -110,31 +110,33 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	next := c.current()
+	c.changeMu.Lock()
+	defer c.changeMu.Unlock()
+	next := c.copyOptions()
 	if _, there := next.config.Hosts[name]; name != "" && !there && len(next.config.Hosts) >= maxNames {
-		return fail(kind.Limit, "serverName %s: the context has certificates for %d names, the most that one can have; use another context, or a name with *.",
+		return fail(kind.Limit,
+			"serverName %s: the context has certificates for %d names, the limit of a context; use another context, or a name with *.",
 			name, len(next.config.Hosts))
 	}
-	next.identify(name, id, from)
-	if err := c.renew(next); err != nil {
+	next.setIdentity(name, id, from)
+	if err := c.apply(next); err != nil {
 		return unusable(certFile, keyFile, err)
 	}
-	c.s.loaded(from)
+	c.s.reportCertificate(from)
 	return nil
 }
 
 func (c *connection) setCertificate(ctx context.Context, op, serverName, certFile, keyFile string) error {
 	s := c.s
 	s.mu.Lock()
-	err := c.unshaken()
+	err := c.checkBeforeHandshake()
 	s.mu.Unlock()
 	switch {
 	case err != nil:
 		return err
 	case c.accepted:
-		return fail(kind.State, "an accepted connection shows its context's certificate; set that")
+		return fail(kind.State,
+			"an accepted connection shows its context's certificate; set it there")
 	case serverName != "":
 		return fail(kind.Params, "serverName %.80q: a connection has one certificate, and takes no name", serverName)
 	}
@@ -142,16 +144,16 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
-	// A server's context checks what OpenSSL would say of them only at the handshake.
+	// Without a server's context, OpenSSL would check the files only at the handshake.
 	e, err := s.Engine.NewServer(openssl.ServerConfig{Default: id})
 	if err != nil {
 		return unusable(certFile, keyFile, err)
 	}
 	e.Free()
 	s.mu.Lock()
-	c.begin.settings.Identity = &id
+	c.setup.settings.Identity = &id
 	s.mu.Unlock()
-	s.loaded(from)
+	s.reportCertificate(from)
 	return nil
 }
 
@@ -159,7 +161,7 @@ func unusable(certFile, keyFile string, err error) *Error {
 	return fail(kind.File, "certificate %s, key %s: %v", certFile, keyFile, err)
 }
 
-// hostPattern reads a DNS name, or "*." and one; "" is none.
+// hostPattern reads a DNS name, or "*." and a DNS name, or "".
 func hostPattern(s string) (string, error) {
 	if s == "" {
 		return "", nil

@@ -9,13 +9,13 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A signal tells a caller with an event loop that a client waits for its Accept. The caller makes a
-// pair of stream sockets, sends both ends and keeps a duplicate of the first, which it polls. While
-// a client waits, one byte is in the first end. The session puts it in through the second, and
-// takes it out again. So the caller has nothing to count and nothing to read, and its descriptor is
-// readable exactly while an Accept would not wait.
+// A signal tells a caller with an event loop that a client waits for an Accept. The caller makes a
+// pair of stream sockets, and sends both ends. It keeps a duplicate of the first end, which it
+// polls. While a client waits, one byte is in the first end. The session puts the byte in through
+// the second end, and takes it out again through the first. So the caller has nothing to count and
+// nothing to read. Its descriptor is readable exactly while an Accept would not wait.
 //
-// As with a data channel nothing is believed of the sockets, and no call on them can block.
+// The session does not trust the sockets, as with a data channel. No call on them can block.
 type signal struct {
 	polled, second *channel
 	on             bool // the byte is in; guarded by the session's lock
@@ -23,8 +23,8 @@ type signal struct {
 
 const opSignal = "tls.Signal"
 
-// Signal gives a context the pair of its signal, which the session owns from now on. The result is
-// 0.
+// Signal gives a context the pair of sockets of its signal. The session owns the pair from now on.
+// The result is 0.
 func (s *Session) Signal(ctxHandle Handle, polled, second *net.UnixConn) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,8 +60,7 @@ func newSignal(polled, second *net.UnixConn) (*signal, error) {
 	return &signal{polled: a, second: b}, nil
 }
 
-// set puts the byte in, or takes it out. The session's lock must be held, and there may be no
-// signal.
+// set puts the byte in, or takes it out. g may be nil. The session's lock must be held.
 func (g *signal) set(on bool) {
 	if g == nil || g.on == on {
 		return
@@ -74,7 +73,7 @@ func (g *signal) set(on bool) {
 	g.polled.raw.Control(func(fd uintptr) { _, _ = receive(fd, make([]byte, 1), 0) })
 }
 
-// put puts the byte in. Errors are the caller's affair: it has closed its end, or filled it.
+// put puts the byte in. It ignores errors: the caller has closed its end, or filled it.
 func (g *signal) put() {
 	const flags = unix.MSG_DONTWAIT | noSignal
 	g.second.raw.Control(func(fd uintptr) {
@@ -82,13 +81,14 @@ func (g *signal) put() {
 	})
 }
 
-// sweepMost is the most that one sweep receives from one end. A queue with descriptors holds fewer
-// messages by default, and a caller that sends at the same time does not hold up the session.
+// sweepMost is the most messages that one sweep receives from one end. A queue with descriptors
+// holds fewer messages by default. So a caller that sends at the same time does not hold up the
+// session.
 const sweepMost = 1024
 
-// sweep throws away what a caller has put into the two queues. The kernel closes descriptors there,
-// because the session has no room for them. One may be the caller's own end of the connection,
-// which would keep the session. The session's lock must be held.
+// sweep throws away what the caller has put into the two queues. The kernel closes descriptors in
+// them, because the receive has no room for descriptors. Such a descriptor may be the caller's own
+// end of the control connection, and would keep the session alive. The session's lock must be held.
 func (g *signal) sweep() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
@@ -112,28 +112,28 @@ func (g *signal) close() {
 	}
 }
 
-// clientWaits says whether a client waits that an Accept would take. s.mu must be held.
+// clientWaits says whether an Accept would get a client at once. s.mu must be held.
 func (c *serverContext) clientWaits() bool {
 	for _, l := range c.listeners {
-		if idle(l.opened) && l.err == nil && len(l.ready) > 0 {
+		if isClosed(l.opened) && l.err == nil && len(l.arrived) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// clientsChanged tells those that wait for clients that there is one more, or one fewer, or another
-// listener.
+// clientsChanged sets the signal, and wakes the Waits. It is called after a client or a listener
+// was added or removed.
 func (c *serverContext) clientsChanged() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.signal.set(c.clientWaits())
-	c.s.stir()
+	c.s.notify()
 }
 
-// Attended says whether a context waits for clients with a signal. Its caller polls, as a thread in
-// an Accept waits. It sweeps all signals, because nobody else reads what a caller sends there: call
-// it each time that the session may have become idle.
+// Attended says whether a context with a signal listens. Then the caller polls, as a thread would
+// wait in an Accept. Attended also sweeps all signals, because nothing else reads them. Call it
+// each time that the session may have become idle.
 func (s *Session) Attended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

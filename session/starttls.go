@@ -13,17 +13,17 @@ import (
 )
 
 // Plain text before the handshake, for protocols that change to TLS later (STARTTLS). Nothing is
-// read ahead: what ReadPlain does not give stays in the system's socket, and a client's handshake
-// refuses to begin with it (see beginning.unread).
+// read ahead: bytes that ReadPlain does not return stay in the system's socket. A client's
+// handshake refuses to begin while there are such bytes (see checkUnread).
 
-// ReadPlain waits for bytes of a connection before its handshake, and returns what is there, at
-// most max; none if the peer has ended its direction.
+// ReadPlain waits for bytes of a connection before its handshake. It returns what is there, at most
+// max bytes. The data is empty if the peer has ended its direction.
 func (s *Session) ReadPlain(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := s.bound(h, s.Timeouts.Read)
-	return s.onConnection("tls.ReadPlain", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
-		ctx, stop := bounded(ctx, bound, "no data")
+	timeout := s.timeoutOf(h, s.Timeouts.Read)
+	return s.onConnection("tls.ReadPlain", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+		ctx, stop := withTimeout(ctx, timeout, "no data")
 		defer stop()
 		buf := make([]byte, min(max, MaxRead))
 		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Read(buf) })
@@ -41,9 +41,10 @@ func (s *Session) ReadPlain(h Handle, max int) *Call {
 func (s *Session) WritePlain(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := s.bound(h, s.Timeouts.Write)
-	return s.onConnection("tls.WritePlain", h, ctlLane, func(ctx context.Context, c *connection) (any, error) {
-		ctx, stop := bounded(ctx, bound, fmt.Sprintf("the peer has not taken %d bytes", len(data)))
+	timeout := s.timeoutOf(h, s.Timeouts.Write)
+	return s.onConnection("tls.WritePlain", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+		ctx, stop := withTimeout(ctx, timeout,
+			fmt.Sprintf("the peer has not taken %d bytes", len(data)))
 		defer stop()
 		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Write(data) })
 		if err != nil {
@@ -53,12 +54,12 @@ func (s *Session) WritePlain(h Handle, data []byte) *Call {
 	})
 }
 
-// inPlain does what moves bytes in plain text, until it is done or ctx ends.
+// inPlain calls move, which moves bytes in plain text. It interrupts move when ctx ends.
 func (c *connection) inPlain(ctx context.Context, move func(*net.TCPConn) (int, error)) (int, error) {
 	c.s.mu.Lock()
-	err := c.unshaken()
-	nc := c.begin.tcp
-	c.begin.plain = true
+	err := c.checkBeforeHandshake()
+	nc := c.setup.tcp
+	c.setup.plainUsed = true
 	c.s.mu.Unlock()
 	if err != nil {
 		return 0, err
@@ -69,7 +70,7 @@ func (c *connection) inPlain(ctx context.Context, move func(*net.TCPConn) (int, 
 		close(over)
 	})
 	n, err := move(nc)
-	if !stop() { // it runs, or has run, and must not end what comes next
+	if !stop() { // the function runs or has run; its deadline must not end later moves
 		<-over
 		nc.SetDeadline(time.Time{})
 	}

@@ -13,7 +13,7 @@ import (
 
 const ok kind.Kind = "" // in tables: the call succeeds
 
-// ops are the calls on a connection handle, in the columns' order of TestStates.
+// ops are the calls on a connection handle, in the order of the columns of TestStates.
 var ops = []struct {
 	name string
 	make func(*rig, session.Handle) *session.Call
@@ -27,8 +27,8 @@ var ops = []struct {
 	{"Close", func(r *rig, h session.Handle) *session.Call { return r.Close(h) }},
 }
 
-// states are the rows. reach gives a handle in that state, and what has to be
-// done, after the call of the column was made, to make the state pass.
+// states are the rows of TestStates. reach returns a handle in the state. It also returns a
+// function that ends the state, to be called after the column's call was made.
 var states = []struct {
 	name  string
 	reach func(*rig, *gate) (session.Handle, func())
@@ -101,7 +101,8 @@ func TestStates(t *testing.T) {
 		for i, op := range ops {
 			t.Run(st.name+"/"+op.name, func(t *testing.T) {
 				t.Parallel()
-				// The first handshake is the row's, the column's goes through.
+				// The first handshake is the row's. The column's handshake
+				// succeeds.
 				g := newGate(fakeengine.Handshake)
 				r := newRig(t, g.install)
 				h, pass := st.reach(r, g)
@@ -126,7 +127,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestStateOutlivesRefusedCalls: a call that the state does not allow changes nothing.
+// TestStateOutlivesRefusedCalls: a call that the state refuses changes nothing.
 func TestStateOutlivesRefusedCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -135,7 +136,7 @@ func TestStateOutlivesRefusedCalls(t *testing.T) {
 	r.fails(r.Read(h, 1), kind.State)
 	r.ok(r.Handshake(h))
 	r.fails(r.SetInsecureSkipVerify(h, true), kind.State)
-	r.ok(r.Handshake(h)) // again: nothing happens
+	r.ok(r.Handshake(h)) // a second time, which does nothing
 	if n := r.ok(r.Write(h, []byte("late"))); n != 4 {
 		t.Errorf("Write returned %v", n)
 	}

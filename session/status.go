@@ -15,20 +15,20 @@ const (
 	opStatus   = "tls.Status"
 )
 
-// Status tells how a connection stands after its handshake. If a direction has failed, its error
-// becomes the session's last error: that of writing if the caller did not know it, else that of
-// reading. The result is a Status.
+// Status returns the state of a connection after its handshake. If a direction has failed, its
+// error becomes the session's last error. If both have failed, this is the error of writing, if no
+// call has answered with it before, or else the error of reading. The result is a Status.
 func (s *Session) Status(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.beside(opStatus, h, ctlLane, func(_ context.Context, c *connection) (any, error) {
+	return s.beside(opStatus, h, controlLane, func(_ context.Context, c *connection) (any, error) {
 		if _, err := c.usable(); err != nil {
 			return nil, err
 		}
 		st := c.flow.status()
 		last := st.ReadError
 		if st.WriteError != nil {
-			if _, untold := c.flow.tell(); untold || last == nil {
+			if _, unreported := c.flow.reportWriteError(); unreported || last == nil {
 				last = st.WriteError
 			}
 		}
@@ -43,8 +43,8 @@ func (s *Session) Status(h Handle) *Call {
 func (s *Session) Flush(h Handle, bytes int64) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.beside(opFlush, h, outLane, func(ctx context.Context, c *connection) (any, error) {
-		p, err := c.channelled()
+	return s.beside(opFlush, h, writeLane, func(ctx context.Context, c *connection) (any, error) {
+		p, err := c.channelPumps()
 		if err != nil {
 			return nil, err
 		}
@@ -54,23 +54,24 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 
 // awaitSent waits until so many bytes have left.
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
-	over := closedChan // without a channel, nothing is under way after the Writes
+	over := closedChan // without a channel, the earlier Writes have ended
 	if p != nil {
-		over = p.outOver
+		over = p.sendingOver
 	}
 	for {
-		st, news := c.flow.watch()
+		st, changed := c.flow.watch()
 		switch {
 		case st.Sent >= bytes:
 			return nil
 		case st.Write == stateFailed:
-			e, _ := c.flow.tell()
+			e, _ := c.flow.reportWriteError()
 			return e
 		case st.Write != stateOpen:
-			return fail(kind.State, "%d bytes were sent before close_notify, and no more will be", st.Sent)
+			return fail(kind.State,
+				"writing has ended with close_notify after %d bytes", st.Sent)
 		}
 		select {
-		case <-news:
+		case <-changed:
 		case <-over:
 			if st = c.flow.status(); st.Sent < bytes && st.Write == stateOpen {
 				return fail(kind.State, "only %d bytes have been written", st.Sent)
@@ -81,44 +82,44 @@ func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error
 	}
 }
 
-// Shutdown sends close_notify behind all that was written before, or behind all that the caller has
-// sent on the data channel. Reading goes on. The result is 0. A second Shutdown does nothing.
+// Shutdown sends close_notify after all bytes of earlier Writes, or after all bytes that the caller
+// has sent on the data channel. Reading goes on. The result is 0. A second Shutdown does nothing.
 func (s *Session) Shutdown(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bound := s.bound(h, s.Timeouts.Write)
+	timeout := s.timeoutOf(h, s.Timeouts.Write)
 	run := func(ctx context.Context, c *connection) (any, error) {
-		p, err := c.channelled()
+		p, err := c.channelPumps()
 		if err != nil {
 			return nil, err
 		}
 		if p == nil {
-			return 0, c.shutdown(ctx, bound)
+			return 0, c.shutdown(ctx, timeout)
 		}
 		p.shutDown()
 		select {
-		case <-p.outEnded:
+		case <-p.outReturned:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if e, _ := c.flow.tell(); e != nil {
+		if e, _ := c.flow.reportWriteError(); e != nil {
 			return nil, e
 		}
 		return 0, nil
 	}
-	return s.onConnection(opShutdown, h, outLane, run)
+	return s.onConnection(opShutdown, h, writeLane, run)
 }
 
 // shutdown sends close_notify on a connection without a data channel.
-func (c *connection) shutdown(ctx context.Context, bound time.Duration) error {
+func (c *connection) shutdown(ctx context.Context, timeout time.Duration) error {
 	switch st := c.flow.status(); {
 	case st.WriteError != nil:
-		_, _ = c.flow.tell()
+		_, _ = c.flow.reportWriteError()
 		return st.WriteError
 	case st.Write == stateShut:
 		return nil
 	}
-	ctx, stop := context.WithTimeoutCause(ctx, bound, notTaken(0, bound))
+	ctx, stop := context.WithTimeoutCause(ctx, timeout, notTaken(0, timeout))
 	defer stop()
 	t, err := c.usable()
 	if err != nil {
@@ -126,7 +127,7 @@ func (c *connection) shutdown(ctx context.Context, bound time.Duration) error {
 	}
 	if err := t.CloseWrite(ctx); err != nil {
 		e := classify(ctx, err, kind.IO)
-		c.flow.change(event{write: stateFailed, err: e, told: true})
+		c.flow.change(event{write: stateFailed, err: e, reported: true})
 		return e
 	}
 	c.flow.change(event{write: stateShut})

@@ -14,13 +14,13 @@ import (
 	"tlsd/session"
 )
 
-// moment is a bound that passes soon, and era one that does not pass in a test.
+// moment is a timeout that passes soon, and era one that does not pass in a test.
 const (
 	moment = 50 * time.Millisecond
 	era    = time.Hour
 )
 
-// timesOut is the error of a call that must fail with kind timeout; its text has all of says.
+// timesOut checks that a call fails with kind timeout, and that the text has all of says.
 func (r *rig) timesOut(c *session.Call, says ...string) {
 	r.t.Helper()
 	e := r.fails(c, kind.Timeout)
@@ -31,7 +31,7 @@ func (r *rig) timesOut(c *session.Call, says ...string) {
 	}
 }
 
-// TestReadTimesOutAndLosesNothing, whoever has set the bound.
+// TestReadTimesOutAndLosesNothing: this holds for the session's timeout and for SetTimeout's.
 func TestReadTimesOutAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	for name, byHandle := range map[string]bool{"the session's": false, "the handle's": true} {
@@ -49,7 +49,7 @@ func TestReadTimesOutAndLosesNothing(t *testing.T) {
 			r.timesOut(r.Read(h, 10), "tls.Read", "no data within 50ms")
 			r.ok(r.Write(h, []byte("x")))
 			for {
-				// On a slow machine even this may come too late.
+				// On a slow machine the data may come before the timeout.
 				g := r.start(r.Read(h, 10))
 				if v, err := g.wait(); err == nil {
 					if got := string(v.([]byte)); got != "x" {
@@ -63,7 +63,8 @@ func TestReadTimesOutAndLosesNothing(t *testing.T) {
 	}
 }
 
-// TestSetTimeoutHoldsForEachLaterCall of its handle, and for no other; 0 brings the session's back.
+// TestSetTimeoutHoldsForEachLaterCall: this holds for the handle and no other. 0 brings the
+// session's timeout back.
 func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 	t.Parallel()
 	t.Run("Handshake", func(t *testing.T) {
@@ -126,7 +127,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		defer r.start(made).ok()
 		defer r.start(bound).ok()
 		r.timesOut(accept, "no client has done its handshake within 50ms")
-		// The listener goes on: this client comes while there is no Accept.
+		// The listening goes on: this client comes while no Accept waits.
 		r.dial(port)
 		r.ok(r.SetTimeout(1, 0))
 		r.ok(r.Handshake(r.handle(r.Accept(1, "127.0.0.1", port))))
@@ -150,13 +151,13 @@ func TestAcceptTimesOut(t *testing.T) {
 	r := newRig(t, timeouts(session.Timeouts{Accept: moment}))
 	ctx, port := r.server(), fakeengine.FreePort(t)
 	r.timesOut(r.Accept(ctx, "127.0.0.1", port), "no client")
-	nc := dialTCP(t, port) // one that dawdles is no client
+	nc := dialTCP(t, port) // a client that does not finish its handshake does not count
 	r.timesOut(r.Accept(ctx, "127.0.0.1", port), "no client")
 	nc.Close()
 	r.ok(r.CloseServerContext(ctx))
 }
 
-// TestWriteIsBoundedByThePiece: a Write may take longer than its bound if the peer goes on taking
+// TestWriteIsBoundedByThePiece: a Write may take longer than its timeout if the peer goes on taking
 // data.
 func TestWriteIsBoundedByThePiece(t *testing.T) {
 	t.Parallel()
@@ -194,8 +195,8 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 	}
 }
 
-// TestAWriteCutBetweenPiecesTearsTheStream: nothing may follow, though the engine could send; no
-// close_notify either, by which the peer would take a part for the whole.
+// TestAWriteCutBetweenPiecesTearsTheStream: no Write may follow, although the engine could send. No
+// close_notify may follow either, because the peer would take the part for the whole.
 func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -232,8 +233,8 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	}
 }
 
-// TestListenThatTimesOutDoesNotEndOtherAccepts: the Accept that opens the listener meets its bound
-// while it looks up the address. Not parallel, as it counts look-ups.
+// TestListenThatTimesOutDoesNotEndOtherAccepts: the Accept that opens the listener times out during
+// the look-up of the address. The test counts look-ups, so it is not parallel.
 func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
 	r := newRig(t)
 	ctx, port := r.server(), fakeengine.FreePort(t)
@@ -253,7 +254,7 @@ func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
 	cancelled(t, b)
 }
 
-// TestUnclaimedClientsAreClosedTogether: one that takes nothing does not hold up the next.
+// TestUnclaimedClientsAreClosedTogether: a client that takes nothing does not delay the next.
 func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
 	t.Parallel()
 	var (

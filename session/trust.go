@@ -10,64 +10,65 @@ import (
 	"tlsd/internal/policy"
 )
 
-// trust is the trust store of the clients that are opened from one SetCaBundle
-// to the next. It exists from the moment the call is made and is settled when
-// the call ends; clients that are opened in between wait for that.
+// A trust is a trust store for clients. It serves the clients that are opened from one SetCaBundle
+// to the next. The store exists from the moment the call is made, and is settled when the call has
+// ended. Clients that are opened in between wait for this.
 //
-// A store is held by the session while it is the current one, by the NewClients
-// that were made meanwhile, and by the store that was to replace it and failed.
-// The last one to let go frees it.
+// Three sorts of holders keep a store: the session, while the store is current; NewClients that
+// were made meanwhile; and a store that failed to replace this one. The last holder frees the
+// store.
 type trust struct {
 	s       *Session
-	settled <-chan struct{} // closed when it is known whether the store could be had
+	settled <-chan struct{} // closed when the store was loaded or has failed
 
 	// Set before settled is closed, constant afterwards.
-	instead *trust   // the store that stays because this one could not be had
-	bundle  CABundle // nil: the system's
+	fallback *trust   // the store that stays if this one has failed
+	bundle   CABundle // nil: the system's
 
-	holds atomic.Int32 // how many hold it
+	refs atomic.Int32 // number of holders
 
-	mu  sync.Mutex    // guards ctx; held while the engine makes it, so never under the session's lock
+	// guards ctx; held while the engine makes it, so never under the session's lock
+	mu  sync.Mutex
 	ctx EngineContext // made at first use
 }
 
-// newTrust makes a store that its maker holds.
+// newTrust makes a store with one holder, the caller.
 func newTrust(s *Session) *trust {
 	t := &trust{s: s}
-	t.holds.Store(1)
+	t.refs.Store(1)
 	return t
 }
 
-func (t *trust) hold() *trust {
-	t.holds.Add(1)
+func (t *trust) retain() *trust {
+	t.refs.Add(1)
 	return t
 }
 
 func (t *trust) release() {
-	if t.holds.Add(-1) > 0 {
+	if t.refs.Add(-1) > 0 {
 		return
 	}
 	if t.ctx != nil {
 		t.ctx.Free()
 		t.ctx = nil
 	}
-	if t.instead != nil {
-		t.instead.release()
+	if t.fallback != nil {
+		t.fallback.release()
 	}
 }
 
-// real is the store that t stands for. t must be settled.
-func (t *trust) real() *trust {
-	for t.instead != nil {
-		t = t.instead
+// resolve returns the store that is really used: t, or its fallback. t must be settled.
+func (t *trust) resolve() *trust {
+	for t.fallback != nil {
+		t = t.fallback
 	}
 	return t
 }
 
-// client starts TLS on a TCP connection with this store. It owns nc, also when
-// it fails. The store must be settled and held.
+// client starts TLS on a TCP connection with this store. It owns nc, also if it fails. The store
+// must be settled and held.
 func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
-	t = t.real()
+	t = t.resolve()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.load(); err != nil {
@@ -77,16 +78,16 @@ func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 	return t.ctx.Client(nc, host)
 }
 
-// prepare makes the engine's context, so that a client which cannot have it learns so early. The
-// store must be settled and held.
+// prepare makes the engine's context, so that a failure shows early. The store must be settled and
+// held.
 func (t *trust) prepare() error {
-	t = t.real()
+	t = t.resolve()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.load()
 }
 
-// load makes the engine's context. t.mu must be held.
+// load makes the engine's context, if there is none. t.mu must be held.
 func (t *trust) load() error {
 	if t.ctx != nil {
 		return nil
@@ -98,9 +99,9 @@ func (t *trust) load() error {
 	return err
 }
 
-// SetCaBundle reads and checks a PEM file of CA certificates and makes it the trust store of the
-// clients that are opened afterwards. If that fails, the old store stays. The path must be
-// absolute; without one, the system's store comes back. The result is 0.
+// SetCaBundle reads and checks a PEM file of CA certificates. It makes the file the trust store of
+// clients that are opened afterwards. If this fails, the old store stays. The path must be
+// absolute. An empty path brings the system's store back. The result is 0.
 func (s *Session) SetCaBundle(path string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,22 +109,22 @@ func (s *Session) SetCaBundle(path string) *Call {
 	next := newTrust(s)
 	c := s.newCall("tls.SetCaBundle", 0, func(ctx context.Context) (any, error) {
 		if err := next.read(path); err != nil {
-			// Not before itself, or failed stores would pile up behind one another.
-			next.instead = before.real().hold()
+			// resolve, because otherwise failed stores would form an ever longer chain.
+			next.fallback = before.resolve().retain()
 			before.release()
 			return nil, classify(ctx, err, kind.File)
 		}
 		before.release()
 		return 0, nil
 	})
-	c.abandoned = func() { next.instead = before }
+	c.onAbandon = func() { next.fallback = before }
 	c.after = []<-chan struct{}{before.settled}
 	next.settled = c.done
 	s.trust = next
 	return c
 }
 
-// read loads the store from a file, or the system's if there is none.
+// read loads the store from a file. Without a path it loads the system's store.
 func (t *trust) read(path string) error {
 	if err := t.s.available(); err != nil {
 		return err

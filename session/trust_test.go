@@ -15,7 +15,7 @@ import (
 	"tlsd/session"
 )
 
-// untrusting is a session whose system trusts nobody.
+// untrusting is a session whose system store trusts no server.
 func untrusting(e *fakeengine.Engine, _ *session.Config) { e.System = nil }
 
 // trusts says whether a new client accepts the rig's server.
@@ -43,7 +43,7 @@ func TestSetCaBundleReplacesTheStoreOfLaterClients(t *testing.T) {
 	r.fails(r.Handshake(before), kind.Verify)
 	r.ok(r.Handshake(after))
 
-	// Another bundle trusts others instead.
+	// Another bundle trusts other servers.
 	r.ok(r.SetCaBundle(testcert.NewCA(t, "Other CA").File))
 	if r.trusts(port) {
 		t.Error("the first bundle is still trusted")
@@ -69,7 +69,7 @@ func TestSetCaBundleIsTheSessionsOwn(t *testing.T) {
 	}
 }
 
-// badFiles are paths that cannot be read, with what the error has to say.
+// badFiles are paths that cannot be read, each with the text that the error must have.
 func badFiles(t *testing.T) map[string]struct{ path, says string } {
 	dir := t.TempDir()
 	file := func(name string, data []byte) string {
@@ -88,7 +88,7 @@ func badFiles(t *testing.T) map[string]struct{ path, says string } {
 		t.Fatal(err)
 	}
 	huge := file("huge", nil)
-	if err := os.Truncate(huge, 33<<20); err != nil { // sparse
+	if err := os.Truncate(huge, 33<<20); err != nil { // a sparse file
 		t.Fatal(err)
 	}
 	return map[string]struct{ path, says string }{
@@ -157,7 +157,8 @@ func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
 	bundle := r.start(r.SetCaBundle(r.ca.File))
 	await(t, g.first(), "the bundle's being parsed")
 	made := make(chan *session.Call, 1)
-	go func() { made <- r.NewClient("localhost", port) }() // must not wait, neither for the bundle nor for its lock
+	// It must not wait, neither for the bundle nor for the bundle's lock.
+	go func() { made <- r.NewClient("localhost", port) }()
 	var client *running
 	select {
 	case c := <-made:
@@ -176,8 +177,8 @@ func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
 	r.ok(handshake)
 }
 
-// TestLoadingAStoreHoldsUpNoCall: while the engine loads a store, which may take
-// long, other calls of the session can be made.
+// TestLoadingAStoreHoldsUpNoCall: while the engine loads a store, which may take long, other calls
+// can be made.
 func TestLoadingAStoreHoldsUpNoCall(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.NewClientContext)
@@ -232,15 +233,15 @@ func TestSupersededStoresAreFreed(t *testing.T) {
 	if open() != 1 || r.eng.Freed() != 4 {
 		t.Errorf("after a good one again %d contexts are open and %d freed", open(), r.eng.Freed())
 	}
-	r.ok(r.Write(h, []byte("x"))) // of the first store, which is freed
+	r.ok(r.Write(h, []byte("x"))) // with the first store, which is freed
 	r.End()
 	if open() != 0 {
 		t.Errorf("%d contexts are open after the end", open())
 	}
 }
 
-// TestStoreLivesAsLongAsAClientThatIsToUseIt: the store is replaced while the client
-// still connects.
+// TestStoreLivesAsLongAsAClientThatIsToUseIt: the store is replaced while the client still
+// connects.
 func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, untrusting)
@@ -261,7 +262,7 @@ func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 	}
 }
 
-// TestManyFailedBundlesCostNothing: they neither pile up nor slow down clients.
+// TestManyFailedBundlesCostNothing: they form no chain, and do not slow down clients.
 func TestManyFailedBundlesCostNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -280,7 +281,7 @@ func TestManyFailedBundlesCostNothing(t *testing.T) {
 	}
 }
 
-// TestEngineRefusesTheStore: what the engine says about a bundle reaches the caller.
+// TestEngineRefusesTheStore: the caller gets the engine's reason.
 func TestEngineRefusesTheStore(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, failing(fakeengine.NewClientContext, errors.New("no room")))

@@ -2,5 +2,5 @@
 
 package session
 
-// queued is how many bytes of the caller wait in the channel; this system does not tell.
+// queued is 0, because this system does not tell how many bytes wait in the channel.
 func (ch *channel) queued() int { return 0 }

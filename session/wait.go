@@ -12,41 +12,41 @@ import (
 
 // Wait serves callers that have many handles and one thread. The rules:
 //
-//   - A handle takes part from the option watch 1 on, until watch 0 or its end.
-//   - A handle is ready if a Read or an Accept on it would not wait. Data, the peer's end and an
-//     error count.
-//   - A Read before the handshake fails at once, so such a connection is ready. While its handshake
-//     is under way, it is not.
-//   - Ready handles take turns in the order of their numbers, so that a busy one does not starve
+//   - A handle takes part while its option watch is 1.
+//   - A handle is ready if a Read or an Accept on it would not wait. Data, the peer's close_notify
+//     and an error make it ready.
+//   - A connection before its handshake is ready, because a Read fails at once. While the handshake
+//     runs, the connection is not ready.
+//   - Ready handles take turns in the order of their numbers, so that a busy handle does not starve
 //     the others.
-//   - A connection with a data channel does not take part here. Its caller polls the channel.
+//   - A connection with a data channel does not take part. Its caller polls the channel.
 
 const (
 	opWait   = "tls.Wait"
 	optWatch = "watch"
 )
 
-// Wait waits for a watched handle that is ready. The result is the Handle, or 0 if there is none
-// within the bound. A negative bound is none.
-func (s *Session) Wait(bound time.Duration) *Call {
+// Wait waits for a watched handle that is ready. The result is the Handle, or 0 after the timeout.
+// A negative timeout is none.
+func (s *Session) Wait(timeout time.Duration) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.newCall(opWait, 0, func(ctx context.Context) (any, error) {
 		var up <-chan time.Time
-		if bound >= 0 {
-			t := time.NewTimer(bound)
+		if timeout >= 0 {
+			t := time.NewTimer(timeout)
 			defer t.Stop()
 			up = t.C
 		}
 		for {
 			s.mu.Lock()
-			h, news := s.nextReady(), s.news()
+			h, changed := s.nextReady(), s.nextChange()
 			s.mu.Unlock()
 			if h != 0 {
 				return h, nil
 			}
 			select {
-			case <-news:
+			case <-changed:
 			case <-up:
 				return Handle(0), nil
 			case <-ctx.Done():
@@ -56,23 +56,24 @@ func (s *Session) Wait(bound time.Duration) *Call {
 	})
 }
 
-// news is closed when a call has ended, or a handle may have become ready. s.mu must be held.
-func (s *Session) news() <-chan struct{} {
-	if s.stirred == nil {
-		s.stirred = make(chan struct{})
+// nextChange returns a channel. It is closed when a call ends, or when a handle may have become
+// ready. s.mu must be held.
+func (s *Session) nextChange() <-chan struct{} {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
 	}
-	return s.stirred
+	return s.changed
 }
 
-// stir closes news. s.mu must be held.
-func (s *Session) stir() {
-	if s.stirred != nil {
-		close(s.stirred)
-		s.stirred = nil
+// notify closes the channel of nextChange. s.mu must be held.
+func (s *Session) notify() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
 	}
 }
 
-// nextReady gives the ready handle whose turn it is, or 0. s.mu must be held.
+// nextReady returns the next ready handle after lastReady, or 0. s.mu must be held.
 func (s *Session) nextReady() Handle {
 	var first, next Handle
 	for h, w := range s.watched {
@@ -82,7 +83,7 @@ func (s *Session) nextReady() Handle {
 		if first == 0 || h < first {
 			first = h
 		}
-		if h > s.waitedFor && (next == 0 || h < next) {
+		if h > s.lastReady && (next == 0 || h < next) {
 			next = h
 		}
 	}
@@ -90,18 +91,18 @@ func (s *Session) nextReady() Handle {
 		next = first
 	}
 	if next != 0 {
-		s.waitedFor = next
+		s.lastReady = next
 	}
 	return next
 }
 
 // A waitable is a connection or a context.
 type waitable interface {
-	// ready says whether a Read or an Accept would not wait. The session's lock must be held.
+	// ready says whether a Read or an Accept would not wait. s.mu must be held.
 	ready() bool
 }
 
-// setWatch sets the option watch of a handle that is open.
+// setWatch sets the option watch of an open handle.
 func (s *Session) setWatch(h Handle, w waitable, value string) error {
 	on, err := choice(value, "0", "1")
 	if err != nil {
@@ -134,8 +135,8 @@ func (c *serverContext) watched() bool {
 	return c.s.watched[c.handle] != nil
 }
 
-// idle says whether the calls of a lane have ended.
-func idle(lane <-chan struct{}) bool {
+// isClosed says whether a channel, such as the done of a lane's last call, is closed.
+func isClosed(lane <-chan struct{}) bool {
 	select {
 	case <-lane:
 		return true
@@ -146,30 +147,33 @@ func idle(lane <-chan struct{}) bool {
 
 func (c *connection) ready() bool {
 	switch {
-	case c.closing || !idle(c.ctl):
+	case c.closing || !isClosed(c.controlTail):
 		return false
-	case c.state != ready:
+	case c.state != connReady:
 		return true
 	case c.pumps != nil:
 		return false
 	case c.flow.status().Read != stateOpen:
 		return true
 	case c.ahead != nil:
-		return idle(c.ahead.over)
-	case idle(c.in):
-		c.readAhead()
+		return isClosed(c.ahead.done)
+	case isClosed(c.readTail):
+		c.beginReadAhead()
 	}
 	return false
 }
 
-func (c *serverContext) ready() bool { return !c.closing && idle(c.ctl) && c.clientWaits() }
+func (c *serverContext) ready() bool {
+	return !c.closing && isClosed(c.controlTail) &&
+		c.clientWaits()
+}
 
-// ahead is what was read before a Read has asked for it. That is how a Wait finds out, because what
-// the system has received need not be data of the connection.
-type ahead struct {
+// A readAhead has data that was read before a Read asked for it. Only a read can find out whether
+// there is data, because the bytes in the socket need not hold any.
+type readAhead struct {
 	stop context.CancelFunc
-	over chan struct{} // closed when the rest is set
-	// Of the Read whose turn it is.
+	done chan struct{} // closed when data and err are set
+	// The rest belongs to the Read that runs.
 	data []byte
 	err  error
 }
@@ -177,38 +181,39 @@ type ahead struct {
 // aheadBytes is the most that is read ahead. It stays in memory until a Read comes.
 const aheadBytes = 4 << 10
 
-// readAhead begins to read ahead. No Read is under way, and later ones wait for it. s.mu must be
-// held.
-func (c *connection) readAhead() {
+// beginReadAhead begins to read ahead. No Read must be running; later Reads wait for the result.
+// s.mu must be held.
+func (c *connection) beginReadAhead() {
 	s, t := c.s, c.tls
 	ctx, stop := context.WithCancel(s.ctx)
-	a := &ahead{stop: stop, over: make(chan struct{})}
+	a := &readAhead{stop: stop, done: make(chan struct{})}
 	c.ahead = a
-	s.finishers.Go(func() {
+	s.background.Go(func() {
 		defer stop()
 		data, err := t.ReadSome(ctx, aheadBytes)
-		// The engine's memory is far larger, and a Read may be long in coming.
+		// The clone is small. The engine's buffer is large, and the next Read may come
+		// late.
 		a.data, a.err = bytes.Clone(data), err
 		openssl.Recycle(data)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		close(a.over)
-		s.stir()
+		close(a.done)
+		s.notify()
 	})
 }
 
-// stopAhead ends reading ahead, before the connection is closed. What was read is lost.
+// stopAhead ends the read-ahead before the connection is closed. Its data is lost.
 func (c *connection) stopAhead() {
 	c.s.mu.Lock()
 	a := c.ahead
 	c.s.mu.Unlock()
 	if a != nil {
 		a.stop()
-		<-a.over
+		<-a.done
 	}
 }
 
-// readSome is the engine's, but gives first what was read ahead.
+// readSome gives the data that was read ahead, or else reads from the engine.
 func (c *connection) readSome(ctx context.Context, t EngineConn, limit int) ([]byte, error) {
 	s := c.s
 	s.mu.Lock()
@@ -218,7 +223,7 @@ func (c *connection) readSome(ctx context.Context, t EngineConn, limit int) ([]b
 		return t.ReadSome(ctx, limit)
 	}
 	select {
-	case <-a.over:
+	case <-a.done:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

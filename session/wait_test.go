@@ -18,9 +18,9 @@ import (
 	"tlsd/session"
 )
 
-// The tests of Wait use connections without a data channel, but where they say so.
+// The tests of Wait use connections without a data channel, unless they say so.
 
-// waitFor is a Wait without a bound.
+// waitFor makes a Wait without a timeout, which must return the handle.
 func (r *rig) waitFor(want session.Handle) {
 	r.t.Helper()
 	if h := r.ok(r.Wait(-1)); h != want {
@@ -28,7 +28,7 @@ func (r *rig) waitFor(want session.Handle) {
 	}
 }
 
-// nothing is a Wait that finds nothing.
+// nothing makes a Wait, which must find nothing.
 func (r *rig) nothing() {
 	r.t.Helper()
 	if h := r.ok(r.Wait(0)); h != session.Handle(0) {
@@ -42,8 +42,8 @@ func (r *rig) watch(h session.Handle) session.Handle {
 	return h
 }
 
-// puppet is a TLS server that does what the test says: each element is what it sends, "" is its
-// end.
+// A puppet is a TLS server that the test controls. Each element is a text that it sends. "" ends
+// the connection.
 func (r *rig) puppet() (port int, says chan<- string) {
 	words := make(chan string, 100)
 	port = fakeengine.Serve(r.t, func(nc net.Conn) {
@@ -86,7 +86,7 @@ func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 			if got := w.ok(); got != h {
 				t.Fatalf("Wait gives %v, want %d", got, h)
 			}
-			r.waitFor(h) // as long as nobody reads
+			r.waitFor(h) // as long as no Read comes
 			got := ""
 			for got != "hello" { // in pieces, and none is lost
 				got += string(r.ok(r.Read(h, 2)).([]byte))
@@ -111,7 +111,7 @@ func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 	}
 }
 
-// TestAReadBehindAWaitLosesNothing: much data, read in pieces of all sizes between Waits.
+// TestAReadBehindAWaitLosesNothing: much data is read between Waits, in pieces of all sizes.
 func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -146,7 +146,7 @@ func TestReadyHandlesTakeTurns(t *testing.T) {
 	var handles []session.Handle
 	for range 200 {
 		h := r.handle(r.NewClient("localhost", r.echo()))
-		handles = append(handles, r.watch(h)) // ready: a Read fails at once
+		handles = append(handles, r.watch(h)) // ready, because a Read fails at once
 	}
 	for round := range 3 {
 		for _, h := range handles {
@@ -157,7 +157,7 @@ func TestReadyHandlesTakeTurns(t *testing.T) {
 	}
 }
 
-// TestABusyHandleStarvesNoOther: it always has data, and the other one gets its turn.
+// TestABusyHandleStarvesNoOther: one handle always has data, and the other still gets its turn.
 func TestABusyHandleStarvesNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -214,7 +214,7 @@ func TestAWaitEndsWhenItsTimeIsUpOrItIsCancelled(t *testing.T) {
 		w.Cancel()
 		w.fails(kind.Cancelled)
 	}
-	// And a Read still gets what comes.
+	// A Read still gets data that comes later.
 	read := r.start(r.Read(h, 10))
 	r.ok(r.Write(h, []byte("x")))
 	if got := string(read.ok().([]byte)); got != "x" {
@@ -231,7 +231,7 @@ func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 	port, says := r.puppet()
 	h := r.client(port)
 	says <- "x"
-	w := r.start(r.Wait(-1)) // nothing is watched yet
+	w := r.start(r.Wait(-1)) // no handle is watched yet
 	r.watch(h)
 	if got := w.ok(); got != h {
 		t.Errorf("Wait gives %v, want %d", got, h)
@@ -262,7 +262,7 @@ func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 	r.nothing()
 }
 
-// TestACloseOfAWatchedConnectionIsNotHeldUp by the reading ahead of a Wait.
+// TestACloseOfAWatchedConnectionIsNotHeldUp: the read-ahead of a Wait does not delay it.
 func TestACloseOfAWatchedConnectionIsNotHeldUp(t *testing.T) {
 	t.Parallel()
 	for _, silent := range []bool{false, true} {
@@ -310,7 +310,7 @@ func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
 	}
 }
 
-// TestAConnectionWithADataChannelIsItsCallersToPoll.
+// TestAConnectionWithADataChannelIsItsCallersToPoll: it takes no part in a Wait.
 func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -352,7 +352,8 @@ func TestWaitGivesTheContextForWhichAClientWaits(t *testing.T) {
 		r.ok(r.Accept(ctx, "", 0))
 	}
 	r.nothing()
-	// A client whose handshake has failed is an error, which an Accept would not wait for.
+	// A client whose handshake has failed makes the context ready too, because an Accept would
+	// not wait.
 	nc := dialTCP(t, port)
 	fmt.Fprint(nc, "this is not TLS\n")
 	r.waitFor(ctx)
@@ -382,7 +383,7 @@ func readable(t *testing.T, c *net.UnixConn) (yes bool) {
 	return yes
 }
 
-// copyOf is a duplicate of a socket.
+// copyOf returns a duplicate of a socket.
 func copyOf(t *testing.T, c *net.UnixConn) *net.UnixConn {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -402,7 +403,7 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 	r := newRig(t)
 	ctx, port := r.listener()
 	r.arrival(port)
-	r.waitFor(r.watch(ctx)) // the client is there before the signal
+	r.waitFor(r.watch(ctx)) // the client comes before the signal
 	polled, second := pair(t)
 	r.ok(r.Signal(ctx, copyOf(t, polled), second))
 	for clients := 1; clients < 4; clients++ {
@@ -432,7 +433,8 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 	until(t, "the end", func() bool { return len(rest(t, polled)) <= 1 })
 }
 
-// TestASignalThatIsNoneOrMisusedHarmsNothing.
+// TestASignalThatIsNoneOrMisusedHarmsNothing: bad sockets are refused, and misuse harms only the
+// caller.
 func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -444,10 +446,10 @@ func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.fails(r.Signal(ctx, b, unixConn(t, unconnected)), kind.Params)
-	rest(t, a) // the end that was good is closed, too
+	rest(t, a) // the good end is closed, too
 	r.fails(r.Signal(99, c, d), kind.Handle)
 
-	// The caller fills the pair, reads what is not its own, and closes it.
+	// The caller fills the pair, reads bytes of the session, and closes the pair.
 	polled, second := pair(t)
 	dup := copyOf(t, second)
 	r.ok(r.Signal(ctx, copyOf(t, polled), second))

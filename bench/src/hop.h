@@ -1,15 +1,16 @@
 /*
  * hop.h - raw frames between a client and a relay
  *
- * The least that a process for TLS beside the program needs: numbers instead of names, no JSON, no
- * errors, and nothing is answered but a read.
+ * This is the minimum for TLS in another process: numbers instead of names, no JSON and no errors.
+ * Only a read has an answer.
  */
 #ifndef HOP_H
 #define HOP_H
 
 #include <stdint.h>
 
-/* n bytes follow; at most n are wanted: how many there are (uint32_t) and they */
+/* HOP_WRITE: n bytes follow. HOP_READ asks for at most n bytes; the answer is their number
+ * (uint32_t) and the bytes. */
 enum { HOP_WRITE = 1, HOP_READ };
 
 struct hop_frame {

@@ -1,8 +1,8 @@
 /*
  * link.h - how a client reaches the sink
  *
- * client.c does the same work over each of these. Which one it is, is decided
- * when it is linked: inprocess.c, plugin.c or plain.c. A failure ends the program.
+ * client.c does the same work over each kind of link. The linker decides: inprocess.c, plugin.c or
+ * plain.c. A failure ends the program.
  */
 #ifndef LINK_H
 #define LINK_H

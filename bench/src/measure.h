@@ -1,10 +1,9 @@
 /*
  * measure.h - how a program of the benchmark and its driver take turns
  *
- * The program prepares and warms up, and says "ready". The driver notes what other
- * processes have used so far, and sends a line. The program works, and says "done" and what
- * it has measured. It stays as it is until the driver, which looks at
- * the processes again, has sent another line.
+ * The program prepares and warms up, and says "ready". The driver notes what other processes have
+ * used so far, and sends a line. The program works, and says "done" and what it has measured. The
+ * driver looks at the processes again. Until it sends another line, the program does nothing.
  */
 #ifndef MEASURE_H
 #define MEASURE_H

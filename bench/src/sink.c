@@ -1,11 +1,10 @@
 /*
  * sink CERT KEY - the peer of all contestants
  *
- * A TLS 1.3 server with a thread for each connection, for the commands of
- * stream.h. It prints two ports of 127.0.0.1, listens until its standard input
- * ends, and then leaves. The second port sends session tickets as
- * servers do by default; the first sends none, so that nobody resumes a session there and
- * a client may close at once without resetting the connection.
+ * A TLS 1.3 server with a thread for each connection, for the commands of stream.h. It prints two
+ * ports of 127.0.0.1, listens until its standard input ends, and then leaves. The second port sends
+ * session tickets, as servers do by default. The first port sends none: no client resumes a session
+ * there, and a client may close at once without a reset of the connection.
  *
  * One cipher suite for all: some proxies would choose a slower one by themselves.
  */

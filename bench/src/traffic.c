@@ -1,11 +1,10 @@
 /*
  * Bulk data and round trips on open connections.
  *
- * How much is sent is decided by a warm-up, which is repeated with twice as much until it has
- * lasted a tenth of the time that the work is to last. It does not begin with little, or a
- * single pause of the machine would be taken for the speed. The time of the work ends
- * when everything has arrived: with the sink's answer that all bytes were right
- * (write), with the last byte (read, pingpong).
+ * A warm-up decides the amount of data. It is repeated with twice the amount until it lasts a tenth
+ * of the work's time. Its first amount is not small, because then a single pause of the machine
+ * would count as the speed. The time of the work ends when everything has arrived: with the sink's
+ * answer that all bytes were right (write), or with the last byte (read, pingpong).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -83,7 +82,7 @@ static _Noreturn void be_lane(struct traffic *t)
 
 static struct traffic *shared; /* with processes */
 
-/* A lane whose process fails would be waited for in vain. */
+/* Without this, the wait for a lane whose process fails would never end. */
 static void lane_ended(int unused)
 {
 	int status, before = errno;

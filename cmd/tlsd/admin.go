@@ -15,11 +15,12 @@ import (
 	"tlsd/internal/version"
 )
 
-// The admin socket (see package admin) is served in the supervisor's process, from the start until
-// the last session has ended. What only the program knows is added here: the level of the log, and
-// how to stop.
+// The supervisor's process serves the admin socket (see package admin), from the start until the
+// last session has ended. This file adds what only the program knows: the log level, and how to
+// stop.
 
-// adminPath is where the admin socket is, or "" for nowhere. preset says that nobody has named it.
+// adminPath is the path of the admin socket; "": no admin socket. preset says that the path is the
+// default.
 func (o *options) adminPath() (path string, preset bool) {
 	switch {
 	case o.adminSocket == noConfig:
@@ -32,7 +33,7 @@ func (o *options) adminPath() (path string, preset bool) {
 	return "", false
 }
 
-// administration is the daemon as the administrator has it.
+// administration is the daemon as the admin socket shows it.
 type administration struct {
 	*supervisor.Supervisor
 	level zap.AtomicLevel
@@ -41,7 +42,8 @@ type administration struct {
 	drain context.CancelFunc
 }
 
-// LogLevel changes the level of the log, until SIGHUP or the end. Without one it says which it is.
+// LogLevel changes the log level until SIGHUP or the end. It returns the level that holds then. An
+// empty level changes nothing.
 func (a *administration) LogLevel(level string) (string, error) {
 	if level != "" {
 		a.level.SetLevel(levelOf(level))
@@ -50,21 +52,21 @@ func (a *administration) LogLevel(level string) (string, error) {
 	return a.level.Level().String(), nil
 }
 
-// Drain has the daemon stop as on SIGTERM.
+// Drain makes the daemon stop as on SIGTERM.
 func (a *administration) Drain() (sessions int) {
 	sessions = a.Health().Sessions
 	a.drain()
 	return sessions
 }
 
-// Health says how the daemon stands.
+// Health reports the daemon's state and its problems.
 func (a *administration) Health() admin.Health {
 	h := a.Supervisor.Health()
 	h.Version = version.Version
 	return h
 }
 
-// Metrics gives what is counted, with what only the program counts.
+// Metrics adds the program's metrics to those of the supervisor.
 func (a *administration) Metrics() []admin.Family {
 	h := a.Health()
 	healthy := 0.0
@@ -94,14 +96,14 @@ func (a *administration) Metrics() []admin.Family {
 	)
 }
 
-// listenAdmin makes the admin socket; nil if there is to be none.
+// listenAdmin makes the admin socket. It returns nil if the settings want none.
 func listenAdmin(o *options, log *zap.Logger) (*supervisor.Socket, error) {
 	path, preset := o.adminPath()
 	if path == "" {
 		return nil, nil
 	}
 	if preset {
-		// if it cannot be made, neither can the socket
+		// without the folder, Listen fails and says so
 		_ = os.Mkdir(filepath.Dir(path), 0o755)
 	}
 	socket, err := supervisor.Listen(path, 0o600)
@@ -116,8 +118,8 @@ func listenAdmin(o *options, log *zap.Logger) (*supervisor.Socket, error) {
 	return socket, nil
 }
 
-// serveAdmin serves the admin socket, if there is one, until stop, which removes it. The context
-// that it gives ends when an administrator has the daemon stop.
+// serveAdmin serves the admin socket, if there is one, until the caller calls stop. stop also
+// removes the socket. The returned context ends when an administrator stops the daemon.
 func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administration, log,
 	audit *zap.Logger) (ctx context.Context, stop func()) {
 	if socket == nil {
@@ -126,7 +128,7 @@ func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administra
 	ctx, a.drain = context.WithCancel(parent)
 	life, end := context.WithCancel(context.Background())
 	served := make(chan struct{})
-	// A stranger could come again and again.
+	// The number of lines is limited: a denied user could connect again and again.
 	strangers := log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 5, 1000)
 	}))

@@ -7,24 +7,25 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// How a worker tells the supervisor of audit events without making a call wait: each session has a
-// limiter, and what passes it goes through the outbox, a queue with one sender. An event for which
-// there is no room in the queue is counted with those that the limiter holds back.
+// This file reports audit events to the supervisor, and no call waits for that. Each session has a
+// limiter. An event that passes the limiter goes into the outbox, a queue with one sender. If the
+// outbox is full, the event is dropped and counted, like the events that the limiter drops.
 const (
 	outboxLength = 64
 	auditBurst   = 50 // of one session
 	auditRate    = 10 // a second
 )
 
-// send is the outbox's sender. It ends with the outbox.
-func (w *workerProcess) send() {
+// runOutbox sends the messages of the outbox until the outbox is closed.
+func (w *workerProcess) runOutbox() {
 	defer close(w.sent)
 	for msg := range w.outbox {
-		w.tell(msg)
+		w.sendMessage(msg)
 	}
 }
 
-// auditor is what a session tells of, and what is to be done when it has ended.
+// auditor returns note, which reports an event of the session, and end, which the caller must call
+// when the session has ended.
 func (w *workerProcess) auditor(number uint64) (note func(audit.Event), end func()) {
 	limiter := audit.NewLimiter(auditBurst, auditRate)
 	note = func(e audit.Event) {
@@ -32,7 +33,7 @@ func (w *workerProcess) auditor(number uint64) (note func(audit.Event), end func
 		if !ok {
 			return
 		}
-		e = e.Clean() // which bounds it
+		e = e.Clean() // limits its length, too
 		select {
 		case w.outbox <- handoff.FromWorker{Audit: &handoff.Audit{Session: number, Event: &e, Missed: missed}}:
 		default:

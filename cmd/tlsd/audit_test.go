@@ -7,7 +7,7 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// What finds no room in the queue to the supervisor holds nobody up, and is counted.
+// An event for which the queue to the supervisor has no room is counted, and delays no call.
 func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 	t.Parallel()
 	w := &workerProcess{outbox: make(chan handoff.FromWorker, 1)}

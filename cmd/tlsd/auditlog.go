@@ -37,7 +37,7 @@ func openAuditLog(path string, log, audit *zap.Logger) (*auditLog, *zap.Logger, 
 	a.file.Store(f)
 	a.queue = newLogQueue(a)
 	_, audit = newLogAt(a.queue, a.queue.forAudit(), zap.InfoLevel, false)
-	a.queue.tellLoss(func(entries int) {
+	a.queue.setOnLoss(func(entries int) {
 		n := zap.Int("entries", entries)
 		audit.Warn("audit lines were lost, because they could not be written", n)
 		log.Warn("the audit log can be written again; lines of it were lost",

@@ -13,8 +13,8 @@ import (
 	"tlsd/openssl"
 )
 
-// check does what --check promises: it examines everything that a start needs, and changes nothing.
-// The settings have been read by then. It returns the exit status.
+// check carries out --check: it examines everything that a start needs, and changes nothing. The
+// caller has read the settings. check returns the exit status.
 func check(w io.Writer, o *options) int {
 	status := 0
 	report := func(what, good string, err error) {
@@ -34,7 +34,7 @@ func check(w io.Writer, o *options) int {
 	switch admin, preset := o.adminPath(); {
 	case admin == "":
 		report("admin socket", noConfig, nil)
-	case preset: // its folder is made, and tlsd does without it if need be
+	case preset: // tlsd makes the folder, and can run without this socket
 		report("admin socket", admin, nil)
 	default:
 		report("admin socket", admin, checkSocket(admin))
@@ -59,8 +59,8 @@ func check(w io.Writer, o *options) int {
 	return status
 }
 
-// checkSocket says whether tlsd could listen at the path. A socket that is there already is no
-// mistake: a tlsd may be running.
+// checkSocket returns an error if tlsd could not listen at the path. A socket at the path is no
+// error: another tlsd may be running.
 func checkSocket(path string) error {
 	var address unix.RawSockaddrUnix
 	if most := len(address.Path) - 1; len(path) > most {
@@ -70,7 +70,7 @@ func checkSocket(path string) error {
 	case err == nil && info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("%s is there, and is not a socket; move it away or choose another path", path)
 	case err == nil:
-		return nil // a service manager's, which tlsd only takes, or that of a tlsd
+		return nil // the socket of a service manager or of a running tlsd
 	}
 	dir := filepath.Dir(path)
 	info, err := os.Stat(dir)
@@ -88,7 +88,7 @@ func checkSocket(path string) error {
 	return nil
 }
 
-// checkLibrary loads the library, as a worker does, and says which it is.
+// checkLibrary loads the library as a worker does, and returns its version and path.
 func checkLibrary(path string) (string, error) {
 	lib, err := openssl.Load(path)
 	if err != nil {

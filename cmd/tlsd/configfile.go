@@ -18,20 +18,20 @@ import (
 )
 
 // The configuration file is TOML without tables. Its keys are the names of the flags that have an
-// environment variable, except config itself. A value is a string or a whole number; a setting that
-// is a list takes an array of them.
+// environment variable, except config. A value is a string or a whole number. A list setting takes
+// an array of these.
 
-// systemConfig is the file that root's tlsd reads if it is there and no other is named. Other
-// users' daemons read none by default: what the file says of callers is meant for the system's.
+// systemConfig is the file that root's tlsd reads by default, if it exists. Other users' daemons
+// read no file by default: the file's rules about callers are for the system's daemon.
 const systemConfig = "/etc/tlsd/tlsd.toml"
 
 // maxConfig limits the size of the file, in bytes.
 const maxConfig = 1 << 20
 
-// noConfig in the place of a file's name means that no file is read.
+// noConfig is the name that stands for no file.
 const noConfig = "none"
 
-// preset is the file of a start that names none.
+// presetConfig is the default of --config.
 func presetConfig() string {
 	if os.Geteuid() != 0 {
 		return noConfig
@@ -42,14 +42,14 @@ func presetConfig() string {
 	return systemConfig
 }
 
-// A fileValue is what the file says of one setting.
+// A fileValue is the value of one key in the file.
 type fileValue struct {
-	text string // as the flag takes it
+	text string // in the form that the flag takes
 	list bool
 	line int
 }
 
-// readConfig reads a file. Its keys are checked against the table.
+// readConfig reads a file. The table has the keys that are allowed.
 func readConfig(path string, table []flagInfo) (map[string]fileValue, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -66,7 +66,7 @@ func readConfig(path string, table []flagInfo) (map[string]fileValue, error) {
 	return values, nil
 }
 
-// parseConfig reads the text of a file. An error begins with the number of its line and a colon.
+// parseConfig reads the text of a file. An error begins with the line's number and a colon.
 func parseConfig(text []byte, table []flagInfo) (map[string]fileValue, error) {
 	var found map[string]any
 	if err := toml.NewDecoder(bytes.NewReader(text)).Decode(&found); err != nil {
@@ -97,7 +97,7 @@ func parseConfig(text []byte, table []flagInfo) (map[string]fileValue, error) {
 	return values, nil
 }
 
-// convert gives a value of TOML the form in which a flag takes it.
+// convert gives a TOML value the form that a flag takes.
 func convert(value any) (fileValue, error) {
 	switch v := value.(type) {
 	case string:
@@ -118,7 +118,7 @@ func convert(value any) (fileValue, error) {
 	return fileValue{}, errors.New(`want a string in quotes, such as "30s", or a whole number`)
 }
 
-// settingNamed finds the setting that a key of the file means.
+// settingNamed finds the setting of a key of the file.
 func settingNamed(table []flagInfo, key string) (flagInfo, bool) {
 	i := slices.IndexFunc(table, func(f flagInfo) bool { return f.name == key && f.hasKey() })
 	if i < 0 {
@@ -127,7 +127,7 @@ func settingNamed(table []flagInfo, key string) (flagInfo, bool) {
 	return table[i], true
 }
 
-// fileKeys are the keys that the file can have.
+// fileKeys lists the keys that the file can have.
 func fileKeys(table []flagInfo) []string {
 	var keys []string
 	for _, f := range table {
@@ -139,7 +139,7 @@ func fileKeys(table []flagInfo) []string {
 }
 
 // hasKey says whether the file can set the flag.
-func (f flagInfo) hasKey() bool { return f.hasTwin() && f.name != "config" }
+func (f flagInfo) hasKey() bool { return f.hasVariable() && f.name != "config" }
 
 // isList says whether the flag takes several values.
 func (f flagInfo) isList() bool {

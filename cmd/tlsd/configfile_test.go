@@ -56,7 +56,7 @@ readable = ["/usr", "/etc"]`)
 		!reflect.DeepEqual(o.allowUID, []uint32{7, 0}) || !reflect.DeepEqual(o.allowGID, []uint32{8, 9}) || !reflect.DeepEqual(o.readable, []string{"/usr", "/etc"}) {
 		t.Errorf("%+v", o)
 	}
-	// A flag takes the place of the file's list.
+	// A flag replaces the file's list.
 	o, err = parse(nil, "--config", file, "--allow-uid", "3")
 	if err != nil || !reflect.DeepEqual(o.allowUID, []uint32{3}) {
 		t.Errorf("%v, %v", o.allowUID, err)
@@ -110,7 +110,7 @@ func TestAMistakeInTheFileIsExplained(t *testing.T) {
 	}
 }
 
-// Help and version come whatever is set.
+// Help and version work with any settings.
 func TestHelpNeedsNoGoodSettings(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []string{"--help", "--version", "-h"} {
@@ -120,7 +120,7 @@ func TestHelpNeedsNoGoodSettings(t *testing.T) {
 	}
 }
 
-// What --print-config prints is a configuration file that leads to the same settings.
+// The output of --print-config is a configuration file with the same settings.
 func TestPrintedSettingsCanBeReadAgain(t *testing.T) {
 	t.Parallel()
 	first, err := parse([]string{"TLSD_MAX_MESSAGE=3MiB"}, "--socket", "/x/y", "--allow-uid", "1,2", "--readable", "/usr,/etc", "--drain-timeout", "12h",

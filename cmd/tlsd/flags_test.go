@@ -22,7 +22,7 @@ func TestDefaults(t *testing.T) {
 		o.libssl != "" || o.idleExit != 0 || o.readyFD != -1 || len(o.allowUID)+len(o.allowGID) != 0 {
 		t.Errorf("defaults: %+v", o)
 	}
-	// What the help says of numbers and times is what holds.
+	// The help's defaults of numbers and times are the real defaults.
 	for _, f := range flagTable(o) {
 		switch v := f.value.(type) {
 		case *duration:
@@ -225,7 +225,8 @@ func TestHelpHasEveryFlagWithinTheScreen(t *testing.T) {
 	var b bytes.Buffer
 	printHelp(&b)
 	for _, f := range flagTable(&options{}) {
-		if !strings.Contains(b.String(), "\n  --"+f.name) || f.hasTwin() && !strings.Contains(b.String(), "environment: "+envName(f.name)+"\n") {
+		if !strings.Contains(b.String(), "\n  --"+f.name) || f.hasVariable() &&
+			!strings.Contains(b.String(), "environment: "+envName(f.name)+"\n") {
 			t.Errorf("--%s, or its twin, is not there", f.name)
 		}
 	}

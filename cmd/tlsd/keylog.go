@@ -10,12 +10,12 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// The file of --key-log. Only who starts tlsd can name it, and no script. The daemon opens it, so
-// that workers write to it although they may open no file, and can read none of what others have
-// written.
+// This file has the key log (--key-log). Only the person who starts tlsd can name the key log, and
+// no script can. The daemon opens it and hands workers a descriptor for appending. So workers need
+// no right to open the file, and cannot read what is in it.
 
-// openKeyLog opens it, and says in the log and to the audit what that means. Without a path there
-// is none.
+// openKeyLog opens the key log, and warns in the log and in the audit. It returns nil if path is
+// "".
 func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	if path == "" {
 		return nil, nil
@@ -30,9 +30,9 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	return f, nil
 }
 
-// keyLog gives what writes a line to the file that the daemon has opened. One write(2) is one line,
-// so that those of several workers do not mix. Only the first failure is logged: on a full disk
-// each line fails.
+// keyLog returns a function that appends a line to the key log. Each line is one write(2), so that
+// the lines of several workers do not mix. Only the first failure is logged, because on a full disk
+// every line fails.
 func (w *workerProcess) keyLog() func(line string) {
 	file := os.NewFile(handoff.KeyLogFD, "key log")
 	var failed sync.Once

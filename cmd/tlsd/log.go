@@ -13,15 +13,15 @@ import (
 	"tlsd/internal/plain"
 )
 
-// newLog makes the log, and the log of the audit, which has all of its lines whatever the level is.
-// Entries have a time, a level, a text and fields; no entry ever has payload, a key or a password.
-// They are JSON, or else for people. In both forms an entry is one line, in which nothing is
-// hidden, whoever's text is in it.
+// newLog makes the log and the audit log. The audit log has all of its lines at every log level. An
+// entry has a time, a level, a text and fields. No entry has payload, a key or a password. The form
+// is JSON, or text for people. In both forms an entry is one line, and control characters in it are
+// visible, also those of a peer's text.
 func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) {
 	return newLogAt(w, w, levelOf(level), forPeople)
 }
 
-// levelOf is the level of a name that --log-level takes.
+// levelOf is the level with a name that --log-level takes.
 func levelOf(name string) zapcore.Level {
 	level, err := zapcore.ParseLevel(name)
 	if err != nil {
@@ -30,8 +30,7 @@ func levelOf(name string) zapcore.Level {
 	return level
 }
 
-// newLogAt makes a log whose level can change while it is used, and whose audit has a place of its
-// own.
+// newLogAt makes a log whose level can change while it is used. auditTo gets the audit log.
 func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (log, audit *zap.Logger) {
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
@@ -48,7 +47,7 @@ func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (l
 	return to(w, lvl), to(auditTo, zapcore.InfoLevel).Named("audit")
 }
 
-// plainLines passes entries on as plain lines.
+// plainLines writes each entry as one plain line (see package plain).
 type plainLines struct{ out io.Writer }
 
 func (p plainLines) Write(entry []byte) (int, error) {

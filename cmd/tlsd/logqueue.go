@@ -7,43 +7,43 @@ import (
 	"time"
 )
 
-// logQueue stands between the log and where it goes, so that who logs never waits: a pipe that
-// nobody reads or a disk that is full must not stop the daemon. What is written to it is kept until
-// a goroutine of its own has passed it on, up to queueBytes; the audit has room beyond that, which
-// nothing else can take. What finds no room, or cannot be written, is lost; as soon as something
-// can be written again, the log says how many entries that were.
+// logQueue is a queue between the log and its output, so that no goroutine waits for the output. A
+// pipe without a reader, or a full disk, must not stop the daemon. The queue keeps up to
+// queueBytes. A goroutine of its own writes them to the output. Audit entries may take auditBytes
+// more. An entry is lost if the queue is full or the write fails. As soon as a write succeeds
+// again, the log says how many entries were lost.
 type logQueue struct {
 	out   io.Writer
-	ended chan struct{} // closed when the goroutine has ended
+	ended chan struct{} // closed when the goroutine of pass has ended
 
 	mu      sync.Mutex // guards all below
-	more    sync.Cond  // waiting or closing has changed
+	more    sync.Cond  // signals that waiting or closing has changed
 	waiting []byte     // whole entries
-	lost    int        // entries that were not told of
-	dropped int        // entries, from the start
+	lost    int        // lost entries that no log line has counted yet
+	dropped int        // all lost entries, from the start
 	onLoss  func(entries int)
-	closing bool // pass is to end when nothing waits
+	closing bool // pass must end when the queue is empty
 }
 
 const (
-	// queueBytes is how much of the log waits at most.
+	// queueBytes limits the bytes in the queue.
 	queueBytes = 1 << 20
-	// auditBytes is how much of the audit waits beyond that.
+	// auditBytes is the room that only audit entries may take, beyond queueBytes.
 	auditBytes = 1 << 20
-	// lastWrite bounds the wait of close.
+	// lastWrite limits the wait of close.
 	lastWrite = time.Second
 )
 
-// newLogQueue starts the queue's goroutine. The queue is to be closed.
+// newLogQueue starts the queue's goroutine. The caller must close the queue.
 func newLogQueue(out io.Writer) *logQueue {
 	q := &logQueue{out: out, ended: make(chan struct{})}
 	q.more.L = &q.mu
-	go q.pass()
+	go q.run()
 	return q
 }
 
-// tellLoss names the function that is told, on the queue's goroutine, how many entries were lost.
-func (q *logQueue) tellLoss(f func(entries int)) {
+// setOnLoss sets the function that logs the number of lost entries. The queue's goroutine calls it.
+func (q *logQueue) setOnLoss(f func(entries int)) {
 	q.mu.Lock()
 	q.onLoss = f
 	q.mu.Unlock()
@@ -52,14 +52,14 @@ func (q *logQueue) tellLoss(f func(entries int)) {
 // Write takes one entry. It never fails.
 func (q *logQueue) Write(entry []byte) (int, error) { return q.put(entry, queueBytes) }
 
-// forAudit is the queue with the audit's room.
+// forAudit is the writer for audit entries.
 func (q *logQueue) forAudit() io.Writer { return auditQueue{q} }
 
 type auditQueue struct{ q *logQueue }
 
 func (a auditQueue) Write(entry []byte) (int, error) { return a.q.put(entry, queueBytes+auditBytes) }
 
-// put takes an entry if no more than room waits then.
+// put adds an entry, unless the queue would have more than room bytes.
 func (q *logQueue) put(entry []byte, room int) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -73,11 +73,11 @@ func (q *logQueue) put(entry []byte, room int) (int, error) {
 	return len(entry), nil
 }
 
-// pass writes what waits until the queue is closed and empty.
-func (q *logQueue) pass() {
+// run writes the entries to the output until the queue is closed and empty.
+func (q *logQueue) run() {
 	defer close(q.ended)
 	var part []byte
-	torn := false // the last line that was written has no end
+	torn := false // the last write has ended within a line
 	for {
 		q.mu.Lock()
 		for len(q.waiting) == 0 && !q.closing {
@@ -113,14 +113,14 @@ func (q *logQueue) pass() {
 	}
 }
 
-// losses is how many entries were lost, from the start.
+// losses is the number of lost entries, from the start.
 func (q *logQueue) losses() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.dropped
 }
 
-// close waits until everything is written, but not for long: nobody may be reading.
+// close waits until everything is written, at most for lastWrite: the output may have no reader.
 func (q *logQueue) close() {
 	q.mu.Lock()
 	q.closing = true

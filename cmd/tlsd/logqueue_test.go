@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A gate is a place for a log that takes nothing while it is shut, or has only so much room.
+// A gate is an output of a log. It takes nothing while it is shut, and its room may be limited.
 type gate struct {
 	open chan struct{} // closed when it is
 
@@ -63,7 +63,7 @@ func TestWhoLogsDoesNotWaitForWhoReads(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)
 	q := newLogQueue(g)
-	q.tellLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
+	q.setOnLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
 	const entries = 3 * queueBytes / 1000
 	entry := strings.Repeat("x", 999) + "\n"
 	for range entries {
@@ -86,7 +86,7 @@ func TestAFullDiskTearsNoEntryOfLater(t *testing.T) {
 	t.Parallel()
 	g := newGate(10)
 	q := newLogQueue(g)
-	q.tellLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
+	q.setOnLoss(func(n int) { fmt.Fprintf(q, "lost %d\n", n) })
 	close(g.open)
 	fmt.Fprint(q, "entry one\n")
 	fmt.Fprint(q, "entry two\n")
@@ -129,7 +129,7 @@ func TestAReaderThatIsGoneCostsEntriesOnly(t *testing.T) {
 	}
 }
 
-// Whoever fills the log does not keep the audit out.
+// A full log leaves room for the audit.
 func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)

@@ -9,7 +9,7 @@ import (
 	"tlsd/session"
 )
 
-// meter counts what a worker's sessions do in its page of vitals.
+// meter counts what a worker's sessions do, in the worker's page of vitals.
 type meter struct {
 	page  *vitals.Page
 	shelf *shelf

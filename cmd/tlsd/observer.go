@@ -12,22 +12,22 @@ import (
 	"tlsd/session"
 )
 
-// What a worker logs of a session: handshakes, and certificates that it has taken. A session has so
-// many lines of each of the two at once, and so many a second from then on, so that a port scan, or
-// a script in a loop, does not fill the log; the next line says how many were left out. Texts of
-// peers are bounded and plain.
+// This file logs the events of a session in a worker: handshakes, and certificates that a script
+// has loaded. The limits for each of the two are observerBurst lines at once and observerRate lines
+// a second. So a port scan, or a script in a loop, does not fill the log. The next line has the
+// number of dropped lines. Texts of peers are limited and plain.
 const (
 	observerBurst = 50
 	observerRate  = 5
 	longestText   = 512 // bytes
-	// soonExpired is how long before its end a certificate is warned of.
+	// soonExpired is the time before a certificate's end from which on a line warns of it.
 	soonExpired = 14 * 24 * time.Hour
 )
 
-// sessionObserver is a session's. It is safe for concurrent use.
+// sessionObserver logs the events of one session. It is safe for concurrent use.
 type sessionObserver struct {
 	log *zap.Logger // with the session's number
-	// of handshakes, which anybody can cause, and of certificates, which must not be missed
+	// two limiters, so that handshakes, which a stranger can cause, do not hide certificates
 	handshakes, certificates *audit.Limiter
 
 	now    func() time.Time
@@ -43,8 +43,8 @@ func newObserver(log *zap.Logger, number uint64) *sessionObserver {
 	}
 }
 
-// line writes a line, unless its level is not wanted or there were too many. fields is asked only
-// then.
+// line writes a line, unless the log level or the limiter forbids it. It calls fields only if it
+// writes.
 func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text string,
 	fields func() []zap.Field) {
 	entry := o.log.Check(level, text)
@@ -103,7 +103,7 @@ func (o *sessionObserver) Loaded(c session.Certificate) {
 	})
 }
 
-// serialOf is the serial number of a certificate in hexadecimal, "" if it has none.
+// serialOf is the serial number of a certificate in hexadecimal, or "".
 func serialOf(c session.Certificate) string {
 	if c.Serial == nil {
 		return ""
@@ -111,7 +111,7 @@ func serialOf(c session.Certificate) string {
 	return c.Serial.Text(16)
 }
 
-// warning is what is wrong with a certificate that can be used all the same, or "".
+// warning is a problem of a certificate that does not prevent its use, or "".
 func (o *sessionObserver) warning(c session.Certificate) string {
 	switch left := c.NotAfter.Sub(o.now()); {
 	case c.KeyOpen:
@@ -131,7 +131,7 @@ func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
 		o.reloadedCA(certFile, err)
 		return
 	}
-	if err == nil { // Loaded has told of it
+	if err == nil { // Loaded has logged it
 		return
 	}
 	o.line(o.certificates, zap.WarnLevel, "certificate not reloaded", func() []zap.Field {

@@ -14,7 +14,7 @@ import (
 	"tlsd/session"
 )
 
-// observed is the observer of a session with a clock of its own, and what it logs.
+// observed makes a session's observer with a clock of its own, and the log that it writes to.
 func observed(now time.Time) (*observerOfTest, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.DebugLevel)
 	o := &observerOfTest{newObserver(zap.New(core), 7), now}
@@ -37,7 +37,8 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 	if n := logs.Len(); n != observerBurst {
 		t.Fatalf("1000 failures at once are %d lines, want %d", n, observerBurst)
 	}
-	// A certificate that is not taken is told of once, and so it must not be missed.
+	// A certificate that could not be reloaded is logged once, so the limit must not drop the
+	// line.
 	o.Reloaded("/cert", "/key", errors.New("no PEM"))
 	if n := logs.FilterMessage("certificate not reloaded").Len(); n != 1 {
 		t.Errorf("beside many handshakes, %d lines tell of the certificate", n)

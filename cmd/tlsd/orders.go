@@ -8,10 +8,10 @@ import (
 	"tlsd/session"
 )
 
-// What an administrator asks or orders about a worker's sessions. It is answered by the goroutine
-// that receives from the supervisor, and nothing here waits for a session.
+// This file carries out an administrator's questions and orders about a worker's sessions. The
+// goroutine that receives from the supervisor answers them, and nothing here waits for a session.
 
-// orderedEnd is why a session ends that an administrator has ended.
+// orderedEnd is the error of a session that an administrator has ended.
 type orderedEnd struct{ reason string }
 
 func (e *orderedEnd) Error() string {
@@ -19,19 +19,20 @@ func (e *orderedEnd) Error() string {
 		e.reason
 }
 
-// A liveSession is one that is being served.
+// A liveSession is a session that the worker serves.
 type liveSession struct {
 	end  context.CancelCauseFunc
 	sess *session.Session // nil until it has begun
 }
 
-// liveSessions are those of this worker.
+// liveSessions are the sessions that this worker serves.
 type liveSessions struct {
 	mu       sync.Mutex // guards all below
 	byNumber map[uint64]*liveSession
 }
 
-// add notes a session. began is to be told when it has begun, gone when it has ended.
+// add adds a session. The caller must call began when the session has begun, and gone when it has
+// ended.
 func (l *liveSessions) add(number uint64,
 	end context.CancelCauseFunc) (began func(*session.Session), gone func()) {
 	live := &liveSession{end: end}
@@ -85,14 +86,14 @@ func (l *liveSessions) describe(number uint64) handoff.Described {
 	return d.Clean()
 }
 
-// order carries out a message that brings no session. It says whether it knows the message.
-func (w *workerProcess) order(msg *handoff.ToWorker) bool {
+// carryOut carries out a message without a session, and says whether it knows the message.
+func (w *workerProcess) carryOut(msg *handoff.ToWorker) bool {
 	switch {
 	case msg.Ping != 0:
-		w.tell(handoff.FromWorker{Pong: msg.Ping})
+		w.sendMessage(handoff.FromWorker{Pong: msg.Ping})
 	case msg.Describe != 0:
 		d := w.live.describe(msg.Describe)
-		w.tell(handoff.FromWorker{Described: &d})
+		w.sendMessage(handoff.FromWorker{Described: &d})
 	case msg.End != nil:
 		w.live.end(*msg.End)
 	case msg.LogLevel != "":

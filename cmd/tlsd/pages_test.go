@@ -29,7 +29,7 @@ func TestPageOfTlsdIsTheTable(t *testing.T) {
 			fmt.Fprintf(&b, " Ar %s", testpages.Argument(f.arg))
 		}
 		fmt.Fprintf(&b, "\n%s", sentence(f.text))
-		if f.hasTwin() {
+		if f.hasVariable() {
 			b.WriteString(sentence("Default: " + f.preset))
 			fmt.Fprintf(&b, "Environment:\n.Ev %s .\n", envName(f.name))
 		}
@@ -142,7 +142,7 @@ func sentence(s string) string {
 	return testpages.Text(strings.ToUpper(s[:1]) + s[1:] + ".")
 }
 
-// kind is what the file takes for a setting.
+// kind is the kind of value that the file takes for a setting.
 func (f flagInfo) kind() string {
 	switch f.value.(type) {
 	case *number:

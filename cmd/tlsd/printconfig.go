@@ -11,15 +11,15 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// A setting is what holds for one key of the configuration file.
+// A setting is the value in force for one key of the configuration file.
 type setting struct {
 	name  string
-	value string // as a line of the file has it; "" if there is none
-	from  string // "" for the default
-	about string // what the help says of the default
+	value string // in the form of the file; "": no value
+	from  string // the source of the value; "": the default
+	about string // the help's text about the default
 }
 
-// settings lists what holds, in the order of the help.
+// settings lists the settings in force, in the order of the help.
 func settings(o *options) []setting {
 	copied := *o
 	table := flagTable(&copied) // sets the defaults
@@ -33,11 +33,11 @@ func settings(o *options) []setting {
 	return list
 }
 
-// tomlValue is the flag's value as the configuration file has it, "" if it has none.
+// tomlValue is the flag's value in the form of the configuration file; "": no value.
 func (f flagInfo) tomlValue() string {
 	switch v := f.value.(type) {
 	case *number:
-		if *v.p < v.min { // not given
+		if *v.p < v.min { // not set
 			return ""
 		}
 		return v.String()
@@ -70,7 +70,7 @@ func list(elements []string) string {
 	return "[" + strings.Join(elements, ", ") + "]"
 }
 
-// quote gives a text as a string of TOML.
+// quote makes a TOML string of a text.
 func quote(s string) string {
 	if strconv.Quote(s) == `"`+s+`"` { // nothing to escape
 		return `"` + s + `"`
@@ -84,10 +84,10 @@ func quote(s string) string {
 
 var zeroParts = regexp.MustCompile(`([hm])0[ms](0s)?$`)
 
-// shortTime is a time without parts that are zero: 12h, not 12h0m0s.
+// shortTime is a time without zero parts: 12h, not 12h0m0s.
 func shortTime(d time.Duration) string { return zeroParts.ReplaceAllString(d.String(), "$1") }
 
-// printConfig writes what holds and where each value comes from, in the form of a configuration
+// printConfig writes the settings in force and the source of each, in the form of a configuration
 // file.
 func printConfig(w io.Writer, o *options) {
 	fmt.Fprintf(w, "# configuration file: %s\n", o.config)

@@ -6,21 +6,21 @@ import (
 	"go.uber.org/zap"
 )
 
-// changeable are the settings that a running daemon takes from its configuration file at SIGHUP.
-// The others are part of processes and of a socket that exist already.
+// changeable lists the settings that a running daemon takes from its configuration file at SIGHUP.
+// The other settings belong to processes and to a socket that exist already.
 var changeable = []string{"log-level", "policy"}
 
 // reloader carries out SIGHUP. Only the goroutine that handles signals uses it.
 type reloader struct {
-	read    func() (*options, error) // the settings as a start would find them now
-	running *options                 // the settings that hold
+	read    func() (*options, error) // reads the settings as at a start
+	running *options                 // the settings in force
 	level   zap.AtomicLevel
 	rules   *rules
 	audits  *auditLog // nil: audit lines are in the log
 }
 
-// reload opens the audit log again, and reads the settings and the policy file again. If the
-// settings are not good, nothing of them changes.
+// reload opens the audit log again, and reads the settings and the policy file again. After an
+// error in the settings, none of them changes.
 func (r *reloader) reload(log *zap.Logger) {
 	r.audits.reopen()
 	next, err := r.read()
@@ -45,7 +45,7 @@ func (r *reloader) reload(log *zap.Logger) {
 	r.rules.reload(next.policy, log)
 }
 
-// differences names the settings of which a and b have other values.
+// differences names the settings whose values differ between a and b.
 func differences(a, b *options) []string {
 	var names []string
 	x, y := settings(a), settings(b)

@@ -9,7 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// reloading is a daemon's state that SIGHUP changes, with the settings that the next SIGHUP finds.
+// reloading has the state of a daemon that SIGHUP changes, and the settings that the next SIGHUP
+// reads.
 type reloading struct {
 	*reloader
 	found    *options
@@ -35,7 +36,7 @@ func newReloading(t *testing.T) *reloading {
 	return r
 }
 
-// hangUp carries out SIGHUP with these flags as what is found, and gives what is logged.
+// hangUp carries out SIGHUP, which reads these flags, and returns the log.
 func (r *reloading) hangUp(t *testing.T, args ...string) string {
 	t.Helper()
 	var err error
@@ -64,7 +65,7 @@ func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 func TestSettingsThatNeedARestartAreNamedUntilThen(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
-	for range 2 { // the second SIGHUP finds them changed still
+	for range 2 { // at the second SIGHUP they are still changed
 		if log := r.hangUp(t, "--max-sessions", "5", "--spare", "2"); !strings.Contains(log, `"settings":["spare","max-sessions"]`) || !strings.Contains(log, `"level":"warn"`) {
 			t.Errorf("log: %s", log)
 		}

@@ -14,13 +14,13 @@ import (
 	"tlsd/internal/policy"
 )
 
-// rules is the administrator's policy file: the one that was found good last. Without a file,
+// rules has the administrator's policy file: the last one without an error. Without a file,
 // everything is allowed.
 type rules struct {
-	path    string // "" if there is none; reload may change it
+	path    string // "": no file; reload may change it
 	current atomic.Pointer[policy.File]
 
-	reloads, failures atomic.Uint64 // of reload, that have found a good file, or none
+	reloads, failures atomic.Uint64 // calls of reload that have succeeded, and that have failed
 }
 
 func loadRules(path string) (*rules, error) {
@@ -37,11 +37,11 @@ func loadRules(path string) (*rules, error) {
 	return r, err
 }
 
-// For is what holds for a user's sessions that begin now.
+// For is the policy for a user's session that begins now.
 func (r *rules) For(uid uint32) policy.Policy { return r.current.Load().For(uid) }
 
-// reload reads the file again, which may be another one. If it is bad, the old rules stay. Only one
-// goroutine may call it.
+// reload reads the policy file again, or another file. After an error the old policy stays in
+// force. Only one goroutine may call reload.
 func (r *rules) reload(path string, log *zap.Logger) {
 	if path == "" {
 		r.reloads.Add(1)
@@ -69,7 +69,7 @@ func (r *rules) reload(path string, log *zap.Logger) {
 	log.Info("policy file read again, for sessions that begin from now on", zap.String("path", r.path))
 }
 
-// print writes what holds for each user.
+// print writes the policy of each user.
 func (r *rules) print(w io.Writer) {
 	f := r.current.Load()
 	uids, names := f.Users()

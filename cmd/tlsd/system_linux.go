@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userIDs and groupIDs give the real, the effective and the saved ones of the process.
+// userIDs and groupIDs give the real, the effective and the saved ID of the process.
 func userIDs() (r, e, s int)  { return unix.Getresuid() }
 func groupIDs() (r, e, s int) { return unix.Getresgid() }
 
-// nameThread names the calling thread, by 15 bytes at most.
+// nameThread names the calling thread. The kernel keeps 15 bytes.
 func nameThread(text string) {
 	name := [16]byte{}
 	copy(name[:15], text)
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 }
 
-// closeOnExec keeps the descriptors that tlsd was started with from its workers.
+// closeOnExec prevents that workers inherit the descriptors that tlsd was started with.
 func closeOnExec() {
 	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return

@@ -4,15 +4,15 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// userIDs and groupIDs give the real and the effective ones of the process. The saved ones are not
-// told.
+// userIDs and groupIDs give the real and the effective ID of the process. The system does not tell
+// the saved ones.
 func userIDs() (r, e, s int)  { return unix.Getuid(), unix.Geteuid(), unix.Geteuid() }
 func groupIDs() (r, e, s int) { return unix.Getgid(), unix.Getegid(), unix.Getegid() }
 
 // nameThread does nothing: ps(1) shows a worker's zeroth argument.
 func nameThread(string) {}
 
-// closeOnExec keeps the descriptors that tlsd was started with from its workers.
+// closeOnExec prevents that workers inherit the descriptors that tlsd was started with.
 func closeOnExec() {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {

@@ -6,24 +6,23 @@ import (
 	"strings"
 )
 
-// otherVariables are the variables that begin with TLSD_ and are not tlsd's own: the plugin, the Go
-// client, or scripts of this source tree read them. The processes that start tlsd may have them
-// set.
+// otherVariables are variables that begin with TLSD_ and are not tlsd's own. The plugin, the Go
+// client, or scripts of this source tree read them. A process that starts tlsd may have them.
 var otherVariables = []string{
 	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_STRICT_WRITES",
 	"TLSD_DEBIAN_MIRROR", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY",
 }
 
-// testVariables is the beginning of the names of variables that steer tests.
+// testVariables is the prefix of the variables for tests.
 const testVariables = "TLSD_TEST_"
 
-// readEnvironment gives the values of the settings' variables by the settings' names. An empty
-// variable counts as none. A variable that begins with TLSD_ and that nobody knows is an error:
-// whoever has set it expects an effect.
+// readEnvironment gives the values of the settings' variables, by the settings' names. An empty
+// variable counts as not set. An unknown variable that begins with TLSD_ is an error, because its
+// author expects an effect.
 func readEnvironment(environ []string, table []flagInfo) (map[string]string, error) {
 	settings := map[string]string{}
 	for _, f := range table {
-		if f.hasTwin() {
+		if f.hasVariable() {
 			settings[envName(f.name)] = f.name
 		}
 	}
@@ -46,19 +45,19 @@ func readEnvironment(environ []string, table []flagInfo) (map[string]string, err
 	return values, nil
 }
 
-// variables are the names of the settings' variables.
+// variables lists the names of the settings' variables.
 func variables(table []flagInfo) []string {
 	var names []string
 	for _, f := range table {
-		if f.hasTwin() {
+		if f.hasVariable() {
 			names = append(names, envName(f.name))
 		}
 	}
 	return names
 }
 
-// suggest is the end of an error about a name that is not known: the nearest known name, if there
-// is one near enough.
+// suggest is the end of an error about an unknown name. It names the nearest known name, if one is
+// near enough.
 func suggest(name string, known []string) string {
 	best, least := "", len(name)/3+1
 	for _, k := range known {
@@ -72,7 +71,7 @@ func suggest(name string, known []string) string {
 	return fmt.Sprintf("; did you mean %s?", best)
 }
 
-// distance is the number of letters to insert, delete or replace to make b of a.
+// distance is the number of letters to insert, delete or replace to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -22,27 +22,26 @@ import (
 	"tlsd/session"
 )
 
-// The worker: this program, started by the supervisor (see package
-// handoff). The rules:
+// This file is the worker: this program, started by the supervisor (see package handoff). The
+// rules:
 //
-//   - One that is to serve another user than the daemon's becomes that user first, and only then
-//     looks at anything else.
-//   - It loads the library before it says that it is ready, and never unloads it.
-//   - The end of its channel is its only order to go. Signals that a terminal or
-//     a service manager sends to a whole group are the supervisor's to judge.
-//   - It confines itself: the files before it does anything else, the rest when the library is
+//   - A worker for another user than the daemon's becomes that user before it does anything else.
+//   - A worker loads the library before it reports Ready, and never unloads it.
+//   - Only the end of its channel tells a worker to exit. A worker ignores the signals that a
+//     terminal or a service manager sends to the whole process group: the supervisor handles them.
+//   - A worker confines itself: its access to files at the start, the rest when the library is
 //     loaded (see package confine).
-//   - It leaves no core file and cannot be traced by its user's other
-//     programs: it has keys in its memory. If one of them does already, it serves nobody.
+//   - A worker has keys in its memory. So it leaves no core file, and its user's other programs
+//     cannot trace it. If a program traces the worker already, the worker serves no session.
 
 const (
-	// longestReason bounds the text about a library that cannot be loaded, in bytes.
+	// longestReason limits the text about a library that cannot be loaded, in bytes.
 	longestReason = 16 << 10
-	// endTimeout bounds the time that sessions have to end when the supervisor is gone.
+	// endTimeout limits the time for the sessions to end when the supervisor is gone.
 	endTimeout = 5 * time.Second
 )
 
-// workerConfig is what the supervisor hands to a worker.
+// workerConfig is the configuration that the supervisor sends to a worker.
 type workerConfig struct {
 	Libssl        string           `json:"libssl"`
 	Version       string           `json:"version"`
@@ -56,11 +55,10 @@ type workerConfig struct {
 
 	SkipFailedHandshakes bool `json:"skipFailedHandshakes"`
 	ReloadCertificates   bool `json:"reloadCertificates"`
-	KeyLog               bool `json:"keyLog"` // descriptor handoff.KeyLogFD is there
+	KeyLog               bool `json:"keyLog"` // descriptor handoff.KeyLogFD is open
 }
 
-// The name in ps(1) and top(1) is that of the first thread, which is certain to
-// run this.
+// ps(1) and top(1) show the name of the first thread. An init function always runs on that thread.
 func init() {
 	if os.Args[0] == handoff.Arg0 {
 		nameThread("tlsd-worker")
@@ -112,8 +110,8 @@ func runWorker() int {
 	return w.run()
 }
 
-// errNoSupervisor is what callers are told: that end of the channel is closed by a tlsd that ends,
-// and by the kernel if it has died.
+// errNoSupervisor is the text for callers when the channel ends. A tlsd that stops closes its end
+// of the channel. If tlsd has died, the kernel closes it.
 var errNoSupervisor = errors.New("the session has been ended, because tlsd was stopped")
 
 type workerProcess struct {
@@ -121,18 +119,18 @@ type workerProcess struct {
 	channel  *handoff.Conn
 	page     *vitals.Page
 	log      *zap.Logger
-	level    zap.AtomicLevel  // of log
+	level    zap.AtomicLevel  // the level of log
 	measures confine.Measures // nil: not wanted
 
 	serving sync.WaitGroup
 	live    liveSessions
 	shelf   shelf
-	outbox  chan handoff.FromWorker // closed when serving is over
-	sent    chan struct{}           // closed when its sender has ended
+	outbox  chan handoff.FromWorker // closed when all sessions have ended
+	sent    chan struct{}           // closed when send has ended
 }
 
 func (w *workerProcess) run() int {
-	go w.send()
+	go w.runOutbox()
 	var keyLog func(string)
 	if w.cfg.KeyLog {
 		keyLog = w.keyLog()
@@ -147,15 +145,20 @@ func (w *workerProcess) run() int {
 		w.measures.Finish() // the library is loaded
 		ready.Confinement = w.measures
 		if err := confine.Untraced(); err != nil {
-			w.tell(handoff.FromWorker{Unfit: err.Error()})
+			w.sendMessage(handoff.FromWorker{Unfit: err.Error()})
 			return w.exit(io.EOF)
 		}
 	}
 	if err := w.channel.Send(handoff.FromWorker{Ready: &ready}, nil); err != nil {
 		return w.exit(err)
 	}
+	return w.exit(w.receive(engine))
+}
+
+// receive carries out the supervisor's messages until the channel ends, and returns the reason.
+func (w *workerProcess) receive(engine session.Engine) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
+	defer cancel(errNoSupervisor) // ends the sessions
 	for {
 		var msg handoff.ToWorker
 		conn, err := w.channel.ReceiveConn(&msg)
@@ -165,10 +168,9 @@ func (w *workerProcess) run() int {
 			continue
 		}
 		if err != nil {
-			cancel(errNoSupervisor)
-			return w.exit(err)
+			return err
 		}
-		if conn == nil && w.order(&msg) {
+		if conn == nil && w.carryOut(&msg) {
 			continue
 		}
 		if msg.Session == nil || conn == nil {
@@ -224,8 +226,8 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 	})
 }
 
-// ended reports the end of a session, behind what is still to be told of it. A worker for one
-// session is then told to go by the supervisor, and does not wait for it.
+// ended reports the end of a session, after the session's other reports. The supervisor then tells
+// a worker for one session to exit.
 func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
 	e := handoff.Ended{Number: number, Totals: done}
 	if err != nil {
@@ -236,14 +238,14 @@ func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
 
 func (w *workerProcess) report(e handoff.Ended) { w.outbox <- handoff.FromWorker{Ended: &e} }
 
-// tell sends a message without an answer.
-func (w *workerProcess) tell(msg handoff.FromWorker) {
+// sendMessage sends a message that has no answer.
+func (w *workerProcess) sendMessage(msg handoff.FromWorker) {
 	if err := w.channel.Send(msg, nil); err != nil {
 		w.log.Debug("the supervisor is gone", zap.Error(err))
 	}
 }
 
-// exit waits until the sessions are gone. It returns the exit status.
+// exit waits until the sessions have ended, and returns the exit status.
 func (w *workerProcess) exit(why error) int {
 	gone := make(chan struct{})
 	go func() {
@@ -265,7 +267,8 @@ func (w *workerProcess) exit(why error) int {
 	return 0
 }
 
-// loadEngine loads the library. Without one there is the stub, which says why.
+// loadEngine loads the library. If that fails, it returns the stub engine, whose errors have the
+// reason.
 func loadEngine(path string, watcher openssl.Watcher, keyLog func(string)) (session.Engine, handoff.Ready) {
 	lib, err := openssl.Load(path)
 	if err != nil {

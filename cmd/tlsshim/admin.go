@@ -18,16 +18,16 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The subcommands for the administrator. Each makes one request to the admin socket; none of them
-// opens a session.
+// This file has the subcommands for the administrator. Each makes one request to the admin socket.
+// None opens a session.
 
-// adminTime is what an answer may take, without --timeout. To end a session takes the longest.
+// adminTime is the default timeout of an answer. The end of a session takes the longest.
 const adminTime = 30 * time.Second
 
 // watchEvery is the pause between two lists of sessions --watch.
 const watchEvery = 2 * time.Second
 
-// noAdminError says that no daemon answers at the admin socket.
+// noAdminError: no daemon answers at the admin socket.
 type noAdminError struct {
 	path string
 	why  error
@@ -39,22 +39,22 @@ func (e *noAdminError) Error() string {
 
 func (e *noAdminError) Unwrap() error { return e.why }
 
-// refusedError is a refusal of the daemon to say whether it is healthy.
+// refusedError: the daemon refuses to report its health.
 type refusedError struct{ error }
 
-// report says so, and what can be done.
+// report prints the error, and how to mend it.
 func (e *noAdminError) report(w io.Writer) {
 	fmt.Fprintf(w, "tlsshim: %s\n      to mend it: start tlsd with --admin-socket=PATH, "+
 		"name that with --admin-socket, and run tlsshim as root or as tlsd's own user\n",
 		clean(e.Error()))
 }
 
-// adminPath is the admin socket.
+// adminPath is the path of the admin socket.
 func (c *command) adminPath() string {
 	return cmp.Or(c.adminSocket, c.getenv("TLSD_ADMIN_SOCKET"), admin.DefaultSocket)
 }
 
-// request makes a request.
+// request makes a request to the daemon, and reads its result into result.
 func (c *command) request(ctx context.Context, method string, params, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.timeout, adminTime))
 	defer cancel()
@@ -72,7 +72,7 @@ func (c *command) request(ctx context.Context, method string, params, result any
 	return &noAdminError{path, err}
 }
 
-// sessionNumber reads the argument that names a session.
+// sessionNumber reads an argument that is the number of a session.
 func sessionNumber(args []string, usage string) (uint64, error) {
 	if len(args) != 1 {
 		return 0, misuse("want %s; tlsshim sessions lists the numbers of sessions", usage)
@@ -102,7 +102,7 @@ func (c *command) sessions(ctx context.Context, _ []string) error {
 	}
 }
 
-// showSessions prints the list: a table, or a line of JSON.
+// showSessions prints the list: as a table, or as a line of JSON.
 func (c *command) showSessions(list []admin.Session) error {
 	if c.json {
 		return c.line(list)
@@ -128,7 +128,7 @@ func (c *command) showSessions(list []admin.Session) error {
 	return c.write([]byte(cleanLines(b.String())))
 }
 
-// peersOf names some of a session's peers.
+// peersOf names the first peers of a session.
 func peersOf(s admin.Session) string {
 	const some = 2
 	var names []string

@@ -10,7 +10,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// call is the subcommand: it makes the calls that the words describe, up to the first that fails.
+// call is the subcommand: it makes the calls that the words describe, up to the first failure.
 func (c *command) call(ctx context.Context, words []string) error {
 	calls, err := parseCalls(words, source{stdin: func() ([]byte, error) { return readInput(ctx, c.stdin) }})
 	if err != nil {
@@ -33,8 +33,8 @@ func (c *command) call(ctx context.Context, words []string) error {
 	return nil
 }
 
-// make makes one call and prints what comes of it. If the call failed the error is errReported
-// and, if the session is over, errLost too.
+// make makes one call, and prints the result or the failure. After a failure the error is
+// errReported. If the session is lost, the error is errLost, too.
 func (c *command) make(ctx context.Context, session *client.Client, inv invocation, out printer) error {
 	bounded, cancel := c.bounded(ctx)
 	defer cancel()
@@ -53,10 +53,10 @@ func (c *command) make(ctx context.Context, session *client.Client, inv invocati
 	return errReported
 }
 
-// errLost says that no further call of the session can succeed.
+// errLost: no further call of the session can succeed.
 var errLost = errors.New("the session is lost")
 
-// make returns the result: a []byte of a method that has a blob, else JSON.
+// make makes the call and returns the result: a []byte if the method returns a blob, else JSON.
 func (inv *invocation) make(ctx context.Context, session *client.Client) (any, error) {
 	switch {
 	case inv.data != nil:
@@ -68,7 +68,7 @@ func (inv *invocation) make(ctx context.Context, session *client.Client) (any, e
 		return p, err
 	}
 	var r json.RawMessage
-	var params any // none at all, rather than an empty array
+	var params any // nil instead of an empty array
 	if len(inv.args) > 0 {
 		params = inv.args
 	}
@@ -76,9 +76,8 @@ func (inv *invocation) make(ctx context.Context, session *client.Client) (any, e
 	return r, err
 }
 
-// readInput reads a blob from standard input, unless ctx ends first. A read from a
-// terminal or a pipe cannot be interrupted, so then it is left behind; it ends with
-// the process, which ends now.
+// readInput reads a blob from standard input until ctx ends. A read from a terminal or a pipe
+// cannot be cancelled. So its goroutine is left behind, and ends with the process.
 func readInput(ctx context.Context, r io.Reader) ([]byte, error) {
 	type outcome struct {
 		data []byte

@@ -12,7 +12,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// diagnosis says why a socket does not answer, and what can be done about it.
+// diagnosis says why a socket does not answer, and how to mend that.
 type diagnosis struct{ text, mend string }
 
 // diagnose explains an error of client.Dial.
@@ -65,7 +65,7 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	return diagnosis{why, "see connect(2) for what the system means"}
 }
 
-// owner tells whose a socket is, and who may use it.
+// owner names a socket's owner and permissions.
 func owner(f fileFact) string {
 	if f.err != nil {
 		return ""
@@ -73,7 +73,7 @@ func owner(f fileFact) string {
 	return fmt.Sprintf(" (mode %04o, user %d, group %d)", f.mode.Perm(), f.uid, f.gid)
 }
 
-// quote makes a word of a path that can be given to a shell.
+// quote quotes a path for a shell.
 func quote(path string) string {
 	if path != "" && strings.IndexFunc(path, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:=@", r))

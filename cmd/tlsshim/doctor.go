@@ -6,15 +6,15 @@ import (
 	"fmt"
 )
 
-// doctor is the subcommand: it examines everything that calls depend on, and says what
-// it has found. The error is errReported if calls will not work.
+// doctor is the subcommand: it examines everything that calls depend on, and prints its findings.
+// The error is errReported if calls will not work.
 func (c *command) doctor(ctx context.Context, _ []string) error {
 	if c.timeout == 0 {
 		c.timeout = questionTime
 	}
 	f := c.examine(ctx)
 	if ctx.Err() != nil {
-		return ctx.Err() // what was found is that somebody has lost patience
+		return ctx.Err() // the facts are incomplete
 	}
 	r := judge(f)
 	var err error
@@ -29,7 +29,7 @@ func (c *command) doctor(ctx context.Context, _ []string) error {
 	return err
 }
 
-// text is the report for people.
+// text is the report as text for people.
 func (r report) text() []byte {
 	var b bytes.Buffer
 	for _, f := range r.Findings {

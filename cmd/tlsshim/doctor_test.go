@@ -16,7 +16,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// healthy are the facts of a machine on which all is well.
+// healthy has the facts of a machine without problems.
 func healthy() facts {
 	return facts{
 		env:     map[string]string{},
@@ -35,7 +35,7 @@ func healthy() facts {
 	}
 }
 
-// unreached are the facts where one socket was tried in vain.
+// unreached has the facts of a machine with one socket that does not answer.
 func unreached(path string, file fileFact, err error) func(*facts) {
 	return func(f *facts) {
 		*f = facts{env: f.env, uid: f.uid, tlsd: f.tlsd, plugin: f.plugin,

@@ -13,17 +13,17 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file collects facts and judges nothing; findings.go judges.
+// This file collects facts. The judgement is in findings.go.
 
-// facts are all that doctor's findings follow from.
+// facts has everything that doctor's findings depend on.
 type facts struct {
-	env     map[string]string // of watched, those that are set
-	uid     int               // effective
+	env     map[string]string // the variables of watched that are set
+	uid     int               // the effective user
 	conf    client.Conf
-	confErr error    // why it cannot be used; then there are no probes, unless --socket names one
+	confErr error    // why conf cannot be used; then only --socket is probed
 	probes  []probe  // up to the first socket that answers
-	unused  []string // sockets that are there and come after that
-	systems []string // sockets of the system's tlsd that are there
+	unused  []string // further sockets that exist
+	systems []string // sockets of the system's tlsd that exist
 	answers bool     // the last probe has no error
 
 	hello   wire.Hello
@@ -34,24 +34,24 @@ type facts struct {
 	tripErr error
 	tried   rehearsal
 
-	modules    []string // that look up hosts on this machine, and that tlsd does not ask
+	modules    []string // this machine's modules for hosts that tlsd does not use
 	runtimeDir fileFact // XDG_RUNTIME_DIR
-	exeErr     error    // why TLSD_EXE cannot be started, if it is set
-	tlsd       []string // where one was found
-	plugin     []string
+	exeErr     error    // why the program of TLSD_EXE cannot be started
+	tlsd       []string // paths of tlsd
+	plugin     []string // paths of TlsPlugin.so
 }
 
-// watched are the environment variables that matter.
+// watched lists the environment variables that matter.
 var watched = []string{"TLSD_SOCKET", "TLSD_EXE", "TLSD_AUTOSTART", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
-// probe is what is known of one socket.
+// probe has the facts about one socket.
 type probe struct {
 	path string
 	file fileFact
-	err  error // as of client.Dial
+	err  error // of client.Dial
 }
 
-// fileFact is what stat(2) says.
+// fileFact is a result of stat(2).
 type fileFact struct {
 	mode     os.FileMode
 	uid, gid uint32
@@ -70,7 +70,7 @@ func stat(path string) fileFact {
 	return f
 }
 
-// examine collects the facts. Each question to the daemon is bounded by --timeout.
+// examine collects the facts. --timeout limits each question to the daemon.
 func (c *command) examine(ctx context.Context) facts {
 	f := facts{env: map[string]string{}, uid: os.Geteuid()}
 	for _, name := range watched {
@@ -131,7 +131,7 @@ func (c *command) dial(ctx context.Context, path string) (*client.Client, error)
 	return client.Dial(ctx, path)
 }
 
-// ask puts the questions to the daemon.
+// ask asks the daemon about itself.
 func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
 	ctx, cancel := c.bounded(outer)
 	defer cancel()
@@ -154,8 +154,8 @@ func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
 	}
 }
 
-// foreignModules gives the modules of the line "hosts:" of an nsswitch.conf(5) that Go's resolver,
-// which tlsd has, does not ask.
+// foreignModules lists the modules of the line "hosts:" of an nsswitch.conf(5) that tlsd's
+// resolver, which is Go's, does not use.
 func foreignModules(text string) []string {
 	var found []string
 	for line := range strings.Lines(text) {
@@ -164,7 +164,7 @@ func foreignModules(text string) []string {
 		if !ok {
 			continue
 		}
-		action := false // [NOTFOUND=return], which may have blanks
+		action := false // inside an action such as [NOTFOUND=return], which may have blanks
 		for _, word := range strings.Fields(strings.NewReplacer("[", " [ ", "]", " ] ").Replace(modules)) {
 			switch word {
 			case "[":
@@ -182,8 +182,8 @@ func foreignModules(text string) []string {
 	return found
 }
 
-// found looks for a file: the one named, if any; beside this program, and in a
-// place relative to it; and on PATH. Each file is named once.
+// found looks for a file: at the path named, beside this program, at the path installed relative to
+// this program, and on PATH. The list has each file once.
 func found(named, own, path, name, installed string) []string {
 	candidates := []string{named}
 	if own != "" {

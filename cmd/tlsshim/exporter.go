@@ -15,19 +15,19 @@ import (
 	"tlsd/internal/admin"
 )
 
-// The exporter is an HTTP server of tlsshim's, so that the daemon has none. It asks the daemon at
-// each request, and keeps nothing. Whoever reaches its address can read the metrics, and do nothing
-// else.
+// The exporter is an HTTP server in tlsshim, so that the daemon needs none. It asks the daemon at
+// each request, and keeps nothing. A client that reaches its address can read the metrics, and do
+// nothing else.
 
 const (
-	// scrapeTime bounds the question to the daemon, without --timeout. Prometheus waits for 10
-	// s by default.
+	// scrapeTime is the default timeout of a question to the daemon. Prometheus waits for 10 s
+	// by default.
 	scrapeTime = 5 * time.Second
-	// mostScrapes are answered at the same time.
-	mostScrapes = 4
+	// maxScrapes limits the requests that are answered at the same time.
+	maxScrapes = 4
 )
 
-// exporter is the subcommand. It ends with ctx or SIGTERM.
+// exporter is the subcommand. It runs until ctx is done, or until SIGTERM.
 func (c *command) exporter(ctx context.Context, _ []string) error {
 	if c.listen == "" {
 		return misuse("exporter: want --listen ADDRESS, as 127.0.0.1:9911")
@@ -47,7 +47,7 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 		return err
 	}
 	server := &http.Server{
-		Handler: c.exports(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: c.handler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	ended := make(chan error, 1)
@@ -69,13 +69,13 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 	return nil
 }
 
-// A failure is why the last request was not answered; "" if it was.
+// A failure has the reason why the last request failed; "": it succeeded.
 type failure struct {
 	mu   sync.Mutex
 	last string // guarded by mu
 }
 
-// changed prints a failure, once while it stays the same.
+// changed prints a failure that differs from the last one.
 func (f *failure) changed(w io.Writer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,15 +89,15 @@ func (f *failure) changed(w io.Writer, err error) {
 	f.last = why
 }
 
-// exports answers requests.
-func (c *command) exports() http.Handler {
-	places := make(chan struct{}, mostScrapes)
+// handler makes the handler of HTTP requests.
+func (c *command) handler() http.Handler {
+	slots := make(chan struct{}, maxScrapes)
 	var failure failure
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		default:
 			http.Error(w, "too many requests at the same time",
 				http.StatusServiceUnavailable)
@@ -107,7 +107,7 @@ func (c *command) exports() http.Handler {
 		up := 1.0
 		err := c.request(r.Context(), admin.MethodMetrics, nil, &families)
 		if errors.Is(err, context.Canceled) {
-			return // who asks has left
+			return // the client has left
 		}
 		failure.changed(c.stderr, err)
 		if err != nil {
@@ -117,7 +117,7 @@ func (c *command) exports() http.Handler {
 			Help: "1 if tlsd has answered, else 0.", Type: "gauge",
 			Samples: []admin.Sample{{Value: up}}})
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_, _ = w.Write(exposition(families)) // who asks has left if this fails
+		_, _ = w.Write(exposition(families)) // an error means that the client has left
 	})
 	return mux
 }

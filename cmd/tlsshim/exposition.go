@@ -11,8 +11,8 @@ import (
 	"tlsd/internal/admin"
 )
 
-// exposition gives metrics in Prometheus' text format, version 0.0.4. It is three sorts of lines: a
-// library for it would bring more than it does.
+// exposition gives metrics in Prometheus' text format, version 0.0.4. The format has three kinds of
+// lines, which is too little for a library.
 func exposition(families []admin.Family) []byte {
 	var b bytes.Buffer
 	for _, f := range families {
@@ -52,7 +52,7 @@ func sample(b *bytes.Buffer, name string, labels map[string]string, value float6
 	fmt.Fprintf(b, " %s\n", decimal(value))
 }
 
-// with is labels and one more.
+// with returns labels with one more label.
 func with(labels map[string]string, key, value string) map[string]string {
 	all := map[string]string{key: value}
 	maps.Copy(all, labels)

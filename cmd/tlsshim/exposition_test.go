@@ -40,7 +40,7 @@ h_count{k="v"} 4
 	}
 }
 
-// A histogram of a daemon that does not keep the rules makes no line too many.
+// A histogram of a daemon that breaks the rules has no extra lines.
 func TestExpositionOfNonsense(t *testing.T) {
 	t.Parallel()
 	got := string(exposition([]admin.Family{{Name: "h", Type: "histogram",

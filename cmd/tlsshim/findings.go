@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +14,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file judges facts. The rule: "fail" is what keeps calls from working,
-// "warn" what may surprise somebody, and both say how to mend it.
+// This file judges facts. A finding is "fail" if calls cannot work, and "warn" if something may
+// surprise the user. Both say how to mend the problem.
 
 type severity string
 
@@ -34,15 +33,15 @@ type finding struct {
 	Mend   string   `json:"mend,omitempty"` // empty if the status is ok
 }
 
-// report is what doctor has found out.
+// report is the result of doctor.
 type report struct {
-	Usable   bool      `json:"usable"` // nothing has failed
+	Usable   bool      `json:"usable"` // no finding is "fail"
 	Socket   string    `json:"socket,omitempty"`
 	Findings []finding `json:"findings"`
 }
 
-// slowTrip is the round trip from which on calls are noticeably slow; on an idle machine
-// one takes much less than a millisecond.
+// slowTrip is the round trip from which on users notice that calls are slow. On an idle machine a
+// round trip takes much less than 1 ms.
 const slowTrip = 50 * time.Millisecond
 
 func judge(f facts) report {
@@ -64,7 +63,7 @@ func judge(f facts) report {
 
 type adder func(check string, s severity, mend, format string, args ...any)
 
-// conf judges the administrator's word to all callers.
+// conf judges the administrator's settings for all callers.
 func conf(f facts, add adder) {
 	switch {
 	case f.confErr != nil:
@@ -85,7 +84,8 @@ func conf(f facts, add adder) {
 	add("client.conf", ok, "", "%s", text)
 }
 
-// noAutostart says why the plugin starts no private daemon; "" if it may, but for TLSD_AUTOSTART.
+// noAutostart says why the plugin starts no private daemon; "": it may start one. It does not look
+// at TLSD_AUTOSTART.
 func noAutostart(f facts) string {
 	switch {
 	case f.conf.Autostart == "no":
@@ -101,7 +101,7 @@ func noAutostart(f facts) string {
 	return ""
 }
 
-// sockets judges where a daemon was looked for.
+// sockets judges the probed sockets.
 func sockets(f facts, add adder) {
 	for _, p := range f.probes {
 		if p.err == nil {
@@ -112,7 +112,7 @@ func sockets(f facts, add adder) {
 		switch {
 		case !f.answers:
 			add("socket", fail, d.mend, "%s: %s", p.path, d.text)
-		case errors.Is(p.err, os.ErrNotExist): // it is meant to be there or not
+		case errors.Is(p.err, os.ErrNotExist): // normal, because a later socket answers
 			add("socket", ok, "", "%s: %s", p.path, d.text)
 		default:
 			add("socket", warn, d.mend, "%s: %s", p.path, d.text)
@@ -126,7 +126,7 @@ func sockets(f facts, add adder) {
 	}
 }
 
-// daemon judges what the daemon has answered.
+// daemon judges the daemon's answers.
 func daemon(f facts, add adder) {
 	s := f.hello.Server
 	if f.infoErr != nil {
@@ -163,7 +163,7 @@ func library(i wire.Info, add adder) {
 	}
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
-	if i.Libssl.Libcrypto != "" { // tlsd refuses one that does not belong to its libssl
+	if i.Libssl.Libcrypto != "" { // tlsd refuses a libcrypto of another libssl
 		add("libcrypto", ok, "", "%s (%s)", i.Libssl.Libcrypto, cmp.Or(i.Libssl.Pair, "not compared with libssl"))
 	}
 	from := strings.Join(slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, func(s string) bool { return s == "" }), ", ")
@@ -179,7 +179,7 @@ func library(i wire.Info, add adder) {
 	add("trust", ok, "", "%d certificates in %s (%s)%s", i.Trust.Certificates, from, i.Trust.Source, tried)
 }
 
-// confinement judges how the session's process is confined.
+// confinement judges the confinement of the session's worker.
 func confinement(i wire.Info, add adder) {
 	if len(i.Confinement) == 0 {
 		add("confinement", warn, "start tlsd without --confine=off", "tlsd does not confine its workers")
@@ -201,7 +201,7 @@ func confinement(i wire.Info, add adder) {
 	add("confinement", ok, "", "%s", strings.Join(on, ", "))
 }
 
-// policy says what the administrator has forbidden.
+// policy shows the administrator's policy.
 func policy(i wire.Info, add adder) {
 	if len(i.Policy) == 0 {
 		add("policy", ok, "", "the administrator's policy restricts nothing")
@@ -237,10 +237,10 @@ func trip(f facts, add adder) {
 	add("round trip", ok, "", "tls.Backend takes %v (median of %d)", median, len(sorted))
 }
 
-// conversation judges what a script would do.
+// conversation judges the rehearsal of a script.
 func conversation(r rehearsal, add adder) {
 	switch {
-	case r.step == "": // the library is missing, which is said
+	case r.step == "": // the library is missing, which another finding says
 	case r.err == nil:
 		add("conversation", ok, "", "a server and a client of one script have done a handshake on 127.0.0.1, with %s, the certificate verified", r.version)
 	case isKind(r.err, client.KindDenied):
@@ -255,7 +255,7 @@ func conversation(r rehearsal, add adder) {
 	}
 }
 
-// names says how hosts are looked up.
+// names says how tlsd looks up hosts.
 func names(modules []string, add adder) {
 	if len(modules) == 0 {
 		add("names", ok, "", "tlsd looks them up in /etc/hosts and by DNS, as this machine does")
@@ -263,84 +263,4 @@ func names(modules []string, add adder) {
 	}
 	add("names", warn, "for names that only these know, such as *.local of mdns, give addresses, or put them into /etc/hosts or the DNS",
 		"tlsd looks them up in /etc/hosts and by DNS; it does not ask %s, as /etc/nsswitch.conf has other programs do", strings.Join(modules, ", "))
-}
-
-// environment judges the caller's variables. The daemon has its own.
-func environment(f facts, add adder) {
-	for _, name := range watched {
-		v, set := f.env[name]
-		if !set {
-			add("environment", ok, "", "%s is not set", name)
-			continue
-		}
-		s, remark, mend := variable(f, name, v)
-		if remark != "" {
-			remark = ": " + remark
-		}
-		add("environment", s, mend, "%s=%s%s", name, v, remark)
-	}
-}
-
-// variable judges one that is set.
-func variable(f facts, name, v string) (s severity, remark, mend string) {
-	switch name {
-	case "TLSD_SOCKET":
-		if !filepath.IsAbs(v) {
-			return warn, "it depends on the working directory", "set an absolute path"
-		}
-		return ok, "the only socket that is tried", ""
-	case "TLSD_EXE":
-		if f.exeErr != nil {
-			return warn, fmt.Sprintf("cannot be started: %v", f.exeErr), "name an executable tlsd, or unset it"
-		}
-	case "TLSD_AUTOSTART":
-		if v != "0" {
-			return ok, "", ""
-		}
-		if !f.answers {
-			return warn, "the plugin will not start a daemon, and none answers", "unset it, or start a daemon"
-		}
-		return ok, "the plugin does not start a daemon", ""
-	case "XDG_RUNTIME_DIR":
-		switch d := f.runtimeDir; {
-		case !filepath.IsAbs(v):
-			return warn, "ignored, because it is not absolute", "set an absolute path, or unset it"
-		case d.err != nil:
-			return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)), "log in in a way that makes it, or unset it"
-		case !d.mode.IsDir():
-			return warn, "it is not a directory", "name a directory, or unset it"
-		case int(d.uid) == f.uid && d.mode.Perm()&0o022 != 0:
-			return warn, fmt.Sprintf("not used: its mode is %04o, and others can write to it", d.mode.Perm()), "take that from them (chmod go-w), or unset it"
-		case int(d.uid) != f.uid:
-			return warn, fmt.Sprintf("not used: it belongs to user %d, not to you (user %d)", d.uid, f.uid),
-				"set it to a directory of your own, or unset it; su and sudo often leave it behind"
-		}
-	case "SSL_CERT_FILE", "SSL_CERT_DIR":
-		if f.answers && (v == f.info.Trust.File || v == f.info.Trust.Dir) {
-			return ok, "tlsd uses the same", ""
-		}
-		if f.answers {
-			return warn, "tlsd has an environment of its own and does not see this", "set it where tlsd is started, or call tls.SetCaBundle"
-		}
-		return ok, "counts only for a tlsd that is started from here by hand; a private one does not get it", ""
-	}
-	return ok, "", ""
-}
-
-// programs judges what is installed.
-func programs(f facts, add adder) {
-	for _, p := range []struct {
-		name  string
-		files []string
-		mend  string
-	}{
-		{"tlsd", f.tlsd, "install tlsd into a directory of PATH, or set TLSD_EXE, so that the plugin can start it"},
-		{"TlsPlugin.so", f.plugin, "install it, or give a script's plugin line the path where it is"},
-	} {
-		if len(p.files) > 0 {
-			add(p.name, ok, "", "%s", strings.Join(p.files, ", "))
-			continue
-		}
-		add(p.name, warn, p.mend, "not found beside tlsshim nor on PATH")
-	}
 }

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// The manual is written once: it is the package comment of main.go.
+// The manual is the package comment of main.go.
 //
 //go:embed main.go
 var mainGo string
 
-// manual is the package comment as text.
+// manual returns the package comment as text.
 func manual() string {
 	comment, _, _ := strings.Cut(mainGo, "\npackage main\n")
 	var b strings.Builder
@@ -31,7 +31,7 @@ func printHelp(w io.Writer) error {
 	return err
 }
 
-// printSubHelp prints what is particular to one subcommand.
+// printSubHelp prints the help of one subcommand.
 func printSubHelp(w io.Writer, name string) error {
 	var b strings.Builder
 	for _, sub := range subcommands {
@@ -65,17 +65,17 @@ func administers(name string) bool {
 }
 
 var subHelp = map[string]string{
-	"call": `Makes calls in one session, one after another, up to the first that fails. Results go to
-standard output, one a line; Read writes the bytes as they are. The data of Write is text,
+	"call": `Makes calls in one session, one after another, up to the first failure. Results go to
+standard output, one a line. Read writes its bytes unchanged. The data of Write is text,
 @FILE, - (standard input), base64:TEXT or text:TEXT.
 
   tlsshim call NewClient example.com 443 -- Handshake 1 -- PeerCertSubject 1
 
 Exit status: 0; 1 a call failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
-	"shell": `Makes the calls of each line of standard input, all in one session. A line is what follows
-"tlsshim call"; 'single quotes' keep everything, "double quotes" and $'…' know \n \r \t \xNN. Lines
-that start with # are skipped. A call that fails ends its line only.
+	"shell": `Makes the calls of each line of standard input, all in one session. A line has the words that
+follow "tlsshim call". In it 'single quotes' keep every character, and "double quotes" and $'…'
+know \n \r \t \xNN. Lines that start with # are skipped. A failed call ends only its line.
 
 Exit status: 0; 1 a call failed; 2 a line was not understood; 3 no tlsd answers; 130 interrupted.`,
 
@@ -83,55 +83,56 @@ Exit status: 0; 1 a call failed; 2 a line was not understood; 3 no tlsd answers;
 
 Exit status: 0 a tlsd runs; 3 none does.`,
 
-	"doctor": `Examines the sockets, the daemon, its library and its trust store, and the environment. A server
-and a client of its own speak with each other through the daemon, on 127.0.0.1. Each finding is
-ok, warn or fail, and each problem says how to mend it.
+	"doctor": `Examines the sockets, the daemon, its library and trust store, and the environment. A server and
+a client of its own talk through the daemon, on 127.0.0.1. Each finding is ok, warn or fail. Each
+problem says how to mend it.
 
 Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 
 	"sessions": `Lists the sessions: number, user, process and its program, age, open handles, bytes from and to
-peers, what the session waits for, and peers. With --watch it does so every 2 seconds until SIGINT.
-With --json each list is one line, which has 2 connections and 2 contexts of a session at most. The
-program is that of the process that has the pid now.
+peers, the call in flight, and peers. With --watch it repeats the list every 2 seconds until SIGINT.
+With --json each list is one line, with at most 2 connections and 2 contexts of each session. If
+the process has ended, its number and program may be another one's.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
-	"session": `Shows a session and its open handles, 64 at most: the kind (client, server or context), the state
-of a connection (making, open, handshake, ready or broken), bytes from and to the peer, and the peer,
-or where a context listens.
+	"session": `Shows a session and at most 64 of its open handles: the kind (client, server or context), the
+state of a connection (making, open, handshake, ready or broken), bytes from and to the peer, and
+the peer, or the address of a context.
 
 Exit status: 0; 1 there is no such session; 2 wrong usage; 3 no tlsd answers.`,
 
-	"end": `Ends a session and returns when it is gone. The script's calls fail with an error of kind "lost"
-that has the reason. If the worker does not obey within 5s, it is killed; one that serves other
-sessions, too, is not, and the script's connection is cut. The script's next session begins at once.
+	"end": `Ends a session, and returns when the session is gone. The script's calls fail with an error of
+kind "lost" that has the reason. If the worker does not obey within 5s, tlsd kills it. If the
+worker serves other sessions, too, tlsd only cuts the script's connection. The script's next
+session begins at once.
 
 Exit status: 0; 1 it has not ended; 2 wrong usage; 3 no tlsd answers.`,
 
-	"log-level": `Prints from which level on tlsd and its workers log, or changes that: debug, info, warn or error. A
-change holds until SIGHUP or the end of tlsd. Audit lines are written at any level.
+	"log-level": `Prints or changes the log level of tlsd and its workers: debug, info, warn or error. A change
+holds until SIGHUP or the end of tlsd. Audit lines are written at every level.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
-	"drain": `Has tlsd do what it does on SIGTERM: it stops listening, lets sessions finish within
---drain-timeout, and leaves. The subcommand does not wait for that.
+	"drain": `Makes tlsd do the same as on SIGTERM: stop listening, let sessions finish within --drain-timeout,
+and exit. The subcommand does not wait for the end.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
-	"health": `Says whether tlsd is healthy, with its version, library, sessions and workers, and each problem in a
-line of its own. It starts no worker and writes no line to the log.
+	"health": `Says whether tlsd is healthy, with its version, library, sessions and workers. Each problem has a
+line of its own. The subcommand starts no worker and writes no line to tlsd's log.
 
 Exit status: 0 healthy; 1 not healthy, or tlsd is stopping; 2 wrong usage; 3 no tlsd answers; 4 tlsd
-refuses to say, for example because its admin socket has too many clients.`,
+refuses to report its health, for example because its admin socket has too many clients.`,
 
-	"metrics": `Prints what tlsd counts, in Prometheus' text format, or with --json as JSON. Counters begin with
-tlsd and survive workers.
+	"metrics": `Prints tlsd's metrics in Prometheus' text format, or with --json as JSON. Counters begin at 0 with
+tlsd, and go on when workers end.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
-	"exporter": `Serves what "metrics" prints to Prometheus: GET /metrics at ADDRESS, HOST:PORT as 127.0.0.1:9911. It
-asks tlsd at each request, and runs until SIGINT or SIGTERM. While tlsd does not answer, there is
-tlsd_up 0 and nothing else, and standard error says why. Whoever reaches the address can read the
+	"exporter": `Serves the output of "metrics" to Prometheus: GET /metrics at ADDRESS, such as 127.0.0.1:9911. It
+asks tlsd at each request, and runs until SIGINT or SIGTERM. While tlsd does not answer, it serves
+only tlsd_up 0, and standard error has the reason. A client that reaches the address can read the
 metrics.
 
 Exit status: 0 SIGTERM has stopped it; 1 it cannot listen; 2 wrong usage; 130 interrupted.`,

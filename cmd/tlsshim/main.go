@@ -11,20 +11,21 @@
 //	tlsshim sessions [--watch]                        list the sessions
 //	tlsshim session N                                 show a session and its handles
 //	tlsshim end N --reason TEXT                       end a session; its script is told the reason
-//	tlsshim log-level [LEVEL]                         say or change from which level on tlsd logs
+//	tlsshim log-level [LEVEL]                         print or change tlsd's log level
 //	tlsshim drain                                     stop tlsd when its sessions have ended
 //	tlsshim health                                    say whether tlsd is healthy
-//	tlsshim metrics                                   print what tlsd counts, as Prometheus reads it
-//	tlsshim exporter --listen ADDRESS                 serve that to Prometheus by HTTP
+//	tlsshim metrics                                   print tlsd's metrics, as Prometheus reads them
+//	tlsshim exporter --listen ADDRESS                 serve the metrics to Prometheus by HTTP
 //
-// Each takes --help. These flags go before or after the subcommand:
+// Each takes --help. These flags may stand before or after the subcommand:
 //
 //	--socket PATH   the daemon's socket. Without it: $TLSD_SOCKET, else the one that
 //	                /etc/tlsd/client.conf names, else the first that answers of
 //	                $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock, /run/tlsd/tlsd.sock, and (no
 //	                runtime directory) /tmp/tlsd-UID/tlsd.sock
-//	--timeout TIME  how long each call, and the connecting, may take, as 5s or 1m30s; status and
-//	                doctor allow 5s, call and shell as long as tlsd does
+//	--timeout TIME  the limit of connecting and of each call, such as 5s or 1m30s. Without
+//	                it: 5s for status, doctor and exporter, 30s for the administrator's
+//	                other subcommands, and tlsd's own timeouts for call and shell
 //	--json          results for programs
 //	--admin-socket PATH
 //	                the daemon's admin socket. Without it: $TLSD_ADMIN_SOCKET, else /run/tlsd/admin.sock
@@ -37,68 +38,66 @@
 //	tlsshim call NewClient example.com 443 -- Handshake 1 \
 //	    -- Write 1 $'GET / HTTP/1.0\r\nHost: example.com\r\n\r\n' -- Read 1 4096
 //
-// makes four calls in one session, one after another, and ends with the first that fails.
-// A METHOD is one of tls.*, with or without "tls.", or rpc.discover; "tlsshim
-// call --help" lists them with their parameters. Handles count from 1 in each session,
-// so the first NewClient makes handle 1. When tlsshim ends, the session ends with it, and
-// tlsd closes what is still open.
+// makes four calls in one session, one after another, and ends at the first failure. A METHOD is
+// one of tls.*, with or without "tls.", or rpc.discover. "tlsshim call --help" lists them with
+// their parameters. Handles count from 1 in each session, so the first NewClient makes handle 1.
+// When tlsshim ends, its session ends, and tlsd closes the open handles.
 //
-// Files (of NewServerContext and SetCaBundle) may be relative to the working directory. The data
+// The paths of NewServerContext and SetCaBundle may be relative to the working directory. The data
 // of Write is
 //
-//	TEXT          the text as it is
-//	@FILE         what the file has
-//	-             what standard input has, up to its end; in call only, once
-//	base64:TEXT   what TEXT stands for
-//	text:TEXT     TEXT, also if it looks like one of the above
+//	TEXT          the text itself
+//	@FILE         the content of the file
+//	-             standard input up to its end; in call only, and once
+//	base64:TEXT   the bytes that TEXT encodes
+//	text:TEXT     TEXT itself, although it looks like one of the above
 //
-// and at most 16 MiB (16777216 bytes). Data is read before anything is called.
+// and at most 16 MiB (16777216 bytes). Tlsshim reads all data before the first call.
 //
-// The results go to standard output, one a line: a number, a string (control characters as \xNN),
-// or, of Info and rpc.discover, JSON. Read writes the bytes that it has read as they are, without a
-// line feed behind them. Errors go to standard error.
+// Results go to standard output, one a line: a number, a string (control characters as \xNN), or
+// the JSON of Info and rpc.discover. Read writes its bytes unchanged, and adds no line feed. Errors
+// go to standard error.
 //
-// With --json each call makes one line, whether it succeeds or not, and blobs are base64:
+// With --json each call prints one line, also after an error. Blobs are base64:
 //
 //	{"method":"tls.Version","result":"OpenSSL 3.0.19 27 Jan 2026"}
 //	{"method":"tls.Close","error":{"code":-32001,"message":"…","data":{"kind":"handle","op":"tls.Close","handle":1}}}
 //
-// An interrupt (SIGINT) cancels the call in flight, in tlsd too.
+// SIGINT cancels the call in flight, in tlsd, too.
 //
 // # Shell
 //
-// A line is what follows "call" on a command line, with words as in a shell: 'single quotes' keep
-// everything, "double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Lines that are empty
-// or start with # are skipped. All lines share one session. A call that fails ends its line, and
-// the next one goes on; when the session is lost, tlsshim ends.
+// A line has the words that follow "call" on a command line, quoted as in a shell. 'Single quotes'
+// keep every character. "Double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Empty lines
+// and lines that start with # are skipped. All lines share one session. A failed call ends its
+// line, and the next line follows. When the session is lost, tlsshim ends.
 //
 // # Administration
 //
 // These subcommands talk to the daemon's admin socket (tlsd --admin-socket), which serves root and
-// the daemon's own user. They start no worker. An order is an audit line in the log of tlsd; a
-// question is no line.
+// the daemon's own user. They start no worker. An order writes an audit line to tlsd's log. A
+// question writes no line.
 //
-// A session that is ended is no fault of its user: its next session begins at once. With
-// --isolation=shared the other sessions of the worker go on.
+// The end of a session by an administrator costs its user no pause: the next session begins at
+// once. With --isolation=shared the worker's other sessions go on.
 //
-// The exporter serves GET /metrics at ADDRESS, as 127.0.0.1:9911, until SIGINT or SIGTERM. It asks
-// tlsd at each request. If tlsd does not answer, it serves tlsd_up 0.
+// The exporter serves GET /metrics at ADDRESS, such as 127.0.0.1:9911, until SIGINT or SIGTERM. It
+// asks tlsd at each request. If tlsd does not answer, the exporter serves tlsd_up 0.
 //
 // # Exit status
 //
 //	0    all calls succeeded; status: a tlsd runs; doctor: calls will work; health: tlsd is healthy
-//	1    a call failed; doctor: calls will not work; health: it is not
+//	1    a call failed; doctor: calls will not work; health: tlsd is not healthy
 //	2    wrong usage; nothing was called (shell: a line was not understood)
-//	3    no tlsd answers; standard error says what was tried
-//	4    health: tlsd answers, and refuses to say, for example because its admin socket has too
-//	     many clients
+//	3    no tlsd answers; standard error lists the sockets that were tried
+//	4    health: tlsd refuses to report its health, for example because its admin socket has
+//	     too many clients
 //	130  interrupted
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -107,7 +106,6 @@ import (
 	"syscall"
 	"time"
 
-	"tlsd/internal/version"
 	"tlsd/rpc/client"
 )
 
@@ -117,16 +115,16 @@ const (
 	exitUsage       = 2
 	exitNoDaemon    = 3
 	exitRefused     = 4   // health is not known
-	exitInterrupted = 130 // as a shell tells of a command that SIGINT has ended
+	exitInterrupted = 130 // the status that a shell gives a command that SIGINT has ended
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT)
-	context.AfterFunc(ctx, stop) // a second one ends tlsshim at once
+	context.AfterFunc(ctx, stop) // a second signal ends tlsshim at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
 }
 
-// command is one start of the program.
+// command is one run of the program.
 type command struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -156,21 +154,21 @@ var subcommands = []subcommand{
 		[]string{"admin-socket"}},
 	{"end", "N --reason TEXT", "end a session, whose script is told the reason", (*command).end,
 		[]string{"admin-socket", "reason"}},
-	{"log-level", "[LEVEL]", "say or change from which level on tlsd logs", (*command).logLevel,
+	{"log-level", "[LEVEL]", "print or change tlsd's log level", (*command).logLevel,
 		[]string{"admin-socket"}},
 	{"drain", "", "stop tlsd when its sessions have ended", (*command).drain,
 		[]string{"admin-socket"}},
 	{"health", "", "say whether tlsd is healthy", (*command).health, []string{"admin-socket"}},
-	{"metrics", "", "print what tlsd counts, as Prometheus reads it", (*command).metrics,
+	{"metrics", "", "print tlsd's metrics, as Prometheus reads them", (*command).metrics,
 		[]string{"admin-socket"}},
-	{"exporter", "--listen ADDRESS", "serve that to Prometheus by HTTP", (*command).exporter,
+	{"exporter", "--listen ADDRESS", "serve the metrics to Prometheus by HTTP", (*command).exporter,
 		[]string{"admin-socket", "listen"}},
 }
 
 type subcommand struct {
 	name, args, about string
 	run               func(*command, context.Context, []string) error
-	flags             []string // of its own; with some, flags may stand behind arguments, too
+	flags             []string // its own flags; with some, flags may follow arguments, too
 }
 
 // subcommandNames lists the subcommands.
@@ -183,14 +181,14 @@ func subcommandNames() string {
 	return strings.Join(list[:last], ", ") + " or " + list[last]
 }
 
-// Errors that decide the exit status.
-var errReported = errors.New("a call failed, which was reported") // exitFailed, without a word more
+// errReported gives exitFailed. The failure has been printed already.
+var errReported = errors.New("a call failed, which was reported")
 
 type usageError struct{ error }
 
 func misuse(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// run is the program. It returns the exit status. When ctx is done it stops as on SIGINT.
+// run is the program, and returns the exit status. When ctx is done, it stops as on SIGINT.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer,
 	getenv func(string) string) int {
 	c := &command{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
@@ -258,103 +256,7 @@ func (c *command) run(ctx context.Context, args []string) error {
 	return misuse("unknown subcommand %q: want %s", args[0], subcommandNames())
 }
 
-// socketOf refuses a flag for the other of the two sockets: who names one means that daemon.
-func (c *command) socketOf(sub subcommand) error {
-	switch {
-	case sub.flags != nil && c.socket != "":
-		return misuse("%s: --socket has no effect here: name --admin-socket", sub.name)
-	case sub.flags == nil && c.adminSocket != "":
-		return misuse("%s: --admin-socket has no effect here: name --socket", sub.name)
-	}
-	return nil
-}
-
-// subFlags reads the flags behind a subcommand.
-func (c *command) subFlags(sub subcommand, args []string) (rest []string, help bool, err error) {
-	if sub.flags == nil {
-		return c.flags(args)
-	}
-	rest = []string{}
-	for {
-		after, helpToo, err := c.flags(args, sub.flags...)
-		if help = help || helpToo; err != nil || after == nil {
-			return nil, help, err
-		}
-		if len(after) == 0 {
-			return rest, help, nil
-		}
-		rest, args = append(rest, after[0]), after[1:]
-	}
-}
-
-// takesNone says whether the subcommand has flags only.
-func (sub subcommand) takesNone() bool {
-	return sub.args == "" || strings.HasPrefix(sub.args, "--") ||
-		strings.HasPrefix(sub.args, "[--")
-}
-
-// flags reads the flags that every subcommand has, and own ones. What follows them is nil if
-// there is nothing more to do.
-func (c *command) flags(args []string, own ...string) (rest []string, help bool, err error) {
-	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	set.Usage = func() {}
-	showVersion := false
-	set.StringVar(&c.socket, "socket", c.socket, "")
-	set.DurationVar(&c.timeout, "timeout", c.timeout, "")
-	set.BoolVar(&c.json, "json", c.json, "")
-	set.BoolVar(&showVersion, "version", false, "")
-	set.BoolVar(&help, "help", false, "")
-	set.BoolVar(&help, "h", false, "")
-	for _, name := range own {
-		switch name {
-		case "admin-socket":
-			set.StringVar(&c.adminSocket, name, c.adminSocket, "")
-		case "watch":
-			set.BoolVar(&c.watch, name, c.watch, "")
-		case "reason":
-			set.StringVar(&c.reason, name, c.reason, "")
-		case "listen":
-			set.StringVar(&c.listen, name, c.listen, "")
-		}
-	}
-	if err := set.Parse(args); err != nil {
-		return nil, false, usageError{flagError(err)}
-	}
-	given := map[string]bool{}
-	set.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	if given["timeout"] && c.timeout <= 0 {
-		return nil, false, misuse("--timeout: want a time above 0, such as 5s or 1m30s")
-	}
-	if given["admin-socket"] && c.adminSocket == "" {
-		return nil, false, misuse("--admin-socket: want a path")
-	}
-	if given["socket"] && c.socket == "" {
-		return nil, false, misuse("--socket: want a path")
-	}
-	if showVersion {
-		_, err := fmt.Fprintln(c.stdout, version.Line("tlsshim"))
-		return nil, false, err
-	}
-	return append([]string{}, set.Args()...), help, nil
-}
-
-// flagError gives an error of package flag our spelling.
-func flagError(err error) error {
-	s := err.Error()
-	for _, r := range [][2]string{
-		{"flag provided but not defined: -", "unknown flag --"},
-		{"flag needs an argument: -", "a value is missing after --"},
-		{" for flag -", " for --"},
-		{" for -", " for --"},
-		{": parse error", ": want a time such as 5s or 1m30s"},
-	} {
-		s = strings.Replace(s, r[0], r[1], 1)
-	}
-	return errors.New(strings.Replace(s, "---", "--", 1))
-}
-
-// sockets are those to try. A client.conf that is not good is an error, as it is for the plugin.
+// sockets lists the sockets to try. A bad client.conf is an error, as for the plugin.
 func (c *command) sockets() ([]string, error) {
 	if c.socket != "" {
 		return []string{c.socket}, nil
@@ -374,7 +276,7 @@ func (c *command) connect(ctx context.Context) (*client.Client, string, error) {
 	return client.DialFirst(ctx, sockets)
 }
 
-// bounded is the context of one call.
+// bounded makes the context of one call.
 func (c *command) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.timeout == 0 {
 		return context.WithCancel(ctx)

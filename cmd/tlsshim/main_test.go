@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// outcome is what a start of the program has done.
+// outcome is the result of a run of the program.
 type outcome struct {
 	status         int
 	stdout, stderr string
@@ -100,7 +100,8 @@ func TestHelpIsTheManual(t *testing.T) {
 	}
 }
 
-// A standIn listens at a socket, greets as tlsd does, answers so many calls with 7, and hangs up.
+// A standIn listens at a socket and greets like tlsd. It answers a number of calls with 7, and
+// hangs up.
 func standIn(t *testing.T, calls int) (path string) {
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -185,7 +186,7 @@ func TestADaemonThatHangsIsNotWaitedForForEver(t *testing.T) {
 	}
 }
 
-// A blockedReader is a terminal at which nobody types, until it is released.
+// A blockedReader is a terminal without input, until it is released.
 type blockedReader chan struct{}
 
 func (r blockedReader) Read([]byte) (int, error) { <-r; return 0, errors.New("released") }
@@ -258,7 +259,7 @@ func TestTheAdminSocketGoesBeforeOrAfter(t *testing.T) {
 	}
 }
 
-// A monitor must not take a refusal for a daemon that is not healthy.
+// To a monitor, a refusal is not the same as an unhealthy daemon.
 func TestARefusalIsNoStateOfHealth(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a")
@@ -286,13 +287,13 @@ func TestARefusalIsNoStateOfHealth(t *testing.T) {
 	}
 }
 
-// The log of an exporter says why there are no metrics, and does not say so at each request.
+// The log of an exporter says once why there are no metrics, and not at each request.
 func TestTheExporterSaysWhyOnce(t *testing.T) {
 	t.Parallel()
 	var stderr bytes.Buffer
 	c := &command{stderr: &stderr, adminSocket: filepath.Join(t.TempDir(), "a"),
 		getenv: func(string) string { return "" }}
-	handler := c.exports()
+	handler := c.handler()
 	for range 3 {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))

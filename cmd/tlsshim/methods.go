@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,8 +16,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file makes calls of words. What a word must look like follows from its
-// parameter's type; whether a value makes sense is left to tlsd.
+// This file turns words into calls. The type of a parameter decides the form of its word. Tlsd
+// decides whether the value makes sense.
 
 type paramType int
 
@@ -25,21 +26,21 @@ const (
 	number           // a decimal integer
 	handle           // a number from 1 to 2147483647
 	file             // a path, which is made absolute
-	blob             // data, or where it is
+	blob             // data, or a reference to data
 )
 
 type param struct {
 	name     string
 	typ      paramType
 	optional bool
-	none     bool // a file's: the word may be empty, for no file
+	none     bool // of a file: the word may be empty, for no file
 }
 
-// method is a line of the parameter table.
+// method is an entry of the parameter table.
 type method struct {
 	name   string
 	params []param
-	blob   bool // the result is one
+	blob   bool // the result is a blob
 	about  string
 }
 
@@ -50,8 +51,8 @@ var (
 	pPort   = param{name: "port", typ: number}
 )
 
-// methods follow proto.md, section 4. tls.Hello is left out, because connecting does it, and so are
-// data channels, which words cannot carry.
+// methods follows proto.md, section 4. It lacks tls.Hello, because connecting calls it. It lacks
+// data channels, because words cannot carry descriptors.
 var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
@@ -112,20 +113,20 @@ func findMethod(name string) (*method, error) {
 	return nil, fmt.Errorf("no method %q; tlsshim call --help lists them", name)
 }
 
-// invocation is a call that is ready to be made.
+// invocation is a call with its arguments.
 type invocation struct {
 	*method
 	args []any  // by position, without the blob
-	data []byte // the blob, if the method has one
+	data []byte // the blob argument; nil: none
 }
 
-// source gives the data of a blob argument; stdin is nil where standard input
-// cannot be data.
+// source gives the data of a blob argument. stdin is nil if standard input is not available as
+// data.
 type source struct {
 	stdin func() ([]byte, error)
 }
 
-// parseCalls makes calls of words that are separated by "--".
+// parseCalls turns words into calls. "--" separates two calls.
 func parseCalls(words []string, src source) ([]invocation, error) {
 	var calls []invocation
 	for start, i := 0, 0; i <= len(words); i++ {
@@ -169,6 +170,7 @@ func parseCall(words []string, src *source) (invocation, error) {
 	return inv, nil
 }
 
+// add adds an argument.
 func (inv *invocation) add(p param, word string, src *source) error {
 	if !utf8.ValidString(word) && p.typ != blob {
 		return fmt.Errorf("%q is not UTF-8, which JSON needs", word)
@@ -177,30 +179,17 @@ func (inv *invocation) add(p param, word string, src *source) error {
 	case text:
 		inv.args = append(inv.args, word)
 	case number, handle:
-		n, err := strconv.ParseInt(word, 10, 64)
-		if errors.Is(err, strconv.ErrRange) {
-			return fmt.Errorf("%s is out of range", word)
-		}
-		if err != nil {
-			return fmt.Errorf("%q is not a number", word)
-		}
-		if p.typ == handle && n != int64(int32(max(n, 0))) || p.typ == handle && n == 0 {
-			return fmt.Errorf("%d is no handle; handles are 1 to 2147483647", n)
-		}
-		inv.args = append(inv.args, n)
-	case file:
-		if word == "" && p.none {
-			inv.args = append(inv.args, "")
-			return nil
-		}
-		if word == "" {
-			return errors.New("the path is empty")
-		}
-		abs, err := filepath.Abs(word)
+		n, err := parseNumber(word, p.typ == handle)
 		if err != nil {
 			return err
 		}
-		inv.args = append(inv.args, abs)
+		inv.args = append(inv.args, n)
+	case file:
+		path, err := parseFile(word, p.none)
+		if err != nil {
+			return err
+		}
+		inv.args = append(inv.args, path)
 	case blob:
 		data, err := src.read(word)
 		if err != nil {
@@ -214,7 +203,32 @@ func (inv *invocation) add(p param, word string, src *source) error {
 	return nil
 }
 
-// read gives the data that a word stands for: not nil, and at most one byte too many of it.
+// parseNumber reads a number, or a handle.
+func parseNumber(word string, isHandle bool) (int64, error) {
+	n, err := strconv.ParseInt(word, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%s is out of range", word)
+	case err != nil:
+		return 0, fmt.Errorf("%q is not a number", word)
+	case isHandle && (n < 1 || n > math.MaxInt32):
+		return 0, fmt.Errorf("%d is no handle; handles are 1 to 2147483647", n)
+	}
+	return n, nil
+}
+
+// parseFile makes a path absolute. The empty path stands for no file if none is true.
+func parseFile(word string, none bool) (string, error) {
+	if word == "" && none {
+		return "", nil
+	}
+	if word == "" {
+		return "", errors.New("the path is empty")
+	}
+	return filepath.Abs(word)
+}
+
+// read gives the data of a word. The data is not nil, and at most one byte longer than the limit.
 func (s *source) read(word string) ([]byte, error) {
 	if literal, ok := strings.CutPrefix(word, "text:"); ok {
 		return []byte(literal), nil
@@ -249,5 +263,5 @@ func readBlob(r io.Reader) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, wire.MaxBlob+1))
 }
 
-// asHandle is the handle that the call names first.
+// asHandle is the first argument as a handle.
 func (inv *invocation) asHandle() client.Handle { return client.Handle(inv.args[0].(int64)) }

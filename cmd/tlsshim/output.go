@@ -17,14 +17,14 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The rules of output: standard output has results and nothing else, standard error the rest. What
-// comes from a peer or from tlsd cannot move a terminal's cursor or forge a line, but for the bytes
-// of Read, which are the caller's business. A result that cannot be written is an error.
+// The rules of output: standard output has results and nothing else. Standard error has the rest.
+// Text of a peer or of tlsd cannot move a terminal's cursor or forge a line. The bytes of Read are
+// an exception: they are written unchanged. A failed write of a result is an error.
 
-// printer prints what comes of calls.
+// printer prints results and failures of calls.
 type printer struct{ *command }
 
-// result prints a []byte as it is, a string or a number as a line, other JSON indented.
+// result prints a []byte unchanged, a string or a number as a line, and other JSON indented.
 func (p printer) result(m *method, result any) error {
 	if p.json {
 		return p.line(struct {
@@ -56,7 +56,7 @@ func (p printer) result(m *method, result any) error {
 	return p.write(out)
 }
 
-// failure prints why a call failed. gaveUp says that it was --timeout.
+// failure prints why a call failed. gaveUp: --timeout has ended the call.
 func (p printer) failure(m *method, err error, gaveUp bool) error {
 	why := err.Error()
 	if gaveUp {
@@ -116,11 +116,11 @@ func clean(s string) string {
 	return b.String()
 }
 
-// hidden is true for what acts on a terminal instead of being shown: control characters,
-// and the format characters that turn the direction of writing.
+// hidden is true for characters that act on a terminal and are not shown: control characters, and
+// format characters that change the direction of writing.
 func hidden(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
-// reportNoDaemon says which sockets were tried, why each failed, and what can be done.
+// reportNoDaemon prints each socket that was tried, why it failed, and how to mend that.
 func reportNoDaemon(w io.Writer, none *client.NoDaemonError) {
 	fmt.Fprintln(w, "tlsshim: there is no tlsd to talk to")
 	for _, a := range none.Tried {

@@ -19,24 +19,25 @@ import (
 	"tlsd/rpc/client"
 )
 
-// This file does what a script does: a server and a client of one session, on 127.0.0.1, with a
-// certificate that is made for it and thrown away. What a daemon says of itself does not show that
-// its library has a cipher, that it reads this user's files, and that it looks up names.
+// This file rehearses a script: a server and a client of one session talk on 127.0.0.1, with a
+// throw-away certificate. The daemon's answers about itself do not show three things: whether its
+// library has a cipher, whether it can read this user's files, and whether it can look up names.
+// The rehearsal does.
 
-// rehearsal is how far that has come.
+// rehearsal is the result.
 type rehearsal struct {
-	step    string // the last one that was tried; "" if none was
-	version string // of TLS, if all went well
+	step    string // the last step that was tried; "": none
+	version string // the version of TLS, if all steps succeeded
 	err     error
 }
 
 const (
 	stepListen = "listening on 127.0.0.1"
-	// retry is how long is waited before a client tries again, because the server does not
-	// listen yet.
+	// retry is the pause before the client connects again, because the server does not listen
+	// yet.
 	retry = 10 * time.Millisecond
-	// mostPorts is how many ports are tried: another program may be quicker to take one.
-	mostPorts = 3
+	// maxPorts limits the ports that are tried. Another program may take a port first.
+	maxPorts = 3
 )
 
 func rehearse(ctx context.Context, s *client.Client) rehearsal {
@@ -57,16 +58,17 @@ func rehearse(ctx context.Context, s *client.Client) rehearsal {
 		return rehearsal{step: "making a server's context", err: err}
 	}
 	var r rehearsal
-	for range mostPorts {
-		if r = converse(ctx, s, server); r.step != stepListen || errnoOf(r.err) != "EADDRINUSE" {
+	for range maxPorts {
+		if r = connectBoth(ctx, s, server); r.step != stepListen ||
+			errnoOf(r.err) != "EADDRINUSE" {
 			break
 		}
 	}
 	return r
 }
 
-// converse has a client of the session speak with its server.
-func converse(ctx context.Context, s *client.Client, server client.Handle) rehearsal {
+// connectBoth connects a client of the session to its server.
+func connectBoth(ctx context.Context, s *client.Client, server client.Handle) rehearsal {
 	port, err := freePort()
 	if err != nil {
 		return rehearsal{step: stepListen, err: err}
@@ -80,7 +82,7 @@ func converse(ctx context.Context, s *client.Client, server client.Handle) rehea
 	}()
 	defer func() {
 		cancel()
-		for range accepted { // until it has ended
+		for range accepted { // until the goroutine has ended
 		}
 	}()
 
@@ -108,7 +110,7 @@ func converse(ctx context.Context, s *client.Client, server client.Handle) rehea
 	return rehearsal{step: "asking for the version", version: version, err: err}
 }
 
-// errnoOf is the name of the system's error behind one of tlsd's, if there is one.
+// errnoOf is the name of the system's error in an error of tlsd; "": none.
 func errnoOf(err error) string {
 	var e *client.Error
 	if !errors.As(err, &e) {
@@ -122,7 +124,7 @@ func isKind(err error, k client.Kind) bool {
 	return errors.As(err, &e) && e.Kind == k
 }
 
-// freePort gives a port of 127.0.0.1 that nobody uses at this moment.
+// freePort gives a port of 127.0.0.1 that is free at this moment.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -131,8 +133,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// writeCertificate makes a certificate for localhost that signs itself, and its key. A daemon of
-// another user must be able to read them, and so everybody is: they are worth nothing afterwards.
+// writeCertificate writes a self-signed certificate for localhost, and its key. Everybody may read
+// them, because the daemon may run as another user. They are worthless after the rehearsal.
 func writeCertificate(dir string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -165,7 +167,7 @@ func writeCertificate(dir string) (certFile, keyFile string, err error) {
 		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.content}), 0o644); err != nil {
 			return "", "", err
 		}
-		if err := os.Chmod(f.path, 0o644); err != nil { // whatever the umask
+		if err := os.Chmod(f.path, 0o644); err != nil { // undoes the umask
 			return "", "", err
 		}
 	}

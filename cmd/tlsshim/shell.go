@@ -66,8 +66,8 @@ type line struct {
 	err  error // io.EOF at the end
 }
 
-// readLines sends the lines of r, without their ends, until one fails or ctx ends. A read that
-// cannot be interrupted is left behind then; it ends with the process, which ends now.
+// readLines sends the lines of r, without their ends, until a read fails or ctx ends. A read cannot
+// be cancelled. So its goroutine is left behind, and ends with the process.
 func readLines(ctx context.Context, r io.Reader) <-chan line {
 	lines := make(chan line)
 	go func() {
@@ -93,7 +93,7 @@ func readLines(ctx context.Context, r io.Reader) <-chan line {
 	return lines
 }
 
-// parseLine makes calls of a line; none of an empty one or a comment.
+// parseLine turns a line into calls. An empty line or a comment has none.
 func parseLine(s string) ([]invocation, error) {
 	if t := strings.TrimSpace(s); t == "" || t[0] == '#' {
 		return nil, nil
@@ -105,7 +105,7 @@ func parseLine(s string) ([]invocation, error) {
 	return parseCalls(words, source{})
 }
 
-// split makes words of a line. A word may have quoted and bare parts.
+// split splits a line into words. A word may have quoted and bare parts.
 func split(s string) ([]string, error) {
 	var words []string
 	for {
@@ -125,7 +125,7 @@ func split(s string) ([]string, error) {
 	}
 }
 
-// part adds the first part of s, quoted or bare, to the word, and returns what follows.
+// part adds the first part of s, quoted or bare, to the word, and returns the rest of s.
 func part(word *strings.Builder, s string) (string, error) {
 	switch {
 	case s[0] == '\'':
@@ -149,7 +149,7 @@ func part(word *strings.Builder, s string) (string, error) {
 
 var escapes = map[byte]byte{'n': '\n', 'r': '\r', 't': '\t', '0': 0, 'e': 0x1b, '\\': '\\', '"': '"', '\'': '\''}
 
-// escaped adds what stands before the quote, with its escapes, and returns what follows.
+// escaped adds the text before the quote, with its escapes, and returns the rest of s.
 func escaped(word *strings.Builder, s string, quote byte) (string, error) {
 	for i := 0; i < len(s); i++ {
 		switch {

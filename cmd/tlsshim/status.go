@@ -8,7 +8,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// questionTime is what status and doctor allow for each answer, without --timeout.
+// questionTime is the default timeout of each answer for status and doctor.
 const questionTime = 5 * time.Second
 
 // status is the subcommand: one line about the daemon that answers.

@@ -1,17 +1,17 @@
-// Package admin is the admin socket of tlsd: how an administrator sees what the daemon does, and
-// acts on it. It has the messages, the server, which runs in the supervisor's process, and the
-// client.
+// Package admin is the admin socket of tlsd. An administrator sees there what the daemon does, and
+// gives orders. The package has the messages, the client, and the server, which runs in the
+// supervisor's process.
 //
 // The rules:
 //
 //   - The framing is that of the main socket: JSON-RPC 2.0, one message a line. Parameters go by
 //     name.
-//   - Root and the daemon's own user are served, and nobody else. The kernel says who connects
-//     (SO_PEERCRED).
+//   - The server serves root and the daemon's own user, and no other user. The kernel tells the
+//     client's user (SO_PEERCRED).
 //   - A client sends one request after another. Each is answered before the next one is read.
-//   - The number of clients, the size of a request and the times for a request and an answer have
-//     bounds. Nothing here holds a lock of the daemon while it waits for a client.
-//   - A question starts no worker and writes no log line. An order is an audit line.
+//   - The number of clients, the size of a request, and the times for a request and an answer are
+//     limited. The server holds no lock of the daemon while it waits for a client.
+//   - A question starts no worker and writes no log line. An order writes an audit line.
 package admin
 
 import (
@@ -33,15 +33,15 @@ const (
 	MethodMetrics  = "metrics"   // the result is a list of Family
 )
 
-// Bounds.
+// Limits.
 const (
 	MaxClients = 16       // at the same time
 	MaxRequest = 16 << 10 // bytes of one request
 	MaxAnswer  = 32 << 20 // bytes of one answer
 	MaxReason  = 512      // bytes of the reason for an end
 
-	// requestTime is how long a client may be silent, answerTime how long it may take to read
-	// an answer.
+	// requestTime limits the time for which a client may be silent. answerTime limits the time
+	// that it takes to read an answer.
 	requestTime = time.Minute
 	answerTime  = 10 * time.Second
 )
@@ -57,8 +57,7 @@ type EndParams struct {
 	Reason string `json:"reason"`
 }
 
-// LogLevelParams have a new level: debug, info, warn or error. Without one, the level is only asked
-// for.
+// LogLevelParams have a new level: debug, info, warn or error. An empty level is a question.
 type LogLevelParams struct {
 	Level string `json:"level,omitempty"`
 }
@@ -78,8 +77,8 @@ type Draining struct {
 	Sessions int `json:"sessions"`
 }
 
-// Session is what is known of a session. What its worker says of it is Known only if the worker has
-// answered in time.
+// Session describes a session. Known says whether the worker has answered in time. If not, the
+// fields from Connections on are empty.
 type Session struct {
 	Number  uint64  `json:"number"`
 	UID     uint32  `json:"uid"`
@@ -97,11 +96,12 @@ type Session struct {
 	Received    int64 `json:"received"`    // bytes from peers, since the session began
 	Sent        int64 `json:"sent"`        // bytes to peers
 	Calls       int   `json:"calls"`       // in flight
-	// Handles are the lowest numbers: in a list 2 connections and 2 contexts, else 64 in all.
+	// Handles has the handles with the lowest numbers: in a list 2 connections and 2 contexts,
+	// else 64 in all.
 	Handles []Handle `json:"handles"`
 }
 
-// Handle is what is known of an open handle.
+// Handle describes an open handle.
 type Handle struct {
 	Handle   int32  `json:"handle"`
 	Kind     string `json:"kind"`     // "client", "server" or "context"
@@ -111,7 +111,7 @@ type Handle struct {
 	Sent     int64  `json:"sent"`     // bytes
 }
 
-// Health is how the daemon stands.
+// Health is the daemon's state, with its problems.
 type Health struct {
 	Healthy     bool           `json:"healthy"`
 	Problems    []string       `json:"problems"` // why not

@@ -10,11 +10,11 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// DefaultSocket is where the system's tlsd has its admin socket.
+// DefaultSocket is the admin socket of the system's tlsd.
 const DefaultSocket = "/run/tlsd/admin.sock"
 
 // Ask connects to an admin socket, makes one request, and reads its result into result. params may
-// be nil. An error of the daemon is a *wire.Error. Any other one says that no daemon answers.
+// be nil. An error of the daemon is a *wire.Error. Any other error means that no daemon answers.
 func Ask(ctx context.Context, path, method string, params, result any) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
@@ -45,8 +45,8 @@ func exchange(conn net.Conn, method string, params, result any) error {
 	if err != nil {
 		return err
 	}
-	// Who is refused is told so before it can write: the write may fail, and there is an answer
-	// all the same.
+	// The server may refuse this client before the client has written. Then the write may fail,
+	// and an answer is there all the same.
 	sent := wire.NewWriter(conn, 0, nil).Write(line)
 	text, err := wire.NewReader(conn, MaxAnswer).Line()
 	if err != nil {

@@ -1,6 +1,6 @@
 package admin
 
-// Family is a metric with its samples, as Prometheus has them.
+// Family is a metric with its samples, in Prometheus' sense.
 type Family struct {
 	Name    string   `json:"name"`
 	Help    string   `json:"help"`
@@ -13,8 +13,8 @@ type Sample struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	Value  float64           `json:"value"` // of a histogram: the sum of all that were observed
 
-	// Of a histogram: how many were observed that are no more than each of Bounds, ascending,
-	// and how many in all.
+	// Of a histogram: Counts has the number of observed values up to each of Bounds, which
+	// ascend. Count is the number of all.
 	Bounds []float64 `json:"bounds,omitempty"`
 	Counts []uint64  `json:"counts,omitempty"`
 	Count  uint64    `json:"count,omitempty"`

@@ -18,35 +18,36 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Daemon is what the server shows and acts on. Its methods are called by several goroutines. An
+// Daemon is the daemon that the server shows and acts on. Several goroutines call its methods. An
 // error that is no *Error is of kind internal.
 type Daemon interface {
 	Sessions(context.Context) []Session
 	Session(ctx context.Context, number uint64) (Session, error)
 	End(ctx context.Context, number uint64, reason string) error
-	LogLevel(level string) (string, error) // "" only asks
+	LogLevel(level string) (string, error) // "" is a question
 	Drain() (sessions int)
 	Health() Health
 	Metrics() []Family
 }
 
-// A Client is who has connected, as the kernel says.
+// A Client is the process that has connected, as the kernel describes it.
 type Client struct {
 	UID uint32
 	PID int32
 }
 
-// Server serves an admin socket. All fields are needed.
+// Server serves an admin socket. All fields are required.
 type Server struct {
 	Listener *net.UnixListener
 	Daemon   Daemon
-	// Ordered is told of each order, before it is carried out. asked is for people.
+	// Ordered is called for each order, before the order is carried out. asked is a text for
+	// people.
 	Ordered func(who Client, method, asked string)
-	// Denied is told of each client that may not connect.
+	// Denied is called for each client that may not connect.
 	Denied func(who Client)
 }
 
-// acceptPause is the wait after a connection could not be accepted.
+// acceptPause is the pause after an error of accept(2).
 const acceptPause = 100 * time.Millisecond
 
 // Run serves until ctx is done. When it returns, the listener is closed and all clients are gone.
@@ -56,7 +57,7 @@ func (s *Server) Run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { s.Listener.Close() })
 	defer stop()
 	defer s.Listener.Close()
-	places := make(chan struct{}, MaxClients)
+	slots := make(chan struct{}, MaxClients)
 	for {
 		conn, err := s.Listener.AcceptUnix()
 		switch {
@@ -72,9 +73,9 @@ func (s *Server) Run(ctx context.Context) {
 			}
 		}
 		select {
-		case places <- struct{}{}:
+		case slots <- struct{}{}:
 			clients.Go(func() {
-				defer func() { <-places }()
+				defer func() { <-slots }()
 				s.serve(ctx, conn)
 			})
 		default:
@@ -85,7 +86,7 @@ func (s *Server) Run(ctx context.Context) {
 	}
 }
 
-// refuse says why a client is not served. A new connection has room for it.
+// refuse tells a client why it is not served. The buffer of a new connection has room.
 func (s *Server) refuse(conn *net.UnixConn, why error) {
 	_ = wire.NewWriter(conn, answerTime, nil).Write(answer(nil, nil, why))
 }
@@ -185,7 +186,7 @@ func (s *Server) carryOut(ctx context.Context, who Client, req wire.Request) (an
 	return nil, Fail(kind.Params, "there is no method %.40q", req.Method)
 }
 
-// read takes the parameters, which go by name.
+// read reads the parameters, which go by name.
 func read(params json.RawMessage, into any) error {
 	if len(params) == 0 {
 		return nil
@@ -198,7 +199,7 @@ func read(params json.RawMessage, into any) error {
 	return nil
 }
 
-// answer is the line that answers a request.
+// answer makes the line that answers a request.
 func answer(id json.RawMessage, result any, err error) []byte {
 	res := wire.Response{JSONRPC: "2.0", ID: id}
 	if err == nil {
@@ -221,7 +222,7 @@ func answer(id json.RawMessage, result any, err error) []byte {
 	return line
 }
 
-// encode makes JSON without the escapes for HTML, which make a text up to six times as long.
+// encode makes JSON without escapes for HTML. Those make a text up to six times as long.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

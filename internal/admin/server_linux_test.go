@@ -23,10 +23,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait of these tests.
+// patience limits every wait of these tests.
 const patience = 2 * time.Minute
 
-// played is a daemon that answers from memory.
+// played is a stand-in for a daemon. It answers from memory.
 type played struct {
 	mu      sync.Mutex
 	orders  []string
@@ -72,7 +72,7 @@ func serve(t *testing.T) (*played, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// the kernel's word is to decide, and not the file's mode
+	// so that the client's user decides, and not the file's mode
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -203,16 +203,16 @@ func hear(t *testing.T, conn net.Conn) string {
 	return line
 }
 
-// Some clients say nothing, one asks without end and does not read, and one waits for an answer.
-// Others are served.
+// Slow clients do not delay others. Some send nothing, one sends requests and reads no answer, and
+// one waits for an answer.
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
-	for range MaxClients - 6 { // the place of one that has left may be taken for a moment
+	for range MaxClients - 6 { // fewer: the slot of a client that has left may still be taken
 		dial(t, path)
 	}
 	deaf := dial(t, path)
-	// full long before, or not: it does not read in any case
+	// an error is fine: the buffers may be full
 	deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	for {
 		if _, err := deaf.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"health"}` +
@@ -296,7 +296,7 @@ func TestOnlyRootAndTheDaemonsUserAreServed(t *testing.T) {
 	}
 }
 
-// A text of a caller's peer must not make an answer many times as long.
+// The text of a peer must not make an answer many times longer than the text.
 func TestAnswersHaveNoEscapesForHTML(t *testing.T) {
 	t.Parallel()
 	for _, line := range [][]byte{

@@ -42,7 +42,7 @@ func dropCapabilities(kept uint64) error {
 			}
 		}
 	}
-	inheritable := kept // without inheritable ones, the ambient ones would go
+	inheritable := kept // the kernel drops an ambient capability that is not inheritable
 	if kept == toBecome {
 		inheritable = 0 // they are not for the user
 	}

@@ -134,7 +134,8 @@ func eachThread(look func(status map[string]string) error) error {
 			for line := range bytes.Lines(text.Bytes()) {
 				name, value, _ := bytes.Cut(line, []byte(":"))
 				if slices.Contains(looked, string(name)) {
-					status[string(name)] = strings.Join(strings.Fields(string(value)), " ")
+					words := strings.Fields(string(value))
+					status[string(name)] = strings.Join(words, " ")
 				}
 			}
 			if err := look(status); err != nil {

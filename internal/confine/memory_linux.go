@@ -38,7 +38,7 @@ func LimitMemory(max int64) error {
 	return nil
 }
 
-// dataBytes is what RLIMIT_DATA counts.
+// dataBytes is the memory that RLIMIT_DATA counts, in bytes.
 func dataBytes() (int64, error) {
 	const file, key = "/proc/self/status", "VmData:"
 	text, err := os.ReadFile(file)

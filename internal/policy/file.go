@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// maxFile bounds the file, in bytes.
+	// maxFile limits the file, in bytes.
 	maxFile = 1 << 20
-	// maxPolicy bounds the policy of one user, as JSON, in bytes: it must fit into a message to
-	// a worker.
+	// maxPolicy limits the policy of one user, as JSON, in bytes. The policy must fit into a
+	// message to a worker.
 	maxPolicy = 32 << 10
 )
 

@@ -13,8 +13,8 @@ import "errors"
 //   - The links of /proc, such as /proc/PID/root, are not followed. In another mount namespace the
 //     path of a folder means something else.
 //   - Nothing outside the folders is opened, not even for a look at it.
-//   - Before Linux 5.6 a kernel has no openat2(2), and other systems never have it. There no file
-//     is opened where folders are given.
+//   - Linux before 5.6 and other systems have no openat2(2). There a policy with folders opens no
+//     file.
 //   - A hard link is a file of the folder that has the link. A user who may write into a folder
 //     decides which files it has.
 type Folders []Folder

@@ -109,7 +109,7 @@ func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
 	}
-	f, err := folders.Open(p("keys/fifo")) // at once
+	f, err := folders.Open(p("keys/fifo")) // does not wait
 	check(t, err)
 	f.Close()
 }

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a file for reading, without ever waiting for it, where no folders are given. Else it
-// opens none.
+// Open opens a file for reading, and never waits for it. If there are folders, it opens no file.
 func (l Folders) Open(path string) (*os.File, error) {
 	if l != nil {
 		err := errors.New("the policy's folders need openat2(2), Linux 5.6")

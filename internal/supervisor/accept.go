@@ -9,9 +9,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// How connections are taken from the socket. No error of accept(2) ends that, or makes it spin.
+// This file accepts connections from the socket. No error of accept(2) ends the loop or makes it
+// spin.
 
-// accept takes connections until the socket's deadline.
+// accept accepts connections until the socket's deadline.
 func (s *Supervisor) accept(life context.Context) {
 	const longest = time.Second
 	var pause time.Duration
@@ -23,7 +24,7 @@ func (s *Supervisor) accept(life context.Context) {
 				s.Log.Info("connections can be accepted again")
 				pause = 0
 			}
-			s.receive(life, conn)
+			s.startAdmit(life, conn)
 		case isTimeout(err) || errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -45,9 +46,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// acceptRest takes the callers that connected before the socket's file was
-// removed, so that none of them is lost. Those of a socket that somebody else made are left
-// to the next daemon on it.
+// acceptRest accepts the callers that connected before the socket's file was removed, so that none
+// is lost. If systemd made the socket, the next daemon accepts these callers instead.
 func (s *Supervisor) acceptRest(life context.Context) {
 	if s.Socket.lock == nil {
 		return
@@ -60,13 +60,13 @@ func (s *Supervisor) acceptRest(life context.Context) {
 		if conn == nil {
 			return
 		}
-		s.receive(life, conn)
+		s.startAdmit(life, conn)
 	}
 }
 
-// receive begins to admit a connection. A caller who has hung up already is passed over at once: a
-// flood of them must not keep those behind it waiting for long.
-func (s *Supervisor) receive(life context.Context, conn *net.UnixConn) {
+// startAdmit starts admit for a connection. It drops the connection of a caller that has hung up
+// already, so that a flood of these delays no other caller.
+func (s *Supervisor) startAdmit(life context.Context, conn *net.UnixConn) {
 	if hasHungUp(conn) {
 		conn.Close()
 		return

@@ -13,16 +13,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// What a user has so much of (sessions, starts, audit lines) is counted by account. That is the
-// user, but for those whom --allow-gid alone lets in: with subordinate users (subuid(5)) each of
-// them has 65,536 numbers, all of which are in the group. So these are counted, in this order,
+// An account is the unit that limits count by: sessions, starts of workers, audit lines. A caller's
+// account is its user, with one exception: a caller whom --allow-gid alone lets in. Such a user may
+// have 65,536 subordinate users (subuid(5)), and all of them are in the group. The account of these
+// callers is the first that applies:
 //
-//   - as the user, if the user database has the number;
-//   - as the user whom the number is subordinate to;
-//   - as the group: all such callers of it together.
+//   - the user, if the user database has the number;
+//   - the user to whom the number is subordinate;
+//   - the group, as one account for all such callers.
 //
-// Without cgo the user database is /etc/passwd. Users whom another one knows count as their group;
-// --allow-uid lets them be counted by themselves.
+// Without cgo the user database is /etc/passwd. Users of other databases (LDAP, say) count as their
+// group. With --allow-uid such a user has an account of its own.
 type account uint64
 
 const groupBit = 1 << 32
@@ -51,7 +52,7 @@ func (a account) field() zap.Field {
 	return zap.Uint32("uid", uint32(a))
 }
 
-// An accountant knows where users are found.
+// An accountant finds accounts. Its fields are the sources of users, which tests replace.
 type accountant struct {
 	known  func(uid uint32) bool
 	subuid func() (io.ReadCloser, error)
@@ -78,10 +79,12 @@ func parseID(text string) (uint32, bool) {
 	return uint32(id), err == nil
 }
 
-// strangers are all callers together who are not allowed, and whom no user database has.
+// strangers is the one account of all callers that the policy does not allow and that the user
+// database does not have.
 const strangers account = groupBit << 1
 
-// denied is the account of a caller whom the policy does not allow. It may have many numbers, too.
+// denied is the account of a caller that the policy does not allow. Such a user may have
+// subordinate users, too.
 func (a accountant) denied(peer Peer) account {
 	if a.known(peer.UID) {
 		return userAccount(peer.UID)
@@ -92,8 +95,8 @@ func (a accountant) denied(peer Peer) account {
 	return strangers
 }
 
-// of is the account of a caller whom the policy allows.
-func (a accountant) of(p Policy, peer Peer) account {
+// allowed is the account of a caller that the policy allows.
+func (a accountant) allowed(p Policy, peer Peer) account {
 	if peer.UID == uint32(os.Geteuid()) || slices.Contains(p.UIDs, peer.UID) || a.known(peer.UID) {
 		return userAccount(peer.UID)
 	}
@@ -105,10 +108,10 @@ func (a accountant) of(p Policy, peer Peer) account {
 			return groupAccount(gid)
 		}
 	}
-	return userAccount(peer.UID) // cannot be: the policy does not allow it
+	return userAccount(peer.UID) // unreachable: the policy does not allow this caller
 }
 
-// owner is the user whom another is subordinate to: a line of the file is "owner:first:count".
+// owner is the user to whom uid is subordinate. A line of the file is "owner:first:count".
 func (a accountant) owner(uid uint32) (owner uint32, ok bool) {
 	file, err := a.subuid()
 	if err != nil {

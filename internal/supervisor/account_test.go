@@ -44,7 +44,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 		{"unknown", Peer{UID: 5000, GID: 60, Groups: []uint32{50}}, "group 50"},
 		{"the highest", Peer{UID: 4294967294, GID: 60}, "group 60"},
 	} {
-		if got := a.of(p, c.peer).String(); got != c.want {
+		if got := a.allowed(p, c.peer).String(); got != c.want {
 			t.Errorf("%s: %s; want %s", c.name, got, c.want)
 		}
 	}
@@ -54,12 +54,12 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 		}
 	}
 	a.subuid = func() (io.ReadCloser, error) { return nil, errors.New("there is none") }
-	if got := a.of(p, Peer{UID: 100000, GID: 50}).String(); got != "group 50" {
+	if got := a.allowed(p, Peer{UID: 100000, GID: 50}).String(); got != "group 50" {
 		t.Errorf("without the file: %s", got)
 	}
 }
 
-// The numbers of somebody whom the group lets in do not give it more.
+// A user of an allowed group gets no more sessions by its subordinate users.
 func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -78,5 +78,5 @@ func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	if got := d.askAs(first+2, gid); !strings.Contains(got, `"kind":"limit"`) || !strings.Contains(got, "sessions of group 61500 are open") {
 		t.Errorf("a third number of the group is told %s", got)
 	}
-	d.dial().pid() // the daemon's own user is not of them
+	d.dial().pid() // the daemon's own user has another account
 }

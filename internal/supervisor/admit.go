@@ -18,75 +18,78 @@ import (
 )
 
 const (
-	// admitTimeout bounds the time that a caller waits for a worker.
+	// admitTimeout limits a caller's wait for a worker.
 	admitTimeout = 30 * time.Second
-	// refuseTimeout bounds the writing of a refusal. A new connection has room
-	// for it at once.
+	// refuseTimeout limits the write of a refusal. The buffer of a new connection always has
+	// room.
 	refuseTimeout = time.Second
 )
 
-// admit decides on a connection and hands it to a worker. Whatever happens, conn
-// is closed then; what the supervisor keeps of a session is a copy.
+// admit decides on a connection and hands it to a worker. It always closes conn. The supervisor
+// keeps a copy of a session's connection.
 func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	peer, err := peerOf(conn)
 	if err != nil {
 		s.Log.Error("a caller is turned away", zap.Error(err))
 		refuse(conn, kind.Internal, err.Error())
-		s.refused(refusedFault)
-		s.leave()
+		s.countRefusal(refusedFault)
+		s.admitted()
 		return
 	}
-	log := s.callers.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
+	log := s.limitedLog.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 	if err := s.Policy.Allows(peer); err != nil {
 		as := systemAccountant.denied(peer)
 		peer.as = &as
-		s.record(peer, 0, &audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}, 0)
+		s.writeAudit(peer, 0,
+			&audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path},
+			0)
 		refuse(conn, kind.Denied, err.Error())
-		s.refused(refusedDenied)
-		s.leave()
+		s.countRefusal(refusedDenied)
+		s.admitted()
 		return
 	}
-	if as := systemAccountant.of(s.Policy, peer); as != userAccount(peer.UID) {
+	if as := systemAccountant.allowed(s.Policy, peer); as != userAccount(peer.UID) {
 		peer.as = &as
 	}
-	sess, err := s.open(peer)
+	sess, err := s.openSession(peer)
 	if err != nil {
 		log.Warn("a caller is turned away: there are as many sessions as allowed", zap.Error(err))
 		refuse(conn, kind.Limit, err.Error())
-		s.refused(refusedLimit)
-		s.leave()
+		s.countRefusal(refusedLimit)
+		s.admitted()
 		return
 	}
-	sess.policy = s.PolicyFor(peer.judged())
+	sess.policy = s.PolicyFor(peer.policyUser())
 	ctx, cancel := context.WithTimeout(life, admitTimeout)
 	defer cancel()
-	ctx, noMore := whileThere(ctx, conn)
+	ctx, noMore := untilHangup(ctx, conn)
 	defer noMore()
-	if err := sess.keep(conn); err != nil {
-		// It can do without: the caller then sees the end, and not the reason.
+	if err := sess.dupCaller(conn); err != nil {
+		// The session works without the copy. If its worker dies, the caller sees the end
+		// without the reason.
 		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
 	}
-	if err = s.waitTurn(ctx, peer.account()); err == nil {
-		err = s.place(ctx, sess, conn)
+	if err = s.waitPause(ctx, peer.account()); err == nil {
+		err = s.handOver(ctx, sess, conn)
 	}
-	if errors.Is(err, errLeft) {
+	if errors.Is(err, errHungUp) {
 		log.Info("a caller has hung up before its session began", zap.Uint64("session", sess.number))
-		s.refused(refusedLeft)
-		s.close(sess)
+		s.countRefusal(refusedLeft)
+		s.closeSession(sess)
 	} else if err != nil {
 		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
 		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
-		s.refused(refusedNoWorker)
-		s.close(sess)
+		s.countRefusal(refusedNoWorker)
+		s.closeSession(sess)
 	} else {
-		s.began(sess)
+		s.countStart(sess)
 	}
 }
 
-// place hands the connection to a worker. A worker that dies before it has taken
-// it is replaced; three in a row are an error.
-func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
+// handOver hands the connection to a worker. If the worker dies before that, handOver tries another
+// one, three in all.
+func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
 	for range 3 {
 		w, failed := s.acquire(ctx, sess.peer)
 		if failed != nil {
@@ -100,7 +103,7 @@ func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixCon
 		}
 		if s.assign(w, sess) {
 			s.Log.Info("session started", sess.fields(w)...) // before its end can be logged
-			if err = w.hand(sess, conn); err == nil || !s.unassign(w, sess) {
+			if err = w.sendSession(sess, conn); err == nil || !s.unassign(w, sess) {
 				return nil
 			}
 		} else {
@@ -113,27 +116,27 @@ func (s *Supervisor) place(ctx context.Context, sess *session, conn *net.UnixCon
 	return err
 }
 
-// refuse answers the caller with one error, with id null, since nothing of what
-// it sends is read.
+// refuse sends the caller one error. Its id is null, because the supervisor reads nothing from the
+// caller.
 func refuse(conn *net.UnixConn, k kind.Kind, message string) {
 	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
 	_, _ = conn.Write(errorLine(k, message))
 }
 
-// errorLine is an error that answers no call in particular.
+// errorLine is an error that belongs to no call.
 func errorLine(k kind.Kind, message string) []byte {
 	line, err := json.Marshal(wire.Response{
 		JSONRPC: "2.0",
 		Error:   &wire.Error{Code: wire.Codes[k], Message: message, Data: &wire.ErrorData{Kind: k}},
 	})
 	if err != nil {
-		panic(err) // it consists of strings
+		panic(err) // impossible: the value has only strings and numbers
 	}
 	return append(line, '\n')
 }
 
-// open counts a session, unless there are too many.
-func (s *Supervisor) open(peer Peer) (*session, error) {
+// openSession makes a session and counts it. It fails if there are too many sessions.
+func (s *Supervisor) openSession(peer Peer) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions >= s.MaxSessions {
@@ -146,12 +149,13 @@ func (s *Supervisor) open(peer Peer) (*session, error) {
 	s.perUID[peer.account()]++
 	s.last++
 	return &session{
-		number: s.last, peer: peer, start: time.Now(), gone: make(chan struct{}), caller: -1,
+		number: s.last, peer: peer, start: time.Now(), gone: make(chan struct{}),
+		callerFD: -1,
 	}, nil
 }
 
-// close counts a session out that open has counted.
-func (s *Supervisor) close(sess *session) {
+// closeSession undoes the counting of open, and closes the copy of the connection.
+func (s *Supervisor) closeSession(sess *session) {
 	s.mu.Lock()
 	s.sessions--
 	as := sess.peer.account()
@@ -160,42 +164,44 @@ func (s *Supervisor) close(sess *session) {
 	}
 	s.mu.Unlock()
 	close(sess.gone)
-	sess.letGo() // a caller that sees the end can come again
-	s.leave()
+	sess.closeCaller() // after the counting: a caller that sees the end may connect again
+	s.admitted()
 }
 
-// leave counts a connection out.
-func (s *Supervisor) leave() {
+// admitted undoes the counting of receive.
+func (s *Supervisor) admitted() {
 	s.mu.Lock()
 	s.active--
 	none := s.active == 0
 	s.mu.Unlock()
 	if none {
-		poke(s.idle)
+		wakeUp(s.idle)
 	}
 }
 
-// ended takes a worker's word that a session is over.
-func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
+// sessionEnded handles a worker's report that a session is over.
+func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 	s.mu.Lock()
 	sess := w.sessions[e.Number]
 	delete(w.sessions, e.Number)
 	if sess != nil {
 		w.load--
-		w.places.giveBack(sess.place)
+		w.slots.put(sess.slot)
 	}
-	own, last := w.own, w.outgoing && len(w.sessions) == 0 && w.load == 0
+	own, last := w.single, w.draining && len(w.sessions) == 0 && w.load == 0
 	s.mu.Unlock()
 	if sess == nil {
-		s.callers.Warn("worker ends a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
+		s.limitedLog.Warn("worker ends a session that it does not have",
+			zap.Int("worker", w.pid), zap.Uint64("session", e.Number))
 		return
 	}
 	if e.NotTaken {
-		sess.tell(errorLine(kind.Limit, "the process that was to serve this session has no descriptor free (RLIMIT_NOFILE); "+
-			"try again when other sessions have closed connections"))
+		sess.sendLine(errorLine(kind.Limit,
+			"the process that was to serve this session has no descriptor free (RLIMIT_NOFILE); "+
+				"try again when other sessions have closed connections"))
 	}
-	s.over(sess, e)
-	s.close(sess) // at once: nothing else may hold the caller's connection open
+	s.countEnd(sess, e)
+	s.closeSession(sess) // now: the supervisor's copy must not keep the connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if t := e.Totals; t != nil {
 		fields = append(fields, zap.Int("handles", max(t.Handles, 0)), zap.Int64("received", max(t.Received, 0)), zap.Int64("sent", max(t.Sent, 0)))
@@ -204,7 +210,7 @@ func (s *Supervisor) ended(w *worker, e *handoff.Ended) {
 		fields = append(fields, zap.String("why", plain.Text(e.Error, longestReason)))
 	}
 	if own {
-		s.forgive(sess.peer.account())
+		s.endStreak(sess.peer.account())
 	}
 	s.Log.Info("session ended", fields...)
 	if own || last {
@@ -219,8 +225,8 @@ func (sess *session) fields(w *worker) []zap.Field {
 	}
 }
 
-// poke wakes whoever waits on c, a channel of capacity 1, now or later.
-func poke(c chan struct{}) {
+// wakeUp wakes the goroutine that waits on c, or the next one that will. c has a capacity of 1.
+func wakeUp(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -9,20 +9,20 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// Audit lines are written whatever the level of the log is. A user has so many of them at once, and
-// so many a second from then on; what is left out is counted, and said in the next line that is
-// written for the user, or at the end.
+// Audit lines are written at every log level. The limits of an account are auditBurst lines at once
+// and auditRate lines a second. Lines above the limit are dropped and counted. The account's next
+// line has the count, or a line at the end.
 const (
 	auditBurst  = 200
 	auditRate   = 20
-	auditMemory = 1000 // users who are remembered, although they could be forgotten
+	auditMemory = 1000 // accounts with a limiter, above which idle ones are dropped
 )
 
-// record writes the audit line of an event: e, or, if that is nil, that missed others were left
-// out.
-func (s *Supervisor) record(peer Peer, number uint64, e *audit.Event, missed uint64) {
-	s.audited(e, missed)
-	missed, ok := s.auditing(peer.account()).Take(time.Now(), missed)
+// writeAudit writes the audit line of an event. If e is nil, the line says that missed events were
+// dropped.
+func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed uint64) {
+	s.countAudit(e, missed)
+	missed, ok := s.auditLimiter(peer.account()).Take(time.Now(), missed)
 	if !ok {
 		s.auditMissed(1)
 		return
@@ -46,42 +46,43 @@ func (s *Supervisor) record(peer Peer, number uint64, e *audit.Event, missed uin
 	s.Audit.Info(name, fields...)
 }
 
-// reported takes a worker's word for what a session of it has done.
-func (s *Supervisor) reported(w *worker, a *handoff.Audit) {
+// auditReported handles a worker's report of an audit event of one of its sessions.
+func (s *Supervisor) auditReported(w *worker, a *handoff.Audit) {
 	s.mu.Lock()
 	sess := w.sessions[a.Session]
 	s.mu.Unlock()
 	if sess == nil {
-		s.callers.Warn("worker reports of a session that it does not have", zap.Int("worker", w.pid), zap.Uint64("session", a.Session))
+		s.limitedLog.Warn("worker reports of a session that it does not have",
+			zap.Int("worker", w.pid), zap.Uint64("session", a.Session))
 		return
 	}
-	s.record(sess.peer, sess.number, a.Event, a.Missed)
+	s.writeAudit(sess.peer, sess.number, a.Event, a.Missed)
 }
 
-// auditing is the limiter of a user.
-func (s *Supervisor) auditing(as account) *audit.Limiter {
+// auditLimiter is the limiter of an account.
+func (s *Supervisor) auditLimiter(as account) *audit.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.audits[as]
+	l := s.auditLimiters[as]
 	if l == nil {
-		if len(s.audits) >= auditMemory {
-			for other, l := range s.audits {
+		if len(s.auditLimiters) >= auditMemory {
+			for other, l := range s.auditLimiters {
 				if l.Idle(time.Now()) {
-					delete(s.audits, other)
+					delete(s.auditLimiters, other)
 				}
 			}
 		}
 		l = audit.NewLimiter(auditBurst, auditRate)
-		s.audits[as] = l
+		s.auditLimiters[as] = l
 	}
 	return l
 }
 
-// closeAudit says what was left out and not told of. Nobody audits any more.
+// closeAudit logs the counts of dropped lines that no line has had. No audit line follows.
 func (s *Supervisor) closeAudit() {
 	s.mu.Lock()
-	audits := s.audits
-	s.audits = nil
+	audits := s.auditLimiters
+	s.auditLimiters = nil
 	s.mu.Unlock()
 	for as, l := range audits {
 		if n := l.Missed(); n > 0 {

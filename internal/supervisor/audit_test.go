@@ -12,25 +12,25 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// auditor is a Supervisor that does not run, and its audit.
+// auditor makes a Supervisor that does not run, with its audit log.
 func auditor() (*Supervisor, *observer.ObservedLogs) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	return New(Config{Log: zap.NewNop(), Audit: zap.New(core)}), logs
 }
 
-// Whoever sends them, a user's lines do not fill the log, the others are counted, and another
-// user's are not held back.
+// A user's audit lines have a limit. Lines above it are counted, and another user's lines pass.
 func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()
 	const events = 100 * auditBurst
 	for range events {
-		s.record(Peer{UID: 1}, 7, &audit.Event{Name: audit.Denied}, 0)
+		s.writeAudit(Peer{UID: 1}, 7, &audit.Event{Name: audit.Denied}, 0)
 	}
 	if n := logs.Len(); n < auditBurst || n > events/10 {
 		t.Errorf("%d lines of %d events", n, events)
 	}
-	s.record(Peer{UID: 2}, 8, &audit.Event{Name: audit.Denied, Method: "m", Asked: "a\nb", Key: "k"}, 3)
+	s.writeAudit(Peer{UID: 2}, 8,
+		&audit.Event{Name: audit.Denied, Method: "m", Asked: "a\nb", Key: "k"}, 3)
 	last := logs.All()[logs.Len()-1]
 	want := map[string]any{"uid": uint32(2), "gid": uint32(0), "pid": int32(0), "session": uint64(8), "method": "m", "asked": `a\nb`, "key": "k", "missed": uint64(3)}
 	if last.Message != "denied" || !reflect.DeepEqual(last.ContextMap(), want) {
@@ -58,26 +58,27 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 	t.Parallel()
 	s, _ := auditor()
-	s.audits[0] = audit.NewLimiter(1, 1) // it owes a count, and is kept
-	s.audits[0].Miss(1)
+	s.auditLimiters[0] = audit.NewLimiter(1, 1) // it has a count that no line has had
+	s.auditLimiters[0].Miss(1)
 	for uid := range account(3 * auditMemory) {
-		s.auditing(uid + 1)
+		s.auditLimiter(uid + 1)
 	}
-	if n := len(s.audits); n > auditMemory || s.audits[0] == nil {
-		t.Errorf("%d users are remembered, at most %d should be; the one with a count: %v", n, auditMemory, s.audits[0])
+	if n := len(s.auditLimiters); n > auditMemory || s.auditLimiters[0] == nil {
+		t.Errorf("%d users are remembered, at most %d should be; the one with a count: %v",
+			n, auditMemory, s.auditLimiters[0])
 	}
 }
 
-// A worker speaks for its own sessions alone.
+// A worker can report events of its own sessions only.
 func TestAuditOfAnotherSessionIsNotTaken(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()
 	w := &worker{sessions: map[uint64]*session{5: {number: 5, peer: Peer{UID: 1000, GID: 1001, PID: 77}}}}
-	s.reported(w, &handoff.Audit{Session: 6, Event: &audit.Event{Name: audit.Denied}})
+	s.auditReported(w, &handoff.Audit{Session: 6, Event: &audit.Event{Name: audit.Denied}})
 	if logs.Len() != 0 {
 		t.Errorf("lines %v", logs.All())
 	}
-	s.reported(w, &handoff.Audit{Session: 5, Missed: 4})
+	s.auditReported(w, &handoff.Audit{Session: 5, Missed: 4})
 	want := map[string]any{"uid": uint32(1000), "gid": uint32(1001), "pid": int32(77), "session": uint64(5), "missed": uint64(4)}
 	if e := logs.All(); len(e) != 1 || e[0].Message != "left out" || !reflect.DeepEqual(e[0].ContextMap(), want) {
 		t.Errorf("lines %v", e)

@@ -7,66 +7,66 @@ import (
 	"go.uber.org/zap"
 )
 
-// A user whose workers die in a row while they serve has to wait for the next one, for longer each
-// time, so that a script which crashes the library in a loop does not keep the machine busy with
-// crashing. It is the user's own sessions that wait, and nobody else's. An orderly end of a session
-// forgives everything. Workers that many users share are not counted here.
+// If a user's workers die in a row, the user's next session has to wait, and longer each time. So a
+// script that crashes the library in a loop does not keep the machine busy. Only sessions of that
+// user wait. A session that ends in good order ends the streak. Deaths of shared workers do not
+// count.
 
 const (
-	forgiven      = 3 // deaths in a row that cost nothing
+	freeDeaths    = 3 // deaths of a streak without a pause
 	shortestPause = 100 * time.Millisecond
 	longestPause  = 10 * time.Second
-	mostRows      = 1024 // users that are remembered
+	maxStreaks    = 1024 // accounts with a streak; above it, those without a pause are dropped
 )
 
-// A row is a user's workers that have died one after another.
-type row struct {
+// A streak counts a user's workers that have died one after another.
+type streak struct {
 	deaths int
-	until  time.Time // no new session before
+	until  time.Time // no new session begins before
 }
 
-// pauseAfter is how long a user waits after so many deaths in a row.
+// pauseAfter is the pause after a number of deaths in a row.
 func pauseAfter(deaths int) time.Duration {
-	if deaths <= forgiven {
+	if deaths <= freeDeaths {
 		return 0
 	}
-	return min(shortestPause<<min(deaths-forgiven-1, 10), longestPause)
+	return min(shortestPause<<min(deaths-freeDeaths-1, 10), longestPause)
 }
 
-// died counts the death of a worker that served a user alone.
-func (s *Supervisor) died(as account) {
+// countDeath counts the death of a worker that served one session.
+func (s *Supervisor) countDeath(as account) {
 	now := time.Now()
 	s.mu.Lock()
-	if len(s.rows) >= mostRows {
-		for other, r := range s.rows {
+	if len(s.streaks) >= maxStreaks {
+		for other, r := range s.streaks {
 			if now.After(r.until) {
-				delete(s.rows, other)
+				delete(s.streaks, other)
 			}
 		}
 	}
-	r := s.rows[as]
+	r := s.streaks[as]
 	r.deaths++
 	pause := pauseAfter(r.deaths)
 	r.until = now.Add(pause)
-	s.rows[as] = r
+	s.streaks[as] = r
 	s.mu.Unlock()
 	if pause > 0 {
-		s.callers.Warn("workers of a user die in a row; its next session has to wait",
+		s.limitedLog.Warn("workers of a user die in a row; its next session has to wait",
 			as.field(), zap.Int("deaths", r.deaths), zap.Duration("pause", pause))
 	}
 }
 
-// forgive ends a user's row.
-func (s *Supervisor) forgive(as account) {
+// endStreak ends a user's streak.
+func (s *Supervisor) endStreak(as account) {
 	s.mu.Lock()
-	delete(s.rows, as)
+	delete(s.streaks, as)
 	s.mu.Unlock()
 }
 
-// waitTurn waits until the user may have another session.
-func (s *Supervisor) waitTurn(ctx context.Context, as account) error {
+// waitPause waits for the end of the user's pause.
+func (s *Supervisor) waitPause(ctx context.Context, as account) error {
 	s.mu.Lock()
-	pause := time.Until(s.rows[as].until)
+	pause := time.Until(s.streaks[as].until)
 	s.mu.Unlock()
 	if pause <= 0 {
 		return nil

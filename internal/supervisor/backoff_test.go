@@ -11,22 +11,22 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	uid := uint32(os.Getuid())
-	for n := range forgiven + 2 {
+	for n := range freeDeaths + 2 {
 		c := d.dial()
 		c.say("crash")
 		c.told("died of a panic")
 		d.mu.Lock()
-		if got := d.rows[userAccount(uid)].deaths; got != n+1 {
+		if got := d.streaks[userAccount(uid)].deaths; got != n+1 {
 			t.Errorf("after %d deaths %d are counted", n+1, got)
 		}
 		d.mu.Unlock()
 	}
 	f := d.logged("workers of a user die in a row; its next session has to wait", 2)
-	if f["uid"] != uid || f["deaths"] != int64(forgiven+2) || f["pause"] != 2*shortestPause {
+	if f["uid"] != uid || f["deaths"] != int64(freeDeaths+2) || f["pause"] != 2*shortestPause {
 		t.Errorf("the log says %v", f)
 	}
 	d.mu.Lock()
-	until := d.rows[userAccount(uid)].until
+	until := d.streaks[userAccount(uid)].until
 	d.mu.Unlock()
 	c := d.dial()
 	c.pid()
@@ -38,24 +38,24 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	d.logged("session ended", 1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.rows) != 0 {
-		t.Errorf("an orderly end is not the end of the row: %v", d.rows)
+	if len(d.streaks) != 0 {
+		t.Errorf("an orderly end is not the end of the row: %v", d.streaks)
 	}
 }
 
 func TestOneUsersRowIsNotAnothers(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
-	for range forgiven + 20 { // the longest pause
-		d.died(account(os.Getuid() + 1))
+	for range freeDeaths + 20 { // the longest pause
+		d.countDeath(account(os.Getuid() + 1))
 	}
-	// With a context that has ended, only a user who need not wait gets its turn.
+	// With a context that has ended, waitPause succeeds only for a user without a pause.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := d.waitTurn(ctx, account(os.Getuid()+1)); err == nil {
+	if err := d.waitPause(ctx, account(os.Getuid()+1)); err == nil {
 		t.Error("the other user does not have to wait")
 	}
-	if err := d.waitTurn(ctx, account(os.Getuid())); err != nil {
+	if err := d.waitPause(ctx, account(os.Getuid())); err != nil {
 		t.Errorf("this user has to wait: %v", err)
 	}
 	d.dial().pid()
@@ -67,9 +67,10 @@ func TestPausesGrowToABound(t *testing.T) {
 		deaths int
 		want   time.Duration
 	}{
-		{0, 0}, {1, 0}, {forgiven, 0},
-		{forgiven + 1, 100 * time.Millisecond}, {forgiven + 2, 200 * time.Millisecond}, {forgiven + 7, 6400 * time.Millisecond},
-		{forgiven + 8, longestPause}, {forgiven + 1000, longestPause},
+		{0, 0}, {1, 0}, {freeDeaths, 0},
+		{freeDeaths + 1, 100 * time.Millisecond}, {freeDeaths + 2, 200 * time.Millisecond},
+		{freeDeaths + 7, 6400 * time.Millisecond},
+		{freeDeaths + 8, longestPause}, {freeDeaths + 1000, longestPause},
 	} {
 		if got := pauseAfter(tt.deaths); got != tt.want {
 			t.Errorf("after %d: %v; want %v", tt.deaths, got, tt.want)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errLeft is why nothing more is done for a caller.
-var errLeft = errors.New("the caller has hung up")
+// errHungUp ends the admission of a caller that has hung up.
+var errHungUp = errors.New("the caller has hung up")
 
 // hasHungUp says whether the caller has closed its side.
 func hasHungUp(conn *net.UnixConn) (left bool) {
@@ -26,10 +26,10 @@ func hungUp(fd uintptr) bool {
 	return n > 0
 }
 
-// whileThere gives a context that ends when the caller hangs up. Nothing of what it has sent is
-// read. A caller that has shut down its sending side alone is there. The function ends the watch,
-// and has to be called before the connection is closed.
-func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
+// untilHangup gives a context that ends when the caller hangs up. It reads nothing from the
+// connection. A caller that has shut down only its sending side has not hung up. The function that
+// untilHangup returns ends the watch. It must be called before the connection is closed.
+func untilHangup(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -38,11 +38,10 @@ func whileThere(ctx context.Context, conn *net.UnixConn) (context.Context, func(
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		// The function is asked again whenever anything happens to the connection, until
-		// the deadline.
+		// Read calls hungUp after each event of the connection, until the deadline.
 		err := raw.Read(hungUp)
 		if err == nil {
-			cancel(errLeft)
+			cancel(errHungUp)
 		}
 	}()
 	return ctx, func() {

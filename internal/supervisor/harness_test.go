@@ -22,10 +22,10 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// patience bounds every wait of these tests.
+// patience limits every wait of these tests.
 const patience = 2 * time.Minute
 
-// daemon is a Supervisor that runs.
+// daemon is a running Supervisor.
 type daemon struct {
 	*Supervisor
 	t    *testing.T
@@ -186,7 +186,7 @@ func (c *caller) cut() {
 	}
 }
 
-// dialFrom connects as another user, whom the kernel notes for the connection.
+// dialFrom connects as another user.
 func (d *daemon) dialFrom(uid int) *net.UnixConn { return d.dialAs(uint32(uid), uint32(uid)) }
 
 // dialAs is dialFrom with a group.
@@ -219,8 +219,7 @@ func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 	return conn
 }
 
-// connOfFD makes a connection of a descriptor, which is closed with it, at the end of the test at
-// the latest.
+// connOfFD makes a connection from a descriptor. The end of the test closes both.
 func connOfFD(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
 	f := os.NewFile(uintptr(fd), "connection")

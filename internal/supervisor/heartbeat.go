@@ -7,13 +7,12 @@ import (
 	"time"
 )
 
-// The service manager's watchdog (sd_watchdog_enabled(3)). It restarts a daemon that does not say
-// in time that it is alive. The supervisor's own loop says so, and only if it can have the lock
-// that everything needs, and no fork(2) hangs: a timer in a goroutine of its own would go on while
-// all else stands still.
+// The service manager's watchdog (sd_watchdog_enabled(3)) restarts a daemon that sends no sign of
+// life in time. The supervisor's main loop sends it, if the loop gets the main lock and no fork(2)
+// hangs. A goroutine with a timer would not do: it would go on while everything else hangs.
 
-// heartbeat is the interval in which the service manager wants to hear of this process, halved; 0:
-// it does not.
+// heartbeat is half of the interval in which the service manager expects a sign of life. 0: the
+// service manager expects none.
 func heartbeat() time.Duration {
 	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
@@ -25,31 +24,31 @@ func heartbeat() time.Duration {
 	return time.Duration(us) * time.Microsecond / 2
 }
 
-// startHeartbeat makes s.beat. The function ends it.
+// startHeartbeat starts the ticker s.watchdogTick. stop ends the ticker.
 func (s *Supervisor) startHeartbeat() (stop func()) {
 	every := heartbeat()
 	if every == 0 {
 		return func() {}
 	}
 	ticker := time.NewTicker(every)
-	s.beat = ticker.C
+	s.watchdogTick = ticker.C
 	return ticker.Stop
 }
 
-// alive tells the service manager that the supervisor works, if it does.
-func (s *Supervisor) alive() {
+// signOfLife sends the service manager a sign of life, if the supervisor works.
+func (s *Supervisor) signOfLife() {
 	s.count() // waits for s.mu
 	if !s.forking.hangs() {
 		s.notify("WATCHDOG=1")
 	}
 }
 
-// A forkWatch knows since when a process is being made.
+// A forkWatch notes when the start of a process began.
 type forkWatch struct{ since atomic.Int64 }
 
-// during notes the time that make takes. Of several at the same time the last one counts: the Go
-// runtime makes one process after the other.
-func (f *forkWatch) during(make func() error) error {
+// track runs make, which starts a process. If several run at the same time, the last one counts:
+// the Go runtime starts one process after the other.
+func (f *forkWatch) track(make func() error) error {
 	f.since.Store(time.Now().UnixNano())
 	defer f.since.Store(0)
 	return make()

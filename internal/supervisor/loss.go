@@ -13,24 +13,24 @@ import (
 	"tlsd/internal/kind"
 )
 
-// What callers are told when their worker dies. The rules:
+// This file tells callers that their worker has died. The rules:
 //
-//   - The line is true: a cause or an operation that is not known is not named.
-//   - It never falls into the middle of a message: the worker's page of vitals
-//     says whether the caller may have a part of one.
-//   - It is written without waiting. A caller that has not read what it was sent before has no
-//     room for it perhaps, and then sees the end alone.
+//   - The line is true: it names no cause and no operation that is not certain.
+//   - The line never follows a part of a message. The worker's page of vitals says whether the
+//     caller may have such a part.
+//   - The supervisor sends the line without waiting. If the caller's buffer is full, the caller
+//     sees only the end of the connection.
 
-// signalLine is how the Go runtime begins the dump of a signal that it dies of
-// (then the exit status is 2), on the goroutine's side and on C's.
+// signalLine matches the first line of the Go runtime's dump for a deadly signal, in Go code and in
+// C code. The exit status is 2 then.
 var signalLine = regexp.MustCompile(`(?m)^(?:fatal error: |\[signal )?(SIG[A-Z]{2,6}): `)
 
-// memoryLine is how the Go runtime says that it has got no more memory. It dies of that.
+// memoryLine matches the Go runtime's last words when it gets no more memory.
 var memoryLine = regexp.MustCompile(`(?m)^fatal error: (?:runtime: )?(?:out of memory|cannot allocate memory)`)
 
 const outOfMemory = "ran out of memory"
 
-// sizeText is a number of bytes as one would give it to a flag.
+// sizeText is a number of bytes in the form that a flag takes.
 func sizeText(n int64) string {
 	for i, unit := range []string{"GiB", "MiB", "KiB"} {
 		if part := int64(1) << (30 - 10*i); n%part == 0 {
@@ -40,26 +40,27 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumped is the signal whose dump this is, or "".
-func dumped(stderr string) string {
+// dumpSignal is the signal of the dump in stderr, or "".
+func dumpSignal(stderr string) string {
 	if m := signalLine.FindStringSubmatch(stderr); m != nil && unix.SignalNum(m[1]) != 0 {
 		return m[1]
 	}
 	return ""
 }
 
-// cause says what became of a worker, as the rest of "the worker of this session …".
-func (e end) cause(stderr string) string {
+// cause says how a worker has ended, as the rest of "the worker of this session …".
+func (e exit) cause(stderr string) string {
 	switch {
-	case e.kept:
+	case e.stuck:
 		return "was killed (SIGKILL), and another process keeps it from ending"
 	case e.signal == unix.SIGKILL:
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
-		// It may have met another one while it wrote the dump of the first.
-		return diedOf(cmp.Or(dumped(stderr), signalName(e.signal)))
+		// The first signal counts: the process may get another one while it writes the
+		// dump.
+		return diedOf(cmp.Or(dumpSignal(stderr), signalName(e.signal)))
 	case e.status == 2:
-		if name := dumped(stderr); name != "" {
+		if name := dumpSignal(stderr); name != "" {
 			return diedOf(name)
 		}
 		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
@@ -75,7 +76,7 @@ func (e end) cause(stderr string) string {
 	return fmt.Sprintf("exited with status %d", e.status)
 }
 
-// diedOf says what a signal means that has one cause only.
+// diedOf names the signal, and its cause if there is only one.
 func diedOf(signal string) string {
 	if signal == "SIGSYS" {
 		return "died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile) forbids one that it needs; " +
@@ -84,53 +85,30 @@ func diedOf(signal string) string {
 	return "died of " + signal
 }
 
-// lastWords is what is known of a worker that has died.
-type lastWords struct {
+// deathReport has what the supervisor knows about a worker that has died.
+type deathReport struct {
 	cause     string
-	operation string // the last one known, "" if none
+	operation string // the library call during which the worker died; "": not known
 	library   string
 	lost      map[uint64]*session
 }
 
-// farewell tells the callers of a worker that has died why, and ends their
-// connections.
-func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
-	last := lastWords{cause: s.causeOf(e, stderr)}
-	select {
-	case <-w.ready:
+// tellCallers tells the callers of a dead worker the reason, and ends their connections.
+func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
+	last := deathReport{cause: s.causeOf(e, stderr), operation: operationInLibrary(w)}
+	if w.isReady() {
 		last.library = w.report.Version
-	default:
 	}
-	stopped := false
-	s.mu.Lock()
-	last.lost, w.sessions = w.sessions, nil
-	if s.leavePool(w) { // so that nobody is sent to it any more
-		if time.Since(w.started) > settled {
-			s.failures = 0
-		}
-		s.failures++
-	}
-	switch {
-	case w.killed != "":
-		last.cause = w.killed
-		stopped = w.ending // an administrator's reason is told, and not the operation
-	case w.ending && (e.signal == unix.SIGKILL || e.kept):
-		stopped = true
-		last.cause = "has been ended, because tlsd was stopped"
-	}
-	counts := w.own && !w.ending
-	s.mu.Unlock()
-
-	inside := inside(w)
-	last.operation = inside
+	stopped, counts := s.takeSessions(w, e, &last)
+	inside := last.operation
 	for _, sess := range last.lost {
 		if counts {
-			s.died(sess.peer.account()) // before its caller knows, who may be quick to come again
+			s.countDeath(sess.peer.account()) // before the caller connects again
 		}
 		operation, mid := inside, true
-		if place, err := w.page.Session(sess.place); err == nil {
-			mid = place.MidMessage()
-			if method, _ := place.InFlight(); operation == "" {
+		if notes, err := w.page.Session(sess.slot); err == nil {
+			mid = notes.MidMessage()
+			if method, _ := notes.InFlight(); operation == "" {
 				operation = method
 			}
 		}
@@ -142,33 +120,59 @@ func (s *Supervisor) farewell(w *worker, e end, stderr string) lastWords {
 			text += " in " + operation
 		}
 		if !mid {
-			sess.tell(errorLine(kind.Lost, text))
+			sess.sendLine(errorLine(kind.Lost, text))
 		}
-		if e.kept {
-			sess.cut()
+		if e.stuck {
+			sess.shutCaller()
 		}
-		sess.letGo()
+		sess.closeCaller()
 	}
 	return last
 }
 
-// causeOf is the cause of an end, with what memory has to do with it.
-func (s *Supervisor) causeOf(e end, stderr string) string {
+// takeSessions takes the sessions and the place in the pool from a dead worker. It corrects the
+// cause if the supervisor has ended the worker. stopped: the text for callers is the
+// administrator's reason, or the stop of tlsd, without the operation. counts: the death counts for
+// the user's streak.
+func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last.lost, w.sessions = w.sessions, nil
+	if s.leavePool(w) { // so that the worker gets no more sessions
+		if time.Since(w.started) > settled {
+			s.failures = 0
+		}
+		s.failures++
+	}
+	switch {
+	case w.killReason != "":
+		last.cause = w.killReason
+		stopped = w.ending
+	case w.ending && (e.signal == unix.SIGKILL || e.stuck):
+		stopped = true
+		last.cause = "has been ended, because tlsd was stopped"
+	}
+	return stopped, w.single && !w.ending
+}
+
+// causeOf is the cause of an end. It adds whether memory was short.
+func (s *Supervisor) causeOf(e exit, stderr string) string {
 	cause := e.cause(stderr)
-	switch recent := s.oom.look(); {
+	switch recent := s.oom.refresh(); {
 	case e.signal == unix.SIGKILL && recent:
 		cause = "was killed by the kernel, which was out of memory"
 	case s.MaxMemory == 0:
 	case cause == outOfMemory:
 		cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
-	case e.peak >= s.MaxMemory: // neither C nor Go looks everywhere whether it has got memory
+	case e.peak >= s.MaxMemory: // C and Go code may crash instead of reporting a lack of memory
 		cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
 	}
 	return cause
 }
 
-// inside names the operation during which the worker was in the library, if it is certain.
-func inside(w *worker) string {
+// operationInLibrary names the operation during which the worker was in the library. It returns ""
+// if there was none, or if there were several.
+func operationInLibrary(w *worker) string {
 	name := ""
 	for _, stay := range w.page.Inside() {
 		if stay.Method == "" || name != "" && name != stay.Method {
@@ -179,8 +183,8 @@ func inside(w *worker) string {
 	return name
 }
 
-// copyOf makes a copy of the connection's descriptor that is unknown to Go's
-// netpoller, which would otherwise wake up here for every message.
+// copyOf duplicates the connection's descriptor. Go's netpoller does not know the copy: otherwise
+// every message would wake the supervisor.
 func copyOf(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -198,57 +202,57 @@ func copyOf(conn *net.UnixConn) (int, error) {
 	return fd, nil
 }
 
-// keep makes the supervisor's copy of the connection.
-func (sess *session) keep(conn *net.UnixConn) (err error) {
+// dupCaller makes the supervisor's copy of the caller's connection.
+func (sess *session) dupCaller(conn *net.UnixConn) (err error) {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	sess.caller, err = copyOf(conn)
+	sess.callerFD, err = copyOf(conn)
 	return err
 }
 
-// tell sends the caller a line, if there is room for it.
-func (sess *session) tell(line []byte) {
+// sendLine sends the caller a line if the buffer has room.
+func (sess *session) sendLine(line []byte) {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	if sess.caller >= 0 {
-		_, _ = unix.SendmsgN(sess.caller, line, nil, nil, unix.MSG_DONTWAIT|noSignal)
+	if sess.callerFD >= 0 {
+		_, _ = unix.SendmsgN(sess.callerFD, line, nil, nil, unix.MSG_DONTWAIT|noSignal)
 	}
 }
 
-// cut ends the connection, whoever else has it open.
-func (sess *session) cut() {
+// shutCaller shuts the connection down, although another process has it open.
+func (sess *session) shutCaller() {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	if sess.caller >= 0 {
-		_ = unix.Shutdown(sess.caller, unix.SHUT_RDWR)
+	if sess.callerFD >= 0 {
+		_ = unix.Shutdown(sess.callerFD, unix.SHUT_RDWR)
 	}
 }
 
-// letGo closes the supervisor's copy of the connection, if there is one.
-func (sess *session) letGo() {
+// closeCaller closes the supervisor's copy of the connection, if there is one.
+func (sess *session) closeCaller() {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
-	if sess.caller >= 0 {
-		unix.Close(sess.caller)
-		sess.caller = -1
+	if sess.callerFD >= 0 {
+		unix.Close(sess.callerFD)
+		sess.callerFD = -1
 	}
 }
 
-// places gives out the places of a page of vitals.
-type places struct {
-	most int // how many there are
-	next int
-	free []int
+// slots gives out the slots of a page of vitals.
+type slots struct {
+	count int // the number of slots
+	next  int
+	free  []int
 }
 
-func (p *places) take() int {
+func (p *slots) take() int {
 	if n := len(p.free); n > 0 {
-		place := p.free[n-1]
+		slot := p.free[n-1]
 		p.free = p.free[:n-1]
-		return place
+		return slot
 	}
 	p.next++
 	return p.next - 1
 }
 
-func (p *places) giveBack(place int) { p.free = append(p.free, place) }
+func (p *slots) put(slot int) { p.free = append(p.free, slot) }

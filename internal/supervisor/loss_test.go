@@ -39,7 +39,7 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	}
 }
 
-// A user may send its worker any signal. Those for real time have no names.
+// A user may send its worker any signal. Real-time signals have no names.
 func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -59,7 +59,7 @@ func TestWhatIsInTheLibraryIsNamedBeforeWhatWaits(t *testing.T) {
 	c.told("died of a panic in tls.Write")
 }
 
-// The dump is much more than a pipe holds, so a worker that nobody drains would not die.
+// The dump is larger than a pipe. If nobody read it, the worker would hang and not die.
 func TestDumpOfABigWorkerIsReadToItsEndAndItsHeadKept(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -94,7 +94,7 @@ func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 	full, fine := d.dial(), d.dial()
 	fine.pid()
 	pid := full.pid()
-	for range 20000 { // it does not read the answers, so that the worker stands still in a write
+	for range 20000 { // this caller reads no answers, so its worker hangs in a write
 		full.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 		if _, err := fmt.Fprintln(full, "who"); err != nil {
 			break
@@ -113,7 +113,7 @@ func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 		all = append(all, d.dial())
 		all[len(all)-1].pid()
 	}
-	all[1].say("bye") // its place is given to another
+	all[1].say("bye") // another session gets its slot
 	all[1].cut()
 	d.logged("session ended", 1)
 	all[1] = d.dial()
@@ -155,25 +155,29 @@ func TestCause(t *testing.T) {
 	const segv = "SIGSEGV: segmentation violation\nPC=0x7f m=3 sigcode=1 addr=0x0\n"
 	const runtimeSegv = "fatal error: unexpected signal during runtime execution\n[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x7f]\n"
 	for _, tt := range []struct {
-		end    end
+		end    exit
 		stderr string
 		want   string
 	}{
-		{end{status: 2}, segv, "died of SIGSEGV"},
-		{end{status: 2}, "free(): invalid pointer\nSIGABRT: abort\n", "died of SIGABRT"},
-		{end{status: 2}, runtimeSegv, "died of SIGSEGV"},
-		{end{status: 2}, "SIGNAL: not one\n", "exited with status 2"},
-		{end{status: 2}, "x SIGSEGV: not at the beginning\n", "exited with status 2"},
-		{end{status: 2}, "fatal error: all goroutines are asleep - deadlock!\n", "died of a fatal error of its runtime"},
-		{end{status: 2}, "runtime: out of memory: cannot allocate 4194304-byte block (67108864 in use)\nfatal error: out of memory\n", "ran out of memory"},
-		{end{status: 2}, "fatal error: runtime: out of memory\n", "ran out of memory"},
-		{end{status: 2}, "fatal error: runtime: cannot allocate memory\n", "ran out of memory"},
-		{end{status: 2}, "panic: oh\n", "died of a panic"},
-		{end{status: 1}, segv, "exited with status 1"},
-		{end{}, "", "exited with status 0"},
-		{end{signal: unix.SIGBUS}, "", "died of SIGBUS"},
-		{end{signal: unix.SIGBUS}, segv, "died of SIGSEGV"}, // and then of SIGBUS, while it said so
-		{end{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
+		{exit{status: 2}, segv, "died of SIGSEGV"},
+		{exit{status: 2}, "free(): invalid pointer\nSIGABRT: abort\n", "died of SIGABRT"},
+		{exit{status: 2}, runtimeSegv, "died of SIGSEGV"},
+		{exit{status: 2}, "SIGNAL: not one\n", "exited with status 2"},
+		{exit{status: 2}, "x SIGSEGV: not at the beginning\n", "exited with status 2"},
+		{exit{status: 2}, "fatal error: all goroutines are asleep - deadlock!\n",
+			"died of a fatal error of its runtime"},
+		{exit{status: 2},
+			"runtime: out of memory: cannot allocate 4194304-byte block (67108864 in use)\n" +
+				"fatal error: out of memory\n", "ran out of memory"},
+		{exit{status: 2}, "fatal error: runtime: out of memory\n", "ran out of memory"},
+		{exit{status: 2}, "fatal error: runtime: cannot allocate memory\n",
+			"ran out of memory"},
+		{exit{status: 2}, "panic: oh\n", "died of a panic"},
+		{exit{status: 1}, segv, "exited with status 1"},
+		{exit{}, "", "exited with status 0"},
+		{exit{signal: unix.SIGBUS}, "", "died of SIGBUS"},
+		{exit{signal: unix.SIGBUS}, segv, "died of SIGSEGV"}, // SIGBUS came during the dump
+		{exit{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
 	} {
 		if got := tt.end.cause(tt.stderr); got != tt.want {
 			t.Errorf("%+v, %q: %s; want %s", tt.end, strings.TrimSpace(tt.stderr), got, tt.want)

@@ -24,8 +24,8 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// The supervisor starts its own program as worker. Here that is the test binary,
-// which then plays one whose sessions do what a line tells them to.
+// The supervisor starts its own program as a worker. In these tests it is the test binary. As a
+// worker, it does what each line of a session asks for.
 
 func TestMain(m *testing.M) {
 	if os.Args[0] == handoff.Arg0 {
@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// workerPlay is the configuration of the worker that is played.
+// workerPlay is the configuration of such a worker.
 type workerPlay struct {
 	ExitAtStart   bool // before it is ready
 	NeverReady    bool
@@ -137,7 +137,7 @@ func playWorker() int {
 	}
 }
 
-// fdOf is the connection's descriptor, as long as that is open.
+// fdOf is the descriptor of an open connection.
 func fdOf(conn *net.UnixConn) (fd int) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
@@ -254,8 +254,8 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 	}
 }
 
-// sendGarbage has a worker that was taken over write into its channel what comes to its mind, past
-// package handoff.
+// sendGarbage writes random bytes and descriptors into the worker's channel, without package
+// handoff. A worker that was taken over could do that.
 func sendGarbage(seed uint64) {
 	channel := -1
 	for fd := 3; fd < 64; fd++ {
@@ -289,7 +289,7 @@ func sendGarbage(seed uint64) {
 		case 8:
 			text = []byte(`{"unfit":"\u001b]0;\u0007","ended":null,"audit":null}`)
 		}
-		// Many ways to break the rules end a conversation: most are left out for a while.
+		// Most breaches of the rules end the session, so most messages keep to the rules.
 		if k := r.IntN(10); k > 0 && rights == nil && !bytes.HasPrefix(text, []byte(`{"ended"`)) && !bytes.HasPrefix(text, []byte(`{"audit"`)) {
 			continue
 		}
@@ -297,8 +297,7 @@ func sendGarbage(seed uint64) {
 	}
 }
 
-// dialAndAsk is a caller in a process of its own: it prints the answer to one
-// question.
+// dialAndAsk is a caller in a process of its own. It prints the answer to one question.
 func dialAndAsk(path string) int {
 	conn, err := net.DialTimeout("unix", path, patience)
 	if err != nil {

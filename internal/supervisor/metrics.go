@@ -11,9 +11,9 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// Metrics gives what is counted, for a monitor. Labels have few values, and none of them is a user,
-// a process or a host. Every value of a label is there from the start, so that a rate is known from
-// the first event on.
+// Metrics gives the counters for a monitor. Labels have few values, and no value is a user, a
+// process or a host. All values of a label are there from the start, so that a monitor can compute
+// a rate from the first event on.
 func (s *Supervisor) Metrics() []admin.Family {
 	open := openFiles()
 	var limit unix.Rlimit
@@ -22,7 +22,7 @@ func (s *Supervisor) Metrics() []admin.Family {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.tally
-	now := slices.Clone(t.buried)
+	now := slices.Clone(t.past)
 	for w := range s.workers {
 		now.add(w.claim())
 	}
@@ -92,13 +92,13 @@ func (s *Supervisor) Metrics() []admin.Family {
 	return append(families, s.confinementFamily())
 }
 
-// measures are those that a worker may report (see package confine).
+// measures lists the measures that a worker may report (see package confine).
 var measures = []string{
 	"capabilities", "dieFirst", "landlock", "landlockTruncate", "noCoreFiles",
 	"noNewPrivileges", "notTraceable", "seccomp",
 }
 
-// confinementFamily says of each measure whether workers are confined by it. The caller holds s.mu.
+// confinementFamily says for each measure whether it confines workers. The caller holds s.mu.
 func (s *Supervisor) confinementFamily() admin.Family {
 	f := admin.Family{Name: "tlsd_confinement",
 		Help: "1 for each measure that confines workers, 0 for one that the machine lacks.",
@@ -156,7 +156,8 @@ func byLabel[N int | uint64](name, help, typ, label string, values []string,
 	return f
 }
 
-// histogram has counts for each bound, and one more for what is beyond.
+// histogram makes a histogram. counts has an element for each bound, and one more for larger
+// values.
 func histogram(name, help string, bounds []float64, counts []uint64, sum float64) admin.Family {
 	sample := admin.Sample{Value: sum, Bounds: bounds}
 	for i, n := range counts {
@@ -175,5 +176,5 @@ func openFiles() int {
 	if err != nil {
 		return 0
 	}
-	return len(entries) - 1 // without that of the folder
+	return len(entries) - 1 // without the descriptor of the folder itself
 }

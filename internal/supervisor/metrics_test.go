@@ -49,7 +49,8 @@ func (d *daemon) has(want map[string]float64) {
 	}
 }
 
-// A worker's counters are summed with the others', and stay when it is gone, whatever it dies of.
+// The metrics add up the counters of all workers. A worker's counters stay after its death,
+// whatever the cause.
 func TestCountersSurviveTheirWorker(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -80,7 +81,7 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 	})
 }
 
-// What a worker claims is bounded, and does not make a sum smaller.
+// A worker's counters are limited, and never make a sum smaller.
 func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -127,9 +128,9 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 	d.logged("worker ended unexpectedly", 2)
 	me := Peer{UID: uint32(os.Getuid())}
-	d.record(me, 0, &audit.Event{Name: audit.Denied, Method: "tls.NewClient",
+	d.writeAudit(me, 0, &audit.Event{Name: audit.Denied, Method: "tls.NewClient",
 		Key: "destinations"}, 2)
-	d.record(me, 0, &audit.Event{Name: audit.Denied, Key: "made up"}, math.MaxUint64)
+	d.writeAudit(me, 0, &audit.Event{Name: audit.Denied, Key: "made up"}, math.MaxUint64)
 	d.has(map[string]float64{
 		"tlsd_sessions_refused_total limit": 1, "tlsd_sessions_refused_total denied": 0,
 		"tlsd_sessions_ended_total administrator": 1, "tlsd_sessions_ended_total lost": 2,

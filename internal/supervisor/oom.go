@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// The kernel does not say why it has killed a process, but it counts those that it has killed
-// because memory was short, in a cgroup or else on the machine. A worker that was killed is taken
-// for one of them if the count has grown a short while ago. It is looked at whenever a worker is,
-// so that an old kill is not taken for a new one.
+// The kernel does not say why it has killed a process. But it counts its kills for lack of memory,
+// in each cgroup or on the machine. If a worker was killed and this count has just grown, the
+// supervisor takes lack of memory for the cause. The watchdog reads the count at each of its
+// checks, so that an old kill does not count as a new one.
 
-// oomWindow is how long a killed process may take to be gone.
+// oomWindow is the longest time from a kill to the end of the process.
 const oomWindow = 5 * time.Second
 
 // An oomWatch follows the count of one file.
@@ -26,8 +26,8 @@ type oomWatch struct {
 	grown time.Time
 }
 
-// watchOOM finds the count that workers are part of, that of the daemon's cgroup (cgroups(7)) if it
-// can be.
+// watchOOM finds the file with the count: that of the daemon's cgroup (cgroups(7)), else the
+// machine's.
 func watchOOM() *oomWatch {
 	w := &oomWatch{file: "/proc/vmstat"}
 	text, _ := os.ReadFile("/proc/self/cgroup") // without it there are no cgroups
@@ -53,7 +53,7 @@ func watchOOM() *oomWatch {
 	return w
 }
 
-// oomKills reads the count, from files of lines of a key and a value.
+// oomKills reads the count from a file. Each line of the file has a key and a value.
 func oomKills(file string) (n uint64, ok bool) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -68,8 +68,8 @@ func oomKills(file string) (n uint64, ok bool) {
 	return 0, false
 }
 
-// look brings the count up to date, and says whether it has grown just now.
-func (w *oomWatch) look() (recent bool) {
+// refresh reads the count, and says whether it has grown within oomWindow.
+func (w *oomWatch) refresh() (recent bool) {
 	n, ok := oomKills(w.file)
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -13,25 +13,25 @@ func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
 	count := func(n string) {
 		must(t, os.WriteFile(w.file, []byte("low 0\noom 9\noom_kill "+n+"\noom_group_kill 7\n"), 0o600))
 	}
-	if w.look() {
+	if w.refresh() {
 		t.Error("a file that is not there says that there was a kill")
 	}
 	count("0")
-	if w.look() {
+	if w.refresh() {
 		t.Error("a count of 0 says so")
 	}
 	count("3")
 	for range 2 {
-		if !w.look() {
+		if !w.refresh() {
 			t.Error("a count that has grown does not say so")
 		}
 	}
 	w.grown = w.grown.Add(-oomWindow)
-	if w.look() {
+	if w.refresh() {
 		t.Error("a count that had grown long ago says so")
 	}
 	count("nonsense")
-	if w.look() || w.count != 3 {
+	if w.refresh() || w.count != 3 {
 		t.Error("nonsense counts")
 	}
 }

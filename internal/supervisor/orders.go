@@ -14,12 +14,13 @@ import (
 	"tlsd/internal/plain"
 )
 
-// What the administrator orders (see package admin). An order goes to a worker without waiting for
-// it (TrySend), so that a worker that does not read holds up its own session alone.
+// This file carries out the administrator's orders (see package admin). The supervisor sends an
+// order with TrySend, which never waits. So a worker that does not read delays only its own
+// sessions.
 
-// End ends a session. The worker tells the caller the reason. It returns when the session is gone.
-// If the worker does not obey within endTimeout, a worker of this session alone is killed; one of
-// many sessions lives on, and the caller's connection is cut.
+// End ends a session, and returns when the session is gone. The worker tells the caller the reason.
+// If the worker does not obey within endTimeout, End uses force. It kills a worker that serves only
+// this session. For a worker of many sessions it shuts the caller's connection down.
 func (s *Supervisor) End(ctx context.Context, number uint64, reason string) error {
 	w, sess := s.find(number)
 	if sess == nil {
@@ -41,18 +42,18 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 	s.Log.Warn("a worker does not end a session as it was told to",
 		append(sess.fields(w), zap.Duration("after", endTimeout))...)
 	s.mu.Lock()
-	own := w.own
+	own := w.single
 	if own && w.sessions != nil {
-		w.ending = true // its user does not wait for that
-		w.deathBy = byAdministrator
-		w.killed = "has been killed, because the administrator has ended this session: " +
-			reason
+		w.ending = true // so that the death costs the user no pause
+		w.deathCause = byAdministrator
+		w.killReason = "has been killed, because the administrator has ended " +
+			"this session: " + reason
 	}
 	s.mu.Unlock()
 	if own {
 		w.kill()
 	} else {
-		sess.cut()
+		sess.shutCaller()
 	}
 	if err := awaitGone(ctx, sess); err != nil {
 		return admin.Fail(kind.Timeout,
@@ -80,7 +81,7 @@ func awaitGone(ctx context.Context, sess *session) error {
 	}
 }
 
-// find finds a session that a worker has.
+// find returns a session and its worker.
 func (s *Supervisor) find(number uint64) (*worker, *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,8 +93,8 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 	return nil, nil
 }
 
-// SetLogLevel has workers log from a level on, now and later. What they log passes the supervisor's
-// own level, too.
+// SetLogLevel sets the log level of all workers, now and later. The supervisor's own level filters
+// their entries again.
 func (s *Supervisor) SetLogLevel(level string) {
 	s.levels.Lock() // of two orders, the later one is the last that a worker hears
 	defer s.levels.Unlock()
@@ -102,22 +103,22 @@ func (s *Supervisor) SetLogLevel(level string) {
 	s.mu.Unlock()
 	s.eachWorker(func(w *worker) {
 		select {
-		case <-w.engaged: // the others are told when they are engaged
-			// one that has no room for it keeps its level
+		case <-w.engaged: // engage tells the other workers
+			// a worker whose channel is full keeps its level
 			_ = w.channel.TrySend(handoff.ToWorker{LogLevel: level})
 		default:
 		}
 	})
 }
 
-// level is the one that SetLogLevel has set last, "" if none was set.
+// level is the one that SetLogLevel has set last, or "".
 func (s *Supervisor) level() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.logLevel
 }
 
-// Health says how the daemon stands.
+// Health reports the daemon's state and its problems.
 func (s *Supervisor) Health() admin.Health {
 	hangs := s.forking.hangs()
 	s.mu.Lock()
@@ -153,7 +154,7 @@ func (s *Supervisor) states() map[string]int {
 	}
 	for w := range s.workers {
 		switch {
-		case w.ending || w.sessions == nil || w.killed != "":
+		case w.ending || w.sessions == nil || w.killReason != "":
 			n["ending"]++
 		case len(w.sessions) > 0:
 			n["serving"]++

@@ -23,7 +23,7 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// numbers are those of the sessions that are shown.
+// numbers gives the numbers of the listed sessions.
 func (d *daemon) numbers() (list []uint64) {
 	d.t.Helper()
 	for _, s := range d.Sessions(d.t.Context()) {
@@ -91,12 +91,12 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 		strings.ContainsRune(h.Peer, '\n') || len(h.State) > 16+len("…") {
 		t.Errorf("a handle is shown as %+v", h)
 	}
-	if list := d.Sessions(t.Context()); len(list[0].Handles) != fewHandles {
+	if list := d.Sessions(t.Context()); len(list[0].Handles) != listedHandles {
 		t.Errorf("a list has %d handles of a session", len(list[0].Handles))
 	}
 }
 
-// A worker whose channel has no room for a question at first is asked when it has read.
+// If a worker's channel is full, the question follows when the worker has read.
 func TestQuestionsWaitForRoom(t *testing.T) {
 	t.Parallel()
 	const most = 20
@@ -108,10 +108,11 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { file.Close(); page.Close() })
 	w := &worker{channel: ours, page: page, gone: make(chan struct{}),
-		sessions: map[uint64]*session{}, asks: map[uint64]*ask{}, places: places{most: most}}
+		sessions: map[uint64]*session{}, queries: map[uint64]*query{},
+		slots: slots{count: most}}
 	s.workers[w] = struct{}{}
 	for n := range uint64(most) {
-		w.sessions[n+1] = &session{number: n + 1, place: int(n)}
+		w.sessions[n+1] = &session{number: n + 1, slot: int(n)}
 	}
 	worker, err := net.FileConn(theirs)
 	must(t, err)
@@ -123,7 +124,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	asked := func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(w.asks) == most
+		return len(w.queries) == most
 	}
 	var reader sync.WaitGroup
 	reader.Go(func() {
@@ -139,7 +140,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 			}
 			var msg handoff.ToWorker
 			if json.Unmarshal(buf[:k], &msg) == nil && msg.Describe != 0 {
-				s.answered(w, &handoff.Described{Number: msg.Describe})
+				s.queryAnswered(w, &handoff.Described{Number: msg.Describe})
 				n++
 			}
 		}
@@ -151,8 +152,8 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 			t.Fatalf("session %d is not known", got.Number)
 		}
 	}
-	if len(list) != most || len(w.asks) != 0 {
-		t.Errorf("%d sessions, %d questions open", len(list), len(w.asks))
+	if len(list) != most || len(w.queries) != 0 {
+		t.Errorf("%d sessions, %d questions open", len(list), len(w.queries))
 	}
 }
 
@@ -213,21 +214,21 @@ func received(t *testing.T, theirs *os.File) (list []handoff.ToWorker) {
 	}
 }
 
-// A worker that ends sessions and answers nothing has no more questions than it is worth.
+// A worker that ends sessions and answers nothing has a limited number of open questions.
 func TestQuestionsToAWorkerAreBounded(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop()})
 	page, file, err := vitals.New(1)
 	must(t, err)
 	t.Cleanup(func() { file.Close(); page.Close() })
-	w := &worker{page: page, asks: map[uint64]*ask{}, places: places{most: 1}}
+	w := &worker{page: page, queries: map[uint64]*query{}, slots: slots{count: 1}}
 	s.workers[w] = struct{}{}
 	for n := range uint64(5) {
 		w.sessions = map[uint64]*session{n: {number: n}}
-		s.question(func(*session) bool { return true })
+		s.collect(func(*session) bool { return true })
 	}
-	if len(w.asks) != 2 {
-		t.Errorf("%d questions are open", len(w.asks))
+	if len(w.queries) != 2 {
+		t.Errorf("%d questions are open", len(w.queries))
 	}
 }
 
@@ -239,8 +240,8 @@ func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 }
 
-// A worker that is stopped does not answer. The others are shown all the same, and so is what the
-// supervisor knows of it.
+// A stopped worker does not answer. The list still has the other workers' sessions, and the
+// supervisor's part of its own.
 func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -248,7 +249,7 @@ func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	pid := stuck.pid()
 	d.dial().pid()
 	stuck.say("freeze")
-	d.until("it is stopped", func() bool { return !runs(pid) })
+	d.until("it is stopped", func() bool { return !isRunning(pid) })
 	defer unix.Kill(pid, unix.SIGCONT)
 	for range 2 { // the question is still open the second time
 		list := d.Sessions(t.Context())
@@ -291,14 +292,14 @@ func TestAnAdministratorEndsASession(t *testing.T) {
 	}
 }
 
-// A worker of one session that does not obey is killed. Its user does not have to wait for that.
+// A worker for one session that does not obey is killed. Its user's next session has no pause.
 func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{Disobey: true}, nil)
 	c := d.dial()
 	c.pid()
-	for range forgiven {
-		d.died(userAccount(uint32(os.Getuid()))) // one more would cost the user a pause
+	for range freeDeaths {
+		d.countDeath(userAccount(uint32(os.Getuid()))) // one more costs a pause
 	}
 	must(t, d.End(t.Context(), 1, "enough"))
 	c.told("has been killed, because the administrator has ended this session: enough")
@@ -309,8 +310,8 @@ func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if n := d.rows[userAccount(uint32(os.Getuid()))].deaths; n != forgiven {
-		t.Errorf("%d deaths are counted, want %d", n, forgiven)
+	if n := d.streaks[userAccount(uint32(os.Getuid()))].deaths; n != freeDeaths {
+		t.Errorf("%d deaths are counted, want %d", n, freeDeaths)
 	}
 }
 
@@ -322,7 +323,7 @@ func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
 	a.pid()
 	b := d.dial()
 	pid := b.pid()
-	must(t, d.End(t.Context(), 1, "enough")) // the worker that is played sees the cut
+	must(t, d.End(t.Context(), 1, "enough")) // the worker notices the cut
 	a.cut()
 	if b.pid() != pid {
 		t.Error("the other session has lost its worker")
@@ -335,12 +336,12 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	d.SetLogLevel("warn")
-	d.logged("the level is warn", 2) // the one that serves, and the spare one
+	d.logged("the level is warn", 2) // the serving worker and the spare one
 	d.dial().pid()
 	d.logged("the level is warn", 3)
 }
 
-// The configuration is a worker's first message, however many orders come meanwhile.
+// The configuration is a worker's first message, although orders come meanwhile.
 func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long one takes its time
@@ -366,8 +367,8 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	}
 }
 
-// A library that is replaced is shown as soon as a worker has loaded it. A worker of another user
-// does not change what is shown.
+// Health names a new library as soon as a worker has loaded it. A worker of another user does not
+// change the name.
 func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop(), MaxSessions: 1})
@@ -381,7 +382,7 @@ func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
 		{handoff.Ready{Backend: "stub", Version: "lie"}, true, "1"},
 		{handoff.Ready{Backend: "openssl", Version: "2"}, false, "2"},
 	} {
-		s.introduce(&worker{report: c.said, other: c.other})
+		s.recordReport(&worker{report: c.said, otherUser: c.other})
 		h := s.Health()
 		if h.Library != c.want || h.Healthy != (c.said.Backend == "openssl" || c.other) {
 			t.Errorf("after %+v: %+v", c.said, h)

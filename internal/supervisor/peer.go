@@ -10,17 +10,17 @@ import (
 	"tlsd/internal/confine"
 )
 
-// Peer is who connected, as the kernel noted it at that moment. The pid may have
-// been given to another process since, and is for the log only.
+// Peer describes the process that connected, as the kernel noted it at that moment. The pid is for
+// the log only: it may be another process's by now.
 type Peer struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary
 	PID      int32
 
-	as *account // whom it counts as; nil: its user
+	as *account // the account; nil: that of the user
 }
 
-// account is whom the caller counts as.
+// account is the account that the caller counts for.
 func (p Peer) account() account {
 	if p.as != nil {
 		return *p.as
@@ -28,8 +28,8 @@ func (p Peer) account() account {
 	return userAccount(p.UID)
 }
 
-// judged is the user by whose policy the caller is judged.
-func (p Peer) judged() uint32 {
+// policyUser is the user whose policy holds for the caller.
+func (p Peer) policyUser() uint32 {
 	if a := p.account(); a&groupBit == 0 {
 		return uint32(a)
 	}
@@ -38,13 +38,13 @@ func (p Peer) judged() uint32 {
 
 func (p Peer) inGroup(gid uint32) bool { return gid == p.GID || slices.Contains(p.Groups, gid) }
 
-// Policy says who may connect. The daemon's own user always may.
+// Policy says which users may connect. The daemon's own user always may.
 type Policy struct {
 	UIDs []uint32
 	GIDs []uint32 // of the caller's primary or supplementary groups
 }
 
-// Allows decides. The error is for the caller to read.
+// Allows returns nil if the peer may connect. The caller gets the text of the error.
 func (p Policy) Allows(peer Peer) error {
 	own := uint32(os.Geteuid())
 	if len(peer.Groups) > confine.MaxGroups && peer.identity() != nil {
@@ -74,9 +74,9 @@ func (p Policy) describe(own uint32) string {
 	return s
 }
 
-// identity is what the worker of this caller becomes: nil for the daemon's
-// own, else the caller's. Only root can give a process another; the
-// daemon of an ordinary user acts for callers it allows with its own rights.
+// identity is the user that this caller's worker becomes, or nil for the daemon's own user. Only
+// root can change a process's user. The daemon of an ordinary user serves all callers with its own
+// rights.
 func (p Peer) identity() *confine.Identity {
 	if own := uint32(os.Geteuid()); own != 0 || p.UID == own {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the kernel who connected (LOCAL_PEERCRED, unix(4)). It does not tell the process,
-// and tells 16 groups at most.
+// peerOf asks the kernel for the peer's user and groups (LOCAL_PEERCRED, unix(4)). The answer lacks
+// the pid, and has at most 16 groups.
 func peerOf(conn *net.UnixConn) (Peer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the kernel who connected (SO_PEERCRED and SO_PEERGROUPS, unix(7) and
-// socket(7)).
+// peerOf asks the kernel for the peer's user, groups and pid (SO_PEERCRED and SO_PEERGROUPS,
+// unix(7) and socket(7)).
 func peerOf(conn *net.UnixConn) (Peer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -57,8 +57,7 @@ func peerGroups(fd int) ([]uint32, error) {
 	}
 }
 
-// groupsOfUser looks the groups up in the user database. Somebody who is not in
-// it has none.
+// groupsOfUser looks the groups up in the user database. A user that the database lacks has none.
 func groupsOfUser(uid uint32) ([]uint32, error) {
 	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
 	if errors.As(err, new(user.UnknownUserIdError)) {

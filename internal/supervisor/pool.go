@@ -3,10 +3,8 @@ package supervisor
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"time"
 
@@ -15,132 +13,21 @@ import (
 	"tlsd/internal/confine"
 )
 
-// The pool holds workers that any session of the daemon's own user may have. In session mode they
-// are spares: a session takes one out of the pool for good, and fillPool starts another. In shared
-// mode they are all there is, and the one with the fewest sessions takes the next. A session of
-// another user always gets a worker of its own. Spares of that kind wait beside the pool: they have
-// loaded nothing yet, and become the user's when they are engaged.
+// The pool holds workers for sessions of the daemon's own user. In session mode these are spares: a
+// session takes one out of the pool, and fillPool starts another. In shared mode the pool has all
+// workers for that user, and the worker with the fewest sessions gets the next one. A session of
+// another user always gets a worker of its own. Spares for other users are in a list of their own.
+// Such a spare has loaded nothing, and becomes the user's when it is engaged.
 
 const (
-	// A worker of the pool that lives shorter than this counts as a failure. The first
-	// is replaced at once, further ones after a growing pause.
+	// A pool worker whose life is shorter than settled is a failure. The supervisor replaces
+	// the first one at once, and further ones after a growing pause.
 	settled    = 10 * time.Second
 	longestGap = 10 * time.Second
 )
 
-// maxStarting bounds the workers that are being started for sessions at the same time. More
-// would only take the processor from each other.
-var maxStarting = 2 * runtime.GOMAXPROCS(0)
-
-var errStopping = errors.New("tlsd is stopping")
-
-// acquire finds a worker that is ready. It counts in the worker's load until
-// release.
-func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
-	w, err := s.choose(ctx, peer)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-w.ready:
-		return w, nil
-	case <-w.gone:
-		err = fmt.Errorf("worker %d %s, before it was ready", w.pid, w.cause)
-	case <-ctx.Done():
-		err = waitError(ctx)
-	}
-	s.release(w)
-	if w.own {
-		s.stopNow(w) // it has nothing to end in good order
-	}
-	return nil, err
-}
-
-// choose finds a worker that is, or soon will be, ready.
-func (s *Supervisor) choose(ctx context.Context, peer Peer) (*worker, error) {
-	as := peer.identity()
-	if as == nil && s.Shared {
-		return s.leastLoaded(ctx)
-	}
-	if as == nil {
-		if w := s.takeSpare(&s.pool, func() {}); w != nil && !s.renewIfOutdated(w) {
-			return w, nil
-		}
-	}
-	return s.startOne(ctx, peer.account(), as)
-}
-
-// takeSpare takes the oldest of some spare workers, if there is one. turn ends the turn of its
-// start.
-func (s *Supervisor) takeSpare(spares *[]*worker, turn func()) *worker {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(*spares) == 0 {
-		return nil
-	}
-	w := (*spares)[0]
-	*spares = slices.Delete(*spares, 0, 1)
-	w.own, w.turn = true, turn
-	w.load++
-	poke(s.wake)
-	return w
-}
-
-// leastLoaded chooses a shared worker. It waits while there is none.
-func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
-	for {
-		s.mu.Lock()
-		if len(s.pool) > 0 {
-			w := slices.MinFunc(s.pool, func(a, b *worker) int { return a.load - b.load })
-			w.load++
-			s.mu.Unlock()
-			return w, nil
-		}
-		changed := s.changed
-		s.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, waitError(ctx)
-		}
-	}
-}
-
-// startOne starts a worker for one session of a user, or has a spare become that user's. Its turn
-// lasts until the worker is ready or gone.
-func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (*worker, error) {
-	done, err := s.starting.take(ctx, of)
-	if err != nil {
-		return nil, waitError(ctx)
-	}
-	if as != nil {
-		if w := s.takeSpare(&s.others, done); w != nil {
-			s.engage(w, as)
-			return w, nil
-		}
-	}
-	w, err := s.spawn(as != nil, func(w *worker) { w.own, w.load, w.turn = true, 1, done })
-	if err != nil {
-		done()
-		return nil, err
-	}
-	s.engage(w, as)
-	return w, nil
-}
-
-// waitError says why a wait for a worker has ended.
-func waitError(ctx context.Context) error {
-	if errors.Is(context.Cause(ctx), errLeft) {
-		return errLeft
-	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("none was ready within %v", admitTimeout)
-	}
-	return errStopping
-}
-
-// spawn starts a worker and its watcher. enlist runs under s.mu, before anybody
-// can see the worker.
+// spawn starts a worker and the goroutine that watches it. enlist runs under s.mu, before another
+// goroutine can see the worker.
 func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	w, stderr, err := s.start(other)
 	if err != nil {
@@ -211,12 +98,12 @@ func (s *Supervisor) addToPool() error {
 	return err
 }
 
-// introduce notes what library a worker has found, and logs that of the first. The word of a worker
-// of another user counts only while there is no other.
-func (s *Supervisor) introduce(w *worker) {
+// recordReport stores the report of a worker, and logs the first report. A report from another
+// user's worker counts only if there is none yet.
+func (s *Supervisor) recordReport(w *worker) {
 	s.mu.Lock()
 	first := s.library == ""
-	if first || !w.other {
+	if first || !w.otherUser {
 		s.library = cmp.Or(w.report.Version, "no usable OpenSSL")
 		s.stub = w.report.Backend == "stub"
 		s.confinement = w.report.Confinement
@@ -242,7 +129,7 @@ func (s *Supervisor) introduce(w *worker) {
 	}
 }
 
-// assign notes the session with the worker. It fails if the worker is gone.
+// assign adds the session to the worker. It fails if the worker is gone.
 func (s *Supervisor) assign(w *worker, sess *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -250,37 +137,37 @@ func (s *Supervisor) assign(w *worker, sess *session) bool {
 		return false
 	}
 	w.sessions[sess.number] = sess
-	sess.place = w.places.take()
-	if place, err := w.page.Session(sess.place); err == nil {
-		place.Clear()
+	sess.slot = w.slots.take()
+	if notes, err := w.page.Session(sess.slot); err == nil {
+		notes.Clear()
 	}
 	return true
 }
 
-// unassign takes back what assign did. It fails if the worker has ended the
-// session, by its word or by its death.
+// unassign undoes assign. It fails if the session has ended already, with a report or with the
+// worker's death.
 func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, had := w.sessions[sess.number]
 	if had {
 		delete(w.sessions, sess.number)
-		w.places.giveBack(sess.place)
+		w.slots.put(sess.slot)
 	}
 	return had
 }
 
-// release ends what acquire began.
+// release undoes acquire.
 func (s *Supervisor) release(w *worker) {
 	s.mu.Lock()
 	w.load--
 	s.mu.Unlock()
 }
 
-// retire tells a worker to end its sessions and go, and kills it if it does not.
+// retire tells a worker to end its sessions and exit, and kills the worker after endTimeout.
 func (s *Supervisor) retire(w *worker) {
 	s.mu.Lock()
-	if w.sessions != nil { // a dead one has not ended because it was told to
+	if w.sessions != nil { // a worker that is dead already did not end because of this
 		w.ending = true
 	}
 	s.leavePool(w)
@@ -289,28 +176,28 @@ func (s *Supervisor) retire(w *worker) {
 	time.AfterFunc(endTimeout, w.kill)
 }
 
-// leavePool takes a worker out of the pool, or of the spares for others, if it is there. The caller
-// holds s.mu.
+// leavePool removes a worker from the pool or from the spares for others, and says whether it was
+// there. The caller holds s.mu.
 func (s *Supervisor) leavePool(w *worker) (was bool) {
 	for _, spares := range []*[]*worker{&s.pool, &s.others} {
 		if i := slices.Index(*spares, w); i >= 0 {
 			*spares = slices.Delete(*spares, i, i+1)
-			poke(s.wake)
+			wakeUp(s.wake)
 			return true
 		}
 	}
 	return false
 }
 
-// buried does what is to be done when a worker is gone.
-func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last lastWords) {
+// workerGone counts and logs the end of a worker that is gone, and closes its lost sessions.
+func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last deathReport) {
 	uptime := time.Since(w.started)
 	lost := last.lost
 	s.mu.Lock()
 	s.tally.fold(w)
 	delete(s.workers, w)
 	told := w.ending
-	expected := len(lost) == 0 && (w.own || told) && w.end.inOrder() || told && !w.isReady()
+	expected := len(lost) == 0 && (w.single || told) && w.end.inOrder() || told && !w.isReady()
 	if !expected {
 		s.tally.deaths[deathOf(w, last.cause)]++
 	}
@@ -340,6 +227,6 @@ func (s *Supervisor) buried(w *worker, log *zap.Logger, stderr string, last last
 	}
 	for _, sess := range lost {
 		s.Log.Warn("session lost", append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))...)
-		s.close(sess)
+		s.closeSession(sess)
 	}
 }

@@ -11,29 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How the end of a worker's process is waited for. A process that has ended stays with whoever
-// traces it until that one lets it go, and waitid(2) waits as long. So:
+// This file waits for the end of workers' processes. If a tracer holds a dead process, waitid(2)
+// waits until the tracer releases it. So:
 //
-//   - Every wait has a bound. What it has waited for in vain is left behind: its callers are told,
-//     and everything of it is closed.
-//   - The kernel is asked again and again, for a wait in it could not be ended.
-//   - What was left behind is asked for again whenever another worker is gone.
+//   - Every wait has a timeout. After it, the supervisor leaves the process behind: it tells the
+//     callers, and closes everything of the worker.
+//   - The supervisor polls the kernel, because a wait in the kernel cannot be cancelled.
+//   - When another worker ends, the supervisor looks again at the processes that it left behind.
 
-// An end is how a process has ended.
-type end struct {
-	signal unix.Signal // 0: it has exited
-	status int         // if it has exited
-	peak   int64       // the most memory that was resident, in bytes
-	kept   bool        // it was killed, but the kernel does not say that it has ended
+// An exit describes how a process has ended.
+type exit struct {
+	signal unix.Signal // 0: the process has exited
+	status int         // the exit status; 0 after a signal
+	peak   int64       // the largest resident memory, in bytes
+	stuck  bool        // killed, but the kernel does not report its end
 }
 
-// reapTimeout bounds the time from a process's being killed to its end. A process that has much
-// memory takes some of that.
+// reapTimeout limits the time from the kill of a process to its end. A process with much memory
+// takes longer.
 const reapTimeout = 2 * time.Second
 
-// awaitEnd waits until the worker's process has ended, and leaves it to be waited for. The process
-// is killed if that takes longer than endTimeout.
-func awaitEnd(w *worker) end {
+// awaitEnd waits until the worker's process has ended, and does not reap it. It kills the process
+// after endTimeout.
+func awaitEnd(w *worker) exit {
 	stuck := time.AfterFunc(endTimeout, w.kill)
 	defer stuck.Stop()
 	for pause := time.Millisecond; ; pause = min(pause+pause/8, 50*time.Millisecond) {
@@ -41,16 +41,16 @@ func awaitEnd(w *worker) end {
 			return e
 		}
 		if killed := w.killedAt.Load(); killed != 0 && time.Since(time.Unix(0, killed)) > reapTimeout {
-			return end{kept: true}
+			return exit{stuck: true}
 		}
 		time.Sleep(pause)
 	}
 }
 
 // text describes the end, for the log.
-func (e end) text() string {
+func (e exit) text() string {
 	switch {
-	case e.kept:
+	case e.stuck:
 		return "none yet"
 	case e.signal != 0:
 		return signalName(e.signal)
@@ -58,40 +58,39 @@ func (e end) text() string {
 	return fmt.Sprintf("exit status %d", e.status)
 }
 
-// signalName is the name of a signal, or its number: those for real time have no names, and any of
-// them ends a process.
+// signalName is the name of a signal, or its number. A real-time signal has no name, and it can end
+// a process, too.
 func signalName(sig unix.Signal) string {
 	return cmp.Or(unix.SignalName(sig), fmt.Sprintf("signal %d", int(sig)))
 }
 
-// inOrder says whether the process has ended as it should.
-func (e end) inOrder() bool { return e == end{peak: e.peak} }
+// inOrder says whether the process has exited with status 0.
+func (e exit) inOrder() bool { return e == exit{peak: e.peak} }
 
-// bury has the kernel forget a worker's process, and those that were left behind and have ended
+// reap reaps a worker's process. It also reaps processes that were left behind and have ended
 // since.
-func (s *Supervisor) bury(w *worker) {
+func (s *Supervisor) reap(w *worker) {
 	s.mu.Lock()
-	candidates := append(s.kept, w)
-	s.kept = nil
+	candidates := append(s.unreaped, w)
+	s.unreaped = nil
 	s.mu.Unlock()
 	for _, w := range candidates {
 		if _, ok := hasEnded(w.pid); ok {
-			_ = w.process.Wait() // what it returns is known
+			_ = w.process.Wait() // the result is known already
 			continue
 		}
 		s.mu.Lock()
-		s.kept = append(s.kept, w)
+		s.unreaped = append(s.unreaped, w)
 		s.mu.Unlock()
 	}
 }
 
-// leaveBehind logs that a worker's process does not end.
+// leaveBehind logs that the supervisor leaves a worker's process behind.
 func leaveBehind(w *worker, log *zap.Logger) {
 	log.Error("worker was killed and does not end; it is left behind", zap.String("tracer", tracerOf(w.pid)))
 }
 
-// tracerOf is the pid of the process that traces another; "0" if there is none, and "" if that is
-// not known.
+// tracerOf is the pid of the process's tracer: "0" if there is none, "" if it is not known.
 func tracerOf(pid int) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(text)) {

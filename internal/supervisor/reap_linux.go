@@ -6,9 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasEnded says whether a child of this process has ended, and how. It leaves it to be waited for.
-func hasEnded(pid int) (e end, ok bool) {
-	// siginfo_t on 64-bit machines (sigaction(2)); the library has only its head.
+// hasEnded says whether a child of this process has ended, and how. It does not reap the child.
+func hasEnded(pid int) (e exit, ok bool) {
+	// siginfo_t of 64-bit machines (sigaction(2)). The type of package unix has only its first
+	// fields.
 	var info struct {
 		signo, errno, code, _ int32
 		pid                   int32
@@ -22,11 +23,11 @@ func hasEnded(pid int) (e end, ok bool) {
 	peak := used.Maxrss << 10
 	switch {
 	case err == unix.EINTR || err == nil && info.pid == 0:
-		return end{}, false
-	case err != nil: // cannot be: it is our child, and nobody else waits for it
-		return end{status: -1}, true
+		return exit{}, false
+	case err != nil: // impossible: the process is our child, and only we reap it
+		return exit{status: -1}, true
 	case info.code == 1: // CLD_EXITED
-		return end{status: int(info.status), peak: peak}, true
+		return exit{status: int(info.status), peak: peak}, true
 	}
-	return end{signal: unix.Signal(info.status), peak: peak}, true
+	return exit{signal: unix.Signal(info.status), peak: peak}, true
 }

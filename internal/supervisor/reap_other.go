@@ -8,24 +8,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasEnded says whether a child of this process has ended, and how. The kernel forgets it then.
-// Asked again, hasEnded says that it has ended with status -1.
-func hasEnded(pid int) (e end, ok bool) {
+// hasEnded says whether a child of this process has ended, and how. It reaps the child. A second
+// call for the child returns status -1.
+func hasEnded(pid int) (e exit, ok bool) {
 	var status unix.WaitStatus
 	var used unix.Rusage
 	got, err := unix.Wait4(pid, &status, unix.WNOHANG, &used)
 	switch {
 	case err == unix.EINTR || err == nil && got == 0:
-		return end{}, false
-	case err != nil: // it was asked for before
-		return end{status: -1}, true
+		return exit{}, false
+	case err != nil: // an earlier call has reaped the child
+		return exit{status: -1}, true
 	}
 	peak := used.Maxrss // in bytes on darwin, else in KiB
 	if runtime.GOOS != "darwin" {
 		peak <<= 10
 	}
 	if status.Signaled() {
-		return end{signal: status.Signal(), peak: peak}, true
+		return exit{signal: status.Signal(), peak: peak}, true
 	}
-	return end{status: status.ExitStatus(), peak: peak}, true
+	return exit{status: status.ExitStatus(), peak: peak}, true
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// traced has another process trace a worker until the test ends, or letGo is called.
+// traced makes another process trace a worker, until the test ends or calls letGo.
 func traced(t *testing.T, pid int) (letGo func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -27,8 +27,8 @@ func traced(t *testing.T, pid int) (letGo func()) {
 	return letGo
 }
 
-// A worker that is dead, and that its tracer does not let go, is not waited for: its caller is
-// told, and the daemon goes on and ends.
+// A tracer may hold a dead worker. The supervisor does not wait for it: the caller gets the reason,
+// and the daemon goes on and can stop.
 func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"killed", "stopped in good order", "stopped by force"} {
@@ -51,8 +51,8 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 				}
 				d.dial().pid() // others are served
 				letGo()
-				// With the next one that ends after it was put aside, which the log
-				// does not tell.
+				// The end of another worker reaps it, if that end comes after
+				// leaveBehind. The log does not show the moment, so try several.
 				d.until("it is reaped with the next one", func() bool {
 					other := d.dial()
 					other.pid()
@@ -75,7 +75,7 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// A worker that says what it must not say is ended, and its caller is told.
+// A worker that sends a forbidden message is killed, and its caller gets the reason.
 func TestAWorkerThatBreaksTheRulesOfItsChannelIsKilled(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -93,8 +93,8 @@ func TestAWorkerThatBreaksTheRulesOfItsChannelIsKilled(t *testing.T) {
 	}
 }
 
-// A worker that was taken over can say anything, and send any descriptors. It ends itself by that,
-// or nothing.
+// A worker that was taken over can send any message and any descriptors. The only possible effect
+// is its own end.
 func TestAWorkerThatSaysAnythingHarmsNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -124,7 +124,7 @@ func TestAWorkerThatSaysAnythingHarmsNobodyElse(t *testing.T) {
 	}
 }
 
-// orderly has a session that ends well.
+// orderly ends a session in good order.
 func (c *caller) orderly() {
 	c.t.Helper()
 	c.say("bye")

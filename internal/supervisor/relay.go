@@ -17,31 +17,30 @@ import (
 	"tlsd/internal/plain"
 )
 
-// What a worker writes to its standard error is of two kinds. A line that is a
-// JSON log entry is written to the daemon's log again, marked with the worker's
-// pid, so that a worker that acts for another user cannot write entries that look
-// like the daemon's. All else (the dump of a crash, a library's
-// complaint) is read to its end, so that the worker is never held up, and the
-// beginning of it is kept for the log line about the worker's end.
+// This file reads a worker's standard error, which has lines of two kinds. A line that is a JSON
+// log entry goes to the daemon's log, with the worker's pid. So no worker can write an entry that
+// looks like the daemon's. Everything else is the dump of a crash or a message of a library. The
+// supervisor keeps its first headBytes for the log line about the worker's end. It reads the rest,
+// too, so that the worker never blocks.
 //
-// A worker has so many entries at once, and so many a second from then on. What is left out is
-// counted. A worker that writes without end is read slowly.
+// The limits of a worker are relayBurst entries at once and relayRate entries a second. Entries
+// above them are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
 const (
-	// headBytes is how much is kept of what is not log entries.
+	// headBytes limits the text that is kept, in bytes.
 	headBytes = 8 << 10
-	// entryBytes is the longest log entry that is passed on.
+	// entryBytes is the length of the longest log entry, in bytes.
 	entryBytes = 16 << 10
-	// relayBurst is how many entries a worker has at once, and relayRate how many a second. An
-	// entry counts once for each KiB that it has begun.
+	// relayBurst and relayRate (entries a second) limit a worker's log entries. An entry counts
+	// once for each KiB that it begins.
 	relayBurst = 256
 	relayRate  = 32
-	// After gulpBytes that were not passed on, reading rests for gulpPause.
+	// After gulpBytes that do not go to the log, relay pauses for gulpPause.
 	gulpBytes = 1 << 20
 	gulpPause = 10 * time.Millisecond
 )
 
-// relay reads r to its end and returns the head of what was not log entries.
+// relay reads r to its end, and returns the first headBytes of the text without log entries.
 func relay(r io.Reader, log *zap.Logger) string {
 	in := bufio.NewReaderSize(r, entryBytes)
 	limiter := audit.NewLimiter(relayBurst, relayRate)
@@ -52,9 +51,9 @@ func relay(r io.Reader, log *zap.Logger) string {
 		if mayBeEntry(line) {
 			before, ok := limiter.TakeWeight(time.Now(), 0, 1+len(line)>>10)
 			if before > 0 {
-				leftOut(log, before)
+				logDropped(log, before)
 			}
-			if ok && passOn(line, log) {
+			if ok && forward(line, log) {
 				line = nil
 			} else if !ok {
 				unused += len(line)
@@ -68,21 +67,21 @@ func relay(r io.Reader, log *zap.Logger) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				leftOut(log, n)
+				logDropped(log, n)
 			}
 			return strings.ToValidUTF8(head.String(), "\uFFFD")
 		}
 	}
 }
 
-func leftOut(log *zap.Logger, entries uint64) {
+func logDropped(log *zap.Logger, entries uint64) {
 	log.Warn("a worker has logged too much, and entries of it were left out", zap.Uint64("entries", entries))
 }
 
 func mayBeEntry(line []byte) bool { return len(line) > 0 && line[0] == '{' }
 
-// passOn writes the line to the log, if it is an entry.
-func passOn(line []byte, log *zap.Logger) bool {
+// forward writes the line to the log if the line is an entry.
+func forward(line []byte, log *zap.Logger) bool {
 	var entry map[string]any
 	if json.Unmarshal(line, &entry) != nil {
 		return false
@@ -90,7 +89,7 @@ func passOn(line []byte, log *zap.Logger) bool {
 	text, ok := entry["msg"].(string)
 	name, _ := entry["level"].(string)
 	level, err := zapcore.ParseLevel(name)
-	if !ok || err != nil || level > zapcore.ErrorLevel { // a level above ends the process that logs
+	if !ok || err != nil || level > zapcore.ErrorLevel { // higher levels end the process
 		return false
 	}
 	for _, key := range []string{"msg", "level", "ts", "worker", "logger"} {

@@ -6,19 +6,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// Workers that have loaded the library before it was replaced on the disk are not for new sessions:
-// they would go on with its faults. Those that wait for a session are replaced when the settings
-// are read again, and when the file that they have loaded is not at its place any more. Sessions
-// keep the library that they have.
+// A worker that has loaded the library before an update must not get new sessions: it would still
+// have the old faults. Idle workers are replaced in two cases: when the settings are read again,
+// and when the library's file has been replaced. Sessions keep the library that they have.
 
-// renew replaces all workers that wait for sessions. Shared ones go when their last session has
-// ended.
+// renew replaces all idle workers. A shared worker exits when its last session has ended.
 func (s *Supervisor) renew() {
 	s.mu.Lock()
 	var idle []*worker
 	for _, w := range append(append([]*worker{}, s.pool...), s.others...) {
 		s.leavePool(w)
-		w.outgoing = true
+		w.draining = true
 		if w.load == 0 {
 			idle = append(idle, w)
 		}
@@ -29,7 +27,7 @@ func (s *Supervisor) renew() {
 	}
 }
 
-// outdated says whether the worker's library is another file than the one at its place now.
+// outdated says whether the path of the worker's library now has another file.
 func (w *worker) outdated() bool {
 	if !w.isReady() || w.libraryFile == nil {
 		return false
@@ -38,8 +36,7 @@ func (w *worker) outdated() bool {
 	return err != nil || !os.SameFile(now, w.libraryFile)
 }
 
-// renewIfOutdated replaces the workers that wait, if the one that was taken for a session has an
-// old library.
+// renewIfOutdated replaces all idle workers if w has an old library, and says whether it did.
 func (s *Supervisor) renewIfOutdated(w *worker) bool {
 	if !w.outdated() {
 		return false

@@ -73,8 +73,8 @@ func TestReloadReplacesWhoWaits(t *testing.T) {
 	}
 }
 
-// A path that another user's process names may lead where root would wait for ever, such as that
-// user's own file system.
+// A path from another user's worker may lead to that user's own file system, where root could wait
+// for ever.
 func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as another user")
@@ -95,9 +95,10 @@ func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
 	looked := map[bool]int{}
 	for w := range d.workers {
 		if w.isReady() && w.load > 0 {
-			looked[w.other]++
-			if got := w.libraryFile != nil; got == w.other {
-				t.Errorf("the file that a worker names (of another user: %v) is looked at: %v", w.other, got)
+			looked[w.otherUser]++
+			if got := w.libraryFile != nil; got == w.otherUser {
+				t.Errorf("the file that a worker names (of another user: %v) is looked at: %v",
+					w.otherUser, got)
 			}
 		}
 	}

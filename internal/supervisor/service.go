@@ -17,27 +17,27 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// What the daemon's start, its state and its end look like to a service manager (sd_notify(3)):
+// This file tells a service manager about the daemon's start, state and end (sd_notify(3)):
 //
-//   - It is ready when the first worker has reported, and so is known to work. Where a report is
-//     required to be good, nobody is served before, and a bad one is an error.
-//   - Its status names the library and the number of sessions.
-//   - It says how long its end can take.
+//   - The daemon is ready when the first worker has reported. If a good report is required, no
+//     caller is served before it, and a bad report is an error.
+//   - The status names the library and the number of sessions.
+//   - At the stop the daemon says how long it may take.
 
-// ErrUnfit is wrapped by what Run returns when a worker's report is not as good as it is required
-// to be.
+// ErrUnfit: the first worker's report lacks something that the settings require. Run returns an
+// error that wraps it.
 var ErrUnfit = errors.New("not fit to serve")
 
-// statusEvery is how often the status is looked at.
-const statusEvery = 5 * time.Second
+// statusInterval is the interval between updates of the status.
+const statusInterval = 5 * time.Second
 
-// managed says whether there is a service manager that wants to know.
+// managed says whether a service manager expects messages.
 func managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
-// requires says whether reports of workers must be good.
+// requires says whether the settings require a good report.
 func (s *Supervisor) requires() bool { return s.RequireOpenSSL || s.RequireConfinement }
 
-// fit judges a report.
+// fit checks a report against the settings.
 func (s *Supervisor) fit(r handoff.Ready) error {
 	if s.RequireOpenSSL && r.Backend == "stub" {
 		return fmt.Errorf("%w: no usable OpenSSL, which --require-openssl wants: %s", ErrUnfit, r.Error)
@@ -57,7 +57,7 @@ func (s *Supervisor) fit(r handoff.Ready) error {
 	return nil
 }
 
-// awaitFit waits for the first report, if it is required to be good.
+// awaitFit waits for the first report if the settings require a good one.
 func (s *Supervisor) awaitFit(ctx context.Context) error {
 	if !s.requires() {
 		return nil
@@ -71,21 +71,21 @@ func (s *Supervisor) awaitFit(ctx context.Context) error {
 			defer s.mu.Unlock()
 			return s.misfit
 		case <-ctx.Done():
-			return nil // it is told to stop
-		case <-s.beat:
-			s.alive()
+			return nil // the daemon is told to stop
+		case <-s.watchdogTick:
+			s.signOfLife()
 		case <-limit.C:
 			return fmt.Errorf("%w: no worker gets ready", ErrUnfit)
 		}
 	}
 }
 
-// probe has a worker report where none is kept ready that would.
+// probe starts one worker for its report if a report is needed and the pool is empty.
 func (s *Supervisor) probe(life context.Context) {
 	if s.Warm > 0 || !managed() && !s.requires() {
 		return
 	}
-	w, err := s.spawn(false, func(w *worker) { w.own = true })
+	w, err := s.spawn(false, func(w *worker) { w.single = true })
 	if err != nil {
 		s.Log.Error("a worker cannot be started", zap.Error(err))
 		return
@@ -99,8 +99,8 @@ func (s *Supervisor) probe(life context.Context) {
 	s.retire(w)
 }
 
-// sayReady tells the service manager when the daemon is ready.
-func (s *Supervisor) sayReady(ctx context.Context) {
+// notifyReady tells the service manager when the daemon is ready.
+func (s *Supervisor) notifyReady(ctx context.Context) {
 	select {
 	case <-s.firstReport:
 	case <-ctx.Done():
@@ -108,42 +108,41 @@ func (s *Supervisor) sayReady(ctx context.Context) {
 	}
 	status := s.status()
 	s.mu.Lock()
-	s.saidReady, s.saidStatus = true, status
+	s.readySent, s.statusSent = true, status
 	s.mu.Unlock()
 	s.notify("READY=1\nSTATUS=" + status)
 }
 
-// status is the state in a line.
+// status is the daemon's state in one line.
 func (s *Supervisor) status() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return fmt.Sprintf("%s; sessions: %d", s.library, s.sessions)
 }
 
-// sayStatus tells the service manager the status if it has changed.
-func (s *Supervisor) sayStatus() {
+// notifyStatus tells the service manager the status if it has changed.
+func (s *Supervisor) notifyStatus() {
 	status := s.status()
 	s.mu.Lock()
-	changed := s.saidReady && status != s.saidStatus
-	s.saidStatus = status
+	changed := s.readySent && status != s.statusSent
+	s.statusSent = status
 	s.mu.Unlock()
 	if changed {
 		s.notify("STATUS=" + status)
 	}
 }
 
-// sayStopping tells the service manager that the end has begun, and how long it can take.
-func (s *Supervisor) sayStopping() {
+// notifyStopping tells the service manager that the daemon stops, and how long the stop may take.
+func (s *Supervisor) notifyStopping() {
 	longest := s.DrainTimeout + endTimeout + reapTimeout + forceTimeout
 	s.notify(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for %d sessions\nEXTEND_TIMEOUT_USEC=%d", s.count(), longest.Microseconds()))
 }
 
-// Reload has the service manager know that read, which reads the settings again, is going on.
-// Workers that wait for a session are replaced then, so that they have the library that is on the
-// disk now.
+// Reload calls read, which reads the settings again, and tells the service manager about it. Then
+// it replaces the idle workers, so that the new ones load the library that is on the disk now.
 func (s *Supervisor) Reload(read func()) {
 	s.mu.Lock()
-	ready := s.saidReady
+	ready := s.readySent
 	s.mu.Unlock()
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil && ready {

@@ -7,15 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// timerSlack is how late the timers of a worker may be (PR_SET_TIMERSLACK(2const); the system's own
-// is 50 µs). While anything runs, Go's runtime looks every 20 µs whether a thread is stuck in the
-// kernel or in C; with so short a slack these looks cost a worker that answers one call after the
-// other up to a seventh of its CPU time. What it times itself are seconds as a rule, and never less
-// than a millisecond.
+// timerSlack is the time by which a worker's timers may be late (PR_SET_TIMERSLACK(2const)). The
+// system's default is 50 µs. While a goroutine runs, Go's runtime checks every 20 µs whether a
+// thread is stuck in the kernel or in C. With the default these checks cost a busy worker up to a
+// seventh of its CPU time. The worker's own timeouts are mostly seconds, and never below 1 ms.
 const timerSlack = time.Millisecond
 
-// withTimerSlack runs start, which starts a process with this slack: a process inherits it from the
-// thread that starts it, and keeps it when it executes another program.
+// withTimerSlack runs start, which starts a process with this slack. A process inherits the slack
+// from the thread that starts it, and execve(2) keeps it.
 func withTimerSlack(slack time.Duration, start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -4,7 +4,7 @@ package supervisor
 
 import "time"
 
-// timerSlack is how late the timers of a worker may be; here that is the system's to say.
+// timerSlack is unused on this system: workers have the system's default.
 const timerSlack = 0
 
 // withTimerSlack runs start.

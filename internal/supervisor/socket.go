@@ -13,25 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The rules of the socket's place in the file system:
+// The rules of the socket's path in the file system:
 //
-//   - Nothing is removed but a socket that nobody serves.
-//   - Of several daemons that start on one path at the same time, exactly one
-//     gets it: the one that holds the lock of the file beside it. That file is
-//     never removed: a lock on a removed file would keep nobody out.
-//   - The socket has its final mode from the moment it exists.
-//   - What is removed at the end is our own socket, not one that somebody has put
-//     in its place.
+//   - Only a socket that no process serves is removed.
+//   - If several daemons start on one path at the same time, exactly one gets it: the daemon that
+//     holds the lock on the file PATH.lock. That file is never removed, because a lock on a removed
+//     file would protect nothing.
+//   - The socket has its final mode from the moment when it exists.
+//   - At the end the daemon removes its own socket only, and not another one that has replaced it.
 
 const (
-	// maxPath is the longest path of a Unix socket, in bytes: sun_path of
-	// unix(7) without its NUL.
+	// maxPath is the length of the longest path of a Unix socket, in bytes: sun_path of unix(7)
+	// without its NUL.
 	maxPath = 107
-	// probeTimeout bounds the look whether a socket is served.
+	// probeTimeout limits the attempt to connect to an existing socket.
 	probeTimeout = time.Second
-	// busyTimeout is how long a path must be in use to count as served. A worker that
-	// a daemon was starting when it was killed holds copies of its lock and
-	// socket until it has come from fork(2) to execve(2).
+	// busyTimeout is the time for which a path must be in use to count as served. If a daemon
+	// is killed while it starts a worker, that worker still has the lock and the socket between
+	// fork(2) and execve(2).
 	busyTimeout = 500 * time.Millisecond
 )
 
@@ -43,14 +42,13 @@ type Socket struct {
 	*net.UnixListener
 	Path string
 
-	lock   *os.File    // nil: somebody else made the socket
+	lock   *os.File    // nil: the service manager made the socket
 	made   fs.FileInfo // of the socket's file
 	remove sync.Once
 }
 
-// Listen makes the socket at path with the permissions of mode, 0 to 0777. It
-// sets the process's umask for a moment: no other goroutine may make files
-// meanwhile.
+// Listen makes the socket at path with the permissions of mode, 0 to 0777. It sets the process's
+// umask for a moment. No other goroutine may make files meanwhile.
 func Listen(path string, mode fs.FileMode) (*Socket, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -64,8 +62,8 @@ func Listen(path string, mode fs.FileMode) (*Socket, error) {
 }
 
 func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
-	if _, err := lookAt(path); err != nil {
-		return nil, err // before a lock file is left beside something else
+	if _, err := checkFile(path); err != nil {
+		return nil, err // before takeLock makes a lock file beside another kind of file
 	}
 	lock, err := takeLock(path)
 	if err != nil {
@@ -80,9 +78,9 @@ func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
 	return s, nil
 }
 
-// Remove removes the socket's file, if it still is the one that was made, and
-// gives the path free for the next daemon. It does not end the listening. A
-// socket that somebody else made stays.
+// Remove removes the socket's file if it is still the file that Listen made. Then it releases the
+// path for the next daemon. Remove does not stop the listening. A socket of the service manager
+// stays.
 func (s *Socket) Remove() (err error) {
 	s.remove.Do(func() {
 		if s.lock == nil {
@@ -157,8 +155,8 @@ func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
 	return &Socket{UnixListener: l, Path: path, made: made}, nil
 }
 
-// lookAt says whether there is a socket at path. Anything else there is an error.
-func lookAt(path string) (bool, error) {
+// checkFile says whether there is a socket at path. Another kind of file is an error.
+func checkFile(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -166,14 +164,16 @@ func lookAt(path string) (bool, error) {
 	case err != nil:
 		return false, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return false, fmt.Errorf("%s is %s, not a socket; remove it, or choose another path", path, what(info.Mode()))
+		return false,
+			fmt.Errorf("%s is %s, not a socket; remove it, or choose another path",
+				path, fileKind(info.Mode()))
 	}
 	return true, nil
 }
 
-// clearStale removes a socket that nobody serves, and says what else is in the way.
+// clearStale removes a socket that no process serves. The error names another obstacle.
 func clearStale(path string) error {
-	if there, err := lookAt(path); !there {
+	if there, err := checkFile(path); !there {
 		return err
 	}
 	conn, err := net.DialTimeout("unix", path, probeTimeout)
@@ -190,12 +190,12 @@ func clearStale(path string) error {
 		return nil
 	case errors.Is(err, unix.EPROTOTYPE):
 		return fmt.Errorf("%s is a socket of another type and not tlsd's; choose another path", path)
-	default: // busy (EAGAIN, timeout), or not ours to ask (EACCES)
+	default: // busy (EAGAIN, timeout), or no permission (EACCES)
 		return fmt.Errorf("another tlsd seems to be serving %s: %w", path, err)
 	}
 }
 
-func what(m fs.FileMode) string {
+func fileKind(m fs.FileMode) string {
 	switch {
 	case m.IsDir():
 		return "a directory"
@@ -211,7 +211,7 @@ func what(m fs.FileMode) string {
 	return "something else"
 }
 
-// acceptWaiting accepts a connection that is there already, or returns nil.
+// acceptWaiting accepts a connection of the backlog. It returns nil if there is none.
 func (s *Socket) acceptWaiting() (*net.UnixConn, error) {
 	raw, err := s.SyscallConn()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal keeps a send to a caller that is gone from raising SIGPIPE.
+// noSignal prevents SIGPIPE when the receiver of a send is gone.
 const noSignal = unix.MSG_NOSIGNAL
 
 // accept accepts a connection, non-blocking and close-on-exec.
@@ -17,11 +17,11 @@ func accept(listener int) (int, error) {
 	return fd, err
 }
 
-// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this
-// process may not do that, the error is EPERM and the file is as it was.
+// GiveTo gives the socket's file to a group, and sets its permissions. If this process may not do
+// that, the error is EPERM and the file is unchanged.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
-		return nil // somebody else made it
+		return nil // the service manager made it
 	}
 	fd, err := unix.Open(s.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin has no such flag.
+// noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin lacks the flag.
 const noSignal = 0
 
 // accept accepts a connection, non-blocking and close-on-exec.
@@ -30,11 +30,11 @@ func accept(listener int) (int, error) {
 	return fd, nil
 }
 
-// GiveTo gives the socket's file to a group, with permissions that it did not have before. If this
-// process may not do that, the error is EPERM and the file is as it was.
+// GiveTo gives the socket's file to a group, and sets its permissions. If this process may not do
+// that, the error is EPERM and the file is unchanged.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
-		return nil // somebody else made it
+		return nil // the service manager made it
 	}
 	if info, err := os.Lstat(s.Path); err != nil || !os.SameFile(info, s.made) {
 		return fmt.Errorf("%s has been replaced", s.Path)

@@ -146,7 +146,7 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	if st := info.Sys().(*syscall.Stat_t); st.Gid != gid || info.Mode().Perm() != 0o660 || st.Uid != 0 {
 		t.Errorf("the socket is user %d's and group %d's, %v", st.Uid, st.Gid, info.Mode())
 	}
-	// What somebody else has put in its place is left alone.
+	// Remove leaves another socket alone that has replaced the daemon's.
 	must(t, os.Remove(path))
 	must(t, os.WriteFile(path, nil, 0o600))
 	if err := s.GiveTo(gid, 0o660); err == nil || !strings.Contains(err.Error(), "has been replaced") {
@@ -216,7 +216,7 @@ func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 	}
 	must(t, os.Remove(path))
 
-	// The path is free for the next one, though the old one still listens.
+	// The path is free for the next daemon, although the old one still listens.
 	next, err := listenAt(path, 0o600)
 	must(t, err)
 	defer next.Close()
@@ -274,7 +274,7 @@ func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Errorf("Listen gives up at once: %v", err)
-	case <-time.After(busyTimeout / 5): // so long the path is in use
+	case <-time.After(busyTimeout / 5): // the path is in use for this time
 		lock.Close()
 		must(t, <-done)
 	}

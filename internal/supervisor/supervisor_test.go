@@ -199,18 +199,17 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.mu.Lock()
 	d.active++
 	d.mu.Unlock()
-	other, err := d.open(Peer{UID: 4321})
+	other, err := d.openSession(Peer{UID: 4321})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.close(other)
+	d.closeSession(other)
 	a.say("bye")
 	a.cut()
-	d.dial().pid() // who sees the end can come again
+	d.dial().pid() // a caller that sees the end can connect again
 }
 
-// TestTheCountHoldsWhileSessionsComeAndGo, of which some are lost with their worker; at the end it
-// is zero.
+// Sessions come and go, and some are lost with their worker. At the end the count is zero.
 func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	const most = 3
@@ -349,7 +348,7 @@ func TestCallersInSomebodyElsesQueueAreLeftThere(t *testing.T) {
 		c.Socket.Remove()
 		c.Socket.Close()
 		c.Socket = socket
-		socket.SetDeadline(time.Unix(1, 0)) // it accepts nobody
+		socket.SetDeadline(time.Unix(1, 0)) // it accepts no caller
 	})
 	d.path = path
 	c := d.dial()

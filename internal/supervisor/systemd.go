@@ -12,8 +12,7 @@ import (
 )
 
 // Activated returns the listening socket that systemd has passed to this process
-// (sd_listen_fds(3)), or nil if there is none. It forgets the environment
-// variables that say so.
+// (sd_listen_fds(3)), or nil if there is none. It unsets the environment variables of the protocol.
 func Activated() (*Socket, error) {
 	pid, n := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	if pid == "" || n == "" || pid != strconv.Itoa(os.Getpid()) {
@@ -44,11 +43,10 @@ func Activated() (*Socket, error) {
 	return &Socket{UnixListener: ul, Path: l.Addr().String()}, nil
 }
 
-// notifyTimeout bounds the wait for a service manager that does not read.
+// notifyTimeout limits the wait for a service manager that does not read.
 const notifyTimeout = time.Second
 
-// notify tells the service manager the daemon's state (sd_notify(3)), if one
-// has asked for it.
+// notify sends the daemon's state to the service manager (sd_notify(3)), if there is one.
 func notify(state string) error {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {

@@ -46,7 +46,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	}
 }
 
-// The service manager hears of a supervisor whose loop turns, and of no other.
+// The service manager gets signs of life only while the supervisor's loop runs.
 func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	name := filepath.Join(shortDir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
@@ -74,7 +74,7 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 			t.Fatal("the watchdog is not fed")
 		}
 	}
-	d.mu.Lock() // everybody waits now
+	d.mu.Lock() // everything waits now
 	fed(bound)  // it may have had the lock just before
 	if fed(3 * bound) {
 		t.Error("the watchdog is fed by a supervisor that stands still")
@@ -114,7 +114,7 @@ func TestWatchdogOfAnotherProcessIsNotOurs(t *testing.T) {
 	}
 }
 
-// A daemon whose workers do not get ready is not ready either.
+// A daemon is not ready until a worker is.
 func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 	name := filepath.Join(shortDir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})

@@ -12,14 +12,14 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// What has happened since the daemon's start, for the metrics. The rules:
+// This file counts for the metrics, from the daemon's start on. The rules:
 //
-//   - A count lives here, and not in a worker, from the worker's end on. A worker that lives has
-//     its own in its page of vitals, which is read when somebody asks.
-//   - What a worker claims is bounded by what is plausible for its life (see package vitals), and
-//     never falls. Sums do not overflow. So a worker can make its own numbers wrong, and nobody's
-//     fall.
-//   - The values of labels are in lists. What is in none of them is "other".
+//   - A living worker has its counters in its page of vitals, which is read when a monitor asks.
+//     When the worker ends, the tally takes the counters over.
+//   - A worker's counters are limited to plausible values for its lifetime (see package vitals),
+//     and they never fall. Sums do not overflow. So a hostile worker can only make its own counters
+//     wrong.
+//   - The values of labels are in lists. Any other value counts as "other".
 
 // Why a session was refused.
 const (
@@ -31,7 +31,7 @@ const (
 	refusedNotTaken = "descriptors"
 )
 
-// How a session has ended.
+// How a session has ended. The values of label result.
 const (
 	endedWell    = "caller" // by its caller
 	endedError   = "error"
@@ -39,16 +39,16 @@ const (
 	endedLost    = "lost" // with its worker
 )
 
-// What workers have died of, that did not end in good order.
+// The causes of workers' deaths. A worker that ends in good order has none.
 const (
 	bySignal        = "signal"
 	byPanic         = "panic"
 	byMemory        = "memory"
-	byKill          = "killed" // by somebody else
+	byKill          = "killed" // by another process, or the kernel
 	byExit          = "exit"
 	byWatchdog      = "watchdog"
-	byStart         = "start" // it could not serve, or was not ready in time
-	byRules         = "rules" // it broke those of its channel
+	byStart         = "start" // the worker could not serve, or was not ready in time
+	byRules         = "rules" // the worker broke the rules of its channel
 	byAdministrator = "administrator"
 )
 
@@ -67,21 +67,21 @@ var (
 	}
 )
 
-// startBuckets are the bounds of the times in which sessions begin, in seconds.
+// startBuckets are the bounds of the histogram of start times, in seconds.
 var startBuckets = []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
-// claims are a worker's counters, the highest that it has claimed.
+// claims are a worker's counters. A counter that cannot fall has the highest value that was read.
 type claims []uint64
 
-// tally is what has been counted. Supervisor.mu guards it.
+// tally has the counters. Supervisor.mu guards it.
 type tally struct {
 	refused, ended, deaths, denied map[string]uint64 // by the lists above
 	auditMissed                    uint64
 
-	starts   []uint64 // by startBuckets, and one more
+	starts   []uint64 // by startBuckets, and one more for longer times
 	startSum float64  // seconds
 
-	buried claims // of workers that are gone
+	past claims // sums of the workers that are gone
 }
 
 func newTally() tally {
@@ -89,11 +89,11 @@ func newTally() tally {
 		refused: map[string]uint64{}, ended: map[string]uint64{},
 		deaths: map[string]uint64{}, denied: map[string]uint64{},
 		starts: make([]uint64, len(startBuckets)+1),
-		buried: make(claims, vitals.NumCounters),
+		past:   make(claims, vitals.NumCounters),
 	}
 }
 
-// claim reads a worker's counters. The caller holds s.mu, and the worker's page is there.
+// claim reads a worker's counters. The caller holds s.mu, and the worker's page is open.
 func (w *worker) claim() claims {
 	if w.claimed == nil {
 		w.claimed = make(claims, vitals.NumCounters)
@@ -117,7 +117,7 @@ func (c claims) add(w claims) {
 	}
 }
 
-// plus does not overflow.
+// plus adds without overflow.
 func plus(a, b uint64) uint64 {
 	if b > math.MaxUint64-a {
 		return math.MaxUint64
@@ -125,25 +125,26 @@ func plus(a, b uint64) uint64 {
 	return a + b
 }
 
-// fold keeps the counters of a worker that is gone. It holds no handles any more.
+// fold adds the counters of a worker that is gone. The counters of open handles do not count: its
+// handles are gone.
 func (t *tally) fold(w *worker) {
 	last := w.claim()
 	for c := range vitals.Counter(len(last)) {
 		if !c.Falls() {
-			t.buried[c] = plus(t.buried[c], last[c])
+			t.past[c] = plus(t.past[c], last[c])
 		}
 	}
 }
 
-// refused counts a caller that gets no session.
-func (s *Supervisor) refused(reason string) {
+// countRefusal counts a caller that gets no session.
+func (s *Supervisor) countRefusal(reason string) {
 	s.mu.Lock()
 	s.tally.refused[reason]++
 	s.mu.Unlock()
 }
 
-// began counts a session that a worker has.
-func (s *Supervisor) began(sess *session) {
+// countStart counts a session that a worker has taken.
+func (s *Supervisor) countStart(sess *session) {
 	took := time.Since(sess.start).Seconds()
 	i, _ := slices.BinarySearch(startBuckets, took)
 	s.mu.Lock()
@@ -152,8 +153,8 @@ func (s *Supervisor) began(sess *session) {
 	s.mu.Unlock()
 }
 
-// over counts a session that its worker has ended.
-func (s *Supervisor) over(sess *session, e *handoff.Ended) {
+// countEnd counts a session whose end its worker has reported.
+func (s *Supervisor) countEnd(sess *session, e *handoff.Ended) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -168,9 +169,9 @@ func (s *Supervisor) over(sess *session, e *handoff.Ended) {
 	}
 }
 
-// audited counts an event, if there is one, and those that were left out before it.
-func (s *Supervisor) audited(e *audit.Event, missed uint64) {
-	const most = 1 << 20 // that one message can claim
+// countAudit counts an event, if there is one, and the dropped events before it.
+func (s *Supervisor) countAudit(e *audit.Event, missed uint64) {
+	const most = 1 << 20 // limits the dropped events of one message
 	s.auditMissed(min(missed, most))
 	if e == nil || e.Name != audit.Denied {
 		return
@@ -193,11 +194,11 @@ func (s *Supervisor) auditMissed(n uint64) {
 	s.mu.Unlock()
 }
 
-// deathOf is what a worker has died of. The caller holds s.mu.
+// deathOf is the cause of a worker's death, as a label. The caller holds s.mu.
 func deathOf(w *worker, cause string) string {
 	switch {
-	case w.deathBy != "":
-		return w.deathBy
+	case w.deathCause != "":
+		return w.deathCause
 	case strings.Contains(cause, "memory"):
 		return byMemory
 	case strings.Contains(cause, "panic") || strings.Contains(cause, "fatal error"):

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// threadAs makes the calling thread alone another user's.
+// threadAs changes the user of the calling thread only.
 func threadAs(uid, gid uint32) error {
 	unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid))
 	_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
@@ -18,8 +18,8 @@ func threadAs(uid, gid uint32) error {
 	return nil
 }
 
-// die sends the signal to its own thread, which is in Go then. Another could be in the race
-// detector, from where the runtime cannot write a dump.
+// die sends the signal to its own thread, which runs Go code. Another thread could be in the race
+// detector, where the runtime cannot write a dump.
 func die(sig unix.Signal) {
 	runtime.LockOSThread()
 	unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
@@ -34,8 +34,8 @@ func slack() string {
 	return fmt.Sprint(n)
 }
 
-// seize has the calling thread trace a process. On most kernels even one that is killed stops
-// before it gives anything back.
+// seize makes the calling thread trace a process. On most kernels even a killed process then stops
+// before its end, and keeps its resources.
 func seize(pid int) error {
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0,
 		unix.PTRACE_O_TRACEEXIT, 0, 0)

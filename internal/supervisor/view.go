@@ -18,99 +18,101 @@ import (
 	"tlsd/internal/plain"
 )
 
-// What the administrator sees of sessions (see package admin). What the supervisor does not know,
-// it asks the worker for, and only then: a worker that nobody asks reports nothing.
+// This file shows sessions to the administrator (see package admin). The supervisor asks the worker
+// for what it does not know itself. A worker that is not asked reports nothing.
 //
-//   - There is at most one question about a session at a time. Several administrators share it.
-//   - Who asks waits for answerTime at most, for all workers together. A worker that has not
-//     answered by then is shown without.
-//   - What a worker says is bounded and cleaned. An answer that nobody has asked for breaks the
-//     rules of the channel.
-//   - The questions to a worker wait for room in its channel within that time. A deaf worker holds
-//     up its own sessions alone.
-//   - A list has a few handles of each session, so that no user makes it too long for an answer.
+//   - There is at most one question about a session at a time. Several administrators share its
+//     answer.
+//   - An administrator waits at most answerTime for all workers together. If a worker has not
+//     answered by then, its sessions lack the worker's part.
+//   - A worker's answer is limited and cleaned. An answer without a question breaks the rules of
+//     the channel.
+//   - Questions wait for room in a worker's channel, also within answerTime. A worker that does not
+//     read delays only its own sessions.
+//   - A list has only a few handles of each session, so that no user can make the list too long for
+//     an answer.
 
-// answerTime bounds the wait for what workers say.
+// answerTime limits the wait for workers' answers.
 const answerTime = 2 * time.Second
 
 const (
-	// fewHandles are the connections, and the contexts, that a list has of each session.
-	fewHandles = 2
-	// roomPause is the wait for room in a worker's channel.
+	// listedHandles limits the connections, and the contexts, of each session in a list.
+	listedHandles = 2
+	// roomPause is the interval between attempts to send to a worker's full channel.
 	roomPause = time.Millisecond
 )
 
-// An ask is a question about a session to its worker.
-type ask struct {
+// An query is a question about a session to its worker.
+type query struct {
 	done   chan struct{}
-	answer handoff.Described // when done; guarded by that
+	answer handoff.Described // set before done is closed
 }
 
-// shown is a session with what is to be shown of it, as it was under the supervisor's lock.
-type shown struct {
+// view is a session as the administrator sees it, read under the supervisor's lock.
+type view struct {
 	admin.Session
 	w     *worker
-	ask   *ask // nil: its worker has too many questions open
-	fresh bool // the question is still to be sent
+	query *query // nil: its worker has too many questions open
+	isNew bool   // the question is new and must be sent
 }
 
 // Sessions lists the sessions that workers have.
 func (s *Supervisor) Sessions(ctx context.Context) []admin.Session {
-	list := s.show(ctx, func(*session) bool { return true })
+	list := s.views(ctx, func(*session) bool { return true })
 	for i := range list {
-		list[i].Handles = few(list[i].Handles)
+		list[i].Handles = firstHandles(list[i].Handles)
 	}
 	return list
 }
 
-// few keeps the first handles of each sort.
-func few(all []admin.Handle) []admin.Handle {
+// firstHandles keeps the first listedHandles connections and contexts.
+func firstHandles(all []admin.Handle) []admin.Handle {
 	list, connections, contexts := []admin.Handle{}, 0, 0
 	for _, h := range all {
 		n := &connections
 		if h.Kind == "context" {
 			n = &contexts
 		}
-		if *n++; *n <= fewHandles {
+		if *n++; *n <= listedHandles {
 			list = append(list, h)
 		}
 	}
 	return list
 }
 
-// Session shows one.
+// Session shows one session.
 func (s *Supervisor) Session(ctx context.Context, number uint64) (admin.Session, error) {
-	list := s.show(ctx, func(sess *session) bool { return sess.number == number })
+	list := s.views(ctx, func(sess *session) bool { return sess.number == number })
 	if len(list) == 0 {
 		return admin.Session{}, noSession(number)
 	}
 	return list[0], nil
 }
 
-func (s *Supervisor) show(ctx context.Context, wanted func(*session) bool) []admin.Session {
+func (s *Supervisor) views(ctx context.Context, wanted func(*session) bool) []admin.Session {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
-	all := s.question(wanted)
-	slices.SortFunc(all, func(a, b shown) int { return cmp.Compare(a.Number, b.Number) })
-	fresh := map[*worker][]shown{}
+	all := s.collect(wanted)
+	slices.SortFunc(all, func(a, b view) int { return cmp.Compare(a.Number, b.Number) })
+	fresh := map[*worker][]view{}
 	for _, v := range all {
-		if v.fresh {
+		if v.isNew {
 			fresh[v.w] = append(fresh[v.w], v)
 		}
 	}
 	for _, list := range fresh {
 		asking.Go(func() {
 			for _, v := range list {
-				s.ask(ctx, v)
+				s.sendQuery(ctx, v)
 			}
 		})
 	}
 	list := []admin.Session{}
 	for _, v := range all {
 		v.Program = programOf(v.PID)
-		if v.ask != nil {
+		if v.query != nil {
 			v.await(ctx)
 		}
 		list = append(list, v.Session)
@@ -118,45 +120,45 @@ func (s *Supervisor) show(ctx context.Context, wanted func(*session) bool) []adm
 	return list
 }
 
-// await waits for the answer, and takes it.
-func (v *shown) await(ctx context.Context) {
+// await waits for the worker's answer and adds it.
+func (v *view) await(ctx context.Context) {
 	select {
-	case <-v.ask.done:
+	case <-v.query.done:
 	case <-v.w.gone:
 	case <-ctx.Done():
 	}
-	if isClosed(v.ask.done) {
-		v.take(v.ask.answer)
+	if isClosed(v.query.done) {
+		v.addAnswer(v.query.answer)
 	}
 }
 
-// question notes the sessions and what their workers are to be asked.
-func (s *Supervisor) question(wanted func(*session) bool) []shown {
+// collect lists the wanted sessions, each with an open or new question to its worker.
+func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []shown
+	var all []view
 	for w := range s.workers {
 		for _, sess := range w.sessions {
 			if !wanted(sess) {
 				continue
 			}
-			v := shown{Session: admin.Session{
+			v := view{Session: admin.Session{
 				Number: sess.number, UID: sess.peer.UID, PID: sess.peer.PID,
 				Worker: w.pid,
 				Age:    time.Since(sess.start).Seconds(), Handles: []admin.Handle{},
 			}}
-			if place, err := w.page.Session(sess.place); err == nil {
-				method, handle := place.InFlight()
+			if notes, err := w.page.Session(sess.slot); err == nil {
+				method, handle := notes.InFlight()
 				if v.Waits = method; method != "" && handle > 0 {
 					v.Waits = fmt.Sprintf("%s %d", method, handle)
 				}
 			}
-			v.w, v.ask = w, w.asks[sess.number]
-			// Those of sessions that have ended may still be open.
-			v.fresh = v.ask == nil && len(w.asks) < 2*w.places.most
-			if v.fresh {
-				v.ask = &ask{done: make(chan struct{})}
-				w.asks[sess.number] = v.ask
+			v.w, v.query = w, w.queries[sess.number]
+			// Questions about ended sessions may be open, too.
+			v.isNew = v.query == nil && len(w.queries) < 2*w.slots.count
+			if v.isNew {
+				v.query = &query{done: make(chan struct{})}
+				w.queries[sess.number] = v.query
 			}
 			all = append(all, v)
 		}
@@ -164,9 +166,9 @@ func (s *Supervisor) question(wanted func(*session) bool) []shown {
 	return all
 }
 
-// ask sends a question as soon as its worker has room for it. One that cannot be sent is over, for
-// all who wait for its answer.
-func (s *Supervisor) ask(ctx context.Context, v shown) {
+// sendQuery sends a question as soon as its worker's channel has room. If that fails, the question
+// is over for everyone who waits for the answer.
+func (s *Supervisor) sendQuery(ctx context.Context, v view) {
 	err := v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
 	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil {
 		select {
@@ -180,29 +182,29 @@ func (s *Supervisor) ask(ctx context.Context, v shown) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if v.w.asks[v.Number] == v.ask {
-		delete(v.w.asks, v.Number)
-		v.ask.answer.Gone = true
-		close(v.ask.done)
+	if v.w.queries[v.Number] == v.query {
+		delete(v.w.queries, v.Number)
+		v.query.answer.Gone = true
+		close(v.query.done)
 	}
 }
 
-// answered takes a worker's answer. It says whether there was a question.
-func (s *Supervisor) answered(w *worker, d *handoff.Described) bool {
+// queryAnswered handles a worker's answer, and says whether there was a question.
+func (s *Supervisor) queryAnswered(w *worker, d *handoff.Described) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := w.asks[d.Number]
+	a := w.queries[d.Number]
 	if a == nil {
 		return false
 	}
-	delete(w.asks, d.Number)
+	delete(w.queries, d.Number)
 	a.answer = d.Clean()
 	close(a.done)
 	return true
 }
 
-// take adds what the worker says.
-func (v *shown) take(d handoff.Described) {
+// addAnswer adds the worker's answer.
+func (v *view) addAnswer(d handoff.Described) {
 	if d.Gone {
 		return
 	}
@@ -217,8 +219,8 @@ func (v *shown) take(d handoff.Described) {
 	}
 }
 
-// programOf names the program of a process, as it calls itself. Of a caller that is gone, the pid
-// may be another's by now.
+// programOf is the name of a process's program. If the caller is gone, the pid may be another
+// process's by now.
 func programOf(pid int32) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // "" for a process that is gone
 	return plain.Text(strings.TrimSuffix(string(text), "\n"), 64)

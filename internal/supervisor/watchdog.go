@@ -14,38 +14,38 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// The watchdog ends workers that hang while they have sessions. There are two ways to
-// hang, and it looks for both four times within the bound:
+// The watchdog ends workers that hang while they have sessions. A worker can hang in two ways. The
+// watchdog checks for both, four times within its timeout (Config.Watchdog):
 //
 //   - The worker does not answer a ping: the process is stopped, or its runtime is stuck.
-//   - A thread is in the library and does not come back. Other threads can still answer pings, so
-//     this is seen in the page of vitals.
+//   - A thread is in the library and does not return. Other threads may still answer pings, so the
+//     watchdog reads the page of vitals.
 //
-// A worker that rests, with no call in flight and no thread in the library, is left to rest, since
-// hundreds of them that are pinged keep the machine busy. Once within the bound the kernel is asked
-// whether it is stopped, and pings are further apart. One that was stopped while it rested is ended
-// within twice the bound, and one whose runtime is stuck within some times the bound.
+// A worker is idle if it has no call in flight and no thread in the library. Pings to hundreds of
+// idle workers would keep the machine busy, so these get fewer pings. Once within the timeout the
+// watchdog asks the kernel whether an idle worker is stopped. A stopped idle worker is ended within
+// twice the timeout. An idle worker whose runtime is stuck is ended within a few times the timeout.
 //
-// A worker that is not ready in time hangs, too. It all counts looks, not time, so that a machine
-// that was asleep, or a supervisor that was stopped, does not cost a session.
-const looks = 4
+// A worker that is not ready in time hangs, too. The watchdog counts its checks and not the time.
+// So a machine that was suspended, or a supervisor that was stopped, does not cost a session.
+const checksPerTimeout = 4
 
-// restingPing is after how many looks a worker that rests is pinged.
-const restingPing = 6 * looks
+// idlePingChecks is the number of checks between two pings of an idle worker.
+const idlePingChecks = 6 * checksPerTimeout
 
-// abortGrace is the time that a worker has to write down, on SIGABRT, where it hangs.
+// abortGrace is the time from SIGABRT, on which a worker writes a dump, to SIGKILL.
 const abortGrace = time.Second
 
-// awaitReady kills a worker that is not ready within startTimeout, from when it was engaged.
+// awaitReady kills a worker that is not ready within startTimeout after it was engaged.
 func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger) {
 	select {
 	case <-w.engaged:
 	case <-stop:
 		return
 	}
-	tick := time.NewTicker(startTimeout / looks)
+	tick := time.NewTicker(startTimeout / checksPerTimeout)
 	defer tick.Stop()
-	for range looks {
+	for range checksPerTimeout {
 		select {
 		case <-tick.C:
 		case <-w.ready:
@@ -55,35 +55,36 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 		}
 	}
 	select {
-	case <-w.ready: // the last look may have found both
+	case <-w.ready: // at the last check both channels may have been ready
 	default:
 		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
 		s.mu.Lock()
-		w.deathBy = byStart
-		w.killed = fmt.Sprintf("was killed because it was not ready within %v", startTimeout)
+		w.deathCause = byStart
+		w.killReason = fmt.Sprintf("was killed because it was not ready within %v",
+			startTimeout)
 		s.mu.Unlock()
 		w.kill()
 	}
 }
 
-// A guard is what the watchdog knows of a worker.
-type guard struct {
-	pinged, missed uint64
-	rests          int          // looks in a row at which the worker has rested, since the last ping
-	stays          map[int]stay // of its threads in the library
+// A watchState has what the watchdog knows about a worker.
+type watchState struct {
+	lastPing, missedChecks uint64
+	checksSincePing        int          // checks since the last ping
+	stays                  map[int]stay // the worker's threads in the library
 }
 
 type stay struct {
-	turn  uint32
-	times int // looks that have found it
+	entry uint32
+	seen  int // checks that have found the thread in the same call
 }
 
-// guardAll watches over all workers until life is done.
-func (s *Supervisor) guardAll(life context.Context) {
+// runWatchdog checks all workers until life is done.
+func (s *Supervisor) runWatchdog(life context.Context) {
 	if s.Watchdog == 0 {
 		return
 	}
-	tick := time.NewTicker(s.Watchdog / looks)
+	tick := time.NewTicker(s.Watchdog / checksPerTimeout)
 	defer tick.Stop()
 	for {
 		select {
@@ -91,34 +92,38 @@ func (s *Supervisor) guardAll(life context.Context) {
 		case <-life.Done():
 			return
 		}
-		s.oom.look()
-		s.eachWorker(s.lookAfter)
+		s.oom.refresh()
+		s.eachWorker(s.check)
 	}
 }
 
-// lookAfter is one look at a worker. Only guardAll calls it.
-func (s *Supervisor) lookAfter(w *worker) {
+// check checks one worker. Only runWatchdog calls it.
+func (s *Supervisor) check(w *worker) {
 	if !w.isReady() {
 		return
 	}
-	g := &w.guard
-	busy, active, ponged, inside := s.observe(w)
+	g := &w.watchState
+	busy, active, lastPong, inside := s.observe(w)
 	if !busy {
-		g.missed = 0
+		g.missedChecks = 0
 		clear(g.stays)
 		return
 	}
-	g.rests++
+	g.checksSincePing++
 	switch {
-	case g.pinged > ponged:
-		if g.missed++; g.missed >= looks {
-			s.putDown(w, fmt.Sprintf("was killed because it did not answer for %v", s.Watchdog))
+	case g.lastPing > lastPong:
+		if g.missedChecks++; g.missedChecks >= checksPerTimeout {
+			s.killHung(w,
+				fmt.Sprintf("was killed because it did not answer for %v",
+					s.Watchdog))
 			return
 		}
-	case active || g.rests >= restingPing || g.rests%looks == 0 && !runs(w.pid):
-		g.missed, g.rests = 0, 0
-		g.pinged++
-		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.pinged}) // if it cannot be sent, it is not answered
+	case active || g.checksSincePing >= idlePingChecks ||
+		g.checksSincePing%checksPerTimeout == 0 && !isRunning(w.pid):
+		g.missedChecks, g.checksSincePing = 0, 0
+		g.lastPing++
+		// A ping that cannot be sent counts as not answered.
+		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.lastPing})
 	}
 	for thread := range g.stays {
 		if _, ok := inside[thread]; !ok {
@@ -126,49 +131,54 @@ func (s *Supervisor) lookAfter(w *worker) {
 		}
 	}
 	for thread, in := range inside {
-		if g.stays[thread].turn != in.Turn {
-			g.stays[thread] = stay{turn: in.Turn}
+		if g.stays[thread].entry != in.Turn {
+			g.stays[thread] = stay{entry: in.Turn}
 			continue
 		}
-		if g.stays[thread] = (stay{in.Turn, g.stays[thread].times + 1}); g.stays[thread].times >= looks {
-			s.putDown(w, fmt.Sprintf("was killed because it did not come back from the library for %v", s.Watchdog))
+		if g.stays[thread] = (stay{in.Turn, g.stays[thread].seen +
+			1}); g.stays[thread].seen >= checksPerTimeout {
+			s.killHung(w,
+				fmt.Sprintf("was killed because it did not come back from the library "+
+					"for %v", s.Watchdog))
 			return
 		}
 	}
 }
 
-// observe takes what lookAfter judges: whether the worker is to be looked after, whether it works,
-// the last ping that it has answered, and its threads in the library. Its page is there as long as
-// it is one of s.workers.
-func (s *Supervisor) observe(w *worker) (busy, active bool, ponged uint64, inside map[int]vitals.Stay) {
+// observe reads a worker's state for check. busy: the worker must be checked. active: it is not
+// idle. lastPong is the last answered ping, and inside has its threads in the library. The worker's
+// page is open as long as s.workers has the worker.
+func (s *Supervisor) observe(w *worker) (busy, active bool, lastPong uint64,
+	inside map[int]vitals.Stay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, there := s.workers[w]; !there || len(w.sessions) == 0 || w.ending || w.killed != "" {
+	if _, there := s.workers[w]; !there || len(w.sessions) == 0 || w.ending ||
+		w.killReason != "" {
 		return false, false, 0, nil
 	}
 	inside = w.page.Inside()
 	active = len(inside) > 0
 	for _, sess := range w.sessions {
-		if place, err := w.page.Session(sess.place); err == nil {
-			method, _ := place.InFlight()
+		if notes, err := w.page.Session(sess.slot); err == nil {
+			method, _ := notes.InFlight()
 			active = active || method != ""
 		}
 	}
-	return true, active, w.ponged, inside
+	return true, active, w.lastPong, inside
 }
 
-// runs says whether a process is certain not to be stopped (proc_pid_stat(5)).
-func runs(pid int) bool {
+// isRunning says whether a process is certainly not stopped (proc_pid_stat(5)).
+func isRunning(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := bytes.LastIndexByte(text, ')')
 	return err == nil && i >= 0 && i+2 < len(text) && text[i+2] != 'T' && text[i+2] != 't'
 }
 
-// putDown ends a worker that hangs: with SIGABRT, so that it writes down where,
-// and then with SIGKILL.
-func (s *Supervisor) putDown(w *worker, why string) {
+// killHung ends a worker that hangs. SIGABRT makes it write a dump. SIGKILL follows after
+// abortGrace.
+func (s *Supervisor) killHung(w *worker, why string) {
 	s.mu.Lock()
-	w.deathBy, w.killed = byWatchdog, why
+	w.deathCause, w.killReason = byWatchdog, why
 	s.mu.Unlock()
 	s.Log.Error("worker hangs", zap.Int("worker", w.pid), zap.String("why", why))
 	_ = w.process.Process.Signal(unix.SIGABRT)

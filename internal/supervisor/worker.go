@@ -6,17 +6,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
 	"tlsd/internal/audit"
-	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
 	"tlsd/internal/plain"
 	"tlsd/internal/vitals"
@@ -28,194 +24,61 @@ import (
 //	                                │                       └─ end: its channel is closed ────▶ gone
 //	                                └─ not ready within startTimeout: killed ─────────────────▶ gone
 //
-// One that serves the daemon's own user is engaged at once. One for another user is root's while it
-// waits, and becomes that user's when it is engaged.
+// A worker for the daemon's own user is engaged at once. A spare worker for another user runs as
+// root while it waits, and becomes that user when it is engaged.
 //
-// Its goroutine, watch, is the only one that receives from it and waits for it.
+// Only the goroutine of watch receives from the worker and waits for its process.
 type worker struct {
 	pid     int
 	process *exec.Cmd
 	channel *handoff.Conn
-	page    *vitals.Page // watch takes it away, after gone
+	page    *vitals.Page // watch closes it after gone
 	started time.Time
 
-	engaged     chan struct{} // closed when its configuration is sent
-	ready       chan struct{} // closed when report is there
-	libraryFile os.FileInfo   // of a worker that is ready, the library that it has loaded; nil: not known
-	other       bool          // it is another user's, or will be: no file that it names is looked at
-	report      handoff.Ready // of a worker that is ready
+	engaged     chan struct{} // closed when the configuration is sent
+	ready       chan struct{} // closed when report is set
+	libraryFile os.FileInfo   // the file of the library; set before ready; nil: not known
+	otherUser   bool          // for another user: the supervisor opens no file that it names
+	report      handoff.Ready // set before ready
 	gone        chan struct{} // closed when the process has been waited for
-	cause       string        // of its end, of a worker that is gone: "died of SIGSEGV"
-	end         end           // of a worker that is gone
+	cause       string        // why it has ended, such as "died of SIGSEGV"; set before gone
+	end         exit          // how the process has ended; set before gone
 
-	killedAt atomic.Int64 // when it was first killed, in nanoseconds since 1970; 0: it was not
-	guard    guard        // only guardAll's
+	killedAt   atomic.Int64 // the time of the first kill, in ns since 1970; 0: not killed
+	watchState watchState   // used by runWatchdog only
 
 	// Guarded by Supervisor.mu.
-	turn     func()              // ends the turn of its start
-	sessions map[uint64]*session // in its hands; nil when it is gone
-	load     int                 // sessions that it has or is about to get
-	own      bool                // it is for one session alone, and goes when that ends
-	ponged   uint64              // the number of the last ping that it has answered
-	places   places              // those of its page of vitals
-	ending   bool                // it was told to go
-	outgoing bool                // it gets no more sessions, and goes with its last
-	asks     map[uint64]*ask     // questions that are not answered, by session; at most twice its places
-	deathBy  string              // the kind of killed, as the metrics have it
-	claimed  claims              // what it has said of its counters
-	killed   string              // why the supervisor has killed it, for its callers to read; "" if it has not
+	startDone  func()              // tells the queue of starts that this start is over
+	sessions   map[uint64]*session // by number; nil when the worker is gone
+	load       int                 // sessions that the worker has or is about to get
+	single     bool                // serves one session, and exits when that ends
+	lastPong   uint64              // the number of the last answered ping
+	slots      slots               // the slots of its page of vitals
+	ending     bool                // told to exit
+	draining   bool                // gets no more sessions, and exits when its last one ends
+	queries    map[uint64]*query   // open ones by session, at most twice the number of slots
+	deathCause string              // the cause of the kill, as a label of the metrics
+	claimed    claims              // the worker's counters, as last read
+	killReason string              // why the supervisor killed it, for callers; "": not killed
 }
 
 const (
-	// startTimeout bounds the time from the start of a worker to its Ready.
+	// startTimeout limits the time from the start of a worker to its Ready.
 	startTimeout = 10 * time.Second
-	// endTimeout bounds the time that a worker has to go when it is told to. Then
-	// it is killed.
+	// endTimeout limits the time from the order to exit to the worker's end. Then the
+	// supervisor kills the worker.
 	endTimeout = 5 * time.Second
 
-	// messageBurst and messageRate, a second, bound the messages of a worker, with a fifth and
-	// a tenth more for each session that it may have. One that keeps its own limits (see
-	// cmd/tlsd) has far fewer.
+	// messageBurst and messageRate (messages a second) limit what a worker may send. Each
+	// session that the worker may have adds a tenth to the burst and a fifth to the rate. A
+	// worker that keeps its own limits (see cmd/tlsd) sends far fewer.
 	messageBurst = 1000
 	messageRate  = 100
-	// longestReason bounds the text why a worker cannot serve, in bytes.
+	// longestReason limits a worker's text about why it cannot serve, in bytes.
 	longestReason = 1 << 10
 )
 
-// start makes a worker process, for the daemon's own user or to become another's. It has to be
-// engaged, and watch has to be run.
-//
-// The process has the daemon's user, for between fork(2) and execve(2) it shares the daemon's
-// memory: a user who could stop it there would stop the daemon.
-func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
-	channel, theirs, err := handoff.Pair()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer theirs.Close()
-	sessions := 1
-	if s.Shared && !other {
-		sessions = s.MaxSessions
-	}
-	page, pageFile, err := vitals.New(sessions)
-	if err != nil {
-		channel.Close()
-		return nil, nil, err
-	}
-	defer pageFile.Close()
-	stderr, write, err := os.Pipe()
-	if err != nil {
-		channel.Close()
-		page.Close()
-		return nil, nil, err
-	}
-	defer write.Close()
-
-	cmd := s.workerCommand(other, write, theirs, pageFile)
-	err = s.forking.during(func() error { return withTimerSlack(timerSlack, cmd.Start) })
-	if err != nil {
-		channel.Close()
-		page.Close()
-		stderr.Close()
-		return nil, nil, err
-	}
-	return &worker{
-		pid:      cmd.Process.Pid,
-		process:  cmd,
-		channel:  channel,
-		other:    other,
-		page:     page,
-		started:  time.Now(),
-		engaged:  make(chan struct{}),
-		ready:    make(chan struct{}),
-		gone:     make(chan struct{}),
-		guard:    guard{stays: map[int]stay{}},
-		turn:     func() {},
-		sessions: map[uint64]*session{},
-		asks:     map[uint64]*ask{},
-		places:   places{most: sessions},
-	}, stderr, nil
-}
-
-// workerCommand is the process of a worker: its standard error, and the files that become
-// handoff.FD and vitals.FD.
-func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *exec.Cmd {
-	cmd := &exec.Cmd{
-		Path:       thisProgram(),
-		Args:       []string{handoff.Arg0},
-		Env:        workerEnv(os.Environ()),
-		Dir:        "/",
-		Stderr:     stderr,
-		ExtraFiles: []*os.File{channel, page},
-		// Not reached by the terminal's Ctrl-C, nor able to ask for a pass
-		// phrase on it.
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
-	if s.KeyLog != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, s.KeyLog)
-	}
-	if s.Confine {
-		ask := confine.EnvAsk
-		if other {
-			ask = confine.EnvAskOther
-		}
-		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
-		if len(s.Readable) > 0 {
-			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
-		}
-	}
-	return cmd
-}
-
-// thisProgram is the path of the program that runs: on Linux this very one, even if its file has
-// been replaced.
-func thisProgram() string {
-	if runtime.GOOS == "linux" {
-		return "/proc/self/exe"
-	}
-	path, _ := os.Executable() // without a path the start of the worker fails
-	return path
-}
-
-// engage tells a worker whom it serves, nil being the daemon's own user. It is called once.
-func (s *Supervisor) engage(w *worker, as *confine.Identity) {
-	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
-	close(w.engaged) // not before: the configuration is the first message
-	// SetLogLevel may come between the look at the level and its sending.
-	for told, level := "", s.level(); err == nil && level != told; level = s.level() {
-		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
-		told = level
-	}
-	if err != nil {
-		w.kill() // what has become of it, watch sees
-	}
-}
-
-// workerEnv chooses what a worker gets of the daemon's environment: what finds
-// and sets up libraries, OpenSSL among them, the resolver and the Go runtime. SSLKEYLOGFILE is
-// not part of it: it would make some builds of OpenSSL write down session keys.
-func workerEnv(env []string) []string {
-	keep := []string{
-		"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
-		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
-		"MALLOC_ARENA_MAX",
-	}
-	// The C library would make its threads a heap each, so that many connections, whose memory
-	// comes from one and the other, need a tenth more (mallopt(3), M_ARENA_MAX). Of variables
-	// of one name the last counts.
-	out := []string{"MALLOC_ARENA_MAX=1"}
-	for _, e := range env {
-		for _, name := range keep {
-			if strings.HasPrefix(e, name+"=") {
-				out = append(out, e)
-			}
-		}
-	}
-	return out
-}
-
-// watch follows the worker from its start to its end. The caller has added it
-// to s.workers.
+// watch follows the worker from its start to its end. The caller has added the worker to s.workers.
 func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	defer s.watching.Done()
 	log := s.Log.With(zap.Int("worker", w.pid))
@@ -225,108 +88,113 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
-	defer s.endTurn(w)
-	err := s.converse(w)
+	defer s.finishStart(w)
+	err := s.receiveMessages(w)
 	close(stop)
 	guarding.Wait()
-	if broken := (brokenError{}); errors.As(err, &broken) {
+	if broken := (protocolError{}); errors.As(err, &broken) {
 		log.Error("worker breaks the rules of its channel, and is killed", zap.Error(err))
 		s.mu.Lock()
-		w.deathBy = byRules
-		w.killed = "was killed because it broke the rules of its channel to tlsd"
+		w.deathCause = byRules
+		w.killReason = "was killed because it broke the rules of its channel to tlsd"
 		s.mu.Unlock()
 		w.kill()
 	}
 	w.channel.Close()
 	w.end = awaitEnd(w)
 
-	// Whoever else might have the pipe open has no hold on us.
+	// Another process may have the pipe open: the read must have a limit.
 	if p, ok := stderr.(*os.File); ok {
 		p.SetReadDeadline(time.Now().Add(time.Second))
 	}
 	head := <-noise
 	stderr.Close()
-	// The callers are told first: who sees that the process is gone can rely on it
-	// that they know.
-	last := s.farewell(w, w.end, head)
+	// The callers are told first. So if an observer sees that the process is gone, the callers
+	// know the reason.
+	last := s.tellCallers(w, w.end, head)
 	w.cause = last.cause
-	if w.end.kept {
+	if w.end.stuck {
 		leaveBehind(w, log)
 	}
-	s.bury(w)
+	s.reap(w)
 	close(w.gone)
-	s.buried(w, log, head, last)
+	s.workerGone(w, log, head, last)
 	w.page.Close()
 }
 
-// endTurn ends the turn of the worker's start, if it has one that has not ended.
-func (s *Supervisor) endTurn(w *worker) {
+// finishStart tells the queue of starts that the worker's start is over. Only the first call has an
+// effect.
+func (s *Supervisor) finishStart(w *worker) {
 	s.mu.Lock()
-	end := w.turn
+	end := w.startDone
 	s.mu.Unlock()
 	end()
 }
 
-// A brokenError is a worker's breach of the rules of its channel.
-type brokenError struct{ error }
+// A protocolError says how a worker has broken the rules of its channel.
+type protocolError struct{ error }
 
-// converse receives from the worker until its channel ends, and returns why. A worker that says
-// what it must not say, or too much, is broken.
-func (s *Supervisor) converse(w *worker) error {
-	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.places.most, messageRate+messageRate/5*w.places.most)
+// receiveMessages receives from the worker until its channel ends, and returns the reason. It
+// returns a protocolError if the worker sends a message that it must not send, or too many.
+func (s *Supervisor) receiveMessages(w *worker) error {
+	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.slots.count,
+		messageRate+messageRate/5*w.slots.count)
 	for {
 		var msg handoff.FromWorker
 		switch err := w.channel.Receive(&msg); {
 		case errors.Is(err, handoff.ErrMessage):
-			return brokenError{err}
-		case err != nil: // the end, whoever has brought it about
+			return protocolError{err}
+		case err != nil: // the channel has ended
 			return err
 		}
-		if msg.Described != nil { // it does not count: for each one there was a question
-			if !s.answered(w, msg.Described) {
-				return brokenError{errors.New("it describes a session unasked")}
+		if msg.Described != nil { // the limiter does not count it: the supervisor has asked
+			if !s.queryAnswered(w, msg.Described) {
+				return protocolError{errors.New("it describes a session unasked")}
 			}
 			continue
 		}
 		if _, ok := limiter.Take(time.Now(), 0); !ok {
-			return brokenError{errors.New("too many messages")}
+			return protocolError{errors.New("too many messages")}
 		}
 		switch {
 		case msg.Ready != nil:
 			if w.isReady() {
-				return brokenError{errors.New("it said a second time that it is ready")}
+				return protocolError{
+					errors.New("it said a second time that it is ready")}
 			}
 			w.report = msg.Ready.Clean()
-			if w.report.Path != "" && !w.other {
-				w.libraryFile, _ = os.Stat(w.report.Path) // without it the worker does not become outdated
+			if w.report.Path != "" && !w.otherUser {
+				// Without the file the worker is never outdated.
+				w.libraryFile, _ = os.Stat(w.report.Path)
 			}
 			close(w.ready)
-			s.endTurn(w)
-			s.introduce(w)
+			s.finishStart(w)
+			s.recordReport(w)
 		case msg.Unfit != "":
 			s.mu.Lock()
-			w.deathBy = byStart
-			w.killed = "could not serve: " + plain.Text(msg.Unfit, longestReason)
+			w.deathCause = byStart
+			w.killReason = "could not serve: " + plain.Text(msg.Unfit, longestReason)
 			s.mu.Unlock()
 			return io.EOF
 		case msg.Ended != nil:
-			s.ended(w, msg.Ended)
+			s.sessionEnded(w, msg.Ended)
 		case msg.Audit != nil:
-			s.reported(w, msg.Audit)
+			s.auditReported(w, msg.Audit)
 		case msg.Pong != 0:
 			s.mu.Lock()
-			w.ponged = msg.Pong
+			w.lastPong = msg.Pong
 			s.mu.Unlock()
 		default:
-			return brokenError{errors.New("a message without content")}
+			return protocolError{errors.New("a message without content")}
 		}
 	}
 }
 
-// hand gives the worker a session.
-func (w *worker) hand(sess *session, conn *net.UnixConn) error {
+// sendSession sends the worker a session and its connection.
+func (w *worker) sendSession(sess *session, conn *net.UnixConn) error {
 	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{
-		Number: sess.number, Place: sess.place, UID: sess.peer.UID, PID: sess.peer.PID, Policy: &sess.policy,
+		Number: sess.number, Place: sess.slot, UID: sess.peer.UID, PID: sess.peer.PID,
+		Policy: &sess.policy,
 	}}, conn)
 }
 
@@ -339,7 +207,8 @@ func (w *worker) isReady() bool {
 	}
 }
 
-// kill ends the process. If it does not end, its channel does, so that nobody waits for it.
+// kill kills the process. If the process does not end within reapTimeout, kill closes the channel,
+// so that watch does not wait any longer.
 func (w *worker) kill() {
 	_ = w.process.Process.Kill()
 	if w.killedAt.CompareAndSwap(0, time.Now().UnixNano()) {

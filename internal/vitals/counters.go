@@ -7,16 +7,17 @@ import (
 	"unsafe"
 )
 
-// The counters of a worker lie in its page, behind the threads, in 64-bit words. So nothing reports
-// them: a worker adds to a word when it has done something, and the supervisor reads the words when
-// somebody wants to know, and when the worker is dead, whatever it died of.
+// The counters of a worker are 64-bit words of its page, behind the threads. No message reports
+// them. A worker adds to a word when it has done something. The supervisor reads the words when a
+// monitor asks, and after the worker's death.
 //
-// Handles count up and down, all others up. [Plausible] bounds what a worker can claim.
+// The counters of handles go up and down, all others up. [Plausible] limits the values that a
+// worker can claim.
 
 // A Counter is a word of the page.
 type Counter int
 
-// The counters that stand alone. Those of handshakes follow: see Shaken and Took.
+// The single counters. The counters of handshakes follow them: see Bucket and Shaken.
 const (
 	BytesIn     Counter = iota // from peers
 	BytesOut                   // to peers
@@ -28,30 +29,30 @@ const (
 	firstBucket
 )
 
-// Buckets are the bounds of the times of handshakes, in seconds. A time counts in the first bucket
-// that it fits in, or else in one more.
+// Buckets are the upper bounds of the handshake times, in seconds. A time counts in the first
+// bucket that is large enough. One more bucket is for longer times.
 var Buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
-// An Outcome is how a handshake has ended.
+// An Outcome is the result of a handshake.
 type Outcome struct {
 	Result  string // "ok", or the kind of the error
 	Version string // of TLS, "" if it has failed
 }
 
-// Outcomes are all that are told apart. What is none of them is the last.
+// Outcomes lists the outcomes that have counters. Any other outcome counts as the last one.
 var Outcomes = []Outcome{
 	{"ok", "TLSv1.3"}, {"ok", "TLSv1.2"}, {"ok", "other"},
 	{"verify", ""}, {"handshake", ""}, {"timeout", ""}, {"cancelled", ""}, {"denied", ""},
 	{"io", ""}, {"other", ""},
 }
 
-// NumCounters is how many counters there are.
+// NumCounters is the number of counters.
 var NumCounters = int(firstBucket) + len(Buckets) + 1 + 2*len(Outcomes)
 
-// countersAt is where they begin in the page.
+// countersAt is the offset of the counters in the page, in bytes.
 const countersAt = 8 * Threads
 
-// Bucket counts handshakes that took so long: the i-th of Buckets, or len(Buckets).
+// Bucket is the counter of the i-th of Buckets, or with len(Buckets) of longer times.
 func Bucket(i int) Counter { return firstBucket + Counter(i) }
 
 // BucketOf is the bucket of a time.
@@ -60,7 +61,7 @@ func BucketOf(took time.Duration) Counter {
 	return Bucket(i)
 }
 
-// Shaken counts handshakes of a role with the i-th outcome.
+// Shaken is the counter of handshakes of a role with the i-th outcome.
 func Shaken(server bool, i int) Counter {
 	c := Bucket(len(Buckets)+1) + Counter(i)
 	if server {
@@ -80,10 +81,10 @@ func OutcomeOf(o Outcome) int {
 	return len(Outcomes) - 1
 }
 
-// Count adds n, which is below zero for what counts down.
+// Count adds n to a counter. n may be negative for a counter that goes down, too.
 func (p *Page) Count(c Counter, n int64) { p.counter(c).Add(uint64(n)) }
 
-// Read is a counter as the worker has it. See Plausible.
+// Read is the value that the worker claims. See Plausible.
 func (p *Page) Read(c Counter) uint64 { return p.counter(c).Load() }
 
 func (p *Page) counter(c Counter) *atomic.Uint64 { return p.long(countersAt + 8*int(c)) }
@@ -97,29 +98,29 @@ func (p *Page) long(at int) *atomic.Uint64 {
 	return (*atomic.Uint64)(unsafe.Pointer(&p.mem[at]))
 }
 
-// What a worker can have done, at most.
+// The highest plausible values.
 const (
-	mostBytes  = 4 << 30 // a second
-	mostShaken = 100_000 // a second
-	mostHeld   = 1 << 20 // handles
+	maxBytes      = 4 << 30 // a second
+	maxHandshakes = 100_000 // a second
+	maxHandles    = 1 << 20 // handles
 )
 
-// Plausible bounds the value of a counter of a worker that has lived so long.
+// Plausible limits the value of a counter to a plausible one for the worker's lifetime.
 func Plausible(c Counter, value uint64, life time.Duration) uint64 {
 	seconds := uint64(life/time.Second) + 1
 	switch c {
 	case BytesIn, BytesOut:
-		return min(value, seconds*mostBytes)
+		return min(value, seconds*maxBytes)
 	case Connections, Contexts:
 		if int64(value) < 0 {
 			return 0
 		}
-		return min(value, mostHeld)
+		return min(value, maxHandles)
 	case ShakenFor: // each may take as long as the worker lives
 		return min(value, seconds*1e6*1000)
 	}
-	return min(value, seconds*mostShaken)
+	return min(value, seconds*maxHandshakes)
 }
 
-// Falls says whether the counter counts down, too.
+// Falls says whether the counter goes down, too.
 func (c Counter) Falls() bool { return c == Connections || c == Contexts }

@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// memory makes the file of a page, a temporary file that has no name. The worker could change its
+// memory makes the file of a page: a temporary file without a name. The worker could change its
 // size.
 func memory(size int64) (*os.File, error) {
 	f, err := os.CreateTemp("", "tlsd-vitals")

@@ -137,7 +137,7 @@ func (p *Page) Leave(thread int) {
 
 // A Stay is a thread's time in the library.
 type Stay struct {
-	Turn   uint32 // it is the same number during one stay
+	Turn   uint32 // stays the same during one stay
 	Method string // the method that the stay is for, or ""
 }
 
@@ -155,7 +155,7 @@ func (p *Page) Inside() map[int]Stay {
 // A Session is the part of the page for one session.
 type Session struct{ writing, calling, handle *atomic.Uint32 }
 
-// Session returns the n-th part. It fails if there are not so many.
+// Session returns the n-th part. It fails if n is out of range.
 func (p *Page) Session(n int) (*Session, error) {
 	at := headerBytes + n*sessionBytes
 	if n < 0 || at+sessionBytes > len(p.mem) {

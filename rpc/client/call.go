@@ -16,9 +16,9 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Call calls any method. params is a slice or a struct that encoding/json makes into an array or an
-// object, or nil for none; result is what encoding/json decodes the result into, or nil to drop it.
-// A blob, as a parameter and as a result, is a []byte.
+// Call calls any method. params is a slice or a struct that encoding/json encodes as an array or an
+// object, or nil for none. encoding/json decodes the result into result; nil drops it. A blob is a
+// []byte, as a parameter and as a result.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
 	value, err := c.exchange(ctx, method, params, nil)
 	if err != nil || result == nil {
@@ -35,14 +35,14 @@ func decode(method string, value json.RawMessage, result any) error {
 	return nil
 }
 
-// exchange sends a call, with a descriptor if there is one, and waits for its answer. An error is
+// exchange sends a call, with a descriptor if f is not nil, and waits for the answer. An error is
 // always an *Error.
 func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (json.RawMessage, error) {
 	a := c.roundTrip(ctx, method, params, f)
 	if a.err == nil {
 		return a.result, nil
 	}
-	err := a.err.in(method)
+	err := a.err.forMethod(method)
 	if ctx.Err() != nil && (err.Kind == kind.Cancelled || err.Kind == kind.Lost) {
 		err.cause = errors.Join(err.cause, ctx.Err())
 	}
@@ -56,15 +56,15 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os
 	}
 	msg, err := request(id, method, params)
 	if err != nil {
-		c.forget(id)
-		return failed(kind.Params, err, "%v", err)
+		c.unregister(id)
+		return failedAnswer(kind.Params, err, "%v", err)
 	}
 	switch sent, err := c.send(ctx, msg, f); {
 	case !sent && err != nil:
-		c.forget(id)
-		return failed(kind.Cancelled, err, "cancelled before it was sent: %v", err)
+		c.unregister(id)
+		return failedAnswer(kind.Cancelled, err, "cancelled before it was sent: %v", err)
 	case err != nil:
-		c.breakOff(fmt.Errorf("send to tlsd: %w", err))
+		c.disconnect(fmt.Errorf("send to tlsd: %w", err))
 		return <-ch // the reader ends soon, and fails the call
 	}
 	select {
@@ -75,7 +75,7 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os
 	}
 }
 
-// request makes a call's message.
+// request makes the message of a call.
 func request(id uint64, method string, params any) ([]byte, error) {
 	req := wire.Request{JSONRPC: "2.0", ID: strconv.AppendUint(nil, id, 10), Method: method}
 	if params != nil {
@@ -92,8 +92,8 @@ func request(id uint64, method string, params any) ([]byte, error) {
 	return msg, err
 }
 
-// register takes the next id. Its channel gets exactly one answer, the reader's
-// if the connection ends, unless the id is forgotten before anything was sent.
+// register takes the next id. The channel gets exactly one answer: tlsd's, or the reader's when the
+// connection ends. It gets none if unregister is called before the call was sent.
 func (c *Client) register() (uint64, <-chan answer, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,23 +102,23 @@ func (c *Client) register() (uint64, <-chan answer, *Error) {
 	}
 	c.lastID++
 	ch := make(chan answer, 1)
-	c.waiting[c.lastID] = ch
+	c.waiters[c.lastID] = ch
 	return c.lastID, ch, nil
 }
 
-func (c *Client) forget(id uint64) {
+func (c *Client) unregister(id uint64) {
 	c.mu.Lock()
-	delete(c.waiting, id)
+	delete(c.waiters, id)
 	c.mu.Unlock()
 }
 
-func failed(k Kind, cause error, format string, args ...any) answer {
+func failedAnswer(k Kind, cause error, format string, args ...any) answer {
 	return answer{err: newError(k, cause, format, args...)}
 }
 
-// cancel asks tlsd to end the call, and waits for its answer.
+// cancel asks tlsd to end the call, and waits for the answer.
 func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer {
-	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.grace)
+	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.cancelTimeout)
 	defer stop()
 	note := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}`, id)
 	_, err := c.send(bounded, note, nil)
@@ -129,36 +129,37 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 		case <-bounded.Done():
 		}
 	}
-	c.breakOff(fmt.Errorf("tlsd did not answer within %v after a call was cancelled", c.grace))
+	c.disconnect(fmt.Errorf("tlsd did not answer within %v after a call was cancelled",
+		c.cancelTimeout))
 	c.conn.Close()
 	return <-ch
 }
 
-// send writes one message. If it returns false nothing has been written, and the error, if any, is
-// ctx's. If it returns true and an error the stream is broken. A write that tlsd does not take is
-// given up some time after ctx has ended.
+// send writes one message. If the result is false, nothing was written, and the error, if any, is
+// ctx's. If the result is true with an error, the stream is broken. If tlsd does not take the
+// message, send gives up cancelTimeout after ctx has ended.
 func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
 	select {
-	case c.sending <- struct{}{}:
+	case c.sendLock <- struct{}{}:
 	case <-ctx.Done():
 		return false, ctx.Err()
 	case <-c.done:
 		return false, nil // the reader has failed the call already
 	}
-	defer func() { <-c.sending }()
+	defer func() { <-c.sendLock }()
 
 	given := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(given)
-		c.conn.SetWriteDeadline(time.Now().Add(c.grace))
+		c.conn.SetWriteDeadline(time.Now().Add(c.cancelTimeout))
 	})
 	err := c.write(append(msg, '\n'), f)
 	if !stop() {
 		<-given
-		c.conn.SetWriteDeadline(time.Time{}) // it was for this message only
+		c.conn.SetWriteDeadline(time.Time{}) // the deadline was for this message only
 	}
 	return true, err
 }

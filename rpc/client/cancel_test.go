@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// soon bounds waits that would otherwise have no end.
+// soon limits waits that might never end.
 const soon = 50 * time.Millisecond
 
-// An expiring context is one whose deadline passes when the test says so.
+// An expiring context has a deadline that passes when the test says so.
 type expiring struct {
 	context.Context
 	expire context.CancelFunc
@@ -98,9 +98,9 @@ func TestACancellationThatIsNotAnsweredEndsTheSession(t *testing.T) {
 		m := s.expect("tls.Read", "")
 		ctx.expire()
 		s.cancelled(m)
-		s.end() // the client hangs up
+		s.end() // the client closes the connection
 	})
-	c.grace = soon
+	c.cancelTimeout = soon
 	_, err := c.Read(ctx, 1, 10)
 	if wantKind(t, err, KindLost); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v does not tell of the deadline", err)
@@ -135,7 +135,7 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 		<-release // and reads no more
 	})
 	defer close(release)
-	c.grace = soon
+	c.cancelTimeout = soon
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	first := make(chan error, 1)
@@ -145,7 +145,7 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 	}()
 	<-begun
 
-	// A second one cannot even begin, and harms nobody when it gives up.
+	// A second one cannot begin, and harms no other call when it gives up.
 	short, stop := context.WithTimeout(t.Context(), soon)
 	defer stop()
 	_, err := c.Write(short, 1, []byte("x"))
@@ -159,10 +159,10 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 		t.Errorf("the first failed with %v", err)
 	}
 	_, err = c.Backend(t.Context())
-	wantKind(t, err, KindLost) // half a message has been sent
+	wantKind(t, err, KindLost) // half of a message was sent
 }
 
-// A deadlineConn knows the deadline that holds for its next write.
+// A deadlineConn records the deadline of its next write.
 type deadlineConn struct {
 	net.Conn
 	mu   sync.Mutex
@@ -183,7 +183,7 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	ours, theirs := pair(t)
 	conn := &deadlineConn{Conn: ours}
 	c := New(conn)
-	c.grace = 2 * time.Minute // for the rest of the message that is being written
+	c.cancelTimeout = 2 * time.Minute // for the rest of the message that is being written
 	play(t, theirs, func(s *standIn) {
 		s.r.Peek(1)
 		close(begun)
@@ -200,7 +200,7 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	go func() {
 		<-begun
 		cancel()
-		for { // until the write's bound has been set
+		for { // until the write's deadline is set
 			conn.mu.Lock()
 			set := conn.set
 			conn.mu.Unlock()

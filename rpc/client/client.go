@@ -9,21 +9,19 @@
 //
 // # Promises
 //
-//   - A [Client] is one session. [Client.Close], or the end of the process,
-//     frees all that the session owns.
-//   - All methods may be called from many goroutines at once. Calls are sent in the
-//     order in which the methods get to write; proto.md, section 3, says in which
-//     order tlsd runs them.
-//   - A call whose context ends is cancelled in tlsd too, and what it then answers is
-//     what the method returns: a call that was quicker than its cancellation has
-//     succeeded. An answer is waited for during two seconds. If none comes, nobody
-//     knows what became of the call, and the session is ended.
-//   - An error that tlsd has answered, the end of the connection and a cancelled
-//     call are an *[Error]. After the end of the connection every call fails with kind
-//     "lost"; a lost client stays lost, [Dial] a new one.
-//   - What is read from the socket is bounded by the protocol's limits.
-//   - [Client.HandshakeConn] and [Client.AcceptConn] give a net.Conn, which is the way for programs
-//     that move data. [Client.Read] and [Client.Write] carry it as base64.
+//   - A [Client] is one session. [Client.Close], or the end of the process, frees all that the
+//     session owns.
+//   - Many goroutines may call the methods at once. The client sends the calls one after another.
+//     proto.md, section 3, says in which order tlsd runs them.
+//   - A call whose context ends is cancelled in tlsd too. The method returns tlsd's answer: a call
+//     that ended before its cancellation has succeeded. The client waits two seconds for the
+//     answer. If none comes, the client ends the session, because the state of the call is unknown.
+//   - An error that tlsd has answered is an *[Error]. So are the end of the connection and a
+//     cancelled call. After the end of the connection every call fails with kind "lost". A lost
+//     client stays lost; [Dial] a new one.
+//   - The protocol's limits bound the memory for what is read from the socket.
+//   - [Client.HandshakeConn] and [Client.AcceptConn] return a net.Conn. Programs that move data
+//     should use it. [Client.Read] and [Client.Write] carry the data as base64.
 //
 // A Client has one goroutine of its own, which reads. Close waits for it.
 package client
@@ -46,39 +44,40 @@ import (
 )
 
 const (
-	dialTimeout = 10 * time.Second // for connect and tls.Hello, if the context allows more
-	cancelGrace = 2 * time.Second  // for an answer after a cancellation
-	drainTime   = time.Second      // for reading the reason after a failed write
+	dialTimeout   = 10 * time.Second // for connect and tls.Hello, if the context allows more
+	cancelTimeout = 2 * time.Second  // for an answer after a cancellation
+	reasonTimeout = time.Second      // to read the reason after a failed write
 )
 
-// Client is a session of tlsd.
+// A Client is a session of tlsd.
 type Client struct {
-	conn    net.Conn
-	sending chan struct{} // has an element while a message is written
-	done    chan struct{} // closed when the reader has ended
-	grace   time.Duration // cancelGrace, but in tests
-	peer    Peer
+	conn          net.Conn
+	sendLock      chan struct{} // has an element while a message is written
+	done          chan struct{} // closed when the reader has ended
+	cancelTimeout time.Duration // the constant, but in tests
+	peer          Peer
 
 	mu      sync.Mutex // guards the rest
 	lastID  uint64
-	waiting map[uint64]chan answer // calls that were or will be sent; nil when the connection is lost
-	cause   error                  // why this side ended the connection, if it did
+	waiters map[uint64]chan answer // calls that wait for an answer; nil after the end
+	cause   error                  // why this side has ended the connection; nil if it has not
 	err     *Error                 // why all calls fail; nil while the connection lives
 }
 
-// answer is how a call ended: one of the two is set.
+// An answer is the end of a call. One of the two fields is set.
 type answer struct {
 	result json.RawMessage
 	err    *Error
 }
 
-// Dial connects to the socket at path and greets tlsd. It takes about ten seconds at most, or less
-// if ctx ends.
+// Dial connects to the socket at path and greets tlsd. It takes at most about 10 s, or less if ctx
+// ends. The errors:
 //
-// Errors of connect(2) satisfy errors.Is with the system's: fs.ErrNotExist, fs.ErrPermission,
-// syscall.ECONNREFUSED (nobody listens). A socket of a user who is neither root nor the caller, nor
-// trusted by ConfPath, is a *[StrangerError]. A daemon that does not admit this user answers with
-// an *[Error] of kind "denied". A daemon of another time is [ErrVersion].
+//   - An error of connect(2) satisfies errors.Is with fs.ErrNotExist, fs.ErrPermission or
+//     syscall.ECONNREFUSED (no process listens).
+//   - The socket of a user who is not trusted is a *[StrangerError].
+//   - A daemon that does not admit this user answers with an *[Error] of kind "denied".
+//   - A daemon without a common version of the protocol is [ErrVersion].
 func Dial(ctx context.Context, path string) (*Client, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d", path, len(path), maxSocketPath)
@@ -96,7 +95,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	}
 	peer, err := peerOf(conn)
 	if err == nil {
-		err = peer.trust(path, os.Geteuid(), ReadConf)
+		err = peer.checkTrusted(path, os.Geteuid(), ReadConf)
 	}
 	if err != nil {
 		conn.Close()
@@ -114,8 +113,8 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-// plain takes the wrapping off, which repeats the path.
-func plain(err error) error {
+// unwrapNet takes off the wrapping of the net package, which repeats the path.
+func unwrapNet(err error) error {
 	var (
 		op *net.OpError
 		sc *os.SyscallError
@@ -129,42 +128,42 @@ func plain(err error) error {
 	return err
 }
 
-// New makes a client of a connection, which it owns from then on. Unlike Dial it sends nothing.
+// New makes a client of a connection, and owns the connection from then on. Unlike Dial it sends
+// nothing.
 func New(conn net.Conn) *Client {
 	c := &Client{
-		conn:    conn,
-		sending: make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		grace:   cancelGrace,
-		waiting: make(map[uint64]chan answer),
+		conn:          conn,
+		sendLock:      make(chan struct{}, 1),
+		done:          make(chan struct{}),
+		cancelTimeout: cancelTimeout,
+		waiters:       make(map[uint64]chan answer),
 	}
 	go c.read()
 	return c
 }
 
-// Close ends the session and waits until nothing of the client runs any more.
-// Calls that wait fail with kind "lost". It can be called more than once and always
-// returns nil; connections with the peer are not closed in an orderly way (for
-// that, call [Client.CloseConn] first).
+// Close ends the session, and waits until nothing of the client runs any more. Calls that wait fail
+// with kind "lost". Close may be called more than once, and always returns nil. Connections with
+// peers are cut without close_notify, unless [Client.CloseConn] was called before.
 func (c *Client) Close() error {
-	c.breakOff(net.ErrClosed)
+	c.disconnect(net.ErrClosed)
 	c.conn.Close()
 	<-c.done
 	return nil
 }
 
-// breakOff notes why this side ends the connection. The reader ends soon
-// afterwards; it gets a moment in which to read why tlsd has ended it.
-func (c *Client) breakOff(cause error) {
+// disconnect stores why this side ends the connection. The reader ends soon afterwards. Before, it
+// has reasonTimeout to read why tlsd has ended the connection.
+func (c *Client) disconnect(cause error) {
 	c.mu.Lock()
 	if c.cause == nil {
 		c.cause = cause
 	}
 	c.mu.Unlock()
-	c.conn.SetReadDeadline(time.Now().Add(drainTime))
+	c.conn.SetReadDeadline(time.Now().Add(reasonTimeout))
 }
 
-// read hands out answers until the connection ends, and then fails all calls.
+// read hands out answers until the connection ends. Then it fails all calls.
 func (c *Client) read() {
 	defer close(c.done)
 	err := c.readAnswers()
@@ -187,16 +186,15 @@ func (c *Client) read() {
 		refused = newError(kind.Lost, err, "the session is lost: %s", why)
 	}
 	c.err = refused
-	waiting := c.waiting
-	c.waiting = nil
+	waiting := c.waiters
+	c.waiters = nil
 	c.mu.Unlock()
 	for _, ch := range waiting {
 		ch <- answer{err: refused}
 	}
 }
 
-// readAnswers returns an *Error if tlsd has refused the whole session, with an
-// error that names no call.
+// readAnswers returns an *Error if tlsd has refused the whole session. Such an error names no call.
 func (c *Client) readAnswers() error {
 	r := wire.NewReader(c.conn, wire.MaxLine)
 	for {
@@ -209,13 +207,13 @@ func (c *Client) readAnswers() error {
 			return err
 		}
 		c.mu.Lock()
-		ch, ok := c.waiting[id]
-		delete(c.waiting, id)
+		ch, ok := c.waiters[id]
+		delete(c.waiters, id)
 		c.mu.Unlock()
 		if !ok {
-			return fmt.Errorf("tlsd has answered call %d, which nobody has made or which was answered before", id)
+			return fmt.Errorf("tlsd has answered call %d, which is not in flight", id)
 		}
-		ch <- a // has room for the one answer that a call gets
+		ch <- a // the channel has room for one answer, and a call gets one
 	}
 }
 
@@ -223,10 +221,10 @@ func (c *Client) readAnswers() error {
 func parse(line []byte) (id uint64, a answer, err error) {
 	var m wire.Response
 	if err := json.Unmarshal(line, &m); err != nil {
-		return 0, a, fmt.Errorf("tlsd has sent something that is no answer: %w", err)
+		return 0, a, fmt.Errorf("tlsd has sent a line that is no answer: %w", err)
 	}
 	if m.JSONRPC != "2.0" || (m.Result == nil) == (m.Error == nil) {
-		return 0, a, errors.New("tlsd has sent something that is no JSON-RPC 2.0 answer")
+		return 0, a, errors.New("tlsd has sent a line that is no JSON-RPC 2.0 answer")
 	}
 	if m.Error != nil {
 		a.err = fromWire(m.Error)
@@ -235,7 +233,7 @@ func parse(line []byte) (id uint64, a answer, err error) {
 		}
 	}
 	if id, err = strconv.ParseUint(string(m.ID), 10, 64); err != nil {
-		return 0, a, fmt.Errorf("tlsd has answered a call that nobody has made: id %.40q", m.ID)
+		return 0, a, fmt.Errorf("tlsd has answered the id %.40q, which no call has", m.ID)
 	}
 	a.result = m.Result
 	return id, a, nil

@@ -140,10 +140,13 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 		{"neither result nor error", `{"jsonrpc":"2.0","id":1}`, "no JSON-RPC 2.0"},
 		{"both", `{"jsonrpc":"2.0","id":1,"result":0,"error":{"code":1,"message":"x"}}`, "no JSON-RPC 2.0"},
 		{"a request", `{"jsonrpc":"2.0","id":1,"method":"x"}`, "no JSON-RPC 2.0"},
-		{"id of nobody", `{"jsonrpc":"2.0","id":99,"result":0}`, "nobody has made"},
-		{"id of another type", `{"jsonrpc":"2.0","id":"1","result":0}`, "nobody has made"},
-		{"no id", `{"jsonrpc":"2.0","result":0}`, "nobody has made"},
-		{"id twice", `{"jsonrpc":"2.0","id":2,"result":""}` + "\n" + `{"jsonrpc":"2.0","id":2,"result":""}`, "answered before"},
+		{"id of nobody", `{"jsonrpc":"2.0","id":99,"result":0}`,
+			"call 99, which is not in flight"},
+		{"id of another type", `{"jsonrpc":"2.0","id":"1","result":0}`,
+			"which no call has"},
+		{"no id", `{"jsonrpc":"2.0","result":0}`, "which no call has"},
+		{"id twice",
+			`{"jsonrpc":"2.0","id":2,"result":""}` + "\n" + `{"jsonrpc":"2.0","id":2,"result":""}`, "call 2, which is not in flight"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -158,7 +161,7 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 				wg.Go(func() {
 					_, err := c.Backend(t.Context())
 					if err == nil && strings.Contains(tt.line, `"id":2`) {
-						return // of the two answers to one call the first counts
+						return // the first of the two answers counts
 					}
 					e := wantKind(t, err, KindLost)
 					if !strings.Contains(e.Message, tt.why) || !strings.HasPrefix(e.Message, "tls.Backend: the session is lost: ") {
@@ -207,7 +210,8 @@ func TestATooLongAnswerLosesTheSession(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
 		s.next()
-		s.conn.Write(bytes.Repeat([]byte("x"), wire.MaxLine+70_000)) // fails when the client has had enough
+		// fails when the client gives up
+		s.conn.Write(bytes.Repeat([]byte("x"), wire.MaxLine+70_000))
 	})
 	_, err := c.Backend(t.Context())
 	if wantKind(t, err, KindLost); !errors.Is(err, wire.ErrTooLong) {
@@ -222,7 +226,8 @@ func TestARefusedSessionSaysWhy(t *testing.T) {
 	if _, err := theirs.Write([]byte(line)); err != nil {
 		t.Fatal(err)
 	}
-	theirs.Close() // before the client has sent anything: its write fails, and yet it reads the reason
+	// before the client sends anything: its write fails, but it still reads the reason
+	theirs.Close()
 	c := New(ours)
 	defer c.Close()
 	for range 2 {
@@ -260,7 +265,7 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 	wantKind(t, err, KindLost)
 }
 
-// A slowConn needs a while to notice that it has been closed.
+// A slowConn notices late that it was closed.
 type slowConn struct{ net.Conn }
 
 func (c slowConn) Read(p []byte) (int, error) {
@@ -300,8 +305,8 @@ func TestWhatIsTooLargeIsNotSent(t *testing.T) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.waiting) != 0 {
-		t.Errorf("%d calls are still waited for", len(c.waiting))
+	if len(c.waiters) != 0 {
+		t.Errorf("%d calls are still waited for", len(c.waiters))
 	}
 }
 

@@ -14,30 +14,31 @@ import (
 	"tlsd/internal/safefile"
 )
 
-// ConfPath is the file in which root says to all who call tlsd where it is: lines of "key = value";
-// empty lines and lines that begin with # do not count.
+// ConfPath is the file in which root tells callers of tlsd about the system's tlsd. It has lines of
+// "key = value". Empty lines and lines that begin with # are ignored.
 //
-//	socket = PATH             the system's tlsd listens here, and is not looked for elsewhere
+//	socket = PATH             the system's tlsd listens here; no other socket is tried
 //	autostart = yes | no      whether a private tlsd may be started
-//	trusted-users = USER …    names or numbers: their daemons are talked to as root's are
+//	trusted-users = USER …    names or numbers of users whose daemons are trusted like root's
 //
-// Only root can change the file, or it is an error. So is a line that is not understood: who writes
-// one wants to forbid something. The plugin reads the same file by the same rules (clientconf.h).
+// Only root must be able to change the file; anything else is an error. A line that is not
+// understood is an error too, because its writer wanted to forbid something. The plugin reads the
+// file by the same rules (clientconf.h).
 const ConfPath = "/etc/tlsd/client.conf"
 
-// maxConf bounds the file, in bytes.
+// maxConf is the largest file, in bytes.
 const maxConf = 64<<10 - 1
 
-// Conf is the content of the file at ConfPath.
+// A Conf is the content of the file at ConfPath.
 type Conf struct {
-	There        bool     // there is such a file
-	Socket       string   // "" if it names none
-	Autostart    string   // "yes", "no", or "" if it says nothing
-	TrustedUsers []uint32 // those that there are
-	UnknownUsers []string // names among trusted-users that are nobody's
+	There        bool     // the file exists
+	Socket       string   // "" if the file names none
+	Autostart    string   // "yes", "no", or "" if the file has no such line
+	TrustedUsers []uint32 // those that exist
+	UnknownUsers []string // names among trusted-users that no user has
 }
 
-// ReadConf reads the file at ConfPath. If there is none, it says nothing, which is no error.
+// ReadConf reads the file at ConfPath. A file that does not exist is an empty Conf, and no error.
 func ReadConf() (Conf, error) {
 	return readConf(ConfPath, userDatabase{"/etc/passwd", "/run/systemd/dynamic-uid"})
 }
@@ -104,13 +105,15 @@ func (c *Conf) set(key, value string, users userDatabase) error {
 	return nil
 }
 
-// trusts says whether a daemon that the user runs is talked to.
+// trusts says whether the user's daemon is trusted.
 func (c Conf) trusts(uid uint32) bool { return slices.Contains(c.TrustedUsers, uid) }
 
-// userDatabase finds users without asking other programs or the network, as the plugin does.
+// A userDatabase finds users without asking other programs or the network. The plugin does the
+// same.
 type userDatabase struct {
-	passwd  string // file
-	dynamic string // folder in which systemd has a link direct:NAME to the number of each user of DynamicUser=
+	passwd string // file
+	// folder in which systemd has a link direct:NAME to the number of each user of DynamicUser=
+	dynamic string
 }
 
 func (d userDatabase) find(name string) (uid uint32, ok bool) {
@@ -139,5 +142,5 @@ func (d userDatabase) find(name string) (uid uint32, ok bool) {
 
 func userNumber(text string) (uint32, bool) {
 	n, err := strconv.ParseUint(text, 10, 32)
-	return uint32(n), err == nil && text[0] != '+' && n < 1<<32-1 // (uid_t)-1 is nobody's
+	return uint32(n), err == nil && text[0] != '+' && n < 1<<32-1 // (uid_t)-1 is no user
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// confFile writes a client.conf and a user database. Only root's file is taken.
+// confFile writes a client.conf and a user database. The file must belong to root.
 func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -31,7 +31,7 @@ func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	return path, users
 }
 
-// The plugin is asked the same in test/plugin.
+// test/plugin asks the plugin the same.
 func TestConfSaysWhereTheSystemsDaemonIs(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Conf{
@@ -116,7 +116,7 @@ func TestTrustedUsersDaemonsAreTalkedTo(t *testing.T) {
 		{0, nil, true}, {1000, nil, true}, {7, read, true}, {8, read, false},
 		{7, func() (Conf, error) { return Conf{TrustedUsers: []uint32{7}}, broken }, false},
 	} {
-		err := Peer{UID: tc.uid}.trust("/s", 1000, tc.read)
+		err := Peer{UID: tc.uid}.checkTrusted("/s", 1000, tc.read)
 		var stranger *StrangerError
 		if (err == nil) != tc.ok || err != nil && !errors.As(err, &stranger) {
 			t.Errorf("user %d: %v", tc.uid, err)

@@ -17,21 +17,21 @@ import (
 	"tlsd/internal/kind"
 )
 
-// Conn is a TLS connection as a net.Conn. Its bytes go over a data channel of its own (proto.md,
-// section 2), so that a connection never waits for another one. The rules:
+// A Conn is a TLS connection as a net.Conn. Its bytes go over a data channel (proto.md, section 2),
+// so connections do not wait for one another. The rules:
 //
-//   - Read gives io.EOF only after the peer's close_notify. Any other end is an error: an *Error of
-//     the kind that tls.Read would have.
-//   - Write returns when the data is on its way to tlsd. Flush waits until it has left for the
-//     peer. An error that comes later is that of a later Write, Flush or Close.
-//   - CloseWrite sends close_notify behind what was written. Reading goes on.
-//   - Close sends what was written, and close_notify, and frees the handle. If a Write was cut
-//     short, by its deadline or by the Close, and none has followed it, there is no close_notify:
-//     the peer can tell.
-//   - Deadlines are of this side: one that passes ends a Read or Write, and loses no data of a
-//     Read. The timeouts of tlsd bound what tlsd sends to the peer.
+//   - Read gives io.EOF only after the peer's close_notify. Any other end is an *Error, of the kind
+//     that tls.Read would have.
+//   - Write returns when the data is on its way to tlsd. Flush waits until the data has left for
+//     the peer. If sending fails later, a later Write, Flush or Close returns the error.
+//   - CloseWrite sends close_notify after all that was written. Reading goes on.
+//   - Close sends all that was written, sends close_notify, and frees the handle. If the last Write
+//     was cut short, by its deadline or by the Close, no close_notify is sent, so the peer can
+//     tell.
+//   - Deadlines limit this side's waits. A Read whose deadline passes loses no data. tlsd's
+//     timeouts limit the sending to the peer.
 //
-// All methods may be called by many goroutines at once.
+// Many goroutines may call the methods at once.
 type Conn struct {
 	c  *Client
 	h  Handle
@@ -40,20 +40,20 @@ type Conn struct {
 	closed atomic.Bool
 	sent   atomic.Int64 // bytes that were put on the channel
 
-	writing sync.Mutex // held by the Write that runs, which Close ends
-	cut     bool       // the last Write that has sent something was cut short; guarded by writing
+	writeMu sync.Mutex // held by the Write that runs; Close ends the Write
+	cut     bool       // the last Write that has sent bytes was cut short; guarded by writeMu
 
-	mu   sync.Mutex // guards the rest
-	shut bool       // CloseWrite was called
-	in   error      // why there is nothing more to read, once that is known
-	out  error      // why nothing more can be written, once that is known
+	mu       sync.Mutex // guards the rest
+	shut     bool       // CloseWrite was called
+	readErr  error      // why nothing more can be read; nil if not known
+	writeErr error      // why nothing more can be written; nil if not known
 }
 
-// askTimeout bounds the time in which tlsd says why a direction has ended, which it knows by then.
-const askTimeout = 10 * time.Second
+// statusTimeout limits the wait for tls.Status, which tlsd can answer at once.
+const statusTimeout = 10 * time.Second
 
-// HandshakeConn is [Client.Handshake] for a connection whose bytes go over a data channel. The Conn
-// has the handle from then on, and is to be closed instead of it.
+// HandshakeConn is [Client.Handshake] for a connection with a data channel. The Conn owns the
+// handle from then on. Close the Conn, and not the handle.
 func (c *Client) HandshakeConn(ctx context.Context, h Handle) (*Conn, error) {
 	ch, err := c.withChannel("tls.Handshake", func(theirs *os.File) error {
 		_, err := c.exchange(ctx, "tls.Handshake", []any{h, 1}, theirs)
@@ -65,7 +65,7 @@ func (c *Client) HandshakeConn(ctx context.Context, h Handle) (*Conn, error) {
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// AcceptConn is [Client.Accept] for a connection whose bytes go over a data channel.
+// AcceptConn is [Client.Accept] for a connection with a data channel.
 func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, port int) (*Conn, error) {
 	const method = "tls.Accept"
 	var h Handle
@@ -82,15 +82,18 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// withChannel makes a pair of sockets, has one end sent by a call, and returns the other one if the
-// call succeeds.
+// withChannel makes a pair of sockets, and calls call to send one end. If the call succeeds,
+// withChannel returns the other end.
 func (c *Client) withChannel(method string, call func(theirs *os.File) error) (*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
-		return nil, newError(kind.Limit, nil, "a data channel needs a Unix socket to tlsd, not a %T", c.conn).in(method)
+		return nil, newError(kind.Limit, nil,
+			"a data channel needs a Unix socket to tlsd, not a %T",
+			c.conn).forMethod(method)
 	}
 	ours, theirs, err := socketpair()
 	if err != nil {
-		return nil, newError(kind.Limit, err, "no pair of sockets for a data channel: %v", err).in(method)
+		return nil, newError(kind.Limit, err, "no pair of sockets for a data channel: %v",
+			err).forMethod(method)
 	}
 	err = call(theirs)
 	theirs.Close()
@@ -126,32 +129,33 @@ func socketpair() (*net.UnixConn, *os.File, error) {
 // Handle is the connection's handle, for [Client.PeerCertSubject] and the like.
 func (c *Conn) Handle() Handle { return c.h }
 
-// Read waits for data, and gives what is there.
+// Read waits for data, and returns what is there.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.ch.Read(p)
 	if n > 0 || err == nil {
 		return n, nil
 	}
-	return 0, c.explain(err, &c.in)
+	return 0, c.explain(err, &c.readErr)
 }
 
-// Write puts all of p on its way.
+// Write puts all of p on the channel.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	shut := c.shut
 	c.mu.Unlock()
 	if shut {
-		return 0, newError(kind.State, nil, "handle %d: CloseWrite was called before", c.h).in("tls.Write")
+		return 0, newError(kind.State, nil, "handle %d: CloseWrite was called before",
+			c.h).forMethod("tls.Write")
 	}
-	c.writing.Lock()
+	c.writeMu.Lock()
 	n, err := c.ch.Write(p)
 	c.sent.Add(int64(n))
 	if n > 0 {
 		c.cut = n < len(p)
 	}
-	c.writing.Unlock()
+	c.writeMu.Unlock()
 	if err != nil {
-		return n, c.explain(err, &c.out)
+		return n, c.explain(err, &c.writeErr)
 	}
 	return n, nil
 }
@@ -164,8 +168,7 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return c.c.Flush(ctx, c.h, c.sent.Load())
 }
 
-// CloseWrite says that nothing more will be written: close_notify is sent behind what was. Reading
-// goes on.
+// CloseWrite ends writing: tlsd sends close_notify after all that was written. Reading goes on.
 func (c *Conn) CloseWrite() error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -176,31 +179,31 @@ func (c *Conn) CloseWrite() error {
 	return c.ch.CloseWrite()
 }
 
-// Close is CloseContext without an end.
+// Close is CloseContext with a context that never ends.
 func (c *Conn) Close() error { return c.CloseContext(context.Background()) }
 
-// CloseContext ends Reads and Writes that wait, has tlsd send what was written, within its
-// timeouts, and then close_notify, and frees the handle. The end of ctx ends the sending. An error
-// is that of writing, if no other call has told it. Only the first call does something; later ones
-// return net.ErrClosed.
+// CloseContext ends Reads and Writes that wait. Then tlsd sends all that was written, within its
+// timeouts, and close_notify, and frees the handle. If ctx ends, the sending ends. An error is the
+// error of writing, if no other call has returned it. Only the first call does something. Later
+// ones return net.ErrClosed.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	c.ch.SetDeadline(time.Unix(1, 0))
-	c.writing.Lock()
+	c.writeMu.Lock()
 	if c.cut {
-		_ = c.ch.CloseRead() // with CloseWrite that is, for tlsd, as if this side were gone
+		_ = c.ch.CloseRead() // after both, tlsd sees a closed channel
 		_ = c.ch.CloseWrite()
 	}
-	c.writing.Unlock()
+	c.writeMu.Unlock()
 	err := c.c.CloseConn(ctx, c.h)
 	c.ch.Close()
 	return err
 }
 
-// explain says why a Read or Write of the channel has failed. What ends a direction is noted at
-// last, and given again by all that follow.
+// explain says why a Read or Write of the channel has failed. It stores the reason in last. Later
+// calls get the same reason.
 func (c *Conn) explain(err error, last *error) error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -214,7 +217,7 @@ func (c *Conn) explain(err error, last *error) error {
 	if known != nil {
 		return known
 	}
-	why := c.ask(last == &c.in, err)
+	why := c.queryStatus(last == &c.readErr, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if *last == nil {
@@ -223,9 +226,9 @@ func (c *Conn) explain(err error, last *error) error {
 	return *last
 }
 
-// ask asks tlsd why a direction has ended.
-func (c *Conn) ask(reading bool, err error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+// queryStatus asks tlsd why a direction has ended.
+func (c *Conn) queryStatus(reading bool, err error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
 	s, failed := c.c.Status(ctx, c.h)
 	switch {
@@ -240,7 +243,9 @@ func (c *Conn) ask(reading bool, err error) error {
 	case !reading && s.WriteError != nil:
 		return s.WriteError
 	}
-	return newError(kind.Internal, err, "handle %d: its data channel has ended, but not its direction: %v", c.h, err)
+	return newError(kind.Internal, err,
+		"handle %d: its data channel has ended, but tlsd says that the direction is open: %v",
+		c.h, err)
 }
 
 // SetDeadline sets the deadlines of Reads and of Writes.
@@ -249,7 +254,7 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetDe
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetReadDeadline, t) }
 
-// SetWriteDeadline sets the deadline of Writes: of how long they wait for tlsd to take the data.
+// SetWriteDeadline sets the deadline of Writes. A Write waits no longer for tlsd to take the data.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetWriteDeadline, t) }
 
 func (c *Conn) unlessClosed(set func(time.Time) error, t time.Time) error {
@@ -259,13 +264,13 @@ func (c *Conn) unlessClosed(set func(time.Time) error, t time.Time) error {
 	return set(t)
 }
 
-// LocalAddr names the handle: the addresses of the TCP connection are tlsd's.
+// LocalAddr names the handle, because the addresses of the TCP connection are tlsd's.
 func (c *Conn) LocalAddr() net.Addr { return Addr(c.h) }
 
-// RemoteAddr names the handle, as LocalAddr.
+// RemoteAddr names the handle, like LocalAddr.
 func (c *Conn) RemoteAddr() net.Addr { return Addr(c.h) }
 
-// Addr is what a Conn gives as its address: its handle.
+// An Addr is the address of a Conn: its handle.
 type Addr Handle
 
 // Network is "tlsd".

@@ -13,7 +13,7 @@ import (
 
 var _ net.Conn = (*Conn)(nil)
 
-// talkOver is talk for a Conn of handle 7: the script goes on with tlsd's end of the data channel.
+// talkOver is talk for a Conn of handle 7. The script goes on with tlsd's end of the data channel.
 func talkOver(t *testing.T, script func(*standIn, *net.UnixConn)) *Conn {
 	t.Helper()
 	c := talk(t, func(s *standIn) {
@@ -61,7 +61,7 @@ func TestBytesGoOverTheDataChannel(t *testing.T) {
 	if err := c.Flush(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for range 3 { // tlsd is asked once
+	for range 3 { // the client asks tlsd once
 		if n, err := c.Read(got); n != 0 || err != io.EOF {
 			t.Errorf("at the end: %d, %v", n, err)
 		}
@@ -99,7 +99,7 @@ func TestAcceptConnHasTheHandleOfTheAnswer(t *testing.T) {
 	}
 }
 
-// TestACallThatFailsLeavesNoChannel: this side's end is closed.
+// TestACallThatFailsLeavesNoChannel: the caller's end is closed.
 func TestACallThatFailsLeavesNoChannel(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -123,7 +123,7 @@ func TestACallThatFailsLeavesNoChannel(t *testing.T) {
 	wantKind(t, err, KindConnect)
 }
 
-// TestTheReasonOfAnEndIsAsked, and is given by every later call.
+// TestTheReasonOfAnEndIsAsked: every later call returns the same reason.
 func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 	t.Parallel()
 	const cut = `{"read":"failed","write":"failed","received":0,"sent":5,` +
@@ -181,7 +181,7 @@ func TestCloseTellsWhatNobodyHasBeenTold(t *testing.T) {
 	}
 }
 
-// TestCloseEndsWhatWaits: a Read that waits for the peer, and a Write that tlsd does not take.
+// TestCloseEndsWhatWaits: a Read waits for the peer, and a Write waits for tlsd.
 func TestCloseEndsWhatWaits(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, _ *net.UnixConn) {
@@ -200,8 +200,8 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 	}
 }
 
-// TestCloseTellsOfACutWrite: the channel is shut down both ways before tls.Close, so that there is
-// no close_notify.
+// TestCloseTellsOfACutWrite: both directions of the channel are shut down before tls.Close, so that
+// no close_notify is sent.
 func TestCloseTellsOfACutWrite(t *testing.T) {
 	t.Parallel()
 	for name, again := range map[string]bool{"cut": false, "cut, and gone on with": true} {
@@ -220,7 +220,8 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 				s.result(m, "0")
 			})
 			n, err := 0, error(nil)
-			for n == 0 { // a deadline that has passed before the Write cuts nothing
+			// a deadline that passes before the Write cuts nothing
+			for n == 0 {
 				c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 				n, err = c.Write(make([]byte, 1<<20))
 			}

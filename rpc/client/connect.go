@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// connect connects to the socket at path. A queue of callers that is full is EAGAIN from the
-// kernel, for a socket that does not block; a caller waits for its turn then, as one would whose
-// socket blocks.
+// connect connects to the socket at path. The kernel's error for a full backlog is EAGAIN, because
+// the socket does not block. connect then waits and tries again, as a blocking socket would.
 func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 	const longest = 100 * time.Millisecond
 	var d net.Dialer
@@ -21,9 +20,9 @@ func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 		if err == nil {
 			return conn.(*net.UnixConn), nil
 		}
-		switch err = plain(err); {
+		switch err = unwrapNet(err); {
 		case errors.Is(err, syscall.EAGAIN):
-			full = fmt.Errorf("too many others wait to be let in by tlsd: %w", err)
+			full = fmt.Errorf("the backlog of tlsd's socket is full: %w", err)
 		case full != nil && ctx.Err() != nil:
 			return nil, full
 		default:

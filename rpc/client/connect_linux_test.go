@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fullSocket listens, and has a queue of callers that is full. next takes one of them out.
+// fullSocket listens, and its backlog is full. next takes one caller out.
 func fullSocket(t *testing.T) (path string, next func()) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
@@ -45,13 +45,13 @@ func fullSocket(t *testing.T) (path string, next func()) {
 	}
 }
 
-// Whoever floods tlsd's queue delays others and does not turn them away.
+// A program that floods tlsd's backlog delays others, and does not turn them away.
 func TestAFullQueueIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	path, next := fullSocket(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	// On a machine that is very busy the time is over before the first attempt.
+	// On a very busy machine the time ends before the first attempt.
 	if _, err := connect(ctx, path); !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while it is full: %v; want EAGAIN when the time is over", err)
 	}
@@ -68,7 +68,8 @@ func TestAFullQueueIsWaitedFor(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Fatalf("it does not wait: %v", err)
-	case <-time.After(20 * time.Millisecond): // it may not even have tried; then this shows nothing, and harms nothing
+	// if connect has not tried yet, this shows nothing and harms nothing
+	case <-time.After(20 * time.Millisecond):
 	}
 	next()
 	if err := <-done; err != nil {

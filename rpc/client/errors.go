@@ -7,10 +7,10 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Kind says why a call failed, coarsely enough for a program to act on.
+// A Kind says why a call failed, in few categories on which a program can act.
 type Kind = kind.Kind
 
-// The kinds; proto.md, section 5, says what each means.
+// The kinds. proto.md, section 5, says what each means.
 const (
 	KindParams    = kind.Params
 	KindHandle    = kind.Handle
@@ -29,28 +29,28 @@ const (
 	KindInternal  = kind.Internal
 )
 
-// Error is how a call failed. Programs decide by Kind:
+// An Error says how a call failed. Programs decide by Kind:
 //
 //	var e *client.Error
 //	if errors.As(err, &e) && e.Kind == client.KindVerify { … e.Data.Verify.Reason … }
 //
-// The error of a call that was ended by its context also satisfies errors.Is with
+// If the context of a call has ended the call, its error also satisfies errors.Is with
 // context.Canceled or context.DeadlineExceeded.
 type Error struct {
 	Code    int            // of JSON-RPC
 	Kind    Kind           // never empty
-	Message string         // for people; if tlsd has answered it, LastError gives the same
-	Data    wire.ErrorData // Op, Handle and detail, where they are known
+	Message string         // for people; if tlsd has answered it, LastError returns the same
+	Data    wire.ErrorData // Op, Handle and details, if they are known
 
 	cause error
-	ours  bool // made by this package, not answered by tlsd
+	local bool // made by this package, not answered by tlsd
 }
 
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap returns what made this side end the call: the context's error, that of the
-// connection, or both. It is nil for an answer that nothing here has caused.
+// Unwrap returns why this side has ended the call: the context's error, the connection's error, or
+// both. It is nil if tlsd has ended the call.
 func (e *Error) Unwrap() error { return e.cause }
 
 // newError makes an error that tlsd has not answered.
@@ -61,25 +61,25 @@ func newError(k Kind, cause error, format string, args ...any) *Error {
 		Message: fmt.Sprintf(format, args...),
 		Data:    wire.ErrorData{Kind: k},
 		cause:   cause,
-		ours:    true,
+		local:   true,
 	}
 }
 
-// in returns the error as that of a call of method. The text of what tlsd has answered stays
-// as it is, because it is what LastError gives.
-func (e *Error) in(method string) *Error {
+// forMethod returns the error with the method. The text of an error that tlsd has answered stays as
+// it is, because LastError returns the same text.
+func (e *Error) forMethod(method string) *Error {
 	c := *e
 	if c.Data.Op == "" {
 		c.Data.Op = method
 	}
-	if c.ours {
+	if c.local {
 		c.Message = method + ": " + c.Message
 	}
 	return &c
 }
 
-// fromWire makes an Error of an answer. An error without data, which tlsd does not send,
-// gets the kind that belongs to its code.
+// fromWire makes an Error of an answer. tlsd sends no error without data. The kind of such an error
+// follows from its code.
 func fromWire(w *wire.Error) *Error {
 	e := &Error{Code: w.Code, Message: w.Message}
 	if w.Data != nil {

@@ -13,11 +13,11 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Handle names a connection or a server context of one session: 1 to 2147483647.
+// A Handle names a connection or a server context of one session: 1 to 2147483647.
 type Handle int32
 
-// NewClient opens a TCP connection to host, a name or an address, and port,
-// 1 to 65535. TLS starts with Handshake. The handle is to be closed with CloseConn.
+// NewClient opens a TCP connection to host, a name or an address, and port, 1 to 65535. TLS starts
+// with Handshake. The caller must close the handle with CloseConn.
 func (c *Client) NewClient(ctx context.Context, host string, port int) (Handle, error) {
 	return call[Handle](ctx, c, "tls.NewClient", host, port)
 }
@@ -31,7 +31,9 @@ func (c *Client) Handshake(ctx context.Context, h Handle) error {
 func (c *Client) Write(ctx context.Context, h Handle, data []byte) (int, error) {
 	const method = "tls.Write"
 	if len(data) > wire.MaxBlob {
-		return 0, newError(kind.Params, nil, "%d bytes of data; at most %d are possible in one call", len(data), wire.MaxBlob).in(method)
+		return 0, newError(kind.Params, nil,
+			"%d bytes of data; at most %d are possible in one call", len(data),
+			wire.MaxBlob).forMethod(method)
 	}
 	if data == nil {
 		data = []byte{}
@@ -39,21 +41,21 @@ func (c *Client) Write(ctx context.Context, h Handle, data []byte) (int, error) 
 	return call[int](ctx, c, method, h, data)
 }
 
-// Read waits for data and returns what is there: 1 to maxBytes bytes, of which the caller
-// becomes the owner. No bytes and no error mean that the peer has ended its direction with
-// close_notify; a connection that was cut is an error of kind "io". maxBytes is 1 to 16777216.
+// Read waits for data and returns what is there: 1 to maxBytes bytes, which the caller owns. No
+// bytes and no error mean that the peer has ended its direction with close_notify. A connection
+// that was cut is an error of kind "io". maxBytes is 1 to 16777216.
 func (c *Client) Read(ctx context.Context, h Handle, maxBytes int) ([]byte, error) {
 	return call[[]byte](ctx, c, "tls.Read", h, maxBytes)
 }
 
-// CloseConn is tls.Close: it sends close_notify and frees the connection's handle. (Close ends
-// the whole session.)
+// CloseConn is tls.Close: it sends close_notify and frees the connection's handle. (Close ends the
+// whole session.)
 func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
-// Status says how the two directions of a connection stand. An error that it tells counts as told:
-// Close does not tell it again.
+// Status returns the state of the two directions of a connection. If it has returned an error,
+// CloseConn does not return the same error again.
 func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	w, err := call[wire.Status](ctx, c, "tls.Status", h)
 	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
@@ -66,14 +68,14 @@ func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	return s, err
 }
 
-// Status is how the two directions of a connection stand.
+// A Status is the state of the two directions of a connection.
 type Status struct {
 	Read       string // "open", "end" (the peer's close_notify) or "failed"
 	Write      string // "open", "shut" (close_notify was sent) or "failed"
-	Received   int64  // bytes that were put on the data channel, or read with Read
+	Received   int64  // bytes that were put on the data channel, or returned by Read
 	Sent       int64  // bytes that have left for the peer
-	ReadError  *Error // nil, unless reading has failed
-	WriteError *Error // nil, unless writing has failed
+	ReadError  *Error // nil unless reading has failed
+	WriteError *Error // nil unless writing has failed
 }
 
 // Flush waits until so many bytes of a connection have left for the peer, counted from the
@@ -82,13 +84,13 @@ func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
 }
 
-// Shutdown sends what was written, and then close_notify. Reading goes on.
+// Shutdown sends all that was written, and then close_notify. Reading goes on.
 func (c *Client) Shutdown(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Shutdown", []any{h}, nil)
 }
 
-// SetInsecureSkipVerify turns the verification of the server's certificate off (true) or on
-// again, for one connection, before its handshake. For tests only.
+// SetInsecureSkipVerify turns the verification of the server's certificate off (true) or on again,
+// for one connection, before its handshake. Use it for tests only.
 func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) error {
 	n := 0
 	if on {
@@ -97,19 +99,19 @@ func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) e
 	return c.Call(ctx, "tls.SetInsecureSkipVerify", []any{h, n}, nil)
 }
 
-// SetTimeout bounds each wait of a handle from now on: of a connection Handshake, Read and each 64
-// KiB of a Write, of a server context Accept; with the handle 0 each NewClient. A call that meets
-// its bound fails with kind "timeout". The bound is rounded up to milliseconds, of which there are
-// at most 2147483647; 0 brings back the timeouts that tlsd was started with.
+// SetTimeout sets the timeout of later calls on a handle. On a connection it is for each Handshake,
+// each Read and each 64 KiB of a Write. On a server context it is for each Accept, and with the
+// handle 0 for each NewClient. A call that reaches its timeout fails with kind "timeout". bound is
+// rounded up to milliseconds; the maximum is 2147483647 ms. 0 brings tlsd's own timeouts back.
 func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) error {
 	ms := (bound + time.Millisecond - 1) / time.Millisecond
 	return c.Call(ctx, "tls.SetTimeout", []any{h, int64(ms)}, nil)
 }
 
-// Wait waits for a handle on which a Read or an Accept would not wait, and returns it; 0 if there
-// is none within the bound, which is rounded up to milliseconds. A negative bound is none. Handles
+// Wait waits for a handle on which a Read or an Accept would not wait, and returns the handle. It
+// returns 0 after bound, which is rounded up to milliseconds. A negative bound is no limit. Handles
 // take part if their option watch is "1". A Conn does not take part, because its data goes over a
-// channel of its own.
+// data channel.
 func (c *Client) Wait(ctx context.Context, bound time.Duration) (Handle, error) {
 	ms := int64(-1)
 	if bound >= 0 {
@@ -118,8 +120,9 @@ func (c *Client) Wait(ctx context.Context, bound time.Duration) (Handle, error) 
 	return call[Handle](ctx, c, "tls.Wait", ms)
 }
 
-// NewServerContext loads a certificate chain and its private key (PEM files; relative paths
-// are of this process's working directory). The handle is to be closed with CloseServerContext.
+// NewServerContext loads a certificate chain and its private key from PEM files. Relative paths
+// begin at this process's working directory. The caller must close the handle with
+// CloseServerContext.
 func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string) (Handle, error) {
 	const method = "tls.NewServerContext"
 	cert, err := absolute(method, certFile)
@@ -133,8 +136,8 @@ func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string)
 	return call[Handle](ctx, c, method, cert, key)
 }
 
-// Accept waits for a client on host, an address of this machine, and port, 1 to 65535, and does
-// the handshake. tlsd listens from the first Accept on, until CloseServerContext.
+// Accept waits for a client on host, an address of this machine, and port, 1 to 65535, and does the
+// handshake. tlsd listens from the first Accept until CloseServerContext.
 func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (Handle, error) {
 	return call[Handle](ctx, c, "tls.Accept", ctxHandle, host, port)
 }
@@ -145,8 +148,8 @@ func (c *Client) CloseServerContext(ctx context.Context, ctxHandle Handle) error
 	return c.Call(ctx, "tls.CloseServerContext", []any{ctxHandle}, nil)
 }
 
-// SetCaBundle makes the session's clients trust the CA certificates of a PEM file instead of the
-// system's, if they are opened from now on; "" brings the system's back. A relative path is of this
+// SetCaBundle sets the trust store of clients that the session opens afterwards: the CA
+// certificates of a PEM file. "" brings the system's store back. A relative path begins at this
 // process's working directory.
 func (c *Client) SetCaBundle(ctx context.Context, path string) error {
 	const method = "tls.SetCaBundle"
@@ -159,7 +162,7 @@ func (c *Client) SetCaBundle(ctx context.Context, path string) error {
 	return c.Call(ctx, method, []any{path}, nil)
 }
 
-// PeerCertSubject is the subject of the peer's certificate, as "/CN=example.com", or "" if
+// PeerCertSubject is the subject of the peer's certificate, such as "/CN=example.com". It is "" if
 // the peer has shown none.
 func (c *Client) PeerCertSubject(ctx context.Context, h Handle) (string, error) {
 	return call[string](ctx, c, "tls.PeerCertSubject", h)
@@ -170,8 +173,8 @@ func (c *Client) Backend(ctx context.Context) (string, error) {
 	return call[string](ctx, c, "tls.Backend")
 }
 
-// Version is the negotiated version of a connection, such as "TLSv1.3", or with handle 0
-// the version of the library.
+// Version is the negotiated version of a connection, such as "TLSv1.3". With handle 0 it is the
+// version of the library.
 func (c *Client) Version(ctx context.Context, h Handle) (string, error) {
 	if h == 0 {
 		return call[string](ctx, c, "tls.Version")
@@ -179,17 +182,18 @@ func (c *Client) Version(ctx context.Context, h Handle) (string, error) {
 	return call[string](ctx, c, "tls.Version", h)
 }
 
-// LastError is the text of the session's most recent error that tlsd has answered, or "".
+// LastError is the text of the session's most recent error, or "". It has only errors that tlsd has
+// answered.
 func (c *Client) LastError(ctx context.Context) (string, error) {
 	return call[string](ctx, c, "tls.LastError")
 }
 
-// ErrVersion says that the daemon and this package do not speak a common version of the
-// protocol; install a tlsd and a program that fit together.
+// ErrVersion says that the daemon and this package have no version of the protocol in common.
+// Install a daemon and a program that fit together.
 var ErrVersion = errors.New("the versions of the protocol do not fit")
 
-// Hello greets tlsd, asks for data channels and checks the version of the protocol, which may be
-// ErrVersion. Dial has done it; calling it again does no harm.
+// Hello greets tlsd, asks for data channels and checks the version of the protocol. The error may
+// be ErrVersion. Dial has called it; another call does no harm.
 func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 	var h wire.Hello
 	p := wire.HelloParams{Version: wire.Version, Capabilities: []string{wire.CapabilityData}}
@@ -223,18 +227,20 @@ func call[R any](ctx context.Context, c *Client, method string, params ...any) (
 	return r, err
 }
 
-// absolute makes a path absolute. One that is not UTF-8 cannot be sent, and would
-// otherwise silently become another one.
+// absolute makes a path absolute. It fails for a path that is not UTF-8, because JSON would
+// silently make another path of it.
 func absolute(method, path string) (string, error) {
 	if !utf8.ValidString(path) {
-		return "", newError(kind.Params, nil, "path %q: is not UTF-8, which JSON needs; rename the file", path).in(method)
+		return "", newError(kind.Params, nil,
+			"path %q: is not UTF-8, which JSON needs; rename the file",
+			path).forMethod(method)
 	}
 	if path == "" {
-		return "", newError(kind.Params, nil, "path: is empty").in(method)
+		return "", newError(kind.Params, nil, "path: is empty").forMethod(method)
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return "", newError(kind.Params, err, "path %s: %v", path, err).in(method)
+		return "", newError(kind.Params, err, "path %s: %v", path, err).forMethod(method)
 	}
 	return abs, nil
 }

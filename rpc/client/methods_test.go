@@ -162,7 +162,7 @@ func TestSocketsAreSearchedInOrder(t *testing.T) {
 	}
 }
 
-// listen makes a socket at which the script is played for the first who connects.
+// listen makes a socket. The script plays for the first program that connects.
 func listen(t *testing.T, path string, script func(*standIn)) {
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -238,7 +238,7 @@ func TestOnlyRootAndTheCallerAreTrusted(t *testing.T) {
 		uid, euid uint32
 		ok        bool
 	}{{0, 0, true}, {0, 1000, true}, {1000, 1000, true}, {1001, 1000, false}, {1000, 0, false}, {4294967295, 1000, false}} {
-		err := Peer{PID: 1, UID: tt.uid}.trust("/s", int(tt.euid), noConf)
+		err := Peer{PID: 1, UID: tt.uid}.checkTrusted("/s", int(tt.euid), noConf)
 		if errors.As(err, new(*StrangerError)) == tt.ok || (err == nil) != tt.ok {
 			t.Errorf("user %d, as %d: %v", tt.uid, tt.euid, err)
 		}

@@ -7,12 +7,12 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The calls on a connection before its handshake, and on a server context: options, certificates,
-// places to listen, plain text. And what there is to know about a handle.
+// Calls on a connection before its handshake, and on a server context: options, certificates,
+// addresses to listen on, and plain text. The facts about a handle are here, too.
 
-// SetOption sets an option of a connection, before its handshake, or of a server context, for
-// clients that come later. An unknown name or value is an error of kind "params" that lists the
-// known ones. A relative path (ca, client-ca) is of this process's working directory.
+// SetOption sets an option. On a connection it must come before the handshake. On a server context
+// it is for clients that come later. An unknown name or value is an error of kind "params" that
+// lists the known ones. A relative path (ca, client-ca) begins at this process's working directory.
 func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) error {
 	const method = "tls.SetOption"
 	if value != "" && (name == "ca" || name == "client-ca") {
@@ -24,16 +24,18 @@ func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) er
 	return c.Call(ctx, method, []any{h, name, value}, nil)
 }
 
-// HandleInfo tells one fact about a connection that has done its handshake, or about a server
-// context; "" if it does not exist. Without a name it tells all facts, as one JSON object.
+// HandleInfo returns one fact about a connection that has done its handshake, or about a server
+// context. A fact that does not exist is "". Without a name it returns all facts, as one JSON
+// object.
 func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string, error) {
 	return call[string](ctx, c, "tls.Info", h, name)
 }
 
-// SetCertificate reads and checks a certificate chain and its key (PEM files; relative paths are of
-// this process's working directory). On a connection it is what a client shows, and serverName is
-// "". On a server context "" replaces its own certificate; a name, or "*." and a name, is for
-// clients that ask for it. On an error the old ones stay.
+// SetCertificate reads and checks a certificate chain and its key from PEM files. Relative paths
+// begin at this process's working directory. On an error the old certificate stays. On a
+// connection, a client shows the certificate, and serverName must be "". On a server context, ""
+// replaces the context's own certificate. A name, or "*." and a name, is for clients that ask for
+// the name.
 func (c *Client) SetCertificate(ctx context.Context, h Handle, serverName, certFile, keyFile string) error {
 	const method = "tls.SetCertificate"
 	cert, err := absolute(method, certFile)
@@ -48,13 +50,13 @@ func (c *Client) SetCertificate(ctx context.Context, h Handle, serverName, certF
 }
 
 // Listen binds host, an address of this machine, and port, 0 to 65535, for the clients of a server
-// context, and returns the port; 0 takes any free one. Accept with the host "" and the port 0 takes
-// clients from all places of the context.
+// context. It returns the port; 0 takes any free one. Accept with the host "" and the port 0 takes
+// clients from all addresses of the context.
 func (c *Client) Listen(ctx context.Context, ctxHandle Handle, host string, port int) (int, error) {
 	return call[int](ctx, c, "tls.Listen", ctxHandle, host, port)
 }
 
-// ReadPlain waits for plain text of a connection before its handshake, and returns what is there: 1
+// ReadPlain waits for plain text of a connection before its handshake. It returns what is there: 1
 // to maxBytes bytes, or none if the peer has ended its direction. Nothing is read ahead. maxBytes
 // is 1 to 16777216.
 func (c *Client) ReadPlain(ctx context.Context, h Handle, maxBytes int) ([]byte, error) {
@@ -66,7 +68,9 @@ func (c *Client) ReadPlain(ctx context.Context, h Handle, maxBytes int) ([]byte,
 func (c *Client) WritePlain(ctx context.Context, h Handle, data []byte) (int, error) {
 	const method = "tls.WritePlain"
 	if len(data) > wire.MaxBlob {
-		return 0, newError(kind.Params, nil, "%d bytes of data; at most %d are possible in one call", len(data), wire.MaxBlob).in(method)
+		return 0, newError(kind.Params, nil,
+			"%d bytes of data; at most %d are possible in one call", len(data),
+			wire.MaxBlob).forMethod(method)
 	}
 	if data == nil {
 		data = []byte{}

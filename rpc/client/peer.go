@@ -9,20 +9,20 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// Peer is the process that made the socket, as the kernel knows it. That is the daemon, or the
-// service manager that passed the socket to it; the process that serves the session is named by
-// tls.Hello.
+// A Peer is the process that made the socket, as the kernel knows it. It is the daemon, or the
+// service manager that passed the socket to the daemon. tls.Hello names the process that serves the
+// session.
 type Peer struct {
-	PID      int // 0 where the system does not tell
+	PID      int // 0 if the system does not tell
 	UID, GID uint32
 }
 
-// Peer tells who made the socket. It is the zero Peer if New made the client.
+// Peer returns the process that made the socket. It is the zero Peer if New made the client.
 func (c *Client) Peer() Peer { return c.peer }
 
-// StrangerError says that the socket is that of a user who is neither root nor the one that this
-// process runs as, nor one of the trusted-users of ConfPath. Nothing was sent: paths, data and what
-// comes back would be in the hands of that user.
+// A StrangerError says that the socket belongs to a user whom this process does not trust. Trusted
+// are root, the user of this process, and the trusted-users of ConfPath. Nothing was sent, because
+// the stranger could read and change all of it.
 type StrangerError struct {
 	Path string
 	Peer Peer
@@ -32,8 +32,8 @@ func (e *StrangerError) Error() string {
 	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root nor %d, nor one of trusted-users in %s", e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
-// trust fails for a socket of somebody who must not be talked to. read is ReadConf, but in tests.
-func (p Peer) trust(path string, euid int, read func() (Conf, error)) error {
+// checkTrusted fails for the socket of a user who is not trusted. read is ReadConf, but in tests.
+func (p Peer) checkTrusted(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil
 	}

@@ -12,26 +12,24 @@ import (
 	"syscall"
 )
 
-// SystemSockets are where a tlsd that serves the whole machine listens: by default, and with
-// systemd's RuntimeDirectory=.
+// SystemSockets are the sockets of a tlsd for the whole machine: by default, and with systemd's
+// RuntimeDirectory=.
 var SystemSockets = []string{"/run/tlsd.sock", "/run/tlsd/tlsd.sock"}
 
-// maxSocketPath is the room of sockaddr_un.sun_path, less its NUL; unix(7).
+// maxSocketPath is the size of sockaddr_un.sun_path, less its NUL; unix(7).
 const maxSocketPath = 107
 
-// DefaultSockets gives the sockets at which a tlsd may listen, in the order in which they
-// are to be tried; the plugin searches the same ones.
+// DefaultSockets returns the sockets at which a tlsd may listen, in the order in which they are
+// tried. The plugin tries the same ones. The first rule that fits decides:
 //
-//   - $TLSD_SOCKET alone, if it is set; else
-//   - the socket that conf names, alone, or, if conf has autostart = yes, with the private one of
-//     the next two; else
-//   - $XDG_RUNTIME_DIR/tlsd.sock, if that is an absolute path, and no other user's, and
-//     SystemSockets; else
-//   - SystemSockets, and /tmp/tlsd-UID/tlsd.sock, where the plugin starts a private
-//     daemon if there is no runtime directory.
+//   - $TLSD_SOCKET is set: this socket alone.
+//   - conf names a socket: this socket. If conf has autostart = yes, the private socket follows.
+//   - $XDG_RUNTIME_DIR is usable: its tlsd.sock, and then SystemSockets.
+//   - Otherwise: SystemSockets, and then the private socket.
 //
-// A variable that is empty counts as not set. getenv is os.Getenv, and conf of ReadConf, but in
-// tests.
+// The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if that is usable, or else
+// /tmp/tlsd-UID/tlsd.sock. The plugin starts a private daemon there. An empty variable counts as
+// not set. getenv is os.Getenv, and conf is from ReadConf, but in tests.
 func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	if path := getenv("TLSD_SOCKET"); path != "" {
 		return []string{path}
@@ -54,11 +52,11 @@ func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	return append(slices.Clone(SystemSockets), own)
 }
 
-// UsableRuntimeDir says why a runtime directory is not used. One that is not there counts as
-// usable: nothing is found in it.
+// UsableRuntimeDir says why a runtime directory is not used. A directory that does not exist counts
+// as usable.
 func UsableRuntimeDir(dir string) error {
-	// "All paths set in these environment variables must be absolute", XDG Base
-	// Directory Specification; a relative one is ignored.
+	// "All paths set in these environment variables must be absolute", XDG Base Directory
+	// Specification. A relative path is ignored.
 	if !filepath.IsAbs(dir) {
 		return errors.New("it is not absolute")
 	}
@@ -78,7 +76,7 @@ func UsableRuntimeDir(dir string) error {
 // privateDir is the directory of the private daemon of a user without a runtime directory.
 func privateDir() string { return fmt.Sprintf("/tmp/tlsd-%d", os.Geteuid()) }
 
-// checkPrivateDir refuses to look for a socket in it if another user could have made it.
+// checkPrivateDir fails if another user could have made a socket in dir.
 func checkPrivateDir(dir string) error {
 	info, err := os.Lstat(dir)
 	switch {
@@ -96,8 +94,8 @@ func checkPrivateDir(dir string) error {
 	return nil
 }
 
-// DialFirst dials the sockets in order and returns the client of the first that answers, and
-// its path. If none does, or ctx ends before, the error is a *NoDaemonError.
+// DialFirst dials the sockets in order. It returns the client of the first socket that answers, and
+// the socket's path. If none answers, or if ctx ends before, the error is a *NoDaemonError.
 func DialFirst(ctx context.Context, paths []string) (*Client, string, error) {
 	none := &NoDaemonError{}
 	for _, path := range paths {
@@ -113,15 +111,15 @@ func DialFirst(ctx context.Context, paths []string) (*Client, string, error) {
 	return nil, "", none
 }
 
-// NoDaemonError says that no tlsd answers, and what was tried.
+// A NoDaemonError says that no tlsd answers, and what was tried.
 type NoDaemonError struct {
 	Tried []Attempt // in the order of the attempts
 }
 
-// Attempt is one socket that was tried in vain.
+// An Attempt is one socket that did not answer.
 type Attempt struct {
 	Path string
-	Err  error // as of Dial
+	Err  error // from Dial
 }
 
 // Error names each socket and why it failed.

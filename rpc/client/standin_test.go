@@ -18,21 +18,21 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bound is for what hangs.
+// bound limits hangs.
 const bound = 2 * time.Minute
 
-// A standIn plays tlsd's part on one connection, line by line as a test scripts
-// it. It knows nothing of package wire, so that both ends do not share a mistake.
+// A standIn plays tlsd's part on one connection, line by line as the test's script says. It does
+// not use package wire, so that both ends cannot share a mistake.
 type standIn struct {
 	t    *testing.T
 	conn net.Conn
 	r    *bufio.Reader
-	fds  []int // that have come and were not taken
+	fds  []int // descriptors that have come and were not taken
 
-	channels []net.Conn // that were taken; closed when the script ends
+	channels []net.Conn // channels that were taken; closed when the script ends
 }
 
-// Read is the connection's, and keeps the descriptors that come.
+// Read reads from the connection, and keeps the descriptors that come.
 func (s *standIn) Read(p []byte) (int, error) {
 	conn, ok := s.conn.(*net.UnixConn)
 	if !ok {
@@ -51,7 +51,7 @@ func (s *standIn) Read(p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// channel takes the descriptor that has come with the last message.
+// channel takes the descriptor that came with the last message.
 func (s *standIn) channel() *net.UnixConn {
 	if len(s.fds) != 1 {
 		s.t.Errorf("stand-in: %d descriptors have come with the call, want 1", len(s.fds))
@@ -70,7 +70,7 @@ func (s *standIn) channel() *net.UnixConn {
 	return c.(*net.UnixConn)
 }
 
-// asked is what the stand-in has read.
+// asked is a request that the stand-in has read.
 type asked struct {
 	JSONRPC string          `json:"jsonrpc"`
 	ID      json.RawMessage `json:"id"`
@@ -96,7 +96,7 @@ func (s *standIn) next() *asked {
 	return &m
 }
 
-// expect reads a request of that method and, if they are not empty, those parameters.
+// expect reads a request, which must have the method, and the parameters if they are not empty.
 func (s *standIn) expect(method, params string) *asked {
 	m := s.next()
 	if m == nil {
@@ -124,20 +124,20 @@ func (s *standIn) error(m *asked, code int, message, kind string) {
 	s.say(`{"jsonrpc":"2.0","id":%s,"error":{"code":%d,"message":%q,"data":{"kind":%q}}}`+"\n", m.ID, code, message, kind)
 }
 
-// end reads until the client is gone; it must not send anything more.
+// end reads until the client has closed the connection. The client must send nothing more.
 func (s *standIn) end() {
 	if m := s.next(); m != nil {
 		s.t.Errorf("stand-in: the client called %s, want nothing", m.Method)
 	}
 }
 
-// talk starts a client whose other end follows the script. The script is
-// waited for, after the client was closed.
+// talk starts a client whose other end follows the script. After the client was closed, the test
+// waits for the script.
 func talk(t *testing.T, script func(*standIn)) *Client {
 	t.Helper()
 	ours, theirs := pair(t)
 	c := New(ours)
-	c.grace = bound // a stand-in that is slow is not one that does not answer
+	c.cancelTimeout = bound // a slow stand-in must not count as a silent one
 	play(t, theirs, script)
 	t.Cleanup(func() { c.Close() })
 	return c
@@ -174,5 +174,5 @@ func pair(t testing.TB) (a, b net.Conn) {
 	return ours, theirs
 }
 
-// pattern is data with everything in it that could upset a line-based protocol.
+// pattern is data with all characters that could break a protocol of lines.
 func pattern(n int) []byte { return bytes.Repeat([]byte("a\n\r\x00\xff{\"}"), n/8+1)[:n] }

@@ -16,7 +16,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// lines reads all lines, until an error.
+// lines reads all lines, up to an error.
 func lines(r *wire.Reader) (got []string, err error) {
 	for {
 		line, err := r.Line()
@@ -85,7 +85,7 @@ func TestReaderBound(t *testing.T) {
 	}
 }
 
-// TestReaderHoldsNoMoreThanItsBound: a line without end is not read to its end.
+// TestReaderHoldsNoMoreThanItsBound: the reader gives up a line that does not end.
 func TestReaderHoldsNoMoreThanItsBound(t *testing.T) {
 	t.Parallel()
 	const max = 1 << 20
@@ -121,7 +121,7 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestReaderKnowsWhereALineBegan, wherever the stream is split.
+// TestReaderKnowsWhereALineBegan: this holds wherever the stream is split.
 func TestReaderKnowsWhereALineBegan(t *testing.T) {
 	t.Parallel()
 	const stream = "one\n\n\r\ntwo\r\nthree"
@@ -165,7 +165,7 @@ func pair(t testing.TB) (a, b *net.UnixConn) {
 	return ca.(*net.UnixConn), cb.(*net.UnixConn)
 }
 
-// TestMessagesStayInOnePiece though many write at the same time.
+// TestMessagesStayInOnePiece: this holds if many goroutines write at the same time.
 func TestMessagesStayInOnePiece(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -208,13 +208,13 @@ func TestWriterFailsForEverAfterAnError(t *testing.T) {
 	a, b := pair(t)
 	w := wire.NewWriter(a, 20*time.Millisecond, nil)
 	var first error
-	for first == nil { // nobody reads: at some time the socket is full
+	for first == nil { // no program reads, so the socket fills up
 		first = w.Write(make([]byte, 64<<10))
 	}
 	if !errors.Is(first, os.ErrDeadlineExceeded) {
 		t.Errorf("the error is %v, want a timeout", first)
 	}
-	go io.Copy(io.Discard, b) // now there would be room
+	go io.Copy(io.Discard, b) // now there is room
 	for range 3 {
 		if err := w.Write([]byte("next")); err != first {
 			t.Errorf("a later Write gives %v, want the same error", err)
@@ -222,7 +222,7 @@ func TestWriterFailsForEverAfterAnError(t *testing.T) {
 	}
 }
 
-// clocked is a connection that takes everything, and notes the deadlines that are set.
+// A clocked is a connection that takes everything, and records the deadlines.
 type clocked struct {
 	net.Conn
 	deadlines []time.Time
@@ -234,7 +234,7 @@ func (c *clocked) SetWriteDeadline(d time.Time) error {
 	return nil
 }
 
-// TestWriterTimeoutIsPerMessage: a slow but steady reader is no reason to give up.
+// TestWriterTimeoutIsPerMessage: a slow but steady reader does not time out.
 func TestWriterTimeoutIsPerMessage(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Hour

@@ -7,35 +7,35 @@ import (
 	"io"
 )
 
-// ErrTooLong is returned for a line of more than the reader's bound.
+// ErrTooLong is the error of a line that is longer than the reader's limit.
 var ErrTooLong = errors.New("message too long")
 
-// Reader reads messages, one a line. It is not safe for concurrent use.
+// A Reader reads messages, one a line. It is not safe for concurrent use.
 //
-// Rules: it keeps at most one line of bounded size, besides what it has read ahead. It asks for
-// more bytes only while it has no whole line.
+// It keeps at most one line of limited size, and the bytes that it has read ahead. It asks for more
+// bytes only if it has no whole line.
 type Reader struct {
 	src   *bufio.Reader
 	max   int
-	buf   []byte // a line that is longer than what src holds
-	start int64  // where the last line began in the stream
+	buf   []byte // a line that is longer than the buffer of src
+	start int64  // where in the stream the last line began
 	taken int64  // bytes of the stream that were taken from src
 }
 
-// readAhead is how many bytes a Reader asks for at once, at most.
+// readAhead is the most bytes that a Reader asks for at once.
 const readAhead = 16 << 10
 
-// NewReader reads messages whose lines have at most max bytes.
+// NewReader reads messages from r. Their lines must have at most max bytes.
 func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{src: bufio.NewReaderSize(r, readAhead), max: max}
 }
 
-// Start is the offset in the stream at which the last line began.
+// Start is the offset of the last line in the stream.
 func (r *Reader) Start() int64 { return r.start }
 
-// Line returns the next line that is not blank, without its end. It is valid until the next call.
-// At the end of the stream it returns io.EOF. A last line without line feed counts. After
-// ErrTooLong the reader cannot be used any more.
+// Line returns the next line that is not blank, without its end. The line is valid until the next
+// call. At the end of the stream the error is io.EOF. A last line without a line feed counts as a
+// line. After ErrTooLong the reader must not be used any more.
 func (r *Reader) Line() ([]byte, error) {
 	for {
 		r.start = r.taken
@@ -52,11 +52,11 @@ func (r *Reader) Line() ([]byte, error) {
 	}
 }
 
-// line returns the next line. With an error it returns what there is of it.
+// line returns the next line. With an error it returns the part that has come.
 func (r *Reader) line() ([]byte, error) {
 	const keep = 1 << 20
 	if cap(r.buf) > keep {
-		r.buf = nil // it was for one huge line
+		r.buf = nil // drop the buffer of one huge line
 	}
 	r.buf = r.buf[:0]
 	for {

@@ -1,5 +1,5 @@
-// Package wire has the messages of proto.md as Go types, and reads and writes them, one a line. It
-// is shared by the server (package rpc) and by clients.
+// Package wire has the messages of proto.md as Go types. It reads and writes them, one message a
+// line. Package rpc, which is the server, and clients share it.
 package wire
 
 import (
@@ -8,19 +8,19 @@ import (
 	"tlsd/internal/kind"
 )
 
-// Version of the protocol, as agreed on in tls.Hello.
+// Version is the version of the protocol that tls.Hello agrees on.
 const Version = 1
 
-// Bounds of the protocol, in bytes.
+// Limits of the protocol, in bytes.
 const (
 	MaxBlob = 1 << 24  // one blob
 	MaxLine = 23 << 20 // one message: the largest blob as base64, and some room
 )
 
-// MaxBatch is the most calls that a batch may have.
+// MaxBatch is the most calls of a batch.
 const MaxBatch = 1024
 
-// CapabilityData can be asked for in tls.Hello: a connection's bytes go over a data channel.
+// CapabilityData is a capability of tls.Hello: a connection's bytes may go over a data channel.
 const CapabilityData = "data"
 
 // Codes of the JSON-RPC 2.0 specification, section 5.1.
@@ -32,7 +32,7 @@ const (
 	CodeInternal       = -32603
 )
 
-// Codes gives each kind's JSON-RPC code. For kind.Params it is the code of wrong parameters.
+// Codes has the JSON-RPC code of each kind. For kind.Params it is the code of wrong parameters.
 var Codes = map[kind.Kind]int{
 	kind.Params:    CodeInvalidParams,
 	kind.Internal:  CodeInternal,
@@ -51,7 +51,7 @@ var Codes = map[kind.Kind]int{
 	kind.Lost:      -32013,
 }
 
-// Request is a call, or a notification if ID is nil.
+// A Request is a call, or a notification if ID is nil.
 type Request struct {
 	JSONRPC string          `json:"jsonrpc"`
 	ID      json.RawMessage `json:"id,omitempty"`
@@ -59,7 +59,7 @@ type Request struct {
 	Params  json.RawMessage `json:"params,omitempty"`
 }
 
-// Response answers a call, with either Result or Error.
+// A Response answers a call, with either Result or Error.
 type Response struct {
 	JSONRPC string          `json:"jsonrpc"`
 	ID      json.RawMessage `json:"id"`
@@ -67,7 +67,7 @@ type Response struct {
 	Error   *Error          `json:"error,omitempty"`
 }
 
-// Error is the error member of a Response.
+// An Error is the error member of a Response.
 type Error struct {
 	Code    int        `json:"code"`
 	Message string     `json:"message"`
@@ -87,7 +87,7 @@ type ErrorData struct {
 	OpenSSL []string      `json:"openssl,omitempty"`
 }
 
-// VerifyDetail says why a certificate was not accepted.
+// A VerifyDetail says why a certificate was not accepted.
 type VerifyDetail struct {
 	Code    int    `json:"code"`
 	Reason  string `json:"reason"`
@@ -108,8 +108,8 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
-	// Timeouts that hold without tls.SetTimeout, in milliseconds, by the names of tls.Info. 0:
-	// never.
+	// Timeouts has the timeouts without tls.SetTimeout, in milliseconds, by the names of
+	// tls.Info. 0 means never.
 	Timeouts map[string]int64 `json:"timeouts"`
 }
 
@@ -123,7 +123,7 @@ type Status struct {
 	WriteError *Error `json:"writeError,omitempty"`
 }
 
-// Server names the program that answers.
+// A Server names the program that answers.
 type Server struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
@@ -137,11 +137,11 @@ type Info struct {
 	Trust    Trust            `json:"trust"`
 	Timeouts map[string]int64 `json:"timeouts"`
 	Limits   map[string]int64 `json:"limits"`
-	// Confinement says of each measure that confines the process which serves the session "on",
-	// or why it is not. It is left out if none was asked for.
+	// Confinement has for each measure that confines the worker "on", or why it is not on. It
+	// is left out if no measure was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
-	// Policy has the keys of the administrator's policy that bind the session, with a bool, a
-	// string or an array of strings. It is left out if there are none.
+	// Policy has the keys of the administrator's policy that bind the session. Each is a bool,
+	// a string or an array of strings. It is left out if there are none.
 	Policy map[string]any `json:"policy,omitempty"`
 }
 
@@ -150,7 +150,7 @@ type Libssl struct {
 	Path      string `json:"path,omitempty"`
 	Libcrypto string `json:"libcrypto,omitempty"` // file of the libcrypto that it uses
 	Version   string `json:"version,omitempty"`
-	Pair      string `json:"pair,omitempty"` // what is known of whether the two are of one build
+	Pair      string `json:"pair,omitempty"` // what is known of whether they are of one build
 	Error     string `json:"error,omitempty"`
 }
 
@@ -161,5 +161,6 @@ type Trust struct {
 	Dir          string `json:"dir,omitempty"`
 	Certificates int    `json:"certificates"`
 
-	Empty []string `json:"empty,omitempty"` // places that have no certificates, each with the reason
+	// places without certificates, each with the reason
+	Empty []string `json:"empty,omitempty"`
 }

@@ -6,40 +6,38 @@ import (
 	"time"
 )
 
-// A Watcher is told when the other side could be left with a part of a message on the socket. It
-// must not wait.
+// A Watcher is told when the other side may have a part of a message. It must not wait.
 type Watcher interface {
-	// Writing and Written stand around a write of which the other side could get a part. After
-	// a write that has failed, Written is not called.
+	// Writing is called before, and Written after, a write that may reach the other side in
+	// parts. If the write fails, Written is not called.
 	Writing()
 	Written()
 }
 
-// onePiece is how many bytes a Unix stream socket takes in one piece or not at all, whatever its
-// buffer's size: Linux splits only what is longer than half the buffer, and a buffer has at least
-// 4.5 KiB (socket(7), SO_SNDBUF).
+// onePiece is the most bytes that a Unix stream socket takes whole or not at all, whatever the size
+// of its buffer. Linux splits only data that is longer than half the buffer, and a buffer has at
+// least 4.5 KiB (socket(7), SO_SNDBUF).
 const onePiece = 2000
 
-// Writer writes messages, one a line. It is safe for concurrent use: a message stays in one piece,
-// whoever else writes.
+// A Writer writes messages, one a line. It is safe for concurrent use: messages do not mix.
 type Writer struct {
 	timeout time.Duration
 	conn    net.Conn
 	watch   Watcher // or nil
 
-	mu   sync.Mutex // held while a message is written, which the timeout bounds; guards the rest
-	err  error      // of an earlier write; the stream is broken
+	mu   sync.Mutex // held while a message is written, within the timeout; guards the rest
+	err  error      // the error of an earlier write; the stream is broken
 	line []byte     // room for a message and its line feed
 }
 
 // NewWriter writes messages to conn. A message that the other side does not take within the timeout
-// breaks the stream; 0 means no timeout. The Watcher may be nil.
+// breaks the stream. Timeout 0 means no timeout. watch may be nil.
 func NewWriter(conn net.Conn, timeout time.Duration, watch Watcher) *Writer {
 	return &Writer{conn: conn, timeout: timeout, watch: watch}
 }
 
-// Write sends a message, which has no line feed. After an error every later Write fails with the
-// same error.
+// Write sends a message, which must have no line feed. After an error every later Write fails with
+// the same error.
 func (w *Writer) Write(msg []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -60,7 +58,7 @@ func (w *Writer) Write(msg []byte) error {
 	}
 	const keep = 64 << 10
 	if cap(w.line) > keep {
-		w.line = nil // it was for one huge message
+		w.line = nil // drop the buffer of one huge message
 	}
 	return w.err
 }

@@ -109,6 +109,31 @@ func TestAnAcceptedConnectionHasAChannel(t *testing.T) {
 	gets(t, data, "hello")
 }
 
+func TestAConnectionWhoseHandshakeComesLaterGetsItsChannelThen(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	for i, value := range []string{"later", "accept"} {
+		option := h.start("SetOption", 2, "handshake", value)
+		p.result(p.expect("tls.SetOption", `[2,"handshake","`+value+`"]`), "0")
+		option.gives(0, "")
+		accept, handle := h.start("Accept", 2, "::", 1), 8+i
+		params := map[string]string{"later": `[2,"::",1]`, "accept": `[2,"::",1,1]`}[value]
+		id := p.expect("tls.Accept", params)
+		data := (*net.UnixConn)(nil)
+		if value == "accept" {
+			data = p.channel()
+		}
+		p.result(id, fmt.Sprint(handle))
+		accept.gives(int64(handle), "")
+		if value == "later" {
+			data = p.shake(h, handle)
+		}
+		h.send("Write", handle, []byte("hello")).gives(5, "")
+		gets(t, data, "hello")
+	}
+	p.silent(h)
+}
+
 func TestWithoutAHandshakeThereIsNoChannel(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -298,13 +323,30 @@ func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	write.gives(3, "")
 	write = h.start("Write", 1, []byte("de"))
 	id := p.expect("tls.Flush", "[1,5]")
-	p.fail(id, broken)
-	write.fails(broken)
+	p.fail(id, "tls.Flush: handle 1: broken pipe")
+	write.fails(broken) // the host has not called tls.Flush
 	h.send("SetStrictWrites", 2).fails("tls.SetStrictWrites: on 2: must be 0 or 1")
 	h.send("SetStrictWrites", 0).gives(0, "")
 	h.send("Write", 1, []byte("f")).gives(1, "")
 	gets(t, data, "abcdef")
 	p.silent(h)
+}
+
+func TestAStrictWriteTellsItsErrorOnce(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
+	write := h.start("Write", 1, []byte("abc"))
+	p.fail(p.expect("tls.Flush", "[1,3]"), "tls.Flush: handle 1: broken pipe")
+	write.fails(broken)
+	data.CloseWrite()
+	read := h.start("Read", 1, 10)
+	p.statusOf(1, endAndFail)
+	read.gives(0, "")
+	h.send("Read", 1, 10).gives(0, "")
+	h.send("Write", 1, []byte("d")).fails(broken)
+	closing := h.start("Close", 1)
+	p.result(p.expect("tls.Close", "[1]"), "0")
+	closing.gives(0, "")
 }
 
 func TestAfterAShutdownNothingCanBeWrittenAndReadingGoesOn(t *testing.T) {
@@ -578,8 +620,11 @@ func TestWithoutAFreeDescriptorThereIsALimitError(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
 	h.send("nofile", 0).gives(0, "")
-	h.send("Handshake", 1).fails("tls.Handshake: handle 1: limit: ", "RLIMIT_NOFILE")
-	h.send("Accept", 2, "::", 1).fails("tls.Accept: handle 2: limit: ", "RLIMIT_NOFILE")
+	const limit = "limit: no descriptor for the data of the connection: "
+	h.send("Handshake", 1).fails("tls.Handshake: handle 1: "+limit, "raise RLIMIT_NOFILE")
+	h.errorOf("limit", -32011)
+	h.send("Accept", 2, "::", 1).fails("tls.Accept: handle 2: "+limit, "raise RLIMIT_NOFILE")
+	h.errorOf("limit", -32011)
 	h.send("nofile", 1024).gives(0, "")
 	p.shake(h, 1)
 }

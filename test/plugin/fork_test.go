@@ -71,14 +71,9 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
-	fds := func() (n int) {
-		_, after, _ := strings.Cut(h.call("status").Text, "fds ")
-		fmt.Sscan(after, &n)
-		return n
-	}
-	parent := fds()
+	parent := h.descriptors()
 	h.send("fork").gives(0, "")
-	if child := fds(); child != parent-3 {
+	if child := h.descriptors(); child != parent-3 {
 		t.Errorf("the parent has %d descriptors, the child %d; want three less: the "+
 			"session's socket and the two ends of the bell of tls_Cancel",
 			parent, child)
@@ -170,24 +165,37 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	h.child().wait()
 }
 
-// A child that is forked while its parent looks for a daemon has a copy of the socket. So the
-// parent takes another socket.
+// A child that is forked while its parent looks for a daemon has a copy of the socket, and closes
+// it.
 func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.T) {
 	t.Parallel()
 	path, first := heldQueue(t)
 	h := startHost(t, "TLSD_SOCKET="+path)
+	before := h.descriptors()
 	client := h.start("NewClient", "h", 1)
 	h.untilAThreadIsIn(unix.SYS_CONNECT)
 	h.send("fork").gives(0, "")
+	if child := h.descriptors(); child != before {
+		t.Errorf("the host had %d descriptors before its call, the child has %d", before,
+			child)
+	}
 	d := first() // the queue has room from now on
-	p := d.accept()
-	p.ended() // though the child lives
-	q, _ := d.session()
-	q.result(q.expect("tls.NewClient", `["h",1]`), "1")
+	p, _ := d.session()
+	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
 	client.gives(1, "")
 	h.send("exit")
 	h.child().gives(0, "")
-	q.client(h, 2)
+	p.client(h, 2)
+}
+
+// descriptors counts those of the process that does the commands.
+func (h *host) descriptors() (n int) {
+	h.t.Helper()
+	_, after, _ := strings.Cut(h.call("status").Text, "fds ")
+	if _, err := fmt.Sscan(after, &n); err != nil {
+		h.t.Fatal(err)
+	}
+	return n
 }
 
 // heldQueue is the path of a socket where a connect waits for its place in the queue, until free is

@@ -1,6 +1,6 @@
 /*
- * answer.c - a line of tlsd's is taken apart, which must be an answer of JSON-RPC 2.0, and given to
- * the call that it belongs to.
+ * answer.c - the answers of tlsd. A line must be an answer of JSON-RPC 2.0. Its result or error is
+ * given to the call that it belongs to. Any other line ends the session.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -46,8 +46,8 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* What ends a session has no id. The host is told "lost: " anyway. */
-static void take_farewell(const struct answer *a, char *why)
+/* The reason of the end of a session has no id. The host's error has "lost: " already. */
+static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;
 	const char *text = message ? message : "tlsd has sent an answer to nothing";
@@ -64,7 +64,7 @@ bool answer_agree(struct session *s, struct span line, char *why)
 	if (!parse(line, &a)) {
 		text_add(why, WHY_BYTES, NO_ANSWER);
 	} else if (a.id_null || a.error.at) {
-		take_farewell(&a, why);
+		take_reason(&a, why);
 	} else if (a.id != HELLO_ID) {
 		text_add(why, WHY_BYTES,
 			 "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
@@ -87,9 +87,12 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 	bool ok = !(c->method->flags & FAILS);
 
 	switch (c->method->result) {
+	case NOTHING:
 	case NUMBER:
 		ok = ok && json_int(a->result, &c->number) && c->number >= 0;
 		ok = ok && c->number <= INT32_MAX;
+		if (c->method->result == NOTHING)
+			c->number = 0;
 		if (ok && (c->method->flags & MAKES_HANDLE)) {
 			ok = c->number >= s->first;
 			if (ok && c->number > atomic_load(&p->highest))
@@ -123,12 +126,12 @@ bool answer_deliver(struct process *p, struct session *s, struct span line, char
 		return false;
 	}
 	if (a.id_null) {
-		take_farewell(&a, why);
+		take_reason(&a, why);
 		return false;
 	}
 	for (c = s->calls; c && c->id != a.id;)
 		c = c->next;
-	if (!c || c->done || !c->begun) {
+	if (!c || c->done || !c->sent) {
 		text_add(why, WHY_BYTES,
 			 "tlsd has answered a call that is not waiting: id %" PRId64, a.id);
 		return false;

@@ -27,44 +27,27 @@ char *base64_text(const void *data, size_t len)
 	return text;
 }
 
-/* The value of a digit, or -1. */
-static int value(char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 int64_t base64_bytes(const char *text, void *to, size_t cap)
 {
-	size_t len = strlen(text), padding = 0, done = 0;
+	size_t n = strcspn(text, "="), padding = strlen(text + n), done = 0;
 	unsigned char *out = to;
+	unsigned bits = 0;
 
-	if (len % 4 != 0)
+	if ((n + padding) % 4 != 0 || padding > 2 || strspn(text + n, "=") != padding)
 		return -1;
-	while (padding < 2 && padding < len && text[len - 1 - padding] == '=')
-		padding++;
-	if (len / 4 * 3 - padding > cap)
-		return -1;
-	for (size_t i = 0; i < len; i += 4) {
-		size_t n = i + 4 == len ? 4 - padding : 4; /* digits in this group */
-		unsigned bits = 0;
+	for (size_t i = 0; i < n; i++) {
+		const char *digit = memchr(digits, text[i], sizeof digits - 1);
 
-		for (size_t d = 0; d < 4; d++) {
-			int v = d < n ? value(text[i + d]) : 0;
-
-			if (v < 0)
-				return -1;
-			bits = bits << 6 | (unsigned)v;
-		}
-		if (n < 4 && bits & (n == 2 ? 0xffff : 0xff))
-			return -1; /* bits of no byte must be 0 */
-		for (size_t b = 0; b + 1 < n; b++)
-			out[done++] = (unsigned char)(bits >> (16 - 8 * b));
+		if (!digit)
+			return -1;
+		bits = bits << 6 | (unsigned)(digit - digits);
+		if (i % 4 == 0)
+			continue;
+		if (done == cap)
+			return -1;
+		out[done++] = (unsigned char)(bits >> (6 - 2 * (i % 4)));
 	}
+	if (bits & (padding == 2 ? 15 : padding == 1 ? 3 : 0))
+		return -1; /* bits of no byte must be 0 */
 	return (int64_t)done;
 }

@@ -9,7 +9,7 @@ void bell_init(struct bell *b)
 
 static void ring(struct bell_pipe *p)
 {
-	owned_close(atomic_exchange(&p->rope, NULL));
+	owned_close(atomic_exchange(&p->write_end, NULL));
 }
 
 void bell_ring(struct bell *b)
@@ -24,13 +24,13 @@ void bell_destroy(struct bell *b)
 {
 	for (int i = 0; i < BELL_PIPES; i++) {
 		ring(&b->pipes[i]);
-		owned_close(b->pipes[i].listen);
+		owned_close(b->pipes[i].read_end);
 	}
 	pthread_mutex_destroy(&b->mu);
 }
 
 /* A new pipe, or -1. mu is held. */
-static int hang(struct bell *b)
+static int new_pipe(struct bell *b)
 {
 	struct owned *ends[2];
 
@@ -39,12 +39,12 @@ static int hang(struct bell *b)
 		if (p->users > 0)
 			continue;
 		ring(p);
-		owned_close(p->listen);
-		p->listen = NULL;
+		owned_close(p->read_end);
+		p->read_end = NULL;
 		if (!owned_pipe(ends))
 			return -1;
-		p->listen = ends[0];
-		atomic_store(&p->rope, ends[1]);
+		p->read_end = ends[0];
+		atomic_store(&p->write_end, ends[1]);
 		atomic_store(&b->newest, i);
 		return i;
 	}
@@ -58,11 +58,11 @@ int bell_listen(struct bell *b, int *fd)
 	pthread_mutex_lock(&b->mu);
 	which = atomic_load(&b->newest);
 	*fd = -1;
-	if (which >= 0 && atomic_load(&b->pipes[which].rope))
-		*fd = owned_fd(b->pipes[which].listen);
+	if (which >= 0 && atomic_load(&b->pipes[which].write_end))
+		*fd = owned_fd(b->pipes[which].read_end);
 	if (*fd < 0) {
-		which = hang(b);
-		*fd = which >= 0 ? owned_fd(b->pipes[which].listen) : -1;
+		which = new_pipe(b);
+		*fd = which >= 0 ? owned_fd(b->pipes[which].read_end) : -1;
 	}
 	if (which >= 0)
 		b->pipes[which].users++;
@@ -70,7 +70,7 @@ int bell_listen(struct bell *b, int *fd)
 	return which;
 }
 
-void bell_leave(struct bell *b, int which, bool heard)
+void bell_leave(struct bell *b, int which, bool rung)
 {
 	struct bell_pipe *p;
 
@@ -78,11 +78,11 @@ void bell_leave(struct bell *b, int which, bool heard)
 		return;
 	p = &b->pipes[which];
 	pthread_mutex_lock(&b->mu);
-	if (heard) /* also if the host has closed an end: this pipe is of no use any more */
+	if (rung) /* also if the host has closed an end: this pipe is of no use any more */
 		ring(p);
-	if (--p->users == 0 && !atomic_load(&p->rope)) {
-		owned_close(p->listen);
-		p->listen = NULL;
+	if (--p->users == 0 && !atomic_load(&p->write_end)) {
+		owned_close(p->read_end);
+		p->read_end = NULL;
 	}
 	pthread_mutex_unlock(&b->mu);
 }

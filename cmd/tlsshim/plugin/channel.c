@@ -14,8 +14,6 @@ struct channel *channel_find(struct channels *t, int64_t handle)
 
 	while (ch && ch->handle != handle)
 		ch = ch->next;
-	if (ch)
-		ch->refs++;
 	return ch;
 }
 
@@ -29,7 +27,7 @@ struct channel *channel_make(struct channels *t, int64_t handle)
 	if (!ch)
 		return NULL;
 	ch->handle = handle;
-	ch->refs = 2;
+	ch->refs = 1;
 	turn_init(&ch->reading.turn);
 	turn_init(&ch->writing.turn);
 	ch->next = *first;
@@ -47,6 +45,18 @@ void channel_release(struct channel *ch)
 	free(ch->reading.error);
 	free(ch->writing.error);
 	free(ch);
+}
+
+int channel_raise(struct process *p, struct channel *ch, const struct direction *d)
+{
+	ch->writing.reported = true; /* after an error of reading the host knows that all is over */
+	return error_set(p, d->kind, "", d->error ? d->error : "tlsd does not say what has failed");
+}
+
+bool channel_raise_unreported(struct process *p, struct channel *ch)
+{
+	return ch && ch->writing.state == BROKEN_OFF && !ch->writing.reported &&
+	       channel_raise(p, ch, &ch->writing) < 0;
 }
 
 void channel_drop(struct channels *t, struct channel *ch)

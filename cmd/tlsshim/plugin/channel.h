@@ -10,6 +10,7 @@
 #ifndef TLSPLUGIN_CHANNEL_H
 #define TLSPLUGIN_CHANNEL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,7 +31,7 @@ struct direction {
 	enum state state;
 	char *error; /* of BROKEN_OFF */
 	struct kind kind; /* of the error */
-	bool told;   /* writing: the host knows of the error */
+	bool reported; /* writing: the host knows of the error */
 };
 
 struct channel {
@@ -38,27 +39,34 @@ struct channel {
 	int64_t handle;
 	int refs;          /* the table's, and one for each thread that has a pointer */
 	struct owned *fd;  /* NULL until there is one; it does not change after that */
-	bool unshaken;     /* it came with tls_Accept, and the handshake is still to be done */
-	bool shaking;      /* a tls_Handshake is under way */
+	bool handshaking;  /* a tls_Handshake is under way */
 	bool watched;      /* it takes part in tls_Wait */
 	bool context;      /* it is one, and fd is readable while a client waits */
-	bool later;        /* of a context: its connections are unshaken */
+	bool handshake_later; /* of a context: the pair comes with tls_Handshake */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
-	bool closing;      /* tls_Close has begun */
-	int64_t sent;      /* bytes; belongs to who has the turn to write */
+	atomic_bool closing; /* tls_Close has begun; it may be read without mu */
+	int64_t sent;      /* bytes; the thread with the turn to write has it */
 	struct direction reading, writing;
-	int idle_spins, skip_spins; /* of data.c; belong to who has the turn to read */
+	int idle_spins, skip_spins; /* of data.c; the thread with the turn to read has them */
 };
 
 struct channels {
 	struct channel *buckets[CHANNEL_BUCKETS]; /* by the low bits of the handle */
 };
 
-/* The channel of a handle with a reference; NULL if there is none or, for channel_make, no
- * memory for one. */
+/* The channel of a handle; NULL if there is none or, for channel_make, no memory for one. A caller
+ * that keeps it beyond mu counts up refs, and gives it back by channel_release. */
 struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
-void channel_release(struct channel *ch);
+void channel_release(struct channel *ch); /* it may be NULL */
+
+/* Sets the error of a direction as the process's, and returns -1. After the error of reading, that
+ * of writing is not raised by itself any more. */
+int channel_raise(struct process *p, struct channel *ch, const struct direction *d);
+
+/* Raises the error of writing, if there is one that the host does not know; ch may be NULL. Returns
+ * whether it has. */
+bool channel_raise_unreported(struct process *p, struct channel *ch);
 
 /* Takes a channel out of the table, or all. It lives on until the last thread has released it. */
 void channel_drop(struct channels *t, struct channel *ch);

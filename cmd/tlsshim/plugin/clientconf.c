@@ -42,10 +42,11 @@ static bool only_roots(const char *path, const struct stat *st, char *why, size_
 	bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
 
 	if (st->st_uid != 0)
-		text_add(why, cap, "%s belongs to user %u, who could change it; give it to root (chown)", path, (unsigned)st->st_uid);
+		text_add(why, cap, "%s belongs to user %u, who could change it; give it to root "
+			 "(chown)", path, (unsigned)st->st_uid);
 	else if ((st->st_mode & 022) && !sticky)
-		text_add(why, cap, "%s has the mode %04o, so that others than root can change it; take that from them (chmod go-w)", path,
-			 (unsigned)st->st_mode & 07777);
+		text_add(why, cap, "%s has the mode %04o, so that others than root can change it; "
+			 "take that from them (chmod go-w)", path, (unsigned)st->st_mode & 07777);
 	else
 		return true;
 	return false;

@@ -1,5 +1,5 @@
 /*
- * clientconf.h - /etc/tlsd/client.conf: what the administrator says to all who call tlsd.
+ * clientconf.h - /etc/tlsd/client.conf: what the administrator says to all callers of tlsd.
  *
  * Lines of "key = value"; empty lines and lines that begin with # do not count.
  *
@@ -7,8 +7,8 @@
  *   autostart = yes | no      whether a private tlsd may be started
  *   trusted-users = USER ...  names or numbers: their daemons are talked to as root's are
  *
- * Only root can change the file, or it is an error. So is a line that is not understood: who writes
- * one wants to forbid something. rpc/client reads the same file by the same rules.
+ * Only root can change the file, or it is an error. So is a line that is not understood: it may be
+ * meant to forbid something. rpc/client reads the same file by the same rules.
  */
 #ifndef TLSPLUGIN_CLIENTCONF_H
 #define TLSPLUGIN_CLIENTCONF_H

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <string.h>
 #include <time.h>
 
 #include "system.h"
@@ -11,9 +12,35 @@
 #include "use.h"
 
 static const struct method
-	read_ = { .name = "tls.Read", .flags = FAILS, .waits_on = CONNECTION },
-	write_ = { .name = "tls.Write", .flags = FAILS, .waits_on = CONNECTION },
-	flush = { .name = "tls.Flush", .waits_on = CONNECTION };
+	read_ = { .name = "tls.Read", .number = true, .flags = FAILS, .waits_on = CONNECTION },
+	write_ = { .name = "tls.Write", .blob = true, .flags = FAILS, .waits_on = CONNECTION },
+	flush = { .name = "tls.Flush", .number = true, .waits_on = CONNECTION };
+
+/* --- parameters --- */
+
+bool data_has_room(struct process *p, const struct call *c, const char *op)
+{
+	if (c->room < 1 || c->room > DATA_MAX_BYTES)
+		fail(p, "params", op, 0, "maxBytes %zu: must be between 1 and %d", c->room,
+		     DATA_MAX_BYTES);
+	else if (!c->buf)
+		fail(p, "params", op, 0, "buf: must not be NULL");
+	else
+		return true;
+	return false;
+}
+
+bool data_is_good(struct process *p, const struct call *c, const char *op)
+{
+	if (c->blob_len > DATA_MAX_BYTES)
+		fail(p, "params", op, 0, "data of %zu bytes: must not be more than %d", c->blob_len,
+		     DATA_MAX_BYTES);
+	else if (!c->blob && c->blob_len > 0)
+		fail(p, "params", op, 0, "data: must not be NULL");
+	else
+		return true;
+	return false;
+}
 
 /* --- reading --- */
 
@@ -81,7 +108,9 @@ static int fail_late(struct use *u, int64_t timeout)
 /* What a Read gives when its direction is no longer open. mu is held. */
 static int result_at_end(struct use *u)
 {
-	return u->ch->reading.state == BROKEN_OFF ? use_raise(u, &u->ch->reading) : 0;
+	if (u->ch->reading.state != BROKEN_OFF)
+		return 0;
+	return channel_raise(u->p, u->ch, &u->ch->reading);
 }
 
 static int at_end(struct use *u)
@@ -137,8 +166,8 @@ static int64_t read_in_turn(struct use *u, void *buf, size_t cap)
 	if (!use_take_turn(u, &ch->reading))
 		return -1;
 	timeout = ch->timeout ? ch->timeout : u->s->read_timeout;
-	if (use_has_untold(u)) {
-		result = use_raise(u, &ch->writing);
+	if (channel_raise_unreported(u->p, ch)) {
+		result = -1;
 	} else if (ch->reading.state != OPEN) {
 		result = result_at_end(u);
 	} else {
@@ -150,18 +179,19 @@ static int64_t read_in_turn(struct use *u, void *buf, size_t cap)
 	return result;
 }
 
-int64_t data_read(struct process *p, int64_t handle, void *buf, size_t max_bytes)
+int64_t data_read(struct process *p, struct call *c)
 {
-	int64_t result, n = (int64_t)max_bytes;
-	struct call c = { .method = &read_, .handle = handle, .n = &n };
+	int64_t result;
 	struct use u;
 
-	if (!use_begin(&u, p, read_.name, handle))
+	if (!data_has_room(p, c, read_.name) || !use_begin(&u, p, read_.name, c->handle))
 		return -1;
+	c->method = &read_;
+	c->n = (int64_t)c->room;
 	if (use_has_data(&u))
-		result = read_in_turn(&u, buf, max_bytes);
+		result = read_in_turn(&u, c->buf, c->room);
 	else
-		result = client_run(p, &c);
+		result = client_run(p, c);
 	use_end(&u);
 	return result;
 }
@@ -205,14 +235,16 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 /* Waits until all that was sent, so many bytes, has left. */
 static bool flush_all(struct use *u, int64_t total)
 {
-	struct call c = { .method = &flush, .op = u->op, .handle = u->handle, .is_part = true,
-			  .began = u->began, .n = &total };
+	struct call c = use_call(u, &flush);
 
+	c.n = total;
 	if (client_run(u->p, &c) == 0)
 		return true;
 	pthread_mutex_lock(&u->p->mu);
 	if (u->ch->writing.state == OPEN && process_cancelled(u->p, u->began))
 		u->ch->writing.state = CUT_SHORT; /* nobody has been told what has left */
+	else if (c.failed && strcmp(c.kind.name, "limit") != 0)
+		u->ch->writing.reported = true; /* the error was that of writing */
 	pthread_mutex_unlock(&u->p->mu);
 	return false;
 }
@@ -242,18 +274,20 @@ static int64_t write_in_turn(struct use *u, const char *data, size_t len)
 	return (int64_t)len;
 }
 
-int64_t data_write(struct process *p, int64_t handle, const void *data, size_t len)
+int64_t data_write(struct process *p, struct call *c)
 {
-	struct call c = { .method = &write_, .handle = handle, .texts = { "" } };
 	int64_t result;
 	struct use u;
 
-	if (!use_begin(&u, p, write_.name, handle))
+	if (!data_is_good(p, c, write_.name) || !use_begin(&u, p, write_.name, c->handle))
 		return -1;
-	if (use_has_data(&u))
-		result = write_in_turn(&u, data, len);
-	else
-		result = client_run(p, &c);
+	c->method = &write_;
+	if (use_has_data(&u)) {
+		result = write_in_turn(&u, c->blob, c->blob_len);
+	} else {
+		c->blob_len = 0; /* the error is wanted */
+		result = client_run(p, c);
+	}
 	use_end(&u);
 	return result;
 }

@@ -7,14 +7,18 @@
 #ifndef TLSPLUGIN_DATA_H
 #define TLSPLUGIN_DATA_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include <stdbool.h>
 
-#include "process.h"
+#include "call.h"
 
 enum { DATA_MAX_BYTES = 16777216 }; /* of a Read and of a Write */
 
-int64_t data_read(struct process *p, int64_t handle, void *buf, size_t max_bytes);
-int64_t data_write(struct process *p, int64_t handle, const void *data, size_t len);
+int64_t data_read(struct process *p, struct call *c);  /* up to c->room bytes into c->buf */
+int64_t data_write(struct process *p, struct call *c); /* c->blob */
+
+/* Whether there is room for data to read, and whether there is data to write; if not, the error is
+ * set. */
+bool data_has_room(struct process *p, const struct call *c, const char *op);
+bool data_is_good(struct process *p, const struct call *c, const char *op);
 
 #endif

@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "error.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,8 @@ struct last_error {
 	struct kind kind;       /* of the last call */
 	char text[ERROR_BYTES]; /* of the last call that has failed */
 };
+
+enum { FIRST_BYTES = 64 /* room for a method and a handle */ };
 
 static pthread_key_t key;
 static atomic_bool has_key;
@@ -127,39 +130,54 @@ void errors_free(struct process *p)
 	}
 }
 
-static void set(struct process *p, struct kind kind, const char *format, va_list args)
+int error_set(struct process *p, struct kind kind, const char *first, const char *rest)
 {
 	struct last_error *e = find_or_make(p);
 
 	p->error[0] = '\0';
-	text_vadd(p->error, sizeof p->error, format, args);
-	if (!e)
-		return;
-	e->kind = kind;
-	memcpy(e->text, p->error, strlen(p->error) + 1);
+	text_add(p->error, sizeof p->error, "%s%s", first, rest);
+	if (e) {
+		e->kind = kind;
+		memcpy(e->text, p->error, sizeof e->text);
+	}
+	return -1;
 }
 
-int64_t process_fail(struct process *p, const char *kind, const char *format, ...)
+static void set(struct process *p, const char *kind, const char *op, int64_t handle,
+		const char *why, va_list args)
+{
+	char first[FIRST_BYTES] = "", rest[ERROR_BYTES] = "";
+
+	text_add(first, sizeof first, "%s: ", op);
+	if (handle)
+		text_add(first, sizeof first, "handle %" PRId64 ": ", handle);
+	text_vadd(rest, sizeof rest, why, args);
+	error_set(p, kind_of(kind), first, rest);
+}
+
+int fail(struct process *p, const char *kind, const char *op, int64_t handle, const char *why, ...)
 {
 	va_list args;
 
 	if (!p)
 		return -1;
-	va_start(args, format);
+	va_start(args, why);
 	pthread_mutex_lock(&p->mu);
-	set(p, kind_of(kind), format, args);
+	set(p, kind, op, handle, why, args);
 	pthread_mutex_unlock(&p->mu);
 	va_end(args);
 	return -1;
 }
 
-void process_set_error(struct process *p, struct kind kind, const char *format, ...)
+int fail_held(struct process *p, const char *kind, const char *op, int64_t handle, const char *why,
+	      ...)
 {
 	va_list args;
 
-	va_start(args, format);
-	set(p, kind, format, args);
+	va_start(args, why);
+	set(p, kind, op, handle, why, args);
 	va_end(args);
+	return -1;
 }
 
 void error_clear(struct process *p)

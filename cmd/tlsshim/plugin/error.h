@@ -28,13 +28,16 @@ struct kind kind_read(struct span error);
 
 struct process;
 
-/* Sets the last error of this thread and of the process and returns -1. p may be NULL. */
-__attribute__((format(printf, 3, 4)))
-int64_t process_fail(struct process *p, const char *kind, const char *format, ...);
+/* Sets the last error of this thread and of the process and returns -1. The text is "op: handle N:
+ * why", or "op: why" if the handle is 0. mu is not held; for fail_held it is. p may be NULL. */
+__attribute__((format(printf, 5, 6)))
+int fail(struct process *p, const char *kind, const char *op, int64_t handle, const char *why, ...);
+__attribute__((format(printf, 5, 6)))
+int fail_held(struct process *p, const char *kind, const char *op, int64_t handle, const char *why,
+	      ...);
 
-/* The same with mu held, for an error of any kind. */
-__attribute__((format(printf, 3, 4)))
-void process_set_error(struct process *p, struct kind kind, const char *format, ...);
+/* Sets an error of tlsd's, of which a first part may be replaced. mu is held. Returns -1. */
+int error_set(struct process *p, struct kind kind, const char *first, const char *rest);
 
 /* This thread's last call has succeeded: its kind is "" now, its text stays. p may be NULL. */
 void error_clear(struct process *p);

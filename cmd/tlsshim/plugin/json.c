@@ -1,75 +1,43 @@
 #include "json.h"
 
-#include <inttypes.h>
-#include <stdio.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "text.h"
 
 enum { DEEPEST = 32 };
 
 /* --- writing --- */
 
-enum { FIRST_BYTES = 128 /* holds nearly each request */ };
-
-static void put(struct json_out *out, const char *at, size_t len)
+static bool is_plain(char c)
 {
-	if (out->failed)
-		return;
-	if (out->cap - out->len <= len) {
-		size_t cap = (out->len + len + FIRST_BYTES) * 2;
-		char *grown = realloc(out->at, cap);
-		if (!grown) {
-			out->failed = true;
-			return;
-		}
-		out->at = grown;
-		out->cap = cap;
-	}
-	memcpy(out->at + out->len, at, len);
-	out->len += len;
-	out->at[out->len] = '\0';
+	return (unsigned char)c >= 0x20 && c != '"' && c != '\\';
 }
 
-void json_put(struct json_out *out, const char *text)
+bool json_put_string(struct text *out, const char *text)
 {
-	put(out, text, strlen(text));
-}
-
-void json_put_int(struct json_out *out, int64_t n)
-{
-	char digits[24], *first = digits + sizeof digits;
-	uint64_t left = n < 0 ? -(uint64_t)n : (uint64_t)n;
-
-	do
-		*--first = (char)('0' + left % 10);
-	while (left /= 10);
-	if (n < 0)
-		*--first = '-';
-	put(out, first, (size_t)(digits + sizeof digits - first));
-}
-
-void json_put_string(struct json_out *out, const char *text)
-{
-	char escape[8];
-
-	json_put(out, "\"");
+	text_put(out, "\"");
 	while (*text) {
 		size_t plain = 0;
-		while ((unsigned char)text[plain] >= 0x20 && text[plain] != '"' && text[plain] != '\\')
+
+		while (is_plain(text[plain]))
 			plain++;
-		put(out, text, plain);
+		text_put(out, "%.*s", (int)plain, text);
 		text += plain;
-		if (*text) {
-			snprintf(escape, sizeof escape, "\\u%04x", (unsigned)(unsigned char)*text++);
-			json_put(out, escape);
-		}
+		if (*text)
+			text_put(out, "\\u%04x", (unsigned)(unsigned char)*text++);
 	}
-	json_put(out, "\"");
+	text_put(out, "\"");
+	return true;
 }
 
 /* --- checking: skip_x(p, end) returns what follows the x at p, or NULL if there is none --- */
+
+/* What is looked for in a list while it is skipped: the values of a member, or an element. */
+struct search {
+	const char *text;
+	struct span found; /* the last */
+	int times;
+};
 
 static const char *skip_value(const char *p, const char *end, int depth);
 
@@ -80,18 +48,13 @@ static const char *skip_space(const char *p, const char *end)
 	return p;
 }
 
-static bool is_digit(const char *p, const char *end)
-{
-	return p < end && *p >= '0' && *p <= '9';
-}
-
 static const char *skip_digits(const char *p, const char *end)
 {
-	if (!is_digit(p, end))
-		return NULL;
-	while (is_digit(p, end))
+	const char *first = p;
+
+	while (p < end && *p >= '0' && *p <= '9')
 		p++;
-	return p;
+	return p > first ? p : NULL;
 }
 
 static const char *skip_number(const char *p, const char *end)
@@ -113,19 +76,17 @@ static const char *skip_number(const char *p, const char *end)
 /* The value of four hexadecimal digits, or -1. */
 static int hex4(const char *p, const char *end)
 {
+	static const char digits[] = "0123456789abcdefABCDEF";
 	int n = 0;
 
 	if (end - p < 4)
 		return -1;
 	for (int i = 0; i < 4; i++) {
-		char c = p[i];
-		int digit = c >= '0' && c <= '9'   ? c - '0'
-			    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-			    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-						   : -1;
-		if (digit < 0)
+		const char *d = memchr(digits, p[i], sizeof digits - 1);
+
+		if (!d)
 			return -1;
-		n = n * 16 + digit;
+		n = n * 16 + (int)(d - digits) - (d - digits > 15 ? 6 : 0);
 	}
 	return n;
 }
@@ -157,10 +118,10 @@ static const char *skip_literal(const char *p, const char *end, const char *lite
 	return (size_t)(end - p) >= len && memcmp(p, literal, len) == 0 ? p + len : NULL;
 }
 
-/* An array or an object. */
-static const char *skip_list(const char *p, const char *end, int depth)
+/* An array or an object. s is what is looked for in it, or NULL. */
+static const char *skip_list(const char *p, const char *end, int depth, struct search *s)
 {
-	bool object = *p == '{';
+	bool object = *p == '{'; /* its members have names */
 	char last = object ? '}' : ']';
 
 	if (depth == 0)
@@ -169,14 +130,27 @@ static const char *skip_list(const char *p, const char *end, int depth)
 	if (p < end && *p == last)
 		return p + 1;
 	for (;;) {
+		struct span name = { p, 0 }, value;
+
 		if (object) {
-			p = skip_space(skip_string(p, end), end);
+			p = skip_string(p, end);
+			name = (struct span){ name.at + 1, p ? (size_t)(p - name.at) - 2 : 0 };
+			p = skip_space(p, end);
 			if (!p || p == end || *p++ != ':')
 				return NULL;
 			p = skip_space(p, end);
 		}
-		p = skip_space(skip_value(p, end, depth - 1), end);
-		if (!p || p == end)
+		value.at = p;
+		p = skip_value(p, end, depth - 1);
+		if (!p)
+			return NULL;
+		value.len = (size_t)(p - value.at);
+		if (s && json_is(object ? name : value, s->text)) {
+			s->found = value;
+			s->times++;
+		}
+		p = skip_space(p, end);
+		if (p == end)
 			return NULL;
 		if (*p == last)
 			return p + 1;
@@ -193,7 +167,7 @@ static const char *skip_value(const char *p, const char *end, int depth)
 	switch (*p) {
 	case '{':
 	case '[':
-		return skip_list(p, end, depth);
+		return skip_list(p, end, depth, NULL);
 	case '"':
 		return skip_string(p, end);
 	case 't':
@@ -217,84 +191,54 @@ bool json_valid(struct span line)
 
 /* --- looking up --- */
 
+/* Looks through a list that begins with this character. */
+static struct search look(struct span list, char first, const char *text)
+{
+	struct search s = { .text = text };
+	const char *p, *end;
+
+	if (!list.at)
+		return s;
+	end = list.at + list.len;
+	p = skip_space(list.at, end);
+	if (p < end && *p == first)
+		skip_list(p, end, DEEPEST, &s);
+	return s;
+}
+
 struct span json_member(struct span object, const char *name)
 {
-	const struct span none = { NULL, 0 };
-	const char *end, *p;
-	size_t name_len = strlen(name);
-	struct span found = none;
+	struct search s = look(object, '{', name);
 
-	if (!object.at)
-		return none;
-	end = object.at + object.len;
-	p = skip_space(object.at, end);
-	if (*p != '{')
-		return none;
-	p = skip_space(p + 1, end);
-	while (*p != '}') {
-		const char *key = p + 1, *key_end = skip_string(p, end) - 1;
-		const char *value = skip_space(skip_space(key_end + 1, end) + 1, end); /* behind the colon */
-
-		p = skip_value(value, end, DEEPEST);
-		if ((size_t)(key_end - key) == name_len && memcmp(key, name, name_len) == 0) {
-			if (found.at)
-				return none;
-			found = (struct span){ value, (size_t)(p - value) };
-		}
-		p = skip_space(p, end);
-		if (*p == ',')
-			p = skip_space(p + 1, end);
-	}
-	return found;
+	return s.times == 1 ? s.found : (struct span){ NULL, 0 };
 }
 
 bool json_array_has(struct span array, const char *literal)
 {
-	const char *end, *p, *value;
-
-	if (!array.at || *array.at != '[')
-		return false;
-	end = array.at + array.len;
-	p = skip_space(array.at + 1, end);
-	while (*p != ']') {
-		value = p;
-		p = skip_value(value, end, DEEPEST);
-		if (!p)
-			return false;
-		if (json_is((struct span){ value, (size_t)(p - value) }, literal))
-			return true;
-		p = skip_space(p, end);
-		if (*p == ',')
-			p = skip_space(p + 1, end);
-	}
-	return false;
+	return look(array, '[', literal).times > 0;
 }
 
 bool json_is(struct span value, const char *literal)
 {
-	return value.at && value.len == strlen(literal) && memcmp(value.at, literal, value.len) == 0;
+	return value.at && value.len == strlen(literal) &&
+	       memcmp(value.at, literal, value.len) == 0;
 }
 
 bool json_int(struct span value, int64_t *n)
 {
-	bool negative;
+	char digits[24], *end; /* longer ones do not fit */
+	int before = errno;
+	bool fits;
 
-	if (!value.at || value.len == 0)
+	if (!value.at || value.len == 0 || value.len >= sizeof digits)
 		return false;
-	negative = *value.at == '-';
-	*n = 0;
-	for (size_t i = negative; i < value.len; i++) {
-		int digit = value.at[i] - '0';
-		if (digit < 0 || digit > 9 || *n < (INT64_MIN + digit) / 10)
-			return false;
-		*n = *n * 10 - digit; /* downwards, because INT64_MIN has no positive twin */
-	}
-	if (negative)
-		return true;
-	if (*n == INT64_MIN)
-		return false;
-	*n = -*n;
-	return true;
+	memcpy(digits, value.at, value.len);
+	digits[value.len] = '\0';
+	errno = 0;
+	*n = strtoll(digits, &end, 10);
+	fits = errno == 0 && *end == '\0';
+	errno = before;
+	return fits;
 }
 
 bool json_is_string(struct span value)
@@ -304,21 +248,11 @@ bool json_is_string(struct span value)
 
 static char *put_utf8(char *to, unsigned c)
 {
-	if (c < 0x80) {
-		*to++ = (char)c;
-	} else if (c < 0x800) {
-		*to++ = (char)(0xC0 | c >> 6);
-		*to++ = (char)(0x80 | (c & 0x3F));
-	} else if (c < 0x10000) {
-		*to++ = (char)(0xE0 | c >> 12);
-		*to++ = (char)(0x80 | (c >> 6 & 0x3F));
-		*to++ = (char)(0x80 | (c & 0x3F));
-	} else {
-		*to++ = (char)(0xF0 | c >> 18);
-		*to++ = (char)(0x80 | (c >> 12 & 0x3F));
-		*to++ = (char)(0x80 | (c >> 6 & 0x3F));
-		*to++ = (char)(0x80 | (c & 0x3F));
-	}
+	int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3; /* bytes behind the first */
+
+	*to++ = (char)(more ? ((0xF0U << (3 - more)) & 0xFF) | c >> 6 * more : c);
+	while (more-- > 0)
+		*to++ = (char)(0x80 | (c >> 6 * more & 0x3F));
 	return to;
 }
 
@@ -342,27 +276,23 @@ static unsigned unescape(const char **p, const char *end)
 
 char *json_text(struct span string)
 {
-	const char *p = string.at + 1, *end = string.at + string.len - 1;
-	char *text = malloc(string.len), *to = text; /* no escape is shorter than what it stands for */
+	static const char escapes[] = "bfnrt", stands_for[] = "\b\f\n\r\t";
+	const char *p = string.at + 1, *end = string.at + string.len - 1, *escape;
+	char *text = malloc(string.len), *to = text; /* a text is never longer than its escapes */
 
-	if (!text)
-		return NULL;
-	while (p < end) {
+	while (text && p < end) {
 		if (*p != '\\') {
 			*to++ = *p++;
 			continue;
 		}
 		p += 2;
-		switch (p[-1]) {
-		case 'b': *to++ = '\b'; break;
-		case 'f': *to++ = '\f'; break;
-		case 'n': *to++ = '\n'; break;
-		case 'r': *to++ = '\r'; break;
-		case 't': *to++ = '\t'; break;
-		case 'u': to = put_utf8(to, unescape(&p, end)); break;
-		default: *to++ = p[-1];
-		}
+		escape = strchr(escapes, p[-1]);
+		if (p[-1] == 'u')
+			to = put_utf8(to, unescape(&p, end));
+		else
+			*to++ = escape ? stands_for[escape - escapes] : p[-1];
 	}
-	*to = '\0';
+	if (text)
+		*to = '\0';
 	return text;
 }

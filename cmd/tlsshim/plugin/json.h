@@ -1,10 +1,10 @@
 /*
- * json.h - as much JSON (RFC 8259) as a client of tlsd needs: a writer for
- * requests, and a strict reader that looks up members of an answer in place.
+ * json.h - as much JSON (RFC 8259) as a client of tlsd needs: a writer for strings of requests, and
+ * a strict reader that looks up members of an answer in place.
  *
- * A span is a piece of a received line; it lives as long as the line does.
- * Apart from json_valid the readers expect a span that json_valid has accepted,
- * or a part of one that json_member has returned.
+ * A span is a piece of a received line, and lives as long as the line does. Apart from json_valid
+ * the readers expect a span that json_valid has accepted, or a part of one that json_member has
+ * returned.
  */
 #ifndef TLSPLUGIN_JSON_H
 #define TLSPLUGIN_JSON_H
@@ -13,17 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A text that grows. It is the owner's to free(). Once memory has run out,
- * failed is set and nothing more is added. */
-struct json_out {
-	char *at;
-	size_t len, cap;
-	bool failed;
-};
+#include "text.h"
 
-void json_put(struct json_out *out, const char *text); /* as it is */
-void json_put_int(struct json_out *out, int64_t n);
-void json_put_string(struct json_out *out, const char *text); /* quoted and escaped */
+/* Adds a string, quoted and escaped. Returns true. */
+bool json_put_string(struct text *out, const char *text);
 
 struct span {
 	const char *at; /* NULL: there is none */

@@ -1,18 +1,16 @@
 /*
  * owned.c - see owned.h.
  *
- * The entries are in blocks that are never moved, so that a signal handler and the child of a
- * fork may read them at any moment. An entry changes hands by its number alone, atomically.
+ * The entries are in blocks that are never moved. So a signal handler and the child of a fork may
+ * read them at any moment. An entry is taken and given back by its number alone, atomically.
  *
- * A fork must not come between the making of a descriptor and its entry: the child would keep
- * a copy that it does not know. So makers hold the lock making, fork waits for it, and makers
- * block signals, because a handler may fork.
+ * A fork must not come between the making of a descriptor and its entry, because the child would
+ * keep a copy that it does not know. So the lock making is held meanwhile, and fork waits for it.
+ * Signals are blocked, too, because a handler may fork.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "owned.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -37,7 +35,6 @@ struct block {
 
 static struct block first;
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
-static atomic_uint forks;
 
 static sigset_t lock_making(void)
 {
@@ -79,34 +76,26 @@ static struct owned *take(int fd)
 {
 	struct owned *o = NULL;
 	struct stat st;
-	int error, high = fd;
 
-	if (fd >= 0 && fd <= STDERR_FILENO) {
-		high = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-		error = errno;
-		close(fd);
-		errno = error;
-	}
-	if (high < 0)
+	fd = sys_move_up(fd, STDERR_FILENO + 1);
+	if (fd < 0)
 		return NULL;
-	if (fstat(high, &st) == 0)
+	if (fstat(fd, &st) == 0)
 		o = find_entry();
 	if (!o) {
-		error = errno;
-		close(high);
-		errno = error;
+		sys_close(fd);
 		return NULL;
 	}
 	o->dev = st.st_dev;
 	o->ino = st.st_ino;
-	atomic_store(&o->number, high + 1);
+	atomic_store(&o->number, fd + 1);
 	return o;
 }
 
-struct owned *owned_take(int fd)
+struct owned *owned_socket(void)
 {
 	sigset_t before = lock_making();
-	struct owned *o = take(fd);
+	struct owned *o = take(sys_socket());
 
 	unlock_making(&before);
 	return o;
@@ -115,26 +104,20 @@ struct owned *owned_take(int fd)
 static bool make_two(int (*make)(int fds[2]), struct owned *ends[2])
 {
 	sigset_t before = lock_making();
-	int fds[2], error;
+	int fds[2];
 	bool made = make(fds) == 0;
 
 	ends[0] = ends[1] = NULL;
-	if (made) {
+	if (made)
 		ends[0] = take(fds[0]);
-		error = errno;
+	if (ends[0])
 		ends[1] = take(fds[1]);
-		if (!ends[0])
-			errno = error;
-	}
-	error = errno;
-	if (!ends[0] || !ends[1]) {
+	else if (made)
+		sys_close(fds[1]);
+	if (ends[0] && !ends[1])
 		owned_close(ends[0]);
-		owned_close(ends[1]);
-		made = false;
-	}
 	unlock_making(&before);
-	errno = error;
-	return made;
+	return ends[1] != NULL;
 }
 
 bool owned_socketpair(struct owned *ends[2])
@@ -163,19 +146,12 @@ int owned_fd(const struct owned *o)
 
 void owned_close(struct owned *o)
 {
-	int fd = owned_fd(o), saved = errno;
+	int fd = owned_fd(o);
 
-	if (!o)
-		return;
 	if (fd >= 0)
-		close(fd);
-	atomic_store(&o->number, 0); /* only now: a child that is forked before that must know it */
-	errno = saved;
-}
-
-unsigned owned_forks(void)
-{
-	return atomic_load(&forks);
+		sys_close(fd);
+	if (o) /* only now: a child that is forked before that must know it */
+		atomic_store(&o->number, 0);
 }
 
 void owned_end(void)
@@ -198,7 +174,6 @@ static void before_fork(void)
 
 static void after_fork_in_parent(void)
 {
-	atomic_fetch_add(&forks, 1);
 	pthread_mutex_unlock(&making);
 }
 

@@ -16,10 +16,8 @@
 
 struct owned;
 
-/* Takes a descriptor over. NULL and errno if that cannot be done; then it is closed. */
-struct owned *owned_take(int fd);
-
-/* Make what the names say, with both ends owned. False and errno if that cannot be done. */
+/* Make what the names say. NULL, or false, and errno if that cannot be done. */
+struct owned *owned_socket(void); /* for tlsd's */
 bool owned_socketpair(struct owned *ends[2]);
 bool owned_pipe(struct owned *ends[2]); /* to be read, to be written */
 
@@ -28,10 +26,6 @@ int owned_fd(const struct owned *o);
 
 /* Closes the descriptor, if it is still what it was. o may be NULL. Safe in a signal handler. */
 void owned_close(struct owned *o);
-
-/* How often this process has forked. A descriptor that was made elsewhere may be open in a child if
- * this has changed until it was taken over. */
-unsigned owned_forks(void);
 
 /* At the end of the library: frees memory. Nothing is owned any more. */
 void owned_end(void);

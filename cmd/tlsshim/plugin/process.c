@@ -17,10 +17,10 @@ static atomic_int visits; /* that are going on; after a fork also those that the
 
 void process_free(struct process *p)
 {
-	errors_free(p);
 	bell_destroy(&p->bell);
-	free(atomic_load(&p->ca_bundle));
-	turn_destroy(&p->trusting);
+	for (int i = 0; i < SETTINGS_KEPT; i++)
+		free(atomic_load(&p->settings[i]));
+	turn_destroy(&p->setting);
 	turn_destroy(&p->opening);
 	pthread_mutex_destroy(&p->mu);
 	free(p);
@@ -30,31 +30,36 @@ void process_free(struct process *p)
 static struct process *make(struct process *parent)
 {
 	struct process *p = calloc(1, sizeof *p);
-	const char *ca = parent ? atomic_load(&parent->ca_bundle) : NULL;
 	const char *strict = sys_getenv("TLSD_STRICT_WRITES");
-	char *copy = NULL;
 
-	if (!p || (ca && !(copy = strdup(ca)))) {
-		free(p);
+	if (!p)
 		return NULL;
-	}
 	p->pid = getpid();
 	p->parent = parent;
-	turn_init(&p->trusting);
+	turn_init(&p->setting);
 	turn_init(&p->opening);
 	pthread_mutex_init(&p->mu, NULL);
 
 	/* The parent's handles stay unknown here: their numbers are not given
-	 * out again. Its trust store holds here as well: to fall back to the
-	 * system's without a word would be a trap. */
+	 * out again. Its settings hold here as well: to fall back to the
+	 * system's trust store without a word would be a trap. */
 	p->inherited = parent ? atomic_load(&parent->highest) : 0;
 	p->first = (int64_t)p->inherited + 1;
-	p->ca_version = ca ? 1 : 0;
+	for (int i = 0; i < SETTINGS_KEPT; i++) {
+		const char *value = parent ? atomic_load(&parent->settings[i]) : NULL;
+		char *copy = value ? strdup(value) : NULL;
+
+		atomic_init(&p->settings[i], copy);
+		p->set[i] = value != NULL;
+		if (value && !copy) {
+			process_free(p);
+			return NULL;
+		}
+	}
 	atomic_init(&p->highest, p->inherited);
 	bell_init(&p->bell);
-	atomic_init(&p->strict, parent ? atomic_load(&parent->strict) : strict && strcmp(strict, "") != 0 && strcmp(strict, "0") != 0);
-	atomic_init(&p->ca_bundle, copy);
-	atomic_init(&p->connect_timeout, parent ? atomic_load(&parent->connect_timeout) : 0);
+	atomic_init(&p->strict, parent ? atomic_load(&parent->strict) :
+					 strict && *strict && strcmp(strict, "0") != 0);
 	return p;
 }
 
@@ -87,20 +92,16 @@ void process_leave(void)
 void visit_begin(struct visit *v)
 {
 	v->error = errno;
-	v->asks = false;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &v->cancel);
 	atomic_fetch_add(&visits, 1); /* before self is looked at: see process_retire */
 	v->process = this_process();
 }
 
-int64_t visit_end(struct visit *v, int64_t result)
+void visit_end(struct visit *v)
 {
-	if (result >= 0 && !v->asks)
-		error_clear(v->process);
 	atomic_fetch_sub(&visits, 1);
 	pthread_setcancelstate(v->cancel, NULL);
 	errno = v->error;
-	return result;
 }
 
 struct process *process_retire(void)
@@ -174,7 +175,7 @@ void turn_give_back(struct turn *turn)
 		pthread_cond_signal(&turn->free);
 }
 
-void turn_stir(struct turn *turn)
+void turn_wake_all(struct turn *turn)
 {
 	pthread_cond_broadcast(&turn->free);
 }

@@ -1,10 +1,10 @@
 /*
  * process.h - what the plugin keeps for the process that it is loaded in.
  *
- * After fork() the child must not use anything of its parent: other threads may
- * have held the locks, and the socket is the parent's. So everything hangs on a
- * struct process that knows its pid, and a child makes a new one when it first
- * calls. The parent's stays as it was at the fork and is never touched.
+ * After fork() the child must not use anything of its parent: other threads may have held the
+ * locks, and the socket is the parent's. So everything belongs to a struct process that knows its
+ * pid, and a child makes a new one at its first call. The parent's stays as it was at the fork and
+ * is never touched.
  */
 #ifndef TLSPLUGIN_PROCESS_H
 #define TLSPLUGIN_PROCESS_H
@@ -18,10 +18,13 @@
 #include "bell.h"
 #include "error.h"
 
-enum { LOST_BYTES = 1024 /* room for the reason of a loss */ };
+enum {
+	LOST_BYTES = 1024, /* room for the reason of a loss */
+	SETTINGS_KEPT = 2, /* from one session to the next: the CA bundle, the bound of NewClient */
+};
 
-/* A right that one thread at a time has, for as long as what it is for takes.
- * Guarded by mu, with which it is waited for. */
+/* A right that one thread at a time has. mu guards it, and a thread that waits for it gives mu up
+ * meanwhile. */
 struct turn {
 	bool taken;
 	int waiting; /* threads */
@@ -35,11 +38,10 @@ struct process {
 
 	/* A child may read these of its parent's struct process; so they are atomic. */
 	_Atomic int32_t highest;   /* handle ever given to the host */
-	_Atomic(char *) ca_bundle; /* path that SetCaBundle has set, or NULL */
-	_Atomic int32_t connect_timeout; /* bound of NewClient that SetTimeout has set, in ms; 0: the daemon's */
+	_Atomic(char *) settings[SETTINGS_KEPT]; /* parameters of calls (client.c), or NULL */
 
-	/* How often tls_Cancel was called. A call is cancelled when this is no
-	 * longer what it was when the call began. */
+	/* How often tls_Cancel was called. A call is cancelled when this is no longer what it was
+	 * when the call began. */
 	atomic_uint cancels;
 
 	struct bell bell; /* of all waits: for tls_Cancel, and for what else ends a wait early */
@@ -51,30 +53,28 @@ struct process {
 	pthread_mutex_t mu;
 
 	/* Taken in this order. */
-	struct turn trusting; /* the right to change the session's CA bundle */
-	struct turn opening;  /* the right to open a session */
+	struct turn setting; /* the right to change the session's settings */
+	struct turn opening; /* the right to open a session */
 
-	unsigned searches;            /* for a tlsd that have failed */
-	char found_not[ERROR_BYTES]; /* why, the last time */
+	unsigned searches;           /* for a tlsd that have failed */
+	char found_not[ERROR_BYTES]; /* why the last one has failed */
 
 	unsigned changes; /* of what tls_Wait waits for, but for the descriptors themselves */
 	int waits;        /* threads in tls_Wait */
 
 	struct session *session; /* the one to use; NULL before the first and after a loss */
-	int64_t first;           /* handles below it are lost */
-	unsigned ca_version;     /* counts the settings of ca_bundle */
+	int64_t first;               /* handles below it are lost */
+	unsigned set[SETTINGS_KEPT]; /* how often each was set */
 	char why_lost[LOST_BYTES];
 	char error[ERROR_BYTES]; /* the most recent error of all threads */
 	struct last_error *errors; /* of each thread that has had one (error.c) */
 };
 
-/* A visit is the time between the begin and the end of one function of
- * tlsplugin.h. During it the thread cannot be cancelled, because others may
- * hold pointers to its stack; the host's errno is the same after it. */
+/* A visit is the time of one function of tlsplugin.h. During it the thread cannot be cancelled,
+ * because others may hold pointers to its stack. The host's errno is the same after it. */
 struct visit {
 	struct process *process; /* NULL if there is no memory for it */
 	int error, cancel;
-	bool asks; /* it asks for the last error, and leaves it as it is */
 };
 
 /* What a visit does without a struct visit. False if p is not in use here, or not any more. Leave
@@ -83,7 +83,7 @@ bool process_enter(const struct process *p);
 void process_leave(void);
 
 void visit_begin(struct visit *v);
-int64_t visit_end(struct visit *v, int64_t result); /* returns result */
+void visit_end(struct visit *v);
 
 /* --- the end of calls before their time --- */
 
@@ -95,24 +95,24 @@ bool process_cancelled(struct process *p, unsigned began);
 
 /* --- turns; mu is held ---
  *
- * Threads that wait for a turn do not listen to the bell. The thread that has the turn stirs
- * them when it hears the bell, so that they look whether they are cancelled. */
+ * A thread that waits for a turn does not listen to the bell. The thread that has the turn listens,
+ * and then wakes all that wait. Each of them looks whether its call is cancelled. */
 
 /* Waits for the turn and takes it; false if the call that wants it is cancelled. */
 bool turn_take(struct process *p, struct turn *turn, unsigned began);
 void turn_give_back(struct turn *turn);
 
-/* Makes all who wait for it look whether they are cancelled. */
-void turn_stir(struct turn *turn);
+/* Wakes all threads that wait for it, so that each looks whether its call is cancelled. */
+void turn_wake_all(struct turn *turn);
 
 void turn_init(struct turn *turn);
 void turn_destroy(struct turn *turn);
 
 /* --- the end of the library --- */
 
-/* For the unloading of the library: takes this process's struct process out of
- * use and returns it, or NULL if there is none or somebody is using it. */
+/* For the unloading of the library: takes this process's struct process out of use and returns it,
+ * or NULL if there is none or a thread is using it. */
 struct process *process_retire(void);
-void process_free(struct process *p);
+void process_free(struct process *p); /* its errors are freed before (error.h) */
 
 #endif

@@ -1,14 +1,14 @@
 /*
  * start.c - starts a tlsd that belongs to nobody.
  *
- *   - It is a grandchild: the process between ends at once, so that init inherits
- *     tlsd. On Linux both are made with clone(2) without an exit signal. So the host gets no
- *     SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
- *     does not matter.
+ *   - It is a grandchild: the process between ends at once, so that init inherits tlsd. On Linux
+ *     both are made with clone(2) without an exit signal. So the host gets no SIGCHLD, its own
+ *     waitpid(-1) never meets them, and its SIGCHLD disposition does not matter.
  *   - If the host itself inherits orphans, because it is process 1 or a subreaper, the process
  *     between stays until tlsd has ended, and reaps it. It is reaped when the next one is started.
- *   - Other programs use this tlsd, too. So it has nothing of the host but its user, its cgroup, its namespaces and its
- *     hard limits: no descriptor, signal mask, directory, umask, terminal, soft limit or environment but a few variables.
+ *   - Other programs use this tlsd, too. So it has nothing of the host but its user, its cgroup,
+ *     its namespaces, its hard limits and a few variables of its environment: no descriptor, signal
+ *     mask, directory, umask, terminal or soft limit.
  *   - Between clone and exec only what is async-signal-safe is done.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -23,7 +23,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,8 +35,7 @@ enum {
 	READY_FD = 3, /* where tlsd writes a line feed when it listens */
 	HIGH_FD = 10, /* and up: not in the way of the above */
 	NOT_STARTED = 'x', /* on the same pipe, before an errno */
-	MOST_SITTERS = 8,
-	USUAL_STACK = 8 << 20,
+	MOST_REAPERS = 8,
 };
 
 /* What tlsd and the libraries in it want to know of this user. */
@@ -50,53 +48,8 @@ struct plan {
 	char *argv[10];
 	char *env[FEW + 1];
 	int null, log, ready; /* descriptors */
-	bool sit;             /* the process between stays */
+	bool reap;            /* the process between stays */
 };
-
-/* Limits that only root could raise. Below these a tlsd would not serve others well. */
-static const struct need {
-	int limit;
-	rlim_t least;
-	const char *what;
-} needs[] = {
-	{ RLIMIT_CPU, 3600, "the seconds of CPU time (ulimit -Ht)" },
-	{ RLIMIT_NOFILE, 256, "open files (ulimit -Hn)" },
-	{ RLIMIT_FSIZE, 16 << 20, "the size of files in bytes (ulimit -Hf)" },
-	{ RLIMIT_AS, 1 << 30, "the bytes of address space (ulimit -Hv)" },
-	{ RLIMIT_DATA, 256 << 20, "the bytes of data (ulimit -Hd)" },
-};
-
-/* Raises the soft limits as far as they go. A dump of memory could have keys in it. */
-static void raise_limits(void)
-{
-	struct rlimit limit;
-
-	for (int i = 0; i < (int)RLIM_NLIMITS; i++) {
-		if (getrlimit(i, &limit) < 0)
-			continue;
-		if (i == RLIMIT_CORE)
-			limit.rlim_cur = 0;
-		else if (i != RLIMIT_STACK) /* without a bound, addresses are laid out in another way */
-			limit.rlim_cur = limit.rlim_max;
-		else if (limit.rlim_cur < USUAL_STACK)
-			limit.rlim_cur = limit.rlim_max < USUAL_STACK ? limit.rlim_max : USUAL_STACK;
-		setrlimit(i, &limit);
-	}
-}
-
-/* Whether the hard limits leave enough. Only a log makes files. */
-static bool limits_suffice(bool log, char *why)
-{
-	struct rlimit limit;
-
-	for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
-		if ((log || needs[i].limit != RLIMIT_FSIZE) && getrlimit(needs[i].limit, &limit) == 0 && limit.rlim_max < needs[i].least) {
-			text_add(why, TRIED_BYTES, "this process has a hard limit of %llu for %s, and a tlsd for others needs %llu; "
-				 "start one elsewhere", (unsigned long long)limit.rlim_max, needs[i].what, (unsigned long long)needs[i].least);
-			return false;
-		}
-	return true;
-}
 
 static _Noreturn void give_up(int ready, int error)
 {
@@ -134,7 +87,7 @@ static _Noreturn void become(const struct plan *plan)
 }
 
 /* In the process between, with all signals blocked: stays until tlsd has ended. */
-static _Noreturn void sit(pid_t tlsd)
+static _Noreturn void reap(pid_t tlsd)
 {
 	setsid();
 	sys_close_from(0);
@@ -147,20 +100,20 @@ static _Noreturn void sit(pid_t tlsd)
 
 /* Processes between that stay. Only the thread that opens a session comes here; in a forked
  * child they are none of ours, and forgotten. */
-static pid_t sitters[MOST_SITTERS];
+static pid_t reapers[MOST_REAPERS];
 
-static void reap_sitters(void)
+static void forget_reapers(void)
 {
-	for (size_t i = 0; i < MOST_SITTERS; i++)
-		if (sitters[i] > 0 && sys_has_ended(sitters[i]))
-			sitters[i] = 0;
+	for (size_t i = 0; i < MOST_REAPERS; i++)
+		if (reapers[i] > 0 && sys_has_ended(reapers[i]))
+			reapers[i] = 0;
 }
 
-static void remember_sitter(pid_t sitter)
+static void remember_reaper(pid_t reaper)
 {
-	for (size_t i = 0; i < MOST_SITTERS; i++)
-		if (sitters[i] == 0) {
-			sitters[i] = sitter;
+	for (size_t i = 0; i < MOST_REAPERS; i++)
+		if (reapers[i] == 0) {
+			reapers[i] = reaper;
 			return;
 		}
 }
@@ -173,22 +126,23 @@ static int spawn(const struct plan *plan)
 	int error;
 
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* none of the host's handlers may run in the new processes */
+	/* None of the host's handlers may run in the new processes. */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	between = sys_fork();
 	if (between == 0) {
 		tlsd = sys_fork();
 		if (tlsd == 0)
 			become(plan);
-		if (plan->sit && tlsd > 0)
-			sit(tlsd);
-		if (plan->sit)
+		if (plan->reap && tlsd > 0)
+			reap(tlsd);
+		if (plan->reap)
 			give_up(plan->ready, errno);
 		_exit(tlsd < 0 ? errno : 0);
 	}
 	error = errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (between > 0 && plan->sit) {
-		remember_sitter(between);
+	if (between > 0 && plan->reap) {
+		remember_reaper(between);
 		return 0;
 	}
 	if (between > 0) {
@@ -231,7 +185,8 @@ static enum started await_ready(int fd, struct wait *w, char *why)
 		text_add(why, TRIED_BYTES, "%s", errno_text(said[1]));
 		return CANNOT_START;
 	}
-	text_add(why, TRIED_BYTES, "ended before it listened (TLSD_LOG can name a file for its messages)");
+	text_add(why, TRIED_BYTES,
+		 "ended before it listened (TLSD_LOG can name a file for its messages)");
 	return HAS_ENDED;
 }
 
@@ -261,56 +216,41 @@ static int open_log(const char *path)
 		errno = 0;
 		return -1;
 	}
-	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0600);
-	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))) { /* it was replaced meanwhile */
-		close(fd);
-		errno = 0;
-		return -1;
-	}
-	return fd;
-}
-
-/* The same descriptor with a higher number. */
-static int move_up(int fd)
-{
-	int up = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, HIGH_FD), error = errno;
-
-	if (fd >= 0)
-		close(fd);
-	errno = error == EINVAL ? EMFILE : error; /* the limit is not above HIGH_FD */
-	return up;
-}
-
-static void say_log_error(const char *log, int error, char *why)
-{
-	text_add(why, TRIED_BYTES, "TLSD_LOG: %s: %s", log, error ? errno_text(error) : "it must be a regular file, and no link");
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW |
+			O_NOCTTY, 0600);
+	if (fd < 0 || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)))
+		return fd;
+	close(fd); /* it was replaced meanwhile */
+	errno = 0;
+	return -1;
 }
 
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES])
 {
 	const char *log = sys_getenv("TLSD_LOG");
 	struct plan plan = { .exe = exe, .null = -1, .log = -1, .ready = -1,
-			     .sit = sys_inherits_orphans() };
+			     .reap = sys_inherits_orphans() };
 	int pipe_fds[2] = { -1, -1 };
 	enum started result = CANNOT_START;
-	char *argv[] = { (char *)(uintptr_t)exe, "--socket", (char *)(uintptr_t)socket, "--idle-exit", "60s",
-			 "--ready-fd", "3", "--admin-socket", "none", NULL };
+	char *argv[] = { (char *)(uintptr_t)exe, "--socket", (char *)(uintptr_t)socket,
+			 "--idle-exit", "60s", "--ready-fd", "3", "--admin-socket", "none", NULL };
 
-	reap_sitters();
+	forget_reapers();
 	if (!limits_suffice(log && *log, why))
 		return CANNOT_START;
 	memcpy(plan.argv, argv, sizeof argv);
 	few_variables(plan.env);
-	plan.null = move_up(open("/dev/null", O_RDWR | O_CLOEXEC));
+	plan.null = sys_move_up(open("/dev/null", O_RDWR | O_CLOEXEC), HIGH_FD);
 	if (log && *log)
-		plan.log = move_up(open_log(log));
+		plan.log = sys_move_up(open_log(log), HIGH_FD);
 	else
 		plan.log = fcntl(plan.null, F_DUPFD_CLOEXEC, HIGH_FD);
 
 	if (plan.log < 0 && log && *log)
-		say_log_error(log, errno, why);
+		text_add(why, TRIED_BYTES, "TLSD_LOG: %s: %s", log,
+			 errno ? errno_text(errno) : "it must be a regular file, and no link");
 	else if (plan.null < 0 || plan.log < 0 || sys_pipe(pipe_fds) < 0 ||
-		 (plan.ready = move_up(pipe_fds[1])) < 0 || spawn(&plan) < 0)
+		 (plan.ready = sys_move_up(pipe_fds[1], HIGH_FD)) < 0 || spawn(&plan) < 0)
 		text_add(why, TRIED_BYTES, "%s", errno_text(errno));
 	else
 		result = LISTENS; /* if it says so */
@@ -319,12 +259,9 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 		close(plan.ready); /* so that the pipe ends when tlsd does */
 	if (result == LISTENS)
 		result = await_ready(pipe_fds[0], w, why);
-	if (pipe_fds[0] >= 0)
-		close(pipe_fds[0]);
-	if (plan.null >= 0)
-		close(plan.null);
-	if (plan.log >= 0)
-		close(plan.log);
+	for (int i = 0, fds[] = { pipe_fds[0], plan.null, plan.log }; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 	for (char **v = plan.env; *v; v++)
 		free(*v);
 	return result;

@@ -22,6 +22,28 @@
 #define MSG_NOSIGNAL 0 /* Darwin: SO_NOSIGPIPE instead */
 #endif
 
+int sys_close(int fd)
+{
+	int error = errno;
+
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+int sys_move_up(int fd, int least)
+{
+	int up = fd;
+
+	if (fd < 0 || fd >= least)
+		return fd;
+	up = fcntl(fd, F_DUPFD_CLOEXEC, least);
+	if (up < 0 && errno == EINVAL)
+		errno = EMFILE; /* the limit is not above it */
+	sys_close(fd);
+	return up;
+}
+
 #ifndef __linux__
 /* Sets what Linux sets in the call that makes the descriptors. */
 static int prepare(int fds[2], int nonblock)
@@ -33,15 +55,12 @@ static int prepare(int fds[2], int nonblock)
 #ifdef SO_NOSIGPIPE
 		int on = 1;
 
-		if (!nonblock)
-			bad = bad || setsockopt(fds[i], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on) < 0;
+		bad = bad || (!nonblock && setsockopt(fds[i], SOL_SOCKET, SO_NOSIGPIPE, &on,
+						      sizeof on) < 0);
 #endif
 		if (bad) {
-			int error = errno;
-			close(fds[0]);
-			close(fds[1]);
-			errno = error;
-			return -1;
+			sys_close(fds[0]);
+			return sys_close(fds[1]);
 		}
 	}
 	return 0;
@@ -182,9 +201,9 @@ bool sys_inherits_orphans(void)
 {
 #ifdef __linux__
 	int subreaper = 0;
+	unsigned long at = (unsigned long)(uintptr_t)&subreaper;
 
-	if (prctl(PR_GET_CHILD_SUBREAPER, (unsigned long)(uintptr_t)&subreaper, 0UL, 0UL, 0UL) == 0 &&
-	    subreaper)
+	if (prctl(PR_GET_CHILD_SUBREAPER, at, 0UL, 0UL, 0UL) == 0 && subreaper)
 		return true;
 #endif
 	return getpid() == 1;

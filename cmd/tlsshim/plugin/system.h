@@ -11,6 +11,13 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+/* Closes the descriptor and keeps errno. Returns -1. */
+int sys_close(int fd);
+
+/* The same descriptor, which is closed, with a number from least on; close-on-exec. An fd of -1 is
+ * an error that errno tells. */
+int sys_move_up(int fd, int least);
+
 /* A Unix stream socket, close-on-exec. */
 int sys_socket(void);
 

@@ -1,10 +1,14 @@
 #define _POSIX_C_SOURCE 200809L
 #include "text.h"
 
+#include <errno.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { FIRST_BYTES = 128 /* holds nearly each request */ };
 
 /* The length of the UTF-8 character at p, or 0 if there is none before end. */
 static size_t character(const unsigned char *p, const unsigned char *end)
@@ -90,20 +94,65 @@ int64_t text_give(char *to, size_t cap, const char *text)
 	return (int64_t)len;
 }
 
-char *text_make(const char *format, ...)
+static void vput(struct text *out, const char *format, va_list args)
 {
-	va_list args, again;
-	char *made = NULL;
+	va_list again;
 	int n;
 
-	va_start(args, format);
 	va_copy(again, args);
-	n = vsnprintf(NULL, 0, format, args);
-	if (n >= 0 && (made = malloc((size_t)n + 1)))
-		vsnprintf(made, (size_t)n + 1, format, again);
+	n = vsnprintf(NULL, 0, format, again);
 	va_end(again);
+	if (n >= 0 && !out->failed && out->cap - out->len <= (size_t)n) {
+		size_t cap = (out->len + (size_t)n + FIRST_BYTES) * 2;
+		char *grown = realloc(out->at, cap);
+
+		out->failed = !grown;
+		if (grown) {
+			out->at = grown;
+			out->cap = cap;
+		}
+	}
+	if (n < 0 || out->failed)
+		return;
+	vsnprintf(out->at + out->len, (size_t)n + 1, format, args);
+	out->len += (size_t)n;
+}
+
+void text_put(struct text *out, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vput(out, format, args);
 	va_end(args);
-	return made;
+}
+
+char *text_make(const char *format, ...)
+{
+	struct text out = { 0 };
+	va_list args;
+
+	va_start(args, format);
+	vput(&out, format, args);
+	va_end(args);
+	return out.at;
+}
+
+char *absolute_path(const char *path)
+{
+	char *cwd, *joined = NULL;
+
+	if (path[0] == '/')
+		return strdup(path);
+	cwd = getcwd(NULL, 0);
+	if (!cwd)
+		return NULL;
+	if (cwd[0] != '/')
+		errno = ENOENT; /* "(unreachable)/...", getcwd(3) */
+	else
+		joined = text_make("%s/%s", strcmp(cwd, "/") == 0 ? "" : cwd, path);
+	free(cwd);
+	return joined;
 }
 
 const char *errno_text(int error)

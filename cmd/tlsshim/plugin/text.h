@@ -20,9 +20,24 @@ void text_vadd(char *to, size_t cap, const char *format, va_list args);
 /* Copies text as snprintf would and returns its full length. */
 int64_t text_give(char *to, size_t cap, const char *text);
 
+/* A text that grows. It is the owner's to free(). Once memory has run out, failed is set and
+ * nothing more is added. */
+struct text {
+	char *at;
+	size_t len, cap;
+	bool failed;
+};
+
+__attribute__((format(printf, 2, 3)))
+void text_put(struct text *out, const char *format, ...);
+
 /* A text to be freed; NULL and errno if there is no memory. */
 __attribute__((format(printf, 1, 2)))
 char *text_make(const char *format, ...);
+
+/* The path, made absolute from the working directory; to be freed. NULL and errno if that cannot be
+ * done. */
+char *absolute_path(const char *path);
 
 /* The system's English text for an errno. */
 const char *errno_text(int error);

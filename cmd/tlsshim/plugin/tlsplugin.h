@@ -35,8 +35,8 @@
  * tlsd is started from $TLSD_EXE or $PATH. That is not done beside a system's tlsd, where
  * client.conf forbids it, if TLSD_AUTOSTART is 0, or if the process's real and effective users or
  * groups differ. It leaves when idle. It logs to the file $TLSD_LOG, if that is set. In a program
- * with more rights than its user (AT_SECURE, getauxval(3)) no variable counts. The library talks to a daemon only if root, the caller's own user,
- * or one of client.conf's trusted-users runs it.
+ * with more rights than its user (AT_SECURE, getauxval(3)) no variable counts. The library talks to
+ * a daemon only if root, the caller's own user, or one of client.conf's trusted-users runs it.
  *
  * A private tlsd is no child of the host. The host gets no SIGCHLD and no zombie of it, and
  * waitpid(-1) does not find it. If the host is process 1 of its namespace or a subreaper

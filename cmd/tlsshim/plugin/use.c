@@ -1,7 +1,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "use.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +13,7 @@ static void look(struct wait *w)
 	struct use *u = (struct use *)w;
 
 	pthread_mutex_lock(&u->p->mu);
-	turn_stir(&u->d->turn);
+	turn_wake_all(&u->d->turn);
 	w->ended = process_cancelled(u->p, u->began) || u->ch->closing || u->s->lost;
 	pthread_mutex_unlock(&u->p->mu);
 }
@@ -26,7 +25,7 @@ bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle)
 		return false;
 	u->wait = (struct wait){ .bell = &p->bell, .look = look };
 	u->began = atomic_load(&p->cancels);
-	u->s = client_session(p, op, handle, &u->ch);
+	u->s = client_session(p, op, handle, false, &u->ch);
 	return u->s != NULL;
 }
 
@@ -37,20 +36,25 @@ void use_end(struct use *u)
 	session_release(u->p, u->s);
 }
 
+struct call use_call(const struct use *u, const struct method *m)
+{
+	return (struct call){ .method = m, .op = u->op, .handle = u->handle, .is_part = true,
+			      .began = u->began };
+}
+
 bool use_has_data(const struct use *u)
 {
-	return u->ch && u->ch->fd && !u->ch->unshaken && !u->ch->context;
+	return u->ch && u->ch->fd && !u->ch->context;
 }
 
 int use_fail(struct use *u, const char *kind, const char *why)
 {
-	return (int)process_fail(u->p, kind, "%s: handle %" PRId64 ": %s", u->op, u->handle, why);
+	return fail(u->p, kind, u->op, u->handle, "%s", why);
 }
 
 static int fail_lost(struct use *u)
 {
-	return (int)process_fail(u->p, "lost", "%s: handle %" PRId64 ": lost: %s", u->op,
-				 u->handle, u->s->why);
+	return fail(u->p, "lost", u->op, u->handle, "lost: %s", u->s->why);
 }
 
 int use_fd(struct use *u)
@@ -65,21 +69,11 @@ int use_fd(struct use *u)
 	return fail_lost(u);
 }
 
-static bool is_closing(struct use *u)
-{
-	bool closing;
-
-	pthread_mutex_lock(&u->p->mu);
-	closing = u->ch->closing;
-	pthread_mutex_unlock(&u->p->mu);
-	return closing;
-}
-
 int use_fail_ended(struct use *u)
 {
 	if (process_cancelled(u->p, u->began))
 		return use_fail(u, "cancelled", "cancelled by the caller");
-	if (is_closing(u))
+	if (atomic_load(&u->ch->closing))
 		return use_fail(u, "cancelled", "the handle was closed while the call waited");
 	return fail_lost(u);
 }
@@ -134,12 +128,11 @@ static void note(struct direction *d, struct span said, struct span error)
 
 bool use_ask(struct use *u)
 {
-	struct call c = { .method = &status, .op = u->op, .handle = u->handle, .is_part = true,
-			  .began = u->began };
+	struct call c = use_call(u, &status);
 	struct span said;
 	bool known;
 
-	if (is_closing(u)) { /* that is why */
+	if (atomic_load(&u->ch->closing)) { /* that is why */
 		use_fail_ended(u);
 		return false;
 	}
@@ -153,20 +146,9 @@ bool use_ask(struct use *u)
 	pthread_mutex_unlock(&u->p->mu);
 	free(c.text);
 	if (!known)
-		use_fail(u, "internal", "tlsd has ended the data of this connection and does not say why");
+		use_fail(u, "internal",
+			 "tlsd has ended the data of this connection and does not say why");
 	return known;
-}
-
-int use_raise(struct use *u, struct direction *d)
-{
-	u->ch->writing.told = true; /* or reading has failed, too: the host knows that all is over */
-	process_set_error(u->p, d->kind, "%s", d->error ? d->error : "tlsd does not say what has failed");
-	return -1;
-}
-
-bool use_has_untold(const struct use *u)
-{
-	return u->ch && u->ch->writing.state == BROKEN_OFF && !u->ch->writing.told;
 }
 
 bool use_can_write(struct use *u)
@@ -178,7 +160,7 @@ bool use_can_write(struct use *u)
 	case OPEN:
 		return true;
 	case BROKEN_OFF:
-		use_raise(u, &u->ch->writing);
+		channel_raise(u->p, u->ch, &u->ch->writing);
 		return false;
 	case CUT_SHORT:
 		why = "an earlier Write was cut short, so nothing can follow it; "
@@ -187,22 +169,5 @@ bool use_can_write(struct use *u)
 	case ENDED_WELL:
 		break;
 	}
-	process_set_error(u->p, kind_of("state"), "%s: handle %" PRId64 ": %s", u->op, u->handle,
-			  why);
-	return false;
-}
-
-int use_raise_untold(struct process *p, int64_t handle)
-{
-	struct use u;
-	int result = 0;
-
-	if (!use_begin(&u, p, "tls", handle))
-		return 0; /* the call itself will say so */
-	pthread_mutex_lock(&p->mu);
-	if (use_has_untold(&u))
-		result = use_raise(&u, &u.ch->writing);
-	pthread_mutex_unlock(&p->mu);
-	use_end(&u);
-	return result;
+	return fail_held(u->p, "state", u->op, u->handle, "%s", why) == 0;
 }

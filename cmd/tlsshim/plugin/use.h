@@ -2,10 +2,9 @@
  * use.h - one call's use of a connection's data channel: its place among other calls on the
  * channel, and what has gone wrong there.
  *
- * What went wrong is not on the channel. Its end says that something has happened, and
- * tls.Status on control says what. That is asked once for a direction and then remembered. An
- * error of writing that the host has not been told is raised by the next call on the handle,
- * whichever it is.
+ * The channel has no place for an error. Its end says that something has happened, and tls.Status
+ * on control says what. That is asked once for a direction, and then remembered. An error of
+ * writing that no call has raised is raised by the next call on the handle, whichever it is.
  */
 #ifndef TLSPLUGIN_USE_H
 #define TLSPLUGIN_USE_H
@@ -26,6 +25,9 @@ struct use {
 /* False and the error set if the handle belongs to no session. p may be NULL. */
 bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle);
 void use_end(struct use *u);
+
+/* A call that is a part of the use. */
+struct call use_call(const struct use *u, const struct method *m);
 
 /* Whether the connection has its data channel, and has done its handshake. */
 bool use_has_data(const struct use *u);
@@ -53,18 +55,7 @@ enum waited use_wait(struct use *u, int fd, short events, int64_t deadline);
  * held. */
 bool use_ask(struct use *u);
 
-/* Whether the next call has to raise an error of writing. mu is held. */
-bool use_has_untold(const struct use *u);
-
-/* Sets the error of a direction as the process's, and returns -1. After the error of reading, that
- * of writing is not raised by itself any more. mu is held. */
-int use_raise(struct use *u, struct direction *d);
-
 /* Whether the connection can be written to; if not, the error is set. mu is held. */
 bool use_can_write(struct use *u);
-
-/* Raises what has gone wrong in writing and has not been told, for a call on the handle that has
- * nothing to do with its data. Returns 0 if there is nothing. */
-int use_raise_untold(struct process *p, int64_t handle);
 
 #endif

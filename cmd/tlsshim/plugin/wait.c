@@ -20,14 +20,14 @@ bool wait_ended(struct wait *w)
 	return w->ended;
 }
 
-/* How long poll(2) may sleep, in its milliseconds; deaf says that it does not hear the bell. */
-static int sleep_ms(const struct wait *w, bool deaf)
+/* How long poll(2) may sleep, in its milliseconds. no_bell says that there is no bell for it. */
+static int sleep_ms(const struct wait *w, bool no_bell)
 {
 	int64_t left = w->deadline ? w->deadline - now_ms() : -1;
 
 	if (w->deadline && left < 0)
 		left = 0;
-	if ((deaf || w->tick) && (left < 0 || left > TICK_MS))
+	if ((no_bell || w->tick) && (left < 0 || left > TICK_MS))
 		left = TICK_MS;
 	return left < INT_MAX ? (int)left : INT_MAX;
 }

@@ -1,6 +1,6 @@
 /*
- * wait.h - each wait of the library that may last: for a descriptor, and for the bell at the
- * same time. It has a bound, and it can be ended.
+ * wait.h - each wait of the library that may last. It is for a descriptor and for the bell at the
+ * same time. It can have a bound, and it can be ended.
  */
 #ifndef TLSPLUGIN_WAIT_H
 #define TLSPLUGIN_WAIT_H
@@ -11,7 +11,7 @@
 
 #include "bell.h"
 
-/* How long a wait lasts at most in which the bell cannot be heard. */
+/* The longest sleep of a thread that has no bell to listen to. */
 enum { TICK_MS = 100 };
 
 struct wait {

@@ -24,7 +24,8 @@ struct watch {
 	struct process *p;
 	struct session *s; /* with a reference; NULL if there is none */
 	unsigned began, changes;
-	size_t n, cap;
+	bool collected;
+	size_t n;
 	struct pollfd *fds;    /* of the channels, and room for one more */
 	struct channel **list; /* watched, with a reference each */
 };
@@ -38,6 +39,15 @@ void watch_changed(struct process *p, const struct channel *ch)
 	p->changes++;
 	if (p->waits > 0)
 		bell_ring(&p->bell);
+}
+
+void watch_set(struct process *p, struct channel *ch, bool on)
+{
+	pthread_mutex_lock(&p->mu);
+	ch->watched = ch->watched || on;
+	watch_changed(p, ch);
+	ch->watched = on;
+	pthread_mutex_unlock(&p->mu);
 }
 
 static void look(struct wait *w)
@@ -56,69 +66,58 @@ static bool is_ready(const struct channel *ch)
 {
 	if (ch->context)
 		return false;
-	if (!ch->fd || ch->unshaken)
-		return !ch->shaking;
-	return ch->reading.state != OPEN || (ch->writing.state == BROKEN_OFF && !ch->writing.told);
+	if (!ch->fd)
+		return !ch->handshaking;
+	return ch->reading.state != OPEN ||
+	       (ch->writing.state == BROKEN_OFF && !ch->writing.reported);
 }
 
-/* Makes room for one more. False without memory. */
-static bool make_room(struct watch *all)
+/* Counts the session's watched channels and, if there is a list, puts them there. mu is held. */
+static size_t watched(const struct session *s, struct channel **list)
 {
-	size_t cap = all->cap ? all->cap * 2 : 16;
-	void *fds, *list;
+	size_t n = 0;
 
-	if (all->n < all->cap)
-		return true;
-	fds = realloc(all->fds, (cap + 1) * sizeof *all->fds);
-	if (fds)
-		all->fds = fds;
-	list = realloc(all->list, cap * sizeof *all->list);
-	if (list)
-		all->list = list;
-	if (!fds || !list)
-		return false;
-	all->cap = cap;
-	return true;
-}
-
-/* Adds a channel. False without memory. mu is held. */
-static bool add(struct watch *all, struct channel *ch)
-{
-	if (!make_room(all))
-		return false;
-	ch->refs++;
-	all->list[all->n] = ch;
-	all->fds[all->n++] = (struct pollfd){ .fd = -1, .events = POLLIN };
-	return true;
+	for (int i = 0; s && i < CHANNEL_BUCKETS; i++)
+		for (struct channel *ch = s->channels.buckets[i]; ch; ch = ch->next) {
+			if (!ch->watched || ch->closing)
+				continue;
+			if (list) {
+				list[n] = ch;
+				ch->refs++;
+			}
+			n++;
+		}
+	return n;
 }
 
 /* Takes the session and its watched channels. False and the error set if there can be no wait. */
-static bool gather(struct watch *all)
+static bool collect(struct watch *all)
 {
 	struct process *p = all->p;
-	bool ok = true;
+	size_t n;
 
 	pthread_mutex_lock(&p->mu);
 	session_check(p, true);
 	all->changes = p->changes;
 	all->s = p->session;
-	if (!all->s && *p->why_lost) {
-		process_set_error(p, kind_of("lost"), "%s: lost: %s", op, p->why_lost);
-		ok = false;
-	}
 	if (all->s)
 		all->s->refs++;
-	for (int i = 0; all->s && ok && i < CHANNEL_BUCKETS; i++)
-		for (struct channel *ch = all->s->channels.buckets[i]; ch && ok; ch = ch->next)
-			ok = !ch->watched || ch->closing || add(all, ch);
-	if (all->s && !ok)
-		process_set_error(p, kind_of("limit"), "%s: out of memory", op);
+	n = watched(all->s, NULL);
+	all->fds = calloc(n + 1, sizeof *all->fds);
+	all->list = calloc(n + 1, sizeof *all->list);
+	if (!all->s && *p->why_lost)
+		fail_held(p, "lost", op, 0, "lost: %s", p->why_lost);
+	else if (!all->fds || !all->list)
+		fail_held(p, "limit", op, 0, "out of memory");
+	else
+		all->collected = true;
+	all->n = all->collected ? watched(all->s, all->list) : 0;
 	pthread_mutex_unlock(&p->mu);
-	return ok;
+	return all->collected;
 }
 
 /* Gives all of that back. */
-static void scatter(struct watch *all)
+static void release(struct watch *all)
 {
 	pthread_mutex_lock(&all->p->mu);
 	while (all->n > 0)
@@ -127,7 +126,12 @@ static void scatter(struct watch *all)
 		session_release(all->p, all->s);
 	else
 		pthread_mutex_unlock(&all->p->mu);
+	free(all->fds);
+	free(all->list);
 	all->s = NULL;
+	all->fds = NULL;
+	all->list = NULL;
+	all->collected = false;
 }
 
 /* Ends the session, because a descriptor is no longer what it was. Returns -1. */
@@ -135,7 +139,7 @@ static int64_t fail_replaced(struct watch *all)
 {
 	pthread_mutex_lock(&all->p->mu);
 	session_lose(all->p, all->s, WIRE_REPLACED);
-	process_set_error(all->p, kind_of("lost"), "%s: lost: %s", op, all->s->why);
+	fail_held(all->p, "lost", op, 0, "lost: %s", all->s->why);
 	pthread_mutex_unlock(&all->p->mu);
 	return -1;
 }
@@ -175,30 +179,21 @@ static bool are_ours(struct watch *all)
 	for (size_t i = 0; i < all->n; i++) {
 		struct channel *ch = all->list[i];
 
-		all->fds[i].fd = ch->fd ? owned_fd(ch->fd) : -1;
+		all->fds[i] = (struct pollfd){ .fd = owned_fd(ch->fd), .events = POLLIN };
 		if (ch->fd && all->fds[i].fd < 0)
 			return false;
 	}
 	return true;
 }
 
-/* Why a wait has ended early: -1, or 0 if it has to begin again. */
-static int64_t conclude(struct watch *all)
-{
-	if (process_cancelled(all->p, all->began))
-		return process_fail(all->p, "cancelled", "%s: cancelled by the caller", op);
-	if (all->s && all->s->lost)
-		return process_fail(all->p, "lost", "%s: lost: %s", op, all->s->why);
-	return 0;
-}
+enum { AGAIN = -2 };
 
-/* One look at all that is watched now, and one sleep. Sets *again if that was not all. */
-static int64_t look_once(struct watch *all, bool *again)
+/* One look at all that is watched now, and one sleep. Returns AGAIN if that was not all. */
+static int64_t look_once(struct watch *all)
 {
 	int64_t handle;
 
-	*again = false;
-	if (!gather(all))
+	if (!collect(all))
 		return -1;
 	if (!are_ours(all))
 		return fail_replaced(all);
@@ -212,43 +207,45 @@ static int64_t look_once(struct watch *all, bool *again)
 	switch (wait_for_any(all->fds, all->n, &all->wait)) {
 	case READY:
 		handle = choose(all);
-		*again = handle == 0;
-		return handle;
+		return handle ? handle : AGAIN;
 	case LATE:
 		return 0;
 	case ENDED:
-		handle = conclude(all);
-		*again = handle == 0;
-		return handle;
+		if (process_cancelled(all->p, all->began))
+			return fail(all->p, "cancelled", op, 0, "cancelled by the caller");
+		if (all->s && all->s->lost)
+			return fail(all->p, "lost", op, 0, "lost: %s", all->s->why);
+		return AGAIN;
 	case FAILED:
 		break;
 	}
-	return process_fail(all->p, "limit", "%s: poll: %s", op, errno_text(errno));
+	return fail(all->p, "limit", op, 0, "poll: %s", errno_text(errno));
+}
+
+/* Counts the threads in tls_Wait. */
+static void count(struct process *p, int change)
+{
+	pthread_mutex_lock(&p->mu);
+	p->waits += change;
+	pthread_mutex_unlock(&p->mu);
 }
 
 int64_t watch_wait(struct process *p, int32_t milliseconds)
 {
 	struct watch all = { .p = p };
 	int64_t result;
-	bool again;
 
-	if (!p || !make_room(&all)) /* for the bell */
-		return process_fail(p, "limit", "%s: out of memory", op);
+	if (!p)
+		return -1;
 	all.wait = (struct wait){ .bell = &p->bell, .look = look };
 	if (milliseconds >= 0)
 		all.wait.deadline = now_ms() + milliseconds;
 	all.began = atomic_load(&p->cancels);
-	pthread_mutex_lock(&p->mu);
-	p->waits++;
-	pthread_mutex_unlock(&p->mu);
+	count(p, 1);
 	do {
-		result = look_once(&all, &again);
-		scatter(&all);
-	} while (again);
-	pthread_mutex_lock(&p->mu);
-	p->waits--;
-	pthread_mutex_unlock(&p->mu);
-	free(all.fds);
-	free(all.list);
+		result = look_once(&all);
+		release(&all);
+	} while (result == AGAIN);
+	count(p, -1);
 	return result;
 }

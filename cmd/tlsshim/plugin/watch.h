@@ -15,8 +15,11 @@
  * Negative milliseconds are no bound. */
 int64_t watch_wait(struct process *p, int32_t milliseconds);
 
-/* Makes those who wait look again, because a handle has changed, other than by its descriptor. mu
- * is held. */
+/* Makes the threads in tls_Wait look again, because a handle has changed, other than by its
+ * descriptor. mu is held. */
 void watch_changed(struct process *p, const struct channel *ch);
+
+/* Makes a handle take part in tls_Wait, or no more. mu is not held. */
+void watch_set(struct process *p, struct channel *ch, bool on);
 
 #endif

@@ -14,12 +14,6 @@ enum { FIRST_BYTES = 4096 /* of the input; holds nearly each answer */ };
 
 /* --- life --- */
 
-bool wire_init(struct wire *wi, int fd)
-{
-	*wi = (struct wire){ .sock = owned_take(fd) };
-	return wi->sock != NULL;
-}
-
 void wire_free(struct wire *wi)
 {
 	owned_close(wi->sock);
@@ -147,7 +141,7 @@ bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *con
 
 		if (fd < 0 || atomic_load(&wi->over))
 			return false;
-		for (int i = 0; pass && i < 2 && pass[i]; i++) {
+		for (int i = 0; pass && i < 2; i++) {
 			fds[passed] = owned_fd(pass[i]);
 			passed += fds[passed] >= 0; /* if one is gone, tlsd says so */
 		}
@@ -166,12 +160,14 @@ bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *con
 	return true;
 }
 
-enum sent wire_try_send(struct wire *wi, const char *line, size_t len)
+bool wire_try_send(struct wire *wi, const char *line, size_t len)
 {
 	int fd = owned_fd(wi->sock);
 	ssize_t n = fd < 0 ? 0 : sys_send(fd, line, len);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return NO_ROOM;
-	return n == (ssize_t)len ? SENT : BROKEN;
+		return false;
+	if (n != (ssize_t)len)
+		wire_end(wi);
+	return true;
 }

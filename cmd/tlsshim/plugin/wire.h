@@ -34,8 +34,7 @@ struct wire {
 	size_t used, have, cap;
 };
 
-/* Takes the connected socket over. False and errno if there is no memory. */
-bool wire_init(struct wire *wi, int fd);
+/* Closes the socket and frees the input. */
 void wire_free(struct wire *wi);
 
 /* Whether the socket is still the one that it was. */
@@ -50,14 +49,13 @@ bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_
 /* Whether there is something to read, be it the end. Nobody reads. */
 bool wire_has_input(const struct wire *wi);
 
-/* Sends the lines, and with their first byte the descriptors of pass, which are two, one or none
- * with NULL behind them. False if not all can be sent before w is over. */
+/* Sends the lines, and with their first byte the descriptors of pass, of which each may be NULL.
+ * False if not all can be sent before w is over. */
 bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w);
 
-enum sent { SENT, NO_ROOM, BROKEN };
-
-/* Sends a short line if there is room for all of it. Nobody else is sending. */
-enum sent wire_try_send(struct wire *wi, const char *line, size_t len);
+/* Sends a short line. False if there is no room for all of it. No other thread is sending. If it
+ * fails, the session ends. */
+bool wire_try_send(struct wire *wi, const char *line, size_t len);
 
 #endif

@@ -42,7 +42,7 @@ func TestTestssl(t *testing.T) {
 	cmd := command(t, "testssl", "--protocols", "--standard", "--pfs", "--server-preference",
 		"--server-defaults", "--vulnerable", "--rc4",
 		"--nodns=none", "--ip=127.0.0.1", "--warnings=off", "--quiet", "--color=0",
-		"--openssl-timeout=10", "--add-ca="+ca.File,
+		"--openssl-timeout=60", "--add-ca="+ca.File,
 		"--jsonfile="+file)
 	port, version := serve(t, ca, testcert.RSA)
 	cmd.Args = append(cmd.Args, "localhost:"+strconv.Itoa(port))

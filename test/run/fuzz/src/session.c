@@ -6,7 +6,7 @@
  * bytes are over; then each call has ended, with what its method can give or as
  * lost. The first byte of the input says how things stand: see flags.
  */
-#include "../../../../cmd/tlsshim/plugin/session.c"
+#include "../../../../cmd/tlsshim/plugin/exchange.c"
 
 #include <stddef.h>
 #include <sys/socket.h>
@@ -19,7 +19,7 @@ enum {
 };
 
 static const struct method kinds[] = {
-	{ .name = "tls.NewClient", .flags = OPENS | MAKES_HANDLE },
+	{ .name = "tls.NewClient", .result = NUMBER, .flags = OPENS | MAKES_HANDLE },
 	{ .name = "tls.Status", .result = OBJECT },
 	{ .name = "tls.Handshake", .waits_on = CONNECTION },
 	{ .name = "tls.PeerCertSubject", .result = TEXT },
@@ -39,7 +39,7 @@ static void must(bool holds)
 static bool all_done(const struct call *calls)
 {
 	for (int i = 0; i < KINDS; i++)
-		if (calls[i].begun && !calls[i].done)
+		if (calls[i].sent && !calls[i].done)
 			return false;
 	return true;
 }
@@ -62,15 +62,18 @@ static void read_status(const char *text)
 static void check(struct process *p, const struct session *s, struct call *c)
 {
 	p->error[0] = '\0';
-	if (!c->begun && !c->done) /* nobody may have ended it */
+	if (!c->sent && !c->done) /* nobody may have ended it */
 		return;
 	if (conclude(p, s, c) < 0) {
 		must(c->method->flags & QUIET || c->failed || *p->error);
 		must(utf8_valid(p->error, strlen(p->error)));
 		return;
 	}
-	must(c->begun && !(c->method->flags & FAILS));
+	must(c->sent && !(c->method->flags & FAILS));
 	switch (c->method->result) {
+	case NOTHING:
+		must(c->number == 0);
+		break;
 	case NUMBER:
 		must(c->number >= 0 && c->number <= INT32_MAX);
 		must(!(c->method->flags & MAKES_HANDLE) || c->number >= s->first);
@@ -106,7 +109,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct session *s;
 	struct process *p;
 	struct visit v;
-	int fds[2], flags, answers = 0;
+	struct owned *ends[2];
+	int flags, answers = 0;
 	char why[WHY_BYTES] = "";
 	struct wait greet = { .look = look_no_further };
 	bool greeted;
@@ -116,13 +120,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	flags = data[0];
 	visit_begin(&v);
 	p = v.process;
-	must(p && socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+	must(p && owned_socketpair(ends));
 	greet.bell = &p->bell;
 	p->first = 1;
 	atomic_store(&p->highest, 0);
-	s = session_make(p, fds[0]);
+	s = session_make(p, ends[0]);
 	must(s != NULL);
-	feed(fds[1], data + 1, size - 1);
+	feed(owned_fd(ends[1]), data + 1, size - 1);
 	greeted = !(flags & GREETS) || session_greet(s, &greet, why);
 	must(utf8_valid(why, strlen(why)) && (greeted || *why));
 
@@ -133,18 +137,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		session_lose(p, s, why);
 	for (int i = 0; i < KINDS; i++) {
 		calls[i] = (struct call){ .method = &kinds[i], .handle = kinds[i].flags & OPENS ? 0
-			: 1, .began = s->heard };
+			: 1, .began = s->cancels_seen };
 		enter(s, &calls[i]);
-		calls[i].begun = !s->lost && (i < KINDS - 1 || !(flags & QUEUED));
+		calls[i].sent = !s->lost && (i < KINDS - 1 || !(flags & QUEUED));
 	}
 	for (; !all_done(calls); answers++) {
 		if (flags & CANCELS && answers == flags >> 4)
 			process_cancel();
-		lead(p, s, 0);
+		session_lead(p, s, 0);
 	}
 	must(p->session == (s->lost ? NULL : s));
 	for (int i = 0; i < KINDS; i++) {
-		must(calls[i].begun || calls[i].done == s->lost);
+		must(calls[i].sent || calls[i].done == s->lost);
 		leave(s, &calls[i]);
 	}
 	must(s->cancelling == 0 && !s->calls);
@@ -158,7 +162,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	pthread_mutex_lock(&p->mu);
 	session_release(p, s);
-	close(fds[1]);
-	visit_end(&v, 0);
+	owned_close(ends[1]);
+	visit_end(&v);
 	return 0;
 }

@@ -15,8 +15,8 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// waiting is how many callers of a user wait for a turn.
-func (t *turns) waiting(uid account) int {
+// waiting is the number of a user's callers in the queue.
+func (t *startQueue) waiting(uid account) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if u := t.users[uid]; u != nil {
@@ -28,7 +28,7 @@ func (t *turns) waiting(uid account) int {
 func TestTurnsGoRoundTheUsers(t *testing.T) {
 	t.Parallel()
 	const own = 1000
-	q := newTurns(4, own)
+	q := newStartQueue(4, own)
 	q.slow = time.Hour
 	type turn struct {
 		uid  account
@@ -36,12 +36,11 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 	}
 	begins := make(chan turn, 100)
 	var running []turn
-	// Two of user 1 begin, and three wait; the daemon's own user takes the two places that are
-	// left.
+	// Two starts of user 1 begin, and three wait. The daemon's own user gets the other two.
 	for _, uid := range []account{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
 		waiting := q.waiting(uid)
 		go func() {
-			done, err := q.take(t.Context(), uid)
+			done, err := q.wait(t.Context(), uid)
 			if err != nil {
 				t.Error(err)
 			}
@@ -70,23 +69,23 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 
 func TestAUserHasHalfOfTheTurns(t *testing.T) {
 	t.Parallel()
-	q := newTurns(4, 1000)
+	q := newStartQueue(4, 1000)
 	q.slow = time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	var dones []func()
 	for range 2 {
-		done, err := q.take(ctx, 1)
+		done, err := q.wait(ctx, 1)
 		must(t, err)
 		dones = append(dones, done)
 	}
 	waits := make(chan error, 1)
-	go func() { _, err := q.take(ctx, 1); waits <- err }()
+	go func() { _, err := q.wait(ctx, 1); waits <- err }()
 	for q.waiting(1) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	done, err := q.take(ctx, 2) // goes before who waits longer
+	done, err := q.wait(ctx, 2) // before a user who has waited longer
 	must(t, err)
-	cancel() // whoever waits is dropped
+	cancel() // the waiting caller leaves the queue
 	if err := <-waits; err != context.Canceled {
 		t.Errorf("who waits is told %v", err)
 	}
@@ -95,29 +94,29 @@ func TestAUserHasHalfOfTheTurns(t *testing.T) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.now != 0 || len(q.users) != 0 || len(q.queue) != 0 {
-		t.Errorf("left: %d starts, users %v, queue %v", q.now, q.users, q.queue)
+	if q.running != 0 || len(q.users) != 0 || len(q.queue) != 0 {
+		t.Errorf("left: %d starts, users %v, queue %v", q.running, q.users, q.queue)
 	}
 }
 
 func TestASlowStartLeavesItsPlaceToOthers(t *testing.T) {
 	t.Parallel()
-	q := newTurns(2, 1000)
+	q := newStartQueue(2, 1000)
 	q.slow = time.Millisecond
 	for uid := range account(50) { // each of them never ends
-		if _, err := q.take(t.Context(), uid); err != nil {
+		if _, err := q.wait(t.Context(), uid); err != nil {
 			t.Fatal(err)
 		}
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if n := q.users[1].now; n != 1 {
+	if n := q.users[1].running; n != 1 {
 		t.Errorf("a slow start counts %d times for its own user", n)
 	}
 }
 
-// One user's workers do not get ready. Another's session starts while the first one's still have
-// time.
+// One user's workers never get ready. Another user's session starts before the first one's time
+// out.
 func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -165,23 +164,23 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	}
 }
 
-// starting is how many workers are being started for one session each.
+// starting is the number of starts that are not over.
 func (d *daemon) starting() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for w := range d.workers {
-		if w.own && w.load > 0 && !w.isReady() {
+		if w.single && w.load > 0 && !w.isReady() {
 			n++
 		}
 	}
 	return n
 }
 
-// However many callers others have, a caller waits for one turn of each user who waits already.
+// A caller waits for at most one start of each waiting user, however many callers these have.
 func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 	t.Parallel()
 	const others, newcomer = 8, 100
-	q := newTurns(2, 1000)
+	q := newStartQueue(2, 1000)
 	q.slow = time.Hour
 	type turn struct {
 		uid  account
@@ -189,7 +188,7 @@ func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 	}
 	begins := make(chan turn)
 	enter := func(uid account) {
-		if done, err := q.take(t.Context(), uid); err == nil {
+		if done, err := q.wait(t.Context(), uid); err == nil {
 			select {
 			case begins <- turn{uid, done}:
 			case <-t.Context().Done():
@@ -225,11 +224,12 @@ func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 		if served[uid]++; served[uid] > 1 {
 			t.Fatalf("user %d has a second turn before the newcomer has one; %v", uid, served)
 		}
-		go enter(uid) // who was served comes again at once
+		go enter(uid) // a served user comes back at once
 	}
 }
 
-// Who has sent something, and who has shut down its sending side, is there; who has closed is not.
+// A caller that has sent something, or has shut down its sending side, is still there. A caller
+// that has closed is not.
 func TestWhoHasHungUp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -249,7 +249,7 @@ func TestWhoHasHungUp(t *testing.T) {
 			if early {
 				c.do(fds[1])
 			}
-			ctx, end := whileThere(t.Context(), conn)
+			ctx, end := untilHangup(t.Context(), conn)
 			if !early {
 				c.do(fds[1])
 			}
@@ -261,7 +261,7 @@ func TestWhoHasHungUp(t *testing.T) {
 				}
 			}
 			end()
-			if left := context.Cause(ctx) == errLeft; left != c.left {
+			if left := context.Cause(ctx) == errHungUp; left != c.left {
 				t.Errorf("%s: has left: %v; want %v", c.name, left, c.left)
 			}
 			if !c.left {

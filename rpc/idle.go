@@ -11,21 +11,20 @@ import (
 	"tlsd/session"
 )
 
-// caller is the connection as the reader sees it. It ends a session that is idle: for IdleTimeout
-// no call was in flight, nothing has come from the caller, be it between messages or in the middle
-// of one, and no byte has moved on a data channel. A session that waits for clients with a signal
-// is not idle.
-type caller struct{ *server }
+// An idleReader is the connection as the wire.Reader sees it. It ends a session that is idle for
+// IdleTimeout. A session is idle if no call is in flight, nothing comes from the caller, and no
+// byte moves on a data channel. A session that waits for clients with a signal is not idle.
+type idleReader struct{ *server }
 
-func (c caller) Read(p []byte) (int, error) {
+func (c idleReader) Read(p []byte) (int, error) {
 	for {
 		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			if c.IdleTimeout > 0 {
-				c.heard = time.Now()
+				c.lastReceived = time.Now()
 			}
 			if errors.Is(err, io.EOF) {
-				err = io.EOF // without what ReadMsgUnix puts around it
+				err = io.EOF // ReadMsgUnix wraps it
 			}
 			if len(c.descriptors.waiting) > 0 && n > 0 {
 				left := c.AnswerTimeout - time.Since(c.descriptors.arrived)
@@ -47,9 +46,9 @@ func (c caller) Read(p []byte) (int, error) {
 		}
 		left := c.idleLeft()
 		if left <= 0 {
-			// Most callers learn of it when they make their next call.
+			// Most callers read this when they make their next call.
 			c.refuse(&session.Error{Kind: kind.Timeout, Why: fmt.Sprintf(
-				"the session was idle for %v, the longest that this tlsd allows (--session-idle-timeout), and was ended", c.IdleTimeout)}, nil)
+				"the session was idle for %v, the limit of this tlsd (--session-idle-timeout), and has ended", c.IdleTimeout)}, nil)
 			return 0, fmt.Errorf("nothing has come from the caller for %v: %w", c.IdleTimeout, err)
 		}
 		if some {
@@ -59,25 +58,25 @@ func (c caller) Read(p []byte) (int, error) {
 	}
 }
 
-// listenOn begins to watch for idleness. The deadline is not moved with all that comes, but
-// when it has passed.
-func (s *server) listenOn() {
+// startIdleTimer begins to watch for idleness. Later bytes do not move the deadline. When the
+// deadline has passed, Read sets the next one.
+func (s *server) startIdleTimer() {
 	if s.IdleTimeout > 0 {
-		s.heard = time.Now()
-		s.conn.SetReadDeadline(s.heard.Add(s.IdleTimeout))
+		s.lastReceived = time.Now()
+		s.conn.SetReadDeadline(s.lastReceived.Add(s.IdleTimeout))
 	}
 }
 
-// idleLeft is for how long the session may still be idle.
+// idleLeft is how long the session may still be idle.
 func (s *server) idleLeft() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Attended is the first, because it sweeps also while a call waits.
+	// Attended comes first, because it must also sweep while a call is in flight.
 	if s.sess.Attended() || len(s.calls) > 0 {
 		return s.IdleTimeout
 	}
-	since := s.heard
-	for _, t := range []time.Time{s.freed, s.sess.LastMoved()} {
+	since := s.lastReceived
+	for _, t := range []time.Time{s.lastAnswered, s.sess.LastMoved()} {
 		if t.After(since) {
 			since = t
 		}

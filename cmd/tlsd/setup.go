@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/supervisor"
+	"tlsd/internal/version"
+)
+
+// This file turns the settings into the configurations of the supervisor and of the workers.
+
+// supervisorConfig is the part of the supervisor's configuration that follows from the settings.
+func supervisorConfig(o *options) supervisor.Config {
+	cfg := supervisor.Config{
+		Policy: supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
+		Shared: o.isolation == "shared", Warm: o.spare,
+		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
+		Watchdog: o.watchdog, Confine: o.confine != "off", MaxMemory: int64(o.maxMemory), Readable: readable(o),
+		RequireConfinement: o.confine == "require", RequireOpenSSL: o.requireOpenSSL == "yes",
+	}
+	if cfg.Shared {
+		cfg.Warm = o.workers
+	}
+	if os.Geteuid() == 0 && len(o.allowUID)+len(o.allowGID) > 0 {
+		cfg.WarmOthers = o.spare
+	}
+	return cfg
+}
+
+// listen takes the socket that systemd passes, or makes a socket.
+func listen(o *options) (*supervisor.Socket, error) {
+	if socket, err := supervisor.Activated(); socket != nil || err != nil {
+		return socket, err
+	}
+	path, err := o.socketPath()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if o.socketGroup < 0 {
+		return supervisor.Listen(path, o.socketMode)
+	}
+	socket, err := supervisor.Listen(path, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = socket.GiveTo(o.socketGroup, o.socketMode)
+	if errors.Is(err, unix.EPERM) { // not in the group: all may connect, and tlsd decides
+		err = socket.GiveTo(-1, 0o666)
+	}
+	if err != nil {
+		_ = socket.Remove()
+		socket.Close()
+		return nil, err
+	}
+	return socket, nil
+}
+
+// workerSettings is the configuration of each worker.
+func workerSettings(o *options) (json.RawMessage, error) {
+	libssl := o.libssl
+	if strings.Contains(libssl, "/") { // otherwise the loader searches for the name
+		var err error
+		if libssl, err = filepath.Abs(libssl); err != nil {
+			return nil, fmt.Errorf("--libssl %s: %w", o.libssl, err)
+		}
+	}
+	return json.Marshal(workerConfig{
+		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
+		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
+		MaxMemory: int64(o.maxMemory), SkipFailedHandshakes: o.failedHandshakes == "skip", KeyLog: o.keyLog != "",
+		ReloadCertificates: o.reloadCertificates == "auto",
+	})
+}
+
+// readable lists what workers may read besides the system's files. The list includes the folder of
+// the library of --libssl.
+func readable(o *options) []string {
+	if len(o.readable) == 0 || !strings.Contains(o.libssl, "/") {
+		return o.readable
+	}
+	list := slices.Clone(o.readable)
+	if path, err := filepath.Abs(o.libssl); err == nil { // otherwise loading fails, too
+		list = append(list, filepath.Dir(path))
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			list = append(list, filepath.Dir(real))
+		}
+	}
+	return list
+}
+
+// warn logs settings with an effect that may surprise.
+func warn(o *options, log *zap.Logger) {
+	if os.Geteuid() != 0 && len(o.allowUID)+len(o.allowGID) > 0 {
+		log.Warn("tlsd does not run as root, so the callers that --allow-uid and --allow-gid let in use files and ports with the rights of tlsd's own user",
+			zap.Int("uid", os.Geteuid()))
+	}
+	const perSession, own = 4, 64 // descriptors of the supervisor
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || o.isolation != "session" {
+		return
+	}
+	need := uint64(o.maxSessions)*perSession + own
+	if uint64(limit.Cur) < need { // Cur is signed on some systems
+		log.Warn("the limit of open files (RLIMIT_NOFILE) is too low for --max-sessions",
+			zap.Uint64("limit", uint64(limit.Cur)), zap.Uint64("needed", need),
+			zap.Int("max-sessions", o.maxSessions))
+	}
+}
+
+// limitStacks makes the stacks of workers' threads small. Workers inherit this limit, and the C
+// library takes it for the size of each stack. The whole stack counts as the worker's memory.
+func limitStacks(log *zap.Logger) {
+	const enough = 1 << 20
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_STACK, &limit)
+	if err == nil && limit.Cur > enough {
+		limit.Cur = enough
+		err = unix.Setrlimit(unix.RLIMIT_STACK, &limit)
+	}
+	if err != nil {
+		log.Warn("the stacks of workers' threads count as their memory in full", zap.Error(err))
+	}
+}

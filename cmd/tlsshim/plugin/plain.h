@@ -1,0 +1,15 @@
+/*
+ * plain.h - plain text before the handshake, for protocols that change to TLS later. It goes over
+ * control, as base64.
+ *
+ * Both set the process's error and return -1 if they fail.
+ */
+#ifndef TLSPLUGIN_PLAIN_H
+#define TLSPLUGIN_PLAIN_H
+
+#include "call.h"
+
+int64_t plain_read(struct process *p, struct call *c);  /* up to c->room bytes into c->buf */
+int64_t plain_write(struct process *p, struct call *c); /* c->blob */
+
+#endif

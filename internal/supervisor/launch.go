@@ -1,0 +1,150 @@
+package supervisor
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"tlsd/internal/confine"
+	"tlsd/internal/handoff"
+	"tlsd/internal/vitals"
+)
+
+// This file starts the process of a worker, and sends it its configuration.
+
+// start makes a worker process, for the daemon's own user or for another one. The caller must
+// engage the worker and run watch.
+//
+// The process starts with the daemon's user. Between fork(2) and execve(2) it shares the daemon's
+// memory, and a user who could stop the process then would stop the daemon.
+func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
+	channel, theirs, err := handoff.Pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	sessions := 1
+	if s.Shared && !other {
+		sessions = s.MaxSessions
+	}
+	page, pageFile, err := vitals.New(sessions)
+	if err != nil {
+		channel.Close()
+		return nil, nil, err
+	}
+	defer pageFile.Close()
+	stderr, write, err := os.Pipe()
+	if err != nil {
+		channel.Close()
+		page.Close()
+		return nil, nil, err
+	}
+	defer write.Close()
+
+	cmd := s.workerCommand(other, write, theirs, pageFile)
+	err = s.forking.track(func() error { return withTimerSlack(timerSlack, cmd.Start) })
+	if err != nil {
+		channel.Close()
+		page.Close()
+		stderr.Close()
+		return nil, nil, err
+	}
+	return &worker{
+		pid:        cmd.Process.Pid,
+		process:    cmd,
+		channel:    channel,
+		otherUser:  other,
+		page:       page,
+		started:    time.Now(),
+		engaged:    make(chan struct{}),
+		ready:      make(chan struct{}),
+		gone:       make(chan struct{}),
+		watchState: watchState{stays: map[int]stay{}},
+		startDone:  func() {},
+		sessions:   map[uint64]*session{},
+		queries:    map[uint64]*query{},
+		slots:      slots{count: sessions},
+	}, stderr, nil
+}
+
+// workerCommand describes the process of a worker. The files channel and page become the
+// descriptors handoff.FD and vitals.FD.
+func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *exec.Cmd {
+	cmd := &exec.Cmd{
+		Path:       thisProgram(),
+		Args:       []string{handoff.Arg0},
+		Env:        workerEnv(os.Environ()),
+		Dir:        "/",
+		Stderr:     stderr,
+		ExtraFiles: []*os.File{channel, page},
+		// The terminal's Ctrl-C does not reach the worker, and the worker cannot ask for a
+		// pass phrase on the terminal.
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if s.KeyLog != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, s.KeyLog)
+	}
+	if s.Confine {
+		ask := confine.EnvAsk
+		if other {
+			ask = confine.EnvAskOther
+		}
+		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
+		if len(s.Readable) > 0 {
+			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
+		}
+	}
+	return cmd
+}
+
+// thisProgram is the path of the running program. On Linux it leads to the same program even if the
+// file has been replaced.
+func thisProgram() string {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe"
+	}
+	path, _ := os.Executable() // without a path the start of the worker fails
+	return path
+}
+
+// engage sends a worker its configuration and the user whom it serves. A nil identity means the
+// daemon's own user. engage is called once for each worker.
+func (s *Supervisor) engage(w *worker, as *confine.Identity) {
+	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
+	close(w.engaged) // after the configuration, which must be the first message
+	// SetLogLevel may come between the look at the level and its sending.
+	for told, level := "", s.level(); err == nil && level != told; level = s.level() {
+		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
+		told = level
+	}
+	if err != nil {
+		w.kill() // watch handles the end
+	}
+}
+
+// workerEnv chooses the variables of the daemon's environment that a worker gets. They find and set
+// up libraries such as OpenSSL, the resolver and the Go runtime. SSLKEYLOGFILE is not among them,
+// because some builds of OpenSSL would write session keys to that file.
+func workerEnv(env []string) []string {
+	keep := []string{
+		"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
+		"MALLOC_ARENA_MAX",
+	}
+	// By default the C library gives each thread a heap of its own. Many connections then need
+	// a tenth more memory (mallopt(3), M_ARENA_MAX). If a name occurs twice, the last variable
+	// counts.
+	out := []string{"MALLOC_ARENA_MAX=1"}
+	for _, e := range env {
+		for _, name := range keep {
+			if strings.HasPrefix(e, name+"=") {
+				out = append(out, e)
+			}
+		}
+	}
+	return out
+}

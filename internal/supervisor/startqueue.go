@@ -1,0 +1,136 @@
+package supervisor
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// startQueue orders the starts of workers, so that no user's starts delay another user's. The
+// rules:
+//
+//   - At most limit workers start at the same time, and at most limitPerUser of one user. More
+//     would only compete for the processors. The daemon's own user may have all.
+//   - Waiting users are served in turn, and each user's callers in their order.
+//   - A spare worker that becomes a user's counts as a start, too: it is as much work.
+//   - A slow start no longer counts for the total. It still counts for its own user.
+//   - A caller that stops waiting leaves the queue.
+type startQueue struct {
+	limit, limitPerUser int
+	own                 account // the account without the limit limitPerUser
+	slow                time.Duration
+
+	mu      sync.Mutex // guards all below
+	running int        // starts that are not over and not slow
+	users   map[account]*userStarts
+	queue   []account // waiting users, the next one first
+}
+
+type userStarts struct {
+	running int // starts that are not over, slow ones included
+	waiting []chan struct{}
+}
+
+// slowStart is the time after which a start is slow. A start takes some tens of milliseconds.
+const slowStart = time.Second
+
+func newStartQueue(limit int, own account) *startQueue {
+	return &startQueue{limit: limit, limitPerUser: max(limit/2, 1), own: own, slow: slowStart,
+		users: map[account]*userStarts{}}
+}
+
+// wait waits until the user may start a worker. The caller must call done when the start is over.
+// The error is the context's.
+func (q *startQueue) wait(ctx context.Context, uid account) (done func(), err error) {
+	begins := make(chan struct{})
+	q.mu.Lock()
+	u := q.users[uid]
+	if u == nil {
+		u = &userStarts{}
+		q.users[uid] = u
+	}
+	u.waiting = append(u.waiting, begins)
+	if !slices.Contains(q.queue, uid) {
+		q.queue = append(q.queue, uid)
+	}
+	q.dispatch()
+	q.mu.Unlock()
+	select {
+	case <-begins:
+		return q.track(uid), nil
+	case <-ctx.Done():
+	}
+	q.mu.Lock()
+	i := slices.Index(u.waiting, begins)
+	if i >= 0 {
+		u.waiting = slices.Delete(u.waiting, i, i+1)
+		q.forget(uid)
+	}
+	q.mu.Unlock()
+	if i < 0 { // next has let the start begin meanwhile
+		q.track(uid)()
+	}
+	return nil, ctx.Err()
+}
+
+// track counts a start out of the total when the start becomes slow, and out of everything at done.
+func (q *startQueue) track(uid account) (done func()) {
+	placed := true // guarded by q.mu
+	leave := func() {
+		if placed {
+			placed = false
+			q.running--
+		}
+	}
+	slow := time.AfterFunc(q.slow, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		leave()
+		q.dispatch()
+	})
+	return sync.OnceFunc(func() {
+		slow.Stop()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		leave()
+		q.users[uid].running--
+		q.dispatch()
+		q.forget(uid)
+	})
+}
+
+// dispatch lets waiting starts begin, as far as the limits allow. The caller holds q.mu.
+func (q *startQueue) dispatch() {
+	for i := 0; q.running < q.limit && i < len(q.queue); {
+		uid := q.queue[i]
+		u := q.users[uid]
+		if u.running >= q.limitPerUser && uid != q.own {
+			i++
+			continue
+		}
+		close(u.waiting[0])
+		u.waiting = u.waiting[1:]
+		u.running++
+		q.running++
+		q.queue = slices.Delete(q.queue, i, i+1)
+		if len(u.waiting) > 0 {
+			q.queue = append(q.queue, uid)
+		}
+		i = 0
+	}
+}
+
+// forget drops the entries of a user without starts and waiting callers. The caller holds q.mu.
+func (q *startQueue) forget(uid account) {
+	u := q.users[uid]
+	if u == nil || len(u.waiting) > 0 {
+		return
+	}
+	if i := slices.Index(q.queue, uid); i >= 0 {
+		q.queue = slices.Delete(q.queue, i, i+1)
+	}
+	if u.running == 0 {
+		delete(q.users, uid)
+	}
+}

@@ -1,0 +1,71 @@
+package session
+
+import (
+	"time"
+
+	"tlsd/internal/audit"
+	"tlsd/internal/policy"
+)
+
+// Timeouts limit the waits that depend on the network. Each field names the calls that it is for,
+// and its default. Zero means the default.
+type Timeouts struct {
+	Connect         time.Duration // NewClient: look-up and all addresses together; 30 s
+	Handshake       time.Duration // Handshake; 30 s
+	AcceptHandshake time.Duration // the handshake of one client under Accept; 10 s
+	Accept          time.Duration // Accept, until a client has come; none
+	Read            time.Duration // Read; none
+	Write           time.Duration // each piece of a Write (see writePiece); 30 s
+	Close           time.Duration // after Close: until the peer has acknowledged all bytes; 1 s
+}
+
+// Limits limit what one session may hold. Each field has its default. Zero means the default.
+type Limits struct {
+	Handles int // open handles; 65536
+	Calls   int // calls that have not ended; 4096
+	Pending int // clients per listener that no Accept has claimed; 128
+}
+
+// A Config has the settings of a session.
+type Config struct {
+	Engine   Engine
+	Timeouts Timeouts
+	Limits   Limits
+	// SkipFailedHandshakes is the initial option of server contexts: Accept goes on after a
+	// client whose handshake has failed.
+	SkipFailedHandshakes bool
+	// ReloadCertificates is the initial option of server contexts: renewed files are taken.
+	ReloadCertificates bool
+	// Policy is what the administrator allows. The zero value allows everything.
+	Policy policy.Policy
+	// Audit, if not nil, gets the events that the administrator always wants to know. The
+	// goroutines of calls call it, so it must not wait.
+	Audit func(audit.Event)
+	// Observer, if not nil, gets the events that the log may have.
+	Observer Observer
+	// Meter, if not nil, counts what the session does.
+	Meter Meter
+}
+
+// WithDefaults replaces zeros with the defaults.
+func (c Config) WithDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&c.Timeouts.Connect, 30*time.Second)
+	def(&c.Timeouts.Handshake, 30*time.Second)
+	def(&c.Timeouts.AcceptHandshake, 10*time.Second)
+	def(&c.Timeouts.Write, 30*time.Second)
+	def(&c.Timeouts.Close, time.Second)
+	lim := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	lim(&c.Limits.Handles, 65536)
+	lim(&c.Limits.Calls, 4096)
+	lim(&c.Limits.Pending, 128)
+	return c
+}

@@ -1,0 +1,70 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"tlsd/internal/kind"
+)
+
+// The timeouts of calls on a handle.
+
+// timeoutOf is the timeout of a call that is being made on a connection handle. preset is the
+// session's own. s.mu must be held.
+func (s *Session) timeoutOf(h Handle, preset time.Duration) time.Duration {
+	if c := s.conns[h]; c != nil {
+		return cmp.Or(c.timeout, preset)
+	}
+	return preset
+}
+
+// writeTimeout is the timeout of a piece that is sent from now on. s.mu must be held.
+func (c *connection) writeTimeout() time.Duration { return cmp.Or(c.timeout, c.s.Timeouts.Write) }
+
+// noHandshake is the text for a handshake that times out.
+const noHandshake = "no handshake"
+
+// withTimeout gives ctx a timeout. The context's cause is then an error of kind "timeout", which
+// says what is missing. 0 is no timeout.
+func withTimeout(ctx context.Context, timeout time.Duration, missing string) (context.Context,
+	context.CancelFunc) {
+	if timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, timeout, fail(kind.Timeout, "%s within %v", missing,
+		timeout))
+}
+
+// SetTimeout sets the timeout of calls that are made afterwards. On a connection handle these are
+// each Handshake, each Read and each piece of a Write. On a context handle it is each Accept, and
+// with the handle 0 each NewClient. The timeout 0 brings the session's own timeouts back. The
+// result is 0. The call waits for the call that makes the handle.
+func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
+	const op = "tls.SetTimeout"
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h == 0 {
+		s.connectTimeout = timeout
+		return s.newCall(op, 0, func(context.Context) (any, error) {
+			return 0,
+				nil
+		}).instant()
+	}
+	if s.contexts[h] != nil {
+		return s.setAcceptTimeout(op, h, timeout)
+	}
+	call := s.onConnection(op, h, controlLane, func(_ context.Context, c *connection) (any, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return 0, c.stateError()
+	}).instant()
+	if c := s.conns[h]; c != nil {
+		// at once: earlier calls have their timeouts already
+		c.timeout = timeout
+		if c.pumps != nil {
+			c.pumps.limit.set(c.writeTimeout())
+		}
+	}
+	return call
+}

@@ -1,0 +1,44 @@
+package rules
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const walks = "docs/design/walks.md"
+
+var (
+	steps     = regexp.MustCompile(`(?m)^(?:\d+\. |\n)`)
+	namedFile = "`([a-z][\\w./-]*/[\\w.-]+\\.[a-z]+)`"
+	namedCall = "`(\\w+)\\(\\)`"
+)
+
+// Each file that a walk names is there, and has the functions that the same step names.
+func TestWalksNameFilesAndFunctionsThatExist(t *testing.T) {
+	t.Parallel()
+	files, calls := 0, 0
+	for _, step := range steps.Split(string(read(t, walks)), -1) {
+		var sources strings.Builder
+		for _, file := range matches([]byte(step), namedFile) {
+			files++
+			source, err := os.ReadFile(filepath.Join(top, file))
+			if err != nil {
+				t.Errorf("%s: %v", walks, err)
+			}
+			sources.Write(source)
+		}
+		for _, name := range matches([]byte(step), namedCall) {
+			calls++
+			if !regexp.MustCompile(`\b` + name + `\(`).MatchString(sources.String()) {
+				t.Errorf("%s: the files of this step have no %s():\n%s", walks,
+					name, step)
+			}
+		}
+	}
+	if files < 20 || calls < 20 {
+		t.Errorf("found only %d files and %d functions: this checks nothing", files, calls)
+	}
+}
