@@ -3,8 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"path/filepath"
+
+	"tlsd/internal/testcc"
 )
 
 // The programs and their sources. Only those that speak TLS are linked with libssl.
@@ -32,18 +33,15 @@ var client = []string{"client.c", "traffic.c", "beside.c", "opening.c", "measure
 // compile makes the programs in dir.
 func compile(ctx context.Context, root, dir string) error {
 	for _, p := range programs {
-		args := []string{"-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic",
-			"-Werror", "-O2", "-g", "-pthread",
-			"-I", filepath.Join(root, "cmd/tlsshim/plugin"), "-o",
-			filepath.Join(dir, p.name)}
+		var sources []string
 		for _, s := range p.sources {
-			args = append(args, filepath.Join(root, "bench/src", s))
+			sources = append(sources, filepath.Join(root, "bench/src", s))
 		}
-		out, err := exec.CommandContext(ctx, "gcc",
-			append(args, p.libs...)...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("compile %s (gcc and libssl-dev are needed): %w\n%s",
-				p.name, err, out)
+		flags := append([]string{"-D_GNU_SOURCE", "-O2", "-pthread",
+			"-I", filepath.Join(root, "cmd/tlsshim/plugin")}, p.libs...)
+		if err := testcc.Compile(ctx, "gcc", filepath.Join(dir, p.name), sources,
+			flags...); err != nil {
+			return fmt.Errorf("gcc and libssl-dev are needed: %w", err)
 		}
 	}
 	return nil

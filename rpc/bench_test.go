@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 	"tlsd/rpc"
 	"tlsd/session"
@@ -68,7 +69,7 @@ func BenchmarkWrite64K(b *testing.B) {
 func benchCall(b *testing.B, n int, call string) {
 	p := newPeer(b, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
 	p.conn.SetDeadline(time.Time{})
-	p.client(fakeengine.Silent(b))
+	p.client(testkit.Silent(b))
 	if n > 0 {
 		b.SetBytes(int64(n))
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 	"tlsd/session"
 )
@@ -25,12 +26,12 @@ func TestCancelRequest(t *testing.T) {
 		params func(*peer) string
 		handle string
 	}{
-		"connect": {"tls.NewClient", func(p *peer) string { return fmt.Sprintf(`["127.0.0.1",%d]`, fakeengine.Unanswered(p.t)) }, ""},
+		"connect": {"tls.NewClient", func(p *peer) string { return fmt.Sprintf(`["127.0.0.1",%d]`, testkit.Unanswered(p.t)) }, ""},
 		"Handshake": {"tls.Handshake", func(p *peer) string {
-			return "[" + p.ok("tls.NewClient", "localhost", fakeengine.Silent(p.t)) + "]"
+			return "[" + p.ok("tls.NewClient", "localhost", testkit.Silent(p.t)) + "]"
 		}, "1"},
 		"Read":   {"tls.Read", func(p *peer) string { return "[" + string(p.client(p.echo())) + ",10]" }, "1"},
-		"Accept": {"tls.Accept", func(p *peer) string { return fmt.Sprintf(`[%s,"127.0.0.1",%d]`, p.server(), fakeengine.FreePort(p.t)) }, "1"},
+		"Accept": {"tls.Accept", func(p *peer) string { return fmt.Sprintf(`[%s,"127.0.0.1",%d]`, p.server(), testkit.Port(p.t)) }, "1"},
 	} {
 		for _, id := range []string{`7`, `"seven"`, `-7`, `null`, `123456789012345678901234567890`} {
 			t.Run(name+" "+id, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
-	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 	"tlsd/rpc/client"
 )
@@ -25,20 +25,10 @@ import (
 // channelPair makes a pair of sockets. The second is for tlsd.
 func channelPair(t testing.TB) (*net.UnixConn, *os.File) {
 	t.Helper()
-	fds, err := sockets.Pair(unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-	t.Cleanup(func() { theirs.Close() })
-	c, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(patience))
-	return c.(*net.UnixConn), theirs
+	ours, theirs := testkit.SocketPair(t, unix.SOCK_STREAM)
+	c := testkit.UnixConn(t, ours)
+	c.SetDeadline(time.Now().Add(testkit.Patience))
+	return c, theirs
 }
 
 // lineWith sends a line, and the descriptors with its first byte.
@@ -142,7 +132,10 @@ func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	if _, err := ch.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "EPIPE", func() bool { _, err := ch.Write([]byte("x")); return errors.Is(err, unix.EPIPE) })
+	testkit.Until(t, "EPIPE", func() bool {
+		_, err := ch.Write([]byte("x"))
+		return errors.Is(err, unix.EPIPE)
+	})
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Status","params":[1]}`)
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":{"read":"open","write":"failed","received":0,"sent":0,
 		"writeError":{"code":-32008,"message":"tls.Write: handle 1: broken pipe","data":{"kind":"io","op":"tls.Write","handle":1,"errno":"EPIPE"}}}}`)
@@ -159,7 +152,7 @@ func TestACallWithoutItsDescriptor(t *testing.T) {
 	p.fails(kind.Limit, "tls.Handshake", 1, 1)
 	p.fails(kind.Params, "tls.Handshake", 1, 2)
 	ctx := p.server()
-	p.fails(kind.Limit, "tls.Accept", ctx, "127.0.0.1", fakeengine.FreePort(t), 1)
+	p.fails(kind.Limit, "tls.Accept", ctx, "127.0.0.1", testkit.Port(t), 1)
 	p.ok("tls.Handshake", 1, 0) // the handle still works
 	if h := p.server(); h != "4" {
 		t.Errorf("got handle %s, want 4: the refused Accept has taken 3", h)
@@ -178,7 +171,7 @@ func TestADescriptorOfTheWrongKind(t *testing.T) {
 	defer r.Close()
 	p.lineWith(`{"jsonrpc":"2.0","id":1,"method":"tls.Handshake","params":[1,1]}`, w)
 	p.expect(`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":...,"data":{"kind":"params","op":"tls.Handshake"}}}`)
-	r.SetReadDeadline(time.Now().Add(patience))
+	r.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("the descriptor is open: %d, %v", n, err)
 	}
@@ -309,7 +302,7 @@ func TestAGoClientHasANetConn(t *testing.T) {
 	}
 	listening, err := c.NewServerContext(ctx, p.cert.CertFile, p.cert.KeyFile)
 	must(err)
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	served := make(chan error, 1)
 	go func() {
 		conn, err := c.AcceptConn(ctx, listening, "127.0.0.1", port)
@@ -320,7 +313,10 @@ func TestAGoClientHasANetConn(t *testing.T) {
 		served <- err
 	}()
 	var h client.Handle
-	until(t, "the listener", func() bool { h, err = c.NewClient(ctx, "127.0.0.1", port); return err == nil })
+	testkit.Until(t, "the listener", func() bool {
+		h, err = c.NewClient(ctx, "127.0.0.1", port)
+		return err == nil
+	})
 	conn, err := c.HandshakeConn(ctx, h)
 	must(err)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
@@ -348,7 +344,7 @@ func TestAGoClientHasANetConn(t *testing.T) {
 func TestACutConnectionIsNoEnd(t *testing.T) {
 	t.Parallel()
 	p, c := newClient(t)
-	port := fakeengine.Serve(t, func(nc net.Conn) {
+	port := testkit.Serve(t, func(nc net.Conn) {
 		if s := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{p.cert.TLS()}}); s.Handshake() == nil {
 			s.Write([]byte("some"))
 		}

@@ -12,32 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
-
-// socketpair makes a pair of sockets. The test closes them at its end.
-func socketpair(t testing.TB, typ int) (a, b *os.File) {
-	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
-	t.Cleanup(func() { a.Close(); b.Close() })
-	return a, b
-}
-
-func connOf(t testing.TB, f *os.File) *net.UnixConn {
-	t.Helper()
-	c, err := net.FileConn(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	t.Cleanup(func() { c.Close() })
-	return c.(*net.UnixConn)
-}
 
 // A sender sends messages with descriptors to a reader's descriptors.
 type sender struct {
@@ -49,8 +27,8 @@ type sender struct {
 }
 
 func newSender(t testing.TB) *sender {
-	a, b := socketpair(t, unix.SOCK_STREAM)
-	s := &sender{t: t, to: connOf(t, a), from: connOf(t, b)}
+	a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
+	s := &sender{t: t, to: testkit.UnixConn(t, a), from: testkit.UnixConn(t, b)}
 	s.r = wire.NewReader(s, 1<<20)
 	t.Cleanup(s.d.close)
 	return s
@@ -65,7 +43,7 @@ func (s *sender) send(text string, descriptors int) (others []*os.File) {
 	var mine []*os.File
 	var fds []int
 	for range descriptors {
-		a, b := socketpair(s.t, unix.SOCK_STREAM)
+		a, b := testkit.SocketPair(s.t, unix.SOCK_STREAM)
 		others, mine = append(others, a), append(mine, b)
 		fds = append(fds, int(b.Fd()))
 	}
@@ -333,7 +311,7 @@ func connected(t *testing.T) int {
 // loaded is a socket whose queue has some bytes, and descriptors behind them.
 func loaded(t *testing.T) int {
 	t.Helper()
-	a, b := socketpair(t, unix.SOCK_STREAM)
+	a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 	for range 3 {
 		if _, err := a.Write(make([]byte, 1000)); err != nil {
 			t.Fatal(err)
@@ -352,7 +330,7 @@ func loaded(t *testing.T) int {
 
 func dupOf(t *testing.T, typ int) int {
 	t.Helper()
-	a, _ := socketpair(t, typ)
+	a, _ := testkit.SocketPair(t, typ)
 	fd, err := unix.FcntlInt(a.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

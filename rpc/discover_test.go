@@ -12,6 +12,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
 )
@@ -291,7 +292,8 @@ func TestProtoExamples(t *testing.T) {
 			p := newPeer(t, func(e *fakeengine.Engine, _ *rpc.Config) { e.System = nil })
 			text := strings.NewReplacer(
 				"$CA", p.ca.File, "$CERT", p.cert.CertFile, "$KEY", p.cert.KeyFile,
-				"$ECHO_PORT", strconv.Itoa(p.echo()), "$FREE_PORT", strconv.Itoa(fakeengine.FreePort(t)),
+				"$ECHO_PORT", strconv.Itoa(p.echo()), "$FREE_PORT",
+				strconv.Itoa(testkit.Port(t)),
 			).Replace(b[1])
 			p.example(strings.Split(strings.TrimSuffix(text, "\n"), "\n"))
 			p.silent() // tlsd has answered nothing else

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
 )
@@ -97,7 +98,7 @@ func TestLastLineNeedsNoEnd(t *testing.T) {
 func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	p.begin("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile)
 	p.begin("tls.Accept", 1, "127.0.0.1", port)
 	p.begin("tls.Read", 2, 10)
@@ -105,7 +106,7 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":1}`)
 
 	other := newPeer(t)
-	until(t, "the listener", func() bool {
+	testkit.Until(t, "the listener", func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			c.Close()
@@ -149,13 +150,13 @@ func TestHalfClosedCallerMayGo(t *testing.T) {
 func TestCallerThatClosesIsGone(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	h, ctx := p.client(p.echo()), p.server()
 	p.begin("tls.Accept", ctx, "127.0.0.1", port)
 	p.begin("tls.Read", h, 10)
-	p.begin("tls.NewClient", "127.0.0.1", fakeengine.Unanswered(t))
-	until(t, "the listener", func() bool {
+	p.begin("tls.NewClient", "127.0.0.1", testkit.Unanswered(t))
+	testkit.Until(t, "the listener", func() bool {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			t.Cleanup(func() { c.Close() }) // does not finish its handshake
@@ -232,7 +233,7 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 				c.AnswerTimeout = 2 * time.Second
 				c.Session.Engine = idle{}
 			})
-			deaf.client(fakeengine.Silent(t))
+			deaf.client(testkit.Silent(t))
 			go func() {
 				for {
 					if _, err := deaf.conn.Write([]byte(line + "\n")); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
@@ -71,7 +72,7 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			return p.call("tls.SetCaBundle", "/nonexistent/\"quoted\" <&>\u2028")
 		}, -32004, wire.ErrorData{Kind: kind.File, Op: "tls.SetCaBundle", Errno: "ENOENT"}},
 		{"connect", none, func(p *peer) response {
-			return p.call("tls.NewClient", "127.0.0.1", fakeengine.FreePort(p.t))
+			return p.call("tls.NewClient", "127.0.0.1", testkit.Port(p.t))
 		}, -32005, wire.ErrorData{Kind: kind.Connect, Op: "tls.NewClient", Errno: "ECONNREFUSED"}},
 		{"handshake", failing(fakeengine.Handshake, &openssl.HandshakeError{Reason: "alert", Queue: []string{"error:1", "error:2"}}), handshake,
 			-32006, wire.ErrorData{Kind: kind.Handshake, Op: "tls.Handshake", Handle: 1, OpenSSL: []string{"error:1", "error:2"}}},
@@ -83,7 +84,7 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 		{"timeout", func(_ *fakeengine.Engine, c *rpc.Config) {
 			c.Session.Timeouts = session.Timeouts{Connect: 30 * time.Millisecond}
 		}, func(p *peer) response {
-			return p.call("tls.NewClient", "127.0.0.1", fakeengine.Unanswered(p.t))
+			return p.call("tls.NewClient", "127.0.0.1", testkit.Unanswered(p.t))
 		}, -32009, wire.ErrorData{Kind: kind.Timeout, Op: "tls.NewClient"}},
 		{"cancelled", none, func(p *peer) response {
 			h := p.client(p.echo())

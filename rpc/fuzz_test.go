@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/policy"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
 	"tlsd/session"
@@ -84,9 +84,9 @@ func harmless(t testing.TB, port int) policy.Policy {
 // answers by their ids. The session must end well, and free everything.
 func converse(t *testing.T, port int, engine counting, data []byte) map[string][]string {
 	t.Helper()
-	ours, theirs := pair(t)
+	ours, theirs := testkit.UnixPair(t)
 	defer ours.Close()
-	ours.SetDeadline(time.Now().Add(patience))
+	ours.SetDeadline(time.Now().Add(testkit.Patience))
 	served := make(chan error, 1)
 	cfg := rpc.Config{Session: session.Config{Engine: engine, Policy: harmless(t, port)}}
 	go func() { served <- rpc.Serve(context.Background(), theirs, cfg) }()
@@ -133,7 +133,7 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	<-sent
 	select {
 	case <-served:
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Fatal("Serve did not return")
 	}
 	if n := engine.open.Load(); n != 0 {
@@ -174,7 +174,7 @@ func FuzzServe(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	port := fakeengine.Silent(f)
+	port := testkit.Silent(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		converse(t, port, newCounting(), data)
 	})
@@ -187,7 +187,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6})
 	f.Add([]byte{0x40, 0, 0x41, 1, 0x42, 7, 0xc0, 3, 0x80, 2, 0x07, 4})
 	f.Add([]byte{0x47, 0, 0x47, 1, 0x07, 2, 0x47, 5, 0x41, 9, 0x41, 9})
-	port := fakeengine.Silent(f)
+	port := testkit.Silent(f)
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		if len(ops) > 2*100 {
 			return

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,15 +17,13 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience is how long a test waits before it calls a hang a failure.
-const patience = 3 * time.Minute
 
 // A peer is the caller of a served session. The session's engine is the crypto/tls stand-in.
 type peer struct {
@@ -55,9 +52,9 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	for _, f := range set {
 		f(p.eng, &cfg)
 	}
-	ours, theirs := pair(t)
+	ours, theirs := testkit.UnixPair(t)
 	p.conn, p.r = ours, wire.NewReader(ours, 64<<20)
-	ours.SetDeadline(time.Now().Add(patience))
+	ours.SetDeadline(time.Now().Add(testkit.Patience))
 	ctx, cancel := context.WithCancelCause(context.Background())
 	stop := func() { cancel(errors.New("the test is over")) }
 	p.stop = stop
@@ -73,32 +70,13 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	return p
 }
 
-// pair makes a connected pair of Unix sockets.
-func pair(t testing.TB) (a, b *net.UnixConn) {
-	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ca, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cb, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca.(*net.UnixConn), cb.(*net.UnixConn)
-}
-
 // over waits for the end of Serve and returns its error. Nothing of the session must be left.
 func (p *peer) over() error {
 	p.t.Helper()
 	select {
 	case <-p.served:
-	case <-time.After(patience):
-		p.t.Fatalf("Serve did not return in %v", patience)
+	case <-time.After(testkit.Patience):
+		p.t.Fatalf("Serve did not return in %v", testkit.Patience)
 	}
 	if contexts, conns := p.eng.Open(); contexts+conns != 0 {
 		p.t.Errorf("%d contexts and %d connections are open after Serve", contexts, conns)
@@ -233,7 +211,7 @@ func (p *peer) server() json.Number {
 	return json.Number(p.ok("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile))
 }
 
-func (p *peer) echo() int { return fakeengine.Echo(p.t, p.cert.TLS()) }
+func (p *peer) echo() int { return testkit.Echo(p.t, p.cert.TLS()) }
 
 // matches compares JSON. In want, ... stands for any value. Answers inside of an array may have any
 // order.
@@ -284,16 +262,6 @@ func same(want, got any) bool {
 		return true
 	default:
 		return want == got
-	}
-}
-
-// until waits for a condition without an event.
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v for %s", patience, what)
-		}
 	}
 }
 

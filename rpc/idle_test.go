@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 )
 
@@ -40,7 +41,7 @@ func TestIdleSessionEnds(t *testing.T) {
 			t.Parallel()
 			p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
 			begun := time.Now()
-			p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",` + itoa(fakeengine.Silent(t)) + "]}\n" +
+			p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",` + itoa(testkit.Silent(t)) + "]}\n" +
 				`{"jsonrpc":"2.0","id":2,"method":"tls.Handshake","params":[1]}` + "\n")
 			p.answer()
 			p.answer()
@@ -61,7 +62,7 @@ func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = idleLimit })
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
 		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,5400]}` + "\n" +
-		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(fakeengine.FreePort(t)) + `]}` + "\n")
+		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(testkit.Port(t)) + `]}` + "\n")
 	p.answer() // these two in any order
 	p.answer()
 	p.expect(`{"jsonrpc":"2.0","id":3,"error":{"code":-32009,"message":...,"data":{"kind":"timeout","op":"tls.Accept","handle":1}}}`)
@@ -78,7 +79,7 @@ func TestACallerThatHasShutDownItsWritingSideIsNotIdle(t *testing.T) {
 	p := newPeer(t, idling)
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
 		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,4000]}` + "\n" +
-		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(fakeengine.FreePort(t)) + `]}` + "\n")
+		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(testkit.Port(t)) + `]}` + "\n")
 	p.conn.CloseWrite()
 	p.answer() // these two in any order
 	p.answer()

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc"
 )
 
@@ -174,7 +173,7 @@ func TestANotificationThatOutlivesItsBatchIsCountedOut(t *testing.T) {
 	p.ok("tls.Close", conn) // the Close ends the Write
 	h = string(p.client(p.echo()))
 	// The Close may be answered a moment before the bytes of the Write are counted out.
-	testd.Eventually(t, 2*time.Minute, "a Write fits", func() bool {
+	testkit.Until(t, "a Write fits", func() bool {
 		p.line(`{"jsonrpc":"2.0","id":7,"method":"tls.Write","params":[` + h + `,"` + data +
 			`"]}`)
 		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[7]}`)

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"tlsd/internal/fakeengine"
+	"tlsd/internal/testkit"
 )
 
 // TestParametersAreStrict: a wrong parameter is refused, and the error names it.
@@ -184,7 +184,7 @@ func TestFailedCallsTakeTheirNumber(t *testing.T) {
 	p.fails("params", "tls.Accept", 1, "localhost", "x")
 	p.fails("params", "tls.Read", 1, 0) // it makes no handle
 	p.line(`{"jsonrpc":"2.0","method":"tls.NewClient","params":[]}`)
-	p.fails("connect", "tls.NewClient", "127.0.0.1", fakeengine.FreePort(t))
+	p.fails("connect", "tls.NewClient", "127.0.0.1", testkit.Port(t))
 	if h := p.server(); h != "6" {
 		t.Errorf("got handle %s, want 6", h)
 	}

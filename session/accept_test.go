@@ -12,6 +12,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -20,7 +21,7 @@ const local = "127.0.0.1"
 // listening is a context that listens on a port while no Accept waits.
 func (r *rig) listening() (ctx session.Handle, port int) {
 	r.t.Helper()
-	ctx, port = r.server(), fakeengine.FreePort(r.t)
+	ctx, port = r.server(), testkit.Port(r.t)
 	c := r.start(r.Accept(ctx, local, port))
 	probe := r.dial(port)
 	r.ok(r.Close(c.ok().(session.Handle)))
@@ -31,7 +32,7 @@ func (r *rig) listening() (ctx session.Handle, port int) {
 func TestAcceptedConnectionTalks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	c := r.start(r.Accept(ctx, local, port))
 	peer := r.dial(port)
 	h := c.ok().(session.Handle)
@@ -79,7 +80,7 @@ func TestOneContextListensOnSeveralAddresses(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	ctx := r.server()
-	ports := []int{fakeengine.FreePort(t), fakeengine.FreePort(t)}
+	ports := []int{testkit.Port(t), testkit.Port(t)}
 	a, b := r.start(r.Accept(ctx, local, ports[0])), r.start(r.Accept(ctx, "localhost", ports[1]))
 	r.dial(ports[1])
 	b.ok()
@@ -102,7 +103,10 @@ func TestDawdlersHoldUpNobody(t *testing.T) {
 			nc.Write([]byte{0x16, 3, 1}) // the beginning of a ClientHello
 		}
 	}
-	until(t, "all dawdlers to be in their handshake", func() bool { _, conns := r.eng.Open(); return conns == n })
+	testkit.Until(t, "all dawdlers to be in their handshake", func() bool {
+		_, conns := r.eng.Open()
+		return conns == n
+	})
 	c := r.start(r.Accept(ctx, local, port))
 	r.dial(port)
 	c.ok()
@@ -125,7 +129,7 @@ func TestFailedHandshakeIsRaisedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			ctx, port := r.server(), fakeengine.FreePort(t)
+			ctx, port := r.server(), testkit.Port(t)
 			c := r.start(r.Accept(ctx, local, port))
 			nc := dialTCP(t, port)
 			spoil(nc)
@@ -145,7 +149,7 @@ func TestFailedHandshakeIsRaisedOnce(t *testing.T) {
 func TestAcceptHandshakeTimeout(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{AcceptHandshake: 50 * time.Millisecond}))
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	c := r.start(r.Accept(ctx, local, port))
 	dialTCP(t, port)
 	if e := c.fails(kind.Timeout); !strings.Contains(e.Why, "no handshake within 50ms") {
@@ -158,7 +162,7 @@ func TestAcceptOnAnAddressThatCannotBeHad(t *testing.T) {
 	t.Run("in use", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		ctx, port := r.server(), fakeengine.Silent(t)
+		ctx, port := r.server(), testkit.Silent(t)
 		for range 2 {
 			e := r.fails(r.Accept(ctx, local, port), kind.Connect)
 			if e.Errno != "EADDRINUSE" || !strings.Contains(e.Why, fmt.Sprintf("listen on 127.0.0.1:%d: address already in use", port)) {
@@ -200,14 +204,17 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 	h := claimed.ok().(session.Handle)
 	done := r.dial(port)
 	half := dialTCP(t, port)
-	until(t, "both clients to be there", func() bool { _, conns := r.eng.Open(); return conns == 3 })
+	testkit.Until(t, "both clients to be there", func() bool {
+		_, conns := r.eng.Open()
+		return conns == 3
+	})
 	r.ok(r.CloseServerContext(ctx))
 
 	if contexts, conns := r.eng.Open(); contexts != 0 || conns != 1 {
 		t.Errorf("%d contexts and %d connections are open, want none and the accepted one", contexts, conns)
 	}
 	for name, c := range map[string]net.Conn{"done": done, "half": half} {
-		c.SetReadDeadline(time.Now().Add(patience))
+		c.SetReadDeadline(time.Now().Add(testkit.Patience))
 		if _, err := c.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: the client is still connected: %v", name, err)
 		}
@@ -231,7 +238,7 @@ func TestPendingClientsAreBounded(t *testing.T) {
 		nc := dialTCP(t, port)
 		go func() {
 			c := tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"})
-			c.SetDeadline(time.Now().Add(patience))
+			c.SetDeadline(time.Now().Add(testkit.Patience))
 			hello <- c.Handshake()
 		}()
 	}
@@ -246,7 +253,7 @@ func TestPendingClientsAreBounded(t *testing.T) {
 	for range clients {
 		r.ok(r.Close(r.handle(r.Accept(ctx, local, port))))
 		// one may still be ending
-		until(t, "no more clients to be held than the limit", func() bool {
+		testkit.Until(t, "no more clients to be held than the limit", func() bool {
 			_, conns := r.eng.Open()
 			return conns <= limit
 		})
@@ -261,7 +268,7 @@ func TestPendingClientsAreBounded(t *testing.T) {
 func TestManyAcceptsShareTheClients(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	const n = 20
 	var accepts []*running
 	for range n {
@@ -280,7 +287,7 @@ func TestManyAcceptsShareTheClients(t *testing.T) {
 func TestEngineRefusesTheClient(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, failing(fakeengine.Server, syscall.ENOMEM))
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	c := r.start(r.Accept(ctx, local, port))
 	dialTCP(t, port)
 	c.fails(kind.Internal)

@@ -5,7 +5,7 @@ import (
 	"net"
 	"testing"
 
-	"tlsd/internal/fakeengine"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 	"tlsd/session"
 )
@@ -54,7 +54,7 @@ func idleSession(tb testing.TB) (*session.Session, session.Handle) {
 		}
 		return v
 	}
-	h := run(s.NewClient("localhost", fakeengine.Silent(tb))).(session.Handle)
+	h := run(s.NewClient("localhost", testkit.Silent(tb))).(session.Handle)
 	run(s.Handshake(h, nil))
 	return s, h
 }

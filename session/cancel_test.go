@@ -9,6 +9,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -31,7 +32,7 @@ func TestCancelBeforeRun(t *testing.T) {
 		"NewClient": r.NewClient("localhost", port),
 		"Read":      r.Read(h, 1),
 		"Write":     r.Write(h, []byte("x")),
-		"Accept":    r.Accept(ctx, "127.0.0.1", fakeengine.FreePort(t)),
+		"Accept":    r.Accept(ctx, "127.0.0.1", testkit.Port(t)),
 	} {
 		c.Cancel()
 		c.Cancel()
@@ -48,7 +49,7 @@ func TestCancelBeforeRun(t *testing.T) {
 func TestCancelWhileWaitingForEarlierCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+	h := r.handle(r.NewClient("localhost", testkit.Silent(t)))
 	handshake := r.start(r.Handshake(h))
 	first, second := r.start(r.Read(h, 1)), r.start(r.Read(h, 1))
 	first.Cancel()
@@ -96,7 +97,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 	t.Run("connect", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		g := r.start(r.NewClient("127.0.0.1", fakeengine.Unanswered(t)))
+		g := r.start(r.NewClient("127.0.0.1", testkit.Unanswered(t)))
 		behind := r.start(r.Handshake(1))
 		g.Cancel()
 		cancelled(t, g)
@@ -133,7 +134,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		sent := make(chan struct{})
-		h := r.client(fakeengine.Serve(t, func(nc net.Conn) {
+		h := r.client(testkit.Serve(t, func(nc net.Conn) {
 			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 			c.Read(make([]byte, 1))
 			c.Write([]byte("in"))
@@ -153,7 +154,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 	t.Run("Accept, and the next one works", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		ctx, port := r.server(), fakeengine.FreePort(t)
+		ctx, port := r.server(), testkit.Port(t)
 		c := r.start(r.Accept(ctx, "127.0.0.1", port))
 		dialTCP(t, port) // the listener exists; this client does no handshake
 		c.Cancel()
@@ -213,16 +214,18 @@ func TestCancelIsTooLate(t *testing.T) {
 // the look-up of the address. The test counts look-ups, so it is not parallel.
 func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 	r := newRig(t)
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	before, name := lookups.Load(), slowName()
 	a := r.start(r.Accept(ctx, name, port))
-	until(t, "the look-up", func() bool { return lookups.Load() > before })
+	testkit.Until(t, "the look-up", func() bool { return lookups.Load() > before })
 	b := r.start(r.Accept(ctx, name, port))
 	runtime.Gosched() // b probably waits now until a has opened the listener
 	before = lookups.Load()
 	a.Cancel()
 	cancelled(t, a)
-	until(t, "the other Accept's own look-up", func() bool { return b.ended() || lookups.Load() > before })
+	testkit.Until(t, "the other Accept's own look-up", func() bool {
+		return b.ended() || lookups.Load() > before
+	})
 	if b.ended() {
 		t.Fatalf("the other Accept has ended as well: %v", b.err)
 	}

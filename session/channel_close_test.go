@@ -11,6 +11,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -118,7 +119,8 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := newGate(fakeengine.Write)
-			r := newRig(t, g.install, timeouts(session.Timeouts{Close: patience}))
+			r := newRig(t, g.install,
+				timeouts(session.Timeouts{Close: testkit.Patience}))
 			port, got := r.sink()
 			h, c := r.channel(port)
 			data := random(100000)
@@ -251,7 +253,7 @@ func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		r.SetGrace(moment)
-		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+		h := r.handle(r.NewClient("localhost", testkit.Silent(t)))
 		c, worker := pair(t)
 		handshake, flush := r.start(r.Session.Handshake(h, worker)), r.start(r.Flush(h, 1))
 		r.ok(r.Close(h))

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/testalloc"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -70,7 +70,7 @@ func pipe(t *testing.T, conn *pipeConn, bound time.Duration) (*session.Session, 
 	s := session.New(session.Config{Engine: pipeEngine{conn: conn}, Timeouts: timeouts})
 	t.Cleanup(s.End)
 	c, worker := pair(t)
-	must(t, s.NewClient("localhost", fakeengine.Silent(t)))
+	must(t, s.NewClient("localhost", testkit.Silent(t)))
 	must(t, s.Handshake(1, worker))
 	return s, c
 }

@@ -14,13 +14,14 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
 func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{Write: moment}))
-	h, c := r.channel(fakeengine.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }))
+	h, c := r.channel(testkit.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }))
 	n, err := c.Write(make([]byte, 64<<20))
 	if !errors.Is(err, syscall.EPIPE) {
 		t.Fatalf("%d bytes sent, %v; want EPIPE", n, err)
@@ -58,7 +59,10 @@ func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	_, stuck := r.channel(fakeengine.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }))
+	_, stuck := r.channel(testkit.Serve(t, func(nc net.Conn) {
+		deaf(r, nc)
+		<-t.Context().Done()
+	}))
 	_, unread := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.Write(make([]byte, 16<<20)) }))
 	stuck.SetWriteDeadline(time.Now().Add(moment))
 	for n := 1; n > 0; {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -218,13 +219,8 @@ func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dup, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dup.Close()
-	dup.SetDeadline(time.Now().Add(patience))
+	dup := testkit.UnixConn(t, f)
+	dup.SetDeadline(time.Now().Add(testkit.Patience))
 	c.Close()
 	echoes(t, dup)
 	r.ok(r.Close(h))

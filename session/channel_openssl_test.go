@@ -16,6 +16,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 	"tlsd/session"
 )
@@ -39,8 +40,8 @@ func newRealRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) 
 // serveTLS is serve for a server with its own configuration. f does the handshake.
 func (r *rig) serveTLS(cfg *tls.Config, f func(*tls.Conn, *net.TCPConn)) int {
 	cfg.Certificates = []tls.Certificate{r.cert.TLS()}
-	return fakeengine.Serve(r.t, func(nc net.Conn) {
-		nc.SetDeadline(time.Now().Add(patience))
+	return testkit.Serve(r.t, func(nc net.Conn) {
+		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		f(tls.Server(cutConn{nc}, cfg), nc.(*net.TCPConn))
 	})
 }
@@ -206,7 +207,7 @@ func TestCloseOverOpenSSLDrains(t *testing.T) {
 	for _, orderly := range []bool{true, false} {
 		t.Run(fmt.Sprint(orderly), func(t *testing.T) {
 			t.Parallel()
-			r := newRealRig(t, timeouts(session.Timeouts{Close: patience}))
+			r := newRealRig(t, timeouts(session.Timeouts{Close: testkit.Patience}))
 			port, got := r.sink()
 			h, c := r.channel(port)
 			data := random(150000)
@@ -227,7 +228,7 @@ func TestCloseOverOpenSSLDrains(t *testing.T) {
 func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	for range 20 {
 		c, worker := pair(t)
 		accept := r.start(r.Session.Accept(ctx, "127.0.0.1", port, worker))

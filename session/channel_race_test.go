@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -36,8 +36,8 @@ func TestChannelsEndCleanlyAtAnyMoment(t *testing.T) {
 func anyMoment(t *testing.T, rnd *rand.Rand) {
 	r := newRig(t, timeouts(session.Timeouts{Write: time.Duration(1+rnd.IntN(100)) * time.Millisecond, Close: moment}))
 	r.SetGrace(moment)
-	peers := []int{r.echo(), fakeengine.Silent(t),
-		fakeengine.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }),
+	peers := []int{r.echo(), testkit.Silent(t),
+		testkit.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }),
 		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // one that resets
 			io.CopyN(c, c, int64(rand.IntN(200000)))
 			nc.SetLinger(0)
@@ -46,7 +46,7 @@ func anyMoment(t *testing.T, rnd *rand.Rand) {
 			io.CopyN(c, c, int64(rand.IntN(200000)))
 		}),
 	}
-	ctx, port := r.server(), fakeengine.FreePort(t) // handle 1
+	ctx, port := r.server(), testkit.Port(t) // handle 1
 
 	var outside sync.WaitGroup
 	defer outside.Wait()

@@ -18,32 +18,22 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
 // pair makes a pair of sockets: the caller's end, and the worker's.
 func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	t.Helper()
-	fds, err := sockets.Pair(unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	caller, worker = unixConn(t, fds[0]), unixConn(t, fds[1])
-	t.Cleanup(func() { caller.Close() })
-	caller.SetDeadline(time.Now().Add(patience))
+	caller, worker = testkit.UnixPair(t)
+	caller.SetDeadline(time.Now().Add(testkit.Patience))
 	return caller, worker
 }
 
 // unixConn makes a connection of a descriptor, and closes the descriptor.
 func unixConn(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
-	f := os.NewFile(uintptr(fd), "socket")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.(*net.UnixConn)
+	return testkit.UnixConn(t, os.NewFile(uintptr(fd), "socket"))
 }
 
 // channel is a connection that has done its handshake, and the caller's end of its data channel.
@@ -95,7 +85,7 @@ func unsendable(t *testing.T, c net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "a send that fails", func() bool {
+	testkit.Until(t, "a send that fails", func() bool {
 		var err error
 		raw.Control(func(fd uintptr) { _, err = unix.SendmsgN(int(fd), nil, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) })
 		if err != nil && !errors.Is(err, syscall.EPIPE) {
@@ -121,8 +111,8 @@ func (c cutConn) Read(p []byte) (int, error) {
 
 // serve is a server. It calls f with a connection that has done its handshake.
 func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
-	return fakeengine.Serve(r.t, func(nc net.Conn) {
-		nc.SetDeadline(time.Now().Add(patience))
+	return testkit.Serve(r.t, func(nc net.Conn) {
+		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		c := tls.Server(cutConn{nc}, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 		if c.Handshake() == nil {
 			f(c, nc.(*net.TCPConn))
@@ -151,7 +141,7 @@ func want(t *testing.T, got <-chan string, want string) {
 		if s != want {
 			t.Errorf("the peer has got %.100q, want %.100q", s, want)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Fatal("the peer has got no end")
 	}
 }
@@ -186,7 +176,7 @@ func TestBytesOfADataChannelGoBothWays(t *testing.T) {
 func TestADataChannelComesWithAccept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	c, worker := pair(t)
 	accept := r.start(r.Session.Accept(ctx, "127.0.0.1", port, worker))
 	peer := r.dial(port)
@@ -278,7 +268,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 	t.Run("the call is cancelled before its turn", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+		h := r.handle(r.NewClient("localhost", testkit.Silent(t)))
 		first := r.start(r.Handshake(h))
 		c, worker := pair(t)
 		second := r.start(r.Session.Handshake(h, worker))
@@ -292,7 +282,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		c, worker := pair(t)
-		a := r.start(r.Session.Accept(r.server(), "127.0.0.1", fakeengine.FreePort(t), worker))
+		a := r.start(r.Session.Accept(r.server(), "127.0.0.1", testkit.Port(t), worker))
 		a.Cancel()
 		a.fails(kind.Cancelled)
 		connClosed(t, c)
@@ -300,7 +290,7 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 	t.Run("the session ends", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+		h := r.handle(r.NewClient("localhost", testkit.Silent(t)))
 		c, worker := pair(t)
 		call := r.start(r.Session.Handshake(h, worker))
 		r.End()
@@ -348,7 +338,8 @@ func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 			if e := r.fails(r.Session.Handshake(h, unixConn(t, c.make(t))), kind.Params); !strings.Contains(e.Why, c.says) {
 				t.Errorf("%v", e)
 			}
-			r.fails(r.Session.Accept(r.server(), "127.0.0.1", fakeengine.FreePort(t), unixConn(t, c.make(t))), kind.Params)
+			r.fails(r.Session.Accept(r.server(), "127.0.0.1", testkit.Port(t),
+				unixConn(t, c.make(t))), kind.Params)
 			r.ok(r.Handshake(h))
 		})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 )
 
 func TestServerContextNeedsGoodFiles(t *testing.T) {
@@ -68,7 +69,7 @@ func TestServerContextKeepsWhatItHasRead(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	c := r.start(r.Accept(ctx, "127.0.0.1", port))
 	r.dial(port)
 	c.ok()

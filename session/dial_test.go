@@ -15,6 +15,7 @@ import (
 
 	"tlsd/internal/kind"
 	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -95,7 +96,7 @@ func (k *track) begins(want netip.AddrPort) {
 		if a != want {
 			k.t.Fatalf("the attempt of %v has begun, want %v", a, want)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		k.t.Fatalf("no attempt of %v", want)
 	}
 }
@@ -104,7 +105,7 @@ func (k *track) ticks() {
 	k.t.Helper()
 	select {
 	case k.tick <- time.Time{}:
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		k.t.Fatal("the race does not wait for the next attempt's time")
 	}
 }
@@ -273,7 +274,7 @@ func TestAddressesThatSwallowConnectionsDoNotHoldUpTheOthers(t *testing.T) {
 	r := newRig(t)
 	silent := []string{"127.0.0.2", "127.0.0.3"}
 	port := 0
-	until(t, "a port that is free at all addresses", func() bool {
+	testkit.Until(t, "a port that is free at all addresses", func() bool {
 		port = r.echo()
 		for _, a := range silent {
 			if !swallow(t, netip.AddrPortFrom(netip.MustParseAddr(a), uint16(port))) {

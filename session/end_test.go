@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -41,9 +41,10 @@ func TestEndOfAnIdleSession(t *testing.T) {
 func TestEndEndsWaitingCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era, Write: era}))
-	port := fakeengine.FreePort(t)
-	read, silent, ctx := r.client(r.echo()), r.handle(r.NewClient("localhost", fakeengine.Silent(t))), r.server()
-	full := r.client(fakeengine.Serve(t, func(nc net.Conn) {
+	port := testkit.Port(t)
+	read, silent, ctx := r.client(r.echo()), r.handle(r.NewClient("localhost",
+		testkit.Silent(t))), r.server()
+	full := r.client(testkit.Serve(t, func(nc net.Conn) {
 		deaf(r, nc)
 		<-t.Context().Done()
 	}))
@@ -53,7 +54,7 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 		"Handshake":    r.start(r.Handshake(silent)),
 		"behind it":    r.start(r.Read(silent, 1)),
 		"Accept":       r.start(r.Accept(ctx, local, port)),
-		"connect":      r.start(r.NewClient(local, fakeengine.Unanswered(t))),
+		"connect":      r.start(r.NewClient(local, testkit.Unanswered(t))),
 		"look-up":      r.start(r.NewClient(slowName(), 443)),
 		"never begun":  nil,
 		"listen, name": r.start(r.Accept(ctx, slowName(), 443)),
@@ -88,7 +89,7 @@ func TestEndAtAnyMoment(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 0))
 			t.Logf("seed %d", seed)
 			r := newRig(t)
-			echo, silent, listen := r.echo(), fakeengine.Silent(t), fakeengine.FreePort(t)
+			echo, silent, listen := r.echo(), testkit.Silent(t), testkit.Port(t)
 
 			var outside sync.WaitGroup
 			defer outside.Wait()

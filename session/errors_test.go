@@ -16,6 +16,7 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 	"tlsd/session"
 )
@@ -124,7 +125,8 @@ func TestVerifyErrorsInRealHandshakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			h := r.handle(r.NewClient("localhost", fakeengine.Echo(t, r.ca.Issue(t, c.leaf).TLS())))
+			h := r.handle(r.NewClient("localhost", testkit.Echo(t, r.ca.Issue(t,
+				c.leaf).TLS())))
 			e := r.fails(r.Handshake(h), kind.Verify)
 			if e.Verify == nil || e.Verify.Code != c.code || e.Verify.Subject != "/CN="+c.leaf.CN {
 				t.Errorf("verify is %+v", e.Verify)
@@ -139,7 +141,7 @@ func TestVerifyErrorsInRealHandshakes(t *testing.T) {
 func TestConnectErrors(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	e := r.fails(r.NewClient("127.0.0.1", port), kind.Connect)
 	if want := fmt.Sprintf("tls.NewClient: connect to 127.0.0.1:%d: connection refused", port); e.Error() != want || e.Errno != "ECONNREFUSED" {
 		t.Errorf("got %q, errno %q; want %q", e, e.Errno, want)
@@ -161,7 +163,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("connect", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, short)
-		if e := r.fails(r.NewClient("127.0.0.1", fakeengine.Unanswered(t)), kind.Timeout); !strings.Contains(e.Why, "no connection within 50ms") {
+		if e := r.fails(r.NewClient("127.0.0.1", testkit.Unanswered(t)), kind.Timeout); !strings.Contains(e.Why, "no connection within 50ms") {
 			t.Errorf("got %q", e)
 		}
 	})
@@ -177,7 +179,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("Handshake", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, timeouts(session.Timeouts{Handshake: 60 * time.Millisecond}))
-		h := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+		h := r.handle(r.NewClient("localhost", testkit.Silent(t)))
 		if e := r.fails(r.Handshake(h), kind.Timeout); !strings.Contains(e.Why, "no handshake within 60ms") {
 			t.Errorf("got %q", e)
 		}

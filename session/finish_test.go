@@ -8,6 +8,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -50,11 +51,13 @@ func (s *slowEnd) ended() <-chan struct{} {
 
 func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 	t.Parallel()
-	s := newSlowEnd(t, patience)
+	s := newSlowEnd(t, testkit.Patience)
 	port := s.echo()
 	h, other := s.client(port), s.client(port)
 	s.ok(s.Close(h))
-	until(t, "the connection's end to begin", func() bool { return s.begun.Load() == 1 })
+	testkit.Until(t, "the connection's end to begin", func() bool {
+		return s.begun.Load() == 1
+	})
 	read := s.start(s.Read(other, 1))
 	over := s.ended()
 	read.fails(kind.Cancelled) // the session's end has begun
@@ -78,14 +81,14 @@ func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 // cut of the others.
 func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	t.Parallel()
-	s := newSlowEnd(t, patience)
+	s := newSlowEnd(t, testkit.Patience)
 	defer close(s.free)
 	port := s.echo()
 	closed, other := s.client(port), s.client(port)
 	s.ok(s.Close(closed))
 	read := s.start(s.Read(other, 1))
 	s.ended()
-	until(t, "the end of the connection that was not closed", func() bool {
+	testkit.Until(t, "the end of the connection that was not closed", func() bool {
 		_, conns := s.eng.Open()
 		return conns == 0 && read.ended() // those that finish in the background do not count
 	})
@@ -93,9 +96,11 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 
 func TestHurryCutsShortWhatIsBeingFinished(t *testing.T) {
 	t.Parallel()
-	s := newSlowEnd(t, patience)
+	s := newSlowEnd(t, testkit.Patience)
 	s.ok(s.Close(s.client(s.echo())))
-	until(t, "the connection's end to begin", func() bool { return s.begun.Load() == 1 })
+	testkit.Until(t, "the connection's end to begin", func() bool {
+		return s.begun.Load() == 1
+	})
 	over := s.ended()
 	s.Hurry()
 	await(t, over, "the session's end")
@@ -117,13 +122,15 @@ func TestFinishingMeetsTheCloseTimeout(t *testing.T) {
 // TestFewAreFinishedAtTheSameTime: one Close too many waits for its own connection.
 func TestFewAreFinishedAtTheSameTime(t *testing.T) {
 	t.Parallel()
-	s := newSlowEnd(t, patience)
+	s := newSlowEnd(t, testkit.Patience)
 	port := s.echo()
 	for range session.MostFinishing {
 		s.ok(s.Close(s.client(port)))
 	}
 	one := s.start(s.Close(s.client(port)))
-	until(t, "all ends to begin", func() bool { return s.begun.Load() == session.MostFinishing+1 })
+	testkit.Until(t, "all ends to begin", func() bool {
+		return s.begun.Load() == session.MostFinishing+1
+	})
 	if one.ended() {
 		t.Error("the Close did not wait")
 	}

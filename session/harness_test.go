@@ -14,11 +14,9 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
-
-// patience is how long a test waits before it calls a hang a failure.
-const patience = 2 * time.Minute
 
 // A rig is a session on the crypto/tls stand-in. It trusts an authority, which has issued a
 // certificate for localhost.
@@ -62,8 +60,9 @@ func (r *rig) End() {
 		go func() { r.Session.End(); close(over) }()
 		select {
 		case <-over:
-		case <-time.After(patience):
-			r.t.Errorf("End did not return in %v; is there a call that was never run?", patience)
+		case <-time.After(testkit.Patience):
+			r.t.Errorf("End did not return in %v; is there a call that was never run?",
+				testkit.Patience)
 		}
 	})
 }
@@ -163,14 +162,14 @@ func (r *rig) server() session.Handle {
 	return r.handle(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile))
 }
 
-func (r *rig) echo() int { return fakeengine.Echo(r.t, r.cert.TLS()) }
+func (r *rig) echo() int { return testkit.Echo(r.t, r.cert.TLS()) }
 
 // dial makes a TLS connection to a listener of the session, from outside. It waits until the
 // listener exists.
 func (r *rig) dial(port int) *tls.Conn {
 	r.t.Helper()
 	c := tls.Client(dialTCP(r.t, port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"})
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if err := c.Handshake(); err != nil {
 		r.t.Fatalf("the peer's handshake: %v", err)
 	}
@@ -180,7 +179,7 @@ func (r *rig) dial(port int) *tls.Conn {
 func dialTCP(t *testing.T, port int) net.Conn {
 	t.Helper()
 	var nc net.Conn
-	until(t, "a listener", func() bool {
+	testkit.Until(t, "a listener", func() bool {
 		var err error
 		nc, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		return err == nil
@@ -193,7 +192,7 @@ func dialTCP(t *testing.T, port int) net.Conn {
 // may hold a copy of a closed socket, until it executes its program.
 func unlistened(t *testing.T, port int) {
 	t.Helper()
-	until(t, "the end of a listener", func() bool {
+	testkit.Until(t, "the end of a listener", func() bool {
 		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			nc.Close()
@@ -217,18 +216,8 @@ func await(t *testing.T, ch <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(patience):
-		t.Fatalf("waited %v for %s", patience, what)
-	}
-}
-
-// until waits for a condition without an event.
-func until(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v for %s", patience, what)
-		}
+	case <-time.After(testkit.Patience):
+		t.Fatalf("waited %v for %s", testkit.Patience, what)
 	}
 }
 
@@ -266,7 +255,7 @@ func (g *gate) first() <-chan struct{} {
 		select {
 		case <-g.arrived:
 			close(ch)
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 		}
 	}()
 	return ch
@@ -299,6 +288,6 @@ func deaf(r *rig, nc net.Conn) {
 
 // deafClient does a client's handshake, and then reads nothing.
 func deafClient(r *rig, nc net.Conn) {
-	nc.SetDeadline(time.Now().Add(patience))
+	nc.SetDeadline(time.Now().Add(testkit.Patience))
 	tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"}).Handshake()
 }

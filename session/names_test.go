@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 )
 
 // A dns is a name server. It gives each name the same IPv4 addresses, and counts the questions.
@@ -82,7 +82,7 @@ func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, a := ruled(t, "destinations = ["+tc.rules+"]")
-			port := fakeengine.FreePort(t)
+			port := testkit.Port(t)
 			if tc.open {
 				port = r.echo()
 			}

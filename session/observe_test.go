@@ -13,6 +13,7 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -116,7 +117,9 @@ func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 	if _, err := nc.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the failure of a handshake", func() bool { return len(n.handshakes()) > 0 })
+	testkit.Until(t, "the failure of a handshake", func() bool {
+		return len(n.handshakes()) > 0
+	})
 	r.dial(port)
 	accepted.ok()
 	list := n.handshakes()

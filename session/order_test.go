@@ -12,6 +12,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -23,7 +24,7 @@ func TestConversationMadeAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.SetGrace(patience) // a handshake may be slow
+			r.SetGrace(testkit.Patience) // a handshake may be slow
 			port := r.echo()
 			want := []any{session.Handle(1), 0, 5, 6, "/CN=localhost", "TLSv1.3"}
 			calls := []*session.Call{
@@ -85,7 +86,7 @@ func TestFailureReachesCallsThatWaited(t *testing.T) {
 	t.Run("of NewClient", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		connect := r.NewClient("127.0.0.1", fakeengine.FreePort(t))
+		connect := r.NewClient("127.0.0.1", testkit.Port(t))
 		later := []*session.Call{
 			r.SetInsecureSkipVerify(1, true), r.Handshake(1), r.Write(1, []byte("x")), r.Read(1, 1), r.Close(1),
 		}
@@ -110,7 +111,7 @@ func TestFailureReachesCallsThatWaited(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		load := r.NewServerContext("/nonexistent", "/nonexistent")
-		accept := r.Accept(1, "127.0.0.1", fakeengine.FreePort(t))
+		accept := r.Accept(1, "127.0.0.1", testkit.Port(t))
 		onAccepted := r.Read(2, 1)
 		closing := r.CloseServerContext(1)
 		r.fails(load, kind.File)
@@ -161,7 +162,7 @@ func TestWaitingReadHoldsUpNeitherWriteNorOtherHandles(t *testing.T) {
 func TestWaitingHandshakeHoldsUpNoOtherHandle(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	silent := r.handle(r.NewClient("localhost", fakeengine.Silent(t)))
+	silent := r.handle(r.NewClient("localhost", testkit.Silent(t)))
 	stuck := r.start(r.Handshake(silent))
 	h := r.client(r.echo())
 	r.ok(r.Close(h))
@@ -174,7 +175,7 @@ func TestWaitingWriteHoldsUpNoRead(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
 	r := newRig(t, g.install)
-	h := r.client(fakeengine.Serve(t, greet(r)))
+	h := r.client(testkit.Serve(t, greet(r)))
 	write := r.start(r.Write(h, []byte("held up")))
 	await(t, g.first(), "the Write to wait")
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
@@ -253,7 +254,7 @@ func TestEndOfData(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		got := make(chan string, 1)
-		h := r.client(fakeengine.Serve(t, func(nc net.Conn) {
+		h := r.client(testkit.Serve(t, func(nc net.Conn) {
 			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 			c.Handshake()
 			c.CloseWrite()
@@ -274,7 +275,7 @@ func TestEndOfData(t *testing.T) {
 	t.Run("without close_notify is an error", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		h := r.client(fakeengine.Serve(t, func(nc net.Conn) {
+		h := r.client(testkit.Serve(t, func(nc net.Conn) {
 			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 			c.Write([]byte("half a mess"))
 			// serve closes nc, but not c.
@@ -289,7 +290,7 @@ func TestCloseSendsCloseNotify(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	end := make(chan error, 1)
-	h := r.client(fakeengine.Serve(t, func(nc net.Conn) {
+	h := r.client(testkit.Serve(t, func(nc net.Conn) {
 		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 		_, err := io.Copy(io.Discard, c)
 		end <- err
@@ -303,7 +304,7 @@ func TestCloseSendsCloseNotify(t *testing.T) {
 func TestCloseSucceedsWhenThePeerIsGone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	h := r.client(fakeengine.Serve(t, func(nc net.Conn) {
+	h := r.client(testkit.Serve(t, func(nc net.Conn) {
 		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
 		nc.(*net.TCPConn).SetLinger(0)
 	}))
@@ -324,23 +325,23 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 			return []*session.Call{r.Read(h, 1), r.Read(h, 1)}, r.Close(h)
 		}, ok},
 		"Handshake and all behind it": {func(r *rig) ([]*session.Call, *session.Call) {
-			h := r.handle(r.NewClient("localhost", fakeengine.Silent(r.t)))
+			h := r.handle(r.NewClient("localhost", testkit.Silent(r.t)))
 			return []*session.Call{r.Handshake(h), r.Write(h, []byte("x")), r.Read(h, 1), r.Handshake(h)}, r.Close(h)
 		}, ok},
 		"connect": {func(r *rig) ([]*session.Call, *session.Call) {
-			port := fakeengine.Unanswered(r.t)
+			port := testkit.Unanswered(r.t)
 			return []*session.Call{r.NewClient("127.0.0.1", port), r.Handshake(1)}, r.Close(1)
 		}, kind.Handle},
 		"Accept, by its context": {func(r *rig) ([]*session.Call, *session.Call) {
-			ctx, port := r.server(), fakeengine.FreePort(r.t)
+			ctx, port := r.server(), testkit.Port(r.t)
 			return []*session.Call{r.Accept(ctx, "127.0.0.1", port), r.Accept(ctx, "127.0.0.1", port)}, r.CloseServerContext(ctx)
 		}, ok},
 		"Accept, by its connection": {func(r *rig) ([]*session.Call, *session.Call) {
-			ctx, port := r.server(), fakeengine.FreePort(r.t)
+			ctx, port := r.server(), testkit.Port(r.t)
 			return []*session.Call{r.Accept(ctx, "127.0.0.1", port)}, r.Close(2)
 		}, kind.Handle},
 		"Write": {func(r *rig) ([]*session.Call, *session.Call) {
-			h := r.client(fakeengine.Serve(r.t, func(nc net.Conn) {
+			h := r.client(testkit.Serve(r.t, func(nc net.Conn) {
 				tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
 				<-r.t.Context().Done() // and reads no more
 			}))
@@ -430,7 +431,7 @@ func TestLastErrorTakesItsTurn(t *testing.T) {
 	if r.lastError() != "" {
 		t.Error("a new session has an error")
 	}
-	connect := r.NewClient("127.0.0.1", fakeengine.FreePort(t))
+	connect := r.NewClient("127.0.0.1", testkit.Port(t))
 	last := r.LastError()
 	if !last.Waits() {
 		t.Error("LastError does not wait for the call before it")

@@ -17,6 +17,7 @@ import (
 	"tlsd/internal/kind"
 	"tlsd/internal/policy"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -92,7 +93,7 @@ func TestSkippingVerificationIsAlwaysTold(t *testing.T) {
 func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 	t.Parallel()
 	r, a := ruled(t, "insecure-skip-verify = false")
-	port := fakeengine.Echo(t, r.cert.TLS())
+	port := testkit.Echo(t, r.cert.TLS())
 	h := r.handle(r.NewClient("127.0.0.1", port))
 	r.refuses(r.SetInsecureSkipVerify(h, true), "handle 1", fmt.Sprintf("127.0.0.1:%d", port), "(insecure-skip-verify)")
 	a.are(t, denied("tls.SetInsecureSkipVerify", fmt.Sprintf("127.0.0.1:%d", port), "insecure-skip-verify"))
@@ -102,7 +103,7 @@ func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 
 	// Not only the call fails: the verification really stays on.
 	other := testcert.NewCA(t, "Other CA").Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
-	h = r.handle(r.NewClient("localhost", fakeengine.Echo(t, other.TLS())))
+	h = r.handle(r.NewClient("localhost", testkit.Echo(t, other.TLS())))
 	r.fails(r.SetInsecureSkipVerify(h, true), kind.Denied)
 	r.fails(r.Handshake(h), kind.Verify)
 }
@@ -110,7 +111,7 @@ func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 func TestOldVersionsCanBeForbidden(t *testing.T) {
 	t.Parallel()
 	r, a := ruled(t, `min-tls = "1.3"`)
-	old := fakeengine.Serve(t, func(nc net.Conn) {
+	old := testkit.Serve(t, func(nc net.Conn) {
 		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MaxVersion: tls.VersionTLS12}).Handshake()
 	})
 	h := r.handle(r.NewClient("localhost", old))
@@ -124,7 +125,7 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	r.refuses(r.Handshake(h), "(min-tls)")
 	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
 
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	accept := r.start(r.Accept(ctx, local, port))
 	nc := dialTCP(t, port)
 	tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost", MaxVersion: tls.VersionTLS12}).Handshake()
@@ -138,14 +139,16 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	a.are(t)
 
 	// A handshake that fails for another reason is not the policy's doing.
-	plain := fakeengine.Serve(t, func(nc net.Conn) { fmt.Fprint(nc, "HTTP/1.1 400 Bad Request\r\n\r\n") })
+	plain := testkit.Serve(t, func(nc net.Conn) {
+		fmt.Fprint(nc, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	})
 	r.fails(r.Handshake(r.handle(r.NewClient("localhost", plain))), kind.Handshake)
 	a.are(t)
 
 	// Without the rule, a handshake with a peer that is too old just fails.
 	for _, keys := range []string{"", `min-tls = "1.2"`} {
 		r, a := ruled(t, keys)
-		tooOld := fakeengine.Serve(t, func(nc net.Conn) {
+		tooOld := testkit.Serve(t, func(nc net.Conn) {
 			tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
 		})
 		h := r.handle(r.NewClient("localhost", tooOld))
@@ -231,7 +234,7 @@ func TestAmbiguousHostsAreNotConnectedTo(t *testing.T) {
 func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 	t.Parallel()
 	r, a := ruled(t, `destinations = ["127.0.0.1:*"]`)
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	if err := r.fails(r.NewClient("127.0.0.1", port), kind.Connect); err.Errno != "ECONNREFUSED" {
 		t.Errorf("error %q, errno %q", err, err.Errno)
 	}
@@ -242,7 +245,7 @@ func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 
 func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
 	t.Parallel()
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	p := fmt.Sprint(port)
 	everything := "0.0.0.0" // the meaning of :: on a machine without IPv6
 	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil {
@@ -362,7 +365,7 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	}
 	cert, key, ca := put(r.cert.CertFile, "cert"), put(r.cert.KeyFile, "key"), put(r.ca.File, "ca")
 	r.ok(r.SetCaBundle(ca))
-	old := fakeengine.Serve(t, func(nc net.Conn) {
+	old := testkit.Serve(t, func(nc net.Conn) {
 		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MaxVersion: tls.VersionTLS12}).Handshake()
 	})
 
@@ -386,7 +389,7 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	// Each of these makes a new context of the engine.
 	r.ok(r.SetOption(ctx, "min-version", "1.2"))
 	r.ok(r.SetCertificate(ctx, "a.test", cert, key))
-	port := fakeengine.FreePort(t)
+	port := testkit.Port(t)
 	r.ok(r.Listen(ctx, "127.0.0.2", port))
 	for _, handshake := range []string{"accept", "later"} {
 		r.ok(r.SetOption(ctx, "handshake", handshake))

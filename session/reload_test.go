@@ -11,6 +11,7 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -65,7 +66,7 @@ func (r *renewal) shown(name string) string {
 	r.t.Helper()
 	accepted := r.start(r.Accept(r.ctx, "", 0))
 	c := tls.Client(dialTCP(r.t, r.port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: name})
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if err := c.Handshake(); err != nil {
 		r.t.Fatalf("the peer's handshake: %v", err)
 	}

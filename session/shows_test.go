@@ -12,6 +12,7 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -115,7 +116,7 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 		t.Helper()
 		accepted := r.start(r.Accept(r.ctx, "", 0))
 		c := tls.Client(dialTCP(t, r.port), clients[ca])
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(testkit.Patience))
 		_ = c.Handshake() // of TLS 1.3, it ends before the server has judged
 		if accepted.wait(); accepted.err != nil {
 			return false

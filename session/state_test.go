@@ -8,6 +8,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -40,7 +41,7 @@ var states = []struct {
 	}, [7]kind.Kind{ok, kind.State, kind.State, ok, kind.State, kind.State, ok}},
 
 	{"making, then failed", func(r *rig, _ *gate) (session.Handle, func()) {
-		c := r.NewClient("127.0.0.1", fakeengine.FreePort(r.t))
+		c := r.NewClient("127.0.0.1", testkit.Port(r.t))
 		return 1, func() { r.fails(c, kind.Connect) }
 	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle}},
 
@@ -49,7 +50,7 @@ var states = []struct {
 	}, [7]kind.Kind{ok, kind.State, kind.State, ok, kind.State, kind.State, ok}},
 
 	{"shaking, then ready", func(r *rig, g *gate) (session.Handle, func()) {
-		h := r.handle(r.NewClient("localhost", fakeengine.Serve(r.t, greet(r))))
+		h := r.handle(r.NewClient("localhost", testkit.Serve(r.t, greet(r))))
 		c := r.start(r.Handshake(h))
 		await(r.t, g.first(), "the handshake to begin")
 		return h, func() { g.release <- nil; c.ok() }
@@ -64,12 +65,12 @@ var states = []struct {
 
 	{"ready", func(r *rig, g *gate) (session.Handle, func()) {
 		g.release <- nil
-		return r.client(fakeengine.Serve(r.t, greet(r))), nil
+		return r.client(testkit.Serve(r.t, greet(r))), nil
 	}, [7]kind.Kind{ok, ok, ok, kind.State, ok, ok, ok}},
 
 	{"ready, accepted", func(r *rig, g *gate) (session.Handle, func()) {
 		g.release <- nil
-		port := fakeengine.FreePort(r.t)
+		port := testkit.Port(r.t)
 		c := r.start(r.Accept(r.server(), "127.0.0.1", port))
 		r.dial(port).Write([]byte("x"))
 		return c.ok().(session.Handle), nil
@@ -83,7 +84,7 @@ var states = []struct {
 	}, [7]kind.Kind{kind.State, kind.State, kind.State, kind.State, kind.State, kind.State, ok}},
 
 	{"failed", func(r *rig, _ *gate) (session.Handle, func()) {
-		r.fails(r.NewClient("127.0.0.1", fakeengine.FreePort(r.t)), kind.Connect)
+		r.fails(r.NewClient("127.0.0.1", testkit.Port(r.t)), kind.Connect)
 		return 1, nil
 	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle}},
 
@@ -203,7 +204,7 @@ func TestSetInsecureSkipVerify(t *testing.T) {
 	t.Run("an accepted connection says that it verifies nothing", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		ctx, port := r.server(), fakeengine.FreePort(t)
+		ctx, port := r.server(), testkit.Port(t)
 		c := r.start(r.Accept(ctx, local, port))
 		r.dial(port)
 		if e := r.fails(r.SetInsecureSkipVerify(c.ok().(session.Handle), true), kind.State); !strings.Contains(e.Why, "accepted connection") {

@@ -11,6 +11,7 @@ import (
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -70,7 +71,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 	t.Run("Handshake", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		port := fakeengine.Silent(t)
+		port := testkit.Silent(t)
 		a, b := r.NewClient("localhost", port), r.NewClient("localhost", port)
 		bound := r.SetTimeout(1, moment) // waits for the connect
 		first, second := r.Handshake(1), r.Handshake(2)
@@ -111,7 +112,10 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 	t.Run("Write", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		h := r.client(fakeengine.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }))
+		h := r.client(testkit.Serve(t, func(nc net.Conn) {
+			deaf(r, nc)
+			<-t.Context().Done()
+		}))
 		r.ok(r.SetTimeout(h, moment))
 		r.timesOut(r.Write(h, make([]byte, 16<<20)), "the peer has not taken 65536 bytes within 50ms", "of 16777216 have left")
 		r.fails(r.Write(h, []byte("x")), kind.State)
@@ -120,7 +124,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 	t.Run("Accept", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		port := fakeengine.FreePort(t)
+		port := testkit.Port(t)
 		made := r.NewServerContext(r.cert.CertFile, r.cert.KeyFile)
 		bound := r.SetTimeout(1, moment) // waits for the context
 		accept := r.Accept(1, "127.0.0.1", port)
@@ -149,7 +153,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 func TestAcceptTimesOut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{Accept: moment}))
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	r.timesOut(r.Accept(ctx, "127.0.0.1", port), "no client")
 	nc := dialTCP(t, port) // a client that does not finish its handshake does not count
 	r.timesOut(r.Accept(ctx, "127.0.0.1", port), "no client")
@@ -210,13 +214,13 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 			return gate(ctx, op)
 		}
 	})
-	h := r.client(fakeengine.Serve(t, greet(r)))
+	h := r.client(testkit.Serve(t, greet(r)))
 	c := r.start(r.Write(h, make([]byte, 1<<17)))
 	g.release <- nil
 	for range 2 {
 		select {
 		case <-g.arrived:
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 			t.Fatal("no second piece")
 		}
 	}
@@ -237,16 +241,18 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 // the look-up of the address. The test counts look-ups, so it is not parallel.
 func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
 	r := newRig(t)
-	ctx, port := r.server(), fakeengine.FreePort(t)
+	ctx, port := r.server(), testkit.Port(t)
 	before, name := lookups.Load(), slowName()
 	r.ok(r.SetTimeout(ctx, 4*moment))
 	a := r.start(r.Accept(ctx, name, port))
-	until(t, "the look-up", func() bool { return lookups.Load() > before })
+	testkit.Until(t, "the look-up", func() bool { return lookups.Load() > before })
 	r.ok(r.SetTimeout(ctx, 0))
 	b := r.start(r.Accept(ctx, name, port))
 	before = lookups.Load()
 	a.fails(kind.Timeout)
-	until(t, "the other Accept's own look-up", func() bool { return b.ended() || lookups.Load() > before })
+	testkit.Until(t, "the other Accept's own look-up", func() bool {
+		return b.ended() || lookups.Load() > before
+	})
 	if b.ended() {
 		t.Fatalf("the other Accept has ended as well: %v", b.err)
 	}
@@ -262,28 +268,31 @@ func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
 		armed   atomic.Bool
 	)
 	together := make(chan struct{})
-	r := newRig(t, timeouts(session.Timeouts{Close: patience}), func(e *fakeengine.Engine, _ *session.Config) {
-		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
-			if op != fakeengine.Close || !armed.Load() {
+	r := newRig(t, timeouts(session.Timeouts{Close: testkit.Patience}),
+		func(e *fakeengine.Engine, _ *session.Config) {
+			e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+				if op != fakeengine.Close || !armed.Load() {
+					return nil
+				}
+				if closing.Add(1) == 2 {
+					close(together)
+				}
+				select {
+				case <-together:
+				case <-ctx.Done():
+					t.Error("no two clients were closed at the same time")
+				}
 				return nil
 			}
-			if closing.Add(1) == 2 {
-				close(together)
-			}
-			select {
-			case <-together:
-			case <-ctx.Done():
-				t.Error("no two clients were closed at the same time")
-			}
-			return nil
-		}
-	})
+		})
 	ctx, port := r.listening()
 	before := r.eng.Handshakes.Load()
 	for range 5 {
 		r.dial(port)
 	}
-	until(t, "the handshakes of all", func() bool { return r.eng.Handshakes.Load() == before+5 })
+	testkit.Until(t, "the handshakes of all", func() bool {
+		return r.eng.Handshakes.Load() == before+5
+	})
 	r.handle(r.Accept(ctx, local, port))
 	armed.Store(true)
 	r.ok(r.CloseServerContext(ctx))

@@ -12,6 +12,7 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -64,7 +65,7 @@ func TestSetCaBundleIsTheSessionsOwn(t *testing.T) {
 	t.Parallel()
 	r, other := newRig(t, untrusting), newRig(t, untrusting)
 	r.ok(r.SetCaBundle(r.ca.File))
-	if other.trusts(fakeengine.Echo(t, r.cert.TLS())) {
+	if other.trusts(testkit.Echo(t, r.cert.TLS())) {
 		t.Error("another session trusts the bundle")
 	}
 }

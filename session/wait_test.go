@@ -15,6 +15,7 @@ import (
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -46,7 +47,7 @@ func (r *rig) watch(h session.Handle) session.Handle {
 // the connection.
 func (r *rig) puppet() (port int, says chan<- string) {
 	words := make(chan string, 100)
-	port = fakeengine.Serve(r.t, func(nc net.Conn) {
+	port = testkit.Serve(r.t, func(nc net.Conn) {
 		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 		if c.Handshake() != nil {
 			return
@@ -116,7 +117,7 @@ func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
 	data := bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuvwxyz"), 10000)
-	port := fakeengine.Serve(t, func(nc net.Conn) {
+	port := testkit.Serve(t, func(nc net.Conn) {
 		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 		c.Write(data)
 		c.CloseWrite()
@@ -161,7 +162,7 @@ func TestReadyHandlesTakeTurns(t *testing.T) {
 func TestABusyHandleStarvesNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	flood := fakeengine.Serve(t, func(nc net.Conn) {
+	flood := testkit.Serve(t, func(nc net.Conn) {
 		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
 		for {
 			if _, err := c.Write(make([]byte, 16384)); err != nil {
@@ -182,7 +183,7 @@ func TestABusyHandleStarvesNoOther(t *testing.T) {
 // waitFor2 reads from the first handle until the second is ready.
 func (r *rig) waitFor2(busy, quiet session.Handle) {
 	r.t.Helper()
-	end := time.Now().Add(patience)
+	end := time.Now().Add(testkit.Patience)
 	for time.Now().Before(end) {
 		switch h := r.ok(r.Wait(-1)); h {
 		case quiet:
@@ -412,14 +413,14 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 		}
 		r.arrival(port)
 		for range 2 {
-			until(t, "a client", func() bool { return readable(t, polled) })
+			testkit.Until(t, "a client", func() bool { return readable(t, polled) })
 			r.ok(r.Accept(ctx, "", 0))
 		}
 		if readable(t, polled) {
 			t.Errorf("no client waits, and the signal is readable")
 		}
 		r.arrival(port)
-		until(t, "a client", func() bool { return readable(t, polled) })
+		testkit.Until(t, "a client", func() bool { return readable(t, polled) })
 	}
 	more, other := pair(t)
 	e := r.fails(r.Signal(ctx, copyOf(t, more), other), kind.State)
@@ -430,7 +431,7 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 		t.Error("the first pair is no longer readable")
 	}
 	r.ok(r.CloseServerContext(ctx))
-	until(t, "the end", func() bool { return len(rest(t, polled)) <= 1 })
+	testkit.Until(t, "the end", func() bool { return len(rest(t, polled)) <= 1 })
 }
 
 // TestASignalThatIsNoneOrMisusedHarmsNothing: bad sockets are refused, and misuse harms only the

@@ -7,15 +7,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
-
-// patience bounds every wait of the tests of the audit log.
-const patience = 2 * time.Minute
 
 // A sink is a log in memory.
 type sink struct {
@@ -77,7 +73,7 @@ func TestAnAuditLogThatWasMovedIsMadeAnew(t *testing.T) {
 	a, audit, log := audited(t)
 	wait := func(path, want string) {
 		t.Helper()
-		testd.Eventually(t, patience, path+" has "+want,
+		testkit.Until(t, path+" has "+want,
 			func() bool { return strings.Contains(content(t, path), want) })
 	}
 	audit.Info("one")
@@ -124,7 +120,7 @@ func TestAFullDiskCostsAuditLinesWhichAreCountedAndSaidOnce(t *testing.T) {
 	good := a.file.Swap(full)
 	lost := func(n int) {
 		t.Helper()
-		testd.Eventually(t, patience, fmt.Sprint(n, " lines are lost"),
+		testkit.Until(t, fmt.Sprint(n, " lines are lost"),
 			func() bool { return a.losses() == n })
 	}
 	for n := range 5 {

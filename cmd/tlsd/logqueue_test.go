@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // A gate is an output of a log. It takes nothing while it is shut, and its room may be limited.
@@ -90,19 +92,20 @@ func TestAFullDiskTearsNoEntryOfLater(t *testing.T) {
 	close(g.open)
 	fmt.Fprint(q, "entry one\n")
 	fmt.Fprint(q, "entry two\n")
-	wait := func(what string, ok func() bool) {
-		for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: %q", what, g)
-			}
-		}
-	}
-	wait("the second is lost", func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.lost == 1 })
+	testkit.Until(t, "the second is lost", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.lost == 1
+	})
 	g.mu.Lock()
 	g.room = 15
 	g.mu.Unlock()
 	fmt.Fprint(q, "entry three\n")
-	wait("the third is lost", func() bool { q.mu.Lock(); defer q.mu.Unlock(); return q.lost == 2 })
+	testkit.Until(t, "the third is lost", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.lost == 2
+	})
 	g.mu.Lock()
 	g.room = -1
 	g.mu.Unlock()

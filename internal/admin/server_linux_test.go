@@ -18,13 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience limits every wait of these tests.
-const patience = 2 * time.Minute
 
 // played is a stand-in for a daemon. It answers from memory.
 type played struct {
@@ -97,7 +95,7 @@ func serve(t *testing.T) (*played, string) {
 		stop()
 		select {
 		case <-served:
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 			t.Error("the server does not end")
 		}
 	})
@@ -106,7 +104,7 @@ func serve(t *testing.T) (*played, string) {
 
 func ask(t *testing.T, path, method string, params, result any) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	return Ask(ctx, path, method, params, result)
 }
@@ -190,7 +188,7 @@ func dial(t *testing.T, path string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return conn
 }
 

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -153,7 +154,7 @@ type Listener struct {
 // Listen listens on a free port, in a session of its own. It takes two handles.
 func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile string) *Listener {
 	tb.Helper()
-	ln := &Listener{tb, ctx, l.Open(tb), 0, testd.Port(tb)}
+	ln := &Listener{tb, ctx, l.Open(tb), 0, testkit.Port(tb)}
 	var err error
 	if ln.H, err = ln.S.NewServerContext(ctx, certFile, keyFile); err != nil {
 		tb.Fatal(err)

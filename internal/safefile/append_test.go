@@ -5,16 +5,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 	t.Parallel()
 	p := tree(t)
 	own := uint32(os.Getuid())
-	must(t, os.WriteFile(p("good/private"), []byte("1"), 0o600))
-	must(t, os.WriteFile(p("good/named"), []byte("1"), 0o600))
-	must(t, os.Link(p("good/named"), p("good/other-name")))
-	must(t, os.Symlink("private", p("good/link")))
+	testkit.Must(t, os.WriteFile(p("good/private"), []byte("1"), 0o600))
+	testkit.Must(t, os.WriteFile(p("good/named"), []byte("1"), 0o600))
+	testkit.Must(t, os.Link(p("good/named"), p("good/other-name")))
+	testkit.Must(t, os.Symlink("private", p("good/link")))
 	for path, want := range map[string]string{
 		"good/private":        "",
 		"good/new":            "",
@@ -48,7 +50,7 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 			f, err := Append(full, own)
 			if err == nil {
 				_, err = f.WriteString(text)
-				must(t, f.Close())
+				testkit.Must(t, f.Close())
 			}
 			switch {
 			case (err == nil) != (want == ""):
@@ -62,9 +64,9 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 		"good/private": "1ab", "good/new": "ab", "good/new2": "ab",
 	} {
 		text, err := os.ReadFile(p(path))
-		must(t, err)
+		testkit.Must(t, err)
 		st, err := os.Stat(p(path))
-		must(t, err)
+		testkit.Must(t, err)
 		if string(text) != want || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s has %q and mode %v, want %q", path, text, st.Mode(), want)
 		}

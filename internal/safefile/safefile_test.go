@@ -9,34 +9,29 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+	"tlsd/internal/testkit"
+)
 
 // A tree is a folder with the files of these tests, which belong to this process's user.
 func tree(t *testing.T) (p func(name string) string) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
-	must(t, err)
+	testkit.Must(t, err)
 	p = func(name string) string { return filepath.Join(dir, name) }
 	for _, name := range []string{"good", "group", "others", "sticky"} {
-		must(t, os.Mkdir(p(name), 0o755))
-		must(t, os.WriteFile(p(name)+"/file", []byte(name), 0o644))
+		testkit.Must(t, os.Mkdir(p(name), 0o755))
+		testkit.Must(t, os.WriteFile(p(name)+"/file", []byte(name), 0o644))
 	}
-	must(t, os.Chmod(p("group"), 0o775))
-	must(t, os.Chmod(p("others"), 0o757))
-	must(t, os.Chmod(p("sticky"), 0o777|fs.ModeSticky))
+	testkit.Must(t, os.Chmod(p("group"), 0o775))
+	testkit.Must(t, os.Chmod(p("others"), 0o757))
+	testkit.Must(t, os.Chmod(p("sticky"), 0o777|fs.ModeSticky))
 	for name, target := range map[string]string{"link": p("good/file"),
 		"relative": "good/../good/file", "folder": "good", "via-group": p("group/file"),
 		"loop": "loop", "dangling": "nothing", "good/up": "..", "to-folder": "good"} {
-		must(t, os.Symlink(target, p(name)))
+		testkit.Must(t, os.Symlink(target, p(name)))
 	}
-	must(t, unix.Mkfifo(p("fifo"), 0o600))
+	testkit.Must(t, unix.Mkfifo(p("fifo"), 0o600))
 	return p
 }
 
@@ -96,7 +91,7 @@ func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
 	p := tree(t)
 	for name, what := range map[string]string{"good/file": "file", "folder": "the link " +
 		p("folder"), "sticky": "the folder " + p("sticky")} {
-		must(t, os.Lchown(p(name), 1234, 0))
+		testkit.Must(t, os.Lchown(p(name), 1234, 0))
 		path := map[string]string{"good/file": "good/file", "folder": "folder/file",
 			"sticky": "sticky/file"}[name]
 		_, err := Read(p(path), 1<<20)
@@ -108,7 +103,7 @@ func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
 		if _, err := Read(p(path), 1<<20, 1234); err != nil {
 			t.Errorf("%s, for 1234: %v", name, err)
 		}
-		must(t, os.Lchown(p(name), 0, 0))
+		testkit.Must(t, os.Lchown(p(name), 0, 0))
 		if _, err := Read(p(path), 1<<20); err != nil {
 			t.Errorf("%s, for root again: %v", name, err)
 		}

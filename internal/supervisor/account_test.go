@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
@@ -69,8 +71,8 @@ func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	d := startDaemon(t, workerPlay{}, func(c *Config) {
 		c.Policy, c.MaxSessionsPerUID = Policy{GIDs: []uint32{gid}}, 2
 	})
-	must(t, os.Chmod(filepath.Dir(d.path), 0o755))
-	must(t, os.Chmod(d.path, 0o666))
+	testkit.Must(t, os.Chmod(filepath.Dir(d.path), 0o755))
+	testkit.Must(t, os.Chmod(d.path, 0o666))
 	for n := range uint32(2) {
 		d.dialAs(first+n, gid)
 	}

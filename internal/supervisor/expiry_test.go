@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/testkit"
 	"tlsd/internal/vitals"
 )
 
@@ -16,7 +17,7 @@ func TestExpiryIsBoundedForEachUser(t *testing.T) {
 	add := func(uid uint32, serial, end int64) {
 		number++
 		page, file, err := vitals.New(1)
-		must(t, err)
+		testkit.Must(t, err)
 		t.Cleanup(func() { page.Close(); file.Close() })
 		for place := range vitals.Certificates {
 			page.ShowCertificate(place, big.NewInt(serial+int64(place)),

@@ -20,10 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 )
-
-// patience limits every wait of these tests.
-const patience = 2 * time.Minute
 
 // daemon is a running Supervisor.
 type daemon struct {
@@ -41,15 +39,15 @@ type daemon struct {
 // startDaemon runs a Supervisor until the test ends. set changes its configuration.
 func startDaemon(t *testing.T, play workerPlay, set func(*Config)) *daemon {
 	t.Helper()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	socket, err := listenAt(path, 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	settings, err := json.Marshal(play)
-	must(t, err)
+	testkit.Must(t, err)
 	core, logs := observer.New(zapcore.DebugLevel)
 	cfg := Config{
 		Log: zap.New(core), Socket: socket, WorkerConfig: settings,
-		Warm: 1, MaxSessions: 100, DrainTimeout: patience,
+		Warm: 1, MaxSessions: 100, DrainTimeout: testkit.Patience,
 	}
 	if set != nil {
 		set(&cfg)
@@ -80,7 +78,7 @@ func (d *daemon) wait() error {
 	select {
 	case <-d.ended:
 		return d.err
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		d.t.Fatal("the daemon does not end")
 		return nil
 	}
@@ -89,11 +87,7 @@ func (d *daemon) wait() error {
 // until waits until cond holds.
 func (d *daemon) until(what string, cond func() bool) {
 	d.t.Helper()
-	for end := time.Now().Add(patience); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			d.t.Fatalf("it does not come to pass: %s", what)
-		}
-	}
+	testkit.Until(d.t, what, cond)
 }
 
 // logged waits for n entries with this text and returns the fields of the last.
@@ -127,9 +121,9 @@ type caller struct {
 func (d *daemon) dial() *caller {
 	d.t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.path, Net: "unix"})
-	must(d.t, err)
+	testkit.Must(d.t, err)
 	d.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return &caller{conn, d.t, bufio.NewReader(conn)}
 }
 
@@ -222,10 +216,5 @@ func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 // connOfFD makes a connection from a descriptor. The end of the test closes both.
 func connOfFD(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
-	f := os.NewFile(uintptr(fd), "connection")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	must(t, err)
-	t.Cleanup(func() { c.Close() })
-	return c.(*net.UnixConn)
+	return testkit.UnixConn(t, os.NewFile(uintptr(fd), "connection"))
 }

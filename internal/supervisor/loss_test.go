@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/handoff"
+	"tlsd/internal/testkit"
 )
 
 func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
@@ -44,7 +45,7 @@ func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
-	must(t, unix.Kill(c.pid(), 34)) // the Go runtime leaves this one to the C library
+	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime leaves this one to the C library
 	c.told("died of signal 34")
 	if f := d.logged("worker ended unexpectedly", 1); f["exit"] != "signal 34" {
 		t.Errorf("the log says %v", f)
@@ -133,7 +134,7 @@ func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })
 	sockets := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
-		must(t, err)
+		testkit.Must(t, err)
 		return len(entries)
 	}
 	c := d.dial()

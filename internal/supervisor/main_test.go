@@ -21,6 +21,7 @@ import (
 
 	"tlsd/internal/confine"
 	"tlsd/internal/handoff"
+	"tlsd/internal/testkit"
 	"tlsd/internal/vitals"
 )
 
@@ -299,7 +300,7 @@ func sendGarbage(seed uint64) {
 
 // dialAndAsk is a caller in a process of its own. It prints the answer to one question.
 func dialAndAsk(path string) int {
-	conn, err := net.DialTimeout("unix", path, patience)
+	conn, err := net.DialTimeout("unix", path, testkit.Patience)
 	if err != nil {
 		fmt.Println(err)
 		return 1

@@ -12,6 +12,7 @@ import (
 
 	"tlsd/internal/audit"
 	"tlsd/internal/handoff"
+	"tlsd/internal/testkit"
 	"tlsd/internal/vitals"
 )
 
@@ -62,7 +63,7 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 		"tlsd_sessions": 2})
 	b.ask("count down") // its bytes cannot fall
 	d.has(map[string]float64{"tlsd_bytes_total in": 15, "tlsd_handles connection": 2})
-	must(t, unix.Kill(a.pid(), unix.SIGKILL))
+	testkit.Must(t, unix.Kill(a.pid(), unix.SIGKILL))
 	d.logged("session lost", 1)
 	b.say("bye")
 	d.logged("session ended", 1)
@@ -120,7 +121,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	b := d.dial()
 	b.pid()
 	d.dial().hear() // is refused
-	must(t, d.End(t.Context(), 1, "so"))
+	testkit.Must(t, d.End(t.Context(), 1, "so"))
 	b.say("crash")
 	b.told("died of a panic")
 	c := d.dial()

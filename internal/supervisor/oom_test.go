@@ -5,13 +5,16 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
 	t.Parallel()
 	w := &oomWatch{file: filepath.Join(t.TempDir(), "memory.events")}
 	count := func(n string) {
-		must(t, os.WriteFile(w.file, []byte("low 0\noom 9\noom_kill "+n+"\noom_group_kill 7\n"), 0o600))
+		testkit.Must(t, os.WriteFile(w.file,
+			[]byte("low 0\noom 9\noom_kill "+n+"\noom_group_kill 7\n"), 0o600))
 	}
 	if w.refresh() {
 		t.Error("a file that is not there says that there was a kill")

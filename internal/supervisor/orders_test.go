@@ -2,9 +2,9 @@ package supervisor
 
 import (
 	"encoding/json"
+	"net"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +20,7 @@ import (
 	"tlsd/internal/admin"
 	"tlsd/internal/handoff"
 	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
 	"tlsd/internal/vitals"
 )
 
@@ -102,10 +103,10 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	const most = 20
 	s := New(Config{Log: zap.NewNop(), MaxSessions: most})
 	ours, theirs, err := handoff.Pair()
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { ours.Close() })
 	page, file, err := vitals.New(most)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { file.Close(); page.Close() })
 	w := &worker{channel: ours, page: page, gone: make(chan struct{}),
 		sessions: map[uint64]*session{}, queries: map[uint64]*query{},
@@ -114,11 +115,8 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	for n := range uint64(most) {
 		w.sessions[n+1] = &session{number: n + 1, slot: int(n)}
 	}
-	worker, err := net.FileConn(theirs)
-	must(t, err)
-	theirs.Close()
-	t.Cleanup(func() { worker.Close() })
-	worker.SetDeadline(time.Now().Add(patience))
+	worker := testkit.UnixConn(t, theirs)
+	worker.SetDeadline(time.Now().Add(testkit.Patience))
 	for ours.TrySend(handoff.ToWorker{}) == nil { // until it is full
 	}
 	asked := func() bool {
@@ -165,7 +163,7 @@ func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 		s := New(Config{Log: zap.NewNop()})
 		s.logLevel = "error"
 		ours, theirs, err := handoff.Pair()
-		must(t, err)
+		testkit.Must(t, err)
 		w := &worker{channel: ours, engaged: make(chan struct{})}
 		s.workers[w] = struct{}{}
 		var all sync.WaitGroup
@@ -198,10 +196,10 @@ func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 func received(t *testing.T, theirs *os.File) (list []handoff.ToWorker) {
 	t.Helper()
 	conn, err := net.FileConn(theirs)
-	must(t, err)
+	testkit.Must(t, err)
 	defer conn.Close()
 	theirs.Close()
-	must(t, conn.SetDeadline(time.Now().Add(patience)))
+	testkit.Must(t, conn.SetDeadline(time.Now().Add(testkit.Patience)))
 	buf := make([]byte, handoff.MaxMessage)
 	for {
 		n, err := conn.Read(buf)
@@ -209,7 +207,7 @@ func received(t *testing.T, theirs *os.File) (list []handoff.ToWorker) {
 			return list
 		}
 		var msg handoff.ToWorker
-		must(t, json.Unmarshal(buf[:n], &msg))
+		testkit.Must(t, json.Unmarshal(buf[:n], &msg))
 		list = append(list, msg)
 	}
 }
@@ -219,7 +217,7 @@ func TestQuestionsToAWorkerAreBounded(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop()})
 	page, file, err := vitals.New(1)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { file.Close(); page.Close() })
 	w := &worker{page: page, queries: map[uint64]*query{}, slots: slots{count: 1}}
 	s.workers[w] = struct{}{}
@@ -258,7 +256,7 @@ func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 			t.Errorf("the list is %+v", list)
 		}
 	}
-	must(t, unix.Kill(pid, unix.SIGCONT))
+	testkit.Must(t, unix.Kill(pid, unix.SIGCONT))
 	d.until("it answers", func() bool { s, _ := d.Session(t.Context(), 1); return s.Known })
 }
 
@@ -270,7 +268,7 @@ func TestAnAdministratorEndsASession(t *testing.T) {
 		a.pid()
 		b := d.dial()
 		pid := b.pid()
-		must(t, d.End(t.Context(), 1, "it is in the way\x1b"))
+		testkit.Must(t, d.End(t.Context(), 1, "it is in the way\x1b"))
 		if got := a.hear(); got != `told: it is in the way\x1b` {
 			t.Errorf("the session is told %q", got)
 		}
@@ -301,7 +299,7 @@ func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	for range freeDeaths {
 		d.countDeath(userAccount(uint32(os.Getuid()))) // one more costs a pause
 	}
-	must(t, d.End(t.Context(), 1, "enough"))
+	testkit.Must(t, d.End(t.Context(), 1, "enough"))
 	c.told("has been killed, because the administrator has ended this session: enough")
 	d.until("it counts as ended by the administrator", func() bool {
 		got := d.values()
@@ -323,7 +321,7 @@ func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
 	a.pid()
 	b := d.dial()
 	pid := b.pid()
-	must(t, d.End(t.Context(), 1, "enough")) // the worker notices the cut
+	testkit.Must(t, d.End(t.Context(), 1, "enough")) // the worker notices the cut
 	a.cut()
 	if b.pid() != pid {
 		t.Error("the other session has lost its worker")

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tlsd/internal/confine"
+	"tlsd/internal/testkit"
 )
 
 func TestPolicy(t *testing.T) {
@@ -71,8 +72,8 @@ func TestOtherUsers(t *testing.T) {
 			c.Shared = shared
 			c.Policy = Policy{UIDs: []uint32{1234}, GIDs: []uint32{77}}
 		})
-		must(t, os.Chmod(filepath.Dir(d.path), 0o755))
-		must(t, os.Chmod(d.path, 0o666))
+		testkit.Must(t, os.Chmod(filepath.Dir(d.path), 0o755))
+		testkit.Must(t, os.Chmod(d.path, 0o666))
 
 		denied := d.askAs(4321, 4321, 9)
 		if !strings.Contains(denied, `"id":null`) || !strings.Contains(denied, `"code":-32012`) || !strings.Contains(denied, `"kind":"denied"`) || !strings.Contains(denied, "user 4321 may not") {

@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"tlsd/internal/handoff"
+	"tlsd/internal/testkit"
 )
 
 // fakeLibrary is a file that a worker claims to have loaded.
 func fakeLibrary(t *testing.T) (path string, replace func()) {
 	path = filepath.Join(t.TempDir(), "libssl.so")
-	write := func(name string) { must(t, os.WriteFile(name, []byte(name), 0o644)) }
+	write := func(name string) { testkit.Must(t, os.WriteFile(name, []byte(name), 0o644)) }
 	write(path)
-	return path, func() { write(path + ".new"); must(t, os.Rename(path+".new", path)) }
+	return path, func() { write(path + ".new"); testkit.Must(t, os.Rename(path+".new", path)) }
 }
 
 func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
@@ -85,8 +86,8 @@ func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
 	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Path: path}}, func(c *Config) {
 		c.Policy, c.WarmOthers = Policy{UIDs: []uint32{user}}, 1
 	})
-	must(t, os.Chmod(filepath.Dir(d.path), 0o755))
-	must(t, os.Chmod(d.path, 0o666))
+	testkit.Must(t, os.Chmod(filepath.Dir(d.path), 0o755))
+	testkit.Must(t, os.Chmod(d.path, 0o666))
 	d.dialFrom(user)
 	d.dial().pid()
 	d.logged("session started", 2)

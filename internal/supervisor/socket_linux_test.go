@@ -7,23 +7,25 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 func TestModeHoldsFromTheFirstMoment(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	must(t, err)
+	testkit.Must(t, err)
 	defer unix.Close(fd)
 	_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_ATTRIB)
-	must(t, err)
+	testkit.Must(t, err)
 	s, err := listenAt(filepath.Join(dir, "s"), 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 
 	buf := make([]byte, 4096)
 	n, err := unix.Read(fd, buf)
-	must(t, err)
+	testkit.Must(t, err)
 	created := false
 	for b := buf[:n]; len(b) > 0; {
 		event := (*unix.InotifyEvent)(unsafe.Pointer(&b[0]))

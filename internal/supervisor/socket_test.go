@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // umask is the process's: tests that make sockets do it one at a time.
@@ -24,17 +26,6 @@ func listenAt(path string, mode fs.FileMode) (*Socket, error) {
 	return Listen(path, mode)
 }
 
-// shortDir is a directory whose name leaves room for a socket's path.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tlsd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -42,27 +33,31 @@ func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 		put  func(t *testing.T, path string)
 		want string
 	}{
-		{"file", func(t *testing.T, path string) { must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, "is a file, not a socket"},
-		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, "is a directory, not a socket"},
-		{"symbolic link", func(t *testing.T, path string) { must(t, os.Symlink("elsewhere", path)) }, "is a symbolic link, not a socket"},
-		{"pipe", func(t *testing.T, path string) { must(t, unix.Mkfifo(path, 0o600)) }, "is a named pipe, not a socket"},
+		{"file", func(t *testing.T, path string) { testkit.Must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, "is a file, not a socket"},
+		{"directory", func(t *testing.T, path string) {
+			testkit.Must(t, os.Mkdir(path, 0o700))
+		}, "is a directory, not a socket"},
+		{"symbolic link", func(t *testing.T, path string) { testkit.Must(t, os.Symlink("elsewhere", path)) }, "is a symbolic link, not a socket"},
+		{"pipe", func(t *testing.T, path string) {
+			testkit.Must(t, unix.Mkfifo(path, 0o600))
+		}, "is a named pipe, not a socket"},
 		{"live socket without lock", func(t *testing.T, path string) {
 			l, err := net.Listen("unix", path)
-			must(t, err)
+			testkit.Must(t, err)
 			t.Cleanup(func() { l.Close() })
 		}, "another tlsd is serving"},
 		{"socket of another type", func(t *testing.T, path string) {
 			c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-			must(t, err)
+			testkit.Must(t, err)
 			t.Cleanup(func() { c.Close() })
 		}, "a socket of another type"},
-		{"lock file is a link", func(t *testing.T, path string) { must(t, os.Symlink("elsewhere", path+".lock")) }, "is a symbolic link, where tlsd would keep its lock"},
-		{"lock file is a pipe", func(t *testing.T, path string) { must(t, unix.Mkfifo(path+".lock", 0o600)) }, "is not a regular file"},
+		{"lock file is a link", func(t *testing.T, path string) { testkit.Must(t, os.Symlink("elsewhere", path+".lock")) }, "is a symbolic link, where tlsd would keep its lock"},
+		{"lock file is a pipe", func(t *testing.T, path string) { testkit.Must(t, unix.Mkfifo(path+".lock", 0o600)) }, "is not a regular file"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(shortDir(t), "s")
+			path := filepath.Join(testkit.Dir(t), "s")
 			tt.put(t, path)
 			before, _ := os.Lstat(path)
 			s, err := listenAt(path, 0o600)
@@ -83,7 +78,7 @@ func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 
 func TestImpossiblePathsAreExplained(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	long := filepath.Join(dir, strings.Repeat("x", maxPath-len(dir)))
 	tests := []struct{ name, path, want string }{
 		{"empty", "", "empty"},
@@ -105,7 +100,7 @@ func TestImpossiblePathsAreExplained(t *testing.T) {
 		})
 	}
 	s, err := listenAt(long[:maxPath], 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	s.Remove()
 	s.Close()
 }
@@ -113,11 +108,11 @@ func TestImpossiblePathsAreExplained(t *testing.T) {
 func TestSocketHasItsMode(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666, 0o777, 0} {
-		path := filepath.Join(shortDir(t), "s")
+		path := filepath.Join(testkit.Dir(t), "s")
 		s, err := listenAt(path, mode)
-		must(t, err)
+		testkit.Must(t, err)
 		info, err := os.Lstat(path)
-		must(t, err)
+		testkit.Must(t, err)
 		if got := info.Mode().Perm(); got != mode {
 			t.Errorf("mode %v; want %v", got, mode)
 		}
@@ -128,9 +123,9 @@ func TestSocketHasItsMode(t *testing.T) {
 
 func TestSocketIsGivenToAGroup(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	s, err := listenAt(path, 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 	const gid = 61777
 	if err := s.GiveTo(gid, 0o660); os.Getuid() != 0 {
@@ -142,13 +137,13 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	info, err := os.Lstat(path)
-	must(t, err)
+	testkit.Must(t, err)
 	if st := info.Sys().(*syscall.Stat_t); st.Gid != gid || info.Mode().Perm() != 0o660 || st.Uid != 0 {
 		t.Errorf("the socket is user %d's and group %d's, %v", st.Uid, st.Gid, info.Mode())
 	}
 	// Remove leaves another socket alone that has replaced the daemon's.
-	must(t, os.Remove(path))
-	must(t, os.WriteFile(path, nil, 0o600))
+	testkit.Must(t, os.Remove(path))
+	testkit.Must(t, os.WriteFile(path, nil, 0o600))
 	if err := s.GiveTo(gid, 0o660); err == nil || !strings.Contains(err.Error(), "has been replaced") {
 		t.Errorf("another file in its place: %v", err)
 	}
@@ -157,23 +152,23 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 
 func TestStaleSocketIsReplaced(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	must(t, err)
+	testkit.Must(t, err)
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
 
 	s, err := listenAt(path, 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 	c, err := net.Dial("unix", path)
-	must(t, err)
+	testkit.Must(t, err)
 	c.Close()
 }
 
 func TestOneOfManyGetsThePath(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	const n = 8
 	sockets, errs := make([]*Socket, n), make([]error, n)
 	var start, done sync.WaitGroup
@@ -198,30 +193,30 @@ func TestOneOfManyGetsThePath(t *testing.T) {
 		t.Fatalf("%d daemons got the path; want 1", won)
 	}
 	c, err := net.Dial("unix", path)
-	must(t, err)
+	testkit.Must(t, err)
 	c.Close()
 }
 
 func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	s, err := listenAt(path, 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
-	must(t, os.Rename(path, path+".old"))
-	must(t, os.WriteFile(path, []byte("somebody else's"), 0o600))
-	must(t, s.Remove())
+	testkit.Must(t, os.Rename(path, path+".old"))
+	testkit.Must(t, os.WriteFile(path, []byte("somebody else's"), 0o600))
+	testkit.Must(t, s.Remove())
 	if _, err := os.Lstat(path); err != nil {
 		t.Errorf("what was put in its place is gone: %v", err)
 	}
-	must(t, os.Remove(path))
+	testkit.Must(t, os.Remove(path))
 
 	// The path is free for the next daemon, although the old one still listens.
 	next, err := listenAt(path, 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	defer next.Close()
-	must(t, next.Remove())
-	must(t, next.Remove())
+	testkit.Must(t, next.Remove())
+	testkit.Must(t, next.Remove())
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("its own socket is still there: %v", err)
 	}
@@ -229,12 +224,12 @@ func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 
 func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	s, err := listenAt(path, 0o600)
-	must(t, err)
+	testkit.Must(t, err)
 	defer s.Close()
 	c, err := net.Dial("unix", path)
-	must(t, err)
+	testkit.Must(t, err)
 	defer c.Close()
 	s.SetDeadline(time.Unix(1, 0))
 
@@ -251,18 +246,11 @@ func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 	}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	lock, err := takeLock(path)
-	must(t, err)
+	testkit.Must(t, err)
 	done := make(chan error, 1)
 	go func() {
 		s, err := listenAt(path, 0o600)
@@ -276,6 +264,6 @@ func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 		t.Errorf("Listen gives up at once: %v", err)
 	case <-time.After(busyTimeout / 5): // the path is in use for this time
 		lock.Close()
-		must(t, <-done)
+		testkit.Must(t, <-done)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 )
 
 // waiting is the number of a user's callers in the queue.
@@ -75,7 +76,7 @@ func TestAUserHasHalfOfTheTurns(t *testing.T) {
 	var dones []func()
 	for range 2 {
 		done, err := q.wait(ctx, 1)
-		must(t, err)
+		testkit.Must(t, err)
 		dones = append(dones, done)
 	}
 	waits := make(chan error, 1)
@@ -84,7 +85,7 @@ func TestAUserHasHalfOfTheTurns(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	done, err := q.wait(ctx, 2) // before a user who has waited longer
-	must(t, err)
+	testkit.Must(t, err)
 	cancel() // the waiting caller leaves the queue
 	if err := <-waits; err != context.Canceled {
 		t.Errorf("who waits is told %v", err)
@@ -127,8 +128,8 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 		d := startDaemon(t, workerPlay{NeverReadyFor: slow}, func(c *Config) {
 			c.Policy, c.WarmOthers = Policy{UIDs: []uint32{slow, quick}}, spares
 		})
-		must(t, os.Chmod(filepath.Dir(d.path), 0o755))
-		must(t, os.Chmod(d.path, 0o666))
+		testkit.Must(t, os.Chmod(filepath.Dir(d.path), 0o755))
+		testkit.Must(t, os.Chmod(d.path, 0o666))
 		var callers []interface{ Close() error }
 		for range 3 * maxStarting {
 			callers = append(callers, d.dialFrom(slow))
@@ -244,7 +245,7 @@ func TestWhoHasHungUp(t *testing.T) {
 	} {
 		for _, early := range []bool{false, true} {
 			fds, err := sockets.Pair(unix.SOCK_STREAM)
-			must(t, err)
+			testkit.Must(t, err)
 			conn := connOfFD(t, fds[0])
 			if early {
 				c.do(fds[1])
@@ -256,7 +257,7 @@ func TestWhoHasHungUp(t *testing.T) {
 			if c.left {
 				select {
 				case <-ctx.Done():
-				case <-time.After(patience):
+				case <-time.After(testkit.Patience):
 					t.Errorf("%s: it counts as there", c.name)
 				}
 			}

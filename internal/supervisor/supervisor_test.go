@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/sockets"
+	"tlsd/internal/testkit"
 )
 
 func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
@@ -82,7 +83,7 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 	if f["exit"] != "exit status 2" || f["sessions"] != int64(1) || !strings.Contains(f["stderr"].(string), "panic: crash") {
 		t.Errorf("the log says %v", f)
 	}
-	must(t, unix.Kill(b.pid(), unix.SIGKILL))
+	testkit.Must(t, unix.Kill(b.pid(), unix.SIGKILL))
 	b.told("was killed (SIGKILL)")
 	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" || f["worker"] != int64(pb) {
 		t.Errorf("the log says %v", f)
@@ -96,7 +97,7 @@ func TestDeadSpareIsReplaced(t *testing.T) {
 	for range 3 {
 		var pids []int
 		d.until("two spares are ready", func() bool { pids = d.poolPIDs(); return len(pids) == 2 })
-		must(t, unix.Kill(pids[0], unix.SIGKILL))
+		testkit.Must(t, unix.Kill(pids[0], unix.SIGKILL))
 		d.until("another is there", func() bool { now := d.poolPIDs(); return len(now) == 2 && !slices.Contains(now, pids[0]) })
 	}
 	c := d.dial()
@@ -138,7 +139,7 @@ func TestSharedWorkersTakeTurns(t *testing.T) {
 		}
 	}
 	victim := callers[0].pid()
-	must(t, unix.Kill(victim, unix.SIGKILL))
+	testkit.Must(t, unix.Kill(victim, unix.SIGKILL))
 	callers[0].told("was killed (SIGKILL)")
 	d.logged("session lost", 3)
 	d.until("it is replaced", func() bool { return len(d.poolPIDs()) == 2 })
@@ -164,7 +165,7 @@ func TestSharedWorkersTakeTurns(t *testing.T) {
 	c.say("bye")
 	c.cut()
 	d.logged("session ended", 1)
-	must(t, unix.Kill(pid, 0))
+	testkit.Must(t, unix.Kill(pid, 0))
 }
 
 func TestSessionsAreCounted(t *testing.T) {
@@ -311,8 +312,8 @@ func TestForceEndsAtOnce(t *testing.T) {
 func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	t.Parallel()
 	// Nobody accepts, so the callers wait in the socket's queue.
-	socket, err := listenAt(shortDir(t)+"/s", 0o600)
-	must(t, err)
+	socket, err := listenAt(testkit.Dir(t)+"/s", 0o600)
+	testkit.Must(t, err)
 	d := startDaemon(t, workerPlay{}, func(c *Config) {
 		c.Socket.Remove()
 		c.Socket.Close()
@@ -333,15 +334,15 @@ func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 
 func TestCallersInSomebodyElsesQueueAreLeftThere(t *testing.T) {
 	t.Parallel()
-	path := shortDir(t) + "/s"
+	path := testkit.Dir(t) + "/s"
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	must(t, err)
+	testkit.Must(t, err)
 	defer l.Close()
 	f, err := l.File()
-	must(t, err)
+	testkit.Must(t, err)
 	passed, err := net.FileListener(f)
 	f.Close()
-	must(t, err)
+	testkit.Must(t, err)
 	socket := &Socket{UnixListener: passed.(*net.UnixListener), Path: path}
 	socket.SetUnlinkOnClose(false)
 	d := startDaemon(t, workerPlay{}, func(c *Config) {
@@ -353,11 +354,11 @@ func TestCallersInSomebodyElsesQueueAreLeftThere(t *testing.T) {
 	d.path = path
 	c := d.dial()
 	d.stop()
-	must(t, d.wait())
+	testkit.Must(t, d.wait())
 
-	l.SetDeadline(time.Now().Add(patience))
+	l.SetDeadline(time.Now().Add(testkit.Patience))
 	next, err := l.Accept()
-	must(t, err)
+	testkit.Must(t, err)
 	defer next.Close()
 	c.say("still here")
 	buf := make([]byte, 100)
@@ -402,16 +403,16 @@ func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
 
 	waiting, err := sockets.New(unix.AF_UNIX, unix.SOCK_STREAM)
-	must(t, err)
+	testkit.Must(t, err)
 	defer unix.Close(waiting)
 	var old unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
-	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+	testkit.Must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	testkit.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
 	err = unix.Connect(waiting, &unix.SockaddrUnix{Name: d.path})
 	d.logged("connections cannot be accepted; trying on", 1)
 	spins := d.logs.Len()
-	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
-	must(t, err)
+	testkit.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	testkit.Must(t, err)
 	d.logged("connections can be accepted again", 1)
 	if more := d.logs.Len() - spins; more > 5 {
 		t.Errorf("%d further lines in the log", more)

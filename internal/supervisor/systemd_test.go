@@ -13,21 +13,23 @@ import (
 	"time"
 
 	"tlsd/internal/handoff"
+	"tlsd/internal/testkit"
 )
 
 func TestServiceManagerIsTold(t *testing.T) {
-	for _, name := range []string{filepath.Join(shortDir(t), "notify"), "@tlsd-test-" + filepath.Base(shortDir(t))} {
+	for _, name := range []string{filepath.Join(testkit.Dir(t), "notify"),
+		"@tlsd-test-" + filepath.Base(testkit.Dir(t))} {
 		l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-		must(t, err)
+		testkit.Must(t, err)
 		defer l.Close()
-		l.SetDeadline(time.Now().Add(patience))
+		l.SetDeadline(time.Now().Add(testkit.Patience))
 		t.Setenv("NOTIFY_SOCKET", name)
 		d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "OpenSSL 3.9"}}, nil)
 		buf := make([]byte, 1000)
 		hears := func(want string) {
 			t.Helper()
 			n, err := l.Read(buf)
-			must(t, err)
+			testkit.Must(t, err)
 			if got := string(buf[:n]); !regexp.MustCompile("^" + want + "$").MatchString(got) {
 				t.Errorf("%s: told %q; want %q", name, got, want)
 			}
@@ -40,17 +42,17 @@ func TestServiceManagerIsTold(t *testing.T) {
 		hears(`RELOADING=1\nMONOTONIC_USEC=\d+`)
 		hears("READY=1\nSTATUS=OpenSSL 3.9; sessions: 1")
 		d.stop()
-		hears(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for 1 sessions\nEXTEND_TIMEOUT_USEC=%d", (patience + endTimeout + reapTimeout + forceTimeout).Microseconds()))
+		hears(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for 1 sessions\nEXTEND_TIMEOUT_USEC=%d", (testkit.Patience + endTimeout + reapTimeout + forceTimeout).Microseconds()))
 		c.say("bye")
-		must(t, d.wait())
+		testkit.Must(t, d.wait())
 	}
 }
 
 // The service manager gets signs of life only while the supervisor's loop runs.
 func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
-	name := filepath.Join(shortDir(t), "notify")
+	name := filepath.Join(testkit.Dir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-	must(t, err)
+	testkit.Must(t, err)
 	defer l.Close()
 	const bound = 200 * time.Millisecond
 	t.Setenv("NOTIFY_SOCKET", name)
@@ -70,7 +72,7 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 		}
 	}
 	for range 3 {
-		if !fed(patience) {
+		if !fed(testkit.Patience) {
 			t.Fatal("the watchdog is not fed")
 		}
 	}
@@ -80,7 +82,7 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 		t.Error("the watchdog is fed by a supervisor that stands still")
 	}
 	d.mu.Unlock()
-	if !fed(patience) {
+	if !fed(testkit.Patience) {
 		t.Error("the watchdog is not fed any more")
 	}
 	d.forking.since.Store(time.Now().Add(-2 * startTimeout).UnixNano()) // a fork that does not return
@@ -93,7 +95,7 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	c.pid()
 	d.stop()
 	for range 2 {
-		if !fed(patience) {
+		if !fed(testkit.Patience) {
 			t.Error("the watchdog is not fed while sessions finish")
 		}
 	}
@@ -116,9 +118,9 @@ func TestWatchdogOfAnotherProcessIsNotOurs(t *testing.T) {
 
 // A daemon is not ready until a worker is.
 func TestReadyMeansThatAWorkerWorks(t *testing.T) {
-	name := filepath.Join(shortDir(t), "notify")
+	name := filepath.Join(testkit.Dir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
-	must(t, err)
+	testkit.Must(t, err)
 	defer l.Close()
 	t.Setenv("NOTIFY_SOCKET", name)
 	for _, warm := range []int{0, 1} {
@@ -127,8 +129,8 @@ func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 			return d.logs.FilterMessage("worker ended unexpectedly").Len()+d.logs.FilterMessage("worker was told to go, and did not do so in good order").Len() > 0
 		})
 		d.stop()
-		must(t, d.wait())
-		l.SetReadDeadline(time.Now().Add(patience))
+		testkit.Must(t, d.wait())
+		l.SetReadDeadline(time.Now().Add(testkit.Patience))
 		buf := make([]byte, 1000)
 		n, err := l.Read(buf)
 		if got := string(buf[:n]); err != nil || !strings.HasPrefix(got, "STOPPING=1") {
@@ -136,7 +138,7 @@ func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 		}
 	}
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm = 0 })
-	l.SetReadDeadline(time.Now().Add(patience))
+	l.SetReadDeadline(time.Now().Add(testkit.Patience))
 	buf := make([]byte, 1000)
 	if n, err := l.Read(buf); !strings.HasPrefix(string(buf[:n]), "READY=1") {
 		t.Errorf("without spares: told %q, %v", buf[:n], err)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // shortBound is long enough for a worker that has to wait for the processor.
@@ -40,8 +42,8 @@ func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	hard.say("busy")
 	d.until("a spare is there", func() bool { return len(d.poolPIDs()) == 1 })
 	spare := d.poolPIDs()[0]
-	must(t, unix.Kill(spare, unix.SIGSTOP)) // without a session it gets no pings
-	c := d.dial()                           // which takes the spare one
+	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP)) // without a session it gets no pings
+	c := d.dial()                                   // which takes the spare one
 	c.told("was killed because it did not answer for 5s")
 	hard.pid()
 }

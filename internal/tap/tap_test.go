@@ -12,9 +12,8 @@ import (
 
 	"tlsd/internal/tap"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
-
-const patience = 2 * time.Minute
 
 // pair makes a connection of crypto/tls through a relay.
 func pair(t *testing.T, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c,
@@ -42,7 +41,7 @@ func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...
 			accepted <- nil
 			return
 		}
-		nc.SetDeadline(time.Now().Add(patience))
+		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		s := tls.Server(nc, server)
 		s.Handshake() // an error comes again
 		accepted <- s
@@ -51,12 +50,12 @@ func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...
 	for _, f := range first {
 		f(r)
 	}
-	c, err = tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+	c, err = tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
 		net.JoinHostPort("127.0.0.1", itoa(r.Port)), client)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	s = <-accepted
 	t.Cleanup(func() { c.Close(); s.Close() })
 	return r, c, s
@@ -102,7 +101,7 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	if _, err := s.NetConn().Read(make([]byte, 1)); err == nil {
 		t.Error("it has passed")
 	}
-	s.NetConn().SetReadDeadline(time.Now().Add(patience))
+	s.NetConn().SetReadDeadline(time.Now().Add(testkit.Patience))
 	if n := len(r.Records(tap.FromClient)); n != passed {
 		t.Errorf("%d records are said to have passed, %d have", n, passed)
 	}
@@ -111,7 +110,7 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	if _, err := io.ReadFull(s, buf); err != nil || string(buf) != "held" {
 		t.Errorf("%q, %v", buf, err)
 	}
-	if !r.Await(tap.FromClient, patience,
+	if !r.Await(tap.FromClient, testkit.Patience,
 		func(all []tap.Record) bool { return len(all) > passed }) {
 		t.Error("the record is not said to have passed")
 	}
@@ -182,7 +181,7 @@ func TestTheServerIsHeldAfterTheHandshake(t *testing.T) {
 		t.Errorf("%d records have passed after the handshake", n-passed)
 	}
 	r.Release(tap.FromServer)
-	if !r.Await(tap.FromServer, patience,
+	if !r.Await(tap.FromServer, testkit.Patience,
 		func(all []tap.Record) bool { return len(all) > passed }) {
 		t.Error("data has not passed after Release")
 	}

@@ -14,6 +14,8 @@ import (
 	"encoding/pem"
 	"path/filepath"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 // EncryptedKey writes the key as encrypted PKCS #8 ("BEGIN ENCRYPTED PRIVATE KEY", RFC 5958 with
@@ -21,7 +23,7 @@ import (
 func (c *Cert) EncryptedKey(tb testing.TB, password string) string {
 	tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(c.Key)
-	check(tb, err)
+	testkit.Must(tb, err)
 	block := &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: pbes2(tb, der, password)}
 	return writeFile(tb, filepath.Join(c.dir, "encrypted.key"), pem.EncodeToMemory(block))
 }
@@ -35,7 +37,7 @@ func (c *Cert) EncryptedKeyTraditional(tb testing.TB, password string) string {
 	//lint:ignore SA1019 the deprecated form is what a test needs here
 	block, err := x509.EncryptPEMBlock(rand.Reader, name, der, []byte(password),
 		x509.PEMCipherAES256)
-	check(tb, err)
+	testkit.Must(tb, err)
 	return writeFile(tb, filepath.Join(c.dir, "encrypted-traditional.key"),
 		pem.EncodeToMemory(block))
 }
@@ -61,9 +63,9 @@ func pbes2(tb testing.TB, der []byte, password string) []byte {
 	_, _ = rand.Read(iv)
 
 	key, err := pbkdf2.Key(sha256.New, password, salt, iterations, 32)
-	check(tb, err)
+	testkit.Must(tb, err)
 	aesBlock, err := aes.NewCipher(key)
-	check(tb, err)
+	testkit.Must(tb, err)
 	pad := aes.BlockSize - len(der)%aes.BlockSize
 	padded := append([]byte(nil), der...)
 	for range pad {
@@ -73,7 +75,7 @@ func pbes2(tb testing.TB, der []byte, password string) []byte {
 
 	raw := func(v any) asn1.RawValue {
 		b, err := asn1.Marshal(v)
-		check(tb, err)
+		testkit.Must(tb, err)
 		return asn1.RawValue{FullBytes: b}
 	}
 	kdf := algorithm{oidPBKDF2, raw(struct {
@@ -86,7 +88,7 @@ func pbes2(tb testing.TB, der []byte, password string) []byte {
 		Algorithm algorithm
 		Data      []byte
 	}{algorithm{oidPBES2, raw(struct{ KDF, Enc algorithm }{kdf, enc})}, padded})
-	check(tb, err)
+	testkit.Must(tb, err)
 	return out
 }
 
@@ -98,7 +100,7 @@ func traditional(tb testing.TB, key crypto.Signer) (label string, der []byte) {
 		return "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(k)
 	case *ecdsa.PrivateKey:
 		der, err := x509.MarshalECPrivateKey(k)
-		check(tb, err)
+		testkit.Must(tb, err)
 		return "EC PRIVATE KEY", der
 	}
 	tb.Fatalf("testcert: a key of type %T has no traditional form", key)

@@ -31,6 +31,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // KeyType is the algorithm of a key.
@@ -112,6 +114,13 @@ func (ca *CA) Intermediate(tb testing.TB, name string) *CA {
 	}
 }
 
+// Localhost makes a certificate for localhost and 127.0.0.1, signed by ca.
+func (ca *CA) Localhost(tb testing.TB) *Cert {
+	tb.Helper()
+	return ca.Issue(tb, Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
+}
+
 // Issue makes a certificate for TLS servers and clients, signed by ca.
 func (ca *CA) Issue(tb testing.TB, l Leaf) *Cert {
 	tb.Helper()
@@ -146,6 +155,11 @@ func SelfSigned(tb testing.TB, l Leaf) *Cert {
 // TLS is the certificate for crypto/tls.
 func (c *Cert) TLS() tls.Certificate {
 	return tls.Certificate{Certificate: c.chain, PrivateKey: c.Key, Leaf: c.Cert}
+}
+
+// Config is the configuration of a server of crypto/tls that has the certificate.
+func (c *Cert) Config() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{c.TLS()}}
 }
 
 // Pool has the certificate itself, for crypto/tls to trust. It is for self-signed certificates.
@@ -237,7 +251,7 @@ func newKey(tb testing.TB, kt KeyType) crypto.Signer {
 	default:
 		tb.Fatalf("testcert: no key type %d", kt)
 	}
-	check(tb, err)
+	testkit.Must(tb, err)
 	return key
 }
 
@@ -245,9 +259,9 @@ func sign(tb testing.TB, tmpl, parent *x509.Certificate, pub crypto.PublicKey,
 	signer crypto.Signer) *x509.Certificate {
 	tb.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, signer)
-	check(tb, err)
+	testkit.Must(tb, err)
 	cert, err := x509.ParseCertificate(der)
-	check(tb, err)
+	testkit.Must(tb, err)
 	return cert
 }
 
@@ -264,7 +278,7 @@ func store(tb testing.TB, cert *x509.Certificate, key crypto.Signer, chain [][]b
 func serial(tb testing.TB) *big.Int {
 	tb.Helper()
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	check(tb, err)
+	testkit.Must(tb, err)
 	return n.Add(n, big.NewInt(1))
 }
 
@@ -280,19 +294,12 @@ func certPEM(ders ...[]byte) []byte {
 func keyPEM(tb testing.TB, key crypto.Signer) []byte {
 	tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	check(tb, err)
+	testkit.Must(tb, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 func writeFile(tb testing.TB, path string, data []byte) string {
 	tb.Helper()
-	check(tb, os.WriteFile(path, data, 0o600))
+	testkit.Must(tb, os.WriteFile(path, data, 0o600))
 	return path
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatalf("testcert: %v", err)
-	}
 }

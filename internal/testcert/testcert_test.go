@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // handshake runs crypto/tls on both ends, over TCP. With net.Pipe the two ends would wait for each
@@ -119,10 +120,7 @@ func TestFilesHoldChainAndKey(t *testing.T) {
 // The openssl command is the independent judge of the two encrypted forms.
 func TestEncryptedKeysOpenWithTheirPasswordOnly(t *testing.T) {
 	t.Parallel()
-	exe, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("no openssl command on this machine")
-	}
+	exe := testkit.Tool(t, "openssl")
 	ca := testcert.NewCA(t, "Root")
 	for _, kt := range []testcert.KeyType{testcert.ECDSA, testcert.RSA} {
 		c := ca.Issue(t, testcert.Leaf{CN: "x", Key: kt})

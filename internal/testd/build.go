@@ -1,6 +1,7 @@
 package testd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,11 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"tlsd/internal/testcc"
 	"tlsd/test/plugin/domhost"
 )
 
@@ -64,9 +65,8 @@ func Plugin(tb testing.TB) string {
 		if err != nil || len(sources) == 0 {
 			return errors.New("no sources of the plugin")
 		}
-		args := append(strictC, "-fPIC", "-shared", "-fvisibility=hidden",
-			"-Wl,-z,defs,-z,relro,-z,now", "-o", file)
-		return output(exec.Command("cc", append(append(args, sources...), "-pthread")...))
+		return testcc.Compile(context.Background(), "cc", file, sources, "-O2", "-fPIC",
+			"-shared", "-fvisibility=hidden", "-Wl,-z,defs,-z,relro,-z,now", "-pthread")
 	})
 }
 
@@ -74,13 +74,11 @@ func Plugin(tb testing.TB) string {
 func Host(tb testing.TB) string {
 	tb.Helper()
 	return build(tb, "host", func(file string) error {
-		return output(exec.Command("cc", append(strictC, "-Icmd/tlsshim/plugin", "-o", file,
-			"internal/testhost/src/host.c", "-ldl", "-pthread")...))
+		return testcc.Compile(context.Background(), "cc", file,
+			[]string{filepath.Join(root(), "internal/testhost/src/host.c")}, "-O2",
+			"-I", filepath.Join(root(), "cmd/tlsshim/plugin"), "-ldl", "-pthread")
 	})
 }
-
-var strictC = slices.Clip([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
-	"-O2", "-g"})
 
 // Domhost builds domhost and returns its path.
 func Domhost(tb testing.TB) string {

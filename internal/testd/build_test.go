@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // Tests of outdated programs would test the wrong code.
@@ -14,10 +16,10 @@ func TestAProgramThatIsOlderThanItsSourcesIsRefused(t *testing.T) {
 	write := func(name string, age time.Duration) string {
 		t.Helper()
 		file := filepath.Join(top, name)
-		check(t, os.MkdirAll(filepath.Dir(file), 0o755))
-		check(t, os.WriteFile(file, nil, 0o644))
+		testkit.Must(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		testkit.Must(t, os.WriteFile(file, nil, 0o644))
 		at := time.Now().Add(-age)
-		check(t, os.Chtimes(file, at, at))
+		testkit.Must(t, os.Chtimes(file, at, at))
 		return file
 	}
 	tlsd, plugin := write("bin/tlsd", time.Hour), write("bin/TlsPlugin.so", time.Hour)

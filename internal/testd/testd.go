@@ -45,6 +45,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -93,14 +94,14 @@ func Start(tb testing.TB, flags ...string) *Daemon {
 // StartWith is Start with more options.
 func StartWith(tb testing.TB, o Options) *Daemon {
 	tb.Helper()
-	dir := Dir(tb)
+	dir := testkit.Dir(tb)
 	if o.UID != 0 {
 		err := os.Chown(dir, int(o.UID), int(o.UID))
 		// chown(2): the root of a user namespace without more users
 		if errors.Is(err, unix.EINVAL) {
 			tb.Skipf("there is no user %d in this user namespace", o.UID)
 		}
-		check(tb, err)
+		testkit.Must(tb, err)
 	}
 	d := &Daemon{
 		Socket:  filepath.Join(dir, "tlsd.sock"),
@@ -108,7 +109,7 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 		log:     filepath.Join(dir, "log"),
 		options: o,
 	}
-	check(tb, os.Link(Exe(tb, "tlsd"), d.exe))
+	testkit.Must(tb, os.Link(Exe(tb, "tlsd"), d.exe))
 	tb.Cleanup(func() {
 		if d.exited == nil {
 			return // it could not even be started
@@ -130,11 +131,11 @@ func (d *Daemon) launch(tb testing.TB) {
 	tb.Helper()
 	o := d.options
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	check(tb, err)
+	testkit.Must(tb, err)
 	defer log.Close()
 
 	ready, readySide, err := os.Pipe()
-	check(tb, err)
+	testkit.Must(tb, err)
 	defer ready.Close()
 	defer readySide.Close()
 
@@ -157,7 +158,7 @@ func (d *Daemon) launch(tb testing.TB) {
 		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
 	}
 	exited := make(chan struct{})
-	check(tb, Spawn(d.cmd, func() {
+	testkit.Must(tb, Spawn(d.cmd, func() {
 		d.err = d.cmd.Wait()
 		close(exited)
 	}))
@@ -210,7 +211,7 @@ func (d *Daemon) Dial(tb testing.TB) *client.Client {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	c, err := client.Dial(ctx, d.Socket)
-	check(tb, err)
+	testkit.Must(tb, err)
 	tb.Cleanup(func() { c.Close() })
 	return c
 }
@@ -219,7 +220,7 @@ func (d *Daemon) Dial(tb testing.TB) *client.Client {
 func (d *Daemon) Log(tb testing.TB) string {
 	tb.Helper()
 	b, err := os.ReadFile(d.log)
-	check(tb, err)
+	testkit.Must(tb, err)
 	return string(b)
 }
 
@@ -306,28 +307,6 @@ func (d *Daemon) Processes() []int {
 	return pids
 }
 
-// Dir makes a directory that every user can enter, with a path short enough for sockets. It is
-// removed at the end of the test.
-func Dir(tb testing.TB) string {
-	tb.Helper()
-	dir, err := os.MkdirTemp("", "tlsd-")
-	check(tb, err)
-	tb.Cleanup(func() { os.RemoveAll(dir) })
-	check(tb, os.Chmod(dir, 0o755))
-	return dir
-}
-
-// Eventually waits until ok returns true, and ends the test if that takes longer than bound. It
-// asks every few milliseconds. Use it for events that have no other signal.
-func Eventually(tb testing.TB, bound time.Duration, what string, ok func() bool) {
-	tb.Helper()
-	for deadline := time.Now().Add(bound); !ok(); time.Sleep(3 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("not within %v: %s", bound, what)
-		}
-	}
-}
-
 // environment is the environment of this process, without the variables that would change a
 // daemon's behaviour, and without the machine's configuration file.
 func environment() []string {
@@ -341,11 +320,4 @@ func environment() []string {
 		return false
 	})
 	return append(clean, "TLSD_CONFIG=none")
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatalf("testd: %v", err)
-	}
 }

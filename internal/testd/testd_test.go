@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -68,7 +70,7 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 		fmt.Println("pids", d.Processes())
 		os.Exit(3)
 	}
-	dir := Dir(t)
+	dir := testkit.Dir(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestADaemonDoesNotOutliveTheTestProcess$")
 	cmd.Env = append(os.Environ(), variable+"=1", "TMPDIR="+dir)
 	out, err := cmd.Output()
@@ -77,7 +79,7 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, pid := range strings.Fields(strings.TrimRight(pids, "]\n")) {
-		Eventually(t, stopTime, "process "+pid+" is gone", func() bool {
+		testkit.Until(t, "process "+pid+" is gone", func() bool {
 			exe, err := os.Readlink("/proc/" + pid + "/exe")
 			return err != nil || !strings.HasPrefix(exe, dir)
 		})
@@ -86,7 +88,7 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 
 func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
 	t.Parallel()
-	port := Port(t)
+	port := testkit.Port(t)
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	if conn, err := net.DialTimeout("tcp", addr, time.Second); !errors.Is(
 		err, syscall.ECONNREFUSED) {

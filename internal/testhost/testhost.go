@@ -29,10 +29,8 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
-
-// Patience is the limit of every wait. It is reached only by a hang.
-const Patience = 3 * time.Minute
 
 // Null is an argument that the host turns into a NULL pointer.
 var Null = null{}
@@ -114,7 +112,7 @@ func (h *Host) End() error {
 	h.in.Close()
 	select {
 	case <-h.Left:
-	case <-time.After(Patience):
+	case <-time.After(testkit.Patience):
 		if p, err := os.FindProcess(h.PID); err == nil {
 			p.Kill()
 		}
@@ -215,7 +213,7 @@ func (c *Call) Wait() (Result, error) {
 		default:
 			return Result{}, fmt.Errorf("%s: the host has ended: %v", c.Op, c.h.err)
 		}
-	case <-time.After(Patience):
+	case <-time.After(testkit.Patience):
 		return Result{}, fmt.Errorf("%s: no result", c.Op)
 	}
 }

@@ -14,12 +14,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"tlsd/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// bound limits hangs.
-const bound = 2 * time.Minute
 
 // A standIn plays tlsd's part on one connection, line by line as the test's script says. It does
 // not use package wire, so that both ends cannot share a mistake.
@@ -65,7 +64,7 @@ func (s *standIn) channel() *net.UnixConn {
 		s.t.Errorf("stand-in: %v", err)
 		return nil
 	}
-	c.SetDeadline(time.Now().Add(bound))
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	s.channels = append(s.channels, c)
 	return c.(*net.UnixConn)
 }
@@ -137,14 +136,14 @@ func talk(t *testing.T, script func(*standIn)) *Client {
 	t.Helper()
 	ours, theirs := pair(t)
 	c := New(ours)
-	c.cancelTimeout = bound // a slow stand-in must not count as a silent one
+	c.cancelTimeout = testkit.Patience // a slow stand-in must not count as a silent one
 	play(t, theirs, script)
 	t.Cleanup(func() { c.Close() })
 	return c
 }
 
 func play(t *testing.T, conn net.Conn, script func(*standIn)) {
-	conn.SetDeadline(time.Now().Add(bound))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

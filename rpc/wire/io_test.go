@@ -13,6 +13,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"tlsd/internal/testkit"
 	"tlsd/rpc/wire"
 )
 
@@ -145,30 +146,10 @@ func TestReaderPassesErrorsOn(t *testing.T) {
 	}
 }
 
-// pair is a connected pair of Unix sockets.
-func pair(t testing.TB) (a, b *net.UnixConn) {
-	t.Helper()
-	ln, err := net.Listen("unix", t.TempDir()+"/s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ca, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cb, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ca.Close(); cb.Close() })
-	return ca.(*net.UnixConn), cb.(*net.UnixConn)
-}
-
 // TestMessagesStayInOnePiece: this holds if many goroutines write at the same time.
 func TestMessagesStayInOnePiece(t *testing.T) {
 	t.Parallel()
-	a, b := pair(t)
+	a, b := testkit.UnixPair(t)
 	w := wire.NewWriter(a, 20*time.Second, nil)
 	const writers, each = 8, 50
 	var all sync.WaitGroup
@@ -205,7 +186,7 @@ func TestMessagesStayInOnePiece(t *testing.T) {
 
 func TestWriterFailsForEverAfterAnError(t *testing.T) {
 	t.Parallel()
-	a, b := pair(t)
+	a, b := testkit.UnixPair(t)
 	w := wire.NewWriter(a, 20*time.Millisecond, nil)
 	var first error
 	for first == nil { // no program reads, so the socket fills up
@@ -253,7 +234,7 @@ func TestWriterTimeoutIsPerMessage(t *testing.T) {
 
 func TestWriterWithoutTimeout(t *testing.T) {
 	t.Parallel()
-	a, b := pair(t)
+	a, b := testkit.UnixPair(t)
 	a.SetWriteDeadline(time.Time{})
 	w := wire.NewWriter(a, 0, nil)
 	done := make(chan error, 1)

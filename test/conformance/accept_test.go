@@ -11,9 +11,12 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
+
+// A context serves many clients. They wait between two Accepts, and none holds up another.
 
 const crowd = 20
 
@@ -183,7 +186,7 @@ func clientHello(t *testing.T) []byte {
 		defer close(done)
 		tls.Client(near, &tls.Config{ServerName: "localhost"}).Handshake()
 	}()
-	far.SetDeadline(time.Now().Add(patience))
+	far.SetDeadline(time.Now().Add(testkit.Patience))
 	header := make([]byte, 5)
 	if _, err := io.ReadFull(far, header); err != nil {
 		t.Fatal(err)
@@ -271,7 +274,7 @@ func TestCloseServerContextEndsAWaitingAccept(t *testing.T) {
 			ended <- err
 		}()
 		// 1 is the context, 2 was taken by an Accept of listen, so 3 is this one's.
-		testd.Eventually(t, patience, "the Accept has arrived", func() bool {
+		testkit.Until(t, "the Accept has arrived", func() bool {
 			e := failure(l.S.CloseServerContext(l.Ctx, 3))
 			return e != nil && mentions(e, "it is a connection")
 		})

@@ -16,9 +16,12 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
+
+// A file that is bad, or that may not be read, is a file error that names it. Nothing changes.
 
 // The three places where the interface takes a file.
 type place string
@@ -44,33 +47,33 @@ var badFiles = []struct {
 	{"below a file", everyPlace, func(t *testing.T, w *world) string { return w.ca.File + "/x.pem" }, "ENOTDIR", []string{"not a directory"}},
 	{"a link to itself", everyPlace, func(t *testing.T, _ *world) string {
 		file := filepath.Join(t.TempDir(), "loop.pem")
-		must(t, os.Symlink(file, file))
+		testkit.Must(t, os.Symlink(file, file))
 		return file
 	}, "ELOOP", nil},
 	{"a link to nothing", everyPlace, func(t *testing.T, _ *world) string {
 		file := filepath.Join(t.TempDir(), "dangling.pem")
-		must(t, os.Symlink("/nonexistent", file))
+		testkit.Must(t, os.Symlink("/nonexistent", file))
 		return file
 	}, "ENOENT", []string{"no such file"}},
 	{"a name that is too long", everyPlace, inDir(strings.Repeat("x", 256), nil), "ENAMETOOLONG", nil},
 	{"a directory", everyPlace, func(t *testing.T, _ *world) string { return t.TempDir() }, "", []string{"directory"}},
 	{"a FIFO", everyPlace, func(t *testing.T, _ *world) string {
 		file := filepath.Join(t.TempDir(), "fifo")
-		must(t, unix.Mkfifo(file, 0o600))
+		testkit.Must(t, unix.Mkfifo(file, 0o600))
 		return file
 	}, "", []string{"not a regular file"}},
 	{"a device", everyPlace, func(*testing.T, *world) string { return "/dev/zero" }, "", []string{"not a regular file"}},
 	{"a socket", everyPlace, func(t *testing.T, _ *world) string {
-		file := filepath.Join(testd.Dir(t), "socket")
+		file := filepath.Join(testkit.Dir(t), "socket")
 		l, err := net.Listen("unix", file)
-		must(t, err)
+		testkit.Must(t, err)
 		t.Cleanup(func() { l.Close() })
 		return file
 	}, "ENXIO", nil},
 	{"a relative path", everyPlace, func(*testing.T, *world) string { return "server.pem" }, "", []string{"absolute"}},
 	{"too large", everyPlace, func(t *testing.T, _ *world) string {
 		file := inDir("large.pem", []byte("x"))(t, nil)
-		must(t, os.Truncate(file, 64<<20))
+		testkit.Must(t, os.Truncate(file, 64<<20))
 		return file
 	}, "", []string{"larger than"}},
 	{"empty", everyPlace, inDir("empty.pem", []byte{}), "", []string{"empty"}},
@@ -114,7 +117,7 @@ func inDir(name string, content []byte) func(*testing.T, *world) string {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), name)
 		if content != nil {
-			must(t, os.WriteFile(file, content, 0o600))
+			testkit.Must(t, os.WriteFile(file, content, 0o600))
 		}
 		return file
 	}
@@ -125,13 +128,6 @@ func random(n int) []byte {
 	rand.Read(b)
 	b[0] = 0xff // so that it never is something by chance
 	return b
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // A bad file is a file error that names the file and says what is wrong. The CA
@@ -185,14 +181,14 @@ func TestWithoutTheRightTo(t *testing.T) {
 	d := daemonWith(t, o)
 	// Not d.Dial: a client does not trust the socket of a stranger, for root nobody is one.
 	conn, err := net.Dial("unix", d.Socket)
-	must(t, err)
-	s, ctx := client.New(conn), bounded(t)
+	testkit.Must(t, err)
+	s, ctx := client.New(conn), testkit.Bounded(t)
 	t.Cleanup(func() { s.Close() })
-	dir := testd.Dir(t) // everybody may enter it
+	dir := testkit.Dir(t) // everybody may enter it
 
 	ours := func(name string, content []byte, mode os.FileMode) string {
 		file := filepath.Join(dir, name)
-		must(t, os.WriteFile(file, content, mode))
+		testkit.Must(t, os.WriteFile(file, content, mode))
 		return file
 	}
 	unreadable := ours("unreadable.pem", w.cert.CertPEM, 0)
@@ -211,7 +207,7 @@ func TestWithoutTheRightTo(t *testing.T) {
 	check(err, client.KindFile, unreadable)
 
 	h, err := s.NewServerContext(ctx, cert, key)
-	must(t, err)
+	testkit.Must(t, err)
 	if limit, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil && strings.TrimSpace(string(limit)) == "0" {
 		t.Log("left out: this machine has no privileged ports (net.ipv4.ip_unprivileged_port_start is 0)")
 		return

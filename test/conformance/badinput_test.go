@@ -11,10 +11,13 @@ import (
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
+
+// A wrong parameter, handle or state is an error that names it. The session goes on.
 
 // A patient is a session that gets bad input, and a session beside it. Each
 // has a connection at work, by which is seen that nothing else was harmed.
@@ -31,7 +34,7 @@ type patient struct {
 
 func newPatient(t *testing.T, e us, w *world) *patient {
 	t.Helper()
-	p := &patient{w: w, e: e, ctx: bounded(t), port: serve(t, w.cert)}
+	p := &patient{w: w, e: e, ctx: testkit.Bounded(t), port: serve(t, w.cert)}
 	p.mine[0], p.mine[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
 	p.other[0], p.other[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
 	p.s, p.quiet = p.mine[0].(ourStream).S, p.other[0].(ourStream).S
@@ -188,7 +191,7 @@ func TestBadParameters(t *testing.T) {
 	}
 	for _, m := range methods {
 		t.Run(m.name, func(t *testing.T) {
-			p.ctx = bounded(t)
+			p.ctx = testkit.Bounded(t)
 			var good, named []string
 			for _, p := range m.params {
 				good = append(good, p.good)
@@ -220,18 +223,18 @@ func TestBadParameters(t *testing.T) {
 		})
 	}
 	t.Run("a relative path", func(t *testing.T) { // of which a client makes an absolute one
-		p.ctx = bounded(t)
+		p.ctx = testkit.Bounded(t)
 		for method, params := range map[string][]string{
 			"tls.SetCaBundle":      {"server.pem"},
 			"tls.NewServerContext": {"server.pem", w.cert.KeyFile},
 		} {
 			raw, err := json.Marshal(params)
-			must(t, err)
+			testkit.Must(t, err)
 			p.refused(t, call(method, string(raw)), want{kind: client.KindFile, op: method, says: []string{"server.pem", "absolute"}})
 		}
 	})
 	t.Run("no such method", func(t *testing.T) {
-		p.ctx = bounded(t)
+		p.ctx = testkit.Bounded(t)
 		for _, name := range []string{"tls.Nothing", "tls.newClient", "NewClient", "", "rpc.nothing"} {
 			err := call(name, "[]")
 			if e := failure(err); e != nil {
@@ -281,12 +284,12 @@ func TestBadHandles(t *testing.T) {
 		if err := p.s.CloseServerContext(p.ctx, closedServer); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testd.Port(t)); err == nil {
+		if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testkit.Port(t)); err == nil {
 			t.Fatal("a port on which nobody listens has answered")
 		}
 		never := closedServer + 1 // its number was taken by the call that failed
 
-		free := testd.Port(t)
+		free := testkit.Port(t)
 		type named struct {
 			name   string
 			handle client.Handle

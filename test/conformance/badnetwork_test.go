@@ -13,9 +13,12 @@ import (
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
+
+// A bad network or server is an error of the right kind, with its errno, within the timeout.
 
 // Bounds of our side in these tests. They hold for its good peers, too, which need
 // some milliseconds, or more on a busy machine.
@@ -31,7 +34,7 @@ var networkBounds = session.Timeouts{Connect: connectBound, Handshake: handshake
 func TestBadAddressesToConnectTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	dead := testd.Port(t)
+	dead := testkit.Port(t)
 	atEachLevel(t, networkBounds, func(t *testing.T, e us) {
 		for _, c := range []struct {
 			name  string
@@ -74,7 +77,7 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 				if err != nil && strings.ContainsAny(err.Error(), "\n\r") {
 					t.Errorf("%q has a line feed", err)
 				}
-				if took > connectBound+patience/2 {
+				if took > connectBound+testkit.Patience/2 {
 					t.Errorf("it took %v, with a bound of %v", took, connectBound)
 				}
 				if testing.Verbose() {
@@ -89,12 +92,12 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 func deafPort(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
-	must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	must(t, unix.Listen(fd, 0))
+	testkit.Must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	testkit.Must(t, unix.Listen(fd, 0))
 	name, err := unix.Getsockname(fd)
-	must(t, err)
+	testkit.Must(t, err)
 	port := name.(*unix.SockaddrInet4).Port
 	for range 8 { // one more than the queue holds is enough
 		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), 200*time.Millisecond)
@@ -145,7 +148,7 @@ func TestBadServers(t *testing.T) {
 				t.Parallel()
 				p := newPatient(t, e, w)
 				l, err := net.Listen("tcp", "127.0.0.1:0")
-				must(t, err)
+				testkit.Must(t, err)
 				acted := make(chan bool)
 				go func() {
 					defer close(acted)
@@ -154,22 +157,23 @@ func TestBadServers(t *testing.T) {
 						return
 					}
 					defer conn.Close()
-					conn.SetDeadline(time.Now().Add(patience))
+					conn.SetDeadline(time.Now().Add(testkit.Patience))
 					c.act(conn.(*net.TCPConn))
 				}()
 				h, err := p.s.NewClient(p.ctx, "127.0.0.1", l.Addr().(*net.TCPAddr).Port)
-				must(t, err)
+				testkit.Must(t, err)
 				begun := time.Now()
 				err = p.s.Handshake(p.ctx, h)
 				took := time.Since(begun)
 				p.refused(t, err, want{kind: c.kind, op: "tls.Handshake", handle: int(h), errno: c.errno, says: c.says})
-				if c.kind == client.KindTimeout && (took < handshakeBound || took > handshakeBound+patience/2) {
+				if c.kind == client.KindTimeout && (took < handshakeBound ||
+					took > handshakeBound+testkit.Patience/2) {
 					t.Errorf("it took %v, with a bound of %v", took, handshakeBound)
 				}
 				if err := p.s.Handshake(p.ctx, h); !isKind(err, client.KindState) {
 					t.Errorf("a second tls.Handshake: %v; want kind state", err)
 				}
-				must(t, p.s.CloseConn(p.ctx, h))
+				testkit.Must(t, p.s.CloseConn(p.ctx, h))
 				l.Close()
 				<-acted
 				if testing.Verbose() {
@@ -189,7 +193,7 @@ func TestBadAddressesToListenOn(t *testing.T) {
 		taken := goEndpoint{}.listen(t, listenOptions{cert: w.cert}).port()
 		other := e.server(t, listenOptions{cert: w.cert}).Port
 		h, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
-		must(t, err)
+		testkit.Must(t, err)
 		const noHost = "not a host"
 		for _, c := range []struct {
 			name  string
@@ -222,13 +226,14 @@ func TestBadAddressesToListenOn(t *testing.T) {
 			})
 		}
 		t.Run("and then one that is free", func(t *testing.T) {
-			l := ourListener{&ours.Listener{TB: t, Ctx: p.ctx, S: p.s, H: h, Port: testd.Port(t)}}
+			l := ourListener{&ours.Listener{TB: t, Ctx: p.ctx, S: p.s, H: h,
+				Port: testkit.Port(t)}}
 			accepted := accepting(t, l)
 			testd.AwaitListener(t, l.Port)
 			c, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
-			must(t, err)
+			testkit.Must(t, err)
 			a := <-accepted
-			must(t, a.err)
+			testkit.Must(t, a.err)
 			greet(t, goEndpoint{}, e, c, a.stream)
 		})
 	})

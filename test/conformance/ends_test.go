@@ -19,7 +19,7 @@ import (
 
 	"tlsd/internal/ours"
 	"tlsd/internal/tap"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -297,7 +297,7 @@ func (b *bout) connect(relayed bool) {
 		Certificates: []tls.Certificate{b.w.cert.TLS()}}
 	begin := func(nc net.Conn, make func(net.Conn, *tls.Config) *tls.Conn) {
 		b.t.Cleanup(func() { nc.Close() })
-		nc.SetDeadline(time.Now().Add(patience))
+		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		b.tcp, b.wire = nc.(*net.TCPConn), &watched{Conn: nc}
 		b.peer = make(b.wire, cfg)
 	}
@@ -305,28 +305,28 @@ func (b *bout) connect(relayed bool) {
 		l := b.us.server(b.t, listenOptions{cert: b.w.cert})
 		accepted := accepting(b.t, l)
 		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(through(l.Port))))
-		must(b.t, err)
+		testkit.Must(b.t, err)
 		begin(nc, tls.Client)
-		must(b.t, b.peer.Handshake())
+		testkit.Must(b.t, b.peer.Handshake())
 		a := <-accepted
-		must(b.t, a.err)
+		testkit.Must(b.t, a.err)
 		b.Stream = a.stream.(ourStream).Stream
 	} else {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(b.t, err)
+		testkit.Must(b.t, err)
 		defer l.Close()
 		dialed := make(chan accepted, 1)
 		go func() {
 			s, err := b.us.dial(b.t, address{"localhost", through(l.Addr().(*net.TCPAddr).Port)}, dialOptions{ca: b.w.ca.File})
 			dialed <- accepted{s, err}
 		}()
-		l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+		l.(*net.TCPListener).SetDeadline(time.Now().Add(testkit.Patience))
 		nc, err := l.Accept()
-		must(b.t, err)
+		testkit.Must(b.t, err)
 		begin(nc, tls.Server)
-		must(b.t, b.peer.Handshake())
+		testkit.Must(b.t, b.peer.Handshake())
 		a := <-dialed
-		must(b.t, a.err)
+		testkit.Must(b.t, a.err)
 		b.Stream = a.stream.(ourStream).Stream
 	}
 	// A byte each way, so that both ends have the whole handshake, tickets included, behind
@@ -447,23 +447,27 @@ const partial = 1 << 16
 // awaitTheirs waits until what we have sent lies, unread, in the peer's socket.
 func (b *bout) awaitTheirs(n int) {
 	b.t.Helper()
-	testd.Eventually(b.t, patience, "data waits for the peer", func() bool { return b.queue(unix.SIOCINQ) >= n })
+	testkit.Until(b.t, "data waits for the peer", func() bool {
+		return b.queue(unix.SIOCINQ) >= n
+	})
 }
 
 // awaitOurs waits until what the peer has sent lies, unread, in our socket.
 func (b *bout) awaitOurs() {
 	b.t.Helper()
-	testd.Eventually(b.t, patience, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
+	testkit.Until(b.t, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
 }
 
 // queue asks how full a queue of the peer's socket is (tcp(7)).
 func (b *bout) queue(request uint) (n int) {
 	b.t.Helper()
 	raw, err := b.tcp.SyscallConn()
-	must(b.t, err)
+	testkit.Must(b.t, err)
 	var ioctl error
-	must(b.t, raw.Control(func(fd uintptr) { n, ioctl = unix.IoctlGetInt(int(fd), request) }))
-	must(b.t, ioctl)
+	testkit.Must(b.t, raw.Control(func(fd uintptr) {
+		n, ioctl = unix.IoctlGetInt(int(fd), request)
+	}))
+	testkit.Must(b.t, ioctl)
 	return n
 }
 
@@ -495,9 +499,9 @@ func (b *bout) meet(s stranger) <-chan error {
 		l := b.us.server(b.t, listenOptions{cert: b.w.cert})
 		b.Stream = &ours.Stream{TB: b.t, Ctx: l.Ctx, S: l.S, H: l.H}
 		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)))
-		must(b.t, err)
+		testkit.Must(b.t, err)
 		b.t.Cleanup(func() { nc.Close() })
-		nc.SetDeadline(time.Now().Add(patience))
+		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		go func() { defer close(acted); s(nc.(*net.TCPConn)) }()
 		go func() {
 			_, err := l.accept(b.t)
@@ -506,15 +510,15 @@ func (b *bout) meet(s stranger) <-chan error {
 		return said
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(b.t, err)
+	testkit.Must(b.t, err)
 	defer l.Close()
-	b.Stream = &ours.Stream{TB: b.t, Ctx: bounded(b.t), S: b.us.open(b.t, b.w.ca.File)}
+	b.Stream = &ours.Stream{TB: b.t, Ctx: testkit.Bounded(b.t), S: b.us.open(b.t, b.w.ca.File)}
 	b.H, err = b.S.NewClient(b.Ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
-	must(b.t, err)
+	testkit.Must(b.t, err)
 	nc, err := l.Accept()
-	must(b.t, err)
+	testkit.Must(b.t, err)
 	b.t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(patience))
+	nc.SetDeadline(time.Now().Add(testkit.Patience))
 	go func() { defer close(acted); s(nc.(*net.TCPConn)) }()
 	go func() { said <- b.S.Handshake(b.Ctx, b.H) }()
 	return said
@@ -563,7 +567,7 @@ func (b *bout) weLeave() {
 	if b.role == asServer {
 		// The Accept waits for longer than a handshake takes; whether we have seen the half
 		// message already does not matter.
-		testd.Eventually(b.t, patience, "the Accept has arrived", func() bool {
+		testkit.Until(b.t, "the Accept has arrived", func() bool {
 			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2)) // the first Accept after the context is that of listen
 			return e != nil && mentions(e, "it is a connection")
 		})

@@ -15,6 +15,7 @@ import (
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
@@ -35,8 +36,8 @@ type side struct {
 
 func (x *side) fact(name string) string {
 	x.t.Helper()
-	text, err := x.s.HandleInfo(bounded(x.t), x.h, name)
-	must(x.t, err)
+	text, err := x.s.HandleInfo(testkit.Bounded(x.t), x.h, name)
+	testkit.Must(x.t, err)
 	return text
 }
 
@@ -159,17 +160,17 @@ func libraryIsOld() bool { return opensslIsOld() }
 // connectOurs makes a connection between two of ours.
 func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *side) {
 	t.Helper()
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	s := e.open(t, w.ca.File)
 	cert := issue(t, w.ca.Intermediate(t, "Between"), localhost)
 	sc, err := s.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
-	must(t, err)
+	testkit.Must(t, err)
 	for _, o := range [][2]string{{"alpn", "h2,http/1.1"}, {"client-ca", w.ca.File},
 		{"client-cert", "request"}} {
-		must(t, s.SetOption(ctx, sc, o[0], o[1]))
+		testkit.Must(t, s.SetOption(ctx, sc, o[0], o[1]))
 	}
 	port, err := s.Listen(ctx, sc, "127.0.0.1", 0)
-	must(t, err)
+	testkit.Must(t, err)
 	accepted := make(chan client.Handle, 1)
 	go func() {
 		h, err := s.Accept(ctx, sc, "", 0)
@@ -179,13 +180,13 @@ func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *sid
 		accepted <- h
 	}()
 	h, err := s.NewClient(ctx, "127.0.0.1", port)
-	must(t, err)
-	must(t, s.SetOption(ctx, h, "alpn", "http/1.1,h2"))
-	must(t, s.SetOption(ctx, h, "server-name", "localhost"))
+	testkit.Must(t, err)
+	testkit.Must(t, s.SetOption(ctx, h, "alpn", "http/1.1,h2"))
+	testkit.Must(t, s.SetOption(ctx, h, "server-name", "localhost"))
 	if show != nil {
-		must(t, s.SetCertificate(ctx, h, "", show.CertFile, show.KeyFile))
+		testkit.Must(t, s.SetCertificate(ctx, h, "", show.CertFile, show.KeyFile))
 	}
-	must(t, s.Handshake(ctx, h))
+	testkit.Must(t, s.Handshake(ctx, h))
 	return &side{t, e, s, h, false, cert, true}, &side{t, e, s, <-accepted, true, show,
 		show != nil}
 }
@@ -211,7 +212,7 @@ func TestEachFactIsTold(t *testing.T) {
 func (x *side) tells(other *side) {
 	x.t.Helper()
 	var all map[string]string
-	must(x.t, json.Unmarshal([]byte(x.fact("")), &all))
+	testkit.Must(x.t, json.Unmarshal([]byte(x.fact("")), &all))
 	for _, f := range facts {
 		got := x.fact(f.name)
 		want := f.want(x, got, other.fact(f.name))
@@ -245,7 +246,7 @@ func TestFactsAreThePeersToo(t *testing.T) {
 				MinVersion:   version,
 				MaxVersion:   version,
 			})
-			must(t, err)
+			testkit.Must(t, err)
 			t.Cleanup(func() { l.Close() })
 			come := make(chan *tls.Conn, 1)
 			go func() {
@@ -259,20 +260,20 @@ func TestFactsAreThePeersToo(t *testing.T) {
 				}
 				come <- c.(*tls.Conn)
 			}()
-			ctx := bounded(t)
+			ctx := testkit.Bounded(t)
 			s := e.open(t, w.ca.File)
 			h, err := s.NewClient(ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
-			must(t, err)
-			must(t, s.SetOption(ctx, h, "alpn", "h2"))
-			must(t, s.SetCertificate(ctx, h, "", show.CertFile, show.KeyFile))
-			must(t, s.Handshake(ctx, h))
+			testkit.Must(t, err)
+			testkit.Must(t, s.SetOption(ctx, h, "alpn", "h2"))
+			testkit.Must(t, s.SetCertificate(ctx, h, "", show.CertFile, show.KeyFile))
+			testkit.Must(t, s.Handshake(ctx, h))
 			x := &side{t: t, e: e, s: s, h: h}
 			peer := <-come
 			state := peer.ConnectionState()
 			spoken := strings.Replace(tls.VersionName(version), "TLS ", "TLSv", 1)
 			const label = "EXPORTER-Channel-Binding" // RFC 9266 section 2
 			binding, err := state.ExportKeyingMaterial(label, nil, 32)
-			must(t, err)
+			testkit.Must(t, err)
 			for name, want := range map[string]string{
 				"channel-binding": hex.EncodeToString(binding),
 				"alpn":            state.NegotiatedProtocol,
@@ -300,12 +301,12 @@ func TestFactsOfAnInsecureClient(t *testing.T) {
 	w := newWorld(t)
 	port := serve(t, w.cert)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-		ctx := bounded(t)
+		ctx := testkit.Bounded(t)
 		s := e.open(t, w.other.File) // which has not signed
 		h, err := s.NewClient(ctx, "localhost", port)
-		must(t, err)
-		must(t, s.SetInsecureSkipVerify(ctx, h, true))
-		must(t, s.Handshake(ctx, h))
+		testkit.Must(t, err)
+		testkit.Must(t, s.SetInsecureSkipVerify(ctx, h, true))
+		testkit.Must(t, s.Handshake(ctx, h))
 		x := &side{t: t, e: e, s: s, h: h}
 		if got := x.fact("verified") + x.fact("subject"); got != "0/CN=localhost" {
 			t.Errorf("verified and subject: %q", got)

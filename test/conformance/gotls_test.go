@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // goEndpoint is Go's crypto/tls.
@@ -26,7 +28,8 @@ func (goEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) 
 	if o.only != 0 {
 		cfg.MinVersion, cfg.MaxVersion = o.only, o.only
 	}
-	nc, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(to.port)), patience)
+	nc, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(to.port)),
+		testkit.Patience)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +38,7 @@ func (goEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) 
 
 func goHandshake(t *testing.T, nc net.Conn, c *tls.Conn) (stream, error) {
 	t.Cleanup(func() { nc.Close() })
-	nc.SetDeadline(time.Now().Add(patience))
+	nc.SetDeadline(time.Now().Add(testkit.Patience))
 	if err := c.Handshake(); err != nil {
 		nc.Close()
 		return nil, err
@@ -65,7 +68,7 @@ type goListener struct {
 func (l goListener) port() int { return l.l.Addr().(*net.TCPAddr).Port }
 
 func (l goListener) accept(t *testing.T) (stream, error) {
-	l.l.SetDeadline(time.Now().Add(patience))
+	l.l.SetDeadline(time.Now().Add(testkit.Patience))
 	nc, err := l.l.Accept()
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -13,7 +14,7 @@ func TestEachLevelDrivesTheLibraryOfThisRun(t *testing.T) {
 	t.Parallel()
 	want := "OpenSSL " + os.Getenv("TLSD_TEST_OPENSSL")
 	for _, l := range levels(t, session.Timeouts{}) {
-		got, err := l.open(t, "").Version(bounded(t), 0)
+		got, err := l.open(t, "").Version(testkit.Bounded(t), 0)
 		if err != nil || !strings.HasPrefix(got, want) {
 			t.Errorf("%s drives %q, %v; want %q", l, got, err, want)
 		}

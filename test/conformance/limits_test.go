@@ -14,9 +14,12 @@ import (
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/rpc/wire"
 )
+
+// A call that exceeds a limit is refused with kind limit, and changes nothing.
 
 // liner is a caller that sends bytes as they are.
 type liner struct {
@@ -33,7 +36,7 @@ func newLiner(t *testing.T, d *testd.Daemon) *liner {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return &liner{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 
@@ -204,7 +207,7 @@ func sessions(flag string) func(*testing.T, *testd.Daemon) {
 		over.meets(flag, "null")
 		over.ended()
 		a.conn.Close()
-		testd.Eventually(t, patience, "there is room for another session", func() bool {
+		testkit.Until(t, "there is room for another session", func() bool {
 			again := newLiner(t, d)
 			io.WriteString(again.conn, `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\n") // fails if it is refused already
 			_, err := again.answer()
@@ -225,7 +228,7 @@ func pending(t *testing.T, d *testd.Daemon) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { nc.Close() })
-		nc.SetDeadline(time.Now().Add(patience))
+		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		return tls.Client(nc, &tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool()})
 	}
 	for range 2 {

@@ -13,14 +13,12 @@
 package conformance
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -30,10 +28,6 @@ import (
 )
 
 func TestMain(m *testing.M) { testd.Main(m, ours.NothingLeft, func() error { return goleak.Find() }) }
-
-// patience bounds every wait of a test. Nothing is expected to take nearly as long,
-// but on a machine that has other things to do.
-const patience = 3 * time.Minute
 
 // marker is in every payload of these tests, so that a log can be searched for it.
 const marker = "payload-marker-8f3a61"
@@ -156,12 +150,4 @@ var localhost = testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: 
 func issue(t *testing.T, ca *testcert.CA, l testcert.Leaf) *testcert.Cert {
 	t.Helper()
 	return secret(ca.Issue(t, l))
-}
-
-// bounded is a context that ends with the test, or when patience does.
-func bounded(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // opensslEndpoint is OpenSSL's command line: s_client and s_server, whose standard
@@ -73,7 +74,7 @@ func version(only uint16) []string {
 
 func (opensslEndpoint) listen(t *testing.T, o listenOptions) listener {
 	t.Helper()
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	args := []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-naccept", "1", "-brief",
 		"-cert", o.cert.CertFile, "-cert_chain", o.cert.CertFile, "-key", o.cert.KeyFile}
 	p := startOpenssl(t, append(args, version(o.only)...))
@@ -118,7 +119,7 @@ func startOpenssl(t *testing.T, args []string) *openssl {
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatalf("openssl %s: %v", args[0], err)
 	}
-	timer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
+	timer := time.AfterFunc(testkit.Patience, func() { p.cmd.Process.Kill() })
 	t.Cleanup(func() {
 		timer.Stop()
 		p.cmd.Process.Kill()
@@ -186,7 +187,7 @@ func (p *openssl) Close() error {
 	select {
 	case <-p.done:
 		return nil
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		return fmt.Errorf("openssl does not leave: %s", p.stderr())
 	}
 }

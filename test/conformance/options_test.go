@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"tlsd/internal/ours"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
@@ -86,35 +87,35 @@ func newDesk(t *testing.T, e us, w *world) *desk {
 	t.Helper()
 	d := &desk{t: t, s: e.open(t, w.ca.File), w: w,
 		rubbish: filepath.Join(t.TempDir(), "rubbish.pem")}
-	must(t, os.WriteFile(d.rubbish, []byte("no certificate\n"), 0o600))
+	testkit.Must(t, os.WriteFile(d.rubbish, []byte("no certificate\n"), 0o600))
 	d.context = d.newContext()
-	port, err := d.s.Listen(bounded(t), d.context, "127.0.0.1", 0)
-	must(t, err)
+	port, err := d.s.Listen(testkit.Bounded(t), d.context, "127.0.0.1", 0)
+	testkit.Must(t, err)
 	d.port = port
 	return d
 }
 
 func (d *desk) newContext() client.Handle {
 	d.t.Helper()
-	h, err := d.s.NewServerContext(bounded(d.t), d.w.cert.CertFile, d.w.cert.KeyFile)
-	must(d.t, err)
+	h, err := d.s.NewServerContext(testkit.Bounded(d.t), d.w.cert.CertFile, d.w.cert.KeyFile)
+	testkit.Must(d.t, err)
 	return h
 }
 
 // client connects to the desk's own context, without a handshake.
 func (d *desk) client() client.Handle {
 	d.t.Helper()
-	h, err := d.s.NewClient(bounded(d.t), "localhost", d.port)
-	must(d.t, err)
+	h, err := d.s.NewClient(testkit.Bounded(d.t), "localhost", d.port)
+	testkit.Must(d.t, err)
 	return h
 }
 
 // pair is a connection at both ends, done its handshake if shaken.
 func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
-	ctx := bounded(d.t)
+	ctx := testkit.Bounded(d.t)
 	way := map[bool]string{true: "accept", false: "later"}[shaken]
-	must(d.t, d.s.SetOption(ctx, d.context, "handshake", way))
+	testkit.Must(d.t, d.s.SetOption(ctx, d.context, "handshake", way))
 	cl = d.client()
 	come := make(chan client.Handle, 1)
 	go func() {
@@ -125,14 +126,14 @@ func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 		come <- h
 	}()
 	if shaken {
-		must(d.t, d.s.Handshake(ctx, cl))
+		testkit.Must(d.t, d.s.Handshake(ctx, cl))
 	}
 	return cl, <-come
 }
 
 func (d *desk) set(h client.Handle, name, value string) error {
 	value = strings.NewReplacer("CA", d.w.ca.File, "RUBBISH", d.rubbish).Replace(value)
-	return d.s.SetOption(bounded(d.t), h, name, value)
+	return d.s.SetOption(testkit.Bounded(d.t), h, name, value)
 }
 
 // fails checks that a call has failed, and how.
@@ -217,12 +218,12 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		// What was refused has changed nothing: the handshake works.
 		for name, value := range map[string]string{"server-name": "localhost", "ca": "CA",
 			"pins": "", "alpn": "", "min-version": "1.2"} {
-			must(t, d.set(unshakenClient, name, value))
+			testkit.Must(t, d.set(unshakenClient, name, value))
 		}
 		ended := make(chan error, 1)
-		go func() { ended <- d.s.Handshake(bounded(t), unshakenServer) }()
-		must(t, d.s.Handshake(bounded(t), unshakenClient))
-		must(t, <-ended)
+		go func() { ended <- d.s.Handshake(testkit.Bounded(t), unshakenServer) }()
+		testkit.Must(t, d.s.Handshake(testkit.Bounded(t), unshakenClient))
+		testkit.Must(t, <-ended)
 	})
 }
 
@@ -244,13 +245,13 @@ func (d *desk) each(what string, h client.Handle, o option) {
 		last = v
 	}
 	if o.context && h == d.context {
-		got, err := d.s.HandleInfo(bounded(d.t), h, o.name)
-		must(d.t, err)
+		got, err := d.s.HandleInfo(testkit.Bounded(d.t), h, o.name)
+		testkit.Must(d.t, err)
 		if want := strings.ReplaceAll(last, "CA", d.w.ca.File); got != want {
 			d.t.Errorf("%s: tls.Info tells %q, want %q", what, got, want)
 		}
 		// for what comes after
-		must(d.t, d.set(h, o.name,
+		testkit.Must(d.t, d.set(h, o.name,
 			map[bool]string{true: o.preset, false: o.good[0]}[o.preset != ""]))
 	}
 }
@@ -260,10 +261,10 @@ func TestFactsOfContexts(t *testing.T) {
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		d := newDesk(t, e, w)
-		text, err := d.s.HandleInfo(bounded(t), d.context, "")
-		must(t, err)
+		text, err := d.s.HandleInfo(testkit.Bounded(t), d.context, "")
+		testkit.Must(t, err)
 		var all map[string]string
-		must(t, json.Unmarshal([]byte(text), &all))
+		testkit.Must(t, json.Unmarshal([]byte(text), &all))
 		want := map[string]string{"address": "127.0.0.1:" + strconv.Itoa(d.port)}
 		for _, o := range optionTable {
 			if o.context {
@@ -273,7 +274,7 @@ func TestFactsOfContexts(t *testing.T) {
 		if !maps.Equal(all, want) {
 			t.Errorf("a new context has the facts %v, want %v", all, want)
 		}
-		if empty, err := d.s.HandleInfo(bounded(t), d.newContext(),
+		if empty, err := d.s.HandleInfo(testkit.Bounded(t), d.newContext(),
 			"address"); empty != "" || err != nil {
 			t.Errorf("a context that listens nowhere has the address %q, %v", empty,
 				err)
@@ -295,7 +296,7 @@ func TestFactsThatCannotBeAsked(t *testing.T) {
 		d := newDesk(t, e, w)
 		ask := func(h client.Handle, name string) (string,
 			error) {
-			return d.s.HandleInfo(bounded(t), h, name)
+			return d.s.HandleInfo(testkit.Bounded(t), h, name)
 		}
 		cl, sv := d.pair(false)
 		var names []string
@@ -328,7 +329,7 @@ func TestFactsThatCannotBeAsked(t *testing.T) {
 			d.fails("a context's fact of a connection", err, client.KindParams,
 				`"client-cert"`)
 		}
-		must(t, d.s.CloseConn(bounded(t), cl))
+		testkit.Must(t, d.s.CloseConn(testkit.Bounded(t), cl))
 		_, err := ask(cl, "alpn")
 		d.fails("a fact of a closed connection", err, client.KindHandle, "closed")
 		_, err = ask(99, "alpn")
@@ -342,7 +343,7 @@ func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 	good := w.cert
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		d := newDesk(t, e, w)
-		ctx := bounded(t)
+		ctx := testkit.Bounded(t)
 		cl, sv := d.pair(false)
 		shakenClient, shakenServer := d.pair(true)
 		other := issue(t, w.ca, localhost)
@@ -421,13 +422,13 @@ func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 		}
 		// Plain text that nobody has read is no part of what TLS protects.
 		_, err := d.s.WritePlain(ctx, sv, []byte("220 go ahead\r\ninjected\r\n"))
-		must(t, err)
+		testkit.Must(t, err)
 		for got := ""; got != "220 go ahead\r\n"; {
 			data, err := d.s.ReadPlain(ctx, cl, 1)
 			if err == nil && len(data) == 0 {
 				err = io.ErrUnexpectedEOF
 			}
-			must(t, err)
+			testkit.Must(t, err)
 			got += string(data)
 		}
 		d.fails("a handshake before unread plain text", d.s.Handshake(ctx, cl),

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tlsd/internal/ours"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
@@ -79,14 +80,15 @@ func (e us) open(t *testing.T, ca string) ours.Session {
 	t.Helper()
 	s := e.Open(t)
 	if ca != "" {
-		must(t, s.SetCaBundle(bounded(t), ca))
+		testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), ca))
 	}
 	return s
 }
 
 func (e us) dial(t *testing.T, to address, o dialOptions) (stream, error) {
 	e.takesVersion(t, o.only)
-	s, err := ours.Dial(bounded(t), t, e, to.host, to.port, ours.Trust{CA: o.ca, Insecure: o.insecure})
+	s, err := ours.Dial(testkit.Bounded(t), t, e, to.host, to.port,
+		ours.Trust{CA: o.ca, Insecure: o.insecure})
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +103,7 @@ func (e us) listen(t *testing.T, o listenOptions) listener {
 func (e us) server(t *testing.T, o listenOptions) ourListener {
 	t.Helper()
 	e.takesVersion(t, o.only)
-	return ourListener{ours.Listen(bounded(t), t, e, o.cert.CertFile, o.cert.KeyFile)}
+	return ourListener{ours.Listen(testkit.Bounded(t), t, e, o.cert.CertFile, o.cert.KeyFile)}
 }
 
 func (us) takesVersion(t *testing.T, only uint16) {

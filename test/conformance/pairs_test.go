@@ -11,6 +11,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// Every endpoint talks with every other one: a request and a reply, and much data both ways.
+
 func TestRequestAndReply(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -3,9 +3,9 @@ package conformance
 import (
 	"crypto/tls"
 	"io"
-	"net"
 	"testing"
 
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
 
@@ -16,30 +16,19 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}, MaxVersion: version})
-			must(t, err)
-			t.Cleanup(func() { l.Close() })
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						io.Copy(c, c)
-						c.Close()
-					}()
-				}
-			}()
+			cfg := w.cert.Config()
+			cfg.MaxVersion = version
+			port := testkit.ServeTLS(t, cfg, func(c *tls.Conn) { io.Copy(c, c) })
 			atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-				ctx, s := bounded(t), e.open(t, w.ca.File)
+				ctx, s := testkit.Bounded(t), e.open(t, w.ca.File)
 				for _, c := range [][2]string{{"on", "0"}, {"on", "1"}, {"off", "0"}, {"on", "1"}} {
-					h, err := s.NewClient(ctx, "localhost", l.Addr().(*net.TCPAddr).Port)
-					must(t, err)
-					must(t, s.SetOption(ctx, h, "session-resumption", c[0]))
-					must(t, s.Handshake(ctx, h))
+					h, err := s.NewClient(ctx, "localhost", port)
+					testkit.Must(t, err)
+					testkit.Must(t, s.SetOption(ctx, h, "session-resumption",
+						c[0]))
+					testkit.Must(t, s.Handshake(ctx, h))
 					_, err = s.Write(ctx, h, []byte("x"))
-					must(t, err)
+					testkit.Must(t, err)
 					if _, err := s.Read(ctx, h, 1); err != nil { // a ticket comes before it
 						t.Fatal(err)
 					}
@@ -49,7 +38,7 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 					if got, err := s.HandleInfo(ctx, h, "verified"); err != nil || got != "1" {
 						t.Errorf("verified %q, %v", got, err)
 					}
-					must(t, s.CloseConn(ctx, h))
+					testkit.Must(t, s.CloseConn(ctx, h))
 				}
 			})
 		})

@@ -11,14 +11,17 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
 
+// curl and OpenSSL's commands talk with our side, and verify it.
+
 // runTool runs a program to its end, with its input closed, and gives its output and exit state.
 func runTool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C"} // no proxy, no curlrc
@@ -127,7 +130,7 @@ func TestWeGetThePageOfSServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-		port := testd.Port(t)
+		port := testkit.Port(t)
 		startOpenssl(t, []string{"s_server", "-www", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-cert", w.cert.CertFile, "-key", w.cert.KeyFile})
 		testd.AwaitListener(t, port)
 		s, err := e.dial(t, address{"localhost", port}, dialOptions{ca: w.ca.File})

@@ -18,9 +18,12 @@ import (
 	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
+
+// A certificate is accepted or refused as it must be. A refusal says why.
 
 // X509_V_ERR numbers, openssl-verification-options(1).
 const (
@@ -223,7 +226,7 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 				t.Parallel()
 				cert := c.cert(t, w)
 				l := goEndpoint{}.listen(t, listenOptions{cert: cert})
-				ctx, s := bounded(t), e.open(t, w.ca.File)
+				ctx, s := testkit.Bounded(t), e.open(t, w.ca.File)
 				shake := func(skip ...bool) error {
 					t.Helper()
 					accepted := accepting(t, l)
@@ -322,7 +325,7 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 	a, b := newWorld(t), newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		la, lb := serve(t, a.cert), serve(t, b.cert)
-		ctx := bounded(t)
+		ctx := testkit.Bounded(t)
 		open := func(s ours.Session, port int) client.Handle {
 			t.Helper()
 			h, err := s.NewClient(ctx, "localhost", port)
@@ -388,7 +391,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 			}
 			work.Go(func() {
 				defer nc.Close()
-				nc.SetDeadline(time.Now().Add(patience))
+				nc.SetDeadline(time.Now().Add(testkit.Patience))
 				io.Copy(io.Discard, tls.Server(nc, l.cfg))
 			})
 		}

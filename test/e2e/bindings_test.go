@@ -20,6 +20,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The files of bindings/ are run with the real plugin and daemon. testdata/bindings has a program
@@ -55,14 +56,14 @@ func startPeers(t *testing.T) *peers {
 	d := testd.Start(t)
 	stuck := make(chan struct{})
 	config := func() *tls.Config {
-		return &tls.Config{Certificates: []tls.Certificate{p.cert.TLS()}}
+		return p.cert.Config()
 	}
 	at := func(handle func(net.Conn), c *tls.Config) int {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		serve(t, l, func(conn net.Conn) {
+		testkit.ServeOn(t, l, func(conn net.Conn) {
 			if c != nil {
 				conn = tls.Server(conn, c)
 			}
@@ -85,7 +86,7 @@ func startPeers(t *testing.T) *peers {
 		"CUT":     at(cut, config()),
 		"STUCK":   at(wait(stuck), config()),
 		"UPGRADE": at(func(c net.Conn) { upgrade(c, config()) }, nil),
-		"REFUSED": testd.Port(t),
+		"REFUSED": testkit.Port(t),
 	} {
 		p.env = append(p.env, name+"="+strconv.Itoa(port))
 	}
@@ -156,7 +157,7 @@ func upgrade(c net.Conn, config *tls.Config) {
 // start starts a case. The binding lies beside it, as if it had been copied there.
 func (l tongue) start(t *testing.T, p *peers, name string, more ...string) *process {
 	t.Helper()
-	need(t, l.program)
+	testkit.Tool(t, l.program)
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, l.binding),
 		readFile(t, filepath.Join(root(t), "bindings", l.binding)))
@@ -175,7 +176,7 @@ func (l tongue) start(t *testing.T, p *peers, name string, more ...string) *proc
 
 // all runs cases side by side. Each must succeed and print what is given.
 func (l tongue) all(t *testing.T, cases map[string]string) {
-	need(t, l.program)
+	testkit.Tool(t, l.program)
 	p := startPeers(t)
 	t.Run("all", func(t *testing.T) { // until the peers may go
 		for name, want := range cases {
@@ -250,9 +251,9 @@ func TestTheNodeBindingIsAClient(t *testing.T) {
 
 func TestTheNodeBindingSaysThatThereIsNoDaemon(t *testing.T) {
 	t.Parallel()
-	need(t, node.program)
+	testkit.Tool(t, node.program)
 	p := startPeers(t)
-	nobody := filepath.Join(testd.Dir(t), "tlsd.sock")
+	nobody := filepath.Join(testkit.Dir(t), "tlsd.sock")
 	socket := "TLSD_SOCKET=" + nobody
 	if e := node.start(t, p, "backend", socket).wait(t); e.stdout != "backend\n" {
 		t.Errorf("status %d, %q, %q", e.status, e.stdout, e.stderr)
@@ -274,7 +275,7 @@ var printedPort = regexp.MustCompile(`port (\d+)\n`)
 // port waits until the process prints the port that it listens on.
 func (r *process) port(t *testing.T) int {
 	t.Helper()
-	testd.Eventually(t, bound, r.name+" prints its port", func() bool {
+	testkit.Until(t, r.name+" prints its port", func() bool {
 		select {
 		case <-r.done:
 			t.Fatalf("%s has ended", r.name)
@@ -294,7 +295,7 @@ func TestTheBindingsAreServers(t *testing.T) {
 	for _, l := range []tongue{python, luajit, node} {
 		t.Run(l.program, func(t *testing.T) {
 			t.Parallel()
-			need(t, l.program)
+			testkit.Tool(t, l.program)
 			p := startPeers(t)
 			client := p.ca.Issue(t, testcert.Leaf{CN: "a client"})
 			server := l.start(t, p, "server")
@@ -365,7 +366,7 @@ func sendAndReceive(address string, config *tls.Config, data []byte) error {
 
 func TestTheNodeBindingServesHTTP(t *testing.T) {
 	t.Parallel()
-	need(t, node.program)
+	testkit.Tool(t, node.program)
 	p := startPeers(t)
 	server := node.start(t, p, "web")
 	url := "https://localhost:" + strconv.Itoa(server.port(t)) + "/"
@@ -389,7 +390,7 @@ func TestTheNodeBindingServesHTTP(t *testing.T) {
 
 func TestThePythonBindingIsInterrupted(t *testing.T) {
 	t.Parallel()
-	need(t, python.program)
+	testkit.Tool(t, python.program)
 	r := python.start(t, startPeers(t), "interrupted")
 	for n := 1; n <= 2; n++ {
 		r.expect(t, strings.Repeat("waits\ninterrupted\n", n-1)+"waits\n")

@@ -14,6 +14,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The chat of examples/chat-server.dom: one thread, many clients.
@@ -36,7 +37,7 @@ func join(ca *testcert.CA, port, room int, name string) (*member, error) {
 			return nil, err
 		}
 	}
-	nc.SetDeadline(time.Now().Add(bound))
+	nc.SetDeadline(time.Now().Add(testkit.Patience))
 	c := tls.Client(nc, &tls.Config{ServerName: "localhost", RootCAs: ca.Pool()})
 	m := &member{c, bufio.NewReader(c)}
 	return m, m.says(name + " is here")

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -16,7 +15,10 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// A call that fails ends the script, with the text of its error.
 
 // A call of a script: the name of a function in the namespace tls, and its arguments. The first
 // handle of a script is 1.
@@ -44,10 +46,10 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 		ca.Issue(t, testcert.Leaf{CN: "example.com", DNS: []string{"example.com"}}))
 	d := testd.Start(t)
 	stub := testd.Start(t, "--libssl=/nonexistent.so")
-	refused := testd.Port(t)
+	refused := testkit.Port(t)
 	untrusted := httpsServer(t, cert)
 	missing := filepath.Join(t.TempDir(), "missing.key")
-	absent := filepath.Join(testd.Dir(t), "absent.sock")
+	absent := filepath.Join(testkit.Dir(t), "absent.sock")
 	mutual12, mutual13 := mutualServer(t, ca, cert, tls.VersionTLS12),
 		mutualServer(t, ca, cert, tls.VersionTLS13)
 	const noCertificate = "the server asked for a client certificate, and none is set"
@@ -147,7 +149,7 @@ func TestAScriptConnectsWithinItsBound(t *testing.T) {
 		t.Skipf("this machine has no IPv6: %v", err)
 	}
 	cert := ca.Issue(t, testcert.Leaf{IPs: []string{"::1"}}).TLS()
-	serve(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}),
+	testkit.ServeOn(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}),
 		func(c net.Conn) { _, _ = io.WriteString(c, "here") })
 	port := l.Addr().(*net.TCPAddr).Port
 	p := domhost(writeFile(t, filepath.Join(t.TempDir(), "brackets.dom"), fmt.Sprintf(`tls.SetTimeout(0, 1);
@@ -156,7 +158,7 @@ tls.SetCaBundle(%q);
 i32 $c = tls.NewClient("[::1]", %d);
 tls.Handshake($c);
 printf("%%s from %%s\n", blob.ToText(tls.Read($c, 100)), tls.Info($c, "peer-address"));
-`, bound.Milliseconds(), ca.File, port)))
+`, testkit.Patience.Milliseconds(), ca.File, port)))
 	p.env = env(testd.Start(t))
 	if out, want := succeed(t, p), fmt.Sprintf("here from [::1]:%d\n", port); out != want {
 		t.Errorf("printed %q, want %q", out, want)
@@ -182,7 +184,7 @@ func lastError(t *testing.T, env []string, calls []call) string {
 func TestStubBackendIsNoError(t *testing.T) {
 	t.Parallel()
 	stub := testd.Start(t, "--libssl=/nonexistent.so")
-	absent := filepath.Join(testd.Dir(t), "absent.sock")
+	absent := filepath.Join(testkit.Dir(t), "absent.sock")
 	const source = `printf("%s [%s]\n", tls.Backend(), tls.LastError());`
 	for name, c := range map[string]struct {
 		env  []string
@@ -205,7 +207,7 @@ func TestStubBackendIsNoError(t *testing.T) {
 // Without a daemon the plugin starts one. This daemon ends when it has been idle for a while.
 func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	t.Parallel()
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	exe := filepath.Join(dir, "tlsd-of-this-test") // the processes are found by this name
 	if err := os.Link(testd.Exe(t, "tlsd"), exe); err != nil {
 		t.Fatal(err)
@@ -230,7 +232,7 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 		if out := succeed(t, p); out != "openssl\n" {
 			t.Errorf("round %d printed %q", round, out)
 		}
-		testd.Eventually(t, bound, "the private daemon leaves", func() bool {
+		testkit.Until(t, "the private daemon leaves", func() bool {
 			return len(processesOf(exe)) == 0
 		})
 		if exists(socket) {
@@ -256,24 +258,6 @@ func processesOf(exe string) []int {
 	return pids
 }
 
-// childrenOf returns the processes that the process has started.
-func childrenOf(parent int) []int {
-	var pids []int
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is good
-	for _, stat := range stats {
-		text, _ := os.ReadFile(stat) // empty if it has just ended
-		// pid (name) state ppid …; the name can have anything in it; proc(5).
-		var state string
-		var ppid int
-		if _, err := fmt.Sscan(string(text[bytes.LastIndexByte(text, ')')+1:]), &state,
-			&ppid); err == nil && ppid == parent {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(stat))) // [0-9]*
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
 // If a worker or the daemon dies under a script, the script gets an error with a text, in time.
 func TestKilledDaemonIsALostSession(t *testing.T) {
 	t.Parallel()
@@ -287,13 +271,13 @@ tls.Read($c, 4096);
 `, ca.File, port)
 	for name, kill := range map[string]func(t *testing.T, d *testd.Daemon){
 		"worker": func(t *testing.T, d *testd.Daemon) {
-			workers := childrenOf(d.PID)
+			workers := testkit.Children(d.PID)
 			if len(workers) == 0 {
 				t.Fatal("the daemon has no workers")
 			}
-			for _, pid := range workers {
+			for _, w := range workers {
 				// a spare one may have been on its way out
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+				_ = syscall.Kill(w.PID, syscall.SIGKILL)
 			}
 		},
 		"daemon": func(t *testing.T, d *testd.Daemon) {

@@ -18,6 +18,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The examples of what lies beyond a plain client and server: HTTP/2, certificates of clients,
@@ -42,7 +43,7 @@ func http2Server(t *testing.T, cert *testcert.Cert, spoken chan<- string) int {
 			}
 		}),
 	)
-	s.TLS, s.EnableHTTP2 = &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}, true
+	s.TLS, s.EnableHTTP2 = cert.Config(), true
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -83,12 +84,12 @@ func TestHTTP2ClientFetchesAPage(t *testing.T) {
 
 func TestHTTP2ClientFetchesAPageOfNghttpd(t *testing.T) {
 	t.Parallel()
-	need(t, "nghttpd")
+	testkit.Tool(t, "nghttpd")
 	ca, cert := localhost(t)
 	d := testd.Start(t)
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "page"), page)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	// --padding: frames with padding, which net/http never sends.
 	start(t, program{name: "nghttpd", args: []string{"--address=127.0.0.1", "--htdocs=" + dir,
 		"--padding=100", strconv.Itoa(port), cert.KeyFile, cert.CertFile}})
@@ -197,7 +198,7 @@ func (s *smtpStandIn) serve(c net.Conn) {
 		case verb == "STARTTLS" && !secure && s.starttls:
 			say("220 go ahead\r\n")
 			c = tls.Server(c,
-				&tls.Config{Certificates: []tls.Certificate{s.cert.TLS()}})
+				s.cert.Config())
 			in, secure = bufio.NewReader(c), true
 		case !secure && verb != "QUIT":
 			say("530 TLS first\r\n")

@@ -13,8 +13,11 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
+
+// Handshakes that fail are skipped and logged. A server takes renewed certificates.
 
 // lines are the entries of a daemon's log with a text.
 func linesOf(t *testing.T, d *testd.Daemon, text string) (found []map[string]any) {
@@ -33,8 +36,8 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	t.Parallel()
 	d := testd.Start(t, "--failed-handshakes=skip")
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	cert := ca.Localhost(t)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	c := d.Dial(t)
 	server, err := c.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
@@ -61,7 +64,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	if _, err := scan.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	testd.Eventually(t, bound, "the line of the failure", func() bool {
+	testkit.Until(t, "the line of the failure", func() bool {
 		return len(linesOf(t, d, "handshake")) == 1
 	})
 	peer, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
@@ -79,7 +82,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	testd.Eventually(t, bound, "the session's end", func() bool {
+	testkit.Until(t, "the session's end", func() bool {
 		return len(linesOf(t, d, "session ended")) == 1
 	})
 
@@ -115,7 +118,7 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 	ca := testcert.NewCA(t, "Test CA")
 	old := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
 	renewed := ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	put := func(path string, text []byte) {
 		writeFile(t, path+".new", string(text))
@@ -125,7 +128,7 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 	}
 	put(cert, old.CertPEM)
 	put(key, old.KeyPEM)
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	c := d.Dial(t)
 	server, err := c.NewServerContext(ctx, cert, key)
@@ -154,12 +157,12 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 		t.Fatalf("a client gets %s", got)
 	}
 	put(cert, renewed.CertPEM)
-	testd.Eventually(t, bound, "the line about a certificate without its key", func() bool {
+	testkit.Until(t, "the line about a certificate without its key", func() bool {
 		shown()
 		return len(linesOf(t, d, "certificate not reloaded")) > 0
 	})
 	put(key, renewed.KeyPEM)
-	testd.Eventually(t, bound, "the renewed certificate", func() bool {
+	testkit.Until(t, "the renewed certificate", func() bool {
 		return shown() == renewed.Cert.SerialNumber.String()
 	})
 	line := linesOf(t, d, "certificate not reloaded")[0]

@@ -15,7 +15,10 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// The key log has the secrets that the peers have.
 
 // secrets is where a peer writes what it knows.
 type secrets struct {
@@ -39,11 +42,11 @@ func (s *secrets) lines() []string {
 // form.
 func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(testd.Dir(t), "keys")
+	file := filepath.Join(testkit.Dir(t), "keys")
 	d := testd.Start(t, "--key-log", file, "--isolation=shared", "--workers=2")
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	cert := ca.Localhost(t)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	peers := new(secrets)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

@@ -4,13 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"tlsd/internal/testd"
 )
-
-// bound limits every wait. On an idle machine everything here takes a second at most.
-const bound = 3 * time.Minute
 
 func TestMain(m *testing.M) { testd.Main(m) }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -82,7 +83,7 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	defer server.Close()
 	asked := func(t *testing.T) {
 		t.Helper()
-		server.SetReadDeadline(time.Now().Add(bound))
+		server.SetReadDeadline(time.Now().Add(testkit.Patience))
 		if _, _, err := server.ReadFrom(make([]byte, 512)); err != nil {
 			t.Fatalf("no question has come: %v", err)
 		}
@@ -100,8 +101,8 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 			if !errors.As(err, &e) || e.Kind != kind {
 				t.Errorf("it has ended with %v, want kind %s", err, kind)
 			}
-		case <-time.After(bound):
-			t.Errorf("the look-up has not ended within %v", bound)
+		case <-time.After(testkit.Patience):
+			t.Errorf("the look-up has not ended within %v", testkit.Patience)
 		}
 	}
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // insideEnv is set in a test binary that has been run again inside namespaces.
@@ -45,11 +46,11 @@ func inNamespaces(t *testing.T) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const minutes = 3 * bound // for the whole test and the build of its programs
+	const minutes = 3 * testkit.Patience // for the whole test and the build of its programs
 	args = append(args, "sh", "-c", `ip link set lo up && exec "$@"`, "sh",
 		self, "-test.v", "-test.run=^"+t.Name()+"$", "-test.timeout="+minutes.String())
 	p := start(t, program{name: "unshare", args: args, env: []string{insideEnv + "=1"}})
-	e := p.waitFor(t, minutes+bound)
+	e := p.waitFor(t, minutes+testkit.Patience)
 	if e.status != 0 || !strings.Contains(e.stdout, "--- PASS: "+t.Name()+" ") {
 		t.Error("failed in the namespaces")
 	} else if testing.Verbose() {

@@ -10,13 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // page is the answer of our HTTPS server.
@@ -26,8 +26,7 @@ const page = "this page has 22 bytes"
 func localhost(t *testing.T) (*testcert.CA, *testcert.Cert) {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
-	return ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
+	return ca, ca.Localhost(t)
 }
 
 // httpsServer is a peer of crypto/tls and net/http. It returns the port.
@@ -37,7 +36,7 @@ func httpsServer(t *testing.T, cert *testcert.Cert) int {
 		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, page)
 		}))
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
+	s.TLS = cert.Config()
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -48,7 +47,7 @@ func httpsServer(t *testing.T, cert *testcert.Cert) int {
 // returns the port.
 func opensslServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	start(t, program{name: "openssl",
 		args: []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port),
 			"-www", "-cert", cert.CertFile, "-key", cert.KeyFile}})
@@ -60,7 +59,7 @@ func opensslServer(t *testing.T, cert *testcert.Cert) int {
 func silentServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
 	l := listen(t, "127.0.0.1:0", cert)
-	serve(t, l, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	testkit.ServeOn(t, l, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -74,7 +73,7 @@ func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version ui
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, l, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	testkit.ServeOn(t, l, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -97,7 +96,7 @@ func swallowingPort(t *testing.T) int {
 	}
 	port := name.(*unix.SockaddrInet4).Port
 	// the one that the queue takes
-	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), bound)
+	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), testkit.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,58 +107,18 @@ func swallowingPort(t *testing.T) int {
 func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
 	t.Helper()
 	l, err := tls.Listen("tcp", address,
-		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
+		cert.Config())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-// serve calls handle for each connection, in a goroutine of its own, until the test ends. Then it
-// closes all connections.
-func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
-	t.Helper()
-	var (
-		all   sync.WaitGroup
-		mu    sync.Mutex // guards the following
-		open  []net.Conn
-		ended bool
-	)
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return // the listener was closed
-			}
-			mu.Lock()
-			open = append(open, c)
-			if ended {
-				_ = c.Close()
-			}
-			mu.Unlock()
-			all.Go(func() {
-				handle(c)
-				_ = c.Close() // the peer may have been faster
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		mu.Lock()
-		ended = true
-		for _, c := range open {
-			_ = c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
-}
-
 // dial is a client of crypto/tls that trusts ca and speaks only TLS 1.3. The server must listen
 // already.
 func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
 	t.Helper()
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: bound},
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: testkit.Patience},
 		Config: &tls.Config{ServerName: name, RootCAs: ca.Pool(),
 			MinVersion: tls.VersionTLS13}}
 	c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A program says what to run.
@@ -114,15 +115,15 @@ func succeed(t *testing.T, p program) string {
 }
 
 // wait waits for the end of the process.
-func (r *process) wait(t *testing.T) ended { return r.waitFor(t, bound) }
+func (r *process) wait(t *testing.T) ended { return r.waitFor(t, testkit.Patience) }
 
-func (r *process) waitFor(t *testing.T, bound time.Duration) ended {
+func (r *process) waitFor(t *testing.T, limit time.Duration) ended {
 	t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(bound):
+	case <-time.After(limit):
 		_ = r.cmd.Process.Signal(syscall.SIGQUIT) // a Go program says where it stands
-		t.Fatalf("%s has not ended within %v", r.name, bound)
+		t.Fatalf("%s has not ended within %v", r.name, limit)
 	}
 	return ended{r.stdout.String(), r.stderr.String(), r.cmd.ProcessState.ExitCode()}
 }
@@ -130,7 +131,7 @@ func (r *process) waitFor(t *testing.T, bound time.Duration) ended {
 // expect waits until the process has printed the text on standard output.
 func (r *process) expect(t *testing.T, text string) {
 	t.Helper()
-	testd.Eventually(t, bound, r.name+" prints "+text, func() bool {
+	testkit.Until(t, r.name+" prints "+text, func() bool {
 		select {
 		case <-r.done:
 			if !strings.Contains(r.stdout.String(), text) {
@@ -163,16 +164,5 @@ func mustContain(t *testing.T, who, printed string, want ...string) {
 		if !strings.Contains(printed, w) {
 			t.Errorf("%s has not printed %q, but\n%s", who, w, printed)
 		}
-	}
-}
-
-// need ends the test unless the program is installed.
-func need(t *testing.T, tool string) {
-	t.Helper()
-	if _, err := exec.LookPath(tool); err != nil {
-		if os.Getenv("TLSD_TEST_STRICT") == "1" {
-			t.Fatalf("TLSD_TEST_STRICT=1: %v", err)
-		}
-		t.Skip(err)
 	}
 }

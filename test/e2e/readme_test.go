@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The README and the guides mark the blocks that are run here with <!-- test: NAME --> on the line
@@ -53,7 +54,7 @@ func TestReadmeBlocksRun(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
 	d := testd.StartWith(t, testd.Options{Env: []string{"SSL_CERT_FILE=" + ca.File}})
-	serving, refusing := httpsServer(t, cert), testd.Port(t)
+	serving, refusing := httpsServer(t, cert), testkit.Port(t)
 
 	var found []string
 	var text string

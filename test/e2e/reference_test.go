@@ -13,8 +13,11 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/test/rules/reference"
 )
+
+// Each example of the plugin's reference runs as it is printed.
 
 // The peer of an example, and the output that the example must print.
 var references = map[string]struct {
@@ -105,14 +108,14 @@ func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, wan
 	handle func(net.Conn) string) {
 	t.Helper()
 	got := make(chan string, 16)
-	serve(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
+	testkit.ServeOn(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
 	o.after = func() {
 		select {
 		case g := <-got:
 			if g != want {
 				t.Errorf("the server got %q, want %q", g, want)
 			}
-		case <-time.After(bound):
+		case <-time.After(testkit.Patience):
 			t.Error("nobody has connected, or the connection is still open")
 		}
 	}

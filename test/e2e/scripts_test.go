@@ -13,6 +13,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The scripts of examples/ run against each other and against every independent peer.
@@ -46,7 +47,7 @@ func example(t *testing.T, d *testd.Daemon, script string, defines ...string) pr
 func startServer(t *testing.T, d *testd.Daemon, cert *testcert.Cert, script string,
 	defines ...string) (*process, int) {
 	t.Helper()
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	p := example(t, d, script, append(defines, "-DPORT="+strconv.Itoa(port))...)
 	p.dir = filepath.Dir(cert.CertFile)
 	r := start(t, p)

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"tlsd/internal/testcc"
 )
 
 // errNoLibrary says that the machine has no library to link with.
@@ -61,19 +63,15 @@ func compile(file, dir, src, release string, functions []function) (linked bool,
 	if err := os.WriteFile(versions, []byte(versionScript(functions)), 0o600); err != nil {
 		return false, err
 	}
-	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
-		"-O1", "-g", "-fPIC", "-shared",
-		"-fno-strict-aliasing", "-I", src, "-o", file, filepath.Join(src, "faultssl.c"),
-		generated,
-		"-Wl,--version-script="+versions, "-Wl,--no-as-needed", "-l:libssl.so."+release,
-		"-l:libcrypto.so."+release, "-ldl", "-pthread").CombinedOutput()
-	switch {
-	case err == nil:
-		return true, nil
-	case strings.Contains(string(out), "cannot find -l:libssl.so."+release):
+	err = testcc.Compile(context.Background(), "cc", file,
+		[]string{filepath.Join(src, "faultssl.c"), generated}, "-O1", "-fPIC", "-shared",
+		"-fno-strict-aliasing", "-I", src, "-Wl,--version-script="+versions,
+		"-Wl,--no-as-needed", "-l:libssl.so."+release, "-l:libcrypto.so."+release, "-ldl",
+		"-pthread")
+	if err != nil && strings.Contains(err.Error(), "cannot find -l:libssl.so."+release) {
 		return false, nil
 	}
-	return false, fmt.Errorf("cc: %w\n%s", err, out)
+	return err == nil, err
 }
 
 // sourceTree finds the top of the source tree from the working directory upwards.

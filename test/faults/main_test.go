@@ -13,7 +13,10 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// Every function has a wrapper. Without orders, faultssl is the library behind it.
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
@@ -28,9 +31,7 @@ var built struct {
 // library builds faultssl into a folder that every user can enter, with these orders beside it.
 func library(t *testing.T, orders string) (file string, functions []function) {
 	t.Helper()
-	if _, err := exec.LookPath("cc"); err != nil {
-		skip(t, "needs a C compiler")
-	}
+	testkit.Tool(t, "cc")
 	built.once.Do(func() {
 		file := filepath.Join(t.TempDir(), "faultssl.so")
 		if built.functions, built.err = build(file); built.err == nil {
@@ -38,29 +39,13 @@ func library(t *testing.T, orders string) (file string, functions []function) {
 		}
 	})
 	if errors.Is(built.err, errNoLibrary) {
-		skip(t, built.err.Error())
+		testkit.Missing(t, "%v", built.err)
 	}
-	check(t, built.err)
-	file = filepath.Join(testd.Dir(t), "faultssl.so")
-	check(t, os.WriteFile(file, built.image, 0o644))
-	check(t, os.WriteFile(file+".orders", []byte(orders), 0o644))
+	testkit.Must(t, built.err)
+	file = filepath.Join(testkit.Dir(t), "faultssl.so")
+	testkit.Must(t, os.WriteFile(file, built.image, 0o644))
+	testkit.Must(t, os.WriteFile(file+".orders", []byte(orders), 0o644))
 	return file, built.functions
-}
-
-// skip skips a test, unless TLSD_TEST_STRICT=1 allows no skipping.
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatalf("TLSD_TEST_STRICT=1 allows no skipping: %s", why)
-	}
-	t.Skip(why)
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // libc are the names in the table of symbols that are not OpenSSL's.
@@ -70,7 +55,7 @@ var libc = []string{"__errno_location", "__error"}
 func table(t *testing.T) (rows [][]string, optional map[string]bool) {
 	t.Helper()
 	source, err := os.ReadFile("../../openssl/symbols.go")
-	check(t, err)
+	testkit.Must(t, err)
 	optional = map[string]bool{}
 	for _, m := range regexp.MustCompile(
 		`(?m)^\s*\{"([\w ]+)", &s\.\w+,\s+(\w+)\}`).FindAllStringSubmatch(string(source),
@@ -93,10 +78,10 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 	t.Parallel()
 	file, functions := library(t, "")
 	lib, err := elf.Open(file)
-	check(t, err)
+	testkit.Must(t, err)
 	defer lib.Close()
 	exported, err := lib.DynamicSymbols()
-	check(t, err)
+	testkit.Must(t, err)
 	wrapped := map[string]bool{}
 	for _, s := range exported {
 		if s.Section == elf.SHN_UNDEF {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,11 +10,9 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
-
-// patience limits every wait of a test. Only a hang takes so long.
-const patience = 2 * time.Minute
 
 // watchdog is the --watchdog of the daemons. A worker that waits for the processor for so long
 // counts as hanging.
@@ -41,7 +38,7 @@ func newRig(t *testing.T, w *world, orders string, flags ...string) *rig {
 	r := &rig{w: w}
 	var err error
 	r.orders, err = os.OpenFile(lib+".orders", os.O_WRONLY, 0)
-	check(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { r.orders.Close() })
 	r.d = testd.StartWith(t, testd.Options{
 		Flags: append([]string{"--libssl=" + lib, "--watchdog=" + watchdog.String(),
@@ -55,7 +52,7 @@ func newRig(t *testing.T, w *world, orders string, flags ...string) *rig {
 func (r *rig) order(t *testing.T, lines ...string) {
 	t.Helper()
 	_, err := r.orders.WriteAt([]byte(pad(strings.Join(lines, "\n"))), 0)
-	check(t, err)
+	testkit.Must(t, err)
 }
 
 func pad(text string) string {
@@ -68,20 +65,20 @@ func pad(text string) string {
 // accompany opens the bystander's session.
 func (r *rig) accompany(t *testing.T) {
 	t.Helper()
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	r.bystander = r.d.Dial(t)
-	check(t, r.bystander.SetCaBundle(ctx, r.w.ca.File))
+	testkit.Must(t, r.bystander.SetCaBundle(ctx, r.w.ca.File))
 	var err error
 	r.conn, err = r.bystander.NewClient(ctx, "localhost", r.w.echo)
-	check(t, err)
-	check(t, r.bystander.Handshake(ctx, r.conn))
+	testkit.Must(t, err)
+	testkit.Must(t, r.bystander.Handshake(ctx, r.conn))
 }
 
 // othersGoOn checks that the bystander's session is unharmed. With fresh it also checks that a new
 // session works at once.
 func (r *rig) othersGoOn(t *testing.T, fresh bool) {
 	t.Helper()
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	const text = "is anybody there?"
 	_, err := r.bystander.Write(ctx, r.conn, []byte(text))
 	for got := ""; err == nil && got != text; {
@@ -127,7 +124,7 @@ type hit struct {
 func (r *rig) hits(t *testing.T, pid int) (found []hit) {
 	t.Helper()
 	ended := false
-	testd.Eventually(t, patience, fmt.Sprintf("the log says that worker %d has ended", pid),
+	testkit.Until(t, fmt.Sprintf("the log says that worker %d has ended", pid),
 		func() bool {
 			log := r.d.Log(t)[r.read:]
 			end := strings.LastIndexByte(log, '\n') + 1
@@ -152,12 +149,12 @@ func (r *rig) hits(t *testing.T, pid int) (found []hit) {
 // about the worker. garbled is the function that returns garbage, if any.
 func (r *rig) visit(t *testing.T, s scenario, garbled string, orders ...string) ([]hit, *visit) {
 	t.Helper()
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	c, err := client.Dial(ctx, r.d.Socket)
-	check(t, err)
+	testkit.Must(t, err)
 	defer c.Close()
 	hello, err := c.Hello(ctx)
-	check(t, err)
+	testkit.Must(t, err)
 	pid := hello.Server.PID
 	v := &visit{t: t, ctx: ctx, c: c, w: r.w, garbled: garbled}
 	if s.prepare != nil {
@@ -190,10 +187,4 @@ func kindOf(err error) string {
 		return string(e.Kind)
 	}
 	return "none of tlsd's: " + err.Error()
-}
-
-func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -44,12 +44,12 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{ca: testcert.NewCA(t, "Test CA"), otherCA: testcert.NewCA(t, "Other CA"),
 		emptyDir: t.TempDir()}
-	w.cert = w.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
+	w.cert = w.ca.Localhost(t)
 	w.wrongKey = w.cert.MismatchedKey(t)
 	w.badPEM = filepath.Join(t.TempDir(), "bad.pem")
-	check(t, os.WriteFile(w.badPEM, []byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END "+
-		"CERTIFICATE-----\n"), 0o644))
+	testkit.Must(t, os.WriteFile(w.badPEM,
+		[]byte("-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END "+
+			"CERTIFICATE-----\n"), 0o644))
 	named := w.ca.Issue(t, testcert.Leaf{CN: "other.example", DNS: []string{"other.example"}})
 
 	answer := func(conn *tls.Conn) {
@@ -60,52 +60,16 @@ func newWorld(t *testing.T) *world {
 			io.Copy(io.Discard, conn)
 		}
 	}
-	w.answer = serve(t, w.cert, answer)
-	w.old = serveConfig(t, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()},
+	w.answer = testkit.ServeTLS(t, w.cert.Config(), answer)
+	w.old = testkit.ServeTLS(t, &tls.Config{Certificates: []tls.Certificate{w.cert.TLS()},
 		MaxVersion: tls.VersionTLS12}, answer)
-	w.echo = serve(t, w.cert, func(conn *tls.Conn) { io.Copy(conn, conn) })
-	w.cut = serve(t, w.cert, func(conn *tls.Conn) {
+	w.echo = testkit.Echo(t, w.cert.TLS())
+	w.cut = testkit.ServeTLS(t, w.cert.Config(), func(conn *tls.Conn) {
 		conn.Write([]byte("cut"))
 		conn.NetConn().Close()
 	})
-	w.named = serve(t, named, func(conn *tls.Conn) { io.Copy(conn, conn) })
+	w.named = testkit.Echo(t, named.TLS())
 	return w
-}
-
-// serve runs a server until the test ends, and returns its port.
-func serve(t *testing.T, cert *testcert.Cert, handle func(*tls.Conn)) int {
-	t.Helper()
-	return serveConfig(t, &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}, handle)
-}
-
-func serveConfig(t *testing.T, cfg *tls.Config, handle func(*tls.Conn)) int {
-	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
-	check(t, err)
-	var serving sync.WaitGroup
-	over, end := context.WithCancel(context.Background())
-	t.Cleanup(func() {
-		l.Close()
-		end() // closes connections that a test leaves open until the test ends
-		serving.Wait()
-	})
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				c := conn.(*tls.Conn)
-				defer c.Close()
-				defer context.AfterFunc(over, func() { c.NetConn().Close() })()
-				if c.Handshake() == nil {
-					handle(c)
-				}
-			})
-		}
-	})
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // A visit is one run of a scenario, in a session of its own.
@@ -312,10 +276,10 @@ func (v *visit) refuse(host string, port int) {
 // connect opens a connection without obstacles.
 func (v *visit) connect(port int) client.Handle {
 	v.t.Helper()
-	check(v.t, v.c.SetCaBundle(v.ctx, v.w.ca.File))
+	testkit.Must(v.t, v.c.SetCaBundle(v.ctx, v.w.ca.File))
 	h, err := v.c.NewClient(v.ctx, "localhost", port)
-	check(v.t, err)
-	check(v.t, v.c.Handshake(v.ctx, h))
+	testkit.Must(v.t, err)
+	testkit.Must(v.t, v.c.Handshake(v.ctx, h))
 	return h
 }
 
@@ -343,7 +307,7 @@ func (v *visit) accept() {
 	if !v.did("tls.NewServerContext", err) {
 		return
 	}
-	port := testd.Port(v.t)
+	port := testkit.Port(v.t)
 	var peer sync.WaitGroup
 	over, stop := context.WithCancel(v.ctx)
 	defer peer.Wait()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // Callers that break the rules.
@@ -29,7 +30,7 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 			// The caller owns something, too.
 			_, err := fmt.Fprintf(deaf,
 				`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)
-			must(t, err)
+			testkit.Must(t, err)
 			begin := time.Now()
 			stuffed := make(chan error, 1)
 			go func() {
@@ -62,7 +63,7 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 				"another "+
 				"has taken %v", time.Since(begin), slowest)
 			tk.works(t)
-			testd.Eventually(t, patience, "the log says why", func() bool {
+			testkit.Until(t, "the log says why", func() bool {
 				return strings.Contains(d.Log(t), "has not read an answer within")
 			})
 		})
@@ -91,7 +92,7 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				workers(t, d, own)
 				before, supervisors := len(openFiles(t, workerOf(t, tk.c))),
 					len(openFiles(t, d.PID))
-				port := testd.Port(t)
+				port := testkit.Port(t)
 				// It has a waiting Read, a waiting Accept, and a client that was
 				// not accepted.
 				caller, gone := startCaller(t, d, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
@@ -102,24 +103,24 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 {"jsonrpc":"2.0","id":6,"method":"tls.Read","params":[1,100]}
 %s`, w.ca.File, echo, w.cert.CertFile, w.cert.KeyFile, port, rest.begin))
 				testd.AwaitListener(t, port)
-				testd.Eventually(t, patience, "both connections are open",
+				testkit.Until(t, "both connections are open",
 					func() bool { return open() == 2 })
 				pending, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
-				must(t, err)
+				testkit.Must(t, err)
 				defer pending.Close()
-				must(t, caller.Process.Kill())
+				testkit.Must(t, caller.Process.Kill())
 				<-gone
 
-				testd.Eventually(t, patience, "the peer sees the end", func() bool {
+				testkit.Until(t, "the peer sees the end", func() bool {
 					return open() == 1
 				})
-				pending.SetDeadline(time.Now().Add(patience))
+				pending.SetDeadline(time.Now().Add(testkit.Patience))
 				if n, err := pending.Read(make([]byte, 1)); n != 0 || err == nil ||
 					isTimeout(err) {
 					t.Errorf("the client that was not accepted reads %d "+
 						"bytes, %v", n, err)
 				}
-				testd.Eventually(t, patience, "nobody listens", func() bool {
+				testkit.Until(t, "nobody listens", func() bool {
 					return !testd.Listening(t, port)
 				})
 				workers(t, d, own)
@@ -142,7 +143,7 @@ func startCaller(t *testing.T, d *testd.Daemon, text string) (*exec.Cmd, <-chan 
 	cmd.Stdin = strings.NewReader(text)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	must(t, err)
+	testkit.Must(t, err)
 	gone := start(t, cmd)
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatalf("the caller says %q, %v", line, err)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -148,11 +148,11 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	bad := attacks(t, rand.New(rand.NewPCG(seed, 1)))
 	hello := clientHello(t)
 	d := testd.Start(t, "--accept-handshake-timeout=8s")
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	c := d.Dial(t)
 	sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
-	must(t, err)
-	port := testd.Port(t)
+	testkit.Must(t, err)
+	port := testkit.Port(t)
 	pid := workerOf(t, c)
 
 	// The server accepts one client after another, and greets each.
@@ -194,7 +194,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	})
 	testd.AwaitListener(t, port)
 	first, err := greeted(w, port, "hello")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Logf("a good client alone: %v", first)
 	files := len(openFiles(t, pid))
 
@@ -205,14 +205,14 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 		// Each client has an address of its own, because another client can get a port that
 		// was reset a moment before.
 		n := clients.Add(1)
-		d := net.Dialer{Timeout: patience,
+		d := net.Dialer{Timeout: testkit.Patience,
 			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
 		conn, err := d.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 		mu.Lock()
 		who[conn.LocalAddr().String()] = a.name
 		mu.Unlock()
@@ -290,7 +290,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 		t.Errorf("a good client was served after %v", slowest)
 	}
 	_, err = greeted(w, port, marker) // by when all others have been met
-	must(t, err)
+	testkit.Must(t, err)
 	serving.Wait()
 	greeting.Wait()
 	for addr, name := range who {
@@ -311,14 +311,14 @@ var clientOf = regexp.MustCompile(`client (127[\d.]+:\d+): `)
 // greeted is a good client that sends a text and gets it back. It returns how long that took.
 func greeted(w *world, port int, text string) (time.Duration, error) {
 	begin := time.Now()
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
 		fmt.Sprint("127.0.0.1:", port),
 		&tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := io.WriteString(conn, text); err != nil {
 		return 0, err
 	}
@@ -337,13 +337,13 @@ func clientHello(t *testing.T) []byte {
 		defer close(done)
 		tls.Client(near, &tls.Config{ServerName: "localhost"}).Handshake()
 	}()
-	far.SetDeadline(time.Now().Add(patience))
+	far.SetDeadline(time.Now().Add(testkit.Patience))
 	head := make([]byte, 5)
 	_, err := io.ReadFull(far, head)
-	must(t, err)
+	testkit.Must(t, err)
 	body := make([]byte, binary.BigEndian.Uint16(head[3:]))
 	_, err = io.ReadFull(far, body)
-	must(t, err)
+	testkit.Must(t, err)
 	far.Close()
 	<-done
 	return append(head, body...)
@@ -407,11 +407,11 @@ func TestClientsThatTurnBad(t *testing.T) {
 	w := newWorld(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	d := testd.Start(t)
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	c := d.Dial(t)
 	sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
-	must(t, err)
-	port := testd.Port(t)
+	testkit.Must(t, err)
+	port := testkit.Port(t)
 	pid := workerOf(t, c)
 	// accept begins the Accept of the next client.
 	accept := func() <-chan client.Handle {
@@ -431,14 +431,14 @@ func TestClientsThatTurnBad(t *testing.T) {
 		if err != nil {
 			return nil, nil, err
 		}
-		raw.SetDeadline(time.Now().Add(patience))
+		raw.SetDeadline(time.Now().Add(testkit.Patience))
 		conn := tls.Client(raw, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost",
 			MaxVersion: version})
 		return raw.(*net.TCPConn), conn, conn.Handshake()
 	}
 	a := accept()
 	_, witness, err := dial(0)
-	must(t, err)
+	testkit.Must(t, err)
 	defer witness.Close()
 	wh := <-a
 	files := len(openFiles(t, pid))
@@ -481,12 +481,12 @@ func TestClientsThatTurnBad(t *testing.T) {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			a := accept()
 			raw, _, err := dial(version)
-			must(t, err)
+			testkit.Must(t, err)
 			h := <-a
 			act(raw)
 			_, err = c.Read(ctx, h, 100)
 			failed(t, err, client.KindIO)
-			must(t, c.CloseConn(ctx, h))
+			testkit.Must(t, c.CloseConn(ctx, h))
 			raw.Close()
 			if t.Failed() {
 				t.Fatalf("%s, in %s", name, tls.VersionName(version))
@@ -494,10 +494,10 @@ func TestClientsThatTurnBad(t *testing.T) {
 		}
 	}
 	_, err = c.Write(ctx, wh, []byte("still here"))
-	must(t, err)
+	testkit.Must(t, err)
 	if got := make([]byte, 10); true {
 		_, err := io.ReadFull(witness, got)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	settled(t, pid, files)
 }
@@ -505,16 +505,14 @@ func TestClientsThatTurnBad(t *testing.T) {
 // A client of TLS 1.2 that asks for a new handshake again and again gets none.
 func TestRenegotiationIsRefused(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("openssl"); err != nil && os.Getenv("TLSD_TEST_STRICT") != "1" {
-		t.Skip("needs the command openssl, for crypto/tls does not ask")
-	}
+	testkit.Tool(t, "openssl") // crypto/tls does not ask for a new handshake
 	w := newWorld(t)
 	d := testd.Start(t)
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	c := d.Dial(t)
 	sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
-	must(t, err)
-	port := testd.Port(t)
+	testkit.Must(t, err)
+	port := testkit.Port(t)
 	accepted := make(chan client.Handle, 1)
 	go func() {
 		h, err := c.Accept(ctx, sc, "127.0.0.1", port)
@@ -527,7 +525,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	cmd := exec.CommandContext(ctx, "openssl", "s_client", "-tls1_2", "-connect",
 		fmt.Sprint("127.0.0.1:", port))
 	in, err := cmd.StdinPipe()
-	must(t, err)
+	testkit.Must(t, err)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	ended := start(t, cmd)
@@ -548,6 +546,6 @@ func TestRenegotiationIsRefused(t *testing.T) {
 		!strings.Contains(out.String(), "no renegotiation") {
 		t.Errorf("s_client says:\n%s", &out)
 	}
-	must(t, c.CloseConn(ctx, h))
+	testkit.Must(t, c.CloseConn(ctx, h))
 	serves(t, d)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // 1,000 sessions begin, and end in whatever state they are in. They leave nothing: no worker too
@@ -68,7 +69,7 @@ func TestAThousandSessionsDropped(t *testing.T) {
 							refused.Load())
 					}
 					tk.works(t)
-					testd.Eventually(t, patience, "the peer has one connection",
+					testkit.Until(t, "the peer has one connection",
 						func() bool { return open() == 1 })
 					workers(t, d, own)
 					settled(t, d.PID, files)
@@ -92,7 +93,7 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	in := bufio.NewReader(conn)
 	// fails if tlsd has refused the session
 	say := func(text string) { io.WriteString(conn, text) }

@@ -13,8 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
+
+// A lack of descriptors costs the call or the session that needs one, and nothing else.
 
 const backend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n"
 
@@ -30,14 +33,14 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 		before := len(openFiles(t, d.PID))
 		restore := leaveDescriptors(t, d.PID, 0)
 		late := rawDial(t, d) // into the kernel's queue
-		testd.Eventually(t, patience, "the log tells", func() bool {
+		testkit.Until(t, "the log tells", func() bool {
 			return strings.Contains(d.Log(t), "connections cannot be accepted")
 		})
 		tk.works(t)
 		restore()
 		_, err := io.WriteString(late, backend)
-		must(t, err)
-		must(t, late.CloseWrite())
+		testkit.Must(t, err)
+		testkit.Must(t, late.CloseWrite())
 		if got, err := io.ReadAll(late); err != nil ||
 			!strings.Contains(string(got), `"result":"openssl"`) {
 			t.Errorf("%q, %v", got, err)
@@ -83,12 +86,12 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 	w := newWorld(t)
 	echo, _ := w.echo(t)
 	overModes(t, nil, func(t *testing.T, d *testd.Daemon) {
-		ctx := bounded(t)
+		ctx := testkit.Bounded(t)
 		c := d.Dial(t)
 		tk := w.talk(t, c, echo)
 		sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
-		must(t, err)
-		port := testd.Port(t)
+		testkit.Must(t, err)
+		port := testkit.Port(t)
 		accept := func() <-chan error {
 			ended := make(chan error, 1)
 			go func() {
@@ -102,11 +105,11 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		}
 		first := accept()
 		testd.AwaitListener(t, port)
-		must(t, visit(w, port))
-		must(t, <-first)
+		testkit.Must(t, visit(w, port))
+		testkit.Must(t, <-first)
 		pid := workerOf(t, c)
 		var before int
-		testd.Eventually(t, patience, "the accepted connection is closed", func() bool {
+		testkit.Until(t, "the accepted connection is closed", func() bool {
 			before = len(openFiles(t, pid))
 			return before == len(openFiles(t, pid))
 		})
@@ -126,7 +129,7 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 			"too many open files", w.ca.File)
 		_, err = c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 		failed(t, err, client.KindFile, "EMFILE", "too many open files", w.cert.CertFile)
-		_, err = c.Accept(ctx, sc, "127.0.0.1", testd.Port(t))
+		_, err = c.Accept(ctx, sc, "127.0.0.1", testkit.Port(t))
 		failed(t, err, client.KindConnect, "EMFILE", "too many open files")
 		tk.works(t)
 		restore()
@@ -138,8 +141,8 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		if errors.As(err, &e) && e.Data.Errno == "EMFILE" {
 			err = <-accept()
 		}
-		must(t, err)
-		must(t, <-visited)
+		testkit.Must(t, err)
+		testkit.Must(t, <-visited)
 		w.talk(t, c, echo)
 		tk.works(t)
 		settled(t, pid, before+1) // that of the new connection
@@ -148,14 +151,14 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 
 // visit is a good client of an accepting session: a handshake, and the end of the connection.
 func visit(w *world, port int) error {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
 		fmt.Sprint("127.0.0.1:", port),
 		&tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 		return fmt.Errorf("the client reads %v", err)
 	}

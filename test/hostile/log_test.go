@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A log that cannot be written, or that nobody reads, costs log entries and nothing else. Sessions
@@ -21,7 +22,7 @@ func TestALogThatCannotBeWritten(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) *os.File{
 		"a full disk": func(t *testing.T) *os.File {
 			f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-			must(t, err)
+			testkit.Must(t, err)
 			return f
 		},
 		"a pipe that nobody reads": func(t *testing.T) *os.File {
@@ -31,7 +32,7 @@ func TestALogThatCannotBeWritten(t *testing.T) {
 		},
 		"a pipe whose reader is gone": func(t *testing.T) *os.File {
 			r, f, err := os.Pipe()
-			must(t, err)
+			testkit.Must(t, err)
 			r.Close()
 			return f
 		},
@@ -49,16 +50,16 @@ func TestALogThatCannotBeWritten(t *testing.T) {
 			}
 			victim := d.Dial(t)
 			// a crash has much to tell
-			must(t, unix.Kill(workerOf(t, victim), unix.SIGSEGV))
-			testd.Eventually(t, patience, "the crash is noticed", func() bool {
+			testkit.Must(t, unix.Kill(workerOf(t, victim), unix.SIGSEGV))
+			testkit.Until(t, "the crash is noticed", func() bool {
 				_, err := victim.Backend(t.Context())
 				return err != nil
 			})
 			serves(t, d)
 			tk.works(t)
-			must(t, c.Close())
+			testkit.Must(t, c.Close())
 			begin := time.Now()
-			must(t, d.Stop(t))
+			testkit.Must(t, d.Stop(t))
 			t.Logf("it stops within %v", time.Since(begin))
 		})
 	}
@@ -68,16 +69,16 @@ func TestALogThatCannotBeWritten(t *testing.T) {
 func fullPipe(t *testing.T) (r, w *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
-	must(t, err)
+	testkit.Must(t, err)
 	fd := int(w.Fd()) // which makes it blocking
-	must(t, unix.SetNonblock(fd, true))
+	testkit.Must(t, unix.SetNonblock(fd, true))
 	for err == nil {
 		_, err = unix.Write(fd, []byte("x"))
 	}
 	if err != unix.EAGAIN {
 		t.Fatal(err)
 	}
-	must(t, unix.SetNonblock(fd, false)) // the description is the daemon's, too
+	testkit.Must(t, unix.SetNonblock(fd, false)) // the description is the daemon's, too
 	return r, w
 }
 
@@ -95,7 +96,7 @@ func TestALogThatIsReadAgain(t *testing.T) {
 		text <- all
 	}()
 	serves(t, d)
-	must(t, d.Stop(t))
+	testkit.Must(t, d.Stop(t))
 	f.Close()
 	log := bytes.TrimLeft(<-text, "x")
 	for _, entry := range []string{`"listening"`, `"session started","session":1,`,

@@ -9,8 +9,6 @@
 package hostile
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -18,10 +16,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +27,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -46,9 +45,6 @@ func TestMain(m *testing.M) {
 	testd.Main(m)
 }
 
-// patience limits every wait. Only a hang takes so long, also on a busy machine.
-const patience = 3 * time.Minute
-
 // modes are the flags of both kinds of isolation, by name.
 var modes = map[string][]string{
 	"session": {"--isolation=session"},
@@ -63,21 +59,6 @@ func overModes(t *testing.T, flags []string, body func(t *testing.T, d *testd.Da
 			t.Parallel()
 			body(t, testd.Start(t, append(flags, mode...)...))
 		})
-	}
-}
-
-// bounded is a context that ends with the test, or after patience.
-func bounded(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -104,35 +85,21 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
-	return &world{ca, ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})}
+	return &world{ca, ca.Localhost(t)}
 }
 
 // echo is a server of TLS that sends its input back. It counts the open connections.
 func (w *world) echo(t *testing.T) (port int, open func() int) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{w.cert.TLS()}})
-	must(t, err)
-	conns := make(chan int, 1)
-	conns <- 0
-	add := func(n int) { conns <- <-conns + n }
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			add(1)
-			go func() {
-				defer add(-1)
-				defer conn.Close()
-				io.Copy(conn, conn)
-			}()
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).Port, func() int { n := <-conns; conns <- n; return n }
+	var conns atomic.Int64
+	port = testkit.Serve(t, func(nc net.Conn) {
+		conns.Add(1)
+		defer conns.Add(-1)
+		c := tls.Server(nc, w.cert.Config())
+		defer c.Close()
+		io.Copy(c, c)
+	})
+	return port, func() int { return int(conns.Load()) }
 }
 
 // A talk is a connection of a session with an echo.
@@ -144,11 +111,11 @@ type talk struct {
 // talk connects a session that trusts the world's authority.
 func (w *world) talk(t *testing.T, c *client.Client, port int) talk {
 	t.Helper()
-	ctx := bounded(t)
-	must(t, c.SetCaBundle(ctx, w.ca.File))
+	ctx := testkit.Bounded(t)
+	testkit.Must(t, c.SetCaBundle(ctx, w.ca.File))
 	h, err := c.NewClient(ctx, "127.0.0.1", port)
-	must(t, err)
-	must(t, c.Handshake(ctx, h))
+	testkit.Must(t, err)
+	testkit.Must(t, c.Handshake(ctx, h))
 	tk := talk{c, h}
 	tk.works(t)
 	return tk
@@ -157,14 +124,14 @@ func (w *world) talk(t *testing.T, c *client.Client, port int) talk {
 // works sends a text and reads it back.
 func (tk talk) works(t *testing.T) {
 	t.Helper()
-	ctx := bounded(t)
+	ctx := testkit.Bounded(t)
 	const text = "there and back"
 	_, err := tk.c.Write(ctx, tk.h, []byte(text))
-	must(t, err)
+	testkit.Must(t, err)
 	var got []byte
 	for len(got) < len(text) {
 		p, err := tk.c.Read(ctx, tk.h, 100)
-		must(t, err)
+		testkit.Must(t, err)
 		if len(p) == 0 {
 			t.Fatal("the connection has ended")
 		}
@@ -179,19 +146,19 @@ func (tk talk) works(t *testing.T) {
 func serves(t *testing.T, d *testd.Daemon) {
 	t.Helper()
 	c := d.Dial(t)
-	b, err := c.Backend(bounded(t))
-	must(t, err)
+	b, err := c.Backend(testkit.Bounded(t))
+	testkit.Must(t, err)
 	if b != "openssl" {
 		t.Fatalf("tls.Backend: %q", b)
 	}
-	must(t, c.Close())
+	testkit.Must(t, c.Close())
 }
 
 // workerOf is the process that serves a session.
 func workerOf(t *testing.T, c *client.Client) int {
 	t.Helper()
-	hello, err := c.Hello(bounded(t))
-	must(t, err)
+	hello, err := c.Hello(testkit.Bounded(t))
+	testkit.Must(t, err)
 	return hello.Server.PID
 }
 
@@ -199,44 +166,23 @@ func workerOf(t *testing.T, c *client.Client) int {
 func rawDial(t *testing.T, d *testd.Daemon) *net.UnixConn {
 	t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.Socket, Net: "unix"})
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return conn
 }
 
 // workers waits until the daemon has exactly n children, and no zombie among them.
 func workers(t *testing.T, d *testd.Daemon, n int) {
 	t.Helper()
-	var got []string
-	testd.Eventually(t, patience, fmt.Sprintf("the daemon has %d workers and no zombie", n),
+	testkit.Until(t, fmt.Sprintf("the daemon has %d workers and no zombie", n),
 		func() bool {
-			got = children(d.PID)
-			return len(got) == n && !slices.ContainsFunc(got, func(c string) bool {
-				return strings.HasSuffix(c, "Z")
-			})
+			got := testkit.Children(d.PID)
+			return len(got) == n && !slices.ContainsFunc(got, zombie)
 		})
 }
 
-// children lists a process's children as "pid state".
-func children(pid int) (list []string) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, file := range files {
-		text, _ := os.ReadFile(file) // fails for a thread that is gone
-		for _, child := range strings.Fields(string(text)) {
-			stat, err := os.ReadFile("/proc/" + child + "/stat")
-			if err != nil {
-				continue
-			}
-			state := "?"
-			if i := bytes.LastIndexByte(stat, ')'); i > 0 && len(stat) > i+2 {
-				state = string(stat[i+2])
-			}
-			list = append(list, child+" "+state)
-		}
-	}
-	return list
-}
+func zombie(c testkit.Child) bool { return c.State == "Z" }
 
 // openFiles lists the descriptors of a process, in order.
 func openFiles(t *testing.T, pid int) []int {
@@ -245,11 +191,11 @@ func openFiles(t *testing.T, pid int) []int {
 	if errors.Is(err, os.ErrPermission) {
 		t.Skip("needs root, to look into a worker")
 	}
-	must(t, err)
+	testkit.Must(t, err)
 	var fds []int
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
-		must(t, err)
+		testkit.Must(t, err)
 		fds = append(fds, fd)
 	}
 	slices.Sort(fds)
@@ -259,7 +205,7 @@ func openFiles(t *testing.T, pid int) []int {
 // settled waits until a process has no more descriptors than before.
 func settled(t *testing.T, pid, before int) {
 	t.Helper()
-	testd.Eventually(t, patience, fmt.Sprintf("process %d has no more than %d descriptors", pid,
+	testkit.Until(t, fmt.Sprintf("process %d has no more than %d descriptors", pid,
 		before), func() bool {
 		return len(openFiles(t, pid)) <= before
 	})
@@ -270,14 +216,14 @@ func settled(t *testing.T, pid, before int) {
 func leaveDescriptors(t *testing.T, pid, n int) (restore func()) {
 	t.Helper()
 	var old unix.Rlimit
-	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old))
+	testkit.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old))
 	limit, free := 0, 0
 	for open := openFiles(t, pid); free < n; limit++ {
 		if !slices.Contains(open, limit) {
 			free++
 		}
 	}
-	must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE,
+	testkit.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE,
 		&unix.Rlimit{Cur: uint64(limit), Max: old.Max}, nil))
 	// fails if it is gone
 	restore = func() { _ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil) }
@@ -300,7 +246,7 @@ func isReset(err error) bool {
 func start(t *testing.T, cmd *exec.Cmd) (ended <-chan struct{}) {
 	t.Helper()
 	gone := make(chan struct{})
-	must(t, testd.Spawn(cmd, func() { cmd.Wait(); close(gone) }))
+	testkit.Must(t, testd.Spawn(cmd, func() { cmd.Wait(); close(gone) }))
 	t.Cleanup(func() { cmd.Process.Kill(); <-gone })
 	return gone
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A caller can send its own end of the connection to tlsd, as a descriptor. While tlsd has it open,
@@ -22,19 +23,9 @@ import (
 func endOf(t *testing.T, conn *net.UnixConn) *os.File {
 	t.Helper()
 	f, err := conn.File()
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { f.Close() })
 	return f
-}
-
-// pair is a pair of sockets.
-func pair(t *testing.T) (a, b *os.File) {
-	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
-	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
-	t.Cleanup(func() { a.Close(); b.Close() })
-	return a, b
 }
 
 // give sends bytes with descriptors.
@@ -56,14 +47,14 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	}
 	context := request("NewServerContext", "[%q,%q]", w.cert.CertFile, w.cert.KeyFile)
 	accept := func(channel int) string { // it waits without a bound
-		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testd.Port(t), channel)
+		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testkit.Port(t), channel)
 	}
 	// behind waits until all calls so far are answered.
 	behind := func(t *testing.T, end *os.File) {
-		must(t, give(end, backend))
+		testkit.Must(t, give(end, backend))
 		for in := bufio.NewReader(end); ; {
 			line, err := in.ReadString('\n')
-			must(t, err)
+			testkit.Must(t, err)
 			if line == `{"jsonrpc":"2.0","id":1,"result":"openssl"}`+"\n" {
 				return
 			}
@@ -71,9 +62,9 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	}
 	// signal has a signal of a context that listens, and puts the end into one of its queues.
 	signal := func(t *testing.T, end *os.File, other string, second bool) {
-		a, b := pair(t)
-		must(t, give(end, context+request("Listen", `[1,"127.0.0.1",%d]`, testd.Port(t))+other))
-		must(t, give(end, request("Signal", "[1,1]"), a, b))
+		a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
+		testkit.Must(t, give(end, context+request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))+other))
+		testkit.Must(t, give(end, request("Signal", "[1,1]"), a, b))
 		behind(t, end)
 		if !second {
 			a, b = b, a
@@ -83,8 +74,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
 			t.Fatal(err)
 		}
-		must(t, give(a, "x", end, a, b))
-		must(t, errors.Join(a.Close(), b.Close()))
+		testkit.Must(t, give(a, "x", end, a, b))
+		testkit.Must(t, errors.Join(a.Close(), b.Close()))
 	}
 	for name, leave := range map[string]func(t *testing.T, end *os.File){
 		"in the queue of a signal": func(t *testing.T, end *os.File) {
@@ -97,34 +88,34 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			signal(t, end, accept(0), true)
 		},
 		"sent": func(t *testing.T, end *os.File) {
-			must(t, give(end, " ", end))
+			testkit.Must(t, give(end, " ", end))
 		},
 		"sent in the queue of a socket": func(t *testing.T, end *os.File) {
-			a, b := pair(t)
-			must(t, give(a, "x", end, a))
-			must(t, give(end, " ", b))
-			must(t, errors.Join(a.Close(), b.Close()))
+			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
+			testkit.Must(t, give(a, "x", end, a))
+			testkit.Must(t, give(end, " ", b))
+			testkit.Must(t, errors.Join(a.Close(), b.Close()))
 		},
 		"sent beside a call that waits": func(t *testing.T, end *os.File) {
-			must(t, give(end, context+accept(0)))
-			must(t, give(end, " ", end))
-			must(t, unix.Shutdown(int(end.Fd()), unix.SHUT_WR))
+			testkit.Must(t, give(end, context+accept(0)))
+			testkit.Must(t, give(end, " ", end))
+			testkit.Must(t, unix.Shutdown(int(end.Fd()), unix.SHUT_WR))
 		},
 		"as a data channel": func(t *testing.T, end *os.File) {
-			must(t, give(end, request("NewClient", `["127.0.0.1",%d]`, port)))
-			must(t, give(end, request("Handshake", "[1,1]"), end))
+			testkit.Must(t, give(end, request("NewClient", `["127.0.0.1",%d]`, port)))
+			testkit.Must(t, give(end, request("Handshake", "[1,1]"), end))
 		},
 		"in the queue of a data channel": func(t *testing.T, end *os.File) {
-			a, b := pair(t)
-			must(t, give(a, "x", end, a))
-			must(t, give(end, context))
-			must(t, give(end, accept(1), b))
-			must(t, errors.Join(a.Close(), b.Close()))
+			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
+			testkit.Must(t, give(a, "x", end, a))
+			testkit.Must(t, give(end, context))
+			testkit.Must(t, give(end, accept(1), b))
+			testkit.Must(t, errors.Join(a.Close(), b.Close()))
 		},
 		"in the queue of a data channel, later": func(t *testing.T, end *os.File) {
-			a, b := pair(t)
-			must(t, give(end, context))
-			must(t, give(end, accept(1), b))
+			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
+			testkit.Must(t, give(end, context))
+			testkit.Must(t, give(end, accept(1), b))
 			behind(t, end) // the channel's being taken
 			if err := give(a, "x", end, a); err == nil {
 				t.Skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)")
@@ -142,14 +133,14 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			d := testd.Start(t, "--spare=0", "--answer-timeout=1s", "--session-idle-timeout="+idle)
 			conn := rawDial(t, d)
 			end := endOf(t, conn)
-			must(t, conn.Close())
-			must(t, unix.SetNonblock(int(end.Fd()), false))
-			must(t, give(end, backend))
+			testkit.Must(t, conn.Close())
+			testkit.Must(t, unix.SetNonblock(int(end.Fd()), false))
+			testkit.Must(t, give(end, backend))
 			// The session has begun.
 			_, err := bufio.NewReaderSize(end, 16).ReadString('\n')
-			must(t, err)
+			testkit.Must(t, err)
 			leave(t, end)
-			must(t, end.Close())
+			testkit.Must(t, end.Close())
 			workers(t, d, 0)
 		})
 	}

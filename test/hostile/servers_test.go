@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -43,7 +44,7 @@ func newPatient(t *testing.T, w *world, flags ...string) *patient {
 func (p *patient) meet(act func(*net.TCPConn), judge func(phase string, data []byte, err error)) {
 	p.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(p.t, err)
+	testkit.Must(p.t, err)
 	defer l.Close()
 	var acting sync.WaitGroup
 	acting.Go(func() {
@@ -52,13 +53,13 @@ func (p *patient) meet(act func(*net.TCPConn), judge func(phase string, data []b
 			return
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 		act(conn.(*net.TCPConn))
 	})
 	defer acting.Wait()
-	ctx := bounded(p.t)
+	ctx := testkit.Bounded(p.t)
 	h, err := p.c.NewClient(ctx, "127.0.0.1", l.Addr().(*net.TCPAddr).Port)
-	must(p.t, err)
+	testkit.Must(p.t, err)
 	phase, data := "handshake", []byte(nil)
 	for err = p.c.Handshake(ctx, h); err == nil; {
 		phase = "read"
@@ -69,7 +70,7 @@ func (p *patient) meet(act func(*net.TCPConn), judge func(phase string, data []b
 		data = append(data, part...)
 	}
 	judge(phase, data, err)
-	must(p.t, p.c.CloseConn(ctx, h))
+	testkit.Must(p.t, p.c.CloseConn(ctx, h))
 }
 
 // well checks that nothing else was harmed.
@@ -180,7 +181,7 @@ func TestServersThatAreCut(t *testing.T) {
 					"RST": reset} {
 					p.meet(func(c *net.TCPConn) {
 						near, far := net.Pipe()
-						near.SetDeadline(time.Now().Add(patience))
+						near.SetDeadline(time.Now().Add(testkit.Patience))
 						var both sync.WaitGroup
 						both.Go(func() { server(far); far.Close() })
 						first := make([]byte, 1)
@@ -256,7 +257,7 @@ func TestServersThatDrip(t *testing.T) {
 			begin := time.Now()
 			p.meet(func(conn *net.TCPConn) {
 				near, far := net.Pipe()
-				near.SetDeadline(time.Now().Add(patience))
+				near.SetDeadline(time.Now().Add(testkit.Patience))
 				var both sync.WaitGroup
 				both.Go(func() {
 					cert := w.cert.TLS()

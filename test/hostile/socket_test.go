@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -37,15 +38,15 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 		{"and nothing is there", func(t *testing.T, path string) {}, unix.ENOENT},
 		{"and a file is there", func(t *testing.T,
 			path string) {
-			must(t, os.WriteFile(path, []byte("precious"), 0o600))
+			testkit.Must(t, os.WriteFile(path, []byte("precious"), 0o600))
 		},
 			unix.ECONNREFUSED},
 		{"and a directory is there",
-			func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) },
+			func(t *testing.T, path string) { testkit.Must(t, os.Mkdir(path, 0o700)) },
 			unix.ECONNREFUSED},
 		{"and another socket is there", func(t *testing.T, path string) {
 			l, err := net.Listen("unix", path)
-			must(t, err)
+			testkit.Must(t, err)
 			t.Cleanup(func() { l.Close() })
 		}, nil},
 	} {
@@ -53,11 +54,11 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 			t.Parallel()
 			d := testd.Start(t)
 			tk := w.talk(t, d.Dial(t), port)
-			must(t, os.Remove(d.Socket))
+			testkit.Must(t, os.Remove(d.Socket))
 			c.put(t, d.Socket)
 			before, _ := os.Lstat(d.Socket)
 			if c.dial != nil {
-				if _, err := client.Dial(bounded(t),
+				if _, err := client.Dial(testkit.Bounded(t),
 					d.Socket); !errors.Is(err, c.dial) {
 					t.Errorf("a caller gets %v, want %v", err, c.dial)
 				}
@@ -70,7 +71,7 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 			}
 			tk.works(t)
 			tk.c.Close()
-			must(t, d.Stop(t))
+			testkit.Must(t, d.Stop(t))
 			after, err := os.Lstat(d.Socket)
 			if before == nil {
 				if !errors.Is(err, os.ErrNotExist) {
@@ -87,7 +88,7 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 // does not keep the next one from starting.
 func TestManyDaemonsOnOnePath(t *testing.T) {
 	t.Parallel()
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	path := filepath.Join(dir, "s")
 	const many = 8
 	// the second finds the lock's file, and a socket that a killed one has left
@@ -122,12 +123,12 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 			select {
 			case i := <-ended:
 				delete(left, i)
-			case <-time.After(patience):
+			case <-time.After(testkit.Patience):
 				t.Fatalf("%d daemons are left", len(left))
 			}
 		}
-		c, err := client.Dial(bounded(t), path)
-		must(t, err)
+		c, err := client.Dial(testkit.Bounded(t), path)
+		testkit.Must(t, err)
 		c.Close()
 		for i := range left {
 			cmds[i].Process.Kill()
@@ -144,7 +145,7 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	for _, e := range entries {
 		if e.Name() != "s" && e.Name() != "s.lock" {
 			t.Errorf("%s is left", e.Name())
@@ -172,23 +173,23 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 		}, 0, "there is no directory"},
 		{"a folder of somebody else",
 			func(t *testing.T, dir string) string {
-				must(t,
+				testkit.Must(t,
 					os.Chmod(dir, 0o555))
 				return filepath.Join(dir, "s")
 			}, 65534,
 			"s.lock: permission denied"},
 		{"a folder that is a file", func(t *testing.T, dir string) string {
-			must(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o600))
+			testkit.Must(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o600))
 			return filepath.Join(dir, "f", "s")
 		}, 0, "not a directory"},
 		{"a lock that is a folder", func(t *testing.T, dir string) string {
-			must(t, os.Mkdir(filepath.Join(dir, "s.lock"), 0o700))
+			testkit.Must(t, os.Mkdir(filepath.Join(dir, "s.lock"), 0o700))
 			return filepath.Join(dir, "s")
 		}, 0, "s.lock"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := testd.Dir(t)
+			dir := testkit.Dir(t)
 			path := c.path(t, dir)
 			cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 			if c.uid != 0 && os.Geteuid() == 0 { // whom permissions do not bind
@@ -212,11 +213,11 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 	}
 	t.Run("a lock that is left behind is no obstacle", func(t *testing.T) {
 		t.Parallel()
-		path := filepath.Join(testd.Dir(t), "s")
-		must(t, os.WriteFile(path+".lock", []byte("whatever"), 0o400))
+		path := filepath.Join(testkit.Dir(t), "s")
+		testkit.Must(t, os.WriteFile(path+".lock", []byte("whatever"), 0o400))
 		cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 		start(t, cmd)
-		testd.Eventually(t, patience, "it serves", func() bool {
+		testkit.Until(t, "it serves", func() bool {
 			c, err := client.Dial(t.Context(), path)
 			if err == nil {
 				c.Close()
@@ -231,16 +232,16 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 // path.
 func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(testd.Dir(t), "s")
+	path := filepath.Join(testkit.Dir(t), "s")
 	lock, err := os.Create(path + ".lock")
-	must(t, err)
+	testkit.Must(t, err)
 	defer lock.Close()
-	must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
+	testkit.Must(t, unix.Flock(int(lock.Fd()), unix.LOCK_EX))
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
-	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+	testkit.Must(t, err)
+	testkit.Must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
 
-	if _, err := client.Dial(bounded(t), path); !errors.Is(err, unix.ECONNREFUSED) ||
+	if _, err := client.Dial(testkit.Bounded(t), path); !errors.Is(err, unix.ECONNREFUSED) ||
 		!strings.Contains(err.Error(), path) {
 		t.Errorf("a caller gets %v", err)
 	}
@@ -255,7 +256,7 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	lock.Close()
 	cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 	start(t, cmd)
-	testd.Eventually(t, patience, "the next daemon serves", func() bool {
+	testkit.Until(t, "the next daemon serves", func() bool {
 		c, err := client.Dial(t.Context(), path)
 		if err == nil {
 			c.Close()
@@ -273,9 +274,9 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	// some are just being started, and cannot say that they are ready
 	d := testd.Start(t, "--spare=16")
 	tk := w.talk(t, d.Dial(t), port)
-	must(t, unix.Kill(d.PID, unix.SIGSTOP))
+	testkit.Must(t, unix.Kill(d.PID, unix.SIGSTOP))
 	t.Cleanup(func() { unix.Kill(d.PID, unix.SIGCONT) })
-	testd.Eventually(t, patience, "all of its threads have stopped", func() bool {
+	testkit.Until(t, "all of its threads have stopped", func() bool {
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID))
 		return len(threads) > 0 && !slices.ContainsFunc(threads, func(file string) bool {
 			stat, _ := os.ReadFile(file)
@@ -285,7 +286,7 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	var both sync.WaitGroup
 	both.Go(func() {
 		begin := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 		defer cancel()
 		_, err := client.Dial(ctx, d.Socket)
 		if err == nil || !strings.Contains(err.Error(),
@@ -298,7 +299,7 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	tk.works(t)
 	both.Wait()
 	tk.works(t)
-	must(t, unix.Kill(d.PID, unix.SIGCONT))
+	testkit.Must(t, unix.Kill(d.PID, unix.SIGCONT))
 	serves(t, d)
 	tk.works(t)
 	if log := d.Log(t); strings.Contains(log, `"level":"error"`) {
@@ -311,11 +312,12 @@ func TestADaemonThatIsStopped(t *testing.T) {
 func scriptFails(t *testing.T, socket, says string) {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, os.Symlink(testd.Plugin(t), filepath.Join(dir, "TlsPlugin.so")))
+	testkit.Must(t, os.Symlink(testd.Plugin(t), filepath.Join(dir, "TlsPlugin.so")))
 	script := filepath.Join(dir, "s.dom")
-	must(t, os.WriteFile(script, []byte("plugin \"./TlsPlugin\";\n\nvoid main() {\n    "+
-		"tls.NewClient(\"127.0.0.1\", 1);\n}\n"), 0o600))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	testkit.Must(t, os.WriteFile(script,
+		[]byte("plugin \"./TlsPlugin\";\n\nvoid main() {\n    "+
+			"tls.NewClient(\"127.0.0.1\", 1);\n}\n"), 0o600))
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testd.Domhost(t), script)
 	cmd.Env = []string{"TLSD_SOCKET=" + socket, "TLSD_AUTOSTART=0", "PATH=/nowhere"}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // Users of root's daemon against the daemon and against each other. The users do not exist: a
@@ -72,7 +73,7 @@ func playAsk(socket string) error {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	fmt.Fprint(conn, backend)
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if !strings.Contains(line, `"result":"openssl"`) {
@@ -85,7 +86,8 @@ func playAsk(socket string) error {
 func servesUser(t *testing.T, d *testd.Daemon, uid uint32) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	if out, err := asUser(bounded(t), uid, "ask", d.Socket).CombinedOutput(); err != nil {
+	if out, err := asUser(testkit.Bounded(t), uid, "ask",
+		d.Socket).CombinedOutput(); err != nil {
 		t.Fatalf("user %d is not served: %v: %s", uid, err, out)
 	}
 	return time.Since(begin)
@@ -160,7 +162,7 @@ func stopWorkersOf(t *testing.T, attacker int, mode []string) {
 	if n := strings.Count(d.Log(t), fmt.Sprintf(`"uid":%d`, attacker)); n == 0 {
 		t.Error("the attacker had no session: this has shown nothing")
 	}
-	must(t, d.Stop(t)) // while the attack goes on
+	testkit.Must(t, d.Stop(t)) // while the attack goes on
 }
 
 // playTracer runs a daemon, and traces it and all its children.
@@ -208,7 +210,7 @@ func playTracer(line []string) error {
 // A tracer that was there before a worker concealed its memory could read keys in it.
 func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 	t.Parallel()
-	socket := filepath.Join(testd.Dir(t), "s")
+	socket := filepath.Join(testkit.Dir(t), "s")
 	for name, c := range map[string]struct {
 		flag string
 		want string
@@ -223,16 +225,16 @@ func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 			cmd.Env = []string{tracerEnv + "=1"}
 			var log bytes.Buffer
 			cmd.Stderr, cmd.Stdout = &log, &log
-			cmd.WaitDelay = patience
+			cmd.WaitDelay = testkit.Patience
 			ended := start(t, cmd)
 			var conn net.Conn
-			testd.Eventually(t, patience, "the daemon listens", func() (ok bool) {
+			testkit.Until(t, "the daemon listens", func() (ok bool) {
 				var err error
 				conn, err = net.Dial("unix", socket+name)
 				return err == nil
 			})
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(testkit.Patience))
 			fmt.Fprint(conn, backend)
 			line, err := bufio.NewReader(conn).ReadString('\n')
 			cmd.Process.Kill()

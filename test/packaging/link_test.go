@@ -9,6 +9,8 @@ import (
 	"testing"
 )
 
+// A C program links with the installed library by tlsd.pc.
+
 const linked = `#include <string.h>
 #include <tlsplugin.h>
 #if TLSPLUGIN_VERSION < 100

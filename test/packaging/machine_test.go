@@ -14,10 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// bound limits every wait in a machine. It is for hangs.
-const bound = 2 * time.Minute
+	"tlsd/internal/testkit"
+)
 
 // A machine is a systemd that is the first process of namespaces of its own. It has a root of its
 // own, the users alice and bob, and no network but its loopback.
@@ -73,7 +72,7 @@ func boot(t *testing.T, lower, add string) *machine {
 		}
 	})
 	m := &machine{t: t}
-	for deadline := time.Now().Add(bound); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); ; time.Sleep(50 * time.Millisecond) {
 		select {
 		case err := <-ended:
 			over = true
@@ -117,7 +116,7 @@ func cgroup(t *testing.T) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // children come later in the walk, and must be removed first
-		deadline := time.Now().Add(bound)
+		deadline := time.Now().Add(testkit.Patience)
 		for removeTree(dir) != nil && time.Now().Before(deadline) {
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -201,7 +200,7 @@ func (m *machine) write(path, owner, mode, text string) {
 // until waits until the output of a command contains want.
 func (m *machine) until(want string, args ...string) {
 	m.t.Helper()
-	for deadline := time.Now().Add(bound); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); ; time.Sleep(50 * time.Millisecond) {
 		out := m.try(args...)
 		if strings.Contains(out, want) {
 			return

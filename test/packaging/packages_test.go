@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // The packages as make packages builds them. The .deb is installed in a Debian of its own, under a
@@ -197,7 +199,7 @@ func openSession(m *machine, user string) *openedSession {
 	if err := s.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	hangs := time.AfterFunc(bound, func() { s.cmd.Process.Kill() })
+	hangs := time.AfterFunc(testkit.Patience, func() { s.cmd.Process.Kill() })
 	m.t.Cleanup(func() { hangs.Stop(); s.in.Close() })
 	return s
 }

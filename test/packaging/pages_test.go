@@ -13,6 +13,8 @@ import (
 	"tlsd/internal/testpages"
 )
 
+// The pages have what the header and the tables have. The completions complete.
+
 // comment is a comment of the header that stands right before a function.
 var comment = regexp.MustCompile(`(?s)/\*((?:[^*]|\*[^/])*)\*/\nint64_t (tls_\w+)\(([^)]*)\);`)
 

@@ -8,7 +8,10 @@ import (
 	"testing"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
+
+// The units serve under a real systemd.
 
 // mostExposed is the highest allowed score of systemd-analyze security, in tenths of its ten
 // points.
@@ -137,12 +140,12 @@ func allOn(info string) bool {
 func talk(t *testing.T, m *machine) {
 	t.Helper()
 	ca := testcert.NewCA(t, "test")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	m.write(alices+"/cert.pem", "alice", "0644", readFile(t, cert.CertFile))
 	m.write(alices+"/key.pem", "alice", "0600", readFile(t, cert.KeyFile))
 	m.write("/tmp/ca.pem", "bob", "0600", readFile(t, ca.File))
 	m.run("root", "chmod", "0700", alices)
-	server := m.command("alice", "tlsshim", "--timeout", bound.String(), "call",
+	server := m.command("alice", "tlsshim", "--timeout", testkit.Patience.String(), "call",
 		"NewServerContext", alices+"/cert.pem", alices+"/key.pem",
 		"--", "Accept", "1", "127.0.0.1", "4433", "--", "Write", "2", "good day\n", "--",
 		"Close", "2")

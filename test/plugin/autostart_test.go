@@ -15,7 +15,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
+
+// A plugin without a tlsd starts a private one, which is no child of the host.
 
 // This test program is also the tlsd that the plugin starts. With this variable set it is a
 // stand-in that takes tlsd's flags. The value says how it behaves; see standInMain.
@@ -29,7 +33,7 @@ func standInMain() {
 	ready := flag.Int("ready-fd", 0, "")
 	admin := flag.String("admin-socket", "", "")
 	flag.Parse()
-	time.AfterFunc(patience, func() { os.Exit(1) })
+	time.AfterFunc(testkit.Patience, func() { os.Exit(1) })
 	pipe := os.NewFile(uintptr(*ready), "ready")
 
 	switch os.Getenv(asTLSD) {
@@ -184,13 +188,10 @@ func self(t *testing.T) string {
 // gone waits until the started stand-in has ended.
 func gone(t *testing.T, socket string) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(
-		5 * time.Millisecond) {
-		if _, err := os.Lstat(socket); os.IsNotExist(err) {
-			return
-		}
-	}
-	t.Errorf("the tlsd that was started at %s has not left", socket)
+	testkit.Until(t, "the tlsd that was started at "+socket+" has left", func() bool {
+		_, err := os.Lstat(socket)
+		return os.IsNotExist(err)
+	})
 }
 
 func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
@@ -203,8 +204,9 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	}
 	// Everything of this program that another program's tlsd must not have.
 	h := startHostWith(t, hostOptions{flavour: plain,
-		wrapper: []string{needTool(t, "prlimit"), "--cpu=60:unlimited", "--core=unlimited",
-			"--stack=100000:unlimited", needTool(t, "sh"), "-c",
+		wrapper: []string{testkit.Tool(t, "prlimit"), "--cpu=60:unlimited",
+			"--core=unlimited",
+			"--stack=100000:unlimited", testkit.Tool(t, "sh"), "-c",
 			`umask 0 && exec "$@"`, "sh"},
 		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
 			"TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + log, "NOTIFY_SOCKET=/x",
@@ -381,12 +383,7 @@ func killed(t *testing.T, socket string) {
 		os.Remove(socket+".pid")); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); syscall.Kill(pid,
-		0) == nil; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("process %d, which was a tlsd, has not been reaped", pid)
-		}
-	}
+	awaitDeath(t, pid)
 }
 
 // A host that inherits orphans sees neither the tlsd that it has started, nor the process in
@@ -427,11 +424,12 @@ func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, for a PID namespace")
+		testkit.Missing(t, "needs root, for a PID namespace")
 	}
 	socket := filepath.Join(nowhere(t), "s")
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "unshare"),
-		"--pid", "--fork", "--mount-proc"},
+	h := startHostWith(t, hostOptions{flavour: plain,
+		wrapper: []string{testkit.Tool(t, "unshare"),
+			"--pid", "--fork", "--mount-proc"},
 		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
 			"TLSD_EXE=" + tlsdThat(t, "serves")}})
 	h.send("count-sigchld").gives(0, "")
@@ -473,7 +471,7 @@ func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 	}
 	if os.Geteuid() == 0 { // and one that must not be written to
 		h := startHostWith(t, hostOptions{flavour: plain,
-			wrapper: []string{needTool(t, "setpriv"), "--reuid=54325",
+			wrapper: []string{testkit.Tool(t, "setpriv"), "--reuid=54325",
 				"--clear-groups"},
 			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=/nonexistent/s",
 				"TLSD_EXE=" + tlsdThat(t, "serves"), "TLSD_LOG=" + at("file")}})
@@ -499,13 +497,14 @@ func TestTooLowHardLimitsAreSaid(t *testing.T) {
 		"--cpu=60": "a hard limit of 60 for the seconds of CPU time (ulimit -Ht)",
 	} {
 		h := startHostWith(t, hostOptions{flavour: plain,
-			wrapper: []string{needTool(t, "prlimit"), limit},
+			wrapper: []string{testkit.Tool(t, "prlimit"), limit},
 			env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
 				"TLSD_EXE=" + tlsdThat(t, "serves")}})
 		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", want)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "prlimit"),
-		"--nofile=32:1024", "--cpu=60:unlimited"},
+	h := startHostWith(t, hostOptions{flavour: plain,
+		wrapper: []string{testkit.Tool(t, "prlimit"),
+			"--nofile=32:1024", "--cpu=60:unlimited"},
 		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
 			"TLSD_EXE=" + tlsdThat(t, "serves")}})
 	h.send("Backend").gives(7, "openssl")

@@ -8,12 +8,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
+
+// The library exports only its functions, needs only libc, and compiles without a warning.
 
 // functions are the functions that tlsplugin.h declares.
 func functions(t *testing.T) []string {
 	t.Helper()
-	out, err := exec.Command(needTool(t, "gcc"), "-E", "-P", sources+"/tlsplugin.h").Output()
+	out, err := exec.Command(testkit.Tool(t, "gcc"), "-E", "-P",
+		sources+"/tlsplugin.h").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +35,7 @@ func functions(t *testing.T) []string {
 
 func TestTheLibraryExportsItsFunctionsAndNothingElse(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command(needTool(t, "nm"), "-D", "--defined-only", "--format=posix",
+	out, err := exec.Command(testkit.Tool(t, "nm"), "-D", "--defined-only", "--format=posix",
 		plain.library(t)).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +106,7 @@ func TestTheHeaderServesCAndCPlusPlus(t *testing.T) {
 	for _, args := range [][]string{
 		{"-x", "c", "-std=c99"}, {"-x", "c", "-std=c11"}, {"-x", "c++", "-std=c++11"},
 	} {
-		needTool(t, "gcc")
+		testkit.Tool(t, "gcc")
 		args = append(args, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only",
 			"-include", filepath.Join(sources, "tlsplugin.h"), "/dev/null")
 		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {

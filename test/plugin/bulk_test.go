@@ -10,7 +10,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
+
+// Much data in both directions at once does not hang.
 
 // serveEcho is a tlsd with small buffers that is slow on purpose. Each connection echoes, and does
 // not read while it writes.
@@ -68,7 +72,7 @@ func runBulk(t *testing.T, o hostOptions, args ...any) {
 	for _, a := range args {
 		list = append(list, fmt.Sprint(a))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, list[0], list[1:]...)
 	cmd.Env = append(append(os.Environ(), "TLSD_AUTOSTART=0"),
@@ -83,7 +87,7 @@ func runBulk(t *testing.T, o hostOptions, args ...any) {
 // valgrind are the wrappers for the plain flavour.
 func valgrind(t *testing.T, tool ...string) []string {
 	t.Helper()
-	return append([]string{needTool(t, "valgrind"), "--quiet", "--error-exitcode=96",
+	return append([]string{testkit.Tool(t, "valgrind"), "--quiet", "--error-exitcode=96",
 		"--fair-sched=yes"}, tool...)
 }
 

@@ -17,8 +17,10 @@ import (
 	"unsafe"
 
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// tls_Cancel ends each call in each phase. It loses nothing else.
 
 // A canceller is a way to call tls_Cancel while a call waits. Each way calls it again and again,
 // because tls_Cancel does not affect calls that begin later.
@@ -64,7 +66,7 @@ func (c canceller) run(h *host, op string, args []any, others ...*pending) (resu
 	h.t.Helper()
 	defer c.end(h)
 	for _, call := range append(others, c.start(h, op, args...)) {
-		for end := time.Now().Add(patience); ; {
+		for end := time.Now().Add(testkit.Patience); ; {
 			select {
 			case r := <-call.Result():
 				results = append(results, r)
@@ -100,7 +102,7 @@ type stuckHost struct {
 func stuckCalls(t *testing.T) []stuck {
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	connected := func(t *testing.T, port int) *host {
 		h := startHost(t, d.env())
 		h.send("SetCaBundle", ca.File).gives(0, "")
@@ -108,7 +110,7 @@ func stuckCalls(t *testing.T) []stuck {
 		return h
 	}
 	shaken := func(t *testing.T, serve func(conn *tls.Conn)) *host {
-		h := connected(t, serveTLS(t, cert, serve))
+		h := connected(t, testkit.ServeTLS(t, cert.Config(), serve))
 		h.send("Handshake", 1).gives(0, "")
 		return h
 	}
@@ -124,7 +126,8 @@ func stuckCalls(t *testing.T) []stuck {
 	}
 	return []stuck{
 		{"NewClient in connect", func(t *testing.T) *stuckHost {
-			return call(startHost(t, d.env()), "NewClient", "127.0.0.1", deafPort(t))
+			return call(startHost(t, d.env()), "NewClient", "127.0.0.1",
+				testkit.Unanswered(t))
 		}, func(t *testing.T, h *host) { h.send("Backend").gives(7, "openssl") }},
 		{"Handshake with a silent peer", func(t *testing.T) *stuckHost {
 			return call(connected(t, silentPort(t)), "Handshake", 1)
@@ -162,7 +165,7 @@ func stuckCalls(t *testing.T) []stuck {
 		{"Accept without a client", func(t *testing.T) *stuckHost {
 			h := startHost(t, d.env())
 			h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(1, "")
-			return call(h, "Accept", 1, "127.0.0.1", testd.Port(t))
+			return call(h, "Accept", 1, "127.0.0.1", testkit.Port(t))
 		}, func(t *testing.T, h *host) { h.send("CloseServerContext", 1).gives(0, "") }},
 		{"Read behind another Read of the handle", func(t *testing.T) *stuckHost {
 			c := call(shaken(t, listens), "Read", 1, 100)
@@ -274,35 +277,6 @@ func silentPort(t *testing.T) int {
 	}
 	t.Cleanup(func() { ln.Close() }) // the kernel accepts
 	return ln.Addr().(*net.TCPAddr).Port
-}
-
-// deafPort is a port where nobody answers a connect: its queue is full.
-func deafPort(t *testing.T) int {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) })
-	if err := firstError(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
-		syscall.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := name.(*syscall.SockaddrInet4).Port
-	for range 3 {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port),
-			200*time.Millisecond)
-		if err != nil {
-			return port
-		}
-		t.Cleanup(func() { conn.Close() })
-	}
-	t.Fatal("a listener with a queue of 0 takes 3 connections")
-	return 0
 }
 
 // fullQueue is the path of a socket where a connect waits for its place in the queue.
@@ -580,7 +554,7 @@ func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {
 		rounds  int
 	}{{plain, 300}, {asan, 100}, {tsan, 60}} {
 		t.Run(c.flavour.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*testkit.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/fire.c"),
 				c.flavour.library(t), "localhost", fmt.Sprint(port), ca,

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 // The effect of root's /etc/tlsd/client.conf, and of the sockets of the system's tlsd, on the
@@ -26,7 +28,7 @@ type machine struct {
 func (m machine) start(t *testing.T) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, for a mount namespace and files of root's")
+		testkit.Missing(t, "needs root, for a mount namespace and files of root's")
 	}
 	etc := filepath.Join(nowhere(t), "etc")
 	if err := firstError(os.MkdirAll(etc+"/tlsd", 0o755),
@@ -42,8 +44,9 @@ func (m machine) start(t *testing.T) *host {
 	}
 	script := `set -e; mount --make-rprivate /; mount -t tmpfs none /run; ` + m.setup + "\n" +
 		`mount --bind "$etc" /etc; exec "$@"`
-	return startHostWith(t, hostOptions{flavour: asan, wrapper: []string{needTool(t, "unshare"),
-		"--mount", needTool(t, "sh"), "-c", script, "sh"},
+	return startHostWith(t, hostOptions{flavour: asan,
+		wrapper: []string{testkit.Tool(t, "unshare"),
+			"--mount", testkit.Tool(t, "sh"), "-c", script, "sh"},
 		env: append([]string{"etc=" + etc, "TLSD_AUTOSTART=",
 			"TLSD_EXE=" + tlsdThat(t, "serves")}, m.env...)})
 }
@@ -198,7 +201,7 @@ func serveAs(t *testing.T, uid uint32) string {
 func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	for conf, trusted := range map[string]bool{
 		"trusted-users = svc\n":                 true,
@@ -232,7 +235,7 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	const uid = 54322 // its own, so that no real directory is touched
 	private := "/tmp/tlsd-" + strconv.Itoa(uid)
@@ -253,7 +256,8 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := startHostWith(t, hostOptions{flavour: plain,
-			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid),
+			wrapper: []string{testkit.Tool(t, "setpriv"),
+				"--reuid=" + strconv.Itoa(uid),
 				"--clear-groups"},
 			env: []string{"XDG_RUNTIME_DIR=" + dir, "TLSD_AUTOSTART=1",
 				"TLSD_EXE=/nonexistent"}})
@@ -272,7 +276,7 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 func TestWhatIsInTheWayOfAPrivateTLSDIsNamed(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	dir := nowhere(t)
 	lock := dir + "/tlsd.sock.lock"
@@ -280,10 +284,11 @@ func TestWhatIsInTheWayOfAPrivateTLSDIsNamed(t *testing.T) {
 		os.Chown(dir, 54323, 54323)); err != nil {
 		t.Fatal(err)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"),
-		"--reuid=54323", "--clear-groups"},
+	h := startHostWith(t, hostOptions{flavour: plain,
+		wrapper: []string{testkit.Tool(t, "setpriv"),
+			"--reuid=54323", "--clear-groups"},
 		env: []string{"XDG_RUNTIME_DIR=" + dir, "TLSD_AUTOSTART=1",
-			"TLSD_EXE=" + needTool(t, "false")}})
+			"TLSD_EXE=" + testkit.Tool(t, "false")}})
 	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
 		"ended before it listened", lock+" belongs to user 0 and is in the way; remove it")
 }
@@ -292,7 +297,7 @@ func TestWhatIsInTheWayOfAPrivateTLSDIsNamed(t *testing.T) {
 func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	if _, err := os.Lstat("/run/tlsd.sock"); err == nil {
 		t.Skip("this machine runs a tlsd of its own")
@@ -307,8 +312,9 @@ func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 	if err := os.Chmod(d.path, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"),
-		"--reuid=" + strconv.Itoa(uid), "--clear-groups"}})
+	h := startHostWith(t, hostOptions{flavour: plain,
+		wrapper: []string{testkit.Tool(t, "setpriv"),
+			"--reuid=" + strconv.Itoa(uid), "--clear-groups"}})
 	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
 		private+": belongs to another user")
 }

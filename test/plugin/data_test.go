@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // The data channels of connections, with a stand-in that reports errors whenever the test wants it.
@@ -640,14 +641,11 @@ func (h *host) untilAThreadWaits() {
 func (h *host) untilThreadsWait(n int) {
 	h.t.Helper()
 	waits := []int{unix.SYS_POLL, unix.SYS_PPOLL, unix.SYS_FUTEX, unix.SYS_CONNECT}
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	testkit.Until(h.t, "the threads come to rest", func() bool {
 		calls := h.otherThreads()
-		if len(calls) >= n && !slices.ContainsFunc(calls,
-			func(call int) bool { return !slices.Contains(waits, call) }) {
-			return
-		}
-	}
-	h.t.Fatal("the threads do not come to rest")
+		return len(calls) >= n && !slices.ContainsFunc(calls,
+			func(call int) bool { return !slices.Contains(waits, call) })
+	})
 }
 
 // otherThreads are the current system calls of the threads besides the main one.
@@ -669,13 +667,10 @@ func (h *host) otherThreads() (calls []int) {
 // untilAThreadIsIn returns when a thread besides the main one is in one of these system calls.
 func (h *host) untilAThreadIsIn(calls ...int) {
 	h.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if slices.ContainsFunc(h.otherThreads(),
-			func(call int) bool { return slices.Contains(calls, call) }) {
-			return
-		}
-	}
-	h.t.Fatal("no thread waits")
+	testkit.Until(h.t, "a thread waits", func() bool {
+		return slices.ContainsFunc(h.otherThreads(),
+			func(call int) bool { return slices.Contains(calls, call) })
+	})
 }
 
 // If a program writes and ends, its data arrives.
@@ -700,7 +695,7 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 		if n != 30*50_000 {
 			t.Errorf("%d bytes have arrived", n)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("the server sees no end")
 	}
 }
@@ -735,7 +730,7 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 		if n != writes*size {
 			t.Errorf("%d bytes have arrived of %d", n, writes*size)
 		}
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Error("the server sees no end")
 	}
 }
@@ -789,7 +784,7 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 					t.Errorf("%d bytes have arrived of %d, then %v", o.n,
 						writes*size, o.err)
 				}
-			case <-time.After(patience):
+			case <-time.After(testkit.Patience):
 				t.Error("the server sees no end")
 			}
 		})
@@ -800,9 +795,8 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
 	t.Helper()
 	authority := testcert.NewCA(t, "Test CA")
-	cert := authority.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
-	return authority.File, serveTLS(t, cert, serve)
+	cert := authority.Localhost(t)
+	return authority.File, testkit.ServeTLS(t, cert.Config(), serve)
 }
 
 // With the real tlsd: a peer that is gone while Writes run ahead.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // A host closes all its descriptors, as a program that becomes a daemon, and opens files under
@@ -147,7 +149,7 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 				}
 				served <- err
 			}()
-			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*testkit.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, c.flavour.program(t, "testdata/forks.c"),
 				c.flavour.library(t), "h", "1", "", fmt.Sprint(c.rounds))
@@ -195,7 +197,7 @@ func TestTheHostsLimitsDoNotRaiseSignals(t *testing.T) {
 			t.Parallel()
 			d := newStandIn(t)
 			h := startHostWith(t, hostOptions{flavour: musl, env: []string{d.env()},
-				wrapper: []string{needTool(t, "prlimit"), limit}})
+				wrapper: []string{testkit.Tool(t, "prlimit"), limit}})
 			converse(t, d, h)
 		})
 	}
@@ -236,7 +238,7 @@ func TestASandboxWithoutSomeSystemCallsIsNoTrap(t *testing.T) {
 func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	d, h, p, _ := ready(t)
 	if err := firstError(os.Chmod(filepath.Dir(d.path), 0o755),
@@ -283,7 +285,7 @@ func TestTheProgramMayExitWhileThreadsWait(t *testing.T) {
 			h.send("quit")
 			select {
 			case <-h.Left:
-			case <-time.After(patience):
+			case <-time.After(testkit.Patience):
 				t.Fatal("the host does not end")
 			}
 			gets(t, data, "written")

@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// The plugin looks for a tlsd in the documented order, and talks only to trusted users.
 
 // backendIs makes the host ask a stand-in for its backend.
 func backendIs(t *testing.T, h *host, d *standIn, name string) {
@@ -90,7 +93,7 @@ func TestWhatWasTriedIsSaid(t *testing.T) {
 func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	// A stand-in of user 65534 listens; root's host must not talk to it.
 	dir := nowhere(t)
@@ -135,8 +138,9 @@ func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
 	if err := os.Chmod(d.path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	h := startHostWith(t, hostOptions{flavour: plain, wrapper: []string{needTool(t, "setpriv"),
-		"--reuid=65534", "--clear-groups"}, env: []string{d.env()}})
+	h := startHostWith(t, hostOptions{flavour: plain,
+		wrapper: []string{testkit.Tool(t, "setpriv"),
+			"--reuid=65534", "--clear-groups"}, env: []string{d.env()}})
 	backendIs(t, h, d, "root's")
 }
 
@@ -160,7 +164,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	const uid = 54321
 	dir := "/tmp/tlsd-" + strconv.Itoa(uid)
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	if _, err := os.Lstat(dir); err == nil {
 		t.Skipf("%s is in use", dir)
@@ -179,7 +183,8 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	}
 	start := func() *host {
 		return startHostWith(t, hostOptions{flavour: plain,
-			wrapper: []string{needTool(t, "setpriv"), "--reuid=" + strconv.Itoa(uid),
+			wrapper: []string{testkit.Tool(t, "setpriv"),
+				"--reuid=" + strconv.Itoa(uid),
 				"--clear-groups"},
 			env: []string{"TLSD_AUTOSTART=1", "TLSD_EXE=" + exe}})
 	}

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A forked child has a session of its own. It does not keep its parent's session open.
+
 func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // Options, facts, certificates, plain text, and the kinds of errors.
@@ -216,7 +217,7 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	h := startHost(t, d.env())
 	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
 	h.send("NewServerContext", filepath.Base(cert.CertFile),
@@ -288,7 +289,7 @@ func upgrade(ca *testcert.CA, port int) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	line := make([]byte, 10)
 	if _, err := io.ReadFull(c, line); err != nil || string(line) != "220 ready\n" {
 		return fmt.Errorf("greeted with %q, %v", line, err)

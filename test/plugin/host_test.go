@@ -7,9 +7,6 @@ import (
 	"tlsd/internal/testhost"
 )
 
-// patience limits every wait of these tests. It is reached only by a hang.
-const patience = testhost.Patience
-
 // null is an argument that the host turns into a NULL pointer.
 var null = testhost.Null
 

@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 )
 
+// The plugin reads JSON as Go reads it.
+
 // readAsGo returns the expected output of testdata/jsoncheck.c for a document, by encoding/json.
 func readAsGo(doc []byte) string {
 	if !json.Valid(doc) || !utf8.Valid(doc) || nesting(doc) > 32 {

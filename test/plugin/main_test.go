@@ -18,12 +18,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"tlsd/internal/testcc"
+	"tlsd/internal/testkit"
 )
 
 const sources = "../../cmd/tlsshim/plugin"
 
 // strict are the flags that the library's sources must compile with, without a warning.
-var strict = []string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-pthread"}
+var strict = append(testcc.Strict(), "-pthread")
 
 // A flavour is a way to build host and plugin.
 type flavour struct {
@@ -78,7 +81,7 @@ var built sync.Map // output name to func() error
 // compile returns the path of an output that a compiler makes with these arguments.
 func compile(t *testing.T, cc, name string, args ...string) string {
 	t.Helper()
-	needTool(t, cc)
+	testkit.Tool(t, cc)
 	out := filepath.Join(workDir, name)
 	return build(t, out, exec.Command(cc, append([]string{"-o", out}, args...)...))
 }
@@ -122,24 +125,6 @@ func (f *flavour) program(t *testing.T, source string) string {
 	args = append(args, f.flags...)
 	name := strings.TrimSuffix(filepath.Base(source), ".c")
 	return compile(t, f.cc, name+"-"+f.name, append(args, source, "-ldl")...)
-}
-
-// needTool ends the test unless the program is installed.
-func needTool(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		missing(t, "%v", err)
-	}
-	return path
-}
-
-func missing(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatalf("TLSD_TEST_STRICT=1: "+format, args...)
-	}
-	t.Skipf(format, args...)
 }
 
 // A nowhere is a directory without a tlsd, with a path short enough for a socket.

@@ -11,6 +11,7 @@ import (
 
 	"tlsd/internal/testd"
 	"tlsd/internal/testhost"
+	"tlsd/internal/testkit"
 )
 
 // Programs that have more rights than the user who runs them. That user rules the environment, and
@@ -84,7 +85,7 @@ func (tr *trap) run(t *testing.T, program string, uid int, env []string) string 
 	t.Helper()
 	h, err := testhost.Start(testhost.Options{
 		Program: program, Library: plain.library(t), Env: env,
-		Wrapper: []string{needTool(t, "setpriv"), fmt.Sprintf("--reuid=%d", uid),
+		Wrapper: []string{testkit.Tool(t, "setpriv"), fmt.Sprintf("--reuid=%d", uid),
 			fmt.Sprintf("--regid=%d", uid), "--clear-groups"},
 	})
 	if err != nil {
@@ -125,7 +126,7 @@ func (tr *trap) marks(said string) (list []string) {
 func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to give a program rights")
+		testkit.Missing(t, "needs root, to give a program rights")
 	}
 	setID := func(uid, gid int, mode os.FileMode) func(string) error {
 		return func(file string) error {
@@ -144,7 +145,8 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 		{"set-uid another user", setID(ownerUser, 0, os.ModeSetuid), ownerUser, false},
 		{"set-gid", setID(0, ownerGroup, os.ModeSetgid), runner, false},
 		{"a file capability", func(file string) error {
-			out, err := exec.Command(needTool(t, "setcap"), "cap_net_bind_service+ep",
+			out, err := exec.Command(testkit.Tool(t, "setcap"),
+				"cap_net_bind_service+ep",
 				file).CombinedOutput()
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, out)
@@ -184,7 +186,7 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 func TestAProgramOfTwoUsersStartsNoTLSD(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to be another user")
+		testkit.Missing(t, "needs root, to be another user")
 	}
 	dir := nowhere(t)
 	if err := os.Chown(dir, 65534, -1); err != nil {

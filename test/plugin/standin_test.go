@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // A standIn listens in tlsd's place. It does nothing by itself: the test takes its connections and
@@ -48,7 +50,7 @@ func (d *standIn) env() string { return "TLSD_SOCKET=" + d.path }
 // accept takes the next connection.
 func (d *standIn) accept() *peer {
 	d.t.Helper()
-	d.ln.SetDeadline(time.Now().Add(patience))
+	d.ln.SetDeadline(time.Now().Add(testkit.Patience))
 	conn, err := d.ln.AcceptUnix()
 	if err != nil {
 		d.t.Fatal(err)
@@ -110,7 +112,7 @@ func (d *descriptors) take() *os.File {
 }
 
 func newPeer(conn *net.UnixConn) *peer {
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	fds := &descriptors{UnixConn: conn}
 	return &peer{conn: conn, in: bufio.NewReaderSize(fds, 64*1024), fds: fds}
 }
@@ -136,7 +138,7 @@ func (p *peer) takeChannel() (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return conn.(*net.UnixConn), nil
 }
 
@@ -301,12 +303,9 @@ func (h *host) clog(p *peer, calls ...*pending) []*pending {
 	for range 16 {
 		calls = append(calls, h.start("Accept", 1, largeText, 1))
 	}
-	for end := time.Now().Add(patience); unread(h.t,
-		p) < 150_000; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			h.t.Fatalf("only %d bytes are on their way", unread(h.t, p))
-		}
-	}
+	testkit.Until(h.t, "150,000 bytes are on their way", func() bool {
+		return unread(h.t, p) >= 150_000
+	})
 	h.untilThreadsWait(len(calls))
 	return calls
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 )
 
+// Threads may call at the same time. A Close ends the calls that wait on its handle.
+
 func TestACloseEndsTheCallsThatWaitOnItsHandle(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // tls_Wait, and tls_Descriptor of a context. Some tests have a stand-in for tlsd, others the real
@@ -272,7 +273,7 @@ func serves(t *testing.T) (h *host, port int, config *tls.Config) {
 	t.Helper()
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	cert := ca.Localhost(t)
 	h = startHost(t, d.env())
 	h.send("NewServerContext", cert.CertFile, cert.KeyFile).gives(1, "")
 	port = int(h.call("Listen", 1, "127.0.0.1", 0).N)
@@ -288,12 +289,9 @@ func TestTheDescriptorOfAContextIsReadableWhileARealClientWaits(t *testing.T) {
 	}
 	readable := func(want int64) {
 		t.Helper()
-		end := time.Now().Add(patience)
-		for h.call("readable", fd).N != want {
-			if time.Sleep(time.Millisecond); time.Now().After(end) {
-				t.Fatalf("readable does not become %d", want)
-			}
-		}
+		testkit.Until(t, fmt.Sprintf("readable becomes %d", want), func() bool {
+			return h.call("readable", fd).N == want
+		})
 	}
 	h.send("readable", fd).gives(0, "")
 	for i := range 3 {
@@ -346,7 +344,7 @@ func echoed(t *testing.T, port int, config *tls.Config, word string) {
 		return
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	fmt.Fprint(conn, word)
 	got := make([]byte, len(word))
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != word {

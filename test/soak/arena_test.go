@@ -17,6 +17,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -59,25 +60,17 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 		ports: make(chan int, 32), figures: newFigures(),
 		sessions: map[*session]struct{}{}, killed: map[int]time.Time{},
 	}
-	a.cert = a.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
-	must(t, os.WriteFile(a.bundle, a.ca.PEM(), 0o600))
+	a.cert = a.ca.Localhost(t)
+	testkit.Must(t, os.WriteFile(a.bundle, a.ca.PEM(), 0o600))
 	a.peer = startPeer(t, a.cert)
 	for range cap(a.ports) {
-		a.ports <- testd.Port(t)
+		a.ports <- testkit.Port(t)
 	}
 	a.d = testd.StartWith(t, testd.Options{
 		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...),
 		Env:   []string{"TMPDIR=" + a.temp}, MayFail: restarts,
 	})
 	return a
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // run plays until the time is over.
@@ -143,7 +136,7 @@ type session struct {
 
 // play plays one scene.
 func (a *arena) play(random *rand.Rand) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	which := scenes[random.IntN(len(scenes))]
 	sc := &scene{arena: a, name: which.name, random: random, ctx: ctx, epoch: a.epoch.Load(),

@@ -39,9 +39,6 @@ var (
 	callers  = flag.Int("callers", 3, "that play scenes at the same time, for each daemon")
 )
 
-// patience limits a scene. Only a hang takes so long.
-const patience = 2 * time.Minute
-
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(callerEnv); socket != "" {
 		os.Exit(playCaller(socket))

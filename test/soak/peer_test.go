@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // An order is the request of a caller to a peer: the first bytes that the caller sends.
@@ -47,8 +48,8 @@ type peer struct {
 func startPeer(t *testing.T, cert *testcert.Cert) *peer {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
-	must(t, err)
+		cert.Config())
+	testkit.Must(t, err)
 	p := &peer{t: t, listener: l, port: l.Addr().(*net.TCPAddr).Port}
 	p.serving.Go(func() {
 		for {
@@ -81,7 +82,7 @@ func (p *peer) expect(o order) <-chan error {
 }
 
 func (p *peer) serve(conn *tls.Conn) {
-	conn.SetDeadline(time.Now().Add(2 * patience))
+	conn.SetDeadline(time.Now().Add(2 * testkit.Patience))
 	head := make([]byte, orderBytes)
 	if _, err := io.ReadFull(conn, head); err != nil {
 		return // a caller that was not that far

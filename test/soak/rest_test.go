@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -28,12 +28,12 @@ type rest struct {
 
 // rest serves one session and waits until the daemon is at rest.
 func (a *arena) rest() rest {
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(a.t.Context(), testkit.Patience)
 	defer cancel()
 	c, err := client.Dial(ctx, a.d.Socket)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	b, err := c.Backend(ctx)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	if b != "openssl" {
 		a.t.Fatalf("tls.Backend is %q", b)
 	}
@@ -45,18 +45,18 @@ func (a *arena) rest() rest {
 		want = 2
 	}
 	var r rest
-	testd.Eventually(a.t, patience, fmt.Sprintf("the daemon is at rest, with %d workers", want),
+	testkit.Until(a.t, fmt.Sprintf("the daemon is at rest, with %d workers", want),
 		func() bool {
-			kids := children(a.d.PID)
+			kids := testkit.Children(a.d.PID)
 			r = rest{children: len(kids),
 				files: len(list(fmt.Sprintf("/proc/%d/fd", a.d.PID)))}
 			for _, kid := range kids {
-				pid, _, _ := strings.Cut(kid, " ")
-				r.workers = max(r.workers, len(list("/proc/"+pid+"/fd")))
+				r.workers = max(r.workers,
+					len(list(fmt.Sprintf("/proc/%d/fd", kid.PID))))
 			}
 			return r.children == want &&
 				!slices.ContainsFunc(kids,
-					func(c string) bool { return strings.HasSuffix(c, "Z") }) &&
+					func(c testkit.Child) bool { return c.State == "Z" }) &&
 				(a.atRest.files == 0 || a.restarts || r.files <= a.atRest.files &&
 					r.workers <= a.atRest.workers)
 		})
@@ -76,7 +76,7 @@ func (a *arena) look() {
 			a.atRest.workers)
 		a.figures.judgeMemory(t)
 	}
-	testd.Eventually(t, patience, "no connection is left", func() bool {
+	testkit.Until(t, "no connection is left", func() bool {
 		return a.peer.open.Load() == 0
 	})
 	for range cap(a.ports) {
@@ -145,21 +145,6 @@ func list(dir string) (names []string) {
 		names = append(names, e.Name())
 	}
 	return names
-}
-
-// children lists a process's children as "pid state".
-func children(pid int) (found []string) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, file := range files {
-		text, _ := os.ReadFile(file) // fails for a thread that is gone
-		for _, child := range strings.Fields(string(text)) {
-			stat, err := os.ReadFile("/proc/" + child + "/stat")
-			if i := bytes.LastIndexByte(stat, ')'); err == nil && len(stat) > i+2 {
-				found = append(found, child+" "+string(stat[i+2]))
-			}
-		}
-	}
-	return found
 }
 
 // A sample is what the supervisor has at some time.

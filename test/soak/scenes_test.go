@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -292,7 +293,7 @@ func (sc *scene) listens(port int, accept <-chan accepted) error {
 // giveBack returns a port when it has no listener.
 func (sc *scene) giveBack(port int) {
 	sc.giveUp()
-	for end := time.Now().Add(patience); testd.Listening(sc.t,
+	for end := time.Now().Add(testkit.Patience); testd.Listening(sc.t,
 		port); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			sc.fail("scene %q: its session has ended, and somebody still listens on "+
@@ -456,7 +457,7 @@ func (sc *scene) rawDial() (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return conn, nil
 }
 

@@ -22,8 +22,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
+
+// A bundle is taken or refused as a whole, as proto.md says.
 
 // A bundle is a file for tls.SetCaBundle, with the result that proto.md promises.
 type bundle struct {
@@ -126,7 +129,7 @@ func edit(p part, old, new string) part {
 func trusted(settings ...string) part {
 	return func(t *testing.T, w *world) []byte {
 		args := append([]string{"x509", "-in", w.ca.File, "-trustout"}, settings...)
-		out, err := exec.CommandContext(bounded(t), "openssl", args...).Output()
+		out, err := exec.CommandContext(testkit.Bounded(t), "openssl", args...).Output()
 		if err != nil || !bytes.HasPrefix(out, []byte("-----BEGIN TRUSTED CERTIFICATE")) {
 			t.Fatalf("openssl %q: %v", args, err)
 		}
@@ -137,7 +140,7 @@ func trusted(settings ...string) part {
 func (b bundle) file(t *testing.T, w *world) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bundle.pem")
-	must(t, os.WriteFile(path, b.content(t, w), 0o600))
+	testkit.Must(t, os.WriteFile(path, b.content(t, w), 0o600))
 	return path
 }
 
@@ -150,13 +153,14 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
 			path, s := b.file(t, w), d.Dial(t)
-			err := s.SetCaBundle(bounded(t), path)
+			err := s.SetCaBundle(testkit.Bounded(t), path)
 			switch {
 			case b.refused != "":
 				isFileError(t, err, path, b.refused)
 				refuses(t, s, w.good, "(system)")
-				must(t, s.SetCaBundle(bounded(t), w.ca.File))
-				isFileError(t, s.SetCaBundle(bounded(t), path), path, b.refused)
+				testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
+				isFileError(t, s.SetCaBundle(testkit.Bounded(t), path), path,
+					b.refused)
 				accepts(t, s, w.good)
 				refuses(t, s, w.wrong, w.ca.File+" (CA bundle)")
 			case err != nil:
@@ -182,8 +186,8 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path, s := filepath.Join(t.TempDir(), "bundle.pem"), d.Dial(t)
-			must(t, make(path))
-			isFileError(t, s.SetCaBundle(bounded(t), path), path, name)
+			testkit.Must(t, make(path))
+			isFileError(t, s.SetCaBundle(testkit.Bounded(t), path), path, name)
 			refuses(t, s, w.good, "(system)")
 		})
 	}
@@ -224,8 +228,8 @@ void main() {
 }
 `, strings.TrimSuffix(testd.Plugin(t), ".so"), path, w.good)
 			file := filepath.Join(t.TempDir(), "bundle.dom")
-			must(t, os.WriteFile(file, []byte(script), 0o600))
-			cmd := exec.CommandContext(bounded(t), testd.Domhost(t), file)
+			testkit.Must(t, os.WriteFile(file, []byte(script), 0o600))
+			cmd := exec.CommandContext(testkit.Bounded(t), testd.Domhost(t), file)
 			cmd.Env = append(os.Environ(), "TLSD_SOCKET="+d.Socket)
 			out, err := cmd.CombinedOutput()
 			if (err == nil) != (b.refused == "") {
@@ -248,13 +252,13 @@ func TestTenMegabytesOfCertificates(t *testing.T) {
 	w := newWorld(t)
 	large := strangers(t, 2000)
 	path := filepath.Join(t.TempDir(), "large.pem")
-	must(t, os.WriteFile(path, append(large, w.ca.PEM()...), 0o600))
+	testkit.Must(t, os.WriteFile(path, append(large, w.ca.PEM()...), 0o600))
 	if len(large) < 10_000_000 {
 		t.Fatalf("the bundle has %d bytes only", len(large))
 	}
 	s := testd.Start(t).Dial(t)
 	begun := time.Now()
-	must(t, s.SetCaBundle(bounded(t), path))
+	testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), path))
 	took := time.Since(begun)
 	begun = time.Now()
 	accepts(t, s, w.good)
@@ -267,7 +271,7 @@ func TestTenMegabytesOfCertificates(t *testing.T) {
 func strangers(t *testing.T, n int) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	testkit.Must(t, err)
 	var out bytes.Buffer
 	for i := range n {
 		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)),
@@ -277,8 +281,8 @@ func strangers(t *testing.T, n int) []byte {
 			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4,
 				1, 55555, 1}, Value: make([]byte, 3500)}}}
 		der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
-		must(t, err)
-		must(t, pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		testkit.Must(t, err)
+		testkit.Must(t, pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
 	return out.Bytes()
 }
@@ -293,32 +297,32 @@ func TestABundleIsForLaterClientsOfItsSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := testd.Start(t, flags...)
-			ctx, s, o := bounded(t), d.Dial(t), d.Dial(t)
+			ctx, s, o := testkit.Bounded(t), d.Dial(t), d.Dial(t)
 			if mine, others := pid(t, s),
 				pid(t, o); (mine == others) != (name == "shared") {
 				t.Fatalf("the sessions are served by the processes %d and %d",
 					mine, others)
 			}
 			system := open(t, s, w.good)
-			must(t, s.SetCaBundle(ctx, w.ca.File))
-			must(t, o.SetCaBundle(ctx, w.other.File))
+			testkit.Must(t, s.SetCaBundle(ctx, w.ca.File))
+			testkit.Must(t, o.SetCaBundle(ctx, w.other.File))
 			before := open(t, s, w.good)
-			must(t, s.SetCaBundle(ctx, w.other.File))
+			testkit.Must(t, s.SetCaBundle(ctx, w.other.File))
 			after, afterGood := open(t, s, w.wrong), open(t, s, w.good)
 			isFileError(t, s.SetCaBundle(ctx, "/nonexistent"), "/nonexistent")
 			afterBad := open(t, s, w.wrong)
 
 			refused(t, s.Handshake(ctx, system), "(system)")
-			must(t, s.Handshake(ctx, before))
-			must(t, s.Handshake(ctx, after))
-			must(t, s.Handshake(ctx, afterBad))
+			testkit.Must(t, s.Handshake(ctx, before))
+			testkit.Must(t, s.Handshake(ctx, after))
+			testkit.Must(t, s.Handshake(ctx, afterBad))
 			refused(t, s.Handshake(ctx, afterGood), w.other.File+" (CA bundle)")
 
 			// The file is read once.
 			file := filepath.Join(t.TempDir(), "copy.pem")
-			must(t, os.WriteFile(file, w.ca.PEM(), 0o600))
-			must(t, s.SetCaBundle(ctx, file))
-			must(t, os.Remove(file))
+			testkit.Must(t, os.WriteFile(file, w.ca.PEM(), 0o600))
+			testkit.Must(t, s.SetCaBundle(ctx, file))
+			testkit.Must(t, os.Remove(file))
 			accepts(t, s, w.good)
 
 			accepts(t, o, w.wrong)
@@ -330,7 +334,7 @@ func TestABundleIsForLaterClientsOfItsSession(t *testing.T) {
 
 func pid(t *testing.T, s *client.Client) int {
 	t.Helper()
-	h, err := s.Hello(bounded(t))
-	must(t, err)
+	h, err := s.Hello(testkit.Bounded(t))
+	testkit.Must(t, err)
 	return h.Server.PID
 }

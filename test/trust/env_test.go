@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // SSL_CERT_FILE and SSL_CERT_DIR belong to the daemon and reach its workers. Only the CAs in these
@@ -16,12 +17,13 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	dir, bare := t.TempDir(), t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, hashOf(t, w.ca.File)+".0"), w.ca.PEM(), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, hashOf(t, w.ca.File)+".0"), w.ca.PEM(),
+		0o600))
 	missing, fifo := filepath.Join(bare, "missing.pem"), filepath.Join(bare, "fifo")
-	must(t, unix.Mkfifo(fifo, 0o600))
+	testkit.Must(t, unix.Mkfifo(fifo, 0o600))
 	file := func(name string, content []byte) string {
 		path := filepath.Join(t.TempDir(), name)
-		must(t, os.WriteFile(path, content, 0o600))
+		testkit.Must(t, os.WriteFile(path, content, 0o600))
 		return path
 	}
 	broken := file("broken.pem",
@@ -66,13 +68,13 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 			} else {
 				refuses(t, s, w.good, c.store)
 			}
-			info, err := s.Info(bounded(t))
-			must(t, err)
+			info, err := s.Info(testkit.Bounded(t))
+			testkit.Must(t, err)
 			if (info.Trust.Certificates > 0) != (c.trusted || c.file == w.other.File) {
 				t.Errorf("tls.Info says %+v", info.Trust)
 			}
 			// A session's own bundle replaces it.
-			must(t, s.SetCaBundle(bounded(t), w.ca.File))
+			testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
 			accepts(t, s, w.good)
 		})
 	}
@@ -82,7 +84,8 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 func TestADirectoryAloneIsEnough(t *testing.T) {
 	t.Parallel()
 	w, dir := newWorld(t), t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, hashOf(t, w.ca.File)+".0"), w.ca.PEM(), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, hashOf(t, w.ca.File)+".0"), w.ca.PEM(),
+		0o600))
 	s := testd.StartWith(t, testd.Options{Env: []string{"SSL_CERT_DIR=" + dir}}).Dial(t)
 	accepts(t, s, w.good)
 	refuses(t, s, w.wrong, dir+" (system, from SSL_CERT_DIR)")

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A layout is the way in which a system keeps its CA certificates. The libssl stays this machine's,
@@ -112,8 +113,8 @@ func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 			if found == "" {
 				t.Errorf("%v; want to read one of %q", err, l.store)
 			}
-			info, err := s.Info(bounded(t))
-			must(t, err)
+			info, err := s.Info(testkit.Bounded(t))
+			testkit.Must(t, err)
 			if tr := info.Trust; tr.Certificates == 0 ||
 				!strings.HasPrefix(found, tr.File+tr.Dir) ||
 				(len(tr.Empty) > 0) != strings.Contains(found, "tried") {
@@ -134,7 +135,7 @@ func TestWithoutAStoreTheErrorSaysWhatWasTried(t *testing.T) {
 		"/etc/pki/tls/certs/ca-bundle.crt does not exist",
 		"/etc/ssl/ca-bundle.pem does not exist", "/etc/ssl/cert.pem does not exist",
 		"/etc/ssl/certs does not exist")
-	must(t, s.SetCaBundle(bounded(t), w.ca.File))
+	testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
 	accepts(t, s, w.good)
 }
 
@@ -163,7 +164,8 @@ func (l layout) spec(t *testing.T, w *world) root {
 // hashOf is the name that a certificate has in a directory (openssl-rehash(1)).
 func hashOf(t *testing.T, file string) string {
 	t.Helper()
-	out, err := exec.CommandContext(bounded(t), "openssl", "x509", "-hash", "-noout", "-in",
+	out, err := exec.CommandContext(testkit.Bounded(t), "openssl", "x509", "-hash", "-noout",
+		"-in",
 		file).CombinedOutput()
 	if err != nil {
 		t.Fatalf("openssl x509 -hash: %v\n%s", err, out)
@@ -175,9 +177,9 @@ func hashOf(t *testing.T, file string) string {
 func (r root) daemon(t *testing.T) *testd.Daemon {
 	t.Helper()
 	spec, err := json.Marshal(r)
-	must(t, err)
+	testkit.Must(t, err)
 	self, err := os.Executable()
-	must(t, err)
+	testkit.Must(t, err)
 	return testd.StartWith(t,
 		testd.Options{Under: []string{self}, Env: []string{enterEnv + "=" + string(spec)}})
 }
@@ -189,14 +191,11 @@ func mayMount(t *testing.T) {
 		t.Skip("needs root, to mount")
 	}
 	self, err := os.Executable()
-	must(t, err)
-	cmd := exec.CommandContext(bounded(t), self, self, "-test.run=^$")
+	testkit.Must(t, err)
+	cmd := exec.CommandContext(testkit.Bounded(t), self, self, "-test.run=^$")
 	cmd.Env = append(os.Environ(), enterEnv+"={}")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		if os.Getenv("TLSD_TEST_STRICT") == "1" {
-			t.Fatalf("this needs a mount namespace: %v: %s", err, out)
-		}
-		t.Skipf("mount namespaces are not permitted: %v: %s", err, out)
+		testkit.Missing(t, "mount namespaces are not permitted: %v: %s", err, out)
 	}
 }
 

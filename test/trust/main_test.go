@@ -1,19 +1,16 @@
 package trust
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -23,9 +20,6 @@ func TestMain(m *testing.M) {
 	}
 	testd.Main(m)
 }
-
-// patience limits every wait of a test, also on a busy machine.
-const patience = 2 * time.Minute
 
 // A world has an authority, a second one that nobody trusts, and a server with a certificate of
 // each.
@@ -47,42 +41,14 @@ func newWorld(t *testing.T) *world {
 // serve lets clients come and go until the test ends.
 func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	cfg := &tls.Config{Certificates: []tls.Certificate{cert.TLS()}}
-	var work sync.WaitGroup
-	t.Cleanup(func() { // clients were opened later, so they are gone by then
-		l.Close()
-		work.Wait()
-	})
-	work.Go(func() {
-		for {
-			nc, err := l.Accept()
-			if err != nil {
-				return
-			}
-			work.Go(func() {
-				defer nc.Close()
-				nc.SetDeadline(time.Now().Add(patience))
-				io.Copy(io.Discard, tls.Server(nc, cfg))
-			})
-		}
-	})
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func bounded(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
+	return testkit.ServeTLS(t, cert.Config(), func(c *tls.Conn) { io.Copy(io.Discard, c) })
 }
 
 // open makes a client's connection, before its handshake.
 func open(t *testing.T, s *client.Client, port int) client.Handle {
 	t.Helper()
-	h, err := s.NewClient(bounded(t), "localhost", port)
-	must(t, err)
+	h, err := s.NewClient(testkit.Bounded(t), "localhost", port)
+	testkit.Must(t, err)
 	return h
 }
 
@@ -90,8 +56,8 @@ func open(t *testing.T, s *client.Client, port int) client.Handle {
 func shake(t *testing.T, s *client.Client, port int) error {
 	t.Helper()
 	h := open(t, s, port)
-	err := s.Handshake(bounded(t), h)
-	must(t, s.CloseConn(bounded(t), h))
+	err := s.Handshake(testkit.Bounded(t), h)
+	testkit.Must(t, s.CloseConn(testkit.Bounded(t), h))
 	return err
 }
 
@@ -122,12 +88,5 @@ func refused(t *testing.T, err error, store ...string) {
 			!strings.Contains(e.Message, text) {
 			t.Errorf("%v; want to read %q, as the store", err, text)
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

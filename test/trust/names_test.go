@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -24,8 +25,8 @@ type build struct {
 
 func privateBuild(t *testing.T) build {
 	t.Helper()
-	info, err := testd.Start(t).Dial(t).Info(bounded(t))
-	must(t, err)
+	info, err := testd.Start(t).Dial(t).Info(testkit.Bounded(t))
+	testkit.Must(t, err)
 	dir := t.TempDir()
 	b := build{
 		dir:     dir,
@@ -34,24 +35,24 @@ func privateBuild(t *testing.T) build {
 		version: info.Libssl.Version,
 	}
 	ssl, err := os.ReadFile(info.Libssl.Path)
-	must(t, err)
+	testkit.Must(t, err)
 	crypto, err := os.ReadFile(info.Libssl.Libcrypto)
-	must(t, err)
+	testkit.Must(t, err)
 	was := regexp.MustCompile(`\x00(/[^\x00]*)/cert\.pem\x00`).FindSubmatch(crypto)
 	if was == nil {
 		t.Fatalf("%s does not have the path of its certificates", info.Libssl.Libcrypto)
 	}
 	b.nowhere = "/" + strings.Repeat("n", len(was[1])-1)
 	crypto = bytes.ReplaceAll(crypto, append(was[1], "/cert"...), []byte(b.nowhere+"/cert"))
-	must(t, os.WriteFile(b.ssl, ssl, 0o700))
-	must(t, os.WriteFile(b.crypto, crypto, 0o700))
+	testkit.Must(t, os.WriteFile(b.ssl, ssl, 0o700))
+	testkit.Must(t, os.WriteFile(b.crypto, crypto, 0o700))
 	return b
 }
 
 // doctor runs tlsshim doctor.
 func doctor(t *testing.T, d *testd.Daemon) string {
 	t.Helper()
-	cmd := exec.CommandContext(bounded(t), testd.Exe(t, "tlsshim"),
+	cmd := exec.CommandContext(testkit.Bounded(t), testd.Exe(t, "tlsshim"),
 		"--socket="+d.Socket, "doctor")
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
@@ -80,14 +81,14 @@ func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	tried := []string{"tried: " + b.nowhere + "/cert.pem does not exist, " + b.nowhere +
 		"/certs does not exist"}
 	refuses(t, s, w.good, append(tried, "(system)")...)
-	info, err := s.Info(bounded(t))
-	must(t, err)
+	info, err := s.Info(testkit.Bounded(t))
+	testkit.Must(t, err)
 	if tr := info.Trust; tr.Source != "fallback" && tr.Source != "none" || len(tr.Empty) < 2 ||
 		!strings.HasPrefix(tr.Empty[0], b.nowhere) {
 		t.Errorf("tls.Info says %+v", tr)
 	}
 	says(t, "doctor", doctor(t, d), tried...)
-	must(t, s.SetCaBundle(bounded(t), w.ca.File))
+	testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
 	accepts(t, s, w.good)
 }
 
@@ -96,7 +97,7 @@ func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
 	t.Parallel()
 	b := privateBuild(t)
 	link := filepath.Join(t.TempDir(), "a-library.so")
-	must(t, os.Symlink(b.ssl, link))
+	testkit.Must(t, os.Symlink(b.ssl, link))
 	for name, asked := range map[string]string{"by its path": b.ssl, "by a link": link,
 		"by its name": filepath.Base(b.ssl)} {
 		t.Run(name, func(t *testing.T) {
@@ -104,15 +105,16 @@ func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
 			d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + asked},
 				Env: []string{"LD_LIBRARY_PATH=" + b.dir}})
 			s := d.Dial(t)
-			info, err := s.Info(bounded(t))
-			must(t, err)
+			info, err := s.Info(testkit.Bounded(t))
+			testkit.Must(t, err)
 			l := info.Libssl
 			if l.Path != b.ssl || l.Libcrypto != b.crypto || l.Version != b.version ||
 				l.Pair == "" || strings.HasPrefix(l.Pair, "not compared") {
 				t.Errorf("tls.Info says %+v; want %s and %s, which agree", l,
 					b.ssl, b.crypto)
 			}
-			if v, err := s.Version(bounded(t), 0); err != nil || v != b.version {
+			if v, err := s.Version(testkit.Bounded(t), 0); err != nil ||
+				v != b.version {
 				t.Errorf("tls.Version says %q, %v; want %q", v, err, b.version)
 			}
 			says(t, "doctor", doctor(t, d), b.version+", "+b.ssl+"\n",
@@ -128,10 +130,10 @@ func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
 	b := privateBuild(t)
 	d := testd.StartWith(t, testd.Options{Flags: []string{"--libssl=" + b.ssl}})
 	s := d.Dial(t)
-	if name, err := s.Backend(bounded(t)); err != nil || name != "stub" {
+	if name, err := s.Backend(testkit.Bounded(t)); err != nil || name != "stub" {
 		t.Errorf("tls.Backend says %q, %v; want stub", name, err)
 	}
-	_, err := s.NewClient(bounded(t), "localhost", 1)
+	_, err := s.NewClient(testkit.Bounded(t), "localhost", 1)
 	if e, ok := err.(*client.Error); !ok || e.Kind != client.KindBackend {
 		t.Fatalf("%v; want kind backend", err)
 	}

@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,17 +20,13 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 	"tlsd/rpc"
 	"tlsd/rpc/wire"
 	"tlsd/session"
 )
-
-// soon is the limit for the end of a wait that was ended. Only a hang takes so long, also on a busy
-// machine.
-const soon = 3 * time.Minute
 
 // slowName is a new name. (Go joins two look-ups of the same name. The joined look-up does not end
 // with the first caller that gives up, but by the resolver's own timeouts.)
@@ -153,8 +148,8 @@ type answer struct {
 func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way,
 	bounds session.Timeouts) *caller {
 	t.Helper()
-	ours, theirs := pair(t)
-	ours.SetDeadline(time.Now().Add(10 * soon))
+	ours, theirs := testkit.UnixPair(t)
+	ours.SetDeadline(time.Now().Add(10 * testkit.Patience))
 	ctx, stop := context.WithCancel(context.Background())
 	c := &caller{
 		t: t, way: w, cert: cert, conn: ours, stop: stop,
@@ -174,25 +169,6 @@ func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way,
 		<-c.over
 	})
 	return c
-}
-
-// pair is a connected pair of Unix sockets.
-func pair(t *testing.T) (a, b *net.UnixConn) {
-	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ca, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cb, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ca.(*net.UnixConn), cb.(*net.UnixConn)
 }
 
 // listen distributes the answers.
@@ -271,8 +247,8 @@ func (c *caller) answer(id string) answer {
 	select {
 	case a := <-c.at(id):
 		return a
-	case <-time.After(soon):
-		c.t.Fatalf("no answer to call %s within %v", id, soon)
+	case <-time.After(testkit.Patience):
+		c.t.Fatalf("no answer to call %s within %v", id, testkit.Patience)
 		return answer{}
 	}
 }
@@ -302,8 +278,8 @@ func (c *caller) ended() {
 	c.t.Helper()
 	select {
 	case <-c.served:
-	case <-time.After(soon):
-		c.t.Errorf("the session has not ended within %v", soon)
+	case <-time.After(testkit.Patience):
+		c.t.Errorf("the session has not ended within %v", testkit.Patience)
 		return
 	}
 	if n := c.eng.open.Load(); n != 0 {
@@ -327,7 +303,7 @@ func (c *caller) bound(handle int) {
 // open connects to a peer. The connection is handle 1.
 func (c *caller) open(peer func(*net.TCPConn)) {
 	c.t.Helper()
-	port := fakeengine.Serve(c.t, func(nc net.Conn) { peer(nc.(*net.TCPConn)) })
+	port := testkit.Serve(c.t, func(nc net.Conn) { peer(nc.(*net.TCPConn)) })
 	c.ok("tls.NewClient", fmt.Sprintf(`["localhost",%d]`, port))
 	c.ok("tls.SetInsecureSkipVerify", "[1,1]")
 }
@@ -354,7 +330,7 @@ func (c *caller) openServer(then func(*net.TCPConn)) {
 	c.t.Helper()
 	c.open(func(nc *net.TCPConn) {
 		nc.SetReadBuffer(4 << 10)
-		p := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{c.cert.TLS()}})
+		p := tls.Server(nc, c.cert.Config())
 		if p.Handshake() == nil && then != nil {
 			then(nc)
 		}
@@ -365,21 +341,14 @@ func (c *caller) openServer(then func(*net.TCPConn)) {
 // callWithChannel is call for a call that announces a data channel. It also returns the other end.
 func (c *caller) callWithChannel(method, params string) (id string, ours net.Conn) {
 	c.t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(fds[0]), "ours")
-	ours, err = net.FileConn(f)
-	f.Close()
-	if err == nil {
-		c.t.Cleanup(func() { ours.Close() })
-		c.id++
-		line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n",
-			c.id, method, params)
-		_, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(fds[1]), nil)
-	}
-	unix.Close(fds[1])
+	f, theirs := testkit.SocketPair(c.t, unix.SOCK_STREAM)
+	ours = testkit.UnixConn(c.t, f)
+	c.id++
+	line := fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}`+"\n",
+		c.id, method, params)
+	_, _, err := c.conn.(*net.UnixConn).WriteMsgUnix(line,
+		unix.UnixRights(int(theirs.Fd())), nil)
+	theirs.Close()
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -409,13 +378,13 @@ const tooMuch = 150 << 10
 func (c *caller) server() (port int) {
 	c.t.Helper()
 	c.ok("tls.NewServerContext", fmt.Sprintf("[%q,%q]", c.cert.CertFile, c.cert.KeyFile))
-	return fakeengine.FreePort(c.t)
+	return testkit.Port(c.t)
 }
 
 // dial makes a TCP connection to a listener, once there is one. It sends only this text.
 func (c *caller) dial(port int, says string) {
 	c.t.Helper()
-	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			c.t.Cleanup(func() { nc.Close() })

@@ -13,10 +13,12 @@ import (
 
 	"go.uber.org/goleak"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/session"
 )
+
+// Each wait can be ended: by a cancel, by a close, and with the session.
 
 // A way is how a wait is ended.
 type way int
@@ -342,7 +344,7 @@ var instant = []string{
 
 // blackHole begins a NewClient whose connect gets no answer. The connection is handle 1.
 func (c *caller) blackHole() string {
-	return c.call("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, fakeengine.Unanswered(c.t)))
+	return c.call("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, testkit.Unanswered(c.t)))
 }
 
 // handshaking begins a Handshake with a peer that answers the ClientHello with this text only.

@@ -10,9 +10,11 @@ import (
 
 	"tlsd/internal/admin"
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
+
+// An administrator lists sessions, ends one, drains the daemon and changes the level of the log.
 
 func TestSessionsAreListed(t *testing.T) {
 	t.Parallel()
@@ -130,7 +132,7 @@ func TestHealthDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	d.says([]string{"health"}, "healthy: tlsd", "1 spare")
-	testd.Eventually(t, patience, "the library is in the log",
+	testkit.Until(t, "the library is in the log",
 		func() bool { return strings.Contains(d.Log(t), "library loaded") })
 	log, processes := d.Log(t), d.Processes()
 	for range 3 {
@@ -189,7 +191,7 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 		t.Errorf("the level is %q", got)
 	}
 	d.Dial(t).Close()
-	testd.Eventually(t, patience, "a line of level debug",
+	testkit.Until(t, "a line of level debug",
 		func() bool { return strings.Contains(d.Log(t), `"level":"debug"`) })
 	d.must("log-level", "error")
 	c := d.Dial(t) // its worker is told
@@ -199,7 +201,7 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 	d.says([]string{"log-level"}, "info\n")
 	e := startEcho(t)
 	// The worker is told soon after tlsd has the level, and a handshake may come before.
-	testd.Eventually(t, patience, "a line of level info of a worker", func() bool {
+	testkit.Until(t, "a line of level info of a worker", func() bool {
 		talk(t, c, e.connect(t, c), "hello")
 		return strings.Contains(d.Log(t), `"msg":"handshake"`)
 	})

@@ -7,13 +7,13 @@ import (
 	"syscall"
 	"testing"
 
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // Audit lines go to the file of --audit-log, which SIGHUP opens again, and not to the log.
 func TestTheAuditLogIsRotated(t *testing.T) {
 	t.Parallel()
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	policy, file := filepath.Join(dir, "policy.toml"), filepath.Join(dir, "audit")
 	nowhere := []byte("[default]\ndestinations = []\n")
 	if err := os.WriteFile(policy, nowhere, 0o644); err != nil {
@@ -28,7 +28,7 @@ func TestTheAuditLogIsRotated(t *testing.T) {
 	}
 	lines := func(path, name string, want int) {
 		t.Helper()
-		testd.Eventually(t, patience, path+" has lines of "+name, func() bool {
+		testkit.Until(t, path+" has lines of "+name, func() bool {
 			text, _ := os.ReadFile(path)
 			return strings.Count(string(text), `"msg":"`+name+`"`) == want
 		})
@@ -43,7 +43,7 @@ func TestTheAuditLogIsRotated(t *testing.T) {
 	if err := syscall.Kill(d.PID, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	testd.Eventually(t, patience, "there is a new file",
+	testkit.Until(t, "there is a new file",
 		func() bool { _, err := os.Stat(file); return err == nil })
 	refused()
 	lines(file, "denied", 1)

@@ -7,24 +7,19 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"io"
 	"net"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"tlsd/internal/admin"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
-
-// patience bounds every wait of these tests.
-const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
@@ -37,7 +32,7 @@ type watched struct {
 
 func start(t *testing.T, flags ...string) *watched {
 	t.Helper()
-	path := filepath.Join(testd.Dir(t), "admin")
+	path := filepath.Join(testkit.Dir(t), "admin")
 	return &watched{testd.Start(t, append(flags, "--admin-socket="+path)...), t, path}
 }
 
@@ -50,7 +45,7 @@ type outcome struct {
 // shim runs a subcommand.
 func (d *watched) shim(args ...string) outcome {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testd.Exe(d.t, "tlsshim"),
 		append(args, "--admin-socket", d.admin)...)
@@ -73,7 +68,7 @@ func (d *watched) must(args ...string) string {
 // says runs a subcommand until it prints all of want.
 func (d *watched) says(args []string, want ...string) (got string) {
 	d.t.Helper()
-	testd.Eventually(d.t, patience, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
+	testkit.Until(d.t, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
 		func() bool {
 			got = d.shim(args...).stdout
 			for _, w := range want {
@@ -104,30 +99,7 @@ func startEcho(t *testing.T) *echo {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
 	leaf := ca.Issue(t, testcert.Leaf{CN: "an echo", IPs: []string{"127.0.0.1"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	over, end := context.WithCancel(context.Background())
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(patience))
-				defer context.AfterFunc(over, func() { conn.Close() })()
-				io.Copy(conn, conn)
-			})
-		}
-	})
-	// A session may have a connection still: it is not waited for.
-	t.Cleanup(func() { l.Close(); end(); all.Wait() })
-	return &echo{"127.0.0.1", l.Addr().(*net.TCPAddr).Port, ca}
+	return &echo{"127.0.0.1", testkit.Echo(t, leaf.TLS()), ca}
 }
 
 // connect makes a connection of a session to the server.
@@ -180,7 +152,7 @@ func serve(t *testing.T, c *client.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	accepted := make(chan error, 1)
 	go func() { _, err := c.Accept(t.Context(), ctx, "127.0.0.1", port); accepted <- err }()
 	testd.AwaitListener(t, port)

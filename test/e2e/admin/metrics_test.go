@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -72,7 +72,7 @@ func TestMetricsHaveTheExpiryOfServersCertificates(t *testing.T) {
 	}
 	lasting(t, c)
 	c.Close()
-	testd.Eventually(t, patience, "the session's certificate is gone",
+	testkit.Until(t, "the session's certificate is gone",
 		func() bool { return !strings.Contains(d.must("metrics"), `{serial=`) })
 }
 

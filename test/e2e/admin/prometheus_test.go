@@ -19,7 +19,10 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// The metrics, the alert rules and the dashboard fit one another, and Prometheus reads them.
 
 const packaging = "../../../packaging/"
 
@@ -81,7 +84,7 @@ func TestTheRulesFireForCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(testd.Dir(t), "soon.yml")
+	file := filepath.Join(testkit.Dir(t), "soon.yml")
 	if err := os.WriteFile(file, []byte(fmt.Sprintf(soon, rules)), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +150,7 @@ func run(t *testing.T, cmd *exec.Cmd, read func()) {
 			if err != nil {
 				t.Errorf("%s ends with %v", cmd.Path, err)
 			}
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 			t.Errorf("%s does not end", cmd.Path)
 			_ = cmd.Process.Kill()
 			<-exited
@@ -157,7 +160,7 @@ func run(t *testing.T, cmd *exec.Cmd, read func()) {
 
 func get(t *testing.T, address string) (status int, text string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "GET", address, nil)
 	if err != nil {
@@ -207,7 +210,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	d.says([]string{"metrics"}, "tlsd_confinement{") // a worker has reported
 	exporter := d.export()
 
-	dir := testd.Dir(t)
+	dir := testkit.Dir(t)
 	rules, err := filepath.Abs(packaging + "prometheus/tlsd.rules.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +223,7 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 	if err := os.WriteFile(dir+"/prometheus.yml", []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	cmd := exec.Command(prometheus, "--config.file="+dir+"/prometheus.yml",
 		"--storage.tsdb.path="+dir+"/data",
 		fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))
@@ -248,17 +251,17 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 		decode(t, text, &answer)
 		return len(answer.Data.Result)
 	}
-	testd.Eventually(t, patience, "Prometheus has scraped twice",
+	testkit.Until(t, "Prometheus has scraped twice",
 		func() bool { return query("count_over_time(tlsd_sessions[1m]) > 1") == 1 })
 
 	for _, expr := range queries(t) {
-		testd.Eventually(t, patience, expr+" has an answer",
+		testkit.Until(t, expr+" has an answer",
 			func() bool { return query(expr) > 0 })
 	}
 	if query("tlsd_no_such_metric") != 0 {
 		t.Error("a metric that there is not has an answer: this checks nothing")
 	}
-	testd.Eventually(t, patience, "the rules are evaluated, and none fires", func() bool {
+	testkit.Until(t, "the rules are evaluated, and none fires", func() bool {
 		status, text := get(t, at+"rules")
 		rules := strings.Count(text, `"type":"alerting"`)
 		return status == 200 && rules > 5 &&

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // What code that has taken over a worker can do and see. The code is a replacement of libssl.
@@ -37,9 +38,8 @@ type attempt struct {
 func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	t.Helper()
 	lib := faultyLibrary(t, "-DESCAPE")
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	a := attempt{dir: shortDir(t)}
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
+	a := attempt{dir: testkit.Dir(t)}
 	there := filepath.Join(a.dir, "there")
 	key, err := os.ReadFile(cert.KeyFile)
 	if err != nil {
@@ -61,7 +61,7 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 		}
 		flags = append(flags, "--allow-uid", fmt.Sprint(who.Uid))
 	}
-	log := filepath.Join(shortDir(t), "log")
+	log := filepath.Join(testkit.Dir(t), "log")
 	sock := filepath.Join(filepath.Dir(log), "s")
 	shell := "export SSLKEYLOGFILE=" + a.dir + "/keys SECRET=1 TLSD_LOG_LEVEL=info LANG=" +
 		a.dir + "; exec 2>" + log + ";"
@@ -74,25 +74,33 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 		t.Fatal(got)
 	}
 	// The worker's log entries pass through the supervisor.
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.log = string(text)
-		a.inside, a.outcome = entry(a.log, "inside"), map[string]syscall.Errno{}
-		for name, v := range entry(a.log, "escape") {
-			if n, ok := v.(float64); ok {
-				a.outcome[name] = syscall.Errno(n)
-			}
-		}
-		if len(a.outcome) > 0 {
-			return a
-		}
-		if time.Now().After(end) {
-			t.Fatalf("no report in the log: %s", text)
+	a.log = untilLogged(t, log, "the library's report", func(text string) bool {
+		return entry(text, "escape") != nil
+	})
+	a.inside, a.outcome = entry(a.log, "inside"), map[string]syscall.Errno{}
+	for name, v := range entry(a.log, "escape") {
+		if n, ok := v.(float64); ok {
+			a.outcome[name] = syscall.Errno(n)
 		}
 	}
+	return a
+}
+
+// untilLogged reads a daemon's log until it is whole, and returns its text.
+func untilLogged(t *testing.T, log, what string, whole func(text string) bool) (text string) {
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("the log is %s", text)
+		}
+	}()
+	testkit.Until(t, "in the log: "+what, func() bool {
+		b, err := os.ReadFile(log)
+		testkit.Must(t, err)
+		text = string(b)
+		return whole(text)
+	})
+	return text
 }
 
 // entry finds the first log entry with this text.
@@ -177,9 +185,8 @@ func TestReadingCanBeLimited(t *testing.T) {
 		}
 	})
 	// Everything that a script needs is there, except its files elsewhere.
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	sock := filepath.Join(shortDir(t), "s")
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
 	u := newUser(t, sock, echoServer(t))
 	u.talk()
@@ -191,7 +198,7 @@ func TestReadingCanBeLimited(t *testing.T) {
 		info.Result.Trust.Certificates == 0 {
 		t.Errorf("the system's store is not read: %s", line)
 	}
-	other := filepath.Join(shortDir(t), "there")
+	other := filepath.Join(testkit.Dir(t), "there")
 	if err := os.WriteFile(other, []byte("there"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +283,7 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 		t.Skip("needs root, to call as other users")
 	}
 	t.Parallel()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-uid", fmt.Sprint(stranger.Uid))
 	// The caller and its worker stay until the caller's input ends.
 	caller := exec.Command("/proc/self/exe", sock,
@@ -355,7 +362,7 @@ func executeWithLacks(command []string) error {
 
 func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 	self, err := os.Executable()
 	if err != nil {
@@ -396,7 +403,8 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 
 func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(shortDir(t), "s"),
+	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(testkit.Dir(t),
+		"s"),
 		"--confine", "require")
 	cmd.Env = []string{lackEnv + "=1"}
 	out, _ := cmd.CombinedOutput()
@@ -418,7 +426,7 @@ func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 		"forbidden": `"landlock":"a filter of system calls around tlsd forbids Landlock (a unit's SystemCallFilter= lacks @sandbox`,
 		"deadly":    `died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile)`,
 	} {
-		sock := filepath.Join(shortDir(t), "s")
+		sock := filepath.Join(testkit.Dir(t), "s")
 		startWith(t, nil, `export `+lackEnv+`=`+how+`; exec `+self+` "$0" "$@";`,
 			"--socket", sock, "--spare", "0")
 		conn, err := net.Dial("unix", sock)
@@ -426,7 +434,7 @@ func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 		fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`)
 		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(
 			line, want) {

@@ -1,22 +1,22 @@
 package tlsd
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/testcc"
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // When a worker dies for any reason, its sessions are lost, and nothing else.
@@ -24,21 +24,17 @@ import (
 // faultyLibrary builds the libssl of testdata/fault.
 func faultyLibrary(t *testing.T, flags ...string) string {
 	t.Helper()
-	cc, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("needs a C compiler")
-	}
-	dir := shortDir(t)
+	cc := testkit.Tool(t, "cc")
+	dir := testkit.Dir(t)
 	lib := filepath.Join(dir, "libfault.so")
-	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared",
-		"-fPIC", "-o", lib}, flags...)
-	out, err := exec.Command(cc, append(args, "testdata/fault/fault.c", "-Wl,--no-as-needed",
-		"-l:libssl.so.3", "-l:libcrypto.so.3")...).CombinedOutput()
-	if err != nil && !strings.Contains(string(out), "cannot find -l") {
-		t.Fatalf("%s", out)
+	err := testcc.Compile(t.Context(), cc, lib, []string{"testdata/fault/fault.c"},
+		append(flags, "-shared", "-fPIC", "-Wl,--no-as-needed", "-l:libssl.so.3",
+			"-l:libcrypto.so.3")...)
+	if err != nil && !strings.Contains(err.Error(), "cannot find -l") {
+		t.Fatal(err)
 	}
 	if err != nil {
-		t.Skipf("needs libssl.so.3 to link with: %s", out)
+		t.Skipf("needs libssl.so.3 to link with: %v", err)
 	}
 	return lib
 }
@@ -46,31 +42,8 @@ func faultyLibrary(t *testing.T, flags ...string) string {
 // echoServer is a server of TLS that sends its input back.
 func echoServer(t *testing.T) (port string) {
 	t.Helper()
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				io.Copy(conn, conn)
-				conn.Close()
-			}()
-		}
-	}()
-	_, port, err = net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
+	return strconv.Itoa(testkit.Echo(t, cert.TLS()))
 }
 
 // modes are the two kinds of isolation.
@@ -103,18 +76,14 @@ func newUser(t *testing.T, sock, port string) *user {
 func newUsers(t *testing.T, sock, port string) (users []*user) {
 	t.Helper()
 	// It may take a while until the second shared worker has started.
-	for end := time.Now().Add(patience); ; {
+	testkit.Until(t, "not all sessions have one worker", func() bool {
 		users = append(users, newUser(t, sock, port))
 		other := slices.ContainsFunc(users, func(u *user) bool {
 			return u.worker != users[0].worker
 		})
-		if len(users) >= 4 && other {
-			return users
-		}
-		if time.Now().After(end) {
-			t.Fatalf("one worker serves all %d sessions", len(users))
-		}
-	}
+		return len(users) >= 4 && other
+	})
+	return users
 }
 
 func (u *user) say(method, params string) {
@@ -171,23 +140,19 @@ func (u *user) lost(why ...string) {
 // buried waits for the log entry about the worker's end.
 func buried(t *testing.T, log string, worker int) map[string]any {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(text)) {
+	var found map[string]any
+	untilLogged(t, log, fmt.Sprintf("the end of worker %d", worker), func(text string) bool {
+		for line := range strings.Lines(text) {
 			var e map[string]any
 			if json.Unmarshal([]byte(line), &e) == nil &&
 				e["msg"] == "worker ended unexpectedly" &&
 				e["worker"] == float64(worker) {
-				return e
+				found = e
 			}
 		}
-		if time.Now().After(end) {
-			t.Fatalf("nothing about the end of worker %d in the log: %s", worker, text)
-		}
-	}
+		return found != nil
+	})
+	return found
 }
 
 func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
@@ -216,7 +181,7 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 		for mode, flags := range modes {
 			t.Run(name+"/"+mode, func(t *testing.T) {
 				t.Parallel()
-				dir := shortDir(t)
+				dir := testkit.Dir(t)
 				sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 				if tt.read == 1006 || tt.read == 1007 {
 					flags = append(flags[:len(flags):len(flags)],

@@ -2,13 +2,13 @@ package tlsd
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
+
+	"tlsd/internal/testkit"
 )
 
 // Log entries of code in a worker are counted, and recognisable as a worker's.
@@ -19,7 +19,7 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			dir := shortDir(t)
+			dir := testkit.Dir(t)
 			log, sock := filepath.Join(dir, "log"), filepath.Join(dir, "s")
 			startWith(t, nil, "exec 2>"+log+";", "--socket", sock, "--libssl", lib,
 				"--log-format", format, "--spare", "0")
@@ -27,19 +27,13 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 				`"result":"openssl"`) {
 				t.Fatal(got)
 			}
-			var text string
-			for end := time.Now().Add(patience); !strings.Contains(text,
-				"session ended") || !strings.Contains(text, "entries of it were "+
-				"left out"); time.Sleep(5 * time.Millisecond) {
-				b, err := os.ReadFile(log)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if text = string(b); time.Now().After(end) {
-					t.Fatalf("the log does not tell of the session, or of "+
-						"what was left out: %s", text)
-				}
-			}
+			text := untilLogged(t, log,
+				"the session, and the number of entries left out",
+				func(text string) bool {
+					return strings.Contains(text, "session ended") &&
+						strings.Contains(text,
+							"entries of it were left out")
+				})
 			if len(text) > flood {
 				t.Errorf("the log has %d bytes of %d entries", len(text), flood)
 			}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The error of a caller whose worker dies.
@@ -28,7 +28,7 @@ func connect(t *testing.T, sock string) (conn *net.UnixConn, in *bufio.Reader, w
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	in = bufio.NewReader(conn)
 	var hello struct {
 		Result struct{ Server struct{ PID int } }
@@ -55,9 +55,8 @@ func exchange(t *testing.T, conn net.Conn, in *bufio.Reader, lines ...string) st
 
 func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 	t.Parallel()
-	cert := testcert.NewCA(t, "Test CA").Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	sock := filepath.Join(shortDir(t), "s")
+	cert := testcert.NewCA(t, "Test CA").Localhost(t)
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock)
 	other, otherIn, _ := connect(t, sock)
 	for sig, why := range map[unix.Signal]string{
@@ -73,7 +72,7 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 		}
 		// The answer of the second call means that the first has begun.
 		exchange(t, conn, in,
-			`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testd.Port(t))+`]}`, askBackend)
+			`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testkit.Port(t))+`]}`, askBackend)
 		if err := unix.Kill(worker, sig); err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // When a worker, or the machine, has no memory left.
@@ -15,18 +16,10 @@ import (
 // full is the amount of memory that the library could get, by its own report.
 func full(t *testing.T, log string) (mebibytes float64) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(
-		5 * time.Millisecond) {
-		text, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e := entry(string(text), "full"); e != nil {
-			return e["mebibytes"].(float64)
-		}
-	}
-	t.Fatal("the library has reported nothing")
-	return 0
+	text := untilLogged(t, log, "the library's report", func(text string) bool {
+		return entry(text, "full") != nil
+	})
+	return entry(text, "full")["mebibytes"].(float64)
 }
 
 func TestMemoryOfAWorkerIsLimited(t *testing.T) {
@@ -38,7 +31,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 	for mode, flags := range modes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			dir := shortDir(t)
+			dir := testkit.Dir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 			startWith(t, nil, "exec 2>"+log+";",
 				append([]string{"--socket", sock, "--log-format", "json",
@@ -100,10 +93,9 @@ func memoryGroup(t *testing.T, limit int) (procs string) {
 			continue
 		}
 		t.Cleanup(func() { // the workers end after tlsd
-			for end := time.Now().Add(patience); os.Remove(dir) != nil &&
-				time.Now().Before(end); {
-				time.Sleep(5 * time.Millisecond)
-			}
+			testkit.Until(t, "the control group is empty", func() bool {
+				return os.Remove(dir) == nil
+			})
 		})
 		if err := os.WriteFile(filepath.Join(dir, v.limit), fmt.Append(nil, limit),
 			0); err != nil {
@@ -131,7 +123,7 @@ func TestKernelThatIsOutOfMemoryPrefersWorkers(t *testing.T) {
 		return n
 	}
 	for _, confine := range []string{"auto", "off"} {
-		sock := filepath.Join(shortDir(t), "s")
+		sock := filepath.Join(testkit.Dir(t), "s")
 		daemon := startWith(t, nil, "", "--socket", sock, "--confine", confine)
 		_, _, worker := connect(t, sock)
 		if own, its := score(daemon.Process.Pid), score(worker); its != min(own+100, 1000) {
@@ -149,7 +141,7 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			group := memoryGroup(t, 160<<20)
-			dir := shortDir(t)
+			dir := testkit.Dir(t)
 			sock, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
 			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";",
 				append([]string{"--socket", sock, "--log-format", "json",

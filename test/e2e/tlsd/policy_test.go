@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testcert"
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // The effect of the administrator's policy on scripts, with the whole daemon.
@@ -34,7 +34,7 @@ type ruled struct {
 // startRuled starts a daemon that logs only errors.
 func startRuled(t *testing.T, policy string, flags ...string) *ruled {
 	t.Helper()
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	r := &ruled{t: t, sock: filepath.Join(dir, "s"), log: filepath.Join(dir, "log"),
 		policy: filepath.Join(dir, "policy.toml")}
 	r.write(policy)
@@ -58,18 +58,9 @@ func (r *ruled) reload(says string) {
 	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
 		r.t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(r.log)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if bytes.Contains(text, []byte(says)) {
-			return
-		}
-		if time.Now().After(end) {
-			r.t.Fatalf("the log is %s", text)
-		}
-	}
+	untilLogged(r.t, r.log, says, func(text string) bool {
+		return strings.Contains(text, says)
+	})
 }
 
 // A line has the parts of a log line that the tests check.
@@ -83,25 +74,17 @@ type line struct {
 // audit waits for n audit lines and returns them.
 func (r *ruled) audit(n int) (lines []line) {
 	r.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		text, err := os.ReadFile(r.log)
-		if err != nil {
-			r.t.Fatal(err)
-		}
+	untilLogged(r.t, r.log, fmt.Sprintf("%d audit lines", n), func(text string) bool {
 		lines = nil
-		for raw := range bytes.Lines(text) {
+		for raw := range strings.Lines(text) {
 			var l line
-			if json.Unmarshal(raw, &l) == nil && l.Logger == "audit" {
+			if json.Unmarshal([]byte(raw), &l) == nil && l.Logger == "audit" {
 				lines = append(lines, l)
 			}
 		}
-		if len(lines) >= n {
-			return lines
-		}
-		if time.Now().After(end) {
-			r.t.Fatalf("%d audit lines, want %d; the log is %s", len(lines), n, text)
-		}
-	}
+		return len(lines) >= n
+	})
+	return lines
 }
 
 // request is a call, as a line.
@@ -134,7 +117,7 @@ func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
 			}
 			go func() {
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(testkit.Patience))
 				if c.(*tls.Conn).Handshake() == nil {
 					c.Read(make([]byte, 1))
 				}
@@ -160,9 +143,8 @@ func put(t *testing.T, from, to string) string {
 func TestPolicyRefusesAndAllows(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
-		IPs: []string{"127.0.0.1"}})
-	dir := shortDir(t)
+	cert := ca.Localhost(t)
+	dir := testkit.Dir(t)
 	keys := filepath.Join(dir, "keys")
 	if err := os.Mkdir(keys, 0o755); err != nil {
 		t.Fatal(err)
@@ -175,7 +157,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		t.Fatal(err)
 	}
 	recent, old := tlsServer(t, cert, tls.VersionTLS13), tlsServer(t, cert, tls.VersionTLS12)
-	free := testd.Port(t)
+	free := testkit.Port(t)
 	r := startRuled(t, fmt.Sprintf(`
 		[default]
 		insecure-skip-verify = false
@@ -337,7 +319,7 @@ func TestPolicyIsByUser(t *testing.T) {
 	}
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	keys := filepath.Join(dir, "keys")
 	if err := os.Mkdir(keys, 0o755); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // Scripts can neither pass descriptors to the daemon nor be other users.
@@ -27,12 +29,12 @@ import (
 const callerEnv = "TLSD_TEST_CALL"
 
 func callAndPrint(path, line string) int {
-	conn, err := net.DialTimeout("unix", path, patience)
+	conn, err := net.DialTimeout("unix", path, testkit.Patience)
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if os.Getenv(callerEnv) == "wait" {
 		bufio.NewReader(os.Stdin).ReadString('\n')
 	}
@@ -63,20 +65,6 @@ func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	return string(out)
 }
 
-// shortDir is a directory with a short name that every user may enter.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tlsd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // startWith starts tlsd with further descriptors, from 4 on, and waits until it is ready. The end
 // of the test kills it.
 func startWith(t *testing.T, files []*os.File, shell string, args ...string) *exec.Cmd {
@@ -93,7 +81,7 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TLSD_CONFIG=none"}
 	var log strings.Builder
 	cmd.Stderr = &log
-	cmd.WaitDelay = patience
+	cmd.WaitDelay = testkit.Patience
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +93,7 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 			t.Log(log.String())
 		}
 	})
-	ready.SetReadDeadline(time.Now().Add(patience))
+	ready.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if got, err := io.ReadAll(ready); string(got) != "\n" || err != nil {
 		t.Fatalf("not ready: %q, %v", got, err)
 	}
@@ -116,7 +104,7 @@ const askBackend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`
 
 func TestSystemdPassesTheSocket(t *testing.T) {
 	t.Parallel()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: sock, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +149,7 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	packets, err := net.ListenUnix("unixpacket",
-		&net.UnixAddr{Name: filepath.Join(shortDir(t), "s"), Net: "unixpacket"})
+		&net.UnixAddr{Name: filepath.Join(testkit.Dir(t), "s"), Net: "unixpacket"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,14 +159,7 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer packetsFile.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	connected, other := os.NewFile(uintptr(pair[0]), "pair"),
-		os.NewFile(uintptr(pair[1]), "pair")
-	defer connected.Close()
-	defer other.Close()
+	connected, _ := testkit.SocketPair(t, unix.SOCK_STREAM)
 	for _, tt := range []struct {
 		file  *os.File
 		count int
@@ -190,7 +171,7 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 		{connected, 1, "is not a listening socket"},
 		{w, 2, "tlsd serves one"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 		cmd := exec.CommandContext(ctx, "sh", "-c",
 			fmt.Sprintf(`LISTEN_FDS=%d LISTEN_PID=$$ exec "$0" --socket /nonexistent/s`,
 				tt.count), binary)
@@ -211,7 +192,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	// The first of them makes room for the worker's channel, and the second does not.
 	cmd := startWith(t, []*os.File{w, w}, "", "--socket", sock)
 	w.Close()
@@ -221,7 +202,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":1,"method":"tls.Hello","params":[1]}`)
 	var answer struct {
 		Result struct{ Server struct{ PID int } }
@@ -238,7 +219,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 	defer unix.Kill(pid, unix.SIGKILL)
 	cmd.Process.Kill()
-	r.SetReadDeadline(time.Now().Add(patience / 4))
+	r.SetReadDeadline(time.Now().Add(testkit.Patience / 4))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the descriptor is open in a worker: %v", err)
 	}
@@ -259,7 +240,7 @@ func TestWorkerIsNotForPeopleToStart(t *testing.T) {
 // Otherwise a worker that is stopped, or stays, would keep the next daemon out.
 func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	t.Parallel()
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	cmd := startWith(t, nil, "", "--socket", sock)
 	// Num RefCount Protocol Flags Type St Inode Path
 	sockets, err := os.ReadFile("/proc/net/unix")
@@ -284,7 +265,7 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 		fmt.Fprintln(conn, askBackend)
 		answered := make(chan error, 1)
 		go func() { _, err := bufio.NewReader(conn).ReadString('\n'); answered <- err }()
@@ -297,7 +278,8 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 				waits = false
 			default:
 			}
-			for _, pid := range childrenOf(cmd.Process.Pid) {
+			for _, worker := range testkit.Children(cmd.Process.Pid) {
+				pid := worker.PID
 				line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 				// not yet executed; the daemon waits for that
 				if string(line) != "tlsd: worker\x00" {

@@ -7,13 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // Under root's daemon a session has the rights of its caller. The users and groups do not exist: a
@@ -42,9 +41,9 @@ func guarded(t *testing.T, from, to string, gid int) string {
 
 func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	needRoot(t)
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	ca := testcert.NewCA(t, "Test CA")
-	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	leaf := ca.Localhost(t)
 	secret, key := guarded(t, ca.File, dir+"/secret.pem", 55),
 		guarded(t, leaf.KeyFile, dir+"/key.pem", 55)
 	cert := put(t, leaf.CertFile, dir+"/cert.pem")
@@ -99,7 +98,7 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 // executed, which may be root.
 func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 	needRoot(t)
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	if err := os.Chown(dir, 1234, 1234); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +112,7 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "setpriv",
 				append(as, binary, "--socket", filepath.Join(dir, "s"),
@@ -130,7 +129,7 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 // One group's socket is closed to all others by the kernel, who cannot even flood it.
 func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	needRoot(t)
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-gid", "61355")
 	info, err := os.Lstat(sock)
 	if err != nil {
@@ -160,7 +159,7 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 // for root.
 func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 	needRoot(t)
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	leaf := testcert.SelfSigned(t, testcert.Leaf{CN: "x"})
 	cert, key := put(t, leaf.CertFile, dir+"/cert.pem"), put(t, leaf.KeyFile, dir+"/key.pem")
 	sock := filepath.Join(dir, "s")
@@ -196,7 +195,7 @@ func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 // anything.
 func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	needRoot(t)
-	sock := filepath.Join(shortDir(t), "s")
+	sock := filepath.Join(testkit.Dir(t), "s")
 	daemon := startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234")
 	caller := exec.Command("/proc/self/exe", sock, request(1, "tls.Hello", 1))
 	caller.Env = []string{callerEnv + "=wait"}
@@ -218,16 +217,15 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	// The workers of root's own sessions are among them.
 	var worker int
 	var status map[string]string
-	for end := time.Now().Add(patience); worker == 0; time.Sleep(time.Millisecond) {
-		for _, pid := range childrenOf(daemon.Process.Pid) {
-			if s := statusOf(pid); s["Name"] == "tlsd-worker" && s["Uid"] != "0 0 0 0" {
-				worker, status = pid, s
+	testkit.Until(t, "there is a worker of another user", func() bool {
+		for _, c := range testkit.Children(daemon.Process.Pid) {
+			s := statusOf(c.PID)
+			if s["Name"] == "tlsd-worker" && s["Uid"] != "0 0 0 0" {
+				worker, status = c.PID, s
 			}
 		}
-		if time.Now().After(end) {
-			t.Fatal("no worker of another user")
-		}
-	}
+		return worker != 0
+	})
 	for name, want := range map[string]string{
 		"Uid": "1234 1234 1234 1234", "Gid": "1235 1235 1235 1235", "Groups": "8 9",
 		"CapPrm": "0000000000000000", "CapEff": "0000000000000000",
@@ -246,19 +244,6 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 		answer.Result.Server.PID != worker {
 		t.Errorf("the caller is answered %s, %v; want worker %d", out.String(), err, worker)
 	}
-}
-
-func childrenOf(pid int) (children []int) {
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, task := range tasks {
-		text, _ := os.ReadFile(task)
-		for _, field := range strings.Fields(string(text)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				children = append(children, child)
-			}
-		}
-	}
-	return children
 }
 
 // statusOf is /proc/PID/status.

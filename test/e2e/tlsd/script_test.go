@@ -41,10 +41,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
-)
 
-// patience limits every wait.
-const patience = 2 * time.Minute
+	"tlsd/internal/testkit"
+)
 
 // binary is the daemon under test.
 var binary string
@@ -151,15 +150,6 @@ func need(ts *testscript.TestScript, neg bool, args []string, least, most int) {
 	}
 }
 
-// until waits until cond holds.
-func until(ts *testscript.TestScript, what string, cond func() bool) {
-	for end := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			ts.Fatalf("it does not come to pass: %s", what)
-		}
-	}
-}
-
 func run(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 1, 100)
 	status := 0
@@ -199,7 +189,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { d.cmd.Process.Kill(); <-d.ended })
 	w.daemons[name] = d
 
-	ready.SetReadDeadline(time.Now().Add(patience))
+	ready.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if got, err := io.ReadAll(ready); string(got) != "\n" || err != nil {
 		text, _ := os.ReadFile(d.log)
 		ts.Fatalf(
@@ -226,7 +216,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	d := worldOf(ts).daemon(ts, args[0])
 	select {
 	case <-d.ended:
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		ts.Fatalf("%s does not end", args[0])
 	}
 	state := d.cmd.ProcessState
@@ -257,7 +247,7 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 2, 3)
 	d := worldOf(ts).daemon(ts, args[0])
 	var found []string
-	until(ts, "in the log of "+args[0]+": "+args[1], func() bool {
+	testkit.Until(ts, "in the log of "+args[0]+": "+args[1], func() bool {
 		found = d.find(ts, args[1])
 		return found != nil
 	})
@@ -281,7 +271,7 @@ func dial(ts *testscript.TestScript) *session {
 	conn, err := net.Dial("unix", ts.Getenv("S"))
 	ts.Check(err)
 	ts.Defer(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	return &session{Conn: conn, in: bufio.NewReader(conn)}
 }
 
@@ -361,7 +351,7 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 			pids = append(pids, pid)
 		}
 	}
-	until(ts, args[0]+" is gone", func() bool {
+	testkit.Until(ts, args[0]+" is gone", func() bool {
 		if len(pids) > 0 {
 			return !slices.ContainsFunc(pids, runs)
 		}
@@ -380,11 +370,11 @@ func children(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 2, 3)
 	pid := worldOf(ts).daemon(ts, args[0]).cmd.Process.Pid
 	var found []string
-	until(ts, fmt.Sprintf("%s has %s children", args[0], args[1]), func() bool {
+	testkit.Until(ts, fmt.Sprintf("%s has %s children", args[0], args[1]), func() bool {
 		found = nil
-		for _, child := range childrenOf(pid) {
-			if runs(child) {
-				found = append(found, strconv.Itoa(child))
+		for _, child := range testkit.Children(pid) {
+			if child.State != "Z" {
+				found = append(found, strconv.Itoa(child.PID))
 			}
 		}
 		return strconv.Itoa(len(found)) == args[1]

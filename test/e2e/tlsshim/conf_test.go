@@ -2,12 +2,12 @@ package tlsshim
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A mount namespace gives tlsshim an /etc of its own, with root's client.conf.
@@ -51,10 +51,7 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd, stdout, stderr := shim(t, "", c.args...)
-			unshare, err := exec.LookPath("unshare")
-			if err != nil {
-				t.Skip(err)
-			}
+			unshare := testkit.Tool(t, "unshare")
 			cmd.Args = append([]string{unshare, "--mount", "sh", "-c",
 				`mount --make-rprivate / && mount --bind "$0" /etc && exec "$@"`,
 				etc, cmd.Path}, c.args...)

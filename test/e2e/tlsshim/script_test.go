@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,18 +27,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
-
-// patience limits every wait.
-const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
@@ -52,7 +47,7 @@ func TestScripts(t *testing.T) {
 			tb := env.T().(testing.TB)
 			env.Values[tbKey{}] = tb
 			env.Setenv("PATH", filepath.Dir(shim)+":"+os.Getenv("PATH"))
-			env.Setenv("TLSD_SOCKET", filepath.Join(testd.Dir(tb), "s"))
+			env.Setenv("TLSD_SOCKET", filepath.Join(testkit.Dir(tb), "s"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -120,33 +115,12 @@ func startEcho(tb testing.TB) *echoServer {
 	ca := testcert.NewCA(tb, "Test CA")
 	leaf := ca.Issue(tb, testcert.Leaf{CN: "an echo", DNS: []string{"localhost"},
 		IPs: []string{"127.0.0.1"}})
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{leaf.TLS()}})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s := &echoServer{port: l.Addr().(*net.TCPAddr).Port, ca: ca,
-		shaken: make(chan struct{}, 100), ended: make(chan error, 100)}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(patience))
-				if conn.(*tls.Conn).Handshake() != nil {
-					return
-				}
-				s.shaken <- struct{}{}
-				_, err := io.Copy(conn, conn)
-				s.ended <- err
-			})
-		}
+	s := &echoServer{ca: ca, shaken: make(chan struct{}, 100), ended: make(chan error, 100)}
+	s.port = testkit.ServeTLS(tb, leaf.Config(), func(c *tls.Conn) {
+		s.shaken <- struct{}{}
+		_, err := io.Copy(c, c)
+		s.ended <- err
 	})
-	tb.Cleanup(func() { l.Close(); all.Wait() })
 	return s
 }
 

@@ -18,13 +18,16 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// tlsshim makes calls of its arguments. An interrupt cancels the call in flight.
 
 // shim is a tlsshim that is killed if it does not end in time.
 func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout,
 	stderr *bytes.Buffer) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	t.Cleanup(cancel)
 	cmd = exec.CommandContext(ctx, testd.Exe(t, "tlsshim"), args...)
 	cmd.Env = []string{"TLSD_SOCKET=" + socket}
@@ -64,9 +67,9 @@ func TestAnInterruptCancelsTheCallInFlight(t *testing.T) {
 
 func TestAServerIsMadeOfCalls(t *testing.T) {
 	t.Parallel()
-	d, port := testd.Start(t), testd.Port(t)
+	d, port := testd.Start(t), testkit.Port(t)
 	ca := testcert.NewCA(t, "Test CA")
-	leaf := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
+	leaf := ca.Localhost(t)
 	cmd, stdout, stderr := shim(t, d.Socket, "call", "NewServerContext", leaf.CertFile,
 		leaf.KeyFile, "--",
 		"Accept", "1", "127.0.0.1", strconv.Itoa(port), "--", "Read", "2", "100", "--",
@@ -76,7 +79,7 @@ func TestAServerIsMadeOfCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	testd.AwaitListener(t, port)
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp",
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
 		net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 	if err != nil {
@@ -155,10 +158,7 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		if os.Getenv("TLSD_TEST_STRICT") == "1" {
-			t.Fatal("needs root, to run as two users")
-		}
-		t.Skip("needs root, to run as two users")
+		testkit.Missing(t, "needs root, to run as two users")
 	}
 	const nobody = 65534
 	for _, tt := range []struct {

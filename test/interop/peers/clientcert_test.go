@@ -6,8 +6,11 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
+
+// Foreign clients are known by their certificates. Those without a good one are refused.
 
 // clientCerts are certificates of clients, of which a server trusts those of ca.
 func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
@@ -42,7 +45,7 @@ func TestCertificatesOfForeignClients(t *testing.T) {
 					come := make(chan error, 1)
 					go func() { come <- m.receive(ctx, mode, which) }()
 					printed, left := v.visit(port, "localhost", w.ca.File, cert)
-					must(t, <-come)
+					testkit.Must(t, <-come)
 					got := strings.HasSuffix(printed, ourPage) && left == nil
 					if want := accepts(mode, which); got != want {
 						t.Errorf("it has got the page: %v, want %v: %q, %v", got, want, printed, left)

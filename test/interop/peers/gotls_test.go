@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tlsd/internal/ours"
+	"tlsd/internal/testkit"
 )
 
 // cryptoTLS is Go's crypto/tls, in this process.
@@ -27,7 +28,7 @@ func (cryptoTLS) tool() string   { return "" }
 func (cryptoTLS) config(t *testing.T, s setting) *tls.Config {
 	t.Helper()
 	pem, err := os.ReadFile(s.ca)
-	must(t, err)
+	testkit.Must(t, err)
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
 		t.Fatalf("%s has no certificates", s.ca)
@@ -55,16 +56,16 @@ func (g cryptoTLS) client(t *testing.T, port int, s setting) talk {
 		first := g.begin(t, port, cfg, s)
 		first.Write([]byte("ticket")) // an error comes again
 		_, err := io.Copy(io.Discard, first)
-		must(t, err)
-		must(t, first.end())
+		testkit.Must(t, err)
+		testkit.Must(t, first.end())
 	}
 	return g.begin(t, port, cfg, s)
 }
 
 func (cryptoTLS) begin(t *testing.T, port int, cfg *tls.Config, s setting) *goTalk {
 	t.Helper()
-	nc, err := net.DialTimeout("tcp", at(port), patience)
-	must(t, err)
+	nc, err := net.DialTimeout("tcp", at(port), testkit.Patience)
+	testkit.Must(t, err)
 	g := newGoTalk(t, s)
 	g.shake(nc, tls.Client(nc, cfg))
 	return g
@@ -73,8 +74,8 @@ func (cryptoTLS) begin(t *testing.T, port int, cfg *tls.Config, s setting) *goTa
 func (g cryptoTLS) server(t *testing.T, port int, s setting) talk {
 	t.Helper()
 	l, err := net.Listen("tcp", at(port))
-	must(t, err)
-	l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	testkit.Must(t, err)
+	l.(*net.TCPListener).SetDeadline(time.Now().Add(testkit.Patience))
 	cfg, talk := g.config(t, s), newGoTalk(t, s)
 	t.Cleanup(func() { l.Close() })
 	go func() {
@@ -108,7 +109,7 @@ func newGoTalk(t *testing.T, s setting) *goTalk {
 }
 
 func (g *goTalk) shake(nc net.Conn, c *tls.Conn) {
-	nc.SetDeadline(time.Now().Add(patience))
+	nc.SetDeadline(time.Now().Add(testkit.Patience))
 	g.conn, g.err = c, nil
 	go func() {
 		defer close(g.shaken)
@@ -162,13 +163,14 @@ func (curl) client(t *testing.T, port int, s setting) talk {
 	t.Helper()
 	c := &curlTalk{dir: t.TempDir()}
 	url := "https://localhost:" + strconv.Itoa(port) + "/"
-	c.args = []string{"--silent", "--show-error", "--fail", "--ipv4", "--max-time", strconv.Itoa(int(patience.Seconds())), "--cacert", s.ca,
+	c.args = []string{"--silent", "--show-error", "--fail", "--ipv4", "--max-time", strconv.Itoa(int(testkit.Patience.Seconds())), "--cacert", s.ca,
 		"--tlsv" + s.name(), "--tls-max", s.name(), "--http1.1", "--header", "Expect:"}
 	if s.resume {
 		c.args = append(c.args, url, "--output", "/dev/null")
 	}
 	c.args = append(c.args, url, "--data-binary", "@"+filepath.Join(c.dir, "request"), "--output", filepath.Join(c.dir, "answer"))
-	must(t, os.WriteFile(filepath.Join(c.dir, "request"), lines(curlSeed, curlSize), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(c.dir, "request"), lines(curlSeed, curlSize),
+		0o600))
 	c.process = start(t, "curl", c.args...)
 	return c
 }

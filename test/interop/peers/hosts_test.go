@@ -6,7 +6,10 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// Foreign clients find virtual hosts by their names.
 
 // virtualHosts are names that clients ask for, and whether the server has a certificate with that
 // name. The default certificate has those for which there is no other, so that no other will do.
@@ -34,7 +37,8 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 				m := newMine(t, d)
 				ctx, port := m.context(own)
 				for name, c := range map[string]*testcert.Cert{"one.test": one, "*.two.test": two} {
-					must(t, m.SetCertificate(m.ctx, ctx, name, c.CertFile, c.KeyFile))
+					testkit.Must(t, m.SetCertificate(m.ctx, ctx, name,
+						c.CertFile, c.KeyFile))
 				}
 				come := make(chan error, 1)
 				go func() {
@@ -53,7 +57,7 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 					t.Errorf("it has got the page: %v, want %v: %q, %v", got, found, printed, left)
 				}
 				if found {
-					must(t, err)
+					testkit.Must(t, err)
 				} else if err == nil { // it has ended the connection, or the handshake
 					t.Error("it takes a certificate of another name")
 				}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -77,14 +78,14 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 				args = append(args, "--silent", "--show-error", "--noproxy", "*", "--ipv4", "--cacert", w.ca.File)
 			}
 			printed, err := runTool("", c.tool, args...)
-			must(t, err)
+			testkit.Must(t, err)
 			if want := c.protocol + " " + ourPage; printed != want {
 				t.Errorf("printed %q, want %q", printed, want)
 			}
 			if got := <-l.agreed; got != c.agreed {
 				t.Errorf("the handshake has agreed on %q, want %q", got, c.agreed)
 			}
-			must(t, server.Close())
+			testkit.Must(t, server.Close())
 			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}
@@ -130,13 +131,13 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 	w := newWorld(t)
 	folder := t.TempDir()
 	text := lines(7, bulk)
-	must(t, os.WriteFile(filepath.Join(folder, "file.txt"), text, 0o644))
-	port, cert := testd.Port(t), w.certs["RSA"]
+	testkit.Must(t, os.WriteFile(filepath.Join(folder, "file.txt"), text, 0o644))
+	port, cert := testkit.Port(t), w.certs["RSA"]
 	server := start(t, "nghttpd", "--address=127.0.0.1", "--htdocs="+folder, strconv.Itoa(port), cert.KeyFile, cert.CertFile)
 	go io.Copy(io.Discard, server.out)
 	testd.AwaitListener(t, port)
 	m := newMine(t, testd.Start(t))
-	must(t, m.SetCaBundle(m.ctx, w.ca.File))
+	testkit.Must(t, m.SetCaBundle(m.ctx, w.ca.File))
 
 	dials := 0
 	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -159,10 +160,10 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	for range 3 {
 		answer, err := (&http.Client{Transport: transport}).Get("http://localhost/file.txt")
-		must(t, err)
+		testkit.Must(t, err)
 		got, err := io.ReadAll(answer.Body)
 		answer.Body.Close()
-		must(t, err)
+		testkit.Must(t, err)
 		if answer.Proto != "HTTP/2.0" || string(got) != string(text) || !strings.HasPrefix(answer.Header.Get("Server"), "nghttpd") {
 			t.Errorf("%s, %d bytes from %s", answer.Proto, len(got), answer.Header.Get("Server"))
 		}
@@ -173,7 +174,7 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 
 	// A server that knows nothing of what the client offers says nothing: the client decides.
 	h := m.dial(port, "alpn", "imap")
-	must(t, m.Handshake(m.ctx, h))
+	testkit.Must(t, m.Handshake(m.ctx, h))
 	m.wants(h, "alpn", "")
-	must(t, m.CloseConn(m.ctx, h))
+	testkit.Must(t, m.CloseConn(m.ctx, h))
 }

@@ -1,49 +1,21 @@
 package peers
 
 import (
-	"context"
-	"os"
-	"os/exec"
 	"testing"
-	"time"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
-// patience bounds every wait of a test, and the life of every process that it starts.
-const patience = 3 * time.Minute
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// bounded is a context that ends with the test, or when patience does.
-func bounded(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// need skips a test without a tool; TLSD_TEST_STRICT=1 fails it.
+// need ends the test unless the tool is installed. A peer of the test's own process has no tool.
 func need(t *testing.T, tool string) {
 	t.Helper()
-	if tool == "" {
-		return
+	if tool != "" {
+		testkit.Tool(t, tool)
 	}
-	if _, err := exec.LookPath(tool); err == nil {
-		return
-	}
-	if os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatalf("TLSD_TEST_STRICT=1: %s is not installed", tool)
-	}
-	t.Skipf("%s is not installed", tool)
 }
 
 // A world has the certificates of a test.

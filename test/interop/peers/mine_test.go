@@ -15,6 +15,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -29,7 +30,7 @@ type mine struct {
 
 func newMine(t *testing.T, d *testd.Daemon) mine {
 	t.Helper()
-	return mine{d.Dial(t), t, bounded(t)}
+	return mine{d.Dial(t), t, testkit.Bounded(t)}
 }
 
 // context makes a server context that listens on a free port of 127.0.0.1, with options and their
@@ -37,10 +38,10 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 func (m mine) context(cert *testcert.Cert, options ...string) (ctx client.Handle, port int) {
 	m.t.Helper()
 	ctx, err := m.NewServerContext(m.ctx, cert.CertFile, cert.KeyFile)
-	must(m.t, err)
+	testkit.Must(m.t, err)
 	m.set(ctx, options...)
 	port, err = m.Listen(m.ctx, ctx, "127.0.0.1", 0)
-	must(m.t, err)
+	testkit.Must(m.t, err)
 	return ctx, port
 }
 
@@ -48,7 +49,7 @@ func (m mine) context(cert *testcert.Cert, options ...string) (ctx client.Handle
 func (m mine) dial(port int, options ...string) client.Handle {
 	m.t.Helper()
 	h, err := m.NewClient(m.ctx, "localhost", port)
-	must(m.t, err)
+	testkit.Must(m.t, err)
 	m.set(h, options...)
 	return h
 }
@@ -56,14 +57,14 @@ func (m mine) dial(port int, options ...string) client.Handle {
 func (m mine) set(h client.Handle, options ...string) {
 	m.t.Helper()
 	for i := 0; i < len(options); i += 2 {
-		must(m.t, m.SetOption(m.ctx, h, options[i], options[i+1]))
+		testkit.Must(m.t, m.SetOption(m.ctx, h, options[i], options[i+1]))
 	}
 }
 
 func (m mine) fact(h client.Handle, name string) string {
 	m.t.Helper()
 	text, err := m.HandleInfo(m.ctx, h, name)
-	must(m.t, err)
+	testkit.Must(m.t, err)
 	return text
 }
 
@@ -172,10 +173,10 @@ func runTool(input, name string, args ...string) (printed string, err error) {
 		return "", err
 	}
 	_, _ = io.WriteString(ours, input) // a program that has ended already does not read it
-	timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(testkit.Patience, func() { cmd.Process.Kill() })
 	<-done
 	if !timer.Stop() {
-		ended = fmt.Errorf("it had not ended within %v", patience)
+		ended = fmt.Errorf("it had not ended within %v", testkit.Patience)
 	}
 	if ended != nil {
 		return stdout.String(), fmt.Errorf("%s %q: %w\n%s", name, args, ended, stderr.String())

@@ -14,6 +14,7 @@ import (
 	"tlsd/internal/ours"
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A peer is a program that speaks TLS and was not written here.
@@ -99,10 +100,10 @@ func (openssl) client(t *testing.T, port int, s setting) talk {
 func visit(t *testing.T, p *process) {
 	t.Helper()
 	_, err := p.Write([]byte("ticket"))
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = io.Copy(io.Discard, p)
-	must(t, err)
-	must(t, p.end())
+	testkit.Must(t, err)
+	testkit.Must(t, p.end())
 }
 
 func (openssl) server(t *testing.T, port int, s setting) talk {

@@ -16,6 +16,7 @@ import (
 	"tlsd/internal/ours"
 	"tlsd/internal/tap"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -65,7 +66,8 @@ func TestPeers(t *testing.T) {
 	d := testd.Start(t)
 	// A server that knows only a group for which nobody sends a key share by himself.
 	cnf := filepath.Join(t.TempDir(), "openssl.cnf")
-	must(t, os.WriteFile(cnf, []byte("openssl_conf=a\n[a]\nssl_conf=b\n[b]\nsystem_default=c\n[c]\nGroups=P-384\n"), 0o644))
+	testkit.Must(t, os.WriteFile(cnf, []byte("openssl_conf=a\n[a]\nssl_conf=b\n"+
+		"[b]\nsystem_default=c\n[c]\nGroups=P-384\n"), 0o644))
 	picky := testd.StartWith(t, testd.Options{Env: []string{"OPENSSL_CONF=" + cnf}})
 	for _, p := range everyPeer {
 		for _, r := range []role{asServer, asClient} {
@@ -125,17 +127,18 @@ func (c *cell) peers() tap.Direction {
 func (c *cell) begin() (err error) {
 	c.Helper()
 	if c.role == asServer {
-		port := testd.Port(c.T)
+		port := testkit.Port(c.T)
 		c.them = c.peer.server(c.T, port, c.setting)
 		await(c.T, c.peer, port)
 		c.relay = tap.Start(c.T, port)
 		if c.held {
 			c.relay.HoldAfterHandshake()
 		}
-		c.us, err = ours.Dial(bounded(c.T), c.T, c.level, "localhost", c.relay.Port, ours.Trust{CA: c.w.ca.File})
+		c.us, err = ours.Dial(testkit.Bounded(c.T), c.T, c.level, "localhost", c.relay.Port,
+			ours.Trust{CA: c.w.ca.File})
 		return err
 	}
-	l := ours.Listen(bounded(c.T), c.T, c.level, c.cert.CertFile, c.cert.KeyFile)
+	l := ours.Listen(testkit.Bounded(c.T), c.T, c.level, c.cert.CertFile, c.cert.KeyFile)
 	c.relay = tap.Start(c.T, l.Port)
 	if c.held {
 		c.relay.HoldAfterHandshake()
@@ -310,7 +313,9 @@ func (c *cell) releaseTickets() {
 	c.Helper()
 	passed := len(c.relay.Records(tap.FromServer))
 	c.relay.Release(tap.FromServer)
-	if !c.relay.Await(tap.FromServer, patience, func(all []tap.Record) bool { return len(all) > passed }) {
+	if !c.relay.Await(tap.FromServer, testkit.Patience, func(all []tap.Record) bool {
+		return len(all) > passed
+	}) {
 		c.Fatal("nothing came behind the handshake")
 	}
 }
@@ -373,7 +378,9 @@ func (c *cell) keyUpdate() {
 		if err := told.order(rekey, c.us); err != nil {
 			c.Fatal(err)
 		}
-		if !c.relay.Await(c.peers(), patience, func(all []tap.Record) bool { return updates(all) > round }) {
+		if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
+			return updates(all) > round
+		}) {
 			c.Fatalf("no KeyUpdate has passed: %+v", c.relay.Records(c.peers()))
 		}
 		both(text[half:])
@@ -421,7 +428,7 @@ func (c *cell) oneByte() {
 				if _, err := p.stdin().Write(text[i : i+1]); err != nil {
 					return err
 				}
-				if !c.relay.Await(c.peers(), patience, func(all []tap.Record) bool { return sizes(all)[want] > sent }) {
+				if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool { return sizes(all)[want] > sent }) {
 					return fmt.Errorf("byte %d does not leave", i)
 				}
 			}
@@ -470,7 +477,7 @@ func (c *cell) largestRecords(d tap.Direction) {
 func (c *cell) peerHalfCloses() {
 	c.connect()
 	c.exchange(1000, 0)
-	must(c.T, c.them.closeWrite())
+	testkit.Must(c.T, c.them.closeWrite())
 	if n, err := c.us.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		c.Fatalf("the peer has ended, and we read %d bytes, %v", n, err)
 	}
@@ -486,7 +493,9 @@ func (c *cell) renegotiation() {
 	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
 		c.Fatal(err)
 	}
-	if !c.relay.Await(c.peers(), patience, func(all []tap.Record) bool { return shakes(all) > theirs }) {
+	if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
+		return shakes(all) > theirs
+	}) {
 		c.Fatal("the peer has not begun a handshake")
 	}
 	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go
@@ -503,7 +512,9 @@ func (c *cell) renegotiation() {
 		c.Errorf("we have sent %d messages of a handshake", n-own)
 	}
 	refusal := func(r tap.Record) bool { return r.Type == tap.Alert }
-	if !c.relay.Await(1-c.peers(), patience, func(all []tap.Record) bool { return slices.ContainsFunc(all, refusal) }) {
+	if !c.relay.Await(1-c.peers(), testkit.Patience, func(all []tap.Record) bool {
+		return slices.ContainsFunc(all, refusal)
+	}) {
 		c.Error("we have sent no alert")
 	}
 	c.us.Close()
@@ -533,7 +544,7 @@ func (c *cell) clientCertRequired() {
 	err := c.begin()
 	kind := client.KindHandshake
 	if c.version == tls.VersionTLS13 {
-		must(c.T, err)
+		testkit.Must(c.T, err)
 		kind = client.KindIO
 		_, err = c.us.Read(make([]byte, 1))
 	}

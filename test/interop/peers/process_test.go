@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A process is a program that carries one connection: its standard input is sent, what is received
@@ -38,16 +39,16 @@ func start(t *testing.T, name string, args ...string) *process {
 	})
 	p.cmd.WaitDelay = time.Second
 	outR, outW, err := os.Pipe()
-	must(t, err)
+	testkit.Must(t, err)
 	p.out, p.cmd.Stdout = outR, outW
 	p.in, err = p.cmd.StdinPipe()
-	must(t, err)
-	must(t, testd.Spawn(p.cmd, func() {
+	testkit.Must(t, err)
+	testkit.Must(t, testd.Spawn(p.cmd, func() {
 		defer close(p.done)
 		_ = p.cmd.Wait() // what it says is in ProcessState
 	}))
 	outW.Close()
-	timer := time.AfterFunc(patience, func() { p.cmd.Process.Kill() })
+	timer := time.AfterFunc(testkit.Patience, func() { p.cmd.Process.Kill() })
 	t.Cleanup(func() {
 		timer.Stop()
 		p.cmd.Process.Kill() // most have ended long ago
@@ -83,7 +84,7 @@ func (p *process) end() error {
 	select {
 	case <-p.done:
 		return nil
-	case <-time.After(patience):
-		return fmt.Errorf("%s has not ended within %v", p.name, patience)
+	case <-time.After(testkit.Patience):
+		return fmt.Errorf("%s has not ended within %v", p.name, testkit.Patience)
 	}
 }

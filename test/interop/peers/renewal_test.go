@@ -12,6 +12,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // A server renews its certificate 1,000 times while programs of four kinds come and go. None of
@@ -110,12 +111,12 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	coming.Wait()
 	t.Logf("%d renewals", done)
 	last, err := page(port, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
-	must(t, err)
+	testkit.Must(t, err)
 	if want := pair[(done-1)%2].Cert.Subject.CommonName; last != want {
 		t.Errorf("behind the last renewal a client gets %s, want %s", last, want)
 	}
 	close(over)
-	must(t, m.CloseServerContext(m.ctx, ctx))
+	testkit.Must(t, m.CloseServerContext(m.ctx, ctx))
 	accepts.Wait()
 }
 

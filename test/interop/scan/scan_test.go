@@ -21,6 +21,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -44,10 +45,7 @@ func command(t *testing.T, name string, args ...string) *exec.Cmd {
 			return cmd
 		}
 	}
-	if os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatalf("TLSD_TEST_STRICT=1: %s is not installed", name)
-	}
-	t.Skipf("%s is not installed", name)
+	testkit.Missing(t, "%s is not installed", name)
 	return nil
 }
 
@@ -95,7 +93,7 @@ func serve(t *testing.T, ca *testcert.CA, key testcert.KeyType) (port int, versi
 	if version, err = c.Version(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
-	port = testd.Port(t)
+	port = testkit.Port(t)
 	done := make(chan error, 1)
 	go func() { done <- accept(ctx, c, h, port) }()
 	testd.AwaitListener(t, port)

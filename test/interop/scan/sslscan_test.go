@@ -13,6 +13,8 @@ import (
 	"tlsd/internal/testcert"
 )
 
+// sslscan finds what our server has, and nothing bad.
+
 // Reasons that occur more than once.
 const (
 	safe   = "what RFC 9325 recommends"

@@ -13,6 +13,8 @@ import (
 	"tlsd/internal/testcert"
 )
 
+// testssl.sh finds what our server has, and nothing bad.
+
 // Findings of testssl.sh that are worse than OK or informative.
 var testsslFindings = []finding{
 	{"engine_problem WARN", "about the scanner: its openssl has no engine for GOST", ""},

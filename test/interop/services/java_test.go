@@ -10,6 +10,7 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -19,7 +20,7 @@ import (
 func (s *service) java(w *world, role string, port int, own *testcert.Cert) []string {
 	s.t.Helper()
 	source, err := os.ReadFile("testdata/Peer.java")
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	identity := "-"
 	if own != nil {
 		identity = s.path("identity.p12")
@@ -38,7 +39,7 @@ func needJava(t *testing.T) string {
 	t.Helper()
 	java := need(t, "java")
 	real, err := filepath.EvalSymlinks(java)
-	must(t, err)
+	testkit.Must(t, err)
 	need(t, "javac", filepath.Dir(real))
 	return java
 }
@@ -53,13 +54,13 @@ func TestJavaIsOurServersClient(t *testing.T) {
 		t.Run(which, func(t *testing.T) {
 			m := newMine(t, d)
 			ctx, err := m.NewServerContext(m.ctx, w.cert.CertFile, w.cert.KeyFile)
-			must(t, err)
+			testkit.Must(t, err)
 			for _, o := range [][2]string{{"alpn", "h2,http/1.1"},
 				{"client-ca", w.ca.File}, {"client-cert", "request"}} {
-				must(t, m.SetOption(m.ctx, ctx, o[0], o[1]))
+				testkit.Must(t, m.SetOption(m.ctx, ctx, o[0], o[1]))
 			}
 			port, err := m.Listen(m.ctx, ctx, "127.0.0.1", 0)
-			must(t, err)
+			testkit.Must(t, err)
 			s := newService(t, "nobody")
 			args := s.java(w, "client", port, w.clients[which])
 			s.begin(java, args...)
@@ -94,7 +95,7 @@ func TestJavaKnowsItsClients(t *testing.T) {
 	java := needJava(t)
 	w := newWorld(t)
 	s := newService(t, "nobody")
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	args := s.java(w, "server", port, w.cert)
 	s.serve(port, syscall.SIGTERM, java, args...)
 	d := testd.Start(t)
@@ -102,7 +103,7 @@ func TestJavaKnowsItsClients(t *testing.T) {
 		t.Run(which, func(t *testing.T) {
 			m := newMine(t, d)
 			h := m.dial(w, port, cert, "alpn", "h2,http/1.1")
-			must(t, m.Handshake(m.ctx, h))
+			testkit.Must(t, m.Handshake(m.ctx, h))
 			if cert != w.clients["a good one"] {
 				_, err := m.Read(m.ctx, h, 1)
 				failed(t, err, client.KindIO, "the peer sent the alert ")

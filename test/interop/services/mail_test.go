@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
 
 // Mail servers begin in plain text and change to TLS (RFC 3207, RFC 9051 section 6.2.1).
@@ -24,7 +25,7 @@ func TestPostfixChangesToTLS(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "root") // which gives its processes to the user postfix
 	cert, key, _ := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	mail := newService(t, "postfix")
 	s.file("main.cf", fmt.Sprintf(`compatibility_level = 3.6
 queue_directory = %s
@@ -40,7 +41,7 @@ smtpd_recipient_restrictions = reject
 alias_maps =
 local_recipient_maps =
 `, s.folder("queue"), mail.dir, key, cert))
-	must(t, os.Chmod(s.path("queue"), 0o755))
+	testkit.Must(t, os.Chmod(s.path("queue"), 0o755))
 	s.file("master.cf", fmt.Sprintf(`127.0.0.1:%d inet n - n - - smtpd
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
@@ -51,11 +52,11 @@ proxymap unix - - n - - proxymap
 	s.serve(port, syscall.SIGTERM, postfix, "-c", s.dir, "start-fg")
 	t.Cleanup(func() { // what the script has started lives on without it
 		text, err := os.ReadFile(s.path("queue/pid/master.pid"))
-		must(t, err)
+		testkit.Must(t, err)
 		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-		must(t, err)
-		must(t, syscall.Kill(pid, syscall.SIGTERM))
-		testd.Eventually(t, patience, "postfix's master ends", func() bool {
+		testkit.Must(t, err)
+		testkit.Must(t, syscall.Kill(pid, syscall.SIGTERM))
+		testkit.Until(t, "postfix's master ends", func() bool {
 			state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 			return len(state) == 0 || strings.Contains(string(state), ") Z ")
 		})
@@ -78,7 +79,7 @@ proxymap unix - - n - - proxymap
 	reply("530 5.7.0 Must issue a STARTTLS command first", m.hearPlain(h, lastLine))
 	m.sayPlain(h, "STARTTLS\r\n")
 	reply("220 2.0.0 Ready to start TLS", m.hearPlain(h, lastLine))
-	must(t, m.Handshake(m.ctx, h))
+	testkit.Must(t, m.Handshake(m.ctx, h))
 	if got := m.fact(h, "version") + " " + m.fact(h, "verified"); got != "TLSv1.3 1" {
 		t.Errorf("version and verified: %s", got)
 	}
@@ -91,7 +92,7 @@ proxymap unix - - n - - proxymap
 	reply("250 ", m.hear(h, lastLine))
 	m.say(h, "QUIT\r\n")
 	reply("221 ", m.hear(h, lastLine))
-	must(t, m.CloseConn(m.ctx, h))
+	testkit.Must(t, m.CloseConn(m.ctx, h))
 }
 
 func TestDovecotChangesToTLS(t *testing.T) {
@@ -101,7 +102,7 @@ func TestDovecotChangesToTLS(t *testing.T) {
 	w := newWorld(t)
 	s, mail := newService(t, "root"), newService(t, "nobody")
 	cert, key, _ := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	conf := s.file("dovecot.conf", fmt.Sprintf(`base_dir = %[1]s/run
 state_dir = %[1]s/run
 log_path = /dev/stderr
@@ -144,7 +145,7 @@ service imap-login {
 	}
 	m.sayPlain(h, "b STARTTLS\r\n")
 	m.hearPlain(h, tagged("b"))
-	must(t, m.Handshake(m.ctx, h))
+	testkit.Must(t, m.Handshake(m.ctx, h))
 	for _, c := range []struct{ tag, command, says string }{
 		{"c", "LOGIN user secret", "c OK"},
 		{"d", "SELECT INBOX", "* 0 EXISTS"},
@@ -155,5 +156,5 @@ service imap-login {
 			t.Errorf("%s: %q, want %q", c.command, got, c.says)
 		}
 	}
-	must(t, m.CloseConn(m.ctx, h))
+	testkit.Must(t, m.CloseConn(m.ctx, h))
 }

@@ -18,20 +18,11 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
 func TestMain(m *testing.M) { testd.Main(m) }
-
-// patience bounds every wait.
-const patience = 3 * time.Minute
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // need finds a program, in PATH or in one of these folders. Without it the test is skipped, or
 // fails under make services.
@@ -79,14 +70,14 @@ type service struct {
 // newService prepares a server that runs as a user, or as the tester if that is not root.
 func newService(t *testing.T, account string) *service {
 	t.Helper()
-	s := &service{t: t, dir: testd.Dir(t), uid: os.Getuid()}
+	s := &service{t: t, dir: testkit.Dir(t), uid: os.Getuid()}
 	if s.uid == 0 {
 		u, err := user.Lookup(account)
-		must(t, err)
+		testkit.Must(t, err)
 		s.uid, err = strconv.Atoi(u.Uid)
-		must(t, err)
+		testkit.Must(t, err)
 	}
-	must(t, os.Chown(s.dir, s.uid, -1))
+	testkit.Must(t, os.Chown(s.dir, s.uid, -1))
 	return s
 }
 
@@ -95,16 +86,16 @@ func (s *service) path(name string) string { return filepath.Join(s.dir, name) }
 // folder makes a folder that is the server's.
 func (s *service) folder(name string) string {
 	s.t.Helper()
-	must(s.t, os.MkdirAll(s.path(name), 0o700))
-	must(s.t, os.Chown(s.path(name), s.uid, -1))
+	testkit.Must(s.t, os.MkdirAll(s.path(name), 0o700))
+	testkit.Must(s.t, os.Chown(s.path(name), s.uid, -1))
 	return s.path(name)
 }
 
 // file writes a file that is the server's alone.
 func (s *service) file(name, text string) string {
 	s.t.Helper()
-	must(s.t, os.WriteFile(s.path(name), []byte(text), 0o600))
-	must(s.t, os.Chown(s.path(name), s.uid, -1))
+	testkit.Must(s.t, os.WriteFile(s.path(name), []byte(text), 0o600))
+	testkit.Must(s.t, os.Chown(s.path(name), s.uid, -1))
 	return s.path(name)
 }
 
@@ -143,7 +134,7 @@ func (s *service) begin(program string, args ...string) {
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 	}
 	done := s.done
-	must(s.t, testd.Spawn(s.cmd, func() {
+	testkit.Must(s.t, testd.Spawn(s.cmd, func() {
 		defer close(done)
 		_ = s.cmd.Wait() // what it says is in ProcessState
 	}))
@@ -153,7 +144,7 @@ func (s *service) begin(program string, args ...string) {
 func (s *service) run(program string, args ...string) {
 	s.t.Helper()
 	s.begin(program, args...)
-	timer := time.AfterFunc(patience, func() { s.cmd.Process.Kill() })
+	timer := time.AfterFunc(testkit.Patience, func() { s.cmd.Process.Kill() })
 	defer timer.Stop()
 	if <-s.done; !s.cmd.ProcessState.Success() {
 		s.t.Fatalf("%s: %v\n%s", s.name, s.cmd.ProcessState, s.said())
@@ -168,16 +159,16 @@ func (s *service) serve(port int, end syscall.Signal, program string, args ...st
 		_ = s.cmd.Process.Signal(end) // it fails if the process has ended
 		select {
 		case <-s.done:
-		case <-time.After(patience):
+		case <-time.After(testkit.Patience):
 			s.cmd.Process.Kill()
 			<-s.done
-			s.t.Errorf("%s has not ended within %v", s.name, patience)
+			s.t.Errorf("%s has not ended within %v", s.name, testkit.Patience)
 		}
 		if s.t.Failed() {
 			s.t.Logf("%s: %v\n%s", s.name, s.cmd.ProcessState, s.said())
 		}
 	})
-	testd.Eventually(s.t, patience, s.name+" listens", func() bool {
+	testkit.Until(s.t, s.name+" listens", func() bool {
 		select {
 		case <-s.done:
 			s.t.Fatalf("%s has ended: %v", s.name, s.cmd.ProcessState)
@@ -202,8 +193,7 @@ func newWorld(t *testing.T) *world {
 	leaf := testcert.Leaf{CN: clientName}
 	old := leaf
 	old.Expired = true
-	return &world{ca: ca, cert: ca.Issue(t,
-		testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}),
+	return &world{ca: ca, cert: ca.Localhost(t),
 		clients: map[string]*testcert.Cert{
 			"a good one":        ca.Issue(t, leaf),
 			"an expired one":    ca.Issue(t, old),
@@ -221,7 +211,7 @@ type mine struct {
 
 func newMine(t *testing.T, d *testd.Daemon) mine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	t.Cleanup(cancel)
 	return mine{d.Dial(t), t, ctx}
 }
@@ -231,13 +221,13 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 func (m mine) dial(w *world, port int, cert *testcert.Cert, options ...string) client.Handle {
 	m.t.Helper()
 	h, err := m.NewClient(m.ctx, "localhost", port)
-	must(m.t, err)
+	testkit.Must(m.t, err)
 	options = append(options, "ca", w.ca.File)
 	for i := 0; i < len(options); i += 2 {
-		must(m.t, m.SetOption(m.ctx, h, options[i], options[i+1]))
+		testkit.Must(m.t, m.SetOption(m.ctx, h, options[i], options[i+1]))
 	}
 	if cert != nil {
-		must(m.t, m.SetCertificate(m.ctx, h, "", cert.CertFile, cert.KeyFile))
+		testkit.Must(m.t, m.SetCertificate(m.ctx, h, "", cert.CertFile, cert.KeyFile))
 	}
 	return h
 }
@@ -245,14 +235,14 @@ func (m mine) dial(w *world, port int, cert *testcert.Cert, options ...string) c
 func (m mine) fact(h client.Handle, name string) string {
 	m.t.Helper()
 	text, err := m.HandleInfo(m.ctx, h, name)
-	must(m.t, err)
+	testkit.Must(m.t, err)
 	return text
 }
 
 func (m mine) say(h client.Handle, text string) {
 	m.t.Helper()
 	_, err := m.Write(m.ctx, h, []byte(text))
-	must(m.t, err)
+	testkit.Must(m.t, err)
 }
 
 // hear reads until what has come is whole.
@@ -265,7 +255,7 @@ func (m mine) hear(h client.Handle, whole func(string) bool) string {
 func (m mine) sayPlain(h client.Handle, text string) {
 	m.t.Helper()
 	_, err := m.WritePlain(m.ctx, h, []byte(text))
-	must(m.t, err)
+	testkit.Must(m.t, err)
 }
 
 func (m mine) hearPlain(h client.Handle, whole func(string) bool) string {

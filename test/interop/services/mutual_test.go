@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -32,7 +33,7 @@ func (w *world) eachClient(t *testing.T, port int,
 		t.Run(which, func(t *testing.T) {
 			m := newMine(t, d)
 			h := m.dial(w, port, cert)
-			must(t, m.Handshake(m.ctx, h))
+			testkit.Must(t, m.Handshake(m.ctx, h))
 			if v := m.fact(h, "version"); v != "TLSv1.3" {
 				t.Errorf("version %s", v)
 			}
@@ -63,7 +64,7 @@ func TestRedisKnowsItsClients(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	s.serve(port, syscall.SIGTERM, redis, "--bind", "127.0.0.1", "--port", "0", "--tls-port",
 		strconv.Itoa(port), "--save", "", "--dir", s.dir,
 		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
@@ -77,7 +78,7 @@ func TestMosquittoKnowsItsClients(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	conf := s.file("mosquitto.conf", fmt.Sprintf(`listener %d 127.0.0.1
 cafile %s
 certfile %s
@@ -104,7 +105,7 @@ func TestNginxKnowsItsClients(t *testing.T) {
 	w := newWorld(t)
 	s := newService(t, "nobody")
 	cert, key, ca := s.identity(w)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	conf := s.file("nginx.conf", fmt.Sprintf(`daemon off;
 master_process off;
 pid pid;
@@ -140,7 +141,7 @@ http {
 		"http/1.1": "http/1.1", "": ""} {
 		m := newMine(t, testd.Start(t))
 		h := m.dial(w, port, nil, "alpn", offered)
-		must(t, m.Handshake(m.ctx, h))
+		testkit.Must(t, m.Handshake(m.ctx, h))
 		if got := m.fact(h, "alpn"); got != agreed {
 			t.Errorf("of %q the handshake has agreed on %q, want %q", offered,
 				got, agreed)

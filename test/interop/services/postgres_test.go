@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -31,11 +32,11 @@ const installed = "/usr/lib/postgresql/*/bin"
 func postgresVersion(t *testing.T) int {
 	t.Helper()
 	out, err := exec.Command(need(t, "postgres", installed), "--version").Output()
-	must(t, err)
+	testkit.Must(t, err)
 	words := strings.Fields(string(out)) // postgres (PostgreSQL) 15.6 …
 	major, _, _ := strings.Cut(words[2], ".")
 	version, err := strconv.Atoi(major)
-	must(t, err)
+	testkit.Must(t, err)
 	return version
 }
 
@@ -52,7 +53,7 @@ func startPostgres(t *testing.T, w *world) (port int) {
 		"--locale=C", "--encoding=UTF8")
 	s.file("data/pg_hba.conf", "hostssl all "+clientName+" 127.0.0.1/32 cert\nhostssl all "+
 		"all 127.0.0.1/32 scram-sha-256\n")
-	port = testd.Port(t)
+	port = testkit.Port(t)
 	args := []string{"-D", data, "-p", strconv.Itoa(port)}
 	for _, setting := range []string{"listen_addresses=127.0.0.1", "unix_socket_directories=",
 		"fsync=off", "shared_buffers=1MB", "max_connections=10",
@@ -76,7 +77,7 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		if got := m.hearPlain(h, func(got string) bool { return got != "" }); got != "S" {
 			t.Fatalf("the server answers %q, want S", got)
 		}
-		must(t, m.Handshake(m.ctx, h))
+		testkit.Must(t, m.Handshake(m.ctx, h))
 		return session{m, h}
 	}
 	t.Run("by password, bound to the channel", func(t *testing.T) {
@@ -90,7 +91,7 @@ func TestPostgresChangesToTLS(t *testing.T) {
 			t.Errorf("the server speaks %q with us", got)
 		}
 		s.query("create role " + clientName + " login")
-		must(t, s.CloseConn(s.ctx, s.h))
+		testkit.Must(t, s.CloseConn(s.ctx, s.h))
 	})
 	t.Run("bound to another channel", func(t *testing.T) {
 		s := upgraded(t, "none")
@@ -129,7 +130,7 @@ func TestPostgresBeginsWithTLS(t *testing.T) {
 	port := startPostgres(t, w)
 	m := newMine(t, testd.Start(t))
 	h := m.dial(w, port, nil, "alpn", "postgresql")
-	must(t, m.Handshake(m.ctx, h))
+	testkit.Must(t, m.Handshake(m.ctx, h))
 	if got := m.fact(h, "alpn"); got != "postgresql" {
 		t.Errorf("the handshake has agreed on %q", got)
 	}
@@ -150,7 +151,7 @@ type session struct {
 // are signed with SHA-256.
 func (s session) endPoint() []byte {
 	sum, err := hex.DecodeString(s.fact(s.h, "sha256"))
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	return sum
 }
 
@@ -167,7 +168,7 @@ func (s session) receive() (kind byte, body []byte) {
 		var got []byte
 		for len(got) < n {
 			data, err := s.Read(s.ctx, s.h, n-len(got))
-			must(s.t, err)
+			testkit.Must(s.t, err)
 			if len(data) == 0 {
 				s.t.Fatal("the server has ended the connection")
 			}
@@ -241,9 +242,9 @@ func (s session) authenticate(binding []byte) (why string) {
 		}
 	}
 	raw, err := base64.StdEncoding.DecodeString(salt)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	salted, err := pbkdf2.Key(sha256.New, secret, raw, rounds, sha256.Size)
-	must(s.t, err)
+	testkit.Must(s.t, err)
 	clientKey := sign(salted, "Client Key")
 	stored := sha256.Sum256(clientKey)
 	last := "c=" + base64.StdEncoding.EncodeToString(append([]byte(gs2), binding...)) +

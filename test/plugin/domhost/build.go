@@ -3,10 +3,12 @@
 package domhost
 
 import (
+	"context"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"runtime"
+
+	"tlsd/internal/testcc"
 )
 
 // Build compiles domhost to the file exe with the C compiler cc, as strictly as make does. cflags
@@ -16,13 +18,7 @@ func Build(exe string, cflags ...string) error {
 	if err != nil || len(sources) == 0 {
 		return fmt.Errorf("build domhost: no sources in %s", filepath.Join(folder(), "src"))
 	}
-	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-o",
-		exe}, sources...)
-	args = append(append(args, cflags...), "-ldl")
-	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("build domhost: %w\n%s", err, out)
-	}
-	return nil
+	return testcc.Compile(context.Background(), "cc", exe, sources, append(cflags, "-ldl")...)
 }
 
 // folder is the folder of this file: tests run from the source tree.

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tlsd/internal/testcc"
+	"tlsd/internal/testkit"
 )
 
 // The programs under test, built once. sanitized is domhost with the address and
@@ -54,13 +57,8 @@ func buildAndRun(m *testing.M) (int, error) {
 }
 
 func buildPlugin(file, source string) error {
-	out, err := exec.Command("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
-		"-fPIC", "-shared",
-		"-o", file, filepath.Join("testdata", source)).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("build %s: %w\n%s", source, err, out)
-	}
-	return nil
+	return testcc.Compile(context.Background(), "cc", file,
+		[]string{filepath.Join("testdata", source)}, "-fPIC", "-shared")
 }
 
 // result is the end of a run of domhost.
@@ -253,13 +251,7 @@ func TestFullDiskIsAnErrorOfPrintf(t *testing.T) {
 // The sanitizers and valgrind find different mistakes: valgrind also finds uninitialised reads.
 func TestNothingIsLostOrUninitialised(t *testing.T) {
 	t.Parallel()
-	valgrind, err := exec.LookPath("valgrind")
-	if err != nil && os.Getenv("TLSD_TEST_STRICT") == "1" {
-		t.Fatal("valgrind is not installed, and TLSD_TEST_STRICT=1 allows no skipping")
-	}
-	if err != nil {
-		t.Skip("valgrind is not installed")
-	}
+	valgrind := testkit.Tool(t, "valgrind")
 	for name, text := range map[string]string{
 		"runs": `plugin "TlsPlugin";
 			string f(string $s, i32 $n) { if ($n == 0) return $s; return f($s + "x", $n - 1); }

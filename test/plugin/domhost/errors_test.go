@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+// An error names the line of the script.
+
 func TestRuntimeErrorsNameTheLine(t *testing.T) {
 	t.Parallel()
 	var scripts []script

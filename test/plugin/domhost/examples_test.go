@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+// Every script of examples/ runs in domhost.
+
 // The fake plugin returns the data that was written to it. So a script talks with itself.
 func TestEveryScriptOfExamplesRuns(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,8 @@ package domhost
 
 import "testing"
 
+// domhost runs the parts of the language that its README lists.
+
 func TestLanguage(t *testing.T) {
 	t.Parallel()
 	check(t, []script{

@@ -12,6 +12,8 @@ import (
 	"tlsd/test/rules/reference"
 )
 
+// domhost finds and loads plugins, and passes arguments and results.
+
 // withFake runs the script with the fake plugin, and returns the calls that the plugin got.
 func withFake(t *testing.T, exe, text string) (result, []string) {
 	t.Helper()

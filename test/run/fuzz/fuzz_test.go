@@ -9,18 +9,15 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // Every kept input runs once through the plugin's reader. (go test itself runs those of the Go
 // targets.)
 func TestTheCorpusOfThePluginIsReplayed(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("clang"); err != nil {
-		if os.Getenv("TLSD_TEST_STRICT") == "1" {
-			t.Fatalf("TLSD_TEST_STRICT=1: %v", err)
-		}
-		t.Skip(err)
-	}
+	testkit.Tool(t, "clang")
 	for _, name := range libFuzzerTargets {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"tlsd/internal/testcc"
 )
 
 // libFuzzerTargets are the sources in src, without .c; each has its inputs in corpus.
@@ -17,23 +19,22 @@ const pluginSources = "cmd/tlsshim/plugin"
 // buildLibFuzzer compiles a target with the plugin's sources, from the top of the source tree. A
 // target that includes one of these sources replaces it.
 func buildLibFuzzer(ctx context.Context, root, dir, name string) (program string, err error) {
-	sources, err := filepath.Glob(filepath.Join(root, pluginSources, "*.c"))
-	if err != nil || len(sources) == 0 {
+	plugin, err := filepath.Glob(filepath.Join(root, pluginSources, "*.c"))
+	if err != nil || len(plugin) == 0 {
 		return "", fmt.Errorf("no sources of the plugin in %s: %v", root, err)
 	}
 	program = filepath.Join(dir, name)
-	args := []string{"-std=c11", "-Wall", "-Wextra", "-Werror", "-g", "-O1",
-		"-fno-omit-frame-pointer", "-pthread",
-		"-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-o", program,
-		filepath.Join(root, "test/run/fuzz/src", name+".c")}
-	for _, s := range sources {
+	sources := []string{filepath.Join(root, "test/run/fuzz/src", name+".c")}
+	for _, s := range plugin {
 		if name != "session" || filepath.Base(s) != "exchange.c" {
-			args = append(args, s)
+			sources = append(sources, s)
 		}
 	}
-	if out, err := exec.CommandContext(ctx, "clang", args...).CombinedOutput(); err != nil {
+	if err := testcc.Compile(ctx, "clang", program, sources, "-O1", "-fno-omit-frame-pointer",
+		"-pthread", "-fsanitize=fuzzer,address,undefined",
+		"-fno-sanitize-recover=all"); err != nil {
 		return "", fmt.Errorf("clang with its run-time libraries (libclang-rt-*-dev) is "+
-			"needed: %w\n%s", err, out)
+			"needed: %w", err)
 	}
 	return program, nil
 }

@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"tlsd/internal/testcc"
 )
 
 // The programs for the roots are built here, because the roots have no compilers.
@@ -65,13 +67,11 @@ func (m *matrix) buildC(v version) error {
 		}
 		// gcc looks in this machine's folder first. It knows this folder relative to its
 		// own.
-		args := []string{"--sysroot=" + root, "-B" + libs[0], "-L" + libs[0], "-std=c11",
-			"-Wall", "-Wextra", "-Werror", "-O2",
-			"-o", filepath.Join(m.binDir(v), name)}
-		args = append(append(args, sources...), how.flags...)
-		if out, err := exec.CommandContext(m.ctx, "cc",
-			args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s for %s: %w\n%s", name, v.name, err, out)
+		flags := append([]string{"--sysroot=" + root, "-B" + libs[0], "-L" + libs[0],
+			"-O2"}, how.flags...)
+		if err := testcc.Compile(m.ctx, "cc", filepath.Join(m.binDir(v), name), sources,
+			flags...); err != nil {
+			return fmt.Errorf("for %s: %w", v.name, err)
 		}
 	}
 	return nil

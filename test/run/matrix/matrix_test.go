@@ -2,11 +2,14 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
+
+// The matrix counts what has run. What has not run is never a pass.
 
 func TestTestsAreCounted(t *testing.T) {
 	t.Parallel()
@@ -122,9 +125,7 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 // other versions are not asked for.
 func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("cc"); err != nil {
-		t.Skip("no C compiler: ", err)
-	}
+	testkit.Tool(t, "cc")
 	real, err := os.ReadFile("../../../" + abi)
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 // crypto/x509 makes the certificates as far as it can. Extensions that it would refuse are given as
@@ -48,7 +50,7 @@ func newRoot(t *testing.T, cn string, key crypto.Signer, changes ...change) *iss
 	t.Helper()
 	tmpl := authority(cn, changes)
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	check(t, err)
+	testkit.Must(t, err)
 	return &issuer{t: t, cert: parse(t, der), der: der, key: key}
 }
 
@@ -72,7 +74,7 @@ func (i *issuer) leafWith(key crypto.Signer, changes ...change) chain {
 func (i *issuer) sign(tmpl *x509.Certificate, key crypto.Signer) []byte {
 	i.t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, i.cert, key.Public(), i.key)
-	check(i.t, err)
+	testkit.Must(i.t, err)
 	return der
 }
 
@@ -114,7 +116,7 @@ func selfSigned(t *testing.T, changes ...change) chain {
 	t.Helper()
 	key, tmpl := newKey(t), server(changes)
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	check(t, err)
+	testkit.Must(t, err)
 	return chain{shown: [][]byte{der}, key: key}
 }
 
@@ -246,14 +248,14 @@ type certificate struct {
 func open(t *testing.T, der []byte) (c certificate) {
 	t.Helper()
 	_, err := asn1.Unmarshal(der, &c)
-	check(t, err)
+	testkit.Must(t, err)
 	return c
 }
 
 func (c certificate) der(t *testing.T) []byte {
 	t.Helper()
 	der, err := asn1.Marshal(c)
-	check(t, err)
+	testkit.Must(t, err)
 	return der
 }
 
@@ -268,7 +270,7 @@ func resign(t *testing.T, der []byte, key crypto.Signer, old, new []byte) []byte
 	c.TBS.FullBytes = tlv(sequence, bytes.Replace(c.TBS.Bytes, old, new, 1))
 	sum := sha256.Sum256(c.TBS.FullBytes)
 	sig, err := key.Sign(rand.Reader, sum[:], crypto.SHA256)
-	check(t, err)
+	testkit.Must(t, err)
 	c.Signature = asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}
 	return c.der(t)
 }
@@ -280,14 +282,14 @@ func withMD5(t *testing.T, der []byte, key *rsa.PrivateKey) []byte {
 	md5RSA := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1,
 		4}, Parameters: asn1.NullRawValue}
 	is, err := asn1.Marshal(md5RSA)
-	check(t, err)
+	testkit.Must(t, err)
 	was, err := asn1.Marshal(c.Algorithm)
-	check(t, err)
+	testkit.Must(t, err)
 	c.TBS.FullBytes = tlv(sequence, bytes.Replace(c.TBS.Bytes, was, is, 1))
 	c.Algorithm = md5RSA
 	sum := md5.Sum(c.TBS.FullBytes)
 	sig, err := rsa.SignPKCS1v15(nil, key, crypto.MD5, sum[:])
-	check(t, err)
+	testkit.Must(t, err)
 	c.Signature = asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}
 	return c.der(t)
 }
@@ -314,28 +316,28 @@ func newKey(t *testing.T) crypto.Signer { return curve(t, elliptic.P256()) }
 func curve(t *testing.T, c elliptic.Curve) crypto.Signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(c, rand.Reader)
-	check(t, err)
+	testkit.Must(t, err)
 	return key
 }
 
 func rsaKey(t *testing.T, bits int) *rsa.PrivateKey {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, bits)
-	check(t, err)
+	testkit.Must(t, err)
 	return key
 }
 
 func edKey(t *testing.T) crypto.Signer {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
-	check(t, err)
+	testkit.Must(t, err)
 	return key
 }
 
 func parse(t *testing.T, der []byte) *x509.Certificate {
 	t.Helper()
 	c, err := x509.ParseCertificate(der)
-	check(t, err)
+	testkit.Must(t, err)
 	return c
 }
 
@@ -346,11 +348,4 @@ func pemOf(ders ...[]byte) []byte {
 		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	return b.Bytes()
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -16,10 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
-
-const patience = 2 * time.Minute // for one case; only a hang takes as long
 
 // ours lets a client of the package judge the certificates of a crypto/tls server. The server sends
 // the bytes unchanged, in this version of TLS. The error is that of Handshake, or of NewClient.
@@ -31,20 +30,20 @@ func ours(t *testing.T, lib *openssl.Library, c chain, host string, version uint
 	}
 	defer bundle.Free()
 	ctx, err := lib.NewClientContext(bundle)
-	check(t, err)
+	testkit.Must(t, err)
 	defer ctx.Free()
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
+	testkit.Must(t, err)
 	defer l.Close()
 	nc, err := net.Dial("tcp", l.Addr().String())
-	check(t, err)
+	testkit.Must(t, err)
 	peer, err := l.Accept()
-	check(t, err)
+	testkit.Must(t, err)
 	served := make(chan error, 1)
 	go func() {
 		defer peer.Close()
-		peer.SetDeadline(time.Now().Add(patience))
+		peer.SetDeadline(time.Now().Add(testkit.Patience))
 		s := tls.Server(peer, &tls.Config{
 			Certificates: []tls.Certificate{{Certificate: c.shown, PrivateKey: c.key}},
 			MaxVersion:   version,
@@ -55,7 +54,7 @@ func ours(t *testing.T, lib *openssl.Library, c chain, host string, version uint
 	}()
 	conn, err := ctx.NewClient(nc.(*net.TCPConn), host)
 	if err == nil {
-		limit, cancel := context.WithTimeout(context.Background(), patience)
+		limit, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 		err = conn.Handshake(limit)
 		cancel()
 		conn.Close()
@@ -106,7 +105,7 @@ func findCommand(lib *openssl.Library) (*command, string) {
 }
 
 func (c *command) run(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.exe, args...)
 	cmd.Env = append(cmd.Environ(), c.env...)
@@ -124,7 +123,7 @@ func (c *command) verify(t *testing.T, ch chain, host string) string {
 	dir := t.TempDir()
 	file := func(name string, ders ...[]byte) string {
 		path := filepath.Join(dir, name)
-		check(t, os.WriteFile(path, pemOf(ders...), 0o600))
+		testkit.Must(t, os.WriteFile(path, pemOf(ders...), 0o600))
 		return path
 	}
 	args := []string{"verify", "-no-CApath", "-CAfile", file("trust.pem", ch.trust...),

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -18,7 +19,7 @@ import (
 func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 	t.Parallel()
 	lib, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
-	check(t, err)
+	testkit.Must(t, err)
 	root := newRoot(t, "Root", newKey(t))
 	for name, tc := range map[string]struct {
 		chain chain
@@ -64,6 +65,6 @@ func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 func pemOfKey(t *testing.T, key crypto.Signer) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	check(t, err)
+	testkit.Must(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }

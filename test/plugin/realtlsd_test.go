@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +19,10 @@ import (
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 )
+
+// Hosts talk over the real tlsd.
 
 // A daemon is a running tlsd, the real one.
 type daemon struct {
@@ -43,7 +45,7 @@ func (d *daemon) logged(t *testing.T) string {
 func tlsdProgram(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(workDir, "tlsd")
-	cmd := exec.Command(needTool(t, "go"), "build", "-o", out, "tlsd/cmd/tlsd")
+	cmd := exec.Command(testkit.Tool(t, "go"), "build", "-o", out, "tlsd/cmd/tlsd")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	return build(t, out, cmd)
 }
@@ -88,7 +90,7 @@ func (d *daemon) start(t *testing.T) {
 	}
 	d.cmd = cmd
 	w.Close()
-	ready.SetReadDeadline(time.Now().Add(patience))
+	ready.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if line, err := io.ReadAll(ready); err != nil || string(line) != "\n" {
 		t.Fatalf("tlsd does not start: %q, %v\n%s", line, err, d.logged(t))
 	}
@@ -99,39 +101,9 @@ func (d *daemon) stop(signals ...syscall.Signal) error {
 	for _, sig := range signals {
 		d.cmd.Process.Signal(sig)
 	}
-	kill := time.AfterFunc(patience, func() { d.cmd.Process.Kill() })
+	kill := time.AfterFunc(testkit.Patience, func() { d.cmd.Process.Kill() })
 	defer kill.Stop()
 	return d.cmd.Wait()
-}
-
-// serveTLS is a crypto/tls server; it returns its port.
-func serveTLS(t *testing.T, cert *testcert.Cert, serve func(conn *tls.Conn)) int {
-	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	t.Cleanup(func() {
-		ln.Close()
-		<-ended
-	})
-	go func() {
-		defer close(ended)
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(2 * patience))
-				serve(conn.(*tls.Conn))
-			}()
-		}
-	}()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // echo returns a CA file and the port of an echo server with a certificate of that CA.
@@ -160,9 +132,9 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, needTool(t, c.name), script,
+			cmd := exec.CommandContext(ctx, testkit.Tool(t, c.name), script,
 				plain.library(t), "localhost", strconv.Itoa(port),
 				filepath.Base(ca))
 			cmd.Dir = filepath.Dir(ca) // the path is the caller's
@@ -218,8 +190,8 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca := testcert.NewCA(t, "Test CA")
-	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})
-	port := testd.Port(t)
+	cert := ca.Localhost(t)
+	port := testkit.Port(t)
 	h := startHost(t, d.env())
 	h.send("chdir", filepath.Dir(cert.CertFile)).gives(0, "")
 	h.send("NewServerContext", filepath.Base(cert.CertFile),
@@ -250,7 +222,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	case r := <-other.Result():
 		other.Result() <- r
 		first, second = other, waiting
-	case <-time.After(patience):
+	case <-time.After(testkit.Patience):
 		t.Fatal("no Accept ends")
 	}
 	if r := first.wait(); r.N < 3 {
@@ -263,10 +235,10 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 // dial connects when there is a listener.
 func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(testkit.Patience); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
 		if err == nil {
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(testkit.Patience))
 			t.Cleanup(func() { conn.Close() })
 			return conn
 		}
@@ -343,14 +315,12 @@ func killWorker(t *testing.T, d *daemon, sig syscall.Signal) {
 	awaitDeath(t, pid)
 }
 
+// awaitDeath waits until a process has ended and was reaped.
 func awaitDeath(t *testing.T, pid int) {
 	t.Helper()
-	for end := time.Now().Add(patience); syscall.Kill(pid,
-		0) == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the worker %d does not die", pid)
-		}
-	}
+	testkit.Until(t, fmt.Sprintf("process %d has ended", pid), func() bool {
+		return syscall.Kill(pid, 0) != nil
+	})
 }
 
 func TestForkInTheMiddleWithARealTLSD(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"time"
 )
 
+// A tlsd that breaks the protocol loses its session. The host goes on.
+
 func TestAnswersMayComeInAnyPieces(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)

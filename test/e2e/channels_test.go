@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
+
+// Go programs use data channels over the real daemon. A Close sends what was written before it.
 
 // overDataChannels connects two Go programs over two workers of a real tlsd, with the system's
 // libssl and confined workers. Each program has a net.Conn, whose bytes go over a data channel.
@@ -29,7 +32,7 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	c, server := d.Dial(t), d.Dial(t)
 	listening, err := server.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
 	must(err)
-	port := testd.Port(t)
+	port := testkit.Port(t)
 	type accepted struct {
 		conn *client.Conn
 		err  error
@@ -41,7 +44,7 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	}()
 	must(c.SetCaBundle(ctx, ca.File))
 	var h client.Handle
-	testd.Eventually(t, bound, "the server listens", func() bool {
+	testkit.Until(t, "the server listens", func() bool {
 		h, err = c.NewClient(ctx, "localhost", port)
 		return err == nil
 	})
@@ -50,7 +53,7 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	a := <-met
 	must(a.err)
 	for _, conn := range []net.Conn{ours, a.conn} {
-		conn.SetDeadline(time.Now().Add(bound))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 	}
 	return ours, a.conn
 }

@@ -8,6 +8,8 @@ import (
 	"tlsd/internal/testcert"
 )
 
+// After a loss new handles work, and trust what the script trusts.
+
 // A loss is a way to lose a session, and the host's error.
 type loss struct {
 	name string

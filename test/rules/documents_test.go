@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 )
 
+// The documents and the sources agree, and name files, flags and tests that exist.
+
 const top = "../.." // of the source tree
 
 // maxLines is the limit of a source file. A longer file has more than one subject.

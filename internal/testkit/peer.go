@@ -1,4 +1,4 @@
-package fakeengine
+package testkit
 
 import (
 	"crypto/tls"
@@ -10,7 +10,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"tlsd/internal/sockets"
 )
@@ -20,10 +19,21 @@ import (
 
 // Echo is a TLS server that sends its input back, and answers close_notify with close_notify.
 func Echo(tb testing.TB, cert tls.Certificate) int {
+	tb.Helper()
+	return ServeTLS(tb, &tls.Config{Certificates: []tls.Certificate{cert}},
+		func(c *tls.Conn) { io.Copy(c, c) })
+}
+
+// ServeTLS is a TLS server that runs f for each connection whose handshake succeeds. It closes the
+// connection afterwards, with close_notify.
+func ServeTLS(tb testing.TB, cfg *tls.Config, f func(*tls.Conn)) int {
+	tb.Helper()
 	return Serve(tb, func(nc net.Conn) {
-		t := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{cert}})
-		defer t.Close()
-		io.Copy(t, t)
+		c := tls.Server(nc, cfg)
+		defer c.Close()
+		if c.Handshake() == nil {
+			f(c)
+		}
 	})
 }
 
@@ -37,9 +47,13 @@ func Silent(tb testing.TB) int {
 func Serve(tb testing.TB, f func(net.Conn)) int {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, err)
+	ServeOn(tb, ln, f)
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// ServeOn is Serve for a listener, which it closes at the end of the test.
+func ServeOn(tb testing.TB, ln net.Listener, f func(net.Conn)) {
 	var (
 		mu    sync.Mutex
 		conns = map[net.Conn]struct{}{}
@@ -77,7 +91,6 @@ func Serve(tb testing.TB, f func(net.Conn)) int {
 		mu.Unlock()
 		work.Wait()
 	})
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // Unanswered is a port that neither accepts nor refuses connections: the queue of its listener has
@@ -85,62 +98,40 @@ func Serve(tb testing.TB, f func(net.Conn)) int {
 func Unanswered(tb testing.TB) int {
 	tb.Helper()
 	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, err)
 	tb.Cleanup(func() { syscall.Close(fd) })
 	port := bindLoopback(tb, fd)
-	if err := syscall.Listen(fd, 0); err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, syscall.Listen(fd, 0))
 	filler, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, err)
 	tb.Cleanup(func() { filler.Close() })
 	// The kernel shows the length of a listener's queue as rx_queue (proc_pid_net(5)).
 	full := fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:00000001 ", port)
-	for range 100_000 {
+	Until(tb, "the listener's queue is full", func() bool {
 		table, err := os.ReadFile("/proc/net/tcp")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if strings.Contains(string(table), full) {
-			return port
-		}
-		time.Sleep(time.Millisecond)
-	}
-	tb.Fatal("the listener's queue does not fill")
-	return 0
+		Must(tb, err)
+		return strings.Contains(string(table), full)
+	})
+	return port
 }
 
-// FreePort is a port on which nobody listens, and which no other program gets by chance until the
+// Port is a port on which nobody listens, and which no other program gets by chance until the
 // end of the test. A socket is bound to it and does not listen. Go sets SO_REUSEADDR and so can
 // listen on the port (socket(7)). Until then connections are refused.
-func FreePort(tb testing.TB) int {
+func Port(tb testing.TB) int {
 	tb.Helper()
 	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, err)
 	tb.Cleanup(func() { syscall.Close(fd) })
-	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR,
-		1); err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
 	return bindLoopback(tb, fd)
 }
 
 // bindLoopback binds a socket to any port of 127.0.0.1, and returns the port.
 func bindLoopback(tb testing.TB, fd int) int {
 	tb.Helper()
-	if err := syscall.Bind(fd,
-		&syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	sa, err := syscall.Getsockname(fd)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	Must(tb, err)
 	return sa.(*syscall.SockaddrInet4).Port
 }

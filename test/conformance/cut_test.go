@@ -9,6 +9,8 @@ import (
 	"tlsd/rpc/client"
 )
 
+// A close_notify ends only its direction. A cut connection is an error, and never an end.
+
 // The peer's close_notify ends its own direction only (RFC 8446 section 6.1).
 func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 	t.Parallel()

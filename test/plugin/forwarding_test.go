@@ -8,6 +8,8 @@ import (
 	"testing"
 )
 
+// Each function is forwarded as its method. Texts and errors come back whole.
+
 func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)

@@ -2,6 +2,8 @@ package plugin
 
 import "testing"
 
+// The handles of a lost session stay dead. A new session takes its place.
+
 // The test's host has a session with connections 1 and 5, and loses it while a Read waits on 1.
 func lostSession(t *testing.T) (*standIn, *host) {
 	t.Helper()

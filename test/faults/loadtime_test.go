@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"tlsd/internal/testd"
+	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
 )
 
@@ -85,8 +85,8 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 			time.Since(began))
 	}
 	r.order(t)
-	testd.Eventually(t, patience, "tlsd serves again when the fault is over", func() bool {
-		ctx := bounded(t)
+	testkit.Until(t, "tlsd serves again when the fault is over", func() bool {
+		ctx := testkit.Bounded(t)
 		c, err := client.Dial(ctx, r.d.Socket)
 		if err != nil {
 			return false
@@ -126,7 +126,7 @@ func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 	reason := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT",
 		"hang": "was killed because it was not ready within 10s"}[fault]
 	// tlsd tries for 30 s to find a worker
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*testkit.Patience)
 	defer cancel()
 	c, err := dial(ctx, r.d.Socket)
 	if err != nil {

@@ -1,0 +1,25 @@
+// Package testcc compiles C sources for tests and for the programs that run tests.
+package testcc
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"slices"
+)
+
+// Strict are the flags with which each C source of the project compiles without a warning.
+func Strict() []string {
+	return []string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"}
+}
+
+// Compile makes a file from C sources, as strictly as make does. The compiler is a program in PATH,
+// such as "cc". The flags come last, so that libraries can be among them. The error has the
+// compiler's output.
+func Compile(ctx context.Context, compiler, file string, sources []string, flags ...string) error {
+	args := slices.Concat(Strict(), []string{"-o", file}, sources, flags)
+	if out, err := exec.CommandContext(ctx, compiler, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("compile %s: %w\n%s", file, err, out)
+	}
+	return nil
+}

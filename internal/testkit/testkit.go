@@ -1,0 +1,80 @@
+// Package testkit has what the tests of many packages need: a limit for hangs, ways to wait, a look
+// for the machine's tools, and servers as peers. Of the project it imports only internal/sockets,
+// so that each package's tests may import it.
+package testkit
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// Patience is how long a test waits for an event that must come. Only a hang takes as long.
+const Patience = 3 * time.Minute
+
+// Must ends the test if there is an error.
+func Must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Bounded is a context that ends with the test, or after Patience.
+func Bounded(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), Patience)
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+// A Test is a test of any kind: a testing.TB, or a script of testscript.
+type Test interface {
+	Fatalf(format string, args ...any)
+}
+
+// Until waits until ok returns true. After Patience it ends the test, and names what did not
+// happen. It asks every few milliseconds. Use it for events that have no other signal.
+func Until(t Test, what string, ok func() bool) {
+	if h, is := t.(testing.TB); is {
+		h.Helper()
+	}
+	for end := time.Now().Add(Patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", Patience, what)
+		}
+	}
+}
+
+// Dir makes a folder. Every user may enter it, and its path is short enough for a socket. The end
+// of the test removes the folder.
+func Dir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "tlsd-")
+	Must(tb, err)
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	Must(tb, os.Chmod(dir, 0o755))
+	return dir
+}
+
+// Tool finds a program of the machine in PATH. Without the program the test ends as in Missing.
+func Tool(tb testing.TB, name string) (path string) {
+	tb.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		Missing(tb, "%s is not installed", name)
+	}
+	return path
+}
+
+// Missing skips a test, because the machine lacks what the test needs. TLSD_TEST_STRICT=1 allows no
+// such skips, as make test does: the test fails.
+func Missing(tb testing.TB, format string, args ...any) {
+	tb.Helper()
+	if os.Getenv("TLSD_TEST_STRICT") == "1" {
+		tb.Fatalf("TLSD_TEST_STRICT=1 allows no skipping: "+format, args...)
+	}
+	tb.Skipf(format, args...)
+}

@@ -1,0 +1,55 @@
+package testkit
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// A stand-in notes how a test was ended.
+type standIn struct {
+	testing.TB
+	ended string
+}
+
+func (s *standIn) Helper()                           {}
+func (s *standIn) Fatalf(format string, args ...any) { s.end("fails: "+format, args) }
+func (s *standIn) Skipf(format string, args ...any)  { s.end("is skipped: "+format, args) }
+
+// end notes the first end. A real test does not go on behind it.
+func (s *standIn) end(format string, args []any) {
+	if s.ended == "" {
+		s.ended = fmt.Sprintf(format, args...)
+	}
+}
+
+// A tool that the machine lacks skips a test. Under TLSD_TEST_STRICT=1 it fails the test.
+func TestALackOfAToolIsNeverSilent(t *testing.T) {
+	for strict, want := range map[string]string{"": "is skipped: ", "1": "fails: "} {
+		t.Setenv("TLSD_TEST_STRICT", strict)
+		s := &standIn{}
+		Tool(s, "no-such-program")
+		if !strings.HasPrefix(s.ended, want) ||
+			!strings.Contains(s.ended, "no-such-program") {
+			t.Errorf("TLSD_TEST_STRICT=%q: the test %q; want %q and the name", strict,
+				s.ended, want)
+		}
+	}
+	s := &standIn{}
+	if path := Tool(s, "sh"); s.ended != "" {
+		t.Errorf("sh: the test %s", s.ended)
+	} else if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}
+
+// Until asks until the answer is yes, and no longer.
+func TestUntilEndsWithTheEvent(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	Until(t, "the third question", func() bool { asked++; return asked == 3 })
+	if asked != 3 {
+		t.Errorf("it has asked %d times, want 3", asked)
+	}
+}

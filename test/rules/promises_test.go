@@ -1,0 +1,150 @@
+package rules
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A test that a document names exists. Each feature and each promise names a test.
+
+// Documents that name tests: a folder in backquotes, and behind it the functions of that folder.
+var naming = []string{"docs/features.md", "test/promises.md"}
+
+var (
+	named    = regexp.MustCompile("`([a-z][a-z/0-9]*)`|\\b(Test[A-Z]\\w*)")
+	declares = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+)
+
+// A test that a document names is there.
+func TestDocumentsNameTestsThatExist(t *testing.T) {
+	t.Parallel()
+	known := map[string][]string{} // the tests of each folder
+	testsOf := func(folder string) []string {
+		tests, ok := known[folder]
+		if !ok {
+			tests = testsOf(t, folder)
+			known[folder] = tests
+		}
+		return tests
+	}
+	for _, name := range naming {
+		text, err := os.ReadFile(filepath.Join(top, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, folder := 0, ""
+		for i, paragraph := range strings.Split(string(text), "\n\n") {
+			for _, m := range named.FindAllStringSubmatch(paragraph, -1) {
+				if m[1] != "" {
+					if len(testsOf(m[1])) > 0 {
+						folder = m[1]
+					}
+					continue
+				}
+				found++
+				if !slices.Contains(testsOf(folder), m[2]) {
+					t.Errorf("%s, paragraph %d: %s has no test %s",
+						name, i+1, folder, m[2])
+				}
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s names no tests: this checks nothing", name)
+		}
+	}
+}
+
+// Each line of the tables in docs/features.md has a test in its second column, which is about tlsd.
+func TestEachFeatureNamesItsTest(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(top, "docs/features.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for _, line := range strings.Split(string(text), "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 || strings.HasPrefix(line, "|---") ||
+			strings.HasPrefix(line, "| |") {
+			continue
+		}
+		rows++
+		if !regexp.MustCompile("`[a-z/0-9]+` Test[A-Z]").MatchString(cells[2]) {
+			t.Errorf("no test for%s: %s", cells[1], cells[2])
+		}
+	}
+	if rows < 20 {
+		t.Errorf("found only %d lines: this checks nothing", rows)
+	}
+}
+
+// testsOf gives the test functions of a folder, none if it is no folder of the source tree.
+func testsOf(t *testing.T, folder string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(top, folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, matches(text, declares.String())...)
+	}
+	return found
+}
+
+// Each line of test/promises.md names a test. The file has each chapter of proto.md, and a line for
+// each method and each option.
+func TestEachPromiseNamesItsTest(t *testing.T) {
+	t.Parallel()
+	proto, promises := read(t, "proto.md"), read(t, "test/promises.md")
+	rows := matches(promises, "(?m)^\\| (.*)$")
+	promised := 0
+	for _, row := range rows {
+		if cells := strings.Split(row, " | "); cells[0] != "promise" && row[0] != '-' {
+			promised++
+			if !regexp.MustCompile("`[a-z0-9/]+` Test[A-Z]").MatchString(cells[1]) {
+				t.Errorf("no test for %q: %s", cells[0], cells[1])
+			}
+		}
+	}
+	if promised < 50 {
+		t.Errorf("found %d promises: this checks too little", promised)
+	}
+	chapters := matches(proto, "(?m)^(##+ .*)$")
+	methods := matches(proto, "(?m)^\\| `((?:tls|rpc)\\.\\w+|\\$/\\w+)` \\|")
+	options := matches(part(proto, "| option | of |"), "(?m)^\\| `([a-z-]+)` \\|")
+	if len(chapters) < 8 || len(methods) < 25 || len(options) < 10 {
+		t.Errorf("found the chapters %q, the methods %q and the options %q: this checks "+
+			"too little", chapters, methods, options)
+	}
+	for _, chapter := range chapters {
+		if !strings.Contains(string(promises), "\n"+chapter+"\n") {
+			t.Errorf("test/promises.md lacks the chapter %q of proto.md", chapter)
+		}
+	}
+	for _, name := range methods {
+		if !strings.Contains(string(promises), "\n| `"+name+"`: ") {
+			t.Errorf("test/promises.md has no line for the method %s", name)
+		}
+	}
+	for _, name := range options {
+		if !strings.Contains(string(promises), "\n| option `"+name+"` |") {
+			t.Errorf("test/promises.md has no line for the option %s", name)
+		}
+	}
+}
+
+// part is the paragraph of a text that begins so.
+func part(text []byte, begins string) []byte {
+	_, behind, _ := strings.Cut(string(text), "\n"+begins)
+	paragraph, _, _ := strings.Cut(behind, "\n\n")
+	return []byte(paragraph)
+}
