@@ -2,9 +2,9 @@ package supervisor
 
 import (
 	"encoding/json"
-	"net"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
