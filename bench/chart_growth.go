@@ -79,7 +79,7 @@ func (r *results) curve(series, who, name, class string) curve {
 	return l
 }
 
-// times is a goal: so many times what in-process needs.
+// times is a goal: a multiple of the values in-process.
 func (r *results) times(series string, factor float64) curve {
 	l := r.curve(series, inProcess, "goal", "line goal")
 	for i := range l.points {
@@ -88,7 +88,7 @@ func (r *results) times(series string, factor float64) curve {
 	return l
 }
 
-// level is a goal: a part of what the first of the series reaches.
+// level is a goal: a fraction of the first value of the series.
 func (r *results) level(series, who string, part float64) curve {
 	l := r.curve(series, who, "goal", "line goal")
 	for i := len(l.points) - 1; i >= 0; i-- {

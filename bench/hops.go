@@ -19,7 +19,7 @@ func hops(p plan) []work {
 		w.group, w.every, w.times = "hop", p.every, 1
 		list = append(list, w)
 	}
-	// one is a work of a program by itself.
+	// one adds a work of a single program.
 	one := func(t func(a *arena) (task, error), places []string, rows ...row) {
 		add(work{rows: rows, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {

@@ -58,7 +58,7 @@ func (l load) String() string {
 // cpuTimes are sums since some time in the past.
 type cpuTimes struct{ all, busy, stolen, own time.Duration }
 
-// cpuNow reads the clocks. own has only the processes that have ended and been waited for.
+// cpuNow reads the clocks. own counts only child processes that have ended.
 func cpuNow() cpuTimes {
 	const tick = 10 * time.Millisecond // of /proc/stat: USER_HZ is 100 (proc(5))
 	var t cpuTimes

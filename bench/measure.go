@@ -47,8 +47,8 @@ const measureTimeout = 2 * time.Minute
 type task struct {
 	program string
 	args    []string
-	env     []string // besides that of all clients
-	helper  *process // that works for it, with its family; nil: none
+	env     []string // in addition to the environment of all clients
+	helper  *process // works for the program, with its children; nil: none
 	weigh   bool     // look at the helpers' memory, which takes a while
 	place   string   // which CPUs it and its helpers have: see placement
 }

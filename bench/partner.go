@@ -37,7 +37,7 @@ func runPartner(args []string) error {
 		}
 	}
 	done := make(chan error, 1)
-	// main has a thread of its own, and pays for that
+	// not in main, which has a thread of its own: a switch to it costs time
 	go func() { done <- serveBare(c, args[1] == "pingpong", size) }()
 	return <-done
 }

@@ -102,7 +102,7 @@ func (r *results) printSpeeds(w io.Writer) {
 		"In the row call, that column is a bare write and read over a socketpair.\n\n")
 }
 
-// text is a cell.
+// text is the text of a cell.
 func (c *contestantResult) text() string {
 	switch {
 	case c == nil:

@@ -90,7 +90,7 @@ func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
 		}
 	}
 	start := time.Now()
-	// the last round with all works, and the last without those that are not in each round
+	// the time of the last round with all works, and of the last one with a part of them
 	took := map[bool]time.Duration{}
 	for round := range p.rounds {
 		began := time.Now()

@@ -19,8 +19,7 @@ type row struct {
 	// sessions.
 	series string
 	at     int
-	// per is the number of the outcome's units for one of the table's CPU figures; 0: there is
-	// no such figure.
+	// per is the number of units in one CPU figure of the table; 0: no CPU figure.
 	per float64
 	// of is the result of a contestant.
 	of func(*outcome) float64
@@ -31,8 +30,8 @@ type work struct {
 	group string // the part of the text that has the rows: see rowResult
 	rows  []row
 	who   []string
-	every int // runs in each round whose number it divides
-	times int // in such a round
+	every int // runs in rounds whose number is a multiple of it
+	times int // runs in such a round
 	run   func(context.Context, *arena, string) (o *outcome, ok bool, err error)
 }
 

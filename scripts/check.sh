@@ -24,7 +24,7 @@ check() {
 }
 
 formatted() {
-	unformatted=$(gofmt -l bench cmd internal openssl packaging rpc session test)
+	unformatted=$(gofmt -l bench cmd docs internal openssl packaging rpc session test)
 	[ -z "$unformatted" ] || {
 		echo "not formatted by gofmt: $unformatted"
 		return 1

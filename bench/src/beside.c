@@ -2,10 +2,10 @@
  * Round trips on one connection beside a writer on another one, whose peer takes little.
  *
  * The writer is a thread of the same program, so of the same session of tlsd. Its peer takes 16 KiB
- * every 2 ms, so the writer is stuck nearly all of the time. What counts is how long the slow
- * ones of the round trips take: a connection must not wait for another one.
+ * every 2 ms, so the writer is stuck nearly all of the time. The result is the time of the slowest
+ * round trips: a connection must not wait for another one.
  *
- * Both connections end with the program. What the writer has left is of no interest.
+ * Both connections end with the program. The rest of the writer's data is dropped.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@
 
 enum {
 	PIECE = 64 << 10,      /* of the writer */
-	MOST_TRIPS = 1 << 20,  /* that are remembered */
+	MOST_TRIPS = 1 << 20,  /* the number of stored times */
 	LEAST_STUCK = 4 << 20, /* bytes: more than the buffers on the way to the slow peer hold */
 };
 

@@ -10,7 +10,7 @@
 
 enum {
 	WARM_UP = 20,   /* connections opened and closed beforehand */
-	/* first and last connections whose opening is reported, at most half of all */
+	/* the number of first and of last connections in the result; at most half of all */
 	SAMPLE = 100,
 	PATIENCE = 500, /* looks for marks, 10 ms apart */
 };

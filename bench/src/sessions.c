@@ -15,7 +15,7 @@
 #include "measure.h"
 #include "stream.h"
 
-enum { SAMPLE = 20 }; /* first and last sessions whose first call is reported */
+enum { SAMPLE = 20 }; /* the number of first and of last sessions in the result */
 
 static const char call[] =
 	"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tls.Backend\",\"params\":[]}\n";

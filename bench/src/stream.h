@@ -20,10 +20,10 @@
 
 enum {
 	BLOCK = 4096,
-	PIECE_MAX = 16 << 20,   /* of a piece or message: as much as a Write takes */
-	TAKE_MOST = 1 << 20,    /* in which the sink takes */
-	SEND_PIECE = 64 * 1024, /* in which it sends */
-	SIP_PIECE = 16 * 1024,  /* in which it takes slowly */
+	PIECE_MAX = 16 << 20,   /* the largest piece or message, which is the limit of a Write */
+	TAKE_MOST = 1 << 20,    /* the sink's largest read */
+	SEND_PIECE = 64 * 1024, /* the sink's writes */
+	SIP_PIECE = 16 * 1024,  /* the sink's reads for SIP */
 };
 
 enum operation {

@@ -23,7 +23,7 @@
 
 enum { FIRST_BYTES = 4 << 20, FIRST_TRIPS = 256 }; /* of the warm-up, all connections together */
 
-/* A kind of traffic moves so many of its units on one connection. */
+/* Moves a number of units (bytes or round trips) on one connection. */
 typedef void move_function(struct link *l, uint8_t *buf, size_t size, uint64_t units);
 
 struct lane {
@@ -33,7 +33,7 @@ struct lane {
 	pthread_t thread;
 };
 
-/* Lies in memory that is shared with the processes of the lanes, if they have some. */
+/* If the lanes are processes, this lies in memory that they share. */
 struct traffic {
 	move_function *move;
 	size_t size;
@@ -65,7 +65,7 @@ static void open_lane(struct traffic *t, struct lane *lane)
 	stream_fill(lane->buf, (t->size + BLOCK - 1) / BLOCK * BLOCK);
 }
 
-/* What a lane does that has a process of its own. */
+/* The process of a lane. */
 static _Noreturn void be_lane(struct traffic *t)
 {
 	struct lane lane;

@@ -64,7 +64,7 @@ func check(w io.Writer, o *options) int {
 func checkSocket(path string) error {
 	var address unix.RawSockaddrUnix
 	if most := len(address.Path) - 1; len(path) > most {
-		return fmt.Errorf("%s: it has %d bytes, and a socket's path has %d at most; choose a shorter one", path, len(path), most)
+		return fmt.Errorf("%s: the path has %d bytes, and a socket's path has at most %d; choose a shorter one", path, len(path), most)
 	}
 	switch info, err := os.Lstat(path); {
 	case err == nil && info.Mode().Type() != fs.ModeSocket:

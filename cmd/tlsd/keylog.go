@@ -25,7 +25,7 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 		return nil, fmt.Errorf("--key-log: %w", err)
 	}
 	full := f.Name()
-	log.Warn("the secrets of all connections are written to a file: who reads it can read what they carry", zap.String("path", full))
+	log.Warn("the secrets of all connections go to a file: with it, anybody can read the connections' data", zap.String("path", full))
 	audit.Warn("key-log", zap.Int("uid", os.Geteuid()), zap.String("path", full))
 	return f, nil
 }

@@ -20,7 +20,7 @@ const (
 	observerBurst = 50
 	observerRate  = 5
 	longestText   = 512 // bytes
-	// soonExpired is the time before a certificate's end from which on a line warns of it.
+	// soonExpired: the log warns of a certificate that expires within this time.
 	soonExpired = 14 * 24 * time.Hour
 )
 

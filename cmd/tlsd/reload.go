@@ -25,7 +25,8 @@ func (r *reloader) reload(log *zap.Logger) {
 	r.audits.reopen()
 	next, err := r.read()
 	if err != nil {
-		log.Error("the settings are not good, and those that were read before stay in force", zap.Error(err))
+		log.Error("the settings have an error; the earlier settings stay in force",
+			zap.Error(err))
 		return
 	}
 	taken, waiting := []string{}, []string{}

@@ -46,7 +46,7 @@ func (r *rules) reload(path string, log *zap.Logger) {
 	if path == "" {
 		r.reloads.Add(1)
 		if r.current.Swap(nil) != nil {
-			log.Warn("there is no policy file any more; for sessions that begin from now on everything is allowed")
+			log.Warn("there is no policy file any more; new sessions may do everything")
 		}
 		r.path = ""
 		return
@@ -54,19 +54,21 @@ func (r *rules) reload(path string, log *zap.Logger) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		r.failures.Add(1)
-		log.Error("the policy file is not good, and what was read before stays in force", zap.Error(err))
+		log.Error("the policy file has an error; the earlier policy stays in force",
+			zap.Error(err))
 		return
 	}
 	r.path = path
 	f, err := policy.Load(r.path)
 	if err != nil {
 		r.failures.Add(1)
-		log.Error("the policy file is not good, and what was read before stays in force", zap.Error(err))
+		log.Error("the policy file has an error; the earlier policy stays in force",
+			zap.Error(err))
 		return
 	}
 	r.current.Store(f)
 	r.reloads.Add(1)
-	log.Info("policy file read again, for sessions that begin from now on", zap.String("path", r.path))
+	log.Info("policy file read again, for new sessions", zap.String("path", r.path))
 }
 
 // print writes the policy of each user.

@@ -127,6 +127,6 @@ func limitStacks(log *zap.Logger) {
 		err = unix.Setrlimit(unix.RLIMIT_STACK, &limit)
 	}
 	if err != nil {
-		log.Warn("the stacks of workers' threads count as their memory in full", zap.Error(err))
+		log.Warn("the limit of stacks cannot be lowered: each thread's stack counts in full as a worker's memory", zap.Error(err))
 	}
 }

@@ -20,7 +20,7 @@ func nameThread(text string) {
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 }
 
-// closeOnExec prevents that workers inherit the descriptors that tlsd was started with.
+// closeOnExec prevents workers from inheriting the descriptors that tlsd was started with.
 func closeOnExec() {
 	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return

@@ -12,7 +12,7 @@ func groupIDs() (r, e, s int) { return unix.Getgid(), unix.Getegid(), unix.Geteg
 // nameThread does nothing: ps(1) shows a worker's zeroth argument.
 func nameThread(string) {}
 
-// closeOnExec prevents that workers inherit the descriptors that tlsd was started with.
+// closeOnExec prevents workers from inheriting the descriptors that tlsd was started with.
 func closeOnExec() {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {

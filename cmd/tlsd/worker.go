@@ -191,7 +191,7 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 		err = errors.New("it has no policy")
 	}
 	if err != nil {
-		w.log.Error("a session that cannot be served", zap.Error(err))
+		w.log.Error("a session cannot be served", zap.Error(err))
 		conn.Close()
 		w.ended(begun.Number, err, nil)
 		return

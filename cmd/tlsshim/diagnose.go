@@ -34,23 +34,26 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	case file.err == nil && file.mode.IsDir():
 		return diagnosis{"it is a directory", "name the socket in it: " + quote(path+"/tlsd.sock")}
 	case file.err == nil && file.mode&os.ModeSocket == 0:
-		return diagnosis{"it is not a socket", "name another path, here and for tlsd --socket; tlsd does not replace files of other sorts"}
+		return diagnosis{"it is not a socket",
+			"name another path, here and for tlsd --socket; tlsd does not replace other kinds of files"}
 	case errors.Is(err, fs.ErrPermission):
 		return diagnosis{fmt.Sprintf("permission denied for user %d%s", uid, owner(file)),
 			fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d (which makes the socket accessible, unless --socket-mode says otherwise), "+
 				"and check the directories above it", uid)}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return diagnosis{"nobody listens: the socket was left by a daemon that is gone",
+		return diagnosis{"no process listens: a daemon that is gone has left the socket",
 			fmt.Sprintf("start tlsd again: tlsd --socket %s; it replaces the socket", quote(path))}
 	case errors.Is(err, syscall.EPROTOTYPE):
-		return diagnosis{"it is a socket of another sort (not a stream)", "name tlsd's socket"}
+		return diagnosis{"it is another kind of socket (not a stream)",
+			"name tlsd's socket"}
 	case errors.As(err, &stranger):
-		return diagnosis{fmt.Sprintf("it is run by user %d, who is neither root nor you (user %d), nor one of trusted-users in %s, and could read everything", stranger.Peer.UID, uid, client.ConfPath),
+		return diagnosis{fmt.Sprintf("user %d runs it, and could read everything: that user is neither root nor you (user %d), nor in trusted-users of %s", stranger.Peer.UID, uid, client.ConfPath),
 			"find out who made it; name the socket of a daemon of root or of your own with TLSD_SOCKET or --socket, or ask root to trust that user"}
 	case errors.Is(err, context.Canceled):
 		return diagnosis{"interrupted", "try again"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return diagnosis{"somebody listens, but does not answer in time", "give it more time with --timeout, or, if it hangs, " + again}
+		return diagnosis{"a process listens, but does not answer in time",
+			"give it more time with --timeout, or, if it hangs, " + again}
 	case errors.Is(err, client.ErrVersion):
 		return diagnosis{why, "install a tlsd and a tlsshim of the same release"}
 	case errors.As(err, &answer) && answer.Kind == client.KindDenied:

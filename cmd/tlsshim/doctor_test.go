@@ -60,15 +60,16 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"permission denied on the way", unreached("/run/d/x", fileFact{err: fs.ErrPermission}, syscall.EACCES),
 			finding{"socket", fail, "permission denied for user 1000", "directories above it"}},
 		{"stale socket", unreached("/run/x", socket, syscall.ECONNREFUSED),
-			finding{"socket", fail, "nobody listens", "start tlsd again"}},
+			finding{"socket", fail, "no process listens", "start tlsd again"}},
 		{"a file", unreached("/run/x", fileFact{}, syscall.ECONNREFUSED),
 			finding{"socket", fail, "it is not a socket", "name another path"}},
 		{"a directory", unreached("/run", fileFact{mode: os.ModeDir}, syscall.ECONNREFUSED),
 			finding{"socket", fail, "it is a directory", "/run/tlsd.sock"}},
 		{"a datagram socket", unreached("/run/x", socket, syscall.EPROTOTYPE),
-			finding{"socket", fail, "another sort", "name tlsd's socket"}},
+			finding{"socket", fail, "another kind of socket", "name tlsd's socket"}},
 		{"somebody else's", unreached("/run/x", socket, &client.StrangerError{Path: "/run/x", Peer: client.Peer{UID: 7}}),
-			finding{"socket", fail, "it is run by user 7, who is neither root nor you (user 1000)", "TLSD_SOCKET"}},
+			finding{"socket", fail,
+				"user 7 runs it, and could read everything: that user is neither root nor you (user 1000)", "TLSD_SOCKET"}},
 		{"not admitted", unreached("/run/x", socket, &client.Error{Kind: client.KindDenied, Message: "user 1000 may not"}),
 			finding{"socket", fail, "/run/x: user 1000 may not", "--allow-uid=1000"}},
 		{"hangs", unreached("/run/x", socket, context.DeadlineExceeded),
@@ -87,7 +88,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		}, finding{"socket", ok, "/run/user/1000/tlsd.sock: there is no such file", ""}},
 		{"the first of two sockets is stale", func(f *facts) {
 			f.probes = append([]probe{{"/run/user/1000/tlsd.sock", socket, syscall.ECONNREFUSED}}, f.probes...)
-		}, finding{"socket", warn, "nobody listens", "start tlsd again"}},
+		}, finding{"socket", warn, "no process listens", "start tlsd again"}},
 
 		{"a second socket", func(f *facts) { f.unused = []string{"/run/tlsd/tlsd.sock"} }, finding{"socket", ok, "/run/tlsd/tlsd.sock: not used", ""}},
 		{"no client.conf", func(*facts) {}, finding{"client.conf", ok, "there is no /etc/tlsd/client.conf", ""}},

@@ -30,10 +30,10 @@ const (
 // exporter is the subcommand. It runs until ctx is done, or until SIGTERM.
 func (c *command) exporter(ctx context.Context, _ []string) error {
 	if c.listen == "" {
-		return misuse("exporter: want --listen ADDRESS, as 127.0.0.1:9911")
+		return misuse("exporter: want --listen ADDRESS, such as 127.0.0.1:9911")
 	}
 	if _, _, err := net.SplitHostPort(c.listen); err != nil {
-		return misuse("exporter: --listen %s: %v; want HOST:PORT, as 127.0.0.1:9911",
+		return misuse("exporter: --listen %s: %v; want HOST:PORT, such as 127.0.0.1:9911",
 			c.listen, err)
 	}
 	if c.timeout == 0 {

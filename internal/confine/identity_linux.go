@@ -153,8 +153,9 @@ func eachThread(look func(status map[string]string) error) error {
 func Untraced() error {
 	return eachThread(func(status map[string]string) error {
 		if tracer := status["TracerPid"]; tracer != "" && tracer != "0" {
-			return fmt.Errorf("process %s traces it, and could read its keys; end "+
-				"that, or start tlsd with --confine=off to debug it", tracer)
+			return fmt.Errorf("process %s traces the worker, and could read its "+
+				"keys; end that process, or start tlsd with --confine=off to "+
+				"debug the worker", tracer)
 		}
 		return nil
 	})

@@ -42,7 +42,7 @@ func (m Measures) Finish() {
 	m.note("noNewPrivileges", errOther)
 }
 
-// Become makes this process, which runs as root, the user's for good: groups, group and user.
+// Become changes the groups, group and user of this process, which runs as root, for good.
 // After an error the process must end.
 func (m Measures) Become(id Identity) error {
 	groups := make([]int, len(id.Groups))

@@ -177,8 +177,8 @@ func checkCase(text []byte) error {
 func checkSize(p Policy) error {
 	b, err := json.Marshal(p)
 	if err == nil && len(b) > maxPolicy {
-		err = fmt.Errorf("what holds there takes %d bytes, more than the %d that a "+
-			"session is given; use networks, ranges and wildcards", len(b), maxPolicy)
+		err = fmt.Errorf("this policy takes %d bytes, and a session's policy at most "+
+			"%d; use networks, ranges and wildcards", len(b), maxPolicy)
 	}
 	return err
 }

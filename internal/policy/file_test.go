@@ -118,9 +118,9 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 		"# all is lost\n":                " it has no table; write [default]",
 		"user = 3\n":                     "1: user: cannot decode TOML integer here",
 		"[default]\ndestinations = [" + many.String() +
-			"]\n": "[default]: what holds there takes",
+			"]\n": "[default]: this policy takes",
 		"[user.bob]\ndestinations = [" + many.String() +
-			"]\n": "[user.bob]: what holds there takes",
+			"]\n": "[user.bob]: this policy takes",
 		"\xff\xfe": "1: ",
 		"[default]\nmin-tls = \"1.3\"\n[default.listen]\nx = 1\n": ": ",
 	} {

@@ -55,7 +55,7 @@ func (s *Supervisor) acceptRest(life context.Context) {
 	for {
 		conn, err := s.Socket.acceptWaiting()
 		if err != nil {
-			s.Log.Warn("callers that were waiting are lost", zap.Error(err))
+			s.Log.Warn("waiting callers are lost", zap.Error(err))
 		}
 		if conn == nil {
 			return

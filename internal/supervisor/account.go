@@ -14,9 +14,9 @@ import (
 )
 
 // An account is the unit that limits count by: sessions, starts of workers, audit lines. A caller's
-// account is its user, with one exception: a caller whom --allow-gid alone lets in. Such a user may
-// have 65,536 subordinate users (subuid(5)), and all of them are in the group. The account of these
-// callers is the first that applies:
+// account is its user, with one exception: callers that only --allow-gid allows. A member of the
+// group may have 65,536 subordinate users (subuid(5)) that are in the group, too. The account of
+// such a caller is the first of these that exists:
 //
 //   - the user, if the user database has the number;
 //   - the user to whom the number is subordinate;

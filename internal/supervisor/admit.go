@@ -31,7 +31,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	peer, err := peerOf(conn)
 	if err != nil {
-		s.Log.Error("a caller is turned away", zap.Error(err))
+		s.Log.Error("a caller is refused", zap.Error(err))
 		refuse(conn, kind.Internal, err.Error())
 		s.countRefusal(refusedFault)
 		s.admitted()
@@ -54,7 +54,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	}
 	sess, err := s.openSession(peer)
 	if err != nil {
-		log.Warn("a caller is turned away: there are as many sessions as allowed", zap.Error(err))
+		log.Warn("a caller is refused: the limit of sessions is reached", zap.Error(err))
 		refuse(conn, kind.Limit, err.Error())
 		s.countRefusal(refusedLimit)
 		s.admitted()
@@ -154,7 +154,7 @@ func (s *Supervisor) openSession(peer Peer) (*session, error) {
 	}, nil
 }
 
-// closeSession undoes the counting of open, and closes the copy of the connection.
+// closeSession undoes the counting of openSession, and closes the copy of the connection.
 func (s *Supervisor) closeSession(sess *session) {
 	s.mu.Lock()
 	s.sessions--
@@ -168,7 +168,7 @@ func (s *Supervisor) closeSession(sess *session) {
 	s.admitted()
 }
 
-// admitted undoes the counting of receive.
+// admitted undoes the counting of startAdmit.
 func (s *Supervisor) admitted() {
 	s.mu.Lock()
 	s.active--

@@ -52,7 +52,7 @@ func (s *Supervisor) auditReported(w *worker, a *handoff.Audit) {
 	sess := w.sessions[a.Session]
 	s.mu.Unlock()
 	if sess == nil {
-		s.limitedLog.Warn("worker reports of a session that it does not have",
+		s.limitedLog.Warn("worker reports an event of a session that it does not have",
 			zap.Int("worker", w.pid), zap.Uint64("session", a.Session))
 		return
 	}

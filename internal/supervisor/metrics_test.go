@@ -152,8 +152,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	}
 }
 
-// No label has a value that a caller or a peer chooses, and each counter's name says that it is
-// one.
+// No caller and no peer chooses the value of a label. The name of each counter ends with _total.
 func TestLabelsAreFew(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

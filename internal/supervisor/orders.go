@@ -39,7 +39,7 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 			return err
 		}
 	}
-	s.Log.Warn("a worker does not end a session as it was told to",
+	s.Log.Warn("a worker does not obey the order to end a session",
 		append(sess.fields(w), zap.Duration("after", endTimeout))...)
 	s.mu.Lock()
 	own := w.single

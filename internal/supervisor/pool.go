@@ -167,7 +167,7 @@ func (s *Supervisor) release(w *worker) {
 // retire tells a worker to end its sessions and exit, and kills the worker after endTimeout.
 func (s *Supervisor) retire(w *worker) {
 	s.mu.Lock()
-	if w.sessions != nil { // a worker that is dead already did not end because of this
+	if w.sessions != nil { // a dead worker has ended for another reason
 		w.ending = true
 	}
 	s.leavePool(w)
@@ -221,7 +221,8 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 	case expected:
 		log.Debug("worker ended", fields...)
 	case told:
-		log.Warn("worker was told to go, and did not do so in good order", append(fields, zap.Int("sessions", len(lost)))...)
+		log.Warn("worker was told to exit, and did not exit in good order",
+			append(fields, zap.Int("sessions", len(lost)))...)
 	default:
 		log.Error("worker ended unexpectedly", append(fields, zap.Int("sessions", len(lost)))...)
 	}

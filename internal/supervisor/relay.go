@@ -75,7 +75,8 @@ func relay(r io.Reader, log *zap.Logger) string {
 }
 
 func logDropped(log *zap.Logger, entries uint64) {
-	log.Warn("a worker has logged too much, and entries of it were left out", zap.Uint64("entries", entries))
+	log.Warn("a worker has logged too much; entries were dropped",
+		zap.Uint64("entries", entries))
 }
 
 func mayBeEntry(line []byte) bool { return len(line) > 0 && line[0] == '{' }

@@ -41,7 +41,8 @@ func (s *Supervisor) renewIfOutdated(w *worker) bool {
 	if !w.outdated() {
 		return false
 	}
-	s.Log.Info("the library has been replaced; workers that wait are started anew", zap.String("path", w.report.Path))
+	s.Log.Info("the library has been replaced; idle workers are replaced, too",
+		zap.String("path", w.report.Path))
 	s.release(w)
 	s.retire(w)
 	s.renew()

@@ -141,7 +141,7 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	if st := info.Sys().(*syscall.Stat_t); st.Gid != gid || info.Mode().Perm() != 0o660 || st.Uid != 0 {
 		t.Errorf("the socket is user %d's and group %d's, %v", st.Uid, st.Gid, info.Mode())
 	}
-	// Remove leaves another socket alone that has replaced the daemon's.
+	// Remove does not remove another socket at the daemon's path.
 	testkit.Must(t, os.Remove(path))
 	testkit.Must(t, os.WriteFile(path, nil, 0o600))
 	if err := s.GiveTo(gid, 0o660); err == nil || !strings.Contains(err.Error(), "has been replaced") {

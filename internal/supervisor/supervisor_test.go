@@ -376,7 +376,7 @@ func TestIdleExit(t *testing.T) {
 	select {
 	case <-d.ended:
 		t.Fatal("it left a session")
-	case <-time.After(4500 * time.Millisecond): // what is tested is that time alone does nothing
+	case <-time.After(4500 * time.Millisecond): // the time alone must do nothing
 	}
 	other := d.dial() // it has not stopped listening either
 	other.pid()

@@ -126,7 +126,7 @@ func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 	for _, warm := range []int{0, 1} {
 		d := startDaemon(t, workerPlay{ExitAtStart: true}, func(c *Config) { c.Warm = warm })
 		d.until("a worker has failed", func() bool {
-			return d.logs.FilterMessage("worker ended unexpectedly").Len()+d.logs.FilterMessage("worker was told to go, and did not do so in good order").Len() > 0
+			return d.logs.FilterMessage("worker ended unexpectedly").Len()+d.logs.FilterMessage("worker was told to exit, and did not exit in good order").Len() > 0
 		})
 		d.stop()
 		testkit.Must(t, d.wait())

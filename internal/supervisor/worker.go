@@ -149,7 +149,7 @@ func (s *Supervisor) receiveMessages(w *worker) error {
 		}
 		if msg.Described != nil { // the limiter does not count it: the supervisor has asked
 			if !s.queryAnswered(w, msg.Described) {
-				return protocolError{errors.New("it describes a session unasked")}
+				return protocolError{errors.New("an answer without a question")}
 			}
 			continue
 		}
@@ -160,7 +160,7 @@ func (s *Supervisor) receiveMessages(w *worker) error {
 		case msg.Ready != nil:
 			if w.isReady() {
 				return protocolError{
-					errors.New("it said a second time that it is ready")}
+					errors.New("a second Ready")}
 			}
 			w.report = msg.Ready.Clean()
 			if w.report.Path != "" && !w.otherUser {

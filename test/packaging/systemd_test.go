@@ -205,7 +205,7 @@ func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
 	if info := m.run("alice", as("tlsshim", "call", "Info")...); !allOn(info) {
 		t.Errorf("the unit takes something from the workers' confinement: %s", info)
 	}
-	m.expect("it is run by user 5001", "root", "sh", "-c",
+	m.expect("user 5001 runs it", "root", "sh", "-c",
 		"TLSD_SOCKET=/run/user/5001/tlsd.sock tlsshim call Backend 2>&1 || true")
 	m.run("alice", as("systemctl", "--user", "stop", "tlsd.service", "tlsd.socket")...)
 }

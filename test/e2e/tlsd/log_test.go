@@ -32,7 +32,7 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 				func(text string) bool {
 					return strings.Contains(text, "session ended") &&
 						strings.Contains(text,
-							"entries of it were left out")
+							"logged too much; entries were dropped")
 				})
 			if len(text) > flood {
 				t.Errorf("the log has %d bytes of %d entries", len(text), flood)
