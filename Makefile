@@ -159,7 +159,7 @@ $(BIN)/NOTICES: go.mod packaging/notices/main.go
 	@mv $@.new $@
 
 BUILT = $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so
-DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml examples/policy.toml packaging/prometheus/tlsd.rules.yml packaging/grafana/tlsd-dashboard.json
+DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml examples/policy.toml packaging/prometheus/tlsd.rules.yml packaging/grafana/tlsd-dashboard.json packaging/logrotate/tlsd.logrotate
 # Where shells look for completions, below PREFIX.
 COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlsshim \
 	zsh/site-functions/_tlsd zsh/site-functions/_tlsshim fish/vendor_completions.d/tlsd.fish fish/vendor_completions.d/tlsshim.fish

@@ -14,8 +14,17 @@ var (
 	LoadFirst    = loadFirst
 	SplitCode    = splitCode
 	Home         = home
-	ComparePair  = comparePair
 )
+
+// ComparePair is comparePair of a file.
+func ComparePair(file, version string) (agree string, err error) {
+	f, err := openImage(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.close()
+	return comparePair(f, version)
+}
 
 // FindTrust is findTrust with other answers of libcrypto.
 func FindTrust(file, dir string, fallbackFiles []string, fallbackDir string) TrustStore {

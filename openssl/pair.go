@@ -1,11 +1,11 @@
 package openssl
 
 import (
+	"bytes"
 	"debug/elf"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,20 +28,19 @@ func (l *Library) checkFiles() error {
 		l.pair = "both are in one file"
 		return nil
 	}
-	f, err := elf.Open(ssl)
+	f, err := openImage(ssl)
 	if err != nil {
 		l.pair = "not compared: " + err.Error()
 		return nil
 	}
-	defer f.Close()
+	defer f.close()
 	var why error
 	if l.pair, why = comparePair(f, l.version); why != nil {
 		return fmt.Errorf(
 			"%s %w, but its libcrypto, %s, is %s: the two must be of one build", ssl,
 			why, crypto, l.version)
 	}
-	needed, _ := f.DynString(elf.DT_NEEDED)
-	for _, name := range needed {
+	for _, name := range f.dynamic(elf.DT_NEEDED) {
 		own := filepath.Join(filepath.Dir(ssl), name)
 		if strings.HasPrefix(name, "libcrypto") && exists(own) &&
 			home(own) != home(crypto) {
@@ -55,23 +54,19 @@ func (l *Library) checkFiles() error {
 
 // comparePair compares the version in a libssl with the version of its libcrypto. It returns what
 // was compared, for people. The error is to be read after the libssl's name.
-func comparePair(ssl *elf.File, version string) (agree string, err error) {
-	names, _ := ssl.DynString(elf.DT_SONAME)
-	for _, name := range names {
+func comparePair(ssl *image, version string) (agree string, err error) {
+	for _, name := range ssl.dynamic(elf.DT_SONAME) {
 		if major, known := sonames[name]; known &&
 			!strings.HasPrefix(version, "OpenSSL "+major) {
 			return "", fmt.Errorf("(%s) is a libssl of OpenSSL %sx", name, major)
 		}
 	}
 	// Up to 1.1.1 libssl contains the text of its version.
-	if section := ssl.Section(".rodata"); section != nil {
-		data, _ := section.Data()
-		if text := versionText.FindSubmatch(data); text != nil {
-			if own := string(text[1]); own != version {
-				return "", fmt.Errorf("is the libssl of %s", own)
-			}
-			return "both are " + version, nil
+	if own := versionText(ssl.section(".rodata")); own != "" {
+		if own != version {
+			return "", fmt.Errorf("is the libssl of %s", own)
 		}
+		return "both are " + version, nil
 	}
 	newest := newestSymbols(ssl)
 	release, ok := parseRelease(version)
@@ -90,7 +85,23 @@ func comparePair(ssl *elf.File, version string) (agree string, err error) {
 // sonames are the names with a known version. Other systems have numbers of their own.
 var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
 
-var versionText = regexp.MustCompile(`\x00(OpenSSL \d+\.\d+\.\d[^\x00]*)\x00`)
+// versionText finds a text such as "OpenSSL 1.1.1w  11 Sep 2023" among others, each with a zero
+// byte before and behind it.
+func versionText(data []byte) string {
+	begin := []byte("\x00OpenSSL ")
+	for {
+		at := bytes.Index(data, begin)
+		if at < 0 {
+			return ""
+		}
+		data = data[at+1:]
+		text, _, ended := bytes.Cut(data, []byte{0})
+		number := text[len(begin)-1:]
+		if _, ok := leadingRelease(string(number[:min(len(number), 32)])); ok && ended {
+			return string(text)
+		}
+	}
+}
 
 // A release3 is a release of OpenSSL. Since 3.0 the third number counts repairs, and is 0 here.
 type release3 [3]int
@@ -108,36 +119,44 @@ var addedSymbols = []release3{{1, 1, 1}, {3, 0}, {3, 2}, {3, 3}, {3, 4}, {3, 5},
 
 // newestSymbols is the release of the newest symbols that a library has or needs. OpenSSL gives new
 // symbols a version with the name of their release: OPENSSL_3.5.0, OPENSSL_1_1_1a.
-func newestSymbols(f *elf.File) (newest release3) {
-	note := func(name string) {
-		if r, ok := parseRelease(name); ok && strings.HasPrefix(name, "OPENSSL_") &&
-			slices.Compare(r[:], newest[:]) > 0 {
-			newest = r
+// The names of the versions lie among the names of the symbols.
+func newestSymbols(f *image) (newest release3) {
+	for name := range bytes.SplitSeq(f.section(".dynstr"), []byte{0}) {
+		number, ok := bytes.CutPrefix(name, []byte("OPENSSL_"))
+		if !ok {
+			continue
 		}
-	}
-	has, _ := f.DynamicVersions()
-	for _, v := range has {
-		note(v.Name)
-	}
-	needs, _ := f.DynamicVersionNeeds()
-	for _, file := range needs {
-		for _, v := range file.Needs {
-			note(v.Dep)
+		r, ok := leadingRelease(string(number))
+		if ok && slices.Compare(r[:], newest[:]) > 0 {
+			newest = r
 		}
 	}
 	return newest
 }
 
-var releaseNumber = regexp.MustCompile(`(\d+)[._](\d+)[._](\d+)`)
+// parseRelease finds the release in the text of a version.
+func parseRelease(text string) (release3, bool) {
+	return leadingRelease(strings.TrimPrefix(text, "OpenSSL "))
+}
 
-// parseRelease finds the release in the text of a version or in the name of a symbol version.
-func parseRelease(text string) (r release3, ok bool) {
-	m := releaseNumber.FindStringSubmatch(text)
-	if m == nil {
-		return r, false
-	}
+// leadingRelease reads the release that a text begins with, as 3.0.19 or 1_1_1a.
+func leadingRelease(text string) (r release3, ok bool) {
 	for i := range r {
-		r[i], _ = strconv.Atoi(m[i+1]) // all are digits
+		end := strings.IndexFunc(text, func(c rune) bool { return c < '0' || c > '9' })
+		if end < 0 {
+			end = len(text)
+		}
+		n, err := strconv.Atoi(text[:end])
+		if err != nil {
+			return release3{}, false
+		}
+		r[i], text = n, text[end:]
+		if i < len(r)-1 {
+			if text == "" || text[0] != '.' && text[0] != '_' {
+				return release3{}, false
+			}
+			text = text[1:]
+		}
 	}
 	if r[0] >= 3 {
 		r[2] = 0

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -312,8 +311,12 @@ func countFile(path string) (n int) {
 	return n
 }
 
-// hashed is how OpenSSL finds a certificate in a directory.
-var hashed = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
+// hashed says whether OpenSSL finds a certificate of this name in a directory: 0123abcd.0.
+func hashed(name string) bool {
+	hash, number, _ := strings.Cut(name, ".")
+	return len(hash) == 8 && strings.Trim(hash, "0123456789abcdef") == "" &&
+		number != "" && strings.Trim(number, "0123456789") == ""
+}
 
 // countDirs counts the certificates in directories separated by colons.
 func countDirs(dirs string) (n int) {
@@ -325,7 +328,7 @@ func countDirs(dirs string) (n int) {
 		names, _ := f.Readdirnames(-1) // the names that could be read count
 		f.Close()
 		for _, name := range names {
-			if hashed.MatchString(name) {
+			if hashed(name) {
 				n++
 			}
 		}

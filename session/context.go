@@ -24,8 +24,9 @@ type serverContext struct {
 	listeners        map[string]*listener // by address
 	listenersChanged chan struct{}        // closed and replaced when a listener is added
 	options          serverOptions
-	signal           *signal   // nil until the caller has sent its pair
-	lastLook         time.Time // when refresh last looked at the files
+	signal           *signal       // nil until the caller has sent its pair
+	lastLook         time.Time     // when refresh last looked at the files
+	shown            []Certificate // the meter has them
 
 	// held while the options change, and while files are read for the change; never by a call
 	// that waits
@@ -170,6 +171,7 @@ func (c *serverContext) close(ctx context.Context) error {
 	defer stop()
 	c.s.mu.Lock()
 	listeners := c.listeners
+	c.shows(nil)
 	c.listeners = nil
 	delete(c.s.contexts, c.handle)
 	delete(c.s.watched, c.handle)

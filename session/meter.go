@@ -15,6 +15,10 @@ type Meter interface {
 	Held(connections, contexts int)
 	// Shaken counts a handshake that has ended.
 	Shaken(Handshake)
+	// Shows counts uses of a certificate by servers that begin, or, below zero, end.
+	Shows(c Certificate, uses int)
+	// Reloaded counts files of a context that have changed, and whether they are used now.
+	Reloaded(used bool)
 }
 
 // A meter counts what one session does, and passes the counts on.
@@ -43,5 +47,26 @@ func (s *Session) count() {
 	m.conns, m.contexts = len(s.conns), len(s.contexts)
 	if m.next != nil {
 		m.next.Held(conns, contexts)
+	}
+}
+
+// shows passes on which certificates the context has from now on. s.mu must be held.
+func (c *serverContext) shows(sources map[string]source) {
+	next := c.s.meter.next
+	if next == nil || c.listeners == nil { // closed
+		return
+	}
+	before := c.shown
+	c.shown = nil
+	for _, from := range sources {
+		if from.leaf != nil {
+			c.shown = append(c.shown, from.certificate())
+		}
+	}
+	for _, cert := range c.shown {
+		next.Shows(cert, 1)
+	}
+	for _, cert := range before {
+		next.Shows(cert, -1)
 	}
 }

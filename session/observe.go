@@ -3,9 +3,8 @@ package session
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"math/big"
 	"time"
-
-	"tlsd/openssl"
 )
 
 // Events of a session that an administrator may want to read in the log. Nothing is logged here:
@@ -19,7 +18,7 @@ type Observer interface {
 	// Loaded reports a certificate and a key that have been read and taken.
 	Loaded(Certificate)
 	// Reloaded reports that files of a context have changed. nil means that they are in use
-	// now. An error says why the old ones stay.
+	// now. An error says why the old ones stay. Without a key it is the file of client-ca.
 	Reloaded(certFile, keyFile string, err error)
 	// Over reports what the session has done. It is the last call.
 	Over(Totals)
@@ -67,7 +66,7 @@ func (h Handshake) Details() (version, cipher, subject, serial string, resumed b
 // A Certificate describes files that have been taken.
 type Certificate struct {
 	CertFile, KeyFile string
-	Serial            string // hexadecimal; "" if only OpenSSL can read the certificate
+	Serial            *big.Int // nil if only OpenSSL can read the certificate
 	NotAfter          time.Time
 	KeyOpen           bool // every user of the machine can read the key
 }
@@ -90,15 +89,30 @@ func (s *Session) reportHandshake(h Handshake, began time.Time, t EngineConn) {
 }
 
 // reportCertificate reports a certificate and its key to the observer.
-func (s *Session) reportCertificate(id openssl.Identity, from source) {
-	if s.Observer == nil {
-		return
+func (s *Session) reportCertificate(from source) {
+	if s.Observer != nil {
+		s.Observer.Loaded(from.certificate())
 	}
-	c := Certificate{CertFile: from.certFile, KeyFile: from.keyFile, KeyOpen: from.key.Mode().Perm()&0o004 != 0}
-	if leaf := firstCertificate(id.Cert); leaf != nil {
-		c.Serial, c.NotAfter = leaf.SerialNumber.Text(16), leaf.NotAfter
+}
+
+// reportReload reports files that have changed to the meter and the observer.
+func (s *Session) reportReload(certFile, keyFile string, err error) {
+	if s.meter.next != nil {
+		s.meter.next.Reloaded(err == nil)
 	}
-	s.Observer.Loaded(c)
+	if s.Observer != nil {
+		s.Observer.Reloaded(certFile, keyFile, err)
+	}
+}
+
+// certificate describes what was read.
+func (from source) certificate() Certificate {
+	c := Certificate{CertFile: from.certFile, KeyFile: from.keyFile,
+		KeyOpen: from.key.Mode().Perm()&0o004 != 0}
+	if from.leaf != nil {
+		c.Serial, c.NotAfter = from.leaf.SerialNumber, from.leaf.NotAfter
+	}
+	return c
 }
 
 // firstCertificate returns the first certificate of a PEM text. It returns nil if this parser

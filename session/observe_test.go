@@ -164,7 +164,8 @@ func TestTheObserverIsToldOfCertificates(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	for _, c := range n.certificates[1:] {
-		if !c.KeyOpen || c.CertFile != cert || c.KeyFile != key || !c.NotAfter.Equal(end) || c.Serial != other.Cert.SerialNumber.Text(16) {
+		if !c.KeyOpen || c.CertFile != cert || c.KeyFile != key ||
+			!c.NotAfter.Equal(end) || c.Serial.Cmp(other.Cert.SerialNumber) != 0 {
 			t.Errorf("%+v", c)
 		}
 	}

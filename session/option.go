@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -77,7 +78,8 @@ type serverOptions struct {
 	later  bool
 	reload bool
 
-	sources map[string]source // files of the identities, by server name
+	sources  map[string]source // files of the identities, by server name
+	clientCA fs.FileInfo       // the file of client-ca; nil: there is none
 }
 
 var contextOptions = []contextOption{
@@ -94,12 +96,7 @@ var contextOptions = []contextOption{
 		}},
 	{"client-ca", "the absolute path of a PEM file",
 		func(s *Session, v string, o *serverOptions) (err error) {
-			o.config.CAName = v
-			o.config.ClientCAs, err = readPEM(v, maxBundle, s.within(opSetOption, policy.KeyCAFolders, s.Policy.CAFolders, v))
-			if err == nil {
-				_, err = s.Engine.ParseCABundle(v, o.config.ClientCAs)
-			}
-			return badFile(err)
+			return s.readClientCA(opSetOption, v, o)
 		}},
 	{"client-cert", "none, request or require",
 		func(_ *Session, v string, o *serverOptions) error {
@@ -276,6 +273,17 @@ func pins(value string) ([][sha256.Size]byte, error) {
 		list = append(list, [sha256.Size]byte(b))
 	}
 	return list, nil
+}
+
+// readClientCA reads the CAs of clients, and checks them.
+func (s *Session) readClientCA(op, path string, o *serverOptions) (err error) {
+	o.config.CAName = path
+	open := s.within(op, policy.KeyCAFolders, s.Policy.CAFolders, path)
+	o.config.ClientCAs, o.clientCA, err = readFile(path, maxBundle, open)
+	if err == nil {
+		_, err = s.Engine.ParseCABundle(path, o.config.ClientCAs)
+	}
+	return badFile(err)
 }
 
 // parseCA reads the trust store of one connection.

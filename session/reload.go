@@ -2,16 +2,18 @@ package session
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
 	"time"
 
 	"tlsd/internal/kind"
-	"tlsd/openssl"
+	"tlsd/internal/policy"
 )
 
-// Certificates that are renewed on disk, with the option reload set to auto. The rules:
+// Certificates, and CAs of clients, that are renewed on disk, with the option reload set to auto.
+// The rules:
 //
 //   - A handshake that is about to begin looks whether the files have changed. A context looks at
 //     most once in reloadPause. So an idle context does nothing.
@@ -29,7 +31,8 @@ const opReload = "tls.Accept" // the call whose handshake looks
 // A source is the files of an identity, and their state at the last look.
 type source struct {
 	certFile, keyFile string
-	cert, key         fs.FileInfo // nil: the file did not exist
+	cert, key         fs.FileInfo       // nil: the file did not exist
+	leaf              *x509.Certificate // in use; nil: only OpenSSL can read it
 }
 
 // refresh takes files that have been renewed. If the options are being changed, it leaves the files
@@ -47,9 +50,16 @@ func (c *serverContext) refresh() {
 	}
 	defer c.changeMu.Unlock()
 	changed := map[string]source{}
-	for name, old := range c.copyOptions().sources {
-		now := source{certFile: old.certFile, keyFile: old.keyFile,
-			cert: s.stat(old.certFile), key: s.stat(old.keyFile)}
+	o := c.copyOptions()
+	if path := o.config.CAName; path != "" {
+		if now := stat(s.Policy.CAFolders, path); !sameFile(o.clientCA, now) {
+			c.reloadCA(path, now)
+		}
+	}
+	for name, old := range o.sources {
+		now := source{certFile: old.certFile, keyFile: old.keyFile, leaf: old.leaf,
+			cert: stat(s.Policy.KeyFolders, old.certFile),
+			key:  stat(s.Policy.KeyFolders, old.keyFile)}
 		if !sameFile(old.cert, now.cert) || !sameFile(old.key, now.key) {
 			changed[name] = now
 		}
@@ -63,10 +73,8 @@ func (c *serverContext) refresh() {
 			if told := (*Error)(nil); !errors.As(err, &told) {
 				err = unusable(now.certFile, now.keyFile, err)
 			}
-			c.rememberSource(name, now)
-			if s.Observer != nil {
-				s.Observer.Reloaded(now.certFile, now.keyFile, err)
-			}
+			c.remember(func(o *serverOptions) { o.sources[name] = now })
+			s.reportReload(now.certFile, now.keyFile, err)
 		}
 	}
 }
@@ -75,31 +83,42 @@ func (c *serverContext) refresh() {
 // the observer. c.changeMu must be held.
 func (c *serverContext) reload(changed map[string]source) error {
 	next := c.copyOptions()
-	taken := map[string]openssl.Identity{}
 	for name, from := range changed {
 		id, read, err := c.s.identity(opReload, from.certFile, from.keyFile)
 		if err != nil {
 			return classify(context.Background(), err, kind.File)
 		}
 		next.setIdentity(name, id, read)
-		taken[name] = id
 	}
 	if err := c.apply(next); err != nil {
 		return err
 	}
-	for name, id := range taken {
-		c.s.reportCertificate(id, next.sources[name])
-		if c.s.Observer != nil {
-			c.s.Observer.Reloaded(next.sources[name].certFile, next.sources[name].keyFile, nil)
-		}
+	for name := range changed {
+		from := next.sources[name]
+		c.s.reportCertificate(from)
+		c.s.reportReload(from.certFile, from.keyFile, nil)
 	}
 	return nil
 }
 
-// rememberSource records the state of files that could not be taken.
-func (c *serverContext) rememberSource(name string, seen source) {
+// reloadCA makes the context use the file of client-ca, which has changed, as it is now. If the
+// file is bad, the old CAs stay. c.changeMu must be held.
+func (c *serverContext) reloadCA(path string, now fs.FileInfo) {
 	next := c.copyOptions()
-	next.sources[name] = seen
+	err := c.s.readClientCA(opReload, path, &next)
+	if err == nil {
+		err = c.apply(next)
+	}
+	if err != nil {
+		c.remember(func(o *serverOptions) { o.clientCA = now })
+	}
+	c.s.reportReload(path, "", err)
+}
+
+// remember records the state of files that could not be taken.
+func (c *serverContext) remember(note func(*serverOptions)) {
+	next := c.copyOptions()
+	note(&next)
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.options = next
@@ -107,8 +126,8 @@ func (c *serverContext) rememberSource(name string, seen source) {
 
 // stat returns the file that is at a path now, or nil if none can be opened. It does not report a
 // refusal of the policy to the audit. The read after a change reports it.
-func (s *Session) stat(path string) fs.FileInfo {
-	f, err := s.Policy.KeyFolders.Open(path)
+func stat(within policy.Folders, path string) fs.FileInfo {
+	f, err := within.Open(path)
 	if err != nil {
 		return nil
 	}

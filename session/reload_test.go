@@ -113,7 +113,8 @@ func TestCertificatesThatAreRenewedOnDiskAreTaken(t *testing.T) {
 			}
 			r.notes.mu.Lock()
 			defer r.notes.mu.Unlock()
-			if last := r.notes.certificates[len(r.notes.certificates)-1]; last.Serial != want || len(r.notes.reloads) != 1 {
+			last := r.notes.certificates[len(r.notes.certificates)-1]
+			if last.Serial.Text(16) != want || len(r.notes.reloads) != 1 {
 				t.Errorf("%+v, %v", last, r.notes.reloads)
 			}
 		})

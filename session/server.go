@@ -64,6 +64,7 @@ func (c *serverContext) apply(next serverOptions) error {
 	}
 	s.mu.Lock()
 	c.options = next
+	c.shows(next.sources)
 	s.mu.Unlock()
 	c.replaceEngine(e)
 	return nil
@@ -77,6 +78,7 @@ func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, f
 	if err == nil {
 		id.Key, from.key, err = readFile(keyFile, maxKey, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, keyFile))
 	}
+	from.leaf = firstCertificate(id.Cert)
 	return id, from, err
 }
 
@@ -120,7 +122,7 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	if err := c.apply(next); err != nil {
 		return unusable(certFile, keyFile, err)
 	}
-	c.s.reportCertificate(id, from)
+	c.s.reportCertificate(from)
 	return nil
 }
 
@@ -151,7 +153,7 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 	s.mu.Lock()
 	c.setup.settings.Identity = &id
 	s.mu.Unlock()
-	s.reportCertificate(id, from)
+	s.reportCertificate(from)
 	return nil
 }
 

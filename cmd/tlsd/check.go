@@ -39,8 +39,11 @@ func check(w io.Writer, o *options) int {
 	default:
 		report("admin socket", admin, checkSocket(admin))
 	}
+	if o.auditLog != "" {
+		report("audit log", o.auditLog, checkAppend(o.auditLog))
+	}
 	if o.keyLog != "" {
-		report("key log", o.keyLog, checkKeyLog(o.keyLog))
+		report("key log", o.keyLog, checkAppend(o.keyLog))
 	}
 	library, err := checkLibrary(o.libssl)
 	report("library", library, err)

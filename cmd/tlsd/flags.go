@@ -28,6 +28,7 @@ type options struct {
 	failedHandshakes   string // "raise" or "skip"
 	reloadCertificates string // "off" or "auto"
 	keyLog             string
+	auditLog           string
 	isolation          string // "session" or "shared"
 	workers            int
 	spare              int
@@ -160,8 +161,13 @@ func flagTable(o *options) []flagInfo {
 
 		{"Log and service", "log-level", "LEVEL", "info",
 			"log entries of this level and above: debug, info, warn, error", &choice{&o.logLevel, []string{"debug", "info", "warn", "error"}}},
-		{"", "log-format", "FORMAT", "auto: console on a terminal, else json",
-			"form of the log: auto, console, json", &choice{&o.logFormat, []string{"auto", "console", "json"}}},
+		{"", "log-format", "FORMAT",
+			"auto: console on a terminal, journal under systemd, else json",
+			"form of the log; journal: systemd's, with priorities and fields",
+			&choice{&o.logFormat, []string{"auto", "console", "json", "journal"}}},
+		{"", "audit-log", "FILE", "none: audit lines are in the log",
+			"append audit lines to this file, not to the log; opened again on SIGHUP",
+			(*text)(&o.auditLog)},
 		{"", "key-log", "FILE", "none",
 			"append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only", (*text)(&o.keyLog)},
 		{"", "ready-fd", "N", "none",

@@ -72,6 +72,7 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"confine", "off", func(o *options) any { return o.confine }, "off"},
 		{"readable", "/usr, /etc/passwd", func(o *options) any { return readable(o) }, []string{"/usr", "/etc/passwd"}},
 		{"failed-handshakes", "skip", func(o *options) any { return o.failedHandshakes }, "skip"},
+		{"audit-log", "/x/audit", func(o *options) any { return o.auditLog }, "/x/audit"},
 		{"key-log", "/x/keys", func(o *options) any { return o.keyLog }, "/x/keys"},
 		{"reload-certificates", "auto", func(o *options) any { return o.reloadCertificates }, "auto"},
 		{"connect-timeout", "1m30s", func(o *options) any { return o.timeouts.Connect }, 90 * time.Second},

@@ -3,13 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"go.uber.org/zap"
 
 	"tlsd/internal/handoff"
-	"tlsd/internal/safefile"
 )
 
 // This file has the key log (--key-log). Only the person who starts tlsd can name the key log, and
@@ -22,26 +20,14 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	if path == "" {
 		return nil, nil
 	}
-	full, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("--key-log %s: %w", path, err)
-	}
-	f, err := safefile.Append(full, uint32(os.Geteuid()))
+	f, err := appendTo(path)
 	if err != nil {
 		return nil, fmt.Errorf("--key-log: %w", err)
 	}
+	full := f.Name()
 	log.Warn("the secrets of all connections go to a file: with it, anybody can read the connections' data", zap.String("path", full))
 	audit.Warn("key-log", zap.Int("uid", os.Geteuid()), zap.String("path", full))
 	return f, nil
-}
-
-// checkKeyLog returns an error if openKeyLog could not open the file. It does not make the file.
-func checkKeyLog(path string) error {
-	full, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	return safefile.CheckAppend(full, uint32(os.Geteuid()))
 }
 
 // keyLog returns a function that appends a line to the key log. Each line is one write(2), so that

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 
@@ -8,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
+	"tlsd/internal/journal"
 	"tlsd/internal/plain"
 )
 
@@ -53,6 +55,24 @@ func (p plainLines) Write(entry []byte) (int, error) {
 		return 0, err
 	}
 	return len(entry), nil
+}
+
+// logPlace is where the log goes, and whether it is for people. The journal gets it by its own
+// protocol if standard error leads there. The process keeps the place until it ends.
+func logPlace(format string, stderr io.Writer) (place io.Writer, forPeople bool, err error) {
+	f, isFile := stderr.(*os.File)
+	ours := format == "auto" && isFile && journal.Is(f, os.Getenv("JOURNAL_STREAM"))
+	if format == "journal" || ours {
+		w, err := journal.Open(journal.Socket)
+		if err == nil {
+			return w, false, nil
+		}
+		if !ours {
+			const text = "--log-format=journal: there is no journal of systemd: %w"
+			return nil, false, fmt.Errorf(text, err)
+		}
+	}
+	return stderr, format == "console" || format == "auto" && isTerminal(stderr), nil
 }
 
 func isTerminal(w io.Writer) bool {

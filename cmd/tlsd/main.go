@@ -62,11 +62,12 @@
 //
 // # Log
 //
-// The log goes to standard error: as text on a terminal, else as JSON. It never has payload, keys
-// or passwords. Lines of the logger "audit" are written at every log level. Tlsd never waits for
-// the reader of its log. If the reader is slow or gone, or the disk is full, tlsd keeps up to 1 MiB
-// of entries, and 1 MiB more of audit entries. It drops further entries. As soon as a write
-// succeeds again, a warning says how many entries were lost.
+// The log goes to standard error: as text on a terminal, to systemd's journal with priorities and
+// fields (see package journal), else as JSON. It never has payload, keys or passwords. Lines of the
+// logger "audit" are written at every log level, with --audit-log to a file of their own. Tlsd
+// never waits for the reader of its log. If the reader is slow or gone, or the disk is full, tlsd
+// keeps up to 1 MiB of entries, and 1 MiB more of audit entries. It drops further entries. As soon
+// as a write succeeds again, a warning says how many entries were lost.
 package main
 
 import (
@@ -151,18 +152,29 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return err
 	}
-	queue := newLogQueue(stderr)
+	place, forPeople, err := logPlace(o.logFormat, stderr)
+	if err != nil {
+		return err
+	}
+	queue := newLogQueue(place)
 	defer queue.close()
 	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
-	log, audit := newLogAt(queue, queue.forAudit(), level, o.logFormat == "console" || o.logFormat == "auto" && isTerminal(stderr))
-	queue.setOnLoss(func(entries int) { // to the audit log, which has every level
-		audit.Warn("log entries were lost, because they could not be written", zap.Int("entries", entries))
+	log, always := newLogAt(queue, queue.forAudit(), level, forPeople)
+	queue.setOnLoss(func(entries int) { // to the audit logger, which has every level
+		always.Warn("log entries were lost, because they could not be written",
+			zap.Int("entries", entries))
 	})
+	audits, audit, err := openAuditLog(o.auditLog, log, always)
+	if err != nil {
+		return err
+	}
+	defer audits.close()
 	if o.maxMemory > 0 {
 		limitStacks(log)
 	}
 	running := *o
-	reload := &reloader{read: read, running: &running, level: level, rules: rules}
+	reload := &reloader{read: read, running: &running, level: level, rules: rules,
+		audits: audits}
 	var daemon atomic.Pointer[supervisor.Supervisor] // nil until it runs
 	ctx, force, stop := handleSignals(ctx, log, func() {
 		if d := daemon.Load(); d != nil {
@@ -195,6 +207,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	warn(o, log)
 	cfg := supervisorConfig(o)
 	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
+	cfg.AuditLost = audits.losses
 	d := supervisor.New(cfg)
 	daemon.Store(d)
 	whole := &administration{Supervisor: d, level: level, rules: rules, queue: queue}

@@ -91,7 +91,8 @@ func (o *sessionObserver) Loaded(c session.Certificate) {
 		level = zap.WarnLevel
 	}
 	o.line(o.certificates, level, "certificate", func() []zap.Field {
-		list := []zap.Field{zap.String("path", plain.Text(c.CertFile, longestText)), zap.String("serial", c.Serial)}
+		list := []zap.Field{zap.String("path", plain.Text(c.CertFile, longestText)),
+			zap.String("serial", serialOf(c))}
 		if !c.NotAfter.IsZero() {
 			list = append(list, zap.Time("not-after", c.NotAfter.UTC()))
 		}
@@ -100,6 +101,14 @@ func (o *sessionObserver) Loaded(c session.Certificate) {
 		}
 		return list
 	})
+}
+
+// serialOf is the serial number of a certificate in hexadecimal, or "".
+func serialOf(c session.Certificate) string {
+	if c.Serial == nil {
+		return ""
+	}
+	return c.Serial.Text(16)
 }
 
 // warning is a problem of a certificate that does not prevent its use, or "".
@@ -118,6 +127,10 @@ func (o *sessionObserver) warning(c session.Certificate) string {
 }
 
 func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
+	if keyFile == "" {
+		o.reloadedCA(certFile, err)
+		return
+	}
 	if err == nil { // Loaded has logged it
 		return
 	}
@@ -127,6 +140,17 @@ func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
 			zap.String("why", plain.Text(err.Error(), longestText)),
 		}
 	})
+}
+
+// reloadedCA tells of the file of client-ca.
+func (o *sessionObserver) reloadedCA(path string, err error) {
+	level, text := zap.InfoLevel, "client CA reloaded"
+	fields := []zap.Field{zap.String("path", plain.Text(path, longestText))}
+	if err != nil {
+		level, text = zap.WarnLevel, "client CA not reloaded"
+		fields = append(fields, zap.String("why", plain.Text(err.Error(), longestText)))
+	}
+	o.line(o.certificates, level, text, func() []zap.Field { return fields })
 }
 
 func (o *sessionObserver) Over(t session.Totals) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func TestCertificatesThatNeedCareAreWarnings(t *testing.T) {
 		{"open key", session.Certificate{NotAfter: now.Add(15 * day), KeyOpen: true, KeyFile: "/k"}, "can read the key /k"},
 	} {
 		o, logs := observed(now)
-		c.cert.CertFile, c.cert.Serial = "/c", "1f"
+		c.cert.CertFile, c.cert.Serial = "/c", big.NewInt(0x1f)
 		o.Loaded(c.cert)
 		line := logs.TakeAll()[0]
 		fields := line.ContextMap()

@@ -164,7 +164,10 @@ func (f flagInfo) example() string {
 		}
 		return fmt.Sprint(min(max(v.min, 10), v.max))
 	case *text:
-		return quote(map[string]string{"socket": "/run/tlsd.sock", "policy": "/etc/tlsd/policy.toml", "admin-socket": "/run/tlsd/admin.sock", "key-log": "/var/log/tlsd/keys"}[f.name] + map[bool]string{true: "libssl.so.3"}[f.name == "libssl"])
+		return quote(map[string]string{"socket": "/run/tlsd.sock",
+			"policy":       "/etc/tlsd/policy.toml",
+			"admin-socket": "/run/tlsd/admin.sock", "key-log": "/var/log/tlsd/keys",
+			"audit-log": "/var/log/tlsd/audit.log", "libssl": "libssl.so.3"}[f.name])
 	case *mode:
 		return `"0600"`
 	case *ids:

@@ -16,11 +16,13 @@ type reloader struct {
 	running *options                 // the settings in force
 	level   zap.AtomicLevel
 	rules   *rules
+	audits  *auditLog // nil: audit lines are in the log
 }
 
-// reload reads the settings and the policy file again. After an error in the settings, nothing
-// changes.
+// reload opens the audit log again, and reads the settings and the policy file again. After an
+// error in the settings, none of them changes.
 func (r *reloader) reload(log *zap.Logger) {
+	r.audits.reopen()
 	next, err := r.read()
 	if err != nil {
 		log.Error("the settings have an error; the earlier settings stay in force",

@@ -124,6 +124,7 @@ type workerProcess struct {
 
 	serving sync.WaitGroup
 	live    liveSessions
+	shelf   shelf
 	outbox  chan handoff.FromWorker // closed when all sessions have ended
 	sent    chan struct{}           // closed when send has ended
 }
@@ -205,7 +206,8 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 			Session: session.Config{
 				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
 				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes, ReloadCertificates: w.cfg.ReloadCertificates,
-				Policy: *begun.Policy, Audit: note, Observer: seen, Meter: meter{w.page},
+				Policy: *begun.Policy, Audit: note, Observer: seen,
+				Meter: meter{w.page, &w.shelf},
 			},
 			Limits:        w.cfg.Messages,
 			Version:       w.cfg.Version,

@@ -47,7 +47,8 @@ func program(pid int) ([]bpf.Instruction, error) {
 
 func programFor(info *arch.Info, pid uint32) []bpf.Instruction {
 	newest := slices.Max(slices.Collect(maps.Values(info.SyscallNames)))
-	list := []bpf.Instruction{
+	list := make([]bpf.Instruction, 0, 2*len(allowed)+200)
+	list = append(list,
 		// The calls of another architecture have other numbers, so all of them are refused.
 		bpf.LoadAbsolute{Off: archOffset, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
@@ -55,7 +56,7 @@ func programFor(info *arch.Info, pid uint32) []bpf.Instruction {
 		bpf.LoadAbsolute{Off: numberOffset, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: uint32(newest), SkipFalse: 1},
 		lacks,
-	}
+	)
 	add := func(name string, block ...bpf.Instruction) {
 		if number, ok := info.SyscallNames[name]; ok {
 			list = append(list, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(number),

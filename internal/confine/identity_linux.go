@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -95,10 +96,16 @@ func (id Identity) holds(status map[string]string) error {
 	return nil
 }
 
+// looked are the lines of a thread's status that look can have.
+var looked = []string{"Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapAmb", "TracerPid"}
+
 // eachThread looks at the status of every thread of the process (proc_pid_status(5)), and of the
-// threads that start meanwhile.
+// threads that start meanwhile. What it needs for one thread it uses again for the next, because
+// nothing that an idle worker has used at its start is collected.
 func eachThread(look func(status map[string]string) error) error {
 	seen := map[string]bool{}
+	var text bytes.Buffer
+	status := map[string]string{}
 	for {
 		before := len(seen)
 		tasks, err := os.ReadDir("/proc/self/task")
@@ -109,8 +116,12 @@ func eachThread(look func(status map[string]string) error) error {
 			if seen[task.Name()] {
 				continue
 			}
-			text, err := os.ReadFile(filepath.Join("/proc/self/task",
-				task.Name(), "status"))
+			text.Reset()
+			f, err := os.Open(filepath.Join("/proc/self/task", task.Name(), "status"))
+			if err == nil {
+				_, err = text.ReadFrom(f)
+				f.Close()
+			}
 			// it has ended
 			if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 				continue
@@ -119,10 +130,13 @@ func eachThread(look func(status map[string]string) error) error {
 				return err
 			}
 			seen[task.Name()] = true
-			status := map[string]string{}
-			for line := range strings.Lines(string(text)) {
-				name, value, _ := strings.Cut(line, ":")
-				status[name] = strings.Join(strings.Fields(value), " ")
+			clear(status)
+			for line := range bytes.Lines(text.Bytes()) {
+				name, value, _ := bytes.Cut(line, []byte(":"))
+				if slices.Contains(looked, string(name)) {
+					words := strings.Fields(string(value))
+					status[string(name)] = strings.Join(words, " ")
+				}
 			}
 			if err := look(status); err != nil {
 				return err

@@ -116,11 +116,10 @@ func thisProgram() string {
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
 	close(w.engaged) // after the configuration, which must be the first message
-	s.mu.Lock()
-	level := s.logLevel
-	s.mu.Unlock()
-	if err == nil && level != "" {
+	// SetLogLevel may come between the look at the level and its sending.
+	for told, level := "", s.level(); err == nil && level != told; level = s.level() {
 		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
+		told = level
 	}
 	if err != nil {
 		w.kill() // watch handles the end

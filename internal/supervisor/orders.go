@@ -96,6 +96,8 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 // SetLogLevel sets the log level of all workers, now and later. The supervisor's own level filters
 // their entries again.
 func (s *Supervisor) SetLogLevel(level string) {
+	s.levels.Lock() // of two orders, the later one is the last that a worker hears
+	defer s.levels.Unlock()
 	s.mu.Lock()
 	s.logLevel = level
 	s.mu.Unlock()
@@ -107,6 +109,13 @@ func (s *Supervisor) SetLogLevel(level string) {
 		default:
 		}
 	})
+}
+
+// level is the one that SetLogLevel has set last, or "".
+func (s *Supervisor) level() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logLevel
 }
 
 // Health reports the daemon's state and its problems.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,6 +152,63 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}
 	if len(list) != most || len(w.queries) != 0 {
 		t.Errorf("%d sessions, %d questions open", len(list), len(w.queries))
+	}
+}
+
+// The level that a worker hears last is the one that was ordered last, also if the order comes when
+// the worker is engaged.
+func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
+	t.Parallel()
+	for n := range 400 {
+		s := New(Config{Log: zap.NewNop()})
+		s.logLevel = "error"
+		ours, theirs, err := handoff.Pair()
+		testkit.Must(t, err)
+		w := &worker{channel: ours, engaged: make(chan struct{})}
+		s.workers[w] = struct{}{}
+		var all sync.WaitGroup
+		all.Go(func() { s.engage(w, nil) })
+		all.Go(func() {
+			for engaged := false; !engaged; {
+				select {
+				case <-w.engaged:
+					engaged = true
+				default: // at once, and not when this goroutine is woken
+				}
+			}
+			s.SetLogLevel("info")
+		})
+		all.Wait()
+		ours.Close()
+		last := ""
+		for _, msg := range received(t, theirs) {
+			if msg.LogLevel != "" {
+				last = msg.LogLevel
+			}
+		}
+		if last != "info" {
+			t.Fatalf("worker %d hears %q last", n, last)
+		}
+	}
+}
+
+// received is all that a worker was sent, from its end of a channel that is closed.
+func received(t *testing.T, theirs *os.File) (list []handoff.ToWorker) {
+	t.Helper()
+	conn, err := net.FileConn(theirs)
+	testkit.Must(t, err)
+	defer conn.Close()
+	theirs.Close()
+	testkit.Must(t, conn.SetDeadline(time.Now().Add(testkit.Patience)))
+	buf := make([]byte, handoff.MaxMessage)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return list
+		}
+		var msg handoff.ToWorker
+		testkit.Must(t, json.Unmarshal(buf[:n], &msg))
+		list = append(list, msg)
 	}
 }
 

@@ -49,6 +49,8 @@ type Config struct {
 
 	// Audit gets the audit lines. It should write them at every log level. Nil: Log gets them.
 	Audit *zap.Logger
+	// AuditLost gives the number of lines of Audit that could not be written. Nil: 0.
+	AuditLost func() int
 	// PolicyFor gives the policy for a session of a user that begins now. Nil: everything is
 	// allowed.
 	PolicyFor func(uid uint32) policy.Policy
@@ -97,6 +99,7 @@ type Supervisor struct {
 	Config
 	started    time.Time
 	limitedLog *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
+	levels     sync.Mutex  // held while workers are sent a log level, which does not wait
 
 	oom          *oomWatch
 	forking      forkWatch
@@ -157,6 +160,9 @@ type session struct {
 func New(cfg Config) *Supervisor {
 	if cfg.Audit == nil {
 		cfg.Audit = cfg.Log.Named("audit")
+	}
+	if cfg.AuditLost == nil {
+		cfg.AuditLost = func() int { return 0 }
 	}
 	if cfg.PolicyFor == nil {
 		cfg.PolicyFor = func(uint32) policy.Policy { return policy.Policy{} }

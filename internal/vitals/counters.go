@@ -24,6 +24,8 @@ const (
 	Connections                // open handles
 	Contexts                   // open handles
 	ShakenFor                  // microseconds that handshakes have taken, all together
+	Reloaded                   // renewed files that a server has taken
+	NotReloaded                // renewed files that were not good
 	firstBucket
 )
 
@@ -85,8 +87,15 @@ func (p *Page) Count(c Counter, n int64) { p.counter(c).Add(uint64(n)) }
 // Read is the value that the worker claims. See Plausible.
 func (p *Page) Read(c Counter) uint64 { return p.counter(c).Load() }
 
-func (p *Page) counter(c Counter) *atomic.Uint64 {
-	return (*atomic.Uint64)(unsafe.Pointer(&p.mem[countersAt+8*int(c)]))
+func (p *Page) counter(c Counter) *atomic.Uint64 { return p.long(countersAt + 8*int(c)) }
+
+// certificate is a word of a certificate's place.
+func (p *Page) certificate(place, word int) *atomic.Uint64 {
+	return p.long(certificatesAt + certificateBytes*place + 8*word)
+}
+
+func (p *Page) long(at int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&p.mem[at]))
 }
 
 // The highest plausible values.

@@ -14,16 +14,16 @@ func TestCountersHaveAWordEach(t *testing.T) {
 	}
 	defer page.Close()
 	defer file.Close()
-	all := []Counter{BytesIn, BytesOut, Connections, Contexts, ShakenFor}
+	all := []Counter{BytesIn, BytesOut, Connections, Contexts, ShakenFor, Reloaded, NotReloaded}
 	for i := range len(Buckets) + 1 {
 		all = append(all, Bucket(i))
 	}
 	for i := range Outcomes {
 		all = append(all, Shaken(false, i), Shaken(true, i))
 	}
-	if len(all) != NumCounters || countersAt+8*NumCounters > headerBytes {
+	if len(all) != NumCounters || countersAt+8*NumCounters > certificatesAt {
 		t.Fatalf("%d counters, %d known, for which there are %d bytes", len(all),
-			NumCounters, headerBytes-countersAt)
+			NumCounters, certificatesAt-countersAt)
 	}
 	page.Enter(Threads-1, "tls.Read", 0)
 	place, err := page.Session(0)

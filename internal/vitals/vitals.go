@@ -9,6 +9,7 @@
 //
 //	byte 0     threads  256 × 2 words: turn, work
 //	byte 2048  counters, of 2 words each: see Counter
+//	byte 2560  certificates 16 × 8 words: see Certificate
 //	byte 4096  sessions N × 4 words: writing, calling, handle, (unused)
 //
 // The words:

@@ -37,7 +37,8 @@ complete -c tlsd -l max-nesting -d 'levels of arrays and objects in a message' -
 complete -c tlsd -l max-buffered -d 'data that one sessions waiting calls keep in memory' -x
 complete -c tlsd -l max-memory -d 'memory that one worker may use beyond what it has at its start' -x
 complete -c tlsd -l log-level -d 'log entries of this level and above: debug, info, warn, error' -x -a 'debug info warn error'
-complete -c tlsd -l log-format -d 'form of the log: auto, console, json' -x -a 'auto console json'
+complete -c tlsd -l log-format -d 'form of the log; journal: systemds, with priorities and fields' -x -a 'auto console json journal'
+complete -c tlsd -l audit-log -d 'append audit lines to this file, not to the log; opened again on SIGHUP' -r
 complete -c tlsd -l key-log -d 'append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only' -r
 complete -c tlsd -l ready-fd -d 'a descriptor to write a newline to when tlsd listens; then tlsd closes it' -x
 complete -c tlsd -l config -d 'the configuration file: TOML with the names of these flags as keys; none: read no file' -r

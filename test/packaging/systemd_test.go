@@ -81,8 +81,9 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	m.expect("openssl\n", "bob", "tlsshim", "call", "Backend")
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice']\n")
 	m.run("root", "systemctl", "reload", "tlsd")
-	m.until(
-		`a running tlsd cannot change these settings: they hold after a restart","settings":["allow-uid"]`, "journalctl", "-u", "tlsd", "--no-pager", "-o", "cat")
+	m.until(`they hold after a restart settings=["allow-uid"]`, "journalctl", "-u", "tlsd",
+		"--no-pager", "-o", "cat")
+	journal(t, m)
 	m.run("root", "systemctl", "restart", "tlsd.service")
 	m.fails("bob", "tlsshim", "call", "Backend")
 	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
@@ -92,6 +93,40 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	m.run("root", "systemctl", "stop", "tlsd.service", "tlsd.socket")
 	m.expect("inactive", "root", "sh", "-c", "systemctl is-active tlsd.service || true")
 	m.fails("root", "test", "-e", "/run/tlsd.sock")
+}
+
+// journal asks the journal for what the service has done so far.
+func journal(t *testing.T, m *machine) {
+	t.Helper()
+	ask := func(match ...string) string {
+		return m.run("root", append([]string{"journalctl", "--no-pager", "-o", "cat",
+			"-u", "tlsd"}, match...)...)
+	}
+	for _, q := range []struct {
+		match       []string
+		want, never string
+	}{
+		{[]string{"-p", "warning"}, "they hold after a restart", "session started"},
+		{[]string{"-p", "warning"}, `warning="it expires in less than 14 days"`,
+			"handshake"},
+		{[]string{"-p", "notice", "TLSD_LOGGER=audit"}, "audit: denied uid=65534",
+			"session"},
+		{[]string{"TLSD_UID=5002"}, "session started session=5 uid=5002", "uid=5001"},
+		{[]string{"SESSION=1"}, "session ended session=1 uid=0", "session=2"},
+		{[]string{"SESSION=8", "TLSD_LOGGER=worker"}, "worker: handshake worker=",
+			"started"},
+	} {
+		if out := ask(q.match...); !strings.Contains(out, q.want) ||
+			strings.Contains(out, q.never) {
+			t.Errorf("journalctl %v prints %s; want %q and not %q", q.match, out,
+				q.want, q.never)
+		}
+	}
+	for line := range strings.Lines(ask("SESSION=1")) {
+		if !strings.Contains(line, " session=1 ") {
+			t.Errorf("a line of another session: %s", line)
+		}
+	}
 }
 
 // allOn says whether each measure of confinement is on.
@@ -125,6 +160,22 @@ func talk(t *testing.T, m *machine) {
 	if err := server.Wait(); err != nil {
 		t.Errorf("alice: %v\n%s", err, &out)
 	}
+}
+
+// The unit makes the folder of an audit log, in which the file is tlsd's alone.
+func TestTheServiceHasAFolderForItsAuditLog(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	const file = "/var/log/tlsd/audit.log"
+	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "audit-log = '"+file+"'\n")
+	m.run("root", "systemctl", "start", "tlsd.service")
+	m.fails("root", "runuser", "-u", "nobody", "--", "tlsshim", "call", "Backend")
+	m.until(`"msg":"denied","uid":65534`, "cat", file)
+	m.expect("600 root\n", "root", "stat", "-c", "%a %U", file)
+	m.run("root", "mv", file, file+".1")
+	m.run("root", "systemctl", "reload", "tlsd.service")
+	m.until("600 root\n", "stat", "-c", "%a %U", file)
+	m.fails("bob", "cat", file)
 }
 
 func TestBadSettingsStopTheServiceAtOnce(t *testing.T) {

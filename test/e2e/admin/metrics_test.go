@@ -1,10 +1,17 @@
 package admin
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
+	"tlsd/rpc/client"
 )
 
 // What sessions do is in the metrics, also when they have ended.
@@ -43,6 +50,46 @@ func TestMetricsHaveWhatSessionsDo(t *testing.T) {
 		"tlsd_log_dropped_total 0\n",
 		`tlsd_build_info{library="OpenSSL `)
 }
+
+// A certificate's expiry is shown while a server has it.
+func TestMetricsHaveTheExpiryOfServersCertificates(t *testing.T) {
+	t.Parallel()
+	d := start(t, "--reload-certificates=auto")
+	c := d.Dial(t)
+	h, cert := lasting(t, c)
+	sample := fmt.Sprintf(`tlsd_certificate_expiry_time_seconds{serial="%x"} %s`+"\n",
+		cert.Cert.SerialNumber, exact(cert.Cert.NotAfter))
+	if got := d.must("metrics"); !strings.Contains(got, sample) {
+		t.Errorf("%s is not in %s", sample, got)
+	}
+	d.says([]string{"metrics"}, `tlsd_certificate_reloads_total{result="failed"} 0`+"\n",
+		`tlsd_certificate_reloads_total{result="ok"} 0`+"\n")
+	if err := c.CloseServerContext(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.must("metrics"); strings.Contains(got, `{serial=`) {
+		t.Errorf("no server has a certificate, and the metrics are %s", got)
+	}
+	lasting(t, c)
+	c.Close()
+	testkit.Until(t, "the session's certificate is gone",
+		func() bool { return !strings.Contains(d.must("metrics"), `{serial=`) })
+}
+
+// lasting makes a context with a certificate that lasts for a hundred days.
+func lasting(t *testing.T, c *client.Client) (client.Handle, *testcert.Cert) {
+	t.Helper()
+	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "a server",
+		NotAfter: time.Now().Add(100 * 24 * time.Hour)})
+	h, err := c.NewServerContext(t.Context(), cert.CertFile, cert.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, cert
+}
+
+// exact is a time as a metric has it.
+func exact(at time.Time) string { return strconv.FormatFloat(float64(at.Unix()), 'g', -1, 64) }
 
 // A server's handshakes count, too, and with both isolations.
 func TestMetricsOfServers(t *testing.T) {

@@ -49,6 +49,51 @@ func TestTheRulesAreGood(t *testing.T) {
 	}
 }
 
+// soon are series on which the alert of certificates is to fire for one alone.
+const soon = `
+rule_files: [%q]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'tlsd_certificate_expiry_time_seconds{serial="a"}', values: '1000000x20'}
+      - {series: 'tlsd_certificate_expiry_time_seconds{serial="b"}', values: '2000000x20'}
+      - {series: 'tlsd_certificate_reloads_total{result="ok",instance="x"}', values: '0 0 1x18'}
+      - {series: 'tlsd_certificate_reloads_total{result="failed",instance="x"}', values: '0 1 1x18'}
+      - {series: 'tlsd_certificate_reloads_total{result="ok",instance="y"}', values: '0x20'}
+      - {series: 'tlsd_certificate_reloads_total{result="failed",instance="y"}', values: '0 1 1x18'}
+    alert_rule_test:
+      - eval_time: 10m
+        alertname: TlsdCertificateExpires
+        exp_alerts: [{exp_labels: {serial: a, severity: warning}, exp_annotations: {
+          summary: "A certificate of a server has expired, or expires in less than 14 days.",
+          description: "The certificate with the serial a expires in 11d 13h 36m 40s.
+            The log's lines about it have its path."}}]
+      - eval_time: 10m
+        alertname: TlsdCertificateNotReloaded
+        exp_alerts: [{exp_labels: {result: failed, instance: "y", severity: warning},
+          exp_annotations: {
+          summary: "A server could not take files that were renewed.",
+          description: "The old certificate, or the old CAs of clients, stay in use.
+            The log says what is wrong with the files."}}]
+`
+
+func TestTheRulesFireForCertificates(t *testing.T) {
+	t.Parallel()
+	rules, err := filepath.Abs(packaging + "prometheus/tlsd.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(testkit.Dir(t), "soon.yml")
+	if err := os.WriteFile(file, []byte(fmt.Sprintf(soon, rules)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(program(t, "promtool"), "test", "rules", file).CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
 // promtool knows what a metric has to look like.
 func TestTheMetricsAreGood(t *testing.T) {
 	t.Parallel()
@@ -161,6 +206,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	d, e := start(t), startEcho(t)
 	c := d.Dial(t)
 	talk(t, c, e.connect(t, c), "hello")
+	lasting(t, c)
 	d.says([]string{"metrics"}, "tlsd_confinement{") // a worker has reported
 	exporter := d.export()
 

@@ -1,0 +1,176 @@
+// Package journal sends the log to systemd's journal, by its native protocol: an entry has a
+// priority, a message, and fields that journalctl(1) can be asked for.
+//
+// The rules:
+//
+//   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one datagram.
+//   - The message is the text of the line with its fields behind it, for people. It has no newline.
+//   - A field is named TLSD_ and the key in capitals; session is SESSION. So no key is one of the
+//     journal's own fields. A key of other characters than a-z, 0-9 and - is in the message alone.
+//   - Each value is sent with its length, so no value can begin another field.
+//
+// A journal that is stuck holds up the goroutine that writes, until Close.
+package journal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"tlsd/internal/plain"
+)
+
+// Socket is where the journal takes entries.
+const Socket = "/run/systemd/journal/socket"
+
+// longestMessage bounds a message, in bytes. Its fields have the rest.
+const longestMessage = 32 << 10
+
+// Priorities of syslog(3).
+const (
+	priorityError   = "3"
+	priorityWarning = "4"
+	priorityNotice  = "5"
+	priorityInfo    = "6"
+	priorityDebug   = "7"
+)
+
+// auditLogger is the name of the log whose lines are of more interest than their level says.
+const auditLogger = "audit"
+
+// A member is one of a line's.
+type member struct {
+	key   string
+	value string // text as it is, all else as JSON
+	text  bool
+}
+
+// native makes an entry of a line. A line that is no JSON object is the message as it is.
+func native(line []byte) []byte {
+	line = bytes.TrimRight(line, "\n")
+	var text, level, logger string
+	var rest []member
+	members, err := membersOf(line)
+	if err != nil {
+		text = string(line)
+	}
+	for _, m := range members {
+		switch m.key {
+		case "msg":
+			text = m.value
+		case "level":
+			level = m.value
+		case "logger":
+			logger = m.value
+		case "ts": // the journal has its own
+		default:
+			rest = append(rest, m)
+		}
+	}
+	var b bytes.Buffer
+	field(&b, "MESSAGE", message(logger, text, rest))
+	field(&b, "PRIORITY", priority(level, logger))
+	field(&b, "SYSLOG_IDENTIFIER", "tlsd")
+	if logger != "" {
+		field(&b, "TLSD_LOGGER", logger)
+	}
+	for _, m := range rest {
+		if name := fieldName(m.key); name != "" {
+			field(&b, name, m.value)
+		}
+	}
+	return b.Bytes()
+}
+
+// field adds a field: the name, the length and the value.
+func field(b *bytes.Buffer, name, value string) {
+	b.WriteString(name)
+	b.WriteByte('\n')
+	_ = binary.Write(b, binary.LittleEndian, uint64(len(value))) // a Buffer takes all
+	b.WriteString(value)
+	b.WriteByte('\n')
+}
+
+// longestKey bounds a key that is to be a field, of which the journal allows 64 bytes.
+const longestKey = 50
+
+// fieldName is the field of a key, "" if there is none.
+func fieldName(key string) string {
+	odd := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	switch {
+	case key == "session":
+		return "SESSION"
+	case key == "" || len(key) > longestKey || strings.ContainsFunc(key, odd):
+		return ""
+	}
+	return "TLSD_" + strings.ToUpper(strings.ReplaceAll(key, "-", "_"))
+}
+
+func priority(level, logger string) string {
+	switch level {
+	case "debug":
+		return priorityDebug
+	case "info", "":
+		if logger == auditLogger {
+			return priorityNotice
+		}
+		return priorityInfo
+	case "warn":
+		return priorityWarning
+	}
+	return priorityError
+}
+
+// message is a line for people.
+func message(logger, text string, rest []member) string {
+	var b strings.Builder
+	if logger != "" {
+		b.WriteString(logger + ": ")
+	}
+	b.WriteString(text)
+	for _, m := range rest {
+		fmt.Fprintf(&b, " %s=%s", m.key, m.shown())
+	}
+	return plain.Text(b.String(), longestMessage)
+}
+
+// shown is the value in a message. It ends where it seems to end.
+func (m member) shown() string {
+	odd := func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '=' }
+	if m.text && (m.value == "" || strings.ContainsFunc(m.value, odd)) {
+		return strconv.Quote(m.value)
+	}
+	return m.value
+}
+
+// membersOf gives the members of an object in their order.
+func membersOf(line []byte) ([]member, error) {
+	in := json.NewDecoder(bytes.NewReader(line))
+	if begin, err := in.Token(); err != nil || begin != json.Delim('{') {
+		return nil, fmt.Errorf("not an object: %w", err)
+	}
+	var list []member
+	for in.More() {
+		key, err := in.Token()
+		if err != nil {
+			return nil, err
+		}
+		var raw json.RawMessage
+		if err := in.Decode(&raw); err != nil {
+			return nil, err
+		}
+		m := member{key: key.(string), value: string(raw)}
+		if raw[0] == '"' {
+			m.text = true
+			if err := json.Unmarshal(raw, &m.value); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}

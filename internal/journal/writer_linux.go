@@ -1,0 +1,145 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Writer sends lines to the journal. Only one goroutine writes. Close may be called by another.
+type Writer struct {
+	path string
+
+	mu   sync.Mutex // guards conn and over, and is held for no call that waits
+	conn *net.UnixConn
+	over bool // Close was called
+}
+
+// Open connects to the journal's socket.
+func Open(path string) (*Writer, error) {
+	conn, err := dial(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{path: path, conn: conn}, nil
+}
+
+func dial(path string) (*net.UnixConn, error) {
+	return net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+}
+
+// Close ends a Write that waits, and the connection.
+func (w *Writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	return w.conn.Close()
+}
+
+// use makes conn the connection, and gives the one that holds.
+func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.over && conn != nil:
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	case conn != nil:
+		_ = w.conn.Close() // what it has taken is the journal's
+		w.conn = conn
+	}
+	return w.conn, nil
+}
+
+// Write sends each line. It waits while the journal takes none. It returns how many bytes have been
+// sent, which is up to the end of a line.
+func (w *Writer) Write(lines []byte) (int, error) {
+	sent := 0
+	for line := range bytes.Lines(lines) {
+		if len(bytes.TrimSpace(line)) > 0 {
+			if err := w.send(native(line)); err != nil {
+				return sent, err
+			}
+		}
+		sent += len(line)
+	}
+	return sent, nil
+}
+
+// send sends an entry. A journal that was started again may have another socket.
+func (w *Writer) send(entry []byte) error {
+	conn, _ := w.use(nil)
+	err := pass(conn, entry)
+	if err == nil || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	again, dialed := dial(w.path)
+	if dialed != nil {
+		return errors.Join(err, dialed)
+	}
+	if conn, err = w.use(again); err != nil {
+		return err
+	}
+	return pass(conn, entry)
+}
+
+// pass sends an entry as a datagram, or in a file if it is too long for one.
+func pass(conn *net.UnixConn, entry []byte) error {
+	_, err := conn.Write(entry)
+	if !errors.Is(err, unix.EMSGSIZE) && !errors.Is(err, unix.ENOBUFS) {
+		return err
+	}
+	f, err := sealed(entry)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return sendFile(conn, f)
+}
+
+// sendFile sends a descriptor alone. WriteMsgUnix refuses sockets of this type that are connected.
+func sendFile(conn *net.UnixConn, f *os.File) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	rights := unix.UnixRights(int(f.Fd()))
+	var sent error
+	err = raw.Write(func(fd uintptr) (done bool) {
+		sent = unix.Sendmsg(int(fd), nil, rights, nil, unix.MSG_DONTWAIT)
+		return !errors.Is(sent, unix.EAGAIN)
+	})
+	return errors.Join(err, sent)
+}
+
+// sealed makes a file in memory that nobody can change, which the journal wants.
+func sealed(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("tlsd-entry", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "tlsd-entry")
+	_, err = f.Write(content)
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS,
+			unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("an entry that is too long for a datagram: %w", err)
+	}
+	return f, nil
+}
+
+// Is says whether f is the stream to the journal that JOURNAL_STREAM names (systemd.exec(5)).
+func Is(f *os.File, stream string) bool {
+	var st unix.Stat_t
+	if stream == "" || unix.Fstat(int(f.Fd()), &st) != nil {
+		return false
+	}
+	return stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}

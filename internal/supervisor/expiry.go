@@ -1,0 +1,64 @@
+package supervisor
+
+import (
+	"cmp"
+	"slices"
+
+	"tlsd/internal/admin"
+	"tlsd/internal/vitals"
+)
+
+// When the certificates of servers expire, for the metrics. Serial numbers are the only labels
+// whose values are not known beforehand. Scripts choose certificates, so what one user can bring
+// about is bounded: of each user the certificates that end first are shown, and so of all together.
+const (
+	expiryOfUser = 64
+	expiryOfAll  = 512
+)
+
+// expiry has the end of each certificate that a server shows now. The caller holds s.mu.
+func (s *Supervisor) expiry() admin.Family {
+	users := map[account][]vitals.Certificate{}
+	for w := range s.workers {
+		if as, ok := w.serves(); ok {
+			users[as] = append(users[as], w.page.ShownCertificates()...)
+		}
+	}
+	var all []vitals.Certificate
+	for _, list := range users {
+		all = append(all, firstToEnd(list, expiryOfUser)...)
+	}
+	f := admin.Family{Name: "tlsd_certificate_expiry_time_seconds",
+		Help: "When a certificate that a server shows expires, in Unix time, by serial.",
+		Type: "gauge"}
+	for _, c := range firstToEnd(all, expiryOfAll) {
+		f.Samples = append(f.Samples, admin.Sample{
+			Labels: map[string]string{"serial": c.Serial}, Value: float64(c.NotAfter)})
+	}
+	return f
+}
+
+// serves is the account of the worker's first session, if it has any. Supervisor.mu must be held.
+func (w *worker) serves() (as account, ok bool) {
+	var first uint64
+	for number, sess := range w.sessions {
+		if !ok || number < first {
+			as, first, ok = sess.peer.account(), number, true
+		}
+	}
+	return as, ok
+}
+
+// firstToEnd gives at most so many certificates, of each serial the one that ends first.
+func firstToEnd(list []vitals.Certificate, most int) []vitals.Certificate {
+	slices.SortFunc(list, func(a, b vitals.Certificate) int {
+		return cmp.Or(cmp.Compare(a.NotAfter, b.NotAfter), cmp.Compare(a.Serial, b.Serial))
+	})
+	seen := map[string]bool{}
+	list = slices.DeleteFunc(list, func(c vitals.Certificate) bool {
+		twice := seen[c.Serial]
+		seen[c.Serial] = true
+		return twice
+	})
+	return list[:min(len(list), most)]
+}

@@ -1,0 +1,61 @@
+package supervisor
+
+import (
+	"math/big"
+	"testing"
+	"time"
+
+	"tlsd/internal/testkit"
+	"tlsd/internal/vitals"
+)
+
+// One user can neither add labels without end nor keep another one's certificates out.
+func TestExpiryIsBoundedForEachUser(t *testing.T) {
+	t.Parallel()
+	s, _ := auditor()
+	number := uint64(0)
+	add := func(uid uint32, serial, end int64) {
+		number++
+		page, file, err := vitals.New(1)
+		testkit.Must(t, err)
+		t.Cleanup(func() { page.Close(); file.Close() })
+		for place := range vitals.Certificates {
+			page.ShowCertificate(place, big.NewInt(serial+int64(place)),
+				time.Unix(end, 0))
+		}
+		peer := Peer{UID: uid}
+		s.workers[&worker{page: page,
+			sessions: map[uint64]*session{number: {peer: peer}}}] = struct{}{}
+	}
+	serials := func() map[string]float64 {
+		found := map[string]float64{}
+		for _, f := range s.Metrics() {
+			if f.Name == "tlsd_certificate_expiry_time_seconds" {
+				for _, sample := range f.Samples {
+					found[sample.Labels["serial"]] = sample.Value
+				}
+			}
+		}
+		return found
+	}
+	for i := range int64(100) {
+		add(1000, 0x10000+100*i, 5)
+	}
+	if n := len(serials()); n != expiryOfUser {
+		t.Errorf("one user has %d serials, want %d", n, expiryOfUser)
+	}
+	add(1001, 0xa00, 7)
+	if got := serials(); got["a00"] != 7 || len(got) != expiryOfUser+vitals.Certificates {
+		t.Errorf("another user's: %v of %d", got["a00"], len(got))
+	}
+	add(1001, 0xa00, 6) // the same serial, by another worker
+	if got := serials(); got["a00"] != 6 {
+		t.Errorf("of two that have one serial, %v is shown", got["a00"])
+	}
+	for uid := range uint32(40) {
+		add(2000+uid, int64(0x20000+100*uid), int64(1000+uid))
+	}
+	if got := serials(); len(got) != expiryOfAll {
+		t.Errorf("all have %d serials, want %d", len(got), expiryOfAll)
+	}
+}

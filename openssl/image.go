@@ -1,0 +1,69 @@
+package openssl
+
+import (
+	"bytes"
+	"debug/elf"
+	"math"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// An image is the file of a library, for what is to be found out about it. Its sections are looked
+// at where the kernel has them and are not copied: a copy would be a fifth of an idle worker's
+// memory.
+type image struct {
+	*elf.File
+	mem []byte
+}
+
+// openImage opens a file, which the caller closes.
+func openImage(path string) (*image, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > math.MaxInt32 {
+		return nil, unix.EFBIG
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	parsed, err := elf.NewFile(bytes.NewReader(mem))
+	if err != nil {
+		_ = unix.Munmap(mem)
+		return nil, err
+	}
+	return &image{parsed, mem}, nil
+}
+
+func (i *image) close() { _ = unix.Munmap(i.mem) }
+
+// section is the content of a section, nil if there is none. It is valid until close.
+func (i *image) section(name string) []byte {
+	s := i.Section(name)
+	size := uint64(len(i.mem))
+	if s == nil || s.Type == elf.SHT_NOBITS || s.Offset > size || s.FileSize > size-s.Offset {
+		return nil
+	}
+	return i.mem[s.Offset : s.Offset+s.FileSize]
+}
+
+// dynamic gives the strings of a tag of the dynamic section, such as DT_NEEDED.
+func (i *image) dynamic(tag elf.DynTag) (list []string) {
+	offsets, _ := i.DynValue(tag)
+	names := i.section(".dynstr")
+	for _, at := range offsets {
+		if at < uint64(len(names)) {
+			name, _, _ := bytes.Cut(names[at:], []byte{0})
+			list = append(list, string(name))
+		}
+	}
+	return list
+}

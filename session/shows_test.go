@@ -1,0 +1,169 @@
+package session_test
+
+import (
+	"crypto/tls"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
+	"tlsd/session"
+)
+
+// tallies is a meter of certificates and of reloads.
+type tallies struct {
+	mu     sync.Mutex
+	uses   map[string]int // by serial; what is 0 is not there
+	reload map[bool]int
+}
+
+func (m *tallies) Moved(int, int)           {}
+func (m *tallies) Held(int, int)            {}
+func (m *tallies) Shaken(session.Handshake) {}
+
+func (m *tallies) Shows(c session.Certificate, uses int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	serial := c.Serial.Text(16)
+	if m.uses[serial] += uses; m.uses[serial] == 0 {
+		delete(m.uses, serial)
+	}
+}
+
+func (m *tallies) Reloaded(used bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reload[used]++
+}
+
+func (m *tallies) observe(_ *fakeengine.Engine, c *session.Config) { c.Meter = m }
+
+func newTallies() *tallies { return &tallies{uses: map[string]int{}, reload: map[bool]int{}} }
+
+func (m *tallies) expect(t *testing.T, when string, uses map[string]int) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !maps.Equal(m.uses, uses) {
+		t.Errorf("%s: shown are %v, want %v", when, m.uses, uses)
+	}
+}
+
+func TestTheMeterKnowsWhichCertificatesServersShow(t *testing.T) {
+	t.Parallel()
+	m := newTallies()
+	r := renewing(t, "auto", m.observe)
+	first := r.rig.cert.Cert.SerialNumber.Text(16)
+	m.expect(t, "at first", map[string]int{first: 1})
+
+	again := r.handle(r.NewServerContext(r.cert, r.key))
+	m.expect(t, "with another context", map[string]int{first: 2})
+	host := r.issue("a.test")
+	cert, key := files(t, host)
+	r.ok(r.SetCertificate(again, "a.test", cert, key))
+	r.fails(r.SetCertificate(again, "b.test", cert, r.key), kind.File)
+	r.fails(r.NewServerContext(cert, r.key), kind.File)
+	h := r.handle(r.NewClient("localhost", r.echo()))
+	r.ok(r.SetCertificate(h, "", cert, key)) // a client's does not count
+	name := host.Cert.SerialNumber.Text(16)
+	m.expect(t, "with a name", map[string]int{first: 2, name: 1})
+
+	next := r.issue("localhost")
+	r.put(r.cert, next.CertPEM)
+	r.shown("localhost") // the key is still the old one
+	r.put(r.key, next.KeyPEM)
+	if m.reload[false] != 1 || m.reload[true] != 0 {
+		t.Errorf("reloads: %v", m.reload)
+	}
+	r.shown("localhost")
+	renewed := next.Cert.SerialNumber.Text(16)
+	m.expect(t, "renewed", map[string]int{first: 1, renewed: 1, name: 1})
+	if m.reload[false] != 1 || m.reload[true] != 1 {
+		t.Errorf("reloads: %v", m.reload)
+	}
+
+	r.ok(r.CloseServerContext(again))
+	m.expect(t, "closed", map[string]int{renewed: 1})
+	r.End()
+	m.expect(t, "at the end", map[string]int{})
+}
+
+// The CAs of clients are taken anew as certificates are.
+func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
+	t.Parallel()
+	m := newTallies()
+	r := renewing(t, "", m.observe)
+	other := testcert.NewCA(t, "another CA")
+	file := filepath.Join(r.dir, "client-ca.pem")
+	r.put(file, pemOf(t, r.ca))
+	r.ok(r.SetOption(r.ctx, "client-ca", file))
+	r.ok(r.SetOption(r.ctx, "client-cert", "require"))
+	clients := map[*testcert.CA]*tls.Config{} // each would resume what it has had
+	for _, ca := range []*testcert.CA{r.ca, other} {
+		leaf := ca.Issue(t, testcert.Leaf{CN: "a client"})
+		clients[ca] = &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost",
+			Certificates:       []tls.Certificate{leaf.TLS()},
+			ClientSessionCache: tls.NewLRUClientSessionCache(9)}
+	}
+	resumed := false
+	admits := func(ca *testcert.CA) bool {
+		t.Helper()
+		accepted := r.start(r.Accept(r.ctx, "", 0))
+		c := tls.Client(dialTCP(t, r.port), clients[ca])
+		c.SetDeadline(time.Now().Add(testkit.Patience))
+		_ = c.Handshake() // of TLS 1.3, it ends before the server has judged
+		if accepted.wait(); accepted.err != nil {
+			return false
+		}
+		resumed = resumed || c.ConnectionState().DidResume
+		r.ok(r.Write(accepted.ok().(session.Handle), []byte("x")))
+		if _, err := c.Read(make([]byte, 1)); err != nil { // tickets come with it
+			t.Fatal(err)
+		}
+		return true
+	}
+	check := func(when string, first, second bool) {
+		t.Helper()
+		if a, b := admits(r.ca), admits(other); a != first || b != second {
+			t.Errorf("%s: the CAs are trusted: %v, %v; want %v, %v", when, a, b, first,
+				second)
+		}
+	}
+	check("at first", true, false)
+	r.put(file, pemOf(t, other))
+	check("without the option reload", true, false)
+	r.ok(r.SetOption(r.ctx, "reload", "auto"))
+	check("renewed", false, true)
+	for n, bad := range []string{"no certificate\n", ""} {
+		r.put(file, []byte(bad))
+		check("a bad file", false, true)
+		if list := r.failures(); len(list) != n+1 {
+			t.Errorf("the observer was told %q", list)
+		}
+	}
+	os.Remove(file)
+	check("no file", false, true)
+	r.put(file, append(pemOf(t, r.ca), pemOf(t, other)...))
+	check("both", true, true)
+	if m.reload[true] != 2 || m.reload[false] != 3 {
+		t.Errorf("reloads: %v", m.reload)
+	}
+	if !resumed {
+		t.Error("no client has resumed: that those of an old CA may not is not checked")
+	}
+}
+
+func pemOf(t *testing.T, ca *testcert.CA) []byte {
+	t.Helper()
+	text, err := os.ReadFile(ca.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
