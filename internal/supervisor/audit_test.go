@@ -126,18 +126,26 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 		t.Error("another user's lines are left out")
 	}
 	s.closeSessionLines()
-	told := uint64(0)
+	toldSessions, toldEntries := 0, 0
 	for _, e := range logs.All() {
-		if f := e.ContextMap(); f["uid"] == uint32(1) {
-			if e.Message == "session started" {
-				told++
-			}
-			if n, ok := f["missed"].(uint64); ok {
-				told += n
-			}
+		f := e.ContextMap()
+		missed, _ := f["missed"].(uint64)
+		dropped, _ := f["entries"].(uint64)
+		switch {
+		case e.Message == "session started":
+			toldSessions += 1 + int(missed)
+		case e.Message == "sessions left out":
+			toldSessions += int(missed)
+		case e.Message == "entry":
+			toldEntries++
+		default:
+			toldEntries += int(missed + dropped)
 		}
 	}
-	if told != sessions+1 {
-		t.Errorf("the lines tell of %d sessions, want %d", told, sessions+1)
+	if want := sessions + 2; toldSessions != want {
+		t.Errorf("the lines tell of %d sessions, want %d", toldSessions, want)
+	}
+	if want := sessions + 2*relayBurst + 1; toldEntries != want {
+		t.Errorf("the lines tell of %d entries, want %d", toldEntries, want)
 	}
 }

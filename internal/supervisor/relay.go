@@ -75,8 +75,9 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				if n, ok := share(n, 1); ok {
-					logDropped(log, n)
+				// The line stands for one of them.
+				if before, ok := share(n-1, 1); ok {
+					logDropped(log, before+1)
 				}
 			}
 			return strings.ToValidUTF8(head.String(), "\uFFFD")

@@ -47,15 +47,20 @@ func (s *Supervisor) logEnd(sess *session, fields []zap.Field) {
 	}
 }
 
-// closeSessionLines logs the counts of sessions that no line has had. No session follows.
+// closeSessionLines logs the counts of sessions and entries that no line has had. No session
+// follows.
 func (s *Supervisor) closeSessionLines() {
 	s.mu.Lock()
-	all := s.sessionLines
-	s.sessionLines = nil
+	sessions, entries := s.sessionLines, s.workerEntries
+	s.sessionLines, s.workerEntries = nil, nil
 	s.mu.Unlock()
-	for as, l := range all {
-		if n := l.Missed(); n > 0 {
-			s.Log.Info("sessions left out", as.field(), zap.Uint64("missed", n))
+	for text, all := range map[string]limiters{
+		"sessions left out": sessions, "entries of workers left out": entries,
+	} {
+		for as, l := range all {
+			if n := l.Missed(); n > 0 {
+				s.Log.Info(text, as.field(), zap.Uint64("missed", n))
+			}
 		}
 	}
 }
