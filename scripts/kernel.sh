@@ -106,7 +106,7 @@ guest() {
 		echo "kernel: Linux $(uname -r), security modules $(cat /sys/kernel/security/lsm)"
 		tlsd --socket /run/tlsd.sock 2>/tmp/tlsd.log &
 		for n in $(seq 600); do [ -S /run/tlsd.sock ] || sleep 0.1; done
-		tlsshim doctor | grep -A 1 -E 'confinement|conversation|^calls' | sed 's/^/kernel: doctor: /'
+		tlsshim doctor | sed -n '/ confinement /{p;n;/^ /p};/^calls/p' | sed 's/^/kernel: doctor: /'
 		kill $!
 		wait
 	END

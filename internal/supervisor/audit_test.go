@@ -11,6 +11,7 @@ import (
 
 	"tlsd/internal/audit"
 	"tlsd/internal/handoff"
+	"tlsd/internal/testkit"
 	"tlsd/internal/vitals"
 )
 
@@ -94,8 +95,8 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	s := New(Config{Log: zap.New(core), Audit: zap.NewNop()})
 	page, file, err := vitals.New(1)
-	must(t, err)
-	must(t, file.Close())
+	testkit.Must(t, err)
+	testkit.Must(t, file.Close())
 	defer page.Close()
 	const sessions = 100 * sessionBurst
 	lives := func(number uint64, uid uint32, entries string) {
