@@ -13,6 +13,7 @@
 #   TLSD_KERNEL_CACHE   folder of kernels and roots; default $XDG_CACHE_HOME/tlsd/kernels. Those younger
 #                       than a day are used as they are.
 #   TLSD_KERNEL_ONLY    machines to run, separated by blanks: "6.1 6.12"; default: all
+#   TLSD_KERNEL_RUN     only tests that match this expression, as of go test -run
 #   TLSD_KERNEL_TIME    the longest that one machine may take, in seconds; default 3600
 #   TLSD_DEBIAN_MIRROR  see debian.sh
 #
@@ -49,8 +50,8 @@ populate() {
 		unpack "$dir/root" "$dir"/apt/archives/*.deb && furnish "$dir/root" || return
 	dpkg-deb --fsys-tarfile "$dir"/linux/*.deb | tar -C "$dir/linux" -x ./boot && mv "$dir"/linux/boot/vmlinuz-* "$dir/vmlinuz" || return
 	ln -sf gcc "$dir/root/usr/bin/cc"
-	rm -f "$dir"/root/usr/bin/*lto-dump* # 30 MB
-	(cd "$dir/root" && find . | cpio --quiet -o -H newc) >"$dir/root.cpio" || return
+	# lto-dump has 30 MB.
+	(cd "$dir/root" && rm -f usr/bin/*lto-dump* && find . | cpio --quiet -o -H newc) >"$dir/root.cpio" || return
 	rm -rf "$dir/apt" "$dir/linux" "$dir/root"
 	touch "$dir/complete"
 }
@@ -110,10 +111,11 @@ guest() {
 		kill $!
 		wait
 	END
+	echo "run='${TLSD_KERNEL_RUN:-.}'"
 	echo "for suite in $suites; do"
 	cat <<-'END'
 			cd "/src/$suite"
-			"/tests/$(echo "$suite" | tr / -).test" -test.v -test.parallel 2 -test.timeout 60m >/tmp/log 2>&1
+			"/tests/$(echo "$suite" | tr / -).test" -test.v -test.run "$run" -test.parallel 2 -test.timeout 60m >/tmp/log 2>&1
 			status=$?
 			[ "$status" = 0 ] || cat /tmp/log
 			echo "kernel: $suite: $(grep -c '^ *--- PASS' /tmp/log) passed, $(grep -c '^ *--- FAIL' /tmp/log) failed, $(grep -c '^ *--- SKIP' /tmp/log) skipped, exit status $status"

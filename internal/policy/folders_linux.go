@@ -92,10 +92,11 @@ func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 	}
 }
 
-// lack says whether nothing was opened because the process or the machine lacks descriptors or memory.
-// That says nothing of the file.
+// lack says whether nothing was opened because the process or the machine lacks descriptors or
+// memory. That says nothing of the file.
 func lack(err error) bool {
-	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
+		errors.Is(err, unix.ENOMEM)
 }
 
 // noOpenat2 says whether the kernel, or a sandbox around the process, lacks openat2(2). Then

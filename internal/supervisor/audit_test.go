@@ -100,7 +100,8 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	defer page.Close()
 	const sessions = 100 * sessionBurst
 	lives := func(number uint64, uid uint32, entries string) {
-		w := &worker{pid: 1, single: true, sessions: map[uint64]*session{}, slots: slots{count: 1}, page: page}
+		w := &worker{pid: 1, single: true, sessions: map[uint64]*session{},
+			slots: slots{count: 1}, page: page}
 		sess := &session{number: number, peer: Peer{UID: uid}}
 		if !s.assign(w, sess) {
 			t.Fatal("the worker does not take the session")
@@ -117,13 +118,15 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	count := func(text string) int { return logs.FilterMessage(text).Len() }
 	started, entries := count("session started"), count("entry")
 	if started < sessionBurst || started > sessions/10 || count("session ended") != started {
-		t.Errorf("%d starts and %d ends of %d sessions are logged", started, count("session ended"), sessions)
+		t.Errorf("%d starts and %d ends of %d sessions are logged",
+			started, count("session ended"), sessions)
 	}
 	if entries < entriesBurst || entries > sessions/2 {
 		t.Errorf("%d entries of %d are logged", entries, sessions)
 	}
 	lives(sessions+1, 2, entry)
-	if count("session started") != started+1 || count("session ended") != started+1 || count("entry") != entries+1 {
+	if count("session started") != started+1 || count("session ended") != started+1 ||
+		count("entry") != entries+1 {
 		t.Error("another user's lines are left out")
 	}
 	s.closeSessionLines()

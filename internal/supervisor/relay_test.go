@@ -78,7 +78,8 @@ func TestRelayCountsWhatIsTooMuch(t *testing.T) {
 func TestRelayPassesOnPlainText(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
-	relay(strings.NewReader(`{"level":"info","msg":"a\nb\tc\u001b[1m","k\u202e":["\u009b",{"l\n":"\u007f"}]}`+"\n"), zap.New(core), unshared)
+	relay(strings.NewReader(`{"level":"info","msg":"a\nb\tc\u001b[1m","k\u202e":["\u009b",{"l\n":"\u007f"}]}`+"\n"),
+		zap.New(core), unshared)
 	e := logs.All()
 	if len(e) != 1 || e[0].Message != `a\nb\tc\x1b[1m` || fmt.Sprint(e[0].ContextMap()) != `map[k\u202e:[\u009b map[l\n:\x7f]]]` {
 		t.Errorf("passed on: %+v", e)

@@ -139,22 +139,24 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 				return d.perUID[slow] == len(callers) && len(d.others) == spares
 			})
 		}
-		// A slow machine gives starts up in the meantime. The other user does not wait for that.
+		// A slow machine gives starts up in the meantime. The other user does not wait.
 		givenUp := func() int {
-			return d.logs.FilterMessage("worker is not ready in time, and is killed").Len()
+			return d.logs.FilterMessage(
+				"worker is not ready in time, and is killed").Len()
 		}
-		d.until("another user's session starts beside those that do not get ready", func() bool {
+		d.until("another user's session starts beside those that hang", func() bool {
 			before := givenUp()
 			if got := d.askAs(quick, quick); !strings.Contains(got, fmt.Sprintf(" uid=%d ", quick)) {
 				t.Fatalf("the other user is told %q", got)
 			}
 			n := d.starting()
 			if most := max(maxStarting/2, 1); n > most {
-				t.Fatalf("with %d spares, %d workers of one user are being started at once; %d is the most",
-					spares, n, most)
+				t.Fatalf("with %d spares, %d workers of one user start at once; "+
+					"%d is the most", spares, n, most)
 			}
 			if n == 0 {
-				t.Fatalf("with %d spares, another user's session has waited for all starts to be given up", spares)
+				t.Fatalf("with %d spares, another user's session has waited for "+
+					"all starts to be given up", spares)
 			}
 			return givenUp() == before
 		})
@@ -168,7 +170,8 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 			return d.sessions == 0
 		})
 		if n := givenUp() - before; n > starting {
-			t.Errorf("callers who have hung up are kept until %d starts are given up; %d were under way", n, starting)
+			t.Errorf("callers who have hung up are kept until %d starts are given "+
+				"up; %d were under way", n, starting)
 		}
 	}
 }

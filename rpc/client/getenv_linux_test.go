@@ -57,9 +57,11 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 		if err := os.Chmod(program, 0o755|c.mode); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.CommandContext(t.Context(), program, "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd := exec.CommandContext(t.Context(), program, "-test.run=^"+t.Name()+"$",
+			"-test.v")
 		cmd.Dir, cmd.Env = "/", []string{playGetenv + "=1", "TLSD_SOCKET=/of/the/user"}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: user, Gid: user}}
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "\nsockets: ") {
 			t.Fatalf("%s: %v\n%s", c.name, err, out)

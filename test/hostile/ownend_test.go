@@ -84,7 +84,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			a, b = b, a
 		}
 		if knowsPassRights(t) {
-			testkit.Must(t, unix.SetsockoptInt(int(b.Fd()), unix.SOL_SOCKET, soPassRights, 1))
+			testkit.Must(t, unix.SetsockoptInt(int(b.Fd()), unix.SOL_SOCKET,
+				soPassRights, 1))
 		}
 		testkit.Must(t, give(a, "x", end, a, b))
 		testkit.Must(t, errors.Join(a.Close(), b.Close()))
@@ -131,7 +132,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 			testkit.Must(t, give(end, context))
 			testkit.Must(t, give(end, accept(1), b))
-			testkit.Must(t, give(end, backend)) // is read behind the Accept, which takes its channel then
+			// The Accept takes its channel when it is read, and this is read behind it.
+			testkit.Must(t, give(end, backend))
 			answered(t, end, `{"jsonrpc":"2.0","id":1,"result":"openssl"}`)
 			if err := give(a, "x", end, a); !errors.Is(err, unix.EPERM) {
 				t.Errorf("a channel is sent descriptors: %v, want EPERM", err)
