@@ -20,6 +20,7 @@
 # The exit status is 1 if a test has failed, and 3, after a line that says why, if nothing could be run.
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/debian.sh
 . scripts/debian.sh
 
 # name, release, options of the kernel's command line
@@ -39,20 +40,31 @@ skip() {
 
 # populate RELEASE makes kernel and root.cpio of a release anew.
 populate() {
-	dir=$cache/$1
+	dir=$cache/$1 root=$cache/$1/root
 	rm -rf "$dir"
-	mkdir -p "$dir/root" "$dir/linux"
-	configure_apt "$dir/apt" amd64 "$1" && apt-get -qq update || return
+	mkdir -p "$root" "$dir/linux"
+	debian_apt "$dir/apt" "$1"
+	export APT_CONFIG="$dir/apt/apt.conf"
+	apt-get -qq update
 	image=$(apt-cache depends --important linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p')
 	# shellcheck disable=SC2086 # a list
-	apt-get -qq -y --download-only install $packages &&
-		(cd "$dir/linux" && apt-get -qq download "$image") &&
-		unpack "$dir/root" "$dir"/apt/archives/*.deb && furnish "$dir/root" || return
-	dpkg-deb --fsys-tarfile "$dir"/linux/*.deb | tar -C "$dir/linux" -x ./boot && mv "$dir"/linux/boot/vmlinuz-* "$dir/vmlinuz" || return
-	ln -sf gcc "$dir/root/usr/bin/cc"
-	# lto-dump has 30 MB.
-	(cd "$dir/root" && rm -f usr/bin/*lto-dump* && find . | cpio --quiet -o -H newc) >"$dir/root.cpio" || return
-	rm -rf "$dir/apt" "$dir/linux" "$dir/root"
+	apt-get -qq -y --download-only install $packages
+	(cd "$dir/linux" && apt-get -qq download "$image")
+	debian_unpack "$dir/apt" "$root"
+	dpkg-deb --fsys-tarfile "$dir"/linux/*.deb | tar -C "$dir/linux" -x ./boot
+	mv "$dir"/linux/boot/vmlinuz-* "$dir/vmlinuz"
+	ln -sf gcc "$root/usr/bin/cc"
+	rm -f "$root"/usr/bin/*lto-dump* # 30 MB
+	for d in proc sys dev tmp run src etc/ssl/certs; do
+		mkdir -p "$root/$d"
+	done
+	echo '127.0.0.1 localhost' >"$root/etc/hosts"
+	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
+	printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+	# What update-ca-certificates does.
+	cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
+	(cd "$root" && find . | cpio --quiet -o -H newc) >"$dir/root.cpio"
+	rm -rf "$dir/apt" "$dir/linux" "$root"
 	touch "$dir/complete"
 }
 
@@ -146,8 +158,17 @@ run() {
 	fi
 }
 
-missing=$(lacking qemu-system-x86_64 cpio flock timeout go cc)
-[ -z "$missing" ] || skip "this machine lacks:$missing"
+# In a process of its own, which any failure ends.
+if [ "${1:-}" = --populate ]; then
+	populate "$2"
+	exit
+fi
+for tool in apt-get apt-config dpkg-deb qemu-system-x86_64 cpio flock timeout go cc; do
+	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
+done
+[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
+[ -z "${missing:-}" ] || skip "this machine lacks:$missing"
+[ "$(dpkg --print-architecture)" = amd64 ] || skip "the guests are amd64, and this machine is not"
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
@@ -158,7 +179,7 @@ trap 'exit 130' INT TERM
 while read -r name release options; do
 	case " ${only:-$name} " in *" $name "*) ;; *) continue ;; esac
 	if [ -z "$(find "$cache/$release/complete" -mtime -1 -newer scripts/kernel.sh 2>/dev/null)" ] &&
-		! populate "$release" >"$cache/$release.log" 2>&1; then
+		! sh scripts/kernel.sh --populate "$release" >"$cache/$release.log" 2>&1; then
 		echo "kernel: machine $name: SKIPPED: $(grep -m 1 '^E:' "$cache/$release.log" || tail -n 1 "$cache/$release.log")" >&2
 		continue
 	fi
