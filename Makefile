@@ -29,7 +29,7 @@ DOM_HDR    = $(wildcard test/plugin/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-bench deps-systemd deps-packages deps-monitoring packages test-packages test-monitoring test-systemd pages recordings install check-quick deps-check uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-kernels deps-bench deps-systemd deps-packages deps-monitoring packages test-packages test-monitoring test-systemd pages recordings install check-quick deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -127,6 +127,9 @@ faults: deps-test ## every fault in every function of libssl that is called, in 
 libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages; about 8 minutes
 	@sh scripts/libssl-matrix.sh
 
+kernels: deps-kernels ## the suites of the confinement and of hostile users under the kernels of Debian 12 and 13, in qemu; long
+	@sh scripts/kernel.sh
+
 arm64: deps-arm64 ## a part of the suites for linux/arm64, under qemu
 	@sh scripts/arm64.sh
 
@@ -135,6 +138,9 @@ deps-scan:
 
 deps-matrix:
 	@sh scripts/deps.sh matrix || echo "libssl-matrix: without it" >&2
+
+deps-kernels:
+	@sh scripts/deps.sh kernels || echo "kernels: without it" >&2
 
 deps-arm64:
 	@sh scripts/deps.sh arm64 || echo "arm64: without it" >&2

@@ -30,7 +30,9 @@ type serverContext struct {
 
 	// held while the options change, and while files are read for the change; never by a call
 	// that waits
-	changeMu sync.Mutex
+	changeMu   sync.Mutex
+	lack       bool // the last look has met a lack; guarded by changeMu
+	toldOfLack bool // the observer knows of the lack; guarded by changeMu
 
 	// guards engine and freed; held shared while a connection is made, so never under the
 	// session's lock

@@ -38,6 +38,14 @@ func (s *Session) Watched() int {
 // made.
 func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }
 
+// LookAtCertificates looks at the files of a context, as a handshake that is about to begin does.
+func (s *Session) LookAtCertificates(h Handle) {
+	s.mu.Lock()
+	c := s.contexts[h]
+	s.mu.Unlock()
+	c.refresh()
+}
+
 // SetPause sets the pause between attempts to connect. No call must have been made.
 func (s *Session) SetPause(pause func() <-chan time.Time) { s.attemptPause = pause }
 

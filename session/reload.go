@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
+	"syscall"
 	"time"
 
 	"tlsd/internal/kind"
@@ -22,6 +24,8 @@ import (
 //   - New files are read and checked first. They may be bad, for example while the key is not
 //     replaced yet. Then the old ones stay, and the observer is told once. The files are tried
 //     again when they have changed again.
+//   - A lack of descriptors or memory says nothing about the files. They are tried again after
+//     reloadPause. The observer is told once while the lack lasts.
 
 // reloadPause is the shortest time between two looks of a context.
 const reloadPause = time.Second
@@ -49,18 +53,26 @@ func (c *serverContext) refresh() {
 		return
 	}
 	defer c.changeMu.Unlock()
-	changed := map[string]source{}
+	c.lack = false
+	defer func() { c.toldOfLack = c.toldOfLack && c.lack }()
 	o := c.copyOptions()
 	if path := o.config.CAName; path != "" {
-		if now := stat(s.Policy.CAFolders, path); !sameFile(o.clientCA, now) {
+		now, err := stat(s.Policy.CAFolders, path)
+		if err != nil {
+			c.lack = true
+		} else if !sameFile(o.clientCA, now) {
 			c.reloadCA(path, now)
 		}
 	}
+	changed := map[string]source{}
 	for name, old := range o.sources {
-		now := source{certFile: old.certFile, keyFile: old.keyFile, leaf: old.leaf,
-			cert: stat(s.Policy.KeyFolders, old.certFile),
-			key:  stat(s.Policy.KeyFolders, old.keyFile)}
-		if !sameFile(old.cert, now.cert) || !sameFile(old.key, now.key) {
+		now := source{certFile: old.certFile, keyFile: old.keyFile, leaf: old.leaf}
+		var certErr, keyErr error
+		now.cert, certErr = stat(s.Policy.KeyFolders, old.certFile)
+		now.key, keyErr = stat(s.Policy.KeyFolders, old.keyFile)
+		if certErr != nil || keyErr != nil {
+			c.lack = true
+		} else if !sameFile(old.cert, now.cert) || !sameFile(old.key, now.key) {
 			changed[name] = now
 		}
 	}
@@ -69,14 +81,40 @@ func (c *serverContext) refresh() {
 		return
 	}
 	for name, now := range changed {
-		if err := c.reload(map[string]source{name: now}); err != nil {
+		err := c.reload(map[string]source{name: now})
+		if err == nil {
+			continue
+		}
+		if c.failed(err, func(o *serverOptions) { o.sources[name] = now }) {
 			if told := (*Error)(nil); !errors.As(err, &told) {
 				err = unusable(now.certFile, now.keyFile, err)
 			}
-			c.remember(func(o *serverOptions) { o.sources[name] = now })
 			s.reportReload(now.certFile, now.keyFile, err)
 		}
 	}
+}
+
+// failed notes that files could not be taken, and says whether to tell the observer. note records
+// the state of the files, so that they are not tried again. c.changeMu must be held.
+func (c *serverContext) failed(err error, note func(*serverOptions)) (tell bool) {
+	if !isLack(err) {
+		c.remember(note)
+		return true
+	}
+	tell = !c.toldOfLack
+	c.lack, c.toldOfLack = true, true
+	return tell
+}
+
+// isLack says whether an operation has failed because the process or the machine lacks descriptors
+// or memory.
+func isLack(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		return slices.Contains([]string{"EMFILE", "ENFILE", "ENOMEM"}, e.Errno)
+	}
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOMEM)
 }
 
 // reload reads the files of the given names, and makes them hold: all of them, or none. It tells
@@ -109,10 +147,9 @@ func (c *serverContext) reloadCA(path string, now fs.FileInfo) {
 	if err == nil {
 		err = c.apply(next)
 	}
-	if err != nil {
-		c.remember(func(o *serverOptions) { o.clientCA = now })
+	if err == nil || c.failed(err, func(o *serverOptions) { o.clientCA = now }) {
+		c.s.reportReload(path, "", err)
 	}
-	c.s.reportReload(path, "", err)
 }
 
 // remember records the state of files that could not be taken.
@@ -124,19 +161,22 @@ func (c *serverContext) remember(note func(*serverOptions)) {
 	c.options = next
 }
 
-// stat returns the file that is at a path now, or nil if none can be opened. It does not report a
-// refusal of the policy to the audit. The read after a change reports it.
-func stat(within policy.Folders, path string) fs.FileInfo {
+// stat returns the file that is at a path now, or nil if none can be opened. An error is a lack. It
+// does not report a refusal of the policy to the audit. The read after a change reports it.
+func stat(within policy.Folders, path string) (fs.FileInfo, error) {
 	f, err := within.Open(path)
+	if isLack(err) {
+		return nil, err
+	}
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	return st
+	return st, nil
 }
 
 func sameFile(a, b fs.FileInfo) bool {

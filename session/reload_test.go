@@ -1,10 +1,14 @@
 package session_test
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,9 +33,15 @@ type renewal struct {
 // configuration.
 func renewing(t *testing.T, option string, set ...func(*fakeengine.Engine, *session.Config)) *renewal {
 	t.Helper()
-	dir := t.TempDir()
 	n := new(notes)
-	r := &renewal{rig: newRealRig(t, append(set, n.observe)...), notes: n, dir: dir, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	return renewingOn(newRealRig(t, append(set, n.observe)...), n, option)
+}
+
+// renewingOn is renewing on a given rig, which tells n.
+func renewingOn(rig *rig, n *notes, option string) *renewal {
+	rig.t.Helper()
+	dir := rig.t.TempDir()
+	r := &renewal{rig: rig, notes: n, dir: dir, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
 	r.SetReloadPause(0)
 	r.put(r.cert, r.rig.cert.CertPEM)
 	r.put(r.key, r.rig.cert.KeyPEM)
@@ -179,6 +189,59 @@ func TestOnlyWhatIsWantedIsReloaded(t *testing.T) {
 	r.put(hostKey, other.KeyPEM)
 	if got := r.shown("a.test"); got != renewed.Cert.SerialNumber.Text(16) {
 		t.Error("a certificate was reloaded that nobody wants to be any more")
+	}
+}
+
+// It is not parallel: the process has no descriptors meanwhile.
+func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
+	var lack atomic.Bool
+	n := new(notes)
+	r := renewingOn(newRig(t, n.observe, func(e *fakeengine.Engine, _ *session.Config) {
+		e.Hook = func(_ context.Context, op fakeengine.Op) error {
+			if op == fakeengine.NewServerContext && lack.Load() {
+				return syscall.EMFILE
+			}
+			return nil
+		}
+	}), n, "auto")
+	old, next := r.shown("localhost"), r.issue("localhost")
+	r.put(r.cert, next.CertPEM)
+	r.put(r.key, next.KeyPEM)
+
+	// The files cannot be looked at.
+	var all syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &all); err != nil {
+		t.Fatal(err)
+	}
+	none := syscall.Rlimit{Cur: 0, Max: all.Max}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	r.LookAtCertificates(r.ctx)
+	_, witness := os.Open(r.cert)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &all); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(witness, syscall.EMFILE) {
+		t.Fatalf("a file is opened without descriptors: %v", witness)
+	}
+	if list := r.failures(); len(list) != 0 {
+		t.Errorf("the observer was told %q, although nobody knows of a change", list)
+	}
+
+	// They are seen to be others, and cannot be taken.
+	lack.Store(true)
+	for range 2 {
+		if got := r.shown("localhost"); got != old {
+			t.Fatalf("a client gets %s, want %s", got, old)
+		}
+	}
+	if list := r.failures(); len(list) != 1 {
+		t.Errorf("the observer was told %q; want one error", list)
+	}
+	lack.Store(false)
+	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
+		t.Errorf("a client gets %s after the lack; the files are good", got)
 	}
 }
 

@@ -121,7 +121,7 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // a second signal ends tlsshim at once
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, client.Getenv))
 }
 
 // command is one run of the program.

@@ -27,6 +27,9 @@ func (l Folders) Open(path string) (*os.File, error) {
 				Err: fmt.Errorf(
 					"the policy's folders need openat2(2), Linux 5.6: %w", err)}
 		}
+		if lack(err) {
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
 		// no folder holds a link of /proc
 		if l.holdName(path) && !errors.Is(err, unix.ELOOP) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
@@ -40,6 +43,9 @@ func (l Folders) Open(path string) (*os.File, error) {
 	}
 	for _, folder := range l {
 		f, held, err := folder.open(real, flags)
+		if lack(err) {
+			held = true // nobody knows
+		}
 		if held && err != nil {
 			err = &os.PathError{Op: "open", Path: path, Err: err}
 		}
@@ -53,6 +59,9 @@ func (l Folders) Open(path string) (*os.File, error) {
 // open opens a file by its real path, if that is below the folder.
 func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err error) {
 	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if lack(err) {
+		return nil, false, err
+	}
 	if err != nil {
 		return nil, false, nil // a missing folder has no files
 	}
@@ -81,6 +90,13 @@ func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 			return nil, err
 		}
 	}
+}
+
+// lack says whether nothing was opened because the process or the machine lacks descriptors or
+// memory. That says nothing of the file.
+func lack(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
+		errors.Is(err, unix.ENOMEM)
 }
 
 // noOpenat2 says whether the kernel, or a sandbox around the process, lacks openat2(2). Then

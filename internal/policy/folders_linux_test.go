@@ -151,6 +151,30 @@ func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 	}
 }
 
+// It is not parallel: the process has few descriptors meanwhile.
+func TestALackOfDescriptorsIsNotTakenForAFileOutside(t *testing.T) {
+	p := place(t)
+	folders := Folders{{p("none")}, {p("keys")}}
+	var all unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &all))
+	opened := false
+	for limit := uint64(0); !opened && limit < 1000; limit++ {
+		few := unix.Rlimit{Cur: limit, Max: all.Max}
+		check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &few))
+		f, err := folders.Open(p("keys/a"))
+		check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &all))
+		if err == nil {
+			opened = true
+			f.Close()
+		} else if !errors.Is(err, unix.EMFILE) {
+			t.Errorf("with %d descriptors: %v, want EMFILE", limit, err)
+		}
+	}
+	if !opened {
+		t.Error("the file was never opened")
+	}
+}
+
 // If the system call is missing, or a sandbox refuses it, no file is opened, and the error says
 // why.
 func TestFoldersNeedOpenat2(t *testing.T) {

@@ -102,7 +102,7 @@ func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.Unix
 			continue
 		}
 		if s.assign(w, sess) {
-			s.Log.Info("session started", sess.fields(w)...) // before its end can be logged
+			s.logStart(w, sess) // before its end can be logged
 			if err = w.sendSession(sess, conn); err == nil || !s.unassign(w, sess) {
 				return nil
 			}
@@ -212,7 +212,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 	if own {
 		s.endStreak(sess.peer.account())
 	}
-	s.Log.Info("session ended", fields...)
+	s.logEnd(sess, fields)
 	if own || last {
 		s.retire(w)
 	}

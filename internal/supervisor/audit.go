@@ -63,18 +63,31 @@ func (s *Supervisor) auditReported(w *worker, a *handoff.Audit) {
 func (s *Supervisor) auditLimiter(as account) *audit.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.auditLimiters[as]
-	if l == nil {
-		if len(s.auditLimiters) >= auditMemory {
-			for other, l := range s.auditLimiters {
-				if l.Idle(time.Now()) {
-					delete(s.auditLimiters, other)
-				}
+	return s.auditLimiters.of(as, auditBurst, auditRate)
+}
+
+// limiters are the limiters of accounts.
+type limiters map[account]*audit.Limiter
+
+// of returns the limiter of an account, and makes it if there is none. If there are many, it
+// forgets those that are as new. The lock that guards the limiters must be held.
+func (all *limiters) of(as account, burst, rate int) *audit.Limiter {
+	l := (*all)[as]
+	if l != nil {
+		return l
+	}
+	if len(*all) >= auditMemory {
+		for other, l := range *all {
+			if l.Idle(time.Now()) {
+				delete(*all, other)
 			}
 		}
-		l = audit.NewLimiter(auditBurst, auditRate)
-		s.auditLimiters[as] = l
 	}
+	if *all == nil {
+		*all = limiters{}
+	}
+	l = audit.NewLimiter(burst, rate)
+	(*all)[as] = l
 	return l
 }
 

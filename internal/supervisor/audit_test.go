@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"go.uber.org/zap"
@@ -10,6 +11,8 @@ import (
 
 	"tlsd/internal/audit"
 	"tlsd/internal/handoff"
+	"tlsd/internal/testkit"
+	"tlsd/internal/vitals"
 )
 
 // auditor makes a Supervisor that does not run, with its audit log.
@@ -82,5 +85,71 @@ func TestAuditOfAnotherSessionIsNotTaken(t *testing.T) {
 	want := map[string]any{"uid": uint32(1000), "gid": uint32(1001), "pid": int32(77), "session": uint64(5), "missed": uint64(4)}
 	if e := logs.All(); len(e) != 1 || e[0].Message != "left out" || !reflect.DeepEqual(e[0].ContextMap(), want) {
 		t.Errorf("lines %v", e)
+	}
+}
+
+// A loop of sessions fills the log neither with lines about them nor with entries of their workers.
+// Nothing is lost uncounted, and another user's lines are not held back.
+func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zapcore.DebugLevel)
+	s := New(Config{Log: zap.New(core), Audit: zap.NewNop()})
+	page, file, err := vitals.New(1)
+	testkit.Must(t, err)
+	testkit.Must(t, file.Close())
+	defer page.Close()
+	const sessions = 100 * sessionBurst
+	lives := func(number uint64, uid uint32, entries string) {
+		w := &worker{pid: 1, single: true, sessions: map[uint64]*session{},
+			slots: slots{count: 1}, page: page}
+		sess := &session{number: number, peer: Peer{UID: uid}}
+		if !s.assign(w, sess) {
+			t.Fatal("the worker does not take the session")
+		}
+		s.logStart(w, sess)
+		relay(strings.NewReader(entries), s.Log, s.sharing(w))
+		s.logEnd(sess, sess.fields(w))
+	}
+	const entry = `{"level":"info","msg":"entry"}` + "\n"
+	for n := range uint64(sessions) {
+		lives(n, 1, entry)
+	}
+	lives(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more than one worker may
+	count := func(text string) int { return logs.FilterMessage(text).Len() }
+	started, entries := count("session started"), count("entry")
+	if started < sessionBurst || started > sessions/10 || count("session ended") != started {
+		t.Errorf("%d starts and %d ends of %d sessions are logged",
+			started, count("session ended"), sessions)
+	}
+	if entries < entriesBurst || entries > sessions/2 {
+		t.Errorf("%d entries of %d are logged", entries, sessions)
+	}
+	lives(sessions+1, 2, entry)
+	if count("session started") != started+1 || count("session ended") != started+1 ||
+		count("entry") != entries+1 {
+		t.Error("another user's lines are left out")
+	}
+	s.closeSessionLines()
+	toldSessions, toldEntries := 0, 0
+	for _, e := range logs.All() {
+		f := e.ContextMap()
+		missed, _ := f["missed"].(uint64)
+		dropped, _ := f["entries"].(uint64)
+		switch {
+		case e.Message == "session started":
+			toldSessions += 1 + int(missed)
+		case e.Message == "sessions left out":
+			toldSessions += int(missed)
+		case e.Message == "entry":
+			toldEntries++
+		default:
+			toldEntries += int(missed + dropped)
+		}
+	}
+	if want := sessions + 2; toldSessions != want {
+		t.Errorf("the lines tell of %d sessions, want %d", toldSessions, want)
+	}
+	if want := sessions + 2*relayBurst + 1; toldEntries != want {
+		t.Errorf("the lines tell of %d entries, want %d", toldEntries, want)
 	}
 }

@@ -130,6 +130,7 @@ func (d *daemon) dial() *caller {
 // say sends a line.
 func (c *caller) say(line string) {
 	c.t.Helper()
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := fmt.Fprintln(c, line); err != nil {
 		c.t.Fatal(err)
 	}

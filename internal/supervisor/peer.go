@@ -2,12 +2,14 @@ package supervisor
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"tlsd/internal/confine"
+	"tlsd/internal/sockets"
 )
 
 // Peer describes the process that connected, as the kernel noted it at that moment. The pid is for
@@ -18,6 +20,19 @@ type Peer struct {
 	PID      int32
 
 	as *account // the account; nil: that of the user
+}
+
+// peerOf asks the kernel who connected.
+func peerOf(conn *net.UnixConn) (Peer, error) {
+	who, err := sockets.PeerOf(conn)
+	if err != nil {
+		return Peer{}, fmt.Errorf("the caller's credentials: %w", err)
+	}
+	groups, err := groupsOf(conn, who.UID)
+	if err != nil {
+		return Peer{}, fmt.Errorf("the groups of caller %d: %w", who.UID, err)
+	}
+	return Peer{UID: who.UID, GID: who.GID, Groups: groups, PID: int32(who.PID)}, nil
 }
 
 // account is the account that the caller counts for.

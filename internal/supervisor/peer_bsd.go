@@ -4,26 +4,25 @@ package supervisor
 
 import (
 	"errors"
-	"fmt"
 	"net"
 
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the kernel for the peer's user and groups (LOCAL_PEERCRED, unix(4)). The answer lacks
-// the pid, and has at most 16 groups.
-func peerOf(conn *net.UnixConn) (Peer, error) {
+// groupsOf asks the kernel for the groups of the process that connected (LOCAL_PEERCRED, unix(4)).
+// It tells 16 at most.
+func groupsOf(conn *net.UnixConn, _ uint32) (groups []uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return Peer{}, err
+		return nil, err
 	}
-	var cred *unix.Xucred
-	ctlErr := raw.Control(func(fd uintptr) {
+	failed := raw.Control(func(fd uintptr) {
+		var cred *unix.Xucred
 		cred, err = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+		if err == nil {
+			n := min(max(int(cred.Ngroups), 1), len(cred.Groups))
+			groups = cred.Groups[1:n]
+		}
 	})
-	if err = errors.Join(ctlErr, err); err != nil {
-		return Peer{}, fmt.Errorf("the caller's credentials: %w", err)
-	}
-	n := min(max(int(cred.Ngroups), 1), len(cred.Groups))
-	return Peer{UID: cred.Uid, GID: cred.Groups[0], Groups: cred.Groups[1:n]}, nil
+	return groups, errors.Join(failed, err)
 }

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os/user"
 	"strconv"
@@ -11,32 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the kernel for the peer's user, groups and pid (SO_PEERCRED and SO_PEERGROUPS,
-// unix(7) and socket(7)).
-func peerOf(conn *net.UnixConn) (Peer, error) {
+// groupsOf asks the kernel for the groups of the process that connected (SO_PEERGROUPS, socket(7)).
+func groupsOf(conn *net.UnixConn, uid uint32) (groups []uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return Peer{}, err
+		return nil, err
 	}
-	var cred *unix.Ucred
-	var groups []uint32
-	var groupsErr error
-	ctlErr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-		if err == nil {
-			groups, groupsErr = peerGroups(int(fd))
-		}
-	})
-	if err = errors.Join(ctlErr, err); err != nil {
-		return Peer{}, fmt.Errorf("the caller's credentials: %w", err)
+	failed := raw.Control(func(fd uintptr) { groups, err = peerGroups(int(fd)) })
+	if errors.Is(err, unix.ENOPROTOOPT) { // Linux before 4.13
+		groups, err = groupsOfUser(uid)
 	}
-	if errors.Is(groupsErr, unix.ENOPROTOOPT) { // Linux before 4.13
-		groups, groupsErr = groupsOfUser(cred.Uid)
-	}
-	if groupsErr != nil {
-		return Peer{}, fmt.Errorf("the groups of caller %d: %w", cred.Uid, groupsErr)
-	}
-	return Peer{UID: cred.Uid, GID: cred.Gid, Groups: groups, PID: cred.Pid}, nil
+	return groups, errors.Join(failed, err)
 }
 
 func peerGroups(fd int) ([]uint32, error) {

@@ -137,6 +137,10 @@ func (s *Supervisor) assign(w *worker, sess *session) bool {
 		return false
 	}
 	w.sessions[sess.number] = sess
+	if w.single {
+		as := sess.peer.account()
+		w.user = &as
+	}
 	sess.slot = w.slots.take()
 	if notes, err := w.page.Session(sess.slot); err == nil {
 		notes.Clear()

@@ -26,6 +26,10 @@ import (
 // The limits of a worker are relayBurst entries at once and relayRate entries a second. Entries
 // above them are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
+// A share is a further limit. It says whether an entry of a weight may pass, and how many were
+// dropped before it.
+type share func(missed uint64, weight int) (before uint64, ok bool)
+
 const (
 	// headBytes limits the text that is kept, in bytes.
 	headBytes = 8 << 10
@@ -41,7 +45,7 @@ const (
 )
 
 // relay reads r to its end, and returns the first headBytes of the text without log entries.
-func relay(r io.Reader, log *zap.Logger) string {
+func relay(r io.Reader, log *zap.Logger, share share) string {
 	in := bufio.NewReaderSize(r, entryBytes)
 	limiter := audit.NewLimiter(relayBurst, relayRate)
 	var head strings.Builder
@@ -49,7 +53,11 @@ func relay(r io.Reader, log *zap.Logger) string {
 	for {
 		line, err := in.ReadSlice('\n')
 		if mayBeEntry(line) {
-			before, ok := limiter.TakeWeight(time.Now(), 0, 1+len(line)>>10)
+			weight := 1 + len(line)>>10
+			before, ok := limiter.TakeWeight(time.Now(), 0, weight)
+			if ok {
+				before, ok = share(before, weight)
+			}
 			if before > 0 {
 				logDropped(log, before)
 			}
@@ -67,7 +75,10 @@ func relay(r io.Reader, log *zap.Logger) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				logDropped(log, n)
+				// The line stands for one of them.
+				if before, ok := share(n-1, 1); ok {
+					logDropped(log, before+1)
+				}
 			}
 			return strings.ToValidUTF8(head.String(), "\uFFFD")
 		}

@@ -35,7 +35,7 @@ func TestRelaySortsEntriesFromNoise(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			core, logs := observer.New(zapcore.DebugLevel)
-			noise := relay(strings.NewReader(tt.in), zap.New(core))
+			noise := relay(strings.NewReader(tt.in), zap.New(core), unshared)
 			if noise != tt.noise {
 				t.Errorf("noise of %d bytes %.80q; want %d bytes %.80q", len(noise), noise, len(tt.noise), tt.noise)
 			}
@@ -63,7 +63,7 @@ func TestRelayCountsWhatIsTooMuch(t *testing.T) {
 	const entries = 100 * relayBurst
 	core, logs := observer.New(zapcore.DebugLevel)
 	in := strings.Repeat(`{"level":"info","msg":"x"}`+"\n", entries) + "dump\n"
-	if noise := relay(strings.NewReader(in), zap.New(core)); noise != "dump\n" {
+	if noise := relay(strings.NewReader(in), zap.New(core), unshared); noise != "dump\n" {
 		t.Errorf("the noise is %q", noise)
 	}
 	passed, missed := logs.FilterMessage("x").Len(), uint64(0)
@@ -78,9 +78,13 @@ func TestRelayCountsWhatIsTooMuch(t *testing.T) {
 func TestRelayPassesOnPlainText(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
-	relay(strings.NewReader(`{"level":"info","msg":"a\nb\tc\u001b[1m","k\u202e":["\u009b",{"l\n":"\u007f"}]}`+"\n"), zap.New(core))
+	relay(strings.NewReader(`{"level":"info","msg":"a\nb\tc\u001b[1m","k\u202e":["\u009b",{"l\n":"\u007f"}]}`+"\n"),
+		zap.New(core), unshared)
 	e := logs.All()
 	if len(e) != 1 || e[0].Message != `a\nb\tc\x1b[1m` || fmt.Sprint(e[0].ContextMap()) != `map[k\u202e:[\u009b map[l\n:\x7f]]]` {
 		t.Errorf("passed on: %+v", e)
 	}
 }
+
+// unshared is no further limit.
+func unshared(missed uint64, _ int) (uint64, bool) { return missed, true }

@@ -37,7 +37,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"tlsd/internal/audit"
 	"tlsd/internal/policy"
 )
 
@@ -132,9 +131,11 @@ type Supervisor struct {
 	stopping      bool               // Run drains
 	logLevel      string             // the workers' log level; "": that of WorkerConfig
 	tally         tally
-	readySent     bool                       // the service manager knows that the daemon works
-	statusSent    string                     // the status that the service manager knows
-	auditLimiters map[account]*audit.Limiter // by account
+	readySent     bool   // the service manager knows that the daemon works
+	statusSent    string // the status that the service manager knows
+	auditLimiters limiters
+	sessionLines  limiters // of the lines about sessions
+	workerEntries limiters // of the entries of workers for one session
 }
 
 // session is one caller's connection, which a worker serves.
@@ -145,7 +146,8 @@ type session struct {
 
 	// The goroutine of admit owns the session until assign. Then the goroutine of watch owns
 	// it.
-	policy policy.Policy // fixed when the session begins
+	policy   policy.Policy // fixed when the session begins
+	unlogged bool          // the log has no lines about the session
 
 	slot int           // the session's slot in the worker's page of vitals
 	gone chan struct{} // closed when the session is no longer counted
@@ -181,7 +183,7 @@ func New(cfg Config) *Supervisor {
 		workers:       map[*worker]struct{}{},
 		perUID:        map[account]int{},
 		streaks:       map[account]streak{},
-		auditLimiters: map[account]*audit.Limiter{},
+		auditLimiters: limiters{},
 		changed:       make(chan struct{}),
 		tally:         newTally(),
 	}
@@ -232,6 +234,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	own.Wait()
 	s.endWorkers(errors.Is(err, ErrForced), force)
 	s.closeAudit()
+	s.closeSessionLines()
 	s.Log.Info("stopped")
 	return err
 }

@@ -52,6 +52,7 @@ type worker struct {
 	sessions   map[uint64]*session // by number; nil when the worker is gone
 	load       int                 // sessions that the worker has or is about to get
 	single     bool                // serves one session, and exits when that ends
+	user       *account            // the account of its session, if it is single; nil before
 	lastPong   uint64              // the number of the last answered ping
 	slots      slots               // the slots of its page of vitals
 	ending     bool                // told to exit
@@ -84,7 +85,7 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	log := s.Log.With(zap.Int("worker", w.pid))
 
 	noise := make(chan string, 1)
-	go func() { noise <- relay(stderr, log.Named("worker")) }()
+	go func() { noise <- relay(stderr, log.Named("worker"), s.sharing(w)) }()
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })

@@ -1,0 +1,13 @@
+package client
+
+import "os"
+
+// Getenv is os.Getenv. But in a program with more rights than its user (set-uid, set-gid, file
+// capabilities) every variable counts as not set, because that user has chosen them. It is the
+// secure_getenv(3) of the plugin.
+func Getenv(name string) string {
+	if moreRights() {
+		return ""
+	}
+	return os.Getenv(name)
+}

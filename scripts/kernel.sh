@@ -1,0 +1,197 @@
+#!/bin/sh
+# kernel.sh [SUITE...] - run the suites of the confinement and of hostile users under other kernels.
+#
+# The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu, each with a root of its release's packages
+# in memory. The third machine has Debian 12's kernel without Landlock. The tests run as root, and
+# tlsshim doctor says what holds there. SUITE is a folder of tests, such as test/e2e/tlsd; default: all.
+#
+# qemu emulates the processor, because not every machine can nest virtual ones. The guest's clock
+# counts instructions (-icount, which wants one processor). So no test sees how slow that is, or how
+# busy the machine is.
+#
+# Environment:
+#   TLSD_KERNEL_CACHE   folder of kernels and roots; default $XDG_CACHE_HOME/tlsd/kernels. Those younger
+#                       than a day are used as they are.
+#   TLSD_KERNEL_ONLY    machines to run, separated by blanks: "6.1 6.12"; default: all
+#   TLSD_KERNEL_RUN     only tests that match this expression, as of go test -run
+#   TLSD_KERNEL_TIME    the longest that one machine may take, in seconds; default 3600
+#   TLSD_DEBIAN_MIRROR  see debian.sh
+#
+# The exit status is 1 if a test has failed, and 3, after a line that says why, if nothing could be run.
+set -eu
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
+
+# name, release, options of the kernel's command line
+machines='6.1 bookworm
+6.1-without-landlock bookworm lsm=lockdown,capability,yama
+6.12 trixie'
+
+suites=${*:-internal/confine internal/handoff internal/policy internal/safefile internal/supervisor rpc test/e2e/tlsd test/hostile test/trust}
+cache=${TLSD_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tlsd/kernels}
+only=${TLSD_KERNEL_ONLY:-}
+packages='libc6-dev gcc libssl-dev openssl ca-certificates dash coreutils findutils grep sed util-linux mount iproute2'
+
+skip() {
+	echo "kernel: SKIPPED: $*" >&2
+	exit 3
+}
+
+# populate RELEASE makes kernel and root.cpio of a release anew.
+populate() {
+	dir=$cache/$1 root=$cache/$1/root
+	rm -rf "$dir"
+	mkdir -p "$root" "$dir/linux"
+	debian_apt "$dir/apt" "$1"
+	export APT_CONFIG="$dir/apt/apt.conf"
+	apt-get -qq update
+	image=$(apt-cache depends --important linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p')
+	# shellcheck disable=SC2086 # a list
+	apt-get -qq -y --download-only install $packages
+	(cd "$dir/linux" && apt-get -qq download "$image")
+	debian_unpack "$dir/apt" "$root"
+	dpkg-deb --fsys-tarfile "$dir"/linux/*.deb | tar -C "$dir/linux" -x ./boot
+	mv "$dir"/linux/boot/vmlinuz-* "$dir/vmlinuz"
+	ln -sf gcc "$root/usr/bin/cc"
+	rm -f "$root"/usr/bin/*lto-dump* # 30 MB
+	for d in proc sys dev tmp run src etc/ssl/certs; do
+		mkdir -p "$root/$d"
+	done
+	echo '127.0.0.1 localhost' >"$root/etc/hosts"
+	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
+	printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+	# What update-ca-certificates does.
+	cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
+	(cd "$root" && find . | cpio --quiet -o -H newc) >"$dir/root.cpio"
+	rm -rf "$dir/apt" "$dir/linux" "$root"
+	touch "$dir/complete"
+}
+
+# build fills $built/tree, which goes on top of a root: the programs, the tests and what they read.
+build() {
+	tests=$built/tree/tests
+	mkdir -p "$tests/path" "$built/tree/src"
+	export CGO_ENABLED=0
+	for program in tlsd tlsshim; do
+		go build -trimpath -o "$tests/$program" "./cmd/$program"
+	done
+	# test/e2e/tlsd builds its own with the Go that the root does not have.
+	go build -trimpath -ldflags '-X tlsd/internal/version.Version=1.2.3-test' -o "$tests/tlsd-of-tests" ./cmd/tlsd
+	cat >"$tests/path/go" <<-'END'
+		#!/bin/sh
+		case "$1 $*" in
+		build*) while [ "$1" != -o ]; do shift; done && exec cp /tests/tlsd-of-tests "$2" ;;
+		run*cmd/tlsshim*) shift 2 && exec /tests/tlsshim "$@" ;;
+		esac
+		echo "this stand-in for go cannot do that: $*" >&2
+		exit 1
+	END
+	compile() { cc -std=c11 -O2 "$@"; }
+	compile -fPIC -shared -fvisibility=hidden -Wl,-z,defs -o "$tests/TlsPlugin.so" cmd/tlsshim/plugin/*.c -pthread
+	compile -o "$tests/domhost" test/plugin/domhost/src/*.c -ldl -lm
+	compile -Icmd/tlsshim/plugin -o "$tests/host" internal/testhost/src/*.c -ldl -pthread
+	for suite in $suites; do
+		go test -c -o "$tests/$(echo "$suite" | tr / -).test" "./$suite"
+	done
+	tar -c --exclude='*.go' --exclude=./bin --exclude=./.git --exclude=./bench . | tar -x -C "$built/tree/src"
+	chmod +x "$tests/path/go"
+}
+
+# guest prints the init of the machines. What it says of results begins with "kernel: ".
+guest() {
+	cat <<-'END'
+		#!/bin/sh
+		export PATH=/tests/path:/tests:/usr/sbin:/usr/bin HOME=/tmp TMPDIR=/tmp LC_ALL=C TLSD_TEST_BIN=/tests TLSD_CONFIG=none
+		mount -t proc proc /proc
+		mount -t sysfs sysfs /sys
+		mount -t devtmpfs dev /dev
+		mkdir -p /dev/pts /dev/shm
+		mount -t devpts devpts /dev/pts
+		mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+		mount -t tmpfs -o mode=1777 tmpfs /tmp
+		mount -t tmpfs -o mode=755 tmpfs /run
+		mount -t cgroup2 cgroup2 /sys/fs/cgroup
+		echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+		mount -t securityfs securityfs /sys/kernel/security
+		ip link set lo up
+		echo
+		echo "kernel: Linux $(uname -r), security modules $(cat /sys/kernel/security/lsm)"
+		tlsd --socket /run/tlsd.sock 2>/tmp/tlsd.log &
+		for n in $(seq 600); do [ -S /run/tlsd.sock ] || sleep 0.1; done
+		tlsshim doctor | sed -n '/ confinement /{p;n;/^ /p};/^calls/p' | sed 's/^/kernel: doctor: /'
+		kill $!
+		wait
+	END
+	echo "run='${TLSD_KERNEL_RUN:-.}'"
+	echo "for suite in $suites; do"
+	cat <<-'END'
+			cd "/src/$suite"
+			"/tests/$(echo "$suite" | tr / -).test" -test.v -test.run "$run" -test.parallel 2 -test.timeout 60m >/tmp/log 2>&1
+			status=$?
+			[ "$status" = 0 ] || cat /tmp/log
+			echo "kernel: $suite: $(grep -c '^ *--- PASS' /tmp/log) passed, $(grep -c '^ *--- FAIL' /tmp/log) failed, $(grep -c '^ *--- SKIP' /tmp/log) skipped, exit status $status"
+			grep -A 1 '^ *--- SKIP' /tmp/log | grep '_test.go:' | sed 's/^.*_test.go:[0-9]*: /kernel:   skipped: /' | sort | uniq
+		done
+		echo "kernel: end"
+		echo o >/proc/sysrq-trigger
+		sleep 60
+	END
+}
+
+# run NAME RELEASE [OPTION] runs one machine.
+run() {
+	(cd "$built/tree" && find . | cpio --quiet -o -H newc) | cat "$cache/$2/root.cpio" - >"$built/initrd"
+	echo "kernel: machine $1"
+	timeout -k 5 "${TLSD_KERNEL_TIME:-3600}" qemu-system-x86_64 -M q35 -cpu max -m 3G \
+		-accel tcg,thread=single -icount shift=1,sleep=off -rtc clock=vm -nographic -nic none -no-reboot \
+		-kernel "$cache/$2/vmlinuz" -initrd "$built/initrd" \
+		-append "console=ttyS0 quiet panic=-1 ${3:-}" </dev/null >"$built/raw" 2>&1 || :
+	tr -d '\r' <"$built/raw" >"$built/log"
+	wanted=$(echo "$suites" | wc -w)
+	if [ "$(grep -c '^kernel: .* 0 failed, .* exit status 0$' "$built/log")" = "$wanted" ] && grep -q '^kernel: end' "$built/log"; then
+		grep '^kernel: ' "$built/log"
+	else
+		status=1
+		cat "$built/log"
+		echo "kernel: machine $1: FAILED" >&2
+	fi
+}
+
+# In a process of its own, which any failure ends.
+if [ "${1:-}" = --populate ]; then
+	populate "$2"
+	exit
+fi
+for tool in apt-get apt-config dpkg-deb qemu-system-x86_64 cpio flock timeout go cc; do
+	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
+done
+[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
+[ -z "${missing:-}" ] || skip "this machine lacks:$missing"
+[ "$(dpkg --print-architecture)" = amd64 ] || skip "the guests are amd64, and this machine is not"
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+status=0 ran=
+built=$(mktemp -d)
+trap 'rm -rf "$built"' EXIT
+trap 'exit 130' INT TERM
+while read -r name release options; do
+	case " ${only:-$name} " in *" $name "*) ;; *) continue ;; esac
+	if [ -z "$(find "$cache/$release/complete" -mtime -1 -newer scripts/kernel.sh 2>/dev/null)" ] &&
+		! sh scripts/kernel.sh --populate "$release" >"$cache/$release.log" 2>&1; then
+		echo "kernel: machine $name: SKIPPED: $(grep -m 1 '^E:' "$cache/$release.log" || tail -n 1 "$cache/$release.log")" >&2
+		continue
+	fi
+	if [ -z "$ran" ]; then
+		build
+		guest >"$built/tree/init"
+		chmod +x "$built/tree/init"
+	fi
+	ran=1
+	run "$name" "$release" "$options" </dev/null
+done <<END
+$machines
+END
+[ -n "$ran" ] || skip "no kernel could be had"
+exit "$status"
