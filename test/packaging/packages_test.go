@@ -76,7 +76,8 @@ func withFiles(t *testing.T, packages map[string]string) *machine {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(add, "script.dom"), []byte(script), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(add, "script.dom"), []byte(script),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	return boot(t, debian(t), add)

@@ -10,9 +10,9 @@ import (
 )
 
 // The .rpm is installed by rpm itself, under a real systemd, in a Debian. Debian has no packages of
-// a distribution that uses rpm. So the test cannot show that the programs run with the C library and
-// the OpenSSL of such a distribution, nor that the policy of its SELinux allows tlsd's work. What
-// rpm asks for, Debian has under other names: a package of the test's own says so to rpm.
+// a distribution that uses rpm. So the test cannot show that the programs run with the C library
+// and the OpenSSL of such a distribution, nor that the policy of its SELinux allows tlsd's work.
+// What rpm asks for, Debian has under other names: a package of the test's own says so to rpm.
 
 func rpmlint(t *testing.T, rpm string) {
 	need(t, "rpmlint")
@@ -72,7 +72,9 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 	m := withFiles(t, map[string]string{"old.rpm": old, "new.rpm": renewed})
 	before := leftOver(m)
 	// Debian's rpm warns, because its users have dpkg.
-	rpm := func(args ...string) []string { return append([]string{"rpm", "--force-debian"}, args...) }
+	rpm := func(args ...string) []string {
+		return append([]string{"rpm", "--force-debian"}, args...)
+	}
 
 	// rpm asks for what tlsd needs, the library among it, which no program names.
 	glibc := strings.Fields(m.run("root", "getconf", "GNU_LIBC_VERSION"))[1]
@@ -102,8 +104,8 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 
 	upgrade(m, rpm("-U", "/new.rpm")...)
 	m.expect("tlsd-0.1.1-1.x86_64\n", "root", "rpm", "-q", "tlsd")
-	if out := m.fails("root", "rpm", "-V", "tlsd"); !strings.Contains(out, "  c /etc/tlsd/tlsd.toml\n") ||
-		strings.Count(out, "\n") != 1 {
+	if out := m.fails("root", "rpm", "-V", "tlsd"); strings.Count(out, "\n") != 1 ||
+		!strings.Contains(out, "  c /etc/tlsd/tlsd.toml\n") {
 		t.Errorf("after the administrator has changed the settings, rpm -V prints\n%s", out)
 	}
 
@@ -117,7 +119,7 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 		t.Errorf("after rpm -e there are\n%s", left)
 	}
 
-	// A machine whose presets say so has no socket; without changed settings nothing stays at all.
+	// A machine whose presets say so has no socket. Without changed settings nothing stays.
 	m.write("/etc/systemd/system-preset/10-test.preset", "root", "0644", "disable *\n")
 	m.run("root", rpm("-i", "/new.rpm")...)
 	m.expect("disabled", "root", "sh", "-c", "systemctl is-enabled tlsd.socket || true")
