@@ -46,6 +46,8 @@ trap 'exit 130' INT TERM
 rm -rf "$out"
 mkdir -p "$out"
 
+COMMIT=$(git rev-parse --short=12 HEAD)
+export COMMIT
 # Names the folders differently, because a program must not have the name of its folder in it.
 for folder in one another/folder; do
 	git clone -q . "$tmp/$folder/tlsd"

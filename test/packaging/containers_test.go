@@ -59,8 +59,11 @@ func newPodman(t *testing.T) *podman {
 	if err := os.WriteFile(p.conf, []byte(containersConf), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(p.dir+"/storage", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--cgroup",
-		"--ipc", "--uts", "sh", "testdata/podman.sh")
+		"--ipc", "--uts", "sh", "testdata/podman.sh", p.dir+"/storage")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

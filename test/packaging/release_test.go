@@ -12,7 +12,7 @@ import (
 
 // scripts/release.sh refuses what is not ready, and makes everything that a release has.
 func TestPackagesOfARelease(t *testing.T) {
-	need(t, "git", "sha256sum")
+	need(t, "git", "sha256sum", "dpkg-deb")
 	dir := copyOfSource(t, "tlsd")
 	run := func(name string, args ...string) (string, error) {
 		cmd := exec.Command(name, args...)
@@ -81,6 +81,13 @@ func TestPackagesOfARelease(t *testing.T) {
 	must("sh", "-c", "cd bin/release/9.8.7 && sha256sum --quiet -c SHA256SUMS")
 	if notes := readFile(t, out+"/NOTES.md"); notes != "- **Everything** is new.\n\n" {
 		t.Errorf("the notes are %q", notes)
+	}
+
+	must("dpkg-deb", "-x", out+"/tlsd_9.8.7-1_"+goarch(t)+".deb", dir+"/bin/x")
+	commit := strings.TrimSpace(must("git", "rev-parse", "--short=12", "HEAD"))
+	if v := must(dir+"/bin/x/usr/bin/tlsd", "--version"); !strings.HasPrefix(v,
+		"tlsd 9.8.7 (go1.") || !strings.HasSuffix(v, ", commit "+commit+")\n") {
+		t.Errorf("tlsd --version: %q; the commit is %s", v, commit)
 	}
 
 	must("sh", "scripts/release.sh", "9.8.7")
