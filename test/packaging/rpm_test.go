@@ -28,12 +28,12 @@ func compareRpm(t *testing.T, rpm, deb string) {
 		"sh", rpm, root))
 	succeed(t, exec.Command("dpkg-deb", "-x", deb, other))
 	got, want := filesBelow(t, root), filesBelow(t, other)
-	for _, debians := range []string{"usr/share/lintian/overrides/tlsd",
+	for _, name := range []string{"usr/share/lintian/overrides/tlsd",
 		"usr/share/doc/tlsd/changelog.Debian.gz"} {
-		if _, ok := want[debians]; !ok {
-			t.Errorf("there is no %s in the .deb", debians)
+		if _, ok := want[name]; !ok {
+			t.Errorf("there is no %s in the .deb", name)
 		}
-		delete(want, debians)
+		delete(want, name)
 	}
 	const licence = "usr/share/doc/tlsd/copyright"
 	want["usr/share/licenses/tlsd/copyright"] = want[licence]
