@@ -29,7 +29,7 @@ DOM_HDR    = $(wildcard test/plugin/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-kernels deps-bench deps-systemd deps-packages deps-monitoring packages test-packages test-monitoring test-systemd pages recordings install check-quick deps-check uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-kernels deps-bench deps-systemd deps-packages deps-containers deps-monitoring packages test-packages test-containers test-monitoring test-systemd pages recordings install check-quick deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -210,11 +210,17 @@ deps-monitoring:
 test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a real Prometheus, which it installs; half a minute
 	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/e2e/admin
 
-test-packages: deps-packages ## install, use, upgrade and remove the .deb in a Debian of its own, as root; 5 minutes, the first time
+test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm in a Debian of their own, as root; 7 minutes, the first time
 	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging
 
 deps-packages:
 	@sh scripts/deps.sh packages
+
+test-containers: deps-containers build ## the image of the Containerfile, and a daemon and scripts in containers, by podman, as root; 2 minutes
+	$(GO) test -count=1 -v -tags containers -timeout 30m -run 'Containers' ./test/packaging
+
+deps-containers:
+	@sh scripts/deps.sh containers
 
 test-systemd: deps-systemd build ## the units under a real systemd in namespaces of its own, as root; half a minute
 	$(GO) test -count=1 -v -tags systemd -timeout 10m -run 'Unit|Service|Settings|User' ./test/packaging

@@ -16,15 +16,18 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export VERSION MAINTAINER ARCH SOURCE_DATE_EPOCH
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-work=bin/packages root=bin/packages/root
-rm -rf "$root"
-mkdir -p "$root" "$out"
+# root is in both packages, pages are documents for the .rpm, and debian is in the .deb alone.
+work=bin/packages root=$work/root pages=$work/pages debian=$work/debian
+rm -rf "$root" "$pages" "$debian"
+mkdir -p "$root" "$pages" "$debian" "$out"
 # Without symbols: a crash of a Go program names its functions all the same.
 make --no-print-directory BIN=$work/build VERSION="$VERSION" STRIP=1 LDFLAGS=-s build $work/build/NOTICES
 make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PREFIX=/usr install
 # The C library must have what the programs use.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
+# Where pkg-config looks on Debian and on Fedora, whose own folder of 64-bit libraries is another.
+mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
 # /etc has the sample.
 rm -f "$doc/tlsd.toml"
@@ -37,12 +40,18 @@ rm -f "$doc/LICENSE"
 gzip -9n "$root"/usr/share/man/man*/*
 gzip -9nc "$doc/CHANGELOG.md" >"$doc/changelog.gz"
 rm -f "$doc/CHANGELOG.md"
+mkdir -p "$pages/usr/share" "$debian/usr/share/doc/tlsd" "$debian/usr/share/lintian/overrides"
+mv "$root/usr/share/doc" "$root/usr/share/man" "$pages/usr/share/"
+mv "$pages/usr/share/doc/tlsd/copyright" "$debian/usr/share/doc/tlsd/"
 # Debian wants its own form of a changelog, too.
 printf 'tlsd (%s) unstable; urgency=medium\n\n  * changelog.gz has what changed.\n\n -- %s  %s\n' "$VERSION" "$MAINTAINER" \
-	"$(LC_ALL=C date -u -d "@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')" | gzip -9n >"$doc/changelog.Debian.gz"
-mkdir -p "$root/usr/share/lintian/overrides"
-cp packaging/lintian-overrides "$root/usr/share/lintian/overrides/tlsd"
-find "$root" -type d -exec chmod 755 {} +
+	"$(LC_ALL=C date -u -d "@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')" | gzip -9n >"$debian/usr/share/doc/tlsd/changelog.Debian.gz"
+cp packaging/lintian-overrides "$debian/usr/share/lintian/overrides/tlsd"
+find "$root" "$pages" "$debian" -type d -exec chmod 755 {} +
+{
+	cat packaging/nfpm.yaml
+	(cd "$pages" && find usr -type f) | LC_ALL=C sort | sed "s|.*|  - {src: $pages/&, dst: /&, type: doc}|"
+} >$work/nfpm.yaml
 for kind in deb rpm; do
-	CGO_ENABLED=0 go run $nfpm package --config packaging/nfpm.yaml --packager $kind --target "$out"
+	CGO_ENABLED=0 go run $nfpm package --config $work/nfpm.yaml --packager $kind --target "$out"
 done

@@ -1,7 +1,9 @@
 #!/bin/sh
-# deps.sh build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|monitoring - install what
+# deps.sh build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|containers|monitoring -
+# install what
 # building (and the demo), testing, the tests with servers, scanning, the matrix of OpenSSL's
-# versions, the suites on arm64 and under other kernels, benchmarking, or the tests of the units, packages and metrics need.
+# versions, the suites on arm64 and under other kernels, benchmarking, or the tests of the units,
+# packages, containers and metrics need.
 #
 # Looks for each command first and calls apt-get only for what is missing, so it
 # does nothing on a prepared machine. Where apt-get cannot be used, it says
@@ -19,11 +21,12 @@ arm64) want='aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qem
 kernels) want='cc:gcc qemu-system-x86_64:qemu-system-x86 cpio:cpio flock:util-linux' headers='stdlib.h:libc6-dev' keyring=1 ;;
 bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat' headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev' ;;
 systemd) want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd' headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd ../lib/systemd/system/dbus.socket:dbus' ;;
-packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio' headers='stdlib.h:libc6-dev' keyring=1 ;;
+packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio rpmlint:rpmlint zsh:zsh fish:fish' headers='stdlib.h:libc6-dev' keyring=1 ;;
+containers) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap podman:podman crun:crun' headers='stdlib.h:libc6-dev' keyring=1 quiet=1 ;;
 # Under systemd this package starts a service of its own, so nothing but CI's target asks for it.
 monitoring) want='cc:gcc prometheus:prometheus promtool:prometheus' headers='stdlib.h:libc6-dev' quiet=1 ;;
 *)
-	echo "usage: deps.sh build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|monitoring" >&2
+	echo "usage: deps.sh build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|containers|monitoring" >&2
 	exit 2
 	;;
 esac

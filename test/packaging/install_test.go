@@ -45,6 +45,7 @@ var installed = map[string]fs.FileMode{
 	"usr/share/doc/tlsd/README.md":                     0o644,
 	"usr/share/doc/tlsd/SECURITY.md":                   0o644,
 	"usr/share/doc/tlsd/proto.md":                      0o644,
+	"usr/share/doc/tlsd/docs/comparison.md":            0o644,
 	"usr/share/doc/tlsd/docs/features.md":              0o644,
 	"usr/share/doc/tlsd/docs/from-your-language.md":    0o644,
 	"usr/share/doc/tlsd/docs/operations.md":            0o644,
@@ -235,7 +236,7 @@ func TestScriptsOfPackagesAreShell(t *testing.T) {
 		t.Fatalf("%v, %v: want three of each kind", scripts, err)
 	}
 	for _, script := range append(scripts, top+"/packaging/packages.sh",
-		top+"/scripts/version.sh") {
+		top+"/scripts/version.sh", top+"/scripts/release.sh", top+"/scripts/pristine.sh") {
 		succeed(t, exec.Command("sh", "-n", script))
 	}
 }

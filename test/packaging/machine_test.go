@@ -4,7 +4,6 @@ package packaging
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,13 +140,6 @@ func removeTree(dir string) error {
 		}
 	}
 	return os.Remove(dir)
-}
-
-// childOf is the child of a process, 0 if it has none yet.
-func childOf(pid int) int {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	child, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	return child
 }
 
 // command is a command in the machine, as one of its users.

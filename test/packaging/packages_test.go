@@ -8,19 +8,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"tlsd/internal/testd"
 	"tlsd/internal/testkit"
 )
 
-// The packages as make packages builds them. The .deb is installed in a Debian of its own, under a
-// real systemd (see boot). debootstrap makes the root once, and the user's cache folder keeps it.
-// The .rpm is only examined and unpacked, because Debian's mirrors have no distribution that uses
-// it.
+// The packages as make packages builds them. Each is installed in a Debian of its own, under a real
+// systemd (see boot). debootstrap makes the root once, and the user's cache folder keeps it.
 
 // build builds both packages of a version into a folder.
 func build(t *testing.T, version string) (deb, rpm string) {
@@ -38,27 +36,23 @@ func build(t *testing.T, version string) (deb, rpm string) {
 	return debs[0], rpms[0]
 }
 
-func need(t *testing.T, tools ...string) {
-	t.Helper()
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("SKIPPED: %v", err)
-		}
-	}
-}
-
 // These tests share the folder in which packages are built, so they run one after another.
 
 func TestPackages(t *testing.T) {
 	old, rpm := build(t, "0.1.0")
-	again, _ := build(t, "0.1.0")
+	again, rpmAgain := build(t, "0.1.0")
 	if readFile(t, old) != readFile(t, again) {
 		t.Error("two builds of the .deb differ")
 	}
-	renewed, _ := build(t, "0.1.1")
+	if readFile(t, rpm) != readFile(t, rpmAgain) {
+		t.Error("two builds of the .rpm differ")
+	}
+	renewed, newRpm := build(t, "0.1.1")
 	t.Run("Lintian", func(t *testing.T) { lintian(t, old) })
-	t.Run("Rpm", func(t *testing.T) { lookAtRpm(t, rpm, old) })
-	t.Run("Life", func(t *testing.T) { lifeOfDeb(t, old, renewed) })
+	t.Run("Rpmlint", func(t *testing.T) { rpmlint(t, rpm) })
+	t.Run("RpmIsTheDeb", func(t *testing.T) { compareRpm(t, rpm, old) })
+	t.Run("LifeOfDeb", func(t *testing.T) { lifeOfDeb(t, old, renewed) })
+	t.Run("LifeOfRpm", func(t *testing.T) { lifeOfRpm(t, rpm, newRpm) })
 }
 
 func lintian(t *testing.T, deb string) {
@@ -66,101 +60,67 @@ func lintian(t *testing.T, deb string) {
 	succeed(t, exec.Command("lintian", "--allow-root", "--fail-on", "error,warning", deb))
 }
 
-// lookAtRpm compares the files of the .rpm with those of the .deb, and runs the .rpm's programs.
-func lookAtRpm(t *testing.T, rpm, deb string) {
-	need(t, "rpm", "rpm2cpio", "cpio", "dpkg-deb")
-	root, other := t.TempDir(), t.TempDir()
-	succeed(t, exec.Command("sh", "-c",
-		`rpm2cpio "$1" | (cd "$2" && cpio -idm --quiet --no-absolute-filenames)`,
-		"sh", rpm, root))
-	succeed(t, exec.Command("dpkg-deb", "-x", deb, other))
-	got, want := filesBelow(t, root), filesBelow(t, other)
-	for name := range want {
-		if got[name] != want[name] {
-			t.Errorf("%s: mode %v in the .rpm, %v in the .deb", name,
-				got[name], want[name])
-		}
-	}
-	if len(got) != len(want) || len(got) == 0 {
-		t.Errorf("the .rpm has %d files, the .deb %d", len(got), len(want))
-	}
-	succeed(t, exec.Command("rpm", "--checksig", "--nosignature", rpm))
-	if config := succeed(t, exec.Command("rpm", "-qpc",
-		rpm)); config != "/etc/tlsd/tlsd.toml\n" {
-		t.Errorf("configuration files: %q", config)
-	}
-	if out := succeed(t, exec.Command(filepath.Join(root, "usr/bin/tlsd"),
-		"--version")); !strings.HasPrefix(out, "tlsd 0.1.0 (go1.") {
-		t.Errorf("tlsd --version: %q", out)
-	}
-}
+// script is a script that calls the installed plugin.
+const script = `plugin "/usr/lib/tlsd/TlsPlugin";
+void main() { printf("%s\n", tls.Backend()); }
+`
 
-// debian returns a root of the Debian release of this machine.
-func debian(t *testing.T) string {
+// withFiles boots a machine with two packages, domhost, and a script that calls the plugin.
+func withFiles(t *testing.T, packages map[string]string) *machine {
 	t.Helper()
-	need(t, "debootstrap", "dpkg")
-	m := regexp.MustCompile(`(?m)^VERSION_CODENAME=(\w+)`).FindStringSubmatch(
-		readFile(t, "/etc/os-release"))
-	if m == nil || !strings.Contains(readFile(t, "/etc/os-release"), "\nID=debian") {
-		t.Skip("SKIPPED: this machine runs no release of Debian")
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Skipf("SKIPPED: %v", err)
-	}
-	root := filepath.Join(cache, "tlsd", "debian-"+m[1])
-	if _, err := os.Stat(root); err == nil {
-		return root
-	}
-	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	unfinished := root + ".unfinished"
-	os.RemoveAll(unfinished)
-	args := []string{"--variant=minbase",
-		"--include=openssl,ca-certificates,systemd,dbus,iproute2", m[1], unfinished}
-	if mirror := os.Getenv("TLSD_DEBIAN_MIRROR"); mirror != "" {
-		args = append(args, mirror)
-	}
-	if out, err := exec.Command("debootstrap", args...).CombinedOutput(); err != nil {
-		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		t.Skipf("SKIPPED: debootstrap makes no Debian: %v: %s", err, lines[len(lines)-1])
-	}
-	if err := os.Rename(unfinished, root); err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
-
-// lifeOfDeb installs, uses, upgrades with an open session, and removes the .deb.
-func lifeOfDeb(t *testing.T, old, renewed string) {
 	add := t.TempDir()
-	for name, deb := range map[string]string{"old.deb": old, "new.deb": renewed} {
-		if err := os.WriteFile(filepath.Join(add, name), []byte(readFile(t, deb)),
-			0o644); err != nil {
+	packages["domhost"] = filepath.Join(bin, "domhost")
+	for name, from := range packages {
+		if err := testd.WriteProgram(filepath.Join(add, name),
+			[]byte(readFile(t, from))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m := boot(t, debian(t), add)
-	m.run("root", "dpkg", "-i", "/old.deb")
-	m.expect("active", "root", "systemctl", "is-active", "tlsd.socket")
-	m.expect("enabled", "root", "systemctl", "is-enabled", "tlsd.socket")
-	m.expect("openssl\n", "root", "tlsshim", "call", "Backend")
+	if err := os.WriteFile(filepath.Join(add, "script.dom"), []byte(script),
+		0o644); err != nil {
+		t.Fatal(err)
+	}
+	return boot(t, debian(t), add)
+}
+
+// upgrade runs a command that upgrades tlsd to 0.1.1, while alice has a session. Her session goes
+// on, and the settings stay.
+func upgrade(m *machine, command ...string) {
+	m.t.Helper()
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "# mine\nallow-uid = ['alice']\n")
 	m.run("root", "systemctl", "restart", "tlsd.service")
-
+	m.expect("openssl\n", "alice", "/domhost", "/script.dom")
 	s := openSession(m, "alice")
 	s.ask("Backend", "openssl")
-	m.run("root", "dpkg", "-i", "/new.deb")
+	m.run("root", command...)
 	// the old one lets its session finish
 	m.until("deactivating", "systemctl", "show", "-p", "ActiveState", "tlsd.service")
 	s.ask("Version", "OpenSSL ")
 	s.close()
 	m.until("tlsd 0.1.1", "runuser", "-u", "alice", "--", "tlsshim", "status")
+	m.expect("openssl\n", "alice", "/domhost", "/script.dom")
 	m.expect("# mine", "root", "cat", "/etc/tlsd/tlsd.toml")
 	m.expect("ActiveState=active\nResult=success\n", "root", "sh", "-c", "systemctl show -p "+
 		"ActiveState -p Result tlsd.service | sort")
 	m.expect("0 loaded units", "root", "systemctl", "--failed", "--no-pager")
+}
+
+// leftOver gives the files of tlsd that a machine has.
+func leftOver(m *machine) string {
+	m.t.Helper()
+	return m.run("root", "find", "/etc", "/usr", "/var/lib/systemd", "/run", "-name", "*tls*d*",
+		"-not", "-name", "tlsd-test.target", "-not", "-path", "*/old-root/*")
+}
+
+// lifeOfDeb installs, uses, upgrades with an open session, and removes the .deb.
+func lifeOfDeb(t *testing.T, old, renewed string) {
+	m := withFiles(t, map[string]string{"old.deb": old, "new.deb": renewed})
+	before := leftOver(m)
+	m.run("root", "dpkg", "-i", "/old.deb")
+	m.expect("active", "root", "systemctl", "is-active", "tlsd.socket")
+	m.expect("enabled", "root", "systemctl", "is-enabled", "tlsd.socket")
+	m.expect("openssl\n", "root", "/domhost", "/script.dom")
+	upgrade(m, "dpkg", "-i", "/new.deb")
 
 	m.run("root", "dpkg", "-r", "tlsd")
 	m.fails("root", "test", "-e", "/run/tlsd.sock")
@@ -170,9 +130,8 @@ func lifeOfDeb(t *testing.T, old, renewed string) {
 	m.fails("root", "test", "-e", "/etc/tlsd/tlsd.toml")
 	m.expect("not-found", "root", "sh", "-c", "systemctl show -p LoadState --value "+
 		"tlsd.service tlsd.socket; true")
-	if left := m.run("root", "find", "/etc/systemd", "/usr/lib", "-name", "*tlsd*", "-not",
-		"-name", "tlsd-test.target"); left != "" {
-		t.Errorf("after dpkg -P there are %s", left)
+	if left := leftOver(m); left != before {
+		t.Errorf("after dpkg -P there are\n%s", left)
 	}
 }
 
@@ -239,5 +198,24 @@ func TestPagesAreGoodMdoc(t *testing.T) {
 		})
 	if len(lines) > 0 {
 		t.Errorf("mandoc: %s", strings.Join(lines, "\n"))
+	}
+}
+
+// fish completes from the tables, and zsh can read its functions. bash is asked in every run
+// (TestCompletionsComplete).
+func TestPagesOfCompletionsForOtherShells(t *testing.T) {
+	need(t, "fish", "zsh")
+	for _, tt := range []struct{ program, words, want string }{
+		{"tlsd", "--log-l", "--log-level\t"},
+		{"tlsshim", "call NewServ", "NewServerContext"},
+		{"tlsshim", "do", "doctor\t"},
+	} {
+		folder := top + "/packaging/completions/"
+		got := succeed(t, exec.Command("fish", "--no-config", "-c", "source "+folder+
+			tt.program+".fish; complete -C '"+tt.program+" "+tt.words+"'"))
+		if !strings.HasPrefix(got, tt.want) || strings.Count(got, "\n") != 1 {
+			t.Errorf("fish: %s %s: %q, want %q", tt.program, tt.words, got, tt.want)
+		}
+		succeed(t, exec.Command("zsh", "-n", folder+"_"+tt.program))
 	}
 }

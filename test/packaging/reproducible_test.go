@@ -3,8 +3,6 @@
 package packaging
 
 import (
-	"bytes"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -33,31 +31,4 @@ func TestTwoBuildsInTwoFoldersAreEqual(t *testing.T) {
 		!strings.HasSuffix(out, ", commit 0123456789ab)\n") {
 		t.Errorf("tlsd --version: %q", out)
 	}
-}
-
-// copyOfSource copies the files that Git knows, and new files, into a folder of the test's.
-func copyOfSource(t *testing.T, name string) string {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), name)
-	cmd := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-	cmd.Dir = top
-	list, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("git ls-files: %v", err)
-	}
-	for _, file := range bytes.Split(bytes.TrimRight(list, "\x00"), []byte{0}) {
-		from, to := filepath.Join(top, string(file)), filepath.Join(dir, string(file))
-		info, err := os.Lstat(from)
-		if err != nil || !info.Mode().IsRegular() {
-			continue // removed, and not yet committed
-		}
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to, []byte(readFile(t, from)),
-			info.Mode().Perm()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }

@@ -129,13 +129,6 @@ func journal(t *testing.T, m *machine) {
 	}
 }
 
-// allOn says whether each measure of confinement is on.
-func allOn(info string) bool {
-	_, measures, ok := strings.Cut(info, `"confinement": {`)
-	return ok && strings.Count(measures, `"on"`) == strings.Count(measures, `": "`) &&
-		strings.Count(measures, `"on"`) >= 5
-}
-
 // talk makes alice, who alone can read her key, serve bob.
 func talk(t *testing.T, m *machine) {
 	t.Helper()

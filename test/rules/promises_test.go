@@ -12,7 +12,7 @@ import (
 // A test that a document names exists. Each feature and each promise names a test.
 
 // Documents that name tests: a folder in backquotes, and behind it the functions of that folder.
-var naming = []string{"docs/features.md", "test/promises.md"}
+var naming = []string{"docs/features.md", "docs/comparison.md", "test/promises.md"}
 
 var (
 	named    = regexp.MustCompile("`([a-z][a-z/0-9]*)`|\\b(Test[A-Z]\\w*)")
@@ -58,27 +58,36 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	}
 }
 
-// Each line of the tables in docs/features.md has a test in its second column, which is about tlsd.
+// Each line of the tables in these documents has a test in its second column, which is about tlsd.
+// In docs/comparison.md, a target of make will do. A table whose second column is not about tlsd,
+// such as that of the versions, is left out.
 func TestEachFeatureNamesItsTest(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join(top, "docs/features.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := 0
-	for _, line := range strings.Split(string(text), "\n") {
-		cells := strings.Split(line, "|")
-		if len(cells) < 4 || strings.HasPrefix(line, "|---") ||
-			strings.HasPrefix(line, "| |") {
-			continue
+	test := "`[a-z/0-9]+` Test[A-Z]"
+	for name, shown := range map[string]string{"docs/features.md": test,
+		"docs/comparison.md": test + "|`make [a-z0-9-]+`"} {
+		text, err := os.ReadFile(filepath.Join(top, name))
+		if err != nil {
+			t.Fatal(err)
 		}
-		rows++
-		if !regexp.MustCompile("`[a-z/0-9]+` Test[A-Z]").MatchString(cells[2]) {
-			t.Errorf("no test for%s: %s", cells[1], cells[2])
+		rows, about := 0, ""
+		for _, line := range strings.Split(string(text), "\n") {
+			cells := strings.Split(line, "|")
+			if strings.HasPrefix(line, "| |") {
+				about = strings.TrimSpace(cells[2])
+				continue
+			}
+			if len(cells) < 4 || strings.HasPrefix(line, "|---") || about != "tlsd" {
+				continue
+			}
+			rows++
+			if !regexp.MustCompile(shown).MatchString(cells[2]) {
+				t.Errorf("%s: no test for%s: %s", name, cells[1], cells[2])
+			}
 		}
-	}
-	if rows < 20 {
-		t.Errorf("found only %d lines: this checks nothing", rows)
+		if rows < 20 {
+			t.Errorf("%s: found only %d lines: this checks nothing", name, rows)
+		}
 	}
 }
 

@@ -135,7 +135,7 @@ bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *con
 	       struct wait *w)
 {
 	while (len > 0) {
-		int fd = owned_fd(wi->sock), fds[2];
+		int fd = owned_fd(wi->sock), fds[2] = { -1, -1 };
 		size_t passed = 0;
 		ssize_t n;
 

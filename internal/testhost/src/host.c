@@ -73,6 +73,14 @@ static void die(const char *what)
 	exit(3);
 }
 
+/* Gives the memory that was asked for, or ends the program if there was none. */
+static void *had(void *p)
+{
+	if (!p)
+		die("memory");
+	return p;
+}
+
 static void load(const char *path)
 {
 	library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -153,7 +161,7 @@ static char *fetch(int64_t (*get)(int64_t, char *, size_t), int64_t handle, int6
 	*length = get(handle, NULL, 0);
 	if (*length < 0)
 		return NULL;
-	text = malloc((size_t)*length + 1);
+	text = had(malloc((size_t)*length + 1));
 	memset(text, 'X', (size_t)*length + 1);
 	if (get(handle, text, (size_t)*length + 1) != *length || strlen(text) != (size_t)*length)
 		die("a getter's second call differs from its first");
@@ -275,18 +283,18 @@ static void *execute(void *arg)
 	else if (IS("WriteRaw")) /* pointer and length as they are given */
 		result = tls.Write(HANDLE, a[3], strtoull(a[4], NULL, 10));
 	else if (IS("WriteZeros")) {
-		data = calloc(1, strtoull(a[3], NULL, 10));
+		data = had(calloc(1, strtoull(a[3], NULL, 10)));
 		result = tls.Write(HANDLE, data, strtoull(a[3], NULL, 10));
 		free(data);
 	} else if (IS("WritePlain"))
 		result = tls.WritePlain(HANDLE, c->data, strtoull(a[3], NULL, 10));
 	else if (IS("ReadPlain")) {
 		len = strtoull(a[3], NULL, 10);
-		text = a[4] ? NULL : malloc(len > 0 && len <= 1 << 24 ? len : 1);
+		text = a[4] ? NULL : had(malloc(len > 0 && len <= 1 << 24 ? len : 1));
 		result = tls.ReadPlain(HANDLE, text, len);
 	} else if (IS("Read")) {
 		len = strtoull(a[3], NULL, 10);
-		text = a[4] ? NULL : malloc(len > 0 && len <= 1 << 24 ? len : 1);
+		text = a[4] ? NULL : had(malloc(len > 0 && len <= 1 << 24 ? len : 1));
 		result = tls.Read(HANDLE, text, len);
 	} else if (IS("Close"))
 		result = tls.Close(HANDLE);
@@ -313,7 +321,7 @@ static void *execute(void *arg)
 	else if (IS("PeerCertSubject"))
 		text = fetch(tls.PeerCertSubject, HANDLE, &result);
 	else if (IS("Subject")) { /* in one call */
-		text = calloc(1, 4096);
+		text = had(calloc(1, 4096));
 		result = tls.PeerCertSubject(HANDLE, text, 4096);
 	} else if (IS("Backend"))
 		text = fetch(get_backend, 0, &result);
@@ -326,12 +334,12 @@ static void *execute(void *arg)
 	else if (IS("Listen"))
 		result = tls.Listen(HANDLE, a[3], atoi(a[4]));
 	else if (IS("Info")) {
-		text = calloc(1, 1 << 16);
+		text = had(calloc(1, 1 << 16));
 		result = tls.Info(HANDLE, a[3], text, 1 << 16);
 	} else if (IS("ErrorKind"))
 		text = fetch(get_error_kind, 0, &result);
 	else if (IS("ErrorCode")) { /* its number as the text */
-		text = malloc(32);
+		text = had(malloc(32));
 		result = snprintf(text, 32, "%" PRId64, tls.ErrorCode());
 	} else if (IS("Cancel"))
 		result = tls.Cancel();
@@ -340,7 +348,7 @@ static void *execute(void *arg)
 	else if (IS("Cut")) { /* what a getter writes into too small a buffer */
 		char small[8] = "XXXXXXX";
 		result = tls.LastError(small, (size_t)HANDLE);
-		text = strdup(small);
+		text = had(strdup(small));
 	} else
 		die(op);
 	if (errno != 12345 && !IS("PeerCertSubject") && !IS("Backend") && !IS("Version") &&
@@ -349,7 +357,7 @@ static void *execute(void *arg)
 		die("the call has changed errno");
 	if (result < 0) {
 		free(text);
-		text = malloc(8192); /* in one call: another thread may fail meanwhile */
+		text = had(malloc(8192)); /* in one call: another thread may fail meanwhile */
 		tls.LastError(text, 8192);
 	}
 	if (result > 0 && strncmp(op, "Read", 4) == 0)
@@ -388,7 +396,7 @@ static void join_threads(int all)
 /* The data behind a command's line. */
 static char *read_data(size_t len)
 {
-	char *data = malloc(len ? len : 1);
+	char *data = had(malloc(len ? len : 1));
 
 	for (size_t n = 0; n < len;) {
 		ssize_t got = read(STDIN_FILENO, data + n, len - n);
@@ -421,7 +429,7 @@ static void unescape(char *text)
  */
 static char *read_command(void)
 {
-	char *line = malloc(LINE);
+	char *line = had(malloc(LINE));
 	size_t n = 0;
 
 	while (n < LINE - 1) {
@@ -468,7 +476,7 @@ int main(int argc, char **argv)
 		die("usage: host PLUGIN.so");
 	load(argv[1]);
 	for (; (line = read_command());) {
-		struct command *c = calloc(1, sizeof *c);
+		struct command *c = had(calloc(1, sizeof *c));
 		char *rest = line;
 
 		if (!c)
@@ -540,7 +548,7 @@ int main(int argc, char **argv)
 		} else if (IS("replace")) {
 			/* Replaces each descriptor above 2 by one of a file; answers how many. */
 			int file = open(c->field[2], O_RDWR | O_APPEND), n = 0;
-			for (int fd = 3; fd < 256; fd++)
+			for (int fd = 3; file >= 0 && fd < 256; fd++)
 				if (fd != file && fcntl(fd, F_GETFD) >= 0)
 					n += dup2(file, fd) == fd;
 			reply(c->field[0], n, "");

@@ -1,0 +1,91 @@
+#!/bin/sh
+# pristine.sh SUITE [COMMAND...] - run a command, by default .ci/run, in a fresh Debian of this suite
+# (bookworm, trixie), which has no more than Go, gcc, git and apt.
+#
+# debootstrap makes the root once; the cache folder keeps it. What the command writes lies in a
+# folder over it, and goes with it. The root has a clone of HEAD at /src, and this machine's Go,
+# read-only. It shares the machine's network, for apt and Go's modules, and its certificate authorities.
+# Needs root.
+#
+# Environment:
+#   TLSD_DEBIAN_MIRROR   URL of a Debian mirror; default: debootstrap's
+#
+# The exit status is that of the command; 3 if there is no root to run it in.
+set -eu
+cd "$(dirname "$0")/.."
+
+# inside is the first process of the namespaces: it enters the root, and becomes the command.
+inside() { # root work goroot command...
+	new=$2/root
+	mount --make-rprivate /
+	mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$new"
+	mount -t proc proc "$new/proc"
+	mount --rbind /sys "$new/sys"
+	mount --rbind /dev "$new/dev"
+	mkdir -p "$new/usr/local/go"
+	mount --bind "$3" "$new/usr/local/go"
+	mount -o remount,bind,ro "$new/usr/local/go"
+	shift 3
+	mkdir "$new/old-root"
+	cd "$new"
+	pivot_root . old-root
+	umount -l /old-root
+	rmdir /old-root
+	update-ca-certificates >/dev/null
+	cd /src
+	exec env -i HOME=/root LANG=C.UTF-8 CI="${CI:-}" GOPROXY="$GOPROXY" GOFLAGS="$GOFLAGS" \
+		PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+if [ "${1:-}" = --inside ]; then
+	shift
+	inside "$@"
+fi
+
+suite=${1:-}
+[ -n "$suite" ] || {
+	echo "usage: pristine.sh SUITE [COMMAND...]" >&2
+	exit 2
+}
+shift
+[ $# -gt 0 ] || set -- .ci/run
+
+cannot() {
+	echo "pristine: no Debian $suite: $*" >&2
+	exit 3
+}
+
+[ "$(id -u)" = 0 ] || cannot "this needs root"
+for tool in debootstrap unshare pivot_root git; do
+	command -v $tool >/dev/null || cannot "$tool is missing"
+done
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/tlsd
+root=$cache/pristine-$suite
+mkdir -p "$cache"
+if [ ! -e "$root" ]; then
+	rm -rf "$root.unfinished"
+	debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev,git "$suite" "$root.unfinished" \
+		${TLSD_DEBIAN_MIRROR:+"$TLSD_DEBIAN_MIRROR"} >"$root.log" 2>&1 || cannot "$(tail -n 1 "$root.log")"
+	mv "$root.unfinished" "$root"
+fi
+
+GOPROXY=$(go env GOPROXY) GOFLAGS=$(go env GOFLAGS)
+export GOPROXY GOFLAGS
+work=$(mktemp -d "$cache/pristine.XXXXXX")
+# Nothing is mounted there any more: the mounts end with the namespace.
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+mkdir -p "$work/upper/etc/apt/apt.conf.d" "$work/work" "$work/root"
+git clone -q --no-hardlinks . "$work/upper/src"
+cp /etc/resolv.conf /etc/hosts "$work/upper/etc/"
+# Authorities of this machine's own, such as that of a proxy.
+if [ -d /usr/local/share/ca-certificates ]; then
+	mkdir -p "$work/upper/usr/local/share"
+	cp -r /usr/local/share/ca-certificates "$work/upper/usr/local/share/"
+fi
+# What the machine's apt thinks of proxies, and of a mirror that stands still.
+apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' >"$work/upper/etc/apt/apt.conf.d/90machine" || :
+status=0
+unshare --pid --fork --kill-child --mount --ipc --uts \
+	sh scripts/pristine.sh --inside "$root" "$work" "$(go env GOROOT)" "$@" || status=$?
+exit "$status"

@@ -1,0 +1,149 @@
+//go:build packages
+
+package packaging
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// The .rpm is installed by rpm itself, under a real systemd, in a Debian. Debian has no packages of
+// a distribution that uses rpm. So the test cannot show that the programs run with the C library
+// and the OpenSSL of such a distribution, nor that the policy of its SELinux allows tlsd's work.
+// What rpm asks for, Debian has under other names: a package of the test's own says so to rpm.
+
+func rpmlint(t *testing.T, rpm string) {
+	need(t, "rpmlint")
+	succeed(t, exec.Command("rpmlint", "-c", top+"/packaging/rpmlint.toml", "--strict", rpm))
+}
+
+// compareRpm compares the files of the .rpm with those of the .deb.
+func compareRpm(t *testing.T, rpm, deb string) {
+	need(t, "rpm", "rpm2cpio", "cpio", "dpkg-deb")
+	root, other := t.TempDir(), t.TempDir()
+	succeed(t, exec.Command("sh", "-c",
+		`rpm2cpio "$1" | (cd "$2" && cpio -idm --quiet --no-absolute-filenames)`,
+		"sh", rpm, root))
+	succeed(t, exec.Command("dpkg-deb", "-x", deb, other))
+	got, want := filesBelow(t, root), filesBelow(t, other)
+	for _, name := range []string{"usr/share/lintian/overrides/tlsd",
+		"usr/share/doc/tlsd/changelog.Debian.gz"} {
+		if _, ok := want[name]; !ok {
+			t.Errorf("there is no %s in the .deb", name)
+		}
+		delete(want, name)
+	}
+	const licence = "usr/share/doc/tlsd/copyright"
+	want["usr/share/licenses/tlsd/copyright"] = want[licence]
+	delete(want, licence)
+	for name := range want {
+		if got[name] != want[name] {
+			t.Errorf("%s: mode %v in the .rpm, %v in the .deb", name,
+				got[name], want[name])
+		}
+	}
+	if len(got) != len(want) || len(got) == 0 {
+		t.Errorf("the .rpm has %d files, the .deb %d", len(got), len(want))
+	}
+	succeed(t, exec.Command("rpm", "--checksig", "--nosignature", rpm))
+	if config := succeed(t, exec.Command("rpm", "-qpc",
+		rpm)); config != "/etc/tlsd/tlsd.toml\n" {
+		t.Errorf("configuration files: %q", config)
+	}
+}
+
+// standIn is a package that has what the .rpm needs and Debian has.
+const standIn = `Name: debians-own
+Version: %d
+Release: 1
+Summary: What Debian has
+License: none
+BuildArch: noarch
+%s
+%%description
+What Debian has.
+%%files
+`
+
+// lifeOfRpm installs, uses, upgrades with an open session, and removes the .rpm.
+func lifeOfRpm(t *testing.T, old, renewed string) {
+	m := withFiles(t, map[string]string{"old.rpm": old, "new.rpm": renewed})
+	before := leftOver(m)
+	// Debian's rpm warns, because its users have dpkg.
+	rpm := func(args ...string) []string {
+		return append([]string{"rpm", "--force-debian"}, args...)
+	}
+
+	// rpm asks for what tlsd needs, the library among it, which no program names.
+	glibc := strings.Fields(m.run("root", "getconf", "GNU_LIBC_VERSION"))[1]
+	provides := ""
+	for i, needed := range []struct{ lacks, has string }{
+		{"glibc >= 2.", "glibc = " + glibc},
+		{"libssl.so.3()(64bit)", "libssl.so.3()(64bit)"},
+	} {
+		if out := m.fails("root", rpm("-i", "/old.rpm")...); !strings.Contains(out,
+			needed.lacks) {
+			t.Errorf("without %s: %s", needed.lacks, out)
+		}
+		provides += "Provides: " + needed.has + "\n"
+		m.write("/tmp/own.spec", "root", "0644", fmt.Sprintf(standIn, i, provides))
+		m.run("root", "rpmbuild", "-bb", "--define", "_rpmdir /tmp", "/tmp/own.spec")
+		m.run("root", rpm("-U",
+			fmt.Sprintf("/tmp/noarch/debians-own-%d-1.noarch.rpm", i))...)
+	}
+
+	// By systemd's preset a socket is enabled. rpm's distributions start it at the next boot.
+	m.run("root", rpm("-i", "/old.rpm")...)
+	intact(m)
+	m.expect("enabled", "root", "systemctl", "is-enabled", "tlsd.socket")
+	m.expect("tlsd 0.1.0 (go1.", "root", "tlsd", "--version")
+	m.run("root", "systemctl", "start", "tlsd.socket")
+	m.expect("openssl\n", "root", "/domhost", "/script.dom")
+
+	upgrade(m, rpm("-U", "/new.rpm")...)
+	m.expect("tlsd-0.1.1-1.x86_64\n", "root", "rpm", "-q", "tlsd")
+	if out := m.fails("root", "rpm", "-V", "tlsd"); strings.Count(out, "\n") != 1 ||
+		!strings.Contains(out, "  c /etc/tlsd/tlsd.toml\n") {
+		t.Errorf("after the administrator has changed the settings, rpm -V prints\n%s", out)
+	}
+
+	m.run("root", rpm("-e", "tlsd")...)
+	m.fails("root", "test", "-e", "/run/tlsd.sock")
+	m.expect("not-found", "root", "sh", "-c", "systemctl show -p LoadState --value "+
+		"tlsd.service tlsd.socket; true")
+	m.expect("# mine", "root", "cat", "/etc/tlsd/tlsd.toml.rpmsave")
+	m.run("root", "rm", "-r", "/etc/tlsd")
+	if left := leftOver(m); left != before {
+		t.Errorf("after rpm -e there are\n%s", left)
+	}
+
+	// A machine whose presets say so has no socket. Without changed settings nothing stays.
+	m.write("/etc/systemd/system-preset/10-test.preset", "root", "0644", "disable *\n")
+	m.run("root", rpm("-i", "/new.rpm")...)
+	m.expect("disabled", "root", "sh", "-c", "systemctl is-enabled tlsd.socket || true")
+	intact(m)
+	m.run("root", rpm("-e", "tlsd")...)
+	if left := leftOver(m); left != before {
+		t.Errorf("after rpm -e there are\n%s", left)
+	}
+}
+
+// intact compares each file with the package: its content, mode, owner and group. All are root's.
+func intact(m *machine) {
+	m.t.Helper()
+	if out := m.run("root", "rpm", "-V", "tlsd"); out != "" {
+		m.t.Errorf("rpm -V: %s", out)
+	}
+	files := m.run("root", "rpm", "-q", "--qf",
+		"[%{FILEUSERNAME}:%{FILEGROUPNAME} %{FILENAMES}\n]", "tlsd")
+	for line := range strings.Lines(files) {
+		if !strings.HasPrefix(line, "root:root /") {
+			m.t.Errorf("not root's: %s", line)
+		}
+	}
+	if strings.Count(files, "\n") < len(installed) {
+		m.t.Errorf("the .rpm has only\n%s", files)
+	}
+}
