@@ -39,7 +39,8 @@ func TestAnIdleWorkerNeedsLittleMemory(t *testing.T) {
 		_, after, _ := strings.Cut(string(text), "\nAnonymous:")
 		kib, err := strconv.Atoi(strings.Fields(after)[0])
 		if err != nil || kib == 0 || kib > mostIdle {
-			t.Errorf("worker %d has %d KiB (%v), want at most %d", pid, kib, err, mostIdle)
+			t.Errorf("worker %d has %d KiB (%v), want at most %d", pid, kib, err,
+				mostIdle)
 		}
 		t.Logf("worker %d has %d KiB of memory of its own", pid, kib)
 	}
