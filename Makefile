@@ -6,6 +6,7 @@ LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
 DOCDIR     ?= $(PREFIX)/share/doc/tlsd
+BINDINGDIR ?= $(PREFIX)/share/tlsd/bindings
 UNITDIR    ?= $(PREFIX)/lib/systemd
 DESTDIR    ?=
 # The folder that build fills and install takes from.
@@ -118,7 +119,7 @@ scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minu
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 30m ./test/interop/scan
 
 services: deps-services ## our side against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these, as for CI
-	TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/interop/services
+	TLSD_TEST_POSTGRESQL="$$(sh scripts/postgresql.sh)" TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/interop/services
 
 faults: deps-test ## every fault in every function of libssl that is called, in every scenario; some minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 60m ./test/faults -long
@@ -166,6 +167,7 @@ COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlssh
 UNITS = system/tlsd.service system/tlsd.socket user/tlsd.service user/tlsd.socket
 PAGES = $(wildcard packaging/man/*.[1-8])
 GUIDES = $(wildcard docs/*.md)
+BINDINGS = $(wildcard bindings/*)
 
 install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDIR; builds and downloads nothing
 	@for file in $(BUILT); do test -e $$file || { echo "make install: there is no $$file; run make build first" >&2; exit 1; }; done
@@ -177,6 +179,8 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 	install -m 644 $(DOCS) $(DESTDIR)$(DOCDIR)
 	install -d $(DESTDIR)$(DOCDIR)/docs
 	install -m 644 $(GUIDES) $(DESTDIR)$(DOCDIR)/docs
+	install -d $(DESTDIR)$(BINDINGDIR)
+	install -m 644 $(BINDINGS) $(DESTDIR)$(BINDINGDIR)
 	sed -e 's|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|' -e "s|@VERSION@|$$(sh scripts/version.sh $(VERSION))|" \
 		packaging/tlsd.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc
 	for page in $(PAGES); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/} || exit; done
@@ -217,7 +221,8 @@ uninstall: ## remove what make install has put there, given the same variables
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(DESTDIR)$(INCLUDEDIR)/tlsplugin.h
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(COMPLETIONS)) $(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man*/$(notdir $(page)))
 	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(notdir $(DOCS)) $(GUIDES)) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
-	-rmdir $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(DOCDIR)/docs $(DESTDIR)$(DOCDIR) 2>/dev/null
+	rm -f $(addprefix $(DESTDIR)$(BINDINGDIR)/,$(notdir $(BINDINGS)))
+	-rmdir $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(DOCDIR)/docs $(DESTDIR)$(DOCDIR) $(DESTDIR)$(BINDINGDIR) 2>/dev/null
 
 clean: ## remove bin/
 	rm -rf bin

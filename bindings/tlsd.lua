@@ -19,7 +19,7 @@
 --
 -- Options are those of tls_SetOption, with _ for -: { min_version = "1.3" }. A connection and a server
 -- that are forgotten are closed by the garbage collector, some time. Times are seconds. Calls wait; in an
--- event loop, wait until c:fd() is readable and then call c:read, which does not wait then.
+-- event loop, poll c:fd() and server:fd(): when one is readable, c:read or server:accept does not wait.
 --
 -- TlsPlugin.so is the file that $TLSPLUGIN names, else the one in the working directory, else the
 -- installed one.
@@ -47,30 +47,21 @@ int64_t tls_Info(int64_t handle, const char *name, char *buf, size_t cap);
 int64_t tls_LastError(char *buf, size_t cap);
 int64_t tls_ErrorKind(char *buf, size_t cap);
 int64_t tls_ErrorCode(void);
-struct tlsd_connection { int64_t handle; bool closed; };
-struct tlsd_server { int64_t handle; bool closed; };
 ]]
 
-local function load()
-	local named = os.getenv("TLSPLUGIN")
-	if named then return ffi.load(named) end
+local function installed()
 	for _, folder in ipairs { ".", "/usr/local/lib/tlsd", "/usr/lib/tlsd" } do
 		local path = folder .. "/TlsPlugin.so"
 		local file = io.open(path)
-		if file then
-			file:close()
-			return ffi.load(path)
-		end
+		if file then return file:close() and path end
 	end
-	error("TlsPlugin.so: not found; name it in the environment variable TLSPLUGIN")
+	error("TlsPlugin.so: not found; name it in the environment variable TLSPLUGIN", 0)
 end
 
-local library = load()
+local library = ffi.load(os.getenv("TLSPLUGIN") or installed())
 local MOST = 16777216 -- bytes of one read or write
 
-local Error = {}
-Error.__index = Error
-Error.__tostring = function(e) return e.text end
+local Error = { __tostring = function(e) return e.text end }
 
 local function last(get)
 	local buf = ffi.new("char[4096]")
@@ -81,11 +72,8 @@ end
 -- Gives the result of a C function as a number, or raises its error.
 local function check(n)
 	if n >= 0 then return tonumber(n) end
-	error(setmetatable({
-		kind = last(library.tls_ErrorKind),
-		code = tonumber(library.tls_ErrorCode()),
-		text = last(library.tls_LastError),
-	}, Error), 0)
+	local kind, text = last(library.tls_ErrorKind), last(library.tls_LastError)
+	error(setmetatable({ kind = kind, code = tonumber(library.tls_ErrorCode()), text = text }, Error), 0)
 end
 
 -- Refuses a text that C would cut off.
@@ -113,9 +101,10 @@ local function set_options(handle, options)
 	end
 end
 
-local function set_timeout(self, seconds)
-	check(library.tls_SetTimeout(self.handle, math.ceil(seconds * 1000)))
-end
+local function set_timeout(self, s) check(library.tls_SetTimeout(self.handle, math.ceil(s * 1000))) end
+
+-- The descriptor to poll, not to read from: it is readable when read, or accept, would not wait.
+local function fd(self) return check(library.tls_Descriptor(self.handle)) end
 
 -- Reads by one of the two functions; "" is the end of what the peer says.
 local function read(get, self, most)
@@ -126,7 +115,7 @@ end
 
 local function write(put, self, data)
 	for at = 1, #data, MOST do
-		local piece = #data <= MOST and data or data:sub(at, at + MOST - 1)
+		local piece = data:sub(at, at + MOST - 1)
 		check(put(self.handle, piece, #piece))
 	end
 end
@@ -140,6 +129,7 @@ end
 
 local Connection = {
 	info = info, -- one fact, such as "alpn"; without a name all of them, as JSON
+	fd = fd,
 	set_timeout = set_timeout, -- of each read, write and handshake; 0: tlsd's own
 	handshake = function(self) check(library.tls_Handshake(self.handle)) end,
 	read = function(self, most) return read(library.tls_Read, self, most) end,
@@ -147,7 +137,6 @@ local Connection = {
 	read_plain = function(self, most) return read(library.tls_ReadPlain, self, most) end, -- before
 	write_plain = function(self, data) write(library.tls_WritePlain, self, data) end, -- the handshake
 	shutdown = function(self) check(library.tls_Shutdown(self.handle)) end, -- ends writing
-	fd = function(self) return check(library.tls_Descriptor(self.handle)) end, -- to poll, not to read
 	close = function(self) close(library.tls_Close, self) end,
 }
 
@@ -155,12 +144,13 @@ local Connection = {
 function Connection:parts(most)
 	return function()
 		local part = self:read(most)
-		if part ~= "" then return part end
+		return part ~= "" and part or nil
 	end
 end
 
 local Server = {
 	info = info,
+	fd = fd,
 	set_timeout = set_timeout, -- of each accept; 0: tlsd's own
 	-- Renews the certificate, or that of a virtual host, for handshakes from now on.
 	set_certificate = function(self, cert, key, name)
@@ -172,8 +162,9 @@ local Server = {
 }
 
 local function collected(self) pcall(self.close, self) end -- nobody is there to be told
-local connection = ffi.metatype("struct tlsd_connection", { __index = Connection, __gc = collected })
-local server = ffi.metatype("struct tlsd_server", { __index = Server, __gc = collected })
+local handle = "struct { int64_t handle; bool closed; }" -- each is a type of its own
+local connection = ffi.metatype(handle, { __index = Connection, __gc = collected })
+local server = ffi.metatype(handle, { __index = Server, __gc = collected })
 
 -- Takes a client in the places of listen.
 function Server:accept() return connection(check(library.tls_Accept(self.handle, "", 0))) end

@@ -1,7 +1,6 @@
 // TLS connections of the daemon tlsd, for Node.js 18 or newer. Copy this file.
 //
 //   import * as tlsd from './tlsd.mjs';
-//
 //   const c = await tlsd.connect('example.com', 443, { alpn: 'http/1.1' });
 //   console.log(await c.info('version'), await c.info('subject'));
 //   c.end('GET / HTTP/1.0\r\nHost: example.com\r\n\r\n');
@@ -15,134 +14,103 @@
 //   for await (const c of server) web.emit('connection', c);
 //
 // A connection is a stream.Duplex. What fails rejects its promise with, or destroys the stream by, a
-// TlsdError with kind ("verify"), code (-32007) and message; proto.md lists the kinds. Options are those
-// of tls.SetOption, with - as '_' or in quotes: { min_version: '1.3' }.
-//
-// This file speaks the protocol of tlsd (proto.md) over its socket. It needs no native module, no thread
-// waits, and the event loop is never blocked. The bytes travel as base64. The socket is the one
-// that $TLSD_SOCKET names, else the first that is there of $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and
-// /run/tlsd/tlsd.sock. It must belong to root or to this process's user. No tlsd is started.
+// TlsdError with kind ("verify"), code (-32007) and message; proto.md lists the kinds. Options are
+// those of tls.SetOption, with - as '_' or in quotes: { min_version: '1.3' }.
+// This file speaks tlsd's protocol (proto.md) and loads no C library, as koffi does: there each call
+// that waits holds one of Node's 4 threads for files and names. The price: bytes travel as base64.
+// The socket is the one that $TLSD_SOCKET names, else the first that is there of
+// $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. It must belong to root or to
+// this process's user. No tlsd is started.
 import { statSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import { Duplex } from 'node:stream';
-
 const MOST = 4 << 20; // bytes of one tls.Write; more are several
-const CODES = { backend: -32003, lost: -32013 };
 
 export class TlsdError extends Error {
-  constructor(kind, code, text) {
+  constructor(kind, text, code = { backend: -32003, lost: -32013 }[kind]) {
     super(text);
     Object.assign(this, { name: 'TlsdError', kind, code });
   }
 }
 
-function failure(kind, text) {
-  return new TlsdError(kind, CODES[kind], text);
-}
-
 // socketPath gives the socket's path, if its owner may be trusted.
 function socketPath() {
-  const { TLSD_SOCKET, XDG_RUNTIME_DIR } = process.env;
+  const { TLSD_SOCKET, XDG_RUNTIME_DIR: dir } = process.env;
   const places = TLSD_SOCKET ? [TLSD_SOCKET]
-    : [XDG_RUNTIME_DIR && path.join(XDG_RUNTIME_DIR, 'tlsd.sock'), '/run/tlsd.sock', '/run/tlsd/tlsd.sock'];
-  for (const place of places.filter(Boolean)) {
-    const { uid } = statSync(place, { throwIfNoEntry: false }) ?? {};
-    if (uid === undefined) continue;
-    if (uid === 0 || uid === process.geteuid()) return place;
-    throw failure('backend', `no tlsd: ${place}: belongs to user ${uid}, not to root or user ${process.geteuid()}`);
-  }
-  throw failure('backend', `no tlsd: ${places.filter(Boolean).join(', ')}: not there`);
+    : [...(dir ? [`${dir}/tlsd.sock`] : []), '/run/tlsd.sock', '/run/tlsd/tlsd.sock'];
+  const found = places.find((place) => statSync(place, { throwIfNoEntry: false }));
+  if (!found) throw new TlsdError('backend', `no tlsd: ${places.join(', ')}: not there`);
+  const { uid } = statSync(found);
+  if (uid === 0 || uid === process.geteuid()) return found;
+  throw new TlsdError('backend', `no tlsd: ${found}: belongs to user ${uid}, not to root or this user`);
 }
 
-// A Session is one connection to tlsd. Its handles end with it.
-class Session {
-  static #current;
-  static get() { return Session.#current ??= new Session(socketPath()); }
+let current; // the session
 
-  #calls = new Map(); // id to { resolve, reject }, of the calls in flight
-  #lastId = 0;
-  #parts = []; // of a line whose end has not come
-  #why; // what tlsd has said of the session's end
+// session connects to tlsd, and gives a function that makes a call. All handles end with it.
+function session(place) {
+  const calls = new Map(); // id to { resolve, reject }, of the calls in flight
+  let lastId = 0, rest = '', kind = 'backend', why; // of the session's end, as tlsd has said it
+  const end = () => why ??= new TlsdError('lost', 'lost: tlsd has ended the session');
+  const socket = net.connect(place).setEncoding('utf8').unref(); // a call keeps the process
+  const send = (message) => socket.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
 
-  constructor(place) {
-    this.socket = net.connect(place).setEncoding('latin1').unref(); // a call keeps the process
-    this.socket.on('data', (text) => this.#take(text));
-    let kind = 'backend';
-    this.socket.on('connect', () => { kind = 'lost'; });
-    this.socket.on('error', (e) => { this.#why ??= failure(kind, `${kind}: ${place}: ${e.message}`); });
-    this.socket.on('close', () => {
-      if (Session.#current === this) Session.#current = undefined;
-      this.#why ??= failure('lost', 'lost: tlsd has ended the session');
-      for (const { reject } of this.#calls.values()) reject(this.#why);
-      this.#calls.clear();
-    });
+  function answer({ id, result, error }) {
+    const e = error && new TlsdError(error.data?.kind ?? 'internal', error.message, error.code);
+    if (id === null) { why = e; return; }
+    const { resolve, reject } = calls.get(id);
+    calls.delete(id);
+    if (calls.size === 0) socket.unref();
+    if (e) reject(e); else resolve(result);
   }
 
-  #take(text) {
-    const lines = text.split('\n');
-    this.#parts.push(lines[0]);
-    for (const next of lines.slice(1)) {
-      const line = Buffer.from(this.#parts.join(''), 'latin1').toString();
-      this.#parts = [next];
-      try {
-        this.#answer(JSON.parse(line));
-      } catch (e) {
-        this.socket.destroy(e); // what answers is no tlsd
-      }
-    }
-  }
+  socket.on('connect', () => { kind = 'lost'; });
+  socket.on('error', (e) => { why ??= new TlsdError(kind, `${kind}: ${place}: ${e.message}`); });
+  socket.on('close', () => {
+    if (current === call) current = undefined;
+    for (const { reject } of calls.values()) reject(end());
+  });
+  socket.on('data', (text) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    try { for (const line of lines) answer(JSON.parse(line)); } catch (e) { socket.destroy(e); } // no tlsd
+  });
 
-  #answer({ id, result, error }) {
-    const e = error && new TlsdError(error.data?.kind ?? 'internal', error.code, error.message);
-    if (id === null) { this.#why = e; return; }
-    const call = this.#calls.get(id);
-    this.#calls.delete(id);
-    if (this.#calls.size === 0) this.socket.unref();
-    if (e) call?.reject(e); else call?.resolve(result);
-  }
-
-  #send(message) { this.socket.write(JSON.stringify({ jsonrpc: '2.0', ...message }) + '\n'); }
-
-  // call gives a promise of the result; the promise has the call's id.
-  call(method, ...params) {
-    const id = ++this.#lastId;
+  // call gives a promise of the result, with a method that ends the wait for it.
+  function call(method, ...params) {
+    const id = ++lastId;
     const done = new Promise((resolve, reject) => {
-      if (this.socket.destroyed) return reject(this.#why ?? failure('lost', 'lost: tlsd has ended the session'));
-      this.#calls.set(id, { resolve, reject });
-      this.socket.ref();
-      this.#send({ id, method: `tls.${method}`, params });
+      if (socket.destroyed) return reject(end());
+      calls.set(id, { resolve, reject });
+      socket.ref();
+      send({ id, method: `tls.${method}`, params });
     });
-    return Object.assign(done, { id });
+    return Object.assign(done, { cancel: () => calls.has(id) && send({ method: '$/cancelRequest', params: { id } }) });
   }
+  return call;
+}
 
-  // cancel ends a call that waits, unless it has ended.
-  cancel(call) { if (this.#calls.has(call?.id)) this.#send({ method: '$/cancelRequest', params: { id: call.id } }); }
+const onHandle = (base, handle) => (method, ...params) => base(method, handle, ...params);
 
-  async setOptions(handle, options) {
-    for (const [key, value] of Object.entries(options).sort()) { // client_ca comes before client_cert
-      const name = key.replaceAll('_', '-');
-      const isPath = (name === 'ca' || name === 'client-ca') && value !== '';
-      await this.call('SetOption', handle, name, isPath ? path.resolve(value) : value);
-    }
+async function setOptions(call, options) {
+  for (const [key, value] of Object.entries(options).sort()) { // client_ca comes before client_cert
+    const name = key.replaceAll('_', '-'), isPath = /^(client-)?ca$/.test(name) && value !== '';
+    await call('SetOption', name, isPath ? path.resolve(value) : value);
   }
 }
 
 // A Connection is a Duplex with the methods of a net.Socket that node:http calls.
 class Connection extends Duplex {
-  #session; #handle; #reading; #timer; #timeout = 0;
+  #reading; #timer;
 
-  constructor(session, handle) {
+  constructor(call) {
     super({ allowHalfOpen: false });
-    this.#session = session;
-    this.#handle = handle;
+    this.call = call; // a tls. call on this connection's handle: call('SetTimeout', 1000)
   }
 
-  // call makes a tls. call on this connection's handle: call('SetTimeout', 1000).
-  call(method, ...params) { return this.#session.call(method, this.#handle, ...params); }
-  // info gives one fact, such as 'alpn'; without a name all of them, as JSON.
-  info(name = '') { return this.call('Info', name); }
+  info(name = '') { return this.call('Info', name); } // one fact; without a name all of them, as JSON
   handshake() { return this.call('Handshake'); }
   // Plain text, before the handshake (STARTTLS).
   async readPlain(most = 4096) { return Buffer.from(await this.call('ReadPlain', most), 'base64'); }
@@ -151,39 +119,29 @@ class Connection extends Duplex {
   _read() {
     this.#reading = this.call('Read', 65536);
     this.#reading.then((data) => {
-      this.#touch();
+      this.#timer?.refresh();
       this.push(data === '' ? null : Buffer.from(data, 'base64'));
     }).catch((e) => this.destroy(e)); // after a destroy this does nothing
   }
-
-  async #writeAll(data) {
-    for (let at = 0; at < data.length; at += MOST) {
-      await this.call('Write', data.subarray(at, at + MOST).toString('base64'));
-      this.#touch();
-    }
-  }
-
-  _write(data, _, done) { this.#writeAll(data).then(() => done(), done); }
   _writev(items, done) { this._write(Buffer.concat(items.map(({ chunk }) => chunk)), null, done); }
+  _write(data, encoding, done) {
+    this.call('Write', data.subarray(0, MOST).toString('base64')).then((n) => {
+      this.#timer?.refresh();
+      if (n < data.length) this._write(data.subarray(n), encoding, done); else done();
+    }, done);
+  }
   _final(done) { this.call('Shutdown').then(() => done(), done); }
-
   _destroy(error, done) {
-    clearTimeout(this.#timer);
-    this.#session.cancel(this.#reading);
+    this.setTimeout(0);
+    this.#reading?.cancel();
     this.call('Close').then(() => done(error), (e) => done(error ?? e));
   }
-
   // setTimeout emits 'timeout' after so many milliseconds without data; 0: never.
   setTimeout(milliseconds, listener) {
-    this.#timeout = milliseconds;
-    if (listener) this.once('timeout', listener);
-    this.#touch();
-    return this;
-  }
-
-  #touch() {
     clearTimeout(this.#timer);
-    if (this.#timeout > 0 && !this.destroyed) this.#timer = setTimeout(() => this.emit('timeout'), this.#timeout).unref();
+    this.#timer = milliseconds > 0 ? setTimeout(() => this.emit('timeout'), milliseconds).unref() : undefined;
+    if (listener) this.once('timeout', listener);
+    return this;
   }
 
   setNoDelay() { return this; } // it never delays
@@ -192,76 +150,51 @@ class Connection extends Duplex {
   unref() { return this; }
 }
 
-// connect connects and does the handshake. more: cert and key, files to show; insecure; plain, which
-// leaves the handshake to the caller (STARTTLS).
-export async function connect(host, port, options = {}, more = {}) {
-  const session = Session.get();
-  const handle = await session.call('NewClient', host, port);
-  const c = new Connection(session, handle);
+// connect does the handshake, too, unless plain is true (STARTTLS). cert and key are files to show.
+export async function connect(host, port, options = {}, { cert, key, insecure, plain } = {}) {
+  const base = current ??= session(socketPath());
+  const call = onHandle(base, await base('NewClient', host, port));
   try {
-    await session.setOptions(handle, options);
-    if (more.cert) await c.call('SetCertificate', '', path.resolve(more.cert), path.resolve(more.key));
-    if (more.insecure) await c.call('SetInsecureSkipVerify', 1);
-    if (!more.plain) await c.handshake();
+    await setOptions(call, options);
+    if (cert) await call('SetCertificate', '', path.resolve(cert), path.resolve(key));
+    if (insecure) await call('SetInsecureSkipVerify', 1);
+    if (!plain) await call('Handshake');
   } catch (e) {
-    c.on('error', () => {}).destroy(); // e says more
+    call('Close').catch(() => {}); // e says more
     throw e;
   }
-  return c;
+  return new Connection(call);
 }
 
-// An Agent is for http.request and https.request. Its options are http.Agent's, and those of connect
-// as tls and more.
+// An Agent is for node:http and node:https. Options: those of http.Agent, and of connect: tls and more.
 export class Agent extends http.Agent {
   constructor({ tls, more, ...others } = {}) {
     super(others);
     Object.assign(this, { protocol: 'https:', defaultPort: 443, tls, more });
   }
-
-  createConnection({ host, port }, done) {
-    connect(host, Number(port), this.tls, this.more).then((c) => done(null, c), done);
-  }
+  createConnection({ host, port }, done) { connect(host, +port, this.tls, this.more).then((c) => done(null, c), done); }
 }
 
-// A Server takes clients in the places of listen, by accept or "for await".
-class Server {
-  #session; #handle; #accepting; #closed = false;
-
-  constructor(session, handle) { [this.#session, this.#handle] = [session, handle]; }
-
-  #call(method, ...params) { return this.#session.call(method, this.#handle, ...params); }
-  info(name = '') { return this.#call('Info', name); }
-  // listen gives the port; 0 takes any free one.
-  listen(host = '127.0.0.1', port = 0) { return this.#call('Listen', host, port); }
-  // setCertificate renews the certificate, or that of a virtual host, for handshakes from now on.
-  setCertificate(cert, key, name = '') { return this.#call('SetCertificate', name, path.resolve(cert), path.resolve(key)); }
-
-  async accept() {
-    this.#accepting = this.#call('Accept', '', 0);
-    return new Connection(this.#session, await this.#accepting);
-  }
-
-  async* [Symbol.asyncIterator]() {
-    try {
-      while (!this.#closed) yield await this.accept();
-    } catch (e) {
-      if (!this.#closed) throw e;
-    }
-  }
-
-  // close ends a waiting accept; connections live on.
-  close() {
-    this.#closed = true;
-    this.#session.cancel(this.#accepting);
-    return this.#call('CloseServerContext');
-  }
-}
-
-// createServer gives a Server. A client whose handshake fails is passed over, unless the options say
-// { failed_handshakes: 'raise' }.
+// createServer gives a server, which takes clients in the places of listen, by accept or "for await". A
+// client whose handshake fails is passed over, unless the options have { failed_handshakes: 'raise' }.
 export async function createServer(cert, key, options = {}) {
-  const session = Session.get();
-  const handle = await session.call('NewServerContext', path.resolve(cert), path.resolve(key));
-  await session.setOptions(handle, { failed_handshakes: 'skip', ...options });
-  return new Server(session, handle);
+  const base = current ??= session(socketPath());
+  const call = onHandle(base, await base('NewServerContext', path.resolve(cert), path.resolve(key)));
+  await setOptions(call, { failed_handshakes: 'skip', ...options });
+  let accepting, closed = false;
+  return {
+    info: (name = '') => call('Info', name),
+    listen: (host = '127.0.0.1', port = 0) => call('Listen', host, port), // gives the port; 0: a free one
+    // Renews the certificate, or that of a virtual host, for handshakes from now on.
+    setCertificate: (file, keyFile, name = '') => call('SetCertificate', name, path.resolve(file), path.resolve(keyFile)),
+    async accept() { return new Connection(onHandle(base, await (accepting = call('Accept', '', 0)))); },
+    async* [Symbol.asyncIterator]() {
+      try { while (!closed) yield await this.accept(); } catch (e) { if (!closed) throw e; }
+    },
+    close() { // ends a waiting accept; connections live on
+      closed = true;
+      accepting?.cancel();
+      return call('CloseServerContext');
+    },
+  };
 }

@@ -1,62 +1,52 @@
 """TLS connections of the daemon tlsd, for Python 3.8 or newer. Copy this file.
 
     import tlsd
-
     with tlsd.connect("example.com", 443, alpn="http/1.1") as c:
         print(c.info("version"), c.info("subject"))
         c.sendall(b"GET / HTTP/1.0\r\nHost: example.com\r\n\r\n")
         print(c.makefile("rb").read())
 
-    page = tlsd.HTTPSConnection("example.com")      # an http.client.HTTPConnection
-    page.request("GET", "/")
-    print(page.getresponse().read())
+    class HTTPSConnection(http.client.HTTPSConnection):     # the same by http.client
+        def connect(self):
+            self.sock = tlsd.connect(self.host, self.port)
 
     server = tlsd.Server("server.crt", "server.key")
     port = server.listen("127.0.0.1")
     connection, address = server.accept()
 
 asyncio takes a connection as its socket: asyncio.open_connection(sock=c), loop.sock_recv(c, n), and
-loop.add_reader(c, callback), after c.setblocking(False). connect, accept and close may wait, so an
-event loop calls them by asyncio.to_thread.
+loop.add_reader(c, callback), after c.setblocking(False). A server is for add_reader, too. connect,
+close, and an accept without a client wait, so an event loop calls them by asyncio.to_thread.
 
 Each failed call raises Error with the attributes kind, code and text; tlsplugin.h lists the kinds.
 Options are those of tls_SetOption, with _ for -: min_version="1.3". Any thread may use any object.
-TlsPlugin.so is the file that $TLSPLUGIN names, else the one beside this file, else the installed one.
-"""
+TlsPlugin.so is the file that $TLSPLUGIN names, or is beside this file, or is installed."""
 import ctypes
-import http.client
+import io
 import math
 import os
 import select
 import socket
 
-_PIECE = 32 << 10  # what a Unix socket that is writable has room for, on Linux
-_MOST = 1 << 24  # of one Read or Write
-_PLACES = [os.path.dirname(os.path.abspath(__file__)), "/usr/local/lib/tlsd", "/usr/lib/tlsd"]
-
-
-def _load():
-    files = [os.path.join(place, "TlsPlugin.so") for place in _PLACES]
-    file = os.environ.get("TLSPLUGIN") or next(filter(os.path.exists, files), "TlsPlugin.so")
-    library = ctypes.CDLL(file)
-    types = {"t": ctypes.c_char_p, "i": ctypes.c_int32, "h": ctypes.c_int64,
-             "p": ctypes.c_void_p, "n": ctypes.c_size_t}
-    for name, parameters in {
-        "NewClient": "ti", "Handshake": "h", "Write": "hpn", "Read": "hpn", "Shutdown": "h",
-        "Descriptor": "h", "ReadPlain": "hpn", "WritePlain": "hpn", "Close": "h",
-        "SetInsecureSkipVerify": "hi", "SetTimeout": "hi", "SetOption": "htt",
-        "SetCertificate": "httt", "NewServerContext": "tt", "Listen": "hti", "Accept": "hti",
-        "CloseServerContext": "h", "Info": "htpn", "LastError": "pn", "ErrorKind": "pn", "ErrorCode": "",
-    }.items():
-        function = library["tls_" + name]
-        function.argtypes, function.restype = [types[p] for p in parameters], ctypes.c_int64
-        setattr(library, name, function)
-    return library
+_MOST, _PIECE = 1 << 24, 32 << 10  # of one Read or Write; what a writable Unix socket has room for
+_places = os.path.dirname(os.path.abspath(__file__)), "/usr/local/lib/tlsd", "/usr/lib/tlsd"
+_found = filter(os.path.exists, (place + "/TlsPlugin.so" for place in _places))
+_library = ctypes.CDLL(os.environ.get("TLSPLUGIN") or next(_found, "TlsPlugin.so"))
+_types = {"t": ctypes.c_char_p, "i": ctypes.c_int32, "h": ctypes.c_int64, "p": ctypes.c_void_p,
+          "n": ctypes.c_size_t}
+for _parameters, _names in {
+    "": "ErrorCode", "h": "Handshake Shutdown Descriptor Close CloseServerContext",
+    "hi": "SetInsecureSkipVerify SetTimeout", "hpn": "Read Write ReadPlain WritePlain",
+    "htt": "SetOption", "httt": "SetCertificate", "htpn": "Info", "hti": "Listen Accept",
+    "pn": "LastError ErrorKind", "ti": "NewClient", "tt": "NewServerContext",
+}.items():
+    for _function in (getattr(_library, "tls_" + name) for name in _names.split()):
+        _function.argtypes = [_types[p] for p in _parameters]
+        _function.restype = ctypes.c_int64
 
 
 class Error(OSError):
     """A call has failed: kind ("verify"), code (-32007), and text for people."""
-
     def __init__(self, kind, code, text):
         super().__init__(text)
         self.kind, self.code, self.text = kind, code, text
@@ -67,18 +57,17 @@ class Timeout(Error, socket.timeout):
 
 
 def _encoded(a):
-    if not isinstance(a, (str, os.PathLike)):
-        return a
-    text = os.fsencode(a)
-    if b"\0" in text:  # C would cut it off there
-        raise ValueError("%r: embedded null character" % a)
-    return text
+    if isinstance(a, (str, os.PathLike)):
+        a = os.fsencode(a)
+        if b"\0" in a:  # C would cut it off there
+            raise ValueError("%r: embedded null character" % os.fsdecode(a))
+    return a
 
 
 def _call(name, *args):
-    n = getattr(_library, name)(*map(_encoded, args))
+    n = getattr(_library, "tls_" + name)(*map(_encoded, args))
     if n < 0:
-        kind, code, text = _text("ErrorKind"), _library.ErrorCode(), _text("LastError")
+        kind, code, text = _text("ErrorKind"), _library.tls_ErrorCode(), _text("LastError")
         raise (Timeout if kind == "timeout" else Error)(kind, code, text)
     return n
 
@@ -91,199 +80,121 @@ def _text(name, *args):
     return buffer.raw[:n].decode()
 
 
-def _set_options(handle, options):
-    for name, value in sorted(options.items()):  # client_ca comes before client_cert
-        _call("SetOption", handle, name.replace("_", "-"), value)
+class _Handle(io.IOBase):  # which closes it after "with", and when it is forgotten
+    _timeout = None
+
+    def __init__(self, handle, options, free="Close"):
+        self._handle, self._free = handle, free
+        for name, value in sorted(options.items()):  # client_ca comes before client_cert
+            self._call("SetOption", name.replace("_", "-"), value)
+
+    def _call(self, name, *args): return _call(name, self._handle, *args)
+    # One fact, such as "alpn"; without a name all of them, as a JSON object.
+    def info(self, name=""): return _text("Info", self._handle, name)
+    # The descriptor to poll: readable when recv or accept would not wait; -1 after close.
+    def fileno(self): return -1 if self.closed else self._call("Descriptor")
+
+    def _wait(self, event):  # here, and not in C, so that Ctrl-C ends it
+        poll = select.poll()
+        poll.register(self._call("Descriptor"), event)
+        if not poll.poll(None if self._timeout is None else math.ceil(self._timeout * 1000)):
+            raise (BlockingIOError("the connection is not ready") if self._timeout == 0 else
+                   Timeout("timeout", -32009, "not ready within %gs" % self._timeout))
+
+    def close(self):
+        """Frees it when what was written has left. Raises an error that no call has raised."""
+        if not self.closed:
+            super().close()
+            self._call(self._free)
 
 
-def _address(text):
-    host, _, port = text.rpartition(":")
-    return (host.strip("[]"), int(port)) if port else ("", 0)
-
-
-def connect(host, port, *, timeout=None, cert=None, insecure=False, handshake=True, **options):
-    """Connects and does the handshake. cert: (certificate file, key file) to show. timeout: as of
-    settimeout, for the handshake too. handshake=False leaves it to the caller (STARTTLS)."""
-    c = Connection(_call("NewClient", host, port))
-    try:
-        c.settimeout(timeout)
-        _set_options(c._handle, options)
-        if cert:
-            _call("SetCertificate", c._handle, "", *cert)
-        if insecure:
-            _call("SetInsecureSkipVerify", c._handle, 1)
-        if handshake:
-            c.handshake()
-    except BaseException:
-        c.close()
-        raise
-    return c
-
-
-class Connection:
-    """A connection, with the methods of a socket. Its waits for data end at Ctrl-C, too."""
-
+class Connection(_Handle):
+    """A connection, with the methods of a socket. A file of makefile keeps it open, too."""
     family, type = socket.AF_UNIX, socket.SOCK_STREAM  # for asyncio
-    # Files of makefile keep the connection open, as they do a socket.
     makefile, _decref_socketios = socket.socket.makefile, socket.socket._decref_socketios
-
-    def __init__(self, handle):
-        self._handle, self._timeout, self._fd, self._freed = handle, None, -1, False
-        self._io_refs, self._closed = 0, False
-
-    def handshake(self):
-        _call("Handshake", self._handle)
-
-    def info(self, name=""):
-        """One fact, such as "alpn"; without a name all of them, as a JSON object."""
-        return _text("Info", self._handle, name)
-
-    def fileno(self):
-        """The descriptor to poll; -1 after close. Only this object may read from it."""
-        if self._fd < 0 and not self._freed:
-            self._fd = _call("Descriptor", self._handle)
-        return self._fd
+    _io_refs, _closed = 0, False
 
     def settimeout(self, seconds):
         """None: wait for ever. 0: BlockingIOError instead of a wait."""
-        if seconds is not None and seconds < 0:
-            raise ValueError("timeout %r: must not be negative" % seconds)
-        _call("SetTimeout", self._handle, min(math.ceil((seconds or 0) * 1000), 2**31 - 1))
+        self._call("SetTimeout", min(math.ceil((seconds or 0) * 1000), 2**31 - 1))
         self._timeout = seconds
 
-    def setblocking(self, on):
-        self.settimeout(None if on else 0)
+    def gettimeout(self): return self._timeout
+    def setblocking(self, on): self.settimeout(None if on else 0)
+    def handshake(self): self._call("Handshake")
+    def getsockname(self): return self.getpeername("local-address")
 
-    def gettimeout(self):
-        return self._timeout
+    def getpeername(self, which="peer-address"):
+        host, _, port = self.info(which).rpartition(":")
+        return host.strip("[]"), int(port or 0)
 
-    def getpeername(self):
-        return _address(self.info("peer-address"))
-
-    def getsockname(self):
-        return _address(self.info("local-address"))
-
-    def _wait(self, event):
-        if self.fileno() < 0:
-            return  # the call that follows says why
-        poll = select.poll()
-        poll.register(self._fd, event)
-        if poll.poll(None if self._timeout is None else math.ceil(self._timeout * 1000)):
-            return
-        if self._timeout == 0:
-            raise BlockingIOError("the connection is not ready")
-        raise Timeout("timeout", -32009, "not ready within %gs" % self._timeout)
-
-    def recv_into(self, buffer, nbytes=0, flags=0):
-        n = min(nbytes or memoryview(buffer).nbytes, _MOST)
-        if n == 0:
-            return 0
-        self._wait(select.POLLIN)
-        return _call("Read", self._handle, (ctypes.c_char * n).from_buffer(buffer), n)
+    def _read(self, name, size):
+        buffer = ctypes.create_string_buffer(min(size, _MOST))
+        return ctypes.string_at(buffer, self._call(name, buffer, len(buffer)))
 
     def recv(self, bufsize, flags=0):
         """At least one byte, or b"" when the peer has ended its direction properly."""
-        data = bytearray(min(bufsize, _MOST))
-        return bytes(memoryview(data)[: self.recv_into(data)])
+        self._wait(select.POLLIN)
+        return self._read("Read", bufsize)
+
+    def recv_into(self, buffer, nbytes=0, flags=0):
+        data = self.recv(nbytes or memoryview(buffer).nbytes)
+        memoryview(buffer).cast("B")[:len(data)] = data
+        return len(data)
 
     def send(self, data, flags=0):
-        most = _MOST
         if self._timeout is not None:
             self._wait(select.POLLOUT)
-            most = _PIECE
-        piece = bytes(memoryview(data).cast("B")[:most])
-        return _call("Write", self._handle, piece, len(piece))
+        piece = bytes(memoryview(data).cast("B")[:_MOST if self._timeout is None else _PIECE])
+        return self._call("Write", piece, len(piece))
 
     def sendall(self, data, flags=0):
         rest = memoryview(data).cast("B")
         while rest:
             rest = rest[self.send(rest):]
 
-    def sendmsg(self, buffers):
-        return self.send(b"".join(buffers))
+    def sendmsg(self, buffers): return self.send(b"".join(buffers))
+    # Plain text, before the handshake.
+    def send_plain(self, data): return self._call("WritePlain", bytes(data), len(data))
+    def recv_plain(self, bufsize): return self._read("ReadPlain", bufsize)
 
     def shutdown(self, how):
         """Ends writing with close_notify, unless how is SHUT_RD. Reading goes on."""
         if how != socket.SHUT_RD:
-            _call("Shutdown", self._handle)
-
-    def recv_plain(self, bufsize):
-        """Plain text, before the handshake."""
-        buffer = ctypes.create_string_buffer(bufsize)
-        n = _call("ReadPlain", self._handle, buffer, bufsize)
-        return buffer.raw[:n]
-
-    def send_plain(self, data):
-        return _call("WritePlain", self._handle, bytes(data), len(data))
+            self._call("Shutdown")
 
     def close(self):
-        """Frees the connection when what was written has left; raises an error in writing that
-        no call has raised."""
         self._closed = True
-        if self._io_refs <= 0 and not self._freed:
-            self._freed, self._fd = True, -1
-            _call("Close", self._handle)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def __del__(self):
-        try:
-            self.close()
-        except Exception:  # nobody is there to be told
-            pass
+        if self._io_refs <= 0:
+            super().close()
 
 
-class Server:
+class Server(_Handle):
     """Takes clients in the places of listen. Options as client_ca="ca.pem", client_cert="require"."""
-
     def __init__(self, cert, key, **options):
-        self._handle, self._freed = _call("NewServerContext", cert, key), False
-        _set_options(self._handle, options)
+        super().__init__(_call("NewServerContext", cert, key), options, "CloseServerContext")
 
-    def set_certificate(self, cert, key, name=""):
-        """Renews the certificate, or that of a virtual host, for handshakes from now on."""
-        _call("SetCertificate", self._handle, name, cert, key)
-
-    def listen(self, host="127.0.0.1", port=0):
-        """Returns the port; 0 takes any free one."""
-        return _call("Listen", self._handle, host, port)
-
-    def fileno(self):
-        """The descriptor to poll: it is readable while a client waits. -1 after close."""
-        return -1 if self._freed else _call("Descriptor", self._handle)
+    # Renews the certificate, or that of a virtual host, for handshakes from now on.
+    def set_certificate(self, cert, key, name=""): self._call("SetCertificate", name, cert, key)
+    # Returns the port; 0 takes any free one.
+    def listen(self, host="127.0.0.1", port=0): return self._call("Listen", host, port)
 
     def accept(self):
         """Returns (connection, address of the peer). A failed handshake raises Error."""
-        if not self._freed:  # a wait that Ctrl-C ends
-            poll = select.poll()
-            poll.register(self.fileno(), select.POLLIN)
-            poll.poll()
-        c = Connection(_call("Accept", self._handle, "", 0))
+        self._wait(select.POLLIN)
+        c = Connection(self._call("Accept", "", 0), {})
         return c, c.getpeername()
 
-    def close(self):
-        if not self._freed:
-            self._freed = True
-            _call("CloseServerContext", self._handle)
 
-    __enter__, __exit__ = Connection.__enter__, Connection.__exit__
-
-
-class HTTPSConnection(http.client.HTTPConnection):
-    """An HTTPConnection by tlsd; options are those of connect."""
-
-    default_port = 443
-
-    def __init__(self, host, port=None, timeout=None, options=None, **others):
-        super().__init__(host, port, timeout, **others)
-        self._options = options or {}
-
-    def connect(self):
-        self.sock = connect(self.host, self.port, timeout=self.timeout, **self._options)
-
-
-_library = _load()
+def connect(host, port, *, timeout=None, cert=None, insecure=False, handshake=True, **options):
+    """Connects and does the handshake. cert: (certificate file, key file) to show. timeout: as of
+    settimeout, for the handshake too. handshake=False leaves it to the caller (STARTTLS)."""
+    c = Connection(_call("NewClient", host, port), options)
+    c.settimeout(timeout)
+    if cert:
+        c._call("SetCertificate", "", *cert)
+    if insecure:
+        c._call("SetInsecureSkipVerify", 1)
+    if handshake:
+        c.handshake()
+    return c

@@ -11,7 +11,7 @@ set -eu
 case "${1:-}" in
 build) want='cc:gcc openssl:openssl curl:curl' headers='stdlib.h:libc6-dev' ;;
 test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 gnutls-cli:gnutls-bin node:nodejs valgrind:valgrind unshare:util-linux ip:iproute2 clang:clang musl-gcc:musl-tools g++:g++ nghttp:nghttp2-client nghttpd:nghttp2-server' headers='stdlib.h:libc6-dev' ;;
-services) want='cc:gcc openssl:openssl pg_ctlcluster:postgresql postfix:postfix dovecot:dovecot-imapd redis-server:redis-server mosquitto:mosquitto nginx:nginx javac:default-jdk-headless' headers='stdlib.h:libc6-dev' quiet=1 ;;
+services) want='cc:gcc openssl:openssl pg_ctlcluster:postgresql postfix:postfix dovecot:dovecot-imapd redis-server:redis-server mosquitto:mosquitto nginx:nginx javac:default-jdk-headless flock:util-linux' headers='stdlib.h:libc6-dev' quiet=1 keyring=1 ;;
 check) want='cc:gcc git:git cppcheck:cppcheck shellcheck:shellcheck codespell:codespell' headers='stdlib.h:libc6-dev' ;;
 scan) want='cc:gcc sslscan:sslscan testssl:testssl.sh' headers='stdlib.h:libc6-dev' ;;
 matrix) want='cc:gcc testssl:testssl.sh flock:util-linux unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' keyring=1 ;;

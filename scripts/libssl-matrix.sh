@@ -3,15 +3,13 @@
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
 # For each of them a small root is made of the packages of the Debian release that has
-# it: its libssl, its libc, its openssl, curl, python3, GnuTLS and sslscan. The packages come from the mirror that this
-# machine's apt uses, with lists and state of their own; apt checks the signatures against
-# Debian's keyring, and nothing is installed into the system. test/run/matrix then runs the
-# tests in the roots.
+# it: its libssl, its libc, its openssl, curl, python3, GnuTLS and sslscan. debian.sh says where
+# they come from. test/run/matrix then runs the tests in the roots.
 #
 # Environment:
 #   TLSD_LIBSSL_CACHE   folder of the roots; default $XDG_CACHE_HOME/tlsd/libssl. Roots younger than a day are
 #                       used as they are.
-#   TLSD_DEBIAN_MIRROR  URL of a Debian mirror; default: the first of apt's sources, else deb.debian.org
+#   TLSD_DEBIAN_MIRROR  see debian.sh
 #   TLSD_LIBSSL_ONLY    versions to run, separated by blanks: "3.0 4.0"; default: all
 #
 # A release that cannot be had is told, and counts as skipped; if none can, the exit status is 3. An
@@ -20,7 +18,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 cache=${TLSD_LIBSSL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tlsd/libssl}
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
 only=${TLSD_LIBSSL_ONLY:-}
 
 # version, suite, package of the library. The suites that move on may one day have another version:
@@ -31,73 +30,22 @@ releases='1.1.1 bullseye libssl1.1
 3.6 sid libssl3t64
 4.0 experimental libssl4'
 
-# mirror prints the URL of the mirror that apt uses.
-mirror() {
-	if [ -n "${TLSD_DEBIAN_MIRROR:-}" ]; then
-		echo "$TLSD_DEBIAN_MIRROR"
-		return
-	fi
-	# A source of Debian itself: of the security archive and of others the path differs.
-	for f in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-		[ -e "$f" ] || continue
-		sed -n -e 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' \
-			-e 's/^deb[[:space:]]\{1,\}\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]*\).*/\2/p' "$f"
-	done | grep -m 1 '/debian/*$' || echo http://deb.debian.org/debian
-}
-
-# configure writes apt's configuration for one root. The machine's own is left out, for it may have hooks and
-# other sources, except for its proxies and for what it thinks of a mirror that stands still.
-configure() { # dir suite
-	mkdir -p "$1/lists/partial" "$1/archives/partial"
-	suites=$2
-	# experimental is no whole release: what it does not have, sid has.
-	[ "$2" = experimental ] && suites='sid experimental'
-	for s in $suites; do
-		echo "deb [signed-by=$keyring] $url $s main"
-	done >"$1/sources.list"
-	cat >"$1/preferences" <<-END
-		Package: openssl openssl-* libssl*
-		Pin: release a=experimental
-		Pin-Priority: 990
-	END
-	# Packages that dpkg would configure depend on debconf. Nothing is configured here.
-	printf 'Package: debconf\nStatus: install ok installed\nVersion: 99\nArchitecture: all\nMaintainer: nobody\nDescription: left out\n' >"$1/status"
-	{
-		cat <<-END
-			Dir::State "$1";
-			Dir::State::status "$1/status";
-			Dir::State::extended_states "$1/extended_states";
-			Dir::Cache "$1";
-			Dir::Cache::pkgcache "";
-			Dir::Cache::srcpkgcache "";
-			Dir::Etc::main "/dev/null";
-			Dir::Etc::parts "/dev/null";
-			Dir::Etc::sourcelist "$1/sources.list";
-			Dir::Etc::sourceparts "/dev/null";
-			Dir::Etc::preferences "$1/preferences";
-			Dir::Etc::preferencesparts "/dev/null";
-			Dir::Etc::trustedparts "/dev/null";
-			Acquire::Languages "none";
-			Acquire::GzipIndexes "true";
-			Acquire::Retries "3";
-			Acquire::http::Timeout "30";
-			APT::Update::Error-Mode "any";
-			APT::Install-Recommends "false";
-			APT::Get::AllowUnauthenticated "false";
-		END
-		# As root apt fetches as another user, who cannot write to a private folder.
-		[ "$(id -u)" != 0 ] || echo 'APT::Sandbox::User "root";'
-		apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' || :
-	} >"$1/apt.conf"
-}
-
 # populate makes the root of one release in a new folder.
 populate() { # version suite library dir
 	new=$4
 	apt=$cache/apt/$2
 	rm -rf "$new"
 	mkdir -p "$new/root" "$new/dev" "$apt"
-	configure "$apt" "$2"
+	suites=$2
+	# experimental is no whole release: what it does not have, sid has.
+	[ "$2" = experimental ] && suites='sid experimental'
+	# shellcheck disable=SC2086
+	debian_apt "$apt" $suites
+	cat >"$apt/preferences" <<-END
+		Package: openssl openssl-* libssl*
+		Pin: release a=experimental
+		Pin-Priority: 990
+	END
 	export APT_CONFIG="$apt/apt.conf"
 	apt-get -qq update
 	rm -f "$apt"/archives/*.deb
@@ -113,26 +61,17 @@ populate() { # version suite library dir
 		;;
 	esac
 	root=$new/root
-	# Debian's merged /usr, which older packages leave to the installer.
-	mkdir -p "$root/usr/bin" "$root/usr/sbin" "$root/usr/lib" "$root/usr/lib64"
-	for d in bin sbin lib lib64; do
-		ln -s "usr/$d" "$root/$d"
-	done
-	for deb in "$apt"/archives/*.deb; do
-		dpkg-deb --fsys-tarfile "$deb" | tar -C "$root" -x --keep-directory-symlink --no-same-owner \
-			--exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale --exclude=./usr/lib/*/gconv
-	done
+	debian_unpack "$apt" "$root"
 	# Absolute links lead elsewhere when a compiler follows them from outside.
 	find "$root/usr/lib" "$root/usr/lib64" -type l -lname '/*' | while read -r link; do
 		ln -srfn "$root$(readlink "$link")" "$link"
 	done
 	dpkg-deb -x "$new"/dev/libssl-dev_*.deb "$new/dev"
-	rm -f "$apt"/archives/*.deb "$new"/dev/*.deb
+	rm -f "$new"/dev/*.deb
 	mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/run" "$root/src" "$root/etc/ssl/certs" "$root/var/lib"
 	echo '127.0.0.1 localhost' >"$root/etc/hosts"
 	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
 	printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
-	[ -e "$root/bin/sh" ] || ln -s dash "$root/bin/sh"
 	# What update-ca-certificates does.
 	cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
 	echo "$got" >"$new/version"
@@ -154,8 +93,7 @@ fetch() { # version suite library
 for tool in apt-get apt-config dpkg-deb flock setsid unshare ip; do
 	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
 done
-[ -e "$keyring" ] || missing="${missing:-} $keyring"
-url=$(mirror)
+[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
 mkdir -p "$cache"
 
 # For fetch_all: one release, in a process group of its own.

@@ -105,13 +105,14 @@ func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.Unix
 	return call
 }
 
+const opAccept = "tls.Accept"
+
 func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
-	const op = "tls.Accept"
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h, limit := s.reserve()
 	if limit != nil {
-		return s.refuse(op, ctxHandle, limit)
+		return s.refuse(opAccept, ctxHandle, limit)
 	}
 	sc, err := s.context(ctxHandle)
 	if err == nil && (host == "") != (port == 0) {
@@ -120,14 +121,14 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 			host, port)
 	}
 	if err != nil {
-		return s.refuse(op, ctxHandle, err)
+		return s.refuse(opAccept, ctxHandle, err)
 	}
 	var (
 		c    *connection
 		call *Call
 	)
 	timeout := cmp.Or(sc.timeout, s.Timeouts.Accept)
-	call = s.newCall(op, ctxHandle, func(ctx context.Context) (any, error) {
+	call = s.newCall(opAccept, ctxHandle, func(ctx context.Context) (any, error) {
 		ctx, stop := withTimeout(ctx, timeout, "no client has done its handshake")
 		defer stop()
 		ch, err := call.channel()

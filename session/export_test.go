@@ -27,6 +27,13 @@ func (s *Session) TrustDepth() int {
 	return n
 }
 
+// Watched counts the handles that a Wait looks at.
+func (s *Session) Watched() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.watched)
+}
+
 // SetReloadPause sets the shortest time between two looks of a context. No call must have been
 // made.
 func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }

@@ -13,21 +13,24 @@ import (
 // call on. Listen listens at once, and can take any free port. Accept without an address takes
 // clients from all addresses.
 
+const opListen = "tls.Listen"
+
 // Listen binds an address of this machine, and keeps its clients for later Accepts. Port 0 is any
 // free port. The result is the port.
 func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.onContext("tls.Listen", ctxHandle, func(ctx context.Context, c *serverContext) (any, error) {
+	listen := func(ctx context.Context, c *serverContext) (any, error) {
 		if port == 0 {
 			return c.listenAnywhere(ctx, host)
 		}
-		l, err := c.listener(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
+		l, err := c.listener(ctx, opListen, net.JoinHostPort(host, strconv.Itoa(port)))
 		if err != nil {
 			return nil, err
 		}
 		return l.port(), nil
-	})
+	}
+	return s.onContext(opListen, ctxHandle, listen)
 }
 
 // onContext makes a call that changes a context. The call waits for the earlier calls that do so.
@@ -66,7 +69,7 @@ func (c *serverContext) notifyListenersChanged() {
 // listenAnywhere listens on a free port.
 func (c *serverContext) listenAnywhere(ctx context.Context, host string) (any, error) {
 	l := c.newListener(net.JoinHostPort(host, "0"))
-	if err := l.open(ctx); err != nil {
+	if err := l.open(ctx, opListen); err != nil {
 		return nil, err
 	}
 	close(l.opened)

@@ -50,7 +50,7 @@ func (c *serverContext) accept(ctx context.Context, host string, port int) (arri
 	if host == "" && port == 0 {
 		return c.acceptAny(ctx)
 	}
-	l, err := c.listener(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
+	l, err := c.listener(ctx, opAccept, net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return arrival{}, err
 	}
@@ -74,8 +74,9 @@ func (l *listener) claim(a arrival) (arrival, error) {
 	return a, nil
 }
 
-// listener returns the listener of an address. At the first use it opens the listener.
-func (c *serverContext) listener(ctx context.Context, addr string) (*listener, error) {
+// listener returns the listener of an address. At the first use it opens the listener. op is the
+// call that needs the listener.
+func (c *serverContext) listener(ctx context.Context, op, addr string) (*listener, error) {
 	for {
 		c.s.mu.Lock()
 		if c.abandoned {
@@ -95,7 +96,7 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 		c.s.mu.Unlock()
 
 		if first {
-			if l.err = l.open(ctx); l.err != nil {
+			if l.err = l.open(ctx, op); l.err != nil {
 				c.s.mu.Lock()
 				delete(c.listeners, addr)
 				c.s.mu.Unlock()
@@ -123,10 +124,10 @@ func (c *serverContext) listener(ctx context.Context, addr string) (*listener, e
 	}
 }
 
-func (l *listener) open(ctx context.Context) *Error {
+func (l *listener) open(ctx context.Context, op string) *Error {
 	ctx, cancel := withTimeout(ctx, l.s.Timeouts.Connect, "no address")
 	defer cancel()
-	ln, err := l.s.listen(ctx, l.addr)
+	ln, err := l.s.listen(ctx, op, l.addr)
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
 		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
@@ -220,7 +221,7 @@ func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	began := time.Now()
 	if err := conn.Handshake(ctx); err != nil {
 		conn.Abort()
-		e := l.s.judgeHandshake("tls.Accept", peer, err, classify(ctx, err, kind.Handshake))
+		e := l.s.judgeHandshake(opAccept, peer, err, classify(ctx, err, kind.Handshake))
 		l.s.reportHandshake(Handshake{Server: true, Peer: peer, Failure: e, Skipped: skip},
 			began, conn)
 		e.Why = fmt.Sprintf("client %s: %s", peer, e.Why)

@@ -76,9 +76,9 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 }
 
 // listen listens on an address that the policy allows. The policy judges the address that is about
-// to be bound. addr comes from net.JoinHostPort. The script's host in it may have brackets of its
-// own.
-func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error) {
+// to be bound. op is the call that listens. addr comes from net.JoinHostPort. The script's host in
+// it may have brackets of its own.
+func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, error) {
 	colon := strings.LastIndexByte(addr, ':')
 	hostText, portText := addr[:colon], addr[colon+1:]
 	if strings.HasPrefix(hostText, "[") {
@@ -98,7 +98,11 @@ func (s *Session) listen(ctx context.Context, addr string) (net.Listener, error)
 		return nil, err
 	}
 	refuse := func(asked string) error {
-		return s.denied("tls.Accept", policy.KeyListen, asked, "listening on "+asked)
+		doing := "listening on " + asked
+		if port == 0 {
+			doing += ", any free port,"
+		}
+		return s.denied(op, policy.KeyListen, asked, doing)
 	}
 	if !s.Policy.MayListenOnPort(port) {
 		return nil, refuse(addr) // before a look-up

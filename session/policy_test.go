@@ -382,9 +382,11 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	r.refuses(r.SetOption(ctx, "client-ca", r.ca.File), "(ca-folders)")
 	r.refuses(r.SetCertificate(ctx, "", cert, r.cert.KeyFile), "(key-folders)")
 	r.refuses(r.SetCertificate(ctx, "a.test", r.cert.CertFile, key), "(key-folders)")
-	r.refuses(r.Listen(ctx, local, 0), "(listen)")
+	r.refuses(r.Listen(ctx, local, 0), "listening on "+local+":0, any free port, is not ",
+		"(listen)")
 	a.are(t, denied("tls.SetOption", r.ca.File, "ca-folders"), denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"),
-		denied("tls.SetCertificate", r.cert.CertFile, "key-folders"), denied("tls.Accept", local+":0", "listen"))
+		denied("tls.SetCertificate", r.cert.CertFile, "key-folders"), denied("tls.Listen", local+":0", "listen"))
+	r.ok(r.Listen(ctx, "127.0.0.2", 0)) // a rule that allows all ports allows any
 
 	// Each of these makes a new context of the engine.
 	r.ok(r.SetOption(ctx, "min-version", "1.2"))

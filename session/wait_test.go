@@ -10,11 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
-	"tlsd/internal/sockets"
 	"tlsd/internal/testkit"
 	"tlsd/session"
 )
@@ -362,113 +359,103 @@ func TestWaitGivesTheContextForWhichAClientWaits(t *testing.T) {
 	r.nothing()
 }
 
-// readable says whether a descriptor is readable.
-func readable(t *testing.T, c *net.UnixConn) (yes bool) {
-	t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		for {
-			if _, err = unix.Poll(p, 0); err != unix.EINTR {
-				break
+// TestWhatIsKnownIsReadyAtOnce: after a Read has told the end or an error, a Wait need not look.
+func TestWhatIsKnownIsReadyAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"", "cut"} {
+		r := newRig(t)
+		port, says := r.puppet()
+		h := r.watch(r.client(port))
+		says <- how
+		r.waitFor(h)
+		for range 20 {
+			if read := r.Read(h, 1); how == "cut" {
+				r.fails(read, kind.IO)
+			} else if data := r.ok(read).([]byte); len(data) > 0 {
+				t.Errorf("read %q, want the end", data)
+			}
+			if got := r.ok(r.Wait(0)); got != h {
+				t.Fatalf("Wait gives %v, want %d", got, h)
 			}
 		}
-		yes = p[0].Revents != 0
+		r.End()
+	}
+}
+
+// TestAHandleThatIsBeingClosedIsNotReady, whatever its Close waits for.
+func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
+	t.Parallel()
+	t.Run("connection", func(t *testing.T) {
+		t.Parallel()
+		g := newGate(fakeengine.Write)
+		r := newRig(t, g.install)
+		r.SetGrace(time.Hour)
+		port, says := r.puppet()
+		h := r.watch(r.client(port))
+		says <- ""
+		r.waitFor(h)
+		r.ok(r.Read(h, 1)) // it is at its end
+		write := r.start(r.Write(h, []byte("x")))
+		await(t, g.first(), "the Write")
+		r.waitFor(h) // of no matter to a Read
+		closing := r.start(r.Close(h))
+		r.nothing()
+		g.release <- nil
+		write.ok()
+		closing.ok()
+		r.nothing()
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return yes
+	t.Run("context", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.SetGrace(time.Hour)
+		ctx, port := r.listener()
+		r.watch(ctx)
+		quiet := r.ok(r.Listen(ctx, local, 0)).(int)
+		accept := r.start(r.Accept(ctx, local, quiet))
+		r.arrival(port)
+		r.waitFor(ctx)
+		closing := r.start(r.CloseServerContext(ctx))
+		r.nothing()
+		accept.Cancel()
+		accept.fails(kind.Cancelled)
+		closing.ok()
+		r.nothing()
+	})
 }
 
-// copyOf returns a duplicate of a socket.
-func copyOf(t *testing.T, c *net.UnixConn) *net.UnixConn {
-	t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
+// TestAWaitBesideAReadReadsNothing: what comes is the Read's.
+func TestAWaitBesideAReadReadsNothing(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Read)
+	r := newRig(t, g.install)
+	port, says := r.puppet()
+	h := r.watch(r.client(port))
+	read := r.start(r.Read(h, 10))
+	await(t, g.first(), "the Read")
+	says <- "x"
+	r.nothing()
+	if n := len(g.arrived); n != 0 {
+		t.Errorf("a Wait reads beside a Read")
 	}
-	fd := -1
-	raw.Control(func(n uintptr) { fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 3) })
-	if err != nil {
-		t.Fatal(err)
+	g.release <- nil
+	if got := string(read.ok().([]byte)); got != "x" {
+		t.Errorf("read %q", got)
 	}
-	return unixConn(t, fd)
 }
 
-func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
+// TestAHandleThatHasEndedIsForgotten, so that a Wait has no more to look at.
+func TestAHandleThatHasEndedIsForgotten(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ctx, port := r.listener()
-	r.arrival(port)
-	r.waitFor(r.watch(ctx)) // the client comes before the signal
-	polled, second := pair(t)
-	r.ok(r.Signal(ctx, copyOf(t, polled), second))
-	for clients := 1; clients < 4; clients++ {
-		if !readable(t, polled) {
-			t.Errorf("a client waits, and the signal is not readable")
-		}
-		r.arrival(port)
-		for range 2 {
-			testkit.Until(t, "a client", func() bool { return readable(t, polled) })
-			r.ok(r.Accept(ctx, "", 0))
-		}
-		if readable(t, polled) {
-			t.Errorf("no client waits, and the signal is readable")
-		}
-		r.arrival(port)
-		testkit.Until(t, "a client", func() bool { return readable(t, polled) })
+	h := r.watch(r.client(r.echo()))
+	ctx := r.watch(r.server())
+	if n := r.Watched(); n != 2 {
+		t.Errorf("%d handles are watched, want 2", n)
 	}
-	more, other := pair(t)
-	e := r.fails(r.Signal(ctx, copyOf(t, more), other), kind.State)
-	if !strings.Contains(e.Why, "has its pair already") {
-		t.Error(e)
-	}
-	if rest(t, more); readable(t, polled) != true {
-		t.Error("the first pair is no longer readable")
-	}
+	r.ok(r.Close(h))
 	r.ok(r.CloseServerContext(ctx))
-	testkit.Until(t, "the end", func() bool { return len(rest(t, polled)) <= 1 })
-}
-
-// TestASignalThatIsNoneOrMisusedHarmsNothing: bad sockets are refused, and misuse harms only the
-// caller.
-func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	ctx, port := r.listener()
-	a, b := pair(t)
-	c, d := pair(t)
-	unconnected, err := sockets.New(unix.AF_UNIX, unix.SOCK_STREAM)
-	if err != nil {
-		t.Fatal(err)
+	if n := r.Watched(); n != 0 {
+		t.Errorf("%d handles are watched after their end", n)
 	}
-	r.fails(r.Signal(ctx, b, unixConn(t, unconnected)), kind.Params)
-	rest(t, a) // the good end is closed, too
-	r.fails(r.Signal(99, c, d), kind.Handle)
-
-	// The caller fills the pair, reads bytes of the session, and closes the pair.
-	polled, second := pair(t)
-	dup := copyOf(t, second)
-	r.ok(r.Signal(ctx, copyOf(t, polled), second))
-	dup.SetWriteDeadline(time.Now().Add(-time.Second))
-	raw, _ := dup.SyscallConn()
-	raw.Control(func(fd uintptr) {
-		for {
-			const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
-			data := make([]byte, 4096)
-			if _, err := unix.SendmsgN(int(fd), data, nil, nil, flags); err != nil {
-				return
-			}
-		}
-	})
-	r.arrival(port)
-	r.ok(r.Accept(ctx, "", 0))
-	polled.Close()
-	dup.Close()
-	r.arrival(port)
-	r.ok(r.Accept(ctx, "", 0))
 }

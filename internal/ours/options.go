@@ -3,12 +3,14 @@ package ours
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"tlsd/rpc/client"
 	"tlsd/session"
 )
 
-// The calls of a Session about options, facts, certificates, places to listen, and plain text.
+// The calls of a Session about options, facts, certificates, places to listen, plain text, waits
+// for several handles, and the end of one direction.
 
 type options interface {
 	SetOption(ctx context.Context, h client.Handle, name, value string) error
@@ -18,6 +20,16 @@ type options interface {
 	Listen(ctx context.Context, ctxHandle client.Handle, host string, port int) (int, error)
 	ReadPlain(ctx context.Context, h client.Handle, maxBytes int) ([]byte, error)
 	WritePlain(ctx context.Context, h client.Handle, data []byte) (int, error)
+	Wait(ctx context.Context, bound time.Duration) (client.Handle, error)
+	Shutdown(ctx context.Context, h client.Handle) error
+}
+
+func (p *inProcess) Wait(ctx context.Context, bound time.Duration) (client.Handle, error) {
+	return p.handle(ctx, func() *session.Call { return p.s.Wait(bound) })
+}
+
+func (p *inProcess) Shutdown(ctx context.Context, h client.Handle) error {
+	return p.do(ctx, func() *session.Call { return p.s.Shutdown(session.Handle(h)) })
 }
 
 func (p *inProcess) SetOption(ctx context.Context, h client.Handle, name, value string) error {
@@ -62,6 +74,14 @@ func (p *inProcess) WritePlain(ctx context.Context, h client.Handle, data []byte
 	return give[int](ctx, p, func() *session.Call {
 		return p.s.WritePlain(session.Handle(h), data)
 	})
+}
+
+func (p *viaPlugin) Wait(ctx context.Context, bound time.Duration) (client.Handle, error) {
+	return p.handle(ctx, "Wait", max(bound.Milliseconds(), -1))
+}
+
+func (p *viaPlugin) Shutdown(ctx context.Context, h client.Handle) error {
+	return p.do(ctx, "Shutdown", h)
 }
 
 func (p *viaPlugin) SetOption(ctx context.Context, h client.Handle, name, value string) error {

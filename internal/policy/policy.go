@@ -152,19 +152,20 @@ func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 		})
 }
 
-// MayListenOnPort says whether the policy allows the port on any address.
+// MayListenOnPort says whether the policy allows the port on any address. Port 0, any free one,
+// needs a rule that allows all.
 func (p Policy) MayListenOnPort(port int) bool {
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {
-		return l.ports.has(port)
+		return l.allowsPort(port)
 	})
 }
 
 // MayListen judges the address of a listener. The unspecified address stands for all addresses of
-// the machine. That of IPv6 also stands for those of IPv4.
+// the machine. That of IPv6 also stands for those of IPv4. Port 0 is as for MayListenOnPort.
 func (p Policy) MayListen(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {
-		return l.ports.has(int(a.Port())) && (!l.net.IsValid() || l.net.Contains(addr))
+		return l.allowsPort(int(a.Port())) && (!l.net.IsValid() || l.net.Contains(addr))
 	})
 }
 

@@ -99,6 +99,11 @@ type Listen struct {
 
 func (l Listen) String() string { return l.text }
 
+// allowsPort judges a port; 0 is any that is free.
+func (l Listen) allowsPort(port int) bool {
+	return l.ports.has(port) || port == 0 && l.ports == everyPort
+}
+
 // MarshalText writes it.
 func (l Listen) MarshalText() ([]byte, error) { return []byte(l.text), nil }
 
@@ -174,11 +179,13 @@ func parsePattern(s string) (string, error) {
 // ports is a range of ports.
 type ports struct{ low, high int }
 
+var everyPort = ports{1, 65535}
+
 func (p ports) has(port int) bool { return p.low <= port && port <= p.high }
 
 func parsePorts(s string) (ports, error) {
 	if s == "*" {
-		return ports{1, 65535}, nil
+		return everyPort, nil
 	}
 	low, high, isRange := strings.Cut(s, "-")
 	if !isRange {

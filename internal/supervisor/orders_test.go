@@ -1,15 +1,16 @@
 package supervisor
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +98,19 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 	}
 }
 
+// waitsForRoom says whether a question was tried, and waits now.
+func waitsForRoom() bool {
+	sending := []byte("tlsd/internal/supervisor.(*Supervisor).sendQuery(")
+	stacks := make([]byte, 1<<20)
+	for g := range bytes.SplitSeq(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+		head, calls, _ := bytes.Cut(g, []byte("\n"))
+		if bytes.Contains(head, []byte("[select")) && bytes.HasPrefix(calls, sending) {
+			return true
+		}
+	}
+	return false
+}
+
 // If a worker's channel is full, the question follows when the worker has read.
 func TestQuestionsWaitForRoom(t *testing.T) {
 	t.Parallel()
@@ -119,39 +133,38 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	worker.SetDeadline(time.Now().Add(testkit.Patience))
 	for ours.TrySend(handoff.ToWorker{}) == nil { // until it is full
 	}
-	asked := func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(w.queries) == most
-	}
-	var reader sync.WaitGroup
-	reader.Go(func() {
-		for !asked() {
-			time.Sleep(time.Millisecond)
+	all := s.collect(func(*session) bool { return true })
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for _, v := range all {
+			s.sendQuery(t.Context(), v)
 		}
-		buf := make([]byte, handoff.MaxMessage)
-		for n := 0; n < most; {
-			k, err := worker.Read(buf)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			var msg handoff.ToWorker
-			if json.Unmarshal(buf[:k], &msg) == nil && msg.Describe != 0 {
-				s.queryAnswered(w, &handoff.Described{Number: msg.Describe})
-				n++
-			}
+	}()
+	testkit.Until(t, "a question waits for room", func() bool {
+		if isClosed(sent) {
+			t.Fatal("nobody has read, and the questions are over")
 		}
+		return waitsForRoom()
 	})
-	list := s.Sessions(t.Context())
-	reader.Wait()
-	for _, got := range list {
-		if !got.Known {
-			t.Fatalf("session %d is not known", got.Number)
+	buf := make([]byte, handoff.MaxMessage)
+	for n := 0; n < most; {
+		k, err := worker.Read(buf)
+		testkit.Must(t, err)
+		var msg handoff.ToWorker
+		if json.Unmarshal(buf[:k], &msg) == nil && msg.Describe != 0 {
+			s.queryAnswered(w, &handoff.Described{Number: msg.Describe})
+			n++
 		}
 	}
-	if len(list) != most || len(w.queries) != 0 {
-		t.Errorf("%d sessions, %d questions open", len(list), len(w.queries))
+	<-sent
+	for _, v := range all {
+		if v.await(t.Context()); !v.Known {
+			t.Errorf("session %d is not known", v.Number)
+		}
+	}
+	if len(all) != most || len(w.queries) != 0 {
+		t.Errorf("%d sessions, %d questions open", len(all), len(w.queries))
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // Patience is how long a test waits for an event that must come. Only a hang takes as long.
-const Patience = 3 * time.Minute
+const Patience = 5 * time.Minute
 
 // Must ends the test if there is an error.
 func Must(tb testing.TB, err error) {

@@ -257,6 +257,7 @@ func (p *patient) afterHandshake() []function {
 		{"tls.Write", func(h client.Handle) error { _, err := p.s.Write(p.ctx, h, []byte("hi")); return err }},
 		{"tls.Write", func(h client.Handle) error { _, err := p.s.Write(p.ctx, h, nil); return err }},
 		{"tls.Read", func(h client.Handle) error { _, err := p.s.Read(p.ctx, h, 100); return err }},
+		{"tls.Shutdown", func(h client.Handle) error { return p.s.Shutdown(p.ctx, h) }},
 		{"tls.PeerCertSubject", func(h client.Handle) error { _, err := p.s.PeerCertSubject(p.ctx, h); return err }},
 		{"tls.Version", func(h client.Handle) error { _, err := p.s.Version(p.ctx, h); return err }},
 	}
@@ -315,13 +316,36 @@ func TestBadHandles(t *testing.T) {
 			function{"tls.Handshake", func(h client.Handle) error { return p.s.Handshake(p.ctx, h) }},
 			function{"tls.Close", func(h client.Handle) error { return p.s.CloseConn(p.ctx, h) }},
 			function{"tls.SetInsecureSkipVerify", func(h client.Handle) error { return p.s.SetInsecureSkipVerify(p.ctx, h, true) }},
+			function{"tls.ReadPlain", func(h client.Handle) error {
+				_, err := p.s.ReadPlain(p.ctx, h, 10)
+				return err
+			}},
+			function{"tls.WritePlain", func(h client.Handle) error {
+				_, err := p.s.WritePlain(p.ctx, h, []byte("x"))
+				return err
+			}},
 		), append(bad, named{"of the other sort", server, "it is a server context"})...)
 		refused([]function{
 			{"tls.Accept", func(h client.Handle) error { _, err := p.s.Accept(p.ctx, h, "127.0.0.1", free); return err }},
 			{"tls.CloseServerContext", func(h client.Handle) error { return p.s.CloseServerContext(p.ctx, h) }},
+			{"tls.Listen", func(h client.Handle) error {
+				_, err := p.s.Listen(p.ctx, h, "127.0.0.1", free)
+				return err
+			}},
 		}, append(bad, named{"of the other sort", connection, "it is a connection"})...)
 		refused([]function{ // of either sort
 			{"tls.SetTimeout", func(h client.Handle) error { return p.s.SetTimeout(p.ctx, h, time.Millisecond) }},
+			{"tls.SetOption", func(h client.Handle) error {
+				return p.s.SetOption(p.ctx, h, "watch", "1")
+			}},
+			{"tls.SetCertificate", func(h client.Handle) error {
+				cert := w.cert
+				return p.s.SetCertificate(p.ctx, h, "", cert.CertFile, cert.KeyFile)
+			}},
+			{"tls.Info", func(h client.Handle) error {
+				_, err := p.s.HandleInfo(p.ctx, h, "")
+				return err
+			}},
 		}, bad...)
 		if testd.Listening(t, free) {
 			t.Error("somebody listens for an Accept that was refused")

@@ -113,9 +113,15 @@ func (d *desk) client() client.Handle {
 // pair is a connection at both ends, done its handshake if shaken.
 func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
-	ctx := testkit.Bounded(d.t)
 	way := map[bool]string{true: "accept", false: "later"}[shaken]
-	testkit.Must(d.t, d.s.SetOption(ctx, d.context, "handshake", way))
+	testkit.Must(d.t, d.s.SetOption(testkit.Bounded(d.t), d.context, "handshake", way))
+	return d.meet(shaken)
+}
+
+// meet is the same, and changes nothing of the context.
+func (d *desk) meet(shaken bool) (cl, accepted client.Handle) {
+	d.t.Helper()
+	ctx := testkit.Bounded(d.t)
 	cl = d.client()
 	come := make(chan client.Handle, 1)
 	go func() {

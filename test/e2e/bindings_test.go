@@ -205,7 +205,8 @@ func TestThePythonBindingIsAClient(t *testing.T) {
 			"zero: 'localhost\\x00.example.com': embedded null character\n" +
 			"file: Error file\ncut: Error io\n" +
 			"late: Timeout timeout\nwould wait\nthen: True\n" +
-			"handshake: Error state\nclosed: Error handle\n",
+			"handshake: Error state\nclosed: Error handle\nleft open: True\n" +
+			"no text: ArgumentError\n",
 		"starttls": "b'220 ready\\n'\n9\nb'220 go\\n'\nb'secret'\n",
 	})
 }

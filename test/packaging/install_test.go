@@ -52,6 +52,10 @@ var installed = map[string]fs.FileMode{
 	"usr/share/doc/tlsd/docs/settings.md":              0o644,
 	"usr/share/doc/tlsd/docs/upgrading.md":             0o644,
 	"usr/share/doc/tlsd/docs/user.md":                  0o644,
+	"usr/share/tlsd/bindings/README.md":                0o644,
+	"usr/share/tlsd/bindings/tlsd.lua":                 0o644,
+	"usr/share/tlsd/bindings/tlsd.mjs":                 0o644,
+	"usr/share/tlsd/bindings/tlsd.py":                  0o644,
 }
 
 // The libraries that installed files may need: the C library, which is several files before glibc

@@ -145,7 +145,7 @@ func TestWithoutAHandshakeThereIsNoChannel(t *testing.T) {
 			"tls."+op+": handle 1: the handshake is not done")
 		call.fails("tls." + op + ": handle 1: the handshake is not done")
 	}
-	h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: ")
+	p.noDescriptor(h, "state", -32002, beforeHandshake)
 
 	// A failed handshake leaves no channel.
 	shake := h.start("Handshake", 1)
@@ -157,7 +157,37 @@ func TestWithoutAHandshakeThereIsNoChannel(t *testing.T) {
 		t.Errorf("the channel of a handshake that has failed gives %d, %v; want its end", n,
 			err)
 	}
-	h.send("Descriptor", 1).fails("tls.Descriptor: handle 1: ")
+	p.noDescriptor(h, "state", -32002, beforeHandshake)
+}
+
+// noDescriptor checks what is said of a handle of which tlsd tells no Status.
+func (p *peer) noDescriptor(h *host, kind string, code int, want string) {
+	p.t.Helper()
+	r := p.answers(h.send("Descriptor", 1), "tls.Status", fmt.Sprintf(
+		`"error":{"code":%d,"message":"m","data":{"kind":%q}}`, code, kind))
+	if r.N != -1 || r.Text != want {
+		p.t.Errorf("Descriptor gives %d, %q; want %q", r.N, r.Text, want)
+	}
+	h.errorOf(kind, code)
+}
+
+const beforeHandshake = "tls.Descriptor: handle 1: there is none before the handshake"
+
+// TestOnlyTlsdKnowsWhetherThereIsAHandle, so it is asked why there is no descriptor.
+func TestOnlyTlsdKnowsWhetherThereIsAHandle(t *testing.T) {
+	t.Parallel()
+	_, h, p := opened(t)
+	p.noDescriptor(h, "handle", -32001,
+		"tls.Descriptor: handle 1: no such connection or context")
+	p.noDescriptor(h, "state", -32002, beforeHandshake)
+	p.noDescriptor(h, "limit", -32011, "m")
+	// Its data may have gone over JSON, for want of descriptors.
+	r := p.answers(h.send("Descriptor", 1), "tls.Status",
+		`"result":{"read":"open","write":"open","received":0,"sent":0}`)
+	if r.N != -1 || r.Text != beforeHandshake {
+		t.Errorf("Descriptor gives %d, %q", r.N, r.Text)
+	}
+	h.errorOf("state", -32002)
 }
 
 func TestASecondHandshakeSendsNoSecondDescriptor(t *testing.T) {

@@ -163,7 +163,6 @@ func TestErrorsOfThePluginHaveKinds(t *testing.T) {
 		{"ReadPlain", []any{1, 1<<24 + 1}, "params", -32602},
 		{"ReadPlain", []any{1, 1, "no buffer"}, "params", -32602},
 		{"Read", []any{1, 0}, "params", -32602},
-		{"Descriptor", []any{1}, "state", -32002},
 	} {
 		if r := h.call(c.op, c.args...); r.N != -1 {
 			t.Errorf("%s %v gives %d, %q", c.op, c.args, r.N, r.Text)

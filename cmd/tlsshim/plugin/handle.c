@@ -5,6 +5,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "connection.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "use.h"
@@ -17,7 +18,8 @@ static const struct method
 	set_timeout = { .name = "tls.SetTimeout", .number = true },
 	set_option = { .name = "tls.SetOption",
 		       .texts = { { "name", PLAIN }, { "value", OPTION_VALUE } } },
-	signal_ = { .name = "tls.Signal" };
+	signal_ = { .name = "tls.Signal" },
+	status = { .name = "tls.Status", .result = OBJECT };
 
 int64_t connection_set_timeout(struct process *p, struct call *c)
 {
@@ -83,6 +85,21 @@ static bool make_signal(struct use *u)
 	return has && !gone;
 }
 
+/* Says why a handle has no descriptor. Only tlsd knows whether there is such a handle. */
+static void fail_without_descriptor(struct use *u)
+{
+	struct call c = use_call(u, &status);
+	const char *kind = "state";
+
+	if (client_run(u->p, &c) < 0)
+		kind = error_kind(u->p).name;
+	free(c.text);
+	if (strcmp(kind, "handle") == 0)
+		use_fail(u, kind, "no such connection or context");
+	else if (strcmp(kind, "state") == 0)
+		use_fail(u, kind, "there is none before the handshake");
+}
+
 int64_t connection_descriptor(struct process *p, struct call *c)
 {
 	struct use u;
@@ -97,7 +114,7 @@ int64_t connection_descriptor(struct process *p, struct call *c)
 	if (!failed && (use_has_data(&u) || (u.ch && u.ch->context && make_signal(&u))))
 		fd = use_fd(&u);
 	else if (!failed && (!u.ch || !u.ch->context))
-		use_fail(&u, "state", "there is none before the handshake");
+		fail_without_descriptor(&u);
 	use_end(&u);
 	return fd;
 }

@@ -56,6 +56,7 @@ func needRoot(t *testing.T, why string) {
 // A service is a server: where its files are, as which user it runs, and its process.
 type service struct {
 	t    *testing.T
+	root string // the folder that is its file system; empty: the machine's
 	dir  string
 	uid  int
 	name string
@@ -66,6 +67,9 @@ type service struct {
 	mu  sync.Mutex // guards log
 	log bytes.Buffer
 }
+
+// nobody is that user in a root.
+const nobody = 65534
 
 // newService prepares a server that runs as a user, or as the tester if that is not root.
 func newService(t *testing.T, account string) *service {
@@ -81,21 +85,38 @@ func newService(t *testing.T, account string) *service {
 	return s
 }
 
+// within moves the service into a root, before it has files.
+func (s *service) within(root string) {
+	s.t.Helper()
+	if root == "" {
+		return
+	}
+	dir, err := os.MkdirTemp(filepath.Join(root, "tmp"), "")
+	testkit.Must(s.t, err)
+	s.t.Cleanup(func() { testkit.Must(s.t, os.RemoveAll(dir)) })
+	testkit.Must(s.t, os.Chown(dir, s.uid, -1))
+	s.root, s.dir = root, strings.TrimPrefix(dir, root)
+}
+
+// path is the path of a file of the service, as its programs see it.
 func (s *service) path(name string) string { return filepath.Join(s.dir, name) }
+
+// outside is the same for the test.
+func (s *service) outside(name string) string { return filepath.Join(s.root, s.path(name)) }
 
 // folder makes a folder that is the server's.
 func (s *service) folder(name string) string {
 	s.t.Helper()
-	testkit.Must(s.t, os.MkdirAll(s.path(name), 0o700))
-	testkit.Must(s.t, os.Chown(s.path(name), s.uid, -1))
+	testkit.Must(s.t, os.MkdirAll(s.outside(name), 0o700))
+	testkit.Must(s.t, os.Chown(s.outside(name), s.uid, -1))
 	return s.path(name)
 }
 
 // file writes a file that is the server's alone.
 func (s *service) file(name, text string) string {
 	s.t.Helper()
-	testkit.Must(s.t, os.WriteFile(s.path(name), []byte(text), 0o600))
-	testkit.Must(s.t, os.Chown(s.path(name), s.uid, -1))
+	testkit.Must(s.t, os.WriteFile(s.outside(name), []byte(text), 0o600))
+	testkit.Must(s.t, os.Chown(s.outside(name), s.uid, -1))
 	return s.path(name)
 }
 
@@ -129,9 +150,14 @@ func (s *service) begin(program string, args ...string) {
 		"LC_ALL=C", "HOME=" + s.dir}
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	s.cmd.WaitDelay = time.Second // its children may have its output
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: s.root}
 	if s.uid != os.Getuid() {
-		credential := &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+		who := &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
+		s.cmd.SysProcAttr.Credential = who
+	} else if s.root != "" { // only in a namespace of its own a user may change the root
+		s.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		s.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody,
+			HostID: s.uid, Size: 1}}
 	}
 	done := s.done
 	testkit.Must(s.t, testd.Spawn(s.cmd, func() {

@@ -9,7 +9,9 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,8 +30,9 @@ const superuser, secret = "postgres", "a password of this test"
 
 const installed = "/usr/lib/postgresql/*/bin"
 
-// postgresVersion is the newest that is installed.
-func postgresVersion(t *testing.T) int {
+// postgresRoot gives the root that has PostgreSQL 17: the machine's, which is empty, or the one
+// that scripts/postgresql.sh has made.
+func postgresRoot(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command(need(t, "postgres", installed), "--version").Output()
 	testkit.Must(t, err)
@@ -37,15 +40,26 @@ func postgresVersion(t *testing.T) int {
 	major, _, _ := strings.Cut(words[2], ".")
 	version, err := strconv.Atoi(major)
 	testkit.Must(t, err)
-	return version
+	if version >= 17 {
+		return ""
+	}
+	root := os.Getenv("TLSD_TEST_POSTGRESQL")
+	if why, none := strings.CutPrefix(root, "-"); none || root == "" {
+		t.Skipf("PostgreSQL %d knows no TLS at once; make services found no 17: %s",
+			version, why)
+	}
+	return root
 }
 
 // startPostgres starts a server that takes connections with TLS only: somebody's by the
-// certificate, others' by the password.
-func startPostgres(t *testing.T, w *world) (port int) {
+// certificate, others' by the password. root is where it is installed.
+func startPostgres(t *testing.T, w *world, root string) (port int) {
 	t.Helper()
-	postgres, initdb := need(t, "postgres", installed), need(t, "initdb", installed)
+	bin := filepath.Dir(need(t, "postgres", filepath.Join(root, installed)))
+	bin = strings.TrimPrefix(bin, root) // as it is seen there
+	initdb, postgres := bin+"/initdb", bin+"/postgres"
 	s := newService(t, "nobody")
+	s.within(root)
 	cert, key, ca := s.identity(w)
 	data := s.path("data")
 	s.run(initdb, "--pgdata="+data, "--username="+superuser,
@@ -67,7 +81,7 @@ func startPostgres(t *testing.T, w *world) (port int) {
 func TestPostgresChangesToTLS(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	port := startPostgres(t, w)
+	port := startPostgres(t, w, "")
 	d := testd.Start(t)
 	upgraded := func(t *testing.T, which string) session {
 		t.Helper()
@@ -123,11 +137,9 @@ func TestPostgresChangesToTLS(t *testing.T) {
 
 func TestPostgresBeginsWithTLS(t *testing.T) {
 	t.Parallel()
-	if version := postgresVersion(t); version < 17 {
-		t.Skipf("PostgreSQL %d knows no TLS at once: 17 does", version)
-	}
+	root := postgresRoot(t)
 	w := newWorld(t)
-	port := startPostgres(t, w)
+	port := startPostgres(t, w, root)
 	m := newMine(t, testd.Start(t))
 	h := m.dial(w, port, nil, "alpn", "postgresql")
 	testkit.Must(t, m.Handshake(m.ctx, h))
@@ -137,8 +149,17 @@ func TestPostgresBeginsWithTLS(t *testing.T) {
 	s := session{m, h}
 	s.startup(superuser)
 	if why := s.authenticate(s.endPoint()); why != "" {
-		t.Error(why)
+		t.Fatal(why)
 	}
+	got := s.query("select ssl, current_setting('server_version_num')::int >= 170000 " +
+		"from pg_stat_ssl where pid = pg_backend_pid()")
+	if got != "t t" {
+		t.Errorf("the server says %q of the connection", got)
+	}
+	testkit.Must(t, s.CloseConn(s.ctx, s.h))
+
+	h = m.dial(w, port, nil, "alpn", "h2") // a client of another protocol
+	failed(t, m.Handshake(m.ctx, h), client.KindHandshake, "no_application_protocol")
 }
 
 // A session speaks version 3 of PostgreSQL's protocol, as much of it as is needed here.

@@ -21,7 +21,7 @@ func TestTheCorpusOfThePluginIsReplayed(t *testing.T) {
 	for _, name := range libFuzzerTargets {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 			defer cancel()
 			program, err := buildLibFuzzer(ctx, "../../..", t.TempDir(), name)
 			if err != nil {

@@ -1,6 +1,8 @@
 """cases.py CASE: uses tlsd.py. See bindings_test.go, whose environment says where the peers are."""
 
 import asyncio
+import gc
+import http.client
 import json
 import os
 import signal
@@ -28,8 +30,13 @@ def kind_of(call, *args, **named):
     return "none"
 
 
+class HTTPSConnection(http.client.HTTPSConnection):
+    def connect(self):
+        self.sock = tlsd.connect(self.host, self.port, ca=CA)
+
+
 def https():
-    c = tlsd.HTTPSConnection("localhost", int(E["HTTPS"]), options={"ca": CA})
+    c = HTTPSConnection("localhost", int(E["HTTPS"]))
     for i in range(2):  # one connection
         c.request("POST", "/", ALL_BYTES * 1000)
         answer = c.getresponse()
@@ -93,6 +100,14 @@ def errors():
         print("then:", got == ALL_BYTES * 40000)
         print("handshake:", kind_of(c.send_plain, b"x"))
     print("closed:", kind_of(c.recv, 10))
+    for _ in range(100):
+        to("ECHO")  # forgotten ones are closed
+    gc.collect()
+    print("left open:", len(os.listdir("/proc/self/fd")) < 50)
+    try:
+        tlsd.connect(7, 443)
+    except Exception as e:  # and not the end of the program
+        print("no text:", type(e).__name__)
 
 
 def server():
