@@ -10,7 +10,7 @@ import (
 // client, or scripts of this source tree read them. A process that starts tlsd may have them.
 var otherVariables = []string{
 	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_STRICT_WRITES",
-	"TLSD_DEBIAN_MIRROR", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY",
+	"TLSD_DEBIAN_MIRROR", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY", "TLSD_POSTGRESQL_CACHE",
 }
 
 // testVariables is the prefix of the variables for tests.

@@ -16,8 +16,6 @@ type Child struct {
 	State string
 }
 
-func (c Child) String() string { return strconv.Itoa(c.PID) + " " + c.State }
-
 // Children lists the children of a process, of all its threads. It needs Linux.
 func Children(pid int) (children []Child) {
 	pattern := fmt.Sprintf("/proc/%d/task/*/children", pid)
