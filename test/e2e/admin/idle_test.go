@@ -1,0 +1,47 @@
+package admin
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tlsd/internal/testd"
+)
+
+// mostIdle bounds the anonymous memory of an idle worker, in KiB. With room: OpenSSL 3.0 and two
+// processors need 3.0 MiB in a position-independent build, and 2.2 MiB in another.
+const mostIdle = 3500
+
+// An idle session costs little. With -v the test says how much: the table in docs/operations.md has
+// it.
+func TestAnIdleWorkerNeedsLittleMemory(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may look at the memory of workers")
+	}
+	t.Setenv("GOMAXPROCS", "2") // each processor that runs the worker adds to its heap
+	d := testd.Start(t)
+	c := d.Dial(t)
+	if _, err := c.Backend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	workers := slices.DeleteFunc(d.Processes(), func(pid int) bool { return pid == d.PID })
+	if len(workers) == 0 {
+		t.Fatal("there is no worker")
+	}
+	for _, pid := range workers {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, _ := strings.Cut(string(text), "\nAnonymous:")
+		kib, err := strconv.Atoi(strings.Fields(after)[0])
+		if err != nil || kib == 0 || kib > mostIdle {
+			t.Errorf("worker %d has %d KiB (%v), want at most %d", pid, kib, err,
+				mostIdle)
+		}
+		t.Logf("worker %d has %d KiB of memory of its own", pid, kib)
+	}
+}
