@@ -1,9 +1,7 @@
 #!/bin/sh
-# deps.sh build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|containers|monitoring -
-# install what
-# building (and the demo), testing, the tests with servers, scanning, the matrix of OpenSSL's
-# versions, the suites on arm64 and under other kernels, benchmarking, or the tests of the units,
-# packages, containers and metrics need.
+# deps.sh WHAT - install what a target of the Makefile needs. WHAT is one of
+#   build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|containers|monitoring.
+# build serves the demo, too; scan and matrix the scanners and the matrix of OpenSSL's versions.
 #
 # Looks for each command first and calls apt-get only for what is missing, so it
 # does nothing on a prepared machine. Where apt-get cannot be used, it says
