@@ -10,7 +10,8 @@ import (
 // client, or scripts of this source tree read them. A process that starts tlsd may have them.
 var otherVariables = []string{
 	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_STRICT_WRITES",
-	"TLSD_DEBIAN_MIRROR", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY", "TLSD_POSTGRESQL_CACHE",
+	"TLSD_DEBIAN_MIRROR", "TLSD_KERNEL_CACHE", "TLSD_KERNEL_ONLY", "TLSD_KERNEL_RUN",
+	"TLSD_KERNEL_TIME", "TLSD_LIBSSL_CACHE", "TLSD_LIBSSL_ONLY", "TLSD_POSTGRESQL_CACHE",
 }
 
 // testVariables is the prefix of the variables for tests.
