@@ -52,7 +52,9 @@ static void take_reason(const struct answer *a, char *why)
 	char *message = a->error.at ? json_text(a->error) : NULL;
 	const char *text = message ? message : "tlsd has sent an answer to nothing";
 
-	text_add(why, WHY_BYTES, "%s", strncmp(text, "lost: ", 6) == 0 ? text + 6 : text);
+	if (strncmp(text, "lost: ", 6) == 0)
+		text += 6;
+	text_add(why, WHY_BYTES, "%s", *text ? text : "tlsd gives no reason");
 	free(message);
 }
 
