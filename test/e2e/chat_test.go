@@ -50,9 +50,10 @@ func script(t *testing.T, d *testd.Daemon, cert *testcert.Cert, count int) (*pro
 func compiled(t *testing.T) program {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "chat")
-	header := filepath.Join(root(t), "cmd/tlsshim/plugin")
+	header, plugin := filepath.Join(root(t), "cmd/tlsshim/plugin"), testd.Plugin(t)
 	testkit.Must(t, testcc.Compile(t.Context(), testkit.Tool(t, "cc"), exe,
-		[]string{"testdata/chat/chat.c", testd.Plugin(t)}, "-I"+header))
+		[]string{"testdata/chat/chat.c", plugin}, "-I"+header,
+		"-Wl,-rpath,"+filepath.Dir(plugin))) // make's plugin has a soname
 	return program{name: exe}
 }
 

@@ -231,10 +231,16 @@ ExecStart=/usr/bin/tlsd --socket /run/tlsd/tlsd.sock --allow-uid alice
 	plugin := []string{"env", "TLSD_EXE=/usr/bin/tlsd", "python3", "/tmp/ask.py"}
 	m.run("root", "systemctl", "daemon-reload")
 	m.run("root", "systemctl", "start", "own.service")
-	for _, refused := range [][]string{plugin, {"sh", "-c", "tlsshim status 2>&1 || true"}} {
-		if out := m.run("alice", refused...); !strings.Contains(out,
-			"nor one of trusted-users in /etc/tlsd/client.conf") {
-			t.Errorf("%v, without client.conf: %s", refused, out)
+	for _, refused := range []struct {
+		command []string
+		says    string
+	}{
+		{plugin, "nor one of trusted-users in /etc/tlsd/client.conf"},
+		{[]string{"sh", "-c", "tlsshim status 2>&1 || true"},
+			"nor in trusted-users of /etc/tlsd/client.conf"},
+	} {
+		if out := m.run("alice", refused.command...); !strings.Contains(out, refused.says) {
+			t.Errorf("%v, without client.conf: %s", refused.command, out)
 		}
 	}
 	m.write("/etc/tlsd/client.conf", "root", "0644",
