@@ -46,9 +46,10 @@ func TestCompletionsAreTheTables(t *testing.T) {
 	var words, zsh, fish, names []string
 	for _, sub := range subcommands {
 		words = append(words, sub.name)
-		zsh = append(zsh, fmt.Sprintf("'%s:%s'", sub.name, sub.about))
-		fish = append(fish,
-			fmt.Sprintf("complete -c tlsshim -n __fish_use_subcommand -f -a %s -d '%s'\n", sub.name, sub.about))
+		zsh = append(zsh, fmt.Sprintf("'%s:%s'", sub.name,
+			strings.ReplaceAll(sub.about, "'", `'\''`)))
+		fish = append(fish, fmt.Sprintf("complete -c tlsshim -n __fish_use_subcommand "+
+			"-f -a %s -d '%s'\n", sub.name, strings.ReplaceAll(sub.about, "'", `\'`)))
 	}
 	for i := range methods {
 		names = append(names, strings.Fields(methods[i].usage())[0])

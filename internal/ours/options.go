@@ -77,7 +77,11 @@ func (p *inProcess) WritePlain(ctx context.Context, h client.Handle, data []byte
 }
 
 func (p *viaPlugin) Wait(ctx context.Context, bound time.Duration) (client.Handle, error) {
-	return p.handle(ctx, "Wait", max(bound.Milliseconds(), -1))
+	ms := bound.Milliseconds()
+	if bound < 0 { // no limit
+		ms = -1
+	}
+	return p.handle(ctx, "Wait", ms)
 }
 
 func (p *viaPlugin) Shutdown(ctx context.Context, h client.Handle) error {

@@ -30,6 +30,7 @@ var installed = map[string]fs.FileMode{
 	"usr/share/doc/tlsd/tlsd.toml":                     0o644,
 	"usr/share/doc/tlsd/tlsd.rules.yml":                0o644,
 	"usr/share/doc/tlsd/tlsd-dashboard.json":           0o644,
+	"usr/share/doc/tlsd/tlsd.logrotate":                0o644,
 	"usr/share/bash-completion/completions/tlsd":       0o644,
 	"usr/share/bash-completion/completions/tlsshim":    0o644,
 	"usr/share/zsh/site-functions/_tlsd":               0o644,
