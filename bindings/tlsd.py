@@ -81,7 +81,7 @@ def _text(name, *args):
 
 
 class _Handle(io.IOBase):  # which closes it after "with", and when it is forgotten
-    _timeout = None
+    _timeout = _free = None
 
     def __init__(self, handle, options, free="Close"):
         self._handle, self._free = handle, free
@@ -105,7 +105,7 @@ class _Handle(io.IOBase):  # which closes it after "with", and when it is forgot
         """Frees it when what was written has left. Raises an error that no call has raised."""
         if not self.closed:
             super().close()
-            self._call(self._free)
+            if self._free: self._call(self._free)  # else it was never made
 
 
 class Connection(_Handle):
