@@ -75,6 +75,10 @@ func startPostgres(t *testing.T, w *world, root string) (port int) {
 		args = append(args, "-c", setting)
 	}
 	s.serve(port, syscall.SIGINT, postgres, args...) // SIGINT: without waiting for clients
+	// It listens before it is ready, and refuses the clients of that time.
+	testkit.Until(t, "PostgreSQL is ready", func() bool {
+		return strings.Contains(s.said(), "ready to accept connections")
+	})
 	return port
 }
 
