@@ -48,11 +48,12 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 // A thread is the right to be in the library, with the things that belong to one stay there.
 type thread struct {
 	number int
-	// bio is the memory BIO that an SSL writes to. Outside of a stay it is empty, and no SSL
-	// has it. So one for each thread is enough for any number of connections.
-	bio uintptr
-	arg [4]uintptr // the arguments of calls that must not allocate
-	few [1 << 10]byte
+	// An SSL writes to bio, and the bytes are taken from far: they are a BIO pair. Outside of a
+	// stay the pair is empty, and no SSL uses it. So one for each thread is enough for any
+	// number of connections.
+	bio, far uintptr
+	taken    uintptr    // the address that BIO_nread returns
+	arg      [4]uintptr // the arguments of calls that must not allocate
 }
 
 // A gate lets a limited number of threads in. The thread that left last enters next, because its
@@ -89,14 +90,15 @@ func (g *gate) leave(t *thread) {
 	<-g.room
 }
 
-// equip gives each thread its BIO. No other goroutine uses the library yet. No call may come before
-// OPENSSL_init_ssl.
+// equip gives each thread its pair of BIOs. No other goroutine uses the library yet. No call may
+// come before OPENSSL_init_ssl.
 func (l *Library) equip() error {
-	ok := true
+	var ok bool
 	q := l.exclusiveFor("", 0, func(own *thread) {
+		l.empty = call(l.sym.bioNew, call(l.sym.bioSMem))
+		ok = l.empty != 0
 		for _, t := range append(l.gate.out, own) {
-			t.bio = l.newBIO()
-			ok = ok && t.bio != 0
+			ok = l.newBIOPair(t) && ok
 		}
 	})
 	if !ok {
@@ -105,8 +107,22 @@ func (l *Library) equip() error {
 	return nil
 }
 
-// newBIO makes a memory BIO. Call it inside exclusive.
-func (l *Library) newBIO() uintptr { return call(l.sym.bioNew, call(l.sym.bioSMem)) }
+// newBIOPair makes the pair of a thread. Call it inside exclusive. If it fails, the thread has no
+// pair, and each operation on the thread fails.
+func (l *Library) newBIOPair(t *thread) bool {
+	var ends struct{ near, far uintptr } // on the heap, where C may write
+	call(l.sym.bioNewPair, uintptr(unsafe.Pointer(&ends.near)), bioBytes,
+		uintptr(unsafe.Pointer(&ends.far)), 1)
+	t.bio, t.far = ends.near, ends.far
+	return t.bio != 0 && t.far != 0
+}
+
+// freeBIOPair frees the pair of a thread. The end of an SSL lives until the SSL has another.
+func (t *thread) freeBIOPair(l *Library) {
+	call(l.sym.bioFree, t.bio)
+	call(l.sym.bioFree, t.far)
+	t.bio, t.far = 0, 0
+}
 
 // A Watcher is called when threads enter and leave the library. So its owner knows what a thread
 // did when it crashed, and notices a thread that does not return. method is the tls method that the

@@ -37,13 +37,13 @@
 // # The socket and the SSL
 //
 // The SSL reads the socket itself (SSL_set_rfd), and only inside RawConn.Read and RawConn.Write;
-// io.go has the rules. It writes to a memory BIO. Before the thread leaves the library, the content
-// of the BIO is taken out, and Go sends it. One write(2) sends up to 64 KiB of data. An SSL that
-// writes to the socket makes one write(2) for each record.
+// io.go has the rules. It writes to memory, a BIO pair. Before the thread leaves the library, Go
+// sends the content of the pair. One write(2) sends up to 64 KiB of data. An SSL that writes to the
+// socket makes one write(2) for each record.
 //
 // SSL_write never wants to wait. So no record is half sent inside the SSL, and the answer to a
 // KeyUpdate is in nobody's way. A failed send is no failure of the SSL, which goes on reading. The
-// BIO belongs to the thread and not to the connection, so an idle connection has no memory for
+// pair belongs to the thread and not to the connection, so an idle connection has no memory for
 // outgoing bytes.
 //
 // This measures the cost:

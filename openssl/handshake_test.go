@@ -1,9 +1,11 @@
 package openssl_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
@@ -504,5 +506,52 @@ func TestServerSendsItsChain(t *testing.T) {
 		if n := len(peer.ConnectionState().PeerCertificates); n != 3 {
 			t.Errorf("the client has got %d certificates, want 3", n)
 		}
+	}
+}
+
+// The memory for outgoing bytes has 128 KiB.
+func TestAHandshakeMessageMayBeLongerThanTheMemoryForIt(t *testing.T) {
+	t.Parallel()
+	id := newIdentity(t)
+	long := bytes.Clone(id.cert.CertPEM)
+	other := testcert.NewCA(t, "not of this chain").PEM()
+	block, _ := pem.Decode(other)
+	certs := 1
+	for ; certs*len(block.Bytes) < 200<<10; certs++ {
+		long = append(long, other...)
+	}
+	ctx, err := load(t).NewServerContext(long, id.cert.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ctx.Free)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			t.Parallel()
+			ours, peers := tcpPair(t)
+			c, err := ctx.NewServer(ours)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			peer := tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost",
+				MaxVersion: version})
+			errc := make(chan error, 1)
+			go func() { errc <- peer.HandshakeContext(bounded(t)) }()
+			err = c.Handshake(bounded(t))
+			if perr := <-errc; err != nil || perr != nil {
+				t.Fatalf("handshake: %v; the peer's: %v", err, perr)
+			}
+			if got := len(peer.ConnectionState().PeerCertificates); got != certs {
+				t.Errorf("the peer has got %d certificates, want %d", got, certs)
+			}
+			if _, err := c.Write(bounded(t), []byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 5)
+			if _, err := io.ReadFull(peer, got); err != nil || string(got) != "hello" {
+				t.Errorf("the peer has read %q, %v", got, err)
+			}
+		})
 	}
 }

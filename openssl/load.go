@@ -28,8 +28,9 @@ type Library struct {
 	KeyLog func(line string)
 
 	sym     symbols
-	major   int    // 1, 3 or 4
-	version string // OpenSSL_version(0)
+	empty   uintptr // a memory BIO without bytes
+	major   int     // 1, 3 or 4
+	version string  // OpenSSL_version(0)
 	path    string
 	pair    string // see Pair
 

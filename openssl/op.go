@@ -53,6 +53,7 @@ type op struct {
 	// One stay and its result.
 	fn     uintptr
 	args   []uintptr // of argv
+	fd     uintptr   // of the socket, during a stay
 	argv   [3]uintptr
 	errArg [2]uintptr
 	ret    int32
@@ -201,6 +202,7 @@ func (o *op) once(fd uintptr) (want direction) {
 	c := o.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	o.fd = fd
 	switch o.kind {
 	case opReset:
 		return o.lookForReset(fd)
@@ -298,7 +300,7 @@ func (o *op) judge(q queue) (want direction) {
 	switch o.code {
 	case sslErrorWantRead:
 		return readable
-	case sslErrorWantNothing, sslErrorWantWrite: // memory always has room
+	case sslErrorWantNothing, sslErrorWantWrite: // the memory was full, and is empty now
 		return nothing
 	case sslErrorZeroReturn:
 		if o.kind == opRead && o.closed {

@@ -7,9 +7,10 @@ import (
 	"unsafe"
 )
 
-// Outgoing bytes. An SSL writes into the memory BIO of its current thread. Before the thread leaves
-// the library, everything is taken out of the BIO and appended to the Conn's unsent bytes. The
-// rules:
+// Outgoing bytes. An SSL writes into memory: into the BIO pair of its current thread. Before the
+// thread leaves the library, everything is taken out of the pair. The records of a Write are sent
+// from there. All other bytes are appended to the Conn's unsent bytes, and so is what the system
+// does not take. The rules:
 //
 //   - Unsent bytes are sent in order, by write(2) that cannot block, under Conn.mu. The next
 //     operation sends them: the Write that has made them, a Read, another Write, Close.
@@ -25,7 +26,10 @@ const (
 	piece = 64 << 10
 	// outBytes is room for a piece in records.
 	outBytes = piece + 8<<10
-	// leastRoom is the smallest room for one BIO_read.
+	// bioBytes is the size of a pair. A Write has room for its piece there, also in records of
+	// 64 bytes (RFC 8449 section 4). A longer handshake message takes several stays.
+	bioBytes = 2 * piece
+	// leastRoom is the smallest room for more unsent bytes.
 	leastRoom = 2 << 10
 	// mostOwed limits the answers to a peer that asks and does not read.
 	mostOwed = 64 << 10
@@ -63,10 +67,13 @@ func (b *outbox) drop() {
 	*b = outbox{}
 }
 
-// attach makes the SSL write to the thread's BIO. The SSL keeps this BIO until it comes to another
+// attach makes the SSL write to the thread's pair. The SSL keeps this BIO until it comes to another
 // thread, because only the SSL that is on the thread uses the BIO.
 func (c *Conn) attach(t *thread) bool {
-	if c.wbio == t.bio {
+	switch t.bio {
+	case 0: // newBIOPair has failed
+		return false
+	case c.wbio:
 		return true
 	}
 	sym := &c.lib.sym
@@ -80,60 +87,84 @@ func (c *Conn) attach(t *thread) bool {
 	return true
 }
 
-// collect takes the SSL's output out of the BIO. It says whether the library's statements about it
+// collect takes the SSL's output out of the pair. It says whether the library's statements about it
 // fit together. For a Write the records must be whole, and at least as many as the Write has
 // sealed. For a Handshake or shutdown the size must be the one that the library reports.
 func (o *op) collect(t *thread) (sound bool) {
-	c, sym := o.c, &o.c.lib.sym
+	c := o.c
 	n, want := 0, 0
 	if o.kind == opHandshake || o.kind == opShutdown {
-		t.arg[0], t.arg[1], t.arg[2], t.arg[3] = t.bio, bioCtrlPending, 0, 0
-		want = int(int64(call(sym.bioCtrl, t.arg[:4]...)))
+		want = t.written(c.lib)
 	}
 	for !sound {
-		room := t.few[:] // a Read usually has no output, and needs no memory for it
-		if o.kind != opRead {
-			room = c.out.tail()
-		}
-		t.arg[0], t.arg[1], t.arg[2] = t.bio, uintptr(unsafe.Pointer(&room[0])),
-			uintptr(len(room))
-		got := int(int32(call(sym.bioRead, t.arg[:3]...)))
-		if got <= 0 || got > len(room) {
+		got := t.take(c.lib)
+		if len(got) == 0 {
 			sound = o.kind == opRead || n == want && o.sealed == 0
 			break
 		}
-		if o.kind == opRead {
-			c.out.add(room[:got])
-			o.renounced = o.renounced || c.renounces(room[:got])
-		} else {
-			c.out.mem = c.out.mem[:len(c.out.mem)+got]
-		}
-		n += got
+		n += len(got)
 		switch o.kind {
+		case opRead:
+			c.out.owed += len(got)
+			o.renounced = o.renounced || c.renounces(got)
 		case opWrite:
-			count, size := records(c.out.mem)
+			count, size := records(got)
 			o.besides = count - o.sealed
-			sound = o.besides >= 0 && size == len(c.out.mem)
-		case opHandshake, opShutdown:
+			if sound = o.besides >= 0 && size == len(got); sound {
+				c.sendRecords(o.fd, got)
+				continue
+			}
+		default:
 			sound = n == want
 		}
+		c.out.add(got)
 	}
 	if c.mute || c.shut || len(c.out.mem) == 0 {
 		c.out.drop()
 	}
 	if !sound { // Bytes of one connection must not come into another's stream.
-		call(sym.bioFree, t.bio)
-		t.bio = c.lib.newBIO()
+		t.freeBIOPair(c.lib)
+		c.lib.newBIOPair(t)
 	}
 	return sound
 }
 
-// add appends the output of a Read.
+// written is the number of bytes that an SSL has written.
+func (t *thread) written(l *Library) int {
+	t.arg[0], t.arg[1], t.arg[2], t.arg[3] = t.far, bioCtrlPending, 0, 0
+	return int(int64(call(l.sym.bioCtrl, t.arg[:4]...)))
+}
+
+// take returns bytes that an SSL has written. They are valid until an SSL writes again. A pair that
+// becomes empty begins anew at its start, so one take returns all (BIO_nread, BIO_s_bio(3)).
+func (t *thread) take(l *Library) []byte {
+	t.arg[0], t.arg[1], t.arg[2] = t.far, uintptr(unsafe.Pointer(&t.taken)), bioBytes
+	n := int(int32(call(l.sym.bioNread, t.arg[:3]...)))
+	if n <= 0 || n > bioBytes || t.taken == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(pointer(t.taken)), n)
+}
+
+// sendRecords sends the records of a Write. There are no unsent bytes before them. If the system
+// does not take all, sendRecords keeps them.
+func (c *Conn) sendRecords(fd uintptr, p []byte) {
+	sent, err := send(fd, p)
+	if sent == len(p) {
+		return
+	}
+	c.out.add(p)
+	c.out.sent = sent
+	if err != nil {
+		c.sendFailed(err)
+	}
+}
+
+// add appends p.
 func (b *outbox) add(p []byte) {
 	for len(p) > 0 {
 		n := copy(b.tail(), p)
 		b.mem = b.mem[:len(b.mem)+n]
-		b.owed += n
 		p = p[n:]
 	}
 }
@@ -148,23 +179,36 @@ func (c *Conn) renounces(p []byte) bool {
 // push sends what the system takes at once, and says whether nothing is left. The caller holds
 // c.mu, and is in a function that RawConn calls.
 func (c *Conn) push(fd uintptr) (all bool) {
-	for c.out.sent < len(c.out.mem) {
-		n, err := syscall.Write(int(fd), c.out.mem[c.out.sent:])
-		switch {
-		case err == nil && n > 0:
-			c.out.sent += n
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
-			return false
-		default:
-			c.sendFailed(err)
-			return true
-		}
+	n, err := send(fd, c.out.mem[c.out.sent:])
+	c.out.sent += n
+	switch {
+	case err != nil:
+		c.sendFailed(err)
+		return true
+	case c.out.sent < len(c.out.mem):
+		return false
 	}
 	if !c.out.empty() {
 		c.out.drop()
 	}
 	return true
+}
+
+// send is write(2) until the system takes no more, which is no error.
+func send(fd uintptr, p []byte) (sent int, err error) {
+	for sent < len(p) {
+		n, err := syscall.Write(int(fd), p[sent:])
+		switch {
+		case err == nil && n > 0:
+			sent += n
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return sent, nil
+		default:
+			return sent, err
+		}
+	}
+	return sent, nil
 }
 
 // sendFailed ends the outgoing direction. The caller holds c.mu.

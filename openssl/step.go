@@ -28,8 +28,8 @@ func (o *op) step(t *thread) {
 	o.sound = o.collect(t)
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
 	// the difference: it is at its end only after the end of the stream. A library that never
-	// reports an end is not believed, so the empty memory BIO must be at its end.
-	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(t.bio) &&
+	// reports an end is not believed, so an empty memory BIO must be at its end.
+	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(o.lib().empty) &&
 		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
 }

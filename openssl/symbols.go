@@ -62,7 +62,7 @@ type symbols struct {
 	defaultCertFile, defaultCertDir                         uintptr
 	defaultCertFileEnv, defaultCertDirEnv                   uintptr
 	bioNew, bioSMem, bioWrite, bioFree                      uintptr
-	bioRead, bioCtrl, bioUpRef                              uintptr
+	bioNewPair, bioNread, bioCtrl, bioUpRef                 uintptr
 	pemReadX509Aux, pemReadPrivateKey, pkeyFree, cryptoFree uintptr
 }
 
@@ -191,10 +191,11 @@ func (s *symbols) table() []symbol {
 		{"BIO_new", &s.bioNew, false},
 		{"BIO_s_mem", &s.bioSMem, false},
 		{"BIO_write", &s.bioWrite, false},
-		{"BIO_read", &s.bioRead, false},
 		{"BIO_ctrl", &s.bioCtrl, false},
 		{"BIO_up_ref", &s.bioUpRef, false},
 		{"BIO_free", &s.bioFree, false},
+		{"BIO_new_bio_pair", &s.bioNewPair, false},
+		{"BIO_nread", &s.bioNread, false},
 		{"PEM_read_bio_X509_AUX", &s.pemReadX509Aux, false},
 		{"PEM_read_bio_PrivateKey", &s.pemReadPrivateKey, false},
 		{"EVP_PKEY_free", &s.pkeyFree, false},
