@@ -138,6 +138,7 @@ func (t *thread) written(l *Library) int {
 // take returns bytes that an SSL has written. They are valid until an SSL writes again. A pair that
 // becomes empty begins anew at its start, so one take returns all (BIO_nread, BIO_s_bio(3)).
 func (t *thread) take(l *Library) []byte {
+	t.taken = 0
 	t.arg[0], t.arg[1], t.arg[2] = t.far, uintptr(unsafe.Pointer(&t.taken)), bioBytes
 	n := int(int32(call(l.sym.bioNread, t.arg[:3]...)))
 	if n <= 0 || n > bioBytes || t.taken == 0 {
