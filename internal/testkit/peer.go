@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,7 +103,7 @@ func Unanswered(tb testing.TB) int {
 	tb.Cleanup(func() { syscall.Close(fd) })
 	port := bindLoopback(tb, fd)
 	Must(tb, syscall.Listen(fd, 0))
-	filler, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	filler, err := net.Dial("tcp", Addr(port))
 	Must(tb, err)
 	tb.Cleanup(func() { filler.Close() })
 	// The kernel shows the length of a listener's queue as rx_queue (proc_pid_net(5)).
@@ -126,6 +127,9 @@ func Port(tb testing.TB) int {
 	Must(tb, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
 	return bindLoopback(tb, fd)
 }
+
+// Addr is a port of 127.0.0.1, as net.Dial wants it.
+func Addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // bindLoopback binds a socket to any port of 127.0.0.1, and returns the port.
 func bindLoopback(tb testing.TB, fd int) int {

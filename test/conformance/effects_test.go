@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -121,7 +120,7 @@ var effects = map[string]func(d *desk){
 		write(renewed)
 		shown := ""
 		for want := sum(renewed.Cert.Raw); shown != want; { // it looks once a second
-			c, err := tls.Dial("tcp", d.address(), goClient(d))
+			c, err := tls.Dial("tcp", testkit.Addr(d.port), goClient(d))
 			d.must(err)
 			shown = sum(c.ConnectionState().PeerCertificates[0].Raw)
 			c.Close()
@@ -177,8 +176,6 @@ func (d *desk) must(err error) {
 	testkit.Must(d.t, err)
 }
 
-func (d *desk) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port)) }
-
 // tells checks a fact.
 func (d *desk) tells(h client.Handle, name, want string) {
 	d.t.Helper()
@@ -217,7 +214,7 @@ func goClient(d *desk) *tls.Config {
 // visit is a client that does its handshake, and stays.
 func (d *desk) visit(c *tls.Config) error {
 	d.t.Helper()
-	conn, err := tls.Dial("tcp", d.address(), c)
+	conn, err := tls.Dial("tcp", testkit.Addr(d.port), c)
 	if err == nil {
 		d.t.Cleanup(func() { conn.Close() })
 	}
@@ -249,7 +246,7 @@ func (d *desk) play(c *tls.Config, part func(*tls.Conn)) (port int) {
 // garbage is a client that does not speak TLS.
 func (d *desk) garbage() {
 	d.t.Helper()
-	c, err := net.Dial("tcp", d.address())
+	c, err := net.Dial("tcp", testkit.Addr(d.port))
 	d.must(err)
 	defer c.Close()
 	_, err = c.Write([]byte("GET / HTTP/1.0\r\n\r\n"))

@@ -9,7 +9,6 @@ import (
 	"net"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,7 +120,9 @@ var ends = []end{
 		b.close()
 	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
 		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK},
-		wantPlugin: [][]string{ // what was written is lost, and the next call tells: which one it is depends on when the reset is noticed
+		// what was written is lost, and the next call tells: which one it is depends on
+		// when the reset is noticed
+		wantPlugin: [][]string{
 			{`Write: 20000 bytes`, `Read: 3 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`,
 				`Write: tls.Write: handle N: write: connection reset by peer`, closeOK},
 			{`Write: 20000 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`, `Read: 3 bytes`,
@@ -144,7 +145,8 @@ var ends = []end{
 	{who: they, how: "close in the handshake", act: func(b *bout) {
 		b.theyLeave()
 	}, want: []string{"Handshake: " + fmt.Sprintf(duringEnd, "tls.Handshake"), closeOK},
-		wantServer: []string{"Accept: handshake: tls.Accept: handle N: client PEER: TLS handshake failed: the peer closed the connection during the handshake"}},
+		wantServer: []string{"Accept: handshake: tls.Accept: handle N: client PEER: TLS " +
+			"handshake failed: the peer closed the connection during the handshake"}},
 
 	{who: we, how: "clean close", act: func(b *bout) {
 		b.close()
@@ -211,9 +213,12 @@ func TestEnds(t *testing.T) {
 		for _, e := range ends {
 			for _, r := range []role{asClient, asServer} {
 				for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-					t.Run(fmt.Sprintf("%s/%s/our %s/%s", e.who, e.how, r, versionOf(v)), func(t *testing.T) {
+					name := fmt.Sprintf("%s/%s/our %s/%s", e.who, e.how, r,
+						versionOf(v))
+					t.Run(name, func(t *testing.T) {
 						t.Parallel()
-						e.try(&bout{t: t, us: l.strict(), w: w, role: r, version: v})
+						e.try(&bout{t: t, us: l.strict(), w: w,
+							role: r, version: v})
 					})
 				}
 			}
@@ -240,7 +245,9 @@ func (e end) try(b *bout) {
 			if !strings.HasPrefix(want[i], "Write: ") {
 				// tls_Close does not take its turn behind calls that wait in the
 				// daemon: it cancels them at once (tlsplugin.h).
-				want[i] = strings.Replace(want[i], "the handle was closed while the call waited", "cancelled by the caller", 1)
+				want[i] = strings.Replace(want[i],
+					"the handle was closed while the call waited",
+					"cancelled by the caller", 1)
 			}
 		}
 	}
@@ -250,7 +257,8 @@ func (e end) try(b *bout) {
 		want = wanted[0]
 	}
 	if !slices.ContainsFunc(wanted, func(w []string) bool { return slices.Equal(b.said, w) }) {
-		b.t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
+		b.t.Errorf("got\n\t%s\nwant\n\t%s",
+			strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }
 
@@ -293,8 +301,8 @@ func (b *bout) connect(relayed bool) {
 		b.relay = tap.Start(b.t, port)
 		return b.relay.Port
 	}
-	cfg := &tls.Config{MinVersion: b.version, MaxVersion: b.version, ServerName: "localhost", RootCAs: b.w.ca.Pool(),
-		Certificates: []tls.Certificate{b.w.cert.TLS()}}
+	cfg := &tls.Config{MinVersion: b.version, MaxVersion: b.version, ServerName: "localhost",
+		RootCAs: b.w.ca.Pool(), Certificates: []tls.Certificate{b.w.cert.TLS()}}
 	begin := func(nc net.Conn, make func(net.Conn, *tls.Config) *tls.Conn) {
 		b.t.Cleanup(func() { nc.Close() })
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
@@ -304,7 +312,7 @@ func (b *bout) connect(relayed bool) {
 	if b.role == asServer {
 		l := b.us.server(b.t, listenOptions{cert: b.w.cert})
 		accepted := accepting(b.t, l)
-		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(through(l.Port))))
+		nc, err := net.Dial("tcp", testkit.Addr(through(l.Port)))
 		testkit.Must(b.t, err)
 		begin(nc, tls.Client)
 		testkit.Must(b.t, b.peer.Handshake())
@@ -317,7 +325,9 @@ func (b *bout) connect(relayed bool) {
 		defer l.Close()
 		dialed := make(chan accepted, 1)
 		go func() {
-			s, err := b.us.dial(b.t, address{"localhost", through(l.Addr().(*net.TCPAddr).Port)}, dialOptions{ca: b.w.ca.File})
+			port := through(l.Addr().(*net.TCPAddr).Port)
+			s, err := b.us.dial(b.t, address{"localhost", port},
+				dialOptions{ca: b.w.ca.File})
 			dialed <- accepted{s, err}
 		}()
 		l.(*net.TCPListener).SetDeadline(time.Now().Add(testkit.Patience))
@@ -376,7 +386,8 @@ func (b *bout) outcome(call string, err error, otherwise string) {
 		if e.Data.Errno != "" {
 			kind = string(e.Kind) + " " + e.Data.Errno + ": "
 		}
-		b.note("%s: %s%s", call, kind, peerAddress.ReplaceAllString(handleNumber.ReplaceAllString(e.Message, "handle N"), "PEER"))
+		text := handleNumber.ReplaceAllString(e.Message, "handle N")
+		b.note("%s: %s%s", call, kind, peerAddress.ReplaceAllString(text, "PEER"))
 	}
 }
 
@@ -498,7 +509,7 @@ func (b *bout) meet(s stranger) <-chan error {
 	if b.role == asServer {
 		l := b.us.server(b.t, listenOptions{cert: b.w.cert})
 		b.Stream = &ours.Stream{TB: b.t, Ctx: l.Ctx, S: l.S, H: l.H}
-		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)))
+		nc, err := net.Dial("tcp", testkit.Addr(l.Port))
 		testkit.Must(b.t, err)
 		b.t.Cleanup(func() { nc.Close() })
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
@@ -558,7 +569,8 @@ func (b *bout) weLeave() {
 			b.t.Errorf("the client has sent nothing: %v", err)
 		}
 		close(begun)
-		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		_, err := io.Copy(io.Discard, c)
+		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			b.t.Errorf("the peer waits for the end: %v", err)
 		}
 		left <- peerLeft
@@ -568,7 +580,8 @@ func (b *bout) weLeave() {
 		// The Accept waits for longer than a handshake takes; whether we have seen the half
 		// message already does not matter.
 		testkit.Until(b.t, "the Accept has arrived", func() bool {
-			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2)) // the first Accept after the context is that of listen
+			// the first Accept after the context is that of listen
+			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2))
 			return e != nil && mentions(e, "it is a connection")
 		})
 		err := b.S.CloseServerContext(b.Ctx, b.H)

@@ -91,8 +91,10 @@ func (l *liner) refused(flag, method, params string) {
 func (l *liner) meets(flag, want string) {
 	l.t.Helper()
 	id, err := l.answer()
-	if id != want || err == nil || err.Data == nil || err.Data.Kind != client.KindLimit || err.Code != -32011 || !strings.Contains(err.Message, flag) {
-		l.t.Fatalf("answer to %s: %+v; want one to %s of kind limit that names %s", id, err, want, flag)
+	if id != want || err == nil || err.Data == nil || err.Data.Kind != client.KindLimit ||
+		err.Code != -32011 || !strings.Contains(err.Message, flag) {
+		l.t.Fatalf("answer to %s: %+v; want one to %s of kind limit that names %s", id, err,
+			want, flag)
 	}
 }
 
@@ -155,7 +157,8 @@ func TestLimits(t *testing.T) {
 			last := l.begin("tls.Read", "[1,1]")
 			l.refused("--max-calls", "tls.Read", "[1,1]")
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
-			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil || err.Data.Kind != client.KindCancelled {
+			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
+				err.Data.Kind != client.KindCancelled {
 				t.Fatalf("%s, %v", id, err)
 			}
 			l.begin("tls.Read", "[1,1]")
@@ -169,7 +172,8 @@ func TestLimits(t *testing.T) {
 			last := l.begin("tls.Write", writeOf(40<<10))
 			l.refused("--max-buffered", "tls.Write", writeOf(1))
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
-			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil || err.Data.Kind != client.KindCancelled {
+			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
+				err.Data.Kind != client.KindCancelled {
 				t.Fatalf("%s, %v", id, err)
 			}
 			l.refused("--max-buffered", "tls.Write", writeOf(40<<10+1))
@@ -223,7 +227,7 @@ func pending(t *testing.T, d *testd.Daemon) {
 	w := newWorld(t)
 	ln := us{ours.Daemon{D: d}}.listen(t, listenOptions{cert: w.cert})
 	dial := func() *tls.Conn {
-		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ln.port()))
+		nc, err := net.Dial("tcp", testkit.Addr(ln.port()))
 		if err != nil {
 			t.Fatal(err)
 		}

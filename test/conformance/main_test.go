@@ -27,7 +27,9 @@ import (
 	"tlsd/internal/testd"
 )
 
-func TestMain(m *testing.M) { testd.Main(m, ours.NothingLeft, func() error { return goleak.Find() }) }
+func TestMain(m *testing.M) {
+	testd.Main(m, ours.NothingLeft, func() error { return goleak.Find() })
+}
 
 // marker is in every payload of these tests, so that a log can be searched for it.
 const marker = "payload-marker-8f3a61"
@@ -145,7 +147,8 @@ func newWorld(t *testing.T) *world {
 }
 
 // localhost is what most servers are called here.
-var localhost = testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}}
+var localhost = testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+	IPs: []string{"127.0.0.1"}}
 
 func issue(t *testing.T, ca *testcert.CA, l testcert.Leaf) *testcert.Cert {
 	t.Helper()

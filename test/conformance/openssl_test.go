@@ -9,7 +9,6 @@ import (
 	"net"
 	"os/exec"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,11 +25,13 @@ type opensslEndpoint struct{}
 
 func (opensslEndpoint) String() string { return "openssl" }
 
-var onlyFlag = map[uint16]string{tls.VersionTLS11: "-tls1_1", tls.VersionTLS12: "-tls1_2", tls.VersionTLS13: "-tls1_3"}
+var onlyFlag = map[uint16]string{tls.VersionTLS11: "-tls1_1", tls.VersionTLS12: "-tls1_2",
+	tls.VersionTLS13: "-tls1_3"}
 
 func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) {
 	// Input that looks like a command is payload, and its end is the connection's.
-	args := []string{"s_client", "-connect", "127.0.0.1:" + strconv.Itoa(to.port), "-brief", "-nocommands", "-no_ign_eof"}
+	args := []string{"s_client", "-connect", testkit.Addr(to.port), "-brief", "-nocommands",
+		"-no_ign_eof"}
 	if o.ca != "" {
 		args = append(args, "-CAfile", o.ca)
 	} else {
@@ -75,7 +76,7 @@ func version(only uint16) []string {
 func (opensslEndpoint) listen(t *testing.T, o listenOptions) listener {
 	t.Helper()
 	port := testkit.Port(t)
-	args := []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-naccept", "1", "-brief",
+	args := []string{"s_server", "-accept", testkit.Addr(port), "-naccept", "1", "-brief",
 		"-cert", o.cert.CertFile, "-cert_chain", o.cert.CertFile, "-key", o.cert.KeyFile}
 	p := startOpenssl(t, append(args, version(o.only)...))
 	testd.AwaitListener(t, port)
@@ -104,7 +105,8 @@ type openssl struct {
 
 func startOpenssl(t *testing.T, args []string) *openssl {
 	t.Helper()
-	p := &openssl{cmd: exec.Command("openssl", args...), told: make(chan struct{}), done: make(chan struct{})}
+	p := &openssl{cmd: exec.Command("openssl", args...), told: make(chan struct{}),
+		done: make(chan struct{})}
 	var stderr io.ReadCloser
 	var errs [4]error
 	p.in, errs[0] = p.cmd.StdinPipe()

@@ -23,16 +23,17 @@ import (
 // An option is one of a client, of an accepted connection, or of a context. CA stands for a good
 // file of CA certificates, RUBBISH for a file without one.
 type option struct {
-	name                   string
-	client, accepted       bool
-	late                   bool // a connection takes it after the handshake, too
-	context                bool
-	preset                 string   // of a context, as tls.Info tells it
-	good                   []string // the last one of a context is told by tls.Info
-	wrong                  []string
-	badFiles               []string // kind file
-	says                   string   // about a wrong value
-	dependsOn, dependsText string   // another option that must be set before, and what the state error says
+	name             string
+	client, accepted bool
+	late             bool // a connection takes it after the handshake, too
+	context          bool
+	preset           string   // of a context, as tls.Info tells it
+	good             []string // the last one of a context is told by tls.Info
+	wrong            []string
+	badFiles         []string // kind file
+	says             string   // about a wrong value
+	// another option that must be set before, and what the state error says
+	dependsOn, dependsText string
 }
 
 var optionTable = []option{
@@ -65,8 +66,10 @@ var optionTable = []option{
 		dependsOn: "client-ca", dependsText: "set the option client-ca before"},
 	{name: "session-resumption", client: true, context: true, preset: "on",
 		good: []string{"on", "off"}, wrong: []string{"", "1"}, says: "want on or off"},
-	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"}, wrong: []string{"", "log"}, says: "want raise or skip"},
-	{name: "handshake", context: true, preset: "accept", good: []string{"accept", "later"}, wrong: []string{"", "now"}, says: "want accept or later"},
+	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"},
+		wrong: []string{"", "log"}, says: "want raise or skip"},
+	{name: "handshake", context: true, preset: "accept", good: []string{"accept", "later"},
+		wrong: []string{"", "now"}, says: "want accept or later"},
 	{name: "reload", context: true, preset: "off", good: []string{"off", "auto"},
 		wrong: []string{"", "on"}, says: "want off or auto"},
 	{name: "watch", client: true, accepted: true, late: true, context: true, preset: "0",
@@ -214,7 +217,8 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 					d.each(o.name+" behind the handshake", h, o)
 					continue
 				}
-				d.fails(o.name+" behind the handshake", d.set(h, o.name, o.good[0]), client.KindState, "the handshake has been done already")
+				d.fails(o.name+" behind the handshake", d.set(h, o.name, o.good[0]),
+					client.KindState, "the handshake has been done already")
 			}
 		}
 		for _, c := range []client.Handle{99, 1<<31 - 1} {
@@ -271,7 +275,7 @@ func TestFactsOfContexts(t *testing.T) {
 		testkit.Must(t, err)
 		var all map[string]string
 		testkit.Must(t, json.Unmarshal([]byte(text), &all))
-		want := map[string]string{"address": "127.0.0.1:" + strconv.Itoa(d.port)}
+		want := map[string]string{"address": testkit.Addr(d.port)}
 		for _, o := range optionTable {
 			if o.context {
 				want[o.name] = o.preset

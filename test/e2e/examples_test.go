@@ -139,9 +139,7 @@ func TestMutualTLSScriptsKnowEachOther(t *testing.T) {
 	}
 	// And a client that is not ours.
 	c, err := tls.Dial(
-		"tcp",
-		net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		&tls.Config{
+		"tcp", testkit.Addr(port), &tls.Config{
 			ServerName:   "localhost",
 			RootCAs:      ca.Pool(),
 			Certificates: []tls.Certificate{bob.TLS()},

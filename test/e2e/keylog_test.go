@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -87,11 +86,10 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-			&tls.Config{
-				RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: version,
-				KeyLogWriter: peers,
-			})
+		peer, err := tls.Dial("tcp", testkit.Addr(port), &tls.Config{
+			RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: version,
+			KeyLogWriter: peers,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

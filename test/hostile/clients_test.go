@@ -207,7 +207,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 		n := clients.Add(1)
 		d := net.Dialer{Timeout: testkit.Patience,
 			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
-		conn, err := d.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		conn, err := d.Dial("tcp", testkit.Addr(port))
 		if err != nil {
 			return err
 		}
@@ -312,8 +312,7 @@ var clientOf = regexp.MustCompile(`client (127[\d.]+:\d+): `)
 func greeted(w *world, port int, text string) (time.Duration, error) {
 	begin := time.Now()
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
-		fmt.Sprint("127.0.0.1:", port),
-		&tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+		testkit.Addr(port), &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		return 0, err
 	}
@@ -427,7 +426,7 @@ func TestClientsThatTurnBad(t *testing.T) {
 		return got
 	}
 	dial := func(version uint16) (*net.TCPConn, *tls.Conn, error) {
-		raw, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		raw, err := net.Dial("tcp", testkit.Addr(port))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -523,7 +522,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	}()
 	testd.AwaitListener(t, port)
 	cmd := exec.CommandContext(ctx, "openssl", "s_client", "-tls1_2", "-connect",
-		fmt.Sprint("127.0.0.1:", port))
+		testkit.Addr(port))
 	in, err := cmd.StdinPipe()
 	testkit.Must(t, err)
 	var out strings.Builder

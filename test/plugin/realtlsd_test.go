@@ -236,7 +236,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
 	t.Helper()
 	for end := time.Now().Add(testkit.Patience); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
+		conn, err := tls.Dial("tcp", testkit.Addr(port), config)
 		if err == nil {
 			conn.SetDeadline(time.Now().Add(testkit.Patience))
 			t.Cleanup(func() { conn.Close() })

@@ -385,7 +385,7 @@ func (c *caller) server() (port int) {
 func (c *caller) dial(port int, says string) {
 	c.t.Helper()
 	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
-		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		nc, err := net.Dial("tcp", testkit.Addr(port))
 		if err == nil {
 			c.t.Cleanup(func() { nc.Close() })
 			io.WriteString(nc, says)

@@ -41,14 +41,16 @@ func TestCertificatesOfForeignClients(t *testing.T) {
 					t.Parallel()
 					need(t, v.tool)
 					m := newMine(t, d)
-					ctx, port := m.context(w.certs["ECDSA"], "client-ca", w.ca.File, "client-cert", mode)
+					ctx, port := m.context(w.certs["ECDSA"], "client-ca",
+						w.ca.File, "client-cert", mode)
 					come := make(chan error, 1)
 					go func() { come <- m.receive(ctx, mode, which) }()
 					printed, left := v.visit(port, "localhost", w.ca.File, cert)
 					testkit.Must(t, <-come)
 					got := strings.HasSuffix(printed, ourPage) && left == nil
 					if want := accepts(mode, which); got != want {
-						t.Errorf("it has got the page: %v, want %v: %q, %v", got, want, printed, left)
+						t.Errorf("it has got the page: %v, want %v: %q, %v",
+							got, want, printed, left)
 					}
 				})
 			}
@@ -83,7 +85,8 @@ func (m mine) receive(ctx client.Handle, mode, which string) error {
 	}
 	switch which {
 	case "expired":
-		failed(m.t, err, client.KindVerify, "certificate has expired (10) at depth 0, subject /CN=a client")
+		failed(m.t, err, client.KindVerify, "certificate has expired (10) at depth 0, "+
+			"subject /CN=a client")
 	case "of another CA":
 		failed(m.t, err, client.KindVerify, "subject /CN=a client; trust store: ")
 	default:

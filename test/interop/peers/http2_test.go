@@ -55,9 +55,12 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 		protocol   string // of the request
 	}{
 		{"curl, HTTP/2", "h2,http/1.1", "curl", []string{"--http2"}, "h2", "HTTP/2.0"},
-		{"curl, HTTP/2 behind HTTP/1.1", "http/1.1,h2", "curl", []string{"--http2"}, "http/1.1", "HTTP/1.1"},
-		{"curl, HTTP/1.1", "h2,http/1.1", "curl", []string{"--http1.1"}, "http/1.1", "HTTP/1.1"},
-		{"curl, none", "h2,http/1.1", "curl", []string{"--http1.1", "--no-alpn"}, "", "HTTP/1.1"},
+		{"curl, HTTP/2 behind HTTP/1.1", "http/1.1,h2", "curl", []string{"--http2"},
+			"http/1.1", "HTTP/1.1"},
+		{"curl, HTTP/1.1", "h2,http/1.1", "curl", []string{"--http1.1"}, "http/1.1",
+			"HTTP/1.1"},
+		{"curl, none", "h2,http/1.1", "curl", []string{"--http1.1", "--no-alpn"}, "",
+			"HTTP/1.1"},
 		{"nghttp", "h2,http/1.1", "nghttp", nil, "h2", "HTTP/2.0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -66,8 +69,12 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 			m := newMine(t, d)
 			ctx, port := m.context(w.certs["ECDSA"], "alpn", c.ours)
 			l := listening{m, ctx, make(chan string, 1)}
-			server := &http.Server{Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(
-				func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Proto, ourPage) })}
+			page := func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprintf(w, "%s %s", r.Proto, ourPage)
+			}
+			server := &http.Server{Protocols: new(http.Protocols),
+				ErrorLog: log.New(io.Discard, "", 0),
+				Handler:  http.HandlerFunc(page)}
 			server.Protocols.SetHTTP1(true)
 			server.Protocols.SetUnencryptedHTTP2(true)
 			served := make(chan error, 1)
@@ -75,7 +82,8 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 
 			args := append(c.args, fmt.Sprintf("https://localhost:%d/", port))
 			if c.tool == "curl" {
-				args = append(args, "--silent", "--show-error", "--noproxy", "*", "--ipv4", "--cacert", w.ca.File)
+				args = append(args, "--silent", "--show-error", "--noproxy", "*",
+					"--ipv4", "--cacert", w.ca.File)
 			}
 			printed, err := runTool("", c.tool, args...)
 			testkit.Must(t, err)
@@ -101,9 +109,11 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 	m := newMine(t, testd.Start(t))
 	ctx, port := m.context(w.certs["ECDSA"], "alpn", "imap,pop3")
 	for _, c := range []struct{ tool, says string }{
-		{"openssl s_client -alpn h2,http/1.1 -connect " + at(port), "alert number 120"},
+		{"openssl s_client -alpn h2,http/1.1 -connect " + testkit.Addr(port),
+			"alert number 120"},
 		{"curl --http2 --silent --show-error --noproxy * --ipv4 --cacert " + w.ca.File + " https://localhost:" + strconv.Itoa(port), "no application protocol"},
-		{"gnutls-cli --alpn=h2 --x509cafile=" + w.ca.File + " --port=" + strconv.Itoa(port) + " localhost", "No supported application protocol"},
+		{"gnutls-cli --alpn=h2 --x509cafile=" + w.ca.File + " --port=" +
+			strconv.Itoa(port) + " localhost", "No supported application protocol"},
 		{"nghttp https://localhost:" + strconv.Itoa(port), ""}, // it says nothing of it
 	} {
 		words := strings.Fields(c.tool)
@@ -133,29 +143,31 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 	text := lines(7, bulk)
 	testkit.Must(t, os.WriteFile(filepath.Join(folder, "file.txt"), text, 0o644))
 	port, cert := testkit.Port(t), w.certs["RSA"]
-	server := start(t, "nghttpd", "--address=127.0.0.1", "--htdocs="+folder, strconv.Itoa(port), cert.KeyFile, cert.CertFile)
+	server := start(t, "nghttpd", "--address=127.0.0.1", "--htdocs="+folder, strconv.Itoa(port),
+		cert.KeyFile, cert.CertFile)
 	go io.Copy(io.Discard, server.out)
 	testd.AwaitListener(t, port)
 	m := newMine(t, testd.Start(t))
 	testkit.Must(t, m.SetCaBundle(m.ctx, w.ca.File))
 
 	dials := 0
-	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		dials++
-		h, err := m.NewClient(ctx, "localhost", port)
-		if err != nil {
-			return nil, err
-		}
-		if err := m.SetOption(ctx, h, "alpn", "h2,http/1.1"); err != nil {
-			return nil, err
-		}
-		c, err := m.HandshakeConn(ctx, h)
-		if err != nil {
-			return nil, err
-		}
-		m.wants(h, "alpn", "h2", "version", "TLSv1.3", "verified", "1")
-		return c, nil
-	}}
+	transport := &http.Transport{Protocols: new(http.Protocols),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			dials++
+			h, err := m.NewClient(ctx, "localhost", port)
+			if err != nil {
+				return nil, err
+			}
+			if err := m.SetOption(ctx, h, "alpn", "h2,http/1.1"); err != nil {
+				return nil, err
+			}
+			c, err := m.HandshakeConn(ctx, h)
+			if err != nil {
+				return nil, err
+			}
+			m.wants(h, "alpn", "h2", "version", "TLSv1.3", "verified", "1")
+			return c, nil
+		}}
 	transport.Protocols.SetUnencryptedHTTP2(true) // to it the connection is plain
 	defer transport.CloseIdleConnections()
 	for range 3 {
@@ -164,8 +176,10 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 		got, err := io.ReadAll(answer.Body)
 		answer.Body.Close()
 		testkit.Must(t, err)
-		if answer.Proto != "HTTP/2.0" || string(got) != string(text) || !strings.HasPrefix(answer.Header.Get("Server"), "nghttpd") {
-			t.Errorf("%s, %d bytes from %s", answer.Proto, len(got), answer.Header.Get("Server"))
+		if answer.Proto != "HTTP/2.0" || string(got) != string(text) ||
+			!strings.HasPrefix(answer.Header.Get("Server"), "nghttpd") {
+			t.Errorf("%s, %d bytes from %s", answer.Proto, len(got),
+				answer.Header.Get("Server"))
 		}
 	}
 	if dials != 1 {

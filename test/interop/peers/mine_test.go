@@ -101,7 +101,8 @@ func (m mine) answer(h client.Handle) error {
 		}
 		got += string(data)
 	}
-	if _, err := m.Write(m.ctx, h, []byte("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"+ourPage)); err != nil {
+	const head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+	if _, err := m.Write(m.ctx, h, []byte(head+ourPage)); err != nil {
 		return err
 	}
 	return m.CloseConn(m.ctx, h)
@@ -112,12 +113,14 @@ type visitor struct {
 	name string
 	tool string
 	args func(port int, host, ca string, cert *testcert.Cert) []string // cert may be nil
-	asks bool                                                          // it must be told what to ask
+	// it must be told what to ask
+	asks bool
 }
 
 var visitors = []visitor{
 	{"curl", "curl", func(port int, host, ca string, cert *testcert.Cert) []string {
-		args := []string{"--silent", "--show-error", "--fail", "--noproxy", "*", "--cacert", ca,
+		args := []string{"--silent", "--show-error", "--fail", "--noproxy", "*", "--cacert",
+			ca,
 			"--resolve", fmt.Sprintf("%s:%d:127.0.0.1", host, port), fmt.Sprintf("https://%s:%d/", host, port)}
 		if cert != nil {
 			args = append(args, "--cert", cert.CertFile, "--key", cert.KeyFile)
@@ -125,16 +128,21 @@ var visitors = []visitor{
 		return args
 	}, false},
 	{"openssl", "openssl", func(port int, host, ca string, cert *testcert.Cert) []string {
-		args := []string{"s_client", "-quiet", "-connect", at(port), "-servername", host, "-CAfile", ca, "-verify_return_error", "-verify_hostname", host}
+		args := []string{"s_client", "-quiet", "-connect", testkit.Addr(port),
+			"-servername", host,
+			"-CAfile", ca, "-verify_return_error", "-verify_hostname", host}
 		if cert != nil {
-			args = append(args, "-cert", cert.CertFile, "-cert_chain", cert.CertFile, "-key", cert.KeyFile)
+			args = append(args, "-cert", cert.CertFile, "-cert_chain", cert.CertFile,
+				"-key", cert.KeyFile)
 		}
 		return args
 	}, true},
 	{"GnuTLS", "gnutls-cli", func(port int, host, ca string, cert *testcert.Cert) []string {
-		args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=" + host, "--verify-hostname=" + host, "--x509cafile=" + ca, "--logfile=/dev/stderr"}
+		args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=" + host,
+			"--verify-hostname=" + host, "--x509cafile=" + ca, "--logfile=/dev/stderr"}
 		if cert != nil {
-			args = append(args, "--x509certfile="+cert.CertFile, "--x509keyfile="+cert.KeyFile)
+			args = append(args, "--x509certfile="+cert.CertFile,
+				"--x509keyfile="+cert.KeyFile)
 		}
 		return append(args, "127.0.0.1")
 	}, true},
@@ -179,7 +187,8 @@ func runTool(input, name string, args ...string) (printed string, err error) {
 		ended = fmt.Errorf("it had not ended within %v", testkit.Patience)
 	}
 	if ended != nil {
-		return stdout.String(), fmt.Errorf("%s %q: %w\n%s", name, args, ended, stderr.String())
+		return stdout.String(), fmt.Errorf("%s %q: %w\n%s", name, args, ended,
+			stderr.String())
 	}
 	return stdout.String(), nil
 }

@@ -33,10 +33,12 @@ type setting struct {
 	ca      string         // whom it trusts
 	cert    *testcert.Cert // of a server
 	group   string         // the only one of a server: "" or "P-384"
-	ask     string         // what a server asks of its clients: "", "optional" or "required" certificates
-	most    int            // bytes of each of its writes; 0: what it likes
-	command bool           // it will be told to do what does not come by itself
-	resume  bool           // a client: it comes twice, the second time with the ticket of the first
+	// what a server asks of its clients: "", "optional" or "required" certificates
+	ask     string
+	most    int  // bytes of each of its writes; 0: what it likes
+	command bool // it will be told to do what does not come by itself
+	// a client: it comes twice, the second time with the ticket of the first
+	resume bool
 }
 
 func (s setting) name() string {
@@ -71,8 +73,6 @@ type commander interface {
 	order(command, *ours.Stream) error
 }
 
-func at(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
-
 // openssl is OpenSSL's command line.
 type openssl struct{}
 
@@ -82,8 +82,9 @@ func (openssl) tool() string   { return "openssl" }
 var opensslVersions = map[uint16]string{tls.VersionTLS12: "-tls1_2", tls.VersionTLS13: "-tls1_3"}
 
 func (openssl) client(t *testing.T, port int, s setting) talk {
-	args := []string{"s_client", "-connect", at(port), "-brief", "-no_ign_eof", opensslVersions[s.version],
-		"-servername", "localhost", "-CAfile", s.ca, "-verify_return_error", "-verify_hostname", "localhost"}
+	args := []string{"s_client", "-connect", testkit.Addr(port), "-brief", "-no_ign_eof",
+		opensslVersions[s.version], "-servername", "localhost", "-CAfile", s.ca,
+		"-verify_return_error", "-verify_hostname", "localhost"}
 	if !s.command {
 		args = append(args, "-nocommands")
 	}
@@ -107,8 +108,9 @@ func visit(t *testing.T, p *process) {
 }
 
 func (openssl) server(t *testing.T, port int, s setting) talk {
-	args := []string{"s_server", "-accept", at(port), "-naccept", "1", opensslVersions[s.version],
-		"-cert", s.cert.CertFile, "-cert_chain", s.cert.CertFile, "-key", s.cert.KeyFile, "-CAfile", s.ca}
+	args := []string{"s_server", "-accept", testkit.Addr(port), "-naccept", "1",
+		opensslVersions[s.version], "-cert", s.cert.CertFile,
+		"-cert_chain", s.cert.CertFile, "-key", s.cert.KeyFile, "-CAfile", s.ca}
 	if !s.command {
 		args = append(args, "-brief")
 	}
@@ -131,7 +133,8 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 type opensslTalk struct{ *process }
 
 func (p opensslTalk) order(c command, _ *ours.Stream) error {
-	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c] // K: and the other shall do the same
+	// K: and the other shall do the same
+	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c]
 	_, err := p.in.Write([]byte(letter))
 	return err
 }
@@ -194,7 +197,8 @@ func (gnuTLS) priority(s setting) string {
 }
 
 func (g gnuTLS) client(t *testing.T, port int, s setting) talk {
-	args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=localhost", "--verify-hostname=localhost",
+	args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=localhost",
+		"--verify-hostname=localhost",
 		"--x509cafile=" + s.ca, "--logfile=/dev/stderr", g.priority(s)}
 	if s.command {
 		args = append(args, "--inline-commands")
@@ -209,7 +213,8 @@ func (g gnuTLS) client(t *testing.T, port int, s setting) talk {
 }
 
 func (g gnuTLS) server(t *testing.T, port int, s setting) talk {
-	args := []string{"--echo", "--quiet", "--port=" + strconv.Itoa(port), "--x509certfile=" + s.cert.CertFile,
+	args := []string{"--echo", "--quiet", "--port=" + strconv.Itoa(port), "--x509certfile=" +
+		s.cert.CertFile,
 		"--x509keyfile=" + s.cert.KeyFile, "--x509cafile=" + s.ca, g.priority(s)}
 	switch s.ask {
 	case "":
@@ -264,7 +269,8 @@ func (p script) tool() string   { return p.program }
 
 func (p script) start(t *testing.T, role string, port int, s setting, more ...string) talk {
 	t.Helper()
-	args := append([]string{p.file, role, strconv.Itoa(port), "version=" + s.name(), "ca=" + s.ca}, more...)
+	args := append([]string{p.file, role, strconv.Itoa(port), "version=" + s.name(),
+		"ca=" + s.ca}, more...)
 	if s.most > 0 {
 		args = append(args, "most="+strconv.Itoa(s.most))
 	}

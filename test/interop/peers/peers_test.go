@@ -81,14 +81,19 @@ func TestPeers(t *testing.T) {
 						via = append(via, ours.Plugin{D: d})
 					}
 					for _, o := range via {
-						s := setting{version: v, ca: w.ca.File, cert: w.certs["ECDSA"]}
-						t.Run(fmt.Sprintf("%s/%s %s/%s/TLS %s", o, p, r, k.name, s.name()), func(t *testing.T) {
+						s := setting{version: v, ca: w.ca.File,
+							cert: w.certs["ECDSA"]}
+						name := fmt.Sprintf("%s/%s %s/%s/TLS %s",
+							o, p, r, k.name, s.name())
+						t.Run(name, func(t *testing.T) {
 							t.Parallel()
-							if why := cannot(p, r, k.name, v); why != "" {
+							why := cannot(p, r, k.name, v)
+							if why != "" {
 								t.Skip(why)
 							}
 							need(t, p.tool())
-							k.run(&cell{T: t, w: w, level: o, peer: p, role: r, setting: s})
+							k.run(&cell{T: t, w: w, level: o, peer: p,
+								role: r, setting: s})
 						})
 					}
 				}
@@ -211,7 +216,8 @@ func (c *cell) exchange(n, size int) {
 		return
 	}
 	c.all(c.sends("we", c.us, lines(1, n), size), c.receives("the peer", c.them, lines(1, n)),
-		c.sends("the peer", c.them, lines(2, n), 1<<15), c.receives("we", c.us, lines(2, n)))
+		c.sends("the peer", c.them, lines(2, n), 1<<15),
+		c.receives("we", c.us, lines(2, n)))
 }
 
 // all runs these at the same time.
@@ -250,7 +256,8 @@ func (c *cell) receives(who string, from io.Reader, text []byte) func() error {
 	return func() error {
 		got := make([]byte, len(text))
 		if n, err := io.ReadFull(from, got); err != nil {
-			return fmt.Errorf("%s: read after %d bytes of %d: %w", who, n, len(text), err)
+			return fmt.Errorf("%s: read after %d bytes of %d: %w", who, n, len(text),
+				err)
 		}
 		if !bytes.Equal(got, text) {
 			return fmt.Errorf("%s: what is read is not what was sent", who)
@@ -325,7 +332,8 @@ func (c *cell) resumption() {
 	c.resume = true
 	c.connect()
 	if !c.goesOn() {
-		c.Errorf("it is a new session: the server has sent %+v", c.relay.Records(tap.FromServer))
+		c.Errorf("it is a new session: the server has sent %+v",
+			c.relay.Records(tap.FromServer))
 	}
 	c.exchange(bulk, 0)
 	c.finish()
@@ -369,7 +377,8 @@ func (c *cell) keyUpdate() {
 	both := func(text []byte) {
 		c.Helper()
 		c.all(c.sends("the peer", c.them, text, fullOfLines), c.receives("we", c.us, text),
-			c.sends("we", c.us, text, fullOfLines), c.receives("the peer", c.them, text))
+			c.sends("we", c.us, text, fullOfLines),
+			c.receives("the peer", c.them, text))
 	}
 	for round := range 3 {
 		text := lines(byte(round), bulk)
@@ -385,7 +394,8 @@ func (c *cell) keyUpdate() {
 		}
 		both(text[half:])
 	}
-	both(lines(4, fullOfLines)) // ours comes with the next Write after the Read that has met the peer's
+	// ours comes with the next Write after the Read that has met the peer's
+	both(lines(4, fullOfLines))
 	// The peer has asked for the same from us each time.
 	if got := updates(c.relay.Records(1 - c.peers())); got != 3 {
 		c.Errorf("we have sent %d KeyUpdates, want 3", got)
@@ -428,19 +438,28 @@ func (c *cell) oneByte() {
 				if _, err := p.stdin().Write(text[i : i+1]); err != nil {
 					return err
 				}
-				if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool { return sizes(all)[want] > sent }) {
+				left :=
+					func(all []tap.Record) bool {
+						return sizes(
+							all)[want] > sent
+					}
+				if !c.relay.Await(c.peers(), testkit.Patience, left) {
 					return fmt.Errorf("byte %d does not leave", i)
 				}
 			}
 			return nil
-		}, c.receives("we", c.us, text), c.sends("we", c.us, lines(1, n), 1), c.receives("the peer", c.them, lines(1, n)))
+		}, c.receives("we", c.us, text), c.sends("we", c.us, lines(1, n), 1),
+			c.receives("the peer", c.them, lines(1, n)))
 	} else {
 		c.exchange(n, 1)
 	}
 	if all := sizes(c.relay.Records(c.peers())); all[want] < 200 {
-		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want], want, all)
+		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want],
+			want, all)
 	}
-	c.all(c.sends("we", c.us, lines(1, bulk), 0), c.receives("the peer", c.them, lines(1, bulk))) // the peer has no time for more
+	// the peer has no time for more
+	c.all(c.sends("we", c.us, lines(1, bulk), 0),
+		c.receives("the peer", c.them, lines(1, bulk)))
 	c.finish()
 }
 
@@ -481,7 +500,8 @@ func (c *cell) peerHalfCloses() {
 	if n, err := c.us.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		c.Fatalf("the peer has ended, and we read %d bytes, %v", n, err)
 	}
-	c.all(c.sends("we", c.us, lines(4, bulk), 0), c.receives("the peer", c.them, lines(4, bulk)))
+	c.all(c.sends("we", c.us, lines(4, bulk), 0),
+		c.receives("the peer", c.them, lines(4, bulk)))
 	c.finish()
 }
 
@@ -501,10 +521,12 @@ func (c *cell) renegotiation() {
 	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go
 	// on or to leave.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
-	if err != nil && !ours.Is(err, client.KindIO) { // else the peer has ended the connection, or sent more
+	// else the peer has ended the connection, or sent more
+	if err != nil && !ours.Is(err, client.KindIO) {
 		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
 	}
-	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message, "it had asked for a renegotiation, which is refused") {
+	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message,
+		"it had asked for a renegotiation, which is refused") {
 		c.Errorf("%v; want to read of the renegotiation", err)
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
@@ -548,7 +570,9 @@ func (c *cell) clientCertRequired() {
 		kind = client.KindIO
 		_, err = c.us.Read(make([]byte, 1))
 	}
-	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") || !strings.Contains(err.Error(), "the server asked for a client certificate, and none is set") {
+	const none = "the server asked for a client certificate, and none is set"
+	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") ||
+		!strings.Contains(err.Error(), none) {
 		c.Errorf("%v; want kind %s, and to read of the alert and its cause", err, kind)
 	}
 	c.Log(err)

@@ -23,7 +23,8 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	ca := testcert.NewCA(t, "Test CA")
 	var pair [2]*testcert.Cert
 	for i := range pair {
-		pair[i] = ca.Issue(t, testcert.Leaf{CN: fmt.Sprint("certificate ", i), DNS: []string{"localhost"}})
+		pair[i] = ca.Issue(t, testcert.Leaf{CN: fmt.Sprint("certificate ", i),
+			DNS: []string{"localhost"}})
 	}
 	m := newMine(t, testd.Start(t))
 	ctx, port := m.context(pair[1])
@@ -64,9 +65,11 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 			return err
 		}
 	}
-	for name, cache := range map[string]tls.ClientSessionCache{"crypto/tls": nil, "crypto/tls that resumes": tls.NewLRUClientSessionCache(4)} {
+	for name, cache := range map[string]tls.ClientSessionCache{"crypto/tls": nil,
+		"crypto/tls that resumes": tls.NewLRUClientSessionCache(4)} {
 		kinds[name] = func() error {
-			_, err := page(port, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", ClientSessionCache: cache})
+			_, err := page(port, &tls.Config{RootCAs: ca.Pool(),
+				ServerName: "localhost", ClientSessionCache: cache})
 			return err
 		}
 	}
@@ -122,7 +125,7 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 
 // page gets our page, and gives the common name of the server.
 func page(port int, cfg *tls.Config) (string, error) {
-	c, err := tls.Dial("tcp", at(port), cfg)
+	c, err := tls.Dial("tcp", testkit.Addr(port), cfg)
 	if err != nil {
 		return "", err
 	}
