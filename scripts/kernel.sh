@@ -55,14 +55,6 @@ populate() {
 	mv "$dir"/linux/boot/vmlinuz-* "$dir/vmlinuz"
 	ln -sf gcc "$root/usr/bin/cc"
 	rm -f "$root"/usr/bin/*lto-dump* # 30 MB
-	for d in proc sys dev tmp run src etc/ssl/certs; do
-		mkdir -p "$root/$d"
-	done
-	echo '127.0.0.1 localhost' >"$root/etc/hosts"
-	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
-	printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
-	# What update-ca-certificates does.
-	cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
 	(cd "$root" && find . | cpio --quiet -o -H newc) >"$dir/root.cpio"
 	rm -rf "$dir/apt" "$dir/linux" "$root"
 	touch "$dir/complete"
@@ -163,11 +155,8 @@ if [ "${1:-}" = --populate ]; then
 	populate "$2"
 	exit
 fi
-for tool in apt-get apt-config dpkg-deb qemu-system-x86_64 cpio flock timeout go cc; do
-	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
-done
-[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
-[ -z "${missing:-}" ] || skip "this machine lacks:$missing"
+missing=$(debian_lacks qemu-system-x86_64 cpio timeout go cc)
+[ -z "$missing" ] || skip "this machine lacks:$missing"
 [ "$(dpkg --print-architecture)" = amd64 ] || skip "the guests are amd64, and this machine is not"
 mkdir -p "$cache"
 exec 9>"$cache/lock"
@@ -178,9 +167,9 @@ trap 'rm -rf "$built"' EXIT
 trap 'exit 130' INT TERM
 while read -r name release options; do
 	case " ${only:-$name} " in *" $name "*) ;; *) continue ;; esac
-	if [ -z "$(find "$cache/$release/complete" -mtime -1 -newer scripts/kernel.sh 2>/dev/null)" ] &&
-		! sh scripts/kernel.sh --populate "$release" >"$cache/$release.log" 2>&1; then
-		echo "kernel: machine $name: SKIPPED: $(grep -m 1 '^E:' "$cache/$release.log" || tail -n 1 "$cache/$release.log")" >&2
+	if ! debian_fresh "$cache/$release/complete" 1 scripts/kernel.sh &&
+		! sh scripts/kernel.sh --populate "$release" >"$cache/$release.log" 2>&1 9>&- </dev/null; then
+		echo "kernel: machine $name: SKIPPED: $(debian_reason "$cache/$release.log")" >&2
 		continue
 	fi
 	if [ -z "$ran" ]; then

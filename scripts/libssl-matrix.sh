@@ -68,12 +68,6 @@ populate() { # version suite library dir
 	done
 	dpkg-deb -x "$new"/dev/libssl-dev_*.deb "$new/dev"
 	rm -f "$new"/dev/*.deb
-	mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/run" "$root/src" "$root/etc/ssl/certs" "$root/var/lib"
-	echo '127.0.0.1 localhost' >"$root/etc/hosts"
-	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
-	printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
-	# What update-ca-certificates does.
-	cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
 	echo "$got" >"$new/version"
 }
 
@@ -81,8 +75,7 @@ populate() { # version suite library dir
 fetch() { # version suite library
 	dir=$cache/$1
 	rm -f "$dir.ok"
-	# One made by another version of this script is not what it would make.
-	if [ -z "$(find "$dir/version" -mtime -1 -newer scripts/libssl-matrix.sh 2>/dev/null)" ]; then
+	if ! debian_fresh "$dir/version" 1 scripts/libssl-matrix.sh; then
 		populate "$1" "$2" "$3" "$dir.new"
 		rm -rf "$dir"
 		mv "$dir.new" "$dir"
@@ -90,10 +83,7 @@ fetch() { # version suite library
 	touch "$dir.ok"
 }
 
-for tool in apt-get apt-config dpkg-deb flock setsid unshare ip; do
-	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
-done
-[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
+missing=$(debian_lacks setsid unshare ip)
 mkdir -p "$cache"
 
 # For fetch_all: one release, in a process group of its own.
@@ -119,7 +109,7 @@ fetch_all() {
 	trap - INT TERM
 }
 
-if [ -z "${missing:-}" ]; then
+if [ -z "$missing" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
 	# Another run may fill the same cache, or run in its roots (test/run/matrix holds a shared lock).
@@ -131,15 +121,15 @@ if [ -z "${missing:-}" ]; then
 fi
 for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac
-	if [ -n "${missing:-}" ]; then
+	if [ -n "$missing" ]; then
 		set -- "$@" "$version=-this machine lacks:$missing"
 	elif [ -e "$cache/$version.ok" ]; then
 		set -- "$@" "$version=$cache/$version"
 	else
-		set -- "$@" "$version=-$(grep -m 1 '^E:' "$cache/$version.log" || tail -n 1 "$cache/$version.log" | grep . || echo "no root was made, and $cache/$version.log does not say why")"
+		set -- "$@" "$version=-$(debian_reason "$cache/$version.log")"
 	fi
 done
 # Not go run, which would not pass on signals.
 CGO_ENABLED=0 go build -o "$cache/matrix" ./test/run/matrix
-[ -n "${missing:-}" ] || exec 9>&-
+[ -n "$missing" ] || exec 9>&-
 exec "$cache/matrix" "$@"

@@ -23,7 +23,7 @@ skip() {
 
 populate() {
 	rm -rf "$cache/new" "$cache/apt/archives"
-	mkdir -p "$cache/new/tmp" "$cache/new/dev" "$cache/new/etc"
+	mkdir -p "$cache/new"
 	debian_apt "$cache/apt" trixie
 	# What makes and upgrades clusters is not needed, nor are the perl and the users that it needs.
 	# Its compiler for queries is most of the bytes.
@@ -35,9 +35,6 @@ populate() {
 	chmod 1777 "$cache/new/tmp"
 	: >"$cache/new/dev/null" # a file does
 	chmod 666 "$cache/new/dev/null"
-	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$cache/new/etc/passwd"
-	printf 'root:x:0:\nnogroup:x:65534:\n' >"$cache/new/etc/group"
-	echo '127.0.0.1 localhost' >"$cache/new/etc/hosts"
 	rm -rf "$cache/root"
 	mv "$cache/new" "$cache/root"
 	touch "$cache/complete"
@@ -48,18 +45,14 @@ if [ "${1:-}" = --populate ]; then
 	populate
 	exit
 fi
-for tool in apt-get apt-config dpkg-deb flock; do
-	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
-done
-[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
-[ -z "${missing:-}" ] || skip "this machine lacks:$missing"
+missing=$(debian_lacks)
+[ -z "$missing" ] || skip "this machine lacks:$missing"
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
-# One made by another version of this script is not what it would make.
-if [ -z "$(find "$cache/complete" -mtime -30 -newer scripts/postgresql.sh 2>/dev/null)" ]; then
+if ! debian_fresh "$cache/complete" 30 scripts/postgresql.sh; then
 	rm -f "$cache/complete"
 	sh scripts/postgresql.sh --populate >"$cache/log" 2>&1 9>&- </dev/null ||
-		skip "$(grep -m 1 '^E:' "$cache/log" || tail -n 1 "$cache/log")"
+		skip "$(debian_reason "$cache/log")"
 fi
 echo "$cache/root"
