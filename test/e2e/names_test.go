@@ -95,14 +95,10 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	}
 	wants := func(t *testing.T, ended <-chan error, kind client.Kind) {
 		t.Helper()
-		select {
-		case err := <-ended:
-			var e *client.Error
-			if !errors.As(err, &e) || e.Kind != kind {
-				t.Errorf("it has ended with %v, want kind %s", err, kind)
-			}
-		case <-time.After(testkit.Patience):
-			t.Errorf("the look-up has not ended within %v", testkit.Patience)
+		var e *client.Error
+		err := testkit.Receive(t, ended, "the look-up ends")
+		if !errors.As(err, &e) || e.Kind != kind {
+			t.Errorf("it has ended with %v, want kind %s", err, kind)
 		}
 	}
 

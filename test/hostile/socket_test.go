@@ -120,12 +120,7 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 			left[i] = true
 		}
 		for range many - 1 {
-			select {
-			case i := <-ended:
-				delete(left, i)
-			case <-time.After(testkit.Patience):
-				t.Fatalf("%d daemons are left", len(left))
-			}
+			delete(left, testkit.Receive(t, ended, "all daemons but one end"))
 		}
 		c, err := client.Dial(testkit.Bounded(t), path)
 		testkit.Must(t, err)

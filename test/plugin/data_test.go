@@ -712,21 +712,13 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 		n, _ := io.Copy(io.Discard, conn)
 		got <- int(n)
 	})
-	h := startHost(t, d.env())
-	h.call("SetCaBundle", ca)
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	for range 30 {
 		h.send("WriteZeros", 1, 50_000).gives(50_000, "")
 	}
 	h.send("exit")
-	select {
-	case n := <-got:
-		if n != 30*50_000 {
-			t.Errorf("%d bytes have arrived", n)
-		}
-	case <-time.After(testkit.Patience):
-		t.Error("the server sees no end")
+	if n := testkit.Receive(t, got, "the server sees the end"); n != 30*50_000 {
+		t.Errorf("%d bytes have arrived, want %d", n, 30*50_000)
 	}
 }
 
@@ -747,21 +739,13 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 		}
 		got <- n
 	})
-	h := startHost(t, d.env())
-	h.call("SetCaBundle", ca)
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	for range writes {
 		h.send("WriteZeros", 1, size).gives(size, "")
 	}
 	h.send("Close", 1).gives(0, "")
-	select {
-	case n := <-got:
-		if n != writes*size {
-			t.Errorf("%d bytes have arrived of %d", n, writes*size)
-		}
-	case <-time.After(testkit.Patience):
-		t.Error("the server sees no end")
+	if n := testkit.Receive(t, got, "the server sees the end"); n != writes*size {
+		t.Errorf("%d bytes have arrived of %d", n, writes*size)
 	}
 }
 
@@ -797,10 +781,7 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 				}
 				got <- o
 			})
-			h := startHost(t, d.env(), mode)
-			h.call("SetCaBundle", ca)
-			h.send("NewClient", "localhost", port).gives(1, "")
-			h.send("Handshake", 1).gives(0, "")
+			h := connected(t, ca, port, d.env(), mode)
 			for range writes {
 				h.send("WriteZeros", 1, size).gives(size, "")
 			}
@@ -808,14 +789,9 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			h.send("exit")
 			<-h.Left
 			close(left)
-			select {
-			case o := <-got:
-				if o.n != writes*size || o.err != io.EOF {
-					t.Errorf("%d bytes have arrived of %d, then %v", o.n,
-						writes*size, o.err)
-				}
-			case <-time.After(testkit.Patience):
-				t.Error("the server sees no end")
+			o := testkit.Receive(t, got, "the server sees the end")
+			if o.n != writes*size || o.err != io.EOF {
+				t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size, o.err)
 			}
 		})
 	}
@@ -837,10 +813,7 @@ func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
 		conn.Handshake()
 		conn.NetConn().Close()
 	})
-	h := startHost(t, d.env())
-	h.call("SetCaBundle", ca)
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	failed := ""
 	for range 1000 {
 		if r := h.call("WriteZeros", 1, 1000); r.N < 0 {

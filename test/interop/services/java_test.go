@@ -93,9 +93,7 @@ func isLine(got string) bool { return strings.HasSuffix(got, "\n") }
 func TestJavaKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	java := needJava(t)
-	w := newWorld(t)
-	s := newService(t, "nobody")
-	port := testkit.Port(t)
+	w, s, port := newServer(t)
 	args := s.java(w, "server", port, w.cert)
 	s.serve(port, syscall.SIGTERM, java, args...)
 	d := testd.Start(t)

@@ -120,6 +120,12 @@ func (s *service) file(name, text string) string {
 	return s.path(name)
 }
 
+// newServer is a world, and a server of it. The server runs as nobody, and is to listen on the port.
+func newServer(t *testing.T) (w *world, s *service, port int) {
+	t.Helper()
+	return newWorld(t), newService(t, "nobody"), testkit.Port(t)
+}
+
 // identity puts the server's certificate, its key and the CA into its folder.
 func (s *service) identity(w *world) (cert, key, ca string) {
 	s.t.Helper()

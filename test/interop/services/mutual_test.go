@@ -61,10 +61,8 @@ func refused(question, answer string) func(mine, client.Handle, string) {
 func TestRedisKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	redis := need(t, "redis-server")
-	w := newWorld(t)
-	s := newService(t, "nobody")
+	w, s, port := newServer(t)
 	cert, key, ca := s.identity(w)
-	port := testkit.Port(t)
 	s.serve(port, syscall.SIGTERM, redis, "--bind", "127.0.0.1", "--port", "0", "--tls-port",
 		strconv.Itoa(port), "--save", "", "--dir", s.dir,
 		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
@@ -75,10 +73,8 @@ func TestRedisKnowsItsClients(t *testing.T) {
 func TestMosquittoKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	mosquitto := need(t, "mosquitto")
-	w := newWorld(t)
-	s := newService(t, "nobody")
+	w, s, port := newServer(t)
 	cert, key, ca := s.identity(w)
-	port := testkit.Port(t)
 	conf := s.file("mosquitto.conf", fmt.Sprintf(`listener %d 127.0.0.1
 cafile %s
 certfile %s
@@ -102,10 +98,8 @@ log_dest stderr
 func TestNginxKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	nginx := need(t, "nginx")
-	w := newWorld(t)
-	s := newService(t, "nobody")
+	w, s, port := newServer(t)
 	cert, key, ca := s.identity(w)
-	port := testkit.Port(t)
 	conf := s.file("nginx.conf", fmt.Sprintf(`daemon off;
 master_process off;
 pid pid;
