@@ -185,17 +185,7 @@ func TestAnAcceptMeetsABadClient(t *testing.T) {
 							lastErr, err)
 					}
 				}
-				accepted := accepting(t, l)
-				s, err := goEndpoint{}.dial(t, address{"localhost", l.Port},
-					dialOptions{ca: w.ca.File})
-				if err != nil {
-					t.Fatal(err)
-				}
-				a := <-accepted
-				if a.err != nil {
-					t.Fatalf("the next Accept: %v", a.err)
-				}
-				greet(t, goEndpoint{}, e, s, a.stream)
+				servesNext(t, w, e, l)
 			})
 		}
 	})
@@ -225,6 +215,17 @@ func clientHello(t *testing.T) []byte {
 	return append(header, body...)
 }
 
+// servesNext checks that the next Accept gets a good client, and talks with it.
+func servesNext(t *testing.T, w *world, e us, l ourListener) {
+	t.Helper()
+	accepted := accepting(t, l)
+	s, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
+	testkit.Must(t, err)
+	a := <-accepted
+	testkit.Must(t, a.err)
+	greet(t, goEndpoint{}, e, s, a.stream)
+}
+
 // A client that dawdles in its handshake is overtaken by those that do not.
 func TestASlowClientHoldsUpNobody(t *testing.T) {
 	t.Parallel()
@@ -238,17 +239,7 @@ func TestASlowClientHoldsUpNobody(t *testing.T) {
 			}
 			defer conn.Close()
 		}
-		accepted := accepting(t, l)
-		s, err := goEndpoint{}.dial(t, address{"localhost", l.Port},
-			dialOptions{ca: w.ca.File})
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := <-accepted
-		if a.err != nil {
-			t.Fatalf("Accept, while others dawdle: %v", a.err)
-		}
-		greet(t, goEndpoint{}, e, s, a.stream)
+		servesNext(t, w, e, l)
 	})
 }
 

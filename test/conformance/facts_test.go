@@ -64,8 +64,7 @@ var facts = []struct {
 }{
 	{"version", func(*side, string, string) string { return "TLSv1.3" }},
 	{"cipher", func(_ *side, got, others string) string {
-		return oneOf(got,
-			strings.HasPrefix(got, "TLS_"), others)
+		return oneOf(got, strings.HasPrefix(got, "TLS_"), others)
 	}},
 	{"alpn", func(*side, string, string) string { return "h2" }},
 	{"group", func(_ *side, got, others string) string {
@@ -86,14 +85,12 @@ var facts = []struct {
 	}},
 	{"subject", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string {
-			return "/CN=" +
-				c.Cert.Subject.CommonName
+			return "/CN=" + c.Cert.Subject.CommonName
 		})
 	}},
 	{"issuer", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string {
-			return "/CN=" +
-				c.Cert.Issuer.CommonName
+			return "/CN=" + c.Cert.Issuer.CommonName
 		})
 	}},
 	{"serial", func(x *side, _, _ string) string {
@@ -135,8 +132,7 @@ var facts = []struct {
 		return x.of(func(c *testcert.Cert) string { return string(c.CertPEM) })
 	}},
 	{"verified", func(x *side, _, _ string) string {
-		return map[bool]string{true: "1",
-			false: "0"}[x.verify]
+		return map[bool]string{true: "1", false: "0"}[x.verify]
 	}},
 	{"channel-binding", func(_ *side, got,
 		others string) string {

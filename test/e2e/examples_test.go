@@ -195,8 +195,7 @@ func (s *smtpStandIn) serve(c net.Conn) {
 			say("250 mail.example\r\n")
 		case verb == "STARTTLS" && !secure && s.starttls:
 			say("220 go ahead\r\n")
-			c = tls.Server(c,
-				s.cert.Config())
+			c = tls.Server(c, s.cert.Config())
 			in, secure = bufio.NewReader(c), true
 		case !secure && verb != "QUIT":
 			say("530 TLS first\r\n")

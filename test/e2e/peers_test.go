@@ -104,8 +104,7 @@ func swallowingPort(t *testing.T) int {
 
 func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
 	t.Helper()
-	l, err := tls.Listen("tcp", address,
-		cert.Config())
+	l, err := tls.Listen("tcp", address, cert.Config())
 	if err != nil {
 		t.Fatal(err)
 	}

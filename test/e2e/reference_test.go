@@ -144,8 +144,7 @@ func TestReferenceExamples(t *testing.T) {
 		for how, source := range map[string]string{"as printed": e.Source,
 			"with plugin directives": loading + e.Source} {
 			t.Run(e.Name+" "+how, func(t *testing.T) {
-				runReference(t, d,
-					&otherSide{ca: ca, cert: cert}, e.Name, source)
+				runReference(t, d, &otherSide{ca: ca, cert: cert}, e.Name, source)
 			})
 		}
 	}

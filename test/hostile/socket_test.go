@@ -163,13 +163,11 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 		},
 			0, "choose a shorter one"},
 		{"no folder", func(t *testing.T, dir string) string {
-			return filepath.Join(dir,
-				"none", "s")
+			return filepath.Join(dir, "none", "s")
 		}, 0, "there is no directory"},
 		{"a folder of somebody else",
 			func(t *testing.T, dir string) string {
-				testkit.Must(t,
-					os.Chmod(dir, 0o555))
+				testkit.Must(t, os.Chmod(dir, 0o555))
 				return filepath.Join(dir, "s")
 			}, 65534,
 			"s.lock: permission denied"},

@@ -253,8 +253,7 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	for name, change := range map[string]func(dir string) error{
 		"belongs to another user": func(dir string) error { return os.Chmod(dir, 0o777) },
 		"is open to other users": func(dir string) error {
-			return firstError(
-				os.Chown(dir, uid, uid), os.Chmod(dir, 0o770))
+			return firstError(os.Chown(dir, uid, uid), os.Chmod(dir, 0o770))
 		},
 	} {
 		dir := nowhere(t)

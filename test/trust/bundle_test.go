@@ -104,8 +104,7 @@ func text(s string) part { return func(*testing.T, *world) []byte { return []byt
 
 func block(label string, der []byte) part {
 	return func(*testing.T, *world) []byte {
-		return pem.EncodeToMemory(&pem.Block{Type: label,
-			Bytes: der})
+		return pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der})
 	}
 }
 
@@ -120,8 +119,7 @@ func parts(all ...part) part {
 
 func edit(p part, old, new string) part {
 	return func(t *testing.T, w *world) []byte {
-		return bytes.ReplaceAll(p(t, w), []byte(old),
-			[]byte(new))
+		return bytes.ReplaceAll(p(t, w), []byte(old), []byte(new))
 	}
 }
 

@@ -334,8 +334,7 @@ func TestPolicyIsByUser(t *testing.T) {
 		ca-folders = ["/"]
 	`, keys), "--allow-uid", "1234,1235")
 	as := func(uid uint32) *syscall.Credential {
-		return &syscall.Credential{Uid: uid,
-			Gid: uid + 1}
+		return &syscall.Credential{Uid: uid, Gid: uid + 1}
 	}
 	for _, tc := range []struct {
 		uid        uint32

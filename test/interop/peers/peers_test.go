@@ -440,8 +440,7 @@ func (c *cell) oneByte() {
 				}
 				left :=
 					func(all []tap.Record) bool {
-						return sizes(
-							all)[want] > sent
+						return sizes(all)[want] > sent
 					}
 				if !c.relay.Await(c.peers(), testkit.Patience, left) {
 					return fmt.Errorf("byte %d does not leave", i)
