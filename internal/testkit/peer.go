@@ -106,14 +106,25 @@ func Unanswered(tb testing.TB) int {
 	filler, err := net.Dial("tcp", Addr(port))
 	Must(tb, err)
 	tb.Cleanup(func() { filler.Close() })
-	// The kernel shows the length of a listener's queue as rx_queue (proc_pid_net(5)).
-	full := fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:00000001 ", port)
-	Until(tb, "the listener's queue is full", func() bool {
-		table, err := os.ReadFile("/proc/net/tcp")
-		Must(tb, err)
-		return strings.Contains(string(table), full)
-	})
+	Until(tb, "the listener's queue is full", func() bool { return Backlog(tb, port) == 1 })
 	return port
+}
+
+// Backlog is the number of connections in the queue of a listener of 127.0.0.1, which has not
+// accepted them. It needs Linux.
+func Backlog(tb testing.TB, port int) (n int) {
+	tb.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	Must(tb, err)
+	// The kernel shows the length of a listener's queue as rx_queue (proc_pid_net(5)).
+	_, row, ok := strings.Cut(string(table),
+		fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:", port))
+	if !ok {
+		tb.Fatalf("nobody listens on port %d", port)
+	}
+	_, err = fmt.Sscanf(row, "%08X ", &n)
+	Must(tb, err)
+	return n
 }
 
 // Port is a port on which nobody listens, and which no other program gets by chance until the

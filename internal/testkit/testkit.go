@@ -48,8 +48,8 @@ func Until(t Test, what string, ok func() bool) {
 	}
 }
 
-// Receive waits for a value of a channel, or for its end. After Patience it ends the test, and names
-// what did not happen.
+// Receive waits for a value of a channel, or for its end. After Patience it ends the test, and
+// names what did not happen.
 func Receive[V any](t Test, from <-chan V, what string) (v V) {
 	if h, is := t.(testing.TB); is {
 		h.Helper()

@@ -791,7 +791,8 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			close(left)
 			o := testkit.Receive(t, got, "the server sees the end")
 			if o.n != writes*size || o.err != io.EOF {
-				t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size, o.err)
+				t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size,
+					o.err)
 			}
 		})
 	}

@@ -96,7 +96,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"run": script.Run(binary), "start": start, "signal": sendSignal, "exits": exits,
+			"run":   script.Run(binary),
+			"start": start, "signal": sendSignal, "exits": exits,
 			"log": awaitLog, "logged": logged,
 			"open": open, "ask": ask, "close": closeSession, "cut": cut, "told": told,
 			"call": call,

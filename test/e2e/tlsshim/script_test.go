@@ -50,7 +50,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"run": script.Run("tlsshim"), "daemon": daemon, "echo": echo, "json": jsonValue,
+			"run": script.Run("tlsshim"), "daemon": daemon, "echo": echo,
+			"json":     jsonValue,
 			"findings": findings,
 		},
 	})

@@ -120,7 +120,8 @@ func (s *service) file(name, text string) string {
 	return s.path(name)
 }
 
-// newServer is a world, and a server of it. The server runs as nobody, and is to listen on the port.
+// newServer is a world, and a server of it. The server runs as nobody, and is to listen on the
+// port.
 func newServer(t *testing.T) (w *world, s *service, port int) {
 	t.Helper()
 	return newWorld(t), newService(t, "nobody"), testkit.Port(t)
