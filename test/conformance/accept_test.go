@@ -20,7 +20,7 @@ import (
 
 const crowd = 20
 
-// Many clients at once on one listener: each is served, and gets its own answer.
+// Many clients come at once to one listener. Each is served, and gets its own answer.
 func TestTwentyClientsAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -78,8 +78,8 @@ func read(s stream, n int) (string, error) {
 	return string(buf[:n]), err
 }
 
-// Clients that come between two Accepts wait. They even get their handshake done,
-// and what they send is there when they are accepted.
+// Clients that come between two Accepts wait. Their handshakes are done meanwhile. An Accept finds
+// the data that they have sent.
 func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -117,7 +117,7 @@ func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	})
 }
 
-// A hostile client is raised by the Accept that meets it, and holds up nobody.
+// The Accept that meets a hostile client fails. The client holds up no other client.
 func TestAnAcceptMeetsABadClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -226,7 +226,7 @@ func servesNext(t *testing.T, w *world, e us, l ourListener) {
 	greet(t, goEndpoint{}, e, s, a.stream)
 }
 
-// A client that dawdles in its handshake is overtaken by those that do not.
+// Other clients overtake a client that is slow in its handshake.
 func TestASlowClientHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -243,7 +243,7 @@ func TestASlowClientHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// CloseServerContext stops listening and ends a waiting Accept; what was accepted lives on.
+// CloseServerContext stops listening and ends a waiting Accept. Accepted connections live on.
 func TestCloseServerContext(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -259,9 +259,9 @@ func TestCloseServerContext(t *testing.T) {
 		if a.err != nil {
 			t.Fatal(a.err)
 		}
-		// A client that no Accept takes: it is dropped, and hears so. In TLS 1.2 it is the
-		// server that ends the handshake, so that it is done for both; who is in the midst
-		// of it is cut.
+		// A client that no Accept takes is dropped, and is told so. In TLS 1.2 the server
+		// ends the handshake, so that the handshake is done for both sides. A client in the
+		// middle of its handshake is cut.
 		unclaimed, err := cl.dial(t, address{"localhost", l.Port},
 			dialOptions{ca: w.ca.File, only: tls.VersionTLS12})
 		if err != nil {

@@ -34,7 +34,7 @@ const (
 
 var everyPlace = []place{asBundle, asCert, asKey}
 
-// badFiles are files that are refused, where they stand for what they are not.
+// badFiles are files that are refused in these places.
 var badFiles = []struct {
 	name   string
 	places []place
@@ -139,7 +139,8 @@ var badFiles = []struct {
 		}, "", []string{"key", "match"}},
 }
 
-// inDir makes a file in a directory of the test's own; without content it only gives the path.
+// inDir makes a file in a folder of the test. Without content it makes no file, and only gives the
+// path.
 func inDir(name string, content []byte) func(*testing.T, *world) string {
 	return func(t *testing.T, _ *world) string {
 		t.Helper()
@@ -154,12 +155,12 @@ func inDir(name string, content []byte) func(*testing.T, *world) string {
 func random(n int) []byte {
 	b := make([]byte, n)
 	rand.Read(b)
-	b[0] = 0xff // so that it never is something by chance
+	b[0] = 0xff // no PEM or DER begins so
 	return b
 }
 
-// A bad file is a file error that names the file and says what is wrong. The CA
-// bundle that held before still holds.
+// A bad file is a file error. The error names the file and says what is wrong. The previous CA
+// bundle still holds.
 func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -200,8 +201,8 @@ func TestBadFiles(t *testing.T) {
 	})
 }
 
-// A daemon without the right to read a file, or to listen on a port, says so. When the
-// tests run as root, it is started as nobody.
+// A daemon that may not read a file, or not listen on a port, says so. If root runs the tests, the
+// daemon runs as nobody.
 func TestWithoutTheRightTo(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)
@@ -212,7 +213,8 @@ func TestWithoutTheRightTo(t *testing.T) {
 		o = testd.Options{UID: nobody, Flags: []string{"--allow-uid=0"}}
 	}
 	d := daemonWith(t, o)
-	// Not d.Dial: a client does not trust the socket of a stranger, for root nobody is one.
+	// Not d.Dial: a client does not trust the socket of another user, and for root this user is
+	// another.
 	conn, err := net.Dial("unix", d.Socket)
 	testkit.Must(t, err)
 	s, ctx := client.New(conn), testkit.Bounded(t)

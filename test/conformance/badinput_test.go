@@ -19,8 +19,8 @@ import (
 
 // A wrong parameter, handle or state is an error that names it. The session goes on.
 
-// A patient is a session that gets bad input, and a session beside it. Each
-// has a connection at work, by which is seen that nothing else was harmed.
+// A patient is a session that gets bad input. Another session is beside it. Each has a connection,
+// which shows that nothing else was harmed.
 type patient struct {
 	w     *world
 	e     us
@@ -41,7 +41,7 @@ func newPatient(t *testing.T, e us, w *world) *patient {
 	return p
 }
 
-// unharmed checks that both sessions work: the connection that each has, and a new one.
+// unharmed checks that both sessions work, each with its old connection and with a new one.
 func (p *patient) unharmed(t *testing.T) {
 	t.Helper()
 	for _, c := range [][2]stream{p.mine, p.other} {
@@ -69,7 +69,7 @@ func (p *patient) open(t *testing.T) client.Handle {
 	return h
 }
 
-// want is how a call has to fail.
+// want is the error with which a call must fail.
 type want struct {
 	kind   client.Kind
 	code   int // 0: that of the kind
@@ -79,8 +79,8 @@ type want struct {
 	says   []string // words of the message, upper and lower case alike
 }
 
-// refused checks a failure: its kind, code and detail, its text, which
-// LastError has to give too, and that nothing else was harmed.
+// refused checks a failure: its kind, its code, its detail and its text. LastError must give the
+// same text. Nothing else may be harmed.
 func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 	t.Helper()
 	e := failure(err)
@@ -110,7 +110,7 @@ func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 	return e
 }
 
-// The methods of the plugin, with parameters that have nothing wrong with their form.
+// The methods of the plugin, with parameters that are well-formed.
 var methods = []struct {
 	name     string
 	params   []param
@@ -160,7 +160,7 @@ var (
 
 func path(name string) param { return param{name, `"/nonexistent"`, texts(4095)} }
 
-// integers are JSON values that are no integer in range.
+// integers are JSON values that are no integer of the range.
 func integers(outside ...string) []string {
 	return append(outside, `"1"`, `1.0`, `1.5`, `1e0`, `true`, `null`, `[1]`, `{}`)
 }
@@ -170,19 +170,19 @@ func texts(most int) []string {
 	return []string{`1`, `null`, `false`, `["x"]`, `{}`, `""`, `"a\u0000b"`, `"` + strings.Repeat("x", most+1) + `"`}
 }
 
-// orNone takes the empty text out of those that are wrong.
+// orNone removes the empty text from the wrong values.
 func orNone(wrong []string) []string {
 	return slices.DeleteFunc(wrong, func(s string) bool { return s == `""` })
 }
 
-// A wrong count, type or range of parameters is said to be one, with the
-// method and the parameter, by position and by name.
+// A wrong count, type or range of parameters is an error. The error names the method and the
+// parameter. That holds for parameters by position and by name.
 func TestBadParameters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	needsLevel(t, bareDaemon)
 	p := newPatient(t, us{ours.Daemon{D: daemon(t)}}, w)
-	call := func(method, params string) error { // as they stand on the wire
+	call := func(method, params string) error { // params: as they are sent
 		return p.s.(*client.Client).Call(p.ctx, method, json.RawMessage(params), nil)
 	}
 	check := func(t *testing.T, method, params string, says ...string) {
@@ -230,7 +230,7 @@ func TestBadParameters(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a relative path", func(t *testing.T) { // of which a client makes an absolute one
+	t.Run("a relative path", func(t *testing.T) { // rpc/client would make it absolute
 		p.ctx = testkit.Bounded(t)
 		for method, params := range map[string][]string{
 			"tls.SetCaBundle":      {"server.pem"},
@@ -248,7 +248,7 @@ func TestBadParameters(t *testing.T) {
 			"rpc.nothing"} {
 			err := call(name, "[]")
 			if e := failure(err); e != nil {
-				e.Data.Op = "" // the client puts in what it has called
+				e.Data.Op = "" // rpc/client fills in the method
 			}
 			p.refused(t, err, want{kind: client.KindParams,
 				code: wire.CodeMethodNotFound, says: []string{name, "not found"}})
@@ -256,13 +256,13 @@ func TestBadParameters(t *testing.T) {
 	})
 }
 
-// A function is one of the plugin's, on a handle.
+// A function is a function of the plugin that takes a handle.
 type function struct {
 	name string
 	call func(client.Handle) error
 }
 
-// afterHandshake are those that need a handshake that is done.
+// afterHandshake are the functions that need a handshake which is done.
 func (p *patient) afterHandshake() []function {
 	return []function{
 		{"tls.Write", func(h client.Handle) error {
@@ -289,7 +289,7 @@ func (p *patient) afterHandshake() []function {
 	}
 }
 
-// A number that is no handle of the session, or of the wrong sort, is a handle error.
+// A number that is no handle of the session, or a handle of the wrong kind, is a handle error.
 func TestBadHandles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -392,7 +392,7 @@ func TestBadHandles(t *testing.T) {
 		if testd.Listening(t, free) {
 			t.Error("somebody listens for an Accept that was refused")
 		}
-		// What was named in vain still works.
+		// The handles of the failed calls still work.
 		if err := p.s.Handshake(p.ctx, connection); err != nil {
 			t.Error(err)
 		}
@@ -476,7 +476,7 @@ func TestBadStates(t *testing.T) {
 	})
 }
 
-// An empty Write is a success that sends nothing; the bounds of a Read are possible.
+// An empty Write succeeds and sends nothing. A Read takes the smallest and the largest size.
 func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

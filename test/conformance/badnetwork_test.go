@@ -17,8 +17,8 @@ import (
 
 // A bad network or server is an error of the right kind, with its errno, within the timeout.
 
-// Bounds of our side in these tests. They hold for its good peers, too, which need
-// some milliseconds, or more on a busy machine.
+// The timeouts of our side in these tests. They hold for good peers, too. Those need some
+// milliseconds, or more on a busy machine.
 const (
 	connectBound   = 6 * time.Second
 	handshakeBound = 5 * time.Second
@@ -26,8 +26,8 @@ const (
 
 var networkBounds = session.Timeouts{Connect: connectBound, Handshake: handshakeBound}
 
-// What cannot be connected to is a connect error that names the address, or a
-// timeout when its bound is over. What is no host is a params error.
+// A failed connect is a connect error that names the address, or a timeout. An address that is no
+// host is a params error.
 func TestBadAddressesToConnectTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -54,7 +54,7 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 			{"a server that does not answer", "127.0.0.1", testkit.Unanswered(t),
 				[]client.Kind{client.KindTimeout}, "", []string{"127.0.0.1:",
 					connectBound.String()}},
-			// What is no host is not looked up.
+			// A text that is no host is not looked up.
 			{"a name with a blank", "local host", 443, []client.Kind{client.KindParams},
 				"", []string{"local host"}},
 			{"a name that is too long", strings.Repeat("a", 250) + ".test", 443,
@@ -103,8 +103,8 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 	})
 }
 
-// What answers but does no TLS is a handshake error, or a timeout if it does
-// nothing. The connection can then only be closed.
+// A server that answers without TLS makes a handshake error. A server that sends nothing makes a
+// timeout. Afterwards the connection can only be closed.
 func TestBadServers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -194,7 +194,8 @@ func TestBadServers(t *testing.T) {
 	})
 }
 
-// An address that cannot be listened on is a connect error; the context can be used for another.
+// An address on which tlsd cannot listen is a connect error. The context can be used with another
+// address.
 func TestBadAddressesToListenOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -253,7 +254,7 @@ func TestBadAddressesToListenOn(t *testing.T) {
 	})
 }
 
-// lookUp stands for any name of a failed look-up: the name depends on the resolver.
+// lookUp stands for the name of any failed look-up, because the name depends on the resolver.
 const lookUp = "EAI_*"
 
 // lookUpErrno is the name of a failed look-up. A resolver that does not answer has none.

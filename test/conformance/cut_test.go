@@ -46,8 +46,7 @@ func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 	})
 }
 
-// A connection that is cut must not look like one that has ended: what was
-// read may be only a part.
+// A cut connection must not look like one that has ended, because data may be missing.
 func TestACutConnectionIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -75,11 +74,11 @@ func TestACutConnectionIsAnError(t *testing.T) {
 					"close_notify was missing", err)
 			}
 		}
-		closeStream(t, p.other, other) // also works now
+		closeStream(t, p.other, other) // Close works after the error
 	})
 }
 
-// What has arrived before the cut can be read; the error comes after it.
+// Data that has arrived before the cut can be read. The error comes after it.
 func TestDataBeforeACutIsNotLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -134,7 +133,7 @@ func TestAResetConnectionIsAnError(t *testing.T) {
 	})
 }
 
-// A pair of which one side ends the connection.
+// A pair whose one side ends the connection.
 type pair struct {
 	cl, sv       endpoint
 	ender, other endpoint
@@ -148,8 +147,8 @@ func (p pair) order(c, s stream) (ender, other stream) {
 	return s, c
 }
 
-// eachSideEnds runs a body over all pairs, once with each side as the one that ends. n has the
-// client for that one.
+// eachSideEnds runs a body over all pairs twice. First the client ends the connection, then the
+// server. n names the abilities of the first case.
 func eachSideEnds(t *testing.T, n needs, body func(*testing.T, pair)) {
 	t.Helper()
 	t.Run("the client ends", func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"tlsd/session"
 )
 
-// What each option does, at each level. Which values it takes is in optionTable.
+// What each option does, at each level. optionTable has the values that it takes.
 
 var effects = map[string]func(d *desk){
 	"alpn": func(d *desk) {
@@ -206,7 +206,7 @@ func (d *desk) connect(name, value string) (client.Handle, error) {
 	return h, d.s.Handshake(testkit.Bounded(d.t), h)
 }
 
-// goClient is how crypto/tls visits the desk's context.
+// goClient is the configuration with which crypto/tls connects to the desk's context.
 func goClient(d *desk) *tls.Config {
 	return &tls.Config{RootCAs: d.w.ca.Pool(), ServerName: "localhost"}
 }
@@ -221,7 +221,7 @@ func (d *desk) visit(c *tls.Config) error {
 	return err
 }
 
-// play is a server of crypto/tls, which does its part behind each handshake.
+// play is a server of crypto/tls. It runs a function after each handshake.
 func (d *desk) play(c *tls.Config, part func(*tls.Conn)) (port int) {
 	d.t.Helper()
 	c.Certificates = []tls.Certificate{d.w.cert.TLS()}
@@ -253,8 +253,8 @@ func (d *desk) garbage() {
 	d.must(err)
 }
 
-// clientsAre checks who gets in with a value of client-cert: somebody of the CA always, and nobody
-// else if the value requires that.
+// clientsAre checks which clients a value of client-cert lets in. A client with a certificate of
+// the CA always gets in. Other clients do not, if the value requires a certificate.
 func (d *desk) clientsAre(value string, required bool) {
 	d.t.Helper()
 	d.must(d.set(d.context, "client-ca", "CA"))

@@ -11,8 +11,7 @@ import (
 	"tlsd/session"
 )
 
-// An endpoint is one of those that speak TLS with one another: we, at one of our levels,
-// crypto/tls, and openssl.
+// An endpoint is one side of a connection: our side at one of its levels, crypto/tls, or openssl.
 type endpoint interface {
 	String() string
 	// dial connects to an address and does the handshake.
@@ -44,9 +43,9 @@ type listener interface {
 	accept(t *testing.T) (stream, error)
 }
 
-// A stream is a connection that has done its handshake. Read returns io.EOF
-// after the peer's close_notify. One Read and one Write may run at the same
-// time. What is not closed ends with the test.
+// A stream is a connection that has done its handshake. Read returns io.EOF after the peer's
+// close_notify. One Read and one Write may run at the same time. The end of the test closes the
+// stream.
 type stream interface {
 	io.ReadWriteCloser // Close sends close_notify
 	// in OpenSSL's one-line form; empty if the peer has shown no certificate
@@ -57,7 +56,7 @@ type stream interface {
 	reset()            // breaks the TCP connection (RST)
 }
 
-// An ability is what not every endpoint can do.
+// An ability is something that some endpoints cannot do.
 type ability string
 
 const (
@@ -88,8 +87,8 @@ const (
 	asBoth   role = "client and server"
 )
 
-// unable lists what an endpoint cannot do, and why. Pairs of which a side cannot do what
-// a test needs are left out of it, and of nothing else.
+// unable lists what an endpoint cannot do, and why. A test leaves out a pair if one side lacks an
+// ability that the test needs. It leaves out no other pair.
 var unable = []struct {
 	endpoint string
 	role     role
@@ -131,7 +130,8 @@ var unable = []struct {
 		"its output", false},
 }
 
-// ourName is our side in that table, at all levels; else an endpoint's own name stands there.
+// ourName stands in that table for our side at all levels. Other endpoints stand with their own
+// names.
 const ourName = "ours"
 
 // cannot says why an endpoint cannot do something, or returns "".
@@ -166,8 +166,8 @@ func (n needs) leftOut(cl, sv endpoint) string {
 	return ""
 }
 
-// overPairs runs a body over all pairs, at the same time: at each of our levels those with us, once
-// those without.
+// overPairs runs a body over all pairs, at the same time. A pair with our side runs at each of our
+// levels, and another pair runs once.
 func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) {
 	t.Helper()
 	run := func(cl, sv endpoint) bool {
@@ -233,7 +233,7 @@ type accepted struct {
 	err    error
 }
 
-// accepting accepts one client, meanwhile.
+// accepting accepts one client on a goroutine.
 func accepting(t *testing.T, l listener) <-chan accepted {
 	t.Helper()
 	ch := make(chan accepted, 1)
@@ -244,7 +244,8 @@ func accepting(t *testing.T, l listener) <-chan accepted {
 	return ch
 }
 
-// send writes all of a text, and expect reads exactly it. They say who could not.
+// send writes a whole text, and expect reads exactly that text. The text of a failure names the
+// endpoint.
 func send(t *testing.T, who endpoint, s stream, text string) {
 	t.Helper()
 	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {
@@ -260,7 +261,7 @@ func expect(t *testing.T, who endpoint, s stream, text string) {
 	}
 }
 
-// expectEnd reads the clean end, more than once.
+// expectEnd reads the clean end, twice.
 func expectEnd(t *testing.T, who endpoint, s stream) {
 	t.Helper()
 	for range 2 {

@@ -22,11 +22,11 @@ import (
 	"tlsd/session"
 )
 
-// How connections end, as one table: who ends it, how, and what each call says then, to the letter.
-// It holds for our client and our server, at each of our levels, in TLS 1.2 and 1.3, and with every
-// version of OpenSSL: make libssl-matrix runs it with each. The peer is crypto/tls. A level that
-// does not tell kinds (tellKind) gives the text that stands here behind them. The plugin is in its
-// strict mode, in which an error is that of its own Write.
+// How connections end, as one table: which side ends it, how, and the exact text of each call
+// afterwards. The table holds for our client and our server, at each level, in TLS 1.2 and 1.3. It
+// holds for every version of OpenSSL: make libssl-matrix runs it with each. The peer is crypto/tls.
+// A level without kinds (tellKind) gives only the text that stands here behind the kind. The plugin
+// is in its strict mode, in which a Write gets its own error.
 
 type ender string
 
@@ -48,17 +48,17 @@ const (
 	duringEnd = `handshake: %s: handle N: TLS handshake failed: the peer closed the connection during the handshake`
 )
 
-// An end is a row. Its act does what it is called on a connection that has done its handshake, but
-// for those that have none, and notes what the calls say.
+// An end is a row of the table. Its act runs on a connection whose handshake is done, and notes
+// what the calls say. A few acts have no connection yet.
 type end struct {
 	who  ender
 	how  string
 	act  func(*bout)
 	want []string
-	// Where the roles differ: in place of want, for our server.
+	// In place of want, for our server, if the roles differ.
 	wantServer []string
-	// With a data channel, if that differs: one of these. There the worker takes what the peer
-	// sends, and notices a reset, without being asked.
+	// In place of want, with a data channel; one of these. The worker then receives by itself,
+	// and notices a reset without a call.
 	wantPlugin [][]string
 }
 
@@ -120,8 +120,8 @@ var ends = []end{
 		b.close()
 	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
 		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK},
-		// what was written is lost, and the next call tells: which one it is depends on
-		// when the reset is noticed
+		// The written data is lost, and the next call tells that. Which call is the next
+		// depends on when the worker notices the reset.
 		wantPlugin: [][]string{
 			{`Write: 20000 bytes`, `Read: 3 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`,
 				`Write: tls.Write: handle N: write: connection reset by peer`, closeOK},
@@ -154,7 +154,7 @@ var ends = []end{
 	}, want: []string{closeOK, peerEnd}},
 	{who: we, how: "half-close"}, // see unable
 	{who: we, how: "cut", act: func(b *bout) {
-		b.S.Close() // a session that ends leaves its connections in the lurch
+		b.S.Close() // the end of a session sends no close_notify
 		b.peerReads()
 	}, want: []string{peerCut}},
 	{who: we, how: "reset", act: func(b *bout) {
@@ -243,8 +243,8 @@ func (e end) try(b *bout) {
 		for i := range want {
 			want[i] = kindAndErrno.ReplaceAllString(want[i], "$1$2")
 			if !strings.HasPrefix(want[i], "Write: ") {
-				// tls_Close does not take its turn behind calls that wait in the
-				// daemon: it cancels them at once (tlsplugin.h).
+				// tls_Close does not wait for calls that wait in the daemon. It
+				// cancels them at once (tlsplugin.h).
 				want[i] = strings.Replace(want[i],
 					"the handle was closed while the call waited",
 					"cancelled by the caller", 1)
@@ -265,7 +265,7 @@ func (e end) try(b *bout) {
 // kindAndErrno finds them in "Read: io ECONNRESET: tls.Read: …".
 var kindAndErrno = regexp.MustCompile(`^(\w+: )\w+(?: E[A-Z]+)?: (tls\.)`)
 
-// A bout is one connection between us and crypto/tls, and what was said on it.
+// A bout is one connection between us and crypto/tls, with what was said on it.
 type bout struct {
 	t       *testing.T
 	us      us
@@ -339,8 +339,7 @@ func (b *bout) connect(relayed bool) {
 		testkit.Must(b.t, a.err)
 		b.Stream = a.stream.(ourStream).Stream
 	}
-	// A byte each way, so that both ends have the whole handshake, tickets included, behind
-	// them.
+	// A byte goes each way. So both ends have done with the handshake, and with its tickets.
 	b.peerWrites(1)
 	if n, err := b.Read(make([]byte, 9)); n != 1 || err != nil {
 		b.t.Fatalf("we read %d bytes, %v", n, err)
@@ -353,8 +352,8 @@ func (b *bout) connect(relayed bool) {
 	}
 }
 
-// direct starts again with a connection of which the ends of the system's sockets meet: a relay
-// would take from them what nobody reads.
+// direct starts again with a connection without a relay. A relay would read data that is to stay in
+// the sockets.
 func (b *bout) direct() {
 	b.t.Helper()
 	b.tcp.Close()
@@ -370,7 +369,7 @@ var (
 	peerAddress  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 )
 
-// outcome notes what a call of ours has said. Numbers that differ from run to run are taken out.
+// outcome notes what a call of ours has said. It replaces numbers that differ from run to run.
 func (b *bout) outcome(call string, err error, otherwise string) {
 	e := failure(err)
 	switch {
@@ -421,7 +420,7 @@ func (b *bout) peerWrites(size int) {
 	}
 }
 
-// peerReads lets the peer read to the end, and notes what that is.
+// peerReads lets the peer read to the end, and notes the data and the end.
 func (b *bout) peerReads() {
 	n, err := io.Copy(io.Discard, b.peer)
 	switch {
@@ -452,10 +451,10 @@ func (b *bout) peerReads() {
 	}
 }
 
-// partial is more than the rows send that send all they have.
+// partial is more than those rows send which send all their data.
 const partial = 1 << 16
 
-// awaitTheirs waits until what we have sent lies, unread, in the peer's socket.
+// awaitTheirs waits until our data is in the peer's socket, unread.
 func (b *bout) awaitTheirs(n int) {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for the peer", func() bool {
@@ -463,13 +462,13 @@ func (b *bout) awaitTheirs(n int) {
 	})
 }
 
-// awaitOurs waits until what the peer has sent lies, unread, in our socket.
+// awaitOurs waits until the peer's data is in our socket, unread.
 func (b *bout) awaitOurs() {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
 }
 
-// queue asks how full a queue of the peer's socket is (tcp(7)).
+// queue is the number of bytes in a queue of the peer's socket (tcp(7)).
 func (b *bout) queue(request uint) (n int) {
 	b.t.Helper()
 	raw, err := b.tcp.SyscallConn()
@@ -499,8 +498,8 @@ func (b *bout) closeDuringWrite() {
 // A stranger is a peer that does not do its part of the handshake.
 type stranger func(*net.TCPConn)
 
-// meet lets our side begin a handshake with a stranger. It gives what Handshake or Accept will say,
-// once the two are connected.
+// meet lets our side begin a handshake with a stranger. When the two are connected, it returns. The
+// channel gets what Handshake or Accept says.
 func (b *bout) meet(s stranger) <-chan error {
 	b.t.Helper()
 	said := make(chan error, 1)
@@ -535,8 +534,8 @@ func (b *bout) meet(s stranger) <-chan error {
 	return said
 }
 
-// theyLeave ends a handshake by the peer, in the midst of the first message that it would get or
-// send.
+// theyLeave lets the peer end a handshake, in the middle of the first message that it gets or
+// sends.
 func (b *bout) theyLeave() {
 	b.t.Helper()
 	said := b.meet(func(c *net.TCPConn) {
@@ -557,7 +556,7 @@ func (b *bout) theyLeave() {
 	b.close()
 }
 
-// weLeave ends a handshake by us, while the peer says nothing.
+// weLeave lets us end a handshake while the peer says nothing.
 func (b *bout) weLeave() {
 	b.t.Helper()
 	begun, left := make(chan bool), make(chan string, 1)
@@ -577,8 +576,8 @@ func (b *bout) weLeave() {
 	})
 	<-begun
 	if b.role == asServer {
-		// The Accept waits for longer than a handshake takes; whether we have seen the half
-		// message already does not matter.
+		// The Accept waits for longer than a handshake takes. It does not matter whether we
+		// have read the half message.
 		testkit.Until(b.t, "the Accept has arrived", func() bool {
 			// the first Accept after the context is that of listen
 			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2))
@@ -617,8 +616,9 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endsInAlert says whether the last record was an alert. TLS 1.3 hides its type; but its size, two
-// bytes, one for the type and 16 of authentication, is that of nothing else in these tests.
+// endsInAlert says whether the last record was an alert. TLS 1.3 hides the type of a record, but
+// not its size. An alert has two bytes, one byte for the type, and 16 for the authentication.
+// Nothing else in these tests has that size.
 func (w *watched) endsInAlert(version uint16) bool {
 	if version == tls.VersionTLS13 {
 		return w.typ == tap.ApplicationData && w.n == 2+1+16

@@ -74,7 +74,7 @@ func (l *liner) answer() (id string, _ *wire.Error) {
 	return string(r.ID), r.Error
 }
 
-// ok makes a call that must succeed; refused one that must meet the limit that the flag sets.
+// ok makes a call that must succeed. refused makes a call that must exceed the limit of a flag.
 func (l *liner) ok(method, params string) {
 	l.t.Helper()
 	want := fmt.Sprint(l.begin(method, params))
@@ -116,8 +116,8 @@ func silent(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// TestLimits: each limit that a flag of tlsd sets, at the limit, one over it, and, where something
-// can be given back, below it again.
+// TestLimits tries each limit that a flag of tlsd sets: at the limit, one over it, and below it
+// again.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)

@@ -18,9 +18,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// opensslEndpoint is OpenSSL's command line: s_client and s_server, whose standard
-// input and output are the payload. With -brief they write about the connection to
-// standard error.
+// opensslEndpoint is OpenSSL's command line: s_client and s_server. Their standard input and output
+// are the payload. With -brief they describe the connection on standard error.
 type opensslEndpoint struct{}
 
 func (opensslEndpoint) String() string { return "openssl" }
@@ -29,7 +28,7 @@ var onlyFlag = map[uint16]string{tls.VersionTLS11: "-tls1_1", tls.VersionTLS12: 
 	tls.VersionTLS13: "-tls1_3"}
 
 func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) {
-	// Input that looks like a command is payload, and its end is the connection's.
+	// A command in the input is payload. The end of the input is the end of the connection.
 	args := []string{"s_client", "-connect", testkit.Addr(to.port), "-brief", "-nocommands",
 		"-no_ign_eof"}
 	if o.ca != "" {
@@ -133,7 +132,7 @@ func startOpenssl(t *testing.T, args []string) *openssl {
 	return p
 }
 
-// listen takes what the process writes to standard error, to its end.
+// listen reads the standard error of the process to its end.
 func (p *openssl) listen(stderr io.Reader) {
 	told := sync.OnceFunc(func() { close(p.told) })
 	defer told()
@@ -141,8 +140,8 @@ func (p *openssl) listen(stderr io.Reader) {
 		p.mu.Lock()
 		p.text.WriteString(lines.Text() + "\n")
 		p.mu.Unlock()
-		// "Peer certificate: CN = …" or "No peer certificate": with it all that is looked
-		// for is there.
+		// The line "Peer certificate: CN = …" or "No peer certificate" is the last one that
+		// is needed.
 		if strings.Contains(lines.Text(), "eer certificate") {
 			told()
 		}
@@ -182,8 +181,8 @@ func (p *openssl) Read(b []byte) (int, error) {
 
 func (p *openssl) Write(b []byte) (int, error) { return p.in.Write(b) }
 
-// Close ends the input, whereupon s_client ends the connection. s_server leaves
-// when its peer does.
+// Close ends the input. Then s_client ends the connection. s_server ends when its peer ends the
+// connection.
 func (p *openssl) Close() error {
 	p.in.Close()
 	select {

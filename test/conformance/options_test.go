@@ -17,10 +17,10 @@ import (
 	"tlsd/session"
 )
 
-// The options of tls.SetOption, each with good and with wrong values, on each kind of handle, and
-// in each state; and the same for tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain.
+// The options of tls.SetOption: each with good and wrong values, on each kind of handle, in each
+// state. The same for tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain.
 
-// An option is one of a client, of an accepted connection, or of a context. CA stands for a good
+// An option belongs to a client, to an accepted connection, or to a context. CA stands for a good
 // file of CA certificates, RUBBISH for a file without one.
 type option struct {
 	name             string
@@ -113,7 +113,7 @@ func (d *desk) client() client.Handle {
 	return h
 }
 
-// pair is a connection at both ends, done its handshake if shaken.
+// pair is both ends of a connection. If shaken, their handshake is done.
 func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	way := map[bool]string{true: "accept", false: "later"}[shaken]
@@ -121,7 +121,7 @@ func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	return d.meet(shaken)
 }
 
-// meet is the same, and changes nothing of the context.
+// meet is the same. It changes nothing of the context.
 func (d *desk) meet(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	ctx := testkit.Bounded(d.t)
@@ -173,8 +173,8 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		shakenClient, shakenServer := d.pair(true)
 		ofConnections := known(func(o option) bool { return o.client || o.accepted })
 		ofContexts := known(func(o option) bool { return o.context })
-		// The lists are whole: an option that this test does not know would stand behind
-		// them.
+		// The lists are complete. An option that this test does not know would stand at the
+		// end of a list.
 		d.fails("an unknown option of a connection", d.set(unshakenClient, "colour", "red"),
 			client.KindParams, `"colour"`, "there are: "+ofConnections)
 		d.fails("an unknown option of a context", d.set(d.context, "colour", "red"),
@@ -225,7 +225,7 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 			d.fails("no handle", d.set(c, "alpn", "h2"), client.KindHandle,
 				"no such handle")
 		}
-		// What was refused has changed nothing: the handshake works.
+		// A refused value has changed nothing: the handshake works.
 		for name, value := range map[string]string{"server-name": "localhost", "ca": "CA",
 			"pins": "", "alpn": "", "min-version": "1.2"} {
 			testkit.Must(t, d.set(unshakenClient, name, value))
@@ -430,7 +430,7 @@ func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 		} {
 			d.fails(c.what, c.err, c.kind, c.says)
 		}
-		// Plain text that nobody has read is no part of what TLS protects.
+		// Plain text that was not read is no part of what TLS protects.
 		_, err := d.s.WritePlain(ctx, sv, []byte("220 go ahead\r\ninjected\r\n"))
 		testkit.Must(t, err)
 		for got := ""; got != "220 go ahead\r\n"; {

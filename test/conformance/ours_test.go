@@ -23,7 +23,7 @@ var level = os.Getenv("TLSD_TEST_LEVEL")
 
 const daemonLevel = "daemon"
 
-// levels are those of this run, with these timeouts (connect, handshake, accept-handshake).
+// levels are the levels of this run, with these timeouts (connect, handshake, accept-handshake).
 func levels(t *testing.T, bounds session.Timeouts) []us {
 	t.Helper()
 	var flags []string
@@ -57,7 +57,7 @@ func atEachLevel(t *testing.T, bounds session.Timeouts, body func(t *testing.T, 
 	}
 }
 
-// needsLevel skips a test in a run that is about a level which cannot do what it needs.
+// needsLevel skips a test in a run for a level that lacks an ability.
 func needsLevel(t *testing.T, a ability) {
 	t.Helper()
 	for _, l := range []us{{ours.InProcess{}}, {ours.Daemon{}}, {ours.Plugin{}}} {

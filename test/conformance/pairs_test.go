@@ -84,8 +84,8 @@ func TestPeersWithTLS12Only(t *testing.T) {
 	}
 }
 
-// RFC 8996: TLS 1.1 must not be used. crypto/tls, when told to, does use it with the
-// same peers, which shows that it is we who refuse.
+// TLS 1.1 must not be used (RFC 8996). crypto/tls uses it with the same peers if it is told to. So
+// the refusal is ours.
 func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -136,8 +136,8 @@ func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 	}
 }
 
-// Between us and others 64 MiB in each direction at the same time, in pieces of all sizes. Base64,
-// which is for people, pairs of ours, and pairs of others carry less, for the sake of time.
+// 64 MiB go each way at the same time between us and others, in pieces of all sizes. To save time,
+// base64, pairs of ours and pairs of others carry less.
 func TestMuchDataBothWays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

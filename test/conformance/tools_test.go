@@ -17,7 +17,7 @@ import (
 
 // curl and OpenSSL's commands talk with our side, and verify it.
 
-// runTool runs a program to its end, with its input closed, and gives its output and exit state.
+// runTool runs a program without input to its end. It gives the output and the exit state.
 func runTool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
@@ -28,8 +28,8 @@ func runTool(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// httpServer answers one request of HTTP/1.1 on each connection of a listener of ours with its
-// body, and ends the connection.
+// httpServer serves HTTP/1.1 on a listener of ours. On each connection it answers one request with
+// the body, and then ends the connection.
 func httpServer(t *testing.T, l listener, clients int, body string) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -50,8 +50,7 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 					request = append(request, buf[:n]...)
 				}
 				// No Content-Length: the body ends with the connection (RFC 9112
-				// section 6.3), so that the client notices if that is cut instead
-				// of ended.
+				// section 6.3). So the client notices if the connection is cut.
 				const head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 				if _, err := io.WriteString(s, head+body); err != nil {
 					return err
@@ -85,7 +84,7 @@ func TestCurlGetsOurPage(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("the server: %v", err)
 		}
-		// curl turns away from the same server if it does not trust the authority.
+		// curl refuses the same server if it does not trust the authority.
 		refused := accepting(t, l)
 		out, err := runTool(t, "curl", "--silent", "--show-error", "--cacert", w.other.File,
 			urls[0])
@@ -94,8 +93,8 @@ func TestCurlGetsOurPage(t *testing.T) {
 			t.Errorf("curl without the authority: %v, want exit status 60\n%s", err,
 				out)
 		}
-		// Its alert meets the Accept. A curl that looks at the certificate only after the
-		// handshake just goes, and then the first Read fails; in no case there is a
+		// curl's alert ends the Accept. A curl that checks the certificate after the
+		// handshake sends no alert, and the first Read fails. In no case is there a
 		// request.
 		a := <-refused
 		if a.err == nil {

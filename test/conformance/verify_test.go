@@ -36,7 +36,7 @@ const (
 	wrongAddress     = 64
 )
 
-// A served case is a server's certificate, and what a client has to say of it.
+// A served case is a server's certificate, and what a client must say of it.
 type served struct {
 	name    string
 	cert    func(*testing.T, *world) *testcert.Cert
@@ -113,8 +113,8 @@ func (c served) wanted() string {
 	return c.host
 }
 
-// All clients judge the certificates of all servers alike, and a server whose
-// client turns away is told so and goes on.
+// All clients judge the certificates of all servers alike. A server is told if its client refuses
+// it, and goes on.
 func TestCertificatesAreJudged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -165,7 +165,7 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	greet(t, cl, sv, s, a.stream)
 }
 
-// What clients can say of a certificate, coarsely.
+// What clients can say of a certificate, roughly.
 const (
 	isFine       = "accepted"
 	badTime      = "not valid at this time"
@@ -233,8 +233,8 @@ func judgement(err error) string {
 	return fmt.Sprintf("some other error: %v", err)
 }
 
-// Our error says which certificate was refused and why, in words and in
-// numbers, and what was trusted; SetInsecureSkipVerify turns all of that off, and on again.
+// Our error names the refused certificate, the reason in words and numbers, and the trust store.
+// SetInsecureSkipVerify turns the verification off, and on again.
 func TestARefusedCertificateIsExplained(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -361,7 +361,7 @@ func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
 	})
 }
 
-// SetCaBundle holds for the clients that are opened after it, in its session; one that fails
+// SetCaBundle holds for the clients of its session that are opened afterwards. A failed SetCaBundle
 // changes nothing.
 func TestTheCaBundleThatHolds(t *testing.T) {
 	t.Parallel()
@@ -419,12 +419,12 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 	})
 }
 
-// serve lets clients of crypto/tls come and go, until the test ends.
+// serve accepts clients of crypto/tls until the test ends.
 func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	t.Helper()
 	l := goEndpoint{}.listen(t, listenOptions{cert: cert}).(goListener)
 	var work sync.WaitGroup
-	// after the sessions of the test have been closed, which were opened later
+	// The sessions of the test were opened later, so they are closed earlier.
 	t.Cleanup(func() {
 		l.l.Close()
 		work.Wait()
@@ -445,7 +445,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	return l.port()
 }
 
-// Without a CA bundle the system's store holds, which OpenSSL lets the environment set.
+// Without a CA bundle the system's store holds. OpenSSL lets the environment name that store.
 func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, setEnv)

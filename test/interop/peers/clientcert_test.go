@@ -10,9 +10,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Foreign clients are known by their certificates. Those without a good one are refused.
+// Our server knows foreign clients by their certificates. It refuses clients without a good one.
 
-// clientCerts are certificates of clients, of which a server trusts those of ca.
+// clientCerts are certificates of clients. A server trusts the certificates of ca.
 func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 	t.Helper()
 	leaf := testcert.Leaf{CN: "a client"}
@@ -27,8 +27,8 @@ func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 	}
 }
 
-// Programs come with certificates to our server. What it says of them is what OpenSSL has found;
-// one that does not verify always ends the handshake.
+// Programs with certificates connect to our server. The server's error is what OpenSSL has found. A
+// certificate that does not verify always ends the handshake.
 func TestCertificatesOfForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -69,7 +69,7 @@ func accepts(mode, which string) bool {
 	return true
 }
 
-// receive takes one client, as it should be.
+// receive accepts one client, and checks that this ends as it must.
 func (m mine) receive(ctx client.Handle, mode, which string) error {
 	h, err := m.Accept(m.ctx, ctx, "", 0)
 	if accepts(mode, which) {

@@ -154,8 +154,8 @@ func (g *goTalk) end() error {
 	return g.conn.Close()
 }
 
-// curl sends what it has as the body of a request, and gets the answer's. It is no pipe: exchange
-// knows it.
+// curl sends its data as the body of a request, and gets data as the body of the answer. It has no
+// pipe, so exchange treats it by itself.
 type curl struct{}
 
 func (curl) String() string { return "curl" }
@@ -179,7 +179,7 @@ func (curl) client(t *testing.T, port int, s setting) talk {
 	return c
 }
 
-// A curl sends what is decided before it connects.
+// A curl sends data that it knows before it connects.
 const (
 	curlSeed = 9
 	curlSize = bulk
@@ -196,7 +196,7 @@ type curlTalk struct {
 	args []string
 }
 
-// serve is the exchange with a curl: its request is read, and answered.
+// serve reads the request of a curl, and answers it.
 func (c *curlTalk) serve(us *ours.Stream, answer []byte) error {
 	request, err := readRequest(us)
 	if err != nil {

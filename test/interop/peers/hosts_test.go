@@ -11,15 +11,15 @@ import (
 
 // Foreign clients find virtual hosts by their names.
 
-// virtualHosts are names that clients ask for, and whether the server has a certificate with that
-// name. The default certificate has those for which there is no other, so that no other will do.
+// virtualHosts are names that clients ask for. The value is true if the server has a certificate
+// with the name. For another name the server shows its default certificate, which has other names.
 var virtualHosts = map[string]bool{
 	"default.test": true, "one.test": true, "ONE.test": true,
 	"www.two.test": true, "two.test": true, "a.b.two.test": true,
 	"other.test": false, // it gets the default, too, which has another name
 }
 
-// Programs get the certificate of the host that they ask for, and verify it themselves.
+// Programs get the certificate of the host for which they ask, and verify it themselves.
 func TestForeignClientsFindVirtualHosts(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")

@@ -19,11 +19,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// HTTP/2 needs that both sides agree on it in the handshake (RFC 9113 section 3.2). TLS is tlsd's
-// here; what moves over it is net/http's, which is told to begin with HTTP/2, or finds out, on a
-// connection that is plain to it.
+// Both sides must agree on HTTP/2 in the handshake (RFC 9113 section 3.2). tlsd does TLS, and
+// net/http does HTTP over a connection that is plain to it. net/http is told to begin with HTTP/2,
+// or finds out by itself.
 
-// A listening is a server context as net/http wants it.
+// A listening is a server context in the form that net/http wants.
 type listening struct {
 	mine
 	ctx    client.Handle
@@ -101,8 +101,7 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 	}
 }
 
-// Without a protocol in common the handshake ends with an alert of its own, and both sides are
-// told.
+// Without a common protocol the handshake ends with an alert. Both sides report it.
 func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -186,7 +185,7 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 		t.Errorf("%d connections for three requests; HTTP/2 needs one", dials)
 	}
 
-	// A server that knows nothing of what the client offers says nothing: the client decides.
+	// A server that supports none of the client's protocols names none. The client decides.
 	h := m.dial(port, "alpn", "imap")
 	testkit.Must(t, m.Handshake(m.ctx, h))
 	m.wants(h, "alpn", "")

@@ -19,7 +19,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// What a handshake agrees on is tried with programs that come, ask for a page, and go.
+// Programs that ask for a page show what a handshake agrees on.
 
 // mine is our side: a session of a daemon, by rpc/client.
 type mine struct {
@@ -33,8 +33,8 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 	return mine{d.Dial(t), t, testkit.Bounded(t)}
 }
 
-// context makes a server context that listens on a free port of 127.0.0.1, with options and their
-// values.
+// context makes a server context that listens on a free port of 127.0.0.1. The options are names,
+// each with its value.
 func (m mine) context(cert *testcert.Cert, options ...string) (ctx client.Handle, port int) {
 	m.t.Helper()
 	ctx, err := m.NewServerContext(m.ctx, cert.CertFile, cert.KeyFile)
@@ -68,7 +68,7 @@ func (m mine) fact(h client.Handle, name string) string {
 	return text
 }
 
-// wants checks facts: a name, the text, a name, …
+// wants checks facts. The arguments are names, each with its text.
 func (m mine) wants(h client.Handle, facts ...string) {
 	m.t.Helper()
 	for i := 0; i < len(facts); i += 2 {
@@ -148,7 +148,7 @@ var visitors = []visitor{
 	}, true},
 }
 
-// visit gives what the program has printed, and why it has failed.
+// visit gives the output of the program, and why it has failed.
 func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, error) {
 	question := ""
 	if v.asks {
@@ -157,8 +157,8 @@ func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, 
 	return runTool(question, v.tool, v.args(port, host, ca, cert)...)
 }
 
-// runTool runs a program to its end. Its input stays open for as long. The error has what it has
-// said.
+// runTool runs a program to its end. Its input stays open until then. The error has the program's
+// output.
 func runTool(input, name string, args ...string) (printed string, err error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}

@@ -20,7 +20,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// The cases, each of which is run for every peer, in both roles, in TLS 1.2 and 1.3.
+// The cases. Each runs for every peer, in both roles, in TLS 1.2 and 1.3.
 const (
 	ticketsLate  = "tickets that arrive late"
 	resumed      = "resumption"
@@ -64,7 +64,7 @@ func TestPeers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := testd.Start(t)
-	// A server that knows only a group for which nobody sends a key share by himself.
+	// This server takes only a group for which no client sends a key share by itself.
 	cnf := filepath.Join(t.TempDir(), "openssl.cnf")
 	testkit.Must(t, os.WriteFile(cnf, []byte("openssl_conf=a\n[a]\nssl_conf=b\n"+
 		"[b]\nsystem_default=c\n[c]\nGroups=P-384\n"), 0o644))
@@ -128,7 +128,7 @@ func (c *cell) peers() tap.Direction {
 	return tap.FromServer
 }
 
-// begin lets both do their handshake, and gives what ours says.
+// begin lets both sides do their handshakes. It gives the error of our side.
 func (c *cell) begin() (err error) {
 	c.Helper()
 	if c.role == asServer {
@@ -164,8 +164,8 @@ func (c *cell) begin() (err error) {
 	return <-come
 }
 
-// receiveFirst serves the first connection of a client that comes twice. Whether it says something
-// or just leaves does not matter.
+// receiveFirst serves the first connection of a client that connects twice. The client may send
+// something or only leave.
 func receiveFirst(l *ours.Listener) error {
 	first, err := l.Accept()
 	if err != nil {
@@ -176,7 +176,7 @@ func receiveFirst(l *ours.Listener) error {
 	return first.Close()
 }
 
-// connect is begin, which must succeed.
+// connect is begin, and must succeed.
 func (c *cell) connect() {
 	c.Helper()
 	if err := c.begin(); err != nil {
@@ -201,8 +201,8 @@ func lines(seed byte, n int) []byte {
 	return text
 }
 
-// exchange sends n bytes each way at the same time. With an echo ours come back. size is that of
-// our writes; 0: of all sizes.
+// exchange sends n bytes each way at the same time. An echo sends our bytes back. size is the size
+// of our writes; 0: all sizes.
 func (c *cell) exchange(n, size int) {
 	c.Helper()
 	if t, ok := c.them.(*curlTalk); ok {
@@ -220,7 +220,7 @@ func (c *cell) exchange(n, size int) {
 		c.receives("we", c.us, lines(2, n)))
 }
 
-// all runs these at the same time.
+// all runs functions at the same time.
 func (c *cell) all(work ...func() error) {
 	c.Helper()
 	errs := make(chan error, len(work))
@@ -289,7 +289,7 @@ func withCert(kind string) func(*cell) {
 	}
 }
 
-// Whoever gets a ticket behind the handshake has begun to write, and goes on.
+// A peer that gets a ticket after the handshake has begun to write, and goes on.
 func (c *cell) lateTickets() {
 	c.held = true
 	c.connect()
@@ -315,7 +315,7 @@ func (c *cell) lateTickets() {
 	c.finish()
 }
 
-// releaseTickets lets pass what was held: at least one record, though no data was sent yet.
+// releaseTickets passes on what was held back: at least one record, although no data was sent yet.
 func (c *cell) releaseTickets() {
 	c.Helper()
 	passed := len(c.relay.Records(tap.FromServer))
@@ -327,7 +327,7 @@ func (c *cell) releaseTickets() {
 	}
 }
 
-// A client that comes again goes on with its session.
+// A client that connects again resumes its TLS session.
 func (c *cell) resumption() {
 	c.resume = true
 	c.connect()
@@ -339,8 +339,8 @@ func (c *cell) resumption() {
 	c.finish()
 }
 
-// goesOn looks at the last ServerHello: TLS 1.3 says it there, in TLS 1.2 no message follows that
-// would fill a record, before the change of keys.
+// goesOn looks at the last ServerHello. In TLS 1.3 it says whether the session is resumed. In TLS
+// 1.2 no large message stands between it and the change of keys.
 func (c *cell) goesOn() bool {
 	all := c.relay.Records(tap.FromServer)
 	for i := len(all) - 1; i >= 0; i-- {
@@ -362,12 +362,11 @@ func (c *cell) goesOn() bool {
 	return false
 }
 
-// fullOfLines is a full record. What s_server says about the connection may come between two of
-// them.
+// fullOfLines is a full record. Between two records s_server may print a line about the connection.
 const fullOfLines = 1 << 14
 
-// sizeOfKeyUpdate is that of its record: header of the message, one byte, type of the record,
-// authentication.
+// sizeOfKeyUpdate is the size of its record: the header of the message, one byte, the type of the
+// record, and the authentication.
 const sizeOfKeyUpdate = 4 + 1 + 1 + 16
 
 func (c *cell) keyUpdate() {
@@ -394,7 +393,7 @@ func (c *cell) keyUpdate() {
 		}
 		both(text[half:])
 	}
-	// ours comes with the next Write after the Read that has met the peer's
+	// Our KeyUpdate leaves with the next Write after the Read that has met the peer's.
 	both(lines(4, fullOfLines))
 	// The peer has asked for the same from us each time.
 	if got := updates(c.relay.Records(1 - c.peers())); got != 3 {
@@ -430,7 +429,8 @@ func (c *cell) oneByte() {
 	c.connect()
 	want := c.overhead() + 1
 	if p, ok := c.them.(interface{ stdin() io.Writer }); ok {
-		// It reads what is there: one byte, if the next comes only when that has left.
+		// The program reads the bytes that are there. It reads one byte if the next byte
+		// comes after the first has left.
 		text := lines(2, 200)
 		c.all(func() error {
 			for i := range text {
@@ -462,8 +462,9 @@ func (c *cell) oneByte() {
 	c.finish()
 }
 
-// overhead is what encryption adds to a record: in TLS 1.3 the type and the authentication, in TLS
-// 1.2 with AES-GCM the nonce and the authentication. A suite of ChaCha20 has no nonce there.
+// overhead is the number of bytes that encryption adds to a record. In TLS 1.3 these are the type
+// and the authentication. In TLS 1.2 with AES-GCM they are the nonce and the authentication.
+// ChaCha20 has no nonce there.
 func (c *cell) overhead() int {
 	if c.version == tls.VersionTLS13 {
 		return 1 + 16
@@ -517,10 +518,10 @@ func (c *cell) renegotiation() {
 	}) {
 		c.Fatal("the peer has not begun a handshake")
 	}
-	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go
-	// on or to leave.
+	// Our side refuses, when it reads. It does not begin a renegotiation. Then the peer may go
+	// on or leave.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
-	// else the peer has ended the connection, or sent more
+	// Otherwise the peer has ended the connection, or has sent more.
 	if err != nil && !ours.Is(err, client.KindIO) {
 		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
 	}
@@ -558,8 +559,8 @@ func (c *cell) clientCertOptional() {
 	c.finish()
 }
 
-// In TLS 1.2 the handshake fails; in TLS 1.3 it is done when the server says so, and the first Read
-// fails.
+// In TLS 1.2 the handshake fails. In TLS 1.3 the handshake is done before the server refuses, and
+// the first Read fails.
 func (c *cell) clientCertRequired() {
 	c.ask = "required"
 	err := c.begin()

@@ -15,8 +15,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A server renews its certificate 1,000 times while programs of four kinds come and go. None of
-// them is refused or reset, and who comes behind the last renewal gets the last certificate.
+// A server renews its certificate 1,000 times while programs of four kinds connect and leave. None
+// of them is refused or reset. A client after the last renewal gets the last certificate.
 func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	t.Parallel()
 	const renewals, accepting, leastVisits = 1000, 4, 5
@@ -49,8 +49,8 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 			}
 		})
 	}
-	// Each kind of client comes again and again while the renewals go on, and they go on until
-	// each has come often enough.
+	// Each kind of client connects again and again during the renewals. The renewals go on
+	// until each kind has connected often enough.
 	kinds := map[string]func() error{}
 	for _, v := range visitors {
 		if _, err := exec.LookPath(v.tool); err != nil {
@@ -123,7 +123,7 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	accepts.Wait()
 }
 
-// page gets our page, and gives the common name of the server.
+// page gets our page. The result is the common name of the server.
 func page(port int, cfg *tls.Config) (string, error) {
 	c, err := tls.Dial("tcp", testkit.Addr(port), cfg)
 	if err != nil {

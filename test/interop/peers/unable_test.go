@@ -2,7 +2,7 @@ package peers
 
 import "crypto/tls"
 
-// What cells cannot be done, and why. A cell that is not here has to pass.
+// The cells that a peer cannot do, with the reasons. All other cells must pass.
 type role string
 
 const (
@@ -30,7 +30,7 @@ var unable = []struct {
 		"handshake"},
 	{"crypto/tls", asServer, ticketsLate, 0, "crypto/tls sends its tickets before the client " +
 		"has ended the handshake"},
-	{"", asServer, resumed, 0, "our client does not resume"},
+	{"", asServer, resumed, 0, "each server here takes one connection; see test/conformance"},
 
 	{"", either, keyUpdate, tls.VersionTLS12, "TLS 1.2 has none"},
 	{"crypto/tls", either, keyUpdate, 0, "crypto/tls cannot be told to; a forged one is " +

@@ -34,7 +34,7 @@ func (s *service) java(w *world, role string, port int, own *testcert.Cert) []st
 		s.file("ca.pem", string(w.ca.PEM())), identity}
 }
 
-// needJava finds a Java that has its compiler, and so runs a source.
+// needJava finds a Java with a compiler, which can run a source file.
 func needJava(t *testing.T) string {
 	t.Helper()
 	java := need(t, "java")
