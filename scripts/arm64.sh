@@ -32,7 +32,8 @@ skip() {
 	exit 3
 }
 
-# In the namespaces: registers qemu, and goes on as the matrix does.
+# In the namespaces: it registers qemu, and then does the same as the matrix. The magic is that of an
+# ELF file for arm64, and the mask covers the bytes that differ between files (binfmt_misc).
 if [ "${1:-}" = --enter ]; then
 	shift
 	mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
@@ -89,10 +90,12 @@ for program in tlsd tlsshim; do
 	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -o "$built/$program" "./cmd/$program"
 done
 for package in openssl test/conformance; do
-	CGO_ENABLED=0 GOARCH=arm64 go test -c -o "$built/$(echo "$package" | tr / -).test" "./$package"
+	CGO_ENABLED=0 GOARCH=arm64 \
+		go test -c -o "$built/$(echo "$package" | tr / -).test" "./$package"
 done
 compile() { aarch64-linux-gnu-gcc -std=c11 -Wall -Wextra -Werror -O2 "$@"; }
-compile -fPIC -shared -fvisibility=hidden -Wl,-z,defs -o "$built/TlsPlugin.so" cmd/tlsshim/plugin/*.c -pthread
+compile -fPIC -shared -fvisibility=hidden -Wl,-z,defs -o "$built/TlsPlugin.so" \
+	cmd/tlsshim/plugin/*.c -pthread
 compile -o "$built/domhost" test/plugin/domhost/src/*.c -ldl -lm
 compile -Icmd/tlsshim/plugin -o "$built/host" internal/testhost/src/*.c -ldl -pthread
 
@@ -100,9 +103,11 @@ status=0
 # suite NAME LEVEL FOLDER TESTS - runs the tests of a program in the root, and counts them.
 suite() {
 	program=/tmp/bin/$(echo "$3" | tr / -).test
-	if LEVEL=$2 OPENSSL=$openssl within "$root" "$PWD" "$built" "$3" "$program" -test.v -test.run "$4" >"$built/log" 2>&1 &&
+	if LEVEL=$2 OPENSSL=$openssl within "$root" "$PWD" "$built" "$3" "$program" \
+		-test.v -test.run "$4" >"$built/log" 2>&1 &&
 		grep -q '^ *--- PASS' "$built/log"; then
-		echo "arm64: $1: $(grep -c '^ *--- PASS' "$built/log") passed, $(grep -c '^ *--- SKIP' "$built/log") skipped"
+		passed=$(grep -c '^ *--- PASS' "$built/log")
+		echo "arm64: $1: $passed passed, $(grep -c '^ *--- SKIP' "$built/log") skipped"
 	else
 		status=1
 		cat "$built/log"

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# debian.sh - for other scripts, which source it: packages of a Debian release, whatever this machine
-# runs. They come from the mirror that this machine's apt uses, with lists and state of their own. apt
-# checks the signatures against Debian's keyring, and nothing is installed into the system.
+# debian.sh - functions for other scripts: packages of a Debian release, on any machine. They come
+# from the mirror of this machine's apt, with lists and state of their own. apt checks the signatures
+# against Debian's keyring. Nothing is installed into the system.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the first of apt's sources, else deb.debian.org
@@ -45,8 +45,8 @@ debian_mirror() (
 	done | grep -m 1 '/debian/*$' || echo http://deb.debian.org/debian
 )
 
-# debian_apt writes DIR/apt.conf, for APT_CONFIG. The machine's own is left out, for it may have hooks
-# and other sources, except for its proxies and for what it thinks of a mirror that stands still.
+# debian_apt writes DIR/apt.conf, for APT_CONFIG. The machine's own configuration may have hooks and
+# other sources, so only two things are taken from it: its proxies, and whether lists may be old.
 debian_apt() ( # DIR SUITE...
 	dir=$1
 	shift

@@ -1,12 +1,12 @@
 #!/bin/sh
-# postgresql.sh - print the folder of a root with PostgreSQL 17, for a machine that has an older one.
+# postgresql.sh - print the folder of a root with PostgreSQL 17, for a machine with an older version.
 #
-# The root is made of the packages of Debian 13. The output is the folder; or "-" and why there is
-# none, and the same on the standard error. The exit status is 0 in both cases.
+# The root is made of the packages of Debian 13. The output is the folder, or "-" and the reason why
+# there is no folder. The reason is also on the standard error. The exit status is always 0.
 #
 # Environment:
-#   TLSD_POSTGRESQL_CACHE  folder; default $XDG_CACHE_HOME/tlsd/postgresql-17. A root younger than 30 days
-#                          is used as it is.
+#   TLSD_POSTGRESQL_CACHE  folder; default $XDG_CACHE_HOME/tlsd/postgresql-17. A root younger than
+#                          30 days is used as it is.
 #   TLSD_DEBIAN_MIRROR     see debian.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -25,8 +25,8 @@ populate() {
 	rm -rf "$cache/new" "$cache/apt/archives"
 	mkdir -p "$cache/new"
 	debian_apt "$cache/apt" trixie
-	# What makes and upgrades clusters is not needed, nor are the perl and the users that it needs.
-	# Its compiler for queries is most of the bytes.
+	# The tools for clusters, with their perl and users, are not needed. The compiler for queries
+	# has most of the bytes.
 	debian_without "$cache/apt" postgresql-common postgresql-client-common ssl-cert libllvm19
 	export APT_CONFIG="$cache/apt/apt.conf"
 	apt-get -qq update
