@@ -81,8 +81,8 @@ foreign() {
 	return "$bad"
 }
 
-# The plugin uses POSIX alone, except in system.c. The C library's headers declare some names of Linux
-# always, so grep looks for these.
+# The plugin uses POSIX alone, except in system.c. The C library's headers declare some names of
+# Linux always, so grep looks for these.
 portable() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c; do

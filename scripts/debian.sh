@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # debian.sh - functions for other scripts: packages of a Debian release, on any machine. They come
-# from the mirror of this machine's apt, with lists and state of their own. apt checks the signatures
-# against Debian's keyring. Nothing is installed into the system.
+# from the mirror of this machine's apt, with lists and state of their own. apt checks the
+# signatures against Debian's keyring. Nothing is installed into the system.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the first of apt's sources, else deb.debian.org

@@ -3,8 +3,9 @@
 #   build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|containers|monitoring.
 # build is also for the demo. scan is for the scanners, matrix for the matrix of OpenSSL's versions.
 #
-# It looks for each command first, and calls apt-get only if something is missing. So it does nothing
-# on a prepared machine. If apt-get cannot be used, it prints the missing packages and fails.
+# It looks for each command first, and calls apt-get only if something is missing. So it does
+# nothing on a prepared machine. If apt-get cannot be used, it prints the missing packages and
+# fails.
 set -eu
 
 case "${1:-}" in

@@ -1,10 +1,10 @@
 #!/bin/sh
 # kernel.sh [SUITE...] - run the suites of the confinement and of hostile users under other kernels.
 #
-# The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. Each has a root of its release's packages
-# in memory. The third machine has Debian 12's kernel without Landlock. The tests run as root, and
-# tlsshim doctor tells the confinement. SUITE is a folder of tests, such as test/e2e/tlsd; default:
-# all.
+# The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. Each has a root of its release's
+# packages in memory. The third machine has Debian 12's kernel without Landlock. The tests run as
+# root, and tlsshim doctor tells the confinement. SUITE is a folder of tests, such as test/e2e/tlsd;
+# default: all.
 #
 # qemu emulates the processor, because not every machine can nest virtual ones. The guest's clock
 # counts instructions (-icount, which wants one processor). So no test sees how slow that is, or how

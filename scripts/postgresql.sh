@@ -1,5 +1,6 @@
 #!/bin/sh
-# postgresql.sh - print the folder of a root with PostgreSQL 17, for a machine with an older version.
+# postgresql.sh - print the folder of a root with PostgreSQL 17, for a machine with an older
+# version.
 #
 # The root is made of the packages of Debian 13. The output is the folder, or "-" and the reason why
 # there is no folder. The reason is also on the standard error. The exit status is always 0.
@@ -25,8 +26,8 @@ populate() {
 	rm -rf "$cache/new" "$cache/apt/archives"
 	mkdir -p "$cache/new"
 	debian_apt "$cache/apt" trixie
-	# The tools for clusters, with their perl and users, are not needed. The compiler for queries
-	# has most of the bytes.
+	# The tools for clusters, with their perl and users, are not needed. The compiler for
+	# queries has most of the bytes.
 	debian_without "$cache/apt" postgresql-common postgresql-client-common ssl-cert libllvm19
 	export APT_CONFIG="$cache/apt/apt.conf"
 	apt-get -qq update

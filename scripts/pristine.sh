@@ -3,9 +3,9 @@
 # which has no more than Go, gcc, git and apt. The default command is .ci/run.
 #
 # debootstrap makes the root once, and the cache folder keeps it. The command writes into a folder
-# over the root, which is removed afterwards. The root has a clone of HEAD at /src, and this machine's
-# Go, read-only. It shares the machine's network, for apt and Go's modules, and its certificate
-# authorities. The script needs root.
+# over the root, which is removed afterwards. The root has a clone of HEAD at /src, and this
+# machine's Go, read-only. It shares the machine's network, for apt and Go's modules, and its
+# certificate authorities. The script needs root.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a Debian mirror; default: debootstrap's

@@ -248,7 +248,8 @@ func pending(t *testing.T, d *testd.Daemon) {
 		testkit.Must(t, err)
 	}
 	if n := testkit.Backlog(t, ln.Port); n != 1 || len(done) > 0 {
-		t.Fatalf("%d clients wait in the kernel, want the third; its handshake has ended: %t",
+		t.Fatalf("%d clients wait in the kernel, want the third; its handshake has "+
+			"ended: %t",
 			n, len(done) > 0)
 	}
 	if _, err := ln.accept(t); err != nil {
