@@ -175,8 +175,8 @@ func TestAnAcceptMeetsABadClient(t *testing.T) {
 				_, err = l.accept(t)
 				says := append(c.says, "tls.Accept", peer)
 				if !isKind(err, c.kind) || !mentions(failure(err), says...) {
-					t.Errorf("%v (%+v); want kind %s, and to read of the "+
-						"client %q", err, failure(err), c.kind, says)
+					t.Errorf("%v (%+v); want kind %s, with the texts %q", err,
+						failure(err), c.kind, says)
 				}
 				if err != nil {
 					if last, lastErr := l.S.LastError(l.Ctx); lastErr != nil ||

@@ -233,7 +233,7 @@ func TestWithoutTheRightTo(t *testing.T) {
 		e := failure(err)
 		if e == nil || e.Kind != kind || e.Data.Errno != "EACCES" ||
 			!mentions(e, append(says, "permission denied")...) {
-			t.Errorf("%v; want kind %s, errno EACCES, and to read %q", err, kind, says)
+			t.Errorf("%v; want kind %s, errno EACCES, with %q", err, kind, says)
 		}
 	}
 	check(s.SetCaBundle(ctx, unreadable), client.KindFile, unreadable)

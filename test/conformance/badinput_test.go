@@ -101,7 +101,7 @@ func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 			w.handle, w.errno)
 	}
 	if !mentions(e, append(w.says, w.op)...) {
-		t.Errorf("%q; want to read %q", e.Message, w.says)
+		t.Errorf("%q; want the text %q", e.Message, w.says)
 	}
 	if last, err := p.s.LastError(p.ctx); err != nil || last != e.Message {
 		t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)

@@ -70,8 +70,8 @@ func TestACutConnectionIsAnError(t *testing.T) {
 			}
 			if !isKind(err, client.KindIO) ||
 				!mentions(failure(err), "without close_notify") {
-				t.Fatalf("we read: %v; want kind io, and to read that "+
-					"close_notify was missing", err)
+				t.Fatalf("we read: %v; want kind io, with a text about the "+
+					"missing close_notify", err)
 			}
 		}
 		closeStream(t, p.other, other) // Close works after the error

@@ -149,7 +149,7 @@ func (d *desk) set(h client.Handle, name, value string) error {
 func (d *desk) fails(what string, err error, kind client.Kind, says ...string) {
 	d.t.Helper()
 	if e := failure(err); e == nil || !isKind(err, kind) || !mentions(e, says...) {
-		d.t.Errorf("%s: %v; want kind %s, and to read %q", what, err, kind, says)
+		d.t.Errorf("%s: %v; want kind %s, with %q", what, err, kind, says)
 	}
 }
 

@@ -128,7 +128,7 @@ func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 						!mentions(e, "protocol_version") ||
 					tells(e) && len(e.Data.OpenSSL) == 0 {
 					t.Errorf("%s: %q, OpenSSL's queue %q; want kind "+
-						"handshake, and to read of the version", e.Kind,
+						"handshake, with the version", e.Kind,
 						e.Message, e.Data.OpenSSL)
 				}
 			})

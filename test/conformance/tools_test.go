@@ -100,12 +100,13 @@ func TestCurlGetsOurPage(t *testing.T) {
 		if a.err == nil {
 			n, err := a.stream.Read(make([]byte, 100))
 			if n != 0 || !isKind(err, client.KindIO) {
-				t.Errorf("Read from a curl that has turned away: %d bytes, %v; "+
-					"want kind io", n, err)
+				t.Errorf("Read from a curl that has refused the server: %d "+
+					"bytes, %v; want kind io", n, err)
 			}
 		} else if !isKind(a.err, client.KindHandshake) ||
 			!mentions(failure(a.err), "alert") {
-			t.Errorf("the Accept of it: %v; want to read of an alert", a.err)
+			t.Errorf("Accept of a curl that refuses the server: %v; want an alert",
+				a.err)
 		}
 	})
 }

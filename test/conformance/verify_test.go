@@ -152,7 +152,7 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	}
 	if !isKind(a.err, client.KindHandshake) || !mentions(failure(a.err), "alert") {
 		t.Errorf("the client has refused, and our Accept says %v; want kind handshake, "+
-			"and to read of an alert", a.err)
+			"with an alert", a.err)
 	}
 	// The same context serves the next client.
 	accepted = accepting(t, l)
@@ -282,8 +282,8 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					if !mentions(e, "tls.Handshake",
 						fmt.Sprintf("(%d) at depth %d", c.code, c.depth),
 						c.subject, w.ca.File) {
-						t.Errorf("%q; want to read of code %d at depth "+
-							"%d, of %s, and of the store %s", e.Message,
+						t.Errorf("%q; want code %d at depth %d, the "+
+							"subject %s, and the store %s", e.Message,
 							c.code, c.depth, c.subject, w.ca.File)
 					}
 					if tells(e) {
@@ -298,14 +298,16 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 								c.depth, c.subject, w.ca.File)
 						}
 						if !mentions(e, v.Reason, v.Store) {
-							t.Errorf("%q; want to read the detail: %+v",
+							t.Errorf("%q; want the detail in the "+
+								"text: %+v",
 								e.Message, *v)
 						}
 					}
 					if (c.code == wrongName || c.code == wrongAddress) &&
 						!mentions(e, c.wanted()) {
-						t.Errorf("%q; want to read whom the certificate "+
-							"is not for: %s", e.Message, c.wanted())
+						t.Errorf("%q; want the host for which the "+
+							"certificate is not: %s", e.Message,
+							c.wanted())
 					}
 					if last, err := s.LastError(ctx); err != nil ||
 						last != e.Message {
@@ -475,7 +477,7 @@ func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 				}
 				if !c.ok && (!isKind(err, client.KindVerify) ||
 					!mentions(failure(err), c.store)) {
-					t.Errorf("%s: %v; want kind verify, and to read %q", l, err,
+					t.Errorf("%s: %v; want kind verify, with %q", l, err,
 						c.store)
 				}
 			}

@@ -167,7 +167,7 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 				err := shake(t, s, w.good)
 				refused(t, err, path+" (CA bundle)")
 				if err != nil && !strings.Contains(err.Error(), b.by) {
-					t.Errorf("%v; want to read %q", err, b.by)
+					t.Errorf("%v; want the text %q", err, b.by)
 				}
 			default:
 				accepts(t, s, w.good)
@@ -200,7 +200,7 @@ func isFileError(t *testing.T, err error, says ...string) {
 	}
 	for _, text := range says {
 		if !strings.Contains(e.Message, text) {
-			t.Errorf("%v; want to read %q", err, text)
+			t.Errorf("%v; want the text %q", err, text)
 		}
 	}
 }
@@ -236,7 +236,7 @@ void main() {
 			if want := "tls.SetCaBundle: " + path; b.refused != "" &&
 				(!bytes.Contains(out, []byte(want)) ||
 					!bytes.Contains(out, []byte(b.refused))) {
-				t.Errorf("%s\nwant to read %q and %q", out, want, b.refused)
+				t.Errorf("%s\nwant the texts %q and %q", out, want, b.refused)
 			}
 		})
 	}

@@ -111,7 +111,7 @@ func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 				}
 			}
 			if found == "" {
-				t.Errorf("%v; want to read one of %q", err, l.store)
+				t.Errorf("%v; want one of the texts %q", err, l.store)
 			}
 			info, err := s.Info(testkit.Bounded(t))
 			testkit.Must(t, err)

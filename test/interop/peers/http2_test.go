@@ -128,7 +128,7 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 			said = strings.ReplaceAll(said, "reason(1120)", "no application protocol")
 			if c.says != "" && (left == nil ||
 				!strings.Contains(strings.ToLower(said), strings.ToLower(c.says))) {
-				t.Errorf("%v, printed %q; want to read %q", left, printed, c.says)
+				t.Errorf("%v, printed %q; want the text %q", left, printed, c.says)
 			}
 		})
 	}

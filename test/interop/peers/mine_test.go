@@ -83,7 +83,7 @@ func failed(t *testing.T, err error, kind client.Kind, says string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != kind || !strings.Contains(e.Message, says) {
-		t.Errorf("%v; want kind %s, and to read %q", err, kind, says)
+		t.Errorf("%v; want kind %s, with %q", err, kind, says)
 	}
 }
 

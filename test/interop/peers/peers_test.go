@@ -527,7 +527,7 @@ func (c *cell) renegotiation() {
 	}
 	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message,
 		"it had asked for a renegotiation, which is refused") {
-		c.Errorf("%v; want to read of the renegotiation", err)
+		c.Errorf("%v; want a text about the renegotiation", err)
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
 	if n := shakes(c.relay.Records(1 - c.peers())); n != own {
@@ -573,7 +573,7 @@ func (c *cell) clientCertRequired() {
 	const none = "the server asked for a client certificate, and none is set"
 	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") ||
 		!strings.Contains(err.Error(), none) {
-		c.Errorf("%v; want kind %s, and to read of the alert and its cause", err, kind)
+		c.Errorf("%v; want kind %s, with the alert and its cause", err, kind)
 	}
 	c.Log(err)
 	c.them.end() // it may be there, waiting for the next

@@ -324,7 +324,7 @@ func failed(t *testing.T, err error, kind client.Kind, says ...string) {
 	}
 	for _, s := range says {
 		if !strings.Contains(e.Message, s) {
-			t.Errorf("%v; want to read %q", err, s)
+			t.Errorf("%v; want the text %q", err, s)
 		}
 	}
 }
