@@ -512,9 +512,9 @@ func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
 	read, second := h.start("Read", 1, 10), h.start("Read", 1, 10)
 	write := h.start("WriteZeros", 1, 16<<20)
 	h.untilAThreadWaits()
-	for unread(t, &peer{conn: data}) < 100_000 {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Until(t, "much of the Write has arrived", func() bool {
+		return unread(t, &peer{conn: data}) >= 100_000
+	})
 	closing := h.start("Close", 1)
 	id := p.expect("tls.Close", "[1]")
 	const ended = "handle 1: the handle was closed while the call waited"
@@ -580,9 +580,9 @@ func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 			read := h.start("Read", 1, 10)
 			h.untilAThreadWaits()
 			write := h.start("WriteZeros", 2, 16<<20)
-			for unread(t, &peer{conn: other}) < 100_000 {
-				time.Sleep(time.Millisecond)
-			}
+			testkit.Until(t, "much of the Write has arrived", func() bool {
+				return unread(t, &peer{conn: other}) >= 100_000
+			})
 			lose(p, data)
 			if strings.Contains(name, "another") {
 				h.send("Subject", 1).fails("tls.PeerCertSubject: handle 1: lost: ")
