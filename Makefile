@@ -29,7 +29,12 @@ DOM_HDR    = $(wildcard test/plugin/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build deps-test deps-services deps-scan deps-matrix deps-arm64 deps-kernels deps-bench deps-systemd deps-packages deps-containers deps-monitoring packages test-packages test-containers test-monitoring test-systemd pages recordings install check-quick deps-check uninstall clean
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text \
+	bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build \
+	deps-test deps-services deps-scan deps-matrix deps-arm64 deps-kernels deps-bench \
+	deps-systemd deps-packages deps-containers deps-monitoring packages test-packages \
+	test-containers test-monitoring test-systemd pages recordings install check-quick \
+	deps-check uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,7 +42,9 @@ help: ## list the targets
 build: deps-build $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so $(BIN)/domhost ## build everything into bin/
 
 # Two builds of one source are equal, whatever folders they run in.
-GO_LDFLAGS  = -bindnow $(if $(STRIP),-s -w) $(if $(VERSION),-X tlsd/internal/version.Version=$(VERSION)) $(if $(COMMIT),-X tlsd/internal/version.commit=$(COMMIT))
+GO_LDFLAGS  = -bindnow $(if $(STRIP),-s -w) \
+	$(if $(VERSION),-X tlsd/internal/version.Version=$(VERSION)) \
+	$(if $(COMMIT),-X tlsd/internal/version.commit=$(COMMIT))
 SAME_PATHS  = -ffile-prefix-map=$(CURDIR)=.
 PLUGIN_MAP  = cmd/tlsshim/plugin/tlsplugin.map
 PLUGIN_LINK = -shared -Wl,-soname,TlsPlugin.so,--version-script=$(PLUGIN_MAP),-z,defs,-z,relro,-z,now
@@ -60,7 +67,7 @@ $(BIN)/host: internal/testhost/src/host.c cmd/tlsshim/plugin/tlsplugin.h
 	@mkdir -p $(BIN)
 	$(CC) $(WARNINGS) $(CFLAGS) -Icmd/tlsshim/plugin -o $@ $< -ldl -pthread
 
-# Tests take what they run from here, and do not build it again.
+# Tests take the programs from here, and do not build them again.
 export TLSD_TEST_BIN
 test race stress: TLSD_TEST_BIN = $(abspath $(BIN))
 test race stress: build $(BIN)/host
@@ -68,14 +75,14 @@ test race stress: build $(BIN)/host
 # Built first, because go run has a last word of its own.
 RUN_TESTS = $(GO) build -o $(BIN)/run ./test/run && TLSD_TEST_STRICT=1 $(BIN)/run
 
-test: deps-test check-quick ## install what tests need and run all of them; the last line counts them
+test: deps-test check-quick ## install the tools of the tests and run all tests; the last line counts them
 	@$(RUN_TESTS) plain race
 
 FUZZTIME ?= 60s
-fuzz: deps-test ## every fuzz target for FUZZTIME (60s); what they find is kept for the tests
+fuzz: deps-test ## every fuzz target for FUZZTIME (60s); failing inputs are kept for the tests
 	$(GO) run ./test/run/fuzz -time $(FUZZTIME)
 
-race: deps-test ## what is concurrent, and the conformance of a server in one process, under the race detector
+race: deps-test ## concurrent code, and the conformance of a server in one process, under the race detector
 	@$(RUN_TESTS) race race-conformance
 
 PKG  ?= ./...
@@ -87,7 +94,7 @@ stress: deps-test ## run the tests of PKG (./...) N times (20), shuffled, beside
 check-quick: ## formatting and vet
 	@sh scripts/check.sh quick
 
-check: deps-check ## what can be found without running: linters for Go, C and shell, and spelling
+check: deps-check ## look for mistakes without running: linters for Go, C and shell, and spelling
 	@sh scripts/check.sh all
 
 bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat, each hop, and growth; up to 14 minutes
@@ -100,7 +107,7 @@ bench-growth: deps-bench build ## how the cost grows with sizes, connections and
 	$(GO) run ./bench -only growth,busy,idle -rounds 1 -json bench/out/growth.json
 
 RESULTS ?= bench/out/bench.json
-bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, what the last make bench has written
+bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, the file of the last make bench
 	$(GO) run ./bench -from $(RESULTS) -json bench/results.json -text BENCHMARKS.md -charts bench/charts
 
 BENCHTIME ?= 1s
@@ -166,8 +173,10 @@ $(BIN)/NOTICES: go.mod packaging/notices/main.go
 	@mv $@.new $@
 
 BUILT = $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so
-DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml examples/policy.toml packaging/prometheus/tlsd.rules.yml packaging/grafana/tlsd-dashboard.json packaging/logrotate/tlsd.logrotate
-# Where shells look for completions, below PREFIX.
+DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml \
+	examples/policy.toml packaging/prometheus/tlsd.rules.yml \
+	packaging/grafana/tlsd-dashboard.json packaging/logrotate/tlsd.logrotate
+# The folders below PREFIX where shells look for completions.
 COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlsshim \
 	zsh/site-functions/_tlsd zsh/site-functions/_tlsshim fish/vendor_completions.d/tlsd.fish fish/vendor_completions.d/tlsshim.fish
 UNITS = system/tlsd.service system/tlsd.socket user/tlsd.service user/tlsd.socket
@@ -195,10 +204,10 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 	for unit in $(UNITS); do sed 's|/usr/bin/tlsd|$(BINDIR)/tlsd|' packaging/systemd/$$unit >$(DESTDIR)$(UNITDIR)/$$unit || exit; done
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 
-recordings: build ## run what the pictures of README.md show, and draw them anew
+recordings: build ## run the scenes of README.md's pictures, and draw the pictures anew
 	$(GO) run ./docs/recordings
 
-pages: ## write anew what manual pages, completions and the sample configuration have from the programs' tables
+pages: ## write anew the parts of manual pages, completions and the sample configuration that come from tables
 	$(GO) test -count=1 -run 'Page|Sample|Completion' ./cmd/tlsd ./cmd/tlsshim ./test/packaging -update
 
 packages: ## the .deb and the .rpm, into bin/packages

@@ -72,20 +72,17 @@ func sessions(n int) work {
 			{name: name + "memory", title: what + "memory each", unit: "MiB",
 				lower: true, series: "sessions-memory", at: n,
 				of: func(o *outcome) float64 {
-					return float64(
-						o.weight.pss) / mib / o.units
+					return float64(o.weight.pss) / mib / o.units
 				}},
 			{name: name + "dirty", title: what + "memory of its own each", unit: "MiB",
 				lower: true, series: "sessions-dirty", at: n,
 				of: func(o *outcome) float64 {
-					return float64(
-						o.weight.dirty) / mib / o.units
+					return float64(o.weight.dirty) / mib / o.units
 				}},
 			{name: name + "last", title: fmt.Sprintf("%sthe call of one of the last %d",
 				what, min(n, 20)), unit: "ms", lower: true,
 				series: "sessions-last", at: n,
-				of: func(
-					o *outcome) float64 {
+				of: func(o *outcome) float64 {
 					return o.extra["last"] * 1e3
 				}},
 			{name: name + "idle", title: what + "CPU time each while idle",

@@ -156,8 +156,7 @@ func busy(n int, seconds string) work {
 	w.rows = append(w.rows, row{name: r.name + "-cpus", title: r.title +
 		", CPUs that speak TLS", unit: "CPUs",
 		of: func(o *outcome) float64 {
-			return cmp.Or(o.helper,
-				o.client).Seconds() / o.seconds
+			return cmp.Or(o.helper, o.client).Seconds() / o.seconds
 		}})
 	return w
 }

@@ -1,26 +1,28 @@
 #!/bin/sh
-# arm64.sh - build tlsd and the plugin for linux/arm64, and run a part of the suites there, under qemu.
+# arm64.sh - build tlsd and the plugin for linux/arm64, and run a part of the suites under qemu.
 #
-# A small root is made of Debian's packages for arm64: its libssl, libc and openssl. They come from the mirror that
-# this machine's apt uses, with lists and state of their own; nothing is installed into the system. The tests
-# run in a user namespace with a binfmt_misc of its own (Linux 6.7), so that the machine's own is left alone.
-# qemu-aarch64-static is registered in it with the flags P, because workers are told by argv[0], and F, because the
-# root has no qemu.
+# A small root is made of Debian's packages for arm64: its libssl, libc and openssl. debian.sh says
+# where they come from. The tests run in a user namespace with a binfmt_misc of its own (Linux 6.7),
+# so the machine's own does not change. qemu-aarch64-static is registered there with two flags: P,
+# because a worker is known by argv[0], and F, because the root has no qemu.
 #
-# qemu has neither Landlock nor seccomp, so the confinement of workers is not tested. It has no TCP_INFO
-# of the machine either: the tests that need it are left out. So are those that start many workers at once: a worker
-# that is emulated on a busy machine needs longer than the 10 s that tlsd gives it.
+# qemu has neither Landlock nor seccomp, so the confinement of workers is not tested. It does not
+# have the machine's TCP_INFO either: tests that need it are left out. So are tests that start many
+# workers at once. An emulated worker on a busy machine needs more than the 10 s that tlsd gives it.
 #
 # Environment:
-#   TLSD_ARM64_CACHE    folder of the root; default $XDG_CACHE_HOME/tlsd/arm64. A root younger than a day is used as it is.
-#   TLSD_DEBIAN_MIRROR  URL of a Debian mirror; default: the first of apt's sources
+#   TLSD_ARM64_CACHE    folder of the root; default $XDG_CACHE_HOME/tlsd/arm64. A root younger than
+#                       a day is used as it is.
+#   TLSD_DEBIAN_MIRROR  see debian.sh
 #
-# The exit status is 1 if a test has failed, and 3, after a line that says why, if nothing could be run.
+# The exit status is 1 if a test has failed. It is 3, after a line that says why, if nothing could
+# be run.
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
 
 cache=${TLSD_ARM64_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tlsd/arm64}
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 release=bookworm openssl=3.0
 root=$cache/root
 qemu=$(command -v qemu-aarch64-static || :)
@@ -30,7 +32,8 @@ skip() {
 	exit 3
 }
 
-# In the namespaces: registers qemu, and goes on as the matrix does.
+# In the namespaces: it registers qemu, and then does the same as the matrix. The magic is that of
+# an ELF file for arm64, and the mask covers the bytes that differ between files (binfmt_misc).
 if [ "${1:-}" = --enter ]; then
 	shift
 	mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
@@ -42,90 +45,43 @@ fi
 
 # within runs this script's --enter in namespaces that end with it.
 within() {
-	timeout --foreground -k 5 600 unshare --user --map-root-user --mount --pid --net --fork --kill-child sh scripts/arm64.sh --enter "$@"
-}
-
-mirror() {
-	if [ -n "${TLSD_DEBIAN_MIRROR:-}" ]; then
-		echo "$TLSD_DEBIAN_MIRROR"
-		return
-	fi
-	for f in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-		[ -e "$f" ] || continue
-		sed -n -e 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' \
-			-e 's/^deb[[:space:]]\{1,\}\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]*\).*/\2/p' "$f"
-	done | grep -m 1 '/debian/*$' || echo http://deb.debian.org/debian
+	timeout --foreground -k 5 600 \
+		unshare --user --map-root-user --mount --pid --net --fork --kill-child \
+		sh scripts/arm64.sh --enter "$@"
 }
 
 # populate makes the root anew.
 populate() {
-	apt=$cache/apt new=$cache/new
-	rm -rf "$new" "$apt/archives"
-	mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$new/usr/bin" "$new/usr/sbin" "$new/usr/lib"
-	echo "deb [arch=arm64 signed-by=$keyring] $(mirror) $release main" >"$apt/sources.list"
-	# Packages that dpkg would configure depend on debconf. Nothing is configured here.
-	printf 'Package: debconf\nStatus: install ok installed\nVersion: 99\nArchitecture: all\nMaintainer: nobody\nDescription: left out\n' >"$apt/status"
-	{
-		cat <<-END
-			APT::Architecture "arm64";
-			APT::Architectures { "arm64"; };
-			Dir::State "$apt";
-			Dir::State::status "$apt/status";
-			Dir::Cache "$apt";
-			Dir::Cache::pkgcache "";
-			Dir::Cache::srcpkgcache "";
-			Dir::Etc::main "/dev/null";
-			Dir::Etc::parts "/dev/null";
-			Dir::Etc::sourcelist "$apt/sources.list";
-			Dir::Etc::sourceparts "/dev/null";
-			Dir::Etc::preferences "/dev/null";
-			Dir::Etc::preferencesparts "/dev/null";
-			Dir::Etc::trustedparts "/dev/null";
-			Acquire::Languages "none";
-			Acquire::GzipIndexes "true";
-			Acquire::Retries "3";
-			Acquire::http::Timeout "30";
-			APT::Update::Error-Mode "any";
-			APT::Install-Recommends "false";
-			APT::Get::AllowUnauthenticated "false";
-		END
-		# As root apt fetches as another user, who cannot write to a private folder.
-		[ "$(id -u)" != 0 ] || echo 'APT::Sandbox::User "root";'
-		apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' || :
-	} >"$apt/apt.conf"
-	APT_CONFIG=$apt/apt.conf apt-get -qq update &&
-		APT_CONFIG=$apt/apt.conf apt-get -qq -y --download-only install libssl3 openssl ca-certificates dash libc6-dev || return
-	for d in bin sbin lib; do
-		ln -s "usr/$d" "$new/$d"
-	done
-	for deb in "$apt"/archives/*.deb; do
-		dpkg-deb --fsys-tarfile "$deb" | tar -C "$new" -x --keep-directory-symlink --no-same-owner \
-			--exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale --exclude=./usr/lib/*/gconv || return
-	done
-	mkdir -p "$new/proc" "$new/dev" "$new/tmp" "$new/run" "$new/src" "$new/host" "$new/etc/ssl/certs" "$new/var/lib"
-	echo '127.0.0.1 localhost' >"$new/etc/hosts"
-	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$new/etc/passwd"
-	printf 'root:x:0:\nnogroup:x:65534:\n' >"$new/etc/group"
-	cat "$new"/usr/share/ca-certificates/mozilla/*.crt >"$new/etc/ssl/certs/ca-certificates.crt" || return
-	rm -rf "$apt/archives" "$root"
-	mv "$new" "$root"
+	rm -rf "$cache/new" "$cache/apt/archives"
+	mkdir -p "$cache/new/host"
+	debian_architecture=arm64
+	debian_apt "$cache/apt" "$release"
+	export APT_CONFIG="$cache/apt/apt.conf"
+	apt-get -qq update
+	apt-get -qq -y --download-only install libssl3 openssl ca-certificates dash libc6-dev
+	debian_unpack "$cache/apt" "$cache/new"
+	rm -rf "$root"
+	mv "$cache/new" "$root"
 	touch "$cache/complete"
 }
 
-for tool in apt-get apt-config dpkg-deb flock unshare timeout ip aarch64-linux-gnu-gcc qemu-aarch64-static; do
-	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
-done
-[ -e "$keyring" ] || missing="${missing:-} $keyring"
-[ -z "${missing:-}" ] || skip "this machine lacks:$missing"
-within 2>/dev/null || skip 'no user namespace with a binfmt_misc of its own could be made (Linux 6.7)'
+# In a process of its own, which any failure ends.
+if [ "${1:-}" = --populate ]; then
+	populate
+	exit
+fi
+missing=$(debian_lacks unshare timeout ip aarch64-linux-gnu-gcc qemu-aarch64-static)
+[ -z "$missing" ] || skip "this machine lacks:$missing"
+within 2>/dev/null ||
+	skip 'no user namespace with a binfmt_misc of its own could be made (Linux 6.7)'
 
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
-if [ -z "$(find "$cache/complete" -mtime -1 -newer scripts/arm64.sh 2>/dev/null)" ]; then
+if ! debian_fresh "$cache/complete" 1 scripts/arm64.sh; then
 	rm -f "$cache/complete"
-	# set -e does not hold in a condition, so the function returns by itself.
-	populate >"$cache/log" 2>&1 || skip "no root was made: $(grep -m 1 '^E:' "$cache/log" || tail -n 1 "$cache/log")"
+	sh scripts/arm64.sh --populate >"$cache/log" 2>&1 9>&- </dev/null ||
+		skip "no root was made: $(debian_reason "$cache/log")"
 fi
 
 built=$(mktemp -d)
@@ -134,10 +90,12 @@ for program in tlsd tlsshim; do
 	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -o "$built/$program" "./cmd/$program"
 done
 for package in openssl test/conformance; do
-	CGO_ENABLED=0 GOARCH=arm64 go test -c -o "$built/$(echo "$package" | tr / -).test" "./$package"
+	CGO_ENABLED=0 GOARCH=arm64 \
+		go test -c -o "$built/$(echo "$package" | tr / -).test" "./$package"
 done
 compile() { aarch64-linux-gnu-gcc -std=c11 -Wall -Wextra -Werror -O2 "$@"; }
-compile -fPIC -shared -fvisibility=hidden -Wl,-z,defs -o "$built/TlsPlugin.so" cmd/tlsshim/plugin/*.c -pthread
+compile -fPIC -shared -fvisibility=hidden -Wl,-z,defs -o "$built/TlsPlugin.so" \
+	cmd/tlsshim/plugin/*.c -pthread
 compile -o "$built/domhost" test/plugin/domhost/src/*.c -ldl -lm
 compile -Icmd/tlsshim/plugin -o "$built/host" internal/testhost/src/*.c -ldl -pthread
 
@@ -145,9 +103,11 @@ status=0
 # suite NAME LEVEL FOLDER TESTS - runs the tests of a program in the root, and counts them.
 suite() {
 	program=/tmp/bin/$(echo "$3" | tr / -).test
-	if LEVEL=$2 OPENSSL=$openssl within "$root" "$PWD" "$built" "$3" "$program" -test.v -test.run "$4" >"$built/log" 2>&1 &&
+	if LEVEL=$2 OPENSSL=$openssl within "$root" "$PWD" "$built" "$3" "$program" \
+		-test.v -test.run "$4" >"$built/log" 2>&1 &&
 		grep -q '^ *--- PASS' "$built/log"; then
-		echo "arm64: $1: $(grep -c '^ *--- PASS' "$built/log") passed, $(grep -c '^ *--- SKIP' "$built/log") skipped"
+		passed=$(grep -c '^ *--- PASS' "$built/log")
+		echo "arm64: $1: $passed passed, $(grep -c '^ *--- SKIP' "$built/log") skipped"
 	else
 		status=1
 		cat "$built/log"

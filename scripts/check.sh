@@ -1,10 +1,10 @@
 #!/bin/sh
 # check.sh quick|all - look for mistakes in the sources without running them.
 #
-# quick: formatting and go vet. all: also go vet for darwin and freebsd, staticcheck, errcheck, unparam and
-# deadcode (built from tools/go.mod), gcc's analyzer, whether the plugin keeps to POSIX, cppcheck, shellcheck
-# and codespell. Each check that finds
-# something prints it, and the status is 1 at the end.
+# quick: formatting and go vet. all: also go vet for darwin and freebsd, staticcheck, errcheck,
+# unparam and deadcode (built from tools/go.mod), gcc's analyzer, POSIX in the plugin, cppcheck
+# for C, shellcheck, and codespell. A check prints its findings. If there are any, the exit status
+# is 1.
 #
 # shellcheck disable=SC2317 # functions are called by their names
 set -u
@@ -38,9 +38,10 @@ check 'go vet' "$GO" vet -tags scan ./...
 tools=$PWD/bin/tools
 (cd tools && GOBIN=$tools "$GO" install tool) || exit 1
 
-# The packages of which tlsd and tlsshim are made; what only tests use may ignore errors.
+# The packages of which tlsd and tlsshim are made. Packages for tests may ignore errors.
 # shellcheck disable=SC2016
-product=$("$GO" list -deps -f '{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{{end}}{{end}}' ./cmd/...)
+product=$("$GO" list -deps \
+	-f '{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{{end}}{{end}}' ./cmd/...)
 
 # deadcode prints what no program and no test reaches, and has no status for it.
 reachable() {
@@ -51,23 +52,26 @@ reachable() {
 	}
 }
 
-# The words that are left out are names, or slips that a test makes on purpose.
+# The ignored words are names, or slips that a test makes on purpose.
 spelt() {
-	git ls-files | grep -Ev '(^|/)(testdata|corpus|charts|results\.json|go\.sum|.*\.[1-8]$|.*\.svg$)' |
-		xargs codespell --ignore-words-list=fro,hel,fo,gost,inflight,atleast,atmost,defualt,numbr,tru,nulll
+	words=fro,hel,fo,gost,inflight,atleast,atmost,defualt,numbr,tru,nulll
+	git ls-files |
+		grep -Ev '(^|/)(testdata|corpus|charts|results\.json|go\.sum|.*\.[1-8]$|.*\.svg$)' |
+		xargs codespell --ignore-words-list="$words"
 }
 
 analyzed() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c test/plugin/domhost/src/*.c internal/testhost/src/*.c; do
-		# What a list or a caller keeps is taken for lost, so leaks are left to the sanitizers.
-		gcc -std=c11 -O1 -Wall -Wextra -Werror -fanalyzer -Wno-analyzer-malloc-leak -Wno-analyzer-fd-leak \
-			-Icmd/tlsshim/plugin -c -o /dev/null "$source" || bad=1
+		# The analyzer takes memory in a list for lost. The sanitizers look for leaks.
+		gcc -std=c11 -O1 -Wall -Wextra -Werror -fanalyzer \
+			-Wno-analyzer-malloc-leak -Wno-analyzer-fd-leak -Icmd/tlsshim/plugin -c -o /dev/null "$source" || bad=1
 	done
 	return "$bad"
 }
 
-# All but test/ has to compile for these systems, its tests included. purego wants the flag for freebsd without cgo.
+# All folders but test/ must compile for these systems, with their tests. purego needs the flag for
+# freebsd without cgo.
 foreign() {
 	bad=0
 	for os in darwin freebsd; do
@@ -77,13 +81,16 @@ foreign() {
 	return "$bad"
 }
 
-# The plugin uses POSIX alone, but for system.c. The C library's headers show some names of Linux to everybody.
+# The plugin uses POSIX alone, except in system.c. The C library's headers declare some names of
+# Linux always, so grep looks for these.
 portable() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c; do
 		[ "${source##*/}" != system.c ] || continue
-		gcc -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -Werror -fsyntax-only "$source" || bad=1
-		! grep -nHE '__linux__|_GNU_SOURCE|SOCK_(CLOEXEC|NONBLOCK)|MSG_DONTWAIT|SO_PEERCRED|SIGRTMAX|<sys/(prctl|syscall|eventfd|epoll)\.h>' \
+		gcc -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -Werror \
+			-fsyntax-only "$source" || bad=1
+		! grep -nHE -e '__linux__|_GNU_SOURCE|SOCK_(CLOEXEC|NONBLOCK)|MSG_DONTWAIT' \
+			-e 'SO_PEERCRED|SIGRTMAX|<sys/(prctl|syscall|eventfd|epoll)\.h>' \
 			"$source" || bad=1
 	done
 	return "$bad"

@@ -1,13 +1,35 @@
 # shellcheck shell=sh
-# debian.sh - for other scripts, which source it: packages of a Debian release, whatever this machine
-# runs. They come from the mirror that this machine's apt uses, with lists and state of their own. apt
-# checks the signatures against Debian's keyring, and nothing is installed into the system.
+# debian.sh - functions for other scripts: packages of a Debian release, on any machine. They come
+# from the mirror of this machine's apt, with lists and state of their own. apt checks the
+# signatures against Debian's keyring. Nothing is installed into the system.
 #
-# TLSD_DEBIAN_MIRROR is the URL of a mirror; default: the first of apt's sources, else deb.debian.org.
+# Environment:
+#   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the first of apt's sources, else deb.debian.org
 #
-# The functions are subshells, so that they change no variable of the script.
+# The functions are subshells, so that they change no variable of the script. They find errors by
+# set -e. A shell ignores set -e in a condition: call them from a process of its own instead.
 
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# The architecture of the packages, such as arm64. Empty: that of this machine.
+debian_architecture=
+
+# debian_lacks prints what this machine lacks: of these tools, and of what the functions need.
+debian_lacks() ( # TOOL...
+	for tool in apt-get apt-config dpkg-deb flock "$@"; do
+		command -v "$tool" >/dev/null || printf ' %s' "$tool"
+	done
+	[ -e "$debian_keyring" ] || printf ' %s' "$debian_keyring"
+)
+
+# debian_fresh is true if FILE is younger than DAYS days, and than the scripts that have made it.
+debian_fresh() ( # FILE DAYS SCRIPT
+	[ -n "$(find "$1" -mtime "-$2" -newer "$3" -newer scripts/debian.sh 2>/dev/null)" ]
+)
+
+# debian_reason prints why apt or another program has failed, in one line.
+debian_reason() ( # LOG
+	grep -m 1 '^E:' "$1" || tail -n 1 "$1" | grep . || echo "$1 does not say why"
+)
 
 # debian_mirror prints the URL of the mirror that apt uses.
 debian_mirror() (
@@ -23,8 +45,8 @@ debian_mirror() (
 	done | grep -m 1 '/debian/*$' || echo http://deb.debian.org/debian
 )
 
-# debian_apt writes DIR/apt.conf, for APT_CONFIG. The machine's own is left out, for it may have hooks
-# and other sources, except for its proxies and for what it thinks of a mirror that stands still.
+# debian_apt writes DIR/apt.conf, for APT_CONFIG. The machine's own configuration may have hooks and
+# other sources, so only two things are taken from it: its proxies, and whether lists may be old.
 debian_apt() ( # DIR SUITE...
 	dir=$1
 	shift
@@ -32,6 +54,7 @@ debian_apt() ( # DIR SUITE...
 	for s in "$@"; do
 		echo "deb [signed-by=$debian_keyring] $(debian_mirror) $s main"
 	done >"$dir/sources.list"
+	a=$debian_architecture
 	: >"$dir/preferences"
 	: >"$dir/status"
 	debian_without "$dir" debconf # the packages that dpkg would configure depend on it
@@ -58,7 +81,8 @@ debian_apt() ( # DIR SUITE...
 			APT::Install-Recommends "false";
 			APT::Get::AllowUnauthenticated "false";
 		END
-		# As root apt fetches as another user, who cannot write to a private folder.
+		[ -z "$a" ] || echo "APT::Architecture \"$a\"; APT::Architectures { \"$a\"; };"
+		# As root apt fetches as another user, which cannot write to a private folder.
 		[ "$(id -u)" != 0 ] || echo 'APT::Sandbox::User "root";'
 		apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' || :
 	} >"$dir/apt.conf"
@@ -69,11 +93,21 @@ debian_without() ( # DIR PACKAGE...
 	dir=$1
 	shift
 	for p in "$@"; do
-		printf 'Package: %s\nStatus: install ok installed\nVersion: 9:999\nArchitecture: all\nMaintainer: nobody\nDescription: left out\n\n' "$p"
+		cat <<-END
+			Package: $p
+			Status: install ok installed
+			Version: 9:999
+			Architecture: all
+			Maintainer: nobody
+			Description: left out
+
+		END
 	done >>"$dir/status"
 )
 
-# debian_unpack unpacks the packages that apt has downloaded into a new root, and removes them.
+# debian_unpack unpacks the packages that apt has downloaded into a new root, and removes them. The
+# root gets what programs look for: users, a name for loopback, places for mounts, and certificate
+# authorities if the package ca-certificates is there.
 debian_unpack() ( # DIR ROOT
 	# Debian's merged /usr, which older packages leave to the installer.
 	mkdir -p "$2/usr/bin" "$2/usr/sbin" "$2/usr/lib" "$2/usr/lib64"
@@ -82,8 +116,19 @@ debian_unpack() ( # DIR ROOT
 	done
 	for deb in "$1"/archives/*.deb; do
 		dpkg-deb --fsys-tarfile "$deb" | tar -C "$2" -x --keep-directory-symlink --no-same-owner \
-			--exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale --exclude=./usr/lib/*/gconv
+			--exclude=./usr/share/doc --exclude=./usr/share/man \
+			--exclude=./usr/share/locale --exclude=./usr/lib/*/gconv
 	done
 	rm -f "$1"/archives/*.deb
 	[ -e "$2/bin/sh" ] || ln -s dash "$2/bin/sh"
+	for d in proc sys dev tmp run src etc/ssl/certs var/lib; do
+		mkdir -p "$2/$d"
+	done
+	echo '127.0.0.1 localhost' >"$2/etc/hosts"
+	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$2/etc/passwd"
+	printf 'root:x:0:\nnogroup:x:65534:\n' >"$2/etc/group"
+	# What update-ca-certificates does.
+	authorities=$2/usr/share/ca-certificates/mozilla
+	[ ! -d "$authorities" ] ||
+		cat "$authorities"/*.crt >"$2/etc/ssl/certs/ca-certificates.crt"
 )

@@ -1,28 +1,71 @@
 #!/bin/sh
 # deps.sh WHAT - install what a target of the Makefile needs. WHAT is one of
 #   build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|containers|monitoring.
-# build serves the demo, too; scan and matrix the scanners and the matrix of OpenSSL's versions.
+# build is also for the demo. scan is for the scanners, matrix for the matrix of OpenSSL's versions.
 #
-# Looks for each command first and calls apt-get only for what is missing, so it
-# does nothing on a prepared machine. Where apt-get cannot be used, it says
-# what to install and fails.
+# It looks for each command first, and calls apt-get only if something is missing. So it does
+# nothing on a prepared machine. If apt-get cannot be used, it prints the missing packages and
+# fails.
 set -eu
 
 case "${1:-}" in
 build) want='cc:gcc openssl:openssl curl:curl' headers='stdlib.h:libc6-dev' ;;
-test) want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit python3:python3 gnutls-cli:gnutls-bin node:nodejs valgrind:valgrind unshare:util-linux ip:iproute2 clang:clang musl-gcc:musl-tools g++:g++ nghttp:nghttp2-client nghttpd:nghttp2-server' headers='stdlib.h:libc6-dev' ;;
-services) want='cc:gcc openssl:openssl pg_ctlcluster:postgresql postfix:postfix dovecot:dovecot-imapd redis-server:redis-server mosquitto:mosquitto nginx:nginx javac:default-jdk-headless flock:util-linux' headers='stdlib.h:libc6-dev' quiet=1 keyring=1 ;;
-check) want='cc:gcc git:git cppcheck:cppcheck shellcheck:shellcheck codespell:codespell' headers='stdlib.h:libc6-dev' ;;
+test)
+	want='cc:gcc make:make openssl:openssl curl:curl socat:socat luajit:luajit
+		python3:python3 gnutls-cli:gnutls-bin node:nodejs valgrind:valgrind
+		unshare:util-linux ip:iproute2 clang:clang musl-gcc:musl-tools g++:g++
+		nghttp:nghttp2-client nghttpd:nghttp2-server'
+	headers='stdlib.h:libc6-dev'
+	;;
+services)
+	want='cc:gcc openssl:openssl pg_ctlcluster:postgresql postfix:postfix
+		dovecot:dovecot-imapd redis-server:redis-server mosquitto:mosquitto nginx:nginx
+		javac:default-jdk-headless flock:util-linux'
+	headers='stdlib.h:libc6-dev' quiet=1 keyring=1
+	;;
+check)
+	want='cc:gcc git:git cppcheck:cppcheck shellcheck:shellcheck codespell:codespell'
+	headers='stdlib.h:libc6-dev'
+	;;
 scan) want='cc:gcc sslscan:sslscan testssl:testssl.sh' headers='stdlib.h:libc6-dev' ;;
-matrix) want='cc:gcc testssl:testssl.sh flock:util-linux unshare:util-linux ip:iproute2' headers='stdlib.h:libc6-dev' keyring=1 ;;
-arm64) want='aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static flock:util-linux unshare:util-linux ip:iproute2' headers='../aarch64-linux-gnu/include/stdlib.h:libc6-dev-arm64-cross' keyring=1 ;;
-kernels) want='cc:gcc qemu-system-x86_64:qemu-system-x86 cpio:cpio flock:util-linux' headers='stdlib.h:libc6-dev' keyring=1 ;;
-bench) want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat' headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev' ;;
-systemd) want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd' headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd ../lib/systemd/system/dbus.socket:dbus' ;;
-packages) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio rpmlint:rpmlint zsh:zsh fish:fish' headers='stdlib.h:libc6-dev' keyring=1 ;;
-containers) want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap podman:podman crun:crun' headers='stdlib.h:libc6-dev' keyring=1 quiet=1 ;;
-# Under systemd this package starts a service of its own, so nothing but CI's target asks for it.
-monitoring) want='cc:gcc prometheus:prometheus promtool:prometheus' headers='stdlib.h:libc6-dev' quiet=1 ;;
+matrix)
+	want='cc:gcc testssl:testssl.sh flock:util-linux unshare:util-linux ip:iproute2'
+	headers='stdlib.h:libc6-dev' keyring=1
+	;;
+arm64)
+	want='aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
+		flock:util-linux unshare:util-linux ip:iproute2'
+	headers='../aarch64-linux-gnu/include/stdlib.h:libc6-dev-arm64-cross' keyring=1
+	;;
+kernels)
+	want='cc:gcc qemu-system-x86_64:qemu-system-x86 cpio:cpio flock:util-linux'
+	headers='stdlib.h:libc6-dev' keyring=1
+	;;
+bench)
+	want='cc:gcc openssl:openssl stunnel:stunnel4 haproxy:haproxy socat:socat'
+	headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev'
+	;;
+systemd)
+	want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd'
+	headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd
+		../lib/systemd/system/dbus.socket:dbus'
+	;;
+packages)
+	want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap
+		lintian:lintian mandoc:mandoc rpm:rpm rpm2cpio:rpm2cpio cpio:cpio rpmlint:rpmlint
+		zsh:zsh fish:fish'
+	headers='stdlib.h:libc6-dev' keyring=1
+	;;
+containers)
+	want='cc:gcc make:make unshare:util-linux ip:iproute2 debootstrap:debootstrap
+		podman:podman crun:crun'
+	headers='stdlib.h:libc6-dev' keyring=1 quiet=1
+	;;
+# Under systemd this package starts a service, so only CI's target asks for it.
+monitoring)
+	want='cc:gcc prometheus:prometheus promtool:prometheus'
+	headers='stdlib.h:libc6-dev' quiet=1
+	;;
 *)
 	echo "usage: deps.sh build|test|services|check|scan|matrix|arm64|kernels|bench|systemd|packages|containers|monitoring" >&2
 	exit 2
@@ -82,7 +125,8 @@ trap 'rm -rf "$tmp"' EXIT
 # shellcheck disable=SC2086
 install $missing
 
-# What clang's fuzzer links is in a package that has clang's version in its name, except in old releases.
+# The library for clang's fuzzer is in a package with clang's version in its name. In old releases
+# clang's own package has it.
 if [ "$1" = test ]; then
 	echo 'int LLVMFuzzerTestOneInput(const char *data, unsigned long n) { return n > 9 && *data; }' >"$tmp/fuzz.c"
 	clang -fsanitize=fuzzer,address -o "$tmp/fuzz" "$tmp/fuzz.c" 2>/dev/null ||

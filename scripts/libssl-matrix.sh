@@ -2,18 +2,18 @@
 # libssl-matrix.sh [flags of test/run/matrix] - run the conformance suites against OpenSSL
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
-# For each of them a small root is made of the packages of the Debian release that has
-# it: its libssl, its libc, its openssl, curl, python3, GnuTLS and sslscan. debian.sh says where
-# they come from. test/run/matrix then runs the tests in the roots.
+# For each version a small root is made of the packages of the Debian release that has the version:
+# libssl, libc, openssl, curl, python3, GnuTLS and sslscan. debian.sh says where the packages come
+# from. Then test/run/matrix runs the tests in the roots.
 #
 # Environment:
-#   TLSD_LIBSSL_CACHE   folder of the roots; default $XDG_CACHE_HOME/tlsd/libssl. Roots younger than a day are
-#                       used as they are.
+#   TLSD_LIBSSL_CACHE   folder of the roots; default $XDG_CACHE_HOME/tlsd/libssl. Roots younger than
+#                       a day are used as they are.
 #   TLSD_DEBIAN_MIRROR  see debian.sh
 #   TLSD_LIBSSL_ONLY    versions to run, separated by blanks: "3.0 4.0"; default: all
 #
-# A release that cannot be had is told, and counts as skipped; if none can, the exit status is 3. An
-# interrupt ends the downloads; what they have left is taken away by the next run.
+# A version without a root is reported, and counts as skipped. If no version has a root, the exit
+# status is 3. An interrupt ends the downloads, and the next run removes their files.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,8 +22,8 @@ cache=${TLSD_LIBSSL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tlsd/libssl}
 . scripts/debian.sh
 only=${TLSD_LIBSSL_ONLY:-}
 
-# version, suite, package of the library. The suites that move on may one day have another version:
-# that is found out when the package is there.
+# version, suite, package of the library. A suite that is still in development may get another
+# version. That is checked when the package is there.
 releases='1.1.1 bullseye libssl1.1
 3.0 bookworm libssl3
 3.5 trixie libssl3t64
@@ -37,7 +37,7 @@ populate() { # version suite library dir
 	rm -rf "$new"
 	mkdir -p "$new/root" "$new/dev" "$apt"
 	suites=$2
-	# experimental is no whole release: what it does not have, sid has.
+	# experimental is no complete release. sid has the other packages.
 	[ "$2" = experimental ] && suites='sid experimental'
 	# shellcheck disable=SC2086
 	debian_apt "$apt" $suites
@@ -49,7 +49,8 @@ populate() { # version suite library dir
 	export APT_CONFIG="$apt/apt.conf"
 	apt-get -qq update
 	rm -f "$apt"/archives/*.deb
-	apt-get -qq -y --download-only install "$3" openssl curl python3 gnutls-bin sslscan dash ca-certificates libc6-dev
+	apt-get -qq -y --download-only install "$3" openssl curl python3 gnutls-bin sslscan dash \
+		ca-certificates libc6-dev
 	(cd "$new/dev" && apt-get -qq download libssl-dev)
 
 	got=$(dpkg-deb -f "$apt"/archives/"$3"_*.deb Version)
@@ -68,21 +69,15 @@ populate() { # version suite library dir
 	done
 	dpkg-deb -x "$new"/dev/libssl-dev_*.deb "$new/dev"
 	rm -f "$new"/dev/*.deb
-	mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/run" "$root/src" "$root/etc/ssl/certs" "$root/var/lib"
-	echo '127.0.0.1 localhost' >"$root/etc/hosts"
-	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
-	printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
-	# What update-ca-certificates does.
-	cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
 	echo "$got" >"$new/version"
 }
 
-# fetch puts a complete root into the cache, unless a young one is there, and says so with the file NAME.ok.
+# fetch puts a complete root into the cache, unless a young one is there. Then it makes the file
+# NAME.ok.
 fetch() { # version suite library
 	dir=$cache/$1
 	rm -f "$dir.ok"
-	# One made by another version of this script is not what it would make.
-	if [ -z "$(find "$dir/version" -mtime -1 -newer scripts/libssl-matrix.sh 2>/dev/null)" ]; then
+	if ! debian_fresh "$dir/version" 1 scripts/libssl-matrix.sh; then
 		populate "$1" "$2" "$3" "$dir.new"
 		rm -rf "$dir"
 		mv "$dir.new" "$dir"
@@ -90,10 +85,7 @@ fetch() { # version suite library
 	touch "$dir.ok"
 }
 
-for tool in apt-get apt-config dpkg-deb flock setsid unshare ip; do
-	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
-done
-[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
+missing=$(debian_lacks setsid unshare ip)
 mkdir -p "$cache"
 
 # For fetch_all: one release, in a process group of its own.
@@ -103,14 +95,15 @@ if [ "${1:-}" = --fetch ]; then
 	exit
 fi
 
-# fetch_all does so for all at once: most of the time goes into downloads and into unpacking.
+# fetch_all does this for all versions at once, because most of the time goes into downloads.
 fetch_all() {
 	groups=
 	# shellcheck disable=SC2154 # g is the trap's own
 	trap 'for g in $groups; do kill -- "-$g" 2>/dev/null || :; done; exit 130' INT TERM
 	while read -r version suite library; do
 		case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac
-		setsid sh scripts/libssl-matrix.sh --fetch "$version" "$suite" "$library" >"$cache/$version.log" 2>&1 </dev/null &
+		setsid sh scripts/libssl-matrix.sh --fetch "$version" "$suite" "$library" \
+			>"$cache/$version.log" 2>&1 </dev/null &
 		groups="$groups $!"
 	done <<-END
 		$releases
@@ -119,10 +112,11 @@ fetch_all() {
 	trap - INT TERM
 }
 
-if [ -z "${missing:-}" ]; then
+if [ -z "$missing" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	# Another run may fill the same cache, or run in its roots (test/run/matrix holds a shared lock).
+	# Another run may fill the same cache, or run in its roots, with a shared lock of
+	# test/run/matrix.
 	flock -n 9 || {
 		echo "libssl-matrix: waiting for another run with the same roots"
 		flock 9
@@ -131,15 +125,15 @@ if [ -z "${missing:-}" ]; then
 fi
 for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac
-	if [ -n "${missing:-}" ]; then
+	if [ -n "$missing" ]; then
 		set -- "$@" "$version=-this machine lacks:$missing"
 	elif [ -e "$cache/$version.ok" ]; then
 		set -- "$@" "$version=$cache/$version"
 	else
-		set -- "$@" "$version=-$(grep -m 1 '^E:' "$cache/$version.log" || tail -n 1 "$cache/$version.log" | grep . || echo "no root was made, and $cache/$version.log does not say why")"
+		set -- "$@" "$version=-$(debian_reason "$cache/$version.log")"
 	fi
 done
 # Not go run, which would not pass on signals.
 CGO_ENABLED=0 go build -o "$cache/matrix" ./test/run/matrix
-[ -n "${missing:-}" ] || exec 9>&-
+[ -n "$missing" ] || exec 9>&-
 exec "$cache/matrix" "$@"

@@ -1,12 +1,13 @@
 #!/bin/sh
-# postgresql.sh - print the folder of a root with PostgreSQL 17, for a machine that has an older one.
+# postgresql.sh - print the folder of a root with PostgreSQL 17, for a machine with an older
+# version.
 #
-# The root is made of the packages of Debian 13. The output is the folder; or "-" and why there is
-# none, and the same on the standard error. The exit status is 0 in both cases.
+# The root is made of the packages of Debian 13. The output is the folder, or "-" and the reason why
+# there is no folder. The reason is also on the standard error. The exit status is always 0.
 #
 # Environment:
-#   TLSD_POSTGRESQL_CACHE  folder; default $XDG_CACHE_HOME/tlsd/postgresql-17. A root younger than 30 days
-#                          is used as it is.
+#   TLSD_POSTGRESQL_CACHE  folder; default $XDG_CACHE_HOME/tlsd/postgresql-17. A root younger than
+#                          30 days is used as it is.
 #   TLSD_DEBIAN_MIRROR     see debian.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -23,10 +24,10 @@ skip() {
 
 populate() {
 	rm -rf "$cache/new" "$cache/apt/archives"
-	mkdir -p "$cache/new/tmp" "$cache/new/dev" "$cache/new/etc"
+	mkdir -p "$cache/new"
 	debian_apt "$cache/apt" trixie
-	# What makes and upgrades clusters is not needed, nor are the perl and the users that it needs.
-	# Its compiler for queries is most of the bytes.
+	# The tools for clusters, with their perl and users, are not needed. The compiler for
+	# queries has most of the bytes.
 	debian_without "$cache/apt" postgresql-common postgresql-client-common ssl-cert libllvm19
 	export APT_CONFIG="$cache/apt/apt.conf"
 	apt-get -qq update
@@ -35,9 +36,6 @@ populate() {
 	chmod 1777 "$cache/new/tmp"
 	: >"$cache/new/dev/null" # a file does
 	chmod 666 "$cache/new/dev/null"
-	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$cache/new/etc/passwd"
-	printf 'root:x:0:\nnogroup:x:65534:\n' >"$cache/new/etc/group"
-	echo '127.0.0.1 localhost' >"$cache/new/etc/hosts"
 	rm -rf "$cache/root"
 	mv "$cache/new" "$cache/root"
 	touch "$cache/complete"
@@ -48,18 +46,14 @@ if [ "${1:-}" = --populate ]; then
 	populate
 	exit
 fi
-for tool in apt-get apt-config dpkg-deb flock; do
-	command -v "$tool" >/dev/null || missing="${missing:-} $tool"
-done
-[ -e "$debian_keyring" ] || missing="${missing:-} $debian_keyring"
-[ -z "${missing:-}" ] || skip "this machine lacks:$missing"
+missing=$(debian_lacks)
+[ -z "$missing" ] || skip "this machine lacks:$missing"
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
-# One made by another version of this script is not what it would make.
-if [ -z "$(find "$cache/complete" -mtime -30 -newer scripts/postgresql.sh 2>/dev/null)" ]; then
+if ! debian_fresh "$cache/complete" 30 scripts/postgresql.sh; then
 	rm -f "$cache/complete"
 	sh scripts/postgresql.sh --populate >"$cache/log" 2>&1 9>&- </dev/null ||
-		skip "$(grep -m 1 '^E:' "$cache/log" || tail -n 1 "$cache/log")"
+		skip "$(debian_reason "$cache/log")"
 fi
 echo "$cache/root"

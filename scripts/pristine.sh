@@ -1,11 +1,11 @@
 #!/bin/sh
-# pristine.sh SUITE [COMMAND...] - run a command, by default .ci/run, in a fresh Debian of this suite
-# (bookworm, trixie), which has no more than Go, gcc, git and apt.
+# pristine.sh SUITE [COMMAND...] - run a command in a fresh Debian of this suite (bookworm, trixie),
+# which has no more than Go, gcc, git and apt. The default command is .ci/run.
 #
-# debootstrap makes the root once; the cache folder keeps it. What the command writes lies in a
-# folder over it, and goes with it. The root has a clone of HEAD at /src, and this machine's Go,
-# read-only. It shares the machine's network, for apt and Go's modules, and its certificate authorities.
-# Needs root.
+# debootstrap makes the root once, and the cache folder keeps it. The command writes into a folder
+# over the root, which is removed afterwards. The root has a clone of HEAD at /src, and this
+# machine's Go, read-only. It shares the machine's network, for apt and Go's modules, and its
+# certificate authorities. The script needs root.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a Debian mirror; default: debootstrap's
@@ -14,7 +14,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# inside is the first process of the namespaces: it enters the root, and becomes the command.
+# inside is the first process of the namespaces. It enters the root, and becomes the command.
 inside() { # root work goroot command...
 	new=$2/root
 	mount --make-rprivate /
@@ -83,8 +83,9 @@ if [ -d /usr/local/share/ca-certificates ]; then
 	mkdir -p "$work/upper/usr/local/share"
 	cp -r /usr/local/share/ca-certificates "$work/upper/usr/local/share/"
 fi
-# What the machine's apt thinks of proxies, and of a mirror that stands still.
-apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' >"$work/upper/etc/apt/apt.conf.d/90machine" || :
+# The proxies of the machine's apt, and whether its lists may be old.
+apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' \
+	>"$work/upper/etc/apt/apt.conf.d/90machine" || :
 status=0
 unshare --pid --fork --kill-child --mount --ipc --uts \
 	sh scripts/pristine.sh --inside "$root" "$work" "$(go env GOROOT)" "$@" || status=$?

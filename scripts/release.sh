@@ -1,10 +1,10 @@
 #!/bin/sh
 # release.sh [--dry-run] [--sign] VERSION - make a release of HEAD in bin/release/VERSION.
 #
-# Refuses if the work tree has changes, if internal/version or CHANGELOG.md do not have VERSION with a
-# date, or if the tag exists. Then builds the packages twice, in clones in two folders, and refuses
-# if they differ. Writes the .deb, the .rpm, the source archive, the notes (the section of the
-# changelog), and SHA256SUMS. At the end, makes the tag vVERSION.
+# It refuses if the work tree has changes, if internal/version or CHANGELOG.md does not have
+# VERSION, there with a date, or if the tag exists. Then it builds the packages twice, in clones in
+# two folders, and refuses if they differ. It writes the .deb, the .rpm, the source archive, the
+# notes (the section of the changelog), and SHA256SUMS. At the end it makes the tag vVERSION.
 #
 #   --dry-run   everything but the tag
 #   --sign      a signed tag, with the key of git's user.signingkey

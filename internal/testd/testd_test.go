@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,7 +88,7 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
 	t.Parallel()
 	port := testkit.Port(t)
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	addr := testkit.Addr(port)
 	if conn, err := net.DialTimeout("tcp", addr, time.Second); !errors.Is(
 		err, syscall.ECONNREFUSED) {
 		if err == nil {

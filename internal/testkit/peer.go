@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,17 +103,28 @@ func Unanswered(tb testing.TB) int {
 	tb.Cleanup(func() { syscall.Close(fd) })
 	port := bindLoopback(tb, fd)
 	Must(tb, syscall.Listen(fd, 0))
-	filler, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	filler, err := net.Dial("tcp", Addr(port))
 	Must(tb, err)
 	tb.Cleanup(func() { filler.Close() })
-	// The kernel shows the length of a listener's queue as rx_queue (proc_pid_net(5)).
-	full := fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:00000001 ", port)
-	Until(tb, "the listener's queue is full", func() bool {
-		table, err := os.ReadFile("/proc/net/tcp")
-		Must(tb, err)
-		return strings.Contains(string(table), full)
-	})
+	Until(tb, "the listener's queue is full", func() bool { return Backlog(tb, port) == 1 })
 	return port
+}
+
+// Backlog is the number of connections in the queue of a listener of 127.0.0.1, which has not
+// accepted them. It needs Linux.
+func Backlog(tb testing.TB, port int) (n int) {
+	tb.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	Must(tb, err)
+	// The kernel shows the length of a listener's queue as rx_queue (proc_pid_net(5)).
+	_, row, ok := strings.Cut(string(table),
+		fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A 00000000:", port))
+	if !ok {
+		tb.Fatalf("nobody listens on port %d", port)
+	}
+	_, err = fmt.Sscanf(row, "%08X ", &n)
+	Must(tb, err)
+	return n
 }
 
 // Port is a port on which nobody listens, and which no other program gets by chance until the
@@ -126,6 +138,9 @@ func Port(tb testing.TB) int {
 	Must(tb, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
 	return bindLoopback(tb, fd)
 }
+
+// Addr is a port of 127.0.0.1, as net.Dial wants it.
+func Addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // bindLoopback binds a socket to any port of 127.0.0.1, and returns the port.
 func bindLoopback(tb testing.TB, fd int) int {

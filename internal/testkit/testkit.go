@@ -48,6 +48,20 @@ func Until(t Test, what string, ok func() bool) {
 	}
 }
 
+// Receive waits for a value of a channel, or for its end. After Patience it ends the test, and
+// names what did not happen.
+func Receive[V any](t Test, from <-chan V, what string) (v V) {
+	if h, is := t.(testing.TB); is {
+		h.Helper()
+	}
+	select {
+	case v = <-from:
+	case <-time.After(Patience):
+		t.Fatalf("not within %v: %s", Patience, what)
+	}
+	return v
+}
+
 // Dir makes a folder. Every user may enter it, and its path is short enough for a socket. The end
 // of the test removes the folder.
 func Dir(tb testing.TB) string {

@@ -53,3 +53,16 @@ func TestUntilEndsWithTheEvent(t *testing.T) {
 		t.Errorf("it has asked %d times, want 3", asked)
 	}
 }
+
+// Receive gives the value, and also returns when the channel is closed.
+func TestReceiveEndsWithTheValueOrTheEnd(t *testing.T) {
+	t.Parallel()
+	from := make(chan int, 1)
+	from <- 3
+	close(from)
+	for _, want := range []int{3, 0} {
+		if got := Receive(t, from, "a value"); got != want {
+			t.Errorf("received %d, want %d", got, want)
+		}
+	}
+}

@@ -20,7 +20,7 @@ import (
 
 const crowd = 20
 
-// Many clients at once on one listener: each is served, and gets its own answer.
+// Many clients come at once to one listener. Each is served, and gets its own answer.
 func TestTwentyClientsAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -29,7 +29,8 @@ func TestTwentyClientsAtOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range crowd {
 			all.Go(func() {
-				s, err := cl.dial(t, address{"localhost", l.port()}, dialOptions{ca: w.ca.File})
+				s, err := cl.dial(t, address{"localhost", l.port()},
+					dialOptions{ca: w.ca.File})
 				if err != nil {
 					t.Errorf("client %d: %v", i, err)
 					return
@@ -39,8 +40,11 @@ func TestTwentyClientsAtOnce(t *testing.T) {
 					t.Errorf("client %d: %v", i, err)
 					return
 				}
-				if got, err := read(s, len(question)+len("answer to ")); err != nil || got != "answer to "+question {
-					t.Errorf("client %d reads %q, %v; want the answer to its own question", i, got, err)
+				answer := "answer to " + question
+				got, err := read(s, len(answer))
+				if err != nil || got != answer {
+					t.Errorf("client %d reads %q, %v; want the answer to its "+
+						"own question", i, got, err)
 				}
 			})
 		}
@@ -74,17 +78,19 @@ func read(s stream, n int) (string, error) {
 	return string(buf[:n]), err
 }
 
-// Clients that come between two Accepts wait. They even get their handshake done,
-// and what they send is there when they are accepted.
+// Clients that come between two Accepts wait. Their handshakes are done meanwhile. An Accept finds
+// the data that they have sent.
 func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	overPairs(t, needs{server: []ability{many, shakeAhead}}, func(t *testing.T, cl, sv endpoint) {
+	need := needs{server: []ability{many, shakeAhead}}
+	overPairs(t, need, func(t *testing.T, cl, sv endpoint) {
 		l := sv.listen(t, listenOptions{cert: w.cert})
 		const waiting = 3
 		var clients []stream
 		for i := range waiting {
-			c, err := cl.dial(t, address{"localhost", l.port()}, dialOptions{ca: w.ca.File})
+			c, err := cl.dial(t, address{"localhost", l.port()},
+				dialOptions{ca: w.ca.File})
 			if err != nil {
 				t.Fatalf("client %d between two Accepts: %v", i, err)
 			}
@@ -111,7 +117,7 @@ func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	})
 }
 
-// A hostile client is raised by the Accept that meets it, and holds up nobody.
+// The Accept that meets a hostile client fails. The client holds up no other client.
 func TestAnAcceptMeetsABadClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -123,27 +129,41 @@ func TestAnAcceptMeetsABadClient(t *testing.T) {
 			kind client.Kind
 			says []string
 		}{
-			{"hangs up at once", func(c *net.TCPConn) { c.Close() }, client.KindHandshake, nil},
-			{"resets at once", func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, client.KindHandshake, nil},
-			{"hangs up in its first message", func(c *net.TCPConn) { c.Write(hello[:50]); c.Close() }, client.KindHandshake, nil},
-			{"hangs up after its first message", func(c *net.TCPConn) { c.Write(hello); io.ReadFull(c, make([]byte, 100)); c.CloseWrite() }, client.KindHandshake, nil},
-			{"speaks HTTP", func(c *net.TCPConn) { io.WriteString(c, "GET /"+marker+" HTTP/1.1\r\nHost: x\r\n\r\n") }, client.KindHandshake, []string{"HTTP"}},
-			{"sends garbage", func(c *net.TCPConn) { c.Write(make([]byte, 1000)) }, client.KindHandshake, nil},
-			{"says nothing", func(c *net.TCPConn) {}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
-			{"stops in its first message", func(c *net.TCPConn) { c.Write(hello[:50]) }, client.KindTimeout, []string{"within " + handshakeBound.String()}},
+			{"hangs up at once", func(c *net.TCPConn) { c.Close() },
+				client.KindHandshake, nil},
+			{"resets at once", func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
+				client.KindHandshake, nil},
+			{"hangs up in its first message",
+				func(c *net.TCPConn) { c.Write(hello[:50]); c.Close() },
+				client.KindHandshake, nil},
+			{"hangs up after its first message", func(c *net.TCPConn) {
+				c.Write(hello)
+				io.ReadFull(c, make([]byte, 100))
+				c.CloseWrite()
+			}, client.KindHandshake, nil},
+			{"speaks HTTP", func(c *net.TCPConn) {
+				io.WriteString(c, "GET /"+marker+" HTTP/1.1\r\nHost: x\r\n\r\n")
+			}, client.KindHandshake, []string{"HTTP"}},
+			{"sends garbage", func(c *net.TCPConn) { c.Write(make([]byte, 1000)) },
+				client.KindHandshake, nil},
+			{"says nothing", func(c *net.TCPConn) {}, client.KindTimeout,
+				[]string{"within " + handshakeBound.String()}},
+			{"stops in its first message", func(c *net.TCPConn) { c.Write(hello[:50]) },
+				client.KindTimeout, []string{"within " + handshakeBound.String()}},
 			{"sends a byte now and then", func(c *net.TCPConn) {
 				for _, b := range hello {
 					if _, err := c.Write([]byte{b}); err != nil {
 						return
 					}
-					time.Sleep(20 * time.Millisecond) // the client's slowness is what is tested
+					// the client's slowness is what is tested
+					time.Sleep(20 * time.Millisecond)
 				}
 			}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				l := e.server(t, listenOptions{cert: w.cert})
-				conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)))
+				conn, err := net.Dial("tcp", testkit.Addr(l.Port))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -153,24 +173,19 @@ func TestAnAcceptMeetsABadClient(t *testing.T) {
 				peer := conn.LocalAddr().String()
 
 				_, err = l.accept(t)
-				if !isKind(err, c.kind) || !mentions(failure(err), append(c.says, "tls.Accept", peer)...) {
-					t.Errorf("%v (%+v); want kind %s, and to read of the client %s and %q", err, failure(err), c.kind, peer, c.says)
+				says := append(c.says, "tls.Accept", peer)
+				if !isKind(err, c.kind) || !mentions(failure(err), says...) {
+					t.Errorf("%v (%+v); want kind %s, with the texts %q", err,
+						failure(err), c.kind, says)
 				}
 				if err != nil {
-					if last, lastErr := l.S.LastError(l.Ctx); lastErr != nil || last != err.Error() {
-						t.Errorf("tls.LastError: %q, %v; want %q", last, lastErr, err)
+					if last, lastErr := l.S.LastError(l.Ctx); lastErr != nil ||
+						last != err.Error() {
+						t.Errorf("tls.LastError: %q, %v; want %q", last,
+							lastErr, err)
 					}
 				}
-				accepted := accepting(t, l)
-				s, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
-				if err != nil {
-					t.Fatal(err)
-				}
-				a := <-accepted
-				if a.err != nil {
-					t.Fatalf("the next Accept: %v", a.err)
-				}
-				greet(t, goEndpoint{}, e, s, a.stream)
+				servesNext(t, w, e, l)
 			})
 		}
 	})
@@ -200,33 +215,35 @@ func clientHello(t *testing.T) []byte {
 	return append(header, body...)
 }
 
-// A client that dawdles in its handshake is overtaken by those that do not.
+// servesNext checks that the next Accept gets a good client, and talks with it.
+func servesNext(t *testing.T, w *world, e us, l ourListener) {
+	t.Helper()
+	accepted := accepting(t, l)
+	s, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
+	testkit.Must(t, err)
+	a := <-accepted
+	testkit.Must(t, a.err)
+	greet(t, goEndpoint{}, e, s, a.stream)
+}
+
+// Other clients overtake a client that is slow in its handshake.
 func TestASlowClientHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{AcceptHandshake: time.Hour}, func(t *testing.T, e us) {
 		l := e.server(t, listenOptions{cert: w.cert})
 		for range 5 {
-			conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)))
+			conn, err := net.Dial("tcp", testkit.Addr(l.Port))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
 		}
-		accepted := accepting(t, l)
-		s, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := <-accepted
-		if a.err != nil {
-			t.Fatalf("Accept, while others dawdle: %v", a.err)
-		}
-		greet(t, goEndpoint{}, e, s, a.stream)
+		servesNext(t, w, e, l)
 	})
 }
 
-// CloseServerContext stops listening and ends a waiting Accept; what was accepted lives on.
+// CloseServerContext stops listening and ends a waiting Accept. Accepted connections live on.
 func TestCloseServerContext(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -242,10 +259,11 @@ func TestCloseServerContext(t *testing.T) {
 		if a.err != nil {
 			t.Fatal(a.err)
 		}
-		// A client that no Accept takes: it is dropped, and hears so. In TLS 1.2 it is the
-		// server that ends the handshake, so that it is done for both; who is in the midst
-		// of it is cut.
-		unclaimed, err := cl.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File, only: tls.VersionTLS12})
+		// A client that no Accept takes is dropped, and is told so. In TLS 1.2 the server
+		// ends the handshake, so that the handshake is done for both sides. A client in the
+		// middle of its handshake is cut.
+		unclaimed, err := cl.dial(t, address{"localhost", l.Port},
+			dialOptions{ca: w.ca.File, only: tls.VersionTLS12})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +299,8 @@ func TestCloseServerContextEndsAWaitingAccept(t *testing.T) {
 		if err := l.S.CloseServerContext(l.Ctx, l.H); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-ended; !isKind(err, client.KindCancelled) || tells(failure(err)) && failure(err).Data.Handle != int32(l.H) {
+		if err := <-ended; !isKind(err, client.KindCancelled) ||
+			tells(failure(err)) && failure(err).Data.Handle != int32(l.H) {
 			t.Errorf("the waiting Accept: %v; want kind cancelled", err)
 		}
 	})

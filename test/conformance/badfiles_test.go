@@ -34,7 +34,7 @@ const (
 
 var everyPlace = []place{asBundle, asCert, asKey}
 
-// badFiles are files that are refused, where they stand for what they are not.
+// badFiles are files that are refused in these places.
 var badFiles = []struct {
 	name   string
 	places []place
@@ -42,9 +42,13 @@ var badFiles = []struct {
 	errno  string
 	says   []string
 }{
-	{"does not exist", everyPlace, inDir("nothing.pem", nil), "ENOENT", []string{"no such file"}},
-	{"in a directory that does not exist", everyPlace, inDir("nowhere/nothing.pem", nil), "ENOENT", []string{"no such file"}},
-	{"below a file", everyPlace, func(t *testing.T, w *world) string { return w.ca.File + "/x.pem" }, "ENOTDIR", []string{"not a directory"}},
+	{"does not exist", everyPlace, inDir("nothing.pem", nil), "ENOENT",
+		[]string{"no such file"}},
+	{"in a directory that does not exist", everyPlace, inDir("nowhere/nothing.pem", nil),
+		"ENOENT", []string{"no such file"}},
+	{"below a file", everyPlace,
+		func(t *testing.T, w *world) string { return w.ca.File + "/x.pem" }, "ENOTDIR",
+		[]string{"not a directory"}},
 	{"a link to itself", everyPlace, func(t *testing.T, _ *world) string {
 		file := filepath.Join(t.TempDir(), "loop.pem")
 		testkit.Must(t, os.Symlink(file, file))
@@ -55,14 +59,17 @@ var badFiles = []struct {
 		testkit.Must(t, os.Symlink("/nonexistent", file))
 		return file
 	}, "ENOENT", []string{"no such file"}},
-	{"a name that is too long", everyPlace, inDir(strings.Repeat("x", 256), nil), "ENAMETOOLONG", nil},
-	{"a directory", everyPlace, func(t *testing.T, _ *world) string { return t.TempDir() }, "", []string{"directory"}},
+	{"a name that is too long", everyPlace, inDir(strings.Repeat("x", 256), nil),
+		"ENAMETOOLONG", nil},
+	{"a directory", everyPlace, func(t *testing.T, _ *world) string { return t.TempDir() }, "",
+		[]string{"directory"}},
 	{"a FIFO", everyPlace, func(t *testing.T, _ *world) string {
 		file := filepath.Join(t.TempDir(), "fifo")
 		testkit.Must(t, unix.Mkfifo(file, 0o600))
 		return file
 	}, "", []string{"not a regular file"}},
-	{"a device", everyPlace, func(*testing.T, *world) string { return "/dev/zero" }, "", []string{"not a regular file"}},
+	{"a device", everyPlace, func(*testing.T, *world) string { return "/dev/zero" }, "",
+		[]string{"not a regular file"}},
 	{"a socket", everyPlace, func(t *testing.T, _ *world) string {
 		file := filepath.Join(testkit.Dir(t), "socket")
 		l, err := net.Listen("unix", file)
@@ -70,7 +77,8 @@ var badFiles = []struct {
 		t.Cleanup(func() { l.Close() })
 		return file
 	}, "ENXIO", nil},
-	{"a relative path", everyPlace, func(*testing.T, *world) string { return "server.pem" }, "", []string{"absolute"}},
+	{"a relative path", everyPlace, func(*testing.T, *world) string { return "server.pem" }, "",
+		[]string{"absolute"}},
 	{"too large", everyPlace, func(t *testing.T, _ *world) string {
 		file := inDir("large.pem", []byte("x"))(t, nil)
 		testkit.Must(t, os.Truncate(file, 64<<20))
@@ -78,40 +86,61 @@ var badFiles = []struct {
 	}, "", []string{"larger than"}},
 	{"empty", everyPlace, inDir("empty.pem", []byte{}), "", []string{"empty"}},
 	{"binary", everyPlace, inDir("binary.pem", random(4096)), "", []string{"PEM"}},
-	{"text", everyPlace, inDir("text.pem", []byte("this is no certificate\n")), "", []string{"PEM"}},
-	{"a certificate without PEM (DER)", []place{asBundle, asCert}, func(t *testing.T, w *world) string {
-		return inDir("cert.der", w.cert.Cert.Raw)(t, w)
-	}, "", []string{"PEM"}},
-	{"an empty block", everyPlace, inDir("hollow.pem", []byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")), "", nil},
+	{"text", everyPlace, inDir("text.pem", []byte("this is no certificate\n")), "",
+		[]string{"PEM"}},
+	{"a certificate without PEM (DER)", []place{asBundle, asCert},
+		func(t *testing.T, w *world) string {
+			return inDir("cert.der", w.cert.Cert.Raw)(t, w)
+		}, "", []string{"PEM"}},
+	{"an empty block", everyPlace, inDir("hollow.pem",
+		[]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")), "", nil},
 	{"a block of garbage as a certificate", []place{asBundle, asCert},
-		inDir("garbage.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: random(500)})), "", []string{"certificate"}},
+		inDir("garbage.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+			Bytes: random(500)})), "", []string{"certificate"}},
 	{"a block of garbage as a key", []place{asKey},
-		inDir("garbage.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: random(100)})), "", []string{"key"}},
-	{"a key for a certificate", []place{asBundle, asCert}, func(t *testing.T, w *world) string { return w.cert.KeyFile }, "", []string{"certificate"}},
-	{"a certificate for a key", []place{asKey}, func(t *testing.T, w *world) string { return w.cert.CertFile }, "", []string{"key"}},
-	{"a certificate that was cut off", []place{asBundle, asCert}, func(t *testing.T, w *world) string {
-		return inDir("half.pem", w.cert.CertPEM[:len(w.cert.CertPEM)/2])(t, w)
-	}, "", nil},
-	{"a good certificate, then one that was cut off", []place{asBundle, asCert}, func(t *testing.T, w *world) string {
-		return inDir("and-half.pem", append(bytes.Clone(w.cert.CertPEM), w.ca.PEM()[:200]...))(t, w)
-	}, "", nil},
-	{"a good certificate, then garbage in a block", []place{asBundle, asCert}, func(t *testing.T, w *world) string {
-		return inDir("and-garbage.pem", append(bytes.Clone(w.cert.CertPEM), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: random(500)})...))(t, w)
-	}, "", []string{"block 2"}},
+		inDir("garbage.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY",
+			Bytes: random(100)})), "", []string{"key"}},
+	{"a key for a certificate", []place{asBundle, asCert},
+		func(t *testing.T, w *world) string { return w.cert.KeyFile }, "",
+		[]string{"certificate"}},
+	{"a certificate for a key", []place{asKey},
+		func(t *testing.T, w *world) string { return w.cert.CertFile }, "",
+		[]string{"key"}},
+	{"a certificate that was cut off", []place{asBundle, asCert},
+		func(t *testing.T, w *world) string {
+			return inDir("half.pem", w.cert.CertPEM[:len(w.cert.CertPEM)/2])(t, w)
+		}, "", nil},
+	{"a good certificate, then one that was cut off", []place{asBundle, asCert},
+		func(t *testing.T, w *world) string {
+			return inDir("and-half.pem", append(bytes.Clone(w.cert.CertPEM),
+				w.ca.PEM()[:200]...))(t, w)
+		}, "", nil},
+	{"a good certificate, then garbage in a block", []place{asBundle, asCert},
+		func(t *testing.T, w *world) string {
+			return inDir("and-garbage.pem", append(bytes.Clone(w.cert.CertPEM),
+				pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+					Bytes: random(500)})...))(t, w)
+		}, "", []string{"block 2"}},
 	{"a key that was cut off", []place{asKey}, func(t *testing.T, w *world) string {
 		return inDir("half.key", w.cert.KeyPEM[:len(w.cert.KeyPEM)/2])(t, w)
 	}, "", nil},
-	{"an encrypted key", []place{asKey}, func(t *testing.T, w *world) string { return w.cert.EncryptedKey(t, password) }, "", []string{"encrypted"}},
+	{"an encrypted key", []place{asKey},
+		func(t *testing.T, w *world) string { return w.cert.EncryptedKey(t, password) }, "",
+		[]string{"encrypted"}},
 	{"an encrypted key of the old form", []place{asKey}, func(t *testing.T, w *world) string {
 		return w.cert.EncryptedKeyTraditional(t, password)
 	}, "", []string{"encrypted"}},
-	{"another certificate's key", []place{asKey}, func(t *testing.T, w *world) string { return w.cert.MismatchedKey(t) }, "", []string{"key", "match"}},
-	{"another certificate's key, of another type", []place{asKey}, func(t *testing.T, w *world) string {
-		return issue(t, w.ca, testcert.Leaf{CN: "x", Key: testcert.RSA}).KeyFile
-	}, "", []string{"key", "match"}},
+	{"another certificate's key", []place{asKey},
+		func(t *testing.T, w *world) string { return w.cert.MismatchedKey(t) }, "",
+		[]string{"key", "match"}},
+	{"another certificate's key, of another type",
+		[]place{asKey}, func(t *testing.T, w *world) string {
+			return issue(t, w.ca, testcert.Leaf{CN: "x", Key: testcert.RSA}).KeyFile
+		}, "", []string{"key", "match"}},
 }
 
-// inDir makes a file in a directory of the test's own; without content it only gives the path.
+// inDir makes a file in a folder of the test. Without content it makes no file, and only gives the
+// path.
 func inDir(name string, content []byte) func(*testing.T, *world) string {
 	return func(t *testing.T, _ *world) string {
 		t.Helper()
@@ -126,12 +155,12 @@ func inDir(name string, content []byte) func(*testing.T, *world) string {
 func random(n int) []byte {
 	b := make([]byte, n)
 	rand.Read(b)
-	b[0] = 0xff // so that it never is something by chance
+	b[0] = 0xff // no PEM or DER begins so
 	return b
 }
 
-// A bad file is a file error that names the file and says what is wrong. The CA
-// bundle that held before still holds.
+// A bad file is a file error. The error names the file and says what is wrong. The previous CA
+// bundle still holds.
 func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -144,20 +173,25 @@ func TestBadFiles(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("%s: %s", at, c.name), func(t *testing.T) {
 					path := c.make(t, w)
-					if why := cannot(e, asBoth, relative); why != "" && !filepath.IsAbs(path) {
+					if why := cannot(e, asBoth, relative); why != "" &&
+						!filepath.IsAbs(path) {
 						t.Skip(why)
 					}
 					var err error
 					op := "tls.NewServerContext"
 					switch at {
 					case asBundle:
-						op, err = "tls.SetCaBundle", p.s.SetCaBundle(p.ctx, path)
+						op, err = "tls.SetCaBundle", p.s.SetCaBundle(p.ctx,
+							path)
 					case asCert:
-						_, err = p.s.NewServerContext(p.ctx, path, w.cert.KeyFile)
+						_, err = p.s.NewServerContext(p.ctx, path,
+							w.cert.KeyFile)
 					case asKey:
-						_, err = p.s.NewServerContext(p.ctx, w.cert.CertFile, path)
+						_, err = p.s.NewServerContext(p.ctx,
+							w.cert.CertFile, path)
 					}
-					p.refused(t, err, want{kind: client.KindFile, op: op, errno: c.errno, says: append(c.says, path)})
+					p.refused(t, err, want{kind: client.KindFile, op: op,
+						errno: c.errno, says: append(c.says, path)})
 					if testing.Verbose() {
 						t.Log(err)
 					}
@@ -167,8 +201,8 @@ func TestBadFiles(t *testing.T) {
 	})
 }
 
-// A daemon without the right to read a file, or to listen on a port, says so. When the
-// tests run as root, it is started as nobody.
+// A daemon that may not read a file, or not listen on a port, says so. If root runs the tests, the
+// daemon runs as nobody.
 func TestWithoutTheRightTo(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)
@@ -179,7 +213,8 @@ func TestWithoutTheRightTo(t *testing.T) {
 		o = testd.Options{UID: nobody, Flags: []string{"--allow-uid=0"}}
 	}
 	d := daemonWith(t, o)
-	// Not d.Dial: a client does not trust the socket of a stranger, for root nobody is one.
+	// Not d.Dial: a client does not trust the socket of another user, and for root this user is
+	// another.
 	conn, err := net.Dial("unix", d.Socket)
 	testkit.Must(t, err)
 	s, ctx := client.New(conn), testkit.Bounded(t)
@@ -196,8 +231,9 @@ func TestWithoutTheRightTo(t *testing.T) {
 	check := func(err error, kind client.Kind, says ...string) {
 		t.Helper()
 		e := failure(err)
-		if e == nil || e.Kind != kind || e.Data.Errno != "EACCES" || !mentions(e, append(says, "permission denied")...) {
-			t.Errorf("%v; want kind %s, errno EACCES, and to read %q", err, kind, says)
+		if e == nil || e.Kind != kind || e.Data.Errno != "EACCES" ||
+			!mentions(e, append(says, "permission denied")...) {
+			t.Errorf("%v; want kind %s, errno EACCES, with %q", err, kind, says)
 		}
 	}
 	check(s.SetCaBundle(ctx, unreadable), client.KindFile, unreadable)
@@ -208,8 +244,10 @@ func TestWithoutTheRightTo(t *testing.T) {
 
 	h, err := s.NewServerContext(ctx, cert, key)
 	testkit.Must(t, err)
-	if limit, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil && strings.TrimSpace(string(limit)) == "0" {
-		t.Log("left out: this machine has no privileged ports (net.ipv4.ip_unprivileged_port_start is 0)")
+	if limit, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil &&
+		strings.TrimSpace(string(limit)) == "0" {
+		t.Log("left out: this machine has no privileged ports " +
+			"(net.ipv4.ip_unprivileged_port_start is 0)")
 		return
 	}
 	_, err = s.Accept(ctx, h, "127.0.0.1", 1)

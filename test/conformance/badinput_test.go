@@ -19,8 +19,8 @@ import (
 
 // A wrong parameter, handle or state is an error that names it. The session goes on.
 
-// A patient is a session that gets bad input, and a session beside it. Each
-// has a connection at work, by which is seen that nothing else was harmed.
+// A patient is a session that gets bad input. Another session is beside it. Each has a connection,
+// which shows that nothing else was harmed.
 type patient struct {
 	w     *world
 	e     us
@@ -41,7 +41,7 @@ func newPatient(t *testing.T, e us, w *world) *patient {
 	return p
 }
 
-// unharmed checks that both sessions work: the connection that each has, and a new one.
+// unharmed checks that both sessions work, each with its old connection and with a new one.
 func (p *patient) unharmed(t *testing.T) {
 	t.Helper()
 	for _, c := range [][2]stream{p.mine, p.other} {
@@ -69,7 +69,7 @@ func (p *patient) open(t *testing.T) client.Handle {
 	return h
 }
 
-// want is how a call has to fail.
+// want is the error with which a call must fail.
 type want struct {
 	kind   client.Kind
 	code   int // 0: that of the kind
@@ -79,8 +79,8 @@ type want struct {
 	says   []string // words of the message, upper and lower case alike
 }
 
-// refused checks a failure: its kind, code and detail, its text, which
-// LastError has to give too, and that nothing else was harmed.
+// refused checks a failure: its kind, its code, its detail and its text. LastError must give the
+// same text. Nothing else may be harmed.
 func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 	t.Helper()
 	e := failure(err)
@@ -94,11 +94,14 @@ func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 	if w.code == 0 {
 		w.code = wire.Codes[w.kind]
 	}
-	if tells(e) && (e.Kind != w.kind || e.Code != w.code || e.Data.Op != w.op || int(e.Data.Handle) != w.handle || e.Data.Errno != w.errno) {
-		t.Errorf("%q: kind %s, code %d, %+v;\nwant kind %s, code %d, op %s, handle %d, errno %q", e.Message, e.Kind, e.Code, e.Data, w.kind, w.code, w.op, w.handle, w.errno)
+	if tells(e) && (e.Kind != w.kind || e.Code != w.code || e.Data.Op != w.op ||
+		int(e.Data.Handle) != w.handle || e.Data.Errno != w.errno) {
+		t.Errorf("%q: kind %s, code %d, %+v;\nwant kind %s, code %d, op %s, handle %d, "+
+			"errno %q", e.Message, e.Kind, e.Code, e.Data, w.kind, w.code, w.op,
+			w.handle, w.errno)
 	}
 	if !mentions(e, append(w.says, w.op)...) {
-		t.Errorf("%q; want to read %q", e.Message, w.says)
+		t.Errorf("%q; want the text %q", e.Message, w.says)
 	}
 	if last, err := p.s.LastError(p.ctx); err != nil || last != e.Message {
 		t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
@@ -107,7 +110,7 @@ func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 	return e
 }
 
-// The methods of the plugin, with parameters that have nothing wrong with their form.
+// The methods of the plugin, with parameters that are well-formed.
 var methods = []struct {
 	name     string
 	params   []param
@@ -133,7 +136,8 @@ var methods = []struct {
 	{"tls.CloseServerContext", []param{ctxHandle}, 0},
 	{"tls.SetCaBundle", []param{{"path", `"/nonexistent"`, orNone(texts(4095))}}, 0},
 	{"tls.PeerCertSubject", []param{handle}, 0},
-	{"tls.SetTimeout", []param{{"handle", "1", integers("-1", "2147483648", "99999999999999999999")}, {"milliseconds", "1", integers("-1", "2147483648")}}, 0},
+	{"tls.SetTimeout", []param{{"handle", "1", integers("-1", "2147483648",
+		"99999999999999999999")}, {"milliseconds", "1", integers("-1", "2147483648")}}, 0},
 	{"tls.Backend", nil, 0},
 	{"tls.Version", []param{handle}, 1},
 	{"tls.LastError", nil, 0},
@@ -156,7 +160,7 @@ var (
 
 func path(name string) param { return param{name, `"/nonexistent"`, texts(4095)} }
 
-// integers are JSON values that are no integer in range.
+// integers are JSON values that are no integer of the range.
 func integers(outside ...string) []string {
 	return append(outside, `"1"`, `1.0`, `1.5`, `1e0`, `true`, `null`, `[1]`, `{}`)
 }
@@ -166,19 +170,19 @@ func texts(most int) []string {
 	return []string{`1`, `null`, `false`, `["x"]`, `{}`, `""`, `"a\u0000b"`, `"` + strings.Repeat("x", most+1) + `"`}
 }
 
-// orNone takes the empty text out of those that are wrong.
+// orNone removes the empty text from the wrong values.
 func orNone(wrong []string) []string {
 	return slices.DeleteFunc(wrong, func(s string) bool { return s == `""` })
 }
 
-// A wrong count, type or range of parameters is said to be one, with the
-// method and the parameter, by position and by name.
+// A wrong count, type or range of parameters is an error. The error names the method and the
+// parameter. That holds for parameters by position and by name.
 func TestBadParameters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	needsLevel(t, bareDaemon)
 	p := newPatient(t, us{ours.Daemon{D: daemon(t)}}, w)
-	call := func(method, params string) error { // as they stand on the wire
+	call := func(method, params string) error { // params: as they are sent
 		return p.s.(*client.Client).Call(p.ctx, method, json.RawMessage(params), nil)
 	}
 	check := func(t *testing.T, method, params string, says ...string) {
@@ -197,22 +201,26 @@ func TestBadParameters(t *testing.T) {
 				good = append(good, p.good)
 				named = append(named, fmt.Sprintf("%q:%s", p.name, p.good))
 			}
-			list := func(values []string) string { return "[" + strings.Join(values, ",") + "]" }
-			object := func(members []string) string { return "{" + strings.Join(members, ",") + "}" }
+			join := func(all []string) string { return strings.Join(all, ",") }
+			list := func(values []string) string { return "[" + join(values) + "]" }
+			object := func(members []string) string { return "{" + join(members) + "}" }
 
-			check(t, m.name, list(append(good[:len(good):len(good)], "1")), fmt.Sprint("got ", len(good)+1))
-			check(t, m.name, object(append(named[:len(named):len(named)], `"extra":1`)), "extra")
+			check(t, m.name, list(append(slices.Clone(good), "1")),
+				fmt.Sprint("got ", len(good)+1))
+			check(t, m.name, object(append(slices.Clone(named), `"extra":1`)), "extra")
 			for i, p := range m.params {
 				if len(m.params)-i > m.optional {
 					check(t, m.name, list(good[:i]), p.name)
-					check(t, m.name, object(append(append([]string{}, named[:i]...), named[i+1:]...)), p.name)
+					without := slices.Delete(slices.Clone(named), i, i+1)
+					check(t, m.name, object(without), p.name)
 				}
-				check(t, m.name, object(append(named[:len(named):len(named)], named[i])), p.name, "twice")
-				upper := append([]string{}, named...)
+				check(t, m.name, object(append(slices.Clone(named), named[i])),
+					p.name, "twice")
+				upper := slices.Clone(named)
 				upper[i] = strings.ToUpper(named[i][:2]) + named[i][2:]
 				check(t, m.name, object(upper), upper[i][1:2])
 				for _, wrong := range p.wrong {
-					values := append([]string{}, good...)
+					values := slices.Clone(good)
 					values[i] = wrong
 					check(t, m.name, list(values), p.name)
 					members := append([]string{}, named...)
@@ -222,7 +230,7 @@ func TestBadParameters(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a relative path", func(t *testing.T) { // of which a client makes an absolute one
+	t.Run("a relative path", func(t *testing.T) { // rpc/client would make it absolute
 		p.ctx = testkit.Bounded(t)
 		for method, params := range map[string][]string{
 			"tls.SetCaBundle":      {"server.pem"},
@@ -230,40 +238,58 @@ func TestBadParameters(t *testing.T) {
 		} {
 			raw, err := json.Marshal(params)
 			testkit.Must(t, err)
-			p.refused(t, call(method, string(raw)), want{kind: client.KindFile, op: method, says: []string{"server.pem", "absolute"}})
+			p.refused(t, call(method, string(raw)), want{kind: client.KindFile,
+				op: method, says: []string{"server.pem", "absolute"}})
 		}
 	})
 	t.Run("no such method", func(t *testing.T) {
 		p.ctx = testkit.Bounded(t)
-		for _, name := range []string{"tls.Nothing", "tls.newClient", "NewClient", "", "rpc.nothing"} {
+		for _, name := range []string{"tls.Nothing", "tls.newClient", "NewClient", "",
+			"rpc.nothing"} {
 			err := call(name, "[]")
 			if e := failure(err); e != nil {
-				e.Data.Op = "" // the client puts in what it has called
+				e.Data.Op = "" // rpc/client fills in the method
 			}
-			p.refused(t, err, want{kind: client.KindParams, code: wire.CodeMethodNotFound, says: []string{name, "not found"}})
+			p.refused(t, err, want{kind: client.KindParams,
+				code: wire.CodeMethodNotFound, says: []string{name, "not found"}})
 		}
 	})
 }
 
-// A function is one of the plugin's, on a handle.
+// A function is a function of the plugin that takes a handle.
 type function struct {
 	name string
 	call func(client.Handle) error
 }
 
-// afterHandshake are those that need a handshake that is done.
+// afterHandshake are the functions that need a handshake which is done.
 func (p *patient) afterHandshake() []function {
 	return []function{
-		{"tls.Write", func(h client.Handle) error { _, err := p.s.Write(p.ctx, h, []byte("hi")); return err }},
-		{"tls.Write", func(h client.Handle) error { _, err := p.s.Write(p.ctx, h, nil); return err }},
-		{"tls.Read", func(h client.Handle) error { _, err := p.s.Read(p.ctx, h, 100); return err }},
+		{"tls.Write", func(h client.Handle) error {
+			_, err := p.s.Write(p.ctx, h, []byte("hi"))
+			return err
+		}},
+		{"tls.Write", func(h client.Handle) error {
+			_, err := p.s.Write(p.ctx, h, nil)
+			return err
+		}},
+		{"tls.Read", func(h client.Handle) error {
+			_, err := p.s.Read(p.ctx, h, 100)
+			return err
+		}},
 		{"tls.Shutdown", func(h client.Handle) error { return p.s.Shutdown(p.ctx, h) }},
-		{"tls.PeerCertSubject", func(h client.Handle) error { _, err := p.s.PeerCertSubject(p.ctx, h); return err }},
-		{"tls.Version", func(h client.Handle) error { _, err := p.s.Version(p.ctx, h); return err }},
+		{"tls.PeerCertSubject", func(h client.Handle) error {
+			_, err := p.s.PeerCertSubject(p.ctx, h)
+			return err
+		}},
+		{"tls.Version", func(h client.Handle) error {
+			_, err := p.s.Version(p.ctx, h)
+			return err
+		}},
 	}
 }
 
-// A number that is no handle of the session, or of the wrong sort, is a handle error.
+// A number that is no handle of the session, or a handle of the wrong kind, is a handle error.
 func TestBadHandles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -307,15 +333,24 @@ func TestBadHandles(t *testing.T) {
 			for _, f := range all {
 				for _, h := range handles {
 					t.Run(f.name+" "+h.name, func(t *testing.T) {
-						p.refused(t, f.call(h.handle), want{kind: client.KindHandle, op: f.name, handle: int(h.handle), says: []string{h.says}})
+						p.refused(t, f.call(h.handle), want{
+							kind: client.KindHandle, op: f.name,
+							handle: int(h.handle),
+							says:   []string{h.says}})
 					})
 				}
 			}
 		}
 		refused(append(p.afterHandshake(),
-			function{"tls.Handshake", func(h client.Handle) error { return p.s.Handshake(p.ctx, h) }},
-			function{"tls.Close", func(h client.Handle) error { return p.s.CloseConn(p.ctx, h) }},
-			function{"tls.SetInsecureSkipVerify", func(h client.Handle) error { return p.s.SetInsecureSkipVerify(p.ctx, h, true) }},
+			function{"tls.Handshake", func(h client.Handle) error {
+				return p.s.Handshake(p.ctx, h)
+			}},
+			function{"tls.Close", func(h client.Handle) error {
+				return p.s.CloseConn(p.ctx, h)
+			}},
+			function{"tls.SetInsecureSkipVerify", func(h client.Handle) error {
+				return p.s.SetInsecureSkipVerify(p.ctx, h, true)
+			}},
 			function{"tls.ReadPlain", func(h client.Handle) error {
 				_, err := p.s.ReadPlain(p.ctx, h, 10)
 				return err
@@ -326,15 +361,22 @@ func TestBadHandles(t *testing.T) {
 			}},
 		), append(bad, named{"of the other sort", server, "it is a server context"})...)
 		refused([]function{
-			{"tls.Accept", func(h client.Handle) error { _, err := p.s.Accept(p.ctx, h, "127.0.0.1", free); return err }},
-			{"tls.CloseServerContext", func(h client.Handle) error { return p.s.CloseServerContext(p.ctx, h) }},
+			{"tls.Accept", func(h client.Handle) error {
+				_, err := p.s.Accept(p.ctx, h, "127.0.0.1", free)
+				return err
+			}},
+			{"tls.CloseServerContext", func(h client.Handle) error {
+				return p.s.CloseServerContext(p.ctx, h)
+			}},
 			{"tls.Listen", func(h client.Handle) error {
 				_, err := p.s.Listen(p.ctx, h, "127.0.0.1", free)
 				return err
 			}},
 		}, append(bad, named{"of the other sort", connection, "it is a connection"})...)
 		refused([]function{ // of either sort
-			{"tls.SetTimeout", func(h client.Handle) error { return p.s.SetTimeout(p.ctx, h, time.Millisecond) }},
+			{"tls.SetTimeout", func(h client.Handle) error {
+				return p.s.SetTimeout(p.ctx, h, time.Millisecond)
+			}},
 			{"tls.SetOption", func(h client.Handle) error {
 				return p.s.SetOption(p.ctx, h, "watch", "1")
 			}},
@@ -350,7 +392,7 @@ func TestBadHandles(t *testing.T) {
 		if testd.Listening(t, free) {
 			t.Error("somebody listens for an Accept that was refused")
 		}
-		// What was named in vain still works.
+		// The handles of the failed calls still work.
 		if err := p.s.Handshake(p.ctx, connection); err != nil {
 			t.Error(err)
 		}
@@ -367,14 +409,17 @@ func TestBadStates(t *testing.T) {
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		p := newPatient(t, e, w)
 		ctx := p.ctx
-		refused := func(t *testing.T, h client.Handle, op string, err error, says ...string) {
+		refused := func(t *testing.T, h client.Handle, op string, err error,
+			says ...string) {
 			t.Helper()
-			p.refused(t, err, want{kind: client.KindState, op: op, handle: int(h), says: says})
+			p.refused(t, err, want{kind: client.KindState, op: op, handle: int(h),
+				says: says})
 		}
 		skip := func(t *testing.T, h client.Handle, says string) {
 			t.Helper()
 			for _, on := range []bool{true, false} {
-				refused(t, h, "tls.SetInsecureSkipVerify", p.s.SetInsecureSkipVerify(ctx, h, on), says)
+				refused(t, h, "tls.SetInsecureSkipVerify",
+					p.s.SetInsecureSkipVerify(ctx, h, on), says)
 			}
 		}
 		t.Run("before the handshake", func(t *testing.T) {
@@ -431,7 +476,7 @@ func TestBadStates(t *testing.T) {
 	})
 }
 
-// An empty Write is a success that sends nothing; the bounds of a Read are possible.
+// An empty Write succeeds and sends nothing. A Read takes the smallest and the largest size.
 func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -461,7 +506,8 @@ func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 		}()
 		got, err := read(s, len(big))
 		if err != nil || got != string(big) {
-			t.Errorf("a Write of 16 MiB arrives as %d bytes, or others, %v", len(got), err)
+			t.Errorf("a Write of 16 MiB arrives as %d bytes, or others, %v", len(got),
+				err)
 		}
 		if err := <-written; err != nil {
 			t.Errorf("a Write of 16 MiB: %v", err)

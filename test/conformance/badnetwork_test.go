@@ -4,12 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testd"
@@ -20,8 +17,8 @@ import (
 
 // A bad network or server is an error of the right kind, with its errno, within the timeout.
 
-// Bounds of our side in these tests. They hold for its good peers, too, which need
-// some milliseconds, or more on a busy machine.
+// The timeouts of our side in these tests. They hold for good peers, too. Those need some
+// milliseconds, or more on a busy machine.
 const (
 	connectBound   = 6 * time.Second
 	handshakeBound = 5 * time.Second
@@ -29,8 +26,8 @@ const (
 
 var networkBounds = session.Timeouts{Connect: connectBound, Handshake: handshakeBound}
 
-// What cannot be connected to is a connect error that names the address, or a
-// timeout when its bound is over. What is no host is a params error.
+// A failed connect is a connect error that names the address, or a timeout. An address that is no
+// host is a params error.
 func TestBadAddressesToConnectTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -45,20 +42,36 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 			says  []string
 		}{
 			// A resolver may say that there is no such name, or not answer in time.
-			{"a name that does not exist", "no-such-host.invalid", 443, []client.Kind{client.KindConnect, client.KindTimeout}, lookUp, []string{"no-such-host.invalid:443"}},
-			{"a port on which nobody listens", "127.0.0.1", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("127.0.0.1:", dead), "refused"}},
-			{"a name, and a port on which nobody listens", "localhost", dead, []client.Kind{client.KindConnect}, "ECONNREFUSED", []string{fmt.Sprint("localhost:", dead), "refused"}},
-			{"a server that does not answer", "127.0.0.1", deafPort(t), []client.Kind{client.KindTimeout}, "", []string{"127.0.0.1:", connectBound.String()}},
-			// What is no host is not looked up.
-			{"a name with a blank", "local host", 443, []client.Kind{client.KindParams}, "", []string{"local host"}},
-			{"a name that is too long", strings.Repeat("a", 250) + ".test", 443, []client.Kind{client.KindParams}, "", nil},
-			{"a label that is too long", strings.Repeat("a", 64) + ".test", 443, []client.Kind{client.KindParams}, "", []string{"aaa.test"}},
-			{"an empty label", "a..test", 443, []client.Kind{client.KindParams}, "", []string{"a..test"}},
-			{"no IPv4 address", "999.1.1.1", 443, []client.Kind{client.KindParams}, "", []string{"999.1.1.1"}},
-			{"half an IPv6 address", "[::1", 443, []client.Kind{client.KindParams}, "", []string{"[::1"}},
-			{"a name with its port", "localhost:443", 443, []client.Kind{client.KindParams}, "", []string{"localhost:443"}},
+			{"a name that does not exist", "no-such-host.invalid", 443,
+				[]client.Kind{client.KindConnect, client.KindTimeout}, lookUp,
+				[]string{"no-such-host.invalid:443"}},
+			{"a port on which nobody listens", "127.0.0.1", dead,
+				[]client.Kind{client.KindConnect}, "ECONNREFUSED",
+				[]string{testkit.Addr(dead), "refused"}},
+			{"a name, and a port on which nobody listens", "localhost", dead,
+				[]client.Kind{client.KindConnect}, "ECONNREFUSED",
+				[]string{fmt.Sprint("localhost:", dead), "refused"}},
+			{"a server that does not answer", "127.0.0.1", testkit.Unanswered(t),
+				[]client.Kind{client.KindTimeout}, "", []string{"127.0.0.1:",
+					connectBound.String()}},
+			// A text that is no host is not looked up.
+			{"a name with a blank", "local host", 443, []client.Kind{client.KindParams},
+				"", []string{"local host"}},
+			{"a name that is too long", strings.Repeat("a", 250) + ".test", 443,
+				[]client.Kind{client.KindParams}, "", nil},
+			{"a label that is too long", strings.Repeat("a", 64) + ".test", 443,
+				[]client.Kind{client.KindParams}, "", []string{"aaa.test"}},
+			{"an empty label", "a..test", 443, []client.Kind{client.KindParams}, "",
+				[]string{"a..test"}},
+			{"no IPv4 address", "999.1.1.1", 443, []client.Kind{client.KindParams}, "",
+				[]string{"999.1.1.1"}},
+			{"half an IPv6 address", "[::1", 443, []client.Kind{client.KindParams}, "",
+				[]string{"[::1"}},
+			{"a name with its port", "localhost:443", 443,
+				[]client.Kind{client.KindParams}, "", []string{"localhost:443"}},
 			{"a URL", "https://localhost/", 443, []client.Kind{client.KindParams}, "", []string{"https://localhost/"}},
-			{"a name with a line feed", "local\nhost", 443, []client.Kind{client.KindParams}, "", nil},
+			{"a name with a line feed", "local\nhost", 443,
+				[]client.Kind{client.KindParams}, "", nil},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -66,7 +79,8 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 				begun := time.Now()
 				_, err := p.s.NewClient(p.ctx, c.host, c.port)
 				took := time.Since(begun)
-				w := want{kind: c.kinds[0], op: "tls.NewClient", errno: c.errno, says: c.says}
+				w := want{kind: c.kinds[0], op: "tls.NewClient", errno: c.errno,
+					says: c.says}
 				if len(c.kinds) > 1 && isKind(err, c.kinds[1]) {
 					w.kind = c.kinds[1]
 				}
@@ -78,7 +92,8 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 					t.Errorf("%q has a line feed", err)
 				}
 				if took > connectBound+testkit.Patience/2 {
-					t.Errorf("it took %v, with a bound of %v", took, connectBound)
+					t.Errorf("it took %v, with a bound of %v", took,
+						connectBound)
 				}
 				if testing.Verbose() {
 					t.Log(err)
@@ -88,30 +103,8 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 	})
 }
 
-// deafPort is a port of 127.0.0.1 whose listener's queue is full: the kernel drops what comes.
-func deafPort(t *testing.T) int {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	testkit.Must(t, err)
-	t.Cleanup(func() { unix.Close(fd) })
-	testkit.Must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	testkit.Must(t, unix.Listen(fd, 0))
-	name, err := unix.Getsockname(fd)
-	testkit.Must(t, err)
-	port := name.(*unix.SockaddrInet4).Port
-	for range 8 { // one more than the queue holds is enough
-		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), 200*time.Millisecond)
-		if err != nil {
-			return port
-		}
-		t.Cleanup(func() { conn.Close() })
-	}
-	t.Fatal("the queue of a listener does not get full")
-	return 0
-}
-
-// What answers but does no TLS is a handshake error, or a timeout if it does
-// nothing. The connection can then only be closed.
+// A server that answers without TLS makes a handshake error. A server that sends nothing makes a
+// timeout. Afterwards the connection can only be closed.
 func TestBadServers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -124,25 +117,39 @@ func TestBadServers(t *testing.T) {
 			says  []string
 		}{
 			{"speaks HTTP", func(c *net.TCPConn) {
-				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n"+
+					"Content-Length: 0\r\n\r\n")
 				io.Copy(io.Discard, c)
 			}, client.KindHandshake, "", []string{"TLS"}},
-			{"speaks SMTP", func(c *net.TCPConn) { io.WriteString(c, "220 mail.test ESMTP\r\n"); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"TLS"}},
-			{"sends zeros", func(c *net.TCPConn) { c.Write(make([]byte, 1000)); io.Copy(io.Discard, c) }, client.KindHandshake, "", nil},
+			{"speaks SMTP", func(c *net.TCPConn) {
+				io.WriteString(c, "220 mail.test ESMTP\r\n")
+				io.Copy(io.Discard, c)
+			}, client.KindHandshake, "", []string{"TLS"}},
+			{"sends zeros", func(c *net.TCPConn) {
+				c.Write(make([]byte, 1000))
+				io.Copy(io.Discard, c)
+			}, client.KindHandshake, "", nil},
 			// It reads to the end: the kernel resets a connection that is closed with
 			// data unread.
-			{"hangs up at once", func(c *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) }, client.KindHandshake, "", []string{"closed"}},
+			{"hangs up at once",
+				func(c *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) },
+				client.KindHandshake, "", []string{"closed"}},
 			{"hangs up after the first message", func(c *net.TCPConn) {
 				io.ReadFull(c, make([]byte, 100))
 				c.CloseWrite()
 				io.Copy(io.Discard, c)
 			}, client.KindHandshake, "", []string{"closed"}},
-			{"resets", func(c *net.TCPConn) { io.ReadFull(c, make([]byte, 100)); c.SetLinger(0) }, client.KindHandshake, "ECONNRESET", []string{"reset"}},
+			{"resets", func(c *net.TCPConn) {
+				io.ReadFull(c, make([]byte, 100))
+				c.SetLinger(0)
+			}, client.KindHandshake, "ECONNRESET", []string{"reset"}},
 			{"refuses by an alert", func(c *net.TCPConn) {
-				c.Write([]byte{21, 3, 3, 0, 2, 2, 40}) // handshake_failure, RFC 8446 section 6
+				// handshake_failure, RFC 8446 section 6
+				c.Write([]byte{21, 3, 3, 0, 2, 2, 40})
 				io.Copy(io.Discard, c)
 			}, client.KindHandshake, "", []string{"alert", "handshake_failure"}},
-			{"says nothing", func(c *net.TCPConn) { io.Copy(io.Discard, c) }, client.KindTimeout, "", []string{handshakeBound.String()}},
+			{"says nothing", func(c *net.TCPConn) { io.Copy(io.Discard, c) },
+				client.KindTimeout, "", []string{handshakeBound.String()}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -160,15 +167,18 @@ func TestBadServers(t *testing.T) {
 					conn.SetDeadline(time.Now().Add(testkit.Patience))
 					c.act(conn.(*net.TCPConn))
 				}()
-				h, err := p.s.NewClient(p.ctx, "127.0.0.1", l.Addr().(*net.TCPAddr).Port)
+				h, err := p.s.NewClient(p.ctx, "127.0.0.1",
+					l.Addr().(*net.TCPAddr).Port)
 				testkit.Must(t, err)
 				begun := time.Now()
 				err = p.s.Handshake(p.ctx, h)
 				took := time.Since(begun)
-				p.refused(t, err, want{kind: c.kind, op: "tls.Handshake", handle: int(h), errno: c.errno, says: c.says})
+				p.refused(t, err, want{kind: c.kind, op: "tls.Handshake",
+					handle: int(h), errno: c.errno, says: c.says})
 				if c.kind == client.KindTimeout && (took < handshakeBound ||
 					took > handshakeBound+testkit.Patience/2) {
-					t.Errorf("it took %v, with a bound of %v", took, handshakeBound)
+					t.Errorf("it took %v, with a bound of %v", took,
+						handshakeBound)
 				}
 				if err := p.s.Handshake(p.ctx, h); !isKind(err, client.KindState) {
 					t.Errorf("a second tls.Handshake: %v; want kind state", err)
@@ -184,7 +194,8 @@ func TestBadServers(t *testing.T) {
 	})
 }
 
-// An address that cannot be listened on is a connect error; the context can be used for another.
+// An address on which tlsd cannot listen is a connect error. The context can be used with another
+// address.
 func TestBadAddressesToListenOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -209,13 +220,16 @@ func TestBadAddressesToListenOn(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				_, err := p.s.Accept(p.ctx, h, c.host, c.port)
-				w := want{kind: client.KindConnect, op: "tls.Accept", handle: int(h), errno: c.errno, says: []string{fmt.Sprintf("%s:%d", c.host, c.port)}}
+				w := want{kind: client.KindConnect, op: "tls.Accept",
+					handle: int(h), errno: c.errno,
+					says: []string{fmt.Sprintf("%s:%d", c.host, c.port)}}
 				switch {
 				case c.errno == noHost:
 					w.kind, w.errno = client.KindParams, ""
 				case c.errno == lookUp:
 					w.errno = lookUpErrno(t, err)
-					if isKind(err, client.KindTimeout) { // the resolver does not answer
+					if isKind(err, client.KindTimeout) {
+						// The resolver does not answer.
 						w.kind = client.KindTimeout
 					}
 				}
@@ -230,7 +244,8 @@ func TestBadAddressesToListenOn(t *testing.T) {
 				Port: testkit.Port(t)}}
 			accepted := accepting(t, l)
 			testd.AwaitListener(t, l.Port)
-			c, err := goEndpoint{}.dial(t, address{"localhost", l.Port}, dialOptions{ca: w.ca.File})
+			c, err := goEndpoint{}.dial(t, address{"localhost", l.Port},
+				dialOptions{ca: w.ca.File})
 			testkit.Must(t, err)
 			a := <-accepted
 			testkit.Must(t, a.err)
@@ -239,7 +254,7 @@ func TestBadAddressesToListenOn(t *testing.T) {
 	})
 }
 
-// lookUp stands for any name of a failed look-up: the name depends on the resolver.
+// lookUp stands for the name of any failed look-up, because the name depends on the resolver.
 const lookUp = "EAI_*"
 
 // lookUpErrno is the name of a failed look-up. A resolver that does not answer has none.
@@ -249,7 +264,8 @@ func lookUpErrno(t *testing.T, err error) string {
 	if e == nil {
 		return lookUp
 	}
-	if name := e.Data.Errno; strings.HasPrefix(name, "EAI_") || name == "" && isKind(e, client.KindTimeout) {
+	if name := e.Data.Errno; strings.HasPrefix(name, "EAI_") ||
+		name == "" && isKind(e, client.KindTimeout) {
 		return name
 	}
 	return lookUp

@@ -15,7 +15,8 @@ import (
 func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachSideEnds(t, needs{client: []ability{halfClose}, server: []ability{writeOn}}, func(t *testing.T, p pair) {
+	need := needs{client: []ability{halfClose}, server: []ability{writeOn}}
+	eachSideEnds(t, need, func(t *testing.T, p pair) {
 		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
 		greet(t, p.cl, p.sv, c, s)
 		ender, other := p.order(c, s)
@@ -35,7 +36,8 @@ func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 		}()
 		n, read, err := consume(ender, size)
 		if wrote := <-written; n != size || err != nil || read != wrote {
-			t.Fatalf("%s has ended and reads %d bytes, %v, digest %s; %s writes %d, digest %s", p.ender, n, err, read, p.other, size, wrote)
+			t.Fatalf("%s has ended and reads %d bytes, %v, digest %s; %s writes %d, "+
+				"digest %s", p.ender, n, err, read, p.other, size, wrote)
 		}
 		expectEnd(t, p.other, other)
 		closeStream(t, p.other, other)
@@ -44,12 +46,12 @@ func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 	})
 }
 
-// A connection that is cut must not look like one that has ended: what was
-// read may be only a part.
+// A cut connection must not look like one that has ended, because data may be missing.
 func TestACutConnectionIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachSideEnds(t, needs{client: []ability{cut}, server: []ability{noticeCut}}, func(t *testing.T, p pair) {
+	need := needs{client: []ability{cut}, server: []ability{noticeCut}}
+	eachSideEnds(t, need, func(t *testing.T, p pair) {
 		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
 		greet(t, p.cl, p.sv, c, s)
 		ender, other := p.order(c, s)
@@ -61,23 +63,27 @@ func TestACutConnectionIsAnError(t *testing.T) {
 			_, err := other.Read(make([]byte, 100))
 			if !isOurs(p.other) {
 				if !errors.Is(err, io.ErrUnexpectedEOF) {
-					t.Fatalf("%s reads: %v, want %v", p.other, err, io.ErrUnexpectedEOF)
+					t.Fatalf("%s reads: %v, want %v", p.other, err,
+						io.ErrUnexpectedEOF)
 				}
 				continue
 			}
-			if !isKind(err, client.KindIO) || !mentions(failure(err), "without close_notify") {
-				t.Fatalf("we read: %v; want kind io, and to read that close_notify was missing", err)
+			if !isKind(err, client.KindIO) ||
+				!mentions(failure(err), "without close_notify") {
+				t.Fatalf("we read: %v; want kind io, with a text about the "+
+					"missing close_notify", err)
 			}
 		}
-		closeStream(t, p.other, other) // also works now
+		closeStream(t, p.other, other) // Close works after the error
 	})
 }
 
-// What has arrived before the cut can be read; the error comes after it.
+// Data that has arrived before the cut can be read. The error comes after it.
 func TestDataBeforeACutIsNotLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachSideEnds(t, needs{client: []ability{cut, sendAtOnce}, server: []ability{noticeCut}}, func(t *testing.T, p pair) {
+	need := needs{client: []ability{cut, sendAtOnce}, server: []ability{noticeCut}}
+	eachSideEnds(t, need, func(t *testing.T, p pair) {
 		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
 		greet(t, p.cl, p.sv, c, s)
 		ender, other := p.order(c, s)
@@ -88,10 +94,13 @@ func TestDataBeforeACutIsNotLost(t *testing.T) {
 		}
 		ender.cut()
 		if n, read, err := consume(other, size); n != size || err != nil || read != wrote {
-			t.Fatalf("%s reads %d bytes, %v, digest %s; %s wrote %d, digest %s", p.other, n, err, read, p.ender, size, wrote)
+			t.Fatalf("%s reads %d bytes, %v, digest %s; %s wrote %d, digest %s",
+				p.other, n, err, read, p.ender, size, wrote)
 		}
-		if n, err := other.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, io.EOF) {
-			t.Errorf("%s reads %d bytes, %v after the cut; want an error", p.other, n, err)
+		if n, err := other.Read(make([]byte, 1)); n != 0 || err == nil ||
+			errors.Is(err, io.EOF) {
+			t.Errorf("%s reads %d bytes, %v after the cut; want an error", p.other, n,
+				err)
 		}
 	})
 }
@@ -99,7 +108,8 @@ func TestDataBeforeACutIsNotLost(t *testing.T) {
 func TestAResetConnectionIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	eachSideEnds(t, needs{client: []ability{reset}, server: []ability{noticeRST}, strictWrites: true}, func(t *testing.T, p pair) {
+	need := needs{client: []ability{reset}, server: []ability{noticeRST}, strictWrites: true}
+	eachSideEnds(t, need, func(t *testing.T, p pair) {
 		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
 		greet(t, p.cl, p.sv, c, s)
 		ender, other := p.order(c, s)
@@ -111,7 +121,8 @@ func TestAResetConnectionIsAnError(t *testing.T) {
 			}
 			return
 		}
-		if e := failure(err); !isKind(err, client.KindIO) || tells(e) && e.Data.Errno != "ECONNRESET" || !mentions(e, "reset by peer") {
+		if e := failure(err); !isKind(err, client.KindIO) ||
+			tells(e) && e.Data.Errno != "ECONNRESET" || !mentions(e, "reset by peer") {
 			t.Fatalf("we read: %v (%+v); want kind io, errno ECONNRESET", err, e)
 		}
 		// The other direction is broken as well, and Close works.
@@ -122,7 +133,7 @@ func TestAResetConnectionIsAnError(t *testing.T) {
 	})
 }
 
-// A pair of which one side ends the connection.
+// A pair whose one side ends the connection.
 type pair struct {
 	cl, sv       endpoint
 	ender, other endpoint
@@ -136,8 +147,8 @@ func (p pair) order(c, s stream) (ender, other stream) {
 	return s, c
 }
 
-// eachSideEnds runs a body over all pairs, once with each side as the one that ends. n has the
-// client for that one.
+// eachSideEnds runs a body over all pairs twice. First the client ends the connection, then the
+// server. n names the abilities of the first case.
 func eachSideEnds(t *testing.T, n needs, body func(*testing.T, pair)) {
 	t.Helper()
 	t.Run("the client ends", func(t *testing.T) {
@@ -148,7 +159,8 @@ func eachSideEnds(t *testing.T, n needs, body func(*testing.T, pair)) {
 	})
 	t.Run("the server ends", func(t *testing.T) {
 		t.Parallel()
-		overPairs(t, needs{client: n.server, server: n.client, strictWrites: n.strictWrites}, func(t *testing.T, cl, sv endpoint) {
+		need := needs{client: n.server, server: n.client, strictWrites: n.strictWrites}
+		overPairs(t, need, func(t *testing.T, cl, sv endpoint) {
 			body(t, pair{cl: cl, sv: sv, ender: sv, other: cl})
 		})
 	})

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 	"tlsd/session"
 )
 
-// What each option does, at each level. Which values it takes is in optionTable.
+// What each option does, at each level. optionTable has the values that it takes.
 
 var effects = map[string]func(d *desk){
 	"alpn": func(d *desk) {
@@ -121,7 +120,7 @@ var effects = map[string]func(d *desk){
 		write(renewed)
 		shown := ""
 		for want := sum(renewed.Cert.Raw); shown != want; { // it looks once a second
-			c, err := tls.Dial("tcp", d.address(), goClient(d))
+			c, err := tls.Dial("tcp", testkit.Addr(d.port), goClient(d))
 			d.must(err)
 			shown = sum(c.ConnectionState().PeerCertificates[0].Raw)
 			c.Close()
@@ -177,8 +176,6 @@ func (d *desk) must(err error) {
 	testkit.Must(d.t, err)
 }
 
-func (d *desk) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port)) }
-
 // tells checks a fact.
 func (d *desk) tells(h client.Handle, name, want string) {
 	d.t.Helper()
@@ -209,7 +206,7 @@ func (d *desk) connect(name, value string) (client.Handle, error) {
 	return h, d.s.Handshake(testkit.Bounded(d.t), h)
 }
 
-// goClient is how crypto/tls visits the desk's context.
+// goClient is the configuration with which crypto/tls connects to the desk's context.
 func goClient(d *desk) *tls.Config {
 	return &tls.Config{RootCAs: d.w.ca.Pool(), ServerName: "localhost"}
 }
@@ -217,14 +214,14 @@ func goClient(d *desk) *tls.Config {
 // visit is a client that does its handshake, and stays.
 func (d *desk) visit(c *tls.Config) error {
 	d.t.Helper()
-	conn, err := tls.Dial("tcp", d.address(), c)
+	conn, err := tls.Dial("tcp", testkit.Addr(d.port), c)
 	if err == nil {
 		d.t.Cleanup(func() { conn.Close() })
 	}
 	return err
 }
 
-// play is a server of crypto/tls, which does its part behind each handshake.
+// play is a server of crypto/tls. It runs a function after each handshake.
 func (d *desk) play(c *tls.Config, part func(*tls.Conn)) (port int) {
 	d.t.Helper()
 	c.Certificates = []tls.Certificate{d.w.cert.TLS()}
@@ -249,15 +246,15 @@ func (d *desk) play(c *tls.Config, part func(*tls.Conn)) (port int) {
 // garbage is a client that does not speak TLS.
 func (d *desk) garbage() {
 	d.t.Helper()
-	c, err := net.Dial("tcp", d.address())
+	c, err := net.Dial("tcp", testkit.Addr(d.port))
 	d.must(err)
 	defer c.Close()
 	_, err = c.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
 	d.must(err)
 }
 
-// clientsAre checks who gets in with a value of client-cert: somebody of the CA always, and nobody
-// else if the value requires that.
+// clientsAre checks which clients a value of client-cert lets in. A client with a certificate of
+// the CA always gets in. Other clients do not, if the value requires a certificate.
 func (d *desk) clientsAre(value string, required bool) {
 	d.t.Helper()
 	d.must(d.set(d.context, "client-ca", "CA"))

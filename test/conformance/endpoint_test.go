@@ -11,8 +11,7 @@ import (
 	"tlsd/session"
 )
 
-// An endpoint is one of those that speak TLS with one another: we, at one of our levels,
-// crypto/tls, and openssl.
+// An endpoint is one side of a connection: our side at one of its levels, crypto/tls, or openssl.
 type endpoint interface {
 	String() string
 	// dial connects to an address and does the handshake.
@@ -44,19 +43,20 @@ type listener interface {
 	accept(t *testing.T) (stream, error)
 }
 
-// A stream is a connection that has done its handshake. Read returns io.EOF
-// after the peer's close_notify. One Read and one Write may run at the same
-// time. What is not closed ends with the test.
+// A stream is a connection that has done its handshake. Read returns io.EOF after the peer's
+// close_notify. One Read and one Write may run at the same time. The end of the test closes the
+// stream.
 type stream interface {
-	io.ReadWriteCloser   // Close sends close_notify
-	peerSubject() string // in OpenSSL's one-line form; empty if the peer has shown no certificate
-	version() string     // "TLSv1.3"
-	closeWrite() error   // sends close_notify; Read goes on
-	cut()                // ends the TCP connection, without close_notify
-	reset()              // breaks the TCP connection (RST)
+	io.ReadWriteCloser // Close sends close_notify
+	// in OpenSSL's one-line form; empty if the peer has shown no certificate
+	peerSubject() string
+	version() string   // "TLSv1.3"
+	closeWrite() error // sends close_notify; Read goes on
+	cut()              // ends the TCP connection, without close_notify
+	reset()            // breaks the TCP connection (RST)
 }
 
-// An ability is what not every endpoint can do.
+// An ability is something that some endpoints cannot do.
 type ability string
 
 const (
@@ -69,7 +69,8 @@ const (
 	noticeCut  ability = "tell a cut connection from one that ended"
 	noticeRST  ability = "tell a reset connection from one that was cut"
 	oneVersion ability = "offer one TLS version only"
-	takeTLS11  ability = "speak TLS 1.1 with a peer that can no better (we are asked to, and have to refuse)"
+	takeTLS11  ability = "speak TLS 1.1 with a peer that can no better (we are asked to, and " +
+		"have to refuse)"
 	shakeAhead ability = "do handshakes while nobody accepts"
 	many       ability = "serve many clients on one listener"
 	tellKind   ability = "tell the kind of an error and its detail, besides its text"
@@ -86,8 +87,8 @@ const (
 	asBoth   role = "client and server"
 )
 
-// unable lists what an endpoint cannot do, and why. Pairs of which a side cannot do what
-// a test needs are left out of it, and of nothing else.
+// unable lists what an endpoint cannot do, and why. A test leaves out a pair if one side lacks an
+// ability that the test needs. It leaves out no other pair.
 var unable = []struct {
 	endpoint string
 	role     role
@@ -95,39 +96,50 @@ var unable = []struct {
 	why      string
 	old      bool // only of OpenSSL 1.1.1
 }{
-	{ourName, asBoth, halfClose, "the plugin's interface has no such call: tls.Close frees the handle", false},
+	{ourName, asBoth, halfClose, "the plugin's interface has no such call: tls.Close frees " +
+		"the handle", false},
 	{ourName, asBoth, cut, "tls.Close always sends close_notify", false},
 	{ourName, asBoth, reset, "tls.Close always sends close_notify", false},
 	{ourName, asBoth, oneVersion, "it offers all that are safe, and has no setting", false},
 	{"in process", asBoth, bareDaemon, "there is no daemon", false},
-	{"plugin", asBoth, bareDaemon, "the daemon behind it is tried by itself; what the plugin does with bad parameters, in test/plugin", false},
+	{"plugin", asBoth, bareDaemon, "the daemon behind it is tried by itself; what the plugin " +
+		"does with bad parameters, in test/plugin", false},
 	{"in process", asBoth, setEnv, "its environment is that of all tests", false},
-	{"daemon", asBoth, relative, "rpc/client makes paths absolute; what the wire says to one is tested with other bad parameters", false},
+	{"daemon", asBoth, relative, "rpc/client makes paths absolute; what the wire says to one " +
+		"is tested with other bad parameters", false},
 	{"plugin", asBoth, sendAtOnce, "its Writes run ahead, but in the strict mode", false},
-	{"plugin", asBoth, tellKind, "its interface gives the text of an error only: tls_LastError", false},
-	{"plugin", asBoth, relative, "it makes paths absolute, from its host's working directory", false},
+	{"plugin", asBoth, tellKind, "its interface gives the text of an error only: tls_LastError",
+		false},
+	{"plugin", asBoth, relative, "it makes paths absolute, from its host's working directory",
+		false},
 	{"crypto/tls", asBoth, noticeCut, "a cut between two records is io.EOF to it", false},
-	{"openssl", asServer, endFirst, "s_server closes the socket without close_notify at its end of input", false},
+	{"openssl", asServer, endFirst, "s_server closes the socket without close_notify at its " +
+		"end of input", false},
 	{"openssl", asBoth, halfClose, "s_client and s_server leave when their input ends", false},
 	{"openssl", asBoth, writeOn, "s_client and s_server leave when the peer has ended", false},
 	{"openssl", asServer, noticeCut, "s_server says the same for a cut as for an end", false},
-	{"openssl", asClient, noticeCut, "s_client of 1.1.1 says the same for a cut as for an end", true},
+	{"openssl", asClient, noticeCut, "s_client of 1.1.1 says the same for a cut as for an end",
+		true},
 	{"openssl", asBoth, sendAtOnce, "its input is a pipe", false},
 	{"openssl", asBoth, reset, "a killed process closes its socket in an orderly way", false},
-	{"openssl", asBoth, noticeRST, "with -brief and -quiet they keep the number of the error for themselves", false},
+	{"openssl", asBoth, noticeRST, "with -brief and -quiet they keep the number of the error " +
+		"for themselves", false},
 	{"openssl", asBoth, takeTLS11, "its default level of security does not allow it", false},
 	{"crypto/tls", asServer, shakeAhead, "its handshake comes after accept", false},
-	{"openssl", asServer, many, "the tests give s_server one client: all of them would share its output", false},
+	{"openssl", asServer, many, "the tests give s_server one client: all of them would share " +
+		"its output", false},
 }
 
-// ourName is our side in that table, at all levels; else an endpoint's own name stands there.
+// ourName stands in that table for our side at all levels. Other endpoints stand with their own
+// names.
 const ourName = "ours"
 
 // cannot says why an endpoint cannot do something, or returns "".
 func cannot(e endpoint, r role, a ability) string {
 	for _, u := range unable {
 		named := u.endpoint == e.String() || u.endpoint == ourName && isOurs(e)
-		if named && u.what == a && (u.role == r || u.role == asBoth) && (!u.old || opensslIsOld()) {
+		if named && u.what == a && (u.role == r || u.role == asBoth) &&
+			(!u.old || opensslIsOld()) {
 			return u.why
 		}
 	}
@@ -154,8 +166,8 @@ func (n needs) leftOut(cl, sv endpoint) string {
 	return ""
 }
 
-// overPairs runs a body over all pairs, at the same time: at each of our levels those with us, once
-// those without.
+// overPairs runs a body over all pairs, at the same time. A pair with our side runs at each of our
+// levels, and another pair runs once.
 func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) {
 	t.Helper()
 	run := func(cl, sv endpoint) bool {
@@ -194,7 +206,8 @@ func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) 
 }
 
 // connect makes a connection of a pair. It must succeed.
-func connect(t *testing.T, w *world, cl, sv endpoint, do dialOptions, lo listenOptions) (c, s stream) {
+func connect(t *testing.T, w *world, cl, sv endpoint, do dialOptions,
+	lo listenOptions) (c, s stream) {
 	t.Helper()
 	if lo.cert == nil {
 		lo.cert = w.cert
@@ -220,7 +233,7 @@ type accepted struct {
 	err    error
 }
 
-// accepting accepts one client, meanwhile.
+// accepting accepts one client on a goroutine.
 func accepting(t *testing.T, l listener) <-chan accepted {
 	t.Helper()
 	ch := make(chan accepted, 1)
@@ -231,7 +244,8 @@ func accepting(t *testing.T, l listener) <-chan accepted {
 	return ch
 }
 
-// send writes all of a text, and expect reads exactly it. They say who could not.
+// send writes a whole text, and expect reads exactly that text. The text of a failure names the
+// endpoint.
 func send(t *testing.T, who endpoint, s stream, text string) {
 	t.Helper()
 	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {
@@ -247,7 +261,7 @@ func expect(t *testing.T, who endpoint, s stream, text string) {
 	}
 }
 
-// expectEnd reads the clean end, more than once.
+// expectEnd reads the clean end, twice.
 func expectEnd(t *testing.T, who endpoint, s stream) {
 	t.Helper()
 	for range 2 {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,11 +22,11 @@ import (
 	"tlsd/session"
 )
 
-// How connections end, as one table: who ends it, how, and what each call says then, to the letter.
-// It holds for our client and our server, at each of our levels, in TLS 1.2 and 1.3, and with every
-// version of OpenSSL: make libssl-matrix runs it with each. The peer is crypto/tls. A level that
-// does not tell kinds (tellKind) gives the text that stands here behind them. The plugin is in its
-// strict mode, in which an error is that of its own Write.
+// How connections end, as one table: which side ends it, how, and the exact text of each call
+// afterwards. The table holds for our client and our server, at each level, in TLS 1.2 and 1.3. It
+// holds for every version of OpenSSL: make libssl-matrix runs it with each. The peer is crypto/tls.
+// A level without kinds (tellKind) gives only the text that stands here behind the kind. The plugin
+// is in its strict mode, in which a Write gets its own error.
 
 type ender string
 
@@ -49,17 +48,17 @@ const (
 	duringEnd = `handshake: %s: handle N: TLS handshake failed: the peer closed the connection during the handshake`
 )
 
-// An end is a row. Its act does what it is called on a connection that has done its handshake, but
-// for those that have none, and notes what the calls say.
+// An end is a row of the table. Its act runs on a connection whose handshake is done, and notes
+// what the calls say. A few acts have no connection yet.
 type end struct {
 	who  ender
 	how  string
 	act  func(*bout)
 	want []string
-	// Where the roles differ: in place of want, for our server.
+	// In place of want, for our server, if the roles differ.
 	wantServer []string
-	// With a data channel, if that differs: one of these. There the worker takes what the peer
-	// sends, and notices a reset, without being asked.
+	// In place of want, with a data channel; one of these. The worker then receives by itself,
+	// and notices a reset without a call.
 	wantPlugin [][]string
 }
 
@@ -121,7 +120,9 @@ var ends = []end{
 		b.close()
 	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
 		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK},
-		wantPlugin: [][]string{ // what was written is lost, and the next call tells: which one it is depends on when the reset is noticed
+		// The written data is lost, and the next call tells that. Which call is the next
+		// depends on when the worker notices the reset.
+		wantPlugin: [][]string{
 			{`Write: 20000 bytes`, `Read: 3 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`,
 				`Write: tls.Write: handle N: write: connection reset by peer`, closeOK},
 			{`Write: 20000 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`, `Read: 3 bytes`,
@@ -144,7 +145,8 @@ var ends = []end{
 	{who: they, how: "close in the handshake", act: func(b *bout) {
 		b.theyLeave()
 	}, want: []string{"Handshake: " + fmt.Sprintf(duringEnd, "tls.Handshake"), closeOK},
-		wantServer: []string{"Accept: handshake: tls.Accept: handle N: client PEER: TLS handshake failed: the peer closed the connection during the handshake"}},
+		wantServer: []string{"Accept: handshake: tls.Accept: handle N: client PEER: TLS " +
+			"handshake failed: the peer closed the connection during the handshake"}},
 
 	{who: we, how: "clean close", act: func(b *bout) {
 		b.close()
@@ -152,7 +154,7 @@ var ends = []end{
 	}, want: []string{closeOK, peerEnd}},
 	{who: we, how: "half-close"}, // see unable
 	{who: we, how: "cut", act: func(b *bout) {
-		b.S.Close() // a session that ends leaves its connections in the lurch
+		b.S.Close() // the end of a session sends no close_notify
 		b.peerReads()
 	}, want: []string{peerCut}},
 	{who: we, how: "reset", act: func(b *bout) {
@@ -211,9 +213,12 @@ func TestEnds(t *testing.T) {
 		for _, e := range ends {
 			for _, r := range []role{asClient, asServer} {
 				for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-					t.Run(fmt.Sprintf("%s/%s/our %s/%s", e.who, e.how, r, versionOf(v)), func(t *testing.T) {
+					name := fmt.Sprintf("%s/%s/our %s/%s", e.who, e.how, r,
+						versionOf(v))
+					t.Run(name, func(t *testing.T) {
 						t.Parallel()
-						e.try(&bout{t: t, us: l.strict(), w: w, role: r, version: v})
+						e.try(&bout{t: t, us: l.strict(), w: w,
+							role: r, version: v})
 					})
 				}
 			}
@@ -238,9 +243,11 @@ func (e end) try(b *bout) {
 		for i := range want {
 			want[i] = kindAndErrno.ReplaceAllString(want[i], "$1$2")
 			if !strings.HasPrefix(want[i], "Write: ") {
-				// tls_Close does not take its turn behind calls that wait in the
-				// daemon: it cancels them at once (tlsplugin.h).
-				want[i] = strings.Replace(want[i], "the handle was closed while the call waited", "cancelled by the caller", 1)
+				// tls_Close does not wait for calls that wait in the daemon. It
+				// cancels them at once (tlsplugin.h).
+				want[i] = strings.Replace(want[i],
+					"the handle was closed while the call waited",
+					"cancelled by the caller", 1)
 			}
 		}
 	}
@@ -250,14 +257,15 @@ func (e end) try(b *bout) {
 		want = wanted[0]
 	}
 	if !slices.ContainsFunc(wanted, func(w []string) bool { return slices.Equal(b.said, w) }) {
-		b.t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
+		b.t.Errorf("got\n\t%s\nwant\n\t%s",
+			strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }
 
 // kindAndErrno finds them in "Read: io ECONNRESET: tls.Read: …".
 var kindAndErrno = regexp.MustCompile(`^(\w+: )\w+(?: E[A-Z]+)?: (tls\.)`)
 
-// A bout is one connection between us and crypto/tls, and what was said on it.
+// A bout is one connection between us and crypto/tls, with what was said on it.
 type bout struct {
 	t       *testing.T
 	us      us
@@ -293,8 +301,8 @@ func (b *bout) connect(relayed bool) {
 		b.relay = tap.Start(b.t, port)
 		return b.relay.Port
 	}
-	cfg := &tls.Config{MinVersion: b.version, MaxVersion: b.version, ServerName: "localhost", RootCAs: b.w.ca.Pool(),
-		Certificates: []tls.Certificate{b.w.cert.TLS()}}
+	cfg := &tls.Config{MinVersion: b.version, MaxVersion: b.version, ServerName: "localhost",
+		RootCAs: b.w.ca.Pool(), Certificates: []tls.Certificate{b.w.cert.TLS()}}
 	begin := func(nc net.Conn, make func(net.Conn, *tls.Config) *tls.Conn) {
 		b.t.Cleanup(func() { nc.Close() })
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
@@ -304,7 +312,7 @@ func (b *bout) connect(relayed bool) {
 	if b.role == asServer {
 		l := b.us.server(b.t, listenOptions{cert: b.w.cert})
 		accepted := accepting(b.t, l)
-		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(through(l.Port))))
+		nc, err := net.Dial("tcp", testkit.Addr(through(l.Port)))
 		testkit.Must(b.t, err)
 		begin(nc, tls.Client)
 		testkit.Must(b.t, b.peer.Handshake())
@@ -317,7 +325,9 @@ func (b *bout) connect(relayed bool) {
 		defer l.Close()
 		dialed := make(chan accepted, 1)
 		go func() {
-			s, err := b.us.dial(b.t, address{"localhost", through(l.Addr().(*net.TCPAddr).Port)}, dialOptions{ca: b.w.ca.File})
+			port := through(l.Addr().(*net.TCPAddr).Port)
+			s, err := b.us.dial(b.t, address{"localhost", port},
+				dialOptions{ca: b.w.ca.File})
 			dialed <- accepted{s, err}
 		}()
 		l.(*net.TCPListener).SetDeadline(time.Now().Add(testkit.Patience))
@@ -329,8 +339,7 @@ func (b *bout) connect(relayed bool) {
 		testkit.Must(b.t, a.err)
 		b.Stream = a.stream.(ourStream).Stream
 	}
-	// A byte each way, so that both ends have the whole handshake, tickets included, behind
-	// them.
+	// A byte goes each way. So both ends have done with the handshake, and with its tickets.
 	b.peerWrites(1)
 	if n, err := b.Read(make([]byte, 9)); n != 1 || err != nil {
 		b.t.Fatalf("we read %d bytes, %v", n, err)
@@ -343,8 +352,8 @@ func (b *bout) connect(relayed bool) {
 	}
 }
 
-// direct starts again with a connection of which the ends of the system's sockets meet: a relay
-// would take from them what nobody reads.
+// direct starts again with a connection without a relay. A relay would read data that is to stay in
+// the sockets.
 func (b *bout) direct() {
 	b.t.Helper()
 	b.tcp.Close()
@@ -360,7 +369,7 @@ var (
 	peerAddress  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 )
 
-// outcome notes what a call of ours has said. Numbers that differ from run to run are taken out.
+// outcome notes what a call of ours has said. It replaces numbers that differ from run to run.
 func (b *bout) outcome(call string, err error, otherwise string) {
 	e := failure(err)
 	switch {
@@ -376,7 +385,8 @@ func (b *bout) outcome(call string, err error, otherwise string) {
 		if e.Data.Errno != "" {
 			kind = string(e.Kind) + " " + e.Data.Errno + ": "
 		}
-		b.note("%s: %s%s", call, kind, peerAddress.ReplaceAllString(handleNumber.ReplaceAllString(e.Message, "handle N"), "PEER"))
+		text := handleNumber.ReplaceAllString(e.Message, "handle N")
+		b.note("%s: %s%s", call, kind, peerAddress.ReplaceAllString(text, "PEER"))
 	}
 }
 
@@ -410,7 +420,7 @@ func (b *bout) peerWrites(size int) {
 	}
 }
 
-// peerReads lets the peer read to the end, and notes what that is.
+// peerReads lets the peer read to the end, and notes the data and the end.
 func (b *bout) peerReads() {
 	n, err := io.Copy(io.Discard, b.peer)
 	switch {
@@ -441,10 +451,10 @@ func (b *bout) peerReads() {
 	}
 }
 
-// partial is more than the rows send that send all they have.
+// partial is more than those rows send which send all their data.
 const partial = 1 << 16
 
-// awaitTheirs waits until what we have sent lies, unread, in the peer's socket.
+// awaitTheirs waits until our data is in the peer's socket, unread.
 func (b *bout) awaitTheirs(n int) {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for the peer", func() bool {
@@ -452,13 +462,13 @@ func (b *bout) awaitTheirs(n int) {
 	})
 }
 
-// awaitOurs waits until what the peer has sent lies, unread, in our socket.
+// awaitOurs waits until the peer's data is in our socket, unread.
 func (b *bout) awaitOurs() {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
 }
 
-// queue asks how full a queue of the peer's socket is (tcp(7)).
+// queue is the number of bytes in a queue of the peer's socket (tcp(7)).
 func (b *bout) queue(request uint) (n int) {
 	b.t.Helper()
 	raw, err := b.tcp.SyscallConn()
@@ -488,8 +498,8 @@ func (b *bout) closeDuringWrite() {
 // A stranger is a peer that does not do its part of the handshake.
 type stranger func(*net.TCPConn)
 
-// meet lets our side begin a handshake with a stranger. It gives what Handshake or Accept will say,
-// once the two are connected.
+// meet lets our side begin a handshake with a stranger. When the two are connected, it returns. The
+// channel gets what Handshake or Accept says.
 func (b *bout) meet(s stranger) <-chan error {
 	b.t.Helper()
 	said := make(chan error, 1)
@@ -498,7 +508,7 @@ func (b *bout) meet(s stranger) <-chan error {
 	if b.role == asServer {
 		l := b.us.server(b.t, listenOptions{cert: b.w.cert})
 		b.Stream = &ours.Stream{TB: b.t, Ctx: l.Ctx, S: l.S, H: l.H}
-		nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)))
+		nc, err := net.Dial("tcp", testkit.Addr(l.Port))
 		testkit.Must(b.t, err)
 		b.t.Cleanup(func() { nc.Close() })
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
@@ -524,8 +534,8 @@ func (b *bout) meet(s stranger) <-chan error {
 	return said
 }
 
-// theyLeave ends a handshake by the peer, in the midst of the first message that it would get or
-// send.
+// theyLeave lets the peer end a handshake, in the middle of the first message that it gets or
+// sends.
 func (b *bout) theyLeave() {
 	b.t.Helper()
 	said := b.meet(func(c *net.TCPConn) {
@@ -546,7 +556,7 @@ func (b *bout) theyLeave() {
 	b.close()
 }
 
-// weLeave ends a handshake by us, while the peer says nothing.
+// weLeave lets us end a handshake while the peer says nothing.
 func (b *bout) weLeave() {
 	b.t.Helper()
 	begun, left := make(chan bool), make(chan string, 1)
@@ -558,17 +568,19 @@ func (b *bout) weLeave() {
 			b.t.Errorf("the client has sent nothing: %v", err)
 		}
 		close(begun)
-		if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		_, err := io.Copy(io.Discard, c)
+		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			b.t.Errorf("the peer waits for the end: %v", err)
 		}
 		left <- peerLeft
 	})
 	<-begun
 	if b.role == asServer {
-		// The Accept waits for longer than a handshake takes; whether we have seen the half
-		// message already does not matter.
+		// The Accept waits for longer than a handshake takes. It does not matter whether we
+		// have read the half message.
 		testkit.Until(b.t, "the Accept has arrived", func() bool {
-			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2)) // the first Accept after the context is that of listen
+			// the first Accept after the context is that of listen
+			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2))
 			return e != nil && mentions(e, "it is a connection")
 		})
 		err := b.S.CloseServerContext(b.Ctx, b.H)
@@ -604,8 +616,9 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endsInAlert says whether the last record was an alert. TLS 1.3 hides its type; but its size, two
-// bytes, one for the type and 16 of authentication, is that of nothing else in these tests.
+// endsInAlert says whether the last record was an alert. TLS 1.3 hides the type of a record, but
+// not its size. An alert has two bytes, one byte for the type, and 16 for the authentication.
+// Nothing else in these tests has that size.
 func (w *watched) endsInAlert(version uint16) bool {
 	if version == tls.VersionTLS13 {
 		return w.typ == tap.ApplicationData && w.n == 2+1+16

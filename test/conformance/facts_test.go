@@ -20,10 +20,10 @@ import (
 	"tlsd/session"
 )
 
-// The facts of tls.Info, each at both ends of a connection between two of ours, and against
-// crypto/tls, which knows some of them by itself.
+// The facts of tls.Info: at both ends of a connection between two of our sides, and against
+// crypto/tls, which knows some of the facts.
 
-// A side is one of ours, and what it must see of the other.
+// A side is one of ours, with what it must see of the other side.
 type side struct {
 	t      *testing.T
 	e      us
@@ -41,7 +41,7 @@ func (x *side) fact(name string) string {
 	return text
 }
 
-// of gives a text about the other's certificate, or nothing if it has shown none.
+// of gives a text about the other side's certificate. Without a certificate it gives nothing.
 func (x *side) of(text func(c *testcert.Cert) string) string {
 	if x.shown == nil {
 		return ""
@@ -56,16 +56,15 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// facts are all of a connection. want is the text, given the same fact of the other end; where the
-// library decides, it judges the text and returns it if it is good.
+// facts are all facts of a connection. want gives the right text, from the same fact at the other
+// end. If the library decides the text, want checks it, and returns it if it is good.
 var facts = []struct {
 	name string
 	want func(x *side, got, others string) string
 }{
 	{"version", func(*side, string, string) string { return "TLSv1.3" }},
 	{"cipher", func(_ *side, got, others string) string {
-		return oneOf(got,
-			strings.HasPrefix(got, "TLS_"), others)
+		return oneOf(got, strings.HasPrefix(got, "TLS_"), others)
 	}},
 	{"alpn", func(*side, string, string) string { return "h2" }},
 	{"group", func(_ *side, got, others string) string {
@@ -86,14 +85,12 @@ var facts = []struct {
 	}},
 	{"subject", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string {
-			return "/CN=" +
-				c.Cert.Subject.CommonName
+			return "/CN=" + c.Cert.Subject.CommonName
 		})
 	}},
 	{"issuer", func(x *side, _, _ string) string {
 		return x.of(func(c *testcert.Cert) string {
-			return "/CN=" +
-				c.Cert.Issuer.CommonName
+			return "/CN=" + c.Cert.Issuer.CommonName
 		})
 	}},
 	{"serial", func(x *side, _, _ string) string {
@@ -135,8 +132,7 @@ var facts = []struct {
 		return x.of(func(c *testcert.Cert) string { return string(c.CertPEM) })
 	}},
 	{"verified", func(x *side, _, _ string) string {
-		return map[bool]string{true: "1",
-			false: "0"}[x.verify]
+		return map[bool]string{true: "1", false: "0"}[x.verify]
 	}},
 	{"channel-binding", func(_ *side, got,
 		others string) string {
@@ -145,7 +141,7 @@ var facts = []struct {
 	{"unsent", func(*side, string, string) string { return "0" }},
 }
 
-// oneOf gives what is good: the text itself if it is, and what it was to be otherwise.
+// oneOf gives the text itself if it is good. Otherwise it gives what the text should be.
 func oneOf(got string, good bool, others string) string {
 	if good {
 		return others
@@ -153,8 +149,8 @@ func oneOf(got string, good bool, others string) string {
 	return "something else than " + strconv.Quote(got)
 }
 
-// libraryIsOld says whether ours is 1.1.1. It is the machine's, as the command line is, or the
-// matrix's, of which the same holds.
+// libraryIsOld says whether our libssl is 1.1.1. Command line and libssl are of the same version,
+// on this machine and in the matrix.
 func libraryIsOld() bool { return opensslIsOld() }
 
 // connectOurs makes a connection between two of ours.
@@ -295,7 +291,7 @@ func TestFactsAreThePeersToo(t *testing.T) {
 	})
 }
 
-// Without verification the facts are there, and say that nothing was verified.
+// Without verification the facts are there. They say that nothing was verified.
 func TestFactsOfAnInsecureClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"net"
 	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -18,7 +17,8 @@ type goEndpoint struct{}
 func (goEndpoint) String() string { return "crypto/tls" }
 
 func (goEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) {
-	cfg := &tls.Config{ServerName: to.host, InsecureSkipVerify: o.insecure, RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS10}
+	cfg := &tls.Config{ServerName: to.host, InsecureSkipVerify: o.insecure,
+		RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS10}
 	if o.ca != "" {
 		pem, err := os.ReadFile(o.ca)
 		if err != nil || !cfg.RootCAs.AppendCertsFromPEM(pem) {
@@ -28,8 +28,7 @@ func (goEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) 
 	if o.only != 0 {
 		cfg.MinVersion, cfg.MaxVersion = o.only, o.only
 	}
-	nc, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(to.port)),
-		testkit.Patience)
+	nc, err := net.DialTimeout("tcp", testkit.Addr(to.port), testkit.Patience)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +52,8 @@ func (goEndpoint) listen(t *testing.T, o listenOptions) listener {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	cfg := &tls.Config{Certificates: []tls.Certificate{o.cert.TLS()}, MinVersion: tls.VersionTLS10}
+	cfg := &tls.Config{Certificates: []tls.Certificate{o.cert.TLS()},
+		MinVersion: tls.VersionTLS10}
 	if o.only != 0 {
 		cfg.MinVersion, cfg.MaxVersion = o.only, o.only
 	}

@@ -9,7 +9,7 @@ import (
 	"tlsd/session"
 )
 
-// What a run says of a version of OpenSSL must be about that version, at each level.
+// A run for a version of OpenSSL must use that version at each level.
 func TestEachLevelDrivesTheLibraryOfThisRun(t *testing.T) {
 	t.Parallel()
 	want := "OpenSSL " + os.Getenv("TLSD_TEST_OPENSSL")

@@ -1,13 +1,12 @@
-// Package conformance holds our side of TLS against the world: one body of tests runs over every
-// pair of client and server among ours, Go's crypto/tls and OpenSSL's command
-// line (s_client, s_server), and the error table of the protocol is tried with bad input.
+// Package conformance compares our side of TLS with others. One body of tests runs over every pair
+// of client and server. The endpoints are our side, Go's crypto/tls, and OpenSSL's command line
+// (s_client, s_server). The protocol's table of errors is tried with bad input.
 //
-// Our side is tried at three levels (internal/ours): in process, through the daemon, which is the
-// real one, a process that is driven through its socket, and through the plugin in a host in C. All
-// of them drive the machine's libssl, or another that make libssl-matrix has for them.
-// TLSD_TEST_LEVEL names one of them; then the tests run at that one only. A pair without us proves
-// the body itself. What an endpoint cannot do, at whatever level, stands with the reason in the
-// table unable, and nowhere else.
+// Our side is tried at three levels (internal/ours): in process, through the real daemon and its
+// socket, and through the plugin in a host in C. All levels use the machine's libssl, or the libssl
+// that make libssl-matrix has for them. TLSD_TEST_LEVEL names a level, and the tests then run at
+// that level only. A pair without our side proves the body of the test. The table unable has what
+// an endpoint cannot do, at any level, with the reason.
 //
 // Peers listen on loopback. Keys and certificates are made when tests run.
 package conformance
@@ -27,16 +26,18 @@ import (
 	"tlsd/internal/testd"
 )
 
-func TestMain(m *testing.M) { testd.Main(m, ours.NothingLeft, func() error { return goleak.Find() }) }
+func TestMain(m *testing.M) {
+	testd.Main(m, ours.NothingLeft, func() error { return goleak.Find() })
+}
 
-// marker is in every payload of these tests, so that a log can be searched for it.
+// marker is in every payload of these tests. The logs are searched for it.
 const marker = "payload-marker-8f3a61"
 
 // password protects the encrypted keys of these tests.
 const password = "password-marker-5d20c7"
 
-// daemon starts a tlsd whose log is looked through when it has ended: it may have
-// neither payload nor keys. It logs as much as it can.
+// daemon starts a tlsd that logs as much as it can. When it has ended, its log is searched: it may
+// have neither payload nor keys.
 func daemon(t *testing.T, flags ...string) *testd.Daemon {
 	t.Helper()
 	return daemonWith(t, testd.Options{Flags: flags})
@@ -59,8 +60,8 @@ func daemonWith(t *testing.T, o testd.Options) *testd.Daemon {
 	return d
 }
 
-// keys has pieces of all private keys that the tests have made, to their
-// description. 31 characters in a row of a key's PEM have at least one piece.
+// keys has pieces of all private keys that the tests have made, with a description of each. Each 31
+// characters of a key's PEM have at least one piece.
 var keys sync.Map
 
 const pieceLen = 16
@@ -108,7 +109,7 @@ func secret(c *testcert.Cert) *testcert.Cert {
 	return c
 }
 
-// The search must find what it looks for, or the check of the logs would be none.
+// The search must find a piece of a key. Otherwise the check of the logs would show nothing.
 func TestLeaksAreFound(t *testing.T) {
 	t.Parallel()
 	c := secret(testcert.SelfSigned(t, testcert.Leaf{CN: "leak"}))
@@ -145,7 +146,8 @@ func newWorld(t *testing.T) *world {
 }
 
 // localhost is what most servers are called here.
-var localhost = testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}}
+var localhost = testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+	IPs: []string{"127.0.0.1"}}
 
 func issue(t *testing.T, ca *testcert.CA, l testcert.Leaf) *testcert.Cert {
 	t.Helper()

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os/exec"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,18 +18,19 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// opensslEndpoint is OpenSSL's command line: s_client and s_server, whose standard
-// input and output are the payload. With -brief they write about the connection to
-// standard error.
+// opensslEndpoint is OpenSSL's command line: s_client and s_server. Their standard input and output
+// are the payload. With -brief they describe the connection on standard error.
 type opensslEndpoint struct{}
 
 func (opensslEndpoint) String() string { return "openssl" }
 
-var onlyFlag = map[uint16]string{tls.VersionTLS11: "-tls1_1", tls.VersionTLS12: "-tls1_2", tls.VersionTLS13: "-tls1_3"}
+var onlyFlag = map[uint16]string{tls.VersionTLS11: "-tls1_1", tls.VersionTLS12: "-tls1_2",
+	tls.VersionTLS13: "-tls1_3"}
 
 func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) {
-	// Input that looks like a command is payload, and its end is the connection's.
-	args := []string{"s_client", "-connect", "127.0.0.1:" + strconv.Itoa(to.port), "-brief", "-nocommands", "-no_ign_eof"}
+	// A command in the input is payload. The end of the input is the end of the connection.
+	args := []string{"s_client", "-connect", testkit.Addr(to.port), "-brief", "-nocommands",
+		"-no_ign_eof"}
 	if o.ca != "" {
 		args = append(args, "-CAfile", o.ca)
 	} else {
@@ -75,7 +75,7 @@ func version(only uint16) []string {
 func (opensslEndpoint) listen(t *testing.T, o listenOptions) listener {
 	t.Helper()
 	port := testkit.Port(t)
-	args := []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-naccept", "1", "-brief",
+	args := []string{"s_server", "-accept", testkit.Addr(port), "-naccept", "1", "-brief",
 		"-cert", o.cert.CertFile, "-cert_chain", o.cert.CertFile, "-key", o.cert.KeyFile}
 	p := startOpenssl(t, append(args, version(o.only)...))
 	testd.AwaitListener(t, port)
@@ -104,7 +104,8 @@ type openssl struct {
 
 func startOpenssl(t *testing.T, args []string) *openssl {
 	t.Helper()
-	p := &openssl{cmd: exec.Command("openssl", args...), told: make(chan struct{}), done: make(chan struct{})}
+	p := &openssl{cmd: exec.Command("openssl", args...), told: make(chan struct{}),
+		done: make(chan struct{})}
 	var stderr io.ReadCloser
 	var errs [4]error
 	p.in, errs[0] = p.cmd.StdinPipe()
@@ -131,7 +132,7 @@ func startOpenssl(t *testing.T, args []string) *openssl {
 	return p
 }
 
-// listen takes what the process writes to standard error, to its end.
+// listen reads the standard error of the process to its end.
 func (p *openssl) listen(stderr io.Reader) {
 	told := sync.OnceFunc(func() { close(p.told) })
 	defer told()
@@ -139,8 +140,8 @@ func (p *openssl) listen(stderr io.Reader) {
 		p.mu.Lock()
 		p.text.WriteString(lines.Text() + "\n")
 		p.mu.Unlock()
-		// "Peer certificate: CN = …" or "No peer certificate": with it all that is looked
-		// for is there.
+		// The line "Peer certificate: CN = …" or "No peer certificate" is the last one that
+		// is needed.
 		if strings.Contains(lines.Text(), "eer certificate") {
 			told()
 		}
@@ -180,8 +181,8 @@ func (p *openssl) Read(b []byte) (int, error) {
 
 func (p *openssl) Write(b []byte) (int, error) { return p.in.Write(b) }
 
-// Close ends the input, whereupon s_client ends the connection. s_server leaves
-// when its peer does.
+// Close ends the input. Then s_client ends the connection. s_server ends when its peer ends the
+// connection.
 func (p *openssl) Close() error {
 	p.in.Close()
 	select {

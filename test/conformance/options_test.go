@@ -17,22 +17,23 @@ import (
 	"tlsd/session"
 )
 
-// The options of tls.SetOption, each with good and with wrong values, on each kind of handle, and
-// in each state; and the same for tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain.
+// The options of tls.SetOption: each with good and wrong values, on each kind of handle, in each
+// state. The same for tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain.
 
-// An option is one of a client, of an accepted connection, or of a context. CA stands for a good
+// An option belongs to a client, to an accepted connection, or to a context. CA stands for a good
 // file of CA certificates, RUBBISH for a file without one.
 type option struct {
-	name                   string
-	client, accepted       bool
-	late                   bool // a connection takes it after the handshake, too
-	context                bool
-	preset                 string   // of a context, as tls.Info tells it
-	good                   []string // the last one of a context is told by tls.Info
-	wrong                  []string
-	badFiles               []string // kind file
-	says                   string   // about a wrong value
-	dependsOn, dependsText string   // another option that must be set before, and what the state error says
+	name             string
+	client, accepted bool
+	late             bool // a connection takes it after the handshake, too
+	context          bool
+	preset           string   // of a context, as tls.Info tells it
+	good             []string // the last one of a context is told by tls.Info
+	wrong            []string
+	badFiles         []string // kind file
+	says             string   // about a wrong value
+	// another option that must be set before, and what the state error says
+	dependsOn, dependsText string
 }
 
 var optionTable = []option{
@@ -65,8 +66,10 @@ var optionTable = []option{
 		dependsOn: "client-ca", dependsText: "set the option client-ca before"},
 	{name: "session-resumption", client: true, context: true, preset: "on",
 		good: []string{"on", "off"}, wrong: []string{"", "1"}, says: "want on or off"},
-	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"}, wrong: []string{"", "log"}, says: "want raise or skip"},
-	{name: "handshake", context: true, preset: "accept", good: []string{"accept", "later"}, wrong: []string{"", "now"}, says: "want accept or later"},
+	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"},
+		wrong: []string{"", "log"}, says: "want raise or skip"},
+	{name: "handshake", context: true, preset: "accept", good: []string{"accept", "later"},
+		wrong: []string{"", "now"}, says: "want accept or later"},
 	{name: "reload", context: true, preset: "off", good: []string{"off", "auto"},
 		wrong: []string{"", "on"}, says: "want off or auto"},
 	{name: "watch", client: true, accepted: true, late: true, context: true, preset: "0",
@@ -110,7 +113,7 @@ func (d *desk) client() client.Handle {
 	return h
 }
 
-// pair is a connection at both ends, done its handshake if shaken.
+// pair is both ends of a connection. If shaken, their handshake is done.
 func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	way := map[bool]string{true: "accept", false: "later"}[shaken]
@@ -118,7 +121,7 @@ func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	return d.meet(shaken)
 }
 
-// meet is the same, and changes nothing of the context.
+// meet is the same. It changes nothing of the context.
 func (d *desk) meet(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	ctx := testkit.Bounded(d.t)
@@ -146,7 +149,7 @@ func (d *desk) set(h client.Handle, name, value string) error {
 func (d *desk) fails(what string, err error, kind client.Kind, says ...string) {
 	d.t.Helper()
 	if e := failure(err); e == nil || !isKind(err, kind) || !mentions(e, says...) {
-		d.t.Errorf("%s: %v; want kind %s, and to read %q", what, err, kind, says)
+		d.t.Errorf("%s: %v; want kind %s, with %q", what, err, kind, says)
 	}
 }
 
@@ -170,8 +173,8 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		shakenClient, shakenServer := d.pair(true)
 		ofConnections := known(func(o option) bool { return o.client || o.accepted })
 		ofContexts := known(func(o option) bool { return o.context })
-		// The lists are whole: an option that this test does not know would stand behind
-		// them.
+		// The lists are complete. An option that this test does not know would stand at the
+		// end of a list.
 		d.fails("an unknown option of a connection", d.set(unshakenClient, "colour", "red"),
 			client.KindParams, `"colour"`, "there are: "+ofConnections)
 		d.fails("an unknown option of a context", d.set(d.context, "colour", "red"),
@@ -214,14 +217,15 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 					d.each(o.name+" behind the handshake", h, o)
 					continue
 				}
-				d.fails(o.name+" behind the handshake", d.set(h, o.name, o.good[0]), client.KindState, "the handshake has been done already")
+				d.fails(o.name+" behind the handshake", d.set(h, o.name, o.good[0]),
+					client.KindState, "the handshake has been done already")
 			}
 		}
 		for _, c := range []client.Handle{99, 1<<31 - 1} {
 			d.fails("no handle", d.set(c, "alpn", "h2"), client.KindHandle,
 				"no such handle")
 		}
-		// What was refused has changed nothing: the handshake works.
+		// A refused value has changed nothing: the handshake works.
 		for name, value := range map[string]string{"server-name": "localhost", "ca": "CA",
 			"pins": "", "alpn": "", "min-version": "1.2"} {
 			testkit.Must(t, d.set(unshakenClient, name, value))
@@ -271,7 +275,7 @@ func TestFactsOfContexts(t *testing.T) {
 		testkit.Must(t, err)
 		var all map[string]string
 		testkit.Must(t, json.Unmarshal([]byte(text), &all))
-		want := map[string]string{"address": "127.0.0.1:" + strconv.Itoa(d.port)}
+		want := map[string]string{"address": testkit.Addr(d.port)}
 		for _, o := range optionTable {
 			if o.context {
 				want[o.name] = o.preset
@@ -426,7 +430,7 @@ func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 		} {
 			d.fails(c.what, c.err, c.kind, c.says)
 		}
-		// Plain text that nobody has read is no part of what TLS protects.
+		// Plain text that was not read is no part of what TLS protects.
 		_, err := d.s.WritePlain(ctx, sv, []byte("220 go ahead\r\ninjected\r\n"))
 		testkit.Must(t, err)
 		for got := ""; got != "220 go ahead\r\n"; {

@@ -2,10 +2,12 @@ package conformance
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tlsd/internal/ours"
 	"tlsd/internal/testkit"
@@ -21,14 +23,14 @@ var level = os.Getenv("TLSD_TEST_LEVEL")
 
 const daemonLevel = "daemon"
 
-// levels are those of this run, with these timeouts (connect, handshake, accept-handshake).
+// levels are the levels of this run, with these timeouts (connect, handshake, accept-handshake).
 func levels(t *testing.T, bounds session.Timeouts) []us {
 	t.Helper()
 	var flags []string
-	for name, bound := range map[string]string{"connect": bounds.Connect.String(), "handshake": bounds.Handshake.String(),
-		"accept-handshake": bounds.AcceptHandshake.String()} {
-		if bound != "0s" {
-			flags = append(flags, "--"+name+"-timeout="+bound)
+	for name, bound := range map[string]time.Duration{"connect": bounds.Connect,
+		"handshake": bounds.Handshake, "accept-handshake": bounds.AcceptHandshake} {
+		if bound != 0 {
+			flags = append(flags, fmt.Sprintf("--%s-timeout=%v", name, bound))
 		}
 	}
 	inProcess := us{ours.InProcess{Timeouts: bounds}}
@@ -36,9 +38,8 @@ func levels(t *testing.T, bounds session.Timeouts) []us {
 		return []us{inProcess}
 	}
 	d := daemon(t, flags...)
-	all := slices.DeleteFunc([]us{inProcess, {ours.Daemon{D: d}}, {ours.Plugin{D: d}}}, func(l us) bool {
-		return level != "" && l.String() != level
-	})
+	all := []us{inProcess, {ours.Daemon{D: d}}, {ours.Plugin{D: d}}}
+	all = slices.DeleteFunc(all, func(l us) bool { return level != "" && l.String() != level })
 	if len(all) == 0 {
 		t.Fatalf("TLSD_TEST_LEVEL: there is no level %q", level)
 	}
@@ -56,7 +57,7 @@ func atEachLevel(t *testing.T, bounds session.Timeouts, body func(t *testing.T, 
 	}
 }
 
-// needsLevel skips a test in a run that is about a level which cannot do what it needs.
+// needsLevel skips a test in a run for a level that lacks an ability.
 func needsLevel(t *testing.T, a ability) {
 	t.Helper()
 	for _, l := range []us{{ours.InProcess{}}, {ours.Daemon{}}, {ours.Plugin{}}} {
@@ -108,7 +109,8 @@ func (e us) server(t *testing.T, o listenOptions) ourListener {
 
 func (us) takesVersion(t *testing.T, only uint16) {
 	if only != 0 {
-		t.Error("we cannot be told which versions to offer: the test must say that it needs that")
+		t.Error("we cannot be told which versions to offer: the test must say that it " +
+			"needs that")
 	}
 }
 

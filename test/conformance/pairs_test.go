@@ -26,13 +26,16 @@ func TestRequestAndReply(t *testing.T) {
 			overPairs(t, n, func(t *testing.T, cl, sv endpoint) {
 				c, s := connect(t, w, cl, sv, dialOptions{}, listenOptions{})
 				if got := c.peerSubject(); got != "/CN=localhost" {
-					t.Errorf("%s sees the server as %q, want /CN=localhost", cl, got)
+					t.Errorf("%s sees the server as %q, want /CN=localhost", cl,
+						got)
 				}
 				if got := s.peerSubject(); got != "" {
-					t.Errorf("%s sees the client as %q, which has no certificate", sv, got)
+					t.Errorf("%s sees the client as %q, which has no "+
+						"certificate", sv, got)
 				}
 				if c.version() != "TLSv1.3" || s.version() != "TLSv1.3" {
-					t.Errorf("negotiated %q and %q, want TLSv1.3", c.version(), s.version())
+					t.Errorf("negotiated %q and %q, want TLSv1.3", c.version(),
+						s.version())
 				}
 				greet(t, cl, sv, c, s)
 				greet(t, cl, sv, c, s)
@@ -54,7 +57,8 @@ func TestPeersWithTLS12Only(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, old := range []role{asClient, asServer} {
-		n, do, lo := needs{client: []ability{endFirst, oneVersion}}, dialOptions{only: tls.VersionTLS12}, listenOptions{}
+		n := needs{client: []ability{endFirst, oneVersion}}
+		do, lo := dialOptions{only: tls.VersionTLS12}, listenOptions{}
 		if old == asServer {
 			n = needs{client: []ability{endFirst}, server: []ability{oneVersion}}
 			do, lo = dialOptions{}, listenOptions{only: tls.VersionTLS12}
@@ -64,10 +68,12 @@ func TestPeersWithTLS12Only(t *testing.T) {
 			overPairs(t, n, func(t *testing.T, cl, sv endpoint) {
 				c, s := connect(t, w, cl, sv, do, lo)
 				if c.version() != "TLSv1.2" || s.version() != "TLSv1.2" {
-					t.Errorf("negotiated %q and %q, want TLSv1.2", c.version(), s.version())
+					t.Errorf("negotiated %q and %q, want TLSv1.2", c.version(),
+						s.version())
 				}
 				if got := c.peerSubject(); got != "/CN=localhost" {
-					t.Errorf("%s sees the server as %q, want /CN=localhost", cl, got)
+					t.Errorf("%s sees the server as %q, want /CN=localhost", cl,
+						got)
 				}
 				greet(t, cl, sv, c, s)
 				closeStream(t, cl, c)
@@ -78,13 +84,14 @@ func TestPeersWithTLS12Only(t *testing.T) {
 	}
 }
 
-// RFC 8996: TLS 1.1 must not be used. crypto/tls, when told to, does use it with the
-// same peers, which shows that it is we who refuse.
+// TLS 1.1 must not be used (RFC 8996). crypto/tls uses it with the same peers if it is told to. So
+// the refusal is ours.
 func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, old := range []role{asClient, asServer} {
-		n, do, lo := needs{client: []ability{oneVersion}, server: []ability{takeTLS11}}, dialOptions{only: tls.VersionTLS11}, listenOptions{}
+		n := needs{client: []ability{oneVersion}, server: []ability{takeTLS11}}
+		do, lo := dialOptions{only: tls.VersionTLS11}, listenOptions{}
 		if old == asServer {
 			n = needs{client: []ability{takeTLS11}, server: []ability{oneVersion}}
 			do, lo = dialOptions{}, listenOptions{only: tls.VersionTLS11}
@@ -104,24 +111,33 @@ func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 				case isOurs(sv):
 					e = failure(a.err)
 				default:
-					if clientErr != nil || a.err != nil || c.version() != "TLSv1.1" {
-						t.Errorf("%s as the client: %v; %s as the server: %v; want TLS 1.1", cl, clientErr, sv, a.err)
+					if clientErr != nil || a.err != nil ||
+						c.version() != "TLSv1.1" {
+						t.Errorf("%s as the client: %v; %s as the "+
+							"server: %v; want TLS 1.1", cl, clientErr,
+							sv, a.err)
 					}
 					return
 				}
 				if clientErr == nil || a.err == nil || e == nil {
-					t.Fatalf("%s as the client: %v; %s as the server: %v; want both to fail", cl, clientErr, sv, a.err)
+					t.Fatalf("%s as the client: %v; %s as the server: %v; "+
+						"want both to fail", cl, clientErr, sv, a.err)
 				}
-				if !isKind(e, client.KindHandshake) || !mentions(e, "TLS 1.2 or newer") && !mentions(e, "protocol_version") || tells(e) && len(e.Data.OpenSSL) == 0 {
-					t.Errorf("%s: %q, OpenSSL's queue %q; want kind handshake, and to read of the version", e.Kind, e.Message, e.Data.OpenSSL)
+				if !isKind(e, client.KindHandshake) ||
+					!mentions(e, "TLS 1.2 or newer") &&
+						!mentions(e, "protocol_version") ||
+					tells(e) && len(e.Data.OpenSSL) == 0 {
+					t.Errorf("%s: %q, OpenSSL's queue %q; want kind "+
+						"handshake, with the version", e.Kind,
+						e.Message, e.Data.OpenSSL)
 				}
 			})
 		})
 	}
 }
 
-// Between us and others 64 MiB in each direction at the same time, in pieces of all sizes. Base64,
-// which is for people, pairs of ours, and pairs of others carry less, for the sake of time.
+// 64 MiB go each way at the same time between us and others, in pieces of all sizes. To save time,
+// base64, pairs of ours and pairs of others carry less.
 func TestMuchDataBothWays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -164,7 +180,8 @@ func TestMuchDataBothWays(t *testing.T) {
 		}
 		// Two streams, each seen by its writer and its reader.
 		if len(digests) != 2 {
-			t.Errorf("the data that was read is not what was written: digests %v", digests)
+			t.Errorf("the data that was read is not what was written: digests %v",
+				digests)
 		}
 		for d, n := range digests {
 			if n != 2 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -18,7 +17,7 @@ import (
 
 // curl and OpenSSL's commands talk with our side, and verify it.
 
-// runTool runs a program to its end, with its input closed, and gives its output and exit state.
+// runTool runs a program without input to its end. It gives the output and the exit state.
 func runTool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
@@ -29,8 +28,8 @@ func runTool(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// httpServer answers one request of HTTP/1.1 on each connection of a listener of ours with its
-// body, and ends the connection.
+// httpServer serves HTTP/1.1 on a listener of ours. On each connection it answers one request with
+// the body, and then ends the connection.
 func httpServer(t *testing.T, l listener, clients int, body string) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -42,7 +41,8 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 					return err
 				}
 				var request []byte
-				for buf := make([]byte, 4096); !bytes.Contains(request, []byte("\r\n\r\n")); {
+				buf, end := make([]byte, 4096), []byte("\r\n\r\n")
+				for !bytes.Contains(request, end) {
 					n, err := s.Read(buf)
 					if err != nil {
 						return fmt.Errorf("after %q: %w", request, err)
@@ -50,9 +50,9 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 					request = append(request, buf[:n]...)
 				}
 				// No Content-Length: the body ends with the connection (RFC 9112
-				// section 6.3), so that the client notices if that is cut instead
-				// of ended.
-				if _, err := io.WriteString(s, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"+body); err != nil {
+				// section 6.3). So the client notices if the connection is cut.
+				const head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+				if _, err := io.WriteString(s, head+body); err != nil {
 					return err
 				}
 				if err := s.Close(); err != nil {
@@ -74,31 +74,39 @@ func TestCurlGetsOurPage(t *testing.T) {
 		urls := []string{fmt.Sprintf("https://localhost:%d/a", l.port()), fmt.Sprintf("https://127.0.0.1:%d/b", l.port())}
 		done := httpServer(t, l, len(urls), body)
 		for _, url := range urls {
-			out, err := runTool(t, "curl", "--silent", "--show-error", "--fail", "--cacert", w.ca.File, url)
+			out, err := runTool(t, "curl", "--silent", "--show-error", "--fail",
+				"--cacert", w.ca.File, url)
 			if err != nil || out != body {
-				t.Errorf("curl %s: %v, %d bytes of %d:\n%.300s", url, err, len(out), len(body), out)
+				t.Errorf("curl %s: %v, %d bytes of %d:\n%.300s", url, err, len(out),
+					len(body), out)
 			}
 		}
 		if err := <-done; err != nil {
 			t.Errorf("the server: %v", err)
 		}
-		// curl turns away from the same server if it does not trust the authority.
+		// curl refuses the same server if it does not trust the authority.
 		refused := accepting(t, l)
-		out, err := runTool(t, "curl", "--silent", "--show-error", "--cacert", w.other.File, urls[0])
-		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 60 { // CURLE_PEER_FAILED_VERIFICATION
-			t.Errorf("curl without the authority: %v, want exit status 60\n%s", err, out)
+		out, err := runTool(t, "curl", "--silent", "--show-error", "--cacert", w.other.File,
+			urls[0])
+		// CURLE_PEER_FAILED_VERIFICATION
+		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 60 {
+			t.Errorf("curl without the authority: %v, want exit status 60\n%s", err,
+				out)
 		}
-		// Its alert meets the Accept. A curl that looks at the certificate only after the
-		// handshake just goes, and then the first Read fails; in no case there is a
+		// curl's alert ends the Accept. A curl that checks the certificate after the
+		// handshake sends no alert, and the first Read fails. In no case is there a
 		// request.
 		a := <-refused
 		if a.err == nil {
 			n, err := a.stream.Read(make([]byte, 100))
 			if n != 0 || !isKind(err, client.KindIO) {
-				t.Errorf("Read from a curl that has turned away: %d bytes, %v; want kind io", n, err)
+				t.Errorf("Read from a curl that has refused the server: %d "+
+					"bytes, %v; want kind io", n, err)
 			}
-		} else if !isKind(a.err, client.KindHandshake) || !mentions(failure(a.err), "alert") {
-			t.Errorf("the Accept of it: %v; want to read of an alert", a.err)
+		} else if !isKind(a.err, client.KindHandshake) ||
+			!mentions(failure(a.err), "alert") {
+			t.Errorf("Accept of a curl that refuses the server: %v; want an alert",
+				a.err)
 		}
 	})
 }
@@ -110,13 +118,15 @@ func TestSClientVerifiesUs(t *testing.T) {
 		cert := secret(w.ca.Intermediate(t, "Between").Issue(t, localhost))
 		l := e.listen(t, listenOptions{cert: cert})
 		accepted := accepting(t, l)
-		out, err := runTool(t, "openssl", "s_client", "-connect", "127.0.0.1:"+strconv.Itoa(l.port()),
-			"-servername", "localhost", "-verify_hostname", "localhost", "-CAfile", w.ca.File, "-showcerts")
+		out, err := runTool(t, "openssl", "s_client", "-connect", testkit.Addr(l.port()),
+			"-servername", "localhost", "-verify_hostname", "localhost",
+			"-CAfile", w.ca.File, "-showcerts")
 		if err != nil || !strings.Contains(out, "Verify return code: 0 (ok)") {
 			t.Errorf("s_client: %v; want verify return code 0:\n%s", err, out)
 		}
 		if n := strings.Count(out, "BEGIN CERTIFICATE"); n != 2 {
-			t.Errorf("s_client was shown %d certificates, want the server's and the intermediate's", n)
+			t.Errorf("s_client was shown %d certificates, want the server's and the "+
+				"intermediate's", n)
 		}
 		if a := <-accepted; a.err != nil {
 			t.Error(a.err)
@@ -131,7 +141,8 @@ func TestWeGetThePageOfSServer(t *testing.T) {
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		port := testkit.Port(t)
-		startOpenssl(t, []string{"s_server", "-www", "-accept", "127.0.0.1:" + strconv.Itoa(port), "-cert", w.cert.CertFile, "-key", w.cert.KeyFile})
+		startOpenssl(t, []string{"s_server", "-www", "-accept", testkit.Addr(port),
+			"-cert", w.cert.CertFile, "-key", w.cert.KeyFile})
 		testd.AwaitListener(t, port)
 		s, err := e.dial(t, address{"localhost", port}, dialOptions{ca: w.ca.File})
 		if err != nil {
@@ -141,10 +152,13 @@ func TestWeGetThePageOfSServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		page, err := io.ReadAll(s) // to the clean end, which it would be an error to miss
-		if opensslIsOld() && isKind(err, client.KindIO) && mentions(failure(err), "without close_notify") {
+		if opensslIsOld() && isKind(err, client.KindIO) &&
+			mentions(failure(err), "without close_notify") {
 			err = nil // that of 1.1.1 does cut the connection
 		}
-		if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) || !bytes.Contains(page, []byte("</pre>")) || !bytes.Contains(page, []byte("TLSv1.3")) {
+		if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) ||
+			!bytes.Contains(page, []byte("</pre>")) ||
+			!bytes.Contains(page, []byte("TLSv1.3")) {
 			t.Errorf("%v; the page:\n%s", err, page)
 		}
 		closeStream(t, e, s)

@@ -36,7 +36,7 @@ const (
 	wrongAddress     = 64
 )
 
-// A served case is a server's certificate, and what a client has to say of it.
+// A served case is a server's certificate, and what a client must say of it.
 type served struct {
 	name    string
 	cert    func(*testing.T, *world) *testcert.Cert
@@ -45,43 +45,60 @@ type served struct {
 	depth   int
 	subject string // of the certificate at fault
 
-	opensslTakesIt bool // s_client falls back to the common name, which RFC 9525 section 2 forbids
+	// s_client falls back to the common name, which RFC 9525 section 2 forbids
+	opensslTakesIt bool
 }
 
 var certificates = []served{
-	{name: "right name", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}})},
-	{name: "right address", cert: leaf(testcert.Leaf{CN: "somebody", IPs: []string{"127.0.0.1"}}), host: "127.0.0.1"},
-	{name: "right among several names", cert: leaf(testcert.Leaf{CN: "x", DNS: []string{"a.test", "localhost"}, IPs: []string{"192.0.2.1"}})},
+	{name: "right name", cert: leaf(testcert.Leaf{CN: "localhost",
+		DNS: []string{"localhost"}})},
+	{name: "right address", cert: leaf(testcert.Leaf{CN: "somebody",
+		IPs: []string{"127.0.0.1"}}), host: "127.0.0.1"},
+	{name: "right among several names", cert: leaf(testcert.Leaf{CN: "x",
+		DNS: []string{"a.test", "localhost"}, IPs: []string{"192.0.2.1"}})},
 	{name: "by an intermediate", cert: func(t *testing.T, w *world) *testcert.Cert {
-		return secret(w.ca.Intermediate(t, "Between").Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}))
+		return secret(w.ca.Intermediate(t, "Between").Issue(t,
+			testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}}))
 	}},
-	{name: "RSA", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, Key: testcert.RSA})},
-	{name: "Ed25519", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, Key: testcert.Ed25519})},
+	{name: "RSA", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		Key: testcert.RSA})},
+	{name: "Ed25519", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		Key: testcert.Ed25519})},
 
-	{name: "expired", cert: leaf(testcert.Leaf{CN: "old", DNS: []string{"localhost"}, Expired: true}),
+	{name: "expired", cert: leaf(testcert.Leaf{CN: "old", DNS: []string{"localhost"},
+		Expired: true}),
 		code: hasExpired, subject: "/CN=old"},
-	{name: "not yet valid", cert: leaf(testcert.Leaf{CN: "new", DNS: []string{"localhost"}, NotYet: true}),
+	{name: "not yet valid", cert: leaf(testcert.Leaf{CN: "new", DNS: []string{"localhost"},
+		NotYet: true}),
 		code: notYetValid, subject: "/CN=new"},
 	{name: "self-signed", cert: func(t *testing.T, w *world) *testcert.Cert {
-		return secret(testcert.SelfSigned(t, testcert.Leaf{CN: "self", DNS: []string{"localhost"}}))
+		return secret(testcert.SelfSigned(t, testcert.Leaf{CN: "self",
+			DNS: []string{"localhost"}}))
 	}, code: selfSigned, subject: "/CN=self"},
 	{name: "by an untrusted root", cert: func(t *testing.T, w *world) *testcert.Cert {
 		return issue(t, w.other, testcert.Leaf{CN: "stranger", DNS: []string{"localhost"}})
 	}, code: noIssuer, subject: "/CN=stranger"},
-	{name: "by an intermediate of an untrusted root", cert: func(t *testing.T, w *world) *testcert.Cert {
-		return secret(w.other.Intermediate(t, "Strange Between").Issue(t, testcert.Leaf{CN: "stranger", DNS: []string{"localhost"}}))
-	}, code: noIssuer, depth: 1, subject: "/CN=Strange Between"},
-	{name: "another name", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"elsewhere.test"}}),
+	{name: "by an intermediate of an untrusted root",
+		cert: func(t *testing.T, w *world) *testcert.Cert {
+			return secret(w.other.Intermediate(t, "Strange Between").Issue(t,
+				testcert.Leaf{CN: "stranger", DNS: []string{"localhost"}}))
+		}, code: noIssuer, depth: 1, subject: "/CN=Strange Between"},
+	{name: "another name", cert: leaf(testcert.Leaf{CN: "localhost",
+		DNS: []string{"elsewhere.test"}}),
 		code: wrongName, subject: "/CN=localhost"},
-	{name: "another address", cert: leaf(testcert.Leaf{CN: "127.0.0.1", IPs: []string{"127.0.0.2"}}), host: "127.0.0.1",
+	{name: "another address", cert: leaf(testcert.Leaf{CN: "127.0.0.1",
+		IPs: []string{"127.0.0.2"}}), host: "127.0.0.1",
 		code: wrongAddress, subject: "/CN=127.0.0.1"},
-	{name: "a name where an address is wanted", cert: leaf(testcert.Leaf{CN: "localhost", DNS: []string{"localhost", "127.0.0.1"}}), host: "127.0.0.1",
+	{name: "a name where an address is wanted", cert: leaf(testcert.Leaf{CN: "localhost",
+		DNS: []string{"localhost", "127.0.0.1"}}), host: "127.0.0.1",
 		code: wrongAddress, subject: "/CN=localhost"},
-	{name: "an address where a name is wanted", cert: leaf(testcert.Leaf{CN: "somebody", IPs: []string{"127.0.0.1"}}),
+	{name: "an address where a name is wanted", cert: leaf(testcert.Leaf{CN: "somebody",
+		IPs: []string{"127.0.0.1"}}),
 		code: wrongName, subject: "/CN=somebody"},
 	{name: "name only as the common name", cert: leaf(testcert.Leaf{CN: "localhost"}),
 		code: wrongName, subject: "/CN=localhost", opensslTakesIt: true},
-	{name: "address only as the common name", cert: leaf(testcert.Leaf{CN: "127.0.0.1"}), host: "127.0.0.1",
+	{name: "address only as the common name", cert: leaf(testcert.Leaf{CN: "127.0.0.1"}),
+		host: "127.0.0.1",
 		code: wrongAddress, subject: "/CN=127.0.0.1"},
 }
 
@@ -96,8 +113,8 @@ func (c served) wanted() string {
 	return c.host
 }
 
-// All clients judge the certificates of all servers alike, and a server whose
-// client turns away is told so and goes on.
+// All clients judge the certificates of all servers alike. A server is told if its client refuses
+// it, and goes on.
 func TestCertificatesAreJudged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -134,7 +151,8 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 		return
 	}
 	if !isKind(a.err, client.KindHandshake) || !mentions(failure(a.err), "alert") {
-		t.Errorf("the client has refused, and our Accept says %v; want kind handshake, and to read of an alert", a.err)
+		t.Errorf("the client has refused, and our Accept says %v; want kind handshake, "+
+			"with an alert", a.err)
 	}
 	// The same context serves the next client.
 	accepted = accepting(t, l)
@@ -147,7 +165,7 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	greet(t, cl, sv, s, a.stream)
 }
 
-// What clients can say of a certificate, coarsely.
+// What clients can say of a certificate, roughly.
 const (
 	isFine       = "accepted"
 	badTime      = "not valid at this time"
@@ -215,8 +233,8 @@ func judgement(err error) string {
 	return fmt.Sprintf("some other error: %v", err)
 }
 
-// Our error says which certificate was refused and why, in words and in
-// numbers, and what was trusted; SetInsecureSkipVerify turns all of that off, and on again.
+// Our error names the refused certificate, the reason in words and numbers, and the trust store.
+// SetInsecureSkipVerify turns the verification off, and on again.
 func TestARefusedCertificateIsExplained(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -235,14 +253,17 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 						t.Fatal(err)
 					}
 					for _, on := range skip {
-						if err := s.SetInsecureSkipVerify(ctx, h, on); err != nil {
+						err := s.SetInsecureSkipVerify(ctx, h, on)
+						if err != nil {
 							t.Fatal(err)
 						}
 					}
 					err = s.Handshake(ctx, h)
 					a := <-accepted
 					if err == nil && a.err == nil {
-						greet(t, e, goEndpoint{}, ourStream{&ours.Stream{TB: t, Ctx: ctx, S: s, H: h}}, a.stream)
+						us := ourStream{&ours.Stream{TB: t, Ctx: ctx, S: s,
+							H: h}}
+						greet(t, e, goEndpoint{}, us, a.stream)
 					}
 					return err
 				}
@@ -258,23 +279,40 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					if !isKind(err, client.KindVerify) {
 						t.Fatalf("%v; want kind verify", err)
 					}
-					if !mentions(e, "tls.Handshake", fmt.Sprintf("(%d) at depth %d", c.code, c.depth), c.subject, w.ca.File) {
-						t.Errorf("%q; want to read of code %d at depth %d, of %s, and of the store %s", e.Message, c.code, c.depth, c.subject, w.ca.File)
+					if !mentions(e, "tls.Handshake",
+						fmt.Sprintf("(%d) at depth %d", c.code, c.depth),
+						c.subject, w.ca.File) {
+						t.Errorf("%q; want code %d at depth %d, the "+
+							"subject %s, and the store %s", e.Message,
+							c.code, c.depth, c.subject, w.ca.File)
 					}
 					if tells(e) {
 						v := e.Data.Verify
-						if v == nil || v.Code != c.code || v.Depth != c.depth || v.Subject != c.subject || v.Reason == "" || !strings.Contains(v.Store, w.ca.File) {
-							t.Fatalf("detail %+v; want code %d, depth %d, subject %s, a reason, and the store %s", v, c.code, c.depth, c.subject, w.ca.File)
+						if v == nil || v.Code != c.code ||
+							v.Depth != c.depth ||
+							v.Subject != c.subject || v.Reason == "" ||
+							!strings.Contains(v.Store, w.ca.File) {
+							t.Fatalf("detail %+v; want code %d, "+
+								"depth %d, subject %s, a reason, "+
+								"and the store %s", v, c.code,
+								c.depth, c.subject, w.ca.File)
 						}
 						if !mentions(e, v.Reason, v.Store) {
-							t.Errorf("%q; want to read the detail: %+v", e.Message, *v)
+							t.Errorf("%q; want the detail in the "+
+								"text: %+v",
+								e.Message, *v)
 						}
 					}
-					if (c.code == wrongName || c.code == wrongAddress) && !mentions(e, c.wanted()) {
-						t.Errorf("%q; want to read whom the certificate is not for: %s", e.Message, c.wanted())
+					if (c.code == wrongName || c.code == wrongAddress) &&
+						!mentions(e, c.wanted()) {
+						t.Errorf("%q; want the host for which the "+
+							"certificate is not: %s", e.Message,
+							c.wanted())
 					}
-					if last, err := s.LastError(ctx); err != nil || last != e.Message {
-						t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
+					if last, err := s.LastError(ctx); err != nil ||
+						last != e.Message {
+						t.Errorf("tls.LastError: %q, %v; want %q", last,
+							err, e.Message)
 					}
 				}
 				check(shake())
@@ -298,27 +336,34 @@ func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
 			name pkix.Name
 			has  string
 		}{
-			{pkix.Name{Country: []string{"DE"}, Organization: []string{"Some Co"}, CommonName: "localhost"}, "/C=DE/O=Some Co/CN=localhost"},
+			{pkix.Name{Country: []string{"DE"}, Organization: []string{"Some Co"},
+				CommonName: "localhost"}, "/C=DE/O=Some Co/CN=localhost"},
 			{pkix.Name{CommonName: "a/b=c"}, "/CN=a"},
 			{pkix.Name{CommonName: "Müller"}, `/CN=M\xC3\xBCller`},
-			{pkix.Name{CommonName: strings.Repeat("x", 1000)}, strings.Repeat("x", 1000)}, // longer than any buffer
+			// longer than any buffer
+			{pkix.Name{CommonName: strings.Repeat("x", 1000)},
+				strings.Repeat("x", 1000)},
 			{pkix.Name{}, ""},
 		} {
-			cert := issue(t, w.ca, testcert.Leaf{Subject: &c.name, DNS: []string{"localhost"}})
-			out, err := exec.Command("openssl", "x509", "-in", cert.CertFile, "-noout", "-subject", "-nameopt", "compat").Output()
+			cert := issue(t, w.ca, testcert.Leaf{Subject: &c.name,
+				DNS: []string{"localhost"}})
+			out, err := exec.Command("openssl", "x509", "-in", cert.CertFile, "-noout",
+				"-subject", "-nameopt", "compat").Output()
 			if err != nil {
 				t.Fatal(err)
 			}
 			want := strings.TrimSpace(strings.TrimPrefix(string(out), "subject="))
-			s, _ := connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{cert: cert})
+			s, _ := connect(t, w, e, goEndpoint{}, dialOptions{},
+				listenOptions{cert: cert})
 			if got := s.peerSubject(); got != want || !strings.Contains(got, c.has) {
-				t.Errorf("subject %q; want %q, as openssl, with %q", got, want, c.has)
+				t.Errorf("subject %q; want %q, as openssl, with %q", got, want,
+					c.has)
 			}
 		}
 	})
 }
 
-// SetCaBundle holds for the clients that are opened after it, in its session; one that fails
+// SetCaBundle holds for the clients of its session that are opened afterwards. A failed SetCaBundle
 // changes nothing.
 func TestTheCaBundleThatHolds(t *testing.T) {
 	t.Parallel()
@@ -340,8 +385,10 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 			if ok && err != nil {
 				t.Errorf("handle %d: %v; want success", h, err)
 			}
-			if !ok && (!isKind(err, client.KindVerify) || !mentions(failure(err), "trust store: "+store)) {
-				t.Errorf("handle %d: %v; want kind verify, of the store %s", h, err, store)
+			if !ok && (!isKind(err, client.KindVerify) ||
+				!mentions(failure(err), "trust store: "+store)) {
+				t.Errorf("handle %d: %v; want kind verify, of the store %s", h, err,
+					store)
 			}
 		}
 		s, other := e.open(t, a.ca.File), e.open(t, b.ca.File)
@@ -374,12 +421,13 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 	})
 }
 
-// serve lets clients of crypto/tls come and go, until the test ends.
+// serve accepts clients of crypto/tls until the test ends.
 func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	t.Helper()
 	l := goEndpoint{}.listen(t, listenOptions{cert: cert}).(goListener)
 	var work sync.WaitGroup
-	t.Cleanup(func() { // after the sessions of the test have been closed, which were opened later
+	// The sessions of the test were opened later, so they are closed earlier.
+	t.Cleanup(func() {
 		l.l.Close()
 		work.Wait()
 	})
@@ -399,7 +447,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	return l.port()
 }
 
-// Without a CA bundle the system's store holds, which OpenSSL lets the environment set.
+// Without a CA bundle the system's store holds. OpenSSL lets the environment name that store.
 func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, setEnv)
@@ -410,8 +458,10 @@ func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 		store string // what the error has to say of it
 	}{
 		"the system's own": {nil, false, "system"},
-		"SSL_CERT_FILE":    {[]string{"SSL_CERT_FILE=" + w.ca.File, "SSL_CERT_DIR=/nonexistent"}, true, ""},
-		"another's":        {[]string{"SSL_CERT_FILE=" + w.other.File, "SSL_CERT_DIR=/nonexistent"}, false, w.other.File},
+		"SSL_CERT_FILE": {[]string{"SSL_CERT_FILE=" + w.ca.File,
+			"SSL_CERT_DIR=/nonexistent"}, true, ""},
+		"another's": {[]string{"SSL_CERT_FILE=" + w.other.File,
+			"SSL_CERT_DIR=/nonexistent"}, false, w.other.File},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -420,12 +470,15 @@ func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 				if level != "" && l.String() != level {
 					continue
 				}
-				_, err := l.dial(t, address{"localhost", serve(t, w.cert)}, dialOptions{})
+				_, err := l.dial(t, address{"localhost", serve(t, w.cert)},
+					dialOptions{})
 				if c.ok && err != nil {
 					t.Errorf("%s: %v", l, err)
 				}
-				if !c.ok && (!isKind(err, client.KindVerify) || !mentions(failure(err), c.store)) {
-					t.Errorf("%s: %v; want kind verify, and to read %q", l, err, c.store)
+				if !c.ok && (!isKind(err, client.KindVerify) ||
+					!mentions(failure(err), c.store)) {
+					t.Errorf("%s: %v; want kind verify, with %q", l, err,
+						c.store)
 				}
 			}
 		})

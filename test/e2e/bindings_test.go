@@ -301,7 +301,7 @@ func TestTheBindingsAreServers(t *testing.T) {
 			client := p.ca.Issue(t, testcert.Leaf{CN: "a client"})
 			server := l.start(t, p, "server")
 			port := server.port(t)
-			address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+			address := testkit.Addr(port)
 
 			garbage, err := net.Dial("tcp", address)
 			if err != nil {

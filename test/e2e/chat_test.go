@@ -93,7 +93,7 @@ type member struct {
 // join makes a client that the server knows: it has got back what it has said. room is that of its
 // socket; 0: the system's.
 func join(ca *testcert.CA, port, room int, name string) (*member, error) {
-	nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	nc, err := net.Dial("tcp", testkit.Addr(port))
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func pester(t *testing.T, port int, stop <-chan struct{}) {
 			return
 		case <-time.After(10 * time.Millisecond): // the port is to have time for others
 		}
-		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		c, err := net.Dial("tcp", testkit.Addr(port))
 		if err != nil {
 			t.Errorf("the port scanner: %v", err)
 			return

@@ -139,9 +139,7 @@ func TestMutualTLSScriptsKnowEachOther(t *testing.T) {
 	}
 	// And a client that is not ours.
 	c, err := tls.Dial(
-		"tcp",
-		net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		&tls.Config{
+		"tcp", testkit.Addr(port), &tls.Config{
 			ServerName:   "localhost",
 			RootCAs:      ca.Pool(),
 			Certificates: []tls.Certificate{bob.TLS()},
@@ -197,8 +195,7 @@ func (s *smtpStandIn) serve(c net.Conn) {
 			say("250 mail.example\r\n")
 		case verb == "STARTTLS" && !secure && s.starttls:
 			say("220 go ahead\r\n")
-			c = tls.Server(c,
-				s.cert.Config())
+			c = tls.Server(c, s.cert.Config())
 			in, secure = bufio.NewReader(c), true
 		case !secure && verb != "QUIT":
 			say("530 TLS first\r\n")

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -55,7 +54,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 		h, err = c.Accept(ctx, server, "", 0)
 		accepted <- err
 	}()
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	addr := testkit.Addr(port)
 	scan, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +139,7 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := func() string {
-		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		peer, err := tls.Dial("tcp", testkit.Addr(port),
 			&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 		if err != nil {
 			t.Fatal(err)

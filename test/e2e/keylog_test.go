@@ -1,16 +1,13 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"tlsd/internal/testcert"
@@ -18,28 +15,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The key log has the secrets that the peers have.
-
-// secrets is where a peer writes what it knows.
-type secrets struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *secrets) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *secrets) lines() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Split(strings.ToLower(strings.TrimSpace(s.text.String())), "\n")
-}
-
-// The file has what the peers, which are not OpenSSL, know of the same connections, in the same
-// form.
+// The file has what the peers know of the same connections, in the same form. The peers are not
+// OpenSSL.
 func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(testkit.Dir(t), "keys")
@@ -48,7 +25,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	cert := ca.Localhost(t)
 	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
-	peers := new(secrets)
+	peers := new(output)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		c := d.Dial(t)
 
@@ -87,11 +64,10 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		peer, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-			&tls.Config{
-				RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: version,
-				KeyLogWriter: peers,
-			})
+		peer, err := tls.Dial("tcp", testkit.Addr(port), &tls.Config{
+			RootCAs: ca.Pool(), ServerName: "localhost", MaxVersion: version,
+			KeyLogWriter: peers,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +85,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	for _, line := range ours {
 		known[line] = true
 	}
-	theirs := peers.lines()
+	theirs := strings.Split(strings.ToLower(strings.TrimSpace(peers.String())), "\n")
 	if len(theirs) != 2*(1+4) { // with TLS 1.2 one line, and with TLS 1.3 four
 		t.Fatalf("the peers know %d secrets: %q", len(theirs), theirs)
 	}

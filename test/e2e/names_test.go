@@ -21,14 +21,8 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 	if !inNamespaces(t) {
 		return
 	}
-	askLoopback(t)
-	server, err := net.ListenPacket("udp", "127.0.0.1:53")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	// it answers with the number that the name begins with, as the response code (RFC 1035
-	// section 4.1.1)
+	server := nameServer(t)
+	// The first digit of the name is the response code (RFC 1035 section 4.1.1).
 	go func() {
 		for buf := make([]byte, 512); ; {
 			n, from, err := server.ReadFrom(buf)
@@ -53,9 +47,12 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 	}
 }
 
-// askLoopback makes tlsd ask the name server of 127.0.0.1, inside the namespaces.
-func askLoopback(t *testing.T) {
+// nameServer is the socket of the name server that tlsd asks, inside the namespaces.
+func nameServer(t *testing.T) net.PacketConn {
 	t.Helper()
+	server, err := net.ListenPacket("udp", "127.0.0.1:53")
+	testkit.Must(t, err)
+	t.Cleanup(func() { server.Close() })
 	for file, text := range map[string]string{
 		"/etc/hosts":         "127.0.0.1 localhost\n",
 		"/etc/nsswitch.conf": "hosts: files dns\n",
@@ -66,6 +63,7 @@ func askLoopback(t *testing.T) {
 				unix.MS_BIND)
 		}
 	}
+	return server
 }
 
 // The name server does not answer. The look-up ends when it is cancelled, within the connect
@@ -75,12 +73,7 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	if !inNamespaces(t) {
 		return
 	}
-	askLoopback(t)
-	server, err := net.ListenPacket("udp", "127.0.0.1:53")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	server := nameServer(t)
 	asked := func(t *testing.T) {
 		t.Helper()
 		server.SetReadDeadline(time.Now().Add(testkit.Patience))
@@ -95,14 +88,10 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	}
 	wants := func(t *testing.T, ended <-chan error, kind client.Kind) {
 		t.Helper()
-		select {
-		case err := <-ended:
-			var e *client.Error
-			if !errors.As(err, &e) || e.Kind != kind {
-				t.Errorf("it has ended with %v, want kind %s", err, kind)
-			}
-		case <-time.After(testkit.Patience):
-			t.Errorf("the look-up has not ended within %v", testkit.Patience)
+		var e *client.Error
+		err := testkit.Receive(t, ended, "the look-up ends")
+		if !errors.As(err, &e) || e.Kind != kind {
+			t.Errorf("it has ended with %v, want kind %s", err, kind)
 		}
 	}
 

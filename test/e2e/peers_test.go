@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -48,9 +47,8 @@ func httpsServer(t *testing.T, cert *testcert.Cert) int {
 func opensslServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
 	port := testkit.Port(t)
-	start(t, program{name: "openssl",
-		args: []string{"s_server", "-accept", "127.0.0.1:" + strconv.Itoa(port),
-			"-www", "-cert", cert.CertFile, "-key", cert.KeyFile}})
+	start(t, program{name: "openssl", args: []string{"s_server", "-accept", testkit.Addr(port),
+		"-www", "-cert", cert.CertFile, "-key", cert.KeyFile}})
 	testd.AwaitListener(t, port)
 	return port
 }
@@ -96,7 +94,7 @@ func swallowingPort(t *testing.T) int {
 	}
 	port := name.(*unix.SockaddrInet4).Port
 	// the one that the queue takes
-	first, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), testkit.Patience)
+	first, err := net.DialTimeout("tcp", testkit.Addr(port), testkit.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,8 +104,7 @@ func swallowingPort(t *testing.T) int {
 
 func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
 	t.Helper()
-	l, err := tls.Listen("tcp", address,
-		cert.Config())
+	l, err := tls.Listen("tcp", address, cert.Config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +118,7 @@ func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: testkit.Patience},
 		Config: &tls.Config{ServerName: name, RootCAs: ca.Pool(),
 			MinVersion: tls.VersionTLS13}}
-	c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
+	c, err := d.DialContext(t.Context(), "tcp", testkit.Addr(port))
 	if err != nil {
 		t.Fatal(err)
 	}

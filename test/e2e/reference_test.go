@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
-	"time"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
@@ -110,13 +109,8 @@ func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, wan
 	got := make(chan string, 16)
 	testkit.ServeOn(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
 	o.after = func() {
-		select {
-		case g := <-got:
-			if g != want {
-				t.Errorf("the server got %q, want %q", g, want)
-			}
-		case <-time.After(testkit.Patience):
-			t.Error("nobody has connected, or the connection is still open")
+		if g := testkit.Receive(t, got, "somebody connects, and leaves"); g != want {
+			t.Errorf("the server got %q, want %q", g, want)
 		}
 	}
 }
@@ -150,8 +144,7 @@ func TestReferenceExamples(t *testing.T) {
 		for how, source := range map[string]string{"as printed": e.Source,
 			"with plugin directives": loading + e.Source} {
 			t.Run(e.Name+" "+how, func(t *testing.T) {
-				runReference(t, d,
-					&otherSide{ca: ca, cert: cert}, e.Name, source)
+				runReference(t, d, &otherSide{ca: ca, cert: cert}, e.Name, source)
 			})
 		}
 	}

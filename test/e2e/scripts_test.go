@@ -97,8 +97,7 @@ var demoClients = map[string]func(*testing.T, *testd.Daemon, *testcert.CA, int){
 	"openssl s_client": func(t *testing.T, _ *testd.Daemon, ca *testcert.CA, port int) {
 		out := succeed(t, program{name: "openssl", stdin: "GET / HTTP/1.0\r\n\r\n",
 			args: []string{"s_client", "-ign_eof",
-				"-connect", "127.0.0.1:" + strconv.Itoa(port), "-servername",
-				"localhost",
+				"-connect", testkit.Addr(port), "-servername", "localhost",
 				"-verify_hostname", "localhost",
 				"-verify_return_error", "-CAfile", ca.File}})
 		mustContain(t, "s_client", out, "TLSv1.3", "Verify return code: 0 (ok)", demoPage)
@@ -203,7 +202,7 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	ca, cert := localhost(t)
 	d := testd.Start(t)
 	server, port := startServer(t, d, cert, "sturdy-server.dom", "-DCOUNT=2")
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	address := testkit.Addr(port)
 	for _, said := range []string{"", "", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\x00\x05hello",
 		""} {
 		c, err := net.Dial("tcp", address)

@@ -198,7 +198,7 @@ var elsewhere = map[string]string{
 	"OPENSSL_init_ssl":                   "likewise",
 	"SSL_get_ex_data_X509_STORE_CTX_idx": "likewise",
 	"BIO_new_bio_pair":                   "likewise",
-	"ERR_get_error_line_data":            "only where there is no ERR_get_error_all, as in 1.1.1",
+	"ERR_get_error_line_data":            "only where there is no ERR_get_error_all: 1.1.1",
 	"ERR_get_error":                      "only where neither of the others is",
 }
 

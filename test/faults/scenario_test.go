@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -120,7 +119,8 @@ var scenarios = []scenario{
 		if v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
 			for range 2 {
 				h, err := v.c.NewClient(v.ctx, "localhost", v.w.old)
-				if v.did("tls.NewClient", err) && v.did("tls.Handshake", v.c.Handshake(v.ctx, h)) {
+				if v.did("tls.NewClient", err) &&
+					v.did("tls.Handshake", v.c.Handshake(v.ctx, h)) {
 					v.exchange(h)
 				}
 			}
@@ -384,7 +384,7 @@ func (v *visit) optAccept() {
 
 // visitServer is the client of an accepting session. It comes when the server listens.
 func (w *world) visitServer(ctx context.Context, port int) {
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	addr := testkit.Addr(port)
 	for ctx.Err() == nil {
 		var d net.Dialer
 		nc, err := d.DialContext(ctx, "tcp", addr)

@@ -105,7 +105,7 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				testd.AwaitListener(t, port)
 				testkit.Until(t, "both connections are open",
 					func() bool { return open() == 2 })
-				pending, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+				pending, err := net.Dial("tcp", testkit.Addr(port))
 				testkit.Must(t, err)
 				defer pending.Close()
 				testkit.Must(t, caller.Process.Kill())

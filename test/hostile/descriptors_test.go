@@ -119,10 +119,10 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		visited := make(chan error, 1)
 		go func() { visited <- visit(w, port) }()
 		failed(t, <-waiting, client.KindIO, "EMFILE", "too many open files",
-			fmt.Sprint("127.0.0.1:", port))
+			testkit.Addr(port))
 		_, err = c.NewClient(ctx, "127.0.0.1", echo)
 		failed(t, err, client.KindConnect, "EMFILE", "too many open files",
-			fmt.Sprint("127.0.0.1:", echo))
+			testkit.Addr(echo))
 		_, err = c.NewClient(ctx, "localhost", echo)
 		failed(t, err, client.KindConnect, "too many open files", "localhost")
 		failed(t, c.SetCaBundle(ctx, w.ca.File), client.KindFile, "EMFILE",
@@ -152,8 +152,7 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 // visit is a good client of an accepting session: a handshake, and the end of the connection.
 func visit(w *world, port int) error {
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
-		fmt.Sprint("127.0.0.1:", port),
-		&tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+		testkit.Addr(port), &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		return err
 	}

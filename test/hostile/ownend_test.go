@@ -97,7 +97,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		"in the other queue of a signal": func(t *testing.T, end *os.File) {
 			signal(t, end, "", false)
 		},
-		"in the queue of a signal, beside a call that waits": func(t *testing.T, end *os.File) {
+		"in the queue of a signal, beside a call that waits": func(t *testing.T,
+			end *os.File) {
 			signal(t, end, accept(0), true)
 		},
 		"sent": func(t *testing.T, end *os.File) {
@@ -146,7 +147,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			if strings.Contains(name, "a signal") {
 				idle = "2s"
 			}
-			d := testd.Start(t, "--spare=0", "--answer-timeout=1s", "--session-idle-timeout="+idle)
+			d := testd.Start(t, "--spare=0", "--answer-timeout=1s",
+				"--session-idle-timeout="+idle)
 			conn := rawDial(t, d)
 			end := endOf(t, conn)
 			testkit.Must(t, conn.Close())

@@ -120,12 +120,7 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 			left[i] = true
 		}
 		for range many - 1 {
-			select {
-			case i := <-ended:
-				delete(left, i)
-			case <-time.After(testkit.Patience):
-				t.Fatalf("%d daemons are left", len(left))
-			}
+			delete(left, testkit.Receive(t, ended, "all daemons but one end"))
 		}
 		c, err := client.Dial(testkit.Bounded(t), path)
 		testkit.Must(t, err)
@@ -168,13 +163,11 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 		},
 			0, "choose a shorter one"},
 		{"no folder", func(t *testing.T, dir string) string {
-			return filepath.Join(dir,
-				"none", "s")
+			return filepath.Join(dir, "none", "s")
 		}, 0, "there is no directory"},
 		{"a folder of somebody else",
 			func(t *testing.T, dir string) string {
-				testkit.Must(t,
-					os.Chmod(dir, 0o555))
+				testkit.Must(t, os.Chmod(dir, 0o555))
 				return filepath.Join(dir, "s")
 			}, 65534,
 			"s.lock: permission denied"},

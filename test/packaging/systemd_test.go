@@ -87,7 +87,8 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	m.run("root", "systemctl", "restart", "tlsd.service")
 	m.fails("bob", "tlsshim", "call", "Backend")
 	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
-	m.expect("\nhealthy: tlsd ", "root", "sh", "-c", "echo; tlsshim health") // the unit has its folder
+	// the unit has its folder
+	m.expect("\nhealthy: tlsd ", "root", "sh", "-c", "echo; tlsshim health")
 	m.fails("alice", "tlsshim", "health")
 
 	m.run("root", "systemctl", "stop", "tlsd.service", "tlsd.socket")

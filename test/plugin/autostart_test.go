@@ -62,7 +62,8 @@ func standInMain() {
 		time.Sleep(100 * time.Millisecond)
 	}
 	cwd, _ := os.Getwd()
-	facts := fmt.Sprintf("admin-socket %s\nidle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET %q\n",
+	facts := fmt.Sprintf("admin-socket %s\nidle-exit %v\ncwd %s\nsession %v\nNOTIFY_SOCKET "+
+		"%q\n",
 		*admin, *idle, cwd, isSessionLeader(), os.Getenv("NOTIFY_SOCKET"))
 	facts += fmt.Sprintf("SIGHUP ignored %v\n", signal.Ignored(syscall.SIGHUP))
 	status, _ := os.ReadFile("/proc/self/status")
@@ -241,11 +242,11 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFacts := "admin-socket none\nidle-exit 1m0s\ncwd /\nsession true\nNOTIFY_SOCKET \"\"\nSIGHUP ignored " +
-		"false\nSigBlk:\t0000000000000000\n" +
-		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\ninherited []\n" +
-		"umask 0077\ncpu time unlimited of unlimited\nstack size 8388608 of " +
-		"unlimited\ncore file size 0 of unlimited\n" +
+	wantFacts := "admin-socket none\nidle-exit 1m0s\ncwd /\nsession true\n" +
+		"NOTIFY_SOCKET \"\"\nSIGHUP ignored false\nSigBlk:\t0000000000000000\n" +
+		"fd 0 /dev/null\nfd 1 /dev/null\nfd 2 " + log + "\nfd 3 pipe\n" +
+		"inherited []\numask 0077\ncpu time unlimited of unlimited\n" +
+		"stack size 8388608 of unlimited\ncore file size 0 of unlimited\n" +
 		"environment [HOME LANG LC_ALL LOGNAME PATH TZ USER]\n"
 	if string(facts) != wantFacts {
 		t.Errorf("the tlsd finds itself as\n%s\nwant\n%s", facts, wantFacts)

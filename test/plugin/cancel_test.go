@@ -116,8 +116,7 @@ func stuckCalls(t *testing.T) []stuck {
 	}
 	listens := func(conn *tls.Conn) { io.Copy(io.Discard, conn) }
 	call := func(h *host, op string, args ...any) *stuckHost {
-		return &stuckHost{host: h,
-			op: op, args: args}
+		return &stuckHost{host: h, op: op, args: args}
 	}
 	alive := func(t *testing.T, h *host) {
 		h.send("Backend").gives(7, "openssl")
@@ -134,8 +133,7 @@ func stuckCalls(t *testing.T) []stuck {
 		}, alive},
 		{"Read from a silent peer", func(t *testing.T) *stuckHost {
 			return call(shaken(t, func(conn *tls.Conn) {
-				io.CopyN(conn, conn,
-					5)
+				io.CopyN(conn, conn, 5)
 				io.Copy(io.Discard, conn)
 			}), "Read", 1, 100)
 		}, func(t *testing.T, h *host) {

@@ -134,35 +134,42 @@ func TestTheSystemsSocketOfClientConfIsTheOnlyOne(t *testing.T) {
 func TestClientConfIsRoots(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
-	for setup, want := range map[string]string{
-		"chown 1 $etc/tlsd/client.conf": "/etc/tlsd/client.conf belongs to user 1, who " +
-			"could change it; give it to root",
-		"chmod 0664 $etc/tlsd/client.conf": "/etc/tlsd/client.conf has the mode 0664",
-		"chown 1 $etc/tlsd":                "/etc/tlsd belongs to user 1",
-		"chmod 0777 $etc/tlsd":             "/etc/tlsd has the mode 0777",
-		"chmod 0775 $etc":                  "/etc has the mode 0775",
-		"mkfifo $etc/f; mv $etc/f $etc/tlsd/client.conf": "/etc/tlsd/client.conf is not " +
-			"a regular file",
-		"rm $etc/tlsd/client.conf; mkdir $etc/tlsd/client.conf": "/etc/tlsd/client.conf " +
-			"is not a regular file",
-		"mkdir /run/u; chown 1 /run/u; mv $etc/tlsd/client.conf /run/u/; ln -s " +
-			"/run/u/client.conf $etc/tlsd/client.conf": "/run/u belongs to user 1",
-		"rm $etc/tlsd/client.conf; ln -s client.conf $etc/tlsd/client.conf": "/etc/tlsd/client.conf: Too many levels of symbolic links",
-		"head -c 70000 /dev/zero | tr '\\0' '#' >$etc/tlsd/client.conf":     "/etc/tlsd/client.conf: it is too long",
-		"printf 'autostart\\0= yes' >$etc/tlsd/client.conf":                 "or has a zero byte",
-		"printf '\\n\\nautostrat = yes' >$etc/tlsd/client.conf": "/etc/tlsd/client.conf: " +
-			"line 3: want \"key = value\" with the key socket, autostart or " +
-			"trusted-users",
-		"echo autostart >$etc/tlsd/client.conf":       "line 1: want \"key = value\"",
-		"echo 'autostart = 1' >$etc/tlsd/client.conf": "line 1: autostart: want yes or no",
-		"echo 'socket = run/x' >$etc/tlsd/client.conf": "line 1: socket: want an " +
-			"absolute path",
-		"echo 'socket =' >$etc/tlsd/client.conf":                              "line 1: socket: want an absolute path",
-		"printf 'autostart = yes\\nautostart = no\\n' >$etc/tlsd/client.conf": "line 2: the key is there twice",
-		"echo '= yes' >$etc/tlsd/client.conf":                                 "line 1: want \"key = value\" with the key",
+	const file = "/etc/tlsd/client.conf"
+	for _, c := range []struct{ setup, want string }{
+		{"chown 1 $etc/tlsd/client.conf",
+			file + " belongs to user 1, who could change it; give it to root"},
+		{"chmod 0664 $etc/tlsd/client.conf", file + " has the mode 0664"},
+		{"chown 1 $etc/tlsd", "/etc/tlsd belongs to user 1"},
+		{"chmod 0777 $etc/tlsd", "/etc/tlsd has the mode 0777"},
+		{"chmod 0775 $etc", "/etc has the mode 0775"},
+		{"mkfifo $etc/f; mv $etc/f $etc/tlsd/client.conf",
+			file + " is not a regular file"},
+		{"rm $etc/tlsd/client.conf; mkdir $etc/tlsd/client.conf",
+			file + " is not a regular file"},
+		{"mkdir /run/u; chown 1 /run/u; mv $etc/tlsd/client.conf /run/u/; " +
+			"ln -s /run/u/client.conf $etc/tlsd/client.conf",
+			"/run/u belongs to user 1"},
+		{"rm $etc/tlsd/client.conf; ln -s client.conf $etc/tlsd/client.conf",
+			file + ": Too many levels of symbolic links"},
+		{"head -c 70000 /dev/zero | tr '\\0' '#' >$etc/tlsd/client.conf",
+			file + ": it is too long"},
+		{"printf 'autostart\\0= yes' >$etc/tlsd/client.conf", "or has a zero byte"},
+		{"printf '\\n\\nautostrat = yes' >$etc/tlsd/client.conf", file + ": line 3: want " +
+			"\"key = value\" with the key socket, autostart or trusted-users"},
+		{"echo autostart >$etc/tlsd/client.conf", "line 1: want \"key = value\""},
+		{"echo 'autostart = 1' >$etc/tlsd/client.conf",
+			"line 1: autostart: want yes or no"},
+		{"echo 'socket = run/x' >$etc/tlsd/client.conf",
+			"line 1: socket: want an absolute path"},
+		{"echo 'socket =' >$etc/tlsd/client.conf",
+			"line 1: socket: want an absolute path"},
+		{"printf 'autostart = yes\\nautostart = no\\n' >$etc/tlsd/client.conf",
+			"line 2: the key is there twice"},
+		{"echo '= yes' >$etc/tlsd/client.conf",
+			"line 1: want \"key = value\" with the key"},
 	} {
-		h := machine{"autostart = yes\n", setup, []string{d.env()}}.start(t)
-		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: /", want)
+		h := machine{"autostart = yes\n", c.setup, []string{d.env()}}.start(t)
+		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: /", c.want)
 	}
 	for _, setup := range []string{"mv $etc/tlsd/client.conf $etc/x; ln -s ../x " +
 		"$etc/tlsd/client.conf", "chmod 0600 $etc/tlsd/client.conf", "rm -r $etc/tlsd"} {
@@ -246,8 +253,7 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	for name, change := range map[string]func(dir string) error{
 		"belongs to another user": func(dir string) error { return os.Chmod(dir, 0o777) },
 		"is open to other users": func(dir string) error {
-			return firstError(
-				os.Chown(dir, uid, uid), os.Chmod(dir, 0o770))
+			return firstError(os.Chown(dir, uid, uid), os.Chmod(dir, 0o770))
 		},
 	} {
 		dir := nowhere(t)

@@ -512,9 +512,9 @@ func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
 	read, second := h.start("Read", 1, 10), h.start("Read", 1, 10)
 	write := h.start("WriteZeros", 1, 16<<20)
 	h.untilAThreadWaits()
-	for unread(t, &peer{conn: data}) < 100_000 {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Until(t, "much of the Write has arrived", func() bool {
+		return unread(t, &peer{conn: data}) >= 100_000
+	})
 	closing := h.start("Close", 1)
 	id := p.expect("tls.Close", "[1]")
 	const ended = "handle 1: the handle was closed while the call waited"
@@ -580,9 +580,9 @@ func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 			read := h.start("Read", 1, 10)
 			h.untilAThreadWaits()
 			write := h.start("WriteZeros", 2, 16<<20)
-			for unread(t, &peer{conn: other}) < 100_000 {
-				time.Sleep(time.Millisecond)
-			}
+			testkit.Until(t, "much of the Write has arrived", func() bool {
+				return unread(t, &peer{conn: other}) >= 100_000
+			})
 			lose(p, data)
 			if strings.Contains(name, "another") {
 				h.send("Subject", 1).fails("tls.PeerCertSubject: handle 1: lost: ")
@@ -712,21 +712,13 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 		n, _ := io.Copy(io.Discard, conn)
 		got <- int(n)
 	})
-	h := startHost(t, d.env())
-	h.call("SetCaBundle", ca)
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	for range 30 {
 		h.send("WriteZeros", 1, 50_000).gives(50_000, "")
 	}
 	h.send("exit")
-	select {
-	case n := <-got:
-		if n != 30*50_000 {
-			t.Errorf("%d bytes have arrived", n)
-		}
-	case <-time.After(testkit.Patience):
-		t.Error("the server sees no end")
+	if n := testkit.Receive(t, got, "the server sees the end"); n != 30*50_000 {
+		t.Errorf("%d bytes have arrived, want %d", n, 30*50_000)
 	}
 }
 
@@ -747,21 +739,13 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 		}
 		got <- n
 	})
-	h := startHost(t, d.env())
-	h.call("SetCaBundle", ca)
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	for range writes {
 		h.send("WriteZeros", 1, size).gives(size, "")
 	}
 	h.send("Close", 1).gives(0, "")
-	select {
-	case n := <-got:
-		if n != writes*size {
-			t.Errorf("%d bytes have arrived of %d", n, writes*size)
-		}
-	case <-time.After(testkit.Patience):
-		t.Error("the server sees no end")
+	if n := testkit.Receive(t, got, "the server sees the end"); n != writes*size {
+		t.Errorf("%d bytes have arrived of %d", n, writes*size)
 	}
 }
 
@@ -797,10 +781,7 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 				}
 				got <- o
 			})
-			h := startHost(t, d.env(), mode)
-			h.call("SetCaBundle", ca)
-			h.send("NewClient", "localhost", port).gives(1, "")
-			h.send("Handshake", 1).gives(0, "")
+			h := connected(t, ca, port, d.env(), mode)
 			for range writes {
 				h.send("WriteZeros", 1, size).gives(size, "")
 			}
@@ -808,14 +789,10 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			h.send("exit")
 			<-h.Left
 			close(left)
-			select {
-			case o := <-got:
-				if o.n != writes*size || o.err != io.EOF {
-					t.Errorf("%d bytes have arrived of %d, then %v", o.n,
-						writes*size, o.err)
-				}
-			case <-time.After(testkit.Patience):
-				t.Error("the server sees no end")
+			o := testkit.Receive(t, got, "the server sees the end")
+			if o.n != writes*size || o.err != io.EOF {
+				t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size,
+					o.err)
 			}
 		})
 	}
@@ -837,10 +814,7 @@ func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
 		conn.Handshake()
 		conn.NetConn().Close()
 	})
-	h := startHost(t, d.env())
-	h.call("SetCaBundle", ca)
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	failed := ""
 	for range 1000 {
 		if r := h.call("WriteZeros", 1, 1000); r.N < 0 {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -283,11 +282,7 @@ func TestTheProgramMayExitWhileThreadsWait(t *testing.T) {
 			h.start("Handshake", 2)
 			p.expect("tls.Handshake", "[2,1]")
 			h.send("quit")
-			select {
-			case <-h.Left:
-			case <-time.After(testkit.Patience):
-				t.Fatal("the host does not end")
-			}
+			testkit.Receive(t, h.Left, "the host ends")
 			gets(t, data, "written")
 		})
 	}

@@ -201,8 +201,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 				os.Chmod(dir, 0o750))
 		}, dir + ": is open to other users; its mode must be 0700"},
 		{"link", func() error {
-			return firstError(os.Symlink(shared, dir),
-				os.Lchown(dir, uid, uid))
+			return firstError(os.Symlink(shared, dir), os.Lchown(dir, uid, uid))
 		}, dir + ": is no directory"},
 		{"file", func() error { return os.WriteFile(dir, nil, 0o600) },
 			dir + ": is no directory"},

@@ -266,7 +266,7 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 
 	// A client that leaves before its handshake can be closed, and leaves nothing.
 	before := h.call("status").Text
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	c, err := net.Dial("tcp", testkit.Addr(int(port)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 
 // upgrade is the client of a server that begins in plain text.
 func upgrade(ca *testcert.CA, port int) error {
-	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	c, err := net.Dial("tcp", testkit.Addr(port))
 	if err != nil {
 		return err
 	}

@@ -112,6 +112,16 @@ func echo(t *testing.T) (ca string, port int) {
 	return serving(t, func(conn *tls.Conn) { io.Copy(conn, conn) })
 }
 
+// connected starts a host that has a connection to a server of this CA, as handle 1.
+func connected(t *testing.T, ca string, port int, env ...string) *host {
+	t.Helper()
+	h := startHost(t, env...)
+	h.send("SetCaBundle", ca).gives(0, "")
+	h.send("NewClient", "localhost", port).gives(1, "")
+	h.send("Handshake", 1).gives(0, "")
+	return h
+}
+
 func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
@@ -236,7 +246,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
 	t.Helper()
 	for end := time.Now().Add(testkit.Patience); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
+		conn, err := tls.Dial("tcp", testkit.Addr(port), config)
 		if err == nil {
 			conn.SetDeadline(time.Now().Add(testkit.Patience))
 			t.Cleanup(func() { conn.Close() })
@@ -252,10 +262,7 @@ func TestACloseEndsARealReadAtOnce(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca, port := echo(t)
-	h := startHost(t, d.env())
-	h.send("SetCaBundle", ca).gives(0, "")
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	reads := []*pending{h.start("Read", 1, 10), h.start("Read", 1, 10)}
 	// the Reads are likely to wait by now; the result is the same if they do not
 	h.send("Write", 1, []byte{}).gives(0, "")
@@ -275,10 +282,7 @@ func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 			t.Parallel()
 			d := startTLSD(t)
 			ca, port := echo(t)
-			h := startHost(t, d.env())
-			h.send("SetCaBundle", ca).gives(0, "")
-			h.send("NewClient", "localhost", port).gives(1, "")
-			h.send("Handshake", 1).gives(0, "")
+			h := connected(t, ca, port, d.env())
 			read := h.start("Read", 1, 10)
 			killWorker(t, d, sig)
 			read.fails("tls.Read: handle 1: lost: the worker of this session " + why)
@@ -327,10 +331,7 @@ func TestForkInTheMiddleWithARealTLSD(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca, port := echo(t)
-	h := startHost(t, d.env())
-	h.send("SetCaBundle", ca).gives(0, "")
-	h.send("NewClient", "localhost", port).gives(1, "")
-	h.send("Handshake", 1).gives(0, "")
+	h := connected(t, ca, port, d.env())
 	read := h.start("Read", 1, 100)
 
 	h.send("fork").gives(0, "")

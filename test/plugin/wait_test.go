@@ -338,7 +338,7 @@ func TestOneThreadServesManyRealClients(t *testing.T) {
 
 // echoed is a client that gets back what it says.
 func echoed(t *testing.T, port int, config *tls.Config, word string) {
-	conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
+	conn, err := tls.Dial("tcp", testkit.Addr(port), config)
 	if err != nil {
 		t.Error(err)
 		return

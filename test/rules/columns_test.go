@@ -59,7 +59,8 @@ func TestLinesHaveAtMost100Columns(t *testing.T) {
 	for folder, lines := range long {
 		if n := unfinished[folder]; len(lines) > n {
 			slices.Sort(lines)
-			t.Errorf("%s: %d lines have more than %d columns, and %d are known; some: %s",
+			t.Errorf("%s: %d lines have more than %d columns, and %d are known; "+
+				"some: %s",
 				folder, len(lines), maxColumns, n,
 				strings.Join(lines[:min(len(lines), 10)], " "))
 		}

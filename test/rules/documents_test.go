@@ -26,7 +26,16 @@ var buildPath = regexp.MustCompile(`(^|[^\w./*$}-])/(w` + `ork|r` + `oot|h` + `o
 
 func TestTextsNameNoPathOfTheMachine(t *testing.T) {
 	t.Parallel()
-	for path, text := range texts(t) {
+	for _, folder := range []string{"/w" + "ork/", "/r" + "oot/x", "/h" + "ome/x/"} {
+		if !buildPath.MatchString("cd " + folder) {
+			t.Errorf("%s is not found: this checks too little", folder)
+		}
+	}
+	all := texts(t)
+	if len(all) < 500 {
+		t.Errorf("found %d texts: this checks too little", len(all))
+	}
+	for path, text := range all {
 		for i, line := range bytes.Split(text, []byte("\n")) {
 			if buildPath.Match(line) {
 				t.Errorf("%s:%d: names a path of the machine: %s", path, i+1, line)

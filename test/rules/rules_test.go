@@ -2,7 +2,9 @@
 package rules
 
 import (
+	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,12 +48,19 @@ func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	direct := list(t, "{{.ImportPath}}: {{join .Imports \" \"}}")
 	all := list(t, "{{.ImportPath}}: {{join .Deps \" \"}}")
+	known := slices.Concat(slices.Collect(maps.Keys(all)), slices.Concat(
+		slices.Collect(maps.Values(all))...))
 	for _, rule := range forbidden {
 		imports := all
 		if rule.direct {
 			imports = direct
 		}
 		matched := false
+		if !slices.ContainsFunc(known, func(p string) bool {
+			return strings.HasPrefix(p, rule.mustNot)
+		}) {
+			t.Errorf("there is no package %s: the rule checks nothing", rule.mustNot)
+		}
 		for pkg, paths := range imports {
 			below, ok := strings.CutSuffix(rule.pkg, "/...")
 			if pkg != rule.pkg && !(ok &&

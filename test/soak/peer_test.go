@@ -47,8 +47,7 @@ type peer struct {
 
 func startPeer(t *testing.T, cert *testcert.Cert) *peer {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		cert.Config())
+	l, err := tls.Listen("tcp", "127.0.0.1:0", cert.Config())
 	testkit.Must(t, err)
 	p := &peer{t: t, listener: l, port: l.Addr().(*net.TCPAddr).Port}
 	p.serving.Go(func() {

@@ -187,7 +187,7 @@ func (sc *scene) pair() error {
 		return err
 	}
 	if bad {
-		conn, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		conn, err := net.Dial("tcp", testkit.Addr(port))
 		if err != nil {
 			return err
 		}

@@ -104,8 +104,7 @@ func text(s string) part { return func(*testing.T, *world) []byte { return []byt
 
 func block(label string, der []byte) part {
 	return func(*testing.T, *world) []byte {
-		return pem.EncodeToMemory(&pem.Block{Type: label,
-			Bytes: der})
+		return pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der})
 	}
 }
 
@@ -120,8 +119,7 @@ func parts(all ...part) part {
 
 func edit(p part, old, new string) part {
 	return func(t *testing.T, w *world) []byte {
-		return bytes.ReplaceAll(p(t, w), []byte(old),
-			[]byte(new))
+		return bytes.ReplaceAll(p(t, w), []byte(old), []byte(new))
 	}
 }
 
@@ -169,7 +167,7 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 				err := shake(t, s, w.good)
 				refused(t, err, path+" (CA bundle)")
 				if err != nil && !strings.Contains(err.Error(), b.by) {
-					t.Errorf("%v; want to read %q", err, b.by)
+					t.Errorf("%v; want the text %q", err, b.by)
 				}
 			default:
 				accepts(t, s, w.good)
@@ -202,7 +200,7 @@ func isFileError(t *testing.T, err error, says ...string) {
 	}
 	for _, text := range says {
 		if !strings.Contains(e.Message, text) {
-			t.Errorf("%v; want to read %q", err, text)
+			t.Errorf("%v; want the text %q", err, text)
 		}
 	}
 }
@@ -238,7 +236,7 @@ void main() {
 			if want := "tls.SetCaBundle: " + path; b.refused != "" &&
 				(!bytes.Contains(out, []byte(want)) ||
 					!bytes.Contains(out, []byte(b.refused))) {
-				t.Errorf("%s\nwant to read %q and %q", out, want, b.refused)
+				t.Errorf("%s\nwant the texts %q and %q", out, want, b.refused)
 			}
 		})
 	}

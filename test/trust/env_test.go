@@ -48,8 +48,10 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 			missing + " does not exist, " + bare +
 			" has no certificates named by their hash"},
 		"a directory's name": {dir, bare, false, "tried: " + dir + " is a directory"},
-		"a FIFO":             {fifo, bare, false, "tried: " + fifo + " is not a regular file"},
-		"a file's name":      {missing, w.ca.File, false, w.ca.File + " is not a directory"},
+		"a FIFO": {fifo, bare, false, "tried: " + fifo +
+			" is not a regular file"},
+		"a file's name": {missing, w.ca.File, false, w.ca.File +
+			" is not a directory"},
 		// OpenSSL takes the whole file or nothing of it.
 		"one bad certificate among good ones": {broken, bare, false,
 			"which has no certificates; tried: " + broken +

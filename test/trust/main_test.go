@@ -86,7 +86,7 @@ func refused(t *testing.T, err error, store ...string) {
 	for _, text := range store {
 		if !strings.Contains(e.Data.Verify.Store, text) ||
 			!strings.Contains(e.Message, text) {
-			t.Errorf("%v; want to read %q, as the store", err, text)
+			t.Errorf("%v; want the text %q, as the store", err, text)
 		}
 	}
 }

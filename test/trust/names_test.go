@@ -65,7 +65,7 @@ func says(t *testing.T, what, got string, want ...string) {
 	t.Helper()
 	for _, text := range want {
 		if !strings.Contains(got, text) {
-			t.Errorf("%s: want to read %q in\n%s", what, text, got)
+			t.Errorf("%s: want the text %q in\n%s", what, text, got)
 		}
 	}
 }

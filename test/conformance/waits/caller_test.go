@@ -244,13 +244,7 @@ func (c *caller) notify(method, params string) {
 // answer waits for the answer to a call.
 func (c *caller) answer(id string) answer {
 	c.t.Helper()
-	select {
-	case a := <-c.at(id):
-		return a
-	case <-time.After(testkit.Patience):
-		c.t.Fatalf("no answer to call %s within %v", id, testkit.Patience)
-		return answer{}
-	}
+	return testkit.Receive(c.t, c.at(id), "the answer to call "+id)
 }
 
 // kind is how the call has ended: "ok", or the kind of its error.
@@ -276,12 +270,7 @@ func (c *caller) settle() { c.t.Helper(); c.ok("tls.Backend", "[]") }
 // ended waits for the end of Serve, and checks that nothing of the session is left.
 func (c *caller) ended() {
 	c.t.Helper()
-	select {
-	case <-c.served:
-	case <-time.After(testkit.Patience):
-		c.t.Errorf("the session has not ended within %v", testkit.Patience)
-		return
-	}
+	testkit.Receive(c.t, c.served, "the session ends")
 	if n := c.eng.open.Load(); n != 0 {
 		c.t.Errorf("%d contexts and connections are not freed", n)
 	}
@@ -385,7 +374,7 @@ func (c *caller) server() (port int) {
 func (c *caller) dial(port int, says string) {
 	c.t.Helper()
 	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
-		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		nc, err := net.Dial("tcp", testkit.Addr(port))
 		if err == nil {
 			c.t.Cleanup(func() { nc.Close() })
 			io.WriteString(nc, says)

@@ -111,8 +111,7 @@ var waits = []wait{
 	{method: "tls.Handshake", phase: "behind a NewClient", timeout: connect,
 		begin: func(c *caller) string {
 			c.blackHole()
-			return c.call("tls.Handshake",
-				"[1]")
+			return c.call("tls.Handshake", "[1]")
 		},
 		cancel: "cancelled", close: "cancelled", closed: "handle", flag: "handle",
 		handle: noBound},
@@ -121,8 +120,7 @@ var waits = []wait{
 		begin: func(c *caller) string {
 			c.ready(nil)
 			c.bound(1)
-			return c.call("tls.Read",
-				"[1,100]")
+			return c.call("tls.Read", "[1,100]")
 		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.Read", phase: "half a record", timeout: reading,
@@ -157,8 +155,7 @@ var waits = []wait{
 	{method: "tls.Read", phase: "behind a Handshake", timeout: handshake,
 		begin: func(c *caller) string {
 			c.handshaking("")
-			return c.call("tls.Read",
-				"[1,100]")
+			return c.call("tls.Read", "[1,100]")
 		},
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
@@ -201,8 +198,7 @@ var waits = []wait{
 	{method: "tls.Flush", phase: "a full socket", timeout: writing, drained: true,
 		begin: func(c *caller) string {
 			c.full()
-			return c.call("tls.Flush",
-				fmt.Sprintf("[1,%d]", tooMuch))
+			return c.call("tls.Flush", fmt.Sprintf("[1,%d]", tooMuch))
 		},
 		cancel: "cancelled", close: drains, flag: "timeout", handle: "timeout"},
 	{method: "tls.Shutdown", phase: "a full socket", timeout: writing, drained: true,
@@ -215,8 +211,7 @@ var waits = []wait{
 	{method: "tls.Status", phase: "behind a Handshake", timeout: handshake,
 		begin: func(c *caller) string {
 			c.handshaking("")
-			return c.call("tls.Status",
-				"[1]")
+			return c.call("tls.Status", "[1]")
 		},
 		cancel: "cancelled", close: "cancelled", flag: "state", handle: "state"},
 
@@ -258,8 +253,7 @@ var waits = []wait{
 		begin: func(c *caller) string {
 			c.silent()
 			c.bound(1)
-			return c.call(
-				"tls.ReadPlain", "[1,100]")
+			return c.call("tls.ReadPlain", "[1,100]")
 		},
 		cancel: "cancelled", close: "cancelled", flag: "timeout", handle: "timeout"},
 	{method: "tls.WritePlain", phase: "a full socket", timeout: writing,

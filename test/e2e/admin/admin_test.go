@@ -41,7 +41,7 @@ func TestSessionsAreListed(t *testing.T) {
 		s.Calls != 1 || len(s.Handles) != 2 {
 		t.Errorf("the session is %+v", s)
 	}
-	peer := fmt.Sprintf("127.0.0.1:%d", e.port)
+	peer := testkit.Addr(e.port)
 	if got := s.Handles[0]; got != (admin.Handle{Handle: 1, Kind: "client", State: "ready",
 		Peer: peer, Received: 5, Sent: 5}) {
 		t.Errorf("its handle is %+v", got)

@@ -7,10 +7,8 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"net"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -156,7 +154,7 @@ func serve(t *testing.T, c *client.Client) {
 	accepted := make(chan error, 1)
 	go func() { _, err := c.Accept(t.Context(), ctx, "127.0.0.1", port); accepted <- err }()
 	testd.AwaitListener(t, port)
-	conn, err := tls.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+	conn, err := tls.Dial("tcp", testkit.Addr(port),
 		&tls.Config{RootCAs: cert.Pool(), MaxVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)

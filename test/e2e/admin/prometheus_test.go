@@ -255,8 +255,7 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 		func() bool { return query("count_over_time(tlsd_sessions[1m]) > 1") == 1 })
 
 	for _, expr := range queries(t) {
-		testkit.Until(t, expr+" has an answer",
-			func() bool { return query(expr) > 0 })
+		testkit.Until(t, expr+" has an answer", func() bool { return query(expr) > 0 })
 	}
 	if query("tlsd_no_such_metric") != 0 {
 		t.Error("a metric that there is not has an answer: this checks nothing")

@@ -40,8 +40,7 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 			for line := range strings.Lines(text) {
 				if i := strings.IndexFunc(strings.TrimSuffix(line, "\n"),
 					func(r rune) bool {
-						return r != '\t' &&
-							!unicode.IsGraphic(r)
+						return r != '\t' && !unicode.IsGraphic(r)
 					}); i >= 0 {
 					t.Errorf("a hidden character at %d of %q", i, line)
 				}

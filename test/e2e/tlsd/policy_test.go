@@ -180,7 +180,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		{request(1, "tls.SetCaBundle", caIn), `"result":0`, asked{}},
 		{request(1, "tls.NewClient", "127.0.0.1", recent), `"result":1`, asked{}},
 		{request(1, "tls.SetInsecureSkipVerify", 1, 1), `"kind":"denied"`,
-			asked{"tls.SetInsecureSkipVerify", fmt.Sprint("127.0.0.1:", recent),
+			asked{"tls.SetInsecureSkipVerify", testkit.Addr(recent),
 				"insecure-skip-verify"}},
 		{request(1, "tls.LastError"), "turning off the verification of 127.0.0.1:" +
 			strconv.Itoa(recent) + " is not allowed by the administrator's policy " +
@@ -188,7 +188,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		{request(1, "tls.SetInsecureSkipVerify", 1, 0), `"result":0`, asked{}},
 		{request(1, "tls.Handshake", 1), `"result":0`, asked{}},
 		{request(1, "tls.NewClient", "127.0.0.1", old), `"kind":"denied"`,
-			asked{"tls.NewClient", fmt.Sprint("127.0.0.1:", old), "destinations"}},
+			asked{"tls.NewClient", testkit.Addr(old), "destinations"}},
 		{request(1, "tls.NewClient", "localhost", old), `"result":3`, asked{}},
 		{request(1, "tls.Handshake", 3), `"kind":"denied"`,
 			asked{"tls.Handshake", fmt.Sprint("localhost:", old), "min-tls"}},
@@ -204,7 +204,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		{request(1, "tls.Accept", 8, "127.0.0.2", free), `"kind":"denied"`,
 			asked{"tls.Accept", fmt.Sprint("127.0.0.2:", free), "listen"}},
 		{request(1, "tls.Accept", 8, "127.0.0.1", recent), `"kind":"denied"`,
-			asked{"tls.Accept", fmt.Sprint("127.0.0.1:", recent), "listen"}},
+			asked{"tls.Accept", testkit.Addr(recent), "listen"}},
 		{request(2, "tls.Accept", 8, "127.0.0.1", free) + "\n" +
 			request(1, "tls.CloseServerContext", 8), `"kind":"cancelled"`, asked{}},
 	} {
@@ -259,7 +259,7 @@ func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 		}
 		if l := r.audit(1); len(l) != 1 || l[0].Msg != "insecure-skip-verify" ||
 			l[0].Method != "tls.SetInsecureSkipVerify" ||
-			l[0].Asked != fmt.Sprint("127.0.0.1:", port) || l[0].Session != 1 {
+			l[0].Asked != testkit.Addr(port) || l[0].Session != 1 {
 			t.Errorf("audit lines %+v", l)
 		}
 	}
@@ -334,8 +334,7 @@ func TestPolicyIsByUser(t *testing.T) {
 		ca-folders = ["/"]
 	`, keys), "--allow-uid", "1234,1235")
 	as := func(uid uint32) *syscall.Credential {
-		return &syscall.Credential{Uid: uid,
-			Gid: uid + 1}
+		return &syscall.Credential{Uid: uid, Gid: uid + 1}
 	}
 	for _, tc := range []struct {
 		uid        uint32

@@ -24,7 +24,6 @@ package tlsd
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -43,6 +42,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tlsd/internal/testkit"
+	"tlsd/test/e2e/script"
 )
 
 // binary is the daemon under test.
@@ -96,7 +96,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"run": run, "start": start, "signal": sendSignal, "exits": exits,
+			"run":   script.Run(binary),
+			"start": start, "signal": sendSignal, "exits": exits,
 			"log": awaitLog, "logged": logged,
 			"open": open, "ask": ask, "close": closeSession, "cut": cut, "told": told,
 			"call": call,
@@ -143,30 +144,8 @@ func (w *world) session(ts *testscript.TestScript, name string) *session {
 	return s
 }
 
-// need checks the number of arguments.
-func need(ts *testscript.TestScript, neg bool, args []string, least, most int) {
-	if neg || len(args) < least || len(args) > most {
-		ts.Fatalf("wrong usage")
-	}
-}
-
-func run(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 100)
-	status := 0
-	if err := ts.Exec(binary, args[1:]...); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
-			ts.Fatalf("tlsd: %v", err)
-		}
-		status = exit.ExitCode()
-	}
-	if strconv.Itoa(status) != args[0] {
-		ts.Fatalf("tlsd ends with %d; want %s", status, args[0])
-	}
-}
-
 func start(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 100)
+	script.Need(ts, neg, args, 1, 100)
 	w, name := worldOf(ts), args[0]
 	d := &daemon{log: ts.MkAbs(name + ".log"), ended: make(chan struct{})}
 	log, err := os.Create(d.log)
@@ -199,7 +178,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func sendSignal(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, 2)
+	script.Need(ts, neg, args, 2, 2)
 	sig := unix.SignalNum("SIG" + args[1])
 	pid, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -212,13 +191,9 @@ func sendSignal(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, 2)
+	script.Need(ts, neg, args, 2, 2)
 	d := worldOf(ts).daemon(ts, args[0])
-	select {
-	case <-d.ended:
-	case <-time.After(testkit.Patience):
-		ts.Fatalf("%s does not end", args[0])
-	}
+	testkit.Receive(ts, d.ended, args[0]+" ends")
 	state := d.cmd.ProcessState
 	got := strconv.Itoa(state.ExitCode())
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
@@ -244,7 +219,7 @@ func (d *daemon) find(ts *testscript.TestScript, pattern string) []string {
 }
 
 func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, 3)
+	script.Need(ts, neg, args, 2, 3)
 	d := worldOf(ts).daemon(ts, args[0])
 	var found []string
 	testkit.Until(ts, "in the log of "+args[0]+": "+args[1], func() bool {
@@ -260,7 +235,7 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func logged(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, false, args, 2, 2)
+	script.Need(ts, false, args, 2, 2)
 	found := worldOf(ts).daemon(ts, args[0]).find(ts, args[1])
 	if (found != nil) == neg {
 		ts.Fatalf("in the log of %s: %q", args[0], found)
@@ -276,12 +251,12 @@ func dial(ts *testscript.TestScript) *session {
 }
 
 func open(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 1)
+	script.Need(ts, neg, args, 1, 1)
 	worldOf(ts).sessions[args[0]] = dial(ts)
 }
 
 func ask(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 3, 3)
+	script.Need(ts, neg, args, 3, 3)
 	s := worldOf(ts).session(ts, args[0])
 	s.last++
 	_, err := fmt.Fprintf(s, `{"jsonrpc":"2.0","id":%d,"method":%q}`+"\n", s.last, args[1])
@@ -295,12 +270,12 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func closeSession(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 1)
+	script.Need(ts, neg, args, 1, 1)
 	ts.Check(worldOf(ts).session(ts, args[0]).Close())
 }
 
 func cut(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 1)
+	script.Need(ts, neg, args, 1, 1)
 	rest, err := io.ReadAll(worldOf(ts).session(ts, args[0]).in)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() || len(rest) > 0 {
 		ts.Fatalf("session %s is not cut: %q, %v", args[0], rest, err)
@@ -308,7 +283,7 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func told(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, 2)
+	script.Need(ts, neg, args, 2, 2)
 	rest, err := io.ReadAll(worldOf(ts).session(ts, args[0]).in)
 	ok, bad := regexp.Match(args[1], rest)
 	ts.Check(bad)
@@ -318,7 +293,7 @@ func told(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func call(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 100)
+	script.Need(ts, neg, args, 1, 100)
 	s := dial(ts)
 	// The daemon may close the connection before it reads the lines of a refused caller. Only
 	// its message counts.
@@ -334,7 +309,7 @@ func call(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func mode(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, 2)
+	script.Need(ts, neg, args, 2, 2)
 	info, err := os.Lstat(args[0])
 	ts.Check(err)
 	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] ||
@@ -344,7 +319,7 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func gone(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 1)
+	script.Need(ts, neg, args, 1, 1)
 	var pids []int
 	for _, field := range strings.Fields(args[0]) {
 		if pid, err := strconv.Atoi(field); err == nil {
@@ -367,7 +342,7 @@ func runs(pid int) bool {
 }
 
 func children(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 2, 3)
+	script.Need(ts, neg, args, 2, 3)
 	pid := worldOf(ts).daemon(ts, args[0]).cmd.Process.Pid
 	var found []string
 	testkit.Until(ts, fmt.Sprintf("%s has %s children", args[0], args[1]), func() bool {

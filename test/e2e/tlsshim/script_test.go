@@ -17,11 +17,9 @@ package tlsshim
 import (
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -34,6 +32,7 @@ import (
 	"tlsd/internal/testcert"
 	"tlsd/internal/testd"
 	"tlsd/internal/testkit"
+	"tlsd/test/e2e/script"
 )
 
 func TestMain(m *testing.M) { testd.Main(m) }
@@ -51,7 +50,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"run": run, "daemon": daemon, "echo": echo, "json": jsonValue,
+			"run": script.Run("tlsshim"), "daemon": daemon, "echo": echo,
+			"json":     jsonValue,
 			"findings": findings,
 		},
 	})
@@ -61,29 +61,8 @@ type tbKey struct{}
 
 func tbOf(ts *testscript.TestScript) testing.TB { return ts.Value(tbKey{}).(testing.TB) }
 
-func need(ts *testscript.TestScript, neg bool, args []string, least, most int) {
-	if neg || len(args) < least || len(args) > most {
-		ts.Fatalf("wrong usage")
-	}
-}
-
-func run(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 1, 100)
-	status := 0
-	if err := ts.Exec("tlsshim", args[1:]...); err != nil {
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
-			ts.Fatalf("tlsshim: %v", err)
-		}
-		status = exit.ExitCode()
-	}
-	if strconv.Itoa(status) != args[0] {
-		ts.Fatalf("tlsshim ends with %d; want %s", status, args[0])
-	}
-}
-
 func daemon(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 0, 100)
+	script.Need(ts, neg, args, 0, 100)
 	var o testd.Options
 	for _, arg := range args {
 		if strings.HasPrefix(arg, "-") {
@@ -96,7 +75,7 @@ func daemon(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func echo(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 0, 0)
+	script.Need(ts, neg, args, 0, 0)
 	s := startEcho(tbOf(ts))
 	ts.Setenv("ECHO_PORT", strconv.Itoa(s.port))
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), s.ca.PEM(), 0o644))
@@ -125,7 +104,7 @@ func startEcho(tb testing.TB) *echoServer {
 }
 
 func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 3, 3)
+	script.Need(ts, neg, args, 3, 3)
 	lines := strings.Split(strings.TrimSuffix(ts.ReadFile("stdout"), "\n"), "\n")
 	n, err := strconv.Atoi(args[0])
 	if err != nil || n < 1 || n > len(lines) {
@@ -147,7 +126,7 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func findings(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, neg, args, 3, 3)
+	script.Need(ts, neg, args, 3, 3)
 	type finding struct{ Check, Status, Text, Mend string }
 	var r struct {
 		Usable   *bool

@@ -80,8 +80,7 @@ func TestAServerIsMadeOfCalls(t *testing.T) {
 	}
 	testd.AwaitListener(t, port)
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
-		net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		&tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
+		testkit.Addr(port), &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +184,8 @@ func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 				cmd, stdout, stderr := shim(t, d.Socket, args...)
 				if tt.uid != 0 {
 					cmd.SysProcAttr = &syscall.SysProcAttr{
-						Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
+						Credential: &syscall.Credential{Uid: tt.uid,
+							Gid: tt.uid}}
 				}
 				if err := cmd.Run(); cmd.ProcessState == nil {
 					t.Fatal(err)

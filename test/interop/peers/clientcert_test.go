@@ -10,9 +10,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Foreign clients are known by their certificates. Those without a good one are refused.
+// Our server knows foreign clients by their certificates. It refuses clients without a good one.
 
-// clientCerts are certificates of clients, of which a server trusts those of ca.
+// clientCerts are certificates of clients. A server trusts the certificates of ca.
 func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 	t.Helper()
 	leaf := testcert.Leaf{CN: "a client"}
@@ -27,8 +27,8 @@ func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 	}
 }
 
-// Programs come with certificates to our server. What it says of them is what OpenSSL has found;
-// one that does not verify always ends the handshake.
+// Programs with certificates connect to our server. The server's error is what OpenSSL has found. A
+// certificate that does not verify always ends the handshake.
 func TestCertificatesOfForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -41,14 +41,16 @@ func TestCertificatesOfForeignClients(t *testing.T) {
 					t.Parallel()
 					need(t, v.tool)
 					m := newMine(t, d)
-					ctx, port := m.context(w.certs["ECDSA"], "client-ca", w.ca.File, "client-cert", mode)
+					ctx, port := m.context(w.certs["ECDSA"], "client-ca",
+						w.ca.File, "client-cert", mode)
 					come := make(chan error, 1)
 					go func() { come <- m.receive(ctx, mode, which) }()
 					printed, left := v.visit(port, "localhost", w.ca.File, cert)
 					testkit.Must(t, <-come)
 					got := strings.HasSuffix(printed, ourPage) && left == nil
 					if want := accepts(mode, which); got != want {
-						t.Errorf("it has got the page: %v, want %v: %q, %v", got, want, printed, left)
+						t.Errorf("it has got the page: %v, want %v: %q, %v",
+							got, want, printed, left)
 					}
 				})
 			}
@@ -67,7 +69,7 @@ func accepts(mode, which string) bool {
 	return true
 }
 
-// receive takes one client, as it should be.
+// receive accepts one client, and checks that this ends as it must.
 func (m mine) receive(ctx client.Handle, mode, which string) error {
 	h, err := m.Accept(m.ctx, ctx, "", 0)
 	if accepts(mode, which) {
@@ -83,7 +85,8 @@ func (m mine) receive(ctx client.Handle, mode, which string) error {
 	}
 	switch which {
 	case "expired":
-		failed(m.t, err, client.KindVerify, "certificate has expired (10) at depth 0, subject /CN=a client")
+		failed(m.t, err, client.KindVerify, "certificate has expired (10) at depth 0, "+
+			"subject /CN=a client")
 	case "of another CA":
 		failed(m.t, err, client.KindVerify, "subject /CN=a client; trust store: ")
 	default:

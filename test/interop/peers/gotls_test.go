@@ -33,7 +33,8 @@ func (cryptoTLS) config(t *testing.T, s setting) *tls.Config {
 	if !pool.AppendCertsFromPEM(pem) {
 		t.Fatalf("%s has no certificates", s.ca)
 	}
-	cfg := &tls.Config{ServerName: "localhost", RootCAs: pool, ClientCAs: pool, MinVersion: s.version, MaxVersion: s.version}
+	cfg := &tls.Config{ServerName: "localhost", RootCAs: pool, ClientCAs: pool,
+		MinVersion: s.version, MaxVersion: s.version}
 	if s.cert != nil {
 		cfg.Certificates = []tls.Certificate{s.cert.TLS()}
 	}
@@ -41,7 +42,8 @@ func (cryptoTLS) config(t *testing.T, s setting) *tls.Config {
 		cfg.CurvePreferences = []tls.CurveID{tls.CurveP384}
 	}
 	cfg.ClientAuth = map[string]tls.ClientAuthType{
-		"": tls.NoClientCert, "optional": tls.VerifyClientCertIfGiven, "required": tls.RequireAndVerifyClientCert,
+		"": tls.NoClientCert, "optional": tls.VerifyClientCertIfGiven,
+		"required": tls.RequireAndVerifyClientCert,
 	}[s.ask]
 	if s.resume {
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(1)
@@ -64,7 +66,7 @@ func (g cryptoTLS) client(t *testing.T, port int, s setting) talk {
 
 func (cryptoTLS) begin(t *testing.T, port int, cfg *tls.Config, s setting) *goTalk {
 	t.Helper()
-	nc, err := net.DialTimeout("tcp", at(port), testkit.Patience)
+	nc, err := net.DialTimeout("tcp", testkit.Addr(port), testkit.Patience)
 	testkit.Must(t, err)
 	g := newGoTalk(t, s)
 	g.shake(nc, tls.Client(nc, cfg))
@@ -73,7 +75,7 @@ func (cryptoTLS) begin(t *testing.T, port int, cfg *tls.Config, s setting) *goTa
 
 func (g cryptoTLS) server(t *testing.T, port int, s setting) talk {
 	t.Helper()
-	l, err := net.Listen("tcp", at(port))
+	l, err := net.Listen("tcp", testkit.Addr(port))
 	testkit.Must(t, err)
 	l.(*net.TCPListener).SetDeadline(time.Now().Add(testkit.Patience))
 	cfg, talk := g.config(t, s), newGoTalk(t, s)
@@ -152,8 +154,8 @@ func (g *goTalk) end() error {
 	return g.conn.Close()
 }
 
-// curl sends what it has as the body of a request, and gets the answer's. It is no pipe: exchange
-// knows it.
+// curl sends its data as the body of a request, and gets data as the body of the answer. It has no
+// pipe, so exchange treats it by itself.
 type curl struct{}
 
 func (curl) String() string { return "curl" }
@@ -163,19 +165,21 @@ func (curl) client(t *testing.T, port int, s setting) talk {
 	t.Helper()
 	c := &curlTalk{dir: t.TempDir()}
 	url := "https://localhost:" + strconv.Itoa(port) + "/"
-	c.args = []string{"--silent", "--show-error", "--fail", "--ipv4", "--max-time", strconv.Itoa(int(testkit.Patience.Seconds())), "--cacert", s.ca,
+	c.args = []string{"--silent", "--show-error", "--fail", "--ipv4", "--max-time",
+		strconv.Itoa(int(testkit.Patience.Seconds())), "--cacert", s.ca,
 		"--tlsv" + s.name(), "--tls-max", s.name(), "--http1.1", "--header", "Expect:"}
 	if s.resume {
 		c.args = append(c.args, url, "--output", "/dev/null")
 	}
-	c.args = append(c.args, url, "--data-binary", "@"+filepath.Join(c.dir, "request"), "--output", filepath.Join(c.dir, "answer"))
+	c.args = append(c.args, url, "--data-binary", "@"+filepath.Join(c.dir, "request"),
+		"--output", filepath.Join(c.dir, "answer"))
 	testkit.Must(t, os.WriteFile(filepath.Join(c.dir, "request"), lines(curlSeed, curlSize),
 		0o600))
 	c.process = start(t, "curl", c.args...)
 	return c
 }
 
-// A curl sends what is decided before it connects.
+// A curl sends data that it knows before it connects.
 const (
 	curlSeed = 9
 	curlSize = bulk
@@ -192,14 +196,15 @@ type curlTalk struct {
 	args []string
 }
 
-// serve is the exchange with a curl: its request is read, and answered.
+// serve reads the request of a curl, and answers it.
 func (c *curlTalk) serve(us *ours.Stream, answer []byte) error {
 	request, err := readRequest(us)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(request, lines(curlSeed, curlSize)) {
-		return fmt.Errorf("curl's request has %d bytes that are not what it was to send", len(request))
+		return fmt.Errorf("curl's request has %d bytes that are not what it was to send",
+			len(request))
 	}
 	if err := respond(us, answer); err != nil {
 		return err

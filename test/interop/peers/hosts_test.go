@@ -11,15 +11,15 @@ import (
 
 // Foreign clients find virtual hosts by their names.
 
-// virtualHosts are names that clients ask for, and whether the server has a certificate with that
-// name. The default certificate has those for which there is no other, so that no other will do.
+// virtualHosts are names that clients ask for. The value is true if the server has a certificate
+// with the name. For another name the server shows its default certificate, which has other names.
 var virtualHosts = map[string]bool{
 	"default.test": true, "one.test": true, "ONE.test": true,
 	"www.two.test": true, "two.test": true, "a.b.two.test": true,
 	"other.test": false, // it gets the default, too, which has another name
 }
 
-// Programs get the certificate of the host that they ask for, and verify it themselves.
+// Programs get the certificate of the host for which they ask, and verify it themselves.
 func TestForeignClientsFindVirtualHosts(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
@@ -36,7 +36,8 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 				need(t, v.tool)
 				m := newMine(t, d)
 				ctx, port := m.context(own)
-				for name, c := range map[string]*testcert.Cert{"one.test": one, "*.two.test": two} {
+				for name, c := range map[string]*testcert.Cert{"one.test": one,
+					"*.two.test": two} {
 					testkit.Must(t, m.SetCertificate(m.ctx, ctx, name,
 						c.CertFile, c.KeyFile))
 				}
@@ -44,8 +45,10 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 				go func() {
 					h, err := m.Accept(m.ctx, ctx, "", 0)
 					if err == nil {
-						if got := m.fact(h, "server-name"); !strings.EqualFold(got, host) {
-							t.Errorf("the server was asked for %q, want %q", got, host)
+						asked := m.fact(h, "server-name")
+						if !strings.EqualFold(asked, host) {
+							t.Errorf("the server was asked for %q, "+
+								"want %q", asked, host)
 						}
 						err = m.answer(h)
 					}
@@ -53,12 +56,15 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 				}()
 				printed, left := v.visit(port, host, ca.File, nil)
 				err := <-come
-				if got := strings.HasSuffix(printed, ourPage) && left == nil; got != found {
-					t.Errorf("it has got the page: %v, want %v: %q, %v", got, found, printed, left)
+				got := strings.HasSuffix(printed, ourPage) && left == nil
+				if got != found {
+					t.Errorf("it has got the page: %v, want %v: %q, %v", got,
+						found, printed, left)
 				}
 				if found {
 					testkit.Must(t, err)
-				} else if err == nil { // it has ended the connection, or the handshake
+				} else if err == nil {
+					// The client must end the connection or the handshake.
 					t.Error("it takes a certificate of another name")
 				}
 			})

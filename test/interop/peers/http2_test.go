@@ -19,11 +19,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// HTTP/2 needs that both sides agree on it in the handshake (RFC 9113 section 3.2). TLS is tlsd's
-// here; what moves over it is net/http's, which is told to begin with HTTP/2, or finds out, on a
-// connection that is plain to it.
+// Both sides must agree on HTTP/2 in the handshake (RFC 9113 section 3.2). tlsd does TLS, and
+// net/http does HTTP over a connection that is plain to it. net/http is told to begin with HTTP/2,
+// or finds out by itself.
 
-// A listening is a server context as net/http wants it.
+// A listening is a server context in the form that net/http wants.
 type listening struct {
 	mine
 	ctx    client.Handle
@@ -55,9 +55,12 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 		protocol   string // of the request
 	}{
 		{"curl, HTTP/2", "h2,http/1.1", "curl", []string{"--http2"}, "h2", "HTTP/2.0"},
-		{"curl, HTTP/2 behind HTTP/1.1", "http/1.1,h2", "curl", []string{"--http2"}, "http/1.1", "HTTP/1.1"},
-		{"curl, HTTP/1.1", "h2,http/1.1", "curl", []string{"--http1.1"}, "http/1.1", "HTTP/1.1"},
-		{"curl, none", "h2,http/1.1", "curl", []string{"--http1.1", "--no-alpn"}, "", "HTTP/1.1"},
+		{"curl, HTTP/2 behind HTTP/1.1", "http/1.1,h2", "curl", []string{"--http2"},
+			"http/1.1", "HTTP/1.1"},
+		{"curl, HTTP/1.1", "h2,http/1.1", "curl", []string{"--http1.1"}, "http/1.1",
+			"HTTP/1.1"},
+		{"curl, none", "h2,http/1.1", "curl", []string{"--http1.1", "--no-alpn"}, "",
+			"HTTP/1.1"},
 		{"nghttp", "h2,http/1.1", "nghttp", nil, "h2", "HTTP/2.0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -66,8 +69,12 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 			m := newMine(t, d)
 			ctx, port := m.context(w.certs["ECDSA"], "alpn", c.ours)
 			l := listening{m, ctx, make(chan string, 1)}
-			server := &http.Server{Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(
-				func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Proto, ourPage) })}
+			page := func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprintf(w, "%s %s", r.Proto, ourPage)
+			}
+			server := &http.Server{Protocols: new(http.Protocols),
+				ErrorLog: log.New(io.Discard, "", 0),
+				Handler:  http.HandlerFunc(page)}
 			server.Protocols.SetHTTP1(true)
 			server.Protocols.SetUnencryptedHTTP2(true)
 			served := make(chan error, 1)
@@ -75,7 +82,8 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 
 			args := append(c.args, fmt.Sprintf("https://localhost:%d/", port))
 			if c.tool == "curl" {
-				args = append(args, "--silent", "--show-error", "--noproxy", "*", "--ipv4", "--cacert", w.ca.File)
+				args = append(args, "--silent", "--show-error", "--noproxy", "*",
+					"--ipv4", "--cacert", w.ca.File)
 			}
 			printed, err := runTool("", c.tool, args...)
 			testkit.Must(t, err)
@@ -93,17 +101,18 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 	}
 }
 
-// Without a protocol in common the handshake ends with an alert of its own, and both sides are
-// told.
+// Without a common protocol the handshake ends with an alert. Both sides report it.
 func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	m := newMine(t, testd.Start(t))
 	ctx, port := m.context(w.certs["ECDSA"], "alpn", "imap,pop3")
 	for _, c := range []struct{ tool, says string }{
-		{"openssl s_client -alpn h2,http/1.1 -connect " + at(port), "alert number 120"},
+		{"openssl s_client -alpn h2,http/1.1 -connect " + testkit.Addr(port),
+			"alert number 120"},
 		{"curl --http2 --silent --show-error --noproxy * --ipv4 --cacert " + w.ca.File + " https://localhost:" + strconv.Itoa(port), "no application protocol"},
-		{"gnutls-cli --alpn=h2 --x509cafile=" + w.ca.File + " --port=" + strconv.Itoa(port) + " localhost", "No supported application protocol"},
+		{"gnutls-cli --alpn=h2 --x509cafile=" + w.ca.File + " --port=" +
+			strconv.Itoa(port) + " localhost", "No supported application protocol"},
 		{"nghttp https://localhost:" + strconv.Itoa(port), ""}, // it says nothing of it
 	} {
 		words := strings.Fields(c.tool)
@@ -119,7 +128,7 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 			said = strings.ReplaceAll(said, "reason(1120)", "no application protocol")
 			if c.says != "" && (left == nil ||
 				!strings.Contains(strings.ToLower(said), strings.ToLower(c.says))) {
-				t.Errorf("%v, printed %q; want to read %q", left, printed, c.says)
+				t.Errorf("%v, printed %q; want the text %q", left, printed, c.says)
 			}
 		})
 	}
@@ -133,29 +142,31 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 	text := lines(7, bulk)
 	testkit.Must(t, os.WriteFile(filepath.Join(folder, "file.txt"), text, 0o644))
 	port, cert := testkit.Port(t), w.certs["RSA"]
-	server := start(t, "nghttpd", "--address=127.0.0.1", "--htdocs="+folder, strconv.Itoa(port), cert.KeyFile, cert.CertFile)
+	server := start(t, "nghttpd", "--address=127.0.0.1", "--htdocs="+folder, strconv.Itoa(port),
+		cert.KeyFile, cert.CertFile)
 	go io.Copy(io.Discard, server.out)
 	testd.AwaitListener(t, port)
 	m := newMine(t, testd.Start(t))
 	testkit.Must(t, m.SetCaBundle(m.ctx, w.ca.File))
 
 	dials := 0
-	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		dials++
-		h, err := m.NewClient(ctx, "localhost", port)
-		if err != nil {
-			return nil, err
-		}
-		if err := m.SetOption(ctx, h, "alpn", "h2,http/1.1"); err != nil {
-			return nil, err
-		}
-		c, err := m.HandshakeConn(ctx, h)
-		if err != nil {
-			return nil, err
-		}
-		m.wants(h, "alpn", "h2", "version", "TLSv1.3", "verified", "1")
-		return c, nil
-	}}
+	transport := &http.Transport{Protocols: new(http.Protocols),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			dials++
+			h, err := m.NewClient(ctx, "localhost", port)
+			if err != nil {
+				return nil, err
+			}
+			if err := m.SetOption(ctx, h, "alpn", "h2,http/1.1"); err != nil {
+				return nil, err
+			}
+			c, err := m.HandshakeConn(ctx, h)
+			if err != nil {
+				return nil, err
+			}
+			m.wants(h, "alpn", "h2", "version", "TLSv1.3", "verified", "1")
+			return c, nil
+		}}
 	transport.Protocols.SetUnencryptedHTTP2(true) // to it the connection is plain
 	defer transport.CloseIdleConnections()
 	for range 3 {
@@ -164,15 +175,17 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 		got, err := io.ReadAll(answer.Body)
 		answer.Body.Close()
 		testkit.Must(t, err)
-		if answer.Proto != "HTTP/2.0" || string(got) != string(text) || !strings.HasPrefix(answer.Header.Get("Server"), "nghttpd") {
-			t.Errorf("%s, %d bytes from %s", answer.Proto, len(got), answer.Header.Get("Server"))
+		if answer.Proto != "HTTP/2.0" || string(got) != string(text) ||
+			!strings.HasPrefix(answer.Header.Get("Server"), "nghttpd") {
+			t.Errorf("%s, %d bytes from %s", answer.Proto, len(got),
+				answer.Header.Get("Server"))
 		}
 	}
 	if dials != 1 {
 		t.Errorf("%d connections for three requests; HTTP/2 needs one", dials)
 	}
 
-	// A server that knows nothing of what the client offers says nothing: the client decides.
+	// A server that supports none of the client's protocols names none. The client decides.
 	h := m.dial(port, "alpn", "imap")
 	testkit.Must(t, m.Handshake(m.ctx, h))
 	m.wants(h, "alpn", "")

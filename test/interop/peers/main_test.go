@@ -30,13 +30,15 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
 	leaf := func(k testcert.KeyType) testcert.Leaf {
-		return testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}, Key: k}
+		return testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+			IPs: []string{"127.0.0.1"}, Key: k}
 	}
 	return &world{ca, map[string]*testcert.Cert{
 		"RSA":     ca.Issue(t, leaf(testcert.RSA)),
 		"ECDSA":   ca.Issue(t, leaf(testcert.ECDSA)),
 		"Ed25519": ca.Issue(t, leaf(testcert.Ed25519)),
 		// The server's own, and two between it and the root.
-		chainOfThree: ca.Intermediate(t, "Upper").Intermediate(t, "Lower").Issue(t, leaf(testcert.ECDSA)),
+		chainOfThree: ca.Intermediate(t, "Upper").Intermediate(t, "Lower").Issue(t,
+			leaf(testcert.ECDSA)),
 	}}
 }

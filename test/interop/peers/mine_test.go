@@ -19,7 +19,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// What a handshake agrees on is tried with programs that come, ask for a page, and go.
+// Programs that ask for a page show what a handshake agrees on.
 
 // mine is our side: a session of a daemon, by rpc/client.
 type mine struct {
@@ -33,8 +33,8 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 	return mine{d.Dial(t), t, testkit.Bounded(t)}
 }
 
-// context makes a server context that listens on a free port of 127.0.0.1, with options and their
-// values.
+// context makes a server context that listens on a free port of 127.0.0.1. The options are names,
+// each with its value.
 func (m mine) context(cert *testcert.Cert, options ...string) (ctx client.Handle, port int) {
 	m.t.Helper()
 	ctx, err := m.NewServerContext(m.ctx, cert.CertFile, cert.KeyFile)
@@ -68,7 +68,7 @@ func (m mine) fact(h client.Handle, name string) string {
 	return text
 }
 
-// wants checks facts: a name, the text, a name, …
+// wants checks facts. The arguments are names, each with its text.
 func (m mine) wants(h client.Handle, facts ...string) {
 	m.t.Helper()
 	for i := 0; i < len(facts); i += 2 {
@@ -83,7 +83,7 @@ func failed(t *testing.T, err error, kind client.Kind, says string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != kind || !strings.Contains(e.Message, says) {
-		t.Errorf("%v; want kind %s, and to read %q", err, kind, says)
+		t.Errorf("%v; want kind %s, with %q", err, kind, says)
 	}
 }
 
@@ -101,7 +101,8 @@ func (m mine) answer(h client.Handle) error {
 		}
 		got += string(data)
 	}
-	if _, err := m.Write(m.ctx, h, []byte("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"+ourPage)); err != nil {
+	const head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+	if _, err := m.Write(m.ctx, h, []byte(head+ourPage)); err != nil {
 		return err
 	}
 	return m.CloseConn(m.ctx, h)
@@ -112,12 +113,14 @@ type visitor struct {
 	name string
 	tool string
 	args func(port int, host, ca string, cert *testcert.Cert) []string // cert may be nil
-	asks bool                                                          // it must be told what to ask
+	// it must be told what to ask
+	asks bool
 }
 
 var visitors = []visitor{
 	{"curl", "curl", func(port int, host, ca string, cert *testcert.Cert) []string {
-		args := []string{"--silent", "--show-error", "--fail", "--noproxy", "*", "--cacert", ca,
+		args := []string{"--silent", "--show-error", "--fail", "--noproxy", "*", "--cacert",
+			ca,
 			"--resolve", fmt.Sprintf("%s:%d:127.0.0.1", host, port), fmt.Sprintf("https://%s:%d/", host, port)}
 		if cert != nil {
 			args = append(args, "--cert", cert.CertFile, "--key", cert.KeyFile)
@@ -125,22 +128,27 @@ var visitors = []visitor{
 		return args
 	}, false},
 	{"openssl", "openssl", func(port int, host, ca string, cert *testcert.Cert) []string {
-		args := []string{"s_client", "-quiet", "-connect", at(port), "-servername", host, "-CAfile", ca, "-verify_return_error", "-verify_hostname", host}
+		args := []string{"s_client", "-quiet", "-connect", testkit.Addr(port),
+			"-servername", host,
+			"-CAfile", ca, "-verify_return_error", "-verify_hostname", host}
 		if cert != nil {
-			args = append(args, "-cert", cert.CertFile, "-cert_chain", cert.CertFile, "-key", cert.KeyFile)
+			args = append(args, "-cert", cert.CertFile, "-cert_chain", cert.CertFile,
+				"-key", cert.KeyFile)
 		}
 		return args
 	}, true},
 	{"GnuTLS", "gnutls-cli", func(port int, host, ca string, cert *testcert.Cert) []string {
-		args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=" + host, "--verify-hostname=" + host, "--x509cafile=" + ca, "--logfile=/dev/stderr"}
+		args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=" + host,
+			"--verify-hostname=" + host, "--x509cafile=" + ca, "--logfile=/dev/stderr"}
 		if cert != nil {
-			args = append(args, "--x509certfile="+cert.CertFile, "--x509keyfile="+cert.KeyFile)
+			args = append(args, "--x509certfile="+cert.CertFile,
+				"--x509keyfile="+cert.KeyFile)
 		}
 		return append(args, "127.0.0.1")
 	}, true},
 }
 
-// visit gives what the program has printed, and why it has failed.
+// visit gives the output of the program, and why it has failed.
 func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, error) {
 	question := ""
 	if v.asks {
@@ -149,8 +157,8 @@ func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, 
 	return runTool(question, v.tool, v.args(port, host, ca, cert)...)
 }
 
-// runTool runs a program to its end. Its input stays open for as long. The error has what it has
-// said.
+// runTool runs a program to its end. Its input stays open until then. The error has the program's
+// output.
 func runTool(input, name string, args ...string) (printed string, err error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}
@@ -179,7 +187,8 @@ func runTool(input, name string, args ...string) (printed string, err error) {
 		ended = fmt.Errorf("it had not ended within %v", testkit.Patience)
 	}
 	if ended != nil {
-		return stdout.String(), fmt.Errorf("%s %q: %w\n%s", name, args, ended, stderr.String())
+		return stdout.String(), fmt.Errorf("%s %q: %w\n%s", name, args, ended,
+			stderr.String())
 	}
 	return stdout.String(), nil
 }

@@ -27,16 +27,18 @@ type peer interface {
 	server(t *testing.T, port int, s setting) talk
 }
 
-// A setting is how a peer shall be.
+// A setting says how a peer must behave.
 type setting struct {
 	version uint16
 	ca      string         // whom it trusts
 	cert    *testcert.Cert // of a server
 	group   string         // the only one of a server: "" or "P-384"
-	ask     string         // what a server asks of its clients: "", "optional" or "required" certificates
-	most    int            // bytes of each of its writes; 0: what it likes
-	command bool           // it will be told to do what does not come by itself
-	resume  bool           // a client: it comes twice, the second time with the ticket of the first
+	// what a server asks of its clients: "", "optional" or "required" certificates
+	ask     string
+	most    int  // bytes of each of its writes; 0: what it likes
+	command bool // it will be told to do what does not come by itself
+	// a client: it comes twice, the second time with the ticket of the first
+	resume bool
 }
 
 func (s setting) name() string {
@@ -46,15 +48,15 @@ func (s setting) name() string {
 	return "1.3"
 }
 
-// A talk is a peer's end of a connection. It is to be written to and read from when ours has done
-// its handshake.
+// A talk is a peer's end of a connection. The test reads and writes it when our side has done its
+// handshake.
 type talk interface {
 	io.ReadWriter
 	closeWrite() error
 	end() error // ends it, and waits until nothing is left of it
 }
 
-// An echo is a talk that sends back what it gets; it is neither read nor written.
+// An echo is a talk that sends its input back. The test neither reads nor writes it.
 type echo interface{ echoes() }
 
 // A command is what a peer can be told.
@@ -65,13 +67,11 @@ const (
 	renegotiate command = "renegotiation"
 )
 
-// A commander can be told to do something. Its output may have more than what it has received from
-// then on.
+// A commander can be told to do something. From then on its output may have more than the data that
+// it has received.
 type commander interface {
 	order(command, *ours.Stream) error
 }
-
-func at(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
 // openssl is OpenSSL's command line.
 type openssl struct{}
@@ -82,8 +82,9 @@ func (openssl) tool() string   { return "openssl" }
 var opensslVersions = map[uint16]string{tls.VersionTLS12: "-tls1_2", tls.VersionTLS13: "-tls1_3"}
 
 func (openssl) client(t *testing.T, port int, s setting) talk {
-	args := []string{"s_client", "-connect", at(port), "-brief", "-no_ign_eof", opensslVersions[s.version],
-		"-servername", "localhost", "-CAfile", s.ca, "-verify_return_error", "-verify_hostname", "localhost"}
+	args := []string{"s_client", "-connect", testkit.Addr(port), "-brief", "-no_ign_eof",
+		opensslVersions[s.version], "-servername", "localhost", "-CAfile", s.ca,
+		"-verify_return_error", "-verify_hostname", "localhost"}
 	if !s.command {
 		args = append(args, "-nocommands")
 	}
@@ -95,8 +96,8 @@ func (openssl) client(t *testing.T, port int, s setting) talk {
 	return opensslTalk{start(t, "openssl", args...)}
 }
 
-// visit makes the first connection of a client that comes twice: it says something, as clients do,
-// and reads to the end.
+// visit makes the first connection of a client that connects twice. The client sends something and
+// reads to the end.
 func visit(t *testing.T, p *process) {
 	t.Helper()
 	_, err := p.Write([]byte("ticket"))
@@ -107,8 +108,9 @@ func visit(t *testing.T, p *process) {
 }
 
 func (openssl) server(t *testing.T, port int, s setting) talk {
-	args := []string{"s_server", "-accept", at(port), "-naccept", "1", opensslVersions[s.version],
-		"-cert", s.cert.CertFile, "-cert_chain", s.cert.CertFile, "-key", s.cert.KeyFile, "-CAfile", s.ca}
+	args := []string{"s_server", "-accept", testkit.Addr(port), "-naccept", "1",
+		opensslVersions[s.version], "-cert", s.cert.CertFile,
+		"-cert_chain", s.cert.CertFile, "-key", s.cert.KeyFile, "-CAfile", s.ca}
 	if !s.command {
 		args = append(args, "-brief")
 	}
@@ -131,15 +133,16 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 type opensslTalk struct{ *process }
 
 func (p opensslTalk) order(c command, _ *ours.Stream) error {
-	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c] // K: and the other shall do the same
+	// K asks the other side to do the same.
+	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c]
 	_, err := p.in.Write([]byte(letter))
 	return err
 }
 
-// stdin is for who writes so slowly that each piece becomes a record.
+// stdin is for a writer that is so slow that each piece becomes a record.
 func (p opensslTalk) stdin() io.Writer { return p.in }
 
-// A noisyTalk writes more than what it has received.
+// A noisyTalk writes more than the data that it has received.
 type noisyTalk struct {
 	opensslTalk
 	payload *payload
@@ -147,7 +150,7 @@ type noisyTalk struct {
 
 func (p noisyTalk) Read(b []byte) (int, error) { return p.payload.Read(b) }
 
-// A payload is the lines of digits in what a program writes.
+// A payload finds the lines of digits in the output of a program.
 type payload struct {
 	from io.Reader
 	line []byte // what there is of a line that is not whole
@@ -178,8 +181,8 @@ func (p *payload) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// gnuTLS is gnutls-cli and gnutls-serv. The server has no option for the address: for the time of a
-// test it listens on all of the machine's.
+// gnuTLS is gnutls-cli and gnutls-serv. The server has no option for its address. So it listens on
+// all addresses of the machine during a test.
 type gnuTLS struct{}
 
 func (gnuTLS) String() string { return "GnuTLS" }
@@ -194,7 +197,8 @@ func (gnuTLS) priority(s setting) string {
 }
 
 func (g gnuTLS) client(t *testing.T, port int, s setting) talk {
-	args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=localhost", "--verify-hostname=localhost",
+	args := []string{"--port=" + strconv.Itoa(port), "--sni-hostname=localhost",
+		"--verify-hostname=localhost",
 		"--x509cafile=" + s.ca, "--logfile=/dev/stderr", g.priority(s)}
 	if s.command {
 		args = append(args, "--inline-commands")
@@ -209,7 +213,8 @@ func (g gnuTLS) client(t *testing.T, port int, s setting) talk {
 }
 
 func (g gnuTLS) server(t *testing.T, port int, s setting) talk {
-	args := []string{"--echo", "--quiet", "--port=" + strconv.Itoa(port), "--x509certfile=" + s.cert.CertFile,
+	args := []string{"--echo", "--quiet", "--port=" + strconv.Itoa(port),
+		"--x509certfile=" + s.cert.CertFile,
 		"--x509keyfile=" + s.cert.KeyFile, "--x509cafile=" + s.ca, g.priority(s)}
 	switch s.ask {
 	case "":
@@ -236,7 +241,7 @@ type gnuTLSServer struct{ *process }
 
 func (gnuTLSServer) echoes() {}
 
-// order has to come over the connection.
+// order sends the command over the connection.
 func (p gnuTLSServer) order(c command, us *ours.Stream) error {
 	if c != renegotiate {
 		return fmt.Errorf("gnutls-serv knows no %s", c)
@@ -245,13 +250,13 @@ func (p gnuTLSServer) order(c command, us *ours.Stream) error {
 	return err
 }
 
-// It serves until it is told to end.
+// The server runs until it is told to end.
 func (p gnuTLSServer) end() error {
 	p.cmd.Process.Kill()
 	return p.process.end()
 }
 
-// script is a program of ours in another language, over that language's TLS.
+// script is a program of ours in another language. It uses the TLS of that language.
 type script struct{ language, program, file string }
 
 var (
@@ -264,7 +269,8 @@ func (p script) tool() string   { return p.program }
 
 func (p script) start(t *testing.T, role string, port int, s setting, more ...string) talk {
 	t.Helper()
-	args := append([]string{p.file, role, strconv.Itoa(port), "version=" + s.name(), "ca=" + s.ca}, more...)
+	args := append([]string{p.file, role, strconv.Itoa(port), "version=" + s.name(),
+		"ca=" + s.ca}, more...)
 	if s.most > 0 {
 		args = append(args, "most="+strconv.Itoa(s.most))
 	}

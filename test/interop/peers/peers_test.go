@@ -20,7 +20,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// The cases, each of which is run for every peer, in both roles, in TLS 1.2 and 1.3.
+// The cases. Each runs for every peer, in both roles, in TLS 1.2 and 1.3.
 const (
 	ticketsLate  = "tickets that arrive late"
 	resumed      = "resumption"
@@ -64,7 +64,7 @@ func TestPeers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := testd.Start(t)
-	// A server that knows only a group for which nobody sends a key share by himself.
+	// This server takes only a group for which no client sends a key share by itself.
 	cnf := filepath.Join(t.TempDir(), "openssl.cnf")
 	testkit.Must(t, os.WriteFile(cnf, []byte("openssl_conf=a\n[a]\nssl_conf=b\n"+
 		"[b]\nsystem_default=c\n[c]\nGroups=P-384\n"), 0o644))
@@ -81,14 +81,19 @@ func TestPeers(t *testing.T) {
 						via = append(via, ours.Plugin{D: d})
 					}
 					for _, o := range via {
-						s := setting{version: v, ca: w.ca.File, cert: w.certs["ECDSA"]}
-						t.Run(fmt.Sprintf("%s/%s %s/%s/TLS %s", o, p, r, k.name, s.name()), func(t *testing.T) {
+						s := setting{version: v, ca: w.ca.File,
+							cert: w.certs["ECDSA"]}
+						name := fmt.Sprintf("%s/%s %s/%s/TLS %s",
+							o, p, r, k.name, s.name())
+						t.Run(name, func(t *testing.T) {
 							t.Parallel()
-							if why := cannot(p, r, k.name, v); why != "" {
+							why := cannot(p, r, k.name, v)
+							if why != "" {
 								t.Skip(why)
 							}
 							need(t, p.tool())
-							k.run(&cell{T: t, w: w, level: o, peer: p, role: r, setting: s})
+							k.run(&cell{T: t, w: w, level: o, peer: p,
+								role: r, setting: s})
 						})
 					}
 				}
@@ -123,7 +128,7 @@ func (c *cell) peers() tap.Direction {
 	return tap.FromServer
 }
 
-// begin lets both do their handshake, and gives what ours says.
+// begin lets both sides do their handshakes. It gives the error of our side.
 func (c *cell) begin() (err error) {
 	c.Helper()
 	if c.role == asServer {
@@ -159,8 +164,8 @@ func (c *cell) begin() (err error) {
 	return <-come
 }
 
-// receiveFirst serves the first connection of a client that comes twice. Whether it says something
-// or just leaves does not matter.
+// receiveFirst serves the first connection of a client that connects twice. The client may send
+// something or only leave.
 func receiveFirst(l *ours.Listener) error {
 	first, err := l.Accept()
 	if err != nil {
@@ -171,7 +176,7 @@ func receiveFirst(l *ours.Listener) error {
 	return first.Close()
 }
 
-// connect is begin, which must succeed.
+// connect is begin, and must succeed.
 func (c *cell) connect() {
 	c.Helper()
 	if err := c.begin(); err != nil {
@@ -196,8 +201,8 @@ func lines(seed byte, n int) []byte {
 	return text
 }
 
-// exchange sends n bytes each way at the same time. With an echo ours come back. size is that of
-// our writes; 0: of all sizes.
+// exchange sends n bytes each way at the same time. An echo sends our bytes back. size is the size
+// of our writes; 0: all sizes.
 func (c *cell) exchange(n, size int) {
 	c.Helper()
 	if t, ok := c.them.(*curlTalk); ok {
@@ -211,10 +216,11 @@ func (c *cell) exchange(n, size int) {
 		return
 	}
 	c.all(c.sends("we", c.us, lines(1, n), size), c.receives("the peer", c.them, lines(1, n)),
-		c.sends("the peer", c.them, lines(2, n), 1<<15), c.receives("we", c.us, lines(2, n)))
+		c.sends("the peer", c.them, lines(2, n), 1<<15),
+		c.receives("we", c.us, lines(2, n)))
 }
 
-// all runs these at the same time.
+// all runs functions at the same time.
 func (c *cell) all(work ...func() error) {
 	c.Helper()
 	errs := make(chan error, len(work))
@@ -250,7 +256,8 @@ func (c *cell) receives(who string, from io.Reader, text []byte) func() error {
 	return func() error {
 		got := make([]byte, len(text))
 		if n, err := io.ReadFull(from, got); err != nil {
-			return fmt.Errorf("%s: read after %d bytes of %d: %w", who, n, len(text), err)
+			return fmt.Errorf("%s: read after %d bytes of %d: %w", who, n, len(text),
+				err)
 		}
 		if !bytes.Equal(got, text) {
 			return fmt.Errorf("%s: what is read is not what was sent", who)
@@ -282,7 +289,7 @@ func withCert(kind string) func(*cell) {
 	}
 }
 
-// Whoever gets a ticket behind the handshake has begun to write, and goes on.
+// A peer that gets a ticket after the handshake has begun to write, and goes on.
 func (c *cell) lateTickets() {
 	c.held = true
 	c.connect()
@@ -308,7 +315,7 @@ func (c *cell) lateTickets() {
 	c.finish()
 }
 
-// releaseTickets lets pass what was held: at least one record, though no data was sent yet.
+// releaseTickets passes on what was held back: at least one record, although no data was sent yet.
 func (c *cell) releaseTickets() {
 	c.Helper()
 	passed := len(c.relay.Records(tap.FromServer))
@@ -320,19 +327,20 @@ func (c *cell) releaseTickets() {
 	}
 }
 
-// A client that comes again goes on with its session.
+// A client that connects again resumes its TLS session.
 func (c *cell) resumption() {
 	c.resume = true
 	c.connect()
 	if !c.goesOn() {
-		c.Errorf("it is a new session: the server has sent %+v", c.relay.Records(tap.FromServer))
+		c.Errorf("it is a new session: the server has sent %+v",
+			c.relay.Records(tap.FromServer))
 	}
 	c.exchange(bulk, 0)
 	c.finish()
 }
 
-// goesOn looks at the last ServerHello: TLS 1.3 says it there, in TLS 1.2 no message follows that
-// would fill a record, before the change of keys.
+// goesOn looks at the last ServerHello. In TLS 1.3 it says whether the session is resumed. In TLS
+// 1.2 no large message stands between it and the change of keys.
 func (c *cell) goesOn() bool {
 	all := c.relay.Records(tap.FromServer)
 	for i := len(all) - 1; i >= 0; i-- {
@@ -354,12 +362,11 @@ func (c *cell) goesOn() bool {
 	return false
 }
 
-// fullOfLines is a full record. What s_server says about the connection may come between two of
-// them.
+// fullOfLines is a full record. Between two records s_server may print a line about the connection.
 const fullOfLines = 1 << 14
 
-// sizeOfKeyUpdate is that of its record: header of the message, one byte, type of the record,
-// authentication.
+// sizeOfKeyUpdate is the size of its record: the header of the message, one byte, the type of the
+// record, and the authentication.
 const sizeOfKeyUpdate = 4 + 1 + 1 + 16
 
 func (c *cell) keyUpdate() {
@@ -369,7 +376,8 @@ func (c *cell) keyUpdate() {
 	both := func(text []byte) {
 		c.Helper()
 		c.all(c.sends("the peer", c.them, text, fullOfLines), c.receives("we", c.us, text),
-			c.sends("we", c.us, text, fullOfLines), c.receives("the peer", c.them, text))
+			c.sends("we", c.us, text, fullOfLines),
+			c.receives("the peer", c.them, text))
 	}
 	for round := range 3 {
 		text := lines(byte(round), bulk)
@@ -385,7 +393,8 @@ func (c *cell) keyUpdate() {
 		}
 		both(text[half:])
 	}
-	both(lines(4, fullOfLines)) // ours comes with the next Write after the Read that has met the peer's
+	// Our KeyUpdate leaves with the next Write after the Read that has met the peer's.
+	both(lines(4, fullOfLines))
 	// The peer has asked for the same from us each time.
 	if got := updates(c.relay.Records(1 - c.peers())); got != 3 {
 		c.Errorf("we have sent %d KeyUpdates, want 3", got)
@@ -420,7 +429,8 @@ func (c *cell) oneByte() {
 	c.connect()
 	want := c.overhead() + 1
 	if p, ok := c.them.(interface{ stdin() io.Writer }); ok {
-		// It reads what is there: one byte, if the next comes only when that has left.
+		// The program reads the bytes that are there. It reads one byte if the next byte
+		// comes after the first has left.
 		text := lines(2, 200)
 		c.all(func() error {
 			for i := range text {
@@ -428,24 +438,33 @@ func (c *cell) oneByte() {
 				if _, err := p.stdin().Write(text[i : i+1]); err != nil {
 					return err
 				}
-				if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool { return sizes(all)[want] > sent }) {
+				left :=
+					func(all []tap.Record) bool {
+						return sizes(all)[want] > sent
+					}
+				if !c.relay.Await(c.peers(), testkit.Patience, left) {
 					return fmt.Errorf("byte %d does not leave", i)
 				}
 			}
 			return nil
-		}, c.receives("we", c.us, text), c.sends("we", c.us, lines(1, n), 1), c.receives("the peer", c.them, lines(1, n)))
+		}, c.receives("we", c.us, text), c.sends("we", c.us, lines(1, n), 1),
+			c.receives("the peer", c.them, lines(1, n)))
 	} else {
 		c.exchange(n, 1)
 	}
 	if all := sizes(c.relay.Records(c.peers())); all[want] < 200 {
-		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want], want, all)
+		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want],
+			want, all)
 	}
-	c.all(c.sends("we", c.us, lines(1, bulk), 0), c.receives("the peer", c.them, lines(1, bulk))) // the peer has no time for more
+	// the peer has no time for more
+	c.all(c.sends("we", c.us, lines(1, bulk), 0),
+		c.receives("the peer", c.them, lines(1, bulk)))
 	c.finish()
 }
 
-// overhead is what encryption adds to a record: in TLS 1.3 the type and the authentication, in TLS
-// 1.2 with AES-GCM the nonce and the authentication. A suite of ChaCha20 has no nonce there.
+// overhead is the number of bytes that encryption adds to a record. In TLS 1.3 these are the type
+// and the authentication. In TLS 1.2 with AES-GCM they are the nonce and the authentication.
+// ChaCha20 has no nonce there.
 func (c *cell) overhead() int {
 	if c.version == tls.VersionTLS13 {
 		return 1 + 16
@@ -481,7 +500,8 @@ func (c *cell) peerHalfCloses() {
 	if n, err := c.us.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		c.Fatalf("the peer has ended, and we read %d bytes, %v", n, err)
 	}
-	c.all(c.sends("we", c.us, lines(4, bulk), 0), c.receives("the peer", c.them, lines(4, bulk)))
+	c.all(c.sends("we", c.us, lines(4, bulk), 0),
+		c.receives("the peer", c.them, lines(4, bulk)))
 	c.finish()
 }
 
@@ -498,14 +518,16 @@ func (c *cell) renegotiation() {
 	}) {
 		c.Fatal("the peer has not begun a handshake")
 	}
-	// Our side says no, when it comes to read; it does not begin. Then it is the peer's to go
-	// on or to leave.
+	// Our side refuses, when it reads. It does not begin a renegotiation. Then the peer may go
+	// on or leave.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
-	if err != nil && !ours.Is(err, client.KindIO) { // else the peer has ended the connection, or sent more
+	// Otherwise the peer has ended the connection, or has sent more.
+	if err != nil && !ours.Is(err, client.KindIO) {
 		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
 	}
-	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message, "it had asked for a renegotiation, which is refused") {
-		c.Errorf("%v; want to read of the renegotiation", err)
+	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message,
+		"it had asked for a renegotiation, which is refused") {
+		c.Errorf("%v; want a text about the renegotiation", err)
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
 	if n := shakes(c.relay.Records(1 - c.peers())); n != own {
@@ -537,8 +559,8 @@ func (c *cell) clientCertOptional() {
 	c.finish()
 }
 
-// In TLS 1.2 the handshake fails; in TLS 1.3 it is done when the server says so, and the first Read
-// fails.
+// In TLS 1.2 the handshake fails. In TLS 1.3 the handshake is done before the server refuses, and
+// the first Read fails.
 func (c *cell) clientCertRequired() {
 	c.ask = "required"
 	err := c.begin()
@@ -548,8 +570,10 @@ func (c *cell) clientCertRequired() {
 		kind = client.KindIO
 		_, err = c.us.Read(make([]byte, 1))
 	}
-	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") || !strings.Contains(err.Error(), "the server asked for a client certificate, and none is set") {
-		c.Errorf("%v; want kind %s, and to read of the alert and its cause", err, kind)
+	const none = "the server asked for a client certificate, and none is set"
+	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") ||
+		!strings.Contains(err.Error(), none) {
+		c.Errorf("%v; want kind %s, with the alert and its cause", err, kind)
 	}
 	c.Log(err)
 	c.them.end() // it may be there, waiting for the next

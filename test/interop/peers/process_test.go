@@ -14,8 +14,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A process is a program that carries one connection: its standard input is sent, what is received
-// is its standard output. It is killed when patience or the test ends.
+// A process is a program that carries one connection. It sends its standard input, and writes
+// received data to its standard output. The end of the test kills it, or the limit for hangs.
 type process struct {
 	name string
 	cmd  *exec.Cmd
@@ -66,7 +66,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-// said is what it has written to standard error so far.
+// said is the standard error of the process so far.
 func (p *process) said() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

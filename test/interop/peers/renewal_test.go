@@ -15,15 +15,16 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A server renews its certificate 1,000 times while programs of four kinds come and go. None of
-// them is refused or reset, and who comes behind the last renewal gets the last certificate.
+// A server renews its certificate 1,000 times while programs of four kinds connect and leave. None
+// of them is refused or reset. A client after the last renewal gets the last certificate.
 func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	t.Parallel()
 	const renewals, accepting, leastVisits = 1000, 4, 5
 	ca := testcert.NewCA(t, "Test CA")
 	var pair [2]*testcert.Cert
 	for i := range pair {
-		pair[i] = ca.Issue(t, testcert.Leaf{CN: fmt.Sprint("certificate ", i), DNS: []string{"localhost"}})
+		pair[i] = ca.Issue(t, testcert.Leaf{CN: fmt.Sprint("certificate ", i),
+			DNS: []string{"localhost"}})
 	}
 	m := newMine(t, testd.Start(t))
 	ctx, port := m.context(pair[1])
@@ -48,8 +49,8 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 			}
 		})
 	}
-	// Each kind of client comes again and again while the renewals go on, and they go on until
-	// each has come often enough.
+	// Each kind of client connects again and again during the renewals. The renewals go on
+	// until each kind has connected often enough.
 	kinds := map[string]func() error{}
 	for _, v := range visitors {
 		if _, err := exec.LookPath(v.tool); err != nil {
@@ -64,9 +65,11 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 			return err
 		}
 	}
-	for name, cache := range map[string]tls.ClientSessionCache{"crypto/tls": nil, "crypto/tls that resumes": tls.NewLRUClientSessionCache(4)} {
+	for name, cache := range map[string]tls.ClientSessionCache{"crypto/tls": nil,
+		"crypto/tls that resumes": tls.NewLRUClientSessionCache(4)} {
 		kinds[name] = func() error {
-			_, err := page(port, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", ClientSessionCache: cache})
+			_, err := page(port, &tls.Config{RootCAs: ca.Pool(),
+				ServerName: "localhost", ClientSessionCache: cache})
 			return err
 		}
 	}
@@ -120,9 +123,9 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	accepts.Wait()
 }
 
-// page gets our page, and gives the common name of the server.
+// page gets our page. The result is the common name of the server.
 func page(port int, cfg *tls.Config) (string, error) {
-	c, err := tls.Dial("tcp", at(port), cfg)
+	c, err := tls.Dial("tcp", testkit.Addr(port), cfg)
 	if err != nil {
 		return "", err
 	}

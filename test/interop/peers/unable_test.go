@@ -2,7 +2,7 @@ package peers
 
 import "crypto/tls"
 
-// What cells cannot be done, and why. A cell that is not here has to pass.
+// The cells that a peer cannot do, with the reasons. All other cells must pass.
 type role string
 
 const (
@@ -24,13 +24,17 @@ var unable = []struct {
 	{"curl", asClient, keyUpdate, 0, "curl has no command for it"},
 	{"curl", asClient, renegotiated, 0, "curl has no command for it"},
 
-	{"", asClient, ticketsLate, tls.VersionTLS12, "in TLS 1.2 the ticket is a part of the handshake"},
-	{"", asServer, ticketsLate, tls.VersionTLS12, "in TLS 1.2 the ticket is a part of the handshake"},
-	{"crypto/tls", asServer, ticketsLate, 0, "crypto/tls sends its tickets before the client has ended the handshake"},
-	{"", asServer, resumed, 0, "our client does not resume"},
+	{"", asClient, ticketsLate, tls.VersionTLS12, "in TLS 1.2 the ticket is a part of the " +
+		"handshake"},
+	{"", asServer, ticketsLate, tls.VersionTLS12, "in TLS 1.2 the ticket is a part of the " +
+		"handshake"},
+	{"crypto/tls", asServer, ticketsLate, 0, "crypto/tls sends its tickets before the client " +
+		"has ended the handshake"},
+	{"", asServer, resumed, 0, "each server here takes one connection; see test/conformance"},
 
 	{"", either, keyUpdate, tls.VersionTLS12, "TLS 1.2 has none"},
-	{"crypto/tls", either, keyUpdate, 0, "crypto/tls cannot be told to; a forged one is tested in package openssl"},
+	{"crypto/tls", either, keyUpdate, 0, "crypto/tls cannot be told to; a forged one is " +
+		"tested in package openssl"},
 	{"Python", either, keyUpdate, 0, "Python's ssl cannot be told to"},
 	{"Node", either, keyUpdate, 0, "Node's tls cannot be told to"},
 	{"GnuTLS", asServer, keyUpdate, 0, "gnutls-serv has no command for it"},
@@ -45,7 +49,8 @@ var unable = []struct {
 	{"GnuTLS", asServer, largestPeers, 0, "gnutls-serv answers line by line"},
 
 	{"GnuTLS", asServer, halfClosed, 0, "gnutls-serv only echoes"},
-	{"", either, halfClosing, 0, "our interface has no call for it: tls.Close frees the handle"},
+	{"", either, halfClosing, 0, "our interface has no call for it: tls.Close frees the " +
+		"handle"},
 
 	{"", either, renegotiated, tls.VersionTLS13, "TLS 1.3 has none"},
 	{"crypto/tls", either, renegotiated, 0, "crypto/tls cannot begin one"},

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -133,7 +132,7 @@ func accept(ctx context.Context, c *client.Client, h client.Handle, port int) er
 func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second},
 		Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}}
-	c, err := d.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	c, err := d.Dial("tcp", testkit.Addr(port))
 	if err != nil {
 		t.Errorf("a good client after the scan: %v", err)
 		return

@@ -7,10 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 )
 
 // sslscan finds what our server has, and nothing bad.
@@ -128,7 +128,7 @@ func TestSslscan(t *testing.T) {
 			cmd := command(t, "sslscan", "--no-colour", "--no-check-certificate",
 				"--sni-name=localhost", "--xml="+file)
 			port, version := serve(t, testcert.NewCA(t, "Test CA"), key)
-			cmd.Args = append(cmd.Args, "127.0.0.1:"+strconv.Itoa(port))
+			cmd.Args = append(cmd.Args, testkit.Addr(port))
 			out := run(t, cmd)
 			text, err := os.ReadFile(file)
 			if err != nil {

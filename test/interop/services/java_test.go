@@ -34,7 +34,7 @@ func (s *service) java(w *world, role string, port int, own *testcert.Cert) []st
 		s.file("ca.pem", string(w.ca.PEM())), identity}
 }
 
-// needJava finds a Java that has its compiler, and so runs a source.
+// needJava finds a Java with a compiler, which can run a source file.
 func needJava(t *testing.T) string {
 	t.Helper()
 	java := need(t, "java")
@@ -93,9 +93,7 @@ func isLine(got string) bool { return strings.HasSuffix(got, "\n") }
 func TestJavaKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	java := needJava(t)
-	w := newWorld(t)
-	s := newService(t, "nobody")
-	port := testkit.Port(t)
+	w, s, port := newServer(t)
 	args := s.java(w, "server", port, w.cert)
 	s.serve(port, syscall.SIGTERM, java, args...)
 	d := testd.Start(t)

@@ -15,7 +15,8 @@ import (
 
 // Mail servers begin in plain text and change to TLS (RFC 3207, RFC 9051 section 6.2.1).
 
-// lastLine is that of a reply of SMTP: the code and no hyphen behind it (RFC 5321 section 4.2.1).
+// lastLine is the last line of a reply of SMTP: after the code there is no hyphen (RFC 5321 section
+// 4.2.1).
 var lastLine = regexp.MustCompile(`(?m)^[0-9]{3} .*\r\n\z`).MatchString
 
 func TestPostfixChangesToTLS(t *testing.T) {

@@ -24,8 +24,8 @@ import (
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
-// need finds a program, in PATH or in one of these folders. Without it the test is skipped, or
-// fails under make services.
+// need finds a program, in PATH or in one of these folders. Without the program the test is
+// skipped; under make services it fails.
 func need(t *testing.T, program string, folders ...string) string {
 	t.Helper()
 	for _, pattern := range append(folders, "/usr/sbin") {
@@ -53,7 +53,7 @@ func needRoot(t *testing.T, why string) {
 	}
 }
 
-// A service is a server: where its files are, as which user it runs, and its process.
+// A service is a server: its folder, its user, and its process.
 type service struct {
 	t    *testing.T
 	root string // the folder that is its file system; empty: the machine's
@@ -68,10 +68,11 @@ type service struct {
 	log bytes.Buffer
 }
 
-// nobody is that user in a root.
+// nobody is the number of the user nobody in a root.
 const nobody = 65534
 
-// newService prepares a server that runs as a user, or as the tester if that is not root.
+// newService prepares a server that runs as a user. If the tester is not root, the server runs as
+// the tester.
 func newService(t *testing.T, account string) *service {
 	t.Helper()
 	s := &service{t: t, dir: testkit.Dir(t), uid: os.Getuid()}
@@ -85,7 +86,7 @@ func newService(t *testing.T, account string) *service {
 	return s
 }
 
-// within moves the service into a root, before it has files.
+// within moves the service into a root. The service must have no files yet.
 func (s *service) within(root string) {
 	s.t.Helper()
 	if root == "" {
@@ -101,10 +102,10 @@ func (s *service) within(root string) {
 // path is the path of a file of the service, as its programs see it.
 func (s *service) path(name string) string { return filepath.Join(s.dir, name) }
 
-// outside is the same for the test.
+// outside is the path of the file for the test.
 func (s *service) outside(name string) string { return filepath.Join(s.root, s.path(name)) }
 
-// folder makes a folder that is the server's.
+// folder makes a folder that belongs to the server.
 func (s *service) folder(name string) string {
 	s.t.Helper()
 	testkit.Must(s.t, os.MkdirAll(s.outside(name), 0o700))
@@ -112,12 +113,19 @@ func (s *service) folder(name string) string {
 	return s.path(name)
 }
 
-// file writes a file that is the server's alone.
+// file writes a file that only the server may read.
 func (s *service) file(name, text string) string {
 	s.t.Helper()
 	testkit.Must(s.t, os.WriteFile(s.outside(name), []byte(text), 0o600))
 	testkit.Must(s.t, os.Chown(s.outside(name), s.uid, -1))
 	return s.path(name)
+}
+
+// newServer is a world, and a server of it. The server runs as nobody, and is to listen on the
+// port.
+func newServer(t *testing.T) (w *world, s *service, port int) {
+	t.Helper()
+	return newWorld(t), newService(t, "nobody"), testkit.Port(t)
 }
 
 // identity puts the server's certificate, its key and the CA into its folder.
@@ -127,7 +135,7 @@ func (s *service) identity(w *world) (cert, key, ca string) {
 		s.file("server.key", string(w.cert.KeyPEM)), s.file("ca.pem", string(w.ca.PEM()))
 }
 
-// Write takes what the process says.
+// Write receives the output of the process.
 func (s *service) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,8 +250,8 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 	return mine{d.Dial(t), t, ctx}
 }
 
-// dial connects to a server that has the world's certificate, without a handshake. cert is what to
-// show; it may be nil.
+// dial connects to a server that has the world's certificate, without a handshake. cert is the
+// client's certificate; it may be nil.
 func (m mine) dial(w *world, port int, cert *testcert.Cert, options ...string) client.Handle {
 	m.t.Helper()
 	h, err := m.NewClient(m.ctx, "localhost", port)
@@ -271,7 +279,7 @@ func (m mine) say(h client.Handle, text string) {
 	testkit.Must(m.t, err)
 }
 
-// hear reads until what has come is whole.
+// hear reads until the text is complete.
 func (m mine) hear(h client.Handle, whole func(string) bool) string {
 	m.t.Helper()
 	return m.until(whole, func() ([]byte, error) { return m.Read(m.ctx, h, 1<<14) })
@@ -316,7 +324,7 @@ func failed(t *testing.T, err error, kind client.Kind, says ...string) {
 	}
 	for _, s := range says {
 		if !strings.Contains(e.Message, s) {
-			t.Errorf("%v; want to read %q", err, s)
+			t.Errorf("%v; want the text %q", err, s)
 		}
 	}
 }

@@ -12,11 +12,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Servers that want certificates of their clients. In TLS 1.3 a client's handshake has ended before
-// the server judges its certificate: the first Read is told.
+// Servers that want certificates of their clients. In TLS 1.3 a client's handshake ends before the
+// server checks the certificate. So the first Read fails.
 
-// alerts are what a server tells whom it does not take (RFC 8446 section 6.2), and what our error
-// says besides.
+// alerts are the alerts with which a server refuses a client (RFC 8446 section 6.2), and further
+// text of our error.
 var alerts = map[string][]string{
 	"an expired one":    {"the peer sent the alert certificate_expired (45)"},
 	"one of another CA": {"the peer sent the alert unknown_ca (48)"},
@@ -43,8 +43,8 @@ func (w *world) eachClient(t *testing.T, port int,
 	}
 }
 
-// refused is talk for servers that end the connection of whom they do not take; others are asked
-// and must answer.
+// refused is talk for a server that ends the connection of a refused client. The server must answer
+// the question of other clients.
 func refused(question, answer string) func(mine, client.Handle, string) {
 	return func(m mine, h client.Handle, which string) {
 		m.t.Helper()
@@ -61,10 +61,8 @@ func refused(question, answer string) func(mine, client.Handle, string) {
 func TestRedisKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	redis := need(t, "redis-server")
-	w := newWorld(t)
-	s := newService(t, "nobody")
+	w, s, port := newServer(t)
 	cert, key, ca := s.identity(w)
-	port := testkit.Port(t)
 	s.serve(port, syscall.SIGTERM, redis, "--bind", "127.0.0.1", "--port", "0", "--tls-port",
 		strconv.Itoa(port), "--save", "", "--dir", s.dir,
 		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
@@ -75,10 +73,8 @@ func TestRedisKnowsItsClients(t *testing.T) {
 func TestMosquittoKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	mosquitto := need(t, "mosquitto")
-	w := newWorld(t)
-	s := newService(t, "nobody")
+	w, s, port := newServer(t)
 	cert, key, ca := s.identity(w)
-	port := testkit.Port(t)
 	conf := s.file("mosquitto.conf", fmt.Sprintf(`listener %d 127.0.0.1
 cafile %s
 certfile %s
@@ -89,8 +85,8 @@ persistence false
 log_dest stderr
 `, port, ca, cert, key))
 	s.serve(port, syscall.SIGTERM, mosquitto, "-c", conf)
-	// CONNECT of MQTT 3.1.1 with a clean session and the client id "x"; CONNACK without an
-	// error (sections 3.1 and 3.2).
+	// CONNECT of MQTT 3.1.1 with a clean session and the client id "x". The answer is CONNACK
+	// without an error (sections 3.1 and 3.2).
 	w.eachClient(t, port, refused("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x",
 		"\x20\x02\x00\x00"))
 	if !strings.Contains(s.said(), "u'"+clientName+"'") {
@@ -98,14 +94,12 @@ log_dest stderr
 	}
 }
 
-// nginx does the handshake with everybody, and says what it thinks as HTTP.
+// nginx does the handshake with every client, and reports the certificate over HTTP.
 func TestNginxKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	nginx := need(t, "nginx")
-	w := newWorld(t)
-	s := newService(t, "nobody")
+	w, s, port := newServer(t)
 	cert, key, ca := s.identity(w)
-	port := testkit.Port(t)
 	conf := s.file("nginx.conf", fmt.Sprintf(`daemon off;
 master_process off;
 pid pid;

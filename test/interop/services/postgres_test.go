@@ -22,16 +22,16 @@ import (
 	"tlsd/rpc/client"
 )
 
-// PostgreSQL's clients ask for TLS in plain text, by a message of eight bytes that is answered with
-// one (its manual, "SSL Session Encryption"). Since version 17 a client may begin with TLS at once,
-// if ALPN says postgresql.
+// A client of PostgreSQL asks for TLS in plain text. It sends a message of eight bytes, and the
+// server answers with one byte (its manual, "SSL Session Encryption"). Since version 17 a client
+// may begin with TLS at once, if ALPN says postgresql.
 
 const superuser, secret = "postgres", "a password of this test"
 
 const installed = "/usr/lib/postgresql/*/bin"
 
-// postgresRoot gives the root that has PostgreSQL 17: the machine's, which is empty, or the one
-// that scripts/postgresql.sh has made.
+// postgresRoot gives the root that has PostgreSQL 17: "" for the machine, or the root that
+// scripts/postgresql.sh has made.
 func postgresRoot(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command(need(t, "postgres", installed), "--version").Output()
@@ -51,8 +51,9 @@ func postgresRoot(t *testing.T) string {
 	return root
 }
 
-// startPostgres starts a server that takes connections with TLS only: somebody's by the
-// certificate, others' by the password. root is where it is installed.
+// startPostgres starts a server that accepts connections with TLS only. The user somebody proves
+// itself by a certificate, other users by the password. root is the root where the server is
+// installed.
 func startPostgres(t *testing.T, w *world, root string) (port int) {
 	t.Helper()
 	bin := filepath.Dir(need(t, "postgres", filepath.Join(root, installed)))
@@ -75,7 +76,7 @@ func startPostgres(t *testing.T, w *world, root string) (port int) {
 		args = append(args, "-c", setting)
 	}
 	s.serve(port, syscall.SIGINT, postgres, args...) // SIGINT: without waiting for clients
-	// It listens before it is ready, and refuses the clients of that time.
+	// The server listens before it is ready, and refuses clients until then.
 	testkit.Until(t, "PostgreSQL is ready", func() bool {
 		return strings.Contains(s.said(), "ready to accept connections")
 	})
@@ -166,7 +167,7 @@ func TestPostgresBeginsWithTLS(t *testing.T) {
 	failed(t, m.Handshake(m.ctx, h), client.KindHandshake, "no_application_protocol")
 }
 
-// A session speaks version 3 of PostgreSQL's protocol, as much of it as is needed here.
+// A session speaks the part of PostgreSQL's protocol, version 3, that is needed here.
 type session struct {
 	mine
 	h client.Handle
@@ -211,7 +212,7 @@ func (s session) startup(user string) {
 		"user\x00"+user+"\x00database\x00postgres\x00\x00"...))
 }
 
-// ready reads until the server waits for a query, and gives the fields of what it has sent.
+// ready reads until the server waits for a query. It gives the fields of the rows before that.
 func (s session) ready() (fields []string) {
 	s.t.Helper()
 	for {
@@ -236,8 +237,8 @@ func (s session) query(sql string) string {
 	return strings.Join(s.ready(), " ")
 }
 
-// authenticate proves the password by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). It gives what the
-// server has against it.
+// authenticate proves the password by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). It gives the
+// server's objection.
 func (s session) authenticate(binding []byte) (why string) {
 	s.t.Helper()
 	const mechanism, gs2, nonce = "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,", "cnonce"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# boot.sh FOLDER LOWER ADD - as the first process of new namespaces, become systemd. Its root is LOWER
-# with the files of ADD over it; what it writes lies in memory, at FOLDER, and goes with it. Ends with
-# status 77 where this machine does not allow such a root.
+# boot.sh FOLDER LOWER ADD - as the first process of new namespaces, become systemd. Its root is
+# LOWER with the files of ADD over it. It writes into memory, at FOLDER, which ends with it. If this
+# machine does not allow such a root, the exit status is 77.
 set -eu
 folder=$1 lower=$2 add=$3 new=$1/root
 

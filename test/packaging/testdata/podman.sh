@@ -1,6 +1,6 @@
 #!/bin/sh
-# podman.sh STORAGE - as the first process of new namespaces, make a place where podman works, and keep it.
-# crun wants cgroup2 alone. podman's locks lie in /dev/shm. Prints ready when all is there, else the
+# podman.sh STORAGE - as the first process of new namespaces, make a place where podman works, and
+# keep it. crun needs cgroup2 alone. podman's locks are in /dev/shm. The output is "ready", or the
 # reason why this machine does not allow such a place.
 set -eu
 

@@ -132,8 +132,9 @@ func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	files := map[string]string{
-		"ok.dom":    `printf("ok\n");`,
-		"def.dom":   "#define PORT 1\n#define HOST \"a\"\nprintf(\"%s %d\\n\", HOST, PORT);",
+		"ok.dom": `printf("ok\n");`,
+		"def.dom": "#define PORT 1\n#define HOST \"a\"\nprintf(\"%s %d\\n\", HOST, " +
+			"PORT);",
 		"empty.dom": "",
 		"binary":    "printf(\"a\");\x00",
 	}

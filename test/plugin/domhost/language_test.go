@@ -155,8 +155,9 @@ func TestLanguage(t *testing.T) {
 			text: `i32 f() { while (1) { for (;;) { return 3; } } } printf("%d\n", f());`, stdout: "3\n"},
 
 		// Definitions
-		{name: "definitions", text: "#define A 1 // one\n #define B (A + A) /* two " +
-			"*/\n#define S \"A\"\n#define\tNONE\nprintf(\"%d %s A\\n\" NONE, B * 2, S);", stdout: "4 A A\n"},
+		{name: "definitions", text: "#define A 1 // one\n #define B (A + A) /* two */\n" +
+			"#define S \"A\"\n#define\tNONE\nprintf(\"%d %s A\\n\" NONE, B * 2, S);",
+			stdout: "4 A A\n"},
 		{name: "the later definition holds", text: "#define A 1\ni32 $a = A;\n#define A " +
 			"2\nprintf(\"%d %d\\n\", $a, A);", stdout: "1 2\n"},
 		{name: "variables are not replaced", text: "#define a 5\ni32 $a = a; " +

@@ -2,6 +2,7 @@ package domhost
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -292,8 +293,9 @@ func TestPluginIsFoundFromTheScriptsFolder(t *testing.T) {
 		{name: "beside domhost, after DOMHOST_PLUGIN_PATH", exe: "bin",
 			path: "../nowhere/TlsPlugin", env: dir + "/none"},
 		{name: "the script's folder goes first", exe: "bin", path: "../bad/TlsPlugin",
-			env:    dir + "/path",
-			stderr: "scripts/s.dom:2: plugin: scripts/../bad/TlsPlugin.so: file too short\n"},
+			env: dir + "/path",
+			stderr: "scripts/s.dom:2: plugin: scripts/../bad/TlsPlugin.so: file too " +
+				"short\n"},
 		{name: "nowhere", exe: "alone", path: "../nowhere/TlsPlugin", env: dir + "/none",
 			stderr: "scripts/s.dom:2: plugin ../nowhere/TlsPlugin: no such file; " +
 				"tried scripts/../nowhere/TlsPlugin.so, " +
@@ -385,7 +387,8 @@ func TestEveryExampleOfTheReferenceRuns(t *testing.T) {
 			if e.Name == reference.TypicalFlow {
 				_, calls := withFake(t, sanitized, e.Source)
 				// the raw line break is 0a
-				request := "474554202f20485454502f312e300d0a486f73743a0a6578616d706c652e636f6d0d0a0d0a"
+				request := fmt.Sprintf("%x",
+					"GET / HTTP/1.0\r\nHost:\nexample.com\r\n\r\n")
 				if len(calls) < 3 || calls[2] != "Write 1 37 "+request {
 					t.Errorf("calls %q, want the request as printed", calls)
 				}

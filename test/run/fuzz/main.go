@@ -143,9 +143,9 @@ func goTargets(length time.Duration) (targets []target, err error) {
 			// time. Minimizing input that is only interesting is not worth a minute
 			// each.
 			run := func(ctx context.Context) (*exec.Cmd, error) {
-				return exec.CommandContext(ctx, "go", "test", "-run=^$", "-fuzz=^"+name+"$",
-					"-fuzztime="+length.String(), "-fuzzminimizetime=10x", "-parallel=1",
-					"./"+dir), nil
+				return exec.CommandContext(ctx, "go", "test", "-run=^$",
+					"-fuzz=^"+name+"$", "-fuzztime="+length.String(),
+					"-fuzzminimizetime=10x", "-parallel=1", "./"+dir), nil
 			}
 			targets = append(targets, target{dir + " " + name, run, executions})
 		}

@@ -1,11 +1,11 @@
 # shellcheck shell=sh
 # enter.sh ROOT SOURCES TESTS DIR COMMAND ARGUMENT... - run a test program in a root.
 #
-# To be run by unshare(1) with mount, pid and network namespaces of its own, so that all of
-# this ends with the program. SOURCES is seen as /src, read-only, and DIR is the working
-# directory in it. The programs of TESTS are in /tmp/bin, on the file system of the tests' own files. The machine's
-# own file system is seen at /host, read-only but for that /tmp: for programs that need more than a root has.
-# OPENSSL is the version of the root, LEVEL what TLSD_TEST_LEVEL is to be.
+# unshare(1) runs it with mount, pid and network namespaces of its own, so that all of this ends
+# with the program. SOURCES is at /src, read-only, and DIR is the working directory below it. The
+# programs of TESTS are in /tmp/bin, on the file system of the tests' own files. The machine's file
+# system is at /host, read-only except for that /tmp. It is for programs that need more than a root
+# has. OPENSSL is the version of the root, and LEVEL the value for TLSD_TEST_LEVEL.
 set -eu
 root=$1 sources=$2 tests=$3 dir=$4
 shift 4

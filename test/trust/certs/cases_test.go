@@ -35,30 +35,26 @@ func is(changes ...change) func(*testing.T, *issuer) chain {
 // below makes a chain with one authority in between, called Between.
 func below(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
-		return root.sub("Between", newKey(t),
-			changes...).leaf()
+		return root.sub("Between", newKey(t), changes...).leaf()
 	}
 }
 
 // scoped has an authority with the name constraints of limit, and a leaf.
 func scoped(limit change, leaf ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
-		return root.sub("Between", newKey(t),
-			limit).leaf(leaf...)
+		return root.sub("Between", newKey(t), limit).leaf(leaf...)
 	}
 }
 
 func permit(dns ...string) change {
 	return func(c *x509.Certificate) {
-		c.PermittedDNSDomains,
-			c.PermittedDNSDomainsCritical = dns, true
+		c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = dns, true
 	}
 }
 
 func exclude(dns ...string) change {
 	return func(c *x509.Certificate) {
-		c.ExcludedDNSDomains,
-			c.PermittedDNSDomainsCritical = dns, true
+		c.ExcludedDNSDomains, c.PermittedDNSDomainsCritical = dns, true
 	}
 }
 
@@ -387,13 +383,11 @@ var rows = []row{
 	// Strength, at security level 2.
 	{name: "RSA with 2048 bits",
 		make: func(t *testing.T, root *issuer) chain {
-			return root.leafWith(
-				rsaKey(t, 2048))
+			return root.leafWith(rsaKey(t, 2048))
 		}},
 	{name: "RSA with 1024 bits",
 		make: func(t *testing.T, root *issuer) chain {
-			return root.leafWith(
-				rsaKey(t, 1024))
+			return root.leafWith(rsaKey(t, 1024))
 		}, code: 66},
 	{name: "intermediate's RSA with 1024 bits", make: func(t *testing.T, root *issuer) chain {
 		return root.sub("Between", rsaKey(t, 1024)).leaf()

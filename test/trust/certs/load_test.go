@@ -55,7 +55,7 @@ func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 			case tc.block != 0 && (!errors.As(err, &bad) || bad.What != "certificate" ||
 				bad.Block != tc.block || !strings.Contains(bad.Reason, tc.says)):
 				t.Errorf("%v; want it about block %d of the certificate, "+
-					"and to read %q",
+					"with the text %q",
 					err, tc.block, tc.says)
 			}
 		})

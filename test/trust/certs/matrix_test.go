@@ -264,7 +264,7 @@ func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 	switch {
 	case r.fails != "":
 		if err == nil || errors.As(err, &v) || !strings.Contains(err.Error(), r.fails) {
-			t.Errorf("%v; want to read %q, not about verification", err, r.fails)
+			t.Errorf("%v; want the text %q, not about verification", err, r.fails)
 		}
 		return
 	case r.code == 0:
