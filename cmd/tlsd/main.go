@@ -78,7 +78,6 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -133,8 +132,7 @@ func misuse(stderr io.Writer, err error) int {
 	return 2
 }
 
-// start makes the socket, and serves on it until tlsd is told to stop. At SIGHUP it reads the
-// settings again.
+// start makes the sockets, and serves on them until tlsd is told to stop.
 func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
 	if err := checkOneUser(); err != nil {
 		return err
@@ -152,42 +150,21 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return err
 	}
-	place, forPeople, err := logPlace(o.logFormat, stderr)
+	logs, err := openLogs(o, stderr)
 	if err != nil {
 		return err
 	}
-	queue := newLogQueue(place)
-	defer queue.close()
-	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
-	log, always := newLogAt(queue, queue.forAudit(), level, forPeople)
-	queue.setOnLoss(func(entries int) { // to the audit logger, which has every level
-		always.Warn("log entries were lost, because they could not be written",
-			zap.Int("entries", entries))
-	})
-	audits, audit, err := openAuditLog(o.auditLog, log, always)
-	if err != nil {
-		return err
-	}
-	defer audits.close()
+	defer logs.close()
+	log := logs.log
 	if o.maxMemory > 0 {
 		limitStacks(log)
 	}
 	running := *o
-	reload := &reloader{read: read, running: &running, level: level, rules: rules,
-		audits: audits}
-	var daemon atomic.Pointer[supervisor.Supervisor] // nil until it runs
-	ctx, force, stop := handleSignals(ctx, log, func() {
-		if d := daemon.Load(); d != nil {
-			d.Reload(func() {
-				reload.reload(log)
-				d.SetLogLevel(level.Level().String()) // also undoes an order
-			})
-		} else {
-			reload.reload(log)
-		}
-	})
+	reload := &reloader{read: read, running: &running, level: logs.level, rules: rules,
+		audits: logs.auditFile}
+	ctx, force, stop := handleSignals(ctx, log, func() { reload.hangUp(log) })
 	defer stop()
-	keys, err := openKeyLog(o.keyLog, log, audit)
+	keys, err := openKeyLog(o.keyLog, log, logs.audit)
 	if err != nil {
 		return err
 	}
@@ -206,15 +183,16 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	}
 	warn(o, log)
 	cfg := supervisorConfig(o)
-	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
-	cfg.AuditLost = audits.losses
-	d := supervisor.New(cfg)
-	daemon.Store(d)
-	whole := &administration{Supervisor: d, level: level, rules: rules, queue: queue}
-	ctx, stopAdmin := serveAdmin(ctx, adminSocket, whole, log, audit)
+	cfg.Log, cfg.Audit, cfg.AuditLost = log, logs.audit, logs.auditFile.losses
+	cfg.Socket, cfg.PolicyFor = socket, rules.For
+	cfg.WorkerConfig, cfg.KeyLog = worker, keys
+	daemon := supervisor.New(cfg)
+	reload.daemon.Store(daemon)
+	ctx, stopAdmin := serveAdmin(ctx, adminSocket, &administration{Supervisor: daemon,
+		level: logs.level, rules: rules, queue: logs.queue}, log, logs.audit)
 	defer stopAdmin()
-	err = d.Run(ctx, force)
-	if errors.Is(err, supervisor.ErrDrainTimeout) { // the setting asks for this end
+	err = daemon.Run(ctx, force)
+	if errors.Is(err, supervisor.ErrDrainTimeout) { // --drain-timeout asks for this end
 		log.Warn(err.Error())
 		return nil
 	}
@@ -223,7 +201,8 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 
 // handleSignals handles signals until the caller calls stop. The first SIGTERM or SIGINT ends the
 // context, and the second closes force. SIGHUP calls reload.
-func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx context.Context, force <-chan struct{}, stop func()) {
+func handleSignals(parent context.Context, log *zap.Logger, reload func()) (
+	ctx context.Context, force <-chan struct{}, stop func()) {
 	signal.Ignore(unix.SIGPIPE)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
@@ -255,14 +234,15 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx 
 	}
 }
 
-// checkOneUser returns an error if this process has the rights of two users. A worker of such a
-// process would change its user when it executes the program: with no_new_privs, the kernel gives
-// it the rights of the real user.
+// checkOneUser returns an error if this process has the rights of two users. A worker has
+// no_new_privs. When it executes the program, the kernel would give it the rights of the real user.
 func checkOneUser() error {
 	for what, ids := range map[string]func() (r, e, s int){"user": userIDs, "group": groupIDs} {
 		if r, e, s := ids(); r != e || e != s {
-			return fmt.Errorf("the real %s is %d, the effective one %d and the saved one %d: tlsd would give the rights of one to the other; "+
-				"start it as one %s (setpriv, su), and not by a set-id file", what, r, e, s, what)
+			return fmt.Errorf("the real %s is %d, the effective one %d and the saved "+
+				"one %d: tlsd would give the rights of one to the other; "+
+				"start it as one %s (setpriv, su), and not by a set-id file",
+				what, r, e, s, what)
 		}
 	}
 	return nil
@@ -276,16 +256,20 @@ func openReady(fd int) (*os.File, error) {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("--ready-fd %d: %w; want the number of a descriptor that is open for writing", fd, err)
+		return nil, fmt.Errorf("--ready-fd %d: %w; want the number of a descriptor that "+
+			"is open for writing", fd, err)
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY || st.Mode&unix.S_IFMT == 0 || fd == 2 {
-		return nil, fmt.Errorf("--ready-fd %d: want a pipe, socket or file that is open for writing, and not standard error", fd)
+	if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY || st.Mode&unix.S_IFMT == 0 ||
+		fd == 2 {
+		return nil, fmt.Errorf("--ready-fd %d: want a pipe, socket or file that is open "+
+			"for writing, and not standard error", fd)
 	}
 	return os.NewFile(uintptr(fd), "ready-fd"), nil
 }
 
-// sayReady writes a newline to the descriptor of --ready-fd, and closes it. A nil ready is none.
+// sayReady writes a newline to the descriptor of --ready-fd, and closes the descriptor. It does
+// nothing if ready is nil.
 func sayReady(ready *os.File, log *zap.Logger) {
 	if ready == nil {
 		return

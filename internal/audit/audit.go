@@ -33,8 +33,7 @@ type Event struct {
 // longest bounds a text of an event, in bytes.
 const longest = 512
 
-// Clean makes the event fit for a log, whoever made the event: its texts are bounded and have no
-// control characters.
+// Clean limits the texts of the event, and makes control characters in them visible.
 func (e Event) Clean() Event {
 	return Event{Name: clean(e.Name), Method: clean(e.Method), Asked: clean(e.Asked),
 		Key: clean(e.Key)}
@@ -53,14 +52,14 @@ type Limiter struct {
 	missed uint64
 }
 
-// NewLimiter makes a Limiter that has let nothing pass yet.
+// NewLimiter makes a Limiter that lets burst events pass at once, and then perSecond a second.
 func NewLimiter(burst, perSecond int) *Limiter {
 	return &Limiter{burst: float64(burst), rate: float64(perSecond), tokens: float64(burst)}
 }
 
-// Take asks at the time now whether an event may pass. Before this event, others were already left
-// out; missed is their number. If the event may pass, before is the number of events that were left
-// out since the last one that passed. Otherwise the event is counted as left out.
+// Take asks at the time now whether an event may pass. missed is the number of events that the
+// caller has left out before this one. If the event may pass, before is the number of events that
+// were left out since the last one that passed. Otherwise the event is counted as left out.
 func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }

@@ -18,7 +18,7 @@ const (
 	Backend   Kind = "backend"   // there is no usable libssl
 	File      Kind = "file"      // a certificate, key or CA file is missing or bad
 	Connect   Kind = "connect"   // no TCP connection: name, route or listening address
-	Handshake Kind = "handshake" // the TLS handshake failed, verification apart
+	Handshake Kind = "handshake" // the TLS handshake failed, and not as in Verify
 	Verify    Kind = "verify"    // the peer's certificate was not accepted
 	IO        Kind = "io"        // an established connection broke
 	Timeout   Kind = "timeout"   // a wait reached its timeout

@@ -241,6 +241,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 
 func (s *Supervisor) notify(state string) {
 	if err := notify(state); err != nil {
-		s.Log.Warn("the service manager cannot be told", zap.String("state", state), zap.Error(err))
+		s.Log.Warn("the service manager cannot be told", zap.String("state", state),
+			zap.Error(err))
 	}
 }
