@@ -169,19 +169,12 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 		return err
 	}
 	defer keys.Close() // returns an error if keys is nil
-	socket, err := listen(o)
+	socket, adminSocket, err := listenBoth(o, log)
 	if err != nil {
 		return err
 	}
-	adminSocket, err := listenAdmin(o, log)
-	if err != nil {
-		return errors.Join(err, socket.Remove(), socket.Close())
-	}
 	sayReady(ready, log)
-	if o.config != noConfig {
-		log.Info("configuration file read", zap.String("path", o.config))
-	}
-	warn(o, log)
+	logSettings(o, log)
 	cfg := supervisorConfig(o)
 	cfg.Log, cfg.Audit, cfg.AuditLost = log, logs.audit, logs.auditFile.losses
 	cfg.Socket, cfg.PolicyFor = socket, rules.For

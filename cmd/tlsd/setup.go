@@ -38,6 +38,18 @@ func supervisorConfig(o *options) supervisor.Config {
 	return cfg
 }
 
+// listenBoth makes the socket for callers, and the admin socket. adminSocket is nil if the settings
+// want none.
+func listenBoth(o *options, log *zap.Logger) (socket, adminSocket *supervisor.Socket, err error) {
+	if socket, err = listen(o); err != nil {
+		return nil, nil, err
+	}
+	if adminSocket, err = listenAdmin(o, log); err != nil {
+		return nil, nil, errors.Join(err, socket.Remove(), socket.Close())
+	}
+	return socket, adminSocket, nil
+}
+
 // listen takes the socket that systemd passes, or makes a socket.
 func listen(o *options) (*supervisor.Socket, error) {
 	if socket, err := supervisor.Activated(); socket != nil || err != nil {
@@ -102,8 +114,12 @@ func readable(o *options) []string {
 	return list
 }
 
-// warn logs settings with an effect that may surprise.
-func warn(o *options, log *zap.Logger) {
+// logSettings logs where the settings come from. It warns of settings with an effect that may
+// surprise.
+func logSettings(o *options, log *zap.Logger) {
+	if o.config != noConfig {
+		log.Info("configuration file read", zap.String("path", o.config))
+	}
 	if os.Geteuid() != 0 && len(o.allowUID)+len(o.allowGID) > 0 {
 		log.Warn("tlsd does not run as root: the callers of --allow-uid and --allow-gid "+
 			"use files and ports with the rights of tlsd's own user",

@@ -29,37 +29,12 @@ const (
 // keeps a copy of a session's connection.
 func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
-	peer, err := peerOf(conn)
-	if err != nil {
-		s.Log.Error("a caller is refused", zap.Error(err))
-		refuse(conn, kind.Internal, err.Error())
-		s.countRefusal(refusedFault)
+	sess := s.sessionFor(conn)
+	if sess == nil {
 		s.admitted()
 		return
 	}
-	log := s.limitedLog.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
-	if err := s.Policy.Allows(peer); err != nil {
-		as := systemAccountant.denied(peer)
-		peer.as = &as
-		event := audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}
-		s.writeAudit(peer, 0, &event, 0)
-		refuse(conn, kind.Denied, err.Error())
-		s.countRefusal(refusedDenied)
-		s.admitted()
-		return
-	}
-	if as := systemAccountant.allowed(s.Policy, peer); as != userAccount(peer.UID) {
-		peer.as = &as
-	}
-	sess, err := s.openSession(peer)
-	if err != nil {
-		log.Warn("a caller is refused: the limit of sessions is reached", zap.Error(err))
-		refuse(conn, kind.Limit, err.Error())
-		s.countRefusal(refusedLimit)
-		s.admitted()
-		return
-	}
-	sess.policy = s.PolicyFor(peer.policyUser())
+	log := s.peerLog(sess.peer)
 	ctx, cancel := context.WithTimeout(life, admitTimeout)
 	defer cancel()
 	ctx, endWatch := untilHangup(ctx, conn)
@@ -69,24 +44,64 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 		log.Warn("if the worker of this session dies, its caller will not learn the reason",
 			zap.Uint64("session", sess.number), zap.Error(err))
 	}
-	if err = s.waitPause(ctx, peer.account()); err == nil {
+	err := s.waitPause(ctx, sess.peer.account())
+	if err == nil {
 		err = s.handOver(ctx, sess, conn)
 	}
-	if errors.Is(err, errHungUp) {
+	switch {
+	case err == nil:
+		s.countStart(sess)
+	case errors.Is(err, errHungUp):
 		log.Info("a caller has hung up before its session began",
 			zap.Uint64("session", sess.number))
 		s.countRefusal(refusedLeft)
 		s.closeSession(sess)
-	} else if err != nil {
+	default:
 		log.Error("no worker for a session", zap.Uint64("session", sess.number),
 			zap.Error(err))
 		refuse(conn, kind.Internal,
 			"tlsd has no worker process for this session: "+err.Error())
 		s.countRefusal(refusedNoWorker)
 		s.closeSession(sess)
-	} else {
-		s.countStart(sess)
 	}
+}
+
+// sessionFor opens a session for the caller of a connection, or refuses the caller and returns nil.
+func (s *Supervisor) sessionFor(conn *net.UnixConn) *session {
+	peer, err := peerOf(conn)
+	if err != nil {
+		s.Log.Error("a caller is refused", zap.Error(err))
+		refuse(conn, kind.Internal, err.Error())
+		s.countRefusal(refusedFault)
+		return nil
+	}
+	if err := s.Policy.Allows(peer); err != nil {
+		as := systemAccountant.denied(peer)
+		peer.as = &as
+		event := audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}
+		s.writeAudit(peer, 0, &event, 0)
+		refuse(conn, kind.Denied, err.Error())
+		s.countRefusal(refusedDenied)
+		return nil
+	}
+	if as := systemAccountant.allowed(s.Policy, peer); as != userAccount(peer.UID) {
+		peer.as = &as
+	}
+	sess, err := s.openSession(peer)
+	if err != nil {
+		s.peerLog(peer).Warn("a caller is refused: the limit of sessions is reached",
+			zap.Error(err))
+		refuse(conn, kind.Limit, err.Error())
+		s.countRefusal(refusedLimit)
+		return nil
+	}
+	sess.policy = s.PolicyFor(peer.policyUser())
+	return sess
+}
+
+// peerLog is the log for lines about a caller. The caller could cause thousands of lines.
+func (s *Supervisor) peerLog(peer Peer) *zap.Logger {
+	return s.limitedLog.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 }
 
 // handOver hands the connection to a worker. If the worker dies before that, handOver tries another

@@ -99,18 +99,7 @@ func playWorker() int {
 			serving.Wait()
 			return 0
 		}
-		if msg.Ping != 0 {
-			ch.Send(handoff.FromWorker{Pong: msg.Ping}, nil)
-			continue
-		}
-		if msg.Describe != 0 {
-			d := play.Describes
-			d.Number = msg.Describe
-			ch.Send(handoff.FromWorker{Described: &d}, nil)
-			continue
-		}
-		if msg.LogLevel != "" {
-			fmt.Fprintf(os.Stderr, `{"level":"info","msg":"the level is %s"}`+"\n", msg.LogLevel)
+		if playOrder(ch, play, msg) {
 			continue
 		}
 		if msg.End != nil {
@@ -137,6 +126,25 @@ func playWorker() int {
 			ch.Send(handoff.FromWorker{Ended: &ended}, nil)
 		})
 	}
+}
+
+// playOrder carries out a message that neither begins nor ends a session. It returns false for any
+// other message.
+func playOrder(ch *handoff.Conn, play workerPlay, msg handoff.ToWorker) bool {
+	switch {
+	case msg.Ping != 0:
+		ch.Send(handoff.FromWorker{Pong: msg.Ping}, nil)
+	case msg.Describe != 0:
+		d := play.Describes
+		d.Number = msg.Describe
+		ch.Send(handoff.FromWorker{Described: &d}, nil)
+	case msg.LogLevel != "":
+		const entry = `{"level":"info","msg":"the level is %s"}` + "\n"
+		fmt.Fprintf(os.Stderr, entry, msg.LogLevel)
+	default:
+		return false
+	}
+	return true
 }
 
 // fdOf is the descriptor of an open connection.
