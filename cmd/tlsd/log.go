@@ -41,7 +41,7 @@ func openLogs(o *options, stderr io.Writer) (*logs, error) {
 	return l, nil
 }
 
-// close writes what waits, and takes at most twice lastWrite.
+// close writes the waiting entries, and takes at most twice lastWrite.
 func (l *logs) close() {
 	l.auditFile.close()
 	l.queue.close()

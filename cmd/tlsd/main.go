@@ -26,8 +26,8 @@
 // The daemon itself only listens and supervises. A worker process serves each session: a worker of
 // its own (--isolation=session), or one of a fixed number (--isolation=shared). If OpenSSL crashes,
 // only the sessions of that worker end. If tlsd runs as root, the worker of another user's session
-// runs with that user's rights, also with --isolation=shared. So tlsd opens files and ports with
-// the rights of the caller who names them. If tlsd runs as another user, all workers have that
+// runs with that user's rights, also with --isolation=shared. So the files and ports that a caller
+// names are opened with the caller's rights. If tlsd runs as another user, all workers have that
 // user's rights.
 //
 // Workers ignore SIGTERM.
@@ -44,10 +44,11 @@
 // one path. Tlsd replaces the socket of a dead daemon. It never touches another kind of file at the
 // path.
 //
-// Tlsd tells a service manager by sd_notify: READY=1 when the first worker has reported, STATUS=
-// with the library and the number of sessions, RELOADING=1 at SIGHUP, and how long the stop may
-// take. Tlsd writes a newline to the descriptor of --ready-fd as soon as it listens. Systemd may
-// pass a listening socket (LISTEN_FDS). Then --socket and --socket-mode have no effect.
+// Tlsd notifies a service manager by sd_notify. READY=1 means that the first worker has reported.
+// STATUS= has the library and the number of sessions. RELOADING=1 comes at SIGHUP. At a stop, tlsd
+// says how long the stop may take. Tlsd writes a newline to the descriptor of --ready-fd as soon as
+// it listens. Systemd may pass a listening socket (LISTEN_FDS). Then --socket and --socket-mode
+// have no effect.
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and drains: open sessions may
 // finish. After --drain-timeout tlsd ends them. A second signal ends them at once. With --idle-exit
@@ -64,10 +65,11 @@
 //
 // The log goes to standard error: as text on a terminal, to systemd's journal with priorities and
 // fields (see package journal), else as JSON. It never has payload, keys or passwords. Lines of the
-// logger "audit" are written at every log level, with --audit-log to a file of their own. Tlsd
-// never waits for the reader of its log. If the reader is slow or gone, or the disk is full, tlsd
-// keeps up to 1 MiB of entries, and 1 MiB more of audit entries. It drops further entries. As soon
-// as a write succeeds again, a warning says how many entries were lost.
+// logger "audit" are written at every log level, with --audit-log to a file of their own.
+//
+// Tlsd never waits for the reader of its log. While the reader is slow or gone, or the disk is
+// full, tlsd keeps at most 1 MiB of entries. Audit entries may take 1 MiB more. Tlsd drops the
+// rest. As soon as a write succeeds again, a warning says how many entries were lost.
 package main
 
 import (

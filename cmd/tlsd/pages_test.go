@@ -9,8 +9,8 @@ import (
 	"tlsd/internal/testpages"
 )
 
-// The command "make pages" writes parts of the pages, of the sample of the configuration file and
-// of the completions from the table of flags. These tests check that the files match the table.
+// Parts of the pages, of the sample of the configuration file and of the completions repeat the
+// table of flags. "make pages" writes them. These tests check that they match the table.
 
 const folder = "../../packaging/"
 

@@ -77,7 +77,7 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	case len(path) > 107:
 		return diagnosis{why, "choose a shorter path, here and for tlsd --socket"}
 	}
-	return diagnosis{why, "see connect(2) for what the system means"}
+	return diagnosis{why, "connect(2) explains the errors of the system"}
 }
 
 // owner names a socket's owner and permissions.

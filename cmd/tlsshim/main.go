@@ -6,7 +6,7 @@
 //	tlsshim status                                    say whether a tlsd runs, and which
 //	tlsshim doctor                                    examine everything that calls depend on
 //
-// For the administrator, who is root or the daemon's own user (see Administration):
+// For the administrator: root, or the daemon's own user (see Administration):
 //
 //	tlsshim sessions [--watch]                        list the sessions
 //	tlsshim session N                                 show a session and its handles

@@ -1,6 +1,6 @@
-// Package audit has the lines by which an administrator learns what sessions do: calls that were
-// refused, and acts that are always reported. A worker makes a line where the act happens, and the
-// supervisor writes the line to the log.
+// Package audit has the audit lines. They tell the administrator of refused calls, and of acts that
+// are always reported. A worker makes a line where the act happens, and the supervisor writes the
+// line to the log.
 //
 // The number of lines is limited, so that no session can flood the log. A [Limiter] in the worker
 // counts them. A second one in the supervisor counts again, because a worker is not trusted. Lines
@@ -46,7 +46,7 @@ func clean(s string) string { return plain.Text(s, longest) }
 type Limiter struct {
 	burst, rate float64
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards all below
 	tokens float64
 	last   time.Time
 	missed uint64

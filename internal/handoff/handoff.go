@@ -1,6 +1,6 @@
 // Package handoff is the channel between tlsd's supervisor and one of its worker processes. It is a
-// socket pair. The supervisor hands over accepted connections on it, and the worker reports what
-// becomes of them.
+// socket pair. On it the supervisor hands over accepted connections, and the worker reports the end
+// of each session.
 //
 // The rules:
 //

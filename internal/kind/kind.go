@@ -12,7 +12,8 @@ type Kind string
 const (
 	// the message is no request, or a parameter has the wrong count, type or range
 	Params Kind = "params"
-	// no such handle: never given out, closed, or of the other sort
+	// the handle is not open, or it is a context where the call needs a connection, or the
+	// reverse
 	Handle    Kind = "handle"
 	State     Kind = "state"     // the handle is not in a state that allows the call
 	Backend   Kind = "backend"   // there is no usable libssl

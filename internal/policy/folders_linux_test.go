@@ -54,7 +54,7 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 	for _, tc := range []struct {
 		folders Folders
 		path    string
-		is      string // what is in it; "" if it is outside
+		is      string // the content; "": the file is outside
 	}{
 		{folders, p("keys/a"), "keys/a"},
 		{folders, p("keys/sub/b"), "keys/sub/b"},

@@ -32,7 +32,7 @@ type Host struct {
 
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
-// ParseHost reads a host. The error says what is wanted, and repeats the host.
+// ParseHost reads a host. The error says which hosts are accepted, and repeats the host.
 func ParseHost(s string) (Host, error) {
 	h, err := parseHost(s)
 	if err != nil {

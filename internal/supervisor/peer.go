@@ -22,7 +22,7 @@ type Peer struct {
 	as *account // the account; nil: that of the user
 }
 
-// peerOf asks the kernel who connected.
+// peerOf asks the kernel for the process that connected.
 func peerOf(conn *net.UnixConn) (Peer, error) {
 	who, err := sockets.PeerOf(conn)
 	if err != nil {

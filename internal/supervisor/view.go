@@ -167,8 +167,8 @@ func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	return all
 }
 
-// sendQuery sends a question as soon as its worker's channel has room. If that fails, the question
-// is over for everyone who waits for the answer.
+// sendQuery sends a question as soon as its worker's channel has room. If the send fails, no
+// administrator waits any longer for the answer.
 func (s *Supervisor) sendQuery(ctx context.Context, v view) {
 	err := v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
 	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil {

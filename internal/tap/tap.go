@@ -1,5 +1,5 @@
-// Package tap is a relay for tests. It stands between a client and a server of TLS, passes on their
-// records one by one, and sees what is visible without keys.
+// Package tap is a relay for tests. It stands between a client and a server of TLS, and passes on
+// their records one by one. It has no keys, and sees only the visible parts of a record.
 //
 //	r := tap.Start(t, port)      // a connection to r.Port reaches port
 //	r.Hold(tap.FromServer)       // nothing more passes in this direction…
@@ -51,7 +51,7 @@ const serverHello = 2 // a type of message (section 4)
 // A Record is a record that has passed.
 type Record struct {
 	Type  byte
-	Len   int    // of what follows the header, with the overhead of encryption
+	Len   int    // bytes after the header, with the overhead of encryption
 	Hello []byte // a ServerHello that it begins with
 }
 

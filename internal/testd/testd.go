@@ -240,9 +240,9 @@ func (d *Daemon) Stop(tb testing.TB) error {
 	return d.err
 }
 
-// Restart ends the daemon with a signal, or two, waits for it as Stop does, and starts it again on
-// the same socket. Flags, if there are any, replace the old ones. No other method may run at the
-// same time.
+// Restart ends the daemon with one or two signals, and waits for the end, as Stop does. Then it
+// starts the daemon again on the same socket. Flags, if there are any, replace the old flags. No
+// other method may run at the same time.
 func (d *Daemon) Restart(tb testing.TB, signals []syscall.Signal, flags ...string) error {
 	tb.Helper()
 	d.end(tb, signals...)

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// The certificates that a worker's servers show lie in the page behind the counters, so that the
-// administrator can see when they expire. A slot has 4 words of 64 bits: the end of the
-// certificate in Unix time, or 0 for an empty slot, and its serial number.
+// The page has the certificates that a worker's servers show, behind the counters. So the
+// administrator can see when they expire. A slot has 4 words of 64 bits: the end of the certificate
+// in Unix time, or 0 for an empty slot, and its serial number.
 //
 // The worker is not trusted. So there are few slots, and their values are checked.
 

@@ -2,7 +2,7 @@ package vitals
 
 import "testing"
 
-// FuzzPage: whatever a worker writes into its page, the only texts that come out are names of
+// FuzzPage: a worker may write anything into its page. The only texts that come out are names of
 // methods.
 func FuzzPage(f *testing.F) {
 	f.Add([]byte{}, 0)

@@ -18,8 +18,8 @@
 //     work is the number of the method that the thread works for, while sequence is odd.
 //   - writing is the number of answers that are being written to the caller. It stays above 0 if an
 //     answer could not be written in whole.
-//   - calling is the method of a call in flight, as an index into the list of methods plus 1, and 0
-//     if there is no call. handle is the handle of that call, or 0.
+//   - calling is the number of the method of a call in flight, or 0 if there is no call. handle is
+//     the handle of that call, or 0. The number of a method is its index in the list, plus 1.
 //
 // The worker writes the page, and the worker is not trusted. So the supervisor ignores numbers out
 // of range, and reads no text from the page.
