@@ -13,8 +13,8 @@ type Meter interface {
 	Moved(received, sent int)
 	// Held counts handles that were opened. A negative number counts closed ones.
 	Held(connections, contexts int)
-	// Shaken counts a handshake that has ended.
-	Shaken(Handshake)
+	// HandshakeDone counts a handshake that has ended.
+	HandshakeDone(Handshake)
 	// Shows counts uses of a certificate by servers that begin, or, below zero, end.
 	Shows(c Certificate, uses int)
 	// Reloaded counts files of a context that have changed, and whether they are used now.

@@ -13,8 +13,8 @@ import (
 // An Observer gets the events. The goroutines of calls call its methods, several at the same time.
 // The methods must not wait.
 type Observer interface {
-	// Shaken reports a handshake that has ended, in success or failure.
-	Shaken(Handshake)
+	// HandshakeDone reports a handshake that has ended, in success or failure.
+	HandshakeDone(Handshake)
 	// Loaded reports a certificate and a key that have been read and taken.
 	Loaded(Certificate)
 	// Reloaded reports that files of a context have changed. nil means that they are in use
@@ -36,8 +36,8 @@ type Handshake struct {
 	t EngineConn
 }
 
-// Version is the version of TLS, as in tls.Version. It is "" after a failure. Only Shaken may call
-// it.
+// Version is the version of TLS, as in tls.Version. It is "" after a failure. Only HandshakeDone
+// may call it.
 func (h Handshake) Version() string {
 	if h.Failure != nil {
 		return ""
@@ -45,8 +45,8 @@ func (h Handshake) Version() string {
 	return h.t.Version()
 }
 
-// Details returns what the handshake has agreed on, or nothing after a failure. Only Shaken may
-// call it, because it asks OpenSSL.
+// Details returns what the handshake has agreed on, or nothing after a failure. Only HandshakeDone
+// may call it, because it asks OpenSSL.
 func (h Handshake) Details() (version, cipher, subject, serial string, resumed bool) {
 	if h.Failure != nil {
 		return "", "", "", "", false
@@ -81,10 +81,10 @@ type Totals struct {
 func (s *Session) reportHandshake(h Handshake, began time.Time, t EngineConn) {
 	h.Took, h.t = time.Since(began), t
 	if s.Meter != nil {
-		s.Meter.Shaken(h)
+		s.Meter.HandshakeDone(h)
 	}
 	if s.Observer != nil {
-		s.Observer.Shaken(h)
+		s.Observer.HandshakeDone(h)
 	}
 }
 

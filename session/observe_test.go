@@ -32,7 +32,7 @@ type shaken struct {
 	resumed                          bool
 }
 
-func (n *notes) Shaken(h session.Handshake) {
+func (n *notes) HandshakeDone(h session.Handshake) {
 	s := shaken{Handshake: h}
 	s.version, s.cipher, s.subject, s.serial, s.resumed = h.Details()
 	n.mu.Lock()

@@ -23,9 +23,9 @@ type tallies struct {
 	reload map[bool]int
 }
 
-func (m *tallies) Moved(int, int)           {}
-func (m *tallies) Held(int, int)            {}
-func (m *tallies) Shaken(session.Handshake) {}
+func (m *tallies) Moved(int, int)                  {}
+func (m *tallies) Held(int, int)                   {}
+func (m *tallies) HandshakeDone(session.Handshake) {}
 
 func (m *tallies) Shows(c session.Certificate, uses int) {
 	m.mu.Lock()

@@ -16,8 +16,8 @@ import (
 )
 
 // The supervisor's process serves the admin socket (see package admin), from the start until the
-// last session has ended. This file adds what only the program knows: the log level, and how to
-// stop.
+// last session has ended. This file adds the parts that the supervisor does not know: the log
+// level, and how to stop.
 
 // adminPath is the path of the admin socket; "": no admin socket. preset says that the path is the
 // default.
@@ -42,8 +42,8 @@ type administration struct {
 	drain context.CancelFunc
 }
 
-// LogLevel changes the log level until SIGHUP or the end. It returns the level that holds then. An
-// empty level changes nothing.
+// LogLevel changes the log level, until SIGHUP or the end. An empty level changes nothing. LogLevel
+// returns the level that is in force afterwards.
 func (a *administration) LogLevel(level string) (string, error) {
 	if level != "" {
 		a.level.SetLevel(levelOf(level))
@@ -86,7 +86,7 @@ func (a *administration) Metrics() []admin.Family {
 		one("tlsd_healthy", "1 if tlsshim health finds no problem, else 0.", "gauge",
 			admin.Sample{Value: healthy}),
 		one("tlsd_log_dropped_total",
-			"Entries of the log, the audit's among them, that could not be written.",
+			"Entries of the log and of the audit log that could not be written.",
 			"counter",
 			admin.Sample{Value: float64(a.queue.losses())}),
 		one("tlsd_policy_reloads_total",
@@ -128,7 +128,7 @@ func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administra
 	ctx, a.drain = context.WithCancel(parent)
 	life, end := context.WithCancel(context.Background())
 	served := make(chan struct{})
-	// The number of lines is limited: a denied user could connect again and again.
+	// A denied user can connect again and again. So the number of lines is limited.
 	strangers := log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 5, 1000)
 	}))

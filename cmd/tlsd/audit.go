@@ -7,9 +7,9 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// This file reports audit events to the supervisor, and no call waits for that. Each session has a
+// This file reports audit events to the supervisor. No call waits for a report. Each session has a
 // limiter. An event that passes the limiter goes into the outbox, a queue with one sender. If the
-// outbox is full, the event is dropped and counted, like the events that the limiter drops.
+// outbox is full, the event is dropped and counted, as if the limiter had dropped it.
 const (
 	outboxLength = 64
 	auditBurst   = 50 // of one session
@@ -24,10 +24,11 @@ func (w *workerProcess) runOutbox() {
 	}
 }
 
-// auditor returns note, which reports an event of the session, and end, which the caller must call
-// when the session has ended.
+// auditor returns two functions: note reports an event of the session, and end reports the number
+// of dropped events. The caller must call end when the session has ended.
 func (w *workerProcess) auditor(number uint64) (note func(audit.Event), end func()) {
 	limiter := audit.NewLimiter(auditBurst, auditRate)
+	message := func(a handoff.Audit) handoff.FromWorker { return handoff.FromWorker{Audit: &a} }
 	note = func(e audit.Event) {
 		missed, ok := limiter.Take(time.Now(), 0)
 		if !ok {
@@ -35,14 +36,14 @@ func (w *workerProcess) auditor(number uint64) (note func(audit.Event), end func
 		}
 		e = e.Clean() // limits its length, too
 		select {
-		case w.outbox <- handoff.FromWorker{Audit: &handoff.Audit{Session: number, Event: &e, Missed: missed}}:
+		case w.outbox <- message(handoff.Audit{Session: number, Event: &e, Missed: missed}):
 		default:
 			limiter.Miss(missed + 1)
 		}
 	}
 	end = func() {
 		if n := limiter.Missed(); n > 0 {
-			w.outbox <- handoff.FromWorker{Audit: &handoff.Audit{Session: number, Missed: n}}
+			w.outbox <- message(handoff.Audit{Session: number, Missed: n})
 		}
 	}
 	return note, end

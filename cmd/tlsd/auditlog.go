@@ -9,22 +9,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// The file of --audit-log. Audit lines are written to it as JSON, and not to the log. It is opened
-// again at SIGHUP, so that a program that rotates files can move it away. A queue of its own stands
-// before it: a disk that is full holds up nobody, and what is lost is counted.
+// This file has the file of --audit-log. Tlsd writes audit lines to the file as JSON, and not to
+// the log. Tlsd opens the file again at SIGHUP, so that another program can rotate it. A queue of
+// its own stands before the file: a full disk blocks nobody, and lost lines are counted.
 
 // An auditLog is the file, and its queue.
 type auditLog struct {
 	path  string
 	file  atomic.Pointer[os.File]
 	queue *logQueue
-	log   *zap.Logger // where it is said that lines are lost
+	log   *zap.Logger // for reports about lost lines
 
-	failing bool // the last Write has failed; only the queue's goroutine uses it
+	failing bool // the last Write has failed; only the queue's goroutine uses failing
 }
 
-// openAuditLog opens the file, and gives the log that leads there. Without a path it gives nil, and
-// the log that it was given.
+// openAuditLog opens the file, and returns a logger that writes to it. Without a path, it returns
+// nil and the logger audit.
 func openAuditLog(path string, log, audit *zap.Logger) (*auditLog, *zap.Logger, error) {
 	if path == "" {
 		return nil, audit, nil
@@ -46,26 +46,27 @@ func openAuditLog(path string, log, audit *zap.Logger) (*auditLog, *zap.Logger, 
 	return a, audit, nil
 }
 
-// Write writes entries to the file, only for the queue. The first failure is logged, and then no
-// other until a Write has succeeded.
+// Write writes entries to the file. Only the queue calls it. It logs the first failure, and no
+// further one until a Write has succeeded.
 func (a *auditLog) Write(entries []byte) (int, error) {
 	for {
 		f := a.file.Load()
 		n, err := f.Write(entries)
 		if n == 0 && errors.Is(err, os.ErrClosed) && a.file.Load() != f {
-			continue // it was opened again meanwhile
+			continue // reopen has replaced the file
 		}
 		if err != nil && !a.failing {
-			a.log.Error("audit lines cannot be written and are lost, until a warning "+
-				"says otherwise", zap.String("path", a.path), zap.Error(err))
+			a.log.Error("audit lines cannot be written and are lost; a warning "+
+				"follows when they can be written again",
+				zap.String("path", a.path), zap.Error(err))
 		}
 		a.failing = err != nil
 		return n, err
 	}
 }
 
-// reopen opens the file again, which may be another one. If that fails, the old one stays. Only one
-// goroutine may call it. Without a file it does nothing.
+// reopen opens the path again, which may name another file by now. If it cannot, the old file stays
+// in use. Only one goroutine may call reopen. Without a file it does nothing.
 func (a *auditLog) reopen() {
 	if a == nil {
 		return
@@ -76,11 +77,11 @@ func (a *auditLog) reopen() {
 			"stays in use", zap.Error(err))
 		return
 	}
-	_ = a.file.Swap(f).Close() // a Write that is under way ends in it first
+	_ = a.file.Swap(f).Close() // a Write in progress still goes to the old file
 	a.log.Info("audit log opened again", zap.String("path", a.path))
 }
 
-// close writes what waits, but not for long.
+// close writes the lines in the queue, and takes at most lastWrite.
 func (a *auditLog) close() {
 	if a == nil {
 		return
@@ -89,7 +90,7 @@ func (a *auditLog) close() {
 	_ = a.file.Load().Close()
 }
 
-// losses is how many lines were lost, from the start.
+// losses is the number of lost lines, from the start.
 func (a *auditLog) losses() int {
 	if a == nil {
 		return 0

@@ -87,7 +87,7 @@ func TestAnAuditLogThatWasMovedIsMadeAnew(t *testing.T) {
 	audit.Info("three")
 	wait(a.path, `"three"`)
 
-	// A file that is not good is not taken.
+	// A symbolic link is refused.
 	if err := os.Remove(a.path); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestAnAuditLogThatWasMovedIsMadeAnew(t *testing.T) {
 	}
 }
 
-func TestAFullDiskCostsAuditLinesWhichAreCountedAndSaidOnce(t *testing.T) {
+func TestAFullDiskIsLoggedOnceAndLostAuditLinesAreCounted(t *testing.T) {
 	t.Parallel()
 	a, audit, log := audited(t)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

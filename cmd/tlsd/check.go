@@ -64,11 +64,13 @@ func check(w io.Writer, o *options) int {
 func checkSocket(path string) error {
 	var address unix.RawSockaddrUnix
 	if most := len(address.Path) - 1; len(path) > most {
-		return fmt.Errorf("%s: the path has %d bytes, and a socket's path has at most %d; choose a shorter one", path, len(path), most)
+		return fmt.Errorf("%s: the path has %d bytes, and a socket's path has at most "+
+			"%d; choose a shorter one", path, len(path), most)
 	}
 	switch info, err := os.Lstat(path); {
 	case err == nil && info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there, and is not a socket; move it away or choose another path", path)
+		return fmt.Errorf("%s is there, and is not a socket; move it away or choose "+
+			"another path", path)
 	case err == nil:
 		return nil // the socket of a service manager or of a running tlsd
 	}

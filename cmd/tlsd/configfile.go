@@ -21,8 +21,8 @@ import (
 // environment variable, except config. A value is a string or a whole number. A list setting takes
 // an array of these.
 
-// systemConfig is the file that root's tlsd reads by default, if it exists. Other users' daemons
-// read no file by default: the file's rules about callers are for the system's daemon.
+// systemConfig is the file that root's tlsd reads by default, if the file exists. Other users'
+// daemons read no file by default, because the file's rules are for the system's daemon.
 const systemConfig = "/etc/tlsd/tlsd.toml"
 
 // maxConfig limits the size of the file, in bytes.
@@ -82,7 +82,8 @@ func parseConfig(text []byte, table []flagInfo) (map[string]fileValue, error) {
 		line := lineOf(text, key)
 		f, ok := settingNamed(table, key)
 		if !ok {
-			return nil, fmt.Errorf("%d: %s is not known%s", line, key, suggest(key, fileKeys(table)))
+			return nil, fmt.Errorf("%d: %s is not known%s", line, key,
+				suggest(key, fileKeys(table)))
 		}
 		v, err := convert(found[key])
 		if err == nil && v.list && !f.isList() {
@@ -109,7 +110,8 @@ func convert(value any) (fileValue, error) {
 		for _, element := range v {
 			part, err := convert(element)
 			if err != nil || part.list {
-				return fileValue{}, errors.New("want a list of strings or whole numbers")
+				err = errors.New("want a list of strings or whole numbers")
+				return fileValue{}, err
 			}
 			parts = append(parts, part.text)
 		}

@@ -24,14 +24,17 @@ func configOf(t *testing.T, text string) string {
 func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 	t.Parallel()
 	file := configOf(t, "# ours\nspare = 5\nmax-calls = 6\nmax-pending = 7\n")
-	o, err := parseOptions([]string{"--spare", "2"}, []string{"TLSD_SPARE=3", "TLSD_MAX_CALLS=4", "TLSD_CONFIG=" + file}, noConfig)
+	o, err := parseOptions([]string{"--spare", "2"},
+		[]string{"TLSD_SPARE=3", "TLSD_MAX_CALLS=4", "TLSD_CONFIG=" + file}, noConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.spare != 2 || o.limits.Calls != 4 || o.limits.Pending != 7 || o.limits.Handles != 65536 {
+	if o.spare != 2 || o.limits.Calls != 4 || o.limits.Pending != 7 ||
+		o.limits.Handles != 65536 {
 		t.Errorf("%+v", o)
 	}
-	want := map[string]string{"spare": "--spare", "max-calls": "TLSD_MAX_CALLS", "max-pending": file + ":4", "config": "TLSD_CONFIG"}
+	want := map[string]string{"spare": "--spare", "max-calls": "TLSD_MAX_CALLS",
+		"max-pending": file + ":4", "config": "TLSD_CONFIG"}
 	if !reflect.DeepEqual(o.origin, want) {
 		t.Errorf("the values come from %v, want %v", o.origin, want)
 	}
@@ -52,8 +55,11 @@ readable = ["/usr", "/etc"]`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.maxSessions != 12 || o.messages.Message != 4096 || o.maxMemory != 1<<30 || o.drainTimeout != 90*time.Second || o.socketMode != 0o640 ||
-		!reflect.DeepEqual(o.allowUID, []uint32{7, 0}) || !reflect.DeepEqual(o.allowGID, []uint32{8, 9}) || !reflect.DeepEqual(o.readable, []string{"/usr", "/etc"}) {
+	if o.maxSessions != 12 || o.messages.Message != 4096 ||
+		o.maxMemory != 1<<30 || o.drainTimeout != 90*time.Second || o.socketMode != 0o640 ||
+		!reflect.DeepEqual(o.allowUID, []uint32{7, 0}) ||
+		!reflect.DeepEqual(o.allowGID, []uint32{8, 9}) ||
+		!reflect.DeepEqual(o.readable, []string{"/usr", "/etc"}) {
 		t.Errorf("%+v", o)
 	}
 	// A flag replaces the file's list.
@@ -98,14 +104,17 @@ func TestAMistakeInTheFileIsExplained(t *testing.T) {
 			t.Errorf("%q: %v; want %q", tt.text, err, tt.want)
 		}
 	}
-	if _, err := parse(nil, "--config", "/none/such"); err == nil || !strings.Contains(err.Error(), "configuration file: /none/such: /none: no such file") {
+	const absent = "configuration file: /none/such: /none: no such file"
+	if _, err := parse(nil, "--config", "/none/such"); err == nil ||
+		!strings.Contains(err.Error(), absent) {
 		t.Errorf("%v", err)
 	}
 	open := configOf(t, "spare = 2")
 	if err := os.Chmod(open, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parse(nil, "--config", open); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+	if _, err := parse(nil, "--config", open); err == nil ||
+		!strings.Contains(err.Error(), "chmod go-w") {
 		t.Errorf("a file that anybody can write to: %v", err)
 	}
 }
@@ -114,7 +123,8 @@ func TestAMistakeInTheFileIsExplained(t *testing.T) {
 func TestHelpNeedsNoGoodSettings(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []string{"--help", "--version", "-h"} {
-		if _, err := parse([]string{"TLSD_SPARE=many", "TLSD_NOTHING=1"}, flag, "--config", "/none/such"); err != nil {
+		bad := []string{"TLSD_SPARE=many", "TLSD_NOTHING=1"}
+		if _, err := parse(bad, flag, "--config", "/none/such"); err != nil {
 			t.Errorf("%s: %v", flag, err)
 		}
 	}
@@ -123,7 +133,8 @@ func TestHelpNeedsNoGoodSettings(t *testing.T) {
 // The output of --print-config is a configuration file with the same settings.
 func TestPrintedSettingsCanBeReadAgain(t *testing.T) {
 	t.Parallel()
-	first, err := parse([]string{"TLSD_MAX_MESSAGE=3MiB"}, "--socket", "/x/y", "--allow-uid", "1,2", "--readable", "/usr,/etc", "--drain-timeout", "12h",
+	first, err := parse([]string{"TLSD_MAX_MESSAGE=3MiB"}, "--socket", "/x/y", "--allow-uid",
+		"1,2", "--readable", "/usr,/etc", "--drain-timeout", "12h",
 		"--max-memory", "100000000", "--libssl", `/with "quotes"`, "--ready-fd", "5", "--accept-timeout", "0")
 	if err != nil {
 		t.Fatal(err)
@@ -145,12 +156,12 @@ func TestPrintedSettingsCanBeReadAgain(t *testing.T) {
 	}
 }
 
-// Every variable that the plugin, the client or a script of this source reads may be set where tlsd
-// is started.
+// Tlsd starts with each variable that the plugin, the client or a script of this source tree reads.
 func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 	t.Parallel()
 	var files []string
-	for _, pattern := range []string{"../tlsshim/plugin/*.c", "../tlsshim/*.go", "../../rpc/client/*.go", "../../scripts/*.sh"} {
+	for _, pattern := range []string{"../tlsshim/plugin/*.c", "../tlsshim/*.go",
+		"../../rpc/client/*.go", "../../scripts/*.sh"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, found, err)
@@ -165,7 +176,8 @@ func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 		}
 		for _, name := range regexp.MustCompile(`\bTLSD_[A-Z_]*[A-Z]\b`).FindAllString(string(text), -1) {
 			names++
-			if _, err := parse([]string{name + "=x"}); err != nil && strings.Contains(err.Error(), "is not known") {
+			if _, err := parse([]string{name + "=x"}); err != nil &&
+				strings.Contains(err.Error(), "is not known") {
 				t.Errorf("%s: %s: %v", file, name, err)
 			}
 		}

@@ -10,7 +10,9 @@ import (
 )
 
 // parse reads flags in an environment of "NAME=value" entries, without a configuration file.
-func parse(env []string, args ...string) (*options, error) { return parseOptions(args, env, noConfig) }
+func parse(env []string, args ...string) (*options, error) {
+	return parseOptions(args, env, noConfig)
+}
 
 func TestDefaults(t *testing.T) {
 	t.Parallel()
@@ -18,8 +20,9 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.socket != "" || o.socketMode != 0o600 || o.isolation != "session" || o.spare != 1 || o.workers < 1 ||
-		o.libssl != "" || o.idleExit != 0 || o.readyFD != -1 || len(o.allowUID)+len(o.allowGID) != 0 {
+	if o.socket != "" || o.socketMode != 0o600 || len(o.allowUID)+len(o.allowGID) != 0 ||
+		o.isolation != "session" || o.spare != 1 || o.workers < 1 || o.libssl != "" ||
+		o.idleExit != 0 || o.readyFD != -1 {
 		t.Errorf("defaults: %+v", o)
 	}
 	// The help's defaults of numbers and times are the real defaults.
@@ -31,11 +34,13 @@ func TestDefaults(t *testing.T) {
 				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, *v.p)
 			}
 		case *number:
-			if f.name != "workers" && f.name != "ready-fd" && f.name != "max-sessions-per-uid" && v.String() != f.preset {
+			if f.name != "workers" && f.name != "ready-fd" &&
+				f.name != "max-sessions-per-uid" && v.String() != f.preset {
 				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
 			}
 		case *size:
-			if mib := strings.TrimSuffix(strings.TrimSuffix(f.preset, ", none"), "MiB"); mib+" MiB" != fmt.Sprintf("%d MiB", *v.p>>20) || *v.p&(1<<20-1) != 0 {
+			n, _ := strings.CutSuffix(strings.TrimSuffix(f.preset, ", none"), "MiB")
+			if n != fmt.Sprint(*v.p>>20) || *v.p&(1<<20-1) != 0 {
 				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
 			}
 		case *choice:
@@ -46,21 +51,26 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestFlagsAndTheirTwins(t *testing.T) {
+func TestEachFlagAndItsVariableSetTheSetting(t *testing.T) {
 	t.Parallel()
+	modeAndGroup := func(o *options) any { return []int{int(o.socketMode), o.socketGroup} }
 	tests := []struct {
 		flag, value string
 		get         func(*options) any
 		want        any
 	}{
 		{"socket", "/x/y", func(o *options) any { return o.socket }, "/x/y"},
-		{"socket-mode", "0660", func(o *options) any { return uint32(o.socketMode) }, uint32(0o660)},
-		{"socket-mode", "666", func(o *options) any { return uint32(o.socketMode) }, uint32(0o666)},
-		{"allow-uid", "7,root, 8", func(o *options) any { return o.allowUID }, []uint32{7, 0, 8}},
-		{"allow-uid", "7", func(o *options) any { return uint32(o.socketMode) }, uint32(0o666)},
+		{"socket-mode", "0660", func(o *options) any { return uint32(o.socketMode) },
+			uint32(0o660)},
+		{"socket-mode", "666", func(o *options) any { return uint32(o.socketMode) },
+			uint32(0o666)},
+		{"allow-uid", "7,root, 8", func(o *options) any { return o.allowUID },
+			[]uint32{7, 0, 8}},
+		{"allow-uid", "7", func(o *options) any { return uint32(o.socketMode) },
+			uint32(0o666)},
 		{"allow-gid", "root", func(o *options) any { return o.allowGID }, []uint32{0}},
-		{"allow-gid", "1", func(o *options) any { return []int{int(o.socketMode), o.socketGroup} }, []int{0o660, 1}},
-		{"allow-gid", "1,2", func(o *options) any { return []int{int(o.socketMode), o.socketGroup} }, []int{0o666, -1}},
+		{"allow-gid", "1", modeAndGroup, []int{0o660, 1}},
+		{"allow-gid", "1,2", modeAndGroup, []int{0o666, -1}},
 		{"require-openssl", "yes", func(o *options) any { return o.requireOpenSSL }, "yes"},
 		{"confine", "require", func(o *options) any { return o.confine }, "require"},
 		{"policy", "/x/y", func(o *options) any { return o.policy }, "/x/y"},
@@ -70,33 +80,52 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"spare", "0", func(o *options) any { return o.spare }, 0},
 		{"libssl", "libssl.so.3", func(o *options) any { return o.libssl }, "libssl.so.3"},
 		{"confine", "off", func(o *options) any { return o.confine }, "off"},
-		{"readable", "/usr, /etc/passwd", func(o *options) any { return readable(o) }, []string{"/usr", "/etc/passwd"}},
-		{"failed-handshakes", "skip", func(o *options) any { return o.failedHandshakes }, "skip"},
+		{"readable", "/usr, /etc/passwd", func(o *options) any { return readable(o) },
+			[]string{"/usr", "/etc/passwd"}},
+		{"failed-handshakes", "skip", func(o *options) any { return o.failedHandshakes },
+			"skip"},
 		{"audit-log", "/x/audit", func(o *options) any { return o.auditLog }, "/x/audit"},
 		{"key-log", "/x/keys", func(o *options) any { return o.keyLog }, "/x/keys"},
-		{"reload-certificates", "auto", func(o *options) any { return o.reloadCertificates }, "auto"},
-		{"connect-timeout", "1m30s", func(o *options) any { return o.timeouts.Connect }, 90 * time.Second},
-		{"handshake-timeout", "1ms", func(o *options) any { return o.timeouts.Handshake }, time.Millisecond},
-		{"accept-handshake-timeout", "2s", func(o *options) any { return o.timeouts.AcceptHandshake }, 2 * time.Second},
-		{"accept-timeout", "0", func(o *options) any { return o.timeouts.Accept }, time.Duration(0)},
-		{"accept-timeout", "3s", func(o *options) any { return o.timeouts.Accept }, 3 * time.Second},
-		{"read-timeout", "4s", func(o *options) any { return o.timeouts.Read }, 4 * time.Second},
-		{"write-timeout", "2s", func(o *options) any { return o.timeouts.Write }, 2 * time.Second},
-		{"close-timeout", "5s", func(o *options) any { return o.timeouts.Close }, 5 * time.Second},
-		{"answer-timeout", "6s", func(o *options) any { return o.answerTimeout }, 6 * time.Second},
-		{"session-idle-timeout", "0", func(o *options) any { return o.idleTimeout }, time.Duration(0)},
-		{"drain-timeout", "0", func(o *options) any { return o.drainTimeout }, time.Duration(0)},
+		{"reload-certificates", "auto",
+			func(o *options) any { return o.reloadCertificates }, "auto"},
+		{"connect-timeout", "1m30s", func(o *options) any { return o.timeouts.Connect },
+			90 * time.Second},
+		{"handshake-timeout", "1ms", func(o *options) any { return o.timeouts.Handshake },
+			time.Millisecond},
+		{"accept-handshake-timeout", "2s",
+			func(o *options) any { return o.timeouts.AcceptHandshake },
+			2 * time.Second},
+		{"accept-timeout", "0", func(o *options) any { return o.timeouts.Accept },
+			time.Duration(0)},
+		{"accept-timeout", "3s", func(o *options) any { return o.timeouts.Accept },
+			3 * time.Second},
+		{"read-timeout", "4s", func(o *options) any { return o.timeouts.Read },
+			4 * time.Second},
+		{"write-timeout", "2s", func(o *options) any { return o.timeouts.Write },
+			2 * time.Second},
+		{"close-timeout", "5s", func(o *options) any { return o.timeouts.Close },
+			5 * time.Second},
+		{"answer-timeout", "6s", func(o *options) any { return o.answerTimeout },
+			6 * time.Second},
+		{"session-idle-timeout", "0", func(o *options) any { return o.idleTimeout },
+			time.Duration(0)},
+		{"drain-timeout", "0", func(o *options) any { return o.drainTimeout },
+			time.Duration(0)},
 		{"idle-exit", "5m", func(o *options) any { return o.idleExit }, 5 * time.Minute},
 		{"watchdog", "90s", func(o *options) any { return o.watchdog }, 90 * time.Second},
 		{"max-sessions", "3", func(o *options) any { return o.maxSessions }, 3},
-		{"max-sessions-per-uid", "3", func(o *options) any { return o.sessionsPerUID() }, 3},
+		{"max-sessions-per-uid", "3", func(o *options) any { return o.sessionsPerUID() },
+			3},
 		{"max-sessions", "9", func(o *options) any { return o.sessionsPerUID() }, 9},
 		{"allow-uid", "7", func(o *options) any { return o.sessionsPerUID() }, 250},
 		{"max-message", "2048", func(o *options) any { return o.messages.Message }, 2048},
-		{"max-message", "1GiB", func(o *options) any { return o.messages.Message }, 1 << 30},
+		{"max-message", "1GiB", func(o *options) any { return o.messages.Message },
+			1 << 30},
 		{"max-nesting", "4", func(o *options) any { return o.messages.Nesting }, 4},
-		{"max-buffered", "3MiB", func(o *options) any { return o.messages.Buffered }, 3 << 20},
-		{"max-buffered", "1KiB", func(o *options) any { return o.messages.Buffered }, 1 << 10},
+		{"max-buffered", "3MiB", func(o *options) any { return o.messages.Buffered },
+			3 << 20},
+		{"max-buffered", "1KiB", func(o *options) any { return o.messages.Buffered },
+			1 << 10},
 		{"max-memory", "64MiB", func(o *options) any { return o.maxMemory }, 64 << 20},
 		{"max-memory", "0", func(o *options) any { return o.maxMemory }, 0},
 		{"max-handles", "3", func(o *options) any { return o.limits.Handles }, 3},
@@ -106,19 +135,21 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 		{"log-format", "json", func(o *options) any { return o.logFormat }, "json"},
 		{"ready-fd", "5", func(o *options) any { return o.readyFD }, 5},
 	}
-	tested := map[string]bool{"config": true, "check": true, "print-config": true, "version": true, "help": true}
+	tested := map[string]bool{"config": true, "check": true, "print-config": true,
+		"version": true, "help": true}
 	for _, tt := range tests {
 		tested[tt.flag] = true
-		twin := "TLSD_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))
+		variable := "TLSD_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))
 		for _, how := range []struct {
 			env  []string
 			args []string
 		}{
 			{nil, []string{"--" + tt.flag, tt.value}},
 			{nil, []string{"-" + tt.flag + "=" + tt.value}},
-			{[]string{twin + "=" + tt.value}, nil},
+			{[]string{variable + "=" + tt.value}, nil},
 			{nil, []string{"--config", configOf(t, tt.flag+` = "`+tt.value+`"`)}},
-			{[]string{twin + "=nonsense"}, []string{"--" + tt.flag, tt.value}}, // the flag wins
+			// the flag wins
+			{[]string{variable + "=nonsense"}, []string{"--" + tt.flag, tt.value}},
 		} {
 			o, err := parse(how.env, how.args...)
 			if err != nil {
@@ -135,10 +166,12 @@ func TestFlagsAndTheirTwins(t *testing.T) {
 	}
 }
 
-func TestListsAddUp(t *testing.T) {
+func TestARepeatedFlagAddsToItsList(t *testing.T) {
 	t.Parallel()
-	o, err := parse([]string{"TLSD_ALLOW_UID=9"}, "--allow-uid", "1,2", "--allow-uid", "3", "--socket-mode", "600")
-	if err != nil || !reflect.DeepEqual(o.allowUID, []uint32{1, 2, 3}) || o.socketMode != 0o600 {
+	o, err := parse([]string{"TLSD_ALLOW_UID=9"}, "--allow-uid", "1,2", "--allow-uid", "3",
+		"--socket-mode", "600")
+	if err != nil || !reflect.DeepEqual(o.allowUID, []uint32{1, 2, 3}) ||
+		o.socketMode != 0o600 {
 		t.Errorf("%+v, %v", o, err)
 	}
 }
@@ -150,7 +183,8 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, []string{"--readable", "/usr", "--confine", "off"}, "--readable needs --confine=auto"},
+		{nil, []string{"--readable", "/usr", "--confine", "off"},
+			"--readable needs --confine=auto"},
 		{nil, []string{"--readable", "/usr,etc"}, `invalid value "/usr,etc" for --readable: want absolute paths without colons, with commas between them; "etc" is none`},
 		{nil, []string{"--readable", "/none/such"}, `invalid value "/none/such" for --readable: stat /none/such: no such file or directory`},
 		{nil, []string{"--max-memory", "63MiB"}, `invalid value "63MiB" for --max-memory: want 0 or a number of bytes from 67108864 to `},
@@ -177,11 +211,16 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{nil, []string{"--allow-gid", "4294967296"}, "there is no group"},
 		{nil, []string{"--socket="}, `invalid value "" for --socket: want a path`},
 		{nil, []string{"--unknown"}, "unknown flag --unknown"},
-		{nil, []string{"--drain-timeot", "1s"}, "unknown flag --drain-timeot; did you mean --drain-timeout?"},
-		{[]string{"TLSD_DRAIN_TIMEOT=1s"}, nil, "the environment variable TLSD_DRAIN_TIMEOT is not known; did you mean TLSD_DRAIN_TIMEOUT?; correct or unset it"},
-		{[]string{"TLSD_QXZJV=1"}, nil, "the environment variable TLSD_QXZJV is not known; correct or unset it"},
+		{nil, []string{"--drain-timeot", "1s"},
+			"unknown flag --drain-timeot; did you mean --drain-timeout?"},
+		{[]string{"TLSD_DRAIN_TIMEOT=1s"}, nil,
+			"the environment variable TLSD_DRAIN_TIMEOT is not known; did you mean " +
+				"TLSD_DRAIN_TIMEOUT?; correct or unset it"},
+		{[]string{"TLSD_QXZJV=1"}, nil,
+			"the environment variable TLSD_QXZJV is not known; correct or unset it"},
 		{nil, []string{"--spare"}, "a value is missing after --spare"},
-		{nil, []string{"--version=maybe"}, "for --version: want no value, or true or false"},
+		{nil, []string{"--version=maybe"},
+			"for --version: want no value, or true or false"},
 		{nil, []string{"start"}, `unexpected argument "start"`},
 		{[]string{"TLSD_SPARE=-2"}, nil, `invalid value "-2" of the environment variable TLSD_SPARE: want a whole number from 0`},
 		{[]string{"TLSD_READY_FD=0"}, nil, "TLSD_READY_FD: want a whole number from 1"},
@@ -227,7 +266,7 @@ func TestHelpHasEveryFlagWithinTheScreen(t *testing.T) {
 	for _, f := range flagTable(&options{}) {
 		if !strings.Contains(b.String(), "\n  --"+f.name) || f.hasVariable() &&
 			!strings.Contains(b.String(), "environment: "+envName(f.name)+"\n") {
-			t.Errorf("--%s, or its twin, is not there", f.name)
+			t.Errorf("--%s, or its variable, is not in the help", f.name)
 		}
 	}
 	for line := range strings.Lines(b.String()) {

@@ -100,9 +100,11 @@ func (n *size) Set(s string) error {
 	v, err := strconv.Atoi(digits)
 	if err != nil || v < 0 || v > n.max/unit || v*unit < n.min && !(n.zero && v == 0) {
 		if n.zero {
-			return fmt.Errorf("want 0 or a number of bytes from %d to %d, such as 512MiB or 1GiB", n.min, n.max)
+			return fmt.Errorf("want 0 or a number of bytes from %d to %d, such as "+
+				"512MiB or 1GiB", n.min, n.max)
 		}
-		return fmt.Errorf("want a number of bytes from %d to %d, such as 512KiB, 16MiB or 1048576", n.min, n.max)
+		return fmt.Errorf("want a number of bytes from %d to %d, such as 512KiB, 16MiB "+
+			"or 1048576", n.min, n.max)
 	}
 	*n.p = v * unit
 	return nil
@@ -166,7 +168,8 @@ func (l *paths) Set(s string) error {
 	for _, path := range strings.Split(s, ",") {
 		path = strings.TrimSpace(path)
 		if !filepath.IsAbs(path) || strings.Contains(path, ":") {
-			return fmt.Errorf("want absolute paths without colons, with commas between them; %q is none", path)
+			return fmt.Errorf("want absolute paths without colons, with commas "+
+				"between them; %q is none", path)
 		}
 		if _, err := os.Stat(path); err != nil {
 			return err
@@ -201,7 +204,8 @@ func (l *ids) Set(s string) error {
 			}
 		}
 		if err != nil || id == 1<<32-1 { // (uid_t)-1 is nobody's
-			return fmt.Errorf("want names or numbers of %ss, with commas between them; there is no %s %q", l.what, l.what, name)
+			return fmt.Errorf("want names or numbers of %ss, with commas between "+
+				"them; there is no %s %q", l.what, l.what, name)
 		}
 		*l.p = append(*l.p, uint32(id))
 	}

@@ -24,7 +24,8 @@ Usage: tlsd [flags]
 		fmt.Fprintf(w, "  %s\n", strings.TrimSpace("--"+f.name+" "+f.arg))
 		fmt.Fprintf(w, "      %s\n", f.text)
 		if f.hasVariable() {
-			fmt.Fprintf(w, "      default: %s; environment: %s\n", f.preset, envName(f.name))
+			fmt.Fprintf(w, "      default: %s; environment: %s\n", f.preset,
+				envName(f.name))
 		}
 	}
 	fmt.Fprint(w, `

@@ -14,8 +14,8 @@ import (
 // no script can. The daemon opens it and hands workers a descriptor for appending. So workers need
 // no right to open the file, and cannot read what is in it.
 
-// openKeyLog opens the key log, and warns in the log and in the audit. It returns nil if path is
-// "".
+// openKeyLog opens the key log, and warns in the log and in the audit log. Without a path it
+// returns nil.
 func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 	if path == "" {
 		return nil, nil
@@ -25,7 +25,8 @@ func openKeyLog(path string, log, audit *zap.Logger) (*os.File, error) {
 		return nil, fmt.Errorf("--key-log: %w", err)
 	}
 	full := f.Name()
-	log.Warn("the secrets of all connections go to a file: with it, anybody can read the connections' data", zap.String("path", full))
+	log.Warn("the secrets of all connections go to a file: with it, anybody can read the "+
+		"connections' data", zap.String("path", full))
 	audit.Warn("key-log", zap.Int("uid", os.Geteuid()), zap.String("path", full))
 	return f, nil
 }
@@ -39,8 +40,8 @@ func (w *workerProcess) keyLog() func(line string) {
 	return func(line string) {
 		if _, err := file.WriteString(line + "\n"); err != nil {
 			failed.Do(func() {
-				w.log.Error("a secret could not be written to the key log, and later ones may not be, either",
-					zap.Error(err))
+				w.log.Error("a secret could not be written to the key log; later "+
+					"secrets may be missing, too", zap.Error(err))
 			})
 		}
 	}

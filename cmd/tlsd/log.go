@@ -13,10 +13,44 @@ import (
 	"tlsd/internal/plain"
 )
 
+// logs are the logs of the daemon's own process. Workers write to the log through the supervisor.
+type logs struct {
+	log, audit *zap.Logger
+	level      zap.AtomicLevel // of log; audit has all of its lines at every level
+	queue      *logQueue
+	auditFile  *auditLog // nil: audit lines are in the log
+}
+
+// openLogs opens the log and the audit log. The caller must close them.
+func openLogs(o *options, stderr io.Writer) (*logs, error) {
+	place, forPeople, err := logPlace(o.logFormat, stderr)
+	if err != nil {
+		return nil, err
+	}
+	l := &logs{queue: newLogQueue(place), level: zap.NewAtomicLevelAt(levelOf(o.logLevel))}
+	log, audit := newLogAt(l.queue, l.queue.forAudit(), l.level, forPeople)
+	l.queue.setOnLoss(func(entries int) { // the audit logger has every level
+		audit.Warn("log entries were lost, because they could not be written",
+			zap.Int("entries", entries))
+	})
+	l.log = log
+	if l.auditFile, l.audit, err = openAuditLog(o.auditLog, log, audit); err != nil {
+		l.queue.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// close writes the waiting entries, and takes at most twice lastWrite.
+func (l *logs) close() {
+	l.auditFile.close()
+	l.queue.close()
+}
+
 // newLog makes the log and the audit log. The audit log has all of its lines at every log level. An
 // entry has a time, a level, a text and fields. No entry has payload, a key or a password. The form
-// is JSON, or text for people. In both forms an entry is one line, and control characters in it are
-// visible, also those of a peer's text.
+// is JSON, or text for people. In both forms an entry is one line. Control characters in an entry
+// are made visible.
 func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) {
 	return newLogAt(w, w, levelOf(level), forPeople)
 }
@@ -30,8 +64,9 @@ func levelOf(name string) zapcore.Level {
 	return level
 }
 
-// newLogAt makes a log whose level can change while it is used. auditTo gets the audit log.
-func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (log, audit *zap.Logger) {
+// newLogAt makes a log whose level can change while the log is in use. auditTo gets the audit log.
+func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (
+	log, audit *zap.Logger) {
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	cfg.EncodeDuration = zapcore.StringDurationEncoder
@@ -42,7 +77,8 @@ func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (l
 		encoder = zapcore.NewConsoleEncoder(cfg)
 	}
 	to := func(w io.Writer, lvl zapcore.LevelEnabler) *zap.Logger {
-		return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(plainLines{w})), lvl))
+		out := zapcore.Lock(zapcore.AddSync(plainLines{w}))
+		return zap.New(zapcore.NewCore(encoder, out, lvl))
 	}
 	return to(w, lvl), to(auditTo, zapcore.InfoLevel).Named("audit")
 }
@@ -57,8 +93,8 @@ func (p plainLines) Write(entry []byte) (int, error) {
 	return len(entry), nil
 }
 
-// logPlace is where the log goes, and whether it is for people. The journal gets it by its own
-// protocol if standard error leads there. The process keeps the place until it ends.
+// logPlace says where the log goes, and whether people read it. If standard error leads to the
+// journal of systemd, the journal gets the log by its own protocol. Nobody closes the place.
 func logPlace(format string, stderr io.Writer) (place io.Writer, forPeople bool, err error) {
 	f, isFile := stderr.(*os.File)
 	ours := format == "auto" && isFile && journal.Is(f, os.Getenv("JOURNAL_STREAM"))

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// logQueue is a queue between the log and its output, so that no goroutine waits for the output. A
-// pipe without a reader, or a full disk, must not stop the daemon. The queue keeps up to
-// queueBytes. A goroutine of its own writes them to the output. Audit entries may take auditBytes
-// more. An entry is lost if the queue is full or the write fails. As soon as a write succeeds
+// logQueue is a queue between the log and its output, so that no caller waits for the output. A
+// pipe without a reader, or a full disk, must not stop the daemon. The queue keeps up to queueBytes
+// of entries, and auditBytes more of audit entries. The queue's goroutine writes them to the
+// output. An entry is lost if the queue is full or the write fails. As soon as a write succeeds
 // again, the log says how many entries were lost.
 type logQueue struct {
 	out   io.Writer
-	ended chan struct{} // closed when the goroutine of pass has ended
+	ended chan struct{} // closed when the goroutine of run has ended
 
 	mu      sync.Mutex // guards all below
 	more    sync.Cond  // signals that waiting or closing has changed
@@ -22,7 +22,7 @@ type logQueue struct {
 	lost    int        // lost entries that no log line has counted yet
 	dropped int        // all lost entries, from the start
 	onLoss  func(entries int)
-	closing bool // pass must end when the queue is empty
+	closing bool // run must end when the queue is empty
 }
 
 const (
@@ -57,7 +57,9 @@ func (q *logQueue) forAudit() io.Writer { return auditQueue{q} }
 
 type auditQueue struct{ q *logQueue }
 
-func (a auditQueue) Write(entry []byte) (int, error) { return a.q.put(entry, queueBytes+auditBytes) }
+func (a auditQueue) Write(entry []byte) (int, error) {
+	return a.q.put(entry, queueBytes+auditBytes)
+}
 
 // put adds an entry, unless the queue would have more than room bytes.
 func (q *logQueue) put(entry []byte, room int) (int, error) {
@@ -77,7 +79,7 @@ func (q *logQueue) put(entry []byte, room int) (int, error) {
 func (q *logQueue) run() {
 	defer close(q.ended)
 	var part []byte
-	torn := false // the last write has ended within a line
+	torn := false // the last write ended in the middle of a line
 	for {
 		q.mu.Lock()
 		for len(q.waiting) == 0 && !q.closing {
@@ -120,7 +122,8 @@ func (q *logQueue) losses() int {
 	return q.dropped
 }
 
-// close waits until everything is written, at most for lastWrite: the output may have no reader.
+// close waits until everything is written. It waits at most for lastWrite, because the output may
+// have no reader.
 func (q *logQueue) close() {
 	q.mu.Lock()
 	q.closing = true

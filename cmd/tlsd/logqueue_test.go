@@ -15,7 +15,7 @@ import (
 
 // A gate is an output of a log. It takes nothing while it is shut, and its room may be limited.
 type gate struct {
-	open chan struct{} // closed when it is
+	open chan struct{} // closed when the gate is open
 
 	mu   sync.Mutex // guards the rest
 	room int        // bytes; -1: no bound
@@ -61,7 +61,7 @@ func TestTheLogKeepsWhatIsWrittenInOrder(t *testing.T) {
 	}
 }
 
-func TestWhoLogsDoesNotWaitForWhoReads(t *testing.T) {
+func TestLoggingDoesNotWaitForTheReader(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)
 	q := newLogQueue(g)
@@ -72,19 +72,21 @@ func TestWhoLogsDoesNotWaitForWhoReads(t *testing.T) {
 		q.Write([]byte(entry))
 	}
 	begin := time.Now()
-	q.close() // does not wait for ever either
+	q.close() // ends, although nobody reads
 	if took := time.Since(begin); took < lastWrite {
-		t.Errorf("the last entries were waited for %v only", took)
+		t.Errorf("close waited only %v for the last entries", took)
 	}
 	close(g.open)
 	<-q.ended
 	kept := strings.Count(g.String(), entry)
-	if !strings.HasSuffix(g.String(), fmt.Sprintf("\nlost %d\n", entries-kept)) || kept < queueBytes/1000 || kept > 2*queueBytes/1000 {
-		t.Errorf("%d of %d are kept, and it ends with %q", kept, entries, g.String()[g.text.Len()-20:])
+	if !strings.HasSuffix(g.String(), fmt.Sprintf("\nlost %d\n", entries-kept)) ||
+		kept < queueBytes/1000 || kept > 2*queueBytes/1000 {
+		t.Errorf("%d of %d are kept, and it ends with %q", kept, entries,
+			g.String()[g.text.Len()-20:])
 	}
 }
 
-func TestAFullDiskTearsNoEntryOfLater(t *testing.T) {
+func TestAFullDiskTearsNoLaterEntry(t *testing.T) {
 	t.Parallel()
 	g := newGate(10)
 	q := newLogQueue(g)
@@ -143,7 +145,7 @@ func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
 	}
 	const line = "an audit line\n"
 	q.forAudit().Write([]byte(line))
-	for range 3 * auditBytes / len(entry) { // which has bounds, too
+	for range 3 * auditBytes / len(entry) { // this room is limited, too
 		q.forAudit().Write(entry)
 	}
 	q.mu.Lock()

@@ -26,8 +26,8 @@
 // The daemon itself only listens and supervises. A worker process serves each session: a worker of
 // its own (--isolation=session), or one of a fixed number (--isolation=shared). If OpenSSL crashes,
 // only the sessions of that worker end. If tlsd runs as root, the worker of another user's session
-// runs with that user's rights, also with --isolation=shared. So tlsd opens files and ports with
-// the rights of the caller who names them. If tlsd runs as another user, all workers have that
+// runs with that user's rights, also with --isolation=shared. So the files and ports that a caller
+// names are opened with the caller's rights. If tlsd runs as another user, all workers have that
 // user's rights.
 //
 // Workers ignore SIGTERM.
@@ -44,10 +44,11 @@
 // one path. Tlsd replaces the socket of a dead daemon. It never touches another kind of file at the
 // path.
 //
-// Tlsd tells a service manager by sd_notify: READY=1 when the first worker has reported, STATUS=
-// with the library and the number of sessions, RELOADING=1 at SIGHUP, and how long the stop may
-// take. Tlsd writes a newline to the descriptor of --ready-fd as soon as it listens. Systemd may
-// pass a listening socket (LISTEN_FDS). Then --socket and --socket-mode have no effect.
+// Tlsd notifies a service manager by sd_notify. READY=1 means that the first worker has reported.
+// STATUS= has the library and the number of sessions. RELOADING=1 comes at SIGHUP. At a stop, tlsd
+// says how long the stop may take. Tlsd writes a newline to the descriptor of --ready-fd as soon as
+// it listens. Systemd may pass a listening socket (LISTEN_FDS). Then --socket and --socket-mode
+// have no effect.
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and drains: open sessions may
 // finish. After --drain-timeout tlsd ends them. A second signal ends them at once. With --idle-exit
@@ -64,10 +65,11 @@
 //
 // The log goes to standard error: as text on a terminal, to systemd's journal with priorities and
 // fields (see package journal), else as JSON. It never has payload, keys or passwords. Lines of the
-// logger "audit" are written at every log level, with --audit-log to a file of their own. Tlsd
-// never waits for the reader of its log. If the reader is slow or gone, or the disk is full, tlsd
-// keeps up to 1 MiB of entries, and 1 MiB more of audit entries. It drops further entries. As soon
-// as a write succeeds again, a warning says how many entries were lost.
+// logger "audit" are written at every log level, with --audit-log to a file of their own.
+//
+// Tlsd never waits for the reader of its log. While the reader is slow or gone, or the disk is
+// full, tlsd keeps at most 1 MiB of entries. Audit entries may take 1 MiB more. Tlsd drops the
+// rest. As soon as a write succeeds again, a warning says how many entries were lost.
 package main
 
 import (
@@ -78,7 +80,6 @@ import (
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -133,8 +134,7 @@ func misuse(stderr io.Writer, err error) int {
 	return 2
 }
 
-// start makes the socket, and serves on it until tlsd is told to stop. At SIGHUP it reads the
-// settings again.
+// start makes the sockets, and serves on them until tlsd is told to stop.
 func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
 	if err := checkOneUser(); err != nil {
 		return err
@@ -152,69 +152,42 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return err
 	}
-	place, forPeople, err := logPlace(o.logFormat, stderr)
+	logs, err := openLogs(o, stderr)
 	if err != nil {
 		return err
 	}
-	queue := newLogQueue(place)
-	defer queue.close()
-	level := zap.NewAtomicLevelAt(levelOf(o.logLevel))
-	log, always := newLogAt(queue, queue.forAudit(), level, forPeople)
-	queue.setOnLoss(func(entries int) { // to the audit logger, which has every level
-		always.Warn("log entries were lost, because they could not be written",
-			zap.Int("entries", entries))
-	})
-	audits, audit, err := openAuditLog(o.auditLog, log, always)
-	if err != nil {
-		return err
-	}
-	defer audits.close()
+	defer logs.close()
+	log := logs.log
 	if o.maxMemory > 0 {
 		limitStacks(log)
 	}
 	running := *o
-	reload := &reloader{read: read, running: &running, level: level, rules: rules,
-		audits: audits}
-	var daemon atomic.Pointer[supervisor.Supervisor] // nil until it runs
-	ctx, force, stop := handleSignals(ctx, log, func() {
-		if d := daemon.Load(); d != nil {
-			d.Reload(func() {
-				reload.reload(log)
-				d.SetLogLevel(level.Level().String()) // also undoes an order
-			})
-		} else {
-			reload.reload(log)
-		}
-	})
+	reload := &reloader{read: read, running: &running, level: logs.level, rules: rules,
+		audits: logs.auditFile}
+	ctx, force, stop := handleSignals(ctx, log, func() { reload.hangUp(log) })
 	defer stop()
-	keys, err := openKeyLog(o.keyLog, log, audit)
+	keys, err := openKeyLog(o.keyLog, log, logs.audit)
 	if err != nil {
 		return err
 	}
 	defer keys.Close() // returns an error if keys is nil
-	socket, err := listen(o)
+	socket, adminSocket, err := listenBoth(o, log)
 	if err != nil {
 		return err
 	}
-	adminSocket, err := listenAdmin(o, log)
-	if err != nil {
-		return errors.Join(err, socket.Remove(), socket.Close())
-	}
 	sayReady(ready, log)
-	if o.config != noConfig {
-		log.Info("configuration file read", zap.String("path", o.config))
-	}
-	warn(o, log)
+	logSettings(o, log)
 	cfg := supervisorConfig(o)
-	cfg.Log, cfg.Audit, cfg.Socket, cfg.PolicyFor, cfg.WorkerConfig, cfg.KeyLog = log, audit, socket, rules.For, worker, keys
-	cfg.AuditLost = audits.losses
-	d := supervisor.New(cfg)
-	daemon.Store(d)
-	whole := &administration{Supervisor: d, level: level, rules: rules, queue: queue}
-	ctx, stopAdmin := serveAdmin(ctx, adminSocket, whole, log, audit)
+	cfg.Log, cfg.Audit, cfg.AuditLost = log, logs.audit, logs.auditFile.losses
+	cfg.Socket, cfg.PolicyFor = socket, rules.For
+	cfg.WorkerConfig, cfg.KeyLog = worker, keys
+	daemon := supervisor.New(cfg)
+	reload.daemon.Store(daemon)
+	ctx, stopAdmin := serveAdmin(ctx, adminSocket, &administration{Supervisor: daemon,
+		level: logs.level, rules: rules, queue: logs.queue}, log, logs.audit)
 	defer stopAdmin()
-	err = d.Run(ctx, force)
-	if errors.Is(err, supervisor.ErrDrainTimeout) { // the setting asks for this end
+	err = daemon.Run(ctx, force)
+	if errors.Is(err, supervisor.ErrDrainTimeout) { // --drain-timeout asks for this end
 		log.Warn(err.Error())
 		return nil
 	}
@@ -223,7 +196,8 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 
 // handleSignals handles signals until the caller calls stop. The first SIGTERM or SIGINT ends the
 // context, and the second closes force. SIGHUP calls reload.
-func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx context.Context, force <-chan struct{}, stop func()) {
+func handleSignals(parent context.Context, log *zap.Logger, reload func()) (
+	ctx context.Context, force <-chan struct{}, stop func()) {
 	signal.Ignore(unix.SIGPIPE)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
@@ -255,14 +229,15 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (ctx 
 	}
 }
 
-// checkOneUser returns an error if this process has the rights of two users. A worker of such a
-// process would change its user when it executes the program: with no_new_privs, the kernel gives
-// it the rights of the real user.
+// checkOneUser returns an error if this process has the rights of two users. A worker has
+// no_new_privs. When it executes the program, the kernel would give it the rights of the real user.
 func checkOneUser() error {
 	for what, ids := range map[string]func() (r, e, s int){"user": userIDs, "group": groupIDs} {
 		if r, e, s := ids(); r != e || e != s {
-			return fmt.Errorf("the real %s is %d, the effective one %d and the saved one %d: tlsd would give the rights of one to the other; "+
-				"start it as one %s (setpriv, su), and not by a set-id file", what, r, e, s, what)
+			return fmt.Errorf("the real %s is %d, the effective one %d and the saved "+
+				"one %d: tlsd would give the rights of one to the other; "+
+				"start it as one %s (setpriv, su), and not by a set-id file",
+				what, r, e, s, what)
 		}
 	}
 	return nil
@@ -276,16 +251,20 @@ func openReady(fd int) (*os.File, error) {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("--ready-fd %d: %w; want the number of a descriptor that is open for writing", fd, err)
+		return nil, fmt.Errorf("--ready-fd %d: %w; want the number of a descriptor that "+
+			"is open for writing", fd, err)
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY || st.Mode&unix.S_IFMT == 0 || fd == 2 {
-		return nil, fmt.Errorf("--ready-fd %d: want a pipe, socket or file that is open for writing, and not standard error", fd)
+	if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY || st.Mode&unix.S_IFMT == 0 ||
+		fd == 2 {
+		return nil, fmt.Errorf("--ready-fd %d: want a pipe, socket or file that is open "+
+			"for writing, and not standard error", fd)
 	}
 	return os.NewFile(uintptr(fd), "ready-fd"), nil
 }
 
-// sayReady writes a newline to the descriptor of --ready-fd, and closes it. A nil ready is none.
+// sayReady writes a newline to the descriptor of --ready-fd, and closes the descriptor. It does
+// nothing if ready is nil.
 func sayReady(ready *os.File, log *zap.Logger) {
 	if ready == nil {
 		return

@@ -12,7 +12,7 @@ import (
 // meter counts what a worker's sessions do, in the worker's page of vitals.
 type meter struct {
 	page  *vitals.Page
-	shelf *shelf
+	shown *certificateSlots
 }
 
 func (m meter) Moved(received, sent int) {
@@ -25,14 +25,14 @@ func (m meter) Held(connections, contexts int) {
 	m.page.Count(vitals.Contexts, int64(contexts))
 }
 
-func (m meter) Shaken(s session.Handshake) {
-	outcome := vitals.Outcome{Result: "ok", Version: s.Version()}
-	if s.Failure != nil {
-		outcome = vitals.Outcome{Result: string(s.Failure.Kind)}
+func (m meter) HandshakeDone(h session.Handshake) {
+	outcome := vitals.Outcome{Result: "ok", Version: h.Version()}
+	if h.Failure != nil {
+		outcome = vitals.Outcome{Result: string(h.Failure.Kind)}
 	}
-	m.page.Count(vitals.Shaken(s.Server, vitals.OutcomeOf(outcome)), 1)
-	m.page.Count(vitals.BucketOf(s.Took), 1)
-	m.page.Count(vitals.ShakenFor, s.Took.Microseconds())
+	m.page.Count(vitals.Handshakes(h.Server, vitals.OutcomeOf(outcome)), 1)
+	m.page.Count(vitals.BucketOf(h.Took), 1)
+	m.page.Count(vitals.HandshakeTime, h.Took.Microseconds())
 }
 
 func (m meter) Reloaded(used bool) {
@@ -44,56 +44,57 @@ func (m meter) Reloaded(used bool) {
 }
 
 func (m meter) Shows(c session.Certificate, uses int) {
-	m.shelf.show(m.page, c.Serial, c.NotAfter, uses)
+	m.shown.add(m.page, c.Serial, c.NotAfter, uses)
 }
 
-// A shelf knows which certificates the servers of a worker show. It has as many places as the page
-// of vitals. If all are taken, a certificate that ends later makes room for one that ends sooner,
-// and is forgotten.
-type shelf struct {
-	mu     sync.Mutex // guards all below
-	places [vitals.Certificates]struct {
+// certificateSlots knows the certificates that the servers of a worker show. The page of vitals has
+// a slot for each. If all slots are taken, a new certificate replaces the one that expires last,
+// unless the new one expires later still.
+type certificateSlots struct {
+	mu    sync.Mutex // guards all below
+	slots [vitals.Certificates]struct {
 		serial   *big.Int
 		notAfter time.Time
-		uses     int // 0: the place is empty
+		uses     int // 0: the slot is empty
 	}
 }
 
-// show adds uses of a certificate, or, below zero, takes them away.
-func (s *shelf) show(page *vitals.Page, serial *big.Int, notAfter time.Time, uses int) {
+// add adds uses of a certificate. Negative uses take uses away.
+func (s *certificateSlots) add(page *vitals.Page, serial *big.Int, notAfter time.Time, uses int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := -1
-	for i := range s.places {
-		p := &s.places[i]
-		if p.uses > 0 && p.serial.Cmp(serial) == 0 && p.notAfter.Equal(notAfter) {
+	for i := range s.slots {
+		slot := &s.slots[i]
+		if slot.uses > 0 && slot.serial.Cmp(serial) == 0 &&
+			slot.notAfter.Equal(notAfter) {
 			at = i
 		}
 	}
 	switch {
 	case at >= 0:
-		if s.places[at].uses += uses; s.places[at].uses <= 0 {
-			s.places[at].uses = 0
+		if s.slots[at].uses += uses; s.slots[at].uses <= 0 {
+			s.slots[at].uses = 0
 			page.HideCertificate(at)
 		}
 	case uses > 0:
-		if at = s.free(notAfter); at >= 0 {
-			p := &s.places[at]
-			p.serial, p.notAfter, p.uses = serial, notAfter, uses
+		if at = s.slotFor(notAfter); at >= 0 {
+			slot := &s.slots[at]
+			slot.serial, slot.notAfter, slot.uses = serial, notAfter, uses
 			page.ShowCertificate(at, serial, notAfter)
 		}
 	}
 }
 
-// free is a place for a certificate, or -1. s.mu must be held.
-func (s *shelf) free(notAfter time.Time) int {
+// slotFor is the slot for a new certificate, or -1 if there is none. The caller must hold s.mu.
+func (s *certificateSlots) slotFor(notAfter time.Time) int {
 	last := -1
-	for i, p := range s.places {
-		if p.uses == 0 {
+	for i, slot := range s.slots {
+		if slot.uses == 0 {
 			return i
 		}
-		if p.notAfter.After(notAfter) {
-			notAfter, last = p.notAfter, i
+		if slot.notAfter.After(notAfter) {
+			notAfter, last = slot.notAfter, i
 		}
 	}
 	return last

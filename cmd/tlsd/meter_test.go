@@ -11,7 +11,7 @@ import (
 	"tlsd/session"
 )
 
-func TestTheShelfHasWhatServersShow(t *testing.T) {
+func TestTheSlotsHaveTheCertificatesThatServersShow(t *testing.T) {
 	t.Parallel()
 	page, file, err := vitals.New(1)
 	if err != nil {
@@ -19,7 +19,7 @@ func TestTheShelfHasWhatServersShow(t *testing.T) {
 	}
 	defer page.Close()
 	defer file.Close()
-	m := meter{page, new(shelf)}
+	m := meter{page, new(certificateSlots)}
 	show := func(serial, end, uses int) {
 		m.Shows(session.Certificate{Serial: big.NewInt(int64(serial)),
 			NotAfter: time.Unix(int64(end), 0)}, uses)
@@ -46,7 +46,7 @@ func TestTheShelfHasWhatServersShow(t *testing.T) {
 	show(1, 200, -1)
 	shown()
 
-	// Of more than there are places, those that end first are kept.
+	// If there are more certificates than slots, the certificates that expire first stay.
 	for i := range 2 * vitals.Certificates {
 		show(i, 1000-i, 1)
 	}

@@ -27,7 +27,7 @@ const (
 // sessionObserver logs the events of one session. It is safe for concurrent use.
 type sessionObserver struct {
 	log *zap.Logger // with the session's number
-	// two limiters, so that handshakes, which a stranger can cause, do not hide certificates
+	// Two limiters: strangers can cause handshakes, but no lines about certificates get lost.
 	handshakes, certificates *audit.Limiter
 
 	now    func() time.Time
@@ -62,18 +62,20 @@ func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text
 	entry.Write(list...)
 }
 
-func (o *sessionObserver) Shaken(h session.Handshake) {
+func (o *sessionObserver) HandshakeDone(h session.Handshake) {
 	o.line(o.handshakes, zap.InfoLevel, "handshake", func() []zap.Field {
 		role := "client"
 		if h.Server {
 			role = "server"
 		}
 		list := []zap.Field{
-			zap.String("role", role), zap.String("peer", plain.Text(h.Peer, longestText)),
+			zap.String("role", role),
+			zap.String("peer", plain.Text(h.Peer, longestText)),
 			zap.Float64("milliseconds", float64(h.Took.Microseconds())/1000),
 		}
 		if h.Failure != nil {
-			list = append(list, zap.String("kind", string(h.Failure.Kind)), zap.String("failure", plain.Text(h.Failure.Why, longestText)))
+			list = append(list, zap.String("kind", string(h.Failure.Kind)),
+				zap.String("failure", plain.Text(h.Failure.Why, longestText)))
 			if h.Skipped {
 				list = append(list, zap.Bool("skipped", true))
 			}
@@ -81,7 +83,8 @@ func (o *sessionObserver) Shaken(h session.Handshake) {
 		}
 		version, cipher, subject, serial, resumed := h.Details()
 		return append(list, zap.String("version", version), zap.String("cipher", cipher),
-			zap.String("subject", plain.Text(subject, longestText)), zap.String("serial", serial), zap.Bool("resumed", resumed))
+			zap.String("subject", plain.Text(subject, longestText)),
+			zap.String("serial", serial), zap.Bool("resumed", resumed))
 	})
 }
 
@@ -111,11 +114,12 @@ func serialOf(c session.Certificate) string {
 	return c.Serial.Text(16)
 }
 
-// warning is a problem of a certificate that does not prevent its use, or "".
+// warning describes a problem of a usable certificate. It returns "" if there is none.
 func (o *sessionObserver) warning(c session.Certificate) string {
 	switch left := c.NotAfter.Sub(o.now()); {
 	case c.KeyOpen:
-		return "every user of this machine can read the key " + c.KeyFile + "; take that from them (chmod o-r)"
+		return "every user of this machine can read the key " + c.KeyFile +
+			"; take this right away (chmod o-r)"
 	case c.NotAfter.IsZero():
 		return ""
 	case left <= 0:
@@ -136,13 +140,14 @@ func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
 	}
 	o.line(o.certificates, zap.WarnLevel, "certificate not reloaded", func() []zap.Field {
 		return []zap.Field{
-			zap.String("path", plain.Text(certFile, longestText)), zap.String("key", plain.Text(keyFile, longestText)),
+			zap.String("path", plain.Text(certFile, longestText)),
+			zap.String("key", plain.Text(keyFile, longestText)),
 			zap.String("why", plain.Text(err.Error(), longestText)),
 		}
 	})
 }
 
-// reloadedCA tells of the file of client-ca.
+// reloadedCA logs that the file of the option client-ca was read again.
 func (o *sessionObserver) reloadedCA(path string, err error) {
 	level, text := zap.InfoLevel, "client CA reloaded"
 	fields := []zap.Field{zap.String("path", plain.Text(path, longestText))}
@@ -155,7 +160,8 @@ func (o *sessionObserver) reloadedCA(path string, err error) {
 
 func (o *sessionObserver) Over(t session.Totals) {
 	if n := o.handshakes.Missed() + o.certificates.Missed(); n > 0 {
-		o.log.Info("handshakes and certificates that were not logged", zap.Uint64("missed", n))
+		o.log.Info("handshakes and certificates that were not logged",
+			zap.Uint64("missed", n))
 	}
 	o.totals = &handoff.Totals{Handles: t.Handles, Received: t.Received, Sent: t.Sent}
 }

@@ -30,9 +30,11 @@ type observerOfTest struct {
 func TestLinesOfASessionAreBounded(t *testing.T) {
 	t.Parallel()
 	o, logs := observed(time.Unix(1e9, 0))
-	scan := session.Handshake{Server: true, Peer: "192.0.2.1:1", Skipped: true, Failure: &session.Error{Kind: kind.Handshake, Why: "no TLS\n\x1b[31m" + strings.Repeat("x", 9000)}}
+	scan := session.Handshake{Server: true, Peer: "192.0.2.1:1", Skipped: true,
+		Failure: &session.Error{Kind: kind.Handshake,
+			Why: "no TLS\n\x1b[31m" + strings.Repeat("x", 9000)}}
 	for range 1000 {
-		o.Shaken(scan)
+		o.HandshakeDone(scan)
 	}
 	if n := logs.Len(); n != observerBurst {
 		t.Fatalf("1000 failures at once are %d lines, want %d", n, observerBurst)
@@ -45,7 +47,7 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 	}
 	o.clock = o.clock.Add(time.Second)
 	for range 1000 {
-		o.Shaken(scan)
+		o.HandshakeDone(scan)
 	}
 	all := logs.TakeAll()
 	if len(all) != observerBurst+1+observerRate {
@@ -54,16 +56,20 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 	line := all[observerBurst+1]
 	fields := line.ContextMap()
 	failure := fields["failure"].(string)
-	if line.Message != "handshake" || fields["session"] != uint64(7) || fields["role"] != "server" || fields["peer"] != "192.0.2.1:1" ||
-		fields["skipped"] != true || fields["kind"] != "handshake" || fields["missed"] != uint64(1000-observerBurst) ||
+	if line.Message != "handshake" || fields["session"] != uint64(7) ||
+		fields["role"] != "server" || fields["peer"] != "192.0.2.1:1" ||
+		fields["skipped"] != true || fields["kind"] != "handshake" ||
+		fields["missed"] != uint64(1000-observerBurst) ||
 		len(failure) > longestText+10 || strings.ContainsAny(failure, "\n\x1b") {
 		t.Errorf("%s %v", line.Message, fields)
 	}
 	o.Over(session.Totals{Handles: 1, Received: 2, Sent: 3})
-	if last := logs.TakeAll(); len(last) != 1 || last[0].ContextMap()["missed"] != uint64(1000-observerRate) {
+	if last := logs.TakeAll(); len(last) != 1 ||
+		last[0].ContextMap()["missed"] != uint64(1000-observerRate) {
 		t.Errorf("%v", last)
 	}
-	if o.totals == nil || o.totals.Handles != 1 || o.totals.Received != 2 || o.totals.Sent != 3 {
+	if o.totals == nil || o.totals.Handles != 1 || o.totals.Received != 2 ||
+		o.totals.Sent != 3 {
 		t.Errorf("%+v", o.totals)
 	}
 }
@@ -81,7 +87,8 @@ func TestCertificatesThatNeedCareAreWarnings(t *testing.T) {
 		{"not readable by this parser", session.Certificate{}, ""},
 		{"soon", session.Certificate{NotAfter: now.Add(13 * day)}, "less than 14 days"},
 		{"expired", session.Certificate{NotAfter: now.Add(-day)}, "has expired"},
-		{"open key", session.Certificate{NotAfter: now.Add(15 * day), KeyOpen: true, KeyFile: "/k"}, "can read the key /k"},
+		{"open key", session.Certificate{NotAfter: now.Add(15 * day), KeyOpen: true,
+			KeyFile: "/k"}, "can read the key /k"},
 	} {
 		o, logs := observed(now)
 		c.cert.CertFile, c.cert.Serial = "/c", big.NewInt(0x1f)
@@ -89,7 +96,9 @@ func TestCertificatesThatNeedCareAreWarnings(t *testing.T) {
 		line := logs.TakeAll()[0]
 		fields := line.ContextMap()
 		warning, _ := fields["warning"].(string)
-		if line.Message != "certificate" || fields["path"] != "/c" || fields["serial"] != "1f" || (line.Level == zap.WarnLevel) != (c.says != "") ||
+		if line.Message != "certificate" || fields["path"] != "/c" ||
+			fields["serial"] != "1f" ||
+			(line.Level == zap.WarnLevel) != (c.says != "") ||
 			!strings.Contains(warning, c.says) || (warning == "") != (c.says == "") {
 			t.Errorf("%s: %v %s %v", c.name, line.Level, line.Message, fields)
 		}

@@ -8,15 +8,15 @@ import (
 	"tlsd/session"
 )
 
-// This file carries out an administrator's questions and orders about a worker's sessions. The
-// goroutine that receives from the supervisor answers them, and nothing here waits for a session.
+// In a worker, this file answers an administrator's questions about sessions, and carries out the
+// orders. The goroutine that receives from the supervisor calls it. Nothing here waits for a
+// session.
 
 // orderedEnd is the error of a session that an administrator has ended.
 type orderedEnd struct{ reason string }
 
 func (e *orderedEnd) Error() string {
-	return "the administrator has ended this session: " +
-		e.reason
+	return "the administrator has ended this session: " + e.reason
 }
 
 // A liveSession is a session that the worker serves.
@@ -31,10 +31,10 @@ type liveSessions struct {
 	byNumber map[uint64]*liveSession
 }
 
-// add adds a session. The caller must call began when the session has begun, and gone when it has
+// add adds a session. The caller must call began when the session has begun, and over when it has
 // ended.
-func (l *liveSessions) add(number uint64,
-	end context.CancelCauseFunc) (began func(*session.Session), gone func()) {
+func (l *liveSessions) add(number uint64, end context.CancelCauseFunc) (
+	began func(*session.Session), over func()) {
 	live := &liveSession{end: end}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,12 +47,12 @@ func (l *liveSessions) add(number uint64,
 		defer l.mu.Unlock()
 		live.sess = s
 	}
-	gone = func() {
+	over = func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.byNumber, number)
 	}
-	return began, gone
+	return began, over
 }
 
 // end ends a session, if it is there.

@@ -9,8 +9,8 @@ import (
 	"tlsd/internal/testpages"
 )
 
-// The pages, the sample of the configuration file and the completions are made from the table of
-// flags. make pages does that; these tests hold that it has been done.
+// Parts of the pages, of the sample of the configuration file and of the completions repeat the
+// table of flags. "make pages" writes them. These tests check that they match the table.
 
 const folder = "../../packaging/"
 
@@ -93,22 +93,23 @@ func TestSampleOfTheFileIsTheTable(t *testing.T) {
 	}
 }
 
+// zshText escapes a description in brackets for zsh's _arguments.
+var zshText = strings.NewReplacer("[", `\[`, "]", `\]`, ":", `\:`)
+
 func TestCompletionsAreTheTable(t *testing.T) {
 	t.Parallel()
 	var words, choices, files, zsh, fish []string
 	for _, f := range flagTable(&options{}) {
 		words = append(words, "--"+f.name)
-		spec := fmt.Sprintf("'--%s[%s]", f.name,
-			strings.NewReplacer("'", "", "[", "", "]", "", ":", "").Replace(f.text))
-		line := fmt.Sprintf("complete -c tlsd -l %s -d '%s'", f.name,
-			strings.ReplaceAll(f.text, "'", ""))
+		spec := fmt.Sprintf("--%s[%s]", f.name, zshText.Replace(f.text))
+		line := fmt.Sprintf("complete -c tlsd -l %s -d %s", f.name, testpages.Quote(f.text))
 		switch v := f.value.(type) {
 		case *choice:
+			values := strings.Join(v.from, " ")
 			choices = append(choices,
-				fmt.Sprintf("\t--%s) words='%s' ;;\n", f.name,
-					strings.Join(v.from, " ")))
-			spec += fmt.Sprintf(":%s:(%s)", f.arg, strings.Join(v.from, " "))
-			line += fmt.Sprintf(" -x -a '%s'", strings.Join(v.from, " "))
+				fmt.Sprintf("\t--%s) words='%s' ;;\n", f.name, values))
+			spec += fmt.Sprintf(":%s:(%s)", f.arg, values)
+			line += fmt.Sprintf(" -x -a '%s'", values)
 		case *text, *paths:
 			files = append(files, "--"+f.name)
 			spec += ":" + f.arg + ":_files"
@@ -121,7 +122,7 @@ func TestCompletionsAreTheTable(t *testing.T) {
 				line += " -f"
 			}
 		}
-		zsh = append(zsh, "\t"+spec+"' \\\n")
+		zsh = append(zsh, "\t"+testpages.Quote(spec)+" \\\n")
 		fish = append(fish, line+"\n")
 	}
 	bash := fmt.Sprintf("\t%s) compopt -o default; return ;;\n%s\t*) words='%s' ;;\n",
@@ -132,8 +133,8 @@ func TestCompletionsAreTheTable(t *testing.T) {
 	testpages.Hold(t, folder+"completions/tlsd.fish", strings.Join(fish, ""))
 }
 
-// sentence makes a text of the help a sentence of a page. A text that begins with a value keeps its
-// first letter.
+// sentence makes a sentence for a page from a text of the help. If the text begins with a value,
+// the first letter stays small.
 func sentence(s string) string {
 	if first, _, _ := strings.Cut(s, " "); strings.HasSuffix(first, ":") &&
 		first != "Default:" {
@@ -164,10 +165,14 @@ func (f flagInfo) example() string {
 		}
 		return fmt.Sprint(min(max(v.min, 10), v.max))
 	case *text:
-		return quote(map[string]string{"socket": "/run/tlsd.sock",
+		return quote(map[string]string{
+			"socket":       "/run/tlsd.sock",
 			"policy":       "/etc/tlsd/policy.toml",
-			"admin-socket": "/run/tlsd/admin.sock", "key-log": "/var/log/tlsd/keys",
-			"audit-log": "/var/log/tlsd/audit.log", "libssl": "libssl.so.3"}[f.name])
+			"admin-socket": "/run/tlsd/admin.sock",
+			"key-log":      "/var/log/tlsd/keys",
+			"audit-log":    "/var/log/tlsd/audit.log",
+			"libssl":       "libssl.so.3",
+		}[f.name])
 	case *mode:
 		return `"0600"`
 	case *ids:

@@ -27,7 +27,8 @@ func settings(o *options) []setting {
 	var list []setting
 	for _, f := range table {
 		if f.hasKey() {
-			list = append(list, setting{f.name, f.tomlValue(), o.origin[f.name], f.preset})
+			list = append(list, setting{f.name, f.tomlValue(), o.origin[f.name],
+				f.preset})
 		}
 	}
 	return list

@@ -2,25 +2,43 @@ package main
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"go.uber.org/zap"
+
+	"tlsd/internal/supervisor"
 )
 
 // changeable lists the settings that a running daemon takes from its configuration file at SIGHUP.
 // The other settings belong to processes and to a socket that exist already.
 var changeable = []string{"log-level", "policy"}
 
-// reloader carries out SIGHUP. Only the goroutine that handles signals uses it.
+// reloader carries out SIGHUP. Only the goroutine that handles signals uses it, except for daemon.
 type reloader struct {
 	read    func() (*options, error) // reads the settings as at a start
 	running *options                 // the settings in force
 	level   zap.AtomicLevel
 	rules   *rules
 	audits  *auditLog // nil: audit lines are in the log
+
+	daemon atomic.Pointer[supervisor.Supervisor] // nil until it runs
 }
 
-// reload opens the audit log again, and reads the settings and the policy file again. After an
-// error in the settings, none of them changes.
+// hangUp carries out a SIGHUP. The daemon tells the service manager and the workers.
+func (r *reloader) hangUp(log *zap.Logger) {
+	d := r.daemon.Load()
+	if d == nil {
+		r.reload(log)
+		return
+	}
+	d.Reload(func() {
+		r.reload(log)
+		d.SetLogLevel(r.level.Level().String()) // replaces the level that an order has set
+	})
+}
+
+// reload opens the audit log again, and reads the settings and the policy file again. If the
+// settings have an error, no setting changes.
 func (r *reloader) reload(log *zap.Logger) {
 	r.audits.reopen()
 	next, err := r.read()
@@ -41,7 +59,8 @@ func (r *reloader) reload(log *zap.Logger) {
 	r.running.logLevel, r.running.policy = next.logLevel, next.policy
 	log.Info("settings read again", zap.Strings("changed", taken))
 	if len(waiting) > 0 {
-		log.Warn("a running tlsd cannot change these settings: they hold after a restart", zap.Strings("settings", waiting))
+		log.Warn("a running tlsd cannot change these settings: they hold after a restart",
+			zap.Strings("settings", waiting))
 	}
 	r.rules.reload(next.policy, log)
 }

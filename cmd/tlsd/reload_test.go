@@ -36,8 +36,8 @@ func newReloading(t *testing.T) *reloading {
 	return r
 }
 
-// hangUp carries out SIGHUP, which reads these flags, and returns the log.
-func (r *reloading) hangUp(t *testing.T, args ...string) string {
+// sighup carries out SIGHUP, which reads these flags, and returns the log.
+func (r *reloading) sighup(t *testing.T, args ...string) string {
 	t.Helper()
 	var err error
 	if r.found, err = parse(nil, args...); err != nil {
@@ -51,13 +51,14 @@ func (r *reloading) hangUp(t *testing.T, args ...string) string {
 func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
-	if log := r.hangUp(t, "--log-level", "debug"); !strings.Contains(log, `"changed":["log-level"]`) || r.level.Level() != zap.DebugLevel {
+	if log := r.sighup(t, "--log-level", "debug"); !strings.Contains(log, `"changed":["log-level"]`) || r.level.Level() != zap.DebugLevel {
 		t.Errorf("level %v, log %s", r.level, log)
 	}
-	if log := r.hangUp(t, "--log-level", "error"); log != "" || r.level.Level() != zap.ErrorLevel {
+	if log := r.sighup(t, "--log-level", "error"); log != "" ||
+		r.level.Level() != zap.ErrorLevel {
 		t.Errorf("level %v, log %s", r.level, log)
 	}
-	if r.hangUp(t); r.level.Level() != zap.InfoLevel {
+	if r.sighup(t); r.level.Level() != zap.InfoLevel {
 		t.Errorf("level %v, want the default's", r.level)
 	}
 }
@@ -66,11 +67,11 @@ func TestSettingsThatNeedARestartAreNamedUntilThen(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
 	for range 2 { // at the second SIGHUP they are still changed
-		if log := r.hangUp(t, "--max-sessions", "5", "--spare", "2"); !strings.Contains(log, `"settings":["spare","max-sessions"]`) || !strings.Contains(log, `"level":"warn"`) {
+		if log := r.sighup(t, "--max-sessions", "5", "--spare", "2"); !strings.Contains(log, `"settings":["spare","max-sessions"]`) || !strings.Contains(log, `"level":"warn"`) {
 			t.Errorf("log: %s", log)
 		}
 	}
-	if log := r.hangUp(t); strings.Contains(log, "warn") {
+	if log := r.sighup(t); strings.Contains(log, "warn") {
 		t.Errorf("nothing differs any more: %s", log)
 	}
 }
@@ -79,7 +80,8 @@ func TestBadSettingsChangeNothing(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
 	r.foundErr = errors.New("spares is not known")
-	if log := r.hangUp(t, "--log-level", "debug"); !strings.Contains(log, "spares is not known") || r.level.Level() != zap.InfoLevel {
+	log := r.sighup(t, "--log-level", "debug")
+	if !strings.Contains(log, "spares is not known") || r.level.Level() != zap.InfoLevel {
 		t.Errorf("level %v, log %s", r.level, log)
 	}
 }

@@ -14,13 +14,13 @@ import (
 	"tlsd/internal/policy"
 )
 
-// rules has the administrator's policy file: the last one without an error. Without a file,
-// everything is allowed.
+// rules has the last good content of the administrator's policy file. Without a file, everything is
+// allowed.
 type rules struct {
 	path    string // "": no file; reload may change it
 	current atomic.Pointer[policy.File]
 
-	reloads, failures atomic.Uint64 // calls of reload that have succeeded, and that have failed
+	reloads, failures atomic.Uint64 // calls of reload that have succeeded, or failed
 }
 
 func loadRules(path string) (*rules, error) {

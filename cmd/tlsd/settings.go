@@ -11,8 +11,8 @@ import (
 
 // This file reads the settings: from the flags, the environment and the configuration file.
 
-// sessionsPerUID is --max-sessions-per-uid, or its default. With the default, no user can keep all
-// others out.
+// sessionsPerUID is --max-sessions-per-uid, or its default. If other users may connect, the default
+// is a quarter of all sessions. So one user cannot take all of them.
 func (o *options) sessionsPerUID() int {
 	switch {
 	case o.maxSessionsPerUID > 0:
@@ -47,7 +47,8 @@ func parseOptions(args, environ []string, config string) (*options, error) {
 	for _, f := range table {
 		if v, ok := values[f.name]; ok && o.origin[f.name] == "" {
 			if err := f.value.Set(v); err != nil {
-				return nil, fmt.Errorf("invalid value %q of the environment variable %s: %w", v, envName(f.name), err)
+				return nil, fmt.Errorf("invalid value %q of the environment "+
+					"variable %s: %w", v, envName(f.name), err)
 			}
 			o.origin[f.name] = envName(f.name)
 		}
@@ -97,7 +98,8 @@ func useConfig(o *options, table []flagInfo) error {
 		}
 		at := fmt.Sprintf("%s:%d", o.config, v.line)
 		if err := f.value.Set(v.text); err != nil {
-			return fmt.Errorf("configuration file: %s: invalid value %q of %s: %w", at, v.text, f.name, err)
+			return fmt.Errorf("configuration file: %s: invalid value %q of %s: %w",
+				at, v.text, f.name, err)
 		}
 		o.origin[f.name] = at
 	}
@@ -107,7 +109,8 @@ func useConfig(o *options, table []flagInfo) error {
 // finish checks settings against each other, and sets those that depend on others.
 func (o *options) finish() error {
 	if len(o.readable) > 0 && o.confine == "off" {
-		return errors.New("--readable needs --confine=auto or require: otherwise workers may read all that their users may")
+		return errors.New("--readable needs --confine=auto or require: otherwise workers " +
+			"may read all that their users may")
 	}
 	if o.origin["socket-mode"] == "" {
 		o.socketMode = 0o600
@@ -155,5 +158,6 @@ func defaultSocket(uid int, getenv func(string) string) (string, error) {
 	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {
 		return strings.TrimRight(dir, "/") + "/tlsd.sock", nil
 	}
-	return "", errors.New("where to listen: neither --socket nor TLSD_SOCKET nor XDG_RUNTIME_DIR is set; give --socket PATH")
+	return "", errors.New("where to listen: neither --socket nor TLSD_SOCKET nor " +
+		"XDG_RUNTIME_DIR is set; give --socket PATH")
 }

@@ -23,9 +23,11 @@ func supervisorConfig(o *options) supervisor.Config {
 	cfg := supervisor.Config{
 		Policy: supervisor.Policy{UIDs: o.allowUID, GIDs: o.allowGID},
 		Shared: o.isolation == "shared", Warm: o.spare,
-		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(), DrainTimeout: o.drainTimeout, IdleExit: o.idleExit,
-		Watchdog: o.watchdog, Confine: o.confine != "off", MaxMemory: int64(o.maxMemory), Readable: readable(o),
-		RequireConfinement: o.confine == "require", RequireOpenSSL: o.requireOpenSSL == "yes",
+		MaxSessions: o.maxSessions, MaxSessionsPerUID: o.sessionsPerUID(),
+		DrainTimeout: o.drainTimeout, IdleExit: o.idleExit, Watchdog: o.watchdog,
+		MaxMemory: int64(o.maxMemory), Readable: readable(o),
+		Confine: o.confine != "off", RequireConfinement: o.confine == "require",
+		RequireOpenSSL: o.requireOpenSSL == "yes",
 	}
 	if cfg.Shared {
 		cfg.Warm = o.workers
@@ -34,6 +36,18 @@ func supervisorConfig(o *options) supervisor.Config {
 		cfg.WarmOthers = o.spare
 	}
 	return cfg
+}
+
+// listenBoth makes the socket for callers, and the admin socket. adminSocket is nil if the settings
+// want none.
+func listenBoth(o *options, log *zap.Logger) (socket, adminSocket *supervisor.Socket, err error) {
+	if socket, err = listen(o); err != nil {
+		return nil, nil, err
+	}
+	if adminSocket, err = listenAdmin(o, log); err != nil {
+		return nil, nil, errors.Join(err, socket.Remove(), socket.Close())
+	}
+	return socket, adminSocket, nil
 }
 
 // listen takes the socket that systemd passes, or makes a socket.
@@ -74,10 +88,13 @@ func workerSettings(o *options) (json.RawMessage, error) {
 		}
 	}
 	return json.Marshal(workerConfig{
-		Libssl: libssl, Version: version.Version, Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
-		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout, LogLevel: o.logLevel,
-		MaxMemory: int64(o.maxMemory), SkipFailedHandshakes: o.failedHandshakes == "skip", KeyLog: o.keyLog != "",
-		ReloadCertificates: o.reloadCertificates == "auto",
+		Libssl: libssl, Version: version.Version,
+		Timeouts: o.timeouts, Limits: o.limits, Messages: o.messages,
+		AnswerTimeout: o.answerTimeout, IdleTimeout: o.idleTimeout,
+		MaxMemory: int64(o.maxMemory), LogLevel: o.logLevel,
+		SkipFailedHandshakes: o.failedHandshakes == "skip",
+		ReloadCertificates:   o.reloadCertificates == "auto",
+		KeyLog:               o.keyLog != "",
 	})
 }
 
@@ -97,15 +114,21 @@ func readable(o *options) []string {
 	return list
 }
 
-// warn logs settings with an effect that may surprise.
-func warn(o *options, log *zap.Logger) {
+// logSettings logs where the settings come from. It warns of settings with an effect that may
+// surprise.
+func logSettings(o *options, log *zap.Logger) {
+	if o.config != noConfig {
+		log.Info("configuration file read", zap.String("path", o.config))
+	}
 	if os.Geteuid() != 0 && len(o.allowUID)+len(o.allowGID) > 0 {
-		log.Warn("tlsd does not run as root, so the callers that --allow-uid and --allow-gid let in use files and ports with the rights of tlsd's own user",
+		log.Warn("tlsd does not run as root: the callers of --allow-uid and --allow-gid "+
+			"use files and ports with the rights of tlsd's own user",
 			zap.Int("uid", os.Geteuid()))
 	}
 	const perSession, own = 4, 64 // descriptors of the supervisor
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || o.isolation != "session" {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil ||
+		o.isolation != "session" {
 		return
 	}
 	need := uint64(o.maxSessions)*perSession + own
@@ -127,6 +150,7 @@ func limitStacks(log *zap.Logger) {
 		err = unix.Setrlimit(unix.RLIMIT_STACK, &limit)
 	}
 	if err != nil {
-		log.Warn("the limit of stacks cannot be lowered: each thread's stack counts in full as a worker's memory", zap.Error(err))
+		log.Warn("the limit of stacks cannot be lowered: each thread's stack counts in "+
+			"full as a worker's memory", zap.Error(err))
 	}
 }

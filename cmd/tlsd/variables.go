@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// otherVariables are variables that begin with TLSD_ and are not tlsd's own. The plugin, the Go
-// client, or scripts of this source tree read them. A process that starts tlsd may have them.
+// otherVariables are variables that begin with TLSD_ and have no effect on tlsd. The plugin, the Go
+// client, or scripts of this source tree read them. The environment of tlsd may have them.
 var otherVariables = []string{
 	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_STRICT_WRITES",
 	"TLSD_DEBIAN_MIRROR", "TLSD_KERNEL_CACHE", "TLSD_KERNEL_ONLY", "TLSD_KERNEL_RUN",
@@ -17,9 +17,9 @@ var otherVariables = []string{
 // testVariables is the prefix of the variables for tests.
 const testVariables = "TLSD_TEST_"
 
-// readEnvironment gives the values of the settings' variables, by the settings' names. An empty
-// variable counts as not set. An unknown variable that begins with TLSD_ is an error, because its
-// author expects an effect.
+// readEnvironment returns the values of the settings' variables, by the settings' names. An empty
+// variable counts as not set. An unknown variable that begins with TLSD_ is an error, because
+// somebody expects an effect of it.
 func readEnvironment(environ []string, table []flagInfo) (map[string]string, error) {
 	settings := map[string]string{}
 	for _, f := range table {
@@ -37,10 +37,12 @@ func readEnvironment(environ []string, table []flagInfo) (map[string]string, err
 		switch {
 		case ok:
 			values[name] = value
-		case strings.HasPrefix(variable, testVariables) || slices.Contains(otherVariables, variable):
+		case strings.HasPrefix(variable, testVariables) ||
+			slices.Contains(otherVariables, variable):
 		default:
-			return nil, fmt.Errorf("the environment variable %s is not known%s; correct or unset it", variable,
-				suggest(variable, append(variables(table), otherVariables...)))
+			known := append(variables(table), otherVariables...)
+			return nil, fmt.Errorf("the environment variable %s is not known%s; "+
+				"correct or unset it", variable, suggest(variable, known))
 		}
 	}
 	return values, nil

@@ -110,8 +110,8 @@ func runWorker() int {
 	return w.run()
 }
 
-// errNoSupervisor is the text for callers when the channel ends. A tlsd that stops closes its end
-// of the channel. If tlsd has died, the kernel closes it.
+// errNoSupervisor is the text for callers when the channel ends. When tlsd stops, it closes its end
+// of the channel. If tlsd dies, the kernel closes that end.
 var errNoSupervisor = errors.New("the session has been ended, because tlsd was stopped")
 
 type workerProcess struct {
@@ -124,9 +124,9 @@ type workerProcess struct {
 
 	serving sync.WaitGroup
 	live    liveSessions
-	shelf   shelf
+	shown   certificateSlots
 	outbox  chan handoff.FromWorker // closed when all sessions have ended
-	sent    chan struct{}           // closed when send has ended
+	sent    chan struct{}           // closed when runOutbox has ended
 }
 
 func (w *workerProcess) run() int {
@@ -164,7 +164,8 @@ func (w *workerProcess) receive(engine session.Engine) error {
 		conn, err := w.channel.ReceiveConn(&msg)
 		if errors.Is(err, handoff.ErrNotTaken) && msg.Session != nil {
 			// The other sessions go on.
-			w.report(handoff.Ended{Number: msg.Session.Number, NotTaken: true, Error: err.Error()})
+			w.report(handoff.Ended{Number: msg.Session.Number, NotTaken: true,
+				Error: err.Error()})
 			continue
 		}
 		if err != nil {
@@ -185,8 +186,9 @@ func (w *workerProcess) receive(engine session.Engine) error {
 }
 
 // serve begins a session.
-func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun *handoff.Session, conn *net.UnixConn) {
-	place, err := w.page.Session(begun.Place)
+func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun *handoff.Session,
+	conn *net.UnixConn) {
+	notes, err := w.page.Session(begun.Slot)
 	if err == nil && begun.Policy == nil {
 		err = errors.New("it has no policy")
 	}
@@ -197,37 +199,40 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 		return
 	}
 	ctx, end := context.WithCancelCause(ctx)
-	began, gone := w.live.add(begun.Number, end)
+	began, over := w.live.add(begun.Number, end)
 	w.serving.Go(func() {
 		defer end(nil)
-		note, noMore := w.auditor(begun.Number)
-		seen := newObserver(w.log, begun.Number)
+		note, endAudit := w.auditor(begun.Number)
+		observer := newObserver(w.log, begun.Number)
 		err := rpc.Serve(ctx, conn, rpc.Config{
 			Session: session.Config{
 				Engine: engine, Timeouts: w.cfg.Timeouts, Limits: w.cfg.Limits,
-				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes, ReloadCertificates: w.cfg.ReloadCertificates,
-				Policy: *begun.Policy, Audit: note, Observer: seen,
-				Meter: meter{w.page, &w.shelf},
+				SkipFailedHandshakes: w.cfg.SkipFailedHandshakes,
+				ReloadCertificates:   w.cfg.ReloadCertificates,
+				Policy:               *begun.Policy,
+				Audit:                note,
+				Observer:             observer,
+				Meter:                meter{w.page, &w.shown},
 			},
 			Limits:        w.cfg.Messages,
 			Version:       w.cfg.Version,
 			AnswerTimeout: w.cfg.AnswerTimeout,
 			IdleTimeout:   w.cfg.IdleTimeout,
-			Watcher:       place,
+			Watcher:       notes,
 			Confinement:   w.measures,
 			Began:         began,
 		})
-		gone()
-		noMore()
+		over()
+		endAudit()
 		if why := (&orderedEnd{}); errors.As(context.Cause(ctx), &why) {
 			err = why
 		}
-		w.ended(begun.Number, err, seen.totals)
+		w.ended(begun.Number, err, observer.totals)
 	})
 }
 
-// ended reports the end of a session, after the session's other reports. The supervisor then tells
-// a worker for one session to exit.
+// ended reports the end of a session, after the session's other reports. If the worker serves only
+// one session, the supervisor then tells the worker to exit.
 func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
 	e := handoff.Ended{Number: number, Totals: done}
 	if err != nil {
@@ -260,21 +265,25 @@ func (w *workerProcess) exit(why error) int {
 		w.log.Error("sessions did not end in time", zap.Duration("after", endTimeout))
 		return 1
 	}
-	if !errors.Is(why, io.EOF) && !errors.Is(why, unix.EPIPE) && !errors.Is(why, unix.ECONNRESET) {
+	if !errors.Is(why, io.EOF) && !errors.Is(why, unix.EPIPE) &&
+		!errors.Is(why, unix.ECONNRESET) {
 		w.log.Error("the channel to the supervisor failed", zap.Error(why))
 		return 1
 	}
 	return 0
 }
 
-// loadEngine loads the library. If that fails, it returns the stub engine, whose errors have the
-// reason.
-func loadEngine(path string, watcher openssl.Watcher, keyLog func(string)) (session.Engine, handoff.Ready) {
+// loadEngine loads the library. If the load fails, it returns the stub engine. The errors of the
+// stub engine have the reason.
+func loadEngine(path string, watcher openssl.Watcher, keyLog func(string)) (
+	session.Engine, handoff.Ready) {
 	lib, err := openssl.Load(path)
 	if err != nil {
 		why := err.Error()
-		return session.Stub(err), handoff.Ready{Backend: "stub", Error: why[:min(len(why), longestReason)]}
+		return session.Stub(err), handoff.Ready{Backend: "stub",
+			Error: why[:min(len(why), longestReason)]}
 	}
 	lib.Watcher, lib.KeyLog = watcher, keyLog
-	return session.OpenSSL(lib), handoff.Ready{Backend: "openssl", Version: lib.Version(), Path: lib.Path()}
+	return session.OpenSSL(lib), handoff.Ready{Backend: "openssl", Version: lib.Version(),
+		Path: lib.Path()}
 }

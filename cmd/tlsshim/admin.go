@@ -45,7 +45,7 @@ type refusedError struct{ error }
 // report prints the error, and how to mend it.
 func (e *noAdminError) report(w io.Writer) {
 	fmt.Fprintf(w, "tlsshim: %s\n      to mend it: start tlsd with --admin-socket=PATH, "+
-		"name that with --admin-socket, and run tlsshim as root or as tlsd's own user\n",
+		"and run tlsshim with the same flag, as root or as tlsd's own user\n",
 		clean(e.Error()))
 }
 
@@ -190,7 +190,7 @@ func (c *command) end(ctx context.Context, args []string) error {
 		return err
 	}
 	if c.reason == "" || len(c.reason) > admin.MaxReason {
-		return misuse("end: want --reason TEXT with 1 to %d bytes; the script is told it",
+		return misuse("end: want --reason TEXT with 1 to %d bytes, for the script",
 			admin.MaxReason)
 	}
 	var ended admin.Ended

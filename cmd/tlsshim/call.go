@@ -12,7 +12,8 @@ import (
 
 // call is the subcommand: it makes the calls that the words describe, up to the first failure.
 func (c *command) call(ctx context.Context, words []string) error {
-	calls, err := parseCalls(words, source{stdin: func() ([]byte, error) { return readInput(ctx, c.stdin) }})
+	input := func() ([]byte, error) { return readInput(ctx, c.stdin) }
+	calls, err := parseCalls(words, source{stdin: input})
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -35,7 +36,8 @@ func (c *command) call(ctx context.Context, words []string) error {
 
 // make makes one call, and prints the result or the failure. After a failure the error is
 // errReported. If the session is lost, the error is errLost, too.
-func (c *command) make(ctx context.Context, session *client.Client, inv invocation, out printer) error {
+func (c *command) make(ctx context.Context, session *client.Client, inv invocation,
+	out printer) error {
 	bounded, cancel := c.bounded(ctx)
 	defer cancel()
 	result, err := inv.make(bounded, session)

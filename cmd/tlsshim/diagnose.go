@@ -29,26 +29,35 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	again := fmt.Sprintf("end that process and start tlsd again: tlsd --socket %s", quote(path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return diagnosis{"there is no such file", fmt.Sprintf("start a daemon: tlsd --socket %s (or let the plugin start a private one: "+
-			"put tlsd on PATH, or set TLSD_EXE, and do not set TLSD_AUTOSTART=0)", quote(path))}
+		return diagnosis{"there is no such file",
+			fmt.Sprintf("start a daemon: tlsd --socket %s (or let the plugin start a "+
+				"private one: put tlsd on PATH, or set TLSD_EXE, and do not set "+
+				"TLSD_AUTOSTART=0)", quote(path))}
 	case file.err == nil && file.mode.IsDir():
-		return diagnosis{"it is a directory", "name the socket in it: " + quote(path+"/tlsd.sock")}
+		return diagnosis{"it is a directory",
+			"name the socket in it: " + quote(path+"/tlsd.sock")}
 	case file.err == nil && file.mode&os.ModeSocket == 0:
 		return diagnosis{"it is not a socket",
-			"name another path, here and for tlsd --socket; tlsd does not replace other kinds of files"}
+			"name another path, here and for tlsd --socket; tlsd does not replace " +
+				"other kinds of files"}
 	case errors.Is(err, fs.ErrPermission):
 		return diagnosis{fmt.Sprintf("permission denied for user %d%s", uid, owner(file)),
-			fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d (which makes the socket accessible, unless --socket-mode says otherwise), "+
-				"and check the directories above it", uid)}
+			fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d and "+
+				"without --socket-mode, and check the permissions of the "+
+				"directories above it", uid)}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return diagnosis{"no process listens: a daemon that is gone has left the socket",
-			fmt.Sprintf("start tlsd again: tlsd --socket %s; it replaces the socket", quote(path))}
+			fmt.Sprintf("start tlsd again: tlsd --socket %s; it replaces the socket",
+				quote(path))}
 	case errors.Is(err, syscall.EPROTOTYPE):
 		return diagnosis{"it is another kind of socket (not a stream)",
 			"name tlsd's socket"}
 	case errors.As(err, &stranger):
-		return diagnosis{fmt.Sprintf("user %d runs it, and could read everything: that user is neither root nor you (user %d), nor in trusted-users of %s", stranger.Peer.UID, uid, client.ConfPath),
-			"find out who made it; name the socket of a daemon of root or of your own with TLSD_SOCKET or --socket, or ask root to trust that user"}
+		return diagnosis{fmt.Sprintf("user %d runs it, and could read everything: that "+
+			"user is neither root nor you (user %d), nor one of trusted-users in %s",
+			stranger.Peer.UID, uid, client.ConfPath),
+			"find out who made it; name the socket of a daemon of root or of your " +
+				"own with TLSD_SOCKET or --socket, or ask root to trust that user"}
 	case errors.Is(err, context.Canceled):
 		return diagnosis{"interrupted", "try again"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
@@ -57,15 +66,18 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	case errors.Is(err, client.ErrVersion):
 		return diagnosis{why, "install a tlsd and a tlsshim of the same release"}
 	case errors.As(err, &answer) && answer.Kind == client.KindDenied:
-		return diagnosis{answer.Message, fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d", uid)}
+		return diagnosis{answer.Message,
+			fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d", uid)}
 	case errors.As(err, &answer) && answer.Kind == client.KindLost:
-		return diagnosis{answer.Message, "see the log of tlsd; if the program that answers is not tlsd, name another socket"}
+		return diagnosis{answer.Message,
+			"see the log of tlsd; if the program that answers is not tlsd, name " +
+				"another socket"}
 	case errors.As(err, &answer):
 		return diagnosis{answer.Message, "see the log of tlsd"}
 	case len(path) > 107:
 		return diagnosis{why, "choose a shorter path, here and for tlsd --socket"}
 	}
-	return diagnosis{why, "see connect(2) for what the system means"}
+	return diagnosis{why, "connect(2) explains the errors of the system"}
 }
 
 // owner names a socket's owner and permissions.
@@ -79,7 +91,8 @@ func owner(f fileFact) string {
 // quote quotes a path for a shell.
 func quote(path string) string {
 	if path != "" && strings.IndexFunc(path, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:=@", r))
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("/._-+,:=@", r))
 	}) < 0 {
 		return path
 	}

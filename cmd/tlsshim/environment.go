@@ -35,14 +35,16 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 		return ok, "the only socket that is tried", ""
 	case "TLSD_EXE":
 		if f.exeErr != nil {
-			return warn, fmt.Sprintf("cannot be started: %v", f.exeErr), "name an executable tlsd, or unset it"
+			return warn, fmt.Sprintf("cannot be started: %v", f.exeErr),
+				"name an executable tlsd, or unset it"
 		}
 	case "TLSD_AUTOSTART":
 		if v != "0" {
 			return ok, "", ""
 		}
 		if !f.answers {
-			return warn, "the plugin will not start a daemon, and none answers", "unset it, or start a daemon"
+			return warn, "the plugin will not start a daemon, and none answers",
+				"unset it, or start a daemon"
 		}
 		return ok, "the plugin does not start a daemon", ""
 	case "XDG_RUNTIME_DIR":
@@ -57,16 +59,21 @@ func variable(f facts, name, v string) (s severity, remark, mend string) {
 func runtimeDir(d fileFact, uid int, v string) (s severity, remark, mend string) {
 	switch {
 	case !filepath.IsAbs(v):
-		return warn, "ignored, because it is not absolute", "set an absolute path, or unset it"
+		return warn, "ignored, because it is not absolute",
+			"set an absolute path, or unset it"
 	case d.err != nil:
-		return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)), "log in in a way that makes it, or unset it"
+		return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)),
+			"start a login session that makes it, or unset it"
 	case !d.mode.IsDir():
 		return warn, "it is not a directory", "name a directory, or unset it"
 	case int(d.uid) == uid && d.mode.Perm()&0o022 != 0:
-		return warn, fmt.Sprintf("not used: its mode is %04o, and others can write to it", d.mode.Perm()), "take that from them (chmod go-w), or unset it"
+		return warn, fmt.Sprintf("not used: its mode is %04o, and others can write to it",
+			d.mode.Perm()), "take this right away (chmod go-w), or unset it"
 	case int(d.uid) != uid:
-		return warn, fmt.Sprintf("not used: it belongs to user %d, not to you (user %d)", d.uid, uid),
-			"set it to a directory of your own, or unset it; su and sudo often leave it behind"
+		return warn, fmt.Sprintf("not used: it belongs to user %d, not to you (user %d)",
+				d.uid, uid),
+			"set it to a directory of your own, or unset it; su and sudo often keep " +
+				"the old one"
 	}
 	return ok, "", ""
 }
@@ -75,7 +82,8 @@ func runtimeDir(d fileFact, uid int, v string) (s severity, remark, mend string)
 func trustVariable(f facts, v string) (s severity, remark, mend string) {
 	switch {
 	case !f.answers:
-		return ok, "counts only for a tlsd that is started from here by hand; a private one does not get it", ""
+		return ok, "has an effect only on a tlsd that you start by hand; a private tlsd " +
+			"does not get it", ""
 	case v == f.info.Trust.File || v == f.info.Trust.Dir:
 		return ok, "tlsd uses the same", ""
 	}
@@ -90,8 +98,11 @@ func programs(f facts, add adder) {
 		files []string
 		mend  string
 	}{
-		{"tlsd", f.tlsd, "install tlsd into a directory of PATH, or set TLSD_EXE, so that the plugin can start it"},
-		{"TlsPlugin.so", f.plugin, "install it, or give a script's plugin line the path where it is"},
+		{"tlsd", f.tlsd,
+			"install tlsd into a directory of PATH, or set TLSD_EXE, so that the " +
+				"plugin can start it"},
+		{"TlsPlugin.so", f.plugin,
+			"install it, or write its path into the plugin line of scripts"},
 	} {
 		if len(p.files) > 0 {
 			add(p.name, ok, "", "%s", strings.Join(p.files, ", "))

@@ -42,7 +42,8 @@ type facts struct {
 }
 
 // watched lists the environment variables that matter.
-var watched = []string{"TLSD_SOCKET", "TLSD_EXE", "TLSD_AUTOSTART", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+var watched = []string{"TLSD_SOCKET", "TLSD_EXE", "TLSD_AUTOSTART", "XDG_RUNTIME_DIR",
+	"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 // probe has the facts about one socket.
 type probe struct {
@@ -154,8 +155,8 @@ func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
 	}
 }
 
-// foreignModules lists the modules of the line "hosts:" of an nsswitch.conf(5) that tlsd's
-// resolver, which is Go's, does not use.
+// foreignModules lists the modules in the line "hosts:" of an nsswitch.conf(5), without those that
+// tlsd uses. Tlsd has Go's resolver.
 func foreignModules(text string) []string {
 	var found []string
 	for line := range strings.Lines(text) {
@@ -165,7 +166,8 @@ func foreignModules(text string) []string {
 			continue
 		}
 		action := false // inside an action such as [NOTFOUND=return], which may have blanks
-		for _, word := range strings.Fields(strings.NewReplacer("[", " [ ", "]", " ] ").Replace(modules)) {
+		modules = strings.NewReplacer("[", " [ ", "]", " ] ").Replace(modules)
+		for _, word := range strings.Fields(modules) {
 			switch word {
 			case "[":
 				action = true
@@ -182,13 +184,15 @@ func foreignModules(text string) []string {
 	return found
 }
 
-// found looks for a file: at the path named, beside this program, at the path installed relative to
-// this program, and on PATH. The list has each file once.
+// found returns the paths of the files that exist, and each file only once. It looks at the path
+// named; for name and for the relative path installed in the folder of the program own; and for
+// name in the folders of path.
 func found(named, own, path, name, installed string) []string {
 	candidates := []string{named}
 	if own != "" {
 		dir := filepath.Dir(own)
-		candidates = append(candidates, filepath.Join(dir, name), filepath.Join(dir, installed))
+		candidates = append(candidates, filepath.Join(dir, name),
+			filepath.Join(dir, installed))
 	}
 	for _, dir := range filepath.SplitList(path) {
 		if filepath.IsAbs(dir) { // as the plugin does, for safety

@@ -11,8 +11,8 @@ import (
 	"tlsd/internal/admin"
 )
 
-// exposition gives metrics in Prometheus' text format, version 0.0.4. The format has three kinds of
-// lines, which is too little for a library.
+// exposition gives metrics in Prometheus' text format, version 0.0.4. The format has only three
+// kinds of lines, so there is no need for a library.
 func exposition(families []admin.Family) []byte {
 	var b bytes.Buffer
 	for _, f := range families {

@@ -47,7 +47,8 @@ const slowTrip = 50 * time.Millisecond
 func judge(f facts) report {
 	var r report
 	add := func(check string, s severity, mend, format string, args ...any) {
-		r.Findings = append(r.Findings, finding{check, s, fmt.Sprintf(format, args...), mend})
+		text := fmt.Sprintf(format, args...)
+		r.Findings = append(r.Findings, finding{check, s, text, mend})
 	}
 	conf(f, add)
 	sockets(f, add)
@@ -57,7 +58,8 @@ func judge(f facts) report {
 	}
 	environment(f, add)
 	programs(f, add)
-	r.Usable = !slices.ContainsFunc(r.Findings, func(x finding) bool { return x.Status == fail })
+	failed := func(x finding) bool { return x.Status == fail }
+	r.Usable = !slices.ContainsFunc(r.Findings, failed)
 	return r
 }
 
@@ -67,18 +69,21 @@ type adder func(check string, s severity, mend, format string, args ...any)
 func conf(f facts, add adder) {
 	switch {
 	case f.confErr != nil:
-		add("client.conf", fail, "ask the administrator to correct it: the file belongs to root, and tlsplugin(3) describes it", "%v", f.confErr)
+		add("client.conf", fail, "ask the administrator to correct it: the file belongs "+
+			"to root, and tlsplugin(3) describes it", "%v", f.confErr)
 		return
 	case !f.conf.There:
 		add("client.conf", ok, "", "there is no %s", client.ConfPath)
 		return
 	}
-	said := func(key, value string) string { return key + "=" + cmp.Or(value, "(not said)") }
-	text := strings.Join([]string{client.ConfPath + ": " + said("socket", f.conf.Socket), said("autostart", f.conf.Autostart),
-		said("trusted-users", strings.Trim(fmt.Sprint(f.conf.TrustedUsers), "[]"))}, ", ")
+	setting := func(key, value string) string { return key + "=" + cmp.Or(value, "(not set)") }
+	users := strings.Trim(fmt.Sprint(f.conf.TrustedUsers), "[]")
+	text := strings.Join([]string{client.ConfPath + ": " + setting("socket", f.conf.Socket),
+		setting("autostart", f.conf.Autostart), setting("trusted-users", users)}, ", ")
 	if len(f.conf.UnknownUsers) > 0 {
-		add("client.conf", warn, "give the numbers of users that are neither in /etc/passwd nor systemd's dynamic ones", "%s; unknown users: %s",
-			text, strings.Join(f.conf.UnknownUsers, ", "))
+		add("client.conf", warn, "name these users by their numbers; names work for the "+
+			"users of /etc/passwd and for systemd's dynamic users",
+			"%s; unknown users: %s", text, strings.Join(f.conf.UnknownUsers, ", "))
 		return
 	}
 	add("client.conf", ok, "", "%s", text)
@@ -122,7 +127,9 @@ func sockets(f facts, add adder) {
 		add("socket", ok, "", "%s: not used, because the one above answers", path)
 	}
 	if why := noAutostart(f); why != "" && !f.answers && f.confErr == nil {
-		add("autostart", warn, "start the system's tlsd, or ask for it", "the system's tlsd is down, and the plugin starts no private one, because %s", why)
+		add("autostart", warn, "start the system's tlsd, or ask its administrator to do so",
+			"the system's tlsd is down, and the plugin starts no private one, "+
+				"because %s", why)
 	}
 }
 
@@ -130,7 +137,8 @@ func sockets(f facts, add adder) {
 func daemon(f facts, add adder) {
 	s := f.hello.Server
 	if f.infoErr != nil {
-		add("daemon", fail, "see the log of tlsd", "it does not describe itself: %v", f.infoErr)
+		add("daemon", fail, "see the log of tlsd", "it does not describe itself: %v",
+			f.infoErr)
 		return
 	}
 	who := "you"
@@ -140,9 +148,11 @@ func daemon(f facts, add adder) {
 	case int(f.peer.UID) != f.uid:
 		who = fmt.Sprintf("user %d", f.peer.UID)
 	}
-	add("daemon", ok, "", "%s %s; socket of process %d, run by %s (user %d); session served by process %d",
+	add("daemon", ok, "",
+		"%s %s; socket of process %d, run by %s (user %d); session served by process %d",
 		s.Name, s.Version, f.peer.PID, who, f.peer.UID, s.PID)
-	add("protocol", ok, "", "version %d, capabilities %s", f.hello.Version, strings.Join(f.hello.Capabilities, " "))
+	add("protocol", ok, "", "version %d, capabilities %s", f.hello.Version,
+		strings.Join(f.hello.Capabilities, " "))
 	library(f.info, add)
 	confinement(f.info, add)
 	policy(f.info, add)
@@ -157,32 +167,40 @@ func library(i wire.Info, add adder) {
 		if why == "" {
 			why = "tlsd gives no reason"
 		}
-		add("backend", fail, "install the library (Debian, Ubuntu: apt install libssl3, or libssl3t64), or start tlsd with --libssl PATH; then start tlsd again",
+		add("backend", fail, "install the library (Debian, Ubuntu: apt install libssl3, "+
+			"or libssl3t64), or start tlsd with --libssl PATH; then start tlsd again",
 			"%s: no usable OpenSSL: %s", i.Backend, why)
 		return
 	}
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
 	if i.Libssl.Libcrypto != "" { // tlsd refuses a libcrypto of another libssl
-		add("libcrypto", ok, "", "%s (%s)", i.Libssl.Libcrypto, cmp.Or(i.Libssl.Pair, "not compared with libssl"))
+		add("libcrypto", ok, "", "%s (%s)", i.Libssl.Libcrypto,
+			cmp.Or(i.Libssl.Pair, "not compared with libssl"))
 	}
-	from := strings.Join(slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, func(s string) bool { return s == "" }), ", ")
+	empty := func(s string) bool { return s == "" }
+	places := slices.DeleteFunc([]string{i.Trust.File, i.Trust.Dir}, empty)
+	from := strings.Join(places, ", ")
 	tried := ""
 	if len(i.Trust.Empty) > 0 {
 		tried = "; tried: " + strings.Join(i.Trust.Empty, ", ")
 	}
 	if i.Trust.Certificates == 0 {
-		add("trust", warn, "install ca-certificates, or name a file of CA certificates with tls.SetCaBundle; until then no server is trusted",
-			"no trusted certificates in %s (%s)%s", cmp.Or(from, "any place"), i.Trust.Source, tried)
+		add("trust", warn, "install ca-certificates, or name a file of CA certificates "+
+			"with tls.SetCaBundle; until then no server is trusted",
+			"no trusted certificates in %s (%s)%s", cmp.Or(from, "any place"),
+			i.Trust.Source, tried)
 		return
 	}
-	add("trust", ok, "", "%d certificates in %s (%s)%s", i.Trust.Certificates, from, i.Trust.Source, tried)
+	add("trust", ok, "", "%d certificates in %s (%s)%s", i.Trust.Certificates, from,
+		i.Trust.Source, tried)
 }
 
 // confinement judges the confinement of the session's worker.
 func confinement(i wire.Info, add adder) {
 	if len(i.Confinement) == 0 {
-		add("confinement", warn, "start tlsd without --confine=off", "tlsd does not confine its workers")
+		add("confinement", warn, "start tlsd without --confine=off",
+			"tlsd does not confine its workers")
 		return
 	}
 	var on, off []string
@@ -194,7 +212,8 @@ func confinement(i wire.Info, add adder) {
 		}
 	}
 	if len(off) > 0 {
-		add("confinement", warn, "a newer kernel, or a container that allows it, has more",
+		add("confinement", warn,
+			"use a newer kernel, or a container that allows these measures",
 			"%s; not in force: %s", strings.Join(on, ", "), strings.Join(off, ", "))
 		return
 	}
@@ -231,7 +250,8 @@ func trip(f facts, add adder) {
 	}
 	median := sorted[len(sorted)/2].Round(time.Microsecond)
 	if median > slowTrip {
-		add("round trip", warn, "look for what keeps the machine busy", "tls.Backend takes %v (median of %d)", median, len(sorted))
+		add("round trip", warn, "look for what keeps the machine busy",
+			"tls.Backend takes %v (median of %d)", median, len(sorted))
 		return
 	}
 	add("round trip", ok, "", "tls.Backend takes %v (median of %d)", median, len(sorted))
@@ -240,16 +260,22 @@ func trip(f facts, add adder) {
 // conversation judges the rehearsal of a script.
 func conversation(r rehearsal, add adder) {
 	switch {
-	case r.step == "": // the library is missing, which another finding says
+	case r.step == "": // another finding reports the missing library
 	case r.err == nil:
-		add("conversation", ok, "", "a server and a client of one script have done a handshake on 127.0.0.1, with %s, the certificate verified", r.version)
+		add("conversation", ok, "", "a server and a client of one script have done a "+
+			"handshake on 127.0.0.1, with %s, the certificate verified", r.version)
 	case isKind(r.err, client.KindDenied):
 		add("conversation", ok, "", "not tried: %s: %v", r.step, r.err)
 	case isKind(r.err, client.KindFile) && errnoOf(r.err) != "":
-		add("conversation", fail, "look whether tlsd sees the same files as you, above all in "+os.TempDir()+" (PrivateTmp=, ProtectHome= in its unit, a container)",
+		add("conversation", fail, "check that tlsd sees the same files as you, above all "+
+			"in "+os.TempDir()+" (PrivateTmp=, ProtectHome= in its unit, a container)",
 			"%s: %v", r.step, r.err)
-	case isKind(r.err, client.KindFile), isKind(r.err, client.KindHandshake), isKind(r.err, client.KindInternal): // the files are good
-		add("conversation", fail, "look into OpenSSL's configuration (openssl.cnf of tlsd's OpenSSL): it may leave no cipher or provider", "%s: %v", r.step, r.err)
+	case isKind(r.err, client.KindFile), isKind(r.err, client.KindHandshake),
+		isKind(r.err, client.KindInternal):
+		// The files can be read.
+		add("conversation", fail, "look into OpenSSL's configuration (openssl.cnf of "+
+			"tlsd's OpenSSL): it may leave no cipher or provider", "%s: %v",
+			r.step, r.err)
 	default:
 		add("conversation", fail, "see the log of tlsd", "%s: %v", r.step, r.err)
 	}
@@ -258,9 +284,12 @@ func conversation(r rehearsal, add adder) {
 // names says how tlsd looks up hosts.
 func names(modules []string, add adder) {
 	if len(modules) == 0 {
-		add("names", ok, "", "tlsd looks them up in /etc/hosts and by DNS, as this machine does")
+		add("names", ok, "", "tlsd looks up names in /etc/hosts and by DNS, as this "+
+			"machine does")
 		return
 	}
-	add("names", warn, "for names that only these know, such as *.local of mdns, give addresses, or put them into /etc/hosts or the DNS",
-		"tlsd looks them up in /etc/hosts and by DNS; it does not ask %s, as /etc/nsswitch.conf has other programs do", strings.Join(modules, ", "))
+	add("names", warn, "use addresses instead of names that only these modules know, such as "+
+		"*.local of mdns, or add the names to /etc/hosts or DNS",
+		"tlsd looks up names in /etc/hosts and by DNS; it does not ask %s, which "+
+			"/etc/nsswitch.conf names", strings.Join(modules, ", "))
 }

@@ -36,7 +36,8 @@ func printSubHelp(w io.Writer, name string) error {
 	var b strings.Builder
 	for _, sub := range subcommands {
 		if sub.name == name {
-			fmt.Fprintf(&b, "usage: %s\n\n%s\n", strings.TrimSpace("tlsshim [FLAG…] "+name+" [FLAG…] "+sub.args), subHelp[name])
+			words := strings.TrimSpace(name + " [FLAG…] " + sub.args)
+			fmt.Fprintf(&b, "usage: tlsshim [FLAG…] %s\n\n%s\n", words, subHelp[name])
 		}
 	}
 	if name == "call" || name == "shell" {
@@ -92,7 +93,7 @@ Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 	"sessions": `Lists the sessions: number, user, process and its program, age, open handles, bytes from and to
 peers, the call in flight, and peers. With --watch it repeats the list every 2 seconds until SIGINT.
 With --json each list is one line, with at most 2 connections and 2 contexts of each session. If
-the process has ended, its number and program may be another one's.
+the process has ended, its number may belong to another process by now.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
@@ -125,8 +126,8 @@ line of its own. The subcommand starts no worker and writes no line to tlsd's lo
 Exit status: 0 healthy; 1 not healthy, or tlsd is stopping; 2 wrong usage; 3 no tlsd answers; 4 tlsd
 refuses to report its health, for example because its admin socket has too many clients.`,
 
-	"metrics": `Prints tlsd's metrics in Prometheus' text format, or with --json as JSON. Counters begin at 0 with
-tlsd, and go on when workers end.
+	"metrics": `Prints tlsd's metrics in Prometheus' text format, or with --json as JSON. Counters begin at 0 when
+tlsd starts, and keep their values when workers end.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 

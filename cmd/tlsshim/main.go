@@ -1,34 +1,36 @@
-// Tlsshim talks to the daemon tlsd from a shell: it makes calls, and finds out
-// what is wrong when calls do not work.
+// Tlsshim talks to the daemon tlsd from a shell. It makes calls. If calls do not work, it finds out
+// why.
 //
 //	tlsshim call METHOD [ARG…] [-- METHOD [ARG…]]…    make calls in one session
 //	tlsshim shell                                     read calls from standard input, one a line
 //	tlsshim status                                    say whether a tlsd runs, and which
 //	tlsshim doctor                                    examine everything that calls depend on
 //
-// For the administrator, who is root or the daemon's own user (see Administration):
+// For the administrator: root, or the daemon's own user (see Administration):
 //
 //	tlsshim sessions [--watch]                        list the sessions
 //	tlsshim session N                                 show a session and its handles
-//	tlsshim end N --reason TEXT                       end a session; its script is told the reason
+//	tlsshim end N --reason TEXT                       end a session, and tell its script why
 //	tlsshim log-level [LEVEL]                         print or change tlsd's log level
 //	tlsshim drain                                     stop tlsd when its sessions have ended
 //	tlsshim health                                    say whether tlsd is healthy
-//	tlsshim metrics                                   print tlsd's metrics, as Prometheus reads them
+//	tlsshim metrics                                   print tlsd's metrics in Prometheus' format
 //	tlsshim exporter --listen ADDRESS                 serve the metrics to Prometheus by HTTP
 //
 // Each takes --help. These flags may stand before or after the subcommand:
 //
-//	--socket PATH   the daemon's socket. Without it: $TLSD_SOCKET, else the one that
-//	                /etc/tlsd/client.conf names, else the first that answers of
-//	                $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock, /run/tlsd/tlsd.sock, and (no
-//	                runtime directory) /tmp/tlsd-UID/tlsd.sock
-//	--timeout TIME  the limit of connecting and of each call, such as 5s or 1m30s. Without
-//	                it: 5s for status, doctor and exporter, 30s for the administrator's
-//	                other subcommands, and tlsd's own timeouts for call and shell
+//	--socket PATH   the daemon's socket. Without this flag: $TLSD_SOCKET, else the socket of
+//	                /etc/tlsd/client.conf, else the first of these sockets that answers:
+//	                $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock, /run/tlsd/tlsd.sock, and
+//	                /tmp/tlsd-UID/tlsd.sock (if there is no runtime directory)
+//	--timeout TIME  the timeout of the connection, and of each call, such as 5s or 1m30s.
+//	                Without it: 5s for status, doctor and exporter, 30s for the
+//	                administrator's other subcommands, and tlsd's own timeouts for call and
+//	                shell
 //	--json          results for programs
 //	--admin-socket PATH
-//	                the daemon's admin socket. Without it: $TLSD_ADMIN_SOCKET, else /run/tlsd/admin.sock
+//	                the daemon's admin socket. Without it: $TLSD_ADMIN_SOCKET, else
+//	                /run/tlsd/admin.sock
 //	--version       print the version and leave
 //
 // Tlsshim never starts a daemon.
@@ -44,15 +46,15 @@
 // When tlsshim ends, its session ends, and tlsd closes the open handles.
 //
 // The paths of NewServerContext and SetCaBundle may be relative to the working directory. The data
-// of Write is
+// of Write has at most 16 MiB (16777216 bytes), and is one of
 //
 //	TEXT          the text itself
 //	@FILE         the content of the file
 //	-             standard input up to its end; in call only, and once
 //	base64:TEXT   the bytes that TEXT encodes
-//	text:TEXT     TEXT itself, although it looks like one of the above
+//	text:TEXT     TEXT itself, even if it looks like one of the above
 //
-// and at most 16 MiB (16777216 bytes). Tlsshim reads all data before the first call.
+// Tlsshim reads all data before the first call.
 //
 // Results go to standard output, one a line: a number, a string (control characters as \xNN), or
 // the JSON of Info and rpc.discover. Read writes its bytes unchanged, and adds no line feed. Errors
@@ -61,9 +63,9 @@
 // With --json each call prints one line, also after an error. Blobs are base64:
 //
 //	{"method":"tls.Version","result":"OpenSSL 3.0.19 27 Jan 2026"}
-//	{"method":"tls.Close","error":{"code":-32001,"message":"…","data":{"kind":"handle","op":"tls.Close","handle":1}}}
+//	{"method":"tls.Close","error":{"code":-32001,"message":"…","data":{"kind":"handle",…}}}
 //
-// SIGINT cancels the call in flight, in tlsd, too.
+// SIGINT cancels the call in flight, also in tlsd.
 //
 // # Shell
 //
@@ -78,15 +80,16 @@
 // the daemon's own user. They start no worker. An order writes an audit line to tlsd's log. A
 // question writes no line.
 //
-// The end of a session by an administrator costs its user no pause: the next session begins at
-// once. With --isolation=shared the worker's other sessions go on.
+// After an administrator has ended a session, the next session of its user begins at once, without
+// a pause. With --isolation=shared the worker's other sessions go on.
 //
 // The exporter serves GET /metrics at ADDRESS, such as 127.0.0.1:9911, until SIGINT or SIGTERM. It
 // asks tlsd at each request. If tlsd does not answer, the exporter serves tlsd_up 0.
 //
 // # Exit status
 //
-//	0    all calls succeeded; status: a tlsd runs; doctor: calls will work; health: tlsd is healthy
+//	0    all calls succeeded; status: a tlsd runs; doctor: calls will work; health: tlsd is
+//	     healthy
 //	1    a call failed; doctor: calls will not work; health: tlsd is not healthy
 //	2    wrong usage; nothing was called (shell: a line was not understood)
 //	3    no tlsd answers; standard error lists the sockets that were tried
@@ -152,23 +155,23 @@ var subcommands = []subcommand{
 		[]string{"admin-socket", "watch"}},
 	{"session", "N", "show a session and its handles", (*command).session,
 		[]string{"admin-socket"}},
-	{"end", "N --reason TEXT", "end a session, whose script is told the reason", (*command).end,
+	{"end", "N --reason TEXT", "end a session, and tell its script why", (*command).end,
 		[]string{"admin-socket", "reason"}},
 	{"log-level", "[LEVEL]", "print or change tlsd's log level", (*command).logLevel,
 		[]string{"admin-socket"}},
 	{"drain", "", "stop tlsd when its sessions have ended", (*command).drain,
 		[]string{"admin-socket"}},
 	{"health", "", "say whether tlsd is healthy", (*command).health, []string{"admin-socket"}},
-	{"metrics", "", "print tlsd's metrics, as Prometheus reads them", (*command).metrics,
+	{"metrics", "", "print tlsd's metrics in Prometheus' format", (*command).metrics,
 		[]string{"admin-socket"}},
-	{"exporter", "--listen ADDRESS", "serve the metrics to Prometheus by HTTP", (*command).exporter,
-		[]string{"admin-socket", "listen"}},
+	{"exporter", "--listen ADDRESS", "serve the metrics to Prometheus by HTTP",
+		(*command).exporter, []string{"admin-socket", "listen"}},
 }
 
 type subcommand struct {
 	name, args, about string
 	run               func(*command, context.Context, []string) error
-	flags             []string // its own flags; with some, flags may follow arguments, too
+	flags             []string // its own flags; nil: no flag may follow an argument
 }
 
 // subcommandNames lists the subcommands.
@@ -181,7 +184,7 @@ func subcommandNames() string {
 	return strings.Join(list[:last], ", ") + " or " + list[last]
 }
 
-// errReported gives exitFailed. The failure has been printed already.
+// errReported makes the exit status exitFailed. The failure has been printed already.
 var errReported = errors.New("a call failed, which was reported")
 
 type usageError struct{ error }

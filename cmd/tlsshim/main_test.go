@@ -28,7 +28,8 @@ type outcome struct {
 
 func start(ctx context.Context, stdin string, env map[string]string, args ...string) outcome {
 	var stdout, stderr bytes.Buffer
-	status := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr, func(k string) string { return env[k] })
+	status := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr,
+		func(k string) string { return env[k] })
 	return outcome{status, stdout.String(), stderr.String()}
 }
 
@@ -67,7 +68,8 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{"--admin-socket x status", "--admin-socket has no effect here: name --socket"},
 	} {
 		got := start(t.Context(), "", nobody, strings.Fields(tt.args)...)
-		if got.status != exitUsage || !strings.Contains(got.stderr, tt.why) || got.stdout != "" {
+		if got.status != exitUsage || !strings.Contains(got.stderr, tt.why) ||
+			got.stdout != "" {
 			t.Errorf("%q: %+v, want status 2 and %q", tt.args, got, tt.why)
 		}
 	}
@@ -94,14 +96,15 @@ func TestHelpIsTheManual(t *testing.T) {
 		if got.status != exitOK || !strings.Contains(got.stdout, want) || got.stderr != "" {
 			t.Errorf("%q: %+v, want %q", tt.args, got, want)
 		}
-		if strings.Contains(got.stdout, "//") || strings.Contains(got.stdout, "package main") {
+		if strings.Contains(got.stdout, "//") ||
+			strings.Contains(got.stdout, "package main") {
 			t.Errorf("%q: the manual is not plain text:\n%s", tt.args, got.stdout)
 		}
 	}
 }
 
 // A standIn listens at a socket and greets like tlsd. It answers a number of calls with 7, and
-// hangs up.
+// hangs up. If calls is negative, it never answers.
 func standIn(t *testing.T, calls int) (path string) {
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -126,7 +129,7 @@ func standIn(t *testing.T, calls int) (path string) {
 			fmt.Fprintf(conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
 		}
 		if calls < 0 {
-			io.Copy(io.Discard, conn) // holds still instead, until the caller has gone
+			io.Copy(io.Discard, conn) // no answer until the caller has gone
 		}
 	}()
 	t.Cleanup(func() { l.Close(); <-ended })
@@ -135,18 +138,23 @@ func standIn(t *testing.T, calls int) (path string) {
 
 func TestAShellEndsWhenItsSessionIsLost(t *testing.T) {
 	t.Parallel()
-	got := start(t.Context(), "NewClient h 1\nBackend\nLastError\n", nil, "shell", "--socket", standIn(t, 1))
-	if got.status != exitFailed || got.stdout != "7\n" || strings.Count(got.stderr, "session is lost") != 1 {
+	got := start(t.Context(), "NewClient h 1\nBackend\nLastError\n", nil, "shell", "--socket",
+		standIn(t, 1))
+	if got.status != exitFailed || got.stdout != "7\n" ||
+		strings.Count(got.stderr, "session is lost") != 1 {
 		t.Errorf("%+v, want one result and one error", got)
 	}
 }
 
 func TestAShellCountsItsLines(t *testing.T) {
 	t.Parallel()
-	got := start(t.Context(), "\n# a comment\n  \nNewClient h 1\nnonsense\nNewClient h 2 -- NewClient h 3\n'\n", nil,
-		"shell", "--socket", standIn(t, 3))
+	const lines = "\n# a comment\n  \nNewClient h 1\nnonsense\n" +
+		"NewClient h 2 -- NewClient h 3\n'\n"
+	got := start(t.Context(), lines, nil, "shell", "--socket", standIn(t, 3))
 	if got.status != exitUsage || got.stdout != "7\n7\n7\n" ||
-		strings.Count(got.stderr, ": line ") != 2 || !strings.Contains(got.stderr, "line 5: no method") || !strings.Contains(got.stderr, "line 7: a single quote") {
+		strings.Count(got.stderr, ": line ") != 2 ||
+		!strings.Contains(got.stderr, "line 5: no method") ||
+		!strings.Contains(got.stderr, "line 7: a single quote") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -158,28 +166,34 @@ func TestResultsThatCannotBeWrittenAreAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	for _, args := range []string{"call NewClient h 1", "call --json NewClient h 1", "--version"} {
+	for _, args := range []string{"call NewClient h 1", "call --json NewClient h 1",
+		"--version"} {
 		var stderr bytes.Buffer
 		args := append([]string{"--socket", standIn(t, 1)}, strings.Fields(args)...)
-		status := run(t.Context(), args, strings.NewReader(""), full, &stderr, func(string) string { return "" })
-		if status != exitFailed || !strings.Contains(stderr.String(), "no space left on device") {
+		status := run(t.Context(), args, strings.NewReader(""), full, &stderr,
+			func(string) string { return "" })
+		if status != exitFailed ||
+			!strings.Contains(stderr.String(), "no space left on device") {
 			t.Errorf("%q: status %d, %q", args, status, &stderr)
 		}
 	}
 }
 
-func TestADaemonThatHangsIsNotWaitedForForEver(t *testing.T) {
+func TestAHangingDaemonIsGivenUpAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{"call Backend", "status", "doctor", "shell"} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
-			path := standIn(t, -1) // does not even greet
+			path := standIn(t, -1)
 			want := exitNoDaemon
 			if args == "doctor" {
 				want = exitFailed
 			}
-			got := start(t.Context(), "", nil, append([]string{"--timeout", "50ms", "--socket", path}, strings.Fields(args)...)...)
-			if all := got.stdout + got.stderr; got.status != want || !strings.Contains(all, "does not answer in time") {
+			words := append([]string{"--timeout", "50ms", "--socket", path},
+				strings.Fields(args)...)
+			got := start(t.Context(), "", nil, words...)
+			if all := got.stdout + got.stderr; got.status != want ||
+				!strings.Contains(all, "does not answer in time") {
 				t.Errorf("%+v, want status %d", got, want)
 			}
 		})
@@ -198,7 +212,9 @@ func TestAnInterruptEndsTheWaitForInput(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(50*time.Millisecond, cancel)
 		var stdout, stderr bytes.Buffer
-		status := run(ctx, append([]string{"--socket", standIn(t, 0)}, strings.Fields(args)...), stdin, &stdout, &stderr, func(string) string { return "" })
+		words := append([]string{"--socket", standIn(t, 0)}, strings.Fields(args)...)
+		status := run(ctx, words, stdin, &stdout, &stderr,
+			func(string) string { return "" })
 		close(stdin)
 		if status != exitInterrupted {
 			t.Errorf("%q: status %d, %q", args, status, &stderr)
@@ -210,9 +226,13 @@ func TestAnInterruptComesBeforeEverything(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for _, args := range []string{"call Backend", "shell", "status", "doctor", "doctor --json"} {
-		got := start(ctx, "Backend\n", map[string]string{"TLSD_SOCKET": filepath.Join(t.TempDir(), "s")}, strings.Fields(args)...)
-		if got.status != exitInterrupted || got.stdout != "" || got.stderr != "tlsshim: interrupted\n" {
+	for _, args := range []string{"call Backend", "shell", "status", "doctor",
+		"doctor --json"} {
+		got := start(ctx, "Backend\n",
+			map[string]string{"TLSD_SOCKET": filepath.Join(t.TempDir(), "s")},
+			strings.Fields(args)...)
+		if got.status != exitInterrupted || got.stdout != "" ||
+			got.stderr != "tlsshim: interrupted\n" {
 			t.Errorf("%q: %+v", args, got)
 		}
 	}
@@ -226,19 +246,23 @@ func TestNoDaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ path, why, mend string }{
-		{filepath.Join(dir, "none"), "there is no such file", "tlsd --socket " + dir + "/none"},
+		{filepath.Join(dir, "none"), "there is no such file",
+			"tlsd --socket " + dir + "/none"},
 		{file, "it is not a socket", "name another path"},
 		{dir, "it is a directory", dir + "/tlsd.sock"},
 		{"/" + strings.Repeat("x", 120), "can have at most 107", "shorter path"},
 	} {
-		for _, args := range []string{"call Backend", "shell", "status", "call --json Backend"} {
-			got := start(t.Context(), "Backend\n", map[string]string{"TLSD_SOCKET": tt.path}, strings.Fields(args)...)
+		for _, args := range []string{"call Backend", "shell", "status",
+			"call --json Backend"} {
+			got := start(t.Context(), "Backend\n",
+				map[string]string{"TLSD_SOCKET": tt.path}, strings.Fields(args)...)
 			if got.status != exitNoDaemon || got.stdout != "" {
 				t.Errorf("%s, %s: %+v", tt.path, args, got)
 			}
 			for _, want := range []string{tt.path, tt.why, tt.mend} {
 				if !strings.Contains(got.stderr, want) {
-					t.Errorf("%s, %s: %q is not in %q", tt.path, args, want, got.stderr)
+					t.Errorf("%s, %s: %q is not in %q",
+						tt.path, args, want, got.stderr)
 				}
 			}
 		}
@@ -301,7 +325,8 @@ func TestTheExporterSaysWhyOnce(t *testing.T) {
 			t.Errorf("the metrics are %s", w.Body)
 		}
 	}
-	if got := stderr.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "no such file") {
+	if got := stderr.String(); strings.Count(got, "\n") != 1 ||
+		!strings.Contains(got, "no such file") {
 		t.Errorf("it says %q", got)
 	}
 	left, leave := context.WithCancel(t.Context())
@@ -309,6 +334,6 @@ func TestTheExporterSaysWhyOnce(t *testing.T) {
 	handler.ServeHTTP(httptest.NewRecorder(),
 		httptest.NewRequest("GET", "/metrics", nil).WithContext(left))
 	if got := stderr.String(); strings.Count(got, "\n") != 1 {
-		t.Errorf("of a client that has left it says %q", got)
+		t.Errorf("after a client has left, it says %q", got)
 	}
 }

@@ -33,7 +33,7 @@ type param struct {
 	name     string
 	typ      paramType
 	optional bool
-	none     bool // of a file: the word may be empty, for no file
+	none     bool // of a file: an empty word is allowed, and means no file
 }
 
 // method is an entry of the parameter table.
@@ -49,6 +49,9 @@ var (
 	pCtx    = param{name: "ctxHandle", typ: handle}
 	pHost   = param{name: "host", typ: text}
 	pPort   = param{name: "port", typ: number}
+
+	pCertFile = param{name: "certFile", typ: file}
+	pKeyFile  = param{name: "keyFile", typ: file}
 )
 
 // methods follows proto.md, section 4. It lacks tls.Hello, because connecting calls it. It lacks
@@ -57,29 +60,45 @@ var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
 	{"tls.Write", []param{pHandle, {name: "data", typ: blob}}, false, "send all of the data"},
-	{"tls.Read", []param{pHandle, {name: "maxBytes", typ: number}}, true, "wait for data; none: the end"},
-	{"tls.Status", []param{pHandle}, false, "how the two directions of a connection stand"},
-	{"tls.Flush", []param{pHandle, {name: "bytes", typ: number}}, false, "wait until so many bytes have left"},
+	{"tls.Read", []param{pHandle, {name: "maxBytes", typ: number}}, true,
+		"wait for data; no data: the end"},
+	{"tls.Status", []param{pHandle}, false, "the state of both directions of a connection"},
+	{"tls.Flush", []param{pHandle, {name: "bytes", typ: number}}, false,
+		"wait until that many bytes are sent"},
 	{"tls.Shutdown", []param{pHandle}, false, "send close_notify; reading goes on"},
 	{"tls.Close", []param{pHandle}, false, "close a connection"},
-	{"tls.SetInsecureSkipVerify", []param{pHandle, {name: "on", typ: number}}, false, "1: do not verify; for tests only"},
-	{"tls.NewServerContext", []param{{name: "certFile", typ: file}, {name: "keyFile", typ: file}}, false, "load a certificate and its key"},
-	{"tls.Accept", []param{pCtx, pHost, pPort}, false, "wait for a client, and do the handshake"},
+	{"tls.SetInsecureSkipVerify", []param{pHandle, {name: "on", typ: number}}, false,
+		"1: do not verify; for tests only"},
+	{"tls.NewServerContext", []param{pCertFile, pKeyFile}, false,
+		"load a certificate and its key"},
+	{"tls.Accept", []param{pCtx, pHost, pPort}, false,
+		"wait for a client, and do the handshake"},
 	{"tls.Listen", []param{pCtx, pHost, pPort}, false, "bind an address; port 0: any free one"},
 	{"tls.CloseServerContext", []param{pCtx}, false, "stop listening"},
-	{"tls.SetCertificate", []param{pHandle, {name: "serverName", typ: text}, {name: "certFile", typ: file}, {name: "keyFile", typ: file}}, false, "replace a certificate, for a name or for all"},
-	{"tls.SetOption", []param{pHandle, {name: "name", typ: text}, {name: "value", typ: text}}, false, "set an option of a handle"},
+	{"tls.SetCertificate",
+		[]param{pHandle, {name: "serverName", typ: text}, pCertFile, pKeyFile}, false,
+		"replace a certificate, for a name or for all"},
+	{"tls.SetOption", []param{pHandle, {name: "name", typ: text}, {name: "value", typ: text}},
+		false, "set an option of a handle"},
 	{"tls.Wait", []param{{name: "milliseconds", typ: number}}, false,
 		"wait for a handle whose option watch is 1"},
-	{"tls.ReadPlain", []param{pHandle, {name: "maxBytes", typ: number}}, true, "read before the handshake"},
-	{"tls.WritePlain", []param{pHandle, {name: "data", typ: blob}}, false, "send before the handshake"},
-	{"tls.SetCaBundle", []param{{name: "path", typ: file, none: true}}, false, "trust these CA certificates instead of the system's; empty: the system's"},
+	{"tls.ReadPlain", []param{pHandle, {name: "maxBytes", typ: number}}, true,
+		"read before the handshake"},
+	{"tls.WritePlain", []param{pHandle, {name: "data", typ: blob}}, false,
+		"send before the handshake"},
+	{"tls.SetCaBundle", []param{{name: "path", typ: file, none: true}}, false,
+		"trust these CA certificates instead of the system's; empty: the system's"},
 	{"tls.PeerCertSubject", []param{pHandle}, false, "the subject of the peer's certificate"},
-	{"tls.SetTimeout", []param{{name: "handle", typ: number}, {name: "milliseconds", typ: number}}, false, "bound later waits on a handle, 0: of NewClient; 0 ms: tlsd's timeouts"},
+	{"tls.SetTimeout",
+		[]param{{name: "handle", typ: number}, {name: "milliseconds", typ: number}}, false,
+		"limit later waits of a handle (0: of NewClient); 0 ms: tlsd's timeouts"},
 	{"tls.Backend", nil, false, "openssl, or stub without a library"},
-	{"tls.Version", []param{{name: "handle", typ: handle, optional: true}}, false, "the library's version, or a connection's"},
+	{"tls.Version", []param{{name: "handle", typ: handle, optional: true}}, false,
+		"the library's version, or a connection's"},
 	{"tls.LastError", nil, false, "the text of the session's last error"},
-	{"tls.Info", []param{{name: "handle", typ: handle, optional: true}, {name: "name", typ: text, optional: true}}, false, "the daemon's library and limits, or a handle's facts"},
+	{"tls.Info", []param{{name: "handle", typ: handle, optional: true},
+		{name: "name", typ: text, optional: true}}, false,
+		"the daemon's library and limits, or a handle's facts"},
 	{"rpc.discover", nil, false, "the OpenRPC document of all methods"},
 }
 
@@ -158,14 +177,16 @@ func parseCall(words []string, src *source) (invocation, error) {
 			if p.optional {
 				break
 			}
-			return inv, fmt.Errorf("%s: %s is missing; want %s", m.name, p.name, m.usage())
+			return inv, fmt.Errorf("%s: %s is missing; want %s",
+				m.name, p.name, m.usage())
 		}
 		if err := inv.add(p, words[i], src); err != nil {
 			return inv, fmt.Errorf("%s: %s: %w", m.name, p.name, err)
 		}
 	}
 	if len(words) > len(m.params) {
-		return inv, fmt.Errorf("%s: one argument too many, %q; want %s", m.name, words[len(m.params)], m.usage())
+		return inv, fmt.Errorf("%s: one argument too many, %q; want %s",
+			m.name, words[len(m.params)], m.usage())
 	}
 	return inv, nil
 }
@@ -196,7 +217,8 @@ func (inv *invocation) add(p param, word string, src *source) error {
 			return err
 		}
 		if len(data) > wire.MaxBlob {
-			return fmt.Errorf("more than %d bytes; send them with several calls", wire.MaxBlob)
+			return fmt.Errorf("more than %d bytes; send them with several calls",
+				wire.MaxBlob)
 		}
 		inv.data = data
 	}
@@ -252,7 +274,8 @@ func (s *source) read(word string) ([]byte, error) {
 		return []byte(word), nil
 	}
 	if s.stdin == nil {
-		return nil, errors.New("standard input has no data to give here; use @FILE, or text:- for a hyphen")
+		return nil, errors.New("standard input has no data to give here; use @FILE, or " +
+			"text:- for a hyphen")
 	}
 	read := s.stdin
 	s.stdin = nil // once

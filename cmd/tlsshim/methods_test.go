@@ -35,33 +35,49 @@ func TestWordsBecomeCalls(t *testing.T) {
 		{[]string{"Backend"}, []want{{"tls.Backend", nil, ""}}},
 		{[]string{"tls.Backend"}, []want{{"tls.Backend", nil, ""}}},
 		{[]string{"rpc.discover"}, []want{{"rpc.discover", nil, ""}}},
-		{[]string{"NewClient", "example.com", "443"}, []want{{"tls.NewClient", []any{"example.com", int64(443)}, ""}}},
-		{[]string{"NewClient", "::1", "-7"}, []want{{"tls.NewClient", []any{"::1", int64(-7)}, ""}}},
+		{[]string{"NewClient", "example.com", "443"},
+			[]want{{"tls.NewClient", []any{"example.com", int64(443)}, ""}}},
+		{[]string{"NewClient", "::1", "-7"},
+			[]want{{"tls.NewClient", []any{"::1", int64(-7)}, ""}}},
 		{[]string{"Version"}, []want{{"tls.Version", nil, ""}}},
-		{[]string{"Version", "2147483647"}, []want{{"tls.Version", []any{int64(2147483647)}, ""}}},
-		{[]string{"SetCaBundle", "ca.pem"}, []want{{"tls.SetCaBundle", []any{wd + "/ca.pem"}, ""}}},
+		{[]string{"Version", "2147483647"},
+			[]want{{"tls.Version", []any{int64(2147483647)}, ""}}},
+		{[]string{"SetCaBundle", "ca.pem"},
+			[]want{{"tls.SetCaBundle", []any{wd + "/ca.pem"}, ""}}},
 		{[]string{"SetCaBundle", ""}, []want{{"tls.SetCaBundle", []any{""}, ""}}},
-		{[]string{"NewServerContext", "/a.crt", "../b.key"}, []want{{"tls.NewServerContext", []any{"/a.crt", filepath.Dir(wd) + "/b.key"}, ""}}},
-		{[]string{"Write", "1", "text\r\n"}, []want{{"tls.Write", []any{int64(1)}, "text\r\n"}}},
+		{[]string{"NewServerContext", "/a.crt", "../b.key"},
+			[]want{{"tls.NewServerContext",
+				[]any{"/a.crt", filepath.Dir(wd) + "/b.key"}, ""}}},
+		{[]string{"Write", "1", "text\r\n"},
+			[]want{{"tls.Write", []any{int64(1)}, "text\r\n"}}},
 		{[]string{"Write", "1", ""}, []want{{"tls.Write", []any{int64(1)}, ""}}},
 		{[]string{"Write", "1", "\xff"}, []want{{"tls.Write", []any{int64(1)}, "\xff"}}},
-		{[]string{"Write", "1", "@" + data}, []want{{"tls.Write", []any{int64(1)}, "of a file\n"}}},
-		{[]string{"Write", "1", "base64:AP8="}, []want{{"tls.Write", []any{int64(1)}, "\x00\xff"}}},
+		{[]string{"Write", "1", "@" + data},
+			[]want{{"tls.Write", []any{int64(1)}, "of a file\n"}}},
+		{[]string{"Write", "1", "base64:AP8="},
+			[]want{{"tls.Write", []any{int64(1)}, "\x00\xff"}}},
 		{[]string{"Write", "1", "text:@x"}, []want{{"tls.Write", []any{int64(1)}, "@x"}}},
-		{[]string{"Write", "1", "text:text:"}, []want{{"tls.Write", []any{int64(1)}, "text:"}}},
-		{[]string{"Write", "1", "-"}, []want{{"tls.Write", []any{int64(1)}, "of standard input"}}},
-		{[]string{"Handshake", "1", "--", "Write", "1", "x", "--", "Read", "1", "9"}, []want{
-			{"tls.Handshake", []any{int64(1)}, ""}, {"tls.Write", []any{int64(1)}, "x"}, {"tls.Read", []any{int64(1), int64(9)}, ""}}},
+		{[]string{"Write", "1", "text:text:"},
+			[]want{{"tls.Write", []any{int64(1)}, "text:"}}},
+		{[]string{"Write", "1", "-"},
+			[]want{{"tls.Write", []any{int64(1)}, "of standard input"}}},
+		{[]string{"Handshake", "1", "--", "Write", "1", "x", "--", "Read", "1", "9"},
+			[]want{{"tls.Handshake", []any{int64(1)}, ""},
+				{"tls.Write", []any{int64(1)}, "x"},
+				{"tls.Read", []any{int64(1), int64(9)}, ""}}},
 	} {
-		got, err := parseCalls(tt.words, source{stdin: func() ([]byte, error) { return []byte("of standard input"), nil }})
+		stdin := func() ([]byte, error) { return []byte("of standard input"), nil }
+		got, err := parseCalls(tt.words, source{stdin: stdin})
 		if err != nil || len(got) != len(tt.want) {
 			t.Errorf("%q: %d calls, %v", tt.words, len(got), err)
 			continue
 		}
 		for i, w := range tt.want {
 			g := got[i]
-			if g.name != w.method || !reflect.DeepEqual(g.args, w.args) || string(g.data) != w.data {
-				t.Errorf("%q: got %s %q %q, want %+v", tt.words, g.name, g.args, g.data, w)
+			if g.name != w.method || !reflect.DeepEqual(g.args, w.args) ||
+				string(g.data) != w.data {
+				t.Errorf("%q: got %s %q %q, want %+v", tt.words, g.name,
+					g.args, g.data, w)
 			}
 			if hasBlob := w.method == "tls.Write"; (g.data != nil) != hasBlob {
 				t.Errorf("%q: data is nil: %v", tt.words, g.data == nil)
@@ -103,16 +119,19 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 		{"Write 1 @" + large, "data: more than 16777216 bytes"},
 		{"Write 1 - -- Write 1 -", "data: standard input has no data to give here"},
 	} {
-		_, err := parseCalls(strings.Fields(tt.words), source{stdin: func() ([]byte, error) { return []byte{}, nil }})
+		_, err := parseCalls(strings.Fields(tt.words),
+			source{stdin: func() ([]byte, error) { return []byte{}, nil }})
 		if err == nil || !strings.Contains(err.Error(), tt.why) {
 			t.Errorf("%.60q: error %v, want %q in it", tt.words, err, tt.why)
 		}
 	}
-	if _, err := parseCalls([]string{"NewServerContext", "", "k"}, source{}); err == nil || !strings.Contains(err.Error(), "the path is empty") {
+	if _, err := parseCalls([]string{"NewServerContext", "", "k"}, source{}); err == nil ||
+		!strings.Contains(err.Error(), "the path is empty") {
 		t.Errorf("error %v", err)
 	}
 	broken := errors.New("input/output error")
-	if _, err := parseCalls([]string{"Write", "1", "-"}, source{stdin: func() ([]byte, error) { return nil, broken }}); !errors.Is(err, broken) {
+	src := source{stdin: func() ([]byte, error) { return nil, broken }}
+	if _, err := parseCalls([]string{"Write", "1", "-"}, src); !errors.Is(err, broken) {
 		t.Errorf("error %v, want %v", err, broken)
 	}
 }
@@ -148,7 +167,8 @@ func TestLinesAreSplitAsInAShell(t *testing.T) {
 		{`"\xzz"`, "two hexadecimal digits"},
 		{`"\x`, "two hexadecimal digits"},
 	} {
-		if got, err := split(tt.line); err == nil || !strings.Contains(err.Error(), tt.why) {
+		if got, err := split(tt.line); err == nil ||
+			!strings.Contains(err.Error(), tt.why) {
 			t.Errorf("%s: got %q, %v; want %q", tt.line, got, err, tt.why)
 		}
 	}
@@ -170,7 +190,8 @@ func TestOutputCannotForgeLinesOrMoveTheCursor(t *testing.T) {
 	}
 	var out bytes.Buffer
 	p := printer{&command{stdout: &out}}
-	if err := p.result(&methods[0], []byte("raw\x1b\xff")); err != nil || out.String() != "raw\x1b\xff" {
+	if err := p.result(&methods[0], []byte("raw\x1b\xff")); err != nil ||
+		out.String() != "raw\x1b\xff" {
 		t.Errorf("got %q, %v; want the bytes as they are", out.String(), err)
 	}
 	for in, want := range map[string]string{
@@ -180,7 +201,8 @@ func TestOutputCannotForgeLinesOrMoveTheCursor(t *testing.T) {
 		`{"a":"\u001b[2J"}`:  "{\n  \"a\": \"\\u001b[2J\"\n}\n",
 	} {
 		out.Reset()
-		if err := p.result(&methods[0], json.RawMessage(in)); err != nil || out.String() != want {
+		if err := p.result(&methods[0], json.RawMessage(in)); err != nil ||
+			out.String() != want {
 			t.Errorf("%s: got %q, %v; want %q", in, out.String(), err, want)
 		}
 	}

@@ -66,7 +66,8 @@ func (p printer) failure(m *method, err error, gaveUp bool) error {
 		_, err := fmt.Fprintln(p.stderr, clean(why))
 		return err
 	}
-	w := wire.Error{Code: wire.CodeInternal, Message: why, Data: &wire.ErrorData{Kind: client.KindInternal, Op: m.name}}
+	w := wire.Error{Code: wire.CodeInternal, Message: why,
+		Data: &wire.ErrorData{Kind: client.KindInternal, Op: m.name}}
 	var e *client.Error
 	if errors.As(err, &e) {
 		w.Code, w.Data = e.Code, &e.Data
@@ -116,8 +117,8 @@ func clean(s string) string {
 	return b.String()
 }
 
-// hidden is true for characters that act on a terminal and are not shown: control characters, and
-// format characters that change the direction of writing.
+// hidden says whether a character has an effect on a terminal instead of a shape: a control
+// character, or a format character that changes the direction of writing.
 func hidden(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 // reportNoDaemon prints each socket that was tried, why it failed, and how to mend that.
@@ -125,7 +126,8 @@ func reportNoDaemon(w io.Writer, none *client.NoDaemonError) {
 	fmt.Fprintln(w, "tlsshim: there is no tlsd to talk to")
 	for _, a := range none.Tried {
 		d := diagnose(a.Path, a.Err)
-		fmt.Fprintf(w, "  %s: %s\n      to mend it: %s\n", clean(a.Path), clean(d.text), clean(d.mend))
+		fmt.Fprintf(w, "  %s: %s\n      to mend it: %s\n", clean(a.Path), clean(d.text),
+			clean(d.mend))
 	}
 	fmt.Fprintln(w, "tlsshim doctor says more.")
 }

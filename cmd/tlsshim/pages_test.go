@@ -46,10 +46,9 @@ func TestCompletionsAreTheTables(t *testing.T) {
 	var words, zsh, fish, names []string
 	for _, sub := range subcommands {
 		words = append(words, sub.name)
-		zsh = append(zsh, fmt.Sprintf("'%s:%s'", sub.name,
-			strings.ReplaceAll(sub.about, "'", `'\''`)))
+		zsh = append(zsh, testpages.Quote(sub.name+":"+sub.about))
 		fish = append(fish, fmt.Sprintf("complete -c tlsshim -n __fish_use_subcommand "+
-			"-f -a %s -d '%s'\n", sub.name, strings.ReplaceAll(sub.about, "'", `\'`)))
+			"-f -a %s -d %s\n", sub.name, testpages.Quote(sub.about)))
 	}
 	for i := range methods {
 		names = append(names, strings.Fields(methods[i].usage())[0])
@@ -62,12 +61,19 @@ func TestCompletionsAreTheTables(t *testing.T) {
 		fmt.Sprintf("complete -c tlsshim -n '__fish_seen_subcommand_from call' -a '%s'\n",
 			strings.Join(names, " ")))
 	testpages.Hold(t, folder+"completions/tlsshim.bash",
-		fmt.Sprintf("\t--socket | --admin-socket) compopt -o default; return ;;\n\tcall | --) words='%s' ;;\n\t*) words='%s' ;;\n",
+		fmt.Sprintf("\t--socket | --admin-socket) compopt -o default; return ;;\n"+
+			"\tcall | --) words='%s' ;;\n"+
+			"\t*) words='%s' ;;\n",
 			strings.Join(names, " "), strings.Join(append(words, flags...), " ")))
 	testpages.Hold(t, folder+"completions/_tlsshim",
-		fmt.Sprintf("local -a subcommands methods\nsubcommands=(%s)\nmethods=(%s)\n"+
-			"_arguments '--socket[the socket of tlsd]:PATH:_files' '--timeout[how long a call may take]:TIME:' '--json[results for programs]' '--admin-socket[the admin socket of tlsd]:PATH:_files' \\\n"+
-			"\t'1:subcommand:{_describe subcommand subcommands}' '*:method:(($methods))'\n",
+		fmt.Sprintf("local -a subcommands methods\n"+
+			"subcommands=(%s)\nmethods=(%s)\n"+
+			"_arguments '--socket[the socket of tlsd]:PATH:_files' "+
+			"'--timeout[how long a call may take]:TIME:' "+
+			"'--json[results for programs]' "+
+			"'--admin-socket[the admin socket of tlsd]:PATH:_files' \\\n"+
+			"\t'1:subcommand:{_describe subcommand subcommands}' "+
+			"'*:method:(($methods))'\n",
 			strings.Join(zsh, " "), strings.Join(names, " ")))
 	testpages.Hold(t, folder+"completions/tlsshim.fish", strings.Join(fish, ""))
 }

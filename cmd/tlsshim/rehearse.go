@@ -97,7 +97,8 @@ func connectBoth(ctx context.Context, s *client.Client, server client.Handle) re
 		case <-time.After(retry):
 		}
 		if errnoOf(err) != "ECONNREFUSED" || ctx.Err() != nil {
-			return rehearsal{step: "looking up localhost and connecting to it", err: err}
+			const step = "looking up localhost and connecting to it"
+			return rehearsal{step: step, err: err}
 		}
 	}
 	if err := s.Handshake(ctx, conn); err != nil {
@@ -146,10 +147,15 @@ func writeCertificate(dir string) (certFile, keyFile string, err error) {
 	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "tlsshim doctor"}, DNSNames: []string{"localhost"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true, IsCA: true,
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "tlsshim doctor"},
+		DNSNames:              []string{"localhost"},
+		NotBefore:             now.Add(-time.Hour),
+		NotAfter:              now.Add(time.Hour),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		IsCA:                  true,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -164,7 +170,8 @@ func writeCertificate(dir string) (certFile, keyFile string, err error) {
 		path, kind string
 		content    []byte
 	}{{certFile, "CERTIFICATE", cert}, {keyFile, "PRIVATE KEY", der}} {
-		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.content}), 0o644); err != nil {
+		text := pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.content})
+		if err := os.WriteFile(f.path, text, 0o644); err != nil {
 			return "", "", err
 		}
 		if err := os.Chmod(f.path, 0o644); err != nil { // undoes the umask

@@ -147,7 +147,8 @@ func part(word *strings.Builder, s string) (string, error) {
 	return s[1:], nil
 }
 
-var escapes = map[byte]byte{'n': '\n', 'r': '\r', 't': '\t', '0': 0, 'e': 0x1b, '\\': '\\', '"': '"', '\'': '\''}
+var escapes = map[byte]byte{'n': '\n', 'r': '\r', 't': '\t', '0': 0, 'e': 0x1b, '\\': '\\',
+	'"': '"', '\'': '\''}
 
 // escaped adds the text before the quote, with its escapes, and returns the rest of s.
 func escaped(word *strings.Builder, s string, quote byte) (string, error) {

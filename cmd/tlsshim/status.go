@@ -43,5 +43,7 @@ func (c *command) status(ctx context.Context, _ []string) error {
 	if library == "" {
 		library = "no OpenSSL"
 	}
-	return c.write([]byte(clean(fmt.Sprintf("%s %s at %s, %s: %s", hello.Server.Name, hello.Server.Version, path, info.Backend, library)) + "\n"))
+	text := fmt.Sprintf("%s %s at %s, %s: %s", hello.Server.Name, hello.Server.Version, path,
+		info.Backend, library)
+	return c.write([]byte(clean(text) + "\n"))
 }

@@ -1,5 +1,5 @@
-// Package admin is the admin socket of tlsd. An administrator sees there what the daemon does, and
-// gives orders. The package has the messages, the client, and the server, which runs in the
+// Package admin is the admin socket of tlsd. With it an administrator looks at the daemon and gives
+// orders. The package has the messages, the client, and the server. The server runs in the
 // supervisor's process.
 //
 // The rules:
@@ -25,7 +25,8 @@ import (
 const (
 	MethodSessions = "sessions" // the result is a list of Session
 	MethodSession  = "session"  // takes SessionParams; the result is a Session
-	// takes EndParams; answered when the session has ended; the result is an Ended
+	// MethodEnd takes EndParams. The answer comes when the session has ended. The result is an
+	// Ended.
 	MethodEnd      = "end"
 	MethodLogLevel = "log-level" // takes LogLevelParams; the result is a LogLevel
 	MethodDrain    = "drain"     // the daemon stops as on SIGTERM; the result is a Draining
@@ -40,8 +41,8 @@ const (
 	MaxAnswer  = 32 << 20 // bytes of one answer
 	MaxReason  = 512      // bytes of the reason for an end
 
-	// requestTime limits the time for which a client may be silent. answerTime limits the time
-	// that it takes to read an answer.
+	// requestTime limits the silence of a client. answerTime limits the time in which a client
+	// must read an answer.
 	requestTime = time.Minute
 	answerTime  = 10 * time.Second
 )

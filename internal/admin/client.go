@@ -45,8 +45,8 @@ func exchange(conn net.Conn, method string, params, result any) error {
 	if err != nil {
 		return err
 	}
-	// The server may refuse this client before the client has written. Then the write may fail,
-	// and an answer is there all the same.
+	// The server may refuse this client before the client has written. Then the write may fail
+	// although there is an answer.
 	sent := wire.NewWriter(conn, 0, nil).Write(line)
 	text, err := wire.NewReader(conn, MaxAnswer).Line()
 	if err != nil {

@@ -11,10 +11,10 @@ type Family struct {
 // Sample is one value of a metric, or one histogram.
 type Sample struct {
 	Labels map[string]string `json:"labels,omitempty"`
-	Value  float64           `json:"value"` // of a histogram: the sum of all that were observed
+	Value  float64           `json:"value"` // of a histogram: the sum of all observed values
 
-	// Of a histogram: Counts has the number of observed values up to each of Bounds, which
-	// ascend. Count is the number of all.
+	// These are for a histogram. The Bounds ascend. Counts has, for each of the Bounds, the
+	// number of observed values up to it. Count is the number of all observed values.
 	Bounds []float64 `json:"bounds,omitempty"`
 	Counts []uint64  `json:"counts,omitempty"`
 	Count  uint64    `json:"count,omitempty"`

@@ -79,8 +79,8 @@ func (s *Server) Run(ctx context.Context) {
 				s.serve(ctx, conn)
 			})
 		default:
-			s.refuse(conn, Fail(kind.Limit,
-				"%d clients use the admin socket, the limit; try again later", MaxClients))
+			const text = "%d clients use the admin socket, the limit; try again later"
+			s.refuse(conn, Fail(kind.Limit, text, MaxClients))
 			conn.Close()
 		}
 	}
@@ -131,7 +131,7 @@ func (s *Server) handle(ctx context.Context, who Client, line []byte) []byte {
 	}
 	if req.JSONRPC != "2.0" || req.ID == nil {
 		return answer(req.ID, nil, Fail(kind.Params,
-			`the request is none of JSON-RPC 2.0: want "jsonrpc":"2.0" and an id`))
+			`the request is not JSON-RPC 2.0: want "jsonrpc":"2.0" and an id`))
 	}
 	result, err := s.carryOut(ctx, who, req)
 	return answer(req.ID, result, err)
@@ -222,7 +222,7 @@ func answer(id json.RawMessage, result any, err error) []byte {
 	return line
 }
 
-// encode makes JSON without escapes for HTML. Those make a text up to six times as long.
+// encode makes JSON without escapes for HTML. Such escapes make a text up to six times as long.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -29,7 +29,7 @@ type played struct {
 	mu      sync.Mutex
 	orders  []string
 	denied  []Client
-	entered chan struct{} // is told when End waits
+	entered chan struct{} // gets a value when End waits
 	release chan struct{} // ends End's wait
 }
 
@@ -135,8 +135,8 @@ func TestEachMethodIsAnswered(t *testing.T) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if got := strings.Join(p.orders,
-		"; "); got != "end session 7: so; log-level debug; drain " {
+	got := strings.Join(p.orders, "; ")
+	if got != "end session 7: so; log-level debug; drain " {
 		t.Errorf("the orders are %q", got)
 	}
 }
@@ -206,11 +206,11 @@ func hear(t *testing.T, conn net.Conn) string {
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
-	for range MaxClients - 6 { // fewer: the slot of a client that has left may still be taken
+	for range MaxClients - 6 { // a client that has left may still count
 		dial(t, path)
 	}
 	deaf := dial(t, path)
-	// an error is fine: the buffers may be full
+	// The write below fails when the buffers are full.
 	deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	for {
 		if _, err := deaf.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"health"}` +
@@ -259,7 +259,8 @@ func TestOnlyRootAndTheDaemonsUserAreServed(t *testing.T) {
 	p, path := serve(t)
 	errs := make(chan error, 1)
 	go func() {
-		// The user is that of the thread that connects. It ends with the goroutine.
+		// The kernel notes the user of the connecting thread. The thread ends with the
+		// goroutine.
 		runtime.LockOSThread()
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 4711, 4711,
 			4711); errno != 0 {

@@ -1,6 +1,6 @@
-// Package audit has the lines by which an administrator learns what sessions do: calls that were
-// refused, and acts that are always reported. A worker makes a line where the act happens, and the
-// supervisor writes the line to the log.
+// Package audit has the audit lines. They tell the administrator of refused calls, and of acts that
+// are always reported. A worker makes a line where the act happens, and the supervisor writes the
+// line to the log.
 //
 // The number of lines is limited, so that no session can flood the log. A [Limiter] in the worker
 // counts them. A second one in the supervisor counts again, because a worker is not trusted. Lines
@@ -33,8 +33,7 @@ type Event struct {
 // longest bounds a text of an event, in bytes.
 const longest = 512
 
-// Clean makes the event fit for a log, whoever made the event: its texts are bounded and have no
-// control characters.
+// Clean limits the texts of the event, and makes control characters in them visible.
 func (e Event) Clean() Event {
 	return Event{Name: clean(e.Name), Method: clean(e.Method), Asked: clean(e.Asked),
 		Key: clean(e.Key)}
@@ -47,20 +46,20 @@ func clean(s string) string { return plain.Text(s, longest) }
 type Limiter struct {
 	burst, rate float64
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards all below
 	tokens float64
 	last   time.Time
 	missed uint64
 }
 
-// NewLimiter makes a Limiter that has let nothing pass yet.
+// NewLimiter makes a Limiter that lets burst events pass at once, and then perSecond a second.
 func NewLimiter(burst, perSecond int) *Limiter {
 	return &Limiter{burst: float64(burst), rate: float64(perSecond), tokens: float64(burst)}
 }
 
-// Take asks at the time now whether an event may pass. Before this event, others were already left
-// out; missed is their number. If the event may pass, before is the number of events that were left
-// out since the last one that passed. Otherwise the event is counted as left out.
+// Take asks at the time now whether an event may pass. missed is the number of events that the
+// caller has left out before this one. If the event may pass, before is the number of events that
+// were left out since the last one that passed. Otherwise the event is counted as left out.
 func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }

@@ -23,7 +23,7 @@ func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	take(0, 0, false)
 	take(2, 0, false)
 	if l.Idle(now) {
-		t.Error("a Limiter that owes a count is idle")
+		t.Error("a Limiter with an unreported count is idle")
 	}
 	now = now.Add(500 * time.Millisecond)
 	take(0, 4, true)
@@ -48,8 +48,8 @@ func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	take(0, 0, false)
 }
 
-// A worker that says that endless many were left out does not hide those that were.
-func TestACountOfWhatIsLeftOutDoesNotBeginAnew(t *testing.T) {
+// A worker may report any number of left-out events. The count does not overflow.
+func TestTheCountOfLeftOutEventsDoesNotOverflow(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
 	l := NewLimiter(1, 1)

@@ -27,12 +27,12 @@ type conn struct {
 	cfg    *tls.Config
 	client bool
 
-	mu     sync.Mutex      // guards what follows
+	mu     sync.Mutex      // guards all below
 	busy   map[Op]struct{} // operations that run
 	tls    *tls.Conn       // from Handshake on
-	done   bool            // the handshake is
+	done   bool            // the handshake has succeeded
 	shut   bool            // CloseWrite has been called
-	broken error           // of the Write that failed, or of what a Read met
+	broken error           // why Writes fail: the error of a Write or of a Read
 	closed bool
 }
 
@@ -52,8 +52,8 @@ func (c *cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetWriteDeadline does nothing. crypto/tls calls it only for its close_notify, with 5 s. But an
-// engine's Close does not wait for the peer, and its CloseWrite waits as long as its context says.
+// SetWriteDeadline replaces the deadline. Only crypto/tls calls it, for its close_notify, with 5 s.
+// An engine's Close hardly waits for the peer, and its CloseWrite waits until its context ends.
 func (c *cutConn) SetWriteDeadline(time.Time) error {
 	if c.patient.Load() {
 		return nil
@@ -95,7 +95,7 @@ func (c *conn) SetVerify(on bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tls != nil || !c.client {
-		c.e.tb.Errorf("fakeengine: SetVerify at a time, or on a side, that has none")
+		c.e.tb.Errorf("fakeengine: SetVerify of a server, or after Handshake")
 	}
 	c.cfg.InsecureSkipVerify = !on
 	return nil
@@ -105,7 +105,7 @@ func (c *conn) Configure(s openssl.ClientSettings) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tls != nil || !c.client {
-		c.e.tb.Errorf("fakeengine: Configure at a time, or on a side, that has none")
+		c.e.tb.Errorf("fakeengine: Configure of a server, or after Handshake")
 	}
 	c.cfg.NextProtos = s.ALPN
 	if s.TLS13 {
@@ -159,7 +159,7 @@ func (c *conn) Handshake(ctx context.Context) error {
 		return net.ErrClosed
 	case errors.As(err, &verify):
 		return verifyError(verify)
-	case errors.As(err, &sys) && sys.Op != "remote error": // crypto/tls calls an alert so
+	case errors.As(err, &sys) && sys.Op != "remote error": // a remote error is an alert
 		return err
 	default:
 		version := strings.Contains(err.Error(), "protocol version") ||
@@ -207,7 +207,7 @@ func interruptible(ctx context.Context, set func(time.Time) error, f func() (int
 	return n, err
 }
 
-// someBytes is the most that one ReadSome gives.
+// someBytes limits the bytes of one ReadSome.
 const someBytes = 32 << 10
 
 func (c *conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
@@ -229,7 +229,7 @@ func (c *conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.end.cut.Load():
 		return nil, openssl.ErrTruncated
 	case !errors.Is(err, io.EOF) && ctx.Err() == nil:
-		c.fail(err) // a Write that waits for room ends with that
+		c.fail(err) // ends a Write that waits for room
 	}
 	return nil, c.unlessClosed(err)
 }
@@ -244,7 +244,7 @@ func (c *conn) fail(err error) {
 	}
 }
 
-// failed is why Writes fail, or nil.
+// failed is the reason why Writes fail, or nil.
 func (c *conn) failed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -385,7 +385,7 @@ func (c *conn) Version() string {
 		"TLS ", "TLSv", 1)
 }
 
-// Info has less than OpenSSL's.
+// Info has fewer facts than that of OpenSSL.
 func (c *conn) Info() (openssl.Info, error) {
 	t := c.ready()
 	if t == nil {
@@ -402,10 +402,8 @@ func (c *conn) Info() (openssl.Info, error) {
 }
 
 func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }
-func (c *conn) Abort() error {
-	return c.close(context.Background(),
-		false)
-}
+
+func (c *conn) Abort() error { return c.close(context.Background(), false) }
 
 func (c *conn) close(ctx context.Context, orderly bool) error {
 	c.mu.Lock()

@@ -3,8 +3,8 @@
 // user. The test fails if a context or connection is not freed, freed twice, or used after that. It
 // fails if two Reads or two Writes run at the same time.
 //
-// A session observes the same as with OpenSSL's engine, but not in detail. The error texts are
-// those of crypto/tls, and only the most frequent X509_V_ERR numbers are told apart.
+// A session behaves as with OpenSSL's engine, except for details. The error texts are those of
+// crypto/tls. Only the most frequent X509_V_ERR numbers occur.
 package fakeengine
 
 import (
@@ -40,12 +40,11 @@ const (
 	Write            Op = "Write"
 	CloseWrite       Op = "CloseWrite"
 	WaitReset        Op = "WaitReset" // not hooked
-	// of a connection that has done its handshake; its error is ignored
+	// Close is only for a connection after its handshake. An error of Hook is ignored.
 	Close Op = "Close"
 )
 
-// Engine is a session.Engine on crypto/tls. Its fields are set before it is
-// used.
+// Engine is a session.Engine on crypto/tls. Its fields are set before it is used.
 type Engine struct {
 	// Hook, if not nil, is called before each operation, on the goroutine of the operation. If
 	// it returns an error, the operation returns this error and does nothing else. Hook may
@@ -58,7 +57,7 @@ type Engine struct {
 
 	tb testing.TB
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards all below
 	contexts int        // not freed
 	freed    int
 	conns    int // not closed
@@ -111,7 +110,7 @@ func (e *Engine) hook(ctx context.Context, op Op) error {
 	return e.Hook(ctx, op)
 }
 
-// Backend is "openssl", for which this stands in.
+// Backend is "openssl", because the engine stands in for OpenSSL's.
 func (e *Engine) Backend() string { return "openssl" }
 
 // Version is a text that no OpenSSL has.
@@ -195,8 +194,7 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 		}
 		hosts[name] = &c
 	}
-	conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate,
-		error) {
+	conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return hosts[h.ServerName], nil
 	}
 	return e.newContext(conf), nil

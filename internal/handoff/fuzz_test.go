@@ -16,7 +16,7 @@ func FuzzMessages(f *testing.F) {
 		`{"ended":{"number":7,"notTaken":true,"error":"e"}}`,
 		`{"pong":18446744073709551615}`, `{"audit":{"session":1,"event":{},"missed":3}}`,
 		`{"config":{"a":[1]}}`, `{"ping":-1}`, `[`, ``,
-		`{"session":{"number":1,"place":-1,"uid":4294967295,"pid":1,"policy":{` +
+		`{"session":{"number":1,"slot":-1,"uid":4294967295,"pid":1,"policy":{` +
 			`"destinations":["*:443","10.0.0.0/8:*"],"listen":["127.0.0.1:8000-8999"],"min-tls":"1.3"}}}`,
 	} {
 		f.Add([]byte(s))
@@ -37,7 +37,7 @@ func roundTrip(t *testing.T, data []byte, first, second any) {
 		t.Fatalf("%s becomes %+v, which has no JSON: %v", data, first, err)
 	}
 	if err := decode(text, second); err != nil {
-		t.Fatalf("%s becomes %s, which is none: %v", data, text, err)
+		t.Fatalf("%s becomes %s, which is no message: %v", data, text, err)
 	}
 	again, err := json.Marshal(second)
 	if err != nil || !reflect.DeepEqual(again, text) {

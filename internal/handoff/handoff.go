@@ -1,6 +1,6 @@
 // Package handoff is the channel between tlsd's supervisor and one of its worker processes. It is a
-// socket pair. The supervisor hands over accepted connections on it, and the worker reports what
-// becomes of them.
+// socket pair. On it the supervisor hands over accepted connections, and the worker reports the end
+// of each session.
 //
 // The rules:
 //
@@ -11,8 +11,7 @@
 //     (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready], or says why it cannot serve, and ends. Then it sends an
 //     [Ended] for each session, a pong for each ping, and a [Described] for each question about a
-//     session. Between them it sends an [Audit] for each
-//     event that the administrator must see.
+//     session. Between them it sends an [Audit] for each event that the administrator must see.
 //   - The end of the channel is the order to end. A worker meets it when the supervisor has closed
 //     its side or died. Then the worker ends its sessions and exits.
 //   - Only the worker accepts descriptors. Messages of a worker are checked like any foreign input,
@@ -58,7 +57,7 @@ const (
 // ToWorker is a message of the supervisor. One of its members is set.
 type ToWorker struct {
 	Config json.RawMessage `json:"config,omitempty"`
-	// with Config: the user to become before anything else
+	// As comes with Config: the worker must first become this user.
 	As      *confine.Identity `json:"as,omitempty"`
 	Session *Session          `json:"session,omitempty"`
 	Ping    uint64            `json:"ping,omitempty"`
@@ -71,7 +70,7 @@ type ToWorker struct {
 // Session announces a connection, which travels with the message.
 type Session struct {
 	Number uint64 `json:"number"`
-	Place  int    `json:"place"` // in the page of vitals (see package vitals)
+	Slot   int    `json:"slot"` // in the page of vitals (see package vitals)
 	UID    uint32 `json:"uid"`
 	PID    int32  `json:"pid"`
 
@@ -101,7 +100,7 @@ type Ready struct {
 	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
-// Clean makes the report fit for a log, whoever made the report.
+// Clean limits the texts of the report, and makes control characters in them visible.
 func (r Ready) Clean() Ready {
 	const longest = 16 << 10
 	out := Ready{
@@ -125,7 +124,7 @@ var ErrNotTaken = errors.New("the process has no descriptor free for a connectio
 // Audit is an event of a session for the administrator. It comes before the Ended of the session.
 type Audit struct {
 	Session uint64 `json:"session"`
-	// nil: some events were left out, and nothing else
+	// Event is nil if the message only has the number of left-out events.
 	Event  *audit.Event `json:"event,omitempty"`
 	Missed uint64       `json:"missed,omitempty"` // events that were left out before this one
 }
@@ -134,17 +133,17 @@ type Audit struct {
 type Ended struct {
 	Number   uint64 `json:"number"`
 	NotTaken bool   `json:"notTaken,omitempty"` // the session has not begun: see ErrNotTaken
-	// if the session did not end because the caller left
+	// Error says why the session has ended. It is empty if the caller has ended the session.
 	Error string `json:"error,omitempty"`
 
 	Totals *Totals `json:"totals,omitempty"`
 }
 
-// Totals are what a session has done.
+// Totals are the numbers of a session at its end.
 type Totals struct {
-	Handles  int   `json:"handles"`  // that were given out
-	Received int64 `json:"received"` // bytes of its connections
-	Sent     int64 `json:"sent"`     // likewise
+	Handles  int   `json:"handles"`  // opened handles
+	Received int64 `json:"received"` // bytes from peers
+	Sent     int64 `json:"sent"`     // bytes to peers
 }
 
 // Conn is one end of the channel. One goroutine may receive; Send is safe for
@@ -223,8 +222,8 @@ func (c *Conn) Send(msg any, conn *net.UnixConn) error {
 	return errors.Join(err, sent)
 }
 
-// TrySend sends msg if there is room for it now. It waits neither for room nor for a Send that
-// waits.
+// TrySend sends msg if the channel has room for it. It never waits, neither for room nor for a
+// Send.
 func (c *Conn) TrySend(msg any) error {
 	b, err := json.Marshal(msg)
 	if err != nil {
@@ -253,8 +252,7 @@ func (c *Conn) Receive(msg any) error {
 }
 
 // ReceiveConn is Receive for the worker. It also returns the connection that came with the message,
-// or nil. Its caller must close the connection. After ErrNotTaken msg is as good as without an
-// error.
+// or nil. Its caller must close the connection. If the error is ErrNotTaken, msg is valid.
 func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	buf := make([]byte, MaxMessage+1)
 	oob := make([]byte, unix.CmsgSpace(4)) // room for one descriptor
@@ -299,8 +297,8 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 	}
 	switch {
 	case err != nil:
-	// there is room for one, so the kernel had none free (recvmsg(2))
 	case flags&unix.MSG_CTRUNC != 0 && len(fds) == 0:
+		// oob has room for a descriptor, so the process had none free (recvmsg(2)).
 		err = ErrNotTaken
 	case flags&unix.MSG_CTRUNC != 0 || len(fds) > 1:
 		err = errors.New("a message carries more than one descriptor")
@@ -316,7 +314,7 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 		return nil, err
 	}
 	conn, err := adopt(fds[0])
-	// FileConn needs a second one for a moment
+	// FileConn needs a second descriptor for a moment.
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		err = ErrNotTaken
 	}

@@ -71,7 +71,7 @@ func TestConnectionIsHandedOver(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)
 	ours, callers := accepted(t)
-	if err := sup.Send(ToWorker{Session: &Session{Number: 7, Place: 3, UID: 8, PID: 9}},
+	if err := sup.Send(ToWorker{Session: &Session{Number: 7, Slot: 3, UID: 8, PID: 9}},
 		ours); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestConnectionIsHandedOver(t *testing.T) {
 		t.Fatal(conn, err)
 	}
 	defer conn.Close()
-	if *msg.Session != (Session{Number: 7, Place: 3, UID: 8, PID: 9}) {
+	if *msg.Session != (Session{Number: 7, Slot: 3, UID: 8, PID: 9}) {
 		t.Errorf("the session is %+v", *msg.Session)
 	}
 	if nonblock, cloexec := flags(t, conn); !nonblock || !cloexec {
@@ -144,7 +144,7 @@ func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 		t.Fatalf("%v; want EOF", err)
 	}
 	if err := work.Send(FromWorker{Ready: &Ready{Backend: "x"}}, nil); err != nil {
-		t.Fatal("what the worker still has to say cannot be sent:", err)
+		t.Fatal("the worker's last message cannot be sent:", err)
 	}
 	work.Close()
 	var last FromWorker
@@ -156,7 +156,7 @@ func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 	}
 }
 
-// raw sends a packet with descriptors that Send would not send.
+// raw sends a packet and descriptors. Send would refuse them.
 func (c *Conn) raw(t *testing.T, packet string, fds ...int) {
 	t.Helper()
 	var oob []byte
@@ -231,9 +231,9 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 	}
 }
 
-// If the process has no free descriptor, it gets the message without the connection. The next
-// message is whole.
-func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
+// If the process has no free descriptor, it gets the message without the connection. It gets the
+// next message and its connection.
+func TestWithoutAFreeDescriptorAConnectionIsNotTaken(t *testing.T) {
 	// Not parallel: the limit is that of the process.
 	sup, work := channel(t)
 	ours, callers := accepted(t)
@@ -247,7 +247,7 @@ func TestAConnectionForWhichThereIsNoDescriptorIsNotTaken(t *testing.T) {
 	}
 	unix.Close(free)
 	before := openFiles(t)
-	// no descriptor is free; or one is, where two are needed for a moment
+	// At first no descriptor is free. Then one is free, and two are needed for a moment.
 	for number, limit := range []int{0, free + 1} {
 		if err := sup.Send(ToWorker{Session: &Session{Number: uint64(number)}},
 			ours); err != nil {

@@ -2,8 +2,9 @@ package handoff
 
 import "tlsd/internal/plain"
 
-// What an administrator asks or orders about a session, and what the worker answers. The supervisor
-// has at most one question about a session under way. An answer to no question breaks the rules.
+// This file has an administrator's questions and orders about a session, and the worker's answers.
+// The supervisor asks at most one question about a session at a time. An answer without a question
+// breaks the rules.
 
 // Bounds of an answer.
 const (
@@ -18,7 +19,7 @@ type End struct {
 	Reason string `json:"reason"`
 }
 
-// Described says what a session has and does.
+// Described describes a session: its handles, its bytes and its calls.
 type Described struct {
 	Number      uint64   `json:"number"`
 	Gone        bool     `json:"gone,omitempty"` // there is no such session
@@ -40,8 +41,8 @@ type Handle struct {
 	Sent     int64  `json:"sent,omitempty"`
 }
 
-// Clean makes the answer fit for people, whoever gave it: bounded, without control characters, and
-// without numbers below zero.
+// Clean limits the answer: it drops handles above the limit, shortens texts, makes control
+// characters visible, and replaces negative numbers by 0.
 func (d Described) Clean() Described {
 	d.Connections, d.Contexts, d.Calls = max(d.Connections, 0), max(d.Contexts, 0),
 		max(d.Calls, 0)

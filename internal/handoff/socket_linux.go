@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal keeps a send to an end that is gone from raising SIGPIPE.
+// noSignal prevents SIGPIPE when the receiver of a send is gone.
 const noSignal = unix.MSG_NOSIGNAL
 
 // domainOf gives the address family of a socket.

@@ -11,8 +11,7 @@ import (
 // noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin has no such flag.
 const noSignal = 0
 
-// domainOf gives the address family of a socket, or -1 for one that is neither of Unix nor of the
-// internet.
+// domainOf gives the address family of a Unix or internet socket, and -1 for any other socket.
 func domainOf(fd int) (int, error) {
 	address, err := unix.Getsockname(fd)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package journal sends the log to systemd's journal, by its native protocol: an entry has a
-// priority, a message, and fields that journalctl(1) can be asked for.
+// Package journal sends the log to systemd's journal, by its native protocol. An entry has a
+// priority, a message, and fields by which journalctl(1) can select entries.
 //
 // The rules:
 //
@@ -9,7 +9,7 @@
 //     journal's own fields. A key of other characters than a-z, 0-9 and - is in the message alone.
 //   - Each value is sent with its length, so no value can begin another field.
 //
-// A journal that is stuck holds up the goroutine that writes, until Close.
+// A Write to a journal that is stuck waits until Close.
 package journal
 
 import (
@@ -39,17 +39,17 @@ const (
 	priorityDebug   = "7"
 )
 
-// auditLogger is the name of the log whose lines are of more interest than their level says.
+// auditLogger is the name of the audit log. Its lines of level info get a higher priority.
 const auditLogger = "audit"
 
-// A member is one of a line's.
+// A member is a member of the JSON object of a line.
 type member struct {
 	key   string
 	value string // text as it is, all else as JSON
 	text  bool
 }
 
-// native makes an entry of a line. A line that is no JSON object is the message as it is.
+// native makes an entry of a line. A line that is no JSON object becomes the message.
 func native(line []byte) []byte {
 	line = bytes.TrimRight(line, "\n")
 	var text, level, logger string
@@ -66,7 +66,7 @@ func native(line []byte) []byte {
 			level = m.value
 		case "logger":
 			logger = m.value
-		case "ts": // the journal has its own
+		case "ts": // the journal has a time of its own
 		default:
 			rest = append(rest, m)
 		}
@@ -95,7 +95,8 @@ func field(b *bytes.Buffer, name, value string) {
 	b.WriteByte('\n')
 }
 
-// longestKey bounds a key that is to be a field, of which the journal allows 64 bytes.
+// longestKey limits a key that becomes a field, in bytes. The journal allows a field's name 64
+// bytes.
 const longestKey = 50
 
 // fieldName is the field of a key, "" if there is none.
@@ -138,7 +139,7 @@ func message(logger, text string, rest []member) string {
 	return plain.Text(b.String(), longestMessage)
 }
 
-// shown is the value in a message. It ends where it seems to end.
+// shown is the value in a message. It is quoted if a reader could not see where the value ends.
 func (m member) shown() string {
 	odd := func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '=' }
 	if m.text && (m.value == "" || strings.ContainsFunc(m.value, odd)) {

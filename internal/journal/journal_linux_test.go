@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A journal is what listens in place of systemd's.
+// A journal is a socket in place of the socket of systemd's journal.
 type journal struct {
 	t    *testing.T
 	path string
@@ -185,7 +185,7 @@ func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 	}
 }
 
-func TestAStuckJournalGetsEverythingLaterOrIsLeft(t *testing.T) {
+func TestAWriteToAStuckJournalWaitsUntilClose(t *testing.T) {
 	t.Parallel()
 	const entries = 2000 // more than a socket's queue
 	j, w := start(t)
@@ -206,7 +206,7 @@ func TestAStuckJournalGetsEverythingLaterOrIsLeft(t *testing.T) {
 	}
 	w.Close()
 	if err := <-written; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the writer is left with %v", err)
+		t.Errorf("after Close, Write returns %v", err)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 type Writer struct {
 	path string
 
-	mu   sync.Mutex // guards conn and over, and is held for no call that waits
+	mu   sync.Mutex // guards conn and over; no call that waits is made under it
 	conn *net.UnixConn
 	over bool // Close was called
 }
@@ -41,7 +41,7 @@ func (w *Writer) Close() error {
 	return w.conn.Close()
 }
 
-// use makes conn the connection, and gives the one that holds.
+// use makes conn the connection, unless conn is nil, and returns the connection.
 func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -49,14 +49,14 @@ func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	case w.over && conn != nil:
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	case conn != nil:
-		_ = w.conn.Close() // what it has taken is the journal's
+		_ = w.conn.Close() // the journal keeps the entries that were sent
 		w.conn = conn
 	}
 	return w.conn, nil
 }
 
-// Write sends each line. It waits while the journal takes none. It returns how many bytes have been
-// sent, which is up to the end of a line.
+// Write sends each line. It waits while the journal takes none. It returns the number of bytes of
+// the lines that were sent.
 func (w *Writer) Write(lines []byte) (int, error) {
 	sent := 0
 	for line := range bytes.Lines(lines) {
@@ -116,7 +116,7 @@ func sendFile(conn *net.UnixConn, f *os.File) error {
 	return errors.Join(err, sent)
 }
 
-// sealed makes a file in memory that nobody can change, which the journal wants.
+// sealed makes a file in memory that nobody can change. The journal accepts no other file.
 func sealed(content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("tlsd-entry", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

@@ -12,13 +12,14 @@ type Kind string
 const (
 	// the message is no request, or a parameter has the wrong count, type or range
 	Params Kind = "params"
-	// no such handle: never given out, closed, or of the other sort
+	// the handle is not open, or it is a context where the call needs a connection, or the
+	// reverse
 	Handle    Kind = "handle"
 	State     Kind = "state"     // the handle is not in a state that allows the call
 	Backend   Kind = "backend"   // there is no usable libssl
 	File      Kind = "file"      // a certificate, key or CA file is missing or bad
 	Connect   Kind = "connect"   // no TCP connection: name, route or listening address
-	Handshake Kind = "handshake" // the TLS handshake failed, verification apart
+	Handshake Kind = "handshake" // the TLS handshake failed, and not as in Verify
 	Verify    Kind = "verify"    // the peer's certificate was not accepted
 	IO        Kind = "io"        // an established connection broke
 	Timeout   Kind = "timeout"   // a wait reached its timeout

@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"tlsd/rpc/client"
+	"tlsd/rpc/wire"
 	"tlsd/session"
 )
 
-// The calls of a Session about options, facts, certificates, places to listen, plain text, waits
-// for several handles, and the end of one direction.
+// This file has further calls of a Session: options, facts, certificates, addresses to listen on,
+// plain text, waits for several handles, and the end of one direction.
 
 type options interface {
 	SetOption(ctx context.Context, h client.Handle, name, value string) error
@@ -77,11 +78,7 @@ func (p *inProcess) WritePlain(ctx context.Context, h client.Handle, data []byte
 }
 
 func (p *viaPlugin) Wait(ctx context.Context, bound time.Duration) (client.Handle, error) {
-	ms := bound.Milliseconds()
-	if bound < 0 { // no limit
-		ms = -1
-	}
-	return p.handle(ctx, "Wait", ms)
+	return p.handle(ctx, "Wait", wire.Milliseconds(bound))
 }
 
 func (p *viaPlugin) Shutdown(ctx context.Context, h client.Handle) error {

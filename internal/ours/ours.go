@@ -55,7 +55,7 @@ type Level interface {
 	Open(testing.TB) Session
 }
 
-// Untold is the kind of an error whose level has only its text. The Data of the error is empty.
+// Untold is the kind of errors at a level that has only texts of errors. Their Data is empty.
 const Untold client.Kind = ""
 
 // Failure is the error of a call, or nil if another package made the error.
@@ -65,7 +65,7 @@ func Failure(err error) *client.Error {
 	return e
 }
 
-// Is says whether an error is of a kind, as far as its level has the kind.
+// Is says whether an error is of a kind. It is true for every kind if the level has no kinds.
 func Is(err error, kind client.Kind) bool {
 	e := Failure(err)
 	return e != nil && (e.Kind == kind || e.Kind == Untold)

@@ -9,6 +9,7 @@ import (
 	"tlsd/internal/testd"
 	"tlsd/internal/testhost"
 	"tlsd/rpc/client"
+	"tlsd/rpc/wire"
 )
 
 // Plugin is the level of the plugin. Each session has a host process of its own.
@@ -116,7 +117,7 @@ func (p *viaPlugin) SetInsecureSkipVerify(ctx context.Context, h client.Handle, 
 }
 
 func (p *viaPlugin) SetTimeout(ctx context.Context, h client.Handle, bound time.Duration) error {
-	return p.do(ctx, "SetTimeout", h, bound.Milliseconds())
+	return p.do(ctx, "SetTimeout", h, wire.Milliseconds(bound))
 }
 
 func (p *viaPlugin) NewServerContext(ctx context.Context, certFile,

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Text escapes what is hidden in s, and cuts s after at most max bytes.
+// Text escapes the hidden characters of s, and cuts s after at most max bytes.
 func Text(s string, max int) string {
 	cut := len(s) > max
 	if cut {

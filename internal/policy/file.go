@@ -30,7 +30,7 @@ const (
 type File struct {
 	preset Policy
 	users  map[uint32]Policy // with the default's keys
-	names  map[uint32]string // as the file has them
+	names  map[uint32]string // the names in the file
 }
 
 // Load reads a file. Only root and this process's user may be able to change the file, and the
@@ -41,9 +41,8 @@ func Load(path string) (*File, error) {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	if lines := bytes.TrimRight(text, " \t"); len(lines) > 0 && lines[len(lines)-1] != '\n' {
-		return nil,
-			fmt.Errorf("policy: %s: the last line has no end; was the file cut off?",
-				path)
+		const text = "policy: %s: the last line has no end; was the file cut off?"
+		return nil, fmt.Errorf(text, path)
 	}
 	f, err := Parse(text)
 	if err != nil {
@@ -105,8 +104,8 @@ func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error)
 			return nil, fmt.Errorf(" [user.%s]: %w", name, err)
 		}
 		if other, there := f.names[uid]; there {
-			return nil, fmt.Errorf(" [user.%s] and [user.%s] are both user %d: make "+
-				"one of them", other, name, uid)
+			return nil, fmt.Errorf(" [user.%s] and [user.%s] are both user %d: "+
+				"make one of them", other, name, uid)
 		}
 		p := f.preset.over(tables.User[name])
 		if err := checkSize(p); err != nil {
@@ -132,7 +131,7 @@ func located(err error) error {
 	case errors.As(err, &bad):
 		line, _ := bad.Position()
 		why := strings.TrimPrefix(bad.Error(), "toml: ")
-		// the rest is about Go types
+		// The rest of such a text is about types of Go.
 		if i := strings.Index(why, " into "); i > 0 &&
 			strings.HasPrefix(why, "cannot decode TOML ") {
 			why = why[:i] + " here: it is of the wrong type"

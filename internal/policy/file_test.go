@@ -86,6 +86,7 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 	for i := range 3000 {
 		fmt.Fprintf(&many, "%q,", fmt.Sprintf("host%d.example.com:443", i))
 	}
+	tooMany := "destinations = [" + many.String() + "]\n"
 	for text, want := range map[string]string{
 		"[default]\nmin-tsl = \"1.3\"\n": "2: default.min-tsl is not known; there are",
 		"[default]\n\n[group.x]\n":       "3: group.x is not known",
@@ -117,11 +118,9 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 		"":                               " it has no table; write [default]",
 		"# all is lost\n":                " it has no table; write [default]",
 		"user = 3\n":                     "1: user: cannot decode TOML integer here",
-		"[default]\ndestinations = [" + many.String() +
-			"]\n": "[default]: this policy takes",
-		"[user.bob]\ndestinations = [" + many.String() +
-			"]\n": "[user.bob]: this policy takes",
-		"\xff\xfe": "1: ",
+		"[default]\n" + tooMany:          "[default]: this policy takes",
+		"[user.bob]\n" + tooMany:         "[user.bob]: this policy takes",
+		"\xff\xfe":                       "1: ",
 		"[default]\nmin-tls = \"1.3\"\n[default.listen]\nx = 1\n": ": ",
 	} {
 		if _, err := parse([]byte(text), people); err == nil ||
@@ -137,8 +136,7 @@ func TestTheExampleIsGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := parse(text, func(name string) (uint32,
-		error) {
+	f, err := parse(text, func(name string) (uint32, error) {
 		return map[string]uint32{"www-data": 33, "1000": 1000}[name], nil
 	})
 	if err != nil {
@@ -216,7 +214,7 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 		dir:                        "it is not a regular file",
 		fifo:                       "it is not a regular file",
 		"/dev/null":                "it is not a regular file",
-		file("group", 0o620): "its mode is 0620, so that others than its owner can " +
+		file("group", 0o620): "its mode is 0620, so that users besides its owner can " +
 			"change it",
 		file("others", 0o602): "its mode is 0602",
 		big:                   "it has more than 1048576 bytes",

@@ -23,14 +23,13 @@ func (l Folders) Open(path string) (*os.File, error) {
 	place, err := openat2(unix.AT_FDCWD, path, unix.O_PATH, unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		if noOpenat2(err) {
-			return nil, &os.PathError{Op: "open", Path: path,
-				Err: fmt.Errorf(
-					"the policy's folders need openat2(2), Linux 5.6: %w", err)}
+			err = fmt.Errorf("the policy's folders need openat2(2), Linux 5.6: %w", err)
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
 		if lack(err) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
-		// no folder holds a link of /proc
+		// ELOOP stands for a link of /proc. No folder has one.
 		if l.holdName(path) && !errors.Is(err, unix.ELOOP) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
@@ -44,7 +43,7 @@ func (l Folders) Open(path string) (*os.File, error) {
 	for _, folder := range l {
 		f, held, err := folder.open(real, flags)
 		if lack(err) {
-			held = true // nobody knows
+			held = true // the file may be in this folder
 		}
 		if held && err != nil {
 			err = &os.PathError{Op: "open", Path: path, Err: err}
@@ -85,15 +84,15 @@ func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 		if err == nil {
 			return os.NewFile(uintptr(fd), path), nil
 		}
-		// EAGAIN is final, because a holder of a lease could cause it for ever
+		// EAGAIN is final, because the holder of a lease could cause it for ever.
 		if err != unix.EINTR {
 			return nil, err
 		}
 	}
 }
 
-// lack says whether nothing was opened because the process or the machine lacks descriptors or
-// memory. That says nothing of the file.
+// lack says whether an open has failed because the process or the machine lacks descriptors or
+// memory. Such an error does not depend on the file.
 func lack(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
 		errors.Is(err, unix.ENOMEM)

@@ -43,7 +43,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
+func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 	t.Parallel()
 	p := place(t)
 	folders := Folders{Folder{p("none")}, Folder{p("keys")}}
@@ -54,13 +54,13 @@ func TestFoldersHoldWhatIsReallyThere(t *testing.T) {
 	for _, tc := range []struct {
 		folders Folders
 		path    string
-		is      string // what is in it; "" if it is outside
+		is      string // the content; "": the file is outside
 	}{
 		{folders, p("keys/a"), "keys/a"},
 		{folders, p("keys/sub/b"), "keys/sub/b"},
 		{folders, p("keys") + "/sub/../a", "keys/a"},
 		{folders, p("keys") + "/../keys/a", "keys/a"},
-		{folders, p("in"), "keys/a"}, // it leads there
+		{folders, p("in"), "keys/a"}, // a link to keys/a
 		{folders, p("linked/a"), "keys/a"},
 		{folders, p("keys/up/keys/a"), "keys/a"},
 		// the path does not say whose root this is
@@ -151,7 +151,7 @@ func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 	}
 }
 
-// It is not parallel: the process has few descriptors meanwhile.
+// This test is not parallel, because it limits the descriptors of the process.
 func TestALackOfDescriptorsIsNotTakenForAFileOutside(t *testing.T) {
 	p := place(t)
 	folders := Folders{{p("none")}, {p("keys")}}
@@ -186,8 +186,10 @@ func TestFoldersNeedOpenat2(t *testing.T) {
 		check(t, seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true,
 			Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
 				DefaultAction: seccomp.ActionAllow,
-				Syscalls: []seccomp.SyscallGroup{{Action: seccomp.ActionErrno |
-					seccomp.Action(value), Names: []string{"openat2"}}},
+				Syscalls: []seccomp.SyscallGroup{{
+					Action: seccomp.ActionErrno | seccomp.Action(value),
+					Names:  []string{"openat2"},
+				}},
 			}}))
 		_, err := Folders{{dir}}.Open(dir + "/a")
 		fmt.Println("child:", err)

@@ -27,12 +27,12 @@ import (
 type Host struct {
 	addr     netip.Addr // not valid: it is a name
 	name     string     // in lower case, without a final dot
-	absolute bool       // the name had a final dot: the resolver's search list does not count
+	absolute bool       // the name had a final dot; the resolver ignores its search list
 }
 
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
-// ParseHost reads a host. The error says what is wanted, and repeats the host.
+// ParseHost reads a host. The error says which hosts are accepted, and repeats the host.
 func ParseHost(s string) (Host, error) {
 	h, err := parseHost(s)
 	if err != nil {
@@ -69,8 +69,8 @@ func parseHost(s string) (Host, error) {
 func parseAddr(s string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(s)
 	if err != nil {
-		return netip.Addr{}, errors.New("it has a colon, but is no IPv6 address; a port " +
-			"is given beside the host")
+		return netip.Addr{}, errors.New("it has a colon, but is no IPv6 address; the " +
+			"port is an argument of its own")
 	}
 	zone := addr.Zone()
 	if zone == "" {
@@ -81,10 +81,10 @@ func parseAddr(s string) (netip.Addr, error) {
 			"ones (fe80::/10) do", addr.WithZone(""))
 	}
 	// The name of an interface has at most 15 bytes, without blanks and slashes.
-	if len(zone) > 15 || strings.IndexFunc(zone, func(r rune) bool {
-		return r <= ' ' ||
-			r >= 0x7f || strings.ContainsRune("%/:[]", r)
-	}) >= 0 {
+	odd := func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune("%/:[]", r)
+	}
+	if len(zone) > 15 || strings.ContainsFunc(zone, odd) {
 		return netip.Addr{}, errors.New("what follows % must be the name or the number " +
 			"of a network interface")
 	}

@@ -100,8 +100,8 @@ func TestAmbiguousHostsAreRefused(t *testing.T) {
 		"256.0.0.1":                     "four decimal numbers",
 		"1.2.3.4.5":                     "four decimal numbers",
 		"example.com.1":                 "four decimal numbers",
-		"example.com:443":               "a port is given beside the host",
-		"127.0.0.1:443":                 "a port is given beside the host",
+		"example.com:443":               "the port is an argument of its own",
+		"127.0.0.1:443":                 "the port is an argument of its own",
 		"[::1]:443":                     "brackets are for",
 		"[::1":                          "brackets are for",
 		"[[::1]]":                       "no IPv6 address",
@@ -167,8 +167,8 @@ func FuzzDestination(f *testing.F) {
 		if p.MayConnectTo(a) != (answer == Yes) {
 			t.Errorf("%q: %s is judged in two ways", rule, a)
 		}
-		if mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()),
-			uint16(port)); addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
+		mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()), uint16(port))
+		if addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
 			t.Errorf("%q: %s and %s differ", rule, a, mapped)
 		}
 	})
@@ -184,8 +184,8 @@ func checkHost(t *testing.T, text string, host Host) {
 		t.Errorf("%q is %+v, in upper case %+v, %v", text, host, upper, err)
 	}
 	addr, isAddr := host.Addr()
-	if read, err := netip.ParseAddr(host.String()); (err == nil) != isAddr || isAddr &&
-		read != addr {
+	read, err := netip.ParseAddr(host.String())
+	if (err == nil) != isAddr || isAddr && read != addr {
 		t.Errorf("%q is %+v, and to netip %v, %v", text, host, read, err)
 	}
 	if isAddr && (addr.Is4In6() || addr.Zone() != "" &&

@@ -37,7 +37,7 @@ type Policy struct {
 	CAFolders    Folders       `toml:"ca-folders" json:"ca-folders,omitzero"`
 }
 
-// over returns p, with the keys that q has instead of its own.
+// over returns p, with q's keys in place of its own.
 func (p Policy) over(q Policy) Policy {
 	if q.SkipVerify != nil {
 		p.SkipVerify = q.SkipVerify
@@ -102,8 +102,8 @@ func (p Policy) RequiresTLS13() bool { return p.MinTLS.text == "1.3" }
 type Answer int
 
 const (
-	No        Answer = iota // whatever its addresses are
-	Yes                     // whatever its addresses are
+	No        Answer = iota // for all of its addresses
+	Yes                     // for all of its addresses
 	ByAddress               // MayConnectTo decides on each address
 )
 

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// The values of keys. Each type reads itself from a text, and its error says what is accepted. A
-// value is written as it was read.
+// This file has the types of the values of keys. Each type reads a value from a text. Its error
+// says which values are accepted. A value is written as it was read.
 
 // Version is a version of TLS: "1.2" or "1.3"; "" is none. (It is a struct, because the TOML
 // library ignores UnmarshalText of a string type.)
@@ -73,7 +73,7 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// matchesName says whether the rule names this host, whatever the addresses of the host are. The
+// matchesName says whether the rule names this host. The addresses of the host do not count. The
 // name is in lower case, without a final dot.
 func (d Destination) matchesName(name string) bool {
 	if d.any {
@@ -99,7 +99,7 @@ type Listen struct {
 
 func (l Listen) String() string { return l.text }
 
-// allowsPort judges a port; 0 is any that is free.
+// allowsPort judges a port. 0 stands for any free port.
 func (l Listen) allowsPort(port int) bool {
 	return l.ports.has(port) || port == 0 && l.ports == everyPort
 }
@@ -134,13 +134,14 @@ func (l *Listen) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// parseNet reads an address or a network. For a text that can be a name it gives an invalid one.
+// parseNet reads an address or a network. For a text that can be a name, it returns an invalid
+// Prefix and no error.
 func parseNet(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		switch {
 		case addr.Zone() != "":
 			return netip.Prefix{}, errors.New("a zone cannot be given: a rule holds " +
-				"in all of them")
+				"in all zones")
 		case addr.Is4In6():
 			return netip.Prefix{}, fmt.Errorf("write it as IPv4: %s", addr.Unmap())
 		}

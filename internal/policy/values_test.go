@@ -69,14 +69,14 @@ func TestDestinationsByName(t *testing.T) {
 		{"[::/0]:443", "::ffff:7f00:1", 443, No}, // it is an IPv4 address
 		{"[fe80::/10]:443", "fe80::1%eth0", 443, Yes},
 		{"*.example.com:443", "fe80::1%x.example.com", 443, No},
-		// an interface may be called so
+		// an interface may have this name
 		{"[fe80::/10]:443", "fe80::1%x.example.com", 443, Yes},
 		{"10.0.0.0/8:443", "example.com", 80, No}, // and the host is not looked up
 	} {
-		if got := destinations(t, tc.rule).MayConnect(host(t, tc.host),
-			tc.port); got != tc.want {
-			t.Errorf("%q, host %q port %d: %v, want %v", tc.rule, tc.host, tc.port,
-				got, tc.want)
+		got := destinations(t, tc.rule).MayConnect(host(t, tc.host), tc.port)
+		if got != tc.want {
+			t.Errorf("%q, host %q port %d: %v, want %v",
+				tc.rule, tc.host, tc.port, got, tc.want)
 		}
 	}
 	if got := destinations(t).MayConnect(host(t, "example.com"), 443); got != No {
@@ -124,14 +124,14 @@ func TestDestinationsByAddress(t *testing.T) {
 		{"*:443", "192.0.2.1:80", false},
 		{"example.com:443", "192.0.2.1:443", false},
 	} {
-		if got := destinations(t,
-			tc.rule).MayConnectTo(netip.MustParseAddrPort(tc.addr)); got != tc.want {
+		got := destinations(t, tc.rule).MayConnectTo(netip.MustParseAddrPort(tc.addr))
+		if got != tc.want {
 			t.Errorf("%q, address %s: %v, want %v", tc.rule, tc.addr, got, tc.want)
 		}
 	}
 	if !(Policy{}).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) ||
 		destinations(t).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) {
-		t.Error("no list is to allow all, an empty one nothing")
+		t.Error("no list must allow everything, and an empty list nothing")
 	}
 }
 
@@ -184,7 +184,7 @@ func TestListenRules(t *testing.T) {
 	addr := netip.MustParseAddrPort("127.0.0.1:1")
 	if none := (Policy{Listen: []Listen{}}); none.MayListen(addr) || none.MayListenOnPort(1) ||
 		!(Policy{}).MayListen(addr) || !(Policy{}).MayListenOnPort(1) {
-		t.Error("no list is to allow all, an empty one nothing")
+		t.Error("no list must allow everything, and an empty list nothing")
 	}
 }
 

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Append opens a file for writing at its end. If it is not there, it is made, for its owner alone.
-// The way to it follows the package's rules. The file itself is no link, has one name, belongs to
-// one of the users, and nobody else can read or write it. The path is absolute. Beside root, the
-// owners are trusted.
+// Append opens a file for writing at its end. If there is no file, Append makes one with the mode
+// 0600. The way to the file follows the package's rules. The file is no link, has only one name,
+// and belongs to a trusted user. Nobody else can read or write it. The path is absolute. Root and
+// the owners are trusted.
 func Append(path string, owners ...uint32) (*os.File, error) {
 	w := walk{owners: append(owners, 0), path: path, dir: -1}
 	w.last = w.append
@@ -28,7 +28,8 @@ func CheckAppend(path string, owners ...uint32) error {
 		if !errors.Is(err, unix.ENOENT) {
 			return w.appendTo(name, at)
 		}
-		if err := unix.Faccessat(w.dir, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		err = unix.Faccessat(w.dir, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		if err != nil {
 			return nil, w.failed(at, err)
 		}
 		return nil, absent
@@ -55,7 +56,7 @@ func (w *walk) append(name, at string) (*os.File, error) {
 	return w.appended(fd, err, at)
 }
 
-// appendTo opens a file that is there. A device or a FIFO is not opened, for that can do something.
+// appendTo opens an existing file. It opens no device and no FIFO, because that can have an effect.
 func (w *walk) appendTo(name, at string) (*os.File, error) {
 	if err := w.looksRegular(name, at); err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ func (w *walk) appendTo(name, at string) (*os.File, error) {
 	return w.appended(fd, err, at)
 }
 
-// appended is the result of an open.
+// appended checks the result of an open, and makes a file of the descriptor.
 func (w *walk) appended(fd int, err error, at string) (*os.File, error) {
 	if err != nil {
 		return nil, w.failed(at, err)
@@ -87,7 +88,7 @@ func (w *walk) looksRegular(name, at string) error {
 	return nil
 }
 
-// private looks at the file that was opened.
+// private checks that only trusted users can read or write the open file.
 func (w *walk) private(fd int, at string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -103,8 +104,8 @@ func (w *walk) private(fd int, at string) error {
 		return fmt.Errorf("%s: it belongs to user %d; give it to %s (chown)",
 			w.path, st.Uid, w.trusted())
 	case mode&0o077 != 0:
-		return fmt.Errorf("%s: its mode is %04o, so that others than its owner have "+
-			"access to it; take that from them (chmod 0600)", w.path, mode)
+		return fmt.Errorf("%s: its mode is %04o, so that users besides its owner have "+
+			"access to it; take this right away (chmod 0600)", w.path, mode)
 	}
 	return nil
 }

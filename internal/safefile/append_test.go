@@ -40,7 +40,8 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 			full = filepath.Join(p(""), path)
 		}
 		check := CheckAppend(full, own)
-		if (check == nil) != (want == "") || check != nil && !strings.Contains(check.Error(), want) {
+		if (check == nil) != (want == "") ||
+			check != nil && !strings.Contains(check.Error(), want) {
 			t.Errorf("the check of %s: %v, want %q", path, check, want)
 		}
 		if _, err := os.Lstat(full); strings.Contains(path, "/new") && err == nil {

@@ -1,16 +1,16 @@
-// Package safefile reads files that only root, or named users, can change: an administrator's
-// orders. It also opens files to append what nobody else may read.
+// Package safefile reads files that only trusted users can change, such as an administrator's
+// settings. It also opens files for appending that nobody else can read. Root and the users that
+// the caller names are trusted.
 //
 // # The rules
 //
-//   - The file, each folder on the way, and each symbolic link on the way belong to root or to one
-//     of the users.
+//   - The file, each folder on the way, and each symbolic link on the way belong to trusted users.
 //   - No other user can write to the file or to a folder on the way. A folder with the sticky bit,
 //     such as /tmp, may be writable, because in it nobody can replace a file of another user.
 //   - The file is regular, and opening it never waits.
-//   - The way is walked descriptor by descriptor. A name is checked before it is opened, and the
-//     open file again. A link is checked before and after it is read. Only an owner can replace
-//     what passed the check.
+//   - The way is walked folder by folder, from one descriptor to the next. A name is checked before
+//     it is opened, and the open file is checked again. A link is checked before and after it is
+//     read. So only a trusted user can replace a file after its check.
 package safefile
 
 import (
@@ -44,7 +44,7 @@ func Read(path string, max int64, owners ...uint32) ([]byte, error) {
 	return text, err
 }
 
-// A walk is on its way from the root to a file.
+// A walk goes from the root to a file.
 type walk struct {
 	owners []uint32
 	path   string // for errors
@@ -158,8 +158,8 @@ func (w *walk) read(name, at string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), w.path), nil
 }
 
-// follow reads a link, and checks it again. In a folder with the sticky bit an owner may have
-// removed it, and a stranger may have made another link.
+// follow reads a link, and checks it again. In a folder with the sticky bit, the owner may have
+// removed the link, and a stranger may have made another one.
 func (w *walk) follow(name, at string) error {
 	if w.links++; w.links > maxLinks {
 		return w.failed(at, unix.ELOOP)
@@ -208,8 +208,8 @@ func (w *walk) check(st *unix.Stat_t, at string) error {
 			"%s: it belongs to user %d, who could change it; give it to %s (chown)",
 			where, st.Uid, w.trusted())
 	case format != unix.S_IFLNK && mode&0o022 != 0 && !sticky:
-		return fmt.Errorf("%s: its mode is %04o, so that others than its owner can change "+
-			"it; take that from them (chmod go-w)", where, mode)
+		return fmt.Errorf("%s: its mode is %04o, so that users besides its owner can "+
+			"change it; take this right away (chmod go-w)", where, mode)
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
-// Package sockets has what differs from system to system about sockets. It makes sockets that child
-// processes do not inherit, which not every system can say in socket(2) itself, as Linux can. And
-// it asks for the process at the other end.
+// Package sockets hides differences between systems. It makes sockets that child processes do not
+// inherit: not every system has SOCK_CLOEXEC, as Linux has. It also asks the kernel for the process
+// at the other end of a socket.
 package sockets
 
 import "syscall"

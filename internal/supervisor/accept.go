@@ -29,7 +29,8 @@ func (s *Supervisor) accept(life context.Context) {
 			return
 		default:
 			if pause == 0 {
-				s.Log.Error("connections cannot be accepted; trying on", zap.Error(err))
+				s.Log.Error("connections cannot be accepted; trying on",
+					zap.Error(err))
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), longest)
 			select {

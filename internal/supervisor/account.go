@@ -97,7 +97,8 @@ func (a accountant) denied(peer Peer) account {
 
 // allowed is the account of a caller that the policy allows.
 func (a accountant) allowed(p Policy, peer Peer) account {
-	if peer.UID == uint32(os.Geteuid()) || slices.Contains(p.UIDs, peer.UID) || a.known(peer.UID) {
+	if peer.UID == uint32(os.Geteuid()) || slices.Contains(p.UIDs, peer.UID) ||
+		a.known(peer.UID) {
 		return userAccount(peer.UID)
 	}
 	if owner, ok := a.owner(peer.UID); ok {

@@ -11,12 +11,23 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// subuid is a file of subordinate users.
+const subuid = `# none
+alice:100000:65536
+
+bob:165536:10
+1001:200000:1
+nobody knows:300000:9
+bad:x:1
+alice:4294967295:4294967295
+`
+
 func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 	t.Parallel()
 	a := accountant{
 		known: func(uid uint32) bool { return uid == 1000 || uid == 1001 },
 		subuid: func() (io.ReadCloser, error) {
-			return io.NopCloser(strings.NewReader("# none\nalice:100000:65536\n\nbob:165536:10\n1001:200000:1\nnobody knows:300000:9\nbad:x:1\nalice:4294967295:4294967295\n")), nil
+			return io.NopCloser(strings.NewReader(subuid)), nil
 		},
 		lookup: func(name string) (uint32, bool) {
 			switch name {
@@ -35,14 +46,15 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 		want string
 	}{
 		{"of the database", Peer{UID: 1000, GID: 50}, "user 1000"},
-		{"of --allow-uid, although it is subordinate", Peer{UID: 100001, GID: 1}, "user 100001"},
+		{"of --allow-uid, although it is subordinate", Peer{UID: 100001, GID: 1},
+			"user 100001"},
 		{"of --allow-uid", Peer{UID: 7}, "user 7"},
 		{"the first subordinate", Peer{UID: 100000, GID: 50}, "user 1000"},
 		{"the last", Peer{UID: 165535, GID: 9, Groups: []uint32{60}}, "user 1000"},
-		{"the next one's", Peer{UID: 165536, GID: 50}, "user 0"},
-		{"of one who is a number", Peer{UID: 200000, GID: 50}, "user 1001"},
+		{"the first of the next owner", Peer{UID: 165536, GID: 50}, "user 0"},
+		{"of an owner that is a number", Peer{UID: 200000, GID: 50}, "user 1001"},
 		{"beyond", Peer{UID: 200001, GID: 9, Groups: []uint32{50}}, "group 50"},
-		{"of nobody", Peer{UID: 300000, GID: 60}, "group 60"},
+		{"of an unknown owner", Peer{UID: 300000, GID: 60}, "group 60"},
 		{"unknown", Peer{UID: 5000, GID: 60, Groups: []uint32{50}}, "group 50"},
 		{"the highest", Peer{UID: 4294967294, GID: 60}, "group 60"},
 	} {
@@ -50,9 +62,10 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 			t.Errorf("%s: %s; want %s", c.name, got, c.want)
 		}
 	}
-	for uid, want := range map[uint32]string{1000: "user 1000", 100005: "user 1000", 5000: "strangers", 300000: "strangers"} {
+	for uid, want := range map[uint32]string{1000: "user 1000", 100005: "user 1000",
+		5000: "strangers", 300000: "strangers"} {
 		if got := a.denied(Peer{UID: uid}).String(); got != want {
-			t.Errorf("user %d, who is not allowed, counts as %s; want %s", uid, got, want)
+			t.Errorf("the denied user %d counts as %s; want %s", uid, got, want)
 		}
 	}
 	a.subuid = func() (io.ReadCloser, error) { return nil, errors.New("there is none") }
@@ -61,7 +74,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 	}
 }
 
-// A user of an allowed group gets no more sessions by its subordinate users.
+// A user of an allowed group gets no more sessions if its subordinate users connect.
 func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")

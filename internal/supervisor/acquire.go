@@ -75,7 +75,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	for {
 		s.mu.Lock()
 		if len(s.pool) > 0 {
-			w := slices.MinFunc(s.pool, func(a, b *worker) int { return a.load - b.load })
+			byLoad := func(a, b *worker) int { return a.load - b.load }
+			w := slices.MinFunc(s.pool, byLoad)
 			w.load++
 			s.mu.Unlock()
 			return w, nil
@@ -92,7 +93,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 
 // startOne starts a worker for one session of a user, or engages a spare for that user. The start
 // counts until the worker is ready or gone.
-func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (*worker, error) {
+func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (
+	*worker, error) {
 	done, err := s.starts.wait(ctx, of)
 	if err != nil {
 		return nil, waitError(ctx)

@@ -29,66 +29,83 @@ const (
 // keeps a copy of a session's connection.
 func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
+	sess := s.sessionFor(conn)
+	if sess == nil {
+		s.admitted()
+		return
+	}
+	log := s.peerLog(sess.peer)
+	ctx, cancel := context.WithTimeout(life, admitTimeout)
+	defer cancel()
+	ctx, endWatch := untilHangup(ctx, conn)
+	defer endWatch()
+	if err := sess.dupCaller(conn); err != nil {
+		// The session works without the copy.
+		log.Warn("if the worker of this session dies, its caller will not learn the reason",
+			zap.Uint64("session", sess.number), zap.Error(err))
+	}
+	err := s.waitPause(ctx, sess.peer.account())
+	if err == nil {
+		err = s.handOver(ctx, sess, conn)
+	}
+	switch {
+	case err == nil:
+		s.countStart(sess)
+	case errors.Is(err, errHungUp):
+		log.Info("a caller has hung up before its session began",
+			zap.Uint64("session", sess.number))
+		s.countRefusal(refusedLeft)
+		s.closeSession(sess)
+	default:
+		log.Error("no worker for a session", zap.Uint64("session", sess.number),
+			zap.Error(err))
+		refuse(conn, kind.Internal,
+			"tlsd has no worker process for this session: "+err.Error())
+		s.countRefusal(refusedNoWorker)
+		s.closeSession(sess)
+	}
+}
+
+// sessionFor opens a session for the caller of a connection, or refuses the caller and returns nil.
+func (s *Supervisor) sessionFor(conn *net.UnixConn) *session {
 	peer, err := peerOf(conn)
 	if err != nil {
 		s.Log.Error("a caller is refused", zap.Error(err))
 		refuse(conn, kind.Internal, err.Error())
 		s.countRefusal(refusedFault)
-		s.admitted()
-		return
+		return nil
 	}
-	log := s.limitedLog.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 	if err := s.Policy.Allows(peer); err != nil {
 		as := systemAccountant.denied(peer)
 		peer.as = &as
-		s.writeAudit(peer, 0,
-			&audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path},
-			0)
+		event := audit.Event{Name: audit.Denied, Method: "connect", Asked: s.Socket.Path}
+		s.writeAudit(peer, 0, &event, 0)
 		refuse(conn, kind.Denied, err.Error())
 		s.countRefusal(refusedDenied)
-		s.admitted()
-		return
+		return nil
 	}
 	if as := systemAccountant.allowed(s.Policy, peer); as != userAccount(peer.UID) {
 		peer.as = &as
 	}
 	sess, err := s.openSession(peer)
 	if err != nil {
-		log.Warn("a caller is refused: the limit of sessions is reached", zap.Error(err))
+		s.peerLog(peer).Warn("a caller is refused: the limit of sessions is reached",
+			zap.Error(err))
 		refuse(conn, kind.Limit, err.Error())
 		s.countRefusal(refusedLimit)
-		s.admitted()
-		return
+		return nil
 	}
 	sess.policy = s.PolicyFor(peer.policyUser())
-	ctx, cancel := context.WithTimeout(life, admitTimeout)
-	defer cancel()
-	ctx, noMore := untilHangup(ctx, conn)
-	defer noMore()
-	if err := sess.dupCaller(conn); err != nil {
-		// The session works without the copy. If its worker dies, the caller sees the end
-		// without the reason.
-		log.Warn("the caller could not be told why if its worker died", zap.Uint64("session", sess.number), zap.Error(err))
-	}
-	if err = s.waitPause(ctx, peer.account()); err == nil {
-		err = s.handOver(ctx, sess, conn)
-	}
-	if errors.Is(err, errHungUp) {
-		log.Info("a caller has hung up before its session began", zap.Uint64("session", sess.number))
-		s.countRefusal(refusedLeft)
-		s.closeSession(sess)
-	} else if err != nil {
-		log.Error("no worker for a session", zap.Uint64("session", sess.number), zap.Error(err))
-		refuse(conn, kind.Internal, "tlsd has no worker process for this session: "+err.Error())
-		s.countRefusal(refusedNoWorker)
-		s.closeSession(sess)
-	} else {
-		s.countStart(sess)
-	}
+	return sess
+}
+
+// peerLog is the log for lines about a caller. The caller could cause thousands of lines.
+func (s *Supervisor) peerLog(peer Peer) *zap.Logger {
+	return s.limitedLog.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 }
 
 // handOver hands the connection to a worker. If the worker dies before that, handOver tries another
-// one, three in all.
+// worker. It tries three workers in all.
 func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
 	for range 3 {
 		w, failed := s.acquire(ctx, sess.peer)
@@ -111,7 +128,8 @@ func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.Unix
 		}
 		s.release(w)
 		s.retire(w)
-		s.Log.Warn("a worker could not take a session", append(sess.fields(w), zap.Error(err))...)
+		s.Log.Warn("a worker could not take a session",
+			append(sess.fields(w), zap.Error(err))...)
 	}
 	return err
 }
@@ -127,7 +145,8 @@ func refuse(conn *net.UnixConn, k kind.Kind, message string) {
 func errorLine(k kind.Kind, message string) []byte {
 	line, err := json.Marshal(wire.Response{
 		JSONRPC: "2.0",
-		Error:   &wire.Error{Code: wire.Codes[k], Message: message, Data: &wire.ErrorData{Kind: k}},
+		Error: &wire.Error{Code: wire.Codes[k], Message: message,
+			Data: &wire.ErrorData{Kind: k}},
 	})
 	if err != nil {
 		panic(err) // impossible: the value has only strings and numbers
@@ -140,10 +159,12 @@ func (s *Supervisor) openSession(peer Peer) (*session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions >= s.MaxSessions {
-		return nil, fmt.Errorf("%d sessions are open, the limit of this tlsd (--max-sessions); try again when some have ended", s.sessions)
+		return nil, fmt.Errorf("%d sessions are open, the limit of this tlsd "+
+			"(--max-sessions); try again when some have ended", s.sessions)
 	}
 	if n := s.perUID[peer.account()]; s.MaxSessionsPerUID > 0 && n >= s.MaxSessionsPerUID {
-		return nil, fmt.Errorf("%d sessions of %v are open, the limit for one user (--max-sessions-per-uid); end some and try again", n, peer.account())
+		return nil, fmt.Errorf("%d sessions of %v are open, the limit for one user "+
+			"(--max-sessions-per-uid); end some and try again", n, peer.account())
 	}
 	s.sessions++
 	s.perUID[peer.account()]++
@@ -197,14 +218,17 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 	}
 	if e.NotTaken {
 		sess.sendLine(errorLine(kind.Limit,
-			"the process that was to serve this session has no descriptor free (RLIMIT_NOFILE); "+
-				"try again when other sessions have closed connections"))
+			"the process that was to serve this session has no descriptor free "+
+				"(RLIMIT_NOFILE); try again when other sessions have closed "+
+				"connections"))
 	}
 	s.countEnd(sess, e)
 	s.closeSession(sess) // now: the supervisor's copy must not keep the connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if t := e.Totals; t != nil {
-		fields = append(fields, zap.Int("handles", max(t.Handles, 0)), zap.Int64("received", max(t.Received, 0)), zap.Int64("sent", max(t.Sent, 0)))
+		fields = append(fields, zap.Int("handles", max(t.Handles, 0)),
+			zap.Int64("received", max(t.Received, 0)),
+			zap.Int64("sent", max(t.Sent, 0)))
 	}
 	if e.Error != "" {
 		fields = append(fields, zap.String("why", plain.Text(e.Error, longestReason)))
@@ -220,12 +244,13 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 
 func (sess *session) fields(w *worker) []zap.Field {
 	return []zap.Field{
-		zap.Uint64("session", sess.number), zap.Uint32("uid", sess.peer.UID), zap.Int32("pid", sess.peer.PID),
-		zap.Int("worker", w.pid),
+		zap.Uint64("session", sess.number), zap.Uint32("uid", sess.peer.UID),
+		zap.Int32("pid", sess.peer.PID), zap.Int("worker", w.pid),
 	}
 }
 
-// wakeUp wakes the goroutine that waits on c, or the next one that will. c has a capacity of 1.
+// wakeUp wakes a goroutine that waits on c. If none waits, the next wait ends at once. c has a
+// capacity of 1.
 func wakeUp(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -11,11 +11,11 @@ import (
 
 // Audit lines are written at every log level. The limits of an account are auditBurst lines at once
 // and auditRate lines a second. Lines above the limit are dropped and counted. The account's next
-// line has the count, or a line at the end.
+// line has the count. If no line follows, closeAudit logs the count.
 const (
 	auditBurst  = 200
 	auditRate   = 20
-	auditMemory = 1000 // accounts with a limiter, above which idle ones are dropped
+	auditMemory = 1000 // limiters; if there are more, the idle ones are dropped
 )
 
 // writeAudit writes the audit line of an event. If e is nil, the line says that missed events were
@@ -27,7 +27,8 @@ func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed
 		s.auditMissed(1)
 		return
 	}
-	fields := []zap.Field{zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID), zap.Int32("pid", peer.PID)}
+	fields := []zap.Field{zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID),
+		zap.Int32("pid", peer.PID)}
 	if number != 0 {
 		fields = append(fields, zap.Uint64("session", number))
 	}
@@ -35,7 +36,8 @@ func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed
 	if e != nil {
 		clean := e.Clean()
 		name = clean.Name
-		fields = append(fields, zap.String("method", clean.Method), zap.String("asked", clean.Asked))
+		fields = append(fields, zap.String("method", clean.Method),
+			zap.String("asked", clean.Asked))
 		if clean.Key != "" {
 			fields = append(fields, zap.String("key", clean.Key))
 		}
@@ -69,8 +71,8 @@ func (s *Supervisor) auditLimiter(as account) *audit.Limiter {
 // limiters are the limiters of accounts.
 type limiters map[account]*audit.Limiter
 
-// of returns the limiter of an account, and makes it if there is none. If there are many, it
-// forgets those that are as new. The lock that guards the limiters must be held.
+// of returns the limiter of an account, and makes it if there is none. If there are many limiters,
+// it drops the idle ones. The caller must hold the lock that guards the limiters.
 func (all *limiters) of(as account, burst, rate int) *audit.Limiter {
 	l := (*all)[as]
 	if l != nil {
@@ -91,7 +93,8 @@ func (all *limiters) of(as account, burst, rate int) *audit.Limiter {
 	return l
 }
 
-// closeAudit logs the counts of dropped lines that no line has had. No audit line follows.
+// closeAudit logs the counts of dropped lines that no earlier line has reported. No audit line
+// follows.
 func (s *Supervisor) closeAudit() {
 	s.mu.Lock()
 	audits := s.auditLimiters

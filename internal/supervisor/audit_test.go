@@ -37,7 +37,8 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	last := logs.All()[logs.Len()-1]
 	want := map[string]any{"uid": uint32(2), "gid": uint32(0), "pid": int32(0), "session": uint64(8), "method": "m", "asked": `a\nb`, "key": "k", "missed": uint64(3)}
 	if last.Message != "denied" || !reflect.DeepEqual(last.ContextMap(), want) {
-		t.Errorf("another user's line is %s %v, want %v", last.Message, last.ContextMap(), want)
+		t.Errorf("another user's line is %s %v, want %v", last.Message, last.ContextMap(),
+			want)
 	}
 	s.closeAudit()
 	told := uint64(0)
@@ -61,7 +62,7 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 	t.Parallel()
 	s, _ := auditor()
-	s.auditLimiters[0] = audit.NewLimiter(1, 1) // it has a count that no line has had
+	s.auditLimiters[0] = audit.NewLimiter(1, 1) // its count is not reported yet
 	s.auditLimiters[0].Miss(1)
 	for uid := range account(3 * auditMemory) {
 		s.auditLimiter(uid + 1)
@@ -76,20 +77,23 @@ func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 func TestAuditOfAnotherSessionIsNotTaken(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()
-	w := &worker{sessions: map[uint64]*session{5: {number: 5, peer: Peer{UID: 1000, GID: 1001, PID: 77}}}}
+	w := &worker{sessions: map[uint64]*session{5: {number: 5,
+		peer: Peer{UID: 1000, GID: 1001, PID: 77}}}}
 	s.auditReported(w, &handoff.Audit{Session: 6, Event: &audit.Event{Name: audit.Denied}})
 	if logs.Len() != 0 {
 		t.Errorf("lines %v", logs.All())
 	}
 	s.auditReported(w, &handoff.Audit{Session: 5, Missed: 4})
-	want := map[string]any{"uid": uint32(1000), "gid": uint32(1001), "pid": int32(77), "session": uint64(5), "missed": uint64(4)}
-	if e := logs.All(); len(e) != 1 || e[0].Message != "left out" || !reflect.DeepEqual(e[0].ContextMap(), want) {
+	want := map[string]any{"uid": uint32(1000), "gid": uint32(1001), "pid": int32(77),
+		"session": uint64(5), "missed": uint64(4)}
+	if e := logs.All(); len(e) != 1 || e[0].Message != "left out" ||
+		!reflect.DeepEqual(e[0].ContextMap(), want) {
 		t.Errorf("lines %v", e)
 	}
 }
 
-// A loop of sessions fills the log neither with lines about them nor with entries of their workers.
-// Nothing is lost uncounted, and another user's lines are not held back.
+// A loop of sessions does not fill the log, neither with lines about the sessions nor with entries
+// of their workers. Dropped lines are counted. Another user's lines are not dropped.
 func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -99,7 +103,7 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	testkit.Must(t, file.Close())
 	defer page.Close()
 	const sessions = 100 * sessionBurst
-	lives := func(number uint64, uid uint32, entries string) {
+	live := func(number uint64, uid uint32, entries string) {
 		w := &worker{pid: 1, single: true, sessions: map[uint64]*session{},
 			slots: slots{count: 1}, page: page}
 		sess := &session{number: number, peer: Peer{UID: uid}}
@@ -112,9 +116,9 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	}
 	const entry = `{"level":"info","msg":"entry"}` + "\n"
 	for n := range uint64(sessions) {
-		lives(n, 1, entry)
+		live(n, 1, entry)
 	}
-	lives(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more than one worker may
+	live(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more than one worker may log
 	count := func(text string) int { return logs.FilterMessage(text).Len() }
 	started, entries := count("session started"), count("entry")
 	if started < sessionBurst || started > sessions/10 || count("session ended") != started {
@@ -124,7 +128,7 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	if entries < entriesBurst || entries > sessions/2 {
 		t.Errorf("%d entries of %d are logged", entries, sessions)
 	}
-	lives(sessions+1, 2, entry)
+	live(sessions+1, 2, entry)
 	if count("session started") != started+1 || count("session ended") != started+1 ||
 		count("entry") != entries+1 {
 		t.Error("another user's lines are left out")

@@ -43,7 +43,7 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	}
 }
 
-func TestOneUsersRowIsNotAnothers(t *testing.T) {
+func TestOneUsersStreakDelaysNoOtherUser(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	for range freeDeaths + 20 { // the longest pause

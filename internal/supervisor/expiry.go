@@ -8,15 +8,16 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// When the certificates of servers expire, for the metrics. Serial numbers are the only labels
-// whose values are not known beforehand. Scripts choose certificates, so what one user can bring
-// about is bounded: of each user the certificates that end first are shown, and so of all together.
+// This file has a metric: when the certificates of servers expire. Serial numbers are the only
+// labels whose values are not known beforehand, and scripts choose the certificates. So the number
+// of certificates is limited, for each user and for all users together. The certificates that
+// expire first are shown.
 const (
 	expiryOfUser = 64
 	expiryOfAll  = 512
 )
 
-// expiry has the end of each certificate that a server shows now. The caller holds s.mu.
+// expiry has the expiry time of each certificate that a server shows now. The caller holds s.mu.
 func (s *Supervisor) expiry() admin.Family {
 	users := map[account][]vitals.Certificate{}
 	for w := range s.workers {
@@ -38,7 +39,8 @@ func (s *Supervisor) expiry() admin.Family {
 	return f
 }
 
-// serves is the account of the worker's first session, if it has any. Supervisor.mu must be held.
+// serves is the account of the worker's oldest session, if it has any. The caller holds
+// Supervisor.mu.
 func (w *worker) serves() (as account, ok bool) {
 	var first uint64
 	for number, sess := range w.sessions {
@@ -49,7 +51,8 @@ func (w *worker) serves() (as account, ok bool) {
 	return as, ok
 }
 
-// firstToEnd gives at most so many certificates, of each serial the one that ends first.
+// firstToEnd returns the certificates that expire first, at most most of them. Of several
+// certificates with the same serial, it keeps the first to expire.
 func firstToEnd(list []vitals.Certificate, most int) []vitals.Certificate {
 	slices.SortFunc(list, func(a, b vitals.Certificate) int {
 		return cmp.Or(cmp.Compare(a.NotAfter, b.NotAfter), cmp.Compare(a.Serial, b.Serial))

@@ -9,7 +9,7 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// One user can neither add labels without end nor keep another one's certificates out.
+// One user's certificates are limited, and do not displace another user's.
 func TestExpiryIsBoundedForEachUser(t *testing.T) {
 	t.Parallel()
 	s, _ := auditor()
@@ -19,8 +19,8 @@ func TestExpiryIsBoundedForEachUser(t *testing.T) {
 		page, file, err := vitals.New(1)
 		testkit.Must(t, err)
 		t.Cleanup(func() { page.Close(); file.Close() })
-		for place := range vitals.Certificates {
-			page.ShowCertificate(place, big.NewInt(serial+int64(place)),
+		for slot := range vitals.Certificates {
+			page.ShowCertificate(slot, big.NewInt(serial+int64(slot)),
 				time.Unix(end, 0))
 		}
 		peer := Peer{UID: uid}

@@ -56,7 +56,8 @@ func startDaemon(t *testing.T, play workerPlay, set func(*Config)) *daemon {
 	force := make(chan struct{})
 	d := &daemon{
 		Supervisor: New(cfg), t: t, path: path, logs: logs,
-		stop: stop, force: sync.OnceFunc(func() { close(force) }), ended: make(chan struct{}),
+		stop: stop, force: sync.OnceFunc(func() { close(force) }),
+		ended: make(chan struct{}),
 	}
 	go func() { defer close(d.ended); d.err = d.Run(ctx, force) }()
 	t.Cleanup(func() {
@@ -72,7 +73,7 @@ func startDaemon(t *testing.T, play workerPlay, set func(*Config)) *daemon {
 	return d
 }
 
-// wait returns what Run returned.
+// wait returns the error of Run.
 func (d *daemon) wait() error {
 	d.t.Helper()
 	select {
@@ -93,7 +94,8 @@ func (d *daemon) until(what string, cond func() bool) {
 // logged waits for n entries with this text and returns the fields of the last.
 func (d *daemon) logged(text string, n int) map[string]any {
 	d.t.Helper()
-	d.until(fmt.Sprintf("%d times in the log: %s", n, text), func() bool { return d.logs.FilterMessage(text).Len() >= n })
+	d.until(fmt.Sprintf("%d times in the log: %s", n, text),
+		func() bool { return d.logs.FilterMessage(text).Len() >= n })
 	return d.logs.FilterMessage(text).All()[n-1].ContextMap()
 }
 
@@ -153,7 +155,7 @@ func (c *caller) hear() string {
 	return strings.TrimSuffix(line, "\n")
 }
 
-// pid asks for the worker's.
+// pid asks for the pid of the worker.
 func (c *caller) pid() (pid int) {
 	c.t.Helper()
 	if _, err := fmt.Sscanf(c.ask("who"), "pid=%d", &pid); err != nil {
@@ -189,7 +191,8 @@ func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 	d.t.Helper()
 	conns := make(chan *net.UnixConn, 1)
 	go func() {
-		// The user is that of the thread that connects. It ends with the goroutine.
+		// The kernel notes the user of the connecting thread. The thread ends with the
+		// goroutine.
 		runtime.LockOSThread()
 		if err := threadAs(uid, gid); err != nil {
 			d.t.Error(err)

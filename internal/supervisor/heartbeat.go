@@ -43,11 +43,11 @@ func (s *Supervisor) signOfLife() {
 	}
 }
 
-// A forkWatch notes when the start of a process began.
+// A forkWatch notes when the start of a process began, in ns since 1970; 0: no start is under way.
 type forkWatch struct{ since atomic.Int64 }
 
-// track runs make, which starts a process. If several run at the same time, the last one counts:
-// the Go runtime starts one process after the other.
+// track runs make, which starts a process. If several starts run at the same time, the last one
+// counts. That suffices, because the Go runtime starts one process after the other.
 func (f *forkWatch) track(make func() error) error {
 	f.since.Store(time.Now().UnixNano())
 	defer f.since.Store(0)

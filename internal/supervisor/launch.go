@@ -95,7 +95,8 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 		}
 		cmd.Env = append(cmd.Env, confine.EnvName+"="+ask)
 		if len(s.Readable) > 0 {
-			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+strings.Join(s.Readable, string(os.PathListSeparator)))
+			list := strings.Join(s.Readable, string(os.PathListSeparator))
+			cmd.Env = append(cmd.Env, confine.EnvReadable+"="+list)
 		}
 	}
 	return cmd
@@ -116,7 +117,7 @@ func thisProgram() string {
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
 	close(w.engaged) // after the configuration, which must be the first message
-	// SetLogLevel may come between the look at the level and its sending.
+	// SetLogLevel may change the level between s.level and Send.
 	for told, level := "", s.level(); err == nil && level != told; level = s.level() {
 		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
 		told = level
@@ -131,9 +132,10 @@ func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 // because some builds of OpenSSL would write session keys to that file.
 func workerEnv(env []string) []string {
 	keep := []string{
-		"LD_LIBRARY_PATH", "LD_PRELOAD", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
-		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
-		"MALLOC_ARENA_MAX",
+		"LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX",
+		"OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+		"LANG", "TZ", "LOCALDOMAIN", "RES_OPTIONS",
+		"GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
 	}
 	// By default the C library gives each thread a heap of its own. Many connections then need
 	// a tenth more memory (mallopt(3), M_ARENA_MAX). If a name occurs twice, the last variable

@@ -15,7 +15,7 @@ import (
 
 // This file tells callers that their worker has died. The rules:
 //
-//   - The line is true: it names no cause and no operation that is not certain.
+//   - The line is true. It names a cause or an operation only if it is certain.
 //   - The line never follows a part of a message. The worker's page of vitals says whether the
 //     caller may have such a part.
 //   - The supervisor sends the line without waiting. If the caller's buffer is full, the caller
@@ -69,7 +69,8 @@ func (e exit) cause(stderr string) string {
 		if memoryLine.MatchString(stderr) {
 			return outOfMemory
 		}
-		if strings.HasPrefix(stderr, "fatal error: ") || strings.Contains(stderr, "\nfatal error: ") {
+		if strings.HasPrefix(stderr, "fatal error: ") ||
+			strings.Contains(stderr, "\nfatal error: ") {
 			return "died of a fatal error of its runtime"
 		}
 	}
@@ -79,7 +80,8 @@ func (e exit) cause(stderr string) string {
 // diedOf names the signal, and its cause if there is only one.
 func diedOf(signal string) string {
 	if signal == "SIGSYS" {
-		return "died of SIGSYS: a filter of system calls around tlsd (a unit's SystemCallFilter=, a container's profile) forbids one that it needs; " +
+		return "died of SIGSYS: a filter of system calls around tlsd (a unit's " +
+			"SystemCallFilter=, a container's profile) forbids one that it needs; " +
 			"a unit needs @system-service and @sandbox"
 	}
 	return "died of " + signal
@@ -130,10 +132,10 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 	return last
 }
 
-// takeSessions takes the sessions and the place in the pool from a dead worker. It corrects the
-// cause if the supervisor has ended the worker. stopped: the text for callers is the
-// administrator's reason, or the stop of tlsd, without the operation. counts: the death counts for
-// the user's streak.
+// takeSessions takes the sessions from a dead worker, and takes the worker out of the pool. If the
+// supervisor has ended the worker, it corrects the cause. stopped: an administrator or the stop of
+// tlsd has ended the worker, and the text for callers names no operation. counts: the death counts
+// for the user's streak.
 func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +167,8 @@ func (s *Supervisor) causeOf(e exit, stderr string) string {
 	case cause == outOfMemory:
 		cause += " (--max-memory " + sizeText(s.MaxMemory) + ")"
 	case e.peak >= s.MaxMemory: // C and Go code may crash instead of reporting a lack of memory
-		cause += " close to its limit of memory (--max-memory " + sizeText(s.MaxMemory) + ")"
+		limit := " (--max-memory " + sizeText(s.MaxMemory) + ")"
+		cause += " close to its limit of memory" + limit
 	}
 	return cause
 }
@@ -183,8 +186,8 @@ func operationInLibrary(w *worker) string {
 	return name
 }
 
-// copyOf duplicates the connection's descriptor. Go's netpoller does not know the copy: otherwise
-// every message would wake the supervisor.
+// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller, or else every
+// message would wake the supervisor.
 func copyOf(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -192,7 +195,9 @@ func copyOf(conn *net.UnixConn) (int, error) {
 	}
 	fd := -1
 	var failed error
-	err = raw.Control(func(its uintptr) { fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0) })
+	err = raw.Control(func(its uintptr) {
+		fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0)
+	})
 	if err == nil {
 		err = failed
 	}

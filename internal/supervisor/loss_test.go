@@ -16,7 +16,8 @@ import (
 
 func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "OpenSSL 3.9"}}, nil)
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl",
+		Version: "OpenSSL 3.9"}}, nil)
 	other := d.dial()
 	pid := other.pid()
 	for n, tt := range []struct{ how, want string }{
@@ -31,7 +32,8 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 		}
 		c.told(tt.want)
 		f := d.logged("worker ended unexpectedly", n+1)
-		if f["cause"].(string)+" in tls.Read" != tt.want || f["operation"] != "tls.Read" || f["library"] != "OpenSSL 3.9" || f["uptime"].(time.Duration) <= 0 {
+		if f["cause"].(string)+" in tls.Read" != tt.want || f["operation"] != "tls.Read" ||
+			f["library"] != "OpenSSL 3.9" || f["uptime"].(time.Duration) <= 0 {
 			t.Errorf("%s: the log says %v", tt.how, f)
 		}
 	}
@@ -52,7 +54,7 @@ func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	}
 }
 
-func TestWhatIsInTheLibraryIsNamedBeforeWhatWaits(t *testing.T) {
+func TestACallInTheLibraryIsNamedBeforeAWaitingCall(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
@@ -68,8 +70,11 @@ func TestDumpOfABigWorkerIsReadToItsEndAndItsHeadKept(t *testing.T) {
 	c.say("crash in a crowd")
 	c.told("died of SIGSEGV in tls.Read")
 	f := d.logged("worker ended unexpectedly", 1)
-	if text := f["stderr"].(string); len(text) != headBytes || !strings.HasPrefix(text, "SIGSEGV: segmentation violation\n") || f["exit"] != "exit status 2" {
-		t.Errorf("%d bytes of the dump are kept, exit %v: %.200s", len(text), f["exit"], text)
+	if text := f["stderr"].(string); len(text) != headBytes ||
+		!strings.HasPrefix(text, "SIGSEGV: segmentation violation\n") ||
+		f["exit"] != "exit status 2" {
+		t.Errorf("%d bytes of the dump are kept, exit %v: %.200s", len(text),
+			f["exit"], text)
 	}
 }
 
@@ -154,7 +159,8 @@ func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
 func TestCause(t *testing.T) {
 	t.Parallel()
 	const segv = "SIGSEGV: segmentation violation\nPC=0x7f m=3 sigcode=1 addr=0x0\n"
-	const runtimeSegv = "fatal error: unexpected signal during runtime execution\n[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x7f]\n"
+	const runtimeSegv = "fatal error: unexpected signal during runtime execution\n" +
+		"[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x7f]\n"
 	for _, tt := range []struct {
 		end    exit
 		stderr string
@@ -167,9 +173,8 @@ func TestCause(t *testing.T) {
 		{exit{status: 2}, "x SIGSEGV: not at the beginning\n", "exited with status 2"},
 		{exit{status: 2}, "fatal error: all goroutines are asleep - deadlock!\n",
 			"died of a fatal error of its runtime"},
-		{exit{status: 2},
-			"runtime: out of memory: cannot allocate 4194304-byte block (67108864 in use)\n" +
-				"fatal error: out of memory\n", "ran out of memory"},
+		{exit{status: 2}, "runtime: out of memory: cannot allocate 4194304-byte block " +
+			"(67108864 in use)\nfatal error: out of memory\n", "ran out of memory"},
 		{exit{status: 2}, "fatal error: runtime: out of memory\n", "ran out of memory"},
 		{exit{status: 2}, "fatal error: runtime: cannot allocate memory\n",
 			"ran out of memory"},
@@ -181,7 +186,8 @@ func TestCause(t *testing.T) {
 		{exit{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
 	} {
 		if got := tt.end.cause(tt.stderr); got != tt.want {
-			t.Errorf("%+v, %q: %s; want %s", tt.end, strings.TrimSpace(tt.stderr), got, tt.want)
+			t.Errorf("%+v, %q: %s; want %s", tt.end, strings.TrimSpace(tt.stderr), got,
+				tt.want)
 		}
 	}
 }

@@ -25,8 +25,8 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// The supervisor starts its own program as a worker. In these tests it is the test binary. As a
-// worker, it does what each line of a session asks for.
+// The supervisor starts its own program as a worker. In these tests the program is the test binary.
+// As a worker, the test binary carries out each line that a session sends.
 
 func TestMain(m *testing.M) {
 	if os.Args[0] == handoff.Arg0 {
@@ -41,15 +41,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// workerPlay is the configuration of such a worker.
+// workerPlay is the configuration of the test binary as a worker.
 type workerPlay struct {
-	ExitAtStart   bool // before it is ready
+	ExitAtStart   bool // before the worker is ready
 	NeverReady    bool
-	NeverReadyFor int    // a user
+	NeverReadyFor int    // for this user; 0: for nobody
 	LogAtStart    string // written to standard error
 	Report        handoff.Ready
-	Disobey       bool              // it ends no session that it is told to end
-	Describes     handoff.Described // what it says of each session
+	Disobey       bool              // orders to end a session have no effect
+	Describes     handoff.Described // the answer to each question about a session
 }
 
 func playWorker() int {
@@ -99,18 +99,7 @@ func playWorker() int {
 			serving.Wait()
 			return 0
 		}
-		if msg.Ping != 0 {
-			ch.Send(handoff.FromWorker{Pong: msg.Ping}, nil)
-			continue
-		}
-		if msg.Describe != 0 {
-			d := play.Describes
-			d.Number = msg.Describe
-			ch.Send(handoff.FromWorker{Described: &d}, nil)
-			continue
-		}
-		if msg.LogLevel != "" {
-			fmt.Fprintf(os.Stderr, `{"level":"info","msg":"the level is %s"}`+"\n", msg.LogLevel)
+		if playOrder(ch, play, msg) {
 			continue
 		}
 		if msg.End != nil {
@@ -127,15 +116,35 @@ func playWorker() int {
 		open[conn] = true
 		mu.Unlock()
 		serving.Go(func() {
-			place, err := page.Session(msg.Session.Place)
+			notes, err := page.Session(msg.Session.Slot)
 			if err != nil {
 				os.Exit(8)
 			}
-			playSession(ch, conn, page, place)
+			playSession(ch, conn, page, notes)
 			conn.Close()
-			ch.Send(handoff.FromWorker{Ended: &handoff.Ended{Number: msg.Session.Number}}, nil)
+			ended := handoff.Ended{Number: msg.Session.Number}
+			ch.Send(handoff.FromWorker{Ended: &ended}, nil)
 		})
 	}
+}
+
+// playOrder carries out a message that neither begins nor ends a session. It returns false for any
+// other message.
+func playOrder(ch *handoff.Conn, play workerPlay, msg handoff.ToWorker) bool {
+	switch {
+	case msg.Ping != 0:
+		ch.Send(handoff.FromWorker{Pong: msg.Ping}, nil)
+	case msg.Describe != 0:
+		d := play.Describes
+		d.Number = msg.Describe
+		ch.Send(handoff.FromWorker{Described: &d}, nil)
+	case msg.LogLevel != "":
+		const entry = `{"level":"info","msg":"the level is %s"}` + "\n"
+		fmt.Fprintf(os.Stderr, entry, msg.LogLevel)
+	default:
+		return false
+	}
+	return true
 }
 
 // fdOf is the descriptor of an open connection.
@@ -147,14 +156,15 @@ func fdOf(conn *net.UnixConn) (fd int) {
 	return fd
 }
 
-func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place *vitals.Session) {
+func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
 		switch in.Text() {
 		case "who":
 			groups, _ := os.Getgroups()
 			sid, _ := unix.Getsid(0)
-			fmt.Fprintf(conn, "pid=%d uid=%d gid=%d groups=%v session=%t\n", os.Getpid(), os.Getuid(), os.Getgid(), groups, sid == os.Getpid())
+			fmt.Fprintf(conn, "pid=%d uid=%d gid=%d groups=%v session=%t\n",
+				os.Getpid(), os.Getuid(), os.Getgid(), groups, sid == os.Getpid())
 		case "files":
 			entries, _ := os.ReadDir("/proc/self/fd")
 			var names []string
@@ -173,9 +183,9 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 		case "count":
 			page.Count(vitals.BytesIn, 5)
 			page.Count(vitals.Connections, 2)
-			page.Count(vitals.Shaken(true, 0), 1)
+			page.Count(vitals.Handshakes(true, 0), 1)
 			page.Count(vitals.BucketOf(20*time.Millisecond), 1)
-			page.Count(vitals.ShakenFor, 20000)
+			page.Count(vitals.HandshakeTime, 20000)
 			fmt.Fprintln(conn, "counted")
 		case "count down":
 			page.Count(vitals.BytesIn, -1)
@@ -188,7 +198,7 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 			fmt.Fprintln(conn, "lied")
 		case "bye":
 			return
-		case "talk": // a message after the other
+		case "talk": // without an end
 			for {
 				ch.Send(handoff.FromWorker{Pong: 1}, nil)
 			}
@@ -205,14 +215,14 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 			ch.Send([]string{}, nil)
 		case "crash":
 			panic("crash")
-		case "crash in a crowd": // whose dump is much more than a pipe holds
+		case "crash in a crowd": // the dump is larger than a pipe
 			for range 1000 {
 				go func() { select {} }()
 			}
-			place.Calling("tls.Read", 3)
+			notes.Calling("tls.Read", 3)
 			die(unix.SIGSEGV)
 		case "abort", "segv", "kill", "exit": // in a Read
-			place.Calling("tls.Read", 3)
+			notes.Calling("tls.Read", 3)
 			fmt.Fprintln(conn, "now")
 			switch in.Text() {
 			case "abort":
@@ -225,11 +235,11 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 				os.Exit(77)
 			}
 		case "inside": // in the library for a Write, while a Read waits
-			place.Calling("tls.Read", 3)
+			notes.Calling("tls.Read", 3)
 			page.Enter(1, "tls.Write", 0)
 			panic("inside")
 		case "freeze":
-			place.Calling("tls.Read", 3)
+			notes.Calling("tls.Read", 3)
 			unix.Kill(os.Getpid(), unix.SIGSTOP)
 		case "stuck":
 			page.Enter(1, "tls.Write", 0)
@@ -242,14 +252,14 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 				}
 			}()
 		case "half":
-			place.Calling("tls.Read", 3)
-			place.Writing()
+			notes.Calling("tls.Read", 3)
+			notes.Writing()
 			fmt.Fprint(conn, `{"jsonrpc":"2.0","id":1,"res`)
 			panic("half")
 		case "whole":
-			place.Writing()
+			notes.Writing()
 			fmt.Fprint(conn, "whole\n")
-			place.Written()
+			notes.Written()
 			panic("whole")
 		}
 	}
@@ -260,7 +270,8 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, place 
 func sendGarbage(seed uint64) {
 	channel := -1
 	for fd := 3; fd < 64; fd++ {
-		if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && typ == unix.SOCK_SEQPACKET {
+		if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil &&
+			typ == unix.SOCK_SEQPACKET {
 			channel = fd
 		}
 	}
@@ -275,7 +286,7 @@ func sendGarbage(seed uint64) {
 			}
 		case 1:
 			text = make([]byte, handoff.MaxMessage+1)
-		case 2: // as deep as a message can be
+		case 2: // the deepest possible message
 			text = bytes.Repeat([]byte("["), handoff.MaxMessage)
 		case 3:
 			text = fmt.Appendf(nil, `{"ended":{"number":%d,"notTaken":true,"error":"\u001b[2J\n"}}`, r.Uint64()>>r.IntN(64))
@@ -290,11 +301,12 @@ func sendGarbage(seed uint64) {
 		case 8:
 			text = []byte(`{"unfit":"\u001b]0;\u0007","ended":null,"audit":null}`)
 		}
-		// Most breaches of the rules end the session, so most messages keep to the rules.
+		// Most breaches of the rules end the session. So most of them are left out.
 		if k := r.IntN(10); k > 0 && rights == nil && !bytes.HasPrefix(text, []byte(`{"ended"`)) && !bytes.HasPrefix(text, []byte(`{"audit"`)) {
 			continue
 		}
-		unix.Sendmsg(channel, text, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) // fails if it was ended
+		// The send fails if the supervisor has ended the worker.
+		unix.Sendmsg(channel, text, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 }
 

@@ -32,7 +32,8 @@ func (d *daemon) values() map[string]float64 {
 			if f.Type == "histogram" {
 				values[f.Name+" count"] = float64(s.Count)
 				for i, bound := range s.Bounds {
-					values[fmt.Sprintf("%s %v", f.Name, bound)] = float64(s.Counts[i])
+					bucket := fmt.Sprintf("%s %v", f.Name, bound)
+					values[bucket] = float64(s.Counts[i])
 				}
 			}
 		}

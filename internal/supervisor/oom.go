@@ -41,7 +41,8 @@ func watchOOM() *oomWatch {
 		case field[1] == "":
 			file = filepath.Join("/sys/fs/cgroup", field[2], "memory.events")
 		case strings.Contains(","+field[1]+",", ",memory,"):
-			file = filepath.Join("/sys/fs/cgroup/memory", field[2], "memory.oom_control")
+			file = filepath.Join("/sys/fs/cgroup/memory", field[2],
+				"memory.oom_control")
 		default:
 			continue
 		}

@@ -17,21 +17,21 @@ func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
 			[]byte("low 0\noom 9\noom_kill "+n+"\noom_group_kill 7\n"), 0o600))
 	}
 	if w.refresh() {
-		t.Error("a file that is not there says that there was a kill")
+		t.Error("without a file, a kill is recent")
 	}
 	count("0")
 	if w.refresh() {
-		t.Error("a count of 0 says so")
+		t.Error("with a count of 0, a kill is recent")
 	}
 	count("3")
 	for range 2 {
 		if !w.refresh() {
-			t.Error("a count that has grown does not say so")
+			t.Error("the count has grown, and no kill is recent")
 		}
 	}
 	w.grown = w.grown.Add(-oomWindow)
 	if w.refresh() {
-		t.Error("a count that had grown long ago says so")
+		t.Error("the count had grown long ago, and a kill is recent")
 	}
 	count("nonsense")
 	if w.refresh() || w.count != 3 {
@@ -52,7 +52,8 @@ func TestTheMachineCountsKills(t *testing.T) {
 
 func TestSizeText(t *testing.T) {
 	t.Parallel()
-	for n, want := range map[int64]string{1 << 30: "1GiB", 3 << 29: "1536MiB", 96 << 20: "96MiB", 1 << 10: "1KiB", 1000: "1000"} {
+	for n, want := range map[int64]string{1 << 30: "1GiB", 3 << 29: "1536MiB",
+		96 << 20: "96MiB", 1 << 10: "1KiB", 1000: "1000"} {
 		if got := sizeText(n); got != want {
 			t.Errorf("%d: %s; want %s", n, got, want)
 		}

@@ -64,7 +64,7 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 
 func noSession(number uint64) error {
 	return admin.Fail(kind.Params,
-		"there is no session %d; tlsshim sessions lists those that there are", number)
+		"there is no session %d; tlsshim sessions lists the sessions", number)
 }
 
 // awaitGone waits for a session's end, within endTimeout.
@@ -96,7 +96,7 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 // SetLogLevel sets the log level of all workers, now and later. The supervisor's own level filters
 // their entries again.
 func (s *Supervisor) SetLogLevel(level string) {
-	s.levels.Lock() // of two orders, the later one is the last that a worker hears
+	s.levels.Lock() // two orders reach all workers in the same order
 	defer s.levels.Unlock()
 	s.mu.Lock()
 	s.logLevel = level
@@ -111,7 +111,7 @@ func (s *Supervisor) SetLogLevel(level string) {
 	})
 }
 
-// level is the one that SetLogLevel has set last, or "".
+// level is the level that SetLogLevel has set last, or "".
 func (s *Supervisor) level() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +138,7 @@ func (s *Supervisor) Health() admin.Health {
 	problem(s.failures > 1, "workers die as soon as they are started, %d in a row", s.failures)
 	problem(s.sessions >= s.MaxSessions,
 		"there are as many sessions as allowed (--max-sessions)")
-	problem(hangs, "a process that tlsd makes does not begin")
+	problem(hangs, "the start of a process hangs")
 	h.Healthy = len(h.Problems) == 0
 	return h
 }

@@ -40,8 +40,7 @@ func TestSessionsAreShown(t *testing.T) {
 	said := handoff.Described{Connections: 2, Contexts: 1, Received: 5, Sent: 6, Calls: 3,
 		Handles: []handoff.Handle{
 			{Handle: 9, Kind: "client", State: "ready", Peer: "192.0.2.1:443",
-				Received: 5,
-				Sent:     6},
+				Received: 5, Sent: 6},
 		}}
 	d := startDaemon(t, workerPlay{Describes: said}, nil)
 	pid := d.dial().pid()
@@ -71,13 +70,14 @@ func TestSessionsAreShown(t *testing.T) {
 	}
 }
 
-func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
+func TestAWorkersAnswerAboutASessionIsLimited(t *testing.T) {
 	t.Parallel()
 	said := handoff.Described{Connections: -1, Received: -5, Sent: 1 << 62}
 	for range 2 * handoff.MostHandles {
-		said.Handles = append(said.Handles,
-			handoff.Handle{Handle: -3, Kind: "\x1b[2J", Peer: strings.Repeat("x", 150) +
-				"\n", State: strings.Repeat("x", 50), Received: -1})
+		said.Handles = append(said.Handles, handoff.Handle{
+			Handle: -3, Kind: "\x1b[2J", State: strings.Repeat("x", 50),
+			Peer: strings.Repeat("x", 150) + "\n", Received: -1,
+		})
 	}
 	d := startDaemon(t, workerPlay{Describes: said}, nil)
 	d.dial().pid()
@@ -99,7 +99,7 @@ func TestWhatAWorkerSaysOfASessionIsBounded(t *testing.T) {
 	}
 }
 
-// waitsForRoom says whether a question was tried, and waits now.
+// waitsForRoom says whether a goroutine waits for room for its question.
 func waitsForRoom() bool {
 	sending := []byte("tlsd/internal/supervisor.(*Supervisor).sendQuery(")
 	stacks := make([]byte, 1<<20)
@@ -144,7 +144,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}()
 	testkit.Until(t, "a question waits for room", func() bool {
 		if isClosed(sent) {
-			t.Fatal("nobody has read, and the questions are over")
+			t.Fatal("nobody has read, and all questions are sent")
 		}
 		return waitsForRoom()
 	})
@@ -169,8 +169,8 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}
 }
 
-// The level that a worker hears last is the one that was ordered last, also if the order comes when
-// the worker is engaged.
+// The last level that a worker receives is the last level that was ordered. This also holds for an
+// order that comes while the worker is engaged.
 func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 	t.Parallel()
 	for n := range 400 {
@@ -206,7 +206,7 @@ func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 	}
 }
 
-// received is all that a worker was sent, from its end of a channel that is closed.
+// received returns all messages to a worker. theirs is the worker's end of a closed channel.
 func received(t *testing.T, theirs *os.File) (list []handoff.ToWorker) {
 	t.Helper()
 	conn, err := net.FileConn(theirs)
@@ -252,8 +252,8 @@ func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 }
 
-// A stopped worker does not answer. The list still has the other workers' sessions, and the
-// supervisor's part of its own.
+// A stopped worker does not answer. The list still has the other workers' sessions. Of the stopped
+// worker's session it has the supervisor's part.
 func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

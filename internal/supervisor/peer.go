@@ -22,7 +22,7 @@ type Peer struct {
 	as *account // the account; nil: that of the user
 }
 
-// peerOf asks the kernel who connected.
+// peerOf asks the kernel for the process that connected.
 func peerOf(conn *net.UnixConn) (Peer, error) {
 	who, err := sockets.PeerOf(conn)
 	if err != nil {
@@ -63,12 +63,16 @@ type Policy struct {
 func (p Policy) Allows(peer Peer) error {
 	own := uint32(os.Geteuid())
 	if len(peer.Groups) > confine.MaxGroups && peer.identity() != nil {
-		return fmt.Errorf("user %d is in %d groups, more than tlsd gives a worker (%d); leave some before connecting", peer.UID, len(peer.Groups), confine.MaxGroups)
+		return fmt.Errorf("user %d is in %d groups, more than tlsd gives a worker (%d); "+
+			"leave some before connecting", peer.UID, len(peer.Groups),
+			confine.MaxGroups)
 	}
-	if peer.UID == own || slices.Contains(p.UIDs, peer.UID) || slices.ContainsFunc(p.GIDs, peer.inGroup) {
+	if peer.UID == own || slices.Contains(p.UIDs, peer.UID) ||
+		slices.ContainsFunc(p.GIDs, peer.inGroup) {
 		return nil
 	}
-	return fmt.Errorf("user %d may not use this tlsd, which serves %s; its administrator can allow more with --allow-uid and --allow-gid", peer.UID, p.describe(own))
+	return fmt.Errorf("user %d may not use this tlsd, which serves %s; its administrator can "+
+		"allow more with --allow-uid and --allow-gid", peer.UID, p.describe(own))
 }
 
 func (p Policy) describe(own uint32) string {

@@ -17,7 +17,7 @@ import (
 // session takes one out of the pool, and fillPool starts another. In shared mode the pool has all
 // workers for that user, and the worker with the fewest sessions gets the next one. A session of
 // another user always gets a worker of its own. Spares for other users are in a list of their own.
-// Such a spare has loaded nothing, and becomes the user's when it is engaged.
+// Such a spare has not loaded the library. It becomes the caller's user when it is engaged.
 
 const (
 	// A pool worker whose life is shorter than settled is a failure. The supervisor replaces
@@ -118,14 +118,17 @@ func (s *Supervisor) recordReport(w *worker) {
 	defer close(s.firstReport)
 	for _, measure := range slices.Sorted(maps.Keys(w.report.Confinement)) {
 		if why := w.report.Confinement[measure]; why != confine.On {
-			s.Log.Warn("workers are confined in part only", zap.String("without", measure), zap.String("why", why))
+			s.Log.Warn("workers are confined in part only",
+				zap.String("without", measure), zap.String("why", why))
 		}
 	}
 	switch r := w.report; {
 	case r.Backend == "stub":
-		s.Log.Warn("no usable OpenSSL: every TLS call will fail with an error that says so", zap.String("tried", r.Error))
+		s.Log.Warn("no usable OpenSSL: every TLS call will fail with an error that says so",
+			zap.String("tried", r.Error))
 	default:
-		s.Log.Info("library loaded", zap.String("version", r.Version), zap.String("path", r.Path))
+		s.Log.Info("library loaded", zap.String("version", r.Version),
+			zap.String("path", r.Path))
 	}
 }
 
@@ -201,7 +204,8 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 	s.tally.fold(w)
 	delete(s.workers, w)
 	told := w.ending
-	expected := len(lost) == 0 && (w.single || told) && w.end.inOrder() || told && !w.isReady()
+	inOrder := len(lost) == 0 && (w.single || told) && w.end.inOrder()
+	expected := inOrder || told && !w.isReady()
 	if !expected {
 		s.tally.deaths[deathOf(w, last.cause)]++
 	}
@@ -216,7 +220,9 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 
 	fields := []zap.Field{zap.String("exit", w.end.text()), zap.Duration("uptime", uptime)}
 	if !expected {
-		fields = append(fields, zap.String("cause", last.cause), zap.String("library", last.library), zap.String("operation", last.operation))
+		fields = append(fields, zap.String("cause", last.cause),
+			zap.String("library", last.library),
+			zap.String("operation", last.operation))
 	}
 	if stderr != "" {
 		fields = append(fields, zap.String("stderr", stderr))
@@ -228,10 +234,12 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 		log.Warn("worker was told to exit, and did not exit in good order",
 			append(fields, zap.Int("sessions", len(lost)))...)
 	default:
-		log.Error("worker ended unexpectedly", append(fields, zap.Int("sessions", len(lost)))...)
+		log.Error("worker ended unexpectedly",
+			append(fields, zap.Int("sessions", len(lost)))...)
 	}
 	for _, sess := range lost {
-		s.Log.Warn("session lost", append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))...)
+		s.Log.Warn("session lost",
+			append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))...)
 		s.closeSession(sess)
 	}
 }

@@ -40,7 +40,8 @@ func awaitEnd(w *worker) exit {
 		if e, ok := hasEnded(w.pid); ok {
 			return e
 		}
-		if killed := w.killedAt.Load(); killed != 0 && time.Since(time.Unix(0, killed)) > reapTimeout {
+		if killed := w.killedAt.Load(); killed != 0 &&
+			time.Since(time.Unix(0, killed)) > reapTimeout {
 			return exit{stuck: true}
 		}
 		time.Sleep(pause)
@@ -87,7 +88,8 @@ func (s *Supervisor) reap(w *worker) {
 
 // leaveBehind logs that the supervisor leaves a worker's process behind.
 func leaveBehind(w *worker, log *zap.Logger) {
-	log.Error("worker was killed and does not end; it is left behind", zap.String("tracer", tracerOf(w.pid)))
+	log.Error("worker was killed and does not end; it is left behind",
+		zap.String("tracer", tracerOf(w.pid)))
 }
 
 // tracerOf is the pid of the process's tracer: "0" if there is none, "" if it is not known.

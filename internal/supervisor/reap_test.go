@@ -47,8 +47,10 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 						w.kill()
 					}
 				})
-				c.told("was killed (SIGKILL), and another process keeps it from ending")
-				if f := d.logged("worker was killed and does not end; it is left behind", 1); f["tracer"] == "" || f["tracer"] == "0" {
+				c.told("was killed (SIGKILL), and another process keeps " +
+					"it from ending")
+				const left = "worker was killed and does not end; it is left behind"
+				if f := d.logged(left, 1); f["tracer"] == "" || f["tracer"] == "0" {
 					t.Errorf("the log says %v", f)
 				}
 				d.dial().pid() // others are served
@@ -97,7 +99,7 @@ func TestAWorkerThatBreaksTheRulesOfItsChannelIsKilled(t *testing.T) {
 
 // A worker that was taken over can send any message and any descriptors. The only possible effect
 // is its own end.
-func TestAWorkerThatSaysAnythingHarmsNobodyElse(t *testing.T) {
+func TestAWorkerThatSendsGarbageHarmsNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	other := d.dial()
@@ -115,14 +117,15 @@ func TestAWorkerThatSaysAnythingHarmsNobodyElse(t *testing.T) {
 	}
 	d.stop()
 	d.force()
-	d.wait() // by now the daemon has read all that was said
+	d.wait() // now the daemon has read all messages
 	killed := d.logs.FilterMessage(
 		"worker breaks the rules of its channel, and is killed").Len()
 	if killed == 0 || killed == 30 {
 		t.Errorf("%d of 30 workers were ended: this shows one side only", killed)
 	}
 	for _, e := range d.logs.All() {
-		if text := fmt.Sprint(e.Message, e.ContextMap()); strings.ContainsAny(text, "\x1b\a\x00") {
+		text := fmt.Sprint(e.Message, e.ContextMap())
+		if strings.ContainsAny(text, "\x1b\a\x00") {
 			t.Errorf("the log has %q", text)
 		}
 	}

@@ -26,8 +26,9 @@ import (
 // The limits of a worker are relayBurst entries at once and relayRate entries a second. Entries
 // above them are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
-// A share is a further limit. It says whether an entry of a weight may pass, and how many were
-// dropped before it.
+// A share is a second limiter, which several workers share. It is called before an entry of a
+// weight is logged. missed is the number of entries that the first limiter has dropped before. ok
+// says whether the entry may pass, and before is the number that both limiters have dropped.
 type share func(missed uint64, weight int) (before uint64, ok bool)
 
 const (
@@ -36,7 +37,7 @@ const (
 	// entryBytes is the length of the longest log entry, in bytes.
 	entryBytes = 16 << 10
 	// relayBurst and relayRate (entries a second) limit a worker's log entries. An entry counts
-	// once for each KiB that it begins.
+	// once, and once more for each full KiB.
 	relayBurst = 256
 	relayRate  = 32
 	// After gulpBytes that do not go to the log, relay pauses for gulpPause.
@@ -75,7 +76,7 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The line stands for one of them.
+				// The line about the dropped entries counts as one of them.
 				if before, ok := share(n-1, 1); ok {
 					logDropped(log, before+1)
 				}

@@ -10,10 +10,12 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-func TestRelaySortsEntriesFromNoise(t *testing.T) {
+func TestRelaySeparatesEntriesFromOtherText(t *testing.T) {
 	t.Parallel()
+	longDump := strings.Repeat("x", 99) + "\n" +
+		strings.Repeat(strings.Repeat("y", 99)+"\n", 10000)
 	tests := []struct {
-		name, in, noise, entries string
+		name, in, head, entries string
 	}{
 		{"nothing", "", "", ""},
 		{"an entry", `{"level":"warn","ts":"x","msg":"hello","b":1,"a":"y"}` + "\n", "", "warn hello a=y b=1|"},
@@ -24,9 +26,9 @@ func TestRelaySortsEntriesFromNoise(t *testing.T) {
 		{"JSON that is no entry", "{\"a\":1}\n{\n", "{\"a\":1}\n{\n", ""},
 		{"a dump", "SIGSEGV\n\ngoroutine 1\n", "SIGSEGV\n\ngoroutine 1\n", ""},
 		{"mixed, without an end", "one\n" + `{"level":"info","msg":"x"}` + "\ntwo", "one\ntwo", "info x|"},
-		{"a long dump", strings.Repeat("x", 99) + "\n" + strings.Repeat(strings.Repeat("y", 99)+"\n", 10000),
-			strings.Repeat("x", 99) + "\n" + strings.Repeat(strings.Repeat("y", 99)+"\n", 80) + strings.Repeat("y", 92), ""},
-		{"a line without end", strings.Repeat("z", 1<<20), strings.Repeat("z", headBytes), ""},
+		{"a long dump", longDump, longDump[:headBytes], ""},
+		{"a line without end", strings.Repeat("z", 1<<20), strings.Repeat("z", headBytes),
+			""},
 		{"an overlong entry", `{"level":"info","msg":"` + strings.Repeat("z", entryBytes) + `"}` + "\n",
 			(`{"level":"info","msg":"` + strings.Repeat("z", headBytes))[:headBytes], ""},
 		{"not UTF-8", "a\xffb", "a\uFFFDb", ""},
@@ -35,9 +37,10 @@ func TestRelaySortsEntriesFromNoise(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			core, logs := observer.New(zapcore.DebugLevel)
-			noise := relay(strings.NewReader(tt.in), zap.New(core), unshared)
-			if noise != tt.noise {
-				t.Errorf("noise of %d bytes %.80q; want %d bytes %.80q", len(noise), noise, len(tt.noise), tt.noise)
+			head := relay(strings.NewReader(tt.in), zap.New(core), unshared)
+			if head != tt.head {
+				t.Errorf("a head of %d bytes %.80q; want %d bytes %.80q",
+					len(head), head, len(tt.head), tt.head)
 			}
 			var got strings.Builder
 			for _, e := range logs.All() {
@@ -58,20 +61,21 @@ func TestRelaySortsEntriesFromNoise(t *testing.T) {
 	}
 }
 
-func TestRelayCountsWhatIsTooMuch(t *testing.T) {
+func TestRelayCountsDroppedEntries(t *testing.T) {
 	t.Parallel()
 	const entries = 100 * relayBurst
 	core, logs := observer.New(zapcore.DebugLevel)
 	in := strings.Repeat(`{"level":"info","msg":"x"}`+"\n", entries) + "dump\n"
-	if noise := relay(strings.NewReader(in), zap.New(core), unshared); noise != "dump\n" {
-		t.Errorf("the noise is %q", noise)
+	if head := relay(strings.NewReader(in), zap.New(core), unshared); head != "dump\n" {
+		t.Errorf("the head is %q", head)
 	}
 	passed, missed := logs.FilterMessage("x").Len(), uint64(0)
 	for _, e := range logs.FilterFieldKey("entries").All() {
 		missed += e.ContextMap()["entries"].(uint64)
 	}
 	if passed < relayBurst || passed > 10*relayBurst || passed+int(missed) != entries {
-		t.Errorf("%d entries are passed on and %d are counted, of %d", passed, missed, entries)
+		t.Errorf("%d entries are passed on and %d are counted, of %d", passed,
+			missed, entries)
 	}
 }
 
@@ -86,5 +90,5 @@ func TestRelayPassesOnPlainText(t *testing.T) {
 	}
 }
 
-// unshared is no further limit.
+// unshared is a share without a limit.
 func unshared(missed uint64, _ int) (uint64, bool) { return missed, true }

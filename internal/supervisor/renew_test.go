@@ -19,10 +19,16 @@ func fakeLibrary(t *testing.T) (path string, replace func()) {
 	return path, func() { write(path + ".new"); testkit.Must(t, os.Rename(path+".new", path)) }
 }
 
+// overlap says whether a and b have a common element.
+func overlap(a, b []int) bool {
+	return slices.ContainsFunc(a, func(n int) bool { return slices.Contains(b, n) })
+}
+
 func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
 	t.Parallel()
 	path, replace := fakeLibrary(t)
-	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Path: path}}, func(c *Config) { c.Warm = 2 })
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Path: path}},
+		func(c *Config) { c.Warm = 2 })
 	var before []int
 	d.until("spares are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
 	old := d.dial()
@@ -36,20 +42,22 @@ func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
 	}
 	d.until("spares are new", func() bool {
 		now := d.poolPIDs()
-		return len(now) == 2 && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
+		return len(now) == 2 && !overlap(now, before)
 	})
-	old.pid() // goes on
+	old.pid() // this session goes on
 }
 
-func TestReloadReplacesWhoWaits(t *testing.T) {
+func TestReloadReplacesIdleWorkers(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {
 		d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm, c.Shared = 2, shared })
 		var before []int
-		d.until("workers are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
+		d.until("workers are ready",
+			func() bool { before = d.poolPIDs(); return len(before) == 2 })
 		old := d.dial()
 		oldPID := old.pid()
-		d.until("workers are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
+		d.until("workers are ready",
+			func() bool { before = d.poolPIDs(); return len(before) == 2 })
 		read := false
 		d.Reload(func() { read = true })
 		if !read {
@@ -57,7 +65,7 @@ func TestReloadReplacesWhoWaits(t *testing.T) {
 		}
 		d.until("workers are new", func() bool {
 			now := d.poolPIDs()
-			return len(now) == 2 && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(before, pid) })
+			return len(now) == 2 && !overlap(now, before)
 		})
 		if pid := old.pid(); pid != oldPID {
 			t.Errorf("the session has changed from worker %d to %d", oldPID, pid)
@@ -74,18 +82,19 @@ func TestReloadReplacesWhoWaits(t *testing.T) {
 	}
 }
 
-// A path from another user's worker may lead to that user's own file system, where root could wait
-// for ever.
-func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
+// Another user's worker may name a path of a file system that the user controls. There, root could
+// wait for ever.
+func TestTheFileThatAnotherUsersWorkerNamesIsNotOpened(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as another user")
 	}
 	t.Parallel()
 	const user = 63333
 	path, _ := fakeLibrary(t)
-	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Path: path}}, func(c *Config) {
-		c.Policy, c.WarmOthers = Policy{UIDs: []uint32{user}}, 1
-	})
+	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Path: path}},
+		func(c *Config) {
+			c.Policy, c.WarmOthers = Policy{UIDs: []uint32{user}}, 1
+		})
 	testkit.Must(t, os.Chmod(filepath.Dir(d.path), 0o755))
 	testkit.Must(t, os.Chmod(d.path, 0o666))
 	d.dialFrom(user)
@@ -98,8 +107,8 @@ func TestNoFileIsLookedAtThatAnotherUsersWorkerNames(t *testing.T) {
 		if w.isReady() && w.load > 0 {
 			looked[w.otherUser]++
 			if got := w.libraryFile != nil; got == w.otherUser {
-				t.Errorf("the file that a worker names (of another user: %v) is looked at: %v",
-					w.otherUser, got)
+				t.Errorf("the file that a worker names (of another user: %v) is "+
+					"opened: %v", w.otherUser, got)
 			}
 		}
 	}

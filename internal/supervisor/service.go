@@ -40,7 +40,8 @@ func (s *Supervisor) requires() bool { return s.RequireOpenSSL || s.RequireConfi
 // fit checks a report against the settings.
 func (s *Supervisor) fit(r handoff.Ready) error {
 	if s.RequireOpenSSL && r.Backend == "stub" {
-		return fmt.Errorf("%w: no usable OpenSSL, which --require-openssl wants: %s", ErrUnfit, r.Error)
+		return fmt.Errorf("%w: no usable OpenSSL, which --require-openssl wants: %s",
+			ErrUnfit, r.Error)
 	}
 	if !s.RequireConfinement {
 		return nil
@@ -52,7 +53,8 @@ func (s *Supervisor) fit(r handoff.Ready) error {
 		}
 	}
 	if len(lacks) > 0 {
-		return fmt.Errorf("%w: workers are confined in part only, and --confine=require wants all: without %s", ErrUnfit, strings.Join(lacks, ", "))
+		return fmt.Errorf("%w: workers are confined in part only, and --confine=require "+
+			"wants all: without %s", ErrUnfit, strings.Join(lacks, ", "))
 	}
 	return nil
 }
@@ -135,7 +137,8 @@ func (s *Supervisor) notifyStatus() {
 // notifyStopping tells the service manager that the daemon stops, and how long the stop may take.
 func (s *Supervisor) notifyStopping() {
 	longest := s.DrainTimeout + endTimeout + reapTimeout + forceTimeout
-	s.notify(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for %d sessions\nEXTEND_TIMEOUT_USEC=%d", s.count(), longest.Microseconds()))
+	s.notify(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for %d sessions\nEXTEND_TIMEOUT_USEC=%d",
+		s.count(), longest.Microseconds()))
 }
 
 // Reload calls read, which reads the settings again, and tells the service manager about it. Then

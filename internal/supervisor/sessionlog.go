@@ -9,12 +9,11 @@ import (
 // The log has a line when a session starts, one when it ends, and the entries of its worker. A
 // caller that connects and closes in a loop must not fill the log by that. The rules:
 //
-//   - A user has so many sessions in the log at once, and so many a second from then on. The log
-//     has both lines of a session, or none. The next line of the user says how many sessions were
-//     left out.
-//   - The entries of all workers of a user that serve one session each are limited together, beside
-//     the limit of each worker.
-//   - Audit lines, the loss of a session and the death of a worker are not among these. They have
+//   - A user may log sessionBurst sessions at once, and sessionRate sessions a second. The log has
+//     both lines of a session, or none. The user's next line says how many sessions were left out.
+//   - A worker for one session has its own limit of entries. All such workers of one user share
+//     another limit.
+//   - These limits do not hold for audit lines, lost sessions and deaths of workers. They have
 //     limits of their own.
 const (
 	sessionBurst = 200
@@ -47,8 +46,8 @@ func (s *Supervisor) logEnd(sess *session, fields []zap.Field) {
 	}
 }
 
-// closeSessionLines logs the counts of sessions and entries that no line has had. No session
-// follows.
+// closeSessionLines logs the counts of sessions and entries that no earlier line has reported. No
+// session follows.
 func (s *Supervisor) closeSessionLines() {
 	s.mu.Lock()
 	sessions, entries := s.sessionLines, s.workerEntries
@@ -65,8 +64,8 @@ func (s *Supervisor) closeSessionLines() {
 	}
 }
 
-// sharing limits the entries of a worker together with those of its user's other workers. missed
-// entries were left out before this one. A worker of many users' sessions has only its own limit.
+// sharing returns the limit that the worker shares with its user's other workers. A worker for many
+// sessions shares no limit.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (before uint64, ok bool) {
 		s.mu.Lock()

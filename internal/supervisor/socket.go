@@ -103,9 +103,11 @@ func checkPath(path string) error {
 	case path == "":
 		return errors.New("the path of the socket is empty")
 	case path[0] == '@':
-		return fmt.Errorf("%s: a name without a file (abstract socket) has no permissions and is not supported; give a path", path)
+		return fmt.Errorf("%s: a name without a file (abstract socket) has no "+
+			"permissions and is not supported; give a path", path)
 	case len(path) > maxPath:
-		return fmt.Errorf("%s: the path of a Unix socket has at most %d bytes, this one has %d; choose a shorter one", path, maxPath, len(path))
+		return fmt.Errorf("%s: the path of a Unix socket has at most %d bytes, this one "+
+			"has %d; choose a shorter one", path, maxPath, len(path))
 	}
 	return nil
 }
@@ -116,20 +118,24 @@ func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s: there is no directory %s; make it, or choose another path", path, filepath.Dir(path))
+		return nil, fmt.Errorf("%s: there is no directory %s; make it, or choose "+
+			"another path", path, filepath.Dir(path))
 	case errors.Is(err, unix.ELOOP):
-		return nil, fmt.Errorf("%s is a symbolic link, where tlsd would keep its lock; remove it, or choose another path", name)
+		return nil, fmt.Errorf("%s is a symbolic link, where tlsd would keep its lock; "+
+			"remove it, or choose another path", name)
 	case err != nil:
 		return nil, fmt.Errorf("the socket's lock file: %w", err)
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()
-		return nil, fmt.Errorf("%s is not a regular file, where tlsd would keep its lock; remove it, or choose another path", name)
+		return nil, fmt.Errorf("%s is not a regular file, where tlsd would keep its "+
+			"lock; remove it, or choose another path", name)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, busyError{fmt.Errorf("another tlsd is serving %s, or about to: it holds %s", path, name)}
+			return nil, busyError{fmt.Errorf("another tlsd is serving %s, or about "+
+				"to: it holds %s", path, name)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
@@ -171,7 +177,7 @@ func checkFile(path string) (bool, error) {
 	return true, nil
 }
 
-// clearStale removes a socket that no process serves. The error names another obstacle.
+// clearStale removes a socket that no process serves. Any other obstacle is an error.
 func clearStale(path string) error {
 	if there, err := checkFile(path); !there {
 		return err
@@ -189,7 +195,8 @@ func clearStale(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, unix.EPROTOTYPE):
-		return fmt.Errorf("%s is a socket of another type and not tlsd's; choose another path", path)
+		return fmt.Errorf("%s is a socket of another type and not tlsd's; choose "+
+			"another path", path)
 	default: // busy (EAGAIN, timeout), or no permission (EACCES)
 		return fmt.Errorf("another tlsd seems to be serving %s: %w", path, err)
 	}

@@ -17,7 +17,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// umask is the process's: tests that make sockets do it one at a time.
+// umask is a lock for the umask of the process. Only one test at a time may make a socket.
 var umask sync.Mutex
 
 func listenAt(path string, mode fs.FileMode) (*Socket, error) {
@@ -26,18 +26,22 @@ func listenAt(path string, mode fs.FileMode) (*Socket, error) {
 	return Listen(path, mode)
 }
 
-func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
+func TestAnotherFileAtThePathIsNamedAndKept(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
 		put  func(t *testing.T, path string)
 		want string
 	}{
-		{"file", func(t *testing.T, path string) { testkit.Must(t, os.WriteFile(path, []byte("precious"), 0o600)) }, "is a file, not a socket"},
+		{"file", func(t *testing.T, path string) {
+			testkit.Must(t, os.WriteFile(path, []byte("precious"), 0o600))
+		}, "is a file, not a socket"},
 		{"directory", func(t *testing.T, path string) {
 			testkit.Must(t, os.Mkdir(path, 0o700))
 		}, "is a directory, not a socket"},
-		{"symbolic link", func(t *testing.T, path string) { testkit.Must(t, os.Symlink("elsewhere", path)) }, "is a symbolic link, not a socket"},
+		{"symbolic link", func(t *testing.T, path string) {
+			testkit.Must(t, os.Symlink("elsewhere", path))
+		}, "is a symbolic link, not a socket"},
 		{"pipe", func(t *testing.T, path string) {
 			testkit.Must(t, unix.Mkfifo(path, 0o600))
 		}, "is a named pipe, not a socket"},
@@ -47,12 +51,17 @@ func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 			t.Cleanup(func() { l.Close() })
 		}, "another tlsd is serving"},
 		{"socket of another type", func(t *testing.T, path string) {
-			c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+			c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path,
+				Net: "unixgram"})
 			testkit.Must(t, err)
 			t.Cleanup(func() { c.Close() })
 		}, "a socket of another type"},
-		{"lock file is a link", func(t *testing.T, path string) { testkit.Must(t, os.Symlink("elsewhere", path+".lock")) }, "is a symbolic link, where tlsd would keep its lock"},
-		{"lock file is a pipe", func(t *testing.T, path string) { testkit.Must(t, unix.Mkfifo(path+".lock", 0o600)) }, "is not a regular file"},
+		{"lock file is a link", func(t *testing.T, path string) {
+			testkit.Must(t, os.Symlink("elsewhere", path+".lock"))
+		}, "is a symbolic link, where tlsd would keep its lock"},
+		{"lock file is a pipe", func(t *testing.T, path string) {
+			testkit.Must(t, unix.Mkfifo(path+".lock", 0o600))
+		}, "is not a regular file"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,12 +74,13 @@ func TestWhatIsInTheWayIsNamedAndKept(t *testing.T) {
 				s.Close()
 				t.Fatal("Listen succeeded")
 			}
-			if !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
+			if !strings.Contains(err.Error(), tt.want) ||
+				!strings.Contains(err.Error(), path) {
 				t.Errorf("error %q; want the path and %q", err, tt.want)
 			}
 			after, _ := os.Lstat(path)
 			if before != nil && !os.SameFile(before, after) {
-				t.Error("what was there is gone")
+				t.Error("the other file is gone")
 			}
 		})
 	}
@@ -130,7 +140,7 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	const gid = 61777
 	if err := s.GiveTo(gid, 0o660); os.Getuid() != 0 {
 		if !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("who may not give it is told %v", err)
+			t.Errorf("without the right to give the socket away: %v", err)
 		}
 		return
 	} else if err != nil {
@@ -138,13 +148,15 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	}
 	info, err := os.Lstat(path)
 	testkit.Must(t, err)
-	if st := info.Sys().(*syscall.Stat_t); st.Gid != gid || info.Mode().Perm() != 0o660 || st.Uid != 0 {
+	if st := info.Sys().(*syscall.Stat_t); st.Gid != gid || info.Mode().Perm() != 0o660 ||
+		st.Uid != 0 {
 		t.Errorf("the socket is user %d's and group %d's, %v", st.Uid, st.Gid, info.Mode())
 	}
 	// Remove does not remove another socket at the daemon's path.
 	testkit.Must(t, os.Remove(path))
 	testkit.Must(t, os.WriteFile(path, nil, 0o600))
-	if err := s.GiveTo(gid, 0o660); err == nil || !strings.Contains(err.Error(), "has been replaced") {
+	if err := s.GiveTo(gid, 0o660); err == nil ||
+		!strings.Contains(err.Error(), "has been replaced") {
 		t.Errorf("another file in its place: %v", err)
 	}
 	s.Remove()
@@ -207,7 +219,7 @@ func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 	testkit.Must(t, os.WriteFile(path, []byte("somebody else's"), 0o600))
 	testkit.Must(t, s.Remove())
 	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("what was put in its place is gone: %v", err)
+		t.Errorf("the other file at the path is gone: %v", err)
 	}
 	testkit.Must(t, os.Remove(path))
 

@@ -13,7 +13,7 @@ import (
 //   - At most limit workers start at the same time, and at most limitPerUser of one user. More
 //     would only compete for the processors. The daemon's own user may have all.
 //   - Waiting users are served in turn, and each user's callers in their order.
-//   - A spare worker that becomes a user's counts as a start, too: it is as much work.
+//   - If a spare worker becomes a user's worker, that counts as a start, too. It is as much work.
 //   - A slow start no longer counts for the total. It still counts for its own user.
 //   - A caller that stops waiting leaves the queue.
 type startQueue struct {
@@ -68,18 +68,19 @@ func (q *startQueue) wait(ctx context.Context, uid account) (done func(), err er
 		q.forget(uid)
 	}
 	q.mu.Unlock()
-	if i < 0 { // next has let the start begin meanwhile
+	if i < 0 { // dispatch has let the start begin meanwhile
 		q.track(uid)()
 	}
 	return nil, ctx.Err()
 }
 
-// track counts a start out of the total when the start becomes slow, and out of everything at done.
+// track follows a start. When the start becomes slow, it no longer counts for the total. At done it
+// no longer counts at all.
 func (q *startQueue) track(uid account) (done func()) {
-	placed := true // guarded by q.mu
+	counted := true // in q.running; guarded by q.mu
 	leave := func() {
-		if placed {
-			placed = false
+		if counted {
+			counted = false
 			q.running--
 		}
 	}

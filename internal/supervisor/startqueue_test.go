@@ -26,17 +26,17 @@ func (t *startQueue) waiting(uid account) int {
 	return 0
 }
 
-func TestTurnsGoRoundTheUsers(t *testing.T) {
+func TestWaitingUsersAreServedInTurn(t *testing.T) {
 	t.Parallel()
 	const own = 1000
 	q := newStartQueue(4, own)
 	q.slow = time.Hour
-	type turn struct {
+	type start struct {
 		uid  account
 		done func()
 	}
-	begins := make(chan turn, 100)
-	var running []turn
+	begins := make(chan start, 100)
+	var running []start
 	// Two starts of user 1 begin, and three wait. The daemon's own user gets the other two.
 	for _, uid := range []account{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
 		waiting := q.waiting(uid)
@@ -45,7 +45,7 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			begins <- turn{uid, done}
+			begins <- start{uid, done}
 		}()
 		if len(running) < 4 && waiting == 0 && !(uid == 1 && len(running) == 2) {
 			running = append(running, <-begins)
@@ -64,11 +64,11 @@ func TestTurnsGoRoundTheUsers(t *testing.T) {
 		order = append(order, begun.uid)
 	}
 	if want := []account{1, 2, 3, 1, 2, 1}; !slices.Equal(order, want) {
-		t.Errorf("the turns go to %v; want %v", order, want)
+		t.Errorf("the starts go to %v; want %v", order, want)
 	}
 }
 
-func TestAUserHasHalfOfTheTurns(t *testing.T) {
+func TestAUserHasHalfOfTheStarts(t *testing.T) {
 	t.Parallel()
 	q := newStartQueue(4, 1000)
 	q.slow = time.Hour
@@ -84,11 +84,11 @@ func TestAUserHasHalfOfTheTurns(t *testing.T) {
 	for q.waiting(1) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	done, err := q.wait(ctx, 2) // before a user who has waited longer
+	done, err := q.wait(ctx, 2) // although user 1 has waited longer
 	testkit.Must(t, err)
 	cancel() // the waiting caller leaves the queue
 	if err := <-waits; err != context.Canceled {
-		t.Errorf("who waits is told %v", err)
+		t.Errorf("the waiting caller gets %v", err)
 	}
 	for _, done := range append(dones, done) {
 		done()
@@ -100,11 +100,11 @@ func TestAUserHasHalfOfTheTurns(t *testing.T) {
 	}
 }
 
-func TestASlowStartLeavesItsPlaceToOthers(t *testing.T) {
+func TestASlowStartNoLongerCountsForTheTotal(t *testing.T) {
 	t.Parallel()
 	q := newStartQueue(2, 1000)
 	q.slow = time.Millisecond
-	for uid := range account(50) { // each of them never ends
+	for uid := range account(50) { // none of these starts ends
 		if _, err := q.wait(t.Context(), uid); err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +116,7 @@ func TestASlowStartLeavesItsPlaceToOthers(t *testing.T) {
 	}
 }
 
-// One user's workers never get ready. Another user's session starts before the first one's time
-// out.
+// One user's workers never get ready. Another user's session starts before these workers time out.
 func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -133,20 +132,19 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 		var callers []interface{ Close() error }
 		for range 3 * maxStarting {
 			callers = append(callers, d.dialFrom(slow))
-			d.until("the slow user's caller is there, and spares are ready for the next one", func() bool {
+			d.until("the caller is there, and spares are ready", func() bool {
 				d.mu.Lock()
 				defer d.mu.Unlock()
 				return d.perUID[slow] == len(callers) && len(d.others) == spares
 			})
 		}
-		// A slow machine gives starts up in the meantime. The other user does not wait.
-		givenUp := func() int {
-			return d.logs.FilterMessage(
-				"worker is not ready in time, and is killed").Len()
-		}
+		// On a slow machine some starts time out meanwhile. The other user does not wait.
+		const late = "worker is not ready in time, and is killed"
+		givenUp := func() int { return d.logs.FilterMessage(late).Len() }
 		d.until("another user's session starts beside those that hang", func() bool {
 			before := givenUp()
-			if got := d.askAs(quick, quick); !strings.Contains(got, fmt.Sprintf(" uid=%d ", quick)) {
+			got := d.askAs(quick, quick)
+			if !strings.Contains(got, fmt.Sprintf(" uid=%d ", quick)) {
 				t.Fatalf("the other user is told %q", got)
 			}
 			n := d.starting()
@@ -164,14 +162,14 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 		for _, c := range callers {
 			c.Close()
 		}
-		d.until("those who have hung up are forgotten", func() bool {
+		d.until("the closed callers are forgotten", func() bool {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			return d.sessions == 0
 		})
 		if n := givenUp() - before; n > starting {
-			t.Errorf("callers who have hung up are kept until %d starts are given "+
-				"up; %d were under way", n, starting)
+			t.Errorf("closed callers are kept until %d starts are given up; %d "+
+				"were under way", n, starting)
 		}
 	}
 }
@@ -188,21 +186,22 @@ func (d *daemon) starting() (n int) {
 	return n
 }
 
-// A caller waits for at most one start of each waiting user, however many callers these have.
-func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
+// A caller waits for at most one start of each waiting user. The number of that user's callers does
+// not matter.
+func TestACallerWaitsForOneStartOfEachOtherUser(t *testing.T) {
 	t.Parallel()
 	const others, newcomer = 8, 100
 	q := newStartQueue(2, 1000)
 	q.slow = time.Hour
-	type turn struct {
+	type start struct {
 		uid  account
 		done func()
 	}
-	begins := make(chan turn)
+	begins := make(chan start)
 	enter := func(uid account) {
 		if done, err := q.wait(t.Context(), uid); err == nil {
 			select {
-			case begins <- turn{uid, done}:
+			case begins <- start{uid, done}:
 			case <-t.Context().Done():
 			}
 		}
@@ -216,7 +215,7 @@ func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	var running []turn
+	var running []start
 	for uid := range account(2) {
 		go enter(uid)
 		running = append(running, <-begins)
@@ -234,7 +233,8 @@ func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 			break
 		}
 		if served[uid]++; served[uid] > 1 {
-			t.Fatalf("user %d has a second turn before the newcomer has one; %v", uid, served)
+			t.Fatalf("user %d has a second start before the newcomer has one; %v",
+				uid, served)
 		}
 		go enter(uid) // a served user comes back at once
 	}
@@ -242,7 +242,7 @@ func TestACallerWaitsForOneTurnOfEachOtherUser(t *testing.T) {
 
 // A caller that has sent something, or has shut down its sending side, is still there. A caller
 // that has closed is not.
-func TestWhoHasHungUp(t *testing.T) {
+func TestAClosedCallerHasHungUp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -250,9 +250,11 @@ func TestWhoHasHungUp(t *testing.T) {
 		left bool
 	}{
 		{"sends", func(fd int) { unix.Write(fd, []byte("x")) }, false},
-		{"shuts down its sending side", func(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }, false},
+		{"shuts down its sending side", func(fd int) { unix.Shutdown(fd, unix.SHUT_WR) },
+			false},
 		{"closes", func(fd int) { unix.Close(fd) }, true},
-		{"sends and closes", func(fd int) { unix.Write(fd, []byte("x")); unix.Close(fd) }, true},
+		{"sends and closes", func(fd int) { unix.Write(fd, []byte("x")); unix.Close(fd) },
+			true},
 	} {
 		for _, early := range []bool{false, true} {
 			fds, err := sockets.Pair(unix.SOCK_STREAM)

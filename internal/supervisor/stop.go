@@ -13,8 +13,9 @@ import (
 
 // The errors of Run.
 var (
-	ErrDrainTimeout = errors.New("sessions were still open when the drain timeout was over, and were ended")
-	ErrForced       = errors.New("sessions were still open, and were ended by force")
+	ErrDrainTimeout = errors.New("sessions were still open when the drain timeout was over, " +
+		"and were ended")
+	ErrForced = errors.New("sessions were still open, and were ended by force")
 )
 
 // forceTimeout limits the wait for killed workers when everything must end at once.
@@ -87,7 +88,7 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	go func() { defer close(gone); s.watching.Wait() }()
 
 	if kill {
-		// Before any worker can exit in good order, so that all callers get the same text.
+		// stopNow comes before retire, so that all callers get the same text.
 		s.eachWorker(s.stopNow)
 	}
 	s.eachWorker(s.retire) // retire kills a worker that does not exit
@@ -102,7 +103,8 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	select {
 	case <-gone:
 	case <-time.After(forceTimeout):
-		s.Log.Error("workers that were killed have not ended; they are left behind", zap.Int("workers", s.countWorkers()))
+		s.Log.Error("workers that were killed have not ended; they are left behind",
+			zap.Int("workers", s.countWorkers()))
 	}
 }
 

@@ -11,7 +11,7 @@
 //     protocol. It sends no line if the caller may have a part of another message. Then it ends the
 //     callers' connections. Other callers notice nothing.
 //   - If the daemon runs as root, a worker acts with the caller's user and groups. The worker
-//     starts as root, closes all ways by which its user could stop or trace it, and only then
+//     starts as root. It first closes all ways by which its user could stop or trace it. Then it
 //     becomes that user (see package confine).
 //   - A caller that is refused gets the reason, in one line of the protocol.
 //   - The policy of a session is the one that holds for its user when the session begins. The
@@ -241,6 +241,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 
 func (s *Supervisor) notify(state string) {
 	if err := notify(state); err != nil {
-		s.Log.Warn("the service manager cannot be told", zap.String("state", state), zap.Error(err))
+		s.Log.Warn("the service manager cannot be told", zap.String("state", state),
+			zap.Error(err))
 	}
 }

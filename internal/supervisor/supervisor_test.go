@@ -27,12 +27,14 @@ func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
 		t.Fatalf("workers %d and %d; want two processes", pa, pb)
 	}
 	if !strings.Contains(a.ask("who"), "session=true") {
-		t.Error("the worker is not the leader of a session of its own: a terminal's signals reach it")
+		t.Error("the worker is not the leader of a session of its own: a terminal's " +
+			"signals reach it")
 	}
 	a.say("bye")
 	a.cut()
 	f := d.logged("session ended", 1)
-	if f["uid"] != uint32(os.Getuid()) || f["pid"] != int32(os.Getpid()) || f["worker"] != int64(pa) {
+	if f["uid"] != uint32(os.Getuid()) || f["pid"] != int32(os.Getpid()) ||
+		f["worker"] != int64(pa) {
 		t.Errorf("the log says %v", f)
 	}
 	d.until("its worker is gone", func() bool { return unix.Kill(pa, 0) == unix.ESRCH })
@@ -48,17 +50,20 @@ func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	t.Setenv("TLSD_SECRET", "1")
 	t.Setenv("SSLKEYLOGFILE", "/tmp/keys")
 	t.Setenv("SSL_CERT_DIR", "/certs")
-	// A descriptor that the daemon was started with is close-on-exec, as all of Go's.
+	// cmd/tlsd makes the descriptors that the daemon has inherited close-on-exec.
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
-	if env := c.ask("environment"); strings.Contains(env, "TLSD_SECRET") || strings.Contains(env, "SSLKEYLOGFILE") || !strings.Contains(env, "SSL_CERT_DIR=/certs") {
+	if env := c.ask("environment"); strings.Contains(env, "TLSD_SECRET") ||
+		strings.Contains(env, "SSLKEYLOGFILE") ||
+		!strings.Contains(env, "SSL_CERT_DIR=/certs") {
 		t.Errorf("the worker's environment is %q", env)
 	}
 	if env := c.ask("environment"); !strings.Contains(env, "MALLOC_ARENA_MAX=1") {
 		t.Errorf("the worker has many heaps: its environment is %q", env)
 	}
 	files := strings.Fields(c.ask("files"))
-	sockets := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !strings.Contains(f, ":socket:") })
+	sockets := slices.DeleteFunc(slices.Clone(files),
+		func(f string) bool { return !strings.Contains(f, ":socket:") })
 	if len(sockets) != 2 { // the channel and the caller
 		t.Errorf("the worker has %d sockets, want 2: %q", len(sockets), files)
 	}
@@ -80,12 +85,14 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 		t.Errorf("lost: %v; want worker %d", f, pa)
 	}
 	f := d.logged("worker ended unexpectedly", 1)
-	if f["exit"] != "exit status 2" || f["sessions"] != int64(1) || !strings.Contains(f["stderr"].(string), "panic: crash") {
+	if f["exit"] != "exit status 2" || f["sessions"] != int64(1) ||
+		!strings.Contains(f["stderr"].(string), "panic: crash") {
 		t.Errorf("the log says %v", f)
 	}
 	testkit.Must(t, unix.Kill(b.pid(), unix.SIGKILL))
 	b.told("was killed (SIGKILL)")
-	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" || f["worker"] != int64(pb) {
+	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" ||
+		f["worker"] != int64(pb) {
 		t.Errorf("the log says %v", f)
 	}
 	d.dial().pid()
@@ -96,9 +103,13 @@ func TestDeadSpareIsReplaced(t *testing.T) {
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm = 2 })
 	for range 3 {
 		var pids []int
-		d.until("two spares are ready", func() bool { pids = d.poolPIDs(); return len(pids) == 2 })
+		d.until("two spares are ready",
+			func() bool { pids = d.poolPIDs(); return len(pids) == 2 })
 		testkit.Must(t, unix.Kill(pids[0], unix.SIGKILL))
-		d.until("another is there", func() bool { now := d.poolPIDs(); return len(now) == 2 && !slices.Contains(now, pids[0]) })
+		d.until("another is there", func() bool {
+			now := d.poolPIDs()
+			return len(now) == 2 && !slices.Contains(now, pids[0])
+		})
 	}
 	c := d.dial()
 	c.pid()
@@ -146,7 +157,8 @@ func TestSharedWorkersTakeTurns(t *testing.T) {
 	left := 0
 	for _, c := range callers {
 		if _, err := c.Write([]byte("who\n")); err == nil {
-			if line, err := c.in.ReadString('\n'); err == nil && strings.HasPrefix(line, "pid=") {
+			if line, err := c.in.ReadString('\n'); err == nil &&
+				strings.HasPrefix(line, "pid=") {
 				left++
 			}
 		}
@@ -156,10 +168,11 @@ func TestSharedWorkersTakeTurns(t *testing.T) {
 	}
 	for range 3 {
 		if pid := d.dial().pid(); count[pid] != 0 {
-			t.Errorf("a new session goes to worker %d, which has 3; the new worker has fewer", pid)
+			t.Errorf("a new session goes to worker %d, which has 3; the new worker "+
+				"has fewer", pid)
 		}
 	}
-	// A session's end leaves its worker.
+	// A shared worker outlives its session.
 	c := d.dial()
 	pid := c.pid()
 	c.say("bye")
@@ -196,7 +209,7 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 		t.Errorf("the third is told %s", line)
 	}
 	over.cut()
-	// Another user has sessions of his own.
+	// Another user has a limit of its own.
 	d.mu.Lock()
 	d.active++
 	d.mu.Unlock()
@@ -214,7 +227,9 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	const most = 3
-	d := startDaemon(t, workerPlay{}, func(c *Config) { c.MaxSessionsPerUID, c.Shared, c.Warm = most, true, 2 })
+	d := startDaemon(t, workerPlay{}, func(c *Config) {
+		c.MaxSessionsPerUID, c.Shared, c.Warm = most, true, 2
+	})
 	var open, refused atomic.Int32
 	var callers sync.WaitGroup
 	for i := range 2 * most {
@@ -262,7 +277,8 @@ func TestStopLetsSessionsFinish(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	d.stop()
-	d.until("the socket is removed", func() bool { _, err := os.Lstat(d.path); return errors.Is(err, fs.ErrNotExist) })
+	d.until("the socket is removed",
+		func() bool { _, err := os.Lstat(d.path); return errors.Is(err, fs.ErrNotExist) })
 	if _, err := net.Dial("unix", d.path); err == nil {
 		t.Error("a new caller is taken")
 	}
@@ -281,7 +297,8 @@ func TestStopLetsSessionsFinish(t *testing.T) {
 
 func TestDrainHasALimit(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { c.DrainTimeout = 50 * time.Millisecond })
+	d := startDaemon(t, workerPlay{},
+		func(c *Config) { c.DrainTimeout = 50 * time.Millisecond })
 	c := d.dial()
 	c.pid()
 	d.stop()
@@ -332,7 +349,7 @@ func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	}
 }
 
-func TestCallersInSomebodyElsesQueueAreLeftThere(t *testing.T) {
+func TestCallersStayInTheQueueOfSystemdsSocket(t *testing.T) {
 	t.Parallel()
 	path := testkit.Dir(t) + "/s"
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -378,7 +395,7 @@ func TestIdleExit(t *testing.T) {
 		t.Fatal("it left a session")
 	case <-time.After(4500 * time.Millisecond): // the time alone must do nothing
 	}
-	other := d.dial() // it has not stopped listening either
+	other := d.dial() // the daemon still listens
 	other.pid()
 	other.Close()
 	c.pid()
@@ -438,7 +455,8 @@ func TestFirstWorkerIsIntroduced(t *testing.T) {
 	play.Report.Backend, play.Report.Error = "stub", "tried everything"
 	d := startDaemon(t, play, func(c *Config) { c.Warm = 2 })
 	d.dial().pid()
-	if f := d.logged("no usable OpenSSL: every TLS call will fail with an error that says so", 1); f["tried"] != "tried everything" {
+	const stub = "no usable OpenSSL: every TLS call will fail with an error that says so"
+	if f := d.logged(stub, 1); f["tried"] != "tried everything" {
 		t.Errorf("the log says %v", f)
 	}
 	if n := d.logs.FilterFieldKey("tried").Len(); n != 1 {

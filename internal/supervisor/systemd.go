@@ -25,8 +25,10 @@ func Activated() (*Socket, error) {
 		return nil, fmt.Errorf("systemd passes %s sockets (LISTEN_FDS); tlsd serves one", n)
 	}
 	const first = 3 // SD_LISTEN_FDS_START
-	if listens, err := unix.GetsockoptInt(first, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
-		return nil, errors.New("descriptor 3, which systemd passes (LISTEN_FDS=1), is not a listening socket")
+	if listens, err := unix.GetsockoptInt(first, unix.SOL_SOCKET,
+		unix.SO_ACCEPTCONN); err != nil || listens == 0 {
+		return nil, errors.New("descriptor 3, which systemd passes (LISTEN_FDS=1), is " +
+			"not a listening socket")
 	}
 	f := os.NewFile(first, "socket of systemd")
 	defer f.Close() // FileListener has a copy
@@ -37,7 +39,8 @@ func Activated() (*Socket, error) {
 	ul, ok := l.(*net.UnixListener)
 	if !ok || l.Addr().Network() != "unix" {
 		l.Close()
-		return nil, fmt.Errorf("the socket of systemd is %s %s, not a Unix stream socket (ListenStream= with a path)", l.Addr().Network(), l.Addr())
+		return nil, fmt.Errorf("the socket of systemd is %s %s, not a Unix stream socket "+
+			"(ListenStream= with a path)", l.Addr().Network(), l.Addr())
 	}
 	ul.SetUnlinkOnClose(false)
 	return &Socket{UnixListener: ul, Path: l.Addr().String()}, nil

@@ -24,13 +24,15 @@ func TestServiceManagerIsTold(t *testing.T) {
 		defer l.Close()
 		l.SetDeadline(time.Now().Add(testkit.Patience))
 		t.Setenv("NOTIFY_SOCKET", name)
-		d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "OpenSSL 3.9"}}, nil)
+		d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl",
+			Version: "OpenSSL 3.9"}}, nil)
 		buf := make([]byte, 1000)
 		hears := func(want string) {
 			t.Helper()
 			n, err := l.Read(buf)
 			testkit.Must(t, err)
-			if got := string(buf[:n]); !regexp.MustCompile("^" + want + "$").MatchString(got) {
+			got := string(buf[:n])
+			if !regexp.MustCompile("^" + want + "$").MatchString(got) {
 				t.Errorf("%s: told %q; want %q", name, got, want)
 			}
 		}
@@ -42,7 +44,9 @@ func TestServiceManagerIsTold(t *testing.T) {
 		hears(`RELOADING=1\nMONOTONIC_USEC=\d+`)
 		hears("READY=1\nSTATUS=OpenSSL 3.9; sessions: 1")
 		d.stop()
-		hears(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for 1 sessions\nEXTEND_TIMEOUT_USEC=%d", (testkit.Patience + endTimeout + reapTimeout + forceTimeout).Microseconds()))
+		most := testkit.Patience + endTimeout + reapTimeout + forceTimeout
+		hears(fmt.Sprintf("STOPPING=1\nSTATUS=waiting for 1 sessions\n"+
+			"EXTEND_TIMEOUT_USEC=%d", most.Microseconds()))
 		c.say("bye")
 		testkit.Must(t, d.wait())
 	}
@@ -76,8 +80,8 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 			t.Fatal("the watchdog is not fed")
 		}
 	}
-	d.mu.Lock() // everything waits now
-	fed(bound)  // it may have had the lock just before
+	d.mu.Lock() // now everything waits
+	fed(bound)  // a sign of life may be on its way
 	if fed(3 * bound) {
 		t.Error("the watchdog is fed by a supervisor that stands still")
 	}
@@ -85,7 +89,8 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	if !fed(testkit.Patience) {
 		t.Error("the watchdog is not fed any more")
 	}
-	d.forking.since.Store(time.Now().Add(-2 * startTimeout).UnixNano()) // a fork that does not return
+	// a fork that does not return
+	d.forking.since.Store(time.Now().Add(-2 * startTimeout).UnixNano())
 	fed(bound)
 	if fed(3 * bound) {
 		t.Error("the watchdog is fed by a supervisor that can start no worker")
@@ -106,12 +111,15 @@ func TestWatchdogOfAnotherProcessIsNotOurs(t *testing.T) {
 		usec, pid string
 		want      time.Duration
 	}{
-		{"", "", 0}, {"2000000", "", time.Second}, {"2000000", strconv.Itoa(os.Getpid()), time.Second}, {"2000000", "1", 0}, {"-2", "", 0}, {"soon", "", 0},
+		{"", "", 0}, {"2000000", "", time.Second}, {"2000000", "1", 0},
+		{"2000000", strconv.Itoa(os.Getpid()), time.Second},
+		{"-2", "", 0}, {"soon", "", 0},
 	} {
 		t.Setenv("WATCHDOG_USEC", c.usec)
 		t.Setenv("WATCHDOG_PID", c.pid)
 		if got := heartbeat(); got != c.want {
-			t.Errorf("WATCHDOG_USEC=%q, WATCHDOG_PID=%q: %v; want %v", c.usec, c.pid, got, c.want)
+			t.Errorf("WATCHDOG_USEC=%q, WATCHDOG_PID=%q: %v; want %v", c.usec,
+				c.pid, got, c.want)
 		}
 	}
 }
@@ -124,9 +132,13 @@ func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 	defer l.Close()
 	t.Setenv("NOTIFY_SOCKET", name)
 	for _, warm := range []int{0, 1} {
-		d := startDaemon(t, workerPlay{ExitAtStart: true}, func(c *Config) { c.Warm = warm })
+		d := startDaemon(t, workerPlay{ExitAtStart: true},
+			func(c *Config) { c.Warm = warm })
 		d.until("a worker has failed", func() bool {
-			return d.logs.FilterMessage("worker ended unexpectedly").Len()+d.logs.FilterMessage("worker was told to exit, and did not exit in good order").Len() > 0
+			died := d.logs.FilterMessage("worker ended unexpectedly")
+			told := d.logs.FilterMessage(
+				"worker was told to exit, and did not exit in good order")
+			return died.Len()+told.Len() > 0
 		})
 		d.stop()
 		testkit.Must(t, d.wait())
@@ -134,7 +146,8 @@ func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 		buf := make([]byte, 1000)
 		n, err := l.Read(buf)
 		if got := string(buf[:n]); err != nil || !strings.HasPrefix(got, "STOPPING=1") {
-			t.Errorf("with %d spares: told first %q, %v; want that it stops", warm, got, err)
+			t.Errorf("with %d spares: told first %q, %v; want that it stops",
+				warm, got, err)
 		}
 	}
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm = 0 })
@@ -146,9 +159,10 @@ func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 	d.stop()
 }
 
-func TestWhatIsRequiredIsLookedAtBeforeAnybodyIsServed(t *testing.T) {
+func TestRequirementsAreCheckedBeforeACallerIsServed(t *testing.T) {
 	t.Parallel()
-	good := handoff.Ready{Backend: "openssl", Version: "1", Confinement: map[string]string{"a": "on", "b": "on"}}
+	good := handoff.Ready{Backend: "openssl", Version: "1",
+		Confinement: map[string]string{"a": "on", "b": "on"}}
 	stub, part := good, good
 	stub.Backend, stub.Version, stub.Error = "stub", "", "tried everything"
 	part.Confinement = map[string]string{"a": "on", "b": "no such thing"}
@@ -157,19 +171,25 @@ func TestWhatIsRequiredIsLookedAtBeforeAnybodyIsServed(t *testing.T) {
 		library, whole bool
 		want           string
 	}{
-		{good, true, true, ""}, {stub, false, false, ""}, {part, true, false, ""}, {stub, false, true, ""},
-		{stub, true, false, "no usable OpenSSL, which --require-openssl wants: tried everything"},
-		{part, false, true, "workers are confined in part only, and --confine=require wants all: without b (no such thing)"},
+		{good, true, true, ""}, {stub, false, false, ""}, {part, true, false, ""},
+		{stub, false, true, ""},
+		{stub, true, false,
+			"no usable OpenSSL, which --require-openssl wants: tried everything"},
+		{part, false, true,
+			"workers are confined in part only, and --confine=require wants all: " +
+				"without b (no such thing)"},
 	} {
 		for _, warm := range []int{0, 1} {
 			d := startDaemon(t, workerPlay{Report: c.report}, func(cfg *Config) {
-				cfg.Warm, cfg.RequireOpenSSL, cfg.RequireConfinement = warm, c.library, c.whole
+				cfg.Warm, cfg.RequireOpenSSL = warm, c.library
+				cfg.RequireConfinement = c.whole
 			})
 			if c.want == "" {
 				d.dial().pid()
 				continue
 			}
-			if err := d.wait(); !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), c.want) {
+			if err := d.wait(); !errors.Is(err, ErrUnfit) ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("Run returns %v; want %s", err, c.want)
 			}
 			if d.logs.FilterMessage("session started").Len() != 0 {

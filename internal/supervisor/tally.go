@@ -12,7 +12,7 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// This file counts for the metrics, from the daemon's start on. The rules:
+// This file counts events for the metrics, from the daemon's start on. The rules:
 //
 //   - A living worker has its counters in its page of vitals, which is read when a monitor asks.
 //     When the worker ends, the tally takes the counters over.
@@ -62,8 +62,7 @@ var (
 		byRules, byAdministrator}
 	deniedKeys = []string{
 		"connect", policy.KeySkipVerify, policy.KeyMinTLS, policy.KeyListen,
-		policy.KeyDestinations,
-		policy.KeyKeyFolders, policy.KeyCAFolders, otherKey,
+		policy.KeyDestinations, policy.KeyKeyFolders, policy.KeyCAFolders, otherKey,
 	}
 )
 
@@ -125,8 +124,8 @@ func plus(a, b uint64) uint64 {
 	return a + b
 }
 
-// fold adds the counters of a worker that is gone. The counters of open handles do not count: its
-// handles are gone.
+// fold adds the counters of a worker that is gone. It leaves out the counters of open handles,
+// because the worker's handles are gone, too.
 func (t *tally) fold(w *worker) {
 	last := w.claim()
 	for c := range vitals.Counter(len(last)) {

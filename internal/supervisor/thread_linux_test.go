@@ -25,7 +25,7 @@ func die(sig unix.Signal) {
 	unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
 }
 
-// slack is that of the calling thread.
+// slack is the timer slack of the calling thread, in ns.
 func slack() string {
 	n, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	if err != nil {

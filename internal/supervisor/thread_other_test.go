@@ -15,7 +15,7 @@ func threadAs(uint32, uint32) error { return errors.ErrUnsupported }
 // die sends the signal to the process.
 func die(sig unix.Signal) { _ = unix.Kill(os.Getpid(), sig) }
 
-// slack is that of the calling thread.
+// slack has no number: the system has no timer slack.
 func slack() string { return "not on this system" }
 
 // seize returns an error: only Linux is traced here.

@@ -19,8 +19,9 @@ import (
 )
 
 // This file shows sessions to the administrator (see package admin). The supervisor asks the worker
-// for what it does not know itself. A worker that is not asked reports nothing.
+// for the facts that only the worker knows. The rules:
 //
+//   - A worker reports nothing unless it is asked.
 //   - There is at most one question about a session at a time. Several administrators share its
 //     answer.
 //   - An administrator waits at most answerTime for all workers together. If a worker has not
@@ -42,7 +43,7 @@ const (
 	roomPause = time.Millisecond
 )
 
-// An query is a question about a session to its worker.
+// A query is a question about a session to its worker.
 type query struct {
 	done   chan struct{}
 	answer handoff.Described // set before done is closed
@@ -144,8 +145,8 @@ func (s *Supervisor) collect(wanted func(*session) bool) []view {
 			}
 			v := view{Session: admin.Session{
 				Number: sess.number, UID: sess.peer.UID, PID: sess.peer.PID,
-				Worker: w.pid,
-				Age:    time.Since(sess.start).Seconds(), Handles: []admin.Handle{},
+				Worker: w.pid, Age: time.Since(sess.start).Seconds(),
+				Handles: []admin.Handle{},
 			}}
 			if notes, err := w.page.Session(sess.slot); err == nil {
 				method, handle := notes.InFlight()
@@ -166,8 +167,8 @@ func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	return all
 }
 
-// sendQuery sends a question as soon as its worker's channel has room. If that fails, the question
-// is over for everyone who waits for the answer.
+// sendQuery sends a question as soon as its worker's channel has room. If the send fails, no
+// administrator waits any longer for the answer.
 func (s *Supervisor) sendQuery(ctx context.Context, v view) {
 	err := v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
 	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil {

@@ -26,14 +26,14 @@ import (
 // watchdog asks the kernel whether an idle worker is stopped. A stopped idle worker is ended within
 // twice the timeout. An idle worker whose runtime is stuck is ended within a few times the timeout.
 //
-// A worker that is not ready in time hangs, too. The watchdog counts its checks and not the time.
-// So a machine that was suspended, or a supervisor that was stopped, does not cost a session.
+// A worker that is not ready in time hangs, too. The watchdog counts its checks, and not the time.
+// So no session is lost if the machine was suspended, or the supervisor was stopped.
 const checksPerTimeout = 4
 
 // idlePingChecks is the number of checks between two pings of an idle worker.
 const idlePingChecks = 6 * checksPerTimeout
 
-// abortGrace is the time from SIGABRT, on which a worker writes a dump, to SIGKILL.
+// abortGrace is the time from SIGABRT to SIGKILL. On SIGABRT a worker writes a dump.
 const abortGrace = time.Second
 
 // awaitReady kills a worker that is not ready within startTimeout after it was engaged.
@@ -57,7 +57,8 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 	select {
 	case <-w.ready: // at the last check both channels may have been ready
 	default:
-		log.Error("worker is not ready in time, and is killed", zap.Duration("after", startTimeout))
+		log.Error("worker is not ready in time, and is killed",
+			zap.Duration("after", startTimeout))
 		s.mu.Lock()
 		w.deathCause = byStart
 		w.killReason = fmt.Sprintf("was killed because it was not ready within %v",
@@ -74,9 +75,10 @@ type watchState struct {
 	stays                  map[int]stay // the worker's threads in the library
 }
 
+// A stay is a thread's time in the library, as the watchdog has seen it.
 type stay struct {
-	entry uint32
-	seen  int // checks that have found the thread in the same call
+	sequence uint32 // see vitals.Stay
+	seen     int    // checks that have found the thread in the same stay
 }
 
 // runWatchdog checks all workers until life is done.
@@ -113,9 +115,7 @@ func (s *Supervisor) check(w *worker) {
 	switch {
 	case g.lastPing > lastPong:
 		if g.missedChecks++; g.missedChecks >= checksPerTimeout {
-			s.killHung(w,
-				fmt.Sprintf("was killed because it did not answer for %v",
-					s.Watchdog))
+			s.killHung(w, "did not answer")
 			return
 		}
 	case active || g.checksSincePing >= idlePingChecks ||
@@ -131,15 +131,15 @@ func (s *Supervisor) check(w *worker) {
 		}
 	}
 	for thread, in := range inside {
-		if g.stays[thread].entry != in.Turn {
-			g.stays[thread] = stay{entry: in.Turn}
+		last := g.stays[thread]
+		if last.sequence != in.Sequence {
+			g.stays[thread] = stay{sequence: in.Sequence}
 			continue
 		}
-		if g.stays[thread] = (stay{in.Turn, g.stays[thread].seen +
-			1}); g.stays[thread].seen >= checksPerTimeout {
-			s.killHung(w,
-				fmt.Sprintf("was killed because it did not come back from the library "+
-					"for %v", s.Watchdog))
+		last.seen++
+		g.stays[thread] = last
+		if last.seen >= checksPerTimeout {
+			s.killHung(w, "did not come back from the library")
 			return
 		}
 	}
@@ -176,7 +176,8 @@ func isRunning(pid int) bool {
 
 // killHung ends a worker that hangs. SIGABRT makes it write a dump. SIGKILL follows after
 // abortGrace.
-func (s *Supervisor) killHung(w *worker, why string) {
+func (s *Supervisor) killHung(w *worker, missed string) {
+	why := fmt.Sprintf("was killed because it %s for %v", missed, s.Watchdog)
 	s.mu.Lock()
 	w.deathCause, w.killReason = byWatchdog, why
 	s.mu.Unlock()

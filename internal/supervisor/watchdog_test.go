@@ -9,7 +9,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// shortBound is long enough for a worker that has to wait for the processor.
+// shortBound is long enough for a worker that waits for the processor.
 const shortBound = 5 * time.Second
 
 func TestHangingWorkerIsKilledAndItsCallerTold(t *testing.T) {
@@ -43,7 +43,7 @@ func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	d.until("a spare is there", func() bool { return len(d.poolPIDs()) == 1 })
 	spare := d.poolPIDs()[0]
 	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP)) // without a session it gets no pings
-	c := d.dial()                                   // which takes the spare one
+	c := d.dial()                                   // it gets the spare worker
 	c.told("was killed because it did not answer for 5s")
 	hard.pid()
 }

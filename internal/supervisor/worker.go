@@ -20,9 +20,9 @@ import (
 
 // A worker is a process that serves sessions. Its life:
 //
-//	start ─▶ waiting ──engage──▶ starting ──Ready──▶ ready ─┬─ it exits, or crashes ──────────▶ gone
-//	                                │                       └─ end: its channel is closed ────▶ gone
-//	                                └─ not ready within startTimeout: killed ─────────────────▶ gone
+//	start ─▶ waiting ──engage──▶ starting ──Ready──▶ ready ─┬─ it exits, or crashes ───▶ gone
+//	                                │                       └─ its channel is closed ──▶ gone
+//	                                └─ not ready within startTimeout: killed ──────────▶ gone
 //
 // A worker for the daemon's own user is engaged at once. A spare worker for another user runs as
 // root while it waits, and becomes that user when it is engaged.
@@ -84,8 +84,8 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	defer s.watching.Done()
 	log := s.Log.With(zap.Int("worker", w.pid))
 
-	noise := make(chan string, 1)
-	go func() { noise <- relay(stderr, log.Named("worker"), s.sharing(w)) }()
+	stderrHead := make(chan string, 1)
+	go func() { stderrHead <- relay(stderr, log.Named("worker"), s.sharing(w)) }()
 	stop := make(chan struct{})
 	var guarding sync.WaitGroup
 	guarding.Go(func() { s.awaitReady(w, stop, log) })
@@ -108,10 +108,9 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	if p, ok := stderr.(*os.File); ok {
 		p.SetReadDeadline(time.Now().Add(time.Second))
 	}
-	head := <-noise
+	head := <-stderrHead
 	stderr.Close()
-	// The callers are told first. So if an observer sees that the process is gone, the callers
-	// know the reason.
+	// The callers learn the reason before the process is gone for other programs.
 	last := s.tellCallers(w, w.end, head)
 	w.cause = last.cause
 	if w.end.stuck {
@@ -160,8 +159,7 @@ func (s *Supervisor) receiveMessages(w *worker) error {
 		switch {
 		case msg.Ready != nil:
 			if w.isReady() {
-				return protocolError{
-					errors.New("a second Ready")}
+				return protocolError{errors.New("a second Ready")}
 			}
 			w.report = msg.Ready.Clean()
 			if w.report.Path != "" && !w.otherUser {
@@ -194,7 +192,7 @@ func (s *Supervisor) receiveMessages(w *worker) error {
 // sendSession sends the worker a session and its connection.
 func (w *worker) sendSession(sess *session, conn *net.UnixConn) error {
 	return w.channel.Send(handoff.ToWorker{Session: &handoff.Session{
-		Number: sess.number, Place: sess.slot, UID: sess.peer.UID, PID: sess.peer.PID,
+		Number: sess.number, Slot: sess.slot, UID: sess.peer.UID, PID: sess.peer.PID,
 		Policy: &sess.policy,
 	}}, conn)
 }

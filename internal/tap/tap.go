@@ -1,5 +1,5 @@
-// Package tap is a relay for tests. It stands between a client and a server of TLS, passes on their
-// records one by one, and sees what is visible without keys.
+// Package tap is a relay for tests. It stands between a client and a server of TLS, and passes on
+// their records one by one. It has no keys, and sees only the visible parts of a record.
 //
 //	r := tap.Start(t, port)      // a connection to r.Port reaches port
 //	r.Hold(tap.FromServer)       // nothing more passes in this direction…
@@ -51,7 +51,7 @@ const serverHello = 2 // a type of message (section 4)
 // A Record is a record that has passed.
 type Record struct {
 	Type  byte
-	Len   int    // of what follows the header, with the overhead of encryption
+	Len   int    // bytes after the header, with the overhead of encryption
 	Hello []byte // a ServerHello that it begins with
 }
 
@@ -93,12 +93,12 @@ type Relay struct {
 	target string
 	work   sync.WaitGroup
 
-	mu      sync.Mutex // guards the rest
+	mu      sync.Mutex // guards all below
 	changed *sync.Cond
 	ended   bool
 	conns   []net.Conn
 	held    [2]bool
-	shaking bool // HoldAfterHandshake waits for the client
+	holding bool // HoldAfterHandshake waits for the client's handshake
 	spoil   [2]bool
 	records [2][]Record
 	failed  error
@@ -140,7 +140,7 @@ func (r *Relay) Hold(d Direction) { r.hold(d, true) }
 func (r *Relay) HoldAfterHandshake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.shaking = true
+	r.holding = true
 }
 
 // Release ends Hold.
@@ -224,9 +224,7 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 			r.await(d)
 		}
 		if _, werr := to.Write(record); err == nil && werr != nil {
-			// the reader is gone; its earlier data and its end still pass in the other
-			// direction
-			return
+			return // the other direction passes on the reader's last data and its end
 		}
 		switch {
 		case err == nil:
@@ -235,7 +233,7 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 			return
 		case errors.Is(err, syscall.ECONNRESET):
 			for _, c := range []*net.TCPConn{from, to} {
-				c.SetLinger(0) // likewise
+				c.SetLinger(0) // Close then sends a reset
 				c.Close()
 			}
 			return
@@ -283,8 +281,8 @@ func (r *Relay) see(d Direction, record []byte) []byte {
 		}
 	}
 	r.records[d] = append(r.records[d], seen)
-	if r.shaking && d == FromClient && seen.Type == ApplicationData {
-		r.shaking, r.held[FromServer] = false, true
+	if r.holding && d == FromClient && seen.Type == ApplicationData {
+		r.holding, r.held[FromServer] = false, true
 	}
 	if r.spoil[d] && record[0] == ApplicationData {
 		r.spoil[d] = false

@@ -43,7 +43,7 @@ func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...
 		}
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		s := tls.Server(nc, server)
-		s.Handshake() // an error comes again
+		s.Handshake() // the next call returns the same error
 		accepted <- s
 	}()
 	r = tap.Start(t, l.Addr().(*net.TCPAddr).Port)
@@ -103,7 +103,7 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	}
 	s.NetConn().SetReadDeadline(time.Now().Add(testkit.Patience))
 	if n := len(r.Records(tap.FromClient)); n != passed {
-		t.Errorf("%d records are said to have passed, %d have", n, passed)
+		t.Errorf("Records has %d records, and %d have passed", n, passed)
 	}
 	r.Release(tap.FromClient)
 	buf := make([]byte, 4)
@@ -112,10 +112,10 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	}
 	if !r.Await(tap.FromClient, testkit.Patience,
 		func(all []tap.Record) bool { return len(all) > passed }) {
-		t.Error("the record is not said to have passed")
+		t.Error("Await does not see the record")
 	}
 	if r.Await(tap.FromClient, time.Millisecond, func([]tap.Record) bool { return false }) {
-		t.Error("Await waits for what never comes, and says it came")
+		t.Error("Await is true for records that never come")
 	}
 }
 
@@ -146,7 +146,7 @@ func TestEndsPassAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestASessionThatGoesOnIsSeen(t *testing.T) {
+func TestAResumedSessionIsSeen(t *testing.T) {
 	t.Parallel()
 	client := &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	server := &tls.Config{}

@@ -5,11 +5,11 @@ import "testing"
 var kept []byte
 
 func TestWhatACallAllocatesIsSeen(t *testing.T) {
-	if got := PerCall(100, func() { kept = make([]byte, 10_000) }); got < 10_000 ||
-		got > 12_000 {
-		t.Errorf("%d bytes, where a call makes 10000", got)
+	got := PerCall(100, func() { kept = make([]byte, 10_000) })
+	if got < 10_000 || got > 12_000 {
+		t.Errorf("a call allocates %d bytes, want 10000", got)
 	}
 	if got := PerCall(100, func() { kept[0]++ }); got > 100 {
-		t.Errorf("%d bytes, where a call makes none", got)
+		t.Errorf("a call allocates %d bytes, want none", got)
 	}
 }

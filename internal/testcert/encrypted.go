@@ -18,8 +18,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// EncryptedKey writes the key as encrypted PKCS #8 ("BEGIN ENCRYPTED PRIVATE KEY", RFC 5958 with
-// PBES2 of RFC 8018), protected by password, and returns its file.
+// EncryptedKey writes the key, encrypted with a password, and returns its file. The form is PKCS #8
+// ("BEGIN ENCRYPTED PRIVATE KEY", RFC 5958 with PBES2 of RFC 8018).
 func (c *Cert) EncryptedKey(tb testing.TB, password string) string {
 	tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(c.Key)

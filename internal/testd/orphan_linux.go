@@ -2,5 +2,5 @@ package testd
 
 import "syscall"
 
-// dieWithParent has the kernel kill a process when the thread ends that has started it.
+// dieWithParent makes the kernel kill a process when the thread that has started it ends.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

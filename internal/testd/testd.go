@@ -97,7 +97,7 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	dir := testkit.Dir(tb)
 	if o.UID != 0 {
 		err := os.Chown(dir, int(o.UID), int(o.UID))
-		// chown(2): the root of a user namespace without more users
+		// This is the root of a user namespace without that user (chown(2)).
 		if errors.Is(err, unix.EINVAL) {
 			tb.Skipf("there is no user %d in this user namespace", o.UID)
 		}
@@ -163,7 +163,7 @@ func (d *Daemon) launch(tb testing.TB) {
 		close(exited)
 	}))
 	d.exited = exited
-	readySide.Close() // so that the daemon's end is the pipe's
+	readySide.Close() // the pipe ends with the daemon
 	d.PID = d.cmd.Process.Pid
 	d.await(tb, ready)
 }
@@ -240,9 +240,9 @@ func (d *Daemon) Stop(tb testing.TB) error {
 	return d.err
 }
 
-// Restart ends the daemon with a signal, or two, waits for it as Stop does, and starts it again on
-// the same socket. Flags, if there are any, replace the old ones. No other method may run at the
-// same time.
+// Restart ends the daemon with one or two signals, and waits for the end, as Stop does. Then it
+// starts the daemon again on the same socket. Flags, if there are any, replace the old flags. No
+// other method may run at the same time.
 func (d *Daemon) Restart(tb testing.TB, signals []syscall.Signal, flags ...string) error {
 	tb.Helper()
 	d.end(tb, signals...)
@@ -264,7 +264,7 @@ func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
 	case <-d.exited:
 	case <-time.After(stopTime):
 		tb.Errorf("tlsd (pid %d) did not end within %v after %v", d.PID, stopTime, signals)
-		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // the log gets to know what it was doing
+		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // writes a dump to the log
 		select {
 		case <-d.exited:
 		case <-time.After(10 * time.Second):
@@ -293,7 +293,7 @@ func (d *Daemon) Processes() []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
-		// fails for processes that have ended, and for hidden ones of other users
+		// Readlink fails for processes that have ended, and for hidden ones of other users.
 		exe, err := os.Readlink(link)
 		if err != nil || strings.TrimSuffix(exe, " (deleted)") != d.exe {
 			continue

@@ -54,7 +54,7 @@ type Options struct {
 // A Host is a running program. End it.
 type Host struct {
 	PID  int
-	Left chan struct{} // closed when it has ended
+	Left chan struct{} // closed when the host has ended
 
 	in     io.WriteCloser
 	err    error // how the host has ended; set before Left is closed

@@ -89,6 +89,9 @@ func Text(s string) string {
 	return strings.TrimSuffix(b.String(), "\n") + "\n"
 }
 
+// Quote quotes a text without backslashes, for a completion of bash, zsh or fish.
+func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
 // Argument escapes a word that is an argument of a macro.
 func Argument(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "…", "...", `"`, `\(dq`).Replace(s)

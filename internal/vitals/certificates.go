@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// The certificates that a worker's servers show lie in the page behind the counters, so that the
-// administrator can see when they expire. A place has 4 words of 64 bits: the end of the
-// certificate in Unix time, or 0 for an empty place, and its serial number.
+// The page has the certificates that a worker's servers show, behind the counters. So the
+// administrator can see when they expire. A slot has 4 words of 64 bits: the end of the certificate
+// in Unix time, or 0 for an empty slot, and its serial number.
 //
-// A worker can claim what it likes. So it has few places, and what it claims is bounded.
+// The worker is not trusted. So there are few slots, and their values are checked.
 
-// Certificates is how many places there are.
+// Certificates is the number of slots.
 const Certificates = 16
 
 const (
@@ -22,43 +22,44 @@ const (
 	lastEnd = 253402300799
 )
 
-// A Certificate is one that a server shows.
+// A Certificate is a certificate that a server shows.
 type Certificate struct {
 	Serial   string // hexadecimal, at most 48 digits, without zeros before it
 	NotAfter int64  // Unix time
 }
 
-// ShowCertificate puts a certificate in a place. It does nothing if the certificate's serial is
-// longer than allowed, or below zero, or its end is before 1970 or after 9999. No two goroutines
-// write to the same place.
-func (p *Page) ShowCertificate(place int, serial *big.Int, notAfter time.Time) {
+// ShowCertificate puts a certificate in a slot. It does nothing in these cases: the serial is too
+// long or negative, or the certificate ends before 1970 or after 9999. No two goroutines may write
+// to the same slot.
+func (p *Page) ShowCertificate(slot int, serial *big.Int, notAfter time.Time) {
 	var b [8 * serialWords]byte
 	end := notAfter.Unix()
 	if serial.Sign() < 0 || serial.BitLen() > 8*len(b) || end <= 0 || end > lastEnd {
 		return
 	}
-	p.HideCertificate(place)
+	p.HideCertificate(slot)
 	serial.FillBytes(b[:])
 	for i := range serialWords {
 		word := new(big.Int).SetBytes(b[8*i : 8*i+8]).Uint64()
-		p.certificate(place, 1+i).Store(word)
+		p.certificate(slot, 1+i).Store(word)
 	}
-	p.certificate(place, 0).Store(uint64(end))
+	p.certificate(slot, 0).Store(uint64(end))
 }
 
-// HideCertificate makes a place empty.
-func (p *Page) HideCertificate(place int) { p.certificate(place, 0).Store(0) }
+// HideCertificate makes a slot empty.
+func (p *Page) HideCertificate(slot int) { p.certificate(slot, 0).Store(0) }
 
-// ShownCertificates are those that the worker shows. One that is being replaced is left out.
+// ShownCertificates returns the certificates that the worker shows. It leaves out a slot that the
+// worker is writing.
 func (p *Page) ShownCertificates() (list []Certificate) {
-	for place := range Certificates {
-		end := p.certificate(place, 0).Load()
+	for slot := range Certificates {
+		end := p.certificate(slot, 0).Load()
 		serial := new(big.Int)
 		for i := range serialWords {
-			word := new(big.Int).SetUint64(p.certificate(place, 1+i).Load())
+			word := new(big.Int).SetUint64(p.certificate(slot, 1+i).Load())
 			serial.Lsh(serial, 64).Or(serial, word)
 		}
-		if end == 0 || end > lastEnd || p.certificate(place, 0).Load() != end {
+		if end == 0 || end > lastEnd || p.certificate(slot, 0).Load() != end {
 			continue
 		}
 		list = append(list, Certificate{serial.Text(16), int64(end)})

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestCertificatesHaveAPlaceEach(t *testing.T) {
+func TestCertificatesHaveASlotEach(t *testing.T) {
 	t.Parallel()
 	page, file, err := New(1)
 	if err != nil {
@@ -18,17 +18,17 @@ func TestCertificatesHaveAPlaceEach(t *testing.T) {
 	defer file.Close()
 	if countersAt+8*NumCounters > certificatesAt ||
 		certificatesAt+certificateBytes*Certificates > headerBytes {
-		t.Fatal("the places are not between the counters and the sessions")
+		t.Fatal("the slots are not between the counters and the sessions")
 	}
 	for c := range Counter(NumCounters) {
 		page.Count(c, -1)
 	}
 	longest := strings.Repeat("f", 48)
 	var want []Certificate
-	for place := range Certificates {
-		serial := new(big.Int).Lsh(big.NewInt(int64(place)), uint(8*place))
-		want = append(want, Certificate{serial.Text(16), int64(place) + 1})
-		page.ShowCertificate(place, serial, time.Unix(int64(place)+1, 0))
+	for slot := range Certificates {
+		serial := new(big.Int).Lsh(big.NewInt(int64(slot)), uint(8*slot))
+		want = append(want, Certificate{serial.Text(16), int64(slot) + 1})
+		page.ShowCertificate(slot, serial, time.Unix(int64(slot)+1, 0))
 	}
 	want[3].Serial = longest
 	page.ShowCertificate(3, hex(longest), time.Unix(4, 0))
@@ -49,7 +49,7 @@ func hex(digits string) *big.Int {
 	return n
 }
 
-// What is out of bounds is not shown. If a worker writes it all the same, it is not read.
+// ShowCertificate does not write impossible values. ShownCertificates does not return them.
 func TestCertificatesOutOfBoundsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	page, file, err := New(1)

@@ -17,15 +17,15 @@ import (
 // A Counter is a word of the page.
 type Counter int
 
-// The single counters. The counters of handshakes follow them: see Bucket and Shaken.
+// The single counters. The counters of handshakes follow them: see Bucket and Handshakes.
 const (
-	BytesIn     Counter = iota // from peers
-	BytesOut                   // to peers
-	Connections                // open handles
-	Contexts                   // open handles
-	ShakenFor                  // microseconds that handshakes have taken, all together
-	Reloaded                   // renewed files that a server has taken
-	NotReloaded                // renewed files that were not good
+	BytesIn       Counter = iota // from peers
+	BytesOut                     // to peers
+	Connections                  // open handles
+	Contexts                     // open handles
+	HandshakeTime                // microseconds that handshakes have taken, all together
+	Reloaded                     // renewed files that a server has taken
+	NotReloaded                  // renewed files that were not good
 	firstBucket
 )
 
@@ -61,8 +61,8 @@ func BucketOf(took time.Duration) Counter {
 	return Bucket(i)
 }
 
-// Shaken is the counter of handshakes of a role with the i-th outcome.
-func Shaken(server bool, i int) Counter {
+// Handshakes is the counter of handshakes of a role with the i-th outcome.
+func Handshakes(server bool, i int) Counter {
 	c := Bucket(len(Buckets)+1) + Counter(i)
 	if server {
 		c += Counter(len(Outcomes))
@@ -89,9 +89,9 @@ func (p *Page) Read(c Counter) uint64 { return p.counter(c).Load() }
 
 func (p *Page) counter(c Counter) *atomic.Uint64 { return p.long(countersAt + 8*int(c)) }
 
-// certificate is a word of a certificate's place.
-func (p *Page) certificate(place, word int) *atomic.Uint64 {
-	return p.long(certificatesAt + certificateBytes*place + 8*word)
+// certificate is a word of a certificate's slot.
+func (p *Page) certificate(slot, word int) *atomic.Uint64 {
+	return p.long(certificatesAt + certificateBytes*slot + 8*word)
 }
 
 func (p *Page) long(at int) *atomic.Uint64 {
@@ -116,7 +116,7 @@ func Plausible(c Counter, value uint64, life time.Duration) uint64 {
 			return 0
 		}
 		return min(value, maxHandles)
-	case ShakenFor: // each may take as long as the worker lives
+	case HandshakeTime: // each may take as long as the worker lives
 		return min(value, seconds*1e6*1000)
 	}
 	return min(value, seconds*maxHandshakes)

@@ -14,23 +14,24 @@ func TestCountersHaveAWordEach(t *testing.T) {
 	}
 	defer page.Close()
 	defer file.Close()
-	all := []Counter{BytesIn, BytesOut, Connections, Contexts, ShakenFor, Reloaded, NotReloaded}
+	all := []Counter{BytesIn, BytesOut, Connections, Contexts, HandshakeTime, Reloaded,
+		NotReloaded}
 	for i := range len(Buckets) + 1 {
 		all = append(all, Bucket(i))
 	}
 	for i := range Outcomes {
-		all = append(all, Shaken(false, i), Shaken(true, i))
+		all = append(all, Handshakes(false, i), Handshakes(true, i))
 	}
 	if len(all) != NumCounters || countersAt+8*NumCounters > certificatesAt {
 		t.Fatalf("%d counters, %d known, for which there are %d bytes", len(all),
 			NumCounters, certificatesAt-countersAt)
 	}
 	page.Enter(Threads-1, "tls.Read", 0)
-	place, err := page.Session(0)
+	notes, err := page.Session(0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	place.Calling("tls.Write", 7)
+	notes.Calling("tls.Write", 7)
 	for i, c := range all {
 		page.Count(c, int64(i)+1)
 	}
@@ -42,7 +43,7 @@ func TestCountersHaveAWordEach(t *testing.T) {
 	if in := page.Inside(); len(in) != 1 || in[Threads-1].Method != "tls.Read" {
 		t.Errorf("the threads are %v", in)
 	}
-	if method, h := place.InFlight(); method != "tls.Write" || h != 7 {
+	if method, h := notes.InFlight(); method != "tls.Write" || h != 7 {
 		t.Errorf("the session is at %s %d", method, h)
 	}
 	page.Count(Contexts, -1)
@@ -76,7 +77,7 @@ func TestOutcomesThatNobodyKnowsAreOthers(t *testing.T) {
 }
 
 // A worker may claim anything.
-func TestWhatAWorkerClaimsIsBounded(t *testing.T) {
+func TestAWorkersCountersAreLimited(t *testing.T) {
 	t.Parallel()
 	for c := range Counter(NumCounters) {
 		if got := Plausible(c, 7, 0); got != 7 {
@@ -89,7 +90,7 @@ func TestWhatAWorkerClaimsIsBounded(t *testing.T) {
 			}
 		}
 	}
-	// one less than none
+	// -1 handles
 	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 {
 		t.Errorf("fewer handles than none: %d", got)
 	}

@@ -2,7 +2,7 @@ package vitals
 
 import "testing"
 
-// FuzzPage: whatever a worker writes into its page, the only texts that come out are names of
+// FuzzPage: a worker may write anything into its page. The only texts that come out are names of
 // methods.
 func FuzzPage(f *testing.F) {
 	f.Add([]byte{}, 0)
@@ -19,14 +19,14 @@ func FuzzPage(f *testing.F) {
 		copy(page.mem, data)
 		copy(page.mem[headerBytes:], data)
 		for thread, stay := range page.Inside() {
-			if thread < 0 || thread >= Threads || stay.Turn%2 == 0 ||
+			if thread < 0 || thread >= Threads || stay.Sequence%2 == 0 ||
 				stay.Method != "" && !Known(stay.Method) {
 				t.Fatalf("thread %d: %+v", thread, stay)
 			}
 		}
 		s, err := page.Session(n)
 		if (err == nil) != (n == 0 || n == 1) {
-			t.Fatalf("place %d: %v", n, err)
+			t.Fatalf("slot %d: %v", n, err)
 		}
 		if err != nil {
 			return

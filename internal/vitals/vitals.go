@@ -1,28 +1,28 @@
-// Package vitals is a page of memory in which a worker notes what it does. If the worker dies, the
-// supervisor reads there what the worker did. The supervisor also sees there that a call into the
-// library does not return.
+// Package vitals has the page of vitals: memory in which a worker notes what it is doing. If the
+// worker dies, the supervisor reads the notes. The notes also show that a call into the library
+// does not return.
 //
 // The page is a memfd of fixed size. The supervisor makes it, shares it with one worker, and seals
 // it, so that the worker cannot shrink it. A system without memfd has an unlinked temporary file
 // instead, without a seal. The layout of the page, in 32-bit words of the machine's byte order,
 // each written atomically:
 //
-//	byte 0     threads  256 × 2 words: turn, work
+//	byte 0     threads  256 × 2 words: sequence, work
 //	byte 2048  counters, of 2 words each: see Counter
 //	byte 2560  certificates 16 × 8 words: see Certificate
-//	byte 4096  sessions N × 4 words: writing, calling, handle, (unused)
+//	byte 4096  sessions, a slot of 4 words each: writing, calling, handle, (unused)
 //
 // The words:
 //
-//   - turn counts up when a thread enters the library and when it leaves. Odd means inside. work
-//     says for which method, and is valid while turn is odd.
+//   - sequence counts up when a thread enters the library, and when it leaves. Odd means inside.
+//     work is the number of the method that the thread works for, while sequence is odd.
 //   - writing is the number of answers that are being written to the caller. It stays above 0 if an
 //     answer could not be written in whole.
-//   - calling is the method of a call in flight, as an index into the list of methods plus 1, and 0
-//     if there is no call. handle is the handle of that call, or 0.
+//   - calling is the number of the method of a call in flight, or 0 if there is no call. handle is
+//     the handle of that call, or 0. The number of a method is its index in the list, plus 1.
 //
-// The worker writes the page, and the worker is not trusted. So numbers out of range count as
-// nothing, and no text comes out of the page.
+// The worker writes the page, and the worker is not trusted. So the supervisor ignores numbers out
+// of range, and reads no text from the page.
 package vitals
 
 import (
@@ -68,8 +68,7 @@ func name(n uint32) string {
 // Known says whether the page has a number for the method.
 func Known(method string) bool { return number(method) != 0 }
 
-// Page is one side's view of the page. Its methods but Close are safe for
-// concurrent use.
+// Page is one side's view of the page. All methods except Close are safe for concurrent use.
 type Page struct{ mem []byte }
 
 // New makes a page for a worker of n sessions, and the file that becomes descriptor [FD] of the
@@ -137,34 +136,34 @@ func (p *Page) Leave(thread int) {
 
 // A Stay is a thread's time in the library.
 type Stay struct {
-	Turn   uint32 // stays the same during one stay
-	Method string // the method that the stay is for, or ""
+	Sequence uint32 // stays the same during one stay
+	Method   string // the method that the stay is for, or ""
 }
 
 // Inside returns the threads that are in the library.
 func (p *Page) Inside() map[int]Stay {
 	in := map[int]Stay{}
 	for i := range Threads {
-		if turn := p.word(8 * i).Load(); turn%2 == 1 {
-			in[i] = Stay{turn, name(p.word(8*i + 4).Load())}
+		if sequence := p.word(8 * i).Load(); sequence%2 == 1 {
+			in[i] = Stay{sequence, name(p.word(8*i + 4).Load())}
 		}
 	}
 	return in
 }
 
-// A Session is the part of the page for one session.
+// A Session is the slot of one session in the page.
 type Session struct{ writing, calling, handle *atomic.Uint32 }
 
-// Session returns the n-th part. It fails if n is out of range.
+// Session returns the n-th slot. It fails if n is out of range.
 func (p *Page) Session(n int) (*Session, error) {
 	at := headerBytes + n*sessionBytes
 	if n < 0 || at+sessionBytes > len(p.mem) {
-		return nil, fmt.Errorf("the page of vitals has no place %d for a session", n)
+		return nil, fmt.Errorf("the page of vitals has no slot %d for a session", n)
 	}
 	return &Session{p.word(at), p.word(at + 4), p.word(at + 8)}, nil
 }
 
-// Clear makes the part ready for another session.
+// Clear makes the slot ready for another session.
 func (s *Session) Clear() {
 	s.writing.Store(0)
 	s.calling.Store(0)

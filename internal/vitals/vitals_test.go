@@ -44,7 +44,7 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 		t.Errorf("inside: %v; want nobody", in)
 	}
 	work.Enter(3, "tls.Read", 0)
-	if again := sup.Inside()[3]; again.Turn == first[3].Turn {
+	if again := sup.Inside()[3]; again.Sequence == first[3].Sequence {
 		t.Error("a second stay looks like the first one")
 	}
 
@@ -80,7 +80,7 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 	}
 	for _, n := range []int{-1, 2, 1 << 40} {
 		if _, err := sup.Session(n); err == nil {
-			t.Errorf("there is a place %d", n)
+			t.Errorf("there is a slot %d", n)
 		}
 	}
 }
@@ -105,7 +105,7 @@ func TestNonsenseInThePageIsNothing(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoPageIsRefused(t *testing.T) {
+func TestAFileThatIsNoPageIsRefused(t *testing.T) {
 	t.Parallel()
 	empty, err := memory(0)
 	if err != nil {

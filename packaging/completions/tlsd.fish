@@ -2,18 +2,18 @@
 # begin generated: make pages
 complete -c tlsd -l socket -d 'path of the socket' -r
 complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
-complete -c tlsd -l allow-uid -d 'users that may connect besides tlsds own; names or numbers; may be repeated' -x
-complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md says how they count' -x
+complete -c tlsd -l allow-uid -d 'users that may connect besides tlsd'\''s own; names or numbers; may be repeated' -x
+complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md has the details' -x
 complete -c tlsd -l policy -d 'what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP' -r
-complete -c tlsd -l admin-socket -d 'socket by which tlsshim shows and ends sessions, for root and tlsds own user; none: no socket' -r
+complete -c tlsd -l admin-socket -d 'socket by which tlsshim shows and ends sessions, for root and tlsd'\''s own user; none: no socket' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
-complete -c tlsd -l spare -d 'processes kept ready: for tlsds own user, with --isolation=session, and for other users' -x
+complete -c tlsd -l spare -d 'processes kept ready, for tlsd'\''s own user (with --isolation=session) and for other users' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
 complete -c tlsd -l confine -d 'auto: confine workers as far as the kernel can; require: fully, or do not start; off: not at all' -x -a 'auto require off'
 complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
-complete -c tlsd -l readable -d 'files and folders that workers may read, besides the systems; needs --confine; may be repeated' -r
-complete -c tlsd -l failed-handshakes -d 'raise: a clients failed handshake fails the Accept; skip: Accept goes on, and the log has the failure' -x -a 'raise skip'
+complete -c tlsd -l readable -d 'files and folders that workers may read, besides the system'\''s; needs --confine; may be repeated' -r
+complete -c tlsd -l failed-handshakes -d 'raise: a client'\''s failed handshake fails the Accept; skip: Accept goes on, and the log has the failure' -x -a 'raise skip'
 complete -c tlsd -l reload-certificates -d 'auto: later handshakes of servers use certificates that were renewed on disk' -x -a 'off auto'
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name and all addresses together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
@@ -23,9 +23,9 @@ complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
 complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after Close has been answered' -x
 complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; then its session ends' -x
-complete -c tlsd -l session-idle-timeout -d 'for a session that has no call in flight and whose caller sends nothing; then it ends; 0: never' -x
+complete -c tlsd -l session-idle-timeout -d 'for a session without calls in flight to get a message; then it ends; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
-complete -c tlsd -l watchdog -d 'for a worker with sessions to answer, and for one call into OpenSSL; then tlsd kills it; 0: never' -x
+complete -c tlsd -l watchdog -d 'for a worker that has sessions to answer tlsd, and for one call into OpenSSL; then tlsd kills it; 0: never' -x
 complete -c tlsd -l idle-exit -d 'exit after this time without a session' -x
 complete -c tlsd -l max-sessions -d 'sessions at the same time' -x
 complete -c tlsd -l max-sessions-per-uid -d 'sessions of one user at the same time' -x
@@ -34,15 +34,15 @@ complete -c tlsd -l max-calls -d 'calls of one session in flight' -x
 complete -c tlsd -l max-pending -d 'clients per server context that wait for an Accept' -x
 complete -c tlsd -l max-message -d 'one message' -x
 complete -c tlsd -l max-nesting -d 'levels of arrays and objects in a message' -x
-complete -c tlsd -l max-buffered -d 'data that one sessions waiting calls keep in memory' -x
-complete -c tlsd -l max-memory -d 'memory that one worker may use beyond what it has at its start' -x
+complete -c tlsd -l max-buffered -d 'data that one session'\''s waiting calls keep in memory' -x
+complete -c tlsd -l max-memory -d 'memory that one worker may use in addition to its memory at the start' -x
 complete -c tlsd -l log-level -d 'log entries of this level and above: debug, info, warn, error' -x -a 'debug info warn error'
-complete -c tlsd -l log-format -d 'form of the log; journal: systemds, with priorities and fields' -x -a 'auto console json journal'
+complete -c tlsd -l log-format -d 'form of the log; journal: systemd'\''s, with priorities and fields' -x -a 'auto console json journal'
 complete -c tlsd -l audit-log -d 'append audit lines to this file, not to the log; opened again on SIGHUP' -r
-complete -c tlsd -l key-log -d 'append the secrets of all connections to this file, to decrypt captured traffic with; for finding faults only' -r
+complete -c tlsd -l key-log -d 'append the secrets of all connections to this file, so that captured traffic can be decrypted; for debugging only' -r
 complete -c tlsd -l ready-fd -d 'a descriptor to write a newline to when tlsd listens; then tlsd closes it' -x
 complete -c tlsd -l config -d 'the configuration file: TOML with the names of these flags as keys; none: read no file' -r
-complete -c tlsd -l check -d 'examine everything that a start needs, print each users policy, and exit' -f
+complete -c tlsd -l check -d 'examine everything that a start needs, print each user'\''s policy, and exit' -f
 complete -c tlsd -l print-config -d 'print each setting and its source, and exit' -f
 complete -c tlsd -l version -d 'print the version and exit' -f
 complete -c tlsd -l help -d 'print this text and exit' -f

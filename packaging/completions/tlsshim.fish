@@ -6,11 +6,11 @@ complete -c tlsshim -n __fish_use_subcommand -f -a status -d 'say whether a tlsd
 complete -c tlsshim -n __fish_use_subcommand -f -a doctor -d 'examine everything that calls depend on'
 complete -c tlsshim -n __fish_use_subcommand -f -a sessions -d 'list the sessions'
 complete -c tlsshim -n __fish_use_subcommand -f -a session -d 'show a session and its handles'
-complete -c tlsshim -n __fish_use_subcommand -f -a end -d 'end a session, whose script is told the reason'
-complete -c tlsshim -n __fish_use_subcommand -f -a log-level -d 'print or change tlsd\'s log level'
+complete -c tlsshim -n __fish_use_subcommand -f -a end -d 'end a session, and tell its script why'
+complete -c tlsshim -n __fish_use_subcommand -f -a log-level -d 'print or change tlsd'\''s log level'
 complete -c tlsshim -n __fish_use_subcommand -f -a drain -d 'stop tlsd when its sessions have ended'
 complete -c tlsshim -n __fish_use_subcommand -f -a health -d 'say whether tlsd is healthy'
-complete -c tlsshim -n __fish_use_subcommand -f -a metrics -d 'print tlsd\'s metrics, as Prometheus reads them'
+complete -c tlsshim -n __fish_use_subcommand -f -a metrics -d 'print tlsd'\''s metrics in Prometheus'\'' format'
 complete -c tlsshim -n __fish_use_subcommand -f -a exporter -d 'serve the metrics to Prometheus by HTTP'
 complete -c tlsshim -l socket
 complete -c tlsshim -l admin-socket

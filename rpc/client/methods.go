@@ -104,8 +104,7 @@ func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) e
 // handle 0 for each NewClient. A call that reaches its timeout fails with kind "timeout". bound is
 // rounded up to milliseconds; the maximum is 2147483647 ms. 0 brings tlsd's own timeouts back.
 func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) error {
-	ms := (bound + time.Millisecond - 1) / time.Millisecond
-	return c.Call(ctx, "tls.SetTimeout", []any{h, int64(ms)}, nil)
+	return c.Call(ctx, "tls.SetTimeout", []any{h, wire.Milliseconds(bound)}, nil)
 }
 
 // Wait waits for a handle on which a Read or an Accept would not wait, and returns the handle. It
@@ -113,11 +112,7 @@ func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) 
 // take part if their option watch is "1". A Conn does not take part, because its data goes over a
 // data channel.
 func (c *Client) Wait(ctx context.Context, bound time.Duration) (Handle, error) {
-	ms := int64(-1)
-	if bound >= 0 {
-		ms = int64((bound + time.Millisecond - 1) / time.Millisecond)
-	}
-	return call[Handle](ctx, c, "tls.Wait", ms)
+	return call[Handle](ctx, c, "tls.Wait", wire.Milliseconds(bound))
 }
 
 // NewServerContext loads a certificate chain and its private key from PEM files. Relative paths

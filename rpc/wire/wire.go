@@ -4,6 +4,7 @@ package wire
 
 import (
 	"encoding/json"
+	"time"
 
 	"tlsd/internal/kind"
 )
@@ -163,4 +164,13 @@ type Trust struct {
 
 	// places without certificates, each with the reason
 	Empty []string `json:"empty,omitempty"`
+}
+
+// Milliseconds is a timeout as messages have it. It is rounded up, so that a short timeout does not
+// become 0. It is -1 for a negative timeout, which means no limit.
+func Milliseconds(timeout time.Duration) int64 {
+	if timeout < 0 {
+		return -1
+	}
+	return int64((timeout + time.Millisecond - 1) / time.Millisecond)
 }

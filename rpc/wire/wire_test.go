@@ -3,6 +3,7 @@ package wire_test
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"tlsd/internal/kind"
 	"tlsd/rpc/wire"
@@ -53,6 +54,18 @@ func TestMessagesKeepTheIDAsItWasWritten(t *testing.T) {
 		out, err := json.Marshal(r)
 		if err != nil || string(out) != in {
 			t.Errorf("got %s, %v; want %s", out, err, in)
+		}
+	}
+}
+
+func TestATimeoutIsRoundedUpToMilliseconds(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[time.Duration]int64{
+		0: 0, 1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, time.Second: 1000,
+		-1: -1, -time.Hour: -1,
+	} {
+		if got := wire.Milliseconds(timeout); got != want {
+			t.Errorf("%v is %d ms, want %d", timeout, got, want)
 		}
 	}
 }

@@ -45,8 +45,9 @@ static bool only_roots(const char *path, const struct stat *st, char *why, size_
 		text_add(why, cap, "%s belongs to user %u, who could change it; give it to root "
 			 "(chown)", path, (unsigned)st->st_uid);
 	else if ((st->st_mode & 022) && !sticky)
-		text_add(why, cap, "%s has the mode %04o, so that others than root can change it; "
-			 "take that from them (chmod go-w)", path, (unsigned)st->st_mode & 07777);
+		text_add(why, cap, "%s has the mode %04o, so that users besides root can change "
+			 "it; take this right away (chmod go-w)", path,
+			 (unsigned)st->st_mode & 07777);
 	else
 		return true;
 	return false;

@@ -28,7 +28,7 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 		"nobody answers there": {"socket = /nonexistent/s", []string{"status"}, 3,
 			[]string{"/nonexistent/s: there is no such file"}},
 		"doctor, nobody there": {"socket = /nonexistent/s", []string{"doctor"}, 1,
-			[]string{"socket=/nonexistent/s, autostart=(not said)",
+			[]string{"socket=/nonexistent/s, autostart=(not set)",
 				"warn  autostart     the system's tlsd is down, and the plugin " +
 					"starts no private one, because " +
 					"/etc/tlsd/client.conf names"}},
