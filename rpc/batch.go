@@ -37,7 +37,8 @@ func (st *stream) queueBatch(line []byte) {
 		st.refuse(invalid("a batch has at least one call"), nil)
 		return
 	case len(elements) > wire.MaxBatch:
-		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch), nil)
+		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch),
+			nil)
 		return
 	}
 	b := &batch{missing: 1} // one more, until all calls are counted

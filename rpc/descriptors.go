@@ -71,7 +71,8 @@ func (d *descriptors) add(oob []byte, truncated bool) {
 				unix.Close(fd)
 				continue
 			}
-			d.waiting, d.arrived = append(d.waiting, descriptor{fd, d.received}), time.Now()
+			d.waiting = append(d.waiting, descriptor{fd, d.received})
+			d.arrived = time.Now()
 		}
 	}
 }
@@ -113,7 +114,9 @@ func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
 // stream sockets.
 func (d *descriptors) channel() (*net.UnixConn, error) {
 	if len(d.waiting) == 0 {
-		return nil, overLimit("no descriptor has arrived with the call: send one with its first byte (SCM_RIGHTS), or this process had no room for it (RLIMIT_NOFILE)")
+		return nil, overLimit("no descriptor has arrived with the call: send one with " +
+			"its first byte (SCM_RIGHTS), or this process had no room for it " +
+			"(RLIMIT_NOFILE)")
 	}
 	f := os.NewFile(uintptr(d.next()), "data channel")
 	defer f.Close() // the connection has a duplicate
@@ -124,11 +127,14 @@ func (d *descriptors) channel() (*net.UnixConn, error) {
 		why = err.Error()
 	}
 	if why != "" {
-		return nil, &session.Error{Kind: kind.Params, Why: "channel: the descriptor " + why + "; it must be one end of a connected pair of Unix stream sockets"}
+		why = "channel: the descriptor " + why +
+			"; it must be one end of a connected pair of Unix stream sockets"
+		return nil, &session.Error{Kind: kind.Params, Why: why}
 	}
 	conn, err := net.FileConn(f)
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-		return nil, overLimit("channel: this process has no room for the descriptor (RLIMIT_NOFILE): %v", err)
+		return nil, overLimit("channel: this process has no room for the descriptor "+
+			"(RLIMIT_NOFILE): %v", err)
 	}
 	if err != nil {
 		return nil, err

@@ -18,5 +18,4 @@
 //   - One function (wireError) makes a wire error of a Go error.
 //   - A caller that does not read its answers blocks only itself, and for at most
 //     Config.AnswerTimeout.
-//     Config.AnswerTimeout.
 package rpc

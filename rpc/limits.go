@@ -111,8 +111,9 @@ func (s *server) fits(n int) bool { return s.buffered.Load()+int64(n) <= int64(s
 func (s *server) reserveBuffer(c *call, n int) error {
 	more := n - c.buffered
 	if more > 0 && !s.fits(more) {
-		return overLimit("the calls in flight of this session keep %d bytes, and %d more would "+
-			"exceed the limit of %d (--max-buffered); wait for answers, or send less at once",
+		return overLimit("the calls in flight of this session keep %d bytes, and %d more "+
+			"would exceed the limit of %d (--max-buffered); wait for answers, or send "+
+			"less at once",
 			s.buffered.Load(), more, s.Limits.Buffered)
 	}
 	s.buffered.Add(int64(more))
@@ -147,8 +148,9 @@ func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	}
 	if held := s.buffered.Add(int64(more)); held > int64(s.Limits.Buffered) {
 		s.buffered.Add(-int64(more))
-		err := overLimit("tlsd keeps the answers of a batch until the last one, and %d bytes more "+
-			"would exceed the limit of %d (--max-buffered); send smaller batches",
+		err := overLimit("tlsd keeps the answers of a batch until the last one, and %d "+
+			"bytes more would exceed the limit of %d (--max-buffered); send smaller "+
+			"batches",
 			more, s.Limits.Buffered)
 		s.sess.Fail(err)
 		return append([]byte(`"error":`), encode(wireError(err))...)

@@ -68,7 +68,8 @@ func UsableRuntimeDir(dir string) error {
 		return fmt.Errorf("it belongs to user %d, not to you (user %d)", uid, os.Geteuid())
 	}
 	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("its mode is %04o: other users can write to it", info.Mode().Perm())
+		return fmt.Errorf("its mode is %04o: other users can write to it",
+			info.Mode().Perm())
 	}
 	return nil
 }
