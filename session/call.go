@@ -58,7 +58,8 @@ type Call struct {
 // newCall registers a call. s.mu must be held.
 func (s *Session) newCall(op string, h Handle, run func(context.Context) (any, error)) *Call {
 	s.seq++
-	c := &Call{s: s, op: op, handle: h, seq: s.seq, run: run, waits: true, done: make(chan struct{})}
+	c := &Call{s: s, op: op, handle: h, seq: s.seq, run: run, waits: true,
+		done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
 	s.calls[c] = struct{}{}
 	s.running.Add(1)
@@ -287,7 +288,8 @@ func (s *Session) earlier(c *Call, h Handle) []*Call {
 	var list []*Call
 	pumped := h != 0 && s.conns[h] != nil && s.conns[h].pumps != nil
 	for o := range s.calls {
-		if o.seq < c.seq && (h == 0 || o.concerns(h)) && !(pumped && (o.op == opFlush || o.op == opShutdown)) {
+		if o.seq < c.seq && (h == 0 || o.concerns(h)) &&
+			!(pumped && (o.op == opFlush || o.op == opShutdown)) {
 			list = append(list, o)
 		}
 	}

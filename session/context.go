@@ -53,7 +53,8 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	}
 	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{},
 		listenersChanged: make(chan struct{}),
-		options:          serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
+		options: serverOptions{skip: s.SkipFailedHandshakes,
+			reload: s.ReloadCertificates}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
 		if err := c.load(ctx, certFile, keyFile); err != nil {
 			c.abandon()
@@ -211,7 +212,8 @@ func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	defer c.engineMu.RUnlock()
 	if c.engine == nil {
 		nc.Close()
-		return nil, fail(kind.Handle, "the server context that accepted the connection is closed")
+		return nil, fail(kind.Handle,
+			"the server context that accepted the connection is closed")
 	}
 	return c.engine.Server(nc)
 }

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -47,7 +46,8 @@ func TestConversationMadeAtOnce(t *testing.T) {
 					t.Errorf("call %d returned %v, want %v", i, got, w)
 				}
 			}
-			if got := started[6].ok().([]byte); !bytes.HasPrefix([]byte("hell"), got) || len(got) == 0 {
+			if got := started[6].ok().([]byte); !bytes.HasPrefix([]byte("hell"), got) ||
+				len(got) == 0 {
 				t.Errorf("Read returned %q", got)
 			}
 			if got := started[7].ok(); got != 0 {
@@ -88,7 +88,8 @@ func TestFailureReachesCallsThatWaited(t *testing.T) {
 		r := newRig(t)
 		connect := r.NewClient("127.0.0.1", testkit.Port(t))
 		later := []*session.Call{
-			r.SetInsecureSkipVerify(1, true), r.Handshake(1), r.Write(1, []byte("x")), r.Read(1, 1), r.Close(1),
+			r.SetInsecureSkipVerify(1, true), r.Handshake(1),
+			r.Write(1, []byte("x")), r.Read(1, 1), r.Close(1),
 		}
 		r.fails(connect, kind.Connect)
 		for _, c := range later {
@@ -250,12 +251,12 @@ func TestReadIsBoundedByItsMaximum(t *testing.T) {
 
 func TestEndOfData(t *testing.T) {
 	t.Parallel()
-	t.Run("close_notify is an empty Read, again and again, and Write goes on", func(t *testing.T) {
+	t.Run("close_notify is an empty Read each time, and Write goes on", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		got := make(chan string, 1)
 		h := r.client(testkit.Serve(t, func(nc net.Conn) {
-			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+			c := r.tlsServer(nc)
 			c.Handshake()
 			c.CloseWrite()
 			b, _ := io.ReadAll(c)
@@ -276,7 +277,7 @@ func TestEndOfData(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		h := r.client(testkit.Serve(t, func(nc net.Conn) {
-			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+			c := r.tlsServer(nc)
 			c.Write([]byte("half a mess"))
 			// serve closes nc, but not c.
 		}))
@@ -291,7 +292,7 @@ func TestCloseSendsCloseNotify(t *testing.T) {
 	r := newRig(t)
 	end := make(chan error, 1)
 	h := r.client(testkit.Serve(t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(nc)
 		_, err := io.Copy(io.Discard, c)
 		end <- err
 	}))
@@ -305,7 +306,7 @@ func TestCloseSucceedsWhenThePeerIsGone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	h := r.client(testkit.Serve(t, func(nc net.Conn) {
-		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
+		r.tlsServer(nc).Handshake()
 		nc.(*net.TCPConn).SetLinger(0)
 	}))
 	r.fails(r.Read(h, 1), kind.IO)
@@ -326,15 +327,18 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 		}, ok},
 		"Handshake and all behind it": {func(r *rig) ([]*session.Call, *session.Call) {
 			h := r.handle(r.NewClient("localhost", testkit.Silent(r.t)))
-			return []*session.Call{r.Handshake(h), r.Write(h, []byte("x")), r.Read(h, 1), r.Handshake(h)}, r.Close(h)
+			return []*session.Call{r.Handshake(h), r.Write(h, []byte("x")),
+				r.Read(h, 1), r.Handshake(h)}, r.Close(h)
 		}, ok},
 		"connect": {func(r *rig) ([]*session.Call, *session.Call) {
 			port := testkit.Unanswered(r.t)
-			return []*session.Call{r.NewClient("127.0.0.1", port), r.Handshake(1)}, r.Close(1)
+			return []*session.Call{r.NewClient("127.0.0.1", port), r.Handshake(1)},
+				r.Close(1)
 		}, kind.Handle},
 		"Accept, by its context": {func(r *rig) ([]*session.Call, *session.Call) {
 			ctx, port := r.server(), testkit.Port(r.t)
-			return []*session.Call{r.Accept(ctx, "127.0.0.1", port), r.Accept(ctx, "127.0.0.1", port)}, r.CloseServerContext(ctx)
+			return []*session.Call{r.Accept(ctx, "127.0.0.1", port),
+				r.Accept(ctx, "127.0.0.1", port)}, r.CloseServerContext(ctx)
 		}, ok},
 		"Accept, by its connection": {func(r *rig) ([]*session.Call, *session.Call) {
 			ctx, port := r.server(), testkit.Port(r.t)
@@ -342,7 +346,7 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 		}, kind.Handle},
 		"Write": {func(r *rig) ([]*session.Call, *session.Call) {
 			h := r.client(testkit.Serve(r.t, func(nc net.Conn) {
-				tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
+				r.tlsServer(nc).Handshake()
 				<-r.t.Context().Done() // and reads no more
 			}))
 			return []*session.Call{r.Write(h, make([]byte, 16<<20))}, r.Close(h)
@@ -375,7 +379,8 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 				if _, err := w.wait(); err == nil {
 					t.Errorf("waiting call %d succeeded", i)
 				} else if e := err.(*session.Error); e.Kind != kind.Cancelled {
-					t.Errorf("waiting call %d: %v (%s), want kind cancelled", i, e, e.Kind)
+					t.Errorf("waiting call %d: %v (%s), want kind cancelled", i,
+						e, e.Kind)
 				}
 			}
 		})
@@ -412,7 +417,8 @@ func TestCallsBehindCloseAreRefusedAtOnce(t *testing.T) {
 	read := r.start(r.Read(h, 1))
 	closing, closingCtx := r.Close(h), r.CloseServerContext(ctx)
 	for _, c := range []*session.Call{
-		r.Read(h, 1), r.Write(h, nil), r.Handshake(h), r.PeerCertSubject(h), r.SetInsecureSkipVerify(h, true), r.Close(h),
+		r.Read(h, 1), r.Write(h, nil), r.Handshake(h), r.PeerCertSubject(h),
+		r.SetInsecureSkipVerify(h, true), r.Close(h),
 		r.CloseServerContext(ctx), r.Accept(ctx, "127.0.0.1", 1),
 	} {
 		if c.Waits() {

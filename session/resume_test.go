@@ -22,8 +22,10 @@ func (r *rig) resumed(port int, options ...string) string {
 	r.ok(r.Write(h, []byte("x\n")))
 	r.ok(r.Read(h, 1))
 	resumed := r.fact(h, "resumed")
-	if r.fact(h, "verified") != "1" || r.fact(h, "subject") != "/CN=localhost" || r.fact(h, "pem") != string(r.cert.CertPEM) {
-		r.t.Errorf("resumed %s: verified %s, subject %s", resumed, r.fact(h, "verified"), r.fact(h, "subject"))
+	if r.fact(h, "verified") != "1" || r.fact(h, "subject") != "/CN=localhost" ||
+		r.fact(h, "pem") != string(r.cert.CertPEM) {
+		r.t.Errorf("resumed %s: verified %s, subject %s", resumed, r.fact(h, "verified"),
+			r.fact(h, "subject"))
 	}
 	r.ok(r.Close(h))
 	return resumed
@@ -31,7 +33,8 @@ func (r *rig) resumed(port int, options ...string) string {
 
 func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 	t.Parallel()
-	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12,
+		"1.3": tls.VersionTLS13} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRealRig(t)
@@ -47,13 +50,15 @@ func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 				{nil, "0"},
 				{nil, "1"},
 				{[]string{"session-resumption", "off"}, "0"},
-				{[]string{"session-resumption", "off", "session-resumption", "on"}, "1"},
+				{[]string{"session-resumption", "off", "session-resumption", "on"},
+					"1"},
 				{[]string{"ca", r.ca.File}, "1"}, // the same certificates
 				{[]string{"server-name", "127.0.0.1"}, "0"},
 				{[]string{"server-name", "127.0.0.1"}, "1"},
 			} {
 				if got := r.resumed(port, c.options...); got != c.want {
-					t.Errorf("with %q: resumed %s, want %s", c.options, got, c.want)
+					t.Errorf("with %q: resumed %s, want %s",
+						c.options, got, c.want)
 				}
 			}
 			other := newRealRig(t)
@@ -78,7 +83,8 @@ func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 			t.Parallel()
 			r := newRealRig(t)
 			port := r.runServer(openssl, version)
-			if first, again := r.resumed(port), r.resumed(port); first != "0" || again != "1" {
+			if first, again := r.resumed(port), r.resumed(port); first != "0" ||
+				again != "1" {
 				t.Errorf("resumed: %s, then %s", first, again)
 			}
 		})
@@ -89,7 +95,8 @@ func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 // port.
 func (r *rig) runServer(openssl, version string) int {
 	r.t.Helper()
-	cmd := exec.Command(openssl, "s_server", "-accept", "127.0.0.1:0", "-cert", r.cert.CertFile, "-key", r.cert.KeyFile, version, "-rev")
+	cmd := exec.Command(openssl, "s_server", "-accept", "127.0.0.1:0", "-cert", r.cert.CertFile,
+		"-key", r.cert.KeyFile, version, "-rev")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -106,8 +113,10 @@ func (r *rig) runServer(openssl, version string) int {
 	for {
 		n, err := out.Read(buf)
 		seen.Write(buf[:n])
-		if _, rest, ok := strings.Cut(seen.String(), "ACCEPT 127.0.0.1:"); ok && strings.Contains(rest, "\n") {
-			port, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(rest, "\n", 2)[0]))
+		if _, rest, ok := strings.Cut(seen.String(), "ACCEPT 127.0.0.1:"); ok &&
+			strings.Contains(rest, "\n") {
+			port, err := strconv.Atoi(
+				strings.TrimSpace(strings.SplitN(rest, "\n", 2)[0]))
 			if err != nil {
 				r.t.Fatalf("%q: %v", seen.String(), err)
 			}

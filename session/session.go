@@ -178,10 +178,12 @@ func (s *Session) nextHandle() Handle {
 func (s *Session) reserve() (Handle, *Error) {
 	h := s.nextHandle()
 	if h == 0 {
-		return 0, fail(kind.Limit, "all %d handle numbers of this session are used up; start a new session", math.MaxInt32)
+		return 0, fail(kind.Limit, "all %d handle numbers of this session are used up; "+
+			"start a new session", math.MaxInt32)
 	}
 	if n := len(s.conns) + len(s.contexts); n >= s.Limits.Handles {
-		return 0, fail(kind.Limit, "%d handles are open, the limit of a session (--max-handles); close some", n)
+		return 0, fail(kind.Limit, "%d handles are open, the limit of a session "+
+			"(--max-handles); close some", n)
 	}
 	return h, nil
 }

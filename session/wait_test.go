@@ -45,7 +45,7 @@ func (r *rig) watch(h session.Handle) session.Handle {
 func (r *rig) puppet() (port int, says chan<- string) {
 	words := make(chan string, 100)
 	port = testkit.Serve(r.t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(nc)
 		if c.Handshake() != nil {
 			return
 		}
@@ -115,7 +115,7 @@ func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 	r := newRealRig(t)
 	data := bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuvwxyz"), 10000)
 	port := testkit.Serve(t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(nc)
 		c.Write(data)
 		c.CloseWrite()
 		io.Copy(io.Discard, c)
@@ -160,7 +160,7 @@ func TestABusyHandleStarvesNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	flood := testkit.Serve(t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(nc)
 		for {
 			if _, err := c.Write(make([]byte, 16384)); err != nil {
 				return
