@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"io"
 	"net"
@@ -31,10 +32,12 @@ func (r *rig) resumed(port int, options ...string) string {
 	return resumed
 }
 
+// TestASessionResumesItsOwnTLSSessions opens clients one after another. A client resumes the TLS
+// session of an earlier one with the same settings.
 func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 	t.Parallel()
-	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12,
-		"1.3": tls.VersionTLS13} {
+	versions := map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+	for name, version := range versions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRealRig(t)
@@ -43,22 +46,27 @@ func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 				c.Close()
 			}
 			port := r.serveTLS(&tls.Config{MaxVersion: version}, echo)
+			const resumption = "session-resumption"
 			for _, c := range []struct {
+				client  string
+				resumes string
 				options []string
-				want    string
 			}{
-				{nil, "0"},
-				{nil, "1"},
-				{[]string{"session-resumption", "off"}, "0"},
-				{[]string{"session-resumption", "off", "session-resumption", "on"},
-					"1"},
-				{[]string{"ca", r.ca.File}, "1"}, // the same certificates
-				{[]string{"server-name", "127.0.0.1"}, "0"},
-				{[]string{"server-name", "127.0.0.1"}, "1"},
+				{"the first", "0", nil},
+				{"the second", "1", nil},
+				{"one that must not", "0", []string{resumption, "off"}},
+				{"one that may again", "1",
+					[]string{resumption, "off", resumption, "on"}},
+				{"one that has the same CA from a file", "1",
+					[]string{"ca", r.ca.File}},
+				{"one with another name", "0",
+					[]string{"server-name", "127.0.0.1"}},
+				{"the next one with that name", "1",
+					[]string{"server-name", "127.0.0.1"}},
 			} {
-				if got := r.resumed(port, c.options...); got != c.want {
-					t.Errorf("with %q: resumed %s, want %s",
-						c.options, got, c.want)
+				got := r.resumed(port, c.options...)
+				if got != c.resumes {
+					t.Errorf("%s: %s, want %s", c.client, got, c.resumes)
 				}
 			}
 			other := newRealRig(t)
@@ -108,23 +116,16 @@ func (r *rig) runServer(openssl, version string) int {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	var seen strings.Builder
-	buf := make([]byte, 1024)
-	for {
-		n, err := out.Read(buf)
-		seen.Write(buf[:n])
-		if _, rest, ok := strings.Cut(seen.String(), "ACCEPT 127.0.0.1:"); ok &&
-			strings.Contains(rest, "\n") {
-			port, err := strconv.Atoi(
-				strings.TrimSpace(strings.SplitN(rest, "\n", 2)[0]))
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if digits, ok := strings.CutPrefix(lines.Text(), "ACCEPT 127.0.0.1:"); ok {
+			port, err := strconv.Atoi(strings.TrimSpace(digits))
 			if err != nil {
-				r.t.Fatalf("%q: %v", seen.String(), err)
+				r.t.Fatal(err)
 			}
 			go io.Copy(io.Discard, out)
 			return port
 		}
-		if err != nil {
-			r.t.Fatalf("s_server: %v: %q", err, seen.String())
-		}
 	}
+	r.t.Fatal("s_server does not say where it listens")
+	return 0
 }
