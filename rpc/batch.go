@@ -58,8 +58,8 @@ func (st *stream) queueBatch(line []byte) {
 	_ = st.batchDone(b, nil)
 }
 
-// splitBatch takes an array apart, which must be JSON. It stops after too many elements, because a
-// line has room for millions.
+// splitBatch returns the elements of an array, which must be good JSON. It stops one element above
+// the limit, because a line has room for millions.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(line))

@@ -12,7 +12,7 @@ import (
 	"tlsd/session"
 )
 
-// Descriptors that a caller sends beside its messages (SCM_RIGHTS, unix(7)), to be data channels.
+// A caller sends descriptors with its messages (SCM_RIGHTS, unix(7)). They become data channels.
 // The rules:
 //
 //   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
@@ -24,7 +24,7 @@ import (
 //   - A call that announces a channel takes the oldest descriptor that is left.
 //   - At most maxDescriptors wait. Further ones are closed. If a recvmsg brings more than there is
 //     room for, here or in the process, all of its descriptors are closed.
-//   - Nothing that a caller says of a descriptor is believed; see channel.
+//   - A descriptor may be anything, so channel checks it.
 //   - A descriptor that waits for its message longer than the answer timeout is closed. If the
 //     caller sends no more, all are closed.
 //
@@ -51,7 +51,7 @@ type descriptor struct {
 	end int64 // where in the stream its recvmsg ended
 }
 
-// receive is conn.Read. It keeps the descriptors that arrive.
+// receive reads from the connection, like conn.Read, and keeps the descriptors that arrive.
 func (d *descriptors) receive(conn *net.UnixConn, p []byte) (int, error) {
 	n, oobn, flags, _, err := conn.ReadMsgUnix(p, d.oob[:])
 	n = max(n, 0) // n is -1 with an error

@@ -103,7 +103,7 @@ func (st *stream) message() error {
 	return nil
 }
 
-// refuseAndStop answers a message that hides where the next one starts.
+// refuseAndStop answers a message after which the start of the next message is unknown.
 func (st *stream) refuseAndStop(err *session.Error) error {
 	err.Why += "; closing the connection, because the start of the next message is unknown"
 	st.refuse(err, nil)

@@ -31,7 +31,7 @@ type serverContext struct {
 	// held while the options change, and while files are read for the change; never by a call
 	// that waits
 	changeMu   sync.Mutex
-	lack       bool // the last look has met a lack; guarded by changeMu
+	lack       bool // the last look lacked descriptors or memory; guarded by changeMu
 	toldOfLack bool // the observer knows of the lack; guarded by changeMu
 
 	// guards engine and freed; held shared while a connection is made, so never under the

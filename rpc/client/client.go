@@ -54,7 +54,7 @@ type Client struct {
 	conn          net.Conn
 	sendLock      chan struct{} // has an element while a message is written
 	done          chan struct{} // closed when the reader has ended
-	cancelTimeout time.Duration // the constant, but in tests
+	cancelTimeout time.Duration // the constant; tests set another
 	peer          Peer
 
 	mu      sync.Mutex // guards the rest

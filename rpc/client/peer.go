@@ -34,7 +34,8 @@ func (e *StrangerError) Error() string {
 		e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
-// checkTrusted fails for the socket of a user who is not trusted. read is ReadConf, but in tests.
+// checkTrusted fails for the socket of a user who is not trusted. read is ReadConf; tests have
+// another function.
 func (p Peer) checkTrusted(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil
