@@ -37,7 +37,8 @@ func (st *stream) queueBatch(line []byte) {
 		st.refuse(invalid("a batch has at least one call"), nil)
 		return
 	case len(elements) > wire.MaxBatch:
-		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch), nil)
+		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch),
+			nil)
 		return
 	}
 	b := &batch{missing: 1} // one more, until all calls are counted
@@ -57,8 +58,8 @@ func (st *stream) queueBatch(line []byte) {
 	_ = st.batchDone(b, nil)
 }
 
-// splitBatch takes an array apart, which must be JSON. It stops after too many elements, because a
-// line has room for millions.
+// splitBatch returns the elements of an array, which must be good JSON. It stops one element above
+// the limit, because a line has room for millions.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(line))

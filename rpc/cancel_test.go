@@ -30,7 +30,9 @@ func TestCancelRequest(t *testing.T) {
 		"Handshake": {"tls.Handshake", func(p *peer) string {
 			return "[" + p.ok("tls.NewClient", "localhost", testkit.Silent(p.t)) + "]"
 		}, "1"},
-		"Read":   {"tls.Read", func(p *peer) string { return "[" + string(p.client(p.echo())) + ",10]" }, "1"},
+		"Read": {"tls.Read", func(p *peer) string {
+			return "[" + string(p.client(p.echo())) + ",10]"
+		}, "1"},
 		"Accept": {"tls.Accept", func(p *peer) string { return fmt.Sprintf(`[%s,"127.0.0.1",%d]`, p.server(), testkit.Port(p.t)) }, "1"},
 	} {
 		for _, id := range []string{`7`, `"seven"`, `-7`, `null`, `123456789012345678901234567890`} {
@@ -114,7 +116,9 @@ func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 // TestCallsInFlightAreLimited: the limit does not hold for calls that end others.
 func TestCallsInFlightAreLimited(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Limits = session.Limits{Calls: 3} })
+	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {
+		c.Session.Limits = session.Limits{Calls: 3}
+	})
 	h := string(p.client(p.echo()))
 	for i := range 3 {
 		p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":"r%d","method":"tls.Read","params":[%s,1]}`, i, h))
@@ -127,8 +131,10 @@ func TestCallsInFlightAreLimited(t *testing.T) {
 			params = []any{"localhost", 1}
 		}
 		e := p.fails("limit", method, params...)
-		if e.Code != -32011 || e.Data.Op != method || !strings.Contains(e.Message, "3 calls are in flight") {
-			t.Errorf("%s: code %d, data %+v, message %q", method, e.Code, e.Data, e.Message)
+		if e.Code != -32011 || e.Data.Op != method ||
+			!strings.Contains(e.Message, "3 calls are in flight") {
+			t.Errorf("%s: code %d, data %+v, message %q", method, e.Code,
+				e.Data, e.Message)
 		}
 	}
 	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":["r0"]}`)

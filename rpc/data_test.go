@@ -39,7 +39,8 @@ func (p *peer) lineWith(line string, files ...*os.File) {
 		fds = append(fds, int(f.Fd()))
 	}
 	data := []byte(line + "\n")
-	if n, _, err := p.conn.WriteMsgUnix(data, unix.UnixRights(fds...), nil); err != nil || n != len(data) {
+	if n, _, err := p.conn.WriteMsgUnix(data, unix.UnixRights(fds...), nil); err != nil ||
+		n != len(data) {
 		p.t.Fatalf("sent %d bytes of %d: %v", n, len(data), err)
 	}
 	for _, f := range files {
@@ -59,7 +60,8 @@ func (p *peer) shake(handle string) *net.UnixConn {
 // isEnded checks that the other end of a channel was closed.
 func isEnded(t testing.TB, ch net.Conn) {
 	t.Helper()
-	if n, err := ch.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if n, err := ch.Read(make([]byte, 1)); n != 0 || err == nil ||
+		errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the channel is open: %d, %v", n, err)
 	}
 }
@@ -126,7 +128,8 @@ func TestHalfCloseWithoutAChannel(t *testing.T) {
 // error.
 func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, failing(fakeengine.Write, &net.OpError{Op: "write", Err: os.NewSyscallError("write", unix.EPIPE)}))
+	p := newPeer(t, failing(fakeengine.Write,
+		&net.OpError{Op: "write", Err: os.NewSyscallError("write", unix.EPIPE)}))
 	p.ok("tls.NewClient", "localhost", p.echo())
 	ch := p.shake("1")
 	if _, err := ch.Write([]byte("x")); err != nil {
@@ -262,13 +265,16 @@ func TestCallsThatAreSentAtOnceHaveTheirOwnChannels(t *testing.T) {
 // TestBytesOnADataChannelKeepASessionFromBeingIdle: there is no call meanwhile.
 func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = 2 * time.Second })
+	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {
+		c.IdleTimeout = 2 * time.Second
+	})
 	p.ok("tls.NewClient", "localhost", p.echo())
 	ch := p.shake("1")
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	one := make([]byte, 1)
-	for begun := time.Now(); time.Since(begun) < 3*time.Second; <-tick.C { // the promise is about time
+	// The promise is about time.
+	for begun := time.Now(); time.Since(begun) < 3*time.Second; <-tick.C {
 		if _, err := ch.Write(one); err != nil {
 			t.Fatal(err)
 		}
@@ -345,7 +351,8 @@ func TestACutConnectionIsNoEnd(t *testing.T) {
 	t.Parallel()
 	p, c := newClient(t)
 	port := testkit.Serve(t, func(nc net.Conn) {
-		if s := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{p.cert.TLS()}}); s.Handshake() == nil {
+		s := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{p.cert.TLS()}})
+		if s.Handshake() == nil {
 			s.Write([]byte("some"))
 		}
 		nc.Close()

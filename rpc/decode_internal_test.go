@@ -36,7 +36,8 @@ func FuzzDecode(f *testing.F) {
 			m = methods[names[sum%len(names)]]
 		}
 		// As parse passes them on.
-		if !json.Valid(params) || !utf8.Valid(params) || first(params) != '[' && first(params) != '{' {
+		if !json.Valid(params) || !utf8.Valid(params) ||
+			first(params) != '[' && first(params) != '{' {
 			return
 		}
 		if repeated(params) != "" {
@@ -57,7 +58,9 @@ func FuzzDecode(f *testing.F) {
 			case int64:
 				ok = p.typ == integer && x >= p.min && x <= p.max
 			case string:
-				ok = p.typ == str && int64(len(x)) >= p.min && int64(len(x)) <= p.max && !strings.ContainsRune(x, 0) && utf8.ValidString(x)
+				ok = p.typ == str && int64(len(x)) >= p.min &&
+					int64(len(x)) <= p.max && !strings.ContainsRune(x, 0) &&
+					utf8.ValidString(x)
 			case []byte:
 				ok = p.typ == blob && len(x) <= wire.MaxBlob
 				v = base64.StdEncoding.EncodeToString(x)
@@ -75,7 +78,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		byName := encode(again) // an id stays as it is written
 		if b, err := m.decode(byName); err != nil || !reflect.DeepEqual(a, b) {
-			t.Fatalf("%s: %s becomes %v; %s becomes %v, %v", m.name, params, a, byName, b, err)
+			t.Fatalf("%s: %s becomes %v; %s becomes %v, %v", m.name, params,
+				a, byName, b, err)
 		}
 	})
 }

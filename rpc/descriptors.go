@@ -12,7 +12,7 @@ import (
 	"tlsd/session"
 )
 
-// Descriptors that a caller sends beside its messages (SCM_RIGHTS, unix(7)), to be data channels.
+// A caller sends descriptors with its messages (SCM_RIGHTS, unix(7)). They become data channels.
 // The rules:
 //
 //   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
@@ -24,7 +24,7 @@ import (
 //   - A call that announces a channel takes the oldest descriptor that is left.
 //   - At most maxDescriptors wait. Further ones are closed. If a recvmsg brings more than there is
 //     room for, here or in the process, all of its descriptors are closed.
-//   - Nothing that a caller says of a descriptor is believed; see channel.
+//   - A descriptor may be anything, so channel checks it.
 //   - A descriptor that waits for its message longer than the answer timeout is closed. If the
 //     caller sends no more, all are closed.
 //
@@ -51,7 +51,7 @@ type descriptor struct {
 	end int64 // where in the stream its recvmsg ended
 }
 
-// receive is conn.Read. It keeps the descriptors that arrive.
+// receive reads from the connection, like conn.Read, and keeps the descriptors that arrive.
 func (d *descriptors) receive(conn *net.UnixConn, p []byte) (int, error) {
 	n, oobn, flags, _, err := conn.ReadMsgUnix(p, d.oob[:])
 	n = max(n, 0) // n is -1 with an error
@@ -71,7 +71,8 @@ func (d *descriptors) add(oob []byte, truncated bool) {
 				unix.Close(fd)
 				continue
 			}
-			d.waiting, d.arrived = append(d.waiting, descriptor{fd, d.received}), time.Now()
+			d.waiting = append(d.waiting, descriptor{fd, d.received})
+			d.arrived = time.Now()
 		}
 	}
 }
@@ -113,7 +114,9 @@ func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
 // stream sockets.
 func (d *descriptors) channel() (*net.UnixConn, error) {
 	if len(d.waiting) == 0 {
-		return nil, overLimit("no descriptor has arrived with the call: send one with its first byte (SCM_RIGHTS), or this process had no room for it (RLIMIT_NOFILE)")
+		return nil, overLimit("no descriptor has arrived with the call: send one with " +
+			"its first byte (SCM_RIGHTS), or this process had no room for it " +
+			"(RLIMIT_NOFILE)")
 	}
 	f := os.NewFile(uintptr(d.next()), "data channel")
 	defer f.Close() // the connection has a duplicate
@@ -124,11 +127,14 @@ func (d *descriptors) channel() (*net.UnixConn, error) {
 		why = err.Error()
 	}
 	if why != "" {
-		return nil, &session.Error{Kind: kind.Params, Why: "channel: the descriptor " + why + "; it must be one end of a connected pair of Unix stream sockets"}
+		why = "channel: the descriptor " + why +
+			"; it must be one end of a connected pair of Unix stream sockets"
+		return nil, &session.Error{Kind: kind.Params, Why: why}
 	}
 	conn, err := net.FileConn(f)
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-		return nil, overLimit("channel: this process has no room for the descriptor (RLIMIT_NOFILE): %v", err)
+		return nil, overLimit("channel: this process has no room for the descriptor "+
+			"(RLIMIT_NOFILE): %v", err)
 	}
 	if err != nil {
 		return nil, err

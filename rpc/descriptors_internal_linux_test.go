@@ -116,7 +116,8 @@ func (s *sender) hasNone() {
 	s.t.Helper()
 	_, err := s.d.channel()
 	var e *session.Error
-	if !errors.As(err, &e) || e.Kind != kind.Limit || !strings.Contains(e.Why, "RLIMIT_NOFILE") {
+	if !errors.As(err, &e) || e.Kind != kind.Limit ||
+		!strings.Contains(e.Why, "RLIMIT_NOFILE") {
 		s.t.Errorf("got %v, want an error of kind limit that names RLIMIT_NOFILE", err)
 	}
 }
@@ -259,16 +260,19 @@ func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 		fd  int
 		why string
 	}{
-		"a file":                 {open(unix.O_RDWR), "is no socket"},
-		"a path":                 {open(unix.O_PATH), "is no socket"},
-		"a datagram socket":      {dupOf(t, unix.SOCK_DGRAM), "is no stream socket"},
-		"a packet socket":        {dupOf(t, unix.SOCK_SEQPACKET), "is no stream socket"},
-		"a lonely socket":        {socket(unix.AF_UNIX, unix.SOCK_STREAM), "is not connected"},
-		"a lonely TCP socket":    {socket(unix.AF_INET, unix.SOCK_STREAM), "is not connected"},
+		"a file":            {open(unix.O_RDWR), "is no socket"},
+		"a path":            {open(unix.O_PATH), "is no socket"},
+		"a datagram socket": {dupOf(t, unix.SOCK_DGRAM), "is no stream socket"},
+		"a packet socket":   {dupOf(t, unix.SOCK_SEQPACKET), "is no stream socket"},
+		"a lonely socket": {socket(unix.AF_UNIX, unix.SOCK_STREAM),
+			"is not connected"},
+		"a lonely TCP socket": {socket(unix.AF_INET, unix.SOCK_STREAM),
+			"is not connected"},
 		"a listening socket":     {listening(t), "is not connected"},
 		"a connected TCP socket": {connectedTCP(t), "is no Unix socket"},
-		"a caller's own end":     {connected(t), "has been connected to a socket with a name"},
-		"a socket with others":   {loaded(t), "has descriptors in its queue"},
+		"a caller's own end": {connected(t),
+			"has been connected to a socket with a name"},
+		"a socket with others": {loaded(t), "has descriptors in its queue"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -277,11 +281,14 @@ func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 			d := descriptors{waiting: []descriptor{{c.fd, 1}}}
 			conn, err := d.channel()
 			var e *session.Error
-			if !errors.As(err, &e) || e.Kind != kind.Params || !strings.Contains(e.Why, "channel: the descriptor "+c.why) {
-				t.Errorf("got %v, %v; want an error of kind params that says %q", conn, err, c.why)
+			if !errors.As(err, &e) || e.Kind != kind.Params ||
+				!strings.Contains(e.Why, "channel: the descriptor "+c.why) {
+				t.Errorf("got %v, %v; want an error of kind params that says %q",
+					conn, err, c.why)
 			}
 			var after unix.Stat_t
-			if unix.Fstat(c.fd, &after) == nil && after.Ino == before.Ino && after.Dev == before.Dev {
+			if unix.Fstat(c.fd, &after) == nil && after.Ino == before.Ino &&
+				after.Dev == before.Dev {
 				t.Error("the descriptor is still open")
 			}
 		})

@@ -66,7 +66,8 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 		t.Errorf("info is %+v", doc.Info)
 	}
 	types := []string{"integer", "string", "array", "object", "null"}
-	keys := []string{"title", "type", "const", "items", "minimum", "maximum", "minLength", "maxLength", "contentEncoding", "description"}
+	keys := []string{"title", "type", "const", "items", "minimum", "maximum", "minLength",
+		"maxLength", "contentEncoding", "description"}
 	schema := func(where string, s map[string]any) {
 		if len(s) == 0 {
 			t.Errorf("%s has no schema", where)
@@ -93,7 +94,8 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 		}
 		seen[m.Name] = true
 		if m.Summary == "" || m.ParamStructure != "either" || m.Params == nil {
-			t.Errorf("%s: summary %q, paramStructure %q, params %v", m.Name, m.Summary, m.ParamStructure, m.Params)
+			t.Errorf("%s: summary %q, paramStructure %q, params %v", m.Name, m.Summary,
+				m.ParamStructure, m.Params)
 		}
 		if m.Result == nil || m.Result.Name == "" {
 			t.Errorf("%s: result is %+v", m.Name, m.Result)
@@ -107,17 +109,21 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 			}
 			names[p.Name] = true
 			if optional && p.Required {
-				t.Errorf("%s: %s is required, but stands behind an optional one", m.Name, p.Name)
+				t.Errorf("%s: %s is required, but stands behind an optional one",
+					m.Name, p.Name)
 			}
 			optional = !p.Required
 			schema(m.Name+"'s "+p.Name, p.Schema)
 		}
 	}
 	for _, name := range []string{
-		"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close", "tls.SetInsecureSkipVerify", "tls.NewServerContext",
-		"tls.Accept", "tls.CloseServerContext", "tls.SetCaBundle", "tls.PeerCertSubject", "tls.Backend", "tls.Version", "tls.LastError",
-		"tls.Wait", "tls.Signal",
-		"tls.SetTimeout", "tls.SetOption", "tls.SetCertificate", "tls.Listen", "tls.ReadPlain", "tls.WritePlain", "tls.Status", "tls.Flush", "tls.Shutdown", "tls.Hello", "tls.Info", "rpc.discover", "$/cancelRequest",
+		"tls.NewClient", "tls.Handshake", "tls.SetInsecureSkipVerify", "tls.SetCaBundle",
+		"tls.PeerCertSubject", "tls.Write", "tls.Read", "tls.Status", "tls.Flush",
+		"tls.Shutdown", "tls.Close", "tls.ReadPlain", "tls.WritePlain",
+		"tls.NewServerContext", "tls.Accept", "tls.CloseServerContext", "tls.Listen",
+		"tls.SetCertificate", "tls.Wait", "tls.Signal", "tls.SetOption", "tls.SetTimeout",
+		"tls.Info", "tls.Backend", "tls.Version", "tls.LastError", "tls.Hello",
+		"rpc.discover", "$/cancelRequest",
 	} {
 		if !seen[name] {
 			t.Errorf("%s is missing", name)
@@ -150,7 +156,8 @@ func TestDiscoverAgreesWithDispatch(t *testing.T) {
 				want = "(" + strings.Join(names, ", ") + ")"
 			}
 			if !strings.HasSuffix(r.Error.Message, want) {
-				t.Errorf("the error is %q, want the document's %s", r.Error.Message, want)
+				t.Errorf("the error is %q, want the document's %s",
+					r.Error.Message, want)
 			}
 		})
 	}
@@ -265,7 +272,8 @@ func TestProtoListsEveryKind(t *testing.T) {
 	for _, k := range kind.All {
 		want := []int{wire.Codes[k]}
 		if k == kind.Params {
-			want = []int{wire.CodeParse, wire.CodeInvalidRequest, wire.CodeMethodNotFound, wire.CodeInvalidParams}
+			want = []int{wire.CodeParse, wire.CodeInvalidRequest,
+				wire.CodeMethodNotFound, wire.CodeInvalidParams}
 		}
 		if !slices.Equal(documented[k], want) {
 			t.Errorf("%s: proto.md says %v, the code is %v", k, documented[k], want)
@@ -289,7 +297,9 @@ func TestProtoExamples(t *testing.T) {
 	for i, b := range blocks {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t, func(e *fakeengine.Engine, _ *rpc.Config) { e.System = nil })
+			p := newPeer(t, func(e *fakeengine.Engine, _ *rpc.Config) {
+				e.System = nil
+			})
 			text := strings.NewReplacer(
 				"$CA", p.ca.File, "$CERT", p.cert.CertFile, "$KEY", p.cert.KeyFile,
 				"$ECHO_PORT", strconv.Itoa(p.echo()), "$FREE_PORT",
@@ -309,7 +319,9 @@ func (p *peer) example(lines []string) {
 		p.t.Helper()
 		for len(want) > 0 {
 			got := p.answer()
-			i := slices.IndexFunc(want, func(line string) bool { return matches(line, got) })
+			i := slices.IndexFunc(want, func(line string) bool {
+				return matches(line, got)
+			})
 			if i < 0 {
 				p.t.Fatalf("got  %s\nwant %s", got, want[0])
 			}

@@ -153,7 +153,8 @@ func (s *server) reply(c *call, v any, err error) {
 	}
 	e := wireError(err)
 	data := json.RawMessage(encode(e.Data))
-	c.lib.ReplyWithError(context.Background(), id, &jsonrpc2.Error{Code: int64(e.Code), Message: e.Message, Data: &data})
+	c.lib.ReplyWithError(context.Background(), id,
+		&jsonrpc2.Error{Code: int64(e.Code), Message: e.Message, Data: &data})
 }
 
 // register adds a call to the calls in flight.

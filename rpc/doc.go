@@ -14,9 +14,8 @@
 //
 //   - Each request is answered exactly once; a notification never.
 //   - Calls are begun in the order in which they arrive.
-//   - One table (methods) gives dispatch, decoding, and the rpc.discover document.
-//   - One function (wireError) makes a wire error of a Go error.
+//   - One table (methodtable.go) gives dispatch, decoding, and the document of rpc.discover.
+//   - One function (wireError) turns each Go error into an error of the protocol.
 //   - A caller that does not read its answers blocks only itself, and for at most
-//     Config.AnswerTimeout.
 //     Config.AnswerTimeout.
 package rpc

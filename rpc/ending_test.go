@@ -48,8 +48,10 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 				p.conn.Write([]byte(data))
 			}()
 			got := p.answer()
-			if !matches(overLimit("null", ""), got) || !strings.Contains(got, "24117248 bytes") {
-				t.Errorf("got %s, want an error of kind limit that names the bound", got)
+			if !matches(overLimit("null", ""), got) ||
+				!strings.Contains(got, "24117248 bytes") {
+				t.Errorf("got %s, want an error of kind limit that names the bound",
+					got)
 			}
 			p.ended()
 			<-sent
@@ -236,7 +238,8 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 			deaf.client(testkit.Silent(t))
 			go func() {
 				for {
-					if _, err := deaf.conn.Write([]byte(line + "\n")); err != nil {
+					_, err := deaf.conn.Write([]byte(line + "\n"))
+					if err != nil {
 						return
 					}
 				}

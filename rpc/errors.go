@@ -26,15 +26,18 @@ func invalid(why string) error {
 func wireError(err error) *wire.Error {
 	var p *protocolError
 	if errors.As(err, &p) {
-		return &wire.Error{Code: p.code, Message: p.why, Data: &wire.ErrorData{Kind: kind.Params}}
+		return &wire.Error{Code: p.code, Message: p.why,
+			Data: &wire.ErrorData{Kind: kind.Params}}
 	}
 	var e *session.Error
 	if !errors.As(err, &e) {
 		e = &session.Error{Kind: kind.Internal, Why: err.Error()}
 	}
-	data := &wire.ErrorData{Kind: e.Kind, Op: e.Op, Handle: int32(e.Handle), Errno: e.Errno, OpenSSL: e.OpenSSL}
+	data := &wire.ErrorData{Kind: e.Kind, Op: e.Op, Handle: int32(e.Handle), Errno: e.Errno,
+		OpenSSL: e.OpenSSL}
 	if v := e.Verify; v != nil {
-		data.Verify = &wire.VerifyDetail{Code: v.Code, Reason: v.Reason, Depth: v.Depth, Subject: v.Subject, Store: v.Store}
+		data.Verify = &wire.VerifyDetail{Code: v.Code, Reason: v.Reason, Depth: v.Depth,
+			Subject: v.Subject, Store: v.Store}
 	}
 	code, ok := wire.Codes[e.Kind]
 	if !ok {

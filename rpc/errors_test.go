@@ -41,64 +41,112 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 	t.Parallel()
 	type set = func(*fakeengine.Engine, *rpc.Config)
 	none := set(func(*fakeengine.Engine, *rpc.Config) {})
-	verify := &openssl.VerifyError{Code: 10, Reason: "certificate has expired", Depth: 1, Subject: "/CN=x", Store: "system"}
+	expired := &openssl.VerifyError{Code: 10, Reason: "certificate has expired", Depth: 1,
+		Subject: "/CN=x", Store: "system"}
+	alert := &openssl.HandshakeError{Reason: "alert", Queue: []string{"error:1", "error:2"}}
+	reset := &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
 	seen := map[kind.Kind]bool{}
 	for _, c := range []struct {
 		name string
-		set  set
-		call func(*peer) response // returns the answer with the error
 		code int
 		data wire.ErrorData
+		set  set
+		call func(*peer) response // returns the answer with the error
 	}{
-		{"not JSON", none, func(p *peer) response { p.line("{"); return p.response() }, -32700, wire.ErrorData{Kind: kind.Params}},
-		{"no request", none, func(p *peer) response { p.line("{}"); return p.response() }, -32600, wire.ErrorData{Kind: kind.Params}},
-		{"no method", none, func(p *peer) response { return p.call("tls.Nothing") }, -32601, wire.ErrorData{Kind: kind.Params}},
-		{"parameters", none, func(p *peer) response { return p.call("tls.Read", 1) }, -32602, wire.ErrorData{Kind: kind.Params, Op: "tls.Read"}},
-		{"handle", none, func(p *peer) response { return p.call("tls.Read", 7, 1) }, -32001, wire.ErrorData{Kind: kind.Handle, Op: "tls.Read", Handle: 7}},
-		{"state", none, func(p *peer) response {
-			p.ok("tls.NewClient", "localhost", p.echo())
-			return p.call("tls.Read", 1, 1)
-		}, -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Read", Handle: 1}},
-		{"state, Hello", none, func(p *peer) response {
-			p.server()
-			return p.call("tls.Hello", 1, []string{}, 5)
-		}, -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Hello"}},
-		{"backend", func(_ *fakeengine.Engine, c *rpc.Config) {
-			c.Session.Engine = session.Stub(errors.New("tried libssl.so.3"))
-		}, func(p *peer) response {
-			return p.call("tls.NewClient", "localhost", 1)
-		}, -32003, wire.ErrorData{Kind: kind.Backend, Op: "tls.NewClient"}},
-		{"file", none, func(p *peer) response {
-			return p.call("tls.SetCaBundle", "/nonexistent/\"quoted\" <&>\u2028")
-		}, -32004, wire.ErrorData{Kind: kind.File, Op: "tls.SetCaBundle", Errno: "ENOENT"}},
-		{"connect", none, func(p *peer) response {
-			return p.call("tls.NewClient", "127.0.0.1", testkit.Port(p.t))
-		}, -32005, wire.ErrorData{Kind: kind.Connect, Op: "tls.NewClient", Errno: "ECONNREFUSED"}},
-		{"handshake", failing(fakeengine.Handshake, &openssl.HandshakeError{Reason: "alert", Queue: []string{"error:1", "error:2"}}), handshake,
-			-32006, wire.ErrorData{Kind: kind.Handshake, Op: "tls.Handshake", Handle: 1, OpenSSL: []string{"error:1", "error:2"}}},
-		{"verify", failing(fakeengine.Handshake, verify), handshake, -32007, wire.ErrorData{Kind: kind.Verify, Op: "tls.Handshake", Handle: 1,
-			Verify: &wire.VerifyDetail{Code: 10, Reason: "certificate has expired", Depth: 1, Subject: "/CN=x", Store: "system"}}},
-		{"io", failing(fakeengine.Read, &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), func(p *peer) response {
-			return p.call("tls.Read", p.client(p.echo()), 1)
-		}, -32008, wire.ErrorData{Kind: kind.IO, Op: "tls.Read", Handle: 1, Errno: "ECONNRESET"}},
-		{"timeout", func(_ *fakeengine.Engine, c *rpc.Config) {
-			c.Session.Timeouts = session.Timeouts{Connect: 30 * time.Millisecond}
-		}, func(p *peer) response {
-			return p.call("tls.NewClient", "127.0.0.1", testkit.Unanswered(p.t))
-		}, -32009, wire.ErrorData{Kind: kind.Timeout, Op: "tls.NewClient"}},
-		{"cancelled", none, func(p *peer) response {
-			h := p.client(p.echo())
-			id := p.begin("tls.Read", h, 1)
-			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, id))
-			return p.response()
-		}, -32010, wire.ErrorData{Kind: kind.Cancelled, Op: "tls.Read", Handle: 1}},
-		{"limit", func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Limits = session.Limits{Handles: 1} }, func(p *peer) response {
-			p.server()
-			return p.call("tls.NewClient", "localhost", 1)
-		}, -32011, wire.ErrorData{Kind: kind.Limit, Op: "tls.NewClient"}},
-		{"internal", failing(fakeengine.NewClientContext, io.ErrNoProgress), func(p *peer) response {
-			return p.call("tls.NewClient", "localhost", p.echo())
-		}, -32603, wire.ErrorData{Kind: kind.Internal, Op: "tls.NewClient"}},
+		{"not JSON", -32700, wire.ErrorData{Kind: kind.Params}, none,
+			func(p *peer) response {
+				p.line("{")
+				return p.response()
+			}},
+		{"no request", -32600, wire.ErrorData{Kind: kind.Params}, none,
+			func(p *peer) response {
+				p.line("{}")
+				return p.response()
+			}},
+		{"no method", -32601, wire.ErrorData{Kind: kind.Params}, none,
+			func(p *peer) response { return p.call("tls.Nothing") }},
+		{"parameters", -32602, wire.ErrorData{Kind: kind.Params, Op: "tls.Read"}, none,
+			func(p *peer) response { return p.call("tls.Read", 1) }},
+		{"handle", -32001,
+			wire.ErrorData{Kind: kind.Handle, Op: "tls.Read", Handle: 7}, none,
+			func(p *peer) response { return p.call("tls.Read", 7, 1) }},
+		{"state", -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Read", Handle: 1}, none,
+			func(p *peer) response {
+				p.ok("tls.NewClient", "localhost", p.echo())
+				return p.call("tls.Read", 1, 1)
+			}},
+		{"state, Hello", -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Hello"}, none,
+			func(p *peer) response {
+				p.server()
+				return p.call("tls.Hello", 1, []string{}, 5)
+			}},
+		{"backend", -32003, wire.ErrorData{Kind: kind.Backend, Op: "tls.NewClient"},
+			func(_ *fakeengine.Engine, c *rpc.Config) {
+				c.Session.Engine = session.Stub(errors.New("tried libssl.so.3"))
+			},
+			func(p *peer) response { return p.call("tls.NewClient", "localhost", 1) }},
+		{"file", -32004,
+			wire.ErrorData{Kind: kind.File, Op: "tls.SetCaBundle",
+				Errno: "ENOENT"}, none,
+			func(p *peer) response {
+				return p.call("tls.SetCaBundle",
+					"/nonexistent/\"quoted\" <&>\u2028")
+			}},
+		{"connect", -32005,
+			wire.ErrorData{Kind: kind.Connect, Op: "tls.NewClient",
+				Errno: "ECONNREFUSED"},
+			none,
+			func(p *peer) response {
+				return p.call("tls.NewClient", "127.0.0.1", testkit.Port(p.t))
+			}},
+		{"handshake", -32006,
+			wire.ErrorData{Kind: kind.Handshake, Op: "tls.Handshake", Handle: 1,
+				OpenSSL: alert.Queue},
+			failing(fakeengine.Handshake, alert), handshake},
+		{"verify", -32007,
+			wire.ErrorData{Kind: kind.Verify, Op: "tls.Handshake", Handle: 1,
+				Verify: &wire.VerifyDetail{Code: 10,
+					Reason: "certificate has expired",
+					Depth:  1, Subject: "/CN=x", Store: "system"}},
+			failing(fakeengine.Handshake, expired), handshake},
+		{"io", -32008,
+			wire.ErrorData{Kind: kind.IO, Op: "tls.Read", Handle: 1,
+				Errno: "ECONNRESET"},
+			failing(fakeengine.Read, reset),
+			func(p *peer) response {
+				return p.call("tls.Read", p.client(p.echo()), 1)
+			}},
+		{"timeout", -32009, wire.ErrorData{Kind: kind.Timeout, Op: "tls.NewClient"},
+			func(_ *fakeengine.Engine, c *rpc.Config) {
+				c.Session.Timeouts = session.Timeouts{
+					Connect: 30 * time.Millisecond}
+			},
+			func(p *peer) response {
+				return p.call("tls.NewClient", "127.0.0.1", testkit.Unanswered(p.t))
+			}},
+		{"cancelled", -32010,
+			wire.ErrorData{Kind: kind.Cancelled, Op: "tls.Read", Handle: 1},
+			none,
+			func(p *peer) response {
+				h := p.client(p.echo())
+				id := p.begin("tls.Read", h, 1)
+				p.line(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest",`+
+					`"params":[%d]}`, id))
+				return p.response()
+			}},
+		{"limit", -32011, wire.ErrorData{Kind: kind.Limit, Op: "tls.NewClient"},
+			func(_ *fakeengine.Engine, c *rpc.Config) {
+				c.Session.Limits = session.Limits{Handles: 1}
+			},
+			func(p *peer) response {
+				p.server()
+				return p.call("tls.NewClient", "localhost", 1)
+			}},
+		{"internal", -32603, wire.ErrorData{Kind: kind.Internal, Op: "tls.NewClient"},
+			failing(fakeengine.NewClientContext, io.ErrNoProgress),
+			func(p *peer) response {
+				return p.call("tls.NewClient", "localhost", p.echo())
+			}},
 	} {
 		seen[c.data.Kind] = true
 		t.Run(c.name, func(t *testing.T) {
@@ -118,8 +166,10 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 				t.Errorf("data %+v, want %+v", r.Error.Data, &c.data)
 			}
 			for range 2 {
-				if got := p.ok("tls.LastError"); got != r.Error.Message || got == "" {
-					t.Errorf("LastError is %q, the message %q", got, r.Error.Message)
+				if got := p.ok("tls.LastError"); got != r.Error.Message ||
+					got == "" {
+					t.Errorf("LastError is %q, the message %q", got,
+						r.Error.Message)
 				}
 				p.call("tls.Backend") // a success does not clear the error
 			}

@@ -46,7 +46,8 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	t.Helper()
 	p := &peer{t: t, served: make(chan struct{}), eng: fakeengine.New(t)}
 	p.ca = testcert.NewCA(t, "Test CA")
-	p.cert = p.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	p.cert = p.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
 	p.eng.System = p.ca.Pool()
 	cfg := rpc.Config{Session: session.Config{Engine: p.eng}, Version: "1.2.3-test"}
 	for _, f := range set {

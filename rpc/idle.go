@@ -47,9 +47,11 @@ func (c idleReader) Read(p []byte) (int, error) {
 		left := c.idleLeft()
 		if left <= 0 {
 			// Most callers read this when they make their next call.
-			c.refuse(&session.Error{Kind: kind.Timeout, Why: fmt.Sprintf(
-				"the session was idle for %v, the limit of this tlsd (--session-idle-timeout), and has ended", c.IdleTimeout)}, nil)
-			return 0, fmt.Errorf("nothing has come from the caller for %v: %w", c.IdleTimeout, err)
+			why := fmt.Sprintf("the session was idle for %v, the limit of this tlsd "+
+				"(--session-idle-timeout), and has ended", c.IdleTimeout)
+			c.refuse(&session.Error{Kind: kind.Timeout, Why: why}, nil)
+			return 0, fmt.Errorf("nothing has come from the caller for %v: %w",
+				c.IdleTimeout, err)
 		}
 		if some {
 			left = min(left, due)

@@ -23,7 +23,8 @@ func (p *peer) endsIdle() {
 	p.t.Helper()
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32009,"message":...,"data":{"kind":"timeout"}}}`)
 	p.ended()
-	if err := p.over(); !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "nothing has come from the caller") {
+	if err := p.over(); !errors.Is(err, os.ErrDeadlineExceeded) ||
+		!strings.Contains(err.Error(), "nothing has come from the caller") {
 		p.t.Errorf("Serve returned %v", err)
 	}
 }
@@ -39,7 +40,9 @@ func TestIdleSessionEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
+			p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
+				c.Session.Engine = idle{}
+			})
 			begun := time.Now()
 			p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",` + itoa(testkit.Silent(t)) + "]}\n" +
 				`{"jsonrpc":"2.0","id":2,"method":"tls.Handshake","params":[1]}` + "\n")

@@ -10,7 +10,8 @@ import (
 	"tlsd/session"
 )
 
-// Limits limit what one session may send. Each field has its default. Zero means the default.
+// Limits are the limits for the messages of one session. The comment of a field has its default.
+// Zero means the default.
 type Limits struct {
 	Message  int // bytes of a message; wire.MaxLine
 	Nesting  int // levels of arrays and objects in a message; 64
@@ -87,9 +88,9 @@ func stringEnd(msg []byte, i int) int {
 // when the buffer is full.
 const freeID = 64
 
-// bufferNeed is how many bytes tlsd keeps for a call until it is answered, after its parameters
-// were decoded. In a batch it includes the largest answer that the call can have, which is kept
-// until the batch is complete.
+// bufferNeed is the number of bytes that tlsd keeps for a call, from the decoding of its parameters
+// until the answer. In a batch it includes the largest answer that the call can have, because tlsd
+// keeps the answer until the batch is complete.
 func (m *method) bufferNeed(c *call, a args) int {
 	n := max(0, len(c.id)-freeID)
 	for i, p := range m.params {
@@ -111,8 +112,9 @@ func (s *server) fits(n int) bool { return s.buffered.Load()+int64(n) <= int64(s
 func (s *server) reserveBuffer(c *call, n int) error {
 	more := n - c.buffered
 	if more > 0 && !s.fits(more) {
-		return overLimit("the calls in flight of this session keep %d bytes, and %d more would "+
-			"exceed the limit of %d (--max-buffered); wait for answers, or send less at once",
+		return overLimit("the calls in flight of this session keep %d bytes, and %d more "+
+			"would exceed the limit of %d (--max-buffered); wait for answers, or send "+
+			"less at once",
 			s.buffered.Load(), more, s.Limits.Buffered)
 	}
 	s.buffered.Add(int64(more))
@@ -138,8 +140,8 @@ func (s *server) releaseBuffer(c *call) {
 const freeAnswer = 1 << 10
 
 // bufferAnswer counts the answer of a call in a batch, beyond the bytes that were reserved before.
-// If the answer does not fit, the result is an error in its place. No call with such a large answer
-// changes anything, so no effect is hidden.
+// If the answer does not fit, the result is an error in its place. The error hides no effect,
+// because calls with such large answers change nothing.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {
@@ -147,8 +149,9 @@ func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	}
 	if held := s.buffered.Add(int64(more)); held > int64(s.Limits.Buffered) {
 		s.buffered.Add(-int64(more))
-		err := overLimit("tlsd keeps the answers of a batch until the last one, and %d bytes more "+
-			"would exceed the limit of %d (--max-buffered); send smaller batches",
+		err := overLimit("tlsd keeps the answers of a batch until the last one, and %d "+
+			"bytes more would exceed the limit of %d (--max-buffered); send smaller "+
+			"batches",
 			more, s.Limits.Buffered)
 		s.sess.Fail(err)
 		return append([]byte(`"error":`), encode(wireError(err))...)

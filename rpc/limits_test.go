@@ -37,7 +37,8 @@ func TestNestingIsLimited(t *testing.T) {
 	member := func(n int) string { return `{"jsonrpc":"2.0","id":7,"method":"tls.Backend","x":` + nested(n-1) + `}` }
 	p.line(member(most))
 	p.expect(`{"jsonrpc":"2.0","id":7,"result":"openssl"}`)
-	for _, n := range []int{most + 1, 9_999, 10_001, 1_000_000} { // encoding/json goes to 10,000
+	// encoding/json goes to 10,000.
+	for _, n := range []int{most + 1, 9_999, 10_001, 1_000_000} {
 		p.line(member(n))
 		p.expect(overLimit("7", "tls.Backend"))
 	}
@@ -62,7 +63,8 @@ func TestNestingIsLimited(t *testing.T) {
 	// Bad JSON is an error, also if it is deep.
 	p.line(nested(most+1) + "]")
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":...,"data":{"kind":"params"}}}`)
-	if e := p.fails(kind.Params, "tls.Backend", []any{}); !strings.Contains(e.Message, "takes no parameters") {
+	e := p.fails(kind.Params, "tls.Backend", []any{})
+	if !strings.Contains(e.Message, "takes no parameters") {
 		t.Errorf("%q", e.Message)
 	}
 }

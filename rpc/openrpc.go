@@ -38,10 +38,16 @@ func openRPC(version string) any {
 	}
 	var list []methodDoc
 	add := func(m *method) {
-		d := methodDoc{Name: m.name, Summary: m.doc, ParamStructure: "either", Params: []content{},
-			Result: content{Name: m.result["title"].(string), Schema: m.result}}
+		d := methodDoc{
+			Name:           m.name,
+			Summary:        m.doc,
+			ParamStructure: "either",
+			Params:         []content{},
+			Result:         content{Name: m.result["title"].(string), Schema: m.result},
+		}
 		for _, p := range m.params {
-			d.Params = append(d.Params, content{Name: p.name, Description: p.doc, Required: !p.optional, Schema: p.schema()})
+			d.Params = append(d.Params, content{Name: p.name, Description: p.doc,
+				Required: !p.optional, Schema: p.schema()})
 		}
 		list = append(list, d)
 	}
@@ -51,7 +57,8 @@ func openRPC(version string) any {
 	add(&discover)
 	return map[string]any{
 		"openrpc": "1.3.2",
-		"info":    map[string]any{"title": "tlsd", "version": version, "description": "TLS connections in a process of their own; see proto.md."},
+		"info": map[string]any{"title": "tlsd", "version": version,
+			"description": "TLS connections in a process of their own; see proto.md."},
 		"methods": list,
 	}
 }

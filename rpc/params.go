@@ -161,8 +161,8 @@ func (m *method) blob(p param, v json.RawMessage) (any, error) {
 		err = errors.New("it has line breaks")
 	}
 	if err != nil {
-		return nil, m.paramError("%s: %v; it must be base64 with padding (RFC 4648 section 4)",
-			p.name, err)
+		return nil, m.paramError("%s: %v; it must be base64 with padding (RFC 4648 "+
+			"section 4)", p.name, err)
 	}
 	if len(data) > wire.MaxBlob {
 		return nil, m.paramError("%s: has %d bytes, at most %d are allowed", p.name,

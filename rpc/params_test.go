@@ -108,11 +108,14 @@ func TestParametersAreStrict(t *testing.T) {
 			if r.Error == nil {
 				t.Fatalf("it succeeded: %v", r.Result)
 			}
-			if r.Error.Code != -32602 || r.Error.Data == nil || r.Error.Data.Kind != "params" || r.Error.Data.Op != c.method {
+			if r.Error.Code != -32602 || r.Error.Data == nil ||
+				r.Error.Data.Kind != "params" || r.Error.Data.Op != c.method {
 				t.Errorf("code %d, data %+v", r.Error.Code, r.Error.Data)
 			}
-			if !strings.HasPrefix(r.Error.Message, c.method+": ") || !strings.Contains(r.Error.Message, c.says) {
-				t.Errorf("the message is %q, want one that says %q", r.Error.Message, c.says)
+			if !strings.HasPrefix(r.Error.Message, c.method+": ") ||
+				!strings.Contains(r.Error.Message, c.says) {
+				t.Errorf("the message is %q, want one that says %q",
+					r.Error.Message, c.says)
 			}
 			if len(r.Error.Message) > 300 {
 				t.Errorf("the message has %d bytes", len(r.Error.Message))
@@ -129,7 +132,8 @@ func TestPayloadIsNotShown(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	for _, data := range []string{"c2VjcmV0!", "c2VjcmV0c2VjcmV0c"} {
-		if e := p.fails("params", "tls.Write", 1, data); strings.Contains(e.Message, "c2Vj") {
+		e := p.fails("params", "tls.Write", 1, data)
+		if strings.Contains(e.Message, "c2Vj") {
 			t.Errorf("the error shows the data: %s", e.Message)
 		}
 	}

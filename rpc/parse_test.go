@@ -72,7 +72,9 @@ func TestLargestBlob(t *testing.T) {
 		switch {
 		case good && (err != nil || len(data.([]byte)) != n):
 			t.Errorf("%d bytes: %v", n, err)
-		case !good && (err == nil || err.Error() != "tls.Write: data: has 16777217 bytes, at most 16777216 are allowed"):
+		case !good && (err == nil ||
+			err.Error() != "tls.Write: data: has 16777217 bytes, at most 16777216 are "+
+				"allowed"):
 			t.Errorf("%d bytes: %v", n, err)
 		}
 	}

@@ -39,8 +39,8 @@ func (c *call) message() []byte {
 }
 
 // parse takes a request apart. It returns an error if msg is not JSON. If msg is not a request of
-// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and why says so. Names of members
-// are compared exactly, which encoding/json does only with maps.
+// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and why says so. parse decodes
+// into a map, because only then encoding/json compares the names of members exactly.
 func parse(msg []byte) (c *call, why string, err error) {
 	why = "a request is an object"
 	var m map[string]json.RawMessage

@@ -87,7 +87,8 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	defer stop()
 
 	// ctx does not end the library's work. The session ends its calls.
-	lib := jsonrpc2.NewConn(context.Background(), st, s, jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
+	lib := jsonrpc2.NewConn(context.Background(), st, s,
+		jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
 	<-lib.DisconnectNotify()
 	s.hangUp()
 	s.sess.End()
@@ -97,7 +98,8 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 		return ctx.Err()
 	}
 	if s.answerTimedOut.Load() {
-		return fmt.Errorf("the caller has not read an answer within %v: %w", cfg.AnswerTimeout, os.ErrDeadlineExceeded)
+		return fmt.Errorf("the caller has not read an answer within %v: %w",
+			cfg.AnswerTimeout, os.ErrDeadlineExceeded)
 	}
 	return st.err
 }

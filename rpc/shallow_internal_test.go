@@ -53,7 +53,8 @@ func TestShallow(t *testing.T) {
 			want = c.msg
 		}
 		if string(got) != want || deep != (c.want != "") {
-			t.Errorf("shallow(%.60s, %d) is %.60s, %v; want %.60s", c.msg, c.most, got, deep, want)
+			t.Errorf("shallow(%.60s, %d) is %.60s, %v; want %.60s", c.msg, c.most,
+				got, deep, want)
 		}
 	}
 }
@@ -73,7 +74,8 @@ func FuzzShallow(f *testing.F) {
 			t.Fatalf("%q is not JSON", short)
 		}
 		if was := depth(t, msg); deep != (was > most) {
-			t.Errorf("it is %d deep, and said to be deeper than %d: %v", was, most, deep)
+			t.Errorf("it is %d deep, and said to be deeper than %d: %v",
+				was, most, deep)
 		}
 		if is := depth(t, string(short)); is > most {
 			t.Errorf("%q is still %d deep", short, is)

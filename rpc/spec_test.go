@@ -181,7 +181,8 @@ func TestOtherMembersAreIgnored(t *testing.T) {
 	p := newPeer(t)
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend","Raw":-7,"ID":2,"x":{"y":[]},"":null}`)
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":"openssl"}`)
-	p.line("  {\t\"jsonrpc\" : \"2.0\" , \"id\" : 2 ,\"method\" : \"tls\\u002eBackend\" , \"params\" : [ ] }  ")
+	p.line("  {\t\"jsonrpc\" : \"2.0\" , \"id\" : 2 ,\"method\" : \"tls\\u002eBackend\" , " +
+		"\"params\" : [ ] }  ")
 	p.expect(`{"jsonrpc":"2.0","id":2,"result":"openssl"}`)
 }
 

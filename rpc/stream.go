@@ -66,8 +66,8 @@ func (st *stream) ReadObject(v any) error {
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
-		return st.refuseAndStop(overLimit("the line is longer than %d bytes, the limit of a "+
-			"message (--max-message)", st.Limits.Message))
+		return st.refuseAndStop(overLimit("the line is longer than %d bytes, the limit of "+
+			"a message (--max-message)", st.Limits.Message))
 	}
 	if err != nil {
 		return err
@@ -80,7 +80,8 @@ func (st *stream) message() error {
 	line, deep := shallow(line, st.Limits.Nesting)
 	c, why, err := parse(line)
 	if err != nil {
-		st.refuse(&protocolError{wire.CodeParse, fmt.Sprintf("parse error: the line is not JSON: %v", err)}, nil)
+		why := fmt.Sprintf("parse error: the line is not JSON: %v", err)
+		st.refuse(&protocolError{wire.CodeParse, why}, nil)
 		return nil
 	}
 	var tooDeep error
@@ -102,7 +103,7 @@ func (st *stream) message() error {
 	return nil
 }
 
-// refuseAndStop answers a message that hides where the next one starts.
+// refuseAndStop answers a message after which the start of the next message is unknown.
 func (st *stream) refuseAndStop(err *session.Error) error {
 	err.Why += "; closing the connection, because the start of the next message is unknown"
 	st.refuse(err, nil)
@@ -117,7 +118,8 @@ func (st *stream) WriteObject(v any) error {
 	}
 	number, answer, ok := splitResponse(msg)
 	if !ok {
-		return fmt.Errorf("rpc: the library writes a response in a form that is not known: %.60s", msg)
+		return fmt.Errorf("rpc: the library writes a response in a form that is not "+
+			"known: %.60s", msg)
 	}
 	c := st.unregister(number)
 	if c == nil {

@@ -77,7 +77,8 @@ func TestWatcherKnowsTheCallInFlight(t *testing.T) {
 	<-served
 	want := []string{"tls.Backend 0", " 0", "tls.Close 7", " 0"}
 	if fmt.Sprint(n.all) != fmt.Sprint(want) || n.writing != 0 {
-		t.Errorf("it was told %q, with %d answers in writing; want %q and 0", n.all, n.writing, want)
+		t.Errorf("it was told %q, with %d answers in writing; want %q and 0", n.all,
+			n.writing, want)
 	}
 }
 

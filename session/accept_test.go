@@ -81,7 +81,8 @@ func TestOneContextListensOnSeveralAddresses(t *testing.T) {
 	r := newRig(t)
 	ctx := r.server()
 	ports := []int{testkit.Port(t), testkit.Port(t)}
-	a, b := r.start(r.Accept(ctx, local, ports[0])), r.start(r.Accept(ctx, "localhost", ports[1]))
+	a, b := r.start(r.Accept(ctx, local, ports[0])),
+		r.start(r.Accept(ctx, "localhost", ports[1]))
 	r.dial(ports[1])
 	b.ok()
 	if a.ended() {
@@ -120,11 +121,17 @@ func TestFailedHandshakeIsRaisedOnce(t *testing.T) {
 		"plain HTTP":   func(nc net.Conn) { fmt.Fprint(nc, "GET / HTTP/1.0\r\n\r\n") },
 		"gone at once": func(nc net.Conn) { nc.Close() },
 		"reset":        func(nc net.Conn) { nc.(*net.TCPConn).SetLinger(0); nc.Close() },
-		"distrust":     func(nc net.Conn) { tls.Client(nc, &tls.Config{ServerName: "localhost"}).Handshake() },
-		"no common TLS": func(nc net.Conn) {
-			tls.Client(nc, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
+		"distrust": func(nc net.Conn) {
+			tls.Client(nc, &tls.Config{ServerName: "localhost"}).Handshake()
 		},
-		"random garbage": func(nc net.Conn) { nc.Write(bytes.Repeat([]byte{0x16, 0xff, 7}, 100)) },
+		"no common TLS": func(nc net.Conn) {
+			old := &tls.Config{InsecureSkipVerify: true,
+				MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+			tls.Client(nc, old).Handshake()
+		},
+		"random garbage": func(nc net.Conn) {
+			nc.Write(bytes.Repeat([]byte{0x16, 0xff, 7}, 100))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -135,7 +142,8 @@ func TestFailedHandshakeIsRaisedOnce(t *testing.T) {
 			spoil(nc)
 			e := c.fails(kind.Handshake)
 			if e.Handle != ctx || !strings.Contains(e.Why, "client 127.0.0.1:") {
-				t.Errorf("handle %d, %q: want the context's handle and the client's address", e.Handle, e)
+				t.Errorf("handle %d, %q: want the context's handle and the "+
+					"client's address", e.Handle, e)
 			}
 			next := r.start(r.Accept(ctx, local, port))
 			r.dial(port)
@@ -165,7 +173,8 @@ func TestAcceptOnAnAddressThatCannotBeHad(t *testing.T) {
 		ctx, port := r.server(), testkit.Silent(t)
 		for range 2 {
 			e := r.fails(r.Accept(ctx, local, port), kind.Connect)
-			if e.Errno != "EADDRINUSE" || !strings.Contains(e.Why, fmt.Sprintf("listen on 127.0.0.1:%d: address already in use", port)) {
+			says := fmt.Sprintf("listen on 127.0.0.1:%d: address already in use", port)
+			if e.Errno != "EADDRINUSE" || !strings.Contains(e.Why, says) {
 				t.Errorf("errno %q, %q", e.Errno, e)
 			}
 		}
@@ -184,7 +193,8 @@ func TestAcceptOnAnAddressThatCannotBeHad(t *testing.T) {
 	t.Run("not of this machine", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		if e := r.fails(r.Accept(r.server(), "192.0.2.1", 1), kind.Connect); e.Errno != "EADDRNOTAVAIL" {
+		e := r.fails(r.Accept(r.server(), "192.0.2.1", 1), kind.Connect)
+		if e.Errno != "EADDRNOTAVAIL" {
 			t.Errorf("errno %q, %q", e.Errno, e)
 		}
 	})
@@ -211,11 +221,13 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 	r.ok(r.CloseServerContext(ctx))
 
 	if contexts, conns := r.eng.Open(); contexts != 0 || conns != 1 {
-		t.Errorf("%d contexts and %d connections are open, want none and the accepted one", contexts, conns)
+		t.Errorf("%d contexts and %d connections are open, want none and the accepted one",
+			contexts, conns)
 	}
 	for name, c := range map[string]net.Conn{"done": done, "half": half} {
 		c.SetReadDeadline(time.Now().Add(testkit.Patience))
-		if _, err := c.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
+		if _, err := c.Read(make([]byte, 1)); err == nil ||
+			strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: the client is still connected: %v", name, err)
 		}
 	}
@@ -237,7 +249,7 @@ func TestPendingClientsAreBounded(t *testing.T) {
 	for range clients {
 		nc := dialTCP(t, port)
 		go func() {
-			c := tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"})
+			c := tls.Client(nc, r.clientConfig())
 			c.SetDeadline(time.Now().Add(testkit.Patience))
 			hello <- c.Handshake()
 		}()
@@ -275,7 +287,7 @@ func TestManyAcceptsShareTheClients(t *testing.T) {
 		accepts = append(accepts, r.start(r.Accept(ctx, local, port)))
 	}
 	for range n {
-		go tls.Client(dialTCP(t, port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"}).Handshake()
+		go tls.Client(dialTCP(t, port), r.clientConfig()).Handshake()
 	}
 	for i, a := range accepts {
 		if h := a.ok(); h != session.Handle(i+2) {

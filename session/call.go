@@ -42,23 +42,25 @@ type Call struct {
 
 	after []<-chan struct{} // calls that must have ended before this call runs
 	done  chan struct{}     // closed when this call and all of after have ended
-	tail  *<-chan struct{}  // the lane of which done is the last; nil: in no lane
+	tail  *<-chan struct{}  // the tail of the call's lane; nil: in no lane
 	run   func(context.Context) (any, error)
 	waits bool // run may wait
 
 	data *net.UnixConn   // the data channel that came with the call, until it is attached
 	pair []*net.UnixConn // of a Signal, until it is in use
 
-	// called in place of run if the call is ended before; may be nil
+	// onAbandon, if not nil, is called in place of run if the call is ended before run.
 	onAbandon func()
-	// startTimeout, if not nil, limits the wait for the last call of after, and run.
+	// startTimeout, if not nil, starts the timeout of the wait for the last call of after, and
+	// of run.
 	startTimeout func(context.Context) (context.Context, context.CancelFunc)
 }
 
 // newCall registers a call. s.mu must be held.
 func (s *Session) newCall(op string, h Handle, run func(context.Context) (any, error)) *Call {
 	s.seq++
-	c := &Call{s: s, op: op, handle: h, seq: s.seq, run: run, waits: true, done: make(chan struct{})}
+	c := &Call{s: s, op: op, handle: h, seq: s.seq, run: run, waits: true,
+		done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
 	s.calls[c] = struct{}{}
 	s.running.Add(1)
@@ -287,7 +289,8 @@ func (s *Session) earlier(c *Call, h Handle) []*Call {
 	var list []*Call
 	pumped := h != 0 && s.conns[h] != nil && s.conns[h].pumps != nil
 	for o := range s.calls {
-		if o.seq < c.seq && (h == 0 || o.concerns(h)) && !(pumped && (o.op == opFlush || o.op == opShutdown)) {
+		if o.seq < c.seq && (h == 0 || o.concerns(h)) &&
+			!(pumped && (o.op == opFlush || o.op == opShutdown)) {
 			list = append(list, o)
 		}
 	}

@@ -1,7 +1,6 @@
 package session_test
 
 import (
-	"crypto/tls"
 	"net"
 	"runtime"
 	"testing"
@@ -135,7 +134,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		r := newRig(t)
 		sent := make(chan struct{})
 		h := r.client(testkit.Serve(t, func(nc net.Conn) {
-			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+			c := r.tlsServer(nc)
 			c.Read(make([]byte, 1))
 			c.Write([]byte("in"))
 			close(sent)

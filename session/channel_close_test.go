@@ -48,10 +48,12 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 				r.ok(r.Shutdown(h))
 				r.ok(r.Shutdown(h))
 				r.fails(r.Write(h, []byte("more")), kind.State)
-				if got := r.ok(r.Read(h, 100)).([]byte); string(got) != "you said request" {
+				got := r.ok(r.Read(h, 100)).([]byte)
+				if string(got) != "you said request" {
 					t.Errorf("got %q", got)
 				}
-				if st := r.status(h); st.Write != "shut" || st.Sent != 7 || st.Received != 16 {
+				if st := r.status(h); st.Write != "shut" || st.Sent != 7 ||
+					st.Received != 16 {
 					t.Errorf("status %+v", st)
 				}
 				r.ok(r.Close(h))
@@ -104,7 +106,8 @@ func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 	closing := r.start(r.Close(h))
 	unsendable(t, c)
 	closing.Cancel()
-	if e := closing.fails(kind.Cancelled); e.Op != "tls.Close" || !strings.Contains(e.Why, "0 bytes have left") {
+	if e := closing.fails(kind.Cancelled); e.Op != "tls.Close" ||
+		!strings.Contains(e.Why, "0 bytes have left") {
 		t.Errorf("%v", e)
 	}
 	want(t, got, "|cut")
@@ -336,9 +339,15 @@ func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 		make func(*rig, session.Handle) *session.Call
 		ends kind.Kind
 	}{
-		"Flush":                  {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 4) }, ok},
-		"Flush of what is never": {func(r *rig, h session.Handle) *session.Call { return r.Flush(h, 5) }, kind.State},
-		"Shutdown":               {func(r *rig, h session.Handle) *session.Call { return r.Shutdown(h) }, ok},
+		"Flush": {func(r *rig, h session.Handle) *session.Call {
+			return r.Flush(h, 4)
+		}, ok},
+		"Flush of what is never": {func(r *rig, h session.Handle) *session.Call {
+			return r.Flush(h, 5)
+		}, kind.State},
+		"Shutdown": {func(r *rig, h session.Handle) *session.Call {
+			return r.Shutdown(h)
+		}, ok},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,10 +26,12 @@ type pipeConn struct {
 	next   int
 }
 
-func (e pipeEngine) NewClientContext(session.CABundle) (session.EngineContext, error) { return e, nil }
-func (pipeEngine) RequireTLS13()                                                      {}
-func (pipeEngine) Free()                                                              {}
-func (pipeEngine) Server(*net.TCPConn) (session.EngineConn, error)                    { panic("none") }
+func (e pipeEngine) NewClientContext(session.CABundle) (session.EngineContext, error) {
+	return e, nil
+}
+func (pipeEngine) RequireTLS13()                                   {}
+func (pipeEngine) Free()                                           {}
+func (pipeEngine) Server(*net.TCPConn) (session.EngineConn, error) { panic("none") }
 
 func (e pipeEngine) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
 	e.conn.nc = nc
@@ -101,7 +103,8 @@ func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 // TestAPieceOfAChannelCostsNoAllocation: this holds in both directions.
 func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	if raceDetector {
-		t.Skip("under the race detector sync.Pool drops pieces at random; the run without it counts")
+		t.Skip("under the race detector sync.Pool drops pieces at random; " +
+			"the run without it counts")
 	}
 	s, c := pipe(t, &pipeConn{}, era)
 	p := make([]byte, 32<<10)

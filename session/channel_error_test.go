@@ -28,7 +28,8 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	}
 	st := r.status(h) // published before the send fails
 	e := st.WriteError
-	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout || e.Op != "tls.Write" || e.Handle != h ||
+	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout ||
+		e.Op != "tls.Write" || e.Handle != h ||
 		!strings.Contains(e.Why, "bytes within 50ms; ") {
 		t.Errorf("status %+v, %v", st, e)
 	}
@@ -50,9 +51,8 @@ func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 	await(t, g.first(), "the piece")
 	r.ok(r.SetTimeout(h, moment))
 	unsendable(t, c)
-	if e := r.fails(r.Close(h), kind.Timeout); !strings.Contains(e.Why, "within 50ms; 0 bytes have left before") {
-		t.Errorf("%v", e) // and no call has returned an error
-	}
+	// No call has returned the error.
+	r.failsWith(r.Close(h), kind.Timeout, "within 50ms; 0 bytes have left before")
 }
 
 // TestOneConnectionsStuckPeerDelaysNoOther: a stuck caller delays no other connection either.
@@ -63,7 +63,9 @@ func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 		deaf(r, nc)
 		<-t.Context().Done()
 	}))
-	_, unread := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.Write(make([]byte, 16<<20)) }))
+	_, unread := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
+		c.Write(make([]byte, 16<<20))
+	}))
 	stuck.SetWriteDeadline(time.Now().Add(moment))
 	for n := 1; n > 0; {
 		n, _ = stuck.Write(make([]byte, 1<<20))
@@ -100,11 +102,13 @@ func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 			close(reset)
 			unsendable(t, c)
 			st := r.status(h)
-			if e := st.WriteError; st.Write != "failed" || e.Kind != kind.IO || e.Errno != "ECONNRESET" ||
+			if e := st.WriteError; st.Write != "failed" || e.Kind != kind.IO ||
+				e.Errno != "ECONNRESET" ||
 				e.Op != "tls.Write" || strings.HasPrefix(e.Why, "read: ") {
 				t.Errorf("status %+v, %v", st, st.WriteError)
 			}
-			if notify != (st.Read == "end") || !notify && (st.Read != "failed" || st.ReadError.Op != "tls.Read") {
+			if notify != (st.Read == "end") ||
+				!notify && (st.Read != "failed" || st.ReadError.Op != "tls.Read") {
 				t.Errorf("status %+v", st)
 			}
 			unsendable(t, c)
@@ -128,7 +132,8 @@ func TestACutFailsOnlyReading(t *testing.T) {
 		t.Errorf("got %q", b)
 	}
 	st := r.status(h)
-	if st.Read != "failed" || st.Write != "open" || st.ReadError.Kind != kind.IO || st.WriteError != nil || st.Received != 11 {
+	if st.Read != "failed" || st.Write != "open" || st.ReadError.Kind != kind.IO ||
+		st.WriteError != nil || st.Received != 11 {
 		t.Errorf("status %+v", st)
 	}
 	if last := r.lastError(); last != st.ReadError.Error() {
@@ -181,8 +186,10 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 				close(alert)
 			}
 			unsendable(t, c)
-			if st := r.status(h); st.Write != "failed" || !strings.Contains(st.WriteError.Why, says) ||
-				comes != (st.Read == "failed") || comes && !strings.Contains(st.ReadError.Why, says) {
+			if st := r.status(h); st.Write != "failed" ||
+				!strings.Contains(st.WriteError.Why, says) ||
+				comes != (st.Read == "failed") ||
+				comes && !strings.Contains(st.ReadError.Why, says) {
 				t.Errorf("status %+v: %v, %v", st, st.WriteError, st.ReadError)
 			}
 			r.ok(r.Close(h))
@@ -203,14 +210,18 @@ func TestAnErrorThatNobodyWasToldIsTheCloses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, failing(fakeengine.Write, broken))
-			h, c := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) }))
+			h, c := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
+				c.CloseWrite()
+				io.Copy(io.Discard, c)
+			}))
 			rest(t, c)
 			send(t, c, []byte("x"))
 			unsendable(t, c)
 			if told != nil {
 				told(r, h)
 				r.ok(r.Close(h))
-			} else if e := r.fails(r.Close(h), kind.IO); e.Errno != "EPIPE" || e.Op != "tls.Close" || e.Handle != h {
+			} else if e := r.fails(r.Close(h), kind.IO); e.Errno != "EPIPE" ||
+				e.Op != "tls.Close" || e.Handle != h {
 				t.Errorf("%v", e)
 			}
 			r.gone()

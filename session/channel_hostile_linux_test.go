@@ -60,7 +60,9 @@ func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	blocking()
 	echoes(t, c)
 	blocking()
-	_, unread, dup2 := r.hostile(r.serve(func(c *tls.Conn, _ *net.TCPConn) { c.Write(make([]byte, 16<<20)) }))
+	_, unread, dup2 := r.hostile(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
+		c.Write(make([]byte, 16<<20))
+	}))
 	unix.SetNonblock(dup2, false)
 	receive(t, unread, 1) // and no more, so the in pump waits for room
 	r.ok(r.Close(h))
@@ -108,7 +110,8 @@ func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 		for range 1000 {
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT)
-			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) // forged bytes, to itself
+			// Forged bytes, to itself.
+			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		}
 	}()
 	go io.Copy(io.Discard, c)
@@ -124,7 +127,8 @@ func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 
 func TestACallerMayShutDownTheWorkersEnd(t *testing.T) {
 	t.Parallel()
-	for name, how := range map[string]int{"reading": unix.SHUT_RD, "writing": unix.SHUT_WR, "both": unix.SHUT_RDWR} {
+	for name, how := range map[string]int{"reading": unix.SHUT_RD, "writing": unix.SHUT_WR,
+		"both": unix.SHUT_RDWR} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -187,7 +191,8 @@ func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 		fds[i] = int(null.Fd())
 	}
 	for range 50 {
-		if _, _, err := c.WriteMsgUnix([]byte("x"), unix.UnixRights(fds...), nil); err != nil {
+		_, _, err := c.WriteMsgUnix([]byte("x"), unix.UnixRights(fds...), nil)
+		if err != nil {
 			t.Fatal(err)
 		}
 		receive(t, c, 1)
@@ -196,7 +201,9 @@ func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", n, before)
 	}
 	raw, _ := c.SyscallConn()
-	raw.Control(func(fd uintptr) { unix.SendmsgN(int(fd), []byte("u"), nil, nil, unix.MSG_OOB) })
+	raw.Control(func(fd uintptr) {
+		unix.SendmsgN(int(fd), []byte("u"), nil, nil, unix.MSG_OOB)
+	})
 	r.ok(r.Close(h))
 	r.gone()
 }

@@ -34,7 +34,8 @@ func TestChannelsEndCleanlyAtAnyMoment(t *testing.T) {
 }
 
 func anyMoment(t *testing.T, rnd *rand.Rand) {
-	r := newRig(t, timeouts(session.Timeouts{Write: time.Duration(1+rnd.IntN(100)) * time.Millisecond, Close: moment}))
+	write := time.Duration(1+rnd.IntN(100)) * time.Millisecond
+	r := newRig(t, timeouts(session.Timeouts{Write: write, Close: moment}))
 	r.SetGrace(moment)
 	peers := []int{r.echo(), testkit.Silent(t),
 		testkit.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }),
@@ -73,7 +74,8 @@ func anyMoment(t *testing.T, rnd *rand.Rand) {
 		func() { call(r.Session.Accept(ctx, local, port, channel())) },
 		func() {
 			outside.Go(func() {
-				if nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+				nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+				if err == nil {
 					defer nc.Close()
 					deafClient(r, nc)
 				}

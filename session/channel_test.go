@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -87,7 +86,10 @@ func unsendable(t *testing.T, c net.Conn) {
 	}
 	testkit.Until(t, "a send that fails", func() bool {
 		var err error
-		raw.Control(func(fd uintptr) { _, err = unix.SendmsgN(int(fd), nil, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) })
+		raw.Control(func(fd uintptr) {
+			_, err = unix.SendmsgN(int(fd), nil, nil, nil,
+				unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		})
 		if err != nil && !errors.Is(err, syscall.EPIPE) {
 			t.Fatalf("the send fails with %v, want EPIPE", err)
 		}
@@ -113,7 +115,7 @@ func (c cutConn) Read(p []byte) (int, error) {
 func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	return testkit.Serve(r.t, func(nc net.Conn) {
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
-		c := tls.Server(cutConn{nc}, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(cutConn{nc})
 		if c.Handshake() == nil {
 			f(c, nc.(*net.TCPConn))
 		}
@@ -166,7 +168,8 @@ func TestBytesOfADataChannelGoBothWays(t *testing.T) {
 		t.Errorf("%d bytes came back, want %d; or others", len(got), len(data))
 	}
 	st := r.status(h)
-	if st.Sent != int64(len(data)) || st.Received != st.Sent || st.Read != "end" || st.Write != "shut" || st.ReadError != nil || st.WriteError != nil {
+	if st.Sent != int64(len(data)) || st.Received != st.Sent || st.Read != "end" ||
+		st.Write != "shut" || st.ReadError != nil || st.WriteError != nil {
 		t.Errorf("status %+v", st)
 	}
 	r.ok(r.Close(h))
@@ -212,9 +215,7 @@ func TestReadAndWriteAreRefusedOnAHandleWithADataChannel(t *testing.T) {
 	r := newRig(t)
 	h, _ := r.channel(r.echo())
 	for _, c := range []*session.Call{r.Read(h, 1), r.Write(h, []byte("x")), r.Write(h, nil)} {
-		if e := r.fails(c, kind.State); !strings.Contains(e.Why, "data channel") {
-			t.Errorf("%v", e)
-		}
+		r.failsWith(c, kind.State, "data channel")
 	}
 	r.ok(r.Close(h))
 }
@@ -313,10 +314,13 @@ func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 		make func(*testing.T) int
 		says string
 	}{
-		"not connected": {func(t *testing.T) int { return socket(t, unix.SOCK_STREAM) }, "not connected"},
+		"not connected": {func(t *testing.T) int {
+			return socket(t, unix.SOCK_STREAM)
+		}, "not connected"},
 		"listening": {func(t *testing.T) int {
 			fd := socket(t, unix.SOCK_STREAM)
-			if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{}), unix.Listen(fd, 1)); err != nil {
+			err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{}), unix.Listen(fd, 1))
+			if err != nil {
 				t.Fatal(err)
 			}
 			return fd
@@ -329,15 +333,16 @@ func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 			unix.Close(fds[0])
 			return fds[1]
 		}, "not a stream"},
-		"datagram": {func(t *testing.T) int { return socket(t, unix.SOCK_DGRAM) }, "not a stream"},
+		"datagram": {func(t *testing.T) int {
+			return socket(t, unix.SOCK_DGRAM)
+		}, "not a stream"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			h := r.handle(r.NewClient("localhost", r.echo()))
-			if e := r.fails(r.Session.Handshake(h, unixConn(t, c.make(t))), kind.Params); !strings.Contains(e.Why, c.says) {
-				t.Errorf("%v", e)
-			}
+			r.failsWith(r.Session.Handshake(h, unixConn(t, c.make(t))),
+				kind.Params, c.says)
 			r.fails(r.Session.Accept(r.server(), "127.0.0.1", testkit.Port(t),
 				unixConn(t, c.make(t))), kind.Params)
 			r.ok(r.Handshake(h))

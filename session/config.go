@@ -19,7 +19,8 @@ type Timeouts struct {
 	Close           time.Duration // after Close: until the peer has acknowledged all bytes; 1 s
 }
 
-// Limits limit what one session may hold. Each field has its default. Zero means the default.
+// Limits are the limits of one session. The comment of a field has its default. Zero means the
+// default.
 type Limits struct {
 	Handles int // open handles; 65536
 	Calls   int // calls that have not ended; 4096

@@ -61,7 +61,8 @@ func (c *connection) become(next connState) {
 		ok = next == connClosed
 	}
 	if !ok {
-		panic(fmt.Sprintf("session: handle %d: state %d cannot become %d", c.handle, c.state, next))
+		panic(fmt.Sprintf("session: handle %d: state %d cannot become %d",
+			c.handle, c.state, next))
 	}
 	c.state = next
 }
@@ -127,7 +128,8 @@ func (c *connection) usable() (EngineConn, error) {
 		return nil, err
 	}
 	if c.state != connReady {
-		return nil, fail(kind.State, "the handshake has not been done; call tls.Handshake first")
+		return nil, fail(kind.State,
+			"the handshake has not been done; call tls.Handshake first")
 	}
 	return c.tls, nil
 }
@@ -172,11 +174,12 @@ func (s *Session) ConnectionVersion(h Handle) *Call {
 func (s *Session) query(op string, h Handle, what func(EngineConn) string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.onConnection(op, h, controlLane, func(_ context.Context, c *connection) (any, error) {
+	run := func(_ context.Context, c *connection) (any, error) {
 		t, err := c.usable()
 		if err != nil {
 			return nil, err
 		}
 		return what(t), nil
-	}).instant()
+	}
+	return s.onConnection(op, h, controlLane, run).instant()
 }

@@ -31,7 +31,7 @@ type serverContext struct {
 	// held while the options change, and while files are read for the change; never by a call
 	// that waits
 	changeMu   sync.Mutex
-	lack       bool // the last look has met a lack; guarded by changeMu
+	lack       bool // the last look lacked descriptors or memory; guarded by changeMu
 	toldOfLack bool // the observer knows of the lack; guarded by changeMu
 
 	// guards engine and freed; held shared while a connection is made, so never under the
@@ -53,7 +53,8 @@ func (s *Session) NewServerContext(certFile, keyFile string) *Call {
 	}
 	c := &serverContext{s: s, handle: h, listeners: map[string]*listener{},
 		listenersChanged: make(chan struct{}),
-		options:          serverOptions{skip: s.SkipFailedHandshakes, reload: s.ReloadCertificates}}
+		options: serverOptions{skip: s.SkipFailedHandshakes,
+			reload: s.ReloadCertificates}}
 	call := s.newCall(op, 0, func(ctx context.Context) (any, error) {
 		if err := c.load(ctx, certFile, keyFile); err != nil {
 			c.abandon()
@@ -211,7 +212,8 @@ func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	defer c.engineMu.RUnlock()
 	if c.engine == nil {
 		nc.Close()
-		return nil, fail(kind.Handle, "the server context that accepted the connection is closed")
+		return nil, fail(kind.Handle,
+			"the server context that accepted the connection is closed")
 	}
 	return c.engine.Server(nc)
 }

@@ -33,7 +33,8 @@ func TestServerContextNeedsGoodFiles(t *testing.T) {
 				}
 				e := r.fails(r.NewServerContext(cert, key), kind.File)
 				if !strings.Contains(e.Why, c.says) {
-					t.Errorf("the error is %q, want one that says %q", e, c.says)
+					t.Errorf("the error is %q, want one that says %q", e,
+						c.says)
 				}
 				if n, _ := r.eng.Open(); n != 0 {
 					t.Errorf("%d contexts are open", n)

@@ -23,9 +23,13 @@ type HandleOverview struct {
 	Received, Sent int64
 }
 
-var stateNames = map[connState]string{connMaking: "making", connOpen: "open",
+var stateNames = map[connState]string{
+	connMaking:    "making",
+	connOpen:      "open",
 	connHandshake: "handshake",
-	connReady:     "ready", connBroken: "broken"}
+	connReady:     "ready",
+	connBroken:    "broken",
+}
 
 // Describe returns an overview. It has at most so many handles, the lowest numbers first. Describe
 // does not wait, and may be called at any time.
@@ -50,13 +54,11 @@ func (s *Session) Describe(most int) Overview {
 		o.Handles = append(o.Handles, v)
 	}
 	for h, c := range s.contexts {
-		o.Handles = append(o.Handles,
-			HandleOverview{Handle: h, Kind: "context",
-				Peer: strings.Join(c.addresses(), ",")})
+		o.Handles = append(o.Handles, HandleOverview{Handle: h, Kind: "context",
+			Peer: strings.Join(c.addresses(), ",")})
 	}
 	slices.SortFunc(o.Handles, func(a, b HandleOverview) int {
-		return cmp.Compare(a.Handle,
-			b.Handle)
+		return cmp.Compare(a.Handle, b.Handle)
 	})
 	o.Handles = o.Handles[:min(len(o.Handles), most)]
 	return o

@@ -27,7 +27,8 @@ const (
 )
 
 // lookUp returns the addresses of a host, the best first.
-func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) ([]netip.AddrPort, error) {
+func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) (
+	[]netip.AddrPort, error) {
 	if addr, ok := host.Addr(); ok {
 		return []netip.AddrPort{netip.AddrPortFrom(addr, uint16(port))}, nil
 	}

@@ -51,7 +51,8 @@ type endConn struct {
 func (c *endConn) Close() error { c.closed = true; return nil }
 
 func newTrack(t *testing.T, list []netip.AddrPort) *track {
-	k := &track{t: t, tick: make(chan time.Time), began: make(chan netip.AddrPort), verdict: map[netip.AddrPort]chan error{}, conns: make(chan *endConn, 100)}
+	k := &track{t: t, tick: make(chan time.Time), began: make(chan netip.AddrPort),
+		verdict: map[netip.AddrPort]chan error{}, conns: make(chan *endConn, 100)}
 	for _, a := range list {
 		k.verdict[a] = make(chan error, 1)
 	}
@@ -151,7 +152,8 @@ func TestAFailureStartsTheNextAttemptAtOnce(t *testing.T) {
 	k := newTrack(t, list)
 	done := k.run(t.Context(), list)
 	first := errors.New("the first one's")
-	for i, err := range []error{first, errors.New("the second one's"), errors.New("the third one's")} {
+	for i, err := range []error{first, errors.New("the second one's"),
+		errors.New("the third one's")} {
 		k.begins(list[i])
 		k.verdict[list[i]] <- err
 	}
@@ -236,7 +238,8 @@ func TestFamiliesTakeTurns(t *testing.T) {
 		return list
 	}
 	for _, c := range [][2][]netip.AddrPort{
-		{read("::1", "::2", "::3", "192.0.2.1", "192.0.2.2"), read("::1", "192.0.2.1", "::2", "192.0.2.2", "::3")},
+		{read("::1", "::2", "::3", "192.0.2.1", "192.0.2.2"),
+			read("::1", "192.0.2.1", "::2", "192.0.2.2", "::3")},
 		{read("192.0.2.1", "::1", "::2"), read("192.0.2.1", "::1", "::2")},
 		{read("192.0.2.1", "192.0.2.2"), read("192.0.2.1", "192.0.2.2")},
 	} {
@@ -255,7 +258,8 @@ func swallow(t *testing.T, addr netip.AddrPort) bool {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}); err != nil {
+	err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())})
+	if err != nil {
 		return false // another program has the address
 	}
 	if err := unix.Listen(fd, 0); err != nil {

@@ -40,7 +40,8 @@ func TestEndOfAnIdleSession(t *testing.T) {
 // TestEndEndsWaitingCalls: they end at once, with a reason.
 func TestEndEndsWaitingCalls(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, timeouts(session.Timeouts{Connect: era, Handshake: era, AcceptHandshake: era, Write: era}))
+	r := newRig(t, timeouts(session.Timeouts{Connect: era, Handshake: era,
+		AcceptHandshake: era, Write: era}))
 	port := testkit.Port(t)
 	read, silent, ctx := r.client(r.echo()), r.handle(r.NewClient("localhost",
 		testkit.Silent(t))), r.server()
@@ -67,7 +68,8 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 	go func() { late.Run() }() // every call must be run
 	r.gone()
 	for name, c := range calls {
-		if e := c.fails(kind.Cancelled); !strings.Contains(e.Why, "session ended") && name != "Read" {
+		if e := c.fails(kind.Cancelled); !strings.Contains(e.Why, "session ended") &&
+			name != "Read" {
 			t.Errorf("%s: the reason is %q", name, e.Why)
 		}
 	}
@@ -113,11 +115,15 @@ func TestEndAtAnyMoment(t *testing.T) {
 				func() *session.Call { return r.NewClient("localhost", echo) },
 				func() *session.Call { return r.NewClient("localhost", echo) },
 				func() *session.Call { return r.NewClient("localhost", silent) },
-				func() *session.Call { return r.NewServerContext(r.cert.CertFile, r.cert.KeyFile) },
+				func() *session.Call {
+					return r.NewServerContext(r.cert.CertFile, r.cert.KeyFile)
+				},
 				func() *session.Call { return r.Accept(h(), local, listen) },
 				func() *session.Call { return r.Handshake(h()) },
 				func() *session.Call { return r.Handshake(h()) },
-				func() *session.Call { return r.Write(h(), make([]byte, rnd.IntN(100000))) },
+				func() *session.Call {
+					return r.Write(h(), make([]byte, rnd.IntN(100000)))
+				},
 				func() *session.Call { return r.Read(h(), 1000) },
 				func() *session.Call { return r.Close(h()) },
 				func() *session.Call { return r.CloseServerContext(h()) },
@@ -136,9 +142,10 @@ func TestEndAtAnyMoment(t *testing.T) {
 				case 1:
 					outside.Go(client)
 				case 2:
+					pause := time.Duration(rnd.IntN(5)) * time.Millisecond
 					select { // let something happen
 					case <-calls[rnd.IntN(len(calls))].done:
-					case <-time.After(time.Duration(rnd.IntN(5)) * time.Millisecond):
+					case <-time.After(pause):
 					}
 				}
 			}
@@ -163,10 +170,12 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 	t.Parallel()
 	const child = "TLSD_TEST_OUT_OF_DESCRIPTORS"
 	if os.Getenv(child) == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestListenerOutOfDescriptors$", "-test.count=1", "-test.v")
+		cmd := exec.CommandContext(t.Context(), os.Args[0],
+			"-test.run=^TestListenerOutOfDescriptors$", "-test.count=1", "-test.v")
 		cmd.Env = append(os.Environ(), child+"=1")
 		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "--- PASS: TestListenerOutOfDescriptors") {
+		if err != nil ||
+			!strings.Contains(string(out), "--- PASS: TestListenerOutOfDescriptors") {
 			t.Errorf("%v\n%s", err, out)
 		}
 		return
@@ -177,7 +186,8 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
+	err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64})
+	if err != nil {
 		t.Fatal(err)
 	}
 	var files []*os.File
@@ -189,7 +199,8 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 		files = append(files, f)
 	}
 	c := r.start(r.Accept(ctx, local, port))
-	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if e := c.fails(kind.IO); e.Errno != "EMFILE" || !strings.Contains(e.Why, "accept on") {

@@ -29,7 +29,8 @@ func netErr(op string, errno syscall.Errno) error {
 // TestEngineErrorsAreClassified injects errors that an engine can return.
 func TestEngineErrorsAreClassified(t *testing.T) {
 	t.Parallel()
-	verify := &openssl.VerifyError{Code: 20, Reason: "unable to get local issuer certificate", Depth: 1, Subject: "/CN=x", Store: "system"}
+	verify := &openssl.VerifyError{Code: 20, Reason: "unable to get local issuer certificate",
+		Depth: 1, Subject: "/CN=x", Store: "system"}
 	queue := []string{"error:0A000438:SSL routines::tlsv1 alert internal error"}
 	tests := []struct {
 		name  string
@@ -40,27 +41,47 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 		queue bool
 		says  string
 	}{
-		{"not verified", fakeengine.Handshake, verify, kind.Verify, "", false, "issuer"},
-		{"alert", fakeengine.Handshake, &openssl.HandshakeError{Queue: queue, Reason: "the peer sent an alert"}, kind.Handshake, "", true, "alert"},
-		{"reset in the handshake", fakeengine.Handshake, netErr("read", syscall.ECONNRESET), kind.Handshake, "ECONNRESET", false, "connection reset by peer"},
-		{"bare errno in the handshake", fakeengine.Handshake, syscall.ECONNRESET, kind.Handshake, "ECONNRESET", false, "connection reset by peer"},
-		{"end in the handshake", fakeengine.Handshake, io.ErrUnexpectedEOF, kind.Handshake, "", false, "EOF"},
-		{"anything in the handshake", fakeengine.Handshake, errors.New("strange"), kind.Handshake, "", false, "strange"},
-		{"closed in the handshake", fakeengine.Handshake, net.ErrClosed, kind.Cancelled, "", false, "closed"},
+		{"not verified", fakeengine.Handshake, verify,
+			kind.Verify, "", false, "issuer"},
+		{"alert", fakeengine.Handshake,
+			&openssl.HandshakeError{Queue: queue, Reason: "the peer sent an alert"},
+			kind.Handshake, "", true, "alert"},
+		{"reset in the handshake", fakeengine.Handshake, netErr("read", syscall.ECONNRESET),
+			kind.Handshake, "ECONNRESET", false, "connection reset by peer"},
+		{"bare errno in the handshake", fakeengine.Handshake, syscall.ECONNRESET,
+			kind.Handshake, "ECONNRESET", false, "connection reset by peer"},
+		{"end in the handshake", fakeengine.Handshake, io.ErrUnexpectedEOF,
+			kind.Handshake, "", false, "EOF"},
+		{"anything in the handshake", fakeengine.Handshake, errors.New("strange"),
+			kind.Handshake, "", false, "strange"},
+		{"closed in the handshake", fakeengine.Handshake, net.ErrClosed,
+			kind.Cancelled, "", false, "closed"},
 
-		{"cut", fakeengine.Read, openssl.ErrTruncated, kind.IO, "", false, ""},
-		{"broken record", fakeengine.Read, &openssl.ProtocolError{Reason: "bad record mac", Queue: queue}, kind.IO, "", true, "bad record mac"},
-		{"reset", fakeengine.Read, netErr("read", syscall.ECONNRESET), kind.IO, "ECONNRESET", false, "connection reset by peer"},
-		{"no route", fakeengine.Read, netErr("read", syscall.EHOSTUNREACH), kind.IO, "EHOSTUNREACH", false, "no route to host"},
-		{"the kernel gave up", fakeengine.Read, netErr("read", syscall.ETIMEDOUT), kind.Timeout, "ETIMEDOUT", false, "timed out"},
-		{"closed", fakeengine.Read, net.ErrClosed, kind.Cancelled, "", false, "closed"},
+		{"cut", fakeengine.Read, openssl.ErrTruncated,
+			kind.IO, "", false, ""},
+		{"broken record", fakeengine.Read,
+			&openssl.ProtocolError{Reason: "bad record mac", Queue: queue},
+			kind.IO, "", true, "bad record mac"},
+		{"reset", fakeengine.Read, netErr("read", syscall.ECONNRESET),
+			kind.IO, "ECONNRESET", false, "connection reset by peer"},
+		{"no route", fakeengine.Read, netErr("read", syscall.EHOSTUNREACH),
+			kind.IO, "EHOSTUNREACH", false, "no route to host"},
+		{"the kernel gave up", fakeengine.Read, netErr("read", syscall.ETIMEDOUT),
+			kind.Timeout, "ETIMEDOUT", false, "timed out"},
+		{"closed", fakeengine.Read, net.ErrClosed,
+			kind.Cancelled, "", false, "closed"},
 
-		{"broken pipe", fakeengine.Write, netErr("write", syscall.EPIPE), kind.IO, "EPIPE", false, "broken pipe"},
-		{"broken stream", fakeengine.Write, openssl.ErrWriteBroken, kind.State, "", false, ""},
-		{"end", fakeengine.Write, io.EOF, kind.IO, "", false, "EOF"},
+		{"broken pipe", fakeengine.Write, netErr("write", syscall.EPIPE),
+			kind.IO, "EPIPE", false, "broken pipe"},
+		{"broken stream", fakeengine.Write, openssl.ErrWriteBroken,
+			kind.State, "", false, ""},
+		{"end", fakeengine.Write, io.EOF,
+			kind.IO, "", false, "EOF"},
 
-		{"no memory", fakeengine.Client, errors.New("SSL_new failed"), kind.Internal, "", false, "SSL_new failed"},
-		{"no store", fakeengine.NewClientContext, errors.New("no room"), kind.Internal, "", false, "no room"},
+		{"no memory", fakeengine.Client, errors.New("SSL_new failed"),
+			kind.Internal, "", false, "SSL_new failed"},
+		{"no store", fakeengine.NewClientContext, errors.New("no room"),
+			kind.Internal, "", false, "no room"},
 	}
 	for _, c := range tests {
 		for _, wrapped := range []bool{false, true} {
@@ -76,9 +97,13 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 				}
 				r := newRig(t, failing(c.op, err))
 				calls := []*session.Call{
-					r.NewClient("localhost", r.echo()), r.Handshake(1), r.Write(1, []byte("x")), r.Read(1, 1),
+					r.NewClient("localhost", r.echo()),
+					r.Handshake(1),
+					r.Write(1, []byte("x")),
+					r.Read(1, 1),
 				}
-				order := []fakeengine.Op{fakeengine.NewClientContext, fakeengine.Handshake, fakeengine.Write, fakeengine.Read}
+				order := []fakeengine.Op{fakeengine.NewClientContext,
+					fakeengine.Handshake, fakeengine.Write, fakeengine.Read}
 				at := slices.Index(order, c.op)
 				if c.op == fakeengine.Client { // TLS begins with the handshake
 					at = 1
@@ -106,7 +131,8 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 					t.Errorf("verify is %v", e.Verify)
 				}
 				if e.Why == "" || !strings.Contains(e.Why, c.says) {
-					t.Errorf("the reason is %q, want one that says %q", e.Why, c.says)
+					t.Errorf("the reason is %q, want one that says %q", e.Why,
+						c.says)
 				}
 			})
 		}
@@ -120,7 +146,8 @@ func TestVerifyErrorsInRealHandshakes(t *testing.T) {
 		code int
 	}{
 		"other name": {testcert.Leaf{CN: "other", DNS: []string{"other.example"}}, 62},
-		"expired":    {testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, Expired: true}, 10},
+		"expired": {testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+			Expired: true}, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -128,7 +155,8 @@ func TestVerifyErrorsInRealHandshakes(t *testing.T) {
 			h := r.handle(r.NewClient("localhost", testkit.Echo(t, r.ca.Issue(t,
 				c.leaf).TLS())))
 			e := r.fails(r.Handshake(h), kind.Verify)
-			if e.Verify == nil || e.Verify.Code != c.code || e.Verify.Subject != "/CN="+c.leaf.CN {
+			if e.Verify == nil || e.Verify.Code != c.code ||
+				e.Verify.Subject != "/CN="+c.leaf.CN {
 				t.Errorf("verify is %+v", e.Verify)
 			}
 			if e.Handle != h || e.Op != "tls.Handshake" {
@@ -143,7 +171,8 @@ func TestConnectErrors(t *testing.T) {
 	r := newRig(t)
 	port := testkit.Port(t)
 	e := r.fails(r.NewClient("127.0.0.1", port), kind.Connect)
-	if want := fmt.Sprintf("tls.NewClient: connect to 127.0.0.1:%d: connection refused", port); e.Error() != want || e.Errno != "ECONNREFUSED" {
+	want := fmt.Sprintf("tls.NewClient: connect to 127.0.0.1:%d: connection refused", port)
+	if e.Error() != want || e.Errno != "ECONNREFUSED" {
 		t.Errorf("got %q, errno %q; want %q", e, e.Errno, want)
 	}
 	for _, host := range []string{"[::1]", "no spaces", "a..b", "256.256.256.256.", "http://localhost"} {
@@ -163,9 +192,8 @@ func TestTimeouts(t *testing.T) {
 	t.Run("connect", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, short)
-		if e := r.fails(r.NewClient("127.0.0.1", testkit.Unanswered(t)), kind.Timeout); !strings.Contains(e.Why, "no connection within 50ms") {
-			t.Errorf("got %q", e)
-		}
+		r.failsWith(r.NewClient("127.0.0.1", testkit.Unanswered(t)), kind.Timeout,
+			"no connection within 50ms")
 	})
 	t.Run("look-up", func(t *testing.T) {
 		t.Parallel()
@@ -180,9 +208,7 @@ func TestTimeouts(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, timeouts(session.Timeouts{Handshake: 60 * time.Millisecond}))
 		h := r.handle(r.NewClient("localhost", testkit.Silent(t)))
-		if e := r.fails(r.Handshake(h), kind.Timeout); !strings.Contains(e.Why, "no handshake within 60ms") {
-			t.Errorf("got %q", e)
-		}
+		r.failsWith(r.Handshake(h), kind.Timeout, "no handshake within 60ms")
 		r.fails(r.Handshake(h), kind.State)
 		r.ok(r.Close(h))
 	})
@@ -191,13 +217,19 @@ func TestTimeouts(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	c := session.Config{}.WithDefaults()
-	if c.Timeouts != (session.Timeouts{Connect: 30 * time.Second, Handshake: 30 * time.Second, AcceptHandshake: 10 * time.Second, Write: 30 * time.Second, Close: time.Second}) {
+	timeouts := session.Timeouts{Connect: 30 * time.Second, Handshake: 30 * time.Second,
+		AcceptHandshake: 10 * time.Second, Write: 30 * time.Second, Close: time.Second}
+	if c.Timeouts != timeouts {
 		t.Errorf("timeouts %+v", c.Timeouts)
 	}
 	if c.Limits != (session.Limits{Handles: 65536, Calls: 4096, Pending: 128}) {
 		t.Errorf("limits %+v", c.Limits)
 	}
-	c = session.Config{Timeouts: session.Timeouts{Connect: 1, Handshake: 2, AcceptHandshake: 3, Accept: 4, Read: 5, Write: 6, Close: 7}, Limits: session.Limits{Handles: 4, Calls: 5, Pending: 6}}
+	c = session.Config{
+		Timeouts: session.Timeouts{Connect: 1, Handshake: 2, AcceptHandshake: 3, Accept: 4,
+			Read: 5, Write: 6, Close: 7},
+		Limits: session.Limits{Handles: 4, Calls: 5, Pending: 6},
+	}
 	if got := c.WithDefaults(); !reflect.DeepEqual(got, c) {
 		t.Errorf("given values are replaced: %+v", got)
 	}
@@ -206,7 +238,8 @@ func TestDefaults(t *testing.T) {
 // TestStub: without a library, every call that needs one says why there is none.
 func TestStub(t *testing.T) {
 	t.Parallel()
-	s := session.New(session.Config{Engine: session.Stub(errors.New("tried libssl.so.3: not found"))})
+	stub := session.Stub(errors.New("tried libssl.so.3: not found"))
+	s := session.New(session.Config{Engine: stub})
 	defer s.End()
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "x"})
 	for op, c := range map[string]*session.Call{
@@ -216,7 +249,8 @@ func TestStub(t *testing.T) {
 	} {
 		_, err := c.Run()
 		e, _ := err.(*session.Error)
-		if e == nil || e.Kind != kind.Backend || e.Op != op || !strings.Contains(e.Why, "tried libssl.so.3: not found") {
+		if e == nil || e.Kind != kind.Backend || e.Op != op ||
+			!strings.Contains(e.Why, "tried libssl.so.3: not found") {
 			t.Errorf("%s: got %v", op, err)
 		}
 	}
@@ -233,7 +267,10 @@ func TestStub(t *testing.T) {
 func TestLibraryNeedsNoConnection(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	for want, c := range map[string]*session.Call{"openssl": r.Backend(), "crypto/tls stand-in": r.LibraryVersion()} {
+	for want, c := range map[string]*session.Call{
+		"openssl":             r.Backend(),
+		"crypto/tls stand-in": r.LibraryVersion(),
+	} {
 		if c.Waits() {
 			t.Errorf("%s: the call waits", want)
 		}

@@ -24,21 +24,22 @@ type slowEnd struct {
 
 func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
 	s := &slowEnd{free: make(chan struct{})}
-	s.rig = newRig(t, timeouts(session.Timeouts{Close: timeout}), func(e *fakeengine.Engine, _ *session.Config) {
-		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
-			if op != fakeengine.Close {
+	s.rig = newRig(t, timeouts(session.Timeouts{Close: timeout}),
+		func(e *fakeengine.Engine, _ *session.Config) {
+			e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+				if op != fakeengine.Close {
+					return nil
+				}
+				s.begun.Add(1)
+				defer s.left.Add(1)
+				select {
+				case <-s.free:
+				case <-ctx.Done():
+					s.cut.Add(1)
+				}
 				return nil
 			}
-			s.begun.Add(1)
-			defer s.left.Add(1)
-			select {
-			case <-s.free:
-			case <-ctx.Done():
-				s.cut.Add(1)
-			}
-			return nil
-		}
-	})
+		})
 	return s
 }
 
@@ -90,7 +91,8 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	s.ended()
 	testkit.Until(t, "the end of the connection that was not closed", func() bool {
 		_, conns := s.eng.Open()
-		return conns == 0 && read.ended() // those that finish in the background do not count
+		// those that finish in the background do not count
+		return conns == 0 && read.ended()
 	})
 }
 

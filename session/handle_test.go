@@ -30,12 +30,21 @@ func TestFailedCallHasTakenItsNumber(t *testing.T) {
 	t.Parallel()
 
 	for name, fail := range map[string]func(*rig){
-		"NewClient refused": func(r *rig) { r.fails(r.NewClient("127.0.0.1", 1), kind.Connect) },
-		"NewServerContext without a file": func(r *rig) {
-			r.fails(r.NewServerContext("/nonexistent/crt", "/nonexistent/key"), kind.File)
+		"NewClient refused": func(r *rig) {
+			r.fails(r.NewClient("127.0.0.1", 1), kind.Connect)
 		},
-		"Accept on nothing":     func(r *rig) { r.fails(r.Accept(77, "127.0.0.1", 1), kind.Handle) },
-		"cancelled NewClient":   func(r *rig) { c := r.NewClient("127.0.0.1", 1); c.Cancel(); r.fails(c, kind.Cancelled) },
+		"NewServerContext without a file": func(r *rig) {
+			r.fails(r.NewServerContext("/nonexistent/crt", "/nonexistent/key"),
+				kind.File)
+		},
+		"Accept on nothing": func(r *rig) {
+			r.fails(r.Accept(77, "127.0.0.1", 1), kind.Handle)
+		},
+		"cancelled NewClient": func(r *rig) {
+			c := r.NewClient("127.0.0.1", 1)
+			c.Cancel()
+			r.fails(c, kind.Cancelled)
+		},
 		"refused by the caller": func(r *rig) { r.SkipHandle() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,7 +108,8 @@ func TestStartAt(t *testing.T) {
 			r := newRig(t)
 			take(r)
 			err := r.StartAt(500)
-			if e, ok := err.(*session.Error); !ok || e.Kind != kind.State || !strings.Contains(err.Error(), "handle 1 ") {
+			if e, ok := err.(*session.Error); !ok || e.Kind != kind.State ||
+				!strings.Contains(err.Error(), "handle 1 ") {
 				t.Errorf("got %v, want a state error that names handle 1", err)
 			}
 			if h := r.server(); h != 2 {
@@ -133,19 +143,28 @@ func TestHandleOfTheOtherSortOrUnknown(t *testing.T) {
 	r.ok(r.CloseServerContext(gone))
 
 	onConn := map[string]func(session.Handle) *session.Call{
-		"tls.Handshake":             r.Handshake,
-		"tls.Write":                 func(h session.Handle) *session.Call { return r.Write(h, []byte("x")) },
-		"tls.Read":                  func(h session.Handle) *session.Call { return r.Read(h, 1) },
-		"tls.Close":                 r.Close,
-		"tls.SetInsecureSkipVerify": func(h session.Handle) *session.Call { return r.SetInsecureSkipVerify(h, true) },
-		"tls.PeerCertSubject":       r.PeerCertSubject,
-		"tls.Version":               r.ConnectionVersion,
+		"tls.Handshake": r.Handshake,
+		"tls.Write": func(h session.Handle) *session.Call {
+			return r.Write(h, []byte("x"))
+		},
+		"tls.Read": func(h session.Handle) *session.Call {
+			return r.Read(h, 1)
+		},
+		"tls.Close": r.Close,
+		"tls.SetInsecureSkipVerify": func(h session.Handle) *session.Call {
+			return r.SetInsecureSkipVerify(h, true)
+		},
+		"tls.PeerCertSubject": r.PeerCertSubject,
+		"tls.Version":         r.ConnectionVersion,
 	}
 	onCtx := map[string]func(session.Handle) *session.Call{
-		"tls.Accept":             func(h session.Handle) *session.Call { return r.Accept(h, "127.0.0.1", 1) },
+		"tls.Accept": func(h session.Handle) *session.Call {
+			return r.Accept(h, "127.0.0.1", 1)
+		},
 		"tls.CloseServerContext": r.CloseServerContext,
 	}
-	check := func(op string, call func(session.Handle) *session.Call, h session.Handle, text string) {
+	check := func(op string, call func(session.Handle) *session.Call,
+		h session.Handle, text string) {
 		t.Helper()
 		e := r.fails(call(h), kind.Handle)
 		if e.Op != op || e.Handle != h {
@@ -194,9 +213,7 @@ func TestOpenHandlesAreLimited(t *testing.T) {
 		r.NewServerContext(r.cert.CertFile, r.cert.KeyFile),
 		r.Accept(ctx, "127.0.0.1", port),
 	} {
-		if e := r.fails(c, kind.Limit); !strings.Contains(e.Why, "2 handles are open") {
-			t.Errorf("the error does not name the limit: %v", e)
-		}
+		r.failsWith(c, kind.Limit, "2 handles are open")
 	}
 	r.ok(r.Close(conn))
 	if h := r.server(); h != 6 {

@@ -16,13 +16,14 @@ func (s *Session) Handshake(h Handle, data *net.UnixConn) *Call {
 	defer s.mu.Unlock()
 	timeout := s.timeoutOf(h, s.Timeouts.Handshake)
 	var call *Call
-	call = s.onConnection("tls.Handshake", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		ch, err := call.channel()
 		if err != nil {
 			return nil, err
 		}
 		return 0, c.handshake(ctx, timeout, call, ch)
-	})
+	}
+	call = s.onConnection("tls.Handshake", h, controlLane, run)
 	call.data = data
 	return call
 }
@@ -61,8 +62,8 @@ func (c *connection) handshake(ctx context.Context, timeout time.Duration, call 
 	err = t.Handshake(ctx)
 	var failure *Error
 	if err != nil {
-		failure = s.judgeHandshake("tls.Handshake", c.peer, err, classify(ctx, err,
-			kind.Handshake))
+		failure = s.judgeHandshake("tls.Handshake", c.peer, err,
+			classify(ctx, err, kind.Handshake))
 	}
 	s.reportHandshake(Handshake{Server: c.accepted, Peer: cmp.Or(c.peer, c.remote),
 		Failure: failure}, began, t)
@@ -89,12 +90,12 @@ func (c *connection) handshake(ctx context.Context, timeout time.Duration, call 
 func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.onConnection("tls.SetInsecureSkipVerify", h, controlLane, func(_ context.Context, c *connection) (any, error) {
+	run := func(_ context.Context, c *connection) (any, error) {
 		s.mu.Lock()
 		err := c.stateError()
 		if err == nil && c.accepted {
-			err = fail(kind.State,
-				"it is an accepted connection; only a client can skip the verification")
+			err = fail(kind.State, "it is an accepted connection; "+
+				"only a client can skip the verification")
 		}
 		if err == nil {
 			err = c.checkBeforeHandshake()
@@ -112,5 +113,6 @@ func (s *Session) SetInsecureSkipVerify(h Handle, skip bool) *Call {
 		defer s.mu.Unlock()
 		c.setup.insecure = skip
 		return 0, nil
-	}).instant()
+	}
+	return s.onConnection("tls.SetInsecureSkipVerify", h, controlLane, run).instant()
 }

@@ -1,12 +1,12 @@
 package session_test
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,7 +35,8 @@ func newRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig
 	t.Helper()
 	r := &rig{t: t, eng: fakeengine.New(t)}
 	r.ca = testcert.NewCA(t, "Test CA")
-	r.cert = r.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, IPs: []string{"127.0.0.1"}})
+	r.cert = r.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		IPs: []string{"127.0.0.1"}})
 	r.eng.System = r.ca.Pool()
 	cfg := session.Config{Engine: r.eng}
 	for _, f := range set {
@@ -142,6 +143,14 @@ func (r *rig) fails(c *session.Call, k kind.Kind) *session.Error {
 	return r.start(c).fails(k)
 }
 
+// failsWith is fails. The reason must have the text.
+func (r *rig) failsWith(c *session.Call, k kind.Kind, text string) {
+	r.t.Helper()
+	if e := r.fails(c, k); !strings.Contains(e.Why, text) {
+		r.t.Errorf("%q; want to read %q", e, text)
+	}
+}
+
 // lastError returns the text of tls.LastError.
 func (r *rig) lastError() string {
 	r.t.Helper()
@@ -162,13 +171,25 @@ func (r *rig) server() session.Handle {
 	return r.handle(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile))
 }
 
+// tlsServer is the server's side of a connection, with the rig's certificate.
+func (r *rig) tlsServer(nc net.Conn) *tls.Conn { return tls.Server(nc, r.serverConfig()) }
+
+func (r *rig) serverConfig() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}
+}
+
+// clientConfig is for a client that trusts the rig's authority.
+func (r *rig) clientConfig() *tls.Config {
+	return &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"}
+}
+
 func (r *rig) echo() int { return testkit.Echo(r.t, r.cert.TLS()) }
 
 // dial makes a TLS connection to a listener of the session, from outside. It waits until the
 // listener exists.
 func (r *rig) dial(port int) *tls.Conn {
 	r.t.Helper()
-	c := tls.Client(dialTCP(r.t, port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"})
+	c := tls.Client(dialTCP(r.t, port), r.clientConfig())
 	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if err := c.Handshake(); err != nil {
 		r.t.Fatalf("the peer's handshake: %v", err)
@@ -204,7 +225,7 @@ func unlistened(t *testing.T, port int) {
 // greet is a TLS server that sends x, and waits until the client has closed the connection.
 func greet(r *rig) func(net.Conn) {
 	return func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(nc)
 		defer c.Close()
 		c.Write([]byte("x"))
 		io.Copy(io.Discard, c)
@@ -221,58 +242,6 @@ func await(t *testing.T, ch <-chan struct{}, what string) {
 	}
 }
 
-// A gate is a hook that holds up one operation of the engine.
-type gate struct {
-	op      fakeengine.Op
-	arrived chan struct{} // gets an element for each operation that begins
-	release chan error    // the operation's result; nil lets the operation go on
-}
-
-func newGate(op fakeengine.Op) *gate {
-	return &gate{op: op, arrived: make(chan struct{}, 100), release: make(chan error, 100)}
-}
-
-// install sets the gate as the engine's hook.
-func (g *gate) install(e *fakeengine.Engine, _ *session.Config) {
-	e.Hook = func(ctx context.Context, op fakeengine.Op) error {
-		if op != g.op {
-			return nil
-		}
-		g.arrived <- struct{}{}
-		select {
-		case err := <-g.release:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// first is closed when the first operation begins.
-func (g *gate) first() <-chan struct{} {
-	ch := make(chan struct{})
-	go func() {
-		select {
-		case <-g.arrived:
-			close(ch)
-		case <-time.After(testkit.Patience):
-		}
-	}()
-	return ch
-}
-
-// failing makes an engine whose operation fails.
-func failing(op fakeengine.Op, err error) func(*fakeengine.Engine, *session.Config) {
-	return func(e *fakeengine.Engine, _ *session.Config) {
-		e.Hook = func(_ context.Context, o fakeengine.Op) error {
-			if o == op {
-				return err
-			}
-			return nil
-		}
-	}
-}
-
 func limits(l session.Limits) func(*fakeengine.Engine, *session.Config) {
 	return func(_ *fakeengine.Engine, c *session.Config) { c.Limits = l }
 }
@@ -283,11 +252,11 @@ func timeouts(l session.Timeouts) func(*fakeengine.Engine, *session.Config) {
 
 // deaf does a server's handshake, and then reads nothing.
 func deaf(r *rig, nc net.Conn) {
-	tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
+	r.tlsServer(nc).Handshake()
 }
 
 // deafClient does a client's handshake, and then reads nothing.
 func deafClient(r *rig, nc net.Conn) {
 	nc.SetDeadline(time.Now().Add(testkit.Patience))
-	tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"}).Handshake()
+	tls.Client(nc, r.clientConfig()).Handshake()
 }

@@ -23,9 +23,12 @@ import (
 type Facts map[string]string
 
 // connFacts are the names of a connection's facts, in the order of proto.md.
-var connFacts = []string{"version", "cipher", "alpn", "group", "resumed", "server-name", "peer-address", "local-address",
-	"subject", "issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain", "verified",
-	"channel-binding", "unsent"}
+var connFacts = []string{
+	"version", "cipher", "alpn", "group", "resumed", "server-name",
+	"peer-address", "local-address",
+	"subject", "issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256",
+	"pem", "chain", "verified", "channel-binding", "unsent",
+}
 
 const opInfo = "tls.Info"
 
@@ -39,17 +42,20 @@ func (s *Session) HandleInfo(h Handle, name string) *Call {
 		if err != nil {
 			return s.refuse(opInfo, h, err)
 		}
-		call := s.newCall(opInfo, h, func(context.Context) (any, error) { return c.facts().pick(name, contextFacts()) })
+		call := s.newCall(opInfo, h, func(context.Context) (any, error) {
+			return c.facts().pick(name, contextFacts())
+		})
 		call.after = []<-chan struct{}{c.controlTail}
 		return call.instant()
 	}
-	return s.beside(opInfo, h, controlLane, func(_ context.Context, c *connection) (any, error) {
+	run := func(_ context.Context, c *connection) (any, error) {
 		f, err := c.facts(name)
 		if err != nil {
 			return nil, err
 		}
 		return f.pick(name, connFacts)
-	}).instant()
+	}
+	return s.beside(opInfo, h, controlLane, run).instant()
 }
 
 // pick returns one fact, or all if there is no name.
@@ -58,7 +64,8 @@ func (f Facts) pick(name string, known []string) (any, error) {
 		return f, nil
 	}
 	if !slices.Contains(known, name) {
-		return nil, fail(kind.Params, "%.40q cannot be asked of this handle; there are: %s", name, strings.Join(known, ", "))
+		return nil, fail(kind.Params, "%.40q cannot be asked of this handle; there are: %s",
+			name, strings.Join(known, ", "))
 	}
 	return f[name], nil
 }
@@ -78,9 +85,16 @@ func (c *connection) facts(name string) (Facts, error) {
 		return nil, fail(kind.Internal, "%v", err)
 	}
 	for name, text := range map[string]string{
-		"version": i.Version, "cipher": i.Cipher, "alpn": i.ALPN, "group": i.Group, "resumed": flag(i.Resumed),
-		"server-name": i.ServerName, "verified": flag(i.Verified), "channel-binding": hex.EncodeToString(i.ChannelBinding),
-		"subject": t.PeerSubject(), "unsent": strconv.Itoa(c.unsent()),
+		"version":         i.Version,
+		"cipher":          i.Cipher,
+		"alpn":            i.ALPN,
+		"group":           i.Group,
+		"resumed":         flag(i.Resumed),
+		"server-name":     i.ServerName,
+		"verified":        flag(i.Verified),
+		"channel-binding": hex.EncodeToString(i.ChannelBinding),
+		"subject":         t.PeerSubject(),
+		"unsent":          strconv.Itoa(c.unsent()),
 	} {
 		f[name] = text
 	}
@@ -97,14 +111,16 @@ func flag(b bool) string {
 
 // addCertificates adds the facts about the peer's certificates.
 func (f Facts) addCertificates(i openssl.Info) {
-	for _, name := range []string{"issuer", "serial", "san", "not-before", "not-after", "sha256", "key-sha256", "pem", "chain"} {
+	for _, name := range []string{"issuer", "serial", "san", "not-before", "not-after",
+		"sha256", "key-sha256", "pem", "chain"} {
 		f[name] = ""
 	}
 	if len(i.Chain) == 0 {
 		return
 	}
 	sum := sha256.Sum256(i.Chain[0])
-	f["sha256"], f["key-sha256"] = hex.EncodeToString(sum[:]), hex.EncodeToString(i.KeySHA256[:])
+	f["sha256"] = hex.EncodeToString(sum[:])
+	f["key-sha256"] = hex.EncodeToString(i.KeySHA256[:])
 	f["pem"] = asPEM(i.Chain[:1])
 	f["chain"] = asPEM(i.Chain)
 	f["issuer"] = i.Issuer
@@ -115,7 +131,8 @@ func (f Facts) addCertificates(i openssl.Info) {
 	}
 	f["serial"] = leaf.SerialNumber.Text(16)
 	f["san"] = names(leaf)
-	f["not-before"], f["not-after"] = strconv.FormatInt(leaf.NotBefore.Unix(), 10), strconv.FormatInt(leaf.NotAfter.Unix(), 10)
+	f["not-before"] = strconv.FormatInt(leaf.NotBefore.Unix(), 10)
+	f["not-after"] = strconv.FormatInt(leaf.NotAfter.Unix(), 10)
 }
 
 func asPEM(chain [][]byte) string {
@@ -188,18 +205,27 @@ func (c *serverContext) facts() Facts {
 	o := c.options
 	c.s.mu.Unlock()
 	f := Facts{
-		"address": strings.Join(addresses, ","), "alpn": strings.Join(o.config.ALPN, ","), "client-ca": o.config.CAName,
-		"client-cert": []string{"none", "request", "require"}[o.config.ClientAuth],
-		"min-version": "1.2", "session-resumption": "on", "failed-handshakes": "raise", "handshake": "accept",
-		optWatch: "0", "reload": "off",
+		"address":            strings.Join(addresses, ","),
+		"alpn":               strings.Join(o.config.ALPN, ","),
+		"client-ca":          o.config.CAName,
+		"client-cert":        []string{"none", "request", "require"}[o.config.ClientAuth],
+		"min-version":        "1.2",
+		"session-resumption": "on",
+		"failed-handshakes":  "raise",
+		"handshake":          "accept",
+		"reload":             "off",
+		optWatch:             "0",
 	}
 	for name, v := range map[string]struct {
 		is   bool
 		text string
 	}{
-		"min-version": {o.tls13 || c.s.Policy.RequiresTLS13(), "1.3"}, "session-resumption": {o.config.NoResumption, "off"},
-		"failed-handshakes": {o.skip, "skip"}, "handshake": {o.later, "later"},
-		optWatch: {c.watched(), "1"}, "reload": {o.reload, "auto"},
+		"min-version":        {o.tls13 || c.s.Policy.RequiresTLS13(), "1.3"},
+		"session-resumption": {o.config.NoResumption, "off"},
+		"failed-handshakes":  {o.skip, "skip"},
+		"handshake":          {o.later, "later"},
+		"reload":             {o.reload, "auto"},
+		optWatch:             {c.watched(), "1"},
 	} {
 		if v.is {
 			f[name] = v.text

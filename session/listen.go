@@ -35,7 +35,8 @@ func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
 
 // onContext makes a call that changes a context. The call waits for the earlier calls that do so.
 // s.mu must be held.
-func (s *Session) onContext(op string, h Handle, run func(context.Context, *serverContext) (any, error)) *Call {
+func (s *Session) onContext(op string, h Handle,
+	run func(context.Context, *serverContext) (any, error)) *Call {
 	c, err := s.context(h)
 	if err != nil {
 		return s.refuse(op, h, err)
@@ -109,7 +110,8 @@ func (c *serverContext) acceptAny(ctx context.Context) (arrival, error) {
 	for {
 		list, more := c.listening()
 		if len(list) == 0 {
-			return arrival{}, fail(kind.State, "the context does not listen; call tls.Listen first, or give a host and a port")
+			return arrival{}, fail(kind.State, "the context does not listen; "+
+				"call tls.Listen first, or give a host and a port")
 		}
 		cases := []reflect.SelectCase{receiveCase(ctx.Done()), receiveCase(more)}
 		for _, l := range list {

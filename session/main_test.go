@@ -17,10 +17,11 @@ func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
 var names, lookups atomic.Int32 // number of names, and of look-ups that have begun
 
 func TestMain(m *testing.M) {
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		lookups.Add(1)
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}}
+	net.DefaultResolver = &net.Resolver{PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			lookups.Add(1)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
 	goleak.VerifyTestMain(m)
 }

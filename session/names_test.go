@@ -36,9 +36,10 @@ func dns(t *testing.T, addrs ...string) (resolver *net.Resolver, asked *atomic.I
 			server.WriteTo(answer(buf[:n], addrs), from)
 		}
 	}()
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
-	}}, asked
+	return &net.Resolver{PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
+		}}, asked
 }
 
 // answer makes the answer to a question (RFC 1035).
@@ -51,9 +52,11 @@ func answer(query []byte, addrs []string) []byte {
 	if binary.BigEndian.Uint16(query[end+1:]) != 1 { // no question for IPv4 addresses
 		addrs = nil
 	}
-	msg := append([]byte{query[0], query[1], 0x81, 0x80, 0, 1, 0, byte(len(addrs)), 0, 0, 0, 0}, question...)
+	msg := append([]byte{query[0], query[1], 0x81, 0x80, 0, 1, 0, byte(len(addrs)), 0, 0, 0, 0},
+		question...)
 	for _, a := range addrs {
-		msg = append(msg, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4) // the question's name, A, IN, for 0 s, 4 bytes
+		// the question's name, A, IN, for 0 s, 4 bytes
+		msg = append(msg, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
 		msg = append(msg, netip.MustParseAddr(a).AsSlice()...)
 	}
 	return msg
@@ -91,7 +94,11 @@ func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 			call := r.start(r.NewClient("x.test", port))
 			if tc.kind == "" {
 				call.ok()
-			} else if err, want := call.fails(tc.kind), tc.text; !strings.Contains(err.Error(), strings.ReplaceAll(want, "%[1]d", fmt.Sprint(port))) {
+				return
+			}
+			err := call.fails(tc.kind)
+			want := strings.ReplaceAll(tc.text, "%[1]d", fmt.Sprint(port))
+			if !strings.Contains(err.Error(), want) {
 				t.Errorf("error %q, want %q", err, want)
 			}
 			if (len(a.list) > 0) != (tc.kind == kind.Denied) {

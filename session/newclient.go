@@ -67,8 +67,8 @@ func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port i
 	if err != nil {
 		e := classify(ctx, err, kind.Connect)
 		if e.Kind != kind.Cancelled && e.Kind != kind.Denied {
-			e.Why = fmt.Sprintf("connect to %s: %s", net.JoinHostPort(to.String(),
-				strconv.Itoa(port)), e.Why)
+			target := net.JoinHostPort(to.String(), strconv.Itoa(port))
+			e.Why = fmt.Sprintf("connect to %s: %s", target, e.Why)
 		}
 		return nil, e
 	}

@@ -92,14 +92,18 @@ func TestTheObserverIsToldOfHandshakesAndOfTheEnd(t *testing.T) {
 		t.Fatalf("%d handshakes: %+v", len(list), list)
 	}
 	good, failed := list[0], list[1]
-	if good.Server || good.Failure != nil || good.Peer == "" || good.Took <= 0 || good.version != "TLSv1.3" || good.cipher != cipher ||
-		good.subject != "/CN=localhost" || good.serial != r.cert.Cert.SerialNumber.Text(16) || good.resumed {
+	if good.Server || good.Failure != nil || good.Peer == "" || good.Took <= 0 ||
+		good.version != "TLSv1.3" || good.cipher != cipher ||
+		good.subject != "/CN=localhost" ||
+		good.serial != r.cert.Cert.SerialNumber.Text(16) || good.resumed {
 		t.Errorf("%+v", good)
 	}
-	if failed.Failure == nil || failed.Failure.Kind != kind.Verify || failed.Skipped || failed.version != "" {
+	if failed.Failure == nil || failed.Failure.Kind != kind.Verify || failed.Skipped ||
+		failed.version != "" {
 		t.Errorf("%+v", failed)
 	}
-	if want := (session.Totals{Handles: 2, Received: 5, Sent: 5}); n.over == nil || *n.over != want {
+	if want := (session.Totals{Handles: 2, Received: 5, Sent: 5}); n.over == nil ||
+		*n.over != want {
 		t.Errorf("the totals are %+v, want %+v", n.over, want)
 	}
 }
@@ -107,7 +111,9 @@ func TestTheObserverIsToldOfHandshakesAndOfTheEnd(t *testing.T) {
 func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 	t.Parallel()
 	n := new(notes)
-	r := newRealRig(t, n.observe, func(_ *fakeengine.Engine, c *session.Config) { c.SkipFailedHandshakes = true })
+	r := newRealRig(t, n.observe, func(_ *fakeengine.Engine, c *session.Config) {
+		c.SkipFailedHandshakes = true
+	})
 	ctx, port := r.listener()
 	if got := r.fact(ctx, "failed-handshakes"); got != "skip" {
 		t.Errorf("failed-handshakes of a new context is %q", got)
@@ -123,7 +129,8 @@ func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 	r.dial(port)
 	accepted.ok()
 	list := n.handshakes()
-	if len(list) != 2 || list[0].Failure == nil || !list[0].Skipped || !list[0].Server || list[0].Peer != nc.LocalAddr().String() ||
+	if len(list) != 2 || list[0].Failure == nil || !list[0].Skipped || !list[0].Server ||
+		list[0].Peer != nc.LocalAddr().String() ||
 		list[1].Failure != nil || list[1].Skipped || !list[1].Server {
 		t.Errorf("%+v", list)
 	}
@@ -145,7 +152,8 @@ func TestTheObserverIsToldOfCertificates(t *testing.T) {
 	n := new(notes)
 	r := newRealRig(t, n.observe)
 	end := time.Now().Add(time.Hour).Truncate(time.Second)
-	other := r.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"}, NotBefore: end.Add(-2 * time.Hour), NotAfter: end})
+	other := r.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
+		NotBefore: end.Add(-2 * time.Hour), NotAfter: end})
 	cert, key := files(t, other)
 	if err := os.Chmod(key, 0o644); err != nil {
 		t.Fatal(err)
@@ -160,7 +168,8 @@ func TestTheObserverIsToldOfCertificates(t *testing.T) {
 	if len(n.certificates) != 3 {
 		t.Fatalf("%d certificates: %+v", len(n.certificates), n.certificates)
 	}
-	if c := n.certificates[0]; c.KeyOpen || c.CertFile != r.cert.CertFile || !c.NotAfter.Equal(r.cert.Cert.NotAfter) {
+	if c := n.certificates[0]; c.KeyOpen || c.CertFile != r.cert.CertFile ||
+		!c.NotAfter.Equal(r.cert.Cert.NotAfter) {
 		t.Errorf("%+v", c)
 	}
 	for _, c := range n.certificates[1:] {

@@ -40,8 +40,8 @@ var connOptions = []connOption{
 			return func(b *connSetup) { b.serverName = h.String() }, err
 		}},
 	{"ca", "the absolute path of a PEM file, or nothing for the system's store", true, parseCA},
-	{"pins", "sha256: and 64 hexadecimal digits, several with commas between them, or nothing", true,
-		func(_ *Session, v string) (func(*connSetup), error) {
+	{"pins", "sha256: and 64 hexadecimal digits, several with commas between them, or nothing",
+		true, func(_ *Session, v string) (func(*connSetup), error) {
 			list, err := pins(v)
 			return func(b *connSetup) { b.settings.Pins = list }, err
 		}},
@@ -102,7 +102,8 @@ var contextOptions = []contextOption{
 		func(_ *Session, v string, o *serverOptions) error {
 			n, err := choice(v, "none", "request", "require")
 			if err == nil && n > 0 && o.config.ClientCAs == nil {
-				return fail(kind.State, "client-cert %s: set the option client-ca before", v)
+				return fail(kind.State,
+					"client-cert %s: set the option client-ca before", v)
 			}
 			o.config.ClientAuth = openssl.ClientAuth(n)
 			return err
@@ -140,13 +141,15 @@ func (s *Session) SetOption(h Handle, name, value string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.contexts[h] != nil {
-		return s.onContext(opSetOption, h, func(ctx context.Context, c *serverContext) (any, error) {
+		run := func(ctx context.Context, c *serverContext) (any, error) {
 			return 0, c.setOption(ctx, name, value)
-		})
+		}
+		return s.onContext(opSetOption, h, run)
 	}
-	return s.onConnection(opSetOption, h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		return 0, c.setOption(ctx, name, value)
-	})
+	}
+	return s.onConnection(opSetOption, h, controlLane, run)
 }
 
 func (c *connection) setOption(ctx context.Context, name, value string) error {
@@ -155,7 +158,8 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 	}
 	i := slices.IndexFunc(connOptions, func(o connOption) bool { return o.name == name })
 	if i < 0 {
-		return unknownOption(name, "a connection", optionNames(connOptions, func(o connOption) string { return o.name }))
+		known := optionNames(connOptions, func(o connOption) string { return o.name })
+		return unknownOption(name, "a connection", known)
 	}
 	o := &connOptions[i]
 	s := c.s
@@ -166,7 +170,8 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 		return err
 	}
 	if o.client && c.accepted {
-		return fail(kind.State, "%s is an option of clients, and this is an accepted connection; set it on the context", name)
+		return fail(kind.State, "%s is an option of clients, and this is an accepted "+
+			"connection; set it on the context", name)
 	}
 	set, err := o.parse(s, value)
 	if err != nil {
@@ -184,7 +189,8 @@ func (c *serverContext) setOption(ctx context.Context, name, value string) error
 	}
 	i := slices.IndexFunc(contextOptions, func(o contextOption) bool { return o.name == name })
 	if i < 0 {
-		return unknownOption(name, "a context", optionNames(contextOptions, func(o contextOption) string { return o.name }))
+		known := optionNames(contextOptions, func(o contextOption) string { return o.name })
+		return unknownOption(name, "a context", known)
 	}
 	o := &contextOptions[i]
 	c.changeMu.Lock()
@@ -218,7 +224,8 @@ var errValue = fmt.Errorf("no such value")
 // has no kind of its own.
 func badValue(ctx context.Context, name, value, values string, doing kind.Kind, err error) *Error {
 	if err == errValue {
-		return fail(kind.Params, "%s: %.80q is no value of it; want %s", name, value, values)
+		return fail(kind.Params, "%s: %.80q is no value of it; want %s",
+			name, value, values)
 	}
 	e := classify(ctx, err, doing)
 	if e.Kind != kind.Denied {

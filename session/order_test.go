@@ -2,13 +2,9 @@ package session_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"testing"
-	"time"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
@@ -47,7 +43,8 @@ func TestConversationMadeAtOnce(t *testing.T) {
 					t.Errorf("call %d returned %v, want %v", i, got, w)
 				}
 			}
-			if got := started[6].ok().([]byte); !bytes.HasPrefix([]byte("hell"), got) || len(got) == 0 {
+			if got := started[6].ok().([]byte); !bytes.HasPrefix([]byte("hell"), got) ||
+				len(got) == 0 {
 				t.Errorf("Read returned %q", got)
 			}
 			if got := started[7].ok(); got != 0 {
@@ -88,7 +85,8 @@ func TestFailureReachesCallsThatWaited(t *testing.T) {
 		r := newRig(t)
 		connect := r.NewClient("127.0.0.1", testkit.Port(t))
 		later := []*session.Call{
-			r.SetInsecureSkipVerify(1, true), r.Handshake(1), r.Write(1, []byte("x")), r.Read(1, 1), r.Close(1),
+			r.SetInsecureSkipVerify(1, true), r.Handshake(1),
+			r.Write(1, []byte("x")), r.Read(1, 1), r.Close(1),
 		}
 		r.fails(connect, kind.Connect)
 		for _, c := range later {
@@ -183,246 +181,6 @@ func TestWaitingWriteHoldsUpNoRead(t *testing.T) {
 	}
 	g.release <- nil
 	write.ok()
-}
-
-func TestWritesAndReadsKeepTheirOrder(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	h := r.client(r.echo())
-	const n = 50
-	var writes, reads []*session.Call
-	for i := range n {
-		writes = append(writes, r.Write(h, fmt.Appendf(nil, "%03d\n", i)))
-		reads = append(reads, r.Read(h, 4))
-	}
-	// The calls are started in any order. They run in the order in which they were made.
-	got := make([]*running, n)
-	for _, i := range rand.Perm(n) {
-		r.start(writes[i])
-		got[i] = r.start(reads[i])
-	}
-	var all []byte
-	for _, g := range got {
-		all = append(all, g.ok().([]byte)...)
-	}
-	for len(all) < 4*n {
-		all = append(all, r.ok(r.Read(h, 4)).([]byte)...)
-	}
-	for i := range n {
-		if want := fmt.Sprintf("%03d\n", i); string(all[4*i:4*i+4]) != want {
-			t.Fatalf("message %d is %q", i, all[4*i:4*i+4])
-		}
-	}
-}
-
-// TestLargeWrite: the largest blob arrives whole, for all sizes of pieces.
-func TestLargeWrite(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	h := r.client(r.echo())
-	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
-	write := r.start(r.Write(h, data))
-	var got []byte
-	for len(got) < len(data) {
-		p := r.ok(r.Read(h, 1<<24)).([]byte)
-		if len(p) == 0 {
-			t.Fatal("end of data")
-		}
-		got = append(got, p...)
-	}
-	if n := write.ok(); n != len(data) {
-		t.Errorf("Write returned %v", n)
-	}
-	if !bytes.Equal(got, data) {
-		t.Error("other data came back")
-	}
-}
-
-func TestReadIsBoundedByItsMaximum(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	h := r.client(r.echo())
-	r.ok(r.Write(h, []byte("abcdef")))
-	if got := r.ok(r.Read(h, 1)).([]byte); string(got) != "a" {
-		t.Errorf("Read(1) returned %q", got)
-	}
-}
-
-func TestEndOfData(t *testing.T) {
-	t.Parallel()
-	t.Run("close_notify is an empty Read, again and again, and Write goes on", func(t *testing.T) {
-		t.Parallel()
-		r := newRig(t)
-		got := make(chan string, 1)
-		h := r.client(testkit.Serve(t, func(nc net.Conn) {
-			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
-			c.Handshake()
-			c.CloseWrite()
-			b, _ := io.ReadAll(c)
-			got <- string(b)
-		}))
-		for range 3 {
-			if p := r.ok(r.Read(h, 10)).([]byte); p == nil || len(p) != 0 {
-				t.Errorf("Read returned %v", p)
-			}
-		}
-		r.ok(r.Write(h, []byte("still here")))
-		r.ok(r.Close(h))
-		if s := <-got; s != "still here" {
-			t.Errorf("the peer got %q", s)
-		}
-	})
-	t.Run("without close_notify is an error", func(t *testing.T) {
-		t.Parallel()
-		r := newRig(t)
-		h := r.client(testkit.Serve(t, func(nc net.Conn) {
-			c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
-			c.Write([]byte("half a mess"))
-			// serve closes nc, but not c.
-		}))
-		r.ok(r.Read(h, 100))
-		r.fails(r.Read(h, 100), kind.IO)
-		r.ok(r.Close(h))
-	})
-}
-
-func TestCloseSendsCloseNotify(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	end := make(chan error, 1)
-	h := r.client(testkit.Serve(t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
-		_, err := io.Copy(io.Discard, c)
-		end <- err
-	}))
-	r.ok(r.Close(h))
-	if err := <-end; err != nil {
-		t.Errorf("the peer did not see close_notify: %v", err)
-	}
-}
-
-func TestCloseSucceedsWhenThePeerIsGone(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	h := r.client(testkit.Serve(t, func(nc net.Conn) {
-		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
-		nc.(*net.TCPConn).SetLinger(0)
-	}))
-	r.fails(r.Read(h, 1), kind.IO)
-	r.ok(r.Close(h))
-}
-
-// TestCloseEndsWhatGoesOnWaiting: after stallTimeout the waiting calls end with kind cancelled, and
-// the Close succeeds.
-func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		make  func(*rig) (waiting []*session.Call, close *session.Call)
-		close kind.Kind
-	}{
-		"Read": {func(r *rig) ([]*session.Call, *session.Call) {
-			h := r.client(r.echo())
-			return []*session.Call{r.Read(h, 1), r.Read(h, 1)}, r.Close(h)
-		}, ok},
-		"Handshake and all behind it": {func(r *rig) ([]*session.Call, *session.Call) {
-			h := r.handle(r.NewClient("localhost", testkit.Silent(r.t)))
-			return []*session.Call{r.Handshake(h), r.Write(h, []byte("x")), r.Read(h, 1), r.Handshake(h)}, r.Close(h)
-		}, ok},
-		"connect": {func(r *rig) ([]*session.Call, *session.Call) {
-			port := testkit.Unanswered(r.t)
-			return []*session.Call{r.NewClient("127.0.0.1", port), r.Handshake(1)}, r.Close(1)
-		}, kind.Handle},
-		"Accept, by its context": {func(r *rig) ([]*session.Call, *session.Call) {
-			ctx, port := r.server(), testkit.Port(r.t)
-			return []*session.Call{r.Accept(ctx, "127.0.0.1", port), r.Accept(ctx, "127.0.0.1", port)}, r.CloseServerContext(ctx)
-		}, ok},
-		"Accept, by its connection": {func(r *rig) ([]*session.Call, *session.Call) {
-			ctx, port := r.server(), testkit.Port(r.t)
-			return []*session.Call{r.Accept(ctx, "127.0.0.1", port)}, r.Close(2)
-		}, kind.Handle},
-		"Write": {func(r *rig) ([]*session.Call, *session.Call) {
-			h := r.client(testkit.Serve(r.t, func(nc net.Conn) {
-				tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}).Handshake()
-				<-r.t.Context().Done() // and reads no more
-			}))
-			return []*session.Call{r.Write(h, make([]byte, 16<<20))}, r.Close(h)
-		}, ok},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t)
-			waiting, closing := c.make(r)
-			var started []*running
-			for _, w := range waiting {
-				started = append(started, r.start(w))
-			}
-			begin := time.Now()
-			end := r.start(closing)
-			if c.close == ok {
-				end.ok()
-			} else {
-				end.fails(c.close)
-			}
-			if d := time.Since(begin); d < 200*time.Millisecond {
-				t.Errorf("Close gave the calls before it only %v", d)
-			}
-			for i, w := range started {
-				if !w.ended() {
-					// The Close has ended the call, but the call's goroutine
-					// may be late.
-					w.wait()
-				}
-				if _, err := w.wait(); err == nil {
-					t.Errorf("waiting call %d succeeded", i)
-				} else if e := err.(*session.Error); e.Kind != kind.Cancelled {
-					t.Errorf("waiting call %d: %v (%s), want kind cancelled", i, e, e.Kind)
-				}
-			}
-		})
-	}
-}
-
-// TestCloseIsPatientWithProgress: a Close waits as long as the calls before it go on ending.
-func TestCloseIsPatientWithProgress(t *testing.T) {
-	t.Parallel()
-	g := newGate(fakeengine.Read)
-	r := newRig(t, g.install)
-	r.SetGrace(4 * time.Second)
-	h := r.client(r.echo())
-	r.ok(r.Write(h, []byte("abcdefghijkl")))
-	var reads []*running
-	for range 12 {
-		reads = append(reads, r.start(r.Read(h, 1)))
-	}
-	closing := r.start(r.Close(h))
-	// One Read ends every 400 ms: 4.8 s altogether, with a stallTimeout of 4 s.
-	for _, c := range reads {
-		await(t, g.first(), "the next Read")
-		time.Sleep(400 * time.Millisecond) // the promise is about time
-		g.release <- nil
-		c.ok()
-	}
-	closing.ok()
-}
-
-func TestCallsBehindCloseAreRefusedAtOnce(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	h, ctx := r.client(r.echo()), r.server()
-	read := r.start(r.Read(h, 1))
-	closing, closingCtx := r.Close(h), r.CloseServerContext(ctx)
-	for _, c := range []*session.Call{
-		r.Read(h, 1), r.Write(h, nil), r.Handshake(h), r.PeerCertSubject(h), r.SetInsecureSkipVerify(h, true), r.Close(h),
-		r.CloseServerContext(ctx), r.Accept(ctx, "127.0.0.1", 1),
-	} {
-		if c.Waits() {
-			t.Error("a call behind a Close waits")
-		}
-		r.fails(c, kind.Handle)
-	}
-	r.ok(closing)
-	r.ok(closingCtx)
-	read.fails(kind.Cancelled)
 }
 
 func TestLastErrorTakesItsTurn(t *testing.T) {

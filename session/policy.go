@@ -69,7 +69,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 	nc, err := race(ctx, interleave(allowed), s.attemptPause, connectTo)
 	if err != nil && ctx.Err() == nil && allowed[0] != addresses[0] {
 		return nil, fail(kind.Connect,
-			"no address that the administrator's policy (%s) allows takes the connection; not allowed: %s",
+			"no address that the administrator's policy (%s) allows takes the "+
+				"connection; not allowed: %s",
 			policy.KeyDestinations, strings.Join(refused, ", "))
 	}
 	return nc, err
@@ -145,7 +146,8 @@ func (s *Session) within(op, key string, folders policy.Folders, path string) op
 func (s *Session) skipVerify(peer string) error {
 	const op = "tls.SetInsecureSkipVerify"
 	if !s.Policy.MaySkipVerify() {
-		return s.denied(op, policy.KeySkipVerify, peer, "turning off the verification of "+peer)
+		return s.denied(op, policy.KeySkipVerify, peer,
+			"turning off the verification of "+peer)
 	}
 	s.note(audit.Event{Name: audit.InsecureSkipVerify, Method: op, Asked: peer})
 	return nil
@@ -164,9 +166,11 @@ func (s *Session) versions(e EngineContext, err error) (EngineContext, error) {
 func (s *Session) judgeHandshake(op, peer string, err error, e *Error) *Error {
 	var h *openssl.HandshakeError
 	if s.Policy.RequiresTLS13() && e.Kind == kind.Handshake && errors.As(err, &h) && h.Version {
-		s.note(audit.Event{Name: audit.Denied, Method: op, Asked: peer, Key: policy.KeyMinTLS})
+		s.note(audit.Event{Name: audit.Denied, Method: op, Asked: peer,
+			Key: policy.KeyMinTLS})
 		e.Kind = kind.Denied
-		e.Why += fmt.Sprintf("; TLS below 1.3 is not allowed by the administrator's policy (%s)", policy.KeyMinTLS)
+		e.Why += fmt.Sprintf("; TLS below 1.3 is not allowed by the administrator's "+
+			"policy (%s)", policy.KeyMinTLS)
 	}
 	return e
 }

@@ -53,7 +53,10 @@ func ruled(t *testing.T, keys string) (*rig, *audits) {
 		t.Fatal(err)
 	}
 	a := &audits{}
-	return newRig(t, func(_ *fakeengine.Engine, c *session.Config) { c.Policy, c.Audit = f.Default(), a.note }), a
+	set := func(_ *fakeengine.Engine, c *session.Config) {
+		c.Policy, c.Audit = f.Default(), a.note
+	}
+	return newRig(t, set), a
 }
 
 func denied(method, asked, key string) audit.Event {
@@ -83,9 +86,12 @@ func TestSkippingVerificationIsAlwaysTold(t *testing.T) {
 		r.ok(r.SetInsecureSkipVerify(h, false))
 		a.are(t)
 		r.ok(r.SetInsecureSkipVerify(h, true))
-		a.are(t, audit.Event{Name: audit.InsecureSkipVerify, Method: "tls.SetInsecureSkipVerify", Asked: fmt.Sprintf("localhost:%d", port)})
+		a.are(t, audit.Event{Name: audit.InsecureSkipVerify,
+			Method: "tls.SetInsecureSkipVerify",
+			Asked:  fmt.Sprintf("localhost:%d", port)})
 		r.ok(r.Handshake(h))
-		r.fails(r.SetInsecureSkipVerify(h, true), kind.State) // the verification is still on
+		// The verification is still on.
+		r.fails(r.SetInsecureSkipVerify(h, true), kind.State)
 		a.are(t)
 	}
 }
@@ -95,8 +101,10 @@ func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 	r, a := ruled(t, "insecure-skip-verify = false")
 	port := testkit.Echo(t, r.cert.TLS())
 	h := r.handle(r.NewClient("127.0.0.1", port))
-	r.refuses(r.SetInsecureSkipVerify(h, true), "handle 1", fmt.Sprintf("127.0.0.1:%d", port), "(insecure-skip-verify)")
-	a.are(t, denied("tls.SetInsecureSkipVerify", fmt.Sprintf("127.0.0.1:%d", port), "insecure-skip-verify"))
+	r.refuses(r.SetInsecureSkipVerify(h, true), "handle 1", fmt.Sprintf("127.0.0.1:%d", port),
+		"(insecure-skip-verify)")
+	a.are(t, denied("tls.SetInsecureSkipVerify", fmt.Sprintf("127.0.0.1:%d", port),
+		"insecure-skip-verify"))
 	r.ok(r.SetInsecureSkipVerify(h, false)) // the verification is on anyway
 	r.ok(r.Handshake(h))
 	a.are(t)
@@ -108,12 +116,17 @@ func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 	r.fails(r.Handshake(h), kind.Verify)
 }
 
+// oldServer is a server that speaks versions of TLS from 1.0 to the given one. It returns its port.
+func (r *rig) oldServer(latest uint16) int {
+	cfg := r.serverConfig()
+	cfg.MinVersion, cfg.MaxVersion = tls.VersionTLS10, latest
+	return testkit.Serve(r.t, func(nc net.Conn) { tls.Server(nc, cfg).Handshake() })
+}
+
 func TestOldVersionsCanBeForbidden(t *testing.T) {
 	t.Parallel()
 	r, a := ruled(t, `min-tls = "1.3"`)
-	old := testkit.Serve(t, func(nc net.Conn) {
-		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MaxVersion: tls.VersionTLS12}).Handshake()
-	})
+	old := r.oldServer(tls.VersionTLS12)
 	h := r.handle(r.NewClient("localhost", old))
 	r.refuses(r.Handshake(h), "(min-tls)", "TLS below 1.3")
 	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
@@ -128,8 +141,11 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	ctx, port := r.server(), testkit.Port(t)
 	accept := r.start(r.Accept(ctx, local, port))
 	nc := dialTCP(t, port)
-	tls.Client(nc, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost", MaxVersion: tls.VersionTLS12}).Handshake()
-	if err := accept.fails(kind.Denied); !strings.Contains(err.Error(), "(min-tls)") || !strings.Contains(err.Error(), nc.LocalAddr().String()) {
+	client := r.clientConfig()
+	client.MaxVersion = tls.VersionTLS12
+	tls.Client(nc, client).Handshake()
+	if err := accept.fails(kind.Denied); !strings.Contains(err.Error(), "(min-tls)") ||
+		!strings.Contains(err.Error(), nc.LocalAddr().String()) {
 		t.Errorf("error %q", err)
 	}
 	a.are(t, denied("tls.Accept", nc.LocalAddr().String(), "min-tls"))
@@ -148,10 +164,7 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	// Without the rule, a handshake with a peer that is too old just fails.
 	for _, keys := range []string{"", `min-tls = "1.2"`} {
 		r, a := ruled(t, keys)
-		tooOld := testkit.Serve(t, func(nc net.Conn) {
-			tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}).Handshake()
-		})
-		h := r.handle(r.NewClient("localhost", tooOld))
+		h := r.handle(r.NewClient("localhost", r.oldServer(tls.VersionTLS11)))
 		r.fails(r.Handshake(h), kind.Handshake)
 		a.are(t)
 	}
@@ -193,7 +206,8 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 			a.are(t)
 			continue
 		}
-		r.refuses(r.NewClient(tc.host, port), "tls.NewClient: connecting to "+tc.refused, "(destinations)")
+		r.refuses(r.NewClient(tc.host, port), "tls.NewClient: connecting to "+tc.refused,
+			"(destinations)")
 		a.are(t, denied("tls.NewClient", tc.refused, "destinations"))
 	}
 }
@@ -218,9 +232,14 @@ func TestAmbiguousHostsAreNotConnectedTo(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).Port
 	for _, rules := range []string{`destinations = ["*.example.com:*", "example.com:*"]`, `destinations = ["*:*"]`, ""} {
 		r, a := ruled(t, rules)
-		for _, host := range []string{"::1%x.example.com", "::ffff:7f00:1%x.example.com", "::1%lo", "127.1", "0x7f.1", "2130706433", "0177.0.0.1",
-			"127.0.0.1.", "127.0.0.1%x.example.com", "\u212a.example.com", "example.com\x00.test", "https://example.com/", "example.com..", "*.example.com"} {
-			if err := r.fails(r.NewClient(host, port), kind.Params); !strings.Contains(err.Error(), "is not a host: ") {
+		for _, host := range []string{
+			"::1%x.example.com", "::ffff:7f00:1%x.example.com", "::1%lo",
+			"127.1", "0x7f.1", "2130706433", "0177.0.0.1", "127.0.0.1.",
+			"127.0.0.1%x.example.com", "\u212a.example.com", "example.com\x00.test",
+			"https://example.com/", "example.com..", "*.example.com",
+		} {
+			err := r.fails(r.NewClient(host, port), kind.Params)
+			if !strings.Contains(err.Error(), "is not a host: ") {
 				t.Errorf("%q: error %q", host, err)
 			}
 		}
@@ -235,7 +254,8 @@ func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 	t.Parallel()
 	r, a := ruled(t, `destinations = ["127.0.0.1:*"]`)
 	port := testkit.Port(t)
-	if err := r.fails(r.NewClient("127.0.0.1", port), kind.Connect); err.Errno != "ECONNREFUSED" {
+	err := r.fails(r.NewClient("127.0.0.1", port), kind.Connect)
+	if err.Errno != "ECONNREFUSED" {
 		t.Errorf("error %q, errno %q", err, err.Errno)
 	}
 	r.fails(r.NewClient("localhost", port),
@@ -271,7 +291,9 @@ func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
 		r, a := ruled(t, "listen = ["+tc.rules+"]")
 		accept := r.start(r.Accept(r.server(), tc.host, port))
 		if tc.refused != "" {
-			if err := accept.fails(kind.Denied); !strings.Contains(err.Error(), "listening on "+tc.refused+" is not allowed") || !strings.Contains(err.Error(), "(listen)") {
+			err := accept.fails(kind.Denied).Error()
+			if !strings.Contains(err, "listening on "+tc.refused+" is not allowed") ||
+				!strings.Contains(err, "(listen)") {
 				t.Errorf("%s, %s: error %q", tc.rules, tc.host, err)
 			}
 			a.are(t, denied("tls.Accept", tc.refused, "listen"))
@@ -313,15 +335,18 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 		}
 		return name
 	}
-	cert, key, ca := copyOf(r.cert.CertFile, "in/cert"), copyOf(r.cert.KeyFile, "in/key"), copyOf(r.ca.File, "in/ca")
+	cert, key, ca := copyOf(r.cert.CertFile, "in/cert"), copyOf(r.cert.KeyFile, "in/key"),
+		copyOf(r.ca.File, "in/ca")
 	certOut, keyOut, caOut := copyOf(cert, "cert"), copyOf(key, "key"), copyOf(ca, "ca")
 
 	r.ok(r.NewServerContext(cert, key))
 	r.ok(r.NewServerContext(link(cert, "link-in"), key))
 	r.ok(r.SetCaBundle(ca))
 	a.are(t)
-	for _, path := range []string{keyOut, link(keyOut, "in/link-out"), in + "/../key", "/dev/null", filepath.Join(dir, "none"), dir} {
-		r.refuses(r.NewServerContext(cert, path), "the file "+path+" is not allowed", "(key-folders)")
+	for _, path := range []string{keyOut, link(keyOut, "in/link-out"), in + "/../key",
+		"/dev/null", filepath.Join(dir, "none"), dir} {
+		r.refuses(r.NewServerContext(cert, path), "the file "+path+" is not allowed",
+			"(key-folders)")
 		a.are(t, denied("tls.NewServerContext", path, "key-folders"))
 	}
 	r.refuses(r.NewServerContext(certOut, key), "the file "+certOut, "(key-folders)")
@@ -351,7 +376,11 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	t.Parallel()
 	in := t.TempDir()
-	r, a := ruled(t, fmt.Sprintf("min-tls = \"1.3\"\nkey-folders = [%q]\nca-folders = [%q]\nlisten = [\"127.0.0.1:1-1023\", \"127.0.0.2:*\"]", in, in))
+	r, a := ruled(t, fmt.Sprintf(`
+		min-tls = "1.3"
+		key-folders = [%q]
+		ca-folders = [%q]
+		listen = ["127.0.0.1:1-1023", "127.0.0.2:*"]`, in, in))
 	put := func(from, name string) string {
 		b, err := os.ReadFile(from)
 		to := filepath.Join(in, name)
@@ -363,16 +392,16 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 		}
 		return to
 	}
-	cert, key, ca := put(r.cert.CertFile, "cert"), put(r.cert.KeyFile, "key"), put(r.ca.File, "ca")
+	cert, key, ca := put(r.cert.CertFile, "cert"), put(r.cert.KeyFile, "key"),
+		put(r.ca.File, "ca")
 	r.ok(r.SetCaBundle(ca))
-	old := testkit.Serve(t, func(nc net.Conn) {
-		tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}, MaxVersion: tls.VersionTLS12}).Handshake()
-	})
+	old := r.oldServer(tls.VersionTLS12)
 
 	h := r.handle(r.NewClient("localhost", old))
 	r.refuses(r.SetOption(h, "ca", r.ca.File), "(ca-folders)")
 	r.refuses(r.SetCertificate(h, "", cert, r.cert.KeyFile), "(key-folders)")
-	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"), denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"))
+	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"),
+		denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"))
 	r.ok(r.SetOption(h, "ca", ca))
 	r.ok(r.SetOption(h, "min-version", "1.2"))
 	r.refuses(r.Handshake(h), "(min-tls)")
@@ -384,8 +413,10 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	r.refuses(r.SetCertificate(ctx, "a.test", r.cert.CertFile, key), "(key-folders)")
 	r.refuses(r.Listen(ctx, local, 0), "listening on "+local+":0, any free port, is not ",
 		"(listen)")
-	a.are(t, denied("tls.SetOption", r.ca.File, "ca-folders"), denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"),
-		denied("tls.SetCertificate", r.cert.CertFile, "key-folders"), denied("tls.Listen", local+":0", "listen"))
+	a.are(t, denied("tls.SetOption", r.ca.File, "ca-folders"),
+		denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"),
+		denied("tls.SetCertificate", r.cert.CertFile, "key-folders"),
+		denied("tls.Listen", local+":0", "listen"))
 	r.ok(r.Listen(ctx, "127.0.0.2", 0)) // a rule that allows all ports allows any
 
 	// Each of these makes a new context of the engine.
@@ -402,13 +433,12 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 		}
 		defer nc.Close()
 		done := make(chan error, 1)
-		go func() {
-			done <- tls.Client(nc, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}).Handshake()
-		}()
+		old := &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}
+		go func() { done <- tls.Client(nc, old).Handshake() }()
 		if handshake == "later" {
 			r.refuses(r.Handshake(accepted.ok().(session.Handle)), "(min-tls)")
-		} else if err := accepted.fails(kind.Denied); !strings.Contains(err.Error(), "(min-tls)") {
-			t.Errorf("error %q", err)
+		} else if e := accepted.fails(kind.Denied); !strings.Contains(e.Why, "(min-tls)") {
+			t.Errorf("error %q", e)
 		}
 		if <-done == nil {
 			t.Errorf("handshake %s: a client has spoken TLS 1.2", handshake)

@@ -43,7 +43,7 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timeout := s.timeoutOf(h, s.Timeouts.Write)
-	return s.onConnection(opWrite, h, writeLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.usableWithoutChannel()
 		if err == nil {
 			err = c.writable()
@@ -52,7 +52,8 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 			return 0, err
 		}
 		return len(data), c.write(ctx, t, data, timeout)
-	})
+	}
+	return s.onConnection(opWrite, h, writeLane, run)
 }
 
 // write sends all of data. If it is cut short after some bytes have left, the outgoing direction
@@ -100,10 +101,10 @@ func (c *connection) writable() error {
 }
 
 // writeWithin writes a piece within the timeout.
-func writeWithin(ctx context.Context, t EngineConn, piece []byte, timeout time.Duration) (int,
-	*Error) {
-	ctx, stop := withTimeout(ctx, timeout, fmt.Sprintf("the peer has not taken %d bytes",
-		len(piece)))
+func writeWithin(ctx context.Context, t EngineConn, piece []byte, timeout time.Duration) (
+	int, *Error) {
+	ctx, stop := withTimeout(ctx, timeout,
+		fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
 	defer stop()
 	n, err := t.Write(ctx, piece)
 	if err != nil {
@@ -121,7 +122,7 @@ func Recycle(data []byte) { openssl.Recycle(data) }
 func (s *Session) Read(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	call := s.onConnection(opRead, h, readLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		t, err := c.usableWithoutChannel()
 		if err != nil {
 			return nil, err
@@ -140,7 +141,8 @@ func (s *Session) Read(h Handle, max int) *Call {
 			return nil, classify(ctx, err, kind.IO)
 		}
 		return data, nil
-	})
+	}
+	call := s.onConnection(opRead, h, readLane, run)
 	// The wait for an earlier Read counts, because the earlier Read may have no timeout.
 	timeout := s.timeoutOf(h, s.Timeouts.Read)
 	call.startTimeout = func(ctx context.Context) (context.Context, context.CancelFunc) {

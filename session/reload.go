@@ -161,8 +161,9 @@ func (c *serverContext) remember(note func(*serverOptions)) {
 	c.options = next
 }
 
-// stat returns the file that is at a path now, or nil if none can be opened. An error is a lack. It
-// does not report a refusal of the policy to the audit. The read after a change reports it.
+// stat returns the file that is at a path now, or nil if none can be opened. An error means a lack
+// of descriptors or memory. stat does not tell the audit that the policy refuses a file. The read
+// after a change does so.
 func stat(within policy.Folders, path string) (fs.FileInfo, error) {
 	f, err := within.Open(path)
 	if isLack(err) {

@@ -31,7 +31,8 @@ type renewal struct {
 
 // renewing makes a renewal that looks at its files at each handshake. set adjusts its
 // configuration.
-func renewing(t *testing.T, option string, set ...func(*fakeengine.Engine, *session.Config)) *renewal {
+func renewing(t *testing.T, option string,
+	set ...func(*fakeengine.Engine, *session.Config)) *renewal {
 	t.Helper()
 	n := new(notes)
 	return renewingOn(newRealRig(t, append(set, n.observe)...), n, option)
@@ -41,7 +42,8 @@ func renewing(t *testing.T, option string, set ...func(*fakeengine.Engine, *sess
 func renewingOn(rig *rig, n *notes, option string) *renewal {
 	rig.t.Helper()
 	dir := rig.t.TempDir()
-	r := &renewal{rig: rig, notes: n, dir: dir, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	r := &renewal{rig: rig, notes: n, dir: dir, cert: filepath.Join(dir, "cert.pem"),
+		key: filepath.Join(dir, "key.pem")}
 	r.SetReloadPause(0)
 	r.put(r.cert, r.rig.cert.CertPEM)
 	r.put(r.key, r.rig.cert.KeyPEM)
@@ -107,7 +109,9 @@ func TestCertificatesThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	t.Parallel()
 	for name, r := range map[string]*renewal{
 		"option": renewing(t, "auto"),
-		"preset": renewing(t, "", func(_ *fakeengine.Engine, c *session.Config) { c.ReloadCertificates = true }),
+		"preset": renewing(t, "", func(_ *fakeengine.Engine, c *session.Config) {
+			c.ReloadCertificates = true
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := r.fact(r.ctx, "reload"); got != "auto" {
@@ -139,7 +143,8 @@ func TestBadFilesLeaveTheOldCertificateInPlace(t *testing.T) {
 		change func()
 		says   string
 	}{
-		{func() { r.put(r.cert, next.CertPEM) }, "does not match"}, // the key is still the old one
+		// the key is still the old one
+		{func() { r.put(r.cert, next.CertPEM) }, "does not match"},
 		{func() { r.put(r.cert, []byte("no certificate\n")) }, r.cert},
 		{func() { os.Remove(r.cert) }, r.cert},
 	} {
@@ -149,8 +154,10 @@ func TestBadFilesLeaveTheOldCertificateInPlace(t *testing.T) {
 				t.Fatalf("step %d: a client gets %s, want %s", n, got, old)
 			}
 		}
-		if list := r.failures(); len(list) != n+1 || !strings.Contains(list[n].Error(), step.says) {
-			t.Errorf("step %d: the observer was told %q; want one more with %q", n, list, step.says)
+		if list := r.failures(); len(list) != n+1 ||
+			!strings.Contains(list[n].Error(), step.says) {
+			t.Errorf("step %d: the observer was told %q; want one more with %q", n,
+				list, step.says)
 		}
 	}
 	r.put(r.cert, next.CertPEM)
@@ -261,7 +268,8 @@ func TestAReloadObeysThePolicy(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	inside, _ := ruled(t, `key-folders = ["`+dir+`"]`)
-	r := &renewal{rig: inside, dir: dir, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	r := &renewal{rig: inside, dir: dir, cert: filepath.Join(dir, "cert.pem"),
+		key: filepath.Join(dir, "key.pem")}
 	r.SetReloadPause(0)
 	r.put(r.cert, r.rig.cert.CertPEM)
 	r.put(r.key, r.rig.cert.KeyPEM)

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"io"
 	"net"
@@ -22,16 +23,21 @@ func (r *rig) resumed(port int, options ...string) string {
 	r.ok(r.Write(h, []byte("x\n")))
 	r.ok(r.Read(h, 1))
 	resumed := r.fact(h, "resumed")
-	if r.fact(h, "verified") != "1" || r.fact(h, "subject") != "/CN=localhost" || r.fact(h, "pem") != string(r.cert.CertPEM) {
-		r.t.Errorf("resumed %s: verified %s, subject %s", resumed, r.fact(h, "verified"), r.fact(h, "subject"))
+	if r.fact(h, "verified") != "1" || r.fact(h, "subject") != "/CN=localhost" ||
+		r.fact(h, "pem") != string(r.cert.CertPEM) {
+		r.t.Errorf("resumed %s: verified %s, subject %s", resumed, r.fact(h, "verified"),
+			r.fact(h, "subject"))
 	}
 	r.ok(r.Close(h))
 	return resumed
 }
 
+// TestASessionResumesItsOwnTLSSessions opens clients one after another. A client resumes the TLS
+// session of an earlier one with the same settings.
 func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 	t.Parallel()
-	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
+	versions := map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+	for name, version := range versions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRealRig(t)
@@ -40,20 +46,27 @@ func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 				c.Close()
 			}
 			port := r.serveTLS(&tls.Config{MaxVersion: version}, echo)
+			const resumption = "session-resumption"
 			for _, c := range []struct {
+				client  string
+				resumes string
 				options []string
-				want    string
 			}{
-				{nil, "0"},
-				{nil, "1"},
-				{[]string{"session-resumption", "off"}, "0"},
-				{[]string{"session-resumption", "off", "session-resumption", "on"}, "1"},
-				{[]string{"ca", r.ca.File}, "1"}, // the same certificates
-				{[]string{"server-name", "127.0.0.1"}, "0"},
-				{[]string{"server-name", "127.0.0.1"}, "1"},
+				{"the first", "0", nil},
+				{"the second", "1", nil},
+				{"one that must not", "0", []string{resumption, "off"}},
+				{"one that may again", "1",
+					[]string{resumption, "off", resumption, "on"}},
+				{"one that has the same CA from a file", "1",
+					[]string{"ca", r.ca.File}},
+				{"one with another name", "0",
+					[]string{"server-name", "127.0.0.1"}},
+				{"the next one with that name", "1",
+					[]string{"server-name", "127.0.0.1"}},
 			} {
-				if got := r.resumed(port, c.options...); got != c.want {
-					t.Errorf("with %q: resumed %s, want %s", c.options, got, c.want)
+				got := r.resumed(port, c.options...)
+				if got != c.resumes {
+					t.Errorf("%s: %s, want %s", c.client, got, c.resumes)
 				}
 			}
 			other := newRealRig(t)
@@ -78,7 +91,8 @@ func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 			t.Parallel()
 			r := newRealRig(t)
 			port := r.runServer(openssl, version)
-			if first, again := r.resumed(port), r.resumed(port); first != "0" || again != "1" {
+			if first, again := r.resumed(port), r.resumed(port); first != "0" ||
+				again != "1" {
 				t.Errorf("resumed: %s, then %s", first, again)
 			}
 		})
@@ -89,7 +103,8 @@ func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 // port.
 func (r *rig) runServer(openssl, version string) int {
 	r.t.Helper()
-	cmd := exec.Command(openssl, "s_server", "-accept", "127.0.0.1:0", "-cert", r.cert.CertFile, "-key", r.cert.KeyFile, version, "-rev")
+	cmd := exec.Command(openssl, "s_server", "-accept", "127.0.0.1:0", "-cert", r.cert.CertFile,
+		"-key", r.cert.KeyFile, version, "-rev")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -101,21 +116,16 @@ func (r *rig) runServer(openssl, version string) int {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	var seen strings.Builder
-	buf := make([]byte, 1024)
-	for {
-		n, err := out.Read(buf)
-		seen.Write(buf[:n])
-		if _, rest, ok := strings.Cut(seen.String(), "ACCEPT 127.0.0.1:"); ok && strings.Contains(rest, "\n") {
-			port, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(rest, "\n", 2)[0]))
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if digits, ok := strings.CutPrefix(lines.Text(), "ACCEPT 127.0.0.1:"); ok {
+			port, err := strconv.Atoi(strings.TrimSpace(digits))
 			if err != nil {
-				r.t.Fatalf("%q: %v", seen.String(), err)
+				r.t.Fatal(err)
 			}
 			go io.Copy(io.Discard, out)
 			return port
 		}
-		if err != nil {
-			r.t.Fatalf("s_server: %v: %q", err, seen.String())
-		}
 	}
+	r.t.Fatal("s_server does not say where it listens")
+	return 0
 }

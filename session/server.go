@@ -71,12 +71,16 @@ func (c *serverContext) apply(next serverOptions) error {
 }
 
 // identity reads a certificate chain and its key.
-func (s *Session) identity(op, certFile, keyFile string) (id openssl.Identity, from source, err error) {
+func (s *Session) identity(op, certFile, keyFile string) (
+	id openssl.Identity, from source, err error) {
 	from = source{certFile: certFile, keyFile: keyFile}
 	id.Name = certFile + ", key " + keyFile
-	id.Cert, from.cert, err = readFile(certFile, maxCert, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, certFile))
+	within := func(path string) opener {
+		return s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, path)
+	}
+	id.Cert, from.cert, err = readFile(certFile, maxCert, within(certFile))
 	if err == nil {
-		id.Key, from.key, err = readFile(keyFile, maxKey, s.within(op, policy.KeyKeyFolders, s.Policy.KeyFolders, keyFile))
+		id.Key, from.key, err = readFile(keyFile, maxKey, within(keyFile))
 	}
 	from.leaf = firstCertificate(id.Cert)
 	return id, from, err
@@ -96,12 +100,14 @@ func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string)
 			return 0, c.setCertificate(ctx, op, serverName, certFile, keyFile)
 		})
 	}
-	return s.onConnection(op, h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		return 0, c.setCertificate(ctx, op, serverName, certFile, keyFile)
-	})
+	}
+	return s.onConnection(op, h, controlLane, run)
 }
 
-func (c *serverContext) setCertificate(ctx context.Context, op, serverName, certFile, keyFile string) error {
+func (c *serverContext) setCertificate(ctx context.Context,
+	op, serverName, certFile, keyFile string) error {
 	name, err := hostPattern(serverName)
 	if err != nil {
 		return err
@@ -113,9 +119,11 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	c.changeMu.Lock()
 	defer c.changeMu.Unlock()
 	next := c.copyOptions()
-	if _, there := next.config.Hosts[name]; name != "" && !there && len(next.config.Hosts) >= maxNames {
+	_, there := next.config.Hosts[name]
+	if name != "" && !there && len(next.config.Hosts) >= maxNames {
 		return fail(kind.Limit,
-			"serverName %s: the context has certificates for %d names, the limit of a context; use another context, or a name with *.",
+			"serverName %s: the context has certificates for %d names, the limit of a "+
+				"context; use another context, or a name with *.",
 			name, len(next.config.Hosts))
 	}
 	next.setIdentity(name, id, from)
@@ -126,7 +134,8 @@ func (c *serverContext) setCertificate(ctx context.Context, op, serverName, cert
 	return nil
 }
 
-func (c *connection) setCertificate(ctx context.Context, op, serverName, certFile, keyFile string) error {
+func (c *connection) setCertificate(ctx context.Context,
+	op, serverName, certFile, keyFile string) error {
 	s := c.s
 	s.mu.Lock()
 	err := c.checkBeforeHandshake()
@@ -138,7 +147,9 @@ func (c *connection) setCertificate(ctx context.Context, op, serverName, certFil
 		return fail(kind.State,
 			"an accepted connection shows its context's certificate; set it there")
 	case serverName != "":
-		return fail(kind.Params, "serverName %.80q: a connection has one certificate, and takes no name", serverName)
+		return fail(kind.Params,
+			"serverName %.80q: a connection has one certificate, and takes no name",
+			serverName)
 	}
 	id, from, err := s.identity(op, certFile, keyFile)
 	if err != nil {
@@ -172,7 +183,9 @@ func hostPattern(s string) (string, error) {
 		return "", fail(kind.Params, "serverName: %v", err)
 	}
 	if _, isAddr := h.Addr(); isAddr {
-		return "", fail(kind.Params, "serverName %q: an address is never asked for (RFC 6066 section 3); give a name, or nothing for the context's own certificate", s)
+		return "", fail(kind.Params,
+			"serverName %q: an address is never asked for (RFC 6066 section 3); "+
+				"give a name, or nothing for the context's own certificate", s)
 	}
 	if wild {
 		return "*." + h.String(), nil

@@ -22,11 +22,11 @@ type Handle int32
 type Session struct {
 	Config // immutable
 
-	stallTimeout  time.Duration           // the constant, but in tests
-	reasonTimeout time.Duration           // the constant, but in tests
-	reloadPause   time.Duration           // the constant, but in tests
+	stallTimeout  time.Duration           // the constant; tests set another
+	reasonTimeout time.Duration           // the constant; tests set another
+	reloadPause   time.Duration           // the constant; tests set another
 	resolver      *net.Resolver           // nil: the system's; tests set another
-	attemptPause  func() <-chan time.Time // ends after attemptDelay, but in tests
+	attemptPause  func() <-chan time.Time // ends after attemptDelay; tests set another
 	ctx           context.Context         // done when the session ends
 	cancel        context.CancelCauseFunc
 	running       sync.WaitGroup // calls that have not ended
@@ -110,8 +110,8 @@ func (s *Session) End() {
 	}
 }
 
-// LastMoved is the time at which bytes last went over a data channel. It is the zero time if none
-// ever did. It may be late by movedGrain.
+// LastMoved is the time of the last bytes on a data channel, or the zero time if there were none.
+// The real time may be later by movedGrain.
 func (s *Session) LastMoved() time.Time {
 	if n := s.lastMoved.Load(); n != 0 {
 		return time.Unix(0, n)
@@ -119,7 +119,8 @@ func (s *Session) LastMoved() time.Time {
 	return time.Time{}
 }
 
-// movedGrain limits how often the pumps write the same word.
+// movedGrain is the shortest time between two changes of lastMoved. The pumps of all connections
+// share this word of memory.
 const movedGrain = 10 * time.Millisecond
 
 func (s *Session) moved() {
@@ -178,10 +179,12 @@ func (s *Session) nextHandle() Handle {
 func (s *Session) reserve() (Handle, *Error) {
 	h := s.nextHandle()
 	if h == 0 {
-		return 0, fail(kind.Limit, "all %d handle numbers of this session are used up; start a new session", math.MaxInt32)
+		return 0, fail(kind.Limit, "all %d handle numbers of this session are used up; "+
+			"start a new session", math.MaxInt32)
 	}
 	if n := len(s.conns) + len(s.contexts); n >= s.Limits.Handles {
-		return 0, fail(kind.Limit, "%d handles are open, the limit of a session (--max-handles); close some", n)
+		return 0, fail(kind.Limit, "%d handles are open, the limit of a session "+
+			"(--max-handles); close some", n)
 	}
 	return h, nil
 }

@@ -140,7 +140,8 @@ func (b *connSetup) checkUnread() error {
 	})
 	if n > 0 {
 		return fail(kind.State,
-			"the peer has sent plain text that was not read; read all of it with tls.ReadPlain before the handshake, or close the connection")
+			"the peer has sent plain text that was not read; read all of it with "+
+				"tls.ReadPlain before the handshake, or close the connection")
 	}
 	return nil
 }

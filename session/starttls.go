@@ -22,11 +22,13 @@ func (s *Session) ReadPlain(h Handle, max int) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timeout := s.timeoutOf(h, s.Timeouts.Read)
-	return s.onConnection("tls.ReadPlain", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		ctx, stop := withTimeout(ctx, timeout, "no data")
 		defer stop()
 		buf := make([]byte, min(max, MaxRead))
-		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Read(buf) })
+		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) {
+			return nc.Read(buf)
+		})
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -34,7 +36,8 @@ func (s *Session) ReadPlain(h Handle, max int) *Call {
 			return nil, err
 		}
 		return buf[:n], nil
-	})
+	}
+	return s.onConnection("tls.ReadPlain", h, controlLane, run)
 }
 
 // WritePlain sends all of data before the handshake. The result is len(data).
@@ -42,20 +45,24 @@ func (s *Session) WritePlain(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timeout := s.timeoutOf(h, s.Timeouts.Write)
-	return s.onConnection("tls.WritePlain", h, controlLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		ctx, stop := withTimeout(ctx, timeout,
 			fmt.Sprintf("the peer has not taken %d bytes", len(data)))
 		defer stop()
-		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) { return nc.Write(data) })
+		n, err := c.inPlain(ctx, func(nc *net.TCPConn) (int, error) {
+			return nc.Write(data)
+		})
 		if err != nil {
 			return nil, err
 		}
 		return n, nil
-	})
+	}
+	return s.onConnection("tls.WritePlain", h, controlLane, run)
 }
 
 // inPlain calls move, which moves bytes in plain text. It interrupts move when ctx ends.
-func (c *connection) inPlain(ctx context.Context, move func(*net.TCPConn) (int, error)) (int, error) {
+func (c *connection) inPlain(ctx context.Context,
+	move func(*net.TCPConn) (int, error)) (int, error) {
 	c.s.mu.Lock()
 	err := c.checkBeforeHandshake()
 	nc := c.setup.tcp

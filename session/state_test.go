@@ -3,7 +3,6 @@ package session_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 
 	"tlsd/internal/fakeengine"
@@ -22,8 +21,12 @@ var ops = []struct {
 	{"Handshake", func(r *rig, h session.Handle) *session.Call { return r.Handshake(h) }},
 	{"Write", func(r *rig, h session.Handle) *session.Call { return r.Write(h, []byte("y")) }},
 	{"Read", func(r *rig, h session.Handle) *session.Call { return r.Read(h, 10) }},
-	{"SetInsecureSkipVerify", func(r *rig, h session.Handle) *session.Call { return r.SetInsecureSkipVerify(h, true) }},
-	{"PeerCertSubject", func(r *rig, h session.Handle) *session.Call { return r.PeerCertSubject(h) }},
+	{"SetInsecureSkipVerify", func(r *rig, h session.Handle) *session.Call {
+		return r.SetInsecureSkipVerify(h, true)
+	}},
+	{"PeerCertSubject", func(r *rig, h session.Handle) *session.Call {
+		return r.PeerCertSubject(h)
+	}},
 	{"Version", func(r *rig, h session.Handle) *session.Call { return r.ConnectionVersion(h) }},
 	{"Close", func(r *rig, h session.Handle) *session.Call { return r.Close(h) }},
 }
@@ -43,7 +46,8 @@ var states = []struct {
 	{"making, then failed", func(r *rig, _ *gate) (session.Handle, func()) {
 		c := r.NewClient("127.0.0.1", testkit.Port(r.t))
 		return 1, func() { r.fails(c, kind.Connect) }
-	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle}},
+	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle,
+		kind.Handle, kind.Handle}},
 
 	{"open", func(r *rig, _ *gate) (session.Handle, func()) {
 		return r.handle(r.NewClient("localhost", r.echo())), nil
@@ -61,7 +65,8 @@ var states = []struct {
 		c := r.start(r.Handshake(h))
 		await(r.t, g.first(), "the handshake to begin")
 		return h, func() { g.release <- errors.New("no"); c.fails(kind.Handshake) }
-	}, [7]kind.Kind{kind.State, kind.State, kind.State, kind.State, kind.State, kind.State, ok}},
+	}, [7]kind.Kind{kind.State, kind.State, kind.State, kind.State, kind.State,
+		kind.State, ok}},
 
 	{"ready", func(r *rig, g *gate) (session.Handle, func()) {
 		g.release <- nil
@@ -81,18 +86,21 @@ var states = []struct {
 		h := r.handle(r.NewClient("localhost", r.echo()))
 		r.fails(r.Handshake(h), kind.Handshake)
 		return h, nil
-	}, [7]kind.Kind{kind.State, kind.State, kind.State, kind.State, kind.State, kind.State, ok}},
+	}, [7]kind.Kind{kind.State, kind.State, kind.State, kind.State, kind.State,
+		kind.State, ok}},
 
 	{"failed", func(r *rig, _ *gate) (session.Handle, func()) {
 		r.fails(r.NewClient("127.0.0.1", testkit.Port(r.t)), kind.Connect)
 		return 1, nil
-	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle}},
+	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle,
+		kind.Handle, kind.Handle}},
 
 	{"closed", func(r *rig, _ *gate) (session.Handle, func()) {
 		h := r.handle(r.NewClient("localhost", r.echo()))
 		r.ok(r.Close(h))
 		return h, nil
-	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle}},
+	}, [7]kind.Kind{kind.Handle, kind.Handle, kind.Handle, kind.Handle, kind.Handle,
+		kind.Handle, kind.Handle}},
 }
 
 // TestStates makes every call in every state of the diagram in doc.go.
@@ -120,7 +128,8 @@ func TestStates(t *testing.T) {
 				} else {
 					e := r.fails(c, want)
 					if e.Handle != h {
-						t.Errorf("the error names handle %d, want %d", e.Handle, h)
+						t.Errorf("the error names handle %d, want %d",
+							e.Handle, h)
 					}
 				}
 			})
@@ -180,7 +189,9 @@ func TestSetInsecureSkipVerify(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(e *fakeengine.Engine, _ *session.Config) { e.System = nil })
+			r := newRig(t, func(e *fakeengine.Engine, _ *session.Config) {
+				e.System = nil
+			})
 			h := r.handle(r.NewClient("localhost", r.echo()))
 			for _, on := range c.calls {
 				r.ok(r.SetInsecureSkipVerify(h, on))
@@ -196,7 +207,8 @@ func TestSetInsecureSkipVerify(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, func(e *fakeengine.Engine, _ *session.Config) { e.System = nil })
 		port := r.echo()
-		a, b := r.handle(r.NewClient("localhost", port)), r.handle(r.NewClient("localhost", port))
+		a, b := r.handle(r.NewClient("localhost", port)),
+			r.handle(r.NewClient("localhost", port))
 		r.ok(r.SetInsecureSkipVerify(a, true))
 		r.fails(r.Handshake(b), kind.Verify)
 		r.ok(r.Handshake(a))
@@ -207,9 +219,8 @@ func TestSetInsecureSkipVerify(t *testing.T) {
 		ctx, port := r.server(), testkit.Port(t)
 		c := r.start(r.Accept(ctx, local, port))
 		r.dial(port)
-		if e := r.fails(r.SetInsecureSkipVerify(c.ok().(session.Handle), true), kind.State); !strings.Contains(e.Why, "accepted connection") {
-			t.Errorf("got %q", e)
-		}
+		r.failsWith(r.SetInsecureSkipVerify(c.ok().(session.Handle), true), kind.State,
+			"accepted connection")
 	})
 	t.Run("the engine's refusal is a fault of tlsd", func(t *testing.T) {
 		t.Parallel()

@@ -21,14 +21,15 @@ const (
 func (s *Session) Status(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.beside(opStatus, h, controlLane, func(_ context.Context, c *connection) (any, error) {
+	run := func(_ context.Context, c *connection) (any, error) {
 		if _, err := c.usable(); err != nil {
 			return nil, err
 		}
 		st := c.flow.status()
 		last := st.ReadError
 		if st.WriteError != nil {
-			if _, unreported := c.flow.reportWriteError(); unreported || last == nil {
+			if _, unreported := c.flow.reportWriteError(); unreported ||
+				last == nil {
 				last = st.WriteError
 			}
 		}
@@ -36,20 +37,22 @@ func (s *Session) Status(h Handle) *Call {
 			s.Fail(last)
 		}
 		return st, nil
-	}).instant()
+	}
+	return s.beside(opStatus, h, controlLane, run).instant()
 }
 
 // Flush waits until so many bytes have left for the peer since the handshake. The result is 0.
 func (s *Session) Flush(h Handle, bytes int64) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.beside(opFlush, h, writeLane, func(ctx context.Context, c *connection) (any, error) {
+	run := func(ctx context.Context, c *connection) (any, error) {
 		p, err := c.channelPumps()
 		if err != nil {
 			return nil, err
 		}
 		return 0, c.awaitSent(ctx, p, bytes)
-	})
+	}
+	return s.beside(opFlush, h, writeLane, run)
 }
 
 // awaitSent waits until so many bytes have left.

@@ -27,13 +27,13 @@ const noHandshake = "no handshake"
 
 // withTimeout gives ctx a timeout. The context's cause is then an error of kind "timeout", which
 // says what is missing. 0 is no timeout.
-func withTimeout(ctx context.Context, timeout time.Duration, missing string) (context.Context,
-	context.CancelFunc) {
+func withTimeout(ctx context.Context, timeout time.Duration, missing string) (
+	context.Context, context.CancelFunc) {
 	if timeout == 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, timeout, fail(kind.Timeout, "%s within %v", missing,
-		timeout))
+	return context.WithTimeoutCause(ctx, timeout,
+		fail(kind.Timeout, "%s within %v", missing, timeout))
 }
 
 // SetTimeout sets the timeout of calls that are made afterwards. On a connection handle these are
@@ -46,19 +46,18 @@ func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 	defer s.mu.Unlock()
 	if h == 0 {
 		s.connectTimeout = timeout
-		return s.newCall(op, 0, func(context.Context) (any, error) {
-			return 0,
-				nil
-		}).instant()
+		done := func(context.Context) (any, error) { return 0, nil }
+		return s.newCall(op, 0, done).instant()
 	}
 	if s.contexts[h] != nil {
 		return s.setAcceptTimeout(op, h, timeout)
 	}
-	call := s.onConnection(op, h, controlLane, func(_ context.Context, c *connection) (any, error) {
+	run := func(_ context.Context, c *connection) (any, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return 0, c.stateError()
-	}).instant()
+	}
+	call := s.onConnection(op, h, controlLane, run).instant()
 	if c := s.conns[h]; c != nil {
 		// at once: earlier calls have their timeouts already
 		c.timeout = timeout

@@ -117,7 +117,8 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 			<-t.Context().Done()
 		}))
 		r.ok(r.SetTimeout(h, moment))
-		r.timesOut(r.Write(h, make([]byte, 16<<20)), "the peer has not taken 65536 bytes within 50ms", "of 16777216 have left")
+		r.timesOut(r.Write(h, make([]byte, 16<<20)),
+			"the peer has not taken 65536 bytes within 50ms", "of 16777216 have left")
 		r.fails(r.Write(h, []byte("x")), kind.State)
 		r.ok(r.Close(h))
 	})
@@ -169,17 +170,18 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 		mu    sync.Mutex
 		bound []time.Time // of each piece
 	)
-	r := newRig(t, timeouts(session.Timeouts{Write: era}), func(e *fakeengine.Engine, _ *session.Config) {
-		e.Hook = func(ctx context.Context, op fakeengine.Op) error {
-			if op == fakeengine.Write {
-				until, _ := ctx.Deadline()
-				mu.Lock()
-				bound = append(bound, until)
-				mu.Unlock()
+	r := newRig(t, timeouts(session.Timeouts{Write: era}),
+		func(e *fakeengine.Engine, _ *session.Config) {
+			e.Hook = func(ctx context.Context, op fakeengine.Op) error {
+				if op == fakeengine.Write {
+					until, _ := ctx.Deadline()
+					mu.Lock()
+					bound = append(bound, until)
+					mu.Unlock()
+				}
+				return nil
 			}
-			return nil
-		}
-	})
+		})
 	h := r.client(r.echo())
 	begun := time.Now()
 	if n := r.ok(r.Write(h, make([]byte, 5<<16+1))); n != 5<<16+1 {
@@ -193,7 +195,8 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 	last := begun.Add(era)
 	for i, b := range bound {
 		if b.Before(last) {
-			t.Errorf("piece %d has until %v, which is not an hour from its beginning, after %v", i, b, last)
+			t.Errorf("piece %d has until %v, after %v: not an hour from its beginning",
+				i, b, last)
 		}
 		last = b
 	}

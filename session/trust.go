@@ -130,7 +130,9 @@ func (t *trust) read(path string) error {
 		return err
 	}
 	if path != "" {
-		pem, err := readPEM(path, maxBundle, t.s.within("tls.SetCaBundle", policy.KeyCAFolders, t.s.Policy.CAFolders, path))
+		open := t.s.within("tls.SetCaBundle", policy.KeyCAFolders, t.s.Policy.CAFolders,
+			path)
+		pem, err := readPEM(path, maxBundle, open)
 		if err != nil {
 			return err
 		}

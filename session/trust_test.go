@@ -92,6 +92,8 @@ func badFiles(t *testing.T) map[string]struct{ path, says string } {
 	if err := os.Truncate(huge, 33<<20); err != nil { // a sparse file
 		t.Fatal(err)
 	}
+	const truncated = "-----BEGIN CERTIFICATE-----\nMIIB\n"
+	const nonsense = "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n"
 	return map[string]struct{ path, says string }{
 		"missing":           {filepath.Join(dir, "missing"), "no such file or directory"},
 		"directory":         {dir, "is a directory"},
@@ -105,8 +107,8 @@ func badFiles(t *testing.T) map[string]struct{ path, says string } {
 		"relative, dots":    {"../ca.pem", "the path must be absolute"},
 		"binary":            {file("binary", []byte{0, 1, 2, 0xff}), ""},
 		"text":              {file("text", []byte("hello\n")), ""},
-		"truncated PEM":     {file("cut", []byte("-----BEGIN CERTIFICATE-----\nMIIB\n")), ""},
-		"nonsense in PEM":   {file("nonsense", []byte("-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n")), ""},
+		"truncated PEM":     {file("cut", []byte(truncated)), ""},
+		"nonsense in PEM":   {file("nonsense", []byte(nonsense)), ""},
 		"NUL, by mistake":   {"/tmp/a\x00b", "invalid argument"},
 		"overly long name":  {"/" + strings.Repeat("x", 300), "file name too long"},
 		"nothing but slash": {"/", "is a directory"},
@@ -191,7 +193,8 @@ func TestLoadingAStoreHoldsUpNoCall(t *testing.T) {
 	var calls []*session.Call
 	go func() {
 		defer close(made)
-		calls = append(calls, r.NewClient("localhost", port), r.SetCaBundle("/nonexistent"), r.Backend(), r.NewClient("localhost", port))
+		calls = append(calls, r.NewClient("localhost", port), r.SetCaBundle("/nonexistent"),
+			r.Backend(), r.NewClient("localhost", port))
 	}()
 	await(t, made, "calls to be made while a store is loaded")
 	r.ok(calls[2])
@@ -221,18 +224,21 @@ func TestSupersededStoresAreFreed(t *testing.T) {
 	for i := range 3 {
 		r.ok(r.SetCaBundle(r.ca.File))
 		if open() != 1 || r.eng.Freed() != i+1 {
-			t.Errorf("after %d bundles %d contexts are open and %d freed", i+1, open(), r.eng.Freed())
+			t.Errorf("after %d bundles %d contexts are open and %d freed", i+1,
+				open(), r.eng.Freed())
 		}
 	}
 	for range 3 {
 		r.fails(r.SetCaBundle("/nonexistent"), kind.File)
 	}
 	if open() != 1 || r.eng.Freed() != 3 {
-		t.Errorf("after failed bundles %d contexts are open and %d freed", open(), r.eng.Freed())
+		t.Errorf("after failed bundles %d contexts are open and %d freed",
+			open(), r.eng.Freed())
 	}
 	r.ok(r.SetCaBundle(r.ca.File))
 	if open() != 1 || r.eng.Freed() != 4 {
-		t.Errorf("after a good one again %d contexts are open and %d freed", open(), r.eng.Freed())
+		t.Errorf("after a good one again %d contexts are open and %d freed",
+			open(), r.eng.Freed())
 	}
 	r.ok(r.Write(h, []byte("x"))) // with the first store, which is freed
 	r.End()

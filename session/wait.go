@@ -164,8 +164,7 @@ func (c *connection) ready() bool {
 }
 
 func (c *serverContext) ready() bool {
-	return !c.closing && isClosed(c.controlTail) &&
-		c.clientWaits()
+	return !c.closing && isClosed(c.controlTail) && c.clientWaits()
 }
 
 // A readAhead has data that was read before a Read asked for it. Only a read can find out whether

@@ -1,16 +1,13 @@
 package session_test
 
 import (
-	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
-	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
 	"tlsd/internal/testkit"
 	"tlsd/session"
@@ -45,7 +42,7 @@ func (r *rig) watch(h session.Handle) session.Handle {
 func (r *rig) puppet() (port int, says chan<- string) {
 	words := make(chan string, 100)
 	port = testkit.Serve(r.t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(nc)
 		if c.Handshake() != nil {
 			return
 		}
@@ -109,35 +106,6 @@ func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 	}
 }
 
-// TestAReadBehindAWaitLosesNothing: much data is read between Waits, in pieces of all sizes.
-func TestAReadBehindAWaitLosesNothing(t *testing.T) {
-	t.Parallel()
-	r := newRealRig(t)
-	data := bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuvwxyz"), 10000)
-	port := testkit.Serve(t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
-		c.Write(data)
-		c.CloseWrite()
-		io.Copy(io.Discard, c)
-	})
-	h := r.watch(r.client(port))
-	var got []byte
-	for size := 1; ; size = size%5000 + 7 {
-		r.waitFor(h)
-		part := r.ok(r.Read(h, size)).([]byte)
-		if len(part) > size {
-			t.Fatalf("a Read of %d gives %d bytes", size, len(part))
-		}
-		if len(part) == 0 {
-			break
-		}
-		got = append(got, part...)
-	}
-	if !bytes.Equal(got, data) {
-		t.Errorf("%d bytes have come, %d were sent", len(got), len(data))
-	}
-}
-
 func TestReadyHandlesTakeTurns(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -160,7 +128,7 @@ func TestABusyHandleStarvesNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	flood := testkit.Serve(t, func(nc net.Conn) {
-		c := tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}})
+		c := r.tlsServer(nc)
 		for {
 			if _, err := c.Write(make([]byte, 16384)); err != nil {
 				return
@@ -223,106 +191,6 @@ func TestAWaitEndsWhenItsTimeIsUpOrItIsCancelled(t *testing.T) {
 	w.fails(kind.Cancelled)
 }
 
-func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	port, says := r.puppet()
-	h := r.client(port)
-	says <- "x"
-	w := r.start(r.Wait(-1)) // no handle is watched yet
-	r.watch(h)
-	if got := w.ok(); got != h {
-		t.Errorf("Wait gives %v, want %d", got, h)
-	}
-	r.ok(r.SetOption(h, "watch", "0"))
-	r.nothing()
-	r.watch(h)
-	r.waitFor(h)
-	ctx := r.server()
-	if got := r.fact(ctx, "watch"); got != "0" {
-		t.Errorf("watch is %q", got)
-	}
-	if r.watch(ctx); r.fact(ctx, "watch") != "1" {
-		t.Errorf("watch is %q", r.fact(ctx, "watch"))
-	}
-	for _, bad := range []string{"", "2", "on"} {
-		for _, h := range []session.Handle{h, ctx} {
-			e := r.fails(r.SetOption(h, "watch", bad), kind.Params)
-			if !strings.Contains(e.Why, "0 or 1") {
-				t.Errorf("watch %q: %v", bad, e)
-			}
-		}
-	}
-	r.ok(r.Close(h))
-	r.fails(r.SetOption(h, "watch", "1"), kind.Handle)
-	r.nothing()
-	r.ok(r.CloseServerContext(ctx))
-	r.nothing()
-}
-
-// TestACloseOfAWatchedConnectionIsNotHeldUp: the read-ahead of a Wait does not delay it.
-func TestACloseOfAWatchedConnectionIsNotHeldUp(t *testing.T) {
-	t.Parallel()
-	for _, silent := range []bool{false, true} {
-		r := newRig(t)
-		port, says := r.puppet()
-		h := r.watch(r.client(port))
-		r.nothing()
-		if !silent {
-			says <- "x"
-			r.waitFor(h)
-		}
-		w := r.start(r.Wait(-1))
-		if silent {
-			r.ok(r.Close(h))
-			w.Cancel()
-			w.fails(kind.Cancelled)
-		} else {
-			w.ok()
-			r.ok(r.Close(h))
-		}
-		r.End()
-	}
-}
-
-func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
-	t.Parallel()
-	g := newGate(fakeengine.Handshake)
-	r := newRig(t, g.install)
-	port, says := r.puppet()
-	h := r.watch(r.handle(r.NewClient("localhost", port)))
-	r.waitFor(h)
-	r.fails(r.Read(h, 1), kind.State)
-	shaking := r.start(r.Handshake(h))
-	await(t, g.first(), "the handshake")
-	r.nothing()
-	w := r.start(r.Wait(-1))
-	g.release <- nil
-	shaking.ok()
-	says <- "x"
-	if got := w.ok(); got != h {
-		t.Errorf("Wait gives %v, want %d", got, h)
-	}
-	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("read %q", got)
-	}
-}
-
-// TestAConnectionWithADataChannelIsItsCallersToPoll: it takes no part in a Wait.
-func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	port, says := r.puppet()
-	h, caller := r.channel(port)
-	r.watch(h)
-	says <- "hello"
-	r.nothing()
-	if got := string(receive(t, caller, 5)); got != "hello" {
-		t.Errorf("received %q", got)
-	}
-	r.nothing()
-}
-
 // arrival makes a client that waits for an Accept.
 func (r *rig) arrival(port int) *tls.Conn {
 	r.t.Helper()
@@ -357,105 +225,4 @@ func TestWaitGivesTheContextForWhichAClientWaits(t *testing.T) {
 	r.waitFor(ctx)
 	r.fails(r.Accept(ctx, "", 0), kind.Handshake)
 	r.nothing()
-}
-
-// TestWhatIsKnownIsReadyAtOnce: after a Read has told the end or an error, a Wait need not look.
-func TestWhatIsKnownIsReadyAtOnce(t *testing.T) {
-	t.Parallel()
-	for _, how := range []string{"", "cut"} {
-		r := newRig(t)
-		port, says := r.puppet()
-		h := r.watch(r.client(port))
-		says <- how
-		r.waitFor(h)
-		for range 20 {
-			if read := r.Read(h, 1); how == "cut" {
-				r.fails(read, kind.IO)
-			} else if data := r.ok(read).([]byte); len(data) > 0 {
-				t.Errorf("read %q, want the end", data)
-			}
-			if got := r.ok(r.Wait(0)); got != h {
-				t.Fatalf("Wait gives %v, want %d", got, h)
-			}
-		}
-		r.End()
-	}
-}
-
-// TestAHandleThatIsBeingClosedIsNotReady, whatever its Close waits for.
-func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
-	t.Parallel()
-	t.Run("connection", func(t *testing.T) {
-		t.Parallel()
-		g := newGate(fakeengine.Write)
-		r := newRig(t, g.install)
-		r.SetGrace(time.Hour)
-		port, says := r.puppet()
-		h := r.watch(r.client(port))
-		says <- ""
-		r.waitFor(h)
-		r.ok(r.Read(h, 1)) // it is at its end
-		write := r.start(r.Write(h, []byte("x")))
-		await(t, g.first(), "the Write")
-		r.waitFor(h) // of no matter to a Read
-		closing := r.start(r.Close(h))
-		r.nothing()
-		g.release <- nil
-		write.ok()
-		closing.ok()
-		r.nothing()
-	})
-	t.Run("context", func(t *testing.T) {
-		t.Parallel()
-		r := newRig(t)
-		r.SetGrace(time.Hour)
-		ctx, port := r.listener()
-		r.watch(ctx)
-		quiet := r.ok(r.Listen(ctx, local, 0)).(int)
-		accept := r.start(r.Accept(ctx, local, quiet))
-		r.arrival(port)
-		r.waitFor(ctx)
-		closing := r.start(r.CloseServerContext(ctx))
-		r.nothing()
-		accept.Cancel()
-		accept.fails(kind.Cancelled)
-		closing.ok()
-		r.nothing()
-	})
-}
-
-// TestAWaitBesideAReadReadsNothing: what comes is the Read's.
-func TestAWaitBesideAReadReadsNothing(t *testing.T) {
-	t.Parallel()
-	g := newGate(fakeengine.Read)
-	r := newRig(t, g.install)
-	port, says := r.puppet()
-	h := r.watch(r.client(port))
-	read := r.start(r.Read(h, 10))
-	await(t, g.first(), "the Read")
-	says <- "x"
-	r.nothing()
-	if n := len(g.arrived); n != 0 {
-		t.Errorf("a Wait reads beside a Read")
-	}
-	g.release <- nil
-	if got := string(read.ok().([]byte)); got != "x" {
-		t.Errorf("read %q", got)
-	}
-}
-
-// TestAHandleThatHasEndedIsForgotten, so that a Wait has no more to look at.
-func TestAHandleThatHasEndedIsForgotten(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	h := r.watch(r.client(r.echo()))
-	ctx := r.watch(r.server())
-	if n := r.Watched(); n != 2 {
-		t.Errorf("%d handles are watched, want 2", n)
-	}
-	r.ok(r.Close(h))
-	r.ok(r.CloseServerContext(ctx))
-	if n := r.Watched(); n != 0 {
-		t.Errorf("%d handles are watched after their end", n)
-	}
 }

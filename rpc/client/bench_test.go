@@ -59,10 +59,16 @@ const block = 64 << 10 // bytes
 
 func BenchmarkBackend(b *testing.B) {
 	c := answering(b, `"openssl"`)
-	benchCalls(b, c, 0, func(ctx context.Context) error { _, err := c.Backend(ctx); return err })
+	benchCalls(b, c, 0, func(ctx context.Context) error {
+		_, err := c.Backend(ctx)
+		return err
+	})
 }
 
 func BenchmarkWrite64K(b *testing.B) {
 	c, data := answering(b, fmt.Sprint(block)), make([]byte, block)
-	benchCalls(b, c, block, func(ctx context.Context) error { _, err := c.Write(ctx, 1, data); return err })
+	benchCalls(b, c, block, func(ctx context.Context) error {
+		_, err := c.Write(ctx, 1, data)
+		return err
+	})
 }

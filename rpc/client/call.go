@@ -30,14 +30,16 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 // decode decodes the result of a call.
 func decode(method string, value json.RawMessage, result any) error {
 	if err := json.Unmarshal(value, result); err != nil {
-		return fmt.Errorf("%s: tlsd has answered with another type than expected: %w", method, err)
+		return fmt.Errorf("%s: tlsd has answered with another type than expected: %w",
+			method, err)
 	}
 	return nil
 }
 
 // exchange sends a call, with a descriptor if f is not nil, and waits for the answer. An error is
 // always an *Error.
-func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (json.RawMessage, error) {
+func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (
+	json.RawMessage, error) {
 	a := c.roundTrip(ctx, method, params, f)
 	if a.err == nil {
 		return a.result, nil
@@ -87,7 +89,8 @@ func request(id uint64, method string, params any) ([]byte, error) {
 	}
 	msg, err := json.Marshal(req)
 	if err == nil && len(msg) > wire.MaxLine {
-		err = fmt.Errorf("the message has %d bytes; at most %d are possible", len(msg), wire.MaxLine)
+		err = fmt.Errorf("the message has %d bytes; at most %d are possible",
+			len(msg), wire.MaxLine)
 	}
 	return msg, err
 }
@@ -173,7 +176,8 @@ func (c *Client) write(line []byte, f *os.File) error {
 		}
 		var n int
 		if failed := rc.Control(func(fd uintptr) {
-			n, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(int(fd)), nil)
+			n, _, err = c.conn.(*net.UnixConn).WriteMsgUnix(line,
+				unix.UnixRights(int(fd)), nil)
 		}); failed != nil {
 			return failed
 		}

@@ -46,10 +46,11 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 		{"cancelled", context.Canceled, func() (context.Context, context.CancelFunc) {
 			return context.WithCancel(context.Background())
 		}},
-		{"timed out", context.DeadlineExceeded, func() (context.Context, context.CancelFunc) {
-			e := newExpiring()
-			return e, e.expire
-		}},
+		{"timed out", context.DeadlineExceeded,
+			func() (context.Context, context.CancelFunc) {
+				e := newExpiring()
+				return e, e.expire
+			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -59,13 +60,15 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 				m := s.expect("tls.Read", "[1,10]")
 				cancel()
 				s.cancelled(m)
-				s.error(m, -32010, "tls.Read: handle 1: cancelled by the caller", "cancelled")
+				s.error(m, -32010,
+					"tls.Read: handle 1: cancelled by the caller", "cancelled")
 				s.result(s.expect("tls.Backend", ""), `"openssl"`)
 				s.end()
 			})
 			_, err := c.Read(ctx, 1, 10)
 			e := wantKind(t, err, KindCancelled)
-			if !errors.Is(err, tt.cause) || e.Message != "tls.Read: handle 1: cancelled by the caller" {
+			if !errors.Is(err, tt.cause) ||
+				e.Message != "tls.Read: handle 1: cancelled by the caller" {
 				t.Errorf("error %v, cause %v; want %v", err, e.cause, tt.cause)
 			}
 			if _, err := c.Backend(t.Context()); err != nil {
@@ -155,7 +158,8 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 
 	cancel()
 	err = <-first
-	if wantKind(t, err, KindLost); !errors.Is(err, os.ErrDeadlineExceeded) || !errors.Is(err, context.Canceled) {
+	if wantKind(t, err, KindLost); !errors.Is(err, os.ErrDeadlineExceeded) ||
+		!errors.Is(err, context.Canceled) {
 		t.Errorf("the first failed with %v", err)
 	}
 	_, err = c.Backend(t.Context())

@@ -54,7 +54,7 @@ type Client struct {
 	conn          net.Conn
 	sendLock      chan struct{} // has an element while a message is written
 	done          chan struct{} // closed when the reader has ended
-	cancelTimeout time.Duration // the constant, but in tests
+	cancelTimeout time.Duration // the constant; tests set another
 	peer          Peer
 
 	mu      sync.Mutex // guards the rest
@@ -80,7 +80,8 @@ type answer struct {
 //   - A daemon without a common version of the protocol is [ErrVersion].
 func Dial(ctx context.Context, path string) (*Client, error) {
 	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d", path, len(path), maxSocketPath)
+		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d",
+			path, len(path), maxSocketPath)
 	}
 	if dir := privateDir(); filepath.Dir(path) == dir {
 		if err := checkPrivateDir(dir); err != nil {
@@ -106,7 +107,8 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	if _, err := c.Hello(bounded); err != nil {
 		c.Close()
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			return nil, fmt.Errorf("%s: tlsd has not answered within %v; is it stopped, or the machine very busy? %w", path, dialTimeout, err)
+			return nil, fmt.Errorf("%s: tlsd has not answered within %v; is it "+
+				"stopped, or the machine very busy? %w", path, dialTimeout, err)
 		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

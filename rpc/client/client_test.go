@@ -68,8 +68,11 @@ func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 					handle int
 					data   []byte
 				}
-				if err := json.Unmarshal(m.Params, &[]any{&params.handle, &params.data}); err != nil || !bytes.Equal(params.data, data) {
-					t.Errorf("the blob did not arrive whole: %d bytes, %v", len(params.data), err)
+				err := json.Unmarshal(m.Params,
+					&[]any{&params.handle, &params.data})
+				if err != nil || !bytes.Equal(params.data, data) {
+					t.Errorf("the blob did not arrive whole: %d bytes, %v",
+						len(params.data), err)
 				}
 				s.result(m, fmt.Sprint(n))
 				s.result(s.expect("tls.Read", fmt.Sprintf("[7,%d]", max(n, 1))), `"`+base64.StdEncoding.EncodeToString(data)+`"`)
@@ -88,21 +91,27 @@ func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 
 func TestErrorsKeepEverythingThatTlsdSays(t *testing.T) {
 	t.Parallel()
+	expired := &wire.VerifyDetail{Code: 10, Reason: "certificate has expired", Depth: 1,
+		Subject: "/CN=x", Store: "system"}
 	for _, tt := range []struct {
 		name, object string
 		want         Error
 	}{
 		{"verify", `{"code":-32007,"message":"tls.Handshake: handle 3: expired","data":{"kind":"verify","op":"tls.Handshake","handle":3,
 			"verify":{"code":10,"reason":"certificate has expired","depth":1,"subject":"/CN=x","store":"system"},"openssl":["a","b"],"later":1}}`,
-			Error{Code: -32007, Kind: KindVerify, Message: "tls.Handshake: handle 3: expired", Data: wire.ErrorData{Kind: "verify", Op: "tls.Handshake",
-				Handle: 3, Verify: &wire.VerifyDetail{Code: 10, Reason: "certificate has expired", Depth: 1, Subject: "/CN=x", Store: "system"},
-				OpenSSL: []string{"a", "b"}}}},
+			Error{Code: -32007, Kind: KindVerify,
+				Message: "tls.Handshake: handle 3: expired",
+				Data: wire.ErrorData{Kind: "verify", Op: "tls.Handshake", Handle: 3,
+					Verify: expired, OpenSSL: []string{"a", "b"}}}},
 		{"no data", `{"code":-32601,"message":"no such method"}`,
-			Error{Code: -32601, Kind: KindParams, Message: "no such method", Data: wire.ErrorData{Kind: "params", Op: "tls.Handshake"}}},
+			Error{Code: -32601, Kind: KindParams, Message: "no such method",
+				Data: wire.ErrorData{Kind: "params", Op: "tls.Handshake"}}},
 		{"code without kind", `{"code":-32008,"message":"cut","data":{"errno":"ECONNRESET"}}`,
-			Error{Code: -32008, Kind: KindIO, Message: "cut", Data: wire.ErrorData{Kind: "io", Op: "tls.Handshake", Errno: "ECONNRESET"}}},
+			Error{Code: -32008, Kind: KindIO, Message: "cut", Data: wire.ErrorData{
+				Kind: "io", Op: "tls.Handshake", Errno: "ECONNRESET"}}},
 		{"unknown code", `{"code":1,"message":"?"}`,
-			Error{Code: 1, Kind: KindInternal, Message: "?", Data: wire.ErrorData{Kind: "internal", Op: "tls.Handshake"}}},
+			Error{Code: 1, Kind: KindInternal, Message: "?",
+				Data: wire.ErrorData{Kind: "internal", Op: "tls.Handshake"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -164,8 +173,11 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 						return // the first of the two answers counts
 					}
 					e := wantKind(t, err, KindLost)
-					if !strings.Contains(e.Message, tt.why) || !strings.HasPrefix(e.Message, "tls.Backend: the session is lost: ") {
-						t.Errorf("message %q, want %q in it", e.Message, tt.why)
+					const lost = "tls.Backend: the session is lost: "
+					if !strings.Contains(e.Message, tt.why) ||
+						!strings.HasPrefix(e.Message, lost) {
+						t.Errorf("message %q, want %q in it",
+							e.Message, tt.why)
 					}
 				})
 			}
@@ -258,7 +270,8 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 		}
 	}
 	err := <-failed
-	if e := wantKind(t, err, KindLost); !errors.Is(err, net.ErrClosed) || !strings.Contains(e.Message, "client has been closed") {
+	if e := wantKind(t, err, KindLost); !errors.Is(err, net.ErrClosed) ||
+		!strings.Contains(e.Message, "client has been closed") {
 		t.Errorf("error %v", err)
 	}
 	_, err = c.Backend(t.Context())
@@ -298,7 +311,8 @@ func TestWhatIsTooLargeIsNotSent(t *testing.T) {
 	})
 	_, err := c.Write(t.Context(), 1, make([]byte, wire.MaxBlob+1))
 	wantKind(t, err, KindParams)
-	wantKind(t, c.Call(t.Context(), "tls.Write", []any{1, make([]byte, wire.MaxLine)}, nil), KindParams)
+	wantKind(t, c.Call(t.Context(), "tls.Write", []any{1, make([]byte, wire.MaxLine)}, nil),
+		KindParams)
 	wantKind(t, c.Call(t.Context(), "tls.Write", []any{make(chan int)}, nil), KindParams)
 	if _, err := c.Backend(t.Context()); err != nil {
 		t.Error(err)
@@ -317,7 +331,8 @@ func TestAResultOfAnotherTypeIsAnErrorOfTheCallOnly(t *testing.T) {
 		s.result(s.next(), `"openssl"`)
 		s.end()
 	})
-	if _, err := c.NewClient(t.Context(), "h", 1); err == nil || !strings.HasPrefix(err.Error(), "tls.NewClient: tlsd has answered") {
+	if _, err := c.NewClient(t.Context(), "h", 1); err == nil ||
+		!strings.HasPrefix(err.Error(), "tls.NewClient: tlsd has answered") {
 		t.Errorf("error %v", err)
 	}
 	if _, err := c.Backend(t.Context()); err != nil {
@@ -342,7 +357,9 @@ func TestHelloChecksWhoAnswers(t *testing.T) {
 			switch {
 			case tt.why == "" && (err != nil || h.Server.Version != "1.0"):
 				t.Errorf("got %+v, %v", h, err)
-			case tt.why != "" && (err == nil || !strings.Contains(err.Error(), tt.why) || !errors.Is(err, ErrVersion)):
+			case tt.why != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.why) ||
+					!errors.Is(err, ErrVersion)):
 				t.Errorf("error %v, want ErrVersion with %q in it", err, tt.why)
 			}
 		})

@@ -83,7 +83,8 @@ func (c *Conf) set(key, value string, users userDatabase) error {
 	switch key {
 	case "socket":
 		if !filepath.IsAbs(value) || len(value) > maxSocketPath {
-			return fmt.Errorf("socket: want an absolute path of at most %d bytes", maxSocketPath)
+			return fmt.Errorf("socket: want an absolute path of at most %d bytes",
+				maxSocketPath)
 		}
 		c.Socket = value
 	case "autostart":
@@ -92,7 +93,8 @@ func (c *Conf) set(key, value string, users userDatabase) error {
 		}
 		c.Autostart = value
 	case "trusted-users":
-		for _, name := range strings.FieldsFunc(value, func(r rune) bool { return r == ' ' || r == '\t' || r == ',' }) {
+		separates := func(r rune) bool { return r == ' ' || r == '\t' || r == ',' }
+		for _, name := range strings.FieldsFunc(value, separates) {
 			if uid, ok := users.find(name); ok {
 				c.TrustedUsers = append(c.TrustedUsers, uid)
 			} else {
@@ -123,7 +125,8 @@ func (d userDatabase) find(name string) (uid uint32, ok bool) {
 	if f, err := os.Open(d.passwd); err == nil {
 		defer f.Close()
 		for lines := bufio.NewScanner(f); lines.Scan(); {
-			if fields := strings.Split(lines.Text(), ":"); len(fields) > 2 && fields[0] == name {
+			fields := strings.Split(lines.Text(), ":")
+			if len(fields) > 2 && fields[0] == name {
 				if uid, ok := userNumber(fields[2]); ok {
 					return uid, true
 				}

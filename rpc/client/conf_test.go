@@ -9,6 +9,8 @@ import (
 	"testing"
 )
 
+const passwd = "root:x:0:0::/:\nsvc:x:999:999::/:\nbad:x:4294967295:1::/:\nshort\n"
+
 // confFile writes a client.conf and a user database. The file must belong to root.
 func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	t.Helper()
@@ -20,7 +22,7 @@ func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	users = userDatabase{filepath.Join(dir, "passwd"), dir}
 	for _, err := range []error{
 		os.WriteFile(path, []byte(text), 0o644),
-		os.WriteFile(users.passwd, []byte("root:x:0:0::/:\nsvc:x:999:999::/:\nbad:x:4294967295:1::/:\nshort\n"), 0o644),
+		os.WriteFile(users.passwd, []byte(passwd), 0o644),
 		os.Symlink("61234", filepath.Join(dir, "direct:dynamic")),
 		os.Symlink("x", filepath.Join(dir, "direct:odd")),
 	} {
@@ -41,10 +43,12 @@ func TestConfSaysWhereTheSystemsDaemonIs(t *testing.T) {
 		"\tsocket=/run/a = b \r\n":  {Socket: "/run/a = b"},
 		"autostart = no":            {Autostart: "no"},
 		" autostart =yes\n#x = y\n": {Autostart: "yes"},
-		"trusted-users = svc, 7\tdynamic  odd bad nobody ../x 4294967295 +5": {TrustedUsers: []uint32{999, 7, 61234},
+		"trusted-users = svc, 7\tdynamic  odd bad nobody ../x 4294967295 +5": {
+			TrustedUsers: []uint32{999, 7, 61234},
 			UnknownUsers: []string{"odd", "bad", "nobody", "../x", "4294967295", "+5"}},
 		"trusted-users =": {},
-		"socket = /s\nautostart = yes\ntrusted-users = root": {Socket: "/s", Autostart: "yes", TrustedUsers: []uint32{0}},
+		"socket = /s\nautostart = yes\ntrusted-users = root": {Socket: "/s",
+			Autostart: "yes", TrustedUsers: []uint32{0}},
 	} {
 		want.There = true
 		path, users := confFile(t, text)
@@ -80,21 +84,28 @@ func TestBadConfIsAnError(t *testing.T) {
 		"trusted-users = 1\ntrusted-users": "line 2: ",
 	} {
 		path, users := confFile(t, text)
-		if got, err := readConf(path, users); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), path) {
+		if got, err := readConf(path, users); err == nil ||
+			!strings.Contains(err.Error(), want) ||
+			!strings.HasPrefix(err.Error(), path) {
 			t.Errorf("%.40q: %+v, %v; want %q", text, got, err, want)
 		}
 	}
 	path, users := confFile(t, "autostart = no")
 	// In any order.
 	for mend, spoil := range map[string]func() error{
-		"chmod go-w":         func() error { return os.Chmod(path, 0o666) },
-		"give it to root":    func() error { return errors.Join(os.Chmod(path, 0o644), os.Chown(path, 1234, 0)) },
-		"not a regular file": func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) },
+		"chmod go-w": func() error { return os.Chmod(path, 0o666) },
+		"give it to root": func() error {
+			return errors.Join(os.Chmod(path, 0o644), os.Chown(path, 1234, 0))
+		},
+		"not a regular file": func() error {
+			return errors.Join(os.Remove(path), os.Mkdir(path, 0o755))
+		},
 	} {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readConf(path, users); err == nil || !strings.Contains(err.Error(), mend) {
+		if _, err := readConf(path, users); err == nil ||
+			!strings.Contains(err.Error(), mend) {
 			t.Errorf("%v, want %q", err, mend)
 		}
 		os.RemoveAll(path)
@@ -128,13 +139,25 @@ func TestAPrivateDirectoryIsLookedAtFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	for _, err := range []error{os.Mkdir(at("good"), 0o700), os.Mkdir(at("open"), 0o750), os.Symlink("good", at("link")), os.WriteFile(at("file"), nil, 0o600)} {
+	for _, err := range []error{
+		os.Mkdir(at("good"), 0o700),
+		os.Mkdir(at("open"), 0o750),
+		os.Symlink("good", at("link")),
+		os.WriteFile(at("file"), nil, 0o600),
+	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, want := range map[string]string{"good": "", "none": "", "open": "is open to other users", "link": "is no directory", "file": "is no directory"} {
-		if err := checkPrivateDir(at(name)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+	for name, want := range map[string]string{
+		"good": "",
+		"none": "",
+		"open": "is open to other users",
+		"link": "is no directory",
+		"file": "is no directory",
+	} {
+		if err := checkPrivateDir(at(name)); (err == nil) != (want == "") ||
+			err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
 	}
@@ -142,7 +165,8 @@ func TestAPrivateDirectoryIsLookedAtFirst(t *testing.T) {
 		if err := os.Chown(at("good"), 1234, 0); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkPrivateDir(at("good")); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
+		if err := checkPrivateDir(at("good")); err == nil ||
+			!strings.Contains(err.Error(), "belongs to another user") {
 			t.Error(err)
 		}
 	}

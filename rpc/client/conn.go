@@ -66,7 +66,8 @@ func (c *Client) HandshakeConn(ctx context.Context, h Handle) (*Conn, error) {
 }
 
 // AcceptConn is [Client.Accept] for a connection with a data channel.
-func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, port int) (*Conn, error) {
+func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, port int) (
+	*Conn, error) {
 	const method = "tls.Accept"
 	var h Handle
 	ch, err := c.withChannel(method, func(theirs *os.File) error {
@@ -84,7 +85,8 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 
 // withChannel makes a pair of sockets, and calls call to send one end. If the call succeeds,
 // withChannel returns the other end.
-func (c *Client) withChannel(method string, call func(theirs *os.File) error) (*net.UnixConn, error) {
+func (c *Client) withChannel(method string, call func(theirs *os.File) error) (
+	*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
 		return nil, newError(kind.Limit, nil,
 			"a data channel needs a Unix socket to tlsd, not a %T",
@@ -116,7 +118,8 @@ func socketpair() (*net.UnixConn, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "data channel"), os.NewFile(uintptr(fds[1]), "data channel of tlsd")
+	ours := os.NewFile(uintptr(fds[0]), "data channel")
+	theirs := os.NewFile(uintptr(fds[1]), "data channel of tlsd")
 	conn, err := net.FileConn(ours)
 	ours.Close() // conn has a duplicate
 	if err != nil {
@@ -244,8 +247,8 @@ func (c *Conn) queryStatus(reading bool, err error) error {
 		return s.WriteError
 	}
 	return newError(kind.Internal, err,
-		"handle %d: its data channel has ended, but tlsd says that the direction is open: %v",
-		c.h, err)
+		"handle %d: its data channel has ended, "+
+			"but tlsd says that the direction is open: %v", c.h, err)
 }
 
 // SetDeadline sets the deadlines of Reads and of Writes.
@@ -255,7 +258,9 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetDe
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetReadDeadline, t) }
 
 // SetWriteDeadline sets the deadline of Writes. A Write waits no longer for tlsd to take the data.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetWriteDeadline, t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.unlessClosed(c.ch.SetWriteDeadline, t)
+}
 
 func (c *Conn) unlessClosed(set func(time.Time) error, t time.Time) error {
 	if c.closed.Load() {

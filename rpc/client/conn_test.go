@@ -71,8 +71,10 @@ func TestBytesGoOverTheDataChannel(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if c.Handle() != 7 || c.LocalAddr().String() != "handle 7" || c.RemoteAddr().Network() != "tlsd" {
-		t.Errorf("handle %d, addresses %v and %v", c.Handle(), c.LocalAddr(), c.RemoteAddr())
+	if c.Handle() != 7 || c.LocalAddr().String() != "handle 7" ||
+		c.RemoteAddr().Network() != "tlsd" {
+		t.Errorf("handle %d, addresses %v and %v", c.Handle(),
+			c.LocalAddr(), c.RemoteAddr())
 	}
 }
 
@@ -138,11 +140,20 @@ func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 		says   string
 	}{
 		{"reading", func(ch *net.UnixConn) { ch.CloseWrite() },
-			func(c *Conn) error { _, err := c.Read(make([]byte, 1)); return err }, cut, KindIO, "the connection was cut"},
+			func(c *Conn) error {
+				_, err := c.Read(make([]byte, 1))
+				return err
+			}, cut, KindIO, "the connection was cut"},
 		{"writing", func(ch *net.UnixConn) { ch.CloseRead() },
-			func(c *Conn) error { _, err := c.Write([]byte("x")); return err }, cut, KindTimeout, "the peer takes nothing"},
+			func(c *Conn) error {
+				_, err := c.Write([]byte("x"))
+				return err
+			}, cut, KindTimeout, "the peer takes nothing"},
 		{"reading, for no reason", func(ch *net.UnixConn) { ch.CloseWrite() },
-			func(c *Conn) error { _, err := c.Read(make([]byte, 1)); return err }, closedWell, KindInternal, "data channel has ended"},
+			func(c *Conn) error {
+				_, err := c.Read(make([]byte, 1))
+				return err
+			}, closedWell, KindInternal, "data channel has ended"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -155,7 +166,8 @@ func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 			<-ended
 			for range 2 {
 				err := tt.do(c)
-				if wantKind(t, err, tt.kind); !strings.Contains(err.Error(), tt.says) {
+				wantKind(t, err, tt.kind)
+				if !strings.Contains(err.Error(), tt.says) {
 					t.Errorf("error %v, want %q in it", err, tt.says)
 				}
 			}
@@ -174,7 +186,8 @@ func TestCloseTellsWhatNobodyHasBeenTold(t *testing.T) {
 	wantKind(t, c.Close(), KindIO)
 	_, read := c.Read(make([]byte, 1))
 	_, wrote := c.Write([]byte("x"))
-	for _, err := range []error{c.Close(), read, wrote, c.CloseWrite(), c.Flush(t.Context()), c.SetDeadline(time.Time{})} {
+	for _, err := range []error{c.Close(), read, wrote, c.CloseWrite(), c.Flush(t.Context()),
+		c.SetDeadline(time.Time{})} {
 		if !errors.Is(err, net.ErrClosed) {
 			t.Errorf("after Close: %v, want net.ErrClosed", err)
 		}
@@ -315,7 +328,8 @@ func TestStatusKeepsWhatTlsdSays(t *testing.T) {
 		s.end()
 	})
 	st, err := c.Status(t.Context(), 7)
-	if err != nil || st.Read != "end" || st.Write != "failed" || st.Received != 5 || st.Sent != 6 || st.ReadError != nil {
+	if err != nil || st.Read != "end" || st.Write != "failed" || st.Received != 5 ||
+		st.Sent != 6 || st.ReadError != nil {
 		t.Errorf("got %+v, %v", st, err)
 	}
 	wantKind(t, st.WriteError, KindIO)

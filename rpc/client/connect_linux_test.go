@@ -30,7 +30,8 @@ func fullSocket(t *testing.T) (path string, next func()) {
 	must(unix.Listen(listener, 0))
 	for err == nil {
 		var fd int
-		fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		fd, err = unix.Socket(unix.AF_UNIX,
+			unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		must(err)
 		t.Cleanup(func() { unix.Close(fd) })
 		err = unix.Connect(fd, address)
@@ -52,7 +53,9 @@ func TestAFullQueueIsWaitedFor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	// On a very busy machine the time ends before the first attempt.
-	if _, err := connect(ctx, path); !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := connect(ctx, path); !errors.Is(err, syscall.EAGAIN) &&
+		!errors.Is(err, os.ErrDeadlineExceeded) &&
+		!errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while it is full: %v; want EAGAIN when the time is over", err)
 	}
 	long, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moreRights asks the kernel (AT_SECURE, getauxval(3)). Every Linux says it. Without an answer the
-// process counts as one with more rights.
+// moreRights asks the kernel (AT_SECURE, getauxval(3)). Every Linux kernel answers. Without an
+// answer the process counts as one with more rights.
 var moreRights = sync.OnceValue(func() bool {
 	const atSecure = 23
 	vector, err := unix.Auxv()

@@ -133,7 +133,8 @@ func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string)
 
 // Accept waits for a client on host, an address of this machine, and port, 1 to 65535, and does the
 // handshake. tlsd listens from the first Accept until CloseServerContext.
-func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (Handle, error) {
+func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (
+	Handle, error) {
 	return call[Handle](ctx, c, "tls.Accept", ctxHandle, host, port)
 }
 

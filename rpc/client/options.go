@@ -36,7 +36,8 @@ func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string,
 // connection, a client shows the certificate, and serverName must be "". On a server context, ""
 // replaces the context's own certificate. A name, or "*." and a name, is for clients that ask for
 // the name.
-func (c *Client) SetCertificate(ctx context.Context, h Handle, serverName, certFile, keyFile string) error {
+func (c *Client) SetCertificate(ctx context.Context, h Handle,
+	serverName, certFile, keyFile string) error {
 	const method = "tls.SetCertificate"
 	cert, err := absolute(method, certFile)
 	if err != nil {

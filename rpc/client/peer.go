@@ -29,10 +29,13 @@ type StrangerError struct {
 }
 
 func (e *StrangerError) Error() string {
-	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root nor %d, nor one of trusted-users in %s", e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
+	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root "+
+		"nor %d, nor one of trusted-users in %s",
+		e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
-// checkTrusted fails for the socket of a user who is not trusted. read is ReadConf, but in tests.
+// checkTrusted fails for the socket of a user who is not trusted. read is ReadConf; tests have
+// another function.
 func (p Peer) checkTrusted(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil

@@ -29,7 +29,7 @@ const maxSocketPath = 107
 //
 // The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if that is usable, or else
 // /tmp/tlsd-UID/tlsd.sock. The plugin starts a private daemon there. An empty variable counts as
-// not set. getenv is Getenv, and conf is from ReadConf, but in tests.
+// not set. getenv is Getenv, and conf comes from ReadConf; tests have others.
 func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	if path := getenv("TLSD_SOCKET"); path != "" {
 		return []string{path}
@@ -68,7 +68,8 @@ func UsableRuntimeDir(dir string) error {
 		return fmt.Errorf("it belongs to user %d, not to you (user %d)", uid, os.Geteuid())
 	}
 	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("its mode is %04o: other users can write to it", info.Mode().Perm())
+		return fmt.Errorf("its mode is %04o: other users can write to it",
+			info.Mode().Perm())
 	}
 	return nil
 }

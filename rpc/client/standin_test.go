@@ -103,7 +103,8 @@ func (s *standIn) expect(method, params string) *asked {
 		return &asked{ID: json.RawMessage("0")}
 	}
 	if m.Method != method || params != "" && string(m.Params) != params {
-		s.t.Errorf("stand-in: the client called %s%.200s, want %s%s", m.Method, m.Params, method, params)
+		s.t.Errorf("stand-in: the client called %s%.200s, want %s%s", m.Method,
+			m.Params, method, params)
 	}
 	return m
 }

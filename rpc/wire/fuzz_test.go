@@ -14,7 +14,8 @@ import (
 // FuzzReader reads any bytes, whole and byte by byte. It compares the result with that of the
 // plainest reader.
 func FuzzReader(f *testing.F) {
-	for _, s := range []string{"", "\n", "a\nb\n", "a\r\n\r\nb", "aaaaaaaaaaaaaaaaaaaaa\n", " \t\n", "a\n\x00\xff\n", "\r\n\r"} {
+	for _, s := range []string{"", "\n", "a\nb\n", "a\r\n\r\nb", "aaaaaaaaaaaaaaaaaaaaa\n",
+		" \t\n", "a\n\x00\xff\n", "\r\n\r"} {
 		f.Add([]byte(s))
 	}
 	const max = 16
@@ -27,14 +28,17 @@ func FuzzReader(f *testing.F) {
 				wantErr = wire.ErrTooLong
 				break
 			}
-			if line = bytes.TrimSuffix(line, []byte("\r")); len(bytes.TrimSpace(line)) > 0 {
+			line = bytes.TrimSuffix(line, []byte("\r"))
+			if len(bytes.TrimSpace(line)) > 0 {
 				want = append(want, string(line))
 			}
 		}
 		check := func(r *wire.Reader) {
 			got, err := lines(r)
-			if !errors.Is(err, wantErr) || strings.Join(got, "\n") != strings.Join(want, "\n") {
-				t.Errorf("%q: got %q, %v; want %q, %v", data, got, err, want, wantErr)
+			if !errors.Is(err, wantErr) ||
+				strings.Join(got, "\n") != strings.Join(want, "\n") {
+				t.Errorf("%q: got %q, %v; want %q, %v", data, got,
+					err, want, wantErr)
 			}
 		}
 		check(wire.NewReader(bytes.NewReader(data), max))

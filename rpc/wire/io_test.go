@@ -35,22 +35,24 @@ func TestReaderGivesLinesWithoutTheirEnds(t *testing.T) {
 		in   string
 		want []string
 	}{
-		"nothing":              {"", nil},
-		"one":                  {"a\n", []string{"a"}},
-		"two":                  {"a\nb\n", []string{"a", "b"}},
-		"last without end":     {"a\nb", []string{"a", "b"}},
-		"CRLF":                 {"a\r\nb\r\n", []string{"a", "b"}},
-		"last with CR only":    {"a\r", []string{"a"}},
-		"CR inside stays":      {"a\rb\n", []string{"a\rb"}},
-		"blank":                {"\n\n  \n\t\r\n\r\na\n\n\nb\n\n", []string{"a", "b"}},
-		"blank last":           {"a\n  ", []string{"a"}},
-		"spaces stay":          {" a \n", []string{" a "}},
-		"long":                 {big + "\nb\n", []string{big, "b"}},
-		"long, then the end":   {big, []string{big}},
-		"long with CRLF":       {big + "\r\nb", []string{big, "b"}},
-		"NUL is a byte":        {"a\x00b\n", []string{"a\x00b"}},
-		"fits a buffer":        {strings.Repeat("y", 64<<10) + "\nb\n", []string{strings.Repeat("y", 64<<10), "b"}},
-		"one less than buffer": {strings.Repeat("y", 64<<10-1) + "\nb\n", []string{strings.Repeat("y", 64<<10-1), "b"}},
+		"nothing":            {"", nil},
+		"one":                {"a\n", []string{"a"}},
+		"two":                {"a\nb\n", []string{"a", "b"}},
+		"last without end":   {"a\nb", []string{"a", "b"}},
+		"CRLF":               {"a\r\nb\r\n", []string{"a", "b"}},
+		"last with CR only":  {"a\r", []string{"a"}},
+		"CR inside stays":    {"a\rb\n", []string{"a\rb"}},
+		"blank":              {"\n\n  \n\t\r\n\r\na\n\n\nb\n\n", []string{"a", "b"}},
+		"blank last":         {"a\n  ", []string{"a"}},
+		"spaces stay":        {" a \n", []string{" a "}},
+		"long":               {big + "\nb\n", []string{big, "b"}},
+		"long, then the end": {big, []string{big}},
+		"long with CRLF":     {big + "\r\nb", []string{big, "b"}},
+		"NUL is a byte":      {"a\x00b\n", []string{"a\x00b"}},
+		"fits a buffer": {strings.Repeat("y", 64<<10) + "\nb\n",
+			[]string{strings.Repeat("y", 64<<10), "b"}},
+		"one less than buffer": {strings.Repeat("y", 64<<10-1) + "\nb\n",
+			[]string{strings.Repeat("y", 64<<10-1), "b"}},
 	} {
 		for how, in := range map[string]io.Reader{
 			"whole":        strings.NewReader(c.in),
@@ -74,13 +76,17 @@ func TestReaderBound(t *testing.T) {
 	t.Parallel()
 	for _, max := range []int{1, 10, 64<<10 - 1, 64 << 10, 64<<10 + 1, 200_000} {
 		for _, end := range []string{"\n", "\nnext\n", ""} {
-			exact := wire.NewReader(strings.NewReader(strings.Repeat("x", max)+end), max)
+			exact := wire.NewReader(strings.NewReader(strings.Repeat("x", max)+end),
+				max)
 			if line, err := exact.Line(); err != nil || len(line) != max {
-				t.Errorf("max %d, end %q: a line of the bound gives %d bytes, %v", max, end, len(line), err)
+				t.Errorf("max %d, end %q: a line of the bound gives %d bytes, %v",
+					max, end, len(line), err)
 			}
-			over := wire.NewReader(strings.NewReader(strings.Repeat("x", max+1)+end), max)
+			over := wire.NewReader(strings.NewReader(strings.Repeat("x", max+1)+end),
+				max)
 			if line, err := over.Line(); err != wire.ErrTooLong {
-				t.Errorf("max %d, end %q: a longer line gives %d bytes, %v", max, end, len(line), err)
+				t.Errorf("max %d, end %q: a longer line gives %d bytes, %v", max,
+					end, len(line), err)
 			}
 		}
 	}
@@ -127,11 +133,14 @@ func TestReaderKnowsWhereALineBegan(t *testing.T) {
 	t.Parallel()
 	const stream = "one\n\n\r\ntwo\r\nthree"
 	for at := range len(stream) + 1 {
-		r := wire.NewReader(io.MultiReader(strings.NewReader(stream[:at]), strings.NewReader(stream[at:])), 100)
+		r := wire.NewReader(io.MultiReader(strings.NewReader(stream[:at]),
+			strings.NewReader(stream[at:])), 100)
 		for _, line := range []string{"one", "two", "three"} {
 			got, err := r.Line()
-			if want := int64(strings.Index(stream, line)); err != nil || string(got) != line || r.Start() != want {
-				t.Errorf("split at %d: got %q at %d, %v; want %q at %d", at, got, r.Start(), err, line, want)
+			if want := int64(strings.Index(stream, line)); err != nil ||
+				string(got) != line || r.Start() != want {
+				t.Errorf("split at %d: got %q at %d, %v; want %q at %d", at, got,
+					r.Start(), err, line, want)
 			}
 		}
 	}
@@ -140,7 +149,8 @@ func TestReaderKnowsWhereALineBegan(t *testing.T) {
 func TestReaderPassesErrorsOn(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
-	got, err := lines(wire.NewReader(io.MultiReader(strings.NewReader("a\nhalf"), iotest.ErrReader(broken)), 100))
+	got, err := lines(wire.NewReader(io.MultiReader(strings.NewReader("a\nhalf"),
+		iotest.ErrReader(broken)), 100))
 	if err != broken || len(got) != 1 || got[0] != "a" {
 		t.Errorf("got %q, %v; half a line is none", got, err)
 	}
@@ -174,8 +184,10 @@ func TestMessagesStayInOnePiece(t *testing.T) {
 		if err == io.EOF {
 			break
 		}
-		if err != nil || len(bytes.Trim(line, string(line[:1]))) != 0 || len(line) != 1 && len(line) != 10_000+int(line[0]-'a') {
-			t.Fatalf("message %d of %d bytes is mixed with another: %v", n, len(line), err)
+		if err != nil || len(bytes.Trim(line, string(line[:1]))) != 0 ||
+			len(line) != 1 && len(line) != 10_000+int(line[0]-'a') {
+			t.Fatalf("message %d of %d bytes is mixed with another: %v",
+				n, len(line), err)
 		}
 		n++
 	}
@@ -227,7 +239,8 @@ func TestWriterTimeoutIsPerMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(c.deadlines) != i+1 || c.deadlines[i].Before(begun.Add(timeout)) {
-			t.Errorf("message %d, begun at %v, has the deadlines %v", i, begun, c.deadlines)
+			t.Errorf("message %d, begun at %v, has the deadlines %v", i,
+				begun, c.deadlines)
 		}
 	}
 }

@@ -24,7 +24,8 @@ func TestEveryKindHasACodeOfItsOwn(t *testing.T) {
 		// -32768 to -32000 are reserved; of these, -32099 to -32000 are for servers
 		// (section 5.1).
 		if k != kind.Params && k != kind.Internal && (code < -32099 || code > -32000) {
-			t.Errorf("%s: %d is outside of the specification's range for servers", k, code)
+			t.Errorf("%s: %d is outside of the specification's range for servers", k,
+				code)
 		}
 	}
 	if len(wire.Codes) != len(kind.All) {
@@ -36,7 +37,8 @@ func TestEveryKindHasACodeOfItsOwn(t *testing.T) {
 func TestBoundsFitTogether(t *testing.T) {
 	t.Parallel()
 	if wire.MaxBlob != 16777216 || wire.MaxLine != 24117248 {
-		t.Errorf("MaxBlob %d, MaxLine %d: proto.md says 16777216 and 24117248", wire.MaxBlob, wire.MaxLine)
+		t.Errorf("MaxBlob %d, MaxLine %d: proto.md says 16777216 and 24117248",
+			wire.MaxBlob, wire.MaxLine)
 	}
 	if base64 := (wire.MaxBlob + 2) / 3 * 4; base64+64<<10 > wire.MaxLine {
 		t.Errorf("%d bytes of base64 leave no room in a line of %d", base64, wire.MaxLine)

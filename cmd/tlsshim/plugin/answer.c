@@ -1,6 +1,6 @@
 /*
- * answer.c - the answers of tlsd. A line must be an answer of JSON-RPC 2.0. Its result or error is
- * given to the call that it belongs to. Any other line ends the session.
+ * answer.c - the answers of tlsd. A line must be an answer of JSON-RPC 2.0. Its result or error
+ * goes to the call with the same id. Any other line ends the session.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -14,9 +14,9 @@
 #define NO_ANSWER "tlsd has sent a line that is no answer of JSON-RPC 2.0"
 
 struct answer {
-	bool id_null; /* it belongs to no call: tlsd tells why it ends the session */
+	bool id_null; /* the line belongs to no call: tlsd says why it ends the session */
 	int64_t id;
-	struct span error; /* the message of an error, a string; else none */
+	struct span error; /* the message of an error, a string; none in a result */
 	struct kind kind;  /* of an error */
 	struct span result;
 };
@@ -46,7 +46,8 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* The reason of the end of a session has no id. The host's error has "lost: " already. */
+/* Takes the reason of a line without an id. Drops its "lost: ", because the host's error begins
+ * with the same word. */
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;
@@ -82,7 +83,7 @@ bool answer_agree(struct session *s, struct span line, char *why)
 	return false;
 }
 
-/* Takes the result of a call over, if it is what the method gives. */
+/* Takes over the result of a call. Returns false, with why, if the method cannot have it. */
 static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a,
 			char *why)
 {

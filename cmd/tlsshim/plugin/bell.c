@@ -29,7 +29,7 @@ void bell_destroy(struct bell *b)
 	pthread_mutex_destroy(&b->mu);
 }
 
-/* A new pipe, or -1. mu is held. */
+/* Makes a new pipe, and returns its index, or -1. mu is held. */
 static int new_pipe(struct bell *b)
 {
 	struct owned *ends[2];
@@ -78,7 +78,7 @@ void bell_leave(struct bell *b, int which, bool rung)
 		return;
 	p = &b->pipes[which];
 	pthread_mutex_lock(&b->mu);
-	if (rung) /* also if the host has closed an end: this pipe is of no use any more */
+	if (rung) /* or the host has closed an end: the pipe is of no use any more */
 		ring(p);
 	if (--p->users == 0 && !atomic_load(&p->write_end)) {
 		owned_close(p->read_end);

@@ -1,8 +1,8 @@
 /*
  * bell.h - one bell for all waits of a process.
  *
- * A ring ends the sleep of each thread that listens at that moment, of any number of them. It takes
- * no lock: tls_Cancel rings the bell, in a signal handler too.
+ * A ring ends the sleep of all threads that listen at that moment. It takes no lock, because
+ * tls_Cancel rings the bell, in a signal handler too.
  *
  * A bell is a pipe into which nothing is written. Listeners poll its reading end. To ring the bell
  * is to close the writing end: from then on poll(2) returns at once for each listener. Such a pipe
@@ -36,8 +36,8 @@ struct bell {
 void bell_init(struct bell *b);
 void bell_destroy(struct bell *b);
 
-/* Begins to listen. *fd is what to poll with POLLIN, or -1: there can be no pipe, so that the
- * caller has to look from time to time. Returns what bell_leave wants. */
+/* Begins to listen. *fd becomes the descriptor to poll with POLLIN. It is -1 if there can be no
+ * pipe; then the caller must look from time to time. Returns the number for bell_leave. */
 int bell_listen(struct bell *b, int *fd);
 
 /* Ends the listening. rung says that poll(2) has returned an event of *fd. */

@@ -1,11 +1,12 @@
 /*
- * channel.h - the handles of a session as the plugin knows them: for each connection its data
- * channel and how its two directions stand, and for a context its descriptor.
+ * channel.h - the handles of a session as the plugin knows them. A connection has its data channel
+ * and the state of its two directions. A context has its descriptor.
  *
- * A data channel is one end of a pair of stream sockets; tlsd has the other. What is sent on it
- * is written to the TLS connection, and what is received from it was read from there.
+ * A data channel is one end of a pair of stream sockets; tlsd has the other end. tlsd writes the
+ * bytes that are sent on the channel to the TLS connection. It sends the bytes that it reads from
+ * the TLS connection on the channel.
  *
- * mu of the process guards everything here, except where it says otherwise.
+ * mu of the process guards everything here, except where a comment says otherwise.
  */
 #ifndef TLSPLUGIN_CHANNEL_H
 #define TLSPLUGIN_CHANNEL_H
@@ -41,34 +42,36 @@ struct channel {
 	struct owned *fd;  /* NULL until there is one; it does not change after that */
 	bool handshaking;  /* a tls_Handshake is under way */
 	bool watched;      /* it takes part in tls_Wait */
-	bool context;      /* it is one, and fd is readable while a client waits */
+	bool context;      /* the handle is a context; fd is readable while a client waits */
 	bool handshake_later; /* of a context: the pair comes with tls_Handshake */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
 	atomic_bool closing; /* tls_Close has begun; it may be read without mu */
-	int64_t sent;      /* bytes; the thread with the turn to write has it */
+	int64_t sent;      /* bytes; belongs to the thread with the turn to write */
 	struct direction reading, writing;
-	int idle_spins, skip_spins; /* of data.c; the thread with the turn to read has them */
+	int idle_spins, skip_spins; /* of data.c; belong to the thread with the turn to read */
 };
 
 struct channels {
 	struct channel *buckets[CHANNEL_BUCKETS]; /* by the low bits of the handle */
 };
 
-/* The channel of a handle; NULL if there is none or, for channel_make, no memory for one. A caller
- * that keeps it beyond mu counts up refs, and gives it back by channel_release. */
+/* Find the channel of a handle, or make one. They return NULL if there is no channel, or no memory
+ * for one. A caller that keeps the channel after it has given up mu must count up refs, and call
+ * channel_release later. */
 struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
 void channel_release(struct channel *ch); /* it may be NULL */
 
-/* Sets the error of a direction as the process's, and returns -1. After the error of reading, that
- * of writing is not raised by itself any more. */
+/* Makes the error of a direction the process's error, and returns -1. From then on no call raises
+ * the error of writing by itself. */
 int channel_raise(struct process *p, struct channel *ch, const struct direction *d);
 
-/* Raises the error of writing, if there is one that the host does not know; ch may be NULL. Returns
- * whether it has. */
+/* Raises the error of writing, if there is one that the host does not know. Returns whether it has
+ * raised one. ch may be NULL. */
 bool channel_raise_unreported(struct process *p, struct channel *ch);
 
-/* Takes a channel out of the table, or all. It lives on until the last thread has released it. */
+/* Take a channel, or all channels, out of the table. A channel lives on until the last thread has
+ * released it. */
 void channel_drop(struct channels *t, struct channel *ch);
 void channels_drop_all(struct channels *t);
 

@@ -54,7 +54,7 @@ static int missing(const struct process *p, const struct session *s)
 	return i;
 }
 
-/* Gives a session what it lacks of the process's settings. */
+/* Gives a session the settings of the process that it lacks. */
 static int restore_settings(struct process *p, struct session *s, const struct call *c)
 {
 	struct call set = { .began = c->began };
@@ -134,7 +134,7 @@ int64_t client_set_bound(struct process *p, struct call *c)
 
 /* --- a call --- */
 
-/* The session for the call with a reference; or NULL and the error set. */
+/* Returns the session for the call, with a reference; or NULL with the error set. */
 static struct session *session_for(struct process *p, struct call *c)
 {
 	struct channel *ch;

@@ -20,8 +20,8 @@ static const char *const blanks = " \t\r";
  * direct:NAME to the number. Only root can write there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
-/* Cuts off the text before the first of the ends, or before the end of the whole. NULL after the
- * last. */
+/* Cuts off the text before the first character of ends, or all of the rest. Returns NULL if nothing
+ * is left. */
 static char *cut(char **rest, const char *ends)
 {
 	char *first = *rest, *end;
@@ -36,7 +36,7 @@ static char *cut(char **rest, const char *ends)
 
 /* --- opening it --- */
 
-/* Says what is wrong with a file or folder, if another than root can change it. */
+/* Returns false, with why, if another user than root can change a file or folder. */
 static bool only_roots(const char *path, const struct stat *st, char *why, size_t cap)
 {
 	bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
@@ -53,7 +53,7 @@ static bool only_roots(const char *path, const struct stat *st, char *why, size_
 	return false;
 }
 
-/* The folders on the way to an absolute path. */
+/* Checks the folders on the way to an absolute path. */
 static bool way_is_roots(const char *path, char *why, size_t cap)
 {
 	char folder[PATH_MAX];
@@ -72,7 +72,7 @@ static bool way_is_roots(const char *path, char *why, size_t cap)
 	return true;
 }
 
-/* A descriptor; or -1, and why is empty if there is no such file. */
+/* Opens the file. Returns a descriptor, or -1. With -1, why is empty if there is no such file. */
 static int open_roots(const char *path, char *why, size_t cap)
 {
 	char *real = realpath(path, NULL);
@@ -84,7 +84,7 @@ static int open_roots(const char *path, char *why, size_t cap)
 			text_add(why, cap, "%s: %s", path, errno_text(errno));
 		return -1;
 	}
-	/* Where a link stands, and where it leads. */
+	/* The way to a link, and the way to its target. */
 	if (way_is_roots(path, why, cap) && way_is_roots(real, why, cap)) {
 		fd = open(real, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0 || fstat(fd, &st) < 0)
@@ -102,7 +102,7 @@ static int open_roots(const char *path, char *why, size_t cap)
 	return fd;
 }
 
-/* Reads to the end, or until the room for cap bytes and a NUL is full. -1 and errno if it fails. */
+/* Reads to the end, but at most cap bytes, and adds a NUL. Returns -1 with errno if it fails. */
 static ssize_t read_all(int fd, char *to, size_t cap)
 {
 	size_t have = 0;

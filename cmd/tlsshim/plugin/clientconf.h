@@ -1,14 +1,14 @@
 /*
- * clientconf.h - /etc/tlsd/client.conf: what the administrator says to all callers of tlsd.
+ * clientconf.h - /etc/tlsd/client.conf, in which the administrator tells callers about the system's
+ * tlsd. It has lines of "key = value". Empty lines and lines that begin with # are ignored.
  *
- * Lines of "key = value"; empty lines and lines that begin with # do not count.
- *
- *   socket = PATH             the system's tlsd listens here, and is not looked for elsewhere
+ *   socket = PATH             the system's tlsd listens here; no other socket is tried
  *   autostart = yes | no      whether a private tlsd may be started
- *   trusted-users = USER ...  names or numbers: their daemons are talked to as root's are
+ *   trusted-users = USER ...  names or numbers of users whose daemons are trusted like root's
  *
- * Only root can change the file, or it is an error. So is a line that is not understood: it may be
- * meant to forbid something. rpc/client reads the same file by the same rules.
+ * Only root must be able to change the file; anything else is an error. A line that is not
+ * understood is an error too, because its writer wanted to forbid something. rpc/client reads the
+ * file by the same rules.
  */
 #ifndef TLSPLUGIN_CLIENTCONF_H
 #define TLSPLUGIN_CLIENTCONF_H
@@ -30,10 +30,11 @@ struct client_conf {
 	size_t trusted_count;
 };
 
-/* Reads the file; if there is none, nothing is said. False, and why, if it is not good. */
+/* Reads the file. A file that does not exist is an empty client_conf. Returns false, with why, if
+ * the file is bad. */
 bool client_conf_read(struct client_conf *conf, char *why, size_t cap);
 
-/* Whether a daemon that the user runs is talked to. */
+/* Says whether the library may talk to a daemon that the user runs. */
 bool client_conf_trusts(const struct client_conf *conf, uid_t user);
 
 #endif

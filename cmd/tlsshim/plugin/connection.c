@@ -81,7 +81,7 @@ static int do_handshake(struct process *p, struct call *c)
 	if (client_run(p, c) == 0)
 		return attach(p, handshake.name, c->handle, ends[0]);
 	owned_close(ends[0]);
-	/* Another thread may have done it, and then tlsd wants no second descriptor. */
+	/* Another thread may have done the handshake. Then tlsd wants no second descriptor. */
 	if (!process_cancelled(p, c->began) && has_pair(p, c->handle))
 		return client_run(p, c);
 	return -1;

@@ -1,6 +1,6 @@
 /*
- * connection.h - the life of a connection as far as it concerns its data channel: from the
- * handshake, which makes the channel, to the close. For a context its descriptor.
+ * connection.h - the data channel of a connection, from the handshake, which makes it, to the
+ * close. For a context: its descriptor.
  *
  * The caller fills in the handle and the other parameters of the call. All functions set the
  * process's error and return -1 if they fail.
@@ -10,8 +10,8 @@
 
 #include "call.h"
 
-/* A pair of which the call sends one end; false and the error set if there can be none, for what it
- * is to be. */
+/* Makes a pair of sockets, of which the call sends one end. what names the purpose, for the error.
+ * Returns false with the error set if there can be no pair. */
 bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[2],
 			  const char *what);
 

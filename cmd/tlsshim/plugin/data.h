@@ -16,8 +16,8 @@ enum { DATA_MAX_BYTES = 16777216 }; /* of a Read and of a Write */
 int64_t data_read(struct process *p, struct call *c);  /* up to c->room bytes into c->buf */
 int64_t data_write(struct process *p, struct call *c); /* c->blob */
 
-/* Whether there is room for data to read, and whether there is data to write; if not, the error is
- * set. */
+/* Say whether there is room for a Read, and whether the data of a Write is good. If not, they set
+ * the error. */
 bool data_has_room(struct process *p, const struct call *c, const char *op);
 bool data_is_good(struct process *p, const struct call *c, const char *op);
 

@@ -1,7 +1,7 @@
 /*
  * ending.c - the ends of connections and contexts.
  *
- * No Write comes behind a tls_Shutdown or a tls_Close, and a tls_Close ends the calls of other
+ * After a tls_Shutdown or a tls_Close no Write is possible. A tls_Close ends the calls of other
  * threads on the handle.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -17,8 +17,8 @@ static const struct method
 	close_ = { .name = "tls.Close", .closes = CONNECTION },
 	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT };
 
-/* Changes the state of a connection that has a channel, so that no Write comes behind
- * tls.Shutdown. Returns 1 if tlsd has to be asked; else the result. */
+/* Changes the state of a connection that has a channel, so that no Write comes after tls.Shutdown.
+ * Returns 1 if tlsd must be called; else the result. */
 static int begin_shutdown(struct use *u)
 {
 	int result = -1;
@@ -56,8 +56,8 @@ int64_t connection_shutdown(struct process *p, struct call *c)
 	return result;
 }
 
-/* Ends the calls of other threads on the channel. If a Write was cut short, tlsd must see that
- * before it sees the Close: it sends no close_notify then. */
+/* Ends the calls of other threads on the channel. If a Write was cut short, it shuts the channel
+ * down, so that tlsd sees the end before the Close. Then tlsd sends no close_notify. */
 static void begin_close(struct use *u)
 {
 	struct channel *ch = u->ch;

@@ -64,7 +64,8 @@ enum { FIRST_BYTES = 64 /* room for a method and a handle */ };
 static pthread_key_t key;
 static atomic_bool has_key;
 
-/* This thread's, or NULL. A child of fork(2) has its parent's memory, but not its errors. */
+/* Returns this thread's last error, or NULL. A child of fork(2) has its parent's memory, but not
+ * its errors. */
 static struct last_error *find(const struct process *p)
 {
 	struct last_error *e = atomic_load(&has_key) ? pthread_getspecific(key) : NULL;
@@ -72,7 +73,8 @@ static struct last_error *find(const struct process *p)
 	return e && e->of == p ? e : NULL;
 }
 
-/* The same, made if need be; NULL if there is no memory for it. mu is held. */
+/* Returns the same, and makes it if there is none. Returns NULL if there is no memory. mu is
+ * held. */
 static struct last_error *find_or_make(struct process *p)
 {
 	struct last_error *e = find(p);
@@ -93,7 +95,8 @@ static struct last_error *find_or_make(struct process *p)
 	return e;
 }
 
-/* A thread ends. What is another process's, or is about to be freed with it, is left alone. */
+/* Runs when a thread ends. It leaves alone an error of another process, or of a process that is
+ * about to be freed. */
 static void thread_ends(void *at)
 {
 	struct last_error *e = at;

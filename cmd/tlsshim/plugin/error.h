@@ -1,9 +1,9 @@
 /*
  * error.h - the errors that the host can ask for: a text, a kind and the kind's code.
  *
- * Each thread has its own last error, and the process has the last error of all threads. The
- * thread's needs no lock; mu of the process guards the process's. If there is no memory for a
- * thread's, the process's stands for it, without a kind.
+ * Each thread has its own last error, which needs no lock. The process has the last error of all
+ * threads, which mu of the process guards. If there is no memory for a thread's error, the
+ * process's error takes its place, without a kind.
  */
 #ifndef TLSPLUGIN_ERROR_H
 #define TLSPLUGIN_ERROR_H
@@ -20,32 +20,34 @@ struct kind {
 	int32_t code;          /* of JSON-RPC */
 };
 
-/* A kind of proto.md, with its code. */
+/* The kind of proto.md with this name, and its code. */
 struct kind kind_of(const char *name);
 
-/* The kind of an error object of tlsd's; "internal" if it has none. */
+/* The kind of an error object that tlsd has sent; "internal" if the object has none. */
 struct kind kind_read(struct span error);
 
 struct process;
 
-/* Sets the last error of this thread and of the process and returns -1. The text is "op: handle N:
- * why", or "op: why" if the handle is 0. mu is not held; for fail_held it is. p may be NULL. */
+/* Set the last error of this thread and of the process, and return -1. The text is "op: handle N:
+ * why", or "op: why" if the handle is 0. For fail mu is not held, and p may be NULL. For fail_held
+ * mu is held. */
 __attribute__((format(printf, 5, 6)))
 int fail(struct process *p, const char *kind, const char *op, int64_t handle, const char *why, ...);
 __attribute__((format(printf, 5, 6)))
 int fail_held(struct process *p, const char *kind, const char *op, int64_t handle, const char *why,
 	      ...);
 
-/* Sets an error of tlsd's, of which a first part may be replaced. mu is held. Returns -1. */
+/* Sets an error that tlsd has sent, and returns -1. Its text is first and rest. mu is held. */
 int error_set(struct process *p, struct kind kind, const char *first, const char *rest);
 
-/* This thread's last call has succeeded: its kind is "" now, its text stays. p may be NULL. */
+/* Notes that this thread's last call has succeeded. The kind becomes "", and the text stays. p may
+ * be NULL. */
 void error_clear(struct process *p);
 
 /* The kind of this thread's last call. p may be NULL. */
 struct kind error_kind(const struct process *p);
 
-/* The end of the library: threads that end no longer call it. */
+/* Ends the work for threads that end, at the end of the library. */
 void error_end(void);
 
 /* Frees the errors of all threads, when nobody uses the process any more. */

@@ -17,12 +17,12 @@
  * bell. The leader, the sender, and the thread that looks for a tlsd listen to the bell. Each of
  * them wakes the threads that wait for a turn. These leave at once, because nothing of their calls
  * was sent. For a call that was sent, the leader sends a cancel request, and tlsd then answers the
- * call. The leader never waits for that: it sends only if no other thread is sending, and if there
- * is room. A Unix stream socket takes so few bytes as a whole or not at all. Otherwise the leader
- * looks again at every tick.
+ * call.
  *
- * The answer of a cancelled call is waited for, but not longer than CANCEL_WAIT_MS. Then the
- * session is lost.
+ * The leader never waits to send the cancel request. It sends only if no other thread is sending,
+ * and if there is room. A Unix stream socket takes so few bytes as a whole or not at all. Otherwise
+ * the leader looks again at every tick. It waits at most CANCEL_WAIT_MS for the answer of the
+ * cancelled call. Then the session is lost.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -40,7 +40,7 @@ enum { CANCEL_WAIT_MS = 5000 /* for the answers to calls that are cancelled */ }
 
 /* --- cancelling; mu is held --- */
 
-/* Finds the calls that were cancelled since it was called last. */
+/* Marks the calls that were cancelled since the last look. */
 static void note_cancels(struct process *p, struct session *s)
 {
 	unsigned cancels = atomic_load(&p->cancels);
@@ -74,7 +74,7 @@ struct control_wait {
 	struct wait wait; /* the first, so that a pointer to it is one to the whole */
 	struct process *p;
 	struct session *s;
-	int64_t by; /* the leader's own deadline, 0 for none */
+	int64_t by; /* the leader's own deadline; 0: none */
 	struct call *c;
 };
 
@@ -194,8 +194,8 @@ int session_cancelled(struct process *p, const struct call *c)
 	return fail(p, "cancelled", call_op(c), c->handle, "cancelled by the caller");
 }
 
-/* Sets an error of tlsd's. Its text begins with the method; the host knows its own call only. p may
- * be NULL. */
+/* Sets an error that tlsd has sent. Its text begins with the method, and the host knows only its
+ * own call. So the name of the host's call replaces the method. p may be NULL. */
 static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
 	size_t len = c->op ? strlen(c->method->name) : 0;
@@ -208,7 +208,7 @@ static void set_tlsds_error(struct process *p, const struct call *c, const char 
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* The host's view of how the call has ended. */
+/* Sets the host's error of a call that has ended, if it has failed. */
 static int conclude(struct process *p, const struct session *s, struct call *c)
 {
 	struct process *to = c->method->flags & QUIET && !c->cancel_by ? NULL : p;
@@ -229,7 +229,7 @@ static int conclude(struct process *p, const struct session *s, struct call *c)
 	return -1;
 }
 
-/* Makes the call one of the session's. mu is held. */
+/* Adds the call to the session's calls. mu is held. */
 static void enter(struct session *s, struct call *c)
 {
 	c->id = s->next_id++;
@@ -254,8 +254,8 @@ static void leave(struct session *s, struct call *c)
 	session_wake_leader(s);
 }
 
-/* Sends the call when its turn has come, unless the call is done. mu is held, but not while it
- * sends. False if the call was cancelled before. */
+/* Sends the call when its turn has come, unless the call is done. mu is held before and after, but
+ * not during the sending. Returns false if the call was cancelled before its turn. */
 static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 {
 	struct text lines = { 0 };

@@ -21,7 +21,7 @@ enum {
 
 /* --- connecting --- */
 
-/* Makes each send and each receive on the socket give up after so long. */
+/* Sets the timeout of each send and each receive on the socket. */
 static int set_timeouts(int fd, int64_t ms)
 {
 	struct timeval t = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
@@ -50,8 +50,8 @@ static int connect_in_time(int fd, const struct sockaddr_un *to, struct wait *w)
 	return -1;
 }
 
-/* Returns a connected socket. If it fails, errno says why, and f what was tried. errno is EPERM if
- * there is a server that must not be talked to. */
+/* Returns a connected socket. If it fails, errno says why, and the attempt is added to f. errno is
+ * EPERM if the library must not talk to the server. */
 static struct owned *try_socket(struct search *f, const char *path)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -87,7 +87,7 @@ static struct owned *try_socket(struct search *f, const char *path)
 
 /* --- starting one --- */
 
-/* The tlsd to start, to be freed; NULL if there is none. */
+/* Returns the path of the tlsd to start, which the caller frees; NULL if there is none. */
 static char *find_exe(void)
 {
 	const char *exe = search_setting("TLSD_EXE"), *dir = search_setting("PATH");
@@ -120,7 +120,7 @@ static bool make_private(const char *dir, struct search *f)
 	return place_is_private(f, dir);
 }
 
-/* Names what another user has left where a tlsd of ours would be. */
+/* Names the files of another user at the place of our private tlsd. */
 static void note_obstacles(const char *path, struct search *f)
 {
 	static const char *const suffixes[] = { "", ".lock" };
@@ -138,15 +138,15 @@ static void note_obstacles(const char *path, struct search *f)
 	}
 }
 
-/* Starts exe on a socket where nobody answered, and connects to it. */
+/* Starts exe on a socket where no tlsd answered, and connects to it. */
 static struct owned *start_and_connect(struct search *f, const char *exe, const char *where,
 				       const char *path)
 {
 	char why[TRIED_BYTES] = "";
 	size_t before = strlen(f->tried);
 	enum started started = start_tlsd(exe, where, f->wait, why);
-	/* If another process has started one at the same moment, ours has gone away in favour of
-	 * it, and that one may need a moment until it listens. */
+	/* Another process may have started a tlsd at the same moment. Then ours has ended, and the
+	 * other one may need a moment until it listens. */
 	int64_t deadline = now_ms() + (started == HAS_ENDED ? RACE_WAIT_MS : 0);
 	struct owned *sock = NULL;
 
@@ -168,7 +168,7 @@ static struct owned *start_and_connect(struct search *f, const char *exe, const 
 	return NULL;
 }
 
-/* Starts a private tlsd. dir is the directory to be made for the socket, or "". */
+/* Starts a private tlsd. dir is the directory to make for the socket, or "". */
 static struct owned *start(struct search *f, const char *path, const char *dir)
 {
 	char *exe = find_exe(), *where = absolute_path(path);

@@ -1,5 +1,5 @@
 /*
- * handle.c - what the plugin has to know of a handle besides its bytes: timeouts, options, and the
+ * handle.c - timeouts and options of a handle, as far as the plugin must know them, and the
  * descriptor of a context.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -53,8 +53,9 @@ int64_t connection_new_context(struct process *p, struct call *c)
 	return c->number;
 }
 
-/* Gives a context its descriptor, unless it has one: the first end of a pair, of which tlsd has a
- * copy. False and the error set if that fails. One thread at a time does it. */
+/* Gives a context its descriptor, unless it has one. The descriptor is the first end of a pair;
+ * tlsd has a copy of it. Returns false with the error set if there can be none. One thread at a
+ * time makes it. */
 static bool make_signal(struct use *u)
 {
 	struct call c = use_call(u, &signal_);
@@ -69,7 +70,7 @@ static bool make_signal(struct use *u)
 		c.pass_first = ends[0];
 		has = client_run(u->p, &c) == 0;
 		pthread_mutex_lock(&u->p->mu);
-		gone = u->ch->closing || u->s->lost; /* by another thread */
+		gone = u->ch->closing || u->s->lost; /* another thread has ended it */
 		if (has && !gone) {
 			u->ch->fd = ends[0];
 			ends[0] = NULL;
@@ -126,7 +127,7 @@ static int watch_handle(struct process *p, int64_t handle, bool on)
 	bool good;
 
 	if (!use_begin(&u, p, set_option.name, handle))
-		return 0; /* the next call says that it is lost */
+		return 0; /* the next call says that the session is lost */
 	good = u.ch || use_fail(&u, "limit", "out of memory") == 0;
 	if (good && on && u.ch->context)
 		good = make_signal(&u);

@@ -32,7 +32,7 @@ bool json_put_string(struct text *out, const char *text)
 
 /* --- checking: skip_x(p, end) returns what follows the x at p, or NULL if there is none --- */
 
-/* What is looked for in a list while it is skipped: the values of a member, or an element. */
+/* A search in a list while the list is skipped: for the value of a member, or for an element. */
 struct search {
 	const char *text;
 	struct span found; /* the last */
@@ -118,7 +118,7 @@ static const char *skip_literal(const char *p, const char *end, const char *lite
 	return (size_t)(end - p) >= len && memcmp(p, literal, len) == 0 ? p + len : NULL;
 }
 
-/* An array or an object. s is what is looked for in it, or NULL. */
+/* Skips an array or an object. s is the search in it, or NULL. */
 static const char *skip_list(const char *p, const char *end, int depth, struct search *s)
 {
 	bool object = *p == '{'; /* its members have names */
@@ -256,7 +256,7 @@ static char *put_utf8(char *to, unsigned c)
 	return to;
 }
 
-/* The character of the \uXXXX whose digits are at *p; moves *p behind it, and
+/* Returns the character of a \uXXXX whose digits are at *p. It moves *p behind the digits, or
  * behind the second half of a pair of surrogates. */
 static unsigned unescape(const char **p, const char *end)
 {
@@ -278,7 +278,7 @@ char *json_text(struct span string)
 {
 	static const char escapes[] = "bfnrt", stands_for[] = "\b\f\n\r\t";
 	const char *p = string.at + 1, *end = string.at + string.len - 1, *escape;
-	char *text = malloc(string.len), *to = text; /* a text is never longer than its escapes */
+	char *text = malloc(string.len), *to = text; /* the text is never longer than the string */
 
 	while (text && p < end) {
 		if (*p != '\\') {

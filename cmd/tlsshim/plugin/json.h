@@ -1,10 +1,9 @@
 /*
- * json.h - as much JSON (RFC 8259) as a client of tlsd needs: a writer for strings of requests, and
- * a strict reader that looks up members of an answer in place.
+ * json.h - the JSON (RFC 8259) that a client of tlsd needs. It writes the strings of requests. A
+ * strict reader looks up members of an answer in place.
  *
- * A span is a piece of a received line, and lives as long as the line does. Apart from json_valid
- * the readers expect a span that json_valid has accepted, or a part of one that json_member has
- * returned.
+ * A span is a piece of a received line, and lives as long as the line. json_valid takes any span.
+ * The other readers expect a span that json_valid has accepted, or a span from json_member.
  */
 #ifndef TLSPLUGIN_JSON_H
 #define TLSPLUGIN_JSON_H
@@ -26,8 +25,8 @@ struct span {
 /* Whether the line is one JSON value in UTF-8, nested at most 32 deep. */
 bool json_valid(struct span line);
 
-/* The value of an object's member. None if the object has no such member, has
- * it twice, or is no object. Names are compared as they are written. */
+/* The value of an object's member. There is none if the object lacks the member or has it twice,
+ * or if the span is no object. Names are compared as they are written. */
 struct span json_member(struct span object, const char *name);
 
 /* Whether the value is written exactly so: json_is(v, "null"). */
@@ -39,8 +38,8 @@ bool json_int(struct span value, int64_t *n);
 /* Whether the value is a string. */
 bool json_is_string(struct span value);
 
-/* A string's text, to be freed, or NULL if there is no memory for it. What a C
- * string or UTF-8 cannot hold, U+0000 and lone surrogates, becomes U+FFFD. */
+/* A string's text, which the caller frees, or NULL if there is no memory. U+0000 and lone
+ * surrogates become U+FFFD, because a C string in UTF-8 cannot hold them. */
 char *json_text(struct span string);
 
 /* Whether the value is an array that has this element, written exactly so. */

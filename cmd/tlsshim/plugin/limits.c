@@ -1,6 +1,5 @@
 /*
- * limits.c - the limits of the process (getrlimit(2)) and a private tlsd, which has them from the
- * host.
+ * limits.c - the limits of processes (getrlimit(2)). A private tlsd inherits them from the host.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <sys/resource.h>
@@ -10,7 +9,8 @@
 
 enum { USUAL_STACK = 8 << 20 };
 
-/* Limits that only root could raise. Below these a tlsd would not serve others well. */
+/* Hard limits, which only root can raise. With lower limits a tlsd would serve other programs
+ * badly. */
 static const struct need {
 	int limit;
 	rlim_t least;

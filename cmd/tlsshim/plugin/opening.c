@@ -28,8 +28,9 @@ static void look_from_search(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Finds a tlsd and makes a session the process's, with a reference. NULL if that is cancelled
- * or has failed, which is noted. The call has the turn to open one, and mu is not held. */
+/* Finds a tlsd and makes a session with it the process's session. Returns the session with a
+ * reference. Returns NULL if the search was cancelled, or has failed; p->found_not says why. The
+ * call has the turn to open a session, and mu is not held. */
 static struct session *find_session(struct process *p, const struct call *c)
 {
 	struct opening o = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,
@@ -61,7 +62,8 @@ static struct session *find_session(struct process *p, const struct call *c)
 	return NULL;
 }
 
-/* The process's session with a reference, or NULL if it has none that can be used. mu is held. */
+/* Returns the process's session with a reference, or NULL if it has none that can be used. mu is
+ * held. */
 static struct session *current(struct process *p)
 {
 	struct session *s;
@@ -71,7 +73,7 @@ static struct session *current(struct process *p)
 	if (!s)
 		return NULL;
 	s->refs++;
-	/* If there is anything to read on an idle one, it is its end. */
+	/* If an idle session has anything to read, it is the session's end. */
 	while (!s->lost && !s->calls && !s->has_leader && wire_has_input(&s->wire))
 		session_lead(p, s, now_ms() + LAST_LINE_WAIT_MS);
 	session_wake_leader(s);

@@ -9,7 +9,8 @@
 
 #include "session.h"
 
-/* The session for a call that needs no handle, with a reference; or NULL and the error set. */
+/* Returns the session for a call that needs no handle, with a reference; or NULL with the error
+ * set. */
 struct session *session_open(struct process *p, const struct call *c);
 
 #endif

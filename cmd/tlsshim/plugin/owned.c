@@ -52,7 +52,7 @@ static void unlock_making(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-/* A free entry, which is CHANGING then; NULL if there is no memory. making is held. */
+/* Returns a free entry, and makes it CHANGING; NULL if there is no memory. making is held. */
 static struct owned *find_entry(void)
 {
 	for (struct block *b = &first;; b = atomic_load(&b->next)) {
@@ -71,7 +71,7 @@ static struct owned *find_entry(void)
 	}
 }
 
-/* making is held. */
+/* Makes a descriptor an owned one. making is held. */
 static struct owned *take(int fd)
 {
 	struct owned *o = NULL;
@@ -150,7 +150,7 @@ void owned_close(struct owned *o)
 
 	if (fd >= 0)
 		sys_close(fd);
-	if (o) /* only now: a child that is forked before that must know it */
+	if (o) /* after the close: a child that is forked before it must know the descriptor */
 		atomic_store(&o->number, 0);
 }
 

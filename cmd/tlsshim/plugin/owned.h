@@ -16,18 +16,20 @@
 
 struct owned;
 
-/* Make what the names say. NULL, or false, and errno if that cannot be done. */
-struct owned *owned_socket(void); /* for tlsd's */
+/* Make a Unix stream socket, a pair of them, and a pipe (the reading end, the writing end). They
+ * return NULL or false, with errno, if they fail. */
+struct owned *owned_socket(void);
 bool owned_socketpair(struct owned *ends[2]);
-bool owned_pipe(struct owned *ends[2]); /* to be read, to be written */
+bool owned_pipe(struct owned *ends[2]);
 
 /* The descriptor, or -1 if its number has become another file. Safe in a signal handler. */
 int owned_fd(const struct owned *o);
 
-/* Closes the descriptor, if it is still what it was. o may be NULL. Safe in a signal handler. */
+/* Closes the descriptor, unless its number has become another file. o may be NULL. Safe in a signal
+ * handler. */
 void owned_close(struct owned *o);
 
-/* At the end of the library: frees memory. Nothing is owned any more. */
+/* Frees memory at the end of the library. All descriptors must have been closed. */
 void owned_end(void);
 
 #endif

@@ -27,7 +27,7 @@ static bool is_path(const struct call *c, int i)
 	return *c->texts[i] != '\0';
 }
 
-/* Adds a path. False and the error set if there is no absolute form of it. */
+/* Adds a path. Returns false with the error set if the path has no absolute form. */
 static bool put_path(struct text *out, struct process *p, const char *op, const char *name,
 		     const char *path)
 {
@@ -46,7 +46,7 @@ static bool put_path(struct text *out, struct process *p, const char *op, const 
 	return good;
 }
 
-/* Adds a text. False and the error set if it is wrong. */
+/* Adds a text. Returns false with the error set if the text is wrong. */
 static bool put_text(struct text *out, struct process *p, const struct call *c, int i)
 {
 	const char *op = c->method->name, *name = c->method->texts[i].name, *text = c->texts[i];

@@ -1,16 +1,17 @@
 /*
  * params.h - the parameters of a call as JSON.
  *
- * What a C host can get wrong and tlsd could not see is checked here: pointers, lengths, text that
- * is not UTF-8. A path is made absolute, because only this process knows its working directory.
- * All else is left to tlsd.
+ * The plugin checks the mistakes of a C host that tlsd cannot see: pointers, lengths, text that is
+ * not UTF-8. It makes paths absolute, because only this process knows its working directory. tlsd
+ * checks everything else.
  */
 #ifndef TLSPLUGIN_PARAMS_H
 #define TLSPLUGIN_PARAMS_H
 
 #include "call.h"
 
-/* The JSON array, to be freed; NULL and the error set if a parameter is wrong. p may be NULL. */
+/* Returns the JSON array, which the caller frees. Returns NULL with the error set if a parameter is
+ * wrong. p may be NULL. */
 char *params_make(struct process *p, const struct call *c);
 
 #endif

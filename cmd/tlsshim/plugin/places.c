@@ -43,8 +43,8 @@ static void add_private(struct places *p, const char *path)
 	add_place(p, path);
 }
 
-/* $XDG_RUNTIME_DIR, if it is ours. After sudo -E it is another user's: what root left there
- * would be in that user's way. */
+/* Returns $XDG_RUNTIME_DIR, if it is ours. After sudo -E it is another user's, and root's files
+ * there would be in that user's way. */
 static const char *runtime_dir(struct search *f)
 {
 	const char *dir = search_setting("XDG_RUNTIME_DIR");
@@ -93,7 +93,7 @@ void places_find(struct places *p, struct search *f)
 		add_private(p, p->own);
 }
 
-/* The system's socket that says that there is a system's tlsd; NULL if none does. */
+/* Returns the socket which shows that the system has a tlsd; NULL if there is none. */
 static const char *sign_of_system(void)
 {
 	const char *named = search_setting("TLSD_SOCKET");
@@ -106,7 +106,7 @@ static const char *sign_of_system(void)
 	return NULL;
 }
 
-/* Says why none is started. Returns false. */
+/* Notes why no private tlsd is started. Returns false. */
 __attribute__((format(printf, 2, 3)))
 static bool refuse(struct search *f, const char *format, ...)
 {
@@ -125,7 +125,7 @@ bool may_start(struct search *f)
 	const char *autostart = search_setting("TLSD_AUTOSTART"), *sign = sign_of_system();
 	const struct client_conf *conf = &f->conf;
 
-	/* Another user's rights would go to all programs that use the tlsd. */
+	/* Otherwise the tlsd would give the rights of one user to the other's programs. */
 	if (getuid() != geteuid())
 		return refuse(f, ", because the real user of this program is %u and the effective "
 			      "one %u", (unsigned)getuid(), (unsigned)geteuid());

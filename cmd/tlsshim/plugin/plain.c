@@ -12,7 +12,8 @@ static const struct method
 		       .waits_on = CONNECTION },
 	write_plain = { .name = "tls.WritePlain", .blob = true, .waits_on = CONNECTION };
 
-/* A tls_ReadPlain takes at most so many bytes, whatever it may: an answer has a bound (wire.h). */
+/* The most bytes that one tls_ReadPlain asks for, because the line of an answer is limited
+ * (wire.h). */
 enum { PLAIN_BYTES = 256 * 1024 };
 
 int64_t plain_read(struct process *p, struct call *c)

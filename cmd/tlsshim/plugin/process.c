@@ -13,7 +13,7 @@ _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
 	       "atomics of this machine need locks");
 
 static _Atomic(struct process *) self;
-static atomic_int visits; /* that are going on; after a fork also those that the child has not */
+static atomic_int visits; /* that are going on; in a child, the parent's at the fork count too */
 
 void process_free(struct process *p)
 {
@@ -26,7 +26,8 @@ void process_free(struct process *p)
 	free(p);
 }
 
-/* A struct process for this process, which parent was forked to make, if any. */
+/* Makes the struct process of this process. parent is the struct process from before a fork, or
+ * NULL. */
 static struct process *make(struct process *parent)
 {
 	struct process *p = calloc(1, sizeof *p);
@@ -40,9 +41,9 @@ static struct process *make(struct process *parent)
 	turn_init(&p->opening);
 	pthread_mutex_init(&p->mu, NULL);
 
-	/* The parent's handles stay unknown here: their numbers are not given
-	 * out again. Its settings hold here as well: to fall back to the
-	 * system's trust store without a word would be a trap. */
+	/* The parent's handles are unknown here, and the child does not use their numbers again.
+	 * The parent's settings hold here too. Otherwise a child would silently use the system's
+	 * trust store. */
 	p->inherited = parent ? atomic_load(&parent->highest) : 0;
 	p->first = (int64_t)p->inherited + 1;
 	for (int i = 0; i < SETTINGS_KEPT; i++) {
@@ -118,7 +119,7 @@ struct process *process_retire(void)
 
 /* --- cancelling --- */
 
-/* Nothing here but atomics and system calls. */
+/* Uses nothing but atomics and system calls, because a signal handler may call it. */
 void process_cancel(void)
 {
 	struct process *p;
@@ -161,7 +162,7 @@ bool turn_take(struct process *p, struct turn *turn, unsigned began)
 	}
 	if (process_cancelled(p, began)) {
 		if (!turn->taken)
-			turn_give_back(turn); /* we may have been the one that was woken */
+			turn_give_back(turn); /* this thread may have used up the wake-up */
 		return false;
 	}
 	turn->taken = true;

@@ -92,7 +92,7 @@ void session_lose(struct process *p, struct session *s, const char *why)
 	bell_ring(&p->bell); /* for threads that wait on channels */
 }
 
-/* Loses it, and gives mu back for a moment. */
+/* Ends the session, and gives mu up for a moment. */
 static void lose_and_release(struct process *p, struct session *s, const char *why)
 {
 	s->refs++;

@@ -16,67 +16,72 @@ enum { HELLO_ID = 1 };
 
 struct session {
 	struct wire wire;
-	int64_t first; /* handle that it may give out */
-	uid_t euid;    /* of the process when it was made */
+	int64_t first; /* the first handle that it may give out */
+	uid_t euid;    /* the process's effective user when the session was made */
 
 	/* Guarded by the process's mu. */
-	int refs; /* the process's and one for each thread that has a pointer */
+	int refs; /* the process's, and one for each thread that has a pointer */
 	struct call *calls; /* the youngest first */
 	struct channels channels;
 	int64_t next_id;
-	int64_t read_timeout; /* the daemon's for a Read, in ms; 0: none */
+	int64_t read_timeout; /* the daemon's timeout of a Read, in ms; 0: none */
 	bool has_leader, lost;
-	unsigned cancels_seen;      /* p->cancels when it was looked at last */
-	int cancelling;      /* calls that have a cancel_by */
-	unsigned set[SETTINGS_KEPT]; /* p->set of those that it has */
+	unsigned cancels_seen;       /* p->cancels at the last look */
+	int cancelling;              /* the number of calls with a cancel_by */
+	unsigned set[SETTINGS_KEPT]; /* p->set at the time when the session got each setting */
 	int64_t waited_for;  /* the handle that tls_Wait has given last */
-	char why[WHY_BYTES]; /* it is lost, or will be */
+	char why[WHY_BYTES]; /* why it is lost, or will be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */
 };
 
-/* A session on a socket of find.h, which it takes over, with one reference. NULL without memory. */
+/* Makes a session on a socket of find.h, with one reference. The session owns the socket. Returns
+ * NULL if there is no memory. */
 struct session *session_make(struct process *p, struct owned *sock);
 
-/* Says Hello and waits for the answer. False and why if that ends otherwise, or w before it. */
+/* Sends tls.Hello and waits for the answer. Returns false, with why, if there is no good answer
+ * before w ends. */
 bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
 
-/* Gives up a reference, and mu, which is held. */
+/* Gives up a reference, and mu. mu must be held. */
 void session_release(struct process *p, struct session *s);
 
-/* The same for a session that may be NULL, while mu is not held. */
+/* Gives up a reference. s may be NULL. mu must not be held. */
 void session_drop(struct process *p, struct session *s);
 
 /* Makes the call and waits for its answer. The caller has a reference of the session. Returns
  * 0, or -1 with the process's error set. */
 int session_call(struct process *p, struct session *s, struct call *c);
 
-/* Ends the session. mu is held, and the caller has a reference, or there is no other thread. */
+/* Ends the session. mu must be held. The caller must have a reference, unless there is no other
+ * thread. */
 void session_lose(struct process *p, struct session *s, const char *why);
 
-/* Ends the process's session, if there is one and it is not what it was: the user has changed or,
- * if control says that this matters, its socket was replaced. mu is held. */
+/* Ends the process's session if the effective user has changed. With control, it also ends the
+ * session if the host has replaced its socket. mu is held. */
 void session_check(struct process *p, bool control);
 
 /* Sets the error of a call that is cancelled. Returns -1. (exchange.c) */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* Reads one answer, or ends the session; by is the deadline, 0 for none. mu is held before and
- * after, and nobody leads. (exchange.c) */
+/* Leads: reads one answer, or ends the session. by is the deadline; 0: none. mu must be held, and
+ * no other thread may lead. mu is given up meanwhile. (exchange.c) */
 void session_lead(struct process *p, struct session *s, int64_t by);
 
-/* Wakes a thread that is to lead, if there is one. mu is held. (exchange.c) */
+/* Wakes a thread that can lead, if no thread leads. mu is held. (exchange.c) */
 void session_wake_leader(struct session *s);
 
-/* What is known of a handle of the process's present session. NULL if nothing is; if it has to be
- * made, only without a session of the handle, or without memory. mu is held. */
+/* Returns the channel of a handle of the process's session. With make, it makes a channel if there
+ * is none. Returns NULL if there is no channel, no memory, or no session with the handle. mu is
+ * held. */
 struct channel *session_handle(struct process *p, int64_t handle, bool make);
 
-/* Gives an answer to the call that it belongs to; false if tlsd breaks the protocol or says why
- * it ends the session. The leader does that, with mu held. (answer.c) */
+/* Gives an answer to its call. Returns false, with why, if tlsd breaks the protocol or ends the
+ * session. Only the leader calls it, with mu held. (answer.c) */
 bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
 
-/* Takes the answer to Hello; false and why if it is none that we can agree with. (answer.c) */
+/* Takes the answer to tls.Hello. Returns false, with why, if the plugin cannot work with this tlsd.
+ * (answer.c) */
 bool answer_agree(struct session *s, struct span line, char *why);
 
 #endif

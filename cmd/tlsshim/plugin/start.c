@@ -1,15 +1,16 @@
 /*
  * start.c - starts a tlsd that belongs to nobody.
  *
- *   - It is a grandchild: the process between ends at once, so that init inherits tlsd. On Linux
- *     both are made with clone(2) without an exit signal. So the host gets no SIGCHLD, its own
- *     waitpid(-1) never meets them, and its SIGCHLD disposition does not matter.
- *   - If the host itself inherits orphans, because it is process 1 or a subreaper, the process
- *     between stays until tlsd has ended, and reaps it. It is reaped when the next one is started.
- *   - Other programs use this tlsd, too. So it has nothing of the host but its user, its cgroup,
- *     its namespaces, its hard limits and a few variables of its environment: no descriptor, signal
- *     mask, directory, umask, terminal or soft limit.
- *   - Between clone and exec only what is async-signal-safe is done.
+ *   - tlsd is a grandchild of the host. The process between them ends at once, so that init
+ *     inherits tlsd. On Linux both are made with clone(2) without an exit signal. So the host gets
+ *     no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition does not
+ *     matter.
+ *   - The host itself may inherit orphans, because it is process 1 or a subreaper. Then the process
+ *     between stays until tlsd has ended, and reaps tlsd. The next start reaps the process between.
+ *   - Other programs use this tlsd, too. So it has only these things of the host: its user, its
+ *     cgroup, its namespaces, its hard limits, and a few variables of its environment. It has no
+ *     descriptor, signal mask, directory, umask, terminal or soft limit of the host.
+ *   - Between clone and exec the code calls only async-signal-safe functions.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "find.h"
@@ -33,16 +34,16 @@
 enum {
 	READY_WAIT_MS = 10000,
 	READY_FD = 3, /* where tlsd writes a line feed when it listens */
-	HIGH_FD = 10, /* and up: not in the way of the above */
+	HIGH_FD = 10, /* the lowest number for other descriptors, out of the way of READY_FD */
 	NOT_STARTED = 'x', /* on the same pipe, before an errno */
 	MOST_REAPERS = 8,
 };
 
-/* What tlsd and the libraries in it want to know of this user. */
+/* The variables of the host's environment that tlsd gets: facts about the user. */
 static const char *const few[] = { "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TZ", "USER" };
 enum { FEW = sizeof few / sizeof *few };
 
-/* All that the new process needs, made before it. */
+/* Everything that the new process needs. It is made before the fork. */
 struct plan {
 	const char *exe;
 	char *argv[10];
@@ -86,7 +87,7 @@ static _Noreturn void become(const struct plan *plan)
 	give_up(READY_FD, errno);
 }
 
-/* In the process between, with all signals blocked: stays until tlsd has ended. */
+/* Runs in the process between, with all signals blocked. It stays until tlsd has ended. */
 static _Noreturn void reap(pid_t tlsd)
 {
 	setsid();
@@ -98,8 +99,8 @@ static _Noreturn void reap(pid_t tlsd)
 	_exit(0);
 }
 
-/* Processes between that stay. Only the thread that opens a session comes here; in a forked
- * child they are none of ours, and forgotten. */
+/* Processes between that stay. Only the thread that opens a session uses the list. In a forked
+ * child they are not children of ours, so sys_has_ended forgets them. */
 static pid_t reapers[MOST_REAPERS];
 
 static void forget_reapers(void)
@@ -190,9 +191,9 @@ static enum started await_ready(int fd, struct wait *w, char *why)
 	return HAS_ENDED;
 }
 
-/* The environment for tlsd. It does not have the variables that decide what is trusted, which
- * library is loaded, or how tlsd behaves: this process's are not those of the other programs
- * that will use it. */
+/* Makes the environment of tlsd. It lacks the variables that decide which CAs are trusted, which
+ * library is loaded, or how tlsd behaves. The values of this process are not those of the other
+ * programs that will use the tlsd. */
 static void few_variables(char *env[static FEW + 1])
 {
 	size_t kept = 0;
@@ -205,8 +206,8 @@ static void few_variables(char *env[static FEW + 1])
 	env[kept] = NULL;
 }
 
-/* Opens the file for tlsd's log, at once whatever it is. -1 and errno, which is 0 if it is no
- * regular file. */
+/* Opens the file of tlsd's log. It never waits. Returns -1 with errno if it fails; errno is 0 if
+ * the path is no regular file. */
 static int open_log(const char *path)
 {
 	struct stat st;
@@ -253,7 +254,7 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 		 (plan.ready = sys_move_up(pipe_fds[1], HIGH_FD)) < 0 || spawn(&plan) < 0)
 		text_add(why, TRIED_BYTES, "%s", errno_text(errno));
 	else
-		result = LISTENS; /* if it says so */
+		result = LISTENS; /* await_ready may change this */
 
 	if (plan.ready >= 0)
 		close(plan.ready); /* so that the pipe ends when tlsd does */

@@ -14,8 +14,8 @@
 /* Closes the descriptor and keeps errno. Returns -1. */
 int sys_close(int fd);
 
-/* The same descriptor, which is closed, with a number from least on; close-on-exec. An fd of -1 is
- * an error that errno tells. */
+/* Moves the descriptor to a number from least on, with close-on-exec, and returns the number. If fd
+ * is -1, the result is -1, and errno stays. */
 int sys_move_up(int fd, int least);
 
 /* A Unix stream socket, close-on-exec. */
@@ -30,27 +30,27 @@ int sys_socketpair(int fds[2]);
 /* A pipe, close-on-exec and non-blocking. */
 int sys_pipe(int fds[2]);
 
-/* Send and receive without a wait and without SIGPIPE. pass are n descriptors, at most 2, that go
- * along with the first byte. */
+/* Send and receive without a wait and without SIGPIPE. pass has n descriptors, at most 2, to send
+ * with the first byte. */
 ssize_t sys_send(int fd, const void *at, size_t len);
 ssize_t sys_send_with(int fd, const void *at, size_t len, const int *pass, size_t n);
 ssize_t sys_recv(int fd, void *to, size_t len);
 
-/* Whether there is something to receive, be it the end or an error. It does not wait. */
+/* Says whether bytes, the end or an error can be received. It does not wait. */
 int sys_has_input(int fd);
 
-/* A variable of the environment; NULL in a program that has more rights than its user. */
+/* A variable of the environment. It is NULL in a program that has more rights than its user. */
 const char *sys_getenv(const char *name);
 
-/* fork(2), before which the caller blocks all signals. On Linux no handlers of pthread_atfork run,
- * and the host is not told of the new process: not by SIGCHLD, and not by its own wait(2). */
+/* fork(2). The caller must block all signals before. On Linux no handlers of pthread_atfork run,
+ * and the host does not learn of the new process, neither by SIGCHLD nor by its own wait(2). */
 pid_t sys_fork(void);
 
-/* Waits for a process that sys_fork has made, whatever it has executed since. */
+/* Waits for a process that sys_fork has made. The process may have executed another program. */
 pid_t sys_wait(pid_t pid, int *status);
 
-/* Whether a process that sys_fork has made, and that has executed nothing, has ended. Then it is
- * reaped. */
+/* Says whether a process that sys_fork has made has ended, and reaps it then. The process must not
+ * have executed another program. */
 bool sys_has_ended(pid_t pid);
 
 /* Whether orphans become children of this process. */
@@ -65,7 +65,7 @@ void sys_name(const char *name);
 /* The highest number of a signal. */
 int sys_last_signal(void);
 
-/* How many CPUs were online when it was first asked. */
+/* The number of CPUs that were online at its first call. */
 int sys_cpus(void);
 
 /* Tells the CPU that the thread is spinning. */

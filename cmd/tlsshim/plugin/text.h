@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Appends to the text in to, which has room for cap bytes with the NUL. What
- * does not fit is left out, never half a UTF-8 character. */
+/* Appends to the text in to, which has room for cap bytes with the NUL. If not all fits, the end is
+ * left out, but no part of a UTF-8 character remains. */
 __attribute__((format(printf, 3, 4)))
 void text_add(char *to, size_t cap, const char *format, ...);
 __attribute__((format(printf, 3, 0)))
@@ -20,8 +20,8 @@ void text_vadd(char *to, size_t cap, const char *format, va_list args);
 /* Copies text as snprintf would and returns its full length. */
 int64_t text_give(char *to, size_t cap, const char *text);
 
-/* A text that grows. It is the owner's to free(). Once memory has run out, failed is set and
- * nothing more is added. */
+/* A text that grows. Its owner must free at. If there is no memory, failed is set, and nothing more
+ * is added. */
 struct text {
 	char *at;
 	size_t len, cap;
@@ -31,18 +31,18 @@ struct text {
 __attribute__((format(printf, 2, 3)))
 void text_put(struct text *out, const char *format, ...);
 
-/* A text to be freed; NULL and errno if there is no memory. */
+/* Makes a text, which the caller frees. Returns NULL with errno if there is no memory. */
 __attribute__((format(printf, 1, 2)))
 char *text_make(const char *format, ...);
 
-/* The path, made absolute from the working directory; to be freed. NULL and errno if that cannot be
- * done. */
+/* Makes the path absolute, from the working directory. The caller frees the result. Returns NULL
+ * with errno if it fails. */
 char *absolute_path(const char *path);
 
 /* The system's English text for an errno. */
 const char *errno_text(int error);
 
-/* Whether the bytes are UTF-8 as RFC 3629 defines it. */
+/* Says whether the bytes are UTF-8 (RFC 3629). */
 bool utf8_valid(const char *at, size_t len);
 
 #endif

@@ -30,7 +30,7 @@ static const struct method
 	version_of_library = { .name = "tls.Version", .result = TEXT, .flags = OPENS | QUIET },
 	backend = { .name = "tls.Backend", .result = TEXT, .flags = OPENS | QUIET };
 
-/* --- what is no call to tlsd --- */
+/* --- functions without a call to tlsd --- */
 
 static int64_t set_strict(struct process *p, struct call *c)
 {
@@ -232,7 +232,7 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap)
 
 int64_t tls_Cancel(void)
 {
-	process_cancel(); /* no visit: see there */
+	process_cancel(); /* without a visit, which a signal handler cannot make */
 	return 0;
 }
 
@@ -251,8 +251,8 @@ int64_t tls_ErrorCode(void)
 	return visit(last_code, &(struct call){ .method = NULL });
 }
 
-/* When the library is unloaded, at the latest at the end of the process. If another thread is in
- * a call at that moment, nothing is freed. */
+/* Runs when the library is unloaded, at the latest at the end of the process. If another thread is
+ * in a call at that moment, nothing is freed. */
 __attribute__((destructor)) static void unload(void)
 {
 	struct process *p = process_retire();

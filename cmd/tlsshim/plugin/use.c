@@ -110,7 +110,7 @@ enum waited use_wait(struct use *u, int fd, short events, int64_t deadline)
 
 /* --- errors of a direction --- */
 
-/* Notes what tls.Status has said of a direction. mu is held. */
+/* Notes the answer of tls.Status for a direction. mu is held. */
 static void note(struct direction *d, struct span said, struct span error)
 {
 	struct span message = json_member(error, "message");
@@ -132,7 +132,7 @@ bool use_ask(struct use *u)
 	struct span said;
 	bool known;
 
-	if (atomic_load(&u->ch->closing)) { /* that is why */
+	if (atomic_load(&u->ch->closing)) { /* tls_Close has ended it */
 		use_fail_ended(u);
 		return false;
 	}

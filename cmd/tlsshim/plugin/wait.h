@@ -1,6 +1,6 @@
 /*
- * wait.h - each wait of the library that may last. It is for a descriptor and for the bell at the
- * same time. It can have a bound, and it can be ended.
+ * wait.h - the waits of the library that may be long. A wait is for descriptors and for the bell at
+ * the same time. It can have a deadline, and it can be ended early.
  */
 #ifndef TLSPLUGIN_WAIT_H
 #define TLSPLUGIN_WAIT_H
@@ -15,12 +15,12 @@
 enum { TICK_MS = 100 };
 
 struct wait {
-	int64_t deadline;  /* a now_ms() time; 0: none */
+	int64_t deadline;  /* as of now_ms(); 0: none */
 	struct bell *bell;
-	bool tick;         /* look at every tick, too */
+	bool tick;         /* also look at every tick */
 	bool ended;        /* set by look: the wait is over */
-	void (*look)(struct wait *w); /* called before each sleep; may not change itself and bell */
-	const char *why;   /* it is over, if ended or the deadline says so; or NULL */
+	void (*look)(struct wait *w); /* called before each sleep; must not change look and bell */
+	const char *why;   /* why the wait is over, after ended or the deadline; or NULL */
 };
 
 enum waited { READY, LATE, ENDED, FAILED /* see errno */ };
@@ -28,10 +28,10 @@ enum waited { READY, LATE, ENDED, FAILED /* see errno */ };
 /* Waits for events on fd, which may be -1. */
 enum waited wait_for(int fd, short events, struct wait *w);
 
-/* Waits for the events of n descriptors; fds has room for one more. */
+/* Waits for the events of n descriptors. fds must have room for one more. */
 enum waited wait_for_any(struct pollfd *fds, size_t n, struct wait *w);
 
-/* Looks, without a wait, whether the wait is over. */
+/* Looks whether the wait is over. It does not sleep. */
 bool wait_ended(struct wait *w);
 
 /* Milliseconds of the monotonic clock. */

@@ -5,9 +5,9 @@
  * raised. Before its handshake a tls_Read fails at once, so it is ready then, too. A context is
  * ready if its descriptor says that a client waits.
  *
- * Ready handles take turns in the order of their numbers, so that a busy one does not starve the
- * others. All descriptors are compared with what they were before each look, and the one that is
- * given once more.
+ * Ready handles take turns in the order of their numbers, so that a busy handle does not starve the
+ * others. Before each look the plugin checks that the host has not replaced a descriptor. It checks
+ * the descriptor of the handle that it returns once more.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "watch.h"
@@ -61,7 +61,8 @@ static void look(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Whether a call on the handle would not wait, whatever its descriptor says. mu is held. */
+/* Says whether a call on the handle would not wait, even if its descriptor is not readable. mu is
+ * held. */
 static bool is_ready(const struct channel *ch)
 {
 	if (ch->context)
@@ -72,7 +73,8 @@ static bool is_ready(const struct channel *ch)
 	       (ch->writing.state == BROKEN_OFF && !ch->writing.reported);
 }
 
-/* Counts the session's watched channels and, if there is a list, puts them there. mu is held. */
+/* Counts the session's watched channels. If list is not NULL, it puts them there, each with a
+ * reference. mu is held. */
 static size_t watched(const struct session *s, struct channel **list)
 {
 	size_t n = 0;
@@ -90,7 +92,8 @@ static size_t watched(const struct session *s, struct channel **list)
 	return n;
 }
 
-/* Takes the session and its watched channels. False and the error set if there can be no wait. */
+/* Takes the session and its watched channels. Returns false with the error set if there can be no
+ * wait. */
 static bool collect(struct watch *all)
 {
 	struct process *p = all->p;
@@ -116,7 +119,7 @@ static bool collect(struct watch *all)
 	return all->collected;
 }
 
-/* Gives all of that back. */
+/* Gives back what collect has taken. */
 static void release(struct watch *all)
 {
 	pthread_mutex_lock(&all->p->mu);
@@ -134,7 +137,7 @@ static void release(struct watch *all)
 	all->collected = false;
 }
 
-/* Ends the session, because a descriptor is no longer what it was. Returns -1. */
+/* Ends the session, because the host has replaced a descriptor. Returns -1. */
 static int64_t fail_replaced(struct watch *all)
 {
 	pthread_mutex_lock(&all->p->mu);
@@ -173,7 +176,7 @@ static int64_t choose(struct watch *all)
 	return ch ? ch->handle : 0;
 }
 
-/* Fills in the numbers of the descriptors. False if one is no longer what it was. */
+/* Fills in the numbers of the descriptors. Returns false if the host has replaced one. */
 static bool are_ours(struct watch *all)
 {
 	for (size_t i = 0; i < all->n; i++) {
@@ -188,7 +191,8 @@ static bool are_ours(struct watch *all)
 
 enum { AGAIN = -2 };
 
-/* One look at all that is watched now, and one sleep. Returns AGAIN if that was not all. */
+/* Looks once at all watched handles, and sleeps once. Returns AGAIN if the caller must look
+ * again. */
 static int64_t look_once(struct watch *all)
 {
 	int64_t handle;

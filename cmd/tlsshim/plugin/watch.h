@@ -1,7 +1,7 @@
 /*
- * watch.h - tls_Wait: the wait for whichever watched handle is ready first.
+ * watch.h - tls_Wait, which waits until one of the watched handles is ready.
  *
- * It polls the descriptors of these handles, and costs no call to tlsd.
+ * It polls the descriptors of these handles, and makes no call to tlsd.
  */
 #ifndef TLSPLUGIN_WATCH_H
 #define TLSPLUGIN_WATCH_H
@@ -11,15 +11,15 @@
 #include "channel.h"
 #include "process.h"
 
-/* A handle that is ready, 0 if there is none within so many milliseconds, or -1 and the error set.
- * Negative milliseconds are no bound. */
+/* Returns a ready handle, 0 if no handle is ready within so many milliseconds, or -1 with the error
+ * set. Negative milliseconds are no timeout. */
 int64_t watch_wait(struct process *p, int32_t milliseconds);
 
-/* Makes the threads in tls_Wait look again, because a handle has changed, other than by its
- * descriptor. mu is held. */
+/* Makes the threads in tls_Wait look again after a change of a handle that its descriptor does not
+ * show. mu is held. */
 void watch_changed(struct process *p, const struct channel *ch);
 
-/* Makes a handle take part in tls_Wait, or no more. mu is not held. */
+/* Sets whether a handle takes part in tls_Wait. mu is not held. */
 void watch_set(struct process *p, struct channel *ch, bool on);
 
 #endif

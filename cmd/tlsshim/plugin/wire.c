@@ -36,7 +36,7 @@ void wire_end(struct wire *wi)
 
 /* --- reading --- */
 
-/* Receives at most len bytes; 0 if there are no more, with the reason in why. */
+/* Receives at most len bytes. Returns 0, with the reason in why, if no more can come. */
 static size_t receive(struct wire *wi, char *to, size_t len, struct wait *w, char *why)
 {
 	for (;;) {
@@ -69,7 +69,7 @@ static size_t receive(struct wire *wi, char *to, size_t len, struct wait *w, cha
 	}
 }
 
-/* Makes room behind what the input has. */
+/* Makes room for more input. */
 static bool make_room(struct wire *wi, char *why)
 {
 	size_t cap = wi->cap ? wi->cap * 2 : FIRST_BYTES;

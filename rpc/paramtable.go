@@ -1,0 +1,95 @@
+package rpc
+
+import (
+	"math"
+
+	"tlsd/rpc/wire"
+)
+
+// The parameters of all methods, each with its range and its text for rpc.discover. Parameters with
+// the same name differ in the text or in the range.
+
+// Handles.
+var (
+	pHandle      = handleParam("handle", "a connection handle")
+	pCtx         = handleParam("ctxHandle", "a context handle")
+	pEither      = handleParam("handle", "a connection handle or a context handle")
+	pFirstHandle = handleParam("firstHandle", "the number of the first handle").orNone()
+	pTimed       = integerParam("handle", 0, math.MaxInt32,
+		"a connection handle or a context handle; 0: NewClient")
+)
+
+// Addresses.
+var (
+	pHost  = stringParam("host", 1, 255, "a name or an address")
+	pPort  = integerParam("port", 1, 65535, "a TCP port")
+	pPlace = stringParam("host", 0, 255, "an address of this machine, "+
+		"or nothing with the port 0: all places where the context listens")
+	pAnyPort    = integerParam("port", 0, 65535, "a TCP port")
+	pListenPort = integerParam("port", 0, 65535, "a TCP port; 0: any free one")
+	pServerName = stringParam("serverName", 0, 255,
+		"a name, or *. and a name, that clients ask for; nothing: any")
+)
+
+// Files.
+var (
+	pCertFile = stringParam("certFile", 1, maxPath, "absolute path of a PEM file")
+	pKeyFile  = stringParam("keyFile", 1, maxPath, "absolute path of a PEM file")
+	pBundle   = stringParam("path", 0, maxPath,
+		"absolute path of a PEM file; nothing: the system's store")
+)
+
+// maxPath is the longest path of Linux, in bytes: PATH_MAX, less its NUL.
+const maxPath = 4095
+
+// Bytes and data channels.
+var (
+	pData     = param{name: "data", typ: blob, max: wire.MaxBlob, doc: "the bytes to send"}
+	pMaxBytes = integerParam("maxBytes", 1, wire.MaxBlob, "the most to return")
+	pSent     = integerParam("bytes", 0, math.MaxInt64, "the bytes sent since the handshake")
+	pChannel  = integerParam("channel", 0, 1,
+		"1: a data channel comes with the message (SCM_RIGHTS)").orNone()
+	pPair = integerParam("channel", 1, 1,
+		"1: both ends of a pair of sockets come with the message (SCM_RIGHTS)")
+)
+
+// Settings and facts.
+var (
+	pSkip   = integerParam("on", 0, 1, "1: do not verify")
+	pOption = stringParam("name", 1, 64, "of the option")
+	pValue  = stringParam("value", 0, 65535, "as the option takes it")
+	pFact   = stringParam("name", 0, 64,
+		"of the fact; nothing: all of them as a JSON object in a string").orNone()
+	pTimeout = integerParam("milliseconds", 0, math.MaxInt32,
+		"the bound; 0: tlsd's own timeouts")
+	pPatience = integerParam("milliseconds", math.MinInt32, math.MaxInt32,
+		"the bound; negative: none")
+)
+
+// The session.
+var (
+	pVersion = integerParam("version", 1, math.MaxInt32,
+		"the highest version that the client speaks")
+	pCapabilities = param{name: "capabilities", typ: texts, optional: true,
+		doc: "what the client asks for"}
+	pID = param{name: "id", typ: anyID, doc: "the id of the call"}
+)
+
+// integerParam is an integer from least to most.
+func integerParam(name string, least, most int64, doc string) param {
+	return param{name: name, typ: integer, min: least, max: most, doc: doc}
+}
+
+// handleParam is the number of a handle.
+func handleParam(name, doc string) param { return integerParam(name, 1, math.MaxInt32, doc) }
+
+// stringParam is a string of least to most bytes.
+func stringParam(name string, least, most int64, doc string) param {
+	return param{name: name, typ: str, min: least, max: most, doc: doc}
+}
+
+// orNone returns the parameter as one that may be left out.
+func (p param) orNone() param {
+	p.optional = true
+	return p
+}

@@ -1,0 +1,111 @@
+package session_test
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/internal/testkit"
+)
+
+// What a Wait reads ahead, to find out whether a Read would wait. It belongs to the next Read.
+
+// TestAReadBehindAWaitLosesNothing: much data is read between Waits, in pieces of all sizes.
+func TestAReadBehindAWaitLosesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	data := bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuvwxyz"), 10000)
+	port := testkit.Serve(t, func(nc net.Conn) {
+		c := r.tlsServer(nc)
+		c.Write(data)
+		c.CloseWrite()
+		io.Copy(io.Discard, c)
+	})
+	h := r.watch(r.client(port))
+	var got []byte
+	for size := 1; ; size = size%5000 + 7 {
+		r.waitFor(h)
+		part := r.ok(r.Read(h, size)).([]byte)
+		if len(part) > size {
+			t.Fatalf("a Read of %d gives %d bytes", size, len(part))
+		}
+		if len(part) == 0 {
+			break
+		}
+		got = append(got, part...)
+	}
+	if !bytes.Equal(got, data) {
+		t.Errorf("%d bytes have come, %d were sent", len(got), len(data))
+	}
+}
+
+// TestAWaitBesideAReadReadsNothing: what comes is the Read's.
+func TestAWaitBesideAReadReadsNothing(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Read)
+	r := newRig(t, g.install)
+	port, says := r.puppet()
+	h := r.watch(r.client(port))
+	read := r.start(r.Read(h, 10))
+	await(t, g.first(), "the Read")
+	says <- "x"
+	r.nothing()
+	if n := len(g.arrived); n != 0 {
+		t.Errorf("a Wait reads beside a Read")
+	}
+	g.release <- nil
+	if got := string(read.ok().([]byte)); got != "x" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// TestWhatIsKnownIsReadyAtOnce: after a Read has told the end or an error, a Wait need not look.
+func TestWhatIsKnownIsReadyAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"", "cut"} {
+		r := newRig(t)
+		port, says := r.puppet()
+		h := r.watch(r.client(port))
+		says <- how
+		r.waitFor(h)
+		for range 20 {
+			if read := r.Read(h, 1); how == "cut" {
+				r.fails(read, kind.IO)
+			} else if data := r.ok(read).([]byte); len(data) > 0 {
+				t.Errorf("read %q, want the end", data)
+			}
+			if got := r.ok(r.Wait(0)); got != h {
+				t.Fatalf("Wait gives %v, want %d", got, h)
+			}
+		}
+		r.End()
+	}
+}
+
+// TestACloseOfAWatchedConnectionIsNotHeldUp: the read-ahead of a Wait does not delay it.
+func TestACloseOfAWatchedConnectionIsNotHeldUp(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []bool{false, true} {
+		r := newRig(t)
+		port, says := r.puppet()
+		h := r.watch(r.client(port))
+		r.nothing()
+		if !silent {
+			says <- "x"
+			r.waitFor(h)
+		}
+		w := r.start(r.Wait(-1))
+		if silent {
+			r.ok(r.Close(h))
+			w.Cancel()
+			w.fails(kind.Cancelled)
+		} else {
+			w.ok()
+			r.ok(r.Close(h))
+		}
+		r.End()
+	}
+}

@@ -1,0 +1,147 @@
+package session_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"tlsd/internal/fakeengine"
+	"tlsd/internal/kind"
+	"tlsd/session"
+)
+
+// Whether a handle takes part in a Wait. This depends on the option watch, and on the handle's
+// state.
+
+func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	port, says := r.puppet()
+	h := r.client(port)
+	says <- "x"
+	w := r.start(r.Wait(-1)) // no handle is watched yet
+	r.watch(h)
+	if got := w.ok(); got != h {
+		t.Errorf("Wait gives %v, want %d", got, h)
+	}
+	r.ok(r.SetOption(h, "watch", "0"))
+	r.nothing()
+	r.watch(h)
+	r.waitFor(h)
+	ctx := r.server()
+	if got := r.fact(ctx, "watch"); got != "0" {
+		t.Errorf("watch is %q", got)
+	}
+	if r.watch(ctx); r.fact(ctx, "watch") != "1" {
+		t.Errorf("watch is %q", r.fact(ctx, "watch"))
+	}
+	for _, bad := range []string{"", "2", "on"} {
+		for _, h := range []session.Handle{h, ctx} {
+			e := r.fails(r.SetOption(h, "watch", bad), kind.Params)
+			if !strings.Contains(e.Why, "0 or 1") {
+				t.Errorf("watch %q: %v", bad, e)
+			}
+		}
+	}
+	r.ok(r.Close(h))
+	r.fails(r.SetOption(h, "watch", "1"), kind.Handle)
+	r.nothing()
+	r.ok(r.CloseServerContext(ctx))
+	r.nothing()
+}
+
+func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.Handshake)
+	r := newRig(t, g.install)
+	port, says := r.puppet()
+	h := r.watch(r.handle(r.NewClient("localhost", port)))
+	r.waitFor(h)
+	r.fails(r.Read(h, 1), kind.State)
+	shaking := r.start(r.Handshake(h))
+	await(t, g.first(), "the handshake")
+	r.nothing()
+	w := r.start(r.Wait(-1))
+	g.release <- nil
+	shaking.ok()
+	says <- "x"
+	if got := w.ok(); got != h {
+		t.Errorf("Wait gives %v, want %d", got, h)
+	}
+	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// TestAConnectionWithADataChannelIsItsCallersToPoll: it takes no part in a Wait.
+func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	port, says := r.puppet()
+	h, caller := r.channel(port)
+	r.watch(h)
+	says <- "hello"
+	r.nothing()
+	if got := string(receive(t, caller, 5)); got != "hello" {
+		t.Errorf("received %q", got)
+	}
+	r.nothing()
+}
+
+// TestAHandleThatIsBeingClosedIsNotReady, whatever its Close waits for.
+func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
+	t.Parallel()
+	t.Run("connection", func(t *testing.T) {
+		t.Parallel()
+		g := newGate(fakeengine.Write)
+		r := newRig(t, g.install)
+		r.SetGrace(time.Hour)
+		port, says := r.puppet()
+		h := r.watch(r.client(port))
+		says <- ""
+		r.waitFor(h)
+		r.ok(r.Read(h, 1)) // it is at its end
+		write := r.start(r.Write(h, []byte("x")))
+		await(t, g.first(), "the Write")
+		r.waitFor(h) // of no matter to a Read
+		closing := r.start(r.Close(h))
+		r.nothing()
+		g.release <- nil
+		write.ok()
+		closing.ok()
+		r.nothing()
+	})
+	t.Run("context", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t)
+		r.SetGrace(time.Hour)
+		ctx, port := r.listener()
+		r.watch(ctx)
+		quiet := r.ok(r.Listen(ctx, local, 0)).(int)
+		accept := r.start(r.Accept(ctx, local, quiet))
+		r.arrival(port)
+		r.waitFor(ctx)
+		closing := r.start(r.CloseServerContext(ctx))
+		r.nothing()
+		accept.Cancel()
+		accept.fails(kind.Cancelled)
+		closing.ok()
+		r.nothing()
+	})
+}
+
+// TestAHandleThatHasEndedIsForgotten, so that a Wait has no more to look at.
+func TestAHandleThatHasEndedIsForgotten(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.watch(r.client(r.echo()))
+	ctx := r.watch(r.server())
+	if n := r.Watched(); n != 2 {
+		t.Errorf("%d handles are watched, want 2", n)
+	}
+	r.ok(r.Close(h))
+	r.ok(r.CloseServerContext(ctx))
+	if n := r.Watched(); n != 0 {
+		t.Errorf("%d handles are watched after their end", n)
+	}
+}
