@@ -182,7 +182,8 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 					// of newCtx
 					for _, symbol := range []string{"TLS_client_method",
 						"TLS_server_method"} {
-						want := prototype{"const SSL_METHOD *", len(c.Args) - 1}
+						want := prototype{"const SSL_METHOD *",
+							len(c.Args) - 1}
 						if p := have[symbol]; len(p) != 1 || p[0] != want ||
 							convertedTo(path) != "" {
 							t.Errorf("%s: %s: %s is %+v", name,
@@ -261,8 +262,8 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 		for _, symbol := range fields[field] {
 			for _, p := range have[symbol] {
 				if p != (prototype{"int", n}) {
-					t.Errorf("%s gets %d arguments and is to give an int; it is %+v",
-						symbol, n, p)
+					t.Errorf("%s gets %d arguments and is to give an "+
+						"int; it is %+v", symbol, n, p)
 				}
 			}
 		}

@@ -534,8 +534,8 @@ func TestAHandshakeMessageMayBeLongerThanTheMemoryForIt(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { c.Close() })
-			peer := tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost",
-				MaxVersion: version})
+			peer := tls.Client(peers, &tls.Config{RootCAs: id.ca.Pool(),
+				ServerName: "localhost", MaxVersion: version})
 			errc := make(chan error, 1)
 			go func() { errc <- peer.HandshakeContext(bounded(t)) }()
 			err = c.Handshake(bounded(t))

@@ -252,10 +252,10 @@ func TestALibsslThatReportsItsErrorsElsewhereIsRefused(t *testing.T) {
 func TestVariantsForProcessorsAreNotForeign(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string]string{
-		"/opt/x/lib/libcrypto.so.3":                         "/opt/x/lib",
-		"/opt/x/lib/glibc-hwcaps/x86-64-v3/libcrypto.so.3":  "/opt/x/lib",
-		"/opt/x/lib/glibc-hwcaps-of-mine/v3/libcrypto.so.3": "/opt/x/lib/glibc-hwcaps-of-mine/v3",
-		"/opt/y/lib/glibc-hwcaps/x86-64-v3/libcrypto.so.3":  "/opt/y/lib",
+		"/opt/x/lib/libcrypto.so.3":                        "/opt/x/lib",
+		"/opt/x/lib/glibc-hwcaps/x86-64-v3/libcrypto.so.3": "/opt/x/lib",
+		"/opt/x/lib/glibc-hwcaps-mine/v3/libcrypto.so.3":   "/opt/x/lib/glibc-hwcaps-mine/v3",
+		"/opt/y/lib/glibc-hwcaps/x86-64-v3/libcrypto.so.3": "/opt/y/lib",
 	} {
 		if got := openssl.Home(file); got != want {
 			t.Errorf("%s: %s, want %s", file, got, want)

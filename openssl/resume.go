@@ -16,8 +16,8 @@ import (
 //     comes from: see sessionKey.
 //   - A resumed connection is not verified again. The session keeps the result and the certificates
 //     of the full handshake, which the settings had demanded. Pins are checked again.
-//   - A session, and all that come of it by resumption, end an hour after the full handshake that has
-//     verified the server. Else a chain of resumptions would never verify it again.
+//   - A session ends an hour after the full handshake that has verified the server, and so do all
+//     sessions that come of it. Else a chain of resumptions would never verify the server again.
 //   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix
 //     C.4).
 //   - A connection whose handshake fails leaves nothing in the cache.
@@ -118,8 +118,8 @@ func (s *SessionCache) drop(meant func(storedSession) bool) {
 	})
 }
 
-// take returns the newest session of a key, and when its server was verified; or 0 if there is none.
-// The caller owns its reference.
+// take returns the newest session of a key, and when its server was verified. The session is 0 if
+// there is none. The caller owns its reference.
 func (s *SessionCache) take(key string) (session uintptr, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -141,11 +141,14 @@ func TestSettingsThatDifferDoNotResume(t *testing.T) {
 					"h2"}}},
 				"other protocols": {settings: openssl.ClientSettings{ALPN: []string{
 					"http/1.1"}}},
-				"pins":               {settings: openssl.ClientSettings{Pins: [][sha256.Size]byte{pin}}},
-				"client certificate": {settings: openssl.ClientSettings{Identity: &own}},
+				"pins": {settings: openssl.ClientSettings{
+					Pins: [][sha256.Size]byte{pin}}},
+				"client certificate": {settings: openssl.ClientSettings{
+					Identity: &own}},
 			}
 			if version == tls.VersionTLS13 {
-				different["version"] = wishes{settings: openssl.ClientSettings{TLS13: true}}
+				different["version"] = wishes{
+					settings: openssl.ClientSettings{TLS13: true}}
 			}
 			r.connect(wishes{})
 			for name, w := range different {
@@ -183,7 +186,8 @@ func TestAConnectionThatIsRefusedLeavesNoSession(t *testing.T) {
 			for what, w := range map[string]wishes{
 				"the wrong name":      {host: "example.com"},
 				"the wrong authority": {ca: other},
-				"the wrong pin":       {settings: openssl.ClientSettings{Pins: [][sha256.Size]byte{{1}}}},
+				"the wrong pin": {settings: openssl.ClientSettings{
+					Pins: [][sha256.Size]byte{{1}}}},
 			} {
 				for range 2 {
 					if info, err := r.try(w); !errors.As(err,
@@ -278,7 +282,8 @@ func TestAChainOfResumptionsEnds(t *testing.T) {
 					r.cache.Age(-openssl.OldestSession * 2 / 3) // at once
 				}
 				if got := r.connect(wishes{}).Resumed; got != want {
-					t.Errorf("connection %d: resumed %v, want %v", n+1, got, want)
+					t.Errorf("connection %d: resumed %v, want %v",
+						n+1, got, want)
 				}
 			}
 		})

@@ -113,7 +113,7 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 					ours, peers := handshakes(t, conn, peer)
 					if c.fails {
 						if ours == nil || peers == nil {
-							t.Fatalf("the handshake has succeeded: %v, %v",
+							t.Fatal("the handshake has succeeded:",
 								ours, peers)
 						}
 						if !strings.Contains(ours.Error()+peers.Error(),
@@ -127,11 +127,10 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 						t.Fatalf("ours: %v; the peer's: %v", ours, peers)
 					}
 					info, err := conn.Info()
-					if err != nil || info.ALPN != c.want ||
-						peer.ConnectionState().NegotiatedProtocol != c.want {
-						t.Errorf("agreed on %q (%v), the peer says %q; want %q",
-							info.ALPN, err,
-							peer.ConnectionState().NegotiatedProtocol, c.want)
+					theirs := peer.ConnectionState().NegotiatedProtocol
+					if err != nil || info.ALPN != c.want || theirs != c.want {
+						t.Errorf("agreed on %q (%v), the peer on %q; "+
+							"want %q", info.ALPN, err, theirs, c.want)
 					}
 				}
 				t.Run("as server", func(t *testing.T) {

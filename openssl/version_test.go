@@ -31,7 +31,8 @@ func TestTLS13CanBeRequired(t *testing.T) {
 		"client without, 1.2": {false, false, tls.VersionTLS12, ""},
 		"client without, 1.1": {false, false, tls.VersionTLS11, "protocol_version"},
 		"server, 1.3":         {true, true, tls.VersionTLS13, ""},
-		"server, 1.2":         {true, true, tls.VersionTLS12, "the peer does not speak TLS 1.3"},
+		"server, 1.2": {true, true, tls.VersionTLS12,
+			"the peer does not speak TLS 1.3"},
 		"server without, 1.2": {true, false, tls.VersionTLS12, ""},
 		"server without, 1.1": {true, false, tls.VersionTLS11, "the peer does not speak " +
 			"TLS 1.2 or newer"},
