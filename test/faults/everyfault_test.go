@@ -19,8 +19,8 @@ import (
 // which function.
 //
 // By default the product is reduced. Each fault of a function is tried once, in the first scenario
-// that calls the function. A fault that goes on is tried where a peer must not be trusted, and where
-// a connection is open. The lies about verification are tried in each scenario of a stranger. Of
+// that calls the function. A fault that goes on is tried with a peer that must not be trusted, and
+// on an open connection. The lies about verification are tried in each scenario of a stranger. Of
 // similar garbage only some is tried. With -long nothing is left out.
 
 var long = flag.Bool("long", false, "try every fault in every scenario")
