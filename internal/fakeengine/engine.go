@@ -172,7 +172,7 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 	if err := e.hook(context.Background(), NewServerContext); err != nil {
 		return nil, err
 	}
-	cert, err := tls.X509KeyPair(cfg.Default.Cert, cfg.Default.Key)
+	cert, err := keyPair(cfg.Default.Cert, cfg.Default.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,7 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 	}
 	hosts := map[string]*tls.Certificate{}
 	for name, id := range cfg.Hosts {
-		c, err := tls.X509KeyPair(id.Cert, id.Key)
+		c, err := keyPair(id.Cert, id.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -198,6 +198,23 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 		return hosts[h.ServerName], nil
 	}
 	return e.newContext(conf), nil
+}
+
+// pairs has the tls.Certificate of each certificate and key that were parsed. A server context is
+// made anew for each new name, with the certificates of all names.
+var pairs sync.Map
+
+// keyPair is tls.X509KeyPair, which parses each pair once.
+func keyPair(cert, key []byte) (tls.Certificate, error) {
+	text := string(cert) + string(key)
+	if pair, ok := pairs.Load(text); ok {
+		return pair.(tls.Certificate), nil
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err == nil {
+		pairs.Store(text, pair)
+	}
+	return pair, err
 }
 
 type engineContext struct {

@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -219,7 +220,19 @@ func (d *Daemon) Dial(tb testing.TB) *client.Client {
 // Log is the daemon's standard output and error so far.
 func (d *Daemon) Log(tb testing.TB) string {
 	tb.Helper()
-	b, err := os.ReadFile(d.log)
+	return d.LogFrom(tb, 0)
+}
+
+// LogFrom is the log without its first bytes. A test that follows a long log does not read all of
+// it again and again.
+func (d *Daemon) LogFrom(tb testing.TB, skip int) string {
+	tb.Helper()
+	log, err := os.Open(d.log)
+	testkit.Must(tb, err)
+	defer log.Close()
+	_, err = log.Seek(int64(skip), io.SeekStart)
+	testkit.Must(tb, err)
+	b, err := io.ReadAll(log)
 	testkit.Must(tb, err)
 	return string(b)
 }

@@ -79,14 +79,21 @@ type want struct {
 	says   []string // words of the message, upper and lower case alike
 }
 
-// refused checks a failure: its kind, its code, its detail and its text. LastError must give the
-// same text. Nothing else may be harmed.
-func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
+// refused checks a failure, as told does, and that nothing else was harmed.
+func (p *patient) refused(t *testing.T, err error, w want) {
+	t.Helper()
+	p.told(t, err, w)
+	p.unharmed(t)
+}
+
+// told checks a failure: its kind, code and detail, and its text. LastError has to give the text
+// too.
+func (p *patient) told(t *testing.T, err error, w want) {
 	t.Helper()
 	e := failure(err)
 	if e == nil {
 		t.Errorf("%v; want kind %s", err, w.kind)
-		return nil
+		return
 	}
 	if w.handle != 0 {
 		w.says = append(w.says, fmt.Sprint("handle ", w.handle))
@@ -106,8 +113,6 @@ func (p *patient) refused(t *testing.T, err error, w want) *client.Error {
 	if last, err := p.s.LastError(p.ctx); err != nil || last != e.Message {
 		t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
 	}
-	p.unharmed(t)
-	return e
 }
 
 // The methods of the plugin, with parameters that are well-formed.
@@ -188,7 +193,7 @@ func TestBadParameters(t *testing.T) {
 	check := func(t *testing.T, method, params string, says ...string) {
 		t.Helper()
 		err := call(method, params)
-		p.refused(t, err, want{kind: client.KindParams, op: method, says: says})
+		p.told(t, err, want{kind: client.KindParams, op: method, says: says})
 		if t.Failed() {
 			t.Fatalf("%s %.200s", method, params)
 		}
@@ -228,6 +233,7 @@ func TestBadParameters(t *testing.T) {
 					check(t, m.name, object(members), p.name)
 				}
 			}
+			p.unharmed(t) // by any of them
 		})
 	}
 	t.Run("a relative path", func(t *testing.T) { // rpc/client would make it absolute

@@ -18,9 +18,10 @@ import (
 // that it can have. First each scenario runs with all calls noted, to find which scenario calls
 // which function.
 //
-// By default the product is reduced. Crashes, aborts and hangs of a function are tried in the first
-// scenario that calls it. Garbage is tried there and in the scenarios where it could do most harm.
-// Of similar garbage only some is tried. With -long nothing is left out.
+// By default the product is reduced. Each fault of a function is tried once, in the first scenario
+// that calls the function. A fault that goes on is tried with a peer that must not be trusted, and
+// on an open connection. The lies about verification are tried in each scenario of a stranger. Of
+// similar garbage only some is tried. With -long nothing is left out.
 
 var long = flag.Bool("long", false, "try every fault in every scenario")
 
@@ -89,7 +90,7 @@ const waitForEver = "return=2"
 
 // trials makes the product from the functions that each scenario calls.
 func trials(functions []function, reached map[string][]string) (all []trial) {
-	met := map[string]bool{}
+	met, metByStranger := map[string]bool{}, map[string]bool{}
 	for _, s := range scenarios {
 		for _, f := range functions {
 			if !slices.Contains(reached[s.name], f.name) {
@@ -98,6 +99,8 @@ func trials(functions []function, reached map[string][]string) (all []trial) {
 			plain, garbage := faults(f)
 			first := !met[f.name]
 			met[f.name] = true
+			goesOn := s.prepare != nil || s.stranger && !metByStranger[f.name]
+			metByStranger[f.name] = metByStranger[f.name] || s.stranger
 			for _, fault := range plain {
 				if first || *long {
 					all = append(all, trial{s, f, "1", fault})
@@ -110,7 +113,7 @@ func trials(functions []function, reached map[string][]string) (all []trial) {
 				if first || s.prepare != nil || *long {
 					all = append(all, trial{s, f, "1", fault})
 				}
-				if (first || s.stranger || s.prepare != nil || *long) &&
+				if (goesOn || *long) &&
 					!(f.name == "SSL_get_error" && fault == waitForEver) {
 					all = append(all, trial{s, f, "1+", fault})
 				}

@@ -126,10 +126,10 @@ func (r *rig) hits(t *testing.T, pid int) (found []hit) {
 	ended := false
 	testkit.Until(t, fmt.Sprintf("the log says that worker %d has ended", pid),
 		func() bool {
-			log := r.d.Log(t)[r.read:]
-			end := strings.LastIndexByte(log, '\n') + 1
-			r.read += end
-			for line := range strings.Lines(log[:end]) {
+			log := r.d.LogFrom(t, r.read)
+			log = log[:strings.LastIndexByte(log, '\n')+1]
+			r.read += len(log)
+			for line := range strings.Lines(log) {
 				var h hit
 				if i := strings.IndexByte(line, '{'); i < 0 ||
 					json.Unmarshal([]byte(line[i:]), &h) != nil {

@@ -106,10 +106,10 @@ func TestMuchDataInBothDirectionsAtOnceDoesNotHang(t *testing.T) {
 	}{
 		{"one connection", plain, nil, 1, 64 << 20, 1<<20 + 1},
 		{"one connection, largest pieces", plain, nil, 1, 64 << 20, 16 << 20},
-		{"one connection, address sanitizer", asan, nil, 1, 64 << 20, 1<<20 + 1},
+		{"one connection, address sanitizer", asan, nil, 1, 16 << 20, 1<<20 + 1},
 		{"eight connections", plain, nil, 8, 8 << 20, 300_001},
 		{"eight connections, small", plain, nil, 8, 200_000, 999},
-		{"eight connections, address sanitizer", asan, nil, 8, 4 << 20, 300_001},
+		{"eight connections, address sanitizer", asan, nil, 8, 2 << 20, 300_001},
 		{"eight connections, thread sanitizer", tsan, nil, 8, 1 << 20, 100_001},
 		{"eight connections, memcheck", plain, memcheck, 8, 1 << 20, 100_001},
 	} {

@@ -363,7 +363,7 @@ func TestMuchDataThroughARealTLSD(t *testing.T) {
 		bytes, chunk int
 	}{
 		{"one connection", plain, nil, 1, 64 << 20, 1<<20 + 1},
-		{"eight connections", asan, nil, 8, 4 << 20, 300_001},
+		{"eight connections", asan, nil, 8, 2 << 20, 300_001},
 		{"eight connections, thread sanitizer", tsan, nil, 8, 1 << 20, 100_001},
 		{"eight connections, memcheck", plain, memcheck, 8, 300_000, 50_001},
 	} {

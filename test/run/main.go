@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,21 +29,25 @@ type suite struct {
 	packages []string
 }
 
+// patient are the packages whose tests wait for long and compute little. go test begins with them,
+// because their waits cost nothing beside others.
+var patient = []string{"./internal/supervisor", "./test/soak"}
+
 // Everything is tested as it is built for users, without cgo. Concurrent code also runs under the
 // race detector, which needs cgo.
 var suites = []suite{
-	{"plain", nil, []string{"CGO_ENABLED=0"}, []string{"./..."}},
-	{"race", []string{"-race"}, []string{"CGO_ENABLED=1"},
-		[]string{"./openssl/...", "./session/...", "./rpc/...", "./internal/..."}},
+	{"plain", nil, []string{"CGO_ENABLED=0"}, append(patient, "./...")},
+	{"race", []string{"-race"}, []string{"CGO_ENABLED=1"}, []string{"./internal/supervisor",
+		"./openssl/...", "./session/...", "./rpc/...", "./internal/..."}},
 	{"race-conformance", []string{"-race"},
 		[]string{"CGO_ENABLED=1", "TLSD_TEST_LEVEL=in process"},
 		[]string{"./test/conformance"}},
 }
 
 // common are the arguments of each call of go test. Many tests wait more than they compute, so more
-// of them run at once than there are processors. make check runs vet.
+// of them run at once than there are processors, and one package more. make check runs vet.
 var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-parallel=8", "-vet=off",
-	"-timeout=20m"}
+	"-timeout=20m", fmt.Sprint("-p=", runtime.GOMAXPROCS(0)+1)}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

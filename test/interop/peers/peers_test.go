@@ -424,7 +424,7 @@ func (c *cell) helloRetry() {
 }
 
 func (c *cell) oneByte() {
-	const n = 2000
+	const n = 500
 	c.most = 1
 	c.connect()
 	want := c.overhead() + 1
