@@ -82,8 +82,10 @@ FUZZTIME ?= 60s
 fuzz: deps-test ## every fuzz target for FUZZTIME (60s); failing inputs are kept for the tests
 	$(GO) run ./test/run/fuzz -time $(FUZZTIME)
 
+# SUITES=race-conformance leaves out what make test has run.
+SUITES ?= race race-conformance
 race: deps-test ## concurrent code, and the conformance of a server in one process, under the race detector
-	@$(RUN_TESTS) race race-conformance
+	@$(RUN_TESTS) $(SUITES)
 
 PKG  ?= ./...
 N    ?= 20
