@@ -207,8 +207,8 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 recordings: build ## run the scenes of README.md's pictures, and draw the pictures anew
 	$(GO) run ./docs/recordings
 
-pages: ## write anew the parts of manual pages, completions and the sample configuration that come from tables
-	$(GO) test -count=1 -run 'Page|Sample|Completion' ./cmd/tlsd ./cmd/tlsshim ./test/packaging -update
+pages: ## write anew the parts of manual pages, completions, the sample configuration and the seccomp filter that come from tables
+	$(GO) test -count=1 -run 'Page|Sample|Completion|WrittenProgram' ./cmd/tlsd ./cmd/tlsshim ./test/packaging ./internal/confine -update
 
 packages: ## the .deb and the .rpm, into bin/packages
 	sh packaging/packages.sh

@@ -34,6 +34,8 @@ var forbidden = []struct {
 	{"tlsd/cmd/tlsshim", "tlsd/openssl", false, "the shim never loads libssl"},
 	{"tlsd/cmd/tlsshim", "github.com/ebitengine/purego", false, "the shim never loads libssl"},
 	{"tlsd/cmd/tlsd", "github.com/ebitengine/purego", true, "only openssl calls into C"},
+	{"tlsd/cmd/tlsd", "github.com/elastic/go-seccomp-bpf", false,
+		"its tables of system calls would be a tenth of an idle worker's memory"},
 	{"tlsd/internal/supervisor", "tlsd/session", false,
 		"the supervisor is never in the data path"},
 	{"tlsd/internal/supervisor", "tlsd/openssl", false, "the supervisor never loads libssl"},
