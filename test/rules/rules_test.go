@@ -36,6 +36,7 @@ var forbidden = []struct {
 	{"tlsd/cmd/tlsd", "github.com/ebitengine/purego", true, "only openssl calls into C"},
 	{"tlsd/cmd/tlsd", "github.com/elastic/go-seccomp-bpf", false,
 		"its tables of system calls would be a tenth of an idle worker's memory"},
+	{"tlsd/cmd/tlsd", "regexp", false, "its tables would be in each idle worker's memory"},
 	{"tlsd/internal/supervisor", "tlsd/session", false,
 		"the supervisor is never in the data path"},
 	{"tlsd/internal/supervisor", "tlsd/openssl", false, "the supervisor never loads libssl"},
