@@ -29,8 +29,8 @@ DOM_HDR    = $(wildcard test/plugin/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text \
-	bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build \
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-sessions \
+	bench-text bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build \
 	deps-test deps-services deps-scan deps-matrix deps-arm64 deps-kernels deps-bench \
 	deps-systemd deps-packages deps-containers deps-monitoring packages test-packages \
 	test-containers test-monitoring test-systemd pages recordings install check-quick \
@@ -105,6 +105,10 @@ bench-quick: deps-bench build ## the comparison and the cost of each hop in unde
 
 bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about three minutes
 	$(GO) run ./bench -only growth,busy,idle -rounds 1 -json bench/out/growth.json
+
+SESSIONS ?= 500
+bench-sessions: deps-bench build ## what SESSIONS (500) idle sessions cost: memory, CPU time, and the time to start them; as root, a minute
+	$(GO) run ./bench -only growth-sessions-$(SESSIONS)- -sessions $(SESSIONS) -rounds 1 -json bench/out/sessions.json
 
 RESULTS ?= bench/out/bench.json
 bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, the file of the last make bench
