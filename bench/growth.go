@@ -159,7 +159,9 @@ type column struct{ series, title string }
 
 func (r *results) growthTable(w io.Writer, what string, number func(int) string, columns []column) {
 	var at []int
-	columns = slices.DeleteFunc(columns, func(c column) bool { return len(r.series(c.series)) == 0 })
+	columns = slices.DeleteFunc(columns, func(c column) bool {
+		return len(r.series(c.series)) == 0
+	})
 	head := []string{what}
 	compared := map[string]bool{}
 	for _, c := range columns {

@@ -150,7 +150,8 @@ func workerEnv(env []string, many bool) []string {
 	// counts.
 	out := []string{"MALLOC_ARENA_MAX=1"}
 	if !many {
-		out = append(out, "GOMAXPROCS="+strconv.Itoa(min(runtime.GOMAXPROCS(0), processors)))
+		most := min(runtime.GOMAXPROCS(0), processors)
+		out = append(out, "GOMAXPROCS="+strconv.Itoa(most))
 	}
 	for _, e := range env {
 		for _, name := range keep {

@@ -32,8 +32,8 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumpSignal is the signal of the Go runtime's dump in stderr, or "". A line of the dump begins with
-// the signal, in Go code and in C code. The exit status is 2 then.
+// dumpSignal is the signal of the Go runtime's dump in stderr, or "". A line of the dump begins
+// with the signal, in Go code and in C code. The exit status is 2 then.
 func dumpSignal(stderr string) string {
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimPrefix(line, "fatal error: ")
