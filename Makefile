@@ -18,7 +18,7 @@ LDFLAGS    ?=
 # VERSION and COMMIT default to the source's own version and to the commit of its Git folder.
 VERSION    ?=
 COMMIT     ?=
-# pie costs each worker about 0.7 MiB, because relocated data is no longer shared between processes.
+# BUILDMODE=exe is the other choice. pie costs each worker about 0.7 MiB, because relocated data is no longer shared between processes.
 BUILDMODE  ?= pie
 
 WARNINGS   = -std=c11 -Wall -Wextra -Wpedantic -Werror
@@ -29,8 +29,8 @@ DOM_HDR    = $(wildcard test/plugin/domhost/src/*.h)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-text \
-	bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build \
+.PHONY: help build demo test check race stress fuzz bench bench-quick bench-growth bench-sessions \
+	bench-text bench-go faultssl faults scan services libssl-matrix arm64 kernels soak deps-build \
 	deps-test deps-services deps-scan deps-matrix deps-arm64 deps-kernels deps-bench \
 	deps-systemd deps-packages deps-containers deps-monitoring packages test-packages \
 	test-containers test-monitoring test-systemd pages recordings install check-quick \
@@ -107,6 +107,10 @@ bench-quick: deps-bench build ## the comparison and the cost of each hop in unde
 
 bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about three minutes
 	$(GO) run ./bench -only growth,busy,idle -rounds 1 -json bench/out/growth.json
+
+SESSIONS ?= 500
+bench-sessions: deps-bench build ## what SESSIONS (500) idle sessions cost: memory, CPU time, and the time to start them; as root, a minute
+	$(GO) run ./bench -only growth-sessions-1-,growth-sessions-$(SESSIONS)- -sessions $(SESSIONS) -rounds 1 -json bench/out/sessions.json
 
 RESULTS ?= bench/out/bench.json
 bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, the file of the last make bench
@@ -209,8 +213,8 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 recordings: build ## run the scenes of README.md's pictures, and draw the pictures anew
 	$(GO) run ./docs/recordings
 
-pages: ## write anew the parts of manual pages, completions and the sample configuration that come from tables
-	$(GO) test -count=1 -run 'Page|Sample|Completion' ./cmd/tlsd ./cmd/tlsshim ./test/packaging -update
+pages: ## write anew the parts of manual pages, completions, the sample configuration and the seccomp filter that come from tables
+	$(GO) test -count=1 -run 'Page|Sample|Completion|WrittenProgram' ./cmd/tlsd ./cmd/tlsshim ./test/packaging ./internal/confine -update
 
 packages: ## the .deb and the .rpm, into bin/packages
 	sh packaging/packages.sh

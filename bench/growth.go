@@ -79,6 +79,14 @@ func sessions(n int) work {
 				of: func(o *outcome) float64 {
 					return float64(o.weight.dirty) / mib / o.units
 				}},
+			{name: name + "supervisor", title: what + "of that the supervisor's",
+				unit: "KiB", lower: true, series: "sessions-supervisor", at: n,
+				of: func(o *outcome) float64 {
+					return float64(o.parent.dirty) / 1024 / o.units
+				}},
+			{name: name + "served", title: what + "until all are served, one by one",
+				unit: "s", lower: true, series: "sessions-served", at: n,
+				of: func(o *outcome) float64 { return o.seconds }},
 			{name: name + "last", title: fmt.Sprintf("%sthe call of one of the last %d",
 				what, min(n, 20)), unit: "ms", lower: true,
 				series: "sessions-last", at: n,
@@ -140,6 +148,8 @@ func (r *results) printGrowth(w io.Writer) {
 	r.growthTable(w, "sessions", number,
 		[]column{{"sessions-memory", "memory each (PSS), MiB"},
 			{"sessions-dirty", "of its own (private, dirty), MiB"},
+			{"sessions-supervisor", "of that the supervisor's, KiB"},
+			{"sessions-served", "until all are served, s"},
 			{"sessions-last", "first call of the next, ms"},
 			{"sessions-idle", "CPU time each while idle, µs/s"}})
 }
@@ -149,6 +159,9 @@ type column struct{ series, title string }
 
 func (r *results) growthTable(w io.Writer, what string, number func(int) string, columns []column) {
 	var at []int
+	columns = slices.DeleteFunc(columns, func(c column) bool {
+		return len(r.series(c.series)) == 0
+	})
 	head := []string{what}
 	compared := map[string]bool{}
 	for _, c := range columns {

@@ -36,6 +36,7 @@ type outcome struct {
 	// growth of the kernel's own memory on the machine, bytes
 	kernel int64
 	weight memory // growth of all helpers, if they were weighed
+	parent memory // growth of the helper that was started, without its own helpers; likewise
 	// CPU time that they use for each second afterwards, in seconds
 	idle float64
 }
@@ -103,7 +104,7 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 	if err != nil || line != "ready\n" {
 		return nil, fmt.Errorf("the program has said %q: %w", line, err)
 	}
-	helpers, weight := map[int]usage{}, memory{}
+	helpers, weight, parent := map[int]usage{}, memory{}, memory{}
 	if t.helper != nil {
 		if helpers, err = settle(ctx, t.helper.pid()); err != nil {
 			return nil, err
@@ -111,6 +112,9 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 	}
 	if t.weigh {
 		if weight, err = weigh(helpers); err != nil {
+			return nil, err
+		}
+		if parent, err = weigh(only(t.helper.pid(), helpers)); err != nil {
 			return nil, err
 		}
 	}
@@ -146,7 +150,7 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 		o.memory = after[holder].rss - helpers[holder].rss
 	}
 	if t.weigh {
-		if err := o.weighAfter(ctx, t.helper.pid(), weight); err != nil {
+		if err := o.weighAfter(ctx, t.helper.pid(), weight, parent); err != nil {
 			return nil, err
 		}
 	}
@@ -154,7 +158,7 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 }
 
 // weighAfter notes the growth of the helpers' memory, and their CPU time without calls.
-func (o *outcome) weighAfter(ctx context.Context, helper int, before memory) error {
+func (o *outcome) weighAfter(ctx context.Context, helper int, before, parent memory) error {
 	after, err := stable(ctx, helper) // with a spare worker, as before
 	if err != nil {
 		return err
@@ -163,7 +167,12 @@ func (o *outcome) weighAfter(ctx context.Context, helper int, before memory) err
 	if err != nil {
 		return err
 	}
+	own, err := weigh(only(helper, after))
+	if err != nil {
+		return err
+	}
 	o.weight = memory{now.pss - before.pss, now.dirty - before.dirty}
+	o.parent = memory{own.pss - parent.pss, own.dirty - parent.dirty}
 	o.idle, err = idleLoad(ctx, helper)
 	return err
 }

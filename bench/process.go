@@ -237,6 +237,9 @@ func busiest(before, after map[int]usage) int {
 // part of a page. dirty counts the pages of one process alone.
 type memory struct{ pss, dirty int64 }
 
+// only is one process of a family.
+func only(pid int, family map[int]usage) map[int]usage { return map[int]usage{pid: family[pid]} }
+
 // kernelMemory is the memory that the kernel uses for itself on the whole machine, in bytes: slabs,
 // stacks and page tables (proc(5), /proc/meminfo). It includes the sockets of all processes, but
 // only a part of their buffers.

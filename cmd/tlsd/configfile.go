@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,9 +153,15 @@ func (f flagInfo) isList() bool {
 
 // lineOf is the line of a key in the file, 1 if it is not found.
 func lineOf(text []byte, key string) int {
-	at := regexp.MustCompile(`(?m)^[ \t]*\[?["']?` + regexp.QuoteMeta(key) + `["']?[ \t]*[=\].]`).FindIndex(text)
-	if at == nil {
-		return 1
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		rest := strings.TrimPrefix(strings.TrimLeft(line, " \t"), "[")
+		rest, ok := strings.CutPrefix(strings.TrimLeft(rest, `"'`), key)
+		rest = strings.TrimLeft(strings.TrimLeft(rest, `"'`), " \t")
+		if ok && rest != "" && strings.Contains("=].", rest[:1]) {
+			return number
+		}
 	}
-	return 1 + bytes.Count(text[:at[0]], []byte("\n"))
+	return 1
 }

@@ -186,3 +186,19 @@ func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 		t.Errorf("found only %d names: this checks nothing", names)
 	}
 }
+
+func TestTimesHaveNoZeroPartsAtTheirEnd(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"12h": "12h", "10m": "10m", "1h10m": "1h10m", "1h0m5s": "1h0m5s", "0s": "0s",
+		"20s": "20s", "100ms": "100ms", "10h0m": "10h", "1h20m30s": "1h20m30s",
+	} {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := shortTime(d); got != want {
+			t.Errorf("%s is %q; want %q", text, got, want)
+		}
+	}
+}

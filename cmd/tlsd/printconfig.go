@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -83,10 +82,17 @@ func quote(s string) string {
 	return strings.TrimSpace(strings.TrimPrefix(string(line), "k = "))
 }
 
-var zeroParts = regexp.MustCompile(`([hm])0[ms](0s)?$`)
-
-// shortTime is a time without zero parts: 12h, not 12h0m0s.
-func shortTime(d time.Duration) string { return zeroParts.ReplaceAllString(d.String(), "$1") }
+// shortTime is a time without zero parts at its end: 12h, not 12h0m0s.
+func shortTime(d time.Duration) string {
+	text := d.String()
+	if short, ok := strings.CutSuffix(text, "m0s"); ok {
+		text = short + "m"
+	}
+	if short, ok := strings.CutSuffix(text, "h0m"); ok {
+		text = short + "h"
+	}
+	return text
+}
 
 // printConfig writes the settings in force and the source of each, in the form of a configuration
 // file.

@@ -240,10 +240,32 @@ func (c *Conn) TrySend(msg any) error {
 	return errors.Join(err, sent)
 }
 
+// await waits for a message, and returns a buffer that has room for it, or for the part of it that
+// shows that it is too long. An idle worker waits here, so there is no buffer before.
+func (c *Conn) await() ([]byte, error) {
+	raw, err := c.c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var n int
+	var peeked error
+	err = raw.Read(func(fd uintptr) bool {
+		n, peeked = pending(int(fd))
+		return !errors.Is(peeked, unix.EAGAIN)
+	})
+	if err = errors.Join(err, os.NewSyscallError("recvfrom", peeked)); err != nil {
+		return nil, err
+	}
+	return make([]byte, min(n, MaxMessage)+1), nil
+}
+
 // Receive waits for a message. It returns io.EOF if the other side has gone. The kernel drops
 // descriptors that come with the message.
 func (c *Conn) Receive(msg any) error {
-	buf := make([]byte, MaxMessage+1)
+	buf, err := c.await()
+	if err != nil {
+		return err
+	}
 	n, err := c.c.Read(buf)
 	if err != nil {
 		return err
@@ -254,7 +276,10 @@ func (c *Conn) Receive(msg any) error {
 // ReceiveConn is Receive for the worker. It also returns the connection that came with the message,
 // or nil. Its caller must close the connection. If the error is ErrNotTaken, msg is valid.
 func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
-	buf := make([]byte, MaxMessage+1)
+	buf, err := c.await()
+	if err != nil {
+		return nil, err
+	}
 	oob := make([]byte, unix.CmsgSpace(4)) // room for one descriptor
 	n, oobn, flags, _, err := c.c.ReadMsgUnix(buf, oob)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testalloc"
 )
 
 // channel makes both ends in one process.
@@ -126,6 +128,34 @@ func TestMessagesKeepTheirBounds(t *testing.T) {
 	var msg ToWorker
 	if err := work.Receive(&msg); err != nil || len(msg.Config) != MaxMessage-18 {
 		t.Errorf("%d bytes, %v", len(msg.Config), err)
+	}
+}
+
+// A receiver takes memory for the message that has come, not for the longest.
+func TestAShortMessageTakesLittleMemory(t *testing.T) {
+	// Not parallel: it counts the process's allocations.
+	sup, work := channel(t)
+	for _, end := range []struct {
+		name    string
+		from    *Conn
+		receive func() error
+	}{
+		{"Receive", work, func() error { return sup.Receive(new(FromWorker)) }},
+		{"ReceiveConn", sup, func() error {
+			_, err := work.ReceiveConn(new(ToWorker))
+			return err
+		}},
+	} {
+		if got := testalloc.PerCall(100, func() {
+			if err := end.from.Send(map[string]int{}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := end.receive(); err != nil {
+				t.Fatal(err)
+			}
+		}); got > MaxMessage/16 {
+			t.Errorf("%s of two bytes takes %d bytes of memory", end.name, got)
+		}
 	}
 }
 

@@ -14,3 +14,14 @@ func domainOf(fd int) (int, error) {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	return domain, os.NewSyscallError("getsockopt SO_DOMAIN", err)
 }
+
+// pending is the length of the next message, which stays where it is. At the end of the channel it
+// is 0. If there is neither a message nor an end, the error is EAGAIN.
+func pending(fd int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}

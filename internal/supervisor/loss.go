@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
 	"time"
 
@@ -21,13 +20,6 @@ import (
 //   - The supervisor sends the line without waiting. If the caller's buffer is full, the caller
 //     sees only the end of the connection.
 
-// signalLine matches the first line of the Go runtime's dump for a deadly signal, in Go code and in
-// C code. The exit status is 2 then.
-var signalLine = regexp.MustCompile(`(?m)^(?:fatal error: |\[signal )?(SIG[A-Z]{2,6}): `)
-
-// memoryLine matches the Go runtime's last words when it gets no more memory.
-var memoryLine = regexp.MustCompile(`(?m)^fatal error: (?:runtime: )?(?:out of memory|cannot allocate memory)`)
-
 const outOfMemory = "ran out of memory"
 
 // sizeText is a number of bytes in the form that a flag takes.
@@ -40,12 +32,30 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumpSignal is the signal of the dump in stderr, or "".
+// dumpSignal is the signal of the Go runtime's dump in stderr, or "". A line of the dump begins
+// with the signal, in Go code and in C code. The exit status is 2 then.
 func dumpSignal(stderr string) string {
-	if m := signalLine.FindStringSubmatch(stderr); m != nil && unix.SignalNum(m[1]) != 0 {
-		return m[1]
+	for line := range strings.Lines(stderr) {
+		line = strings.TrimPrefix(line, "fatal error: ")
+		line = strings.TrimPrefix(line, "[signal ")
+		if name, _, ok := strings.Cut(line, ": "); ok && unix.SignalNum(name) != 0 {
+			return name
+		}
 	}
 	return ""
+}
+
+// lacksMemory says whether stderr has the Go runtime's last words when it gets no more memory.
+func lacksMemory(stderr string) bool {
+	for line := range strings.Lines(stderr) {
+		why, fatal := strings.CutPrefix(line, "fatal error: ")
+		why = strings.TrimPrefix(why, "runtime: ")
+		if fatal && (strings.HasPrefix(why, "out of memory") ||
+			strings.HasPrefix(why, "cannot allocate memory")) {
+			return true
+		}
+	}
+	return false
 }
 
 // cause says how a worker has ended, as the rest of "the worker of this session …".
@@ -66,7 +76,7 @@ func (e exit) cause(stderr string) string {
 		if strings.HasPrefix(stderr, "panic: ") || strings.Contains(stderr, "\npanic: ") {
 			return "died of a panic"
 		}
-		if memoryLine.MatchString(stderr) {
+		if lacksMemory(stderr) {
 			return outOfMemory
 		}
 		if strings.HasPrefix(stderr, "fatal error: ") ||

@@ -1,6 +1,7 @@
-// Package testpages keeps the manual pages, the sample of the configuration file and the shell
-// completions equal to the tables of the programs. A file has its generated part between two lines
-// with the words "begin generated" and "end generated"; the rest is written by hand.
+// Package testpages keeps the manual pages, the sample of the configuration file, the shell
+// completions and the seccomp filter equal to the tables of the programs. A file has its generated
+// part between two lines with the words "begin generated" and "end generated"; the rest is written
+// by hand.
 //
 //	func TestPages(t *testing.T) { testpages.Hold(t, "../../packaging/man/tlsd.8", text) }
 //

@@ -1,4 +1,4 @@
-package confine
+package filter
 
 import "golang.org/x/sys/unix"
 

@@ -1,0 +1,111 @@
+// Package filter makes the programs of the workers' seccomp filter from lists of system calls by
+// their names. Only tests import it. A worker has the finished programs, because the names and
+// numbers of all calls would be a tenth of an idle worker's memory. make pages writes the programs
+// into package confine, and a test holds them equal to the lists.
+//
+// The filter allows the calls in the lists of allowed_linux.go. Every other call gets EPERM. A call
+// that is newer than the lists gets ENOSYS, as from a kernel without the call, because libraries
+// can go on after ENOSYS.
+//
+// The program is a row of blocks. Each block decides on one call or passes on to the next block. So
+// each block begins with the number of the call in the register. go-seccomp-bpf knows the numbers.
+// Its own programs break this rule behind a condition that fails, so they are not used.
+package filter
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/elastic/go-seccomp-bpf/arch"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// The verdicts on a call.
+var (
+	permit = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+	refuse = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
+	lacks  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
+	noTTY  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOTTY)}
+)
+
+// Where struct seccomp_data has the number of the call, the architecture, and the arguments
+// (seccomp(2)).
+const (
+	numberOffset   = 0
+	archOffset     = 4
+	argumentOffset = 16
+)
+
+// Program makes the filter's program for the process pid, for an architecture by its name in Go.
+func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
+	info, err := arch.GetInfo(goarch)
+	if err != nil {
+		return nil, fmt.Errorf("there is no seccomp filter for %s: %w", goarch, err)
+	}
+	newest := slices.Max(slices.Collect(maps.Values(info.SyscallNames)))
+	list := make([]bpf.Instruction, 0, 2*len(allowed)+200)
+	list = append(list,
+		// The calls of another architecture have other numbers, so all of them are refused.
+		bpf.LoadAbsolute{Off: archOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
+		refuse,
+		bpf.LoadAbsolute{Off: numberOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: uint32(newest), SkipFalse: 1},
+		lacks,
+	)
+	add := func(name string, block ...bpf.Instruction) {
+		if number, ok := info.SyscallNames[name]; ok {
+			list = append(list, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(number),
+				SkipFalse: uint8(len(block))})
+			list = append(list, block...)
+		}
+	}
+	for _, name := range allowed {
+		add(name, permit)
+	}
+	// Of netlink's protocols only the one for interfaces is allowed. The others are ways to
+	// other processes.
+	add("socket", slices.Concat([]bpf.Instruction{low(0),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: 3},
+		low(2), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1},
+		refuse}, oneOf(0, refuse, families...))...)
+	add("kill", oneOf(0, refuse, pid)...)
+	add("tgkill", oneOf(0, refuse, pid)...)
+	add("prlimit64", oneOf(0, refuse, 0, pid)...)
+	add("prctl", oneOf(0, refuse, prctls...)...)
+	add("fcntl", oneOf(1, refuse, fcntls...)...)
+	add("ioctl", oneOf(1, noTTY, ioctls...)...)
+	// A thread is allowed. A process is refused, because it would outlive the worker. The
+	// filter cannot see the arguments of clone3(2), so clone3 is refused, and C libraries take
+	// clone(2) instead.
+	add("clone", low(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_THREAD,
+		SkipFalse: 1}, permit, refuse)
+	add("clone3", lacks)
+	// Shared memory without a file counts towards no limit.
+	add("mmap", low(3), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_SHARED, SkipFalse: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_ANONYMOUS, SkipFalse: 1},
+		refuse, permit)
+	return append(list, refuse), nil
+}
+
+// oneOf is the block of a call that is allowed if an argument has one of the values. All 64 bits
+// are compared, because the kernel drops the upper ones for some arguments.
+func oneOf(argument uint32, otherwise bpf.Instruction, values ...uint32) []bpf.Instruction {
+	block := []bpf.Instruction{high(argument),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, otherwise, low(argument)}
+	for _, v := range values {
+		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipFalse: 1}, permit)
+	}
+	return append(block, otherwise)
+}
+
+// low and high load the halves of an argument, on a little-endian machine.
+func low(argument uint32) bpf.Instruction {
+	return bpf.LoadAbsolute{Off: argumentOffset + 8*argument, Size: 4}
+}
+
+func high(argument uint32) bpf.Instruction {
+	return bpf.LoadAbsolute{Off: argumentOffset + 8*argument + 4, Size: 4}
+}
