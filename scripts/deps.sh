@@ -94,8 +94,8 @@ done
 [ -n "$found" ] || missing="$missing openssl"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
 
-# install PACKAGE... - or say that somebody has to.
-install() {
+# get PACKAGE... - or say that somebody has to install them.
+get() {
 	[ $# -gt 0 ] || return 0
 	sudo=
 	if [ "$(id -u)" != 0 ]; then
@@ -123,12 +123,12 @@ install() {
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 # shellcheck disable=SC2086
-install $missing
+get $missing
 
 # The library for clang's fuzzer is in a package with clang's version in its name. In old releases
 # clang's own package has it.
 if [ "$1" = test ]; then
 	echo 'int LLVMFuzzerTestOneInput(const char *data, unsigned long n) { return n > 9 && *data; }' >"$tmp/fuzz.c"
 	clang -fsanitize=fuzzer,address -o "$tmp/fuzz" "$tmp/fuzz.c" 2>/dev/null ||
-		install "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+		get "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 fi

@@ -250,7 +250,8 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 				t.Errorf("%s: %v; want %v", name, got[name], want)
 			}
 		}
-		if env := fmt.Sprint(got["environment"]); env != "MALLOC_ARENA_MAX GOMAXPROCS LANG " {
+		env := fmt.Sprint(got["environment"])
+		if env != "MALLOC_ARENA_MAX GOMAXPROCS LANG " {
 			t.Errorf("the environment has %s; want LANG of tlsd's own, and what "+
 				"workers have besides", env)
 		}

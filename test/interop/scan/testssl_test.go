@@ -41,7 +41,7 @@ func TestTestssl(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report.json")
 	// Protocols, suites, forward secrecy, preferences, defaults, vulnerabilities, RC4. No check
 	// that asks the network outside.
-	cmd := command(t, "testssl", "--protocols", "--standard", "--pfs", "--server-preference",
+	cmd := command(t, "testssl", "--protocols", "--standard", "--fs", "--server-preference",
 		"--server-defaults", "--vulnerable", "--rc4",
 		"--nodns=none", "--ip=127.0.0.1", "--warnings=off", "--quiet", "--color=0",
 		"--openssl-timeout=60", "--add-ca="+ca.File,
