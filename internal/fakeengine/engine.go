@@ -172,7 +172,7 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 	if err := e.hook(context.Background(), NewServerContext); err != nil {
 		return nil, err
 	}
-	cert, err := keyPair(cfg.Default.Cert, cfg.Default.Key)
+	cert, err := parsedPair(cfg.Default.Cert, cfg.Default.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,7 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 	}
 	hosts := map[string]*tls.Certificate{}
 	for name, id := range cfg.Hosts {
-		c, err := keyPair(id.Cert, id.Key)
+		c, err := parsedPair(id.Cert, id.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -204,8 +204,8 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 // made anew for each new name, with the certificates of all names.
 var pairs sync.Map
 
-// keyPair is tls.X509KeyPair, which parses each pair once.
-func keyPair(cert, key []byte) (tls.Certificate, error) {
+// parsedPair is tls.X509KeyPair, which parses each pair once.
+func parsedPair(cert, key []byte) (tls.Certificate, error) {
 	text := string(cert) + string(key)
 	if pair, ok := pairs.Load(text); ok {
 		return pair.(tls.Certificate), nil
