@@ -46,7 +46,8 @@ bench)
 	headers='stdlib.h:libc6-dev openssl/ssl.h:libssl-dev'
 	;;
 systemd)
-	want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd'
+	want='cc:gcc make:make unshare:util-linux ip:iproute2 systemd-analyze:systemd
+		python3:python3'
 	headers='stdlib.h:libc6-dev ../share/pam-configs/systemd:libpam-systemd
 		../lib/systemd/system/dbus.socket:dbus'
 	;;
