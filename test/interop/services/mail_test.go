@@ -3,6 +3,7 @@ package services
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -96,6 +97,58 @@ proxymap unix - - n - - proxymap
 	testkit.Must(t, m.CloseConn(m.ctx, h))
 }
 
+// dovecotConf is a configuration for a version of Dovecot. Since 2.4 some settings have other
+// names, and the first one has to be the version that the configuration is for.
+func dovecotConf(version, dir, mail, cert, key string, port int) string {
+	differs := `dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+ssl_server_cert_file = %s
+ssl_server_key_file = %s
+mail_driver = maildir
+mail_path = ~/mail
+passdb static {
+  password = secret
+}
+userdb static {
+}
+`
+	if strings.HasPrefix(version, "2.3.") {
+		differs = `ssl_cert = <%s
+ssl_key = <%s
+mail_location = maildir:~/mail
+passdb {
+  driver = static
+  args = password=secret
+}
+userdb {
+  driver = static
+}
+`
+	}
+	return fmt.Sprintf(differs, cert, key) + fmt.Sprintf(`base_dir = %[1]s/run
+state_dir = %[1]s/run
+log_path = /dev/stderr
+protocols = imap
+listen = 127.0.0.1
+ssl = required
+default_internal_user = nobody
+default_internal_group = nogroup
+default_login_user = nobody
+mail_uid = nobody
+mail_gid = nogroup
+mail_home = %[2]s/%%{user}
+first_valid_uid = 1
+service imap-login {
+  inet_listener imap {
+    port = %[3]d
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+`, dir, mail, port)
+}
+
 func TestDovecotChangesToTLS(t *testing.T) {
 	t.Parallel()
 	dovecot := need(t, "dovecot")
@@ -104,36 +157,10 @@ func TestDovecotChangesToTLS(t *testing.T) {
 	s, mail := newService(t, "root"), newService(t, "nobody")
 	cert, key, _ := s.identity(w)
 	port := testkit.Port(t)
-	conf := s.file("dovecot.conf", fmt.Sprintf(`base_dir = %[1]s/run
-state_dir = %[1]s/run
-log_path = /dev/stderr
-protocols = imap
-listen = 127.0.0.1
-ssl = required
-ssl_cert = <%[2]s
-ssl_key = <%[3]s
-default_internal_user = nobody
-default_internal_group = nogroup
-default_login_user = nobody
-mail_location = maildir:%[4]s/%%u
-first_valid_uid = 1
-passdb {
-  driver = static
-  args = password=secret
-}
-userdb {
-  driver = static
-  args = uid=nobody gid=nogroup home=%[4]s/%%u
-}
-service imap-login {
-  inet_listener imap {
-    port = %[5]d
-  }
-  inet_listener imaps {
-    port = 0
-  }
-}
-`, s.dir, cert, key, mail.dir, port))
+	version, err := exec.Command(dovecot, "--version").Output()
+	testkit.Must(t, err)
+	conf := s.file("dovecot.conf",
+		dovecotConf(string(version), s.dir, mail.dir, cert, key, port))
 	s.serve(port, syscall.SIGTERM, dovecot, "-F", "-c", conf)
 
 	m := newMine(t, testd.Start(t))
