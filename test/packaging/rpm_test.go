@@ -5,6 +5,7 @@ package packaging
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -71,9 +72,14 @@ What Debian has.
 func lifeOfRpm(t *testing.T, old, renewed string) {
 	m := withFiles(t, map[string]string{"old.rpm": old, "new.rpm": renewed})
 	before := leftOver(m)
-	// Debian's rpm warns, because its users have dpkg.
+	// Debian 12's rpm warns without this option, because its users have dpkg. Debian 13's does
+	// not know the option.
+	command := []string{"rpm"}
+	if m.command("root", "rpm", "--force-debian", "--version").Run() == nil {
+		command = append(command, "--force-debian")
+	}
 	rpm := func(args ...string) []string {
-		return append([]string{"rpm", "--force-debian"}, args...)
+		return slices.Concat(command, args)
 	}
 
 	// rpm asks for what tlsd needs, the library among it, which no program names.
