@@ -185,12 +185,13 @@ func idling(n int, name string) work {
 	return w
 }
 
-// idleConnections is n, or as many as the limit of descriptors allows.
+// idleConnections is n, or as many as the limit of descriptors allows. A worker has two for each
+// connection: the data channel and the socket.
 func idleConnections(n int) int {
 	const others = 200 // descriptors that a process has besides
 	var l unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Max < uint64(n+others) {
-		fewer := max(int(l.Max)-others, 200)
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Max < uint64(2*n+others) {
+		fewer := max((int(l.Max)-others)/2, 200)
 		say("only %d idle connections instead of %d: the limit of descriptors is %d "+
 			"(ulimit -Hn)", fewer, n, l.Max)
 		return fewer
