@@ -24,6 +24,9 @@ mkdir -p "$root/host"
 mount --rbind / "$root/host"
 mount -o remount,bind,ro "$root/host" # of the root; nothing is written to the others
 mount --bind "$root/tmp" "$root/host/tmp"
+# The machine's own proc does not know the processes of this namespace. There ps(1) fails, by which
+# testssl.sh waits for an answer.
+mount -t proc proc "$root/host/proc"
 mkdir "$root/tmp/bin"
 cp "$tests"/* "$root/tmp/bin"
 chmod 755 "$root/tmp/bin" "$root/tmp/bin"/*
