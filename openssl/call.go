@@ -121,7 +121,6 @@ func (l *Library) newBIOPair(t *thread) bool {
 func (t *thread) freeBIOPair(l *Library) {
 	call(l.sym.bioFree, t.bio)
 	call(l.sym.bioFree, t.far)
-	t.bio, t.far = 0, 0
 }
 
 // A Watcher is called when threads enter and leave the library. So its owner knows what a thread

@@ -29,8 +29,6 @@ const (
 	// bioBytes is the size of a pair. A Write has room for its piece there, also in records of
 	// 64 bytes (RFC 8449 section 4). A longer handshake message takes several stays.
 	bioBytes = 2 * piece
-	// leastRoom is the smallest room for more unsent bytes.
-	leastRoom = 2 << 10
 	// mostOwed limits the answers to a peer that asks and does not read.
 	mostOwed = 64 << 10
 )
@@ -46,17 +44,12 @@ type outbox struct {
 
 func (b *outbox) empty() bool { return b.mem == nil }
 
-// tail returns room for more bytes.
-func (b *outbox) tail() []byte {
+// add appends p.
+func (b *outbox) add(p []byte) {
 	if b.mem == nil {
 		b.mem = outMemory.Get().(*[outBytes]byte)[:0]
 	}
-	if cap(b.mem)-len(b.mem) < leastRoom {
-		more := make([]byte, len(b.mem), 2*cap(b.mem))
-		copy(more, b.mem)
-		b.mem = more
-	}
-	return b.mem[len(b.mem):cap(b.mem)]
+	b.mem = append(b.mem, p...)
 }
 
 // drop drops all bytes.
@@ -119,7 +112,7 @@ func (o *op) collect(t *thread) (sound bool) {
 		}
 		c.out.add(got)
 	}
-	if c.mute || c.shut || len(c.out.mem) == 0 {
+	if c.mute || c.shut {
 		c.out.drop()
 	}
 	if !sound { // Bytes of one connection must not come into another's stream.
@@ -158,15 +151,6 @@ func (c *Conn) sendRecords(fd uintptr, p []byte) {
 	c.out.sent = sent
 	if err != nil {
 		c.sendFailed(err)
-	}
-}
-
-// add appends p.
-func (b *outbox) add(p []byte) {
-	for len(p) > 0 {
-		n := copy(b.tail(), p)
-		b.mem = b.mem[:len(b.mem)+n]
-		p = p[n:]
 	}
 }
 
