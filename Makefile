@@ -18,7 +18,8 @@ LDFLAGS    ?=
 # VERSION and COMMIT default to the source's own version and to the commit of its Git folder.
 VERSION    ?=
 COMMIT     ?=
-# BUILDMODE=exe is the other choice. pie costs each worker about 0.7 MiB, because relocated data is no longer shared between processes.
+# BUILDMODE=exe is the other choice. pie costs each worker about 0.7 MiB, because relocated data is
+# no longer shared between processes.
 BUILDMODE  ?= pie
 
 WARNINGS   = -std=c11 -Wall -Wextra -Wpedantic -Werror
@@ -109,8 +110,9 @@ bench-growth: deps-bench build ## how the cost grows with sizes, connections and
 	$(GO) run ./bench -only growth,busy,idle -rounds 1 -json bench/out/growth.json
 
 SESSIONS ?= 500
-bench-sessions: deps-bench build ## what SESSIONS (500) idle sessions cost: memory, CPU time, and the time to start them; as root, a minute
-	$(GO) run ./bench -only growth-sessions-1-,growth-sessions-$(SESSIONS)- -sessions $(SESSIONS) -rounds 1 -json bench/out/sessions.json
+bench-sessions: deps-bench build ## what SESSIONS (500) idle sessions cost, and their start; as root, a minute
+	$(GO) run ./bench -only growth-sessions-1-,growth-sessions-$(SESSIONS)- -sessions $(SESSIONS) \
+		-rounds 1 -json bench/out/sessions.json
 
 RESULTS ?= bench/out/bench.json
 bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, the file of the last make bench
@@ -213,8 +215,9 @@ install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDI
 recordings: build ## run the scenes of README.md's pictures, and draw the pictures anew
 	$(GO) run ./docs/recordings
 
-pages: ## write anew the parts of manual pages, completions, the sample configuration and the seccomp filter that come from tables
-	$(GO) test -count=1 -run 'Page|Sample|Completion|WrittenProgram' ./cmd/tlsd ./cmd/tlsshim ./test/packaging ./internal/confine -update
+pages: ## write anew what is generated: parts of pages and completions, the seccomp filter
+	$(GO) test -count=1 -run 'Page|Sample|Completion|WrittenProgram' ./cmd/tlsd ./cmd/tlsshim \
+		./test/packaging ./internal/confine -update
 
 packages: ## the .deb and the .rpm, into bin/packages
 	sh packaging/packages.sh

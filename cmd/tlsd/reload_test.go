@@ -51,7 +51,8 @@ func (r *reloading) sighup(t *testing.T, args ...string) string {
 func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
-	if log := r.sighup(t, "--log-level", "debug"); !strings.Contains(log, `"changed":["log-level"]`) || r.level.Level() != zap.DebugLevel {
+	log := r.sighup(t, "--log-level", "debug")
+	if !strings.Contains(log, `"changed":["log-level"]`) || r.level.Level() != zap.DebugLevel {
 		t.Errorf("level %v, log %s", r.level, log)
 	}
 	if log := r.sighup(t, "--log-level", "error"); log != "" ||
@@ -67,7 +68,9 @@ func TestSettingsThatNeedARestartAreNamedUntilThen(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
 	for range 2 { // at the second SIGHUP they are still changed
-		if log := r.sighup(t, "--max-sessions", "5", "--spare", "2"); !strings.Contains(log, `"settings":["spare","max-sessions"]`) || !strings.Contains(log, `"level":"warn"`) {
+		log := r.sighup(t, "--max-sessions", "5", "--spare", "2")
+		if !strings.Contains(log, `"settings":["spare","max-sessions"]`) ||
+			!strings.Contains(log, `"level":"warn"`) {
 			t.Errorf("log: %s", log)
 		}
 	}

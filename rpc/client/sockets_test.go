@@ -165,7 +165,8 @@ func TestADeniedUserLearnsIt(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/s"
 	listen(t, path, func(s *standIn) {
-		s.say(`{"jsonrpc":"2.0","id":null,"error":{"code":-32012,"message":"user 7 may not","data":{"kind":"denied"}}}` + "\n")
+		s.say(`{"jsonrpc":"2.0","id":null,"error":{"code":-32012,` +
+			`"message":"user 7 may not","data":{"kind":"denied"}}}` + "\n")
 	})
 	_, err := Dial(t.Context(), path)
 	if e := wantKind(t, err, KindDenied); e.Message != "user 7 may not" ||
