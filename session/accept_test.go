@@ -22,10 +22,15 @@ const local = "127.0.0.1"
 func (r *rig) listening() (ctx session.Handle, port int) {
 	r.t.Helper()
 	ctx, port = r.server(), testkit.Port(r.t)
+	_, before := r.eng.Open()
 	c := r.start(r.Accept(ctx, local, port))
 	probe := r.dial(port)
 	r.ok(r.Close(c.ok().(session.Handle)))
 	probe.Close()
+	testkit.Until(r.t, "the end of the probe, which Close leaves to the background", func() bool {
+		_, conns := r.eng.Open()
+		return conns == before
+	})
 	return ctx, port
 }
 
