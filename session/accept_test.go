@@ -27,7 +27,7 @@ func (r *rig) listening() (ctx session.Handle, port int) {
 	probe := r.dial(port)
 	r.ok(r.Close(c.ok().(session.Handle)))
 	probe.Close()
-	testkit.Until(r.t, "the end of the probe, which Close leaves to the background", func() bool {
+	testkit.Until(r.t, "the probe to end, after Close has answered", func() bool {
 		_, conns := r.eng.Open()
 		return conns == before
 	})
