@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // chartFiles are the charts of the results, by the names of their files.
@@ -29,7 +30,7 @@ type chart struct {
 }
 
 // The classes are: ink, muted and grid for text and lines; ours and base for the two series; others
-// for the proxies.
+// for the proxies, and halo for the edge that separates their signs from a bar.
 const style = `
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px }
@@ -43,6 +44,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .missed { fill: #0969da; fill-opacity: .25; stroke: #0969da; stroke-width: 1.5 }
 .base { fill: #bc4c00 } .line.base { fill: none; stroke: #bc4c00 }
 .others { fill: none; stroke: #59636e; stroke-width: 1.6 }
+.halo { fill: none; stroke: #ffffff; stroke-width: 3.2 }
 .goal { stroke: #1f2328; stroke-width: 2.5 }
 .line.goal { stroke-width: 1.5; stroke-dasharray: 5 4 }
 .dashed { stroke-dasharray: 2 3 }
@@ -56,6 +58,7 @@ text { fill: #e6edf3 }
 .missed { fill: #58a6ff; stroke: #58a6ff }
 .base { fill: #f0883e } .line.base { fill: none; stroke: #f0883e }
 .others { stroke: #9198a1 }
+.halo { stroke: #0d1117 }
 .goal { stroke: #e6edf3 }
 }
 `
@@ -111,20 +114,32 @@ func (c *chart) path(class string, points [][2]float64) {
 	fmt.Fprintf(&c.b, `<path class="%s" d="M%s"/>`+"\n", class, strings.Join(d, " L"))
 }
 
-// mark draws the sign of a proxy.
-func (c *chart) mark(who string, x, y float64) {
+// mark draws the sign of a proxy, or its halo.
+func (c *chart) mark(class, who string, x, y float64) {
 	const r = 4.5
 	switch who {
 	case "stunnel":
-		c.path("others", [][2]float64{{x - r, y + r}, {x, y - r}, {x + r, y + r},
+		c.path(class, [][2]float64{{x - r, y + r}, {x, y - r}, {x + r, y + r},
 			{x - r, y + r}})
 	case "haproxy":
-		c.path("others", [][2]float64{{x - r, y - r}, {x + r, y - r}, {x + r, y + r},
+		c.path(class, [][2]float64{{x - r, y - r}, {x + r, y - r}, {x + r, y + r},
 			{x - r, y + r}, {x - r, y - r}})
 	default:
-		c.path("others", [][2]float64{{x - r, y - r}, {x + r, y + r}})
-		c.path("others", [][2]float64{{x - r, y + r}, {x + r, y - r}})
+		c.path(class, [][2]float64{{x - r, y - r}, {x + r, y + r}})
+		c.path(class, [][2]float64{{x - r, y + r}, {x + r, y - r}})
 	}
+}
+
+// widthOf is about the width of a small text. The reader's font is not known, so it is that of a
+// wide one.
+func widthOf(text string) float64 {
+	width := 0.0
+	for _, r := range text {
+		if width += 6; unicode.IsDigit(r) {
+			width++
+		}
+	}
+	return width
 }
 
 // px writes a coordinate with at most one digit after the point.

@@ -98,7 +98,7 @@ func (r *results) level(series, who string, part float64) curve {
 }
 
 func (c *chart) panel(p panel, left, top, width, height float64) {
-	x := scale{log: true, lo: math.Inf(1), from: left + 62, to: left + width - 20}
+	x := scale{log: true, lo: math.Inf(1), from: left + 78, to: left + width - 20}
 	y := scale{log: p.log, lo: math.Inf(1), from: top + height - 44, to: top + 52}
 	for _, l := range p.lines {
 		for _, pt := range l.points {
@@ -147,7 +147,7 @@ func (c *chart) panel(p panel, left, top, width, height float64) {
 		}
 		c.path(l.class, [][2]float64{{at, top + 34}, {at + 20, top + 34}})
 		c.text("small", "start", at+25, top+38, l.name)
-		at += 45 + 6.2*float64(len(l.name))
+		at += 45 + widthOf(l.name)
 	}
 }
 

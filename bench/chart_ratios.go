@@ -19,9 +19,13 @@ func (r *results) chartRatios() *chart {
 		return nil
 	}
 	const (
-		width, left, right = 900, 340, 60
-		top, step, bottom  = 66, 26, 66
+		width, right      = 900, 60
+		top, step, bottom = 66, 26, 66
 	)
+	left := 0.0
+	for _, rr := range rows {
+		left = math.Max(left, widthOf(rr.label())+24)
+	}
 	height := float64(top + step*len(rows) + bottom)
 	c := newChart(width, height, "How fast tlsd and three proxies are, compared to OpenSSL "+
 		"in-process: "+r.Date)
@@ -47,7 +51,7 @@ func (r *results) chartRatios() *chart {
 	c.text("small muted", "middle", (x.from+x.to)/2, end+52, "one call: compared to a write "+
 		"and a read over a socketpair")
 	c.text("head", "start", 14, 20, "tlsd and three proxies, compared to OpenSSL in-process")
-	c.ratioLegend(left, 46)
+	c.ratioLegend(14, 46)
 
 	for i, rr := range rows {
 		r.drawRow(c, rr, x, top+step*(float64(i)+0.5))
@@ -58,7 +62,7 @@ func (r *results) chartRatios() *chart {
 // drawRow draws a row at a height: the names, tlsd's bar, the signs of the proxies, and the goals.
 // x maps speeds to coordinates.
 func (r *results) drawRow(c *chart, rr *rowResult, x scale, y float64) {
-	c.text("small", "end", x.from-10, y+4, fmt.Sprintf("%s, %s", rr.Title, rr.Unit))
+	c.text("small", "end", x.from-10, y+4, rr.label())
 	v, _ := rr.speed(rr.contestant(ours))
 	class := "ours"
 	if r.missed(rr.Name) {
@@ -66,9 +70,11 @@ func (r *results) drawRow(c *chart, rr *rowResult, x scale, y float64) {
 	}
 	c.rect(class, math.Min(x.at(1), x.at(v)), y-7, math.Abs(x.at(v)-x.at(1)), 14)
 	c.text("small", "start", x.to+8, y+4, fmt.Sprintf("%.2f", v))
-	for _, who := range rr.Contestants {
-		if p, ok := rr.speed(who); ok && who.Name != ours {
-			c.mark(who.Name, x.at(p), y)
+	for _, class := range []string{"halo", "others"} { // a halo must not cover another sign
+		for _, who := range rr.Contestants {
+			if p, ok := rr.speed(who); ok && who.Name != ours {
+				c.mark(class, who.Name, x.at(p), y)
+			}
 		}
 	}
 	for _, g := range r.Goals {
@@ -77,6 +83,9 @@ func (r *results) drawRow(c *chart, rr *rowResult, x scale, y float64) {
 		}
 	}
 }
+
+// label is the row's name in the chart.
+func (rr *rowResult) label() string { return fmt.Sprintf("%s, %s", rr.Title, rr.Unit) }
 
 func (c *chart) ratioLegend(x, y float64) {
 	c.rect("ours", x, y-10, 22, 12)
@@ -87,7 +96,7 @@ func (c *chart) ratioLegend(x, y float64) {
 	c.text("small", "start", x+236, y, "goal")
 	for i, who := range proxyNames {
 		at := x + 278 + float64(i)*72
-		c.mark(who, at, y-4)
+		c.mark("others", who, at, y-4)
 		c.text("small", "start", at+10, y, who)
 	}
 }

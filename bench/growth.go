@@ -111,7 +111,8 @@ func sessions(n int) work {
 	}
 }
 
-// series gives its rows by their number.
+// series gives its rows by their number. If several rows have the same number, it gives the first,
+// as in does.
 func (r *results) series(name string) []*rowResult {
 	var list []*rowResult
 	for _, rr := range r.Rows {
@@ -119,8 +120,8 @@ func (r *results) series(name string) []*rowResult {
 			list = append(list, rr)
 		}
 	}
-	slices.SortFunc(list, func(a, b *rowResult) int { return a.At - b.At })
-	return list
+	slices.SortStableFunc(list, func(a, b *rowResult) int { return a.At - b.At })
+	return slices.CompactFunc(list, func(a, b *rowResult) bool { return a.At == b.At })
 }
 
 // in is the row of a series at a number, nil if there is none.

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"encoding/xml"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// A placed text is a text of a chart and about the place that it takes. bottom is below top.
+type placed struct {
+	Class     string  `xml:"class,attr"`
+	Anchor    string  `xml:"text-anchor,attr"`
+	Transform string  `xml:"transform,attr"`
+	X         float64 `xml:"x,attr"`
+	Y         float64 `xml:"y,attr"`
+	Text      string  `xml:",chardata"`
+
+	left, top, right, bottom float64
+}
+
+// place sets the place from the attributes. The widths are those of a wide font.
+func (p *placed) place(t *testing.T) {
+	const above, below = 9, 2 // the base line
+	width := widthOf(p.Text)
+	if strings.Contains(p.Class, "head") { // larger, and bold
+		width *= 4.0 / 3
+	}
+	if p.Transform != "" {
+		if _, err := fmt.Sscanf(p.Transform, "translate(%g %g) rotate(-90)", &p.X,
+			&p.Y); err != nil {
+			t.Fatalf("%q: %v", p.Transform, err)
+		}
+		p.left, p.right = p.X-above, p.X+below
+		p.top, p.bottom = p.Y-width/2, p.Y+width/2
+		return
+	}
+	part := map[string]float64{"start": 0, "middle": 0.5, "end": 1}[p.Anchor]
+	p.left, p.right = p.X-part*width, p.X+(1-part)*width
+	p.top, p.bottom = p.Y-above, p.Y+below
+}
+
+func (p *placed) covers(q *placed) bool {
+	return p.left < q.right && q.left < p.right && p.top < q.bottom && q.top < p.bottom
+}
+
+func TestTextsOfAChartAreInsideItAndApart(t *testing.T) {
+	t.Parallel()
+	for name, svg := range committed(t).chartFiles() {
+		var chart struct {
+			Width  float64   `xml:"width,attr"`
+			Height float64   `xml:"height,attr"`
+			Texts  []*placed `xml:"text"`
+		}
+		if err := xml.Unmarshal(svg, &chart); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(chart.Texts) < 40 {
+			t.Errorf("%s: found only %d texts: this checks nothing", name,
+				len(chart.Texts))
+		}
+		for i, p := range chart.Texts {
+			p.place(t)
+			if p.left < 0 || p.right > chart.Width || p.top < 0 ||
+				p.bottom > chart.Height {
+				t.Errorf("%s: %q is cut at the edge", name, p.Text)
+			}
+			for _, q := range chart.Texts[:i] {
+				if p.covers(q) {
+					t.Errorf("%s: %q covers %q", name, p.Text, q.Text)
+				}
+			}
+		}
+	}
+}
+
+// The signs of the proxies are grey, and a bar may lie under them.
+func TestEachSignOverABarHasAHalo(t *testing.T) {
+	t.Parallel()
+	svg := string(committed(t).chartFiles()["ratios.svg"])
+	_, rows, _ := strings.Cut(svg, ">socat</text>") // the last of the legend
+	sign := regexp.MustCompile(`<path class="others" d="([^"]+)"/>`)
+	signs := sign.FindAllStringSubmatchIndex(rows, -1)
+	if len(signs) < 20 {
+		t.Fatalf("found only %d signs: this checks nothing", len(signs))
+	}
+	for _, at := range signs {
+		halo := `<path class="halo" d="` + rows[at[2]:at[3]] + `"/>`
+		if !strings.Contains(rows[:at[0]], halo) {
+			t.Errorf("no halo is under the sign %s", rows[at[2]:at[3]])
+		}
+	}
+}
+
+// A row of the comparison and a row of growth may measure the same.
+func TestACurveHasOnePointForEachNumber(t *testing.T) {
+	t.Parallel()
+	first, second, less := &rowResult{Series: "s", At: 1000}, &rowResult{Series: "s", At: 1000},
+		&rowResult{Series: "s", At: 100}
+	r := &results{Rows: []*rowResult{first, second, less}}
+	got := r.series("s")
+	if len(got) != 2 || got[0] != less || got[1] != first || got[1] != r.in("s", 1000) {
+		t.Errorf("the series has %d rows; want that of 100, and the first of 1000",
+			len(got))
+	}
+}
