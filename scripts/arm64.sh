@@ -43,7 +43,7 @@ if [ "${1:-}" = --enter ]; then
 	exec sh test/run/matrix/enter.sh "$@"
 fi
 
-# within runs this script's --enter in namespaces that end with it.
+# within runs this script with --enter in namespaces. They end when that process ends.
 within() {
 	timeout --foreground -k 5 600 \
 		unshare --user --map-root-user --mount --pid --net --fork --kill-child \
@@ -65,7 +65,7 @@ populate() {
 	touch "$cache/complete"
 }
 
-# In a process of its own, which any failure ends.
+# populate runs in a process of its own, where set -e ends it at the first failure.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit
