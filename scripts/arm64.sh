@@ -32,8 +32,9 @@ skip() {
 	exit 3
 }
 
-# In the namespaces: it registers qemu, and then does the same as the matrix. The magic is that of
-# an ELF file for arm64, and the mask covers the bytes that differ between files (binfmt_misc).
+# --enter runs in the namespaces. It registers qemu, and then becomes enter.sh of the matrix. The
+# magic is that of an ELF file for arm64, and the mask covers the bytes that differ between files
+# (binfmt_misc).
 if [ "${1:-}" = --enter ]; then
 	shift
 	mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc

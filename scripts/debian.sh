@@ -7,7 +7,8 @@
 #   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the first of apt's sources, else deb.debian.org
 #
 # The functions are subshells, so that they change no variable of the script. They find errors by
-# set -e. A shell ignores set -e in a condition: call them from a process of its own instead.
+# set -e, which a shell ignores in a condition. So do not call them in a condition, but run a process
+# of its own there.
 
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # The architecture of the packages, such as arm64. Empty: that of this machine.
