@@ -86,8 +86,7 @@ func flagTable(o *options) []flagInfo {
 			"/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
-			"0600; with one --allow-gid 0660, and the socket has that group; with " +
-				"more users or groups 0666",
+			"0600; one --allow-gid: 0660, for that group; more users or groups: 0666",
 			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
