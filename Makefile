@@ -73,7 +73,7 @@ export TLSD_TEST_BIN
 test race stress: TLSD_TEST_BIN = $(abspath $(BIN))
 test race stress: build $(BIN)/host
 
-# Built first, because go run has a last word of its own.
+# Built first, because go run would print a line of its own after the count of the tests.
 RUN_TESTS = $(GO) build -o $(BIN)/run ./test/run && TLSD_TEST_STRICT=1 $(BIN)/run
 
 test: deps-test check-quick ## install the tools of the tests and run all tests; the last line counts them
@@ -133,7 +133,7 @@ soak: ## everything at random for DURATION (10m); fails if anything is wrong or 
 scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -tags scan -timeout 30m ./test/interop/scan
 
-services: deps-services ## our side against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these, as for CI
+services: deps-services ## tlsd against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these
 	TLSD_TEST_POSTGRESQL="$$(sh scripts/postgresql.sh)" TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/interop/services
 
 faults: deps-test ## every fault in every function of libssl that is called, in every scenario; some minutes
@@ -152,13 +152,13 @@ deps-scan:
 	@sh scripts/deps.sh scan
 
 deps-matrix:
-	@sh scripts/deps.sh matrix || echo "libssl-matrix: without it" >&2
+	@sh scripts/deps.sh matrix || echo "libssl-matrix: not all packages could be installed; going on without them" >&2
 
 deps-kernels:
-	@sh scripts/deps.sh kernels || echo "kernels: without it" >&2
+	@sh scripts/deps.sh kernels || echo "kernels: not all packages could be installed; going on without them" >&2
 
 deps-arm64:
-	@sh scripts/deps.sh arm64 || echo "arm64: without it" >&2
+	@sh scripts/deps.sh arm64 || echo "arm64: not all packages could be installed; going on without them" >&2
 
 deps-check:
 	@sh scripts/deps.sh check
@@ -246,7 +246,7 @@ test-systemd: deps-systemd build ## the units under a real systemd in namespaces
 deps-systemd:
 	@sh scripts/deps.sh systemd
 
-uninstall: ## remove what make install has put there, given the same variables
+uninstall: ## remove what make install has installed; takes the same variables
 	rm -f $(DESTDIR)$(BINDIR)/tlsd $(DESTDIR)$(BINDIR)/tlsshim $(DESTDIR)$(LIBDIR)/tlsd/TlsPlugin.so
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/tlsd.pc $(DESTDIR)$(INCLUDEDIR)/tlsplugin.h
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(COMPLETIONS)) $(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man*/$(notdir $(page)))

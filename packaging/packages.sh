@@ -20,16 +20,16 @@ nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 work=bin/packages root=$work/root pages=$work/pages debian=$work/debian
 rm -rf "$root" "$pages" "$debian"
 mkdir -p "$root" "$pages" "$debian" "$out"
-# Without symbols: a crash of a Go program names its functions all the same.
+# STRIP leaves out the symbols. The report of a crash of a Go program does not need them.
 make --no-print-directory BIN=$work/build VERSION="$VERSION" STRIP=1 LDFLAGS=-s build $work/build/NOTICES
 make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PREFIX=/usr install
-# The C library must have what the programs use.
+# The packages depend on the newest version of the C library that the programs need.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
-# Where pkg-config looks on Debian and on Fedora, whose own folder of 64-bit libraries is another.
+# pkg-config looks into share on Debian and on Fedora. Fedora does not look into lib, but into lib64.
 mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
-# /etc has the sample.
+# The package has the sample as /etc/tlsd/tlsd.toml.
 rm -f "$doc/tlsd.toml"
 {
 	cat LICENSE

@@ -32,8 +32,9 @@ skip() {
 	exit 3
 }
 
-# In the namespaces: it registers qemu, and then does the same as the matrix. The magic is that of
-# an ELF file for arm64, and the mask covers the bytes that differ between files (binfmt_misc).
+# --enter runs in the namespaces. It registers qemu, and then becomes enter.sh of the matrix. The
+# magic is that of an ELF file for arm64, and the mask covers the bytes that differ between files
+# (binfmt_misc).
 if [ "${1:-}" = --enter ]; then
 	shift
 	mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
@@ -43,7 +44,7 @@ if [ "${1:-}" = --enter ]; then
 	exec sh test/run/matrix/enter.sh "$@"
 fi
 
-# within runs this script's --enter in namespaces that end with it.
+# within runs this script with --enter in namespaces. They end when that process ends.
 within() {
 	timeout --foreground -k 5 600 \
 		unshare --user --map-root-user --mount --pid --net --fork --kill-child \
@@ -65,7 +66,7 @@ populate() {
 	touch "$cache/complete"
 }
 
-# In a process of its own, which any failure ends.
+# populate runs in a process of its own, where set -e ends it at the first failure.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit

@@ -43,7 +43,8 @@ tools=$PWD/bin/tools
 product=$("$GO" list -deps \
 	-f '{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{{end}}{{end}}' ./cmd/...)
 
-# deadcode prints what no program and no test reaches, and has no status for it.
+# deadcode prints the functions that neither a program nor a test reaches. Its exit status is always
+# 0, so any output is a finding.
 reachable() {
 	dead=$("$tools/deadcode" -tags scan -test ./...) || return
 	[ -z "$dead" ] || {
@@ -63,7 +64,8 @@ spelt() {
 analyzed() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c test/plugin/domhost/src/*.c internal/testhost/src/*.c; do
-		# The analyzer takes memory in a list for lost. The sanitizers look for leaks.
+		# The analyzer reports memory and descriptors in a list as leaks. The sanitizers look for
+		# leaks instead.
 		gcc -std=c11 -O1 -Wall -Wextra -Werror -fanalyzer \
 			-Wno-analyzer-malloc-leak -Wno-analyzer-fd-leak -Icmd/tlsshim/plugin -c -o /dev/null "$source" || bad=1
 	done

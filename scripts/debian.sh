@@ -7,7 +7,8 @@
 #   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the first of apt's sources, else deb.debian.org
 #
 # The functions are subshells, so that they change no variable of the script. They find errors by
-# set -e. A shell ignores set -e in a condition: call them from a process of its own instead.
+# set -e, which a shell ignores in a condition. So do not call them in a condition, but run a process
+# of its own there.
 
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # The architecture of the packages, such as arm64. Empty: that of this machine.
@@ -37,7 +38,8 @@ debian_mirror() (
 		echo "$TLSD_DEBIAN_MIRROR"
 		exit
 	fi
-	# A source of Debian itself: of the security archive and of others the path differs.
+	# Only a source of Debian itself has a path that ends in /debian. The security archive and
+	# other sources have another path.
 	for f in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
 		[ -e "$f" ] || continue
 		sed -n -e 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' \
@@ -57,7 +59,7 @@ debian_apt() ( # DIR SUITE...
 	a=$debian_architecture
 	: >"$dir/preferences"
 	: >"$dir/status"
-	debian_without "$dir" debconf # the packages that dpkg would configure depend on it
+	debian_without "$dir" debconf # only the configuration of packages needs it
 	{
 		cat <<-END
 			Dir::State "$dir";
@@ -88,7 +90,8 @@ debian_apt() ( # DIR SUITE...
 	} >"$dir/apt.conf"
 )
 
-# debian_without makes apt leave out packages that others depend on. Nothing is configured here.
+# debian_without makes apt leave out these packages, even if others depend on them: apt takes them
+# for installed.
 debian_without() ( # DIR PACKAGE...
 	dir=$1
 	shift
@@ -109,7 +112,7 @@ debian_without() ( # DIR PACKAGE...
 # root gets what programs look for: users, a name for loopback, places for mounts, and certificate
 # authorities if the package ca-certificates is there.
 debian_unpack() ( # DIR ROOT
-	# Debian's merged /usr, which older packages leave to the installer.
+	# Debian's merged /usr. Older packages do not have these links, because the installer makes them.
 	mkdir -p "$2/usr/bin" "$2/usr/sbin" "$2/usr/lib" "$2/usr/lib64"
 	for d in bin sbin lib lib64; do
 		ln -s "usr/$d" "$2/$d"

@@ -85,7 +85,7 @@ done
 for pair in $headers; do
 	[ -e "/usr/include/${pair%%:*}" ] || missing="$missing ${pair#*:}"
 done
-# What signs Debian's packages; only Debian has it from the start.
+# The keys that check the signatures of Debian's packages. Other systems must install them.
 [ -z "${keyring:-}" ] || [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 # The library itself, under whichever name this release has it.
 found=
@@ -95,7 +95,7 @@ done
 [ -n "$found" ] || missing="$missing openssl"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing="$missing ca-certificates"
 
-# get PACKAGE... - or say that somebody has to install them.
+# get PACKAGE... - installs the packages. If it cannot, it prints their names and fails.
 get() {
 	[ $# -gt 0 ] || return 0
 	sudo=
@@ -107,7 +107,7 @@ get() {
 		exit 1
 	fi
 	echo "deps: installing: $*"
-	# A test starts a server by itself. The package must not do so now.
+	# The tests start the servers themselves. So the packages must not start them now.
 	if [ -n "${quiet:-}" ] && [ ! -e /usr/sbin/policy-rc.d ]; then
 		printf '#!/bin/sh\nexit 101\n' >"$tmp/policy-rc.d"
 		$sudo install -m 755 "$tmp/policy-rc.d" /usr/sbin/policy-rc.d

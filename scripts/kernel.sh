@@ -1,10 +1,10 @@
 #!/bin/sh
 # kernel.sh [SUITE...] - run the suites of the confinement and of hostile users under other kernels.
 #
-# The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. Each has a root of its release's
-# packages in memory. The third machine has Debian 12's kernel without Landlock. The tests run as
-# root, and tlsshim doctor tells the confinement. SUITE is a folder of tests, such as test/e2e/tlsd;
-# default: all.
+# The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. The root of each machine is in memory,
+# made of packages of the same Debian. The third machine has Debian 12's kernel without Landlock.
+# The tests run as root, and tlsshim doctor shows the confinement. SUITE is a folder of tests, such
+# as test/e2e/tlsd; default: all.
 #
 # qemu emulates the processor, because not every machine can nest virtual ones. The guest's clock
 # counts instructions (-icount, which wants one processor). So no test sees how slow that is, or how
@@ -74,7 +74,8 @@ build() {
 	for program in tlsd tlsshim; do
 		go build -trimpath -o "$tests/$program" "./cmd/$program"
 	done
-	# test/e2e/tlsd builds its own with the Go that the root does not have.
+	# test/e2e/tlsd builds a tlsd of its own, but the root has no Go. So tlsd is built here, and a
+	# script in place of go copies it.
 	go build -trimpath -ldflags '-X tlsd/internal/version.Version=1.2.3-test' \
 		-o "$tests/tlsd-of-tests" ./cmd/tlsd
 	cat >"$tests/path/go" <<-'END'
@@ -157,7 +158,7 @@ run() {
 		-append "console=ttyS0 quiet panic=-1 ${3:-}" </dev/null >"$built/raw" 2>&1 || :
 	tr -d '\r' <"$built/raw" >"$built/log"
 	wanted=$(echo "$suites" | wc -w)
-	# A suite of which no test has passed has shown nothing, unless the tests were chosen.
+	# Each suite must have a test that has passed. With TLSD_KERNEL_RUN one of the suites must.
 	some='[1-9][0-9]*'
 	[ -z "${TLSD_KERNEL_RUN:-}" ] || some='[0-9]*'
 	good=$(grep -c "^kernel: .*: $some passed, 0 failed, .* exit status 0\$" "$built/log") || :
@@ -171,7 +172,7 @@ run() {
 	fi
 }
 
-# In a process of its own, which any failure ends.
+# populate runs in a process of its own, where set -e ends it at the first failure.
 if [ "${1:-}" = --populate ]; then
 	populate "$2"
 	exit

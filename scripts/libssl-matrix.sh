@@ -63,7 +63,7 @@ populate() { # version suite library dir
 	esac
 	root=$new/root
 	debian_unpack "$apt" "$root"
-	# Absolute links lead elsewhere when a compiler follows them from outside.
+	# A compiler outside of the root follows these links, so absolute links become relative ones.
 	find "$root/usr/lib" "$root/usr/lib64" -type l -lname '/*' | while read -r link; do
 		ln -srfn "$root$(readlink "$link")" "$link"
 	done
@@ -72,8 +72,8 @@ populate() { # version suite library dir
 	echo "$got" >"$new/version"
 }
 
-# fetch puts a complete root into the cache, unless a young one is there. Then it makes the file
-# NAME.ok.
+# fetch puts a complete root into the cache, unless a young one is there. If a root is there at the
+# end, it makes the file NAME.ok.
 fetch() { # version suite library
 	dir=$cache/$1
 	rm -f "$dir.ok"
@@ -115,8 +115,8 @@ fetch_all() {
 if [ -z "$missing" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	# Another run may fill the same cache, or run in its roots, with a shared lock of
-	# test/run/matrix.
+	# Another run may fill the same cache. Or its test/run/matrix runs in the roots, and holds a
+	# shared lock.
 	flock -n 9 || {
 		echo "libssl-matrix: waiting for another run with the same roots"
 		flock 9

@@ -26,15 +26,15 @@ populate() {
 	rm -rf "$cache/new" "$cache/apt/archives"
 	mkdir -p "$cache/new"
 	debian_apt "$cache/apt" trixie
-	# The tools for clusters, with their perl and users, are not needed. The compiler for
-	# queries has most of the bytes.
+	# Left out: the tools for clusters, which need perl and users, and the compiler for queries,
+	# which would be the largest download.
 	debian_without "$cache/apt" postgresql-common postgresql-client-common ssl-cert libllvm19
 	export APT_CONFIG="$cache/apt/apt.conf"
 	apt-get -qq update
 	apt-get -qq -y --download-only install postgresql-17 dash
 	debian_unpack "$cache/apt" "$cache/new"
 	chmod 1777 "$cache/new/tmp"
-	: >"$cache/new/dev/null" # a file does
+	: >"$cache/new/dev/null" # a plain file is enough
 	chmod 666 "$cache/new/dev/null"
 	rm -rf "$cache/root"
 	mv "$cache/new" "$cache/root"

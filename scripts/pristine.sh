@@ -2,10 +2,10 @@
 # pristine.sh SUITE [COMMAND...] - run a command in a fresh Debian of this suite (bookworm, trixie),
 # which has no more than Go, gcc, git and apt. The default command is .ci/run.
 #
-# debootstrap makes the root once, and the cache folder keeps it. The command writes into a folder
-# over the root, which is removed afterwards. The root has a clone of HEAD at /src, and this
-# machine's Go, read-only. It shares the machine's network, for apt and Go's modules, and its
-# certificate authorities. The script needs root.
+# debootstrap makes the root once, and the cache folder keeps it. What the command writes goes into
+# an overlay, and is removed afterwards. The root has a clone of HEAD at /src, and this machine's Go,
+# read-only. It shares the machine's network, for apt and Go's modules, and its certificate
+# authorities. The script needs to run as root.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a Debian mirror; default: debootstrap's
@@ -72,13 +72,13 @@ fi
 GOPROXY=$(go env GOPROXY) GOFLAGS=$(go env GOFLAGS)
 export GOPROXY GOFLAGS
 work=$(mktemp -d "$cache/pristine.XXXXXX")
-# Nothing is mounted there any more: the mounts end with the namespace.
+# The mounts have ended with their namespace by then, so only files are removed.
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 mkdir -p "$work/upper/etc/apt/apt.conf.d" "$work/work" "$work/root"
 git clone -q --no-hardlinks . "$work/upper/src"
 cp /etc/resolv.conf /etc/hosts "$work/upper/etc/"
-# Authorities of this machine's own, such as that of a proxy.
+# Certificate authorities that were added to this machine, such as that of a proxy.
 if [ -d /usr/local/share/ca-certificates ]; then
 	mkdir -p "$work/upper/usr/local/share"
 	cp -r /usr/local/share/ca-certificates "$work/upper/usr/local/share/"

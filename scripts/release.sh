@@ -1,10 +1,11 @@
 #!/bin/sh
 # release.sh [--dry-run] [--sign] VERSION - make a release of HEAD in bin/release/VERSION.
 #
-# It refuses if the work tree has changes, if internal/version or CHANGELOG.md does not have
-# VERSION, there with a date, or if the tag exists. Then it builds the packages twice, in clones in
-# two folders, and refuses if they differ. It writes the .deb, the .rpm, the source archive, the
-# notes (the section of the changelog), and SHA256SUMS. At the end it makes the tag vVERSION.
+# It refuses in these cases: the work tree has changes, internal/version does not have VERSION,
+# CHANGELOG.md does not have VERSION with a date, or the tag exists. Then it builds the packages
+# twice, in clones in two folders, and refuses if they differ. It writes the .deb, the .rpm, the
+# source archive, the notes (the section of the changelog), and SHA256SUMS. At the end it makes the
+# tag vVERSION.
 #
 #   --dry-run   everything but the tag
 #   --sign      a signed tag, with the key of git's user.signingkey
@@ -48,7 +49,8 @@ mkdir -p "$out"
 
 COMMIT=$(git rev-parse --short=12 HEAD)
 export COMMIT
-# Names the folders differently, because a program must not have the name of its folder in it.
+# The two folders have different names. If a program contained the path of its folder, the packages
+# would differ.
 for folder in one another/folder; do
 	git clone -q . "$tmp/$folder/tlsd"
 	(cd "$tmp/$folder/tlsd" && sh packaging/packages.sh "$tmp/$folder/packages") >"$tmp/log" 2>&1 || {

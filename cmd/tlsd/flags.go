@@ -86,7 +86,7 @@ func flagTable(o *options) []flagInfo {
 			"/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
-			"0600; with one --allow-gid 0660 and that group; with more users 0666",
+			"0600; one --allow-gid: 0660, for that group; more users or groups: 0666",
 			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
@@ -114,8 +114,8 @@ func flagTable(o *options) []flagInfo {
 			"number of processes with --isolation=shared",
 			&number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes kept ready, for tlsd's own user (with --isolation=session) " +
-				"and for other users",
+			"processes kept ready: N for tlsd's own user (with --isolation=session) " +
+				"and N for other users",
 			&number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
@@ -171,8 +171,8 @@ func flagTable(o *options) []flagInfo {
 			"for open sessions to end when tlsd stops; then tlsd ends them",
 			&duration{&o.drainTimeout, true}},
 		{"", "watchdog", "TIME", "10s",
-			"for a worker that has sessions to answer tlsd, and for one call into " +
-				"OpenSSL; then tlsd kills it; 0: never",
+			"for one call into OpenSSL, and for a worker's answer to a ping; then " +
+				"tlsd kills the worker; 0: never",
 			&duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
 			"exit after this time without a session", &duration{&o.idleExit, true}},

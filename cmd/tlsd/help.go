@@ -34,7 +34,7 @@ The keys of the file are the flags' names: max-sessions = 500. Times are like 90
 
 SIGHUP: read the configuration file (only log-level and policy) and the file of --policy again.
 SIGTERM or SIGINT: stop listening, let sessions finish, exit; a second signal ends them at once.
-Exit status: 0 after a clean stop; 1 if tlsd could not start, or had to end sessions by force;
-2 for wrong usage or a bad setting.
+Exit status: 0 after a stop, also if --drain-timeout ended sessions; 1 if tlsd could not start, if a
+second signal ended sessions, or if --check has found a fault; 2 for wrong usage or a bad setting.
 `)
 }

@@ -24,9 +24,8 @@
 //	                $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock, /run/tlsd/tlsd.sock, and
 //	                /tmp/tlsd-UID/tlsd.sock (if there is no runtime directory)
 //	--timeout TIME  the timeout of the connection, and of each call, such as 5s or 1m30s.
-//	                Without it: 5s for status, doctor and exporter, 30s for the
-//	                administrator's other subcommands, and tlsd's own timeouts for call and
-//	                shell
+//	                Without it: tlsd's own timeouts for call and shell, 5s for status,
+//	                doctor and exporter, and 30s for all other subcommands
 //	--json          results for programs
 //	--admin-socket PATH
 //	                the daemon's admin socket. Without it: $TLSD_ADMIN_SOCKET, else

@@ -35,7 +35,7 @@ func run(command string) ([]string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
-	// A make that runs the recorder would make the inner make print folders.
+	// Without the variables of an outer make, the make of the command does not print folders.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool {
 		return strings.HasPrefix(e, "MAKE") || strings.HasPrefix(e, "MFLAGS=")
 	})
@@ -94,7 +94,7 @@ var replaced = []struct {
 	{regexp.MustCompile(`"worker":\d+`), `"worker":4711`},
 }
 
-// shown makes lines of an output, as the picture shows them.
+// shown splits an output into the lines that the picture shows.
 func shown(output string) []string {
 	var lines []string
 	for line := range strings.Lines(output) {
